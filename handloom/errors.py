@@ -1,0 +1,56 @@
+"""The errors a caller can meet. Each says what is wrong, with the value, and what to do next.
+
+Every field goes to ``super().__init__``: Ray and pickle rebuild an exception from ``.args``.
+"""
+
+
+class HandloomError(Exception):
+    """Base of every error handloom raises on purpose: `problem` says what is wrong, `hint` what to do next."""
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(problem, hint)
+        self.problem = problem
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.problem}\nhint: {self.hint}" if self.hint else self.problem
+
+
+class ConfigError(HandloomError):
+    """A setting, an option or an input file's form is wrong. Exit code 2."""
+
+
+class StoreError(HandloomError):
+    """The database cannot be read or written. Exit code 1."""
+
+
+class CommitConflict(StoreError):
+    """Another writer committed to the same table during this run."""
+
+
+class ShapeError(HandloomError):
+    """Arrays that must agree in shape do not: a caller's mistake."""
+
+
+class ClipError(HandloomError):
+    """One clip failed. The run goes on; the clip becomes a row of `rejects`.
+
+    Args:
+        clip_id: the clip, `{dataset}:{video_id}:{start_ms}-{end_ms}`.
+        stage: where it failed: `fetch`, `decode`, `hands`, `tracks`, ...
+        reason: a word of `handloom.schemas.reasons.REASONS`.
+        problem: what is wrong, with the value and what was expected.
+        hint: what to do next.
+    """
+
+    def __init__(self, clip_id: str, stage: str, reason: str, problem: str, hint: str = "") -> None:
+        Exception.__init__(self, clip_id, stage, reason, problem, hint)
+        self.clip_id = clip_id
+        self.stage = stage
+        self.reason = reason
+        self.problem = problem
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.stage}: {self.problem} (clip {self.clip_id})"
+        return f"{text}\nhint: {self.hint}" if self.hint else text

@@ -1,0 +1,23 @@
+"""Why a clip has no row: the closed set of `rejects.reason`."""
+
+from typing import Final
+
+REASONS: Final[dict[str, str]] = {
+    "video_missing": "there is no file at video_uri",
+    "video_unreadable": "the file is there but cannot be opened as a video (permission, empty, not a video)",
+    "no_video_stream": "the file opens but holds no video",
+    "fetch_failed": "a remote video could not be fetched (network, credentials, a full cache disk)",
+    "bad_range": "start_s and end_s are no range: zero length, reversed, negative or not finite",
+    "outside_video": "the clip's times lie outside its video",
+    "too_small": "the picture is smaller than 16 pixels on a side",
+    "damaged": "the stream is damaged or cut short: some of the clip's frames cannot be decoded",
+    "decode_timeout": "decoding made no progress within the time limit",
+    "decode_memory": "decoding needed more memory than the limit",
+    "decoder_died": "both decoders crashed on the clip",
+    "bad_camera": "the camera given beside the video cannot be used",
+    "model_failed": "a model could not process the clip's frames",
+    "worker_died": "the worker process died twice while it was working on the clip",
+}
+
+RETRIABLE: Final[frozenset[str]] = frozenset({"fetch_failed", "decode_timeout"})
+"""Reasons that a second try in the same run can cure: the cause may lie outside the clip."""

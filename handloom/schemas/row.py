@@ -1,0 +1,149 @@
+"""A clip's row: stage outputs joined once into Arrow, and back into arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from handloom.errors import ShapeError
+from handloom.schemas.clip import Clip
+from handloom.schemas.tables import QUALITY_FIELDS, clips_schema
+from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Camera, Hands, Tracks, VideoInfo
+
+# Shape of one frame's value in each per-frame array column; -1 is N, the number of tracks.
+FRAME_SHAPES: dict[str, tuple[int, ...]] = {
+    "world_from_camera": (4, 4),
+    "hand_visible": (NUM_HANDS,),
+    "hand_infilled": (NUM_HANDS,),
+    "hand_confidence": (NUM_HANDS,),
+    "hand_keypoints_px": (NUM_HANDS, NUM_KEYPOINTS, 2),
+    "hand_keypoints_cam_m": (NUM_HANDS, NUM_KEYPOINTS, 3),
+    "hand_keypoints_world_m": (NUM_HANDS, NUM_KEYPOINTS, 3),
+    "track_points_px": (-1, 2),
+    "track_depth_m": (-1,),
+    "track_visible": (-1,),
+    "track_points_world_m": (-1, 3),
+}
+
+
+def frames_to_arrow(values: NDArray[Any], column_type: pa.DataType) -> pa.Array:
+    """(T, ...) as one list value of the column type `list<fixed_size_list>`: a length-1 array."""
+    width = column_type.value_type.list_size
+    flat = np.ascontiguousarray(values).reshape(-1)
+    if flat.size != len(values) * width:
+        raise ShapeError(f"a value of shape {values.shape} does not fill {len(values)} frames of {width} numbers")
+    inner = pa.FixedSizeListArray.from_arrays(pa.array(flat, column_type.value_type.value_type), width)
+    inner = inner.cast(column_type.value_type)
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), inner).cast(column_type)
+
+
+def frames_from_arrow(value: pa.ListScalar, shape: tuple[int, ...]) -> NDArray[Any] | None:
+    """The (T, *shape) array of one cell of a per-frame column, or None for null."""
+    if not value.is_valid:
+        return None
+    inner = value.values
+    flat = inner.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(inner), *shape) if len(inner) else np.empty((0, *(max(s, 0) for s in shape)), flat.dtype)
+
+
+def build_row(
+    clip: Clip,
+    *,
+    info: VideoInfo,
+    decoder: str,
+    frame_s: NDArray[np.float64],
+    camera: Camera,
+    hands: Hands,
+    tracks: Tracks,
+    embeddings: dict[str, NDArray[np.float32]],
+    quality: dict[str, float | None],
+    frame_jpeg: list[bytes] | None,
+    thumbnail: bytes,
+    run_key: str,
+) -> pa.RecordBatch:
+    """Join the stage outputs of one clip into its row, checked against the schema of `clips`.
+
+    Columns that no stage computed (depth, world frame) are null. Raises ShapeError if the outputs disagree in T.
+    """
+    num_frames = len(frame_s)
+    num_tracks = tracks.points_px.shape[1]
+    for name, array in (("hands", hands.visible), ("tracks", tracks.visible)):
+        if len(array) != num_frames:
+            raise ShapeError(f"{name} has {len(array)} frames, the clip {num_frames} (clip {clip.clip_id})")
+    unknown = set(quality) - set(QUALITY_FIELDS)
+    if unknown:
+        raise ShapeError(f"unknown quality fields {sorted(unknown)} (clip {clip.clip_id})")
+    schema = clips_schema(num_tracks)
+    end_s = info.end_s if clip.end_s is None else clip.end_s
+    scalars: dict[str, Any] = {
+        **clip.to_dict(),
+        "end_s": end_s,
+        "duration_s": end_s - clip.start_s,
+        "num_frames": num_frames,
+        "width": info.width,
+        "height": info.height,
+        "fps": info.fps,
+        "codec": info.codec,
+        "decoder": decoder,
+        "frame_s": frame_s.tolist(),
+        "camera_matrix": camera.camera_matrix.astype(np.float32).reshape(-1).tolist(),
+        "camera_source": camera.source,
+        "world_scale": "none",
+        "hand_left": bool(hands.visible[:, 0].any()),
+        "hand_right": bool(hands.visible[:, 1].any()),
+        "quality": {name: quality.get(name) for name in QUALITY_FIELDS},
+        "frame_jpeg": frame_jpeg,
+        "thumbnail": thumbnail,
+        "run_key": run_key,
+    }
+    arrays: dict[str, NDArray[Any]] = {
+        "hand_visible": hands.visible,
+        "hand_infilled": hands.infilled,
+        "hand_confidence": hands.confidence,
+        "hand_keypoints_px": hands.keypoints_px,
+        "hand_keypoints_cam_m": hands.keypoints_cam_m,
+        "track_points_px": tracks.points_px,
+        "track_visible": tracks.visible,
+    }
+    columns = []
+    for field in schema:
+        if field.name in arrays:
+            columns.append(frames_to_arrow(arrays[field.name], field.type))
+        elif field.name.startswith("embedding_"):
+            vector = embeddings[field.name.removeprefix("embedding_")]
+            columns.append(pa.array([None if vector is None else vector.tolist()], field.type))
+        else:
+            columns.append(pa.array([scalars.get(field.name)], field.type))
+    batch = pa.RecordBatch.from_arrays(columns, schema=schema)
+    batch.validate()
+    return batch
+
+
+def row_arrays(row: pa.RecordBatch | pa.Table, index: int = 0) -> dict[str, Any]:
+    """One row as Python values and numpy arrays.
+
+    Per-frame columns become arrays of the shapes in `FRAME_SHAPES` ((T, 2, 21, 2) and so on), embeddings (D,),
+    `camera_matrix` (3, 3), `frame_s` (T,); null columns None; everything else as pyarrow's `as_py`.
+    """
+    values: dict[str, Any] = {}
+    for name in row.schema.names:
+        cell = row.column(name)[index]
+        if name in FRAME_SHAPES:
+            shape = tuple(-1 if s == -1 else s for s in FRAME_SHAPES[name])
+            if -1 in shape:
+                width = row.schema.field(name).type.value_type.list_size
+                rest = int(np.prod([s for s in shape if s != -1], dtype=int))
+                shape = tuple(width // rest if s == -1 else s for s in shape)
+            values[name] = frames_from_arrow(cell, shape)
+        elif name == "frame_s" or name.startswith("embedding_") or name == "camera_matrix":
+            if not cell.is_valid:
+                values[name] = None
+                continue
+            array = cell.values.to_numpy(zero_copy_only=False)
+            values[name] = array.reshape(3, 3) if name == "camera_matrix" else array
+        else:
+            values[name] = cell.as_py()
+    return values

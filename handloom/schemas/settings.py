@@ -1,0 +1,156 @@
+"""Settings: what changes a row (`Settings`, part of the run key) apart from what changes only the cost (`Resources`)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from handloom.schemas.tables import SCHEMA_VERSION
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class VideoConfig(Frozen):
+    sample_hz: float = Field(15.0, gt=0, le=1000)
+    """Frames per second of the sampling grid. A source that is slower gives each of its frames once."""
+    short_side_px: int = Field(360, ge=64, le=4320)
+    """Frames are shrunk to this short side for the models; never enlarged. Pixel columns stay in source pixels."""
+
+
+class HandsConfig(Frozen):
+    backend: Literal["mediapipe"] = "mediapipe"
+    """`mediapipe`: MediaPipe Hands in tracking mode, frame by frame."""
+    model_complexity: Literal[0, 1] = 1
+    """0: the light landmark model, 1: the full one."""
+    min_detection_confidence: float = Field(0.5, ge=0, le=1)
+    """Palm detections scored below this are not followed."""
+    min_tracking_confidence: float = Field(0.5, ge=0, le=1)
+    """A hand scored below this is lost, and looked for again."""
+
+
+class CameraConfig(Frozen):
+    assumed_fov_deg: dict[str, float] = {"epic": 85.0, "ego4d": 85.0, "egodex": 105.0, "*": 70.0}
+    """Field of view along the longer image side where no intrinsics are given, by dataset name; `*` is for all others.
+    epic: EPIC-Fields' focal length for 456 x 256 (85 degrees); egodex: 736.6 px at 1920 (105 degrees); others: a guess."""
+
+
+class TracksConfig(Frozen):
+    grid: int = Field(36, ge=2, le=200)
+    """Query points per side: grid x grid points on the clip's first frame (ARM4R's rule)."""
+    window_px: int = Field(21, ge=5, le=63)
+    """Side of the Lucas-Kanade window, in pixels of the shrunk frame."""
+    levels: int = Field(3, ge=0, le=6)
+    """Pyramid levels above the shrunk frame."""
+    forward_backward_px: float = Field(1.0, gt=0)
+    """A point is lost when tracking it on and back misses its start by more than this, in pixels of the shrunk frame."""
+
+
+class FramesConfig(Frozen):
+    store: bool = True
+    """Keep the sampled frames as JPEG in `frame_jpeg`: training needs pixels."""
+    short_side_px: int = Field(256, ge=16, le=4320)
+    """Short side of the stored frames; never larger than the shrunk frames the models see."""
+    jpeg_quality: int = Field(90, ge=1, le=100)
+    """JPEG quality of the stored frames."""
+    thumbnail_frames: int = Field(6, ge=1, le=64)
+    """Frames in the thumbnail strip, evenly spaced over the clip."""
+    thumbnail_height_px: int = Field(96, ge=16, le=1080)
+    """Height of the thumbnail strip."""
+
+
+class Settings(Frozen):
+    """Everything that can change a row."""
+
+    video: VideoConfig = VideoConfig()
+    """Sampling grid and working size."""
+    hands: HandsConfig = HandsConfig()
+    """Hand keypoints."""
+    camera: CameraConfig = CameraConfig()
+    """Intrinsics where none are given."""
+    tracks: TracksConfig = TracksConfig()
+    """Point tracks."""
+    frames: FramesConfig = FramesConfig()
+    """Stored pictures."""
+
+    def num_tracks(self) -> int:
+        return self.tracks.grid**2
+
+    def run_key(self, versions: dict[str, str]) -> str:
+        """Hash of the settings, the model versions and the schema version: 16 hex digits."""
+        content = {"settings": self.model_dump(mode="json"), "versions": versions, "schema": SCHEMA_VERSION}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Resources(Frozen):
+    """Everything that changes only the cost: never part of the run key."""
+
+    mode: Literal["fused", "split"] = "fused"
+    """`fused`: decode and models in one actor. `split`: decode actors feed model actors through the object store."""
+    num_actors: int | None = Field(None, ge=1)
+    """Actors that hold the models; by default as many as the cluster's CPUs hold."""
+    num_decode_actors: int | None = Field(None, ge=1)
+    """Decode actors in split mode; by default a third of the cluster's CPUs."""
+    cpus_per_actor: float = Field(1.0, gt=0)
+    """CPUs that Ray reserves for one model actor."""
+    cpus_per_decode_actor: float = Field(1.0, gt=0)
+    """CPUs that Ray reserves for one decode actor."""
+    gpus_per_actor: float = Field(0.0, ge=0)
+    """GPU share that Ray reserves for one model actor."""
+    actor_memory_mb: int = Field(2560, ge=256)
+    """Memory that Ray reserves for one actor (scheduling only)."""
+    shard_clips: int = Field(16, ge=1)
+    """At most this many clips in one shard: the unit of work and of loss when a worker dies."""
+    shard_s: float = Field(60.0, gt=0)
+    """A shard is closed once its clips add up to this many seconds of video."""
+    commit_clips: int = Field(64, ge=1)
+    """Commit once this many clips are finished ..."""
+    commit_s: float = Field(30.0, gt=0)
+    """... or this many seconds after the last commit."""
+    decode_timeout_s: float = Field(60.0, gt=0)
+    """Longest wait for the next decoded frames of a clip."""
+    decode_memory_mb: int = Field(1536, ge=128)
+    """Memory limit of the decoding child process."""
+    decode_ahead_mb: int = Field(96, ge=1)
+    """Decoded frames that may wait in the actor while earlier ones are processed."""
+    inline_frames_mb: int = Field(256, ge=1)
+    """Split mode: a clip's frames travel through the object store up to this size; a longer clip is decoded beside the models."""
+    fetch_attempts: int = Field(3, ge=1)
+    """Attempts at fetching a remote video."""
+    fetch_cache_mb: int = Field(20_000, ge=1)
+    """Disk space for fetched videos on each node."""
+    max_reject_share: float = Field(0.98, gt=0, le=1)
+    """Stop early when more than this share of the clips is rejected (missing videos are not counted) ..."""
+    min_clips_before_stop: int = Field(200, ge=1)
+    """... once this many clips are finished."""
+
+
+class RunConfig(Settings):
+    """A configuration file: the settings and, under `[resources]`, the resources."""
+
+    resources: Resources = Resources()
+    """What changes only the cost."""
+
+    def settings(self) -> Settings:
+        return Settings(**{name: getattr(self, name) for name in Settings.model_fields})
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"video": {"sample_hz": 15}}` as `{"video.sample_hz": 15}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differing(stored: dict[str, Any], asked: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """`(name, stored, asked)` of every setting that differs; None where one side lacks it."""
+    left, right = flatten(stored), flatten(asked)
+    return [(k, left.get(k), right.get(k)) for k in sorted(left.keys() | right.keys()) if left.get(k) != right.get(k)]

@@ -1,0 +1,123 @@
+"""The Arrow schemas of the database's tables: the one boundary every row passes."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from handloom.schemas.embeddings import EMBEDDINGS, EmbeddingSpec
+
+SCHEMA_VERSION = "1"
+
+CLIP_LIST = pa.schema(
+    [
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("video_uri", pa.string(), nullable=False),
+        pa.field("start_s", pa.float64(), nullable=False),
+        pa.field("end_s", pa.float64()),
+        pa.field("narration", pa.string()),
+        pa.field("verb", pa.string()),
+        pa.field("noun", pa.string()),
+        pa.field("participant", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("licence", pa.string()),
+        pa.field("view", pa.string()),
+        pa.field("camera", pa.string()),
+    ]
+)
+
+QUALITY_FIELDS: dict[str, str] = {
+    "hand_coverage": "share of frames with at least one visible hand",
+    "hand_coverage_left": "share of frames with the left hand visible",
+    "hand_coverage_right": "share of frames with the right hand visible",
+    "hand_confidence": "mean confidence of the visible hands; null without one",
+    "hand_jitter_px": "median second difference of visible keypoints over three consecutive frames, source pixels",
+    "hand_reprojection_px": "mean distance between the 2D keypoints and the lifted 3D keypoints projected back, source pixels",
+    "track_survival": "share of query points still visible on the last frame",
+    "track_mean_visible": "share of visible points, over all frames",
+    "track_motion_px": "median displacement of visible points between consecutive frames, source pixels",
+    "blur": "median over frames of the variance of the Laplacian of the grey frame at working size; low is blurred",
+    "brightness": "mean grey level, 0 to 1",
+    "duplicate_share": "share of frames equal to the frame before (some cameras repeat frames in low light)",
+}
+
+QUALITY = pa.struct([pa.field(name, pa.float32()) for name in QUALITY_FIELDS])
+
+
+def clips_schema(num_tracks: int, embeddings: dict[str, EmbeddingSpec] | None = None) -> pa.Schema:
+    """Schema of `clips`: the columns of `clip_list` and what extraction adds.
+
+    Args:
+        num_tracks: N, the number of query points.
+        embeddings: the embedding columns; all known ones by default.
+    """
+    embeddings = EMBEDDINGS if embeddings is None else embeddings
+
+    def per_frame(kind: pa.DataType, width: int) -> pa.DataType:
+        return pa.list_(pa.list_(kind, width))
+
+    fields = [
+        *CLIP_LIST,
+        pa.field("duration_s", pa.float64()),
+        pa.field("num_frames", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("fps", pa.float64(), nullable=False),
+        pa.field("codec", pa.string(), nullable=False),
+        pa.field("decoder", pa.string(), nullable=False),
+        pa.field("frame_s", pa.list_(pa.float64()), nullable=False),
+        pa.field("camera_matrix", pa.list_(pa.float32(), 9)),
+        pa.field("camera_source", pa.string()),
+        pa.field("world_from_camera", per_frame(pa.float32(), 16)),
+        pa.field("world_scale", pa.string()),
+        pa.field("hand_left", pa.bool_(), nullable=False),
+        pa.field("hand_right", pa.bool_(), nullable=False),
+        pa.field("hand_visible", per_frame(pa.bool_(), 2)),
+        pa.field("hand_infilled", per_frame(pa.bool_(), 2)),
+        pa.field("hand_confidence", per_frame(pa.float32(), 2)),
+        pa.field("hand_keypoints_px", per_frame(pa.float32(), 84)),
+        pa.field("hand_keypoints_cam_m", per_frame(pa.float32(), 126)),
+        pa.field("hand_keypoints_world_m", per_frame(pa.float32(), 126)),
+        pa.field("track_points_px", per_frame(pa.float32(), 2 * num_tracks)),
+        pa.field("track_depth_m", per_frame(pa.float32(), num_tracks)),
+        pa.field("track_visible", per_frame(pa.bool_(), num_tracks)),
+        pa.field("track_points_world_m", per_frame(pa.float32(), 3 * num_tracks)),
+        *(pa.field(e.column, pa.list_(pa.float32(), e.dim), metadata=e.metadata()) for e in embeddings.values()),
+        pa.field("quality", QUALITY),
+        pa.field("frame_jpeg", pa.list_(pa.binary())),
+        pa.field("thumbnail", pa.binary()),
+        pa.field("run_key", pa.string(), nullable=False),
+    ]
+    return pa.schema(fields, metadata={"handloom_schema": SCHEMA_VERSION})
+
+
+REJECTS = pa.schema(
+    [
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("run_key", pa.string(), nullable=False),
+        pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+
+RUNS = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("run_key", pa.string(), nullable=False),
+        pa.field("started_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("ended_at", pa.timestamp("us", tz="UTC")),
+        pa.field("exit", pa.string()),  # done, rejects, interrupted, failed; null while it runs or after a kill
+        pa.field("settings", pa.string(), nullable=False),
+        pa.field("resources", pa.string(), nullable=False),
+        pa.field("versions", pa.string(), nullable=False),
+        pa.field("num_clips", pa.int64()),
+        pa.field("num_rejects", pa.int64()),
+        pa.field("num_frames", pa.int64()),
+        pa.field("wall_s", pa.float64()),
+        pa.field("stage_s", pa.string()),  # JSON: seconds per stage, summed over actors
+    ]
+)
