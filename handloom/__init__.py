@@ -1,3 +1,23 @@
 """handloom turns hours of human video into training data for robots."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from handloom.store.database import Database
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "open"]
+
+
+def open(uri: str | Path, storage_options: Mapping[str, str] | None = None) -> Database:
+    """Open a database for reading and search: a folder or an `s3://` URI.
+
+    For S3, Lance reads the usual AWS variables; `storage_options` overrides them. Raises StoreError if there is none.
+    """
+    from handloom.store.database import Database
+
+    return Database.open(uri, storage_options)

@@ -1,0 +1,27 @@
+"""Why a clip has no row, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from handloom.errors import ClipError
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One clip that could not be processed: a row of `rejects` without its run key and time.
+
+    stage: where it failed. reason: a word of `handloom.schemas.reasons.REASONS`. attempts: how often it was tried in
+    this run.
+    """
+
+    clip_id: str
+    stage: str
+    reason: str
+    detail: str
+    attempts: int = 1
+
+    @staticmethod
+    def from_error(error: ClipError, attempts: int = 1) -> Reject:
+        detail = f"{error.problem}\nhint: {error.hint}" if error.hint else error.problem
+        return Reject(error.clip_id, error.stage, error.reason, detail, attempts)

@@ -1,0 +1,228 @@
+"""The commit: the driver, alone, makes written fragments part of `clips` and lost clips part of `rejects`.
+
+Lance does not protect an append: the same fragments appended twice double their rows, and an append with a stale read
+version is silently rebased (measured with pylance 14.0.2, also with `max_retries=0`). So each commit is an anti-join on
+`clip_id` with what is committed, an append, and a look at the versions in between. Two tables cannot change in one
+transaction; whatever a kill leaves between them, `reconcile` puts right at the start of the next run.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import lance
+import pyarrow as pa
+from lance import LanceOperation
+
+from handloom.errors import CommitConflict, StoreError
+from handloom.schemas.reject import Reject
+from handloom.schemas.tables import REJECTS
+from handloom.store.database import Database
+from handloom.store.fragments import FragmentRecord, read_rows, write_fragment
+from handloom.store.index import ensure_text_indexes
+from handloom.store.location import LANCE_ERRORS, lance_errors, store_error
+from handloom.store.reconcile import delete_rejects, drop_repeated_clips, reconcile
+
+log = logging.getLogger(__name__)
+
+MAX_TRIES = 4
+RETRY_WAIT_S = 0.25  # doubled after every try
+HARMLESS = (LanceOperation.CreateIndex, LanceOperation.Rewrite)  # index building and compaction add and lose no row
+
+
+@dataclass(frozen=True)
+class CommitResult:
+    """What one commit changed. `num_dropped` rows were offered but already there; `version` is that of `clips`."""
+
+    num_clips: int
+    num_rejects: int
+    num_dropped: int
+    version: int
+
+
+def done_ids(db: Database, run_key: str | None = None) -> set[str]:
+    """Ids of the committed clips, of one run key or of all."""
+    where = None if run_key is None else f"run_key = '{run_key}'"
+    rows = db.clips(["clip_id"], where)
+    return set(rows.column("clip_id").to_pylist()) if rows.num_columns else set()
+
+
+class Committer:
+    """The one writer of `clips` and `rejects` during a run.
+
+    Making one creates the tables where they are missing and reconciles them. From then on it knows which clips are done
+    (`done`) and which are rejected (`attempts`: clip_id to attempts so far), and keeps both up to date.
+
+    Raises StoreError if the database cannot be written or holds clips of another run key.
+    """
+
+    def __init__(self, db: Database, run_key: str, schema: pa.Schema) -> None:
+        self._db = db
+        self._run_key = run_key
+        self._schema = schema
+        self._uri = db.location.table_uri("clips")
+        self._options = db.storage_options or None
+        db.ensure_table("clips", schema)
+        db.ensure_table("rejects", REJECTS)
+        ensure_text_indexes(db)
+        reconcile(db)
+        self._load(self._open())
+        self.attempts = _attempts(db)
+
+    @property
+    def version(self) -> int:
+        """Version of `clips` that this committer last saw."""
+        return self._version
+
+    def commit(self, records: Sequence[FragmentRecord], rejects: Iterable[Reject] = ()) -> CommitResult:
+        """Commit finished clips, then lost ones; each clip ends in exactly one of the two tables.
+
+        Safe to call again with the same records: rows already there are dropped. A clip that is rejected again replaces
+        its reject (attempts add up); a clip that has a row is never rejected, and its reject goes.
+
+        Raises:
+            CommitConflict: another writer changed `clips` during this run.
+            StoreError: it could not be written (full disk, permission, network); what was committed before stays.
+        """
+        before = len(self.done)
+        for number in range(1, MAX_TRIES + 1):
+            try:
+                self._append(records)
+                break
+            except LANCE_ERRORS as error:
+                if number == MAX_TRIES:
+                    raise store_error("commit finished clips", self._uri, error) from error
+                log.warning("commit failed, looking again try=%d error=%s", number, error)
+                time.sleep(RETRY_WAIT_S * 2 ** (number - 1))
+        num_clips = len(self.done) - before
+        offered = sum(len(record.clip_ids) for record in records)
+        healed = {i for record in records for i in record.clip_ids} & self.attempts.keys() & self.done
+        delete_rejects(self._db, healed)
+        for clip_id in healed:
+            del self.attempts[clip_id]
+        num_rejects = self._commit_rejects(rejects)
+        return CommitResult(num_clips, num_rejects, offered - num_clips, self._version)
+
+    def _open(self) -> lance.LanceDataset:
+        return lance.dataset(self._uri, storage_options=self._options)
+
+    def _append(self, records: Sequence[FragmentRecord]) -> None:
+        """One try: newest version, anti-join, append, check the version. Lance's errors come out as they are."""
+        table = self._open()
+        mine = {file for record in records for file in record.files()}
+        self._check_versions(table, self._version + 1, table.version, mine)
+        if table.version != self._version:
+            self._load(table)  # an earlier try may have landed although it was reported as failed
+        wanted = self._missing(records)
+        if not wanted:
+            return
+        files = {file for record in wanted for file in record.files()}
+        fragments = [f for record in wanted for f in record.metadata()]
+        after = lance.LanceDataset.commit(
+            self._uri,
+            LanceOperation.Append(fragments),
+            read_version=table.version,
+            storage_options=self._options,
+            commit_message=f"handloom run_key={self._run_key}",
+        )
+        try:
+            self._check_versions(after, table.version + 1, after.version, files)
+        except CommitConflict:
+            drop_repeated_clips(self._db)
+            raise
+        self._version = after.version
+        self.done.update(i for record in wanted for i in record.clip_ids)
+
+    def _check_versions(self, table: lance.LanceDataset, first: int, last: int, mine: set[str]) -> None:
+        """Raise CommitConflict unless the versions first..last are appends of the files `mine`, or harmless."""
+        if last < first - 1:
+            raise self._conflict(f"version {last} follows version {first - 1}: the table was replaced")
+        for version in range(first, last + 1):
+            try:
+                transaction = table.read_transaction(version)
+            except TypeError:
+                continue  # pylance 14.0.2 cannot rebuild the description of a compaction that moved indexes
+            operation = None if transaction is None else transaction.operation
+            if isinstance(operation, LanceOperation.Append):
+                files = {file.path for fragment in operation.fragments for file in fragment.data_files()}
+                if files <= mine:
+                    continue
+            elif isinstance(operation, HARMLESS) or type(operation) is LanceOperation.BaseOperation:
+                continue  # a bare BaseOperation: reserved fragment ids, table settings
+            raise self._conflict(f"version {version} ({type(operation).__name__}) is not of this run")
+
+    def _conflict(self, found: str) -> CommitConflict:
+        return CommitConflict(
+            f"another writer changed {self._uri} during this run: {found}",
+            "let one `handloom run` at a time write to a database; run again when the other ended: finished clips stay",
+        )
+
+    def _missing(self, records: Sequence[FragmentRecord]) -> list[FragmentRecord]:
+        """The records that hold no committed row and no row twice; one that does is rewritten or left out."""
+        seen = set(self.done)
+        wanted = []
+        for record in records:
+            fresh = [i for i in dict.fromkeys(record.clip_ids) if i not in seen]
+            seen.update(fresh)
+            if len(fresh) == len(record.clip_ids):
+                wanted.append(record)
+            elif fresh:
+                batches = read_rows(self._db.uri, record, fresh, self._schema, self._options)
+                wanted.append(write_fragment(self._db.uri, batches, self._schema, self._options))
+        return wanted
+
+    def _load(self, table: lance.LanceDataset) -> None:
+        """Read what is committed: `done` and the version."""
+        with lance_errors("read the committed clips", self._uri):
+            rows = table.to_table(columns=["clip_id", "run_key"])
+        others = set(rows.column("run_key").unique().to_pylist()) - {self._run_key}
+        if others:
+            raise StoreError(
+                f"{self._db.uri} holds clips of run key {', '.join(sorted(others))}, this run has {self._run_key}: "
+                "other settings, models or another version of handloom",
+                "use the settings the database was made with, or a new database",
+            )
+        self.done: set[str] = set(rows.column("clip_id").to_pylist())
+        self._version = table.version
+
+    def _commit_rejects(self, rejects: Iterable[Reject]) -> int:
+        """Upsert rejects. The attempts are absolute numbers, so that sending them again changes nothing."""
+        lost = {r.clip_id: r for r in rejects if r.clip_id not in self.done}
+        if not lost:
+            return 0
+        now = datetime.now(UTC)
+        total = {clip_id: self.attempts.get(clip_id, 0) + reject.attempts for clip_id, reject in lost.items()}
+        rows = [
+            {
+                "clip_id": r.clip_id,
+                "stage": r.stage,
+                "reason": r.reason,
+                "detail": r.detail,
+                "attempts": total[r.clip_id],
+                "run_key": self._run_key,
+                "at": now,
+            }
+            for r in lost.values()
+        ]
+        uri = self._db.location.table_uri("rejects")
+        values = pa.Table.from_pylist(rows, schema=REJECTS)
+        for number in range(1, MAX_TRIES + 1):
+            try:
+                table = lance.dataset(uri, storage_options=self._options)
+                table.merge_insert("clip_id").when_matched_update_all().when_not_matched_insert_all().execute(values)
+                break
+            except LANCE_ERRORS as error:
+                if number == MAX_TRIES:
+                    raise store_error("commit rejected clips", uri, error) from error
+                time.sleep(RETRY_WAIT_S * 2 ** (number - 1))
+        self.attempts.update(total)
+        return len(lost)
+
+
+def _attempts(db: Database) -> dict[str, int]:
+    rejects = db.read("rejects", ["clip_id", "attempts"])
+    return dict(zip(*(rejects.column(n).to_pylist() for n in ("clip_id", "attempts")), strict=True))

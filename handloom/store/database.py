@@ -1,0 +1,224 @@
+"""A database: a folder or `s3://` URI that holds the Lance tables `clip_list`, `clips`, `rejects`, `runs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lance
+import pyarrow as pa
+
+from handloom.errors import StoreError
+from handloom.schemas.tables import CLIP_LIST
+from handloom.store.location import LANCE_ERRORS, Location, first_words, is_missing, lance_errors, store_error
+from handloom.store.sql import filtered, in_list
+
+if TYPE_CHECKING:
+    from handloom.store.search import Hits
+
+TABLES = ("clip_list", "clips", "rejects", "runs")
+
+
+@dataclass(frozen=True)
+class Database:
+    """One open database. It holds no handles: every read sees the newest version unless a version is asked for."""
+
+    location: Location
+
+    @staticmethod
+    def open(uri: str | Path, storage_options: Mapping[str, str] | None = None, *, create: bool = False) -> Database:
+        """Open a database, or with `create` make an empty one where there is nothing.
+
+        Raises:
+            StoreError: there is no database (`create` false), the folder holds something else, it is a file, or it
+                cannot be read or written.
+        """
+        location = Location.parse(uri, storage_options)
+        if location.is_local:
+            _check_folder(location.path, create)
+        database = Database(location)
+        clip_list = database.table("clip_list")
+        if clip_list is None:
+            if not create:
+                raise _no_database(location.uri)
+            clip_list = database.ensure_table("clip_list", CLIP_LIST)
+        missing = set(CLIP_LIST.names) - set(clip_list.schema.names)
+        if missing:
+            raise StoreError(
+                f"{location.table_uri('clip_list')} is no clip list of handloom: it lacks {', '.join(sorted(missing))}",
+                "use another folder for the database",
+            )
+        return database
+
+    @property
+    def uri(self) -> str:
+        return self.location.uri
+
+    @property
+    def storage_options(self) -> dict[str, str]:
+        return dict(self.location.storage_options)
+
+    @property
+    def version(self) -> int | None:
+        """Newest version of `clips`; None before the first run."""
+        clips = self.table("clips")
+        return None if clips is None else clips.version
+
+    def table(self, name: str, version: int | None = None) -> lance.LanceDataset | None:
+        """The Lance table, at its newest version or at `version`; None if it does not exist yet."""
+        uri = self.location.table_uri(name)
+        try:
+            return lance.dataset(uri, version=version, storage_options=self.storage_options or None)
+        except LANCE_ERRORS as error:
+            if not is_missing(error):
+                raise store_error(f"open table {name}", uri, error) from error
+            if version is not None and self.table(name) is not None:
+                raise StoreError(
+                    f"table {name} has no version {version} ({uri})", "the newest is `handloom.open(uri).version`"
+                ) from error
+            return None
+
+    def ensure_table(self, name: str, schema: pa.Schema) -> lance.LanceDataset:
+        """The table, created empty if it is missing. Raises StoreError if it exists with other columns."""
+        table = self.table(name)
+        if table is None:
+            table = self._create(name, schema)
+        if not table.schema.equals(schema):
+            names = dict.fromkeys([*schema.names, *table.schema.names])
+            changed = [n for n in names if _field(table.schema, n) != _field(schema, n)]
+            raise StoreError(
+                f"table {name} has other columns than this run writes: {', '.join(changed) or 'in another order'} "
+                f"({self.uri})",
+                "use the settings and the version of handloom that the database was made with, or a new database",
+            )
+        return table
+
+    def _create(self, name: str, schema: pa.Schema) -> lance.LanceDataset:
+        uri = self.location.table_uri(name)
+        options = self.storage_options or None
+        try:
+            return lance.write_dataset(schema.empty_table(), uri, mode="create", storage_options=options)
+        except LANCE_ERRORS as error:
+            if "already exists" in str(error) and (table := self.table(name)) is not None:
+                return table  # another process was faster
+            raise store_error(f"create table {name}", uri, error) from error
+
+    def read(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        version: int | None = None,
+        limit: int | None = None,
+    ) -> pa.Table:
+        """Rows of one table in memory, in stored order; without rows and columns if the table does not exist.
+
+        `where` is an SQL filter; one that Lance cannot read is a ConfigError that names the columns.
+        """
+        table = self.table(name, version)
+        if table is None:
+            return pa.table({})
+        with lance_errors(f"read table {name}", self.location.table_uri(name)), filtered(where, table.schema):
+            return table.to_table(columns=_list(columns), filter=where, limit=limit)
+
+    def batches(
+        self,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        version: int | None = None,
+        batch_size: int = 64,
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows of `clips`, `batch_size` at a time and in stored order: for tables larger than memory."""
+        table = self.table("clips", version)
+        if table is None:
+            return
+        with lance_errors("read table clips", self.location.table_uri("clips")), filtered(where, table.schema):
+            yield from table.to_batches(
+                columns=_list(columns), filter=where, batch_size=batch_size, batch_readahead=2, fragment_readahead=1
+            )
+
+    def clips(
+        self, columns: Sequence[str] | None = None, where: str | None = None, version: int | None = None
+    ) -> pa.Table:
+        """The processed clips. Name the columns: a row is about a megabyte."""
+        return self.read("clips", columns, where, version)
+
+    def rejects(self) -> pa.Table:
+        """The clips that could not be processed; never one that has a row: a run may have died in between."""
+        rejects = self.read("rejects")
+        if not rejects.num_rows:
+            return rejects
+        done = self.read("clips", ["clip_id"], where=in_list("clip_id", rejects.column("clip_id").to_pylist()))
+        if not done.num_rows:
+            return rejects
+        ids = set(done.column("clip_id").to_pylist())
+        return rejects.filter(pa.array([i not in ids for i in rejects.column("clip_id").to_pylist()]))
+
+    def runs(self) -> pa.Table:
+        """The runs, oldest first."""
+        runs = self.read("runs")
+        return runs.sort_by("started_at") if runs.num_rows else runs
+
+    def count(self, name: str, where: str | None = None) -> int:
+        """Number of rows of a table; 0 if it does not exist."""
+        table = self.table(name)
+        if table is None:
+            return 0
+        with lance_errors(f"count table {name}", self.location.table_uri(name)), filtered(where, table.schema):
+            return table.count_rows(filter=where)
+
+    def row(self, clip_id: str, columns: Sequence[str] | None = None, version: int | None = None) -> pa.Table:
+        """The one row of a clip (`handloom.schemas.row.row_arrays` turns it into arrays).
+
+        Raises StoreError, with the nearest ids, if the clip has no row.
+        """
+        rows = self.clips(columns, in_list("clip_id", [clip_id]), version)
+        if not rows.num_rows:
+            from handloom.store.search import unknown_clip
+
+            raise unknown_clip(self, clip_id)
+        return rows
+
+    def search(self, **query: Any) -> Hits:
+        """Similar clips, best first: see `handloom.store.search.search`."""
+        from handloom.store.search import search
+
+        return search(self, **query)
+
+
+def _field(schema: pa.Schema, name: str) -> pa.Field | None:
+    return schema.field(name) if name in schema.names else None
+
+
+def _list(columns: Sequence[str] | None) -> list[str] | None:
+    return None if columns is None else list(columns)
+
+
+def _no_database(uri: str) -> StoreError:
+    return StoreError(
+        f"there is no database at {uri}", "make one with `handloom ingest folder DIR --db DB` (or `epic`, `ego4d`)"
+    )
+
+
+def _check_folder(path: Path, create: bool) -> None:
+    """Refuse a file and a folder that holds something else; with `create` make the folder."""
+    try:
+        if path.is_dir():
+            names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+        elif path.exists():
+            raise StoreError(f"{path} is a file, a database is a folder", "give a folder or an s3:// URI")
+        elif not create:
+            raise _no_database(str(path))
+        else:
+            path.mkdir(parents=True)
+            names = []
+    except OSError as error:
+        raise StoreError(f"cannot use {path} as a database: {error.strerror or first_words(error)}") from error
+    if names and not any(f"{table}.lance" in names for table in TABLES):
+        found = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+        raise StoreError(
+            f"{path} is not a handloom database: it holds {found}",
+            "give the database a new or an empty folder of its own",
+        )

@@ -1,0 +1,125 @@
+"""Indexes: full text on the words, scalar indexes on what filters name, cosine indexes on large embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import lance
+
+from handloom.errors import StoreError
+from handloom.schemas.embeddings import EMBEDDINGS
+from handloom.store.database import Database
+from handloom.store.location import lance_errors
+
+TEXT_COLUMNS = ("narration", "verb", "noun")
+SCALAR_INDEXES = {  # BTREE for many values, BITMAP for few
+    "clip_id": "BTREE",
+    "video_id": "BTREE",
+    "duration_s": "BTREE",
+    "dataset": "BITMAP",
+    "participant": "BITMAP",
+    "split": "BITMAP",
+    "verb": "BITMAP",
+    "noun": "BITMAP",
+    "hand_left": "BITMAP",
+    "hand_right": "BITMAP",
+}
+ANN_THRESHOLD_ROWS = 50_000
+ROWS_PER_PARTITION = 4096
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What `build_indexes` left: `created` now, all `names`, rows covered and the version of `clips`."""
+
+    num_rows: int
+    created: tuple[str, ...]
+    names: tuple[str, ...]
+    exact: tuple[str, ...]  # embeddings that are searched without an index: few enough rows
+    version: int
+
+
+def ensure_text_indexes(db: Database) -> tuple[str, ...]:
+    """Create the full-text indexes of `clips` where they are missing; returns the names of new ones.
+
+    The driver does this while the table is empty: the index then only fixes how words are split and stemmed, and Lance
+    searches rows that are not in it yet by reading them, so that text search works from the first committed clip on.
+    """
+    table = _clips(db)
+    created = []
+    for column in TEXT_COLUMNS:
+        name = f"{column}_text"
+        if not _has(table, name):
+            with lance_errors(f"build index {name}", db.location.table_uri("clips")):
+                table.create_scalar_index(column, "INVERTED", name=name, with_position=False)
+            created.append(name)
+    return tuple(created)
+
+
+def build_indexes(db: Database, *, ann_threshold_rows: int = ANN_THRESHOLD_ROWS) -> IndexReport:
+    """Create the indexes that are missing and bring the others up to date; a second call only adds new rows.
+
+    Embeddings get a cosine index (IVF_FLAT: exact distances inside the nearest partitions) from `ann_threshold_rows`
+    rows on; below that every search reads all of them and is exact. Raises StoreError before the first run.
+    """
+    table = _clips(db)
+    uri = db.location.table_uri("clips")
+    created = list(ensure_text_indexes(db))
+    num_rows = table.count_rows()
+    for column, kind in SCALAR_INDEXES.items():
+        name = f"{column}_scalar"
+        if num_rows and not _has(table, name):
+            with lance_errors(f"build index {name}", uri):
+                table.create_scalar_index(column, kind, name=name)
+            created.append(name)
+    large = [spec.column for spec in EMBEDDINGS.values() if num_rows >= max(ann_threshold_rows, 1)]
+    for column in large:
+        name = vector_index_name(column)
+        if not _has(table, name):
+            with lance_errors(f"build index {name}", uri):
+                table.create_index(
+                    column,
+                    "IVF_FLAT",
+                    name=name,
+                    metric="cosine",
+                    num_partitions=max(1, num_rows // ROWS_PER_PARTITION),
+                )
+            created.append(name)
+    table = _clips(db)
+    with lance_errors("update the indexes", uri):
+        table.optimize.optimize_indices()
+    table = _clips(db)
+    names = tuple(sorted(index["name"] for index in table.list_indices()))
+    exact = tuple(s.column for s in EMBEDDINGS.values() if vector_index_name(s.column) not in names)
+    return IndexReport(num_rows, tuple(created), names, exact, table.version)
+
+
+def compact(db: Database, *, rows_per_fragment: int = 1024, drop_versions_older_than: timedelta | None = None) -> int:
+    """Merge small fragments of `clips`; the rows stay the same. Returns the new version.
+
+    Every version stays readable unless `drop_versions_older_than` is given: somebody may have pinned one for training
+    (tagged versions are kept in any case). Merged rows are therefore on disk twice. Data files that no version uses
+    (of workers that died) go once they are a week old.
+    """
+    table = _clips(db)
+    with lance_errors("compact clips", db.location.table_uri("clips")):
+        table.optimize.compact_files(target_rows_per_fragment=rows_per_fragment)
+        older_than = drop_versions_older_than or timedelta(days=36_500)
+        table.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
+    return _clips(db).version
+
+
+def vector_index_name(column: str) -> str:
+    return f"{column}_cosine"
+
+
+def _has(table: lance.LanceDataset, name: str) -> bool:
+    return any(index["name"] == name for index in table.list_indices())
+
+
+def _clips(db: Database) -> lance.LanceDataset:
+    table = db.table("clips")
+    if table is None:
+        raise StoreError(f"{db.uri} holds no processed clips yet", "process them with `handloom run --db DB`")
+    return table

@@ -1,0 +1,126 @@
+"""The runs: one row per `handloom run`, written at its start and completed at its end."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import lance
+import pyarrow as pa
+
+from handloom.schemas.tables import RUNS
+from handloom.store.database import Database
+from handloom.store.location import lance_errors
+from handloom.store.sql import quoted
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row of `runs`. `settings`, `resources`, `versions`, `stage_s` are JSON; None marks what is not known yet.
+
+    exit: `done`, `rejects`, `interrupted`, `failed`; None while it runs, and for ever if it was killed.
+    """
+
+    run_id: str
+    run_key: str
+    started_at: datetime
+    settings: str
+    resources: str
+    versions: str
+    ended_at: datetime | None = None
+    exit: str | None = None
+    num_clips: int | None = None
+    num_rejects: int | None = None
+    num_frames: int | None = None
+    wall_s: float | None = None
+    stage_s: str | None = None
+
+
+@dataclass(frozen=True)
+class StoredSettings:
+    """What the rows of a database were made with."""
+
+    run_key: str
+    settings: dict[str, Any]
+    versions: dict[str, str]
+
+
+def start_run(
+    db: Database,
+    run_key: str,
+    *,
+    settings: Mapping[str, Any],
+    resources: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> Run:
+    """Record that a run begins. The first write of a run: a database that cannot be written fails here (StoreError)."""
+    texts = (json.dumps(dict(values), sort_keys=True) for values in (settings, resources, versions))
+    run = Run(uuid.uuid4().hex[:12], run_key, datetime.now(UTC), *texts)
+    db.ensure_table("runs", RUNS)
+    _upsert(db, run)
+    return run
+
+
+def end_run(
+    db: Database,
+    run: Run,
+    exit: str,
+    *,
+    num_clips: int,
+    num_rejects: int,
+    num_frames: int,
+    stage_s: Mapping[str, float],
+) -> Run:
+    """Record how a run ended, its counts (of this run only) and the seconds per stage summed over actors."""
+    ended_at = datetime.now(UTC)
+    ended = replace(
+        run,
+        ended_at=ended_at,
+        exit=exit,
+        num_clips=num_clips,
+        num_rejects=num_rejects,
+        num_frames=num_frames,
+        wall_s=(ended_at - run.started_at).total_seconds(),
+        stage_s=json.dumps(dict(stage_s), sort_keys=True),
+    )
+    _upsert(db, ended)
+    return ended
+
+
+def list_runs(db: Database) -> list[Run]:
+    """All runs, oldest first."""
+    return [Run(**row) for row in db.runs().to_pylist()]
+
+
+def latest_run(db: Database) -> Run | None:
+    runs = list_runs(db)
+    return runs[-1] if runs else None
+
+
+def stored_settings(db: Database) -> StoredSettings | None:
+    """What the committed rows were made with; where there are none, what the rejects were made with; else None.
+
+    A run whose `run_key` differs cannot go on with this database: `handloom.schemas.settings.differing` names the
+    settings, and the versions of models may differ too.
+    """
+    for table in ("clips", "rejects"):
+        first = db.read(table, ["run_key"], limit=1)
+        if not first.num_rows:
+            continue
+        run_key = first.column("run_key")[0].as_py()
+        rows = db.read("runs", where=f"run_key = {quoted(run_key)}", limit=1).to_pylist()
+        settings, versions = (json.loads(rows[0][n]) if rows else {} for n in ("settings", "versions"))
+        return StoredSettings(run_key, settings, versions)
+    return None
+
+
+def _upsert(db: Database, run: Run) -> None:
+    uri = db.location.table_uri("runs")
+    with lance_errors("write the run record", uri):
+        table = lance.dataset(uri, storage_options=db.storage_options or None)
+        rows = pa.Table.from_pylist([asdict(run)], schema=RUNS)
+        table.merge_insert("run_id").when_matched_update_all().when_not_matched_insert_all().execute(rows)

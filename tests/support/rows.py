@@ -1,0 +1,73 @@
+"""Rows of `clips` with small random arrays, made by the same function that makes real ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from handloom.schemas.clip import Clip, make_clip_id
+from handloom.schemas.embeddings import EMBEDDINGS
+from handloom.schemas.row import build_row
+from handloom.schemas.values import Camera, Hands, Tracks, VideoInfo
+
+RUN_KEY = "0123456789abcdef"
+
+
+def make_clip(number: int, **values: object) -> Clip:
+    """Clip `number` of video `v{number // 10}`, one second long; `values` override its fields."""
+    video_id, start_s = f"v{number // 10}", float(number % 10)
+    fields = {
+        "clip_id": make_clip_id("test", video_id, start_s, start_s + 1),
+        "dataset": "test",
+        "video_id": video_id,
+        "video_uri": f"/videos/{video_id}.mp4",
+        "start_s": start_s,
+        "end_s": start_s + 1,
+    }
+    return Clip(**(fields | values))
+
+
+def make_row(
+    clip: Clip | int,
+    *,
+    num_frames: int = 3,
+    grid: int = 2,
+    seed: int | None = None,
+    run_key: str = RUN_KEY,
+    embeddings: dict[str, np.ndarray | None] | None = None,
+    hands_seen: tuple[bool, bool] = (True, False),
+    frame_jpeg: list[bytes] | None = None,
+) -> pa.RecordBatch:
+    """A row whose arrays follow from `seed` (by default from the clip), with `grid` x `grid` tracks."""
+    clip = make_clip(clip) if isinstance(clip, int) else clip
+    rng = np.random.default_rng(list(clip.clip_id.encode()) if seed is None else seed)
+    visible = np.tile(np.array(hands_seen, bool), (num_frames, 1))
+    unseen = ~visible
+    px = rng.uniform(0, 640, (num_frames, 2, 21, 2)).astype(np.float32)
+    cam = rng.normal(0, 0.3, (num_frames, 2, 21, 3)).astype(np.float32)
+    confidence = rng.uniform(0.5, 1, (num_frames, 2)).astype(np.float32)
+    for array in (px, cam, confidence):
+        array[unseen] = np.nan
+    track_visible = rng.uniform(size=(num_frames, grid**2)) < 0.8
+    points = rng.uniform(0, 640, (num_frames, grid**2, 2)).astype(np.float32)
+    points[~track_visible] = np.nan
+    vectors = {name: random_unit(rng, spec.dim) for name, spec in EMBEDDINGS.items()} | (embeddings or {})
+    return build_row(
+        clip,
+        info=VideoInfo(640, 360, 30.0, "h264", "yuv420p", 0, 0.0, 10.0, 300),
+        decoder="decord",
+        frame_s=clip.start_s + np.arange(num_frames) / 15,
+        camera=Camera(np.array([[500.0, 0, 320], [0, 500, 180], [0, 0, 1]]), "assumed"),
+        hands=Hands(visible, np.zeros_like(visible), confidence, px, cam),
+        tracks=Tracks(points, track_visible),
+        embeddings=vectors,
+        quality={"hand_coverage": float(visible.any(1).mean()) if num_frames else None, "blur": 12.5},
+        frame_jpeg=frame_jpeg,
+        thumbnail=b"\xff\xd8strip",
+        run_key=run_key,
+    )
+
+
+def random_unit(rng: np.random.Generator, dim: int) -> np.ndarray:
+    vector = rng.normal(size=dim)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
