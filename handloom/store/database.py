@@ -13,7 +13,7 @@ import pyarrow as pa
 from handloom.errors import StoreError
 from handloom.schemas.tables import CLIP_LIST
 from handloom.store.location import LANCE_ERRORS, Location, first_words, is_missing, lance_errors, store_error
-from handloom.store.sql import filtered, in_list
+from handloom.store.sql import clause, filtered, in_list
 
 if TYPE_CHECKING:
     from handloom.store.search import Hits
@@ -121,7 +121,7 @@ class Database:
         if table is None:
             return pa.table({})
         with lance_errors(f"read table {name}", self.location.table_uri(name)), filtered(where, table.schema):
-            return table.to_table(columns=_list(columns), filter=where, limit=limit)
+            return table.to_table(columns=_list(columns), filter=clause(where), limit=limit)
 
     def batches(
         self,
@@ -136,7 +136,11 @@ class Database:
             return
         with lance_errors("read table clips", self.location.table_uri("clips")), filtered(where, table.schema):
             yield from table.to_batches(
-                columns=_list(columns), filter=where, batch_size=batch_size, batch_readahead=2, fragment_readahead=1
+                columns=_list(columns),
+                filter=clause(where),
+                batch_size=batch_size,
+                batch_readahead=2,
+                fragment_readahead=1,
             )
 
     def clips(
@@ -167,7 +171,7 @@ class Database:
         if table is None:
             return 0
         with lance_errors(f"count table {name}", self.location.table_uri(name)), filtered(where, table.schema):
-            return table.count_rows(filter=where)
+            return table.count_rows(filter=clause(where))
 
     def row(self, clip_id: str, columns: Sequence[str] | None = None, version: int | None = None) -> pa.Table:
         """The one row of a clip (`handloom.schemas.row.row_arrays` turns it into arrays).

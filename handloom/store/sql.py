@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,8 @@ import pyarrow as pa
 
 from handloom.errors import ConfigError
 from handloom.store.location import first_words
+
+_STRINGS = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`")
 
 
 def quoted(text: str) -> str:
@@ -21,6 +24,22 @@ def in_list(column: str, values: Iterable[str]) -> str:
     return f"{column} IN ({items})" if items else "false"
 
 
+def clause(where: str | None) -> str | None:
+    """The filter in brackets. Lance 14 silently ignores what follows a complete condition (`hand_left duration_s < 4`,
+    `hand_left) OR ...`); in brackets that is an error, as it must be. Raises ConfigError for unbalanced brackets.
+    """
+    if where is None:
+        return None
+    depth = 0
+    for character in _STRINGS.sub("", where):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth < 0:
+            break
+    if depth or not where.strip():
+        raise ConfigError(f"--where {where!r} cannot be used: {'unbalanced brackets' if depth else 'it is empty'}")
+    return f"({where}\n)"  # the line break ends a comment
+
+
 @contextmanager
 def filtered(where: str | None, schema: pa.Schema) -> Iterator[None]:
     """Around a read that filters by `where`: a filter that Lance cannot read becomes a ConfigError."""
@@ -29,7 +48,9 @@ def filtered(where: str | None, schema: pa.Schema) -> Iterator[None]:
     except ValueError as error:  # Lance: `Invalid user input`
         if where is None:
             raise
+        reason = first_words(error).split(". Valid fields are")[0]
+        reason = reason[reason.find("sql parser error") :] if "sql parser error" in reason else reason
         raise ConfigError(
-            f"--where {where!r} cannot be used: {first_words(error)}",
+            f"--where {where!r} cannot be used: {reason}",
             f"an SQL condition on these columns: {', '.join(schema.names)}",
         ) from error

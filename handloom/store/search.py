@@ -1,0 +1,274 @@
+"""Search: similar clips by an embedding or by words, best first, narrowed by an SQL filter.
+
+The order is the same on every machine: score downwards, equal scores (to 6 digits) by clip_id.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+from lance.query import CombinedFieldsQuery
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError, StoreError
+from handloom.schemas.embeddings import EMBEDDINGS
+from handloom.store.database import Database
+from handloom.store.index import TEXT_COLUMNS, vector_index_name
+from handloom.store.location import lance_errors
+from handloom.store.sql import clause, filtered, in_list
+
+HIT_COLUMNS = ("clip_id", "dataset", "video_id", "video_uri", "start_s", "end_s", "narration", "verb", "noun")
+SCORE_DIGITS = 6
+BATCH_ROWS = 8192
+NUM_PROBES = 32  # partitions of 4096 rows that an approximate search reads
+ANN_SLACK = 16  # more candidates than asked for, so that ties at the end are decided by clip_id
+MAX_COMPARED_IDS = 20_000
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One clip found. score: cosine similarity (1 is equal) or, for text, BM25 (higher is better)."""
+
+    clip_id: str
+    score: float
+    dataset: str
+    video_id: str
+    video_uri: str
+    start_s: float
+    end_s: float | None
+    narration: str | None
+    verb: str | None
+    noun: str | None
+    more: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the extra columns that were asked for
+
+
+@dataclass(frozen=True)
+class Hits(Sequence[Hit]):
+    """Clips found, best first. version: of `clips`, to pin what was searched. exact: no approximate index was used."""
+
+    hits: tuple[Hit, ...]
+    version: int
+    exact: bool = True
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
+        return self.hits[index]
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+
+def search(
+    db: Database,
+    *,
+    clip: str | None = None,
+    vector: NDArray[np.floating] | None = None,
+    vectors: Sequence[NDArray[np.floating]] | None = None,
+    text: str | None = None,
+    by: str = "motion",
+    k: int = 10,
+    where: str | None = None,
+    columns: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    version: int | None = None,
+) -> Hits:
+    """The `k` clips nearest to a clip, to vectors, or to words. Exactly one of `clip`, `vector`, `vectors`, `text`.
+
+    Args:
+        clip: id of a stored clip; the clip itself is left out of the hits.
+        vector: (D,) of the embedding `by`; need not be unit norm.
+        vectors: several, scored by the best of them (a query and its mirror image).
+        text: words to find in narration, verb and noun together; inflected forms match.
+        by: `motion` or `appearance`; ignored for text.
+        where: SQL filter, applied before the search: all `k` hits pass it.
+        columns: further columns of `clips`, in `Hit.more`.
+        exclude: ids to leave out.
+        version: version of `clips` to search; the newest by default.
+
+    Raises:
+        ConfigError: an argument or the SQL cannot be used.
+        StoreError: nothing is processed yet, the clip is unknown or has no such embedding, the store cannot be read.
+    """
+    if sum(value is not None for value in (clip, vector, vectors, text)) != 1:
+        raise ConfigError("search takes exactly one of clip, vector, vectors and text")
+    if k < 1:
+        raise ConfigError(f"k is {k}, expected 1 or more")
+    table = db.table("clips", version)
+    if table is None:
+        raise StoreError(f"{db.uri} holds no processed clips yet", "process them with `handloom run --db DB`")
+    _check(table, where, columns)
+    left_out = {*exclude, *([clip] if clip is not None else [])}
+    exact = True
+    with lance_errors("search clips", db.location.table_uri("clips")):
+        if text is not None:
+            scored = _by_text(table, text, where)
+        else:
+            column = _column(by)
+            if clip is not None:
+                vectors = [embedding_of(db, clip, by, version)]
+            queries = _queries([vector] if vector is not None else vectors, column, table)
+            exact = not _has_index(table, column)
+            num_wanted = k + len(left_out)
+            scored = (_scan if exact else _approximate)(table, column, queries, num_wanted, where)
+        best = _top((pair for pair in scored if pair[1] not in left_out), k)
+        return Hits(_hits(table, best, columns), table.version, exact)
+
+
+def embedding_of(db: Database, clip_id: str, by: str, version: int | None = None) -> NDArray[np.float32]:
+    """The stored embedding `by` of a clip: (D,). Raises StoreError if the clip or its embedding is not there."""
+    cell = db.row(clip_id, [_column(by)], version).column(0)[0]
+    if not cell.is_valid:
+        raise StoreError(f"clip {clip_id} has no {by} embedding", "search by another embedding, or by text")
+    return cell.values.to_numpy(zero_copy_only=False)
+
+
+def unknown_clip(db: Database, clip_id: str) -> StoreError:
+    """Why a clip has no row: rejected, not processed yet, or unknown; then the nearest ids."""
+    only = in_list("clip_id", [clip_id])
+    rejected = db.read("rejects", where=only)
+    if rejected.num_rows:
+        reject = rejected.to_pylist()[0]
+        return StoreError(f"clip {clip_id} was rejected at {reject['stage']} ({reject['reason']}): {reject['detail']}")
+    if db.count("clip_list", only):
+        return StoreError(f"clip {clip_id} is not processed yet", "process it with `handloom run --db DB`")
+    known = db.clips(["clip_id"])
+    ids = known.column("clip_id").to_pylist() if known.num_rows else []
+    close = [i for i in ids if clip_id in i][:3] or difflib.get_close_matches(clip_id, ids[:MAX_COMPARED_IDS], 3, 0.5)
+    hint = f"did you mean {', '.join(close)}?" if close else "`handloom search --text WORDS` prints ids"
+    return StoreError(f"there is no clip {clip_id!r} in {db.uri}", hint)
+
+
+Scored = tuple[float, str]
+
+
+def _top(scored: Iterator[Scored], k: int) -> list[Scored]:
+    """The best `k`, each clip once with its best score."""
+    best: dict[str, float] = {}
+    for score, clip_id in scored:
+        best[clip_id] = max(score, best.get(clip_id, -np.inf))
+    return sorted(((s, i) for i, s in best.items()), key=lambda pair: (-pair[0], pair[1]))[:k]
+
+
+def _scan(
+    table: lance.LanceDataset, column: str, queries: NDArray[np.float64], k: int, where: str | None
+) -> list[Scored]:
+    """Exact: every row that passes the filter is compared; memory stays at one batch."""
+    best: list[Scored] = []
+    with filtered(where, table.schema):
+        for batch in table.to_batches(columns=["clip_id", column], filter=clause(where), batch_size=BATCH_ROWS):
+            best = _top(iter([*best, *_score(batch, column, queries, k)]), k)
+    return best
+
+
+def _approximate(
+    table: lance.LanceDataset, column: str, queries: NDArray[np.float64], k: int, where: str | None
+) -> list[Scored]:
+    """The nearest partitions of the index and the rows it does not hold yet; candidates are scored exactly."""
+    found: list[Scored] = []
+    for query in queries:
+        nearest = {
+            "column": column,
+            "q": query.astype(np.float32),
+            "k": k + ANN_SLACK,
+            "metric": "cosine",
+            "nprobes": NUM_PROBES,
+        }
+        with filtered(where, table.schema):
+            rows = table.to_table(columns=["clip_id", column], nearest=nearest, filter=clause(where), prefilter=True)
+        for batch in rows.to_batches():
+            found.extend(_score(batch, column, queries, k + ANN_SLACK))
+    return found
+
+
+def _score(batch: pa.RecordBatch, column: str, queries: NDArray[np.float64], k: int) -> list[Scored]:
+    """The best `k` of a batch; rows without the embedding do not take part."""
+    batch = batch.select(["clip_id", column])
+    batch = batch.filter(batch.column(column).is_valid())
+    if not batch.num_rows:
+        return []
+    stored = batch.column(column).flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
+    stored = stored.astype(np.float64)
+    norms = np.linalg.norm(stored, axis=1)
+    scores = (stored @ queries.T).max(axis=1) / np.where(norms > 0, norms, np.nan)
+    scores = np.round(scores, SCORE_DIGITS)
+    index = np.flatnonzero(np.isfinite(scores))
+    if len(index) > k:
+        worst = np.partition(scores[index], len(index) - k)[len(index) - k]
+        index = index[scores[index] >= worst]
+    ids = batch.column("clip_id").take(pa.array(index)).to_pylist()
+    return list(zip(scores[index].tolist(), ids, strict=True))
+
+
+def _by_text(table: lance.LanceDataset, text: str, where: str | None) -> list[Scored]:
+    if not text.strip():
+        raise ConfigError("the text to search for is empty", "give one or more words")
+    if not all(_has(table, f"{column}_text") for column in TEXT_COLUMNS):
+        raise StoreError(f"{table.uri} has no text index", "build it with `handloom index --db DB`")
+    query = CombinedFieldsQuery(text, list(TEXT_COLUMNS))
+    with filtered(where, table.schema):
+        rows = table.to_table(
+            columns=["clip_id", "_score"], full_text_query=query, filter=clause(where), prefilter=True
+        )
+    scores = np.round(rows.column("_score").to_numpy().astype(np.float64), SCORE_DIGITS)
+    return list(zip(scores.tolist(), rows.column("clip_id").to_pylist(), strict=True))
+
+
+def _hits(table: lance.LanceDataset, best: list[Scored], columns: Sequence[str]) -> tuple[Hit, ...]:
+    if not best:
+        return ()
+    wanted = list(dict.fromkeys([*HIT_COLUMNS, *columns]))
+    rows = table.to_table(columns=wanted, filter=in_list("clip_id", [clip_id for _, clip_id in best])).to_pylist()
+    by_id = {row["clip_id"]: row for row in rows}
+    return tuple(
+        Hit(
+            score=score,
+            **{name: by_id[clip_id][name] for name in HIT_COLUMNS},
+            more={name: by_id[clip_id][name] for name in columns},
+        )
+        for score, clip_id in best
+    )
+
+
+def _queries(
+    vectors: Sequence[NDArray[np.floating]] | None, column: str, table: lance.LanceDataset
+) -> NDArray[np.float64]:
+    """Query vectors as (Q, D) of unit norm."""
+    dim = table.schema.field(column).type.list_size
+    queries = [np.asarray(v, np.float64).reshape(-1) for v in vectors or ()]
+    if not queries or any(len(q) != dim for q in queries):
+        raise ConfigError(f"the query vectors have {[len(q) for q in queries]} numbers, {column} has {dim}")
+    norms = [float(np.linalg.norm(q)) for q in queries]
+    if not all(np.isfinite(n) and n > 0 for n in norms):
+        raise ConfigError("a query vector is zero or not finite", "was anything seen in the query's video?")
+    return np.stack([q / n for q, n in zip(queries, norms, strict=True)])
+
+
+def _column(by: str) -> str:
+    if by not in EMBEDDINGS:
+        raise ConfigError(f"there is no embedding {by!r}", f"search by {' or '.join(EMBEDDINGS)}")
+    return EMBEDDINGS[by].column
+
+
+def _check(table: lance.LanceDataset, where: str | None, columns: Sequence[str]) -> None:
+    unknown = [name for name in columns if name not in table.schema.names]
+    if unknown:
+        raise ConfigError(f"there is no column {', '.join(unknown)}", f"columns: {', '.join(table.schema.names)}")
+    if where is not None:
+        with filtered(where, table.schema):
+            table.scanner(columns=["clip_id"], filter=clause(where)).explain_plan()
+
+
+def _has_index(table: lance.LanceDataset, column: str) -> bool:
+    return _has(table, vector_index_name(column))
+
+
+def _has(table: lance.LanceDataset, name: str) -> bool:
+    return any(index["name"] == name for index in table.list_indices())
