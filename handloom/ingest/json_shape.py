@@ -1,0 +1,84 @@
+"""Checks on parsed JSON: what is wrong is named by its key's path."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from handloom.errors import ConfigError
+
+_SHOWN = 80
+
+
+class BadEntry(Exception):
+    """One entry of a file is wrong: it becomes a line of `problems`, and the good ones are kept."""
+
+    def __init__(self, key: str, value: Any, expected: str) -> None:
+        super().__init__(f"{key} is {shown(value)}, expected {expected}")
+
+
+def member(entry: Any, key: str, where: str) -> Any:
+    """`entry[key]`. Raises BadEntry naming `where.key` where it is missing."""
+    if not isinstance(entry, dict):
+        raise BadEntry(where, entry, "an object")
+    if key not in entry:
+        raise BadEntry(f"{where}.{key}", _Missing(), "a value")
+    return entry[key]
+
+
+def text(entry: Any, key: str, where: str) -> str:
+    value = member(entry, key, where)
+    if not isinstance(value, str) or not value.strip():
+        raise BadEntry(f"{where}.{key}", value, "a text that is not empty")
+    return value
+
+
+def seconds(entry: Any, key: str, where: str) -> float:
+    value = member(entry, key, where)
+    if not is_number(value) or value < 0:
+        raise BadEntry(f"{where}.{key}", value, "a finite number of seconds, not negative")
+    return float(value)
+
+
+def entries(entry: Any, key: str, where: str) -> list[Any]:
+    """A list; null and a missing key are an empty one."""
+    if not isinstance(entry, dict):
+        raise BadEntry(where, entry, "an object")
+    value = entry.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise BadEntry(f"{where}.{key}", value, "a list")
+    return value
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def need_list(content: Any, key: str, path: str, what: str) -> list[Any]:
+    """`content[key]` of a whole file.
+
+    Raises:
+        ConfigError: the file has another shape.
+    """
+    if not isinstance(content, dict):
+        raise ConfigError(f"{what} {path}: the top level is {shown(content)}, expected an object with {key!r}")
+    if not isinstance(content.get(key), list):
+        found = shown(content[key]) if key in content else f"missing; the keys are {', '.join(list(content)[:8])}"
+        raise ConfigError(f"{what} {path}: {key} is {found}, expected a list", f"check that it is the {what}")
+    return content[key]
+
+
+class _Missing:
+    pass
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, _Missing):
+        return "missing"
+    if isinstance(value, dict | list):
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
+    line = json.dumps(value)
+    return line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "..."

@@ -1,0 +1,86 @@
+"""A dataset's videos on disk or behind a URI: listed once, looked up by video id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from handloom.errors import ConfigError
+from handloom.ingest.files import Descend, FoundFile, Options, existing, is_http, join, list_files, normalise
+
+Rank = Callable[[tuple[str, ...]], int]
+Guess = Callable[[str], list[str]]
+
+
+@dataclass(frozen=True)
+class VideoLibrary:
+    """found: `{video id: uri}`. expected: where a missing video would lie, in the layout of those that were found."""
+
+    found: dict[str, str]
+    expected: Callable[[str], str]
+    problems: list[str]
+
+    def uri(self, video_id: str) -> str:
+        return self.found.get(video_id) or self.expected(video_id)
+
+
+def find_videos(
+    root: str, video_ids: Iterable[str], descend: Descend, rank: Rank, guess: Guess, options: Options = None
+) -> VideoLibrary:
+    """Look for `{video_id}.{any video extension}` below `root`, whatever the case of the name.
+
+    A server that does not list its files (most http servers) is asked for every video by name instead.
+
+    Args:
+        descend: which folders to look into; a data set's root also holds millions of frames.
+        rank: of the folders of a video: the lowest wins where two files have one video id.
+        guess: paths below `root` where a video may lie, the official one first.
+
+    Raises:
+        ConfigError: `root` is no folder, or cannot be listed.
+    """
+    root = normalise(root)
+    wanted = {video_id.casefold(): video_id for video_id in sorted(video_ids)}
+    best: dict[str, FoundFile] = {}
+    problems: list[str] = []
+    try:
+        listing = list_files(root, "video folder", descend, options)
+    except ConfigError:
+        if not is_http(root):
+            raise
+    else:
+        problems += listing.problems
+        for file in listing.files:
+            video_id = wanted.get(file.stem.casefold()) if file.is_video else None
+            if video_id is not None and (video_id not in best or _key(file, rank) < _key(best[video_id], rank)):
+                best[video_id] = file
+    if not best and is_http(root):
+        best = _ask(root, wanted.values(), guess)
+    return VideoLibrary({i: f.uri for i, f in best.items()}, _expectation(root, best, guess), problems)
+
+
+def _key(file: FoundFile, rank: Rank) -> tuple[int, int, str]:
+    folders = tuple(file.path.split("/")[:-1])
+    return rank(folders), len(folders), file.path
+
+
+def _ask(root: str, video_ids: Iterable[str], guess: Guess) -> dict[str, FoundFile]:
+    best: dict[str, FoundFile] = {}
+    missing = list(video_ids)
+    for number in range(len(guess(missing[0])) if missing else 0):
+        files = {i: FoundFile(path := guess(i)[number], join(root, path)) for i in missing}
+        there = existing([file.uri for file in files.values()])
+        best |= {i: file for i, file in files.items() if file.uri in there}
+        missing = [i for i in missing if i not in best]
+    return best
+
+
+def _expectation(root: str, best: dict[str, FoundFile], guess: Guess) -> Callable[[str], str]:
+    """The guess that most videos follow; the official one where none was found."""
+    votes: dict[int, int] = {}
+    for video_id, file in best.items():
+        paths = guess(video_id)
+        if file.path in paths:
+            votes[paths.index(file.path)] = votes.get(paths.index(file.path), 0) + 1
+    number = min(votes, key=lambda n: (-votes[n], n), default=0)
+    return lambda video_id: join(root, guess(video_id)[number])
