@@ -1,0 +1,254 @@
+"""Exports: what is read back is what was written, and a folder says by itself whether it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from handloom.errors import ConfigError, ShapeError, StoreError
+from handloom.export.shards import export_arrow, export_parquet, read_index
+from handloom.schemas.clip import Clip, make_clip_id
+from handloom.schemas.embeddings import EMBEDDINGS
+from handloom.schemas.row import build_row
+from handloom.schemas.tables import QUALITY_FIELDS, clips_schema
+from handloom.schemas.values import Camera, Hands, Tracks, VideoInfo
+
+NUM_TRACKS = 3
+SCHEMA = clips_schema(NUM_TRACKS)
+EXPORTS = {"parquet": export_parquet, "arrow": export_arrow}
+formats = pytest.mark.parametrize("form", sorted(EXPORTS))
+
+
+def make_row(
+    seed: int, num_frames: int = 4, *, pictures: bool = True, narration: str | None = "öffne 箱"
+) -> pa.RecordBatch:
+    """A row with NaN where nothing was seen, nulls where nothing was computed, pictures of uneven size."""
+    rng = np.random.default_rng(seed)
+    visible = rng.random((num_frames, 2)) < 0.6
+    keypoints = np.where(visible[..., None, None], rng.normal(size=(num_frames, 2, 21, 2)), np.nan).astype(np.float32)
+    tracked = rng.random((num_frames, NUM_TRACKS)) < 0.7
+    points = np.where(tracked[..., None], rng.normal(size=(num_frames, NUM_TRACKS, 2)), np.nan).astype(np.float32)
+    start_s, end_s = float(seed), seed + 1.0
+    return build_row(
+        Clip(make_clip_id("t", "v", start_s, end_s), "t", "v", "v.mp4", start_s, end_s, narration=narration),
+        info=VideoInfo(64, 48, 30.0, "h264", "yuv420p", 0, 0.0, 1e6, 10),
+        decoder="decord",
+        frame_s=start_s + np.arange(num_frames) / 15,
+        camera=Camera(np.diag([60.0, 60.0, 1.0]), "assumed"),
+        hands=Hands(
+            visible,
+            np.zeros_like(visible),
+            np.where(visible, 0.9, np.nan).astype(np.float32),
+            keypoints,
+            rng.normal(size=(num_frames, 2, 21, 3)).astype(np.float32),
+        ),
+        tracks=Tracks(points, tracked),
+        embeddings={name: rng.normal(size=spec.dim).astype(np.float32) for name, spec in EMBEDDINGS.items()},
+        quality={name: None if rng.random() < 0.3 else float(rng.normal()) for name in QUALITY_FIELDS},
+        frame_jpeg=[rng.bytes(int(rng.integers(0, 200))) for _ in range(num_frames)] if pictures else None,
+        thumbnail=rng.bytes(50),
+        run_key="0123456789abcdef",
+    )
+
+
+def read_back(out: Path) -> pa.Table:
+    """The rows of an export, by its index."""
+    read = pq.read_table if (form := read_index(str(out))["format"]) == "parquet" else None
+    shards = [out / shard["path"] for shard in read_index(str(out))["shards"]]
+    return pa.concat_tables([read(p) if form == "parquet" else pa.ipc.open_file(p).read_all() for p in shards])
+
+
+def values(table: pa.Table) -> list[str]:
+    """Rows as text: equal text, equal values, where NaN equals NaN."""
+    return [repr(row) for row in table.to_pylist()]
+
+
+def cut(table: pa.Table, sizes: list[int]) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of these sizes, the rest in one."""
+    table, start = table.combine_chunks(), 0
+    for size in [*sizes, len(table)]:
+        yield from table.slice(start, size).to_batches()
+        start += size
+
+
+row_lists = st.lists(
+    st.builds(
+        make_row,
+        st.integers(0, 10_000),
+        st.integers(1, 5),
+        pictures=st.booleans(),
+        narration=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=10),
+    ),
+    max_size=6,
+)
+
+
+@formats
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=row_lists, shard_bytes=st.sampled_from([1, 20_000, 10**9]), shard_rows=st.sampled_from([None, 1, 4]))
+def test_rows_and_schema_read_back_exactly(tmp_path_factory, form, rows, shard_bytes, shard_rows) -> None:
+    out = tmp_path_factory.mktemp("export") / "out"
+    shards = EXPORTS[form](
+        rows, str(out), schema=SCHEMA, max_shard_bytes=shard_bytes, max_shard_rows=shard_rows, metadata={"run_key": "k"}
+    )
+    back = read_back(out)
+    assert back.schema.equals(SCHEMA, check_metadata=True)
+    assert values(back) == values(pa.Table.from_batches(rows, SCHEMA))
+    back.validate(full=True)
+    index = read_index(str(out))
+    assert (index["num_rows"], index["source"]) == (len(rows), {"run_key": "k"})
+    assert sorted(p.name for p in out.iterdir()) == sorted([s.path for s in shards] + ["index.json"])
+    assert all(s.num_rows <= (shard_rows or len(rows)) for s in shards)
+    assert all(hashlib.sha256((out / s.path).read_bytes()).hexdigest() == s.sha256 for s in shards)
+    assert all((out / s.path).stat().st_size == s.num_bytes for s in shards)
+
+
+@formats
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.lists(st.integers(1, 4), max_size=6), shard_bytes=st.sampled_from([30_000, 10**9]))
+def test_any_batching_gives_the_same_bytes(tmp_path_factory, form, sizes, shard_bytes) -> None:
+    table = pa.Table.from_batches([make_row(n, 1 + n % 4, pictures=n % 3 > 0) for n in range(8)])
+    outs = [str(tmp_path_factory.mktemp("export") / "out") for _ in range(2)]
+    cut_up = EXPORTS[form](cut(table, sizes), outs[0], schema=SCHEMA, max_shard_bytes=shard_bytes)
+    assert cut_up == EXPORTS[form](cut(table, []), outs[1], schema=SCHEMA, max_shard_bytes=shard_bytes)
+
+
+@formats
+def test_shards_hold_about_the_bytes_asked_for(tmp_path, form) -> None:
+    rows = [make_row(n, 5) for n in range(40)]
+    shards = EXPORTS[form](rows, str(tmp_path), schema=SCHEMA, max_shard_bytes=100_000)
+    assert len(shards) > 1
+    assert all(100_000 <= s.num_bytes < 220_000 for s in shards[:-1])  # one row group too many, and a footer
+    assert shards[0].path == f"clips-00000-of-{len(shards):05d}.{form}"
+
+
+def test_an_empty_table_keeps_its_schema(tmp_path) -> None:
+    (shard,) = export_parquet([], str(tmp_path), schema=SCHEMA)
+    assert shard.num_rows == 0
+    assert pq.read_schema(tmp_path / shard.path).equals(SCHEMA, check_metadata=True)
+
+
+def test_progress_counts_up_to_everything(tmp_path) -> None:
+    seen: list[tuple[int, int]] = []
+    rows = [make_row(n) for n in range(6)]
+    shards = export_arrow(rows, str(tmp_path), schema=SCHEMA, max_shard_bytes=1, progress=lambda *at: seen.append(at))
+    assert [rows for rows, _ in seen] == [1, 2, 3, 4, 5, 6]
+    assert seen == sorted(seen)
+    assert seen[-1][1] <= sum(s.num_bytes for s in shards)
+
+
+def test_a_folder_with_files_is_refused(tmp_path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(ConfigError, match=r"not empty.*mine\.txt"):
+        export_parquet([make_row(0)], str(tmp_path), schema=SCHEMA)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_overwrite_replaces_the_export_and_touches_nothing_else(tmp_path) -> None:
+    export_parquet([make_row(n) for n in range(5)], str(tmp_path), schema=SCHEMA, max_shard_bytes=1)
+    (tmp_path / "clips-mine.parquet").write_text("keep")
+    export_arrow([make_row(9)], str(tmp_path), schema=SCHEMA, overwrite=True)
+    names = ["clips-00000-of-00001.arrow", "clips-mine.parquet", "index.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    assert (tmp_path / "clips-mine.parquet").read_text() == "keep"
+    assert values(read_back(tmp_path)) == values(pa.Table.from_batches([make_row(9)]))
+
+
+@pytest.mark.parametrize("files", [["../secret"], ["clips-/../../x"], ["notes.txt"], None])
+def test_overwrite_trusts_no_foreign_index(tmp_path, files) -> None:
+    content = {"handloom_export": 1, "files": files}
+    (tmp_path / "index.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="not written by an export"):
+        export_parquet([make_row(0)], str(tmp_path), schema=SCHEMA, overwrite=True)
+    assert json.loads((tmp_path / "index.json").read_text()) == content
+
+
+def test_a_failed_replacement_leaves_the_old_export(tmp_path) -> None:
+    export_parquet([make_row(1)], str(tmp_path), schema=SCHEMA)
+
+    def broken() -> Iterator[pa.RecordBatch]:
+        yield make_row(2)
+        raise StoreError("the table is gone")
+
+    with pytest.raises(StoreError, match="gone"):
+        export_parquet(broken(), str(tmp_path), schema=SCHEMA, overwrite=True, max_shard_bytes=1)
+    assert values(read_back(tmp_path)) == values(pa.Table.from_batches([make_row(1)]))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clips-00000-of-00001.parquet", "index.json"]
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_killed_export_is_recognised_and_replaced(tmp_path, earlier) -> None:
+    if earlier:
+        export_parquet([make_row(1), make_row(2)], str(tmp_path), schema=SCHEMA, max_shard_bytes=1)
+    script = """
+        import os, signal, sys
+        sys.path.insert(0, sys.argv[2])
+        from test_export_shards import SCHEMA, make_row
+        from handloom.export.shards import export_parquet
+        def rows():
+            for n in range(3):
+                yield make_row(n)
+            os.kill(os.getpid(), signal.SIGKILL)
+        export_parquet(rows(), sys.argv[1], schema=SCHEMA, overwrite=True, max_shard_bytes=1)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path), str(Path(__file__).parent)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert list(tmp_path.glob("*.unfinished"))
+    if earlier:
+        assert read_index(str(tmp_path))["num_rows"] == 2
+    else:
+        with pytest.raises(ConfigError, match="not finished"):
+            read_index(str(tmp_path))
+    export_parquet([make_row(7)], str(tmp_path), schema=SCHEMA, overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clips-00000-of-00001.parquet", "index.json"]
+
+
+@formats
+def test_a_full_disk_is_one_clear_error(tmp_path, form) -> None:
+    out = tmp_path / "out"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(StoreError, match=r"cannot write .*(too large|space)"):
+            EXPORTS[form]([make_row(n, 5) for n in range(50)], str(out), schema=SCHEMA)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(out.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="file/out"):
+        export_parquet([make_row(0)], str(tmp_path / "file" / "out"), schema=SCHEMA)
+    with pytest.raises(ConfigError, match="nowhere"):
+        export_parquet([make_row(0)], "nowhere://bucket/x", schema=SCHEMA)
+
+
+def test_rows_of_another_schema_are_refused(tmp_path) -> None:
+    with pytest.raises(ShapeError, match="missing"):
+        export_parquet([make_row(0).drop_columns(["verb"])], str(tmp_path / "a"), schema=SCHEMA)
+    with pytest.raises(ShapeError, match="track_points_px"):
+        export_parquet([make_row(0)], str(tmp_path / "b"), schema=clips_schema(NUM_TRACKS + 1))
+    assert not list((tmp_path / "b").iterdir())
+
+
+def test_reading_what_is_no_export(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="holds no export"):
+        read_index(str(tmp_path / "none"))
+    (tmp_path / "index.json").write_text("{")
+    with pytest.raises(ConfigError, match="no JSON"):
+        read_index(str(tmp_path))
