@@ -1,0 +1,263 @@
+"""Which detection is the person's own left hand and which the right: one decision over the whole clip.
+
+Evidence is summed as log-likelihoods of two explanations of the clip:
+
+- *exo*, a third-person view: only the model's handedness counts; hands lie and point anywhere.
+- *ego*, a camera on the person's head or chest: forearms also enter from the person's side of the picture, from below,
+  and the left hand is to the left of the right one.
+
+Where the view is not given, the explanation under which the clip is more likely is taken. So a clip of one hand that
+the model calls right with certainty, and that reaches up from the lower left, stays a right hand seen from outside.
+
+Two detections of one frame are always two hands, so tracklets that share a frame form a component with two possible
+labellings, and every frame belongs to one component. The best labelling of the chain of components, which prefers a
+hand to go on where it was last seen, is found by dynamic programming (Viterbi, with each path remembering where it
+last saw each hand).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.geometry.tracklets import Detections, hand_size
+from handloom.schemas.values import LEFT, RIGHT
+
+# The model's belief is kept away from 0 and 1, and counts for less than independent evidence would: its mistakes last
+# as long as a hand keeps its pose (one EgoDex clip: the left hand called right for 30 frames on end, at 0.74 to 0.95).
+MODEL_FLOOR = 0.03
+MODEL_WEIGHT = 0.8
+# A tracklet's frames are no independent witnesses: it counts as 1 observation and 1 more per second, at most 3.
+MAX_OBSERVATIONS = 3.0
+
+# The ego explanation, fitted by eye to 547 detections with device truth in five EgoDex clips (wrist to knuckles: left
+# 37 to 96 degrees, median 63; right 83 to 161, median 117; wrist 0.1 to 0.6 half widths to its own side) and widened.
+FOREARM_DEG = (62.0, 118.0)  # left, right; 0 points to the right of the picture, 90 up
+FOREARM_KAPPA = 2.5  # concentration of the von Mises distribution
+WRIST_X = (-0.3, 0.3)  # in half widths of the picture, from its middle
+WRIST_X_STD = 0.4
+OUTLIER_SHARE = 0.1  # hands that lie and point anywhere, in an ego clip too
+ORDER_FLOOR = 0.04  # hands that have changed sides
+ORDER_SLOPE = 4.0  # per hand size of distance
+
+# Continuity: a hand that turns up where it was last seen is the same hand, the surer the shorter the gap.
+NEW_PLACE_COST = 4.0
+FAR_PLACE = 1.25  # a hand far from where it was last seen costs this much more than one not seen before
+CONTINUITY_S = 1.0  # the costs fall to 1/e after so long
+STEP_SIZES = (0.25, 1.0)  # standard deviation of a step in hand sizes: at once, and more per second
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """hand: (D,) 0 left, 1 right. ego: whether the first-person cues were used. ego_log_odds: of ego over exo."""
+
+    hand: NDArray[np.int64]
+    ego: bool
+    ego_log_odds: float
+
+
+def assign(
+    detections: Detections,
+    tracklet: NDArray[np.int64],
+    frame_s: NDArray[np.float64],
+    width: int,
+    height: int,
+    view: str | None,
+) -> Assignment:
+    """Give every detection to the person's own left or right hand.
+
+    Args:
+        detections: without duplicates, at most two a frame (`tracklets.keep_hands`).
+        tracklet: (D,), from `tracklets.link`.
+        frame_s: (T,), time of each frame.
+        width, height: of the picture, in the pixels of the detections.
+        view: `ego`, `exo`, or None: decided from the clip.
+
+    Returns:
+        The assignment: tracklets keep one label, detections of one frame have two.
+    """
+    if not len(detections):
+        return Assignment(np.empty(0, np.int64), view == "ego", 0.0)
+    components = _components(detections, tracklet)
+    seconds = frame_s[detections.frame]
+    scores: dict[bool, float] = {}
+    hands: dict[bool, NDArray[np.int64]] = {}
+    for ego in (False, True):
+        evidence = _evidence(detections, width, ego)
+        hands[ego], scores[ego] = _best_path(detections, tracklet, components, evidence, seconds, ego)
+    log_odds = scores[True] - scores[False]
+    ego = log_odds > 0 if view is None else view == "ego"
+    return Assignment(hands[ego], ego, log_odds)
+
+
+@dataclass
+class _Component:
+    """Tracklets that share frames, and their colours: the colour, flipped or not, is the label."""
+
+    first: int  # index of its first detection; a component's detections are contiguous
+    last: int  # one past its last
+    colour: dict[int, int] = field(default_factory=dict)
+    pairs: list[tuple[int, int]] = field(default_factory=list)  # detections of one frame, colour 0 first
+
+
+def _components(detections: Detections, tracklet: NDArray[np.int64]) -> list[_Component]:
+    """Components in order of time. Tracklets are intervals, at most two at a time: two colours always suffice."""
+    components: list[_Component] = []
+    for indices in detections.by_frame():
+        first, last = int(indices[0]), int(indices[-1]) + 1
+        names = [int(tracklet[i]) for i in indices]
+        current = components[-1] if components else None
+        if current is None or not any(name in current.colour for name in names):
+            current = _Component(first, last)
+            components.append(current)
+        current.last = last
+        known = [name for name in names if name in current.colour]
+        if not known:
+            current.colour[names[0]] = 0
+            known = names[:1]
+        for name in names:
+            current.colour.setdefault(name, 1 - current.colour[known[0]])
+        if len(indices) == 2:
+            pair = sorted((int(i) for i in indices), key=lambda i: current.colour[int(tracklet[i])])
+            current.pairs.append((pair[0], pair[1]))
+    return components
+
+
+def _evidence(detections: Detections, width: int, ego: bool) -> NDArray[np.float64]:
+    """(D, 2): log-likelihood of each detection if it is the left, the right hand."""
+    right = np.clip(detections.right_probability, MODEL_FLOOR, 1 - MODEL_FLOOR)
+    evidence = MODEL_WEIGHT * np.log(np.stack([1 - right, right], axis=1))
+    if ego:
+        evidence = evidence + ego_log_ratio(detections.keypoints_px, width)
+    return evidence
+
+
+def ego_log_ratio(keypoints_px: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """(D, 2): how much likelier place and direction are for an ego camera's left, right hand than for any hand."""
+    wrist = keypoints_px[:, 0]
+    forearm = keypoints_px[:, (5, 9, 13, 17)].mean(axis=1) - wrist
+    angle = np.arctan2(-forearm[:, 1], forearm[:, 0])[:, None]
+    x = (wrist[:, :1] + 0.5) / (width / 2) - 1
+    # Both against a uniform distribution: over the circle, and over the two half widths.
+    direction = np.exp(FOREARM_KAPPA * np.cos(angle - np.radians(FOREARM_DEG))) / np.i0(FOREARM_KAPPA)
+    place = 2 * np.exp(-0.5 * ((x - np.array(WRIST_X)) / WRIST_X_STD) ** 2) / (WRIST_X_STD * np.sqrt(2 * np.pi))
+    return np.log((1 - OUTLIER_SHARE) * direction * place + OUTLIER_SHARE)
+
+
+def _order_log_ratio(left_px: NDArray[np.float64], right_px: NDArray[np.float64]) -> float:
+    """How much likelier an ego camera is to see the two hands in this order than any camera."""
+    gap = (right_px.mean(axis=0)[0] - left_px.mean(axis=0)[0]) / max(hand_size(left_px), hand_size(right_px))
+    in_order = 1 / (1 + np.exp(-ORDER_SLOPE * np.clip(gap, -5, 5)))
+    return float(np.log(2 * (ORDER_FLOOR + (1 - 2 * ORDER_FLOOR) * in_order)))
+
+
+def _observations(seconds: NDArray[np.float64]) -> float:
+    return min(1.0 + float(seconds[-1] - seconds[0]), MAX_OBSERVATIONS)
+
+
+def _component_scores(
+    detections: Detections,
+    tracklet: NDArray[np.int64],
+    component: _Component,
+    evidence: NDArray[np.float64],
+    seconds: NDArray[np.float64],
+    ego: bool,
+) -> NDArray[np.float64]:
+    """(2,): log-likelihood of the component as coloured, and flipped."""
+    names = tracklet[component.first : component.last]
+    scores = np.zeros(2)
+    for name, colour in component.colour.items():
+        members = component.first + np.flatnonzero(names == name)
+        mean = evidence[members].mean(axis=0)
+        scores += _observations(seconds[members]) * np.array([mean[colour], mean[1 - colour]])
+    if ego and component.pairs:
+        points = detections.keypoints_px
+        weight = _observations(seconds[[i for i, _ in component.pairs]])
+        for flip in (0, 1):
+            orders = [_order_log_ratio(points[pair[flip]], points[pair[1 - flip]]) for pair in component.pairs]
+            scores[flip] += weight * float(np.mean(orders))
+    return scores
+
+
+@dataclass(frozen=True)
+class _Path:
+    """The best labelling so far that ends in one flip: its score, all flips, and each hand's last detection."""
+
+    score: float
+    flips: tuple | None  # (flips before, flip): a linked list, so that paths share their past
+    last_seen: tuple[int | None, int | None]
+
+
+def _best_path(
+    detections: Detections,
+    tracklet: NDArray[np.int64],
+    components: list[_Component],
+    evidence: NDArray[np.float64],
+    seconds: NDArray[np.float64],
+    ego: bool,
+) -> tuple[NDArray[np.int64], float]:
+    paths = [_Path(0.0, None, (None, None))]
+    for component in components:
+        scores = _component_scores(detections, tracklet, component, evidence, seconds, ego)
+        ends = _ends(tracklet, component)
+        grown = []
+        for flip in (0, 1):
+            options = []
+            for path in paths:
+                going_on = _continuity(detections, ends, path.last_seen, seconds, flip)
+                options.append((path.score + going_on + scores[flip], path))
+            score, path = max(options, key=lambda option: option[0])
+            last_seen = list(path.last_seen)
+            for colour, (_, last) in ends.items():
+                last_seen[colour ^ flip] = last
+            grown.append(_Path(score, (path.flips, flip), (last_seen[LEFT], last_seen[RIGHT])))
+        paths = grown
+    best = max(paths, key=lambda path: path.score)
+    flips: list[int] = []
+    node = best.flips
+    while node is not None:
+        node, flip = node
+        flips.append(flip)
+    hand = np.empty(len(detections), np.int64)
+    for component, flip in zip(components, reversed(flips), strict=True):
+        for index in range(component.first, component.last):
+            hand[index] = component.colour[int(tracklet[index])] ^ flip
+    return hand, best.score
+
+
+def _ends(tracklet: NDArray[np.int64], component: _Component) -> dict[int, tuple[int, int]]:
+    """First and last detection of each colour of a component."""
+    ends: dict[int, tuple[int, int]] = {}
+    for index in range(component.first, component.last):
+        colour = component.colour[int(tracklet[index])]
+        ends[colour] = (ends[colour][0] if colour in ends else index, index)
+    return ends
+
+
+def _continuity(
+    detections: Detections,
+    ends: dict[int, tuple[int, int]],
+    last_seen: tuple[int | None, int | None],
+    seconds: NDArray[np.float64],
+    flip: int,
+) -> float:
+    """Log-likelihood of where the component's hands turn up, given where the path last saw each hand."""
+    seen = [index for index in last_seen if index is not None]
+    if not seen:
+        return 0.0
+    newest_s = max(seconds[index] for index in seen)
+    total = 0.0
+    for colour, (first, _) in ends.items():
+        before = last_seen[colour ^ flip]
+        gap_s = float(seconds[first] - (newest_s if before is None else seconds[before]))
+        new_place = NEW_PLACE_COST * np.exp(-gap_s / CONTINUITY_S)
+        if before is None:
+            total -= new_place
+            continue
+        points = detections.keypoints_px
+        size = max(hand_size(points[before]), hand_size(points[first])) * (STEP_SIZES[0] + STEP_SIZES[1] * gap_s)
+        step = np.linalg.norm(points[first].mean(axis=0) - points[before].mean(axis=0)) / size
+        total -= new_place * min(0.5 * float(step) ** 2, FAR_PLACE)
+    return total

@@ -1,0 +1,245 @@
+"""MediaPipe Hands 0.10.21 (palm detector and hand landmarks, in the wheel) as a HandExtractor."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import mediapipe
+import numpy as np
+from mediapipe.framework import calculator_pb2
+from mediapipe.python import solution_base
+from mediapipe.python._framework_bindings import validated_graph_config
+from numpy.typing import NDArray
+
+from handloom.errors import ClipError, ShapeError
+from handloom.geometry.handedness import assign
+from handloom.geometry.pnp import lift_hands
+from handloom.geometry.tracklets import Detections, keep_hands, link
+from handloom.models.protocols import Frames
+from handloom.schemas.clip import Clip
+from handloom.schemas.settings import HandsConfig
+from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Camera, Hands, VideoInfo
+
+log = logging.getLogger(__name__)
+
+STAGE = "hands"
+GRAPH = "modules/hand_landmark/hand_landmark_tracking_cpu.binarypb"
+OUTPUTS = ["multi_hand_landmarks", "multi_hand_world_landmarks", "multi_handedness", "multi_hand_presence"]
+
+# What the library prints when its graph starts and when it first sees a hand; it has no switch for it.
+CHATTER = (
+    b"All log messages before absl::InitializeLog",
+    b"inference_feedback_manager.cc",
+    b"Created TensorFlow Lite XNNPACK delegate",
+    b"landmark_projection_calculator.cc",
+)
+
+
+@dataclass
+class _ClipState:
+    """What is collected of the clip between `begin` and `finish`."""
+
+    clip: Clip
+    info: VideoInfo
+    camera: Camera
+    frame_s: list[NDArray[np.float64]] = field(default_factory=list)
+    num_frames: int = 0
+    frame: list[int] = field(default_factory=list)
+    landmarks: list[NDArray[np.float64]] = field(default_factory=list)  # (21, 2), shares of width and height
+    world_m: list[NDArray[np.float64]] = field(default_factory=list)  # (21, 3)
+    right: list[float] = field(default_factory=list)
+    presence: list[float] = field(default_factory=list)
+
+
+class MediaPipeHands:
+    """MediaPipe's hand graph in tracking mode, at most two hands, frame by frame.
+
+    The graph is MediaPipe's own with one more output, the landmark model's hand presence. One graph lives as long as
+    the worker and is started anew for each clip (1 to 3 ms), which forgets the hands it was tracking.
+
+    `confidence` in the result is the hand presence: the landmark model's probability that the crop it was given holds a
+    hand. It is above `min_tracking_confidence` for every visible hand, and says nothing about left and right.
+
+    MediaPipe's handedness takes the image for a mirrored one, so it is swapped here; then left and right are decided
+    over the whole clip (`geometry.handedness`).
+    """
+
+    def __init__(self, config: HandsConfig) -> None:
+        self._config = config
+        self._graph: solution_base.SolutionBase | None = None
+        self._fresh = False  # started, and no frame fed yet
+        self._seen_hand = False  # since construction
+        self._state: _ClipState | None = None
+        self._start_graph()
+
+    def begin(self, clip: Clip, info: VideoInfo, camera: Camera) -> None:
+        """Start a clip. Raises ClipError `model_failed` if the graph does not start."""
+        self._state = _ClipState(clip, info, camera)
+        try:
+            if not self._fresh:
+                self._start_graph()
+        except (RuntimeError, ValueError) as error:
+            raise self._failed(error) from error
+
+    def feed(self, frames: Frames, frame_s: NDArray[np.float64]) -> None:
+        """Look for hands in (n, h, w, 3) uint8 RGB frames. Raises ClipError `model_failed`."""
+        state = self._open_state()
+        if len(frames) != len(frame_s):
+            raise ShapeError(f"{len(frames)} frames with {len(frame_s)} times")
+        for frame in frames:
+            self._fresh = False
+            try:
+                with contextlib.nullcontext() if self._seen_hand else quiet_stderr():
+                    result = self._graph.process(input_data={"image": np.ascontiguousarray(frame)})
+                self._collect(state, result)
+            except (RuntimeError, ValueError) as error:
+                raise self._failed(error) from error
+            state.num_frames += 1
+        state.frame_s.append(np.asarray(frame_s, np.float64))
+
+    def finish(self) -> Hands:
+        """Both hands of the clip: duplicates dropped, left and right assigned, lifted to the camera frame."""
+        state = self._open_state()
+        self._state = None
+        size_px = np.array([state.info.width, state.info.height])
+        found = Detections(
+            np.array(state.frame, np.int64),
+            # MediaPipe's coordinates are shares of the picture; ours have (0, 0) at the centre of the first pixel.
+            np.array(state.landmarks, np.float64).reshape(-1, NUM_KEYPOINTS, 2) * size_px - 0.5,
+            np.array(state.right, np.float64),
+            np.array(state.presence, np.float64),
+        )
+        kept = keep_hands(found)
+        detections = found.take(kept)
+        frame_s = np.concatenate(state.frame_s) if state.frame_s else np.empty(0)
+        tracklet = link(detections)
+        sides = assign(detections, tracklet, frame_s, state.info.width, state.info.height, state.clip.view)
+        log.debug(
+            "clip_id=%s stage=%s detections=%d kept=%d tracklets=%d view=%s ego=%s ego_log_odds=%.2f",
+            *(state.clip.clip_id, STAGE, len(found), len(kept), len(np.unique(tracklet)), state.clip.view),
+            *(sides.ego, sides.ego_log_odds),
+        )
+        world_m = np.array(state.world_m, np.float64).reshape(-1, NUM_KEYPOINTS, 3)[kept]
+        keypoints_cam_m = lift_hands(detections.keypoints_px, world_m, state.camera)
+        return _hands(state.num_frames, detections, sides.hand, keypoints_cam_m)
+
+    def _open_state(self) -> _ClipState:
+        if self._state is None:
+            raise RuntimeError("feed and finish belong between begin and the next begin")
+        return self._state
+
+    def _start_graph(self) -> None:
+        with quiet_stderr():
+            if self._graph is None:
+                self._graph = _build_graph(self._config)
+            else:
+                self._graph.reset()
+            self._graph._graph.wait_until_idle()  # the models are loaded, and have had their say
+        self._fresh = True
+
+    def _failed(self, error: Exception) -> ClipError:
+        """The clip's error; the graph is given up, the next clip gets a new one."""
+        state = self._open_state()
+        self._graph = None
+        self._fresh = False
+        return ClipError(
+            state.clip.clip_id,
+            STAGE,
+            "model_failed",
+            f"MediaPipe failed at frame {state.num_frames} of the clip: {str(error)[:300]}",
+            "look at the clip; if it is sound, report it with the message above",
+        )
+
+    def _collect(self, state: _ClipState, result: Any) -> None:
+        if not result.multi_hand_landmarks:
+            return
+        self._seen_hand = True
+        found = (result.multi_hand_landmarks, result.multi_hand_world_landmarks, result.multi_handedness)
+        presence = _passed(result.multi_hand_presence, self._config, len(found[0]))
+        for landmarks, world, handedness, score in zip(*found, presence, strict=True):
+            side = handedness.classification[0]
+            state.frame.append(state.num_frames)
+            state.landmarks.append(np.array([(point.x, point.y) for point in landmarks.landmark]))
+            state.world_m.append(np.array([(point.x, point.y, point.z) for point in world.landmark]))
+            # "Left" is the label of a mirrored image: the person's own right hand.
+            state.right.append(side.score if side.label == "Left" else 1 - side.score)
+            state.presence.append(score)
+
+
+def _passed(presence: list[float], config: HandsConfig, num_hands: int) -> list[float]:
+    """Presence of the hands that the graph let through: it scores every crop, and drops those below its threshold."""
+    threshold = np.float32(config.min_tracking_confidence)
+    passed = [score for score in presence if np.float32(score) > threshold]
+    if len(passed) != num_hands:
+        raise ValueError(f"{len(passed)} presence scores above {threshold} for {num_hands} hands: {presence}")
+    return passed
+
+
+def _build_graph(config: HandsConfig) -> solution_base.SolutionBase:
+    """`mediapipe.solutions.hands.Hands` with hand presence as one more output."""
+    validated = validated_graph_config.ValidatedGraphConfig()
+    validated.initialize(binary_graph_path=os.path.join(os.path.dirname(mediapipe.__file__), GRAPH))
+    graph = calculator_pb2.CalculatorGraphConfig.FromString(validated.binary_config)
+    graph.node.add(
+        calculator="EndLoopFloatCalculator",
+        input_stream=["ITEM:handlandmarkcpu__hand_presence_score", "BATCH_END:hand_rects_timestamp"],
+        output_stream=["ITERABLE:multi_hand_presence"],
+    )
+    graph.output_stream.append("PRESENCE:multi_hand_presence")
+    return solution_base.SolutionBase(
+        graph_config=graph,
+        side_inputs={
+            "model_complexity": config.model_complexity,
+            "num_hands": NUM_HANDS,
+            "use_prev_landmarks": True,
+        },
+        calculator_params={
+            "palmdetectioncpu__TensorsToDetectionsCalculator.min_score_thresh": config.min_detection_confidence,
+            "handlandmarkcpu__ThresholdingCalculator.threshold": config.min_tracking_confidence,
+        },
+        outputs=OUTPUTS,
+    )
+
+
+def _hands(
+    num_frames: int, detections: Detections, hand: NDArray[np.int64], keypoints_cam_m: NDArray[np.float64]
+) -> Hands:
+    visible = np.zeros((num_frames, NUM_HANDS), bool)
+    confidence = np.full((num_frames, NUM_HANDS), np.nan, np.float32)
+    keypoints_px = np.full((num_frames, NUM_HANDS, NUM_KEYPOINTS, 2), np.nan, np.float32)
+    lifted = np.full((num_frames, NUM_HANDS, NUM_KEYPOINTS, 3), np.nan, np.float32)
+    where = (detections.frame, hand)
+    visible[where] = True
+    confidence[where] = detections.confidence
+    keypoints_px[where] = detections.keypoints_px
+    lifted[where] = keypoints_cam_m
+    return Hands(visible, np.zeros_like(visible), confidence, keypoints_px, lifted)
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Hold back what native code writes to stderr meanwhile; afterwards all of it is written but `CHATTER`."""
+    try:
+        sys.stderr.flush()
+        saved = os.dup(2)
+    except (OSError, AttributeError):  # no stderr to keep quiet
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            held.seek(0)
+            lines = [line for line in held.readlines() if not any(words in line for words in CHATTER)]
+            if lines:
+                os.write(2, b"".join(lines))
