@@ -148,7 +148,7 @@ class Committer:
                 continue  # pylance 14.0.2 cannot rebuild the description of a compaction that moved indexes
             operation = None if transaction is None else transaction.operation
             if isinstance(operation, LanceOperation.Append):
-                files = {file.path for fragment in operation.fragments for file in fragment.data_files()}
+                files = {file.path for fragment in operation.fragments for file in fragment.files}
                 if files <= mine:
                     continue
             elif isinstance(operation, HARMLESS) or type(operation) is LanceOperation.BaseOperation:

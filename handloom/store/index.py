@@ -25,8 +25,8 @@ SCALAR_INDEXES = {  # BTREE for many values, BITMAP for few
     "hand_left": "BITMAP",
     "hand_right": "BITMAP",
 }
-ANN_THRESHOLD_ROWS = 50_000
-ROWS_PER_PARTITION = 4096
+ANN_THRESHOLD_ROWS = 200_000  # exact search took 0.24 s (D = 512) and 0.1 s (D = 256) at 100 000 rows, 2 cores
+ROWS_PER_PARTITION = 1024
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def ensure_text_indexes(db: Database) -> tuple[str, ...]:
     created = []
     for column in TEXT_COLUMNS:
         name = f"{column}_text"
-        if not _has(table, name):
+        if name not in index_names(table):
             with lance_errors(f"build index {name}", db.location.table_uri("clips")):
                 table.create_scalar_index(column, "INVERTED", name=name, with_position=False)
             created.append(name)
@@ -69,14 +69,14 @@ def build_indexes(db: Database, *, ann_threshold_rows: int = ANN_THRESHOLD_ROWS)
     num_rows = table.count_rows()
     for column, kind in SCALAR_INDEXES.items():
         name = f"{column}_scalar"
-        if num_rows and not _has(table, name):
+        if num_rows and name not in index_names(table):
             with lance_errors(f"build index {name}", uri):
                 table.create_scalar_index(column, kind, name=name)
             created.append(name)
     large = [spec.column for spec in EMBEDDINGS.values() if num_rows >= max(ann_threshold_rows, 1)]
     for column in large:
         name = vector_index_name(column)
-        if not _has(table, name):
+        if name not in index_names(table):
             with lance_errors(f"build index {name}", uri):
                 table.create_index(
                     column,
@@ -90,7 +90,7 @@ def build_indexes(db: Database, *, ann_threshold_rows: int = ANN_THRESHOLD_ROWS)
     with lance_errors("update the indexes", uri):
         table.optimize.optimize_indices()
     table = _clips(db)
-    names = tuple(sorted(index["name"] for index in table.list_indices()))
+    names = tuple(sorted(index_names(table)))
     exact = tuple(s.column for s in EMBEDDINGS.values() if vector_index_name(s.column) not in names)
     return IndexReport(num_rows, tuple(created), names, exact, table.version)
 
@@ -114,8 +114,9 @@ def vector_index_name(column: str) -> str:
     return f"{column}_cosine"
 
 
-def _has(table: lance.LanceDataset, name: str) -> bool:
-    return any(index["name"] == name for index in table.list_indices())
+def index_names(table: lance.LanceDataset) -> set[str]:
+    """Names of the indexes that a version of the table has."""
+    return {index.name for index in table.describe_indices()}
 
 
 def _clips(db: Database) -> lance.LanceDataset:

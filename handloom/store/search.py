@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 from handloom.errors import ConfigError, StoreError
 from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.store.database import Database
-from handloom.store.index import TEXT_COLUMNS, vector_index_name
+from handloom.store.index import TEXT_COLUMNS, index_names, vector_index_name
 from handloom.store.location import lance_errors
 from handloom.store.sql import clause, filtered, in_list
 
 HIT_COLUMNS = ("clip_id", "dataset", "video_id", "video_uri", "start_s", "end_s", "narration", "verb", "noun")
 SCORE_DIGITS = 6
+FLOAT32_MARGIN = 1e-4
 BATCH_ROWS = 8192
-NUM_PROBES = 32  # partitions of 4096 rows that an approximate search reads
+NUM_PROBES = 40  # partitions of 1024 rows that an approximate search reads
 ANN_SLACK = 16  # more candidates than asked for, so that ties at the end are decided by clip_id
 MAX_COMPARED_IDS = 20_000
 
@@ -115,7 +116,7 @@ def search(
             if clip is not None:
                 vectors = [embedding_of(db, clip, by, version)]
             queries = _queries([vector] if vector is not None else vectors, column, table)
-            exact = not _has_index(table, column)
+            exact = vector_index_name(column) not in index_names(table)
             num_wanted = k + len(left_out)
             scored = (_scan if exact else _approximate)(table, column, queries, num_wanted, where)
         best = _top((pair for pair in scored if pair[1] not in left_out), k)
@@ -182,35 +183,45 @@ def _approximate(
             "nprobes": NUM_PROBES,
         }
         with filtered(where, table.schema):
-            rows = table.to_table(columns=["clip_id", column], nearest=nearest, filter=clause(where), prefilter=True)
+            scanner = table.scanner(
+                columns=["clip_id", column],
+                nearest=nearest,
+                filter=clause(where),
+                prefilter=True,
+                disable_scoring_autoprojection=True,
+            )
+            rows = scanner.to_table()
         for batch in rows.to_batches():
             found.extend(_score(batch, column, queries, k + ANN_SLACK))
     return found
 
 
 def _score(batch: pa.RecordBatch, column: str, queries: NDArray[np.float64], k: int) -> list[Scored]:
-    """The best `k` of a batch; rows without the embedding do not take part."""
+    """The best `k` of a batch and ties; rows without the embedding do not take part.
+
+    float32 picks candidates with a margin, float64 scores them: equal vectors get equal scores in every batch.
+    """
     batch = batch.select(["clip_id", column])
     batch = batch.filter(batch.column(column).is_valid())
     if not batch.num_rows:
         return []
     stored = batch.column(column).flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
-    stored = stored.astype(np.float64)
-    norms = np.linalg.norm(stored, axis=1)
-    scores = (stored @ queries.T).max(axis=1) / np.where(norms > 0, norms, np.nan)
-    scores = np.round(scores, SCORE_DIGITS)
-    index = np.flatnonzero(np.isfinite(scores))
+    norms = np.sqrt(np.einsum("nd,nd->n", stored, stored))
+    rough = (stored @ queries.T.astype(np.float32)).max(axis=1) / np.where(norms > 0, norms, np.nan)
+    index = np.flatnonzero(np.isfinite(rough))
     if len(index) > k:
-        worst = np.partition(scores[index], len(index) - k)[len(index) - k]
-        index = index[scores[index] >= worst]
+        worst = np.partition(rough[index], len(index) - k)[len(index) - k]
+        index = index[rough[index] >= worst - FLOAT32_MARGIN]
+    exact = stored[index].astype(np.float64)
+    scores = (exact @ queries.T).max(axis=1) / np.linalg.norm(exact, axis=1)
     ids = batch.column("clip_id").take(pa.array(index)).to_pylist()
-    return list(zip(scores[index].tolist(), ids, strict=True))
+    return list(zip(np.round(scores, SCORE_DIGITS).tolist(), ids, strict=True))
 
 
 def _by_text(table: lance.LanceDataset, text: str, where: str | None) -> list[Scored]:
     if not text.strip():
         raise ConfigError("the text to search for is empty", "give one or more words")
-    if not all(_has(table, f"{column}_text") for column in TEXT_COLUMNS):
+    if not index_names(table) >= {f"{column}_text" for column in TEXT_COLUMNS}:
         raise StoreError(f"{table.uri} has no text index", "build it with `handloom index --db DB`")
     query = CombinedFieldsQuery(text, list(TEXT_COLUMNS))
     with filtered(where, table.schema):
@@ -264,11 +275,3 @@ def _check(table: lance.LanceDataset, where: str | None, columns: Sequence[str])
     if where is not None:
         with filtered(where, table.schema):
             table.scanner(columns=["clip_id"], filter=clause(where)).explain_plan()
-
-
-def _has_index(table: lance.LanceDataset, column: str) -> bool:
-    return _has(table, vector_index_name(column))
-
-
-def _has(table: lance.LanceDataset, name: str) -> bool:
-    return any(index["name"] == name for index in table.list_indices())

@@ -37,7 +37,7 @@ def clause(where: str | None) -> str | None:
             break
     if depth or not where.strip():
         raise ConfigError(f"--where {where!r} cannot be used: {'unbalanced brackets' if depth else 'it is empty'}")
-    return f"({where}\n)"  # the line break ends a comment
+    return f"({where}\n)" if "--" in where else f"({where})"  # the line break ends a comment
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pyarrow as pa
 
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.embeddings import EMBEDDINGS
-from handloom.schemas.row import build_row
+from handloom.schemas.row import build_row, row_arrays
 from handloom.schemas.values import Camera, Hands, Tracks, VideoInfo
 
 RUN_KEY = "0123456789abcdef"
@@ -66,6 +68,23 @@ def make_row(
         thumbnail=b"\xff\xd8strip",
         run_key=run_key,
     )
+
+
+def digests(rows: pa.Table | pa.RecordBatch, skip: tuple[str, ...] = ()) -> dict[str, str]:
+    """Each clip's content as a hash: equal if and only if every column is bit-equal (Arrow's `equals` fails on NaN)."""
+    found: dict[str, str] = {}
+    for index in range(rows.num_rows):
+        digest = hashlib.sha256()
+        values = row_arrays(rows, index)
+        for name in sorted(values.keys() - set(skip)):
+            value = values[name]
+            is_array = isinstance(value, np.ndarray)
+            digest.update(f"{name} {value.dtype} {value.shape}".encode() if is_array else f"{name} {value!r}".encode())
+            digest.update(value.tobytes() if is_array else b"")
+        if values["clip_id"] in found:
+            raise AssertionError(f"{values['clip_id']} is there twice")
+        found[values["clip_id"]] = digest.hexdigest()
+    return found
 
 
 def random_unit(rng: np.random.Generator, dim: int) -> np.ndarray:

@@ -1,0 +1,244 @@
+"""The laws of the commit: one row per clip, whatever is offered, repeated, lost or killed."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import lance
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.rows import RUN_KEY, digests, make_clip, make_row
+
+from handloom.errors import CommitConflict, StoreError
+from handloom.schemas.reject import Reject
+from handloom.schemas.tables import clips_schema
+from handloom.store.clip_list import add_clips
+from handloom.store.commit import Committer, done_ids
+from handloom.store.database import Database
+from handloom.store.fragments import write_fragment
+from handloom.store.index import build_indexes
+
+SCHEMA = clips_schema(4)
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def db(tmp_path):
+    return Database.open(tmp_path / "db", create=True)
+
+
+def ids(*numbers):
+    return {make_clip(n).clip_id for n in numbers}
+
+
+def write(db, *numbers, **values):
+    return write_fragment(db.uri, [make_row(n, **values) for n in numbers], SCHEMA)
+
+
+def append_behind_its_back(db, record):
+    """Append as Lance lets anybody append."""
+    append = lance.LanceOperation.Append(record.metadata())
+    return lance.LanceDataset.commit(db.location.table_uri("clips"), append, read_version=db.version)
+
+
+def reject(number, reason="damaged"):
+    return Reject(make_clip(number).clip_id, "decode", reason, "cut short")
+
+
+shards = st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=4), max_size=6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(commits=st.lists(shards, max_size=3), new_run=st.booleans())
+def test_any_grouping_order_and_repetition_gives_the_same_rows(tmp_path_factory, commits, new_run):
+    db = Database.open(tmp_path_factory.mktemp("db"), create=True)
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    offered = set()
+    for group in commits:
+        if new_run:
+            committer = Committer(db, RUN_KEY, SCHEMA)
+        before = len(offered)
+        result = committer.commit([write(db, *shard) for shard in group])
+        offered |= {n for shard in group for n in shard}
+        assert result.num_clips == len(offered) - before
+        assert result.num_clips + result.num_dropped == sum(map(len, group))
+        assert result.version == db.version
+    expected = {}
+    for number in offered:
+        expected |= digests(make_row(number))
+    assert digests(db.clips()) == expected
+    assert committer.done == done_ids(db, RUN_KEY) == set(expected)
+
+
+def test_the_same_fragment_twice_is_committed_once(db):
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    record = write(db, 0, 1)
+    committer.commit([record, record])
+    assert committer.commit([record]).num_clips == 0
+    assert Committer(db, RUN_KEY, SCHEMA).commit([record]).num_clips == 0
+    assert done_ids(db) == ids(0, 1)
+    assert db.count("clips") == 2
+
+
+def test_an_append_whose_answer_was_lost_is_not_sent_again(db):
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    committer.commit([write(db, 0)])
+    records = [write(db, 1, 2), write(db, 3)]
+    append_behind_its_back(db, records[0])
+    committer.commit(records)
+    assert db.count("clips") == 4
+    assert digests(db.clips()).keys() == ids(0, 1, 2, 3)
+
+
+def test_a_second_writer_stops_the_run_and_nothing_is_lost(db):
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    committer.commit([write(db, 0)])
+    append_behind_its_back(db, write(db, 1))
+    with pytest.raises(CommitConflict, match="another writer"):
+        committer.commit([write(db, 1, 2)])
+    assert digests(db.clips()).keys() == ids(0, 1)
+    Committer(db, RUN_KEY, SCHEMA).commit([write(db, 1, 2)])
+    assert digests(db.clips()).keys() == ids(0, 1, 2)
+
+
+def test_a_second_committer_stops_the_first(db):
+    first, second = Committer(db, RUN_KEY, SCHEMA), Committer(db, RUN_KEY, SCHEMA)
+    second.commit([write(db, 0)])
+    with pytest.raises(CommitConflict):
+        first.commit([write(db, 0)])
+    assert db.count("clips") == 1
+
+
+def test_a_replaced_table_stops_the_run(db):
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    committer.commit([write(db, 0)])
+    db.table("clips").delete("true")
+    with pytest.raises(CommitConflict, match="Delete"):
+        committer.commit([write(db, 1)])
+
+
+def test_indexing_during_a_run_is_no_second_writer(db):
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    committer.commit([write(db, 0)])
+    build_indexes(db, ann_threshold_rows=1)
+    committer.commit([write(db, 1)])
+    assert db.count("clips") == 2
+
+
+def test_rows_repeated_by_two_writers_are_healed_at_the_next_start(db):
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    record = write(db, 0, 1)
+    committer.commit([record])
+    append_behind_its_back(db, record)
+    assert db.count("clips") == 4
+    Committer(db, RUN_KEY, SCHEMA)
+    assert digests(db.clips()).keys() == ids(0, 1)
+
+
+def test_rows_of_other_settings_are_refused(db):
+    Committer(db, RUN_KEY, SCHEMA).commit([write(db, 0)])
+    with pytest.raises(StoreError, match=f"holds clips of run key {RUN_KEY}"):
+        Committer(db, "another", SCHEMA)
+
+
+def test_a_clip_is_a_row_or_a_reject_never_both(db):
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    committer.commit([write(db, 0)], [reject(0), reject(1), reject(2)])
+    assert {r["clip_id"] for r in db.rejects().to_pylist()} == ids(1, 2)
+    committer.commit([write(db, 1)])
+    assert {r["clip_id"] for r in db.rejects().to_pylist()} == ids(2)
+    assert db.count("rejects") == 1
+
+
+def test_a_second_reject_replaces_the_first_and_adds_attempts(db):
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    committer.commit([], [reject(0, "decode_timeout")])
+    assert committer.commit([], [reject(0)]).num_rejects == 1
+    Committer(db, RUN_KEY, SCHEMA).commit([], [reject(0), reject(1)])
+    rows = {r["clip_id"]: r for r in db.rejects().to_pylist()}
+    assert [rows[i]["attempts"] for i in sorted(rows)] == [3, 1]
+    assert {r["reason"] for r in rows.values()} == {"damaged"}
+    assert {r["run_key"] for r in rows.values()} == {RUN_KEY}
+
+
+def test_a_kill_between_rows_and_rejects_is_healed(db):
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    committer.commit([], [reject(0), reject(1)])
+    append_behind_its_back(db, write(db, 0))  # the rows landed, the driver died before it removed the reject
+    assert {r["clip_id"] for r in db.rejects().to_pylist()} == ids(1)
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    assert db.count("rejects") == 1
+    assert committer.attempts.keys() == ids(1)
+
+
+def test_ids_may_hold_any_character(db):
+    clip = make_clip(0, clip_id='it\'s "odd":ü/\\%:0-1000')
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    committer.commit([], [Reject(clip.clip_id, "decode", "damaged", "x")])
+    committer.commit([write_fragment(db.uri, [make_row(clip)], SCHEMA)])
+    assert db.count("rejects") == 0
+    assert db.row(clip.clip_id, ["clip_id"]).num_rows == 1
+
+
+def run_writer(uri, stop_after):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    command = [sys.executable, "-m", "support.store_writer", str(uri), str(stop_after)]
+    writer = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    with writer:
+        if writer.stdout.readline() == "ready\n":
+            writer.send_signal(signal.SIGKILL)
+        return writer.wait(30)
+
+
+def test_kill_after_every_step_and_resume(db):
+    """One database, killed at later and later steps of each resumed run, ends as an undisturbed one does."""
+    clips = [make_clip(n, video_id="lost") if n % 3 == 1 else make_clip(n) for n in range(8)]
+    add_clips(db, clips)
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    committer.commit([], [Reject(clips[0].clip_id, "fetch", "fetch_failed", "no network")])
+    for stop_after in (1, 2, 3, 5, 0):
+        code = run_writer(db.uri, stop_after)
+        assert code == (0 if stop_after == 0 else -signal.SIGKILL)
+    lost = {c.clip_id for c in clips if c.video_id == "lost"}
+    expected = {}
+    for clip in clips:
+        expected |= {} if clip.clip_id in lost else digests(make_row(clip))
+    assert digests(db.clips()) == expected
+    assert {r["clip_id"]: r["attempts"] for r in db.read("rejects").to_pylist()} == dict.fromkeys(lost, 1)
+
+
+FULL_DISK = """
+import resource, sys
+from support.rows import RUN_KEY, make_row
+from handloom.errors import StoreError
+from handloom.schemas.tables import clips_schema
+from handloom.store.commit import Committer
+from handloom.store.database import Database
+from handloom.store.fragments import write_fragment
+db, schema = Database.open(sys.argv[1]), clips_schema(4)
+committer = Committer(db, RUN_KEY, schema)
+record = write_fragment(db.uri, [make_row(1)], schema)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # every file ends after 100 bytes
+for job in (lambda: write_fragment(db.uri, [make_row(2)], schema), lambda: committer.commit([record])):
+    try:
+        job()
+        sys.exit("no error")
+    except StoreError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_is_said_clearly_and_loses_nothing(db):
+    Committer(db, RUN_KEY, SCHEMA).commit([write(db, 0)])
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    command = [sys.executable, "-c", FULL_DISK, db.uri]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "could not write 1 rows" in done.stdout
+    assert "could not commit finished clips" in done.stdout
+    assert done.stdout.count("the disk is full: free some space") == 2
+    Committer(db, RUN_KEY, SCHEMA).commit([write(db, 1)])
+    assert digests(db.clips()).keys() == ids(0, 1)
