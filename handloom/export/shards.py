@@ -7,7 +7,6 @@ without `index.json`, the export was killed. An earlier export is replaced only 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -15,10 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from handloom.errors import ConfigError, StoreError
 from handloom.export.files import INDEX, UNFINISHED, ExportFolder, HashingSink, storage_errors
+from handloom.export.parquet import ParquetShard
 from handloom.export.rows import row_groups
 
 TABLE = "clips"
@@ -53,6 +52,8 @@ def export_parquet(
     progress: Progress | None = None,
 ) -> list[Shard]:
     """Write rows as Parquet shards (zstd; pictures as they are) that read back with exactly `schema`.
+
+    One exception, for pyarrow's sake: see `handloom.export.parquet.ParquetShard` on vectors that are null.
 
     Args:
         batches: the rows, in any batch sizes; read once, never more than one row group (32 MiB) and one batch held.
@@ -205,16 +206,13 @@ def _write_shards(
 def _open_writer(form: Format, sink: HashingSink, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
     """A function that appends one row group (Parquet) or record batch (Arrow) to `sink`; closes both at the end."""
     with storage_errors("begin a shard of", "the export"):
-        if form == "parquet":
-            writer = pq.ParquetWriter(sink, schema, **_parquet_options(schema))
-        else:
-            writer = pa.ipc.new_file(sink, schema)
+        writer = ParquetShard(sink, schema) if form == "parquet" else pa.ipc.new_file(sink, schema)
 
     def write(table: pa.Table) -> None:
         # Copied into one chunk per column: otherwise the bytes would show in which batches the rows arrived.
         table = table.combine_chunks().take(pa.array(np.arange(len(table))))
         with storage_errors("write a shard of", "the export"):
-            writer.write_table(table, **({"row_group_size": len(table)} if form == "parquet" else {}))
+            writer.write_table(table)
 
     try:
         yield write
@@ -227,25 +225,6 @@ def _open_writer(form: Format, sink: HashingSink, schema: pa.Schema) -> Iterator
     with storage_errors("finish a shard of", "the export"):
         writer.close()
         sink.close()
-
-
-def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """zstd for all but pictures, which are compressed already; statistics and dictionaries for plain columns only.
-
-    Inner fields keep Arrow's name `item` (not Parquet's `element`), or the schema would not read back as it was.
-    """
-    flat = [f.name for f in schema if not pa.types.is_nested(f.type) and not pa.types.is_binary(f.type)]
-    strings = [f.name for f in schema if pa.types.is_string(f.type)]
-    empty = io.BytesIO()
-    pq.write_table(schema.empty_table(), empty, use_compliant_nested_type=False)
-    columns = pq.ParquetFile(empty).schema
-    codecs = {c.path: "none" if c.physical_type == "BYTE_ARRAY" and c.path not in strings else "zstd" for c in columns}
-    return {
-        "compression": codecs,
-        "use_dictionary": strings,
-        "write_statistics": flat,
-        "use_compliant_nested_type": False,
-    }
 
 
 def _index(form: Format, schema: pa.Schema, metadata: dict[str, Any], shards: list[Shard]) -> dict[str, Any]:
