@@ -82,24 +82,30 @@ def read_narrations(path: str, options: Options = None) -> dict[str, Any]:
     content = read_json(path, "narration file", options)
     if isinstance(content, dict) and isinstance(content.get("videos"), dict):
         content = content["videos"]
+    elif isinstance(content, dict):  # beside the videos: version, date, description
+        content = {uid: passes for uid, passes in content.items() if isinstance(passes, dict)}
     if not isinstance(content, dict) or not any(isinstance(value, dict) for value in content.values()):
         raise ConfigError(
             f"narration file {path}: the top level is {shown(content)}, expected an object of videos, each with "
             f"{PASSES[0]} or {PASSES[1]}",
             "check that it is Ego4D's narration.json",
         )
-    return {uid: passes for uid, passes in content.items() if isinstance(passes, dict)}
+    return content
 
 
 def narrations_of(
     uid: str, passes: Any, window: NarrationWindow, file_name: str, gathering: Gathering
 ) -> Iterator[Narration]:
     """A video's narrations; bad ones go to the problems."""
+    if not isinstance(passes, dict):
+        gathering.counts["entries"] += 1
+        gathering.bad(str(BadEntry(f"{file_name}: {uid}", passes, "an object")))
+        return
     first_pass: dict[str, list[float]] = defaultdict(list)
     for name in PASSES:
         where = f"{file_name}: {uid}.{name}"
         try:
-            listed = entries(passes.get(name), "narrations", where)
+            listed = entries(passes[name], "narrations", where) if passes.get(name) is not None else []
         except BadEntry as error:
             gathering.counts["entries"] += 1
             gathering.bad(str(error))

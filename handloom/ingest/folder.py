@@ -98,7 +98,7 @@ def _pieces(
         info = probe(file.uri)
     except ClipError as error:
         gathering.counts["unreadable"] += 1
-        gathering.problems.append(f"{file.path}: {error.problem}; kept, and will be rejected")
+        gathering.problems.append(f"{file.path}: {error.reason}: {error.problem}; kept, and will be rejected")
         return [(0.0, None)]
     length = info.end_s - info.start_s
     if not (math.isfinite(length) and 0 < length <= MAX_VIDEO_S):
