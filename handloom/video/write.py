@@ -1,0 +1,149 @@
+"""Pictures to an MP4 file (H.264), with any frame times, rotation tag, first time, B-frames and pixel format."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError, ShapeError
+
+_CLOCK_HZ = 90_000
+_TURNS = {0: 0, 90: 1, 180: 2, 270: 3}
+_TKHD_MATRIX = {  # degrees clockwise: a, b, c, d of the matrix that a player applies, ISO/IEC 14496-12 section 8.3.2
+    90: (0, 1, -1, 0),
+    180: (-1, 0, 0, -1),
+    270: (0, -1, 1, 0),
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a video is encoded; none of it changes what a reader should see.
+
+    rotation: degrees clockwise that a player must turn the stored pictures. b_frames: the most in a row. gop: frames
+    from key frame to key frame. crf: x264's quality, lower is better. options: more of libx264's own options.
+    """
+
+    pix_fmt: str = "yuv420p"
+    rotation: int = 0
+    b_frames: int = 2
+    gop: int = 30
+    crf: int = 18
+    preset: str = "veryfast"
+    options: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rotation not in _TURNS:
+            raise ConfigError(f"rotation {self.rotation} is not a quarter turn", "one of 0, 90, 180, 270")
+
+
+DEFAULT = Encoding()
+
+
+def write_video(
+    path: Path | str,
+    frames: Iterable[NDArray[np.uint8]],
+    frame_s: Sequence[float] | NDArray[np.float64],
+    encoding: Encoding = DEFAULT,
+) -> None:
+    """Writes frames as seen to an MP4 file; memory holds a few of them at a time.
+
+    Args:
+        path: an `.mp4` file; overwritten.
+        frames: (h, w, 3) uint8 RGB, as a viewer is to see them: the writer stores them turned where there is a
+            rotation tag. Sides must be even for 4:2:0.
+        frame_s: (T,) strictly rising times on the container's clock, rounded to 1/90000 s. The first may be above zero.
+            The last frame stays as long as the one before it.
+
+    Raises:
+        ShapeError: the numbers of frames and times differ, or frames differ in shape.
+        ConfigError: times that do not rise or lie below zero; an encoder that refuses the frames.
+    """
+    ticks = _ticks(frame_s)
+    pictures = iter(frames)
+    first = next(pictures, None)
+    if first is None:
+        raise ShapeError(f"no frame for {len(ticks)} frame times")
+    try:
+        _encode(str(path), itertools.chain([first], pictures), ticks, first.shape, encoding)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise ConfigError(
+            f"cannot write {path}: {error} ({first.shape[1]}x{first.shape[0]} px, {encoding.pix_fmt})",
+            "sides must be even for 4:2:0; the folder must exist and be writable",
+        ) from error
+    if encoding.rotation:
+        _tag_rotation(Path(path), encoding.rotation)
+
+
+def _ticks(frame_s: Sequence[float] | NDArray[np.float64]) -> list[int]:
+    ticks = [round(float(s) * _CLOCK_HZ) for s in frame_s]
+    if not ticks or ticks[0] < 0 or any(b <= a for a, b in itertools.pairwise(ticks)):
+        raise ConfigError(f"frame times must rise from zero or above, got {list(frame_s)[:4]}...", "give one per frame")
+    return ticks
+
+
+def _encode(
+    path: str, frames: Iterator[NDArray[np.uint8]], ticks: list[int], shape: tuple[int, ...], encoding: Encoding
+) -> None:
+    # A plain edit list keeps a non-zero start; without it the muxer would move the first frame to zero.
+    with av.open(path, "w", format="mp4", options={"video_track_timescale": str(_CLOCK_HZ)}) as container:
+        stream = container.add_stream("libx264", rate=_rate(ticks), options=_x264_options(encoding))
+        turned = _TURNS[encoding.rotation] % 2
+        stream.height, stream.width = (shape[1], shape[0]) if turned else (shape[0], shape[1])
+        stream.pix_fmt = encoding.pix_fmt
+        stream.time_base = stream.codec_context.time_base = Fraction(1, _CLOCK_HZ)
+        lengths = [b - a for a, b in itertools.pairwise(ticks)]
+        lengths.append(lengths[-1] if lengths else _CLOCK_HZ // 30)
+        count = 0
+        for picture in frames:
+            if count == len(ticks) or picture.shape != shape:
+                raise ShapeError(f"frame {count} of shape {picture.shape}: expected {len(ticks)} of shape {shape}")
+            stored = np.ascontiguousarray(np.rot90(picture, _TURNS[encoding.rotation]))
+            frame = av.VideoFrame.from_ndarray(stored, format="rgb24")
+            frame.pts, frame.duration, frame.time_base = ticks[count], lengths[count], Fraction(1, _CLOCK_HZ)
+            for packet in stream.encode(frame):
+                container.mux(packet)
+            count += 1
+        if count != len(ticks):
+            raise ShapeError(f"{count} frames for {len(ticks)} frame times")
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+def _rate(ticks: list[int]) -> Fraction:
+    """Average rate, for the encoder's rate control only."""
+    span = ticks[-1] - ticks[0]
+    return Fraction((len(ticks) - 1) * _CLOCK_HZ, span).limit_denominator(1001) if span else Fraction(30)
+
+
+def _x264_options(encoding: Encoding) -> dict[str, str]:
+    return {
+        "crf": str(encoding.crf),
+        "preset": encoding.preset,
+        "bf": str(encoding.b_frames),
+        "g": str(encoding.gop),
+        "threads": "1",  # the same bytes whatever the machine
+        **dict(encoding.options),
+    }
+
+
+def _tag_rotation(path: Path, rotation: int) -> None:
+    """Writes the display matrix into the track header in place; PyAV has no call for it."""
+    data = bytearray(path.read_bytes())
+    at = data.find(b"tkhd") + 4
+    version = data[at]
+    at += 4 + (32 if version == 1 else 20) + 16
+    a, b, c, d = (value << 16 for value in _TKHD_MATRIX[rotation])
+    width, height = (value >> 16 for value in struct.unpack_from(">II", data, at + 36))
+    x = {90: height, 180: width, 270: 0}[rotation] << 16
+    y = {90: 0, 180: height, 270: width}[rotation] << 16
+    struct.pack_into(">9i", data, at, a, b, 0, c, d, 0, x, y, 1 << 30)
+    path.write_bytes(data)
