@@ -1,0 +1,181 @@
+"""Hands and tracks of one frame, drawn over its picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.draw.text import put_text, text_width
+from handloom.schemas.values import LEFT, RIGHT
+
+# Okabe and Ito's palette: told apart with any colour vision, and on any skin. RGB.
+HAND_COLORS = {LEFT: (86, 180, 233), RIGHT: (255, 159, 0)}
+HAND_LETTERS = {LEFT: "L", RIGHT: "R"}
+EDGE = (15, 15, 15)
+WHITE = (255, 255, 255)
+
+# MediaPipe's keypoint order: wrist, then five fingers of four from base to tip, and the palm's outline.
+BONES = [(0, 1), (0, 5), (5, 9), (9, 13), (13, 17), (0, 17)]
+BONES += [(first + k, first + k + 1) for first in (1, 5, 9, 13, 17) for k in range(3)]
+
+TAIL_FRAMES = 8
+TAIL_SHARE = 0.09  # longest tail, as a share of the image's short side: a fast camera pan must not cover the picture
+STILL_SHARE = 0.004  # a tail shorter than this share of the short side is drawn as a faint dot
+SUBPIXEL_BITS = 4
+
+Label = tuple[NDArray[np.float64], str, tuple[int, int, int]]  # the hand's points (m, 2), its text, its colour
+
+
+def draw_overlay(
+    image: NDArray[np.uint8],
+    row: dict[str, Any],
+    index: int,
+    *,
+    label_px: int | None = None,
+    letters_only: bool = False,
+) -> NDArray[np.uint8]:
+    """Draw the tracks and both hands of frame `index` over a copy of `image`.
+
+    Args:
+        image: (h, w, 3) RGB, the frame at any size.
+        row: what `row_arrays` gives; a null or all-NaN column draws nothing.
+        index: frame of the row, 0 <= index < T.
+        label_px: text height of the hands' labels; by default what suits the image.
+        letters_only: label hands L and R, without their confidence.
+    """
+    canvas = np.ascontiguousarray(image).copy()
+    scale = np.array([canvas.shape[1] / row["width"], canvas.shape[0] / row["height"]])
+    _draw_tracks(canvas, row, index, scale)
+    labels = _draw_hands(canvas, row, index, scale, letters_only)
+    _draw_labels(canvas, labels, label_px or text_px(canvas))
+    return canvas
+
+
+def to_image(points_px: NDArray[np.floating], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Source pixels (..., 2) to pixels of the drawn image; in both, (0, 0) is the centre of the top-left pixel."""
+    return (points_px.astype(np.float64) + 0.5) * scale - 0.5
+
+
+def stroke_px(image: NDArray[np.uint8]) -> float:
+    """Unit of line width: 1 at a short side of 360 pixels."""
+    return max(0.5, min(image.shape[:2]) / 360)
+
+
+def text_px(image: NDArray[np.uint8]) -> int:
+    """Text height that suits the image."""
+    return max(9, round(13 * min(stroke_px(image), image.shape[1] / 360)))
+
+
+def track_colors(points_px: NDArray[np.floating], width: int, height: int) -> NDArray[np.uint8]:
+    """(N, 3) RGB by query position: hue runs along x, brightness along y. NaN queries are grey."""
+    x, y = np.nan_to_num(points_px / [width, height], nan=0.0).clip(0, 1).T
+    hsv = np.stack([x * 150, np.full_like(x, 165), 255 - y * 85], axis=-1)
+    colors = cv2.cvtColor(hsv.astype(np.uint8)[None], cv2.COLOR_HSV2RGB)[0] if len(x) else np.empty((0, 3), np.uint8)
+    colors[~np.isfinite(points_px).all(axis=-1)] = 128
+    return colors
+
+
+def _draw_tracks(canvas: NDArray[np.uint8], row: dict[str, Any], index: int, scale: NDArray[np.float64]) -> None:
+    points, visible = row.get("track_points_px"), row.get("track_visible")
+    if points is None or visible is None or not points.shape[1]:
+        return
+    first = max(0, index - TAIL_FRAMES + 1)
+    shown = visible[first : index + 1] & np.isfinite(points[first : index + 1]).all(axis=-1)
+    path = to_image(points[first : index + 1], scale)
+    colors = track_colors(points[0], row["width"], row["height"])
+    short_side = min(canvas.shape[:2])
+    width = max(1, round(0.8 * stroke_px(canvas)))
+    under = canvas.copy()
+    for n in np.flatnonzero(shown[-1]):
+        tail = _tail(path[:, n], shown[:, n], short_side * TAIL_SHARE)
+        color = tuple(int(c) for c in colors[n])
+        if np.abs(tail - tail[0]).max() < short_side * STILL_SHARE:
+            continue
+        cv2.polylines(canvas, [_fixed(tail)], False, color, width, cv2.LINE_AA, SUBPIXEL_BITS)
+    cv2.addWeighted(canvas, 0.65, under, 0.35, 0, dst=canvas)
+    radius = round(0.9 * stroke_px(canvas) * 2**SUBPIXEL_BITS)
+    for n in np.flatnonzero(shown[-1]):
+        color = tuple(int(c) for c in colors[n])
+        cv2.circle(canvas, _fixed(path[-1, n]).tolist(), radius, color, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def _tail(path: NDArray[np.float64], shown: NDArray[np.bool_], max_length: float) -> NDArray[np.float64]:
+    """The newest unbroken visible run of one track, (m, 2) oldest first, cut to `max_length` pixels along it."""
+    num_shown = len(shown) if shown.all() else int(np.argmin(shown[::-1]))
+    run = path[len(path) - num_shown :]
+    if len(run) < 2:
+        return run
+    length_to_end = np.cumsum(np.hypot(*np.diff(run, axis=0).T)[::-1])[::-1]
+    return run[int(np.argmax(np.append(length_to_end, 0) <= max_length)) :]
+
+
+def _draw_hands(
+    canvas: NDArray[np.uint8], row: dict[str, Any], index: int, scale: NDArray[np.float64], letters_only: bool
+) -> list[Label]:
+    """Draw both skeletons; returns the labels, to be drawn once no skeleton can cover them."""
+    labels: list[Label] = []
+    keypoints, visible = row.get("hand_keypoints_px"), row.get("hand_visible")
+    if keypoints is None or visible is None:
+        return labels
+    for hand, color in HAND_COLORS.items():
+        points = to_image(keypoints[index, hand], scale)
+        seen = np.isfinite(points).all(axis=-1)
+        infilled = row.get("hand_infilled") is not None and bool(row["hand_infilled"][index, hand])
+        if not (visible[index, hand] or infilled) or not seen.any():
+            continue
+        _draw_skeleton(canvas, points, seen, color, infilled)
+        text = HAND_LETTERS[hand]
+        confidence = np.nan if row.get("hand_confidence") is None else float(row["hand_confidence"][index, hand])
+        if not letters_only:
+            text += (f" {confidence:.2f}" if np.isfinite(confidence) else "") + (" filled" if infilled else "")
+        labels.append((points[seen], text, color))
+    return labels
+
+
+def _draw_skeleton(
+    canvas: NDArray[np.uint8],
+    points: NDArray[np.float64],
+    seen: NDArray[np.bool_],
+    color: tuple[int, int, int],
+    infilled: bool,
+) -> None:
+    """Bones with a dark edge; white joints, hollow where the hand was filled in. A small hand has thinner lines."""
+    hand_px = float(np.hypot(*np.ptp(points[seen], axis=0)))
+    unit = min(stroke_px(canvas), max(0.35 * stroke_px(canvas), hand_px / 75))
+    bones = [_fixed(points[[a, b]]) for a, b in BONES if seen[a] and seen[b]]
+    for width, tint in ((max(2, round(4.5 * unit)), EDGE), (max(1, round(2.5 * unit)), color)):
+        cv2.polylines(canvas, bones, False, tint, width, cv2.LINE_AA, SUBPIXEL_BITS)
+    for radius, tint in ((3.2, EDGE), (2.6, color), (1.3, EDGE if infilled else WHITE)):
+        for point in points[seen]:
+            size = round(radius * unit * 2**SUBPIXEL_BITS)
+            cv2.circle(canvas, _fixed(point).tolist(), size, tint, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def _draw_labels(canvas: NDArray[np.uint8], labels: list[Label], size_px: int) -> None:
+    """Each label above its hand, or below where the image ends or another label stands; always inside the image."""
+    taken: list[tuple[float, float, float, float]] = []
+    for points, text, color in labels:
+        low, high = points.min(axis=0), points.max(axis=0)
+        width, height = text_width(text, size_px) + size_px / 2, size_px * 1.45
+        x = min(max((low[0] + high[0] - width) / 2, 0), max(0, canvas.shape[1] - width))
+        boxes = []
+        for y in (low[1] - height - 0.3 * size_px, high[1] + 0.3 * size_px):
+            y = min(max(y, 0), max(0, canvas.shape[0] - height))
+            boxes.append((x, y, x + width, y + height))
+        hand = (*low, *high)
+        box = min(boxes, key=lambda box: sum(_overlap(box, other) for other in [*taken, hand]))
+        taken.append(box)
+        put_text(canvas, text, box[:2], size_px, color, EDGE)
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Area that two boxes (x0, y0, x1, y1) share."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Points as OpenCV's fixed-point coordinates; far outside the image they are held, since OpenCV would wrap."""
+    return np.round(np.clip(points, -30_000, 30_000) * 2**SUBPIXEL_BITS).astype(np.int32)
