@@ -24,7 +24,7 @@ from handloom.schemas.tables import REJECTS
 from handloom.store.database import Database
 from handloom.store.fragments import FragmentRecord, read_rows, write_fragment
 from handloom.store.index import ensure_text_indexes
-from handloom.store.location import LANCE_ERRORS, lance_errors, store_error
+from handloom.store.location import LANCE_ERRORS, first_words, lance_errors, store_error
 from handloom.store.reconcile import delete_rejects, drop_repeated_clips, reconcile
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Committer:
             except LANCE_ERRORS as error:
                 if number == MAX_TRIES:
                     raise store_error("commit finished clips", self._uri, error) from error
-                log.warning("commit failed, looking again try=%d error=%s", number, error)
+                log.warning("commit failed, looking again try=%d error=%s", number, first_words(error))
                 time.sleep(RETRY_WAIT_S * 2 ** (number - 1))
         num_clips = len(self.done) - before
         offered = sum(len(record.clip_ids) for record in records)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import lance
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from handloom.errors import StoreError
 from handloom.schemas.tables import CLIP_LIST
@@ -154,11 +155,11 @@ class Database:
         rejects = self.read("rejects")
         if not rejects.num_rows:
             return rejects
-        done = self.read("clips", ["clip_id"], where=in_list("clip_id", rejects.column("clip_id").to_pylist()))
+        done = self.read("clips", ["clip_id"])
         if not done.num_rows:
             return rejects
-        ids = set(done.column("clip_id").to_pylist())
-        return rejects.filter(pa.array([i not in ids for i in rejects.column("clip_id").to_pylist()]))
+        has_row = pc.is_in(rejects.column("clip_id"), value_set=done.column("clip_id").combine_chunks())
+        return rejects.filter(pc.invert(has_row))
 
     def runs(self) -> pa.Table:
         """The runs, oldest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,10 @@ _HINTS: tuple[tuple[tuple[str, ...], str], ...] = (
         "the disk is full: free some space (or use a database on another disk) and run the same command again; "
         "everything committed so far is kept",
     ),
-    (("os error 13", "os error 30", "permission denied", "read-only file system"), "check its permissions"),
+    (
+        ("os error 13", "os error 30", "permission denied", "read-only file system"),
+        "check who may read and write the database's folder",
+    ),
     (
         ("accessdenied", "status 403", "403 forbidden", "invalidaccesskeyid", "signaturedoesnotmatch", "credentials"),
         "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL, and that they may read and write there",
@@ -94,6 +98,9 @@ def store_error(doing: str, uri: str, error: Exception) -> StoreError:
 def first_words(error: Exception) -> str:
     """The readable part of a Lance message: its Rust source positions are cut off."""
     words = str(error).split(", /home/")[0].split(", /Users/")[0].split(", /rustc/")[0]
+    answer = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", words)
+    if answer is not None:  # S3 answers in XML
+        return f"the server says {answer[1]}: {answer[2]}"
     words = words.removeprefix("Invalid user input: ").removeprefix("LanceError(IO): ").strip()
     return words if len(words) <= 500 else words[:500] + " ..."
 

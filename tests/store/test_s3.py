@@ -1,0 +1,106 @@
+"""The same commit and search on S3, against a server on this machine."""
+
+import threading
+import urllib.request
+
+import lance
+import pytest
+from moto.server import ThreadedMotoServer
+from support.rows import RUN_KEY, digests, make_clip, make_row
+
+from handloom.errors import CommitConflict, StoreError
+from handloom.schemas.reject import Reject
+from handloom.schemas.tables import clips_schema
+from handloom.store.clip_list import add_clips, pending_clips
+from handloom.store.commit import Committer
+from handloom.store.database import Database
+from handloom.store.fragments import write_fragment
+from handloom.store.index import build_indexes
+from handloom.store.location import storage_options_from
+
+SCHEMA = clips_schema(4)
+
+
+@pytest.fixture(scope="module")
+def options():
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")):
+        pass
+    yield storage_options_from(
+        {
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_REGION": "us-east-1",
+        }
+    )
+    server.stop()
+
+
+def write(db, *numbers):
+    rows = [make_row(make_clip(n, narration="open the drawer")) for n in numbers]
+    return write_fragment(db.uri, rows, SCHEMA, db.storage_options)
+
+
+def test_ingest_commit_index_and_search(options):
+    with pytest.raises(StoreError, match="handloom ingest"):
+        Database.open("s3://bucket/a/db", options)
+    with pytest.raises(StoreError, match="NoSuchBucket") as caught:
+        Database.open("s3://nowhere/db", options, create=True)
+    assert "create the bucket" in caught.value.hint
+    db = Database.open("s3://bucket/a/db/", options, create=True)
+    add_clips(db, [make_clip(n) for n in range(5)])
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    first = write(db, 0, 1)
+    committer.commit([first])
+    committer.commit([first, write(db, 1, 2)], [Reject(make_clip(3).clip_id, "decode", "damaged", "cut short")])
+    assert pending_clips(db) == [make_clip(4)]
+    expected = {}
+    for n in range(3):
+        expected |= digests(make_row(make_clip(n, narration="open the drawer")))
+    assert digests(Database.open("s3://bucket/a/db", options).clips()) == expected
+    build_indexes(db)
+    assert len(db.search(text="drawers")) == 3
+    assert len(db.search(clip=make_clip(0).clip_id, where="duration_s < 4")) == 2
+
+
+def test_two_writers_at_once_lose_and_double_nothing(options):
+    """S3 has no rename: Lance's commits must be conditional puts, and ours must see the other writer."""
+    db = Database.open("s3://bucket/b", options, create=True)
+    committers = [Committer(db, RUN_KEY, SCHEMA) for _ in range(2)]
+    records = [[write(db, 0, 1), write(db, 2)] for _ in committers]
+    conflicts = []
+
+    def commit(committer, offered):
+        try:
+            committer.commit(offered)
+        except CommitConflict as error:
+            conflicts.append(error)
+
+    threads = [threading.Thread(target=commit, args=pair) for pair in zip(committers, records, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert conflicts
+    Committer(db, RUN_KEY, SCHEMA)
+    assert digests(db.clips()).keys() == {make_clip(n).clip_id for n in range(3)}
+
+
+def test_simultaneous_appends_of_lance_all_land(options):
+    db = Database.open("s3://bucket/c", options, create=True)
+    Committer(db, RUN_KEY, SCHEMA)
+    uri, version = db.location.table_uri("clips"), db.version
+    appends = [lance.LanceOperation.Append(write(db, n).metadata()) for n in range(4)]
+
+    def commit(append):
+        lance.LanceDataset.commit(uri, append, read_version=version, storage_options=options)
+
+    threads = [threading.Thread(target=commit, args=(append,)) for append in appends]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert digests(db.clips()).keys() == {make_clip(n).clip_id for n in range(4)}
