@@ -23,7 +23,7 @@ BONES += [(first + k, first + k + 1) for first in (1, 5, 9, 13, 17) for k in ran
 
 TAIL_FRAMES = 8
 TAIL_SHARE = 0.09  # longest tail, as a share of the image's short side: a fast camera pan must not cover the picture
-STILL_SHARE = 0.004  # a tail shorter than this share of the short side is drawn as a faint dot
+STILL_SHARE = 0.004  # a tail shorter than this share of the short side is drawn as a dot
 SUBPIXEL_BITS = 4
 
 Label = tuple[NDArray[np.float64], str, tuple[int, int, int]]  # the hand's points (m, 2), its text, its colour
@@ -84,32 +84,32 @@ def _draw_tracks(canvas: NDArray[np.uint8], row: dict[str, Any], index: int, sca
         return
     first = max(0, index - TAIL_FRAMES + 1)
     shown = visible[first : index + 1] & np.isfinite(points[first : index + 1]).all(axis=-1)
-    path = to_image(points[first : index + 1], scale)
-    colors = track_colors(points[0], row["width"], row["height"])
+    path = to_image(np.where(shown[..., None], points[first : index + 1], np.nan), scale)
     short_side = min(canvas.shape[:2])
+    starts, lengths = _tails(path, shown, short_side * TAIL_SHARE)
+    fixed = np.ascontiguousarray(_fixed(path).swapaxes(0, 1))  # (N, F, 2)
+    colors = track_colors(points[0], row["width"], row["height"]).tolist()
     width = max(1, round(0.8 * stroke_px(canvas)))
     under = canvas.copy()
-    for n in np.flatnonzero(shown[-1]):
-        tail = _tail(path[:, n], shown[:, n], short_side * TAIL_SHARE)
-        color = tuple(int(c) for c in colors[n])
-        if np.abs(tail - tail[0]).max() < short_side * STILL_SHARE:
-            continue
-        cv2.polylines(canvas, [_fixed(tail)], False, color, width, cv2.LINE_AA, SUBPIXEL_BITS)
+    for n in np.flatnonzero(shown[-1] & (lengths >= short_side * STILL_SHARE)):
+        cv2.polylines(canvas, [fixed[n, starts[n] :]], False, colors[n], width, cv2.LINE_AA, SUBPIXEL_BITS)
     cv2.addWeighted(canvas, 0.65, under, 0.35, 0, dst=canvas)
     radius = round(0.9 * stroke_px(canvas) * 2**SUBPIXEL_BITS)
     for n in np.flatnonzero(shown[-1]):
-        color = tuple(int(c) for c in colors[n])
-        cv2.circle(canvas, _fixed(path[-1, n]).tolist(), radius, color, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
+        cv2.circle(canvas, fixed[n, -1].tolist(), radius, colors[n], cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def _tail(path: NDArray[np.float64], shown: NDArray[np.bool_], max_length: float) -> NDArray[np.float64]:
-    """The newest unbroken visible run of one track, (m, 2) oldest first, cut to `max_length` pixels along it."""
-    num_shown = len(shown) if shown.all() else int(np.argmin(shown[::-1]))
-    run = path[len(path) - num_shown :]
-    if len(run) < 2:
-        return run
-    length_to_end = np.cumsum(np.hypot(*np.diff(run, axis=0).T)[::-1])[::-1]
-    return run[int(np.argmax(np.append(length_to_end, 0) <= max_length)) :]
+def _tails(
+    path: NDArray[np.float64], shown: NDArray[np.bool_], max_length: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Where the tail of each track begins, (N,) index into `path` (F, N, 2), and how long it is, (N,) pixels.
+
+    A tail is the newest unbroken visible run, cut to `max_length` pixels along it.
+    """
+    step = np.where(shown[:-1] & shown[1:], np.hypot(*np.moveaxis(np.diff(path, axis=0), -1, 0)), np.inf)
+    to_end = np.concatenate([np.cumsum(step[::-1], axis=0)[::-1], np.zeros((1, path.shape[1]))])
+    starts = np.argmax(to_end <= max_length, axis=0)  # to_end falls from oldest to newest
+    return starts, np.take_along_axis(to_end, starts[None], axis=0)[0]
 
 
 def _draw_hands(
@@ -178,4 +178,5 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 def _fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
     """Points as OpenCV's fixed-point coordinates; far outside the image they are held, since OpenCV would wrap."""
-    return np.round(np.clip(points, -30_000, 30_000) * 2**SUBPIXEL_BITS).astype(np.int32)
+    held = np.clip(np.nan_to_num(points, nan=0.0), -30_000, 30_000)
+    return np.round(held * 2**SUBPIXEL_BITS).astype(np.int32)

@@ -122,13 +122,13 @@ def test_a_tail_follows_a_moving_track_and_breaks_where_it_was_lost() -> None:
     size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
 )
 def test_odd_values_and_sizes_are_drawn_without_harm(value: float, num_tracks: int, size: tuple[int, int]) -> None:
-    row = make_row(num_frames=2, num_tracks=num_tracks)
+    row = make_row(num_frames=4, num_tracks=num_tracks)
     row["hand_keypoints_px"][:] = value
     row["hand_keypoints_px"][:, :, ::2] = 50.0
     row["hand_visible"][:] = True
     row["track_points_px"][1:] = value
     row["track_visible"][:] = True
-    assert draw_overlay(black(*size), row, 1).shape == (size[1], size[0], 3)
+    assert draw_overlay(black(*size), row, 3).shape == (size[1], size[0], 3)
 
 
 def test_the_header_covers_no_picture_and_never_changes_height() -> None:
