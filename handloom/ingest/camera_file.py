@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import bisect
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from handloom.errors import ConfigError
 from handloom.ingest.files import Options, read_json
+from handloom.ingest.json_shape import is_number
 
 SUFFIX = ".camera.json"
 SCALES = ("metric", "arbitrary", "none")
@@ -117,11 +117,7 @@ def _is_rotation(rows: list[list[float]]) -> bool:
 
 
 def _are_numbers(value: Any, count: int) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == count
-        and all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in value)
-    )
+    return isinstance(value, list) and len(value) == count and all(is_number(x) for x in value)
 
 
 def _wrong(path: str, key: str, value: Any, expected: str) -> ConfigError:

@@ -23,7 +23,7 @@ LICENCE = "CC-BY-NC-4.0"
 _ID_COLUMNS = ("narration_id", "uid")  # EPIC-KITCHENS-100, -55
 _NEEDED = ("participant_id", "video_id", "start_timestamp", "stop_timestamp")
 _LABELS = ("narration", "verb", "noun")  # absent, all three, from the test set
-_TIMESTAMP = re.compile(r"([0-9]+):([0-5]?[0-9]):([0-5]?[0-9](?:\.[0-9]+)?)")
+_TIMESTAMP = re.compile(r"([0-9]{1,3}):([0-5]?[0-9]):([0-5]?[0-9](?:\.[0-9]{1,9})?)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 

@@ -45,10 +45,14 @@ class FoundFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """Files below a root, sorted by path. `problems` names what could not be listed."""
+    """Files below a root, sorted by path.
+
+    problems: folders that could not be listed. unusable: names that cannot be stored, pipes, devices.
+    """
 
     files: list[FoundFile] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
     num_hidden: int = 0
 
 
@@ -89,13 +93,13 @@ def list_files(root: str, what: str, descend: Descend | None = None, options: Op
         os.scandir(root).close()
     except OSError as error:
         raise ConfigError(f"{what} {root} cannot be listed: {error.strerror}", "check its permissions") from error
+    return _walk_local(root, descend)
+
+
+def _walk_local(root: str, descend: Descend | None) -> Listing:
     files: list[FoundFile] = []
     problems: list[str] = []
-    num_hidden = _walk_local(root, descend, files, problems)
-    return Listing(sorted(files, key=lambda f: f.path), problems, num_hidden)
-
-
-def _walk_local(root: str, descend: Descend | None, files: list[FoundFile], problems: list[str]) -> int:
+    unusable: list[str] = []
     num_hidden = 0
     seen = {_identity(root)}
     folders: list[tuple[str, ...]] = [()]
@@ -113,16 +117,16 @@ def _walk_local(root: str, descend: Descend | None, files: list[FoundFile], prob
             if entry.name.startswith("."):
                 num_hidden += 1
             elif not _is_utf8(entry.name):
-                problems.append(f"{os.fsencode(entry.path)!r}: the name is not UTF-8 and cannot be stored; rename it")
+                unusable.append(f"{os.fsencode(entry.path)!r}: the name is not UTF-8 and cannot be stored; rename it")
             elif _is_folder(entry):
                 if (descend is None or descend(path)) and (identity := _identity(entry.path)) not in seen:
                     seen.add(identity)
                     folders.append(path)
             elif not _is_regular(entry):
-                problems.append(f"{entry.path} is no regular file (a pipe, socket or device)")
+                unusable.append(f"{entry.path} is no regular file (a pipe, socket or device)")
             else:
                 files.append(FoundFile("/".join(path), entry.path))
-    return num_hidden
+    return Listing(sorted(files, key=lambda f: f.path), problems, sorted(unusable), num_hidden)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -178,7 +182,7 @@ def _list_remote(root: str, what: str, descend: Descend | None, options: Options
             files.append(FoundFile(path, fs.unstrip_protocol(name)))
     if not files and not num_hidden and not _exists(fs, base, root):
         raise ConfigError(f"{what} {root} does not exist, expected a folder", "check the address and the credentials")
-    return Listing(sorted(files, key=lambda f: f.path), [], num_hidden)
+    return Listing(sorted(files, key=lambda f: f.path), [], [], num_hidden)
 
 
 def _walk_remote(fs: Any, base: str, descend: Descend | None) -> Iterator[str]:
@@ -270,9 +274,9 @@ def read_json(path: str, what: str, options: Options = None) -> Any:
     Raises:
         ConfigError: it cannot be read or is no JSON; line and column are named.
     """
-    data = read_bytes(path, what, options)
     try:
-        return json.loads(data)
+        text = read_bytes(path, what, options).decode("utf-8-sig")
+        return json.loads(text)
     except UnicodeDecodeError as error:
         problem = f"{what} {path} is not UTF-8: byte {error.start} cannot be decoded"
         raise ConfigError(problem, "expected JSON") from error

@@ -39,8 +39,8 @@ def ingest_folder(
     that says why. Pieces lie on the container's clock, from its first frame to the end of its last, and are a little
     longer at the end rather than tiny (`cutting.cut`).
 
-    Counts: entries (files) = videos + skipped_not_video + skipped_camera_file. Also `unreadable`, `cameras` and
-    `skipped_hidden` (names, not entries).
+    Counts: entries (files) = videos + skipped_not_video + skipped_camera_file + bad. Also `unreadable` (videos),
+    `cameras` and `hidden` (names that begin with a dot: no entries).
 
     Args:
         directory: folder, or the URI of one.
@@ -69,6 +69,8 @@ def ingest_folder(
     ids = unique_video_ids(file.path for file in files)
     gathering = Gathering(progress, len(files), every=1)
     gathering.problems += listing.problems
+    for problem in listing.unusable:
+        gathering.bad(problem)
     for file in files:
         camera = cameras.get(_stem(file.path))
         for start_s, end_s in _pieces(file, probe, clip_seconds, gathering):
@@ -87,7 +89,7 @@ def ingest_folder(
             )
         gathering.step()
     _count(gathering, listing.files, files, cameras)
-    gathering.counts["skipped_hidden"] = listing.num_hidden
+    gathering.counts["hidden"] = listing.num_hidden
     return gathering.result()
 
 
@@ -126,7 +128,7 @@ def _count(
     stems = {_stem(file.path) for file in videos}
     for path in sorted(cameras.keys() - stems):
         gathering.problems.append(f"{path}{SUFFIX}: there is no video {path}.* beside it; not used")
-    gathering.counts["entries"] = len(all_files)
+    gathering.counts["entries"] = len(all_files) + gathering.counts["bad"]
     gathering.counts["videos"] = len(videos)
     gathering.counts["cameras"] = len(cameras.keys() & stems)
     gathering.counts["skipped_camera_file"] = len(cameras)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from handloom.errors import ConfigError
 
 _SHOWN = 80
+_LARGEST = 1e300
+_LATEST_S = 1e8  # three years: no video is that long
 
 
 class BadEntry(Exception):
@@ -36,8 +37,8 @@ def text(entry: Any, key: str, where: str) -> str:
 
 def seconds(entry: Any, key: str, where: str) -> float:
     value = member(entry, key, where)
-    if not is_number(value) or value < 0:
-        raise BadEntry(f"{where}.{key}", value, "a finite number of seconds, not negative")
+    if not is_number(value) or not 0 <= value < _LATEST_S:
+        raise BadEntry(f"{where}.{key}", value, "a number of seconds, not negative, below 1e8")
     return float(value)
 
 
@@ -54,7 +55,8 @@ def entries(entry: Any, key: str, where: str) -> list[Any]:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """A finite number; the comparison also holds for integers too long for a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
 
 
 def need_list(content: Any, key: str, path: str, what: str) -> list[Any]:

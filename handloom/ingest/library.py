@@ -43,11 +43,13 @@ def find_videos(
     wanted = {video_id.casefold(): video_id for video_id in sorted(video_ids)}
     best: dict[str, FoundFile] = {}
     problems: list[str] = []
+    unlisted = ""
     try:
         listing = list_files(root, "video folder", descend, options)
-    except ConfigError:
+    except ConfigError as error:
         if not is_http(root):
             raise
+        unlisted = error.problem
     else:
         problems += listing.problems
         for file in listing.files:
@@ -56,6 +58,8 @@ def find_videos(
                 best[video_id] = file
     if not best and is_http(root):
         best = _ask(root, wanted.values(), guess)
+        if unlisted and wanted and not best:
+            problems.append(f"{unlisted}; asked for each of {len(wanted)} videos by name, found none")
     return VideoLibrary({i: f.uri for i, f in best.items()}, _expectation(root, best, guess), problems)
 
 

@@ -64,7 +64,7 @@ def test_every_file_is_a_clip_or_a_count(recorded, probe):
     ]
     counts = result.counts
     assert counts["entries"] == 5 == counts["videos"] + counts["skipped_not_video"] + counts["skipped_camera_file"]
-    assert (counts["unreadable"], counts["skipped_hidden"]) == (2, 1)
+    assert (counts["unreadable"], counts["hidden"]) == (2, 1)
     assert [p.split(":")[:2] for p in result.problems] == [
         ["broken.mov", " video_unreadable"],
         ["link.mp4", " video_missing"],
@@ -130,6 +130,7 @@ def test_odd_files_are_named_not_opened(tmp_path):
     result = ingest_folder(str(tmp_path), probe=given_length(1.0))
     assert [clip.video_id for clip in result.clips] == ["a"]
     assert ["not UTF-8" in p or "no regular file" in p for p in result.problems] == [True, True]
+    assert (result.counts["entries"], result.counts["bad"], result.counts["videos"]) == (3, 2, 1)
 
 
 CAMERA = {"camera_matrix": [500, 0, 320, 0, 500, 240, 0, 0, 1]}
