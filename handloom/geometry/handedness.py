@@ -146,11 +146,12 @@ def ego_log_ratio(keypoints_px: NDArray[np.float64], width: int) -> NDArray[np.f
     return np.log((1 - OUTLIER_SHARE) * direction * place + OUTLIER_SHARE)
 
 
-def _order_log_ratio(left_px: NDArray[np.float64], right_px: NDArray[np.float64]) -> float:
-    """How much likelier an ego camera is to see the two hands in this order than any camera."""
-    gap = (right_px.mean(axis=0)[0] - left_px.mean(axis=0)[0]) / max(hand_size(left_px), hand_size(right_px))
+def _order_log_ratio(left_px: NDArray[np.float64], right_px: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(P, 21, 2) each to (P,): how much likelier an ego camera is to see the hands in this order than any camera."""
+    gap = right_px[..., 0].mean(axis=-1) - left_px[..., 0].mean(axis=-1)
+    gap = gap / np.maximum(hand_size(left_px), hand_size(right_px))
     in_order = 1 / (1 + np.exp(-ORDER_SLOPE * np.clip(gap, -5, 5)))
-    return float(np.log(2 * (ORDER_FLOOR + (1 - 2 * ORDER_FLOOR) * in_order)))
+    return np.log(2 * (ORDER_FLOOR + (1 - 2 * ORDER_FLOOR) * in_order))
 
 
 def _observations(seconds: NDArray[np.float64]) -> float:
@@ -166,18 +167,18 @@ def _component_scores(
     ego: bool,
 ) -> NDArray[np.float64]:
     """(2,): log-likelihood of the component as coloured, and flipped."""
-    names = tracklet[component.first : component.last]
+    members: dict[int, list[int]] = {}
+    for index in range(component.first, component.last):
+        members.setdefault(int(tracklet[index]), []).append(index)
     scores = np.zeros(2)
-    for name, colour in component.colour.items():
-        members = component.first + np.flatnonzero(names == name)
-        mean = evidence[members].mean(axis=0)
-        scores += _observations(seconds[members]) * np.array([mean[colour], mean[1 - colour]])
+    for name, indices in members.items():
+        colour = component.colour[name]
+        mean = evidence[indices].mean(axis=0)
+        scores += _observations(seconds[indices]) * np.array([mean[colour], mean[1 - colour]])
     if ego and component.pairs:
-        points = detections.keypoints_px
+        first, second = (detections.keypoints_px[list(side)] for side in zip(*component.pairs, strict=True))
         weight = _observations(seconds[[i for i, _ in component.pairs]])
-        for flip in (0, 1):
-            orders = [_order_log_ratio(points[pair[flip]], points[pair[1 - flip]]) for pair in component.pairs]
-            scores[flip] += weight * float(np.mean(orders))
+        scores += weight * np.array([_order_log_ratio(*pair).mean() for pair in ((first, second), (second, first))])
     return scores
 
 

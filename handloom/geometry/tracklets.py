@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,20 +53,20 @@ def hand_size(keypoints_px: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.maximum(np.linalg.norm(np.ptp(keypoints_px, axis=-2), axis=-1), 1.0)
 
 
-def is_duplicate(first_px: NDArray[np.floating], second_px: NDArray[np.floating]) -> bool:
-    """Whether two detections of one frame, (21, 2) each, are one and the same hand."""
-    size = max(hand_size(first_px), hand_size(second_px))
-    palms = np.linalg.norm(first_px[PALM, :].mean(0) - second_px[PALM, :].mean(0)) / size
-    return bool(palms < DUPLICATE_DISTANCE or _box_overlap(first_px, second_px) > DUPLICATE_OVERLAP)
+def is_duplicate(first_px: NDArray[np.floating], second_px: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Whether two detections of one frame, (..., 21, 2) each, are one and the same hand."""
+    size = np.maximum(hand_size(first_px), hand_size(second_px))
+    apart = np.linalg.norm(first_px[..., PALM, :].mean(axis=-2) - second_px[..., PALM, :].mean(axis=-2), axis=-1)
+    return (apart < DUPLICATE_DISTANCE * size) | (_box_overlap(first_px, second_px) > DUPLICATE_OVERLAP)
 
 
-def _box_overlap(first_px: NDArray[np.floating], second_px: NDArray[np.floating]) -> float:
+def _box_overlap(first_px: NDArray[np.floating], second_px: NDArray[np.floating]) -> NDArray[np.float64]:
     """Intersection over union of the two boxes."""
-    low = np.maximum(first_px.min(0), second_px.min(0))
-    high = np.minimum(first_px.max(0), second_px.max(0))
-    both = float(np.prod(np.maximum(high - low, 0)))
-    union = float(np.prod(np.ptp(first_px, axis=0)) + np.prod(np.ptp(second_px, axis=0))) - both
-    return both / union if union > 0 else 0.0
+    low = np.maximum(first_px.min(axis=-2), second_px.min(axis=-2))
+    high = np.minimum(first_px.max(axis=-2), second_px.max(axis=-2))
+    both = np.prod(np.maximum(high - low, 0), axis=-1)
+    union = np.prod(np.ptp(first_px, axis=-2), axis=-1) + np.prod(np.ptp(second_px, axis=-2), axis=-1) - both
+    return both / np.maximum(union, 1e-9)
 
 
 def keep_hands(detections: Detections) -> NDArray[np.int64]:
@@ -73,13 +74,16 @@ def keep_hands(detections: Detections) -> NDArray[np.int64]:
 
     A frame that has a detection keeps one.
     """
+    frames = detections.by_frame()
+    pairs = [pair for indices in frames for pair in itertools.combinations(indices.tolist(), 2)]
+    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
+    same = is_duplicate(detections.keypoints_px[first], detections.keypoints_px[second])
+    doubles = {pair for pair, double in zip(pairs, same.tolist(), strict=True) if double}
     kept: list[int] = []
-    for indices in detections.by_frame():
-        best_first = sorted(indices, key=lambda i: (-detections.confidence[i], i))
+    for indices in frames:
         chosen: list[int] = []
-        for i in best_first:
-            points = detections.keypoints_px
-            if len(chosen) < NUM_HANDS and not any(is_duplicate(points[i], points[j]) for j in chosen):
+        for i in sorted(indices.tolist(), key=lambda i: (-detections.confidence[i], i)):
+            if len(chosen) < NUM_HANDS and not any((min(i, j), max(i, j)) in doubles for j in chosen):
                 chosen.append(i)
         kept.extend(sorted(chosen))
     return np.array(kept, np.int64)
@@ -88,31 +92,46 @@ def keep_hands(detections: Detections) -> NDArray[np.int64]:
 def link(detections: Detections) -> NDArray[np.int64]:
     """Tracklet number of each detection, (D,): a run of consecutive frames in which one hand moves a little.
 
-    Only safe links are made: mutual nearest neighbours in consecutive frames, clearly nearer than any other choice.
+    Only safe links are made: nearest neighbours in consecutive frames, clearly nearer than any other choice of either.
     What is not linked here is left to the assignment over the whole clip. No two detections of a frame share a
     tracklet, and a tracklet has no gaps.
     """
-    tracklet = np.full(len(detections), -1, np.int64)
+    before = _safe_predecessors(detections)
+    tracklet = np.empty(len(detections), np.int64)
     num_tracklets = 0
-    before: NDArray[np.int64] = np.empty(0, np.int64)
-    for now in detections.by_frame():
-        if len(before) and detections.frame[before[0]] == detections.frame[now[0]] - 1:
-            for i, j in _safe_pairs(detections.keypoints_px[before], detections.keypoints_px[now]):
-                tracklet[now[j]] = tracklet[before[i]]
-        for index in now:
-            if tracklet[index] < 0:
-                tracklet[index] = num_tracklets
-                num_tracklets += 1
-        before = now
+    for index in range(len(detections)):
+        if index in before:
+            tracklet[index] = tracklet[before[index]]
+        else:
+            tracklet[index] = num_tracklets
+            num_tracklets += 1
     return tracklet
 
 
-def _safe_pairs(before_px: NDArray[np.float64], now_px: NDArray[np.float64]) -> list[tuple[int, int]]:
-    size = np.maximum(hand_size(before_px)[:, None], hand_size(now_px)[None])
-    step = np.linalg.norm(before_px[:, None] - now_px[None], axis=-1).mean(-1) / size
-    pairs = []
-    for i, j in np.ndindex(step.shape):
-        others = np.concatenate([np.delete(step[i], j), np.delete(step[:, j], i)])
-        if step[i, j] < LINK_DISTANCE and (not len(others) or others.min() > LINK_RATIO * step[i, j]):
-            pairs.append((i, j))
-    return pairs
+def _safe_predecessors(detections: Detections) -> dict[int, int]:
+    """For each detection that has one, the detection of the frame before that is safely the same hand."""
+    frames = detections.by_frame()
+    pairs = [
+        pair
+        for then, now in itertools.pairwise(frames)
+        if detections.frame[now[0]] == detections.frame[then[0]] + 1
+        for pair in itertools.product(then.tolist(), now.tolist())
+    ]
+    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
+    points = detections.keypoints_px
+    size = np.maximum(hand_size(points[first]), hand_size(points[second]))
+    steps = np.linalg.norm(points[first] - points[second], axis=-1).mean(axis=-1) / size
+    choices: dict[int, list[float]] = {}  # all steps from (negative numbers) and to a detection
+    for (i, j), step in zip(pairs, steps.tolist(), strict=True):
+        choices.setdefault(-1 - i, []).append(step)
+        choices.setdefault(j, []).append(step)
+    return {
+        j: i
+        for (i, j), step in zip(pairs, steps.tolist(), strict=True)
+        if step < LINK_DISTANCE and _is_clear(step, choices[-1 - i]) and _is_clear(step, choices[j])
+    }
+
+
+def _is_clear(step: float, choices: list[float]) -> bool:
+    """Whether all choices but this one are clearly farther."""
+    return sum(other <= LINK_RATIO * step for other in choices) <= 1

@@ -1,0 +1,120 @@
+"""Intrinsics: given files, assumptions, projection and its inverse."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handloom.errors import ClipError, ConfigError
+from handloom.geometry.camera import assumed_camera, camera_for, project, undistort
+from handloom.schemas.clip import Clip
+from handloom.schemas.settings import CameraConfig
+from handloom.schemas.values import Camera, VideoInfo
+
+INFO = VideoInfo(640, 360, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
+MATRIX = [500.0, 0, 320, 0, 510.0, 180, 0, 0, 1]
+
+
+def clip(camera=None, dataset="folder") -> Clip:
+    text = camera if isinstance(camera, str) or camera is None else json.dumps(camera)
+    return Clip(f"{dataset}:v:0-1000", dataset, "v", "v.mp4", 0.0, 1.0, camera=text)
+
+
+def test_a_given_camera_is_taken_as_given():
+    camera = camera_for(clip({"camera_matrix": MATRIX}), INFO, CameraConfig())
+    assert camera.source == "given"
+    assert camera.camera_matrix.tolist() == [MATRIX[:3], MATRIX[3:6], MATRIX[6:]]
+    assert camera.distortion is None
+
+
+@pytest.mark.parametrize(
+    ("model", "params", "coefficients"),
+    [
+        ("OPENCV", [0.1, -0.05, 0.001, 0.002], [0.1, -0.05, 0.001, 0.002]),
+        ("opencv", [0.1, -0.05, 0.001, 0.002, 0.01], [0.1, -0.05, 0.001, 0.002, 0.01]),
+        ("SIMPLE_RADIAL", [0.1], [0.1, 0, 0, 0]),
+        ("radial", [0.1, 0.02], [0.1, 0.02, 0, 0]),
+    ],
+)
+def test_distortion_is_read_as_opencv_coefficients(model, params, coefficients):
+    given_camera = {"camera_matrix": MATRIX, "distortion": {"model": model, "params": params}}
+    assert camera_for(clip(given_camera), INFO, CameraConfig()).distortion.tolist() == coefficients
+
+
+@pytest.mark.parametrize("distortion", [None, {"model": "none"}, {"model": "PINHOLE", "params": []}])
+def test_no_distortion_is_none(distortion):
+    given_camera = {"camera_matrix": MATRIX, "distortion": distortion}
+    assert camera_for(clip(given_camera), INFO, CameraConfig()).distortion is None
+
+
+@pytest.mark.parametrize(
+    ("camera", "says"),
+    [
+        ("{", "not JSON"),
+        ("[1, 2]", "list"),
+        ({}, "camera_matrix is missing"),
+        ({"camera_matrix": MATRIX[:8]}, "8 numbers"),
+        ({"camera_matrix": "wide"}, "expected numbers"),
+        ({"camera_matrix": [[1, 2], [3]]}, "expected numbers"),
+        ({"camera_matrix": [float("nan"), *MATRIX[1:]]}, "not finite"),
+        ({"camera_matrix": [1.0, 0, 0, 0, 1.0, 0, 0, 0, 1]}, "focal lengths are 1 and 1"),
+        ({"camera_matrix": [-500.0, *MATRIX[1:]]}, "focal lengths"),
+        ({"camera_matrix": [500.0, 0, 3200, *MATRIX[3:]]}, "another picture size"),
+        ({"camera_matrix": [*MATRIX[:6], 0, 0, 2]}, "expected [[fx, 0, cx]"),
+        ({"camera_matrix": [*MATRIX[:6], 1, 0, 1]}, "expected [[fx, 0, cx]"),
+        ({"camera_matrix": MATRIX, "distortion": [0.1]}, "model and params"),
+        ({"camera_matrix": MATRIX, "distortion": {"model": "mirror", "params": [1]}}, "'mirror' is not known"),
+        ({"camera_matrix": MATRIX, "distortion": {"model": "opencv", "params": [1, 2]}}, "2 params"),
+    ],
+)
+def test_nonsense_is_a_bad_camera_that_says_what_is_wrong(camera, says):
+    with pytest.raises(ClipError) as raised:
+        camera_for(clip(camera), INFO, CameraConfig())
+    assert raised.value.reason == "bad_camera"
+    assert raised.value.clip_id == "folder:v:0-1000"
+    assert says in raised.value.problem
+    assert "camera.json" in raised.value.hint
+
+
+def test_assumed_field_of_view_by_dataset():
+    config = CameraConfig()
+    epic = camera_for(clip(dataset="epic"), VideoInfo(456, 256, 50.0, "h264", "", 0, 0, 1, 50), config)
+    assert epic.source == "assumed"
+    assert epic.camera_matrix[0, 0] == pytest.approx(248.789, rel=1e-3)  # EPIC-Fields at 456 x 256
+    other = camera_for(clip(dataset="mine"), INFO, config)
+    assert other.camera_matrix[0, 0] == pytest.approx(320 / math.tan(math.radians(35)))
+    portrait = assumed_camera(360, 640, 70.0)
+    assert portrait.camera_matrix[1, 1] == pytest.approx(other.camera_matrix[0, 0])
+    assert portrait.camera_matrix[:2, 2].tolist() == [179.5, 319.5]
+
+
+@pytest.mark.parametrize("fovs", [{}, {"*": 0.0}, {"*": 180.0}, {"folder": -5.0, "*": 70.0}])
+def test_an_assumption_that_is_none_is_a_settings_error(fovs):
+    with pytest.raises(ConfigError, match="assumed_fov_deg"):
+        camera_for(clip(), INFO, CameraConfig(assumed_fov_deg=fovs))
+
+
+@given(
+    st.lists(st.tuples(st.floats(-0.4, 0.4), st.floats(-0.25, 0.25), st.floats(0.2, 3.0)), min_size=1, max_size=10),
+    st.sampled_from([None, (0.08, -0.02, 0.001, -0.002), (-0.12, 0.02, 0.0, 0.0, 0.0)]),
+)
+def test_undistorted_pixels_lie_on_the_ray(slopes, distortion):
+    coefficients = None if distortion is None else np.array(distortion)
+    camera = Camera(np.array(MATRIX).reshape(3, 3), "given", coefficients)
+    points = np.array([(x * z, y * z, z) for x, y, z in slopes])
+    ideal = points @ camera.camera_matrix.T
+    assert undistort(project(points, camera), camera) == pytest.approx(ideal[:, :2] / ideal[:, 2:], abs=1e-3)
+
+
+def test_unknown_and_hidden_points_stay_unknown():
+    camera = Camera(np.array(MATRIX).reshape(3, 3), "given", np.array([0.1, 0, 0, 0]))
+    points = np.array([[[0, 0, 1.0], [0, 0, -1.0]], [[np.nan, 0, 1.0], [0, 0, 0.0]]])
+    pixels = project(points, camera)
+    assert pixels[0, 0].tolist() == [320, 180]
+    assert np.isnan(pixels[[0, 1, 1], [1, 0, 1]]).all()
+    assert np.isnan(undistort(pixels, camera)).tolist() == np.isnan(pixels).tolist()
