@@ -149,9 +149,10 @@ def hand_capsules(
     fixed([-0.011, -0.004, 0.0], [0.012, -0.004, 0.0], 0.0175, 0.0170)
     for x in (-0.013, 0.013):
         start = np.broadcast_to(np.array([x, -0.008, 0.0]) * scale, (num, 3))
-        parts.append((start, elbow_m + np.array([1.2 * x * scale, 0.0, 0.0]), side, back, (0.0165, 0.0330), FOREARM))
-    parts.append((0.45 * elbow_m, elbow_m, side, back, (0.0360 / scale, 0.0450 / scale), SLEEVE))
-    parts.append((elbow_m, shoulder_m, side, back, (0.0450 / scale, 0.0550 / scale), SLEEVE))
+        end = 0.65 * elbow_m + np.array([0.8 * x * scale, 0.0, 0.0])
+        parts.append((start, end, side, back, (0.0165, 0.0270), FOREARM))
+    parts.append((0.48 * elbow_m, elbow_m, side, back, (0.0430 / scale, 0.0470 / scale), SLEEVE))
+    parts.append((elbow_m, shoulder_m, side, back, (0.0470 / scale, 0.0560 / scale), SLEEVE))
     columns = [np.stack([p[i] for p in parts], axis=1) for i in range(4)]
     radius = np.array([p[4] for p in parts]) * scale
     return Capsules(*columns, radius, np.array([p[5] for p in parts]))

@@ -20,7 +20,9 @@ _SHARPNESS = 520.0  # 1 / metres: capsules melt into each other over about 2 mm
 _MARGIN_M = 0.013  # beyond this a capsule adds less than exp(-6)
 _CELL = 4  # side of a coarse cell, pixels
 _ZERO, _ONE, _TINY = np.float32(0), np.float32(1), np.float32(1e-12)
-_COARSE_STEPS, _FINE_STEPS = 18, 6
+_BULGE_M = np.float32(0.004)  # the smooth union stands out of the plain one by up to this
+_CLOSE_PX = np.float32(0.4)  # a ray this close has met the surface
+_COARSE_STEPS, _FINE_STEPS, _SLOW_STEPS = 18, 5, 14
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def march_hand(view: View, flesh: Flesh, paint: Paint) -> Marched | None:
     offset = np.array([y0, y0, x0, x0])
     capsules = [_Capsule(flesh, i, tuple(np.array(windows[i]) - offset), x, y, rr) for i in used]
     t = _coarse(view, flesh, used, (y0, y1, x0, x1))
-    t, coverage = _fine(view, capsules, t, np.sqrt(rr))
+    t, coverage = _fine(view, flesh, used, capsules, t, rr)
     normal, colour = _surface(flesh, capsules, t, paint)
     openness = _openness(capsules, t, normal)
     depth = np.where(coverage > 0.5, t, np.inf).astype(np.float32)
@@ -169,39 +171,67 @@ def _clip_near(start: NDArray, end: NDArray, near_m: float = 0.08) -> NDArray | 
     return ends
 
 
+class _Rays:
+    """Single rays against all used capsules at once: for the coarse cells and for the few slow pixels."""
+
+    def __init__(self, flesh: Flesh, used: list[int], x: Array, y: Array) -> None:
+        rays = np.stack([x, y, np.ones_like(x)], axis=1)
+        start, axis = flesh.start[used].astype(np.float32), (flesh.end - flesh.start)[used].astype(np.float32)
+        self.length2 = np.maximum((axis * axis).sum(1), np.float32(1e-10))
+        self.radius = flesh.radius[used].astype(np.float32)
+        self.rr, self.ra2, self.rb = (rays * rays).sum(1), 2 * rays @ start.T, (rays @ axis.T) / self.length2
+        self.aa, self.ab = (start * start).sum(1), (start * axis).sum(1) / self.length2
+        self.length = np.sqrt(self.rr)
+
+    def distances(self, live: NDArray[np.intp], t: Array) -> Array:
+        """(n, C) signed distances of the points at depth t on rays `live`."""
+        along = t[:, None] * self.rb[live] - self.ab
+        h = np.minimum(np.maximum(along, _ZERO), _ONE)
+        squared = t[:, None] * (t[:, None] * self.rr[live, None] - self.ra2[live]) + self.aa
+        squared -= self.length2 * h * (2 * along - h)
+        radius = self.radius[:, 0] + h * (self.radius[:, 1] - self.radius[:, 0])
+        return np.sqrt(np.maximum(squared, _TINY)) - radius
+
+    def gap(self) -> Array:
+        """(n,) how far each whole ray stays from the nearest capsule; below zero where it enters one."""
+        rax = self.rb * self.length2
+        along = self.ab * self.length2 - 0.5 * self.ra2 * rax / self.rr[:, None]
+        square = np.maximum(self.length2 - rax * rax / self.rr[:, None], np.float32(1e-10))
+        s = np.minimum(np.maximum(-along / square, _ZERO), _ONE)
+        squared = self.aa - 0.25 * self.ra2 * self.ra2 / self.rr[:, None] + s * (2 * along + s * square)
+        radius = self.radius[:, 0] + s * (self.radius[:, 1] - self.radius[:, 0])
+        return (np.sqrt(np.maximum(squared, _TINY)) - radius).min(1)
+
+
 def _coarse(view: View, flesh: Flesh, used: list[int], box: tuple[int, int, int, int]) -> Array:
     """Depth up to which no ray of a pixel's cell has met the hand; inf where none of them will (cone marching)."""
     y0, y1, x0, x1 = box
     middle = (_CELL - 1) / 2.0
     xs = ((np.arange(x0, x1, _CELL) + middle - view.cx) / view.focal_px).astype(np.float32)
     ys = ((np.arange(y0, y1, _CELL) + middle - view.cy) / view.focal_px).astype(np.float32)
-    rays = np.stack([*np.meshgrid(xs, ys), np.ones((len(ys), len(xs)), np.float32)], -1).reshape(-1, 3)
+    x, y = (grid.ravel() for grid in np.meshgrid(xs, ys))
+    rays = _Rays(flesh, used, x, y)
     cone = np.float32(_CELL * 0.75 / view.focal_px)  # half the cell's diagonal, at depth 1, with a little to spare
-    start, axis = flesh.start[used].astype(np.float32), (flesh.end - flesh.start)[used].astype(np.float32)
-    inv = 1.0 / np.maximum((axis * axis).sum(1), 1e-10)
-    radius = flesh.radius[used].astype(np.float32)
-    far = np.float32(max(flesh.start[used, 2].max(), flesh.end[used, 2].max()) + 0.06)
-    near = np.float32(max(0.06, min(flesh.start[used, 2].min(), flesh.end[used, 2].min()) - 0.06))
-    result = np.full(len(rays), np.inf, np.float32)
-    live, t = np.arange(len(rays)), np.full(len(rays), near, np.float32)
-    rr, ra, rb = (rays * rays).sum(1), rays @ start.T, (rays @ axis.T) * inv
-    aa, ab, length2 = (start * start).sum(1), (start * axis).sum(1) * inv, 1.0 / inv
+    near, far = _depth_range(flesh, used)
+    result = np.full(len(x), np.inf, np.float32)
+    live = np.flatnonzero(rays.gap() < _BULGE_M + cone * far)
+    t = np.full(len(live), near, np.float32)
     for _ in range(_COARSE_STEPS):
-        along = t[:, None] * rb[live] - ab
-        h = np.minimum(np.maximum(along, _ZERO), _ONE)
-        squared = t[:, None] * (t[:, None] * rr[live, None] - 2 * ra[live]) + aa - length2 * h * (2 * along - h)
-        distance = np.sqrt(np.maximum(squared, 1e-12)) - radius[:, 0] - h * (radius[:, 1] - radius[:, 0])
-        nearest = distance.min(1) - np.float32(0.004)  # the smooth union stands out of the plain one by up to this
+        nearest = rays.distances(live, t).min(1) - _BULGE_M
         touched = nearest < cone * t
         result[live[touched]] = t[touched]
-        t = t + np.maximum(nearest, cone * t) / np.sqrt(rr[live])
+        t = t + np.maximum(nearest, cone * t) / rays.length[live]
         keep = ~touched & (t < far)
         live, t = live[keep], t[keep]
         if not len(live):
             break
     result[live] = t  # still under way: close to the hand, the fine steps decide
-    cells = result.reshape(len(ys), len(xs))
-    return cells.repeat(_CELL, 0).repeat(_CELL, 1)[: y1 - y0, : x1 - x0]
+    return result.reshape(len(ys), len(xs)).repeat(_CELL, 0).repeat(_CELL, 1)[: y1 - y0, : x1 - x0]
+
+
+def _depth_range(flesh: Flesh, used: list[int]) -> tuple[np.float32, np.float32]:
+    ends = np.stack([flesh.start[used, 2], flesh.end[used, 2]])
+    return np.float32(max(0.06, ends.min() - 0.06)), np.float32(ends.max() + 0.06)
 
 
 def _falloff(distance: Array, sharpness: float) -> Array:
@@ -210,21 +240,57 @@ def _falloff(distance: Array, sharpness: float) -> Array:
     return np.exp(np.minimum(distance, np.float32(60), out=distance), out=distance)
 
 
-def _fine(view: View, capsules: list[_Capsule], start: Array, length: Array) -> tuple[Array, Array]:
-    """Depth of the smooth union per pixel, and how much of the pixel it covers."""
+def _fine(
+    view: View, flesh: Flesh, used: list[int], capsules: list[_Capsule], start: Array, rr: Array
+) -> tuple[Array, Array]:
+    """Depth of the smooth union per pixel, or of the closest approach, and how much of the pixel it covers."""
     live = np.isfinite(start)
-    t = np.where(live, start, np.float32(1.0))
-    nearest = np.full(t.shape, np.inf, np.float32)
+    t = np.where(live, start, _ONE)
+    length = np.sqrt(rr)
+    closest, closest_t = np.full(t.shape, np.inf, np.float32), t.copy()
     for step in range(_FINE_STEPS):
         total = np.full(t.shape, 1e-30, np.float32)
         for c in capsules:
             total[c.at] += _falloff(c.distance(t[c.at])[0], _SHARPNESS)
         distance = np.log(total) * np.float32(-1.0 / _SHARPNESS)
-        nearest = np.minimum(nearest, distance / t)
+        _keep_closest(closest, closest_t, distance / t, t)
         if step < _FINE_STEPS - 1:
-            t = t + distance / length * np.float32(1.0 if step > 2 else 1.15)
-    coverage = np.clip(1.0 - nearest * view.focal_px, 0.0, 1.0) * live
-    return t, coverage.astype(np.float32)
+            t = t + distance / length
+    pixel = np.float32(1.0 / view.focal_px)
+    slow = np.nonzero(live & (distance > _CLOSE_PX * pixel * t) & (t < _depth_range(flesh, used)[1]))
+    if len(slow[0]):
+        x, y = capsules[0].full_x[0, slow[1]], capsules[0].full_y[slow[0], 0]
+        first = (t + distance / length)[slow]
+        _finish_slow(_Rays(flesh, used, x, y), first, slow, closest, closest_t, _depth_range(flesh, used)[1], pixel)
+    coverage = np.clip(1.0 - closest * view.focal_px, 0.0, 1.0) * live
+    return closest_t, coverage.astype(np.float32)
+
+
+def _keep_closest(closest: Array, closest_t: Array, ratio: Array, t: Array) -> None:
+    better = ratio < closest
+    np.copyto(closest, ratio, where=better)
+    np.copyto(closest_t, t, where=better)
+
+
+def _finish_slow(
+    rays: _Rays, t: Array, at: tuple[NDArray, NDArray], closest: Array, closest_t: Array, far: float, pixel: float
+) -> None:
+    """Rays that graze one finger need many short steps before they meet what lies behind it."""
+    live = np.flatnonzero(rays.gap() < 0.0015)  # farther out the union bulges only in the webs between fingers
+    t = t[live]
+    for _ in range(_SLOW_STEPS):
+        nearest = rays.distances(live, t)
+        total = _falloff(nearest, _SHARPNESS).sum(1)
+        distance = np.log(np.maximum(total, np.float32(1e-30))) * np.float32(-1.0 / _SHARPNESS)
+        pixels = (at[0][live], at[1][live])
+        better = distance / t < closest[pixels]
+        chosen = (pixels[0][better], pixels[1][better])
+        closest[chosen], closest_t[chosen] = (distance / t)[better], t[better]
+        t = t + np.maximum(1.2 * distance, _CLOSE_PX * pixel * t) / rays.length[live]
+        keep = (distance > _CLOSE_PX * pixel * t) & (t < far)
+        live, t = live[keep], t[keep]
+        if not len(live):
+            return
 
 
 def _surface(flesh: Flesh, capsules: list[_Capsule], t: Array, paint: Paint) -> tuple[Array, Array]:

@@ -139,7 +139,7 @@ def _hidden(
     flat = cam.reshape(len(cam), -1, 3)
     for t, matrix in enumerate(object_from_camera):  # a ray reaches its keypoint at 1
         hit = first_hit(shape, matrix[:3, 3], flat[t] @ matrix[:3, :3].T).distance
-        others[t] |= (hit < 0.97).reshape(cam.shape[1:3])
+        others[t] |= (hit < 0.98).reshape(cam.shape[1:3])
     return others, own
 
 
