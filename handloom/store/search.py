@@ -12,8 +12,6 @@ from typing import Any
 
 import lance
 import numpy as np
-import pyarrow as pa
-from lance.query import CombinedFieldsQuery
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
@@ -21,14 +19,10 @@ from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.store.database import Database
 from handloom.store.index import TEXT_COLUMNS, index_names, vector_index_name
 from handloom.store.location import lance_errors
+from handloom.store.ranking import Scored, approximate, best_clips, by_text, rows_at, scan
 from handloom.store.sql import clause, filtered, in_list
 
 HIT_COLUMNS = ("clip_id", "dataset", "video_id", "video_uri", "start_s", "end_s", "narration", "verb", "noun")
-SCORE_DIGITS = 6
-FLOAT32_MARGIN = 1e-4
-BATCH_ROWS = 8192
-NUM_PROBES = 40  # partitions of 1024 rows that an approximate search reads
-ANN_SLACK = 16  # more candidates than asked for, so that ties at the end are decided by clip_id
 MAX_COMPARED_IDS = 20_000
 
 
@@ -107,19 +101,20 @@ def search(
         raise StoreError(f"{db.uri} holds no processed clips yet", "process them with `handloom run --db DB`")
     _check(table, where, columns)
     left_out = {*exclude, *([clip] if clip is not None else [])}
+    num_wanted = k + len(left_out)
     exact = True
     with lance_errors("search clips", db.location.table_uri("clips")):
         if text is not None:
-            scored = _by_text(table, text, where)
+            _check_text(table, text)
+            scored = by_text(table, text, num_wanted, where)
         else:
             column = _column(by)
             if clip is not None:
                 vectors = [embedding_of(db, clip, by, version)]
             queries = _queries([vector] if vector is not None else vectors, column, table)
             exact = vector_index_name(column) not in index_names(table)
-            num_wanted = k + len(left_out)
-            scored = (_scan if exact else _approximate)(table, column, queries, num_wanted, where)
-        best = _top((pair for pair in scored if pair[1] not in left_out), k)
+            scored = (scan if exact else approximate)(table, column, queries, num_wanted, where)
+        best = best_clips((found for found in scored if found.clip_id not in left_out), k)
         return Hits(_hits(table, best, columns), table.version, exact)
 
 
@@ -147,104 +142,16 @@ def unknown_clip(db: Database, clip_id: str) -> StoreError:
     return StoreError(f"there is no clip {clip_id!r} in {db.uri}", hint)
 
 
-Scored = tuple[float, str]
-
-
-def _top(scored: Iterator[Scored], k: int) -> list[Scored]:
-    """The best `k`, each clip once with its best score."""
-    best: dict[str, float] = {}
-    for score, clip_id in scored:
-        best[clip_id] = max(score, best.get(clip_id, -np.inf))
-    return sorted(((s, i) for i, s in best.items()), key=lambda pair: (-pair[0], pair[1]))[:k]
-
-
-def _scan(
-    table: lance.LanceDataset, column: str, queries: NDArray[np.float64], k: int, where: str | None
-) -> list[Scored]:
-    """Exact: every row that passes the filter is compared; memory stays at one batch."""
-    best: list[Scored] = []
-    with filtered(where, table.schema):
-        for batch in table.to_batches(columns=["clip_id", column], filter=clause(where), batch_size=BATCH_ROWS):
-            best = _top(iter([*best, *_score(batch, column, queries, k)]), k)
-    return best
-
-
-def _approximate(
-    table: lance.LanceDataset, column: str, queries: NDArray[np.float64], k: int, where: str | None
-) -> list[Scored]:
-    """The nearest partitions of the index and the rows it does not hold yet; candidates are scored exactly."""
-    found: list[Scored] = []
-    for query in queries:
-        nearest = {
-            "column": column,
-            "q": query.astype(np.float32),
-            "k": k + ANN_SLACK,
-            "metric": "cosine",
-            "nprobes": NUM_PROBES,
-        }
-        with filtered(where, table.schema):
-            scanner = table.scanner(
-                columns=["clip_id", column],
-                nearest=nearest,
-                filter=clause(where),
-                prefilter=True,
-                disable_scoring_autoprojection=True,
-            )
-            rows = scanner.to_table()
-        for batch in rows.to_batches():
-            found.extend(_score(batch, column, queries, k + ANN_SLACK))
-    return found
-
-
-def _score(batch: pa.RecordBatch, column: str, queries: NDArray[np.float64], k: int) -> list[Scored]:
-    """The best `k` of a batch and ties; rows without the embedding do not take part.
-
-    float32 picks candidates with a margin, float64 scores them: equal vectors get equal scores in every batch.
-    """
-    batch = batch.select(["clip_id", column])
-    batch = batch.filter(batch.column(column).is_valid())
-    if not batch.num_rows:
-        return []
-    stored = batch.column(column).flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
-    norms = np.sqrt(np.einsum("nd,nd->n", stored, stored))
-    rough = (stored @ queries.T.astype(np.float32)).max(axis=1) / np.where(norms > 0, norms, np.nan)
-    index = np.flatnonzero(np.isfinite(rough))
-    if len(index) > k:
-        worst = np.partition(rough[index], len(index) - k)[len(index) - k]
-        index = index[rough[index] >= worst - FLOAT32_MARGIN]
-    exact = stored[index].astype(np.float64)
-    scores = (exact @ queries.T).max(axis=1) / np.linalg.norm(exact, axis=1)
-    ids = batch.column("clip_id").take(pa.array(index)).to_pylist()
-    return list(zip(np.round(scores, SCORE_DIGITS).tolist(), ids, strict=True))
-
-
-def _by_text(table: lance.LanceDataset, text: str, where: str | None) -> list[Scored]:
-    if not text.strip():
-        raise ConfigError("the text to search for is empty", "give one or more words")
-    if not index_names(table) >= {f"{column}_text" for column in TEXT_COLUMNS}:
-        raise StoreError(f"{table.uri} has no text index", "build it with `handloom index --db DB`")
-    query = CombinedFieldsQuery(text, list(TEXT_COLUMNS))
-    with filtered(where, table.schema):
-        rows = table.to_table(
-            columns=["clip_id", "_score"], full_text_query=query, filter=clause(where), prefilter=True
-        )
-    scores = np.round(rows.column("_score").to_numpy().astype(np.float64), SCORE_DIGITS)
-    return list(zip(scores.tolist(), rows.column("clip_id").to_pylist(), strict=True))
-
-
 def _hits(table: lance.LanceDataset, best: list[Scored], columns: Sequence[str]) -> tuple[Hit, ...]:
-    if not best:
-        return ()
     wanted = list(dict.fromkeys([*HIT_COLUMNS, *columns]))
-    rows = table.to_table(columns=wanted, filter=in_list("clip_id", [clip_id for _, clip_id in best])).to_pylist()
-    by_id = {row["clip_id"]: row for row in rows}
+    rows = {row["_rowid"]: row for row in rows_at(table, [found.row_id for found in best], wanted)}
     return tuple(
         Hit(
-            score=score,
-            **{name: by_id[clip_id][name] for name in HIT_COLUMNS},
-            more={name: by_id[clip_id][name] for name in columns},
+            score=found.score,
+            **{name: rows[found.row_id][name] for name in HIT_COLUMNS},
+            more={name: rows[found.row_id][name] for name in columns},
         )
-        for score, clip_id in best
+        for found in best
     )
 
 
@@ -266,6 +173,13 @@ def _column(by: str) -> str:
     if by not in EMBEDDINGS:
         raise ConfigError(f"there is no embedding {by!r}", f"search by {' or '.join(EMBEDDINGS)}")
     return EMBEDDINGS[by].column
+
+
+def _check_text(table: lance.LanceDataset, text: str) -> None:
+    if not text.strip():
+        raise ConfigError("the text to search for is empty", "give one or more words")
+    if not index_names(table) >= {f"{column}_text" for column in TEXT_COLUMNS}:
+        raise StoreError(f"{table.uri} has no text index", "build it with `handloom index --db DB`")
 
 
 def _check(table: lance.LanceDataset, where: str | None, columns: Sequence[str]) -> None:

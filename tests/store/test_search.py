@@ -17,6 +17,7 @@ from handloom.store.index import build_indexes, compact
 SCHEMA = clips_schema(4)
 WORDS = [("opening the drawers", "open", "drawer"), ("close the door", "close", "door"), (None, None, None)]
 NUM_CLIPS = 60
+MOTION_DIM = EMBEDDINGS["motion"].dim
 
 
 def clip_of(number):
@@ -72,7 +73,7 @@ def test_search_equals_brute_force(db, by):
 
 
 def test_a_filter_narrows_before_the_search(db):
-    query = random_unit(np.random.default_rng(1), 256).astype(np.float64)
+    query = random_unit(np.random.default_rng(1), MOTION_DIM).astype(np.float64)
     hits = db.search(vector=query, k=5, where="hand_left AND duration_s < 4 AND verb = 'open'")
     kept = brute_force(db, query, "motion", lambda row: row["hand_left"] and row["verb"] == "open")
     assert [h.clip_id for h in hits] == [c for c, _ in kept[:5]]
@@ -96,7 +97,7 @@ def test_equal_scores_are_ordered_by_clip_id(db):
 
 
 def test_several_vectors_score_by_the_best(db):
-    a, b = (random_unit(np.random.default_rng(seed), 256).astype(np.float64) for seed in (2, 3))
+    a, b = (random_unit(np.random.default_rng(seed), MOTION_DIM).astype(np.float64) for seed in (2, 3))
     expected = dict(brute_force(db, a, "motion"))
     for clip_id, score in brute_force(db, b, "motion"):
         expected[clip_id] = max(score, expected[clip_id])
@@ -132,7 +133,7 @@ def test_mistakes_say_what_to_do(db):
         db.search(clip=known[:-1] + "9")
     with pytest.raises(StoreError, match="has no motion embedding"):
         db.search(clip=clip_of(5).clip_id)
-    for query in ({"text": " "}, {"vector": np.zeros(256)}, {"vector": np.ones(3)}, {"text": "a", "k": 0}, {}):
+    for query in ({"text": " "}, {"vector": np.zeros(MOTION_DIM)}, {"vector": np.ones(3)}, {"text": "a", "k": 0}, {}):
         with pytest.raises(ConfigError):
             db.search(**query)
     with pytest.raises(ConfigError, match="motion or appearance"):
