@@ -21,6 +21,6 @@ class EmbeddingSpec:
 
 
 EMBEDDINGS: dict[str, EmbeddingSpec] = {
-    "motion": EmbeddingSpec("motion", "hand-track-motion", "1", 256),
-    "appearance": EmbeddingSpec("appearance", "gist-hog-hsv", "1", 512),
+    "motion": EmbeddingSpec("motion", "hof-mbh-ftp", "1", 608),
+    "appearance": EmbeddingSpec("appearance", "gist-hog-hsv", "1", 720),
 }

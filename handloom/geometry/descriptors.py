@@ -1,0 +1,110 @@
+"""Building blocks of descriptors: soft direction histograms, Fourier pyramids, balanced blocks. Pure, float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+NUM_DIRECTIONS = 8
+
+
+def direction_votes(vectors: Floats, still: float | None, cap: float = np.inf) -> Floats:
+    """Votes of 2D vectors for 8 directions, shared linearly between the two nearest, and for standing still.
+
+    Args:
+        vectors: (..., 2); NaN votes for nothing.
+        still: length below which a vector counts (linearly) as standing still; None: no such bin.
+        cap: a vote never weighs more than this length, so that a few wild vectors do not decide.
+
+    Returns:
+        (..., 8) or, with `still`, (..., 9): the last bin weighs `still` for a vector of length zero.
+
+    Source: HOF with its zero bin, Laptev et al., Learning realistic human actions from movies, CVPR 2008, and Wang et
+    al., Dense trajectories, IJCV 2013, section 3.2.
+    """
+    known = np.isfinite(vectors).all(-1)
+    x, y = np.where(known, vectors[..., 0], 0.0), np.where(known, vectors[..., 1], 0.0)
+    length = np.minimum(np.hypot(x, y), cap)
+    place = np.arctan2(y, x) * (NUM_DIRECTIONS / (2 * np.pi)) % NUM_DIRECTIONS
+    lower = np.floor(place)
+    share = place - lower
+    bins = np.arange(NUM_DIRECTIONS)
+    low = (bins == (lower % NUM_DIRECTIONS)[..., None]) * (length * (1 - share))[..., None]
+    high = (bins == ((lower + 1) % NUM_DIRECTIONS)[..., None]) * (length * share)[..., None]
+    if still is None:
+        return low + high
+    moving = np.clip(length / still, 0, 1)
+    rest = np.where(known, still * (1 - moving), 0.0)
+    return np.concatenate([(low + high) * moving[..., None], rest[..., None]], axis=-1)
+
+
+def fourier_pyramid(signals: Floats, levels: int = 2, num_coefficients: int = 4, samples: int = 64) -> Floats:
+    """Magnitudes of the low Fourier coefficients of each signal, over the whole and over halves, quarters, ...
+
+    Args:
+        signals: (T, C), T >= 1, finite, evenly spaced in time; any length is averaged or interpolated to `samples`.
+
+    Returns:
+        (C * num_coefficients * (2**levels - 1),). The mean of a segment is left out: coefficients 1, 2, ...
+
+    Source: Fourier Temporal Pyramid, Wang et al., Mining actionlet ensemble for action recognition with depth cameras,
+    CVPR 2012, section 4.
+    """
+    even = average_resample(signals, samples)
+    parts = []
+    for level in range(levels):
+        for segment in np.split(even, 2**level):
+            parts.append(np.abs(np.fft.rfft(segment, axis=0))[1 : num_coefficients + 1] / len(segment))
+    return np.concatenate(parts).T.reshape(-1)
+
+
+def cosine_coefficients(signals: Floats, num_coefficients: int = 4, samples: int = 64) -> Floats:
+    """First coefficients of the orthonormal DCT-II of each signal, without the mean; they keep direction and order.
+
+    Args:
+        signals: (T, C) as in `fourier_pyramid`.
+
+    Returns:
+        (C * num_coefficients,), scaled so that the length does not matter.
+    """
+    even = average_resample(signals, samples)
+    order = np.arange(1, num_coefficients + 1)[:, None]
+    waves = np.cos(np.pi * order * (np.arange(samples) + 0.5) / samples) * np.sqrt(2) / samples  # (K, samples)
+    return np.sum(waves[None] * even.T[:, None], axis=-1).reshape(-1)
+
+
+def average_resample(signals: Floats, samples: int) -> Floats:
+    """(T, C) to (samples, C): the mean of the piecewise constant signal over each of `samples` equal intervals."""
+    edges = np.linspace(0, len(signals), samples + 1)
+    sums = np.vstack([np.zeros(signals.shape[1]), np.cumsum(signals, axis=0)])
+    whole = np.arange(len(sums))
+    integral = np.stack([np.interp(edges, whole, column) for column in sums.T], axis=1)
+    return np.diff(integral, axis=0) * (samples / len(signals))
+
+
+def balance(blocks: Mapping[str, Floats], floors: Mapping[str, float], weights: Mapping[str, float]) -> Floats | None:
+    """Concatenate blocks so that each weighs what it should: signed square root, L2 per block, weight, L2 over all.
+
+    A block shorter than its floor is noise and counts less, in proportion (as the epsilon of HOG's L2 norm does).
+
+    Returns:
+        (D,) unit norm, or None where every block is zero.
+
+    Source: power normalisation, Perronnin et al., Improving the Fisher kernel, ECCV 2010, section 3.
+    """
+    parts = []
+    for name, values in blocks.items():
+        rooted = np.sign(values) * np.sqrt(np.abs(values))
+        parts.append(weights[name] * rooted / np.sqrt(np.sum(rooted**2) + floors[name]))
+    whole = np.concatenate(parts)
+    norm = np.sqrt(np.sum(whole**2))
+    return whole / norm if norm > 0 else None
+
+
+def to_unit_float32(vector: Floats) -> NDArray[np.float32]:
+    """A float64 vector of length one as float32."""
+    return (vector / np.sqrt(np.sum(vector**2))).astype(np.float32)
