@@ -33,7 +33,10 @@ DAMAGED_HINT = "if the file was cut short or damaged on the way, fetch it again;
 
 @dataclass(frozen=True)
 class Request:
-    """One clip to decode. `avoid_decord` after decord crashed on it; `probe_only` asks for the header alone."""
+    """One clip to decode. `avoid_decord` after decord crashed on it; `probe_only` asks for the header alone.
+
+    A clip whose frames exceed `max_bytes` is answered by its header and no frames.
+    """
 
     clip: Clip
     path: str
@@ -41,6 +44,7 @@ class Request:
     short_side_px: int
     avoid_decord: bool = False
     probe_only: bool = False
+    max_bytes: int | None = None
 
 
 class Server:
@@ -105,6 +109,8 @@ class Server:
             try:
                 reader = self._reader(name, request.path, index, size)
                 self._pipe.send(("header", index.info, name, index.times_s[indices], size))
+                if request.max_bytes is not None and len(indices) * size[0] * size[1] * 3 > request.max_bytes:
+                    break
                 for frames in reader.read(indices, size):
                     self._pipe.send(("chunk", frames.shape))
                     self._pipe.send_bytes(memoryview(np.ascontiguousarray(frames)).cast("B"))
@@ -115,12 +121,10 @@ class Server:
                     self._decord_failed.add(request.path)
                 failure = error
                 continue
-            self._pipe.send(("end",))
-            return
-        problem = f"decoded {sent} of {len(indices)} frames: {failure.problem}"
-        if "allocate" in failure.problem.lower():
-            raise _memory_error(request.clip)
-        raise ClipError(request.clip.clip_id, "decode", "damaged", problem, DAMAGED_HINT)
+            break
+        else:
+            raise _decode_error(request.clip, f"decoded {sent} of {len(indices)} frames: {failure.problem}")
+        self._pipe.send(("end",))
 
     def _open(self, request: Request) -> PacketIndex:
         if request.path != self._path or self._index is None:
@@ -143,6 +147,12 @@ class Server:
     def _close(self) -> None:
         self._path, self._index = None, None
         self._readers.clear()
+
+
+def _decode_error(clip: Clip, problem: str) -> ClipError:
+    if "allocate" in problem.lower():
+        return _memory_error(clip)
+    return ClipError(clip.clip_id, "decode", "damaged", problem, DAMAGED_HINT)
 
 
 def _memory_error(clip: Clip) -> ClipError:

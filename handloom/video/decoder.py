@@ -93,10 +93,13 @@ class Decoder:
         self._source = source
         self._child: _Child | None = None
 
-    def stream(self, clips: Sequence[Clip]) -> Iterator[DecodedClip | ClipError]:
-        """Yield each clip in order, decoded or failed. Finish a clip's `chunks()` before asking for the next."""
+    def stream(self, clips: Sequence[Clip], max_bytes: int | None = None) -> Iterator[DecodedClip | ClipError]:
+        """Yield each clip in order, decoded or failed. Finish a clip's `chunks()` before asking for the next.
+
+        A clip whose frames exceed `max_bytes` comes with its header and without frames.
+        """
         buffer = _Buffer(self._limits.ahead_mb << 20)
-        pump = threading.Thread(target=self._pump, args=(clips, buffer), daemon=True)
+        pump = threading.Thread(target=self._pump, args=(clips, max_bytes, buffer), daemon=True)
         pump.start()
         events = iter(buffer.get, None)
         try:
@@ -139,7 +142,7 @@ class Decoder:
             self._child.kill()
             self._child = None
 
-    def _pump(self, clips: Sequence[Clip], buffer: _Buffer) -> None:
+    def _pump(self, clips: Sequence[Clip], max_bytes: int | None, buffer: _Buffer) -> None:
         try:
             for clip in clips:
                 try:
@@ -147,14 +150,14 @@ class Decoder:
                 except ClipError as error:
                     buffer.put(("error", error))
                     continue
-                self._ask(self._request(clip, path), buffer.put)
+                self._ask(self._request(clip, path, max_bytes=max_bytes), buffer.put)
         except _Stopped:
             self.close()  # it stands in the middle of an answer
         except BaseException as error:
             buffer.fail(error)
 
-    def _request(self, clip: Clip, path: str, probe_only: bool = False) -> Request:
-        return Request(clip, path, self._sample_hz, self._short_side_px, probe_only=probe_only)
+    def _request(self, clip: Clip, path: str, **kind: Any) -> Request:
+        return Request(clip, path, self._sample_hz, self._short_side_px, **kind)
 
     def _ask(self, request: Request, put) -> None:
         """Put the child's answer; where the child dies, ask a new one, which then avoids decord."""

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,15 @@ def _network_errors() -> tuple[type[Exception], ...]:
 
     known = [("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError")]
     return tuple(getattr(sys.modules[module], name) for module, name in known if module in sys.modules) or (OSError,)
+
+
+def source_options_from(env: Mapping[str, str]) -> dict[str, Any]:
+    """s3fs's options from the usual AWS variables. Called once, by the CLI; workers on other nodes get the result."""
+    options: dict[str, Any] = {}
+    for option, name in (("key", "AWS_ACCESS_KEY_ID"), ("secret", "AWS_SECRET_ACCESS_KEY"), ("token", "AWS_SESSION_TOKEN")):
+        if env.get(name):
+            options[option] = env[name]
+    endpoint = env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        options["endpoint_url"] = endpoint
+    return options

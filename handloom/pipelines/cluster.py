@@ -1,0 +1,84 @@
+"""Ray: a local instance of our own, or a cluster to join; and how many actors it holds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from handloom.errors import ConfigError
+from handloom.schemas.settings import Resources
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Actors per pool. num_decode is 0 in fused mode."""
+
+    num_actors: int
+    num_decode: int
+
+
+@contextmanager
+def joined(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
+    """Join the cluster at `address`, or start a local Ray that ends with the block. A Ray that runs already is used.
+
+    Raises:
+        ConfigError: there is no cluster at `address`.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    # uv would rebuild every worker's environment; Ray Data's own progress bars and chatter would mix with ours.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    if address is None:
+        options |= {"num_cpus": num_cpus, "include_dashboard": False, "_temp_dir": None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            ray.init(address=address or "local", **options)
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            problem = f"there is no Ray cluster at {address!r}: {error}" if address else f"Ray did not start: {error}"
+            hint = "check the address (host:port of the head node, or `auto`); without --ray-address a local Ray is started"
+            raise ConfigError(problem, hint) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def size_pools(resources: Resources, num_shards: int) -> Pools:
+    """As many actors as the cluster's CPUs (and GPUs) hold, never more than there are shards.
+
+    Raises:
+        ConfigError: the cluster cannot hold even one actor of each pool.
+    """
+    total = ray.cluster_resources()
+    cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
+    num_decode = 0
+    if resources.mode == "split":
+        num_decode = resources.num_decode_actors or max(1, int(cpus / resources.cpus_per_decode_actor / 3))
+        num_decode = min(num_decode, max(num_shards, 1))
+    room = (cpus - num_decode * resources.cpus_per_decode_actor) / resources.cpus_per_actor
+    if resources.gpus_per_actor:
+        room = min(room, gpus / resources.gpus_per_actor)
+    wanted = resources.num_actors or int(room + 1e-9)
+    num_actors = min(wanted, max(num_shards, 1))
+    if num_actors < 1 or num_actors > room + 1e-9:
+        asked = f"{max(num_actors, 1)} model actors of {resources.cpus_per_actor:g} CPUs"
+        asked += f" and {resources.gpus_per_actor:g} GPUs" if resources.gpus_per_actor else ""
+        asked += f" beside {num_decode} decode actors of {resources.cpus_per_decode_actor:g} CPUs" if num_decode else ""
+        raise ConfigError(
+            f"the cluster has {cpus:g} CPUs and {gpus:g} GPUs, but {asked} were asked for",
+            "lower resources.num_actors or resources.cpus_per_actor, or use resources.mode = 'fused'",
+        )
+    return Pools(num_actors, num_decode)

@@ -1,0 +1,90 @@
+"""From a configuration file and `--set key=value` to the settings of a run, checked against those of the database."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from handloom.errors import ConfigError
+from handloom.schemas.settings import RunConfig, Settings, differing, flatten
+from handloom.store.runs import StoredSettings
+
+
+def load_config(path: Path | None, assignments: Sequence[str]) -> RunConfig:
+    """Defaults, then the TOML file, then the assignments.
+
+    Raises:
+        ConfigError: the file cannot be read, or a name or value is wrong; it names them and what was expected.
+    """
+    values = _read_toml(path) if path else {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {assignment!r} is no assignment", "write --set video.sample_hz=10")
+        _assign(values, name.strip().split("."), _value(text.strip()), assignment)
+    try:
+        return RunConfig(**values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error), f"the settings are: {', '.join(sorted(flatten(RunConfig().model_dump())))}") from error
+
+
+def check_stored(stored: StoredSettings | None, settings: Settings, versions: dict[str, str], run_key: str) -> None:
+    """Refuse to mix rows of different settings in one database.
+
+    Raises:
+        ConfigError: naming every setting and version that differs, and the two ways on.
+    """
+    if stored is None or stored.run_key == run_key:
+        return
+    changed = differing(stored.settings, settings.model_dump(mode="json"))
+    changed += [(f"version of {k}", a, b) for k, a, b in differing(stored.versions, versions)]
+    listed = "; ".join(f"{name} is {_show(old)} in the database, {_show(new)} now" for name, old, new in changed)
+    listed = listed or f"the run key is {stored.run_key} in the database, {run_key} now (another schema version)"
+    raise ConfigError(
+        f"the rows of this database were made with other settings: {listed}",
+        "go on with the database's own settings (leave out --config and --set), or ingest into another --db",
+    )
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from error
+
+
+def _assign(values: dict[str, Any], keys: list[str], value: Any, assignment: str) -> None:
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {assignment!r}: {key} is a value, not a section")
+    values[keys[-1]] = value
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            problems.append(f"there is no setting {name}")
+        else:
+            problems.append(f"{name} = {_show(item['input'])}: {item['msg'].lower()}")
+    return "; ".join(problems)
+
+
+def _show(value: Any) -> str:
+    return "absent" if value is None else json.dumps(value, default=str)

@@ -1,0 +1,60 @@
+"""The Ray Data graph of a run.
+
+    fused:  shards -> FusedWorker (decode + models + fragment) -> results
+    split:  shards -> DecodeWorker -> frames in the object store -> ModelWorker (models + fragment) -> results
+
+Workers write fragments; the driver, which reads the results, commits them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import ray
+
+from handloom.pipelines.cluster import Pools
+from handloom.workers.actors import DecodeWorker, FusedWorker, ModelWorker
+from handloom.workers.process import WorkerSetup
+from handloom.workers.shard import Shard, ShardResult
+
+WARM_TIMEOUT_S = 600
+
+
+def results(
+    shards: Sequence[Shard], setup: WorkerSetup, pools: Pools, ledger: ray.actor.ActorHandle
+) -> Iterator[ShardResult]:
+    """Results as they are finished, in no fixed order."""
+    _quiet()
+    resources = setup.resources
+    data = ray.data.from_items([{"shard": shard.to_json()} for shard in shards], override_num_blocks=len(shards))
+    # Pools have a fixed size and are waited for: Ray would otherwise feed the first actor alone while the others load.
+    models = {
+        "batch_size": 1,
+        "num_cpus": resources.cpus_per_actor,
+        "num_gpus": resources.gpus_per_actor or None,
+        "compute": _pool(pools.num_actors),
+        "fn_constructor_args": (setup, ledger),
+    }
+    if resources.mode == "fused":
+        data = data.map_batches(FusedWorker, **models)
+    else:
+        decode = {"num_cpus": resources.cpus_per_decode_actor, "compute": _pool(pools.num_decode)}
+        data = data.map_batches(DecodeWorker, batch_size=1, fn_constructor_args=(setup,), **decode)
+        data = data.map_batches(ModelWorker, **models)
+    for batch in data.iter_batches(batch_size=1, prefetch_batches=0, batch_format="numpy"):
+        for text in batch["result"]:
+            yield ShardResult.from_json(text)
+
+
+def _pool(size: int) -> ray.data.ActorPoolStrategy:
+    return ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2)
+
+
+def _quiet() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.wait_for_min_actors_s = WARM_TIMEOUT_S
+    context.execution_options.preserve_order = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

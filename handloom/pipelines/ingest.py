@@ -1,0 +1,67 @@
+"""`handloom ingest`: files and annotations into the clip list."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from handloom.ingest.ego4d import Choice, ingest_ego4d
+from handloom.ingest.ego4d_narrations import NarrationWindow
+from handloom.ingest.epic import ingest_epic
+from handloom.ingest.folder import ingest_folder
+from handloom.ingest.result import IngestResult
+from handloom.store.clip_list import add_clips
+from handloom.store.database import Database
+from handloom.video.probe import Prober
+from handloom.video.source import VideoSource
+
+
+@dataclass(frozen=True)
+class IngestSummary:
+    """What one ingest did: the source's own counts, what changed in the clip list, and what was wrong with the input."""
+
+    counts: dict[str, int]
+    added: int
+    changed: int
+    already_there: int
+    num_clips: int
+    problems: tuple[str, ...]
+
+
+def folder(db: Database, directory: str, **options: Any) -> IngestSummary:
+    """Every video below a directory: see `handloom.ingest.folder.ingest_folder`."""
+    cache_dir = str(Path(tempfile.gettempdir()) / "handloom-videos")
+    with Prober(VideoSource(cache_dir, storage_options=options.get("storage_options"))) as probe:
+        return _store(db, ingest_folder(directory, probe=probe, **options))
+
+
+def epic(db: Database, annotations: list[str], videos: str, **options: Any) -> IngestSummary:
+    """EPIC-KITCHENS actions: see `handloom.ingest.epic.ingest_epic`."""
+    return _store(db, ingest_epic(annotations, videos, **options))
+
+
+def ego4d(
+    db: Database,
+    manifest: str,
+    videos: str,
+    *,
+    window: str = "fixed",
+    before_s: float = 1.0,
+    after_s: float = 2.0,
+    others: bool = True,
+    **options: Any,
+) -> IngestSummary:
+    """Ego4D narrations and actions: see `handloom.ingest.ego4d.ingest_ego4d`."""
+    options["window"] = NarrationWindow(mode=window, before_s=before_s, after_s=after_s)
+    return _store(db, ingest_ego4d(manifest, videos, choice=Choice(others=others), **options))
+
+
+def _store(db: Database, result: IngestResult) -> IngestSummary:
+    done = add_clips(db, result.clips)
+    return IngestSummary(
+        result.counts, done.added, done.changed, done.already_there, db.count("clip_list"), tuple(result.problems)
+    )
+
+

@@ -1,0 +1,83 @@
+"""`handloom show`: a clip's hands and tracks drawn over its video."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.draw.frames import frames_from_row
+from handloom.draw.show import check_suffix, write_show
+from handloom.errors import ClipError, ConfigError
+from handloom.schemas.clip import Clip
+from handloom.schemas.row import row_arrays
+from handloom.schemas.settings import Settings
+from handloom.store.database import Database
+from handloom.store.runs import stored_settings
+from handloom.video.decoder import DecodeLimits, Decoder, DecoderSwitched
+from handloom.video.source import VideoSource
+
+log = logging.getLogger(__name__)
+
+SHORT_SIDE_PX = 720
+
+
+def show(db: Database, clip_id: str, out: Path, source_options: dict[str, Any] | None = None) -> str:
+    """Draw a clip into `out` (.mp4 or .png); returns where the pictures came from: `video` or `frame_jpeg`.
+
+    The clip's own video is decoded again at the row's times; where it is gone, the stored frames are drawn on.
+
+    Raises:
+        ConfigError: another suffix, or neither the video nor stored frames are there.
+        StoreError: the clip has no row, or `out` cannot be written.
+    """
+    check_suffix(out)
+    row = row_arrays(db.row(clip_id))
+    try:
+        frames = _decoded(db, row, source_options)
+        first = next(frames)
+    except ClipError as error:
+        if row["frame_jpeg"] is None:
+            hint = "bring the video back: this row keeps no frames (frames.store was false)"
+            raise ConfigError(f"the video of {clip_id} cannot be read: {error.problem}", hint) from error
+        log.warning("the video cannot be read, drawing on the stored frames: %s", error.problem)
+        write_show(frames_from_row(row), row, out)
+        return "frame_jpeg"
+    write_show(_chain(first, frames), row, out)
+    return "video"
+
+
+def _decoded(db: Database, row: dict[str, Any], source_options) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    stored = stored_settings(db)
+    settings = Settings(**stored.settings) if stored else Settings()
+    clip = Clip(**{name: row[name] for name in Clip.__dataclass_fields__})
+    source = VideoSource(str(Path(tempfile.gettempdir()) / "handloom-videos"), storage_options=source_options)
+    decoder = Decoder(settings.video.sample_hz, SHORT_SIDE_PX, DecodeLimits(), source)
+    try:
+        for item in decoder.stream([clip]):
+            if isinstance(item, ClipError):
+                raise item
+            at = 0
+            while not item.finished:
+                try:
+                    for chunk in item.chunks():
+                        yield from zip(item.header.frame_s[at : at + len(chunk)].tolist(), chunk, strict=True)
+                        at += len(chunk)
+                except DecoderSwitched:
+                    at = 0  # the frames come again; those already drawn are passed over by their times
+    finally:
+        decoder.close()
+
+
+def _chain(first, rest):
+    yield first
+    last_s = first[0]
+    for frame_s, image in rest:
+        if frame_s > last_s:
+            last_s = frame_s
+            yield frame_s, image

@@ -1,0 +1,101 @@
+"""`handloom search`: clips like a clip, like a new video, or by words."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError, HandloomError
+from handloom.schemas.clip import Clip
+from handloom.schemas.row import row_arrays
+from handloom.schemas.settings import Settings
+from handloom.schemas.values import Hands, Tracks, VideoInfo
+from handloom.store.database import Database
+from handloom.store.runs import stored_settings
+from handloom.store.search import Hits, search
+
+
+def search_clips(
+    db: Database,
+    *,
+    clip: str | None = None,
+    video: str | None = None,
+    text: str | None = None,
+    by: str = "motion",
+    mirror: bool = False,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    source_options: dict[str, Any] | None = None,
+    **query: Any,
+) -> Hits:
+    """Exactly one of `clip` (an id), `video` (any file: extracted in memory with the database's settings) and `text`.
+
+    mirror: also find the left/right mirrored motion (a query and its mirror image, the better of the two counts).
+
+    Raises:
+        ConfigError: an argument cannot be used, or the video cannot be read.
+        StoreError: nothing is processed yet, or the clip is unknown.
+    """
+    if mirror and (text is not None or by != "motion"):
+        raise ConfigError("--mirror compares motion: it goes with --by motion and --clip or --video")
+    if video is not None:
+        row = row_arrays(extract(db, video, start_s, end_s, source_options))
+        return search(db, vectors=_vectors(row, by, mirror, video), by=by, **query)
+    if clip is not None and mirror:
+        row = row_arrays(db.row(clip))
+        return search(db, vectors=_vectors(row, by, True, clip), by=by, exclude=[clip], **query)
+    return search(db, clip=clip, text=text, by=by, **query)
+
+
+def extract(db: Database, video: str, start_s: float, end_s: float | None, source_options: dict[str, Any] | None = None):
+    """The row of a video that is in no clip list, made in this process with the settings of the database.
+
+    Raises:
+        ConfigError: it cannot be read or processed.
+    """
+    from handloom.video.decoder import DecodeLimits, Decoder
+    from handloom.video.source import VideoSource
+    from handloom.workers.extract import Extractor
+
+    stored = stored_settings(db)
+    settings = Settings(**stored.settings) if stored else Settings()
+    query = Clip("query", "query", Path(video).stem, video, start_s, end_s)
+    source = VideoSource(str(Path(tempfile.gettempdir()) / "handloom-videos"), storage_options=source_options)
+    decoder = Decoder(settings.video.sample_hz, settings.video.short_side_px, DecodeLimits(), source)
+    try:
+        (item,) = decoder.stream([query])
+        if isinstance(item, HandloomError):
+            raise item
+        return Extractor(settings, "query").row(item)
+    except HandloomError as error:
+        raise ConfigError(f"--video {video}: {error.problem}", error.hint) from error
+    finally:
+        decoder.close()
+
+
+def _vectors(row: dict[str, Any], by: str, mirror: bool, what: str) -> list[NDArray[np.float32]]:
+    if f"embedding_{by}" not in row:
+        known = ", ".join(sorted(n.removeprefix("embedding_") for n in row if n.startswith("embedding_")))
+        raise ConfigError(f"--by {by!r} is no embedding", f"expected one of: {known}")
+    vectors = [row[f"embedding_{by}"]]
+    if mirror:
+        vectors.append(_mirrored_motion(row))
+    vectors = [vector for vector in vectors if vector is not None]
+    if not vectors:
+        raise ConfigError(f"{what} has no {by} embedding: nothing moves in it, or it is one frame", "try --by appearance")
+    return vectors
+
+
+def _mirrored_motion(row: dict[str, Any]) -> NDArray[np.float32] | None:
+    from handloom.models.motion import encode_motion
+
+    hands = Hands(*(row[f"hand_{n}"] for n in ("visible", "infilled", "confidence", "keypoints_px", "keypoints_cam_m")))
+    tracks = Tracks(row["track_points_px"], row["track_visible"])
+    times_s = row["frame_s"]
+    size = (row["width"], row["height"], row["fps"], row["codec"], "", 0)
+    info = VideoInfo(*size, float(times_s[0]), float(times_s[-1]), len(times_s))
+    return encode_motion(hands, tracks, times_s, info, mirrored=True)

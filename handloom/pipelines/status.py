@@ -1,0 +1,90 @@
+"""`handloom status`: how many, how fast, what was lost and why."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from handloom.schemas.reasons import REASONS
+from handloom.store.clip_list import pending_clips
+from handloom.store.database import Database
+from handloom.store.runs import latest_run
+
+NUM_EXAMPLES = 3
+
+
+def status(db: Database) -> dict[str, Any]:
+    """Everything `handloom status` tells, as JSON values."""
+    rejects = db.rejects().to_pylist() if db.table("rejects") is not None else []
+    by_reason = Counter((r["stage"], r["reason"]) for r in rejects)
+    examples: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for reject in rejects:
+        shown = examples.setdefault((reject["stage"], reject["reason"]), [])
+        if len(shown) < NUM_EXAMPLES:
+            shown.append({"clip_id": reject["clip_id"], "detail": reject["detail"]})
+    totals = db.clips(["num_frames", "duration_s", "hand_left", "hand_right"]) if db.table("clips") is not None else None
+    run = latest_run(db)
+    return {
+        "db": db.uri,
+        "version": db.version,
+        "clip_list": db.count("clip_list"),
+        "clips": totals.num_rows if totals is not None else 0,
+        "rejects": len(rejects),
+        "pending": len(pending_clips(db)),
+        "frames": _sum(totals, "num_frames"),
+        "hours": round(_sum(totals, "duration_s") / 3600, 3),
+        "clips_with_left_hand": _sum(totals, "hand_left"),
+        "clips_with_right_hand": _sum(totals, "hand_right"),
+        "rejects_by_reason": [
+            {"stage": stage, "reason": reason, "meaning": REASONS.get(reason, ""), "count": count, "examples": examples[stage, reason]}
+            for (stage, reason), count in by_reason.most_common()
+        ],
+        "last_run": _run(run) if run else None,
+    }
+
+
+def status_text(values: dict[str, Any]) -> str:
+    """The same for a person."""
+    lines = [
+        f"{values['db']}  (version {values['version'] if values['version'] is not None else '-'})",
+        f"  clip list {values['clip_list']:>8}   rows {values['clips']}, rejects {values['rejects']}, pending {values['pending']}",
+        f"  frames    {values['frames']:>8}   {values['hours']} h of video",
+        f"  hands     left in {values['clips_with_left_hand']} clips, right in {values['clips_with_right_hand']}",
+    ]
+    run = values["last_run"]
+    if run:
+        lines.append(f"last run {run['run_id']}, begun {run['started_at']}: {run['exit'] or 'running, or killed'}")
+    if run and run["wall_s"]:
+        lines.append(f"  {run['clips']} clips, {run['rejects']} rejects, {run['frames']} frames in {run['wall_s']:.1f} s: {run['frames_per_s']:.1f} frames/s")
+        shares = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in run["stage_s"].items())
+        lines.append(f"  seconds per stage, summed over actors: {shares}")
+    if values["rejects_by_reason"]:
+        lines.append("lost, and why:")
+    for item in values["rejects_by_reason"]:
+        lines.append(f"  {item['count']:>5}  {item['stage']}/{item['reason']}: {item['meaning']}")
+        lines += [f"         {e['clip_id']}: {e['detail'].splitlines()[0]}" for e in item["examples"]]
+    return "\n".join(lines)
+
+
+def _sum(table, column: str):
+    if table is None or not table.num_rows:
+        return 0
+    return sum(value for value in table.column(column).to_pylist() if value is not None)
+
+
+def _run(run) -> dict[str, Any]:
+    stage_s = json.loads(run.stage_s) if run.stage_s else {}
+    rate = run.num_frames / run.wall_s if run.wall_s and run.num_frames is not None else None
+    return {
+        "run_id": run.run_id,
+        "run_key": run.run_key,
+        "started_at": run.started_at.isoformat(timespec="seconds"),
+        "exit": run.exit,
+        "clips": run.num_clips,
+        "rejects": run.num_rejects,
+        "frames": run.num_frames,
+        "wall_s": run.wall_s,
+        "frames_per_s": rate,
+        "stage_s": {stage: round(seconds, 2) for stage, seconds in stage_s.items()},
+    }

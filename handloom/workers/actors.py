@@ -1,0 +1,110 @@
+"""The callables that Ray Data holds in its actor pools.
+
+A row of the input is one shard (`shard`: JSON); a row of the output is one shard's result (`result`: JSON). In split mode
+a row between the two holds the shard's frames (`frames`: pickled list of `InlineFrames`).
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from handloom.errors import ClipError
+from handloom.schemas.clip import Clip
+from handloom.video.decoder import DecodedClip, DecoderSwitched, Header
+from handloom.workers.process import ShardProcessor, WorkerSetup
+from handloom.workers.shard import Shard
+
+Batch = dict[str, NDArray[Any]]
+CHUNK_FRAMES = 16
+
+
+@dataclass(frozen=True)
+class InlineFrames:
+    """A decoded clip that travels through the object store.
+
+    frames: (T, h, w, 3) uint8, or None where they exceed `inline_frames_mb`: the model actor then decodes the clip itself.
+    error: why the clip could not be decoded, or None.
+    """
+
+    clip: Clip
+    header: Header | None
+    frames: NDArray[np.uint8] | None
+    error: ClipError | None = None
+
+    def chunks(self) -> Iterator[NDArray[np.uint8]]:
+        for at in range(0, len(self.frames), CHUNK_FRAMES):
+            yield self.frames[at : at + CHUNK_FRAMES]
+
+
+class FusedWorker:
+    """Decode and models in one actor: a shard in, its result out."""
+
+    def __init__(self, setup: WorkerSetup, ledger: ray.actor.ActorHandle) -> None:
+        self._processor = ShardProcessor(setup, ledger)
+
+    def __call__(self, batch: Batch) -> Batch:
+        shards = [Shard.from_json(text) for text in batch["shard"]]
+        results = [self._processor.process(shard.clips, self._processor.decoder.stream) for shard in shards]
+        return {"result": np.array([result.to_json() for result in results], dtype=object)}
+
+
+class DecodeWorker:
+    """Split mode, first half: a shard in, its frames out."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._max_bytes = setup.resources.inline_frames_mb << 20
+        self._decoder = setup.decoder()
+
+    def __call__(self, batch: Batch) -> Batch:
+        rows = [pickle.dumps(self._decode(Shard.from_json(text)), protocol=5) for text in batch["shard"]]
+        return {"frames": np.array(rows, dtype=object)}
+
+    def _decode(self, shard: Shard) -> list[InlineFrames]:
+        items = self._decoder.stream(shard.clips, self._max_bytes)
+        return [_collect(clip, item) for clip, item in zip(shard.clips, items, strict=True)]
+
+
+class ModelWorker:
+    """Split mode, second half: a shard's frames in, its result out."""
+
+    def __init__(self, setup: WorkerSetup, ledger: ray.actor.ActorHandle) -> None:
+        self._processor = ShardProcessor(setup, ledger)
+
+    def __call__(self, batch: Batch) -> Batch:
+        results = [self._process(pickle.loads(row)) for row in batch["frames"]]
+        return {"result": np.array([result.to_json() for result in results], dtype=object)}
+
+    def _process(self, decoded: list[InlineFrames]):
+        by_id = {frames.clip.clip_id: frames for frames in decoded}
+
+        def stream(clips: Iterable[Clip]) -> Iterator[InlineFrames | DecodedClip | ClipError]:
+            for clip in clips:
+                frames = by_id[clip.clip_id]
+                if frames.error is not None:
+                    yield frames.error
+                elif frames.frames is None:
+                    yield from self._processor.decoder.stream([clip])
+                else:
+                    yield frames
+
+        return self._processor.process([frames.clip for frames in decoded], stream)
+
+
+def _collect(clip: Clip, item: DecodedClip | ClipError) -> InlineFrames:
+    if isinstance(item, ClipError):
+        return InlineFrames(clip, None, None, item)
+    while True:
+        try:
+            chunks = list(item.chunks())
+            return InlineFrames(clip, item.header, np.concatenate(chunks) if chunks else None)
+        except DecoderSwitched:
+            continue
+        except ClipError as error:
+            return InlineFrames(clip, None, None, error)

@@ -1,0 +1,148 @@
+"""A clip's frames to its row: every stage in order, each fed chunk by chunk so that memory does not grow with the clip."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Protocol
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from handloom.draw.thumbnail import FrameKeeper
+from handloom.geometry.camera import camera_for
+from handloom.geometry.hand_quality import hand_quality
+from handloom.geometry.track_quality import PictureStats, track_quality
+from handloom.models.appearance import GistHogHsv
+from handloom.models.hands_mediapipe import MediaPipeHands
+from handloom.models.motion import encode_motion
+from handloom.models.tracks_lk import VERSION as TRACKS_VERSION
+from handloom.models.tracks_lk import LucasKanade
+from handloom.schemas.clip import Clip
+from handloom.schemas.embeddings import EMBEDDINGS
+from handloom.schemas.row import build_row
+from handloom.schemas.settings import Settings
+from handloom.video.decoder import DecoderSwitched, Header
+
+HANDS_VERSION = "tracking, whole-clip handedness 1"
+
+
+def model_versions() -> dict[str, str]:
+    """Every library and algorithm whose version can change a row: part of the run key."""
+    versions = {f"embedding_{e.name}": f"{e.model} {e.version}" for e in EMBEDDINGS.values()}
+    packages = {"mediapipe": "mediapipe", "opencv": "opencv-contrib-python", "decord": "decord", "pyav": "av"}
+    versions.update({name: version(package) for name, package in packages.items()})
+    return {**versions, "hands": HANDS_VERSION, "tracks": TRACKS_VERSION}
+
+
+class Frames(Protocol):
+    """A clip's decoded frames, from the decode child or from the object store."""
+
+    clip: Clip
+    header: Header
+
+    def chunks(self) -> Iterator[NDArray[np.uint8]]: ...
+
+
+class Extractor:
+    """Holds the models; turns one clip's frames into its row. `stage_s` sums the seconds spent per stage."""
+
+    def __init__(self, settings: Settings, run_key: str) -> None:
+        cv2.setNumThreads(1)  # an actor is scheduled on one core
+        self._settings = settings
+        self._run_key = run_key
+        self._hands = MediaPipeHands(settings.hands)
+        self._tracks = LucasKanade(settings.tracks)
+        self._appearance = GistHogHsv()
+        self._keeper = FrameKeeper(settings.frames)
+        self._pictures = PictureStats()
+        self.stage_s: dict[str, float] = defaultdict(float)
+
+    def row(self, frames: Frames) -> pa.RecordBatch:
+        """The clip's row of `clips`.
+
+        Raises:
+            ClipError: the clip cannot be decoded or processed.
+        """
+        while True:
+            try:
+                self._feed(frames)
+                break
+            except DecoderSwitched:
+                continue  # all frames come again, from the other decoder
+        return self._finish(frames.clip, frames.header)
+
+    def _feed(self, frames: Frames) -> None:
+        clip, info = frames.clip, frames.header.info
+        self._camera = camera_for(clip, info, self._settings.camera)
+        self._hands.begin(clip, info, self._camera)
+        self._tracks.begin(clip, info)
+        self._appearance.begin(clip, info)
+        self._keeper.begin(len(frames.header.frame_s))
+        self._pictures.begin()
+        at, clock = 0, Clock(self.stage_s)
+        for chunk in frames.chunks():
+            clock.lap("decode_wait")
+            frame_s = frames.header.frame_s[at : at + len(chunk)]
+            at += len(chunk)
+            self._hands.feed(chunk, frame_s)
+            clock.lap("hands")
+            self._tracks.feed(chunk, frame_s)
+            clock.lap("tracks")
+            self._appearance.feed(chunk, frame_s)
+            clock.lap("embeddings")
+            self._keeper.feed(chunk, frame_s)
+            self._pictures.feed(chunk)
+            clock.lap("pictures")
+        clock.lap("decode_wait")
+
+    def _finish(self, clip: Clip, header: Header) -> pa.RecordBatch:
+        clock = Clock(self.stage_s)
+        info = header.info
+        hands = self._hands.finish()
+        quality = hand_quality(hands, info, self._camera)
+        clock.lap("hands")
+        tracks = self._tracks.finish()
+        quality.update(track_quality(tracks))
+        clock.lap("tracks")
+        embeddings = {
+            "motion": encode_motion(hands, tracks, header.frame_s, info),
+            "appearance": self._appearance.finish(hands),
+        }
+        clock.lap("embeddings")
+        frame_jpeg, thumbnail = self._keeper.finish()
+        quality.update(self._pictures.finish())
+        clock.lap("pictures")
+        row = build_row(
+            clip,
+            info=info,
+            decoder=header.decoder,
+            frame_s=header.frame_s,
+            camera=self._camera,
+            hands=hands,
+            tracks=tracks,
+            embeddings=embeddings,
+            quality=quality,
+            frame_jpeg=frame_jpeg,
+            thumbnail=thumbnail,
+            run_key=self._run_key,
+        )
+        clock.lap("row")
+        return row
+
+
+class Clock:
+    """Adds the seconds since the last lap to a stage's sum."""
+
+    def __init__(self, sums: dict[str, float]) -> None:
+        self._sums = sums
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._sums[stage] += now - self._last
+        self._last = now

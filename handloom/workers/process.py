@@ -1,0 +1,105 @@
+"""A shard's clips to its result: what both scheduling modes share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from handloom.errors import ClipError
+from handloom.schemas.clip import Clip
+from handloom.schemas.reasons import RETRIABLE
+from handloom.schemas.reject import Reject
+from handloom.schemas.settings import Resources, Settings
+from handloom.schemas.tables import clips_schema
+from handloom.store.fragments import write_fragment
+from handloom.video.decoder import DecodeLimits, Decoder
+from handloom.video.source import VideoSource
+from handloom.workers.extract import Extractor, Frames
+from handloom.workers.ledger import MAX_DEATHS
+from handloom.workers.shard import ShardResult
+
+Stream = Callable[[Sequence[Clip]], Iterable[Frames | ClipError]]
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """Everything a worker needs to know; the same for all workers of a run."""
+
+    settings: Settings
+    resources: Resources
+    run_key: str
+    db_uri: str
+    storage_options: dict[str, str]  # Lance's, for the database
+    source_options: dict[str, Any]  # fsspec's, for s3:// videos
+    cache_dir: str
+
+    def decoder(self) -> Decoder:
+        r = self.resources
+        source = VideoSource(self.cache_dir, r.fetch_cache_mb, r.fetch_attempts, self.source_options)
+        limits = DecodeLimits(r.decode_timeout_s, r.decode_memory_mb, r.decode_ahead_mb)
+        return Decoder(self.settings.video.sample_hz, self.settings.video.short_side_px, limits, source)
+
+
+class ShardProcessor:
+    """Models, retries, the fragment, and the word with the ledger."""
+
+    def __init__(self, setup: WorkerSetup, ledger: ray.actor.ActorHandle) -> None:
+        self._setup = setup
+        self._ledger = ledger
+        self._extractor = Extractor(setup.settings, setup.run_key)
+        self._schema = clips_schema(setup.settings.num_tracks())
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        return self._setup.decoder()
+
+    def process(self, clips: Sequence[Clip], stream: Stream) -> ShardResult:
+        """Every clip of the shard as a row of one fragment or as a reject.
+
+        A clip on which workers have died `MAX_DEATHS` times is rejected unseen; one whose failure may lie outside it is
+        tried a second time at the end.
+        """
+        self._extractor.stage_s.clear()
+        deaths = ray.get(self._ledger.deaths.remote([clip.clip_id for clip in clips]))
+        killers = [clip for clip in clips if deaths[clip.clip_id] >= MAX_DEATHS]
+        rows, errors = self._rows([clip for clip in clips if deaths[clip.clip_id] < MAX_DEATHS], stream)
+        rejects = [Reject.from_error(_worker_died(clip), MAX_DEATHS) for clip in killers]
+        rejects += [Reject.from_error(error) for _, error in errors if error.reason not in RETRIABLE]
+        again = [clip for clip, error in errors if error.reason in RETRIABLE]
+        if again:
+            late_rows, late_errors = self._rows(again, self.decoder.stream)
+            rows += late_rows
+            rejects += [Reject.from_error(error, attempts=2) for _, error in late_errors]
+        for reject in rejects:
+            self._ledger.end.remote(reject.clip_id, os.getpid(), False, 0)
+        record = write_fragment(self._setup.db_uri, rows, self._schema, self._setup.storage_options) if rows else None
+        num_frames = sum(row.column("num_frames")[0].as_py() for row in rows)
+        return ShardResult(record, tuple(rejects), num_frames, dict(self._extractor.stage_s))
+
+    def _rows(self, clips: Sequence[Clip], stream: Stream) -> tuple[list[pa.RecordBatch], list[tuple[Clip, ClipError]]]:
+        rows, errors = [], []
+        for clip, item in zip(clips, stream(clips), strict=True):
+            # Waited for: what the ledger has not heard, a death in the next instant would not be counted against.
+            ray.get(self._ledger.begin.remote(clip.clip_id, os.getpid()))
+            try:
+                if isinstance(item, ClipError):
+                    raise item
+                row = self._extractor.row(item)
+            except ClipError as error:
+                errors.append((clip, error))
+                continue
+            rows.append(row)
+            self._ledger.end.remote(clip.clip_id, os.getpid(), True, row.column("num_frames")[0].as_py())
+        return rows, errors
+
+
+def _worker_died(clip: Clip) -> ClipError:
+    problem = f"the worker process died {MAX_DEATHS} times while it was working on the clip"
+    hint = "look for out-of-memory kills on the node; run with --retry-rejects once the cause is gone"
+    return ClipError(clip.clip_id, "worker", "worker_died", problem, hint)

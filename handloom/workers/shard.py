@@ -1,0 +1,74 @@
+"""Shards of clips, and what a worker says of one: small values that travel through Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+
+from handloom.schemas.clip import Clip
+from handloom.schemas.reject import Reject
+from handloom.store.fragments import FragmentRecord
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Clips that one task processes in order: the unit of work and of loss."""
+
+    clips: tuple[Clip, ...]
+
+    def to_json(self) -> str:
+        return json.dumps([asdict(clip) for clip in self.clips])
+
+    @staticmethod
+    def from_json(text: str) -> Shard:
+        return Shard(tuple(Clip(**values) for values in json.loads(text)))
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What became of a shard: rows in uncommitted fragments, and rejects. Every clip is in exactly one of them."""
+
+    record: FragmentRecord | None
+    rejects: tuple[Reject, ...]
+    num_frames: int
+    stage_s: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> ShardResult:
+        values = json.loads(text)
+        record = values["record"]
+        if record is not None:
+            record = FragmentRecord(tuple(record["fragments"]), tuple(record["clip_ids"]))
+        rejects = tuple(Reject(**reject) for reject in values["rejects"])
+        return ShardResult(record, rejects, values["num_frames"], values["stage_s"])
+
+
+def plan_shards(clips: Iterable[Clip], shard_clips: int, shard_s: float, num_workers: int) -> Iterator[Shard]:
+    """Cut the clips into shards: videos kept together, each video's clips in order of time.
+
+    A shard is closed at `shard_clips` clips or `shard_s` seconds. Where that would leave workers without work, shards
+    are smaller. The order of shards follows the clip list.
+    """
+    ordered = _by_video(clips)
+    shard_clips = max(1, min(shard_clips, len(ordered) // (2 * num_workers)))
+    shard: list[Clip] = []
+    seconds = 0.0
+    for clip in ordered:
+        shard.append(clip)
+        seconds += max(0.0, (clip.end_s or clip.start_s) - clip.start_s)
+        if len(shard) >= shard_clips or seconds >= shard_s:
+            yield Shard(tuple(shard))
+            shard, seconds = [], 0.0
+    if shard:
+        yield Shard(tuple(shard))
+
+
+def _by_video(clips: Iterable[Clip]) -> list[Clip]:
+    videos: dict[str, list[Clip]] = {}
+    for clip in clips:
+        videos.setdefault(clip.video_uri, []).append(clip)
+    return [clip for video in videos.values() for clip in sorted(video, key=lambda c: (c.start_s, c.clip_id))]
