@@ -104,7 +104,7 @@ def test_camera_motion_hardly_matters() -> None:
     still = np.stack([encode(clip(seed)) for seed in names])
     moved = np.stack([encode(clip(seed, pan=0.06)) for seed in names])
     alike = moved @ still.T
-    assert np.diag(alike).min() > 0.9
+    assert np.diag(alike).min() > 0.97  # 0.84 to 0.89 without compensation
     assert (alike.argmax(1) == np.arange(6)).all()
 
 
