@@ -17,7 +17,7 @@ from handloom.synth.hand import FOREARM, SLEEVE, TIP
 Array = NDArray[np.float32]
 
 _SHARPNESS = 520.0  # 1 / metres: capsules melt into each other over about 2 mm
-_MARGIN_M = 0.013  # beyond this a capsule adds less than exp(-6)
+_MARGIN_M = 0.009  # beyond this a capsule adds less than exp(-4.7)
 _CELL = 4  # side of a coarse cell, pixels
 _ZERO, _ONE, _TINY = np.float32(0), np.float32(1), np.float32(1e-12)
 _BULGE_M = np.float32(0.004)  # the smooth union stands out of the plain one by up to this
@@ -353,8 +353,7 @@ def _openness(capsules: list[_Capsule], t: Array, normal: Array) -> Array:
     height = np.float32(0.009)
     toward = -(normal[0] * capsules[0].full_x + normal[1] * capsules[0].full_y + normal[2])
     lifted = t - height * np.minimum(np.float32(1) / np.maximum(toward, np.float32(0.5)), 2)
-    total = np.full(t.shape, 1e-30, np.float32)
+    distance = np.full(t.shape, height, np.float32)
     for c in capsules:
-        total[c.at] += _falloff(c.distance(lifted[c.at])[0], _SHARPNESS / 2)
-    distance = np.log(total) * np.float32(-2.0 / _SHARPNESS)
+        np.minimum(distance[c.at], c.distance(lifted[c.at])[0], out=distance[c.at])
     return np.clip(0.35 + 0.65 * (distance + 0.002) / height, 0.25, 1.0)
