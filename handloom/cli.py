@@ -59,6 +59,8 @@ class Window(StrEnum):
 
 def main() -> None:
     """Entry point: errors of ours become one message and an exit code; bugs keep their trace."""
+    os.environ.setdefault("LANCE_LOG", "error")  # Lance's own progress would mix with ours
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         app()
     except HandloomError as error:

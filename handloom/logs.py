@@ -14,3 +14,4 @@ def setup(verbose: bool = False) -> None:
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.getLogger("pylance").setLevel(logging.WARNING)

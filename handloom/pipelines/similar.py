@@ -67,7 +67,8 @@ def extract(db: Database, video: str, start_s: float, end_s: float | None, sourc
     source = VideoSource(str(Path(tempfile.gettempdir()) / "handloom-videos"), storage_options=source_options)
     decoder = Decoder(settings.video.sample_hz, settings.video.short_side_px, DecodeLimits(), source)
     try:
-        (item,) = decoder.stream([query])
+        items = decoder.stream([query])  # held: its end is the end of the decoding
+        item = next(items)
         if isinstance(item, HandloomError):
             raise item
         return Extractor(settings, "query").row(item)
@@ -86,7 +87,7 @@ def _vectors(row: dict[str, Any], by: str, mirror: bool, what: str) -> list[NDAr
         vectors.append(_mirrored_motion(row))
     vectors = [vector for vector in vectors if vector is not None]
     if not vectors:
-        raise ConfigError(f"{what} has no {by} embedding: nothing moves in it, or it is one frame", "try --by appearance")
+        raise ConfigError(f"{what} has no {by} embedding: no hand and no track is seen in two frames in a row", "try --by appearance")
     return vectors
 
 

@@ -58,7 +58,7 @@ def build_row(
     camera: Camera,
     hands: Hands,
     tracks: Tracks,
-    embeddings: dict[str, NDArray[np.float32]],
+    embeddings: dict[str, NDArray[np.float32] | None],
     quality: dict[str, float | None],
     frame_jpeg: list[bytes] | None,
     thumbnail: bytes,

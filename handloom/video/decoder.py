@@ -56,7 +56,10 @@ class DecodedClip:
         Raises:
             DecoderSwitched: forget this clip's frames and iterate again.
             ClipError: the clip cannot be decoded.
+            RuntimeError: its frames were already read or skipped.
         """
+        if self.finished:
+            raise RuntimeError(f"the frames of {self.clip.clip_id} have already been read")
         for event in self._events:
             if event[0] == "chunk":
                 yield event[1]
@@ -230,7 +233,7 @@ class _Child:
                 else:
                     put(message)
                     return
-        except (EOFError, ConnectionResetError, BrokenPipeError) as error:
+        except (EOFError, OSError) as error:  # OSError: also an end in the middle of a message
             raise _ChildDied(self._process.wait()) from error
 
     def kill(self) -> None:
