@@ -7,7 +7,7 @@ import signal
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +74,7 @@ def run(
     limit: int | None = None,
     source_options: dict[str, Any] | None = None,
     quiet: bool = False,
+    watch: Callable[[ray.actor.ActorHandle], None] | None = None,
 ) -> RunSummary:
     """Process every clip that has neither a row nor a reject, and commit as they are finished.
 
@@ -82,6 +83,7 @@ def run(
         retry_rejects: reasons of rejects to try again; `("all",)` for every reason.
         limit: process at most this many clips.
         source_options: fsspec's options for s3:// videos.
+        watch: called with the run's ledger once it is there, and again when all clips are finished (benchmarks, tests).
 
     Raises:
         ConfigError: other settings than the database's; no such cluster.
@@ -107,7 +109,7 @@ def run(
         committer = Committer(db, run_key, clips_schema(settings.num_tracks()))
         clips = pending_clips(db, retry_reasons=reasons)[:limit]
         if clips:
-            exit = _process(db, clips, config, run_key, committer, tally, ray_address, source_options, quiet)
+            exit = _process(db, clips, config, run_key, committer, tally, ray_address, source_options, quiet, watch)
             compact(db)
         else:
             exit = "done"
@@ -121,7 +123,7 @@ def run(
     return RunSummary(record.run_id, run_key, exit, *counts, db.version)
 
 
-def _process(db, clips, config: RunConfig, run_key, committer, tally, ray_address, source_options, quiet) -> str:
+def _process(db, clips, config: RunConfig, run_key, committer, tally, ray_address, source_options, quiet, watch) -> str:
     """The Ray part: `done`, or `interrupted` after Ctrl-C or SIGTERM, everything finished until then committed."""
     settings, resources = config.settings(), config.resources
     with _interrupts(), joined(ray_address):
@@ -135,6 +137,8 @@ def _process(db, clips, config: RunConfig, run_key, committer, tally, ray_addres
             settings, resources, run_key, db.uri, db.storage_options, source_options or {}, cache_dir
         )
         ledger = start_ledger()
+        watch = watch or (lambda _: None)
+        watch(ledger)
         pending = _Pending(committer, config, tally)
         with ProgressLine(len(clips), lambda: ray.get(ledger.progress.remote(), timeout=5), quiet=quiet):
             try:
@@ -149,6 +153,7 @@ def _process(db, clips, config: RunConfig, run_key, committer, tally, ray_addres
             except HandloomError:
                 raise
         pending.flush()
+        watch(ledger)
         return "done"
 
 
