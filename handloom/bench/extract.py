@@ -10,6 +10,7 @@ import os
 import shutil
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -83,24 +84,35 @@ def _end_to_end(clips: list[Clip], path: Path) -> tuple[Spent, list[Finished]]:
     """One `run` into a new database: from the first clip's beginning to the last commit, and every clip's times."""
     db = Database.open(path, create=True)
     add_clips(db, clips)
-    seen: dict[str, Any] = {}
-
-    def watch(ledger: ray.actor.ActorHandle) -> None:
-        if "ledger" not in seen:
-            seen["ledger"], seen["cpu"] = ledger, None
-            return
-        seen["ended"], seen["cpu_end"] = time.time(), busy_s()
-        seen["finished"] = list(ray.get(ledger.finished.remote()).values())
-
-    idle = busy_s()
-    summary = run(db, RunConfig(), quiet=True, watch=watch)
-    total_cpu_s = busy_s() - idle
+    meter = _Meter()
+    summary = run(db, RunConfig(), quiet=True, watch=meter)
     shutil.rmtree(path)
     if summary.num_rejects:
         raise ConfigError(f"{summary.num_rejects} clips of the benchmark were rejected: {summary.reasons}")
-    began = min(clip.began for clip in seen["finished"])
-    spent = Spent(summary.num_frames, seen["ended"] - began, total_cpu_s)
-    return spent, seen["finished"]
+    return Spent(summary.num_frames, meter.wall_s, meter.cpu_s), meter.finished
+
+
+class _Meter:
+    """Watches a run: the time and the CPU time from its first clip's beginning to its last commit."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._cpu_at_start = 0.0
+
+    def __call__(self, ledger: ray.actor.ActorHandle) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._wait_for_first_clip, args=(ledger,), daemon=True)
+            self._thread.start()
+            return
+        self._thread.join()
+        self.cpu_s = busy_s() - self._cpu_at_start
+        self.finished = list(ray.get(ledger.finished.remote()).values())
+        self.wall_s = time.time() - min(clip.began for clip in self.finished)
+
+    def _wait_for_first_clip(self, ledger: ray.actor.ActorHandle) -> None:
+        while not ray.get(ledger.progress.remote()).working:
+            time.sleep(0.02)
+        self._cpu_at_start = busy_s()
 
 
 def _goals(results: dict[str, Any], rounds: list[dict[str, Any]], twice: Spent) -> list[dict[str, Any]]:

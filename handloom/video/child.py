@@ -55,7 +55,6 @@ class Server:
         self._path: str | None = None
         self._index: PacketIndex | None = None
         self._readers: dict[str, Reader] = {}
-        self._decord_failed: set[str] = set()
 
     def serve(self) -> None:
         while True:
@@ -101,8 +100,6 @@ class Server:
     def _send_frames(self, request: Request, index: PacketIndex, indices, size: tuple[int, int]) -> None:
         """decord if it suits the file, else, or from the start again once decord has failed, PyAV."""
         names = ["decord", "pyav"] if suits_decord(index) and not request.avoid_decord else ["pyav"]
-        if "decord" in names and request.path in self._decord_failed:
-            names = ["pyav"]
         sent = 0
         for name in names:
             sent = 0
@@ -116,9 +113,8 @@ class Server:
                     self._pipe.send_bytes(memoryview(np.ascontiguousarray(frames)).cast("B"))
                     sent += len(frames)
             except DecodeFailedError as error:
+                # The next clip of the video tries decord afresh: its row must not depend on the clips before it.
                 self._readers.pop(name, None)
-                if name == "decord":
-                    self._decord_failed.add(request.path)
                 failure = error
                 continue
             break

@@ -29,6 +29,7 @@ from handloom.schemas.settings import Settings
 from handloom.video.decoder import DecoderSwitched, Header
 
 HANDS_VERSION = "tracking, whole-clip handedness 1"
+ROW_VERSION = "1"  # sampling grid, stored pictures and quality numbers
 
 
 def model_versions() -> dict[str, str]:
@@ -36,7 +37,7 @@ def model_versions() -> dict[str, str]:
     versions = {f"embedding_{e.name}": f"{e.model} {e.version}" for e in EMBEDDINGS.values()}
     packages = {"mediapipe": "mediapipe", "opencv": "opencv-contrib-python", "decord": "decord", "pyav": "av"}
     versions.update({name: version(package) for name, package in packages.items()})
-    return {**versions, "hands": HANDS_VERSION, "tracks": TRACKS_VERSION}
+    return {**versions, "hands": HANDS_VERSION, "tracks": TRACKS_VERSION, "row": ROW_VERSION}
 
 
 class Frames(Protocol):
