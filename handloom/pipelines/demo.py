@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 from handloom.errors import ConfigError
@@ -16,7 +19,7 @@ from handloom.schemas.settings import RunConfig
 from handloom.store.clip_list import add_clips, read_clips
 from handloom.store.database import Database
 from handloom.store.index import build_indexes
-from handloom.synth import demo_specs, write_clip
+from handloom.synth import SceneSpec, demo_specs, write_clip
 
 DATASET = "demo"
 SEED = 0
@@ -36,10 +39,7 @@ def demo(out: Path, num_clips: int, say: Callable[[str], None]) -> str:
     except OSError as error:
         raise ConfigError(f"--out {out} cannot be made: {error.strerror}", "name a folder that can be written") from error
     specs = {f"scene_{i:02d}_{spec.verb}": spec for i, spec in enumerate(demo_specs(num_clips, SEED))}
-    for i, (name, spec) in enumerate(specs.items(), 1):
-        if not (videos / f"{name}.truth.npz").exists():
-            say(f"rendering {i}/{num_clips}: {spec.narration}")
-            write_clip(spec, videos / f"{name}.mp4")
+    _render({videos / f"{name}.mp4": spec for name, spec in specs.items()}, say)
     db = Database.open(db_path, create=True)
     say("ingest: the folder into the clip list, with the narrations of the rendered scenes")
     ingest.folder(db, str(videos), dataset=DATASET, view="ego", licence="CC0-1.0")
@@ -65,6 +65,16 @@ def demo(out: Path, num_clips: int, say: Callable[[str], None]) -> str:
     lines += [f"  handloom search --db {db_path} --text {word}"]
     lines += [f"{summary.num_clips} clips processed in {summary.wall_s:.1f} s in this call"]
     return "\n".join(lines)
+
+
+def _render(specs: dict[Path, SceneSpec], say: Callable[[str], None]) -> None:
+    """Every scene that is not there yet, on all cores. The truth is written last: a clip without it was cut off."""
+    missing = {path: spec for path, spec in specs.items() if not path.with_suffix(".truth.npz").exists()}
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        jobs = {pool.submit(write_clip, spec, path): spec for path, spec in missing.items()}
+        for number, job in enumerate(as_completed(jobs), 1):
+            job.result()
+            say(f"rendered {number}/{len(jobs)}: {jobs[job].narration}")
 
 
 def _narrated(clip, specs):
