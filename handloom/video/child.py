@@ -28,7 +28,7 @@ from handloom.video.grid import MIN_SIDE_PX, clip_range, sample_frames, working_
 from handloom.video.packets import NotAVideoError, PacketIndex, read_packet_index
 from handloom.video.readers import AvReader, DecodeFailedError, DecordReader, Reader, suits_decord
 
-DAMAGED_HINT = "if the file was cut short or damaged on the way, fetch it again; shorter clips lose less of a damaged video"
+DAMAGED_HINT = "if the file was damaged on the way, fetch it again; shorter clips lose less of a damaged video"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Server:
                 self._close()
             except BrokenPipeError:
                 return
-            except BaseException:  # a bug: the parent raises it, the run stops
+            except BaseException:  # noqa: BLE001 - a bug: the parent raises it, the run stops
                 self._pipe.send(("bug", traceback.format_exc()))
                 return
 
@@ -91,7 +91,8 @@ class Server:
             )
         start_s, end_s = clip_range(clip, info)
         if index.cut_at_s is not None and end_s > index.cut_at_s:
-            problem = f"the file is cut short at {index.cut_at_s:.3f} s of {info.end_s:.3f} s, the clip ends at {end_s:.3f} s"
+            cut = f"{index.cut_at_s:.3f} s of {info.end_s:.3f} s"
+            problem = f"the file is cut short at {cut}, the clip ends at {end_s:.3f} s"
             raise ClipError(clip.clip_id, "decode", "damaged", problem, DAMAGED_HINT)
         indices = sample_frames(index.times_s, start_s, end_s, request.sample_hz)
         size = working_size(info.width, info.height, request.short_side_px)

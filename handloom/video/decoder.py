@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import queue
 import socket
+import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -22,8 +23,11 @@ from handloom.schemas.values import VideoInfo
 from handloom.video.child import Request
 from handloom.video.source import VideoSource
 
+# OpenBLAS takes 40 MB of data per core when numpy is imported: beyond the memory limit on a machine of 40 cores.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
-class DecoderSwitched(Exception):  # noqa: N818 - a signal to begin the clip again, not an error
+
+class DecoderSwitched(Exception):
     """decord failed in the middle of a clip; its frames come again from the first one, from PyAV."""
 
 
@@ -123,8 +127,9 @@ class Decoder:
             buffer.stop()
             if pump.is_alive() and self._child is not None:
                 pump.join(0.2)
-                if pump.is_alive():  # in the middle of a clip that nobody wants any more
-                    self._child.kill()
+                child = self._child
+                if pump.is_alive() and child is not None:  # in the middle of a clip that nobody wants any more
+                    child.end()
             pump.join()
 
     def probe(self, clip: Clip) -> VideoInfo:
@@ -153,18 +158,20 @@ class Decoder:
                 except ClipError as error:
                     buffer.put(("error", error))
                     continue
-                self._ask(self._request(clip, path, max_bytes=max_bytes), buffer.put)
+                self._ask(self._request(clip, path, max_bytes=max_bytes), buffer.put, buffer.is_stopped)
         except _Stopped:
             self.close()  # it stands in the middle of an answer
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             buffer.fail(error)
 
     def _request(self, clip: Clip, path: str, **kind: Any) -> Request:
         return Request(clip, path, self._sample_hz, self._short_side_px, **kind)
 
-    def _ask(self, request: Request, put) -> None:
+    def _ask(self, request: Request, put, is_stopped: Callable[[], bool] = lambda: False) -> None:
         """Put the child's answer; where the child dies, ask a new one, which then avoids decord."""
         for attempt in (request, replace(request, avoid_decord=True)):
+            if self._child is not None and self._child.has_ended():  # while idle: not this clip's doing
+                self.close()
             if self._child is None:
                 self._child = _Child(self._limits)
             try:
@@ -172,6 +179,8 @@ class Decoder:
                 return
             except _ChildDied as death:
                 self.close()
+                if is_stopped():
+                    raise _Stopped from death
                 died = death
             except _ChildHangs:
                 self.close()
@@ -184,15 +193,15 @@ class Decoder:
         put(("error", ClipError(request.clip.clip_id, "decode", "decoder_died", problem, hint)))
 
 
-class _Stopped(Exception):  # noqa: N818
+class _Stopped(Exception):
     """The reader of the buffer has gone."""
 
 
-class _ChildDied(Exception):  # noqa: N818
+class _ChildDied(Exception):
     pass
 
 
-class _ChildHangs(Exception):  # noqa: N818
+class _ChildHangs(Exception):
     pass
 
 
@@ -201,6 +210,10 @@ class _Child:
 
     def __init__(self, limits: DecodeLimits) -> None:
         ours, theirs = socket.socketpair()
+        # Times out each read and write, so that a child that hangs in the middle of a message is found out as well.
+        wait = struct.pack("@ll", int(limits.timeout_s), max(int(limits.timeout_s % 1 * 1e6), 1))
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            ours.setsockopt(socket.SOL_SOCKET, option, wait)
         with theirs:
             command = [sys.executable, "-m", "handloom.video.child", str(theirs.fileno()), str(limits.memory_mb)]
             self._process = subprocess.Popen(
@@ -210,17 +223,14 @@ class _Child:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
             )
         self._pipe = Connection(ours.detach())
-        self._timeout_s = limits.timeout_s
 
     def ask(self, request: Request, put) -> None:
         try:
             self._pipe.send(request)
             while True:
-                if not self._pipe.poll(self._timeout_s):
-                    raise _ChildHangs
                 message = self._pipe.recv()
                 if message[0] == "chunk":
                     frames = np.empty(message[1], np.uint8)
@@ -233,11 +243,20 @@ class _Child:
                 else:
                     put(message)
                     return
+        except BlockingIOError as error:
+            raise _ChildHangs from error
         except (EOFError, OSError) as error:  # OSError: also an end in the middle of a message
             raise _ChildDied(self._process.wait()) from error
 
-    def kill(self) -> None:
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def end(self) -> None:
+        """From any thread: whoever is in `ask` gets _ChildDied."""
         self._process.kill()
+
+    def kill(self) -> None:
+        self.end()
         self._process.wait()
         self._pipe.close()
 
@@ -278,3 +297,6 @@ class _Buffer:
         with self._room:
             self._stopped = True
             self._room.notify()
+
+    def is_stopped(self) -> bool:
+        return self._stopped

@@ -12,12 +12,12 @@ from handloom.schemas.clip import Clip
 from handloom.schemas.values import VideoInfo
 
 EDGE_S = 0.0005  # clip times are often rounded to milliseconds
-OVERHANG_S = 0.5  # annotations may end this much after the last frame (EPIC's times come from another frame rate)
+OVERHANG_S = 0.5  # annotations may stand out this much at either end (EPIC's times come from another frame rate)
 MIN_SIDE_PX = 16
 
 
 def clip_range(clip: Clip, info: VideoInfo) -> tuple[float, float]:
-    """The clip's `[start_s, end_s)` checked against its video; an unknown end means the video's end.
+    """The part of the clip's `[start_s, end_s)` that its video holds; an unknown end means the video's end.
 
     Raises:
         ClipError: `bad_range` for no range at all, `outside_video` where the video does not hold it.
@@ -26,7 +26,8 @@ def clip_range(clip: Clip, info: VideoInfo) -> tuple[float, float]:
     end_s = info.end_s if clip.end_s is None else clip.end_s
     start_s = max(clip.start_s, info.start_s) if clip.end_s is None else clip.start_s
     where = f"its video runs from {info.start_s:.3f} s to {info.end_s:.3f} s"
-    if start_s >= info.end_s - EDGE_S or end_s > info.end_s + OVERHANG_S or end_s <= info.start_s + EDGE_S:
+    inside = start_s < info.end_s - EDGE_S and end_s > info.start_s + EDGE_S
+    if not inside or start_s < info.start_s - OVERHANG_S or end_s > info.end_s + OVERHANG_S:
         raise ClipError(
             clip.clip_id,
             "decode",
@@ -34,11 +35,12 @@ def clip_range(clip: Clip, info: VideoInfo) -> tuple[float, float]:
             f"the clip runs from {start_s:.3f} s to {end_s:.3f} s, but {where}",
             "check that the annotation belongs to this file, and that its times are seconds of the container's clock",
         )
-    return start_s, end_s
+    # The grid begins and ends with the video: beyond it, the nearest frame would break the rhythm.
+    return max(start_s, info.start_s), min(end_s, info.end_s)
 
 
 def check_range(clip: Clip) -> None:
-    """Raise ClipError `bad_range` unless 0 <= start < end, both finite (a None end is fine)."""
+    """Raise ClipError `bad_range` unless start < end, both finite; a None end is fine, and so are times below zero."""
     end_s = math.inf if clip.end_s is None else clip.end_s
     finite = math.isfinite(clip.start_s) and (clip.end_s is None or math.isfinite(end_s))
     if not finite or end_s <= clip.start_s:
@@ -51,7 +53,9 @@ def check_range(clip: Clip) -> None:
         )
 
 
-def sample_frames(frame_times_s: NDArray[np.float64], start_s: float, end_s: float, sample_hz: float) -> NDArray[np.intp]:
+def sample_frames(
+    frame_times_s: NDArray[np.float64], start_s: float, end_s: float, sample_hz: float
+) -> NDArray[np.intp]:
     """Indices of the frames nearest to the grid `start_s + k / sample_hz`, each frame at most once.
 
     Only frames with `start_s <= t < end_s` are taken; a range between two frames takes the frame shown at its start.

@@ -29,8 +29,9 @@ class PacketIndex:
     key_pts: pts of the key frames, ascending. num_packets: all packets, with those an edit list hides.
     cut_at_s: where the file ends although its header announces more; None for a whole file. `info.end_s` is then the
     announced end, so that what is missing shows.
-    trust_dts: the container stores no presentation times (AVI): those that libav guesses form the right set, but come out
-    of the decoder attached to the wrong frames; the frames' decoding times are in order.
+    open_gop: some frame is stored after a key frame but shown before it, so that who starts at the key frame lacks it.
+    trust_dts: the container stores no presentation times (AVI): those that libav guesses form the right set, but come
+    out of the decoder attached to the wrong frames; the frames' decoding times are in order.
     """
 
     info: VideoInfo
@@ -41,6 +42,7 @@ class PacketIndex:
     time_base: float
     cut_at_s: float | None = None
     trust_dts: bool = False
+    open_gop: bool = False
 
     @property
     def hidden_packets(self) -> int:
@@ -79,6 +81,7 @@ def read_packet_index(path: str) -> PacketIndex:
     with open_container(path) as container:
         stream = video_streams(container)[0]
         pts, key, shown, last_duration = _read_packets(container, stream)
+        open_gop = _has_leading_frames(pts, key)
         if not len(pts):
             raise NotAVideoError("video_unreadable", "the video stream holds no frames")
         order = np.argsort(pts, kind="stable")
@@ -88,14 +91,14 @@ def read_packet_index(path: str) -> PacketIndex:
         if not len(shown_pts):
             raise NotAVideoError("video_unreadable", "an edit list hides every frame of the video stream")
         time_base = float(stream.time_base)
-        times_s = shown_pts * time_base
+        times_s = shown_pts * stream.time_base.numerator / stream.time_base.denominator
         info = _describe(stream, times_s, last_duration * time_base, _rotation(container, stream))
         declared_end_s = _declared_end_s(stream, num_packets, info)
         trust_dts = container.format.name == "avi"
     cut_at_s = None
     if declared_end_s is not None:
         cut_at_s, info = info.end_s, replace(info, end_s=declared_end_s)
-    return PacketIndex(info, shown_pts, times_s, pts[key], num_packets, time_base, cut_at_s, trust_dts)
+    return PacketIndex(info, shown_pts, times_s, pts[key], num_packets, time_base, cut_at_s, trust_dts, open_gop)
 
 
 def _read_packets(container, stream):
@@ -117,6 +120,15 @@ def _read_packets(container, stream):
         # A file cut short: what was read stands; clips beyond it are rejected by their missing frames.
         pass
     return np.array(pts, np.int64), np.array(key, bool), np.array(shown, bool), last_duration
+
+
+def _has_leading_frames(pts: NDArray[np.int64], key: NDArray[np.bool_]) -> bool:
+    """Whether a packet follows a key frame in the file and precedes it in time; arguments in file order."""
+    if not key.any():
+        return False
+    from_first_key = slice(int(np.argmax(key)), None)
+    pts, key = pts[from_first_key], key[from_first_key]
+    return bool((pts < pts[key][np.cumsum(key) - 1]).any())
 
 
 def _describe(stream, times_s, last_duration_s: float, rotation: int) -> VideoInfo:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
 
 PAUSE_S = 1.0
+IN_USE_S = 120.0  # a video given out this lately is not evicted: some decoder may be about to open it
 
 
 def is_remote(uri: str) -> bool:
@@ -60,13 +62,18 @@ class VideoSource:
     def _fetched(self, clip: Clip) -> str:
         name = hashlib.sha256(clip.video_uri.encode()).hexdigest()[:32] + Path(clip.video_uri).suffix[:8]
         target = self._cache_dir / name
-        self._cache_dir.mkdir(parents=True, exist_ok=True)
-        with open(self._cache_dir / f"{name}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # actors of one node fetch a video once
-            if not target.exists():
-                self._fetch(clip, target)
-                self._evict(keep=target)
-            os.utime(target)
+        try:
+            self._cache_dir.mkdir(parents=True, exist_ok=True)
+            with open(self._cache_dir / f"{name}.lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # actors of one node fetch a video once
+                if not target.exists():
+                    self._fetch(clip, target)
+                    self._evict(keep=target)
+                os.utime(target)
+        except OSError as error:
+            problem = f"the video cache {self._cache_dir} cannot be used: {error}"
+            hint = "make it writable and free some disk space, then run with --retry-rejects"
+            raise ClipError(clip.clip_id, "fetch", "fetch_failed", problem, hint) from error
         return str(target)
 
     def _fetch(self, clip: Clip, target: Path) -> None:
@@ -74,7 +81,7 @@ class VideoSource:
 
         part = target.with_suffix(".part")
         options = self._storage_options if clip.video_uri.startswith("s3://") else {}
-        for attempt in range(1, self._attempts + 1):
+        for attempts in range(1, self._attempts + 1):
             try:
                 with fsspec.open(clip.video_uri, "rb", **options) as remote, open(part, "wb") as local:
                     shutil.copyfileobj(remote, local, 8 << 20)
@@ -86,24 +93,35 @@ class VideoSource:
                 hint = "check the credentials of this node, then run with --retry-rejects"
                 problem = f"access to {clip.video_uri} was refused: {error}"
                 raise ClipError(clip.clip_id, "fetch", "video_unreadable", problem, hint) from error
-            except (OSError, ValueError, ImportError, _network_errors()) as error:
+            except (ValueError, ImportError) as error:  # no such scheme, or its package is not installed
                 failure = error
-                time.sleep(PAUSE_S * attempt if attempt < self._attempts else 0)
+                break
+            except (OSError, *_network_errors()) as error:
+                failure = error
+                time.sleep(PAUSE_S * attempts if attempts < self._attempts else 0)
         part.unlink(missing_ok=True)
-        problem = f"{clip.video_uri} could not be fetched in {self._attempts} attempts: {failure}"
+        what = f"{type(failure).__name__}: {failure}"
+        problem = f"{clip.video_uri} could not be fetched, attempts made: {attempts}; {what}"
         hint = "check network, credentials and disk space of the node, then run with --retry-rejects"
         raise ClipError(clip.clip_id, "fetch", "fetch_failed", problem, hint) from failure
 
     def _evict(self, keep: Path) -> None:
         """Remove the longest unused videos beyond the limit. An open file stays readable for whoever has it open."""
-        files = [f for f in self._cache_dir.iterdir() if f.suffix not in (".lock", ".part") and f != keep]
-        used = sorted((f.stat().st_mtime, f.stat().st_size, f) for f in files)
+        used = sorted(_uses(f for f in self._cache_dir.iterdir() if f.suffix not in (".lock", ".part") and f != keep))
         total = sum(size for _, size, _ in used) + keep.stat().st_size
-        for _, size, path in used:
-            if total <= self._cache_bytes:
+        for used_at, size, path in used:
+            if total <= self._cache_bytes or used_at > time.time() - IN_USE_S:
                 return
             path.unlink(missing_ok=True)
             total -= size
+
+
+def _uses(files: Iterable[Path]) -> Iterator[tuple[float, int, Path]]:
+    """(time of last use, bytes, path); without files that another actor removes meanwhile."""
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            stat = file.stat()
+            yield stat.st_mtime, stat.st_size, file
 
 
 def _missing(clip: Clip) -> ClipError:
@@ -115,14 +133,16 @@ def _network_errors() -> tuple[type[Exception], ...]:
     """Errors of the fsspec backends that are no OSError; backends that are not installed raise none."""
     import sys
 
-    known = [("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError")]
-    return tuple(getattr(sys.modules[module], name) for module, name in known if module in sys.modules) or (OSError,)
+    botocore = "botocore.exceptions"
+    known = [("aiohttp", "ClientError"), (botocore, "BotoCoreError"), (botocore, "ClientError")]
+    return tuple(getattr(sys.modules[module], name) for module, name in known if module in sys.modules)
 
 
 def source_options_from(env: Mapping[str, str]) -> dict[str, Any]:
     """s3fs's options from the usual AWS variables. Called once, by the CLI; workers on other nodes get the result."""
     options: dict[str, Any] = {}
-    for option, name in (("key", "AWS_ACCESS_KEY_ID"), ("secret", "AWS_SECRET_ACCESS_KEY"), ("token", "AWS_SESSION_TOKEN")):
+    names = {"key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY", "token": "AWS_SESSION_TOKEN"}
+    for option, name in names.items():
         if env.get(name):
             options[option] = env[name]
     endpoint = env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL")

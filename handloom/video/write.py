@@ -94,7 +94,9 @@ def _encode(
     path: str, frames: Iterator[NDArray[np.uint8]], ticks: list[int], shape: tuple[int, ...], encoding: Encoding
 ) -> None:
     # A plain edit list keeps a non-zero start; without it the muxer would move the first frame to zero.
-    with av.open(path, "w", format="mp4", options={"video_track_timescale": str(_CLOCK_HZ)}) as container:
+    # That list counts in the movie's clock, by default milliseconds.
+    clocks = {"video_track_timescale": str(_CLOCK_HZ), "movie_timescale": str(_CLOCK_HZ)}
+    with av.open(path, "w", format="mp4", options=clocks) as container:
         stream = container.add_stream("libx264", rate=_rate(ticks), options=_x264_options(encoding))
         turned = _TURNS[encoding.rotation] % 2
         stream.height, stream.width = (shape[1], shape[0]) if turned else (shape[0], shape[1])
