@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("ray", "mediapipe", "decord", "av", "opencv-contrib-python", "numpy", "pyarrow", "pylance", "lancedb")
+OPENCV = ("opencv-contrib-python", "opencv-contrib-python-headless")  # one of them is installed
+PACKAGES = ("ray", "mediapipe", "decord", "av", *OPENCV, "numpy", "pyarrow", "pylance", "lancedb")
 
 
 def goal(name: str, value: float, unit: str, wanted: float, at_least: bool = True) -> dict[str, Any]:

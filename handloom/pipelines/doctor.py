@@ -16,6 +16,7 @@ EXTRAS = {
     "extract": ("ray", "mediapipe", "decord", "av", "opencv-contrib-python", "fsspec", "s3fs", "aiohttp", "scipy", "tqdm", "pillow"),
     "models": ("torch", "transformers"),
 }
+WITHOUT_WINDOWS = {"opencv-contrib-python": "opencv-contrib-python-headless"}  # needs no libGL; holds the same cv2
 IMPORTS = {"pylance": "lance", "opencv-contrib-python": "cv2", "pillow": "PIL"}
 
 
@@ -56,9 +57,8 @@ def _machine() -> Finding:
 def _package(package: str, extra: str) -> Finding:
     remedy = f"pip install 'handloom[{extra}]'" if extra else "pip install handloom"
     absent = "optional" if extra == "models" else "missing"
-    try:
-        found = version(package)
-    except PackageNotFoundError:
+    found = _version(package) or _version(WITHOUT_WINDOWS.get(package, package))
+    if found is None:
         return Finding(package, absent, "not installed", remedy)
     if extra == "models":  # importing torch takes seconds and proves little
         return Finding(package, "ok", found)
@@ -66,9 +66,17 @@ def _package(package: str, extra: str) -> Finding:
         importlib.import_module(IMPORTS.get(package, package))
     except ImportError as error:
         if "libGL" in str(error) or "libgthread" in str(error):
-            remedy = "apt-get install libgl1 libglib2.0-0"
+            remedy = f"apt-get install libgl1 libglib2.0-0; without root: pip uninstall -y {package} && "
+            remedy += f"pip install --no-deps {package}-headless=={found}"
         return Finding(package, "missing", f"{found}, but it cannot be imported: {error}", remedy)
     return Finding(package, "ok", found)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _gpu() -> Finding:

@@ -35,8 +35,9 @@ ROW_VERSION = "1"  # sampling grid, stored pictures and quality numbers
 def model_versions() -> dict[str, str]:
     """Every library and algorithm whose version can change a row: part of the run key."""
     versions = {f"embedding_{e.name}": f"{e.model} {e.version}" for e in EMBEDDINGS.values()}
-    packages = {"mediapipe": "mediapipe", "opencv": "opencv-contrib-python", "decord": "decord", "pyav": "av"}
+    packages = {"mediapipe": "mediapipe", "decord": "decord", "pyav": "av"}
     versions.update({name: version(package) for name, package in packages.items()})
+    versions["opencv"] = cv2.__version__  # one version, four packages: with and without windows, contrib
     return {**versions, "hands": HANDS_VERSION, "tracks": TRACKS_VERSION, "row": ROW_VERSION}
 
 

@@ -1,0 +1,55 @@
+# make demo   set everything up and run the main job on clips rendered here
+# make test   the tests and the linter, in the same environment
+#
+# Needs Python 3.11 or 3.12 with venv, and PyPI. Another interpreter: make demo PYTHON=/path/to/python3.11
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test test-all lint bench clean
+
+help:
+	@echo "make demo      set everything up in $(VENV), run the main job on clips rendered here"
+	@echo "make test      the tests and the linter; make test-all adds the slow ones"
+	@echo "make bench     measure extraction on this machine (minutes)"
+	@echo "make lint      the linter alone"
+	@echo "make clean     remove $(VENV), the demo and the caches"
+
+demo: $(READY)
+	@$(BIN)/handloom demo --out handloom-demo
+
+# The linter's verdict counts, but does not keep the tests from running: pytest's closing line is always the last.
+test: $(READY)
+	@$(BIN)/ruff check .; lint=$$?; $(BIN)/pytest -q || exit $$?; exit $$lint
+
+test-all: $(READY)
+	@$(BIN)/ruff check .; lint=$$?; $(BIN)/pytest -q -m "slow or not slow" || exit $$?; exit $$lint
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+
+bench: $(READY)
+	@$(BIN)/handloom bench extract --save benchmarks/results
+
+clean:
+	rm -rf $(VENV) handloom-demo build handloom.egg-info .pytest_cache .ruff_cache .hypothesis
+
+# mediapipe asks for opencv-contrib-python, whose windows need libGL.so.1: a bare server has none. handloom opens no
+# windows, so there the same version without them takes its place (removed first: both fill one folder).
+$(READY): pyproject.toml Makefile
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
+		{ echo "handloom needs Python 3.11 or 3.12, $(PYTHON) is another: make demo PYTHON=/path/to/python3.11"; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "this Python has no venv; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "installing into $(VENV): 0.5 GB to download, 1.7 GB on disk, a few minutes the first time"
+	@"$(PYTHON)" -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[extract,dev]'
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
+		version=$$($(BIN)/python -c 'from importlib.metadata import version; print(version("opencv-contrib-python"))') && \
+		echo "no libGL on this machine: OpenCV without windows takes the place of opencv-contrib-python $$version" && \
+		$(BIN)/python -m pip uninstall --disable-pip-version-check --quiet --yes opencv-contrib-python && \
+		$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps "opencv-contrib-python-headless==$$version" && \
+		$(BIN)/python -c 'import cv2'; }
+	@touch $@
