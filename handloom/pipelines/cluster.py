@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
 from handloom.errors import ConfigError
 from handloom.schemas.settings import Resources
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,21 +46,55 @@ def joined(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core writes warnings of its own to our stderr
     options = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     if address is None:
         options |= {"num_cpus": num_cpus, "include_dashboard": False, "_temp_dir": None}
-    with warnings.catch_warnings():
+    with contextlib.redirect_stdout(_ToLog()):  # Ray prints what befalls workers there, and stdout is data
+        _init(address, options)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _init(address: str | None, options: dict[str, Any]) -> None:
+    with warnings.catch_warnings(), _hushed():
         warnings.simplefilter("ignore")
         try:
             ray.init(address=address or "local", **options)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             problem = f"there is no Ray cluster at {address!r}: {error}" if address else f"Ray did not start: {error}"
-            hint = "check the address (host:port of the head node, or `auto`); without --ray-address a local Ray is started"
+            hint = "check the address (host:port of the head node, or `auto`); without it a local Ray is started"
             raise ConfigError(problem, hint) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+
+
+class _ToLog(io.TextIOBase):
+    """Lines into the log instead of on a terminal."""
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            if line.strip():
+                log.info("ray: %s", line)
+        return len(text)
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Hold back what native code writes to stderr; where the block fails, it is written after all."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(saved, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
 
 
 def size_pools(resources: Resources, num_shards: int) -> Pools:

@@ -21,30 +21,41 @@ from handloom.workers.shard import Shard, ShardResult
 WARM_TIMEOUT_S = 600
 
 
-def results(
-    shards: Sequence[Shard], setup: WorkerSetup, pools: Pools, ledger: ray.actor.ActorHandle
-) -> Iterator[ShardResult]:
-    """Results as they are finished, in no fixed order."""
-    _quiet()
-    resources = setup.resources
-    data = ray.data.from_items([{"shard": shard.to_json()} for shard in shards], override_num_blocks=len(shards))
-    # Pools have a fixed size and are waited for: Ray would otherwise feed the first actor alone while the others load.
-    models = {
-        "batch_size": 1,
-        "num_cpus": resources.cpus_per_actor,
-        "num_gpus": resources.gpus_per_actor or None,
-        "compute": _pool(pools.num_actors),
-        "fn_constructor_args": (setup, ledger),
-    }
-    if resources.mode == "fused":
-        data = data.map_batches(FusedWorker, **models)
-    else:
-        decode = {"num_cpus": resources.cpus_per_decode_actor, "compute": _pool(pools.num_decode)}
-        data = data.map_batches(DecodeWorker, batch_size=1, fn_constructor_args=(setup,), **decode)
-        data = data.map_batches(ModelWorker, **models)
-    for batch in data.iter_batches(batch_size=1, prefetch_batches=0, batch_format="numpy"):
-        for text in batch["result"]:
-            yield ShardResult.from_json(text)
+class Graph:
+    """The graph of a run. Iterate it once, for results in the order in which they are finished; `close` ends it."""
+
+    def __init__(
+        self, shards: Sequence[Shard], setup: WorkerSetup, pools: Pools, ledger: ray.actor.ActorHandle
+    ) -> None:
+        _quiet()
+        resources = setup.resources
+        data = ray.data.from_items([{"shard": shard.to_json()} for shard in shards], override_num_blocks=len(shards))
+        # Pools have a fixed size and are waited for: Ray would otherwise feed the first actor alone at first.
+        models = {
+            "batch_size": 1,
+            "num_cpus": resources.cpus_per_actor,
+            "num_gpus": resources.gpus_per_actor or None,
+            "compute": _pool(pools.num_actors),
+            "fn_constructor_args": (setup, ledger),
+        }
+        if resources.mode == "fused":
+            data = data.map_batches(FusedWorker, **models)
+        else:
+            decode = {"num_cpus": resources.cpus_per_decode_actor, "compute": _pool(pools.num_decode)}
+            data = data.map_batches(DecodeWorker, batch_size=1, fn_constructor_args=(setup, ledger), **decode)
+            data = data.map_batches(ModelWorker, **models)
+        self._data = data
+
+    def __iter__(self) -> Iterator[ShardResult]:
+        for batch in self._data.iter_batches(batch_size=1, prefetch_batches=0, batch_format="numpy"):
+            for text in batch["result"]:
+                yield ShardResult.from_json(text)
+
+    def close(self) -> None:
+        """Stop the actors, from whatever thread. Ray Data has no public call for it."""
+        executor = getattr(self._data, "_current_executor", None)
+        if executor is not None:
+            executor.shutdown(force=True)
 
 
 def _pool(size: int) -> ray.data.ActorPoolStrategy:
@@ -57,4 +68,4 @@ def _quiet() -> None:
     context.print_on_execution_start = False
     context.wait_for_min_actors_s = WARM_TIMEOUT_S
     context.execution_options.preserve_order = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends the run is raised, and said once

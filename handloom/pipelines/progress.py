@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
+import ray
+
 from handloom.workers.ledger import Progress
 
 LINE_EVERY_S = 30.0
@@ -43,6 +45,7 @@ class ProgressLine:
         if self._thread.is_alive():
             self._thread.join(timeout=5)
         if self._bar is not None:
+            self._show()  # the last clips ended after the last look
             self._bar.close()
 
     def text(self, progress: Progress) -> str:
@@ -58,14 +61,20 @@ class ProgressLine:
         while not self._stop.wait(POLL_S):
             if self._bar is None and time.monotonic() < next_line:
                 continue
-            try:
-                progress = self._read()
-            except (RuntimeError, OSError):  # Ray is going down: the run's own end says why
+            if not self._show():
                 return
-            if self._bar is not None:
-                self._bar.n = progress.num_rows + progress.num_rejects
-                spent = time.monotonic() - self._started
-                self._bar.set_postfix(rejects=progress.num_rejects, frames_per_s=f"{progress.num_frames / spent:.1f}")
-            else:
-                print(self.text(progress), file=self._out, flush=True)
-                next_line = time.monotonic() + LINE_EVERY_S
+            next_line = time.monotonic() + LINE_EVERY_S
+
+    def _show(self) -> bool:
+        """False where Ray is going down: the run's own end says why."""
+        try:
+            progress = self._read()
+        except (ray.exceptions.RayError, RuntimeError, OSError):
+            return False
+        if self._bar is None:
+            print(self.text(progress), file=self._out, flush=True)
+            return True
+        self._bar.n = progress.num_rows + progress.num_rejects
+        spent = time.monotonic() - self._started
+        self._bar.set_postfix(rejects=progress.num_rejects, frames_per_s=f"{progress.num_frames / spent:.1f}")
+        return True

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import signal
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,14 @@ from typing import Any
 import ray
 
 from handloom.errors import HandloomError, StoreError
+from handloom.pipelines.arriving import arriving
 from handloom.pipelines.cluster import joined, size_pools
 from handloom.pipelines.configure import check_stored
-from handloom.pipelines.graph import results
+from handloom.pipelines.graph import Graph
+from handloom.pipelines.interrupts import Interrupts
 from handloom.pipelines.progress import ProgressLine
 from handloom.schemas.reasons import REASONS
-from handloom.schemas.settings import RunConfig, Settings
+from handloom.schemas.settings import RunConfig
 from handloom.schemas.tables import clips_schema
 from handloom.store.clip_list import pending_clips
 from handloom.store.commit import Committer
@@ -29,13 +30,14 @@ from handloom.store.database import Database
 from handloom.store.index import compact
 from handloom.store.runs import end_run, start_run, stored_settings
 from handloom.workers.extract import model_versions
-from handloom.workers.ledger import start_ledger
+from handloom.workers.ledger import Progress, start_ledger
 from handloom.workers.process import WorkerSetup
 from handloom.workers.shard import ShardResult, plan_shards
 
 log = logging.getLogger(__name__)
 
-SPLIT_SHARD_S = 15.0  # a shard's frames are one object in the store
+LEDGER_TIMEOUT_S = 10.0
+WIDE = 16 / 9
 
 
 @dataclass(frozen=True)
@@ -105,62 +107,76 @@ def run(
     )
     started = time.monotonic()
     tally, exit = _Tally(), "failed"
-    try:
-        committer = Committer(db, run_key, clips_schema(settings.num_tracks()))
-        clips = pending_clips(db, retry_reasons=reasons)[:limit]
-        if clips:
-            exit = _process(db, clips, config, run_key, committer, tally, ray_address, source_options, quiet, watch)
-            compact(db)
-        else:
-            exit = "done"
-        if exit == "done" and tally.num_rejects:
-            exit = "rejects"
-    finally:
-        _end(db, record, exit, tally)
+    with Interrupts() as interrupts:
+        try:
+            committer = Committer(db, run_key, clips_schema(settings.num_tracks()))
+            clips = pending_clips(db, retry_reasons=reasons)[:limit]
+            if clips:
+                pending = _Pending(committer, config, tally, interrupts)
+                setup = _setup(db, config, run_key, source_options)
+                _process(clips, setup, pending, interrupts, ray_address, quiet, watch or (lambda _: None))
+                compact(db)
+            exit = "rejects" if tally.num_rejects else "done"
+        except KeyboardInterrupt:
+            exit = "interrupted"
+        finally:
+            with interrupts.held():
+                _end(db, record, exit, tally)
     wall_s = time.monotonic() - started
     num_pending = len(pending_clips(db)) if exit == "interrupted" or limit is not None else 0
     counts = (tally.num_clips, tally.num_rejects, tally.num_frames, wall_s, dict(tally.reasons), num_pending)
     return RunSummary(record.run_id, run_key, exit, *counts, db.version)
 
 
-def _process(db, clips, config: RunConfig, run_key, committer, tally, ray_address, source_options, quiet, watch) -> str:
-    """The Ray part: `done`, or `interrupted` after Ctrl-C or SIGTERM, everything finished until then committed."""
-    settings, resources = config.settings(), config.resources
-    with _interrupts(), joined(ray_address):
-        shard_s = min(resources.shard_s, SPLIT_SHARD_S) if resources.mode == "split" else resources.shard_s
+def _setup(db: Database, config: RunConfig, run_key: str, source_options: dict[str, Any] | None) -> WorkerSetup:
+    cache_dir = str(Path(tempfile.gettempdir()) / "handloom-videos")
+    options = (db.uri, db.storage_options, source_options or {}, cache_dir)
+    return WorkerSetup(config.settings(), config.resources, run_key, *options)
+
+
+def _process(clips, setup: WorkerSetup, pending: _Pending, interrupts: Interrupts, ray_address, quiet, watch) -> None:
+    """The Ray part. However it ends, everything finished until then is committed."""
+    with joined(ray_address):
+        interrupts.install()
         num_cpus = int(ray.cluster_resources().get("CPU", 1))
-        shards = list(plan_shards(clips, resources.shard_clips, shard_s, num_cpus))
-        pools = size_pools(resources, len(shards))
+        shards = list(plan_shards(clips, setup.resources.shard_clips, _shard_s(setup), num_cpus))
+        pools = size_pools(setup.resources, len(shards))
         log.info("run begins clips=%d shards=%d actors=%d decode_actors=%d", len(clips), len(shards), *_sizes(pools))
-        cache_dir = str(Path(tempfile.gettempdir()) / "handloom-videos")
-        setup = WorkerSetup(
-            settings, resources, run_key, db.uri, db.storage_options, source_options or {}, cache_dir
-        )
         ledger = start_ledger()
-        watch = watch or (lambda _: None)
         watch(ledger)
-        pending = _Pending(committer, config, tally)
-        with ProgressLine(len(clips), lambda: ray.get(ledger.progress.remote(), timeout=5), quiet=quiet):
-            try:
-                for result in results(shards, setup, pools, ledger):
+
+        def progress() -> Progress:
+            return ray.get(ledger.progress.remote(), timeout=LEDGER_TIMEOUT_S)
+
+        graph = Graph(shards, setup, pools, ledger)
+        try:
+            with ProgressLine(len(clips), progress, quiet=quiet), closing(graph):
+                for result in arriving(graph, lambda: progress().idle_s):
                     pending.add(result)
-            except KeyboardInterrupt:
-                pending.flush()
-                return "interrupted"
-            except ray.exceptions.RayTaskError as error:
-                pending.flush()
-                raise _cause(error) from error
-            except HandloomError:
-                raise
-        pending.flush()
+        except ray.exceptions.RayTaskError:
+            raise  # a bug in a worker keeps its trace
+        except ray.exceptions.RayError as error:
+            problem = f"the run cannot go on, Ray reports {type(error).__name__}: {str(error).strip()}"
+            raise HandloomError(problem, "finished clips are committed: run again to go on") from error
+        finally:
+            pending.flush()
         watch(ledger)
-        return "done"
+
+
+def _shard_s(setup: WorkerSetup) -> float:
+    """Split mode: a shard's frames are one object in the store, of half of `inline_frames_mb` at most."""
+    resources, video = setup.resources, setup.settings.video
+    if resources.mode == "fused":
+        return resources.shard_s
+    bytes_per_s = video.sample_hz * video.short_side_px**2 * WIDE * 3
+    return min(resources.shard_s, (resources.inline_frames_mb << 20) / 2 / bytes_per_s)
 
 
 class _Pending:
     """Finished shards that wait for the next commit."""
 
-    def __init__(self, committer: Committer, config: RunConfig, tally: _Tally) -> None:
+    def __init__(self, committer: Committer, config: RunConfig, tally: _Tally, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
         self._committer = committer
         self._resources = config.resources
         self._tally = tally
@@ -168,6 +184,8 @@ class _Pending:
         self._last_commit = time.monotonic()
 
     def add(self, result: ShardResult) -> None:
+        """Keep a result for the next commit. Raises StoreError where the worker could not write."""
+        result.check()
         self._results.append(result)
         waiting = sum(_num_clips(r) for r in self._results)
         r = self._resources
@@ -176,8 +194,12 @@ class _Pending:
             self._check_share()
 
     def flush(self) -> None:
-        if not self._results:
-            return
+        """Commit what has come in. A signal waits until it is done."""
+        if self._results:
+            with self._interrupts.held():
+                self._commit()
+
+    def _commit(self) -> None:
         results, self._results = self._results, []
         rejects = [reject for result in results for reject in result.rejects]
         done = self._committer.commit([r.record for r in results if r.record is not None], rejects)
@@ -213,12 +235,6 @@ def _sizes(pools) -> tuple[int, int]:
     return pools.num_actors, pools.num_decode
 
 
-def _cause(error: ray.exceptions.RayTaskError) -> BaseException:
-    """A worker's own error where it is one of ours (a full disk); a bug keeps Ray's report with its trace."""
-    cause = error.cause if isinstance(error.cause, HandloomError) else None
-    return cause if cause is not None else error
-
-
 def _end(db: Database, record, exit: str, tally: _Tally) -> None:
     try:
         counts = {"num_clips": tally.num_clips, "num_rejects": tally.num_rejects, "num_frames": tally.num_frames}
@@ -227,21 +243,3 @@ def _end(db: Database, record, exit: str, tally: _Tally) -> None:
         if exit != "failed":
             raise
         log.warning("the run's end could not be recorded: %s", error.problem)  # the first error is the one to report
-
-
-@contextmanager
-def _interrupts() -> Iterator[None]:
-    """SIGTERM (Slurm, Kubernetes) ends a run as Ctrl-C does."""
-
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread: the caller's own handlers stay
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

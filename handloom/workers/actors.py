@@ -1,7 +1,7 @@
 """The callables that Ray Data holds in its actor pools.
 
-A row of the input is one shard (`shard`: JSON); a row of the output is one shard's result (`result`: JSON). In split mode
-a row between the two holds the shard's frames (`frames`: pickled list of `InlineFrames`).
+A row of the input is one shard (`shard`: JSON); a row of the output is one shard's result (`result`: JSON). In split
+mode a row between the two holds the shard's frames (`frames`: pickled list of `InlineFrames`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
 from handloom.video.decoder import DecodedClip, DecoderSwitched, Header
+from handloom.workers.ledger import MAX_DEATHS, pulse
 from handloom.workers.process import ShardProcessor, WorkerSetup
 from handloom.workers.shard import Shard
 
@@ -29,7 +30,8 @@ CHUNK_FRAMES = 16
 class InlineFrames:
     """A decoded clip that travels through the object store.
 
-    frames: (T, h, w, 3) uint8, or None where they exceed `inline_frames_mb`: the model actor then decodes the clip itself.
+    frames: (T, h, w, 3) uint8, or None where they exceed `inline_frames_mb` (or decoding them killed workers): the
+        model actor then decodes the clip itself.
     error: why the clip could not be decoded, or None.
     """
 
@@ -58,7 +60,8 @@ class FusedWorker:
 class DecodeWorker:
     """Split mode, first half: a shard in, its frames out."""
 
-    def __init__(self, setup: WorkerSetup) -> None:
+    def __init__(self, setup: WorkerSetup, ledger: ray.actor.ActorHandle) -> None:
+        self._ledger = ledger
         self._max_bytes = setup.resources.inline_frames_mb << 20
         self._decoder = setup.decoder()
 
@@ -67,6 +70,14 @@ class DecodeWorker:
         return {"frames": np.array(rows, dtype=object)}
 
     def _decode(self, shard: Shard) -> list[InlineFrames]:
+        """The shard's frames; none where workers have died on them: the model actor finds out at which clip."""
+        num_deaths = ray.get(self._ledger.decode.remote([clip.clip_id for clip in shard.clips]))
+        if num_deaths >= MAX_DEATHS:
+            return [InlineFrames(clip, None, None) for clip in shard.clips]
+        with pulse(self._ledger):
+            return self._decoded(shard)
+
+    def _decoded(self, shard: Shard) -> list[InlineFrames]:
         items = self._decoder.stream(shard.clips, self._max_bytes)
         return [_collect(clip, item) for clip, item in zip(shard.clips, items, strict=True)]
 

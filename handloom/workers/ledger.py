@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
 
 MAX_DEATHS = 2
+PULSE_S = 5.0
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Counts since the run began; `working` maps a worker's process id to the clip it is on."""
+    """Counts since the run began; `working` maps a worker's process id to the clip it is on.
+
+    idle_s: seconds since a worker with something to do was last heard of.
+    """
 
     num_rows: int
     num_rejects: int
     num_frames: int
     working: dict[int, str]
+    idle_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -30,27 +38,71 @@ class Finished:
     ended: float
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What a worker learns when it takes up a shard.
+
+    deaths: workers that have died on each clip. careful: workers have died in this shard, on no clip in particular.
+    """
+
+    deaths: dict[str, int]
+    careful: bool
+
+
 class Ledger:
-    """Attempts per clip, and progress. A worker asks before it begins a clip and tells when it has finished it."""
+    """Attempts per clip, and progress. A worker asks before it begins a shard and tells when it has finished a clip."""
 
     def __init__(self) -> None:
-        self._begun: dict[str, int] = {}
+        self._begun: dict[str, set[int]] = {}  # process ids
+        self._decoded: dict[tuple[str, ...], int] = {}
+        self._entered: dict[tuple[str, ...], int] = {}
+        self._on_clip: dict[tuple[str, ...], str | None] = {}
+        self._shard_of: dict[str, tuple[str, ...]] = {}
         self._working: dict[int, tuple[str, float]] = {}
         self._finished: dict[str, Finished] = {}
+        self._last_word = time.monotonic()
 
-    def deaths(self, clip_ids: list[str]) -> dict[str, int]:
-        """How many workers have died on each clip: begun, and never ended."""
-        return {clip_id: self._begun.get(clip_id, 0) for clip_id in clip_ids}
+    def enter(self, clip_ids: Sequence[str]) -> Entry:
+        """A worker takes up a shard, again if an earlier worker died in it."""
+        shard = tuple(clip_ids)
+        self._shard_of.update(dict.fromkeys(shard, shard))
+        unexplained = shard in self._entered and self._on_clip[shard] is None
+        self._entered[shard] = self._entered.get(shard, 0) + unexplained
+        self._on_clip[shard] = None
+        self._working = {pid: work for pid, work in self._working.items() if work[0] not in shard}  # who died here
+        self._last_word = time.monotonic()
+        deaths = {clip_id: len(self._begun.get(clip_id, ())) for clip_id in shard}
+        return Entry(deaths, careful=self._entered[shard] >= MAX_DEATHS)
+
+    def decode(self, clip_ids: Sequence[str]) -> int:
+        """Split mode: a decode worker takes up a shard. Returns how many have died on it."""
+        shard = tuple(clip_ids)
+        self._decoded[shard] = self._decoded.get(shard, -1) + 1
+        self._last_word = time.monotonic()
+        return self._decoded[shard]
 
     def begin(self, clip_id: str, pid: int) -> None:
-        self._begun[clip_id] = self._begun.get(clip_id, 0) + 1
+        """A worker begins a clip; if it never ends it, it has died on it. Saying it twice changes nothing."""
+        self._begun.setdefault(clip_id, set()).add(pid)
+        self._on_clip[self._shard_of.get(clip_id, ())] = clip_id
         self._working[pid] = (clip_id, time.time())
+        self._last_word = time.monotonic()
+
+    def leave(self, clip_id: str) -> None:
+        """The worker has survived the clip, which has no row so far."""
+        self._begun.pop(clip_id, None)
+        self._on_clip[self._shard_of.get(clip_id, ())] = None
+        self._last_word = time.monotonic()
 
     def end(self, clip_id: str, pid: int, has_row: bool, num_frames: int) -> None:
-        self._begun.pop(clip_id, None)
+        self.leave(clip_id)
         now = time.time()
         _, began = self._working.pop(pid, (clip_id, now))
         self._finished[clip_id] = Finished(has_row, num_frames, began, now)
+
+    def pulse(self) -> None:
+        """A worker that has something to do is alive."""
+        self._last_word = time.monotonic()
 
     def finished(self) -> dict[str, Finished]:
         """Every clip that ended, in order of its end."""
@@ -59,10 +111,28 @@ class Ledger:
     def progress(self) -> Progress:
         frames = [clip.num_frames for clip in self._finished.values() if clip.has_row]
         working = {pid: clip_id for pid, (clip_id, _) in self._working.items()}
-        return Progress(len(frames), len(self._finished) - len(frames), sum(frames), working)
+        idle_s = time.monotonic() - self._last_word
+        return Progress(len(frames), len(self._finished) - len(frames), sum(frames), working, idle_s)
 
 
 def start_ledger(name: str | None = None) -> ray.actor.ActorHandle:
     """The run's ledger. It must not die with a worker node: it runs where the driver runs."""
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    node_id = ray.get_runtime_context().get_node_id()
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=True)
     return ray.remote(Ledger).options(num_cpus=0, max_concurrency=1, name=name, scheduling_strategy=here).remote()
+
+
+@contextmanager
+def pulse(ledger: ray.actor.ActorHandle, every_s: float = PULSE_S) -> Iterator[None]:
+    """Tell the ledger from a thread, as long as the block lasts, that this process lives."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(every_s):
+            ledger.pulse.remote()
+
+    threading.Thread(target=beat, daemon=True, name="pulse").start()
+    try:
+        yield
+    finally:
+        ended.set()

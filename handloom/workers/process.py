@@ -11,17 +11,17 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from handloom.errors import ClipError
+from handloom.errors import ClipError, StoreError
 from handloom.schemas.clip import Clip
 from handloom.schemas.reasons import RETRIABLE
 from handloom.schemas.reject import Reject
 from handloom.schemas.settings import Resources, Settings
 from handloom.schemas.tables import clips_schema
-from handloom.store.fragments import write_fragment
+from handloom.store.fragments import FragmentRecord, write_fragment
 from handloom.video.decoder import DecodeLimits, Decoder
 from handloom.video.source import VideoSource
 from handloom.workers.extract import Extractor, Frames
-from handloom.workers.ledger import MAX_DEATHS
+from handloom.workers.ledger import MAX_DEATHS, pulse
 from handloom.workers.shard import ShardResult
 
 Stream = Callable[[Sequence[Clip]], Iterable[Frames | ClipError]]
@@ -60,29 +60,54 @@ class ShardProcessor:
         return self._setup.decoder()
 
     def process(self, clips: Sequence[Clip], stream: Stream) -> ShardResult:
-        """Every clip of the shard as a row of one fragment or as a reject.
+        """Every clip of the shard as a row of a fragment or as a reject.
 
         A clip on which workers have died `MAX_DEATHS` times is rejected unseen; one whose failure may lie outside it is
-        tried a second time at the end.
+        tried a second time at the end. Where workers have died between clips, or writing, each clip is taken alone up
+        to its fragment, so that the ledger learns which one it is.
         """
         self._extractor.stage_s.clear()
-        deaths = ray.get(self._ledger.deaths.remote([clip.clip_id for clip in clips]))
-        killers = [clip for clip in clips if deaths[clip.clip_id] >= MAX_DEATHS]
-        rows, errors = self._rows([clip for clip in clips if deaths[clip.clip_id] < MAX_DEATHS], stream)
-        rejects = [Reject.from_error(_worker_died(clip), MAX_DEATHS) for clip in killers]
-        rejects += [Reject.from_error(error) for _, error in errors if error.reason not in RETRIABLE]
+        try:
+            with pulse(self._ledger):
+                return self._process(clips, stream)
+        except StoreError as error:
+            return ShardResult(None, (), 0, failure=(error.problem, error.hint))
+
+    def _process(self, clips: Sequence[Clip], stream: Stream) -> ShardResult:
+        entry = ray.get(self._ledger.enter.remote([clip.clip_id for clip in clips]))
+        killers = [clip for clip in clips if entry.deaths[clip.clip_id] >= MAX_DEATHS]
+        for clip in killers:
+            self._ledger.end.remote(clip.clip_id, os.getpid(), False, 0)
+        died = tuple(Reject.from_error(_worker_died(clip), MAX_DEATHS) for clip in killers)
+        rest = [clip for clip in clips if clip not in killers]
+        groups = [[clip] for clip in rest] if entry.careful else [rest]
+        parts = [self._group(group, stream, entry.careful) for group in groups]
+        records = [part.record for part in parts if part.record is not None]
+        rejects = died + tuple(reject for part in parts for reject in part.rejects)
+        num_frames = sum(part.num_frames for part in parts)
+        return ShardResult(_one_record(records), rejects, num_frames, dict(self._extractor.stage_s))
+
+    def _group(self, clips: Sequence[Clip], stream: Stream, careful: bool) -> ShardResult:
+        """Clips to one fragment. Careful: one clip, to blame for a death around it too."""
+        if careful:
+            ray.get(self._ledger.begin.remote(clips[0].clip_id, os.getpid()))
+        rows, errors = self._rows(clips, stream, settle=not careful)
+        rejects = [Reject.from_error(error) for _, error in errors if error.reason not in RETRIABLE]
         again = [clip for clip, error in errors if error.reason in RETRIABLE]
         if again:
-            late_rows, late_errors = self._rows(again, self.decoder.stream)
+            late_rows, late_errors = self._rows(again, self.decoder.stream, settle=not careful)
             rows += late_rows
             rejects += [Reject.from_error(error, attempts=2) for _, error in late_errors]
+        record = write_fragment(self._setup.db_uri, rows, self._schema, self._setup.storage_options) if rows else None
         for reject in rejects:
             self._ledger.end.remote(reject.clip_id, os.getpid(), False, 0)
-        record = write_fragment(self._setup.db_uri, rows, self._schema, self._setup.storage_options) if rows else None
-        num_frames = sum(row.column("num_frames")[0].as_py() for row in rows)
-        return ShardResult(record, tuple(rejects), num_frames, dict(self._extractor.stage_s))
+        for row in rows if careful else ():
+            self._end(row)
+        return ShardResult(record, tuple(rejects), sum(_num_frames(row) for row in rows))
 
-    def _rows(self, clips: Sequence[Clip], stream: Stream) -> tuple[list[pa.RecordBatch], list[tuple[Clip, ClipError]]]:
+    def _rows(
+        self, clips: Sequence[Clip], stream: Stream, settle: bool
+    ) -> tuple[list[pa.RecordBatch], list[tuple[Clip, ClipError]]]:
         rows, errors = [], []
         for clip, item in zip(clips, stream(clips), strict=True):
             # Waited for: what the ledger has not heard, a death in the next instant would not be counted against.
@@ -93,10 +118,25 @@ class ShardProcessor:
                 row = self._extractor.row(item)
             except ClipError as error:
                 errors.append((clip, error))
+                self._ledger.leave.remote(clip.clip_id)
                 continue
             rows.append(row)
-            self._ledger.end.remote(clip.clip_id, os.getpid(), True, row.column("num_frames")[0].as_py())
+            if settle:
+                self._end(row)
         return rows, errors
+
+    def _end(self, row: pa.RecordBatch) -> None:
+        self._ledger.end.remote(row.column("clip_id")[0].as_py(), os.getpid(), True, _num_frames(row))
+
+
+def _num_frames(row: pa.RecordBatch) -> int:
+    return row.column("num_frames")[0].as_py()
+
+
+def _one_record(records: Sequence[FragmentRecord]) -> FragmentRecord | None:
+    if not records:
+        return None
+    return FragmentRecord(tuple(f for r in records for f in r.fragments), tuple(i for r in records for i in r.clip_ids))
 
 
 def _worker_died(clip: Clip) -> ClipError:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
+from handloom.errors import StoreError
 from handloom.schemas.clip import Clip
 from handloom.schemas.reject import Reject
 from handloom.store.fragments import FragmentRecord
@@ -27,12 +28,22 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What became of a shard: rows in uncommitted fragments, and rejects. Every clip is in exactly one of them."""
+    """What became of a shard: rows in uncommitted fragments, and rejects. Every clip is in exactly one of them.
+
+    failure: why there is nothing instead (`problem`, `hint` of a StoreError). A value and not an exception, for Ray Data
+        wraps what its workers raise until nobody can tell it from a bug.
+    """
 
     record: FragmentRecord | None
     rejects: tuple[Reject, ...]
     num_frames: int
     stage_s: dict[str, float] = field(default_factory=dict)
+    failure: tuple[str, str] | None = None
+
+    def check(self) -> None:
+        """Raise the StoreError that the worker met, if it met one."""
+        if self.failure is not None:
+            raise StoreError(*self.failure)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -44,14 +55,15 @@ class ShardResult:
         if record is not None:
             record = FragmentRecord(tuple(record["fragments"]), tuple(record["clip_ids"]))
         rejects = tuple(Reject(**reject) for reject in values["rejects"])
-        return ShardResult(record, rejects, values["num_frames"], values["stage_s"])
+        failure = values["failure"] and tuple(values["failure"])
+        return ShardResult(record, rejects, values["num_frames"], values["stage_s"], failure)
 
 
 def plan_shards(clips: Iterable[Clip], shard_clips: int, shard_s: float, num_workers: int) -> Iterator[Shard]:
     """Cut the clips into shards: videos kept together, each video's clips in order of time.
 
-    A shard is closed at `shard_clips` clips or `shard_s` seconds. Where that would leave workers without work, shards
-    are smaller. The order of shards follows the clip list.
+    A shard is closed at `shard_clips` clips or `shard_s` seconds, and at a clip of unknown length. Where that would
+    leave workers without work, shards are smaller. The order of shards follows the clip list.
     """
     ordered = _by_video(clips)
     shard_clips = max(1, min(shard_clips, len(ordered) // (2 * num_workers)))
@@ -59,7 +71,7 @@ def plan_shards(clips: Iterable[Clip], shard_clips: int, shard_s: float, num_wor
     seconds = 0.0
     for clip in ordered:
         shard.append(clip)
-        seconds += max(0.0, (clip.end_s or clip.start_s) - clip.start_s)
+        seconds += shard_s if clip.end_s is None else max(0.0, clip.end_s - clip.start_s)
         if len(shard) >= shard_clips or seconds >= shard_s:
             yield Shard(tuple(shard))
             shard, seconds = [], 0.0

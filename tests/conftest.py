@@ -1,0 +1,56 @@
+"""What the whole test run shares: rendered videos, their clips and rows, and one local Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from handloom.schemas.clip import Clip
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three small rendered videos, 2 s at 10 frames/s, one of them without a camera file."""
+    from handloom.synth import demo_specs, write_clip
+
+    folder = tmp_path_factory.mktemp("rendered")
+    for number, spec in enumerate(demo_specs(3, seed=3)):
+        small = replace(spec, width=320, height=240, fps=10.0, duration_s=2.0)
+        write_clip(small, folder / f"video{number}.mp4", camera=number > 0, truth=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clips(rendered: Path) -> tuple[Clip, ...]:
+    """Six clips of one second, two of each rendered video."""
+    from handloom.ingest.folder import ingest_folder
+    from handloom.video.probe import Prober
+    from handloom.video.source import VideoSource
+
+    with Prober(VideoSource(str(rendered.parent / "cache"))) as probe:
+        found = ingest_folder(str(rendered), dataset="test", clip_seconds=1.0, probe=probe).clips
+    assert len(found) == 6
+    return tuple(found)
+
+
+@pytest.fixture(scope="session")
+def expected(clips: tuple[Clip, ...]) -> Mapping[str, str]:
+    """The digest of every clip's row, made here without Ray."""
+    from support.extraction import rows_of
+    from support.rows import digests
+
+    return {clip_id: digest for row in rows_of(clips) for clip_id, digest in digests(row).items()}
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """The one local Ray of the test run, as an address that other processes can join."""
+    import ray
+
+    from handloom.pipelines.cluster import joined
+
+    with joined(None, num_cpus=2):
+        yield ray.get_runtime_context().gcs_address

@@ -1,0 +1,107 @@
+"""A run that is killed or interrupted, and run again, gives the table of an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.extraction import new_database, outcome, row_digests
+from support.process import alive, descendants, handloom, is_agent, start
+
+from handloom.store.database import Database
+
+ONE_CLIP = ("--set", "resources.shard_clips=1")
+
+
+def wait_for(number: Callable[[], int], at_least: int, process, limit_s: float = 90) -> None:
+    """Until `number()` is reached, or the process has ended."""
+    until = time.monotonic() + limit_s
+    while number() < at_least and process.poll() is None:
+        assert time.monotonic() < until, f"{number()} of {at_least} after {limit_s} s"
+        time.sleep(0.02)
+
+
+def assert_all_end(pids: set[int], limit_s: float = 15) -> None:
+    until = time.monotonic() + limit_s
+    while left := {pid for pid in pids if alive(pid) and not is_agent(pid)}:
+        assert time.monotonic() < until, f"still there after {limit_s} s: {left}"
+        time.sleep(0.1)
+
+
+@pytest.mark.timeout(300)
+def test_stopped_runs_lose_nothing_and_leave_nothing_behind(tmp_path, clips, expected):
+    """SIGKILL right after a commit; then Ctrl-C and SIGTERM, to the whole group, while finished clips wait for a commit."""
+    db = new_database(tmp_path / "db", clips)
+    driver = start("run", "--db", db.uri, "--quiet", *ONE_CLIP, "--set", "resources.commit_clips=1")
+    wait_for(lambda: db.count("clips"), 1, driver)
+    kill_and_collect(driver, signal.SIGKILL)
+    done = row_digests(db)
+    assert done
+    assert done.items() <= expected.items()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        written = num_files(db)
+        driver = start("run", "--db", db.uri, *ONE_CLIP, "--set", "resources.commit_s=600")
+        wait_for(lambda: num_files(db), written + 2, driver)  # noqa: B023
+        out, err = kill_and_collect(driver, number)
+        assert driver.returncode == 1, err
+        assert "stopping" in err
+        assert "Traceback" not in err
+        now = row_digests(db)
+        assert len(now) > len(done)
+        assert done.items() <= now.items() <= expected.items()
+        assert out.startswith(f"{len(now) - len(done)} clips")
+        assert f"handloom run --db {db.uri}" in out
+        done = now
+        if len(done) == len(expected):
+            break
+
+    last = handloom("run", "--db", db.uri, "--json")
+    assert last.returncode == 0, last.stderr
+    assert f'"num_clips": {len(expected) - len(done)}' in last.stdout  # nothing is done twice
+    assert row_digests(db) == expected
+    assert set(outcome(db).values()) == {"row"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_after_every_commit_and_in_between(tmp_path, clips, expected):
+    db = new_database(tmp_path / "db", clips)
+    rng = random.Random(0)
+    done: dict[str, str] = {}
+    while len(done) < len(expected):
+        driver = start("run", "--db", db.uri, "--quiet", *ONE_CLIP, "--set", "resources.commit_clips=1")
+        wait_for(lambda: db.count("clips"), len(done) + 1, driver)  # noqa: B023
+        time.sleep(rng.choice((0.0, 0.0, rng.uniform(0, 0.5))))
+        kill_and_collect(driver, signal.SIGKILL)
+        now = row_digests(db)
+        assert done.items() < now.items() <= expected.items()
+        done = now
+        starting = start("run", "--db", db.uri, "--quiet")
+        time.sleep(rng.uniform(0.5, 8))
+        kill_and_collect(starting, signal.SIGKILL)
+    last = handloom("run", "--db", db.uri, "--json")
+    assert last.returncode == 0, last.stderr
+    assert row_digests(db) == expected
+
+
+def kill_and_collect(driver, number: int) -> tuple[str, str]:
+    """Send the signal (to the group, unless it is SIGKILL) and wait until nothing of the run is left."""
+    family = descendants(driver.pid)
+    if number == signal.SIGKILL:
+        os.kill(driver.pid, number)
+    else:
+        os.killpg(driver.pid, number)
+    out, err = driver.communicate(timeout=90)
+    assert_all_end(family)
+    return out, err
+
+
+def num_files(db: Database) -> int:
+    """Data files of `clips`, committed or not."""
+    return len(list((Path(db.uri) / "clips.lance" / "data").glob("*.lance")))
