@@ -209,11 +209,19 @@ def status(db: DbOption, json_: JsonOption = False) -> None:
 
 
 @app.command()
-def index(db: DbOption, json_: JsonOption = False) -> None:
+def index(
+    db: DbOption,
+    compact: Annotated[bool, typer.Option("--compact", help="Merge small files first; old versions stay readable.")] = False,
+    json_: JsonOption = False,
+) -> None:
     """Build or update the vector, text and scalar indexes."""
     from handloom.store.index import build_indexes
+    from handloom.store.index import compact as merge
 
-    report = build_indexes(_open(db))
+    database = _open(db)
+    if compact:
+        merge(database)
+    report = build_indexes(database)
     if json_:
         print(json.dumps(asdict(report)))
         return

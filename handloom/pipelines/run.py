@@ -27,7 +27,6 @@ from handloom.schemas.tables import clips_schema
 from handloom.store.clip_list import pending_clips
 from handloom.store.commit import Committer
 from handloom.store.database import Database
-from handloom.store.index import compact
 from handloom.store.runs import end_run, start_run, stored_settings
 from handloom.workers.extract import model_versions
 from handloom.workers.ledger import Progress, start_ledger
@@ -115,7 +114,6 @@ def run(
                 pending = _Pending(committer, config, tally, interrupts)
                 setup = _setup(db, config, run_key, source_options)
                 _process(clips, setup, pending, interrupts, ray_address, quiet, watch or (lambda _: None))
-                compact(db)
             exit = "rejects" if tally.num_rejects else "done"
         except KeyboardInterrupt:
             exit = "interrupted"
