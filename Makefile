@@ -8,13 +8,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all lint bench docs clean
 
 help:
 	@echo "make demo      set everything up in $(VENV), run the main job on clips rendered here"
 	@echo "make test      the tests and the linter; make test-all adds the slow ones"
 	@echo "make bench     measure extraction on this machine (minutes)"
 	@echo "make lint      the linter alone"
+	@echo "make docs      write docs/settings.md again, from the settings' own definitions"
 	@echo "make clean     remove $(VENV), the demo and the caches"
 
 demo: $(READY)
@@ -33,17 +34,20 @@ lint: $(READY)
 bench: $(READY)
 	@$(BIN)/handloom bench extract --save benchmarks/results
 
+docs: $(READY)
+	@$(BIN)/python docs/make_settings.py > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
+
 clean:
 	rm -rf $(VENV) handloom-demo build handloom.egg-info .pytest_cache .ruff_cache .hypothesis
 
 # mediapipe asks for opencv-contrib-python, whose windows need libGL.so.1: a bare server has none. handloom opens no
 # windows, so there the same version without them takes its place (removed first: both fill one folder).
-$(READY): pyproject.toml Makefile
+$(READY): pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
 		{ echo "handloom needs Python 3.11 or 3.12, $(PYTHON) is another: make demo PYTHON=/path/to/python3.11"; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "this Python has no venv; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-	@echo "installing into $(VENV): 0.5 GB to download, 1.7 GB on disk, a few minutes the first time"
+	@echo "installing into $(VENV) (2.3 GB on disk): a few minutes the first time"
 	@"$(PYTHON)" -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[extract,dev]'
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \

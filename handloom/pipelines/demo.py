@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -19,6 +21,7 @@ from handloom.schemas.settings import RunConfig
 from handloom.store.clip_list import add_clips, read_clips
 from handloom.store.database import Database
 from handloom.store.index import build_indexes
+from handloom.store.search import Hits
 from handloom.synth import SceneSpec, demo_specs, write_clip
 
 DATASET = "demo"
@@ -37,7 +40,8 @@ def demo(out: Path, num_clips: int, say: Callable[[str], None]) -> str:
     try:
         videos.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out {out} cannot be made: {error.strerror}", "name a folder that can be written") from error
+        problem = f"--out {out} cannot be made: {error.strerror}"
+        raise ConfigError(problem, "name a folder that can be written") from error
     specs = {f"scene_{i:02d}_{spec.verb}": spec for i, spec in enumerate(demo_specs(num_clips, SEED))}
     _render({videos / f"{name}.mp4": spec for name, spec in specs.items()}, say)
     db = Database.open(db_path, create=True)
@@ -55,16 +59,30 @@ def demo(out: Path, num_clips: int, say: Callable[[str], None]) -> str:
         pictures += [stem.with_suffix(".png"), stem.with_suffix(".mp4")]
         for picture in pictures[-2:]:
             show(db, clip_id, picture)
-    lines = [status_text(status(db)), ""]
-    by_motion = search_clips(db, clip=clip_ids[0], k=3)
-    lines += [f"clips that move like {clip_ids[0]}:", *(f"  {h.score:.3f}  {h.clip_id}  {h.narration}" for h in by_motion)]
     word = specs[clip_ids[0].split(":")[1]].verb
-    lines += [f"clips about {word!r}:", *(f"  {h.score:.3f}  {h.clip_id}  {h.narration}" for h in search_clips(db, text=word, k=3))]
-    lines += ["", "where to look:", f"  {pictures[0]}  hands and tracks drawn over a clip (and {len(pictures) - 1} more beside it)"]
-    lines += [f"  {db_path}  the database: handloom status --db {db_path}"]
-    lines += [f"  handloom search --db {db_path} --text {word}"]
-    lines += [f"{summary.num_clips} clips processed in {summary.wall_s:.1f} s in this call"]
+    lines = [status_text(status(db)), "", f"clips that move like {clip_ids[0]}:"]
+    lines += _found(search_clips(db, clip=clip_ids[0], k=3))
+    lines += [f"clips about {word!r}:", *_found(search_clips(db, text=word, k=3))]
+    if summary.num_clips:
+        lines += ["", f"{summary.num_clips} clips processed in {summary.wall_s:.1f} s, the start of Ray included"]
+    lines += ["", "where to look:", f"  {pictures[0]}  hands and tracks over a clip (and {len(pictures) - 1} more)"]
+    lines += [f"  {db_path}  the database", "what to try:"]
+    tries = ("status --db", f"search --text {word} --db", f"search --clip {clip_ids[1]} --by appearance --db")
+    lines += [f"  {_command()} {words} {db_path}" for words in tries]
+    lines += [f"  {_command()} ingest folder YOUR-VIDEOS --db my-db, then {_command()} run --db my-db"]
     return "\n".join(lines)
+
+
+def _found(hits: Hits) -> list[str]:
+    return [f"  {hit.score:.3f}  {hit.clip_id}  {hit.narration}" for hit in hits]
+
+
+def _command() -> str:
+    """How this machine's shell calls us: `make demo` installs into an environment that is not on the path."""
+    if shutil.which("handloom"):
+        return "handloom"
+    path = Path(sys.argv[0])
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _render(specs: dict[Path, SceneSpec], say: Callable[[str], None]) -> None:

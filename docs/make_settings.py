@@ -1,0 +1,81 @@
+"""Prints docs/settings.md from the settings' own definitions: `make docs`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from handloom.schemas.settings import Resources, Settings
+
+INTRO = """# Settings
+
+Written by `make docs` from `handloom/schemas/settings.py`; a test fails when this page is stale.
+
+A setting is given in a TOML file (`handloom run --config FILE.toml`), on the command line
+(`--set video.sample_hz=10`, which wins over the file), or left at its default. `handloom run --show-settings --db DB`
+prints what a run would use.
+
+```toml
+[video]
+sample_hz = 10
+
+[camera.assumed_fov_deg]
+my-helmet = 92.0    # a dataset name of yours; this table replaces the default one, so keep "*"
+"*" = 70.0
+
+[resources]
+num_actors = 4
+```
+
+## What changes a row
+
+These are part of the *run key*. All rows of a database are made with the same ones: asking for others ends with an
+error that names what differs. Leave out `--config` and `--set` to go on with the database's own, or ingest into
+another `--db`.
+"""
+RESOURCES = """
+## What changes only the cost
+
+Under `[resources]`, and never part of the run key: change them from run to run as you like, the rows are the same
+bytes.
+"""
+HEADER = "\n| setting | default | range | meaning |\n|---|---|---|---|"
+SIGNS = {Gt: (">", "gt"), Ge: (">=", "ge"), Lt: ("<", "lt"), Le: ("<=", "le")}
+
+
+def page() -> str:
+    lines = [INTRO + HEADER]
+    for section, field in Settings.model_fields.items():
+        lines += _rows(type(field.default), section)
+    lines += [RESOURCES + HEADER, *_rows(Resources, "resources")]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(model: type[BaseModel], prefix: str) -> list[str]:
+    lines = []
+    for name, field in model.model_fields.items():
+        meaning = " ".join((field.description or "").split())
+        lines.append(f"| `{prefix}.{name}` | {_default(field.default)} | {_range(field)} | {meaning} |")
+    return lines
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"`{key}` {number:g}" for key, number in value.items())
+    return "automatic" if value is None else f"`{json.dumps(value)}`"
+
+
+def _range(field: FieldInfo) -> str:
+    choices = getattr(field.annotation, "__args__", ())
+    if choices and all(isinstance(choice, str | int) for choice in choices):
+        return " or ".join(f"`{choice}`" for choice in choices)
+    limits = [(*SIGNS[type(limit)], limit) for limit in field.metadata if type(limit) in SIGNS]
+    return ", ".join(f"{sign} {getattr(limit, name):g}" for sign, name, limit in limits)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,154 @@
+"""The documentation is complete: every command, flag, setting, column and reject reason is there, and nothing stale."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import typer
+
+from handloom import __version__
+from handloom.cli import app
+from handloom.schemas.embeddings import EMBEDDINGS
+from handloom.schemas.reasons import REASONS
+from handloom.schemas.tables import CLIP_LIST, QUALITY_FIELDS, REJECTS, RUNS, clips_schema
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+INLINE = re.compile(r"`(handloom [a-z][^`]*)`")
+LINE = re.compile(r"^(?:\$ )?(handloom [a-z].*)$", re.MULTILINE)
+FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def leaves(command, name: str):
+    """`(full name, command)` of the tree's leaves, and of its root."""
+    if not hasattr(command, "commands"):
+        yield name, command
+        return
+    if name == "handloom":
+        yield name, command
+    for child in command.commands.values():
+        yield from leaves(child, f"{name} {child.name}")
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app), "handloom"))
+
+
+def sections(page: Path) -> dict[str, str]:
+    """`{heading of level two: its text}`."""
+    parts = re.split(r"^## (.+)$", page.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def flags(command) -> set[str]:
+    return {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)}
+
+
+def shown_commands(text: str) -> list[str]:
+    return [*INLINE.findall(text), *(line for block in FENCED.findall(text) for line in LINE.findall(block))]
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    """`{first cell without its backticks: all cells}` of the tables in a text."""
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| `")]
+    return {cells[0].strip(" `"): [cell.strip() for cell in cells] for cells in lines}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_guide_has_every_command_and_flag(name):
+    guide = sections(DOCS / "guide.md")
+    assert name in guide, f"docs/guide.md has no section '## {name}'"
+    entries = re.findall(r"^- (.+?):", guide[name], re.MULTILINE)
+    described = {flag for entry in entries for flag in re.findall(r"`(-[^`]+)`", entry)}
+    options = [param for param in COMMANDS[name].params if param.param_type_name == "option"]
+    assert [param.opts for param in options if not described & {*param.opts, *param.secondary_opts}] == []
+    assert described - flags(COMMANDS[name]) - {"--help"} == set()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_has_help(name):
+    command = COMMANDS[name]
+    assert command.help or name == "handloom"
+    assert [param.name for param in command.params if not getattr(param, "help", None)] == []
+
+
+def test_guide_has_no_command_that_does_not_exist():
+    assert {title for title in sections(DOCS / "guide.md") if title.startswith("handloom")} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_text_exist_with_their_flags(page):
+    """`handloom search --clip ID` in a page names a command that is there and flags that it takes."""
+    for shown in shown_commands(page.read_text()):
+        words = shown.split("#")[0].split()
+        name = next((n for n in (" ".join(words[:3]), " ".join(words[:2])) if n in COMMANDS), None)
+        if name is None:
+            assert words[1] in " ".join(COMMANDS).split(), f"{shown!r} is no command"
+            continue
+        allowed = flags(COMMANDS[name]) | {"--help"}
+        assert [word for word in words if word.startswith("--") and word not in allowed] == [], shown
+
+
+def test_settings_page_is_fresh():
+    page = runpy.run_path(str(DOCS / "make_settings.py"))["page"]()
+    assert (DOCS / "settings.md").read_text() == page, "docs/settings.md is stale: run `make docs`"
+    assert [name for name, row in rows_of(page).items() if not row[-1]] == []
+
+
+def type_text(kind: pa.DataType, num_tracks: int) -> str:
+    """A type as docs/tables.md writes it; widths that are multiples of N as `2N`."""
+    if pa.types.is_fixed_size_list(kind):
+        times, rest = divmod(kind.list_size, num_tracks)
+        width = kind.list_size if rest else f"{times if times > 1 else ''}N"
+        return f"fsl<{type_text(kind.value_type, num_tracks)}>[{width}]"
+    if pa.types.is_list(kind):
+        return f"list<{type_text(kind.value_type, num_tracks)}>"
+    if pa.types.is_struct(kind):
+        return "struct"
+    return {"double": "float64", "float": "float32"}.get(str(kind), str(kind))
+
+
+def test_tables_page_has_every_column_with_its_type():
+    num_tracks = 7919  # prime: no other width is a multiple of it
+    page = sections(DOCS / "tables.md")
+    clips = clips_schema(num_tracks)
+    added = pa.schema([field for field in clips if field.name not in CLIP_LIST.names])
+    tables = {"clip_list": CLIP_LIST, "clips": added, "rejects": REJECTS, "runs": RUNS}
+    for table, schema in tables.items():
+        text = page[table].split("### quality")[0]
+        written = {name: row[1] for name, row in rows_of(text).items()}
+        assert written == {field.name: type_text(field.type, num_tracks) for field in schema}, table
+    assert set(rows_of(page["clips"].split("### quality")[1])) == set(QUALITY_FIELDS)
+
+
+def test_every_reason_is_explained():
+    rows = rows_of((DOCS / "reasons.md").read_text())
+    assert set(rows) == set(REASONS)
+    assert [name for name, row in rows.items() if not all(row)] == []
+
+
+def test_embeddings_page_has_the_widths():
+    page = (DOCS / "embeddings.md").read_text()
+    widths = [f"{EMBEDDINGS[name].dim}" for name in ("motion", "appearance")]
+    assert f"| width | {widths[0]} | {widths[1]} |" in page
+    for name, spec in EMBEDDINGS.items():
+        blocks = rows_of(sections(DOCS / "embeddings.md")[name])
+        assert sum(int(row[1]) for row in blocks.values()) == spec.dim
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{page.name}: {target}"
+
+
+def test_changelog_has_this_version():
+    assert f"## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
