@@ -78,6 +78,7 @@ class _Missing:
 
 
 def shown(value: Any) -> str:
+    """A value for a message: short, however large it is."""
     if isinstance(value, _Missing):
         return "missing"
     if isinstance(value, dict | list):

@@ -12,6 +12,8 @@ from handloom.schemas.tables import SCHEMA_VERSION
 
 
 class Frozen(BaseModel):
+    """Base of all settings: fixed once read, unknown names refused, each field explained by the string below it."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 

@@ -28,6 +28,8 @@ MAX_LISTED_ROWS = 2000  # row ids in one filter
 
 
 class Scored(NamedTuple):
+    """A row that was found; a higher score is better."""
+
     score: float
     clip_id: str
     row_id: int

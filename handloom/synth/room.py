@@ -32,6 +32,8 @@ class Plane:
 
 
 class Room:
+    """Table, floor and walls of a scene: textured planes."""
+
     def __init__(self, spec: SceneSpec) -> None:
         rng = np.random.default_rng([spec.seed, 3])
         x, y, z = np.eye(3)

@@ -32,6 +32,7 @@ class Stage:
 
 
 def build_stage(spec: SceneSpec) -> Stage:
+    """Everything that moves in a scene, frame by frame; the same spec gives the same stage."""
     rng = np.random.default_rng([spec.seed, 1])
     shape = NOUNS[spec.noun]
     share = np.arange(spec.num_frames) / max(spec.num_frames - 1, 1)

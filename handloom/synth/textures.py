@@ -28,6 +28,7 @@ def _tinted(base: tuple[float, float, float], shade: NDArray[np.float32]) -> Tex
 
 
 def wood(rng: np.random.Generator) -> Texture:
+    """Planks with grain."""
     grain = _noise(rng, (160, 6)) * 0.10 + _noise(rng, (48, 3)) * 0.16 + _noise(rng, (256, 24)) * 0.06
     planks = np.repeat(rng.uniform(-0.12, 0.12, 6).astype(np.float32), SIZE // 6 + 1)[:SIZE]
     shade = grain + planks[None, :]
@@ -65,6 +66,7 @@ def floor(rng: np.random.Generator) -> Texture:
 
 
 def wall(rng: np.random.Generator) -> Texture:
+    """A plain wall with pictures and shelves."""
     shade = 0.06 * _fractal(rng, 6, 4)
     texture = _tinted((0.62, 0.62, 0.58), shade)
     for _ in range(7):  # pictures and shelves: something for points to hold on to

@@ -170,6 +170,7 @@ def _end_with_parent(parent_pid: int) -> None:
 
 
 def main(fd: int, memory_mb: int) -> None:
+    """Serve the socket `fd` until its other end, or the parent, is gone; with at most `memory_mb` of data."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     limit = memory_mb << 20

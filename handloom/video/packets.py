@@ -72,6 +72,11 @@ def video_streams(container: av.container.InputContainer) -> list[av.VideoStream
     return [s for s in container.streams.video if not s.disposition & cover]
 
 
+def _check_codec(stream: av.VideoStream) -> None:
+    if stream.codec_context is None:  # none known: a damaged header, or a codec that this libav was built without
+        raise NotAVideoError("video_unreadable", "libav knows no decoder for its video stream")
+
+
 def read_packet_index(path: str) -> PacketIndex:
     """Read timestamps and stream facts of the first video stream of a local file.
 
@@ -80,6 +85,7 @@ def read_packet_index(path: str) -> PacketIndex:
     """
     with open_container(path) as container:
         stream = video_streams(container)[0]
+        _check_codec(stream)
         pts, key, shown, last_duration = _read_packets(container, stream)
         open_gop = _has_leading_frames(pts, key)
         if not len(pts):

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,10 @@ from handloom.schemas.clip import Clip
 
 PAUSE_S = 1.0
 IN_USE_S = 120.0  # a video given out this lately is not evicted: some decoder may be about to open it
+
+# Errors of fsspec's backends that are no OSError.
+HTTP_ERRORS = (("aiohttp", "ClientError"),)
+S3_ERRORS = (("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"))
 
 
 def is_remote(uri: str) -> bool:
@@ -87,17 +92,15 @@ class VideoSource:
                     shutil.copyfileobj(remote, local, 8 << 20)
                 os.replace(part, target)
                 return
-            except FileNotFoundError as error:
-                raise _missing(clip) from error
-            except PermissionError as error:
-                hint = "check the credentials of this node, then run with --retry-rejects"
-                problem = f"access to {clip.video_uri} was refused: {error}"
-                raise ClipError(clip.clip_id, "fetch", "video_unreadable", problem, hint) from error
             except (ValueError, ImportError) as error:  # no such scheme, or its package is not installed
                 failure = error
                 break
-            except (OSError, *_network_errors()) as error:
-                failure = error
+            except (OSError, *_loaded(HTTP_ERRORS + S3_ERRORS)) as error:
+                failure = _cause(error)
+                if isinstance(failure, FileNotFoundError):
+                    raise _missing(clip) from error
+                if isinstance(failure, PermissionError):
+                    raise _refused(clip, failure) from error
                 time.sleep(PAUSE_S * attempts if attempts < self._attempts else 0)
         part.unlink(missing_ok=True)
         what = f"{type(failure).__name__}: {failure}"
@@ -129,13 +132,26 @@ def _missing(clip: Clip) -> ClipError:
     return ClipError(clip.clip_id, "fetch", "video_missing", f"there is no file at {clip.video_uri}", hint)
 
 
-def _network_errors() -> tuple[type[Exception], ...]:
-    """Errors of the fsspec backends that are no OSError; backends that are not installed raise none."""
-    import sys
+def _refused(clip: Clip, error: PermissionError) -> ClipError:
+    hint = "check the credentials of this node, then run with --retry-rejects"
+    problem = f"access to {clip.video_uri} was refused: {error}"
+    return ClipError(clip.clip_id, "fetch", "video_unreadable", problem, hint)
 
-    botocore = "botocore.exceptions"
-    known = [("aiohttp", "ClientError"), (botocore, "BotoCoreError"), (botocore, "ClientError")]
-    return tuple(getattr(sys.modules[module], name) for module, name in known if module in sys.modules)
+
+def _cause(error: Exception) -> Exception:
+    """What went wrong: fsspec calls any failure over HTTP "file not found", also that of a server that is down."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, (OSError, *_loaded(HTTP_ERRORS))):
+        return error
+    status = getattr(cause, "status", None)
+    if status in (401, 403):
+        return PermissionError(str(cause))
+    return error if status in (404, 410) else cause
+
+
+def _loaded(errors: tuple[tuple[str, str], ...]) -> tuple[type[Exception], ...]:
+    """The classes of these (module, name); a backend that was never imported has raised none."""
+    return tuple(getattr(sys.modules[module], name) for module, name in errors if module in sys.modules)
 
 
 def source_options_from(env: Mapping[str, str]) -> dict[str, Any]:

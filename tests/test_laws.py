@@ -1,0 +1,269 @@
+"""The laws of the house: which way imports point, who may open which package, and what every module owes its reader."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import handloom
+from handloom import errors
+from handloom.cli import app
+
+PACKAGE = Path(handloom.__file__).parent
+REPOSITORY = PACKAGE.parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Top to bottom; rooms of one floor do not know each other. The modules beside the rooms stand where they are listed.
+FLOORS = (
+    ("cli", "logs", "counting"),
+    ("pipelines", "bench"),
+    ("workers", "web"),
+    ("train", "ingest", "export", "synth", "draw"),
+    ("models", "store"),
+    ("video", "geometry"),
+    ("schemas",),
+    ("errors",),
+)
+FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+# Neighbours on one floor that may meet. A benchmark measures the whole job; the job knows no benchmark.
+SAME_FLOOR = {("cli", "logs"), ("cli", "counting"), ("bench", "pipelines")}
+DOORS = {
+    "ray": {"workers", "pipelines", "bench"},
+    "lance": {"store"},
+    "lancedb": {"store"},
+    "decord": {"video"},
+    "av": {"video"},
+    "typer": {"cli"},
+    "mediapipe": {"models"},
+}
+# The script that a user would write without handloom, to be measured against: it opens what it likes.
+OUTSIDERS = {"bench/plain.py"}
+
+
+def room_of(path: Path) -> str:
+    """`video` for handloom/video/grid.py, `cli` for handloom/cli.py, `` for handloom/__init__.py."""
+    inside = path.relative_to(PACKAGE)
+    return inside.parts[0] if len(inside.parts) > 1 else "" if inside.stem == "__init__" else inside.stem
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import, also those inside functions and for type checkers; and import_module."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: say `from handloom...`, not a relative import"
+            yield node.lineno, node.module or ""
+            if node.module == "handloom":
+                yield from ((node.lineno, f"handloom.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from ((node.lineno, arg.value) for arg in node.args if isinstance(arg, ast.Constant))
+
+
+def strays(path: Path) -> Iterator[str]:
+    room = room_of(path)
+    for line, name in imports_of(path):
+        where = f"{path.relative_to(REPOSITORY)}:{line}: {name}"
+        package, _, rest = name.partition(".")
+        if room not in DOORS.get(package, {room}) and path.relative_to(PACKAGE).as_posix() not in OUTSIDERS:
+            yield f"{where} opens only in {', '.join(sorted(DOORS[package]))}"
+        other = rest.split(".")[0]
+        if package != "handloom" or other not in FLOOR_OF or other == room or (room, other) in SAME_FLOOR:
+            continue
+        if room and FLOOR_OF[other] <= FLOOR_OF[room]:
+            yield f"{where} is no floor below {room}"
+        if not room and other != "store":
+            yield f"{where}: the front door opens only the store"
+
+
+def test_every_room_has_a_floor():
+    assert {room_of(path) for path in MODULES} - {""} <= FLOOR_OF.keys()
+
+
+def test_imports_point_down_and_doors_are_kept():
+    assert not [stray for path in MODULES for stray in strays(path)]
+
+
+def test_the_walk_finds_strays(tmp_path, monkeypatch):
+    """The law itself is tested on a house that breaks it in every way."""
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path / "handloom")
+    monkeypatch.setattr(sys.modules[__name__], "REPOSITORY", tmp_path)
+    source = """
+import ray
+from handloom.store import commit
+from handloom.schemas.clip import Clip
+def later():
+    from handloom import cli
+    from handloom.geometry.camera import lift
+"""
+    path = tmp_path / "handloom" / "video" / "bad.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(source)
+    found = [re.sub(r"^.*?:(\d+): ([\w.]+) .*", r"\1 \2", stray) for stray in strays(path)]
+    assert found == ["2 ray", "3 handloom.store", "6 handloom.cli", "7 handloom.geometry.camera"]
+
+
+def run_python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("handloom", "numpy pyarrow lance lancedb ray mediapipe torch decord av cv2 pydantic typer"),
+        ("handloom.cli", "numpy pyarrow lance lancedb ray mediapipe torch decord av cv2 pydantic"),
+        ("handloom.store.database", "ray mediapipe torch decord av cv2 scipy fsspec typer"),
+        ("handloom.schemas.settings", "ray mediapipe torch decord av cv2 lance"),
+    ],
+)
+def test_importing_pulls_in_nothing_heavy(module, absent):
+    loaded = run_python(f"import sys, {module}; print(*sys.modules)").split()
+    assert not set(absent.split()) & set(loaded)
+
+
+def error_classes(base: type[Exception] = errors.HandloomError) -> Iterator[type[Exception]]:
+    yield base
+    for child in base.__subclasses__():
+        yield from error_classes(child)
+
+
+@pytest.mark.parametrize("kind", list(error_classes()), ids=lambda kind: kind.__name__)
+def test_errors_survive_pickling_with_their_fields(kind):
+    """Ray sends them from worker to driver."""
+    clip_error = issubclass(kind, errors.ClipError)
+    error = kind("d:v:0-1", "decode", "damaged", "41 of 96", "drop it") if clip_error else kind("41 of 96", "drop it")
+    error.__cause__ = OSError("gone")
+    back = pickle.loads(pickle.dumps(error))
+    assert type(back) is kind
+    assert vars(back) == vars(error)
+    assert str(back) == str(error)
+    assert "41 of 96" in str(back)
+    assert "hint: drop it" in str(back)
+
+
+def test_what_callers_can_meet_is_in_errors():
+    """A room may refine one of them by name; an error with fields of its own belongs where pickling is tested."""
+    names = {kind.__name__ for kind in error_classes()}
+    for path in MODULES:
+        for node in ast.walk(tree_of(path)) if path.stem != "errors" else ():
+            if isinstance(node, ast.ClassDef) and names & {ast.unparse(base).split(".")[-1] for base in node.bases}:
+                assert len(node.body) == 1, f"{path}:{node.lineno}: {node.name} has fields of its own"
+                assert ast.get_docstring(node), f"{path}:{node.lineno}: {node.name}"
+
+
+def public_parts(path: Path) -> Iterator[tuple[str, ast.AST]]:
+    """The module, and its public functions and classes."""
+    tree = tree_of(path)
+    yield "module", tree
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name, node
+
+
+def is_plain(node: ast.AST) -> bool:
+    """A function or class whose name and types say all: at most three statements, or an enumeration."""
+    if isinstance(node, ast.ClassDef):
+        return any("Enum" in ast.unparse(base) or ast.unparse(base) == "Frozen" for base in node.bases)
+    decorators = [ast.unparse(decorator) for decorator in getattr(node, "decorator_list", [])]
+    return isinstance(node, ast.FunctionDef) and (len(node.body) <= 3 or "app.callback" in "".join(decorators))
+
+
+def test_everything_public_is_explained():
+    missing = [
+        f"{path.relative_to(REPOSITORY)}: {name}"
+        for path in MODULES
+        for name, node in public_parts(path)
+        if not ast.get_docstring(node) and not is_plain(node) and path.read_text().strip()
+    ]
+    assert not missing
+
+
+def test_no_module_is_a_bag():
+    assert not [path for path in MODULES if path.stem in ("utils", "util", "helpers", "common", "misc")]
+    assert not [p for p in MODULES if len(p.read_text().splitlines()) > 400], "over 400 lines: think"
+
+
+COMMANDS = {
+    "": "--version --verbose -v --help",
+    "demo": "--out --clips --help",
+    "ingest folder": "DIRECTORY --db --dataset --clip-seconds --view --licence --json --help",
+    "ingest epic": "--annotations --videos --db --dataset --split --participant --only-present --no-only-present "
+    "--json --help",
+    "ingest ego4d": "--manifest --videos --db --narrations --fho --dataset --window --before-s --after-s "
+    "--others --no-others --clip-seconds --only-present --no-only-present --json --help",
+    "run": "--db --config --set --ray-address --retry-rejects --reason --limit --show-settings --no-show-settings "
+    "--quiet -q --json --help",
+    "status": "--db --json --help",
+    "index": "--db --compact --json --help",
+    "search": "--db --clip --video --text -k --by --where --mirror --no-mirror --start-s --end-s --json --help",
+    "show": "CLIP --db --out --help",
+    "export parquet": "--db --out --where --overwrite --no-overwrite --json --help",
+    "export arrow": "--db --out --where --overwrite --no-overwrite --json --help",
+    "bench": "NAME --videos --save --help",
+    "doctor": "--json --help",
+}
+"""The command line, whole: a flag that comes or goes is a decision, made here as well."""
+
+
+def commands(command=None, name: str = "") -> Iterator[tuple[str, Any]]:
+    """(name, click command) of the top and of every command; groups below the top hold no flags of their own."""
+    command = typer.main.get_command(app) if command is None else command
+    children = getattr(command, "commands", None)
+    if children is None or not name:
+        yield name, command
+    for child_name, child in (children or {}).items():
+        yield from commands(child, f"{name} {child_name}".strip())
+
+
+def flags_of(command) -> set[str]:
+    flags: set[str] = set()
+    for parameter in command.get_params(typer.Context(command)):
+        is_option = parameter.param_type_name == "option"
+        flags |= {*parameter.opts, *parameter.secondary_opts} if is_option else {parameter.name.upper()}
+    return flags
+
+
+def test_the_command_line_is_the_listed_one():
+    found = {name: flags_of(command) for name, command in commands()}
+    assert found == {name: set(flags.split()) for name, flags in COMMANDS.items()}
+
+
+def test_every_command_and_flag_has_help():
+    for name, command in commands():
+        assert command.help, name
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{name}: {parameter.name}"
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, timeout=20)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [REPOSITORY / name for name in listed.stdout.split("\0") if name]
+
+
+def test_no_path_of_a_machine_is_in_the_repository():
+    """Nor of a home folder: what is written for one machine does not run on another."""
+    homes = rb"(?<![\w.])/(?:home|Users)/(?!user\b|you\b|ray\b)[a-z]\w*|"
+    personal = re.compile(homes + re.escape(bytes(REPOSITORY)) + rb"\b")
+    found = []
+    for path in tracked_files():
+        if path.suffix in (".png", ".jpg", ".mp4") or not path.is_file():
+            continue
+        found += [f"{path.relative_to(REPOSITORY)}: {hit.decode()}" for hit in personal.findall(path.read_bytes())]
+    assert not found

@@ -1,0 +1,193 @@
+"""Where videos come from: local files and a real HTTP server on loopback; each remote video is fetched once."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from handloom.errors import ClipError
+from handloom.schemas.clip import Clip
+from handloom.video import source as source_module
+from handloom.video.source import VideoSource, is_remote, source_options_from
+
+BODY = bytes(range(256)) * 4096  # 1 MiB
+
+
+class Site:
+    """Serves /NAME.mp4 whole, of /cut/... half of what it announces, /error/... 500, /secret/... 403; else 404."""
+
+    def __init__(self) -> None:
+        site = self
+        self.fetched: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.answer(False)
+
+            def do_GET(self) -> None:
+                self.answer(True)
+
+            def answer(self, with_body: bool) -> None:
+                folder = self.path.split("/")[1]
+                kind = {"error": 500, "secret": 403}.get(folder, 200 if self.path.endswith(".mp4") else 404)
+                self.send_response(kind)
+                self.send_header("Content-Length", str(len(BODY) if kind == 200 else 0))
+                self.end_headers()
+                if with_body and kind == 200:
+                    site.fetched.append(self.path)
+                    self.wfile.write(BODY[: len(BODY) // 2] if "/cut/" in self.path else BODY)
+                self.close_connection = True
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+
+@pytest.fixture
+def site():
+    site = Site()
+    yield site
+    site.server.shutdown()
+    site.server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch):
+    monkeypatch.setattr(source_module, "PAUSE_S", 0.01)
+
+
+def clip(uri: str) -> Clip:
+    return Clip("d:v:0-1000", "d", "v", uri, 0.0, 1.0)
+
+
+def failure(source: VideoSource, uri: str) -> ClipError:
+    with pytest.raises(ClipError) as caught:
+        source.local_path(clip(uri))
+    assert caught.value.stage == "fetch"
+    assert caught.value.hint
+    return caught.value
+
+
+def test_local_files_are_used_where_they_lie(tmp_path):
+    (tmp_path / "v 1.mp4").write_bytes(BODY)
+    source = VideoSource(str(tmp_path / "cache"))
+    assert source.local_path(clip(f"{tmp_path}/v 1.mp4")) == f"{tmp_path}/v 1.mp4"
+    assert source.local_path(clip(f"file://{tmp_path}/v 1.mp4")) == f"{tmp_path}/v 1.mp4"
+    assert not (tmp_path / "cache").exists()
+    assert failure(source, f"{tmp_path}/gone.mp4").reason == "video_missing"
+    assert failure(source, str(tmp_path)).reason == "video_unreadable"
+    assert [is_remote(u) for u in ("/a", "a.mp4", "file:///a", "s3://b/a", "https://h/a")] == [False] * 3 + [True] * 2
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(tmp_path):
+    path = tmp_path / "v.mp4"
+    path.write_bytes(BODY)
+    path.chmod(0)
+    assert failure(VideoSource(str(tmp_path / "cache")), str(path)).reason == "video_unreadable"
+    path.chmod(stat.S_IRUSR)
+
+
+def test_a_video_is_fetched_once(tmp_path, site):
+    source = VideoSource(str(tmp_path / "cache"))
+    path = source.local_path(clip(f"{site.url}/a.mp4"))
+    assert Path(path).read_bytes() == BODY
+    assert path.endswith(".mp4")
+    assert source.local_path(clip(f"{site.url}/a.mp4")) == path
+    assert VideoSource(str(tmp_path / "cache")).local_path(clip(f"{site.url}/a.mp4")) == path
+    assert site.fetched == ["/a.mp4"]
+    assert source.local_path(clip(f"{site.url}/b.mp4")) != path
+
+
+def test_what_cannot_be_fetched_says_why_and_leaves_no_part(tmp_path, site):
+    source = VideoSource(str(tmp_path / "cache"), attempts=2)
+    assert failure(source, f"{site.url}/gone.txt").reason == "video_missing"
+    assert failure(source, f"{site.url}/secret/a.mp4").reason == "video_unreadable"
+    for uri in (f"{site.url}/cut/a.mp4", f"{site.url}/error/a.mp4"):
+        error = failure(source, uri)
+        assert error.reason == "fetch_failed"
+        assert uri in error.problem
+    assert site.fetched.count("/cut/a.mp4") == 2
+    site.server.shutdown()
+    site.server.server_close()
+    assert failure(source, f"{site.url}/a.mp4").reason == "fetch_failed"
+    assert failure(source, "nowhere://x/a.mp4").reason == "fetch_failed"
+    assert {file.suffix for file in (tmp_path / "cache").iterdir()} == {".lock"}
+
+
+def test_a_cache_that_cannot_be_used(tmp_path, site):
+    (tmp_path / "file").write_text("")
+    error = failure(VideoSource(str(tmp_path / "file" / "cache")), f"{site.url}/a.mp4")
+    assert error.reason == "fetch_failed"
+    assert "cache" in error.problem
+
+
+def test_the_longest_unused_videos_make_room(tmp_path, site):
+    source = VideoSource(str(tmp_path / "cache"), cache_mb=2)
+    paths = {name: Path(source.local_path(clip(f"{site.url}/{name}.mp4"))) for name in "abc"}
+    assert all(path.exists() for path in paths.values()), "a video given out just now is not removed"
+    long_ago = time.time() - 3600
+    for age, name in enumerate("bac"):
+        os.utime(paths[name], (long_ago + age, long_ago + age))
+    source.local_path(clip(f"{site.url}/a.mp4"))  # used again
+    source.local_path(clip(f"{site.url}/d.mp4"))
+    assert {name: path.exists() for name, path in paths.items()} == {"a": True, "b": False, "c": False}
+
+
+def test_two_processes_fetch_a_video_once(tmp_path, site):
+    code = f"""
+from handloom.schemas.clip import Clip
+from handloom.video.source import VideoSource
+print(VideoSource({str(tmp_path / "cache")!r}).local_path(Clip("c", "d", "v", "{site.url}/a.mp4", 0.0, 1.0)))
+"""
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    paths = {process.communicate(timeout=60)[0].strip() for process in both}
+    assert len(paths) == 1
+    assert Path(paths.pop()).read_bytes() == BODY
+    assert site.fetched == ["/a.mp4"]
+
+
+def test_options_come_from_the_usual_variables():
+    env = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_ENDPOINT_URL": "http://a", "HOME": "/"}
+    assert source_options_from(env) == {"key": "k", "secret": "s", "endpoint_url": "http://a"}
+    assert source_options_from(env | {"AWS_ENDPOINT_URL_S3": "http://b"})["endpoint_url"] == "http://b"
+    assert source_options_from({}) == {}
+
+
+def test_a_bucket(tmp_path, monkeypatch):
+    pytest.importorskip("moto")
+    from moto.server import ThreadedMotoServer
+
+    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        options = source_options_from({**os.environ, "AWS_ENDPOINT_URL": f"http://{host}:{port}"})
+        import s3fs
+
+        bucket = s3fs.S3FileSystem(**options)
+        bucket.mkdir("videos")
+        bucket.pipe("videos/P01/a.mp4", BODY)
+        source = VideoSource(str(tmp_path / "cache"), storage_options=options)
+        path = source.local_path(clip("s3://videos/P01/a.mp4"))
+        assert Path(path).read_bytes() == BODY
+        bucket.rm("videos/P01/a.mp4")
+        assert source.local_path(clip("s3://videos/P01/a.mp4")) == path
+        assert failure(source, "s3://videos/P01/b.mp4").reason == "video_missing"
+        assert failure(source, "s3://nowhere/b.mp4").reason == "video_missing"
+    finally:
+        server.stop()
