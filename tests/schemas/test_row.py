@@ -1,0 +1,168 @@
+"""A row is what went into it: every array comes back bit by bit, NaN and null included, for any T and N."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from support.rows import make_clip, make_row
+
+from handloom.errors import ClipError, ShapeError
+from handloom.schemas.clip import Clip, make_clip_id
+from handloom.schemas.embeddings import EMBEDDINGS
+from handloom.schemas.reject import Reject
+from handloom.schemas.row import FRAME_SHAPES, build_row, frames_from_arrow, frames_to_arrow, row_arrays
+from handloom.schemas.tables import CLIP_LIST, QUALITY_FIELDS, clips_schema
+from handloom.schemas.values import Camera, Hands, Tracks, VideoInfo
+
+FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
+INFO = VideoInfo(1920, 1080, 29.97, "h264", "yuv420p", 0, 0.0, 60.0, 1800)
+
+
+@st.composite
+def outputs(draw):
+    """Stage outputs of one clip: T frames from none up, N tracks from one up, any bits in the floats."""
+    num, grid = draw(st.integers(0, 5)), draw(st.integers(1, 3))
+    floats = lambda *shape: draw(hnp.arrays(np.float32, shape, elements=FLOATS, fill=FLOATS))
+    bools = lambda *shape: draw(hnp.arrays(np.bool_, shape))
+    return {
+        "frame_s": np.sort(draw(hnp.arrays(np.float64, num, elements=st.floats(0, 1e5)))),
+        "hands": Hands(bools(num, 2), bools(num, 2), floats(num, 2), floats(num, 2, 21, 2), floats(num, 2, 21, 3)),
+        "tracks": Tracks(floats(num, grid**2, 2), bools(num, grid**2)),
+        "embeddings": {
+            name: None if draw(st.booleans()) else np.linspace(-1, 1, spec.dim, dtype=np.float32)
+            for name, spec in EMBEDDINGS.items()
+        },
+        "quality": {name: draw(st.none() | st.floats(-1e6, 1e6, width=32)) for name in list(QUALITY_FIELDS)[:4]},
+        "frame_jpeg": draw(st.none() | st.just([b"\xff\xd8"] * num)),
+        "camera": Camera(np.array([[1000.5, 0, 960], [0, 1000.25, 540], [0, 0, 1]]), "given"),
+    }
+
+
+def row_of(values: dict, clip: Clip | None = None) -> pa.RecordBatch:
+    clip = clip or make_clip(3, narration="öffne die Schublade")
+    return build_row(clip, info=INFO, decoder="pyav", thumbnail=b"strip", run_key="0" * 16, **values)
+
+
+@settings(deadline=None, max_examples=50)
+@given(outputs())
+def test_what_goes_in_comes_out(values):
+    row = row_of(values)
+    assert row.schema.equals(clips_schema(values["tracks"].points_px.shape[1]), check_metadata=True)
+    back = row_arrays(pa.Table.from_batches([row]))
+    expected = {f"hand_{field.name}": getattr(values["hands"], field.name) for field in dataclasses.fields(Hands)}
+    expected |= {"track_points_px": values["tracks"].points_px, "track_visible": values["tracks"].visible}
+    expected |= {f"embedding_{name}": vector for name, vector in values["embeddings"].items()}
+    expected |= {"frame_s": values["frame_s"], "camera_matrix": values["camera"].camera_matrix.astype(np.float32)}
+    for name, array in expected.items():
+        if array is None:
+            assert back[name] is None, name
+            continue
+        assert (back[name].dtype, back[name].shape) == (array.dtype, array.shape), name
+        assert back[name].tobytes() == array.tobytes(), name
+    assert back["num_frames"] == len(values["frame_s"])
+    assert back["frame_jpeg"] == values["frame_jpeg"]
+    assert back["quality"] == {name: values["quality"].get(name) for name in QUALITY_FIELDS}
+    assert back["hand_left"] == bool(values["hands"].visible[:, 0].any())
+    unknown = ("world_from_camera", "hand_keypoints_world_m", "track_depth_m", "track_points_world_m")
+    assert [back[name] for name in unknown] == [None] * 4, "a column that nobody computed is null"
+
+
+def test_an_open_end_becomes_the_end_of_the_video():
+    back = row_arrays(row_of(_plain(), make_clip(3, start_s=58.5, end_s=None)))
+    assert (back["end_s"], back["duration_s"]) == (60.0, 1.5)
+
+
+@pytest.mark.parametrize("name", ["hands", "tracks"])
+def test_outputs_that_disagree_are_refused(name):
+    values = _plain() | {name: _plain(num=4)[name]}
+    with pytest.raises(ShapeError, match=f"{name} has 4 frames, the clip 3"):
+        row_of(values)
+
+
+def test_unknown_quality_is_refused():
+    with pytest.raises(ShapeError, match="sharpness"):
+        row_of(_plain() | {"quality": {"sharpness": 1.0}})
+
+
+def test_a_value_that_does_not_fill_its_column_is_refused():
+    column = clips_schema(4).field("hand_keypoints_px").type
+    with pytest.raises(ShapeError, match="84 numbers"):
+        frames_to_arrow(np.zeros((3, 2, 20, 2), np.float32), column)
+
+
+@settings(deadline=None, max_examples=30)
+@given(hnp.arrays(np.float32, st.tuples(st.integers(0, 6), st.just(4), st.just(4)), elements=FLOATS))
+def test_poses_round_trip(poses):
+    """A column that a later stage will fill."""
+    column = clips_schema(1).field("world_from_camera").type
+    cell = frames_to_arrow(poses, column)
+    assert cell.type == column
+    assert frames_from_arrow(cell[0], FRAME_SHAPES["world_from_camera"]).tobytes() == poses.tobytes()
+    assert frames_from_arrow(pa.scalar(None, column), (4, 4)) is None
+
+
+def test_rows_of_many_clips_keep_apart():
+    table = pa.Table.from_batches([make_row(number, num_frames=number % 3 + 1) for number in range(4)])
+    for index in range(4):
+        single, together = row_arrays(make_row(index, num_frames=index % 3 + 1)), row_arrays(table, index)
+        assert single.keys() == together.keys()
+        for name, value in single.items():
+            np.testing.assert_array_equal(value, together[name], err_msg=name)
+
+
+TIMES = st.floats(-100, 1e6) | st.sampled_from([math.nan, math.inf, 0.0, 0.0004, 1.0005])
+
+
+@given(TIMES, st.none() | TIMES)
+def test_clip_ids_name_dataset_video_and_milliseconds(start_s, end_s):
+    dataset, video, span = make_clip_id("epic", "P01_01", start_s, end_s).split(":")
+    assert (dataset, video) == ("epic", "P01_01")
+    for text, value in zip(span.rsplit("-", 1), (start_s, end_s), strict=True) if not _negative(end_s) else ():
+        if value is None:
+            assert text == "end"
+        elif not math.isfinite(value):
+            assert text == "nan"
+        else:
+            assert abs(int(text) - value * 1000) <= 0.5
+
+
+def test_clip_ids_are_stable():
+    assert make_clip_id("epic", "P01_01", 1.2345, 3.0) == "epic:P01_01:1234-3000"
+    assert make_clip_id("d", "v", 0.0, None) == "d:v:0-end"
+
+
+@given(st.builds(make_clip, st.integers(0, 99), narration=st.none() | st.text(), end_s=st.none() | st.floats(0, 9)))
+def test_clips_travel_as_json_and_fit_the_clip_list(clip):
+    assert Clip.from_json(clip.to_json()) == clip
+    assert list(clip.to_dict()) == CLIP_LIST.names
+    assert CLIP_LIST.names == [name for name in clips_schema(1).names if name in CLIP_LIST.names]
+
+
+def test_a_reject_keeps_the_hint():
+    reject = Reject.from_error(ClipError("c", "decode", "damaged", "41 of 96", "fetch it again"), attempts=2)
+    assert reject == Reject("c", "decode", "damaged", "41 of 96\nhint: fetch it again", 2)
+
+
+def _negative(value: float | None) -> bool:
+    return value is not None and value < 0
+
+
+def _plain(num: int = 3) -> dict:
+    nan = np.full((num, 2, 21, 3), np.nan, np.float32)
+    no = np.zeros((num, 2), bool)
+    return {
+        "frame_s": np.arange(num) / 15,
+        "hands": Hands(no, no, np.full((num, 2), np.nan, np.float32), nan[..., :2], nan),
+        "tracks": Tracks(np.zeros((num, 4, 2), np.float32), np.ones((num, 4), bool)),
+        "embeddings": dict.fromkeys(EMBEDDINGS),
+        "quality": {},
+        "frame_jpeg": None,
+        "camera": Camera(np.eye(3), "assumed"),
+    }
