@@ -23,13 +23,13 @@ demo: $(READY)
 
 # The linter's verdict counts, but does not keep the tests from running: pytest's closing line is always the last.
 test: $(READY)
-	@$(BIN)/ruff check .; lint=$$?; $(BIN)/pytest -q || exit $$?; exit $$lint
+	@$(BIN)/ruff check --output-format concise .; lint=$$?; $(BIN)/pytest -q || exit $$?; exit $$lint
 
 test-all: $(READY)
-	@$(BIN)/ruff check .; lint=$$?; $(BIN)/pytest -q -m "slow or not slow" || exit $$?; exit $$lint
+	@$(BIN)/ruff check --output-format concise .; lint=$$?; $(BIN)/pytest -q -m "slow or not slow" || exit $$?; exit $$lint
 
 lint: $(READY)
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff check --output-format concise .
 
 bench: $(READY)
 	@$(BIN)/handloom bench extract --save benchmarks/results
@@ -41,7 +41,8 @@ clean:
 	rm -rf $(VENV) handloom-demo build handloom.egg-info .pytest_cache .ruff_cache .hypothesis
 
 # mediapipe asks for opencv-contrib-python, whose windows need libGL.so.1: a bare server has none. handloom opens no
-# windows, so there the same version without them takes its place (removed first: both fill one folder).
+# windows, so there the same version without them takes its place (both removed first: they fill one folder, and
+# installing again after a change of pyproject.toml brings the other back).
 $(READY): pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
 		{ echo "handloom needs Python 3.11 or 3.12, $(PYTHON) is another: make demo PYTHON=/path/to/python3.11"; exit 1; }
@@ -53,7 +54,8 @@ $(READY): pyproject.toml
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
 		version=$$($(BIN)/python -c 'from importlib.metadata import version; print(version("opencv-contrib-python"))') && \
 		echo "no libGL on this machine: OpenCV without windows takes the place of opencv-contrib-python $$version" && \
-		$(BIN)/python -m pip uninstall --disable-pip-version-check --quiet --yes opencv-contrib-python && \
+		$(BIN)/python -m pip uninstall --disable-pip-version-check --quiet --quiet --yes \
+			opencv-contrib-python opencv-contrib-python-headless && \
 		$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps "opencv-contrib-python-headless==$$version" && \
 		$(BIN)/python -c 'import cv2'; }
 	@touch $@
