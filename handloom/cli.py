@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from handloom import __version__
+from handloom import __version__, text
 from handloom.errors import ConfigError, HandloomError
 
 app = typer.Typer(
@@ -38,7 +38,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DatasetOption = Annotated[str | None, typer.Option(help="Name of the dataset, the first part of every clip id.")]
 OnlyPresentOption = Annotated[bool, typer.Option(help="Leave out clips whose video is missing.")]
 OutDirOption = Annotated[str, typer.Option("--out", help="Folder or URI to write into.")]
-WhereOption = Annotated[str | None, typer.Option(help="SQL filter on columns of clips: 'hand_left AND duration_s < 4'.")]
+WhereOption = Annotated[
+    str | None, typer.Option(help="SQL filter on columns of clips: 'hand_left AND duration_s < 4'.")
+]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace an earlier export in the same place.")]
 
 
@@ -106,8 +108,12 @@ def ingest_folder(
     directory: Annotated[str, typer.Argument(help="Folder or URI with videos, searched to any depth.")],
     db: DbOption,
     dataset: DatasetOption = None,
-    clip_seconds: Annotated[float | None, typer.Option(help="Cut long videos every so many seconds; 0 keeps them whole.")] = 10.0,
-    view: Annotated[View | None, typer.Option(help="ego: filmed from the person's own head or chest; exo: from outside.")] = None,
+    clip_seconds: Annotated[
+        float | None, typer.Option(help="Cut long videos every so many seconds; 0 keeps them whole.")
+    ] = 10.0,
+    view: Annotated[
+        View | None, typer.Option(help="ego: filmed from the person's own head or chest; exo: from outside.")
+    ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the videos, kept with every clip.")] = None,
     json_: JsonOption = False,
 ) -> None:
@@ -148,7 +154,9 @@ def ingest_ego4d(
     narrations: Annotated[str | None, typer.Option(help="narration.json: one clip per narration.")] = None,
     fho: Annotated[str | None, typer.Option(help="fho_main.json: one clip per action.")] = None,
     dataset: DatasetOption = None,
-    window: Annotated[Window, typer.Option(help="Clip around a narration: fixed, or contextual (EgoVLP).")] = Window.fixed,
+    window: Annotated[
+        Window, typer.Option(help="Clip around a narration: fixed, or contextual (EgoVLP).")
+    ] = Window.fixed,
     before_s: Annotated[float, typer.Option(min=0, help="Seconds before a narration (fixed window).")] = 1.0,
     after_s: Annotated[float, typer.Option(min=0, help="Seconds after a narration (fixed window).")] = 2.0,
     others: Annotated[bool, typer.Option(help="Keep what other people than the wearer do (#O).")] = True,
@@ -171,8 +179,12 @@ def ingest_ego4d(
 def run(
     db: DbOption,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting: video.sample_hz=10; may be repeated.")] = None,
-    ray_address: Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="Cluster to join; a local Ray by default.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting: video.sample_hz=10; may be repeated.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="Cluster to join; a local Ray by default.")
+    ] = None,
     retry_rejects: Annotated[bool, typer.Option("--retry-rejects", help="Try rejected clips again.")] = False,
     reason: Annotated[list[str] | None, typer.Option(help="With --retry-rejects: only rejects of this reason.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Process at most this many clips.")] = None,
@@ -192,7 +204,7 @@ def run(
     retry = (reason or ["all"]) if retry_rejects else []
     options = {"ray_address": ray_address, "retry_rejects": retry, "limit": limit, "quiet": quiet}
     summary = pipeline(_open(db), settings, source_options=source_options_from(os.environ), **options)
-    print(json.dumps(asdict(summary)) if json_ else _run_text(summary, db))
+    print(json.dumps(asdict(summary)) if json_ else text.run(summary, db))
     if summary.exit == "interrupted":
         raise typer.Exit(FAILED)
     raise typer.Exit(SOME_REJECTED if summary.num_rejects else DONE)
@@ -211,7 +223,9 @@ def status(db: DbOption, json_: JsonOption = False) -> None:
 @app.command()
 def index(
     db: DbOption,
-    compact: Annotated[bool, typer.Option("--compact", help="Merge small files first; old versions stay readable.")] = False,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Merge small files first; old versions stay readable.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Build or update the vector, text and scalar indexes."""
@@ -225,8 +239,7 @@ def index(
     if json_:
         print(json.dumps(asdict(report)))
         return
-    exact = f"; exact search on {', '.join(report.exact)}" if report.exact else ""
-    print(f"{report.num_rows} rows, indexes {', '.join(report.names)} (version {report.version}){exact}")
+    print(text.index(report))
 
 
 @app.command()
@@ -234,7 +247,7 @@ def search(
     db: DbOption,
     clip: Annotated[str | None, typer.Option(help="Id of a processed clip.")] = None,
     video: Annotated[str | None, typer.Option(help="Any video file or URI: processed in memory.")] = None,
-    text: Annotated[str | None, typer.Option(help="Words of narration, verb or noun.")] = None,
+    words: Annotated[str | None, typer.Option("--text", help="Words of narration, verb or noun.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Number of results.")] = 10,
     by: Annotated[By, typer.Option(help="Embedding to compare.")] = By.motion,
     where: WhereOption = None,
@@ -247,10 +260,10 @@ def search(
     from handloom.pipelines.similar import search_clips
     from handloom.video.source import source_options_from
 
-    given = [name for name, value in (("--clip", clip), ("--video", video), ("--text", text)) if value is not None]
+    given = [name for name, value in (("--clip", clip), ("--video", video), ("--text", words)) if value is not None]
     if len(given) != 1:
         raise ConfigError(f"search takes one of --clip, --video and --text, got {', '.join(given) or 'none'}")
-    query = {"clip": clip, "video": video, "text": text, "by": by.value, "mirror": mirror}
+    query = {"clip": clip, "video": video, "text": words, "by": by.value, "mirror": mirror}
     query |= {"start_s": start_s, "end_s": end_s, "k": k, "where": where}
     hits = search_clips(_open(db), source_options=source_options_from(os.environ), **query)
     if json_:
@@ -258,8 +271,7 @@ def search(
         print(json.dumps({"version": hits.version, "exact": hits.exact, "hits": found}))
         return
     for hit in hits:
-        end = "end" if hit.end_s is None else f"{hit.end_s:.2f}"
-        print(f"{hit.score:8.4f}  {hit.clip_id}  {hit.start_s:.2f}-{end} s  {hit.narration or '-'}  {hit.video_uri}")
+        print(text.hit(hit))
     if not hits:
         _say("nothing found")
 
@@ -280,7 +292,11 @@ def show(
 
 @export_app.command("parquet")
 def export_parquet(
-    db: DbOption, out: OutDirOption, where: WhereOption = None, overwrite: OverwriteOption = False, json_: JsonOption = False
+    db: DbOption,
+    out: OutDirOption,
+    where: WhereOption = None,
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
 ) -> None:
     """Parquet shards with the table's own schema."""
     _export("parquet", db, out, where, overwrite, json_)
@@ -288,7 +304,11 @@ def export_parquet(
 
 @export_app.command("arrow")
 def export_arrow(
-    db: DbOption, out: OutDirOption, where: WhereOption = None, overwrite: OverwriteOption = False, json_: JsonOption = False
+    db: DbOption,
+    out: OutDirOption,
+    where: WhereOption = None,
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
 ) -> None:
     """Arrow IPC shards with the table's own schema, to be memory-mapped."""
     _export("arrow", db, out, where, overwrite, json_)
@@ -297,7 +317,9 @@ def export_arrow(
 @app.command()
 def bench(
     name: Annotated[str, typer.Argument(help="extract")],
-    videos: Annotated[Path | None, typer.Option(help="Folder of videos to measure on; rendered clips by default.")] = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder of videos to measure on; rendered clips by default.")
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Folder that keeps NAME.json: benchmarks/results.")] = None,
 ) -> None:
     """Measure; prints one JSON object with hardware, versions and goals."""
@@ -315,8 +337,7 @@ def doctor(json_: JsonOption = False) -> None:
     if json_:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     for finding in [] if json_ else findings:
-        remedy = f"  ->  {finding.remedy}" if finding.remedy and finding.state != "ok" else ""
-        print(f"{finding.state:<9} {finding.name:<24} {finding.detail}{remedy}")
+        print(text.finding(finding))
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(FAILED)
 
@@ -353,29 +374,9 @@ def _progress(unit: str):
 
 
 def _print_ingest(summary, json_: bool) -> None:
-    shown = 20
-    for problem in summary.problems[:shown]:
-        _say(f"problem: {problem}")
-    if len(summary.problems) > shown:
-        _say(f"... and {len(summary.problems) - shown} more (--json lists all)")
-    if json_:
-        print(json.dumps(asdict(summary)))
-        return
-    counts = ", ".join(f"{name} {value}" for name, value in summary.counts.items() if value)
-    print(f"added {summary.added}, changed {summary.changed}, already there {summary.already_there}: {summary.num_clips} clips in the list")
-    print(f"  {counts}")
-
-
-def _run_text(summary, db: str) -> str:
-    rate = summary.num_frames / summary.wall_s if summary.wall_s else 0.0
-    lines = [f"{summary.num_clips} clips, {summary.num_rejects} rejects, {summary.num_frames} frames in {summary.wall_s:.1f} s ({rate:.1f} frames/s)"]
-    if summary.reasons:
-        lines.append("rejected: " + ", ".join(f"{reason} {count}" for reason, count in sorted(summary.reasons.items())))
-    if summary.exit == "interrupted":
-        lines.append(f"interrupted: what was finished is committed, {summary.num_pending} clips are left")
-    if summary.exit == "interrupted" or summary.num_pending:
-        lines.append(f"go on with: handloom run --db {db}")
-    return "\n".join(lines)
+    for line in text.problems(summary):
+        _say(line)
+    print(json.dumps(asdict(summary)) if json_ else text.ingest(summary))
 
 
 def _say(text: str) -> None:

@@ -22,7 +22,9 @@ class Counting:
     def __enter__(self) -> Counting:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._written and self._terminal:
             print(file=sys.stderr)
 
@@ -33,4 +35,9 @@ class Counting:
         self._next = now + (EVERY_S if self._terminal else LINE_EVERY_S)
         self._written = True
         text = f"{done}/{total} {self._unit}" if total else f"{done} {self._unit}"
-        print(f"\r{text}\x1b[K" if self._terminal else text, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r{text}\x1b[K" if self._terminal else text,
+            end="" if self._terminal else "\n",
+            file=sys.stderr,
+            flush=True,
+        )

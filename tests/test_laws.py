@@ -24,7 +24,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Top to bottom; rooms of one floor do not know each other. The modules beside the rooms stand where they are listed.
 FLOORS = (
-    ("cli", "logs", "counting"),
+    ("cli", "logs", "counting", "text"),
     ("pipelines", "bench"),
     ("workers", "web"),
     ("train", "ingest", "export", "synth", "draw"),
@@ -35,7 +35,7 @@ FLOORS = (
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 # Neighbours on one floor that may meet. A benchmark measures the whole job; the job knows no benchmark.
-SAME_FLOOR = {("cli", "logs"), ("cli", "counting"), ("bench", "pipelines")}
+SAME_FLOOR = {("cli", "logs"), ("cli", "counting"), ("cli", "text"), ("bench", "pipelines")}
 DOORS = {
     "ray": {"workers", "pipelines", "bench"},
     "lance": {"store"},

@@ -1,4 +1,4 @@
-"""CPU time of the whole machine: what a run costs, whoever spends it (Ray's own processes, decode children, kernels)."""
+"""CPU time of the whole machine: what a run costs, whoever spends it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def busy_s() -> float:
     stat = Path("/proc/stat")
     if not stat.exists():
         raise ConfigError("the benchmark reads /proc/stat: it runs on Linux only")
-    user, nice, system, _idle, _iowait, irq, softirq, *_ = (int(v) for v in stat.read_text().split("\n", 1)[0].split()[1:])
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = (
+        int(v) for v in stat.read_text().split("\n", 1)[0].split()[1:]
+    )
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 

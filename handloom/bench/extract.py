@@ -49,7 +49,7 @@ def bench_extract(videos: Path | None, say: Callable[[str], None]) -> dict[str, 
         rounds = [_round(number, clips, cores, work, say) for number in range(ROUNDS)]
         doubled = _repeat(clips, 2 * len(clips))
         say("once with twice the clips")
-        twice, finished = _end_to_end(doubled, work / "twice")
+        twice, _ = _end_to_end(doubled, work / "twice")
         say("once with many short clips")
         short = [replace(c, start_s=c.start_s, end_s=c.start_s + 0.5) for c in _repeat(clips, 130)]
         _, many = _end_to_end(_renamed(short), work / "many")
@@ -76,7 +76,8 @@ def _round(number: int, clips: list[Clip], cores: int, work: Path, say: Callable
         else:
             spent = measure(kind, clips, cores)
         values[kind] = _numbers(spent)
-        say(f"round {number + 1} {kind}: {spent.frames_per_s:.1f} frames/s, {1000 * spent.cpu_s_per_frame:.1f} ms CPU a frame")
+        cpu_ms = 1000 * spent.cpu_s_per_frame
+        say(f"round {number + 1} {kind}: {spent.frames_per_s:.1f} frames/s, {cpu_ms:.1f} ms CPU a frame")
     return values
 
 

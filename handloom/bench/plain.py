@@ -1,7 +1,7 @@
 """What `bench extract` compares with: plain processes, one per core, without Ray and Lance.
 
 `ceiling`: the pipeline's own decoding and models, frames handed over in memory, nothing written.
-`plain_script`: what one would write in an afternoon: decord, `mp.solutions.hands`, OpenCV's Lucas-Kanade, an .npz a clip.
+`plain_script`: an afternoon's work: decord, `mp.solutions.hands`, OpenCV's Lucas-Kanade, an .npz a clip.
 """
 
 from __future__ import annotations

@@ -35,7 +35,9 @@ def _commit() -> str | None:
     """Commit of the checkout the package runs from, with `+changes` where it is not as committed; None elsewhere."""
     folder = Path(__file__).parent
     try:
-        head = subprocess.run(["git", "-C", folder, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        head = subprocess.run(
+            ["git", "-C", folder, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        )
         state = ["git", "-C", folder, "status", "--porcelain", "--", "handloom", ":/handloom"]
         changed = subprocess.run(state, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -50,7 +52,13 @@ def _hardware() -> dict[str, Any]:
             model = line.partition(":")[2].strip()
             break
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(memory_gib, 1), "gpu": None, "os": platform.platform()}
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory_gib, 1),
+        "gpu": None,
+        "os": platform.platform(),
+    }
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,6 @@
-"""What a model does for a clip. One Protocol per task; frames arrive in chunks so that memory does not grow with the clip.
+"""What a model does for a clip. One Protocol per task.
+
+Frames arrive in chunks, so that memory does not grow with the clip.
 
 Every extractor is used as `begin(...)`, `feed(frames)` for each chunk in order, `finish()`; `begin` forgets all that
 came before, so that a clip's values never depend on the clips before it.

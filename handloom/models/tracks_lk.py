@@ -11,7 +11,9 @@ from handloom.schemas.settings import TracksConfig
 from handloom.schemas.values import Tracks, VideoInfo
 
 VERSION = "lk-forward-backward 1"
-MIN_EIGENVALUE = 1e-6  # OpenCV's 1e-4 gives up at once on plain table tops: 0.33 against 0.77 of the grid after one step
+MIN_EIGENVALUE = (
+    1e-6  # OpenCV's 1e-4 gives up at once on plain table tops: 0.33 against 0.77 of the grid after one step
+)
 
 
 def query_grid(width: int, height: int, side: int) -> NDArray[np.float32]:
@@ -83,7 +85,12 @@ class LucasKanade:
         """Positions in the next frame, (n, 2), and whether each can be believed, (n,)."""
         if not len(points):
             return points, np.zeros(0, bool)
-        options = {"winSize": self._window, "maxLevel": self._config.levels, "criteria": self._criteria, "minEigThreshold": MIN_EIGENVALUE}
+        options = {
+            "winSize": self._window,
+            "maxLevel": self._config.levels,
+            "criteria": self._criteria,
+            "minEigThreshold": MIN_EIGENVALUE,
+        }
         moved, status, _ = cv2.calcOpticalFlowPyrLK(before, after, points, None, **options)
         back, back_status, _ = cv2.calcOpticalFlowPyrLK(after, before, moved, None, **options)
         close = np.linalg.norm(back - points, axis=1) <= self._config.forward_backward_px

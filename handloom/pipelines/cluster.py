@@ -49,6 +49,10 @@ def joined(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core writes warnings of its own to our stderr
     options = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     if address is None:
+        # A Ray of our own has no dashboard to feed: idle, its processes take 9 % of a core with, 6 % without these.
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")
+        os.environ.setdefault("RAY_event_stats", "0")
+        os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
         options |= {"num_cpus": num_cpus, "include_dashboard": False, "_temp_dir": None}
     with contextlib.redirect_stdout(_ToLog()):  # Ray prints what befalls workers there, and stdout is data
         _init(address, options)

@@ -30,7 +30,9 @@ def load_config(path: Path | None, assignments: Sequence[str]) -> RunConfig:
     try:
         return RunConfig(**values)
     except ValidationError as error:
-        raise ConfigError(_explain(error), f"the settings are: {', '.join(sorted(flatten(RunConfig().model_dump())))}") from error
+        raise ConfigError(
+            _explain(error), f"the settings are: {', '.join(sorted(flatten(RunConfig().model_dump())))}"
+        ) from error
 
 
 def check_stored(stored: StoredSettings | None, settings: Settings, versions: dict[str, str], run_key: str) -> None:

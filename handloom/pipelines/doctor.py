@@ -13,7 +13,19 @@ from importlib.metadata import PackageNotFoundError, version
 
 EXTRAS = {
     "": ("numpy", "pyarrow", "pylance", "lancedb", "pydantic", "typer"),
-    "extract": ("ray", "mediapipe", "decord", "av", "opencv-contrib-python", "fsspec", "s3fs", "aiohttp", "scipy", "tqdm", "pillow"),
+    "extract": (
+        "ray",
+        "mediapipe",
+        "decord",
+        "av",
+        "opencv-contrib-python",
+        "fsspec",
+        "s3fs",
+        "aiohttp",
+        "scipy",
+        "tqdm",
+        "pillow",
+    ),
     "models": ("torch", "transformers"),
 }
 WITHOUT_WINDOWS = {"opencv-contrib-python": "opencv-contrib-python-headless"}  # needs no libGL; holds the same cv2
@@ -48,7 +60,9 @@ def _python() -> Finding:
 def _machine() -> Finding:
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     free_gb = shutil.disk_usage("/tmp").free / 2**30
-    detail = f"{os.cpu_count()} cores, {memory_gb:.1f} GiB memory, {free_gb:.1f} GiB free in /tmp, {platform.platform()}"
+    detail = (
+        f"{os.cpu_count()} cores, {memory_gb:.1f} GiB memory, {free_gb:.1f} GiB free in /tmp, {platform.platform()}"
+    )
     if memory_gb < 4:
         return Finding("machine", "missing", detail, "an actor needs up to 2.5 GiB: expect 4 GiB or more")
     return Finding("machine", "ok", detail)

@@ -20,7 +20,7 @@ from handloom.video.source import VideoSource
 
 @dataclass(frozen=True)
 class IngestSummary:
-    """What one ingest did: the source's own counts, what changed in the clip list, and what was wrong with the input."""
+    """What one ingest did: the source's own counts, what changed in the clip list, what was wrong with the input."""
 
     counts: dict[str, int]
     added: int
@@ -63,5 +63,3 @@ def _store(db: Database, result: IngestResult) -> IngestSummary:
     return IngestSummary(
         result.counts, done.added, done.changed, done.already_there, db.count("clip_list"), tuple(result.problems)
     )
-
-

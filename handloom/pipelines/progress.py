@@ -20,7 +20,9 @@ POLL_S = 0.5
 class ProgressLine:
     """Polls `read` in a thread and shows clips, rejects, frames/s and the time left. Use as a context manager."""
 
-    def __init__(self, total: int, read: Callable[[], Progress], out: TextIO | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self, total: int, read: Callable[[], Progress], out: TextIO | None = None, quiet: bool = False
+    ) -> None:
         self._total = total
         self._read = read
         self._out = out or sys.stderr
@@ -40,7 +42,9 @@ class ProgressLine:
             self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)

@@ -51,7 +51,9 @@ def search_clips(
     return search(db, clip=clip, text=text, by=by, **query)
 
 
-def extract(db: Database, video: str, start_s: float, end_s: float | None, source_options: dict[str, Any] | None = None):
+def extract(
+    db: Database, video: str, start_s: float, end_s: float | None, source_options: dict[str, Any] | None = None
+):
     """The row of a video that is in no clip list, made in this process with the settings of the database.
 
     Raises:
@@ -87,7 +89,9 @@ def _vectors(row: dict[str, Any], by: str, mirror: bool, what: str) -> list[NDAr
         vectors.append(_mirrored_motion(row))
     vectors = [vector for vector in vectors if vector is not None]
     if not vectors:
-        raise ConfigError(f"{what} has no {by} embedding: no hand and no track is seen in two frames in a row", "try --by appearance")
+        raise ConfigError(
+            f"{what} has no {by} embedding: no hand and no track is seen in two frames in a row", "try --by appearance"
+        )
     return vectors
 
 

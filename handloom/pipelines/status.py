@@ -23,7 +23,9 @@ def status(db: Database) -> dict[str, Any]:
         shown = examples.setdefault((reject["stage"], reject["reason"]), [])
         if len(shown) < NUM_EXAMPLES:
             shown.append({"clip_id": reject["clip_id"], "detail": reject["detail"]})
-    totals = db.clips(["num_frames", "duration_s", "hand_left", "hand_right"]) if db.table("clips") is not None else None
+    totals = (
+        db.clips(["num_frames", "duration_s", "hand_left", "hand_right"]) if db.table("clips") is not None else None
+    )
     run = latest_run(db)
     return {
         "db": db.uri,
@@ -37,7 +39,13 @@ def status(db: Database) -> dict[str, Any]:
         "clips_with_left_hand": _sum(totals, "hand_left"),
         "clips_with_right_hand": _sum(totals, "hand_right"),
         "rejects_by_reason": [
-            {"stage": stage, "reason": reason, "meaning": REASONS.get(reason, ""), "count": count, "examples": examples[stage, reason]}
+            {
+                "stage": stage,
+                "reason": reason,
+                "meaning": REASONS.get(reason, ""),
+                "count": count,
+                "examples": examples[stage, reason],
+            }
             for (stage, reason), count in by_reason.most_common()
         ],
         "last_run": _run(run) if run else None,
@@ -48,7 +56,8 @@ def status_text(values: dict[str, Any]) -> str:
     """The same for a person."""
     lines = [
         f"{values['db']}  (version {values['version'] if values['version'] is not None else '-'})",
-        f"  clip list {values['clip_list']:>8}   rows {values['clips']}, rejects {values['rejects']}, pending {values['pending']}",
+        f"  clip list {values['clip_list']:>8}   rows {values['clips']}, rejects {values['rejects']}, "
+        f"pending {values['pending']}",
         f"  frames    {values['frames']:>8}   {values['hours']} h of video",
         f"  hands     left in {values['clips_with_left_hand']} clips, right in {values['clips_with_right_hand']}",
     ]
@@ -56,7 +65,10 @@ def status_text(values: dict[str, Any]) -> str:
     if run:
         lines.append(f"last run {run['run_id']}, begun {run['started_at']}: {run['exit'] or 'running, or killed'}")
     if run and run["wall_s"]:
-        lines.append(f"  {run['clips']} clips, {run['rejects']} rejects, {run['frames']} frames in {run['wall_s']:.1f} s: {run['frames_per_s']:.1f} frames/s")
+        lines.append(
+            f"  {run['clips']} clips, {run['rejects']} rejects, {run['frames']} frames in {run['wall_s']:.1f} s: "
+            f"{run['frames_per_s']:.1f} frames/s"
+        )
         shares = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in run["stage_s"].items())
         lines.append(f"  seconds per stage, summed over actors: {shares}")
     if values["rejects_by_reason"]:

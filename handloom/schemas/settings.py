@@ -1,4 +1,4 @@
-"""Settings: what changes a row (`Settings`, part of the run key) apart from what changes only the cost (`Resources`)."""
+"""Settings: what changes a row (`Settings`, part of the run key), and what changes only the cost (`Resources`)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class HandsConfig(Frozen):
 class CameraConfig(Frozen):
     assumed_fov_deg: dict[str, float] = {"epic": 85.0, "ego4d": 85.0, "egodex": 105.0, "*": 70.0}
     """Field of view along the longer image side where no intrinsics are given, by dataset name; `*` is for all others.
-    epic: EPIC-Fields' focal length for 456 x 256 (85 degrees); egodex: 736.6 px at 1920 (105 degrees); others: a guess."""
+    epic: EPIC-Fields' focal length for 456 x 256 (85 degrees); egodex: 736.6 px at 1920 (105); others: a guess."""
 
 
 class TracksConfig(Frozen):
@@ -49,7 +49,7 @@ class TracksConfig(Frozen):
     levels: int = Field(3, ge=0, le=6)
     """Pyramid levels above the shrunk frame."""
     forward_backward_px: float = Field(1.0, gt=0)
-    """A point is lost when tracking it on and back misses its start by more than this, in pixels of the shrunk frame."""
+    """A point is lost when tracking it on and back misses its start by more than this (pixels of the shrunk frame)."""
 
 
 class FramesConfig(Frozen):
@@ -120,7 +120,7 @@ class Resources(Frozen):
     decode_ahead_mb: int = Field(96, ge=1)
     """Decoded frames that may wait in the actor while earlier ones are processed."""
     inline_frames_mb: int = Field(256, ge=1)
-    """Split mode: a clip's frames travel through the object store up to this size; a longer clip is decoded beside the models."""
+    """Split mode: a clip's frames travel through the object store up to this size; beyond it the model actor decodes."""
     fetch_attempts: int = Field(3, ge=1)
     """Attempts at fetching a remote video."""
     fetch_cache_mb: int = Field(20_000, ge=1)

@@ -33,7 +33,7 @@ QUALITY_FIELDS: dict[str, str] = {
     "hand_coverage_right": "share of frames with the right hand visible",
     "hand_confidence": "mean confidence of the visible hands; null without one",
     "hand_jitter_px": "median second difference of visible keypoints over three consecutive frames, source pixels",
-    "hand_reprojection_px": "mean distance between the 2D keypoints and the lifted 3D keypoints projected back, source pixels",
+    "hand_reprojection_px": "mean distance between 2D keypoints and lifted 3D keypoints projected back, source pixels",
     "track_survival": "share of query points still visible on the last frame",
     "track_mean_visible": "share of visible points, over all frames",
     "track_motion_px": "median displacement of visible points between consecutive frames, source pixels",

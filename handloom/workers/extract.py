@@ -1,4 +1,4 @@
-"""A clip's frames to its row: every stage in order, each fed chunk by chunk so that memory does not grow with the clip."""
+"""A clip's frames to its row: stage after stage, fed chunk by chunk so that memory does not grow with the clip."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Shard:
 class ShardResult:
     """What became of a shard: rows in uncommitted fragments, and rejects. Every clip is in exactly one of them.
 
-    failure: why there is nothing instead (`problem`, `hint` of a StoreError). A value and not an exception, for Ray Data
+    failure: why there is nothing instead (`problem`, `hint` of a StoreError). A value, not an exception: Ray Data
         wraps what its workers raise until nobody can tell it from a bug.
     """
 

@@ -1,0 +1,57 @@
+"""Results as a person reads them on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+MAX_PROBLEMS = 20
+
+
+def problems(summary) -> Iterator[str]:
+    """What was wrong with the input of an ingest, the first of it."""
+    for problem in summary.problems[:MAX_PROBLEMS]:
+        yield f"problem: {problem}"
+    if len(summary.problems) > MAX_PROBLEMS:
+        yield f"... and {len(summary.problems) - MAX_PROBLEMS} more (--json lists all)"
+
+
+def ingest(summary) -> str:
+    """What an ingest changed, and the source's own counts."""
+    counts = ", ".join(f"{name} {value}" for name, value in summary.counts.items() if value)
+    changes = f"added {summary.added}, changed {summary.changed}, already there {summary.already_there}"
+    return f"{changes}: {summary.num_clips} clips in the list\n  {counts}"
+
+
+def run(summary, db: str) -> str:
+    """What a run did, what it lost, and how to go on."""
+    rate = summary.num_frames / summary.wall_s if summary.wall_s else 0.0
+    lines = [
+        f"{summary.num_clips} clips, {summary.num_rejects} rejects, {summary.num_frames} frames "
+        f"in {summary.wall_s:.1f} s ({rate:.1f} frames/s)"
+    ]
+    if summary.reasons:
+        lines.append("rejected: " + ", ".join(f"{reason} {count}" for reason, count in sorted(summary.reasons.items())))
+    if summary.exit == "interrupted":
+        lines.append(f"interrupted: what was finished is committed, {summary.num_pending} clips are left")
+    if summary.exit == "interrupted" or summary.num_pending:
+        lines.append(f"go on with: handloom run --db {db}")
+    return "\n".join(lines)
+
+
+def index(report) -> str:
+    """The indexes a database has."""
+    exact = f"; exact search on {', '.join(report.exact)}" if report.exact else ""
+    return f"{report.num_rows} rows, indexes {', '.join(report.names)} (version {report.version}){exact}"
+
+
+def hit(found) -> str:
+    """One line of a search."""
+    end = "end" if found.end_s is None else f"{found.end_s:.2f}"
+    times = f"{found.start_s:.2f}-{end} s"
+    return f"{found.score:8.4f}  {found.clip_id}  {times}  {found.narration or '-'}  {found.video_uri}"
+
+
+def finding(found) -> str:
+    """One line of the doctor."""
+    remedy = f"  ->  {found.remedy}" if found.remedy and found.state != "ok" else ""
+    return f"{found.state:<9} {found.name:<24} {found.detail}{remedy}"
