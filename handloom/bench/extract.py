@@ -33,8 +33,8 @@ from handloom.video.probe import Prober
 from handloom.video.source import VideoSource
 from handloom.workers.ledger import Finished
 
-ROUNDS = 5
-NUM_CLIPS = 24  # per round
+ROUNDS = 3
+NUM_CLIPS = 20  # per round
 RENDERED = 6
 
 

@@ -12,6 +12,9 @@ from handloom.schemas.reject import Reject
 from handloom.store.fragments import FragmentRecord
 
 
+TAIL_SHARDS = 4  # a shard takes at most a quarter of what each worker still has before it
+
+
 @dataclass(frozen=True)
 class Shard:
     """Clips that one task processes in order: the unit of work and of loss."""
@@ -62,17 +65,19 @@ class ShardResult:
 def plan_shards(clips: Iterable[Clip], shard_clips: int, shard_s: float, num_workers: int) -> Iterator[Shard]:
     """Cut the clips into shards: videos kept together, each video's clips in order of time.
 
-    A shard is closed at `shard_clips` clips or `shard_s` seconds, and at a clip of unknown length. Where that would
-    leave workers without work, shards are smaller. The order of shards follows the clip list.
+    A shard is closed at `shard_clips` clips or `shard_s` seconds, and at a clip of unknown length. Towards the end of
+    the list shards shrink, so that all workers finish together (guided self-scheduling, Polychronopoulos and Kuck,
+    1987). The order of shards follows the clip list.
     """
     ordered = _by_video(clips)
-    shard_clips = max(1, min(shard_clips, len(ordered) // (2 * num_workers)))
     shard: list[Clip] = []
-    seconds = 0.0
-    for clip in ordered:
+    seconds, room = 0.0, shard_clips
+    for at, clip in enumerate(ordered):
+        if not shard:
+            room = min(shard_clips, max(1, (len(ordered) - at) // (TAIL_SHARDS * num_workers)))
         shard.append(clip)
         seconds += shard_s if clip.end_s is None else max(0.0, clip.end_s - clip.start_s)
-        if len(shard) >= shard_clips or seconds >= shard_s:
+        if len(shard) >= room or seconds >= shard_s:
             yield Shard(tuple(shard))
             shard, seconds = [], 0.0
     if shard:
