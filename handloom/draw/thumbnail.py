@@ -79,7 +79,8 @@ class FrameKeeper:
         if self._num_fed != self._num_frames or not self._tiles:
             raise ShapeError(f"fed {self._num_fed} frames, the clip was begun with {self._num_frames}")
         strip = encode_jpeg(np.concatenate(self._tiles, axis=1), STRIP_QUALITY)
-        return (self._jpegs if self._config.store else None), strip
+        jpegs, self._jpegs = self._jpegs, []  # hundreds of megabytes for a long clip: the caller's alone
+        return (jpegs if self._config.store else None), strip
 
     def _tile(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The frame at the strip's height, or lower where the whole strip would be wider than a JPEG can be."""

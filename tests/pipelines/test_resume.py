@@ -15,7 +15,7 @@ from support.process import alive, descendants, handloom, is_agent, start
 
 from handloom.store.database import Database
 
-ONE_CLIP = ("--set", "resources.shard_clips=1")
+ONE_CLIP = ("--set", "resources.shard_clips=1", "--set", "resources.num_actors=1")
 
 
 def wait_for(number: Callable[[], int], at_least: int, process, limit_s: float = 90) -> None:
@@ -35,7 +35,7 @@ def assert_all_end(pids: set[int], limit_s: float = 15) -> None:
 
 @pytest.mark.timeout(300)
 def test_stopped_runs_lose_nothing_and_leave_nothing_behind(tmp_path, clips, expected):
-    """SIGKILL right after a commit; then Ctrl-C and SIGTERM, to the whole group, while finished clips wait for a commit."""
+    """SIGKILL right after a commit; then Ctrl-C and SIGTERM to the whole group, while finished clips wait for a commit."""
     db = new_database(tmp_path / "db", clips)
     driver = start("run", "--db", db.uri, "--quiet", *ONE_CLIP, "--set", "resources.commit_clips=1")
     wait_for(lambda: db.count("clips"), 1, driver)
@@ -47,7 +47,7 @@ def test_stopped_runs_lose_nothing_and_leave_nothing_behind(tmp_path, clips, exp
     for number in (signal.SIGINT, signal.SIGTERM):
         written = num_files(db)
         driver = start("run", "--db", db.uri, *ONE_CLIP, "--set", "resources.commit_s=600")
-        wait_for(lambda: num_files(db), written + 2, driver)  # noqa: B023
+        wait_for(lambda: num_files(db), written + 2, driver)
         out, err = kill_and_collect(driver, number)
         assert driver.returncode == 1, err
         assert "stopping" in err
@@ -64,6 +64,7 @@ def test_stopped_runs_lose_nothing_and_leave_nothing_behind(tmp_path, clips, exp
     last = handloom("run", "--db", db.uri, "--json")
     assert last.returncode == 0, last.stderr
     assert f'"num_clips": {len(expected) - len(done)}' in last.stdout  # nothing is done twice
+    assert all(line.startswith("finished=") for line in last.stderr.splitlines()), last.stderr  # Ray keeps quiet
     assert row_digests(db) == expected
     assert set(outcome(db).values()) == {"row"}
 
@@ -76,7 +77,7 @@ def test_killed_after_every_commit_and_in_between(tmp_path, clips, expected):
     done: dict[str, str] = {}
     while len(done) < len(expected):
         driver = start("run", "--db", db.uri, "--quiet", *ONE_CLIP, "--set", "resources.commit_clips=1")
-        wait_for(lambda: db.count("clips"), len(done) + 1, driver)  # noqa: B023
+        wait_for(lambda: db.count("clips"), len(done) + 1, driver)
         time.sleep(rng.choice((0.0, 0.0, rng.uniform(0, 0.5))))
         kill_and_collect(driver, signal.SIGKILL)
         now = row_digests(db)

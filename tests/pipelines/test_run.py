@@ -53,8 +53,9 @@ def test_everything_goes_wrong_and_nothing_is_lost(tmp_path, clips, expected):
     db = new_database(tmp_path / "db", listed)
     config = RunConfig(resources=Resources(num_actors=1, shard_clips=3, commit_clips=1))
 
-    with pytest.raises(StoreError, match=r"(?i)write \d rows.*(too large|full|space)"):
-        run(db, config, quiet=True, watch=Watcher(lambda pid, clip_id: limit_file_size(pid), after_rows=2))
+    with Watcher(lambda pid, clip_id: limit_file_size(pid), after_rows=2) as watch:
+        with pytest.raises(StoreError, match=r"(?i)write \d rows.*too large\b[\s\S]*free some space"):
+            run(db, config, quiet=True, watch=watch)
     kept = row_digests(db)
     assert kept.items() <= expected.items()
     assert set(kept) == {clip.clip_id for clip in clips[:2]}
@@ -66,7 +67,8 @@ def test_everything_goes_wrong_and_nothing_is_lost(tmp_path, clips, expected):
             killed.append(pid)
             os.kill(pid, signal.SIGKILL)
 
-    summary = run(db, config, quiet=True, watch=Watcher(kill))
+    with Watcher(kill) as watch:
+        summary = run(db, config, quiet=True, watch=watch)
     assert len(killed) == 2
     assert (summary.exit, summary.num_clips) == ("rejects", len(expected) - 1 - len(kept))
     found = outcome(db)
@@ -91,23 +93,33 @@ def gone(clip: Clip, path: Path) -> Clip:
 
 
 class Watcher:
-    """Calls `act(pid, clip_id)` for every worker at work, from when `after_rows` clips are finished."""
+    """Until the block ends, calls `act(pid, clip_id)` for every worker at work, once `after_rows` clips are finished."""
 
     def __init__(self, act, after_rows: int = 0) -> None:
         self._act = act
         self._after_rows = after_rows
+        self._ended = threading.Event()
+        self._thread = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._ended.set()
+        self._thread.join()
 
     def __call__(self, ledger) -> None:
-        threading.Thread(target=self._watch, args=(ledger,), daemon=True).start()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, args=(ledger,))
+            self._thread.start()
 
     def _watch(self, ledger) -> None:
-        with contextlib.suppress(ray.exceptions.RayError, ProcessLookupError):  # the run has ended
-            while True:
-                progress = ray.get(ledger.progress.remote())
-                if progress.num_rows >= self._after_rows:
-                    for pid, clip_id in progress.working.items():
+        while not self._ended.wait(0.03):
+            progress = ray.get(ledger.progress.remote())
+            if progress.num_rows >= self._after_rows:
+                for pid, clip_id in progress.working.items():
+                    with contextlib.suppress(ProcessLookupError):
                         self._act(pid, clip_id)
-                time.sleep(0.03)
 
 
 def limit_file_size(pid: int) -> None:

@@ -15,7 +15,9 @@ def start(*args: object, env: dict[str, str] | None = None) -> subprocess.Popen[
     return subprocess.Popen([*HANDLOOM, *map(str, args)], **_options(env), start_new_session=True)
 
 
-def handloom(*args: object, env: dict[str, str] | None = None, timeout_s: float = 100) -> subprocess.CompletedProcess[str]:
+def handloom(
+    *args: object, env: dict[str, str] | None = None, timeout_s: float = 100
+) -> subprocess.CompletedProcess[str]:
     """`handloom ARGS` to its end."""
     process = start(*args, env=env)
     try:

@@ -1,0 +1,195 @@
+"""The command line as a user meets it: what it prints, what it writes, how it ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+from support.process import HANDLOOM
+
+from handloom.cli import main
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    """`cli("status", ...)` runs a command in this process: (exit code, stdout, stderr)."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["handloom", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    yield call
+    logging.getLogger("handloom").handlers = []
+
+
+@pytest.fixture(scope="module")
+def videos(rendered, tmp_path_factory):
+    """Two sound videos (four clips), and three files that are none."""
+    folder = tmp_path_factory.mktemp("videos")
+    for name in ("video0.mp4", "video1.mp4", "video1.camera.json"):
+        shutil.copy(rendered / name, folder)
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "letter.mp4").write_text("Dear reader\n" * 500)
+    sound = (folder / "video0.mp4").read_bytes()
+    (folder / "short.mp4").write_bytes(sound[: len(sound) // 2])
+    return folder
+
+
+def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
+    db = tmp_path / "db"
+    ingest = ("ingest", "folder", videos, "--db", db, "--clip-seconds", 1, "--json")
+    code, out, err = cli(*ingest)
+    first = json.loads(out)
+    assert (code, first["added"], first["num_clips"]) == (0, 7, 7), err
+    code, out, _ = cli(*ingest)
+    again = json.loads(out)
+    assert (code, again["added"], again["changed"], again["already_there"]) == (0, 0, 0, 7)
+
+    code, out, _ = cli("status", "--db", db, "--json")
+    assert (code, json.loads(out)["pending"]) == (0, 7)
+    code, out, err = cli("run", "--db", db, "--set", "resources.shard_clips=2", "--json")
+    summary = json.loads(out)
+    assert code == 3, err
+    assert (summary["exit"], summary["num_clips"], summary["num_rejects"], summary["num_frames"]) == ("rejects", 4, 3, 40)
+    assert set(summary["reasons"]) <= {"video_unreadable", "damaged"}
+    code, out, _ = cli("run", "--db", db)
+    assert (code, out.splitlines()[0][:24]) == (0, "0 clips, 0 rejects, 0 fr")
+
+    code, out, _ = cli("status", "--db", db, "--json")
+    status = json.loads(out)
+    assert (code, status["clips"], status["rejects"], status["pending"], status["frames"]) == (0, 4, 3, 0, 40)
+    assert sum(item["count"] for item in status["rejects_by_reason"]) == 3
+    code, out, _ = cli("status", "--db", db)
+    assert code == 0
+    assert "rows 4, rejects 3, pending 0" in out
+    assert "video_unreadable" in out
+
+    code, out, _ = cli("index", "--db", db, "--json")
+    assert (code, json.loads(out)["num_rows"]) == (0, 4)
+    clip_id = "folder:video0:0-1000"
+    for query in (("--clip", clip_id), ("--video", videos / "video0.mp4", "--end-s", 1), ("--clip", clip_id, "--mirror")):
+        for by in ("motion", "appearance"):
+            if "--mirror" in query and by == "appearance":
+                continue
+            code, out, err = cli("search", "--db", db, *query, "--by", by, "-k", 3, "--json")
+            hits = json.loads(out)["hits"]
+            assert code == 0, err
+            scores = [hit["score"] for hit in hits]
+            assert scores == sorted(scores, reverse=True)
+            ids = [hit["clip_id"] for hit in hits]
+            if query[0] == "--video":
+                assert ids[0] == clip_id
+                assert scores[0] == pytest.approx(1, abs=1e-5)
+            else:
+                assert clip_id not in ids
+    code, out, err = cli("search", "--db", db, "--clip", clip_id, "--where", "video_id = 'video1'", "--json")
+    assert {hit["clip_id"].split(":")[1] for hit in json.loads(out)["hits"]} == {"video1"}
+    code, out, err = cli("search", "--db", db, "--text", "nothing says this")
+    assert (code, out, err) == (0, "", "nothing found\n")
+    code, out, err = cli("search", "--db", db, "--clip", "folder:video0:0-1001")
+    assert (code, out) == (1, "")
+    assert clip_id in err  # the nearest
+    code, out, err = cli("search", "--db", db, "--clip", clip_id, "--where", "speed >")
+    assert (code, out) == (2, "")
+    assert "speed >" in err
+
+    for name, least in (("sheet.png", 5_000), ("over.mp4", 5_000)):
+        code, out, err = cli("show", clip_id, "--db", db, "--out", tmp_path / name)
+        assert (code, out) == (0, f"{tmp_path / name}\n"), err
+        assert (tmp_path / name).stat().st_size > least
+    for form in ("parquet", "arrow"):
+        code, out, err = cli("export", form, "--db", db, "--out", tmp_path / form, "--where", "video_id = 'video1'", "--json")
+        assert code == 0, err
+        assert sum(shard["num_rows"] for shard in json.loads(out)) == 2
+    shard = next((tmp_path / "parquet").rglob("*.parquet"))
+    assert set(pq.read_table(shard, columns=["clip_id"]).column(0).to_pylist()) == {
+        "folder:video1:0-1000",
+        "folder:video1:1000-2000",
+    }
+
+    # Mended, a rejected video gets its row; one that is not stays what it was.
+    shutil.copy(videos / "video1.mp4", videos / "letter.mp4")
+    assert cli("ingest", "folder", videos, "--db", db, "--clip-seconds", 1)[0] == 0
+    code, out, err = cli("run", "--db", db, "--retry-rejects", "--reason", "video_unreadable", "--json")
+    assert code in (0, 3), err
+    after = json.loads(cli("status", "--db", db, "--json")[1])
+    assert (after["pending"], after["clips"] + after["rejects"]) == (0, after["clip_list"])
+    assert after["clips"] > 4
+
+    # Other settings are refused by name; the database's own are used when none are given.
+    code, out, err = cli("run", "--db", db, "--set", "video.sample_hz=5")
+    assert (code, out) == (2, "")
+    assert "video.sample_hz is 15" in err
+    assert "5.0 now" in err
+    assert "another --db" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (("ingest", "folder", "{tmp}/empty", "--db", "{tmp}/new"), 2, "video"),
+        (("ingest", "folder", "{tmp}/absent", "--db", "{tmp}/new"), 2, "absent"),
+        (("status", "--db", "{tmp}/absent"), 1, "there is no database at {tmp}/absent"),
+        (("run", "--db", "{tmp}/foreign"), 1, "not a handloom database: it holds notes.txt"),
+        (("run", "--db", "{tmp}/db", "--set", "video.sample=3"), 2, "there is no setting video.sample"),
+        (("run", "--db", "{tmp}/db", "--set", "video.sample_hz=-3"), 2, "video.sample_hz = -3"),
+        (("run", "--db", "{tmp}/db", "--set", "nonsense"), 2, "no assignment"),
+        (("run", "--db", "{tmp}/db", "--config", "{tmp}/absent.toml"), 2, "absent.toml cannot be read"),
+        (("run", "--db", "{tmp}/db", "--set", "resources.cpus_per_actor=64"), 2, "resources.cpus_per_actor"),
+        (("run",), 2, "--db"),
+        (("search", "--db", "{tmp}/db", "--clip", "folder:nobody:0-1"), 1, "no processed clips"),
+        (("search", "--db", "{tmp}/db"), 2, "one of --clip, --video and --text"),
+        (("search", "--db", "{tmp}/db", "--video", "{tmp}/absent.mp4"), 2, "absent.mp4"),
+        (("show", "folder:nobody:0-1", "--db", "{tmp}/db", "--out", "{tmp}/a.png"), 1, "there is no clip"),
+        (("ingest", "folder", "{tmp}/empty", "--db", "/proc/none/db"), 1, "cannot use /proc/none/db as a database"),
+        (("export", "parquet", "--db", "{tmp}/db", "--out", "{tmp}/out"), 1, "no processed clips"),
+    ],
+)
+def test_mistakes_are_answered_in_one_message(cli, tmp_path, clips, ray_address, args, code, says):
+    from support.extraction import new_database
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "notes.txt").write_text("mine")
+    new_database(tmp_path / "db", clips[:1])
+    found, out, err = cli(*(arg.format(tmp=tmp_path) for arg in args))
+    assert (found, out) == (code, ""), err
+    assert says.format(tmp=tmp_path) in err
+    assert "Traceback" not in err
+
+
+def test_an_unwritable_database_is_named(cli, tmp_path, clips, ray_address):
+    from support.extraction import new_database
+
+    db = new_database(tmp_path / "db", clips[:1])
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    os.chmod(db.uri, 0o500)
+    try:
+        code, out, err = cli("run", "--db", db.uri)
+    finally:
+        os.chmod(db.uri, 0o700)
+    assert (code, out) == (1, "")
+    assert db.uri in err
+
+
+def test_help_answers_at_once_and_doctor_knows_this_machine(cli):
+    done = subprocess.run([*HANDLOOM, "--help"], capture_output=True, text=True, timeout=60, check=True)
+    commands = ("demo", "ingest", "run", "status", "index", "search", "show", "export", "bench", "doctor")
+    assert all(command in done.stdout for command in commands)
+    heavy = "import sys, handloom.cli; print([m for m in ('ray', 'lance', 'mediapipe', 'cv2', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+    code, out, err = cli("doctor", "--json")
+    assert code == 0, err
+    assert {"python", "machine", "ray", "mediapipe"} <= {finding["name"] for finding in json.loads(out)}

@@ -1,0 +1,39 @@
+"""Extractor without Ray: a clip's row follows from the clip and the settings alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.extraction import rows_of
+from support.rows import digests
+
+from handloom.schemas.row import row_arrays
+from handloom.schemas.settings import Settings
+from handloom.schemas.tables import clips_schema
+
+
+def test_a_row_does_not_depend_on_the_clips_before_it(clips, expected):
+    shuffled = [clips[i] for i in (5, 1, 4, 0, 0, 3, 2)]
+    found = [digests(row) for row in rows_of(shuffled)]
+    assert found == [{clip.clip_id: expected[clip.clip_id]} for clip in shuffled]
+
+
+def test_rows_hold_what_the_settings_ask_for(clips):
+    settings = Settings(
+        video={"sample_hz": 5}, tracks={"grid": 6}, frames={"store": False, "thumbnail_frames": 2}
+    )
+    two = [clips[0], replace(clips[3], dataset="epic")]
+    assumed, given = (row_arrays(row) for row in rows_of(two, settings))
+    for row in (assumed, given):
+        assert len(row["frame_s"]) == row["num_frames"] == 5
+        assert row["track_points_px"].shape == (5, 36, 2)
+        assert row["frame_jpeg"] is None
+        assert row["hand_keypoints_px"].shape == (5, 2, 21, 2)
+        assert np.isnan(row["hand_keypoints_px"][~row["hand_visible"]]).all()
+        for name in ("motion", "appearance"):
+            assert np.linalg.norm(row[f"embedding_{name}"]) == pytest.approx(1, abs=1e-5)
+    assert (assumed["camera_source"], given["camera_source"]) == ("assumed", "given")
+    row = next(iter(rows_of(two[:1], settings)))
+    assert row.schema.equals(clips_schema(36))

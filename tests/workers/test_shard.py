@@ -1,0 +1,49 @@
+"""Shards: every clip once, videos together."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.rows import make_clip
+
+from handloom.errors import StoreError
+from handloom.schemas.reject import Reject
+from handloom.store.fragments import FragmentRecord
+from handloom.workers.shard import Shard, ShardResult, plan_shards
+
+CLIPS = st.lists(st.integers(0, 60), unique=True, max_size=40).map(lambda numbers: [make_clip(n) for n in numbers])
+
+
+@given(CLIPS, st.integers(1, 10), st.floats(0.5, 20), st.integers(1, 8))
+def test_plan_holds_every_clip_once_and_keeps_videos_together(clips, shard_clips, shard_s, num_workers):
+    shards = [shard.clips for shard in plan_shards(clips, shard_clips, shard_s, num_workers)]
+    planned = [clip for shard in shards for clip in shard]
+    assert sorted(c.clip_id for c in planned) == sorted(c.clip_id for c in clips)
+    videos = [clip.video_uri for clip in planned]
+    assert [v for i, v in enumerate(videos) if i == 0 or videos[i - 1] != v] == list(dict.fromkeys(videos))
+    assert all(a.start_s < b.start_s for a, b in itertools.pairwise(planned) if a.video_uri == b.video_uri)
+    for shard in shards:
+        assert 1 <= len(shard) <= shard_clips
+        assert sum(c.end_s - c.start_s for c in shard[:-1]) < shard_s
+    if len(clips) >= 2 * num_workers:
+        assert len(shards) >= 2 * num_workers  # no worker is left without work
+
+
+def test_a_clip_of_unknown_length_ends_its_shard():
+    clips = [make_clip(n, end_s=None) for n in range(4)]
+    assert [len(shard.clips) for shard in plan_shards(clips, 16, 60.0, 1)] == [1, 1, 1, 1]
+
+
+def test_shards_and_results_survive_the_journey():
+    shard = Shard((make_clip(1, narration="öffnet 'das' \"Glas\""), make_clip(2, end_s=None)))
+    assert Shard.from_json(shard.to_json()) == shard
+    record = FragmentRecord(('{"id": 0}',), ("a", "b"))
+    result = ShardResult(record, (Reject("c", "decode", "damaged", "cut\nhint: no", 2),), 7, {"hands": 0.5})
+    assert ShardResult.from_json(result.to_json()) == result
+    result.check()
+    failed = ShardResult.from_json(ShardResult(None, (), 0, failure=("disk full", "free some")).to_json())
+    with pytest.raises(StoreError, match=r"disk full\nhint: free some"):
+        failed.check()
