@@ -24,7 +24,7 @@ prints what a run would use.
 sample_hz = 10
 
 [camera.assumed_fov_deg]
-my-helmet = 92.0    # a dataset name of yours; this table replaces the default one, so keep "*"
+my-helmet = 92.0    # a dataset name of yours; the other names keep their values
 "*" = 70.0
 
 [resources]

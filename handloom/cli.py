@@ -195,15 +195,17 @@ def run(
     """Process every clip that has no row yet."""
     from handloom.pipelines.configure import load_config
     from handloom.pipelines.run import run as pipeline
+    from handloom.pipelines.run import stored_config
     from handloom.video.source import source_options_from
 
     settings = load_config(config, set_ or []) if config or set_ else None
+    database = _open(db)
     if show_settings:
-        print((settings or load_config(None, [])).model_dump_json(indent=2))
+        print((settings or stored_config(database)).model_dump_json(indent=2))
         return
     retry = (reason or ["all"]) if retry_rejects else []
     options = {"ray_address": ray_address, "retry_rejects": retry, "limit": limit, "quiet": quiet}
-    summary = pipeline(_open(db), settings, source_options=source_options_from(os.environ), **options)
+    summary = pipeline(database, settings, source_options=source_options_from(os.environ), **options)
     print(json.dumps(asdict(summary)) if json_ else text.run(summary, db))
     if summary.exit == "interrupted":
         raise typer.Exit(FAILED)

@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pools:
-    """Actors per pool. num_decode is 0 in fused mode."""
+    """Actors per pool, and the memory that Ray reserves for each. num_decode is 0 in fused mode."""
 
     num_actors: int
     num_decode: int
+    memory_bytes: int
 
 
 @contextmanager
@@ -67,6 +68,8 @@ def _init(address: str | None, options: dict[str, Any]) -> None:
         warnings.simplefilter("ignore")
         try:
             ray.init(address=address or "local", **options)
+            # A thread that asks after the end must not start another Ray (seen: a progress line after `ray.shutdown`).
+            ray._private.auto_init_hook.enable_auto_connect = False
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             problem = f"there is no Ray cluster at {address!r}: {error}" if address else f"Ray did not start: {error}"
             hint = "check the address (host:port of the head node, or `auto`); without it a local Ray is started"
@@ -102,7 +105,9 @@ def _hushed() -> Iterator[None]:
 
 
 def size_pools(resources: Resources, num_shards: int) -> Pools:
-    """As many actors as the cluster's CPUs (and GPUs) hold, never more than there are shards.
+    """As many actors as the cluster's CPUs, GPUs and memory hold, never more than there are shards.
+
+    Memory alone never forbids the first actor of each pool: a small machine gets a smaller reservation.
 
     Raises:
         ConfigError: the cluster cannot hold even one actor of each pool.
@@ -116,7 +121,9 @@ def size_pools(resources: Resources, num_shards: int) -> Pools:
     room = (cpus - num_decode * resources.cpus_per_decode_actor) / resources.cpus_per_actor
     if resources.gpus_per_actor:
         room = min(room, gpus / resources.gpus_per_actor)
-    wanted = resources.num_actors or int(room + 1e-9)
+    memory, each = total.get("memory", 0.0), resources.actor_memory_mb << 20
+    by_memory = max(1, int(memory / each) - num_decode)
+    wanted = resources.num_actors or int(min(room, by_memory) + 1e-9)
     num_actors = min(wanted, max(num_shards, 1))
     if num_actors < 1 or num_actors > room + 1e-9:
         asked = f"{max(num_actors, 1)} model actors of {resources.cpus_per_actor:g} CPUs"
@@ -126,4 +133,4 @@ def size_pools(resources: Resources, num_shards: int) -> Pools:
             f"the cluster has {cpus:g} CPUs and {gpus:g} GPUs, but {asked} were asked for",
             "lower resources.num_actors or resources.cpus_per_actor, or use resources.mode = 'fused'",
         )
-    return Pools(num_actors, num_decode)
+    return Pools(num_actors, num_decode, int(min(each, 0.9 * memory / (num_actors + num_decode))))

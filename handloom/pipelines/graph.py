@@ -35,13 +35,15 @@ class Graph:
             "batch_size": 1,
             "num_cpus": resources.cpus_per_actor,
             "num_gpus": resources.gpus_per_actor or None,
+            "memory": pools.memory_bytes,
             "compute": _pool(pools.num_actors),
             "fn_constructor_args": (setup, ledger),
         }
         if resources.mode == "fused":
             data = data.map_batches(FusedWorker, **models)
         else:
-            decode = {"num_cpus": resources.cpus_per_decode_actor, "compute": _pool(pools.num_decode)}
+            decode = {"num_cpus": resources.cpus_per_decode_actor, "memory": pools.memory_bytes}
+            decode["compute"] = _pool(pools.num_decode)
             data = data.map_batches(DecodeWorker, batch_size=1, fn_constructor_args=(setup, ledger), **decode)
             data = data.map_batches(ModelWorker, **models)
         self._data = data

@@ -66,6 +66,12 @@ class _Tally:
     stage_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
+def stored_config(db: Database) -> RunConfig:
+    """The settings that the database's rows were made with; the defaults where it has none."""
+    stored = stored_settings(db)
+    return RunConfig(**stored.settings) if stored else RunConfig()
+
+
 def run(
     db: Database,
     config: RunConfig | None,
@@ -90,12 +96,10 @@ def run(
         ConfigError: other settings than the database's; no such cluster.
         StoreError: the database cannot be written; CommitConflict: somebody else writes to it.
     """
-    stored = stored_settings(db)
-    if config is None:
-        config = RunConfig(**stored.settings) if stored else RunConfig()
+    config = config or stored_config(db)
     settings, versions = config.settings(), model_versions()
     run_key = settings.run_key(versions)
-    check_stored(stored, settings, versions, run_key)
+    check_stored(stored_settings(db), settings, versions, run_key)
     reasons = REASONS if "all" in retry_rejects else retry_rejects
     record = start_run(
         db,

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from handloom.schemas.tables import SCHEMA_VERSION
 
@@ -35,10 +35,18 @@ class HandsConfig(Frozen):
     """A hand scored below this is lost, and looked for again."""
 
 
+ASSUMED_FOV_DEG = {"epic": 85.0, "ego4d": 85.0, "egodex": 105.0, "*": 70.0}
+
+
 class CameraConfig(Frozen):
-    assumed_fov_deg: dict[str, float] = {"epic": 85.0, "ego4d": 85.0, "egodex": 105.0, "*": 70.0}
+    assumed_fov_deg: dict[str, float] = ASSUMED_FOV_DEG
     """Field of view along the longer image side where no intrinsics are given, by dataset name; `*` is for all others.
     epic: EPIC-Fields' focal length for 456 x 256 (85 degrees); egodex: 736.6 px at 1920 (105); others: a guess."""
+
+    @field_validator("assumed_fov_deg", mode="before")
+    @classmethod
+    def _keep_the_others(cls, given: Any) -> Any:
+        return {**ASSUMED_FOV_DEG, **given} if isinstance(given, dict) else given
 
 
 class TracksConfig(Frozen):
@@ -120,7 +128,7 @@ class Resources(Frozen):
     decode_ahead_mb: int = Field(96, ge=1)
     """Decoded frames that may wait in the actor while earlier ones are processed."""
     inline_frames_mb: int = Field(256, ge=1)
-    """Split mode: a clip's frames travel through the object store up to this size; beyond it the model actor decodes."""
+    """Split mode: a clip's frames go through the object store up to this size; beyond it the model actors decode."""
     fetch_attempts: int = Field(3, ge=1)
     """Attempts at fetching a remote video."""
     fetch_cache_mb: int = Field(20_000, ge=1)

@@ -11,7 +11,6 @@ from handloom.schemas.clip import Clip
 from handloom.schemas.reject import Reject
 from handloom.store.fragments import FragmentRecord
 
-
 TAIL_SHARDS = 4  # a shard takes at most a quarter of what each worker still has before it
 
 

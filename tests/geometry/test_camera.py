@@ -93,7 +93,7 @@ def test_assumed_field_of_view_by_dataset():
     assert portrait.camera_matrix[:2, 2].tolist() == [179.5, 319.5]
 
 
-@pytest.mark.parametrize("fovs", [{}, {"*": 0.0}, {"*": 180.0}, {"folder": -5.0, "*": 70.0}])
+@pytest.mark.parametrize("fovs", [{"*": 0.0}, {"*": 180.0}, {"folder": -5.0, "*": 70.0}])
 def test_an_assumption_that_is_none_is_a_settings_error(fovs):
     with pytest.raises(ConfigError, match="assumed_fov_deg"):
         camera_for(clip(), INFO, CameraConfig(assumed_fov_deg=fovs))
