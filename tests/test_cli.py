@@ -60,7 +60,8 @@ def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
     code, out, err = cli("run", "--db", db, "--set", "resources.shard_clips=2", "--json")
     summary = json.loads(out)
     assert code == 3, err
-    assert (summary["exit"], summary["num_clips"], summary["num_rejects"], summary["num_frames"]) == ("rejects", 4, 3, 40)
+    counts = [summary[f"num_{name}"] for name in ("clips", "rejects", "frames")]
+    assert (summary["exit"], *counts) == ("rejects", 4, 3, 40)
     assert set(summary["reasons"]) <= {"video_unreadable", "damaged"}
     code, out, _ = cli("run", "--db", db)
     assert (code, out.splitlines()[0][:24]) == (0, "0 clips, 0 rejects, 0 fr")
@@ -77,7 +78,8 @@ def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
     code, out, _ = cli("index", "--db", db, "--json")
     assert (code, json.loads(out)["num_rows"]) == (0, 4)
     clip_id = "folder:video0:0-1000"
-    for query in (("--clip", clip_id), ("--video", videos / "video0.mp4", "--end-s", 1), ("--clip", clip_id, "--mirror")):
+    part = ("--video", videos / "video0.mp4", "--end-s", 1)
+    for query in (("--clip", clip_id), part, ("--clip", clip_id, "--mirror")):
         for by in ("motion", "appearance"):
             if "--mirror" in query and by == "appearance":
                 continue
@@ -108,7 +110,8 @@ def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
         assert (code, out) == (0, f"{tmp_path / name}\n"), err
         assert (tmp_path / name).stat().st_size > least
     for form in ("parquet", "arrow"):
-        code, out, err = cli("export", form, "--db", db, "--out", tmp_path / form, "--where", "video_id = 'video1'", "--json")
+        where = ("--where", "video_id = 'video1'")
+        code, out, err = cli("export", form, "--db", db, "--out", tmp_path / form, *where, "--json")
         assert code == 0, err
         assert sum(shard["num_rows"] for shard in json.loads(out)) == 2
     shard = next((tmp_path / "parquet").rglob("*.parquet"))
@@ -187,9 +190,9 @@ def test_help_answers_at_once_and_doctor_knows_this_machine(cli):
     done = subprocess.run([*HANDLOOM, "--help"], capture_output=True, text=True, timeout=60, check=True)
     commands = ("demo", "ingest", "run", "status", "index", "search", "show", "export", "bench", "doctor")
     assert all(command in done.stdout for command in commands)
-    heavy = "import sys, handloom.cli; print([m for m in ('ray', 'lance', 'mediapipe', 'cv2', 'numpy') if m in sys.modules])"
+    heavy = "import sys, handloom.cli; print({'ray', 'lance', 'mediapipe', 'cv2', 'numpy'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "[]\n"
+    assert done.stdout == "set()\n"
     code, out, err = cli("doctor", "--json")
     assert code == 0, err
     assert {"python", "machine", "ray", "mediapipe"} <= {finding["name"] for finding in json.loads(out)}

@@ -6,20 +6,25 @@ import contextlib
 import io
 import logging
 import os
+import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, HandloomError
 from handloom.schemas.settings import Resources
 
 log = logging.getLogger(__name__)
+
+MAX_HELD_BYTES = 100_000
+KNOCK_TIMEOUT_S = 10.0
+JOIN_HINT = "check the address (host:port of the head node, or `auto`); without it a local Ray is started"
 
 
 @dataclass(frozen=True)
@@ -63,16 +68,31 @@ def joined(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
             ray.shutdown()
 
 
+def _knock(address: str) -> None:
+    """Raise ConfigError where nobody listens at host:port: `ray.init` would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "://" in address or not port.isdigit():
+        return  # `auto` and the like: Ray knows what it means
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"cannot join a Ray cluster at {address!r}: {error}", JOIN_HINT) from error
+
+
 def _init(address: str | None, options: dict[str, Any]) -> None:
-    with warnings.catch_warnings(), _hushed():
+    if address is not None:
+        _knock(address)
+    with warnings.catch_warnings(), _hushed() as said:
         warnings.simplefilter("ignore")
         try:
             ray.init(address=address or "local", **options)
             # A thread that asks after the end must not start another Ray (seen: a progress line after `ray.shutdown`).
             ray._private.auto_init_hook.enable_auto_connect = False
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            problem = f"there is no Ray cluster at {address!r}: {error}" if address else f"Ray did not start: {error}"
-            hint = "check the address (host:port of the head node, or `auto`); without it a local Ray is started"
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
+            problem = f"cannot join a Ray cluster at {address!r}: {error}" if address else f"Ray did not start: {error}"
+            hint = JOIN_HINT if address else ""
+            if "AuthToken" in said():
+                hint = "the cluster wants a token, and Ray sends none unasked: set RAY_AUTH_MODE=token to send yours"
             raise ConfigError(problem, hint) from error
 
 
@@ -87,17 +107,22 @@ class _ToLog(io.TextIOBase):
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """Hold back what native code writes to stderr; where the block fails, it is written after all."""
+def _hushed() -> Iterator[Callable[[], str]]:
+    """Hold back what native code writes to stderr; yields what tells it. Where Ray crashes, it is written after all."""
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
+
+        def said() -> str:
+            return os.pread(held.fileno(), MAX_HELD_BYTES, 0).decode(errors="replace")
+
         try:
-            yield
+            yield said
+        except HandloomError:
+            raise  # it says what is wrong, once
         except BaseException:
-            held.seek(0)
-            os.write(saved, held.read())
+            os.write(saved, said().encode())
             raise
         finally:
             os.dup2(saved, 2)

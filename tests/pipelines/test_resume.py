@@ -35,7 +35,7 @@ def assert_all_end(pids: set[int], limit_s: float = 15) -> None:
 
 @pytest.mark.timeout(300)
 def test_stopped_runs_lose_nothing_and_leave_nothing_behind(tmp_path, clips, expected):
-    """SIGKILL right after a commit; then Ctrl-C and SIGTERM to the whole group, while finished clips wait for a commit."""
+    """SIGKILL right after a commit; then Ctrl-C and SIGTERM to the group, while finished clips wait for a commit."""
     db = new_database(tmp_path / "db", clips)
     driver = start("run", "--db", db.uri, "--quiet", *ONE_CLIP, "--set", "resources.commit_clips=1")
     wait_for(lambda: db.count("clips"), 1, driver)

@@ -8,7 +8,6 @@ import resource
 import shutil
 import signal
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +44,7 @@ def test_rows_do_not_depend_on_scheduling(tmp_path, clips, expected, resources, 
 
 
 def test_everything_goes_wrong_and_nothing_is_lost(tmp_path, clips, expected):
-    """A full disk stops the run; a clip that kills its workers and missing videos are rejects; all of it can be cured."""
+    """A full disk stops the run; a clip that kills its workers and missing videos are rejects; all can be cured."""
     missing = [gone(clip, tmp_path / f"gone{i}.mp4") for i, clip in enumerate(clips)]
     order = (missing[:1], clips[:2], missing[1:2], clips[2:4], missing[2:4], clips[4:], missing[4:])
     listed = [clip for some in order for clip in some]
@@ -53,9 +52,9 @@ def test_everything_goes_wrong_and_nothing_is_lost(tmp_path, clips, expected):
     db = new_database(tmp_path / "db", listed)
     config = RunConfig(resources=Resources(num_actors=1, shard_clips=3, commit_clips=1))
 
-    with Watcher(lambda pid, clip_id: limit_file_size(pid), after_rows=2) as watch:
-        with pytest.raises(StoreError, match=r"(?i)write \d rows.*too large\b[\s\S]*free some space"):
-            run(db, config, quiet=True, watch=watch)
+    full = pytest.raises(StoreError, match=r"(?i)write \d rows.*too large\b[\s\S]*free some space")
+    with Watcher(lambda pid, clip_id: limit_file_size(pid), after_rows=2) as watch, full:
+        run(db, config, quiet=True, watch=watch)
     kept = row_digests(db)
     assert kept.items() <= expected.items()
     assert set(kept) == {clip.clip_id for clip in clips[:2]}
@@ -93,7 +92,7 @@ def gone(clip: Clip, path: Path) -> Clip:
 
 
 class Watcher:
-    """Until the block ends, calls `act(pid, clip_id)` for every worker at work, once `after_rows` clips are finished."""
+    """Until the block ends, calls `act(pid, clip_id)` for every worker at work, once `after_rows` are finished."""
 
     def __init__(self, act, after_rows: int = 0) -> None:
         self._act = act

@@ -1,0 +1,64 @@
+"""Videos and database on S3 (a server on this machine), workers on a cluster that is joined by its address."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+from support.extraction import outcome, row_digests
+from support.process import handloom
+
+from handloom.store.database import Database
+from handloom.store.location import storage_options_from
+
+
+@pytest.fixture(scope="module")
+def s3_env():
+    """The variables a user sets for S3, with a bucket behind them."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    put(f"{endpoint}/bucket")
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+    yield {**keys, "AWS_ENDPOINT_URL": endpoint}
+    server.stop()
+
+
+def put(url: str, body: bytes = b"") -> None:
+    headers = {"Content-Type": "application/octet-stream"}  # the server would parse urllib's default as a form
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers, method="PUT"), timeout=10):
+        pass
+
+
+@pytest.mark.timeout(240)
+def test_ingest_and_run_with_everything_remote(s3_env, ray_address, rendered: Path, expected):
+    for file in ("video1.mp4", "video1.camera.json"):
+        put(f"{s3_env['AWS_ENDPOINT_URL']}/bucket/videos/kitchen/{file}", (rendered / file).read_bytes())
+    put(f"{s3_env['AWS_ENDPOINT_URL']}/bucket/videos/letter.mp4", b"Dear reader" * 500)
+    options = ("--dataset", "test", "--clip-seconds", 1, "--json")
+    done = handloom("ingest", "folder", "s3://bucket/videos", "--db", "s3://bucket/db", *options, env=s3_env)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["added"] == 3
+
+    # The cluster of the test run, like every Ray started locally, wants the token that Ray made for it.
+    cluster = {**s3_env, "RAY_ADDRESS": ray_address, "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled")}
+    done = handloom("run", "--db", "s3://bucket/db", "--json", env=cluster)
+    assert done.returncode == 3, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["num_clips"], summary["reasons"]) == (2, {"video_unreadable": 1})
+    assert all(line.startswith("finished=") for line in done.stderr.splitlines()), done.stderr
+
+    db = Database.open("s3://bucket/db", storage_options_from(s3_env))
+    assert sorted(outcome(db).values()) == ["row", "row", "video_unreadable"]
+    rows = db.clips()
+    assert set(rows.column("video_uri").to_pylist()) == {"s3://bucket/videos/kitchen/video1.mp4"}
+    assert len(row_digests(db)) == 2
+
+    done = handloom("run", "--db", "s3://bucket/db", "--retry-rejects", "--ray-address", "127.0.0.1:1", env=s3_env)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot join a Ray cluster at '127.0.0.1:1'")
+    assert len(done.stderr.splitlines()) == 2
