@@ -26,7 +26,14 @@ from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
 from handloom.video.grid import MIN_SIDE_PX, clip_range, sample_frames, working_size
 from handloom.video.packets import NotAVideoError, PacketIndex, read_packet_index
-from handloom.video.readers import AvReader, DecodeFailedError, DecordReader, Reader, suits_decord
+from handloom.video.readers import (
+    AvReader,
+    DecodeFailedError,
+    DecordReader,
+    Reader,
+    decord_stays_small,
+    suits_decord,
+)
 
 DAMAGED_HINT = "if the file was damaged on the way, fetch it again; shorter clips lose less of a damaged video"
 
@@ -100,7 +107,9 @@ class Server:
 
     def _send_frames(self, request: Request, index: PacketIndex, indices, size: tuple[int, int]) -> None:
         """decord if it suits the file, else, or from the start again once decord has failed, PyAV."""
-        names = ["decord", "pyav"] if suits_decord(index) and not request.avoid_decord else ["pyav"]
+        names = ["decord", "pyav"] if suits_decord(index) and decord_stays_small(index, size) else ["pyav"]
+        if request.avoid_decord:
+            names = ["pyav"]
         sent = 0
         for name in names:
             sent = 0

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from handloom.video.packets import PacketIndex, open_container, video_streams
 
 CHUNK_FRAMES = 16
+MAX_DECORD_BYTES = 512 << 20
 # What decord turns into RGB as libav's own scaler does; deeper or denser formats go to PyAV.
 DECORD_PIX_FMTS = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "nv12"})
 
@@ -83,6 +84,16 @@ def suits_decord(index: PacketIndex) -> bool:
         and not index.open_gop
         and min(info.width, info.height) >= 16
     )
+
+
+def decord_stays_small(index: PacketIndex, size: tuple[int, int]) -> bool:
+    """Whether decord may hold every frame of the video, at working size, in memory: it comes to that.
+
+    While it waits for a frame decord queues packets as fast as it can read them, and a thread of its own decodes them
+    all, however slowly the frames are taken: a child that fed slow models grew to its limit of 1.5 GiB on an hour of
+    video, died, and went on with PyAV, so that memory and the decoder of a row hung on timing.
+    """
+    return len(index.times_s) * size[0] * size[1] * 3 <= MAX_DECORD_BYTES
 
 
 class AvReader:
