@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 POLL_S = 0.5
 STALL_S = 300.0
+JOIN_S = 30.0
 _END = object()
 
 
@@ -21,13 +22,16 @@ class Stalled(HandloomError):
     """Work is left and no worker has given a sign of life for a long time."""
 
 
-def arriving(results: Iterable[T], idle_s: Callable[[], float], stall_s: float = STALL_S) -> Iterator[T]:
-    """`results` in their order, read in a thread of its own, which ends with them.
+def arriving(
+    results: Iterable[T], close: Callable[[], None], idle_s: Callable[[], float], stall_s: float = STALL_S
+) -> Iterator[T]:
+    """`results` in their order, read in a thread of its own. Close the generator: that waits for the thread's end.
 
     Ray Data can wait for ever on an actor that is gone (ray#62746); and a KeyboardInterrupt inside its code may leave
     its locks held. So the caller waits on a queue instead.
 
     Args:
+        close: ends `results` early, from whatever thread.
         idle_s: seconds since any worker was last heard of while it had something to do.
 
     Raises:
@@ -47,7 +51,8 @@ def arriving(results: Iterable[T], idle_s: Callable[[], float], stall_s: float =
         except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
             arrived.put((_END, error))
 
-    threading.Thread(target=read, daemon=True, name="results").start()
+    reader = threading.Thread(target=read, daemon=True, name="results")
+    reader.start()
     heard = time.monotonic()
     try:
         while True:
@@ -65,6 +70,8 @@ def arriving(results: Iterable[T], idle_s: Callable[[], float], stall_s: float =
             yield result
     finally:
         left.set()
+        close()
+        reader.join(JOIN_S)  # a thread that calls Ray after its shutdown ends the process, silently and with code 1
 
 
 def _stalled(stall_s: float) -> Stalled:

@@ -19,6 +19,7 @@ from handloom.workers.process import WorkerSetup
 from handloom.workers.shard import Shard, ShardResult
 
 WARM_TIMEOUT_S = 600
+JOIN_S = 30.0
 
 
 class Graph:
@@ -58,6 +59,7 @@ class Graph:
         executor = getattr(self._data, "_current_executor", None)
         if executor is not None:
             executor.shutdown(force=True)
+            executor.join(JOIN_S)  # shutdown itself waits for two seconds only
 
 
 def _pool(size: int) -> ray.data.ActorPoolStrategy:

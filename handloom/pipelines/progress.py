@@ -47,7 +47,7 @@ class ProgressLine:
     ) -> None:
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(timeout=5)
+            self._thread.join()
         if self._bar is not None:
             self._show()  # the last clips ended after the last look
             self._bar.close()

@@ -152,16 +152,18 @@ def _process(clips, setup: WorkerSetup, pending: _Pending, interrupts: Interrupt
 
         graph = Graph(shards, setup, pools, ledger)
         try:
-            with ProgressLine(len(clips), progress, quiet=quiet), closing(graph):
-                for result in arriving(graph, lambda: progress().idle_s):
-                    pending.add(result)
+            arrivals = arriving(graph, graph.close, lambda: progress().idle_s)
+            with ProgressLine(len(clips), progress, quiet=quiet), closing(arrivals):
+                try:
+                    for result in arrivals:
+                        pending.add(result)
+                finally:
+                    pending.flush()  # before the actors are stopped: that may take longer than the patience of Slurm
         except ray.exceptions.RayTaskError:
             raise  # a bug in a worker keeps its trace
         except ray.exceptions.RayError as error:
             problem = f"the run cannot go on, Ray reports {type(error).__name__}: {str(error).strip()}"
             raise HandloomError(problem, "finished clips are committed: run again to go on") from error
-        finally:
-            pending.flush()
         watch(ledger)
 
 
