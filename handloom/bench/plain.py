@@ -88,13 +88,13 @@ class Ceiling:
         from handloom.video.decoder import Header
         from handloom.video.grid import clip_range, sample_frames, working_size
         from handloom.video.packets import read_packet_index
-        from handloom.video.readers import AvReader, DecordReader, suits_decord
+        from handloom.video.readers import AvReader, DecordReader, decord_stays_small, suits_decord
 
         index = read_packet_index(clip.video_uri)
         info = index.info
         indices = sample_frames(index.times_s, *clip_range(clip, info), self._settings.video.sample_hz)
         size = working_size(info.width, info.height, self._settings.video.short_side_px)
-        name = "decord" if suits_decord(index) else "pyav"
+        name = "decord" if suits_decord(index) and decord_stays_small(index, size) else "pyav"
         reader = DecordReader(clip.video_uri, index, size) if name == "decord" else AvReader(clip.video_uri, index)
         header = Header(info, name, index.times_s[indices], size)
         self._extractor.row(InMemory(clip, header, reader.read(indices, size)))
