@@ -34,7 +34,8 @@ from handloom.video.source import VideoSource
 from handloom.workers.ledger import Finished
 
 ROUNDS = 3
-NUM_CLIPS = 20  # per round
+NUM_CLIPS = 20
+NUM_SHORT = 130  # per round
 RENDERED = 6
 
 
@@ -50,9 +51,8 @@ def bench_extract(videos: Path | None, say: Callable[[str], None]) -> dict[str, 
         doubled = _repeat(clips, 2 * len(clips))
         say("once with twice the clips")
         twice, _ = _end_to_end(doubled, work / "twice")
-        say("once with many short clips")
-        short = [replace(c, start_s=c.start_s, end_s=c.start_s + 0.5) for c in _repeat(clips, 130)]
-        _, many = _end_to_end(_renamed(short), work / "many")
+        say("once with one second of one video, many times")
+        _, many = _end_to_end(_same_second(clips, NUM_SHORT), work / "many")
     results = {
         "videos": "rendered scenes" if videos is None else f"{len({c.video_uri for c in clips})} videos of a folder",
         "clips_per_round": len(clips),
@@ -181,6 +181,12 @@ def _readable(folder: Path) -> list[Clip]:
 
 def _repeat(clips: list[Clip], num: int) -> list[Clip]:
     return _renamed([clips[i % len(clips)] for i in range(num)])
+
+
+def _same_second(clips: list[Clip], num: int) -> list[Clip]:
+    """One second of one video `num` times: what differs between the clips is only when they are processed."""
+    first = clips[0]
+    return _renamed([replace(first, end_s=min(first.start_s + 1.0, first.end_s or first.start_s))] * num)
 
 
 def _renamed(clips: list[Clip]) -> list[Clip]:
