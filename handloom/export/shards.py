@@ -132,7 +132,7 @@ def _export(
 
     try:
         shards = _write_shards(form, batches, schema, limits, begin_shard, begun, progress)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: no half export stays behind; raised again
         with suppress(StoreError):  # the first error is the one to tell
             folder.remove(begun if keeps_mark else [*begun, UNFINISHED])
         raise
@@ -216,7 +216,7 @@ def _open_writer(form: Format, sink: HashingSink, schema: pa.Schema) -> Iterator
 
     try:
         yield write
-    except BaseException:
+    except BaseException:  # whatever ended it, the file is closed; raised again
         with suppress(OSError):
             writer.close()
         with suppress(OSError):

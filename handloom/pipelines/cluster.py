@@ -121,7 +121,7 @@ def _hushed() -> Iterator[Callable[[], str]]:
             yield said
         except HandloomError:
             raise  # it says what is wrong, once
-        except BaseException:
+        except BaseException:  # what was held back is told with any failure; raised again
             os.write(saved, said().encode())
             raise
         finally:
