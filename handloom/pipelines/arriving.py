@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from handloom.errors import HandloomError
 
@@ -22,10 +22,8 @@ class Stalled(HandloomError):
     """Work is left and no worker has given a sign of life for a long time."""
 
 
-def arriving(
-    results: Iterable[T], close: Callable[[], None], idle_s: Callable[[], float], stall_s: float = STALL_S
-) -> Iterator[T]:
-    """`results` in their order, read in a thread of its own. Close the generator: that waits for the thread's end.
+class Arriving(Generic[T]):
+    """Iterating gives `results` in their order, read in a thread of its own. Leaving the context waits for its end.
 
     Ray Data can wait for ever on an actor that is gone (ray#62746); and a KeyboardInterrupt inside its code may leave
     its locks held. So the caller waits on a queue instead.
@@ -33,34 +31,46 @@ def arriving(
     Args:
         close: ends `results` early, from whatever thread.
         idle_s: seconds since any worker was last heard of while it had something to do.
-
-    Raises:
-        Stalled: no result has come, and `idle_s` has been above `stall_s`, for `stall_s` seconds.
-        Whatever `results` raises.
     """
-    arrived: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
-    left = threading.Event()
 
-    def read() -> None:
+    def __init__(
+        self, results: Iterable[T], close: Callable[[], None], idle_s: Callable[[], float], stall_s: float = STALL_S
+    ) -> None:
+        self._results, self._close, self._idle_s, self._stall_s = results, close, idle_s, stall_s
+        self._arrived: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
+        self._left = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True, name="results")
+
+    def __enter__(self) -> Arriving[T]:
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._close()
+        self._reader.join(JOIN_S)  # a thread that calls Ray after its shutdown ends the process, silently, with code 1
+
+    def _read(self) -> None:
         try:
-            for result in results:
-                arrived.put((result, None))
-                if left.is_set():
+            for result in self._results:
+                self._arrived.put((result, None))
+                if self._left.is_set():
                     return
-            arrived.put((_END, None))
+            self._arrived.put((_END, None))
         except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
-            arrived.put((_END, error))
+            self._arrived.put((_END, error))
 
-    reader = threading.Thread(target=read, daemon=True, name="results")
-    reader.start()
-    heard = time.monotonic()
-    try:
+    def __iter__(self) -> Iterator[T]:
+        """Raises Stalled when no result has come, and `idle_s` has been above `stall_s`, for `stall_s` seconds; and
+        whatever `results` raises.
+        """
+        heard = time.monotonic()
         while True:
             try:
-                result, error = arrived.get(timeout=POLL_S)
+                result, error = self._arrived.get(timeout=POLL_S)
             except queue.Empty:
-                if time.monotonic() - heard > stall_s and idle_s() > stall_s:
-                    raise _stalled(stall_s) from None
+                if time.monotonic() - heard > self._stall_s and self._idle_s() > self._stall_s:
+                    raise _stalled(self._stall_s) from None
                 continue
             heard = time.monotonic()
             if error is not None:
@@ -68,10 +78,18 @@ def arriving(
             if result is _END:
                 return
             yield result
-    finally:
-        left.set()
-        close()
-        reader.join(JOIN_S)  # a thread that calls Ray after its shutdown ends the process, silently and with code 1
+
+    def late(self, quiet_s: float, limit_s: float) -> Iterator[T]:
+        """After the iteration was left: what was already on its way, until none has come for `quiet_s` seconds."""
+        until = time.monotonic() + limit_s
+        while time.monotonic() < until:
+            try:
+                result, _ = self._arrived.get(timeout=quiet_s)
+            except queue.Empty:
+                return
+            if result is _END:
+                return
+            yield result
 
 
 def _stalled(stall_s: float) -> Stalled:

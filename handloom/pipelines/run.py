@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import ray
 
 from handloom.errors import HandloomError, StoreError
-from handloom.pipelines.arriving import arriving
+from handloom.pipelines.arriving import Arriving
 from handloom.pipelines.cluster import joined, size_pools
 from handloom.pipelines.configure import check_stored
 from handloom.pipelines.graph import Graph
@@ -36,6 +35,7 @@ from handloom.workers.shard import ShardResult, plan_shards
 log = logging.getLogger(__name__)
 
 LEDGER_TIMEOUT_S = 10.0
+LATE_QUIET_S, LATE_LIMIT_S = 1.0, 3.0  # an interrupted run takes what is written and on its way to the driver
 WIDE = 16 / 9
 
 
@@ -152,11 +152,15 @@ def _process(clips, setup: WorkerSetup, pending: _Pending, interrupts: Interrupt
 
         graph = Graph(shards, setup, pools, ledger)
         try:
-            arrivals = arriving(graph, graph.close, lambda: progress().idle_s)
-            with ProgressLine(len(clips), progress, quiet=quiet), closing(arrivals):
+            arrivals = Arriving(graph, graph.close, lambda: progress().idle_s)
+            with ProgressLine(len(clips), progress, quiet=quiet), arrivals:
                 try:
                     for result in arrivals:
                         pending.add(result)
+                except KeyboardInterrupt:
+                    for result in arrivals.late(LATE_QUIET_S, LATE_LIMIT_S):
+                        pending.keep(result)
+                    raise
                 finally:
                     pending.flush()  # before the actors are stopped: that may take longer than the patience of Slurm
         except ray.exceptions.RayTaskError:
@@ -187,10 +191,14 @@ class _Pending:
         self._results: list[ShardResult] = []
         self._last_commit = time.monotonic()
 
-    def add(self, result: ShardResult) -> None:
+    def keep(self, result: ShardResult) -> None:
         """Keep a result for the next commit. Raises StoreError where the worker could not write."""
         result.check()
         self._results.append(result)
+
+    def add(self, result: ShardResult) -> None:
+        """Keep a result, and commit if it is time."""
+        self.keep(result)
         waiting = sum(_num_clips(r) for r in self._results)
         r = self._resources
         if waiting >= r.commit_clips or time.monotonic() - self._last_commit >= r.commit_s:

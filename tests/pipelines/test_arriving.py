@@ -8,7 +8,7 @@ import time
 import pytest
 
 from handloom.errors import StoreError
-from handloom.pipelines.arriving import Stalled, arriving
+from handloom.pipelines.arriving import Arriving, Stalled
 
 
 def nothing() -> None:
@@ -16,16 +16,37 @@ def nothing() -> None:
 
 
 def test_results_and_errors_come_as_they_are():
-    assert list(arriving(range(100), nothing, lambda: 0.0)) == list(range(100))
+    with Arriving(range(100), nothing, lambda: 0.0) as arrivals:
+        assert list(arrivals) == list(range(100))
 
     def fails():
         yield 1
         raise StoreError("disk full")
 
-    waiting = arriving(fails(), nothing, lambda: 0.0)
-    assert next(waiting) == 1
-    with pytest.raises(StoreError, match="disk full"):
-        next(waiting)
+    with Arriving(fails(), nothing, lambda: 0.0) as arrivals:
+        waiting = iter(arrivals)
+        assert next(waiting) == 1
+        with pytest.raises(StoreError, match="disk full"):
+            next(waiting)
+
+
+def test_what_is_on_its_way_can_still_be_had():
+    go, release = threading.Event(), threading.Event()
+
+    def slowly():
+        yield 1
+        go.wait(20)
+        time.sleep(0.1)
+        yield 2
+        release.wait(20)
+
+    with Arriving(slowly(), release.set, lambda: 0.0) as arrivals:
+        assert next(iter(arrivals)) == 1
+        go.set()
+        began = time.monotonic()
+        assert next(arrivals.late(5.0, 10.0)) == 2
+        assert list(arrivals.late(0.2, 10.0)) == []
+        assert time.monotonic() - began < 5
 
 
 def test_the_wait_ends_when_nobody_works_and_only_then():
@@ -36,12 +57,13 @@ def test_the_wait_ends_when_nobody_works_and_only_then():
         release.wait(20)
 
     idle_s = iter([0.0, 0.0, 1e9])  # two looks at a worker that is busy, then silence
-    waiting = arriving(never(), release.set, lambda: next(idle_s), stall_s=0.3)
-    assert next(waiting) == 1
-    began = time.monotonic()
-    with pytest.raises(Stalled, match=r"no worker .* 0.3 s"):
-        next(waiting)
-    assert time.monotonic() - began >= 1.5  # three looks
+    with Arriving(never(), release.set, lambda: next(idle_s), stall_s=0.3) as arrivals:
+        waiting = iter(arrivals)
+        assert next(waiting) == 1
+        began = time.monotonic()
+        with pytest.raises(Stalled, match=r"no worker .* 0.3 s"):
+            next(waiting)
+        assert time.monotonic() - began >= 1.5  # three looks
     assert next(idle_s, None) is None
     assert release.is_set()
     assert not [thread for thread in threading.enumerate() if thread.name == "results"]
