@@ -1,9 +1,7 @@
 """What a model does for a clip. One Protocol per task.
 
-Frames arrive in chunks, so that memory does not grow with the clip.
-
-Every extractor is used as `begin(...)`, `feed(frames)` for each chunk in order, `finish()`; `begin` forgets all that
-came before, so that a clip's values never depend on the clips before it.
+Models that look at each frame once are fed in chunks (`begin`, `feed`, `finish`); models that read a clip both ways get
+all its frames at once (`ClipFrames`). Nothing of one clip is kept for the next.
 """
 
 from __future__ import annotations
@@ -14,25 +12,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.schemas.clip import Clip
-from handloom.schemas.values import Camera, Hands, Tracks, VideoInfo
+from handloom.schemas.values import Camera, DepthMaps, HandPoints, Hands, Tracks, VideoInfo
 
 Frames = NDArray[np.uint8]  # (n, h, w, 3) RGB, shrunk to the working size
 
 
-class HandExtractor(Protocol):
-    """Frames to both hands. `px_scale` = (source width / w, source height / h): multiplies working-size coordinates."""
+class ClipFrames(Protocol):
+    """All frames of a clip at the working size, in any order, any number of times."""
 
-    def begin(self, clip: Clip, info: VideoInfo, camera: Camera) -> None: ...
-    def feed(self, frames: Frames, frame_s: NDArray[np.float64]) -> None: ...
-    def finish(self) -> Hands: ...
+    frame_s: NDArray[np.float64]  # (T,)
+
+    def __len__(self) -> int: ...
+    def rgb(self, index: int) -> NDArray[np.uint8]:
+        """(h, w, 3)."""
+        ...
+
+    def grey(self, index: int) -> NDArray[np.uint8]:
+        """(h, w)."""
+        ...
+
+
+class HandExtractor(Protocol):
+    """Frames to both hands. Results are in source pixels: working pixels times (source width / w, source height / h),
+    pixel centres at whole numbers in both.
+    """
+
+    def extract(self, clip: Clip, info: VideoInfo, frames: ClipFrames) -> HandPoints: ...
 
 
 class PointTracker(Protocol):
-    """Frames to surface points followed from the clip's first frame."""
+    """Frames to surface points: the grid of the first frame, and points where they carry information."""
 
-    def begin(self, clip: Clip, info: VideoInfo) -> None: ...
-    def feed(self, frames: Frames, frame_s: NDArray[np.float64]) -> None: ...
-    def finish(self) -> Tracks: ...
+    def track(self, clip: Clip, info: VideoInfo, frames: ClipFrames, hands: HandPoints) -> Tracks: ...
+
+
+class DepthProvider(Protocol):
+    """Frames to depth maps, or None where the clip has none (no file, nothing metric to be had)."""
+
+    def maps(self, clip: Clip, info: VideoInfo, frames: ClipFrames, camera: Camera) -> DepthMaps | None: ...
 
 
 class AppearanceEncoder(Protocol):

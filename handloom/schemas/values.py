@@ -7,6 +7,7 @@ index, middle, ring, little finger, each from base to tip), N tracks. NaN marks 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,12 +45,31 @@ class Camera:
 
 
 @dataclass(frozen=True)
+class HandPoints:
+    """What a hand model saw of both hands over a clip, before any 3D. A hand that was not seen is NaN, `visible` false.
+
+    visible, infilled: (T, 2) bool; an infilled hand is interpolated over a short gap, and is also `visible`.
+    confidence: (T, 2) float32, NaN where not visible. keypoints_px: (T, 2, 21, 2) float32, source pixels.
+    model_m: (T, 2, 21, 3) float32, the model's own metric keypoints: axes as the camera's, any origin, tilt not to be
+    trusted. view: `ego` or `exo`, given or decided over the clip; None where no hand was seen.
+    """
+
+    visible: NDArray[np.bool_]
+    infilled: NDArray[np.bool_]
+    confidence: NDArray[np.float32]
+    keypoints_px: NDArray[np.float32]
+    model_m: NDArray[np.float32]
+    view: str | None = None
+
+
+@dataclass(frozen=True)
 class Hands:
     """Both hands over a clip. A hand that was not seen is NaN with `visible` false.
 
     visible, infilled: (T, 2) bool. confidence: (T, 2) float32, NaN where not visible.
     keypoints_px: (T, 2, 21, 2) float32, source pixels. keypoints_cam_m: (T, 2, 21, 3) float32, camera frame
-    (x right, y down, z forward), metres; NaN also where the lift failed.
+    (x right, y down, z forward), metres; NaN also where the lift failed. sigma_m: (T, 2) float32, one standard
+    deviation of the hand's distance from the camera, NaN where unknown; None: not estimated. view: as in HandPoints.
     """
 
     visible: NDArray[np.bool_]
@@ -57,14 +77,80 @@ class Hands:
     confidence: NDArray[np.float32]
     keypoints_px: NDArray[np.float32]
     keypoints_cam_m: NDArray[np.float32]
+    sigma_m: NDArray[np.float32] | None = None
+    view: str | None = None
+
+
+class TrackKind(IntEnum):
+    """Why a point was chosen. The grid comes first, in ARM4R's order; a slot that was not needed is NONE."""
+
+    NONE = -1
+    GRID = 0
+    LEFT_HAND = 1
+    RIGHT_HAND = 2
+    MOVING = 3
+    CORNER = 4
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """Surface points followed through a clip, from queries on its first frame.
+    """Surface points followed through a clip.
 
-    points_px: (T, N, 2) float32, source pixels, NaN once lost. visible: (T, N) bool.
+    points_px: (T, N, 2) float32, source pixels, NaN where not known. visible: (T, N) bool: seen in this frame; a point
+    that was hidden for a while is visible again under the same n. query_frame: (N,) int32, the frame in which the point
+    was chosen, -1 for an unused slot. kind: (N,) int8, `TrackKind`.
     """
 
     points_px: NDArray[np.float32]
     visible: NDArray[np.bool_]
+    query_frame: NDArray[np.int32]
+    kind: NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class FeatureTracks:
+    """Corners of the scene, each followed for as long as it can be seen: what the camera's path is estimated from.
+
+    frame: (M,) int32; track: (M,) int32; points_px: (M, 2) float32, source pixels; sorted by frame, then by track.
+    """
+
+    frame: NDArray[np.int32]
+    track: NDArray[np.int32]
+    points_px: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CameraPath:
+    """Where the camera is over a clip.
+
+    world_from_camera: (T, 4, 4) float64, NaN for frames without a pose; None where there is none at all.
+    scale: `metric`, `arbitrary` or `none`. source: `given`, `estimated` or `none`. reason: why there is none, or "".
+    """
+
+    world_from_camera: NDArray[np.float64] | None
+    scale: str
+    source: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class DepthMaps:
+    """Depth along the optical axis. depth_m: (T, h, w) float16 or float32 over the whole picture, NaN unknown.
+
+    scale: `metric` or `arbitrary`. source: the provider and its model.
+    """
+
+    depth_m: NDArray[np.floating]
+    scale: str
+    source: str
+
+
+@dataclass(frozen=True)
+class LiftedTracks:
+    """The tracks in 3D. depth_m: (T, N) float32, along the optical axis of that frame's camera, NaN unknown.
+
+    points_world_m: (T, N, 3) float32, or None without poses.
+    """
+
+    depth_m: NDArray[np.float32]
+    points_world_m: NDArray[np.float32] | None
