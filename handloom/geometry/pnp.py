@@ -7,10 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera import undistort
-from handloom.schemas.values import Camera
+from handloom.schemas.values import Camera, HandPoints, Hands
 
 MIN_DEPTH_M = 0.02  # no keypoint of a hand that a camera sees as a hand is nearer
 MAX_TURN_RAD = np.radians(80)
+
+
+def place_hands(points: HandPoints, camera: Camera) -> Hands:
+    """The reference lift: frame by frame, MediaPipe's metric keypoints as they are. Nothing is said of its error."""
+    lifted = np.full(points.model_m.shape, np.nan, np.float32)
+    lifted[points.visible] = lift_hands(points.keypoints_px[points.visible], points.model_m[points.visible], camera)
+    seen = (points.visible, points.infilled, points.confidence, points.keypoints_px)
+    return Hands(*seen, lifted, None, points.view)
 
 
 def lift_hands(

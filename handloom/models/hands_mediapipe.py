@@ -18,14 +18,13 @@ from mediapipe.python import solution_base
 from mediapipe.python._framework_bindings import validated_graph_config
 from numpy.typing import NDArray
 
-from handloom.errors import ClipError, ShapeError
+from handloom.errors import ClipError
 from handloom.geometry.handedness import assign
-from handloom.geometry.pnp import lift_hands
 from handloom.geometry.tracklets import Detections, keep_hands, link
-from handloom.models.protocols import Frames
+from handloom.models.protocols import ClipFrames
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import HandsConfig
-from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Camera, Hands, VideoInfo
+from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, HandPoints, VideoInfo
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +42,9 @@ CHATTER = (
 
 
 @dataclass
-class _ClipState:
-    """What is collected of the clip between `begin` and `finish`."""
+class _Found:
+    """What the graph has found so far."""
 
-    clip: Clip
-    info: VideoInfo
-    camera: Camera
-    frame_s: list[NDArray[np.float64]] = field(default_factory=list)
-    num_frames: int = 0
     frame: list[int] = field(default_factory=list)
     landmarks: list[NDArray[np.float64]] = field(default_factory=list)  # (21, 2), shares of width and height
     world_m: list[NDArray[np.float64]] = field(default_factory=list)  # (21, 3)
@@ -76,64 +70,29 @@ class MediaPipeHands:
         self._graph: solution_base.SolutionBase | None = None
         self._fresh = False  # started, and no frame fed yet
         self._seen_hand = False  # since construction
-        self._state: _ClipState | None = None
         self._start_graph()
 
-    def begin(self, clip: Clip, info: VideoInfo, camera: Camera) -> None:
-        """Start a clip. Raises ClipError `model_failed` if the graph does not start."""
-        self._state = _ClipState(clip, info, camera)
+    def extract(self, clip: Clip, info: VideoInfo, frames: ClipFrames) -> HandPoints:
+        """Both hands of the clip: duplicates dropped, left and right assigned.
+
+        Raises:
+            ClipError: `model_failed`.
+        """
+        raw, at = _Found(), 0
         try:
             if not self._fresh:
                 self._start_graph()
-        except (RuntimeError, ValueError) as error:
-            raise self._failed(error) from error
-
-    def feed(self, frames: Frames, frame_s: NDArray[np.float64]) -> None:
-        """Look for hands in (n, h, w, 3) uint8 RGB frames. Raises ClipError `model_failed`."""
-        state = self._open_state()
-        if len(frames) != len(frame_s):
-            raise ShapeError(f"{len(frames)} frames with {len(frame_s)} times")
-        for frame in frames:
-            self._fresh = False
-            try:
+            for at in range(len(frames)):
+                self._fresh = False
                 with contextlib.nullcontext() if self._seen_hand else quiet_stderr():
-                    result = self._graph.process(input_data={"image": np.ascontiguousarray(frame)})
-                self._collect(state, result)
-            except (RuntimeError, ValueError) as error:
-                raise self._failed(error) from error
-            state.num_frames += 1
-        state.frame_s.append(np.asarray(frame_s, np.float64))
-
-    def finish(self) -> Hands:
-        """Both hands of the clip: duplicates dropped, left and right assigned, lifted to the camera frame."""
-        state = self._open_state()
-        self._state = None
-        size_px = np.array([state.info.width, state.info.height])
-        found = Detections(
-            np.array(state.frame, np.int64),
-            # MediaPipe's coordinates are shares of the picture; ours have (0, 0) at the centre of the first pixel.
-            np.array(state.landmarks, np.float64).reshape(-1, NUM_KEYPOINTS, 2) * size_px - 0.5,
-            np.array(state.right, np.float64),
-            np.array(state.presence, np.float64),
-        )
-        kept = keep_hands(found)
-        detections = found.take(kept)
-        frame_s = np.concatenate(state.frame_s) if state.frame_s else np.empty(0)
-        tracklet = link(detections)
-        sides = assign(detections, tracklet, frame_s, state.info.width, state.info.height, state.clip.view)
-        log.debug(
-            "clip_id=%s stage=%s detections=%d kept=%d tracklets=%d view=%s ego=%s ego_log_odds=%.2f",
-            *(state.clip.clip_id, STAGE, len(found), len(kept), len(np.unique(tracklet)), state.clip.view),
-            *(sides.ego, sides.ego_log_odds),
-        )
-        world_m = np.array(state.world_m, np.float64).reshape(-1, NUM_KEYPOINTS, 3)[kept]
-        keypoints_cam_m = lift_hands(detections.keypoints_px, world_m, state.camera)
-        return _hands(state.num_frames, detections, sides.hand, keypoints_cam_m)
-
-    def _open_state(self) -> _ClipState:
-        if self._state is None:
-            raise RuntimeError("feed and finish belong between begin and the next begin")
-        return self._state
+                    result = self._graph.process(input_data={"image": np.ascontiguousarray(frames.rgb(at))})
+                self._collect(raw, at, result)
+        except (RuntimeError, ValueError) as error:
+            self._graph, self._fresh = None, False  # the graph is given up, the next clip gets a new one
+            problem = f"MediaPipe failed at frame {at} of the clip: {str(error)[:300]}"
+            hint = "look at the clip; if it is sound, report it with the message above"
+            raise ClipError(clip.clip_id, STAGE, "model_failed", problem, hint) from error
+        return _assigned(clip, info, frames.frame_s, raw)
 
     def _start_graph(self) -> None:
         with quiet_stderr():
@@ -144,20 +103,7 @@ class MediaPipeHands:
             self._graph._graph.wait_until_idle()  # the models are loaded, and have had their say
         self._fresh = True
 
-    def _failed(self, error: Exception) -> ClipError:
-        """The clip's error; the graph is given up, the next clip gets a new one."""
-        state = self._open_state()
-        self._graph = None
-        self._fresh = False
-        return ClipError(
-            state.clip.clip_id,
-            STAGE,
-            "model_failed",
-            f"MediaPipe failed at frame {state.num_frames} of the clip: {str(error)[:300]}",
-            "look at the clip; if it is sound, report it with the message above",
-        )
-
-    def _collect(self, state: _ClipState, result: Any) -> None:
+    def _collect(self, raw: _Found, frame: int, result: Any) -> None:
         if not result.multi_hand_landmarks:
             return
         self._seen_hand = True
@@ -165,12 +111,34 @@ class MediaPipeHands:
         presence = _passed(result.multi_hand_presence, self._config, len(found[0]))
         for landmarks, world, handedness, score in zip(*found, presence, strict=True):
             side = handedness.classification[0]
-            state.frame.append(state.num_frames)
-            state.landmarks.append(np.array([(point.x, point.y) for point in landmarks.landmark]))
-            state.world_m.append(np.array([(point.x, point.y, point.z) for point in world.landmark]))
+            raw.frame.append(frame)
+            raw.landmarks.append(np.array([(point.x, point.y) for point in landmarks.landmark]))
+            raw.world_m.append(np.array([(point.x, point.y, point.z) for point in world.landmark]))
             # "Left" is the label of a mirrored image: the person's own right hand.
-            state.right.append(side.score if side.label == "Left" else 1 - side.score)
-            state.presence.append(score)
+            raw.right.append(side.score if side.label == "Left" else 1 - side.score)
+            raw.presence.append(score)
+
+
+def _assigned(clip: Clip, info: VideoInfo, frame_s: NDArray[np.float64], raw: _Found) -> HandPoints:
+    found = Detections(
+        np.array(raw.frame, np.int64),
+        # MediaPipe's coordinates are shares of the picture; ours have (0, 0) at the centre of the first pixel.
+        np.array(raw.landmarks, np.float64).reshape(-1, NUM_KEYPOINTS, 2) * [info.width, info.height] - 0.5,
+        np.array(raw.right, np.float64),
+        np.array(raw.presence, np.float64),
+    )
+    kept = keep_hands(found)
+    detections = found.take(kept)
+    tracklet = link(detections)
+    sides = assign(detections, tracklet, frame_s, info.width, info.height, clip.view)
+    log.debug(
+        "clip_id=%s stage=%s detections=%d kept=%d tracklets=%d view=%s ego=%s ego_log_odds=%.2f",
+        *(clip.clip_id, STAGE, len(found), len(kept), len(np.unique(tracklet)), clip.view),
+        *(sides.ego, sides.ego_log_odds),
+    )
+    model_m = np.array(raw.world_m, np.float64).reshape(-1, NUM_KEYPOINTS, 3)[kept]
+    view = ("ego" if sides.ego else "exo") if len(detections) else clip.view
+    return _points(len(frame_s), detections, sides.hand, model_m, view)
 
 
 def _passed(presence: list[float], config: HandsConfig, num_hands: int) -> list[float]:
@@ -208,19 +176,19 @@ def _build_graph(config: HandsConfig) -> solution_base.SolutionBase:
     )
 
 
-def _hands(
-    num_frames: int, detections: Detections, hand: NDArray[np.int64], keypoints_cam_m: NDArray[np.float64]
-) -> Hands:
+def _points(
+    num_frames: int, detections: Detections, hand: NDArray[np.int64], model_m: NDArray[np.float64], view: str | None
+) -> HandPoints:
     visible = np.zeros((num_frames, NUM_HANDS), bool)
     confidence = np.full((num_frames, NUM_HANDS), np.nan, np.float32)
     keypoints_px = np.full((num_frames, NUM_HANDS, NUM_KEYPOINTS, 2), np.nan, np.float32)
-    lifted = np.full((num_frames, NUM_HANDS, NUM_KEYPOINTS, 3), np.nan, np.float32)
+    model = np.full((num_frames, NUM_HANDS, NUM_KEYPOINTS, 3), np.nan, np.float32)
     where = (detections.frame, hand)
     visible[where] = True
     confidence[where] = detections.confidence
     keypoints_px[where] = detections.keypoints_px
-    lifted[where] = keypoints_cam_m
-    return Hands(visible, np.zeros_like(visible), confidence, keypoints_px, lifted)
+    model[where] = model_m
+    return HandPoints(visible, np.zeros_like(visible), confidence, keypoints_px, model, view)
 
 
 @contextlib.contextmanager

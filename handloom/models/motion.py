@@ -24,6 +24,8 @@ A block about something not seen (a hand, the tracks) is zero and the others car
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -115,7 +117,7 @@ def mirror_clip(hands: Hands, tracks: Tracks, info: VideoInfo) -> tuple[Hands, T
         keypoints_px=shift_px + turn_px * hands.keypoints_px[:, ::-1],
         keypoints_cam_m=np.array([-1, 1, 1], np.float32) * hands.keypoints_cam_m[:, ::-1],
     )
-    return mirrored_hands, Tracks(shift_px + turn_px * tracks.points_px, tracks.visible)
+    return mirrored_hands, replace(tracks, points_px=shift_px + turn_px * tracks.points_px)
 
 
 def _check(hands: Hands, tracks: Tracks, frame_s: NDArray[np.float64]) -> None:

@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.models.protocols import ClipFrames
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import TracksConfig
-from handloom.schemas.values import Tracks, VideoInfo
+from handloom.schemas.values import HandPoints, Tracks, VideoInfo
 
 VERSION = "lk-forward-backward 1"
 MIN_EIGENVALUE = (
@@ -43,43 +44,28 @@ class LucasKanade:
         self._window = (config.window_px, config.window_px)
         self._criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03)
 
-    def begin(self, clip: Clip, info: VideoInfo) -> None:
-        self._info = info
-        self._queries = query_grid(info.width, info.height, self._config.grid)
-        self._previous: NDArray[np.uint8] | None = None
-        self._points: list[NDArray[np.float32]] = []
-        self._visible: list[NDArray[np.bool_]] = []
-
-    def feed(self, frames: NDArray[np.uint8], frame_s: NDArray[np.float64]) -> None:
-        for frame in frames:
-            self._step(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
-
-    def finish(self) -> Tracks:
-        points = np.stack(self._points)
-        self._points = []
+    def track(self, clip: Clip, info: VideoInfo, frames: ClipFrames, hands: HandPoints) -> Tracks:
+        """The grid only: `hands` is not looked at."""
+        queries = query_grid(info.width, info.height, self._config.grid)
+        previous = frames.grey(0)
+        height, width = previous.shape
+        scale = np.array([info.width / width, info.height / height], np.float32)
+        points = np.full((len(frames), len(queries), 2), np.nan, np.float32)
+        visible = np.zeros(points.shape[:2], bool)
+        points[0], visible[0] = (queries + np.float32(0.5)) / scale - np.float32(0.5), True
+        for t in range(1, len(frames)):
+            grey = frames.grey(t)
+            alive = np.flatnonzero(visible[t - 1])
+            moved, found = self._track(previous, grey, points[t - 1, alive], (width, height))
+            points[t, alive[found]] = moved[found]
+            visible[t, alive[found]] = True
+            previous = grey
         # Working pixels to source pixels, pixel centres at whole numbers in both.
         points += np.float32(0.5)
-        points *= self._scale
+        points *= scale
         points -= np.float32(0.5)
-        points[0] = self._queries
-        return Tracks(points, np.stack(self._visible))
-
-    def _step(self, grey: NDArray[np.uint8]) -> None:
-        height, width = grey.shape
-        if self._previous is None:
-            self._scale = np.array([self._info.width / width, self._info.height / height], np.float32)
-            self._points.append((self._queries + np.float32(0.5)) / self._scale - np.float32(0.5))
-            self._visible.append(np.ones(len(self._queries), bool))
-        else:
-            points = np.full_like(self._points[-1], np.nan)
-            alive = np.flatnonzero(self._visible[-1])
-            moved, found = self._track(self._previous, grey, self._points[-1][alive], (width, height))
-            points[alive[found]] = moved[found]
-            visible = np.zeros(len(points), bool)
-            visible[alive[found]] = True
-            self._points.append(points)
-            self._visible.append(visible)
-        self._previous = grey
+        points[0] = queries
+        return Tracks.of_grid(points, visible)
 
     def _track(self, before, after, points, size):
         """Positions in the next frame, (n, 2), and whether each can be believed, (n,)."""

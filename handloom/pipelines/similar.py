@@ -99,7 +99,7 @@ def _mirrored_motion(row: dict[str, Any]) -> NDArray[np.float32] | None:
     from handloom.models.motion import encode_motion
 
     hands = Hands(*(row[f"hand_{n}"] for n in ("visible", "infilled", "confidence", "keypoints_px", "keypoints_cam_m")))
-    tracks = Tracks(row["track_points_px"], row["track_visible"])
+    tracks = Tracks(*(row[f"track_{n}"] for n in ("points_px", "visible", "query_frame", "kind")))
     times_s = row["frame_s"]
     size = (row["width"], row["height"], row["fps"], row["codec"], "", 0)
     info = VideoInfo(*size, float(times_s[0]), float(times_s[-1]), len(times_s))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from handloom.errors import ShapeError
 from handloom.schemas.clip import Clip
 from handloom.schemas.tables import QUALITY_FIELDS, clips_schema
-from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Camera, Hands, Tracks, VideoInfo
+from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Camera, CameraPath, Hands, LiftedTracks, Tracks, VideoInfo
 
 # Shape of one frame's value in each per-frame array column; -1 is N, the number of tracks.
 FRAME_SHAPES: dict[str, tuple[int, ...]] = {
@@ -22,11 +22,14 @@ FRAME_SHAPES: dict[str, tuple[int, ...]] = {
     "hand_keypoints_px": (NUM_HANDS, NUM_KEYPOINTS, 2),
     "hand_keypoints_cam_m": (NUM_HANDS, NUM_KEYPOINTS, 3),
     "hand_keypoints_world_m": (NUM_HANDS, NUM_KEYPOINTS, 3),
+    "hand_sigma_m": (NUM_HANDS,),
     "track_points_px": (-1, 2),
     "track_depth_m": (-1,),
     "track_visible": (-1,),
     "track_points_world_m": (-1, 3),
 }
+# One value per clip that reads back as an array.
+ARRAYS = ("frame_s", "frame_flags", "camera_matrix", "camera_distortion", "track_query_frame", "track_kind")
 
 
 def frames_to_arrow(values: NDArray[Any], column_type: pa.DataType) -> pa.Array:
@@ -72,17 +75,23 @@ def build_row(
     decoder: str,
     frame_s: NDArray[np.float64],
     camera: Camera,
+    path: CameraPath,
     hands: Hands,
+    hands_world_m: NDArray[np.floating] | None,
     tracks: Tracks,
+    lifted: LiftedTracks | None,
+    depth_source: str | None,
     embeddings: dict[str, NDArray[np.float32] | None],
     quality: dict[str, float | None],
+    frame_flags: NDArray[np.int32] | None,
     frame_jpeg: list[bytes] | None,
     thumbnail: bytes,
     run_key: str,
 ) -> pa.RecordBatch:
     """Join the stage outputs of one clip into its row, checked against the schema of `clips`.
 
-    Columns that no stage computed (depth, world frame) are null. Raises ShapeError if the outputs disagree in T.
+    Columns that no stage computed are null, as are the world's columns without poses. Raises ShapeError if the outputs
+    disagree in T.
     """
     num_frames = len(frame_s)
     num_tracks = tracks.points_px.shape[1]
@@ -107,25 +116,38 @@ def build_row(
         "frame_s": frame_s.tolist(),
         "camera_matrix": camera.camera_matrix.astype(np.float32).reshape(-1).tolist(),
         "camera_source": camera.source,
-        "world_scale": "none",
+        "camera_distortion": None if camera.distortion is None else np.ravel(camera.distortion).tolist(),
+        "camera_path_source": path.source,
+        "camera_path_reason": path.reason or None,
+        "world_scale": path.scale if path.world_from_camera is not None else "none",
+        "hand_view": hands.view,
+        "track_query_frame": tracks.query_frame.tolist(),
+        "track_kind": tracks.kind.tolist(),
+        "track_depth_source": depth_source,
+        "frame_flags": None if frame_flags is None else frame_flags.tolist(),
         "hand_left": bool(hands.visible[:, 0].any()),
         "hand_right": bool(hands.visible[:, 1].any()),
         "quality": {name: quality.get(name) for name in QUALITY_FIELDS},
         "thumbnail": thumbnail,
         "run_key": run_key,
     }
-    arrays: dict[str, NDArray[Any]] = {
+    arrays: dict[str, NDArray[Any] | None] = {
+        "world_from_camera": None if path.world_from_camera is None else path.world_from_camera.astype(np.float32),
         "hand_visible": hands.visible,
         "hand_infilled": hands.infilled,
         "hand_confidence": hands.confidence,
         "hand_keypoints_px": hands.keypoints_px,
         "hand_keypoints_cam_m": hands.keypoints_cam_m,
+        "hand_keypoints_world_m": hands_world_m,
+        "hand_sigma_m": hands.sigma_m,
         "track_points_px": tracks.points_px,
         "track_visible": tracks.visible,
+        "track_depth_m": None if lifted is None else lifted.depth_m,
+        "track_points_world_m": None if lifted is None else lifted.points_world_m,
     }
     columns = []
     for field in schema:
-        if field.name in arrays:
+        if arrays.get(field.name) is not None:
             columns.append(frames_to_arrow(arrays[field.name], field.type))
         elif field.name.startswith("embedding_"):
             vector = embeddings[field.name.removeprefix("embedding_")]
@@ -155,7 +177,7 @@ def row_arrays(row: pa.RecordBatch | pa.Table, index: int = 0) -> dict[str, Any]
                 rest = int(np.prod([s for s in shape if s != -1], dtype=int))
                 shape = tuple(width // rest if s == -1 else s for s in shape)
             values[name] = frames_from_arrow(cell, shape)
-        elif name == "frame_s" or name.startswith("embedding_") or name == "camera_matrix":
+        elif name in ARRAYS or name.startswith("embedding_"):
             if not cell.is_valid:
                 values[name] = None
                 continue

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from handloom.schemas.embeddings import EMBEDDINGS, EmbeddingSpec
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 CLIP_LIST = pa.schema(
     [
@@ -69,22 +69,31 @@ def clips_schema(num_tracks: int, embeddings: dict[str, EmbeddingSpec] | None = 
         pa.field("frame_s", pa.list_(pa.float64()), nullable=False),
         pa.field("camera_matrix", pa.list_(pa.float32(), 9)),
         pa.field("camera_source", pa.string()),
+        pa.field("camera_distortion", pa.list_(pa.float64())),
+        pa.field("camera_path_source", pa.string()),
+        pa.field("camera_path_reason", pa.string()),
         pa.field("world_from_camera", per_frame(pa.float32(), 16)),
         pa.field("world_scale", pa.string()),
         pa.field("hand_left", pa.bool_(), nullable=False),
         pa.field("hand_right", pa.bool_(), nullable=False),
+        pa.field("hand_view", pa.string()),
         pa.field("hand_visible", per_frame(pa.bool_(), 2)),
         pa.field("hand_infilled", per_frame(pa.bool_(), 2)),
         pa.field("hand_confidence", per_frame(pa.float32(), 2)),
         pa.field("hand_keypoints_px", per_frame(pa.float32(), 84)),
         pa.field("hand_keypoints_cam_m", per_frame(pa.float32(), 126)),
         pa.field("hand_keypoints_world_m", per_frame(pa.float32(), 126)),
+        pa.field("hand_sigma_m", per_frame(pa.float32(), 2)),
+        pa.field("track_query_frame", pa.list_(pa.int32(), num_tracks)),
+        pa.field("track_kind", pa.list_(pa.int8(), num_tracks)),
         pa.field("track_points_px", per_frame(pa.float32(), 2 * num_tracks)),
         pa.field("track_depth_m", per_frame(pa.float32(), num_tracks)),
         pa.field("track_visible", per_frame(pa.bool_(), num_tracks)),
         pa.field("track_points_world_m", per_frame(pa.float32(), 3 * num_tracks)),
+        pa.field("track_depth_source", pa.string()),
         *(pa.field(e.column, pa.list_(pa.float32(), e.dim), metadata=e.metadata()) for e in embeddings.values()),
         pa.field("quality", QUALITY),
+        pa.field("frame_flags", pa.list_(pa.int32())),
         pa.field("frame_jpeg", pa.list_(pa.binary())),
         pa.field("thumbnail", pa.binary()),
         pa.field("run_key", pa.string(), nullable=False),

@@ -106,6 +106,12 @@ class Tracks:
     query_frame: NDArray[np.int32]
     kind: NDArray[np.int8]
 
+    @staticmethod
+    def of_grid(points_px: NDArray[np.float32], visible: NDArray[np.bool_]) -> Tracks:
+        """Tracks whose queries all lie on the first frame's grid."""
+        num = visible.shape[1]
+        return Tracks(points_px, visible, np.zeros(num, np.int32), np.full(num, TrackKind.GRID, np.int8))
+
 
 @dataclass(frozen=True)
 class FeatureTracks:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from handloom.draw.thumbnail import FrameKeeper
 from handloom.geometry.camera import camera_for
 from handloom.geometry.hand_quality import hand_quality
+from handloom.geometry.pnp import place_hands
 from handloom.geometry.track_quality import PictureStats, track_quality
 from handloom.models.appearance import GistHogHsv
 from handloom.models.hands_mediapipe import MediaPipeHands
@@ -26,7 +27,9 @@ from handloom.schemas.clip import Clip
 from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.schemas.row import build_row
 from handloom.schemas.settings import Settings
+from handloom.schemas.values import CameraPath
 from handloom.video.decoder import DecoderSwitched, Header
+from handloom.video.frame_store import FrameStore
 
 HANDS_VERSION = "tracking, whole-clip handedness 1"
 ROW_VERSION = "1"  # sampling grid, stored pictures and quality numbers
@@ -71,18 +74,18 @@ class Extractor:
             ClipError: the clip cannot be decoded or processed.
         """
         while True:
+            store = FrameStore(frames.header.frame_s)
             try:
-                self._feed(frames)
-                break
+                self._feed(frames, store)
+                return self._finish(frames.clip, frames.header, store)
             except DecoderSwitched:
                 continue  # all frames come again, from the other decoder
-        return self._finish(frames.clip, frames.header)
+            finally:
+                store.close()
 
-    def _feed(self, frames: Frames) -> None:
+    def _feed(self, frames: Frames, store: FrameStore) -> None:
         clip, info = frames.clip, frames.header.info
         self._camera = camera_for(clip, info, self._settings.camera)
-        self._hands.begin(clip, info, self._camera)
-        self._tracks.begin(clip, info)
         self._appearance.begin(clip, info)
         self._keeper.begin(len(frames.header.frame_s))
         self._pictures.begin()
@@ -91,10 +94,7 @@ class Extractor:
             clock.lap("decode_wait")
             frame_s = frames.header.frame_s[at : at + len(chunk)]
             at += len(chunk)
-            self._hands.feed(chunk, frame_s)
-            clock.lap("hands")
-            self._tracks.feed(chunk, frame_s)
-            clock.lap("tracks")
+            store.append(chunk)
             self._appearance.feed(chunk, frame_s)
             clock.lap("embeddings")
             self._keeper.feed(chunk, frame_s)
@@ -102,13 +102,15 @@ class Extractor:
             clock.lap("pictures")
         clock.lap("decode_wait")
 
-    def _finish(self, clip: Clip, header: Header) -> pa.RecordBatch:
+    def _finish(self, clip: Clip, header: Header, store: FrameStore) -> pa.RecordBatch:
         clock = Clock(self.stage_s)
         info = header.info
-        hands = self._hands.finish()
+        points = self._hands.extract(clip, info, store)
+        hands = place_hands(points, self._camera)
         quality = hand_quality(hands, info, self._camera)
         clock.lap("hands")
-        tracks = self._tracks.finish()
+        path = CameraPath(None, "none", "none", "not_estimated")
+        tracks = self._tracks.track(clip, info, store, points)
         quality.update(track_quality(tracks))
         clock.lap("tracks")
         embeddings = {
@@ -125,10 +127,15 @@ class Extractor:
             decoder=header.decoder,
             frame_s=header.frame_s,
             camera=self._camera,
+            path=path,
             hands=hands,
+            hands_world_m=None,
             tracks=tracks,
+            lifted=None,
+            depth_source=None,
             embeddings=embeddings,
             quality=quality,
+            frame_flags=None,
             frame_jpeg=frame_jpeg,
             thumbnail=thumbnail,
             run_key=self._run_key,

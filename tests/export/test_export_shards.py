@@ -25,7 +25,7 @@ from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.schemas.row import build_row
 from handloom.schemas.tables import QUALITY_FIELDS, clips_schema
-from handloom.schemas.values import Camera, Hands, Tracks, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, Hands, Tracks, VideoInfo
 
 NUM_TRACKS = 3
 SCHEMA = clips_schema(NUM_TRACKS)
@@ -49,6 +49,11 @@ def make_row(
         decoder="decord",
         frame_s=start_s + np.arange(num_frames) / 15,
         camera=Camera(np.diag([60.0, 60.0, 1.0]), "assumed"),
+        path=CameraPath(None, "none", "none", "static"),
+        hands_world_m=None,
+        lifted=None,
+        depth_source=None,
+        frame_flags=None,
         hands=Hands(
             visible,
             np.zeros_like(visible),
@@ -56,7 +61,7 @@ def make_row(
             keypoints,
             rng.normal(size=(num_frames, 2, 21, 3)).astype(np.float32),
         ),
-        tracks=Tracks(points, tracked),
+        tracks=Tracks.of_grid(points, tracked),
         embeddings={
             name: rng.normal(size=spec.dim).astype(np.float32) if embedded else None
             for name, spec in EMBEDDINGS.items()
@@ -260,7 +265,7 @@ def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path) -> None:
 def test_rows_of_another_schema_are_refused(tmp_path) -> None:
     with pytest.raises(ShapeError, match="missing"):
         export_parquet([make_row(0).drop_columns(["verb"])], str(tmp_path / "a"), schema=SCHEMA)
-    with pytest.raises(ShapeError, match="track_points_px"):
+    with pytest.raises(ShapeError, match="track_query_frame"):
         export_parquet([make_row(0)], str(tmp_path / "b"), schema=clips_schema(NUM_TRACKS + 1))
     assert not list((tmp_path / "b").iterdir())
 

@@ -43,7 +43,7 @@ def clip(seed: int, hz: float = 15.0, seconds: float = 3.0, pan: float = 0.0, ba
     keypoints[~seen], cam[~seen] = np.nan, np.nan
     confidence = np.where(seen, 0.9, np.nan).astype(np.float32)
     both = Hands(seen, np.zeros_like(seen), confidence, keypoints.astype(np.float32), cam)
-    return both, Tracks(points.astype(np.float32), np.ones(points.shape[:2], bool)), frame_s
+    return both, Tracks.of_grid(points.astype(np.float32), np.ones(points.shape[:2], bool)), frame_s
 
 
 def encode(clip_of, **options) -> np.ndarray:
@@ -58,7 +58,7 @@ def encode(clip_of, **options) -> np.ndarray:
 def taken(clip_of, frames):
     hands, tracks, frame_s = clip_of
     values = (hands.visible, hands.infilled, hands.confidence, hands.keypoints_px, hands.keypoints_cam_m)
-    some = Tracks(tracks.points_px[frames], tracks.visible[frames])
+    some = Tracks.of_grid(tracks.points_px[frames], tracks.visible[frames])
     return Hands(*(v[frames] for v in values)), some, frame_s[frames]
 
 
@@ -81,7 +81,7 @@ def test_image_size_does_not_matter(factor: float) -> None:
 
     large = Hands(hands.visible, hands.infilled, hands.confidence, resized(hands.keypoints_px), hands.keypoints_cam_m)
     info = info_of(round(640 * factor), round(360 * factor))
-    vector = encode_motion(large, Tracks(resized(tracks.points_px), tracks.visible), frame_s, info)
+    vector = encode_motion(large, Tracks.of_grid(resized(tracks.points_px), tracks.visible), frame_s, info)
     assert vector @ encode((hands, tracks, frame_s)) > 0.999
 
 
@@ -119,10 +119,10 @@ def test_one_hand_no_hands_few_tracks_no_tracks() -> None:
     hands, tracks, frame_s = clip(3, hands=[])
     encode((hands, tracks, frame_s))
     for num in (1, 3, 5, 10, 30):
-        encode((hands, Tracks(tracks.points_px[:, :num], tracks.visible[:, :num]), frame_s))
+        encode((hands, Tracks.of_grid(tracks.points_px[:, :num], tracks.visible[:, :num]), frame_s))
     seen, _, _ = clip(3, hands=[1])
-    encode((seen, Tracks(tracks.points_px[:, :0], tracks.visible[:, :0]), frame_s))
-    encode((seen, Tracks(tracks.points_px, np.zeros_like(tracks.visible)), frame_s))
+    encode((seen, Tracks.of_grid(tracks.points_px[:, :0], tracks.visible[:, :0]), frame_s))
+    encode((seen, Tracks.of_grid(tracks.points_px, np.zeros_like(tracks.visible)), frame_s))
 
 
 def test_nothing_moves_still_has_an_embedding() -> None:
@@ -130,7 +130,7 @@ def test_nothing_moves_still_has_an_embedding() -> None:
     frozen = taken((hands, tracks, frame_s), np.zeros(len(frame_s), int))
     encode((*frozen[:2], frame_s))
     none, tracks, frame_s = clip(4, hands=[])
-    still = Tracks(np.repeat(tracks.points_px[:1], len(frame_s), 0), tracks.visible)
+    still = Tracks.of_grid(np.repeat(tracks.points_px[:1], len(frame_s), 0), tracks.visible)
     encode((none, still, frame_s))
 
 
@@ -140,7 +140,7 @@ def test_nothing_to_describe_is_none() -> None:
     assert encode_motion(*taken((hands, tracks, frame_s), slice(0, 0)), info_of()) is None
     assert encode_motion(*taken((hands, tracks, frame_s), [3, 3, 3])[:2], np.full(3, 0.2), info_of()) is None
     hands.visible[:] = False
-    assert encode_motion(hands, Tracks(tracks.points_px, np.zeros_like(tracks.visible)), frame_s, info_of()) is None
+    assert encode_motion(hands, Tracks.of_grid(tracks.points_px, np.zeros_like(tracks.visible)), frame_s, info_of()) is None
 
 
 def test_same_bytes_again_and_whatever_opencv_is_set_to() -> None:
@@ -179,4 +179,4 @@ def test_shapes_must_agree() -> None:
     with pytest.raises(ShapeError, match="visible"):
         encode_motion(hands, tracks, frame_s[:-1], info_of())
     with pytest.raises(ShapeError, match="tracks"):
-        encode_motion(hands, Tracks(tracks.points_px, tracks.visible[:, :-1]), frame_s, info_of())
+        encode_motion(hands, Tracks.of_grid(tracks.points_px, tracks.visible[:, :-1]), frame_s, info_of())

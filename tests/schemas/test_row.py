@@ -19,10 +19,18 @@ from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.schemas.reject import Reject
 from handloom.schemas.row import FRAME_SHAPES, build_row, frames_from_arrow, frames_to_arrow, row_arrays
 from handloom.schemas.tables import CLIP_LIST, QUALITY_FIELDS, clips_schema
-from handloom.schemas.values import Camera, Hands, Tracks, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, Hands, LiftedTracks, Tracks, VideoInfo
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
 INFO = VideoInfo(1920, 1080, 29.97, "h264", "yuv420p", 0, 0.0, 60.0, 1800)
+
+
+@st.composite
+def paths(draw, num):
+    if draw(st.booleans()):
+        return CameraPath(None, "none", "none", "few_tracks")
+    poses = draw(hnp.arrays(np.float64, (num, 4, 4), elements=FLOATS, fill=FLOATS))
+    return CameraPath(poses, draw(st.sampled_from(["metric", "arbitrary"])), "estimated")
 
 
 @st.composite
@@ -33,8 +41,21 @@ def outputs(draw):
     bools = lambda *shape: draw(hnp.arrays(np.bool_, shape))
     return {
         "frame_s": np.sort(draw(hnp.arrays(np.float64, num, elements=st.floats(0, 1e5)))),
-        "hands": Hands(bools(num, 2), bools(num, 2), floats(num, 2), floats(num, 2, 21, 2), floats(num, 2, 21, 3)),
-        "tracks": Tracks(floats(num, grid**2, 2), bools(num, grid**2)),
+        "hands": Hands(
+            *(bools(num, 2), bools(num, 2), floats(num, 2), floats(num, 2, 21, 2), floats(num, 2, 21, 3)),
+            sigma_m=floats(num, 2) if draw(st.booleans()) else None,
+            view=draw(st.sampled_from([None, "ego", "exo"])),
+        ),
+        "hands_world_m": floats(num, 2, 21, 3) if draw(st.booleans()) else None,
+        "path": draw(paths(num)),
+        "tracks": Tracks(
+            *(floats(num, grid**2, 2), bools(num, grid**2)),
+            query_frame=draw(hnp.arrays(np.int32, grid**2)),
+            kind=draw(hnp.arrays(np.int8, grid**2, elements=st.integers(-1, 4))),
+        ),
+        "lifted": draw(st.none() | st.builds(LiftedTracks, st.just(floats(num, grid**2)), st.none())),
+        "depth_source": draw(st.none() | st.just("geometry")),
+        "frame_flags": draw(st.none() | hnp.arrays(np.int32, num)),
         "embeddings": {
             name: None if draw(st.booleans()) else np.linspace(-1, 1, spec.dim, dtype=np.float32)
             for name, spec in EMBEDDINGS.items()
@@ -57,7 +78,12 @@ def test_what_goes_in_comes_out(values):
     assert row.schema.equals(clips_schema(values["tracks"].points_px.shape[1]), check_metadata=True)
     back = row_arrays(pa.Table.from_batches([row]))
     expected = {f"hand_{field.name}": getattr(values["hands"], field.name) for field in dataclasses.fields(Hands)}
-    expected |= {"track_points_px": values["tracks"].points_px, "track_visible": values["tracks"].visible}
+    del expected["hand_view"]
+    expected |= {f"track_{field.name}": getattr(values["tracks"], field.name) for field in dataclasses.fields(Tracks)}
+    poses, lifted = values["path"].world_from_camera, values["lifted"]
+    expected |= {"world_from_camera": None if poses is None else poses.astype(np.float32)}
+    expected |= {"hand_keypoints_world_m": values["hands_world_m"], "frame_flags": values["frame_flags"]}
+    expected |= {"track_depth_m": None if lifted is None else lifted.depth_m, "track_points_world_m": None}
     expected |= {f"embedding_{name}": vector for name, vector in values["embeddings"].items()}
     expected |= {"frame_s": values["frame_s"], "camera_matrix": values["camera"].camera_matrix.astype(np.float32)}
     for name, array in expected.items():
@@ -70,8 +96,8 @@ def test_what_goes_in_comes_out(values):
     assert back["frame_jpeg"] == values["frame_jpeg"]
     assert back["quality"] == {name: values["quality"].get(name) for name in QUALITY_FIELDS}
     assert back["hand_left"] == bool(values["hands"].visible[:, 0].any())
-    unknown = ("world_from_camera", "hand_keypoints_world_m", "track_depth_m", "track_points_world_m")
-    assert [back[name] for name in unknown] == [None] * 4, "a column that nobody computed is null"
+    assert back["hand_view"] == values["hands"].view
+    assert back["world_scale"] == ("none" if poses is None else values["path"].scale)
 
 
 def test_an_open_end_becomes_the_end_of_the_video():
@@ -160,9 +186,14 @@ def _plain(num: int = 3) -> dict:
     return {
         "frame_s": np.arange(num) / 15,
         "hands": Hands(no, no, np.full((num, 2), np.nan, np.float32), nan[..., :2], nan),
-        "tracks": Tracks(np.zeros((num, 4, 2), np.float32), np.ones((num, 4), bool)),
+        "tracks": Tracks.of_grid(np.zeros((num, 4, 2), np.float32), np.ones((num, 4), bool)),
         "embeddings": dict.fromkeys(EMBEDDINGS),
         "quality": {},
         "frame_jpeg": None,
         "camera": Camera(np.eye(3), "assumed"),
+        "path": CameraPath(None, "none", "none", "static"),
+        "hands_world_m": None,
+        "lifted": None,
+        "depth_source": None,
+        "frame_flags": None,
     }

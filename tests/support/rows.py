@@ -10,7 +10,7 @@ import pyarrow as pa
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.schemas.row import build_row, row_arrays
-from handloom.schemas.values import Camera, Hands, Tracks, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, Hands, Tracks, VideoInfo
 
 RUN_KEY = "0123456789abcdef"
 
@@ -60,10 +60,15 @@ def make_row(
         decoder="decord",
         frame_s=clip.start_s + np.arange(num_frames) / 15,
         camera=Camera(np.array([[500.0, 0, 320], [0, 500, 180], [0, 0, 1]]), "assumed"),
+        path=CameraPath(None, "none", "none", "static"),
         hands=Hands(visible, np.zeros_like(visible), confidence, px, cam),
-        tracks=Tracks(points, track_visible),
+        hands_world_m=None,
+        tracks=Tracks.of_grid(points, track_visible),
+        lifted=None,
+        depth_source=None,
         embeddings=vectors,
         quality={"hand_coverage": float(visible.any(1).mean()) if num_frames else None, "blur": 12.5},
+        frame_flags=None,
         frame_jpeg=frame_jpeg,
         thumbnail=b"\xff\xd8strip",
         run_key=run_key,

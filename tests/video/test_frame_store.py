@@ -1,0 +1,29 @@
+"""Frames come back as they went in, from memory and from the file beyond it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from handloom.errors import ShapeError
+from handloom.video.frame_store import FrameStore
+
+
+@pytest.mark.parametrize("memory_frames", [0, 5, 100])
+def test_what_goes_in_comes_out(memory_frames):
+    rng = np.random.default_rng(memory_frames)
+    frames = rng.integers(0, 255, (23, 6, 8, 3), np.uint8)
+    store = FrameStore(np.arange(23) / 15, memory_bytes=memory_frames * frames[0].nbytes)
+    for start in range(0, 23, 4):
+        store.append(frames[start : start + 4])
+    assert len(store) == 23
+    for index in rng.permutation(23):
+        assert np.array_equal(store.rgb(int(index)), frames[index])
+        assert store.grey(int(index)).shape == (6, 8)
+    for index in (-1, 23):
+        with pytest.raises(IndexError):
+            store.rgb(index)
+    with pytest.raises(ShapeError):
+        store.append(frames[:1, :4])
+    store.close()
+    store.close()
