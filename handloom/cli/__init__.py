@@ -1,0 +1,51 @@
+"""The command line: parse, call one pipeline, print, exit.
+
+stdout is data, stderr is progress and messages. Exit codes: 0 done; 1 failed; 2 usage or settings; 3 finished, some
+clips rejected. Pipelines are imported inside the commands, so that `handloom --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from handloom import __version__
+from handloom.cli import clips, export, ingest, machine, scenes, search  # noqa: F401 - each adds its commands
+from handloom.cli.console import FAILED, USAGE, app, say
+from handloom.errors import ConfigError, HandloomError
+
+
+def main() -> None:
+    """Entry point: errors of ours become one message and an exit code; bugs keep their trace."""
+    os.environ.setdefault("LANCE_LOG", "error")  # Lance's own progress would mix with ours
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        app()
+    except HandloomError as error:
+        say(f"error: {error}")
+        sys.exit(USAGE if isinstance(error, ConfigError) else FAILED)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "handloom":
+            raise
+        say(f"error: this command needs the package {error.name}, which is not installed")
+        say("hint: pip install 'handloom[extract]'; `handloom doctor` shows what else is missing")
+        sys.exit(FAILED)
+    except BrokenPipeError:  # the reader of our output has gone: `handloom search ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every commit and shard.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+    from handloom import logs
+
+    logs.setup(verbose)

@@ -1,0 +1,114 @@
+"""`handloom ingest`: clips into the clip list."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from handloom import text
+from handloom.cli.console import DbOption, JsonOption, app, counting, open_db, say
+
+ingest_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Add clips to the clip list.")
+app.add_typer(ingest_app, name="ingest")
+
+DatasetOption = Annotated[str | None, typer.Option(help="Name of the dataset, the first part of every clip id.")]
+OnlyPresentOption = Annotated[bool, typer.Option(help="Leave out clips whose video is missing.")]
+
+
+class View(StrEnum):
+    ego = "ego"
+    exo = "exo"
+
+
+class Window(StrEnum):
+    fixed = "fixed"
+    contextual = "contextual"
+
+
+@ingest_app.command("folder")
+def ingest_folder(
+    directory: Annotated[str, typer.Argument(help="Folder or URI with videos, searched to any depth.")],
+    db: DbOption,
+    dataset: DatasetOption = None,
+    clip_seconds: Annotated[
+        float | None, typer.Option(help="Cut long videos every so many seconds; 0 keeps them whole.")
+    ] = 10.0,
+    view: Annotated[
+        View | None, typer.Option(help="ego: filmed from the person's own head or chest; exo: from outside.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the videos, kept with every clip.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Add every video file below a folder; long videos are cut."""
+    from handloom.pipelines import ingest
+
+    options = {"clip_seconds": clip_seconds or None, "view": view, "licence": licence, "dataset": dataset or "folder"}
+    with counting("files") as progress:
+        summary = ingest.folder(open_db(db, create=True), directory, **options, **_ingest_io(progress))
+    _print_ingest(summary, json_)
+
+
+@ingest_app.command("epic")
+def ingest_epic(
+    annotations: Annotated[list[str], typer.Option(help="EPIC_100_*.csv; may be given several times.")],
+    videos: Annotated[str, typer.Option(help="Folder or URI of the videos: the official layout or flat.")],
+    db: DbOption,
+    dataset: DatasetOption = None,
+    split: Annotated[str | None, typer.Option(help="Split of all rows; by default from the file name.")] = None,
+    participant: Annotated[list[str] | None, typer.Option(help="Only this participant (P01); may be repeated.")] = None,
+    only_present: OnlyPresentOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Add the action clips of EPIC-KITCHENS-100 annotations."""
+    from handloom.pipelines import ingest
+
+    options = {"dataset": dataset or "epic", "split": split, "participants": participant, "only_present": only_present}
+    with counting("rows") as progress:
+        summary = ingest.epic(open_db(db, create=True), annotations, videos, **options, **_ingest_io(progress))
+    _print_ingest(summary, json_)
+
+
+@ingest_app.command("ego4d")
+def ingest_ego4d(
+    manifest: Annotated[str, typer.Option(help="ego4d.json")],
+    videos: Annotated[str, typer.Option(help="Folder or URI of the videos: the official layout or flat.")],
+    db: DbOption,
+    narrations: Annotated[str | None, typer.Option(help="narration.json: one clip per narration.")] = None,
+    fho: Annotated[str | None, typer.Option(help="fho_main.json: one clip per action.")] = None,
+    dataset: DatasetOption = None,
+    window: Annotated[
+        Window, typer.Option(help="Clip around a narration: fixed, or contextual (EgoVLP).")
+    ] = Window.fixed,
+    before_s: Annotated[float, typer.Option(min=0, help="Seconds before a narration (fixed window).")] = 1.0,
+    after_s: Annotated[float, typer.Option(min=0, help="Seconds after a narration (fixed window).")] = 2.0,
+    others: Annotated[bool, typer.Option(help="Keep what other people than the wearer do (#O).")] = True,
+    clip_seconds: Annotated[float, typer.Option(help="Length of pieces where neither file is given; 0: whole.")] = 10.0,
+    only_present: OnlyPresentOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Add clips of Ego4D: narrations, hand-object actions, or whole videos in pieces."""
+    from handloom.pipelines import ingest
+
+    options = {"dataset": dataset or "ego4d", "narrations": narrations, "fho": fho, "only_present": only_present}
+    options |= {"clip_seconds": clip_seconds or None, "window": window.value, "before_s": before_s, "after_s": after_s}
+    with counting("entries") as progress:
+        database = open_db(db, create=True)
+        summary = ingest.ego4d(database, manifest, videos, others=others, **options, **_ingest_io(progress))
+    _print_ingest(summary, json_)
+
+
+def _ingest_io(progress) -> dict[str, Any]:
+    from handloom.video.source import source_options_from
+
+    return {"progress": progress, "storage_options": source_options_from(os.environ)}
+
+
+def _print_ingest(summary, json_: bool) -> None:
+    for line in text.problems(summary):
+        say(line)
+    print(json.dumps(asdict(summary)) if json_ else text.ingest(summary))

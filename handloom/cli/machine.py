@@ -1,0 +1,41 @@
+"""`bench` and `doctor`: what this machine does and has."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handloom import text
+from handloom.cli.console import FAILED, JsonOption, app, say
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="extract")],
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder of videos to measure on; rendered clips by default.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Folder that keeps NAME.json: benchmarks/results.")] = None,
+) -> None:
+    """Measure; prints one JSON object with hardware, versions and goals."""
+    from handloom.bench import run_benchmark
+
+    print(json.dumps(run_benchmark(name, videos, save, say=say), indent=2))
+
+
+@app.command()
+def doctor(json_: JsonOption = False) -> None:
+    """What this machine has, what is missing, how to get it."""
+    from handloom.pipelines.doctor import examine
+
+    findings = examine()
+    if json_:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    for finding in [] if json_ else findings:
+        print(text.finding(finding))
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(FAILED)
