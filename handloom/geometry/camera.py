@@ -35,7 +35,8 @@ def camera_for(clip: Clip, info: VideoInfo, config: CameraConfig) -> Camera:
     """The clip's camera: `given` where the clip list holds a camera file, else `assumed` from a field of view.
 
     The given JSON (DESIGN, section 2): `camera_matrix`, 9 numbers in pixels of the video, row by row; optional
-    `distortion` with `model` (a key of `DISTORTION_PARAMS`, in any case) and `params`. Its poses are not read here.
+    `distortion` with `model` (a key of `DISTORTION_PARAMS`, in any case) and `params`; optional `picture_size`, width
+    and height of the picture the matrix is for, where that is not the video's. Its poses are read by `given_path`.
 
     Raises:
         ClipError: `bad_camera`, the given camera cannot be used. ConfigError: an assumed field of view cannot.
@@ -82,9 +83,23 @@ def parse_camera(text: str, width: int, height: int) -> Camera:
     matrix = _numbers(content["camera_matrix"], "camera_matrix")
     if matrix.size != 9:
         raise ValueError(f"camera_matrix has {matrix.size} numbers, expected 9")
-    matrix = matrix.reshape(3, 3)
+    matrix = _of_size(matrix.reshape(3, 3), content.get("picture_size"), width, height)
     _check_matrix(matrix, width, height)
     return Camera(matrix, "given", _distortion(content.get("distortion")))
+
+
+def _of_size(matrix: NDArray[np.float64], size: Any, width: int, height: int) -> NDArray[np.float64]:
+    """The matrix of the same picture at the video's size; pixel centres lie at whole numbers in both."""
+    if size is None:
+        return matrix
+    given = _numbers(size, "picture_size")
+    if given.size != 2 or given.min() < 1:
+        raise ValueError(f"picture_size is {str(size)[:80]}, expected width and height in pixels")
+    scaled = matrix.copy()
+    scale = np.array([width, height]) / given
+    scaled[:2] *= scale[:, None]
+    scaled[:2, 2] += 0.5 * scale - 0.5
+    return scaled
 
 
 def _numbers(value: Any, name: str) -> NDArray[np.float64]:

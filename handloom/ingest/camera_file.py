@@ -13,7 +13,7 @@ from handloom.ingest.json_shape import is_number
 
 SUFFIX = ".camera.json"
 SCALES = ("metric", "arbitrary", "none")
-_KEYS = ("camera_matrix", "distortion", "world_from_camera", "world_scale")
+_KEYS = ("camera_matrix", "picture_size", "distortion", "world_from_camera", "world_scale")
 _ROTATION_TOLERANCE = 1e-2  # poses are often written as float32, or with four digits
 
 
@@ -44,7 +44,9 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
     """Read and check a camera file.
 
     Its keys:
-        camera_matrix: 9 numbers, row by row: fx 0 cx 0 fy cy 0 0 1, pixels of the video beside it.
+        camera_matrix: 9 numbers, row by row: fx 0 cx 0 fy cy 0 0 1, pixels of the video beside it. (0, 0) is the centre
+            of the top-left pixel.
+        picture_size (optional): [width, height] that camera_matrix is for, where that is not the video's own size.
         distortion (optional): `{"model": name, "params": [numbers]}`.
         world_from_camera (optional): a list of `{"frame_s": seconds on the video's clock, "matrix": 16 numbers, row by
             row}`, times rising.
@@ -60,6 +62,9 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
         if key not in _KEYS:
             raise _wrong(path, key, content[key], f"no other keys than {', '.join(_KEYS)}")
     _check_matrix(path, content.get("camera_matrix"))
+    size = content.get("picture_size")
+    if size is not None and not (_are_numbers(size, 2) and min(size) >= 1):
+        raise _wrong(path, "picture_size", size, "[width, height] in pixels")
     if content.get("distortion") is not None:
         _check_distortion(path, content["distortion"])
     if content.get("world_scale") is not None and content["world_scale"] not in SCALES:

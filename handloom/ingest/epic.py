@@ -13,6 +13,7 @@ from typing import Any
 
 from handloom.errors import ConfigError
 from handloom.ingest.csv_rows import Row, read_rows
+from handloom.ingest.epic_fields import Fields, FieldsCamera
 from handloom.ingest.files import Options, normalise
 from handloom.ingest.ids import check_dataset
 from handloom.ingest.library import find_videos
@@ -46,6 +47,7 @@ def ingest_epic(
     split: str | None = None,
     participants: Collection[str] | None = None,
     only_present: bool = False,
+    fields: str | None = None,
     storage_options: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> IngestResult:
@@ -58,7 +60,8 @@ def ingest_epic(
     reversed or zero-length range is named there too, but kept: it ends as a `bad_range` reject. Two rows with one video
     and one range are one clip with both narrations (the train set holds two such pairs, each saying the same twice).
 
-    Counts: entries = clips + merged + bad + skipped_participant + skipped_missing_video.
+    Counts: entries = clips + merged + bad + skipped_participant + skipped_missing_video. With `fields` also `cameras`
+    and `cameras_missing`, videos with and without a camera there; the latter's intrinsics will be assumed.
 
     Args:
         annotations: CSV files, paths or URIs: `EPIC_100_train.csv`, `_validation.csv`, `_test_timestamps.csv`.
@@ -66,12 +69,15 @@ def ingest_epic(
         split: written to every clip; by default read from each file's name: `train`, `validation` or `test`.
         participants: only these (`P01`, ...).
         only_present: leave out rows whose video is missing, and count them.
+        fields: folder or URI of EPIC-Fields files, `{video_id}.json`: the clips' cameras (`epic_fields`).
         storage_options: fsspec options of s3:// URIs.
 
     Raises:
-        ConfigError: a file cannot be read or lacks columns, `videos` is no folder, or no row is of `participants`.
+        ConfigError: a file cannot be read or lacks columns, `videos` is no folder, no row is of `participants`, or a
+            file of `fields` is malformed.
     """
     check_dataset(dataset)
+    cameras = Fields(fields, storage_options) if fields is not None else None
     gathering = Gathering(progress)
     actions = []
     for path in [annotations] if isinstance(annotations, str) else annotations:
@@ -91,11 +97,13 @@ def ingest_epic(
     gathering.counts["videos"] = len(participant_of)
     gathering.counts["videos_missing"] = len(participant_of.keys() - library.found.keys())
     uris = {video_id: library.uri(video_id) for video_id in participant_of}
-    for action in actions:
-        if action.video_id not in library.found:
-            gathering.counts["skipped_missing_video" if only_present else "clips_missing_video"] += 1
-        if action.video_id in library.found or not only_present:
-            gathering.add(_clip(action, dataset, uris[action.video_id]))
+    for video_id, same_video in _by_video(actions):  # so that every camera file is read once
+        camera = _camera(video_id, cameras, gathering)
+        for action in same_video:
+            if video_id not in library.found:
+                gathering.counts["skipped_missing_video" if only_present else "clips_missing_video"] += 1
+            if video_id in library.found or not only_present:
+                gathering.add(_clip(action, dataset, uris[video_id], camera))
     return gathering.result()
 
 
@@ -107,7 +115,22 @@ def _paths(video_id: str, participant: str) -> list[str]:
     return [f"{folder}{video_id}{extension}" for extension in (".MP4", ".mp4") for folder in folders]
 
 
-def _clip(action: _Action, dataset: str, uri: str) -> Clip:
+def _by_video(actions: list[_Action]) -> list[tuple[str, list[_Action]]]:
+    groups: dict[str, list[_Action]] = {}
+    for action in actions:
+        groups.setdefault(action.video_id, []).append(action)
+    return list(groups.items())
+
+
+def _camera(video_id: str, cameras: Fields | None, gathering: Gathering) -> FieldsCamera | None:
+    if cameras is None:
+        return None
+    camera = cameras.camera(video_id)
+    gathering.counts["cameras_missing" if camera is None else "cameras"] += 1
+    return camera
+
+
+def _clip(action: _Action, dataset: str, uri: str, camera: FieldsCamera | None) -> Clip:
     return Clip(
         clip_id=make_clip_id(dataset, action.video_id, action.start_s, action.end_s),
         dataset=dataset,
@@ -119,6 +142,7 @@ def _clip(action: _Action, dataset: str, uri: str) -> Clip:
         split=action.split,
         licence=LICENCE,
         view="ego",
+        camera=camera.text(action.start_s, action.end_s) if camera else None,
         **action.labels,
     )
 

@@ -32,6 +32,17 @@ def test_a_given_camera_is_taken_as_given():
     assert camera.distortion is None
 
 
+@given(st.integers(400, 4000), st.integers(400, 4000))
+def test_a_matrix_for_another_size_sees_the_same_share_of_the_picture(width, height):
+    """A ray that meets the picture's corner does so at every size; pixel centres lie at whole numbers."""
+    info = VideoInfo(width, height, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
+    own = camera_for(clip({"camera_matrix": MATRIX}), INFO, CameraConfig()).camera_matrix
+    scaled = camera_for(clip({"camera_matrix": MATRIX, "picture_size": [640, 360]}), info, CameraConfig()).camera_matrix
+    corner = np.linalg.inv(own) @ [639.5, 359.5, 1]
+    assert scaled @ corner == pytest.approx([width - 0.5, height - 0.5, 1])
+    assert np.linalg.inv(scaled) @ [-0.5, -0.5, 1] == pytest.approx(np.linalg.inv(own) @ [-0.5, -0.5, 1])
+
+
 @pytest.mark.parametrize(
     ("model", "params", "coefficients"),
     [
@@ -58,6 +69,8 @@ def test_no_distortion_is_none(distortion):
         ("{", "not JSON"),
         ("[1, 2]", "list"),
         ({}, "camera_matrix is missing"),
+        ({"camera_matrix": MATRIX, "picture_size": [640]}, "picture_size"),
+        ({"camera_matrix": MATRIX, "picture_size": [0, 360]}, "picture_size"),
         ({"camera_matrix": MATRIX[:8]}, "8 numbers"),
         ({"camera_matrix": "wide"}, "expected numbers"),
         ({"camera_matrix": [[1, 2], [3]]}, "expected numbers"),
