@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.errors import ShapeError
+from handloom.errors import ShapeError, StoreError
 
 MEMORY_BYTES = 256 << 20
 
@@ -20,7 +20,7 @@ class FrameStore:
     Beyond `memory_bytes` the frames go to an unlinked temporary file, read with `pread`: pages of a mapped file would
     count as the worker's memory.
 
-    Raises OSError where the disk is full.
+    Raises StoreError where the disk is full.
     """
 
     def __init__(self, frame_s: NDArray[np.float64], memory_bytes: int = MEMORY_BYTES) -> None:
@@ -45,12 +45,20 @@ class FrameStore:
             self._chunks.append(frames)
             self._held += frames.nbytes
         else:
+            self._append_to_file(frames)
+        self._num += len(frames)
+
+    def _append_to_file(self, frames: NDArray[np.uint8]) -> None:
+        try:
             if self._file is None:
                 with tempfile.TemporaryFile(prefix="handloom-frames-") as file:
                     self._file = os.dup(file.fileno())
                 self._file_from = self._num
             _write_all(self._file, np.ascontiguousarray(frames))
-        self._num += len(frames)
+        except OSError as error:
+            problem = f"{self._num} frames of a clip were set aside in {tempfile.gettempdir()}, the next failed: "
+            hint = "free space there, set TMPDIR to a larger disk, or cut the clips shorter"
+            raise StoreError(problem + str(error.strerror), hint) from error
 
     def __len__(self) -> int:
         return self._num
