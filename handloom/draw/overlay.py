@@ -88,7 +88,7 @@ def _draw_tracks(canvas: NDArray[np.uint8], row: dict[str, Any], index: int, sca
     short_side = min(canvas.shape[:2])
     starts, lengths = _tails(path, shown, short_side * TAIL_SHARE)
     fixed = np.ascontiguousarray(_fixed(path).swapaxes(0, 1))  # (N, F, 2)
-    colors = track_colors(points[0], row["width"], row["height"]).tolist()
+    colors = track_colors(_first_known(points), row["width"], row["height"]).tolist()
     width = max(1, round(0.8 * stroke_px(canvas)))
     under = canvas.copy()
     for n in np.flatnonzero(shown[-1] & (lengths >= short_side * STILL_SHARE)):
@@ -97,6 +97,12 @@ def _draw_tracks(canvas: NDArray[np.uint8], row: dict[str, Any], index: int, sca
     radius = round(0.9 * stroke_px(canvas) * 2**SUBPIXEL_BITS)
     for n in np.flatnonzero(shown[-1]):
         cv2.circle(canvas, fixed[n, -1].tolist(), radius, colors[n], cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def _first_known(points: NDArray[np.floating]) -> NDArray[np.floating]:
+    """(N, 2) each track's place in the first frame in which it has one."""
+    first = np.isfinite(points).all(axis=-1).argmax(axis=0)
+    return points[first, np.arange(points.shape[1])]
 
 
 def _tails(

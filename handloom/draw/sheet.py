@@ -14,16 +14,20 @@ from handloom.draw.frames import Frames, match_frames, other_video, whole_file
 from handloom.draw.overlay import EDGE, WHITE, draw_overlay
 from handloom.draw.text import put_text
 from handloom.draw.thumbnail import strip_indices
+from handloom.draw.world import draw_world
 
 TILE_SHORT_SIDE_PX = 270
 TILE_GAP_PX = 6
 HEADER_TEXT_PX = 17
+WORLD_HEIGHT_PX = 360
 
 
 def write_contact_sheet(
     frames: Frames, row: dict[str, Any], path: str | Path, columns: int | None = None, num_frames: int = 12
 ) -> None:
     """A PNG of `num_frames` frames, evenly spaced over the clip, each with its hands, tracks and time.
+
+    Below them the clip's world, where the camera's path is known.
 
     frames: the row's frames, in order of time; read no further than the last one shown, and only tiles are kept.
     columns: tiles in a line; by default as many as bring the sheet nearest to 4:3.
@@ -41,7 +45,9 @@ def write_contact_sheet(
         raise other_video(row, 0)
     grid = _grid(tiles, columns or _default_columns(len(tiles), *tiles[0].shape[:2]))
     header = draw_header(row, grid.shape[1], HEADER_TEXT_PX, f"{len(row['frame_s'])} frames")
-    _, data = cv2.imencode(".png", cv2.cvtColor(np.concatenate([header, grid]), cv2.COLOR_RGB2BGR))
+    world = draw_world(row, grid.shape[1], WORLD_HEIGHT_PX)
+    parts = [header, grid] if world is None else [header, grid, world]
+    _, data = cv2.imencode(".png", cv2.cvtColor(np.concatenate(parts), cv2.COLOR_RGB2BGR))
     with whole_file(path) as draft:
         draft.write_bytes(data.tobytes())
 

@@ -1,0 +1,103 @@
+"""A clip's world from above and from the side: the camera's path, both wrists, and where the tracks lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.draw.frame import BACKGROUND
+from handloom.draw.overlay import EDGE, HAND_COLORS, WHITE
+from handloom.draw.text import put_text
+from handloom.schemas.values import NUM_HANDS, TrackKind
+
+TEXT_PX = 14
+MARGIN_PX = 24
+POINT_COLORS = {
+    TrackKind.GRID: (120, 128, 136),
+    TrackKind.CORNER: (150, 158, 166),
+    TrackKind.LEFT_HAND: HAND_COLORS[0],
+    TrackKind.RIGHT_HAND: HAND_COLORS[1],
+    TrackKind.MOVING: (0, 158, 115),
+}
+VIEWS = (("from above", (0, 2), (1, -1)), ("from the side", (2, 1), (1, 1)))  # axes of the first camera frame, signs
+
+
+def draw_world(row: dict[str, Any], width: int, height: int) -> NDArray[np.uint8] | None:
+    """(height, width, 3) RGB with two views in the frame of the first camera that has a pose; None without poses.
+
+    White: the camera, a ring where it begins. Blue, orange: left and right wrist. Dots: the median place of each track,
+    by its kind. All of it to scale; the bar says how long it is, where the scale is metric.
+    """
+    poses = row.get("world_from_camera")
+    if poses is None or not np.isfinite(poses).all(axis=(1, 2)).any():
+        return None
+    known = np.isfinite(poses).all(axis=(1, 2))
+    first_from_world = np.linalg.inv(poses[known][0].astype(np.float64))
+    camera = _moved(first_from_world, poses[known][:, :3, 3])
+    hands = row.get("hand_keypoints_world_m")
+    wrists = [] if hands is None else [_moved(first_from_world, hands[:, hand, 0]) for hand in range(NUM_HANDS)]
+    points, kinds = _still_places(row, first_from_world)
+    panel = np.full((height, width, 3), BACKGROUND, np.uint8)
+    half = width // 2
+    for number, (title, axes, signs) in enumerate(VIEWS):
+        part = panel[:, number * half : (number + 1) * half]
+        flat = [np.asarray(p)[:, axes] * signs for p in (camera, *wrists, points)]
+        to_px, unit_px = _fit(flat, part.shape[1], part.shape[0])
+        for kind, color in POINT_COLORS.items():
+            for x, y in to_px(flat[-1][kinds == kind]).round().astype(int).tolist():
+                cv2.circle(part, (x, y), 2, color, cv2.FILLED, cv2.LINE_AA)
+        for hand, path in enumerate(flat[1:-1]):
+            _draw_path(part, to_px(path), HAND_COLORS[hand])
+        _draw_path(part, to_px(flat[0]), WHITE)
+        cv2.circle(part, to_px(flat[0][:1]).round().astype(int)[0].tolist(), 5, WHITE, 1, cv2.LINE_AA)
+        put_text(part, title, (8, 4), TEXT_PX, WHITE, EDGE)
+        if row.get("world_scale") == "metric":
+            _draw_bar(part, unit_px)
+    return panel
+
+
+def _moved(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.float64]:
+    return points.astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def _still_places(row: dict[str, Any], first_from_world: NDArray[np.float64]):
+    """Each track's median place, (n, 3), and its kind, (n,); those without one are left out."""
+    points, kinds = row.get("track_points_world_m"), row.get("track_kind")
+    if points is None or kinds is None:
+        return np.empty((0, 3)), np.empty(0, np.int8)
+    placed = np.isfinite(points).all(axis=-1).any(axis=0)
+    places = np.nanmedian(points[:, placed].astype(np.float64), axis=0) if placed.any() else np.empty((0, 3))
+    return _moved(first_from_world, places), kinds[placed]
+
+
+def _fit(paths: list[NDArray[np.float64]], width: int, height: int):
+    """`(to_px, pixels per unit)`: all of the camera and the wrists, and nine tenths of the points, fill the picture."""
+    solid = np.concatenate([path[np.isfinite(path).all(axis=1)] for path in paths[:-1]])
+    bounds = [solid.min(axis=0), solid.max(axis=0)]
+    if len(paths[-1]):
+        spread = np.quantile(paths[-1], [0.05, 0.95], axis=0)
+        bounds = [np.minimum(bounds[0], spread[0]), np.maximum(bounds[1], spread[1])]
+    size = np.maximum(bounds[1] - bounds[0], 1e-6)
+    unit_px = float(np.min((np.array([width, height]) - 2 * MARGIN_PX) / size))
+    middle = (bounds[0] + bounds[1]) / 2
+    return lambda p: (p - middle) * unit_px + np.array([width, height]) / 2, unit_px
+
+
+def _draw_path(part: NDArray[np.uint8], path_px: NDArray[np.float64], color: tuple[int, int, int]) -> None:
+    seen = np.isfinite(path_px).all(axis=1)
+    for start, end in zip(path_px[:-1][seen[:-1] & seen[1:]], path_px[1:][seen[:-1] & seen[1:]], strict=True):
+        held = [np.clip(p, -30_000, 30_000).round().astype(int).tolist() for p in (start, end)]
+        cv2.line(part, *held, color, 2, cv2.LINE_AA)
+
+
+def _draw_bar(part: NDArray[np.uint8], unit_px: float) -> None:
+    """A bar of the largest round length below a third of the picture."""
+    longest = part.shape[1] / 3 / unit_px
+    length = max((m * 10.0**e for m in (1, 2, 5) for e in range(-4, 5) if m * 10.0**e <= longest), default=longest)
+    y, x = part.shape[0] - 14, part.shape[1] - 14
+    cv2.line(part, (round(x - length * unit_px), y), (x, y), WHITE, 2, cv2.LINE_AA)
+    name = f"{length:g} m" if length >= 1 else f"{length * 100:g} cm"
+    put_text(part, name, (round(x - length * unit_px), y - TEXT_PX - 8), TEXT_PX, WHITE, EDGE)

@@ -1,0 +1,42 @@
+"""The world's picture: nothing without poses, everything to one scale."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from handloom.draw.overlay import HAND_COLORS
+from handloom.draw.world import draw_world
+
+
+def make_row(scale: str = "metric") -> dict:
+    poses = np.tile(np.eye(4, dtype=np.float32), (5, 1, 1))
+    poses[:, 0, 3] = np.linspace(0, 0.2, 5)
+    poses[3] = np.nan
+    hands = np.full((5, 2, 21, 3), np.nan, np.float32)
+    hands[:, 1] = [0.1, 0.1, 0.4]
+    hands[:, 1, :, 0] += np.linspace(0, 0.1, 5)[:, None]
+    tracks = np.full((5, 3, 3), np.nan, np.float32)
+    tracks[:, 0] = [0.0, 0.2, 0.6]
+    kinds = np.array([0, 4, -1], np.int8)
+    keys = ("world_from_camera", "hand_keypoints_world_m", "track_points_world_m", "track_kind", "world_scale")
+    return dict(zip(keys, (poses, hands, tracks, kinds, scale), strict=True))
+
+
+def test_without_poses_there_is_no_picture():
+    assert draw_world({"world_from_camera": None}, 200, 100) is None
+    assert draw_world({"world_from_camera": np.full((3, 4, 4), np.nan)}, 200, 100) is None
+
+
+def test_the_hand_that_is_known_is_drawn_and_lengths_keep_their_ratio():
+    picture = draw_world(make_row(), 800, 400)
+    assert picture.shape == (400, 800, 3)
+    assert (picture == HAND_COLORS[1]).all(-1).any()
+    assert not (picture == HAND_COLORS[0]).all(-1).any()
+    above = picture[30:381, :400]  # without title and bar
+    camera = np.flatnonzero((above == 255).all(-1).any(0))
+    wrist = np.flatnonzero((above == HAND_COLORS[1]).all(-1).any(0))
+    assert 1.5 < np.ptp(camera) / np.ptp(wrist) < 2.6  # 20 cm beside 10 cm, and the ring of the start
+
+
+def test_a_scale_bar_only_where_there_are_metres():
+    assert (draw_world(make_row("metric"), 800, 400) != draw_world(make_row("arbitrary"), 800, 400)).any()
