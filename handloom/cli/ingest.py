@@ -61,6 +61,7 @@ def ingest_epic(
     dataset: DatasetOption = None,
     split: Annotated[str | None, typer.Option(help="Split of all rows; by default from the file name.")] = None,
     participant: Annotated[list[str] | None, typer.Option(help="Only this participant (P01); may be repeated.")] = None,
+    fields: Annotated[str | None, typer.Option(help="Folder or URI of EPIC-Fields' VIDEO_ID.json: cameras.")] = None,
     only_present: OnlyPresentOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -68,6 +69,7 @@ def ingest_epic(
     from handloom.pipelines import ingest
 
     options = {"dataset": dataset or "epic", "split": split, "participants": participant, "only_present": only_present}
+    options["fields"] = fields
     with counting("rows") as progress:
         summary = ingest.epic(open_db(db, create=True), annotations, videos, **options, **_ingest_io(progress))
     _print_ingest(summary, json_)
