@@ -44,6 +44,12 @@ DOORS = {
     "av": {"video"},
     "typer": {"cli"},
     "mediapipe": {"models"},
+    "ai_edge_litert": {"models"},
+    "torch": {"models"},
+    "transformers": {"models"},
+    "pycolmap": {"geometry"},
+    "rerun": {"draw"},
+    "h5py": {"bench"},
 }
 # The script that a user would write without handloom, to be measured against: it opens what it likes.
 OUTSIDERS = {"bench/plain.py"}
@@ -202,7 +208,7 @@ COMMANDS = {
     "": "--version --verbose -v --help",
     "demo": "--out --clips --help",
     "ingest folder": "DIRECTORY --db --dataset --clip-seconds --view --licence --json --help",
-    "ingest epic": "--annotations --videos --db --dataset --split --participant --only-present --no-only-present "
+    "ingest epic": "--annotations --videos --db --dataset --fields --split --participant --only-present --no-only-present "
     "--json --help",
     "ingest ego4d": "--manifest --videos --db --narrations --fho --dataset --window --before-s --after-s "
     "--others --no-others --clip-seconds --only-present --no-only-present --json --help",

@@ -65,7 +65,7 @@ def status(db: DbOption, json_: JsonOption = False) -> None:
 def show(
     clip: Annotated[str, typer.Argument(help="Id of a processed clip.")],
     db: DbOption,
-    out: Annotated[Path, typer.Option(help="File to write: .mp4 (video) or .png (contact sheet).")],
+    out: Annotated[Path, typer.Option(help="File to write: .mp4 (video), .png (contact sheet) or .rrd (Rerun).")],
 ) -> None:
     """Draw hands, tracks and scores over the video."""
     from handloom.pipelines.show import show as pipeline

@@ -1,4 +1,4 @@
-"""What `handloom show` writes: a contact sheet (.png) or the clip as video with everything drawn over it (.mp4)."""
+"""What `handloom show` writes: a contact sheet (.png), a video drawn over (.mp4), or a Rerun recording (.rrd)."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from numpy.typing import NDArray
 
 from handloom.draw.frame import draw_frame
 from handloom.draw.frames import Frames, match_frames, other_video, whole_file
+from handloom.draw.recording import write_recording
 from handloom.draw.sheet import write_contact_sheet
 from handloom.errors import ConfigError
 from handloom.video.write import write_video
 
-SUFFIXES = (".png", ".mp4")
+SUFFIXES = (".png", ".mp4", ".rrd")
 
 
 def check_suffix(path: str | Path) -> str:
-    """The suffix of `path`, `.png` or `.mp4`: call it before decoding. Raises ConfigError on any other."""
+    """The suffix of `path`, one of `SUFFIXES`: call it before decoding. Raises ConfigError on any other."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         said = f"ends in {suffix!r}" if suffix else "has no suffix"
         raise ConfigError(
-            f"cannot write {str(path)!r}: the name {said}, expected .png (contact sheet) or .mp4 (video)",
-            "name the output file NAME.png or NAME.mp4",
+            f"cannot write {str(path)!r}: the name {said}, expected .png (contact sheet), .mp4 (video) or .rrd (Rerun)",
+            "name the output file NAME.png, NAME.mp4 or NAME.rrd",
         )
     return suffix
 
 
 def write_show(frames: Frames, row: dict[str, Any], path: str | Path) -> None:
-    """A contact sheet or an overlay video, by the suffix of `path`.
+    """A contact sheet, an overlay video or a recording, by the suffix of `path`.
 
     frames: (frame_s, (h, w, 3) RGB) of the row's frames, in order of time: decoded from its video, or
     `frames_from_row(row)`. row: what `handloom.schemas.row.row_arrays` gives.
@@ -40,10 +41,8 @@ def write_show(frames: Frames, row: dict[str, Any], path: str | Path) -> None:
         ConfigError: another suffix, or the frames are not the row's.
         StoreError: the file cannot be written.
     """
-    if check_suffix(path) == ".png":
-        write_contact_sheet(frames, row, path)
-    else:
-        write_overlay_video(frames, row, path)
+    writers = {".png": write_contact_sheet, ".mp4": write_overlay_video, ".rrd": write_recording}
+    writers[check_suffix(path)](frames, row, path)
 
 
 def write_overlay_video(frames: Frames, row: dict[str, Any], path: str | Path) -> None:

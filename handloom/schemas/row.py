@@ -120,6 +120,7 @@ def build_row(
         "camera_path_source": path.source,
         "camera_path_reason": path.reason or None,
         "world_scale": path.scale if path.world_from_camera is not None else "none",
+        "world_unit_m": path.unit_m,
         "hand_view": hands.view,
         "track_query_frame": tracks.query_frame.tolist(),
         "track_kind": tracks.kind.tolist(),

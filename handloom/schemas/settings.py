@@ -50,6 +50,11 @@ class CameraConfig(Frozen):
 
 
 class TracksConfig(Frozen):
+    tracker: Literal["recover", "lk", "cotracker3"] = "recover"
+    """`recover`: finds points again after occlusions. `lk`: plain Lucas-Kanade, the grid only. `cotracker3`: a learned
+    tracker (needs torch and its checkpoint; its licence is CC BY-NC 4.0)."""
+    extra: int = Field(256, ge=0, le=10000)
+    """Query points besides the grid, on hands, on what moves near them and on corners; unused slots stay empty."""
     grid: int = Field(36, ge=2, le=200)
     """Query points per side: grid x grid points on the clip's first frame (ARM4R's rule)."""
     window_px: int = Field(21, ge=5, le=63)

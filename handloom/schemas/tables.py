@@ -74,6 +74,7 @@ def clips_schema(num_tracks: int, embeddings: dict[str, EmbeddingSpec] | None = 
         pa.field("camera_path_reason", pa.string()),
         pa.field("world_from_camera", per_frame(pa.float32(), 16)),
         pa.field("world_scale", pa.string()),
+        pa.field("world_unit_m", pa.float64()),
         pa.field("hand_left", pa.bool_(), nullable=False),
         pa.field("hand_right", pa.bool_(), nullable=False),
         pa.field("hand_view", pa.string()),

@@ -131,12 +131,15 @@ class CameraPath:
 
     world_from_camera: (T, 4, 4) float64, NaN for frames without a pose; None where there is none at all.
     scale: `metric`, `arbitrary` or `none`. source: `given`, `estimated` or `none`. reason: why there is none, or "".
+    unit_m: metres per unit of the translations: 1 where the scale is metric, measured where a given path has a unit of
+    its own, None where unknown.
     """
 
     world_from_camera: NDArray[np.float64] | None
     scale: str
     source: str
     reason: str = ""
+    unit_m: float | None = None
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from handloom.draw.overlay import HAND_COLORS
+from handloom.draw.show import write_show
 from handloom.draw.world import draw_world
+from handloom.errors import ConfigError
 
 
 def make_row(scale: str = "metric") -> dict:
@@ -40,3 +43,24 @@ def test_the_hand_that_is_known_is_drawn_and_lengths_keep_their_ratio():
 
 def test_a_scale_bar_only_where_there_are_metres():
     assert (draw_world(make_row("metric"), 800, 400) != draw_world(make_row("arbitrary"), 800, 400)).any()
+
+
+def test_a_recording_holds_what_the_row_knows(tmp_path):
+    rerun = pytest.importorskip("rerun")
+    row = make_row()
+    hands_px = np.full((5, 2, 21, 2), 30.0, np.float32)
+    row |= {"clip_id": "t:v:0-1000", "width": 64, "height": 48, "frame_s": 2 + np.arange(5) / 15, "world_unit_m": 1.0}
+    row |= {"camera_matrix": np.array([[60, 0, 31.5], [0, 60, 23.5], [0, 0, 1]]), "hand_keypoints_px": hands_px}
+    row |= {"track_points_px": np.full((5, 3, 2), 10.0, np.float32), "track_visible": np.ones((5, 3), bool)}
+    frames = [(float(s), np.full((48, 64, 3), 90, np.uint8)) for s in row["frame_s"]]
+    write_show(frames, row, tmp_path / "clip.rrd")
+    found = rerun.dataframe.load_recording(tmp_path / "clip.rrd")
+    table = found.view(index="frame_s", contents="/**").select().read_all()
+    assert table.num_rows == 5
+    keypoints = next(name for name in table.column_names if name.startswith("/world/hands/right/keypoints:Position3D"))
+    stored = np.array(table[keypoints].to_pylist(), np.float32)
+    assert np.array_equal(stored, row["hand_keypoints_world_m"][:, 1])
+    assert not any(name.startswith("/world/hands/left/keypoints") for name in table.column_names)
+    with pytest.raises(ConfigError, match="4 of the 5"):
+        write_show(frames[:4], row, tmp_path / "short.rrd")
+    assert not (tmp_path / "short.rrd").exists()
