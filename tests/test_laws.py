@@ -208,8 +208,8 @@ COMMANDS = {
     "": "--version --verbose -v --help",
     "demo": "--out --clips --help",
     "ingest folder": "DIRECTORY --db --dataset --clip-seconds --view --licence --json --help",
-    "ingest epic": "--annotations --videos --db --dataset --fields --split --participant --only-present --no-only-present "
-    "--json --help",
+    "ingest epic": "--annotations --videos --db --dataset --fields --split --participant --only-present "
+    "--no-only-present --json --help",
     "ingest ego4d": "--manifest --videos --db --narrations --fho --dataset --window --before-s --after-s "
     "--others --no-others --clip-seconds --only-present --no-only-present --json --help",
     "run": "--db --config --set --ray-address --retry-rejects --reason --limit --show-settings --no-show-settings "

@@ -1,0 +1,108 @@
+"""A clip as a Rerun recording (.rrd): pictures, camera, hands and tracks in space, to be turned and scrubbed.
+
+Opens with `rerun FILE.rrd` (the package `rerun-sdk`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.draw.frames import Frames, match_frames, other_video, whole_file
+from handloom.draw.overlay import BONES, HAND_COLORS, track_colors
+from handloom.errors import ConfigError
+
+HAND_NAMES = ("left", "right")
+JPEG_QUALITY = 85
+NEEDS_RERUN = "pip install 'handloom[rerun]', or name the file .png or .mp4"
+
+
+def write_recording(frames: Frames, row: dict[str, Any], path: str | Path) -> None:
+    """A recording of all of the row's frames, on the timeline `frame_s` (seconds on the video's clock).
+
+    With poses everything lies in the world of `world_from_camera` (`/world`), in metres where the scale is known;
+    without, in the camera's own frame. What is NaN is left out of its frame.
+
+    Raises:
+        ConfigError: rerun-sdk is not installed, or the frames are not the row's.
+        StoreError: the file cannot be written.
+    """
+    try:
+        import rerun
+    except ModuleNotFoundError as error:
+        raise ConfigError("a .rrd file needs the package rerun-sdk, which is not installed", NEEDS_RERUN) from error
+    with whole_file(path) as draft:
+        recording = rerun.RecordingStream("handloom", recording_id=row["clip_id"])
+        recording.save(str(draft))
+        recording.log("world", rerun.ViewCoordinates.RIGHT_HAND_Y_DOWN, static=True)
+        scale = 1.0 if row.get("world_unit_m") is None else float(row["world_unit_m"])
+        num_drawn = 0
+        for index, image in match_frames(frames, row):
+            recording.set_time("frame_s", duration=float(row["frame_s"][index]))
+            _log_camera(rerun, recording, row, index, image, scale)
+            _log_hands(rerun, recording, row, index)
+            _log_tracks(rerun, recording, row, index)
+            num_drawn += 1
+        recording.flush()
+        recording.disconnect()
+        if num_drawn != len(row["frame_s"]):
+            raise other_video(row, num_drawn)
+
+
+def _has_world(row: dict[str, Any]) -> bool:
+    return row.get("world_from_camera") is not None
+
+
+def _log_camera(rerun, recording, row: dict[str, Any], index: int, image: NDArray[np.uint8], scale: float) -> None:
+    height, width = image.shape[:2]
+    shrink = np.array([width / row["width"], height / row["height"]])
+    matrix = np.array(row["camera_matrix"], np.float64).reshape(3, 3).copy()
+    matrix[:2, 2] += 0.5  # Rerun's (0, 0) is the corner of the first pixel, ours its centre
+    matrix[:2] *= shrink[:, None]
+    if _has_world(row):
+        pose = row["world_from_camera"][index].astype(np.float64)
+        if np.isfinite(pose).all():
+            recording.log("world/camera", rerun.Transform3D(translation=pose[:3, 3] * scale, mat3x3=pose[:3, :3]))
+        else:
+            recording.log("world/camera", rerun.Clear(recursive=False))
+    recording.log(
+        "world/camera/image",
+        rerun.Pinhole(image_from_camera=matrix, resolution=[width, height], image_plane_distance=0.2),
+    )
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+    recording.log("world/camera/image", rerun.EncodedImage(contents=data.tobytes(), media_type="image/jpeg"))
+    points, visible = row.get("track_points_px"), row.get("track_visible")
+    if points is not None:
+        shown = visible[index] & np.isfinite(points[index]).all(axis=-1)
+        colors = track_colors(points[0], row["width"], row["height"])[shown]
+        places = (points[index, shown] + 0.5) * shrink
+        recording.log("world/camera/image/tracks", rerun.Points2D(places, colors=colors, radii=1.5))
+
+
+def _log_hands(rerun, recording, row: dict[str, Any], index: int) -> None:
+    in_world = _has_world(row) and row.get("hand_keypoints_world_m") is not None
+    keypoints = row.get("hand_keypoints_world_m" if in_world else "hand_keypoints_cam_m")
+    for hand, name in enumerate(HAND_NAMES):
+        entity = f"world/hands/{name}" if in_world else f"world/camera/hands/{name}"
+        points = None if keypoints is None else keypoints[index, hand]
+        if points is None or not np.isfinite(points).all():
+            recording.log(entity, rerun.Clear(recursive=True))
+            continue
+        color = HAND_COLORS[hand]
+        recording.log(f"{entity}/keypoints", rerun.Points3D(points, colors=[color] * len(points), radii=0.004))
+        bones = [points[[a, b]] for a, b in BONES]
+        recording.log(f"{entity}/bones", rerun.LineStrips3D(bones, colors=[color] * len(bones), radii=0.002))
+
+
+def _log_tracks(rerun, recording, row: dict[str, Any], index: int) -> None:
+    points = row.get("track_points_world_m")
+    if points is None:
+        return
+    shown = np.isfinite(points[index]).all(axis=-1)
+    colors = track_colors(row["track_points_px"][0], row["width"], row["height"])[shown]
+    recording.log("world/tracks", rerun.Points3D(points[index, shown], colors=colors, radii=0.003))
