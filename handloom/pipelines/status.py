@@ -12,6 +12,7 @@ from handloom.store.database import Database
 from handloom.store.runs import latest_run
 
 NUM_EXAMPLES = 3
+WORLD_SCALES = ("metric", "arbitrary", "none")
 
 
 def status(db: Database) -> dict[str, Any]:
@@ -24,8 +25,11 @@ def status(db: Database) -> dict[str, Any]:
         if len(shown) < NUM_EXAMPLES:
             shown.append({"clip_id": reject["clip_id"], "detail": reject["detail"]})
     totals = (
-        db.clips(["num_frames", "duration_s", "hand_left", "hand_right"]) if db.table("clips") is not None else None
+        db.clips(["num_frames", "duration_s", "hand_left", "hand_right", "world_scale"])
+        if db.table("clips") is not None
+        else None
     )
+    scales = Counter(totals.column("world_scale").to_pylist() if totals is not None else ())
     run = latest_run(db)
     return {
         "db": db.uri,
@@ -38,6 +42,7 @@ def status(db: Database) -> dict[str, Any]:
         "hours": round(_sum(totals, "duration_s") / 3600, 3),
         "clips_with_left_hand": _sum(totals, "hand_left"),
         "clips_with_right_hand": _sum(totals, "hand_right"),
+        "clips_by_world_scale": {scale: scales[scale] for scale in WORLD_SCALES},
         "rejects_by_reason": [
             {
                 "stage": stage,
@@ -54,12 +59,15 @@ def status(db: Database) -> dict[str, Any]:
 
 def status_text(values: dict[str, Any]) -> str:
     """The same for a person."""
+    scales = values["clips_by_world_scale"]
     lines = [
         f"{values['db']}  (version {values['version'] if values['version'] is not None else '-'})",
         f"  clip list {values['clip_list']:>8}   rows {values['clips']}, rejects {values['rejects']}, "
         f"pending {values['pending']}",
         f"  frames    {values['frames']:>8}   {values['hours']} h of video",
         f"  hands     left in {values['clips_with_left_hand']} clips, right in {values['clips_with_right_hand']}",
+        f"  cameras   poses in metres in {scales['metric']} clips, of arbitrary scale in {scales['arbitrary']}, "
+        f"none in {scales['none']}",
     ]
     run = values["last_run"]
     if run:

@@ -97,8 +97,10 @@ def list_runs(db: Database) -> list[Run]:
 
 
 def latest_run(db: Database) -> Run | None:
+    """The newest run, but for finished ones that found nothing to do after one that did."""
     runs = list_runs(db)
-    return runs[-1] if runs else None
+    busy = [run for run in runs if run.exit is None or run.num_clips or run.num_rejects]
+    return (busy or runs or [None])[-1]
 
 
 def stored_settings(db: Database) -> StoredSettings | None:
