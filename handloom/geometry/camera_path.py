@@ -1,0 +1,179 @@
+"""Where a moving camera was, from the corners of the still scene.
+
+World of an estimated path: the camera's own frame in the first frame with a pose (x right, y down, z forward, so the
+direction of gravity is not known). Its unit is the metre where the scale could be found, else the median distance of
+the scene's points from that first camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.geometry.camera import undistort
+from handloom.geometry.camera_turns import MIN_THIRDS, is_static, num_thirds, turns_only
+from handloom.geometry.sfm import NotReconstructed, Reconstructed, reconstruct
+from handloom.geometry.sfm_solver import Sightings
+from handloom.schemas.values import Camera, CameraPath, FeatureTracks, Hands, VideoInfo
+
+Floats = NDArray[np.float64]
+
+VERSION = "corners, incremental bundle adjustment 1"
+REASONS = {
+    "too_short": "fewer than four frames, and they differ",
+    "few_tracks": "too few corners of the scene can be followed, or only in one part of the picture",
+    "no_parallax": "the picture changes too little for depth, and not as by a camera that only turns",
+    "high_error": "no camera motion explains most of what is seen: much of the scene moves, or the tracks are bad",
+    "static": "there is a path: the camera was measured not to move",
+    "pure_rotation": "there is a path: the camera was measured to turn on the spot",
+}
+"""Of `CameraPath.reason`. The last two stand beside a path, and say how it is known."""
+PICTURE_PX = 640.0  # thresholds are for pictures whose longer side has so many pixels
+MIN_LENGTH = 3  # sightings of a track
+MIN_PER_FRAME = 10  # corners that agree with a frame's pose
+MIN_EXPLAINED = 0.7
+"""Share of the sightings of lasting tracks that the still scene explains. EgoDex: 0.88 to 0.95, and 0.56 where a box
+filled a bare room (its path would have been wrong by 20 degrees)."""
+LASTING = 6
+MIN_COVERAGE = 0.5  # of the frames
+MIN_FRAMES = 4
+
+
+@dataclass(frozen=True)
+class EstimatedPath:
+    """path: as in `CameraPath`. camera: the given one, or with its focal length refined (`estimated`).
+
+    points_world: (P, 3) still points of the scene, in the path's world and unit; empty without parallax.
+    frame, point: (M,) which point was seen in which frame, and agrees with it. numbers: for the row's `quality`.
+    """
+
+    path: CameraPath
+    camera: Camera
+    points_world: Floats
+    frame: NDArray[np.int64]
+    point: NDArray[np.int64]
+    numbers: dict[str, float]
+
+
+def estimate_path(
+    features: FeatureTracks, hands: Hands | None, camera: Camera, frame_s: Floats, info: VideoInfo
+) -> EstimatedPath:
+    """The camera's path from corners of the still scene; `none` with a reason (`REASONS`) where it cannot be told.
+
+    A camera that stands still, or only turns, is a path too, if that was measured: corners all over the picture that
+    stay within 0.3 px (of 640), or that one rotation per frame explains. The camera has then moved by less than about
+    0.2 percent of the distance to the scene; what it sees needs no scale to be placed in the world: `metric`.
+
+    Args:
+        features: corners, hands masked.
+        hands: for the metric scale; None or without metres: `arbitrary`.
+    """
+    num_frames = len(frame_s)
+    sightings = _sightings(features, camera, info, num_frames)
+    if num_frames < 2:
+        return _none("too_short", camera)
+    if _too_little(sightings, info):
+        return _none("few_tracks", camera)
+    if is_static(sightings):
+        return _unmoved(np.tile(np.eye(4), (num_frames, 1, 1)), "static", sightings, camera)
+    if num_frames < MIN_FRAMES:
+        return _none("too_short", camera)
+    focal = _focal(camera, info)
+    try:
+        found = reconstruct(sightings, focal, False)
+        return _moving(found, sightings, camera)
+    except NotReconstructed as error:
+        turns = turns_only(sightings, focal) if error.reason == "no_parallax" else None
+        return _none(error.reason, camera) if turns is None else _unmoved(turns, "pure_rotation", sightings, camera)
+
+
+def _focal(camera: Camera, info: VideoInfo) -> float:
+    return float(camera.camera_matrix[0, 0]) * PICTURE_PX / max(info.width, info.height)
+
+
+def _sightings(features: FeatureTracks, camera: Camera, info: VideoInfo, num_frames: int) -> Sightings:
+    """Tracks of some length, in the pixels of a pinhole camera whose picture is PICTURE_PX wide."""
+    num_tracks = int(features.track.max()) + 1 if len(features.track) else 0
+    length = np.bincount(features.track, minlength=num_tracks)
+    keep = length[features.track] >= min(MIN_LENGTH, num_frames)
+    matrix = camera.camera_matrix
+    ideal = undistort(features.points_px[keep].astype(np.float64), camera)
+    xy = _focal(camera, info) * (ideal - matrix[:2, 2]) / matrix[[0, 1], [0, 1]]
+    return Sightings.of(
+        features.frame[keep].astype(np.int64), features.track[keep].astype(np.int64), xy, num_frames, num_tracks
+    )
+
+
+def _too_little(sightings: Sightings, info: VideoInfo) -> bool:
+    """Whether most frames have too few corners, or corners in one part of the picture only."""
+    half = 0.5 * PICTURE_PX * np.array([info.width, info.height]) / max(info.width, info.height)
+    count = np.diff(sightings.first)
+    enough = np.flatnonzero(count >= MIN_PER_FRAME)
+    spread = sum(num_thirds(sightings.at(f)[1], half) >= MIN_THIRDS for f in enough)
+    return spread < MIN_COVERAGE * len(count)
+
+
+def _none(reason: str, camera: Camera) -> EstimatedPath:
+    none = np.zeros(0, np.int64)
+    return EstimatedPath(CameraPath(None, "none", "none", reason), camera, np.zeros((0, 3)), none, none, {})
+
+
+def _unmoved(poses: Floats, reason: str, sightings: Sightings, camera: Camera) -> EstimatedPath:
+    """Frames without enough corners are NaN: nothing was measured there."""
+    poses = poses.copy()
+    poses[np.diff(sightings.first) < MIN_PER_FRAME] = np.nan
+    if np.isfinite(poses).all(axis=(1, 2)).mean() < MIN_COVERAGE:
+        return _none("few_tracks", camera)
+    path = CameraPath(_from_first(poses), "metric", "estimated", reason)
+    return replace(_none("", camera), path=path)
+
+
+def _from_first(world_from_camera: Floats) -> Floats:
+    """The same path in the frame of its first known camera."""
+    first = np.flatnonzero(np.isfinite(world_from_camera).all(axis=(1, 2)))[0]
+    return np.linalg.inv(world_from_camera[first]) @ world_from_camera
+
+
+def _moving(found: Reconstructed, sightings: Sightings, camera: Camera) -> EstimatedPath:
+    """The reconstruction where it explains what was seen; its frames without enough support are NaN."""
+    num_frames = len(sightings.first) - 1
+    scene, kept = found.scene, found.sightings
+    per_frame = np.bincount(kept.frame, minlength=num_frames)
+    valid = np.isfinite(scene.poses).all(axis=(1, 2)) & (per_frame >= MIN_PER_FRAME)
+    explained = _explained(sightings, kept, valid)
+    if explained < MIN_EXPLAINED:
+        return _none("high_error", camera)
+    if valid.mean() < MIN_COVERAGE:
+        return _none("few_tracks", camera)
+    world_from_camera = np.full((num_frames, 4, 4), np.nan)
+    world_from_camera[valid] = np.eye(4)
+    turn = scene.poses[valid, :, :3].transpose(0, 2, 1)
+    world_from_camera[valid, :3, :3] = turn
+    world_from_camera[valid, :3, 3] = -np.einsum("fij,fj->fi", turn, scene.poses[valid, :, 3])
+    first = world_from_camera[np.flatnonzero(valid)[0]]
+    used = np.unique(kept.track[valid[kept.frame]])
+    points = (scene.points[used] - first[:3, 3]) @ first[:3, :3]
+    unit = float(np.median(np.linalg.norm(points, axis=1)))
+    world_from_camera = _from_first(world_from_camera)
+    world_from_camera[:, :3, 3] /= unit
+    keep = valid[kept.frame]
+    numbers = {
+        "camera_error_px": found.error_px,
+        "camera_explained": explained,
+        "camera_parallax_px": found.parallax_px,
+        "camera_coverage": float(valid.mean()),
+    }
+    path = CameraPath(world_from_camera, "arbitrary", "estimated")
+    return EstimatedPath(
+        path, camera, points / unit, kept.frame[keep], np.searchsorted(used, kept.track[keep]), numbers
+    )
+
+
+def _explained(sightings: Sightings, kept: Sightings, valid: NDArray[np.bool_]) -> float:
+    """Share of the sightings of lasting tracks, in frames with a pose, that the scene agrees with."""
+    length = np.bincount(sightings.track, minlength=sightings.num_tracks)
+    lasting = length >= LASTING
+    total = np.sum(lasting[sightings.track] & valid[sightings.frame])
+    return float(np.sum(lasting[kept.track] & valid[kept.frame]) / max(total, 1))

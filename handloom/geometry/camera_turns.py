@@ -1,0 +1,120 @@
+"""Cameras whose place does not change: standing still, or turning on the spot. Measured, not assumed."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.geometry.sfm_solver import Sightings
+
+Floats = NDArray[np.float64]
+
+STILL_PX = 0.3  # median way of the corners since they were first seen, pixels of a 640 px wide picture
+STILL_SHARE = 0.6  # of the corners of every frame must have stayed within three times that
+TURN_PX = 0.6  # median of what the rotations leave over
+TURN_SHARE = 0.75  # of all sightings must be explained within three times that
+MIN_THIRDS = 4  # of the picture's nine: corners in one place may be a logo, or lie on one thing that moves
+ROUNDS = 12
+
+
+def is_static(sightings: Sightings) -> bool:
+    """Whether the corners of every frame are where they were first seen."""
+    _, first = np.unique(sightings.track, return_index=True)
+    start = np.zeros((sightings.num_tracks, 2))
+    start[sightings.track[first]] = sightings.xy[first]
+    way = np.linalg.norm(sightings.xy - start[sightings.track], axis=1)
+    born = np.full(sightings.num_tracks, -1)
+    born[sightings.track[first]] = sightings.frame[first]
+    old = born[sightings.track] < sightings.frame
+    for frame in range(1, len(sightings.first) - 1):
+        span = slice(sightings.first[frame], sightings.first[frame + 1])
+        ways = way[span][old[span]]
+        if len(ways) and (np.median(ways) > STILL_PX or np.mean(ways <= 3 * STILL_PX) < STILL_SHARE):
+            return False
+    return bool(old.any())
+
+
+def turns_only(sightings: Sightings, focal: float) -> Floats | None:
+    """World from camera (T, 4, 4) of a camera that only turns, or None. NaN where a frame has no corners.
+
+    Every corner is a direction; directions and rotations are fitted in turn (Wahba's problem, reweighted), starting
+    from the rotation between one frame and the next.
+    """
+    num_frames = len(sightings.first) - 1
+    rays = np.column_stack([sightings.xy / focal, np.ones(len(sightings.xy))])
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    world_from_frame = _chained(sightings, rays)
+    known = ~np.isnan(world_from_frame).any(axis=(1, 2))
+    use = known[sightings.frame]
+    frame, track, rays = sightings.frame[use], sightings.track[use], rays[use]
+    weight = np.ones(len(frame))
+    for _ in range(ROUNDS):
+        turned = np.einsum("mij,mj->mi", world_from_frame[frame], rays)
+        directions = _summed(track, turned * weight[:, None], sightings.num_tracks)
+        directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
+        outer = directions[track][:, :, None] * (rays * weight[:, None])[:, None, :]
+        world_from_frame[known] = _nearest_rotation(_summed(frame, outer, num_frames)[known])
+        turned = np.einsum("mij,mj->mi", world_from_frame[frame], rays)
+        left_px = focal * np.linalg.norm(turned - directions[track], axis=1)
+        weight = 1 / (1 + (left_px / (2 * TURN_PX)) ** 2)
+    if not len(left_px) or np.median(left_px) > TURN_PX or np.mean(left_px <= 3 * TURN_PX) < TURN_SHARE:
+        return None
+    poses = np.full((num_frames, 4, 4), np.nan)
+    poses[known] = np.eye(4)
+    poses[known, :3, :3] = world_from_frame[known]
+    return poses
+
+
+def num_thirds(xy: Floats, half_size: Floats) -> int:
+    """How many of the picture's nine parts hold one of the points (n, 2), measured from its middle."""
+    part = np.clip(((xy / half_size + 1) * 1.5).astype(int), 0, 2)
+    return len(np.unique(part[:, 0] * 3 + part[:, 1]))
+
+
+def _chained(sightings: Sightings, rays: Floats) -> Floats:
+    """(T, 3, 3) first guess: each frame from the last one with corners in common; NaN where there is none."""
+    num_frames = len(sightings.first) - 1
+    rotations = np.full((num_frames, 3, 3), np.nan)
+    last = None
+    for frame in range(num_frames):
+        span = slice(sightings.first[frame], sightings.first[frame + 1])
+        if span.stop - span.start < 4:
+            continue
+        if last is None:
+            rotations[frame] = np.eye(3)
+        else:
+            before = slice(sightings.first[last], sightings.first[last + 1])
+            _, i, j = np.intersect1d(
+                sightings.track[before], sightings.track[span], assume_unique=True, return_indices=True
+            )
+            if len(i) < 4:
+                continue
+            step = _robust_turn(rays[span][j], rays[before][i])
+            rotations[frame] = rotations[last] @ step
+        last = frame
+    return rotations
+
+
+def _robust_turn(source: Floats, target: Floats) -> Floats:
+    """Rotation (3, 3) that takes unit vectors `source` (n, 3) to `target`, reweighted."""
+    weight = np.ones(len(source))
+    for _ in range(4):
+        rotation = _nearest_rotation((target * weight[:, None]).T @ source)
+        left = np.linalg.norm(source @ rotation.T - target, axis=1)
+        weight = 1 / (1 + (left / max(float(np.median(left)), 1e-6)) ** 2)
+    return rotation
+
+
+def _nearest_rotation(matrices: Floats) -> Floats:
+    """(..., 3, 3)."""
+    u, _, vt = np.linalg.svd(matrices)
+    flip = np.ones((*matrices.shape[:-2], 3))
+    flip[..., 2] = np.linalg.det(u @ vt)
+    return (u * flip[..., None, :]) @ vt
+
+
+def _summed(index: NDArray[np.int64], values: Floats, num: int) -> Floats:
+    """(num, ...) sums of (M, ...) values by index."""
+    flat = values.reshape(len(values), -1)
+    columns = [np.bincount(index, weights=column, minlength=num) for column in flat.T]
+    return np.stack(columns, axis=1).reshape(num, *values.shape[1:])

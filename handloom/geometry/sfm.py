@@ -1,0 +1,284 @@
+"""Structure from motion on point tracks: key frames, two first views, one camera after the other, adjustment of all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.geometry.sfm_solver import Scene, Sightings, absolute_pose, bundle_adjust, relative_pose
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MAX_ERROR_PX = 2.0  # of a sighting that is believed, pixels of a 640 px wide picture
+MIN_COMMON = 15  # tracks that two views or a view and the points must share
+MIN_PARALLAX_PX = 0.7  # median, of the first two views
+KEY_STEP = 3  # frames between key frames at least
+KEY_MOTION_PX = 8.0
+MAX_KEY_STEP = 8
+WINDOW = 24  # key frames that move in one adjustment
+GROW = 6  # key frames added between two adjustments
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """scene: every frame that could be placed. sightings: those the scene agrees with. error_px: their median error.
+
+    inlier_share: of the sightings of triangulated tracks in placed frames. parallax_px: of the first two views.
+    """
+
+    scene: Scene
+    sightings: Sightings
+    error_px: float
+    inlier_share: float
+    parallax_px: float
+
+
+class NotReconstructed(Exception):
+    """There is no reconstruction; `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def reconstruct(sightings: Sightings, focal: float, refine_focal: bool) -> Reconstructed:
+    """Cameras of all frames and points of all tracks, up to one common scale.
+
+    Raises:
+        NotReconstructed: `few_tracks`, `no_parallax` or `high_error`.
+    """
+    keys = key_frames(sightings)
+    at_keys = sightings.kept(np.isin(sightings.frame, keys))
+    scene, parallax_px = _first_two(at_keys, keys, focal)
+    scene = _grow(scene, at_keys, keys, refine_focal)
+    scene = _place_others(scene, sightings)
+    scene, kept = _finish(scene, sightings)
+    error = reprojection_error(scene, kept)
+    placed = np.isfinite(reprojection_error(scene, sightings))
+    if not len(error):
+        raise NotReconstructed("high_error")
+    return Reconstructed(scene, kept, float(np.median(error)), len(error) / max(placed.sum(), 1), parallax_px)
+
+
+def key_frames(sightings: Sightings) -> Ints:
+    """Frames that carry the reconstruction: a new one once the tracks have moved by `KEY_MOTION_PX`."""
+    num_frames = len(sightings.first) - 1
+    keys = [next((f for f in range(num_frames) if len(sightings.at(f)[0])), 0)]
+    for frame in range(keys[0] + 1, num_frames):
+        if frame - keys[-1] < KEY_STEP:
+            continue
+        a, b = common(sightings, keys[-1], frame)
+        moved = np.median(np.linalg.norm(a - b, axis=1)) if len(a) >= MIN_COMMON else np.inf
+        if moved >= KEY_MOTION_PX or frame - keys[-1] >= MAX_KEY_STEP:
+            keys.append(frame)
+    return np.array(keys)
+
+
+def common(sightings: Sightings, a: int, b: int) -> tuple[Floats, Floats]:
+    """Pixels (n, 2) of the tracks seen in both frames."""
+    (tracks_a, xy_a), (tracks_b, xy_b) = sightings.at(a), sightings.at(b)
+    _, in_a, in_b = np.intersect1d(tracks_a, tracks_b, assume_unique=True, return_indices=True)
+    return xy_a[in_a], xy_b[in_b]
+
+
+def turn_between(xy_a: Floats, xy_b: Floats, focal: float) -> tuple[Floats, Floats]:
+    """The rotation (3, 3) that explains most of the motion from a to b, and what it leaves over (n,), pixels.
+
+    Wahba's problem on the rays, reweighted (Cauchy, 2 px): near points that moved count little.
+    """
+    rays_a, rays_b = _rays(xy_a, focal), _rays(xy_b, focal)
+    weight = np.ones(len(xy_a))
+    for _ in range(6):
+        u, _, vt = np.linalg.svd((rays_b * weight[:, None]).T @ rays_a)
+        rotation = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+        turned = rays_a @ rotation.T
+        left = np.linalg.norm(focal * turned[:, :2] / np.maximum(turned[:, 2:], 1e-3) - xy_b, axis=1)
+        weight = 1 / (1 + (left / max(2.0, float(np.median(left)))) ** 2)
+    return rotation, left
+
+
+def reprojection_error(scene: Scene, sightings: Sightings) -> Floats:
+    """(M,) pixels; NaN where the camera or the point is unknown, infinite behind the camera."""
+    poses, points = scene.poses[sightings.frame], scene.points[sightings.track]
+    local = np.einsum("mij,mj->mi", poses[:, :, :3], points) + poses[:, :, 3]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.linalg.norm(scene.focal * local[:, :2] / local[:, 2:] - sightings.xy, axis=1)
+    return np.where(local[:, 2] <= 1e-6, np.inf, error)
+
+
+def triangulate(scene: Scene, sightings: Sightings, tracks: NDArray[np.bool_]) -> Floats:
+    """Points (N, 3) of the chosen tracks from all cameras that are known: linear least squares, NaN where degenerate.
+
+    Source: Hartley and Zisserman, Multiple View Geometry, section 12.2 (inhomogeneous).
+    """
+    use = tracks[sightings.track] & np.isfinite(scene.poses[sightings.frame]).all(axis=(1, 2))
+    poses, ray = scene.poses[sightings.frame[use]], sightings.xy[use] / scene.focal
+    rows = ray[:, :, None] * poses[:, 2:3] - poses[:, :2]  # (m, 2, 4): x * third row - first row
+    matrix, right = rows[..., :3], -rows[..., 3]
+    num, index = len(scene.points), sightings.track[use]
+    normal = np.zeros((num, 3, 3))
+    vector = np.zeros((num, 3))
+    np.add.at(normal, index, np.einsum("mri,mrj->mij", matrix, matrix))
+    np.add.at(vector, index, np.einsum("mri,mr->mi", matrix, right))
+    points = np.full((num, 3), np.nan)
+    values = np.linalg.eigvalsh(normal)
+    good = (np.bincount(index, minlength=num) >= 2) & (values[:, 0] > 1e-9 * np.maximum(values[:, 2], 1e-30))
+    points[good] = np.linalg.solve(normal[good], vector[good][..., None])[..., 0]
+    return points
+
+
+def _rays(xy: Floats, focal: float) -> Floats:
+    rays = np.column_stack([xy / focal, np.ones(len(xy))])
+    return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+
+
+def _first_two(sightings: Sightings, keys: Ints, focal: float) -> tuple[Scene, float]:
+    """The pair of key frames with most common tracks and most parallax that an essential matrix explains."""
+    pairs, most_common = [], 0
+    for i, a in enumerate(keys):
+        for b in keys[i + 1 : i + 1 + WINDOW]:
+            xy_a, xy_b = common(sightings, a, b)
+            most_common = max(most_common, len(xy_a))
+            if len(xy_a) < MIN_COMMON:
+                break
+            parallax_px = float(np.median(turn_between(xy_a, xy_b, focal)[1]))
+            if parallax_px >= MIN_PARALLAX_PX:
+                pairs.append((min(parallax_px, 20.0) * min(len(xy_a), 100), parallax_px, int(a), int(b)))
+    if not pairs:
+        raise NotReconstructed("few_tracks" if most_common < MIN_COMMON else "no_parallax")
+    best: tuple[float, Scene, float] | None = None
+    for _, parallax_px, a, b in sorted(pairs, reverse=True)[:4]:
+        scene = _two_views(sightings, a, b, focal)
+        if scene is None:
+            continue
+        error = reprojection_error(scene, sightings)
+        score = float(np.sum(error <= MAX_ERROR_PX)) * parallax_px**0.5
+        if best is None or score > best[0]:
+            best = score, scene, parallax_px
+    if best is None:
+        raise NotReconstructed("high_error")
+    return best[1], best[2]
+
+
+def _two_views(sightings: Sightings, a: int, b: int, focal: float) -> Scene | None:
+    xy_a, xy_b = common(sightings, a, b)
+    found = relative_pose(xy_a, xy_b, focal, MAX_ERROR_PX)
+    if found is None or found[1].sum() < max(MIN_COMMON * 0.7, 0.5 * len(xy_a)):
+        return None
+    poses = np.full((len(sightings.first) - 1, 3, 4), np.nan)
+    poses[a], poses[b] = np.eye(3, 4), found[0]
+    scene = Scene(poses, np.full((sightings.num_tracks, 3), np.nan), focal)
+    scene = _with_points(scene, sightings)
+    return bundle_adjust(scene, _inliers(scene, sightings, MAX_ERROR_PX), iterations=10)
+
+
+def _with_points(scene: Scene, sightings: Sightings) -> Scene:
+    """Points for all tracks without one; those that their own sightings do not agree with stay unknown."""
+    missing = np.isnan(scene.points).any(axis=1)
+    found = triangulate(scene, sightings, missing)
+    trial = replace(scene, points=np.where(missing[:, None], found, scene.points))
+    return replace(trial, points=np.where(_bad_points(trial, sightings, missing)[:, None], np.nan, trial.points))
+
+
+def _bad_points(scene: Scene, sightings: Sightings, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(N,) points that fewer than two, or less than 60 percent, of their sightings agree with."""
+    error = reprojection_error(scene, sightings)
+    known = ~np.isnan(error)
+    agreeing = np.bincount(sightings.track[known & (error <= MAX_ERROR_PX)], minlength=len(scene.points))
+    total = np.bincount(sightings.track[known], minlength=len(scene.points))
+    return among & ((agreeing < 2) | (agreeing < 0.6 * total))
+
+
+def _inliers(scene: Scene, sightings: Sightings, max_error_px: float) -> Sightings:
+    error = reprojection_error(scene, sightings)
+    return sightings.kept(np.isfinite(error) & (np.nan_to_num(error, nan=np.inf) <= max_error_px))
+
+
+def _grow(scene: Scene, sightings: Sightings, keys: Ints, refine_focal: bool) -> Scene:
+    """Key frames join one by one, the one that sees most known points first; adjustments in between."""
+    waiting, tried, added = set(keys.tolist()) - set(_placed(scene)), set(), 0
+    while waiting - tried:
+        known = np.isfinite(scene.points).all(axis=1)
+        counts = {f: int(known[sightings.at(f)[0]].sum()) for f in waiting - tried}
+        frame = max(counts, key=lambda f: (counts[f], -f))
+        pose = _place(scene, sightings, frame)
+        if pose is None:
+            tried.add(frame)
+            continue
+        poses = scene.poses.copy()
+        poses[frame] = pose
+        scene = _with_points(replace(scene, poses=poses), sightings)
+        waiting.discard(frame)
+        tried.clear()
+        added += 1
+        if added % GROW == 0 or not waiting:
+            scene = _adjusted(scene, sightings, frame)
+    return _adjusted(scene, sightings, None, refine_focal)
+
+
+def _placed(scene: Scene) -> list[int]:
+    return np.flatnonzero(np.isfinite(scene.poses).all(axis=(1, 2))).tolist()
+
+
+def _place(scene: Scene, sightings: Sightings, frame: int) -> Floats | None:
+    """Pose of a frame from the points it sees, starting from the nearest placed frame; None where it cannot be said."""
+    tracks, xy = sightings.at(frame)
+    known = np.isfinite(scene.points[tracks]).all(axis=1)
+    if known.sum() < MIN_COMMON * 0.6:
+        return None
+    points, xy = scene.points[tracks[known]], xy[known]
+    placed = np.array(_placed(scene))
+    guess = scene.poses[placed[np.argmin(np.abs(placed - frame))]]
+    for start in (guess, None):
+        pose = absolute_pose(points, xy, scene.focal, MAX_ERROR_PX, start)
+        if pose is not None and np.mean(_errors(pose, points, xy, scene.focal) <= 2 * MAX_ERROR_PX) >= 0.5:
+            return pose
+    return None
+
+
+def _errors(pose: Floats, points: Floats, xy: Floats, focal: float) -> Floats:
+    local = points @ pose[:, :3].T + pose[:, 3]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.linalg.norm(focal * local[:, :2] / local[:, 2:] - xy, axis=1)
+    return np.where(local[:, 2] > 1e-6, error, np.inf)
+
+
+def _adjusted(scene: Scene, sightings: Sightings, around: int | None, refine_focal: bool = False) -> Scene:
+    """Bundle adjustment of the key frames near `around` (all where None), then bad points out and lost ones tried."""
+    free = None
+    placed = np.array(_placed(scene))
+    if around is not None and len(placed) > WINDOW:
+        near = placed[np.argsort(np.abs(placed - around), kind="stable")[:WINDOW]]
+        free = np.zeros(len(scene.poses), bool)
+        free[near] = True
+    inliers = _inliers(scene, sightings, 2 * MAX_ERROR_PX)
+    iterations = 8 if around is not None else 20
+    adjusted = bundle_adjust(scene, inliers, free=free, refine_focal=refine_focal, iterations=iterations)
+    if adjusted is None:
+        raise NotReconstructed("high_error")
+    bad = _bad_points(adjusted, sightings, np.isfinite(adjusted.points).all(axis=1))
+    return _with_points(replace(adjusted, points=np.where(bad[:, None], np.nan, adjusted.points)), sightings)
+
+
+def _place_others(scene: Scene, sightings: Sightings) -> Scene:
+    """All other frames, each from the points it sees."""
+    placed = np.isfinite(scene.poses).all(axis=(1, 2))
+    poses = scene.poses.copy()
+    for frame in np.flatnonzero(~placed).tolist():
+        pose = _place(replace(scene, poses=poses), sightings, frame)
+        if pose is not None:
+            poses[frame] = pose
+    return _with_points(replace(scene, poses=poses), sightings)
+
+
+def _finish(scene: Scene, sightings: Sightings) -> tuple[Scene, Sightings]:
+    """Adjustment over all frames; the sightings it agrees with."""
+    adjusted = bundle_adjust(scene, _inliers(scene, sightings, 1.5 * MAX_ERROR_PX), iterations=6)
+    if adjusted is None:
+        raise NotReconstructed("high_error")
+    bad = _bad_points(adjusted, sightings, np.isfinite(adjusted.points).all(axis=1))
+    adjusted = replace(adjusted, points=np.where(bad[:, None], np.nan, adjusted.points))
+    return adjusted, _inliers(adjusted, sightings, MAX_ERROR_PX)

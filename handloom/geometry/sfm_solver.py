@@ -1,0 +1,172 @@
+"""The door to pycolmap: two views, one view against known points, and bundle adjustment. One thread, fixed seeds.
+
+Poses are camera from world, (3, 4) [R | t]. Pixels are of a pinhole with the principal point at (0, 0), undistorted.
+
+Source: Schoenberger and Frahm, Structure-from-Motion Revisited, CVPR 2016 (COLMAP); Agarwal et al., Ceres Solver.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SEED = 0
+_SIZE = (640, 480)  # of the camera object; the solvers used here do not read it
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Cameras and points. poses: (F, 3, 4), NaN unknown. points: (N, 3), NaN unknown. focal: pixels."""
+
+    poses: Floats
+    points: Floats
+    focal: float
+
+
+@dataclass(frozen=True)
+class Sightings:
+    """What was seen where. frame, track: (M,) indices; xy: (M, 2) pixels. Sorted by frame, then by track.
+
+    first: (F + 1,) where each frame's sightings begin.
+    """
+
+    frame: Ints
+    track: Ints
+    xy: Floats
+    first: Ints
+    num_tracks: int
+
+    @staticmethod
+    def of(frame: Ints, track: Ints, xy: Floats, num_frames: int, num_tracks: int) -> Sightings:
+        return Sightings(frame, track, xy, np.searchsorted(frame, np.arange(num_frames + 1)), num_tracks)
+
+    def at(self, frame: int) -> tuple[Ints, Floats]:
+        span = slice(self.first[frame], self.first[frame + 1])
+        return self.track[span], self.xy[span]
+
+    def kept(self, keep: NDArray[np.bool_]) -> Sightings:
+        return Sightings.of(self.frame[keep], self.track[keep], self.xy[keep], len(self.first) - 1, self.num_tracks)
+
+
+def relative_pose(
+    xy_a: Floats, xy_b: Floats, focal: float, max_error_px: float
+) -> tuple[Floats, NDArray[np.bool_]] | None:
+    """Pose (3, 4) of camera b in a's frame, translation of length 1, and the inliers; None where there is none."""
+    camera, options = _camera(focal), _ransac(max_error_px)
+    found = pycolmap.estimate_essential_matrix(xy_a, xy_b, camera, camera, options)
+    if found is None or not np.isfinite(found["cam2_from_cam1"].matrix()).all():
+        return None
+    return found["cam2_from_cam1"].matrix(), np.asarray(found["inlier_mask"], bool)
+
+
+def absolute_pose(points: Floats, xy: Floats, focal: float, max_error_px: float, guess: Floats | None) -> Floats | None:
+    """Pose (3, 4) of a camera that sees known points, refined from `guess` or found by RANSAC."""
+    camera = _camera(focal)
+    refine = pycolmap.AbsolutePoseRefinementOptions()
+    refine.loss_function_scale, refine.max_num_iterations = 1.0, 20
+    if guess is not None:
+        mask = np.ones(len(xy), bool)
+        found = pycolmap.refine_absolute_pose(_rigid(guess), xy, points, mask, camera, refine)
+    else:
+        estimate = pycolmap.AbsolutePoseEstimationOptions()
+        estimate.ransac = _ransac(max_error_px)
+        found = pycolmap.estimate_and_refine_absolute_pose(xy, points, camera, estimate, refine)
+    if found is None or not np.isfinite(pose := found["cam_from_world"].matrix()).all():
+        return None
+    return pose
+
+
+def bundle_adjust(
+    scene: Scene,
+    sightings: Sightings,
+    *,
+    free: NDArray[np.bool_] | None = None,
+    refine_focal: bool = False,
+    loss_px: float = 1.0,
+    iterations: int = 15,
+) -> Scene | None:
+    """The scene that the sightings of known points in known cameras agree with best (soft L1 beyond `loss_px`).
+
+    free: (F,) cameras that may move; None: all, with COLMAP's gauge of two fixed cameras. A point must be seen by two
+    cameras. None where the problem has no usable solution.
+    """
+    known = np.isfinite(scene.poses).all(axis=(1, 2))[sightings.frame]
+    known &= np.isfinite(scene.points).all(axis=1)[sightings.track]
+    often = np.bincount(sightings.track[known], minlength=len(scene.points)) >= 2
+    seen = sightings.kept(known & often[sightings.track])
+    if not len(seen.frame):
+        return None
+    model, frames, tracks = _model(scene, seen)
+    config = pycolmap.BundleAdjustmentConfig()
+    for frame in frames:
+        config.add_image(int(frame) + 1)
+        if free is not None and not free[frame]:
+            config.set_constant_rig_from_world_pose(int(frame) + 1)
+    if free is None or free[frames].all():
+        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    adjuster = pycolmap.create_default_bundle_adjuster(_options(refine_focal, loss_px, iterations), config, model)
+    if not adjuster.solve().is_solution_usable():
+        return None
+    poses, points = scene.poses.copy(), scene.points.copy()
+    for frame in frames:
+        poses[frame] = model.image(int(frame) + 1).cam_from_world().matrix()
+    for track in tracks:
+        points[track] = model.point3D(int(track) + 1).xyz
+    return Scene(poses, points, float(model.camera(1).params[0]))
+
+
+def _model(scene: Scene, seen: Sightings) -> tuple[pycolmap.Reconstruction, Ints, Ints]:
+    """COLMAP's own container: frame f is image f + 1, track n is point n + 1."""
+    model = pycolmap.Reconstruction()
+    model.add_camera_with_trivial_rig(_camera(scene.focal))
+    frames = np.unique(seen.frame)
+    for frame in frames:
+        image = pycolmap.Image(name=str(frame), keypoints=seen.at(frame)[1], camera_id=1, image_id=int(frame) + 1)
+        model.add_image_with_trivial_frame(image, _rigid(scene.poses[frame]))
+    slot = np.arange(len(seen.frame)) - seen.first[seen.frame]
+    order = np.argsort(seen.track, kind="stable")
+    tracks, starts = np.unique(seen.track[order], return_index=True)
+    images, slots = (seen.frame[order] + 1).tolist(), slot[order].tolist()
+    for track, start, end in zip(tracks.tolist(), starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
+        point = pycolmap.Point3D()
+        point.xyz = scene.points[track]
+        elements = pycolmap.Track()
+        elements.elements = [pycolmap.TrackElement(images[i], slots[i]) for i in range(start, end)]
+        point.track = elements
+        model.add_point3D_with_id(track + 1, point)
+    return model, frames, tracks
+
+
+def _options(refine_focal: bool, loss_px: float, iterations: int) -> pycolmap.BundleAdjustmentOptions:
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    options.refine_focal_length, options.refine_extra_params = refine_focal, False
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
+    options.ceres.loss_function_scale = loss_px
+    solver = options.ceres.solver_options
+    solver.num_threads, solver.max_num_iterations, solver.function_tolerance = 1, iterations, 1e-5
+    return options
+
+
+def _camera(focal: float) -> pycolmap.Camera:
+    model = pycolmap.CameraModelId.SIMPLE_PINHOLE
+    camera = pycolmap.Camera.create_from_model_id(1, model, focal, *_SIZE)
+    camera.params = [focal, 0.0, 0.0]
+    return camera
+
+
+def _rigid(pose: Floats) -> pycolmap.Rigid3d:
+    return pycolmap.Rigid3d(pycolmap.Rotation3d(np.ascontiguousarray(pose[:, :3])), pose[:, 3])
+
+
+def _ransac(max_error_px: float) -> pycolmap.RANSACOptions:
+    options = pycolmap.RANSACOptions()
+    options.max_error, options.random_seed, options.num_threads = max_error_px, SEED, 1
+    options.min_num_trials, options.max_num_trials, options.min_inlier_ratio = 100, 1000, 0.25
+    return options

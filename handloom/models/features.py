@@ -1,0 +1,193 @@
+"""Corners of the still scene, followed through a clip: what the camera's path is estimated from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.models.protocols import ClipFrames
+from handloom.schemas.values import FeatureTracks, HandPoints, VideoInfo
+
+VERSION = "corners-klt 1"
+
+CELL_PX = 32
+"""One corner per cell of the working frame: about 200 at 640 x 360, spread over all of it."""
+WINDOW_PX = 21
+LEVELS = 3  # a head turns up to 60 px a frame at 15 Hz; blur leaves only coarse levels to follow
+KEY_FRAMES = 6
+"""A corner's appearance is taken every so many frames, and every frame is measured against it: no drift in between."""
+MAX_DISAGREEMENT_PX = 0.8  # between the way frame by frame and the way straight from the key frame
+MIN_EIGENVALUE = (
+    2e-5  # of cornerMinEigenVal on grey in 0..1: plain walls and tables have little more; noise is found out later
+)
+MIN_DISTANCE_PX = 12.0
+BORDER_PX = 8
+_CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.02)
+
+Points = NDArray[np.float32]
+Grey = NDArray[np.uint8]
+
+
+class CornerTracks:
+    """Follows Shi-Tomasi corners from frame to frame, and finds new ones where a cell of the picture has none.
+
+    Every frame is first followed from the one before it, then measured against the last key frame; a corner is lost
+    where the two disagree, where it leaves the picture, and where a hand or a forearm covers it. At a key frame it must
+    also lead back to where it was in the one before (forward-backward). A lost corner does not come back: what is found
+    there later is another track.
+
+    Source: Shi and Tomasi, Good Features to Track (CVPR 1994); Bouguet, Pyramidal Implementation of the Lucas Kanade
+    Feature Tracker (2001); Kalal et al., Forward-Backward Error (ICPR 2010).
+    """
+
+    def track(self, info: VideoInfo, frames: ClipFrames, hands: HandPoints | None) -> FeatureTracks:
+        """All corners of the clip. `hands`: both hands over the same frames, source pixels, or None: nothing masked."""
+        if not len(frames):
+            return _joined([], np.ones(2))
+        grey = frames.grey(0)
+        scale = np.array([info.width / grey.shape[1], info.height / grey.shape[0]])
+        state, seen = _State.start(grey), []
+        for t in range(len(frames)):
+            grey = grey if t == 0 else frames.grey(t)
+            free = _free(grey.shape, t, hands, scale)
+            if t > 0:
+                state = _follow(state, grey, free)
+                if t % KEY_FRAMES == 0:
+                    state = _verified_back(state)
+            if t % KEY_FRAMES == 0:
+                state = _with_new(state, grey, free)
+            seen.append((np.full(len(state.tracks), t, np.int32), state.tracks, state.points))
+        return _joined(seen, scale)
+
+
+@dataclass(frozen=True)
+class _State:
+    """Live corners. tracks: (n,) int32 identities. points: (n, 2) in the last frame, key_points: in the key frame."""
+
+    before: Grey
+    key: Grey
+    tracks: NDArray[np.int32]
+    points: Points
+    key_points: Points
+    num_tracks: int
+
+    @staticmethod
+    def start(grey: Grey) -> _State:
+        none = np.zeros((0, 2), np.float32)
+        return _State(grey, grey, np.zeros(0, np.int32), none, none, 0)
+
+    def kept(self, keep: NDArray[np.bool_]) -> _State:
+        return _State(
+            self.before, self.key, self.tracks[keep], self.points[keep], self.key_points[keep], self.num_tracks
+        )
+
+
+def _match(source: Grey, target: Grey, points: Points, guess: Points | None = None) -> tuple[Points, NDArray]:
+    flags, levels = (cv2.OPTFLOW_USE_INITIAL_FLOW, 1) if guess is not None else (0, LEVELS)
+    options = {"winSize": (WINDOW_PX, WINDOW_PX), "maxLevel": levels, "criteria": _CRITERIA, "flags": flags}
+    start = None if guess is None else guess.copy()
+    moved, status, _ = cv2.calcOpticalFlowPyrLK(source, target, points, start, minEigThreshold=1e-4, **options)
+    return moved, status[:, 0] == 1
+
+
+def _follow(state: _State, grey: Grey, free: NDArray[np.bool_]) -> _State:
+    if not len(state.points):
+        return _State(grey, state.key, state.tracks, state.points, state.key_points, state.num_tracks)
+    guess, found = _match(state.before, grey, state.points)
+    points, straight = _match(state.key, grey, state.key_points, guess)
+    near = np.linalg.norm(points - guess, axis=1) <= MAX_DISAGREEMENT_PX
+    moved = _State(grey, state.key, state.tracks, points, state.key_points, state.num_tracks)
+    return moved.kept(found & straight & near & _at(free, points))
+
+
+def _verified_back(state: _State) -> _State:
+    """Those that lead back to their place in the key frame."""
+    if not len(state.points):
+        return state
+    back, found = _match(state.before, state.key, state.points, state.key_points)
+    return state.kept(found & (np.linalg.norm(back - state.key_points, axis=1) <= MAX_DISAGREEMENT_PX))
+
+
+def _with_new(state: _State, grey: NDArray[np.uint8], free: NDArray[np.bool_]) -> _State:
+    """This frame becomes the key frame; every cell without a corner gets its best one."""
+    strength = cv2.cornerMinEigenVal(grey, 5) * free
+    cells = _cells_of(state.points, grey.shape)
+    strength[: grey.shape[0] // CELL_PX * CELL_PX, : grey.shape[1] // CELL_PX * CELL_PX] *= ~cells.repeat(
+        CELL_PX, axis=0
+    ).repeat(CELL_PX, axis=1)
+    corners = _best_of_cells(strength)
+    if len(state.points) and len(corners):
+        distance = np.linalg.norm(corners[:, None] - state.points, axis=2).min(axis=1)
+        corners = corners[distance >= MIN_DISTANCE_PX]
+    if len(corners):
+        corners = cv2.cornerSubPix(grey, corners.copy(), (3, 3), (-1, -1), _CRITERIA)
+    points = np.concatenate([state.points, corners])
+    names = np.arange(state.num_tracks, state.num_tracks + len(corners), dtype=np.int32)
+    tracks = np.concatenate([state.tracks, names])
+    return _State(state.before, state.before, tracks, points, points, state.num_tracks + len(corners))
+
+
+def _cells_of(points: Points, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which whole cells of the picture hold a point."""
+    cells = np.zeros((shape[0] // CELL_PX, shape[1] // CELL_PX), bool)
+    index = (points // CELL_PX).astype(int)
+    inside = (index[:, 0] < cells.shape[1]) & (index[:, 1] < cells.shape[0])
+    cells[index[inside, 1], index[inside, 0]] = True
+    return cells
+
+
+def _best_of_cells(strength: NDArray[np.float32]) -> Points:
+    """(n, 2) strongest pixel of every whole cell, where it is strong enough."""
+    rows, columns = strength.shape[0] // CELL_PX, strength.shape[1] // CELL_PX
+    tiles = strength[: rows * CELL_PX, : columns * CELL_PX].reshape(rows, CELL_PX, columns, CELL_PX)
+    tiles = tiles.transpose(0, 2, 1, 3).reshape(rows * columns, CELL_PX * CELL_PX)
+    best = tiles.argmax(axis=1)
+    good = np.flatnonzero(tiles[np.arange(len(tiles)), best] > MIN_EIGENVALUE)
+    y = good // columns * CELL_PX + best[good] // CELL_PX
+    x = good % columns * CELL_PX + best[good] % CELL_PX
+    return np.stack([x, y], axis=1).astype(np.float32)
+
+
+def _at(mask: NDArray[np.bool_], points: Points) -> NDArray[np.bool_]:
+    """(n,) mask at the points; False outside the picture."""
+    x, y = np.round(np.nan_to_num(points, nan=-1.0)).astype(int).T
+    inside = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
+    return inside & mask[np.where(inside, y, 0), np.where(inside, x, 0)]
+
+
+def _free(shape: tuple[int, int], t: int, hands: HandPoints | None, scale: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(h, w) True where no hand, no forearm and no border is."""
+    mask = np.zeros(shape, np.uint8)
+    mask[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = 1
+    if hands is not None:
+        for hand in np.flatnonzero(hands.visible[t]):
+            keypoints = (hands.keypoints_px[t, hand].astype(np.float64) + 0.5) / scale - 0.5
+            if np.isfinite(keypoints).all():
+                _cover(mask, keypoints)
+    return mask.astype(bool)
+
+
+def _cover(mask: NDArray[np.uint8], keypoints: NDArray[np.float64]) -> None:
+    """Blank a hand, half a palm wider than its hull, and its forearm: from the wrist to the border."""
+    palm = float(np.linalg.norm(keypoints[5] - keypoints[17]) + np.linalg.norm(keypoints[9] - keypoints[0])) / 2
+    palm = float(np.clip(palm, 4.0, max(mask.shape)))
+    shape = np.clip(keypoints, -4.0 * max(mask.shape), 5.0 * max(mask.shape))  # OpenCV draws with 16-bit fractions
+    hull = cv2.convexHull(shape.astype(np.float32)).astype(np.int32)
+    cv2.fillPoly(mask, [hull], 0)
+    cv2.polylines(mask, [hull], True, 0, thickness=max(int(palm), 1))
+    away = keypoints[0] - keypoints[[5, 9, 13, 17]].mean(axis=0)
+    length = float(np.linalg.norm(away))
+    if length > 1e-6:
+        end = shape[0] + away / length * (2.0 * max(mask.shape))
+        cv2.line(mask, shape[0].astype(int).tolist(), end.astype(int).tolist(), 0, thickness=max(int(1.3 * palm), 1))
+
+
+def _joined(seen: list[tuple[NDArray[np.int32], NDArray[np.int32], Points]], scale: NDArray) -> FeatureTracks:
+    if not seen:
+        return FeatureTracks(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 2), np.float32))
+    frame, track, points = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+    points_px = ((points.astype(np.float64) + 0.5) * scale - 0.5).astype(np.float32)
+    return FeatureTracks(frame, track, points_px)

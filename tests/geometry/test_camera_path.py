@@ -1,0 +1,175 @@
+"""Camera paths from corners: exact on exact input, and honest where nothing can be told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from handloom.geometry.camera import project
+from handloom.geometry.camera_path import REASONS, estimate_path
+from handloom.schemas.values import Camera, FeatureTracks, VideoInfo
+
+INFO = VideoInfo(1280, 720, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
+MATRIX = np.array([[800.0, 0, 640], [0, 810.0, 350], [0, 0, 1]])
+CAMERA = Camera(MATRIX, "given")
+BENT = Camera(MATRIX, "given", np.array([-0.1, 0.02, 0.001, -0.001]))
+
+
+def path_of(num=40, sway_m=0.10, turn_rad=0.2):
+    """A head that sways and turns: (T, 4, 4) world from camera."""
+    t = np.linspace(0, 1, num)
+    poses = np.tile(np.eye(4), (num, 1, 1))
+    vectors = turn_rad * np.stack([0.4 * np.sin(3 * t), np.sin(2.2 * t), 0.3 * t], axis=1)
+    poses[:, :3, :3] = Rotation.from_rotvec(vectors).as_matrix()
+    poses[:, :3, 3] = sway_m * np.stack([np.sin(2.5 * t), 0.5 * t, 0.6 * (1 - np.cos(2 * t))], axis=1)
+    return poses
+
+
+def room(count, rng):
+    """Points on a table and a wall, 0.4 to 2 m away."""
+    x, y, z = rng.uniform([-0.8, -0.45, 0.4], [0.8, 0.45, 2.0], (count, 3)).T
+    return np.stack([x * z, y * z, z], axis=1)
+
+
+def corners(poses, camera=CAMERA, count=160, noise_px=0.3, seed=0, points=None):
+    """Every point followed while it is in the picture, with noise; long-lived ones get a new identity now and then."""
+    rng = np.random.default_rng(seed)
+    points = room(count, rng) if points is None else points
+    frames, tracks, pixels = [], [], []
+    for t, pose in enumerate(poses):
+        moved = points(t) if callable(points) else points
+        xy = project((moved - pose[:3, 3]) @ pose[:3, :3], camera)
+        seen = np.isfinite(xy).all(axis=1) & (xy > 0).all(axis=1) & (xy < [INFO.width, INFO.height]).all(axis=1)
+        tracks.append(np.flatnonzero(seen) * 100 + (t + np.flatnonzero(seen)) // 25)
+        frames.append(np.full(seen.sum(), t))
+        pixels.append(xy[seen] + rng.normal(0, noise_px, (seen.sum(), 2)))
+    _, track = np.unique(np.concatenate(tracks), return_inverse=True)
+    frame = np.concatenate(frames)
+    order = np.lexsort([track, frame])
+    xy = np.concatenate(pixels)[order].astype(np.float32)
+    return FeatureTracks(frame[order].astype(np.int32), track[order].astype(np.int32), xy)
+
+
+def estimated(features, num, camera=CAMERA, hands=None):
+    return estimate_path(features, hands, camera, np.arange(num) / 15, INFO)
+
+
+def errors(found, poses):
+    """Largest turn (degrees) and place (m) error, after alignment of frame and scale."""
+    truth = np.linalg.inv(poses[0]) @ poses
+    turn = Rotation.from_matrix(found[:, :3, :3]).inv() * Rotation.from_matrix(truth[:, :3, :3])
+    a, b = found[:, :3, 3], truth[:, :3, 3]
+    scale = (a * b).sum() / (a * a).sum()
+    return np.degrees(turn.magnitude()).max(), np.linalg.norm(scale * a - b, axis=1).max()
+
+
+@pytest.mark.parametrize("camera", [CAMERA, BENT], ids=["pinhole", "distorted"])
+def test_a_path_comes_back_up_to_scale(camera):
+    poses = path_of()
+    result = estimated(corners(poses, camera, noise_px=0.0), len(poses), camera)
+    assert (result.path.source, result.path.scale, result.path.reason) == ("estimated", "arbitrary", "")
+    turn_deg, place_m = errors(result.path.world_from_camera, poses)
+    assert turn_deg < 0.02
+    assert place_m < 0.0005
+    assert result.camera is camera
+
+
+def test_noise_costs_little_and_the_result_is_the_same_each_time():
+    poses = path_of()
+    features = corners(poses, noise_px=0.5)
+    first, second = (estimated(features, len(poses)) for _ in range(2))
+    turn_deg, place_m = errors(first.path.world_from_camera, poses)
+    assert turn_deg < 0.3
+    assert place_m < 0.005
+    assert first.path.world_from_camera.tobytes() == second.path.world_from_camera.tobytes()
+    assert first.points_world.tobytes() == second.points_world.tobytes()
+
+
+def test_the_world_is_the_first_camera_and_its_unit_the_median_distance():
+    poses = path_of()
+    result = estimated(corners(poses), len(poses))
+    assert result.path.world_from_camera[0] == pytest.approx(np.eye(4))
+    assert np.median(np.linalg.norm(result.points_world, axis=1)) == pytest.approx(1)
+    # Points and poses belong together: what a frame sees is where it is seen.
+    frame, point = result.frame[::7], result.point[::7]
+    pose = result.path.world_from_camera[frame]
+    local = np.einsum("mij,mi->mj", pose[:, :3, :3], result.points_world[point] - pose[:, :3, 3])
+    assert (local[:, 2] > 0).all()
+    assert np.isfinite(project(local, CAMERA)).all()
+
+
+def test_things_that_move_do_not_carry_the_camera_along():
+    rng = np.random.default_rng(3)
+    still, loose = room(110, rng), np.array([0.0, 0.1, 0.6]) + rng.uniform(-0.12, 0.12, (35, 3))
+    step = np.array([0.004, -0.003, 0.0])
+    poses = path_of()
+    result = estimated(corners(poses, points=lambda t: np.concatenate([still, loose + t * step])), len(poses))
+    turn_deg, place_m = errors(result.path.world_from_camera, poses)
+    assert turn_deg < 0.4
+    assert place_m < 0.006
+
+
+def test_a_camera_on_a_tripod_was_measured_to_stand_still():
+    poses = path_of(sway_m=0, turn_rad=0)
+    result = estimated(corners(poses, noise_px=0.2), len(poses))
+    assert (result.path.scale, result.path.source, result.path.reason) == ("metric", "estimated", "static")
+    assert result.path.world_from_camera == pytest.approx(poses)
+    assert result.points_world.shape == (0, 3)  # nothing is known of depth
+
+
+def test_a_camera_that_only_turns_has_a_path_without_places():
+    poses = path_of(sway_m=0, turn_rad=0.5)
+    result = estimated(corners(poses), len(poses))
+    assert (result.path.scale, result.path.source, result.path.reason) == ("metric", "estimated", "pure_rotation")
+    truth = np.linalg.inv(poses[0]) @ poses
+    turn = Rotation.from_matrix(result.path.world_from_camera[:, :3, :3]).inv() * Rotation.from_matrix(truth[:, :3, :3])
+    assert np.degrees(turn.magnitude()).max() < 0.2
+    assert (result.path.world_from_camera[:, :3, 3] == 0).all()
+
+
+def _none(result, reason):
+    assert result.path.world_from_camera is None
+    assert (result.path.scale, result.path.source, result.path.reason) == ("none", "none", reason)
+    assert reason in REASONS
+    assert len(result.frame) == len(result.point) == len(result.points_world) == 0
+
+
+def test_without_texture_there_is_none():
+    nothing = FeatureTracks(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 2), np.float32))
+    _none(estimated(nothing, 40), "few_tracks")
+    _none(estimated(corners(path_of(), count=8), 40), "few_tracks")
+
+
+def test_corners_in_one_place_are_a_logo():
+    """A watermark stands still on any film: no camera was measured."""
+    rng = np.random.default_rng(0)
+    logo = np.stack([rng.uniform(-0.7, -0.55, 40), rng.uniform(-0.4, -0.3, 40), np.ones(40)], axis=1)
+    _none(estimated(corners(path_of(sway_m=0, turn_rad=0), points=logo), 40), "few_tracks")
+
+
+def test_two_frames_and_one():
+    poses = path_of(num=2, turn_rad=0.3)
+    _none(estimated(corners(poses), 2), "too_short")
+    _none(estimated(corners(poses[:1]), 1), "too_short")
+    still = path_of(num=2, sway_m=0, turn_rad=0)
+    assert estimated(corners(still, noise_px=0.1), 2).path.reason == "static"
+
+
+def test_a_scene_that_falls_apart_has_no_camera():
+    rng = np.random.default_rng(1)
+    start, speed = room(160, rng), rng.normal(0, 0.01, (160, 3))
+    poses = path_of()
+    result = estimated(corners(poses, points=lambda t: start + speed * t), len(poses))
+    assert result.path.source == "none"
+    assert result.path.reason in ("high_error", "no_parallax")
+
+
+def test_frames_that_see_nothing_have_no_pose():
+    poses = path_of(num=60, sway_m=0.15)
+    features = corners(poses)
+    keep = (features.frame < 40) | (features.frame >= 44)
+    blind = FeatureTracks(features.frame[keep], features.track[keep], features.points_px[keep])
+    known = np.isfinite(estimated(blind, 60).path.world_from_camera).all(axis=(1, 2))
+    assert not known[40:44].any()
+    assert known[:40].all()

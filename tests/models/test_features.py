@@ -1,0 +1,124 @@
+"""Corners are followed to a fraction of a pixel, and never on hands."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from handloom.models.features import CornerTracks
+from handloom.schemas.values import FeatureTracks, HandPoints, VideoInfo
+from handloom.video.frame_store import FrameStore
+
+INFO = VideoInfo(1280, 720, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
+SIZE = (640, 360)
+
+
+def texture(seed=0) -> np.ndarray:
+    """A wall of blotches, larger than the picture."""
+    rng = np.random.default_rng(seed)
+    noise = cv2.GaussianBlur(rng.uniform(0, 255, (620, 1000)).astype(np.float32), (0, 0), 3)
+    return np.clip((noise - noise.mean()) * 8 + 128, 0, 255)
+
+
+def warps(num) -> np.ndarray:
+    """(T, 2, 3) picture from wall: a shift, a slow turn and a little zoom."""
+    result = []
+    for t in range(num):
+        matrix = cv2.getRotationMatrix2D((500, 310), 0.4 * t, 1 + 0.003 * t)
+        matrix[:, 2] += [-180 + 5.3 * t, -130 - 2.1 * t]
+        result.append(matrix)
+    return np.array(result)
+
+
+def store(pictures) -> FrameStore:
+    frames = FrameStore(np.arange(len(pictures)) / 15)
+    frames.append(np.repeat(np.clip(pictures, 0, 255).astype(np.uint8)[..., None], 3, axis=3))
+    return frames
+
+
+def seen_wall(num, seed=0) -> FrameStore:
+    rng = np.random.default_rng(seed)
+    wall = texture()
+    shown = [cv2.warpAffine(wall, m, SIZE, flags=cv2.INTER_LINEAR) + rng.normal(0, 2, SIZE[::-1]) for m in warps(num)]
+    return store(np.array(shown))
+
+
+def working(features: FeatureTracks) -> np.ndarray:
+    return (features.points_px.astype(np.float64) + 0.5) / 2 - 0.5
+
+
+@pytest.fixture(scope="module")
+def followed() -> FeatureTracks:
+    return CornerTracks().track(INFO, seen_wall(24), None)
+
+
+def test_a_corner_stays_on_its_spot_of_the_wall(followed):
+    to_wall = np.array([cv2.invertAffineTransform(m) for m in warps(24)])[followed.frame]
+    spots = np.einsum("mij,mj->mi", to_wall[:, :, :2], working(followed)) + to_wall[:, :, 2]
+    first = np.unique(followed.track, return_index=True)[1]
+    start = np.full((followed.track.max() + 1, 2), np.nan)
+    start[followed.track[first]] = spots[first]
+    way = np.linalg.norm(spots - start[followed.track], axis=1)
+    assert np.median(way) < 0.2
+    assert np.mean(way < 0.8) > 0.98
+
+
+def test_corners_cover_the_picture_and_last(followed):
+    count = np.bincount(followed.frame)
+    assert count.min() > 120
+    cells = {(int(x // 128), int(y // 120)) for x, y in working(followed)[followed.frame == 23]}
+    assert len(cells) == 15  # every part of the picture
+    assert np.median(np.bincount(followed.track)) >= 8
+
+
+def test_order_and_identity(followed):
+    assert (np.lexsort([followed.track, followed.frame]) == np.arange(len(followed.frame))).all()
+    pairs = set(zip(followed.frame.tolist(), followed.track.tolist(), strict=True))
+    assert len(pairs) == len(followed.frame)
+    for track in range(0, followed.track.max() + 1, 9):  # a lost corner does not come back
+        assert (np.diff(followed.frame[followed.track == track]) == 1).all()
+
+
+def test_the_same_frames_give_the_same_corners(followed):
+    again = CornerTracks().track(INFO, seen_wall(24), None)
+    assert again.points_px.tobytes() == followed.points_px.tobytes()
+    assert again.track.tobytes() == followed.track.tobytes()
+
+
+def _hand_at(x, y, num) -> HandPoints:
+    """A left hand of 160 px whose fingers point up, at source pixels (x, y) of its wrist; the right one unseen."""
+    keypoints = np.full((num, 2, 21, 2), np.nan, np.float32)
+    finger, joint = np.divmod(np.arange(20), 4)
+    keypoints[:, 0, 0] = x, y
+    keypoints[:, 0, 1:] = np.stack([x - 75 + 30 * finger, y - 70 - 30 * joint], axis=1)
+    visible = np.zeros((num, 2), bool)
+    visible[:, 0] = True
+    confidence = np.where(visible, 1, np.nan).astype(np.float32)
+    return HandPoints(visible, visible & False, confidence, keypoints, np.full((num, 2, 21, 3), np.nan, np.float32))
+
+
+def test_no_corner_on_a_hand_or_its_forearm():
+    hands = _hand_at(640, 420, 8)
+    features = CornerTracks().track(INFO, seen_wall(8), hands)
+    points = features.points_px
+    on_hand = (np.abs(points[:, 0] - 640) < 45) & (points[:, 1] > 240) & (points[:, 1] < 720)
+    assert not on_hand.any()
+    assert (points[:, 0] < 300).any()
+    assert (points[:, 0] > 980).any()
+
+
+def test_a_bare_wall_has_no_lasting_corners():
+    rng = np.random.default_rng(0)
+    for level in (0, 128, 255):  # black, grey, saturated
+        features = CornerTracks().track(INFO, store(np.full((8, 360, 640), level, np.uint8)), None)
+        assert len(features.frame) == 0
+    noisy = store(rng.normal(128, 2, (12, 360, 640)))
+    features = CornerTracks().track(INFO, noisy, None)
+    assert np.sum(np.bincount(features.track, minlength=1) >= 6) < 10
+
+
+def test_one_frame_and_tiny_frames():
+    assert set(CornerTracks().track(INFO, seen_wall(1), None).frame.tolist()) == {0}
+    small = VideoInfo(16, 16, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
+    assert len(CornerTracks().track(small, store(np.zeros((3, 16, 16))), None).frame) == 0
