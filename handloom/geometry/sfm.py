@@ -19,6 +19,8 @@ KEY_STEP = 3  # frames between key frames at least
 KEY_MOTION_PX = 8.0
 MAX_KEY_STEP = 8
 WINDOW = 24  # key frames that move in one adjustment
+NUM_STARTS = 6
+GOOD_START = 0.85
 GROW = 6  # key frames added between two adjustments
 
 
@@ -136,31 +138,61 @@ def _rays(xy: Floats, focal: float) -> Floats:
 
 
 def _first_two(sightings: Sightings, keys: Ints, focal: float) -> tuple[Scene, float]:
-    """The pair of key frames with most common tracks and most parallax that an essential matrix explains."""
+    """Two key frames with many common tracks and much parallax, in which other key frames fit as well.
+
+    Two views of a flat table have two solutions, and the wrong one fits them as well as the right one does: of its
+    points, other views agree with 0.2 to 0.3, and with 0.8 to 0.95 of the right one's.
+    """
+    pairs = _pairs(sightings, keys, focal)
+    best: tuple[float, Scene, float] | None = None
+    for parallax_px, a, b in pairs:
+        scene = _two_views(sightings, a, b, focal)
+        if scene is None:
+            continue
+        share = _agreeing(scene, sightings, keys, (a, b))
+        if best is None or share > best[0]:
+            best = share, scene, parallax_px
+        if share >= GOOD_START:
+            break
+    if best is None:
+        raise NotReconstructed("high_error")
+    return best[1], best[2]
+
+
+def _pairs(sightings: Sightings, keys: Ints, focal: float) -> list[tuple[float, int, int]]:
+    """Candidates for the first two views, the most promising first: (parallax, frame, frame)."""
     pairs, most_common = [], 0
-    for i, a in enumerate(keys):
-        for b in keys[i + 1 : i + 1 + WINDOW]:
+    for i, a in enumerate(keys.tolist()):
+        for b in keys[i + 1 : i + 1 + WINDOW].tolist():
             xy_a, xy_b = common(sightings, a, b)
             most_common = max(most_common, len(xy_a))
             if len(xy_a) < MIN_COMMON:
                 break
             parallax_px = float(np.median(turn_between(xy_a, xy_b, focal)[1]))
             if parallax_px >= MIN_PARALLAX_PX:
-                pairs.append((min(parallax_px, 20.0) * min(len(xy_a), 100), parallax_px, int(a), int(b)))
+                pairs.append((min(parallax_px, 20.0) * min(len(xy_a), 100), parallax_px, a, b))
     if not pairs:
         raise NotReconstructed("few_tracks" if most_common < MIN_COMMON else "no_parallax")
-    best: tuple[float, Scene, float] | None = None
-    for _, parallax_px, a, b in sorted(pairs, reverse=True)[:4]:
-        scene = _two_views(sightings, a, b, focal)
-        if scene is None:
-            continue
-        error = reprojection_error(scene, sightings)
-        score = float(np.sum(error <= MAX_ERROR_PX)) * parallax_px**0.5
-        if best is None or score > best[0]:
-            best = score, scene, parallax_px
-    if best is None:
-        raise NotReconstructed("high_error")
-    return best[1], best[2]
+    chosen: list[tuple[float, int, int]] = []
+    for _, parallax_px, a, b in sorted(pairs, reverse=True):
+        if all(abs(a - other_a) + abs(b - other_b) >= 2 * KEY_STEP for _, other_a, other_b in chosen):
+            chosen.append((parallax_px, a, b))
+    return chosen[:NUM_STARTS]
+
+
+def _agreeing(scene: Scene, sightings: Sightings, keys: Ints, pair: tuple[int, int]) -> float:
+    """Share of the points' sightings in the nearest other key frames that agree with the best pose there."""
+    others = sorted((k for k in keys.tolist() if k not in pair), key=lambda k: min(abs(k - pair[0]), abs(k - pair[1])))
+    agreeing = total = 0
+    for frame in others[:6]:
+        tracks, xy = sightings.at(frame)
+        known = np.isfinite(scene.points[tracks]).all(axis=1)
+        pose = _place(scene, sightings, frame)
+        total += int(known.sum())
+        if pose is not None:
+            errors = _errors(pose, scene.points[tracks[known]], xy[known], scene.focal)
+            agreeing += int(np.sum(errors <= MAX_ERROR_PX / 2))
+    return agreeing / total if total else 0.5
 
 
 def _two_views(sightings: Sightings, a: int, b: int, focal: float) -> Scene | None:

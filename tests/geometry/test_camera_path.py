@@ -99,6 +99,18 @@ def test_the_world_is_the_first_camera_and_its_unit_the_median_distance():
     assert np.isfinite(project(local, CAMERA)).all()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_flat_table_has_two_solutions_and_the_right_one_is_found(seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.uniform([-0.9, -0.5], [0.9, 0.4], (140, 2)).T
+    table = np.stack([x, 0.35 + 0.5 * y, 0.9 - 0.6 * y], axis=1)
+    poses = path_of()
+    result = estimated(corners(poses, points=table, seed=seed), len(poses))
+    turn_deg, place_m = errors(result.path.world_from_camera, poses)
+    assert turn_deg < 0.5
+    assert place_m < 0.01
+
+
 def test_things_that_move_do_not_carry_the_camera_along():
     rng = np.random.default_rng(3)
     still, loose = room(110, rng), np.array([0.0, 0.1, 0.6]) + rng.uniform(-0.12, 0.12, (35, 3))
