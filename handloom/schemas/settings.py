@@ -39,6 +39,8 @@ ASSUMED_FOV_DEG = {"epic": 85.0, "ego4d": 85.0, "egodex": 105.0, "*": 70.0}
 
 
 class CameraConfig(Frozen):
+    poses: Literal["estimate", "given"] = "estimate"
+    """Where the camera is: `given` uses poses that come with a clip, `estimate` finds the others from the scene."""
     assumed_fov_deg: dict[str, float] = ASSUMED_FOV_DEG
     """Field of view along the longer image side where no intrinsics are given, by dataset name; `*` is for all others.
     epic: EPIC-Fields' focal length for 456 x 256 (85 degrees); egodex: 736.6 px at 1920 (105); others: a guess."""

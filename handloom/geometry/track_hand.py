@@ -1,0 +1,54 @@
+"""Depth of what lies on a hand or moves with it: capsules of flesh around the hand's keypoints."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+BONES = np.array(
+    [(0, 1), (1, 2), (2, 3), (3, 4), (5, 6), (6, 7), (7, 8), (9, 10), (10, 11), (11, 12), (13, 14), (14, 15), (15, 16),
+     (17, 18), (18, 19), (19, 20), (0, 5), (0, 9), (0, 13), (0, 17), (5, 9), (9, 13), (13, 17), (1, 5)]
+)  # fmt: skip
+_NUM_FINGER_BONES, _NUM_THUMB_BONES = 16, 4
+RADIUS_M = np.full(len(BONES), 0.020)
+RADIUS_M[:_NUM_FINGER_BONES] = 0.0085
+RADIUS_M[:_NUM_THUMB_BONES] = 0.011
+THICKNESS_M = np.minimum(RADIUS_M, 0.013)
+"""Half the width a bone's flesh covers in the picture, and how far it comes towards the camera (a palm is flat)."""
+_LOOSE = 1.25  # points a little beside the flesh, as keypoints are not exact
+
+
+def flesh_depth(rays: Floats, keypoints_cam_m: Floats) -> Floats:
+    """(n,) depth of a hand's surface along (n, 3) rays (x, y, 1), metres; NaN where a ray passes the hand.
+
+    keypoints_cam_m: (21, 3), all finite.
+    """
+    beside, bone_z, _ = _nearest_on_bones(rays, keypoints_cam_m)
+    inside = np.maximum(0.0, 1 - (beside / RADIUS_M) ** 2)
+    surface = np.where(beside < _LOOSE * RADIUS_M, bone_z - THICKNESS_M * np.sqrt(inside), np.inf)
+    depth = surface.min(axis=1)
+    return np.where(np.isfinite(depth), depth, np.nan)
+
+
+def distance_to_hand(rays: Floats, keypoints_cam_m: Floats) -> tuple[Floats, Floats]:
+    """(n,) metres between each ray and the hand's nearest bone, and the bone's depth there."""
+    beside, bone_z, _ = _nearest_on_bones(rays, keypoints_cam_m)
+    nearest = beside.argmin(axis=1)
+    rows = np.arange(len(rays))
+    return beside[rows, nearest], bone_z[rows, nearest]
+
+
+def _nearest_on_bones(rays: Floats, keypoints_cam_m: Floats) -> tuple[Floats, Floats, Floats]:
+    """(n, 24) distance in metres, across the line of sight, of each ray from each bone; depth and share there."""
+    image = keypoints_cam_m[:, :2] / keypoints_cam_m[:, 2:]
+    a, b = image[BONES[:, 0]], image[BONES[:, 1]]
+    along = b - a
+    length = np.maximum((along * along).sum(1), 1e-12)
+    offset = rays[:, None, :2] - a
+    share = np.clip((offset * along).sum(-1) / length, 0, 1)
+    gap = offset - share[..., None] * along
+    za, zb = keypoints_cam_m[BONES[:, 0], 2], keypoints_cam_m[BONES[:, 1], 2]
+    depth = 1 / ((1 - share) / za + share / zb)  # straight in space: the inverse of the depth is linear in the image
+    return np.hypot(gap[..., 0], gap[..., 1]) * depth, depth, share

@@ -1,0 +1,114 @@
+"""Tracks in 3D: still points triangulated, points on hands and in them by the hand, others from depth maps."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.geometry.track_hand import distance_to_hand, flesh_depth
+from handloom.geometry.track_maps import sample_maps, scale_to
+from handloom.geometry.track_still import StillPoints, camera_points, place_still_points, rays_of
+from handloom.schemas.values import NUM_HANDS, Camera, CameraPath, DepthMaps, Hands, LiftedTracks, Tracks, VideoInfo
+
+Floats = NDArray[np.float64]
+
+HELD_M = 0.06
+"""Within this distance of a hand's bones, across the line of sight, a point that moves goes with the hand."""
+GIVEN = "given"
+"""Start of a `DepthMaps.source` that was measured: it comes before what hands tell."""
+
+
+def lift_tracks(
+    tracks: Tracks, hands: Hands, path: CameraPath, camera: Camera, maps: DepthMaps | None, info: VideoInfo
+) -> LiftedTracks:
+    """Depth of every visible point where something tells it, and its place in the world where poses are metric.
+
+    In this order: triangulated over the clip (the point rests, the camera moved enough, the path is metric); measured
+    maps; the hand's surface where a point lies on it; the hand's depth where a point moves and is held; other maps.
+    Metres throughout: a path of arbitrary scale is used only with metric maps that fix its scale, maps of arbitrary
+    scale only where enough triangulated or hand depths fix theirs. NaN where nothing tells, and where not visible.
+
+    Returns:
+        depth_m (T, N) along the optical axis; points_world_m (T, N, 3), None unless `path.scale` is `metric`.
+    """
+    rays = rays_of(tracks.points_px, camera)
+    rays[~tracks.visible] = np.nan
+    sampled = None if maps is None else sample_maps(maps, tracks, info)
+    still = _still_points(tracks, rays, path)
+    metric = sampled if maps is not None and maps.scale == "metric" else None
+    depth = _still_depth(still, path, metric, tracks.visible.shape)
+    on_hand = hand_depth(rays, hands, still, depth)
+    if sampled is not None and maps.scale != "metric":
+        sampled = scale_to(sampled, np.where(np.isfinite(depth), depth, on_hand))
+    measured = maps is not None and maps.source.startswith(GIVEN)
+    for more in (sampled, on_hand) if measured else (on_hand, sampled):
+        if more is not None:
+            depth = np.where(np.isfinite(depth), depth, more)
+    depth[~tracks.visible] = np.nan
+    world = _world(rays, depth, still, path) if path.scale == "metric" and path.world_from_camera is not None else None
+    return LiftedTracks(depth.astype(np.float32), None if world is None else world.astype(np.float32))
+
+
+def _still_points(tracks: Tracks, rays: Floats, path: CameraPath) -> StillPoints | None:
+    if path.world_from_camera is None or path.scale == "none":
+        return None
+    return place_still_points(tracks, rays, path.world_from_camera)
+
+
+def _still_depth(still: StillPoints | None, path: CameraPath, metric: Floats | None, shape: tuple[int, ...]) -> Floats:
+    """(T, N) metres; all NaN where there is no metric scale to be had."""
+    if still is None or (path.scale != "metric" and metric is None):
+        return np.full(shape, np.nan)
+    depth = np.where(still.at_rest, camera_points(still.place, path.world_from_camera)[..., 2], np.nan)
+    return depth if path.scale == "metric" else scale_to(depth, metric)
+
+
+def hand_depth(rays: Floats, hands: Hands, still: StillPoints | None, known: Floats) -> Floats:
+    """(T, N) depth of points that lie on a hand or are held by one, metres, NaN elsewhere.
+
+    rays: (T, N, 3), NaN where not visible. still: points seen at rest are on no hand; None: that is not known, and
+    then no point is taken to be held. known: (T, N) depths of the points at rest: one that was picked up keeps the
+    difference to the hand's depth that it had when the hand came.
+    """
+    depth = np.full(rays.shape[:2], np.nan)
+    rest = np.zeros(depth.shape, bool) if still is None else still.at_rest
+    held_from = np.full((*depth.shape, NUM_HANDS), np.nan)
+    for t, hand in np.argwhere(np.isfinite(hands.keypoints_cam_m).all(axis=(2, 3))):
+        keypoints = hands.keypoints_cam_m[t, hand].astype(np.float64)
+        if (keypoints[:, 2] <= 0.01).any():
+            continue
+        seen = np.flatnonzero(np.isfinite(rays[t, :, 0]))
+        surface = flesh_depth(rays[t, seen], keypoints)
+        surface[rest[t, seen]] = np.nan
+        depth[t, seen] = np.fmin(depth[t, seen], surface)
+        beside, bone_z = distance_to_hand(rays[t, seen], keypoints)
+        held_from[t, seen, hand] = np.where(beside < HELD_M, bone_z, np.nan)
+    if still is None:
+        return depth
+    held = _held_depth(held_from, still, known, np.isfinite(rays[..., 0]))
+    return np.where(np.isfinite(depth), depth, held)
+
+
+def _held_depth(hand_z: Floats, still: StillPoints, known: Floats, seen: NDArray[np.bool_]) -> Floats:
+    """(T, N): depth of the nearer hand plus the difference a point had to it while it rested beside it (0 unknown)."""
+    z = np.fmin(hand_z[..., 0], hand_z[..., 1])
+    moving = seen & ~still.at_rest & (still.moves | np.isfinite(still.place[:, 0]))
+    out = np.full(z.shape, np.nan)
+    for n in np.flatnonzero((moving & np.isfinite(z)).any(axis=0)):
+        at = np.flatnonzero(moving[:, n] & np.isfinite(z[:, n]))
+        beside = np.flatnonzero(np.isfinite(known[:, n] - z[:, n]))
+        offset = 0.0
+        if len(beside):
+            nearest = beside[np.argsort(np.abs(beside - at[0]), kind="stable")[:5]]
+            offset = float(np.clip(np.median(known[nearest, n] - z[nearest, n]), -HELD_M, HELD_M))
+        out[at, n] = z[at, n] + offset
+    return out
+
+
+def _world(rays: Floats, depth: Floats, still: StillPoints | None, path: CameraPath) -> Floats:
+    """(T, N, 3); a point at rest has one place, the others lie on their rays."""
+    cam = rays * depth[..., None]
+    poses = path.world_from_camera
+    world = sum(cam[..., i, None] * poses[:, None, :3, i] for i in range(3)) + poses[:, None, :3, 3]
+    fixed = still.at_rest & np.isfinite(depth)
+    return np.where(fixed[..., None], still.place[None], world)

@@ -1,0 +1,208 @@
+"""The state of all points in one frame, and the step to the next."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.models.tracks_layers import LEFT, OWN, RIGHT, STILL, HandRegions, StillMotion, still_motion
+from handloom.models.tracks_patches import NOISE_GREY, SENSOR_GREY, Match, Patches, View, find, judge
+from handloom.schemas.values import NUM_HANDS
+
+Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Indices = NDArray[np.int64]
+
+STRONG = 0.2
+"""Corner strength above which a point is followed by itself; below it moves with its neighbours."""
+MIN_EIGENVALUE = 1e-5  # of OpenCV; what is weak is not given to it at all
+LIKENESS, LIKENESS_AGAIN, LIKENESS_OVER_HAND = 0.75, 0.82, 0.9
+"""Least correlation with the patch: to stay visible, to be found again, to show between the fingers of a hand."""
+RENEW = 0.85
+PLAIN_DIFFERENCE = 2.5 * NOISE_GREY
+COLOUR, PLAIN_COLOUR = 45.0, 16.0
+OWN_MOTION_PX = 2.5
+WEAK_PRIOR_PX = 0.2
+VOTERS = 400
+NEAR_HAND = 1.0
+"""Palm lengths from a hand within which things may move by themselves."""
+HAND_REACH, HAND_KEEP = 0.08, 0.35
+"""Palm lengths that a hand's flesh reaches beyond the outline of its keypoints; and that its points may stray."""
+GIVE_UP_S = 2.0
+
+
+class Follower:
+    """N points, of which `started` are followed; `seen` are visible in the frame of the last step.
+
+    points: (N, 2) working pixels, also where a point should be while it is hidden. layer: (N,) what it moves with.
+    """
+
+    def __init__(self, num: int, window_px: int, levels: int, forward_backward_px: float, step_s: float) -> None:
+        self.points = np.full((num, 2), np.nan, np.float32)
+        self.started, self.seen = np.zeros(num, bool), np.zeros(num, bool)
+        self.layer = np.zeros(num, np.int8)
+        self.motion: StillMotion | None = None
+        self._patches = Patches.empty(num)
+        self._strong = np.zeros(num, bool)
+        self._warp = np.tile(np.eye(2, dtype=np.float32), (num, 1, 1))
+        self._hidden_s = np.zeros(num)
+        self._speed = np.zeros((num, 2), np.float32)
+        self.step_s, self._close_px = step_s, forward_backward_px
+        self._flow = {
+            "winSize": (window_px, window_px),
+            "maxLevel": levels,
+            "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.03),
+            "minEigThreshold": MIN_EIGENVALUE,
+            "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
+        }
+
+    def start(self, at: Indices, points: Array, view: View, layer: NDArray[np.int8]) -> None:
+        """Points number `at` begin here, visible."""
+        self.points[at], self.layer[at] = points, layer
+        self.started[at], self.seen[at] = True, True
+        self._take(at, points, view)
+
+    def _take(self, at: Indices, points: Array, view: View) -> None:
+        if not len(at):
+            return
+        self._patches.take(at, view, points)
+        self._strong[at] = self._patches.corner_strength(at) > STRONG
+        self._warp[at] = np.eye(2, dtype=np.float32)
+
+    def step(self, before: NDArray[np.uint8], after: NDArray[np.uint8], view: View, regions: HandRegions,
+             t: int, to: int, matches: tuple[Array, Array] | None = None) -> None:  # fmt: skip
+        """From frame `t` (grey `before`) to frame `to` (grey `after`, prepared as `view`).
+
+        matches: (m, 2) points of the two frames that tell the still scene's motion; None: the points followed here.
+        """
+        flown, moved = self._fly(before, after, self._to_fly(regions, t))
+        still = flown[(self.layer[flown] == STILL) & ~regions.on_arm(t, self.points[flown])]
+        self.motion = still_motion(*(matches or (self.points[still], moved[still])), view.size)
+        good = np.zeros(len(self.points), bool)
+        good[flown] = True
+        still_at = self.motion.move(self.points)
+        expected = self._expect(still_at, regions, t, to)
+        leaving = self._leaving(good, moved, expected, view)
+        own = good & (self.layer != STILL) | leaving
+        prior = np.where(own[:, None], moved, expected)
+        here = np.flatnonzero(self.started & view.inside(prior, -4.0))
+        match = self._find(here, view, np.where(good[:, None], moved, expected), prior)
+        accepted = self._accept(here, match, prior[here], view, regions, to)
+        self.layer[here[accepted & leaving[here]]] = OWN
+        self._settle(here, match, accepted, expected, view)
+        self._come_back(good, np.linalg.norm(moved - still_at, axis=1))
+
+    def _to_fly(self, regions: HandRegions, t: int) -> Indices:
+        """Points whose step is measured: what may move by itself, and enough others to tell the camera's motion."""
+        near = np.max([regions.depth(t, hand, self.points) for hand in range(NUM_HANDS)], axis=0) > -NEAR_HAND
+        able = self.seen & self._strong
+        sure = np.flatnonzero(able & (near | (self.layer != STILL)))
+        rest = np.setdiff1d(np.flatnonzero(able), sure)
+        rest = rest[np.argsort(-self._patches.corner_strength(rest), kind="stable")]
+        return np.concatenate([sure, rest[:VOTERS]])
+
+    def _fly(self, before: NDArray[np.uint8], after: NDArray[np.uint8], at: Indices) -> tuple[Indices, Array]:
+        """Pyramidal LK on and back for points number `at`: who came back, and (N, 2) where to."""
+        moved = self.points.copy()
+        if not len(at):
+            return at, moved
+        origin = np.ascontiguousarray(self.points[at])
+        guess = self.motion.move(origin) if self.motion is not None and self.motion.known else origin.copy()
+        own = self.layer[at] != STILL
+        guess[own] = origin[own] + self._speed[at][own]
+        found, ok, _ = cv2.calcOpticalFlowPyrLK(before, after, origin, guess.copy(), **self._flow)
+        back, back_ok, _ = cv2.calcOpticalFlowPyrLK(after, before, found, found + (origin - guess), **self._flow)
+        close = np.linalg.norm(back - origin, axis=1) <= self._close_px
+        good = (ok[:, 0] == 1) & (back_ok[:, 0] == 1) & close
+        moved[at] = found
+        return at[good], moved
+
+    def _expect(self, still_at: Array, regions: HandRegions, t: int, to: int) -> Array:
+        """(N, 2) where each point should be by what it moves with; the patches' warps go along."""
+        expected = still_at.copy()
+        apart = (self.layer == STILL) | (self.layer == OWN)
+        if self.motion.known:
+            self._warp[apart] = np.einsum("nab,nbc->nac", self.motion.stretch(self.points[apart]), self._warp[apart])
+        else:
+            expected = self.points + self._speed
+        for hand, layer in enumerate((LEFT, RIGHT)):
+            mine = np.flatnonzero(self.layer == layer)
+            carried = (self.layer == OWN) & (regions.depth(t, hand, self.points) > -0.8)
+            mine = np.concatenate([mine, np.flatnonzero(carried)])
+            moved = regions.move(t, to, hand, self.points[mine])
+            if len(mine) and moved is not None:
+                expected[mine] = moved
+                turn = regions.turn(t, to, hand)
+                mine = mine[self.layer[mine] == layer]
+                self._warp[mine] = np.einsum("ab,nbc->nac", turn, self._warp[mine])
+        return expected.astype(np.float32)
+
+    def _leaving(self, good: Mask, moved: Array, expected: Array, view: View) -> Mask:
+        """(N,) points that seem to leave the still scene's motion, and are not to be seen where it would have them."""
+        off = np.linalg.norm(moved - expected, axis=1)
+        at = np.flatnonzero(good & (self.layer == STILL) & (off > OWN_MOTION_PX) & self.motion.known)
+        if len(at):
+            stayed = judge(self._patches, at, view, expected[at], self._warp[at])
+            at = at[stayed.likeness < LIKENESS]
+        leaving = np.zeros(len(good), bool)
+        leaving[at] = True
+        return leaving
+
+    def _come_back(self, good: Mask, off_px: Array) -> None:
+        """Points of their own that move as the still scene does belong to it."""
+        self.layer[good & self.seen & (self.layer == OWN) & (off_px < OWN_MOTION_PX / 5)] = STILL
+
+    def _find(self, at: Indices, view: View, start: Array, prior: Array) -> Match:
+        """Strong points by their picture; the others stay with the prior, near enough."""
+        prior_px = self._prior_px()
+        strong = self._strong[at]
+        parts = []
+        for which, rounds in ((strong, 2), (~strong, 1)):
+            some = at[which]
+            parts.append(
+                find(self._patches, some, view, start[some], self._warp[some], prior[some], prior_px[some], rounds)
+            )
+        return Match.merge(strong, *parts)
+
+    def _prior_px(self) -> Array:
+        """(N,) standard deviation of where a point is expected."""
+        prior_px = np.where(self.layer == STILL, np.float32(0.5), np.float32(1.2))
+        hidden = ~self.seen
+        prior_px[hidden] = np.minimum(1.0 + 4.0 * self._hidden_s[hidden], 4.0)
+        prior_px[~self._strong] = WEAK_PRIOR_PX
+        return prior_px
+
+    def _accept(self, at: Indices, match: Match, prior: Array, view: View, regions: HandRegions, to: int) -> Mask:
+        """(n,) whose picture was found, where it may be."""
+        strong, seen, layer = self._strong[at], self.seen[at], self.layer[at]
+        side = regions.side(to, match.points, HAND_REACH)
+        needed = np.where(seen, LIKENESS, LIKENESS_AGAIN)
+        needed = np.where((layer != LEFT) & (layer != RIGHT) & (side != STILL), LIKENESS_OVER_HAND, needed)
+        contrast = self._patches.contrast[at] ** 2
+        needed = needed * contrast / (contrast + 2 * SENSOR_GREY**2)  # what two noisy pictures of one thing reach
+        near = np.linalg.norm(match.points - prior, axis=1) < 3 * self._prior_px()[at] + 1
+        alike = (match.likeness > needed) & (match.colour < COLOUR)
+        plain = (
+            (match.difference < PLAIN_DIFFERENCE)
+            & (match.colour < PLAIN_COLOUR)
+            & ((layer == LEFT) | (layer == RIGHT) | (side == STILL))
+        )
+        accepted = np.where(strong, alike, plain) & near & view.inside(match.points)
+        for hand, name in enumerate((LEFT, RIGHT)):
+            mine = layer == name
+            accepted[mine] &= regions.depth(to, hand, match.points[mine]) > -HAND_KEEP
+        return accepted
+
+    def _settle(self, at: Indices, match: Match, accepted: Mask, expected: Array, view: View) -> None:
+        new = expected.copy()
+        new[at[accepted]] = match.points[accepted]
+        self._speed = np.where(self.seen[:, None], new - self.points, np.float32(0))
+        self.points = new
+        self.seen = np.zeros_like(self.seen)
+        self.seen[at[accepted]] = True
+        self._hidden_s = np.where(self.seen, 0.0, self._hidden_s + self.step_s)
+        lost = (self._hidden_s > GIVE_UP_S) & (self.layer != STILL)
+        self.started &= ~lost
+        aged = at[accepted & self._strong[at] & (self.layer[at] != STILL) & (match.likeness < RENEW)]
+        self._take(aged, self.points[aged], view)

@@ -1,0 +1,204 @@
+"""Small pictures of surface points: taken once, looked for again by Gauss-Newton with a prior on where they are.
+
+A patch is 8 x 8 samples, two pixels apart, of a lightly blurred frame, so it covers 15 x 15 px. It is compared after
+its mean and its contrast are taken out, and sampled through an affine warp, so light and viewpoint may change. All
+points are handled at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+SIDE, STRIDE_PX = 8, 2.0
+_STEPS = (np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2) * np.float32(STRIDE_PX)
+_X, _Y = (np.ascontiguousarray(a.ravel()) for a in np.meshgrid(_STEPS, _STEPS))  # (64,) each
+NUM = SIDE * SIDE
+BLUR_PX = 1.0
+NOISE_GREY = 1.5
+"""Standard deviation of what two pictures of one surface differ by after the blur, grey levels."""
+SENSOR_GREY = 0.9
+"""Of that, what a sensor's noise leaves after the blur."""
+NOISE_SLOPE = 0.3
+"""Standard deviation of the slopes of noise alone, grey levels per pixel."""
+_GAIN_RANGE = (0.5, 2.0)
+
+
+@dataclass
+class Patches:
+    """N patches and what is needed to look for them; rows are overwritten in place.
+
+    values: (N, 64) grey minus its mean. contrast: (N,) standard deviation. slope_x, slope_y: (N, 64) grey levels per
+    pixel, mean taken out. tensor: (N, 3) sums of their products xx, xy, yy, less what noise adds. colour: (N, 3) RGB.
+    """
+
+    values: Array
+    contrast: Array
+    slope_x: Array
+    slope_y: Array
+    tensor: Array
+    colour: Array
+
+    @staticmethod
+    def empty(num: int) -> Patches:
+        shapes = ((num, NUM), (num,), (num, NUM), (num, NUM), (num, 3), (num, 3))
+        return Patches(*(np.zeros(shape, np.float32) for shape in shapes))
+
+    def take(self, at: NDArray[np.integer], view: View, points: Array) -> None:
+        """Stores what lies around `points` (n, 2) as patches number `at` (n,)."""
+        self.values[at] = grey = _centred(view.samples(points, None))
+        self.slope_x[at] = x = _centred(view.samples(points, None, view.slope_x))
+        self.slope_y[at] = y = _centred(view.samples(points, None, view.slope_y))
+        self.contrast[at] = np.sqrt(_dot(grey, grey) / NUM)
+        self.tensor[at] = np.stack([_dot(x, x), _dot(x, y), _dot(y, y)], -1)
+        self.tensor[at] -= np.minimum(self.tensor[at], np.float32(NUM * NOISE_SLOPE**2)) * np.float32([1, 0, 1])
+        self.colour[at] = view.colours(points)
+
+    def corner_strength(self, at: NDArray[np.integer]) -> Array:
+        """(n,) smaller eigenvalue of the mean slope tensor, (grey levels per pixel) squared."""
+        a, b, c = self.tensor[at].T / NUM
+        return (a + c) / 2 - np.sqrt(((a - c) / 2) ** 2 + b * b)
+
+
+class View:
+    """One frame, prepared for sampling: (h, w) grey blurred, its slopes, and small colours."""
+
+    _SHRINK = 4
+
+    def __init__(self, grey: NDArray[np.uint8], rgb: NDArray[np.uint8], *, slopes: bool = False) -> None:
+        self.size = np.array([grey.shape[1], grey.shape[0]], np.float32)
+        self.soft = cv2.GaussianBlur(grey, (0, 0), BLUR_PX)
+        small = (max(1, grey.shape[1] // self._SHRINK), max(1, grey.shape[0] // self._SHRINK))
+        self._small = cv2.resize(rgb, small, interpolation=cv2.INTER_AREA)
+        self._slopes: tuple[Array, Array] | None = None
+        if slopes:
+            self._differentiate()
+
+    def _differentiate(self) -> tuple[Array, Array]:
+        if self._slopes is None:
+            wide = self.soft.astype(np.float32)
+            self._slopes = (
+                cv2.Sobel(wide, cv2.CV_32F, 1, 0, scale=1 / 8),
+                cv2.Sobel(wide, cv2.CV_32F, 0, 1, scale=1 / 8),
+            )
+        return self._slopes
+
+    @property
+    def slope_x(self) -> Array:
+        return self._differentiate()[0]
+
+    @property
+    def slope_y(self) -> Array:
+        return self._differentiate()[1]
+
+    def samples(self, points: Array, warp: Array | None, picture: NDArray | None = None) -> Array:
+        """(n, 64) float32 grey around (n, 2) points, through (n, 2, 2) warps of the offsets; the edge is continued."""
+        if warp is None:
+            x, y = points[:, :1] + _X, points[:, 1:] + _Y
+        else:
+            x = warp[:, 0, :1] * _X + warp[:, 0, 1:] * _Y + points[:, :1]
+            y = warp[:, 1, :1] * _X + warp[:, 1, 1:] * _Y + points[:, 1:]
+        if not len(points):
+            return np.zeros((0, NUM), np.float32)
+        source = self.soft if picture is None else picture
+        found = cv2.remap(source, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return found.astype(np.float32, copy=False)
+
+    def colours(self, points: Array) -> Array:
+        """(n, 3) RGB around the points, averaged over about 8 x 8 px."""
+        if not len(points):
+            return np.zeros((0, 3), np.float32)
+        shape = np.array(self._small.shape[1::-1], np.float32)
+        at = ((points + 0.5) * (shape / self.size) - 0.5).astype(np.float32)
+        found = cv2.remap(self._small, at[:, :1], at[:, 1:], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return found.reshape(-1, 3).astype(np.float32)
+
+    def inside(self, points: Array, margin_px: float = 0.0) -> NDArray[np.bool_]:
+        with np.errstate(invalid="ignore"):
+            return np.all((points >= margin_px - 0.5) & (points <= self.size - 0.5 - margin_px), axis=-1)
+
+
+@dataclass(frozen=True)
+class Match:
+    """points: (n, 2) where the patches were found. likeness: (n,) normalised cross-correlation, -1 to 1. difference:
+    (n,) root mean square grey difference after the mean is taken out and the gain is matched. colour: (n,) largest
+    difference of the RGB means."""
+
+    points: Array
+    likeness: Array
+    difference: Array
+    colour: Array
+
+    @staticmethod
+    def merge(which: NDArray[np.bool_], those: Match, others: Match) -> Match:
+        """One match of (n,) points, `those` where `which` is true, `others` elsewhere."""
+        out = []
+        for name in Match.__dataclass_fields__:
+            a, b = getattr(those, name), getattr(others, name)
+            whole = np.empty((len(which), *a.shape[1:]), np.float32)
+            whole[which], whole[~which] = a, b
+            out.append(whole)
+        return Match(*out)
+
+
+def find(
+    patches: Patches, at: NDArray[np.integer], view: View, start: Array, warp: Array,
+    prior: Array, prior_px: Array, rounds: int = 3,
+) -> Match:  # fmt: skip
+    """Patches number `at` near `start`, held towards `prior` by a standard deviation of `prior_px`.
+
+    Where the patch is plain, or only an edge, the prior decides; where it is a corner, the picture does.
+
+    Args:
+        start, prior: (n, 2) working pixels. warp: (n, 2, 2) now_from_patch. prior_px: (n,).
+
+    Source: Baker and Matthews, Lucas-Kanade 20 Years On (IJCV 2004), inverse compositional, with a Gaussian prior.
+    """
+    values, contrast = patches.values[at], patches.contrast[at]
+    slope_x, slope_y = patches.slope_x[at], patches.slope_y[at]
+    weight = (np.float32(NOISE_GREY) / prior_px) ** 2
+    (a, b, c), (d, e, f) = patches.tensor[at].T, (warp[:, 0, 0], warp[:, 0, 1], warp[:, 1].T)
+    a, c = a + weight, c + weight
+    det, area = a * c - b * b, d * f[1] - e * f[0]
+    points = start.copy()
+    for _ in range(rounds):
+        # In patch pixels: minimise sum (picture - patch - slope s)^2 + weight |s - towards|^2 over the shift s.
+        off = values - _levelled(view.samples(points, warp), contrast)
+        x, y = (prior - points).T
+        pull_x = _dot(off, slope_x) + weight * (f[1] * x - e * y) / area
+        pull_y = _dot(off, slope_y) + weight * (d * y - f[0] * x) / area
+        x, y = (c * pull_x - b * pull_y) / det, (a * pull_y - b * pull_x) / det
+        points += np.clip(np.stack([d * x + e * y, f[0] * x + f[1] * y], -1), -3, 3)
+    return judge(patches, at, view, points, warp)
+
+
+def judge(patches: Patches, at: NDArray[np.integer], view: View, points: Array, warp: Array) -> Match:
+    """How alike patches number `at` and the picture at `points` are."""
+    values, contrast = patches.values[at], patches.contrast[at]
+    grey = _levelled(view.samples(points, warp), contrast)
+    likeness = _dot(grey, values) / NUM / np.maximum(np.sqrt(_dot(grey, grey) / NUM) * contrast, 1e-3)
+    off = grey - values
+    difference = np.sqrt(_dot(off, off) / NUM)
+    colour = np.abs(view.colours(points) - patches.colour[at]).max(axis=1)
+    return Match(points, likeness, difference, colour)
+
+
+def _levelled(grey: Array, contrast: Array) -> Array:
+    """Mean taken out, contrast brought to `contrast` as far as the allowed gain goes."""
+    grey = _centred(grey)
+    gain = np.clip(contrast / np.maximum(np.sqrt(_dot(grey, grey) / NUM), 1e-3), *_GAIN_RANGE)
+    gain[contrast < 2 * NOISE_GREY] = 1  # plain: its contrast is noise
+    return grey * gain[:, None]
+
+
+def _centred(grey: Array) -> Array:
+    return grey - grey.mean(axis=1, keepdims=True)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    return np.einsum("nk,nk->n", a, b)

@@ -1,0 +1,126 @@
+"""Where a point carries information: on hands, on what moves beside them, on corners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.models.tracks_layers import HandRegions, StillMotion
+from handloom.schemas.values import NUM_HANDS, TrackKind
+
+Array = NDArray[np.float32]
+
+POINTS_A_HAND = 28
+SHARES = {TrackKind.LEFT_HAND: 0.25, TrackKind.RIGHT_HAND: 0.25, TrackKind.MOVING: 0.25, TrackKind.CORNER: 0.25}
+"""Of the extra points, at most, by kind. A third of each may be spent at once, so that later frames get some."""
+MOVING_PX = 1.5
+NEAR_HAND = 1.2
+"""Palm lengths from a hand's outline within which a thing may be what it handles."""
+_BORDER_PX = 8
+
+
+@dataclass
+class Budget:
+    """How many points of each kind were chosen so far, out of `total`."""
+
+    total: int
+    used: dict[TrackKind, int] = field(default_factory=lambda: dict.fromkeys(SHARES, 0))
+
+    def left(self, kind: TrackKind) -> int:
+        whole = int(self.total * SHARES[kind])
+        return min(whole - self.used[kind], max(1, whole // 2))
+
+
+def choose(
+    grey: NDArray[np.uint8], seen: Array, regions: HandRegions, t: int, moving: Array, budget: Budget
+) -> tuple[Array, NDArray[np.int8]]:
+    """New query points of frame `t`: (m, 2) working pixels and their kinds, (m,).
+
+    Args:
+        seen: (n, 2) points that are visible already; new ones keep away from them.
+        moving: (k, 2) points near hands that the camera's motion does not explain.
+    """
+    strength = cv2.cornerMinEigenVal(grey, 7, 3)
+    points, kinds = [], []
+    taken = seen
+    for kind, found in _wishes(strength, taken, regions, t, moving, budget):
+        found = found[: budget.left(kind)]
+        budget.used[kind] += len(found)
+        points.append(found)
+        kinds.append(np.full(len(found), kind, np.int8))
+    return np.concatenate(points), np.concatenate(kinds)
+
+
+def _wishes(strength: Array, seen: Array, regions: HandRegions, t: int, moving: Array, budget: Budget):
+    """(kind, points best first) of each kind in turn."""
+    height, width = strength.shape
+    for hand in range(NUM_HANDS):
+        palm = float(regions.palm_px[t, hand])
+        if regions.outline(t, hand) is None or not palm > 4:
+            yield (TrackKind.LEFT_HAND, TrackKind.RIGHT_HAND)[hand], np.zeros((0, 2), np.float32)
+            continue
+        spacing = palm / 4
+        found = _best_of_cells(strength, spacing)
+        found = found[regions.depth(t, hand, found) > 0.02]
+        found = _away_from(found, seen, 0.6 * spacing)
+        yield (TrackKind.LEFT_HAND, TrackKind.RIGHT_HAND)[hand], found[:POINTS_A_HAND]
+    yield TrackKind.MOVING, _away_from(moving, seen, 4.0)
+    spacing = float(np.sqrt(height * width / max(budget.total * SHARES[TrackKind.CORNER], 1.0)))
+    found = _best_of_cells(strength, spacing)
+    found = found[regions.side(t, found, 0.1) == 0]
+    yield TrackKind.CORNER, _away_from(found, seen, 4.0)
+
+
+def _best_of_cells(strength: Array, spacing: float) -> Array:
+    """(m, 2) the strongest pixel of every cell of `spacing` px, strongest first; the picture's border left out."""
+    inner = strength[_BORDER_PX:-_BORDER_PX, _BORDER_PX:-_BORDER_PX]
+    cell = max(4, round(spacing))
+    rows, columns = inner.shape[0] // cell, inner.shape[1] // cell
+    if rows < 1 or columns < 1:
+        return np.zeros((0, 2), np.float32)
+    blocks = inner[: rows * cell, : columns * cell].reshape(rows, cell, columns, cell).transpose(0, 2, 1, 3)
+    blocks = blocks.reshape(rows * columns, cell * cell)
+    best = blocks.argmax(axis=1)
+    y, x = np.divmod(np.arange(rows * columns), columns)
+    points = np.stack([x * cell + best % cell, y * cell + best // cell], -1) + _BORDER_PX
+    order = np.argsort(-blocks[np.arange(len(best)), best], kind="stable")
+    return points[order].astype(np.float32)
+
+
+def _away_from(points: Array, taken: Array, distance: float) -> Array:
+    """Those of (n, 2) points that keep `distance` from all (m, 2) others."""
+    if not len(points) or not len(taken):
+        return points
+    nearest = np.min(np.sum((points[:, None] - taken[None]) ** 2, axis=-1), axis=1)
+    return points[nearest > distance * distance]
+
+
+def movers(
+    before: NDArray[np.uint8], after: NDArray[np.uint8], regions: HandRegions, t: int, motion: StillMotion
+) -> Array:
+    """(m, 2) corners of frame `t` (grey `after`) near a hand, not on it, that did not come with the still scene.
+
+    before: grey of the frame before it; motion: the still scene's, from there to here.
+    """
+    none = np.zeros((0, 2), np.float32)
+    if not motion.known or not np.isfinite(regions.keypoints[t]).any():
+        return none
+    corners = _best_of_cells(cv2.cornerMinEigenVal(before, 7, 3), max(6.0, float(np.nanmax(regions.palm_px[t])) / 6))
+    near = [regions.depth(t, hand, corners) for hand in range(NUM_HANDS)]
+    nearest = np.maximum(*near)
+    corners = np.ascontiguousarray(corners[(nearest > -NEAR_HAND) & (nearest < -0.1)][:200])
+    if not len(corners):
+        return none
+    options = {"winSize": (15, 15), "maxLevel": 3}
+    found, ok, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, **options)
+    back, back_ok, _ = cv2.calcOpticalFlowPyrLK(after, before, found, None, **options)
+    good = (ok[:, 0] == 1) & (back_ok[:, 0] == 1) & (np.linalg.norm(back - corners, axis=1) < 0.5)
+    good &= np.linalg.norm(found - motion.move(corners), axis=1) > MOVING_PX
+    height, width = after.shape
+    inside = (found >= _BORDER_PX).all(1) & (found < [width - _BORDER_PX, height - _BORDER_PX]).all(1)
+    found = found[good & inside]
+    outside = np.all([regions.depth(t, hand, found) < -0.1 for hand in range(NUM_HANDS)], axis=0)
+    return found[outside]
