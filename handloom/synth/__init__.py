@@ -1,8 +1,14 @@
-"""Rendered egocentric scenes with exact truth: the demo's and the tests' videos."""
+"""Rendered egocentric scenes with exact truth: the demo's, the tests' and the accuracy benchmark's videos."""
 
+from handloom.synth.actions import ACTIONS, ActionSpan
 from handloom.synth.clip import write_clip
-from handloom.synth.demo import demo_specs
-from handloom.synth.render import RenderedClip, RenderedFrame, render_clip
-from handloom.synth.scene import SceneSpec, Truth
+from handloom.synth.demo import demo_specs, synth_specs
+from handloom.synth.follow import SurfaceTracks
+from handloom.synth.render import RenderedClip, RenderedFrame, render_all, render_clip
+from handloom.synth.scene import SceneSpec
+from handloom.synth.truth import Truth
 
-__all__ = ["RenderedClip", "RenderedFrame", "SceneSpec", "Truth", "demo_specs", "render_clip", "write_clip"]
+__all__ = [
+    "ACTIONS", "ActionSpan", "RenderedClip", "RenderedFrame", "SceneSpec", "SurfaceTracks", "Truth", "demo_specs",
+    "render_all", "render_clip", "synth_specs", "write_clip",
+]  # fmt: skip

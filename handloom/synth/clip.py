@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from handloom.synth.render import render_clip
+from handloom.synth.render import MapKeeper, render_clip
 from handloom.synth.scene import SceneSpec, Truth
 from handloom.video.write import DEFAULT, Encoding, write_video
 
@@ -15,32 +15,37 @@ def write_clip(
     path: Path | str,
     *,
     camera: bool = True,
+    poses: bool = True,
     truth: bool = True,
     encoding: Encoding = DEFAULT,
 ) -> Truth:
     """Renders `spec` to PATH (`.mp4`), NAME.camera.json and NAME.truth.npz beside it, and returns the truth.
 
-    camera, truth: write the file. The truth's pixels are those of the picture as seen, whatever the rotation tag.
+    camera, truth: write the file. poses: the camera file holds poses, not only intrinsics. The returned truth
+    has depth and id maps where `truth` is set; its pixels are those of the picture as seen, whatever the rotation tag.
     """
     path = Path(path)
     clip = render_clip(spec)
-    write_video(path, clip.images(), clip.truth.frame_s, encoding)
+    keeper = MapKeeper(clip) if truth else None
+    write_video(path, keeper.images() if keeper else clip.images(), clip.truth.frame_s, encoding)
+    known = keeper.truth() if keeper else clip.truth
     if camera:
-        path.with_suffix(".camera.json").write_text(camera_json(clip.truth))
+        path.with_suffix(".camera.json").write_text(camera_json(known, poses=poses))
     if truth:
-        clip.truth.save(path.with_suffix(".truth.npz"))
-    return clip.truth
+        known.save(path.with_suffix(".truth.npz"))
+    return known
 
 
-def camera_json(truth: Truth) -> str:
-    """The camera file that ingest reads beside a video: intrinsics, poses and their scale."""
-    poses = [
+def camera_json(truth: Truth, *, poses: bool = True) -> str:
+    """The camera file that ingest reads beside a video: intrinsics, lens distortion, poses and their scale."""
+    content: dict[str, object] = {"camera_matrix": truth.camera_matrix.ravel().tolist()}
+    if len(truth.distortion):
+        content["distortion"] = {"model": "opencv", "params": truth.distortion.tolist()}
+    if not poses:
+        return json.dumps(content)
+    content["world_from_camera"] = [
         {"frame_s": float(s), "matrix": matrix.ravel().tolist()}
         for s, matrix in zip(truth.frame_s, truth.world_from_camera, strict=True)
     ]
-    content = {
-        "camera_matrix": truth.camera_matrix.ravel().tolist(),
-        "world_from_camera": poses,
-        "world_scale": "metric",
-    }
+    content["world_scale"] = "metric"
     return json.dumps(content)

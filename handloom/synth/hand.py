@@ -17,6 +17,8 @@ from handloom.schemas.values import LEFT, NUM_KEYPOINTS
 Array = NDArray[np.float64]
 
 FOREARM_M = 0.255
+NUM_FINGERS = 5
+NUM_CAPSULES = 28
 _MCP = np.array([[-0.026, 0.092, 0.004], [-0.004, 0.094, 0.006], [0.017, 0.087, 0.004], [0.035, 0.076, -0.001]])
 _SPLAY_RAD = np.radians([4.0, 0.0, -4.0, -9.0])
 _PHALANX_M = np.array([[0.043, 0.026, 0.023], [0.047, 0.030, 0.024], [0.044, 0.028, 0.024], [0.034, 0.021, 0.021]])
@@ -48,6 +50,18 @@ class Capsules:
         start, end = points[0] + origin_m[:, None], points[1] + origin_m[:, None]
         return Capsules(start, end, points[2], points[3], self.radius_m, self.kind)
 
+    def at(self, frames: NDArray[np.integer]) -> Capsules:
+        """Those of some frames."""
+        vectors = (v[frames] for v in (self.start_m, self.end_m, self.lateral, self.dorsal))
+        return Capsules(*vectors, self.radius_m, self.kind)
+
+    def frames(self) -> Array:
+        """(T, C, 4, 4) where each capsule is and how it is turned: its origin is its start, its axes are rigid."""
+        out = np.tile(np.eye(4), (*self.start_m.shape[:2], 1, 1))
+        out[..., :3, :3] = np.stack([self.lateral, np.cross(self.dorsal, self.lateral), self.dorsal], axis=-1)
+        out[..., :3, 3] = self.start_m
+        return out
+
     def mirrored(self) -> Capsules:
         """x -> -x."""
         flip = np.array([-1.0, 1.0, 1.0])
@@ -62,7 +76,9 @@ _FINGER_RADIUS_M = np.array([[0.0098, 0.0088, 0.0080, 0.0068], [0.0100, 0.0090, 
 _THUMB_RADIUS_M = np.array([0.0150, 0.0115, 0.0105, 0.0080])
 
 
-def forward_kinematics(fingers_rad: Array, scale: float = 1.0) -> tuple[Array, Array, Array]:
+def forward_kinematics(
+    fingers_rad: Array, scale: float = 1.0, proportions: Array | None = None
+) -> tuple[Array, Array, Array]:
     """Joint angles to keypoints of a right hand in its own frame.
 
     Args:
@@ -70,12 +86,14 @@ def forward_kinematics(fingers_rad: Array, scale: float = 1.0) -> tuple[Array, A
             thumb), flexion at the PIP, flexion at the DIP; the thumb's are CMC flexion (opposition), CMC abduction,
             MCP flexion, IP flexion.
         scale: 1 is a hand of 0.19 m.
+        proportions: (5,) how long each finger is against the mean hand's; None: all 1. People differ by about 5 %.
 
     Returns:
         keypoints (T, 21, 3) metres in MediaPipe's order, and per phalanx the lateral and the dorsal unit vector
         (T, 5, 3, 3): finger, phalanx, xyz.
     """
     num = len(fingers_rad)
+    longer = np.ones(5) if proportions is None else proportions
     keypoints = np.zeros((num, NUM_KEYPOINTS, 3))
     lateral, dorsal = np.zeros((num, 5, 3, 3)), np.zeros((num, 5, 3, 3))
     for finger in range(5):
@@ -86,7 +104,7 @@ def forward_kinematics(fingers_rad: Array, scale: float = 1.0) -> tuple[Array, A
         keypoints[:, 1 + 4 * finger] = point
         for k in range(3):
             along, side, back = _phalanx_axes(flexion[:, k], splay)
-            point = point + lengths[k] * (along @ basis)
+            point = point + longer[finger] * lengths[k] * (along @ basis)
             keypoints[:, 2 + 4 * finger + k] = point
             lateral[:, finger, k], dorsal[:, finger, k] = side @ basis, back @ basis
     return keypoints * scale, lateral, dorsal
@@ -147,15 +165,25 @@ def hand_capsules(
     parts.append((np.broadcast_to(np.array([-0.010, 0.012, -0.004]) * scale, (num, 3)), keypoints_m[:, 1],
                   side, back, (0.0150, 0.0150), PALM))  # fmt: skip
     fixed([-0.011, -0.004, 0.0], [0.012, -0.004, 0.0], 0.0175, 0.0170)
+    side, back = _about(elbow_m, side)
     for x in (-0.013, 0.013):
         start = np.broadcast_to(np.array([x, -0.008, 0.0]) * scale, (num, 3))
         end = 0.65 * elbow_m + np.array([0.8 * x * scale, 0.0, 0.0])
         parts.append((start, end, side, back, (0.0165, 0.0270), FOREARM))
     parts.append((0.48 * elbow_m, elbow_m, side, back, (0.0430 / scale, 0.0470 / scale), SLEEVE))
+    side, back = _about(shoulder_m - elbow_m, side)
     parts.append((elbow_m, shoulder_m, side, back, (0.0470 / scale, 0.0560 / scale), SLEEVE))
     columns = [np.stack([p[i] for p in parts], axis=1) for i in range(4)]
     radius = np.array([p[4] for p in parts]) * scale
     return Capsules(*columns, radius, np.array([p[5] for p in parts]))
+
+
+def _about(axis: Array, side: Array) -> tuple[Array, Array]:
+    """Lateral and dorsal unit vectors (T, 3) square to `axis` (T, 3), lateral as near to `side` as can be."""
+    along = axis / np.linalg.norm(axis, axis=1, keepdims=True)
+    lateral = side - along * (along * side).sum(1, keepdims=True)
+    lateral = lateral / np.linalg.norm(lateral, axis=1, keepdims=True)
+    return lateral, np.cross(along, lateral)
 
 
 def as_handed(keypoints_m: Array, capsules: Capsules, hand: int) -> tuple[Array, Capsules]:

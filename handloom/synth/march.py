@@ -66,7 +66,7 @@ class Paint:
 @dataclass(frozen=True)
 class Marched:
     """What the rays of box (y0, y1, x0, x1) met: depth_m (inf where nothing), coverage 0 to 1, normal (3, h, w),
-    openness 0 to 1 (1: nothing near), colour (3, h, w)."""
+    openness 0 to 1 (1: nothing near), colour (3, h, w), owner: which capsule it is."""
 
     box: tuple[int, int, int, int]
     depth_m: Array
@@ -74,6 +74,7 @@ class Marched:
     normal: Array
     openness: Array
     colour: Array
+    owner: NDArray[np.intp]
 
 
 class _Capsule:
@@ -135,10 +136,10 @@ def march_hand(view: View, flesh: Flesh, paint: Paint) -> Marched | None:
     capsules = [_Capsule(flesh, i, tuple(np.array(windows[i]) - offset), x, y, rr) for i in used]
     t = _coarse(view, flesh, used, (y0, y1, x0, x1))
     t, coverage = _fine(view, flesh, used, capsules, t, rr)
-    normal, colour = _surface(flesh, capsules, t, paint)
+    normal, colour, owner = _surface(flesh, capsules, t, paint)
     openness = _openness(capsules, t, normal)
     depth = np.where(coverage > 0.5, t, np.inf).astype(np.float32)
-    return Marched((y0, y1, x0, x1), depth, coverage, normal, openness, colour)
+    return Marched((y0, y1, x0, x1), depth, coverage, normal, openness, colour, owner)
 
 
 def _windows(view: View, flesh: Flesh) -> list[tuple[int, int, int, int] | None]:
@@ -293,8 +294,8 @@ def _finish_slow(
             return
 
 
-def _surface(flesh: Flesh, capsules: list[_Capsule], t: Array, paint: Paint) -> tuple[Array, Array]:
-    """Unit normals and albedo, planar (3, h, w); each pixel is painted as its nearest capsule."""
+def _surface(flesh: Flesh, capsules: list[_Capsule], t: Array, paint: Paint) -> tuple[Array, Array, NDArray[np.intp]]:
+    """Unit normals and albedo, planar (3, h, w), and each pixel's nearest capsule, as which it is painted."""
     best, owner = np.zeros(t.shape, np.float32), np.zeros(t.shape, np.intp)
     scale, foot = np.full(t.shape, 1e-20, np.float32), np.zeros((3, *t.shape), np.float32)
     for c in capsules:
@@ -314,7 +315,7 @@ def _surface(flesh: Flesh, capsules: list[_Capsule], t: Array, paint: Paint) -> 
     x, y = capsules[0].full_x[0, where[1]], capsules[0].full_y[where[0], 0]
     points = t[where] * np.stack([x, y, np.ones_like(x)])
     colour[:, where[0], where[1]] = _painted(flesh, points, owner[where], paint)
-    return normal, colour
+    return normal, colour, owner
 
 
 def _painted(flesh: Flesh, points: Array, owner: NDArray[np.intp], paint: Paint) -> Array:

@@ -19,6 +19,7 @@ _POSES_DEG: dict[str, list[list[float]]] = {
     "pinch": [[32, 6, 14, 20], [48, 0, 42, 26], [44, 0, 40, 22], [40, -2, 36, 18], [36, -6, 32, 16]],
     "claw": [[26, 18, 12, 18], [30, 9, 46, 26], [30, 1, 48, 28], [33, -6, 48, 28], [36, -13, 46, 26]],
     "point": [[38, 0, 24, 30], [4, 0, 6, 4], [62, 0, 78, 40], [66, 0, 80, 42], [68, 0, 80, 42]],
+    "hook": [[20, 4, 14, 16], [34, 2, 62, 34], [36, 0, 64, 36], [38, -1, 64, 36], [40, -3, 62, 34]],
     "fist": [[42, 0, 30, 36], [70, 0, 84, 50], [72, 0, 86, 50], [74, 0, 86, 50], [76, 0, 84, 48]],
 }
 POSES: dict[str, Array] = {name: np.radians(np.array(deg, float)) for name, deg in _POSES_DEG.items()}
@@ -37,11 +38,6 @@ def ease(times: list[float], values: list, at: Array) -> Array:
     weight = s**3 * (10.0 - 15.0 * s + 6.0 * s**2)
     weight = weight.reshape(-1, *(1,) * (points.ndim - 1))
     return points[index] * (1.0 - weight) + points[index + 1] * weight
-
-
-def ease_poses(times: list[float], names: list[str], at: Array) -> Array:
-    """(T, 5, 4) finger angles through named poses."""
-    return ease(times, [POSES[name] for name in names], at)
 
 
 def elbow_position(shoulder_m: Array, wrist_m: Array) -> Array:

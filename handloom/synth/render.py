@@ -1,35 +1,35 @@
-"""Pictures of a stage: room, object and hands in one depth buffer, light, shadow and a camera's small faults."""
+"""Pictures of a stage: room, things and hands in one depth buffer, light, shadow and a camera's small faults."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from handloom.schemas.values import LEFT, RIGHT
-from handloom.synth import textures
+from handloom.synth.blur import body_motion, smear, still_motion
+from handloom.synth.follow import LEFT_HAND, OBJECT, RIGHT_HAND, STILL
+from handloom.synth.furniture import AMBIENT, Furniture
 from handloom.synth.hand import Capsules
+from handloom.synth.head import to_camera
 from handloom.synth.march import Flesh, Marched, Paint, View, march_hand
 from handloom.synth.room import Room, shadow_map
-from handloom.synth.scene import SKINS, SceneSpec, Truth
-from handloom.synth.solids import first_hit
-from handloom.synth.stage import Stage, build_stage, to_camera
+from handloom.synth.scene import SKINS, SceneSpec
+from handloom.synth.stage import Stage, build_stage
+from handloom.synth.truth import Truth, quantised
 
 Array = NDArray[np.float32]
 
-STILL, LEFT_HAND, RIGHT_HAND, OBJECT = 0, 1, 2, 3
-"""What a pixel shows, `RenderedFrame.ids`."""
-
-_AMBIENT = 0.42
 _NOISE = 0.012  # standard deviation of the sensor's noise, of full scale
 
 
 @dataclass(frozen=True)
 class RenderedFrame:
-    """image: (h, w, 3) uint8 RGB. depth_m: (h, w) float32 along the optical axis, inf: nothing. ids: (h, w) uint8."""
+    """image: (h, w, 3) uint8 RGB. depth_m: (h, w) float32 along the optical axis, inf: nothing. ids: (h, w) uint8,
+    STILL, LEFT_HAND, RIGHT_HAND or OBJECT + i; both of the middle of the exposure."""
 
     image: NDArray[np.uint8]
     depth_m: Array
@@ -38,7 +38,7 @@ class RenderedFrame:
 
 @dataclass(frozen=True)
 class RenderedClip:
-    """A clip whose truth is known at once and whose frames are drawn one at a time as they are asked for."""
+    """A clip whose truth is known at once (without maps) and whose frames are drawn one at a time, as asked for."""
 
     spec: SceneSpec
     stage: Stage
@@ -57,9 +57,34 @@ class RenderedClip:
             yield frame.image
 
 
+class MapKeeper:
+    """Hands on a clip's images and keeps the depth and id maps that come with them."""
+
+    def __init__(self, clip: RenderedClip) -> None:
+        self._clip = clip
+        self._depth: list[NDArray[np.uint16]] = []
+        self._ids: list[NDArray[np.uint8]] = []
+
+    def images(self) -> Iterator[NDArray[np.uint8]]:
+        for frame in self._clip.frames():
+            self._depth.append(quantised(frame.depth_m))
+            self._ids.append(frame.ids)
+            yield frame.image
+
+    def truth(self) -> Truth:
+        """With the maps of all images that were taken."""
+        return replace(self._clip.truth, depth=np.stack(self._depth), ids=np.stack(self._ids))
+
+
 def render_clip(spec: SceneSpec) -> RenderedClip:
     """Puts a spec on stage; nothing is drawn until `frames()` or `images()` is iterated."""
     return RenderedClip(spec, build_stage(spec))
+
+
+def render_all(spec: SceneSpec) -> tuple[NDArray[np.uint8], Truth]:
+    """All images (T, h, w, 3) of a clip, and its truth with depth and id maps."""
+    keeper = MapKeeper(render_clip(spec))
+    return np.stack(list(keeper.images())), keeper.truth()
 
 
 class _Painter:
@@ -67,10 +92,10 @@ class _Painter:
 
     def __init__(self, spec: SceneSpec, stage: Stage) -> None:
         rng = np.random.default_rng([spec.seed, 4])
-        matrix = spec.camera_matrix()
-        self.view = View(matrix[0, 0], matrix[0, 2], matrix[1, 2], spec.width, spec.height)
+        lens = spec.lens()
+        self.view = lens.view()
+        self.remap = lens.remap_from(self.view)
         self.spec, self.stage, self.room = spec, stage, Room(spec)
-        self.solid = textures.solid(rng, stage.shape.texture, stage.shape.colour)
         skin = np.clip(np.array(SKINS[spec.skin]) * rng.uniform(0.95, 1.05, 3), 0, 1)
         raw = rng.standard_normal((128, 128)).astype(np.float32)
         wrapped = np.pad(raw, 8, mode="wrap")
@@ -81,68 +106,69 @@ class _Painter:
         self.warmth = (np.array([1.0, 0.97, 0.92]) * rng.uniform(0.92, 1.06, 3)).astype(np.float32)
         self.noise = (rng.standard_normal((spec.height + 64, spec.width + 64)) * _NOISE).astype(np.float32)
         self.noise_at = rng.integers(0, 64, (spec.num_frames, 2))
+        self.furniture = [Furniture(shape, rng) for shape in stage.shapes]
 
     def draw(self, t: int) -> RenderedFrame:
-        pose = self.stage.truth.world_from_camera[t]
+        truth = self.stage.truth
+        pose, objects = truth.world_from_camera[t], truth.world_from_object[t]
         colour, depth = self.room.draw(self.view, pose, self._shadow(t))
-        ids = np.full(depth.shape, STILL, np.uint8)
-        light = (pose[:3, :3].T @ self.toward_light).astype(np.float32)
-        up = pose[2, :3].astype(np.float32)
-        self._draw_object(t, colour, depth, ids)
+        ids, bone = np.full(depth.shape, STILL, np.uint8), np.zeros(depth.shape, np.uint8)
+        light, up = (pose[:3, :3].T @ self.toward_light).astype(np.float32), pose[2, :3].astype(np.float32)
+        for i, thing in enumerate(self.furniture):
+            thing.draw(self.view, objects[i], pose, self.toward_light, OBJECT + i, colour, depth, ids)
         for hand, name in ((LEFT, LEFT_HAND), (RIGHT, RIGHT_HAND)):
             if self.stage.capsules[hand] is not None:
-                flesh = _in_camera(self.stage.capsules[hand], self.stage.truth.world_from_camera, t)
+                flesh = _in_camera(self.stage.capsules[hand], truth.world_from_camera, t)
                 marched = march_hand(self.view, flesh, self.paint)
                 if marched is not None:
-                    _composite(marched, self.view, light, up, name, colour, depth, ids)
+                    _composite(marched, self.view, light, up, name, colour, depth, ids, bone)
+        if self.spec.shutter > 0 and self.spec.num_frames > 1:
+            colour = smear(colour, depth, self._motion(t, depth, ids, bone))
+        colour, depth, ids = self._through_lens(colour, depth, ids)
         return RenderedFrame(self._develop(colour, t), depth, ids)
 
     def _shadow(self, t: int) -> Array:
-        lines = []
+        lines, outlines = [], []
         for flesh in self.stage.capsules:
             if flesh is not None:
                 lines += list(zip(flesh.start_m[t], flesh.end_m[t], flesh.radius_m.mean(1), strict=True))
-        half = np.array(self.stage.shape.half_m)
-        if self.stage.shape.kind == "cylinder":
-            angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
-            ring = np.stack([np.cos(angle), np.sin(angle)], 1)
-            corners = np.concatenate([np.c_[ring, np.full(16, z)] for z in (-1, 1)]) * half
-        else:
-            corners = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1).T * half
-        world = self.stage.truth.world_from_object[t, 0]
-        return shadow_map(lines, [corners @ world[:3, :3].T + world[:3, 3]], self.toward_light)
+        for i, thing in enumerate(self.furniture):
+            outlines += thing.outlines(self.stage.truth.world_from_object[t, i])
+        return shadow_map(lines, outlines, self.toward_light)
 
-    def _draw_object(self, t: int, colour: Array, depth: Array, ids: NDArray[np.uint8]) -> None:
-        world_from_object = self.stage.truth.world_from_object[t, 0]
-        object_from_camera = np.linalg.inv(world_from_object) @ self.stage.truth.world_from_camera[t]
-        box = self._object_box(np.linalg.inv(object_from_camera)[:3, 3])
-        if box is None:
-            return
-        y0, y1, x0, x1 = box
-        columns, rows = self.view.columns(x0, x1), self.view.rows(y0, y1)
-        rays = np.stack([*np.meshgrid(columns, rows), np.ones((y1 - y0, x1 - x0), np.float32)], -1)
-        turned = rays @ object_from_camera[:3, :3].T.astype(np.float32)
-        hit = first_hit(self.stage.shape, object_from_camera[:3, 3], turned)
-        where = hit.distance < depth[y0:y1, x0:x1]
-        if not where.any():
-            return
-        size = self.solid.shape[0] - 1
-        uv = (np.clip(hit.uv[where], 0, 1) * size).astype(np.int32)
-        world_normal = hit.normal[where] @ world_from_object[:3, :3].T.astype(np.float32)
-        bright = _AMBIENT + (1 - _AMBIENT) * np.maximum(world_normal @ self.toward_light.astype(np.float32), 0)
-        colour[y0:y1, x0:x1][where] = self.solid[size - uv[:, 1], uv[:, 0]] * (bright * 1.05)[:, None]
-        depth[y0:y1, x0:x1][where] = hit.distance[where]
-        ids[y0:y1, x0:x1][where] = OBJECT
+    def _motion(self, t: int, depth: Array, ids: NDArray[np.uint8], bone: NDArray[np.uint8]) -> Array:
+        """(h, w, 2) pixels that everything moves while the shutter is open."""
+        truth, flesh = self.stage.truth, (LEFT_HAND, RIGHT_HAND)
+        motion = still_motion(self.view, depth, self._rate(t, np.eye(4)[None].repeat(len(truth.frame_s), 0)))
+        moving = np.ptp(truth.world_from_object[max(t - 1, 0) : t + 2], axis=0).max(axis=(1, 2)) > 0
+        for i in np.flatnonzero(moving):
+            rows, columns = np.nonzero(ids == OBJECT + i)
+            rate = self._rate(t, truth.world_from_object[:, i])
+            motion[rows, columns] = body_motion(self.view, rows, columns, depth[rows, columns], rate)
+        for hand, name in enumerate(flesh):
+            rows, columns = np.nonzero(ids == name)
+            if len(rows):
+                rates = self._rate(t, truth.world_from_bone[:, hand])[bone[rows, columns]]
+                motion[rows, columns] = body_motion(self.view, rows, columns, depth[rows, columns], rates)
+        return motion
 
-    def _object_box(self, centre_cam: NDArray) -> tuple[int, int, int, int] | None:
-        radius = float(np.linalg.norm(self.stage.shape.half_m))
-        if centre_cam[2] < radius + 0.03:
-            return None
-        px = centre_cam[:2] / centre_cam[2] * self.view.focal_px + [self.view.cx, self.view.cy]
-        reach = 1.15 * radius / (centre_cam[2] - radius) * self.view.focal_px + 1
-        x0, y0 = np.clip(px - reach, 0, [self.view.width, self.view.height]).astype(int)
-        x1, y1 = np.clip(px + reach + 1, 0, [self.view.width, self.view.height]).astype(int)
-        return (int(y0), int(y1), int(x0), int(x1)) if x1 > x0 and y1 > y0 else None
+    def _rate(self, t: int, world_from_body: NDArray) -> NDArray:
+        """(..., 4, 4) how points of a body (T, ..., 4, 4) change in the camera while the shutter is open."""
+        truth = self.stage.truth
+        before, after = max(t - 1, 0), min(t + 1, len(truth.frame_s) - 1)
+        back = np.linalg.inv(world_from_body[t]) @ truth.world_from_camera[t]
+        then = [np.linalg.inv(truth.world_from_camera[at]) @ world_from_body[at] @ back for at in (before, after)]
+        return (then[1] - then[0]) * (self.spec.shutter / (after - before))
+
+    def _through_lens(self, colour: Array, depth: Array, ids: NDArray[np.uint8]) -> tuple[Array, Array, NDArray]:
+        """The part of the pinhole picture that a distorting lens shows, bent as it shows it."""
+        if self.remap is None:
+            return colour, depth, ids
+        nearest = cv2.remap(depth, *self.remap, cv2.INTER_NEAREST)
+        smooth = cv2.remap(np.minimum(depth, np.float32(1e4)), *self.remap, cv2.INTER_LINEAR)
+        depth = np.where(np.abs(smooth - nearest) < 0.01 * nearest, smooth, nearest)
+        return (cv2.remap(colour, *self.remap, cv2.INTER_LINEAR), depth,
+                cv2.remap(ids, *self.remap, cv2.INTER_NEAREST))  # fmt: skip
 
     def _develop(self, colour: Array, t: int) -> NDArray[np.uint8]:
         """White balance, the lens' softness, sensor noise, 8 bits."""
@@ -160,8 +186,9 @@ def _in_camera(capsules: Capsules, world_from_camera: NDArray, t: int) -> Flesh:
 
 
 def _composite(
-    hand: Marched, view: View, light: Array, up: Array, name: int, colour: Array, depth: Array, ids: NDArray[np.uint8]
-) -> None:
+    hand: Marched, view: View, light: Array, up: Array, name: int, colour: Array, depth: Array, ids: NDArray[np.uint8],
+    bone: NDArray[np.uint8],
+) -> None:  # fmt: skip
     """Lights the hand and lays it over what lies behind it, its edge pixels in part."""
     y0, y1, x0, x1 = hand.box
     at = (slice(y0, y1), slice(x0, x1))
@@ -177,6 +204,7 @@ def _composite(
     solid = hand.depth_m < depth[at]
     np.copyto(depth[at], hand.depth_m, where=solid)
     np.copyto(ids[at], np.uint8(name), where=solid)
+    np.copyto(bone[at], hand.owner.astype(np.uint8), where=solid)
 
 
 def _lit(normal: Array, albedo: Array, openness: Array, x: Array, y: Array, light: Array, up: Array) -> Array:
@@ -188,7 +216,7 @@ def _lit(normal: Array, albedo: Array, openness: Array, x: Array, y: Array, ligh
     half = light[:, None] - rays
     gloss = np.clip((normal * half).sum(0) / np.sqrt((half * half).sum(0)), 0, 1) ** 24
     rim = np.clip(1 + (normal * rays).sum(0), 0, 1) ** 2
-    bright = openness * (_AMBIENT * (0.55 + 0.45 * sky)) + 0.68 * diffuse * (0.55 + 0.45 * openness)
+    bright = openness * (AMBIENT * (0.55 + 0.45 * sky)) + 0.68 * diffuse * (0.55 + 0.45 * openness)
     tint = np.array([[1.04], [0.99], [0.97]], np.float32) - rim * np.array([[0.10], [0.22], [0.26]], np.float32)
     return albedo * bright * tint + 0.05 * gloss * openness
 

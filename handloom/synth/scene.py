@@ -1,18 +1,22 @@
-"""What is rendered (`SceneSpec`) and what is true in it (`Truth`)."""
+"""What is rendered: one clip's specification."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
-from handloom.schemas.values import RIGHT
-from handloom.synth.actions import ACTIONS, NOUNS
+from handloom.schemas.values import LEFT, RIGHT
+from handloom.synth.actions import ACTIONS, ActionSpan, narration, spans
+from handloom.synth.lens import Lens
+from handloom.synth.objects import NOUNS
 from handloom.synth.textures import TEXTURES
+from handloom.synth.truth import Truth
+
+__all__ = ["SKINS", "SceneSpec", "Truth"]
 
 SKINS: dict[str, tuple[float, float, float]] = {
     "light": (0.87, 0.66, 0.55),
@@ -23,14 +27,20 @@ SKINS: dict[str, tuple[float, float, float]] = {
 }
 """Skin albedo, sRGB 0 to 1."""
 
+Entrance = Literal["none", "helper", "both"]
+CameraKind = Literal["head", "turn"]
+
 
 @dataclass(frozen=True)
 class SceneSpec:
     """One clip to render. The same values give the same bytes.
 
     main_hand: LEFT or RIGHT, the hand that acts. hands: which of the two are there at all. hand_scale: 1 is a hand of
-    0.19 m. camera_motion: 0 keeps the camera still, 1 moves it like a calm head. fov_deg: along the width. start_s:
-    time of the first frame.
+    0.19 m. camera_motion: 0 keeps the camera still, 1 moves it like a head. fov_deg: along the width. start_s: time of
+    the first frame. shutter: share of the time from frame to frame that the shutter is open; 0: no motion blur.
+    distortion: OpenCV's k1 k2 p1 p2, or empty. distractors: things that nobody touches; None draws 1 to 3 of them.
+    entrance: `helper`, the helping hand comes late and leaves early; `both`, the acting hand also comes from outside.
+    camera_path: `head` moves in six degrees, `turn` only looks around.
     """
 
     action: str
@@ -48,16 +58,27 @@ class SceneSpec:
     hand_scale: float = 1.0
     table: str = "wood"
     camera_motion: float = 1.0
+    shutter: float = 0.0
+    distortion: tuple[float, ...] = ()
+    distractors: int | None = None
+    entrance: Entrance = "none"
+    camera_path: CameraKind = "head"
 
     def __post_init__(self) -> None:
-        for name, known in (("action", ACTIONS), ("noun", NOUNS), ("skin", SKINS), ("table", TEXTURES)):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} {getattr(self, name)!r} is not known", f"one of: {', '.join(known)}")
+        known = {"action": ACTIONS, "noun": NOUNS, "skin": SKINS, "table": TEXTURES,
+                 "entrance": get_args(Entrance), "camera_path": get_args(CameraKind)}  # fmt: skip
+        for name, words in known.items():
+            if getattr(self, name) not in words:
+                raise ConfigError(f"{name} {getattr(self, name)!r} is not known", f"one of: {', '.join(words)}")
         if self.width < 16 or self.height < 16 or self.num_frames < 1:
             raise ConfigError(
                 f"nothing to render: {self.width}x{self.height} px, {self.duration_s} s at {self.fps} fps",
                 "give at least 16x16 px and one frame",
             )
+        if not 0.0 <= self.shutter <= 1.0:
+            raise ConfigError(f"shutter is {self.shutter}", "a share of the frame time, 0 to 1")
+        if len(self.distortion) not in (0, 4):
+            raise ConfigError(f"distortion has {len(self.distortion)} numbers", "give k1 k2 p1 p2, or nothing")
 
     @property
     def num_frames(self) -> int:
@@ -74,7 +95,13 @@ class SceneSpec:
 
     @property
     def narration(self) -> str:
-        return ACTIONS[self.action].narration.format(noun=self.object_noun)
+        return narration(self.action, self.object_noun)
+
+    @property
+    def actions(self) -> tuple[ActionSpan, ...]:
+        """The atomic actions in order; they fill the clip."""
+        hand = {LEFT: "left", RIGHT: "right"}[self.main_hand]
+        return spans(self.action, self.noun, hand, self.start_s, self.num_frames / self.fps)
 
     def camera_matrix(self) -> NDArray[np.float64]:
         """(3, 3) pinhole, pixels; (0, 0) is the centre of the top-left pixel."""
@@ -82,31 +109,5 @@ class SceneSpec:
         cx, cy = (self.width - 1) / 2.0, (self.height - 1) / 2.0
         return np.array([[focal_px, 0.0, cx], [0.0, focal_px, cy], [0.0, 0.0, 1.0]])
 
-
-@dataclass(frozen=True)
-class Truth:
-    """What is exactly so in a rendered clip. A hand that is not in the scene is NaN.
-
-    frame_s: (T,). camera_matrix: (3, 3). world_from_camera: (T, 4, 4); camera x right, y down, z forward; world z up,
-    table top at z = 0, metres. keypoints_px: (T, 2, 21, 2); keypoints_cam_m, keypoints_world_m: (T, 2, 21, 3).
-    keypoint_visible: (T, 2, 21), inside the image and hidden by nothing. hand_visible: (T, 2), at least half of the
-    hand's keypoints inside the image and hidden by nothing but the hand itself. world_from_object: (T, O, 4, 4).
-    """
-
-    frame_s: NDArray[np.float64]
-    camera_matrix: NDArray[np.float64]
-    world_from_camera: NDArray[np.float64]
-    keypoints_px: NDArray[np.float64]
-    keypoints_cam_m: NDArray[np.float64]
-    keypoints_world_m: NDArray[np.float64]
-    keypoint_visible: NDArray[np.bool_]
-    hand_visible: NDArray[np.bool_]
-    world_from_object: NDArray[np.float64]
-
-    def save(self, path: Path | str) -> None:
-        np.savez_compressed(path, **{name: getattr(self, name) for name in self.__dataclass_fields__})
-
-    @staticmethod
-    def load(path: Path | str) -> Truth:
-        with np.load(path) as stored:
-            return Truth(**{name: stored[name] for name in Truth.__dataclass_fields__})
+    def lens(self) -> Lens:
+        return Lens(self.camera_matrix(), np.array(self.distortion, float), self.width, self.height)

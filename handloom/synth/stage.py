@@ -1,4 +1,4 @@
-"""A spec put on stage: the camera's path, both hands' keypoints and flesh, the object's path, and what is visible."""
+"""A spec put on stage: the camera's path, both hands' keypoints and flesh, the things' paths, and what is visible."""
 
 from __future__ import annotations
 
@@ -8,105 +8,106 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.schemas.values import LEFT, NUM_HANDS, NUM_KEYPOINTS, RIGHT
-from handloom.synth.actions import ACTIONS, NOUNS, HandScript, ObjectShape, wrist_and_rotation
-from handloom.synth.hand import FOREARM, Capsules, as_handed, forward_kinematics, hand_capsules
-from handloom.synth.scene import SceneSpec, Truth
+from handloom.synth.actions import write_play
+from handloom.synth.hand import (
+    FOREARM,
+    NUM_CAPSULES,
+    NUM_FINGERS,
+    Capsules,
+    as_handed,
+    forward_kinematics,
+    hand_capsules,
+)
+from handloom.synth.head import camera_path, to_camera
+from handloom.synth.objects import NOUNS, STANDALONE, ObjectShape, varied
+from handloom.synth.scene import SceneSpec
 from handloom.synth.solids import first_hit
+from handloom.synth.timeline import Actor, Thing, about_z, mirrored
+from handloom.synth.truth import Truth
 from handloom.synth.visibility import hidden_by_capsules
 
 Array = NDArray[np.float64]
 
-_HEAD = np.array([0.0, -0.33, 0.46])
-_GAZE = np.array([0.01, 0.055, 0.035])
 _CLEARANCE_M = 0.002
 _SHOULDER = np.array([0.19, -0.40, 0.20])  # of the right arm
+_SPARE_M = 0.012  # between what moves and what nobody touches
 
 
 @dataclass(frozen=True)
 class Stage:
-    """truth, and per hand (0 left, 1 right) its capsules in the world or None; shape: the one object's."""
+    """truth, and per hand (0 left, 1 right) its capsules in the world or None; shapes: of the O objects."""
 
     truth: Truth
     capsules: tuple[Capsules | None, Capsules | None]
-    shape: ObjectShape
+    shapes: tuple[ObjectShape, ...]
 
 
 def build_stage(spec: SceneSpec) -> Stage:
     """Everything that moves in a scene, frame by frame; the same spec gives the same stage."""
     rng = np.random.default_rng([spec.seed, 1])
-    shape = NOUNS[spec.noun]
-    share = np.arange(spec.num_frames) / max(spec.num_frames - 1, 1)
-    frame_s = spec.start_s + np.arange(spec.num_frames) / spec.fps
-    script = ACTIONS[spec.action].script(rng, share, shape)
-    mirrored = spec.main_hand == LEFT
-    world_from_camera = camera_path(spec, frame_s - spec.start_s)
+    since_s = np.arange(spec.num_frames) / spec.fps
+    play = write_play(spec.action, spec.noun, rng, spec.num_frames / spec.fps, spec.entrance, spec.hands == "both")
+    changes = [at_s for thing in play.things for contact in thing.contacts for at_s in (contact.start_s, contact.end_s)]
+    every_s = np.union1d(since_s, np.array([at_s for at_s in changes if at_s < since_s[-1]]))
+    drawn = np.searchsorted(every_s, since_s)
+    proportions = np.clip(rng.normal(1.0, 0.04, NUM_FINGERS), 0.9, 1.1)
 
     keypoints = np.full((spec.num_frames, NUM_HANDS, NUM_KEYPOINTS, 3), np.nan)
     capsules: list[Capsules | None] = [None, None]
-    helper = LEFT + RIGHT - spec.main_hand
-    for hand, part in ((spec.main_hand, script.main), (helper, script.other)):
+    hands, grips = [], []
+    for actor, hand in ((play.main, spec.main_hand), (play.helper, LEFT + RIGHT - spec.main_hand)):
+        pose, points, flesh = _place_hand(actor, every_s, spec.hand_scale, proportions)
+        hands.append(pose if actor is play.main else mirrored(pose))
+        grips.append(actor.own(actor.grip.at(every_s)))
         if hand == spec.main_hand or spec.hands == "both":
-            keypoints[:, hand], capsules[hand] = _place_hand(part, spec.hand_scale, hand)
+            keypoints[:, hand], capsules[hand] = as_handed(points[drawn], flesh.at(drawn), hand)
 
-    world_from_object = _transforms(script.turn, script.centre_m, mirrored)[:, None]
-    camera_matrix = spec.camera_matrix()
+    things = play.things
+    paths = [thing.path(every_s, tuple(hands), tuple(grips))[drawn] for thing in things]
+    world_from_object = np.stack(paths, axis=1)
+    if spec.main_hand == LEFT:
+        world_from_object = mirrored(world_from_object)
+    others = _bystanders(spec, things, world_from_object, capsules)
+    still = np.stack([np.eye(4)] + [_standing(thing) for thing in others])[1:]
+    still = np.broadcast_to(still, (spec.num_frames, *still.shape))
+    world_from_object = np.concatenate([world_from_object, still], axis=1)
+    cast = [*things, *others]
+    return _seen_stage(spec, since_s, keypoints, capsules, world_from_object, cast)
+
+
+def _seen_stage(
+    spec: SceneSpec, since_s: Array, keypoints: Array, capsules: list[Capsules | None], objects: Array,
+    cast: list[Thing],
+) -> Stage:  # fmt: skip
+    """The stage as its camera sees it."""
+    world_from_camera, lens = camera_path(spec, since_s), spec.lens()
     cam = to_camera(world_from_camera, keypoints)
-    pixels = project(cam, camera_matrix)
-    with np.errstate(invalid="ignore"):
-        inside = (cam[..., 2] > 0) & (pixels >= -0.5).all(-1) & (pixels < [spec.width - 0.5, spec.height - 0.5]).all(-1)
-    by_others, by_itself = _hidden(cam, world_from_camera, capsules, world_from_object, shape)
+    pixels = lens.project(cam)
+    inside = lens.inside(pixels)
+    by_others, by_itself = _hidden(cam, world_from_camera, capsules, objects, [thing.shape for thing in cast])
+    bones, ends, radii = _flesh_arrays(capsules, len(since_s))
     truth = Truth(
-        frame_s, camera_matrix, world_from_camera, pixels, cam, keypoints,
-        inside & ~by_others & ~by_itself, (inside & ~by_others).sum(-1) * 2 > NUM_KEYPOINTS, world_from_object,
+        spec.start_s + since_s, spec.camera_matrix(), world_from_camera, pixels, cam, keypoints,
+        inside & ~by_others & ~by_itself, (inside & ~by_others).sum(-1) * 2 > NUM_KEYPOINTS, objects,
+        np.array(spec.distortion, float), np.array([spec.width, spec.height]), bones, ends, radii,
+        tuple(thing.noun for thing in cast), spec.actions,
     )  # fmt: skip
-    return Stage(truth, (capsules[0], capsules[1]), shape)
+    return Stage(truth, (capsules[0], capsules[1]), tuple(thing.shape for thing in cast))
 
 
-def camera_path(spec: SceneSpec, since_s: Array) -> Array:
-    """(T, 4, 4) world_from_camera: a head above the table that sways, looks around and leans, smoothly."""
-    rng = np.random.default_rng([spec.seed, 2])
-    phase, hertz = rng.uniform(0, 2 * np.pi, (2, 6)), rng.uniform(0.15, 0.55, (2, 6))
-    angle = 2 * np.pi * hertz[:, None] * since_s[:, None] + phase[:, None]
-    sway = spec.camera_motion * (np.sin(angle[0]) + 0.5 * np.sin(2 * angle[1]))
-    head = _HEAD + rng.uniform(-1, 1, 3) * [0.03, 0.02, 0.025] + 0.014 * sway[:, :3]
-    gaze = _GAZE + rng.uniform(-1, 1, 3) * [0.015, 0.015, 0.01] + 0.020 * sway[:, 3:]
-    forward = _unit(gaze - head)
-    roll = 0.03 * sway[:, 5] + rng.uniform(-0.05, 0.05)
-    right = _unit(np.cross(forward, [0.0, 0.0, 1.0]))
-    down = np.cross(forward, right)
-    c, s = np.cos(roll)[:, None], np.sin(roll)[:, None]
-    out = np.tile(np.eye(4), (len(since_s), 1, 1))
-    out[:, :3, :3] = np.stack([c * right + s * down, c * down - s * right, forward], axis=2)
-    out[:, :3, 3] = head
-    return out
-
-
-def to_camera(world_from_camera: Array, points_world_m: Array) -> Array:
-    """(T, ..., 3) world points in each frame's camera."""
-    shifted = points_world_m - world_from_camera[:, :3, 3].reshape(-1, *(1,) * (points_world_m.ndim - 2), 3)
-    return np.einsum("tji,t...j->t...i", world_from_camera[:, :3, :3], shifted)
-
-
-def project(points_cam_m: Array, camera_matrix: Array) -> Array:
-    """(..., 3) camera points to (..., 2) pixels; NaN behind the camera."""
-    with np.errstate(invalid="ignore"):
-        depth = np.where(points_cam_m[..., 2:] > 1e-6, points_cam_m[..., 2:], np.nan)
-    focal, centre = np.diag(camera_matrix)[:2], camera_matrix[:2, 2]
-    return points_cam_m[..., :2] / depth * focal + centre
-
-
-def _place_hand(script: HandScript, scale: float, hand: int) -> tuple[Array, Capsules]:
-    wrist, rotation, elbow = wrist_and_rotation(script, _SHOULDER)
-    local, lateral, dorsal = forward_kinematics(script.fingers_rad, scale)
+def _place_hand(actor: Actor, since_s: Array, scale: float, proportions: Array) -> tuple[Array, Array, Capsules]:
+    """Pose (T, 4, 4), keypoints (T, 21, 3) and flesh of a right hand, in the actor's own terms."""
+    wrist, rotation, elbow = actor.path(since_s, _SHOULDER)
+    local, lateral, dorsal = forward_kinematics(actor.fingers.at(since_s), scale, proportions)
 
     def flesh_at(wrist_m: Array) -> Capsules:
         arm = [np.einsum("tji,tj->ti", rotation, joint - wrist_m) for joint in (elbow, _SHOULDER)]
         return hand_capsules(local, lateral, dorsal, *arm, scale).moved(rotation, wrist_m)
 
-    flesh = flesh_at(wrist)
-    wrist = wrist + _lift_m(flesh)
-    flesh = flesh_at(wrist)
-    return as_handed(np.einsum("tij,tkj->tki", rotation, local) + wrist[:, None], flesh, hand)
+    wrist = wrist + _lift_m(flesh_at(wrist))
+    pose = np.tile(np.eye(4), (len(since_s), 1, 1))
+    pose[:, :3, :3], pose[:, :3, 3] = rotation, wrist
+    return pose, np.einsum("tij,tkj->tki", rotation, local) + wrist[:, None], flesh_at(wrist)
 
 
 def _lift_m(flesh: Capsules) -> Array:
@@ -117,17 +118,70 @@ def _lift_m(flesh: Capsules) -> Array:
     return np.maximum(_CLEARANCE_M - lowest, 0.0)[:, None] * np.array([0.0, 0.0, 1.0])
 
 
-def _transforms(rotation: Array, origin_m: Array, mirrored: bool) -> Array:
-    out = np.tile(np.eye(4), (len(origin_m), 1, 1))
-    flip = np.diag([-1.0, 1.0, 1.0]) if mirrored else np.eye(3)
-    out[:, :3, :3], out[:, :3, 3] = flip @ rotation @ flip, origin_m @ flip
+def _standing(thing: Thing) -> Array:
+    out = np.eye(4)
+    out[:3, :3], out[:3, 3] = about_z(thing.yaw_rad), thing.start_m
     return out
 
 
+def _bystanders(
+    spec: SceneSpec, things: list[Thing], world_from_object: Array, capsules: list[Capsules | None]
+) -> list[Thing]:
+    """Things that nobody touches, where nothing ever comes."""
+    rng = np.random.default_rng([spec.seed, 6])
+    wanted = int(rng.integers(1, 4)) if spec.distractors is None else spec.distractors
+    frames = np.unique(np.linspace(0, spec.num_frames - 1, 16).astype(int))
+    flesh = [_outline(c, frames) for c in capsules if c is not None]
+    taken = [(world_from_object[frames, i, :2, 3], thing.shape.radius_m) for i, thing in enumerate(things)]
+    nouns = [noun for noun in STANDALONE if noun not in {thing.noun for thing in things}]
+    out: list[Thing] = []
+    for _ in range(60):
+        if len(out) == wanted:
+            break
+        noun = str(rng.choice(nouns))
+        shape = varied(NOUNS[noun], rng)
+        spot = np.array([rng.uniform(-0.30, 0.30), rng.uniform(0.02, 0.42), shape.half_m[2]])
+        near = [np.linalg.norm(path - spot[:2], axis=-1).min() - radius for path, radius in taken]
+        low = [(points, radius) for points, radius in flesh]
+        near += [_gap(points, radius, spot, 2 * shape.half_m[2]) for points, radius in low]
+        if min(near) > shape.radius_m + _SPARE_M:
+            out.append(Thing(noun, shape, spot, float(rng.uniform(-np.pi, np.pi)), acted=False))
+            taken.append((spot[None, :2], shape.radius_m))
+            nouns.remove(noun)
+    return out
+
+
+def _outline(flesh: Capsules, frames: NDArray[np.intp]) -> tuple[Array, Array]:
+    """Points along all capsules of a hand (F, n, 3), and how thick it is there (n,)."""
+    start, end = flesh.start_m[frames], flesh.end_m[frames]
+    shares = np.linspace(0, 1, 5)
+    points = np.concatenate([start + share * (end - start) for share in shares], axis=1)
+    radius = np.concatenate([flesh.radius_m[:, 0] + share * np.diff(flesh.radius_m)[:, 0] for share in shares])
+    return points, radius
+
+
+def _gap(points: Array, radius: Array, spot: Array, height_m: float) -> float:
+    """How near flesh comes to the upright line of `height_m` at a spot."""
+    beside = np.linalg.norm(points[..., :2] - spot[:2], axis=-1) - radius
+    return float(np.where(points[..., 2] - radius < height_m + _SPARE_M, beside, np.inf).min())
+
+
+def _flesh_arrays(capsules: list[Capsules | None], num: int) -> tuple[Array, Array, Array]:
+    """Frames (T, 2, C, 4, 4), far ends (T, 2, C, 3) and radii (2, C, 2) of both hands' flesh; NaN without a hand."""
+    bones = np.full((num, NUM_HANDS, NUM_CAPSULES, 4, 4), np.nan)
+    ends = np.full((num, NUM_HANDS, NUM_CAPSULES, 3), np.nan)
+    radii = np.full((NUM_HANDS, NUM_CAPSULES, 2), np.nan)
+    for hand, flesh in enumerate(capsules):
+        if flesh is not None:
+            bones[:, hand], ends[:, hand], radii[hand] = flesh.frames(), flesh.end_m, flesh.radius_m
+    return bones, ends, radii
+
+
 def _hidden(
-    cam: Array, world_from_camera: Array, capsules: list[Capsules | None], world_from_object: Array, shape: ObjectShape
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(T, 2, 21) keypoints hidden by another hand or the object, and by the hand's own flesh."""
+    cam: Array, world_from_camera: Array, capsules: list[Capsules | None], world_from_object: Array,
+    shapes: list[ObjectShape],
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:  # fmt: skip
+    """(T, 2, 21) keypoints hidden by another hand or an object, and by the hand's own flesh."""
     others, own = np.zeros(cam.shape[:-1], bool), np.zeros(cam.shape[:-1], bool)
     for hand, flesh in enumerate(capsules):
         if flesh is None:
@@ -136,13 +190,11 @@ def _hidden(
         for seen in range(NUM_HANDS):
             hidden = hidden_by_capsules(cam[:, seen], *ends, flesh.radius_m, own=hand == seen)
             (own if hand == seen else others)[:, seen] |= hidden
-    object_from_camera = np.linalg.inv(world_from_object[:, 0]) @ world_from_camera
     flat = cam.reshape(len(cam), -1, 3)
-    for t, matrix in enumerate(object_from_camera):  # a ray reaches its keypoint at 1
-        hit = first_hit(shape, matrix[:3, 3], flat[t] @ matrix[:3, :3].T).distance
-        others[t] |= (hit < 0.98).reshape(cam.shape[1:3])
+    for i, shape in enumerate(shapes):
+        object_from_camera = np.linalg.inv(world_from_object[:, i]) @ world_from_camera
+        rays = np.einsum("tij,tnj->tni", object_from_camera[:, :3, :3], flat)
+        origin = object_from_camera[:, None, :3, 3]
+        for part in shape.parts:  # a ray reaches its keypoint at 1
+            others |= (first_hit(part, origin, rays).distance < 0.98).reshape(others.shape)
     return others, own
-
-
-def _unit(v: Array) -> Array:
-    return v / np.linalg.norm(v, axis=-1, keepdims=True)

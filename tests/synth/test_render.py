@@ -12,7 +12,7 @@ import pytest
 
 from handloom.errors import ConfigError
 from handloom.schemas.values import LEFT, RIGHT
-from handloom.synth import RenderedClip, SceneSpec, Truth, demo_specs, render_clip, write_clip
+from handloom.synth import RenderedClip, SceneSpec, Truth, demo_specs, render_clip, synth_specs, write_clip
 from handloom.synth.actions import ACTIONS
 from handloom.synth.hand import forward_kinematics
 from handloom.synth.poses import POSES
@@ -113,11 +113,14 @@ def test_write_clip_leaves_video_camera_and_truth(tmp_path):
 def test_demo_specs_are_varied_and_repeatable():
     specs = demo_specs(12, seed=1)
     assert specs == demo_specs(12, seed=1) != demo_specs(12, seed=2)
-    assert {spec.action for spec in specs} == set(ACTIONS)
     assert {spec.main_hand for spec in specs} == {LEFT, RIGHT}
-    for spec in specs:
+    every = synth_specs(2 * len(ACTIONS), seed=1)
+    assert every == synth_specs(2 * len(ACTIONS), seed=1) != synth_specs(2 * len(ACTIONS), seed=2)
+    assert {spec.action for spec in every} == set(ACTIONS) > {spec.action for spec in specs}
+    assert {bool(spec.distortion) for spec in every} == {False, True}
+    for spec in specs + every:
         assert spec.verb
-        assert spec.object_noun in spec.narration or spec.action == "wave"
+        assert spec.object_noun in spec.narration or spec.object_noun == "hand"
 
 
 def test_an_unknown_word_is_refused():
@@ -150,7 +153,7 @@ def found_hands(clip: RenderedClip) -> tuple[int, int, int]:
 @pytest.mark.parametrize(("action", "main_hand"), [("wave", RIGHT), ("wipe", LEFT)])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_mediapipe_finds_the_hands_and_tells_left_from_right(action, main_hand):
-    spec = SceneSpec(action, "cloth" if action == "wipe" else "box", main_hand, seed=11, duration_s=1.6, fps=10.0)
+    spec = SceneSpec(action, "cloth" if action == "wipe" else "box", main_hand, seed=14, duration_s=1.6, fps=10.0)
     visible, found, labelled = found_hands(render_clip(spec))
     assert found >= 0.8 * visible > 0
     assert labelled >= 0.9 * found

@@ -1,0 +1,136 @@
+"""What is true in a rendered clip (`Truth`), and its file."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError
+from handloom.synth import follow
+from handloom.synth.actions import ActionSpan
+from handloom.synth.follow import SurfaceTracks
+from handloom.synth.lens import Lens
+
+Array = NDArray[np.float64]
+
+DEPTH_UNIT_M = 1e-4
+"""What one step of a stored depth map is worth; 0 says that nothing is there."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is exactly so in a rendered clip. A hand that is not in the scene is NaN.
+
+    frame_s: (T,). camera_matrix: (3, 3). distortion: (4,) k1 k2 p1 p2 or (0,). size: (2,) width, height.
+    world_from_camera: (T, 4, 4); camera x right, y down, z forward; world z up, table top at z = 0, metres.
+    keypoints_px: (T, 2, 21, 2), as the lens shows them; keypoints_cam_m, keypoints_world_m: (T, 2, 21, 3).
+    keypoint_visible: (T, 2, 21), inside the image and hidden by nothing. hand_visible: (T, 2), at least half of the
+    hand's keypoints inside the image and hidden by nothing but the hand itself.
+    world_from_object: (T, O, 4, 4); object_nouns: O words, the acted thing first. actions: in order, filling the clip.
+    world_from_bone: (T, 2, C, 4, 4) of every piece of flesh, a round cone from its origin to bone_end_m (T, 2, C, 3,
+    world) with bone_radius_m (2, C, 2) at both ends: what a surface point of a hand is attached to.
+    depth: (T, h, w) uint16 in `DEPTH_UNIT_M` along the optical axis, 0 nothing; ids: (T, h, w) uint8, 0 still scene,
+    1 left hand, 2 right hand, 3 + i object i. Both None where nothing was drawn (`RenderedClip.truth`).
+    """
+
+    frame_s: Array
+    camera_matrix: Array
+    world_from_camera: Array
+    keypoints_px: Array
+    keypoints_cam_m: Array
+    keypoints_world_m: Array
+    keypoint_visible: NDArray[np.bool_]
+    hand_visible: NDArray[np.bool_]
+    world_from_object: Array
+    distortion: Array
+    size: NDArray[np.int64]
+    world_from_bone: Array
+    bone_end_m: Array
+    bone_radius_m: Array
+    object_nouns: tuple[str, ...]
+    actions: tuple[ActionSpan, ...]
+    depth: NDArray[np.uint16] | None = None
+    ids: NDArray[np.uint8] | None = None
+
+    @property
+    def lens(self) -> Lens:
+        return Lens(self.camera_matrix, self.distortion, int(self.size[0]), int(self.size[1]))
+
+    @property
+    def depth_m(self) -> NDArray[np.float32]:
+        """(T, h, w) metres along the optical axis, NaN where nothing is there."""
+        depth, _ = self.maps()
+        return np.where(depth > 0, depth * np.float32(DEPTH_UNIT_M), np.float32(np.nan))
+
+    def maps(self) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+        """depth and ids. Raises ConfigError where the clip was not drawn."""
+        if self.depth is None or self.ids is None:
+            raise ConfigError("this truth has no depth and id maps", "take it from `render_all` or `write_clip`")
+        return self.depth, self.ids
+
+    def follow(self, query_px: Array, query_frame: NDArray[np.integer]) -> SurfaceTracks:
+        """The surface points seen at pixels (N, 2) of frames (N,), followed through the clip: see `synth.follow`."""
+        return follow.follow(self, query_px, query_frame)
+
+    def surface(self, num: int = 256, seed: int = 0) -> SurfaceTracks:
+        """`num` surface points drawn over hands, objects and the still scene, followed through the clip."""
+        return follow.follow(self, *follow.draw_queries(self.maps()[1], num, seed))
+
+    def save(self, path: Path | str) -> None:
+        """One .npz; maps are stored as second differences, deflated: about 25 kB a frame of 480 x 360."""
+        stored: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TEXTS + _MAPS}
+        texts = {"object_nouns": self.object_nouns, "actions": [asdict(span) for span in self.actions]}
+        stored["texts"] = np.array(json.dumps(texts))
+        if self.depth is not None and self.ids is not None:
+            stored["map_shape"] = np.array(self.depth.shape)
+            stored["depth"], stored["ids"] = _packed(_differences(self.depth)), _packed(self.ids)
+        np.savez_compressed(path, **stored)
+
+    @staticmethod
+    def load(path: Path | str) -> Truth:
+        with np.load(path) as file:
+            stored: dict[str, Any] = dict(file)
+        texts = json.loads(str(stored.pop("texts")))
+        stored["object_nouns"] = tuple(texts["object_nouns"])
+        stored["actions"] = tuple(ActionSpan(**span) for span in texts["actions"])
+        shape = stored.pop("map_shape", None)
+        if shape is not None:
+            stored["depth"] = _sums(_unpacked(stored["depth"], np.uint16, shape))
+            stored["ids"] = _unpacked(stored["ids"], np.uint8, shape)
+        return Truth(**stored)
+
+
+_TEXTS, _MAPS = ("object_nouns", "actions"), ("depth", "ids")
+
+
+def quantised(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Metres to map steps; what is farther than the last step (6.55 m), or nothing, is 0."""
+    steps = np.nan_to_num(depth_m / np.float32(DEPTH_UNIT_M), nan=0.0, posinf=0.0)
+    return np.where(steps < 65535, np.rint(steps), 0).astype(np.uint16)
+
+
+def _differences(maps: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Along columns, then along rows, modulo 2^16: planes become almost nothing."""
+    for axis in (2, 1):
+        maps = np.diff(maps, axis=axis, prepend=np.zeros_like(maps.take([0], axis)))
+    return maps
+
+
+def _sums(differences: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    for axis in (1, 2):
+        differences = np.cumsum(differences, axis=axis, dtype=np.uint16)
+    return differences
+
+
+def _packed(maps: NDArray) -> NDArray[np.uint8]:
+    return np.frombuffer(zlib.compress(np.ascontiguousarray(maps).tobytes(), 1), np.uint8)
+
+
+def _unpacked(packed: NDArray[np.uint8], dtype: type, shape: NDArray) -> NDArray:
+    return np.frombuffer(zlib.decompress(packed.tobytes()), dtype).reshape(shape)
