@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from handloom.geometry.camera import undistort
 from handloom.geometry.camera_turns import MIN_THIRDS, is_static, num_thirds, turns_only
+from handloom.geometry.path_scale import metric_scale
 from handloom.geometry.sfm import NotReconstructed, Reconstructed, reconstruct
 from handloom.geometry.sfm_solver import Sightings
-from handloom.schemas.values import Camera, CameraPath, FeatureTracks, Hands, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, DepthMaps, FeatureTracks, Hands, VideoInfo
 
 Floats = NDArray[np.float64]
 
@@ -58,7 +59,12 @@ class EstimatedPath:
 
 
 def estimate_path(
-    features: FeatureTracks, hands: Hands | None, camera: Camera, frame_s: Floats, info: VideoInfo
+    features: FeatureTracks,
+    hands: Hands | None,
+    camera: Camera,
+    frame_s: Floats,
+    info: VideoInfo,
+    depth: DepthMaps | None = None,
 ) -> EstimatedPath:
     """The camera's path from corners of the still scene; `none` with a reason (`REASONS`) where it cannot be told.
 
@@ -69,8 +75,35 @@ def estimate_path(
     Args:
         features: corners, hands masked.
         hands: for the metric scale; None or without metres: `arbitrary`.
+        depth: metric maps say more about the scale than hands do.
     """
-    num_frames = len(frame_s)
+    estimated = _estimated(features, camera, len(frame_s), info)
+    return with_scale(estimated, hands, frame_s, info, depth)
+
+
+def with_scale(
+    estimated: EstimatedPath,
+    hands: Hands | None,
+    frame_s: Floats,
+    info: VideoInfo,
+    depth: DepthMaps | None = None,
+) -> EstimatedPath:
+    """The same path in metres, where hands or depth maps say how long its unit is (`path_scale`); else as it was."""
+    path = estimated.path
+    if path.scale != "arbitrary":
+        return estimated
+    points, camera = estimated.points_world, estimated.camera
+    found = metric_scale(path.world_from_camera, points, hands, camera, frame_s, depth, info)
+    if found is None:
+        return estimated
+    world_from_camera = path.world_from_camera.copy()
+    world_from_camera[:, :3, 3] *= found.metres
+    numbers = estimated.numbers | {"camera_scale_sigma": found.sigma}
+    path = replace(path, world_from_camera=world_from_camera, scale="metric")
+    return replace(estimated, path=path, points_world=points * found.metres, numbers=numbers)
+
+
+def _estimated(features: FeatureTracks, camera: Camera, num_frames: int, info: VideoInfo) -> EstimatedPath:
     sightings = _sightings(features, camera, info, num_frames)
     if num_frames < 2:
         return _none("too_short", camera)
