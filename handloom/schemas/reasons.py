@@ -15,6 +15,7 @@ REASONS: Final[dict[str, str]] = {
     "decode_memory": "decoding needed more memory than the limit",
     "decoder_died": "both decoders crashed on the clip",
     "bad_camera": "the camera given beside the video cannot be used",
+    "bad_depth": "the depth maps given for the video cannot be used",
     "model_failed": "a model could not process the clip's frames",
     "worker_died": "the worker process died twice while it was working on the clip",
 }

@@ -57,6 +57,10 @@ class TracksConfig(Frozen):
     tracker (needs torch and its checkpoint; its licence is CC BY-NC 4.0)."""
     extra: int = Field(256, ge=0, le=10000)
     """Query points besides the grid, on hands, on what moves near them and on corners; unused slots stay empty."""
+    cotracker_repo: str = "facebookresearch/co-tracker"
+    """`cotracker3`: a GitHub repository for torch.hub, or a local checkout."""
+    cotracker_checkpoint: str = ""
+    """`cotracker3`: path of scaled_offline.pth; empty: torch.hub fetches it."""
     grid: int = Field(36, ge=2, le=200)
     """Query points per side: grid x grid points on the clip's first frame (ARM4R's rule)."""
     window_px: int = Field(21, ge=5, le=63)
@@ -65,6 +69,16 @@ class TracksConfig(Frozen):
     """Pyramid levels above the shrunk frame."""
     forward_backward_px: float = Field(1.0, gt=0)
     """A point is lost when tracking it on and back misses its start by more than this (pixels of the shrunk frame)."""
+
+
+class DepthConfig(Frozen):
+    provider: Literal["geometry", "transformers", "given"] = "geometry"
+    """What the tracks' depth comes from, besides the hands: `geometry` triangulates what rests from the camera's path,
+    `transformers` adds a learned metric model's maps, `given` adds maps that lie on disk."""
+    model: str = "depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf"
+    """`transformers`: a Hugging Face id or a local folder; the model must give metres."""
+    folder: str = ""
+    """`given`: the folder with VIDEO_ID.npz or VIDEO_ID/MILLISECONDS.png."""
 
 
 class FramesConfig(Frozen):
@@ -91,6 +105,8 @@ class Settings(Frozen):
     """Intrinsics where none are given."""
     tracks: TracksConfig = TracksConfig()
     """Point tracks."""
+    depth: DepthConfig = DepthConfig()
+    """Depth of the tracks."""
     frames: FramesConfig = FramesConfig()
     """Stored pictures."""
 

@@ -14,22 +14,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.draw.thumbnail import FrameKeeper
-from handloom.geometry.camera import camera_for
-from handloom.geometry.hand_quality import hand_quality
-from handloom.geometry.pnp import place_hands
-from handloom.geometry.track_quality import PictureStats, track_quality
+from handloom.geometry.camera_path import VERSION as PATH_VERSION
+from handloom.geometry.track_quality import PictureStats
 from handloom.models.appearance import GistHogHsv
-from handloom.models.hands_mediapipe import MediaPipeHands
 from handloom.models.motion import encode_motion
 from handloom.models.tracks_lk import VERSION as TRACKS_VERSION
-from handloom.models.tracks_lk import LucasKanade
 from handloom.schemas.clip import Clip
 from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.schemas.row import build_row
 from handloom.schemas.settings import Settings
-from handloom.schemas.values import CameraPath
 from handloom.video.decoder import DecoderSwitched, Header
 from handloom.video.frame_store import FrameStore
+from handloom.workers.stages import Stages
 
 HANDS_VERSION = "tracking, whole-clip handedness 1"
 ROW_VERSION = "1"  # sampling grid, stored pictures and quality numbers
@@ -38,10 +34,11 @@ ROW_VERSION = "1"  # sampling grid, stored pictures and quality numbers
 def model_versions() -> dict[str, str]:
     """Every library and algorithm whose version can change a row: part of the run key."""
     versions = {f"embedding_{e.name}": f"{e.model} {e.version}" for e in EMBEDDINGS.values()}
-    packages = {"mediapipe": "mediapipe", "decord": "decord", "pyav": "av"}
+    packages = {name: name for name in ("mediapipe", "decord", "pycolmap", "scipy")} | {"pyav": "av"}
     versions.update({name: version(package) for name, package in packages.items()})
     versions["opencv"] = cv2.__version__  # one version, four packages: with and without windows, contrib
-    return {**versions, "hands": HANDS_VERSION, "tracks": TRACKS_VERSION, "row": ROW_VERSION}
+    own = {"hands": HANDS_VERSION, "camera_path": PATH_VERSION, "tracks": TRACKS_VERSION, "row": ROW_VERSION}
+    return {**versions, **own}
 
 
 class Frames(Protocol):
@@ -58,10 +55,8 @@ class Extractor:
 
     def __init__(self, settings: Settings, run_key: str) -> None:
         cv2.setNumThreads(1)  # an actor is scheduled on one core
-        self._settings = settings
         self._run_key = run_key
-        self._hands = MediaPipeHands(settings.hands)
-        self._tracks = LucasKanade(settings.tracks)
+        self._stages = Stages(settings)
         self._appearance = GistHogHsv()
         self._keeper = FrameKeeper(settings.frames)
         self._pictures = PictureStats()
@@ -85,7 +80,6 @@ class Extractor:
 
     def _feed(self, frames: Frames, store: FrameStore) -> None:
         clip, info = frames.clip, frames.header.info
-        self._camera = camera_for(clip, info, self._settings.camera)
         self._appearance.begin(clip, info)
         self._keeper.begin(len(frames.header.frame_s))
         self._pictures.begin()
@@ -104,38 +98,30 @@ class Extractor:
 
     def _finish(self, clip: Clip, header: Header, store: FrameStore) -> pa.RecordBatch:
         clock = Clock(self.stage_s)
-        info = header.info
-        points = self._hands.extract(clip, info, store)
-        hands = place_hands(points, self._camera)
-        quality = hand_quality(hands, info, self._camera)
-        clock.lap("hands")
-        path = CameraPath(None, "none", "none", "not_estimated")
-        tracks = self._tracks.track(clip, info, store, points)
-        quality.update(track_quality(tracks))
-        clock.lap("tracks")
+        found = self._stages.understand(clip, header.info, store, clock.lap)
         embeddings = {
-            "motion": encode_motion(hands, tracks, header.frame_s, info),
-            "appearance": self._appearance.finish(hands),
+            "motion": encode_motion(found.hands, found.tracks, header.frame_s, header.info),
+            "appearance": self._appearance.finish(found.hands),
         }
         clock.lap("embeddings")
         frame_jpeg, thumbnail = self._keeper.finish()
-        quality.update(self._pictures.finish())
+        quality = found.quality | self._pictures.finish()
         clock.lap("pictures")
         row = build_row(
             clip,
-            info=info,
+            info=header.info,
             decoder=header.decoder,
             frame_s=header.frame_s,
-            camera=self._camera,
-            path=path,
-            hands=hands,
-            hands_world_m=None,
-            tracks=tracks,
-            lifted=None,
-            depth_source=None,
+            camera=found.camera,
+            path=found.path,
+            hands=found.hands,
+            hands_world_m=found.hands_world_m,
+            tracks=found.tracks,
+            lifted=found.lifted,
+            depth_source=found.depth_source,
             embeddings=embeddings,
             quality=quality,
-            frame_flags=None,
+            frame_flags=found.flags,
             frame_jpeg=frame_jpeg,
             thumbnail=thumbnail,
             run_key=self._run_key,
