@@ -81,8 +81,9 @@ def _fit(rays: Array, points: HandPoints, frame_s: Array, hand: Array, frame: Ar
 
 def _start(problem: Problem, to_hand: Array, has_model: NDArray[np.bool_]) -> tuple[State, NDArray[np.bool_]]:
     angles = np.where(np.isfinite(problem.rest), problem.rest, model.ANGLE_REST)
-    points = model.pose(angles, np.zeros(model.NUM_SHAPE), derivatives=False).points_m
-    found = candidate_turns(problem.rays, problem.weight, points)
+    posed = model.pose(angles, np.zeros(model.NUM_SHAPE), derivatives=False)
+    points = posed.points_m
+    found = candidate_turns(problem.rays, problem.weight, posed.seen_m)
     cost = (found.misfit / MISFIT_SPREAD) ** 2
     if problem.ego:
         drop = drop_m(np.einsum("ncij,nkj->ncki", found.rotation, points))

@@ -22,7 +22,7 @@ from handloom.schemas.values import NUM_KEYPOINTS
 Array = NDArray[np.float64]
 
 NUM_ANGLES = 20  # digit (thumb first) x (flexion at its base, splay, flexion at the middle joint, at the last joint)
-NUM_SHAPE = 31  # log scale; base of each digit, 5 x 3 metres off the template's; log length of 5 x 3 phalanges
+NUM_SHAPE = 37  # log scale; base of each digit, 5 x 3 metres off the template's; log length of 5 x 3 phalanges; `SEEN_M`
 HAND_LENGTH_M = 0.185  # wrist to tip of the middle finger at scale 1
 
 _BASE_M = np.array(
@@ -41,7 +41,7 @@ ANGLE_REST = _DEG * np.array([[15, 0, 12, 15], [28, 0, 32, 18], [30, 0, 34, 18],
 ANGLE_SPREAD = _DEG * np.array([[22, 18, 22, 25]] + 4 * [[30, 8, 30, 20]]).ravel()
 ANGLE_LOW = _DEG * np.array([[-35, -35, -15, -25]] + 4 * [[-30, -20, -5, -8]]).ravel()
 ANGLE_HIGH = _DEG * np.array([[60, 40, 60, 85]] + 4 * [[95, 20, 115, 80]]).ravel()
-SHAPE_SPREAD = np.concatenate([[1e-4], np.tile([0.004, 0.004, 0.003], 5), np.full(15, 0.08)])
+SHAPE_SPREAD = np.concatenate([[1e-4], np.tile([0.004, 0.004, 0.003], 5), np.full(15, 0.08), np.tile([0.008, 0.010, 0.006], 2)])
 
 
 def _axes() -> Array:
@@ -53,6 +53,8 @@ def _axes() -> Array:
 
 
 _AXES = _axes()
+# Where a hand model sees the wrist and the root of the thumb, off the joints: MediaPipe marks both nearer to the fingers.
+SEEN_M = np.array([[0.0, 0.022, 0.0], [0.0, 0.012, 0.0]])
 PALM = (0, 5, 9, 13, 17)  # keypoints of one rigid, nearly flat body
 KNUCKLES = (5, 9, 13, 17)
 
@@ -61,10 +63,12 @@ KNUCKLES = (5, 9, 13, 17)
 class Posed:
     """Keypoints in the hand's frame and their derivatives.
 
-    points_m: (N, 21, 3). by_angle: (N, 21, 3, 20). by_shape: (N, 21, 3, 31).
+    points_m: (N, 21, 3). seen_m: (N, 21, 3), where a hand model marks them. by_angle: (N, 21, 3, 20) and by_shape:
+    (N, 21, 3, S), of `seen_m`.
     """
 
     points_m: Array
+    seen_m: Array
     by_angle: Array
     by_shape: Array
 
@@ -80,7 +84,7 @@ def pose(angles: Array, shape: Array, derivatives: bool = True) -> Posed:
     digit = angles.reshape(num, 5, 4)
     scale = np.exp(shape[0])
     base = _BASE_M + shape[1:16].reshape(5, 3)
-    length = _PHALANX_M * np.exp(shape[16:].reshape(5, 3))
+    length = _PHALANX_M * np.exp(shape[16:31].reshape(5, 3))
     flexion = np.cumsum(digit[:, :, [0, 2, 3]], axis=2)  # (N, 5, 3)
     splay = digit[:, :, 1, None] + _SPLAY_REST[:, None]
     c, s, cs, ss = np.cos(flexion), np.sin(flexion), np.cos(splay), np.sin(splay)
@@ -88,14 +92,18 @@ def pose(angles: Array, shape: Array, derivatives: bool = True) -> Posed:
     chain = np.concatenate([np.broadcast_to(base[:, None], (num, 5, 1, 3)), bone], axis=2)
     points = np.zeros((num, NUM_KEYPOINTS, 3))
     points[:, 1:] = scale * np.cumsum(chain, axis=2).reshape(num, 20, 3)
+    seen = points.copy()
+    seen[:, :2] += scale * (SEEN_M + shape[31:].reshape(2, 3))
     if not derivatives:
-        return Posed(points, np.zeros((num, 0)), np.zeros((num, 0)))
+        return Posed(points, seen, np.zeros((num, 0)), np.zeros((num, 0)))
 
     by_flexion = scale * length[..., None] * _in_palm(np.stack([ss * s, -cs * s, -c], axis=-1))
     by_splay = scale * length[..., None] * _in_palm(np.stack([-cs * c, -ss * c, np.zeros_like(c)], axis=-1))
     by_angle = np.zeros((num, NUM_KEYPOINTS, 3, 5, 4))
     by_shape = np.zeros((num, NUM_KEYPOINTS, 3, NUM_SHAPE))
-    by_shape[..., 0] = points
+    by_shape[..., 0] = seen
+    for keypoint in range(2):
+        by_shape[:, keypoint, range(3), range(31 + 3 * keypoint, 34 + 3 * keypoint)] = scale
     for d in range(5):
         for k in range(3):  # phalanx k moves the keypoints beyond it
             beyond = slice(2 + 4 * d + k, 5 + 4 * d)
@@ -105,7 +113,7 @@ def pose(angles: Array, shape: Array, derivatives: bool = True) -> Posed:
             by_shape[:, beyond, :, 16 + 3 * d + k] = scale * bone[:, d, k, None]
         for axis in range(3):
             by_shape[:, 1 + 4 * d : 5 + 4 * d, axis, 1 + 3 * d + axis] = scale
-    return Posed(points, by_angle.reshape(num, NUM_KEYPOINTS, 3, NUM_ANGLES), by_shape)
+    return Posed(points, seen, by_angle.reshape(num, NUM_KEYPOINTS, 3, NUM_ANGLES), by_shape)
 
 
 def _in_palm(vectors: Array) -> Array:

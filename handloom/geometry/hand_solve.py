@@ -22,6 +22,7 @@ P = 6 + model.NUM_ANGLES  # translation, rotation vector, joint angles of one ha
 BAND = 2 * P  # a second difference couples frame n to n - 2
 DEGREES_OF_FREEDOM = 4.0  # of Student's t: how robust the reprojection is
 MIN_DEPTH_M = 0.05
+INDEPENDENT = 6
 COUPLING, COUPLING_SPREAD = 0.55, 0.30  # the last joint of a finger bends with the middle one
 LIMIT_SPREAD = np.radians(4.0)
 MODEL_SPREAD = 0.5
@@ -96,7 +97,8 @@ def solve(problem: Problem, start: State, steps: int, tolerance: float = 1e-4) -
 
 
 def _cost(problem: Problem, state: State) -> float:
-    points = keypoints_of(state)
+    posed = model.pose(state.angles, state.shape, derivatives=False)
+    points = np.einsum("nij,nkj->nki", state.rotation, posed.seen_m) + state.translation[:, None]
     if not points[..., 2].min() > MIN_DEPTH_M:
         return np.inf
     nu = DEGREES_OF_FREEDOM
@@ -105,9 +107,16 @@ def _cost(problem: Problem, state: State) -> float:
     for residual, scale, _, _ in _pose_priors(problem, state.angles):
         total += ((residual / scale) ** 2).sum()
     if problem.ego:
-        total += nu * np.log1p(((drop_m(points) - EGO_DROP_M) / EGO_DROP_SPREAD_M) ** 2 / nu).sum()
+        total += nu * np.log1p(((drop_m(posed.points_m @ state.rotation.transpose(0, 2, 1)) - EGO_DROP_M) / EGO_DROP_SPREAD_M) ** 2 / nu).sum()
     residual, weight = _acceleration(problem, state)
-    return total + ((residual * weight) ** 2).sum() + ((state.shape / model.SHAPE_SPREAD) ** 2).sum()
+    return total + ((residual * weight) ** 2).sum() + _shape_trust(problem) * (
+        (state.shape / model.SHAPE_SPREAD) ** 2
+    ).sum()
+
+
+def _shape_trust(problem: Problem) -> float:
+    """Errors of 2D keypoints last: a clip holds about `INDEPENDENT` looks at a hand, not as many as it has frames."""
+    return max(1.0, len(problem.rays) / INDEPENDENT)
 
 
 def _pose_priors(problem: Problem, angles: Array) -> list[tuple[Array, Array, NDArray[np.int64], float]]:
@@ -158,7 +167,7 @@ def _turns(rotation: Array) -> Array:
 def _linearise(problem: Problem, state: State) -> _Normal:
     num = len(state.angles)
     posed = model.pose(state.angles, state.shape)
-    arm = np.einsum("nij,nkj->nki", state.rotation, posed.points_m)
+    arm = np.einsum("nij,nkj->nki", state.rotation, posed.seen_m)
     points = arm + state.translation[:, None]
     by = np.zeros((num, NUM_KEYPOINTS, 3, P + model.NUM_SHAPE))
     by[..., 0:3] = np.eye(3)
@@ -178,9 +187,10 @@ def _linearise(problem: Problem, state: State) -> _Normal:
     row = row.reshape(num, 2 * NUM_KEYPOINTS, -1)
     value = (misfit * robust[..., None]).reshape(num, -1)
     if problem.ego:
-        drop = (drop_m(points) - EGO_DROP_M) / EGO_DROP_SPREAD_M
+        drop = (points[:, model.KNUCKLES, 2].mean(axis=1) - state.translation[:, 2] - EGO_DROP_M) / EGO_DROP_SPREAD_M
         share = np.sqrt(nu / (nu + drop**2))
-        slope = by[:, model.KNUCKLES, 2].mean(axis=1) - by[:, 0, 2]
+        slope = by[:, model.KNUCKLES, 2].mean(axis=1)
+        slope[:, 2] -= 1
         row = np.concatenate([row, (slope * (share / EGO_DROP_SPREAD_M)[:, None])[:, None]], axis=1)
         value = np.concatenate([value, (drop * share)[:, None]], axis=1)
     square = np.matmul(row.transpose(0, 2, 1), row)
@@ -190,9 +200,9 @@ def _linearise(problem: Problem, state: State) -> _Normal:
         np.zeros((num, P)),
         np.zeros((num, P)),
         square[:, :P, P:],
-        square[:, P:, P:].sum(axis=0) + np.diag(model.SHAPE_SPREAD**-2),
+        square[:, P:, P:].sum(axis=0) + _shape_trust(problem) * np.diag(model.SHAPE_SPREAD**-2),
         gradient[:, :P].copy(),
-        gradient[:, P:].sum(axis=0) + state.shape / model.SHAPE_SPREAD**2,
+        gradient[:, P:].sum(axis=0) + _shape_trust(problem) * state.shape / model.SHAPE_SPREAD**2,
     )
     _add_angle_priors(problem, state, normal)
     _add_acceleration(problem, state, normal)
