@@ -36,6 +36,8 @@ def other_values(field: FieldInfo) -> list[Any]:
         return [not default]
     if isinstance(default, dict):
         return [{**default, "more": 60.0}]
+    if isinstance(default, str):
+        return [f"{default}other"]
     base = 1 if default is None else default
     return [base + 1, base + 2, base / 2, base + 0.001, base // 2] if isinstance(base, int | float) else []
 

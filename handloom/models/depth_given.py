@@ -1,0 +1,145 @@
+"""Depth maps that lie on disk, from a depth camera or from another program."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.errors import ClipError, ConfigError
+from handloom.models.protocols import ClipFrames
+from handloom.schemas.clip import Clip
+from handloom.schemas.settings import DepthConfig
+from handloom.schemas.values import Camera, DepthMaps, VideoInfo
+
+HINT = "correct the maps, or set depth.provider = geometry"
+NEAR_S = 0.025
+"""A map belongs to a frame when their times differ by no more than this (or half the time between frames)."""
+MAX_ASPECT = 0.02
+"""A map shows the whole picture: its width over its height may differ from the video's by this share."""
+
+
+class GivenDepth:
+    """Maps found by video id and time below `depth.folder`. Two layouts:
+
+    - `FOLDER/VIDEO_ID.npz`: `frame_s` (M,) seconds on the container's clock and `depth_m` (M, h, w) in metres; optional
+      `scale`, `metric` (default) or `arbitrary`.
+    - `FOLDER/VIDEO_ID/MILLISECONDS.png`, 16 bits, millimetres; or `MILLISECONDS.npy`, metres. The name is the frame's
+      time on the container's clock in milliseconds, rounded: `00001533.png`.
+
+    Any size, over the whole picture as seen (after its rotation tag). 0 and what is not finite say unknown. A frame
+    without a map of its time is unknown everywhere; a clip without any has no maps.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+
+    def __init__(self, config: DepthConfig) -> None:
+        if not config.folder or not Path(config.folder).is_dir():
+            problem = f"depth.provider is given, but depth.folder {config.folder!r} is no folder"
+            raise ConfigError(problem, "set depth.folder to the folder with the depth maps")
+        self._folder = Path(config.folder)
+
+    def maps(self, clip: Clip, info: VideoInfo, frames: ClipFrames, camera: Camera) -> DepthMaps | None:
+        """(T, h, w) float32 metres, NaN unknown; None where there is no file for the clip's frames.
+
+        Raises:
+            ClipError: `bad_depth`, a file cannot be read, or has another form than is said above.
+        """
+        archive, folder = self._folder / f"{clip.video_id}.npz", self._folder / clip.video_id
+        try:
+            if archive.is_file():
+                series = _from_archive(archive)
+            elif folder.is_dir():
+                series = _from_files(folder)
+            else:
+                return None
+            return _at_frames(series, frames.frame_s, info)
+        except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+            problem = f"the depth maps given for {clip.video_id} cannot be used: {error}"
+            raise ClipError(clip.clip_id, "depth", "bad_depth", problem, HINT) from None
+
+
+@dataclass(frozen=True)
+class _Series:
+    """Maps in the order of their times. maps: (M, h, w) metres or M paths."""
+
+    time_s: NDArray[np.float64]
+    maps: NDArray[np.floating] | list[Path]
+    scale: str
+
+
+def _from_archive(path: Path) -> _Series:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        missing = {"frame_s", "depth_m"} - set(stored.files)
+        if missing:
+            raise ValueError(f"{path.name} lacks {', '.join(sorted(missing))} (found {sorted(stored.files)})")
+        time_s, depth = np.asarray(stored["frame_s"], np.float64), stored["depth_m"]
+        scale = str(stored["scale"]) if "scale" in stored.files else "metric"
+    if depth.ndim != 3 or time_s.shape != depth.shape[:1]:
+        raise ValueError(
+            f"{path.name}: depth_m is {depth.shape} and frame_s {time_s.shape}, expected (M, h, w) and (M,)"
+        )
+    if scale not in ("metric", "arbitrary"):
+        raise ValueError(f"{path.name}: scale is {scale!r}, expected metric or arbitrary")
+    order = np.argsort(time_s, kind="stable")
+    return _Series(time_s[order], depth[order], scale)
+
+
+def _from_files(folder: Path) -> _Series:
+    named = {int(p.stem): p for p in sorted(folder.iterdir()) if p.suffix in (".png", ".npy") and p.stem.isdigit()}
+    times = sorted(named)
+    return _Series(np.array(times, np.float64) / 1000, [named[t] for t in times], "metric")
+
+
+def _at_frames(series: _Series, frame_s: NDArray[np.float64], info: VideoInfo) -> DepthMaps | None:
+    if not len(series.time_s):
+        return None
+    nearest = np.abs(series.time_s - frame_s[:, None]).argmin(axis=1)
+    step = float(np.median(np.diff(frame_s))) / 2 if len(frame_s) > 1 else NEAR_S
+    found = np.flatnonzero(np.abs(series.time_s[nearest] - frame_s) <= min(NEAR_S, step) + 1e-6)
+    out = None
+    for t in found:
+        one = _metres(series.maps[nearest[t]])
+        if out is None:
+            _check_aspect(one.shape, info)
+            out = np.full((len(frame_s), *one.shape), np.nan, np.float32)
+        if one.shape != out.shape[1:]:
+            raise ValueError(
+                f"the map at {frame_s[t]:.3f} s is {one.shape[1]} x {one.shape[0]} px, "
+                f"the ones before it {out.shape[2]} x {out.shape[1]}"
+            )
+        out[t] = one
+    return None if out is None else DepthMaps(out, series.scale, "given")
+
+
+def _metres(source: NDArray[np.floating] | Path) -> NDArray[np.float32]:
+    """(h, w), NaN unknown."""
+    if isinstance(source, Path):
+        source = _read_png(source) if source.suffix == ".png" else np.load(source, allow_pickle=False)
+    if source.ndim != 2:
+        raise ValueError(f"a map has the shape {source.shape}, expected (h, w)")
+    depth = source.astype(np.float32)
+    depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
+    return depth
+
+
+def _read_png(path: Path) -> NDArray[np.float32]:
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if picture is None or picture.dtype != np.uint16:
+        found = "no picture" if picture is None else f"{picture.dtype} {picture.shape}"
+        raise ValueError(f"{path.name} is {found}, expected one channel of 16 bits, millimetres")
+    return picture.astype(np.float32) / 1000
+
+
+def _check_aspect(shape: tuple[int, ...], info: VideoInfo) -> None:
+    height, width = shape
+    if abs(width * info.height / (height * info.width) - 1) > MAX_ASPECT:
+        raise ValueError(
+            f"they are {width} x {height} px, expected the whole picture of the {info.width} x {info.height} video, "
+            "at any size"
+        )
