@@ -247,7 +247,7 @@ def _grow(scene: Scene, sightings: Sightings, keys: Ints, refine_focal: bool) ->
         tried.clear()
         added += 1
         if added % GROW == 0 or not waiting:
-            scene = _adjusted(scene, sightings, frame)
+            scene = _adjusted(scene, sightings, frame, refine_focal and added >= GROW)
     return _adjusted(scene, sightings, None, refine_focal)
 
 

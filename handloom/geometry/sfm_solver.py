@@ -22,11 +22,15 @@ _SIZE = (640, 480)  # of the camera object; the solvers used here do not read it
 
 @dataclass(frozen=True)
 class Scene:
-    """Cameras and points. poses: (F, 3, 4), NaN unknown. points: (N, 3), NaN unknown. focal: pixels."""
+    """Cameras and points. poses: (F, 3, 4), NaN unknown. points: (N, 3), NaN unknown. focal: pixels.
+
+    focal_sigma: its relative standard deviation if sightings are off by one pixel; NaN where it was not refined.
+    """
 
     poses: Floats
     points: Floats
     focal: float
+    focal_sigma: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -110,15 +114,24 @@ def bundle_adjust(
             config.set_constant_rig_from_world_pose(int(frame) + 1)
     if free is None or free[frames].all():
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    adjuster = pycolmap.create_default_bundle_adjuster(_options(refine_focal, loss_px, iterations), config, model)
+    pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value  # a step that has to be tried again is no news
+    adjuster = pycolmap.create_default_ceres_bundle_adjuster(_options(refine_focal, loss_px, iterations), config, model)
     if not adjuster.solve().is_solution_usable():
         return None
+    focal_sigma = _focal_sigma(model, adjuster) if refine_focal else scene.focal_sigma
     poses, points = scene.poses.copy(), scene.points.copy()
     for frame in frames:
         poses[frame] = model.image(int(frame) + 1).cam_from_world().matrix()
     for track in tracks:
         points[track] = model.point3D(int(track) + 1).xyz
-    return Scene(poses, points, float(model.camera(1).params[0]))
+    return Scene(poses, points, float(model.camera(1).params[0]), focal_sigma)
+
+
+def _focal_sigma(model: pycolmap.Reconstruction, adjuster: pycolmap.CeresBundleAdjuster) -> float:
+    covariance = pycolmap.estimate_ba_covariance(pycolmap.BACovarianceOptions(), model, adjuster)
+    params = model.camera(1).params
+    focal = None if covariance is None else covariance.get_other_params_cov(params)
+    return float("inf") if focal is None else float(np.sqrt(max(focal[0, 0], 0.0)) / params[0])
 
 
 def _model(scene: Scene, seen: Sightings) -> tuple[pycolmap.Reconstruction, Ints, Ints]:

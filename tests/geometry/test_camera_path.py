@@ -185,3 +185,24 @@ def test_frames_that_see_nothing_have_no_pose():
     known = np.isfinite(estimated(blind, 60).path.world_from_camera).all(axis=(1, 2))
     assert not known[40:44].any()
     assert known[:40].all()
+
+
+@pytest.mark.parametrize("factor", [0.75, 1.3])
+def test_an_assumed_focal_length_is_corrected_where_the_views_say_so(factor):
+    poses = path_of(sway_m=0.15)
+    guess = MATRIX.copy()
+    guess[[0, 1], [0, 1]] *= factor
+    features = corners(poses)
+    result = estimated(features, len(poses), Camera(guess, "assumed"))
+    assert result.camera.source == "estimated"
+    assert result.camera.camera_matrix == pytest.approx(MATRIX, rel=0.02)
+    assert errors(result.path.world_from_camera, poses)[0] < 0.4
+    given = Camera(guess, "given")
+    assert estimated(features, len(poses), given).camera is given  # what is given is not touched
+
+
+def test_an_assumed_focal_length_stays_where_nothing_says_otherwise():
+    camera = Camera(1.1 * MATRIX + np.diag([0, 0, -0.1]), "assumed")
+    nearly_still = path_of(sway_m=0.006, turn_rad=0.01)
+    assert estimated(corners(nearly_still, noise_px=0.2), 40, camera).camera is camera
+    assert estimated(corners(path_of(sway_m=0, turn_rad=0)), 40, camera).camera is camera
