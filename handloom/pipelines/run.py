@@ -27,10 +27,10 @@ from handloom.store.clip_list import pending_clips
 from handloom.store.commit import Committer
 from handloom.store.database import Database
 from handloom.store.runs import end_run, start_run, stored_settings
-from handloom.workers.extract import model_versions
 from handloom.workers.ledger import Progress, start_ledger
 from handloom.workers.process import WorkerSetup
 from handloom.workers.shard import ShardResult, plan_shards
+from handloom.workers.versions import model_versions
 
 log = logging.getLogger(__name__)
 

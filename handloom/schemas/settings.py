@@ -111,7 +111,8 @@ class Settings(Frozen):
     """Stored pictures."""
 
     def num_tracks(self) -> int:
-        return self.tracks.grid**2
+        """N of a row's tracks: the grid and, but for `lk`, the extra points."""
+        return self.tracks.grid**2 + (0 if self.tracks.tracker == "lk" else self.tracks.extra)
 
     def run_key(self, versions: dict[str, str]) -> str:
         """Hash of the settings, the model versions and the schema version: 16 hex digits."""

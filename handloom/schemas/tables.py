@@ -37,6 +37,7 @@ QUALITY_FIELDS: dict[str, str] = {
     "camera_error_px": "reprojection error of corners under an estimated path, median, px at a width of 640",
     "camera_explained": "share of the sightings of lasting corners that an estimated path explains",
     "camera_parallax_px": "median parallax of the two views an estimated path began with, px at a width of 640",
+    "camera_scale_sigma": "relative standard deviation of the scale found for an estimated path",
     "camera_coverage": "share of frames with a pose; null without a path",
     "track_survival": "share of query points still visible on the last frame",
     "track_mean_visible": "share of visible points, over all frames",

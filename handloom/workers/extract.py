@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import Protocol
 
 import cv2
@@ -14,31 +13,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.draw.thumbnail import FrameKeeper
-from handloom.geometry.camera_path import VERSION as PATH_VERSION
 from handloom.geometry.track_quality import PictureStats
 from handloom.models.appearance import GistHogHsv
 from handloom.models.motion import encode_motion
-from handloom.models.tracks_lk import VERSION as TRACKS_VERSION
 from handloom.schemas.clip import Clip
-from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.schemas.row import build_row
 from handloom.schemas.settings import Settings
 from handloom.video.decoder import DecoderSwitched, Header
 from handloom.video.frame_store import FrameStore
 from handloom.workers.stages import Stages
-
-HANDS_VERSION = "tracking, whole-clip handedness 1"
-ROW_VERSION = "1"  # sampling grid, stored pictures and quality numbers
-
-
-def model_versions() -> dict[str, str]:
-    """Every library and algorithm whose version can change a row: part of the run key."""
-    versions = {f"embedding_{e.name}": f"{e.model} {e.version}" for e in EMBEDDINGS.values()}
-    packages = {name: name for name in ("mediapipe", "decord", "pycolmap", "scipy")} | {"pyav": "av"}
-    versions.update({name: version(package) for name, package in packages.items()})
-    versions["opencv"] = cv2.__version__  # one version, four packages: with and without windows, contrib
-    own = {"hands": HANDS_VERSION, "camera_path": PATH_VERSION, "tracks": TRACKS_VERSION, "row": ROW_VERSION}
-    return {**versions, **own}
 
 
 class Frames(Protocol):

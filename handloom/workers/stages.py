@@ -9,20 +9,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera import camera_for
-from handloom.geometry.camera_path import estimate_path
+from handloom.geometry.camera_path import EstimatedPath, estimate_path
 from handloom.geometry.given_path import given_path
 from handloom.geometry.hand_fit import fit_hands
 from handloom.geometry.hand_quality import hand_quality
+from handloom.geometry.path_scale import metric_scale
 from handloom.geometry.pnp import place_hands
+from handloom.geometry.track_lift import lift_tracks
 from handloom.geometry.track_quality import track_quality
-from handloom.geometry.world import hands_to_world
+from handloom.geometry.track_still import place_still_points, rays_of
+from handloom.geometry.world import hands_to_world, metric_poses
 from handloom.models.features import CornerTracks
-from handloom.models.hands_mediapipe import MediaPipeHands
-from handloom.models.protocols import ClipFrames, HandExtractor, PointTracker
-from handloom.models.tracks_lk import LucasKanade
+from handloom.models.protocols import ClipFrames
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Settings
-from handloom.schemas.values import Camera, CameraPath, HandPoints, Hands, LiftedTracks, Tracks, VideoInfo
+from handloom.schemas.values import (
+    Camera,
+    CameraPath,
+    DepthMaps,
+    HandPoints,
+    Hands,
+    LiftedTracks,
+    Tracks,
+    VideoInfo,
+)
+from handloom.workers.choose import depth_provider, hand_extractor, point_tracker
 
 Lap = Callable[[str], None]
 
@@ -47,9 +58,10 @@ class Stages:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._hands: HandExtractor = MediaPipeHands(settings.hands)
+        self._hands = hand_extractor(settings.hands)
         self._corners = CornerTracks()
-        self._tracks: PointTracker = LucasKanade(settings.tracks)
+        self._tracks = point_tracker(settings.tracks)
+        self._depth = depth_provider(settings.depth)
 
     def understand(self, clip: Clip, info: VideoInfo, frames: ClipFrames, lap: Lap) -> Understood:
         """All that needs the whole clip at once. `lap(stage)` is called when a stage has ended.
@@ -61,16 +73,24 @@ class Stages:
         points = self._hands.extract(clip, info, frames)
         hands = self._placed(points, camera, info, frames.frame_s)
         lap("hands")
-        camera, path, numbers = self._path(clip, info, frames, points, hands, camera)
-        if camera.source == "estimated":
+        maps = None if self._depth is None else self._depth.maps(clip, info, frames, camera)
+        lap("depth")
+        estimated = self._path(clip, info, frames, points, hands, camera, maps)
+        if estimated.camera is not camera:
+            camera = estimated.camera
             hands = self._placed(points, camera, info, frames.frame_s)
         lap("camera")
         tracks = self._tracks.track(clip, info, frames, points)
         lap("tracks")
-        quality = hand_quality(hands, info, camera) | track_quality(tracks) | numbers
+        path = with_unit(estimated.path, tracks, hands, camera, info, frames.frame_s, maps)
+        lifted = lift_tracks(tracks, hands, in_metres(path), camera, maps, info)
+        lap("lift")
+        quality = hand_quality(hands, info, camera) | track_quality(tracks) | estimated.numbers
         lap("quality")
+        measured = bool(np.isfinite(lifted.depth_m).any())
+        source = None if not measured else "geometry" if maps is None else maps.source
         world = hands_to_world(hands, path)
-        return Understood(camera, path, hands, world, tracks, None, None, quality, None)
+        return Understood(camera, path, hands, world, tracks, lifted, source, quality, None)
 
     def _placed(self, points: HandPoints, camera: Camera, info: VideoInfo, frame_s: NDArray[np.float64]) -> Hands:
         if self._settings.hands.backend == "mediapipe":
@@ -78,14 +98,55 @@ class Stages:
         return fit_hands(points, camera, info, frame_s)
 
     def _path(
-        self, clip: Clip, info: VideoInfo, frames: ClipFrames, points: HandPoints, hands: Hands, camera: Camera
-    ) -> tuple[Camera, CameraPath, dict[str, float]]:
+        self,
+        clip: Clip,
+        info: VideoInfo,
+        frames: ClipFrames,
+        points: HandPoints,
+        hands: Hands,
+        camera: Camera,
+        maps: DepthMaps | None,
+    ) -> EstimatedPath:
         """Given poses as they are; else estimated from the scene's corners, if asked for."""
         given = given_path(clip, frames.frame_s)
+        if given is None and self._settings.camera.poses == "given":
+            given = CameraPath(None, "none", "none", "not_given")
         if given is not None:
-            return camera, replace(given, unit_m=1.0 if given.scale == "metric" else None), {}
-        if self._settings.camera.poses == "given":
-            return camera, CameraPath(None, "none", "none", "not_given"), {}
+            return _as_given(given, camera)
         corners = self._corners.track(info, frames, points)
-        found = estimate_path(corners, hands, camera, frames.frame_s, info)
-        return found.camera, found.path, found.numbers
+        return estimate_path(corners, hands, camera, frames.frame_s, info, maps)
+
+
+def _as_given(path: CameraPath, camera: Camera) -> EstimatedPath:
+    nothing = np.zeros(0, np.int64)
+    poses = path.world_from_camera
+    numbers = {} if poses is None else {"camera_coverage": float(np.isfinite(poses).all(axis=(1, 2)).mean())}
+    return EstimatedPath(path, camera, np.zeros((0, 3)), nothing, nothing, numbers)
+
+
+def with_unit(
+    path: CameraPath,
+    tracks: Tracks,
+    hands: Hands,
+    camera: Camera,
+    info: VideoInfo,
+    frame_s: NDArray[np.float64],
+    maps: DepthMaps | None,
+) -> CameraPath:
+    """`path` with its unit in metres: known, or measured where a given path has a unit of its own."""
+    if path.world_from_camera is None or path.scale == "metric":
+        return replace(path, unit_m=None if path.world_from_camera is None else 1.0)
+    if path.source != "given":
+        return path  # it was tried
+    rays = rays_of(tracks.points_px, camera)
+    rays[~tracks.visible] = np.nan
+    still = place_still_points(tracks, rays, path.world_from_camera)
+    places = still.place[np.isfinite(still.place).all(axis=1)]
+    found = metric_scale(path.world_from_camera, places, hands, camera, frame_s, maps, info)
+    return path if found is None else replace(path, unit_m=found.metres)
+
+
+def in_metres(path: CameraPath) -> CameraPath:
+    """The same path with translations in metres, where its unit is known; else as it is."""
+    poses = metric_poses(path)
+    return path if poses is None else replace(path, world_from_camera=poses, scale="metric", unit_m=1.0)

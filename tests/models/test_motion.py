@@ -140,7 +140,10 @@ def test_nothing_to_describe_is_none() -> None:
     assert encode_motion(*taken((hands, tracks, frame_s), slice(0, 0)), info_of()) is None
     assert encode_motion(*taken((hands, tracks, frame_s), [3, 3, 3])[:2], np.full(3, 0.2), info_of()) is None
     hands.visible[:] = False
-    assert encode_motion(hands, Tracks.of_grid(tracks.points_px, np.zeros_like(tracks.visible)), frame_s, info_of()) is None
+    assert (
+        encode_motion(hands, Tracks.of_grid(tracks.points_px, np.zeros_like(tracks.visible)), frame_s, info_of())
+        is None
+    )
 
 
 def test_same_bytes_again_and_whatever_opencv_is_set_to() -> None:

@@ -16,7 +16,8 @@ from handloom.store.clip_list import add_clips
 from handloom.store.database import Database
 from handloom.video.decoder import DecodeLimits, Decoder
 from handloom.video.source import VideoSource
-from handloom.workers.extract import Extractor, model_versions
+from handloom.workers.extract import Extractor
+from handloom.workers.versions import model_versions
 
 
 def rows_of(clips: Iterable[Clip], settings: Settings | None = None) -> Iterator[pa.RecordBatch]:

@@ -22,18 +22,24 @@ def test_a_row_does_not_depend_on_the_clips_before_it(clips, expected):
 
 def test_rows_hold_what_the_settings_ask_for(clips):
     settings = Settings(
-        video={"sample_hz": 5}, tracks={"grid": 6}, frames={"store": False, "thumbnail_frames": 2}
+        video={"sample_hz": 5}, tracks={"grid": 6, "extra": 8}, frames={"store": False, "thumbnail_frames": 2}
     )
     two = [clips[0], replace(clips[3], dataset="epic")]
     assumed, given = (row_arrays(row) for row in rows_of(two, settings))
     for row in (assumed, given):
         assert len(row["frame_s"]) == row["num_frames"] == 5
-        assert row["track_points_px"].shape == (5, 36, 2)
+        assert row["track_points_px"].shape == (5, 44, 2)
         assert row["frame_jpeg"] is None
         assert row["hand_keypoints_px"].shape == (5, 2, 21, 2)
         assert np.isnan(row["hand_keypoints_px"][~row["hand_visible"]]).all()
         for name in ("motion", "appearance"):
             assert np.linalg.norm(row[f"embedding_{name}"]) == pytest.approx(1, abs=1e-5)
     assert (assumed["camera_source"], given["camera_source"]) == ("assumed", "given")
+    assert (given["camera_path_source"], given["world_scale"], given["world_unit_m"]) == ("given", "metric", 1.0)
+    world, seen = given["hand_keypoints_world_m"], given["hand_visible"]
+    assert np.isfinite(world[seen]).all(axis=(1, 2)).mean() > 0.9
+    assert np.isnan(world[~seen]).all()
+    assert np.isfinite(given["track_points_world_m"]).any()
+    assert assumed["camera_path_source"] in ("estimated", "none")
     row = next(iter(rows_of(two[:1], settings)))
-    assert row.schema.equals(clips_schema(36))
+    assert row.schema.equals(clips_schema(44))

@@ -13,9 +13,9 @@ from handloom.schemas.settings import Resources, Settings
 from handloom.schemas.tables import clips_schema
 from handloom.store.commit import Committer
 from handloom.store.fragments import read_rows
-from handloom.workers.extract import model_versions
 from handloom.workers.ledger import MAX_DEATHS, Ledger, pulse, start_ledger
 from handloom.workers.process import ShardProcessor, WorkerSetup
+from handloom.workers.versions import model_versions
 
 SHARD = ("a", "b", "c")
 

@@ -1,0 +1,35 @@
+"""The models that the settings name. What is not installed is not imported until it is asked for."""
+
+from __future__ import annotations
+
+from handloom.models.hands_mediapipe import MediaPipeHands
+from handloom.models.protocols import DepthProvider, HandExtractor, PointTracker
+from handloom.models.tracks_lk import LucasKanade
+from handloom.models.tracks_robust import RecoveringTracker
+from handloom.schemas.settings import DepthConfig, HandsConfig, TracksConfig
+
+
+def hand_extractor(config: HandsConfig) -> HandExtractor:
+    return MediaPipeHands(config)
+
+
+def point_tracker(config: TracksConfig) -> PointTracker:
+    """Raises ConfigError where the tracker cannot be loaded."""
+    if config.tracker == "cotracker3":
+        from handloom.models.tracks_cotracker import CoTracker3
+
+        return CoTracker3(config)
+    return LucasKanade(config) if config.tracker == "lk" else RecoveringTracker(config)
+
+
+def depth_provider(config: DepthConfig) -> DepthProvider | None:
+    """None for `geometry`, which needs no maps. Raises ConfigError where the provider cannot be loaded."""
+    if config.provider == "transformers":
+        from handloom.models.depth_transformers import TransformersDepth
+
+        return TransformersDepth(config)
+    if config.provider == "given":
+        from handloom.models.depth_given import GivenDepth
+
+        return GivenDepth(config)
+    return None
