@@ -33,12 +33,15 @@ REASONS = {
 """Of `CameraPath.reason`. The last two stand beside a path, and say how it is known."""
 PICTURE_PX = 640.0  # thresholds are for pictures whose longer side has so many pixels
 MIN_LENGTH = 3  # sightings of a track
-MIN_PER_FRAME = 10  # corners that agree with a frame's pose
+MIN_PER_FRAME = 15  # corners that agree with a frame's pose
+USUAL_THIRDS = 6
+"""Of the picture's nine parts, in the median frame, hold corners that agree: 7 to 9 where the path is right, 5 where it
+followed a box."""
 MIN_EXPLAINED = 0.7
 """Share of the sightings of lasting tracks that the still scene explains. EgoDex: 0.88 to 0.95, and 0.56 where a box
 filled a bare room (its path would have been wrong by 20 degrees)."""
 LASTING = 6
-MIN_COVERAGE = 0.5  # of the frames
+MIN_COVERAGE = 0.4  # of the frames; the others are NaN
 MIN_FRAMES = 4
 STILL_TURN_PX = 1.0
 MAX_FOCAL_SIGMA = 0.05
@@ -73,8 +76,8 @@ def estimate_path(
     """The camera's path from corners of the still scene; `none` with a reason (`REASONS`) where it cannot be told.
 
     A camera that stands still, or only turns, is a path too, if that was measured: corners all over the picture that
-    stay within 0.3 px (of 640), or that one rotation per frame explains. The camera has then moved by less than about
-    0.2 percent of the distance to the scene; what it sees needs no scale to be placed in the world: `metric`.
+    stay within half a pixel (of 640), or that one rotation per frame explains. The camera has then moved by less than
+    0.2 percent or so of the distance to the scene; what it sees needs no scale to be placed in the world: `metric`.
 
     Args:
         features: corners, hands masked.
@@ -113,7 +116,7 @@ def _estimated(features: FeatureTracks, camera: Camera, num_frames: int, info: V
         return _none("too_short", camera)
     if _too_little(sightings, info):
         return _none("few_tracks", camera)
-    if is_static(sightings):
+    if is_static(sightings, _half_size(info)):
         return _unmoved(np.tile(np.eye(4), (num_frames, 1, 1)), "static", sightings, camera)
     if num_frames < MIN_FRAMES:
         return _none("too_short", camera)
@@ -125,7 +128,7 @@ def _estimated(features: FeatureTracks, camera: Camera, num_frames: int, info: V
     except NotReconstructed as error:
         turns = turns_only(sightings, focal) if error.reason == "no_parallax" else None
         return _none(error.reason, camera) if turns is None else _turned(turns, focal, sightings, camera)
-    return _moving(found, sightings, _refined(camera, found.scene.focal / focal))
+    return _moving(found, sightings, _refined(camera, found.scene.focal / focal), _half_size(info))
 
 
 def _refined(camera: Camera, ratio: float) -> Camera:
@@ -139,6 +142,10 @@ def _refined(camera: Camera, ratio: float) -> Camera:
 
 def _focal(camera: Camera, info: VideoInfo) -> float:
     return float(camera.camera_matrix[0, 0]) * PICTURE_PX / max(info.width, info.height)
+
+
+def _half_size(info: VideoInfo) -> Floats:
+    return 0.5 * PICTURE_PX * np.array([info.width, info.height]) / max(info.width, info.height)
 
 
 def _sightings(features: FeatureTracks, camera: Camera, info: VideoInfo, num_frames: int) -> Sightings:
@@ -156,10 +163,9 @@ def _sightings(features: FeatureTracks, camera: Camera, info: VideoInfo, num_fra
 
 def _too_little(sightings: Sightings, info: VideoInfo) -> bool:
     """Whether most frames have too few corners, or corners in one part of the picture only."""
-    half = 0.5 * PICTURE_PX * np.array([info.width, info.height]) / max(info.width, info.height)
     count = np.diff(sightings.first)
     enough = np.flatnonzero(count >= MIN_PER_FRAME)
-    spread = sum(num_thirds(sightings.at(f)[1], half) >= MIN_THIRDS for f in enough)
+    spread = sum(num_thirds(sightings.at(f)[1], _half_size(info)) >= MIN_THIRDS for f in enough)
     return spread < MIN_COVERAGE * len(count)
 
 
@@ -194,16 +200,17 @@ def _from_first(world_from_camera: Floats) -> Floats:
     return np.linalg.inv(world_from_camera[first]) @ world_from_camera
 
 
-def _moving(found: Reconstructed, sightings: Sightings, camera: Camera) -> EstimatedPath:
+def _moving(found: Reconstructed, sightings: Sightings, camera: Camera, half_size: Floats) -> EstimatedPath:
     """The reconstruction where it explains what was seen; its frames without enough support are NaN."""
     num_frames = len(sightings.first) - 1
     scene, kept = found.scene, found.sightings
     per_frame = np.bincount(kept.frame, minlength=num_frames)
-    valid = np.isfinite(scene.poses).all(axis=(1, 2)) & (per_frame >= MIN_PER_FRAME)
+    thirds = np.array([num_thirds(kept.at(f)[1], half_size) for f in range(num_frames)])
+    valid = np.isfinite(scene.poses).all(axis=(1, 2)) & (per_frame >= MIN_PER_FRAME) & (thirds >= MIN_THIRDS)
     explained = _explained(sightings, kept, valid)
     if explained < MIN_EXPLAINED:
         return _none("high_error", camera)
-    if valid.mean() < MIN_COVERAGE:
+    if valid.mean() < MIN_COVERAGE or np.median(thirds[valid]) < USUAL_THIRDS:
         return _none("few_tracks", camera)
     world_from_camera = np.full((num_frames, 4, 4), np.nan)
     world_from_camera[valid] = np.eye(4)

@@ -1,4 +1,4 @@
-"""A kinematic hand: 20 joint angles and 31 numbers of shape give 21 keypoints, with exact derivatives.
+"""A kinematic hand: 20 joint angles and 36 numbers of shape give 21 keypoints, with exact derivatives.
 
 Right-hand frame, metres: origin at the wrist, x towards the little finger, y towards the fingertips, z out of the back
 of the hand. Left hands are fitted as their mirror images. Every digit is a planar chain that bends about its own x axis
@@ -22,8 +22,8 @@ from handloom.schemas.values import NUM_KEYPOINTS
 Array = NDArray[np.float64]
 
 NUM_ANGLES = 20  # digit (thumb first) x (flexion at its base, splay, flexion at the middle joint, at the last joint)
-NUM_SHAPE = 37  # log scale; base of each digit, 5 x 3 metres off the template's; log length of 5 x 3 phalanges; `SEEN_M`
-HAND_LENGTH_M = 0.185  # wrist to tip of the middle finger at scale 1
+NUM_SHAPE = 36  # off the template: base of each digit, 5 x 3 metres; log length of 5 x 3 phalanges; `SEEN_M`, 2 x 3 metres
+HAND_LENGTH_M = 0.185  # wrist to tip of the middle finger
 
 _BASE_M = np.array(
     [[-0.023, 0.025, -0.013], [-0.024, 0.088, 0.0], [-0.003, 0.087, 0.003], [0.017, 0.0805, 0.001], [0.035, 0.069, -0.004]]
@@ -41,7 +41,7 @@ ANGLE_REST = _DEG * np.array([[15, 0, 12, 15], [28, 0, 32, 18], [30, 0, 34, 18],
 ANGLE_SPREAD = _DEG * np.array([[22, 18, 22, 25]] + 4 * [[30, 8, 30, 20]]).ravel()
 ANGLE_LOW = _DEG * np.array([[-35, -35, -15, -25]] + 4 * [[-30, -20, -5, -8]]).ravel()
 ANGLE_HIGH = _DEG * np.array([[60, 40, 60, 85]] + 4 * [[95, 20, 115, 80]]).ravel()
-SHAPE_SPREAD = np.concatenate([[1e-4], np.tile([0.004, 0.004, 0.003], 5), np.full(15, 0.08), np.tile([0.008, 0.010, 0.006], 2)])
+SHAPE_SPREAD = np.concatenate([np.tile([0.004, 0.004, 0.003], 5), np.full(15, 0.08), np.tile([0.008, 0.010, 0.006], 2)])
 
 
 def _axes() -> Array:
@@ -74,45 +74,43 @@ class Posed:
 
 
 def template_palm() -> Array:
-    """(5, 3) keypoints `PALM` at scale 1."""
+    """(5, 3) keypoints `PALM`."""
     return np.concatenate([np.zeros((1, 3)), _BASE_M[1:]])
 
 
 def pose(angles: Array, shape: Array, derivatives: bool = True) -> Posed:
-    """angles (N, 20) radians and one shape (31,) to keypoints of a right hand."""
+    """angles (N, 20) radians and one shape (36,) to keypoints of a right hand."""
     num = len(angles)
     digit = angles.reshape(num, 5, 4)
-    scale = np.exp(shape[0])
-    base = _BASE_M + shape[1:16].reshape(5, 3)
-    length = _PHALANX_M * np.exp(shape[16:31].reshape(5, 3))
+    base = _BASE_M + shape[:15].reshape(5, 3)
+    length = _PHALANX_M * np.exp(shape[15:30].reshape(5, 3))
     flexion = np.cumsum(digit[:, :, [0, 2, 3]], axis=2)  # (N, 5, 3)
     splay = digit[:, :, 1, None] + _SPLAY_REST[:, None]
     c, s, cs, ss = np.cos(flexion), np.sin(flexion), np.cos(splay), np.sin(splay)
     bone = length[..., None] * _in_palm(np.stack([-ss * c, cs * c, -s], axis=-1))
     chain = np.concatenate([np.broadcast_to(base[:, None], (num, 5, 1, 3)), bone], axis=2)
     points = np.zeros((num, NUM_KEYPOINTS, 3))
-    points[:, 1:] = scale * np.cumsum(chain, axis=2).reshape(num, 20, 3)
+    points[:, 1:] = np.cumsum(chain, axis=2).reshape(num, 20, 3)
     seen = points.copy()
-    seen[:, :2] += scale * (SEEN_M + shape[31:].reshape(2, 3))
+    seen[:, :2] += SEEN_M + shape[30:].reshape(2, 3)
     if not derivatives:
         return Posed(points, seen, np.zeros((num, 0)), np.zeros((num, 0)))
 
-    by_flexion = scale * length[..., None] * _in_palm(np.stack([ss * s, -cs * s, -c], axis=-1))
-    by_splay = scale * length[..., None] * _in_palm(np.stack([-cs * c, -ss * c, np.zeros_like(c)], axis=-1))
+    by_flexion = length[..., None] * _in_palm(np.stack([ss * s, -cs * s, -c], axis=-1))
+    by_splay = length[..., None] * _in_palm(np.stack([-cs * c, -ss * c, np.zeros_like(c)], axis=-1))
     by_angle = np.zeros((num, NUM_KEYPOINTS, 3, 5, 4))
     by_shape = np.zeros((num, NUM_KEYPOINTS, 3, NUM_SHAPE))
-    by_shape[..., 0] = seen
     for keypoint in range(2):
-        by_shape[:, keypoint, range(3), range(31 + 3 * keypoint, 34 + 3 * keypoint)] = scale
+        by_shape[:, keypoint, range(3), range(30 + 3 * keypoint, 33 + 3 * keypoint)] = 1
     for d in range(5):
         for k in range(3):  # phalanx k moves the keypoints beyond it
             beyond = slice(2 + 4 * d + k, 5 + 4 * d)
             for joint in range(k + 1):
                 by_angle[:, beyond, :, d, (0, 2, 3)[joint]] += by_flexion[:, d, k, None]
             by_angle[:, beyond, :, d, 1] += by_splay[:, d, k, None]
-            by_shape[:, beyond, :, 16 + 3 * d + k] = scale * bone[:, d, k, None]
+            by_shape[:, beyond, :, 15 + 3 * d + k] = bone[:, d, k, None]
         for axis in range(3):
-            by_shape[:, 1 + 4 * d : 5 + 4 * d, axis, 1 + 3 * d + axis] = scale
+            by_shape[:, 1 + 4 * d : 5 + 4 * d, axis, 3 * d + axis] = 1
     return Posed(points, seen, by_angle.reshape(num, NUM_KEYPOINTS, 3, NUM_ANGLES), by_shape)
 
 

@@ -22,11 +22,13 @@ MIN_DEPTH_M = 0.05
 class Turns:
     """Candidate poses of each frame, best first. rotation (N, C, 3, 3), translation (N, C, 3): camera_from_hand;
     misfit (N, C): rms over the hand's size in the picture, inf where the hand would not be in front of the camera.
+    middle: (N, 2) ray to the middle of the hand.
     """
 
     rotation: Array
     translation: Array
     misfit: Array
+    middle: Array
 
 
 def candidate_turns(rays: Array, weight: Array, points_m: Array) -> Turns:
@@ -36,13 +38,14 @@ def candidate_turns(rays: Array, weight: Array, points_m: Array) -> Turns:
     keypoints a third of the frames had no solution.
 
     Args:
-        rays: (N, 21, 2) of right hands, x/z and y/z. weight: (N, 21). points_m: (N, 21, 3) in the hand's own frame.
+        rays: (N, 21, 2) of right hands, x/z and y/z. weight: (N, 21), 0 unknown. points_m: (N, 21, 3) in the hand's own frame.
     """
-    turn = turn_to(rays.mean(axis=1))
+    share = weight**2 / (weight**2).sum(axis=1, keepdims=True)
+    middle = (rays * share[..., None]).sum(axis=1)
+    turn = turn_to(middle)
     homogeneous = np.concatenate([rays, np.ones((*rays.shape[:2], 1))], axis=2)
     centred = np.einsum("nji,nkj->nki", turn, homogeneous)
     image = centred[..., 0] / centred[..., 2] + 1j * centred[..., 1] / centred[..., 2]
-    share = weight**2 / (weight**2).sum(axis=1, keepdims=True)
     views = _views()
     seen = np.einsum("vij,nkj->nvki", views, points_m)
     flat = seen[..., 0] + 1j * seen[..., 1]
@@ -63,7 +66,7 @@ def candidate_turns(rays: Array, weight: Array, points_m: Array) -> Turns:
     translation = np.einsum("nij,nvj->nvi", turn, np.stack([place.real, place.imag, away], axis=-1))
     points = np.einsum("nvij,nkj->nvki", rotation, points_m) + translation[:, :, None]
     ahead = points[..., 2].min(axis=2) > MIN_DEPTH_M
-    return Turns(rotation, translation, np.where(ahead, misfit, np.inf))
+    return Turns(rotation, translation, np.where(ahead, misfit, np.inf), middle)
 
 
 def _like(index: NDArray[np.int64], values: Array) -> NDArray[np.int64]:

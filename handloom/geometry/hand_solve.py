@@ -31,7 +31,7 @@ ACCELERATION = np.concatenate([[2.0, 2.0, 2.0], [20.0] * 3, np.full(model.NUM_AN
 
 @dataclass(frozen=True)
 class State:
-    """translation (N, 3), rotation (N, 3, 3): camera_from_hand; angles (N, 20); shape (31,)."""
+    """translation (N, 3), rotation (N, 3, 3): camera_from_hand; angles (N, 20); shape (36,)."""
 
     translation: Array
     rotation: Array
@@ -43,9 +43,9 @@ class State:
 class Problem:
     """What was seen of N right hands (left ones mirrored), the frames of a hand in order, one hand after the other.
 
-    rays: (N, 21, 2) x/z and y/z, NaN unknown. weight: (N, 21), one over the standard deviation of a ray. rest: (N, 20)
+    rays: (N, 21, 2) x/z and y/z. weight: (N, 21), one over the standard deviation of a ray, 0 where it is unknown. rest: (N, 20)
     angles of the model's own keypoints, NaN unknown. before: (N,) seconds since the same hand's frame before, NaN
-    where the chain starts anew. ego: the view is a head's.
+    where the chain starts anew. ego: the view is a head's. shape, shape_spread: (36,) what is known of the hand beforehand.
     """
 
     rays: Array
@@ -53,6 +53,13 @@ class Problem:
     rest: Array
     before: Array
     ego: bool
+    shape: Array
+    shape_spread: Array
+
+    def part(self, index: NDArray[np.int64]) -> Problem:
+        """Some of the hands, in order; a chain is cut where frames are left out."""
+        before = np.where(np.diff(index, prepend=-2) == 1, self.before[index], np.nan)
+        return replace(self, rays=self.rays[index], weight=self.weight[index], rest=self.rest[index], before=before)
 
 
 @dataclass(frozen=True)
@@ -102,16 +109,15 @@ def _cost(problem: Problem, state: State) -> float:
     if not points[..., 2].min() > MIN_DEPTH_M:
         return np.inf
     nu = DEGREES_OF_FREEDOM
-    squared = np.nansum(((points[..., :2] / points[..., 2:] - problem.rays) * problem.weight[..., None]) ** 2, axis=2)
+    squared = (((points[..., :2] / points[..., 2:] - problem.rays) * problem.weight[..., None]) ** 2).sum(axis=2)
     total = (nu + 2) * np.log1p(squared / nu).sum()
     for residual, scale, _, _ in _pose_priors(problem, state.angles):
         total += ((residual / scale) ** 2).sum()
     if problem.ego:
         total += nu * np.log1p(((drop_m(posed.points_m @ state.rotation.transpose(0, 2, 1)) - EGO_DROP_M) / EGO_DROP_SPREAD_M) ** 2 / nu).sum()
     residual, weight = _acceleration(problem, state)
-    return total + ((residual * weight) ** 2).sum() + _shape_trust(problem) * (
-        (state.shape / model.SHAPE_SPREAD) ** 2
-    ).sum()
+    off = (state.shape - problem.shape) / problem.shape_spread
+    return total + ((residual * weight) ** 2).sum() + _shape_trust(problem) * (off**2).sum()
 
 
 def _shape_trust(problem: Problem) -> float:
@@ -180,9 +186,7 @@ def _linearise(problem: Problem, state: State) -> _Normal:
     nu, inverse = DEGREES_OF_FREEDOM, 1 / points[..., 2]
     image = points[..., :2] * inverse[..., None]
     misfit = (image - problem.rays) * problem.weight[..., None]
-    known = np.isfinite(misfit).all(axis=2)
-    misfit = np.where(known[..., None], misfit, 0.0)
-    robust = np.sqrt((nu + 2) / (nu + (misfit**2).sum(axis=2))) * known
+    robust = np.sqrt((nu + 2) / (nu + (misfit**2).sum(axis=2)))
     row = (by[..., :2, :] - image[..., None] * by[..., 2:, :]) * (inverse * problem.weight * robust)[..., None, None]
     row = row.reshape(num, 2 * NUM_KEYPOINTS, -1)
     value = (misfit * robust[..., None]).reshape(num, -1)
@@ -193,6 +197,7 @@ def _linearise(problem: Problem, state: State) -> _Normal:
         slope[:, 2] -= 1
         row = np.concatenate([row, (slope * (share / EGO_DROP_SPREAD_M)[:, None])[:, None]], axis=1)
         value = np.concatenate([value, (drop * share)[:, None]], axis=1)
+    trust = _shape_trust(problem) / problem.shape_spread**2
     square = np.matmul(row.transpose(0, 2, 1), row)
     gradient = np.matmul(value[:, None], row)[:, 0]
     normal = _Normal(
@@ -200,9 +205,9 @@ def _linearise(problem: Problem, state: State) -> _Normal:
         np.zeros((num, P)),
         np.zeros((num, P)),
         square[:, :P, P:],
-        square[:, P:, P:].sum(axis=0) + _shape_trust(problem) * np.diag(model.SHAPE_SPREAD**-2),
+        square[:, P:, P:].sum(axis=0) + np.diag(trust),
         gradient[:, :P].copy(),
-        gradient[:, P:].sum(axis=0) + _shape_trust(problem) * state.shape / model.SHAPE_SPREAD**2,
+        gradient[:, P:].sum(axis=0) + trust * (state.shape - problem.shape),
     )
     _add_angle_priors(problem, state, normal)
     _add_acceleration(problem, state, normal)
@@ -304,6 +309,3 @@ def depth_spread(problem: Problem, state: State) -> Array:
     variance = own + np.einsum("ns,ns->n", with_shape, cho_solve(cho_factor(corner), with_shape.T).T)
     return np.interp(np.arange(num), picked, np.sqrt(variance))
 
-
-def refine(problem: Problem, start: State, steps: int) -> State:
-    return solve(problem, replace(start), steps)

@@ -66,13 +66,13 @@ def reconstruct(sightings: Sightings, focal: float, refine_focal: bool) -> Recon
 
 
 def key_frames(sightings: Sightings) -> Ints:
-    """Frames that carry the reconstruction: a new one once the tracks have moved by `KEY_MOTION_PX`."""
+    """Frames that carry the reconstruction: a new one once the tracks have moved, or few are left."""
     num_frames = len(sightings.first) - 1
     keys = [next((f for f in range(num_frames) if len(sightings.at(f)[0])), 0)]
     for frame in range(keys[0] + 1, num_frames):
-        if frame - keys[-1] < KEY_STEP:
-            continue
         a, b = common(sightings, keys[-1], frame)
+        if frame - keys[-1] < KEY_STEP and len(a) >= 3 * MIN_COMMON:
+            continue
         moved = np.median(np.linalg.norm(a - b, axis=1)) if len(a) >= MIN_COMMON else np.inf
         if moved >= KEY_MOTION_PX or frame - keys[-1] >= MAX_KEY_STEP:
             keys.append(frame)

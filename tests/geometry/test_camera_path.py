@@ -102,7 +102,7 @@ def test_the_world_is_the_first_camera_and_its_unit_the_median_distance():
 @pytest.mark.parametrize("seed", range(3))
 def test_a_flat_table_has_two_solutions_and_the_right_one_is_found(seed):
     rng = np.random.default_rng(seed)
-    x, y = rng.uniform([-0.9, -0.5], [0.9, 0.4], (140, 2)).T
+    x, y = rng.uniform([-0.9, -1.2], [0.9, 0.4], (200, 2)).T
     table = np.stack([x, 0.35 + 0.5 * y, 0.9 - 0.6 * y], axis=1)
     poses = path_of()
     result = estimated(corners(poses, points=table, seed=seed), len(poses))
@@ -128,6 +128,21 @@ def test_a_camera_on_a_tripod_was_measured_to_stand_still():
     assert (result.path.scale, result.path.source, result.path.reason) == ("metric", "estimated", "static")
     assert result.path.world_from_camera == pytest.approx(poses)
     assert result.points_world.shape == (0, 3)  # nothing is known of depth
+
+
+def test_a_tripod_before_busy_hands():
+    """Half of what is seen moves; the camera does not."""
+    rng = np.random.default_rng(3)
+    still, busy = room(80, rng), np.array([0.0, 0.0, 0.6]) + rng.uniform(-0.25, 0.25, (80, 3)) * [1, 1, 0.1]
+    poses = path_of(sway_m=0, turn_rad=0)
+    way = np.stack([0.1 * np.sin(0.2 * np.arange(40)), 0.003 * np.arange(40), np.zeros(40)], axis=1)
+    moved = corners(poses, noise_px=0.2, points=lambda t: np.concatenate([still, busy + way[t]]))
+    assert estimated(moved, len(poses)).path.reason == "static"
+
+
+def test_a_slow_drift_is_no_tripod():
+    poses = path_of(sway_m=0.05, turn_rad=0.01)
+    assert estimated(corners(poses, noise_px=0.2), len(poses)).path.reason == ""
 
 
 def test_a_camera_that_only_turns_has_a_path_without_places():
