@@ -22,14 +22,27 @@ from handloom.schemas.values import NUM_KEYPOINTS
 Array = NDArray[np.float64]
 
 NUM_ANGLES = 20  # digit (thumb first) x (flexion at its base, splay, flexion at the middle joint, at the last joint)
-NUM_SHAPE = 36  # off the template: base of each digit, 5 x 3 metres; log length of 5 x 3 phalanges; `SEEN_M`, 2 x 3 metres
+NUM_SHAPE = 36  # off the template: base of each digit, 5 x 3 m; log length of 5 x 3 phalanges; `SEEN_M`, 2 x 3 m
 HAND_LENGTH_M = 0.185  # wrist to tip of the middle finger
 
+# Thumb first.
 _BASE_M = np.array(
-    [[-0.023, 0.025, -0.013], [-0.024, 0.088, 0.0], [-0.003, 0.087, 0.003], [0.017, 0.0805, 0.001], [0.035, 0.069, -0.004]]
+    [
+        [-0.023, 0.025, -0.013],
+        [-0.024, 0.088, 0.000],
+        [-0.003, 0.087, 0.003],
+        [0.017, 0.0805, 0.001],
+        [0.035, 0.069, -0.004],
+    ]
 )
 _PHALANX_M = np.array(
-    [[0.045, 0.034, 0.027], [0.044, 0.026, 0.020], [0.049, 0.030, 0.0215], [0.045, 0.0285, 0.0215], [0.036, 0.021, 0.019]]
+    [
+        [0.045, 0.034, 0.027],
+        [0.044, 0.026, 0.020],
+        [0.049, 0.030, 0.0215],
+        [0.045, 0.0285, 0.0215],
+        [0.036, 0.021, 0.019],
+    ]
 )
 _SPLAY_REST = np.radians([0.0, 4.0, 0.0, -4.0, -9.0])
 _THUMB_ALONG = np.array([-0.62, 0.72, -0.30])
@@ -37,7 +50,8 @@ _THUMB_NAIL = np.array([-0.62, -0.15, 0.77])
 
 _DEG = np.pi / 180
 # (digit, joint): middle of what is usual and its spread (a weak prior), and the range.
-ANGLE_REST = _DEG * np.array([[15, 0, 12, 15], [28, 0, 32, 18], [30, 0, 34, 18], [32, 0, 34, 18], [32, 0, 32, 18]]).ravel()
+_REST_DEG = [[15, 0, 12, 15], [28, 0, 32, 18], [30, 0, 34, 18], [32, 0, 34, 18], [32, 0, 32, 18]]
+ANGLE_REST = _DEG * np.array(_REST_DEG, np.float64).ravel()
 ANGLE_SPREAD = _DEG * np.array([[22, 18, 22, 25]] + 4 * [[30, 8, 30, 20]]).ravel()
 ANGLE_LOW = _DEG * np.array([[-35, -35, -15, -25]] + 4 * [[-30, -20, -5, -8]]).ravel()
 ANGLE_HIGH = _DEG * np.array([[60, 40, 60, 85]] + 4 * [[95, 20, 115, 80]]).ravel()
@@ -53,7 +67,7 @@ def _axes() -> Array:
 
 
 _AXES = _axes()
-# Where a hand model sees the wrist and the root of the thumb, off the joints: MediaPipe marks both nearer to the fingers.
+# Where a hand model sees the wrist and the root of the thumb, off the joints: MediaPipe's lie nearer to the fingers.
 SEEN_M = np.array([[0.0, 0.022, 0.0], [0.0, 0.012, 0.0]])
 PALM = (0, 5, 9, 13, 17)  # keypoints of one rigid, nearly flat body
 KNUCKLES = (5, 9, 13, 17)

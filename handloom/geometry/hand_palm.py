@@ -38,7 +38,8 @@ def candidate_turns(rays: Array, weight: Array, points_m: Array) -> Turns:
     keypoints a third of the frames had no solution.
 
     Args:
-        rays: (N, 21, 2) of right hands, x/z and y/z. weight: (N, 21), 0 unknown. points_m: (N, 21, 3) in the hand's own frame.
+        rays: (N, 21, 2) of right hands, x/z and y/z. weight: (N, 21), 0 unknown.
+        points_m: (N, 21, 3) in the hand's own frame.
     """
     share = weight**2 / (weight**2).sum(axis=1, keepdims=True)
     middle = (rays * share[..., None]).sum(axis=1)
@@ -57,7 +58,8 @@ def candidate_turns(rays: Array, weight: Array, points_m: Array) -> Turns:
     rest = (np.abs(image) ** 2 * share).sum(axis=1)[:, None] - np.abs(zoom) ** 2 * power
     misfit = np.sqrt(np.maximum(rest, 0)) / np.sqrt((np.abs(image) ** 2 * share).sum(axis=1))[:, None]
     kept = np.argsort(misfit, axis=1, kind="stable")[:, :NUM_KEPT]
-    zoom, misfit, flat_mean, seen = (np.take_along_axis(v, _like(kept, v), axis=1) for v in (zoom, misfit, flat_mean, seen))
+    found = (zoom, misfit, flat_mean, seen)
+    zoom, misfit, flat_mean, seen = (np.take_along_axis(v, _like(kept, v), axis=1) for v in found)
     depth = 1 / np.maximum(np.abs(zoom), 1e-6)
     spin = zoom * depth
     rotation = turn[:, None] @ _about_z(spin) @ views[kept]

@@ -43,9 +43,10 @@ class State:
 class Problem:
     """What was seen of N right hands (left ones mirrored), the frames of a hand in order, one hand after the other.
 
-    rays: (N, 21, 2) x/z and y/z. weight: (N, 21), one over the standard deviation of a ray, 0 where it is unknown. rest: (N, 20)
-    angles of the model's own keypoints, NaN unknown. before: (N,) seconds since the same hand's frame before, NaN
-    where the chain starts anew. ego: the view is a head's. shape, shape_spread: (36,) what is known of the hand beforehand.
+    rays: (N, 21, 2) x/z and y/z. weight: (N, 21), one over the standard deviation of a ray, 0 where it is unknown.
+    rest: (N, 20) angles of the model's own keypoints, NaN unknown. before: (N,) seconds since the same hand's frame
+    before, NaN where the chain starts anew. ego: the view is a head's. shape, shape_spread: (36,) what is known of the
+    hand beforehand.
     """
 
     rays: Array
@@ -114,7 +115,8 @@ def _cost(problem: Problem, state: State) -> float:
     for residual, scale, _, _ in _pose_priors(problem, state.angles):
         total += ((residual / scale) ** 2).sum()
     if problem.ego:
-        total += nu * np.log1p(((drop_m(posed.points_m @ state.rotation.transpose(0, 2, 1)) - EGO_DROP_M) / EGO_DROP_SPREAD_M) ** 2 / nu).sum()
+        drop = (drop_m(posed.points_m @ state.rotation.transpose(0, 2, 1)) - EGO_DROP_M) / EGO_DROP_SPREAD_M
+        total += nu * np.log1p(drop**2 / nu).sum()
     residual, weight = _acceleration(problem, state)
     off = (state.shape - problem.shape) / problem.shape_spread
     return total + ((residual * weight) ** 2).sum() + _shape_trust(problem) * (off**2).sum()
@@ -259,7 +261,8 @@ class _Banded:
         band[0] *= 1 + damping
         band[P, :-1] = normal.off1[1:]
         band[2 * P, :-2] = normal.off2[2:]
-        self._factor = cholesky_banded(band.reshape(BAND + 1, num * P), lower=True, overwrite_ab=True, check_finite=False)
+        band = band.reshape(BAND + 1, num * P)
+        self._factor = cholesky_banded(band, lower=True, overwrite_ab=True, check_finite=False)
 
     def solve(self, right: Array) -> Array:
         return cho_solve_banded((self._factor, True), right, overwrite_b=True, check_finite=False)
@@ -308,4 +311,3 @@ def depth_spread(problem: Problem, state: State) -> Array:
     with_shape = solved[picked * P + 2]
     variance = own + np.einsum("ns,ns->n", with_shape, cho_solve(cho_factor(corner), with_shape.T).T)
     return np.interp(np.arange(num), picked, np.sqrt(variance))
-
