@@ -207,6 +207,8 @@ def test_no_module_is_a_bag():
 COMMANDS = {
     "": "--version --verbose -v --help",
     "demo": "--out --clips --help",
+    "synth": "--out --clips --seed --size --fps --seconds --distorted --camera --truth --no-truth --workers --json "
+    "--help",
     "ingest folder": "DIRECTORY --db --dataset --clip-seconds --view --licence --json --help",
     "ingest epic": "--annotations --videos --db --dataset --fields --split --participant --only-present "
     "--no-only-present --json --help",
