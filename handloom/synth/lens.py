@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +15,7 @@ from handloom.synth.march import View
 
 Array = NDArray[np.float64]
 
-_CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 60, 1e-10)
+_MAX_ROUNDS, _CLOSE = 200, 1e-12
 
 
 @dataclass(frozen=True)
@@ -30,12 +29,14 @@ class Lens:
 
     def rays(self, points_px: Array) -> Array:
         """(..., 2) pixels to (..., 3) rays (x, y, 1) of the camera."""
-        flat = np.asarray(points_px, float).reshape(-1, 2)
-        if len(self.params) and len(flat):
-            xy = cv2.undistortPointsIter(flat[:, None], self.camera_matrix, self.params, None, None, _CRITERIA)[:, 0]
-        else:
-            xy = (flat - self.camera_matrix[:2, 2]) / np.diag(self.camera_matrix)[:2]
-        return np.concatenate([xy, np.ones((len(xy), 1))], axis=1).reshape(*np.shape(points_px)[:-1], 3)
+        bent = (np.asarray(points_px, float) - self.camera_matrix[:2, 2]) / np.diag(self.camera_matrix)[:2]
+        xy = bent
+        for _ in range(_MAX_ROUNDS if len(self.params) and bent.size else 0):
+            step = bent - self._distorted(xy)
+            xy = xy + step
+            if not np.abs(step).max() > _CLOSE:
+                break
+        return np.concatenate([xy, np.ones((*xy.shape[:-1], 1))], axis=-1)
 
     def project(self, points_cam_m: Array) -> Array:
         """(..., 3) camera points to (..., 2) pixels; NaN behind the camera and where rays have no picture."""

@@ -83,7 +83,7 @@ class Truth:
         return follow.follow(self, *follow.draw_queries(self.maps()[1], num, seed))
 
     def save(self, path: Path | str) -> None:
-        """One .npz; maps are stored as second differences, deflated: about 25 kB a frame of 480 x 360."""
+        """One .npz; maps are stored as second differences, deflated: about 55 kB a frame of 480 x 360."""
         stored: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TEXTS + _MAPS}
         texts = {"object_nouns": self.object_nouns, "actions": [asdict(span) for span in self.actions]}
         stored["texts"] = np.array(json.dumps(texts))

@@ -31,7 +31,7 @@ class Grasp:
 
 GRASPS: dict[str, Grasp] = {
     "power": Grasp((0.0, 0.085, -0.045), 42.0, 2.0, "preshape", "grasp"),
-    "pinch": Grasp((-0.022, 0.128, -0.046), 18.0, -22.0, "preshape", "pinch"),
+    "pinch": Grasp((-0.021, 0.102, -0.078), 20.0, -14.0, "preshape", "pinch"),
     "claw": Grasp((-0.006, 0.125, -0.052), 12.0, -8.0, "spread", "claw"),
     "hook": Grasp((0.004, 0.118, -0.050), 4.0, 6.0, "preshape", "hook"),
 }
@@ -82,8 +82,12 @@ def approach(play: Play, actor: Actor, thing: Thing, hold: str, start_s: float, 
     arrive = _at(start_s, end_s, 0.78)
     actor.grip.to(start_s, arrive, actor.own(grip_point(thing, hold)))
     actor.grip.bump(start_s, arrive, [0.0, -0.01, rng.uniform(0.045, 0.07)])
-    actor.offset.to(start_s, arrive, grasp.offset_m)
-    turn = [grasp.pronation + rng.uniform(-7, 7), grasp.extension + rng.uniform(-4, 4), rng.uniform(-6, 6)]
+    offset = np.array(grasp.offset_m)
+    if hold == "power":  # the thing's side touches the palm
+        offset[2] = -0.016 - min(thing.shape.half_m[:2])
+    actor.offset.to(start_s, arrive, offset)
+    upright = 24.0 if hold == "power" and thing.shape.half_m[2] > 0.042 else 0.0  # the palm beside it, not over it
+    turn = [grasp.pronation + upright + rng.uniform(-7, 7), grasp.extension + rng.uniform(-4, 4), rng.uniform(-6, 6)]
     actor.turn.to(start_s, arrive, np.radians(turn))
     actor.level.to(start_s, arrive, 1.0)
     opened = "spread" if rng.random() < 0.25 else grasp.opened

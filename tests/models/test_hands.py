@@ -36,7 +36,7 @@ def model() -> MediaPipeHands:
 
 @pytest.fixture(scope="module")
 def rendered() -> RenderedClip:
-    return render_clip(SceneSpec("pick-place", "can", main_hand=RIGHT, seed=4, duration_s=1.0, fps=10.0))
+    return render_clip(SceneSpec("pick-place", "apple", main_hand=RIGHT, seed=1, duration_s=1.0, fps=10.0))
 
 
 @pytest.fixture(scope="module")
