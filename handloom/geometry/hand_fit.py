@@ -31,11 +31,15 @@ Array = NDArray[np.float64]
 SEEN_SIZE = 0.9  # size of a hand's keypoints as the 2D model draws them, over the hand's own
 SEEN_SIZE_SPREAD = 0.10
 HAND_LENGTH_SPREAD = 0.055  # of adults, relative (Greiner 1991: women 0.181, men 0.194 m)
+TILT_SPREAD = (
+    0.06  # of the distance, from errors of the 2D keypoints that last: a tilt not seen, a bone drawn too short
+)
 FOCAL_SPREAD = 0.12  # of an assumed field of view, relative
 
 GAP_S = 0.5  # a hand unseen for longer starts anew
 MIN_KEYPOINTS = 12  # known ones, for a hand to be placed
-MISFIT = 0.12  # error of a 2D keypoint over the hand's size in the picture
+MIN_SIZE = 2e-3  # mean distance of keypoints from their middle, as a ray: a hand 25 m away
+MISFIT = 0.16  # error of a 2D keypoint over the hand's size in the picture
 TRUST = np.ones(NUM_KEYPOINTS)
 TRUST[[0, 1, 2]] = 0.5  # where a wrist and the root of a thumb lie is a matter of definition
 OUTSIDE_TRUST = 0.4  # of a keypoint that the model places outside the picture
@@ -85,7 +89,7 @@ def fit_hands(
             keypoints = scale * (keypoints + (seen_size - 1) * keypoints[:, _PIP].mean(axis=1, keepdims=True))
             distance = np.linalg.norm(keypoints.mean(axis=1), axis=1)
             focal = FOCAL_SPREAD if camera.source == "assumed" else 0.0
-            relative = np.sqrt(HAND_LENGTH_SPREAD**2 + SEEN_SIZE_SPREAD**2 + focal**2)
+            relative = np.sqrt(HAND_LENGTH_SPREAD**2 + SEEN_SIZE_SPREAD**2 + TILT_SPREAD**2 + focal**2)
             keypoints[..., 0] *= seen.flip[kept, None]
             lifted[at], sigma[at] = keypoints, np.hypot(scale * seen_size * spread, relative * distance)
     shown = (points.visible, points.infilled, points.confidence, points.keypoints_px)
@@ -111,11 +115,12 @@ class _Seen:
         matrix = camera.camera_matrix
         rays = (undistort(points.keypoints_px, camera) - matrix[:2, 2]) / [matrix[0, 0], matrix[1, 1]]
         known = np.isfinite(rays).all(axis=3)
-        hand, frame = np.nonzero((points.visible & (known.sum(axis=2) >= MIN_KEYPOINTS)).T)
+        size = _size(rays, known)
+        hand, frame = np.nonzero((points.visible & (known.sum(axis=2) >= MIN_KEYPOINTS) & (size > MIN_SIZE)).T)
         flip = np.where(hand == LEFT, -1.0, 1.0)
         mirror = np.stack([flip, np.ones_like(flip), np.ones_like(flip)], axis=1)[:, None]
         at = frame, hand
-        weight = _weights(points, rays, known, info)[at]
+        weight = _weights(points, known, size, info)[at]
         own = np.where(known[at][..., None], rays[at], 0.0) * mirror[..., :2]
         rest, to_hand = _articulation(points.model_m[at] * mirror)
         before = np.diff(frame_s[frame], prepend=np.nan)
@@ -126,14 +131,18 @@ class _Seen:
         return _Seen(problem, hand, frame, flip, to_hand)
 
 
-def _weights(points: HandPoints, rays: Array, known: NDArray[np.bool_], info: VideoInfo) -> Array:
-    """(T, 2, 21) one over the standard deviation of a ray."""
-    number = np.maximum(known.sum(axis=2, keepdims=True), 1)[..., None]
+def _size(rays: Array, known: NDArray[np.bool_]) -> Array:
+    """(T, 2) mean distance of the known keypoints from their middle."""
+    number = np.maximum(known.sum(axis=2), 1)
     filled = np.where(known[..., None], rays, 0.0)
-    around = (filled - filled.sum(axis=2, keepdims=True) / number) * known[..., None]
-    size = np.linalg.norm(around, axis=3).sum(axis=2) / number[..., 0, 0]
+    around = filled - filled.sum(axis=2, keepdims=True) / number[..., None, None]
+    return (np.linalg.norm(around, axis=3) * known).sum(axis=2) / number
+
+
+def _weights(points: HandPoints, known: NDArray[np.bool_], size: Array, info: VideoInfo) -> Array:
+    """(T, 2, 21) one over the standard deviation of a ray."""
     confidence = np.nan_to_num(points.confidence.astype(np.float64), nan=0.5).clip(0.1, 1.0)
-    trust = np.sqrt(confidence) * np.where(points.infilled, INFILLED_TRUST, 1.0) / (MISFIT * np.maximum(size, 1e-4))
+    trust = np.sqrt(confidence) * np.where(points.infilled, INFILLED_TRUST, 1.0) / (MISFIT * np.maximum(size, MIN_SIZE))
     px = points.keypoints_px
     with np.errstate(invalid="ignore"):
         inside = ((px > -0.5) & (px < np.array([info.width, info.height]) - 0.5)).all(axis=3)

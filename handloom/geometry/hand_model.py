@@ -55,7 +55,9 @@ ANGLE_REST = _DEG * np.array(_REST_DEG, np.float64).ravel()
 ANGLE_SPREAD = _DEG * np.array([[22, 18, 22, 25]] + 4 * [[30, 8, 30, 20]]).ravel()
 ANGLE_LOW = _DEG * np.array([[-35, -35, -15, -25]] + 4 * [[-30, -20, -5, -8]]).ravel()
 ANGLE_HIGH = _DEG * np.array([[60, 40, 60, 85]] + 4 * [[95, 20, 115, 80]]).ravel()
-SHAPE_SPREAD = np.concatenate([np.tile([0.004, 0.004, 0.003], 5), np.full(15, 0.08), np.tile([0.008, 0.010, 0.006], 2)])
+SHAPE_SPREAD = np.concatenate(
+    [np.tile([0.0025, 0.0025, 0.002], 5), np.full(15, 0.05), np.tile([0.005, 0.006, 0.004], 2)]
+)
 
 
 def _axes() -> Array:

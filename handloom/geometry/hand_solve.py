@@ -20,12 +20,12 @@ Array = NDArray[np.float64]
 
 P = 6 + model.NUM_ANGLES  # translation, rotation vector, joint angles of one hand in one frame
 BAND = 2 * P  # a second difference couples frame n to n - 2
-DEGREES_OF_FREEDOM = 4.0  # of Student's t: how robust the reprojection is
+DEGREES_OF_FREEDOM = 8.0  # of Student's t: how robust the reprojection is
 MIN_DEPTH_M = 0.05
 INDEPENDENT = 6
 COUPLING, COUPLING_SPREAD = 0.55, 0.30  # the last joint of a finger bends with the middle one
 LIMIT_SPREAD = np.radians(4.0)
-MODEL_SPREAD = 0.5
+MODEL_SPREAD = 1.0
 ACCELERATION = np.concatenate([[2.0, 2.0, 2.0], [20.0] * 3, np.full(model.NUM_ANGLES, 30.0)])  # m/s2, rad/s2
 
 
