@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from handloom.errors import ClipError, ConfigError
 from handloom.models.protocols import ClipFrames
-from handloom.models.tracks_layers import HandRegions
+from handloom.models.tracks_hands import HandRegions
 from handloom.models.tracks_lk import query_grid
 from handloom.models.tracks_queries import Budget, choose
 from handloom.schemas.clip import Clip

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.models.tracks_layers import LEFT, OWN, RIGHT, STILL, HandRegions, StillMotion, still_motion
-from handloom.models.tracks_patches import NOISE_GREY, SENSOR_GREY, Match, Patches, View, find, judge
+from handloom.models.tracks_hands import LEFT, OWN, RIGHT, STILL, HandRegions
+from handloom.models.tracks_layers import StillMotion, cell_of, still_motion
+from handloom.models.tracks_patches import NOISE_GREY, OFFSETS, SENSOR_GREY, Match, Patches, View, find, judge
 from handloom.schemas.values import NUM_HANDS
 
 Array = NDArray[np.float32]
@@ -17,17 +18,19 @@ Indices = NDArray[np.int64]
 STRONG = 0.2
 """Corner strength above which a point is followed by itself; below it moves with its neighbours."""
 MIN_EIGENVALUE = 1e-5  # of OpenCV; what is weak is not given to it at all
-LIKENESS, LIKENESS_AGAIN, LIKENESS_OVER_HAND = 0.75, 0.82, 0.9
+LIKENESS, LIKENESS_AGAIN, LIKENESS_OVER_HAND = 0.7, 0.78, 0.9
 """Least correlation with the patch: to stay visible, to be found again, to show between the fingers of a hand."""
+LEAST_LIKENESS = 0.5
 RENEW = 0.85
 PLAIN_DIFFERENCE = 2.5 * NOISE_GREY
 COLOUR, PLAIN_COLOUR = 45.0, 16.0
 OWN_MOTION_PX = 2.5
 WEAK_PRIOR_PX = 0.2
-VOTERS = 400
+VOTERS_A_CELL = 3
+STILL_PX = 0.6
 NEAR_HAND = 1.0
 """Palm lengths from a hand within which things may move by themselves."""
-HAND_REACH, HAND_KEEP = 0.08, 0.35
+HAND_REACH, HAND_KEEP = 0.02, 0.15
 """Palm lengths that a hand's flesh reaches beyond the outline of its keypoints; and that its points may stray."""
 GIVE_UP_S = 2.0
 
@@ -47,26 +50,30 @@ class Follower:
         self._strong = np.zeros(num, bool)
         self._warp = np.tile(np.eye(2, dtype=np.float32), (num, 1, 1))
         self._hidden_s = np.zeros(num)
+        self._likeness = np.ones(num, np.float32)
         self._speed = np.zeros((num, 2), np.float32)
         self.step_s, self._close_px = step_s, forward_backward_px
         self._flow = {
             "winSize": (window_px, window_px),
             "maxLevel": levels,
-            "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.03),
+            "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03),
             "minEigThreshold": MIN_EIGENVALUE,
             "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
         }
+        self._back = self._flow | {"maxLevel": min(1, levels)}
 
-    def start(self, at: Indices, points: Array, view: View, layer: NDArray[np.int8]) -> None:
-        """Points number `at` begin here, visible."""
+    def start(
+        self, at: Indices, points: Array, view: View, layer: NDArray[np.int8], regions: HandRegions, t: int
+    ) -> None:
+        """Points number `at` begin here, in frame `t`, visible."""
         self.points[at], self.layer[at] = points, layer
         self.started[at], self.seen[at] = True, True
-        self._take(at, points, view)
+        self._take(at, points, view, regions, t)
 
-    def _take(self, at: Indices, points: Array, view: View) -> None:
+    def _take(self, at: Indices, points: Array, view: View, regions: HandRegions, t: int) -> None:
         if not len(at):
             return
-        self._patches.take(at, view, points)
+        self._patches.take(at, view, points, regions.alike(t, points, OFFSETS))
         self._strong[at] = self._patches.corner_strength(at) > STRONG
         self._warp[at] = np.eye(2, dtype=np.float32)
 
@@ -76,31 +83,45 @@ class Follower:
 
         matches: (m, 2) points of the two frames that tell the still scene's motion; None: the points followed here.
         """
-        flown, moved = self._fly(before, after, self._to_fly(regions, t))
+        inside = np.stack([regions.depth(t, hand, self.points) for hand in range(NUM_HANDS)])
+        flown, moved = self._fly(before, after, self._to_fly(inside, view.size, matches is None))
         still = flown[(self.layer[flown] == STILL) & ~regions.on_arm(t, self.points[flown])]
         self.motion = still_motion(*(matches or (self.points[still], moved[still])), view.size)
         good = np.zeros(len(self.points), bool)
         good[flown] = True
         still_at = self.motion.move(self.points)
-        expected = self._expect(still_at, regions, t, to)
-        leaving = self._leaving(good, moved, expected, view)
+        expected = self._expect(still_at, inside, regions, t, to)
+        self._come_back(good, moved, still_at, expected)
+        leaving = self._leaving(good, moved, expected, view, regions, to)
         own = good & (self.layer != STILL) | leaving
+        start = np.where(good[:, None], moved, expected)
         prior = np.where(own[:, None], moved, expected)
-        here = np.flatnonzero(self.started & view.inside(prior, -4.0))
-        match = self._find(here, view, np.where(good[:, None], moved, expected), prior)
-        accepted = self._accept(here, match, prior[here], view, regions, to)
-        self.layer[here[accepted & leaving[here]]] = OWN
-        self._settle(here, match, accepted, expected, view)
-        self._come_back(good, np.linalg.norm(moved - still_at, axis=1))
+        here = self.started & view.inside(prior, -4.0)
+        new, accepted = expected.copy(), np.zeros(len(good), bool)
+        strong = np.flatnonzero(here & self._strong)
+        self._look(strong, start, prior, 2, view, regions, to, new, accepted)
+        self.layer[leaving & accepted] = OWN
+        # What was found tells the others' motion: it is free of what adds up from step to step.
+        sure = strong[accepted[strong] & (self.layer[strong] == STILL)]
+        self.motion = self.motion.bent(self.points[sure], new[sure])
+        weak = np.flatnonzero(~self._strong & (self.layer == STILL))
+        expected[weak] = new[weak] = prior[weak] = start[weak] = self.motion.move(self.points[weak])
+        self._look(np.flatnonzero(here & ~self._strong), start, prior, 1, view, regions, to, new, accepted)
+        self._settle(new, accepted, view, regions, to)
 
-    def _to_fly(self, regions: HandRegions, t: int) -> Indices:
+    def _to_fly(self, inside: Array, size: Array, voters: bool) -> Indices:
         """Points whose step is measured: what may move by itself, and enough others to tell the camera's motion."""
-        near = np.max([regions.depth(t, hand, self.points) for hand in range(NUM_HANDS)], axis=0) > -NEAR_HAND
+        near = inside.max(axis=0) > -NEAR_HAND
         able = self.seen & self._strong
-        sure = np.flatnonzero(able & (near | (self.layer != STILL)))
-        rest = np.setdiff1d(np.flatnonzero(able), sure)
-        rest = rest[np.argsort(-self._patches.corner_strength(rest), kind="stable")]
-        return np.concatenate([sure, rest[:VOTERS]])
+        sure = able & (near | (self.layer != STILL))
+        if not voters:
+            return np.flatnonzero(sure)
+        rest = np.flatnonzero(able & ~sure)
+        cell = cell_of(self.points[rest], size)
+        order = np.lexsort((-self._patches.corner_strength(rest), cell))
+        cell = cell[order]
+        rank = np.arange(len(cell)) - np.searchsorted(cell, cell)
+        return np.concatenate([np.flatnonzero(sure), rest[order[rank < VOTERS_A_CELL]]])
 
     def _fly(self, before: NDArray[np.uint8], after: NDArray[np.uint8], at: Indices) -> tuple[Indices, Array]:
         """Pyramidal LK on and back for points number `at`: who came back, and (N, 2) where to."""
@@ -112,13 +133,13 @@ class Follower:
         own = self.layer[at] != STILL
         guess[own] = origin[own] + self._speed[at][own]
         found, ok, _ = cv2.calcOpticalFlowPyrLK(before, after, origin, guess.copy(), **self._flow)
-        back, back_ok, _ = cv2.calcOpticalFlowPyrLK(after, before, found, found + (origin - guess), **self._flow)
+        back, back_ok, _ = cv2.calcOpticalFlowPyrLK(after, before, found, found + (origin - guess), **self._back)
         close = np.linalg.norm(back - origin, axis=1) <= self._close_px
         good = (ok[:, 0] == 1) & (back_ok[:, 0] == 1) & close
         moved[at] = found
         return at[good], moved
 
-    def _expect(self, still_at: Array, regions: HandRegions, t: int, to: int) -> Array:
+    def _expect(self, still_at: Array, inside: Array, regions: HandRegions, t: int, to: int) -> Array:
         """(N, 2) where each point should be by what it moves with; the patches' warps go along."""
         expected = still_at.copy()
         apart = (self.layer == STILL) | (self.layer == OWN)
@@ -128,7 +149,7 @@ class Follower:
             expected = self.points + self._speed
         for hand, layer in enumerate((LEFT, RIGHT)):
             mine = np.flatnonzero(self.layer == layer)
-            carried = (self.layer == OWN) & (regions.depth(t, hand, self.points) > -0.8)
+            carried = (self.layer == OWN) & (inside[hand] > -0.8)
             mine = np.concatenate([mine, np.flatnonzero(carried)])
             moved = regions.move(t, to, hand, self.points[mine])
             if len(mine) and moved is not None:
@@ -138,32 +159,41 @@ class Follower:
                 self._warp[mine] = np.einsum("ab,nbc->nac", turn, self._warp[mine])
         return expected.astype(np.float32)
 
-    def _leaving(self, good: Mask, moved: Array, expected: Array, view: View) -> Mask:
-        """(N,) points that seem to leave the still scene's motion, and are not to be seen where it would have them."""
+    def _come_back(self, good: Mask, moved: Array, still_at: Array, expected: Array) -> None:
+        """Points that move as the still scene does, and not as what they were taken for, belong to it."""
+        if not self.motion.known:
+            return
+        with_still = good & (np.linalg.norm(moved - still_at, axis=1) < STILL_PX)
+        apart = np.linalg.norm(expected - still_at, axis=1) > OWN_MOTION_PX
+        back = with_still & ((self.layer == OWN) | ((self.layer != STILL) & apart))
+        self.layer[back] = STILL
+        expected[back] = still_at[back]
+
+    def _leaving(self, good: Mask, moved: Array, expected: Array, view: View, regions: HandRegions, to: int) -> Mask:
+        """(N,) points that leave the still scene's motion: not to be seen where it would have them, and seen elsewhere,
+        off the hands."""
         off = np.linalg.norm(moved - expected, axis=1)
         at = np.flatnonzero(good & (self.layer == STILL) & (off > OWN_MOTION_PX) & self.motion.known)
+        leaving = np.zeros(len(good), bool)
         if len(at):
             stayed = judge(self._patches, at, view, expected[at], self._warp[at])
-            at = at[stayed.likeness < LIKENESS]
-        leaving = np.zeros(len(good), bool)
-        leaving[at] = True
+            went = judge(self._patches, at, view, moved[at], self._warp[at])
+            went_off = (went.likeness > LIKENESS) & (went.colour < PLAIN_COLOUR) & (stayed.likeness < LIKENESS)
+            leaving[at[went_off & (regions.side(to, moved[at], HAND_REACH) == STILL)]] = True
         return leaving
 
-    def _come_back(self, good: Mask, off_px: Array) -> None:
-        """Points of their own that move as the still scene does belong to it."""
-        self.layer[good & self.seen & (self.layer == OWN) & (off_px < OWN_MOTION_PX / 5)] = STILL
-
-    def _find(self, at: Indices, view: View, start: Array, prior: Array) -> Match:
-        """Strong points by their picture; the others stay with the prior, near enough."""
-        prior_px = self._prior_px()
-        strong = self._strong[at]
-        parts = []
-        for which, rounds in ((strong, 2), (~strong, 1)):
-            some = at[which]
-            parts.append(
-                find(self._patches, some, view, start[some], self._warp[some], prior[some], prior_px[some], rounds)
-            )
-        return Match.merge(strong, *parts)
+    def _look(
+        self, at: Indices, start: Array, prior: Array, rounds: int, view: View, regions: HandRegions, to: int,
+        new: Array, accepted: Mask,
+    ) -> None:  # fmt: skip
+        """Points number `at` looked for; those found are written to `new` (N, 2) and `accepted` (N,)."""
+        if not len(at):
+            return
+        prior_px = self._prior_px()[at]
+        match = find(self._patches, at, view, start[at], self._warp[at], prior[at], prior_px, rounds)
+        found = self._accept(at, match, prior[at], view, regions, to)
+        new[at[found]], accepted[at[found]] = match.points[found], True
+        self._likeness[at] = match.likeness
 
     def _prior_px(self) -> Array:
         """(N,) standard deviation of where a point is expected."""
@@ -176,33 +206,27 @@ class Follower:
     def _accept(self, at: Indices, match: Match, prior: Array, view: View, regions: HandRegions, to: int) -> Mask:
         """(n,) whose picture was found, where it may be."""
         strong, seen, layer = self._strong[at], self.seen[at], self.layer[at]
-        side = regions.side(to, match.points, HAND_REACH)
+        inside = np.stack([regions.depth(to, hand, match.points) for hand in range(NUM_HANDS)])
+        over_hand = inside.max(axis=0) > -HAND_REACH
+        apart = (layer != LEFT) & (layer != RIGHT)
         needed = np.where(seen, LIKENESS, LIKENESS_AGAIN)
-        needed = np.where((layer != LEFT) & (layer != RIGHT) & (side != STILL), LIKENESS_OVER_HAND, needed)
-        contrast = self._patches.contrast[at] ** 2
-        needed = needed * contrast / (contrast + 2 * SENSOR_GREY**2)  # what two noisy pictures of one thing reach
+        needed = np.where(apart & over_hand, LIKENESS_OVER_HAND, needed)
+        contrast = np.minimum(self._patches.contrast[at], match.contrast) ** 2
+        needed = np.maximum(needed * contrast / (contrast + 2 * SENSOR_GREY**2), LEAST_LIKENESS)
         near = np.linalg.norm(match.points - prior, axis=1) < 3 * self._prior_px()[at] + 1
         alike = (match.likeness > needed) & (match.colour < COLOUR)
-        plain = (
-            (match.difference < PLAIN_DIFFERENCE)
-            & (match.colour < PLAIN_COLOUR)
-            & ((layer == LEFT) | (layer == RIGHT) | (side == STILL))
-        )
+        plain = (match.difference < PLAIN_DIFFERENCE) & (match.colour < PLAIN_COLOUR) & ~(apart & over_hand)
         accepted = np.where(strong, alike, plain) & near & view.inside(match.points)
         for hand, name in enumerate((LEFT, RIGHT)):
             mine = layer == name
-            accepted[mine] &= regions.depth(to, hand, match.points[mine]) > -HAND_KEEP
+            accepted[mine] &= inside[hand, mine] > -HAND_KEEP
         return accepted
 
-    def _settle(self, at: Indices, match: Match, accepted: Mask, expected: Array, view: View) -> None:
-        new = expected.copy()
-        new[at[accepted]] = match.points[accepted]
+    def _settle(self, new: Array, accepted: Mask, view: View, regions: HandRegions, to: int) -> None:
         self._speed = np.where(self.seen[:, None], new - self.points, np.float32(0))
-        self.points = new
-        self.seen = np.zeros_like(self.seen)
-        self.seen[at[accepted]] = True
+        self.points, self.seen = new, accepted
         self._hidden_s = np.where(self.seen, 0.0, self._hidden_s + self.step_s)
         lost = (self._hidden_s > GIVE_UP_S) & (self.layer != STILL)
         self.started &= ~lost
-        aged = at[accepted & self._strong[at] & (self.layer[at] != STILL) & (match.likeness < RENEW)]
-        self._take(aged, self.points[aged], view)
+        aged = np.flatnonzero(accepted & self._strong & (self.layer != STILL) & (self._likeness < RENEW))
+        self._take(aged, self.points[aged], view, regions, to)

@@ -19,6 +19,7 @@ SIDE, STRIDE_PX = 8, 2.0
 _STEPS = (np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2) * np.float32(STRIDE_PX)
 _X, _Y = (np.ascontiguousarray(a.ravel()) for a in np.meshgrid(_STEPS, _STEPS))  # (64,) each
 NUM = SIDE * SIDE
+OFFSETS = np.stack([_X, _Y], -1)  # (64, 2)
 BLUR_PX = 1.0
 NOISE_GREY = 1.5
 """Standard deviation of what two pictures of one surface differ by after the blur, grey levels."""
@@ -33,10 +34,12 @@ _GAIN_RANGE = (0.5, 2.0)
 class Patches:
     """N patches and what is needed to look for them; rows are overwritten in place.
 
-    values: (N, 64) grey minus its mean. contrast: (N,) standard deviation. slope_x, slope_y: (N, 64) grey levels per
-    pixel, mean taken out. tensor: (N, 3) sums of their products xx, xy, yy, less what noise adds. colour: (N, 3) RGB.
+    share: (N, 64) 1 where a sample belongs to the point's surface, else 0. values: (N, 64) grey, levelled (`_level`).
+    contrast: (N,) standard deviation. slope_x, slope_y: (N, 64) grey levels per pixel, levelled. tensor: (N, 3) sums of
+    their products xx, xy, yy, less what noise adds. colour: (N, 3) RGB.
     """
 
+    share: Array
     values: Array
     contrast: Array
     slope_x: Array
@@ -46,22 +49,25 @@ class Patches:
 
     @staticmethod
     def empty(num: int) -> Patches:
-        shapes = ((num, NUM), (num,), (num, NUM), (num, NUM), (num, 3), (num, 3))
+        shapes = ((num, NUM), (num, NUM), (num,), (num, NUM), (num, NUM), (num, 3), (num, 3))
         return Patches(*(np.zeros(shape, np.float32) for shape in shapes))
 
-    def take(self, at: NDArray[np.integer], view: View, points: Array) -> None:
-        """Stores what lies around `points` (n, 2) as patches number `at` (n,)."""
-        self.values[at] = grey = _centred(view.samples(points, None))
-        self.slope_x[at] = x = _centred(view.samples(points, None, view.slope_x))
-        self.slope_y[at] = y = _centred(view.samples(points, None, view.slope_y))
-        self.contrast[at] = np.sqrt(_dot(grey, grey) / NUM)
+    def take(self, at: NDArray[np.integer], view: View, points: Array, share: Array) -> None:
+        """Stores what lies around `points` (n, 2) as patches number `at` (n,); share: (n, 64)."""
+        self.share[at] = share
+        self.values[at] = grey = _level(view.samples(points, None), share)
+        self.slope_x[at] = x = _level(view.samples(points, None, view.slope_x), share)
+        self.slope_y[at] = y = _level(view.samples(points, None, view.slope_y), share)
+        count = np.maximum(share.sum(axis=1), 1)
+        self.contrast[at] = np.sqrt(_dot(grey, grey) / count)
         self.tensor[at] = np.stack([_dot(x, x), _dot(x, y), _dot(y, y)], -1)
-        self.tensor[at] -= np.minimum(self.tensor[at], np.float32(NUM * NOISE_SLOPE**2)) * np.float32([1, 0, 1])
+        noise = np.float32(NOISE_SLOPE**2) * count[:, None]
+        self.tensor[at] -= np.minimum(self.tensor[at], noise) * np.float32([1, 0, 1])
         self.colour[at] = view.colours(points)
 
     def corner_strength(self, at: NDArray[np.integer]) -> Array:
         """(n,) smaller eigenvalue of the mean slope tensor, (grey levels per pixel) squared."""
-        a, b, c = self.tensor[at].T / NUM
+        a, b, c = self.tensor[at].T / np.maximum(self.share[at].sum(axis=1), 1)
         return (a + c) / 2 - np.sqrt(((a - c) / 2) ** 2 + b * b)
 
 
@@ -127,23 +133,13 @@ class View:
 class Match:
     """points: (n, 2) where the patches were found. likeness: (n,) normalised cross-correlation, -1 to 1. difference:
     (n,) root mean square grey difference after the mean is taken out and the gain is matched. colour: (n,) largest
-    difference of the RGB means."""
+    difference of the RGB means. contrast: (n,) standard deviation of what is there now."""
 
     points: Array
     likeness: Array
     difference: Array
     colour: Array
-
-    @staticmethod
-    def merge(which: NDArray[np.bool_], those: Match, others: Match) -> Match:
-        """One match of (n,) points, `those` where `which` is true, `others` elsewhere."""
-        out = []
-        for name in Match.__dataclass_fields__:
-            a, b = getattr(those, name), getattr(others, name)
-            whole = np.empty((len(which), *a.shape[1:]), np.float32)
-            whole[which], whole[~which] = a, b
-            out.append(whole)
-        return Match(*out)
+    contrast: Array
 
 
 def find(
@@ -159,7 +155,8 @@ def find(
 
     Source: Baker and Matthews, Lucas-Kanade 20 Years On (IJCV 2004), inverse compositional, with a Gaussian prior.
     """
-    values, contrast = patches.values[at], patches.contrast[at]
+    share, values, contrast = patches.share[at], patches.values[at], patches.contrast[at]
+    count = share.sum(axis=1)
     slope_x, slope_y = patches.slope_x[at], patches.slope_y[at]
     weight = (np.float32(NOISE_GREY) / prior_px) ** 2
     (a, b, c), (d, e, f) = patches.tensor[at].T, (warp[:, 0, 0], warp[:, 0, 1], warp[:, 1].T)
@@ -168,7 +165,7 @@ def find(
     points = start.copy()
     for _ in range(rounds):
         # In patch pixels: minimise sum (picture - patch - slope s)^2 + weight |s - towards|^2 over the shift s.
-        off = values - _levelled(view.samples(points, warp), contrast)
+        off = values - _gained(_level(view.samples(points, warp), share), contrast, count)
         x, y = (prior - points).T
         pull_x = _dot(off, slope_x) + weight * (f[1] * x - e * y) / area
         pull_y = _dot(off, slope_y) + weight * (d * y - f[0] * x) / area
@@ -179,25 +176,32 @@ def find(
 
 def judge(patches: Patches, at: NDArray[np.integer], view: View, points: Array, warp: Array) -> Match:
     """How alike patches number `at` and the picture at `points` are."""
-    values, contrast = patches.values[at], patches.contrast[at]
-    grey = _levelled(view.samples(points, warp), contrast)
-    likeness = _dot(grey, values) / NUM / np.maximum(np.sqrt(_dot(grey, grey) / NUM) * contrast, 1e-3)
-    off = grey - values
-    difference = np.sqrt(_dot(off, off) / NUM)
+    share, values, contrast = patches.share[at], patches.values[at], patches.contrast[at]
+    count = share.sum(axis=1)
+    grey = _level(view.samples(points, warp), share)
+    shown = np.sqrt(_dot(grey, grey) / count)
+    likeness = _dot(grey, values) / count / np.maximum(shown * contrast, 1e-3)
+    off = _gained(grey, contrast, count) - values
+    difference = np.sqrt(_dot(off, off) / count)
     colour = np.abs(view.colours(points) - patches.colour[at]).max(axis=1)
-    return Match(points, likeness, difference, colour)
+    return Match(points, likeness, difference, colour, shown)
 
 
-def _levelled(grey: Array, contrast: Array) -> Array:
-    """Mean taken out, contrast brought to `contrast` as far as the allowed gain goes."""
-    grey = _centred(grey)
-    gain = np.clip(contrast / np.maximum(np.sqrt(_dot(grey, grey) / NUM), 1e-3), *_GAIN_RANGE)
+def _level(grey: Array, share: Array) -> Array:
+    """Mean and tilt taken out, which light and soft shadows change; 0 where the sample is not of the surface."""
+    count = np.maximum(share.sum(axis=1), 1)
+    out = (grey - (_dot(grey, share) / count)[:, None]) * share
+    for tilt in (_X, _Y):
+        size = np.maximum(np.einsum("nk,k->n", share, tilt * tilt), 1)
+        out -= (np.einsum("nk,k->n", out, tilt) / size)[:, None] * (tilt * share)
+    return out
+
+
+def _gained(grey: Array, contrast: Array, count: Array) -> Array:
+    """Contrast brought to `contrast` as far as the allowed gain goes."""
+    gain = np.clip(contrast / np.maximum(np.sqrt(_dot(grey, grey) / count), 1e-3), *_GAIN_RANGE)
     gain[contrast < 2 * NOISE_GREY] = 1  # plain: its contrast is noise
     return grey * gain[:, None]
-
-
-def _centred(grey: Array) -> Array:
-    return grey - grey.mean(axis=1, keepdims=True)
 
 
 def _dot(a: Array, b: Array) -> Array:

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.models.tracks_layers import HandRegions, StillMotion
+from handloom.models.tracks_hands import HandRegions
+from handloom.models.tracks_layers import StillMotion
 from handloom.schemas.values import NUM_HANDS, TrackKind
 
 Array = NDArray[np.float32]
@@ -43,7 +44,7 @@ def choose(
         seen: (n, 2) points that are visible already; new ones keep away from them.
         moving: (k, 2) points near hands that the camera's motion does not explain.
     """
-    strength = cv2.cornerMinEigenVal(grey, 7, 3)
+    strength = corner_map(grey)
     points, kinds = [], []
     taken = seen
     for kind, found in _wishes(strength, taken, regions, t, moving, budget):
@@ -56,10 +57,10 @@ def choose(
 
 def _wishes(strength: Array, seen: Array, regions: HandRegions, t: int, moving: Array, budget: Budget):
     """(kind, points best first) of each kind in turn."""
-    height, width = strength.shape
+    height, width = 2 * np.array(strength.shape)
     for hand in range(NUM_HANDS):
         palm = float(regions.palm_px[t, hand])
-        if regions.outline(t, hand) is None or not palm > 4:
+        if not palm > 4:
             yield (TrackKind.LEFT_HAND, TrackKind.RIGHT_HAND)[hand], np.zeros((0, 2), np.float32)
             continue
         spacing = palm / 4
@@ -74,10 +75,17 @@ def _wishes(strength: Array, seen: Array, regions: HandRegions, t: int, moving: 
     yield TrackKind.CORNER, _away_from(found, seen, 4.0)
 
 
+def corner_map(grey: NDArray[np.uint8]) -> Array:
+    """Corner strength of every second pixel."""
+    small = cv2.resize(grey, (grey.shape[1] // 2, grey.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    return cv2.cornerMinEigenVal(small, 5, 3)
+
+
 def _best_of_cells(strength: Array, spacing: float) -> Array:
-    """(m, 2) the strongest pixel of every cell of `spacing` px, strongest first; the picture's border left out."""
-    inner = strength[_BORDER_PX:-_BORDER_PX, _BORDER_PX:-_BORDER_PX]
-    cell = max(4, round(spacing))
+    """(m, 2) the strongest place of every cell of `spacing` px, strongest first; the picture's border left out."""
+    border = _BORDER_PX // 2
+    inner = strength[border:-border, border:-border]
+    cell = max(2, round(spacing / 2))
     rows, columns = inner.shape[0] // cell, inner.shape[1] // cell
     if rows < 1 or columns < 1:
         return np.zeros((0, 2), np.float32)
@@ -85,7 +93,7 @@ def _best_of_cells(strength: Array, spacing: float) -> Array:
     blocks = blocks.reshape(rows * columns, cell * cell)
     best = blocks.argmax(axis=1)
     y, x = np.divmod(np.arange(rows * columns), columns)
-    points = np.stack([x * cell + best % cell, y * cell + best // cell], -1) + _BORDER_PX
+    points = 2 * (np.stack([x * cell + best % cell, y * cell + best // cell], -1) + border) + 0.5
     order = np.argsort(-blocks[np.arange(len(best)), best], kind="stable")
     return points[order].astype(np.float32)
 
@@ -108,7 +116,7 @@ def movers(
     none = np.zeros((0, 2), np.float32)
     if not motion.known or not np.isfinite(regions.keypoints[t]).any():
         return none
-    corners = _best_of_cells(cv2.cornerMinEigenVal(before, 7, 3), max(6.0, float(np.nanmax(regions.palm_px[t])) / 6))
+    corners = _best_of_cells(corner_map(before), max(6.0, float(np.nanmax(regions.palm_px[t])) / 6))
     near = [regions.depth(t, hand, corners) for hand in range(NUM_HANDS)]
     nearest = np.maximum(*near)
     corners = np.ascontiguousarray(corners[(nearest > -NEAR_HAND) & (nearest < -0.1)][:200])

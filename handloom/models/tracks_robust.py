@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from handloom.models.protocols import ClipFrames
 from handloom.models.tracks_follower import HAND_REACH, Follower
-from handloom.models.tracks_layers import LEFT, OWN, RIGHT, STILL, HandRegions
+from handloom.models.tracks_hands import LEFT, OWN, RIGHT, STILL, HandRegions
 from handloom.models.tracks_lk import query_grid
 from handloom.models.tracks_patches import View
 from handloom.models.tracks_queries import Budget, choose, movers
@@ -20,7 +20,7 @@ from handloom.schemas.values import HandPoints, TrackKind, Tracks, VideoInfo
 Array = NDArray[np.float32]
 
 VERSION = "recover 1"
-WINDOW_PX = 15
+WINDOW_PX = 11
 """Of the Lucas-Kanade step: smaller than the plain tracker's, since the step is predicted and the place verified."""
 KEYFRAME_S = 1 / 3
 """Time between the frames in which new points are chosen."""
@@ -91,7 +91,7 @@ def _forward(config: TracksConfig, frames: ClipFrames, regions: HandRegions, gri
         view = View(after, frames.rgb(t))
         if t == 0:
             at = np.arange(free)
-            follower.start(at, grid, view, _first_layer(grid, regions))
+            follower.start(at, grid, view, _first_layer(grid, regions), regions, 0)
             out.kind[at], out.query_frame[at] = TrackKind.GRID, 0
         else:
             follower.step(before, after, view, regions, t - 1, t)
@@ -99,11 +99,15 @@ def _forward(config: TracksConfig, frames: ClipFrames, regions: HandRegions, gri
             moving = movers(before, after, regions, t, follower.motion) if t else np.zeros((0, 2), np.float32)
             points, kinds = choose(after, follower.points[follower.seen], regions, t, moving, budget)
             at = np.arange(free, free + len(points))
-            follower.start(at, points, view, np.array([_LAYER[TrackKind(k)] for k in kinds], np.int8))
+            follower.start(at, points, view, _layers(kinds), regions, t)
             out.kind[at], out.query_frame[at] = kinds, t
             free += len(points)
         out.write(t, np.arange(num), follower)
         before = after
+
+
+def _layers(kinds: NDArray[np.int8]) -> NDArray[np.int8]:
+    return np.array([_LAYER[TrackKind(kind)] for kind in kinds], np.int8)
 
 
 def _first_layer(points: Array, regions: HandRegions) -> NDArray[np.int8]:
@@ -130,7 +134,5 @@ def _backward(config: TracksConfig, frames: ClipFrames, regions: HandRegions, ou
             out.points[t, late[at]], out.visible[t, late[at]] = follower.points[at], follower.seen[at]
         new = np.flatnonzero(out.query_frame[late] == t)
         if len(new):
-            kinds = out.kind[late[new]]
-            layer = np.array([_LAYER[TrackKind(k)] for k in kinds], np.int8)
-            follower.start(new, out.points[t, late[new]], view, layer)
+            follower.start(new, out.points[t, late[new]], view, _layers(out.kind[late[new]]), regions, t)
         before = after
