@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from handloom.models.hands_mediapipe import MediaPipeHands
+from handloom.models.hands_offline import OfflineHands
 from handloom.models.protocols import DepthProvider, HandExtractor, PointTracker
 from handloom.models.tracks_lk import LucasKanade
 from handloom.models.tracks_robust import RecoveringTracker
@@ -10,7 +11,8 @@ from handloom.schemas.settings import DepthConfig, HandsConfig, TracksConfig
 
 
 def hand_extractor(config: HandsConfig) -> HandExtractor:
-    return MediaPipeHands(config)
+    """Raises ConfigError where the device is not there."""
+    return MediaPipeHands(config) if config.backend == "mediapipe" else OfflineHands(config, config.device)
 
 
 def point_tracker(config: TracksConfig) -> PointTracker:

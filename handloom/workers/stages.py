@@ -71,14 +71,14 @@ class Stages:
         """
         camera = camera_for(clip, info, self._settings.camera)
         points = self._hands.extract(clip, info, frames)
-        hands = self._placed(points, camera, info, frames.frame_s)
+        hands = self._placed(clip, points, camera, info, frames.frame_s)
         lap("hands")
         maps = None if self._depth is None else self._depth.maps(clip, info, frames, camera)
         lap("depth")
         estimated = self._path(clip, info, frames, points, hands, camera, maps)
         if estimated.camera is not camera:
             camera = estimated.camera
-            hands = self._placed(points, camera, info, frames.frame_s)
+            hands = self._placed(clip, points, camera, info, frames.frame_s)
         lap("camera")
         tracks = self._tracks.track(clip, info, frames, points)
         lap("tracks")
@@ -92,10 +92,13 @@ class Stages:
         world = hands_to_world(hands, path)
         return Understood(camera, path, hands, world, tracks, lifted, source, quality, None)
 
-    def _placed(self, points: HandPoints, camera: Camera, info: VideoInfo, frame_s: NDArray[np.float64]) -> Hands:
+    def _placed(
+        self, clip: Clip, points: HandPoints, camera: Camera, info: VideoInfo, frame_s: NDArray[np.float64]
+    ) -> Hands:
         if self._settings.hands.backend == "mediapipe":
             return place_hands(points, camera)
-        return fit_hands(points, camera, info, frame_s)
+        sizes = self._settings.hands.seen_size
+        return fit_hands(points, camera, info, frame_s, seen_size=sizes.get(clip.dataset, sizes["*"]))
 
     def _path(
         self,

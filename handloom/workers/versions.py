@@ -8,13 +8,14 @@ import cv2
 
 from handloom.geometry.camera_path import VERSION as PATH_VERSION
 from handloom.models.features import VERSION as CORNERS_VERSION
+from handloom.models.hands_offline import VERSION as HANDS_VERSION
 from handloom.models.tracks_lk import VERSION as LK_VERSION
 from handloom.models.tracks_robust import VERSION as RECOVER_VERSION
 from handloom.schemas.embeddings import EMBEDDINGS
 
-PACKAGES = {"mediapipe": "mediapipe", "decord": "decord", "pyav": "av", "pycolmap": "pycolmap", "scipy": "scipy"}
+PACKAGES = {name: name for name in ("mediapipe", "decord", "pycolmap", "scipy", "ai-edge-litert")} | {"pyav": "av"}
 OWN = {
-    "hands": "whole-clip handedness 1",
+    "hands": f"whole-clip handedness 1, offline {HANDS_VERSION}",
     "hand_fit": "kinematic hand 1",
     "corners": CORNERS_VERSION,
     "camera_path": PATH_VERSION,

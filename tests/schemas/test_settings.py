@@ -35,7 +35,7 @@ def other_values(field: FieldInfo) -> list[Any]:
     if isinstance(default, bool):
         return [not default]
     if isinstance(default, dict):
-        return [{**default, "more": 60.0}]
+        return [{**default, "more": 60.0}, {**default, "more": 0.6}]
     if isinstance(default, str):
         return [f"{default}other"]
     base = 1 if default is None else default
