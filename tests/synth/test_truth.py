@@ -226,3 +226,18 @@ def test_the_camera_moves_like_a_head_or_not_at_all():
     turning = render_clip(SceneSpec("reach", camera_path="turn", **TINY)).truth.world_from_camera
     assert np.ptp(turning[:, :3, 3], axis=0).max() == 0
     assert np.ptp(turning[:, :3, :3], axis=0).max() > 0.05
+
+
+def test_a_held_thing_is_rigid_with_the_hand_and_a_pushed_one_stays_level():
+    held = render_clip(SceneSpec("lift", "can", seed=6, duration_s=3.0, **TINY)).truth
+    taken = len(held.frame_s) // 2 + 1
+    palm_from_object = np.linalg.inv(held.world_from_bone[taken:, RIGHT, 15]) @ held.world_from_object[taken:, 0]
+    assert palm_from_object == pytest.approx(np.broadcast_to(palm_from_object[0], palm_from_object.shape))
+    assert np.ptp(held.world_from_object[taken:, 0, 2, 3]) > 0.05
+    still = held.world_from_object[: taken - 2, 0]
+    np.testing.assert_array_equal(still, np.broadcast_to(still[0], still.shape))
+    placed = render_clip(SceneSpec("pick-place", "can", seed=6, duration_s=3.0, **TINY)).truth.world_from_object[:, 0]
+    assert placed[-1, :3, 2] == pytest.approx([0, 0, 1])
+    assert placed[-1, 2, 3] == pytest.approx(placed[0, 2, 3])
+    pushed = render_clip(SceneSpec("push", "box", seed=6, duration_s=3.0, **TINY)).truth.world_from_object[:, 0]
+    assert pushed[:, 2] == pytest.approx(np.broadcast_to(pushed[0, 2], (len(pushed), 4)))
