@@ -52,7 +52,7 @@ DOORS = {
     "h5py": {"bench"},
 }
 # The script that a user would write without handloom, to be measured against: it opens what it likes.
-OUTSIDERS = {"bench/plain.py"}
+OUTSIDERS = {"bench/plain.py", "bench/accuracy_plain.py"}
 
 
 def room_of(path: Path) -> str:

@@ -1,0 +1,148 @@
+"""`handloom bench accuracy`: ours beside `mp.solutions.hands` and plain Lucas-Kanade, against exact or device truth.
+
+All methods see the same frames. `handloom` is the default pipeline with the given intrinsics and poses,
+`handloom_estimated` the same with the intrinsics alone. `mediapipe` tracks hands frame by frame and places them by PnP;
+`lk` follows the grid and holds the true depth of each query.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handloom.bench.accuracy_clip import WINDOW_S, ClipScores, Scorer
+from handloom.bench.accuracy_goals import goals_of
+from handloom.bench.accuracy_truth import EGODEX, RENDERED, Case, egodex_cases, rendered_cases
+from handloom.bench.cpu import idle_share
+from handloom.bench.metrics_hands import hand_scores
+from handloom.bench.metrics_tracks import mean_scores
+from handloom.bench.report import describe
+from handloom.pipelines.synth import synth
+from handloom.schemas.settings import Settings
+
+NUM_CLIPS, SEED, SECONDS = 12, 1000, 3.0
+
+
+def bench_accuracy(videos: Path | None, say: Callable[[str], None], num_clips: int = NUM_CLIPS) -> dict[str, Any]:
+    """Measure on `num_clips` rendered clips and, where `videos` is a folder in EgoDex's layout, on its clips too.
+
+    Raises:
+        ConfigError: no clip of `videos` has EgoDex's truth.
+    """
+    real = egodex_cases(videos) if videos is not None else []
+    with tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
+        cases = list(real)
+        if num_clips:
+            done = synth(folder, num_clips, SEED, duration_s=SECONDS, say=say)
+            cases += rendered_cases(Path(folder), done.names)
+        say(f"{len(cases)} clips, {os.cpu_count()} processes, {idle_share():.0%} of the machine idle")
+        scores = score_all(cases, say)
+    return report_of(scores)
+
+
+def score_all(cases: Sequence[Case], say: Callable[[str], None]) -> list[ClipScores]:
+    """Every case scored, in their order, by as many processes as there are cores."""
+    workers = max(min(os.cpu_count() or 1, len(cases)), 1)
+    scores: dict[str, ClipScores] = {}
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start) as pool:
+        jobs = {pool.submit(_score, case): case for case in cases}
+        for job in as_completed(jobs):
+            scores[jobs[job].name] = job.result()
+            say(f"scored {len(scores)}/{len(jobs)}: {jobs[job].name}")
+    return [scores[case.name] for case in cases]
+
+
+def report_of(scores: Sequence[ClipScores]) -> dict[str, Any]:
+    """The report of scored clips: pooled by source, clip by clip, and the goals; NaN is null."""
+    results: dict[str, Any] = {"settings": "defaults", "rendered_seed": SEED, "window_s": WINDOW_S}
+    for source in (RENDERED, EGODEX):
+        some = [score for score in scores if score.source == source]
+        if some:
+            results[source] = pooled(some)
+    results["clips"] = [{"clip": one.name, "source": one.source, **pooled([one])} for one in scores]
+    goals = goals_of(results)
+    report = describe("accuracy", results, goals)
+    return _plain(report)
+
+
+def pooled(scores: Sequence[ClipScores]) -> dict[str, Any]:
+    """Numbers of several clips of one source: hands by hand-frame, tracks and cameras by clip, CPU by frame."""
+    num_frames = sum(score.num_frames for score in scores)
+    out: dict[str, Any] = {"clips": len(scores), "frames": num_frames}
+    for method in _methods(scores):
+        values: dict[str, Any] = {}
+        hands = [score.hands[method] for score in scores if method in score.hands]
+        if hands:
+            values["hands"] = hand_scores(hands)
+        for group in ("grid", "extra"):
+            tracks = [s.tracks[method][group] for s in scores if group in s.tracks.get(method, {})]
+            if tracks:
+                values.setdefault("tracks", {})[group] = mean_scores(tracks)
+        cameras = [score.camera[method] for score in scores if method in score.camera]
+        if cameras:
+            values["camera"] = mean_scores(cameras) | _scale_errors(cameras)
+        values["cpu_ms_per_frame"] = _cpu(scores, method, num_frames)
+        out[method] = values
+    return out
+
+
+def _methods(scores: Sequence[ClipScores]) -> list[str]:
+    return list(dict.fromkeys(method for score in scores for method in score.cpu_s))
+
+
+def _scale_errors(cameras: Sequence[dict[str, float]]) -> dict[str, float]:
+    errors = np.abs([camera["scale"] - 1 for camera in cameras if math.isfinite(camera["scale"])])
+    if not len(errors):
+        return {"scale_error": float("nan"), "scale_within_10_percent": float("nan"), "scale_clips": 0}
+    return {
+        "scale_error": float(errors.mean()),
+        "scale_within_10_percent": float((errors <= 0.1).mean()),
+        "scale_clips": len(errors),
+    }
+
+
+def _cpu(scores: Sequence[ClipScores], method: str, num_frames: int) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for score in scores:
+        for stage, spent in score.cpu_s.get(method, {}).items():
+            sums[stage] = sums.get(stage, 0.0) + 1000 * spent / num_frames
+    return sums | {"all": sum(sums.values())}
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as Markdown tables, one per source."""
+    from handloom.bench.accuracy_table import markdown
+
+    return markdown(report["results"])
+
+
+_scorer: Scorer | None = None
+
+
+def _start() -> None:
+    global _scorer
+    _scorer = Scorer(Settings())
+
+
+def _score(case: Case) -> ClipScores:
+    return _scorer.score(case)
+
+
+def _plain(value: Any) -> Any:
+    """NaN as None, numbers rounded to six digits that count."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,157 @@
+"""One clip of `bench accuracy`: every method on the same frames, each against the truth."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from handloom.bench.accuracy_plain import at_depth, lucas_kanade, mediapipe_hands
+from handloom.bench.accuracy_truth import Case, Loaded, load
+from handloom.bench.metrics_camera import align_world, camera_errors, windowed
+from handloom.bench.metrics_hands import HandErrors, PredictedHands, hand_errors
+from handloom.bench.metrics_tracks import evaluated, tapvid, tapvid_3d
+from handloom.geometry.world import metric_poses
+from handloom.schemas.settings import Settings
+from handloom.schemas.values import LEFT, RIGHT, TrackKind, Tracks
+from handloom.workers.stages import Stages, Understood
+
+GIVEN, ESTIMATED, MEDIAPIPE, LK = "handloom", "handloom_estimated", "mediapipe", "lk"
+WINDOW_S = 5.0
+
+
+@dataclass(frozen=True)
+class ClipScores:
+    """hands: by method; tracks: by method, then `grid` or `extra`; camera: `camera_errors` over the clip, by method,
+    with the means over `WINDOW_S` as `..._5s`; cpu_s: by method, then stage."""
+
+    name: str
+    source: str
+    num_frames: int
+    hands: dict[str, HandErrors]
+    tracks: dict[str, dict[str, dict[str, float]]]
+    camera: dict[str, dict[str, float]]
+    cpu_s: dict[str, dict[str, float]]
+
+
+class Scorer:
+    """Holds the models of one process. CPU seconds are of the whole process, all threads: it works on one clip."""
+
+    def __init__(self, settings: Settings) -> None:
+        cv2.setNumThreads(1)
+        self._settings = settings
+        self._stages = Stages(settings)
+
+    def score(self, case: Case) -> ClipScores:
+        loaded = load(case, self._settings.video.sample_hz, self._settings.video.short_side_px)
+        try:
+            return self._all(case, loaded)
+        finally:
+            loaded.frames.close()
+
+    def _all(self, case: Case, loaded: Loaded) -> ClipScores:
+        ours, cpu = {}, {}
+        for method, clip in ((GIVEN, loaded.clip), (ESTIMATED, loaded.without_poses)):
+            clock = _CpuClock()
+            ours[method] = self._stages.understand(clip, loaded.info, loaded.frames, clock.lap)
+            cpu[method] = dict(clock.sums)
+        plain, spent = mediapipe_hands(loaded)
+        cpu[MEDIAPIPE] = {"hands": spent}
+        hands = {method: hand_errors(loaded.hands, _predicted(found, loaded)) for method, found in ours.items()}
+        hands[MEDIAPIPE] = hand_errors(loaded.hands, plain)
+        tracks: dict[str, dict[str, dict[str, float]]] = {}
+        if loaded.surfaces is not None:
+            for method, found in ours.items():
+                tracks[method] = _our_tracks(found, loaded)
+            lk, spent = lucas_kanade(loaded)
+            cpu[LK] = {"tracks": spent}
+            tracks[LK] = {"grid": _plain_tracks(lk, loaded)}
+        camera = {ESTIMATED: _camera(ours[ESTIMATED], loaded)}
+        return ClipScores(case.name, case.source, len(loaded.frames), hands, tracks, camera, cpu)
+
+
+class _CpuClock:
+    """CPU seconds between laps, by stage."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = defaultdict(float)
+        self._last = time.process_time()
+
+    def lap(self, stage: str) -> None:
+        now = time.process_time()
+        self.sums[stage] += now - self._last
+        self._last = now
+
+
+def _predicted(found: Understood, loaded: Loaded) -> PredictedHands:
+    """Our hands; a world of our own making is laid onto the true one by the camera path, its scale kept."""
+    hands, world = found.hands, found.hands_world_m
+    if world is not None and found.path.source == "estimated":
+        onto = align_world(metric_poses(found.path), loaded.world_from_camera)
+        world = world @ onto[:3, :3].T + onto[:3, 3]
+    seen = hands.visible[..., None, None]
+    px, cam = (np.where(seen, x.astype(float), np.nan) for x in (hands.keypoints_px, hands.keypoints_cam_m))
+    side = np.tile([LEFT, RIGHT], (len(px), 1))
+    return PredictedHands(px, side, cam, None if world is None else np.where(seen, world, np.nan))
+
+
+def _our_tracks(found: Understood, loaded: Loaded) -> dict[str, dict[str, float]]:
+    tracks, kind = found.tracks, found.tracks.kind
+    groups = {"grid": kind == TrackKind.GRID, "extra": kind > TrackKind.GRID}
+    nothing = np.full(tracks.visible.shape, np.nan)
+    depth = nothing if found.lifted is None else found.lifted.depth_m.astype(float)
+    out = {}
+    for name, chosen in groups.items():
+        at = np.flatnonzero(chosen & (tracks.query_frame >= 0))
+        if len(at):
+            some = Tracks(tracks.points_px[:, at], tracks.visible[:, at], tracks.query_frame[at], kind[at])
+            out[name] = _track_scores(some, lambda _, at=at: depth[:, at], loaded)
+    return out
+
+
+def _plain_tracks(tracks: Tracks, loaded: Loaded) -> dict[str, float]:
+    """Generous to it: the depth of every point's query is the true one, and stays."""
+    return _track_scores(tracks, lambda query_depth_m: query_depth_m, loaded)
+
+
+def _track_scores(tracks: Tracks, depth_of, loaded: Loaded) -> dict[str, float]:
+    """2D and 3D scores; depth_of: the true depths (N,) at the queries to the predicted ones, (T, N) or (N,)."""
+    query = tracks.query_frame
+    each = np.arange(len(query))
+    query_px = tracks.points_px[query, each].astype(float)
+    truth = loaded.surfaces.follow(query_px, loaded.index[query])
+    known = truth.kind >= 0
+    index = loaded.index
+    px, cam, visible = truth.px[index], truth.cam_m[index], truth.visible[index]
+    where = evaluated(query, len(index)) & known
+    size = (loaded.info.width, loaded.info.height)
+    ours = at_depth(tracks.points_px, depth_of(truth.cam_m[loaded.index[query], each, 2]), loaded)
+    matrix = loaded.camera.camera_matrix
+    out = {"points": float(known.sum())} | tapvid(px, visible, tracks.points_px, tracks.visible, where, size)
+    for scaling, ending in (("none", ""), ("median", "_median")):
+        scores = tapvid_3d(cam, visible, ours, tracks.visible, where, matrix, scaling)
+        out |= {f"{name}{ending}": value for name, value in scores.items() if name != "oa"}
+    return out
+
+
+def _camera(found: Understood, loaded: Loaded) -> dict[str, float]:
+    poses = found.path.world_from_camera
+    metric = metric_poses(found.path)
+    nothing = np.full(loaded.world_from_camera.shape, np.nan)
+    used = metric if metric is not None else poses if poses is not None else nothing
+    whole = camera_errors(used, loaded.world_from_camera)
+    parts = windowed(used, loaded.world_from_camera, loaded.frames.frame_s, WINDOW_S)
+    out = whole | {
+        f"{name}_5s": _mean([part[name] for part in parts]) for name in ("rotation_deg", "ate_m", "ate_rigid_m")
+    }
+    if metric is None:
+        out |= {"scale": float("nan"), "ate_rigid_m": float("nan"), "ate_rigid_m_5s": float("nan")}
+    return out | {"has_path": float(poses is not None), "has_metric_path": float(metric is not None)}
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")

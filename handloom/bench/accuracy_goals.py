@@ -1,0 +1,80 @@
+"""The goals that `bench accuracy` is held against. A number that could not be measured meets none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from handloom.bench.accuracy_clip import ESTIMATED, GIVEN, LK, MEDIAPIPE
+from handloom.bench.accuracy_truth import EGODEX, RENDERED
+from handloom.bench.report import goal
+
+NAN = float("nan")
+
+
+def goals_of(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Goals of every source that was measured; `results` as `accuracy.report_of` pools them, NaN not yet null."""
+    out = []
+    if EGODEX in results:
+        out += _device_goals(results[EGODEX]) + _camera_goals(results[EGODEX], EGODEX)
+    if RENDERED in results:
+        out += _rendered_goals(results[RENDERED]) + _camera_goals(results[RENDERED], RENDERED)
+    return out
+
+
+def _device_goals(found: dict[str, Any]) -> list[dict[str, Any]]:
+    ours, plain = found[GIVEN]["hands"], found[MEDIAPIPE]["hands"]
+    jitter = {unit: _ratio(ours[f"jitter_{unit}"], plain[f"jitter_{unit}"]) for unit in ("mm", "px")}
+    return [
+        goal("EgoDex: hand coverage", ours["coverage"], "share of visible hand-frames", 0.97),
+        goal("EgoDex: handedness", ours["handedness"], "share of found hands", 0.99),
+        goal("EgoDex: false hands", ours["false_hands"], "per visible hand-frame", 0.01, at_least=False),
+        goal("EgoDex: PA-MPJPE", ours["pa_mm"], "mm", 16.0, at_least=False),
+        goal("EgoDex: root-relative MPJPE", ours["root_relative_mm"], "mm", 30.0, at_least=False),
+        goal("EgoDex: camera-space MPJPE", ours["camera_mm"], "mm", 45.0, at_least=False),
+        goal("EgoDex: jitter in 3D against mediapipe's", jitter["mm"], "ratio", 0.5, at_least=False),
+        goal("EgoDex: jitter in the picture against mediapipe's", jitter["px"], "ratio", 0.5, at_least=False),
+        _cpu_goal(found, "EgoDex"),
+        _world_goal(found, "EgoDex"),
+    ]
+
+
+def _rendered_goals(found: dict[str, Any]) -> list[dict[str, Any]]:
+    ours, plain = found[GIVEN]["hands"], found[MEDIAPIPE]["hands"]
+    aj = _ratio(found[GIVEN]["tracks"]["grid"]["aj_3d"], found[LK]["tracks"]["grid"]["aj_3d"])
+    estimated = _ratio(found[ESTIMATED]["tracks"]["grid"]["aj_3d"], found[LK]["tracks"]["grid"]["aj_3d"])
+    coverage = _ratio(ours["coverage"], plain["coverage"])
+    return [
+        goal("rendered: hand coverage against mediapipe's", coverage, "ratio", 1.25),
+        goal("rendered: 3D-AJ against constant depth, poses given", aj, "ratio", 1.5),
+        goal("rendered: 3D-AJ against constant depth, poses estimated", estimated, "ratio", 1.5),
+        _cpu_goal(found, "rendered"),
+        _world_goal(found, "rendered"),
+    ]
+
+
+def _camera_goals(found: dict[str, Any], source: str) -> list[dict[str, Any]]:
+    name = "EgoDex" if source == EGODEX else source
+    camera = found[ESTIMATED]["camera"]
+    unit = f"over 5 s, {round(camera['has_path'] * found['clips'])} of {found['clips']} clips with a path"
+    scale = f"mean |error|, {camera['scale_clips']} of {found['clips']} clips"
+    return [
+        goal(f"{name}: camera rotation", camera["rotation_deg_5s"], f"degrees {unit}", 1.5, at_least=False),
+        goal(f"{name}: camera trajectory", camera["ate_m_5s"], f"m {unit}, scale aligned", 0.03, at_least=False),
+        goal(f"{name}: metric scale", camera["scale_error"], scale, 0.10, at_least=False),
+    ]
+
+
+def _cpu_goal(found: dict[str, Any], name: str) -> dict[str, Any]:
+    spent = _ratio(found[GIVEN]["cpu_ms_per_frame"]["hands"], found[MEDIAPIPE]["cpu_ms_per_frame"]["hands"])
+    return goal(f"{name}: CPU time of hands against mediapipe's", spent, "ratio", 0.6, at_least=False)
+
+
+def _world_goal(found: dict[str, Any], name: str) -> dict[str, Any]:
+    """A tenth of a millimetre is what float32 and interpolated poses are allowed."""
+    hands = found[GIVEN]["hands"]
+    more = hands["world_mm"] - hands["camera_mm"]
+    return goal(f"{name}: world-frame less camera-space error, poses given", more, "mm", 0.1, at_least=False)
+
+
+def _ratio(value: float, reference: float) -> float:
+    return value / reference if reference else NAN

@@ -1,0 +1,91 @@
+"""How far tracks are from true ones: TAP-Vid in the picture, TAPVid-3D in the camera frame. T frames, N points."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Bools = NDArray[np.bool_]
+
+THRESHOLDS_PX = (1, 2, 4, 8, 16)
+SIDE_PX = 256  # TAP-Vid measures in a picture of 256 x 256, whatever the video's size
+
+
+def evaluated(query_frame: NDArray[np.integer], num_frames: int) -> Bools:
+    """(T, N): the frames after a point's query, TAP-Vid's mode `first`."""
+    return np.arange(num_frames)[:, None] > np.asarray(query_frame)[None]
+
+
+def tapvid(
+    truth_px: Floats, truth_visible: Bools, px: Floats, visible: Bools, where: Bools, size: tuple[int, int]
+) -> dict[str, float]:
+    """Occlusion accuracy, delta_avg and average Jaccard of tracks (T, N, 2) over the frames and points of `where`.
+
+    A NaN prediction is within no threshold. size: width, height of the picture the pixels are of.
+
+    Source: Doersch et al., TAP-Vid: A Benchmark for Tracking Any Point in a Video, NeurIPS 2022.
+    """
+    error = np.linalg.norm((np.asarray(px, float) - truth_px) * SIDE_PX / np.asarray(size, float), axis=-1)
+    within = [error < threshold for threshold in THRESHOLDS_PX]
+    accuracy, delta, jaccard = _scores(within, truth_visible, visible, where)
+    return {"oa": accuracy, "delta_avg": delta, "aj": jaccard}
+
+
+def tapvid_3d(
+    truth_cam_m: Floats,
+    truth_visible: Bools,
+    cam_m: Floats,
+    visible: Bools,
+    where: Bools,
+    camera_matrix: Floats,
+    scaling: str = "none",
+) -> dict[str, float]:
+    """OA, APD_3D and 3D-AJ of tracks (T, N, 3) in the camera frame, over the frames and points of `where`.
+
+    A threshold of n px is n z / sqrt(fx fy) metres at the true depth z. scaling: `none` takes predictions as they are;
+    `median` first scales them by the ratio of median distances over what both see.
+
+    Source: Koppula et al., TAPVid-3D: A Benchmark for Tracking Any Point in 3D, NeurIPS 2024.
+    """  # fmt: skip
+    cam = np.asarray(cam_m, float)
+    if scaling == "median":
+        cam = cam * _median_scale(truth_cam_m, cam, truth_visible & visible & where)
+    error = np.linalg.norm(cam - truth_cam_m, axis=-1)
+    metres_per_px = truth_cam_m[..., 2] / np.sqrt(camera_matrix[0, 0] * camera_matrix[1, 1])
+    within = [error < threshold * metres_per_px for threshold in THRESHOLDS_PX]
+    accuracy, apd, jaccard = _scores(within, truth_visible, visible, where)
+    return {"oa": accuracy, "apd_3d": apd, "aj_3d": jaccard}
+
+
+def mean_scores(clips: list[dict[str, float]]) -> dict[str, float]:
+    """Mean over clips of every number, as TAP-Vid's tables; clips where it is NaN are left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # nothing was measured: NaN is the answer
+        return {name: float(np.nanmean([clip[name] for clip in clips])) for name in (clips[0] if clips else ())}
+
+
+def _scores(within: list[Bools], truth_visible: Bools, visible: Bools, where: Bools) -> tuple[float, float, float]:
+    seen, said = truth_visible & where, visible & where
+    num = int(seen.sum())
+    accuracy = float((truth_visible == visible)[where].mean()) if where.any() else float("nan")
+    if not num:
+        return accuracy, float("nan"), float("nan")
+    shares, jaccards = [], []
+    for near in within:
+        hits = int((near & seen & said).sum())
+        wrong = int((said & ~(near & seen)).sum())
+        shares.append(int((near & seen).sum()) / num)
+        jaccards.append(hits / (num + wrong))
+    return accuracy, float(np.mean(shares)), float(np.mean(jaccards))
+
+
+def _median_scale(truth: Floats, predicted: Floats, both: Bools) -> float:
+    known = both & np.isfinite(predicted).all(axis=-1)
+    if not known.any():
+        return 1.0
+    return float(
+        np.median(np.linalg.norm(truth[known], axis=-1)) / np.median(np.linalg.norm(predicted[known], axis=-1))
+    )
