@@ -42,6 +42,7 @@ MIN_SIZE = 2e-3  # mean distance of keypoints from their middle, as a ray: a han
 MISFIT = 0.16  # error of a 2D keypoint over the hand's size in the picture
 TRUST = np.ones(NUM_KEYPOINTS)
 TRUST[[0, 1, 2]] = 0.5  # where a wrist and the root of a thumb lie is a matter of definition
+TRUST[[4, 8, 12, 16, 20]] = 0.6  # tips are hidden most often
 OUTSIDE_TRUST = 0.4  # of a keypoint that the model places outside the picture
 INFILLED_TRUST = 0.5
 START_MISFIT = 0.10

@@ -11,9 +11,9 @@ from handloom.geometry.hand_model import KNUCKLES, PALM, template_palm
 
 Array = NDArray[np.float64]
 
-EGO_DROP_M = 0.055  # knuckles beyond the wrist, as seen from a head: 35 to 75 mm in the truth of eight EgoDex clips
-EGO_DROP_SPREAD_M = 0.015
-NUM_VIEWS = 96  # directions from which the hand may be seen: 20 degrees apart
+EGO_DROP_M = 0.058  # knuckles beyond the wrist, as seen from a head: 35 to 75 mm in the truth of eight EgoDex clips
+EGO_DROP_SPREAD_M = 0.014
+NUM_VIEWS = 64  # directions from which the hand may be seen: 25 degrees apart
 NUM_KEPT = 10  # of them, per frame
 MIN_DEPTH_M = 0.05
 

@@ -26,7 +26,9 @@ INDEPENDENT = 6
 COUPLING, COUPLING_SPREAD = 0.55, 0.30  # the last joint of a finger bends with the middle one
 LIMIT_SPREAD = np.radians(4.0)
 MODEL_SPREAD = 1.0
-ACCELERATION = np.concatenate([[2.0, 2.0, 2.0], [20.0] * 3, np.full(model.NUM_ANGLES, 30.0)])  # m/s2, rad/s2
+# Spread of what a hand does from one frame to the next, m/s2 and rad/s2: tight along the axis and for turns, which the
+# picture shows least.
+ACCELERATION = np.concatenate([[2.0, 2.0, 0.6], [6.0] * 3, np.full(model.NUM_ANGLES, 10.0)])
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def keypoints_of(state: State) -> Array:
     return np.einsum("nij,nkj->nki", state.rotation, points) + state.translation[:, None]
 
 
-def solve(problem: Problem, start: State, steps: int, tolerance: float = 1e-4) -> State:
+def solve(problem: Problem, start: State, steps: int, tolerance: float = 3e-4) -> State:
     """Levenberg-Marquardt until a step gains less than `tolerance` of the cost."""
     state, damping = start, 1e-3
     cost = _cost(problem, state)
