@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera import undistort
-from handloom.geometry.camera_turns import MIN_THIRDS, is_static, num_thirds, turns_only
+from handloom.geometry.camera_turns import LASTING, MIN_PER_FRAME, MIN_THIRDS, is_static, num_thirds, turn_path
 from handloom.geometry.path_scale import metric_scale
-from handloom.geometry.sfm import NotReconstructed, Reconstructed, reconstruct
+from handloom.geometry.sfm import NotReconstructed, Reconstructed, reconstruct, reprojection_error
 from handloom.geometry.sfm_solver import Sightings
 from handloom.schemas.values import Camera, CameraPath, DepthMaps, FeatureTracks, Hands, VideoInfo
 
@@ -28,22 +28,21 @@ REASONS = {
     "no_parallax": "the picture changes too little for depth, and not as by a camera that only turns",
     "high_error": "no camera motion explains most of what is seen: much of the scene moves, or the tracks are bad",
     "static": "there is a path: the camera was measured not to move",
-    "pure_rotation": "there is a path: the camera was measured to turn on the spot",
+    "pure_rotation": "there is a path: the camera turned on the spot, or moved too little to tell how far",
 }
 """Of `CameraPath.reason`. The last two stand beside a path, and say how it is known."""
 PICTURE_PX = 640.0  # thresholds are for pictures whose longer side has so many pixels
 MIN_LENGTH = 3  # sightings of a track
-MIN_PER_FRAME = 15  # corners that agree with a frame's pose
 USUAL_THIRDS = 6
 """Of the picture's nine parts, in the median frame, hold corners that agree: 7 to 9 where the path is right, 5 where it
 followed a box."""
 MIN_EXPLAINED = 0.7
 """Share of the sightings of lasting tracks that the still scene explains. EgoDex: 0.88 to 0.95, and 0.56 where a box
 filled a bare room (its path would have been wrong by 20 degrees)."""
-LASTING = 6
 MIN_COVERAGE = 0.4  # of the frames; the others are NaN
 MIN_FRAMES = 4
-STILL_TURN_PX = 1.0
+MUCH_CLOSER = 0.04
+"""By this share a moving camera must explain more sightings closely than a turning one, which has fewer parameters."""
 MAX_FOCAL_SIGMA = 0.05
 """An assumed focal length is off by 10 to 30 percent. Refined from 0.75 to 1.35 times the true one, at 0.01 it came out
 within 1 percent (rendered and EgoDex), at 0.03 to 0.08 within 2 to 10."""
@@ -55,6 +54,7 @@ class EstimatedPath:
 
     points_world: (P, 3) still points of the scene, in the path's world and unit; empty without parallax.
     frame, point: (M,) which point was seen in which frame, and agrees with it. numbers: for the row's `quality`.
+    turning: the path of a camera that only turns, where that explains nearly as much.
     """
 
     path: CameraPath
@@ -63,6 +63,7 @@ class EstimatedPath:
     frame: NDArray[np.int64]
     point: NDArray[np.int64]
     numbers: dict[str, float]
+    turning: CameraPath | None = None
 
 
 def estimate_path(
@@ -102,12 +103,18 @@ def with_scale(
     points, camera = estimated.points_world, estimated.camera
     found = metric_scale(path.world_from_camera, points, hands, camera, frame_s, depth, info)
     if found is None:
-        return estimated
+        return _as_turning(estimated) if estimated.turning is not None and hands is not None else estimated
     world_from_camera = path.world_from_camera.copy()
     world_from_camera[:, :3, 3] *= found.metres
     numbers = estimated.numbers | {"camera_scale_sigma": found.sigma}
     path = replace(path, world_from_camera=world_from_camera, scale="metric")
     return replace(estimated, path=path, points_world=points * found.metres, numbers=numbers)
+
+
+def _as_turning(estimated: EstimatedPath) -> EstimatedPath:
+    """The turns alone: of a camera that moved so little that its unit cannot be told, they place hands in metres."""
+    nothing = np.zeros(0, np.int64)
+    return EstimatedPath(estimated.turning, estimated.camera, np.zeros((0, 3)), nothing, nothing, estimated.numbers)
 
 
 def _estimated(features: FeatureTracks, camera: Camera, num_frames: int, info: VideoInfo) -> EstimatedPath:
@@ -117,18 +124,33 @@ def _estimated(features: FeatureTracks, camera: Camera, num_frames: int, info: V
     if _too_little(sightings, info):
         return _none("few_tracks", camera)
     if is_static(sightings, _half_size(info)):
-        return _unmoved(np.tile(np.eye(4), (num_frames, 1, 1)), "static", sightings, camera)
+        return _unmoved(np.tile(np.eye(4), (num_frames, 1, 1)), sightings, camera)
     if num_frames < MIN_FRAMES:
         return _none("too_short", camera)
-    focal = _focal(camera, info)
+    focal, half_size = _focal(camera, info), _half_size(info)
     try:
         found = reconstruct(sightings, focal, refine_focal=camera.source == "assumed")
         if found.scene.focal_sigma > MAX_FOCAL_SIGMA or not 0.5 < found.scene.focal / focal < 2:
             found = reconstruct(sightings, focal, refine_focal=False)
     except NotReconstructed as error:
-        turns = turns_only(sightings, focal) if error.reason == "no_parallax" else None
-        return _none(error.reason, camera) if turns is None else _turned(turns, focal, sightings, camera)
-    return _moving(found, sightings, _refined(camera, found.scene.focal / focal), _half_size(info))
+        moving, close = _none(error.reason, camera), 0.0
+    else:
+        moving = _moving(found, sightings, _refined(camera, found.scene.focal / focal), half_size)
+        close = _close(found, sightings)
+    turn = turn_path(sightings, _focal(moving.camera, info), half_size)
+    turning = None if turn is None else _unmoved(turn.poses, sightings, moving.camera)
+    if turning is None or turning.path.world_from_camera is None:
+        return moving
+    if moving.path.world_from_camera is None or turn.close >= close - MUCH_CLOSER:
+        return turning
+    return replace(moving, turning=turning.path)
+
+
+def _close(found: Reconstructed, sightings: Sightings) -> float:
+    """Share of the sightings of lasting tracks that the reconstruction explains within half a pixel."""
+    length = np.bincount(sightings.track, minlength=sightings.num_tracks)
+    error = reprojection_error(found.scene, sightings)[length[sightings.track] >= LASTING]
+    return float(np.mean(np.nan_to_num(error, nan=np.inf) <= 0.5)) if len(error) else 0.0
 
 
 def _refined(camera: Camera, ratio: float) -> Camera:
@@ -174,24 +196,16 @@ def _none(reason: str, camera: Camera) -> EstimatedPath:
     return EstimatedPath(CameraPath(None, "none", "none", reason), camera, np.zeros((0, 3)), none, none, {})
 
 
-def _unmoved(poses: Floats, reason: str, sightings: Sightings, camera: Camera) -> EstimatedPath:
-    """Frames without enough corners are NaN: nothing was measured there."""
+def _unmoved(poses: Floats, sightings: Sightings, camera: Camera) -> EstimatedPath:
+    """A path whose places are all the same. Frames without enough corners are NaN: nothing was measured there."""
     poses = poses.copy()
     poses[np.diff(sightings.first) < MIN_PER_FRAME] = np.nan
-    if np.isfinite(poses).all(axis=(1, 2)).mean() < MIN_COVERAGE:
-        return _none("few_tracks", camera)
-    path = CameraPath(_from_first(poses), "metric", "estimated", reason)
-    return replace(_none("", camera), path=path)
-
-
-def _turned(poses: Floats, focal: float, sightings: Sightings, camera: Camera) -> EstimatedPath:
-    """A camera that turns on the spot; one that turns by less than can be measured stands still."""
     known = np.isfinite(poses).all(axis=(1, 2))
-    first = poses[np.flatnonzero(known)[0], :3, :3]
-    cosine = (np.einsum("fij,ij->f", poses[known, :3, :3], first) - 1) / 2
-    if focal * np.arccos(np.clip(cosine.min(), -1, 1)) < STILL_TURN_PX:
-        return _unmoved(np.where(known[:, None, None], np.eye(4), np.nan), "static", sightings, camera)
-    return _unmoved(poses, "pure_rotation", sightings, camera)
+    if known.mean() < MIN_COVERAGE:
+        return _none("few_tracks", camera)
+    reason = "static" if (poses[known] == np.eye(4)).all() else "pure_rotation"
+    path = CameraPath(_from_first(poses), "metric", "estimated", reason)
+    return replace(_none("", camera), path=path, numbers={"camera_coverage": float(known.mean())})
 
 
 def _from_first(world_from_camera: Floats) -> Floats:

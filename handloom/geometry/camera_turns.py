@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +16,10 @@ STILL_SHARE = 0.3  # of the old corners of a frame; twice that in clips too shor
 OLD = 6  # frames
 MIN_OLD = 5
 TURN_PX = 0.6  # median of what the rotations leave over
-TURN_SHARE = 0.75  # of all sightings must be explained within three times that
+TURN_SHARE = 0.75  # of the sightings must be explained within three times that
+STILL_TURN_PX = 1.0
+LASTING = 10  # frames: shorter tracks show no parallax
+MIN_PER_FRAME = 15  # corners that agree with a frame's pose
 MIN_THIRDS = 4  # of the picture's nine: corners in one place may be a logo, or lie on one thing that moves
 ROUNDS = 12
 
@@ -44,11 +49,14 @@ def is_static(sightings: Sightings, half_size: Floats) -> bool:
     return bool(shares) and float(np.quantile(shares, 0.05)) >= (STILL_SHARE if long else 2 * STILL_SHARE)
 
 
-def turns_only(sightings: Sightings, focal: float) -> Floats | None:
-    """World from camera (T, 4, 4) of a camera that only turns, or None. NaN where a frame has no corners.
+def turns(sightings: Sightings, focal: float) -> tuple[Floats, Floats]:
+    """A camera that only turns, as well as it explains the sightings.
 
     Every corner is a direction; directions and rotations are fitted in turn (Wahba's problem, reweighted), starting
     from the rotation between one frame and the next.
+
+    Returns:
+        World from camera (T, 4, 4), NaN where a frame has no corners, and what is left over (M,), pixels, NaN there.
     """
     num_frames = len(sightings.first) - 1
     rays = np.column_stack([sightings.xy / focal, np.ones(len(sightings.xy))])
@@ -67,12 +75,48 @@ def turns_only(sightings: Sightings, focal: float) -> Floats | None:
         turned = np.einsum("mij,mj->mi", world_from_frame[frame], rays)
         left_px = focal * np.linalg.norm(turned - directions[track], axis=1)
         weight = 1 / (1 + (left_px / (2 * TURN_PX)) ** 2)
-    if not len(left_px) or np.median(left_px) > TURN_PX or np.mean(left_px <= 3 * TURN_PX) < TURN_SHARE:
-        return None
     poses = np.full((num_frames, 4, 4), np.nan)
     poses[known] = np.eye(4)
     poses[known, :3, :3] = world_from_frame[known]
-    return poses
+    left = np.full(len(use), np.nan)
+    left[use] = left_px
+    return poses, left
+
+
+@dataclass(frozen=True)
+class TurnPath:
+    """poses: (T, 4, 4) world from camera, NaN where a frame has too little; all places are the same.
+
+    close: share of the sightings of lasting tracks that rotations explain within half a pixel.
+    """
+
+    poses: Floats
+    close: float
+
+
+def turn_path(sightings: Sightings, focal: float, half_size: Floats) -> TurnPath | None:
+    """The path of a camera that turns on the spot, or nearly so; None where rotations leave too much over."""
+    poses, left = turns(sightings, focal)
+    length = np.bincount(sightings.track, minlength=sightings.num_tracks)
+    lasting = length[sightings.track] >= LASTING
+    left = np.nan_to_num(left, nan=np.inf)
+    agrees = left <= 3 * TURN_PX
+    if not lasting.any() or np.median(left[lasting]) > TURN_PX or agrees[lasting].mean() < TURN_SHARE:
+        return None
+    for frame in range(len(poses)):
+        span = slice(sightings.first[frame], sightings.first[frame + 1])
+        good = agrees[span]
+        few = good.sum() < MIN_PER_FRAME or num_thirds(sightings.xy[span][good], half_size) < MIN_THIRDS
+        if few or np.median(left[span]) > 2 * TURN_PX:
+            poses[frame] = np.nan
+    known = np.isfinite(poses).all(axis=(1, 2))
+    if not known.any():
+        return None
+    first = poses[np.flatnonzero(known)[0], :3, :3]
+    cosine = (np.einsum("fij,ij->f", poses[known, :3, :3], first) - 1) / 2
+    if focal * np.arccos(np.clip(cosine.min(), -1, 1)) < STILL_TURN_PX:
+        poses[known] = np.eye(4)  # it turns by less than can be measured
+    return TurnPath(poses, float(np.mean(left[lasting] <= 0.5)))
 
 
 def num_thirds(xy: Floats, half_size: Floats) -> int:

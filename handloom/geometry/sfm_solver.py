@@ -160,7 +160,7 @@ def _options(refine_focal: bool, loss_px: float, iterations: int) -> pycolmap.Bu
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.refine_focal_length, options.refine_extra_params = refine_focal, False
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = loss_px
     solver = options.ceres.solver_options
     solver.num_threads, solver.max_num_iterations, solver.function_tolerance = 1, iterations, 1e-5

@@ -20,9 +20,9 @@ LEVELS = 3  # a head turns up to 60 px a frame at 15 Hz; blur leaves only coarse
 KEY_FRAMES = 6
 """A corner's appearance is taken every so many frames, and every frame is measured against it: no drift in between."""
 MAX_DISAGREEMENT_PX = 0.8  # between the way frame by frame and the way straight from the key frame
-MIN_EIGENVALUE = (
-    2e-5  # of cornerMinEigenVal on grey in 0..1: plain walls and tables have little more; noise is found out later
-)
+MIN_EIGENVALUE = 2e-5  # of cornerMinEigenVal: plain walls and tables have little more
+BLOCK_PX = 11
+NOISE_EIGENVALUE = 1.3e-5  # times the variance of the noise in grey levels: a corner there is known to about 0.2 px
 MIN_DISTANCE_PX = 12.0
 BORDER_PX = 8
 _CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.02)
@@ -113,12 +113,13 @@ def _verified_back(state: _State) -> _State:
 
 def _with_new(state: _State, grey: NDArray[np.uint8], free: NDArray[np.bool_]) -> _State:
     """This frame becomes the key frame; every cell without a corner gets its best one."""
-    strength = cv2.cornerMinEigenVal(grey, 5) * free
+    strength = cv2.cornerMinEigenVal(grey, BLOCK_PX) * free
+    enough = max(MIN_EIGENVALUE, NOISE_EIGENVALUE * _noise(grey) ** 2)
     cells = _cells_of(state.points, grey.shape)
     strength[: grey.shape[0] // CELL_PX * CELL_PX, : grey.shape[1] // CELL_PX * CELL_PX] *= ~cells.repeat(
         CELL_PX, axis=0
     ).repeat(CELL_PX, axis=1)
-    corners = _best_of_cells(strength)
+    corners = _best_of_cells(strength, enough)
     if len(state.points) and len(corners):
         distance = np.linalg.norm(corners[:, None] - state.points, axis=2).min(axis=1)
         corners = corners[distance >= MIN_DISTANCE_PX]
@@ -139,16 +140,26 @@ def _cells_of(points: Points, shape: tuple[int, int]) -> NDArray[np.bool_]:
     return cells
 
 
-def _best_of_cells(strength: NDArray[np.float32]) -> Points:
+def _best_of_cells(strength: NDArray[np.float32], enough: float) -> Points:
     """(n, 2) strongest pixel of every whole cell, where it is strong enough."""
     rows, columns = strength.shape[0] // CELL_PX, strength.shape[1] // CELL_PX
     tiles = strength[: rows * CELL_PX, : columns * CELL_PX].reshape(rows, CELL_PX, columns, CELL_PX)
     tiles = tiles.transpose(0, 2, 1, 3).reshape(rows * columns, CELL_PX * CELL_PX)
     best = tiles.argmax(axis=1)
-    good = np.flatnonzero(tiles[np.arange(len(tiles)), best] > MIN_EIGENVALUE)
+    good = np.flatnonzero(tiles[np.arange(len(tiles)), best] > enough)
     y = good // columns * CELL_PX + best[good] // CELL_PX
     x = good % columns * CELL_PX + best[good] % CELL_PX
     return np.stack([x, y], axis=1).astype(np.float32)
+
+
+def _noise(grey: Grey) -> float:
+    """Standard deviation of the picture's noise, grey levels: the median of what a mask blind to planes leaves over.
+
+    Source: Immerkaer, Fast Noise Variance Estimation (CVIU 1996); the median, so that texture counts little.
+    """
+    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+    left = cv2.filter2D(grey, cv2.CV_16S, mask)[1:-1:2, 1:-1:2]
+    return float(np.median(np.abs(left))) / (0.6745 * 6)
 
 
 def _at(mask: NDArray[np.bool_], points: Points) -> NDArray[np.bool_]:
