@@ -222,7 +222,7 @@ COMMANDS = {
     "show": "CLIP --db --out --help",
     "export parquet": "--db --out --where --overwrite --no-overwrite --json --help",
     "export arrow": "--db --out --where --overwrite --no-overwrite --json --help",
-    "bench": "NAME --videos --save --help",
+    "bench": "NAME --videos --clips --markdown --save --help",
     "doctor": "--json --help",
 }
 """The command line, whole: a flag that comes or goes is a decision, made here as well."""

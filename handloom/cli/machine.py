@@ -15,16 +15,24 @@ from handloom.cli.console import FAILED, JsonOption, app, say
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="extract")],
+    name: Annotated[str, typer.Argument(help="extract or accuracy")],
     videos: Annotated[
-        Path | None, typer.Option(help="Folder of videos to measure on; rendered clips by default.")
+        Path | None, typer.Option(help="extract: videos to use. accuracy: clips in EgoDex's layout, beside rendered ones.")
     ] = None,
+    clips: Annotated[int | None, typer.Option(min=0, help="accuracy: rendered clips to measure on; 12.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="accuracy: print tables instead of JSON.")] = False,
     save: Annotated[Path | None, typer.Option(help="Folder that keeps NAME.json: benchmarks/results.")] = None,
 ) -> None:
     """Measure; prints one JSON object with hardware, versions and goals."""
     from handloom.bench import run_benchmark
 
-    print(json.dumps(run_benchmark(name, videos, save, say=say), indent=2))
+    report = run_benchmark(name, videos, save, say=say, num_clips=clips)
+    if markdown and name == "accuracy":
+        from handloom.bench.accuracy import table
+
+        print(table(report))
+        return
+    print(json.dumps(report, indent=2))
 
 
 @app.command()
