@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.models.tracks_hands import LEFT, OWN, RIGHT, STILL, HandRegions
+from handloom.models.tracks_hands import FAR, LEFT, OWN, RIGHT, STILL, HandRegions
 from handloom.models.tracks_layers import StillMotion, cell_of, still_motion
 from handloom.models.tracks_patches import NOISE_GREY, OFFSETS, SENSOR_GREY, Match, Patches, View, find, judge
 from handloom.schemas.values import NUM_HANDS
@@ -50,6 +50,7 @@ class Follower:
         self._strong = np.zeros(num, bool)
         self._warp = np.tile(np.eye(2, dtype=np.float32), (num, 1, 1))
         self._hidden_s = np.zeros(num)
+        self._inside = np.full(num, FAR)  # how deep in a hand's flesh, palm lengths
         self._likeness = np.ones(num, np.float32)
         self._speed = np.zeros((num, 2), np.float32)
         self.step_s, self._close_px = step_s, forward_backward_px
@@ -84,7 +85,8 @@ class Follower:
         matches: (m, 2) points of the two frames that tell the still scene's motion; None: the points followed here.
         """
         inside = np.stack([regions.depth(t, hand, self.points) for hand in range(NUM_HANDS)])
-        flown, moved = self._fly(before, after, self._to_fly(inside, view.size, matches is None))
+        self._inside = inside.max(axis=0)
+        flown, moved = self._fly(before, after, self._to_fly(view.size, matches is None))
         still = flown[(self.layer[flown] == STILL) & ~regions.on_arm(t, self.points[flown])]
         self.motion = still_motion(*(matches or (self.points[still], moved[still])), view.size)
         good = np.zeros(len(self.points), bool)
@@ -99,7 +101,8 @@ class Follower:
         here = self.started & view.inside(prior, -4.0)
         new, accepted = expected.copy(), np.zeros(len(good), bool)
         strong = np.flatnonzero(here & self._strong)
-        self._look(strong, start, prior, 2, view, regions, to, new, accepted)
+        self._look(strong[self.seen[strong]], start, prior, 1, view, regions, to, new, accepted)
+        self._look(strong[~self.seen[strong]], start, prior, 3, view, regions, to, new, accepted)
         self.layer[leaving & accepted] = OWN
         # What was found tells the others' motion: it is free of what adds up from step to step.
         sure = strong[accepted[strong] & (self.layer[strong] == STILL)]
@@ -109,9 +112,9 @@ class Follower:
         self._look(np.flatnonzero(here & ~self._strong), start, prior, 1, view, regions, to, new, accepted)
         self._settle(new, accepted, view, regions, to)
 
-    def _to_fly(self, inside: Array, size: Array, voters: bool) -> Indices:
+    def _to_fly(self, size: Array, voters: bool) -> Indices:
         """Points whose step is measured: what may move by itself, and enough others to tell the camera's motion."""
-        near = inside.max(axis=0) > -NEAR_HAND
+        near = self._inside > -NEAR_HAND
         able = self.seen & self._strong
         sure = able & (near | (self.layer != STILL))
         if not voters:
@@ -176,8 +179,8 @@ class Follower:
         at = np.flatnonzero(good & (self.layer == STILL) & (off > OWN_MOTION_PX) & self.motion.known)
         leaving = np.zeros(len(good), bool)
         if len(at):
-            stayed = judge(self._patches, at, view, expected[at], self._warp[at])
-            went = judge(self._patches, at, view, moved[at], self._warp[at])
+            patches = self._patches.part(at, view, expected[at], self._warp[at])
+            stayed, went = (judge(patches, view, place[at], self._warp[at]) for place in (expected, moved))
             went_off = (went.likeness > LIKENESS) & (went.colour < PLAIN_COLOUR) & (stayed.likeness < LIKENESS)
             leaving[at[went_off & (regions.side(to, moved[at], HAND_REACH) == STILL)]] = True
         return leaving
@@ -189,34 +192,40 @@ class Follower:
         """Points number `at` looked for; those found are written to `new` (N, 2) and `accepted` (N,)."""
         if not len(at):
             return
-        prior_px = self._prior_px()[at]
-        match = find(self._patches, at, view, start[at], self._warp[at], prior[at], prior_px, rounds)
-        found = self._accept(at, match, prior[at], view, regions, to)
+        prior_px = self._prior_px(at)
+        patches = self._patches.part(at, view, start[at], self._warp[at])
+        match = find(patches, view, start[at], self._warp[at], prior[at], prior_px, rounds)
+        found = self._accept(
+            at, match, np.linalg.norm(match.points - prior[at], axis=1) < 3 * prior_px + 1, regions, to
+        )
+        found &= view.inside(match.points)
         new[at[found]], accepted[at[found]] = match.points[found], True
         self._likeness[at] = match.likeness
 
-    def _prior_px(self) -> Array:
-        """(N,) standard deviation of where a point is expected."""
-        prior_px = np.where(self.layer == STILL, np.float32(0.5), np.float32(1.2))
-        hidden = ~self.seen
-        prior_px[hidden] = np.minimum(1.0 + 4.0 * self._hidden_s[hidden], 4.0)
-        prior_px[~self._strong] = WEAK_PRIOR_PX
+    def _prior_px(self, at: Indices) -> Array:
+        """(n,) standard deviation of where a point is expected."""
+        prior_px = np.where(self.layer[at] == STILL, np.float32(0.5), np.float32(1.2))
+        hidden = np.minimum(1 + 4 * self._hidden_s[at], 4).astype(np.float32)
+        prior_px = np.where(self.seen[at], prior_px, hidden)
+        prior_px[~self._strong[at]] = WEAK_PRIOR_PX
         return prior_px
 
-    def _accept(self, at: Indices, match: Match, prior: Array, view: View, regions: HandRegions, to: int) -> Mask:
+    def _accept(self, at: Indices, match: Match, near: Mask, regions: HandRegions, to: int) -> Mask:
         """(n,) whose picture was found, where it may be."""
         strong, seen, layer = self._strong[at], self.seen[at], self.layer[at]
-        inside = np.stack([regions.depth(to, hand, match.points) for hand in range(NUM_HANDS)])
+        inside = np.full((NUM_HANDS, len(at)), FAR)
+        near_hand = np.flatnonzero(self._inside[at] > -NEAR_HAND)
+        for hand in range(NUM_HANDS):
+            inside[hand, near_hand] = regions.depth(to, hand, match.points[near_hand])
         over_hand = inside.max(axis=0) > -HAND_REACH
         apart = (layer != LEFT) & (layer != RIGHT)
         needed = np.where(seen, LIKENESS, LIKENESS_AGAIN)
         needed = np.where(apart & over_hand, LIKENESS_OVER_HAND, needed)
         contrast = np.minimum(self._patches.contrast[at], match.contrast) ** 2
         needed = np.maximum(needed * contrast / (contrast + 2 * SENSOR_GREY**2), LEAST_LIKENESS)
-        near = np.linalg.norm(match.points - prior, axis=1) < 3 * self._prior_px()[at] + 1
         alike = (match.likeness > needed) & (match.colour < COLOUR)
         plain = (match.difference < PLAIN_DIFFERENCE) & (match.colour < PLAIN_COLOUR) & ~(apart & over_hand)
-        accepted = np.where(strong, alike, plain) & near & view.inside(match.points)
+        accepted = np.where(strong, alike, plain) & near
         for hand, name in enumerate((LEFT, RIGHT)):
             mine = layer == name
             accepted[mine] &= inside[hand, mine] > -HAND_KEEP

@@ -1,6 +1,6 @@
 """Small pictures of surface points: taken once, looked for again by Gauss-Newton with a prior on where they are.
 
-A patch is 8 x 8 samples, two pixels apart, of a lightly blurred frame, so it covers 15 x 15 px. It is compared after
+A patch is 6 x 6 samples, 2.5 px apart, of a lightly blurred frame, so it covers 14 x 14 px. It is compared after
 its mean and its contrast are taken out, and sampled through an affine warp, so light and viewpoint may change. All
 points are handled at once.
 """
@@ -15,15 +15,18 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-SIDE, STRIDE_PX = 8, 2.0
+SIDE, STRIDE_PX = 6, 2.5
 _STEPS = (np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2) * np.float32(STRIDE_PX)
-_X, _Y = (np.ascontiguousarray(a.ravel()) for a in np.meshgrid(_STEPS, _STEPS))  # (64,) each
+_X, _Y = (np.ascontiguousarray(a.ravel()) for a in np.meshgrid(_STEPS, _STEPS))  # (36,) each
 NUM = SIDE * SIDE
-OFFSETS = np.stack([_X, _Y], -1)  # (64, 2)
-BLUR_PX = 1.0
+REACH_PX = 9.0
+"""A patch whose point is further than this from the picture's border lies within it."""
+_SHIFTS = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], np.float32)
+OFFSETS = np.stack([_X, _Y], -1)  # (36, 2)
+BLUR_PX = 1.4
 NOISE_GREY = 1.5
 """Standard deviation of what two pictures of one surface differ by after the blur, grey levels."""
-SENSOR_GREY = 0.9
+SENSOR_GREY = 0.8
 """Of that, what a sensor's noise leaves after the blur."""
 NOISE_SLOPE = 0.3
 """Standard deviation of the slopes of noise alone, grey levels per pixel."""
@@ -34,12 +37,14 @@ _GAIN_RANGE = (0.5, 2.0)
 class Patches:
     """N patches and what is needed to look for them; rows are overwritten in place.
 
-    share: (N, 64) 1 where a sample belongs to the point's surface, else 0. values: (N, 64) grey, levelled (`_level`).
-    contrast: (N,) standard deviation. slope_x, slope_y: (N, 64) grey levels per pixel, levelled. tensor: (N, 3) sums of
+    share: (N, 36) 1 where a sample belongs to the point's surface, else 0; scale: (N, 3) what `_level` needs of it.
+    values: (N, 36) grey, levelled.
+    contrast: (N,) standard deviation. slope_x, slope_y: (N, 36) grey levels per pixel, levelled. tensor: (N, 3) sums of
     their products xx, xy, yy, less what noise adds. colour: (N, 3) RGB.
     """
 
     share: Array
+    scale: Array
     values: Array
     contrast: Array
     slope_x: Array
@@ -49,61 +54,56 @@ class Patches:
 
     @staticmethod
     def empty(num: int) -> Patches:
-        shapes = ((num, NUM), (num, NUM), (num,), (num, NUM), (num, NUM), (num, 3), (num, 3))
+        shapes = ((num, NUM), (num, 3), (num, NUM), (num,), (num, NUM), (num, NUM), (num, 3), (num, 3))
         return Patches(*(np.zeros(shape, np.float32) for shape in shapes))
 
     def take(self, at: NDArray[np.integer], view: View, points: Array, share: Array) -> None:
-        """Stores what lies around `points` (n, 2) as patches number `at` (n,); share: (n, 64)."""
+        """Stores what lies around `points` (n, 2) as patches number `at` (n,); share: (n, 36)."""
         self.share[at] = share
-        self.values[at] = grey = _level(view.samples(points, None), share)
-        self.slope_x[at] = x = _level(view.samples(points, None, view.slope_x), share)
-        self.slope_y[at] = y = _level(view.samples(points, None, view.slope_y), share)
-        count = np.maximum(share.sum(axis=1), 1)
-        self.contrast[at] = np.sqrt(_dot(grey, grey) / count)
-        self.tensor[at] = np.stack([_dot(x, x), _dot(x, y), _dot(y, y)], -1)
-        noise = np.float32(NOISE_SLOPE**2) * count[:, None]
-        self.tensor[at] -= np.minimum(self.tensor[at], noise) * np.float32([1, 0, 1])
+        self.scale[at] = _scale(share)
+        right, left, down, up = (view.samples(points + shift, None) for shift in _SHIFTS)
+        self._put(at, view.samples(points, None), (right - left) / 2, (down - up) / 2)
         self.colour[at] = view.colours(points)
+
+    def _put(self, at: NDArray[np.integer], values: Array, slope_x: Array, slope_y: Array) -> None:
+        share, scale = self.share[at], self.scale[at]
+        self.values[at] = grey = _level(values, share, scale)
+        self.slope_x[at] = x = _level(slope_x, share, scale)
+        self.slope_y[at] = y = _level(slope_y, share, scale)
+        self.contrast[at] = np.sqrt(_dot(grey, grey) * scale[:, 0])
+        self.tensor[at] = np.stack([_dot(x, x), _dot(x, y), _dot(y, y)], -1)
+        noise = np.float32(NOISE_SLOPE**2) / scale[:, :1]
+        self.tensor[at] -= np.minimum(self.tensor[at], noise) * np.float32([1, 0, 1])
+
+    def part(self, at: NDArray[np.integer], view: View, points: Array, warp: Array) -> Patches:
+        """Patches number `at` as copies; of those that reach beyond the picture at `points`, only what lies in it."""
+        out = Patches(*(getattr(self, name)[at] for name in Patches.__dataclass_fields__))
+        near = np.flatnonzero(~view.inside(points, REACH_PX))
+        if len(near):
+            out.share[near] *= view.covers(points[near], warp[near])
+            out.scale[near] = _scale(out.share[near])
+            out._put(near, out.values[near], out.slope_x[near], out.slope_y[near])
+        return out
 
     def corner_strength(self, at: NDArray[np.integer]) -> Array:
         """(n,) smaller eigenvalue of the mean slope tensor, (grey levels per pixel) squared."""
-        a, b, c = self.tensor[at].T / np.maximum(self.share[at].sum(axis=1), 1)
+        a, b, c = self.tensor[at].T * self.scale[at, 0]
         return (a + c) / 2 - np.sqrt(((a - c) / 2) ** 2 + b * b)
 
 
 class View:
-    """One frame, prepared for sampling: (h, w) grey blurred, its slopes, and small colours."""
+    """One frame, prepared for sampling: (h, w) grey blurred, and small colours."""
 
     _SHRINK = 4
 
-    def __init__(self, grey: NDArray[np.uint8], rgb: NDArray[np.uint8], *, slopes: bool = False) -> None:
+    def __init__(self, grey: NDArray[np.uint8], rgb: NDArray[np.uint8]) -> None:
         self.size = np.array([grey.shape[1], grey.shape[0]], np.float32)
         self.soft = cv2.GaussianBlur(grey, (0, 0), BLUR_PX)
         small = (max(1, grey.shape[1] // self._SHRINK), max(1, grey.shape[0] // self._SHRINK))
         self._small = cv2.resize(rgb, small, interpolation=cv2.INTER_AREA)
-        self._slopes: tuple[Array, Array] | None = None
-        if slopes:
-            self._differentiate()
 
-    def _differentiate(self) -> tuple[Array, Array]:
-        if self._slopes is None:
-            wide = self.soft.astype(np.float32)
-            self._slopes = (
-                cv2.Sobel(wide, cv2.CV_32F, 1, 0, scale=1 / 8),
-                cv2.Sobel(wide, cv2.CV_32F, 0, 1, scale=1 / 8),
-            )
-        return self._slopes
-
-    @property
-    def slope_x(self) -> Array:
-        return self._differentiate()[0]
-
-    @property
-    def slope_y(self) -> Array:
-        return self._differentiate()[1]
-
-    def samples(self, points: Array, warp: Array | None, picture: NDArray | None = None) -> Array:
-        """(n, 64) float32 grey around (n, 2) points, through (n, 2, 2) warps of the offsets; the edge is continued."""
+    def samples(self, points: Array, warp: Array | None) -> Array:
+        """(n, 36) float32 grey around (n, 2) points, through (n, 2, 2) warps of the offsets; the edge is continued."""
         if warp is None:
             x, y = points[:, :1] + _X, points[:, 1:] + _Y
         else:
@@ -111,9 +111,14 @@ class View:
             y = warp[:, 1, :1] * _X + warp[:, 1, 1:] * _Y + points[:, 1:]
         if not len(points):
             return np.zeros((0, NUM), np.float32)
-        source = self.soft if picture is None else picture
-        found = cv2.remap(source, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        found = cv2.remap(self.soft, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return found.astype(np.float32, copy=False)
+
+    def covers(self, points: Array, warp: Array) -> Array:
+        """(n, 36) 1 where a sample lies in the picture, else 0."""
+        x = warp[:, 0, :1] * _X + warp[:, 0, 1:] * _Y + points[:, :1]
+        y = warp[:, 1, :1] * _X + warp[:, 1, 1:] * _Y + points[:, 1:]
+        return ((x >= 0) & (y >= 0) & (x <= self.size[0] - 1) & (y <= self.size[1] - 1)).astype(np.float32)
 
     def colours(self, points: Array) -> Array:
         """(n, 3) RGB around the points, averaged over about 8 x 8 px."""
@@ -142,11 +147,8 @@ class Match:
     contrast: Array
 
 
-def find(
-    patches: Patches, at: NDArray[np.integer], view: View, start: Array, warp: Array,
-    prior: Array, prior_px: Array, rounds: int = 3,
-) -> Match:  # fmt: skip
-    """Patches number `at` near `start`, held towards `prior` by a standard deviation of `prior_px`.
+def find(patches: Patches, view: View, start: Array, warp: Array, prior: Array, prior_px: Array, rounds: int) -> Match:
+    """The n patches near `start`, held towards `prior` by a standard deviation of `prior_px`.
 
     Where the patch is plain, or only an edge, the prior decides; where it is a corner, the picture does.
 
@@ -155,53 +157,56 @@ def find(
 
     Source: Baker and Matthews, Lucas-Kanade 20 Years On (IJCV 2004), inverse compositional, with a Gaussian prior.
     """
-    share, values, contrast = patches.share[at], patches.values[at], patches.contrast[at]
-    count = share.sum(axis=1)
-    slope_x, slope_y = patches.slope_x[at], patches.slope_y[at]
+    slope_x, slope_y = patches.slope_x, patches.slope_y
     weight = (np.float32(NOISE_GREY) / prior_px) ** 2
-    (a, b, c), (d, e, f) = patches.tensor[at].T, (warp[:, 0, 0], warp[:, 0, 1], warp[:, 1].T)
+    (a, b, c), (d, e, f) = patches.tensor.T, (warp[:, 0, 0], warp[:, 0, 1], warp[:, 1].T)
     a, c = a + weight, c + weight
     det, area = a * c - b * b, d * f[1] - e * f[0]
     points = start.copy()
     for _ in range(rounds):
         # In patch pixels: minimise sum (picture - patch - slope s)^2 + weight |s - towards|^2 over the shift s.
-        off = values - _gained(_level(view.samples(points, warp), share), contrast, count)
+        grey = _level(view.samples(points, warp), patches.share, patches.scale)
+        off = patches.values - grey * _gain(grey, patches)
         x, y = (prior - points).T
         pull_x = _dot(off, slope_x) + weight * (f[1] * x - e * y) / area
         pull_y = _dot(off, slope_y) + weight * (d * y - f[0] * x) / area
         x, y = (c * pull_x - b * pull_y) / det, (a * pull_y - b * pull_x) / det
         points += np.clip(np.stack([d * x + e * y, f[0] * x + f[1] * y], -1), -3, 3)
-    return judge(patches, at, view, points, warp)
+    return judge(patches, view, points, warp)
 
 
-def judge(patches: Patches, at: NDArray[np.integer], view: View, points: Array, warp: Array) -> Match:
-    """How alike patches number `at` and the picture at `points` are."""
-    share, values, contrast = patches.share[at], patches.values[at], patches.contrast[at]
-    count = share.sum(axis=1)
-    grey = _level(view.samples(points, warp), share)
-    shown = np.sqrt(_dot(grey, grey) / count)
-    likeness = _dot(grey, values) / count / np.maximum(shown * contrast, 1e-3)
-    off = _gained(grey, contrast, count) - values
-    difference = np.sqrt(_dot(off, off) / count)
-    colour = np.abs(view.colours(points) - patches.colour[at]).max(axis=1)
+def judge(patches: Patches, view: View, points: Array, warp: Array) -> Match:
+    """How alike the n patches and the picture at `points` are."""
+    grey = _level(view.samples(points, warp), patches.share, patches.scale)
+    shown = np.sqrt(_dot(grey, grey) * patches.scale[:, 0])
+    likeness = _dot(grey, patches.values) * patches.scale[:, 0] / np.maximum(shown * patches.contrast, 1e-3)
+    off = grey * _gain(grey, patches) - patches.values
+    difference = np.sqrt(_dot(off, off) * patches.scale[:, 0])
+    colour = np.abs(view.colours(points) - patches.colour).max(axis=1)
     return Match(points, likeness, difference, colour, shown)
 
 
-def _level(grey: Array, share: Array) -> Array:
+def _scale(share: Array) -> Array:
+    """(n, 3) one over the number of samples that count, and over the squares of their places along x and y."""
+    sums = [share.sum(axis=1), *(np.einsum("nk,k->n", share, tilt * tilt) for tilt in (_X, _Y))]
+    return 1 / np.maximum(np.stack(sums, -1), 1)
+
+
+def _level(grey: Array, share: Array, scale: Array) -> Array:
     """Mean and tilt taken out, which light and soft shadows change; 0 where the sample is not of the surface."""
-    count = np.maximum(share.sum(axis=1), 1)
-    out = (grey - (_dot(grey, share) / count)[:, None]) * share
-    for tilt in (_X, _Y):
-        size = np.maximum(np.einsum("nk,k->n", share, tilt * tilt), 1)
-        out -= (np.einsum("nk,k->n", out, tilt) / size)[:, None] * (tilt * share)
+    out = (grey - (_dot(grey, share) * scale[:, 0])[:, None]) * share
+    x = np.einsum("nk,k->n", out, _X) * scale[:, 1]
+    y = np.einsum("nk,k->n", out, _Y) * scale[:, 2]
+    out -= (x[:, None] * _X + y[:, None] * _Y) * share
     return out
 
 
-def _gained(grey: Array, contrast: Array, count: Array) -> Array:
-    """Contrast brought to `contrast` as far as the allowed gain goes."""
-    gain = np.clip(contrast / np.maximum(np.sqrt(_dot(grey, grey) / count), 1e-3), *_GAIN_RANGE)
-    gain[contrast < 2 * NOISE_GREY] = 1  # plain: its contrast is noise
-    return grey * gain[:, None]
+def _gain(grey: Array, patches: Patches) -> Array:
+    """(n, 1) what brings the contrast to the patches', as far as it may."""
+    shown = np.sqrt(_dot(grey, grey) * patches.scale[:, 0])
+    gain = np.clip(patches.contrast / np.maximum(shown, 1e-3), *_GAIN_RANGE)
+    gain[patches.contrast < 2 * NOISE_GREY] = 1  # plain: its contrast is noise
+    return gain[:, None]
 
 
 def _dot(a: Array, b: Array) -> Array:
