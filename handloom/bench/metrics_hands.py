@@ -23,7 +23,7 @@ WRIST, INDEX_BASE, LITTLE_BASE = 0, 5, 17
 @dataclass(frozen=True)
 class TrueHands:
     """keypoints_px: (T, 2, 21, 2); keypoints_cam_m, keypoints_world_m: (T, 2, 21, 3); visible: (T, 2) bool: hands that
-    a prediction is asked for. Others may be predicted without that being an error, where their keypoints are finite."""
+    a prediction is asked for. Others may be predicted without that being an error, where half their keypoints are known."""
 
     keypoints_px: Floats
     keypoints_cam_m: Floats
@@ -84,8 +84,7 @@ def match(truth: TrueHands, predicted: PredictedHands) -> tuple[NDArray[np.int64
     there = np.isfinite(predicted.keypoints_px).all(axis=(2, 3))
     false = there.copy()
     for t in np.flatnonzero(there.any(axis=1)):
-        away = np.linalg.norm(predicted.keypoints_px[t, :, None] - truth.keypoints_px[t, None], axis=-1).mean(axis=-1)
-        cost = away / palms[t]  # (D, 2)
+        cost = distance_px(predicted.keypoints_px[t, :, None], truth.keypoints_px[t, None]) / palms[t]  # (D, 2)
         cost = np.where(np.isfinite(cost) & (cost <= MATCH_PALMS), cost, 1e6)
         for d, h in zip(*linear_sum_assignment(cost), strict=True):
             if cost[d, h] < 1e6:
@@ -99,7 +98,7 @@ def hand_errors(truth: TrueHands, predicted: PredictedHands) -> HandErrors:
     scored = truth.visible & (found >= 0)
     at = np.nonzero(scored)
     px, cam = _of_truth(predicted.keypoints_px, found), _of_truth(predicted.keypoints_cam_m, found)
-    error_px = np.linalg.norm(px[at] - truth.keypoints_px[at], axis=-1).mean(axis=-1)
+    error_px = distance_px(px[at], truth.keypoints_px[at])
     true_cam = truth.keypoints_cam_m[at]
     world_mm = np.full(len(at[0]), np.nan)
     if predicted.keypoints_world_m is not None:
@@ -149,6 +148,16 @@ def hand_scores(clips: Sequence[HandErrors]) -> dict[str, float]:
     }
 
 
+def distance_px(predicted: Floats, truth: Floats) -> Floats:
+    """Mean distance (...) of keypoints (..., 21, 2) over those whose true place is known: one far outside the picture
+    may have none, where the lens does not reach. NaN where more than half have none, or the prediction is NaN."""
+    away = np.linalg.norm(np.asarray(predicted, float) - truth, axis=-1)
+    known = np.broadcast_to(np.isfinite(truth).all(axis=-1), away.shape)
+    num = known.sum(axis=-1)
+    total = np.where(known, away, 0.0).sum(axis=-1)
+    return np.where(2 * num >= away.shape[-1], total / np.maximum(num, 1), np.nan)
+
+
 def mpjpe_mm(predicted_m: Floats, truth_m: Floats) -> Floats:
     """Mean per joint position error (n,), millimetres, of (n, K, 3) metres. NaN where a keypoint is unknown."""
     return 1000 * np.linalg.norm(np.asarray(predicted_m, float) - truth_m, axis=-1).mean(axis=-1)
@@ -186,7 +195,7 @@ def _jitter(predicted: Floats, truth: Floats, scored: NDArray[np.bool_]) -> tupl
     """Norm of the second difference, mean over keypoints, of hands scored in three frames in a row; and the truth's."""
     three = scored[:-2] & scored[1:-1] & scored[2:]
     ours, true = (np.linalg.norm(np.diff(x.astype(float), 2, axis=0), axis=-1).mean(-1) for x in (predicted, truth))
-    at = three & np.isfinite(ours)
+    at = three & np.isfinite(ours) & np.isfinite(true)
     return ours[at], true[at]
 
 

@@ -114,6 +114,19 @@ def test_a_hand_that_is_not_asked_for_may_be_found():
     assert (found["visible_hand_frames"], found["coverage"], found["false_hands"]) == (FRAMES, 1, 0)
 
 
+def test_a_true_keypoint_without_a_place_in_the_picture_is_left_out():
+    truth = scene()
+    moved = replace(perfect(truth), keypoints_px=truth.keypoints_px + np.array([3, 4]))
+    px = truth.keypoints_px.copy()
+    px[:, 0, :10] = np.nan
+    found = scores(replace(truth, keypoints_px=px), moved)
+    assert (found["coverage"], found["false_hands"]) == (1, 0)
+    assert found["error_px"] == pytest.approx(5)
+    assert found["jitter_px"] == pytest.approx(found["true_jitter_px"])
+    px[:, 0, 10] = np.nan
+    assert scores(replace(truth, keypoints_px=px), moved)["coverage"] == 0.5
+
+
 def test_unknown_depth_lowers_lifted_and_keeps_the_errors_of_the_rest():
     truth = scene()
     cam = truth.keypoints_cam_m + np.array([0, 0, 0.01])
