@@ -17,7 +17,7 @@ from handloom.cli.console import FAILED, JsonOption, app, say
 def bench(
     name: Annotated[str, typer.Argument(help="extract or accuracy")],
     videos: Annotated[
-        Path | None, typer.Option(help="extract: videos to use. accuracy: clips in EgoDex's layout, beside rendered ones.")
+        Path | None, typer.Option(help="extract: videos to use. accuracy: clips as EgoDex's, beside rendered ones.")
     ] = None,
     clips: Annotated[int | None, typer.Option(min=0, help="accuracy: rendered clips to measure on; 12.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="accuracy: print tables instead of JSON.")] = False,
