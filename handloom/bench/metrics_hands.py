@@ -23,7 +23,7 @@ WRIST, INDEX_BASE, LITTLE_BASE = 0, 5, 17
 @dataclass(frozen=True)
 class TrueHands:
     """keypoints_px: (T, 2, 21, 2); keypoints_cam_m, keypoints_world_m: (T, 2, 21, 3); visible: (T, 2) bool: hands that
-    a prediction is asked for. Others may be predicted without that being an error, where half their keypoints are known."""
+    a prediction is asked for. Others may be predicted without error, where half of their keypoints are known."""
 
     keypoints_px: Floats
     keypoints_cam_m: Floats
