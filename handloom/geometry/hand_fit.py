@@ -47,7 +47,10 @@ OUTSIDE_TRUST = 0.4  # of a keypoint that the model places outside the picture
 INFILLED_TRUST = 0.5
 START_MISFIT = 0.10
 START_TURN_RAD, TURN_RAD_S = 0.15, 2.0
-MODEL_TURN_SPREAD = 0.5  # radians; of the model's own keypoints, seen from outside
+MODEL_DROP_SHARE, MODEL_DROP_SPREAD_M = (
+    0.75,
+    0.015,
+)  # MediaPipe's own tilt, seen from outside: right sign, too much of it
 STEPS = 20
 WINDOW, OVERLAP = 900, 30  # frames: longer clips are fitted piece by piece, with the shape of all of them
 _PIP = (6, 10, 14, 18)
@@ -80,7 +83,7 @@ def fit_hands(
     sigma = np.full(points.visible.shape, np.nan)
     seen = _Seen.of(points, camera, info, np.asarray(frame_s, np.float64))
     if len(seen.hand):
-        state, good = _start(seen.problem, seen.to_hand)
+        state, good = _start(seen.problem)
         kept = np.flatnonzero(good)
         if len(kept):
             keypoints, spread = _fit(seen.problem.part(kept), _part(state, kept), seen.frame[kept])
@@ -101,15 +104,13 @@ def fit_hands(
 class _Seen:
     """The hands that can be fitted, as right hands: left ones first, each in the order of time.
 
-    hand, frame: (N,). flip: (N,) -1 for left hands. to_hand: (N, 3, 3) turn of the model's own keypoints to the hand's
-    frame, NaN without them.
+    hand, frame: (N,). flip: (N,) -1 for left hands.
     """
 
     problem: Problem
     hand: NDArray[np.int64]
     frame: NDArray[np.int64]
     flip: Array
-    to_hand: Array
 
     @staticmethod
     def of(points: HandPoints, camera: Camera, info: VideoInfo, frame_s: Array) -> _Seen:
@@ -123,13 +124,15 @@ class _Seen:
         at = frame, hand
         weight = _weights(points, known, size, info)[at]
         own = np.where(known[at][..., None], rays[at], 0.0) * mirror[..., :2]
-        rest, to_hand = _articulation(points.model_m[at] * mirror)
+        model_m = points.model_m[at].astype(np.float64) * mirror
+        rest = _articulation(model_m)
+        drop, drop_spread = _drop(points.view, own, model_m)
         before = np.diff(frame_s[frame], prepend=np.nan)
         before[1:][np.diff(hand) != 0] = np.nan
         before[~((before > 0) & (before <= GAP_S))] = np.nan
-        ego = points.view == "ego"
-        problem = Problem(own, weight, rest, before, ego, np.zeros(model.NUM_SHAPE), model.SHAPE_SPREAD)
-        return _Seen(problem, hand, frame, flip, to_hand)
+        shape = np.zeros(model.NUM_SHAPE)
+        problem = Problem(own, weight, rest, before, drop, drop_spread, shape, model.SHAPE_SPREAD)
+        return _Seen(problem, hand, frame, flip)
 
 
 def _size(rays: Array, known: NDArray[np.bool_]) -> Array:
@@ -150,29 +153,35 @@ def _weights(points: HandPoints, known: NDArray[np.bool_], size: Array, info: Vi
     return trust[..., None] * TRUST * np.where(inside, 1.0, OUTSIDE_TRUST) * known
 
 
-def _articulation(model_m: Array) -> tuple[Array, Array]:
-    """Joint angles (N, 20) of the model's own keypoints (N, 21, 3), their tilt removed, and that turn; NaN unknown."""
+def _articulation(model_m: Array) -> Array:
+    """Joint angles (N, 20) of the model's own keypoints (N, 21, 3), their tilt removed; NaN unknown."""
     known = np.isfinite(model_m).all(axis=(1, 2))
-    angles, to_hand = np.full((len(model_m), model.NUM_ANGLES), np.nan), np.full((len(model_m), 3, 3), np.nan)
+    angles = np.full((len(model_m), model.NUM_ANGLES), np.nan)
     if known.any():
-        to_hand[known] = palm_frame(model_m[known].astype(np.float64))
-        angles[known] = model.angles_of(np.einsum("nij,nkj->nki", to_hand[known], model_m[known]))
-    return angles, to_hand
+        in_hand = np.einsum("nij,nkj->nki", palm_frame(model_m[known]), model_m[known])
+        angles[known] = model.angles_of(in_hand)
+    return angles
 
 
-def _start(problem: Problem, to_hand: Array) -> tuple[State, NDArray[np.bool_]]:
+def _drop(view: str | None, rays: Array, model_m: Array) -> tuple[Array, Array]:
+    """How much farther the knuckles are than the wrist (N,), and its spread: a rule for a head's view, the model's own
+    keypoints otherwise.
+    """
+    if view == "ego":
+        return np.full(len(rays), EGO_DROP_M), np.full(len(rays), EGO_DROP_SPREAD_M)
+    drop = MODEL_DROP_SHARE * drop_m(np.einsum("nij,nkj->nki", turn_to(rays.mean(axis=1)), model_m))
+    known = np.isfinite(drop)
+    return np.where(known, drop, 0.0), np.where(known, MODEL_DROP_SPREAD_M, np.inf)
+
+
+def _start(problem: Problem) -> tuple[State, NDArray[np.bool_]]:
     """The likeliest turn of each hand, seen from afar; and whether there is one in front of the camera."""
     angles = np.where(np.isfinite(problem.rest), problem.rest, model.ANGLE_REST)
     posed = model.pose(angles, problem.shape, derivatives=False)
     found = candidate_turns(problem.rays, problem.weight, posed.seen_m)
     cost = (found.misfit / START_MISFIT) ** 2
-    if problem.ego:
-        drop = drop_m(np.einsum("ncij,nkj->ncki", found.rotation, posed.points_m))
-        cost = cost + np.minimum(((drop - EGO_DROP_M) / EGO_DROP_SPREAD_M) ** 2, 25.0)
-    else:
-        expected = turn_to(found.middle) @ to_hand.transpose(0, 2, 1)
-        angle = np.arccos(np.clip((np.einsum("ncij,nij->nc", found.rotation, expected) - 1) / 2, -1, 1))
-        cost = cost + np.nan_to_num((angle / MODEL_TURN_SPREAD) ** 2, nan=0.0)
+    drop = drop_m(np.einsum("ncij,nkj->ncki", found.rotation, posed.points_m))
+    cost = cost + np.minimum(((drop - problem.drop[:, None]) / problem.drop_spread[:, None]) ** 2, 25.0)
     spread = START_TURN_RAD + TURN_RAD_S * np.nan_to_num(problem.before, nan=1.0)
     choice = likeliest_path(cost, found.rotation, found.translation, ~np.isfinite(problem.before), spread)
     index = np.arange(len(choice))

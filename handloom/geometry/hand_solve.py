@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, cho_solve_banded, cholesky_banded
 
 from handloom.geometry import hand_model as model
-from handloom.geometry.hand_palm import EGO_DROP_M, EGO_DROP_SPREAD_M, drop_m
+from handloom.geometry.hand_palm import drop_m
 from handloom.schemas.values import NUM_KEYPOINTS
 
 Array = NDArray[np.float64]
@@ -47,26 +47,30 @@ class Problem:
 
     rays: (N, 21, 2) x/z and y/z. weight: (N, 21), one over the standard deviation of a ray, 0 where it is unknown.
     rest: (N, 20) angles of the model's own keypoints, NaN unknown. before: (N,) seconds since the same hand's frame
-    before, NaN where the chain starts anew. ego: the view is a head's. shape, shape_spread: (36,) what is known of the
-    hand beforehand.
+    before, NaN where the chain starts anew. drop, drop_spread: (N,) metres, what is known beforehand of how much
+    farther the knuckles are than the wrist; an infinite spread for nothing. shape, shape_spread: (36,) the same of the
+    hand's shape.
     """
 
     rays: Array
     weight: Array
     rest: Array
     before: Array
-    ego: bool
+    drop: Array
+    drop_spread: Array
     shape: Array
     shape_spread: Array
 
     def part(self, index: NDArray[np.int64]) -> Problem:
         """Some of the hands, in order; a chain is cut where frames are left out."""
-        before = np.where(np.diff(index, prepend=-2) == 1, self.before[index], np.nan)
-        return replace(self, rays=self.rays[index], weight=self.weight[index], rest=self.rest[index], before=before)
+        per_hand = ("rays", "weight", "rest", "before", "drop", "drop_spread")
+        taken = {name: getattr(self, name)[index] for name in per_hand}
+        taken["before"] = np.where(np.diff(index, prepend=-2) == 1, taken["before"], np.nan)
+        return replace(self, **taken)
 
 
 @dataclass(frozen=True)
-class _Normal:
+class Normal:
     """Normal equations. diagonal (N, P, P); off1, off2 (N, P): entries to the frame one and two before; border
     (N, P, S); corner (S, S); gradient (N, P) and (S,).
     """
@@ -89,12 +93,12 @@ def keypoints_of(state: State) -> Array:
 def solve(problem: Problem, start: State, steps: int, tolerance: float = 3e-4) -> State:
     """Levenberg-Marquardt until a step gains less than `tolerance` of the cost."""
     state, damping = start, 1e-3
-    cost = _cost(problem, state)
+    cost = misfit(problem, state)
     for _ in range(steps):
-        normal = _linearise(problem, state)
+        normal = normal_equations(problem, state)
         for _ in range(6):
             moved = _step(state, normal, damping)
-            new_cost = _cost(problem, moved)
+            new_cost = misfit(problem, moved)
             if new_cost < cost:
                 break
             damping *= 10
@@ -106,7 +110,8 @@ def solve(problem: Problem, start: State, steps: int, tolerance: float = 3e-4) -
     return state
 
 
-def _cost(problem: Problem, state: State) -> float:
+def misfit(problem: Problem, state: State) -> float:
+    """What is minimised: minus twice the log of the posterior; infinite where a hand is not in front of the camera."""
     posed = model.pose(state.angles, state.shape, derivatives=False)
     points = np.einsum("nij,nkj->nki", state.rotation, posed.seen_m) + state.translation[:, None]
     if not points[..., 2].min() > MIN_DEPTH_M:
@@ -116,9 +121,8 @@ def _cost(problem: Problem, state: State) -> float:
     total = (nu + 2) * np.log1p(squared / nu).sum()
     for residual, scale, _, _ in _pose_priors(problem, state.angles):
         total += ((residual / scale) ** 2).sum()
-    if problem.ego:
-        drop = (drop_m(posed.points_m @ state.rotation.transpose(0, 2, 1)) - EGO_DROP_M) / EGO_DROP_SPREAD_M
-        total += nu * np.log1p(drop**2 / nu).sum()
+    drop = (drop_m(posed.points_m @ state.rotation.transpose(0, 2, 1)) - problem.drop) / problem.drop_spread
+    total += nu * np.log1p(drop**2 / nu).sum()
     residual, weight = _acceleration(problem, state)
     off = (state.shape - problem.shape) / problem.shape_spread
     return total + ((residual * weight) ** 2).sum() + _shape_trust(problem) * (off**2).sum()
@@ -174,7 +178,8 @@ def _turns(rotation: Array) -> Array:
     return sine * (angle / np.maximum(size, 1e-12))[:, None] * (size > 1e-12)[:, None]
 
 
-def _linearise(problem: Problem, state: State) -> _Normal:
+def normal_equations(problem: Problem, state: State) -> Normal:
+    """Gauss-Newton about a state; the gradients are half of those of `misfit`."""
     num = len(state.angles)
     posed = model.pose(state.angles, state.shape)
     arm = np.einsum("nij,nkj->nki", state.rotation, posed.seen_m)
@@ -189,22 +194,21 @@ def _linearise(problem: Problem, state: State) -> _Normal:
 
     nu, inverse = DEGREES_OF_FREEDOM, 1 / points[..., 2]
     image = points[..., :2] * inverse[..., None]
-    misfit = (image - problem.rays) * problem.weight[..., None]
-    robust = np.sqrt((nu + 2) / (nu + (misfit**2).sum(axis=2)))
+    off = (image - problem.rays) * problem.weight[..., None]
+    robust = np.sqrt((nu + 2) / (nu + (off**2).sum(axis=2)))
     row = (by[..., :2, :] - image[..., None] * by[..., 2:, :]) * (inverse * problem.weight * robust)[..., None, None]
     row = row.reshape(num, 2 * NUM_KEYPOINTS, -1)
-    value = (misfit * robust[..., None]).reshape(num, -1)
-    if problem.ego:
-        drop = (points[:, model.KNUCKLES, 2].mean(axis=1) - state.translation[:, 2] - EGO_DROP_M) / EGO_DROP_SPREAD_M
-        share = np.sqrt(nu / (nu + drop**2))
-        slope = by[:, model.KNUCKLES, 2].mean(axis=1)
-        slope[:, 2] -= 1
-        row = np.concatenate([row, (slope * (share / EGO_DROP_SPREAD_M)[:, None])[:, None]], axis=1)
-        value = np.concatenate([value, (drop * share)[:, None]], axis=1)
+    value = (off * robust[..., None]).reshape(num, -1)
+    drop = (points[:, model.KNUCKLES, 2].mean(axis=1) - state.translation[:, 2] - problem.drop) / problem.drop_spread
+    share = np.sqrt(nu / (nu + drop**2))
+    slope = by[:, model.KNUCKLES, 2].mean(axis=1)
+    slope[:, 2] -= 1
+    row = np.concatenate([row, (slope * (share / problem.drop_spread)[:, None])[:, None]], axis=1)
+    value = np.concatenate([value, (drop * share)[:, None]], axis=1)
     trust = _shape_trust(problem) / problem.shape_spread**2
     square = np.matmul(row.transpose(0, 2, 1), row)
     gradient = np.matmul(value[:, None], row)[:, 0]
-    normal = _Normal(
+    normal = Normal(
         square[:, :P, :P].copy(),
         np.zeros((num, P)),
         np.zeros((num, P)),
@@ -218,7 +222,7 @@ def _linearise(problem: Problem, state: State) -> _Normal:
     return normal
 
 
-def _add_angle_priors(problem: Problem, state: State, normal: _Normal) -> None:
+def _add_angle_priors(problem: Problem, state: State, normal: Normal) -> None:
     for index, (residual, spread, joints, share) in enumerate(_pose_priors(problem, state.angles)):
         at, weight = 6 + joints, np.broadcast_to(spread**-2.0, residual.shape).copy()
         if index == 1:
@@ -234,7 +238,7 @@ def _add_angle_priors(problem: Problem, state: State, normal: _Normal) -> None:
             normal.pose_gradient[:, at - 1] -= share * weight * residual
 
 
-def _add_acceleration(problem: Problem, state: State, normal: _Normal) -> None:
+def _add_acceleration(problem: Problem, state: State, normal: Normal) -> None:
     """The residual of frame n is a x[n] + b x[n-1] + c x[n-2]; frames are in order, so its entries are diagonal."""
     residual, weight = _acceleration(problem, state)
     with np.errstate(invalid="ignore"):
@@ -254,7 +258,7 @@ def _add_acceleration(problem: Problem, state: State, normal: _Normal) -> None:
 class _Banded:
     """Cholesky factor of the poses' part."""
 
-    def __init__(self, normal: _Normal, damping: float) -> None:
+    def __init__(self, normal: Normal, damping: float) -> None:
         num = len(normal.diagonal)
         band = np.zeros((BAND + 1, num, P))
         diagonal = normal.diagonal
@@ -270,7 +274,7 @@ class _Banded:
         return cho_solve_banded((self._factor, True), right, overwrite_b=True, check_finite=False)
 
 
-def _step(state: State, normal: _Normal, damping: float) -> State:
+def _step(state: State, normal: Normal, damping: float) -> State:
     num, size = len(state.angles), model.NUM_SHAPE
     banded = _Banded(normal, damping)
     right = np.concatenate([normal.border, normal.pose_gradient[..., None]], axis=2).reshape(num * P, size + 1)
@@ -300,7 +304,7 @@ def _rotations(vectors: Array) -> Array:
 
 def depth_spread(problem: Problem, state: State) -> Array:
     """Standard deviation (N,) of a hand's distance, metres, from the covariance of the fit (every fourth frame)."""
-    normal = _linearise(problem, state)
+    normal = normal_equations(problem, state)
     num, size = len(state.angles), model.NUM_SHAPE
     banded = _Banded(normal, 1e-9)
     border = normal.border.reshape(num * P, size)

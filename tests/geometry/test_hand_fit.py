@@ -11,6 +11,7 @@ import pytest
 from handloom.geometry import hand_model as model
 from handloom.geometry.camera import project
 from handloom.geometry.hand_fit import fit_hands
+from handloom.geometry.hand_solve import P, Problem, State, misfit, normal_equations
 from handloom.schemas.values import Camera, HandPoints, Hands, VideoInfo
 
 INFO = VideoInfo(1280, 720, 15.0, "h264", "yuv420p", 0, 0.0, 10.0, 150)
@@ -233,3 +234,37 @@ def test_angles_of_keypoints_are_those_they_were_posed_with() -> None:
     angles[:, 0::4] = angles[:, 0::4].clip(-1.2, 1.2)
     points = model.pose(angles, np.zeros(36), derivatives=False).points_m
     np.testing.assert_allclose(model.angles_of(points), angles, atol=1e-9)
+
+
+def test_the_gradient_is_that_of_what_is_minimised() -> None:
+    rng, num = np.random.default_rng(2), 5
+    _, truth, _ = clip(13, num=num)
+    rays = truth[:, 1, :, :2] / truth[:, 1, :, 2:] + rng.normal(0, 0.01, (num, 21, 2))
+    before = np.array([np.nan, 1, 2, 1, 1]) / 15
+    drop = np.full(num, 0.04), np.full(num, 0.02)
+    shape, spread = rng.normal(0, 0.002, 36), model.SHAPE_SPREAD
+    rest = model.ANGLE_REST + rng.normal(0, 0.3, (num, 20))
+    problem = Problem(rays, rng.uniform(20, 60, (num, 21)), rest, before, *drop, shape, spread)
+    turn = _turns(rng.normal(0, 0.01, (num, 3))) @ _turns(np.tile([[2.5, 0.1, 0.1]], (num, 1)))
+    angles = model.ANGLE_REST + rng.normal(0, 0.5, (num, 20))
+    state = State(np.array([0.1, 0.1, 0.4]) + rng.normal(0, 0.01, (num, 3)), turn, angles, shape + 0.003)
+    normal = normal_equations(problem, state)
+
+    def moved(frame: int, index: int, step: float) -> float:
+        by = np.zeros((num, P))
+        by[frame, index] = step
+        turned = state.rotation.copy()
+        if 3 <= index < 6:
+            turned[frame] = _turns(by[frame : frame + 1, 3:6])[0] @ turned[frame]
+        return misfit(problem, State(state.translation + by[:, :3], turned, state.angles + by[:, 6:], state.shape))
+
+    for frame, index in [(f, i) for f in range(num) for i in (0, 1, 2, 3, 4, 5, 6, 7, 13, 17, 25)]:
+        slope = (moved(frame, index, 1e-6) - moved(frame, index, -1e-6)) / 2e-6
+        # Turns of one frame on the next are taken as small: their derivative is exact to the order of the turn.
+        loose = 0.05 * np.abs(normal.pose_gradient[:, 3:6]).max() if 3 <= index < 6 else 1e-3
+        assert 2 * normal.pose_gradient[frame, index] == pytest.approx(slope, rel=1e-3, abs=2 * loose)
+    for index in (0, 8, 20, 33):
+        step = 1e-6 * (np.arange(36) == index)
+        slope = (misfit(problem, replace(state, shape=state.shape + step))
+                 - misfit(problem, replace(state, shape=state.shape - step))) / 2e-6  # fmt: skip
+        assert 2 * normal.shape_gradient[index] == pytest.approx(slope, rel=1e-3, abs=1e-2)
