@@ -6,13 +6,14 @@ import csv
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
 from handloom.errors import ConfigError
+from handloom.schemas.clip import Clip
 from handloom.synth import SceneSpec, synth_specs, write_clip
 
 INDEX_COLUMNS = ("video", "video_id", "narration", "verb", "noun", "hand", "start_s", "end_s", "num_actions")
@@ -78,6 +79,28 @@ def synth(
     wall_s = time.perf_counter() - began
     _write_index(out, specs)
     return SynthSummary(tuple(specs), sum(spec.num_frames for spec in specs.values()), wall_s, workers)
+
+
+def narrated(clips: Iterable[Clip], folder: Path | str) -> list[Clip]:
+    """Clips that were ingested from such a folder, with the narration, verb and noun of its clips.csv.
+
+    A clip that is a piece of a video keeps what is said of the whole video; clips of other videos stay as they are.
+
+    Raises:
+        ConfigError: no clips.csv that can be read.
+    """
+    index = Path(folder) / "clips.csv"
+    try:
+        with index.open(newline="") as file:
+            lines = {line["video_id"]: line for line in csv.DictReader(file)}
+    except (OSError, KeyError) as error:
+        raise ConfigError(f"{index} cannot be read: {error}", "it is what `handloom synth` writes") from error
+    return [
+        replace(clip, **{name: lines[clip.video_id][name] for name in ("narration", "verb", "noun")})
+        if clip.video_id in lines
+        else clip
+        for clip in clips
+    ]
 
 
 def _check(num_clips: int, distorted_share: float, camera: str, workers: int | None) -> None:

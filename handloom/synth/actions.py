@@ -12,7 +12,7 @@ from handloom.synth import verbs
 from handloom.synth.hand import NUM_FINGERS
 from handloom.synth.objects import CABINET_HALF_M, NOUNS, ObjectShape, varied
 from handloom.synth.poses import POSES
-from handloom.synth.timeline import HELPER, MAIN, Actor, Thing, wiggle
+from handloom.synth.timeline import HELPER, MAIN, Actor, Channel, Thing, wiggle
 from handloom.synth.verbs import Play
 
 Array = NDArray[np.float64]
@@ -216,7 +216,7 @@ def _cast(action: Action, noun: str, rng: np.random.Generator) -> dict[str, Thin
 def _idle(play: Play) -> None:
     """The helping hand rests near the table, opens and closes a little, slides a few centimetres."""
     actor, rng, length_s = play.helper, play.rng, play.length_s
-    actor.turn = type(actor.turn)(np.radians([rng.uniform(0, 25), 8.0, rng.uniform(-6, 6)]))
+    actor.turn = Channel(np.radians([rng.uniform(0, 25), 8.0, rng.uniform(-6, 6)]))
     aside = actor.rest_m + verbs.xyz(-0.02, rng.uniform(0.01, 0.05), 0.01)
     actor.grip.to(0.1 * length_s, 0.5 * length_s, aside)
     actor.grip.to(0.5 * length_s, 0.9 * length_s, actor.rest_m)

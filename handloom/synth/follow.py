@@ -19,6 +19,9 @@ Array = NDArray[np.float64]
 NOTHING, STILL, LEFT_HAND, RIGHT_HAND, OBJECT = -1, 0, 1, 2, 3
 """What a pixel shows, in `Truth.ids` and `SurfaceTracks.kind`: OBJECT + i is object i."""
 
+DEPTH_UNIT_M = 1e-4
+"""What one step of a stored depth map is worth; 0 says that nothing is there."""
+
 _TOLERANCE, _TOLERANCE_M = 0.015, 0.003
 _TURNED_AWAY = -0.1  # cosine: flesh is thin, and depth alone would see through a fingertip
 
@@ -91,16 +94,16 @@ def _seen(truth: Truth, px: Array, frame: NDArray[np.int64]) -> tuple[Array, NDA
     inside = truth.lens.inside(px)
     safe = np.where(inside[:, None], px, 0.0)
     x, y = np.rint(safe).astype(int).T
-    from_truth = depth[frame, y, x] * 1e-4
+    from_truth = depth[frame, y, x] * DEPTH_UNIT_M
     kind = np.where(inside & (from_truth > 0), ids[frame, y, x].astype(np.int8), np.int8(NOTHING))
     low = np.clip(np.floor(safe).astype(int), 0, truth.size - 2)
     share = safe - low
     inverse, same = np.zeros(len(px)), np.ones(len(px), bool)
     for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        near = depth[frame, low[:, 1] + dy, low[:, 0] + dx] * 1e-4
+        near = depth[frame, low[:, 1] + dy, low[:, 0] + dx] * DEPTH_UNIT_M
         same &= (ids[frame, low[:, 1] + dy, low[:, 0] + dx] == kind) & (np.abs(near - from_truth) < 0.02 * from_truth)
         weight = (share[:, 0] if dx else 1 - share[:, 0]) * (share[:, 1] if dy else 1 - share[:, 1])
-        inverse += weight / np.maximum(near, 1e-4)
+        inverse += weight / np.maximum(near, DEPTH_UNIT_M)
     out = np.where(same, 1 / np.maximum(inverse, 1e-9), from_truth)
     return np.where(kind == NOTHING, np.nan, out), kind
 
@@ -162,6 +165,6 @@ def _visible(truth: Truth, px: Array, depth_m: Array, kind: NDArray[np.int8]) ->
     for dx in (-1, 0, 1):
         for dy in (-1, 0, 1):
             column, row = np.clip(x + dx, 0, truth.size[0] - 1), np.clip(y + dy, 0, truth.size[1] - 1)
-            gap = np.abs(depth[frame, row, column] * 1e-4 - depth_m)
+            gap = np.abs(depth[frame, row, column] * DEPTH_UNIT_M - depth_m)
             found |= (ids[frame, row, column] == kind) & (gap < allowed)
     return inside & found

@@ -142,8 +142,7 @@ def _bystanders(
         shape = varied(NOUNS[noun], rng)
         spot = np.array([rng.uniform(-0.30, 0.30), rng.uniform(0.02, 0.42), shape.half_m[2]])
         near = [np.linalg.norm(path - spot[:2], axis=-1).min() - radius for path, radius in taken]
-        low = [(points, radius) for points, radius in flesh]
-        near += [_gap(points, radius, spot, 2 * shape.half_m[2]) for points, radius in low]
+        near += [_gap(points, radius, spot, 2 * shape.half_m[2]) for points, radius in flesh]
         if min(near) > shape.radius_m + _SPARE_M:
             out.append(Thing(noun, shape, spot, float(rng.uniform(-np.pi, np.pi)), acted=False))
             taken.append((spot[None, :2], shape.radius_m))

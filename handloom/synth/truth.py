@@ -14,13 +14,10 @@ from numpy.typing import NDArray
 from handloom.errors import ConfigError
 from handloom.synth import follow
 from handloom.synth.actions import ActionSpan
-from handloom.synth.follow import SurfaceTracks
+from handloom.synth.follow import DEPTH_UNIT_M, SurfaceTracks
 from handloom.synth.lens import Lens
 
 Array = NDArray[np.float64]
-
-DEPTH_UNIT_M = 1e-4
-"""What one step of a stored depth map is worth; 0 says that nothing is there."""
 
 
 @dataclass(frozen=True)

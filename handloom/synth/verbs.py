@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from handloom.synth.objects import CABINET_HALF_M, HANDLE_M
 from handloom.synth.poses import POSES
-from handloom.synth.timeline import Actor, Contact, Thing
+from handloom.synth.timeline import Actor, Channel, Contact, Thing
 
 Array = NDArray[np.float64]
 
@@ -292,7 +292,7 @@ def visit(play: Play, enter_s: float, leave_s: float) -> None:
     """The helping hand comes into the picture late and leaves it early."""
     actor, rng = play.helper, play.rng
     outside = np.array([0.34, -0.26, 0.06])
-    actor.grip = type(actor.grip)(outside)
+    actor.grip = Channel(outside)
     spot = np.array([rng.uniform(0.10, 0.15), rng.uniform(0.02, 0.07), 0.035])
     middle = 0.5 * (enter_s + leave_s)
     actor.grip.to(enter_s, _at(enter_s, middle, 0.8), spot)
@@ -301,7 +301,7 @@ def visit(play: Play, enter_s: float, leave_s: float) -> None:
 
 def arrive(play: Play, actor: Actor) -> None:
     """The hand begins the clip outside the picture."""
-    actor.grip = type(actor.grip)(np.array([0.30, -0.24, 0.05]))
+    actor.grip = Channel(np.array([0.30, -0.24, 0.05]))
 
 
 def cabinet_place(thing: Thing) -> Array:
