@@ -18,6 +18,7 @@ PALM = (0, 5, 9, 13, 17)  # wrist and knuckles: the part of a hand that does not
 DUPLICATE_DISTANCE = 0.25
 DUPLICATE_OVERLAP = 0.45
 LINK_DISTANCE = 0.75  # farthest mean step of the keypoints from frame to frame, in hand sizes
+NEW_TRACK_DISTANCE = 0.35  # the same between detections that the search did not follow from one to the other
 LINK_RATIO = 1.3  # a link is safe if the next best choice is this much farther
 
 
@@ -89,14 +90,17 @@ def keep_hands(detections: Detections) -> NDArray[np.int64]:
     return np.array(kept, np.int64)
 
 
-def link(detections: Detections) -> NDArray[np.int64]:
+def link(detections: Detections, track: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """Tracklet number of each detection, (D,): a run of consecutive frames in which one hand moves a little.
 
     Only safe links are made: nearest neighbours in consecutive frames, clearly nearer than any other choice of either.
     What is not linked here is left to the assignment over the whole clip. No two detections of a frame share a
     tracklet, and a tracklet has no gaps.
+
+    track: (D,), which detections were followed from one another, where that is known; links from one track to another
+    have to be shorter.
     """
-    before = _safe_predecessors(detections)
+    before = _safe_predecessors(detections, np.zeros(len(detections)) if track is None else track)
     tracklet = np.empty(len(detections), np.int64)
     num_tracklets = 0
     for index in range(len(detections)):
@@ -108,7 +112,7 @@ def link(detections: Detections) -> NDArray[np.int64]:
     return tracklet
 
 
-def _safe_predecessors(detections: Detections) -> dict[int, int]:
+def _safe_predecessors(detections: Detections, track: NDArray) -> dict[int, int]:
     """For each detection that has one, the detection of the frame before that is safely the same hand."""
     frames = detections.by_frame()
     pairs = [
@@ -121,14 +125,15 @@ def _safe_predecessors(detections: Detections) -> dict[int, int]:
     points = detections.keypoints_px
     size = np.maximum(hand_size(points[first]), hand_size(points[second]))
     steps = np.linalg.norm(points[first] - points[second], axis=-1).mean(axis=-1) / size
+    longest = np.where(track[first] == track[second], LINK_DISTANCE, NEW_TRACK_DISTANCE)
     choices: dict[int, list[float]] = {}  # all steps from (negative numbers) and to a detection
     for (i, j), step in zip(pairs, steps.tolist(), strict=True):
         choices.setdefault(-1 - i, []).append(step)
         choices.setdefault(j, []).append(step)
     return {
         j: i
-        for (i, j), step in zip(pairs, steps.tolist(), strict=True)
-        if step < LINK_DISTANCE and _is_clear(step, choices[-1 - i]) and _is_clear(step, choices[j])
+        for (i, j), step, limit in zip(pairs, steps.tolist(), longest.tolist(), strict=True)
+        if step < limit and _is_clear(step, choices[-1 - i]) and _is_clear(step, choices[j])
     }
 
 

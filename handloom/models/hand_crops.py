@@ -42,7 +42,7 @@ class Palms:
 @dataclass(frozen=True)
 class HandReading:
     """What the hand network says of n regions. points: (n, 21, 2), in the picture. metric_m: (n, 21, 3), axes as the
-    picture's, origin near the hand's middle. presence, right: (n,), probability of a hand at all, of the person's own right hand.
+    picture's, origin near the hand's middle. presence, right: (n,), probability of a hand at all, of a right hand.
     """
 
     points: NDArray[np.float64]

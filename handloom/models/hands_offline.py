@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 STAGE = "hands"
 VERSION = "1"
 # A tracklet is taken for a hand only if it lasts, or if the network is sure of it.
-SURE_PRESENCE = 0.9
-MIN_PRESENCE = 0.65
-MIN_SECONDS = 0.3
+SURE_PRESENCE = 0.8
+MIN_PRESENCE = 0.68
+MIN_SECONDS = 0.19
 
 
 class OfflineHands:
@@ -34,11 +34,10 @@ class OfflineHands:
     `confidence` is the hand network's presence: the probability that the crop it was given holds a hand. In frames
     that were not measured it is the lesser of the two neighbours', in filled gaps half of that.
 
-    device: `cpu` (LiteRT), `cuda` (torch), or `auto`: CUDA where there is one. The results agree within 0.5 pixels of
-    the working picture.
+    device: `cpu` (LiteRT) or `cuda` (torch). Their results agree within 0.5 pixels of the working picture.
     """
 
-    def __init__(self, config: HandsConfig, device: str = "auto") -> None:
+    def __init__(self, config: HandsConfig, device: str = "cpu") -> None:
         self._config = config
         self._nets = make_nets(config.model_complexity, device)
 
@@ -59,19 +58,19 @@ class OfflineHands:
         return _assigned(clip, info, np.asarray(frames.frame_s, np.float64), search.run(), (shape[1], shape[0]))
 
 
-def make_nets(complexity: int, device: str = "auto") -> Nets:
+def make_nets(complexity: int, device: str = "cpu") -> Nets:
     """Raises ConfigError where the asked device is not there."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"hands device {device!r}; expected auto, cpu or cuda", "correct resources.hands_device")
-    if device != "cpu" and _has_cuda():
-        from handloom.models.hands_torch import TorchNets
+    if device == "cpu":
+        from handloom.models.hands_litert import LiteRtNets
 
-        return TorchNets(complexity, "cuda")
-    if device == "cuda":
-        raise ConfigError("hands on CUDA were asked for, but torch sees no CUDA device", "use auto or cpu")
-    from handloom.models.hands_litert import LiteRtNets
+        return LiteRtNets(complexity)
+    if device != "cuda":
+        raise ConfigError(f"hands.device = {device!r}; expected cpu or cuda", "correct hands.device")
+    if not _has_cuda():
+        raise ConfigError("hands.device = 'cuda', but torch sees no CUDA device", "use cpu, or a machine with one")
+    from handloom.models.hands_torch import TorchNets
 
-    return LiteRtNets(complexity)
+    return TorchNets(complexity, "cuda")
 
 
 def _has_cuda() -> bool:
@@ -85,11 +84,11 @@ def _has_cuda() -> bool:
 def _assigned(
     clip: Clip, info: VideoInfo, frame_s: NDArray[np.float64], tracks: list[Track], size: tuple[int, int]
 ) -> HandPoints:
-    found, metric = _detections(tracks, np.array([info.width, info.height]) / size)
+    found, metric, track = _detections(tracks, np.array([info.width, info.height]) / size)
     kept = keep_hands(found)
-    kept = kept[_believable(found.take(kept), frame_s)]
+    kept = kept[_believable(found.take(kept), track[kept], frame_s)]
     detections = found.take(kept)
-    tracklet = link(detections)
+    tracklet = link(detections, track[kept])
     sides = assign(detections, tracklet, frame_s, info.width, info.height, clip.view)
     log.debug(
         "clip_id=%s stage=%s tracks=%d detections=%d kept=%d tracklets=%d view=%s ego=%s ego_log_odds=%.2f",
@@ -100,8 +99,10 @@ def _assigned(
     return _finished(info, frame_s, detections, metric[kept], sides.hand, view)
 
 
-def _detections(tracks: list[Track], scale: NDArray[np.float64]) -> tuple[Detections, NDArray[np.float64]]:
-    """All sightings, by frame, in source pixels, and their (D, 21, 3) metric keypoints."""
+def _detections(
+    tracks: list[Track], scale: NDArray[np.float64]
+) -> tuple[Detections, NDArray[np.float64], NDArray[np.int64]]:
+    """All sightings, by frame, in source pixels, their (D, 21, 3) metric keypoints and their (D,) tracks."""
     rows = sorted(
         ((frame, number, each) for number, track in enumerate(tracks) for frame, each in track.seen.items()),
         key=lambda row: row[:2],
@@ -114,18 +115,21 @@ def _detections(tracks: list[Track], scale: NDArray[np.float64]) -> tuple[Detect
         np.array([each.right for each in seen], np.float64),
         np.array([each.presence for each in seen], np.float64),
     )
-    return found, np.array([each.metric_m for each in seen], np.float64).reshape(-1, NUM_KEYPOINTS, 3)
+    metric = np.array([each.metric_m for each in seen], np.float64).reshape(-1, NUM_KEYPOINTS, 3)
+    return found, metric, np.array([number for _, number, _ in rows], np.int64)
 
 
-def _believable(detections: Detections, frame_s: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _believable(
+    detections: Detections, track: NDArray[np.int64], frame_s: NDArray[np.float64]
+) -> NDArray[np.bool_]:
     """(D,): whether a detection's tracklet is taken for a hand."""
-    tracklet = link(detections)
+    tracklet = link(detections, track)
     out = np.zeros(len(detections), bool)
     for name in np.unique(tracklet):
         members = np.flatnonzero(tracklet == name)
         seconds = frame_s[detections.frame[members]]
         presence = float(np.mean(detections.confidence[members]))
-        lasts = seconds[-1] - seconds[0] >= MIN_SECONDS
+        lasts = seconds[-1] - seconds[0] >= min(MIN_SECONDS, frame_s[-1] - frame_s[0])
         out[members] = presence >= (MIN_PRESENCE if lasts else SURE_PRESENCE)
     return out
 

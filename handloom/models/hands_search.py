@@ -9,7 +9,8 @@ is asked in one batch, so that the order of questions, and with it the result, i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -25,16 +26,22 @@ from handloom.models.hand_crops import (
     read_hands,
     read_palms,
 )
+from handloom.models.hands_flow import carry
 from handloom.models.protocols import ClipFrames
 from handloom.schemas.values import NUM_HANDS
 
-FIRST_LOOK_S = 1.0  # palms are looked for this often at first,
+FIRST_LOOK_S = 4.0  # palms are looked for this often at first (each hand found there costs four measurements),
 LOOK_S = 0.25  # then in every frame with fewer than two hands that lies farther than this from all looked at,
 LOOK_NEAR_LOSS_S = 0.1  # or this far, if a track was lost nearby:
 NEAR_LOSS_S = 0.4
 PALMS_PER_LOOK = 4
+PALM_POINTS = (0, 5, 9, 13, 17, 1, 2)  # the palm detector's seven points among a hand's keypoints
+SAME_PALM = 0.2  # a palm nearer to a known hand, in hand sizes, is that hand's
+SAME_HAND = 0.15  # a track expected nearer to another's hand is taken for the same
+FAINT = 0.1  # a palm whose hand scores this much is measured again
+KEEP = 0.6  # a hand that is followed may score this much of the threshold for new ones
 STEP_S = 0.134  # longest step of a track
-CURVED = 0.02  # a frame passed over is measured if the motion's bend around it exceeds this share of the hand's size
+CURVED = 0.015  # motion is even if its bend in a step is less than this share of the hand's size
 
 
 class Nets(Protocol):
@@ -94,8 +101,16 @@ class HandSearch:
             self._follow(self._look(looks))
             self._looked += looks
             looks = self._next_looks()
+        for track in self._tracks:
+            self._trim(track)
         self._fill_steps()
         return self._tracks
+
+    def _trim(self, track: Track) -> None:
+        """Drop weak sightings at both ends: they count only between strong ones."""
+        strong = [frame for frame, each in track.seen.items() if each.presence >= self._min_presence]
+        first, last = min(strong), max(strong)
+        track.seen = {frame: each for frame, each in track.seen.items() if first <= frame <= last}
 
     def _first_looks(self) -> list[int]:
         start, end = self._seconds[0], self._seconds[-1]
@@ -129,26 +144,32 @@ class HandSearch:
             outputs = self._nets.palms(np.stack([palm_picture(self._frames.rgb(frame)) for frame in some]))
             for frame, boxes, raw in zip(some, *outputs, strict=True):
                 palms = read_palms(boxes, raw, self._width, self._height, self._min_palm)
-                asked += [(frame, region) for region in palm_regions(palms)[:PALMS_PER_LOOK]]
+                fresh = ~self._is_known(frame, palms.points)
+                asked += [(frame, region) for region in palm_regions(palms)[fresh][:PALMS_PER_LOOK]]
         found = [(frame, each) for (frame, _), each in zip(asked, self._measure(asked), strict=True)]
-        fresh: list[tuple[int, Sighting]] = []
-        for frame, each in sorted(found, key=lambda item: -item[1].presence):
-            others = self._in_frame(frame) + [other.points for at, other in fresh if at == frame]
-            if each.presence >= self._min_presence and not any(is_duplicate(each.points, other) for other in others):
-                fresh.append((frame, each))
-        # The palm's region is a rough one: measure again where the hand turned out to be.
-        again = self._measure([(frame, _region(each.points)) for frame, each in fresh])
+        # The palm's region is a rough one: measure again where the hand turned out to be, and believe that.
+        again = self._measure([(frame, _region(each.points)) for frame, each in found if each.presence >= FAINT])
+        frames = [frame for frame, each in found if each.presence >= FAINT]
         ends: list[_End] = []
-        for (frame, first), second in zip(fresh, again, strict=True):
-            track = Track({frame: second if second.presence >= self._min_presence else first})
-            self._tracks.append(track)
-            ends += [_End(track, frame, direction, self._step) for direction in (1, -1)]
+        for frame, each in sorted(zip(frames, again, strict=True), key=lambda item: -item[1].presence):
+            others = self._in_frame(frame)
+            if each.presence >= self._min_presence and not any(is_duplicate(each.points, other) for other in others):
+                self._tracks.append(Track({frame: each}))
+                ends += [_End(self._tracks[-1], frame, direction, self._step) for direction in (1, -1)]
         return ends
+
+    def _is_known(self, frame: int, palms: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(n,) whether each palm, (n, 7, 2), is one of a hand that a track already has in this frame."""
+        known = np.zeros(len(palms), bool)
+        for points in self._in_frame(frame):
+            apart = np.linalg.norm(palms - points[PALM_POINTS, :], axis=-1).mean(axis=1)
+            known |= apart < SAME_PALM * hand_size(points)
+        return known
 
     def _follow(self, ends: list[_End]) -> None:
         while ends:
-            ends = [end for end in map(self._shortened, ends) if end is not None]
-            asked = [(end.frame + end.direction * end.step, self._predicted(end)) for end in ends]
+            ends = [end for end in map(self._shortened, ends) if end is not None and not self._meets(end)]
+            asked = [(end.frame + end.direction * end.step, _region(self._predicted(end))) for end in ends]
             ends = [
                 end
                 for end, (frame, _), each in zip(ends, asked, self._measure(asked), strict=True)
@@ -162,7 +183,7 @@ class HandSearch:
         return end if end.step else None
 
     def _goes_on(self, end: _End, frame: int, found: Sighting) -> bool:
-        if found.presence < self._min_presence:
+        if found.presence < KEEP * self._min_presence:
             if end.step > 1:
                 end.step = end.step // 2
                 return True
@@ -174,6 +195,15 @@ class HandSearch:
         end.track.seen[frame] = found
         end.frame, end.step = frame, self._step
         return True
+
+    def _meets(self, end: _End) -> bool:
+        """Whether the next step would lead onto a hand that another track already has there."""
+        others = self._in_frame(end.frame + end.direction * end.step, but=end.track)
+        if not others:
+            return False
+        expected = self._predicted(end)
+        apart = np.linalg.norm(np.stack(others) - expected, axis=-1).mean(axis=-1)
+        return bool((apart < SAME_HAND * hand_size(expected)).any())
 
     def _in_frame(self, frame: int, but: Track | None = None) -> list[NDArray[np.float64]]:
         """Points of the hands that are known in a frame, those passed over interpolated."""
@@ -188,7 +218,7 @@ class HandSearch:
         return bool(inside.all(axis=1).mean() > 0.8)
 
     def _predicted(self, end: _End) -> NDArray[np.float64]:
-        """The region for the next step: the last points, moved on as the hand moved last."""
+        """(21, 2) for the next step: the last points, moved on as the hand moved last."""
         last = end.track.seen[end.frame].points
         moved = np.zeros(2)
         earlier = sorted(frame for frame in end.track.seen if (end.frame - frame) * end.direction > 0)
@@ -199,7 +229,7 @@ class HandSearch:
             moved = (last - end.track.seen[before].points).mean(axis=0) * (ahead / span)
             longest = 0.5 * hand_size(last)
             moved *= min(1.0, longest / max(float(np.linalg.norm(moved)), 1e-9))
-        return _region(last + moved)
+        return last + moved
 
     def _measure(self, asked: list[tuple[int, NDArray[np.float64]]]) -> list[Sighting]:
         out: list[Sighting] = []
@@ -209,31 +239,37 @@ class HandSearch:
         return out
 
     def _fill_steps(self) -> None:
-        """Give every frame between a track's first and last a sighting."""
+        """Give every frame between a track's first and last a sighting: carried there by optical flow, or measured."""
         while True:
-            asked = [(track, frame) for track in self._tracks for frame in self._bends(track)]
+            asked = [(track, frame) for track in self._tracks for frame in self._middles(track)]
             if not asked:
-                break
-            regions = [(frame, _region(self._between(track, frame).points)) for track, frame in asked]
-            for (track, frame), found in zip(asked, self._measure(regions), strict=True):
-                track.seen[frame] = found if found.presence >= self._min_presence else self._between(track, frame)
-        for track in self._tracks:
-            missing = [frame for frame in range(min(track.seen), max(track.seen) + 1) if frame not in track.seen]
-            track.seen.update({frame: self._between(track, frame) for frame in missing})
+                return
+            guesses = [self._between(track, frame) for track, frame in asked]
+            carried = [self._carried(*question, guess) for question, guess in zip(asked, guesses, strict=True)]
+            open_ = [at for at, sighting in enumerate(carried) if sighting is None]
+            measured = self._measure([(asked[at][1], _region(guesses[at].points)) for at in open_])
+            for at, found in zip(open_, measured, strict=True):
+                carried[at] = found if found.presence >= KEEP * self._min_presence else guesses[at]
+            for (track, frame), sighting in zip(asked, carried, strict=True):
+                track.seen[frame] = sighting
 
-    def _bends(self, track: Track) -> list[int]:
-        """The middle frame of each step during which the motion is not even."""
+    def _middles(self, track: Track) -> list[int]:
+        """The middle frame of each step of a track."""
         known = sorted(track.seen)
-        out = []
-        for at in range(len(known) - 1):
-            first, last = known[at], known[at + 1]
-            if last - first < 2:
-                continue
-            size = float(hand_size(track.seen[first].points))
-            middle = (first + last) // 2
-            if np.abs(self._bend(track, known, at, middle)).mean() > CURVED * size:
-                out.append(middle)
-        return out
+        return [(first + last) // 2 for first, last in itertools.pairwise(known) if last - first > 1]
+
+    def _carried(self, track: Track, frame: int, guess: Sighting) -> Sighting | None:
+        known = sorted(track.seen)
+        at = int(np.searchsorted(known, frame))
+        sides = [(self._frames.rgb(each), track.seen[each].points) for each in (known[at - 1], known[at])]
+        points = carry(*sides, self._frames.rgb(frame), guess.points)
+        if points is not None:
+            return replace(guess, points=points)
+        return guess if self._is_even(track, known, at - 1, frame) else None
+
+    def _is_even(self, track: Track, known: list[int], at: int, frame: int) -> bool:
+        size = float(hand_size(track.seen[known[at]].points))
+        return bool(np.abs(self._bend(track, known, at, frame)).mean() < CURVED * size)
 
     def _bend(self, track: Track, known: list[int], at: int, frame: int) -> NDArray[np.float64]:
         """(21, 2): how far a cubic through four sightings departs from the straight line at a frame between two."""

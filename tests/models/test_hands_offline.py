@@ -1,0 +1,174 @@
+"""Offline hands: the networks against each other and against MediaPipe, then whole clips."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import cv2
+import mediapipe
+import numpy as np
+import pytest
+
+from handloom.errors import ClipError, ConfigError
+from handloom.models.hand_crops import hand_picture, palm_picture, palm_regions, read_hands, read_palms
+from handloom.models.hands_litert import LiteRtNets
+from handloom.models.hands_offline import OfflineHands, make_nets
+from handloom.models.quiet import quiet_stderr
+from handloom.schemas.clip import Clip
+from handloom.schemas.settings import HandsConfig
+from handloom.schemas.values import LEFT, RIGHT, HandPoints, VideoInfo
+from handloom.synth import RenderedClip, SceneSpec, render_clip
+from handloom.video.frame_store import FrameStore
+
+FPS = 10.0
+
+
+@pytest.fixture(scope="module")
+def model() -> OfflineHands:
+    return OfflineHands(HandsConfig(), "cpu")
+
+
+@pytest.fixture(scope="module")
+def rendered() -> RenderedClip:
+    return render_clip(SceneSpec("pick-place", "can", main_hand=RIGHT, seed=4, duration_s=1.2, fps=FPS))
+
+
+@pytest.fixture(scope="module")
+def images(rendered) -> np.ndarray:
+    return np.stack(list(rendered.images()))
+
+
+def extract(model: OfflineHands, frames: np.ndarray, view: str | None = None) -> HandPoints:
+    height, width = frames.shape[1:3]
+    info = VideoInfo(width, height, FPS, "h264", "yuv420p", 0, 0.0, len(frames) / FPS, len(frames))
+    store = FrameStore(np.arange(len(frames)) / FPS)
+    store.append(frames)
+    return model.extract(Clip("folder:x:0-1000", "folder", "x", "x.mp4", 0.0, 1.0, view=view), info, store)
+
+
+def first_hands(nets, image: np.ndarray):
+    """The network's reading of every palm of one picture."""
+    height, width = image.shape[:2]
+    boxes, raw = nets.palms(palm_picture(image)[None])
+    regions = palm_regions(read_palms(boxes[0], raw[0], width, height, 0.5))
+    crops = np.stack([hand_picture(image, region) for region in regions])
+    return read_hands(nets.hands(crops), regions)
+
+
+def test_pictures_are_read_as_mediapipe_reads_them(images):
+    num_hands, nets = 0, LiteRtNets(1)
+    with quiet_stderr(), mediapipe.solutions.hands.Hands(static_image_mode=True, max_num_hands=2) as graph:
+        results = [graph.process(image) for image in images[::3]]
+    for image, result in zip(images[::3], results, strict=True):
+        found = first_hands(nets, image)
+        theirs = (result.multi_hand_landmarks, result.multi_hand_world_landmarks, result.multi_handedness)
+        for landmarks, world, side in zip(*(each or [] for each in theirs), strict=True):
+            num_hands += 1
+            points = np.array([(p.x, p.y) for p in landmarks.landmark]) * image.shape[1::-1]
+            distance = np.linalg.norm(found.points - points, axis=-1).max(axis=1)
+            each = int(distance.argmin())
+            assert distance[each] < 1
+            np.testing.assert_allclose(found.metric_m[each], [(p.x, p.y, p.z) for p in world.landmark], atol=2e-3)
+            # MediaPipe's label is that of a mirrored picture.
+            label = side.classification[0]
+            right = label.score if label.label == "Left" else 1 - label.score
+            assert found.right[each] == pytest.approx(right, abs=0.03)
+    assert num_hands >= 4
+
+
+@pytest.mark.parametrize("complexity", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_torch_and_litert_agree(images, complexity):
+    torch_nets = pytest.importorskip("handloom.models.hands_torch")
+    pytest.importorskip("torch")
+    one, two = LiteRtNets(complexity), torch_nets.TorchNets(complexity, "cpu")
+    palms = palm_picture(images[0])[None]
+    for mine, other in zip(one.palms(palms), two.palms(palms), strict=True):
+        np.testing.assert_allclose(mine, other, atol=2e-3)
+    ours, theirs = first_hands(one, images[6]), first_hands(two, images[6])
+    assert np.abs(ours.points - theirs.points).max() < 0.05
+    np.testing.assert_allclose(ours.presence, theirs.presence, atol=1e-4)
+    np.testing.assert_allclose(ours.metric_m, theirs.metric_m, atol=1e-4)
+
+
+def test_rendered_hands_are_found_where_they_are(model, rendered, images):
+    hands, truth = extract(model, images), rendered.truth
+    assert hands.visible.sum() >= 0.9 * truth.hand_visible.sum()
+    distance = np.linalg.norm(hands.keypoints_px - truth.keypoints_px, axis=-1).mean(axis=-1)
+    assert np.nanmedian(distance) < 20
+    assert hands.view == "ego"
+    for values in (hands.confidence, hands.keypoints_px, hands.model_m):
+        assert values.dtype == np.float32
+        assert np.isnan(values[~hands.visible]).all()
+        assert np.isfinite(values[hands.visible]).all()
+    assert not (hands.infilled & ~hands.visible).any()
+
+
+def test_a_mirrored_clip_has_its_hands_changed(model, images):
+    hands, mirrored = extract(model, images, "ego"), extract(model, np.ascontiguousarray(images[:, :, ::-1]), "ego")
+    both = hands.visible[:, LEFT] & mirrored.visible[:, RIGHT]
+    assert both.mean() > 0.7
+    back = images.shape[2] - 1 - mirrored.keypoints_px[:, RIGHT, :, 0]
+    assert np.abs(back - hands.keypoints_px[:, LEFT, :, 0])[both].mean() < 8
+
+
+def test_a_clip_has_the_same_bytes_whatever_ran_before(model, images):
+    first = extract(OfflineHands(HandsConfig(), "cpu"), images)
+    extract(model, images[::-1][:4].copy())
+    second = extract(model, images)
+    for name in ("visible", "infilled", "confidence", "keypoints_px", "model_m"):
+        assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
+
+
+@pytest.mark.parametrize("num_frames", [0, 1, 2, 7])
+def test_where_there_is_nothing_there_are_no_hands(model, num_frames):
+    for level in (0, 255):
+        hands = extract(model, np.full((num_frames, 90, 160, 3), level, np.uint8))
+        assert hands.visible.shape == (num_frames, 2)
+        assert not hands.visible.any()
+        assert np.isnan(hands.keypoints_px).all()
+        assert hands.view is None
+
+
+@pytest.mark.parametrize("num_frames", [1, 2])
+def test_very_short_clips_keep_their_hands(model, images, num_frames):
+    assert extract(model, images[3 : 3 + num_frames]).visible.all()
+
+
+def test_pixels_are_the_sources(model, images):
+    small = np.stack([cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for image in images])
+    store = FrameStore(np.arange(len(small)) / FPS)
+    store.append(small)
+    height, width = images.shape[1:3]
+    info = VideoInfo(width, height, FPS, "h264", "yuv420p", 0, 0.0, 1.0, len(images))
+    shrunk = model.extract(Clip("folder:x:0-1000", "folder", "x", "x.mp4", 0.0, 1.0), info, store)
+    full = extract(model, images)
+    both = full.visible & shrunk.visible
+    assert both.sum() > 10
+    assert np.abs((full.keypoints_px - shrunk.keypoints_px)[both].mean(axis=(0, 1))).max() < 4
+
+
+def test_frames_that_are_no_pictures_reject_the_clip(model, images):
+    with pytest.raises(ClipError) as raised:
+        extract(model, images[..., :2])
+    assert raised.value.reason == "model_failed"
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="tpu"):
+        make_nets(1, "tpu")
+
+
+@pytest.mark.parametrize("first", ["mediapipe, ai_edge_litert.interpreter", "ai_edge_litert.interpreter, mediapipe"])
+def test_both_runtimes_live_in_one_process_and_are_quiet(first):
+    code = f"""
+import {first}
+import numpy as np
+from handloom.models.hands_litert import LiteRtNets
+from handloom.models.hands_mediapipe import MediaPipeHands
+from handloom.schemas.settings import HandsConfig
+nets, graph = LiteRtNets(0), MediaPipeHands(HandsConfig())
+print(nets.hands(np.zeros((1, 224, 224, 3), np.uint8))[0].shape)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (result.stdout, result.stderr) == ("(1, 63)\n", "")
