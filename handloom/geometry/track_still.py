@@ -23,6 +23,8 @@ MIN_SHARE_OF_HALF = 0.9
 MAX_DEPTH_ERROR = 0.1
 """Largest standard deviation of the distance, as a share of it: what too little parallax is judged by."""
 _ROUNDS, _CHUNK = 8, 256
+_SOLVED_FRAMES = 32
+"""A point is placed from so many of its frames, evenly spread; all of them are then asked whether it rests there."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,18 @@ def _place(
     if not known.any():
         return np.full((rays.shape[1], 3), np.nan), np.zeros(known.shape, bool), np.zeros(rays.shape[1], bool)
     rays = np.where(known[..., None], rays, 0.0)
-    weight = known.astype(np.float64)
-    off = np.zeros(known.shape)
+    frame, used = _spread(known)
+    axes, centre = poses[frame, :3, :3].swapaxes(-1, -2), poses[frame, :3, 3]  # (m, n, 3, 3), (m, n, 3)
+    seen = np.take_along_axis(rays, frame[..., None], axis=0)
+    weight = used.astype(np.float64)
     for round_ in range(_ROUNDS):
-        place, normal = _solve(rays, weight, poses)
-        cam = camera_points(place, poses)
+        place, normal = _solve(seen, weight, axes, centre)
+        cam = np.einsum("mnij,mnj->mni", axes, place - centre)
         depth = np.maximum(cam[..., 2], 1e-3)
-        off = np.hypot(cam[..., 0] / depth - rays[..., 0], cam[..., 1] / depth - rays[..., 1]) / NOISE_SHARE
+        off = np.hypot(cam[..., 0] / depth - seen[..., 0], cam[..., 1] / depth - seen[..., 1]) / NOISE_SHARE
         # From forgiving to strict: first frames that are far off may be right and the start wrong.
         width = max(2.0, 16.0 / 2**round_)
-        weight = known / (1 + (off / width) ** 2) / depth**2
+        weight = used / (1 + (off / width) ** 2) / depth**2
     at_rest = known & _rests(place, rays, poses)
     error = _distance_error(place, normal, poses, at_rest)
     count, resting = known.sum(0), at_rest.sum(0)
@@ -115,19 +119,29 @@ def _rests(place: Floats, rays: Floats, poses: Floats) -> NDArray[np.bool_]:
     return (off < MAX_OFF * NOISE_SHARE) & (cam[..., 2] > 0)
 
 
-def _solve(rays: Floats, weight: Floats, poses: Floats) -> tuple[Floats, Floats]:
+def _spread(known: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """(m, n) frames in which each point is known, evenly spread over them, and which of these entries count."""
+    count = known.sum(axis=0)
+    num = min(_SOLVED_FRAMES, len(known))
+    rank = np.arange(num)[:, None]
+    spread = np.round(rank * (count - 1) / max(num - 1, 1)).astype(np.int64)
+    rank = np.where(count > num, spread, rank)
+    in_order = np.argsort(~known, axis=0, kind="stable")
+    return np.take_along_axis(in_order, np.clip(rank, 0, len(known) - 1), axis=0), rank < count
+
+
+def _solve(rays: Floats, weight: Floats, axes: Floats, centre: Floats) -> tuple[Floats, Floats]:
     """(n, 3) points that weighted rays pass nearest to, in image terms, and their (n, 3, 3) normal matrices.
 
     A ray (x, y, 1) of pose (R, c) asks r1.(X - c) = x r3.(X - c) and r2.(X - c) = y r3.(X - c), r the camera's axes.
+    All arguments (m, n, ...).
     """
-    normal = np.zeros((rays.shape[1], 3, 3))
-    right = np.zeros((rays.shape[1], 3))
-    for pose, ray, w in zip(poses, rays, weight, strict=True):
-        axes = pose[:3, :3].T
-        for row in (0, 1):
-            a = axes[row] - ray[:, row, None] * axes[2]
-            normal += w[:, None, None] * a[:, :, None] * a[:, None]
-            right += (w * (a * pose[:3, 3]).sum(1))[:, None] * a
+    rows = axes[:, :, :2] - rays[..., :2, None] * axes[:, :, 2:]  # (m, n, 2, 3)
+    weighted = rows * weight[..., None, None]
+    flat, heavy = (a.transpose(1, 0, 2, 3).reshape(rays.shape[1], -1, 3) for a in (rows, weighted))
+    normal = heavy.transpose(0, 2, 1) @ flat
+    across = np.einsum("mnri,mni->nmr", rows, centre).reshape(rays.shape[1], -1)
+    right = np.einsum("nki,nk->ni", heavy, across)
     steady = normal + np.eye(3) * (1e-9 + 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None])
     return np.linalg.solve(steady, right[..., None])[..., 0], normal
 
