@@ -1,0 +1,219 @@
+"""Hands against tracks against the camera's path, frame by frame: numbers of a clip, and `schemas.frame_flags`.
+
+Whatever is measured twice is compared: where the hand model says a hand goes and where the points on it go, where the
+camera's path puts points at rest and where they are seen, one hand's bones now and later. Unknown is None or no flag.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.geometry.camera import project
+from handloom.geometry.hand_tracks import either_side, hand_sizes_px, hand_track_residuals
+from handloom.geometry.picture_stats import PictureNumbers
+from handloom.geometry.world import metric_poses, to_camera, to_world
+from handloom.schemas.frame_flags import NOT_THERE, FrameFlag
+from handloom.schemas.values import LEFT, RIGHT, Camera, CameraPath, Hands, LiftedTracks, Tracks, VideoInfo
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+# The pictures.
+BLUR_SHARE = 0.35  # of the median detail of the frames around: what motion blur of some pixels leaves
+BLUR_AROUND_S = 1.0  # to either side: a scene's detail changes as the camera turns
+NO_DETAIL = 2.0  # variance of the Laplacian at working size: less than the noise of a decoded picture leaves
+DARK = 16 / 255  # black in video levels
+SATURATED_SHARE = 0.3  # a window or a lamp is less
+# The hands.
+HAND_SPEED_M_S = 5.0  # reaching is below 2 m/s, quick throws reach 5 (and leave a blur that no model reads)
+LEAST_CONFIDENCE = 0.3
+SIGMA_SHARE = 0.35  # of the distance; hand size, tilt and an assumed field of view together are below 0.2
+SAME_PLACE = 0.25  # mean distance of the two hands' corresponding keypoints, in hand sizes
+OFF_TRACKS = 0.15  # median residual of the tracked points, in hand sizes: about half a palm's width a frame
+# The tracks and the path.
+FEW_SHARE = 0.15  # of the points chosen so far
+STILL_TRACKS = 8  # fewer say nothing about a pose
+STILL_SHARE = 0.6  # least share of a point's frames in which it has one place in the world
+STILL_SPREAD = 1e-4  # of its distance: `track_lift` gives a point at rest one and the same place
+CAMERA_OFF = 0.01  # median residual over the focal length: 4 px at 400 px, four deviations of a track's place
+
+# MediaPipe's order: each finger from the wrist out, and the palm's far edge.
+_BONES = np.array([(0 if k % 4 == 1 else k - 1, k) for k in range(1, 21)] + [(5, 9), (9, 13), (13, 17)])
+_PALM = (0, 5, 9, 13, 17)
+
+
+@dataclass(frozen=True)
+class _Signs:
+    """(T,) or (T, 2) numbers that the flags come from; NaN unknown."""
+
+    speed_m_s: Floats  # (T, 2), the faster of the steps to and from the frame
+    off_tracks: Floats  # (T, 2), in hand sizes
+    camera_px: Floats  # (T,)
+
+
+def cross_quality(
+    hands: Hands,
+    tracks: Tracks,
+    lifted: LiftedTracks | None,
+    path: CameraPath,
+    camera: Camera,
+    info: VideoInfo,
+    frame_s: NDArray[np.float64],
+    pictures: PictureNumbers,
+) -> tuple[dict[str, float | None], NDArray[np.int32]]:
+    """The numbers named in `FIELDS`, None where nothing can be said, and (T,) flags.
+
+    Hands are measured in the world where poses are metric, else in the camera frame, which a turning camera adds to.
+    """
+    poses = metric_poses(path)
+    points = hands.keypoints_cam_m.astype(np.float64)
+    points[~hands.visible] = np.nan
+    if poses is not None:
+        placed = np.isfinite(poses).all(axis=(1, 2))
+        points[placed] = to_world(points[placed], poses[placed])
+        points[~placed] = np.nan
+    speed = _speeds(points, frame_s)
+    residual_px, by_hand = hand_track_residuals(hands, tracks)
+    camera_px, of_frame = camera_residuals(tracks, lifted, poses, camera)
+    signs = _Signs(either_side(speed, len(points)), by_hand, of_frame)
+    flags = _flags(hands, tracks, path, camera, frame_s, pictures, signs)
+    sigma = np.zeros(0) if hands.sigma_m is None else hands.sigma_m[hands.visible]
+    suspect = (flags & ~int(NOT_THERE)) != 0
+    numbers = {
+        "hand_jitter_mm": _median(1000 * _bends(points)),
+        "hand_bone_cv": bone_variation(hands),
+        "hand_sigma_mm": _median(1000 * sigma),
+        "hand_max_speed_m_s": float(np.nanmax(speed)) if np.isfinite(speed).any() else None,
+        "hand_track_residual_px": _median(residual_px),
+        "camera_residual_px": _median(camera_px),
+        "share_flagged": float(suspect.mean()) if len(suspect) else None,
+    }
+    return numbers, flags
+
+
+FIELDS: dict[str, str] = {
+    "hand_jitter_mm": "median second difference of 3D keypoints over three consecutive frames, mm, in the world where "
+    "poses are metric, else in the camera frame",
+    "hand_bone_cv": "variation of a hand's bone lengths over the clip: standard deviation over mean, mean of its "
+    "bones, the larger of both hands",
+    "hand_sigma_mm": "median standard deviation of a hand's distance from the camera, mm",
+    "hand_max_speed_m_s": "largest speed of a palm between consecutive frames, in the world where poses are metric",
+    "hand_track_residual_px": "median distance, frame to frame, between where tracked points on a hand go and where "
+    "its keypoints do, source pixels",
+    "camera_residual_px": "median distance between tracked points at rest and where the camera's path puts them, "
+    "source pixels",
+    "share_flagged": "share of frames with a frame flag other than NO_HANDS and NO_POSE",
+}
+
+
+def camera_residuals(
+    tracks: Tracks, lifted: LiftedTracks | None, poses: Floats | None, camera: Camera
+) -> tuple[Floats, Floats]:
+    """Of the points that have one place in the world for most of their frames: how far from it they are seen, source
+    pixels, flat; and its median by frame, (T,), NaN where fewer than `STILL_TRACKS` can be seen."""
+    of_frame = np.full(len(tracks.visible), np.nan)
+    if lifted is None or lifted.points_world_m is None or poses is None or not tracks.visible.any():
+        return np.zeros(0), of_frame
+    world = lifted.points_world_m
+    known = tracks.visible & np.isfinite(world).all(-1)
+    some = np.flatnonzero(known.sum(0) >= 3)
+    world, known = world[:, some].astype(np.float64), known[:, some]
+    world[~known] = np.nan
+    if not len(some):
+        return np.zeros(0), of_frame
+    place = np.nanmedian(world, axis=0)
+    distance = np.nanmedian(np.where(known, lifted.depth_m[:, some], np.nan), axis=0)
+    near = np.linalg.norm(world - place, axis=-1) <= np.maximum(STILL_SPREAD * distance, 1e-5)
+    visible = tracks.visible[:, some]
+    still = near.sum(0) >= STILL_SHARE * visible.sum(0)
+    some, place, visible = some[still], place[still], visible[:, still]
+    seen_from = to_camera(np.broadcast_to(place, (len(poses), *place.shape)), poses)
+    seen_from[~visible] = np.nan
+    off = np.linalg.norm(project(seen_from, camera) - tracks.points_px[:, some], axis=-1)
+    enough = np.isfinite(off).sum(1) >= STILL_TRACKS
+    of_frame[enough] = np.nanmedian(off[enough], axis=1)
+    return off[enough], of_frame
+
+
+def bone_variation(hands: Hands) -> float | None:
+    """See `FIELDS`; None without a hand that is known in three frames."""
+    found = []
+    for hand in (LEFT, RIGHT):
+        points = hands.keypoints_cam_m[hands.visible[:, hand], hand].astype(np.float64)
+        points = points[np.isfinite(points).all(axis=(1, 2))]
+        if len(points) >= 3:
+            lengths = np.linalg.norm(points[:, _BONES[:, 0]] - points[:, _BONES[:, 1]], axis=-1)
+            found.append(float(np.mean(lengths.std(axis=0) / np.maximum(lengths.mean(axis=0), 1e-9))))
+    return max(found, default=None)
+
+
+def _flags(
+    hands: Hands,
+    tracks: Tracks,
+    path: CameraPath,
+    camera: Camera,
+    frame_s: NDArray[np.float64],
+    pictures: PictureNumbers,
+    signs: _Signs,
+) -> NDArray[np.int32]:
+    num = len(frame_s)
+    poses = path.world_from_camera
+    chosen = (tracks.query_frame >= 0) & (tracks.query_frame <= np.arange(num)[:, None])
+    focal_px = float(np.sqrt(camera.camera_matrix[0, 0] * camera.camera_matrix[1, 1]))
+    unsure = hands.visible & (hands.confidence < LEAST_CONFIDENCE)
+    if hands.sigma_m is not None:
+        distance = np.linalg.norm(hands.keypoints_cam_m[:, :, 0], axis=-1)
+        unsure |= hands.visible & (hands.sigma_m > SIGMA_SHARE * distance)
+    said: dict[FrameFlag, Mask] = {
+        FrameFlag.BLURRED: _blurred(pictures.sharpness, frame_s),
+        FrameFlag.DARK: pictures.brightness < DARK,
+        FrameFlag.SATURATED: pictures.white_share > SATURATED_SHARE,
+        FrameFlag.DUPLICATE: pictures.repeat,
+        FrameFlag.NO_HANDS: ~hands.visible.any(axis=1),
+        FrameFlag.HANDS_OVERLAP: _same_place(hands),
+        FrameFlag.FEW_TRACKS: (tracks.visible & chosen).sum(1) < FEW_SHARE * chosen.sum(1),
+        FrameFlag.NO_POSE: np.ones(num, bool) if poses is None else ~np.isfinite(poses).all(axis=(1, 2)),
+        FrameFlag.CAMERA_RESIDUAL: signs.camera_px > CAMERA_OFF * focal_px,
+    }
+    for hand, side in ((LEFT, "LEFT"), (RIGHT, "RIGHT")):
+        said[FrameFlag[f"HAND_INFILLED_{side}"]] = hands.infilled[:, hand]
+        said[FrameFlag[f"HAND_JUMP_{side}"]] = signs.speed_m_s[:, hand] > HAND_SPEED_M_S
+        said[FrameFlag[f"HAND_UNSURE_{side}"]] = unsure[:, hand]
+        said[FrameFlag[f"HAND_OFF_TRACKS_{side}"]] = signs.off_tracks[:, hand] > OFF_TRACKS
+    flags = np.zeros(num, np.int32)
+    for flag, frames in said.items():
+        flags[frames] |= flag.value
+    return flags
+
+
+def _blurred(sharpness: Floats, frame_s: NDArray[np.float64]) -> Mask:
+    """Without detail, or much less of it than the median of the frames around."""
+    begin = np.searchsorted(frame_s, frame_s - BLUR_AROUND_S, "left")
+    end = np.searchsorted(frame_s, frame_s + BLUR_AROUND_S, "right")
+    usual = np.array([np.median(sharpness[b:e]) for b, e in zip(begin, end, strict=True)])
+    return (sharpness < NO_DETAIL) | (sharpness < BLUR_SHARE * usual)
+
+
+def _same_place(hands: Hands) -> Mask:
+    points = hands.keypoints_px.astype(np.float64)
+    apart = np.linalg.norm(points[:, LEFT] - points[:, RIGHT], axis=-1).mean(axis=-1)
+    size = np.maximum(*hand_sizes_px(points).T)
+    return hands.visible.all(axis=1) & (apart < SAME_PLACE * size)
+
+
+def _speeds(points: Floats, frame_s: NDArray[np.float64]) -> Floats:
+    """(T-1, 2) speed of the palm's middle between consecutive frames, m/s; NaN unknown."""
+    middle = points[:, :, _PALM].mean(axis=2)
+    return np.linalg.norm(np.diff(middle, axis=0), axis=-1) / np.maximum(np.diff(frame_s), 1e-6)[:, None]
+
+
+def _bends(points: Floats) -> Floats:
+    return np.linalg.norm(points[:-2] - 2 * points[1:-1] + points[2:], axis=-1)
+
+
+def _median(values: NDArray[np.floating]) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(np.median(known.astype(np.float64))) if known.size else None

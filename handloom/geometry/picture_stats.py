@@ -1,0 +1,54 @@
+"""Numbers of the pictures themselves, frame by frame: detail, brightness, white areas, repeats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+WHITE = 250  # grey level; video white is 235 to 255, depending on the camera
+
+
+@dataclass(frozen=True)
+class PictureNumbers:
+    """Each (T,). sharpness: variance of the Laplacian of the grey frame at working size, float64. brightness: mean grey
+    level, 0 to 1. white_share: share of the pixels that are white. repeat: equal to the frame before; false for the
+    first."""
+
+    sharpness: NDArray[np.float64]
+    brightness: NDArray[np.float64]
+    white_share: NDArray[np.float64]
+    repeat: NDArray[np.bool_]
+
+    def quality(self) -> dict[str, float | None]:
+        """`blur`, `brightness`, `duplicate_share`; None where nothing can be said."""
+        num = len(self.brightness)
+        return {
+            "blur": float(np.median(self.sharpness)) if num else None,
+            "brightness": float(np.mean(self.brightness)) if num else None,
+            "duplicate_share": float(self.repeat.sum() / (num - 1)) if num > 1 else None,
+        }
+
+
+class PictureStats:
+    """Gathers `PictureNumbers` chunk by chunk: `begin`, `feed` for every chunk of (n, h, w, 3) RGB, `finish`."""
+
+    def begin(self) -> None:
+        self._rows: list[tuple[float, float, float, bool]] = []
+        self._previous: NDArray[np.uint8] | None = None
+
+    def feed(self, frames: NDArray[np.uint8]) -> None:
+        for frame in frames:
+            grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+            _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
+            white = cv2.countNonZero(cv2.compare(grey, WHITE, cv2.CMP_GE)) / grey.size
+            repeat = self._previous is not None and np.array_equal(grey, self._previous)
+            self._rows.append((float(deviation[0, 0]) ** 2, cv2.mean(grey)[0] / 255, white, repeat))
+            self._previous = grey
+
+    def finish(self) -> PictureNumbers:
+        self._previous = None
+        sharpness, brightness, white, repeat = np.array(self._rows, np.float64).reshape(-1, 4).T
+        return PictureNumbers(sharpness, brightness, white, repeat.astype(bool))
