@@ -7,10 +7,11 @@ All methods see the same frames. `handloom` is the default pipeline with the giv
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,6 +28,7 @@ from handloom.bench.metrics_tracks import mean_scores
 from handloom.bench.report import describe
 from handloom.pipelines.synth import synth
 from handloom.schemas.settings import Settings
+from handloom.video.decoder import ONE_THREAD
 
 NUM_CLIPS, SEED, SECONDS = 12, 1000, 3.0
 
@@ -53,7 +55,7 @@ def score_all(cases: Sequence[Case], say: Callable[[str], None]) -> list[ClipSco
     workers = max(min(os.cpu_count() or 1, len(cases)), 1)
     scores: dict[str, ClipScores] = {}
     context = get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(workers, mp_context=context, initializer=_start) as pool:
         jobs = {pool.submit(_score, case): case for case in cases}
         for job in as_completed(jobs):
             scores[jobs[job].name] = job.result()
@@ -61,9 +63,28 @@ def score_all(cases: Sequence[Case], say: Callable[[str], None]) -> list[ClipSco
     return [scores[case.name] for case in cases]
 
 
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started meanwhile compute on one thread, as the pipeline's actors do: idle BLAS threads spin."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def report_of(scores: Sequence[ClipScores]) -> dict[str, Any]:
     """The report of scored clips: pooled by source, clip by clip, and the goals; NaN is null."""
-    results: dict[str, Any] = {"settings": "defaults", "rendered_seed": SEED, "window_s": WINDOW_S}
+    results: dict[str, Any] = {
+        "settings": Settings().model_dump(mode="json"),
+        "rendered_seed": SEED,
+        "window_s": WINDOW_S,
+    }
     for source in (RENDERED, EGODEX):
         some = [score for score in scores if score.source == source]
         if some:

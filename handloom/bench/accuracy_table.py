@@ -21,6 +21,7 @@ LINES: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("PA-MPJPE, mm", ("hands", "pa_mm"), 1),
     ("camera-space MPJPE, mm", ("hands", "camera_mm"), 1),
     ("world MPJPE, mm", ("hands", "world_mm"), 1),
+    ("hands placed in the world, share", ("hands", "in_world"), 3),
     ("jitter, px (truth's own: {true_jitter_px})", ("hands", "jitter_px"), 2),
     ("jitter, mm (truth's own: {true_jitter_mm})", ("hands", "jitter_mm"), 1),
     ("tracks 2D: OA", ("tracks", "grid", "oa"), 3),

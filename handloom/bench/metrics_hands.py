@@ -137,6 +137,7 @@ def hand_scores(clips: Sequence[HandErrors]) -> dict[str, float]:
         "error_px": _mean(clips, "error_px"),
         "error_palms": _mean(clips, "error_palms"),
         "lifted": _share(sum(int(np.isfinite(clip.cam_mm).sum()) for clip in clips), found),
+        "in_world": _share(sum(int(np.isfinite(clip.world_mm).sum()) for clip in clips), found),
         "root_relative_mm": _mean(clips, "root_mm"),
         "pa_mm": _mean(clips, "pa_mm"),
         "camera_mm": _mean(clips, "cam_mm"),

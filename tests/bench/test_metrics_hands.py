@@ -45,7 +45,13 @@ def scores(truth: TrueHands, predicted: PredictedHands) -> dict[str, float]:
 def test_a_perfect_prediction_has_no_error():
     found = scores(scene(), perfect(scene()))
     assert found["visible_hand_frames"] == 2 * FRAMES
-    assert (found["coverage"], found["handedness"], found["false_hands"], found["lifted"]) == (1, 1, 0, 1)
+    assert (found["coverage"], found["handedness"], found["false_hands"], found["lifted"], found["in_world"]) == (
+        1,
+        1,
+        0,
+        1,
+        1,
+    )
     for name in ("error_px", "root_relative_mm", "pa_mm", "camera_mm", "world_mm"):
         assert found[name] == pytest.approx(0, abs=1e-9)
     assert found["jitter_mm"] == pytest.approx(found["true_jitter_mm"])
@@ -135,6 +141,7 @@ def test_unknown_depth_lowers_lifted_and_keeps_the_errors_of_the_rest():
     assert found["lifted"] == 0.5
     assert found["camera_mm"] == pytest.approx(10)
     assert np.isnan(found["world_mm"])
+    assert found["in_world"] == 0
 
 
 def test_jitter_is_the_second_difference():
