@@ -68,6 +68,7 @@ def follow(truth: Truth, query_px: Array, query_frame: NDArray[np.integer]) -> S
     at = (query_frame, np.arange(len(kind)))
     px[at] = np.where(np.isfinite(px[at]), query_px, np.nan)
     visible = _visible(truth, px, cam[..., 2], kind) & ~away
+    visible[at] = kind != NOTHING
     return SurfaceTracks(px, cam, world, visible, kind, query_px, query_frame)
 
 
