@@ -34,16 +34,25 @@ QUALITY_FIELDS: dict[str, str] = {
     "hand_confidence": "mean confidence of the visible hands; null without one",
     "hand_jitter_px": "median second difference of visible keypoints over three consecutive frames, source pixels",
     "hand_reprojection_px": "mean distance between 2D keypoints and lifted 3D keypoints projected back, source pixels",
+    "hand_jitter_mm": "median second difference of 3D keypoints over three consecutive frames, in the world where "
+    "poses are metric, else in the camera frame",
+    "hand_bone_cv": "variation of a hand's bone lengths over the clip: standard deviation over mean",
+    "hand_sigma_mm": "median standard deviation of a hand's distance from the camera",
+    "hand_max_speed_m_s": "largest speed of a palm between consecutive frames, in the world where poses are metric",
+    "hand_track_residual_px": "median distance between where points on a hand go from frame to frame and where its "
+    "keypoints do, source pixels",
     "camera_error_px": "reprojection error of corners under an estimated path, median, px at a width of 640",
     "camera_explained": "share of the sightings of lasting corners that an estimated path explains",
     "camera_parallax_px": "median parallax of the two views an estimated path began with, px at a width of 640",
     "camera_scale_sigma": "relative standard deviation of the scale found for an estimated path",
+    "camera_residual_px": "median distance between tracked points at rest and where the path puts them, source pixels",
     "camera_coverage": "share of frames with a pose; null without a path",
     "track_survival": "share of query points still visible on the last frame",
     "track_mean_visible": "share of visible points, over all frames",
     "track_motion_px": "median displacement of visible points between consecutive frames, source pixels",
     "blur": "median over frames of the variance of the Laplacian of the grey frame at working size; low is blurred",
     "brightness": "mean grey level, 0 to 1",
+    "share_flagged": "share of frames with a frame flag other than NO_HANDS and NO_POSE",
     "duplicate_share": "share of frames equal to the frame before (some cameras repeat frames in low light)",
 }
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.draw.thumbnail import FrameKeeper
-from handloom.geometry.track_quality import PictureStats
+from handloom.geometry.picture_stats import PictureStats
 from handloom.models.appearance import GistHogHsv
 from handloom.models.motion import encode_motion
 from handloom.schemas.clip import Clip
@@ -81,14 +81,13 @@ class Extractor:
 
     def _finish(self, clip: Clip, header: Header, store: FrameStore) -> pa.RecordBatch:
         clock = Clock(self.stage_s)
-        found = self._stages.understand(clip, header.info, store, clock.lap)
+        found = self._stages.understand(clip, header.info, store, self._pictures.finish(), clock.lap)
         embeddings = {
             "motion": encode_motion(found.hands, found.tracks, header.frame_s, header.info),
             "appearance": self._appearance.finish(found.hands),
         }
         clock.lap("embeddings")
         frame_jpeg, thumbnail = self._keeper.finish()
-        quality = found.quality | self._pictures.finish()
         clock.lap("pictures")
         row = build_row(
             clip,
@@ -103,7 +102,7 @@ class Extractor:
             lifted=found.lifted,
             depth_source=found.depth_source,
             embeddings=embeddings,
-            quality=quality,
+            quality=found.quality,
             frame_flags=found.flags,
             frame_jpeg=frame_jpeg,
             thumbnail=thumbnail,

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from handloom.geometry.camera import camera_for
 from handloom.geometry.camera_path import EstimatedPath, estimate_path
+from handloom.geometry.cross_quality import cross_quality
 from handloom.geometry.given_path import given_path
 from handloom.geometry.hand_fit import fit_hands
 from handloom.geometry.hand_quality import hand_quality
 from handloom.geometry.path_scale import metric_scale
+from handloom.geometry.picture_stats import PictureNumbers
 from handloom.geometry.pnp import place_hands
 from handloom.geometry.track_lift import lift_tracks
 from handloom.geometry.track_quality import track_quality
@@ -50,7 +52,7 @@ class Understood:
     lifted: LiftedTracks | None
     depth_source: str | None
     quality: dict[str, float | None]
-    flags: NDArray[np.int32] | None
+    flags: NDArray[np.int32]
 
 
 class Stages:
@@ -63,7 +65,9 @@ class Stages:
         self._tracks = point_tracker(settings.tracks)
         self._depth = depth_provider(settings.depth)
 
-    def understand(self, clip: Clip, info: VideoInfo, frames: ClipFrames, lap: Lap) -> Understood:
+    def understand(
+        self, clip: Clip, info: VideoInfo, frames: ClipFrames, pictures: PictureNumbers, lap: Lap
+    ) -> Understood:
         """All that needs the whole clip at once. `lap(stage)` is called when a stage has ended.
 
         Raises:
@@ -85,12 +89,14 @@ class Stages:
         path = with_unit(estimated.path, tracks, hands, camera, info, frames.frame_s, maps)
         lifted = lift_tracks(tracks, hands, in_metres(path), camera, maps, info)
         lap("lift")
+        agreement, flags = cross_quality(hands, tracks, lifted, path, camera, info, frames.frame_s, pictures)
         quality = hand_quality(hands, info, camera) | track_quality(tracks) | estimated.numbers
+        quality |= pictures.quality() | agreement
         lap("quality")
         measured = bool(np.isfinite(lifted.depth_m).any())
         source = None if not measured else "geometry" if maps is None else maps.source
         world = hands_to_world(hands, path)
-        return Understood(camera, path, hands, world, tracks, lifted, source, quality, None)
+        return Understood(camera, path, hands, world, tracks, lifted, source, quality, flags)
 
     def _placed(
         self, clip: Clip, points: HandPoints, camera: Camera, info: VideoInfo, frame_s: NDArray[np.float64]
