@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from handloom.geometry.camera import undistort
 from handloom.geometry.camera_turns import LASTING, MIN_PER_FRAME, MIN_THIRDS, is_static, num_thirds, turn_path
 from handloom.geometry.path_scale import metric_scale
-from handloom.geometry.sfm import NotReconstructed, Reconstructed, reconstruct, reprojection_error
+from handloom.geometry.sfm import (
+    MAX_SUPPORT_RAD,
+    NotReconstructed,
+    Reconstructed,
+    reconstruct,
+    reprojection_error,
+    support_rad,
+)
 from handloom.geometry.sfm_solver import Sightings
 from handloom.schemas.values import Camera, CameraPath, DepthMaps, FeatureTracks, Hands, VideoInfo
 
@@ -27,6 +34,7 @@ REASONS = {
     "few_tracks": "too few corners of the scene can be followed, or only in one part of the picture",
     "no_parallax": "the picture changes too little for depth, and not as by a camera that only turns",
     "high_error": "no camera motion explains most of what is seen: much of the scene moves, or the tracks are bad",
+    "ambiguous": "a path was found, but from neither half of the tracks alone",
     "static": "there is a path: the camera was measured not to move",
     "pure_rotation": "there is a path: the camera turned on the spot, or moved too little to tell how far",
 }
@@ -39,6 +47,7 @@ followed a box."""
 MIN_EXPLAINED = 0.7
 """Share of the sightings of lasting tracks that the still scene explains. EgoDex: 0.88 to 0.95, and 0.56 where a box
 filled a bare room (its path would have been wrong by 20 degrees)."""
+SURE_EXPLAINED = 0.85  # where less is explained, half of the tracks must lead to the same turns (`support_rad`)
 MIN_COVERAGE = 0.4  # of the frames; the others are NaN
 MIN_FRAMES = 4
 MUCH_CLOSER = 0.04
@@ -224,6 +233,8 @@ def _moving(found: Reconstructed, sightings: Sightings, camera: Camera, half_siz
     explained = _explained(sightings, kept, valid)
     if explained < MIN_EXPLAINED:
         return _none("high_error", camera)
+    if explained < SURE_EXPLAINED and support_rad(scene, sightings) > MAX_SUPPORT_RAD:
+        return _none("ambiguous", camera)
     if valid.mean() < MIN_COVERAGE or np.median(thirds[valid]) < USUAL_THIRDS:
         return _none("few_tracks", camera)
     world_from_camera = np.full((num_frames, 4, 4), np.nan)

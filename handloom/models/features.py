@@ -25,6 +25,8 @@ BLOCK_PX = 11
 NOISE_EIGENVALUE = 1.3e-5  # times the variance of the noise in grey levels: a corner there is known to about 0.2 px
 MIN_DISTANCE_PX = 12.0
 BORDER_PX = 8
+WRIST_HALF = 0.65  # palms; half a wrist, with its sleeve
+FOREARM_RAD = np.radians(18)  # either side of the line from the knuckles through the wrist
 _CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.02)
 
 Points = NDArray[np.float32]
@@ -192,8 +194,16 @@ def _cover(mask: NDArray[np.uint8], keypoints: NDArray[np.float64]) -> None:
     away = keypoints[0] - keypoints[[5, 9, 13, 17]].mean(axis=0)
     length = float(np.linalg.norm(away))
     if length > 1e-6:
-        end = shape[0] + away / length * (2.0 * max(mask.shape))
-        cv2.line(mask, shape[0].astype(int).tolist(), end.astype(int).tolist(), 0, thickness=max(int(1.3 * palm), 1))
+        _cover_forearm(mask, shape[0], away / length, palm)
+
+
+def _cover_forearm(mask: NDArray[np.uint8], wrist: NDArray[np.float64], away: NDArray[np.float64], palm: float) -> None:
+    """A wedge, since a wrist bends: from the wrist to beyond the border."""
+    across, reach = np.array([-away[1], away[0]]), 1.5 * max(mask.shape)
+    near, far = WRIST_HALF * palm, WRIST_HALF * palm + np.tan(FOREARM_RAD) * reach
+    edge = np.array([wrist + near * across, wrist + reach * away + far * across])
+    other = np.array([wrist + reach * away - far * across, wrist - near * across])
+    cv2.fillPoly(mask, [np.vstack([edge, other]).astype(np.int32)], 0)
 
 
 def _joined(seen: list[tuple[NDArray[np.int32], NDArray[np.int32], Points]], scale: NDArray) -> FeatureTracks:
