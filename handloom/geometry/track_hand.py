@@ -25,23 +25,31 @@ def flesh_depth(rays: Floats, keypoints_cam_m: Floats) -> Floats:
 
     keypoints_cam_m: (21, 3), all finite.
     """
-    beside, bone_z, _ = _nearest_on_bones(rays, keypoints_cam_m)
-    inside = np.maximum(0.0, 1 - (beside / RADIUS_M) ** 2)
-    surface = np.where(beside < _LOOSE * RADIUS_M, bone_z - THICKNESS_M * np.sqrt(inside), np.inf)
-    depth = surface.min(axis=1)
-    return np.where(np.isfinite(depth), depth, np.nan)
+    return on_and_beside(rays, keypoints_cam_m, 0.05)[0]
 
 
-def distance_to_hand(rays: Floats, keypoints_cam_m: Floats) -> tuple[Floats, Floats]:
-    """(n,) metres between each ray and the hand's nearest bone, and the bone's depth there."""
-    beside, bone_z, _ = _nearest_on_bones(rays, keypoints_cam_m)
-    nearest = beside.argmin(axis=1)
-    rows = np.arange(len(rays))
-    return beside[rows, nearest], bone_z[rows, nearest]
+def on_and_beside(rays: Floats, keypoints_cam_m: Floats, reach_m: float) -> tuple[Floats, Floats]:
+    """(n,) depth of a hand's surface as in `flesh_depth`; and (n,) depth of its nearest bone for rays that pass within
+    `reach_m` of it, across the line of sight, else NaN.
+    """
+    surface, beside = np.full(len(rays), np.nan), np.full(len(rays), np.nan)
+    image = keypoints_cam_m[:, :2] / keypoints_cam_m[:, 2:]
+    margin = max(reach_m, 0.03) / keypoints_cam_m[:, 2].min()
+    inside = np.all((rays[:, :2] > image.min(0) - margin) & (rays[:, :2] < image.max(0) + margin), axis=1)
+    near = np.flatnonzero(inside)
+    if not len(near):
+        return surface, beside
+    gap, bone_z = _nearest_on_bones(rays[near], keypoints_cam_m)
+    covered = np.maximum(0.0, 1 - (gap / RADIUS_M) ** 2)
+    depth = np.where(gap < _LOOSE * RADIUS_M, bone_z - THICKNESS_M * np.sqrt(covered), np.inf).min(axis=1)
+    surface[near] = np.where(np.isfinite(depth), depth, np.nan)
+    rows, nearest = np.arange(len(near)), gap.argmin(axis=1)
+    beside[near] = np.where(gap[rows, nearest] < reach_m, bone_z[rows, nearest], np.nan)
+    return surface, beside
 
 
-def _nearest_on_bones(rays: Floats, keypoints_cam_m: Floats) -> tuple[Floats, Floats, Floats]:
-    """(n, 24) distance in metres, across the line of sight, of each ray from each bone; depth and share there."""
+def _nearest_on_bones(rays: Floats, keypoints_cam_m: Floats) -> tuple[Floats, Floats]:
+    """(n, 24) distance in metres, across the line of sight, of each ray from each bone; and the bone's depth there."""
     image = keypoints_cam_m[:, :2] / keypoints_cam_m[:, 2:]
     a, b = image[BONES[:, 0]], image[BONES[:, 1]]
     along = b - a
@@ -51,4 +59,4 @@ def _nearest_on_bones(rays: Floats, keypoints_cam_m: Floats) -> tuple[Floats, Fl
     gap = offset - share[..., None] * along
     za, zb = keypoints_cam_m[BONES[:, 0], 2], keypoints_cam_m[BONES[:, 1], 2]
     depth = 1 / ((1 - share) / za + share / zb)  # straight in space: the inverse of the depth is linear in the image
-    return np.hypot(gap[..., 0], gap[..., 1]) * depth, depth, share
+    return np.hypot(gap[..., 0], gap[..., 1]) * depth, depth

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.geometry.track_hand import distance_to_hand, flesh_depth
+from handloom.geometry.track_hand import on_and_beside
 from handloom.geometry.track_maps import sample_maps, scale_to
 from handloom.geometry.track_still import StillPoints, camera_points, place_still_points, rays_of
 from handloom.schemas.values import NUM_HANDS, Camera, CameraPath, DepthMaps, Hands, LiftedTracks, Tracks, VideoInfo
@@ -78,11 +78,9 @@ def hand_depth(rays: Floats, hands: Hands, still: StillPoints | None, known: Flo
         if (keypoints[:, 2] <= 0.01).any():
             continue
         seen = np.flatnonzero(np.isfinite(rays[t, :, 0]))
-        surface = flesh_depth(rays[t, seen], keypoints)
+        surface, held_from[t, seen, hand] = on_and_beside(rays[t, seen], keypoints, HELD_M)
         surface[rest[t, seen]] = np.nan
         depth[t, seen] = np.fmin(depth[t, seen], surface)
-        beside, bone_z = distance_to_hand(rays[t, seen], keypoints)
-        held_from[t, seen, hand] = np.where(beside < HELD_M, bone_z, np.nan)
     if still is None:
         return depth
     held = _held_depth(held_from, still, known, np.isfinite(rays[..., 0]))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera import undistort
+from handloom.geometry.track_smooth import smooth_places
 from handloom.schemas.values import Camera, Tracks
 
 Floats = NDArray[np.float64]
@@ -22,7 +23,12 @@ MIN_SHARE = 0.6
 MIN_SHARE_OF_HALF = 0.9
 MAX_DEPTH_ERROR = 0.1
 """Largest standard deviation of the distance, as a share of it: what too little parallax is judged by."""
-_ROUNDS, _CHUNK = 8, 256
+MAX_FIRST_ERROR = 1.0
+"""The same before neighbours were asked."""
+LEAST_NOISE_SHARE, CORRELATION = 0.0007, 2.5
+"""Least noise of a track; and by how much frames that err together make the distance's error larger."""
+_ROUNDS = 6
+_CHUNK = 40_000  # frames times points
 _SOLVED_FRAMES = 32
 """A point is placed from so many of its frames, evenly spread; all of them are then asked whether it rests there."""
 
@@ -57,23 +63,30 @@ def place_still_points(tracks: Tracks, rays: Floats, world_from_camera: Floats) 
     """
     num_frames, num = tracks.visible.shape
     place, at_rest = np.full((num, 3), np.nan), np.zeros((num_frames, num), bool)
-    moves = np.zeros(num, bool)
+    moves, error = np.zeros(num, bool), np.full(num, np.nan)
     posed = np.flatnonzero(np.isfinite(world_from_camera).all(axis=(1, 2)))
     poses = world_from_camera[posed]
-    for start in range(0, num, _CHUNK):
-        some = np.arange(start, min(start + _CHUNK, num))
+    if len(posed) < MIN_FRAMES:
+        return StillPoints(place, at_rest, moves)
+    chunk = max(1, _CHUNK // len(posed))
+    for start in range(0, num, chunk):
+        some = np.arange(start, min(start + chunk, num))
         ray = rays[np.ix_(posed, some)]
         known = tracks.visible[np.ix_(posed, some)] & np.isfinite(ray).all(-1)
-        place[some], rest, moves[some] = _place(ray, known, poses, MIN_SHARE)
+        place[some], rest, moves[some], error[some] = _place(ray, known, poses, MIN_SHARE)
         # What is picked up or put down rests for a part of the clip: try the first and the last half of its frames.
         order = np.cumsum(known, axis=0)
         for half in (order <= order[-1] // 2, order > order[-1] // 2):
             again = np.flatnonzero(moves[some] & np.isnan(place[some, 0]))
-            found, _, _ = _place(ray[:, again], (known & half)[:, again], poses, MIN_SHARE_OF_HALF)
+            found, _, _, off = _place(ray[:, again], (known & half)[:, again], poses, MIN_SHARE_OF_HALF)
             good = np.isfinite(found[:, 0])
-            place[some[again[good]]] = found[good]
+            place[some[again[good]]], error[some[again[good]]] = found[good], off[good]
             rest[:, again[good]] = known[:, again[good]] & _rests(found[good], ray[:, again[good]], poses)
         at_rest[np.ix_(posed, some)] = rest
+    seen_from = np.argmax(at_rest[posed], axis=0)
+    place, error = smooth_places(place, error, poses[seen_from, :3, 3], poses[len(poses) // 2])
+    sure = error < MAX_DEPTH_ERROR
+    place[~sure], at_rest[:, ~sure] = np.nan, False
     return StillPoints(place, at_rest, moves)
 
 
@@ -86,10 +99,11 @@ def camera_points(place: Floats, world_from_camera: Floats) -> Floats:
 
 def _place(
     rays: Floats, known: NDArray[np.bool_], poses: Floats, share: float
-) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
-    """(n, 3) places, (T, n) frames at rest, (n,) whether a point moves; `share` of the frames must agree on a place."""
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_], Floats]:
+    """Places (n, 3), frames at rest (T, n), whether it moves (n,), error (n,); `share` of the frames must agree."""
     if not known.any():
-        return np.full((rays.shape[1], 3), np.nan), np.zeros(known.shape, bool), np.zeros(rays.shape[1], bool)
+        num = rays.shape[1]
+        return np.full((num, 3), np.nan), np.zeros(known.shape, bool), np.zeros(num, bool), np.full(num, np.nan)
     rays = np.where(known[..., None], rays, 0.0)
     frame, used = _spread(known)
     axes, centre = poses[frame, :3, :3].swapaxes(-1, -2), poses[frame, :3, 3]  # (m, n, 3, 3), (m, n, 3)
@@ -104,11 +118,15 @@ def _place(
         width = max(2.0, 16.0 / 2**round_)
         weight = used / (1 + (off / width) ** 2) / depth**2
     at_rest = known & _rests(place, rays, poses)
-    error = _distance_error(place, normal, poses, at_rest)
     count, resting = known.sum(0), at_rest.sum(0)
-    agree = (resting >= MIN_FRAMES) & (resting >= share * count)
-    good = agree & (error < MAX_DEPTH_ERROR)
-    return np.where(good[:, None], place, np.nan), at_rest & good, (count >= MIN_FRAMES) & ~agree
+    close = used & (off < MAX_OFF)
+    seen_off = np.sqrt((close * off**2).sum(0) / np.maximum(close.sum(0), 1)) * NOISE_SHARE
+    noise = CORRELATION * np.maximum(seen_off, LEAST_NOISE_SHARE)
+    error = _distance_error(place, normal, poses, at_rest, noise)
+    agree = (resting >= MIN_FRAMES) & (resting >= share * count) & (error < MAX_FIRST_ERROR)
+    places = np.where(agree[:, None], place, np.nan)
+    moves = (count >= MIN_FRAMES) & ~((resting >= MIN_FRAMES) & (resting >= share * count))
+    return places, at_rest & agree, moves, np.where(agree, error, np.nan)
 
 
 def _rests(place: Floats, rays: Floats, poses: Floats) -> NDArray[np.bool_]:
@@ -146,9 +164,9 @@ def _solve(rays: Floats, weight: Floats, axes: Floats, centre: Floats) -> tuple[
     return np.linalg.solve(steady, right[..., None])[..., 0], normal
 
 
-def _distance_error(place: Floats, normal: Floats, poses: Floats, at_rest: NDArray[np.bool_]) -> Floats:
+def _distance_error(place: Floats, normal: Floats, poses: Floats, at_rest: NDArray[np.bool_], noise: Floats) -> Floats:
     """(n,) standard deviation of the distance over the distance, from the spread of the rays that agree."""
-    spread = np.linalg.inv(normal + np.eye(3) * 1e-9) * NOISE_SHARE**2
+    spread = np.linalg.inv(normal + np.eye(3) * 1e-9) * noise[:, None, None] ** 2
     first = np.argmax(at_rest, axis=0)
     away = place - poses[first, :3, 3]
     distance = np.maximum(np.linalg.norm(away, axis=1), 1e-9)

@@ -84,9 +84,10 @@ def test_points_at_rest_are_placed_exactly():
     lifted = lift_tracks(tracks, no_hands(), metric(), CAMERA, None, INFO)
     assert np.isfinite(lifted.depth_m[tracks.visible]).mean() > 0.95
     known = np.isfinite(lifted.depth_m)
-    np.testing.assert_allclose(lifted.depth_m[known], cam[..., 2][known], rtol=2e-3)
+    np.testing.assert_allclose(lifted.depth_m[known], cam[..., 2][known], rtol=5e-3)
+    assert np.median(np.abs(lifted.depth_m / cam[..., 2] - 1)[known]) < 1e-5
     world = np.broadcast_to(cloud(), cam.shape)
-    np.testing.assert_allclose(lifted.points_world_m[known], world[known], atol=2e-3)
+    np.testing.assert_allclose(lifted.points_world_m[known], world[known], atol=5e-3)
     assert not known[~tracks.visible].any()
 
 

