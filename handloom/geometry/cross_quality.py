@@ -16,7 +16,7 @@ from handloom.geometry.hand_tracks import either_side, hand_sizes_px, hand_track
 from handloom.geometry.picture_stats import PictureNumbers
 from handloom.geometry.world import metric_poses, to_camera, to_world
 from handloom.schemas.frame_flags import NOT_THERE, FrameFlag
-from handloom.schemas.values import LEFT, RIGHT, Camera, CameraPath, Hands, LiftedTracks, Tracks, VideoInfo
+from handloom.schemas.values import LEFT, RIGHT, Camera, CameraPath, Hands, LiftedTracks, TrackKind, Tracks, VideoInfo
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -35,6 +35,7 @@ SAME_PLACE = 0.25  # mean distance of the two hands' corresponding keypoints, in
 OFF_TRACKS = 0.15  # median residual of the tracked points, in hand sizes: about half a palm's width a frame
 # The tracks and the path.
 FEW_SHARE = 0.15  # of the points chosen so far
+COMPARED = 300  # points that stand for all of them
 STILL_TRACKS = 8  # fewer say nothing about a pose
 STILL_SHARE = 0.6  # least share of a point's frames in which it has one place in the world
 STILL_SPREAD = 1e-4  # of its distance: `track_lift` gives a point at rest one and the same place
@@ -43,6 +44,7 @@ CAMERA_OFF = 0.01  # median residual over the focal length: 4 px at 400 px, four
 # MediaPipe's order: each finger from the wrist out, and the palm's far edge.
 _BONES = np.array([(0 if k % 4 == 1 else k - 1, k) for k in range(1, 21)] + [(5, 9), (9, 13), (13, 17)])
 _PALM = (0, 5, 9, 13, 17)
+_HELD = (TrackKind.NONE, TrackKind.LEFT_HAND, TrackKind.RIGHT_HAND)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def cross_quality(
     frame_s: NDArray[np.float64],
     pictures: PictureNumbers,
 ) -> tuple[dict[str, float | None], NDArray[np.int32]]:
-    """The numbers named in `FIELDS`, None where nothing can be said, and (T,) flags.
+    """The numbers named in `FIELDS`, None where nothing can be said (`schemas.tables` has their meanings); (T,) flags.
 
     Hands are measured in the world where poses are metric, else in the camera frame, which a turning camera adds to.
     """
@@ -94,19 +96,15 @@ def cross_quality(
     return numbers, flags
 
 
-FIELDS: dict[str, str] = {
-    "hand_jitter_mm": "median second difference of 3D keypoints over three consecutive frames, mm, in the world where "
-    "poses are metric, else in the camera frame",
-    "hand_bone_cv": "variation of a hand's bone lengths over the clip: standard deviation over mean, mean of its "
-    "bones, the larger of both hands",
-    "hand_sigma_mm": "median standard deviation of a hand's distance from the camera, mm",
-    "hand_max_speed_m_s": "largest speed of a palm between consecutive frames, in the world where poses are metric",
-    "hand_track_residual_px": "median distance, frame to frame, between where tracked points on a hand go and where "
-    "its keypoints do, source pixels",
-    "camera_residual_px": "median distance between tracked points at rest and where the camera's path puts them, "
-    "source pixels",
-    "share_flagged": "share of frames with a frame flag other than NO_HANDS and NO_POSE",
-}
+FIELDS = (
+    "hand_jitter_mm",
+    "hand_bone_cv",
+    "hand_sigma_mm",
+    "hand_max_speed_m_s",
+    "hand_track_residual_px",
+    "camera_residual_px",
+    "share_flagged",
+)
 
 
 def camera_residuals(
@@ -117,19 +115,15 @@ def camera_residuals(
     of_frame = np.full(len(tracks.visible), np.nan)
     if lifted is None or lifted.points_world_m is None or poses is None or not tracks.visible.any():
         return np.zeros(0), of_frame
-    world = lifted.points_world_m
-    known = tracks.visible & np.isfinite(world).all(-1)
-    some = np.flatnonzero(known.sum(0) >= 3)
-    world, known = world[:, some].astype(np.float64), known[:, some]
-    world[~known] = np.nan
-    if not len(some):
-        return np.zeros(0), of_frame
-    place = np.nanmedian(world, axis=0)
-    distance = np.nanmedian(np.where(known, lifted.depth_m[:, some], np.nan), axis=0)
-    near = np.linalg.norm(world - place, axis=-1) <= np.maximum(STILL_SPREAD * distance, 1e-5)
-    visible = tracks.visible[:, some]
+    visible = tracks.visible & np.isfinite(poses).all(axis=(1, 2))[:, None]
+    known = visible & np.isfinite(lifted.points_world_m).all(-1)
+    some = np.flatnonzero((known.sum(0) >= 3) & ~np.isin(tracks.kind, _HELD))
+    some = some[:: -(-len(some) // COMPARED) or 1]
+    world, visible = lifted.points_world_m[:, some], visible[:, some]
+    place = _middle(world)
+    near = np.abs(world - place).max(-1) <= np.maximum(STILL_SPREAD * _middle(lifted.depth_m[:, some]), 1e-5)
     still = near.sum(0) >= STILL_SHARE * visible.sum(0)
-    some, place, visible = some[still], place[still], visible[:, still]
+    some, place, visible = some[still], place[still].astype(np.float64), visible[:, still]
     seen_from = to_camera(np.broadcast_to(place, (len(poses), *place.shape)), poses)
     seen_from[~visible] = np.nan
     off = np.linalg.norm(project(seen_from, camera) - tracks.points_px[:, some], axis=-1)
@@ -138,8 +132,18 @@ def camera_residuals(
     return off[enough], of_frame
 
 
+def _middle(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Lower median over axis 0 of what is known: a value of the input, unlike the median of an even number."""
+    ordered = np.sort(values, axis=0)  # NaN last
+    middle = np.maximum(np.isfinite(values).sum(axis=0) - 1, 0) // 2
+    return np.take_along_axis(ordered, middle[None], axis=0)[0]
+
+
 def bone_variation(hands: Hands) -> float | None:
-    """See `FIELDS`; None without a hand that is known in three frames."""
+    """Standard deviation of bone lengths over their mean: mean of a hand's bones, the larger of both hands.
+
+    None without a hand that is known in three frames.
+    """
     found = []
     for hand in (LEFT, RIGHT):
         points = hands.keypoints_cam_m[hands.visible[:, hand], hand].astype(np.float64)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from handloom.errors import ConfigError
+from handloom.store.filters import check_filter
 from handloom.store.location import first_words
 
 _STRINGS = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`")
@@ -48,6 +49,7 @@ def filtered(where: str | None, schema: pa.Schema) -> Iterator[None]:
     except ValueError as error:  # Lance: `Invalid user input`
         if where is None:
             raise
+        check_filter(where, schema)
         reason = first_words(error).split(". Valid fields are")[0]
         reason = reason[reason.find("sql parser error") :] if "sql parser error" in reason else reason
         raise ConfigError(

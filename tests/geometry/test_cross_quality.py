@@ -12,6 +12,7 @@ from handloom.geometry.cross_quality import FIELDS, cross_quality
 from handloom.geometry.picture_stats import PictureNumbers
 from handloom.geometry.world import to_camera
 from handloom.schemas.frame_flags import FrameFlag, flag_names
+from handloom.schemas.tables import QUALITY_FIELDS
 from handloom.schemas.values import LEFT, RIGHT, CameraPath, Hands, LiftedTracks, TrackKind, Tracks, VideoInfo
 
 NUM, FPS = 20, 15.0
@@ -84,6 +85,7 @@ def test_a_perfect_clip_has_no_flag():
     assert flags.shape == (NUM,)
     assert not flags.any()
     assert list(numbers) == list(FIELDS)
+    assert set(FIELDS) <= set(QUALITY_FIELDS)
     assert numbers["hand_bone_cv"] < 1e-4
     assert numbers["hand_sigma_mm"] == pytest.approx(50)
     assert numbers["camera_residual_px"] < 0.01

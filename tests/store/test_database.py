@@ -81,7 +81,7 @@ def test_unknown_version_and_bad_filter(tmp_path):
     db = Database.open(tmp_path, create=True)
     with pytest.raises(StoreError, match="no version 99"):
         db.read("clip_list", version=99)
-    with pytest.raises(ConfigError, match="No field named speed"):
+    with pytest.raises(ConfigError, match="no column 'speed'"):
         db.read("clip_list", where="speed > 1")
 
 

@@ -119,7 +119,7 @@ def test_words_find_inflected_words_also_in_new_rows(db):
 def test_mistakes_say_what_to_do(db):
     known = clip_of(3).clip_id
     for where, words in (
-        ("speed > 3", "No field named speed"),
+        ("speed > 3", "no column 'speed'"),
         ("hand_left duration_s < 4", "duration_s"),
         ("hand_left)", "unbalanced"),
         ("narration", "boolean"),

@@ -1,0 +1,92 @@
+"""Filters on a real table: numbers of `quality`, nulls, and the words for a name that does not exist."""
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pytest
+from support.rows import make_clip, make_row
+
+from handloom.errors import ConfigError
+from handloom.schemas.tables import clips_schema
+from handloom.store.clip_list import add_clips
+from handloom.store.database import Database
+from handloom.store.filters import check_filter, members_of
+
+SCHEMA = clips_schema(4)
+JITTER_PX = [2.0, 9.0, None, 5.0]
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory) -> Database:
+    """Four clips, the hand of every second one seen; the third without a known jitter."""
+    db = Database.open(tmp_path_factory.mktemp("filters"), create=True)
+    add_clips(db, [make_clip(i) for i in range(4)])
+    rows = pa.Table.from_batches([make_row(i, hands_seen=(i % 2 == 0, False)) for i in range(4)])
+    quality = [row | {"hand_jitter_px": JITTER_PX[i]} for i, row in enumerate(rows.column("quality").to_pylist())]
+    place = rows.schema.get_field_index("quality")
+    rows = rows.set_column(place, rows.schema.field(place), pa.array(quality, rows.schema.field(place).type))
+    lance.write_dataset(rows, db.location.table_uri("clips"))
+    return db
+
+
+@pytest.mark.parametrize(
+    ("where", "clips"),
+    [
+        ("quality.hand_jitter_px < 8", [0, 3]),
+        ("quality.hand_jitter_px >= 8", [1]),
+        ("NOT quality.hand_jitter_px < 8", [1]),  # null is neither below nor not below
+        ("quality.hand_jitter_px IS NULL", [2]),
+        ("quality.hand_jitter_px < 8 OR quality.hand_jitter_px IS NULL", [0, 2, 3]),
+        ("quality.hand_jitter_px < 8 AND hand_left AND world_scale = 'none'", [0]),
+        ("coalesce(quality.hand_jitter_px, 0) < 4", [0, 2]),
+        ("quality['hand_jitter_px'] > 4 AND duration_s BETWEEN 0.5 AND 2", [1, 3]),
+    ],
+)
+def test_filters_on_quality_and_nulls(db, where, clips):
+    found = db.clips(["clip_id"], where).column("clip_id").to_pylist()
+    assert found == [make_clip(i).clip_id for i in clips]
+    assert db.count("clips", where) == len(clips)
+    check_filter(where, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("quality.hand_jiter_px < 8", r"quality has no member 'hand_jiter_px'; near: hand_jitter_px"),
+        ("quality['blurr'] < 8", r"quality has no member 'blurr'; near: blur"),
+        ("quality.BLUR < 8", r"quality has no member 'BLUR'; near: blur"),
+        ("hand_jitter_px < 8", r"there is no column 'hand_jitter_px'; near: quality.hand_jitter_px"),
+        ("hand_left AND world_scal = 'metric'", r"there is no column 'world_scal'; near: world_scale"),
+        ("world_scale = metric", r"there is no column 'metric'"),
+        ("hand_left.x", r"column hand_left has no members"),
+    ],
+)
+def test_an_unknown_name_is_said_with_near_ones(db, where, words):
+    with pytest.raises(ConfigError, match=words):
+        check_filter(where, SCHEMA)
+    with pytest.raises(ConfigError, match=words):
+        db.clips(["clip_id"], where)
+    with pytest.raises(ConfigError, match=words):
+        db.search(vector=np.ones(512, np.float32), by="appearance", where=where)
+
+
+def test_the_hint_lists_what_there_is():
+    with pytest.raises(ConfigError) as caught:
+        check_filter("qualty.blur < 1", SCHEMA)
+    assert all(name in caught.value.hint for name in [*SCHEMA.names, *members_of(SCHEMA)])
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "narration = 'no_such AND (x.y < 1' OR narration LIKE '%it''s%'",
+        "Hand_Left IS NOT TRUE -- and no_such",
+        "CAST(duration_s AS int) IN (1, 2) AND lower(narration) LIKE 'a%'",
+        "CASE WHEN hand_left THEN quality.blur < 1e3 ELSE false END",
+        "`quality`.`blur` < 9 AND frame_s[0] >= 0.5",
+        "narration = 'x",  # broken otherwise: not this function's matter
+        "",
+    ],
+)
+def test_what_is_no_column_is_not_taken_for_one(where):
+    check_filter(where, SCHEMA)
