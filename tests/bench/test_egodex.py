@@ -13,12 +13,12 @@ from handloom.errors import ConfigError
 
 h5py = pytest.importorskip("h5py")
 FRAMES = 4
-JOINTS = """Hand ThumbKnuckle ThumbIntermediateBase ThumbIntermediateTip ThumbTip
+NAMES = """Hand ThumbKnuckle ThumbIntermediateBase ThumbIntermediateTip ThumbTip
     IndexFingerKnuckle IndexFingerIntermediateBase IndexFingerIntermediateTip IndexFingerTip
     MiddleFingerKnuckle MiddleFingerIntermediateBase MiddleFingerIntermediateTip MiddleFingerTip
     RingFingerKnuckle RingFingerIntermediateBase RingFingerIntermediateTip RingFingerTip
     LittleFingerKnuckle LittleFingerIntermediateBase LittleFingerIntermediateTip LittleFingerTip
-    IndexFingerMetacarpal MiddleFingerMetacarpal RingFingerMetacarpal LittleFingerMetacarpal""".split()
+    IndexFingerMetacarpal MiddleFingerMetacarpal RingFingerMetacarpal LittleFingerMetacarpal"""
 SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).parents[3] / "shared"))
 
 
@@ -31,7 +31,7 @@ def write(path: Path, without: str = "") -> None:
         poses[:, 3, 1] = 4e-7  # as the real files
         file["transforms/camera"] = poses
         for h, hand in enumerate(("left", "right")):
-            for j, name in enumerate(JOINTS):
+            for j, name in enumerate(NAMES.split()):
                 if hand + name != without:
                     joint = np.tile(np.eye(4), (FRAMES, 1, 1))
                     joint[:, :3, 3] = [(t, h, j) for t in range(FRAMES)]
