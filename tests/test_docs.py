@@ -56,6 +56,12 @@ def rows_of(text: str) -> dict[str, list[str]]:
     return {cells[0].strip(" `"): [cell.strip() for cell in cells] for cells in lines}
 
 
+def test_every_reason_for_no_camera_path_is_explained():
+    from handloom.geometry.camera_path import REASONS as PATH_REASONS
+
+    assert set(rows_of(sections(DOCS / "geometry.md")["Cameras"])) == {*PATH_REASONS, "not_given"}
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_guide_has_every_command_and_flag(name):
     guide = sections(DOCS / "guide.md")

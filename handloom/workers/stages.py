@@ -80,7 +80,7 @@ class Stages:
         maps = None if self._depth is None else self._depth.maps(clip, info, frames, camera)
         lap("depth")
         estimated = self._path(clip, info, frames, points, hands, camera, maps)
-        if estimated.camera is not camera:
+        if estimated.camera is not camera and estimated.path.world_from_camera is not None:
             camera = estimated.camera
             hands = self._placed(clip, points, camera, info, frames.frame_s)
         lap("camera")
