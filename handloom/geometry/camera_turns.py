@@ -21,7 +21,7 @@ STILL_TURN_PX = 1.0
 LASTING = 10  # frames: shorter tracks show no parallax
 MIN_PER_FRAME = 15  # corners that agree with a frame's pose
 MIN_THIRDS = 4  # of the picture's nine: corners in one place may be a logo, or lie on one thing that moves
-ROUNDS = 12
+ROUNDS = 8
 
 
 def is_static(sightings: Sightings, half_size: Floats) -> bool:
@@ -153,8 +153,8 @@ def _robust_turn(source: Floats, target: Floats) -> Floats:
     """Rotation (3, 3) that takes unit vectors `source` (n, 3) to `target`, reweighted."""
     weight = np.ones(len(source))
     for _ in range(4):
-        rotation = _nearest_rotation((target * weight[:, None]).T @ source)
-        left = np.linalg.norm(source @ rotation.T - target, axis=1)
+        rotation = _nearest_rotation(np.einsum("ni,nj->ij", target * weight[:, None], source))
+        left = np.linalg.norm(np.einsum("ni,ji->nj", source, rotation) - target, axis=1)
         weight = 1 / (1 + (left / max(float(np.median(left)), 1e-6)) ** 2)
     return rotation
 

@@ -21,6 +21,7 @@ KEY_MOTION_PX = 8.0
 MAX_KEY_STEP = 8
 WINDOW = 24  # key frames that move in one adjustment
 NUM_STARTS = 6
+NUM_FIRST, GAPS = 24, (1, 2, 3, 4, 6, 8, 11, 15, 20)  # key frames tried as the first, and how far on the second
 GOOD_START = 0.85
 START_PARALLAX_PX = 8.0
 NUM_GROWN = 2
@@ -136,10 +137,10 @@ def turn_between(xy_a: Floats, xy_b: Floats, focal: float) -> tuple[Floats, Floa
     """
     rays_a, rays_b = _rays(xy_a, focal), _rays(xy_b, focal)
     weight = np.ones(len(xy_a))
-    for _ in range(6):
-        u, _, vt = np.linalg.svd((rays_b * weight[:, None]).T @ rays_a)
+    for _ in range(4):
+        u, _, vt = np.linalg.svd(np.einsum("ni,nj->ij", rays_b * weight[:, None], rays_a))
         rotation = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
-        turned = rays_a @ rotation.T
+        turned = np.einsum("ni,ji->nj", rays_a, rotation)
         left = np.linalg.norm(focal * turned[:, :2] / np.maximum(turned[:, 2:], 1e-3) - xy_b, axis=1)
         weight = 1 / (1 + (left / max(2.0, float(np.median(left)))) ** 2)
     return rotation, left
@@ -169,8 +170,9 @@ def triangulate(scene: Scene, sightings: Sightings, tracks: NDArray[np.bool_]) -
     np.add.at(normal, index, np.einsum("mri,mrj->mij", matrix, matrix))
     np.add.at(vector, index, np.einsum("mri,mr->mi", matrix, right))
     points = np.full((num, 3), np.nan)
-    values = np.linalg.eigvalsh(normal)
-    good = (np.bincount(index, minlength=num) >= 2) & (values[:, 0] > 1e-9 * np.maximum(values[:, 2], 1e-30))
+    good = np.flatnonzero(np.bincount(index, minlength=num) >= 2)
+    values = np.linalg.eigvalsh(normal[good])
+    good = good[values[:, 0] > 1e-9 * np.maximum(values[:, 2], 1e-30)]
     points[good] = np.linalg.solve(normal[good], vector[good][..., None])[..., 0]
     return points
 
@@ -211,8 +213,11 @@ def _cost(scene: Scene, sightings: Sightings) -> float:
 def _pairs(sightings: Sightings, keys: Ints, focal: float) -> list[tuple[float, int, int]]:
     """Candidates for the first two views, the most promising first: (parallax, frame, frame)."""
     pairs, most_common = [], 0
-    for i, a in enumerate(keys.tolist()):
-        for b in keys[i + 1 : i + 1 + WINDOW].tolist():
+    for i in range(0, len(keys) - 1, max(1, len(keys) // NUM_FIRST)):
+        for gap in GAPS:
+            if i + gap >= len(keys):
+                break
+            a, b = int(keys[i]), int(keys[i + gap])
             xy_a, xy_b = common(sightings, a, b)
             most_common = max(most_common, len(xy_a))
             if len(xy_a) < MIN_COMMON:
@@ -279,11 +284,14 @@ def _inliers(scene: Scene, sightings: Sightings, max_error_px: float) -> Sightin
 
 
 def _grow(scene: Scene, sightings: Sightings, keys: Ints, refine_focal: bool) -> Scene:
-    """Key frames join one by one, the one that sees most known points first; adjustments in between."""
+    """Key frames join one by one, the one that sees most known points first; adjustments in between.
+
+    All but the last adjustment look at the neighbourhood only, so that the cost is linear in the clip's length.
+    """
     waiting, tried, added = set(keys.tolist()) - set(_placed(scene)), set(), 0
-    while waiting - tried:
+    while candidates := _neighbours(waiting - tried, _placed(scene)):
         known = np.isfinite(scene.points).all(axis=1)
-        counts = {f: int(known[sightings.at(f)[0]].sum()) for f in waiting - tried}
+        counts = {f: int(known[sightings.at(f)[0]].sum()) for f in candidates}
         frame = max(counts, key=lambda f: (counts[f], -f))
         pose = _place(scene, sightings, frame)
         if pose is None:
@@ -291,13 +299,30 @@ def _grow(scene: Scene, sightings: Sightings, keys: Ints, refine_focal: bool) ->
             continue
         poses = scene.poses.copy()
         poses[frame] = pose
-        scene = _with_points(replace(scene, poses=poses), sightings)
+        near = _around(sightings, keys, frame)
+        scene = _with_points(replace(scene, poses=poses), near)
         waiting.discard(frame)
         tried.clear()
         added += 1
-        if added % GROW == 0 or not waiting:
-            scene = _adjusted(scene, sightings, frame, refine_focal and added >= GROW)
+        if added % GROW == 0 and waiting:
+            scene = _adjusted(scene, near, frame, refine_focal and added >= GROW)
     return _adjusted(scene, sightings, None, refine_focal)
+
+
+def _neighbours(waiting: set[int], placed: list[int]) -> list[int]:
+    """Waiting frames that stand next to placed ones, a few on either side of each run."""
+    order = sorted(waiting)
+    slots = np.searchsorted(order, placed)
+    near = {int(slot) + step for slot in np.unique(slots) for step in range(-3, 3)}
+    return [order[i] for i in sorted(near) if 0 <= i < len(order)]
+
+
+def _around(sightings: Sightings, keys: Ints, frame: int) -> Sightings:
+    """Sightings in the key frames nearest to `frame`."""
+    if len(keys) <= 2 * WINDOW:
+        return sightings
+    near = keys[np.argsort(np.abs(keys - frame), kind="stable")[: 2 * WINDOW]]
+    return sightings.kept(np.isin(sightings.frame, near))
 
 
 def _placed(scene: Scene) -> list[int]:
@@ -340,7 +365,8 @@ def _adjusted(scene: Scene, sightings: Sightings, around: int | None, refine_foc
     adjusted = bundle_adjust(scene, inliers, free=free, refine_focal=refine_focal, iterations=iterations)
     if adjusted is None:
         raise NotReconstructed("high_error")
-    bad = _bad_points(adjusted, sightings, np.isfinite(adjusted.points).all(axis=1))
+    seen = np.bincount(sightings.track, minlength=len(scene.points)) > 0
+    bad = _bad_points(adjusted, sightings, seen & np.isfinite(adjusted.points).all(axis=1))
     return _with_points(replace(adjusted, points=np.where(bad[:, None], np.nan, adjusted.points)), sightings)
 
 
