@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +18,9 @@ from numpy.typing import NDArray
 from handloom.errors import ClipError
 from handloom.geometry.handedness import assign
 from handloom.geometry.tracklets import Detections, keep_hands, link
+from handloom.models.hand_points import in_slots
 from handloom.models.protocols import ClipFrames
+from handloom.models.quiet import quiet_stderr
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import HandsConfig
 from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, HandPoints, VideoInfo
@@ -31,14 +30,6 @@ log = logging.getLogger(__name__)
 STAGE = "hands"
 GRAPH = "modules/hand_landmark/hand_landmark_tracking_cpu.binarypb"
 OUTPUTS = ["multi_hand_landmarks", "multi_hand_world_landmarks", "multi_handedness", "multi_hand_presence"]
-
-# What the library prints when its graph starts and when it first sees a hand; it has no switch for it.
-CHATTER = (
-    b"All log messages before absl::InitializeLog",
-    b"inference_feedback_manager.cc",
-    b"Created TensorFlow Lite XNNPACK delegate",
-    b"landmark_projection_calculator.cc",
-)
 
 
 @dataclass
@@ -138,7 +129,7 @@ def _assigned(clip: Clip, info: VideoInfo, frame_s: NDArray[np.float64], raw: _F
     )
     model_m = np.array(raw.world_m, np.float64).reshape(-1, NUM_KEYPOINTS, 3)[kept]
     view = ("ego" if sides.ego else "exo") if len(detections) else clip.view
-    return _points(len(frame_s), detections, sides.hand, model_m, view)
+    return in_slots(len(frame_s), detections, sides.hand, model_m, view)
 
 
 def _passed(presence: list[float], config: HandsConfig, num_hands: int) -> list[float]:
@@ -174,40 +165,3 @@ def _build_graph(config: HandsConfig) -> solution_base.SolutionBase:
         },
         outputs=OUTPUTS,
     )
-
-
-def _points(
-    num_frames: int, detections: Detections, hand: NDArray[np.int64], model_m: NDArray[np.float64], view: str | None
-) -> HandPoints:
-    visible = np.zeros((num_frames, NUM_HANDS), bool)
-    confidence = np.full((num_frames, NUM_HANDS), np.nan, np.float32)
-    keypoints_px = np.full((num_frames, NUM_HANDS, NUM_KEYPOINTS, 2), np.nan, np.float32)
-    model = np.full((num_frames, NUM_HANDS, NUM_KEYPOINTS, 3), np.nan, np.float32)
-    where = (detections.frame, hand)
-    visible[where] = True
-    confidence[where] = detections.confidence
-    keypoints_px[where] = detections.keypoints_px
-    model[where] = model_m
-    return HandPoints(visible, np.zeros_like(visible), confidence, keypoints_px, model, view)
-
-
-@contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Hold back what native code writes to stderr meanwhile; afterwards all of it is written but `CHATTER`."""
-    try:
-        sys.stderr.flush()
-        saved = os.dup(2)
-    except (OSError, AttributeError):  # no stderr to keep quiet
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            held.seek(0)
-            lines = [line for line in held.readlines() if not any(words in line for words in CHATTER)]
-            if lines:
-                os.write(2, b"".join(lines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,9 @@ from handloom.errors import ClipError, ConfigError
 from handloom.geometry.hand_smooth import fill_gaps, smooth
 from handloom.geometry.handedness import assign
 from handloom.geometry.tracklets import Detections, keep_hands, link
-from handloom.models.hands_search import HandSearch, Nets, Track
+from handloom.models.hand_points import in_slots
+from handloom.models.hands_reader import Nets, Track
+from handloom.models.hands_search import HandSearch
 from handloom.models.protocols import ClipFrames
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import HandsConfig
@@ -142,23 +145,10 @@ def _finished(
     hand: NDArray[np.int64],
     view: str | None,
 ) -> HandPoints:
-    shape = (len(frame_s), NUM_HANDS)
-    confidence = np.full(shape, np.nan)
-    points = np.full((*shape, NUM_KEYPOINTS, 2), np.nan)
-    model_m = np.full((*shape, NUM_KEYPOINTS, 3), np.nan)
-    infilled = np.zeros(shape, bool)
-    where = (detections.frame, hand)
-    confidence[where], points[where], model_m[where] = detections.confidence, detections.keypoints_px, metric
+    found = in_slots(len(frame_s), detections, hand, metric, view)
+    infilled, keypoints_px = found.infilled, found.keypoints_px
     for side in range(NUM_HANDS):
-        each = (points[:, side], model_m[:, side], confidence[:, side])
+        each = (keypoints_px[:, side], found.model_m[:, side], found.confidence[:, side])
         infilled[:, side] = fill_gaps(*each, frame_s, info.width, info.height)
-        points[:, side] = smooth(points[:, side], frame_s)
-    visible = ~np.isnan(confidence)
-    return HandPoints(
-        visible,
-        infilled,
-        confidence.astype(np.float32),
-        points.astype(np.float32),
-        model_m.astype(np.float32),
-        view,
-    )
+        keypoints_px[:, side] = smooth(keypoints_px[:, side], frame_s)
+    return replace(found, visible=found.visible | infilled)

@@ -1,32 +1,23 @@
 """Finding and following hands through a clip that can be read both ways.
 
-Palms are looked for in few frames. Each hand found is followed forwards and backwards from there, every second frame
-or so, until the network says that there is no hand, or until another track already covers it. Where fewer than two
-hands are known, more frames are looked at, denser around places where a track was lost. Frames that were passed over
-are interpolated where the motion around them is even, and measured where it is not. All that can be asked at one time
-is asked in one batch, so that the order of questions, and with it the result, is the same on every device.
+Palms are looked for in few frames. Each hand found is followed forwards and backwards from there, in steps of two
+frames or so, until the network says that there is no hand, or until another track already covers it. Where fewer than
+two hands are known, more frames are looked at, denser around places where a track was lost. The frames that were passed
+over come last (`hands_between`). All that can be asked at one time is asked in one batch, so that the order of
+questions, and with it the result, is the same on every device.
 """
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.tracklets import hand_size, is_duplicate
-from handloom.models.hand_crops import (
-    HandReading,
-    hand_picture,
-    hand_regions,
-    palm_picture,
-    palm_regions,
-    read_hands,
-    read_palms,
-)
-from handloom.models.hands_flow import carry
+from handloom.models.hand_crops import palm_regions
+from handloom.models.hands_between import between, fill_steps
+from handloom.models.hands_reader import HandReader, Nets, Sighting, Track
 from handloom.models.protocols import ClipFrames
 from handloom.schemas.values import NUM_HANDS
 
@@ -40,34 +31,9 @@ SAME_PALM = 0.2  # a palm nearer to a known hand, in hand sizes, is that hand's
 SAME_HAND = 0.15  # a track expected nearer to another's hand is taken for the same
 FAINT = 0.1  # a palm whose hand scores this much is measured again
 KEEP = 0.6  # a hand that is followed may score this much of the threshold for new ones
+WEAK, STRONGER = 0.8, 0.08  # a sighting below this is measured again if a neighbour is stronger by this
+STILL = 0.08  # a hand that moved less than this share of its size in a step takes the next two at once
 STEP_S = 0.134  # longest step of a track
-CURVED = 0.015  # motion is even if its bend in a step is less than this share of the hand's size
-
-
-class Nets(Protocol):
-    batch: int
-
-    def palms(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]: ...
-    def hands(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]: ...
-
-
-@dataclass(frozen=True)
-class Sighting:
-    """One hand in one frame, in pixels of the working picture. measured: by the network, not interpolated."""
-
-    points: NDArray[np.float64]  # (21, 2)
-    metric_m: NDArray[np.float64]  # (21, 3)
-    presence: float
-    right: float
-    measured: bool = True
-
-
-@dataclass
-class Track:
-    """One hand through consecutive frames. lost: frames at which it ended though the hand was well inside."""
-
-    seen: dict[int, Sighting] = field(default_factory=dict)
-    lost: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -79,38 +45,35 @@ class _End:
     direction: int
     step: int
 
+    def next(self) -> int:
+        return self.frame + self.direction * self.step
+
 
 class HandSearch:
     """Searches one clip. `min_palm`, `min_presence`: MediaPipe's two thresholds."""
 
     def __init__(self, nets: Nets, frames: ClipFrames, min_palm: float, min_presence: float) -> None:
-        self._nets, self._frames = nets, frames
+        self._reader = HandReader(nets, frames)
         self._min_palm, self._min_presence = min_palm, min_presence
-        self._height, self._width = frames.rgb(0).shape[:2]
         self._tracks: list[Track] = []
         self._looked: list[int] = []
-        seconds = np.asarray(frames.frame_s, np.float64)
-        self._seconds = seconds
-        usual_s = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1.0
+        self._tried: set[tuple[int, int, int, float]] = set()
+        self._seconds = self._reader.seconds
+        usual_s = float(np.median(np.diff(self._seconds))) if len(self._seconds) > 1 else 1.0
         self._step = max(1, int(STEP_S / max(usual_s, 1e-3)))
 
     def run(self) -> list[Track]:
-        """All tracks; two of them may have found one hand in one frame (`tracklets.keep_hands`)."""
+        """All tracks, without gaps; two of them may have found one hand in one frame (`tracklets.keep_hands`)."""
         looks = self._first_looks()
         while looks:
             self._follow(self._look(looks))
+            self._polish()
+            for track in self._tracks:
+                self._trim(track)
             self._looked += looks
             looks = self._next_looks()
-        for track in self._tracks:
-            self._trim(track)
-        self._fill_steps()
+        fill_steps(self._reader, self._tracks, KEEP * self._min_presence)
         return self._tracks
-
-    def _trim(self, track: Track) -> None:
-        """Drop weak sightings at both ends: they count only between strong ones."""
-        strong = [frame for frame, each in track.seen.items() if each.presence >= self._min_presence]
-        first, last = min(strong), max(strong)
-        track.seen = {frame: each for frame, each in track.seen.items() if first <= frame <= last}
 
     def _first_looks(self) -> list[int]:
         start, end = self._seconds[0], self._seconds[-1]
@@ -134,24 +97,21 @@ class HandSearch:
         """Hands known in each frame, those passed over included."""
         count = np.zeros(len(self._seconds), np.int64)
         for track in self._tracks:
-            count[min(track.seen) : max(track.seen) + 1] += 1
+            count[track.first() : track.last() + 1] += 1
         return count
 
     def _look(self, looks: list[int]) -> list[_End]:
         """Palms of these frames that no track covers, as ends of new tracks, two each."""
         asked: list[tuple[int, NDArray[np.float64]]] = []
-        for some in _batches(looks, self._nets.batch):
-            outputs = self._nets.palms(np.stack([palm_picture(self._frames.rgb(frame)) for frame in some]))
-            for frame, boxes, raw in zip(some, *outputs, strict=True):
-                palms = read_palms(boxes, raw, self._width, self._height, self._min_palm)
-                fresh = ~self._is_known(frame, palms.points)
-                asked += [(frame, region) for region in palm_regions(palms)[fresh][:PALMS_PER_LOOK]]
-        found = [(frame, each) for (frame, _), each in zip(asked, self._measure(asked), strict=True)]
+        for frame, palms in zip(looks, self._reader.palms(looks, self._min_palm), strict=True):
+            fresh = ~self._is_known(frame, palms.points)
+            asked += [(frame, region) for region in palm_regions(palms)[fresh][:PALMS_PER_LOOK]]
+        found = zip(asked, self._reader.regions(asked), strict=True)
         # The palm's region is a rough one: measure again where the hand turned out to be, and believe that.
-        again = self._measure([(frame, _region(each.points)) for frame, each in found if each.presence >= FAINT])
-        frames = [frame for frame, each in found if each.presence >= FAINT]
+        rough = [(frame, each.points) for (frame, _), each in found if each.presence >= FAINT]
+        hands = [(frame, each) for (frame, _), each in zip(rough, self._reader.hands(rough), strict=True)]
         ends: list[_End] = []
-        for frame, each in sorted(zip(frames, again, strict=True), key=lambda item: -item[1].presence):
+        for frame, each in sorted(hands, key=lambda item: -item[1].presence):
             others = self._in_frame(frame)
             if each.presence >= self._min_presence and not any(is_duplicate(each.points, other) for other in others):
                 self._tracks.append(Track({frame: each}))
@@ -169,12 +129,8 @@ class HandSearch:
     def _follow(self, ends: list[_End]) -> None:
         while ends:
             ends = [end for end in map(self._shortened, ends) if end is not None and not self._meets(end)]
-            asked = [(end.frame + end.direction * end.step, _region(self._predicted(end))) for end in ends]
-            ends = [
-                end
-                for end, (frame, _), each in zip(ends, asked, self._measure(asked), strict=True)
-                if self._goes_on(end, frame, each)
-            ]
+            found = self._reader.hands([(end.next(), self._predicted(end)) for end in ends])
+            ends = [end for end, each in zip(ends, found, strict=True) if self._goes_on(end, each)]
 
     def _shortened(self, end: _End) -> _End | None:
         """With a step that stays inside the clip; None at its border."""
@@ -182,7 +138,8 @@ class HandSearch:
         end.step = min(end.step, room)
         return end if end.step else None
 
-    def _goes_on(self, end: _End, frame: int, found: Sighting) -> bool:
+    def _goes_on(self, end: _End, found: Sighting) -> bool:
+        frame = end.next()
         if found.presence < KEEP * self._min_presence:
             if end.step > 1:
                 end.step = end.step // 2
@@ -192,13 +149,16 @@ class HandSearch:
             return False
         if any(is_duplicate(found.points, points) for points in self._in_frame(frame, but=end.track)):
             return False
+        before = end.track.seen[end.frame].points
+        moved = np.linalg.norm(found.points - before, axis=1).mean() / hand_size(found.points)
+        still = moved < STILL * abs(frame - end.frame) / self._step
         end.track.seen[frame] = found
-        end.frame, end.step = frame, self._step
+        end.frame, end.step = frame, self._step * (2 if still else 1)
         return True
 
     def _meets(self, end: _End) -> bool:
         """Whether the next step would lead onto a hand that another track already has there."""
-        others = self._in_frame(end.frame + end.direction * end.step, but=end.track)
+        others = self._in_frame(end.next(), but=end.track)
         if not others:
             return False
         expected = self._predicted(end)
@@ -209,12 +169,13 @@ class HandSearch:
         """Points of the hands that are known in a frame, those passed over interpolated."""
         out = []
         for track in self._tracks:
-            if track is not but and min(track.seen) <= frame <= max(track.seen):
-                out.append(track.seen[frame].points if frame in track.seen else self._between(track, frame).points)
+            if track is not but and track.first() <= frame <= track.last():
+                known = track.seen.get(frame)
+                out.append((known or between(track, frame, self._seconds)).points)
         return out
 
     def _is_inside(self, points: NDArray[np.float64]) -> bool:
-        inside = (points >= 0) & (points < [self._width, self._height])
+        inside = (points >= 0) & (points < self._reader.size)
         return bool(inside.all(axis=1).mean() > 0.8)
 
     def _predicted(self, end: _End) -> NDArray[np.float64]:
@@ -225,97 +186,49 @@ class HandSearch:
         if earlier:
             before = earlier[-1] if end.direction > 0 else earlier[0]
             span = self._seconds[end.frame] - self._seconds[before]
-            ahead = self._seconds[end.frame + end.direction * end.step] - self._seconds[end.frame]
+            ahead = self._seconds[end.next()] - self._seconds[end.frame]
             moved = (last - end.track.seen[before].points).mean(axis=0) * (ahead / span)
             longest = 0.5 * hand_size(last)
             moved *= min(1.0, longest / max(float(np.linalg.norm(moved)), 1e-9))
         return last + moved
 
-    def _measure(self, asked: list[tuple[int, NDArray[np.float64]]]) -> list[Sighting]:
-        out: list[Sighting] = []
-        for some in _batches(asked, self._nets.batch):
-            crops = np.stack([hand_picture(self._frames.rgb(frame), region) for frame, region in some])
-            out += _sightings(read_hands(self._nets.hands(crops), np.stack([region for _, region in some])))
-        return out
+    def _polish(self) -> None:
+        """Measure weak sightings again from the region of a stronger neighbour, as long as that helps.
 
-    def _fill_steps(self) -> None:
-        """Give every frame between a track's first and last a sighting: carried there by optical flow, or measured."""
+        The network has stable wrong answers: a track that starts from a poor region stays poor for some frames.
+        """
         while True:
-            asked = [(track, frame) for track in self._tracks for frame in self._middles(track)]
+            asked = [each for track in self._tracks for each in self._weak(track)]
+            keys = [(self._tracks.index(track), frame, at, track.seen[at].presence) for track, frame, at in asked]
+            asked = [each for each, key in zip(asked, keys, strict=True) if key not in self._tried]
             if not asked:
                 return
-            guesses = [self._between(track, frame) for track, frame in asked]
-            carried = [self._carried(*question, guess) for question, guess in zip(asked, guesses, strict=True)]
-            open_ = [at for at, sighting in enumerate(carried) if sighting is None]
-            measured = self._measure([(asked[at][1], _region(guesses[at].points)) for at in open_])
-            for at, found in zip(open_, measured, strict=True):
-                carried[at] = found if found.presence >= KEEP * self._min_presence else guesses[at]
-            for (track, frame), sighting in zip(asked, carried, strict=True):
-                track.seen[frame] = sighting
+            self._tried.update(keys)
+            shapes = [(frame, _shape_of(track.seen[other], track.seen[frame])) for track, frame, other in asked]
+            for (track, frame, _), found in zip(asked, self._reader.hands(shapes), strict=True):
+                if found.presence > track.seen[frame].presence:
+                    track.seen[frame] = found
 
-    def _middles(self, track: Track) -> list[int]:
-        """The middle frame of each step of a track."""
+    def _weak(self, track: Track) -> list[tuple[Track, int, int]]:
+        """Weak sightings, each with the frame of its stronger neighbour."""
         known = sorted(track.seen)
-        return [(first + last) // 2 for first, last in itertools.pairwise(known) if last - first > 1]
+        out = []
+        for at, frame in enumerate(known):
+            presence = track.seen[frame].presence
+            near = [known[other] for other in (at - 1, at + 1) if 0 <= other < len(known)]
+            if near and presence < WEAK:
+                best = max(near, key=lambda other: track.seen[other].presence)
+                if track.seen[best].presence > presence + STRONGER:
+                    out.append((track, frame, best))
+        return out
 
-    def _carried(self, track: Track, frame: int, guess: Sighting) -> Sighting | None:
-        known = sorted(track.seen)
-        at = int(np.searchsorted(known, frame))
-        sides = [(self._frames.rgb(each), track.seen[each].points) for each in (known[at - 1], known[at])]
-        points = carry(*sides, self._frames.rgb(frame), guess.points)
-        if points is not None:
-            return replace(guess, points=points)
-        return guess if self._is_even(track, known, at - 1, frame) else None
-
-    def _is_even(self, track: Track, known: list[int], at: int, frame: int) -> bool:
-        size = float(hand_size(track.seen[known[at]].points))
-        return bool(np.abs(self._bend(track, known, at, frame)).mean() < CURVED * size)
-
-    def _bend(self, track: Track, known: list[int], at: int, frame: int) -> NDArray[np.float64]:
-        """(21, 2): how far a cubic through four sightings departs from the straight line at a frame between two."""
-        around = known[max(at - 1, 0) : at + 3]
-        first, last = known[at], known[at + 1]
-        share = (self._seconds[frame] - self._seconds[first]) / (self._seconds[last] - self._seconds[first])
-        straight = (1 - share) * track.seen[first].points + share * track.seen[last].points
-        weights = _lagrange(self._seconds[around], self._seconds[frame])
-        return np.einsum("i,ikj->kj", weights, np.stack([track.seen[each].points for each in around])) - straight
-
-    def _between(self, track: Track, frame: int) -> Sighting:
-        known = sorted(track.seen)
-        at = int(np.searchsorted(known, frame)) - 1
-        first, last = track.seen[known[at]], track.seen[known[at + 1]]
-        span = self._seconds[known[at + 1]] - self._seconds[known[at]]
-        share = float((self._seconds[frame] - self._seconds[known[at]]) / span)
-        bend = self._bend(track, known, at, frame)
-        longest = 2 * CURVED * hand_size(first.points)
-        bend = bend * np.minimum(1, longest / np.maximum(np.linalg.norm(bend, axis=1, keepdims=True), 1e-9))
-        return Sighting(
-            (1 - share) * first.points + share * last.points + bend,
-            (1 - share) * first.metric_m + share * last.metric_m,
-            min(first.presence, last.presence),
-            (1 - share) * first.right + share * last.right,
-            measured=False,
-        )
+    def _trim(self, track: Track) -> None:
+        """Drop weak sightings at both ends: they count only between strong ones."""
+        strong = [frame for frame, each in track.seen.items() if each.presence >= self._min_presence]
+        first, last = min(strong), max(strong)
+        track.seen = {frame: each for frame, each in track.seen.items() if first <= frame <= last}
 
 
-def _region(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    return hand_regions(points[None])[0]
-
-
-def _sightings(reading: HandReading) -> list[Sighting]:
-    columns = (reading.points, reading.metric_m, reading.presence.tolist(), reading.right.tolist())
-    return [Sighting(*row) for row in zip(*columns, strict=True)]
-
-
-def _batches(items: list, size: int) -> list[list]:
-    return [items[at : at + size] for at in range(0, len(items), size)]
-
-
-def _lagrange(known: NDArray[np.float64], at: float) -> NDArray[np.float64]:
-    """Weights of the polynomial through the known places."""
-    weights = np.ones(len(known))
-    for i in range(len(known)):
-        for j in range(len(known)):
-            if i != j:
-                weights[i] *= (at - known[j]) / (known[i] - known[j])
-    return weights
+def _shape_of(other: Sighting, own: Sighting) -> NDArray[np.float64]:
+    """(21, 2): the other sighting's points at the place of one's own."""
+    return other.points + (own.points - other.points).mean(axis=0)

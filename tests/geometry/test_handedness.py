@@ -141,3 +141,10 @@ def test_hands_that_pass_each_other_keep_their_tracklets_or_break_them():
     truth = np.arange(len(found)) % 2
     for name in set(tracklet):
         assert len(set(truth[tracklet == name])) == 1
+
+
+def test_a_longer_step_links_only_what_was_followed():
+    """Half a hand between two frames: the same hand if the search went from one to the other, else not."""
+    found = detections((0, hand(300, 200, 90), 0.9), (1, hand(345, 200, 90), 0.9))
+    assert len(set(link(found))) == len(set(link(found, np.array([4, 4])))) == 1
+    assert len(set(link(found, np.array([4, 5])))) == 2

@@ -15,7 +15,8 @@ import pytest
 from handloom.errors import ClipError
 from handloom.geometry.camera import camera_for
 from handloom.geometry.pnp import place_hands
-from handloom.models.hands_mediapipe import MediaPipeHands, quiet_stderr
+from handloom.models.hands_mediapipe import MediaPipeHands
+from handloom.models.quiet import quiet_stderr
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import CameraConfig, HandsConfig
 from handloom.schemas.values import RIGHT, Camera, Hands, VideoInfo

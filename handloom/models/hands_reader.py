@@ -1,0 +1,91 @@
+"""The hand networks over one clip: palms of a frame, hands of regions, in pixels of the working picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.models.hand_crops import (
+    HandReading,
+    Palms,
+    hand_picture,
+    hand_regions,
+    palm_picture,
+    read_hands,
+    read_palms,
+)
+from handloom.models.protocols import ClipFrames
+
+
+class Nets(Protocol):
+    """batch: how many pictures a call takes at best. Pictures and outputs as in `hands_litert.LiteRtNets`."""
+
+    batch: int
+
+    def palms(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]: ...
+    def hands(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]: ...
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One hand in one frame. points: (21, 2). metric_m: (21, 3). presence, right: as in `HandReading`."""
+
+    points: NDArray[np.float64]
+    metric_m: NDArray[np.float64]
+    presence: float
+    right: float
+
+
+@dataclass(eq=False)
+class Track:
+    """One hand, by frame. lost: frames at which it ended though the hand was well inside the picture."""
+
+    seen: dict[int, Sighting] = field(default_factory=dict)
+    lost: list[int] = field(default_factory=list)
+
+    def first(self) -> int:
+        return min(self.seen)
+
+    def last(self) -> int:
+        return max(self.seen)
+
+
+class HandReader:
+    """Asks the networks, in batches of their size. seconds: (T,). size: (width, height)."""
+
+    def __init__(self, nets: Nets, frames: ClipFrames) -> None:
+        self._nets, self.frames = nets, frames
+        self.seconds = np.asarray(frames.frame_s, np.float64)
+        self.size = np.array(frames.rgb(0).shape[1::-1])
+
+    def palms(self, looks: list[int], min_score: float) -> list[Palms]:
+        """The palms of each frame."""
+        out: list[Palms] = []
+        for some in _batches(looks, self._nets.batch):
+            outputs = self._nets.palms(np.stack([palm_picture(self.frames.rgb(frame)) for frame in some]))
+            out += [read_palms(boxes, raw, *self.size, min_score) for boxes, raw in zip(*outputs, strict=True)]
+        return out
+
+    def regions(self, asked: list[tuple[int, NDArray[np.float64]]]) -> list[Sighting]:
+        """What is in these regions, (4,) each, of these frames."""
+        out: list[Sighting] = []
+        for some in _batches(asked, self._nets.batch):
+            crops = np.stack([hand_picture(self.frames.rgb(frame), region) for frame, region in some])
+            out += _sightings(read_hands(self._nets.hands(crops), np.stack([region for _, region in some])))
+        return out
+
+    def hands(self, asked: list[tuple[int, NDArray[np.float64]]]) -> list[Sighting]:
+        """The hands that are expected at these points, (21, 2) each, of these frames."""
+        return self.regions([(frame, hand_regions(points[None])[0]) for frame, points in asked])
+
+
+def _sightings(reading: HandReading) -> list[Sighting]:
+    columns = (reading.points, reading.metric_m, reading.presence.tolist(), reading.right.tolist())
+    return [Sighting(*row) for row in zip(*columns, strict=True)]
+
+
+def _batches(items: list, size: int) -> list[list]:
+    return [items[at : at + size] for at in range(0, len(items), size)]
