@@ -94,8 +94,8 @@ def template_palm() -> Array:
     return np.concatenate([np.zeros((1, 3)), _BASE_M[1:]])
 
 
-def pose(angles: Array, shape: Array, derivatives: bool = True) -> Posed:
-    """angles (N, 20) radians and one shape (36,) to keypoints of a right hand."""
+def pose(angles: Array, shape: Array, derivatives: bool = True, by_shape: bool = True) -> Posed:
+    """angles (N, 20) radians and one shape (36,) to keypoints of a right hand; derivatives where they are asked for."""
     num = len(angles)
     digit = angles.reshape(num, 5, 4)
     base = _BASE_M + shape[:15].reshape(5, 3)
@@ -115,19 +115,27 @@ def pose(angles: Array, shape: Array, derivatives: bool = True) -> Posed:
     by_flexion = length[..., None] * _in_palm(np.stack([ss * s, -cs * s, -c], axis=-1))
     by_splay = length[..., None] * _in_palm(np.stack([-cs * c, -ss * c, np.zeros_like(c)], axis=-1))
     by_angle = np.zeros((num, NUM_KEYPOINTS, 3, 5, 4))
-    by_shape = np.zeros((num, NUM_KEYPOINTS, 3, NUM_SHAPE))
-    for keypoint in range(2):
-        by_shape[:, keypoint, range(3), range(30 + 3 * keypoint, 33 + 3 * keypoint)] = 1
     for d in range(5):
         for k in range(3):  # phalanx k moves the keypoints beyond it
             beyond = slice(2 + 4 * d + k, 5 + 4 * d)
             for joint in range(k + 1):
                 by_angle[:, beyond, :, d, (0, 2, 3)[joint]] += by_flexion[:, d, k, None]
             by_angle[:, beyond, :, d, 1] += by_splay[:, d, k, None]
-            by_shape[:, beyond, :, 15 + 3 * d + k] = bone[:, d, k, None]
+    by_angle = by_angle.reshape(num, NUM_KEYPOINTS, 3, NUM_ANGLES)
+    return Posed(points, seen, by_angle, _by_shape(bone) if by_shape else np.zeros((num, 0)))
+
+
+def _by_shape(bone: Array) -> Array:
+    """(N, 21, 3, 36) from bones (N, 5, 3, 3)."""
+    by = np.zeros((len(bone), NUM_KEYPOINTS, 3, NUM_SHAPE))
+    for keypoint in range(2):
+        by[:, keypoint, range(3), range(30 + 3 * keypoint, 33 + 3 * keypoint)] = 1
+    for d in range(5):
+        for k in range(3):
+            by[:, 2 + 4 * d + k : 5 + 4 * d, :, 15 + 3 * d + k] = bone[:, d, k, None]
         for axis in range(3):
-            by_shape[:, 1 + 4 * d : 5 + 4 * d, axis, 3 * d + axis] = 1
-    return Posed(points, seen, by_angle.reshape(num, NUM_KEYPOINTS, 3, NUM_ANGLES), by_shape)
+            by[:, 1 + 4 * d : 5 + 4 * d, axis, 3 * d + axis] = 1
+    return by
 
 
 def _in_palm(vectors: Array) -> Array:

@@ -16,19 +16,18 @@ EGO_DROP_SPREAD_M = 0.014
 NUM_VIEWS = 64  # directions from which the hand may be seen: 25 degrees apart
 NUM_KEPT = 10  # of them, per frame
 MIN_DEPTH_M = 0.05
+BLOCK = 256  # hands at a time: memory
 
 
 @dataclass(frozen=True)
 class Turns:
     """Candidate poses of each frame, best first. rotation (N, C, 3, 3), translation (N, C, 3): camera_from_hand;
     misfit (N, C): rms over the hand's size in the picture, inf where the hand would not be in front of the camera.
-    middle: (N, 2) ray to the middle of the hand.
     """
 
     rotation: Array
     translation: Array
     misfit: Array
-    middle: Array
 
 
 def candidate_turns(rays: Array, weight: Array, points_m: Array) -> Turns:
@@ -41,6 +40,12 @@ def candidate_turns(rays: Array, weight: Array, points_m: Array) -> Turns:
         rays: (N, 21, 2) of right hands, x/z and y/z. weight: (N, 21), 0 unknown.
         points_m: (N, 21, 3) in the hand's own frame.
     """
+    blocks = range(0, len(rays), BLOCK)
+    found = [_candidates(rays[i : i + BLOCK], weight[i : i + BLOCK], points_m[i : i + BLOCK]) for i in blocks]
+    return Turns(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+
+
+def _candidates(rays: Array, weight: Array, points_m: Array) -> tuple[Array, Array, Array]:
     share = weight**2 / (weight**2).sum(axis=1, keepdims=True)
     middle = (rays * share[..., None]).sum(axis=1)
     turn = turn_to(middle)
@@ -68,7 +73,7 @@ def candidate_turns(rays: Array, weight: Array, points_m: Array) -> Turns:
     translation = np.einsum("nij,nvj->nvi", turn, np.stack([place.real, place.imag, away], axis=-1))
     points = np.einsum("nvij,nkj->nvki", rotation, points_m) + translation[:, :, None]
     ahead = points[..., 2].min(axis=2) > MIN_DEPTH_M
-    return Turns(rotation, translation, np.where(ahead, misfit, np.inf), middle)
+    return rotation, translation, np.where(ahead, misfit, np.inf)
 
 
 def _like(index: NDArray[np.int64], values: Array) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ BAND = 2 * P  # a second difference couples frame n to n - 2
 DEGREES_OF_FREEDOM = 8.0  # of Student's t: how robust the reprojection is
 MIN_DEPTH_M = 0.05
 INDEPENDENT = 6
+SHAPE_STEPS = range(2, 7)
 COUPLING, COUPLING_SPREAD = 0.55, 0.30  # the last joint of a finger bends with the middle one
 LIMIT_SPREAD = np.radians(4.0)
 MODEL_SPREAD = 1.0
@@ -91,11 +92,13 @@ def keypoints_of(state: State) -> Array:
 
 
 def solve(problem: Problem, start: State, steps: int, tolerance: float = 3e-4) -> State:
-    """Levenberg-Marquardt until a step gains less than `tolerance` of the cost."""
-    state, damping = start, 1e-3
-    cost = misfit(problem, state)
-    for _ in range(steps):
-        normal = normal_equations(problem, state)
+    """Levenberg-Marquardt until a step gains less than `tolerance` of the cost.
+
+    The shape costs more than the poses and settles first: only steps `SHAPE_STEPS` move it.
+    """
+    state, damping, cost = start, 1e-3, misfit(problem, start)
+    for step in range(steps):
+        normal = normal_equations(problem, state, SHAPE_STEPS.start <= step < SHAPE_STEPS.stop)
         for _ in range(6):
             moved = _step(state, normal, damping)
             new_cost = misfit(problem, moved)
@@ -103,9 +106,12 @@ def solve(problem: Problem, start: State, steps: int, tolerance: float = 3e-4) -
                 break
             damping *= 10
         else:
-            break
+            if step >= SHAPE_STEPS.start:
+                break
+            damping = 1e-3
+            continue
         gain, state, cost, damping = (cost - new_cost) / cost, moved, new_cost, max(damping / 5, 1e-6)
-        if gain < tolerance:
+        if gain < tolerance and step > SHAPE_STEPS.start:
             break
     return state
 
@@ -178,19 +184,20 @@ def _turns(rotation: Array) -> Array:
     return sine * (angle / np.maximum(size, 1e-12))[:, None] * (size > 1e-12)[:, None]
 
 
-def normal_equations(problem: Problem, state: State) -> Normal:
-    """Gauss-Newton about a state; the gradients are half of those of `misfit`."""
-    num = len(state.angles)
-    posed = model.pose(state.angles, state.shape)
+def normal_equations(problem: Problem, state: State, with_shape: bool = True) -> Normal:
+    """Gauss-Newton about a state; the gradients are half of those of `misfit`. Without the shape, S = 0."""
+    num, size = len(state.angles), model.NUM_SHAPE if with_shape else 0
+    posed = model.pose(state.angles, state.shape, by_shape=with_shape)
     arm = np.einsum("nij,nkj->nki", state.rotation, posed.seen_m)
     points = arm + state.translation[:, None]
-    by = np.zeros((num, NUM_KEYPOINTS, 3, P + model.NUM_SHAPE))
+    by = np.zeros((num, NUM_KEYPOINTS, 3, P + size))
     by[..., 0:3] = np.eye(3)
     by[..., 0, 4], by[..., 0, 5] = arm[..., 2], -arm[..., 1]
     by[..., 1, 3], by[..., 1, 5] = -arm[..., 2], arm[..., 0]
     by[..., 2, 3], by[..., 2, 4] = arm[..., 1], -arm[..., 0]
     by[..., 6:P] = np.matmul(state.rotation[:, None], posed.by_angle)
-    by[..., P:] = np.matmul(state.rotation[:, None], posed.by_shape)
+    if with_shape:
+        by[..., P:] = np.matmul(state.rotation[:, None], posed.by_shape)
 
     nu, inverse = DEGREES_OF_FREEDOM, 1 / points[..., 2]
     image = points[..., :2] * inverse[..., None]
@@ -205,7 +212,7 @@ def normal_equations(problem: Problem, state: State) -> Normal:
     slope[:, 2] -= 1
     row = np.concatenate([row, (slope * (share / problem.drop_spread)[:, None])[:, None]], axis=1)
     value = np.concatenate([value, (drop * share)[:, None]], axis=1)
-    trust = _shape_trust(problem) / problem.shape_spread**2
+    trust = (_shape_trust(problem) / problem.shape_spread**2)[:size]
     square = np.matmul(row.transpose(0, 2, 1), row)
     gradient = np.matmul(value[:, None], row)[:, 0]
     normal = Normal(
@@ -215,7 +222,7 @@ def normal_equations(problem: Problem, state: State) -> Normal:
         square[:, :P, P:],
         square[:, P:, P:].sum(axis=0) + np.diag(trust),
         gradient[:, :P].copy(),
-        gradient[:, P:].sum(axis=0) + trust * (state.shape - problem.shape),
+        gradient[:, P:].sum(axis=0) + trust * (state.shape - problem.shape)[:size],
     )
     _add_angle_priors(problem, state, normal)
     _add_acceleration(problem, state, normal)
@@ -275,19 +282,22 @@ class _Banded:
 
 
 def _step(state: State, normal: Normal, damping: float) -> State:
-    num, size = len(state.angles), model.NUM_SHAPE
+    num, size = len(state.angles), len(normal.shape_gradient)
     banded = _Banded(normal, damping)
     right = np.concatenate([normal.border, normal.pose_gradient[..., None]], axis=2).reshape(num * P, size + 1)
     solved = banded.solve(right.copy(order="F"))
-    border = normal.border.reshape(num * P, size)
-    corner = normal.corner + damping * np.diag(np.diag(normal.corner)) - border.T @ solved[:, :size]
-    by_shape = cho_solve(cho_factor(corner), normal.shape_gradient - border.T @ solved[:, size])
-    by_pose = (solved[:, size] - solved[:, :size] @ by_shape).reshape(num, P)
+    by_pose, shape = solved[:, size], state.shape
+    if size:
+        border = normal.border.reshape(num * P, size)
+        corner = normal.corner + damping * np.diag(np.diag(normal.corner)) - border.T @ solved[:, :size]
+        by_shape = cho_solve(cho_factor(corner), normal.shape_gradient - border.T @ solved[:, size])
+        by_pose, shape = by_pose - solved[:, :size] @ by_shape, shape - by_shape
+    by_pose = by_pose.reshape(num, P)
     return State(
         state.translation - by_pose[:, :3],
         _rotations(-by_pose[:, 3:6]) @ state.rotation,
         state.angles - by_pose[:, 6:],
-        state.shape - by_shape,
+        shape,
     )
 
 
@@ -303,14 +313,14 @@ def _rotations(vectors: Array) -> Array:
 
 
 def depth_spread(problem: Problem, state: State) -> Array:
-    """Standard deviation (N,) of a hand's distance, metres, from the covariance of the fit (every fourth frame)."""
+    """Standard deviation (N,) of a hand's distance, metres, from the covariance of the fit (in some frames)."""
     normal = normal_equations(problem, state)
     num, size = len(state.angles), model.NUM_SHAPE
     banded = _Banded(normal, 1e-9)
     border = normal.border.reshape(num * P, size)
     solved = banded.solve(border.copy(order="F"))
     corner = normal.corner - border.T @ solved
-    picked = np.unique(np.append(np.arange(0, num, 4), num - 1))
+    picked = np.unique(np.append(np.arange(0, num, max(4, num // 32)), num - 1))
     unit = np.zeros((num * P, len(picked)), order="F")
     unit[picked * P + 2, np.arange(len(picked))] = 1
     own = banded.solve(unit)[picked * P + 2, np.arange(len(picked))]
