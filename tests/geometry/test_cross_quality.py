@@ -28,13 +28,16 @@ class Scene:
     def __init__(self) -> None:
         rng = np.random.default_rng(4)
         poses = np.tile(np.eye(4), (NUM, 1, 1))
-        poses[:, 0, 3] = 0.3 * FRAME_S
+        poses[:, 0, 3] = 5.0 + 0.3 * FRAME_S  # the world begins elsewhere
         shape = np.concatenate([np.zeros((1, 3)), rng.uniform(-0.07, 0.07, (20, 3)) * [1, 1, 0.2]])
         hands_world = np.zeros((NUM, 2, 21, 3))
         for hand, side in ((LEFT, -1), (RIGHT, 1)):
-            middle = np.stack([0.3 * FRAME_S + side * 0.15, 0.05 * np.sin(4 * FRAME_S), np.full(NUM, 0.6)], axis=-1)
+            middle = np.stack(
+                [5.0 + 0.3 * FRAME_S + side * 0.15, 0.05 * np.sin(4 * FRAME_S), np.full(NUM, 0.6)], axis=-1
+            )
             hands_world[:, hand] = middle[:, None] + shape
         still = np.concatenate([rng.uniform(-1, 1, (60, 2)) * [0.9, 0.35], rng.uniform(1.0, 1.6, (60, 1))], axis=1)
+        still[:, 0] += 5.0
         on_hands = hands_world[:, :, 1:13].reshape(NUM, 24, 3)
         world = np.concatenate([np.broadcast_to(still, (NUM, 60, 3)), on_hands], axis=1)
         cam = to_camera(world, poses)
@@ -236,3 +239,19 @@ def test_bones_that_change_are_measured():
     stretch = rng.normal(1, 0.1, (NUM, 1, 1)).astype(np.float32)
     scene.hands.keypoints_cam_m[:, LEFT] = wrist + (scene.hands.keypoints_cam_m[:, LEFT] - wrist) * stretch
     assert scene.judge()[0]["hand_bone_cv"] == pytest.approx(stretch.std() / stretch.mean(), rel=1e-3)
+
+
+def test_frames_without_a_pose_do_not_hide_the_others():
+    scene = Scene()
+    scene.path.world_from_camera[8:] = np.nan
+    scene.lifted.points_world_m[8:] = np.nan
+    numbers, flags = scene.judge()
+    assert numbers["camera_residual_px"] < 0.01
+    assert names_by_frame(flags) == {t: {"NO_POSE"} for t in range(8, NUM)}
+
+
+def test_an_interpolated_hand_is_not_held_against_the_tracks():
+    scene = Scene()
+    scene.hands.infilled[AT, RIGHT] = True
+    scene.hands.keypoints_px[AT, RIGHT] += 40.0
+    assert names_by_frame(scene.judge()[1]) == {AT: {"HAND_INFILLED_RIGHT"}}

@@ -13,7 +13,7 @@ from handloom.store.database import Database
 from handloom.store.filters import check_filter, members_of
 
 SCHEMA = clips_schema(4)
-JITTER_PX = [2.0, 9.0, None, 5.0]
+JITTER_MM = [2.0, 9.0, None, 5.0]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def db(tmp_path_factory) -> Database:
     db = Database.open(tmp_path_factory.mktemp("filters"), create=True)
     add_clips(db, [make_clip(i) for i in range(4)])
     rows = pa.Table.from_batches([make_row(i, hands_seen=(i % 2 == 0, False)) for i in range(4)])
-    quality = [row | {"hand_jitter_px": JITTER_PX[i]} for i, row in enumerate(rows.column("quality").to_pylist())]
+    quality = [row | {"hand_jitter_mm": JITTER_MM[i]} for i, row in enumerate(rows.column("quality").to_pylist())]
     place = rows.schema.get_field_index("quality")
     rows = rows.set_column(place, rows.schema.field(place), pa.array(quality, rows.schema.field(place).type))
     lance.write_dataset(rows, db.location.table_uri("clips"))
@@ -32,14 +32,14 @@ def db(tmp_path_factory) -> Database:
 @pytest.mark.parametrize(
     ("where", "clips"),
     [
-        ("quality.hand_jitter_px < 8", [0, 3]),
-        ("quality.hand_jitter_px >= 8", [1]),
-        ("NOT quality.hand_jitter_px < 8", [1]),  # null is neither below nor not below
-        ("quality.hand_jitter_px IS NULL", [2]),
-        ("quality.hand_jitter_px < 8 OR quality.hand_jitter_px IS NULL", [0, 2, 3]),
-        ("quality.hand_jitter_px < 8 AND hand_left AND world_scale = 'none'", [0]),
-        ("coalesce(quality.hand_jitter_px, 0) < 4", [0, 2]),
-        ("quality['hand_jitter_px'] > 4 AND duration_s BETWEEN 0.5 AND 2", [1, 3]),
+        ("quality.hand_jitter_mm < 8", [0, 3]),
+        ("quality.hand_jitter_mm >= 8", [1]),
+        ("NOT quality.hand_jitter_mm < 8", [1]),  # null is neither below nor not below
+        ("quality.hand_jitter_mm IS NULL", [2]),
+        ("quality.hand_jitter_mm < 8 OR quality.hand_jitter_mm IS NULL", [0, 2, 3]),
+        ("quality.hand_jitter_mm < 8 AND hand_left AND world_scale = 'none'", [0]),
+        ("coalesce(quality.hand_jitter_mm, 0) < 4", [0, 2]),
+        ("quality['hand_jitter_mm'] > 4 AND duration_s BETWEEN 0.5 AND 2", [1, 3]),
     ],
 )
 def test_filters_on_quality_and_nulls(db, where, clips):
@@ -52,10 +52,10 @@ def test_filters_on_quality_and_nulls(db, where, clips):
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ("quality.hand_jiter_px < 8", r"quality has no member 'hand_jiter_px'; near: hand_jitter_px"),
+        ("quality.hand_jiter_mm < 8", r"quality has no member 'hand_jiter_mm'; near: hand_jitter_mm"),
         ("quality['blurr'] < 8", r"quality has no member 'blurr'; near: blur"),
         ("quality.BLUR < 8", r"quality has no member 'BLUR'; near: blur"),
-        ("hand_jitter_px < 8", r"there is no column 'hand_jitter_px'; near: quality.hand_jitter_px"),
+        ("hand_jitter_mm < 8", r"there is no column 'hand_jitter_mm'; near: quality.hand_jitter_mm"),
         ("hand_left AND world_scal = 'metric'", r"there is no column 'world_scal'; near: world_scale"),
         ("world_scale = metric", r"there is no column 'metric'"),
         ("hand_left.x", r"column hand_left has no members"),
