@@ -32,7 +32,13 @@ NEAR_HAND = 1.0
 """Palm lengths from a hand within which things may move by themselves."""
 HAND_REACH, HAND_KEEP = 0.02, 0.15
 """Palm lengths that a hand's flesh reaches beyond the outline of its keypoints; and that its points may stray."""
-GIVE_UP_S = 2.0
+LIKENESS_LATE = 0.86
+"""To be found again after more than a second."""
+GIVE_UP_S, GIVE_UP_STILL_S = 2.0, 6.0
+"""How long a hidden point is looked for; and one with texture, of the still scene. One without may always come back,
+where `MIN_ANCHORS` points of the still scene tell the way."""
+MIN_ANCHORS = 20
+UNKNOWN_STEPS = 5
 
 
 class Follower:
@@ -51,6 +57,8 @@ class Follower:
         self._warp = np.tile(np.eye(2, dtype=np.float32), (num, 1, 1))
         self._hidden_s = np.zeros(num)
         self._inside = np.full(num, FAR)  # how deep in a hand's flesh, palm lengths
+        self._age_s = np.zeros(num)
+        self._known_way = np.ones(num, bool)
         self._likeness = np.ones(num, np.float32)
         self._speed = np.zeros((num, 2), np.float32)
         self.step_s, self._close_px = step_s, forward_backward_px
@@ -69,6 +77,7 @@ class Follower:
         """Points number `at` begin here, in frame `t`, visible."""
         self.points[at], self.layer[at] = points, layer
         self.started[at], self.seen[at] = True, True
+        self._age_s[at] = 0
         self._take(at, points, view, regions, t)
 
     def _take(self, at: Indices, points: Array, view: View, regions: HandRegions, t: int) -> None:
@@ -86,6 +95,7 @@ class Follower:
         """
         inside = np.stack([regions.depth(t, hand, self.points) for hand in range(NUM_HANDS)])
         self._inside = inside.max(axis=0)
+        self._known_way = self._anchored(np.arange(len(self.points)))
         flown, moved = self._fly(before, after, self._to_fly(view.size, matches is None))
         still = flown[(self.layer[flown] == STILL) & ~regions.on_arm(t, self.points[flown])]
         self.motion = still_motion(*(matches or (self.points[still], moved[still])), view.size)
@@ -219,23 +229,36 @@ class Follower:
             inside[hand, near_hand] = regions.depth(to, hand, match.points[near_hand])
         over_hand = inside.max(axis=0) > -HAND_REACH
         apart = (layer != LEFT) & (layer != RIGHT)
-        needed = np.where(seen, LIKENESS, LIKENESS_AGAIN)
+        needed = np.where(seen, LIKENESS, np.where(self._hidden_s[at] > 1, LIKENESS_LATE, LIKENESS_AGAIN))
         needed = np.where(apart & over_hand, LIKENESS_OVER_HAND, needed)
         contrast = np.minimum(self._patches.contrast[at], match.contrast) ** 2
         needed = np.maximum(needed * contrast / (contrast + 2 * SENSOR_GREY**2), LEAST_LIKENESS)
         alike = (match.likeness > needed) & (match.colour < COLOUR)
-        plain = (match.difference < PLAIN_DIFFERENCE) & (match.colour < PLAIN_COLOUR) & ~(apart & over_hand)
+        plain = (
+            (seen | self._known_way[at])
+            & (match.difference < PLAIN_DIFFERENCE)
+            & (match.colour < PLAIN_COLOUR)
+            & ~(apart & over_hand)
+        )
         accepted = np.where(strong, alike, plain) & near
         for hand, name in enumerate((LEFT, RIGHT)):
             mine = layer == name
             accepted[mine] &= inside[hand, mine] > -HAND_KEEP
         return accepted
 
+    def _anchored(self, at: Indices) -> Mask:
+        """(n,) whether enough of what was followed when a point was last seen is seen now: the way back is known."""
+        age_s = np.sort(self._age_s[self.seen & self._strong & (self.layer == STILL)])
+        return len(age_s) - np.searchsorted(age_s, self._hidden_s[at]) >= MIN_ANCHORS
+
     def _settle(self, new: Array, accepted: Mask, view: View, regions: HandRegions, to: int) -> None:
         self._speed = np.where(self.seen[:, None], new - self.points, np.float32(0))
         self.points, self.seen = new, accepted
-        self._hidden_s = np.where(self.seen, 0.0, self._hidden_s + self.step_s)
-        lost = (self._hidden_s > GIVE_UP_S) & (self.layer != STILL)
-        self.started &= ~lost
+        # Without the camera's motion, where a hidden point should be is soon forgotten.
+        aged_s = self.step_s * (1 if self.motion.known else UNKNOWN_STEPS)
+        self._hidden_s = np.where(self.seen, 0.0, self._hidden_s + aged_s)
+        self._age_s += self.step_s
+        patience_s = np.where((self.layer == STILL) & self._strong, GIVE_UP_STILL_S, GIVE_UP_S)
+        self.started &= (self._hidden_s <= patience_s) | ((self.layer == STILL) & ~self._strong)
         aged = np.flatnonzero(accepted & self._strong & (self.layer != STILL) & (self._likeness < RENEW))
         self._take(aged, self.points[aged], view, regions, to)
