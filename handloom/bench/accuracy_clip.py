@@ -14,6 +14,7 @@ from handloom.bench.accuracy_truth import Case, Loaded, load
 from handloom.bench.metrics_camera import align_world, camera_errors, windowed
 from handloom.bench.metrics_hands import HandErrors, PredictedHands, hand_errors
 from handloom.bench.metrics_tracks import evaluated, tapvid, tapvid_3d
+from handloom.geometry.picture_stats import PictureNumbers, PictureStats
 from handloom.geometry.world import metric_poses
 from handloom.schemas.settings import Settings
 from handloom.schemas.values import LEFT, RIGHT, TrackKind, Tracks
@@ -53,10 +54,10 @@ class Scorer:
             loaded.frames.close()
 
     def _all(self, case: Case, loaded: Loaded) -> ClipScores:
-        ours, cpu = {}, {}
+        ours, cpu, pictures = {}, {}, _pictures(loaded)
         for method, clip in ((GIVEN, loaded.clip), (ESTIMATED, loaded.without_poses)):
             clock = _CpuClock()
-            ours[method] = self._stages.understand(clip, loaded.info, loaded.frames, clock.lap)
+            ours[method] = self._stages.understand(clip, loaded.info, loaded.frames, pictures, clock.lap)
             cpu[method] = dict(clock.sums)
         plain, spent = mediapipe_hands(loaded)
         cpu[MEDIAPIPE] = {"hands": spent}
@@ -71,6 +72,14 @@ class Scorer:
             tracks[LK] = {"grid": _plain_tracks(lk, loaded)}
         camera = {ESTIMATED: _camera(ours[ESTIMATED], loaded)}
         return ClipScores(case.name, case.source, len(loaded.frames), hands, tracks, camera, cpu)
+
+
+def _pictures(loaded: Loaded) -> PictureNumbers:
+    stats = PictureStats()
+    stats.begin()
+    for t in range(len(loaded.frames)):
+        stats.feed(loaded.frames.rgb(t)[None])
+    return stats.finish()
 
 
 class _CpuClock:
