@@ -116,7 +116,8 @@ class Follower:
         self.layer[leaving & accepted] = OWN
         # What was found tells the others' motion: it is free of what adds up from step to step.
         sure = strong[accepted[strong] & (self.layer[strong] == STILL)]
-        self.motion = self.motion.bent(self.points[sure], new[sure])
+        if matches is None:
+            self.motion = self.motion.bent(self.points[sure], new[sure])
         weak = np.flatnonzero(~self._strong & (self.layer == STILL))
         expected[weak] = new[weak] = prior[weak] = start[weak] = self.motion.move(self.points[weak])
         self._look(np.flatnonzero(here & ~self._strong), start, prior, 1, view, regions, to, new, accepted)

@@ -11,6 +11,8 @@ from handloom.models.tracks_robust import RecoveringTracker
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import TracksConfig
 from handloom.schemas.values import HandPoints, TrackKind, Tracks, VideoInfo
+from handloom.synth.render import render_all
+from handloom.synth.scene import SceneSpec
 from handloom.video.frame_store import FrameStore
 
 CLIP = Clip("test:v:0-1000", "test", "v", "v.mp4", 0.0, 1.0)
@@ -177,6 +179,26 @@ def test_the_same_frames_give_the_same_bytes(seen):
     again = follow(film())
     for name in ("points_px", "visible", "query_frame", "kind"):
         assert getattr(again, name).tobytes() == getattr(seen, name).tobytes()
+
+
+def test_points_of_a_hand_stay_on_it_and_those_behind_do_not_come_along():
+    """A rendered scene whose truth says what every pixel shows."""
+    images, truth = render_all(SceneSpec("pick-place", "can", seed=3, duration_s=1.2, fps=12.5, width=320, height=240))
+    seen = truth.hand_visible
+    keypoints = np.where(seen[..., None, None], truth.keypoints_px, np.nan).astype(np.float32)
+    confidence = np.where(seen, 1, np.nan).astype(np.float32)
+    hands = HandPoints(seen, np.zeros_like(seen), confidence, keypoints, np.zeros((*seen.shape, 21, 3), np.float32))
+    tracks = follow(images, hands, TracksConfig(grid=24, extra=128))
+    assert {TrackKind.LEFT_HAND, TrackKind.RIGHT_HAND} <= set(tracks.kind.tolist())
+    used = np.flatnonzero(tracks.query_frame >= 0)
+    query = tracks.points_px[tracks.query_frame[used], used]
+    what = truth.follow(query, tracks.query_frame[used]).kind
+    x, y = np.rint(np.nan_to_num(tracks.points_px[:, used])).astype(int).transpose(2, 0, 1)
+    shown = truth.ids[np.arange(len(images))[:, None], np.clip(y, 0, 239), np.clip(x, 0, 319)]
+    on_hand = (shown == 1) | (shown == 2)
+    visible = tracks.visible[:, used]
+    assert on_hand[visible & ((what == 1) | (what == 2))].mean() > 0.95
+    assert on_hand[visible & (what == 0)].mean() < 0.03
 
 
 def test_more_points_survive_than_with_plain_lucas_kanade():
