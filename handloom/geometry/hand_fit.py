@@ -28,11 +28,8 @@ from handloom.schemas.values import LEFT, NUM_KEYPOINTS, Camera, HandPoints, Han
 
 Array = NDArray[np.float64]
 
-SEEN_SIZE = 0.92  # size of a hand's keypoints as the 2D model draws them, over the hand's own
+SEEN_SIZE = 0.9  # size of a hand's keypoints as the 2D model draws them, over the hand's own
 SEEN_SIZE_SPREAD = 0.12
-# A pinhole picture stretches what lies off its axis, by 1 / cos^2 along the radius and by 1 / cos across it. MediaPipe
-# draws such hands as large as they would be in the middle: on EgoDex 0.85 of their size at 20 degrees, 0.65 at 40.
-STRETCH = 1.5
 HAND_LENGTH_SPREAD = 0.055  # of adults, relative (Greiner 1991: women 0.181, men 0.194 m)
 TILT_SPREAD = (
     0.06  # of the distance, from errors of the 2D keypoints that last: a tilt not seen, a bone drawn too short
@@ -69,9 +66,9 @@ def fit_hands(
 ) -> Hands:
     """Both hands of a clip in the camera frame (x right, y down, z forward), as one person's: one size, constant bones.
 
-    The size of a hand cannot be seen in one camera: distances are those of an adult hand of `hand_length_m`, drawn in
-    the middle of the picture `seen_size` times as large as it is. MediaPipe draws hands of real head views too small,
-    and rendered ones not: 0.87 fits the device truth of EgoDex, 1.05 rendered hands.
+    The size of a hand cannot be seen in one camera: distances are those of an adult hand of `hand_length_m`, drawn
+    `seen_size` times as large as it is. Against the device truth of EgoDex MediaPipe draws hands too small (0.75; with
+    the picture turned so that the hand is in its middle, too), rendered ones not (1.0).
 
     Args:
         points: 2D keypoints; `model_m` gives the fingers' bend and, in a view from outside, the palm's tilt.
@@ -90,12 +87,11 @@ def fit_hands(
         if len(kept):
             keypoints, spread = _fit(seen.problem.part(kept), _part(state, kept), seen.frame[kept])
             scale = hand_length_m / model.HAND_LENGTH_M
-            keypoints, seen_as = _full_size(keypoints, seen_size)
-            keypoints *= scale
+            keypoints = scale * _full_size(keypoints, seen_size)
             distance = np.linalg.norm(keypoints.mean(axis=1), axis=1)
             focal = FOCAL_SPREAD if camera.source == "assumed" else 0.0
             relative = np.sqrt(HAND_LENGTH_SPREAD**2 + SEEN_SIZE_SPREAD**2 + TILT_SPREAD**2 + focal**2)
-            spread = np.hypot(scale * seen_as * spread, relative * distance)
+            spread = np.hypot(scale * seen_size * spread, relative * distance)
             keypoints[..., 0] *= seen.flip[kept, None]
             ahead = keypoints[..., 2].min(axis=1) > MIN_DEPTH_M
             at = seen.frame[kept[ahead]], seen.hand[kept[ahead]]
@@ -104,14 +100,12 @@ def fit_hands(
     return Hands(*shown, lifted.astype(np.float32), sigma.astype(np.float32), points.view)
 
 
-def _full_size(keypoints: Array, seen_size: float) -> tuple[Array, Array]:
-    """Hands (N, 21, 3) fitted to what was drawn, moved to where hands drawn too small are; and that share (N,).
+def _full_size(keypoints: Array, seen_size: float) -> Array:
+    """Hands (N, 21, 3) fitted to what was drawn, moved to where hands drawn `seen_size` times too large are.
 
     A hand as drawn is the hand itself shrunk about its middle joints: they keep their place in the picture.
     """
-    middle = keypoints[:, _PIP].mean(axis=1)
-    share = seen_size * (middle[:, 2] / np.linalg.norm(middle, axis=1)) ** STRETCH
-    return keypoints + ((share - 1)[:, None] * middle)[:, None], share
+    return keypoints + (seen_size - 1) * keypoints[:, _PIP].mean(axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)

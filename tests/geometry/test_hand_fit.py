@@ -10,7 +10,7 @@ import pytest
 
 from handloom.geometry import hand_model as model
 from handloom.geometry.camera import project
-from handloom.geometry.hand_fit import STRETCH, fit_hands
+from handloom.geometry.hand_fit import fit_hands
 from handloom.geometry.hand_solve import P, Problem, State, misfit, normal_equations
 from handloom.schemas.values import Camera, HandPoints, Hands, VideoInfo
 
@@ -53,8 +53,7 @@ def clip(
         at = [np.einsum("nij,nkj->nki", turn, p) * scale + place[:, None] for p in (posed.points_m, posed.seen_m)]
         middle = at[0][:, [6, 10, 14, 18]].mean(axis=1, keepdims=True)
         truth[:, hand] = at[0] * mirror
-        drawn = seen * (middle[..., 2:] / np.linalg.norm(middle, axis=-1, keepdims=True)) ** STRETCH
-        marked[:, hand] = (middle + drawn * (at[1] - middle)) * mirror
+        marked[:, hand] = (middle + seen * (at[1] - middle)) * mirror
         metric[:, hand] = (at[0] - at[0].mean(axis=1, keepdims=True)) * mirror
     px = project(marked, CAMERA) + rng.normal(0, noise_px, (*marked.shape[:3], 2))
     visible = np.ones((num, 2), bool)
