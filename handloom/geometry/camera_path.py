@@ -47,7 +47,7 @@ followed a box."""
 MIN_EXPLAINED = 0.7
 """Share of the sightings of lasting tracks that the still scene explains. EgoDex: 0.88 to 0.95, and 0.56 where a box
 filled a bare room (its path would have been wrong by 20 degrees)."""
-SURE_EXPLAINED = 0.85  # where less is explained, half of the tracks must lead to the same turns (`support_rad`)
+SURE_EXPLAINED = 0.9  # where less is explained, half of the tracks must lead to the same turns (`support_rad`)
 MIN_COVERAGE = 0.4  # of the frames; the others are NaN
 MIN_FRAMES = 4
 MUCH_CLOSER = 0.04
