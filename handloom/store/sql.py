@@ -12,6 +12,8 @@ from handloom.errors import ConfigError
 from handloom.store.filters import check_filter
 from handloom.store.location import first_words
 
+# What Lance says of a filter. The class tells nothing: scans raise ValueError, counts OSError, for a lost file as well.
+_FILTERS_FAULT = ("Invalid user input", "Query Execution error")
 _STRINGS = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`")
 
 
@@ -46,8 +48,8 @@ def filtered(where: str | None, schema: pa.Schema) -> Iterator[None]:
     """Around a read that filters by `where`: a filter that Lance cannot read becomes a ConfigError."""
     try:
         yield
-    except ValueError as error:  # Lance: `Invalid user input`
-        if where is None:
+    except (ValueError, OSError) as error:
+        if where is None or not any(words in str(error) for words in _FILTERS_FAULT):
             raise
         check_filter(where, schema)
         reason = first_words(error).split(". Valid fields are")[0]

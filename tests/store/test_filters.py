@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from support.rows import make_clip, make_row
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, StoreError
 from handloom.schemas.tables import clips_schema
 from handloom.store.clip_list import add_clips
 from handloom.store.database import Database
@@ -67,7 +67,32 @@ def test_an_unknown_name_is_said_with_near_ones(db, where, words):
     with pytest.raises(ConfigError, match=words):
         db.clips(["clip_id"], where)
     with pytest.raises(ConfigError, match=words):
+        db.count("clips", where)
+    with pytest.raises(ConfigError, match=words):
         db.search(vector=np.ones(512, np.float32), by="appearance", where=where)
+
+
+@pytest.mark.parametrize(
+    "where", ["hand_left < 3", "quality.blur < 'sharp'", "verb > 2", "quality.blur", "CAST(clip_id AS int) > 1"]
+)
+def test_a_filter_of_the_wrong_type_is_refused_by_every_read(db, where):
+    for read in (
+        lambda: db.clips(["clip_id"], where),
+        lambda: list(db.batches(["clip_id"], where)),
+        lambda: db.count("clips", where),
+    ):
+        with pytest.raises(ConfigError, match="cannot be used"):
+            read()
+
+
+def test_a_lost_file_is_not_the_filters_fault(tmp_path):
+    db = Database.open(tmp_path, create=True)
+    lance.write_dataset(pa.Table.from_batches([make_row(0)]), db.location.table_uri("clips"))
+    for file in (tmp_path / "clips.lance" / "data").iterdir():
+        file.unlink()
+    for read in (lambda: db.clips(["clip_id"], "hand_left"), lambda: db.count("clips", "hand_left")):
+        with pytest.raises(StoreError):
+            read()
 
 
 def test_the_hint_lists_what_there_is():
