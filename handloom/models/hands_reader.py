@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -39,18 +39,24 @@ class Sighting:
     right: float
 
 
-@dataclass(eq=False)
 class Track:
-    """One hand, by frame. lost: frames at which it ended though the hand was well inside the picture."""
+    """One hand, by frame. first, last: its ends. lost: frames at which it ended though the hand was well inside the
+    picture.
+    """
 
-    seen: dict[int, Sighting] = field(default_factory=dict)
-    lost: list[int] = field(default_factory=list)
+    def __init__(self, frame: int, sighting: Sighting) -> None:
+        self.seen: dict[int, Sighting] = {frame: sighting}
+        self.first = self.last = frame
+        self.lost: list[int] = []
 
-    def first(self) -> int:
-        return min(self.seen)
+    def add(self, frame: int, sighting: Sighting) -> None:
+        self.seen[frame] = sighting
+        self.first, self.last = min(self.first, frame), max(self.last, frame)
 
-    def last(self) -> int:
-        return max(self.seen)
+    def cut(self, first: int, last: int) -> None:
+        """Keep the frames from first to last, both of which are there."""
+        self.seen = {frame: each for frame, each in self.seen.items() if first <= frame <= last}
+        self.first, self.last = first, last
 
 
 class HandReader:

@@ -38,12 +38,16 @@ STEP_S = 0.134  # longest step of a track
 
 @dataclass
 class _End:
-    """A track's end that is still being followed: from `frame` in `direction`, the next step of `step` frames."""
+    """A track's end that is still being followed: from `frame` in `direction`, the next step of `step` frames.
+
+    resting: the hand is expected where it was, not farther along its way; tried last.
+    """
 
     track: Track
     frame: int
     direction: int
     step: int
+    resting: bool = False
 
     def next(self) -> int:
         return self.frame + self.direction * self.step
@@ -97,7 +101,7 @@ class HandSearch:
         """Hands known in each frame, those passed over included."""
         count = np.zeros(len(self._seconds), np.int64)
         for track in self._tracks:
-            count[track.first() : track.last() + 1] += 1
+            count[track.first : track.last + 1] += 1
         return count
 
     def _look(self, looks: list[int]) -> list[_End]:
@@ -114,7 +118,7 @@ class HandSearch:
         for frame, each in sorted(hands, key=lambda item: -item[1].presence):
             others = self._in_frame(frame)
             if each.presence >= self._min_presence and not any(is_duplicate(each.points, other) for other in others):
-                self._tracks.append(Track({frame: each}))
+                self._tracks.append(Track(frame, each))
                 ends += [_End(self._tracks[-1], frame, direction, self._step) for direction in (1, -1)]
         return ends
 
@@ -144,6 +148,9 @@ class HandSearch:
             if end.step > 1:
                 end.step = end.step // 2
                 return True
+            if not end.resting:
+                end.resting = True
+                return True
             if self._is_inside(end.track.seen[end.frame].points):
                 end.track.lost.append(end.frame)
             return False
@@ -152,8 +159,8 @@ class HandSearch:
         before = end.track.seen[end.frame].points
         moved = np.linalg.norm(found.points - before, axis=1).mean() / hand_size(found.points)
         still = moved < STILL * abs(frame - end.frame) / self._step
-        end.track.seen[frame] = found
-        end.frame, end.step = frame, self._step * (2 if still else 1)
+        end.track.add(frame, found)
+        end.frame, end.step, end.resting = frame, self._step * (2 if still else 1), False
         return True
 
     def _meets(self, end: _End) -> bool:
@@ -169,7 +176,7 @@ class HandSearch:
         """Points of the hands that are known in a frame, those passed over interpolated."""
         out = []
         for track in self._tracks:
-            if track is not but and track.first() <= frame <= track.last():
+            if track is not but and track.first <= frame <= track.last:
                 known = track.seen.get(frame)
                 out.append((known or between(track, frame, self._seconds)).points)
         return out
@@ -183,7 +190,7 @@ class HandSearch:
         last = end.track.seen[end.frame].points
         moved = np.zeros(2)
         earlier = sorted(frame for frame in end.track.seen if (end.frame - frame) * end.direction > 0)
-        if earlier:
+        if earlier and not end.resting:
             before = earlier[-1] if end.direction > 0 else earlier[0]
             span = self._seconds[end.frame] - self._seconds[before]
             ahead = self._seconds[end.next()] - self._seconds[end.frame]
@@ -225,8 +232,7 @@ class HandSearch:
     def _trim(self, track: Track) -> None:
         """Drop weak sightings at both ends: they count only between strong ones."""
         strong = [frame for frame, each in track.seen.items() if each.presence >= self._min_presence]
-        first, last = min(strong), max(strong)
-        track.seen = {frame: each for frame, each in track.seen.items() if first <= frame <= last}
+        track.cut(min(strong), max(strong))
 
 
 def _shape_of(other: Sighting, own: Sighting) -> NDArray[np.float64]:
