@@ -7,11 +7,7 @@ from pathlib import Path
 
 from handloom.synth.render import MapKeeper, render_clip
 from handloom.synth.scene import SceneSpec, Truth
-from handloom.video.write import Encoding, write_video
-
-# x264's macroblock tree is not repeatable with AVX-512: 12 runs over the same pictures of 320 x 240 left 4 different
-# files; without it, 25 runs left one.
-REPEATABLE = Encoding(options=(("mbtree", "0"),))
+from handloom.video.write import DEFAULT, Encoding, write_video
 
 
 def write_clip(
@@ -21,7 +17,7 @@ def write_clip(
     camera: bool = True,
     poses: bool = True,
     truth: bool = True,
-    encoding: Encoding = REPEATABLE,
+    encoding: Encoding = DEFAULT,
 ) -> Truth:
     """Renders `spec` to PATH (`.mp4`), NAME.camera.json and NAME.truth.npz beside it, and returns the truth.
 

@@ -132,7 +132,8 @@ def _x264_options(encoding: Encoding) -> dict[str, str]:
         "preset": encoding.preset,
         "bf": str(encoding.b_frames),
         "g": str(encoding.gop),
-        "threads": "1",  # the same bytes whatever the machine
+        "threads": "1",  # the same bytes whatever the machine ...
+        "mbtree": "0",  # ... and every time: with AVX-512, 12 encodings of 320 x 240 left 4 files; without, 25 left one
         **dict(encoding.options),
     }
 

@@ -16,8 +16,8 @@ from handloom.geometry.hand_fit import fit_hands
 from handloom.geometry.hand_quality import hand_quality
 from handloom.geometry.path_scale import metric_scale
 from handloom.geometry.picture_stats import PictureNumbers
+from handloom.geometry.pieces import lift_in_pieces
 from handloom.geometry.pnp import place_hands
-from handloom.geometry.track_lift import lift_tracks
 from handloom.geometry.track_quality import track_quality
 from handloom.geometry.track_still import place_still_points, rays_of
 from handloom.geometry.world import hands_to_world, metric_poses
@@ -87,7 +87,7 @@ class Stages:
         tracks = self._tracks.track(clip, info, frames, points)
         lap("tracks")
         path = with_unit(estimated.path, tracks, hands, camera, info, frames.frame_s, maps)
-        lifted = lift_tracks(tracks, hands, in_metres(path), camera, maps, info)
+        lifted = lift_in_pieces(tracks, hands, in_metres(path), camera, maps, info)
         lap("lift")
         agreement, flags = cross_quality(hands, tracks, lifted, path, camera, info, frames.frame_s, pictures)
         quality = hand_quality(hands, info, camera) | track_quality(tracks) | estimated.numbers

@@ -10,6 +10,7 @@ import pytest
 from handloom.errors import ConfigError, ShapeError
 from handloom.geometry.arm4r import arm4r_points
 from handloom.geometry.camera import project
+from handloom.geometry.pieces import lift_in_pieces
 from handloom.geometry.track_hand import flesh_depth
 from handloom.geometry.track_lift import lift_tracks
 from handloom.schemas.values import Camera, CameraPath, DepthMaps, Hands, TrackKind, Tracks, VideoInfo
@@ -264,3 +265,20 @@ def test_unused_slots_stay_unknown():
     lifted = lift_tracks(tracks, no_hands(), metric(), CAMERA, None, INFO)
     assert not np.isfinite(lifted.depth_m[:, -3:]).any()
     assert not np.isfinite(lifted.points_world_m[:, -3:]).any()
+
+
+def test_a_long_clip_in_pieces_is_lifted_as_a_whole_one_is():
+    world, path = cloud(), metric()
+    tracks = tracked(in_camera(world, path.world_from_camera), 0.3)
+    lost = path.world_from_camera.copy()
+    lost[10:] = np.nan
+    whole = lift_tracks(tracks, no_hands(), path, CAMERA, None, INFO)
+    same = lift_in_pieces(tracks, no_hands(), path, CAMERA, None, INFO)
+    assert np.array_equal(whole.depth_m, same.depth_m, equal_nan=True)
+    halves = lift_in_pieces(tracks, no_hands(), path, CAMERA, None, INFO, piece=10)
+    both = np.isfinite(halves.depth_m) & np.isfinite(whole.depth_m)
+    assert both.mean() > 0.5
+    assert np.median(np.abs(halves.depth_m - whole.depth_m)[both] / whole.depth_m[both]) < 0.03
+    part = lift_in_pieces(tracks, no_hands(), replace(path, world_from_camera=lost), CAMERA, None, INFO, piece=10)
+    assert np.isnan(part.points_world_m[10:]).all()
+    assert np.array_equal(part.points_world_m[:10], halves.points_world_m[:10], equal_nan=True)
