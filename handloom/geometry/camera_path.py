@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera import undistort
-from handloom.geometry.camera_turns import LASTING, MIN_PER_FRAME, MIN_THIRDS, is_static, num_thirds, turn_path
+from handloom.geometry.camera_turns import (
+    LASTING,
+    MIN_PER_FRAME,
+    MIN_THIRDS,
+    is_static,
+    longest_run,
+    num_thirds,
+    turn_path,
+)
 from handloom.geometry.path_scale import metric_scale
 from handloom.geometry.sfm import (
     MAX_SUPPORT_RAD,
@@ -130,6 +138,7 @@ def _estimated(features: FeatureTracks, camera: Camera, num_frames: int, info: V
     sightings = _sightings(features, camera, info, num_frames)
     if num_frames < 2:
         return _none("too_short", camera)
+    sightings = sightings.kept(longest_run(sightings)[sightings.frame])
     if _too_little(sightings, info):
         return _none("few_tracks", camera)
     if is_static(sightings, _half_size(info)):

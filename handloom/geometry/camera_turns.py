@@ -49,6 +49,17 @@ def is_static(sightings: Sightings, half_size: Floats) -> bool:
     return bool(shares) and float(np.quantile(shares, 0.05)) >= (STILL_SHARE if long else 2 * STILL_SHARE)
 
 
+def longest_run(sightings: Sightings) -> NDArray[np.bool_]:
+    """(T,) frames of the longest stretch in which corners go on from frame to frame: after a cut all are new."""
+    num_frames = len(sightings.first) - 1
+    run = np.zeros(num_frames, np.int64)
+    for frame in range(1, num_frames):
+        before, now = sightings.at(frame - 1)[0], sightings.at(frame)[0]
+        goes_on = len(np.intersect1d(before, now, assume_unique=True)) >= MIN_OLD
+        run[frame] = run[frame - 1] + (not goes_on)
+    return run == np.bincount(run).argmax()
+
+
 def turns(sightings: Sightings, focal: float) -> tuple[Floats, Floats]:
     """A camera that only turns, as well as it explains the sightings.
 

@@ -140,6 +140,18 @@ def test_a_tripod_before_busy_hands():
     assert estimated(moved, len(poses)).path.reason == "static"
 
 
+@pytest.mark.parametrize("turn_rad", [0.0, 0.5])
+def test_nothing_is_said_across_a_cut(turn_rad):
+    """Two shots from two tripods: the world of the first says nothing of the second."""
+    poses = path_of(sway_m=0, turn_rad=turn_rad)
+    one, two = corners(poses[:25], noise_px=0.2), corners(poses[:15], noise_px=0.2, seed=5)
+    parts = [np.concatenate(pair) for pair in ((one.frame, two.frame + 25), (one.track, two.track + 10_000))]
+    cut = FeatureTracks(parts[0], parts[1], np.concatenate([one.points_px, two.points_px]))
+    path = estimated(cut, 40).path
+    assert path.reason == ("static" if turn_rad == 0 else "pure_rotation")
+    assert np.isfinite(path.world_from_camera).all(axis=(1, 2)).tolist() == 25 * [True] + 15 * [False]
+
+
 def test_a_slow_drift_is_no_tripod():
     poses = path_of(sway_m=0.05, turn_rad=0.01)
     assert estimated(corners(poses, noise_px=0.2), len(poses)).path.reason == ""
