@@ -1,8 +1,8 @@
 """Hands in metric camera space: one kinematic hand of constant size fitted to the 2D keypoints of a whole clip.
 
-On five EgoDex clips (640 x 360, 15 Hz, offline hands, true intrinsics): PA-MPJPE 9.9 mm, root-relative 31 mm, jitter
-4.5 mm; frame-by-frame PnP of the same keypoints 19.6, 62 and 41. What is left of the error is in the 2D keypoints: with
-the projected truth instead, the fit was off by 13 mm from the wrist.
+On five EgoDex clips (640 x 360, 15 Hz, offline hands, true intrinsics): PA-MPJPE 9.8 mm, root-relative 29 mm, jitter
+4.3 mm; frame-by-frame PnP of the same keypoints 19.6, 62 and 41. What is left of the error is in the 2D keypoints: with
+the projected truth instead, the fit is off by 13 mm from the wrist.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MIN_KEYPOINTS = 12  # known ones, for a hand to be placed
 MIN_SIZE = 2e-3  # mean distance of keypoints from their middle, as a ray: a hand 25 m away
 MISFIT = 0.16  # error of a 2D keypoint over the hand's size in the picture
 TRUST = np.ones(NUM_KEYPOINTS)
-TRUST[[0, 1, 2]] = 0.5  # where a wrist and the root of a thumb lie is a matter of definition
+TRUST[[0, 1]] = 1.5  # the wrist and the root of the thumb tell the palm's turn and place; where they lie is fitted
 TRUST[[4, 8, 12, 16, 20]] = 0.6  # tips are hidden most often
 OUTSIDE_TRUST = 0.4  # of a keypoint that the model places outside the picture
 INFILLED_TRUST = 0.5
