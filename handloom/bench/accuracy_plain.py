@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,24 +25,16 @@ def mediapipe_hands(case: Loaded) -> tuple[PredictedHands, float]:
     """
     import mediapipe
 
-    num = len(case.frames)
-    px = np.full((num, NUM_HANDS, NUM_KEYPOINTS, 2), np.nan)
-    model_m, cam_m = np.full((2, *px.shape[:-1], 3), np.nan)
-    side = np.full((num, NUM_HANDS), LEFT)
+    found = []
     with quiet_stderr():
         hands = mediapipe.solutions.hands.Hands(static_image_mode=False, max_num_hands=2, model_complexity=1)
         hands.process(np.zeros_like(case.frames.rgb(0)))
         began = time.process_time()
-        for t in range(num):
-            found = hands.process(case.frames.rgb(t))
-            marks = found.multi_hand_landmarks or []
-            for d, (mark, world, label) in enumerate(
-                zip(marks, found.multi_hand_world_landmarks or [], found.multi_handedness or [], strict=True)
-            ):
-                px[t, d] = [(p.x, p.y) for p in mark.landmark]
-                model_m[t, d] = [(p.x, p.y, p.z) for p in world.landmark]
-                side[t, d] = RIGHT if label.classification[0].label == "Left" else LEFT
+        for t in range(len(case.frames)):
+            found.append(hands.process(case.frames.rgb(t)))
+        px, model_m, side = _as_arrays(found)
         px = px * [case.info.width, case.info.height] - 0.5
+        cam_m = np.full(model_m.shape, np.nan)
         seen = np.isfinite(px).all(axis=(2, 3))
         cam_m[seen] = lift_hands(px[seen], model_m[seen], case.camera)
         spent = time.process_time() - began
@@ -48,6 +42,24 @@ def mediapipe_hands(case: Loaded) -> tuple[PredictedHands, float]:
     pose = case.world_from_camera
     world_m = np.einsum("tij,tdkj->tdki", pose[:, :3, :3], cam_m) + pose[:, None, None, :3, 3]
     return PredictedHands(px, side, cam_m, world_m), spent
+
+
+def _as_arrays(found: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """MediaPipe's answers as (T, D, 21, 2) shares of the picture, (T, D, 21, 3) metres and (T, D) handedness.
+
+    D is two or more: for some frames MediaPipe gives more hands than `max_num_hands`, and all of them are scored.
+    """
+    marks = [frame.multi_hand_landmarks or [] for frame in found]
+    shape = (len(found), max([NUM_HANDS, *map(len, marks)]))
+    px, model_m = (np.full((*shape, NUM_KEYPOINTS, dims), np.nan) for dims in (2, 3))
+    side = np.full(shape, LEFT)
+    for t, frame in enumerate(found):
+        worlds, labels = frame.multi_hand_world_landmarks or [], frame.multi_handedness or []
+        for d, (mark, world, label) in enumerate(zip(marks[t], worlds, labels, strict=True)):
+            px[t, d] = [(p.x, p.y) for p in mark.landmark]
+            model_m[t, d] = [(p.x, p.y, p.z) for p in world.landmark]
+            side[t, d] = RIGHT if label.classification[0].label == "Left" else LEFT
+    return px, model_m, side
 
 
 def lucas_kanade(case: Loaded) -> tuple[Tracks, float]:
