@@ -2,7 +2,7 @@
 
 On five EgoDex clips (640 x 360, 15 Hz, offline hands, true intrinsics): PA-MPJPE 9.8 mm, root-relative 29 mm, jitter
 4.3 mm; frame-by-frame PnP of the same keypoints 19.6, 62 and 41. What is left of the error is in the 2D keypoints: with
-the projected truth instead, the fit is off by 13 mm from the wrist.
+the projected truth instead, the fit is off by 11 mm from the wrist.
 """
 
 from __future__ import annotations
