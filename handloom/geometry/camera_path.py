@@ -28,10 +28,10 @@ from handloom.geometry.sfm import (
     NotReconstructed,
     Reconstructed,
     reconstruct,
-    reprojection_error,
     support_rad,
 )
 from handloom.geometry.sfm_solver import Sightings
+from handloom.geometry.sfm_views import reprojection_error
 from handloom.schemas.values import Camera, CameraPath, DepthMaps, FeatureTracks, Hands, VideoInfo
 
 Floats = NDArray[np.float64]

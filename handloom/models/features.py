@@ -20,9 +20,9 @@ LEVELS = 3  # a head turns up to 60 px a frame at 15 Hz; blur leaves only coarse
 KEY_FRAMES = 6
 """A corner's appearance is taken every so many frames, and every frame is measured against it: no drift in between."""
 MAX_DISAGREEMENT_PX = 0.8  # between the way frame by frame and the way straight from the key frame
+BLOCK_PX = 11  # a corner is judged by about what it is matched by; by 5 px, one on a grain of wood slides along it
 MIN_EIGENVALUE = 2e-5  # of cornerMinEigenVal: plain walls and tables have little more
-BLOCK_PX = 11
-NOISE_EIGENVALUE = 1.3e-5  # times the variance of the noise in grey levels: a corner there is known to about 0.2 px
+NOISE_EIGENVALUE = 1.3e-5  # times the variance of the noise in grey levels; noise alone has 0.8e-5
 MIN_DISTANCE_PX = 12.0
 BORDER_PX = 8
 WRIST_HALF = 0.65  # palms; half a wrist, with its sleeve
@@ -87,7 +87,8 @@ class _State:
         )
 
 
-def _match(source: Grey, target: Grey, points: Points, guess: Points | None = None) -> tuple[Points, NDArray]:
+def _match(source: Grey, target: Grey, points: Points, guess: Points | None = None) -> tuple[Points, NDArray[np.bool_]]:
+    """Where the points are in the target (n, 2), and whether they were found (n,); near `guess`, or anywhere near."""
     flags, levels = (cv2.OPTFLOW_USE_INITIAL_FLOW, 1) if guess is not None else (0, LEVELS)
     options = {"winSize": (WINDOW_PX, WINDOW_PX), "maxLevel": levels, "criteria": _CRITERIA, "flags": flags}
     start = None if guess is None else guess.copy()

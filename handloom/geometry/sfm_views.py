@@ -1,0 +1,72 @@
+"""What views of the same points say: shared tracks, turns, reprojection, triangulation. Plain linear algebra.
+
+Poses are camera from world, (3, 4) [R | t]; pixels are of a pinhole with the principal point at (0, 0).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.geometry.sfm_solver import Scene, Sightings
+
+Floats = NDArray[np.float64]
+
+
+def common(sightings: Sightings, a: int, b: int) -> tuple[Floats, Floats]:
+    """Pixels (n, 2) of the tracks seen in both frames."""
+    (tracks_a, xy_a), (tracks_b, xy_b) = sightings.at(a), sightings.at(b)
+    _, in_a, in_b = np.intersect1d(tracks_a, tracks_b, assume_unique=True, return_indices=True)
+    return xy_a[in_a], xy_b[in_b]
+
+
+def turn_between(xy_a: Floats, xy_b: Floats, focal: float) -> tuple[Floats, Floats]:
+    """The rotation (3, 3) that explains most of the motion from a to b, and what it leaves over (n,), pixels.
+
+    Wahba's problem on the rays, reweighted (Cauchy, 2 px): near points that moved count little.
+    """
+    rays_a, rays_b = _rays(xy_a, focal), _rays(xy_b, focal)
+    weight = np.ones(len(xy_a))
+    for _ in range(4):
+        u, _, vt = np.linalg.svd(np.einsum("ni,nj->ij", rays_b * weight[:, None], rays_a))
+        rotation = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+        turned = np.einsum("ni,ji->nj", rays_a, rotation)
+        left = np.linalg.norm(focal * turned[:, :2] / np.maximum(turned[:, 2:], 1e-3) - xy_b, axis=1)
+        weight = 1 / (1 + (left / max(2.0, float(np.median(left)))) ** 2)
+    return rotation, left
+
+
+def reprojection_error(scene: Scene, sightings: Sightings) -> Floats:
+    """(M,) pixels; NaN where the camera or the point is unknown, infinite behind the camera."""
+    poses, points = scene.poses[sightings.frame], scene.points[sightings.track]
+    local = np.einsum("mij,mj->mi", poses[:, :, :3], points) + poses[:, :, 3]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.linalg.norm(scene.focal * local[:, :2] / local[:, 2:] - sightings.xy, axis=1)
+    return np.where(local[:, 2] <= 1e-6, np.inf, error)
+
+
+def triangulate(scene: Scene, sightings: Sightings, tracks: NDArray[np.bool_]) -> Floats:
+    """Points (N, 3) of the chosen tracks from all cameras that are known: linear least squares, NaN where degenerate.
+
+    Source: Hartley and Zisserman, Multiple View Geometry, section 12.2 (inhomogeneous).
+    """
+    use = tracks[sightings.track] & np.isfinite(scene.poses[sightings.frame]).all(axis=(1, 2))
+    poses, ray = scene.poses[sightings.frame[use]], sightings.xy[use] / scene.focal
+    rows = ray[:, :, None] * poses[:, 2:3] - poses[:, :2]  # (m, 2, 4): x * third row - first row
+    matrix, right = rows[..., :3], -rows[..., 3]
+    num, index = len(scene.points), sightings.track[use]
+    normal = np.zeros((num, 3, 3))
+    vector = np.zeros((num, 3))
+    np.add.at(normal, index, np.einsum("mri,mrj->mij", matrix, matrix))
+    np.add.at(vector, index, np.einsum("mri,mr->mi", matrix, right))
+    points = np.full((num, 3), np.nan)
+    good = np.flatnonzero(np.bincount(index, minlength=num) >= 2)
+    values = np.linalg.eigvalsh(normal[good])
+    good = good[values[:, 0] > 1e-9 * np.maximum(values[:, 2], 1e-30)]
+    points[good] = np.linalg.solve(normal[good], vector[good][..., None])[..., 0]
+    return points
+
+
+def _rays(xy: Floats, focal: float) -> Floats:
+    rays = np.column_stack([xy / focal, np.ones(len(xy))])
+    return rays / np.linalg.norm(rays, axis=1, keepdims=True)
