@@ -18,6 +18,7 @@ INSIDE_SHARE = 0.5  # of a filled hand's keypoints that must lie in the picture
 STIFFNESS = 4.0
 FREE_BEND = 0.03
 ROUNDS = 3
+TRUST_POWER, MIN_TRUST = 6.0, 0.02  # weight of a frame: its confidence to this power
 USUAL_S = 1 / 15
 
 
@@ -62,7 +63,9 @@ def fill_gaps(
     return filled
 
 
-def smooth(keypoints_px: NDArray[np.floating], frame_s: NDArray[np.float64]) -> NDArray[np.float64]:
+def smooth(
+    keypoints_px: NDArray[np.floating], frame_s: NDArray[np.float64], confidence: NDArray[np.floating] | None = None
+) -> NDArray[np.float64]:
     """One hand's keypoints, smoothed over each run of consecutive frames; no phase shift, NaN stays NaN.
 
     Minimises the squared distance to the points plus their squared second derivative over time (Whittaker 1923); the
@@ -72,23 +75,27 @@ def smooth(keypoints_px: NDArray[np.floating], frame_s: NDArray[np.float64]) -> 
     Args:
         keypoints_px: (T, 21, 2), NaN where not seen.
         frame_s: (T,), any spacing.
+        confidence: (T,); what the model doubts counts less. None: all count alike.
     """
+    trust = np.ones(len(frame_s)) if confidence is None else np.asarray(confidence, np.float64) ** TRUST_POWER
     out = np.array(keypoints_px, np.float64)
     seen = np.flatnonzero(~np.isnan(out[:, 0, 0]))
     for run in np.split(seen, np.flatnonzero(np.diff(seen) > 1) + 1):
         if len(run) > 2:
-            out[run] = _smooth_run(out[run], frame_s[run])
+            out[run] = _smooth_run(out[run], frame_s[run], np.maximum(trust[run], MIN_TRUST))
     return out
 
 
-def _smooth_run(points: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+def _smooth_run(
+    points: NDArray[np.float64], seconds: NDArray[np.float64], trust: NDArray[np.float64]
+) -> NDArray[np.float64]:
     size = float(np.median(hand_size(points)))
     values = points.reshape(len(points), -1)
     bend = _second_difference(seconds / USUAL_S)  # (n - 2, 3)
     weight = np.ones(len(bend))
     fitted = values
     for _ in range(ROUNDS):
-        fitted = _solve(values, bend, STIFFNESS * weight)
+        fitted = _solve(values, trust, bend, STIFFNESS * weight)
         bent = sum(bend[:, k, None] * fitted[k : len(fitted) - 2 + k] for k in range(3))
         strength = np.linalg.norm(bent.reshape(len(bend), -1, 2), axis=-1).mean(axis=1) / size
         weight = 1 / (1 + (strength / FREE_BEND) ** 2) ** 2
@@ -103,15 +110,15 @@ def _second_difference(at: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _solve(
-    values: NDArray[np.float64], bend: NDArray[np.float64], stiffness: NDArray[np.float64]
+    values: NDArray[np.float64], trust: NDArray[np.float64], bend: NDArray[np.float64], stiffness: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(I + D' S D) x = values, banded."""
+    """(W + D' S D) x = W values, banded."""
     num = len(values)
     bands = np.zeros((3, num))
-    bands[2] = 1.0
+    bands[2] = trust
     for k in range(3):
         bands[2, k : num - 2 + k] += stiffness * bend[:, k] ** 2
     for k in range(2):
         bands[1, k + 1 : num - 1 + k] += stiffness * bend[:, k] * bend[:, k + 1]
     bands[0, 2:] += stiffness * bend[:, 0] * bend[:, 2]
-    return solveh_banded(bands, values)
+    return solveh_banded(bands, trust[:, None] * values)

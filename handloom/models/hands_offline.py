@@ -150,5 +150,5 @@ def _finished(
     for side in range(NUM_HANDS):
         each = (keypoints_px[:, side], found.model_m[:, side], found.confidence[:, side])
         infilled[:, side] = fill_gaps(*each, frame_s, info.width, info.height)
-        keypoints_px[:, side] = smooth(keypoints_px[:, side], frame_s)
+        keypoints_px[:, side] = smooth(keypoints_px[:, side], frame_s, found.confidence[:, side])
     return replace(found, visible=found.visible | infilled)

@@ -33,6 +33,7 @@ FAINT = 0.1  # a palm whose hand scores this much is measured again
 KEEP = 0.6  # a hand that is followed may score this much of the threshold for new ones
 WEAK, STRONGER = 0.8, 0.08  # a sighting below this is measured again if a neighbour is stronger by this
 STILL = 0.08  # a hand that moved less than this share of its size in a step takes the next two at once
+CAREFUL = 2  # steps that stay short once a longer one has failed
 STEP_S = 0.134  # longest step of a track
 
 
@@ -40,7 +41,8 @@ STEP_S = 0.134  # longest step of a track
 class _End:
     """A track's end that is still being followed: from `frame` in `direction`, the next step of `step` frames.
 
-    resting: the hand is expected where it was, not farther along its way; tried last.
+    resting: the hand is expected where it was, not farther along its way; tried last. careful: how many more steps are
+    kept short, after a longer one failed.
     """
 
     track: Track
@@ -48,6 +50,7 @@ class _End:
     direction: int
     step: int
     resting: bool = False
+    careful: int = 0
 
     def next(self) -> int:
         return self.frame + self.direction * self.step
@@ -146,7 +149,7 @@ class HandSearch:
         frame = end.next()
         if found.presence < KEEP * self._min_presence:
             if end.step > 1:
-                end.step = end.step // 2
+                end.step, end.careful = end.step // 2, CAREFUL
                 return True
             if not end.resting:
                 end.resting = True
@@ -160,7 +163,11 @@ class HandSearch:
         moved = np.linalg.norm(found.points - before, axis=1).mean() / hand_size(found.points)
         still = moved < STILL * abs(frame - end.frame) / self._step
         end.track.add(frame, found)
-        end.frame, end.step, end.resting = frame, self._step * (2 if still else 1), False
+        end.frame, end.resting = frame, False
+        if end.careful:
+            end.careful -= 1
+        else:
+            end.step = self._step * (2 if still else 1)
         return True
 
     def _meets(self, end: _End) -> bool:

@@ -71,6 +71,15 @@ def test_noise_goes_and_time_has_no_direction():
     np.testing.assert_allclose(smooth(points[::-1], seconds[-1] - seconds[::-1])[::-1], smoothed, atol=1e-6)
 
 
+def test_a_doubted_frame_follows_the_sure_ones():
+    points, _, _, seconds = hand(20)
+    odd = points.copy()
+    odd[10] += 5
+    sure, doubted = np.full(20, 0.95), np.where(np.arange(20) == 10, 0.5, 0.95)
+    away = [np.abs(smooth(odd, seconds, each)[10] - points[10]).max() for each in (sure, doubted)]
+    assert away[1] < 0.5 * away[0]
+
+
 def test_a_sharp_turn_keeps_its_corner():
     at = np.arange(40) / 15
     turning = moving(np.stack([200 + 300 * np.abs(at - at[20]), np.full(40, 150.0)], axis=1))
