@@ -23,9 +23,10 @@ LIKENESS, LIKENESS_AGAIN, LIKENESS_OVER_HAND = 0.7, 0.78, 0.9
 LEAST_LIKENESS = 0.5
 RENEW = 0.85
 PLAIN_DIFFERENCE = 2.5 * NOISE_GREY
-COLOUR, PLAIN_COLOUR = 45.0, 16.0
+COLOUR, PLAIN_COLOUR = 45.0, 20.0
 OWN_MOTION_PX = 2.5
-WEAK_PRIOR_PX = 0.2
+STILL_PRIOR_PX, WEAK_PRIOR_PX = 0.5, 0.2
+"""Standard deviation of one step by the still scene's motion, for a point with texture and for one without."""
 VOTERS_A_CELL = 3
 STILL_PX = 0.6
 NEAR_HAND = 1.0
@@ -207,7 +208,7 @@ class Follower:
         patches = self._patches.part(at, view, start[at], self._warp[at])
         match = find(patches, view, start[at], self._warp[at], prior[at], prior_px, rounds)
         found = self._accept(
-            at, match, np.linalg.norm(match.points - prior[at], axis=1) < 3 * prior_px + 1, regions, to
+            at, match, np.linalg.norm(match.points - prior[at], axis=1) < 3 * prior_px + 1.5, regions, to
         )
         found &= view.inside(match.points)
         new[at[found]], accepted[at[found]] = match.points[found], True
@@ -215,7 +216,7 @@ class Follower:
 
     def _prior_px(self, at: Indices) -> Array:
         """(n,) standard deviation of where a point is expected."""
-        prior_px = np.where(self.layer[at] == STILL, np.float32(0.5), np.float32(1.2))
+        prior_px = np.where(self.layer[at] == STILL, np.float32(STILL_PRIOR_PX), np.float32(1.2))
         hidden = np.minimum(1 + 4 * self._hidden_s[at], 4).astype(np.float32)
         prior_px = np.where(self.seen[at], prior_px, hidden)
         prior_px[~self._strong[at]] = WEAK_PRIOR_PX
