@@ -11,6 +11,7 @@ import pytest
 from handloom.geometry import hand_model as model
 from handloom.geometry.camera import project
 from handloom.geometry.hand_fit import fit_hands
+from handloom.geometry.hand_palm import likeliest_path
 from handloom.geometry.hand_solve import P, Problem, State, misfit, normal_equations
 from handloom.schemas.values import Camera, HandPoints, Hands, VideoInfo
 
@@ -152,6 +153,32 @@ def test_seen_from_outside_the_tilt_is_the_models() -> None:
     points, truth, frame_s = clip(7, tilt=-0.5)
     hands = fit(replace(points, view="exo"), frame_s)
     assert root_relative_mm(hands, truth) < 15
+
+
+def test_frames_without_the_models_tilt_go_with_their_neighbours() -> None:
+    points, truth, frame_s = clip(14, num=30, tilt=-0.6)
+    points.model_m[8:22] = np.nan
+    assert root_relative_mm(fit(replace(points, view="exo"), frame_s), truth) < 18
+
+
+def test_the_likeliest_path_holds_on_where_a_frame_says_nothing() -> None:
+    turns = np.stack([np.eye(3), _turns(np.array([[1.2, 0, 0]]))[0]])[None].repeat(6, axis=0)
+    place, spread = np.full((6, 2, 3), 0.4), np.full(6, 0.2)
+    cost = np.array([[5, 0], [1, 1.1], [1.1, 1], [1, 1.1], [np.inf, 3], [0, 9]])
+    starts = np.arange(6) == 0
+    assert likeliest_path(cost, turns, place, starts, spread).tolist() == [1, 1, 1, 1, 1, 0]
+    starts[2] = True
+    assert likeliest_path(cost[:4], turns[:4], place[:4], starts[:4], spread[:4])[2:].tolist() in ([1, 1], [0, 0])
+    assert likeliest_path(cost[[0, 1, 3]], turns[:3], place[:3], np.ones(3, bool), spread[:3]).tolist() == [1, 0, 0]
+
+
+def test_the_right_hand_does_not_follow_from_the_left() -> None:
+    points, _, frame_s = clip(15, num=24)
+    first = np.arange(24) < 12
+    points.keypoints_px[:, 1] += np.float32([150, -100])
+    both = fit(keep(points, np.stack([first, ~first], axis=1)), frame_s).keypoints_cam_m[12:, 1]
+    alone = fit(keep(points, np.stack([first & ~first, ~first], axis=1)), frame_s).keypoints_cam_m[12:, 1]
+    np.testing.assert_allclose(both, alone, atol=0.01)
 
 
 def test_sigma_tells_how_far_off_the_distance_is() -> None:
