@@ -237,7 +237,7 @@ class Follower:
         needed = np.maximum(needed * contrast / (contrast + 2 * SENSOR_GREY**2), LEAST_LIKENESS)
         alike = (match.likeness > needed) & (match.colour < COLOUR)
         plain = (
-            (seen | self._known_way[at])
+            (self.motion.known & (seen | self._known_way[at]))
             & (match.difference < PLAIN_DIFFERENCE)
             & (match.colour < PLAIN_COLOUR)
             & ~(apart & over_hand)

@@ -76,6 +76,8 @@ class HandRegions:
         """
         out = np.ones((len(points), len(offsets)), np.float32)
         for hand in range(NUM_HANDS):
+            if not self.palm_px[t, hand] > 1:
+                continue
             own = self.depth(t, hand, points)
             near = np.flatnonzero(own * self.palm_px[t, hand] > -np.abs(offsets).max() * 1.5)
             if len(near):
@@ -106,7 +108,7 @@ class HandRegions:
         if not (np.isfinite(before).all() and np.isfinite(after).all()):
             return None
         squared = np.sum((points[:, None] - before) ** 2, axis=-1)
-        weight = 1 / (squared + (0.15 * self.palm_px[t, hand]) ** 2) ** 2
+        weight = 1 / (squared + (0.15 * self.palm_px[t, hand]) ** 2 + 1e-3) ** 2
         weight /= weight.sum(axis=1, keepdims=True)
         return (points + np.sum(weight[..., None] * (after - before), axis=1)).astype(np.float32)
 

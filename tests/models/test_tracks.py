@@ -161,11 +161,21 @@ def test_what_is_not_there_any_more_is_not_visible():
     assert tracks.visible[12:, : SMALL.grid**2].mean() < 0.02
 
 
-def test_plain_and_black_pictures_end_without_invented_motion():
-    black = np.zeros((4, 64, 96, 3), np.uint8)
-    tracks = follow(black, config=TracksConfig(grid=4, extra=8))
-    steps = np.diff(tracks.points_px[:, :16], axis=0)
-    assert np.nanmax(np.abs(steps), initial=0) < 1e-3
+@pytest.mark.parametrize("grey", [0, 128, 255])
+def test_pictures_without_any_texture_tell_of_no_motion(grey):
+    tracks = follow(np.full((4, 64, 96, 3), grey, np.uint8), config=TracksConfig(grid=4, extra=8))
+    assert tracks.visible[0, :16].all()
+    assert not tracks.visible[1:, :16].any()
+
+
+def test_hands_of_no_size_or_far_outside_do_no_harm():
+    frames = film(6)
+    hands = no_hands(6)
+    hands.visible[:] = True
+    hands.keypoints_px[:, 0] = 50
+    hands.keypoints_px[:, 1] = 5000 + np.random.default_rng(0).normal(0, 40, (6, 21, 2))
+    with_hands, without = (follow(frames, given) for given in (hands, no_hands(6)))
+    assert (with_hands.visible[:, :144] == without.visible[:, :144]).mean() > 0.98
 
 
 @pytest.mark.parametrize("num", [1, 2])
