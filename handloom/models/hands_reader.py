@@ -19,6 +19,8 @@ from handloom.models.hand_crops import (
 )
 from handloom.models.protocols import ClipFrames
 
+ROUND_TURN = 64  # regions are turned in steps of one over this, radians
+
 
 class Nets(Protocol):
     """batch: how many pictures a call takes at best. Pictures and outputs as in `hands_litert.LiteRtNets`."""
@@ -78,7 +80,7 @@ class HandReader:
     def regions(self, asked: list[tuple[int, NDArray[np.float64]]]) -> list[Sighting]:
         """What is in these regions, (4,) each, of these frames."""
         out: list[Sighting] = []
-        for some in _batches(asked, self._nets.batch):
+        for some in _batches([(frame, _rounded(region)) for frame, region in asked], self._nets.batch):
             crops = np.stack([hand_picture(self.frames.rgb(frame), region) for frame, region in some])
             out += _sightings(read_hands(self._nets.hands(crops), np.stack([region for _, region in some])))
         return out
@@ -86,6 +88,13 @@ class HandReader:
     def hands(self, asked: list[tuple[int, NDArray[np.float64]]]) -> list[Sighting]:
         """The hands that are expected at these points, (21, 2) each, of these frames."""
         return self.regions([(frame, hand_regions(points[None])[0]) for frame, points in asked])
+
+
+def _rounded(region: NDArray[np.float64]) -> NDArray[np.float64]:
+    """To whole pixels and about a degree. Where a hand is followed, each region comes from the last answer; devices
+    differ in the fifth digit, and would grow apart by many pixels if that reached the next crop.
+    """
+    return np.append(np.round(region[:3]), np.round(region[3] * ROUND_TURN) / ROUND_TURN)
 
 
 def _sightings(reading: HandReading) -> list[Sighting]:

@@ -14,6 +14,8 @@ from handloom.errors import ClipError, ConfigError
 from handloom.models.hand_crops import hand_picture, palm_picture, palm_regions, read_hands, read_palms
 from handloom.models.hands_litert import LiteRtNets
 from handloom.models.hands_offline import OfflineHands, make_nets
+from handloom.models.hands_search import HandSearch
+from handloom.models.hands_torch import TorchNets
 from handloom.models.quiet import quiet_stderr
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import HandsConfig
@@ -78,10 +80,12 @@ def test_pictures_are_read_as_mediapipe_reads_them(images):
 
 
 @pytest.mark.parametrize("complexity", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_torch_and_litert_agree(images, complexity):
-    torch_nets = pytest.importorskip("handloom.models.hands_torch")
-    pytest.importorskip("torch")
-    one, two = LiteRtNets(complexity), torch_nets.TorchNets(complexity, "cpu")
+def test_torch_and_litert_agree(images, complexity, request):
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
+    torch.set_num_threads(1)
+    one, two = LiteRtNets(complexity), TorchNets(complexity, "cpu")
     palms = palm_picture(images[0])[None]
     for mine, other in zip(one.palms(palms), two.palms(palms), strict=True):
         np.testing.assert_allclose(mine, other, atol=2e-3)
@@ -89,6 +93,13 @@ def test_torch_and_litert_agree(images, complexity):
     assert np.abs(ours.points - theirs.points).max() < 0.05
     np.testing.assert_allclose(ours.presence, theirs.presence, atol=1e-4)
     np.testing.assert_allclose(ours.metric_m, theirs.metric_m, atol=1e-4)
+    store = FrameStore(np.arange(5) / FPS)
+    store.append(images[:5])
+    tracks, others = (HandSearch(nets, store, 0.5, 0.5).run() for nets in (one, two))
+    assert [sorted(track.seen) for track in tracks] == [sorted(track.seen) for track in others]
+    for track, other in zip(tracks, others, strict=True):
+        for frame, sighting in track.seen.items():
+            assert np.abs(sighting.points - other.seen[frame].points).max() < 0.5
 
 
 def test_rendered_hands_are_found_where_they_are(model, rendered, images):
