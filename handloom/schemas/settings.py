@@ -42,7 +42,7 @@ class HandsConfig(Frozen):
     seen_size: dict[str, float] = SEEN_SIZE
     """`offline`: size of a hand as the 2D model draws it, over the hand's own, by dataset name; `*` is for all others.
     MediaPipe's wrist lies inside the hand. egodex: 0.75 against its device skeleton, found on two clips, confirmed on
-    three; 0.95 fits an Ego4D clip with MANO hands, and rendered hands. Distances are in proportion to it."""
+    three; 0.95 fits an Ego4D clip with estimated MANO hands, and rendered ones. Distances are in proportion to it."""
 
     @field_validator("seen_size", mode="before")
     @classmethod
