@@ -46,7 +46,7 @@ def is_static(sightings: Sightings, half_size: Floats) -> bool:
             kept = still[span] & old[span]
             spread = num_thirds(sightings.xy[span][kept], half_size) >= MIN_THIRDS
             shares.append(float(kept.sum() / old[span].sum()) if spread else 0.0)
-    return bool(shares) and float(np.quantile(shares, 0.05)) >= (STILL_SHARE if long else 2 * STILL_SHARE)
+    return bool(shares) and min(shares) >= (STILL_SHARE if long else 2 * STILL_SHARE)
 
 
 def longest_run(sightings: Sightings) -> NDArray[np.bool_]:

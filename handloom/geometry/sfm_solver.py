@@ -162,6 +162,7 @@ def _options(refine_focal: bool, loss_px: float, iterations: int) -> pycolmap.Bu
     options.refine_focal_length, options.refine_extra_params = refine_focal, False
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = loss_px
+    options.ceres.max_num_images_direct_sparse_cpu_solver = 10_000  # cameras of a film see their neighbours only
     solver = options.ceres.solver_options
     solver.num_threads, solver.max_num_iterations, solver.function_tolerance = 1, iterations, 1e-5
     return options

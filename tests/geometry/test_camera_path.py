@@ -195,6 +195,15 @@ def test_two_frames_and_one():
     assert estimated(corners(still, noise_px=0.1), 2).path.reason == "static"
 
 
+def test_a_film_is_too_long_unless_the_camera_stands_still():
+    times = np.repeat(np.arange(40), 40)  # 1600 frames
+    moving = path_of()[times]
+    _none(estimated(corners(moving), 1600), "too_long")
+    assert (
+        estimated(corners(path_of(sway_m=0, turn_rad=0)[times], count=60, noise_px=0.2), 1600).path.reason == "static"
+    )
+
+
 def test_a_scene_that_falls_apart_has_no_camera():
     rng = np.random.default_rng(1)
     start, speed = room(160, rng), rng.normal(0, 0.01, (160, 3))
