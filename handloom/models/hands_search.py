@@ -32,7 +32,7 @@ SAME_HAND = 0.15  # a track expected nearer to another's hand is taken for the s
 FAINT = 0.1  # a palm whose hand scores this much is measured again
 KEEP = 0.6  # a hand that is followed may score this much of the threshold for new ones
 WEAK, STRONGER = 0.8, 0.08  # a sighting below this is measured again if a neighbour is stronger by this
-STILL = 0.12  # a hand that moved less than this share of its size in a step takes the next two at once
+STILL = 0.08  # a hand that moved less than this share of its size in a step takes the next two at once
 CAREFUL = 2  # steps that stay short once a longer one has failed
 STEP_S = 0.134  # longest step of a track
 
