@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera import camera_for
-from handloom.geometry.camera_path import EstimatedPath, estimate_path
+from handloom.geometry.camera_path import EstimatedPath, estimate_path, with_scale
 from handloom.geometry.cross_quality import cross_quality
 from handloom.geometry.given_path import given_path
 from handloom.geometry.hand_fit import fit_hands
@@ -79,10 +79,12 @@ class Stages:
         lap("hands")
         maps = None if self._depth is None else self._depth.maps(clip, info, frames, camera)
         lap("depth")
-        estimated = self._path(clip, info, frames, points, hands, camera, maps)
+        estimated = self._path(clip, info, frames, points, camera)
         if estimated.camera is not camera and estimated.path.world_from_camera is not None:
             camera = estimated.camera
             hands = self._placed(clip, points, camera, info, frames.frame_s)
+        if estimated.path.source == "estimated":
+            estimated = with_scale(estimated, hands, frames.frame_s, info, maps)
         lap("camera")
         tracks = self._tracks.track(clip, info, frames, points)
         lap("tracks")
@@ -107,23 +109,16 @@ class Stages:
         return fit_hands(points, camera, info, frame_s, seen_size=sizes.get(clip.dataset, sizes["*"]))
 
     def _path(
-        self,
-        clip: Clip,
-        info: VideoInfo,
-        frames: ClipFrames,
-        points: HandPoints,
-        hands: Hands,
-        camera: Camera,
-        maps: DepthMaps | None,
+        self, clip: Clip, info: VideoInfo, frames: ClipFrames, points: HandPoints, camera: Camera
     ) -> EstimatedPath:
-        """Given poses as they are; else estimated from the scene's corners, if asked for."""
+        """Given poses as they are; else estimated from the scene's corners, if asked for, without a scale yet."""
         given = given_path(clip, frames.frame_s)
         if given is None and self._settings.camera.poses == "given":
             given = CameraPath(None, "none", "none", "not_given")
         if given is not None:
             return _as_given(given, camera)
         corners = self._corners.track(info, frames, points)
-        return estimate_path(corners, hands, camera, frames.frame_s, info, maps)
+        return estimate_path(corners, None, camera, frames.frame_s, info)
 
 
 def _as_given(path: CameraPath, camera: Camera) -> EstimatedPath:
