@@ -33,21 +33,33 @@ def _device_goals(found: dict[str, Any]) -> list[dict[str, Any]]:
         goal("EgoDex: camera-space MPJPE", ours["camera_mm"], "mm", 45.0, at_least=False),
         goal("EgoDex: jitter in 3D against mediapipe's", jitter["mm"], "ratio", 0.5, at_least=False),
         goal("EgoDex: jitter in the picture against mediapipe's", jitter["px"], "ratio", 0.5, at_least=False),
-        _cpu_goal(found, "EgoDex"),
+        *_cpu_goals(found, "EgoDex"),
         _world_goal(found, "EgoDex"),
     ]
 
 
 def _rendered_goals(found: dict[str, Any]) -> list[dict[str, Any]]:
     ours, plain = found[GIVEN]["hands"], found[MEDIAPIPE]["hands"]
-    aj = _ratio(found[GIVEN]["tracks"]["grid"]["aj_3d"], found[LK]["tracks"]["grid"]["aj_3d"])
-    estimated = _ratio(found[ESTIMATED]["tracks"]["grid"]["aj_3d"], found[LK]["tracks"]["grid"]["aj_3d"])
+    aj = {
+        (method, name): _ratio(found[method]["tracks"]["grid"][name], found[LK]["tracks"]["grid"][name])
+        for method in (GIVEN, ESTIMATED)
+        for name in ("aj_3d", "aj_3d_median")
+    }
     coverage = _ratio(ours["coverage"], plain["coverage"])
     return [
         goal("rendered: hand coverage against mediapipe's", coverage, "ratio", 1.25),
-        goal("rendered: 3D-AJ against constant depth, poses given", aj, "ratio", 1.5),
-        goal("rendered: 3D-AJ against constant depth, poses estimated", estimated, "ratio", 1.5),
-        _cpu_goal(found, "rendered"),
+        goal("rendered: 3D-AJ against constant depth, poses given", aj[GIVEN, "aj_3d"], "ratio, metres", 1.5),
+        goal(
+            "rendered: 3D-AJ, poses given, median scaling", aj[GIVEN, "aj_3d_median"], "ratio, TAPVid-3D's default", 1.5
+        ),
+        goal("rendered: 3D-AJ against constant depth, poses estimated", aj[ESTIMATED, "aj_3d"], "ratio, metres", 1.5),
+        goal(
+            "rendered: 3D-AJ, poses estimated, median scaling",
+            aj[ESTIMATED, "aj_3d_median"],
+            "ratio, TAPVid-3D's default",
+            1.5,
+        ),
+        *_cpu_goals(found, "rendered"),
         _world_goal(found, "rendered"),
     ]
 
@@ -64,9 +76,14 @@ def _camera_goals(found: dict[str, Any], source: str) -> list[dict[str, Any]]:
     ]
 
 
-def _cpu_goal(found: dict[str, Any], name: str) -> dict[str, Any]:
-    spent = _ratio(found[GIVEN]["cpu_ms_per_frame"]["hands"], found[MEDIAPIPE]["cpu_ms_per_frame"]["hands"])
-    return goal(f"{name}: CPU time of hands against mediapipe's", spent, "ratio", 0.6, at_least=False)
+def _cpu_goals(found: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Finding hands alone is what `mp.solutions.hands` does; the whole-clip fit comes on top."""
+    plain, ours = found[MEDIAPIPE]["cpu_ms_per_frame"]["hands"], found[GIVEN]["cpu_ms_per_frame"]
+    finding, all_ = _ratio(ours["hands"], plain), _ratio(ours["hands"] + ours["hand_fit"], plain)
+    return [
+        goal(f"{name}: CPU time of finding hands against mediapipe's", finding, "ratio", 0.6, at_least=False),
+        goal(f"{name}: CPU time of hands with the whole-clip fit in 3D", all_, "ratio", 0.6, at_least=False),
+    ]
 
 
 def _world_goal(found: dict[str, Any], name: str) -> dict[str, Any]:

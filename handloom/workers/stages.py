@@ -75,14 +75,17 @@ class Stages:
         """
         camera = camera_for(clip, info, self._settings.camera)
         points = self._hands.extract(clip, info, frames)
-        hands = self._placed(clip, points, camera, info, frames.frame_s)
         lap("hands")
+        hands = self._placed(clip, points, camera, info, frames.frame_s)
+        lap("hand_fit")
         maps = None if self._depth is None else self._depth.maps(clip, info, frames, camera)
         lap("depth")
         estimated = self._path(clip, info, frames, points, camera)
         if estimated.camera is not camera and estimated.path.world_from_camera is not None:
             camera = estimated.camera
+            lap("camera")
             hands = self._placed(clip, points, camera, info, frames.frame_s)
+            lap("hand_fit")
         if estimated.path.source == "estimated":
             estimated = with_scale(estimated, hands, frames.frame_s, info, maps)
         lap("camera")
