@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 
 help:
 	@echo "make demo      set everything up in $(VENV), run the main job on clips rendered here"
-	@echo "make test      the tests and the linter; make test-all adds the slow ones"
+	@echo "make test      the tests and the linter; make test-all adds the slow ones and torch"
 	@echo "make bench     measure extraction on this machine (minutes)"
 	@echo "make lint      the linter alone"
 	@echo "make docs      write docs/settings.md again, from the settings' own definitions"
@@ -26,6 +26,7 @@ test: $(READY)
 	@$(BIN)/ruff check --output-format concise .; lint=$$?; $(BIN)/pytest -q || exit $$?; exit $$lint
 
 test-all: $(READY)
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[extract,models,dev]'
 	@$(BIN)/ruff check --output-format concise .; lint=$$?; $(BIN)/pytest -q -m "slow or not slow" || exit $$?; exit $$lint
 
 lint: $(READY)
