@@ -86,7 +86,7 @@ def read_packet_index(path: str) -> PacketIndex:
     with open_container(path) as container:
         stream = video_streams(container)[0]
         _check_codec(stream)
-        pts, key, shown, last_duration = _read_packets(container, stream)
+        pts, key, shown, last_duration, last_dts = _read_packets(container, stream)
         open_gop = _has_leading_frames(pts, key)
         if not len(pts):
             raise NotAVideoError("video_unreadable", "the video stream holds no frames")
@@ -103,7 +103,7 @@ def read_packet_index(path: str) -> PacketIndex:
         trust_dts = container.format.name == "avi"
     cut_at_s = None
     if declared_end_s is not None:
-        cut_at_s, info = info.end_s, replace(info, end_s=declared_end_s)
+        cut_at_s, info = _whole_until_s(times_s, last_dts, time_base, info), replace(info, end_s=declared_end_s)
     return PacketIndex(info, shown_pts, times_s, pts[key], num_packets, time_base, cut_at_s, trust_dts, open_gop)
 
 
@@ -111,7 +111,7 @@ def _read_packets(container, stream):
     pts: list[int] = []
     key: list[bool] = []
     shown: list[bool] = []
-    last_pts, last_duration = None, 0
+    last_pts, last_duration, last_dts = None, 0, None
     try:
         for packet in container.demux(stream):
             stamp = packet.dts if packet.pts is None else packet.pts
@@ -120,12 +120,22 @@ def _read_packets(container, stream):
             pts.append(stamp)
             key.append(packet.is_keyframe)
             shown.append(not packet.is_discard)
+            last_dts = packet.dts if last_dts is None or packet.dts is None else max(last_dts, packet.dts)
             if last_pts is None or stamp >= last_pts:
                 last_pts, last_duration = stamp, packet.duration or 0
     except av.FFmpegError:
         # A file cut short: what was read stands; clips beyond it are rejected by their missing frames.
         pass
-    return np.array(pts, np.int64), np.array(key, bool), np.array(shown, bool), last_duration
+    return np.array(pts, np.int64), np.array(key, bool), np.array(shown, bool), last_duration, last_dts
+
+
+def _whole_until_s(times_s: NDArray[np.float64], last_dts: int | None, time_base: float, info: VideoInfo) -> float:
+    """Until when a file that was cut short has every frame. Frames are shown no earlier than they are decoded, so what
+    is missing is shown after the last decoding time; frames that are there may be shown after missing ones (B-frames).
+    """
+    if last_dts is None or len(times_s) < 2:
+        return info.end_s
+    return min(info.end_s, last_dts * time_base + float(np.median(np.diff(times_s))))
 
 
 def _has_leading_frames(pts: NDArray[np.int64], key: NDArray[np.bool_]) -> bool:

@@ -99,7 +99,7 @@ def test_files_that_hold_no_video(tmp_path, decoder, moov_last):
     assert outcome(decoder, clip(tmp_path / "whole.mp4")) == list(range(NUM))
 
 
-@pytest.mark.parametrize("share", [0.4, 0.7, 0.97])
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.7, 0.75, 0.97])
 def test_a_file_cut_short_gives_what_it_still_holds(tmp_path, decoder, moov_first, share):
     """A clip within what is left has its right frames, one beyond it is `damaged`: nothing in between."""
     path = tmp_path / "cut.mp4"
