@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -43,3 +44,19 @@ def test_rows_hold_what_the_settings_ask_for(clips):
     assert assumed["camera_path_source"] in ("estimated", "none")
     row = next(iter(rows_of(two[:1], settings)))
     assert row.schema.equals(clips_schema(44))
+
+
+def test_a_given_path_of_unknown_unit_gets_its_unit_from_the_hands_or_none(clips):
+    """The same poses in quarter metres: metres come out where the hands tell them, else no column in metres."""
+    camera = json.loads(clips[3].camera)
+    for pose in camera["world_from_camera"]:
+        pose["matrix"] = [4 * x if i in (3, 7, 11) else x for i, x in enumerate(pose["matrix"])]
+    clip = replace(clips[3], camera=json.dumps(camera | {"world_scale": "arbitrary"}))
+    row = row_arrays(next(iter(rows_of([clip]))))
+    assert (row["camera_path_source"], row["world_scale"]) == ("given", "arbitrary")
+    if row["world_unit_m"] is None:
+        assert row["hand_keypoints_world_m"] is None
+        assert row["track_points_world_m"] is None
+    else:
+        assert row["world_unit_m"] == pytest.approx(0.25, rel=0.3)
+        assert np.isfinite(row["hand_keypoints_world_m"][row["hand_visible"]]).any()
