@@ -70,14 +70,20 @@ def assumed_camera(width: int, height: int, fov_deg: float) -> Camera:
     return Camera(matrix, "assumed")
 
 
-def parse_camera(text: str, width: int, height: int) -> Camera:
-    """A given camera's JSON as a Camera. Raises ValueError with what is wrong."""
+def camera_content(text: str) -> dict[str, Any]:
+    """The object that a given camera's JSON holds. Raises ValueError with what is wrong."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON ({error})") from None
     if not isinstance(content, dict):
         raise ValueError(f"it is {type(content).__name__}, expected an object with camera_matrix")
+    return content
+
+
+def parse_camera(text: str, width: int, height: int) -> Camera:
+    """A given camera's JSON as a Camera. Raises ValueError with what is wrong."""
+    content = camera_content(text)
     if content.get("camera_matrix") is None:
         raise ValueError(f"camera_matrix is missing (found {sorted(content)})")
     matrix = _numbers(content["camera_matrix"], "camera_matrix")

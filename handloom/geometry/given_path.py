@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from handloom.errors import ClipError
-from handloom.geometry.camera import HINT, STAGE
+from handloom.geometry.camera import HINT, STAGE, camera_content
 from handloom.schemas.clip import Clip
 from handloom.schemas.values import CameraPath
 
@@ -52,12 +50,7 @@ def given_path(clip: Clip, frame_s: Floats) -> CameraPath | None:
 
 def parse_poses(text: str) -> tuple[Floats, Floats, str] | None:
     """Times (P,), poses (P, 4, 4) with exact rotations, and the scale; None without poses. Raises ValueError."""
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is not JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"it is {type(content).__name__}, expected an object with camera_matrix")
+    content = camera_content(text)
     poses, scale = content.get("world_from_camera"), content.get("world_scale")
     scale = "none" if scale is None else scale
     if scale not in SCALES:

@@ -37,7 +37,7 @@ class OfflineHands:
     `confidence` is the hand network's presence: the probability that the crop it was given holds a hand. In frames
     that were not measured it is the lesser of the two neighbours', in filled gaps half of that.
 
-    device: `cpu` (LiteRT) or `cuda` (torch). Their results agree within 0.5 pixels of the working picture.
+    device: `cpu` (LiteRT) or `cuda` (torch). On a CPU both agree within 0.01 pixels; CUDA was not measured yet.
     """
 
     def __init__(self, config: HandsConfig, device: str = "cpu") -> None:

@@ -32,7 +32,7 @@ class HandsConfig(Frozen):
     """`offline`: MediaPipe's two models without its graph, the clip read both ways, one hand fitted to all of it.
     `mediapipe`: the reference, MediaPipe Hands in tracking mode, frame by frame, placed by PnP."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """`offline`: where the models run. Part of the run key: keypoints agree within 0.5 pixels, not to the last bit."""
+    """`offline`: where the models run. Part of the run key: results are not equal to the last bit."""
     model_complexity: Literal[0, 1] = 1
     """0: the light landmark model, 1: the full one."""
     min_detection_confidence: float = Field(0.5, ge=0, le=1)
