@@ -45,7 +45,7 @@ DOORS = {
     "typer": {"cli"},
     "mediapipe": {"models"},
     "ai_edge_litert": {"models"},
-    "torch": {"models"},
+    "torch": {"models", "train", "store"},  # store: `db.windows` is a torch dataset; opened when asked
     "transformers": {"models"},
     "pycolmap": {"geometry"},
     "rerun": {"draw"},

@@ -1,0 +1,84 @@
+"""Settings of a training job: what every recipe has (`TrainSettings`), and what only changes the cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import Field
+
+from handloom.schemas.settings import Frozen
+
+
+class TrainSettings(Frozen):
+    """What every recipe can be told; a recipe's own settings add to it. All of it is kept with every checkpoint."""
+
+    seed: int = Field(0, ge=0)
+    """Starts the weights, the order of the windows and the augmentation."""
+    where: str = ""
+    """SQL filter on the rows that are trained on; empty: all."""
+    version: int | None = Field(None, ge=1)
+    """Version of the table to train on; by default the newest when the job starts."""
+    follow_versions: bool = False
+    """Take up a newer version of the table at the end of an epoch: training may start while clips are extracted."""
+    held_out_share: float = Field(0.2, ge=0, lt=1)
+    """Share of the videos (whole videos, chosen by a hash of their id) that is never trained on."""
+    batch_size: int = Field(32, ge=1)
+    """Windows per step and worker."""
+    epochs: int = Field(10, ge=1)
+    """Passes over the windows."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after this many steps, if that comes before the epochs' end."""
+    lr: float = Field(5e-4, gt=0)
+    """Largest learning rate of AdamW, after the warm-up; a half cosine takes it to zero."""
+    warmup_epochs: float = Field(1.25, ge=0)
+    """Epochs of linear warm-up."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW's weight decay."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's betas."""
+    clip_grad_norm: float | None = Field(None, gt=0)
+    """Gradients are scaled down to this norm; null: never."""
+    accumulate: int = Field(1, ge=1)
+    """Batches per step of the optimiser."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16`: autocast (CUDA; on a CPU it runs, slowly)."""
+    compile: bool = False
+    """`torch.compile` the network."""
+    loader_workers: int = Field(0, ge=0)
+    """Processes per training worker that read windows; 0 reads in the training process."""
+    log_every: int = Field(20, ge=1)
+    """Steps between two lines of progress and TensorBoard scalars."""
+    checkpoint_every: int | None = Field(None, ge=1)
+    """Steps between checkpoints within an epoch; the end of every epoch always makes one."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Newest checkpoints that are kept."""
+    init: str = ""
+    """A checkpoint (a folder or an s3:// URI) whose weights the network starts from, as far as the recipe's stages
+    share them."""
+    compare: bool = True
+    """Also train what the report compares with (from scratch beside pre-trained, without retrieval beside with)."""
+
+    def settings_key(self) -> str:
+        """Hash of everything that changes the weights: a checkpoint of another key is refused on resume."""
+        costs = {"loader_workers", "log_every", "checkpoint_every", "keep_checkpoints", "compare"}
+        content = self.model_dump(mode="json", exclude=costs)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class TrainResources(Frozen):
+    """What only changes the cost of a training job: how it is placed on the cluster."""
+
+    workers: int = Field(1, ge=1)
+    """Data-parallel training workers."""
+    cpus_per_worker: float = Field(1.0, gt=0)
+    """CPUs that Ray reserves for one worker, its loader processes included."""
+    gpus_per_worker: float = Field(0.0, ge=0)
+    """GPU share that Ray reserves for one worker; 0 trains on CPUs."""
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    """How Ray places the workers over the nodes."""
+    max_failures: int = Field(3, ge=0)
+    """Worker deaths after which the job fails; each resumes from the newest checkpoint."""
+    wait_s: float = Field(300.0, gt=0)
+    """Longest wait for the cluster to have room for the workers."""
