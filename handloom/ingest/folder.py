@@ -11,6 +11,8 @@ from handloom.ingest.camera_file import SUFFIX, GivenCamera, read_camera_file
 from handloom.ingest.cutting import MAX_VIDEO_S, check_clip_seconds, cut
 from handloom.ingest.files import VIDEO_EXTENSIONS, FoundFile, Options, list_files, normalise
 from handloom.ingest.ids import check_dataset, unique_video_ids
+from handloom.ingest.labels import NAME as LABELS
+from handloom.ingest.labels import check_labels, labelled, read_labels
 from handloom.ingest.result import Gathering, IngestResult, Progress
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.values import VideoInfo
@@ -36,11 +38,12 @@ def ingest_folder(
     managers and download tools leave behind. Links to folders are followed, each folder once.
 
     A file that cannot be read as a video stays in the list as one clip from 0 to an unknown end, and ends as a reject
-    that says why. Pieces lie on the container's clock, from its first frame to the end of its last, and are a little
-    longer at the end rather than tiny (`cutting.cut`).
+    that says why. `clips.csv` at the top gives narrations, verbs, nouns (`labels.read_labels`). Pieces lie on
+    the container's clock, from its first frame to the end of its last, and are a little longer at the end rather than
+    tiny (`cutting.cut`).
 
-    Counts: entries (files) = videos + skipped_not_video + skipped_camera_file + bad. Also `unreadable` (videos),
-    `cameras` and `hidden` (names that begin with a dot: no entries).
+    Counts: entries (files) = videos + skipped_not_video + skipped_camera_file + skipped_labels + bad. Also
+    `unreadable` (videos), `cameras`, `labelled` (videos) and `hidden` (names that begin with a dot: no entries).
 
     Args:
         directory: folder, or the URI of one.
@@ -71,22 +74,23 @@ def ingest_folder(
     gathering.problems += listing.problems
     for problem in listing.unusable:
         gathering.bad(problem)
+    labels = read_labels(listing.files, gathering, storage_options)
+    check_labels(labels, files, gathering)
     for file in files:
         camera = cameras.get(_stem(file.path))
         for start_s, end_s in _pieces(file, probe, clip_seconds, gathering):
-            gathering.add(
-                Clip(
-                    clip_id=make_clip_id(dataset, ids[file.path], start_s, end_s),
-                    dataset=dataset,
-                    video_id=ids[file.path],
-                    video_uri=file.uri,
-                    start_s=start_s,
-                    end_s=end_s,
-                    licence=licence,
-                    view=view,
-                    camera=camera.text(start_s, end_s) if camera else None,
-                )
+            clip = Clip(
+                clip_id=make_clip_id(dataset, ids[file.path], start_s, end_s),
+                dataset=dataset,
+                video_id=ids[file.path],
+                video_uri=file.uri,
+                start_s=start_s,
+                end_s=end_s,
+                licence=licence,
+                view=view,
+                camera=camera.text(start_s, end_s) if camera else None,
             )
+            gathering.add(labelled(clip, file.path, labels))
         gathering.step()
     _count(gathering, listing.files, files, cameras)
     gathering.counts["hidden"] = listing.num_hidden
@@ -132,4 +136,6 @@ def _count(
     gathering.counts["videos"] = len(videos)
     gathering.counts["cameras"] = len(cameras.keys() & stems)
     gathering.counts["skipped_camera_file"] = len(cameras)
-    gathering.counts["skipped_not_video"] = len(all_files) - len(videos) - len(cameras)
+    num_labels = sum(file.path == LABELS for file in all_files)
+    gathering.counts["skipped_labels"] = num_labels
+    gathering.counts["skipped_not_video"] = len(all_files) - len(videos) - len(cameras) - num_labels

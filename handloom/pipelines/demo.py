@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from handloom.pipelines.run import run
 from handloom.pipelines.show import show
 from handloom.pipelines.similar import search_clips
 from handloom.pipelines.status import status, status_text
+from handloom.pipelines.synth import write_labels
 from handloom.schemas.settings import RunConfig
-from handloom.store.clip_list import add_clips, read_clips
 from handloom.store.database import Database
 from handloom.store.index import build_indexes
 from handloom.store.search import Hits
@@ -45,9 +44,9 @@ def demo(out: Path, num_clips: int, say: Callable[[str], None]) -> str:
     specs = {f"scene_{i:02d}_{spec.verb}": spec for i, spec in enumerate(demo_specs(num_clips, SEED))}
     _render({videos / f"{name}.mp4": spec for name, spec in specs.items()}, say)
     db = Database.open(db_path, create=True)
+    write_labels(videos, specs)
     say("ingest: the folder into the clip list, with the narrations of the rendered scenes")
     ingest.folder(db, str(videos), dataset=DATASET, view="ego", licence="CC0-1.0")
-    add_clips(db, [_narrated(clip, specs) for clip in read_clips(db) if clip.video_id in specs])
     say("run: decode, hands, tracks, embeddings, through Ray into Lance")
     summary = run(db, RunConfig())
     build_indexes(db)
@@ -93,8 +92,3 @@ def _render(specs: dict[Path, SceneSpec], say: Callable[[str], None]) -> None:
         for number, job in enumerate(as_completed(jobs), 1):
             job.result()
             say(f"rendered {number}/{len(jobs)}: {jobs[job].narration}")
-
-
-def _narrated(clip, specs):
-    spec = specs[clip.video_id]
-    return replace(clip, narration=spec.narration, verb=spec.verb, noun=spec.object_noun)

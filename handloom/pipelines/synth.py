@@ -6,14 +6,13 @@ import csv
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 from handloom.errors import ConfigError
-from handloom.schemas.clip import Clip
 from handloom.synth import SceneSpec, synth_specs, write_clip
 
 INDEX_COLUMNS = ("video", "video_id", "narration", "verb", "noun", "hand", "start_s", "end_s", "num_actions")
@@ -52,8 +51,8 @@ def synth(
     """Renders `num_clips` clips into `out_dir`: the same seed gives the same files, whatever the number of processes.
 
     Files: NAME.mp4, NAME.camera.json, NAME.truth.npz (`synth.Truth`); clips.csv, one line per clip with its narration,
-    verb and noun; clips.json, the same with every scene's specification and the boundaries of its actions.
-    NAME is `synth_SEED_NUMBER_ACTION`.
+    verb and noun, which `ingest folder` reads; clips.json, the same with every
+    scene's specification and the boundaries of its actions. NAME is `synth_SEED_NUMBER_ACTION`.
 
     Args:
         duration_s: of every clip; None lets each action have its own time (2.5 to 6 s).
@@ -77,30 +76,8 @@ def synth(
             job.result()
             say(f"rendered {number}/{len(jobs)}: {jobs[job]}")
     wall_s = time.perf_counter() - began
-    _write_index(out, specs)
+    write_labels(out, specs)
     return SynthSummary(tuple(specs), sum(spec.num_frames for spec in specs.values()), wall_s, workers)
-
-
-def narrated(clips: Iterable[Clip], folder: Path | str) -> list[Clip]:
-    """Clips that were ingested from such a folder, with the narration, verb and noun of its clips.csv.
-
-    A clip that is a piece of a video keeps what is said of the whole video; clips of other videos stay as they are.
-
-    Raises:
-        ConfigError: no clips.csv that can be read.
-    """
-    index = Path(folder) / "clips.csv"
-    try:
-        with index.open(newline="") as file:
-            lines = {line["video_id"]: line for line in csv.DictReader(file)}
-    except (OSError, KeyError) as error:
-        raise ConfigError(f"{index} cannot be read: {error}", "it is what `handloom synth` writes") from error
-    return [
-        replace(clip, **{name: lines[clip.video_id][name] for name in ("narration", "verb", "noun")})
-        if clip.video_id in lines
-        else clip
-        for clip in clips
-    ]
 
 
 def _check(num_clips: int, distorted_share: float, camera: str, workers: int | None) -> None:
@@ -141,7 +118,8 @@ def _render(spec: SceneSpec, path: Path, camera: str, truth: bool) -> None:
     write_clip(spec, path, camera=camera != "none", poses=camera == "poses", truth=truth)
 
 
-def _write_index(out: Path, specs: dict[str, SceneSpec]) -> None:
+def write_labels(out: Path, specs: dict[str, SceneSpec]) -> None:
+    """What is said of rendered clips: clips.csv, which `ingest folder` reads, and clips.json with the scenes whole."""
     lines, scenes = [], []
     for name, spec in specs.items():
         actions = spec.actions

@@ -10,8 +10,9 @@ import pytest
 
 from handloom.errors import ConfigError
 from handloom.ingest.camera_file import read_camera_file
-from handloom.pipelines.synth import narrated, synth
-from handloom.schemas.clip import Clip
+from handloom.ingest.folder import ingest_folder
+from handloom.pipelines.synth import synth
+from handloom.schemas.values import VideoInfo
 from handloom.synth import Truth
 
 SMALL = {"width": 96, "height": 72, "fps": 5.0, "duration_s": 0.6, "distorted_share": 0.5}
@@ -48,11 +49,9 @@ def test_the_camera_can_be_withheld_and_bad_settings_are_refused(tmp_path):
     (name,) = synth(tmp_path, 1, camera="intrinsics", **one).names
     assert read_camera_file(str(tmp_path / f"{name}.camera.json")).frame_s == []
     assert not (tmp_path / f"{name}.truth.npz").exists()
-    clips = [Clip(f"d:{id_}:0-600", "d", id_, "v.mp4", 0.0, 0.6) for id_ in (name, "other")]
-    known, unknown = narrated(clips, tmp_path)
-    assert (known.verb, known.narration[:9], unknown) == ("reach", "reach for", clips[1])
-    with pytest.raises(ConfigError, match="cannot be read"):
-        narrated(clips, tmp_path / "nowhere")
+    result = ingest_folder(str(tmp_path), probe=lambda uri: VideoInfo(96, 72, 5.0, "h264", "yuv420p", 0, 0.0, 0.6, 3))
+    assert [(clip.verb, clip.narration[:9], clip.video_id) for clip in result.clips] == [("reach", "reach for", name)]
+    assert not result.problems
     for wrong in ({"camera": "half"}, {"width": 97}, {"num_clips": 0}, {"distorted_share": 2.0}, {"workers": 0}):
         with pytest.raises(ConfigError):
             synth(tmp_path, **({"num_clips": 1} | one | wrong))
