@@ -22,6 +22,20 @@ def ingest(summary) -> str:
     return f"{changes}: {summary.num_clips} clips in the list\n  {counts}"
 
 
+def robots(summary) -> str:
+    """What an ingest of robot episodes changed, and what it left out."""
+    counts, clips = summary.counts, summary.clips
+    lines = [
+        f"added {counts['added']}, replaced {counts['replaced']}, already there {counts['already_there']}, "
+        f"left out {counts['skipped']} of {counts['listed']} listed: {summary.num_episodes} robot episodes",
+        f"  clips: added {clips['added']}, changed {clips['changed']}: {summary.num_clips} in the list",
+    ]
+    for title, counted in (("left out", summary.skipped), ("noted", summary.notes)):
+        if counted:
+            lines.append(f"  {title}: " + ", ".join(f"{name} {count}" for name, count in counted.items()))
+    return "\n".join(lines)
+
+
 def run(summary, db: str) -> str:
     """What a run did, what it lost, and how to go on."""
     rate = summary.num_frames / summary.wall_s if summary.wall_s else 0.0

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from handloom import text
-from handloom.cli.console import DbOption, JsonOption, app, counting, open_db, say
+from handloom.cli.console import SOME_REJECTED, DbOption, JsonOption, app, counting, open_db, say
 
 ingest_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Add clips to the clip list.")
 app.add_typer(ingest_app, name="ingest")
@@ -23,6 +23,15 @@ OnlyPresentOption = Annotated[bool, typer.Option(help="Leave out clips whose vid
 class View(StrEnum):
     ego = "ego"
     exo = "exo"
+
+
+LicenceOption = Annotated[str | None, typer.Option(help="Licence of the data, kept with every episode and clip.")]
+ViewOption = Annotated[View, typer.Option(help="Where the cameras stand, kept with every clip.")]
+PicturesOption = Annotated[bool, typer.Option(help="Keep the frames as JPEG in the table.")]
+VideosOption = Annotated[
+    str | None, typer.Option(help="Folder or URI for videos made of single images; by default videos/ in the database.")
+]
+ReplaceOption = Annotated[bool, typer.Option(help="The dataset of this name now lies here: replace its episodes.")]
 
 
 class Window(StrEnum):
@@ -104,6 +113,35 @@ def ingest_ego4d(
     _print_ingest(summary, json_)
 
 
+@ingest_app.command("lerobot")
+def ingest_lerobot(
+    directory: Annotated[str, typer.Argument(help="The dataset's top folder or URI: it holds meta/info.json.")],
+    db: DbOption,
+    dataset: Annotated[str | None, typer.Option(help="Name of the dataset; by default the folder's.")] = None,
+    state: Annotated[
+        list[str] | None, typer.Option(help="Feature of the state; may be repeated, side by side; none: without.")
+    ] = None,
+    action: Annotated[
+        list[str] | None, typer.Option(help="Feature of the action; may be repeated, side by side; none: without.")
+    ] = None,
+    licence: LicenceOption = None,
+    view: ViewOption = View.exo,
+    pictures: PicturesOption = True,
+    videos: VideosOption = None,
+    replace: ReplaceOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Add a LeRobotDataset (v3.0, v2.1, v2.0): episodes of a robot, and their videos as clips."""
+    from handloom.pipelines import ingest_robots
+
+    options = {"dataset": dataset, "state": state or (), "action": action or (), "licence": licence}
+    options |= {"view": view.value, "pictures": pictures, "videos": videos, "replace": replace}
+    with counting("episodes") as progress:
+        database = open_db(db, create=True)
+        summary = ingest_robots.lerobot(database, directory, **options, **_ingest_io(progress))
+    _print_robots(summary, json_)
+
+
 def _ingest_io(progress) -> dict[str, Any]:
     from handloom.video.source import source_options_from
 
@@ -114,3 +152,11 @@ def _print_ingest(summary, json_: bool) -> None:
     for line in text.problems(summary):
         say(line)
     print(json.dumps(asdict(summary)) if json_ else text.ingest(summary))
+
+
+def _print_robots(summary, json_: bool) -> None:
+    for line in text.problems(summary):
+        say(line)
+    print(json.dumps(asdict(summary)) if json_ else text.robots(summary))
+    if summary.skips:
+        raise typer.Exit(SOME_REJECTED)

@@ -1,0 +1,241 @@
+"""LeRobotDataset v3.0, v2.1 and v2.0: episodes of robots, wherever their files lie."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import pyarrow as pa
+
+from handloom.errors import ConfigError
+from handloom.ingest.files import FoundFile, Options, is_remote, join, list_files, normalise
+from handloom.ingest.ids import check_dataset, video_id_of
+from handloom.ingest.lerobot_data import (
+    count_runs,
+    decode_image,
+    frame_times,
+    image_bytes,
+    read_runs,
+    signal_of,
+    tasks_of,
+)
+from handloom.ingest.lerobot_meta import Entry, Feature, read_entries, read_info, read_tasks
+from handloom.ingest.lerobot_parquet import UnreadableParquet
+from handloom.ingest.robot_source import ImageCamera, RawEpisode, Skip, SourceFacts, Unusable, VideoCamera
+from handloom.schemas.clip import Clip, make_clip_id
+
+STATE_KEYS = ("observation.state", "state", "observation.states")
+ACTION_KEYS = ("action", "actions")
+END_TOLERANCE_FRAMES = 1.5  # some writers give the last frame's time as the end, some the end of the last frame
+NO_KEY = "none"
+
+
+class LeRobotSource:
+    """A dataset's episodes, in the order of its files. See `handloom.ingest.robot_source.RobotSource`.
+
+    The data's own clock decides: an episode's clip runs from its first timestamp to one frame after its last, counted
+    from `from_timestamp` in the video; `to_timestamp` is only compared. Pictures are found by their time.
+
+    Args:
+        directory: the dataset's top folder, here or behind a URI.
+        state, action: features to be stored side by side; empty: the usual names. `("none",)`: none at all.
+
+    Raises:
+        ConfigError: no dataset, of a version that is not read, without an episode, or without the named features.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        dataset: str,
+        licence: str | None = None,
+        view: str | None = "exo",
+        state: Sequence[str] = (),
+        action: Sequence[str] = (),
+        options: Options = None,
+    ) -> None:
+        self._root = normalise(directory)
+        self._options = options
+        self._info = info = read_info(self._root, options)
+        entries, problems = read_entries(self._root, info, options)
+        self.problems = [*info.problems, *problems]
+        self._entries, self._repeated = _unique(entries)
+        try:
+            self._tasks = read_tasks(self._root, info, options)
+        except UnreadableParquet as error:
+            self._tasks = {}
+            self.problems.append(f"meta/tasks.parquet: {error}; tasks are those of the list of episodes")
+        self._state = self._choose(state, STATE_KEYS, "state")
+        self._action = self._choose(action, ACTION_KEYS, "action")
+        self._cameras = self._find_cameras()
+        self._files = {file.path: file for file in self._list()}
+        self.facts = SourceFacts(
+            check_dataset(dataset),
+            self._root,
+            f"lerobot {info.version}",
+            info.fps,
+            info.robot_type,
+            licence,
+            view,
+            len(entries),
+        )
+
+    def episodes(self) -> Iterator[RawEpisode | Skip]:
+        """Every listed episode once, file by file; and whatever the files hold besides."""
+        for index, detail in self._repeated:
+            yield Skip(index, "duplicated", detail)
+        by_file: dict[str, dict[int, Entry]] = {}
+        for entry in self._entries:
+            if entry.problem:
+                yield Skip(entry.index, "bad_entry", entry.problem)
+            else:
+                by_file.setdefault(entry.data_path, {})[entry.index] = entry
+        for path, entries in by_file.items():
+            yield from self._episodes_of_file(path, entries)
+
+    def _episodes_of_file(self, path: str, entries: dict[int, Entry]) -> Iterator[RawEpisode | Skip]:
+        left = dict(entries)
+        file = self._files.get(path)
+        if file is None:
+            yield from (Skip(i, "data_missing", f"there is no file {path}") for i in left)
+            return
+        keys = [f.key for f in (*self._state, *self._action)]
+        images = [f.key for f in self._cameras if f.dtype == "image"]
+        known = {entry.index for entry in self._entries} | {index for index, _ in self._repeated}
+        try:
+            for index, places in count_runs(file.uri, self._options).items():
+                if places > 1 and left.pop(index, None):
+                    yield Skip(index, "duplicated", f"{path} holds frames of it in {places} places")
+                elif index not in known:
+                    yield Skip(index, "not_in_meta", f"{path} holds frames of it")
+            for index, table in read_runs(file.uri, keys, images, self._options):
+                if index in left:
+                    yield self._episode(left.pop(index), table)
+        except UnreadableParquet as error:
+            yield from (Skip(i, "data_unreadable", f"{path}: {error}") for i in left)
+            return
+        except Unusable as error:
+            yield from (Skip(i, error.reason, f"{path}: {error.detail}") for i in left)
+            return
+        yield from (Skip(i, "not_in_data", f"{path} has no frame of it") for i in left)
+
+    def _episode(self, entry: Entry, table: pa.Table) -> RawEpisode | Skip:
+        try:
+            return self._checked(entry, table)
+        except Unusable as error:
+            return Skip(entry.index, error.reason, error.detail)
+
+    def _checked(self, entry: Entry, table: pa.Table) -> RawEpisode:
+        info = self._info
+        if table.num_rows != entry.length:
+            raise Unusable("length_differs", f"{entry.length} frames announced, {table.num_rows} in {entry.data_path}")
+        times = frame_times(table, info.fps)
+        notes = [("irregular_times", times.note)] if times.note else []
+        state, num_state = signal_of(table, self._state)
+        action, num_action = signal_of(table, self._action)
+        if num_state + num_action:
+            text = f"{num_state} values of the state and {num_action} of the action are not finite: NaN, unknown"
+            notes.append(("unknown_values", text))
+        task = "; ".join(entry.tasks or tasks_of(table, self._tasks)) or None
+        if task is None:
+            notes.append(("no_task", "neither the list of episodes nor the tasks name one"))
+        split = info.split_of(entry.index)
+        cameras = []
+        for feature in self._cameras:
+            if feature.dtype == "image":
+                cameras.append(_image_camera(feature.key, table))
+            elif feature.key in entry.videos:
+                cameras.append(self._video_camera(feature.key, entry, times, task, split, notes))
+            else:
+                notes.append(("no_camera", f"the list of episodes gives no video of {feature.key}"))
+        return RawEpisode(entry.index, times.frame_s, state, action, tuple(cameras), task, split, tuple(notes))
+
+    def _video_camera(self, key: str, entry: Entry, times, task, split, notes) -> VideoCamera:
+        path, from_s, to_s = entry.videos[key]
+        start_s = from_s + times.first_s
+        end_s = start_s + float(times.frame_s[-1]) + 1 / self._info.fps
+        if to_s is not None and abs(to_s - end_s) > END_TOLERANCE_FRAMES / self._info.fps:
+            text = f"{key} is said to end at {to_s:.3f} s, by its {len(times.frame_s)} frames it ends at {end_s:.3f} s"
+            notes.append(("end_differs", text))
+        facts = self.facts
+        video_id = video_id_of(f"{key}/episode_{entry.index:06d}")
+        found = self._files.get(path)
+        clip = Clip(
+            clip_id=make_clip_id(facts.dataset, video_id, start_s, end_s),
+            dataset=facts.dataset,
+            video_id=video_id,
+            video_uri=found.uri if found else join(self._root, path),
+            start_s=start_s,
+            end_s=end_s,
+            narration=task,
+            split=split,
+            licence=facts.licence,
+            view=facts.view,
+        )
+        return VideoCamera(key, clip, found is not None, _size_tag(clip.video_uri) if found else "")
+
+    def _choose(self, asked: Sequence[str], usual: Sequence[str], what: str) -> tuple[Feature, ...]:
+        """The features of the state or the action. Raises ConfigError for one that is not there or holds no numbers."""
+        if tuple(asked) == (NO_KEY,):
+            return ()
+        features = self._info.features
+        numbers = [f.key for f in features.values() if f.is_number and f.key not in _BOOKKEEPING]
+        hint = f"features with numbers: {', '.join(numbers) or 'none'}; give --{what} KEY, or --{what} {NO_KEY}"
+        names = tuple(asked) or next(((key,) for key in usual if key in features), None)
+        if names is None:
+            raise ConfigError(f"LeRobot dataset {self._root} has no {what} under {' or '.join(usual)}", hint)
+        for key in names:
+            if key not in features or not features[key].is_number:
+                found = f"is of type {features[key].dtype}" if key in features else "is no feature of it"
+                raise ConfigError(f"LeRobot dataset {self._root}: --{what} {key!r} {found}", hint)
+        return tuple(features[key] for key in names)
+
+    def _find_cameras(self) -> list[Feature]:
+        cameras = [f for f in self._info.features.values() if f.dtype in ("video", "image")]
+        for feature in (f for f in cameras if f.is_depth):
+            self.problems.append(f"camera {feature.key} holds depth, not pictures; left out")
+        return [f for f in cameras if not f.is_depth]
+
+    def _list(self) -> Iterable[FoundFile]:
+        """Data and videos; not the folder `images`, which recording leaves behind with a file per frame."""
+        tops = {path.split("/")[0] for path in (self._info.data_path, self._info.video_path or "videos")}
+        listing = list_files(self._root, "LeRobot dataset", lambda parts: parts[0] in tops, self._options)
+        self.problems += [*listing.problems, *listing.unusable]
+        return listing.files
+
+
+_BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+
+
+def _unique(entries: list[Entry]) -> tuple[list[Entry], list[tuple[int, str]]]:
+    """The entries, and those episodes that are listed more than once with different contents."""
+    by_index: dict[int, list[Entry]] = {}
+    for entry in entries:
+        by_index.setdefault(entry.index, []).append(entry)
+    single, repeated = [], []
+    for index, same in by_index.items():
+        if index < 0 or all(entry == same[0] for entry in same):
+            single += same if index < 0 else same[:1]
+        else:
+            lengths = ", ".join(str(entry.length) for entry in same)
+            repeated.append((index, f"listed {len(same)} times, with {lengths} frames, first in {same[0].data_path}"))
+    return single, repeated
+
+
+def _image_camera(key: str, table: pa.Table) -> ImageCamera:
+    data = image_bytes(table, key)
+    digest = hashlib.sha256()
+    for picture in data:
+        digest.update(hashlib.sha256(picture or b"").digest())
+    has = [picture is not None for picture in data]
+    return ImageCamera(key, has.__getitem__, lambda step: decode_image(data[step]), digest.hexdigest())
+
+
+def _size_tag(uri: str) -> str:
+    """The size of a local file in bytes: a video that was replaced is noticed. Remote ones are not asked for."""
+    try:
+        return "" if is_remote(uri) else str(os.path.getsize(uri))
+    except OSError:
+        return ""

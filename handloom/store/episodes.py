@@ -1,0 +1,154 @@
+"""The table `robot_episodes`: whole episodes, each exactly once, whatever was killed in between."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import lance
+import pyarrow as pa
+
+from handloom.errors import CommitConflict
+from handloom.schemas.robot import ROBOT_EPISODES
+from handloom.store.database import Database
+from handloom.store.location import LANCE_ERRORS, first_words, lance_errors, store_error
+from handloom.store.sql import in_list
+
+log = logging.getLogger(__name__)
+
+TABLE = "robot_episodes"
+MAX_TRIES = 4
+RETRY_WAIT_S = 0.25  # doubled after every try
+IDS_PER_DELETE = 500
+
+
+@dataclass(frozen=True)
+class EpisodesWritten:
+    """What `write_episodes` did: episodes that are new, that replaced an older row, and that were there unchanged.
+
+    version: of `robot_episodes`, None where there is no table.
+    """
+
+    added: int
+    replaced: int
+    already_there: int
+    version: int | None
+
+
+@dataclass(frozen=True)
+class KnownEpisode:
+    """What a committed episode was made from (`source_key`), where that lies, and its clips."""
+
+    source_key: str
+    source_uri: str
+    clip_ids: tuple[str | None, ...]
+
+
+def known_episodes(db: Database, dataset: str | None = None) -> dict[str, KnownEpisode]:
+    """`{episode_id: KnownEpisode}` of the committed episodes, of one dataset or of all."""
+    where = None if dataset is None else in_list("dataset", [dataset])
+    columns = ["episode_id", "source_key", "source_uri", "clip_ids"]
+    rows = db.read(TABLE, columns, where)
+    if not rows.num_columns:
+        return {}
+    values = zip(*(rows.column(name).to_pylist() for name in columns), strict=True)
+    return {i: KnownEpisode(key, uri, tuple(clips)) for i, key, uri, clips in values}
+
+
+def read_episodes(
+    db: Database, columns: Sequence[str] | None = None, where: str | None = None, version: int | None = None
+) -> pa.Table:
+    """Rows of `robot_episodes` in stored order; without rows and columns before the first ingest.
+
+    Name the columns: with pictures a row is tens of megabytes. `handloom.schemas.robot.episode_arrays` turns a row
+    into arrays. Raises ConfigError for a filter that cannot be read, StoreError where the table cannot be.
+    """
+    return db.read(TABLE, columns, where, version)
+
+
+def write_episodes(db: Database, batches: Iterable[pa.RecordBatch | pa.Table]) -> EpisodesWritten:
+    """Commit episodes: a batch is one commit, so a kill leaves whole batches and nothing of the others.
+
+    An episode that is there with the same `source_key` is left alone; with another key the new row takes the old one's
+    place. Of several rows with one id in a batch the last wins. Only one batch is held in memory.
+
+    Raises:
+        CommitConflict: another process added the same episodes meanwhile; its rows stay, ours are removed.
+        StoreError: it could not be written; batches committed before stay.
+    """
+    db.ensure_table(TABLE, ROBOT_EPISODES)
+    added = replaced = same = 0
+    for batch in batches:
+        table = _last_of_each(pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch)
+        new, changed = _commit(db, table)
+        added, replaced, same = added + new, replaced + changed, same + table.num_rows - new - changed
+    table = db.table(TABLE)
+    return EpisodesWritten(added, replaced, same, None if table is None else table.version)
+
+
+def _commit(db: Database, rows: pa.Table) -> tuple[int, int]:
+    """(new, replaced) of one batch. Every try looks again at what is there, so none writes an episode twice."""
+    uri = db.location.table_uri(TABLE)
+    before: dict[str, KnownEpisode] | None = None
+    for number in range(1, MAX_TRIES + 1):
+        try:
+            known = known_episodes(db)
+            before = known if before is None else before
+            new, changed = _sorted_out(rows, known)
+            if len(new):
+                _append(db, uri, rows.take(new))
+            if len(changed):
+                table = lance.dataset(uri, storage_options=db.storage_options or None)
+                table.merge_insert("episode_id").when_matched_update_all().execute(rows.take(changed))
+            break
+        except LANCE_ERRORS as error:
+            if number == MAX_TRIES:
+                raise store_error("commit robot episodes", uri, error) from error
+            log.warning("commit failed, looking again try=%d error=%s", number, first_words(error))
+            time.sleep(RETRY_WAIT_S * 2 ** (number - 1))
+    new, changed = _sorted_out(rows, before or {})
+    return len(new), len(changed)
+
+
+def _append(db: Database, uri: str, rows: pa.Table) -> None:
+    """Append rows, and see that nobody appended the same ones at that moment (Lance rebases a stale append)."""
+    options = db.storage_options or None
+    seen = lance.dataset(uri, storage_options=options).version
+    after = lance.write_dataset(rows, uri, mode="append", storage_options=options)
+    if after.version == seen + 1:
+        return
+    ids = rows.column("episode_id").to_pylist()
+    found = after.to_table(columns=["episode_id"], filter=in_list("episode_id", ids), with_row_id=True)
+    if found.num_rows == len(ids):
+        return
+    _drop_later(after, found)
+    raise CommitConflict(
+        f"another process wrote the same episodes to {uri} at the same time, {ids[0]} among them",
+        "let one ingest at a time write a dataset; run again when the other ended: finished episodes stay",
+    )
+
+
+def _drop_later(table: lance.LanceDataset, found: pa.Table) -> None:
+    """Delete every row whose episode has an earlier row."""
+    pairs = sorted(zip(found.column("_rowid").to_pylist(), found.column("episode_id").to_pylist(), strict=True))
+    first: dict[str, int] = {}
+    later = [row_id for row_id, episode_id in pairs if first.setdefault(episode_id, row_id) != row_id]
+    for start in range(0, len(later), IDS_PER_DELETE):
+        with lance_errors("remove repeated robot episodes", table.uri):
+            table.delete(f"_rowid IN ({', '.join(map(str, later[start : start + IDS_PER_DELETE]))})")
+
+
+def _sorted_out(rows: pa.Table, known: dict[str, KnownEpisode]) -> tuple[list[int], list[int]]:
+    """Row numbers of the episodes that are not in the table, and of those that are there under another key."""
+    ids, keys = rows.column("episode_id").to_pylist(), rows.column("source_key").to_pylist()
+    new = [n for n, episode_id in enumerate(ids) if episode_id not in known]
+    pairs = enumerate(zip(ids, keys, strict=True))
+    changed = [n for n, (i, key) in pairs if i in known and known[i].source_key != key]
+    return new, changed
+
+
+def _last_of_each(rows: pa.Table) -> pa.Table:
+    last = {episode_id: number for number, episode_id in enumerate(rows.column("episode_id").to_pylist())}
+    return rows if len(last) == rows.num_rows else rows.take(sorted(last.values()))
