@@ -6,12 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.geometry.arm4r_scale import SIDE, at_912x512
 from handloom.geometry.camera import project
 from handloom.geometry.track_still import camera_points
 from handloom.schemas.values import Camera, CameraPath, LiftedTracks, TrackKind, Tracks, VideoInfo
-
-SIDE = 36
-WIDTH, HEIGHT = 912, 512
 
 
 def arm4r_points(
@@ -47,8 +45,7 @@ def arm4r_points(
     depth = np.where(tracks.visible[:, :num], lifted.depth_m[:, :num], np.nan).astype(np.float64)
     if camera is not None and path is not None and lifted.points_world_m is not None:
         pixels, depth = _fill_in(pixels, depth, lifted.points_world_m[:, :num], camera, path)
-    scale = np.array([WIDTH / info.width, HEIGHT / info.height])
-    pixels = (pixels + 0.5) * scale - 0.5
+    pixels = at_912x512(pixels, info.width, info.height)
     return np.concatenate([pixels, depth[..., None]], axis=-1).astype(np.float32)
 
 
