@@ -207,8 +207,8 @@ def test_no_module_is_a_bag():
 COMMANDS = {
     "": "--version --verbose -v --help",
     "demo": "--out --clips --help",
-    "synth": "--out --clips --seed --size --fps --seconds --distorted --camera --truth --no-truth --workers --json "
-    "--help",
+    "synth": "--out --clips --seed --size --fps --seconds --distorted --camera --truth --no-truth --robot --wrist "
+    "--workers --json --help",
     "ingest folder": "DIRECTORY --db --dataset --clip-seconds --view --licence --json --help",
     "ingest epic": "--annotations --videos --db --dataset --fields --split --participant --only-present "
     "--no-only-present --json --help",
@@ -224,6 +224,8 @@ COMMANDS = {
     "show": "CLIP --db --out --help",
     "export parquet": "--db --out --where --overwrite --no-overwrite --json --help",
     "export arrow": "--db --out --where --overwrite --no-overwrite --json --help",
+    "train": "RECIPE --db --out --size --config --set --workers --ray-address --resume --no-resume --show-settings "
+    "--no-show-settings --quiet -q --json --help",
     "bench": "NAME --videos --clips --markdown --save --help",
     "doctor": "--json --help",
 }

@@ -21,18 +21,26 @@ def load_config(path: Path | None, assignments: Sequence[str]) -> RunConfig:
     Raises:
         ConfigError: the file cannot be read, or a name or value is wrong; it names them and what was expected.
     """
-    values = _read_toml(path) if path else {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set {assignment!r} is no assignment", "write --set video.sample_hz=10")
-        _assign(values, name.strip().split("."), _value(text.strip()), assignment)
+    values = merged_values([path] if path else [], assignments, "video.sample_hz=10")
     try:
         return RunConfig(**values)
     except ValidationError as error:
         raise ConfigError(
-            _explain(error), f"the settings are: {', '.join(sorted(flatten(RunConfig().model_dump())))}"
+            explain(error), f"the settings are: {', '.join(sorted(flatten(RunConfig().model_dump())))}"
         ) from error
+
+
+def merged_values(paths: Sequence[Path], assignments: Sequence[str], example: str) -> dict[str, Any]:
+    """The TOML files one over the other, then the assignments. Raises ConfigError as `load_config` does."""
+    values: dict[str, Any] = {}
+    for path in paths:
+        _lay_over(values, _read_toml(path))
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {assignment!r} is no assignment", f"write --set {example}")
+        _assign(values, name.strip().split("."), _value(text.strip()), assignment)
+    return values
 
 
 def check_stored(stored: StoredSettings | None, settings: Settings, versions: dict[str, str], run_key: str) -> None:
@@ -51,6 +59,14 @@ def check_stored(stored: StoredSettings | None, settings: Settings, versions: di
         f"the rows of this database were made with other settings: {listed}",
         "go on with the database's own settings (leave out --config and --set), or ingest into another --db",
     )
+
+
+def _lay_over(values: dict[str, Any], newer: dict[str, Any]) -> None:
+    for name, value in newer.items():
+        if isinstance(value, dict) and isinstance(values.get(name), dict):
+            _lay_over(values[name], value)
+        else:
+            values[name] = value
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -77,7 +93,8 @@ def _value(text: str) -> Any:
         return text
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """Every wrong name and value of a settings error, on one line."""
     problems = []
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"])

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from handloom.schemas.settings import Frozen
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 
 class TrainSettings(Frozen):
     """What every recipe can be told; a recipe's own settings add to it. All of it is kept with every checkpoint."""
+
+    COSTS: ClassVar[frozenset[str]] = frozenset(
+        {"loader_workers", "log_every", "checkpoint_every", "keep_checkpoints", "compare"}
+    )
 
     seed: int = Field(0, ge=0)
     """Starts the weights, the order of the windows and the augmentation."""
@@ -62,8 +71,7 @@ class TrainSettings(Frozen):
 
     def settings_key(self) -> str:
         """Hash of everything that changes the weights: a checkpoint of another key is refused on resume."""
-        costs = {"loader_workers", "log_every", "checkpoint_every", "keep_checkpoints", "compare"}
-        content = self.model_dump(mode="json", exclude=costs)
+        content = self.model_dump(mode="json", exclude=set(self.COSTS))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -82,3 +90,19 @@ class TrainResources(Frozen):
     """Worker deaths after which the job fails; each resumes from the newest checkpoint."""
     wait_s: float = Field(300.0, gt=0)
     """Longest wait for the cluster to have room for the workers."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One held-out window as the report draws it: points in pixels of `frame`, predicted beside true.
+
+    clip_id: the clip. now_s: time of the step that predicts. frame: (h, w, 3) uint8 RGB of that step.
+    true_px, predicted_px: (S, N, 2) from the first to the last step, NaN where unknown. title: one line.
+    """
+
+    clip_id: str
+    now_s: float
+    frame: NDArray[np.uint8]
+    true_px: NDArray[np.float32]
+    predicted_px: NDArray[np.float32]
+    title: str = ""

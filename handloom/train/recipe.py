@@ -6,32 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from handloom.schemas.training import Example, TrainSettings
 
-from handloom.schemas.training import TrainSettings
+__all__ = ["Example", "Recipe", "RecipeData"]
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from handloom.store.database import Database
     from handloom.store.windows.dataset import Windows
-
-
-@dataclass(frozen=True)
-class Example:
-    """One held-out window as the report draws it: points in pixels of `frame`, predicted beside true.
-
-    clip_id: the clip. now_s: time of the step that predicts. frame: (h, w, 3) uint8 RGB of that step.
-    true_px, predicted_px: (S, N, 2) from the first to the last step, NaN where unknown. title: one line.
-    """
-
-    clip_id: str
-    now_s: float
-    frame: NDArray[np.uint8]
-    true_px: NDArray[np.float32]
-    predicted_px: NDArray[np.float32]
-    title: str = ""
 
 
 @dataclass(frozen=True)

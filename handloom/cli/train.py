@@ -1,0 +1,51 @@
+"""`handloom train`: a recipe on the table, on the cluster that extracts it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handloom.cli.console import DONE, FAILED, DbOption, JsonOption, app, open_db
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="arm4r, arvrm, or package.module:ATTRIBUTE for one of your own.")],
+    db: DbOption,
+    out: Annotated[str, typer.Option(help="Folder or s3:// URI for checkpoints, curves and the report.")],
+    size: Annotated[str | None, typer.Option(help="The recipe's settings file: small (default) or full.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings, laid over the size's.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting: lr=0.0003; may be repeated.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Data-parallel workers; 1 by default.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="Cluster to join; a local Ray by default.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint in --out, or remove it.")] = True,
+    show_settings: Annotated[bool, typer.Option(help="Print the settings as JSON and exit.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Train a recipe on the table and report how far it came."""
+    from handloom.pipelines.train_settings import load_train_config
+    from handloom.train.registry import find_recipe
+
+    found = find_recipe(recipe)
+    settings = load_train_config(found, size, config, set_ or [], workers)
+    if show_settings:
+        print(json.dumps(settings.shown(), indent=2))
+        return
+    from handloom.pipelines.train import train as pipeline
+    from handloom.pipelines.train import train_text
+    from handloom.store.location import storage_options_from
+    from handloom.train.folder import RunFolder
+
+    folder = RunFolder.parse(out, storage_options_from(os.environ) if "://" in out else None)
+    options = {"ray_address": ray_address, "resume": resume, "quiet": quiet}
+    summary = pipeline(open_db(db), found, recipe, settings, folder, **options)
+    print(json.dumps(asdict(summary)) if json_ else train_text(summary))
+    raise typer.Exit(DONE if summary.exit == "done" else FAILED)

@@ -1,0 +1,70 @@
+"""A held-out window as a picture: the true way of its points and the predicted one, in two colours on the frame."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from handloom.schemas.training import Example
+
+TRUE_COLOUR, PREDICTED_COLOUR = (86, 180, 233), (255, 120, 0)
+WIDTH_PX = 560
+MAX_MOVERS, MAX_OTHERS = 90, 60
+SUPERSAMPLING = 2
+
+
+def draw_example(example: Example, width_px: int = WIDTH_PX) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8 RGB: the frame, `width_px` wide and somewhat faded, with both ways of the points over it.
+
+    Blue is true, orange predicted; a ring marks where a point starts, a dot where each way ends. The points that move
+    most are drawn, and an even selection of the others. Points that are unknown anywhere on one way are drawn on the
+    other alone.
+    """
+    scale = SUPERSAMPLING * width_px / example.frame.shape[1]
+    size = (round(example.frame.shape[1] * scale), round(example.frame.shape[0] * scale))
+    faded = Image.fromarray(example.frame).resize(size, Image.Resampling.BICUBIC)
+    image = Image.blend(faded, Image.new("RGB", size, (24, 24, 28)), 0.35)
+    pen = ImageDraw.Draw(image)
+    chosen = chosen_points(example.true_px, example.predicted_px)
+    for points, colour in ((example.true_px, TRUE_COLOUR), (example.predicted_px, PREDICTED_COLOUR)):
+        for number in chosen:
+            _way(pen, points[:, number] * scale + (scale - 1) / 2, colour)
+    small = (size[0] // SUPERSAMPLING, size[1] // SUPERSAMPLING)
+    return np.asarray(image.resize(small, Image.Resampling.LANCZOS))
+
+
+def jpeg_of(example: Example, width_px: int = WIDTH_PX, quality: int = 85) -> bytes:
+    """`draw_example` as a JPEG file."""
+    out = io.BytesIO()
+    Image.fromarray(draw_example(example, width_px)).save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def chosen_points(true_px: NDArray[np.float32], predicted_px: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Indices of the points that are drawn: the `MAX_MOVERS` that truly move farthest, and every so-manyth other."""
+    known = np.isfinite(true_px).all(-1).sum(0) >= 2
+    known |= np.isfinite(predicted_px).all(-1).sum(0) >= 2
+    candidates = np.flatnonzero(known)
+    steps = np.linalg.norm(np.diff(true_px[:, candidates], axis=0), axis=-1)
+    order = candidates[np.argsort(-np.nansum(steps, axis=0), kind="stable")]
+    movers, others = order[:MAX_MOVERS], np.sort(order[MAX_MOVERS:])
+    stride = max(1, -(-len(others) // MAX_OTHERS))
+    return np.concatenate([others[::stride], movers])
+
+
+def _way(pen: ImageDraw.ImageDraw, points: NDArray[np.float64], colour: tuple[int, int, int]) -> None:
+    known = np.isfinite(points).all(axis=-1)
+    if not known.any():
+        return
+    for start, end in zip(
+        np.flatnonzero(known[:-1] & known[1:]), np.flatnonzero(known[:-1] & known[1:]) + 1, strict=True
+    ):
+        pen.line([*points[start], *points[end]], fill=colour, width=SUPERSAMPLING + 1)
+    first, last = points[known][0], points[known][-1]
+    r = 2 * SUPERSAMPLING
+    pen.ellipse([*(first - r), *(first + r)], outline=colour, width=SUPERSAMPLING)
+    r = 1.5 * SUPERSAMPLING
+    pen.ellipse([*(last - r), *(last + r)], fill=colour)

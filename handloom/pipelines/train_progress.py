@@ -1,0 +1,46 @@
+"""How far a training job is, on stderr: a line for every `log_every` steps and for every held-out pass."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TextIO
+
+import ray
+
+
+class TrainProgress:
+    """Takes lines from the job's ledger and prints them."""
+
+    def __init__(self, ledger: ray.actor.ActorHandle, recipe: str, quiet: bool, out: TextIO | None = None) -> None:
+        self._ledger = ledger
+        self._recipe = recipe
+        self._quiet = quiet
+        self._out = out or sys.stderr
+
+    def show(self) -> None:
+        """Print what has come in."""
+        for variant, line in ray.get(self._ledger.take.remote()):
+            self.say(text_of(line, f"{self._recipe}/{variant}"))
+
+    def say(self, text: str) -> None:
+        if text and not self._quiet:
+            print(text, file=self._out, flush=True)
+
+
+def text_of(line: dict[str, Any], title: str) -> str:
+    """One line of the history for a reader; empty for those that say nothing new."""
+    kind, step = line["kind"], line["step"]
+    if kind == "step":
+        loss = "-" if line["loss"] is None else f"{line['loss']:.5g}"
+        wait = line["loader_wait_s"] / line["step_s"] if line["step_s"] else 0.0
+        rate = line["windows"] / line["step_s"] if line["step_s"] else 0.0
+        text = f"step={step} epoch={line['epoch']} loss={loss} lr={line['lr']:.3g}"
+        return f"{title} {text} windows_per_s={rate:.1f} loader_wait={wait:.0%}"
+    if kind == "held_out":
+        numbers = (f"{name}={value:.5g}" for name, value in line["numbers"].items() if value is not None)
+        return f"{title} held_out step={step} epoch={line['epoch']} windows={line['windows']} {' '.join(numbers)}"
+    if kind == "version":
+        return f"{title} takes up version={line['version']} windows={line['windows']}"
+    if kind == "resumed":
+        return f"{title} goes on from step={step}"
+    return ""

@@ -1,0 +1,31 @@
+"""What training workers reserve of a cluster, and what is said where it could never hold them."""
+
+from __future__ import annotations
+
+from handloom.errors import ConfigError
+from handloom.pipelines.room import amounts_text, fill, look
+from handloom.schemas.training import TrainResources
+
+
+def bundles(resources: TrainResources) -> list[dict[str, float]]:
+    """What every worker reserves on its node."""
+    one = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    return [{name: amount for name, amount in one.items() if amount}] * resources.workers
+
+
+def check_could_fit(resources: TrainResources, autoscales: bool) -> None:
+    """Refuse at once what the cluster, if nobody else were on it, could not hold.
+
+    autoscales: the cluster may get more nodes; then it is asked all the same, and `wait_s` decides.
+
+    Raises:
+        ConfigError: with what is asked and what the cluster has.
+    """
+    room, asked = look(), bundles(resources)
+    placed = fill(room.nodes, asked[0], len(asked))[1]
+    if placed < len(asked) and not autoscales:
+        raise ConfigError(
+            f"the cluster has {amounts_text(room.total)}, but {len(asked)} workers of {amounts_text(asked[0])} "
+            "were asked for",
+            "lower --workers, resources.cpus_per_worker or resources.gpus_per_worker, or add nodes",
+        )

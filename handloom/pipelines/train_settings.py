@@ -1,0 +1,60 @@
+"""From a recipe's settings file, a file of one's own and `--set key=value` to the settings of a training job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from handloom.errors import ConfigError
+from handloom.pipelines.configure import explain, merged_values
+from handloom.schemas.settings import flatten
+from handloom.schemas.training import TrainResources, TrainSettings
+from handloom.train.recipe import Recipe
+from handloom.train.registry import settings_file
+
+EXAMPLE = "lr=0.0003"
+RESOURCES = "resources"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """settings: of the recipe's own type. resources: what only changes the cost."""
+
+    settings: TrainSettings
+    resources: TrainResources
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON, in the form that a `--config` file takes."""
+        return self.settings.model_dump(mode="json") | {RESOURCES: self.resources.model_dump(mode="json")}
+
+
+def load_train_config(
+    recipe: Recipe, size: str | None, config: Path | None, assignments: Sequence[str], workers: int | None = None
+) -> TrainConfig:
+    """The recipe's file of that size (its first one by default), then `config`, then the assignments.
+
+    Resources stand under `[resources]`; `workers` wins over all of them.
+
+    Raises:
+        ConfigError: there is no such size; a file cannot be read; a name or value is wrong.
+    """
+    paths = [settings_file(recipe, size or recipe.sizes[0])] if recipe.sizes or size else []
+    values = merged_values([*paths, *([config] if config else [])], assignments, EXAMPLE)
+    given = values.pop(RESOURCES, {}) | ({} if workers is None else {"workers": workers})
+    resources = _checked(TrainResources, given, f"{RESOURCES}.")
+    settings = _checked(recipe.settings_type, values, "")
+    if settings.init and "://" not in settings.init:  # the workers stand in other folders
+        settings = settings.model_copy(update={"init": str(Path(settings.init).expanduser().absolute())})
+    return TrainConfig(settings, resources)
+
+
+def _checked(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        names = (f"{prefix}{name}" for name in sorted(flatten(kind().model_dump())))
+        raise ConfigError(explain(error), f"the settings are: {', '.join(names)}") from error

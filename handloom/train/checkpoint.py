@@ -1,0 +1,271 @@
+"""Checkpoints: folders that are there whole or not at all, read without running code, refused where they do not fit.
+
+`checkpoints/step-00000120/` holds `network.pt` (weights without the frozen encoders'), `training.pt` (optimiser, loader
+and random states of every rank), `history.jsonl`, and `checkpoint.json`, which is written last and names the others
+with their sizes and CRC-32. On a disk the folder is written under another name and renamed; on S3, which cannot rename,
+`checkpoint.json` makes it a checkpoint.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handloom import __version__
+from handloom.errors import ConfigError, StoreError
+from handloom.schemas.settings import differing
+from handloom.schemas.training import TrainSettings
+from handloom.train.folder import RunFolder
+from handloom.train.history import parse_lines
+
+log = logging.getLogger(__name__)
+
+FOLDER = "checkpoints"
+FACTS, NETWORK, TRAINING, HISTORY = "checkpoint.json", "network.pt", "training.pt", "history.jsonl"
+JOB = "job.json"
+"""In `--out`: `variants` names the jobs' folders, the asked one first."""
+NO_RESUME = "begin anew with --no-resume, which removes what is there, or give another --out"
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """`checkpoint.json`: what a checkpoint is of. JSON values only.
+
+    step: optimiser steps done. epoch: epochs gone; batches: of the epoch that is under way, handed out to every rank.
+    finished: training has ended. data_version: of the table; windows_key: of the windows' own settings. facts: the
+    recipe's (`RecipeData.facts`): with the settings they are what its network is built from. frozen: {name of a
+    frozen part: its encoder's name}; its weights are not here. train_s: seconds of training so far.
+    """
+
+    recipe: str
+    settings: dict[str, Any]
+    settings_key: str
+    step: int
+    epoch: int
+    batches: int
+    finished: bool
+    data_version: int
+    windows_key: str
+    workers: int
+    facts: dict[str, Any]
+    frozen: dict[str, str]
+    train_s: float
+    stage: str = ""
+    handloom: str = __version__
+    at: str = ""
+    files: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The folder's name: names sort as steps do."""
+        return f"step-{self.step:08d}"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read. uri: its folder. network: the trained weights. training: see `TRAINING` in `loop`."""
+
+    uri: str
+    facts: CheckpointFacts
+    network: dict[str, Tensor]
+    training: dict[str, Any]
+    history: list[dict[str, Any]]
+
+
+def save(
+    folder: RunFolder, facts: CheckpointFacts, network: nn.Module, training: Mapping[str, Any], history: str, keep: int
+) -> str:
+    """Write a checkpoint, remove all but the newest `keep`, and return its URI. Raises StoreError where it cannot."""
+    final = f"{FOLDER}/{facts.name}"
+    place = f"{FOLDER}/.{facts.name}.unfinished" if folder.is_local else final
+    folder.remove(place)
+    files = {}
+    for name, content in ((NETWORK, trained_weights(network)), (TRAINING, dict(training)), (HISTORY, history.encode())):
+        with folder.stream(f"{place}/{name}") as sink:
+            if isinstance(content, bytes):
+                sink.write(content)
+            else:
+                torch.save(content, sink)
+        files[name] = {"bytes": sink.num_bytes, "crc32": sink.crc}
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    folder.write_json(f"{place}/{FACTS}", asdict(facts) | {"files": files, "at": at})
+    if place != final:
+        folder.move(place, final)
+    _prune(folder, keep)
+    return f"{folder.uri}/{final}"
+
+
+def newest(folder: RunFolder) -> str | None:
+    """Name of the newest complete checkpoint; unfinished and damaged ones are passed over with a line in the log."""
+    for name in reversed(_names(folder)):
+        problem = _problem(folder, name)
+        if not problem:
+            return name
+        log.warning("passing over the checkpoint %s/%s/%s: %s", folder.uri, FOLDER, name, problem)
+    return None
+
+
+def peek(folder: RunFolder) -> tuple[CheckpointFacts, str] | None:
+    """Facts and URI of the newest whole checkpoint, its weights unread: to refuse a job before it starts."""
+    for name in reversed(_names(folder)):
+        place = folder.sub(FOLDER).sub(name)
+        content = place.read_json(FACTS)
+        if isinstance(content, dict):
+            try:
+                return _facts(content), place.uri
+            except (TypeError, KeyError):
+                continue
+    return None
+
+
+def load(folder: RunFolder, name: str) -> Checkpoint:
+    """The checkpoint `name` of a job's folder. Raises StoreError where it is damaged."""
+    return _load(folder.sub(FOLDER).sub(name))
+
+
+def load_weights(uri: str, storage_options: Mapping[str, str]) -> Checkpoint:
+    """The checkpoint at `uri`: its own folder, a job's folder, or an `--out` (the asked job's newest).
+
+    Raises:
+        ConfigError: there is no checkpoint at `uri`.
+    """
+    folder = RunFolder.parse(uri, storage_options)
+    if folder.read(FACTS) is not None:
+        return _load(folder)
+    job = folder.read_json(JOB)
+    if isinstance(job, dict) and job.get("variants"):
+        folder = folder.sub(job["variants"][0])
+    name = newest(folder)
+    if name is None:
+        raise ConfigError(
+            f"there is no complete checkpoint at {uri}",
+            "give a folder checkpoints/step-NNNNNNNN of a job, or the --out of one",
+        )
+    return load(folder, name)
+
+
+def check_fits(facts: CheckpointFacts, uri: str, recipe: str, settings: TrainSettings, workers: int) -> None:
+    """Refuse to go on from a checkpoint of another job.
+
+    Raises:
+        ConfigError: naming the recipe, every setting or the number of workers that differs, and the ways on.
+    """
+    if facts.recipe != recipe:
+        raise ConfigError(f"{uri} is a checkpoint of the recipe {facts.recipe}, not of {recipe}", NO_RESUME)
+    asked = settings.model_dump(mode="json")
+    if facts.settings_key != settings.settings_key():
+        listed = "; ".join(
+            f"{name} is {_show(old)} in the checkpoint, {_show(new)} now"
+            for name, old, new in differing(_weighty(facts.settings, settings), _weighty(asked, settings))
+        )
+        listed = listed or f"the settings of handloom {facts.handloom} are others than those of {__version__}"
+        raise ConfigError(f"{uri} was made with other settings: {listed}", f"give those settings, or {NO_RESUME}")
+    if facts.workers != workers:
+        raise ConfigError(
+            f"{uri} was made by {facts.workers} workers, {workers} were asked for: the batches would be others",
+            f"give --workers {facts.workers}, or {NO_RESUME}",
+        )
+
+
+def trained_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The state of `network` without its frozen parts, on the CPU."""
+    frozen = tuple(f"{name}." for name in frozen_parts(network))
+    alone = {name for name, value in network.named_parameters() if not value.requires_grad}
+    state = {name: value for name, value in network.state_dict().items() if name not in alone}
+    return {name: value.detach().cpu() for name, value in state.items() if not name.startswith(frozen or "\0")}
+
+
+def put_weights(network: nn.Module, weights: Mapping[str, Tensor], uri: str) -> None:
+    """Load what `trained_weights` gave. Raises ConfigError where names or shapes do not fit."""
+    expected = trained_weights(network)
+    other = sorted(expected.keys() ^ weights.keys())
+    other += [name for name in expected.keys() & weights.keys() if expected[name].shape != weights[name].shape]
+    if other:
+        raise ConfigError(
+            f"the weights of {uri} do not fit the network: {', '.join(other[:5])}{' ...' if len(other) > 5 else ''}",
+            f"they were made by another version of handloom or of the table; {NO_RESUME}",
+        )
+    network.load_state_dict(dict(weights), strict=False)
+
+
+def frozen_parts(network: nn.Module) -> dict[str, str]:
+    """`{name: encoder}` of the largest submodules that are frozen throughout; encoder: its `name`, or its class."""
+    found: dict[str, str] = {}
+    for name, module in network.named_modules():
+        parameters = list(module.parameters())
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        if name and parameters and not inside and not any(p.requires_grad for p in parameters):
+            found[name] = str(getattr(module, "name", type(module).__name__))
+    return found
+
+
+def _load(place: RunFolder) -> Checkpoint:
+    content = place.read_json(FACTS)
+    try:
+        facts = _facts(content)
+        data = {name: _whole(place, name, sizes) for name, sizes in facts.files.items()}
+        network, training = (_read(data[name]) for name in (NETWORK, TRAINING))
+        return Checkpoint(place.uri, facts, network, training, parse_lines(data[HISTORY]))
+    except (AttributeError, TypeError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise StoreError(f"the checkpoint {place.uri} is damaged: {error}", "use an older one") from error
+
+
+def _facts(content: Mapping[str, Any]) -> CheckpointFacts:
+    known = CheckpointFacts.__dataclass_fields__
+    return CheckpointFacts(**{name: value for name, value in content.items() if name in known})
+
+
+def _read(data: bytes) -> Any:
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except RuntimeError as error:  # what torch raises for a file that is none of its own
+        raise ValueError(str(error).splitlines()[0]) from error
+
+
+def _whole(place: RunFolder, name: str, expected: Mapping[str, int]) -> bytes:
+    data = place.read(name)
+    if data is None or len(data) != expected["bytes"] or zlib.crc32(data) != expected["crc32"]:
+        raise ValueError(f"{name} is {'absent' if data is None else 'not what was written'}")
+    return data
+
+
+def _problem(folder: RunFolder, name: str) -> str:
+    """Why `name` is no complete checkpoint; empty if it is one. Reads every byte: a size alone shows no damage."""
+    place = folder.sub(FOLDER).sub(name)
+    content = place.read_json(FACTS)
+    if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
+        return f"{FACTS} is absent or damaged: it was not finished"
+    try:
+        for file, expected in content["files"].items():
+            _whole(place, file, expected)
+    except (ValueError, KeyError, TypeError) as error:
+        return str(error)
+    return ""
+
+
+def _names(folder: RunFolder) -> list[str]:
+    return [name for name in folder.names(FOLDER) if name.startswith("step-")]
+
+
+def _prune(folder: RunFolder, keep: int) -> None:
+    stale = [name for name in folder.names(FOLDER) if name.endswith(".unfinished")]
+    for name in (*_names(folder)[:-keep], *stale):
+        folder.remove(f"{FOLDER}/{name}")
+
+
+def _weighty(values: Mapping[str, Any], settings: TrainSettings) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in settings.COSTS}
+
+
+def _show(value: Any) -> str:
+    return "absent" if value is None else repr(value)

@@ -1,0 +1,344 @@
+"""The loop that trains every recipe, in one process or as one rank of several; it knows no Ray.
+
+For a trial without a cluster::
+
+    from handloom.train.folder import RunFolder
+    from handloom.train.loop import train
+    outcome = train(recipe, handloom.open(DB), settings, RunFolder.parse("trial"))
+    print(outcome.history[-1]["numbers"])      # the last held-out numbers; `outcome.network` is the trained network
+
+What a recipe's network owes the loop: `forward(batch)` returns `{"loss": scalar, "sums": {name: tensor of (sum,
+count)}}`; a batch without a valid element gives a loss of 0, not of 0/0 (divide by the count, at least 1); where `sums`
+has `"loss"`, its count weighs the batch. A network that computes on strings, or that should be compiled in part,
+overrides `nn.Module.compile`. Transforms draw no numbers from the global generators.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from handloom.errors import ConfigError, StoreError
+from handloom.schemas.training import TrainSettings
+from handloom.store.database import Database
+from handloom.train import checkpoint as checkpoints
+from handloom.train import ranks
+from handloom.train.checkpoint import Checkpoint, CheckpointFacts
+from handloom.train.folder import RunFolder
+from handloom.train.history import History
+from handloom.train.random_state import random_state, seed_all, set_random_state, undisturbed
+from handloom.train.recipe import Recipe, RecipeData
+from handloom.train.schedule import end_position, lr_factor
+from handloom.train.step import Stepper, held_out_sums
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[Mapping[str, Any], str | None], None]
+"""Called on every rank with a line of the history (see `handloom.train.history`), and with a checkpoint's URI once it
+is written (then the line is `{"kind": "checkpoint", "step": ...}`)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job came to. stopped: it was asked to stop, and goes on from `checkpoint` when it is started again.
+
+    network: on its device, in eval mode. history: the lines of all ranks' steps (times are rank 0's).
+    """
+
+    network: nn.Module
+    data: RecipeData
+    history: list[dict[str, Any]]
+    checkpoint: str
+    stopped: bool
+
+
+def train(
+    recipe: Recipe,
+    db: Database,
+    settings: TrainSettings,
+    folder: RunFolder,
+    *,
+    tensorboard: RunFolder | None = None,
+    report: Report | None = None,
+    resume: bool = True,
+    device: str | torch.device = "cpu",
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Train `recipe` to the end, from the newest checkpoint in `folder` if there is one.
+
+    With `torch.distributed` initialised this is one rank of several; all must call it with the same arguments.
+
+    Args:
+        folder: takes `checkpoints/` and `history.jsonl`; of one job only.
+        tensorboard: folder for TensorBoard's files; none by default.
+        resume: False removes the checkpoints that are there.
+        should_stop: asked after every step; the first rank that says so makes all of them write a checkpoint and end.
+
+    Raises:
+        ConfigError: the checkpoint is of another job; the table lacks what the recipe needs; too few windows.
+        StoreError: `folder` cannot be written; the version of the table that the checkpoint needs is gone.
+        LossNotFinite: with the step and its clips.
+    """
+    if ranks.rank() == 0:
+        folder.check_writable()
+    found = _find(folder, resume)
+    if found is not None:
+        checkpoints.check_fits(found.facts, found.uri, recipe.name, settings, ranks.world_size())
+    job = _Job(recipe, db, settings, folder, tensorboard, report, torch.device(device), found)
+    stopped = job.run(should_stop)
+    return Outcome(job.network.eval(), job.data, job.history.lines, job.checkpoint, stopped)
+
+
+class _Job:
+    """The state of one rank: what it trains, where it is, and what it has written."""
+
+    def __init__(self, recipe, db, settings, folder, tensorboard, report, device, found: Checkpoint | None) -> None:
+        self.recipe: Recipe = recipe
+        self.db: Database = db
+        self.settings: TrainSettings = settings
+        self.folder: RunFolder = folder
+        self.device: torch.device = device
+        self.step = self.epoch = self.batches = self.epoch_began = 0
+        self.train_s = 0.0
+        self.checkpoint = found.uri if found else ""
+        self.finished = found is not None and found.facts.finished
+        self.data = _data(recipe, db, settings, found)
+        self._load_windows()
+        self._build(found)
+        here = ranks.rank() == 0
+        self._report = report or (lambda line, uri: None)
+        self.history = History(folder if here else None, tensorboard if here else None, found.history if found else ())
+        if found is not None:
+            self._go_on(found)
+
+    def run(self, should_stop: Callable[[], bool]) -> bool:
+        """To the end, or until a rank is asked to stop; returns whether it was."""
+        stopped = False
+        try:
+            if not self.finished and not self.step:
+                self._evaluate()
+            while not self.finished and not stopped:
+                stopped = self._run_epoch(should_stop)
+                if not stopped:
+                    self._end_epoch()
+        finally:
+            self.history.close()
+        return stopped
+
+    def _load_windows(self) -> None:
+        options = {"rank": ranks.rank(), "world_size": ranks.world_size(), "num_workers": self.settings.loader_workers}
+        options |= {"batch_size": self.settings.batch_size, "seed": self.settings.seed}
+        self.loader = self.data.train.loader(shuffle=True, drop_last=True, **options)
+        self.held_out = self.data.held_out.loader(shuffle=False, drop_last=False, **options)
+        self.steps_per_epoch = -(-len(self.loader) // self.settings.accumulate)
+        if not len(self.loader):
+            needed = self.settings.batch_size * ranks.world_size()
+            raise ConfigError(
+                f"{len(self.data.train)} windows to train on, but one step takes {needed}",
+                "lower batch_size or --workers, extract more clips, or shorten the windows",
+            )
+
+    def _build(self, found: Checkpoint | None) -> None:
+        settings = self.settings
+        seed_all(settings.seed)
+        self.network = self.recipe.network(settings, self.data.facts)
+        if found is not None:
+            checkpoints.put_weights(self.network, found.network, found.uri)
+        elif settings.init:
+            start = checkpoints.load_weights(settings.init, self.folder.storage_options)
+            kept = self.recipe.load_init(self.network, start.network, settings)
+            log.info("weights of %s taken up; own start kept by %d parameters", start.uri, len(kept))
+        self.network.to(self.device)
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        options = {"lr": settings.lr, "betas": tuple(settings.betas), "weight_decay": settings.weight_decay}
+        self.optimizer = torch.optim.AdamW(parameters, **options)
+        if settings.compile:
+            self.network.compile()
+        model = self.network
+        if ranks.is_parallel():
+            ids = [self.device] if self.device.type == "cuda" else None
+            model = nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=True)
+        self.stepper = Stepper(model, self.optimizer, settings, self.device)
+        seed_all(settings.seed, 1 + ranks.rank())
+
+    def _go_on(self, found: Checkpoint) -> None:
+        """Take up optimiser, loader, generators and position of a checkpoint."""
+        facts, training = found.facts, found.training
+        self.step, self.epoch, self.batches, self.train_s = facts.step, facts.epoch, facts.batches, facts.train_s
+        self.epoch_began = training["epoch_began"]
+        self.optimizer.load_state_dict(training["optimizer"])
+        self.loader.load_state_dict(training["loaders"][ranks.rank()])
+        set_random_state(training["random"][ranks.rank()], self.device)
+        if not self.finished:
+            line = {"kind": "resumed", "step": self.step, "checkpoint": found.uri, "workers": ranks.world_size()}
+            self._add(line, say=True)
+
+    def _run_epoch(self, should_stop: Callable[[], bool]) -> bool:
+        """The rest of the epoch; returns whether a rank was asked to stop. `max_steps` ends it, too."""
+        last_saved = self.step
+        batches = self._batches()
+        while group := self._take(batches):
+            began, wait_s, samples = group
+            stop = self._take_step(began, wait_s, samples, should_stop())
+            if stop:
+                self._save()
+                return True
+            if self.step == self.settings.max_steps:
+                break
+            every = self.settings.checkpoint_every
+            if every and self.step - last_saved >= every and self.batches < len(self.loader):
+                self._save()
+                last_saved = self.step
+        return False
+
+    def _batches(self) -> Iterator[Mapping[str, Any]]:
+        with undisturbed(self.device):
+            iterator = iter(self.loader)
+            first = next(iterator, None)
+        if first is not None:
+            yield first
+            yield from iterator
+
+    def _take(self, batches: Iterator[Mapping[str, Any]]) -> tuple[float, float, list[Mapping[str, Any]]] | None:
+        """The batches of the next step: (time it began, seconds waited, batches); None at the epoch's end."""
+        began = time.perf_counter()
+        samples = [batch for _, batch in zip(range(self.settings.accumulate), batches, strict=False)]
+        return (began, time.perf_counter() - began, samples) if samples else None
+
+    def _take_step(self, began: float, wait_s: float, samples: list[Mapping[str, Any]], stop: bool) -> bool:
+        settings = self.settings
+        position = self.epoch + (self.batches + len(samples) / 2) / len(self.loader)
+        end = end_position(settings.epochs, settings.max_steps, self.epoch_began, self.epoch, self.steps_per_epoch)
+        lr = settings.lr * lr_factor(position, end, settings.warmup_epochs)
+        numbers = self.stepper.step(samples, lr, self.step + 1, stop)
+        self.step, self.batches = self.step + 1, self.batches + len(samples)
+        step_s = time.perf_counter() - began
+        self.train_s += step_s
+        line = {"kind": "step", "step": self.step, "epoch": self.epoch, "loss": numbers.loss, "lr": lr}
+        line |= {"grad_norm": numbers.grad_norm, "loader_wait_s": wait_s, "step_s": step_s, "windows": numbers.windows}
+        line |= {"at_s": self.train_s}
+        self._add(line, say=self.step % settings.log_every == 0)
+        return numbers.stop
+
+    def _end_epoch(self) -> None:
+        """Held-out numbers, a newer version of the table, and a checkpoint."""
+        whole = self.batches >= len(self.loader)
+        self.finished = self.epoch + 1 >= self.settings.epochs or self.step == self.settings.max_steps
+        if whole:
+            self.epoch, self.batches, self.epoch_began = self.epoch + 1, 0, self.step
+        self._evaluate()
+        if whole and not self.finished:
+            if self.settings.follow_versions:
+                self._follow()
+            self.loader.set_epoch(self.epoch)
+        self._save()
+
+    def _evaluate(self) -> None:
+        began = time.perf_counter()
+        with undisturbed(self.device):
+            sums, windows = held_out_sums(self.network, self.held_out, self.settings, self.device)
+        seconds = time.perf_counter() - began
+        self.train_s += seconds
+        line = {"kind": "held_out", "step": self.step, "epoch": self.epoch, "version": self.data.version}
+        line |= {"windows": windows, "numbers": {name: s / n if n else None for name, (s, n) in sums.items()}}
+        line |= {"counts": {name: n for name, (_, n) in sums.items()}, "seconds": seconds, "at_s": self.train_s}
+        self._add(line, say=True)
+
+    def _follow(self) -> None:
+        """Take up the newest version of the table, the same on every rank."""
+        newest = ranks.broadcast(self.data.train.newest_version() if ranks.rank() == 0 else None)
+        if newest == self.data.version:
+            return
+        self.data = self.recipe.data(self.db, self.settings, newest)
+        self._load_windows()
+        line = {"kind": "version", "epoch": self.epoch, "step": self.step, "version": newest}
+        self._add(line | {"windows": len(self.data.train)}, say=True)
+
+    def _save(self) -> None:
+        """Rank 0 writes; every rank hands in its loader and its generators."""
+        loaders = ranks.gathered(self.loader.state_dict())
+        states = ranks.gathered(random_state(self.device))
+        self.history.flush(with_remote=True)
+        if ranks.rank() == 0:
+            training = {"optimizer": self.optimizer.state_dict(), "loaders": loaders, "random": states}
+            training["epoch_began"] = self.epoch_began
+            keep = self.settings.keep_checkpoints
+            text = self.history.text()
+            self.checkpoint = checkpoints.save(self.folder, self._facts(), self.network, training, text, keep)
+        self.checkpoint = ranks.broadcast(self.checkpoint)
+        self._report({"kind": "checkpoint", "step": self.step}, self.checkpoint)
+
+    def _facts(self) -> CheckpointFacts:
+        settings = self.settings
+        return CheckpointFacts(
+            recipe=self.recipe.name,
+            stage=str(getattr(settings, "stage", "")),
+            settings=settings.model_dump(mode="json"),
+            settings_key=settings.settings_key(),
+            step=self.step,
+            epoch=self.epoch,
+            batches=self.batches,
+            finished=self.finished,
+            data_version=self.data.version,
+            windows_key=self.data.train.key,
+            workers=ranks.world_size(),
+            facts=dict(self.data.facts),
+            frozen=checkpoints.frozen_parts(self.network),
+            train_s=self.train_s,
+        )
+
+    def _add(self, line: dict[str, Any], say: bool) -> None:
+        self.history.add(line)
+        if say:
+            self.history.flush()
+            self._report(line, None)
+
+
+def _find(folder: RunFolder, resume: bool) -> Checkpoint | None:
+    """The newest complete checkpoint, the same on every rank; with `resume` false they are removed."""
+    name = None
+    if ranks.rank() == 0:
+        if resume:
+            name = checkpoints.newest(folder)
+        else:
+            folder.remove(checkpoints.FOLDER)
+    name = ranks.broadcast(name)
+    return None if name is None else checkpoints.load(folder, name)
+
+
+def _data(recipe: Recipe, db: Database, settings: TrainSettings, found: Checkpoint | None) -> RecipeData:
+    """The windows, of the checkpoint's version where there is one; else of the version that rank 0 sees."""
+    if found is not None:
+        return _data_of_checkpoint(recipe, db, settings, found)
+    data = recipe.data(db, settings, settings.version)
+    version = ranks.broadcast(data.version)
+    return data if data.version == version else recipe.data(db, settings, version)
+
+
+def _data_of_checkpoint(recipe: Recipe, db: Database, settings: TrainSettings, found: Checkpoint) -> RecipeData:
+    version = found.facts.data_version
+    try:
+        data = recipe.data(db, settings, version)
+    except StoreError as error:
+        raise StoreError(
+            f"{found.uri} was trained on version {version} of the table, which cannot be read: {error.problem}",
+            f"versions that are there: {_versions(db)}; begin anew with --no-resume on one of them",
+        ) from error
+    if data.train.key != found.facts.windows_key:
+        raise StoreError(
+            f"the windows of version {version} are others than those that {found.uri} was trained on",
+            "another version of handloom cuts other windows: begin anew with --no-resume, or give another --out",
+        )
+    return data
+
+
+def _versions(db: Database) -> str:
+    found = {name: db.table(name) for name in ("clips", "robot_episodes")}
+    numbers = {name: [v["version"] for v in table.versions()] for name, table in found.items() if table is not None}
+    return "; ".join(f"{name} {', '.join(map(str, versions[-8:]))}" for name, versions in numbers.items()) or "none"

@@ -1,0 +1,41 @@
+"""Recipes by name: `handloom train NAME`. A recipe of one's own is named `package.module:ATTRIBUTE`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from handloom.errors import ConfigError
+from handloom.train.recipe import Recipe
+
+RECIPES = {
+    "arm4r": "handloom.train.arm4r.recipe:RECIPE",
+    "arvrm": "handloom.train.arvrm.recipe:RECIPE",
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name. Raises ConfigError, with the names there are, where there is none."""
+    place = RECIPES.get(name, name if ":" in name else "")
+    module_name, _, attribute = place.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(
+            f"there is no recipe {name!r}",
+            f"give one of {', '.join(RECIPES)}, or package.module:ATTRIBUTE for one of your own",
+        )
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise  # a package that the recipe needs is not installed: the command says which
+        raise ConfigError(f"the recipe {name}: there is no module {error.name}") from error
+    except AttributeError as error:
+        raise ConfigError(f"the recipe {name}: {module_name} has no {attribute}") from error
+
+
+def settings_file(recipe: Recipe, size: str) -> Path:
+    """The settings file of a size, beside the recipe's module. Raises ConfigError where the recipe has no such size."""
+    if size not in recipe.sizes:
+        raise ConfigError(f"the recipe {recipe.name} has no size {size!r}", f"give one of {', '.join(recipe.sizes)}")
+    return Path(str(sys.modules[type(recipe).__module__].__file__)).parent / f"{size}.toml"
