@@ -7,7 +7,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -105,14 +105,16 @@ class PictureReader:
             decoder = Decoder(ALL_FRAMES_HZ, self._settings.short_side_px, DecodeLimits(), self._source)
             self._decoders[camera.name] = decoder
         wanted_s = camera.clip.start_s + raw.frame_s
-        stream = decoder.stream([camera.clip])
+        near_s = MATCH_SHARE / self._facts.fps
+        wider = replace(camera.clip, start_s=camera.clip.start_s - near_s, end_s=float(wanted_s[-1]) + 2 * near_s)
+        stream = decoder.stream([wider])
         try:
             for item in stream:
                 if isinstance(item, ClipError):
                     raise item
                 while True:
                     try:
-                        chosen, off_s = match_times(item.header.frame_s, wanted_s, MATCH_SHARE / self._facts.fps)
+                        chosen, off_s = match_times(item.header.frame_s, wanted_s, near_s)
                         notes = _missing(camera.name, chosen, wanted_s, item.header.frame_s)
                         jpegs = self._encode_chosen(item.chunks(), chosen)
                         break

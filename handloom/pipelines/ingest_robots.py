@@ -65,10 +65,6 @@ class _Batch:
         self.clips += clips
         self.num_bytes += sum(len(jpeg or b"") for camera in episode.frame_jpeg or () for jpeg in camera)
 
-    @property
-    def is_full(self) -> bool:
-        return self.num_bytes >= COMMIT_BYTES or len(self.episodes) >= COMMIT_EPISODES
-
 
 def lerobot(db: Database, directory: str, *, dataset: str | None = None, **options: Any) -> RobotSummary:
     """A LeRobotDataset: see `handloom.ingest.lerobot.LeRobotSource` and `_ingest`."""
@@ -85,6 +81,7 @@ def _ingest(
     pictures: bool = True,
     videos: str | None = None,
     replace: bool = False,
+    commit_episodes: int = COMMIT_EPISODES,
     storage_options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> RobotSummary:
@@ -97,6 +94,7 @@ def _ingest(
         pictures: keep the frames as JPEG; without them videos are not opened.
         videos: folder or URI for the videos of datasets that hold single images; `DB/videos` by default.
         replace: episodes of this dataset name that came from another place may be replaced.
+        commit_episodes: at most this many episodes in one commit; less where their pictures are large.
 
     Raises:
         ConfigError: nothing of the dataset can be used, or its name is taken by another one.
@@ -141,7 +139,7 @@ def _ingest(
                     counts["already_there"] += 1
                 else:
                     _take(raw, reader, source, key, batch, tally)
-            if batch.is_full:
+            if batch.num_bytes >= COMMIT_BYTES or len(batch.episodes) >= commit_episodes:
                 commit()
             if progress is not None:
                 progress(number, facts.num_listed)

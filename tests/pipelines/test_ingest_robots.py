@@ -1,0 +1,147 @@
+"""Ingesting robot data as a user does: the command, killed in between, and from and into a bucket."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.lerobot_data import CAMERA, edit_info, make_v3, make_v21, number, numbers_in
+from support.process import handloom
+
+from handloom.store.clip_list import read_clips
+from handloom.store.database import Database
+from handloom.store.episodes import read_episodes
+
+SLOWLY = """
+import sys
+from handloom.pipelines.ingest_robots import lerobot
+from handloom.store.database import Database
+lerobot(Database.open(sys.argv[1], create=True), sys.argv[2], commit_episodes=1)
+"""
+
+
+def contents(db: Database) -> dict[str, str]:
+    return {row["episode_id"]: repr(row) for row in read_episodes(db).to_pylist()}
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_killed_in_between_leaves_whole_episodes_and_goes_on(tmp_path, images):
+    """SIGKILL after the first commits; what is there is whole, and running again gives the undisturbed table."""
+    root = make_v3(tmp_path / "arm", [5] * 16, images=images)
+    videos = str(tmp_path / "videos")
+    whole = Database.open(tmp_path / "whole", create=True)
+    db = Database.open(tmp_path / "db", create=True)
+    from handloom.pipelines.ingest_robots import lerobot
+
+    lerobot(whole, str(root), videos=videos)
+    expected = contents(whole)
+    code = SLOWLY.replace("commit_episodes=1", f"commit_episodes=1, videos={videos!r}")
+    process = subprocess.Popen([sys.executable, "-c", code, db.uri, str(root)], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while db.count("robot_episodes") < 3 and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = contents(db)
+    assert 3 <= len(done) < 16
+    assert done.items() <= expected.items()
+    listed = {clip.clip_id for clip in read_clips(db)}
+    assert {i for row in read_episodes(db, ["clip_ids"]).to_pylist() for i in row["clip_ids"]} <= listed
+    summary = lerobot(db, str(root), videos=videos)
+    assert summary.counts["already_there"] == len(done)
+    assert summary.counts["added"] == 16 - len(done)
+    assert contents(db) == expected
+    assert read_clips(whole) == read_clips(db)
+
+
+def test_the_command_counts_what_it_left_out(tmp_path):
+    root = make_v21(tmp_path / "my arm (1)", (6, 8))
+    (root / f"videos/chunk-000/{CAMERA}/episode_000001.mp4").unlink()
+    db = tmp_path / "db"
+    done = handloom("ingest", "lerobot", root, "--db", db)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.startswith("added 1, replaced 0, already there 0, left out 1 of 2 listed: 1 robot episodes\n")
+    assert "left out: video_missing 1" in done.stdout
+    assert f"problem: episode 1: video_missing: {CAMERA}: there is no file" in done.stderr
+    (row,) = read_episodes(Database.open(db), ["episode_id", "frame_jpeg"]).to_pylist()
+    assert row["episode_id"] == "my-arm-1:0"
+    assert list(numbers_in(row["frame_jpeg"][0])) == [number(0, i) for i in range(6)]
+
+    edit_info(root, lambda info: info.update(codebase_version="v1.6"))
+    refused = handloom("ingest", "lerobot", root, "--db", db, "--json")
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert "Traceback" not in refused.stderr
+    edit_info(root, lambda info: info.update(codebase_version="v2.1"))
+    counted = handloom("ingest", "lerobot", root, "--db", db, "--no-pictures", "--json", "--action", "none")
+    assert counted.returncode == 0
+    summary = json.loads(counted.stdout)
+    assert summary["counts"] == {"listed": 2, "added": 1, "replaced": 1, "already_there": 0, "skipped": 0}
+    assert summary["notes"] == {"video_missing": 1}
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    pytest.importorskip("moto.server", reason="needs moto[server]")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT")).close()
+    yield "s3://bucket"
+    server.stop()
+
+
+def upload(folder: Path, uri: str) -> str:
+    import os
+
+    import fsspec
+
+    fs = fsspec.filesystem("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    for path in folder.rglob("*"):
+        if path.is_file():
+            fs.put_file(str(path), f"{uri}/{path.relative_to(folder)}")
+    return uri
+
+
+def test_from_a_bucket_into_a_bucket(tmp_path, bucket):
+    """Videos are fetched, single images become videos in the bucket, and both are found again."""
+    for name, images in (("filmed", False), ("pictured", True)):
+        source = upload(make_v3(tmp_path / name, (6, 4), images=images), f"{bucket}/data/{name}")
+        done = handloom("ingest", "lerobot", source, "--db", f"{bucket}/db")
+        assert done.returncode == 0, done.stderr
+        again = handloom("ingest", "lerobot", source, "--db", f"{bucket}/db", "--json")
+        assert json.loads(again.stdout)["counts"]["already_there"] == 2, again.stderr
+    import os
+
+    from handloom.store.location import storage_options_from
+
+    db = Database.open(f"{bucket}/db", storage_options_from(os.environ))
+    for row in read_episodes(db, ["episode_index", "frame_jpeg"]).to_pylist():
+        expected = [number(row["episode_index"], i) for i in range((6, 4)[row["episode_index"]])]
+        assert list(numbers_in(row["frame_jpeg"][0])) == expected
+    uris = {clip.video_uri for clip in read_clips(db)}
+    assert uris == {
+        f"{bucket}/data/filmed/videos/{CAMERA}/chunk-000/file-000.mp4",
+        *(f"{bucket}/db/videos/pictured/{CAMERA}/episode_{i:06d}.mp4" for i in range(2)),
+    }
+    import fsspec
+
+    fs = fsspec.filesystem("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    assert all(fs.exists(uri) for uri in uris)
