@@ -42,15 +42,23 @@ def synth(
     distorted: Annotated[float, typer.Option(min=0, max=1, help="Share of lenses that distort.")] = 0.25,
     camera: Annotated[CameraFile, typer.Option(help="What NAME.camera.json holds.")] = CameraFile.poses,
     truth: Annotated[bool, typer.Option(help="Write NAME.truth.npz.")] = True,
+    robot: Annotated[bool, typer.Option("--robot", help="A robot instead; a LeRobot v3.0 dataset.")] = False,
+    wrist: Annotated[bool, typer.Option("--wrist", help="With --robot: a second camera, on the gripper.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
     json_: JsonOption = False,
 ) -> None:
     """Render egocentric clips with exact truth: hands, cameras, objects, depth, surface tracks."""
-    from handloom.pipelines.synth import synth as pipeline
+    from handloom.pipelines import synth as pipeline
 
     width, height = _size(size)
-    options = {"width": width, "height": height, "fps": fps, "duration_s": seconds, "distorted_share": distorted}
-    summary = pipeline(out, clips, seed, camera=camera.value, truth=truth, workers=workers, say=say, **options)
+    common = {"width": width, "height": height, "fps": fps, "duration_s": seconds, "truth": truth, "workers": workers}
+    if robot:
+        summary = pipeline.synth_robot(out, clips, seed, wrist=wrist, say=say, **common)
+    elif wrist:
+        raise ConfigError("--wrist without --robot", "only a robot has a camera on its wrist")
+    else:
+        options = {"distorted_share": distorted, "camera": camera.value}
+        summary = pipeline.synth(out, clips, seed, say=say, **options, **common)
     if json_:
         print(json.dumps(asdict(summary) | {"frames_per_s": summary.frames_per_s}))
         return

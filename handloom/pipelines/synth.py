@@ -1,4 +1,4 @@
-"""`handloom synth`: rendered clips with exact truth, on all cores."""
+"""`handloom synth`: rendered clips with exact truth, on all cores; of a person, or of a robot."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pathlib import Path
 
 from handloom.errors import ConfigError
 from handloom.synth import SceneSpec, synth_specs, write_clip
+from handloom.synth.robot import robot_specs
+from handloom.synth.robot_dataset import WrittenDemo, write_demo, write_tables
 
 INDEX_COLUMNS = ("video", "video_id", "narration", "verb", "noun", "hand", "start_s", "end_s", "num_actions")
 CAMERAS = ("poses", "intrinsics", "none")
@@ -80,6 +82,57 @@ def synth(
     return SynthSummary(tuple(specs), sum(spec.num_frames for spec in specs.values()), wall_s, workers)
 
 
+def synth_robot(
+    out_dir: Path | str,
+    num_demos: int,
+    seed: int = 0,
+    *,
+    width: int = 384,
+    height: int = 288,
+    fps: float = 15.0,
+    duration_s: float | None = None,
+    wrist: bool = False,
+    truth: bool = True,
+    workers: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> SynthSummary:
+    """Renders `num_demos` demonstrations of a robot into `out_dir`, a LeRobot v3.0 dataset: `ingest lerobot` reads it.
+
+    The actions and words are those of `synth`, done by a gripper (`synth.robot_stage`) before a camera that stands
+    still. `observation.state` (7): x, y, z in metres in the robot's base frame, roll, pitch, yaw (intrinsic X-Y-Z),
+    gripper 0 closed to 1 open; `action` (7): the next state. truth/episode_NNNNNN.npz: see `robot_dataset.write_demo`.
+
+    Args:
+        duration_s: of each; None lets each action have its own time.
+        wrist: a second camera, on the gripper.
+        truth, workers: as in `synth`.
+
+    Raises:
+        ConfigError: a setting out of range, a folder that cannot be written, or one that holds another dataset.
+    """
+    out = Path(out_dir)
+    _check(num_demos, 0.0, CAMERAS[0], workers)
+    if width % 2 or height % 2:
+        raise ConfigError(f"{width}x{height} px", "the video's sides must be even")
+    if (out / "meta" / "info.json").exists():
+        raise ConfigError(f"--out {out} already holds a dataset", "name a new folder, or remove this one")
+    specs = robot_specs(num_demos, seed, width=width, height=height, fps=fps, duration_s=duration_s)
+    _make(out)
+    cameras = ("front", "wrist") if wrist else ("front",)
+    workers = min(workers or os.cpu_count() or 1, num_demos)
+    began = time.perf_counter()
+    demos: dict[int, WrittenDemo] = {}
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        jobs = {pool.submit(_render_demo, spec, out, i, cameras, truth): i for i, spec in enumerate(specs)}
+        for number, job in enumerate(as_completed(jobs), 1):
+            demos[jobs[job]] = job.result()
+            say(f"rendered {number}/{len(jobs)}: {demos[jobs[job]].task}")
+    wall_s = time.perf_counter() - began
+    write_tables(out, [demos[i] for i in range(len(specs))], specs[0])
+    names = tuple(f"episode_{i:06d}" for i in range(len(specs)))
+    return SynthSummary(names, len(cameras) * sum(spec.num_frames for spec in specs), wall_s, workers)
+
+
 def _check(num_clips: int, distorted_share: float, camera: str, workers: int | None) -> None:
     if num_clips < 1:
         raise ConfigError(f"{num_clips} clips", "ask for at least one")
@@ -116,6 +169,13 @@ def _render(spec: SceneSpec, path: Path, camera: str, truth: bool) -> None:
 
     cv2.setNumThreads(1)
     write_clip(spec, path, camera=camera != "none", poses=camera == "poses", truth=truth)
+
+
+def _render_demo(spec: SceneSpec, out: Path, index: int, cameras: tuple[str, ...], truth: bool) -> WrittenDemo:
+    import cv2
+
+    cv2.setNumThreads(1)
+    return write_demo(spec, out, index, cameras, truth)
 
 
 def write_labels(out: Path, specs: dict[str, SceneSpec]) -> None:
