@@ -130,12 +130,13 @@ class Database:
         where: str | None = None,
         version: int | None = None,
         batch_size: int = 64,
+        name: str = "clips",
     ) -> Iterator[pa.RecordBatch]:
-        """Rows of `clips`, `batch_size` at a time and in stored order: for tables larger than memory."""
-        table = self.table("clips", version)
+        """Rows of a table, `batch_size` at a time and in stored order: for tables larger than memory."""
+        table = self.table(name, version)
         if table is None:
             return
-        with lance_errors("read table clips", self.location.table_uri("clips")), filtered(where, table.schema):
+        with lance_errors(f"read table {name}", self.location.table_uri(name)), filtered(where, table.schema):
             yield from table.to_batches(
                 columns=_list(columns),
                 filter=clause(where),
