@@ -120,7 +120,7 @@ def _episode(index: int, demo: WrittenDemo, columns: dict[str, Array], starts: A
 
 def _all_stats(columns: dict[str, Array], samples: dict[str, Array]) -> dict[str, dict[str, list]]:
     """Per feature min, max, mean, std, count and quantiles; of pictures per channel (3, 1, 1), 0 to 1."""
-    found = {key: _stats(values.reshape(len(values), -1).astype(float)) for key, values in columns.items()}
+    found = {key: _stats(values.reshape(len(values), -1)) for key, values in columns.items()}
     for camera, pictures in samples.items():
         stats = _stats(pictures.reshape(-1, 3) / 255.0)
         shaped = {name: [[[value]] for value in values] for name, values in stats.items() if name != "count"}
@@ -129,7 +129,9 @@ def _all_stats(columns: dict[str, Array], samples: dict[str, Array]) -> dict[str
 
 
 def _stats(values: Array) -> dict[str, list]:
-    out = {name: getattr(np, name)(values, axis=0).tolist() for name in ("min", "max", "mean", "std")}
+    out = {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
+    values = values.astype(float)
+    out |= {"mean": values.mean(0).tolist(), "std": values.std(0).tolist()}
     quantiles = {f"q{round(100 * q):02d}": np.quantile(values, q, axis=0).tolist() for q in (0.01, 0.1, 0.5, 0.9, 0.99)}
     return out | {"count": [len(values)]} | quantiles
 
