@@ -2,7 +2,7 @@
 
 The tool's origin follows the hand's grip point and turns with the wrist; per grasp the gripper sits on the wrist in its
 own way (`_Take`), as steep as suits the thing. Its opening follows the distance of the hand's thumb and index tips,
-scaled so that the fingers touch what they hold. Towards and away from a thing the fingers move along their approach.
+scaled so that the fingers touch what they hold.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ Array = NDArray[np.float64]
 _SHOULDER = np.array([0.19, -0.40, 0.20])  # of the person who is followed
 _THUMB_TIP, _INDEX_TIP = 4, 8
 _CLEARANCE_M, _SPARE_M = 0.003, 0.03
-_FREE_M = 0.06  # so far along the approach the fingers are clear of a thing
 _HANDLE_M, _RIM_M = 0.012, 0.006
 _ELEVATION_DEG = {"power": 50.0, "pinch": 78.0, "claw": 84.0, "hook": 35.0, "flat": 62.0, "wipe": 76.0}
 
@@ -84,11 +83,10 @@ def build_robot_stage(spec: SceneSpec) -> RobotStage:
     drawn = np.searchsorted(every_s, since_s)
 
     _, wrist, _ = play.main.path(every_s, _SHOULDER)
-    grip = play.main.grip.at(every_s)
-    rotation, axes = _rotation(takes, every_s, wrist, grip)
+    rotation = _rotation(takes, every_s, wrist)
     opening = _opening(takes, every_s, _pinch_m(play, every_s, spec.hand_scale))
     tool = np.tile(np.eye(4), (len(every_s), 1, 1))
-    tool[:, :3, :3], tool[:, :3, 3] = rotation, _along_approach(takes, every_s, grip, axes)
+    tool[:, :3, :3], tool[:, :3, 3] = rotation, play.main.grip.at(every_s)
     tool[:, 2, 3] += np.maximum(_CLEARANCE_M - lowest_m(tool, opening), 0.0)
 
     hand = tool.copy()
@@ -137,29 +135,28 @@ def _half_width_m(shape: ObjectShape, height_m: float) -> float:
     return max(there, default=shape.half_m[0])
 
 
-def _rotation(takes: list[_Take], every_s: Array, wrist: Array, grip: Array) -> tuple[Array, list[Array]]:
-    """World-from-tool rotation (n, 3, 3), and per take the tool's axes (3, 3) as it begins.
+def _rotation(takes: list[_Take], every_s: Array, wrist: Array) -> Array:
+    """(n, 3, 3) world-from-tool.
 
     While a take lasts, and before the first and after the last, the gripper is rigid on the wrist (n, 3, 3); between
     takes it turns over from one way of sitting on it to the next.
     """
     if not takes:
         level = tool_rotation(0.0, np.radians(_ELEVATION_DEG["flat"]))
-        return wrist @ (wrist[0].T @ level), []
-    seats, times, axes = [], [], []
+        return wrist @ (wrist[0].T @ level)
+    seats, times = [], []
     for take in takes:
         at = min(np.searchsorted(every_s, take.start_s), len(every_s) - 1)
-        tool = tool_rotation(_heading(take, wrist[at], grip[at]), np.radians(_ELEVATION_DEG[take.kind]), take.across)
+        tool = tool_rotation(_heading(take, wrist[at]), np.radians(_ELEVATION_DEG[take.kind]), take.across)
         start_s = max(take.start_s, times[-1] + 1e-3) if times else take.start_s
         seats += [wrist[at].T @ tool] * 2
         times += [start_s, max(take.end_s, start_s + 1e-3)]
-        axes.append(tool)
     share = ease(times, list(range(len(times))), every_s)
     turning = Slerp(np.arange(len(seats)), Rotation.from_matrix(np.stack(seats)))
-    return wrist @ turning(np.clip(share, 0, len(seats) - 1)).as_matrix(), axes
+    return wrist @ turning(np.clip(share, 0, len(seats) - 1)).as_matrix()
 
 
-def _heading(take: _Take, wrist: Array, grip: Array) -> float:
+def _heading(take: _Take, wrist: Array) -> float:
     """Which way the gripper comes: as the hand points, and square to a face of something with corners."""
     heading = float(np.arctan2(-wrist[0, 1], wrist[1, 1]))
     if take.kind == "hook":
@@ -192,24 +189,6 @@ def _opening(takes: list[_Take], every_s: Array, pinch_m: Array) -> Array:
         gap = (before.end_s, max(after.start_s, before.end_s + 1e-3))
         weight = ease(list(gap), [0.0, 1.0], every_s)
         out = (1 - weight) * out + weight * profile
-    return out
-
-
-def _along_approach(takes: list[_Take], every_s: Array, grip: Array, axes: list[Array]) -> Array:
-    """(n, 3) the grip point's path, without moves across the fingers while a thing is between them."""
-    out = grip.copy()
-    for take, tool in zip(takes, axes, strict=True):
-        if not take.grasps:
-            continue
-        for before, at_s in ((True, take.start_s), (False, take.end_s)):
-            anchor = np.array([np.interp(at_s, every_s, grip[:, i]) for i in range(3)])
-            side = every_s < at_s if before else every_s > at_s
-            away = (grip - anchor) * side[:, None]
-            back = away @ tool[:, 2]
-            farthest = np.maximum.accumulate(back[::-1])[::-1] if before else np.maximum.accumulate(back)
-            free = np.clip(farthest / _FREE_M, 0, 1)
-            stay = 1 - free**2 * (3 - 2 * free)
-            out -= (stay * (away @ tool[:, 1]))[:, None] * tool[:, 1]
     return out
 
 

@@ -113,16 +113,19 @@ def test_the_gripper_closes_on_what_it_takes_and_carries_it(action, noun):
         assert np.ptp(places[held[-1] + 1 :], axis=0).max() < 1e-3
 
 
-def test_fingers_do_not_cut_through_what_they_take():
-    """The pads' middles stay outside the thing, seen across the fingers' way, until they touch it."""
+@pytest.mark.parametrize(("action", "noun"), [("pick-place", "cup"), ("lift", "apple"), ("lift", "bottle")])
+def test_fingers_do_not_cut_through_what_they_take(action, noun):
+    """The pads, from their tips to their roots, stay outside the thing, but for a round-off of the table's height."""
     for seed in range(6):
-        stage = demo("pick-place", "can", seed=seed, fps=30.0, distractors=0).stage
+        stage = demo(action, noun, seed=seed, fps=30.0, distractors=0).stage
         radius, half_height = stage.shapes[0].half_m[0], stage.shapes[0].half_m[2]
         tips = finger_tips(stage.world_from_tool, stage.opening_m)
         inverse = np.linalg.inv(stage.world_from_object[:, 0])
-        local = np.einsum("tij,tkj->tki", inverse[:, :3, :3], tips) + inverse[:, None, :3, 3]
-        inside = (np.linalg.norm(local[..., :2], axis=-1) < radius - 0.004) & (np.abs(local[..., 2]) < half_height)
-        assert not inside.any(), seed
+        for back_m in (-0.011, 0.0, 0.02, 0.04):
+            pads = tips + back_m * stage.world_from_tool[:, None, :3, 2]
+            local = np.einsum("tij,tkj->tki", inverse[:, :3, :3], pads) + inverse[:, None, :3, 3]
+            deep = np.where(np.abs(local[..., 2]) < half_height, radius - np.linalg.norm(local[..., :2], axis=-1), 0)
+            assert deep.max() < 0.003, seed
 
 
 def files_of(folder: Path) -> dict[str, str]:
