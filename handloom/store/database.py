@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from handloom.store.sql import clause, filtered, in_list
 
 if TYPE_CHECKING:
     from handloom.store.search import Hits
+    from handloom.store.windows.dataset import Windows
 
 TABLES = ("clip_list", "clips", "rejects", "runs")
 
@@ -192,6 +193,61 @@ class Database:
         from handloom.store.search import search
 
         return search(self, **query)
+
+    def windows(
+        self,
+        past: int = 1,
+        future: int = 0,
+        fields: Sequence[str] = ("hands",),
+        *,
+        rate_hz: float | None = None,
+        stride: int = 1,
+        pad: bool = False,
+        where: str | None = None,
+        split: str | None = None,
+        held_out_share: float = 0.2,
+        seed: int = 0,
+        version: int | None = None,
+        table: str = "clips",
+        image_size: int | tuple[int, int] | None = None,
+        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        neighbours: Any = None,
+        memory: Any = None,
+    ) -> Windows:
+        """Windows for training: a map-style torch dataset of dicts of numpy arrays, with loaders (docs/windows.md).
+
+        Args:
+            past, future: steps up to and including now, and after it; S = past + future.
+            fields: columns, or groups of them: images, hands, hands_world, tracks, tracks_world. Of robot episodes also
+                state, action, and `images:CAMERA`.
+            rate_hz: steps per second; None takes the table's own frames. Otherwise a step's frame is the nearest one
+                within half a step, or there is none.
+            stride: steps between one window's now and the next one's.
+            pad: also windows that reach beyond their clip, whose steps outside are not valid.
+            where: SQL filter on the rows.
+            split: `train` or `held_out`: whole videos, by a hash of their id that other videos do not change.
+            held_out_share: of the videos.
+            seed: of that hash.
+            version: of the table; None is the newest, and `windows.version` says which.
+            table: `clips` or `robot_episodes`.
+            image_size: pictures' side or (height, width); None leaves them as stored.
+            transform: sample -> sample; picklable.
+            neighbours: `handloom.store.windows.neighbours.Neighbours(k, by)`, or a mapping of ids to ids: the sample
+                gets `neighbours`, a list of samples spread evenly over those clips.
+            memory: `handloom.store.windows.dataset.Memory`.
+
+        A sample: `clip_id` (or `episode_id`), `now_s`, `valid` (S,) bool, `frame_s` (S,), every per-frame column
+        (S, ...) with NaN (False) where unknown or outside, `images` (S, h, w, 3) uint8 with `images_valid` (S,), and the
+        per-clip columns.
+
+        Raises:
+            ConfigError: an unknown column, a column that was not computed, or no window: it says what took them.
+            StoreError: no such table or version.
+        """
+        from handloom.store.windows.dataset import windows_of
+
+        asked = {name: value for name, value in locals().items() if name not in ("self", "windows_of")}
+        return windows_of(self, **asked)
 
 
 def _field(schema: pa.Schema, name: str) -> pa.Field | None:

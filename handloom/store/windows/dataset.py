@@ -1,0 +1,184 @@
+"""`Windows`: a map-style dataset over windows of a pinned version of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from handloom.errors import ConfigError, StoreError
+from handloom.store.windows.neighbours import Finder, Neighbours
+from handloom.store.windows.pictures import PictureCache
+from handloom.store.windows.plan import Plan, check_pictures, make_plan, now_of
+from handloom.store.windows.rows import Row, RowReader
+from handloom.store.windows.sample import Sample, cut_window, spread_window
+from handloom.store.windows.spec import WindowSpec, check_columns, make_spec
+
+if TYPE_CHECKING:
+    from handloom.store.database import Database
+    from handloom.store.windows.loader import WindowLoader
+
+Transform = Callable[[Sample], Sample]
+CACHE_MB = 256
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one process may hold, MiB: rows kept for random access, rows of a loader's block, decoded pictures."""
+
+    rows_mb: int = CACHE_MB
+    block_mb: int = CACHE_MB
+    pictures_mb: int = 2 * CACHE_MB
+
+
+class Windows:
+    """Windows of one version of a table, by number: `len(windows)`, `windows[i]`, and loaders over them.
+
+    Opens nothing before it reads, and may be pickled. Made by `Database.windows`, which explains samples.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        spec: WindowSpec,
+        version: int,
+        plan: Plan,
+        *,
+        transform: Transform | None = None,
+        neighbours: Neighbours | Mapping[str, Sequence[str]] | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        self.db = db
+        self.spec = spec
+        self.version = version
+        self.plan = plan
+        self.transform = transform
+        self.neighbours = neighbours
+        self.memory = memory or Memory()
+        self._reader = RowReader(db.location, spec, version, self.memory.rows_mb << 20)
+        self._finder = None if neighbours is None else Finder(db, spec.table, version, neighbours)
+        self._pictures = PictureCache(self.memory.pictures_mb << 20)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_pictures"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._pictures = PictureCache(self.memory.pictures_mb << 20)
+
+    def __len__(self) -> int:
+        return self.plan.num_windows
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Several samples at once, as torch's loaders ask. Raises IndexError for a window that there is not."""
+        wanted = np.asarray(indices, np.int64)
+        wanted = np.where(wanted < 0, wanted + len(self), wanted)
+        if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"window {indices}: there are {len(self)}")
+        clips, numbers = self.plan.locate(wanted)
+        return [self.sample(self._row(int(c)), int(n)) for c, n in zip(clips, numbers, strict=True)]
+
+    def _row(self, clip: int) -> Row:
+        return self._reader.row(int(self.plan.rows[clip]))
+
+    def sample(self, row: Row, number: int) -> Sample:
+        """The sample of a clip's window `number`, neighbours and transform included."""
+        sample = cut_window(row, now_of(number, self.spec), self.spec, self._pictures)
+        if self._finder is not None:
+            near = [self._reader.row(place) for place in self._finder.places(row.id)]
+            sample["neighbours"] = [spread_window(n, self.spec, self._pictures) for n in near]
+        return sample if self.transform is None else self.transform(sample)
+
+    def read_rows(self, clips: Sequence[int]) -> list[Row]:
+        """Rows of the plan's clips in one request, not kept."""
+        return self._reader.read([int(self.plan.rows[clip]) for clip in clips])
+
+    @property
+    def key(self) -> str:
+        """Hash of what the windows are: their spec. With `version` it says exactly which samples a job saw."""
+        return self.spec.key()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """rows of the table; how many were left out: filtered, other_split, too_short, null_COLUMN; clips and windows."""
+        return dict(self.plan.counts)
+
+    @property
+    def clip_ids(self) -> list[str]:
+        """Ids of the clips (or episodes) that have windows, in stored order."""
+        return self.plan.ids.to_pylist()
+
+    def at(self, version: int | None = None) -> Windows:
+        """The same windows of another version, by default the newest. Raises as `Database.windows`."""
+        spec = self.spec
+        return open_windows(self.db, spec, version, self.transform, self.neighbours, self.memory)
+
+    def describe(self) -> dict[str, Any]:
+        """What a report says of them; JSON values."""
+        spec = self.spec
+        kept = ("table", "past", "future", "rate_hz", "stride", "pad", "where", "split", "held_out_share")
+        facts = {name: getattr(spec, name) for name in kept}
+        return facts | {"fields": list(spec.fields), "version": self.version, "key": self.key, "counts": self.counts}
+
+    def statistics(self, fields: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+        """Per element of each per-frame field: see `handloom.store.windows.statistics.statistics`."""
+        from handloom.store.windows.statistics import statistics
+
+        return statistics(self, fields)
+
+    def loader(self, batch_size: int, **options: Any) -> WindowLoader:
+        """Batches as torch tensors, resumable: see `handloom.store.windows.loader.WindowLoader`."""
+        _need_torch()
+        from handloom.store.windows.loader import WindowLoader
+
+        return WindowLoader(self, batch_size, **options)
+
+    def stream(self, **options: Any):
+        """A torch IterableDataset of samples: see `handloom.store.windows.stream.WindowStream`."""
+        _need_torch()
+        from handloom.store.windows.stream import WindowStream
+
+        return WindowStream(self, **options)
+
+
+def open_windows(
+    db: Database,
+    spec: WindowSpec,
+    version: int | None,
+    transform: Transform | None = None,
+    neighbours: Neighbours | Mapping[str, Sequence[str]] | None = None,
+    memory: Memory | None = None,
+) -> Windows:
+    """The windows of `spec` in a version, by default the newest. Raises as `Database.windows`."""
+    table = db.table(spec.table, version)
+    if table is None:
+        what = "`handloom run`" if spec.table == "clips" else "`handloom ingest lerobot` or `calvin`"
+        raise StoreError(f"{db.uri} has no table {spec.table}", f"fill it with {what}")
+    check_columns(spec, table.schema)
+    plan = make_plan(table, spec)
+    check_pictures(table, spec, plan)
+    made = Windows(db, spec, table.version, plan, transform=transform, neighbours=neighbours, memory=memory)
+    if made._finder is not None:
+        made._finder.check(plan)
+    return made
+
+
+def windows_of(db: Database, **asked: Any) -> Windows:
+    """`Database.windows`: the parameters of the spec, and how they are read."""
+    reading = {name: asked.pop(name) for name in ("transform", "neighbours", "memory")}
+    version = asked.pop("version")
+    return open_windows(db, make_spec(**asked), version, **reading)
+
+
+def _need_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"loaders give torch tensors, and torch is not installed ({error})", "pip install 'handloom[train]'"
+        ) from error

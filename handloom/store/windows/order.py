@@ -1,0 +1,116 @@
+"""In what order windows are handed out: shuffled, shared out evenly, the same for any number of readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.store.windows.plan import Plan
+
+
+@dataclass(frozen=True)
+class Order:
+    """The windows of one rank in one epoch.
+
+    Clips are shuffled, `block_clips` consecutive ones make a block, and windows are shuffled within their block: a row
+    is read once an epoch, and a batch holds windows of many clips. Ranks take consecutive shares of the shuffled
+    clips' windows, equal to the window; what does not divide is left out in this epoch (`drop_last`), or the first
+    windows are handed out again to fill up the last rank's share.
+    """
+
+    plan: Plan
+    batch_size: int
+    block_clips: int
+    shuffle: bool
+    seed: int
+    epoch: int
+    rank: int = 0
+    world_size: int = 1
+    drop_last: bool = True
+
+    @property
+    def num_windows(self) -> int:
+        """Of this rank; every rank has as many."""
+        total = self.plan.num_windows
+        return total // self.world_size if self.drop_last else -(-total // self.world_size)
+
+    @property
+    def num_batches(self) -> int:
+        num = self.num_windows
+        return num // self.batch_size if self.drop_last else -(-num // self.batch_size)
+
+    def batches(self, start: int = 0) -> Iterator[tuple[NDArray[np.int64], list[Block]]]:
+        """From batch `start` on: the window numbers of each batch, and the blocks that hold their clips."""
+        left = start * self.batch_size
+        held: NDArray[np.int64] = np.empty(0, np.int64)
+        blocks: list[Block] = []
+        ahead = self.num_batches - start
+        for block in self._blocks():
+            if left >= block.size:
+                left -= block.size
+                continue
+            fresh = block.windows(self)[left:]
+            left = 0
+            held = np.concatenate([held, fresh])
+            blocks.append(block)
+            while len(held) >= self.batch_size and ahead > 0:
+                yield held[: self.batch_size], list(blocks)
+                held, ahead = held[self.batch_size :], ahead - 1
+                if len(held) <= len(fresh):
+                    blocks = [block]
+        if len(held) and ahead > 0:
+            yield held, list(blocks)
+
+    def clips(self) -> NDArray[np.int64]:
+        """(R,) the plan's clips in this epoch's order."""
+        num = len(self.plan.rows)
+        return self._random(0).permutation(num) if self.shuffle else np.arange(num)
+
+    def _random(self, *what: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.epoch, *what])
+
+    def _blocks(self) -> Iterator[Block]:
+        """This rank's share, cut between blocks of clips; a share that wraps around begins again at the first clip."""
+        order = self.clips()
+        sizes = (self.plan.starts[1:] - self.plan.starts[:-1])[order]
+        upto = np.concatenate([[0], np.cumsum(sizes)])
+        total = int(upto[-1])
+        first = self.rank * self.num_windows
+        last = first + self.num_windows
+        spans = [(min(first, total), min(last, total)), (max(first - total, 0), max(last - total, 0))]
+        number = 0
+        for begin, end in spans:
+            at = begin
+            while at < end:
+                clip = int(np.searchsorted(upto, at, side="right")) - 1
+                stop = min(end, int(upto[min(clip + self.block_clips, len(order))]))
+                beyond = int(np.searchsorted(upto, stop - 1, side="right"))
+                yield Block(number, at, stop, order[clip:beyond], upto[clip : beyond + 1])
+                at, number = stop, number + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Windows `begin` to `end` of the epoch's unshuffled row of windows. clips: (B,) of the plan; upto: (B + 1,) where
+    each begins in that row."""
+
+    number: int
+    begin: int
+    end: int
+    clips: NDArray[np.int64]
+    upto: NDArray[np.int64]
+
+    @property
+    def size(self) -> int:
+        return self.end - self.begin
+
+    def windows(self, order: Order) -> NDArray[np.int64]:
+        """(size,) window numbers of the plan, shuffled as the order says."""
+        places = np.arange(self.begin, self.end)
+        if order.shuffle:
+            places = order._random(1, order.rank, self.number).permutation(places)
+        clip = np.searchsorted(self.upto, places, side="right") - 1
+        return order.plan.starts[self.clips[clip]] + places - self.upto[clip]

@@ -1,0 +1,174 @@
+"""Which windows there are: from a light scan of the table, a few bytes per clip."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+
+import lance
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError, StoreError
+from handloom.store.location import LANCE_ERRORS, first_words
+from handloom.store.sql import clause, filtered
+from handloom.store.windows.spec import COMPUTED_BY, IMAGES, NULL_WHERE, VIDEO_OF, WindowSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The windows of a table's version, clip by clip in stored order; arrays are of equal length R, the clips in use.
+
+    rows: (R,) int64, the clip's place among the table's rows, as `take` counts them. ids: (R,) its id. steps: (R,)
+    int32, steps that the clip has on the windows' rate. starts: (R + 1,) int64, the number of its first window, and their sum.
+    counts: what was left out, and why.
+    """
+
+    rows: NDArray[np.int64]
+    ids: pa.Array
+    steps: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    counts: dict[str, int]
+
+    @property
+    def num_windows(self) -> int:
+        return int(self.starts[-1])
+
+    def locate(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(clip, which of its windows) of each window number."""
+        clips = np.searchsorted(self.starts, windows, side="right") - 1
+        return clips, windows - self.starts[clips]
+
+
+def make_plan(table: lance.LanceDataset, spec: WindowSpec) -> Plan:
+    """Count the windows of every row that passes the spec's filter and split.
+
+    Rows without a needed column (no poses for a world column, no embedding) are left out and counted as
+    `null_COLUMN`, rows shorter than a window as `too_short`.
+
+    Raises:
+        ConfigError: an unreadable filter; no window is left: the message says what took them.
+    """
+    found = _scan(table, spec)
+    counts = Counter(rows=table.count_rows())
+    counts["filtered"] = counts["rows"] - found.num_rows
+    keep = np.ones(found.num_rows, bool)
+    for column in _null_columns(found):
+        is_null = found.column(column).to_numpy() & keep
+        counts[column] = int(is_null.sum())
+        keep &= ~is_null
+    if spec.split is not None:
+        inside = _held_out(found, spec) == (spec.split == "held_out")
+        counts["other_split"] = int((keep & ~inside).sum())
+        keep &= inside
+    steps = _steps(found, spec)
+    per_clip = np.where(keep, count_windows(steps, spec), 0)
+    counts["too_short"] = int((keep & (per_clip == 0)).sum())
+    used = np.flatnonzero(per_clip)
+    counts["clips"], counts["windows"] = len(used), int(per_clip.sum())
+    if not len(used):
+        raise _nothing(spec, counts, steps[keep])
+    starts = np.concatenate([[0], np.cumsum(per_clip[used])]).astype(np.int64)
+    ids = found.column(spec.id_column).combine_chunks().take(pa.array(used))
+    rows = found.column("_row").to_numpy()[used].astype(np.int64)
+    return Plan(rows, ids, steps[used].astype(np.int32), starts, dict(counts))
+
+
+def count_windows(steps: NDArray[np.integer], spec: WindowSpec) -> NDArray[np.int64]:
+    """Windows of a clip of so many steps: whole ones, or with `pad` one for every `now` in the clip."""
+    room = np.asarray(steps, np.int64) - (1 if spec.pad else spec.num_steps)
+    return np.where(room < 0, 0, room // spec.stride + 1)
+
+
+def now_of(number: NDArray[np.integer] | int, spec: WindowSpec) -> NDArray[np.integer] | int:
+    """The step in its clip at which a clip's window of this number stands."""
+    return number * spec.stride + (0 if spec.pad else spec.past - 1)
+
+
+def split_position(key: str, seed: int) -> float:
+    """Where a video stands between 0 and 1: below the held-out share it is held out, whatever else is in the table."""
+    digest = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _scan(table: lance.LanceDataset, spec: WindowSpec) -> pa.Table:
+    """Ids, lengths and the null marks of the rows that pass `where`; `_row` is their place in the table."""
+    light = {name: name for name in (spec.id_column, "num_frames", *VIDEO_OF[spec.table])}
+    if spec.rate_hz is not None:
+        light["frame_s"] = "frame_s"
+    for name in spec.columns():
+        if name in NULL_WHERE:
+            light[f"null_{name}"] = NULL_WHERE[name]
+        elif name.startswith("embedding_"):
+            light[f"null_{name}"] = f"{name} IS NULL"
+    try:
+        with filtered(spec.where, table.schema):
+            passed = table.to_table(columns=light, filter=clause(spec.where), with_row_id=True)
+        every = table.to_table(columns=[], with_row_id=True).column("_rowid").to_numpy()
+    except LANCE_ERRORS as error:
+        raise StoreError(f"cannot read table {spec.table}: {first_words(error)}", "was it moved?") from error
+    order = np.argsort(every, kind="stable")
+    place = order[np.searchsorted(every, passed.column("_rowid").to_numpy(), sorter=order)]
+    return passed.append_column("_row", pa.array(place)).drop_columns(["_rowid"])
+
+
+def _null_columns(found: pa.Table) -> list[str]:
+    return [name for name in found.column_names if name.startswith("null_")]
+
+
+def _held_out(found: pa.Table, spec: WindowSpec) -> NDArray[np.bool_]:
+    columns = [found.column(name).to_pylist() for name in VIDEO_OF[spec.table]]
+    keys = ["/".join(parts) for parts in zip(*columns, strict=True)]
+    position = {key: split_position(key, spec.seed) for key in set(keys)}
+    return np.fromiter((position[key] < spec.held_out_share for key in keys), bool, len(keys))
+
+
+def _steps(found: pa.Table, spec: WindowSpec) -> NDArray[np.int64]:
+    if spec.rate_hz is None:
+        return found.column("num_frames").to_numpy().astype(np.int64)
+    times = found.column("frame_s").combine_chunks()
+    offsets, flat = times.offsets.to_numpy(), times.values.to_numpy()
+    length = offsets[1:] - offsets[:-1]
+    if not len(flat):
+        return length.astype(np.int64)
+    first, last = flat[np.minimum(offsets[:-1], len(flat) - 1)], flat[np.maximum(offsets[1:] - 1, 0)]
+    return np.where(length == 0, 0, np.floor((last - first) * spec.rate_hz + 0.5) + 1).astype(np.int64)
+
+
+def _nothing(spec: WindowSpec, counts: Counter, steps: NDArray[np.int64]) -> ConfigError:
+    """Says which of the reasons took the most rows, and what to do."""
+    if not counts["rows"]:
+        what = "`handloom run`" if spec.table == "clips" else "`handloom ingest lerobot`"
+        return ConfigError(f"table {spec.table} holds no row", f"fill it with {what}")
+    if counts["too_short"]:
+        rate = f"at {spec.rate_hz:g} Hz" if spec.rate_hz else "as sampled"
+        return ConfigError(
+            f"no window: the longest of {counts['too_short']} rows has {int(steps.max())} steps {rate}, a window takes "
+            f"{spec.num_steps} (past {spec.past} + future {spec.future})",
+            "shorten the windows, lower rate_hz, or use pad=True",
+        )
+    nulls = {name.removeprefix("null_"): n for name, n in counts.items() if name.startswith("null_") and n}
+    if nulls:
+        column = max(nulls, key=lambda name: nulls[name])
+        hint = COMPUTED_BY.get(column, "extract again with the settings that compute it")
+        return ConfigError(f"column {column} is null in all {nulls[column]} rows that are asked for", hint)
+    if counts["other_split"]:
+        return ConfigError(
+            f"split {spec.split!r} is empty: all {counts['other_split']} rows are of the other one "
+            f"(held_out_share {spec.held_out_share})",
+            "whole videos are held out, by a hash of their id: change held_out_share or seed, or add videos",
+        )
+    return ConfigError(f"where = {spec.where!r} passes none of {counts['rows']} rows", "change the filter")
+
+
+def check_pictures(table: lance.LanceDataset, spec: WindowSpec, plan: Plan) -> None:
+    """Raise ConfigError where pictures are asked for and no row has any: looks at all only where the first has none."""
+    column = "frame_jpeg"
+    if not spec.cameras or table.take([int(plan.rows[0])], columns=[column]).column(0).null_count == 0:
+        return
+    if table.count_rows(filter=f"{column} IS NOT NULL") == 0:
+        raise ConfigError(
+            f"fields asks for {IMAGES}, and column {column} is null in every row of {spec.table}", COMPUTED_BY[column]
+        )

@@ -1,0 +1,146 @@
+"""Rows of the table as arrays, read by place: whole blocks for loaders, single ones for random access."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError, StoreError
+from handloom.schemas.row import row_arrays
+from handloom.store.location import LANCE_ERRORS, Location, first_words
+from handloom.store.windows.spec import FRAMED, WindowSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One row, arrays without a copy of Arrow's memory where that is possible.
+
+    place: in the table. id: of the clip or episode. frame_s: (T,). framed: (T, ...) per-frame columns, None for null.
+    single: one value per row. jpegs: per camera asked for, its T pictures as Arrow scalars' array, or None.
+    """
+
+    place: int
+    id: str
+    frame_s: NDArray[np.float64]
+    framed: dict[str, NDArray[Any] | None]
+    single: dict[str, Any]
+    jpegs: dict[str | None, pa.Array | None]
+    num_bytes: int
+
+
+class RowReader:
+    """Reads rows of one version. Holds no handle across processes: Lance does not survive a fork, nor a pickle."""
+
+    def __init__(self, location: Location, spec: WindowSpec, version: int, max_bytes: int) -> None:
+        self._location = location
+        self._spec = spec
+        self._version = version
+        self._max_bytes = max_bytes
+        self._forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("_location", "_spec", "_version", "_max_bytes")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._table: lance.LanceDataset | None = None
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._held: OrderedDict[int, Row] = OrderedDict()
+        self._num_bytes = 0
+
+    def read(self, places: Sequence[int]) -> list[Row]:
+        """The rows at these places, in this order, in one request.
+
+        Raises StoreError where the version has gone or cannot be read.
+        """
+        table = self._open()
+        try:
+            rows = table.take([int(place) for place in places], columns=self._spec.columns())
+        except LANCE_ERRORS as error:
+            raise self._gone(error) from error
+        return [self._row(rows.slice(i, 1), int(place)) for i, place in enumerate(places)]
+
+    def row(self, place: int) -> Row:
+        """One row, kept for the next call while memory allows."""
+        with self._lock:
+            if place in self._held:
+                self._held.move_to_end(place)
+                return self._held[place]
+        (row,) = self.read([place])
+        with self._lock:
+            if place not in self._held:
+                self._held[place] = row
+                self._num_bytes += row.num_bytes
+            while self._num_bytes > self._max_bytes and len(self._held) > 1:
+                self._num_bytes -= self._held.popitem(last=False)[1].num_bytes
+        return row
+
+    def _open(self) -> lance.LanceDataset:
+        if self._pid != os.getpid():
+            self._forget()
+        if self._table is None:
+            uri = self._location.table_uri(self._spec.table)
+            options = dict(self._location.storage_options) or None
+            try:
+                self._table = lance.dataset(uri, version=self._version, storage_options=options)
+            except LANCE_ERRORS as error:
+                raise self._gone(error) from error
+        return self._table
+
+    def _gone(self, error: Exception) -> StoreError:
+        uri = self._location.table_uri(self._spec.table)
+        return StoreError(
+            f"cannot read version {self._version} of {uri}: {first_words(error)}",
+            "was the version cleaned up (`handloom index --compact`)? `windows.at(db.version)` takes the newest",
+        )
+
+    def _row(self, table: pa.Table, place: int) -> Row:
+        spec = self._spec
+        names = [name for name in table.column_names if name != "frame_jpeg"]
+        if spec.table == "clips":
+            values = row_arrays(table.select(names).combine_chunks().to_batches()[0])
+        else:
+            values = {name: _episode_value(table.column(name)[0], name, spec) for name in names}
+        framed = {name: values.pop(name) for name in names if name in FRAMED[spec.table]}
+        id_, frame_s = values.pop(spec.id_column), np.asarray(values.pop("frame_s"), np.float64)
+        cameras = values.get("cameras")
+        jpegs = {camera: _jpegs(table, camera, cameras, id_) for camera in spec.cameras}
+        if "cameras" not in spec.fields:
+            values.pop("cameras", None)
+        return Row(place, id_, frame_s, framed, values, jpegs, table.nbytes)
+
+
+def _episode_value(cell: pa.Scalar, name: str, spec: WindowSpec) -> Any:
+    """A cell of robot_episodes; state and action as (T, D)."""
+    if name not in FRAMED[spec.table] or not cell.is_valid:
+        return cell.as_py()
+    inner = cell.values
+    flat = inner.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(inner), -1) if len(inner) else np.empty((0, 0), np.float32)
+
+
+def _jpegs(table: pa.Table, camera: str | None, cameras: list[str] | None, id_: str) -> pa.Array | None:
+    cell = table.column("frame_jpeg")[0]
+    if not cell.is_valid:
+        return None
+    if cameras is None:
+        return cell.values
+    if camera is not None and camera not in cameras:
+        raise ConfigError(f"{id_} has no camera {camera!r}", f"it has: {', '.join(cameras) or 'none'}")
+    if not cameras:
+        return None
+    pictures = cell.values[cameras.index(camera) if camera else 0]
+    return pictures.values if pictures.is_valid else None

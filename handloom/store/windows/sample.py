@@ -1,0 +1,110 @@
+"""A window as a dict of arrays, cut from its row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.errors import StoreError
+from handloom.store.windows.pictures import PictureCache, decode_jpeg
+from handloom.store.windows.rows import Row
+from handloom.store.windows.spec import IMAGES, WindowSpec
+
+Sample = dict[str, Any]
+
+
+def cut_window(row: Row, now: int, spec: WindowSpec, pictures: PictureCache) -> Sample:
+    """The sample at step `now` of a row: see `Database.windows` for its keys."""
+    steps = np.arange(now - spec.past + 1, now + spec.future + 1)
+    frames = frames_of_steps(row.frame_s, steps, spec.rate_hz)
+    return make_sample(row, frames, spec, pictures) | {"now_s": step_time(row.frame_s, now, spec.rate_hz)}
+
+
+def spread_window(row: Row, spec: WindowSpec, pictures: PictureCache) -> Sample:
+    """S frames spread evenly over the row from its first to its last: how a neighbour is shown."""
+    frames = np.round(np.linspace(0, len(row.frame_s) - 1, spec.num_steps)).astype(np.int64)
+    return make_sample(row, frames, spec, pictures) | {"now_s": float(row.frame_s[frames[spec.past - 1]])}
+
+
+def frames_of_steps(frame_s: NDArray[np.float64], steps: NDArray[np.int64], rate_hz: float | None) -> NDArray[np.int64]:
+    """(S,) the frame of each step, -1 where there is none.
+
+    With a rate, step k stands k / rate after the first frame, and its frame is the nearest one within half a step.
+    """
+    num = len(frame_s)
+    if rate_hz is None:
+        return np.where((steps >= 0) & (steps < num), steps, -1)
+    wanted = frame_s[0] + steps / rate_hz
+    after = np.clip(np.searchsorted(frame_s, wanted), 1, max(num - 1, 1))
+    before = after - 1
+    after = np.minimum(after, num - 1)
+    nearest = np.where(wanted - frame_s[before] <= frame_s[after] - wanted, before, after)
+    reach = 0.5 / rate_hz + 1e-6
+    return np.where((np.abs(frame_s[nearest] - wanted) <= reach) & (steps >= 0), nearest, -1)
+
+
+def step_time(frame_s: NDArray[np.float64], step: int, rate_hz: float | None) -> float:
+    """Seconds on the row's own clock."""
+    return float(frame_s[step] if rate_hz is None else frame_s[0] + step / rate_hz)
+
+
+def make_sample(row: Row, frames: NDArray[np.int64], spec: WindowSpec, pictures: PictureCache) -> Sample:
+    """The sample of these frames; -1 marks a step without one."""
+    valid = frames >= 0
+    sample: Sample = {spec.id_column: row.id, "valid": valid, "frame_s": _take(row.frame_s, frames, valid)}
+    for name, values in row.framed.items():
+        sample[name] = None if values is None else _take(values, frames, valid)
+    sample |= row.single
+    for camera, jpegs in row.jpegs.items():
+        name = IMAGES if camera is None else f"{IMAGES}:{camera}"
+        sample[name], sample[f"{name}_valid"] = _pictures(row, camera, jpegs, frames, spec, pictures)
+    return sample
+
+
+def _take(values: NDArray[Any], frames: NDArray[np.int64], valid: NDArray[np.bool_]) -> NDArray[Any]:
+    """(S, ...) a copy: NaN (floats), False or 0 where there is no frame."""
+    if valid.all():
+        first, last = int(frames[0]), int(frames[-1])
+        if last - first == len(frames) - 1 and (len(frames) < 3 or (np.diff(frames) == 1).all()):
+            return values[first : last + 1].copy()
+        return values[frames]
+    taken = np.zeros((len(frames), *values.shape[1:]), values.dtype)
+    if np.issubdtype(values.dtype, np.floating):
+        taken[~valid] = np.nan
+    taken[valid] = values[frames[valid]]
+    return taken
+
+
+def _pictures(row: Row, camera: str | None, jpegs, frames, spec: WindowSpec, cache: PictureCache):
+    """((S, h, w, 3) uint8, (S,) bool); zeros where there is no picture. A window without any: zeros of `image_size`, or
+    None where no size is given."""
+    there = np.zeros(len(frames), bool)
+    nothing = None if spec.image_size is None else np.zeros((len(frames), *spec.image_size, 3), np.uint8)
+    if jpegs is None:
+        return nothing, there
+    found: dict[int, NDArray[np.uint8]] = {}
+    for step, frame in enumerate(frames):
+        if frame >= 0 and frame < len(jpegs) and jpegs[int(frame)].is_valid:
+            found[step] = _picture(row, camera, jpegs, int(frame), spec, cache)
+            there[step] = True
+    if not found:
+        return nothing, there
+    shape = next(iter(found.values())).shape
+    stack = np.zeros((len(frames), *shape), np.uint8)
+    for step, picture in found.items():
+        if picture.shape != shape:
+            raise StoreError(f"{row.id} has pictures of {shape} and of {picture.shape} px", "give image_size")
+        stack[step] = picture
+    return stack, there
+
+
+def _picture(row: Row, camera: str | None, jpegs, frame: int, spec: WindowSpec, cache: PictureCache):
+    key = (row.place, camera, frame)
+    picture = cache.get(key)
+    if picture is None:
+        where = f"{row.id}, frame {frame}" + (f" of camera {camera}" if camera else "")
+        picture = decode_jpeg(jpegs[frame].as_buffer(), spec.image_size, where)
+        cache.put(key, picture)
+    return picture
