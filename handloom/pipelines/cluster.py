@@ -1,4 +1,4 @@
-"""Ray: a local instance of our own, or a cluster to join; and how many actors it holds."""
+"""Ray: a local instance of our own, or a cluster to join."""
 
 from __future__ import annotations
 
@@ -12,28 +12,20 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 
 from handloom.errors import ConfigError, HandloomError
-from handloom.schemas.settings import Resources
+from handloom.pipelines.sharing import ask_room
+
+__all__ = ["ask_room", "joined"]
 
 log = logging.getLogger(__name__)
 
 MAX_HELD_BYTES = 100_000
 KNOCK_TIMEOUT_S = 10.0
 JOIN_HINT = "check the address (host:port of the head node, or `auto`); without it a local Ray is started"
-
-
-@dataclass(frozen=True)
-class Pools:
-    """Actors per pool, and the memory that Ray reserves for each. num_decode is 0 in fused mode."""
-
-    num_actors: int
-    num_decode: int
-    memory_bytes: int
 
 
 @contextmanager
@@ -127,35 +119,3 @@ def _hushed() -> Iterator[Callable[[], str]]:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
-
-
-def size_pools(resources: Resources, num_shards: int) -> Pools:
-    """As many actors as the cluster's CPUs, GPUs and memory hold, never more than there are shards.
-
-    Memory alone never forbids the first actor of each pool: a small machine gets a smaller reservation.
-
-    Raises:
-        ConfigError: the cluster cannot hold even one actor of each pool.
-    """
-    total = ray.cluster_resources()
-    cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
-    num_decode = 0
-    if resources.mode == "split":
-        num_decode = resources.num_decode_actors or max(1, int(cpus / resources.cpus_per_decode_actor / 3))
-        num_decode = min(num_decode, max(num_shards, 1))
-    room = (cpus - num_decode * resources.cpus_per_decode_actor) / resources.cpus_per_actor
-    if resources.gpus_per_actor:
-        room = min(room, gpus / resources.gpus_per_actor)
-    memory, each = total.get("memory", 0.0), resources.actor_memory_mb << 20
-    by_memory = max(1, int(memory / each) - num_decode)
-    wanted = resources.num_actors or int(min(room, by_memory) + 1e-9)
-    num_actors = min(wanted, max(num_shards, 1))
-    if num_actors < 1 or num_actors > room + 1e-9:
-        asked = f"{max(num_actors, 1)} model actors of {resources.cpus_per_actor:g} CPUs"
-        asked += f" and {resources.gpus_per_actor:g} GPUs" if resources.gpus_per_actor else ""
-        asked += f" beside {num_decode} decode actors of {resources.cpus_per_decode_actor:g} CPUs" if num_decode else ""
-        raise ConfigError(
-            f"the cluster has {cpus:g} CPUs and {gpus:g} GPUs, but {asked} were asked for",
-            "lower resources.num_actors or resources.cpus_per_actor, or use resources.mode = 'fused'",
-        )
-    return Pools(num_actors, num_decode, int(min(each, 0.9 * memory / (num_actors + num_decode))))

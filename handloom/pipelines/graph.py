@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import ray
 
-from handloom.pipelines.cluster import Pools
+from handloom.pipelines.room import Pools
 from handloom.workers.actors import DecodeWorker, FusedWorker, ModelWorker
 from handloom.workers.process import WorkerSetup
 from handloom.workers.shard import Shard, ShardResult

@@ -15,11 +15,13 @@ import ray
 
 from handloom.errors import HandloomError, StoreError
 from handloom.pipelines.arriving import Arriving
-from handloom.pipelines.cluster import joined, size_pools
+from handloom.pipelines.balance import Balance
+from handloom.pipelines.cluster import joined
 from handloom.pipelines.configure import check_stored
 from handloom.pipelines.graph import Graph
 from handloom.pipelines.interrupts import Interrupts
 from handloom.pipelines.progress import ProgressLine
+from handloom.schemas.clip import Clip
 from handloom.schemas.reasons import REASONS
 from handloom.schemas.settings import RunConfig
 from handloom.schemas.tables import clips_schema
@@ -140,35 +142,48 @@ def _process(clips, setup: WorkerSetup, pending: _Pending, interrupts: Interrupt
     """The Ray part. However it ends, everything finished until then is committed."""
     with joined(ray_address):
         interrupts.install()
-        num_cpus = int(ray.cluster_resources().get("CPU", 1))
-        shards = list(plan_shards(clips, setup.resources.shard_clips, _shard_s(setup), num_cpus))
-        pools = size_pools(setup.resources, len(shards))
-        log.info("run begins clips=%d shards=%d actors=%d decode_actors=%d", len(clips), len(shards), *_sizes(pools))
         ledger = start_ledger()
         watch(ledger)
 
         def progress() -> Progress:
             return ray.get(ledger.progress.remote(), timeout=LEDGER_TIMEOUT_S)
 
-        graph = Graph(shards, setup, pools, ledger)
         try:
-            arrivals = Arriving(graph, graph.close, lambda: progress().idle_s)
-            with ProgressLine(len(clips), progress, quiet=quiet), arrivals:
-                try:
-                    for result in arrivals:
-                        pending.add(result)
-                except KeyboardInterrupt:
-                    for result in arrivals.late(LATE_QUIET_S, LATE_LIMIT_S):
-                        pending.keep(result)
-                    raise
-                finally:
-                    pending.flush()  # before the actors are stopped: that may take longer than the patience of Slurm
+            balance = Balance(setup.resources, setup.db_uri, ledger)
+            with ProgressLine(len(clips), progress, quiet=quiet), balance:
+                left = _work(clips, setup, pending, balance, ledger, progress, first=True)
+                while left:
+                    balance.resume()
+                    left = _work(left, setup, pending, balance, ledger, progress, first=False)
         except ray.exceptions.RayTaskError:
             raise  # a bug in a worker keeps its trace
         except ray.exceptions.RayError as error:
             problem = f"the run cannot go on, Ray reports {type(error).__name__}: {str(error).strip()}"
             raise HandloomError(problem, "finished clips are committed: run again to go on") from error
         watch(ledger)
+
+
+def _work(clips, setup: WorkerSetup, pending: _Pending, balance: Balance, ledger, progress, first: bool) -> list[Clip]:
+    """One pool of actors, until all clips are finished or the pool is to change. Returns what is left for the next."""
+    num_cpus = int(ray.cluster_resources().get("CPU", 1))
+    shards = list(plan_shards(clips, setup.resources.shard_clips, _shard_s(setup), num_cpus))
+    pools = balance.pools(len(shards), first)
+    log.info("a pool begins clips=%d shards=%d actors=%d decode_actors=%d", len(clips), len(shards), *_sizes(pools))
+    graph = Graph(shards, setup, pools, ledger)
+    arrivals, finished = Arriving(graph, graph.close, lambda: progress().idle_s), set()
+    with arrivals, balance.watched(pools, len(shards)) as watched:
+        try:
+            for result in arrivals:
+                watched.arrived()
+                finished.update(result.clip_ids())
+                pending.add(result)
+        except KeyboardInterrupt:
+            for result in arrivals.late(LATE_QUIET_S, LATE_LIMIT_S):
+                pending.keep(result)
+            raise
+        finally:
+            pending.flush()  # before the actors are stopped: that may take longer than the patience of Slurm
+    return [clip for clip in clips if clip.clip_id not in finished] if watched.drained else []
 
 
 def _shard_s(setup: WorkerSetup) -> float:
@@ -199,7 +214,7 @@ class _Pending:
     def add(self, result: ShardResult) -> None:
         """Keep a result, and commit if it is time."""
         self.keep(result)
-        waiting = sum(_num_clips(r) for r in self._results)
+        waiting = sum(len(r.clip_ids()) for r in self._results)
         r = self._resources
         if waiting >= r.commit_clips or time.monotonic() - self._last_commit >= r.commit_s:
             self.flush()
@@ -237,10 +252,6 @@ class _Pending:
                 f"{rejected} of {finished} clips were rejected, {count} of them because of {reason}: the run stops",
                 "look at `handloom status`; raise resources.max_reject_share to go on all the same",
             )
-
-
-def _num_clips(result: ShardResult) -> int:
-    return len(result.rejects) + (len(result.record.clip_ids) if result.record else 0)
 
 
 def _sizes(pools) -> tuple[int, int]:

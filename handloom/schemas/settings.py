@@ -157,6 +157,14 @@ class Resources(Frozen):
     """CPUs that Ray reserves for one decode actor."""
     gpus_per_actor: float = Field(0.0, ge=0)
     """GPU share that Ray reserves for one model actor."""
+    min_actors: int = Field(1, ge=0)
+    """A run gives way to training on the same cluster down to this many model actors; 0: it may pause."""
+    reserve_cpus: float = Field(0.0, ge=0)
+    """CPUs of the cluster that a run leaves to others, used or not."""
+    reserve_gpus: float = Field(0.0, ge=0)
+    """GPUs of the cluster that a run leaves to others, used or not."""
+    wait_s: float = Field(300.0, gt=0)
+    """Longest wait for room where others hold the whole cluster when a run starts."""
     actor_memory_mb: int = Field(2560, ge=256)
     """Memory that Ray reserves for one actor (scheduling only)."""
     shard_clips: int = Field(16, ge=1)

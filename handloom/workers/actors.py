@@ -70,9 +70,11 @@ class DecodeWorker:
         return {"frames": np.array(rows, dtype=object)}
 
     def _decode(self, shard: Shard) -> list[InlineFrames]:
-        """The shard's frames; none where workers have died on them: the model actor finds out at which clip."""
+        """The shard's frames; none where workers have died on them (the model actor finds out at which clip), or where
+        the shard is to be given back (the model actor is told so too).
+        """
         num_deaths = ray.get(self._ledger.decode.remote([clip.clip_id for clip in shard.clips]))
-        if num_deaths >= MAX_DEATHS:
+        if num_deaths is None or num_deaths >= MAX_DEATHS:
             return [InlineFrames(clip, None, None) for clip in shard.clips]
         with pulse(self._ledger):
             return self._decoded(shard)

@@ -43,10 +43,12 @@ class Entry:
     """What a worker learns when it takes up a shard.
 
     deaths: workers that have died on each clip. careful: workers have died in this shard, on no clip in particular.
+    drained: the shard is to be given back as it is: the pool of workers is about to change.
     """
 
     deaths: dict[str, int]
     careful: bool
+    drained: bool = False
 
 
 class Ledger:
@@ -61,10 +63,24 @@ class Ledger:
         self._working: dict[int, tuple[str, float]] = {}
         self._finished: dict[str, Finished] = {}
         self._last_word = time.monotonic()
+        self._drained = False
+
+    def drain(self) -> None:
+        """From now on workers end after the clip in hand, and give shards back."""
+        self._drained = True
+
+    def resume(self) -> None:
+        """New workers take up shards. Shards that were left and come again are no deaths; clips keep theirs."""
+        self._drained = False
+        for shards in (self._entered, self._on_clip, self._decoded):
+            shards.clear()
+        self._last_word = time.monotonic()
 
     def enter(self, clip_ids: Sequence[str]) -> Entry:
         """A worker takes up a shard, again if an earlier worker died in it."""
         shard = tuple(clip_ids)
+        if self._drained:
+            return Entry({}, careful=False, drained=True)
         self._shard_of.update(dict.fromkeys(shard, shard))
         unexplained = shard in self._entered and self._on_clip[shard] is None
         self._entered[shard] = self._entered.get(shard, 0) + unexplained
@@ -74,19 +90,27 @@ class Ledger:
         deaths = {clip_id: len(self._begun.get(clip_id, ())) for clip_id in shard}
         return Entry(deaths, careful=self._entered[shard] >= MAX_DEATHS)
 
-    def decode(self, clip_ids: Sequence[str]) -> int:
-        """Split mode: a decode worker takes up a shard. Returns how many have died on it."""
+    def decode(self, clip_ids: Sequence[str]) -> int | None:
+        """Split mode: a decode worker takes up a shard. Returns how many have died on it; None: drained."""
         shard = tuple(clip_ids)
+        if self._drained:
+            return None
         self._decoded[shard] = self._decoded.get(shard, -1) + 1
         self._last_word = time.monotonic()
         return self._decoded[shard]
 
-    def begin(self, clip_id: str, pid: int) -> None:
-        """A worker begins a clip; if it never ends it, it has died on it. Saying it twice changes nothing."""
+    def begin(self, clip_id: str, pid: int) -> bool:
+        """A worker begins a clip; if it never ends it, it has died on it. Saying it twice changes nothing.
+
+        False: drained, the worker is not to begin it.
+        """
+        if self._drained:
+            return False
         self._begun.setdefault(clip_id, set()).add(pid)
         self._on_clip[self._shard_of.get(clip_id, ())] = clip_id
         self._working[pid] = (clip_id, time.time())
         self._last_word = time.monotonic()
+        return True
 
     def leave(self, clip_id: str) -> None:
         """The worker has survived the clip, which has no row so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class ShardProcessor:
         return self._setup.decoder()
 
     def process(self, clips: Sequence[Clip], stream: Stream) -> ShardResult:
-        """Every clip of the shard as a row of a fragment or as a reject.
+        """Every clip of the shard as a row of a fragment or as a reject; neither from where the ledger says to stop.
 
         A clip on which workers have died `MAX_DEATHS` times is rejected unseen; one whose failure may lie outside it is
         tried a second time at the end. Where workers have died between clips, or writing, each clip is taken alone up
@@ -75,6 +76,8 @@ class ShardProcessor:
 
     def _process(self, clips: Sequence[Clip], stream: Stream) -> ShardResult:
         entry = ray.get(self._ledger.enter.remote([clip.clip_id for clip in clips]))
+        if entry.drained:
+            return ShardResult(None, (), 0)
         killers = [clip for clip in clips if entry.deaths[clip.clip_id] >= MAX_DEATHS]
         for clip in killers:
             self._ledger.end.remote(clip.clip_id, os.getpid(), False, 0)
@@ -89,8 +92,8 @@ class ShardProcessor:
 
     def _group(self, clips: Sequence[Clip], stream: Stream, careful: bool) -> ShardResult:
         """Clips to one fragment. Careful: one clip, to blame for a death around it too."""
-        if careful:
-            ray.get(self._ledger.begin.remote(clips[0].clip_id, os.getpid()))
+        if careful and not ray.get(self._ledger.begin.remote(clips[0].clip_id, os.getpid())):
+            return ShardResult(None, (), 0)
         rows, errors = self._rows(clips, stream, settle=not careful)
         rejects = [Reject.from_error(error) for _, error in errors if error.reason not in RETRIABLE]
         again = [clip for clip, error in errors if error.reason in RETRIABLE]
@@ -109,20 +112,22 @@ class ShardProcessor:
         self, clips: Sequence[Clip], stream: Stream, settle: bool
     ) -> tuple[list[pa.RecordBatch], list[tuple[Clip, ClipError]]]:
         rows, errors = [], []
-        for clip, item in zip(clips, stream(clips), strict=True):
-            # Waited for: what the ledger has not heard, a death in the next instant would not be counted against.
-            ray.get(self._ledger.begin.remote(clip.clip_id, os.getpid()))
-            try:
-                if isinstance(item, ClipError):
-                    raise item
-                row = self._extractor.row(item)
-            except ClipError as error:
-                errors.append((clip, error))
-                self._ledger.leave.remote(clip.clip_id)
-                continue
-            rows.append(row)
-            if settle:
-                self._end(row)
+        with contextlib.closing(iter(stream(clips))) as items:
+            for clip, item in zip(clips, items, strict=True):
+                # Waited for: what the ledger has not heard, a death in the next instant would not be counted against.
+                if not ray.get(self._ledger.begin.remote(clip.clip_id, os.getpid())):
+                    break
+                try:
+                    if isinstance(item, ClipError):
+                        raise item
+                    row = self._extractor.row(item)
+                except ClipError as error:
+                    errors.append((clip, error))
+                    self._ledger.leave.remote(clip.clip_id)
+                    continue
+                rows.append(row)
+                if settle:
+                    self._end(row)
         return rows, errors
 
     def _end(self, row: pa.RecordBatch) -> None:

@@ -30,7 +30,8 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What became of a shard: rows in uncommitted fragments, and rejects. Every clip is in exactly one of them.
+    """What became of a shard: rows in uncommitted fragments, and rejects. Every clip is in exactly one of them; or in
+    neither, where the worker was told to stop before it.
 
     failure: why there is nothing instead (`problem`, `hint` of a StoreError). A value, not an exception: Ray Data
         wraps what its workers raise until nobody can tell it from a bug.
@@ -41,6 +42,10 @@ class ShardResult:
     num_frames: int
     stage_s: dict[str, float] = field(default_factory=dict)
     failure: tuple[str, str] | None = None
+
+    def clip_ids(self) -> tuple[str, ...]:
+        """The clips that are finished, as rows or rejects. Others of the shard were given back."""
+        return (*(self.record.clip_ids if self.record else ()), *(reject.clip_id for reject in self.rejects))
 
     def check(self) -> None:
         """Raise the StoreError that the worker met, if it met one."""

@@ -1,0 +1,195 @@
+"""How a run of extraction shares its cluster: takes what is free, gives way to training, grows when there is room.
+
+The pool of a run cannot change its size while it works. So the workers are told to stop after the clip in hand, what is
+finished is committed, and the rest of the clips goes to a new pool. Every clip stays exactly one row or reject: what
+was not finished has written nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from handloom.pipelines import sharing
+from handloom.pipelines.room import Amounts, Pools, Room, actor_needs, fit, look, size_pools
+from handloom.pipelines.sharing import EXTRACTION, GRANTED, HOLDING, TRAINING, WAITING, Entry, Registered
+from handloom.schemas.settings import Resources
+
+log = logging.getLogger(__name__)
+
+POLL_S = 2.0
+LOOK_S = 0.25
+STEADY_S = 2.0
+GRANT_S = 30.0
+GROW_AFTER_S = 10.0
+GROW_SHARE = 4  # grow by a quarter at least: a new pool costs seconds
+
+
+class Balance:
+    """One run's share of the cluster, from pool to pool. Use as a context manager around the whole run."""
+
+    def __init__(self, resources: Resources, db_uri: str, ledger: ray.actor.ActorHandle) -> None:
+        self._resources, self._ledger = resources, ledger
+        self._job = sharing.named(f"extraction into {db_uri}")
+        self._registered = Registered(Entry(self._job, EXTRACTION, (), HOLDING), create=False)
+        self._in_vain: set[str] = set()  # requests that giving way did not help
+
+    def __enter__(self) -> Balance:
+        self._registered.__enter__()
+        return self
+
+    def __exit__(self, *trace: object) -> None:
+        self._registered.__exit__(*trace)
+
+    def pools(self, num_shards: int, first: bool) -> Pools:
+        """The pools that fit now; waits where nothing does, at the run's start at most `wait_s`.
+
+        Raises:
+            ConfigError: the cluster can never hold them; no room within `wait_s`.
+        """
+        if not first:
+            self._let_in()
+        r, started, told = self._resources, time.monotonic(), -sharing.REMIND_S
+        least = max(1, min(r.min_actors, num_shards, r.num_actors or num_shards)) if first else 1
+        while True:
+            room = _steady()
+            found = size_pools(r, num_shards, room)
+            if found.num_actors >= least:
+                break
+            waited = time.monotonic() - started
+            asked = [actor_needs(r)] * least
+            if first and waited >= r.wait_s:
+                raise sharing.no_room(self._job, asked, r.wait_s)
+            if waited - told >= sharing.REMIND_S:
+                told = waited
+                limit = f"up to {r.wait_s:g} s" if first else "until there is some"
+                log.warning("extraction waits for room, %s: %s", limit, sharing.holders_text(self._job))
+            time.sleep(1.0)
+        self._say(found, room, num_shards)
+        self._registered.change(HOLDING, self._held(found))
+        return found
+
+    def _say(self, found: Pools, room: Room, num_shards: int) -> None:
+        alone = size_pools(self._resources, num_shards, room.emptied())
+        if found.num_actors < alone.num_actors:
+            held = sharing.holders_text(self._job)
+            log.warning("extraction works with %d actors instead of %d: %s", found.num_actors, alone.num_actors, held)
+
+    def _held(self, pools: Pools) -> list[Amounts]:
+        r = self._resources
+        return [actor_needs(r)] * pools.num_actors + [{"CPU": r.cpus_per_decode_actor}] * pools.num_decode
+
+    def _let_in(self) -> None:
+        """After giving way: wait until those who asked have taken their room."""
+        self._registered.change(HOLDING, ())
+        until = time.monotonic() + GRANT_S
+        while asking := [e for e in sharing.others(self._job) if e.kind == TRAINING and e.state in (WAITING, GRANTED)]:
+            asking = [entry for entry in asking if entry.job not in self._in_vain]
+            if not asking:
+                return
+            if time.monotonic() > until:
+                self._in_vain |= {entry.job for entry in asking if entry.state == WAITING}
+                return
+            time.sleep(LOOK_S)
+
+    @contextmanager
+    def watched(self, pools: Pools, num_shards: int) -> Iterator[Watch]:
+        """While the block lasts, a thread looks whether the pools should change; `drained` says that they are to."""
+        watch = Watch(self, pools, num_shards)
+        thread = threading.Thread(target=watch.run, daemon=True, name="balance")
+        thread.start()
+        try:
+            yield watch
+        finally:
+            watch.end()
+            thread.join()
+
+    def drain(self) -> None:
+        ray.get(self._ledger.drain.remote())
+
+    def resume(self) -> None:
+        """The workers of the next pool take up clips again."""
+        ray.get(self._ledger.resume.remote())
+
+    def asked_of_us(self, pools: Pools) -> Entry | None:
+        """A training job that waits for room, and that would have it if this run kept `min_actors` only."""
+        r, room = self._resources, look()
+        spare = pools.num_actors - min(r.min_actors, pools.num_actors)
+        for entry in sharing.others(self._job):
+            if entry.kind != TRAINING or entry.state != WAITING or entry.job in self._in_vain:
+                continue
+            after = {name: room.free_of(name) + spare * amount for name, amount in actor_needs(r).items()}
+            if spare and all(entry.needs(name) <= amount + 1e-6 for name, amount in after.items()):
+                return entry
+        return None
+
+    def could_grow(self, pools: Pools) -> int:
+        """How many more actors would fit."""
+        r, room = self._resources, look()
+        if any(entry.state in (WAITING, GRANTED) for entry in sharing.others(self._job)):
+            return 0
+        more = fit(room.free, actor_needs(r) | {"memory": r.actor_memory_mb << 20})
+        own = self._held(pools)
+        for name, kept in (("CPU", r.reserve_cpus), ("GPU", r.reserve_gpus)):
+            each, mine = actor_needs(r).get(name, 0.0), sum(bundle.get(name, 0.0) for bundle in own)
+            if each:
+                more = min(more, int((room.total.get(name, 0.0) - kept - mine) / each + 1e-6))
+        return min(more, r.num_actors - pools.num_actors) if r.num_actors else more
+
+
+class Watch:
+    """Looks every few seconds whether a run should give way or grow, and tells its workers to stop if so."""
+
+    def __init__(self, balance: Balance, pools: Pools, num_shards: int) -> None:
+        self._balance, self._pools, self._num_left = balance, pools, num_shards
+        self._ended, self._all_up = threading.Event(), False
+        self._roomy_since: float | None = None
+        self.drained = False
+
+    def arrived(self) -> None:
+        """A shard has come back: all actors are up."""
+        self._all_up, self._num_left = True, self._num_left - 1
+
+    def end(self) -> None:
+        self._ended.set()
+
+    def run(self) -> None:
+        while not self._ended.wait(POLL_S):
+            try:
+                why = self._why()
+                if why and not self._ended.is_set():
+                    self.drained = True
+                    self._balance.drain()
+                    log.warning("extraction %s; the clips in hand are finished first", why)
+                    return
+            except (ray.exceptions.RayError, RuntimeError, OSError) as error:
+                log.info("the cluster did not answer: %s", error)  # the run's own end says why
+
+    def _why(self) -> str:
+        entry = self._balance.asked_of_us(self._pools)
+        if entry is not None:
+            return f"gives way to {entry.text()}"
+        num = self._pools.num_actors
+        more = self._balance.could_grow(self._pools) if self._all_up and self._num_left > 2 * num else 0
+        if more < max(1, num // GROW_SHARE):
+            self._roomy_since = None
+            return ""
+        self._roomy_since = self._roomy_since or time.monotonic()
+        steady = time.monotonic() - self._roomy_since >= GROW_AFTER_S
+        return f"takes up to {more} actors more, there is room" if steady else ""
+
+
+def _steady() -> Room:
+    """What is free, once it has stopped changing: what somebody has given back is told a second late."""
+    room, since = look(), time.monotonic()
+    while any(room.used(name) > 1e-3 for name in ("CPU", "GPU")) and time.monotonic() - since < STEADY_S:
+        time.sleep(LOOK_S)
+        now = look()
+        if now != room:
+            room, since = now, time.monotonic()
+    return room

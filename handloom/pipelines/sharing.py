@@ -1,0 +1,260 @@
+"""One cluster for extraction and training: jobs tell each other, through a small actor, what they ask for and hold.
+
+A training job asks for room (`ask_room`). A run of extraction that sees it gives way: it finishes the clips in hand,
+commits, starts again with fewer actors, and takes the room back when it is free (`handloom.pipelines.balance`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import ray
+
+from handloom.errors import ConfigError
+from handloom.pipelines.room import Amounts, amounts_text, look
+
+log = logging.getLogger(__name__)
+
+ACTOR, NAMESPACE = "handloom-shares", "handloom"
+RENEW_S = 2.0
+LAPSE_S = 15.0
+SETTLE_S, SETTLE_LOOK_S = 20.0, 0.5
+FIRST_LOOK_S = 1.0
+REMIND_S = 60.0
+CALL_TIMEOUT_S = 10.0
+WAITING, GRANTED, HOLDING = "waiting", "granted", "holding"
+EXTRACTION, TRAINING = "extraction", "training"
+TOLD = (ray.exceptions.RayError, ray.exceptions.GetTimeoutError)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one job asks for or holds. job: unique, and what messages call it. kind: `extraction` or `training`.
+
+    bundles: each is reserved on one node, `{"CPU": 1.0, "GPU": 0.5}`. state: `waiting` for room; `granted`: there is
+    room, and it is about to be taken; `holding`.
+    """
+
+    job: str
+    kind: str
+    bundles: tuple[Amounts, ...]
+    state: str
+
+    def needs(self, name: str) -> float:
+        return sum(bundle.get(name, 0.0) for bundle in self.bundles)
+
+    def text(self) -> str:
+        """`training arm4r (4 CPUs and 1 GPUs)`"""
+        return f"{self.job} ({amounts_text({name: self.needs(name) for name in ('CPU', 'GPU')})})"
+
+
+class Shares:
+    """Everybody's entries. Each is renewed every few seconds; those of jobs that died lapse.
+
+    It belongs to the job that started it, and ends with it. The others then start it again: every renewal carries the
+    whole entry, so nothing is lost.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, tuple[Entry, float]] = {}
+
+    def put(self, entry: Entry) -> None:
+        self._entries[entry.job] = (entry, time.monotonic())
+
+    def drop(self, job: str) -> None:
+        self._entries.pop(job, None)
+
+    def entries(self) -> list[Entry]:
+        """Those that have not lapsed, in order of their coming."""
+        now = time.monotonic()
+        self._entries = {job: (entry, at) for job, (entry, at) in self._entries.items() if now - at < LAPSE_S}
+        return [entry for entry, _ in self._entries.values()]
+
+
+def named(what: str) -> str:
+    """`training arm4r [node1:4711]`: what the job of this process is called."""
+    return f"{what} [{socket.gethostname()}:{os.getpid()}]"
+
+
+def others(job: str) -> list[Entry]:
+    """The entries of all other jobs; none where nobody has ever asked."""
+    actor = _actor(create=False)
+    if actor is None:
+        return []
+    try:
+        return [e for e in ray.get(actor.entries.remote(), timeout=CALL_TIMEOUT_S) if e.job != job]
+    except TOLD:
+        return []  # it went down with its owner: those who still are there start it again
+
+
+class Registered:
+    """This job's entry, renewed by a thread until the block ends.
+
+    create: start the actor where there is none. A run does not: alone on a cluster it needs nobody to talk to.
+    """
+
+    def __init__(self, entry: Entry, create: bool) -> None:
+        self._entry, self._create = entry, create
+        self._changed, self._ended = threading.Event(), False
+        self._actor = None  # Ray ends an actor when the handle of who started it is gone
+        self._thread = threading.Thread(target=self._renew, daemon=True, name="shares")
+
+    def __enter__(self) -> Registered:
+        self._put()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
+        self._changed.set()
+        self._thread.join()
+        if self._actor is not None:
+            _told(self._actor.drop.remote(self._entry.job))
+        self._actor = None
+
+    def change(self, state: str, bundles: Sequence[Amounts] | None = None) -> None:
+        """Say something else from now on."""
+        self._entry = replace(
+            self._entry, state=state, bundles=self._entry.bundles if bundles is None else tuple(bundles)
+        )
+        self._changed.set()
+
+    def _renew(self) -> None:
+        while not self._ended:
+            self._changed.wait(RENEW_S)
+            self._changed.clear()
+            if not self._ended:
+                self._put()
+
+    def _put(self) -> None:
+        self._actor = self._actor or _actor(self._create)
+        if self._actor is not None and not _told(self._actor.put.remote(self._entry)):
+            self._actor = None  # it went down with its owner
+
+
+@contextmanager
+def ask_room(
+    bundles: Sequence[Mapping[str, float]], name: str, wait_s: float, strategy: str = "PACK"
+) -> Iterator[None]:
+    """Wait until the cluster has room for `bundles`; runs of extraction give way. Use around the job that takes it.
+
+    A placement group of `bundles` waits in Ray's own queue, so that an autoscaler hears of it too. Once it stands it is
+    removed, and the block, Ray Train with the same bundles say, takes its place: a run that gave way waits until its
+    placement group stands, at most `SETTLE_S`. Until the block ends the room is known to be held by `name`.
+
+    Args:
+        name: what messages call the job, `training arm4r`.
+        strategy: Ray's, `PACK` or another.
+
+    Raises:
+        ConfigError: there is no room within `wait_s`; says who holds what.
+    """
+    job = named(name)
+    asked = tuple({key: float(value) for key, value in bundle.items() if value} for bundle in bundles)
+    group = ray.util.placement_group([dict(bundle) for bundle in asked], strategy=strategy)
+    try:
+        ready = group.wait(FIRST_LOOK_S)
+        with Registered(Entry(job, TRAINING, asked, GRANTED if ready else WAITING), create=True) as entry:
+            if not ready:
+                _wait(group, job, asked, wait_s)
+                entry.change(GRANTED)
+            before = set(ray.util.placement_group_table())
+            ray.util.remove_placement_group(group)
+            ended = threading.Event()
+            settle = threading.Thread(target=_settle, args=(entry, asked, before, ended), daemon=True, name="settle")
+            settle.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                settle.join()
+    finally:
+        ray.util.remove_placement_group(group)
+
+
+def _settle(entry: Registered, asked: Sequence[Amounts], before: set[str], ended: threading.Event) -> None:
+    """Say that the room is taken once a placement group as large as the one asked for stands; or after `SETTLE_S`."""
+    until = time.monotonic() + SETTLE_S
+    while time.monotonic() < until and not _taken(asked, before):
+        if ended.wait(SETTLE_LOOK_S):
+            return
+    entry.change(HOLDING)
+
+
+def _taken(asked: Sequence[Amounts], before: set[str]) -> bool:
+    try:
+        groups = ray.util.placement_group_table()
+    except TOLD:
+        return False
+    new = [group for key, group in groups.items() if key not in before and group["state"] == "CREATED"]
+    names = ("CPU", "GPU")
+    needs = [sum(bundle.get(name, 0.0) for bundle in asked) for name in names]
+    sums = [[sum(bundle.get(name, 0.0) for bundle in group["bundles"].values()) for name in names] for group in new]
+    return any(all(have >= need for have, need in zip(found, needs, strict=True)) for found in sums)
+
+
+def _wait(group, job: str, asked: Sequence[Amounts], wait_s: float) -> None:
+    started, told = time.monotonic(), -REMIND_S
+    while not group.wait(1.0):
+        waited = time.monotonic() - started
+        if waited >= wait_s:
+            raise no_room(job, asked, wait_s)
+        if waited - told >= REMIND_S:
+            told = waited
+            log.warning("%s waits for room, up to %g s: %s", _asked(asked), wait_s, holders_text(job))
+
+
+def no_room(job: str, asked: Sequence[Amounts], wait_s: float) -> ConfigError:
+    """The error of a cluster that stayed full for `wait_s`."""
+    return ConfigError(
+        f"no room for {_asked(asked)} within {wait_s:g} s: {holders_text(job)}",
+        "wait for the others to end, ask for less, add nodes, or raise resources.wait_s; extraction started with a "
+        "lower resources.num_actors, or with resources.reserve_cpus, leaves more",
+    )
+
+
+def _asked(bundles: Sequence[Amounts]) -> str:
+    texts = [amounts_text(bundle) for bundle in bundles]
+    return " + ".join(f"{texts.count(text)} x {text}" for text in dict.fromkeys(texts))
+
+
+def holders_text(job: str) -> str:
+    """Who holds what of the cluster, seen by `job`."""
+    room, known = look(), [entry for entry in others(job) if entry.state != WAITING]
+    parts = [f"{entry.text()}" for entry in known]
+    rest = {name: room.used(name) - sum(entry.needs(name) for entry in known) for name in ("CPU", "GPU")}
+    if any(amount > 0.01 for amount in rest.values()):
+        parts.append(f"jobs that have not told handloom ({amounts_text({k: max(0.0, v) for k, v in rest.items()})})")
+    free = {name: room.free_of(name) for name in ("CPU", "GPU")}
+    held = f"held by {', '.join(parts)}" if parts else "nobody holds anything"
+    return f"of {amounts_text(room.total)} {amounts_text(free)} are free; {held}"
+
+
+def _actor(create: bool):
+    """The cluster's; None where there is none."""
+    if not ray.is_initialized():
+        return None
+    try:
+        if not create:
+            return ray.get_actor(ACTOR, namespace=NAMESPACE)
+        node_id = ray.get_runtime_context().get_node_id()
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=True)
+        options = {"num_cpus": 0, "max_concurrency": 1, "get_if_exists": True, "scheduling_strategy": here}
+        return ray.remote(Shares).options(name=ACTOR, namespace=NAMESPACE, **options).remote()
+    except (ValueError, *TOLD):
+        return None
+
+
+def _told(answer) -> bool:
+    try:
+        ray.get(answer, timeout=CALL_TIMEOUT_S)
+    except TOLD:
+        return False
+    return True

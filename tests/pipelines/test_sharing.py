@@ -1,0 +1,185 @@
+"""Extraction and training on one cluster: neither starves, and the rows are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import pytest
+import ray
+from hypothesis import given
+from hypothesis import strategies as st
+from support.extraction import new_database, row_digests
+
+from handloom.errors import ConfigError
+from handloom.pipelines import sharing
+from handloom.pipelines.room import Room, actor_needs, fill, fit, size_pools
+from handloom.pipelines.run import run
+from handloom.pipelines.sharing import ask_room
+from handloom.schemas.settings import Resources, RunConfig
+from handloom.workers.ledger import Ledger
+
+GB = float(1 << 30)
+nodes = st.lists(
+    st.fixed_dictionaries(
+        {
+            "CPU": st.sampled_from([0.0, 1.0, 2.0, 4.0, 16.0]),
+            "GPU": st.sampled_from([0.0, 1.0, 2.0]),
+            "memory": st.sampled_from([1 * GB, 8 * GB, 64 * GB]),
+        }
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(
+    nodes,
+    st.lists(st.floats(0, 1), min_size=4, max_size=4),
+    st.sampled_from(["fused", "split"]),
+    st.sampled_from([(1.0, 0.0), (0.5, 0.25), (2.0, 0.5), (1.0, 1.0)]),
+    st.sampled_from([0.0, 1.0, 3.0]),
+    st.integers(1, 40),
+)
+def test_pools_fit_into_what_is_free_and_keep_the_reserve(found, used, mode, needs, reserve, num_shards):
+    free = tuple({k: n[k] * (1 - share) for k in n} for n, share in zip(found, used, strict=False))
+    room = Room(tuple(found), free)
+    resources = Resources(mode=mode, cpus_per_actor=needs[0], gpus_per_actor=needs[1], reserve_cpus=reserve)
+    try:
+        pools = size_pools(resources, num_shards, room)
+    except ConfigError:
+        with contextlib.suppress(ConfigError):  # never only for what others hold
+            assert not size_pools(resources, num_shards, room.emptied()).num_actors
+        return
+    if not pools.num_actors:
+        return
+    assert pools.num_actors <= num_shards
+    left, num_decode = fill(free, {"CPU": resources.cpus_per_decode_actor}, pools.num_decode)
+    assert num_decode == pools.num_decode
+    assert fit(left, actor_needs(resources)) >= pools.num_actors
+    ours = pools.num_actors * needs[0] + pools.num_decode * resources.cpus_per_decode_actor
+    assert ours + max(reserve, room.used("CPU")) <= room.total["CPU"] + 1e-3
+    assert pools.memory_bytes * (pools.num_actors + pools.num_decode) <= room.free_of("memory")
+
+
+def test_gpu_shares_are_counted_beside_training():
+    """Half of the one GPU is a training worker's: two extraction actors of a quarter are left, four before."""
+    node = {"CPU": 16.0, "GPU": 1.0, "memory": 64 * GB}
+    beside = Room((node,), (node | {"CPU": 14.0, "GPU": 0.5},))
+    quarter = Resources(gpus_per_actor=0.25)
+    assert size_pools(quarter, 99, beside).num_actors == 2
+    assert size_pools(quarter, 99, beside.emptied()).num_actors == 4
+    split = size_pools(Resources(gpus_per_actor=0.25, mode="split"), 99, beside)
+    assert (split.num_actors, split.num_decode) == (2, 4)
+    assert size_pools(Resources(gpus_per_actor=0.25, reserve_gpus=0.75), 99, beside).num_actors == 1
+    with pytest.raises(ConfigError, match=r"has 16 CPUs and 1 GPUs, but 1 model actors of 1 CPUs and 2 GPUs"):
+        size_pools(Resources(gpus_per_actor=2), 99, beside)
+
+
+def test_a_drained_ledger_gives_everything_back_and_blames_nobody():
+    ledger, shard = Ledger(), ("a", "b")
+    ledger.enter(shard)
+    assert ledger.begin("a", 1)
+    ledger.drain()
+    ledger.end("a", 1, True, 5)
+    assert not ledger.begin("b", 1)
+    assert ledger.enter(("c",)).drained
+    assert ledger.decode(("c",)) is None
+    for _ in range(3):
+        ledger.resume()
+        entry = ledger.enter(("b",))
+        assert (entry.deaths, entry.careful, entry.drained) == ({"b": 0}, False, False)
+        ledger.drain()
+    assert ledger.progress().working == {}
+
+
+class Trainer(threading.Thread):
+    """Asks for one CPU once a worker of the run is at work, and holds it until `until_rows` rows are finished.
+
+    The workers are stopped until the run has heard of it, so that however fast they are the run is still going on.
+    """
+
+    def __init__(self, until_rows: int) -> None:
+        super().__init__(daemon=True)
+        self.until_rows = until_rows
+        self.ledger = None
+        self.began_at = self.waiting = self.error = None
+
+    def __call__(self, ledger) -> None:
+        if self.ledger is None:
+            self.ledger = ledger
+            self.start()
+
+    def run(self) -> None:
+        try:
+            self._train()
+        except (ConfigError, ray.exceptions.RayError, AssertionError) as error:
+            self.error = error
+
+    def _train(self) -> None:
+        self._until(lambda: self._progress().working)
+        pids = list(self._progress().working)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        awake = threading.Thread(target=self._wake, args=(pids,), daemon=True)
+        awake.start()
+        with ask_room([{"CPU": 1.0}], "training test", wait_s=60):
+            group = ray.util.placement_group([{"CPU": 1.0}])
+            assert group.wait(20)
+            self.began_at = self._progress().num_rows
+            self._until(lambda: self._progress().num_rows >= self.until_rows)
+            ray.util.remove_placement_group(group)
+        awake.join()
+
+    def _wake(self, pids) -> None:
+        self._until(lambda: ray.get(self.ledger.decode.remote(("",))) is None)
+        self.waiting = [entry.state for entry in sharing.others("") if entry.kind == sharing.TRAINING]
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+    def _progress(self):
+        return ray.get(self.ledger.progress.remote())
+
+    def _until(self, true, limit_s: float = 60) -> None:
+        end = time.monotonic() + limit_s
+        while not true():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("mode", ["fused", pytest.param("split", marks=pytest.mark.slow)])
+@pytest.mark.timeout(180)
+def test_a_run_gives_way_to_training_and_both_finish(tmp_path, clips, expected, ray_address, caplog, mode):
+    db = new_database(tmp_path / "db", clips)
+    trainer = Trainer(until_rows=4)
+    resources = Resources(shard_clips=3, commit_clips=2)
+    if mode == "split":  # on two CPUs: four of half a CPU each, of which one has to stay
+        half = {"cpus_per_actor": 0.5, "cpus_per_decode_actor": 0.5, "num_decode_actors": 1}
+        resources = Resources(mode="split", shard_clips=2, commit_clips=2, **half)
+    summary = run(db, RunConfig(resources=resources), quiet=True, watch=trainer)
+    trainer.join(60)
+    assert trainer.error is None
+    assert trainer.waiting == ["waiting"]
+    assert trainer.began_at < len(clips)  # beside the run, not after it
+    assert "gives way to training test" in caplog.text
+    assert (summary.exit, summary.num_clips, summary.num_rejects) == ("done", len(clips), 0)
+    assert row_digests(db) == expected
+
+
+def test_without_room_both_say_who_holds_it(tmp_path, clips, ray_address):
+    db = new_database(tmp_path / "db", clips[:1])
+    with ask_room([{"CPU": 1.0}] * 2, "training one", wait_s=30):
+        group = ray.util.placement_group([{"CPU": 2.0}])
+        assert group.wait(20)
+        told = r"no room for 1 x 1 CPUs within 1 s: of 2 CPUs 0 CPUs are free; held by training one"
+        with pytest.raises(ConfigError, match=told):
+            run(db, RunConfig(resources=Resources(wait_s=1)), quiet=True)
+        second = ask_room([{"CPU": 1.0}], "training two", wait_s=1)
+        with pytest.raises(ConfigError, match=r"held by training one .*2 CPUs"), second:
+            pass
+        ray.util.remove_placement_group(group)
+    assert not [entry for entry in sharing.others("") if entry.kind == sharing.TRAINING]
+    assert run(db, None, quiet=True).num_clips == 1
