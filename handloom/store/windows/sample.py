@@ -54,6 +54,7 @@ def make_sample(row: Row, frames: NDArray[np.int64], spec: WindowSpec, pictures:
     """The sample of these frames; -1 marks a step without one."""
     valid = frames >= 0
     sample: Sample = {spec.id_column: row.id, "valid": valid, "frame_s": _take(row.frame_s, frames, valid)}
+    sample["frame_index"] = frames
     for name, values in row.framed.items():
         sample[name] = None if values is None else _take(values, frames, valid)
     sample |= row.single
