@@ -214,6 +214,8 @@ COMMANDS = {
     "--no-only-present --json --help",
     "ingest ego4d": "--manifest --videos --db --narrations --fho --dataset --window --before-s --after-s "
     "--others --no-others --clip-seconds --only-present --no-only-present --json --help",
+    "ingest calvin": "DIRECTORY --db --dataset --all --language-only --action --licence --view --pictures "
+    "--no-pictures --videos --replace --no-replace --json --help",
     "ingest lerobot": "DIRECTORY --db --dataset --state --action --licence --view --pictures --no-pictures --videos "
     "--replace --no-replace --json --help",
     "run": "--db --config --set --ray-address --retry-rejects --reason --limit --show-settings --no-show-settings "

@@ -39,6 +39,11 @@ class Window(StrEnum):
     contextual = "contextual"
 
 
+class CalvinAction(StrEnum):
+    rel = "rel_actions"
+    absolute = "actions"
+
+
 @ingest_app.command("folder")
 def ingest_folder(
     directory: Annotated[str, typer.Argument(help="Folder or URI with videos, searched to any depth.")],
@@ -139,6 +144,33 @@ def ingest_lerobot(
     with counting("episodes") as progress:
         database = open_db(db, create=True)
         summary = ingest_robots.lerobot(database, directory, **options, **_ingest_io(progress))
+    _print_robots(summary, json_)
+
+
+@ingest_app.command("calvin")
+def ingest_calvin(
+    directory: Annotated[str, typer.Argument(help="Folder or URI with training/ and validation/, or one of them.")],
+    db: DbOption,
+    dataset: DatasetOption = None,
+    whole: Annotated[
+        bool, typer.Option("--all/--language-only", help="Whole recordings instead of the windows told in words.")
+    ] = False,
+    action: Annotated[CalvinAction, typer.Option(help="Which of the two kinds of action to keep.")] = CalvinAction.rel,
+    licence: LicenceOption = None,
+    view: ViewOption = View.exo,
+    pictures: PicturesOption = True,
+    videos: VideosOption = None,
+    replace: ReplaceOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Add CALVIN episodes; a video is made of each episode's frames."""
+    from handloom.pipelines import ingest_robots
+
+    options = {"dataset": dataset, "whole": whole, "action": action.value, "licence": licence}
+    options |= {"view": view.value, "pictures": pictures, "videos": videos, "replace": replace}
+    with counting("episodes") as progress:
+        database = open_db(db, create=True)
+        summary = ingest_robots.calvin(database, directory, **options, **_ingest_io(progress))
     _print_robots(summary, json_)
 
 

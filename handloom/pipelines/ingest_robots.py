@@ -5,26 +5,37 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.draw.thumbnail import encode_jpeg, shrink_to_short_side
 from handloom.errors import ConfigError
+from handloom.ingest.calvin import CalvinSource
 from handloom.ingest.files import join, normalise
 from handloom.ingest.lerobot import LeRobotSource
 from handloom.ingest.result import Progress
 from handloom.ingest.robot_pictures import SHORT_SIDE_PX, Filmed, PictureReader, PictureSettings
-from handloom.ingest.robot_source import RawEpisode, RobotSource, Skip, Tally, Unusable, source_key
+from handloom.ingest.robot_source import (
+    ImageCamera,
+    RawEpisode,
+    RobotSource,
+    Skip,
+    SourceFacts,
+    Tally,
+    Unusable,
+    source_key,
+)
 from handloom.schemas.clip import Clip
 from handloom.schemas.robot import RobotEpisode, episode_row, make_episode_id
 from handloom.store.clip_list import add_clips
 from handloom.store.database import Database
-from handloom.store.episodes import KnownEpisode, known_episodes, write_episodes
+from handloom.store.episodes import TABLE, KnownEpisode, known_episodes, write_episodes
 from handloom.video.source import VideoSource
 
 JPEG_QUALITY = 90
@@ -52,29 +63,22 @@ class RobotSummary:
     problems: tuple[str, ...]
 
 
-@dataclass
-class _Batch:
-    """Finished episodes that wait for their commit."""
-
-    episodes: list[RobotEpisode] = field(default_factory=list)
-    clips: list[Clip] = field(default_factory=list)
-    num_bytes: int = 0
-
-    def add(self, episode: RobotEpisode, clips: list[Clip]) -> None:
-        self.episodes.append(episode)
-        self.clips += clips
-        self.num_bytes += sum(len(jpeg or b"") for camera in episode.frame_jpeg or () for jpeg in camera)
-
-
 def lerobot(db: Database, directory: str, *, dataset: str | None = None, **options: Any) -> RobotSummary:
-    """A LeRobotDataset: see `handloom.ingest.lerobot.LeRobotSource` and `_ingest`."""
+    """A LeRobotDataset: see `handloom.ingest.lerobot.LeRobotSource`; the other options are those of `ingest`."""
     own = {name: options.pop(name) for name in ("licence", "view", "state", "action") if name in options}
     name = dataset or _dataset_name(directory)
     source = LeRobotSource(directory, dataset=name, options=options.get("storage_options"), **own)
-    return _ingest(db, source, **options)
+    return ingest(db, source, **options)
 
 
-def _ingest(
+def calvin(db: Database, directory: str, *, dataset: str | None = None, **options: Any) -> RobotSummary:
+    """A CALVIN dataset: see `handloom.ingest.calvin.CalvinSource`; the other options are those of `ingest`."""
+    own = {name: options.pop(name) for name in ("licence", "view", "whole", "action") if name in options}
+    source = CalvinSource(directory, dataset=dataset or "calvin", options=options.get("storage_options"), **own)
+    return ingest(db, source, **options)
+
+
+def ingest(
     db: Database,
     source: RobotSource,
     *,
@@ -95,6 +99,7 @@ def _ingest(
         videos: folder or URI for the videos of datasets that hold single images; `DB/videos` by default.
         replace: episodes of this dataset name that came from another place may be replaced.
         commit_episodes: at most this many episodes in one commit; less where their pictures are large.
+        storage_options: fsspec's, of s3:// URIs.
 
     Raises:
         ConfigError: nothing of the dataset can be used, or its name is taken by another one.
@@ -102,78 +107,107 @@ def _ingest(
     facts = source.facts
     known = known_episodes(db, facts.dataset)
     _check_place(known, facts.dataset, facts.uri, replace)
-    target = normalise(videos) if videos else join(db.uri, "videos")
-    settings = PictureSettings(target, pictures)
-    in_key = {"store": pictures, "short_side_px": SHORT_SIDE_PX, "quality": JPEG_QUALITY, "videos": videos or ""}
+    settings = PictureSettings(normalise(videos) if videos else join(db.uri, "videos"), pictures)
     fetching = VideoSource(str(Path(tempfile.gettempdir()) / "handloom-videos"), storage_options=storage_options)
-    tally, counts = Tally(), dict.fromkeys(("listed", "added", "replaced", "already_there", "skipped"), 0)
-    counts["listed"] = facts.num_listed
-    clip_counts = {"added": 0, "changed": 0, "already_there": 0}
-    batch = _Batch()
-    version = None
-
-    def commit() -> None:
-        nonlocal batch, version
-        if not batch.episodes:
-            return
-        done = add_clips(db, batch.clips)
-        for name in clip_counts:
-            clip_counts[name] += getattr(done, name)
-        rows = (_table(batch.episodes),)
-        written = write_episodes(db, rows)
-        counts["added"] += written.added
-        counts["replaced"] += written.replaced
-        version = written.version
-        batch = _Batch()
-
     with PictureReader(facts, settings, _encode, fetching, dict(storage_options or {})) as reader:
+        ingest = _Ingest(db, source, known, settings, reader)
         for number, raw in enumerate(source.episodes(), start=1):
-            if isinstance(raw, Skip):
-                tally.skip(raw)
-            else:
-                key = source_key(facts, raw, in_key)
-                there = known.get(make_episode_id(facts.dataset, raw.index))
-                for name, detail in raw.notes:
-                    tally.note(raw.index, name, detail)
-                if there is not None and there.source_key == key:
-                    counts["already_there"] += 1
-                else:
-                    _take(raw, reader, source, key, batch, tally)
-            if batch.num_bytes >= COMMIT_BYTES or len(batch.episodes) >= commit_episodes:
-                commit()
+            ingest.take(raw)
+            if ingest.num_bytes >= COMMIT_BYTES or len(ingest.waiting) >= commit_episodes:
+                ingest.commit()
             if progress is not None:
                 progress(number, facts.num_listed)
-        commit()
-    counts["skipped"] = len(tally.skips)
-    if not counts["added"] + counts["replaced"] + counts["already_there"]:
-        raise _nothing(source, tally, pictures)
-    return RobotSummary(
-        counts=counts,
-        skipped=tally.reasons,
-        notes=dict(sorted(tally.notes.items())),
-        clips=clip_counts,
-        num_episodes=db.count("robot_episodes"),
-        num_clips=db.count("clip_list"),
-        version=version,
-        skips=[vars(skip) for skip in tally.skips],
-        problems=(*source.problems, *tally.lines),
-    )
+        ingest.commit()
+    return ingest.summary(pictures)
 
 
-def _take(raw: RawEpisode, reader: PictureReader, source: RobotSource, key: str, batch: _Batch, tally: Tally) -> None:
-    try:
-        filmed = reader.read(raw)
-    except Unusable as error:
-        tally.skip(Skip(raw.index, error.reason, error.detail))
-        return
-    for camera in filmed:
-        for name, detail in camera.notes:
-            tally.note(raw.index, name, detail)
-    batch.add(_episode(raw, filmed, source, key), [c.clip for c in filmed if c.clip is not None])
+class _Ingest:
+    """Episodes on their way: those that wait for their commit, and the counts. waiting: (episode, its clips)."""
+
+    def __init__(
+        self,
+        db: Database,
+        source: RobotSource,
+        known: dict[str, KnownEpisode],
+        settings: PictureSettings,
+        reader: PictureReader,
+    ) -> None:
+        self._db = db
+        self._source = source
+        self._known = known
+        self._reader = reader
+        self._settings = settings
+        self._tally = Tally()
+        self._counts = dict.fromkeys(("listed", "added", "replaced", "already_there", "skipped"), 0)
+        self._clip_counts = dict.fromkeys(("added", "changed", "already_there"), 0)
+        self.waiting: list[tuple[RobotEpisode, list[Clip]]] = []
+        self.num_bytes = 0
+
+    def take(self, raw: RawEpisode | Skip) -> None:
+        """Count it, or read its pictures and let it wait."""
+        if isinstance(raw, Skip):
+            self._tally.skip(raw)
+            return
+        self._note(raw.index, raw.notes)
+        key = source_key(self._source.facts, raw, self._what_pictures(raw))
+        there = self._known.get(make_episode_id(self._source.facts.dataset, raw.index))
+        if there is not None and there.source_key == key:
+            self._counts["already_there"] += 1
+            return
+        try:
+            filmed = self._reader.read(raw)
+        except Unusable as error:
+            self._tally.skip(Skip(raw.index, error.reason, error.detail))
+            return
+        for camera in filmed:
+            self._note(raw.index, camera.notes)
+        episode = _episode(raw, filmed, self._source.facts, key)
+        self.waiting.append((episode, [camera.clip for camera in filmed if camera.clip is not None]))
+        self.num_bytes += sum(len(jpeg or b"") for camera in episode.frame_jpeg or () for jpeg in camera)
+
+    def _what_pictures(self, raw: RawEpisode) -> dict[str, Any]:
+        """What of the settings this episode's row depends on."""
+        made = any(isinstance(camera, ImageCamera) for camera in raw.cameras)
+        return {"quality": JPEG_QUALITY, **vars(self._settings), "videos": self._settings.videos if made else ""}
+
+    def commit(self) -> None:
+        """Clips first: an episode that is there has its clips in the list, whatever is killed in between."""
+        if not self.waiting:
+            return
+        listed = add_clips(self._db, [clip for _, clips in self.waiting for clip in clips])
+        rows = pa.Table.from_batches([episode_row(episode) for episode, _ in self.waiting])
+        written = write_episodes(self._db, [rows])
+        for name in self._clip_counts:
+            self._clip_counts[name] += getattr(listed, name)
+        self._counts["added"] += written.added
+        self._counts["replaced"] += written.replaced
+        self._counts["already_there"] += written.already_there
+        self.waiting, self.num_bytes = [], 0
+
+    def summary(self, pictures: bool) -> RobotSummary:
+        """Raises ConfigError where nothing could be used."""
+        counts, tally, facts = self._counts, self._tally, self._source.facts
+        if not counts["added"] + counts["replaced"] + counts["already_there"]:
+            raise _nothing(facts, tally, pictures)
+        table = self._db.table(TABLE)
+        return RobotSummary(
+            counts=counts | {"listed": facts.num_listed, "skipped": len(tally.skips)},
+            skipped=tally.reasons,
+            notes=dict(sorted(tally.notes.items())),
+            clips=self._clip_counts,
+            num_episodes=self._db.count(TABLE),
+            num_clips=self._db.count("clip_list"),
+            version=None if table is None else table.version,
+            skips=[vars(skip) for skip in tally.skips],
+            problems=(*self._source.problems, *tally.lines),
+        )
+
+    def _note(self, index: int, notes: Iterable[tuple[str, str]]) -> None:
+        for name, detail in notes:
+            self._tally.note(index, name, detail)
 
 
-def _episode(raw: RawEpisode, filmed: list[Filmed], source: RobotSource, key: str) -> RobotEpisode:
-    facts = source.facts
+def _episode(raw: RawEpisode, filmed: list[Filmed], facts: SourceFacts, key: str) -> RobotEpisode:
     stored = [camera.jpegs for camera in filmed if camera.jpegs is not None]
     return RobotEpisode(
         dataset=facts.dataset,
@@ -195,12 +229,6 @@ def _episode(raw: RawEpisode, filmed: list[Filmed], source: RobotSource, key: st
     )
 
 
-def _table(episodes: list[RobotEpisode]):
-    import pyarrow as pa
-
-    return pa.Table.from_batches([episode_row(episode) for episode in episodes])
-
-
 def _encode(picture: NDArray[np.uint8]) -> bytes:
     return encode_jpeg(shrink_to_short_side(picture, SHORT_SIDE_PX), JPEG_QUALITY)
 
@@ -214,8 +242,7 @@ def _check_place(known: dict[str, KnownEpisode], dataset: str, uri: str, replace
         )
 
 
-def _nothing(source: RobotSource, tally: Tally, pictures: bool) -> ConfigError:
-    facts = source.facts
+def _nothing(facts: SourceFacts, tally: Tally, pictures: bool) -> ConfigError:
     reasons = ", ".join(f"{reason} {count}" for reason, count in tally.reasons.items()) or "no episode at all"
     first = f"; {tally.skips[0]}" if tally.skips else ""
     no_videos = pictures and "video_missing" in tally.reasons

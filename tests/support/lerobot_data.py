@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from support.numbered_video import numbered_picture
 
 from handloom.video.write import write_video
-from support.numbered_video import numbered_picture
 
 FPS = 10
 CAMERA = "observation.images.front"
