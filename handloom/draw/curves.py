@@ -17,8 +17,8 @@ NUM_COLOURS = 6
 class Curve:
     """One line of a chart. x, y: equally many; a y of None or NaN leaves a gap. colour: 0 to 5, of the page's palette.
 
-    style: `line`, `faint` (thin, behind the others), or `level`: a dashed horizontal at its last value, for what does
-    not change.
+    style: `line`, `dots` (a line with a dot at every point), `faint` (thin, behind the others, not in the legend), or
+    `level`: a dashed horizontal at its last value, for what does not change.
     """
 
     name: str
@@ -118,7 +118,7 @@ class _Frame:
         points = [(self.px(x), self.py(y)) if _known(y) else None for x, y in zip(curve.x, curve.y, strict=True)]
         path = "".join(f"{'L' if i and points[i - 1] else 'M'}{p[0]:.1f} {p[1]:.1f}" for i, p in enumerate(points) if p)
         known = [point for point in points if point]
-        dots = known if curve.style == "line" and len(known) <= 40 else []
+        dots = known if curve.style == "dots" else []
         marks = "".join(f"<circle class='{classes}' cx='{x:.1f}' cy='{y:.1f}' r='3'/>" for x, y in dots)
         return f"<path class='{classes}' d='{path}'>{title}</path>{marks}"
 

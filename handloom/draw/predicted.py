@@ -19,9 +19,8 @@ SUPERSAMPLING = 2
 def draw_example(example: Example, width_px: int = WIDTH_PX) -> NDArray[np.uint8]:
     """(h, w, 3) uint8 RGB: the frame, `width_px` wide and somewhat faded, with both ways of the points over it.
 
-    Blue is true, orange predicted; a ring marks where a point starts, a dot where each way ends. The points that move
-    most are drawn, and an even selection of the others. Points that are unknown anywhere on one way are drawn on the
-    other alone.
+    Blue is true, orange (thinner, on top) predicted; a ring marks where a point starts, a dot where each way ends. The
+    points that move most are drawn, and an even selection of the others; a way has gaps where it is unknown.
     """
     scale = SUPERSAMPLING * width_px / example.frame.shape[1]
     size = (round(example.frame.shape[1] * scale), round(example.frame.shape[0] * scale))
@@ -29,9 +28,9 @@ def draw_example(example: Example, width_px: int = WIDTH_PX) -> NDArray[np.uint8
     image = Image.blend(faded, Image.new("RGB", size, (24, 24, 28)), 0.35)
     pen = ImageDraw.Draw(image)
     chosen = chosen_points(example.true_px, example.predicted_px)
-    for points, colour in ((example.true_px, TRUE_COLOUR), (example.predicted_px, PREDICTED_COLOUR)):
+    for points, colour, width in ((example.true_px, TRUE_COLOUR, 2.0), (example.predicted_px, PREDICTED_COLOUR, 1.0)):
         for number in chosen:
-            _way(pen, points[:, number] * scale + (scale - 1) / 2, colour)
+            _way(pen, points[:, number] * scale + (scale - 1) / 2, colour, width * SUPERSAMPLING)
     small = (size[0] // SUPERSAMPLING, size[1] // SUPERSAMPLING)
     return np.asarray(image.resize(small, Image.Resampling.LANCZOS))
 
@@ -55,16 +54,14 @@ def chosen_points(true_px: NDArray[np.float32], predicted_px: NDArray[np.float32
     return np.concatenate([others[::stride], movers])
 
 
-def _way(pen: ImageDraw.ImageDraw, points: NDArray[np.float64], colour: tuple[int, int, int]) -> None:
+def _way(pen: ImageDraw.ImageDraw, points: NDArray[np.float64], colour: tuple[int, int, int], width: float) -> None:
+    """One point's way, with a gap where it is unknown; width in pixels of the larger picture."""
     known = np.isfinite(points).all(axis=-1)
     if not known.any():
         return
-    for start, end in zip(
-        np.flatnonzero(known[:-1] & known[1:]), np.flatnonzero(known[:-1] & known[1:]) + 1, strict=True
-    ):
-        pen.line([*points[start], *points[end]], fill=colour, width=SUPERSAMPLING + 1)
+    for step in np.flatnonzero(known[:-1] & known[1:]):
+        pen.line([*points[step], *points[step + 1]], fill=colour, width=round(width))
     first, last = points[known][0], points[known][-1]
-    r = 2 * SUPERSAMPLING
-    pen.ellipse([*(first - r), *(first + r)], outline=colour, width=SUPERSAMPLING)
-    r = 1.5 * SUPERSAMPLING
-    pen.ellipse([*(last - r), *(last + r)], fill=colour)
+    ring, dot = 2 * SUPERSAMPLING, 1.2 * width
+    pen.ellipse([*(first - ring), *(first + ring)], outline=colour, width=SUPERSAMPLING)
+    pen.ellipse([*(last - dot), *(last + dot)], fill=colour)

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from handloom.draw.curves import Curve, heat_map, line_chart, smoothed
+from handloom.draw.curves import NUM_COLOURS, Curve, heat_map, line_chart, smoothed
 from handloom.draw.predicted import PREDICTED_COLOUR, TRUE_COLOUR, jpeg_of
 from handloom.draw.training_style import STYLE
 from handloom.schemas.settings import flatten
 from handloom.schemas.training import Example
 
 BASELINES = ("zero_motion", "constant_velocity")
+ERRORS = ("l1", "error", "loss")
+"""Stems of the numbers that are set against the baselines, the headline first; `l1_all` goes with `l1`."""
 MAX_EXAMPLES = 8
-SMOOTH = 25
+MAX_SMOOTH = 100
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def part_of(name: str, parts: Sequence[str]) -> tuple[str, str]:
 def compared(numbers: Mapping[str, float | None]) -> Iterator[tuple[str, str, float, str, float]]:
     """What can be set against a baseline: (part, name, value, name of its better baseline, that baseline's value).
 
-    Of every part, the first number that is none itself: the recipe lists its headline first.
+    Of every part, the first of `ERRORS` that is reported.
     """
     bases: dict[str, dict[str, float]] = {}
     for name, value in numbers.items():
@@ -97,7 +99,7 @@ def compared(numbers: Mapping[str, float | None]) -> Iterator[tuple[str, str, fl
             bases.setdefault(found[1], {})[found[0]] = value
     for part, values in bases.items():
         best = min(values, key=lambda name: values[name])
-        for stem in ("l1", "error", "loss"):
+        for stem in ERRORS:
             value = numbers.get(f"{stem}{part}")
             if value is not None:
                 yield part, f"{stem}{part}", value, f"{best}{part}", values[best]
@@ -148,25 +150,30 @@ def _held_out_charts(variants: Sequence[VariantShown]) -> str:
     groups: dict[str, list[str]] = {}
     for name in names:
         if not baseline_of(name) and any(_changes(v, name) for v in variants):
-            part = part_of(name, parts)[1]
-            groups.setdefault(part if part in parts else f"\0{name}", []).append(name)
-    charts = []
-    for part, members in groups.items():
-        curves = []
-        for number, variant in enumerate(variants):
-            for offset, name in enumerate(members):
+            stem, part = part_of(name, parts)
+            beside = part in parts and stem.startswith(ERRORS)
+            groups.setdefault(part if beside else f"\0{name}", []).append(name)
+    charts = "".join(_held_out_chart(variants, part, members) for part, members in groups.items())
+    return f"<div class='grid2'>{charts}</div>" if charts else "<p class='none'>No held-out windows.</p>"
+
+
+def _held_out_chart(variants: Sequence[VariantShown], part: str, names: Sequence[str]) -> str:
+    """The numbers of one part, of every variant, over its baselines. What repeats an earlier line is left out."""
+    curves: list[Curve] = []
+    for number, variant in enumerate(variants):
+        x = [_position(line, variant) for line in variant.held_out]
+        drawn: list[list[float | None]] = []
+        for offset, name in enumerate(names):
+            y = [line["numbers"].get(name) for line in variant.held_out]
+            if y not in drawn:
                 label = f"{variant.name}: {name}" if len(variants) > 1 else name
-                x = [line["epoch"] if line["epoch"] is not None else 0 for line in variant.held_out]
-                x = [_position(line, variant) for line in variant.held_out]
-                y = [line["numbers"].get(name) for line in variant.held_out]
-                curves.append(Curve(label, x, y, number if len(variants) > 1 else offset))
-        bases = [f"{base}{part}" for base in BASELINES]
-        for offset, base in enumerate(bases):
-            y = [line["numbers"].get(base) for line in variants[0].held_out]
-            curves.append(Curve(base, [0] * len(y), y, 4 + offset, "level"))
-        title = part.strip("_\0") or "all"
-        charts.append(f"<div class='panel'><h3>{escape(title)}</h3>{line_chart(curves, 'epochs', members[0])}</div>")
-    return f"<div class='grid2'>{''.join(charts)}</div>" if charts else "<p class='none'>No held-out windows.</p>"
+                curves.append(Curve(label, x, y, number if len(variants) > 1 else offset, "dots"))
+            drawn.append(y)
+    for offset, base in enumerate(BASELINES):
+        y = [line["numbers"].get(f"{base}{part}") for line in variants[0].held_out]
+        curves.append(Curve(f"{base}{part}", [0] * len(y), y, NUM_COLOURS - len(BASELINES) + offset, "level"))
+    title = part.strip("_\0") or "all"
+    return f"<div class='panel'><h3>{escape(title)}</h3>{line_chart(curves, 'epochs', names[0])}</div>"
 
 
 def _position(line: Mapping[str, Any], variant: VariantShown) -> float:
@@ -202,16 +209,22 @@ def _row(name: str, values: Sequence[Any], tail: str) -> str:
 
 def _loss_chart(variants: Sequence[VariantShown]) -> str:
     curves = []
+    width = max(1, min(MAX_SMOOTH, len(variants[0].steps) // 20))
     for number, variant in enumerate(variants):
         x, y = [step["step"] for step in variant.steps], [step["loss"] for step in variant.steps]
         curves.append(Curve(variant.name, x, y, number, "faint"))
-        curves.append(Curve(f"{variant.name}, mean of {SMOOTH} steps", x, smoothed(y, SMOOTH), number, "line"))
+        curves.append(Curve(f"{variant.name}, mean of {width} steps", x, smoothed(y, width), number, "line"))
     return line_chart(curves, "steps", "loss")
 
 
 def _pictures(variants: Sequence[VariantShown]) -> Iterator[str]:
-    for variant in variants:
+    for number, variant in enumerate(variants):
         if not variant.examples:
+            continue
+        pictures = f"<div class='grid2'>{''.join(map(_picture, variant.examples[:MAX_EXAMPLES]))}</div>"
+        if number:
+            title = f"Predicted and true, held out{_of(variant, variants)}"
+            yield f"<details><summary>{title}</summary>{pictures}</details>"
             continue
         yield f"<h2>Predicted and true, held out{_of(variant, variants)}</h2>"
         yield (
@@ -219,7 +232,7 @@ def _pictures(variants: Sequence[VariantShown]) -> Iterator[str]:
             f"the step that predicts; a ring is the start.<i style='background:rgb{TRUE_COLOUR}'></i>true"
             f"<i style='background:rgb{PREDICTED_COLOUR}'></i>predicted</p>"
         )
-        yield f"<div class='grid2'>{''.join(map(_picture, variant.examples[:MAX_EXAMPLES]))}</div>"
+        yield pictures
 
 
 def _picture(example: Example) -> str:

@@ -56,7 +56,7 @@ class TrainSettings(Frozen):
     compile: bool = False
     """`torch.compile` the network."""
     loader_workers: int = Field(0, ge=0)
-    """Processes per training worker that read windows; 0 reads in the training process."""
+    """Threads per training worker that read, decode and cut windows ahead; 0 reads when asked."""
     log_every: int = Field(20, ge=1)
     """Steps between two lines of progress and TensorBoard scalars."""
     checkpoint_every: int | None = Field(None, ge=1)

@@ -35,7 +35,7 @@ from handloom.train.history import History
 from handloom.train.random_state import random_state, seed_all, set_random_state, undisturbed
 from handloom.train.recipe import Recipe, RecipeData
 from handloom.train.schedule import end_position, lr_factor
-from handloom.train.step import Stepper, held_out_sums
+from handloom.train.step import Stepper, held_out_sums, own_share
 
 log = logging.getLogger(__name__)
 
@@ -125,11 +125,13 @@ class _Job:
                 self._evaluate()
             while not self.finished and not stopped:
                 stopped = self._run_epoch(should_stop)
-                if not stopped:
+                if not stopped or self.batches >= len(self.loader):
                     self._end_epoch()
+                else:
+                    self._save()
         finally:
             self.history.close()
-        return stopped
+        return stopped and not self.finished
 
     def _load_windows(self) -> None:
         options = {"rank": ranks.rank(), "world_size": ranks.world_size(), "num_workers": self.settings.loader_workers}
@@ -183,14 +185,10 @@ class _Job:
         """The rest of the epoch; returns whether a rank was asked to stop. `max_steps` ends it, too."""
         last_saved = self.step
         batches = self._batches()
-        while group := self._take(batches):
+        while self.step != self.settings.max_steps and (group := self._take(batches)):
             began, wait_s, samples = group
-            stop = self._take_step(began, wait_s, samples, should_stop())
-            if stop:
-                self._save()
+            if self._take_step(began, wait_s, samples, should_stop()):
                 return True
-            if self.step == self.settings.max_steps:
-                break
             every = self.settings.checkpoint_every
             if every and self.step - last_saved >= every and self.batches < len(self.loader):
                 self._save()
@@ -242,7 +240,8 @@ class _Job:
     def _evaluate(self) -> None:
         began = time.perf_counter()
         with undisturbed(self.device):
-            sums, windows = held_out_sums(self.network, self.held_out, self.settings, self.device)
+            batches = own_share(self.held_out, len(self.data.held_out), ranks.rank(), ranks.world_size())
+            sums, windows = held_out_sums(self.network, batches, self.settings, self.device)
         seconds = time.perf_counter() - began
         self.train_s += seconds
         line = {"kind": "held_out", "step": self.step, "epoch": self.epoch, "version": self.data.version}
@@ -252,7 +251,8 @@ class _Job:
 
     def _follow(self) -> None:
         """Take up the newest version of the table, the same on every rank."""
-        newest = ranks.broadcast(self.data.train.newest_version() if ranks.rank() == 0 else None)
+        table = self.data.train.spec.table
+        newest = ranks.broadcast(self.db.table(table).version if ranks.rank() == 0 else None)
         if newest == self.data.version:
             return
         self.data = self.recipe.data(self.db, self.settings, newest)

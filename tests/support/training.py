@@ -1,0 +1,40 @@
+"""A database to train on in tests, and what a job's history says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from support.rows import RUN_KEY, make_clip, make_row
+
+from handloom.schemas.tables import clips_schema
+from handloom.store.clip_list import add_clips
+from handloom.store.commit import Committer
+from handloom.store.database import Database
+from handloom.store.fragments import write_fragment
+
+SCHEMA = clips_schema(4)
+
+
+def training_db(
+    uri: str | Path, clips: range = range(12), options: dict[str, str] | None = None, **row: Any
+) -> Database:
+    """Rows of random hands, one clip of eight frames for each of as many videos; called again, it adds rows."""
+    db = Database.open(uri, options, create=True)
+    made = [make_clip(10 * number) for number in clips]
+    add_clips(db, made)
+    rows = [make_row(clip, **{"num_frames": 8, "hands_seen": (True, True)} | row) for clip in made]
+    Committer(db, RUN_KEY, SCHEMA).commit([write_fragment(db.uri, rows, SCHEMA, db.storage_options)])
+    return db
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """A job's history."""
+    return [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
+
+
+def curve(lines: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """What a job learned, without the times: every step and every held-out number."""
+    steps = [(line["step"], line["loss"], line["lr"], line["grad_norm"]) for line in lines if line["kind"] == "step"]
+    return steps + [(line["step"], *line["numbers"].values()) for line in lines if line["kind"] == "held_out"]

@@ -1,0 +1,143 @@
+"""Checkpoints are there whole or not at all, fit or are refused, and hold no frozen weights."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+from support.tiny_recipe import TinyNetwork, TinySettings
+
+from handloom.errors import ConfigError, StoreError
+from handloom.store.location import storage_options_from
+from handloom.train import checkpoint as checkpoints
+from handloom.train.checkpoint import CheckpointFacts
+from handloom.train.folder import RunFolder
+
+SETTINGS = TinySettings()
+
+
+def facts(step: int, **values: object) -> CheckpointFacts:
+    fields = {"recipe": "tiny", "settings": SETTINGS.model_dump(mode="json"), "settings_key": SETTINGS.settings_key()}
+    fields |= {"step": step, "epoch": 1, "batches": 2, "finished": False, "data_version": 3, "windows_key": "k"}
+    return CheckpointFacts(**fields, workers=1, facts={"width": 63}, frozen={}, train_s=1.5, **values)
+
+
+def save(folder: RunFolder, step: int, network: torch.nn.Module, keep: int = 2) -> str:
+    training = {"optimizer": {"state": {}}, "random": [{"torch": torch.get_rng_state(), "python": [3, [1, 2], None]}]}
+    return checkpoints.save(folder, facts(step), network, training, '{"kind": "step", "step": 1}\n', keep)
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    moto = pytest.importorskip("moto.server", reason="needs moto[server]")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")).close()
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+    yield storage_options_from(keys | {"AWS_ENDPOINT_URL": endpoint})
+    server.stop()
+
+
+@pytest.fixture(params=["disk", "s3"])
+def folder(request, tmp_path: Path) -> RunFolder:
+    if request.param == "disk":
+        return RunFolder.parse(tmp_path / "out")
+    return RunFolder.parse(f"s3://bucket/{tmp_path.name}", request.getfixturevalue("bucket"))
+
+
+def test_what_is_saved_is_read_and_the_oldest_go(folder):
+    network = TinyNetwork(SETTINGS)
+    for step in (5, 10, 15):
+        uri = save(folder, step, network)
+    assert folder.names(checkpoints.FOLDER) == ["step-00000010", "step-00000015"]
+    name = checkpoints.newest(folder)
+    assert uri.endswith(f"/{name}")
+    found = checkpoints.load(folder, name)
+    assert (found.facts.step, found.facts.data_version, found.facts.facts) == (15, 3, {"width": 63})
+    assert found.history == [{"kind": "step", "step": 1}]
+    assert found.training["random"][0]["python"] == [3, [1, 2], None]
+    assert set(found.network) == {"step.weight", "step.bias"}  # not those of `frozen`
+    other = TinyNetwork(SETTINGS)
+    checkpoints.put_weights(other, found.network, uri)
+    assert torch.equal(other.step.weight, network.step.weight)
+    for place in (uri, folder.uri):
+        assert checkpoints.load_weights(place, folder.storage_options).facts.step == 15
+    with pytest.raises(ConfigError, match="no complete checkpoint"):
+        checkpoints.load_weights(f"{folder.uri}/nowhere", folder.storage_options)
+
+
+def test_damaged_and_unfinished_ones_are_passed_over(folder, caplog):
+    network = TinyNetwork(SETTINGS)
+    for step in (1, 2, 3, 4):
+        save(folder, step, network, keep=9)
+    place = f"{checkpoints.FOLDER}/step-0000000"
+    weights = bytearray(folder.read(f"{place}4/network.pt"))
+    weights[len(weights) // 2] ^= 1
+    folder.write(f"{place}4/network.pt", bytes(weights))
+    folder.remove(f"{place}3/checkpoint.json")
+    folder.write(f"{place}2/training.pt", folder.read(f"{place}2/training.pt")[:-10])
+    assert checkpoints.newest(folder) == "step-00000001"
+    assert [name in caplog.text for name in ("step-00000004", "step-00000003", "step-00000002")] == [True] * 3
+    with pytest.raises(StoreError, match=r"network\.pt is not what was written"):
+        checkpoints.load(folder, "step-00000004")
+
+
+def test_a_killed_write_leaves_no_checkpoint(tmp_path, monkeypatch):
+    folder = RunFolder.parse(tmp_path)
+    save(folder, 1, TinyNetwork(SETTINGS))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "move", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(folder, 2, TinyNetwork(SETTINGS))
+    monkeypatch.undo()
+    assert checkpoints.newest(folder) == "step-00000001"
+    save(folder, 3, TinyNetwork(SETTINGS))
+    assert folder.names(checkpoints.FOLDER) == ["step-00000001", "step-00000003"]  # what was left of 2 is gone
+
+
+@pytest.mark.parametrize(
+    ("settings", "recipe", "workers", "said"),
+    [
+        (TinySettings(lr=0.1, slow_s=2), "tiny", 1, "lr is 0.0005 in the checkpoint, 0.1 now; slow_s is 0.0"),
+        (SETTINGS, "other", 1, "recipe tiny, not of other"),
+        (SETTINGS, "tiny", 2, "made by 1 workers, 2 were asked for"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_difference(settings, recipe, workers, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        checkpoints.check_fits(facts(1), "out/step", recipe, settings, workers)
+    assert "--no-resume" in caught.value.hint
+
+
+def test_costs_may_differ():
+    cheaper = TinySettings(loader_workers=3, log_every=7, checkpoint_every=11, keep_checkpoints=5, compare=False)
+    checkpoints.check_fits(facts(1), "out/step", "tiny", cheaper, 1)
+
+
+def test_weights_of_another_network_are_refused():
+    with pytest.raises(ConfigError, match="do not fit"):
+        checkpoints.put_weights(TinyNetwork(SETTINGS), {"step.weight": torch.zeros(2, 2)}, "out/step")
+
+
+def test_a_target_that_refuses_says_so(tmp_path, bucket):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot write"):
+        RunFolder.parse(tmp_path / "file" / "out").check_writable()
+    with pytest.raises(StoreError, match=r"cannot write .* s3://absent/run") as caught:
+        RunFolder.parse("s3://absent/run", bucket).check_writable()
+    assert "AWS_ENDPOINT_URL" in caught.value.hint
+    RunFolder.parse("s3://bucket/run", bucket).check_writable()
+
+
+def test_checkpoint_json_is_json(tmp_path):
+    save(RunFolder.parse(tmp_path), 1, TinyNetwork(SETTINGS))
+    content = json.loads((tmp_path / "checkpoints" / "step-00000001" / "checkpoint.json").read_text())
+    assert set(content["files"]) == {"network.pt", "training.pt", "history.jsonl"}
+    assert content["at"].startswith("20")
