@@ -226,6 +226,8 @@ COMMANDS = {
     "show": "CLIP --db --out --help",
     "export parquet": "--db --out --where --overwrite --no-overwrite --json --help",
     "export arrow": "--db --out --where --overwrite --no-overwrite --json --help",
+    "export lerobot": "--db --out --where --table --hz --size --tracks --no-tracks --overwrite --no-overwrite --json "
+    "--help",
     "train": "RECIPE --db --out --size --config --set --workers --ray-address --resume --no-resume --show-settings "
     "--no-show-settings --quiet -q --json --help",
     "bench": "NAME --videos --clips --markdown --save --help",

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
+from enum import Enum
 from typing import Annotated
 
 import typer
 
 from handloom.cli.console import DbOption, JsonOption, WhereOption, app, counting, open_db
+from handloom.errors import ConfigError
 
 export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write the rows in other formats.")
 app.add_typer(export_app, name="export")
+
+
+class Table(Enum):
+    clips = "clips"
+    robot_episodes = "robot_episodes"
+
 
 OutDirOption = Annotated[str, typer.Option("--out", help="Folder or URI to write into.")]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace an earlier export in the same place.")]
@@ -39,6 +48,55 @@ def export_arrow(
 ) -> None:
     """Arrow IPC shards with the table's own schema, to be memory-mapped."""
     _export("arrow", db, out, where, overwrite, json_)
+
+
+@export_app.command("lerobot")
+def export_lerobot(
+    db: DbOption,
+    out: OutDirOption,
+    where: WhereOption = None,
+    table: Annotated[Table, typer.Option(help="Clips of hands, or robot demonstrations.")] = Table.clips,
+    hz: Annotated[
+        float | None, typer.Option(help="Rate of the dataset; by default the one that all rows have.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Fit pictures into this size, with black bars.")
+    ] = None,
+    tracks: Annotated[bool, typer.Option(help="Point tracks too: ten times the data.")] = False,
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """One LeRobotDataset v3.0: hands as state and action, or robot episodes as they came."""
+    from handloom.pipelines.export_lerobot import lerobot
+
+    with counting("episodes") as progress:
+        found = lerobot(
+            open_db(db),
+            out,
+            where,
+            table=table.value,
+            hz=hz,
+            size=_size(size),
+            tracks=tracks,
+            overwrite=overwrite,
+            progress=lambda episodes, _: progress(episodes, None),
+        )
+    if json_:
+        print(json.dumps(asdict(found)))
+        return
+    print(
+        f"{found.num_episodes} episodes, {found.num_frames} frames at {found.hz:g} Hz, {found.num_bytes} bytes: {out}"
+    )
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """`480x360` as (480, 360)."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text or "")
+    if text is None:
+        return None
+    if not found or any(int(side) % 2 or int(side) < 16 for side in found.groups()):
+        raise ConfigError(f"--size {text!r} is no size", "give WIDTHxHEIGHT in pixels, both even: --size 456x256")
+    return int(found[1]), int(found[2])
 
 
 def _export(form: str, db: str, out: str, where: str | None, overwrite: bool, json_: bool) -> None:

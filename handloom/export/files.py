@@ -14,6 +14,7 @@ from handloom.errors import ConfigError, StoreError
 
 INDEX = "index.json"
 UNFINISHED = "index.unfinished.json"
+CARD = "README.md"
 
 
 class ExportFolder:
@@ -62,9 +63,13 @@ class ExportFolder:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file that is there whole or not at all."""
+        self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file that is there whole or not at all."""
         with self._errors(f"write {name} in"):
             with self._fs.open_output_stream(self.path(f"{name}.tmp")) as stream:
-                stream.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+                stream.write(text.encode())
             self._fs.move(self.path(f"{name}.tmp"), self.path(name))
 
     def move(self, name: str, new_name: str) -> None:
@@ -78,8 +83,29 @@ class ExportFolder:
                 if self._fs.get_file_info(self.path(name)).type == fs.FileType.File:
                     self._fs.delete_file(self.path(name))
 
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder and all that is in it; one that is not there is passed over."""
+        with self._errors(f"clear {name} in"):
+            if self._fs.get_file_info(self.path(name)).type == fs.FileType.Directory:
+                self._fs.delete_dir(self.path(name))
+
+    def remove_empty(self, names: set[str]) -> None:
+        """Remove those of the folders, and of the folders they are in, that hold nothing. A bucket has none."""
+        if not isinstance(self._fs, fs.LocalFileSystem):
+            return
+        above = {"/".join(name.split("/")[:depth]) for name in names for depth in range(1, name.count("/") + 2)}
+        with self._errors("clear"):
+            for name in sorted(above, key=len, reverse=True):
+                selector = fs.FileSelector(self.path(name), allow_not_found=True)
+                is_there = self._fs.get_file_info(self.path(name)).type == fs.FileType.Directory
+                if is_there and not self._fs.get_file_info(selector):
+                    self._fs.delete_dir(self.path(name))
+
     def open_shard(self, name: str) -> HashingSink:
+        """A file to write, in a folder that is made if it is not there."""
         with self._errors(f"write {name} in"):
+            if "/" in name and isinstance(self._fs, fs.LocalFileSystem):
+                self._fs.create_dir(self.path(name).rsplit("/", 1)[0], recursive=True)
             return HashingSink(self._fs.open_output_stream(self.path(name)))
 
     @contextmanager

@@ -32,9 +32,7 @@ class ParquetShard:
         self._writer.write_table(table, row_group_size=max(1, len(table)))
 
     def close(self) -> None:
-        fields = [
-            f.with_type(pa.list_(f.type.value_field)) if f.name in self._with_nulls else f for f in self._schema
-        ]
+        fields = [f.with_type(pa.list_(f.type.value_field)) if f.name in self._with_nulls else f for f in self._schema]
         schema = pa.schema(fields, self._schema.metadata)
         self._writer.add_key_value_metadata({"ARROW:schema": base64.b64encode(schema.serialize()).decode()})
         self._writer.close()

@@ -16,15 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from handloom.errors import ConfigError, StoreError
-from handloom.export.files import INDEX, UNFINISHED, ExportFolder, HashingSink, storage_errors
+from handloom.export.files import CARD, INDEX, UNFINISHED, ExportFolder, HashingSink, storage_errors
+from handloom.export.new_export import INDEX_VERSION, SUFFIX, earlier_files, remove_files
 from handloom.export.parquet import ParquetShard
 from handloom.export.rows import row_groups
 
 TABLE = "clips"
-UNFINISHED_SUFFIX = ".unfinished"
 MAX_SHARD_BYTES = 512 * 2**20
 ROW_GROUP_BYTES = 32 * 2**20
-INDEX_VERSION = 1
 
 Format = Literal["parquet", "arrow"]
 Progress = Callable[[int, int], None]  # rows written so far, bytes written so far
@@ -49,6 +48,7 @@ def export_parquet(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     max_shard_rows: int | None = None,
     overwrite: bool = False,
+    card: Callable[[], str] | None = None,
     progress: Progress | None = None,
 ) -> list[Shard]:
     """Write rows as Parquet shards (zstd; pictures as they are) that read back with exactly `schema`.
@@ -63,6 +63,7 @@ def export_parquet(
         max_shard_bytes: a shard is closed once its file has this size.
         max_shard_rows: ... or once it has this many rows.
         overwrite: replace an earlier export in `out`, finished or not. Only files that its index names are removed.
+        card: gives the text of README.md once all rows are written; None: no card.
         progress: called after every row group with the rows and bytes written so far.
 
     Raises:
@@ -71,7 +72,7 @@ def export_parquet(
         StoreError: writing failed (permission, full disk). What was written is removed as far as that is possible.
     """
     limits = _limits(max_shard_bytes, max_shard_rows)
-    return _export("parquet", batches, ExportFolder(out), schema, metadata or {}, limits, overwrite, progress)
+    return _export("parquet", batches, ExportFolder(out), schema, metadata or {}, limits, overwrite, card, progress)
 
 
 def export_arrow(
@@ -83,11 +84,12 @@ def export_arrow(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     max_shard_rows: int | None = None,
     overwrite: bool = False,
+    card: Callable[[], str] | None = None,
     progress: Progress | None = None,
 ) -> list[Shard]:
     """Write rows as Arrow IPC files, uncompressed so that they can be memory-mapped. Otherwise as `export_parquet`."""
     limits = _limits(max_shard_bytes, max_shard_rows)
-    return _export("arrow", batches, ExportFolder(out), schema, metadata or {}, limits, overwrite, progress)
+    return _export("arrow", batches, ExportFolder(out), schema, metadata or {}, limits, overwrite, card, progress)
 
 
 def read_index(out: str) -> dict[str, Any]:
@@ -115,18 +117,19 @@ def _export(
     metadata: dict[str, Any],
     limits: tuple[int, int],
     overwrite: bool,
+    card: Callable[[], str] | None,
     progress: Progress | None,
 ) -> list[Shard]:
-    old = _earlier_files(folder, overwrite)
+    old = earlier_files(folder, overwrite)
     folder.create()
-    stale = [name for name in old if name.endswith(UNFINISHED_SUFFIX)]  # of a killed export
-    folder.remove(stale)
+    stale = [name for name in old if name.endswith(SUFFIX)]  # of a killed export
+    remove_files(folder, stale)
     old = sorted(set(old) - set(stale))
     keeps_mark = bool(old) and folder.read_json(INDEX) is None  # killed while it took its final names
     begun: list[str] = []
 
     def begin_shard() -> HashingSink:
-        begun.append(f"{TABLE}-{len(begun):05d}.{form}{UNFINISHED_SUFFIX}")
+        begun.append(f"{TABLE}-{len(begun):05d}.{form}{SUFFIX}")
         _mark(folder, [*old, *begun])
         return folder.open_shard(begun[-1])
 
@@ -137,36 +140,17 @@ def _export(
             folder.remove(begun if keeps_mark else [*begun, UNFINISHED])
         raise
     named = [replace(s, path=f"{TABLE}-{n:05d}-of-{len(shards):05d}.{form}") for n, s in enumerate(shards)]
-    _mark(folder, [*old, *begun, *(shard.path for shard in named)])
-    folder.remove([INDEX, *old])
+    cards = [] if card is None else [CARD]
+    _mark(folder, [*old, *begun, *cards, *(shard.path for shard in named)])
+    folder.remove([INDEX])
+    remove_files(folder, old)
+    if card is not None:
+        folder.write_text(CARD, card())
     for shard, name in zip(shards, named, strict=True):
         folder.move(shard.path, name.path)
-    folder.write_json(INDEX, _index(form, schema, metadata, named))
+    folder.write_json(INDEX, _index(form, schema, metadata, named, cards))
     folder.remove([UNFINISHED])
     return named
-
-
-def _earlier_files(folder: ExportFolder, overwrite: bool) -> list[str]:
-    """Files of an earlier export, finished or not, that may be removed. Raises ConfigError where that is not wanted."""
-    present = folder.names()
-    if not present:
-        return []
-    if not overwrite:
-        raise ConfigError(
-            f"{folder.out!r} is not empty: it holds {len(present)} files, such as {present[0]!r}",
-            "export into a new folder, or replace an earlier export with --overwrite",
-        )
-    files: list[str] = []
-    for name in (INDEX, UNFINISHED):
-        content = folder.read_json(name)
-        if content is None:
-            continue
-        listed = content.get("files")
-        plain = isinstance(listed, list) and all(isinstance(f, str) and f.startswith(f"{TABLE}-") for f in listed)
-        if "handloom_export" not in content or not plain or any("/" in f for f in listed):
-            raise ConfigError(f"{name} in {folder.out!r} was not written by an export", "export into a new folder")
-        files += listed
-    return sorted(set(files))
 
 
 def _mark(folder: ExportFolder, files: list[str]) -> None:
@@ -227,7 +211,9 @@ def _open_writer(form: Format, sink: HashingSink, schema: pa.Schema) -> Iterator
         sink.close()
 
 
-def _index(form: Format, schema: pa.Schema, metadata: dict[str, Any], shards: list[Shard]) -> dict[str, Any]:
+def _index(
+    form: Format, schema: pa.Schema, metadata: dict[str, Any], shards: list[Shard], cards: list[str]
+) -> dict[str, Any]:
     return {
         "handloom_export": INDEX_VERSION,
         "format": form,
@@ -237,5 +223,5 @@ def _index(form: Format, schema: pa.Schema, metadata: dict[str, Any], shards: li
         "num_bytes": sum(shard.num_bytes for shard in shards),
         "columns": {field.name: str(field.type) for field in schema},
         "shards": [asdict(shard) for shard in shards],
-        "files": [shard.path for shard in shards],
+        "files": [*cards, *(shard.path for shard in shards)],
     }

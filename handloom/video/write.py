@@ -97,7 +97,7 @@ def _encode(
     # That list counts in the movie's clock, by default milliseconds.
     clocks = {"video_track_timescale": str(_CLOCK_HZ), "movie_timescale": str(_CLOCK_HZ)}
     with av.open(path, "w", format="mp4", options=clocks) as container:
-        stream = container.add_stream("libx264", rate=_rate(ticks), options=_x264_options(encoding))
+        stream = container.add_stream("libx264", rate=_rate(ticks), options=x264_options(encoding))
         turned = _TURNS[encoding.rotation] % 2
         stream.height, stream.width = (shape[1], shape[0]) if turned else (shape[0], shape[1])
         stream.pix_fmt = encoding.pix_fmt
@@ -126,7 +126,8 @@ def _rate(ticks: list[int]) -> Fraction:
     return Fraction((len(ticks) - 1) * _CLOCK_HZ, span).limit_denominator(1001) if span else Fraction(30)
 
 
-def _x264_options(encoding: Encoding) -> dict[str, str]:
+def x264_options(encoding: Encoding) -> dict[str, str]:
+    """libx264's own options: the same bytes on every machine."""
     return {
         "crf": str(encoding.crf),
         "preset": encoding.preset,

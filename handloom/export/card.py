@@ -1,0 +1,253 @@
+"""A dataset card (README.md) for an export: what is in it, where it is from, what it may be used for, how good it is.
+
+The front matter is what the Hugging Face hub reads (hub-docs, `datasetcard.md`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from handloom import __version__
+from handloom.schemas.tables import QUALITY_FIELDS
+
+TALLIED = (
+    "dataset",
+    "licence",
+    "num_frames",
+    "duration_s",
+    "narration",
+    "world_scale",
+    "camera_source",
+    "track_depth_source",
+    "quality",
+    "robot_type",
+    "task",
+    "fps",
+)
+UNKNOWN = "unknown"
+# Licences as datasets write them, in the hub's words: https://huggingface.co/docs/hub/repositories-licenses
+HUB_LICENCES = {
+    "apache-2.0",
+    "mit",
+    "bsd-3-clause",
+    "cc0-1.0",
+    "cc-by-4.0",
+    "cc-by-sa-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0",
+    "cc-by-nc-nd-4.0",
+    "cc-by-nd-4.0",
+    "odc-by",
+    "odbl",
+}
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+SHOWN_QUALITY = (
+    "hand_coverage",
+    "hand_jitter_px",
+    "hand_jitter_mm",
+    "track_survival",
+    "track_mean_visible",
+    "camera_coverage",
+    "share_flagged",
+    "duplicate_share",
+)
+"""Shown first; every other quality number that is known follows."""
+
+
+@dataclass
+class Tally:
+    """What the rows that went into an export say about it. Memory grows by some numbers a row."""
+
+    sources: Counter[str] = field(default_factory=Counter)
+    licences: dict[str, Counter[str]] = field(default_factory=dict)
+    world_scale: Counter[str] = field(default_factory=Counter)
+    camera_source: Counter[str] = field(default_factory=Counter)
+    depth_source: Counter[str] = field(default_factory=Counter)
+    num_rows: int = 0
+    num_frames: int = 0
+    num_without_text: int = 0
+    duration_s: float = 0.0
+    quality: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count one row of `clips` or `robot_episodes`; of its values, those in `TALLIED`."""
+        dataset = row["dataset"]
+        self.num_rows += 1
+        self.num_frames += row["num_frames"]
+        duration_s = row.get("duration_s")
+        self.duration_s += row["num_frames"] / row["fps"] if duration_s is None else duration_s
+        self.sources[dataset] += 1
+        self.licences.setdefault(row.get("licence") or UNKNOWN, Counter())[dataset] += 1
+        for name, counter in (("world_scale", self.world_scale), ("camera_source", self.camera_source)):
+            if name in row:
+                counter[row[name] or "none"] += 1
+        if "track_depth_source" in row:
+            self.depth_source[row["track_depth_source"] or "none"] += 1
+        self.num_without_text += not (row.get("narration") or row.get("task"))
+        for name, value in (row.get("quality") or {}).items():
+            if value is not None and np.isfinite(value):
+                self.quality.setdefault(name, []).append(float(value))
+
+    def over(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The same batches, counted as they pass."""
+        for batch in batches:
+            names = [name for name in TALLIED if name in batch.schema.names]
+            for row in batch.select(names).to_pylist():
+                self.add(row)
+            yield batch
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card says besides the tally.
+
+    form: the format's name. title: of the page. layout: how the files are laid out and read, in Markdown. data_files:
+    pattern for the hub's viewer, or None where it cannot read the files. source: as in `index.json`: table, version,
+    where, run_key, settings, versions. limits: what is known not to be right or not to be there. tags: beside ours.
+    """
+
+    form: str
+    title: str
+    layout: str
+    source: Mapping[str, Any]
+    data_files: str | None = None
+    limits: Sequence[str] = ()
+    tags: Sequence[str] = ()
+
+    def text(self, tally: Tally) -> str:
+        """README.md."""
+        parts = [_front_matter(self, tally), f"# {self.title}", _summary(tally), "## Files", self.layout.strip()]
+        parts += ["## Sources and licences", _sources(tally), _licence_note(tally)]
+        if tally.quality or tally.world_scale:
+            parts += ["## Quality", _quality(tally)]
+        parts += ["## Known limits", _limits([*self.limits, *_limits_of(tally)])]
+        parts += ["## How it was made", _made(self.source)]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def hub_licence(licences: Iterable[str]) -> str:
+    """The hub's one word: `unknown` where nobody said, `other` for several or for one that the hub does not know."""
+    found = list(licences)
+    if len(found) != 1:
+        return "other" if found else UNKNOWN
+    word = found[0].strip().lower().replace(" ", "-")
+    return word if word in HUB_LICENCES or word == UNKNOWN else "other"
+
+
+def _front_matter(card: Card, tally: Tally) -> str:
+    licence = hub_licence(tally.licences)
+    lines = ["---", f"pretty_name: {_text(card.title)}", f"license: {licence}"]
+    if licence == "other":
+        lines.append(f"license_name: {_text(', '.join(sorted(tally.licences)))}")
+    lines += ["task_categories:", "- robotics", "tags:"]
+    lines += [f"- {_text(tag)}" for tag in dict.fromkeys((*card.tags, "handloom", card.form))]
+    lines += ["size_categories:", f"- {_text(_size(tally.num_rows))}"]
+    if card.data_files:
+        lines += ["configs:", "- config_name: default", f"  data_files: {_text(card.data_files)}"]
+    return "\n".join([*lines, "---"])
+
+
+def _text(value: str) -> str:
+    """A YAML string: JSON's are."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _size(num_rows: int) -> str:
+    return next((name for limit, name in SIZES if num_rows < limit), "n>1M")
+
+
+def _summary(tally: Tally) -> str:
+    hours = tally.duration_s / 3600
+    long = f"{hours:.1f} hours" if hours >= 1 else f"{tally.duration_s:.1f} s"
+    return f"{tally.num_rows} clips or episodes, {tally.num_frames} frames, {long} of video, from {_plural(tally)}."
+
+
+def _plural(tally: Tally) -> str:
+    return f"{len(tally.sources)} dataset{'' if len(tally.sources) == 1 else 's'}"
+
+
+def _sources(tally: Tally) -> str:
+    lines = ["| dataset | rows | licences |", "| --- | --- | --- |"]
+    for dataset, count in sorted(tally.sources.items()):
+        licences = sorted(name for name, by_dataset in tally.licences.items() if dataset in by_dataset)
+        lines.append(f"| {_cell(dataset)} | {count} | {_cell(', '.join(licences))} |")
+    return "\n".join(lines)
+
+
+def _cell(value: str) -> str:
+    return value.replace("|", "\\|").replace("\n", " ")
+
+
+def _licence_note(tally: Tally) -> str:
+    notes = []
+    missing = sum(tally.licences.get(UNKNOWN, Counter()).values())
+    if missing:
+        notes.append(f"The licence of {missing} rows is unknown: nobody said. Find out before sharing them.")
+    if len(tally.licences) > 1:
+        notes.append("Rows carry their own licence; the strictest of them holds for the whole.")
+    return " ".join(notes)
+
+
+def _quality(tally: Tally) -> str:
+    order = [*SHOWN_QUALITY, *(name for name in QUALITY_FIELDS if name not in SHOWN_QUALITY)]
+    lines = ["| measure | rows | 10 % | median | 90 % | meaning |", "| --- | --- | --- | --- | --- | --- |"]
+    for name in (name for name in order if name in tally.quality):
+        values = np.array(tally.quality[name])
+        low, middle, high = (f"{value:.4g}" for value in np.quantile(values, (0.1, 0.5, 0.9)))
+        lines.append(f"| {name} | {len(values)} | {low} | {middle} | {high} | {QUALITY_FIELDS[name]} |")
+    counts = [
+        f"- {name}: {', '.join(f'{kind} {count}' for kind, count in sorted(counter.items()))}"
+        for name, counter in (
+            ("World scale", tally.world_scale),
+            ("Camera intrinsics", tally.camera_source),
+            ("Depth of tracks", tally.depth_source),
+        )
+        if counter
+    ]
+    table = "\n".join(lines) if tally.quality else ""
+    return "\n\n".join(part for part in (table, "\n".join(counts)) if part)
+
+
+def _limits_of(tally: Tally) -> list[str]:
+    found = []
+    if tally.num_without_text:
+        found.append(f"{tally.num_without_text} rows have no text that says what is done.")
+    assumed = tally.camera_source.get("assumed", 0)
+    if assumed:
+        found.append(f"The camera of {assumed} rows is assumed, not measured: their metres are as good as that guess.")
+    return found
+
+
+def _limits(limits: Sequence[str]) -> str:
+    return "\n".join(f"- {limit}" for limit in limits) if limits else "None are known."
+
+
+def _made(source: Mapping[str, Any]) -> str:
+    facts = {
+        "handloom": __version__,
+        "table": source.get("table", "clips"),
+        "table version": source.get("version"),
+        "filter": source.get("where") or "none",
+        "run key": source.get("run_key") or UNKNOWN,
+    }
+    lines = ["| | |", "| --- | --- |", *(f"| {name} | `{value}` |" for name, value in facts.items())]
+    parts = ["\n".join(lines)]
+    for title, name in (("Models and libraries", "versions"), ("Settings", "settings")):
+        if source.get(name):
+            text = json.dumps(_without_folders(source[name]), indent=2, sort_keys=True)
+            parts.append(f"{title}:\n\n```json\n{text}\n```")
+    return "\n\n".join(parts)
+
+
+def _without_folders(value: Any) -> Any:
+    """Settings without the folders of the machine that they were made on: a card is for others."""
+    if isinstance(value, Mapping):
+        return {name: _without_folders(inner) for name, inner in value.items()}
+    return value.rstrip("/").rsplit("/", 1)[-1] if isinstance(value, str) and value.startswith(("/", "~")) else value

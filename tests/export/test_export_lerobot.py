@@ -1,0 +1,225 @@
+"""LeRobot exports: what a reader of the format finds is what the table holds."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from support.rows import make_clip, make_row
+
+from handloom.errors import ConfigError, StoreError
+from handloom.export.lerobot import Layout, export_lerobot
+from handloom.export.lerobot_clips import CAMERA, KEYPOINTS, clip_episode, clip_layout
+from handloom.export.lerobot_stats import RunningStats
+from handloom.export.pictures import Fit
+from handloom.export.steps import rate_of, steps_at
+from handloom.schemas.row import row_arrays
+
+SIZE = (48, 36)
+
+
+def picture(number: int, size: tuple[int, int] = SIZE) -> bytes:
+    """A smooth JPEG that differs from its neighbours."""
+    x, y = np.meshgrid(np.linspace(0, 1, size[0]), np.linspace(0, 1, size[1]))
+    grey = 0.5 + 0.5 * np.sin(2 * np.pi * (x + 0.5 * y + number / 7))
+    image = Image.fromarray((255 * np.stack([grey, y, x], axis=-1)).astype(np.uint8))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def clip_row(number: int, num_frames: int = 6, size: tuple[int, int] = SIZE, **values) -> pa.RecordBatch:
+    jpegs = [picture(10 * number + n, size) for n in range(num_frames)]
+    return make_row(make_clip(number, **values), num_frames=num_frames, frame_jpeg=jpegs)
+
+
+def write(rows: list[pa.RecordBatch], out: Path, layout: Layout | None = None, **options) -> dict:
+    layout = layout or clip_layout(15.0, SIZE, world=False, num_tracks=None)
+    episodes = (clip_episode(row_arrays(row), layout) for row in rows)
+    export_lerobot(episodes, str(out), layout, card=lambda info: "# card", **options)
+    return json.loads((out / "meta/info.json").read_text())
+
+
+def read_data(out: Path) -> pa.Table:
+    return pa.concat_tables(pq.read_table(path) for path in sorted(out.glob("data/*/*.parquet")))
+
+
+def read_episodes(out: Path) -> list[dict]:
+    paths = sorted(out.glob("meta/episodes/*/*.parquet"))
+    return [row for path in paths for row in pq.read_table(path).to_pylist()]
+
+
+def frames_of(path: Path) -> dict[float, np.ndarray]:
+    with av.open(str(path)) as container:
+        return {
+            float(frame.pts * frame.time_base): frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)
+        }
+
+
+@pytest.mark.parametrize("limit", [1, 10**9])
+def test_every_step_reads_back_from_where_the_list_of_episodes_says(tmp_path: Path, limit: int) -> None:
+    """With one file for all, and with a file for each episode."""
+    rows = [clip_row(n, num_frames=4 + n, narration=("reach", "push")[n % 2]) for n in range(3)]
+    info = write(rows, tmp_path / "out", max_data_bytes=limit, max_video_bytes=limit)
+    out = tmp_path / "out"
+    assert info["codebase_version"] == "v3.0"
+    assert (info["total_episodes"], info["total_frames"], info["total_tasks"], info["fps"]) == (3, 15, 2, 15)
+    episodes = read_episodes(out)
+    assert (
+        len(list(out.glob("data/*/*.parquet"))) == len(list(out.glob("videos/*/*/*.mp4"))) == (3 if limit == 1 else 1)
+    )
+    names = pq.read_table(out / "meta/tasks.parquet").column("__index_level_0__").to_pylist()
+    for number, (row, episode) in enumerate(zip(rows, episodes, strict=True)):
+        values = row_arrays(row)
+        where = {"chunk_index": episode["data/chunk_index"], "file_index": episode["data/file_index"]}
+        table = pq.read_table(out / info["data_path"].format(**where))
+        table = table.filter(pa.compute.equal(table["episode_index"], number))
+        assert table["index"].to_pylist() == list(range(episode["dataset_from_index"], episode["dataset_to_index"]))
+        state = np.array(table["observation.state"].to_pylist(), np.float32)
+        truth = values["hand_keypoints_cam_m"].reshape(len(state), -1)
+        np.testing.assert_array_equal(state, truth)
+        np.testing.assert_array_equal(np.array(table["action"].to_pylist(), np.float32)[:-1], truth[1:])
+        assert np.isnan(table["action"][-1].as_py()).all()
+        assert table["next.hand_visible"][-1].as_py() == [False, False]
+        assert [names[n] for n in table["task_index"].to_pylist()] == [values["narration"]] * len(state)
+        assert episode["tasks"] == [values["narration"]]
+        assert episode["clip_id"] == values["clip_id"]
+        place = {n: episode[f"videos/{CAMERA}/{n}"] for n in ("chunk_index", "file_index")}
+        found = frames_of(out / info["video_path"].format(video_key=CAMERA, **place))
+        times = episode[f"videos/{CAMERA}/from_timestamp"] + table["timestamp"].to_numpy().astype(np.float64)
+        for time_s, jpeg in zip(times, values["frame_jpeg"], strict=True):
+            nearest = min(found, key=lambda t: abs(t - time_s))
+            assert abs(nearest - time_s) < 1e-4  # LeRobot's own tolerance
+            assert psnr(found[nearest], np.asarray(Image.open(io.BytesIO(jpeg)))) > 30
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return 10 * math.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
+
+
+def test_statistics_are_those_of_known_values(tmp_path: Path) -> None:
+    rows = [clip_row(n) for n in range(4)]  # the right hand is never seen
+    write(rows, tmp_path / "out")
+    stats = json.loads((tmp_path / "out/meta/stats.json").read_text())["observation.state"]
+    values = np.concatenate([row_arrays(row)["hand_keypoints_cam_m"] for row in rows]).reshape(-1, 126)
+    known = values[:, :63].astype(np.float64)
+    expected = {"min": known.min(0), "max": known.max(0), "mean": known.mean(0), "std": known.std(0)}
+    expected |= {f"q{share:02d}": np.quantile(known, share / 100, axis=0) for share in (1, 10, 50, 90, 99)}
+    for name, value in expected.items():
+        np.testing.assert_allclose(np.array(stats[name])[:63], value, rtol=1e-9, atol=1e-12)
+        assert np.isnan(np.array(stats[name])[63:]).all()
+    assert stats["count"] == [len(values)]
+    picture_stats = json.loads((tmp_path / "out/meta/stats.json").read_text())[CAMERA]
+    pixels = np.concatenate([np.asarray(Image.open(io.BytesIO(j))) for r in rows for j in row_arrays(r)["frame_jpeg"]])
+    np.testing.assert_allclose(np.ravel(picture_stats["mean"]), pixels.reshape(-1, 3).mean(0) / 255, rtol=1e-9)
+    np.testing.assert_allclose(np.ravel(picture_stats["std"]), pixels.reshape(-1, 3).std(0) / 255, rtol=1e-9)
+    assert np.shape(picture_stats["q50"]) == (3, 1, 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.floats(-100, 100) | st.just(math.nan), min_size=1, max_size=9), min_size=1, max_size=6))
+def test_statistics_do_not_depend_on_where_episodes_are_cut(parts: list[list[float]]) -> None:
+    cut, whole = RunningStats(), RunningStats()
+    for part in parts:
+        cut.add(np.array(part)[:, None])
+    whole.add(np.concatenate([np.array(part) for part in parts])[:, None])
+    a, b = cut.result(), whole.result()
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0.01, 0.5), min_size=1, max_size=30), st.floats(1, 40))
+def test_a_step_is_the_nearest_frame_within_half_a_step(gaps: list[float], hz: float) -> None:
+    frame_s = 5 + np.cumsum(gaps)
+    index = steps_at(frame_s, hz)
+    grid = np.arange(len(index)) / hz
+    distance = np.abs((frame_s - frame_s[0])[None] - grid[:, None])
+    assert (index[[0]] == 0).all()
+    assert ((index >= 0) == (distance.min(axis=1) <= 0.5 / hz + 1e-6)).all()
+    found = index >= 0
+    assert (distance[found, index[found]] <= distance[found].min(axis=1) + 1e-6).all()
+    assert (np.diff(index[found]) >= 0).all()
+
+
+def test_frames_on_the_grid_are_the_steps() -> None:
+    assert steps_at(3 + np.arange(200) / 15, 15).tolist() == list(range(200))
+    ntsc = np.round(np.arange(300) * 1001 / 30000, 6)[::2]
+    assert (steps_at(ntsc, 15) == np.arange(150)).all()
+    assert steps_at(np.array([0, 0.1, 0.4]), 10).tolist() == [0, 1, -1, -1, 2]
+
+
+def test_a_gap_is_unknown_and_its_picture_is_not_its_own(tmp_path: Path) -> None:
+    row = row_arrays(clip_row(0))
+    row["frame_s"] = np.array([0, 1, 2, 5, 6, 7]) / 15
+    layout = clip_layout(15.0, SIZE, world=False, num_tracks=4)
+    episode = clip_episode(row, layout)
+    gap = np.array([False, False, False, True, True, False, False, False])
+    assert (episode.values["picture_valid"] == ~gap).all()
+    assert np.isnan(episode.values["observation.state"][gap]).all()
+    assert np.isnan(episode.values["track_depth_m"]).all()
+    assert not episode.values["track_visible"][gap].any()
+    assert not episode.values["next.hand_visible"][[2, 3, 7]].any()
+    pictures = list(episode.pictures[CAMERA]())
+    assert all((pictures[n] == pictures[2]).all() for n in (3, 4))
+    assert not (pictures[5] == pictures[2]).all()
+
+
+def test_points_and_camera_follow_the_picture_into_another_size() -> None:
+    fit = Fit.into((100, 100), 64, 48).seen_from((64, 48), 640, 480)
+    assert fit.inner == (100, 75)
+    corners = np.array([[-0.5, -0.5], [639.5, 479.5]])  # the outer corners of the source's first and last pixel
+    np.testing.assert_allclose(fit.points(corners), [[-0.5, 11.5], [99.5, 86.5]])
+    matrix = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
+    ray = np.array([0.2, -0.1, 1.0])
+    np.testing.assert_allclose((fit.camera_matrix(matrix) @ ray)[:2], fit.points((matrix @ ray)[:2]), rtol=0, atol=1e-9)
+
+
+def test_rates_that_differ_are_named() -> None:
+    assert rate_of([15, 15], None, "clips") == 15
+    assert rate_of([15, 10], 5, "clips") == 5
+    with pytest.raises(ConfigError, match=r"10 Hz \(1\), 15 Hz \(2\)"):
+        rate_of([15, 10, 15], None, "clips")
+    with pytest.raises(ConfigError, match="no rate"):
+        rate_of([], math.inf, "clips")
+
+
+def test_a_broken_export_leaves_nothing_and_an_earlier_one_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write([clip_row(0)], out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    broken = row_arrays(clip_row(1))
+    broken["frame_jpeg"][3] = b"no picture"
+    layout = clip_layout(15.0, SIZE, world=False, num_tracks=None)
+    episodes = [clip_episode(row_arrays(clip_row(2)), layout), clip_episode(broken, layout)]
+    with pytest.raises(StoreError, match="stored frame 3 of clip test:v0:1000-2000 is no JPEG"):
+        export_lerobot(episodes, str(out), layout, card=lambda info: "", overwrite=True)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    with pytest.raises(ConfigError, match="not empty"):
+        write([clip_row(2)], out)
+    with pytest.raises(ConfigError, match="no episode"):
+        write([], out, overwrite=True)
+    write([clip_row(2)], out, overwrite=True)
+    assert read_episodes(out)[0]["clip_id"] == "test:v0:2000-3000"
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write([clip_row(n) for n in range(2)], tmp_path / name)
+    for path in (path for path in (tmp_path / "a").rglob("*") if path.is_file()):
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path.name
+
+
+def test_keypoints_have_the_names_of_mediapipes_order() -> None:
+    assert len(KEYPOINTS) == 21
+    assert [KEYPOINTS[n] for n in (0, 4, 8, 20)] == ["wrist", "thumb_4", "index_4", "little_4"]
