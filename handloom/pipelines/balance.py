@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray.autoscaler.sdk import request_resources
 
 from handloom.pipelines import sharing
 from handloom.pipelines.room import Amounts, Pools, Room, actor_needs, fit, look, size_pools
@@ -38,6 +39,7 @@ class Balance:
         self._job = sharing.named(f"extraction into {db_uri}")
         self._registered = Registered(Entry(self._job, EXTRACTION, (), HOLDING), create=False)
         self._in_vain: set[str] = set()  # requests that giving way did not help
+        self._asked_for_nodes = False
 
     def __enter__(self) -> Balance:
         self._registered.__enter__()
@@ -45,6 +47,15 @@ class Balance:
 
     def __exit__(self, *trace: object) -> None:
         self._registered.__exit__(*trace)
+        if self._asked_for_nodes:
+            request_resources(bundles=[])
+
+    def _ask_for_nodes(self, num_actors: int) -> None:
+        """Where the cluster scales: let it grow to `num_actors`. The run begins with what is there, and grows too."""
+        if look().scales:
+            num_decode = self._resources.num_decode_actors or 1 if self._resources.mode == "split" else 0
+            request_resources(bundles=[dict(needs) for needs in self._held(Pools(num_actors, num_decode, 0))])
+            self._asked_for_nodes = True
 
     def pools(self, num_shards: int, first: bool) -> Pools:
         """The pools that fit now; waits where nothing does, at the run's start at most `wait_s`.
@@ -55,16 +66,11 @@ class Balance:
         if not first:
             self._let_in()
         r, started, told = self._resources, time.monotonic(), -sharing.REMIND_S
-        least = max(1, min(r.min_actors, num_shards, r.num_actors or num_shards)) if first else 1
-        while True:
-            room = _steady()
-            found = size_pools(r, num_shards, room)
-            if found.num_actors >= least:
-                break
+        self._ask_for_nodes(min(num_shards, r.num_actors or 1))
+        while not (found := size_pools(r, num_shards, room := _steady())).num_actors:
             waited = time.monotonic() - started
-            asked = [actor_needs(r)] * least
             if first and waited >= r.wait_s:
-                raise sharing.no_room(self._job, asked, r.wait_s)
+                raise sharing.no_room(self._job, [actor_needs(r)], r.wait_s)
             if waited - told >= sharing.REMIND_S:
                 told = waited
                 limit = f"up to {r.wait_s:g} s" if first else "until there is some"
@@ -82,7 +88,8 @@ class Balance:
 
     def _held(self, pools: Pools) -> list[Amounts]:
         r = self._resources
-        return [actor_needs(r)] * pools.num_actors + [{"CPU": r.cpus_per_decode_actor}] * pools.num_decode
+        each = {name: amount for name, amount in actor_needs(r).items() if amount}
+        return [each] * pools.num_actors + [{"CPU": r.cpus_per_decode_actor}] * pools.num_decode
 
     def _let_in(self) -> None:
         """After giving way: wait until those who asked have taken their room."""

@@ -27,10 +27,11 @@ class Pools:
 
 @dataclass(frozen=True)
 class Room:
-    """The cluster at one moment, per node. free: what nobody has reserved."""
+    """The cluster at one moment, per node. free: what nobody has reserved. scales: nodes come when asked for."""
 
     nodes: tuple[Amounts, ...]
     free: tuple[Amounts, ...]
+    scales: bool = False
 
     @property
     def total(self) -> Amounts:
@@ -44,14 +45,15 @@ class Room:
 
     def emptied(self) -> Room:
         """The same cluster if nobody else were on it."""
-        return Room(self.nodes, self.nodes)
+        return Room(self.nodes, self.nodes, self.scales)
 
 
 def look() -> Room:
     """What the cluster has now. Ray tells it with a delay of about a second."""
     nodes = ray._private.state.total_resources_per_node()  # Ray's public calls add the nodes up
     free = ray._private.state.available_resources_per_node()
-    return Room(tuple(nodes[i] for i in sorted(nodes)), tuple(free.get(i, {}) for i in sorted(nodes)))
+    scales = bool(ray._private.state.state.get_max_resources_from_cluster_config())  # only an autoscaler tells it
+    return Room(tuple(nodes[i] for i in sorted(nodes)), tuple(free.get(i, {}) for i in sorted(nodes)), scales)
 
 
 def actor_needs(resources: Resources) -> Amounts:
@@ -86,11 +88,13 @@ def size_pools(resources: Resources, num_shards: int, room: Room) -> Pools:
     never forbids the first actor of each pool: a small machine gets a smaller reservation.
 
     Returns:
-        Pools with num_actors 0 where one actor of each pool would fit into the cluster, but not into what is free.
+        Pools with num_actors 0 where one actor of each pool does not fit into what is free now.
 
     Raises:
-        ConfigError: the whole cluster cannot hold what was asked for.
+        ConfigError: the whole cluster, empty, cannot hold what was asked for, and gets no more nodes.
     """
+    if room.scales:
+        return _pools(resources, num_shards, room)
     asked = resources.num_actors or 1
     most = _pools(resources, num_shards, room.emptied())
     if most.num_actors < min(asked, max(num_shards, 1)):

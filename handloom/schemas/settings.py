@@ -148,7 +148,8 @@ class Resources(Frozen):
     mode: Literal["fused", "split"] = "fused"
     """`fused`: decode and models in one actor. `split`: decode actors feed model actors through the object store."""
     num_actors: int | None = Field(None, ge=1)
-    """Actors that hold the models; by default as many as the cluster's CPUs hold."""
+    """Actors that hold the models; by default as many as the cluster's CPUs hold. An autoscaling cluster is asked for
+    nodes for that many."""
     num_decode_actors: int | None = Field(None, ge=1)
     """Decode actors in split mode; by default a third of the cluster's CPUs."""
     cpus_per_actor: float = Field(1.0, gt=0)

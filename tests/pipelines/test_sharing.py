@@ -77,6 +77,9 @@ def test_gpu_shares_are_counted_beside_training():
     assert size_pools(Resources(gpus_per_actor=0.25, reserve_gpus=0.75), 99, beside).num_actors == 1
     with pytest.raises(ConfigError, match=r"has 16 CPUs and 1 GPUs, but 1 model actors of 1 CPUs and 2 GPUs"):
         size_pools(Resources(gpus_per_actor=2), 99, beside)
+    growing = Room((node,), (node,), scales=True)  # nodes with two GPUs may still come
+    assert size_pools(Resources(gpus_per_actor=2), 99, growing).num_actors == 0
+    assert size_pools(Resources(num_actors=40), 99, growing).num_actors == 16
 
 
 def test_a_drained_ledger_gives_everything_back_and_blames_nobody():
