@@ -32,7 +32,7 @@ from handloom.train import ranks
 from handloom.train.checkpoint import Checkpoint, CheckpointFacts
 from handloom.train.folder import RunFolder
 from handloom.train.history import History
-from handloom.train.random_state import random_state, seed_all, set_random_state, undisturbed
+from handloom.train.random_state import random_state, seed_all, set_random_state
 from handloom.train.recipe import Recipe, RecipeData
 from handloom.train.schedule import end_position, lr_factor
 from handloom.train.step import Stepper, held_out_sums, own_share
@@ -184,7 +184,7 @@ class _Job:
     def _run_epoch(self, should_stop: Callable[[], bool]) -> bool:
         """The rest of the epoch; returns whether a rank was asked to stop. `max_steps` ends it, too."""
         last_saved = self.step
-        batches = self._batches()
+        batches = iter(self.loader)
         while self.step != self.settings.max_steps and (group := self._take(batches)):
             began, wait_s, samples = group
             if self._take_step(began, wait_s, samples, should_stop()):
@@ -194,14 +194,6 @@ class _Job:
                 self._save()
                 last_saved = self.step
         return False
-
-    def _batches(self) -> Iterator[Mapping[str, Any]]:
-        with undisturbed(self.device):
-            iterator = iter(self.loader)
-            first = next(iterator, None)
-        if first is not None:
-            yield first
-            yield from iterator
 
     def _take(self, batches: Iterator[Mapping[str, Any]]) -> tuple[float, float, list[Mapping[str, Any]]] | None:
         """The batches of the next step: (time it began, seconds waited, batches); None at the epoch's end."""
@@ -239,9 +231,8 @@ class _Job:
 
     def _evaluate(self) -> None:
         began = time.perf_counter()
-        with undisturbed(self.device):
-            batches = own_share(self.held_out, len(self.data.held_out), ranks.rank(), ranks.world_size())
-            sums, windows = held_out_sums(self.network, batches, self.settings, self.device)
+        batches = own_share(self.held_out, len(self.data.held_out), ranks.rank(), ranks.world_size())
+        sums, windows = held_out_sums(self.network, batches, self.settings, self.device)
         seconds = time.perf_counter() - began
         self.train_s += seconds
         line = {"kind": "held_out", "step": self.step, "epoch": self.epoch, "version": self.data.version}

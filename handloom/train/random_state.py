@@ -1,10 +1,8 @@
-"""The random numbers of one rank: seeded apart from the others', kept with checkpoints, not disturbed by loaders."""
+"""The random numbers of one rank: seeded apart from the others', kept with checkpoints."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -40,13 +38,3 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
-
-
-@contextmanager
-def undisturbed(device: torch.device) -> Iterator[None]:
-    """What the block draws leaves no trace: starting a loader draws, and a resumed job starts one more than others."""
-    state = random_state(device)
-    try:
-        yield
-    finally:
-        set_random_state(state, device)

@@ -101,6 +101,19 @@ def test_a_killed_job_goes_on_from_the_last_checkpoint(db, undisturbed, tmp_path
     assert curve(lines_of(tmp_path / "out")) == curve(lines_of(undisturbed))
 
 
+def test_max_steps_ends_training_and_the_schedule_there(db, tmp_path):
+    settings = SETTINGS.model_copy(update={"max_steps": 21, "checkpoint_every": None, "epochs": 99})
+    whole = train(RECIPE, db, settings, RunFolder.parse(tmp_path / "whole"))
+    folder = RunFolder.parse(tmp_path / "out")
+    train(RECIPE, db, settings, folder, should_stop=stop_after(17))
+    outcome = train(RECIPE, db, settings, folder)
+    assert curve(outcome.history) == curve(whole.history)
+    steps = [line for line in whole.history if line["kind"] == "step"]
+    assert (len(steps), steps[-1]["epoch"]) == (21, 1)
+    assert steps[-1]["lr"] < 0.01 * settings.lr
+    assert whole.history[-1]["kind"] == "held_out"
+
+
 def test_other_settings_are_refused_and_no_resume_begins_anew(db, undisturbed, tmp_path):
     folder = RunFolder.parse(tmp_path / "out")
     train(RECIPE, db, SETTINGS, folder, should_stop=stop_after(3))
@@ -256,6 +269,22 @@ def test_a_gradient_that_overflows_is_told():
         stepper().step(batches, 0.1, 7)
 
 
+@pytest.mark.parametrize(("total", "world_size"), [(11, 2), (11, 3), (9, 4), (3, 4), (1, 3), (12, 3), (8, 1)])
+def test_what_a_loader_repeats_is_cut_off(total, world_size):
+    """As loaders without `drop_last` share out: consecutive shares of equal length, the first windows once more."""
+    share = -(-total // world_size)
+    seen = []
+    for rank in range(world_size):
+        own = [n % total for n in range(rank * share, (rank + 1) * share)]
+        batches = [
+            {"n": torch.tensor(own[i : i + 4]), "clip_id": [*map(str, own[i : i + 4])]} for i in range(0, share, 4)
+        ]
+        for batch in own_share(batches, total, rank, world_size):
+            assert batch["clip_id"] == [str(n) for n in batch["n"].tolist()]
+            seen += batch["n"].tolist()
+    assert seen == list(range(total))
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 def test_ranks_share_the_held_out_windows_without_repeating(db, world_size):
     windows = RECIPE.data(db, SETTINGS).held_out
@@ -309,8 +338,8 @@ def test_schedule_rises_then_falls_to_zero():
     top = values.index(max(values))
     assert values[top] == pytest.approx(1)
     assert top == pytest.approx(125, abs=1)
-    assert all(a < b for a, b in zip(values[:125], values[1:125], strict=False))
-    assert all(a > b for a, b in zip(values[126:], values[127:], strict=False))
+    assert values[:125] == sorted(values[:125])
+    assert values[126:] == sorted(values[126:], reverse=True)
     assert values[-1] == 0
     assert lr_factor(0.5, 1, 5) == 1  # a warm-up longer than half of training is cut to that
 
