@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 
 MAX_PROBLEMS = 20
+MAX_EPISODES = 3
 
 
 def problems(summary) -> Iterator[str]:
@@ -20,6 +23,22 @@ def ingest(summary) -> str:
     counts = ", ".join(f"{name} {value}" for name, value in summary.counts.items() if value)
     changes = f"added {summary.added}, changed {summary.changed}, already there {summary.already_there}"
     return f"{changes}: {summary.num_clips} clips in the list\n  {counts}"
+
+
+def robot_problems(summary) -> Iterator[str]:
+    """What was wrong with an ingest of robot episodes: all that concerns the dataset, a few episodes of each reason."""
+    shown: Counter[str] = Counter()
+    for problem in summary.problems:
+        match = re.match(r"episode -?\d+: (\w+): ", problem)
+        if match is None:
+            yield f"problem: {problem}"
+            continue
+        shown[match[1]] += 1
+        if shown[match[1]] <= MAX_EPISODES:
+            yield f"problem: {problem}"
+    for reason, count in shown.items():
+        if count > MAX_EPISODES:
+            yield f"... and {count - MAX_EPISODES} more {reason} (--json lists all)"
 
 
 def robots(summary) -> str:

@@ -187,7 +187,7 @@ def _print_ingest(summary, json_: bool) -> None:
 
 
 def _print_robots(summary, json_: bool) -> None:
-    for line in text.problems(summary):
+    for line in text.robot_problems(summary):
         say(line)
     print(json.dumps(asdict(summary)) if json_ else text.robots(summary))
     if summary.skips:

@@ -20,7 +20,8 @@ from handloom.ingest.lerobot_data import (
     signal_of,
     tasks_of,
 )
-from handloom.ingest.lerobot_meta import Entry, Feature, read_entries, read_info, read_tasks
+from handloom.ingest.lerobot_episodes import Entry, read_entries, read_tasks
+from handloom.ingest.lerobot_info import Feature, read_info
 from handloom.ingest.lerobot_parquet import UnreadableParquet
 from handloom.ingest.robot_source import ImageCamera, RawEpisode, Skip, SourceFacts, Unusable, VideoCamera
 from handloom.schemas.clip import Clip, make_clip_id
@@ -64,9 +65,10 @@ class LeRobotSource:
         self._entries, self._repeated = _unique(entries)
         try:
             self._tasks = read_tasks(self._root, info, options)
-        except UnreadableParquet as error:
+        except (UnreadableParquet, ConfigError) as error:
             self._tasks = {}
-            self.problems.append(f"meta/tasks.parquet: {error}; tasks are those of the list of episodes")
+            what = error.problem if isinstance(error, ConfigError) else f"meta/tasks.parquet: {error}"
+            self.problems.append(f"{what}; tasks are those of the list of episodes")
         self._state = self._choose(state, STATE_KEYS, "state")
         self._action = self._choose(action, ACTION_KEYS, "action")
         self._cameras = self._find_cameras()

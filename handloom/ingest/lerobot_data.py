@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from handloom.ingest.files import Options
-from handloom.ingest.lerobot_meta import Feature
+from handloom.ingest.lerobot_info import Feature
 from handloom.ingest.lerobot_parquet import open_parquet, parquet_errors
 from handloom.ingest.robot_source import Unusable
 from handloom.schemas.robot import Signal

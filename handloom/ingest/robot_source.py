@@ -33,8 +33,22 @@ SKIP_REASONS: Mapping[str, str] = {
     "frames_missing": "too many of its frames are not in the video, or not among the pictures",
     "bad_pictures": "its pictures cannot be decoded, or differ in size",
     "damaged": "a camera's video is damaged inside the episode",
+    "too_large": "its pictures are more than a row can hold",
 }
 """Why an episode is left out. Other reasons of videos are those of rejects (docs/reasons.md)."""
+
+
+NOTES: Mapping[str, str] = {
+    "irregular_times": "timestamps off the rate's grid",
+    "unknown_values": "states or actions that are not finite",
+    "no_task": "no text says what was to be done",
+    "no_camera": "no video of this camera is listed for it",
+    "end_differs": "the listed end is not the data's",
+    "video_missing": "only without pictures: no file, so no clip of this camera",
+    "video_clock": "the video's times are off by more than a tenth of a frame",
+    "frames_missing": "a few of its pictures are missing",
+}
+"""What may be odd about an episode that is taken all the same."""
 
 
 @dataclass(frozen=True)

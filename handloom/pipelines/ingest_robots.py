@@ -41,6 +41,7 @@ from handloom.video.source import VideoSource
 JPEG_QUALITY = 90
 COMMIT_BYTES = 64 << 20
 COMMIT_EPISODES = 64
+MAX_EPISODE_BYTES = 1 << 30  # Arrow's limit is 2 GiB; a row is in memory several times
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ class _Ingest:
             return
         try:
             filmed = self._reader.read(raw)
+            num_bytes = _num_bytes(filmed)
         except Unusable as error:
             self._tally.skip(Skip(raw.index, error.reason, error.detail))
             return
@@ -163,7 +165,7 @@ class _Ingest:
             self._note(raw.index, camera.notes)
         episode = _episode(raw, filmed, self._source.facts, key)
         self.waiting.append((episode, [camera.clip for camera in filmed if camera.clip is not None]))
-        self.num_bytes += sum(len(jpeg or b"") for camera in episode.frame_jpeg or () for jpeg in camera)
+        self.num_bytes += num_bytes
 
     def _what_pictures(self, raw: RawEpisode) -> dict[str, Any]:
         """What of the settings this episode's row depends on."""
@@ -205,6 +207,15 @@ class _Ingest:
     def _note(self, index: int, notes: Iterable[tuple[str, str]]) -> None:
         for name, detail in notes:
             self._tally.note(index, name, detail)
+
+
+def _num_bytes(filmed: list[Filmed]) -> int:
+    """Of an episode's pictures. Raises Unusable where they are more than one Arrow value holds."""
+    total = sum(len(jpeg or b"") for camera in filmed for jpeg in camera.jpegs or ())
+    if total > MAX_EPISODE_BYTES:
+        limit = f"a row holds {MAX_EPISODE_BYTES >> 20} MB"
+        raise Unusable("too_large", f"its pictures take {total >> 20} MB, {limit}; --no-pictures keeps the rest")
+    return total
 
 
 def _episode(raw: RawEpisode, filmed: list[Filmed], facts: SourceFacts, key: str) -> RobotEpisode:

@@ -98,7 +98,7 @@ def _commit(db: Database, rows: pa.Table) -> tuple[int, int]:
             before = known if before is None else before
             new, changed = _sorted_out(rows, known)
             if len(new):
-                _append(db, uri, rows.take(new))
+                _append(db, uri, rows if len(new) == rows.num_rows else rows.take(new))
             if len(changed):
                 table = lance.dataset(uri, storage_options=db.storage_options or None)
                 table.merge_insert("episode_id").when_matched_update_all().execute(rows.take(changed))

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -27,6 +29,7 @@ from support.numbered_video import numbered_picture
 
 from handloom.errors import ConfigError
 from handloom.ingest.robot_pictures import match_times
+from handloom.ingest.robot_source import NOTES as REMARKS
 from handloom.ingest.robot_source import SKIP_REASONS
 from handloom.pipelines.ingest_robots import lerobot
 from handloom.schemas.reasons import REASONS
@@ -225,6 +228,22 @@ def test_a_fault_costs_its_episodes_and_no_other(tmp_path, db, name):
         assert len(skip["detail"]) > 10
 
 
+def test_every_reason_and_note_is_explained():
+    page = (Path(__file__).parents[2] / "docs" / "robots.md").read_text()
+    tables = re.split(r"^\| (?:reason|note) \|", page, flags=re.MULTILINE)[1:]
+    for names, table in zip((SKIP_REASONS, REMARKS), tables, strict=True):
+        rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", table.split("\n\n")[0], flags=re.MULTILINE)
+        assert [name for name, _ in rows] == list(names)
+
+
+def test_v2_without_its_tasks_file_takes_those_of_the_list(tmp_path, db):
+    root = make_v21(tmp_path / "arm", LENGTHS)
+    (root / "meta/tasks.jsonl").unlink()
+    summary = lerobot(db, str(root), pictures=False)
+    assert [row["task"] for row in rows_of(db).values()] == [TASKS[0], TASKS[1], TASKS[0]]
+    assert "tasks are those of the list" in summary.problems[0]
+
+
 def test_listed_twice_alike_is_one(tmp_path, db):
     root = make_v3(tmp_path / "arm", LENGTHS)
     twice(root)
@@ -338,6 +357,7 @@ BAD = {
     "no info": (lambda r: (r / "meta/info.json").unlink(), "cannot be read"),
     "info cut": (lambda r: cut(r / "meta/info.json", 0.5), "no valid JSON"),
     "no list": (lambda r: (r / EPISODES).unlink(), "lists no episode"),
+    "never closed": (lambda r: shutil.rmtree(r / "meta/episodes"), "does not exist.*finalize"),
     "list without footer": (lambda r: cut(r / EPISODES, 0.5), "footer.*finalize"),
     "empty list": (lambda r: edit_table(r / EPISODES, lambda rows: rows.clear()), "lists no episode"),
     "no state": (lambda r: broken(r, lambda i: i["features"].pop("observation.state")), "no state.*--state KEY"),
@@ -352,7 +372,7 @@ def test_what_cannot_be_used_at_all_is_an_error(tmp_path, db, name):
     spoil(root)
     with pytest.raises(ConfigError) as caught:
         lerobot(db, str(root))
-    assert __import__("re").search(message, str(caught.value), 16)
+    assert re.search(message, str(caught.value), 16)
     assert db.count("robot_episodes") == 0
 
 

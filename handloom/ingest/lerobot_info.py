@@ -1,0 +1,175 @@
+"""A LeRobotDataset's `meta/info.json`: version, rate, features, splits and where files lie, of v3.0, v2.1 and v2.0.
+
+Format: huggingface/lerobot, `datasets/utils.py` and `datasets/v30/convert_dataset_v21_to_v30.py` (0.4.4). v2.1 differs
+from v2.0 in where statistics lie, which are not read here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from handloom.errors import ConfigError
+from handloom.ingest.files import Options, read_json
+
+VERSIONS = ("v3.0", "v2.1", "v2.0")
+_CONVERTERS = (
+    "lerobot's own scripts convert older datasets, one version at a time: lerobot 0.1 "
+    "`lerobot/common/datasets/v2/convert_dataset_v1_to_v2.py` for v1.6, lerobot 0.4 "
+    "`python -m lerobot.datasets.v30.convert_dataset_v21_to_v30` for v2.1"
+)
+_PLACE = re.compile(r"\{(\w+)(?::0?(\d+)d)?\}")
+_RANGE = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One entry of info.json's features. names: (D) or None where there are none, or not as many as values."""
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    names: tuple[str, ...] | None
+    is_depth: bool
+
+    @property
+    def width(self) -> int:
+        """D: how many numbers a frame has."""
+        return math.prod(self.shape)
+
+    @property
+    def is_number(self) -> bool:
+        return bool(re.fullmatch(r"(float|int|uint)\d+|bool", self.dtype))
+
+
+@dataclass(frozen=True)
+class Info:
+    """meta/info.json, checked."""
+
+    version: str
+    robot_type: str | None
+    fps: float
+    chunks_size: int
+    data_path: str
+    video_path: str | None
+    features: dict[str, Feature]
+    splits: dict[str, tuple[int, int]]
+    total_episodes: int | None
+    problems: tuple[str, ...]
+
+    @property
+    def is_v3(self) -> bool:
+        return self.version.startswith("v3")
+
+    def split_of(self, episode_index: int) -> str | None:
+        """The first split whose range holds the episode."""
+        return next((name for name, (a, b) in self.splits.items() if a <= episode_index < b), None)
+
+
+def read_info(root: str, options: Options = None) -> Info:
+    """meta/info.json.
+
+    Raises ConfigError: it is not there, of a version that is not read, or lacks what is needed.
+    """
+    where = f"{root}/meta/info.json"
+    raw = read_json(where, "LeRobot dataset description", options)
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{where} holds {type(raw).__name__}, expected an object", "give the dataset's top folder")
+    version = raw.get("codebase_version")
+    if version not in VERSIONS:
+        raise ConfigError(f"{where}: codebase_version {version!r}, expected one of {', '.join(VERSIONS)}", _CONVERTERS)
+    fps, features = raw.get("fps"), raw.get("features")
+    if not (isinstance(fps, int | float) and math.isfinite(fps) and fps > 0):
+        raise ConfigError(f"{where}: fps {fps!r}, expected a number above 0")
+    if not isinstance(features, dict) or not features:
+        raise ConfigError(f"{where}: features {type(features).__name__}, expected an object with at least one")
+    problems: list[str] = []
+    found = {key: _feature(key, value, where, problems) for key, value in features.items()}
+    splits = _splits(raw.get("splits") or {}, where, problems)
+    v3 = version.startswith("v3")
+    standard = (
+        "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+        if v3
+        else "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+    )
+    chunks_size, total = raw.get("chunks_size"), raw.get("total_episodes")
+    return Info(
+        version=version,
+        robot_type=raw.get("robot_type") if isinstance(raw.get("robot_type"), str) else None,
+        fps=float(fps),
+        chunks_size=chunks_size if isinstance(chunks_size, int) and chunks_size > 0 else 1000,
+        data_path=_text(raw.get("data_path")) or standard,
+        video_path=_text(raw.get("video_path")),
+        features=found,
+        splits=splits,
+        total_episodes=total if isinstance(total, int) else None,
+        problems=tuple(problems),
+    )
+
+
+def fill(template: str, **numbers: int | str) -> str:
+    """`data/chunk-{chunk_index:03d}/...` with its places filled in.
+
+    Raises ConfigError for a place that is not known, and for a path that leaves the dataset.
+    """
+
+    def put(match: re.Match[str]) -> str:
+        name, width = match[1], match[2]
+        if name not in numbers:
+            raise ConfigError(f"path {template!r} in meta/info.json has the place {{{name}}}", _places(numbers))
+        return f"{numbers[name]:0{width}d}" if width else str(numbers[name])
+
+    path = _PLACE.sub(put, template)
+    if "{" in path or path.startswith("/") or "://" in path or ".." in path.split("/"):
+        raise ConfigError(f"path {template!r} in meta/info.json cannot be used", "expected a path inside the dataset")
+    return path
+
+
+def _places(numbers: Mapping[str, Any]) -> str:
+    return f"expected only {', '.join(sorted(numbers))}"
+
+
+def _feature(key: str, raw: Any, where: str, problems: list[str]) -> Feature:
+    if not isinstance(raw, dict) or not isinstance(raw.get("dtype"), str):
+        raise ConfigError(f"{where}: feature {key!r} is {str(raw)[:80]}, expected dtype, shape and names")
+    shape = raw.get("shape") or (1,)
+    if not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ConfigError(f"{where}: feature {key!r} has the shape {shape}, expected whole numbers above 0")
+    facts = {**(raw.get("info") or {}), **(raw.get("video_info") or {})}
+    depth = bool(facts.get("video.is_depth_map") or facts.get("is_depth_map"))
+    names = _names(raw.get("names"))
+    if raw["dtype"] not in ("video", "image") and names is not None and len(names) != math.prod(shape):
+        problems.append(f"meta/info.json: feature {key} has {len(names)} names for {math.prod(shape)} values; not used")
+        names = None
+    return Feature(key, raw["dtype"], tuple(shape), names, depth)
+
+
+def _names(raw: Any) -> tuple[str, ...] | None:
+    """Names as they come: a list, nested lists, `{"motors": [...]}`, `{name: position}`; None where there are none."""
+    if isinstance(raw, dict):
+        if raw and all(isinstance(value, int) for value in raw.values()):
+            return tuple(sorted(raw, key=lambda name: raw[name]))
+        raw = list(raw.values())
+    if not isinstance(raw, list):
+        return None
+    flat = [name for item in raw for name in (_names(item) or () if isinstance(item, list | dict) else (str(item),))]
+    return tuple(flat) or None
+
+
+def _splits(raw: Any, where: str, problems: list[str]) -> dict[str, tuple[int, int]]:
+    """`{"train": "0:50"}` as half-open ranges of episode indices."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, text in raw.items() if isinstance(raw, dict) else ():
+        match = _RANGE.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            problems.append(f"{where}: split {name!r} is {str(text)[:60]!r}, expected 'FIRST:END'; not used")
+        else:
+            found[name] = int(match[1]), int(match[2])
+    return found
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
