@@ -1,0 +1,158 @@
+"""The windows of stages 1 and 2: which clips can be used, and the numbers the network is built from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from handloom.errors import ConfigError
+from handloom.train.arm4r import scales
+from handloom.train.arm4r.settings import Arm4rSettings
+from handloom.train.arm4r.shown import SHOWN_FIELDS, ShownSample
+from handloom.train.arm4r.track_sample import TrackSample
+from handloom.train.recipe import RecipeData
+
+if TYPE_CHECKING:
+    from handloom.store.database import Database
+    from handloom.store.windows.dataset import Windows
+
+FIELDS = ("track_points_px", "track_visible", "track_kind", "width", "height", "narration")
+WORLD_FIELDS = ("track_points_world_m", "world_from_camera", "world_unit_m")
+STATISTICS_WINDOWS = 512
+_WITH_DEPTH = "track_depth_source IS NOT NULL"
+_WITH_WORLD = "world_unit_m IS NOT NULL"
+_WITH_PICTURES = "frame_jpeg IS NOT NULL"
+
+
+@dataclass(frozen=True)
+class PointData(RecipeData):
+    """shown: the held-out windows again, with pictures, for the report."""
+
+    shown: Windows = None
+
+
+def point_data(db: Database, settings: Arm4rSettings, version: int | None = None) -> PointData:
+    """Training and held-out windows of tracks.
+
+    Held-out windows also carry the world, where the table has it, so that what moves can be measured apart.
+
+    Raises:
+        ConfigError: there are no clips, none with depth or none with poses where they are needed, no grid that the
+            settings fit, all clips are shorter than a sample, or a split is empty.
+    """
+    version = version or settings.version or db.version
+    counts = usable(db, settings, version)
+    sample = TrackSample(
+        settings.context,
+        settings.points,
+        settings.grid_points,
+        settings.num_selected,
+        settings.frame,
+        images=settings.image_encoder != "none",
+    )
+    train = _windows(db, settings, version, "train", sample)
+    held_out = _windows(db, settings, version, "held_out", sample, _measured(db, settings, version))
+    at = 0 if settings.frame == "world" else settings.context // 2 - 1
+    shown_fields = SHOWN_FIELDS if _has_pictures(db, version) else SHOWN_FIELDS[1:]
+    drawn = ShownSample(replace(sample, images=False), at)
+    shown = _windows(db, settings, version, "held_out", drawn, shown_fields)
+    plain = _windows(db, settings, version, "train", replace(sample, images=False))
+    facts = statistics(plain, settings) | {
+        "num_points": sample.num_points,
+        "counts": counts | {"train": dict(train.counts), "held_out": dict(held_out.counts)},
+    }
+    return PointData(train, held_out, train.version, facts, shown)
+
+
+def usable(db: Database, settings: Arm4rSettings, version: int | None) -> dict[str, int]:
+    """How many rows there are, how many pass the filter, and how many are left out for want of depth or of poses.
+
+    Raises ConfigError where nothing is left.
+    """
+    if version is None or db.table("clips", version) is None:
+        raise ConfigError(f"there are no clips to train on in {db.uri}", "extract some with `handloom run --db DB`")
+    asked = _count(db, settings.where or None, version)
+    counts = {"rows": _count(db, None, version), "asked_for": asked}
+    if not asked:
+        found = f"where = {settings.where!r} passes none of {counts['rows']} clips"
+        raise ConfigError(f"{found} of {db.uri}", "change `where`, or extract more clips")
+    if settings.depth == "needed":
+        counts["without_depth"] = asked - _count(db, _and(settings.where, _WITH_DEPTH), version)
+        if counts["without_depth"] == asked:
+            raise ConfigError(
+                f"none of the {asked} clips has a depth for its tracks, so that z is unknown everywhere",
+                "extract with a camera path, hands or a depth model (tracks.tracker = robust, depth.provider), "
+                "or train on u and v alone with depth = none",
+            )
+    if settings.frame == "world":
+        counts["without_world"] = asked - _count(db, _and(settings.where, _WITH_WORLD), version)
+        if counts["without_world"] == asked:
+            raise ConfigError(
+                f"frame = world needs camera poses in metres, and none of the {asked} clips has them",
+                "extract with camera.path, give poses in NAME.camera.json, or train with frame = camera",
+            )
+    return counts
+
+
+def statistics(windows: Windows, settings: Arm4rSettings) -> dict[str, Any]:
+    """`handloom.train.arm4r.scales` of up to 512 training windows, evenly spread."""
+    picked = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), STATISTICS_WINDOWS)).astype(int))
+    if not settings.standardise:
+        picked = picked[:1]
+    return scales.of_points([windows[int(index)]["points"] for index in picked], settings.standardise)
+
+
+def _windows(
+    db, settings: Arm4rSettings, version, split: str, sample: TrackSample | ShownSample, extra: Sequence[str] = ()
+) -> Windows:
+    with_images = isinstance(sample, TrackSample) and sample.images
+    fields = [*FIELDS, *extra]
+    fields += ["track_depth_m"] if settings.depth == "needed" else []
+    fields += WORLD_FIELDS if settings.frame == "world" else ()
+    fields += ["track_query_frame"] if settings.points == "selected" else []
+    fields += ["images"] if with_images else []
+    return db.windows(
+        past=1,
+        future=settings.context,
+        fields=fields,
+        rate_hz=settings.rate_hz,
+        stride=settings.stride,
+        where=_filter(settings),
+        split=split,
+        held_out_share=settings.held_out_share,
+        seed=settings.seed,
+        version=version,
+        image_size=settings.image_size if with_images else None,
+        transform=sample,
+    )
+
+
+def _measured(db: Database, settings: Arm4rSettings, version: int | None) -> tuple[str, ...]:
+    """The world's fields, where no clip would be left out for want of them."""
+    if settings.frame == "world":
+        return ()
+    used = _filter(settings)
+    everywhere = _count(db, used, version) == _count(db, _and(used or "", _WITH_WORLD), version)
+    return WORLD_FIELDS if everywhere else ()
+
+
+def _has_pictures(db: Database, version: int | None) -> bool:
+    return db.read("clips", ["clip_id"], _WITH_PICTURES, version, limit=1).num_rows > 0
+
+
+def _filter(settings: Arm4rSettings) -> str | None:
+    parts = [settings.where] if settings.where else []
+    parts += [_WITH_DEPTH] if settings.depth == "needed" else []
+    parts += [_WITH_WORLD] if settings.frame == "world" else []
+    return " AND ".join(f"({part})" for part in parts) or None
+
+
+def _and(where: str, condition: str) -> str:
+    return f"({where}) AND ({condition})" if where else condition
+
+
+def _count(db: Database, where: str | None, version: int | None) -> int:
+    return db.read("clips", ["clip_id"], where, version).num_rows

@@ -1,0 +1,57 @@
+"""The recipe `arm4r`: pre-training on 3D point tracks, then control (arXiv 2502.13142; SPECS 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from handloom.train.arm4r.control_data import control_data
+from handloom.train.arm4r.init import take_over
+from handloom.train.arm4r.network import Arm4rNetwork
+from handloom.train.arm4r.point_data import point_data
+from handloom.train.arm4r.reporting import report_of
+from handloom.train.arm4r.settings import Arm4rSettings
+from handloom.train.recipe import RecipeData
+
+if TYPE_CHECKING:
+    from handloom.store.database import Database
+
+
+class Arm4r:
+    """ARM4R in three stages: `stage` human, robot_points, control. See docs/arm4r.md."""
+
+    name = "arm4r"
+    settings_type = Arm4rSettings
+    sizes: Sequence[str] = ("small", "small-control", "full", "full-control")
+
+    def data(self, db: Database, settings: Arm4rSettings, version: int | None = None) -> RecipeData:
+        """Windows of the stage's table; see `point_data` and `control_data` for what is refused and counted."""
+        if settings.stage == "control":
+            return control_data(db, settings, version)
+        return point_data(db, settings, version)
+
+    def network(self, settings: Arm4rSettings, facts: Mapping[str, Any]) -> Arm4rNetwork:
+        """A new network for windows with these facts."""
+        return Arm4rNetwork(settings, facts)
+
+    def load_init(self, network: nn.Module, weights: Mapping[str, Tensor], settings: Arm4rSettings) -> list[str]:
+        """Weights of the stage before; see `take_over`."""
+        return take_over(network, weights, settings.stage)
+
+    def variants(self, settings: Arm4rSettings) -> dict[str, Arm4rSettings]:
+        """With `init`: from scratch beside it. With our skip path: the paper's network beside it."""
+        runs = {"pre-trained" if settings.init else "scratch": settings}
+        if settings.init:
+            runs["scratch"] = settings.model_copy(update={"init": ""})
+        elif settings.skip != "none" and settings.stage != "control":
+            runs["without the skip path"] = settings.model_copy(update={"skip": "none"})
+        return runs
+
+    def report(self, network: nn.Module, data: RecipeData, settings: Arm4rSettings) -> dict[str, Any]:
+        """Predicted beside true tracks, the error of free-running roll-outs, and what is the paper's."""
+        return report_of(network, data, settings)
+
+
+RECIPE = Arm4r()

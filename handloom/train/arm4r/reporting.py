@@ -1,0 +1,132 @@
+"""What the report of `arm4r` shows besides the curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handloom.geometry.arm4r_scale import PER_PX
+from handloom.schemas.training import Example
+from handloom.train.arm4r.network import Arm4rNetwork
+from handloom.train.arm4r.notes import notes_of
+from handloom.train.arm4r.point_data import PointData
+from handloom.train.arm4r.rollout import one_step, roll_out, steady
+from handloom.train.arm4r.settings import Arm4rSettings
+from handloom.train.arm4r.shown import frame_pixels
+from handloom.train.recipe import RecipeData
+
+MEASURED_WINDOWS = 64
+COMPARED = ("network", "zero motion", "constant velocity")
+
+
+def report_of(network: Arm4rNetwork, data: RecipeData, settings: Arm4rSettings) -> dict[str, Any]:
+    """`examples`, `notes`, `numbers` and, in stage 3, `figures`; see `Recipe.report`."""
+    out: dict[str, Any] = {"notes": notes_of(settings, data.facts), "examples": [], "numbers": {}, "figures": {}}
+    if not len(data.held_out):
+        out["notes"].append("No video was held out: there are no held-out numbers and no pictures.")
+    elif isinstance(data, PointData):
+        out["numbers"] = roll_out_numbers(network, data, settings)
+        out["examples"] = examples_of(network, data, settings)
+    else:
+        out["figures"] = {"held-out error by number": control_errors(network, data, settings)}
+    return out
+
+
+def roll_out_numbers(network: Arm4rNetwork, data: RecipeData, settings: Arm4rSettings) -> dict[str, float]:
+    """Mean distance from the true place after the last step of free-running roll-outs over held-out windows, pixels at
+    912 x 512 (camera frame) or metres (world frame): the network, zero motion and constant velocity, same points."""
+    given = settings.context // 2
+    unit = "m" if settings.frame == "world" else "px"
+    sums, count = dict.fromkeys(COMPARED, 0.0), 0
+    for batch in measured_batches(network, data):
+        true = batch["points"].float()
+        still = true[:, given - 1 : given].expand_as(true)
+        found = dict(zip(COMPARED, (roll_out(network, batch, given), still, steady(true, given)), strict=True))
+        apart = {name: _apart(places[:, -1], true[:, -1], unit) for name, places in found.items()}
+        known = torch.stack([distance.isfinite() for distance in apart.values()]).all(0)
+        count += int(known.sum())
+        sums = {name: sums[name] + float(apart[name][known].sum()) for name in COMPARED}
+    steps = settings.context + 1 - given
+    return {f"roll-out, {steps} steps, {name} ({unit})": sums[name] / count for name in COMPARED if count}
+
+
+def examples_of(network: Arm4rNetwork, data: PointData, settings: Arm4rSettings) -> list[Example]:
+    """Roll-outs over windows of different clips, as far as there are different ones."""
+    given = settings.context // 2
+    out = []
+    for index in spread(len(data.shown), settings.num_examples):
+        sample = data.shown[index]
+        batch = collated([sample], network)
+        free = roll_out(network, batch, given)[0].cpu().numpy()
+        forced = one_step(network, batch)[0].cpu().numpy()
+        true = np.asarray(sample["points"], np.float32)
+        px = {name: frame_pixels(p, sample, settings.frame) for name, p in (("true", true), ("free", free))}
+        size_px = _median_apart(frame_pixels(forced, sample, settings.frame), px["true"])
+        px["free"][: given - 1] = np.nan
+        seen = "" if sample["has_frame"] else "; no picture is stored"
+        title = (
+            f"free-running: steps 1 to {given} are given, the {len(true) - given} after them are predicted from "
+            f"predictions; teacher-forced one-step error {size_px:.2f} px (median){seen}"
+        )
+        out.append(Example(sample["clip_id"], float(sample["now_s"]), sample["frame"], px["true"], px["free"], title))
+    return out
+
+
+@torch.no_grad()
+def control_errors(
+    network: Arm4rNetwork, data: RecipeData, settings: Arm4rSettings
+) -> tuple[np.ndarray, Sequence[str], Sequence[str]]:
+    """(D, 3) mean absolute error of the first predicted step for every number of the state, in its own unit."""
+    network.eval()
+    total, count = np.zeros((len(COMPARED), data.facts["action_dim"])), np.zeros(data.facts["action_dim"])
+    for batch in measured_batches(network, data):
+        targets = network.targets(batch)
+        known = (targets.known & targets.velocity.isfinite())[:, :, 0]
+        guesses = (network.predict(batch, targets), torch.zeros_like(targets.delta), targets.velocity)
+        for row, guess in enumerate(guesses):
+            wrong = torch.where(known, (guess - targets.delta).abs()[:, :, 0].float(), 0.0)
+            total[row] += wrong.sum((0, 1)).cpu().numpy()
+        count += known.sum((0, 1)).cpu().numpy()
+    names = data.facts["state_names"] or [f"state {i}" for i in range(data.facts["action_dim"])]
+    with np.errstate(invalid="ignore"):
+        return (total / np.where(count > 0, count, np.nan)).T, list(names), list(COMPARED)
+
+
+def measured_batches(network: Arm4rNetwork, data: RecipeData) -> Iterator[dict[str, Any]]:
+    """The held-out windows that the report measures, in batches of 16."""
+    picked = spread(len(data.held_out), MEASURED_WINDOWS)
+    for start in range(0, len(picked), 16):
+        yield collated([data.held_out[index] for index in picked[start : start + 16]], network)
+
+
+def spread(length: int, wanted: int) -> list[int]:
+    """At most `wanted` indices of a sequence, evenly spread, none twice."""
+    return sorted({int(index) for index in np.linspace(0, length - 1, min(length, wanted))})
+
+
+def collated(samples: Sequence[Mapping[str, Any]], network: Arm4rNetwork) -> dict[str, Any]:
+    """A batch of samples on the network's device: arrays stacked, the rest as lists."""
+    device = next(network.parameters()).device
+    out: dict[str, Any] = {}
+    for name in samples[0]:
+        values = [sample[name] for sample in samples]
+        is_array = isinstance(values[0], np.ndarray) and name not in ("frame", "camera_matrix")
+        out[name] = torch.from_numpy(np.stack(values)).to(device) if is_array else values
+    return out
+
+
+def _apart(found: Tensor, true: Tensor, unit: str) -> Tensor:
+    """(B, N) distances in pixels of 912 x 512 or in metres."""
+    if unit == "m":
+        return (found - true).norm(dim=-1)
+    return (found - true)[..., :2].norm(dim=-1) / PER_PX
+
+
+def _median_apart(found: np.ndarray, true: np.ndarray) -> float:
+    apart = np.linalg.norm(found - true, axis=-1)[1:]
+    known = np.isfinite(apart)
+    return float(np.median(apart[known])) if known.any() else float("nan")

@@ -1,0 +1,58 @@
+"""Sizes of a network's input and output, and with `standardise` their means and deviations, from training windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEAST_STD = 1e-4
+"""Nothing is scaled up more than by its inverse: a number that never changes would be noise."""
+
+
+def of_points(samples: Sequence[NDArray[np.floating]], standardise: bool) -> dict[str, Any]:
+    """Facts of stages 1 and 2 from `points` arrays (T + 1, N, 3), NaN unknown.
+
+    A place's mean and deviation are each point's own (a grid's points have each their corner of the picture), a delta's
+    deviation is one number for u, one for v and one for z, so that all points weigh as the paper's loss weighs them.
+    """
+    points = np.stack(samples).astype(np.float64)
+    dim = points.shape[2] * 3
+    facts: dict[str, Any] = {"proprio_dim": dim, "action_dim": dim}
+    if not standardise:
+        return facts
+    mean, std = _moments(points.reshape(-1, points.shape[2], 3))
+    _, step = _moments(np.diff(points, axis=1).reshape(-1, 1, 3))
+    action_std = np.broadcast_to(step, (points.shape[2], 3))
+    return facts | _as_lists(mean, std, action_std)
+
+
+def of_control(
+    states: Sequence[NDArray[np.floating]], targets: Sequence[NDArray[np.floating]], standardise: bool
+) -> dict[str, Any]:
+    """Facts of stage 3 from `state` arrays (T, D) and `target` arrays (T, P, D), NaN unknown."""
+    state, target = np.stack(states).astype(np.float64), np.stack(targets).astype(np.float64)
+    facts: dict[str, Any] = {"proprio_dim": state.shape[-1], "action_dim": target.shape[-1]}
+    if not standardise:
+        return facts
+    mean, std = _moments(state.reshape(-1, 1, state.shape[-1]))
+    _, action_std = _moments(target.reshape(-1, 1, target.shape[-1]))
+    return facts | _as_lists(mean, std, action_std)
+
+
+def _moments(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and deviation over the first axis of (M, N, D), known numbers alone; 0 and 1 where none is known."""
+    known = np.isfinite(values)
+    count = known.sum(axis=0)
+    mean = np.where(known, values, 0.0).sum(axis=0) / np.maximum(count, 1)
+    off = np.where(known, values - mean, 0.0)
+    std = np.sqrt((off**2).sum(axis=0) / np.maximum(count, 1))
+    return mean, np.where(count > 0, np.maximum(std, LEAST_STD), 1.0)
+
+
+def _as_lists(mean, std, action_std) -> dict[str, list[float]]:
+    """As float32 numbers that JSON keeps exactly."""
+    pairs = {"proprio_mean": mean, "proprio_std": std, "action_std": action_std}
+    return {name: np.ravel(value).astype(np.float32).astype(float).tolist() for name, value in pairs.items()}

@@ -1,0 +1,107 @@
+"""Settings of the recipe `arm4r`; the published values are in full.toml and full-control.toml."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from handloom.schemas.training import TrainSettings
+
+SIZES: dict[str, tuple[int, int, int]] = {
+    "vit-b": (768, 12, 12),
+    "vit-l": (1024, 24, 16),
+    "vit-s": (384, 12, 6),
+    "tiny": (192, 12, 3),
+}
+"""Width, layers and heads of the transformer (SPECS 1.5)."""
+
+
+class Arm4rSettings(TrainSettings):
+    """The paper's choices by default, but for the frozen encoders, which must be named."""
+
+    stage: Literal["human", "robot_points", "control"] = "human"
+    """1 `human`: next-step prediction of 3D tracks on human clips; 2 `robot_points`: the same on clips of robots
+    (choose them with `where`); 3 `control`: robot states and actions of `robot_episodes`."""
+    model: Literal["vit-b", "vit-l", "vit-s", "tiny"] = "vit-b"
+    """Width, layers and heads of the causal transformer: 768/12/12, 1024/24/16, 384/12/6, 192/12/3."""
+    layers: int | None = Field(None, ge=1, le=48)
+    """Layers, where they are to differ from the model's."""
+    context: int = Field(16, ge=2, le=256)
+    """Steps of a sample; three tokens each."""
+    num_pred_steps: int | None = Field(None, ge=1, le=64)
+    """Steps that are predicted at once: 1 for points and 16 for control by default."""
+    head_hidden: int = Field(128, ge=8)
+    """Hidden units of the head that reads the prediction from the state token."""
+
+    rate_hz: float | None = Field(None, gt=0)
+    """Steps per second; by default the table's own frames (15 Hz unless extracted otherwise; ARM4R: 20 Hz)."""
+    stride: int = Field(1, ge=1)
+    """Steps between the starts of consecutive windows of a clip."""
+    points: Literal["grid", "selected"] = "grid"
+    """`grid`: the first frame's grid (the paper's). `selected` (ours): the points on hands and what moves near."""
+    grid_points: int = Field(36, ge=2, le=200)
+    """`grid`: points per side that are used; a number that divides the table's grid."""
+    num_selected: int = Field(96, ge=3)
+    """`selected`: slots; a third each for the left hand, the right hand and moving things, the rest stays empty."""
+    frame: Literal["camera", "world"] = "camera"
+    """`camera`: (u, v, z) of every frame's own camera (the paper's). `world` (ours): metres in the camera frame of the
+    window's first step, so that the camera's own motion is taken out; needs poses in metres."""
+    depth: Literal["needed", "none"] = "needed"
+    """`needed`: clips without any depth are left out and counted. `none`: z is masked everywhere."""
+    skip: Literal["none", "deltas", "neighbours"] = "none"
+    """`none`: the paper's network. Ours: a learned mixture of every point's last deltas is added to the prediction
+    (`deltas`), and of the mean deltas around it (`neighbours`). Stages 1 and 2 alone."""
+    skip_steps: int = Field(6, ge=1, le=64)
+    """With a skip path: how many of the last deltas."""
+    standardise: bool = False
+    """Ours: the network's inputs and outputs are scaled by the training windows' mean and deviation. The loss and every
+    reported number stay in the paper's units."""
+
+    augment: bool = True
+    """Random resized crop (0.65 to 1, no flip), contrast and brightness of the training pictures; targets stay."""
+    point_dropout: float = Field(0.0, ge=0, lt=1)
+    """Ours, stages 1 and 2: largest share of a sample's points that is hidden from the network while training (a share
+    drawn for each sample); they stay among the targets."""
+    proprio_noise: float = Field(0.005, ge=0)
+    """`control`: deviation of Gaussian noise on the normalised state while training."""
+    cameras: tuple[str, ...] = ()
+    """`control`: the robot's cameras; by default the first `num_cameras` of the episodes."""
+    num_cameras: int = Field(2, ge=1, le=8)
+    """Pictures per step that are pooled apart; a clip with one camera gives the same one to each (the paper's way)."""
+    euler: Literal["auto", "XYZ", "xyz"] = "auto"
+    """`control`: how a state's Euler angles turn: `XYZ` about the moving axes (the paper's data), `xyz` about the fixed
+    ones (CALVIN's); `auto` goes by the episodes' source."""
+    control_target: Literal["auto", "action", "next_state"] = "auto"
+    """`control`: what is predicted: the recorded action where it has the state's form (`action`), or the states that
+    follow (`next_state`); `auto` takes the action where its names are the state's."""
+
+    image_encoder: Literal["hub", "small", "none"] = "hub"
+    """`hub`: a frozen ViT from the hub, a folder or S3; `small`: handloom's own, trained along; `none`: no pictures."""
+    image_model: str = ""
+    """`hub`: id, folder or s3:// URI of the picture encoder."""
+    image_size: int = Field(224, ge=16, le=1024)
+    """Pictures are resized to this square."""
+    text_encoder: Literal["hub", "small"] = "hub"
+    """`hub`: a frozen CLIP text encoder; `small`: handloom's own."""
+    text_model: str = ""
+    """`hub`: id, folder or s3:// URI of the text encoder."""
+    num_examples: int = Field(4, ge=0)
+    """Held-out windows that the report draws."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Arm4rSettings:
+        if self.num_cameras > 1 and SIZES[self.model][0] % self.num_cameras:
+            raise ValueError(f"num_cameras is {self.num_cameras}, expected a divisor of {SIZES[self.model][0]}")
+        if self.stage != "control" and self.predicted_steps() != 1:
+            raise ValueError(f"num_pred_steps is {self.num_pred_steps}, expected 1 for stage {self.stage!r}")
+        return self
+
+    def predicted_steps(self) -> int:
+        """Steps predicted at once in this stage."""
+        return self.num_pred_steps or (16 if self.stage == "control" else 1)
+
+    def transformer(self) -> tuple[int, int, int]:
+        """Width, layers and heads."""
+        width, layers, heads = SIZES[self.model]
+        return width, self.layers or layers, heads

@@ -1,0 +1,285 @@
+"""ARM4R's network: what it may see, what counts as an error, and what its stages take over from each other."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from handloom.errors import ConfigError
+from handloom.train.arm4r.network import Arm4rNetwork
+from handloom.train.arm4r.recipe import RECIPE
+from handloom.train.arm4r.rollout import one_step, roll_out, steady
+from handloom.train.arm4r.settings import Arm4rSettings
+from handloom.train.arm4r.skip import DeltaSkip
+
+SMALL = {
+    "model": "tiny",
+    "layers": 1,
+    "grid_points": 3,
+    "context": 8,
+    "image_encoder": "none",
+    "text_encoder": "small",
+    "num_cameras": 1,
+    "augment": False,
+}
+POINTS = {"proprio_dim": 27, "action_dim": 27}
+ROBOT = {"proprio_dim": 10, "action_dim": 10}
+
+
+def network(facts=POINTS, seed: int = 0, **values) -> Arm4rNetwork:
+    torch.manual_seed(seed)
+    return Arm4rNetwork(Arm4rSettings(**(SMALL | values)), facts).eval()
+
+
+def tracks(seed: int = 0, size: int = 2, context: int = 8, num: int = 9) -> dict:
+    """Points that drift; some are hidden for a while, some have no depth, one clip has nothing at its end."""
+    rng = torch.Generator().manual_seed(seed)
+    start = torch.rand(size, 1, num, 3, generator=rng)
+    points = start + 0.01 * torch.randn(size, context + 1, num, 3, generator=rng).cumsum(1)
+    points[torch.rand(points.shape[:3], generator=rng) < 0.2] = torch.nan
+    points[..., 2][torch.rand(points.shape[:3], generator=rng) < 0.2] = torch.nan
+    points[-1, -2:] = torch.nan
+    return {"points": points, "text": ["open the jar", "pour"][:size], "clip_id": ["a", "b"][:size]}
+
+
+def predicted(net: Arm4rNetwork, batch: dict) -> torch.Tensor:
+    with torch.no_grad():
+        return net.predict(batch, net.targets(batch))
+
+
+@pytest.mark.parametrize("values", [{}, {"skip": "neighbours"}, {"image_encoder": "small", "image_size": 32}])
+def test_nothing_later_and_not_the_own_action_is_seen(values):
+    net = network(**values)
+    torch.nn.init.normal_(net.action_decoder.mlp.outer.weight)
+    if net.skip is not None:
+        torch.nn.init.normal_(net.skip.gate.weight)
+    batch = tracks()
+    batch["points"] = torch.nan_to_num(batch["points"])
+    if "image_encoder" in values:
+        batch["images"] = torch.randint(0, 255, (2, 8, 1, 20, 24, 3), dtype=torch.uint8)
+    before = predicted(net, batch)
+    at = 4  # the place after step 4: step 4's own action, and the state of step 5
+    changed = {name: value.clone() if torch.is_tensor(value) else value for name, value in batch.items()}
+    changed["points"][:, at + 1 :] += 1.0
+    if "images" in batch:
+        changed["images"][:, at + 1 :] = 0
+    apart = (predicted(net, changed) - before).abs().amax(dim=(0, 2, 3))
+    assert apart[: at + 1].max() == 0
+    assert apart[at + 1 :].min() > 0
+    if "images" in batch:  # and pictures are looked at
+        changed = {**batch, "images": 255 - batch["images"]}
+        assert (predicted(net, changed) - before).abs().max() > 0
+
+
+def test_words_and_states_reach_every_step():
+    net = network()
+    torch.nn.init.normal_(net.action_decoder.mlp.outer.weight)
+    batch = tracks()
+    other = {**batch, "text": ["close the drawer", "pour"]}
+    apart = (predicted(net, other) - predicted(net, batch)).abs().amax(dim=(2, 3))
+    assert apart[0].min() > 0
+    assert apart[1].max() == 0
+
+
+def test_the_loss_is_the_mean_absolute_error_of_what_is_known():
+    net, batch = network(), tracks()
+    out = net(batch)
+    prediction = out["prediction"].detach()
+    total, count, unknown = 0.0, 0, 0
+    for b in range(2):
+        for t in range(8):
+            for n in range(9):
+                for c in range(3):
+                    now, after = float(batch["points"][b, t, n, c]), float(batch["points"][b, t + 1, n, c])
+                    unknown += math.isnan(now)
+                    if not math.isnan(now + after):
+                        total += abs(float(prediction[b, t, 0, 3 * n + c]) - (after - now))
+                        count += 1
+    assert out["loss"].item() == pytest.approx(total / count, rel=1e-5)
+    assert out["sums"]["loss"].tolist() == pytest.approx([total, count], rel=1e-5)
+    assert out["sums"]["unknown_inputs"].tolist() == [unknown, 2 * 8 * 27]
+
+
+def test_unknown_targets_have_no_influence_and_unknown_inputs_are_one_value():
+    """NaN is masked: no gradient from it, and no NaN anywhere."""
+    net, batch = network(standardise=True), tracks()
+    net.train()
+    out = net(batch)
+    out["loss"].backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+    nothing = {**batch, "points": torch.full_like(batch["points"], torch.nan)}
+    out = net(nothing)
+    assert out["loss"].item() == 0
+    assert out["sums"]["loss"].tolist() == [0, 0]
+    assert out["sums"]["l1"].tolist() == [0, 0]
+
+
+def test_baselines_are_measured_on_the_same_elements():
+    net, batch = network(), tracks()
+    steps = 0.01 * torch.arange(9.0)[None, :, None, None]
+    batch["points"] = torch.where(batch["points"].isfinite(), steps.expand_as(batch["points"]), torch.nan)
+    batch["moves"] = torch.zeros(2, 8, 9, dtype=torch.bool)
+    batch["moves"][:, :, 2] = True
+    sums = {name: pair.tolist() for name, pair in net(batch)["sums"].items()}
+    for part in ("", "_uv", "_z", "_moving"):
+        counts = {sums[f"{name}{part}"][1] for name in ("l1", "zero_motion", "constant_velocity")}
+        assert len(counts) == 1, part
+        assert counts.pop() > 0
+        assert sums[f"constant_velocity{part}"][0] == pytest.approx(0, abs=1e-5)
+        assert sums[f"zero_motion{part}"][0] / sums[f"zero_motion{part}"][1] == pytest.approx(0.01, rel=1e-4)
+    assert sums["l1_uv"][1] + sums["l1_z"][1] == sums["l1"][1] < sums["loss"][1]
+
+
+def test_the_skip_path_mixes_the_last_deltas_and_begins_as_constant_velocity():
+    skip = DeltaSkip(4, 3, neighbours=False)
+    action = torch.randn(2, 5, 6)
+    place = torch.randn(2, 5, 6)
+    tokens = torch.randn(2, 5, 4)
+    assert torch.allclose(skip(tokens, place, action)[:, 1:], action[:, :-1])
+    assert (skip(tokens, place, action)[:, 0] == 0).all()
+    with torch.no_grad():
+        skip.base[0] = torch.tensor([[0.1, 0.2, 0.3], [0.0, 0.0, 0.1], [0.0, 0.0, 0.0]])
+    out = skip(tokens, place, action)
+    assert torch.allclose(out[:, 3, 4], 2 * action[:, 2, 4])
+    assert torch.allclose(out[:, 3, 5], 3 * action[:, 2, 5] + action[:, 1, 5])
+    action[:, 2] = torch.nan
+    assert torch.isfinite(skip(tokens, place, action)).all()
+
+
+def test_neighbours_are_those_nearby_whose_motion_is_known():
+    skip = DeltaSkip(4, 1, neighbours=True)
+    with torch.no_grad():
+        skip.base.zero_()
+        skip.base[1] = 0.1  # the nearest reach alone
+    place = torch.tensor([0.0, 0, 1, 0.05, 0, 2, 5, 0, 1]).expand(1, 2, 9)
+    action = torch.tensor([1.0, 1, 1, 3, 3, torch.nan, 50, 50, 50]).expand(1, 2, 9)
+    out = skip(torch.zeros(1, 2, 4), place, action)[0, 1].unflatten(0, (3, 3))
+    near = math.exp(-(0.05**2) / (2 * 0.1**2))
+    assert out[0, 0].item() == pytest.approx((1 + 3 * near) / (1 + near))
+    assert out[0, 2].item() == pytest.approx(1.0)
+    assert out[2].tolist() == pytest.approx([50, 50, 50])
+    with torch.no_grad():
+        skip.base.zero_()
+        skip.base[3] = 0.1  # all points alike
+    out = skip(torch.zeros(1, 2, 4), place, action)[0, 1].unflatten(0, (3, 3))
+    assert out[:, 0].tolist() == pytest.approx([18, 18, 18])
+    assert out[:, 2].tolist() == pytest.approx([25.5, 25.5, 25.5])
+
+
+def test_standardising_changes_the_networks_units_and_not_the_numbers_units():
+    facts = POINTS | {"proprio_mean": [0.5] * 27, "proprio_std": [0.3] * 27, "action_std": [0.01] * 27}
+    plain, scaled = network(), network(facts, standardise=True)
+    assert scaled(tracks())["sums"]["zero_motion"].tolist() == plain(tracks())["sums"]["zero_motion"].tolist()
+    assert torch.allclose(predicted(scaled, tracks()).abs().mean(), torch.tensor(0.01), atol=0.01)
+
+
+def test_hidden_points_are_hidden_from_the_network_and_stay_targets():
+    net, batch = network(point_dropout=0.9), tracks()
+    seen = net._varied(net.targets(batch))[0]
+    assert torch.equal(seen.isnan(), batch["points"][:, :-1].flatten(2).isnan())
+    net.train()
+    torch.manual_seed(1)
+    proprio, action = net._varied(net.targets(batch))
+    hidden = proprio.unflatten(-1, (9, 3)).isnan().all(dim=(1, 3))
+    assert 0 < hidden.sum() < 18
+    assert action.unflatten(-1, (9, 3)).isnan().all(dim=(1, 3))[hidden].all()
+    assert net(batch)["sums"]["loss"][1] == net.eval()(batch)["sums"]["loss"][1]
+
+
+def test_roll_outs_begin_with_the_truth_and_go_on_from_themselves():
+    net, batch = network(skip="deltas"), tracks()
+    batch["points"] = torch.nan_to_num(batch["points"])
+    torch.nn.init.normal_(net.action_decoder.mlp.outer.weight, std=0.01)
+    free = roll_out(net, batch, 5)
+    assert torch.equal(free[:, :5], batch["points"][:, :5])
+    later = {**batch, "points": batch["points"].clone()}
+    later["points"][:, 5:] = 7.0
+    assert torch.equal(roll_out(net, later, 5), free)
+    assert torch.allclose(one_step(net, batch)[:, 5], free[:, 5], atol=1e-6)
+    assert torch.allclose(one_step(net, {**batch, "points": free})[:, 6:], free[:, 6:], atol=1e-5)
+    hidden = {**batch, "points": batch["points"].clone()}
+    hidden["points"][:, 4, 3] = torch.nan
+    assert roll_out(net, hidden, 5)[:, 5:, 3].isnan().all()
+    line = torch.arange(9.0)[None, :, None, None].expand(1, 9, 2, 3)
+    assert torch.equal(steady(line, 4), line)
+
+
+def episodes(size: int = 2, dim: int = 10, ahead: int = 16) -> dict:
+    rng = torch.Generator().manual_seed(0)
+    state = torch.randn(size, 8, dim, generator=rng)
+    target = 0.1 * torch.randn(size, 8, ahead, dim, generator=rng)
+    target[-1, :, 3:] = torch.nan
+    return {"state": state, "target": target, "text": ["stack", "stack"][:size]}
+
+
+def test_control_predicts_sixteen_steps_of_ten_numbers():
+    net = network(ROBOT, stage="control")
+    out = net(episodes())
+    assert out["prediction"].shape == (2, 8, 16, 10)
+    assert out["sums"]["loss"][1] == 8 * 10 * (16 + 3)
+    noisy = net.train()._varied(net.targets(episodes()))[0] - episodes()["state"]
+    assert 0.003 < noisy.std() < 0.008
+
+
+def test_control_takes_over_all_but_what_knows_of_points():
+    source, net = network(seed=1), network(ROBOT, stage="control")
+    own = {name: value.clone() for name, value in net.state_dict().items()}
+    kept = RECIPE.load_init(net, source.state_dict(), net.settings)
+    assert {name.split(".")[0] for name in kept} == {"proprio_encoder", "action_encoder", "action_decoder"}
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, own[name] if name in kept else source.state_dict()[name]), name
+    with_skip = network(seed=1, skip="deltas")
+    assert RECIPE.load_init(net, with_skip.state_dict(), net.settings) == kept
+
+
+def test_stage_two_takes_over_everything_and_control_goes_on_from_control():
+    net = network(stage="robot_points")
+    assert RECIPE.load_init(net, network(seed=1).state_dict(), net.settings) == []
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), network(seed=1).parameters(), strict=True))
+    control = network(ROBOT, stage="control")
+    assert RECIPE.load_init(control, network(ROBOT, seed=1, stage="control").state_dict(), control.settings) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ({"model": "vit-s"}, {}, r"is \(384.* there and \(192.* here"),
+        ({"layers": 2}, {}, r"transformer\.blocks\.1\..* has no place here"),
+        ({"skip": "deltas"}, {}, r"skip\..* has no place here"),
+        ({}, {"skip": "deltas"}, r"skip\..* is not in it"),
+        (
+            {"facts": POINTS | {"proprio_dim": 48, "action_dim": 48}},
+            {},
+            r"decoder.*\(48,\) there and \(27,\) here",
+        ),
+        ({"facts": ROBOT, "stage": "control"}, {}, "action_decoder"),
+        ({"model": "vit-s"}, {"facts": ROBOT, "stage": "control"}, r"is \(384"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named_and_nothing_is_taken(source, target, words):
+    net = network(**target)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(ConfigError, match=words) as caught:
+        RECIPE.load_init(net, network(seed=1, **source).state_dict(), net.settings)
+    assert "grid_points" in caught.value.hint
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_variants_are_what_the_report_compares():
+    fresh = Arm4rSettings(**SMALL)
+    assert RECIPE.variants(fresh) == {"scratch": fresh}
+    started = Arm4rSettings(**SMALL, init="there")
+    assert {name: s.init for name, s in RECIPE.variants(started).items()} == {"pre-trained": "there", "scratch": ""}
+    skipping = Arm4rSettings(**SMALL, skip="neighbours")
+    assert [s.skip for s in RECIPE.variants(skipping).values()] == ["neighbours", "none"]
+
+
+def test_settings_that_contradict_themselves_are_refused():
+    with pytest.raises(ValidationError, match="num_pred_steps is 4, expected 1"):
+        Arm4rSettings(num_pred_steps=4)
+    with pytest.raises(ValidationError, match="num_cameras is 5, expected a divisor of 768"):
+        Arm4rSettings(num_cameras=5)
+    assert Arm4rSettings(stage="control").predicted_steps() == 16
