@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -52,5 +53,7 @@ def ray_address() -> Iterator[str]:
 
     from handloom.pipelines.cluster import joined
 
-    with joined(None, num_cpus=2):
-        yield ray.get_runtime_context().gcs_address
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # workers import `support`, too
+        with joined(None, num_cpus=2):
+            yield ray.get_runtime_context().gcs_address

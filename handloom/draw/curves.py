@@ -159,7 +159,11 @@ def _cell(value: float | None, largest: float) -> str:
     share = abs(value) / largest
     sign = "plus" if value >= 0 else "minus"
     strong = " strong" if share > 0.55 else ""
-    return f"<td class='{sign}{strong}' style='--share:{share:.3f}'>{value:.2f}</td>"
+    return f"<td class='{sign}{strong}' style='--share:{share:.3f}'>{_short(value, largest)}</td>"
+
+
+def _short(value: float, largest: float) -> str:
+    return f"{value:.2f}" if 0.1 <= largest < 1000 else f"{value:.1e}"
 
 
 def _thinned(curve: Curve) -> Curve:

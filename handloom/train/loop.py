@@ -137,7 +137,8 @@ class _Job:
         options = {"rank": ranks.rank(), "world_size": ranks.world_size(), "num_workers": self.settings.loader_workers}
         options |= {"batch_size": self.settings.batch_size, "seed": self.settings.seed}
         self.loader = self.data.train.loader(shuffle=True, drop_last=True, **options)
-        self.held_out = self.data.held_out.loader(shuffle=False, drop_last=False, **options)
+        held_out = self.data.held_out
+        self.held_out = held_out.loader(shuffle=False, drop_last=False, **options) if len(held_out) else ()
         self.steps_per_epoch = -(-len(self.loader) // self.settings.accumulate)
         if not len(self.loader):
             needed = self.settings.batch_size * ranks.world_size()

@@ -15,7 +15,7 @@ import numpy as np
 import ray
 
 from handloom.errors import ConfigError
-from handloom.train.checkpoint import JOB
+from handloom.train.checkpoint import JOB, frozen_parts
 from handloom.train.folder import RunFolder
 from handloom.train.machine import hardware, versions
 
@@ -152,7 +152,12 @@ def _write_result(folder: RunFolder, recipe, outcome, settings, device) -> None:
         }
         for title, (values, rows, columns) in shown.get("figures", {}).items()
     }
-    content = {"examples": texts, "figures": figures, "notes": list(shown.get("notes", ()))}
+    content = {
+        "frozen": frozen_parts(outcome.network),
+        "examples": texts,
+        "figures": figures,
+        "notes": list(shown.get("notes", ())),
+    }
     content |= {"numbers": {name: _number(value) for name, value in shown.get("numbers", {}).items()}}
     content |= {"counts": _jsonable(getattr(outcome.data.train, "counts", {})), "checkpoint": outcome.checkpoint}
     folder.write_json(RESULT, content | {"hardware": hardware(device), "versions": versions()})

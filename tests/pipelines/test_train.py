@@ -1,0 +1,227 @@
+"""`handloom train` on a cluster: what it writes, what it refuses, and what it does when something dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import ray
+from support.process import alive, descendants, handloom, is_agent, start
+from support.tiny_recipe import RECIPE, TinySettings
+from support.training import curve, lines_of, training_db
+
+from handloom.errors import ConfigError, StoreError
+from handloom.pipelines.train import train, train_text
+from handloom.pipelines.train_attempts import WorkersDied
+from handloom.pipelines.train_settings import TrainConfig, load_train_config
+from handloom.schemas.training import TrainResources
+from handloom.store.database import Database
+from handloom.train.folder import RunFolder
+from handloom.train.registry import RECIPES, find_recipe
+from handloom.train.step import LossNotFinite
+
+TINY = "support.tiny_recipe:RECIPE"
+TESTS = Path(__file__).parents[1]
+BASE = {"batch_size": 4, "epochs": 2, "lr": 0.01, "log_every": 1, "checkpoint_every": 2, "compare": False}
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory) -> Database:
+    return training_db(tmp_path_factory.mktemp("training") / "db")
+
+
+def job(
+    db: Database, out: Path | RunFolder, resources: dict | None = None, watch=None, resume: bool = True, **settings
+):
+    config = TrainConfig(
+        TinySettings(**BASE | settings), TrainResources(**{"cpus_per_worker": 0.5} | (resources or {}))
+    )
+    folder = out if isinstance(out, RunFolder) else RunFolder.parse(out)
+    return train(db, RECIPE, TINY, config, folder, watch=watch, resume=resume, quiet=True)
+
+
+def test_a_job_leaves_checkpoints_curves_and_a_report(db, tmp_path, ray_address):
+    out = tmp_path / "out"
+    summary = job(db, out, epochs=1, compare=True)
+    assert (summary.exit, summary.deaths, list(summary.variants)) == ("done", 0, ["asked", "half-the-rate"])
+    asked = summary.variants["asked"]
+    assert asked["numbers"]["l1"] > 0
+    assert asked["finished"]
+    assert Path(asked["checkpoint"]).is_dir()
+    assert asked["data_version"] == db.version
+    report = json.loads((out / "report.json").read_text())
+    assert report["variants"]["asked"]["held_out"] == asked["numbers"]
+    assert report["variants"]["asked"]["hardware"]["threads"] >= 1
+    assert report["variants"]["asked"]["counts"]["windows"] > 0
+    assert report["lr"] == 0.01
+    page = (out / "report.html").read_text()
+    assert "half-the-rate" in page
+    assert "test:v0:0-1, 0.50 s. four points" in page
+    for name in ("asked", "half-the-rate"):
+        assert [line["epoch"] for line in lines_of(out / name) if line["kind"] == "held_out"] == [0, 1]
+        assert any((out / "tensorboard" / name).glob("events.out.tfevents*"))
+    assert not (out / ".ray").exists()
+    assert "asked: " in train_text(summary)
+    with pytest.raises(ConfigError, match="lr is"):  # before any worker starts
+        job(db, out, epochs=1, lr=0.5)
+    with pytest.raises(ConfigError, match="made by 1 workers, 2 were asked for"):
+        job(db, out, {"workers": 2}, epochs=1)
+
+
+def test_what_a_worker_finds_wrong_is_told_as_it_is(db, tmp_path, ray_address):
+    """Once, and not after three starts."""
+    began = time.monotonic()
+    with pytest.raises(LossNotFinite, match=r"the loss is not finite at step .*test:v3:0-1000"):
+        job(db, tmp_path / "out", spoilt_clip="test:v3:0-1000")
+    assert time.monotonic() - began < 120
+
+
+def test_refused_before_anything_starts(db, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear reader")
+    with pytest.raises(ConfigError, match=r"holds other files: letter\.txt"):
+        job(db, tmp_path / "mine")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot write"):
+        job(db, tmp_path / "file" / "out")
+    with pytest.raises(ConfigError, match="no recipe 'armr'") as caught:
+        find_recipe("armr")
+    assert "arm4r, arvrm" in caught.value.hint
+    with pytest.raises(ConfigError, match="no module nowhere"):
+        find_recipe("nowhere.recipe:RECIPE")
+    with pytest.raises(ConfigError, match="has no OTHER"):
+        find_recipe("support.tiny_recipe:OTHER")
+    with pytest.raises(ConfigError, match="has no size 'huge'"):
+        load_train_config(RECIPE, "huge", None, [])
+
+
+def test_settings_come_from_file_and_assignments(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("lr = 0.1\nepochs = 7\n[resources]\nworkers = 2\nwait_s = 9\n")
+    config = load_train_config(RECIPE, None, file, ["lr=0.2", "resources.wait_s=5"], workers=3)
+    assert (config.settings.lr, config.settings.epochs) == (0.2, 7)
+    assert (config.resources.workers, config.resources.wait_s) == (3, 5)
+    assert load_train_config(RECIPE, None, None, ["init=first"]).settings.init == str(Path("first").absolute())
+    with pytest.raises(ConfigError, match="there is no setting lrr") as caught:
+        load_train_config(RECIPE, None, None, ["lrr=1"])
+    assert "slow_s" in caught.value.hint
+    with pytest.raises(ConfigError, match="workers = 0"):
+        load_train_config(RECIPE, None, None, ["resources.workers=0"])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_published_recipes_have_settings_for_every_size(name):
+    recipe = find_recipe(name)
+    assert recipe.name == name
+    for size in recipe.sizes:
+        config = load_train_config(recipe, size, None, [])
+        assert recipe.settings_type(**config.settings.model_dump()) == config.settings
+
+
+def test_a_cluster_without_room_says_who_holds_it(db, tmp_path, ray_address):
+    with pytest.raises(ConfigError, match="the cluster has 2 CPUs, but 3 workers of 1 CPUs were asked for"):
+        job(db, tmp_path / "out", {"workers": 3, "cpus_per_worker": 1})
+
+    class Hog:
+        def wait(self) -> None:
+            return None
+
+    hog = ray.remote(num_cpus=2)(Hog).remote()
+    try:
+        ray.get(hog.wait.remote())
+        with pytest.raises(ConfigError, match=r"no room for .* within 1 s: of 2 CPUs 0 CPUs are free; held by"):
+            job(db, tmp_path / "out", {"wait_s": 1, "cpus_per_worker": 1})
+    finally:
+        ray.kill(hog)
+
+
+def when_steps(path: Path, number: int, then) -> None:
+    """Call `then` from a thread once the job's history has so many steps."""
+
+    def wait() -> None:
+        until = time.monotonic() + 200
+        while time.monotonic() < until:
+            if path.exists() and path.read_text().count('"kind": "step"') >= number:
+                return then()
+            time.sleep(0.05)
+        return None
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_worker_that_dies_changes_nothing(db, tmp_path, ray_address):
+    options = {"slow_s": 0.1, "resources": {"workers": 2}}
+    job(db, tmp_path / "whole", **options)
+    killed: list[int] = []
+
+    def watch(ledger) -> None:
+        def kill() -> None:
+            killed.append(ray.get(ledger.pids.remote())[1])
+            os.kill(killed[0], signal.SIGKILL)
+
+        when_steps(tmp_path / "out" / "asked" / "history.jsonl", 3, kill)
+
+    summary = job(db, tmp_path / "out", watch=watch, **options)
+    assert (len(killed), summary.deaths, summary.exit) == (1, 1, "done")
+    lines = lines_of(tmp_path / "out" / "asked")
+    assert [line["workers"] for line in lines if line["kind"] == "resumed"] == [2]
+    assert curve(lines) == curve(lines_of(tmp_path / "whole" / "asked"))
+    with pytest.raises(WorkersDied, match="died 1 times"):
+        job(db, tmp_path / "other", {"workers": 2, "max_failures": 0}, watch=suicide(tmp_path / "other"), slow_s=0.1)
+
+
+def suicide(out: Path):
+    def watch(ledger) -> None:
+        path = out / "asked" / "history.jsonl"
+        when_steps(path, 2, lambda: os.kill(ray.get(ledger.pids.remote())[0], signal.SIGKILL))
+
+    return watch
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_driver_that_dies_or_is_stopped_goes_on(db, tmp_path):
+    """SIGKILL, then SIGTERM, then to the end: the curve of an undisturbed job, and no process left behind."""
+    env = {"PYTHONPATH": str(TESTS)}
+    settings = [f"--set={name}={json.dumps(value)}" for name, value in {**BASE, "slow_s": 0.3}.items()]
+    out = tmp_path / "out"
+    command = ("train", TINY, "--db", db.uri, "--out", out, *settings)
+    history = out / "asked" / "history.jsonl"
+    for number, steps in ((signal.SIGKILL, 3), (signal.SIGTERM, 6)):
+        driver = start(*command, env=env)
+        until = time.monotonic() + 200
+        while not (history.exists() and history.read_text().count('"kind": "step"') >= steps):
+            assert driver.poll() is None, driver.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        family = descendants(driver.pid)
+        os.kill(driver.pid, number)
+        _, err = driver.communicate(timeout=120)
+        wait_until_gone(family)
+        if number == signal.SIGTERM:
+            assert driver.returncode == 1
+            assert "Traceback" not in err
+            assert lines_of(out / "asked")[-1]["step"] < 10
+    last = handloom(*command, "--json", env=env, timeout_s=250)
+    assert last.returncode == 0, last.stderr
+    assert json.loads(last.stdout)["exit"] == "done"
+    assert "Traceback" not in last.stderr
+    assert all(line.startswith(TINY) for line in last.stderr.splitlines()), last.stderr  # Ray keeps quiet
+    whole = handloom(*command[:5], tmp_path / "whole", *settings, env=env, timeout_s=250)
+    assert whole.returncode == 0, whole.stderr
+    assert curve(lines_of(out / "asked")) == curve(lines_of(tmp_path / "whole" / "asked"))
+
+
+def wait_until_gone(pids: set[int], limit_s: float = 60) -> None:
+    until = time.monotonic() + limit_s
+    while left := {pid for pid in pids if alive(pid) and not is_agent(pid)}:
+        assert time.monotonic() < until, f"still there: {left}"
+        time.sleep(0.1)
