@@ -228,6 +228,8 @@ COMMANDS = {
     "export arrow": "--db --out --where --overwrite --no-overwrite --json --help",
     "export lerobot": "--db --out --where --table --hz --size --tracks --no-tracks --overwrite --no-overwrite --json "
     "--help",
+    "export webdataset": "--db --out --where --shard-mb --overwrite --no-overwrite --json --help",
+    "export arm4r": "--db --out --where --unknown --text-encoder --image-root --overwrite --no-overwrite --json --help",
     "train": "RECIPE --db --out --size --config --set --workers --ray-address --resume --no-resume --show-settings "
     "--no-show-settings --quiet -q --json --help",
     "bench": "NAME --videos --clips --markdown --save --help",

@@ -89,6 +89,58 @@ def export_lerobot(
     )
 
 
+@export_app.command("webdataset")
+def export_webdataset(
+    db: DbOption,
+    out: OutDirOption,
+    where: WhereOption = None,
+    shard_mb: Annotated[float, typer.Option(help="Close a shard at this size, in MiB.")] = 512,
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Tar shards for `webdataset`: a sample per clip, with JSON, arrays and pictures."""
+    from handloom.pipelines.export_webdataset import webdataset
+
+    with counting("samples") as progress:
+        count = {"progress": lambda samples, _: progress(samples, None)}
+        limit = {"max_shard_bytes": int(shard_mb * 2**20)}
+        found = webdataset(open_db(db), out, where, overwrite=overwrite, **limit, **count)
+    if json_:
+        print(json.dumps(asdict(found)))
+        return
+    print(f"{found.num_samples} samples, {found.num_frames} frames, {found.num_bytes} bytes: {out}/{found.urls}")
+
+
+@export_app.command("arm4r")
+def export_arm4r(
+    db: DbOption,
+    out: OutDirOption,
+    where: WhereOption = None,
+    unknown: Annotated[
+        str, typer.Option(help="What to do about unknown values: nan, hold the last one, or drop-clip.")
+    ] = "nan",
+    text_encoder: Annotated[
+        str, typer.Option(help="OpenCLIP ViT-B-32 for instruction.zarr: a hub id or a folder.")
+    ] = "",
+    image_root: Annotated[str, typer.Option(help="What paths of pictures begin with; by default the folder.")] = "",
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """ARM4R's own layout: tracks as Zarr, pictures as JPEG."""
+    from handloom.pipelines.export_arm4r import arm4r
+
+    given = {"unknown": unknown, "text_encoder": text_encoder, "image_root": image_root, "overwrite": overwrite}
+    with counting("clips") as progress:
+        found = arm4r(open_db(db), out, where, progress=lambda clips, _: progress(clips, None), **given)
+    if json_:
+        print(json.dumps({**asdict(found), "share_unknown": found.share_unknown}))
+        return
+    for reason, clip_ids in sorted(found.left_out.items()):
+        print(f"left out {len(clip_ids)}: {reason}")
+    share = f"{found.share_unknown:.1%} of values unknown ({unknown})"
+    print(f"{found.num_clips} clips, {found.num_frames} frames, {share}: {out}")
+
+
 def _size(text: str | None) -> tuple[int, int] | None:
     """`480x360` as (480, 360)."""
     found = re.fullmatch(r"(\d+)x(\d+)", text or "")

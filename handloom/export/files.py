@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,6 +36,14 @@ class ExportFolder:
 
     def path(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+    def local_root(self) -> str:
+        """The folder's absolute path. Raises ConfigError where it is not on this machine."""
+        if not isinstance(self._fs, fs.LocalFileSystem):
+            raise ConfigError(
+                f"{self.out!r} is no folder of this machine", "say where its readers find it: --image-root"
+            )
+        return os.path.abspath(self._root)
 
     def names(self) -> list[str]:
         """Names of the files and folders in it, sorted; none where it is not there."""

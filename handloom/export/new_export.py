@@ -75,6 +75,7 @@ class NewExport:
         """
         self._claimed.append(folder + "/")
         self._mark()
+        self.folder.remove([INDEX])
         self.folder.remove_folder(folder)
 
     def open_inside(self, name: str) -> HashingSink:

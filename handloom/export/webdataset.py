@@ -1,0 +1,171 @@
+"""WebDataset: tar shards, one sample per clip, that `webdataset` decodes without any code of ours.
+
+A sample is `KEY.json` (what is one value per clip), `KEY.COLUMN.npy` for every array, and `KEY.000000.jpg` and so on,
+the stored frames as they are. Files of a sample follow each other; names, order, times and owners are the same
+whenever the same rows are exported. Format: webdataset's `docs/`, POSIX ustar.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from handloom.errors import ConfigError, StoreError
+from handloom.export.files import HashingSink, storage_errors
+from handloom.export.new_export import NewExport, new_export
+from handloom.schemas.row import row_arrays
+
+MAX_SHARD_BYTES = 512 * 2**20
+KEY_LENGTH = 48  # with the longest column it must stay within ustar's 100 characters
+_NOT_IN_JSON = ("frame_jpeg", "thumbnail", "camera", "video_uri")  # pictures, what went in, this machine's paths
+Progress = Callable[[int, int], None]  # samples written so far, bytes written so far
+
+
+@dataclass(frozen=True)
+class TarShard:
+    """One file of the export."""
+
+    path: str
+    num_rows: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class WebDatasetSummary:
+    """What `export_webdataset` wrote. urls: the shards in brace notation, relative to the folder."""
+
+    num_samples: int
+    num_frames: int
+    num_bytes: int
+    urls: str
+    shards: tuple[TarShard, ...]
+
+
+def export_webdataset(
+    batches: Iterable[pa.RecordBatch],
+    out: str,
+    *,
+    card: Callable[[str], str],
+    metadata: dict[str, Any] | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> WebDatasetSummary:
+    """Write rows of `clips` as tar shards into `out`, a folder or URI. Memory holds one batch.
+
+    Args:
+        batches: rows, read once.
+        card: given the shards in brace notation, the text of README.md; called when all rows are written.
+        metadata: kept in `index.json` under `source`. JSON values.
+        max_shard_bytes: a shard is closed with the sample that brings it to this size.
+
+    Raises:
+        ConfigError: no row, or `out` holds files and `overwrite` is false.
+        StoreError: writing failed. What was written is removed as far as that is possible.
+    """
+    if max_shard_bytes < 1:
+        raise ConfigError(f"a shard of at most {max_shard_bytes} bytes holds nothing", "give at least 1")
+    with new_export(out, overwrite=overwrite) as export:
+        shards, num_frames = _write_shards(export, _samples(batches), max_shard_bytes, progress)
+        if not shards:
+            raise ConfigError("there is no clip to export", "loosen --where, or process clips first")
+        urls = brace_notation(len(shards))
+        export.write("README.md", card(urls).encode())
+        num_samples = sum(shard.num_rows for shard in shards)
+        num_bytes = sum(shard.num_bytes for shard in shards)
+        facts = {"num_rows": num_samples, "num_frames": num_frames, "num_bytes": num_bytes, "urls": urls}
+        listed = {"shards": [asdict(shard) for shard in shards]}
+        export.finish({"format": "webdataset", "source": metadata or {}, **facts, **listed})
+    return WebDatasetSummary(num_samples, num_frames, num_bytes, urls, tuple(shards))
+
+
+def brace_notation(num_shards: int) -> str:
+    """`clips-{000000..000011}.tar`, as `webdataset` takes it."""
+    return f"clips-{{000000..{num_shards - 1:06d}}}.tar"
+
+
+def sample_key(clip_id: str) -> str:
+    """A clip's key: letters, digits, `_` and `-` only (a dot would end it), and a hash that keeps two clips apart."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", clip_id)[:KEY_LENGTH]
+    return f"{plain}-{hashlib.sha256(clip_id.encode()).hexdigest()[:10]}"
+
+
+def sample_files(row: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """`(extension, content)` of one clip's files (`handloom.schemas.row.row_arrays`), in the order they are stored.
+
+    Columns that were not computed have no file and are null in the JSON, `arrays` of which names those that have one.
+    """
+    arrays = {name: value for name, value in row.items() if isinstance(value, np.ndarray)}
+    frames = row.get("frame_jpeg") or []
+    plain = {name: value for name, value in row.items() if name not in arrays and name not in _NOT_IN_JSON}
+    plain |= {"arrays": sorted(arrays), "num_pictures": len(frames)}
+    yield "json", json.dumps(plain, ensure_ascii=False, sort_keys=True, default=str).encode()
+    for name in sorted(arrays):
+        buffer = io.BytesIO()
+        np.lib.format.write_array(buffer, np.ascontiguousarray(arrays[name]), version=(1, 0), allow_pickle=False)
+        yield f"{name}.npy", buffer.getvalue()
+    for number, jpeg in enumerate(frames):
+        yield f"{number:06d}.jpg", jpeg
+
+
+def _samples(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+    for batch in batches:
+        for index in range(batch.num_rows):
+            yield row_arrays(batch, index)
+
+
+def _write_shards(
+    export: NewExport, samples: Iterator[dict[str, Any]], max_bytes: int, progress: Progress | None
+) -> tuple[list[TarShard], int]:
+    shards: list[TarShard] = []
+    num_rows = num_frames = num_bytes = 0
+    keys: set[str] = set()
+    sample = next(samples, None)
+    while sample is not None:
+        name = f"clips-{len(shards):06d}.tar"
+        sink, rows_before = export.open(name), num_rows
+        with _open_tar(sink, export.folder.out) as tar:
+            while sample is not None and (sink.tell() < max_bytes or num_rows == rows_before):
+                key = _new_key(sample["clip_id"], keys)
+                for extension, content in sample_files(sample):
+                    _add(tar, f"{key}.{extension}", content)
+                num_rows, num_frames = num_rows + 1, num_frames + sample["num_frames"]
+                if progress is not None:
+                    progress(num_rows, num_bytes + sink.tell())
+                sample = next(samples, None)
+        num_bytes += sink.tell()
+        shards.append(TarShard(name, num_rows - rows_before, sink.tell(), sink.sha256()))
+    return shards, num_frames
+
+
+def _new_key(clip_id: str, keys: set[str]) -> str:
+    key = sample_key(clip_id)
+    if key in keys:
+        raise StoreError(f"two clips have the key {key}, the second is {clip_id}", "is it in the table twice?")
+    keys.add(key)
+    return key
+
+
+@contextmanager
+def _open_tar(sink: HashingSink, out: str) -> Iterator[tarfile.TarFile]:
+    """A tar archive on a sink that cannot seek; closes both."""
+    opened = {"fileobj": sink, "mode": "w|", "format": tarfile.USTAR_FORMAT}
+    with storage_errors("write a shard of", out), closing(sink), tarfile.open(**opened) as tar:
+        yield tar
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)  # its other fields stay: mtime 0, owner 0, mode 0644
+    tar.addfile(entry, io.BytesIO(content))
