@@ -12,6 +12,17 @@ import pytest
 from handloom.schemas.clip import Clip
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`needs_gpu`: skipped without a GPU, but a failure where one is required (REQUIRE_GPU=1)."""
+    if item.get_closest_marker("needs_gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        required = os.environ.get("REQUIRE_GPU") == "1"
+        (pytest.fail if required else pytest.skip)("needs a GPU that torch can use")
+
+
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of three small rendered videos, 2 s at 10 frames/s, one of them without a camera file."""

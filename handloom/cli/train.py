@@ -44,7 +44,7 @@ def train(
     from handloom.store.location import storage_options_from
     from handloom.train.folder import RunFolder
 
-    folder = RunFolder.parse(out, storage_options_from(os.environ) if "://" in out else None)
+    folder = RunFolder.parse(out, storage_options_from(os.environ))  # for `init` on S3, too
     options = {"ray_address": ray_address, "resume": resume, "quiet": quiet}
     summary = pipeline(open_db(db), found, recipe, settings, folder, **options)
     print(json.dumps(asdict(summary)) if json_ else train_text(summary))

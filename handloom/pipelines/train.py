@@ -27,7 +27,7 @@ from handloom.train.checkpoint import JOB
 from handloom.train.folder import RunFolder
 from handloom.train.history import FILE, held_out_of, parse_lines
 from handloom.train.recipe import Recipe
-from handloom.workers.training import BOARD, TrainingPlan, start_training_ledger
+from handloom.workers.training import BOARD, RESULT, TrainingPlan, start_training_ledger
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +71,14 @@ def train(
     """
     variants = _variants(recipe, config)
     plan = _prepare(db, recipe, recipe_name, config, variants, out, resume)
-    with Interrupts() as interrupts, joined(ray_address):
-        interrupts.install()
-        ledger = start_training_ledger()
-        if watch is not None:
-            watch(ledger)
-        end = _run(plan, config.resources, ledger, TrainProgress(ledger, recipe_name, quiet))
+    end = End("done", 0)
+    if not all(_is_finished(out.sub(name)) for name in variants):
+        with Interrupts() as interrupts, joined(ray_address):
+            interrupts.install()
+            ledger = start_training_ledger()
+            if watch is not None:
+                watch(ledger)
+            end = _run(plan, config.resources, ledger, TrainProgress(ledger, recipe_name, quiet))
     ended = {name: _ended(out.sub(name)) for name in variants}
     report = write_report(out, recipe.name, list(variants), config, end.deaths) if end.exit == "done" else ""
     return TrainSummary(recipe.name, end.exit, out.uri, ended, report, end.deaths)
@@ -120,6 +122,11 @@ def _prepare(db, recipe, recipe_name, config, variants, out: RunFolder, resume: 
     token = secrets.token_hex(8)
     out.write_json(JOB, {"recipe": recipe_name, "variants": list(variants), **config.shown(), "token": token})
     return TrainingPlan(recipe_name, db.uri, db.storage_options, out, variants, token)
+
+
+def _is_finished(folder: RunFolder) -> bool:
+    found = checkpoints.peek(folder)
+    return found is not None and found[0].finished and folder.read_json(RESULT) is not None
 
 
 def _ended(folder: RunFolder) -> dict[str, Any]:

@@ -109,6 +109,8 @@ class _Job:
         self.checkpoint = found.uri if found else ""
         self.finished = found is not None and found.facts.finished
         self.data = _data(recipe, db, settings, found)
+        # Those that the network was built from: a newer version of the table may have others.
+        self.facts: Mapping[str, Any] = found.facts.facts if found else self.data.facts
         self._load_windows()
         self._build(found)
         here = ranks.rank() == 0
@@ -150,7 +152,7 @@ class _Job:
     def _build(self, found: Checkpoint | None) -> None:
         settings = self.settings
         seed_all(settings.seed)
-        self.network = self.recipe.network(settings, self.data.facts)
+        self.network = self.recipe.network(settings, self.facts)
         if found is not None:
             checkpoints.put_weights(self.network, found.network, found.uri)
         elif settings.init:
@@ -280,7 +282,7 @@ class _Job:
             data_version=self.data.version,
             windows_key=self.data.train.key,
             workers=ranks.world_size(),
-            facts=dict(self.data.facts),
+            facts=dict(self.facts),
             frozen=checkpoints.frozen_parts(self.network),
             train_s=self.train_s,
         )

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+from torch import nn
+
 from handloom.errors import ConfigError
+from handloom.train.checkpoint import Checkpoint, load_weights, put_weights
 from handloom.train.recipe import Recipe
 
 RECIPES = {
@@ -32,6 +36,25 @@ def find_recipe(name: str) -> Recipe:
         raise ConfigError(f"the recipe {name}: there is no module {error.name}") from error
     except AttributeError as error:
         raise ConfigError(f"the recipe {name}: {module_name} has no {attribute}") from error
+
+
+def open_network(
+    uri: str, storage_options: Mapping[str, str] | None = None, recipe: Recipe | None = None
+) -> tuple[nn.Module, Checkpoint]:
+    """A trained network, ready to predict, and its checkpoint (`facts`: settings, version, ...).
+
+    Args:
+        uri: a checkpoint, a variant's folder, or an `--out`.
+        recipe: the recipe it is of; looked up by its name otherwise.
+
+    Raises:
+        ConfigError: there is no checkpoint, or no recipe of its name.
+    """
+    found = load_weights(uri, storage_options or {})
+    recipe = recipe or find_recipe(found.facts.recipe)
+    network = recipe.network(recipe.settings_type(**found.facts.settings), found.facts.facts)
+    put_weights(network, found.network, found.uri)
+    return network.eval(), found
 
 
 def settings_file(recipe: Recipe, size: str) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, StoreError
 from handloom.train.checkpoint import JOB, frozen_parts
 from handloom.train.folder import RunFolder
 from handloom.train.machine import hardware, versions
@@ -92,7 +92,11 @@ def training_worker(config: Mapping[str, Any]) -> str:
     plan, ledger = config["plan"], config["ledger"]
     ledger.enter.remote(ranks.rank(), os.getpid())
     _check_same_folder(plan)
-    db, recipe = Database.open(plan.db_uri, plan.db_options), find_recipe(plan.recipe)
+    recipe = find_recipe(plan.recipe)
+    try:
+        db = Database.open(plan.db_uri, plan.db_options)
+    except StoreError as error:
+        raise StoreError(f"on the worker's node {platform.node()}: {error.problem}", error.hint) from error
     with _Ear(ledger) as ear:
         for name, values in plan.variants.items():
             settings = recipe.settings_type(**values)

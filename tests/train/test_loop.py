@@ -21,6 +21,7 @@ from handloom.train import checkpoint as checkpoints
 from handloom.train.folder import RunFolder
 from handloom.train.history import loader_wait_share
 from handloom.train.loop import train
+from handloom.train.registry import open_network
 from handloom.train.schedule import end_position, lr_factor
 from handloom.train.step import LossNotFinite, Stepper, own_share
 
@@ -187,6 +188,25 @@ def test_init_starts_from_another_jobs_weights(db, undisturbed, tmp_path):
     assert first["numbers"] == last["numbers"]
     assert [line["step"] for line in outcome.history if line["kind"] == "step"] == [1]
     assert checkpoints.peek(RunFolder.parse(tmp_path))[0].finished
+
+
+def test_a_trained_network_is_opened_from_its_folder(db, undisturbed):
+    outcome = train(RECIPE, db, SETTINGS, RunFolder.parse(undisturbed))  # finished: nothing is done
+    network, checkpoint = open_network(str(undisturbed), recipe=RECIPE)
+    assert (checkpoint.facts.data_version, checkpoint.facts.finished) == (db.version, True)
+    batch = next(iter(outcome.data.held_out.loader(batch_size=4)))
+    assert torch.equal(network(batch)["loss"], outcome.network(batch)["loss"])
+    with pytest.raises(ConfigError, match="no recipe 'tiny'"):
+        open_network(str(undisturbed))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.needs_gpu)])
+def test_bf16_learns_too(db, tmp_path, device):
+    settings = SETTINGS.model_copy(update={"precision": "bf16", "compile": device == "cuda"})
+    outcome = train(RECIPE, db, settings, RunFolder.parse(tmp_path), device=device)
+    held_out = [line["numbers"]["l1"] for line in outcome.history if line["kind"] == "held_out"]
+    assert held_out[-1] < held_out[0]
+    assert all(p.dtype == torch.float32 for p in outcome.network.parameters())
 
 
 # Steps
