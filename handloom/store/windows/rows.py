@@ -15,17 +15,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
-from handloom.schemas.row import row_arrays
 from handloom.store.location import LANCE_ERRORS, Location, first_words
+from handloom.store.windows.decode import Cells, cells_of
 from handloom.store.windows.spec import FRAMED, WindowSpec
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One row, arrays without a copy of Arrow's memory where that is possible.
+    """One row; its arrays are views of Arrow's memory and cannot be written.
 
-    place: in the table. id: of the clip or episode. frame_s: (T,). framed: (T, ...) per-frame columns, None for null.
-    single: one value per row. jpegs: per camera asked for, its T pictures as Arrow scalars' array, or None.
+    place: in the table. id: of the clip or episode. frame_s: (T,). framed: (T, ...) per-frame columns; a null column is
+    NaN (False, 0) in every frame, or None where its width is not known. single: one value per row. jpegs: per camera
+    asked for, its T pictures, or None.
     """
 
     place: int
@@ -71,7 +72,8 @@ class RowReader:
             rows = table.take([int(place) for place in places], columns=self._spec.columns())
         except LANCE_ERRORS as error:
             raise self._gone(error) from error
-        return [self._row(rows.slice(i, 1), int(place)) for i, place in enumerate(places)]
+        columns = {name: cells_of(rows.column(name), name, self._spec.table) for name in rows.column_names}
+        return [self._row(columns, i, int(place)) for i, place in enumerate(places)]
 
     def row(self, place: int) -> Row:
         """One row, kept for the next call while memory allows."""
@@ -107,40 +109,30 @@ class RowReader:
             "was the version cleaned up (`handloom index --compact`)? `windows.at(db.version)` takes the newest",
         )
 
-    def _row(self, table: pa.Table, place: int) -> Row:
+    def _row(self, columns: dict[str, Cells], index: int, place: int) -> Row:
         spec = self._spec
-        names = [name for name in table.column_names if name != "frame_jpeg"]
-        if spec.table == "clips":
-            values = row_arrays(table.select(names).combine_chunks().to_batches()[0])
-        else:
-            values = {name: _episode_value(table.column(name)[0], name, spec) for name in names}
-        framed = {name: values.pop(name) for name in names if name in FRAMED[spec.table]}
-        id_, frame_s = values.pop(spec.id_column), np.asarray(values.pop("frame_s"), np.float64)
+        values = {name: cells.value(index) for name, cells in columns.items() if name != "frame_jpeg"}
+        framed = {name: values.pop(name) for name in list(values) if name in FRAMED[spec.table]}
+        id_, frame_s = values.pop(spec.id_column), values.pop("frame_s")
+        for name, array in framed.items():
+            if array is None:
+                framed[name] = columns[name].absent(len(frame_s))
         cameras = values.get("cameras")
-        jpegs = {camera: _jpegs(table, camera, cameras, id_) for camera in spec.cameras}
+        pictures = columns["frame_jpeg"].value(index) if spec.cameras else None
+        jpegs = {camera: _jpegs(pictures, camera, cameras, id_) for camera in spec.cameras}
         if "cameras" not in spec.fields:
             values.pop("cameras", None)
-        return Row(place, id_, frame_s, framed, values, jpegs, table.nbytes)
+        num_bytes = sum(cells.num_bytes(index) for cells in columns.values())
+        return Row(place, id_, frame_s, framed, values, jpegs, num_bytes)
 
 
-def _episode_value(cell: pa.Scalar, name: str, spec: WindowSpec) -> Any:
-    """A cell of robot_episodes; state and action as (T, D)."""
-    if name not in FRAMED[spec.table] or not cell.is_valid:
-        return cell.as_py()
-    inner = cell.values
-    flat = inner.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(len(inner), -1) if len(inner) else np.empty((0, 0), np.float32)
-
-
-def _jpegs(table: pa.Table, camera: str | None, cameras: list[str] | None, id_: str) -> pa.Array | None:
-    cell = table.column("frame_jpeg")[0]
-    if not cell.is_valid:
-        return None
-    if cameras is None:
-        return cell.values
+def _jpegs(pictures: pa.Array | None, camera: str | None, cameras: list[str] | None, id_: str) -> pa.Array | None:
+    """One camera's pictures. `cameras` None: the row has but one, and `pictures` are its."""
+    if pictures is None or cameras is None:
+        return pictures
     if camera is not None and camera not in cameras:
         raise ConfigError(f"{id_} has no camera {camera!r}", f"it has: {', '.join(cameras) or 'none'}")
     if not cameras:
         return None
-    pictures = cell.values[cameras.index(camera) if camera else 0]
-    return pictures.values if pictures.is_valid else None
+    chosen = pictures[cameras.index(camera) if camera else 0]
+    return chosen.values if chosen.is_valid else None

@@ -15,11 +15,14 @@ from handloom.store.windows.spec import IMAGES, WindowSpec
 Sample = dict[str, Any]
 
 
-def cut_window(row: Row, now: int, spec: WindowSpec, pictures: PictureCache) -> Sample:
-    """The sample at step `now` of a row: see `Database.windows` for its keys."""
+def cut_window(row: Row, now: int, spec: WindowSpec, pictures: PictureCache, copy: bool = True) -> Sample:
+    """The sample at step `now` of a row: see `Database.windows` for its keys.
+
+    copy: False gives views of the row, which cannot be written, wherever the window's frames follow each other.
+    """
     steps = np.arange(now - spec.past + 1, now + spec.future + 1)
     frames = frames_of_steps(row.frame_s, steps, spec.rate_hz)
-    return make_sample(row, frames, spec, pictures) | {"now_s": step_time(row.frame_s, now, spec.rate_hz)}
+    return make_sample(row, frames, spec, pictures, copy) | {"now_s": step_time(row.frame_s, now, spec.rate_hz)}
 
 
 def spread_window(row: Row, spec: WindowSpec, pictures: PictureCache) -> Sample:
@@ -50,26 +53,43 @@ def step_time(frame_s: NDArray[np.float64], step: int, rate_hz: float | None) ->
     return float(frame_s[step] if rate_hz is None else frame_s[0] + step / rate_hz)
 
 
-def make_sample(row: Row, frames: NDArray[np.int64], spec: WindowSpec, pictures: PictureCache) -> Sample:
+def make_sample(
+    row: Row, frames: NDArray[np.int64], spec: WindowSpec, pictures: PictureCache, copy: bool = True
+) -> Sample:
     """The sample of these frames; -1 marks a step without one."""
     valid = frames >= 0
-    sample: Sample = {spec.id_column: row.id, "valid": valid, "frame_s": _take(row.frame_s, frames, valid)}
-    sample["frame_index"] = frames
+    run = _run(frames)
+    sample: Sample = {
+        spec.id_column: row.id,
+        "valid": valid,
+        "frame_s": _take(row.frame_s, frames, valid, run, copy),
+        "frame_index": frames,
+    }
     for name, values in row.framed.items():
-        sample[name] = None if values is None else _take(values, frames, valid)
-    sample |= row.single
+        sample[name] = None if values is None else _take(values, frames, valid, run, copy)
+    for name, value in row.single.items():
+        sample[name] = value.copy() if copy and isinstance(value, np.ndarray) else value
     for camera, jpegs in row.jpegs.items():
         name = IMAGES if camera is None else f"{IMAGES}:{camera}"
         sample[name], sample[f"{name}_valid"] = _pictures(row, camera, jpegs, frames, spec, pictures)
     return sample
 
 
-def _take(values: NDArray[Any], frames: NDArray[np.int64], valid: NDArray[np.bool_]) -> NDArray[Any]:
-    """(S, ...) a copy: NaN (floats), False or 0 where there is no frame."""
+def _run(frames: NDArray[np.int64]) -> slice | None:
+    """The frames as a slice, where there are some and each follows the one before."""
+    first, num = int(frames[0]), len(frames)
+    if first < 0 or int(frames[-1]) - first != num - 1 or not (frames == np.arange(first, first + num)).all():
+        return None
+    return slice(first, first + num)
+
+
+def _take(
+    values: NDArray[Any], frames: NDArray[np.int64], valid: NDArray[np.bool_], run: slice | None, copy: bool
+) -> NDArray[Any]:
+    """(S, ...): NaN (floats), False or 0 where there is no frame."""
+    if run is not None:
+        return values[run].copy() if copy else values[run]
     if valid.all():
-        first, last = int(frames[0]), int(frames[-1])
-        if last - first == len(frames) - 1 and (len(frames) < 3 or (np.diff(frames) == 1).all()):
-            return values[first : last + 1].copy()
         return values[frames]
     taken = np.zeros((len(frames), *values.shape[1:]), values.dtype)
     if np.issubdtype(values.dtype, np.floating):
