@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from handloom.store.windows.loader import WindowLoader
 
 Transform = Callable[[Sample], Sample]
-CACHE_MB = 256
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What one process may hold, MiB: rows kept for random access, rows of a loader's block, decoded pictures."""
+    """What one process may hold, MiB: rows kept for random access, rows of one block of a loader (which holds up to
+    three), decoded pictures."""
 
-    rows_mb: int = CACHE_MB
-    block_mb: int = CACHE_MB
-    pictures_mb: int = 2 * CACHE_MB
+    rows_mb: int = 256
+    block_mb: int = 128
+    pictures_mb: int = 512
 
 
 class Windows:
@@ -105,7 +105,7 @@ class Windows:
 
     @property
     def counts(self) -> dict[str, int]:
-        """rows of the table; how many were left out: filtered, other_split, too_short, null_COLUMN; clips and windows."""
+        """`Plan.counts`: rows, those left out (filtered, other_split, too_short, null_COLUMN), clips, windows."""
         return dict(self.plan.counts)
 
     @property

@@ -132,7 +132,7 @@ class WindowLoader:
         """Batches in order; reading and cutting run ahead in threads."""
         num = max(self._num_workers, 1)
         with ThreadPoolExecutor(1, "blocks") as reading, ThreadPoolExecutor(num, "cut") as cutting:
-            blocks = _Blocks(self.windows, reading)
+            blocks = _Blocks(self.windows, reading, order.blocks())
             if not self._num_workers:
                 for numbers, of in order.batches(start):
                     yield self._cut(numbers, blocks.rows(of))
@@ -157,20 +157,33 @@ class WindowLoader:
 
 
 class _Blocks:
-    """Rows of the blocks in use, each read once, in one request, by the reading thread."""
+    """Rows of the blocks in use, each read once, in one request, by the reading thread; the next one ahead of its use.
 
-    def __init__(self, windows: Windows, reading: ThreadPoolExecutor) -> None:
+    every: all blocks of the epoch, in order.
+    """
+
+    def __init__(self, windows: Windows, reading: ThreadPoolExecutor, every: Iterator[Block]) -> None:
         self._windows = windows
         self._reading = reading
+        self._every = every
+        self._last = -1
         self._held: OrderedDict[int, Future[dict[int, Row]]] = OrderedDict()
 
     def rows(self, blocks: list[Block]) -> list[Future[dict[int, Row]]]:
         for block in blocks:
-            if block.number not in self._held:
-                self._held[block.number] = self._reading.submit(self._read, block)
-        while len(self._held) > max(BLOCKS_HELD, len(blocks)):
+            self._begin(block)
+        if blocks[-1].number > self._last:
+            self._last = blocks[-1].number
+            following = next((block for block in self._every if block.number > self._last), None)
+            if following is not None:
+                self._begin(following)
+        while len(self._held) > max(BLOCKS_HELD, len(blocks) + 1):
             self._held.popitem(last=False)
         return [self._held[block.number] for block in blocks]
+
+    def _begin(self, block: Block) -> None:
+        if block.number not in self._held:
+            self._held[block.number] = self._reading.submit(self._read, block)
 
     def _read(self, block: Block) -> dict[int, Row]:
         clips = np.unique(block.clips)

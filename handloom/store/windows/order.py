@@ -48,14 +48,14 @@ class Order:
         held: NDArray[np.int64] = np.empty(0, np.int64)
         blocks: list[Block] = []
         ahead = self.num_batches - start
-        for block in self._blocks():
+        for block in self.blocks():
             if left >= block.size:
                 left -= block.size
                 continue
             fresh = block.windows(self)[left:]
             left = 0
+            blocks = [*blocks, block] if len(held) else [block]
             held = np.concatenate([held, fresh])
-            blocks.append(block)
             while len(held) >= self.batch_size and ahead > 0:
                 yield held[: self.batch_size], list(blocks)
                 held, ahead = held[self.batch_size :], ahead - 1
@@ -67,29 +67,28 @@ class Order:
     def clips(self) -> NDArray[np.int64]:
         """(R,) the plan's clips in this epoch's order."""
         num = len(self.plan.rows)
-        return self._random(0).permutation(num) if self.shuffle else np.arange(num)
+        return self.random(0).permutation(num) if self.shuffle else np.arange(num)
 
-    def _random(self, *what: int) -> np.random.Generator:
+    def random(self, *what: int) -> np.random.Generator:
+        """The generator of one decision: of the clips' order (0) or of a rank's block (1, rank, block)."""
         return np.random.default_rng([self.seed, self.epoch, *what])
 
-    def _blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Block]:
         """This rank's share, cut between blocks of clips; a share that wraps around begins again at the first clip."""
         order = self.clips()
         sizes = (self.plan.starts[1:] - self.plan.starts[:-1])[order]
         upto = np.concatenate([[0], np.cumsum(sizes)])
         total = int(upto[-1])
-        first = self.rank * self.num_windows
-        last = first + self.num_windows
-        spans = [(min(first, total), min(last, total)), (max(first - total, 0), max(last - total, 0))]
+        at = self.rank * self.num_windows
+        last = at + self.num_windows
         number = 0
-        for begin, end in spans:
-            at = begin
-            while at < end:
-                clip = int(np.searchsorted(upto, at, side="right")) - 1
-                stop = min(end, int(upto[min(clip + self.block_clips, len(order))]))
-                beyond = int(np.searchsorted(upto, stop - 1, side="right"))
-                yield Block(number, at, stop, order[clip:beyond], upto[clip : beyond + 1])
-                at, number = stop, number + 1
+        while at < last:
+            gone = at // total * total  # whole turns: a few windows shared by many ranks may wrap more than once
+            clip = int(np.searchsorted(upto, at - gone, side="right")) - 1
+            stop = min(last - gone, int(upto[min(clip + self.block_clips, len(order))]))
+            beyond = int(np.searchsorted(upto, stop - 1, side="right"))
+            yield Block(number, at - gone, stop, order[clip:beyond], upto[clip : beyond + 1])
+            at, number = stop + gone, number + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +110,6 @@ class Block:
         """(size,) window numbers of the plan, shuffled as the order says."""
         places = np.arange(self.begin, self.end)
         if order.shuffle:
-            places = order._random(1, order.rank, self.number).permutation(places)
+            places = order.random(1, order.rank, self.number).permutation(places)
         clip = np.searchsorted(self.upto, places, side="right") - 1
         return order.plan.starts[self.clips[clip]] + places - self.upto[clip]

@@ -22,8 +22,8 @@ class Plan:
     """The windows of a table's version, clip by clip in stored order; arrays are of equal length R, the clips in use.
 
     rows: (R,) int64, the clip's place among the table's rows, as `take` counts them. ids: (R,) its id. steps: (R,)
-    int32, steps that the clip has on the windows' rate. starts: (R + 1,) int64, the number of its first window, and their sum.
-    counts: what was left out, and why.
+    int32, steps that the clip has on the windows' rate. starts: (R + 1,) int64, the number of its first window, and
+    their sum. counts: what was left out, and why.
     """
 
     rows: NDArray[np.int64]
@@ -70,6 +70,7 @@ def make_plan(table: lance.LanceDataset, spec: WindowSpec) -> Plan:
     counts["clips"], counts["windows"] = len(used), int(per_clip.sum())
     if not len(used):
         raise _nothing(spec, counts, steps[keep])
+    _check_widths(found.take(pa.array(used)), spec)
     starts = np.concatenate([[0], np.cumsum(per_clip[used])]).astype(np.int64)
     ids = found.column(spec.id_column).combine_chunks().take(pa.array(used))
     rows = found.column("_row").to_numpy()[used].astype(np.int64)
@@ -98,10 +99,12 @@ def _scan(table: lance.LanceDataset, spec: WindowSpec) -> pa.Table:
     light = {name: name for name in (spec.id_column, "num_frames", *VIDEO_OF[spec.table])}
     if spec.rate_hz is not None:
         light["frame_s"] = "frame_s"
+    if spec.table == "robot_episodes":
+        light |= {"dataset": "dataset"} | {f"{name}_names": f"{name}_names" for name in _vectors(spec)}
     for name in spec.columns():
         if name in NULL_WHERE:
             light[f"null_{name}"] = NULL_WHERE[name]
-        elif name.startswith("embedding_"):
+        elif name.startswith("embedding_") or name in _vectors(spec):
             light[f"null_{name}"] = f"{name} IS NULL"
     try:
         with filtered(spec.where, table.schema):
@@ -135,6 +138,24 @@ def _steps(found: pa.Table, spec: WindowSpec) -> NDArray[np.int64]:
         return length.astype(np.int64)
     first, last = flat[np.minimum(offsets[:-1], len(flat) - 1)], flat[np.maximum(offsets[1:] - 1, 0)]
     return np.where(length == 0, 0, np.floor((last - first) * spec.rate_hz + 0.5) + 1).astype(np.int64)
+
+
+def _vectors(spec: WindowSpec) -> list[str]:
+    """Of robot episodes, the columns whose width is the dataset's own."""
+    return [n for n in ("state", "action") if spec.table == "robot_episodes" and n in spec.fields]
+
+
+def _check_widths(found: pa.Table, spec: WindowSpec) -> None:
+    """Raise ConfigError where robots of different states or actions meet in one dataset of windows."""
+    for name in _vectors(spec):
+        names = found.column(f"{name}_names").to_pylist()
+        widths = {len(n): d for n, d in zip(names, found.column("dataset").to_pylist(), strict=True) if n is not None}
+        if len(widths) > 1:
+            (few, one), (many, other) = sorted(widths.items())[:2]
+            raise ConfigError(
+                f"{name} has {few} numbers in dataset {one!r} and {many} in {other!r}",
+                f"one kind of robot at a time: where=\"dataset = '{one}'\"",
+            )
 
 
 def _nothing(spec: WindowSpec, counts: Counter, steps: NDArray[np.int64]) -> ConfigError:
