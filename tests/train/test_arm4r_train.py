@@ -1,0 +1,189 @@
+"""ARM4R from a table to a report, stage by stage, and the tables it refuses."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.track_tables import robot_db, room_db, room_row
+
+import handloom.train.arm4r as package
+from handloom.errors import ConfigError
+from handloom.train.arm4r.recipe import RECIPE
+from handloom.train.arm4r.settings import Arm4rSettings
+from handloom.train.folder import RunFolder
+from handloom.train.loop import train
+
+SMALL = tomllib.loads((Path(package.__file__).parent / "small.toml").read_text())
+TINY = SMALL | {"layers": 1, "grid_points": 4, "head_hidden": 32, "warmup_epochs": 0.2, "num_examples": 2}
+POSE = ["x", "y", "z", "roll", "pitch", "yaw", "gripper"]
+JOINTS = ["pan.pos", "lift.pos", "elbow.pos", "gripper.pos"]
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory):
+    """Fourteen clips; two of them without depth, one too short, one without poses."""
+    rows = [room_row(n) for n in range(11)]
+    rows += [
+        room_row(11, depth=False),
+        room_row(12, depth=False),
+        room_row(13, num_frames=12),
+        room_row(14, world=False),
+    ]
+    return room_db(tmp_path_factory.mktemp("rooms"), rows)
+
+
+@pytest.fixture(scope="module")
+def robots(tmp_path_factory):
+    return robot_db(tmp_path_factory.mktemp("robots"), POSE)
+
+
+def settings(**values) -> Arm4rSettings:
+    return Arm4rSettings(**(TINY | values))
+
+
+def numbers(outcome) -> dict:
+    return [line for line in outcome.history if line["kind"] == "held_out"][-1]["numbers"]
+
+
+def test_what_cannot_be_used_is_left_out_and_counted(rooms):
+    data = RECIPE.data(rooms, settings())
+    counts = data.facts["counts"]
+    assert (counts["rows"], counts["without_depth"]) == (15, 2)
+    assert counts["train"]["too_short"] + counts["held_out"]["too_short"] == 1
+    used = set(data.train.clip_ids) | set(data.held_out.clip_ids)
+    assert len(used) == 12
+    assert not set(data.train.clip_ids) & set(data.held_out.clip_ids)
+    assert len(RECIPE.data(rooms, settings(depth="none")).train) > len(data.train)
+    world = RECIPE.data(rooms, settings(frame="world"))
+    assert world.facts["counts"]["without_world"] == 1
+
+
+def test_scales_are_those_of_the_training_windows(rooms):
+    data = RECIPE.data(rooms, settings())
+    points = np.stack([data.train[index]["points"] for index in range(len(data.train))])
+    np.testing.assert_allclose(data.facts["proprio_mean"], np.nanmean(points, axis=(0, 1)).ravel(), rtol=1e-4)
+    delta = np.diff(points, axis=1)
+    np.testing.assert_allclose(data.facts["action_std"][:3], np.nanstd(delta, axis=(0, 1, 2)), rtol=1e-4)
+    assert "action_std" not in RECIPE.data(rooms, settings(standardise=False)).facts
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"where": "dataset = 'nobody'"}, "passes none of 15"),
+        ({"where": "video_id = 'v11'"}, "none of the 1 clips has a depth"),
+        ({"where": "video_id = 'v14'", "frame": "world"}, "needs camera poses in metres, and none of the 1 clips"),
+        ({"grid_points": 36}, "grid_points is 36, which does not divide the grid of this table: 16 grid points"),
+        ({"context": 40}, "the longest of"),
+        ({"stage": "control"}, "no robot episodes"),
+    ],
+)
+def test_a_table_that_cannot_be_trained_on_is_refused(rooms, values, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        RECIPE.data(rooms, settings(**values))
+    assert caught.value.hint
+
+
+def test_stage_one_learns_and_its_report_draws_it_and_the_next_stages_begin_with_it(rooms, robots, tmp_path):
+    first = train(RECIPE, rooms, settings(epochs=4, batch_size=8, stride=1), RunFolder.parse(tmp_path / "human"))
+    found = numbers(first)
+    assert found["l1"] < 0.9 * min(found["zero_motion"], found["constant_velocity"])
+    assert 0 < found["unknown_inputs"] < 0.2
+    report = RECIPE.report(first.network, first.data, settings())
+    assert len(report["examples"]) == 2
+    for example in report["examples"]:
+        true, predicted = example.true_px, example.predicted_px
+        assert example.frame.shape == (16, 24, 3)
+        assert true.shape == predicted.shape == (17, 16, 2)
+        assert np.isnan(predicted[:7]).all()
+        np.testing.assert_array_equal(predicted[7], true[7])
+        assert np.nanmedian(np.linalg.norm(predicted[8] - true[8], axis=-1)) < 0.5
+        assert -8 < np.nanmin(true) < np.nanmax(true) < 32
+        assert "free-running" in example.title
+    assert {name.split(", ")[2] for name in report["numbers"]} == {
+        "network (px)", "zero motion (px)", "constant velocity (px)",
+    }  # fmt: skip
+    assert any(note.startswith("Left out: 2 clips without depth") for note in report["notes"])
+
+    second = settings(stage="robot_points", init=first.checkpoint, max_steps=1, stride=1, lr=1e-9)
+    kept = train(RECIPE, rooms, second, RunFolder.parse(tmp_path / "robot"))
+    assert numbers(kept)["l1"] == pytest.approx(found["l1"], rel=1e-3)
+
+    control = settings(stage="control", init=first.checkpoint, max_steps=1, skip="none", lr=1e-9)
+    third = train(RECIPE, robots, control, RunFolder.parse(tmp_path / "control"))
+    weight = "transformer.blocks.0.qkv.weight"
+    assert torch.allclose(third.network.state_dict()[weight], first.network.state_dict()[weight], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "unit"), [({"points": "selected", "num_selected": 12}, "px"), ({"frame": "world"}, "m")]
+)
+def test_our_variants_train_and_report(rooms, tmp_path, values, unit):
+    outcome = train(RECIPE, rooms, settings(max_steps=3, **values), RunFolder.parse(tmp_path))
+    report = RECIPE.report(outcome.network, outcome.data, settings(**values))
+    assert all(name.endswith(f"({unit})") and value >= 0 for name, value in report["numbers"].items())
+    assert len(report["examples"]) == 2
+    assert any(note.startswith("Ours") for note in report["notes"])
+    if unit == "m":  # what rests in the world rests in its numbers: only the moving point is left
+        assert numbers(outcome)["zero_motion"] < 1e-6
+        assert np.nanstd(report["examples"][0].true_px[:, :16], axis=0).max() < 1e-3
+
+
+def test_control_learns_poses_and_reports_each_number(robots, tmp_path):
+    control = settings(stage="control", epochs=4, lr=3e-3, skip="none", num_pred_steps=4, stride=2, context=8)
+    outcome = train(RECIPE, robots, control, RunFolder.parse(tmp_path))
+    assert outcome.data.facts["has_pose"]
+    assert outcome.data.facts["target"] == "action"
+    found = numbers(outcome)
+    assert found["l1"] < found["zero_motion"]
+    (table, rows, columns) = RECIPE.report(outcome.network, outcome.data, control)["figures"][
+        "held-out error by number"
+    ]
+    assert table.shape == (10, 3)
+    assert rows[0] == "x"
+    assert columns[1] == "zero motion"
+    assert np.isfinite(table).all()
+
+
+def test_joints_are_taken_as_they_are_and_two_cameras_are_seen(tmp_path):
+    db = robot_db(tmp_path, JOINTS, num=6, num_frames=20)
+    values = {"image_encoder": "small", "image_size": 16, "num_cameras": 2, "skip": "none", "max_steps": 1}
+    control = settings(stage="control", num_pred_steps=2, context=4, **values)
+    data = RECIPE.data(db, control)
+    assert data.facts["proprio_dim"] == 4
+    assert data.facts["cameras"] == ["front", "wrist"]
+    sample = data.train[0]
+    assert sample["images"].shape == (4, 2, 16, 16, 3)
+    assert not np.array_equal(sample["images"][:, 0], sample["images"][:, 1])
+    notes = train(RECIPE, db, control, RunFolder.parse(tmp_path / "out"))
+    assert any("hold no pose" in note for note in RECIPE.report(notes.network, notes.data, control)["notes"])
+
+
+@pytest.mark.parametrize(
+    ("values", "actions", "words"),
+    [
+        ({"image_encoder": "small", "image_size": 16, "cameras": ("top",)}, None, "'top' is no camera of r:0"),
+        ({"control_target": "action"}, ["a", "b", "c", "d"], "another form than the states"),
+        ({"where": "dataset = 'x'"}, None, "passes no robot episode"),
+    ],
+)
+def test_episodes_that_cannot_be_trained_on_are_refused(tmp_path, values, actions, words):
+    db = robot_db(tmp_path, JOINTS, num=2, actions=actions)
+    with pytest.raises(ConfigError, match=words) as caught:
+        RECIPE.data(db, settings(stage="control", skip="none", **values))
+    assert caught.value.hint
+
+
+def test_every_settings_file_is_whole():
+    for size in RECIPE.sizes:
+        values = tomllib.loads((Path(package.__file__).parent / f"{size}.toml").read_text())
+        values.pop("resources", None)
+        found = Arm4rSettings(**values)
+        assert (found.stage == "control") == size.endswith("control")
+        if size.startswith("full"):
+            assert found.transformer() == (768, 12, 12)
+            assert (found.skip, found.standardise, found.point_dropout) == ("none", False, 0)
