@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pyarrow as pa
 
 from handloom.errors import ConfigError
+from handloom.ingest.camera_file import SUFFIX, GivenCamera, read_camera_file
 from handloom.ingest.files import FoundFile, Options, is_remote, join, list_files, normalise
 from handloom.ingest.ids import check_dataset, video_id_of
 from handloom.ingest.lerobot_data import (
@@ -73,6 +74,7 @@ class LeRobotSource:
         self._action = self._choose(action, ACTION_KEYS, "action")
         self._cameras = self._find_cameras()
         self._files = {file.path: file for file in self._list()}
+        self._given: dict[str, GivenCamera] = {}
         self.facts = SourceFacts(
             check_dataset(dataset),
             self._root,
@@ -175,8 +177,18 @@ class LeRobotSource:
             split=split,
             licence=facts.licence,
             view=facts.view,
+            camera=self._given_camera(path, start_s, end_s),
         )
         return VideoCamera(key, clip, found is not None, _size_tag(clip.video_uri) if found else "")
+
+    def _given_camera(self, path: str, start_s: float, end_s: float) -> str | None:
+        """What `NAME.camera.json` beside the video says of its camera. Raises ConfigError where that is malformed."""
+        found = self._files.get(path.rpartition(".")[0] + SUFFIX)
+        if found is None:
+            return None
+        if found.path not in self._given:
+            self._given[found.path] = read_camera_file(found.uri, self._options)
+        return self._given[found.path].text(start_s, end_s)
 
     def _choose(self, asked: Sequence[str], usual: Sequence[str], what: str) -> tuple[Feature, ...]:
         """The features of the state or the action. Raises ConfigError for one that is not there or holds no numbers."""

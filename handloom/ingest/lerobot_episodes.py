@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from handloom.errors import ConfigError
-from handloom.ingest.files import Options, list_files, read_bytes
+from handloom.ingest.files import Options, is_http, list_files, read_bytes
 from handloom.ingest.lerobot_info import Info, fill
 from handloom.ingest.lerobot_parquet import UnreadableParquet, open_parquet, parquet_errors
 
@@ -83,6 +83,8 @@ def _v3_entries(root: str, info: Info, options: Options, problems: list[str]) ->
         listing = list_files(f"{root}/meta/episodes", "list of episodes", options=options)
     except ConfigError as error:
         hint = "a recording whose writer was not closed has none (LeRobot: dataset.finalize()): record it again"
+        if is_http(root):
+            hint = "the server does not list its files: download the dataset first (`hf download --repo-type dataset`)"
         raise ConfigError(error.problem, hint) from error
     for found in listing.files:
         if not found.name.endswith(".parquet"):

@@ -413,6 +413,18 @@ def test_names_in_every_form(tmp_path, db, names, expected):
     assert len(summary.problems) == (names == ["a"])
 
 
+def test_a_camera_file_beside_the_video_is_its_camera(tmp_path, db):
+    root = make_v3(tmp_path / "arm", LENGTHS)
+    path = root / VIDEO.replace(".mp4", ".camera.json")
+    matrix = [100.0, 0, 64, 0, 100.0, 48, 0, 0, 1]
+    path.write_text(json.dumps({"camera_matrix": matrix}))
+    lerobot(db, str(root), pictures=False)
+    assert [json.loads(clip.camera)["camera_matrix"] for clip in read_clips(db)] == [matrix] * 3
+    path.write_text("{}")
+    with pytest.raises(ConfigError, match="camera_matrix"):
+        lerobot(db, str(root), pictures=False)
+
+
 def test_depth_is_no_camera(tmp_path, db):
     root = make_v3(tmp_path / "arm", (6,), cameras=(CAMERA, "depth"))
     edit_info(root, lambda info: info["features"]["depth"].update(info={"video.is_depth_map": True}))
