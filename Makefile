@@ -49,7 +49,7 @@ $(READY): pyproject.toml
 		{ echo "handloom needs Python 3.11 or 3.12, $(PYTHON) is another: make demo PYTHON=/path/to/python3.11"; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "this Python has no venv; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-	@echo "installing into $(VENV) (2.3 GB on disk): a few minutes the first time"
+	@echo "installing into $(VENV) (3.5 GB on disk): a few minutes the first time"
 	@"$(PYTHON)" -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[extract,dev]'
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from handloom.store.database import Database
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = ["__version__", "open"]
 
 

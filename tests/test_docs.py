@@ -12,7 +12,10 @@ from handloom import __version__
 from handloom.cli import app
 from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.schemas.reasons import REASONS
+from handloom.schemas.robot import ROBOT_EPISODES
 from handloom.schemas.tables import CLIP_LIST, QUALITY_FIELDS, REJECTS, RUNS, clips_schema
+from handloom.store.clip_features import CLIP_FEATURES
+from handloom.store.windows.statistics import SCHEMA as STATISTICS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -113,7 +116,7 @@ def type_text(kind: pa.DataType, num_tracks: int) -> str:
         return f"list<{type_text(kind.value_type, num_tracks)}>"
     if pa.types.is_struct(kind):
         return "struct"
-    return {"double": "float64", "float": "float32"}.get(str(kind), str(kind))
+    return {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))
 
 
 def test_tables_page_has_every_column_with_its_type():
@@ -122,6 +125,7 @@ def test_tables_page_has_every_column_with_its_type():
     clips = clips_schema(num_tracks)
     added = pa.schema([field for field in clips if field.name not in CLIP_LIST.names])
     tables = {"clip_list": CLIP_LIST, "clips": added, "rejects": REJECTS, "runs": RUNS}
+    tables |= {"robot_episodes": ROBOT_EPISODES, "window_statistics": STATISTICS, "clip_features": CLIP_FEATURES}
     for table, schema in tables.items():
         text = page[table].split("### quality")[0]
         written = {name: row[1] for name, row in rows_of(text).items()}
