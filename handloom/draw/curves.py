@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 40
+LEFT, RIGHT, TOP, BOTTOM = 76, 16, 14, 46
 MAX_POINTS = 800
 NUM_COLOURS = 6
 
@@ -91,9 +91,9 @@ class _Frame:
             at = self.py(y)
             parts.append(f"<line class='grid' x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{at:.1f}' y2='{at:.1f}'/>")
             parts.append(f"<text class='tick' x='{LEFT - 8}' y='{at + 4:.1f}' text-anchor='end'>{_number(y)}</text>")
-        for x in _round_ticks(*self._x, 7):
+        for x in _round_ticks(*self._x, 7, whole=True):
             parts.append(
-                f"<text class='tick' x='{self.px(x):.1f}' y='{HEIGHT - BOTTOM + 18}' text-anchor='middle'>"
+                f"<text class='tick' x='{self.px(x):.1f}' y='{HEIGHT - BOTTOM + 20}' text-anchor='middle'>"
                 f"{_number(x)}</text>"
             )
         base = HEIGHT - BOTTOM
@@ -131,9 +131,11 @@ class _Frame:
         return [value for value in found if low <= math.log10(value) <= high]
 
 
-def _round_ticks(low: float, high: float, wanted: int) -> list[float]:
+def _round_ticks(low: float, high: float, wanted: int, whole: bool = False) -> list[float]:
+    """At most `wanted` + 1 round numbers from `low` to `high`; `whole`: no fractions, as of steps and epochs."""
     step = 10 ** math.floor(math.log10((high - low) / wanted))
     step *= next(m for m in (1, 2, 5, 10) if (high - low) / (m * step) <= wanted)
+    step = max(step, 1) if whole else step
     first = math.ceil(low / step - 1e-9)
     return [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
 

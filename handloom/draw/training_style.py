@@ -21,6 +21,8 @@ p { margin: .4rem 0 .8rem; max-width: 46rem; }
 .facts div { border-left: 3px solid var(--c0); padding: .1rem .75rem; }
 .facts b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .facts span { color: var(--soft); font-size: .85rem; }
+p.headline { font-size: 1.1rem; }
+.better, .worse { font-weight: 600; margin-left: .4rem; } .better { color: var(--c2); } .worse { color: var(--c5); }
 .wide { overflow-x: auto; margin-top: 1rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 .wide > table { min-width: 60%; }
@@ -28,10 +30,9 @@ th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(-
 thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
 th:first-child, td.text { text-align: left; font-weight: 500; }
 td.text { overflow-wrap: anywhere; }
-td.best { font-weight: 700; }
 svg { width: 100%; max-width: 760px; height: auto; display: block; }
 svg .grid { stroke: var(--line); } svg .axis { stroke: var(--soft); }
-svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
+svg text { fill: var(--soft); font: 14px system-ui, sans-serif; }
 svg path, svg line.level { fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg path.faint { stroke-width: 1; opacity: .28; }
 svg line.level { stroke-dasharray: 6 4; stroke-width: 1.5; }

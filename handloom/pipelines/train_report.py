@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from handloom import __version__
-from handloom.draw.training_page import VariantShown, training_page
+from handloom.draw.training_page import training_page
+from handloom.draw.training_shown import VariantShown
 from handloom.pipelines.train_settings import TrainConfig
 from handloom.schemas.training import Example
 from handloom.train.folder import RunFolder

@@ -10,7 +10,9 @@ import pytest
 
 from handloom.draw.curves import Curve, heat_map, line_chart, smoothed
 from handloom.draw.predicted import PREDICTED_COLOUR, TRUE_COLOUR, chosen_points, draw_example
-from handloom.draw.training_page import VariantShown, compared, training_page
+from handloom.draw.training_numbers import compared
+from handloom.draw.training_page import training_page
+from handloom.draw.training_shown import VariantShown
 from handloom.schemas.training import Example
 
 VOID = {"meta", "img", "br", "line", "circle", "path"}
@@ -48,7 +50,14 @@ def example(num: int = 50) -> Example:
 
 def variant(name: str, value: float) -> VariantShown:
     steps = [
-        {"step": n, "epoch": (n - 1) // 5, "loss": None if n == 3 else 1 / n, "step_s": 0.1, "windows": 8}
+        {
+            "step": n,
+            "epoch": (n - 1) // 5,
+            "loss": None if n == 3 else 1 / n,
+            "step_s": 0.1,
+            "loader_wait_s": 0.01,
+            "windows": 8,
+        }
         for n in range(1, 11)
     ]
     base = {"zero_motion": 2.0, "constant_velocity": 3.0, "zero_motion_moving": 4.0, "constant_velocity_moving": 3.5}
@@ -96,8 +105,8 @@ def test_page_is_whole_and_needs_nothing_else():
 
 def test_page_says_what_it_knows():
     text = page(variant("pre-trained", 1.7), variant("scratch", 1.9))
-    assert "25.0% below</b> the better baseline, zero_motion at 2" in text  # 1.5 beside 2 and 3
-    assert "l1_moving (moving) is 1.68: <b>52.0% below</b> the better baseline, constant_velocity_moving at 3.5" in text
+    assert "l1 is 1.5: <b>25.0% below</b> the better baseline, zero_motion, which is 2" in text  # 1.5 beside 2 and 3
+    assert "l1_moving</th><td>1.68 <span class='better'>-52.0%</span></td><td>1.88 <span" in text  # both variants
     assert "7, 9" in text  # versions of the table
     assert "3.4%" in text  # the loader's share
     assert "steps without a valid element</th><td class='text'>1<" in text
@@ -106,7 +115,13 @@ def test_page_says_what_it_knows():
     assert "&lt;grasp&gt; &amp; lift" in text
     assert "resources.workers" in text
     headings = re.findall(r"<h3>(.*?)</h3>", text)
-    assert headings == ["all", "moving", "share_seen"]  # `unknown` never changes: it is in the table alone
+    assert headings == [
+        "l1",
+        "moving",
+        "share_seen",
+        "Loss",
+        "Seconds a step",
+    ]  # `unknown` never changes: it is in the table alone
     assert text.count("class='level ") >= 4
 
 
@@ -119,12 +134,10 @@ def test_a_job_without_held_out_windows_has_a_page():
 
 def test_compared_takes_the_better_baseline_of_each_part():
     numbers = {"error": 1.0, "zero_motion": 2.0, "constant_velocity": 1.5, "zero_motion_hands": 3.0, "error_hands": 4.0}
-    found = list(compared(numbers))
-    assert found == [
-        ("", "error", 1.0, "constant_velocity", 1.5),
-        ("_hands", "error_hands", 4.0, "zero_motion_hands", 3.0),
-    ]
-    assert list(compared({"zero_motion": 1.0, "l1": None})) == []
+    found = compared(numbers)
+    assert [(c.part, c.name, c.value) for c in found] == [("", "error", 1.0), ("_hands", "error_hands", 4.0)]
+    assert [c.change for c in found] == pytest.approx([-1 / 3, 1 / 3])
+    assert compared({"zero_motion": 1.0, "l1": None}) == []
 
 
 def points(svg: str) -> list[tuple[float, float]]:
