@@ -15,6 +15,7 @@
 #
 # HANDLOOM_VENV: the environment that holds handloom, the same path on all nodes. HANDLOOM_DB, HANDLOOM_OUT: on a shared
 # file system or s3://. HANDLOOM_CONFIG, HANDLOOM_TRAIN_CONFIG: settings (TOML), if any. HANDLOOM_RECIPE: arm4r.
+# HANDLOOM_ROWS: with run+train, training starts once this many clips have a row (1000), or extraction has ended.
 
 #SBATCH --job-name=handloom
 #SBATCH --nodes=2
@@ -34,6 +35,11 @@ db=${HANDLOOM_DB:?the database}
 out=${HANDLOOM_OUT:-}
 recipe=${HANDLOOM_RECIPE:-arm4r}
 [ $# -gt 0 ] || { echo "usage: sbatch $0 run|train|run+train ..." >&2; exit 2; }
+
+# Nobody else on these nodes can use this Ray.
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
+export RAY_AUTH_TOKEN
 
 # Ports and a folder of this job's own: another job may have a Ray on the same node.
 port=$((20000 + ${SLURM_JOB_ID:?started by sbatch} % 10000 * 3))
@@ -63,7 +69,14 @@ ray_node() {  # ray_node NODE ARGUMENTS: a node of the Ray cluster, until the jo
 
 ray_node "${nodes[0]}" --head --node-ip-address="$head_ip" --port="$port" --include-dashboard=false \
     --ray-client-server-port=$((port + 2)) --temp-dir="/tmp/ray-$SLURM_JOB_ID"
-until ray health-check --address "$address" >/dev/null 2>&1; do sleep 2; done
+head_ray=$!
+until said=$(ray health-check --address "$address" 2>&1); do
+    if ! kill -0 "$head_ray" 2>/dev/null || [ "$SECONDS" -gt 300 ]; then
+        echo "no Ray on ${nodes[0]}: $said" >&2
+        exit 1
+    fi
+    sleep 2
+done
 for node in "${nodes[@]:1}"; do
     ray_node "$node" --address="$address"
 done
@@ -75,6 +88,13 @@ train() {
     exec handloom train "$recipe" --db "$db" --out "${out:?HANDLOOM_OUT, for checkpoints}" \
         ${HANDLOOM_TRAIN_CONFIG:+--config "$HANDLOOM_TRAIN_CONFIG"} --ray-address "$address"
 }
+num_rows() {
+    handloom status --db "$db" --json 2>/dev/null | python -c 'import json, sys; print(json.load(sys.stdin)["clips"])'
+}
+train_beside() {  # train_beside PID: of extraction
+    while kill -0 "$1" 2>/dev/null && [ "$(num_rows || echo 0)" -lt "${HANDLOOM_ROWS:-1000}" ]; do sleep 15; done
+    train
+}
 
 failed=0
 for step in "$@"; do
@@ -84,7 +104,7 @@ for step in "$@"; do
     train) train & parts+=($!) ;;
     run+train)
         extract & parts+=($!)
-        train & parts+=($!)
+        train_beside "${parts[0]}" & parts+=($!)
         ;;
     *) echo "run, train or run+train, not $step" >&2; exit 2 ;;
     esac

@@ -98,7 +98,7 @@ def test_commands_exist_with_their_flags_and_settings(path):
 def test_the_walk_finds_commands_and_what_is_wrong_with_them():
     found = {name_of(path): {" ".join(words[:2]) for words in told_commands(path)} for path in TEXTS}
     both = {"handloom run", "handloom train"}
-    assert found["deploy/slurm.sh"] == both
+    assert found["deploy/slurm.sh"] == both | {"handloom status"}
     assert both <= found["docs/deploy.md"]
     assert found["deploy/Dockerfile"] == {"handloom doctor", "handloom --version"}
     assert found["deploy/kuberay/extract.yaml"] == {"handloom run"}
@@ -302,6 +302,7 @@ POD = fields(
 CLUSTER = fields(
     "headGroupSpec",
     rayVersion={"type": "string"},
+    authOptions=fields("mode", mode={"enum": ["token", "disabled"]}),
     enableInTreeAutoscaling={"type": "boolean"},
     autoscalerOptions=fields(
         upscalingMode={"enum": ["Default", "Aggressive", "Conservative"]},
