@@ -88,6 +88,13 @@ def test_a_table_that_cannot_be_trained_on_is_refused(rooms, values, words):
     assert caught.value.hint
 
 
+def test_a_table_of_before_is_refused_with_the_columns_it_lacks(tmp_path):
+    db = room_db(tmp_path, [room_row(0).drop_columns(["world_unit_m", "track_depth_source"])])
+    with pytest.raises(ConfigError, match="no column track_depth_source, world_unit_m") as caught:
+        RECIPE.data(db, settings())
+    assert "extract" in caught.value.hint
+
+
 def test_stage_one_learns_and_its_report_draws_it_and_the_next_stages_begin_with_it(rooms, robots, tmp_path):
     first = train(RECIPE, rooms, settings(epochs=4, batch_size=8, stride=1), RunFolder.parse(tmp_path / "human"))
     found = numbers(first)

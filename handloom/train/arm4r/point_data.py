@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FIELDS = ("track_points_px", "track_visible", "track_kind", "width", "height", "narration")
 WORLD_FIELDS = ("track_points_world_m", "world_from_camera", "world_unit_m")
 STATISTICS_WINDOWS = 512
+_COLUMNS = ("track_depth_source", "world_unit_m", "frame_jpeg")
 _WITH_DEPTH = "track_depth_source IS NOT NULL"
 _WITH_WORLD = "world_unit_m IS NOT NULL"
 _WITH_PICTURES = "frame_jpeg IS NOT NULL"
@@ -72,8 +73,15 @@ def usable(db: Database, settings: Arm4rSettings, version: int | None) -> dict[s
 
     Raises ConfigError where nothing is left.
     """
-    if version is None or db.table("clips", version) is None:
+    table = None if version is None else db.table("clips", version)
+    if table is None:
         raise ConfigError(f"there are no clips to train on in {db.uri}", "extract some with `handloom run --db DB`")
+    missing = {*FIELDS, *_COLUMNS} - set(table.schema.names)
+    if missing:
+        raise ConfigError(
+            f"the table of {db.uri} has no column {', '.join(sorted(missing))}",
+            "it was extracted by an older handloom: extract into a new database",
+        )
     asked = _count(db, settings.where or None, version)
     counts = {"rows": _count(db, None, version), "asked_for": asked}
     if not asked:
