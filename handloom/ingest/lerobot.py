@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
@@ -64,6 +65,9 @@ class LeRobotSource:
         entries, problems = read_entries(self._root, info, options)
         self.problems = [*info.problems, *problems]
         self._entries, self._repeated = _unique(entries)
+        self._num_in_video: Counter[str] = Counter()
+        for entry in self._entries:
+            self._num_in_video.update({path: entry.length for path, _, _ in entry.videos.values()})
         try:
             self._tasks = read_tasks(self._root, info, options)
         except (UnreadableParquet, ConfigError) as error:
@@ -179,7 +183,8 @@ class LeRobotSource:
             view=facts.view,
             camera=self._given_camera(path, start_s, end_s),
         )
-        return VideoCamera(key, clip, found is not None, _size_tag(clip.video_uri) if found else "")
+        tag = _size_tag(clip.video_uri) if found else ""
+        return VideoCamera(key, clip, found is not None, tag, self._num_in_video[path])
 
     def _given_camera(self, path: str, start_s: float, end_s: float) -> str | None:
         """What `NAME.camera.json` beside the video says of its camera. Raises ConfigError where that is malformed."""

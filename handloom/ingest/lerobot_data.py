@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -150,7 +151,13 @@ def signal_of(table: pa.Table, features: Sequence[Feature]) -> tuple[Signal | No
     names = None
     if any(feature.names for feature in features):
         names = tuple(name for feature in features for name in _names(feature, len(features) > 1))
-    return Signal(values, names, (None,) * values.shape[1]), int(unknown.sum())
+    units = tuple(unit_of(name) for name in names) if names else (None,) * values.shape[1]
+    return Signal(values, names, units), int(unknown.sum())
+
+
+def unit_of(name: str) -> str | None:
+    """The unit that ends a name, as in `left_arm_joint_1_rad`; None where none does. `_m` alone may mean anything."""
+    return next((unit for unit in ("rad", "deg", "mm") if re.search(rf"[_.]{unit}$", name)), None)
 
 
 def _names(feature: Feature, prefix: bool) -> tuple[str, ...]:

@@ -89,6 +89,8 @@ def read_info(root: str, options: Options = None) -> Info:
     problems: list[str] = []
     found = {key: _feature(key, value, where, problems) for key, value in features.items()}
     splits = _splits(raw.get("splits") or {}, where, problems)
+    if discarded := raw.get("discarded_episode_indices"):
+        problems.append(f"meta/info.json names discarded episodes, {str(discarded)[:80]}; taken where they are listed")
     v3 = version.startswith("v3")
     standard = (
         "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"

@@ -18,6 +18,7 @@ from handloom.ingest.files import Options, is_remote, join, normalise, open_file
 from handloom.ingest.ids import video_id_of
 from handloom.ingest.robot_source import ImageCamera, RawEpisode, SourceFacts, Unusable, VideoCamera
 from handloom.schemas.clip import Clip, make_clip_id
+from handloom.schemas.values import VideoInfo
 from handloom.video.decoder import DecodeLimits, Decoder, DecoderSwitched
 from handloom.video.source import VideoSource
 from handloom.video.write import Encoding, write_video
@@ -120,6 +121,7 @@ class PictureReader:
                         break
                     except DecoderSwitched:
                         continue
+                notes += _count_note(camera, item.header.info, self._facts.fps)
                 if off_s > 0.1 / self._facts.fps:
                     text = f"{camera.name}: its video's clock is off by up to {off_s * 1e3:.1f} ms"
                     notes += (("video_clock", text),)
@@ -233,6 +235,16 @@ def match_times(
     chosen[twice + (off[twice + 1] >= off[twice])] = -1
     found = chosen >= 0
     return chosen, float(off[found].max()) if found.any() else 0.0
+
+
+def _count_note(camera: VideoCamera, info: VideoInfo, fps: float) -> tuple[tuple[str, str], ...]:
+    """A note where a video at the dataset's rate holds another number of frames than its episodes: some were lost or
+    added while it was written, and all that follow stand at other times than the list says."""
+    same_rate = abs(info.fps - fps) < 0.01 * fps
+    if camera.num_listed is None or not same_rate or info.num_frames == camera.num_listed:
+        return ()
+    text = f"its video holds {info.num_frames} frames, the episodes in it {camera.num_listed}: pictures may be shifted"
+    return (("video_count", f"{camera.name}: {text}"),)
 
 
 def _missing(

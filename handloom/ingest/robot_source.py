@@ -46,6 +46,7 @@ NOTES: Mapping[str, str] = {
     "end_differs": "the listed end is not the data's",
     "video_missing": "only without pictures: no file, so no clip of this camera",
     "video_clock": "the video's times are off by more than a tenth of a frame",
+    "video_count": "the video holds another number of frames than the episodes in it",
     "frames_missing": "a few of its pictures are missing",
 }
 """What may be odd about an episode that is taken all the same."""
@@ -77,12 +78,14 @@ class VideoCamera:
     """A camera whose pictures lie in a video: the picture of step i stands at `clip.start_s + frame_s[i]` of it.
 
     present: whether the file was found. tag: what of the video enters the episode's key (its size in bytes).
+    num_listed: frames of all episodes that are said to lie in this video; None where that is not known.
     """
 
     name: str
     clip: Clip
     present: bool
     tag: str = ""
+    num_listed: int | None = None
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from handloom.store.database import Database
 from handloom.store.episodes import read_episodes
 from handloom.video.decoder import DecodeLimits, Decoder
 from handloom.video.source import VideoSource
+from handloom.video.write import write_video
 
 SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "annotations"
 LENGTHS = (6, 8, 5)
@@ -423,6 +424,27 @@ def test_a_camera_file_beside_the_video_is_its_camera(tmp_path, db):
     path.write_text("{}")
     with pytest.raises(ConfigError, match="camera_matrix"):
         lerobot(db, str(root), pictures=False)
+
+
+def test_a_video_that_lost_a_frame_is_said_for_all_that_may_be_shifted(tmp_path, db):
+    """19 frames in the file, 20 listed: which episode's pictures stand elsewhere cannot be told from times."""
+    root = make_v3(tmp_path / "arm", (*LENGTHS, 6))
+    numbers = [number(e, i) for e, length in enumerate((*LENGTHS, 6)) for i in range(length)]
+    write_video(root / VIDEO, (numbered_picture(n) for n in numbers if n != number(0, 3)), np.arange(24) / FPS)
+    summary = lerobot(db, str(root))
+    assert summary.notes == {"video_count": 3}
+    assert summary.skipped == {"frames_missing": 1}  # the last one
+    assert "holds 24 frames, the episodes in it 25" in summary.problems[0]
+
+
+def test_units_that_names_give(tmp_path, db):
+    root = make_v3(tmp_path / "arm", (6,))
+    names = ["joint_1_rad", "slide_mm", "gripper"]
+    edit_info(root, lambda info: info["features"]["observation.state"].update(names=names))
+    edit_info(root, lambda info: info.update(discarded_episode_indices=[4]))
+    summary = lerobot(db, str(root), pictures=False)
+    assert rows_of(db)[0]["state_units"] == ["rad", "mm", None]
+    assert "discarded episodes, [4]" in summary.problems[0]
 
 
 def test_depth_is_no_camera(tmp_path, db):
