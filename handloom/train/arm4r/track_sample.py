@@ -50,9 +50,8 @@ class TrackSample:
         """
         slots = self._slots(sample)
         used = slots >= 0
-        place = self._places(sample)[:, slots].astype(np.float32)
-        place[:, ~used] = np.nan
-        known = self._known(sample)[:, slots] & used
+        place = self._places(sample, slots).astype(np.float32)
+        known = self._known(sample, slots) & used
         place[~known] = np.nan
         out = {
             "clip_id": sample["clip_id"],
@@ -72,7 +71,7 @@ class TrackSample:
         kind = np.asarray(sample["track_kind"])
         if self.points == "grid":
             return grid_slots(kind, self.grid_points, sample["clip_id"])
-        seen = self._known(sample)[0]
+        seen = self._known(sample, np.arange(len(kind)))[0]
         share = self.num_selected // len(SELECTED_KINDS)
         out = np.full(self.num_selected, -1, np.int64)
         for number, wanted in enumerate(SELECTED_KINDS):
@@ -81,22 +80,21 @@ class TrackSample:
             out[number * share : number * share + len(found)] = found
         return out
 
-    def _known(self, sample: Mapping[str, Any]) -> NDArray[np.bool_]:
-        """(context + 1, N of the row): visible in a valid step, and chosen by then."""
-        known = np.asarray(sample["track_visible"]) & np.asarray(sample["valid"])[:, None]
+    def _known(self, sample: Mapping[str, Any], slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(context + 1, slots): visible in a valid step, and chosen by then."""
+        known = np.asarray(sample["track_visible"])[:, slots] & np.asarray(sample["valid"])[:, None]
         if self.points == "grid":
             return known
-        return known & (np.asarray(sample["track_query_frame"]) <= np.asarray(sample["frame_index"])[:, None])
+        return known & (np.asarray(sample["track_query_frame"])[slots] <= np.asarray(sample["frame_index"])[:, None])
 
-    def _places(self, sample: Mapping[str, Any]) -> NDArray[np.float64]:
-        """(context + 1, N of the row, 3) in the units of the setting `frame`."""
+    def _places(self, sample: Mapping[str, Any], slots: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(context + 1, slots, 3) in the units of the setting `frame`; of these alone: a row has ten times as many."""
         if self.frame == "world":
-            return in_first_camera(
-                sample["track_points_world_m"], sample["world_from_camera"], float(sample["world_unit_m"])
-            )
-        pixels = at_912x512(sample["track_points_px"], sample["width"], sample["height"])
+            world_m = np.asarray(sample["track_points_world_m"])[:, slots]
+            return in_first_camera(world_m, sample["world_from_camera"], float(sample["world_unit_m"]))
+        pixels = at_912x512(np.asarray(sample["track_points_px"])[:, slots], sample["width"], sample["height"])
         depth = sample.get("track_depth_m")
-        depth = np.full(pixels.shape[:2], np.nan) if depth is None else np.asarray(depth)
+        depth = np.full(pixels.shape[:2], np.nan) if depth is None else np.asarray(depth)[:, slots]
         return np.concatenate([PER_PX * pixels, depth[..., None]], axis=-1)
 
     def _moves(self, sample: Mapping[str, Any], slots, known) -> NDArray[np.bool_]:
