@@ -13,7 +13,7 @@ from handloom.store.windows.neighbours import Finder, Neighbours
 from handloom.store.windows.pictures import PictureCache
 from handloom.store.windows.plan import Plan, check_pictures, make_plan, now_of
 from handloom.store.windows.rows import Row, RowReader
-from handloom.store.windows.sample import Sample, cut_window, spread_window
+from handloom.store.windows.sample import Sample, cut_window
 from handloom.store.windows.spec import WindowSpec, check_columns, make_spec
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Windows:
         self.neighbours = neighbours
         self.memory = memory or Memory()
         self._reader = RowReader(db.location, spec, version, self.memory.rows_mb << 20)
-        self._finder = None if neighbours is None else Finder(db, spec.table, version, neighbours)
+        self._finder = None if neighbours is None else Finder(db, spec, version, neighbours, self.memory.rows_mb << 20)
         self._pictures = PictureCache(self.memory.pictures_mb << 20)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,12 +86,15 @@ class Windows:
     def _row(self, clip: int) -> Row:
         return self._reader.row(int(self.plan.rows[clip]))
 
-    def sample(self, row: Row, number: int) -> Sample:
-        """The sample of a clip's window `number`, neighbours and transform included."""
-        sample = cut_window(row, now_of(number, self.spec), self.spec, self._pictures)
+    def sample(self, row: Row, number: int, copy: bool = True) -> Sample:
+        """The sample of a clip's window `number`, neighbours and transform included.
+
+        copy: False may give views of the row, for whoever copies them into a batch; a transform gets its own arrays.
+        """
+        copy = copy or self.transform is not None
+        sample = cut_window(row, now_of(number, self.spec), self.spec, self._pictures, copy)
         if self._finder is not None:
-            near = [self._reader.row(place) for place in self._finder.places(row.id)]
-            sample["neighbours"] = [spread_window(n, self.spec, self._pictures) for n in near]
+            sample["neighbours"] = self._finder.samples(row.id)
         return sample if self.transform is None else self.transform(sample)
 
     def read_rows(self, clips: Sequence[int]) -> list[Row]:
@@ -100,8 +103,9 @@ class Windows:
 
     @property
     def key(self) -> str:
-        """Hash of what the windows are: their spec. With `version` it says exactly which samples a job saw."""
-        return self.spec.key()
+        """Hash of what the windows are: their spec and neighbours. With `version` it says which samples a job saw."""
+        key = self.spec.key()
+        return key if self._finder is None else f"{key}-{self._finder.key()}"
 
     @property
     def counts(self) -> dict[str, int]:

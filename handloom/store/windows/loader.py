@@ -152,7 +152,8 @@ class WindowLoader:
     def _cut(self, numbers: NDArray[np.int64], rows: list[Future[dict[int, Row]]]) -> Any:
         held = {clip: row for future in rows for clip, row in future.result().items()}
         clips, which = self.windows.plan.locate(numbers)
-        samples = [self.windows.sample(held[int(c)], int(n)) for c, n in zip(clips, which, strict=True)]
+        copy = self._collate is not collate_samples  # which copies what it is given
+        samples = [self.windows.sample(held[int(c)], int(n), copy) for c, n in zip(clips, which, strict=True)]
         return self._collate(samples)
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, StoreError
 from handloom.store.location import LANCE_ERRORS, first_words
 from handloom.store.sql import quoted
 from handloom.store.windows.rows import RowReader
-from handloom.store.windows.spec import FRAMED, check_columns, make_spec
+from handloom.store.windows.spec import COMPUTED_BY, FRAMED, check_columns, make_spec
 
 if TYPE_CHECKING:
     from handloom.store.windows.dataset import Windows
@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
     ]
 )
 ROWS_AT_ONCE = 32
-QUANTILE_FRAMES = 100_000
+QUANTILE_VALUES = 1 << 24  # 64 MiB of float32 per field: 133 000 frames of hands, 5 400 of 1 552 tracks in pixels
 QUANTILES = {"q01": 0.01, "q99": 0.99}
 
 
@@ -44,11 +44,13 @@ def statistics(windows: Windows, fields: Sequence[str] | None = None) -> dict[st
     """`{field: {mean, std, min, max, q01, q99, count, num_missing}}`, each an array of a frame's shape.
 
     Over all frames of the rows that have windows, each frame once. NaN is missing: counted, never averaged in; an
-    element that is never known has NaN. std is the population's. Quantiles are exact up to 100 000 frames, beyond that
-    of so many evenly spread ones. By default all floating per-frame fields of the windows.
+    element that is never known has NaN. std is the population's. Quantiles are exact up to 2^24 numbers of a field
+    (64 MiB, 133 000 frames of hands); beyond that they are of every n-th frame. By default all floating per-frame
+    fields of the windows.
 
     Stored in the table `window_statistics` under the version and the rows; a database that cannot be written is read
-    again every time (logged). Raises ConfigError for a field that has no numbers per frame.
+    again every time (logged). Raises ConfigError for a field that has no numbers per frame, or one named of
+    which no frame is known.
     """
     names = _fields(windows, fields)
     found = {name: _stored(windows, name) for name in names}
@@ -56,6 +58,9 @@ def statistics(windows: Windows, fields: Sequence[str] | None = None) -> dict[st
     if missing:
         found |= _compute(windows, missing)
         _keep(windows, {name: found[name] for name in missing})
+    for name in fields or ():
+        if not found[name]["count"].any():
+            raise _unknown(name, int(found[name]["num_missing"].max()))
     return {name: found[name] for name in names}
 
 
@@ -76,10 +81,12 @@ def _compute(windows: Windows, names: list[str]) -> dict[str, dict[str, Any]]:
     spec = make_spec(past=1, future=0, fields=names, table=windows.spec.table)
     reader = RowReader(windows.db.location, spec, windows.version, 0)
     total = int(windows.plan.steps.sum())
-    sums = {name: _Sums(max(1, -(-total // QUANTILE_FRAMES))) for name in names}
+    sums = {name: _Sums(total) for name in names}
     for row in _rows(reader, windows.plan.rows):
         for name in names:
-            if row.framed[name] is not None:
+            if row.framed[name] is None:
+                sums[name].skip(len(row.frame_s))
+            else:
                 sums[name].add(row.framed[name])
     return {name: sums[name].result(name) for name in names}
 
@@ -90,22 +97,32 @@ def _rows(reader: RowReader, places: NDArray[np.int64]) -> Iterator[Any]:
 
 
 class _Sums:
-    """Means and variances merged row by row (Chan, Golub and LeVeque 1983), and every `step`-th frame for quantiles."""
+    """Means and variances merged row by row (Chan, Golub and LeVeque 1983), and every n-th frame for quantiles."""
 
-    def __init__(self, step: int) -> None:
-        self._step = step
-        self._seen = 0
-        self._kept: list[NDArray[Any]] = []
+    def __init__(self, num_frames: int) -> None:
+        """num_frames: how many there will be at most."""
+        self._num_frames = num_frames
+        self._step = 0
+        self._seen = self._skipped = 0
+        self._kept: list[NDArray[np.float32]] = []
         self.count: NDArray[np.int64] | None = None
 
+    def skip(self, num_frames: int) -> None:
+        """Frames of which nothing is known."""
+        self._skipped += num_frames
+
     def add(self, values: NDArray[Any]) -> None:
+        """values: (T, ...), NaN unknown."""
+        self._step = self._step or max(1, -(-self._num_frames * values[:1].size // QUANTILE_VALUES))
+        self._kept.append(values[(-self._seen) % self._step :: self._step].astype(np.float32))
+        self._seen += len(values)
         values = values.astype(np.float64)
         known = np.isfinite(values)
         count = known.sum(axis=0)
-        safe = np.where(known, values, 0.0)
-        mean = safe.sum(axis=0) / np.maximum(count, 1)
+        mean = np.where(known, values, 0.0).sum(axis=0) / np.maximum(count, 1)
         spread = (np.where(known, values - mean, 0.0) ** 2).sum(axis=0)
-        low, high = np.where(known, values, np.inf).min(axis=0), np.where(known, values, -np.inf).max(axis=0)
+        low = np.where(known, values, np.inf).min(axis=0, initial=np.inf)
+        high = np.where(known, values, -np.inf).max(axis=0, initial=-np.inf)
         if self.count is None:
             self.count, self.mean, self.spread, self.low, self.high = count, mean, spread, low, high
         elif self.count.shape != count.shape:
@@ -117,16 +134,14 @@ class _Sums:
             self.mean = self.mean + off * count / both
             self.count = self.count + count
             self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
-        self._kept.append(values[(-self._seen) % self._step :: self._step])
-        self._seen += len(values)
 
     def result(self, name: str) -> dict[str, Any]:
         if self.count is None:
-            raise ConfigError(f"column {name} is null in every row", "extract again with the settings that compute it")
+            raise _unknown(name, self._skipped)
         never = self.count == 0
         kept = np.concatenate(self._kept)
         kept = np.where(np.isfinite(kept), kept, np.nan)
-        some = np.where(np.isnan(kept).all(axis=0), 0.0, kept)  # numpy warns of columns without a number
+        some = np.where(np.isnan(kept).all(axis=0), np.float32(0), kept)  # numpy warns of columns without a number
         found = {
             "mean": np.where(never, np.nan, self.mean),
             "std": np.where(never, np.nan, np.sqrt(self.spread / np.maximum(self.count, 1))),
@@ -135,7 +150,12 @@ class _Sums:
         }
         quantiles = np.nanquantile(some, list(QUANTILES.values()), axis=0)
         found |= {name: np.where(never, np.nan, q) for name, q in zip(QUANTILES, quantiles, strict=True)}
-        return found | {"count": self.count, "num_missing": self._seen - self.count}
+        return found | {"count": self.count, "num_missing": self._seen + self._skipped - self.count}
+
+
+def _unknown(field: str, num_frames: int) -> ConfigError:
+    hint = COMPUTED_BY.get(field, "extract again with the settings that compute it")
+    return ConfigError(f"column {field} is not known in any of {num_frames} frames", hint)
 
 
 def _key(windows: Windows, field: str) -> str:
@@ -167,5 +187,6 @@ def _keep(windows: Windows, found: dict[str, dict[str, Any]]) -> None:
     try:
         windows.db.ensure_table(TABLE, SCHEMA)
         lance.write_dataset(pa.Table.from_pylist(rows, SCHEMA), uri, mode="append", storage_options=options)
-    except LANCE_ERRORS as error:
-        log.info("statistics are not kept: %s cannot be written: %s", uri, first_words(error))
+    except (StoreError, *LANCE_ERRORS) as error:
+        reason = error.problem if isinstance(error, StoreError) else first_words(error)
+        log.warning("statistics are not kept and will be computed again: %s", reason)
