@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from support.track_tables import robot_db, room_db, room_row
 
 import handloom.train.arm4r as package
 from handloom.errors import ConfigError
+from handloom.schemas.training import TrainSettings
 from handloom.train.arm4r.recipe import RECIPE
 from handloom.train.arm4r.settings import Arm4rSettings
 from handloom.train.folder import RunFolder
@@ -194,3 +196,11 @@ def test_every_settings_file_is_whole():
         if size.startswith("full"):
             assert found.transformer() == (768, 12, 12)
             assert (found.skip, found.standardise, found.point_dropout) == ("none", False, 0)
+
+
+def test_every_setting_stands_on_the_page_as_it_is():
+    page = (Path(__file__).parents[2] / "docs" / "arm4r.md").read_text()
+    for name in Arm4rSettings.model_fields.keys() - TrainSettings.model_fields.keys():
+        field = Arm4rSettings.model_fields[name]
+        default = "automatic" if field.default is None else f"`{json.dumps(field.default)}`"
+        assert f"| `{name}` | {default} | {' '.join(field.description.split())} |" in page
