@@ -52,7 +52,13 @@ DOORS = {
     "h5py": {"bench"},
 }
 # The script that a user would write without handloom, to be measured against: it opens what it likes.
-OUTSIDERS = {"bench/plain.py", "bench/accuracy_plain.py"}
+OUTSIDERS = {
+    "bench/plain.py",
+    "bench/accuracy_plain.py",
+    "bench/feed_lerobot.py",
+    "bench/feed_package.py",
+    "bench/feed_webdataset.py",
+}
 
 
 def room_of(path: Path) -> str:
@@ -232,7 +238,7 @@ COMMANDS = {
     "export arm4r": "--db --out --where --unknown --text-encoder --image-root --overwrite --no-overwrite --json --help",
     "train": "RECIPE --db --out --size --config --set --workers --ray-address --resume --no-resume --show-settings "
     "--no-show-settings --quiet -q --json --help",
-    "bench": "NAME --videos --clips --markdown --save --help",
+    "bench": "NAME --videos --clips --db --lerobot-python --markdown --save --help",
     "doctor": "--json --help",
 }
 """The command line, whole: a flag that comes or goes is a decision, made here as well."""

@@ -15,18 +15,26 @@ from handloom.cli.console import FAILED, JsonOption, app, say
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="extract or accuracy")],
+    name: Annotated[str, typer.Argument(help="extract, accuracy or feed")],
     videos: Annotated[
-        Path | None, typer.Option(help="extract: videos to use. accuracy: clips as EgoDex's, beside rendered ones.")
+        Path | None, typer.Option(help="extract, feed: videos to use. accuracy: clips as EgoDex's, beside rendered.")
     ] = None,
-    clips: Annotated[int | None, typer.Option(min=0, help="accuracy: rendered clips to measure on; 12.")] = None,
+    clips: Annotated[
+        int | None, typer.Option(min=0, help="accuracy: rendered clips to measure on; feed: clips; 12.")
+    ] = None,
+    db: Annotated[str | None, typer.Option(help="feed: a database to measure on, instead of rendered clips.")] = None,
+    lerobot_python: Annotated[
+        str | None,
+        typer.Option(envvar="HANDLOOM_LEROBOT_PYTHON", help="feed: a Python with lerobot, measured as well."),
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="accuracy: print tables instead of JSON.")] = False,
     save: Annotated[Path | None, typer.Option(help="Folder that keeps NAME.json: benchmarks/results.")] = None,
 ) -> None:
     """Measure; prints one JSON object with hardware, versions and goals."""
     from handloom.bench import run_benchmark
 
-    report = run_benchmark(name, videos, save, say=say, num_clips=clips)
+    package = lerobot_python if name == "feed" else None
+    report = run_benchmark(name, videos, save, say=say, num_clips=clips, db=db, lerobot_python=package)
     if markdown and name == "accuracy":
         from handloom.bench.accuracy import table
 

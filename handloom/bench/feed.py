@@ -1,0 +1,295 @@
+"""`handloom bench feed`: windows/s and MB/s of `db.windows` loaders beside bare Lance, LeRobot v3 and WebDataset.
+
+All read the same clips on this machine, from a warm page cache, into torch batches of the same windows: `arm4r` (16 + 1
+steps of point tracks) and `arvrm` (10 steps of pictures and hands). Readers take turns over several rounds, their order
+turned from round to round; a ratio is the median of the rounds' ratios: machines drift. A round reads one epoch,
+LeRobot's with pictures a part of one. Processes of other loaders are started before and not timed; ours begins each
+epoch with nothing decoded and nothing read.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.bench import feed_lerobot, feed_package, feed_webdataset
+from handloom.bench.cpu import idle_share
+from handloom.bench.feed_data import HANDS, TRACKS, VIDEO, FeedData, database, prepare
+from handloom.bench.feed_recipes import loader_waits
+from handloom.bench.report import describe, goal
+from handloom.errors import ConfigError
+from handloom.store.windows.dataset import Windows
+from handloom.store.windows.loader import block_clips
+from handloom.store.windows.order import Order
+from handloom.store.windows.pictures import decode_jpeg
+
+ROUNDS = 5
+BATCH = 16
+WORKERS = (0, 2)
+SOME = 8 * BATCH  # windows of a LeRobot round with pictures: it takes them one by one, each as dear as the next
+OURS, LEROBOT, WEBDATASET = "handloom", "lerobot_v3", "webdataset"
+TAKE, TAKE_DECODE = "lance_take", "lance_take_and_decode"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Windows of one recipe's kind. shards: which of `FeedData.shards` hold it."""
+
+    name: str
+    past: int
+    future: int
+    names: tuple[str, ...]
+    pictures: bool
+    shards: str
+
+    @property
+    def num_steps(self) -> int:
+        return self.past + self.future
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return (*self.names, *(["images"] if self.pictures else []))
+
+
+KINDS = (Kind("arm4r", 16, 1, TRACKS, False, "tracks"), Kind("arvrm", 10, 0, HANDS, True, "hands"))
+
+
+@dataclass(frozen=True)
+class Read:
+    """What one round of one reader came to."""
+
+    num_windows: int
+    num_bytes: int
+    seconds: float
+
+    @property
+    def windows_per_s(self) -> float:
+        return self.num_windows / self.seconds
+
+    @property
+    def mb_per_s(self) -> float:
+        return self.num_bytes / self.seconds / 1e6
+
+
+def bench_feed(
+    videos: Path | None,
+    say: Callable[[str], None],
+    num_clips: int,
+    db: str | None = None,
+    lerobot_python: str | None = None,
+    rounds: int = ROUNDS,
+) -> dict[str, Any]:
+    """Measure on up to `num_clips` clips of `db`, of a folder of videos, or of rendered ones.
+
+    Args:
+        lerobot_python: a Python that has the `lerobot` package: its own reader is measured as well.
+
+    Raises:
+        ConfigError: no clip with pictures and tracks; `lerobot_python` fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
+        work = Path(folder)
+        opened = database(db, videos, num_clips, work, say)
+        data = prepare(opened, num_clips, work, say)
+        idle = idle_share()
+        say(f"{len(data.clip_ids)} clips, {rounds} rounds, {idle:.0%} of the machine idle")
+        results: dict[str, Any] = {
+            "clips": len(data.clip_ids), "hz": data.hz, "picture_px": list(data.picture), "batch_size": BATCH,
+            "rounds": rounds, "page_cache": "warm", "idle_at_start": round(idle, 3),
+        }  # fmt: skip
+        for kind in KINDS:
+            results[kind.name] = measure(data, kind, rounds, say)
+            if lerobot_python:
+                results[kind.name]["lerobot_package"] = _package(data, kind, lerobot_python, rounds, say)
+        results["recipes"] = loader_waits(opened, say)
+    return describe("feed", results, goals_of(results))
+
+
+def measure(data: FeedData, kind: Kind, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Every reader of one kind of windows: medians, and ours against each."""
+    readers = make_readers(data, kind)
+    for name, reader in readers.items():
+        say(f"{kind.name}: {name} once, for the page cache")
+        reader(0)
+    found: dict[str, list[Read]] = {name: [] for name in readers}
+    names = list(readers)
+    for number in range(rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            found[name].append(readers[name](number))
+        say(f"{kind.name}: round {number + 1} of {rounds}")
+    out: dict[str, Any] = {"windows": found[f"{OURS}, 0 workers"][0].num_windows, "fields": list(kind.fields)}
+    out["readers"] = {name: _numbers(reads) for name, reads in found.items()}
+    out["ratios"] = _ratios(found)
+    return out
+
+
+def make_readers(data: FeedData, kind: Kind) -> dict[str, Callable[[int], Read]]:
+    """Every reader by name: a function of the epoch that reads it and says what it took."""
+    windows = open_windows(data, kind)
+    readers: dict[str, Callable[[int], Read]] = {TAKE: lambda epoch: take_blocks(windows, epoch, decode=False)}
+    if kind.pictures:
+        readers[TAKE_DECODE] = lambda epoch: take_blocks(windows, epoch, decode=True)
+    else:
+        apart = open_windows(data, kind, kind.num_steps)
+        readers[f"{TAKE}, no overlap"] = lambda epoch: take_blocks(apart, epoch, decode=False)
+        readers[f"{OURS}, no overlap"] = lambda epoch: _ours(data, kind, 0, epoch, kind.num_steps)
+    some = SOME if kind.pictures else None
+    for workers in WORKERS:
+        loader = feed_lerobot.batches(lerobot_windows(data, kind, order_of(windows)[:some]), BATCH, workers)
+        shards = feed_webdataset.batches(data.shards[kind.shards], cut_windows(kind), BATCH, workers)
+        readers[f"{OURS}, {workers} workers"] = lambda epoch, w=workers: _ours(data, kind, w, epoch)
+        for name, batches in ((LEROBOT, loader), (WEBDATASET, shards)):
+            readers[f"{name}, {workers} workers"] = lambda epoch, of=batches: read_all(of, kind)
+    return readers
+
+
+def open_windows(data: FeedData, kind: Kind, stride: int = 1) -> Windows:
+    asked = {"past": kind.past, "future": kind.future, "fields": list(kind.fields), "stride": stride}
+    return data.db.windows(where=data.where, **asked)
+
+
+def lerobot_windows(data: FeedData, kind: Kind, windows: Sequence[tuple[int, int]]) -> feed_lerobot.LeRobotWindows:
+    shapes = {name: data.shapes[name] for name in kind.names}
+    video = VIDEO if kind.pictures else None
+    return feed_lerobot.LeRobotWindows(data.lerobot, data.arrow, windows, kind.num_steps, shapes, video, data.picture)
+
+
+def cut_windows(kind: Kind) -> feed_webdataset.CutWindows:
+    return feed_webdataset.CutWindows(kind.num_steps, kind.names, kind.pictures)
+
+
+def order_of(windows: Windows, epoch: int = 0) -> list[tuple[int, int]]:
+    """(clip, first step) of every window in the order in which our loader hands them out."""
+    numbers = np.concatenate([numbers for numbers, _ in _order(windows, epoch).batches()])
+    clips, which = windows.plan.locate(numbers)
+    return list(zip(clips.tolist(), (which * windows.spec.stride).tolist(), strict=True))
+
+
+def _order(windows: Windows, epoch: int) -> Order:
+    return Order(windows.plan, BATCH, block_clips(windows), shuffle=True, seed=0, epoch=epoch, drop_last=False)
+
+
+def _ours(data: FeedData, kind: Kind, workers: int, epoch: int, stride: int = 1) -> Read:
+    loader = open_windows(data, kind, stride).loader(BATCH, num_workers=workers, drop_last=False)
+    loader.set_epoch(epoch)
+    return read_all(loader, kind)
+
+
+def read_all(batches: Iterable[Any], kind: Kind) -> Read:
+    """Every batch once; the bytes are those of the kind's fields."""
+    num_windows = num_bytes = 0
+    began = time.perf_counter()
+    for batch in batches:
+        num_windows += len(batch[kind.fields[0]])
+        num_bytes += sum(batch[name].numel() * batch[name].element_size() for name in kind.fields)
+    return Read(num_windows, num_bytes, time.perf_counter() - began)
+
+
+def take_blocks(windows: Windows, epoch: int, *, decode: bool) -> Read:
+    """The rows of our loader's blocks, block by block, with Lance's `take` and nothing else; decode: and every picture.
+
+    The windows are those that lie in the rows; the bytes are what Lance returned (and the decoded pictures).
+    """
+    table = windows.db.table("clips", windows.version)
+    num_bytes = 0
+    began = time.perf_counter()
+    for block in _order(windows, epoch).blocks():
+        places = windows.plan.rows[np.unique(block.clips)]
+        rows = table.take(places.tolist(), columns=windows.spec.columns())
+        num_bytes += rows.nbytes
+        if decode:
+            num_bytes += sum(_decoded_bytes(cell.values) for cell in rows.column("frame_jpeg"))
+    return Read(len(windows), num_bytes, time.perf_counter() - began)
+
+
+def _decoded_bytes(jpegs: Any) -> int:
+    return sum(_picture(jpeg.as_buffer()).nbytes for jpeg in jpegs)
+
+
+def _picture(data: bytes) -> NDArray[np.uint8]:
+    return decode_jpeg(data, None, "a benchmark")
+
+
+def _package(
+    data: FeedData, kind: Kind, python: str, rounds: int, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """The same windows through the `lerobot` package's own reader, in a Python of its own."""
+    order = order_of(open_windows(data, kind))[:SOME]
+    starts = np.concatenate([[0], np.cumsum([e["length"] for e in lerobot_windows(data, kind, []).episodes])])
+    asked: dict[str, Any] = {
+        "root": str(data.lerobot), "keys": [*kind.names, *([VIDEO] if kind.pictures else [])], "batch_size": BATCH,
+        "num_steps": kind.num_steps, "indices": [int(starts[clip]) + first for clip, first in order], "rounds": rounds,
+    }  # fmt: skip
+    found = {}
+    for workers in WORKERS:
+        say(f"{kind.name}: the lerobot package, {workers} workers")
+        command = [python, feed_package.__file__, json.dumps(asked | {"workers": workers})]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            problem = done.stderr.strip().splitlines()[-1:] or ["no message"]
+            raise ConfigError(
+                f"lerobot's reader in {python}: {problem[0]}", "give a Python that has lerobot 0.4 or newer"
+            )
+        told = json.loads(done.stdout.splitlines()[-1])
+        rate = told["windows"] / statistics.median(told["seconds"])
+        found[f"{workers} workers"] = {"windows_per_s": round(rate, 2), "versions": told["versions"]}
+    return found
+
+
+def _numbers(reads: list[Read]) -> dict[str, float]:
+    rates = [read.windows_per_s for read in reads]
+    return {
+        "windows_per_s": round(statistics.median(rates), 2),
+        "windows_per_s_lowest": round(min(rates), 2),
+        "windows_per_s_highest": round(max(rates), 2),
+        "mb_per_s": round(statistics.median(read.mb_per_s for read in reads), 2),
+        "windows_read": reads[0].num_windows,
+    }
+
+
+def _ratios(found: dict[str, list[Read]]) -> dict[str, float]:
+    """Ours against each other reader of the same windows, median of the rounds' ratios of windows/s (or of MB/s)."""
+
+    def ratio(ours: str, other: str, what: str = "windows_per_s") -> float:
+        pairs = zip(found[ours], found[other], strict=True)
+        return statistics.median(getattr(a, what) / getattr(b, what) for a, b in pairs)
+
+    ours = f"{OURS}, 0 workers"
+    out = {f"{name}, {w} workers": ratio(f"{OURS}, {w} workers", f"{name}, {w} workers")
+           for w in WORKERS for name in (LEROBOT, WEBDATASET)}  # fmt: skip
+    out |= {name: ratio(ours, name) for name in (TAKE, TAKE_DECODE) if name in found}
+    out[f"{TAKE}, MB/s"] = ratio(ours, TAKE, "mb_per_s")
+    if f"{TAKE}, no overlap" in found:
+        out[f"{TAKE}, no overlap"] = ratio(f"{OURS}, no overlap", f"{TAKE}, no overlap")
+    return {name: round(value, 4) for name, value in out.items()}
+
+
+def goals_of(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every goal of the issue; `handloom` is what `db.windows` loaders give."""
+    unit = "ratio of windows/s, median of rounds"
+    arm4r, arvrm = results["arm4r"]["ratios"], results["arvrm"]["ratios"]
+    goals = [goal("tracks, no byte twice, against bare Lance take", arm4r[f"{TAKE}, no overlap"], unit, 0.8)]
+    for workers in WORKERS:
+        mark = f"{workers} workers"
+        goals.append(goal(f"pictures and hands against LeRobot v3, {mark}", arvrm[f"{LEROBOT}, {mark}"], unit, 3.0))
+        for name, ratios in (("tracks", arm4r), ("pictures and hands", arvrm)):
+            goals.append(goal(f"{name} against WebDataset, {mark}", ratios[f"{WEBDATASET}, {mark}"], unit, 1.0))
+        if "lerobot_package" in results["arvrm"]:
+            theirs = results["arvrm"]["lerobot_package"][mark]["windows_per_s"]
+            ours = results["arvrm"]["readers"][f"{OURS}, {mark}"]["windows_per_s"]
+            goals.append(goal(f"pictures and hands against lerobot's own reader, {mark}", ours / theirs, unit, 3.0))
+    for name, told in results["recipes"].items():
+        share = told["loader_wait_share"]
+        goals.append(goal(f"loader wait of {name}", share, "share of step time", 0.05, at_least=False))
+    return goals

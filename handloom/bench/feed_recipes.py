@@ -1,0 +1,46 @@
+"""How long the recipes wait for their windows: a few steps of each with its small settings."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from handloom.pipelines.train_settings import load_train_config
+from handloom.store.database import Database
+from handloom.train.folder import RunFolder
+from handloom.train.history import loader_wait_share, steps_of
+from handloom.train.loop import train
+from handloom.train.registry import find_recipe
+
+RECIPES = ("arm4r", "arvrm")
+STEPS = 40
+
+
+def loader_waits(
+    db: Database, say: Callable[[str], None], recipes: Sequence[str] = RECIPES, assignments: Sequence[str] = ()
+) -> dict[str, Any]:
+    """`{recipe: {"loader_wait_share", "step_s", "loader_wait_s", "steps", "batch_size", "loader_workers"}}`; medians.
+
+    Trains in this process, without Ray. assignments: settings laid over the small ones, as `--set` takes them.
+    """
+    found = {}
+    for name in recipes:
+        say(f"{name}: {STEPS} steps with the small settings")
+        recipe = find_recipe(name)
+        size = "small" if "small" in recipe.sizes else None
+        config = load_train_config(recipe, size, None, [f"max_steps={STEPS}", *assignments])
+        with tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
+            outcome = train(recipe, db, config.settings, RunFolder.parse(str(Path(folder) / "run")))
+        steps = steps_of(outcome.history)
+        found[name] = {
+            "loader_wait_share": loader_wait_share(outcome.history),
+            "step_s": round(statistics.median(step["step_s"] for step in steps), 4),
+            "loader_wait_s": round(statistics.median(step["loader_wait_s"] for step in steps), 5),
+            "steps": len(steps),
+            "batch_size": config.settings.batch_size,
+            "loader_workers": config.settings.loader_workers,
+        }
+    return found
