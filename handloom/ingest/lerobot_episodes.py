@@ -138,7 +138,7 @@ def _entry(index: int, length: int, tasks: tuple[str, ...], path: str, videos: A
 
 def _head(row: Mapping[str, Any]) -> tuple[int, int, tuple[str, ...]]:
     index, length, tasks = row.get("episode_index"), row.get("length"), row.get("tasks")
-    tasks = [tasks] if isinstance(tasks, str) else tasks or []
+    tasks = [tasks] if isinstance(tasks, str) else tasks if isinstance(tasks, list) else []
     texts = tuple(dict.fromkeys(task for task in tasks if isinstance(task, str) and task))
     return index if isinstance(index, int) else -1, length if isinstance(length, int) else -1, texts
 

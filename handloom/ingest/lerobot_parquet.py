@@ -27,10 +27,14 @@ def open_parquet(uri: str, options: Options = None) -> pq.ParquetFile:
     """The open file; close it. Raises UnreadableParquet."""
     path = normalise(uri)
     with parquet_errors(path, options):
-        if not is_remote(path):
-            return pq.ParquetFile(path, memory_map=True)
-        fs, name = open_filesystem(path, options)
-        return pq.ParquetFile(fs.open(name, "rb"))
+        if is_remote(path):
+            fs, name = open_filesystem(path, options)
+            file = pq.ParquetFile(fs.open(name, "rb"))
+        else:
+            file = pq.ParquetFile(path, memory_map=True)
+        if not file.schema_arrow.names:  # names are decoded here
+            raise UnreadableParquet("it has no columns")
+        return file
 
 
 @contextmanager
@@ -47,6 +51,8 @@ def parquet_errors(uri: str, options: Options = None) -> Iterator[None]:
                 f"(LeRobot: dataset.finalize() at the end of recording) ({_size(uri)})"
             ) from error
         raise UnreadableParquet(f"it cannot be read: {str(error).splitlines()[0][:200]}") from error
+    except UnicodeDecodeError as error:
+        raise UnreadableParquet(f"it is damaged: a column's name is no text ({error.reason})") from error
     except remote_errors(uri) as error:
         raise UnreadableParquet(f"it cannot be read: {type(error).__name__}: {error}") from error
 

@@ -172,6 +172,10 @@ def wide(root):
 FAULTS = {
     "no data file": (lambda r: (r / DATA).unlink(), {"data_missing": 2}),
     "no footer": (lambda r: cut(r / DATA, 0.7), {"data_unreadable": 2}),
+    "damaged names": (
+        lambda r: (r / DATA).write_bytes((r / DATA).read_bytes().replace(b"frame_index", b"frame_ind\xb8x")),
+        {"data_unreadable": 2},
+    ),
     "not in its file": (lambda r: drop_frames(r / DATA, lambda row: row["episode_index"] != 1), {"not_in_data": 1}),
     "frames lost from the data": (
         lambda r: drop_frames(r / DATA, lambda row: (row["episode_index"], row["frame_index"]) != (1, 3)),
@@ -235,6 +239,14 @@ def test_every_reason_and_note_is_explained():
     for names, table in zip((SKIP_REASONS, REMARKS), tables, strict=True):
         rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", table.split("\n\n")[0], flags=re.MULTILINE)
         assert [name for name, _ in rows] == list(names)
+
+
+def test_tasks_of_another_type_are_none(tmp_path, db):
+    root = make_v21(tmp_path / "arm", LENGTHS)
+    path = root / "meta/episodes.jsonl"
+    path.write_text(path.read_text().replace('["put it in"]', "7").replace('["take it out"]', '"alone"'))
+    lerobot(db, str(root), pictures=False)
+    assert [row["task"] for row in rows_of(db).values()] == [TASKS[0], "alone", TASKS[0]]  # those of the data
 
 
 def test_v2_without_its_tasks_file_takes_those_of_the_list(tmp_path, db):
