@@ -81,6 +81,7 @@ def test_scales_are_those_of_the_training_windows(rooms):
         ({"where": "video_id = 'v14'", "frame": "world"}, "needs camera poses in metres, and none of the 1 clips"),
         ({"grid_points": 36}, "grid_points is 36, which does not divide the grid of this table: 16 grid points"),
         ({"context": 40}, "the longest of"),
+        ({"rate_hz": 20.0}, "rate_hz is 20, and the frames come at 15 Hz"),
         ({"stage": "control"}, "no robot episodes"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 from handloom.errors import ConfigError
 from handloom.train.arm4r import scales
 from handloom.train.arm4r.control_sample import ControlSample
-from handloom.train.arm4r.point_data import STATISTICS_WINDOWS
+from handloom.train.arm4r.point_data import STATISTICS_WINDOWS, check_rate
 from handloom.train.arm4r.robot_state import POSE_NAMES, StateForm, form_of, plain_name
 from handloom.train.arm4r.settings import Arm4rSettings
 from handloom.train.recipe import RecipeData
@@ -31,6 +31,7 @@ def control_data(db: Database, settings: Arm4rSettings, version: int | None = No
             the actions that are asked for have another form than the states.
     """
     rows = _episodes(db, settings, version)
+    check_rate(settings, min(row["fps"] for row in rows))
     state_names = _alike(rows, "state_names", db)
     cameras = _cameras(rows, settings)
     form = form_of(state_names, _euler(rows, settings))
@@ -65,7 +66,7 @@ def statistics(windows: Windows, settings: Arm4rSettings) -> dict[str, Any]:
 
 def _episodes(db: Database, settings: Arm4rSettings, version: int | None) -> list[dict[str, Any]]:
     """What the episodes say of themselves. Raises ConfigError where there are none."""
-    columns = ["episode_id", "state_names", "action_names", "cameras", "source_version"]
+    columns = ["episode_id", "state_names", "action_names", "cameras", "source_version", "fps"]
     if db.table(TABLE, version) is None:
         raise ConfigError(f"there are no robot episodes in {db.uri}", INGEST)
     rows = db.read(TABLE, columns, settings.where or None, version).to_pylist()

@@ -46,6 +46,7 @@ def point_data(db: Database, settings: Arm4rSettings, version: int | None = None
     """
     version = version or settings.version or db.version
     counts = usable(db, settings, version)
+    check_rate(settings, _table_hz(db, settings, version))
     sample = TrackSample(
         settings.context,
         settings.points,
@@ -105,6 +106,15 @@ def usable(db: Database, settings: Arm4rSettings, version: int | None) -> dict[s
     return counts
 
 
+def check_rate(settings: Arm4rSettings, hz: float) -> None:
+    """Raise ConfigError where steps are asked for faster than frames come: many would have none."""
+    if settings.rate_hz is not None and settings.rate_hz > 1.05 * hz:
+        raise ConfigError(
+            f"rate_hz is {settings.rate_hz:g}, and the frames come at {hz:.3g} Hz",
+            f"set rate_hz to {hz:.3g} or less, or extract with video.sample_hz = {settings.rate_hz:g}",
+        )
+
+
 def statistics(windows: Windows, settings: Arm4rSettings) -> dict[str, Any]:
     """`handloom.train.arm4r.scales` of up to 512 training windows, evenly spread."""
     picked = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), STATISTICS_WINDOWS)).astype(int))
@@ -136,6 +146,12 @@ def _windows(
         image_size=settings.image_size if with_images else None,
         transform=sample,
     )
+
+
+def _table_hz(db: Database, settings: Arm4rSettings, version: int | None) -> float:
+    """Frames per second of the first usable clip; infinite where it has one frame alone."""
+    (frame_s,) = db.read("clips", ["frame_s"], _filter(settings), version, limit=1).column("frame_s").to_pylist()
+    return (len(frame_s) - 1) / (frame_s[-1] - frame_s[0]) if len(frame_s) > 1 else float("inf")
 
 
 def _measured(db: Database, settings: Arm4rSettings, version: int | None) -> tuple[str, ...]:
