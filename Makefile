@@ -8,11 +8,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-all lint bench docs clean
+.PHONY: help demo test test-all test-peers lint bench docs clean
 
 help:
 	@echo "make demo      set everything up in $(VENV), run the main job on clips rendered here"
 	@echo "make test      the tests and the linter; make test-all adds the slow ones and torch"
+	@echo "make test-peers  exports in the readers of other packages, in an environment of their own (8 GB)"
 	@echo "make bench     measure extraction on this machine (minutes)"
 	@echo "make lint      the linter alone"
 	@echo "make docs      write docs/settings.md again, from the settings' own definitions"
@@ -29,6 +30,20 @@ test-all: $(READY)
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[extract,models,dev]'
 	@$(BIN)/ruff check --output-format concise .; lint=$$?; $(BIN)/pytest -q -m "slow or not slow" || exit $$?; exit $$lint
 
+# lerobot wants other versions of numpy, pyarrow and av than extraction does. PEERS_PIP: more arguments for pip.
+PEERS := .venv-peers
+PEERS_PIP ?=
+
+test-peers: $(READY) $(PEERS)/.ready
+	@rm -rf $(PEERS)/exports
+	@$(BIN)/python tests/peers/export_for_peers.py $(PEERS)/exports
+	@HF_HOME=$(PEERS)/huggingface $(PEERS)/bin/python tests/peers/lerobot_reads.py $(PEERS)/exports
+
+$(PEERS)/.ready:
+	@"$(PYTHON)" -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet $(PEERS_PIP) 'lerobot==0.4.4'
+	@touch $@
+
 lint: $(READY)
 	@$(BIN)/ruff check --output-format concise .
 
@@ -39,7 +54,7 @@ docs: $(READY)
 	@$(BIN)/python docs/make_settings.py > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 
 clean:
-	rm -rf $(VENV) handloom-demo build handloom.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) handloom-demo build handloom.egg-info .pytest_cache .ruff_cache .hypothesis
 
 # mediapipe asks for opencv-contrib-python, whose windows need libGL.so.1: a bare server has none. handloom opens no
 # windows, so there the same version without them takes its place (both removed first: they fill one folder, and

@@ -232,8 +232,8 @@ COMMANDS = {
     "show": "CLIP --db --out --help",
     "export parquet": "--db --out --where --overwrite --no-overwrite --json --help",
     "export arrow": "--db --out --where --overwrite --no-overwrite --json --help",
-    "export lerobot": "--db --out --where --table --hz --size --tracks --no-tracks --overwrite --no-overwrite --json "
-    "--help",
+    "export lerobot": "--db --out --where --table --hz --size --tracks --no-tracks --unknown --overwrite "
+    "--no-overwrite --json --help",
     "export webdataset": "--db --out --where --shard-mb --overwrite --no-overwrite --json --help",
     "export arm4r": "--db --out --where --unknown --text-encoder --image-root --overwrite --no-overwrite --json --help",
     "train": "RECIPE --db --out --size --config --set --workers --ray-address --resume --no-resume --show-settings "

@@ -63,6 +63,7 @@ def export_lerobot(
         str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Fit pictures into this size, with black bars.")
     ] = None,
     tracks: Annotated[bool, typer.Option(help="Point tracks too: ten times the data.")] = False,
+    unknown: Annotated[str, typer.Option(help="What stands for unknown values: nan, or zero beside masks.")] = "nan",
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -78,6 +79,7 @@ def export_lerobot(
             hz=hz,
             size=_size(size),
             tracks=tracks,
+            unknown=unknown,
             overwrite=overwrite,
             progress=lambda episodes, _: progress(episodes, None),
         )

@@ -25,6 +25,7 @@ from handloom.export.lerobot_meta import BOOKKEEPING, Feature
 from handloom.export.lerobot_stats import RunningImageStats, RunningStats
 from handloom.export.new_export import new_export
 
+UNKNOWN = ("nan", "zero")
 Pictures = Iterator[NDArray[np.uint8]]
 Progress = Callable[[int, int], None]  # episodes written so far, frames written so far
 
@@ -41,6 +42,7 @@ class Layout:
     hz: float
     source: pa.Schema
     robot_type: str | None = None
+    unknown: str = "nan"
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class _Writer:
         stats = {key: self._stats[key].add(array) for key, array in values.items()}
         stats |= {key: self._stats[key].end_episode() for key in self._videos}
         chunk, file = self._data.place()
-        self._data.add(_table(values, self._schema))
+        self._data.add(_table(self._filled(values), self._schema))
         row = {
             "episode_index": self.num_episodes,
             "tasks": [episode.task],
@@ -205,6 +207,11 @@ class _Writer:
                 raise ShapeError(f"{key} is {values.shape}, expected (S, {feature.shape}) ({dict(episode.source)})")
             columns[key] = values.astype(feature.dtype)
         return columns
+
+    def _filled(self, columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        if self._layout.unknown == "nan":
+            return columns
+        return {key: np.nan_to_num(v, nan=0.0) if v.dtype.kind == "f" else v for key, v in columns.items()}
 
     def finish(self) -> dict[str, Any]:
         for part in (*self._videos.values(), self._data, self._episodes):

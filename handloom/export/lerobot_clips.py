@@ -83,7 +83,8 @@ def clip_layout(hz: float, size: tuple[int, int] | None, *, world: bool, num_tra
     if size is not None:
         features[CAMERA] = video_feature(*size)
     features[STATE] = Feature("float32", (len(hands),), hands, metres)
-    features[HAND_VISIBLE] = Feature("bool", (NUM_HANDS,), HANDS)
+    # A number: LeRobot makes every `observation.` a policy's input, and its normaliser fails on booleans.
+    features[HAND_VISIBLE] = Feature("float32", (NUM_HANDS,), HANDS)
     features[ACTION] = Feature("float32", (len(hands),), hands, metres)
     features[NEXT_VISIBLE] = Feature("bool", (NUM_HANDS,), HANDS)
     features[PICTURE_VALID] = Feature("bool", (1,))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from handloom.errors import ConfigError
 from handloom.export.card import TALLIED, Card, Tally
-from handloom.export.lerobot import Episode, Layout, LeRobotSummary, export_lerobot
+from handloom.export.lerobot import UNKNOWN, Episode, Layout, LeRobotSummary, export_lerobot
 from handloom.export.lerobot_clips import WORLD, clip_columns, clip_episode, clip_layout
 from handloom.export.lerobot_robots import one_shape, robot_episode, robot_layout, shape_of
 from handloom.export.pictures import jpeg_size
@@ -32,16 +33,20 @@ dataset = LeRobotDataset("local/handloom", root="DIR")
 
 `meta/episodes` says for every episode which clip it is (`clip_id` or `episode_id`), and its licence."""
 CLIP_LIMITS = (
-    "NaN is a value that is not known: `observation.state` is NaN where `observation.hand_visible` is false, `action` "
-    "where `next.hand_visible` is false. Mask them; statistics count known values only.",
+    "`observation.state` is not known where `observation.hand_visible` is false, nor `action` where "
+    "`next.hand_visible` is. Mask them; statistics count known values only.",
     "`action` is where the hands are one step later (absolute, camera frame of that step): nobody commanded it. "
     "The camera moves too; use the world's columns, where they are, to take that out.",
     "An empty task means that nobody said what is done.",
     "`picture_valid` is false where a step has no frame of its own; its picture is then the last one again.",
 )
-ROBOT_LIMITS = (
-    "NaN is a value that is not known. `picture_valid` is false where a picture was missing; the last one is there.",
-)
+ROBOT_LIMITS = ("`picture_valid` is false where a picture was missing; the last one is there.",)
+UNKNOWN_LIMITS = {
+    "nan": "NaN is a value that is not known. LeRobot's reader and normaliser pass it on; its tool that merges "
+    "datasets makes nulls of it, which its reader cannot read.",
+    "zero": "Zero stands where a value is not known (`--unknown zero`): only the masks tell it from a measured one.",
+}
+NO_PICTURES = "There are no pictures: the frames were not stored."
 
 
 def lerobot(
@@ -53,27 +58,32 @@ def lerobot(
     hz: float | None = None,
     size: Size | None = None,
     tracks: bool = False,
+    unknown: str = "nan",
     **options: Any,
 ) -> LeRobotSummary:
     """Write `clips` or `robot_episodes` as one LeRobotDataset v3.0.
 
     Args:
         hz: frames per second of the dataset; None: the rate of all rows. size: (width, height) that pictures are
-            fitted into; None: the one that all have. tracks: with point tracks (clips only).
+            fitted into; None: the one that all have. tracks: with point tracks (clips only). unknown: `nan` or `zero`.
 
     Raises:
         StoreError: nothing is there to export, or `out` cannot be written.
         ConfigError: rates, picture sizes, states or cameras differ; `out` is not empty; `where` is no SQL.
     """
+    if unknown not in UNKNOWN:
+        raise ConfigError(f"--unknown {unknown!r} is none of {', '.join(UNKNOWN)}")
     dataset, source = opened(db, table, where)
     tally = Tally()
     plan = _plan_clips if table == "clips" else _plan_robots
     if table != "clips" and tracks:
         raise ConfigError("robot_episodes has no tracks", "tracks of a robot's videos are in `clips`")
     layout, columns, make = plan(db, source, hz, size, tracks)
+    layout = replace(layout, unknown=unknown)
     wanted = dict.fromkeys([*columns, *(name for name in TALLIED if name in dataset.schema.names)])
     batches = db.batches(list(wanted), where, dataset.version, BATCH_ROWS, table)
-    limits = CLIP_LIMITS if table == "clips" else ROBOT_LIMITS
+    limits = [*(CLIP_LIMITS if table == "clips" else ROBOT_LIMITS), UNKNOWN_LIMITS[unknown]]
+    limits += [] if any(feature.is_video for feature in layout.features.values()) else [NO_PICTURES]
     title = "Human hands as robot episodes" if table == "clips" else "Robot episodes"
     card = Card("lerobot", title, READING, source, "data/*/*.parquet", limits, ("LeRobot",))
     return export_lerobot(
@@ -81,7 +91,7 @@ def lerobot(
         out,
         layout,
         card=lambda info: card.text(tally),
-        metadata={**source, "hz": layout.hz},
+        metadata={**source, "hz": layout.hz, "unknown": unknown},
         **options,
     )
 
