@@ -31,7 +31,8 @@ def main() -> None:
         if (error.name or "").split(".")[0] == "handloom":
             raise
         say(f"error: this command needs the package {error.name}, which is not installed")
-        say("hint: pip install 'handloom[extract]'; `handloom doctor` shows what else is missing")
+        extra = "train" if (error.name or "").split(".")[0] in ("torch", "tensorboardX") else "extract"
+        say(f"hint: pip install 'handloom[{extra}]'; `handloom doctor` shows what else is missing")
         sys.exit(FAILED)
     except BrokenPipeError:  # the reader of our output has gone: `handloom search ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -18,7 +18,7 @@ def train(
     recipe: Annotated[str, typer.Argument(help="arm4r, arvrm, or package.module:ATTRIBUTE for one of your own.")],
     db: DbOption,
     out: Annotated[str, typer.Option(help="Folder or s3:// URI for checkpoints, curves and the report.")],
-    size: Annotated[str | None, typer.Option(help="The recipe's settings file: small (default) or full.")] = None,
+    size: Annotated[str | None, typer.Option(help="Settings file of the recipe: small (default), full, ...")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings, laid over the size's.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting: lr=0.0003; may be repeated.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Data-parallel workers; 1 by default.")] = None,

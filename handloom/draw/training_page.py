@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -107,7 +108,8 @@ def _notes(variants: Sequence[VariantShown]) -> Iterator[str]:
     notes = list(dict.fromkeys(note for variant in variants for note in variant.result.get("notes", [])))
     if notes:
         yield "<h2>What is the paper's and what is ours</h2>"
-        yield f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
+        texts = (re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(note)) for note in notes)
+        yield f"<ul>{''.join(f'<li>{text}</li>' for text in texts)}</ul>"
 
 
 def _data_and_machine(variants: Sequence[VariantShown]) -> str:

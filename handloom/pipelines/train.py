@@ -18,7 +18,7 @@ from handloom.pipelines.sharing import ask_room
 from handloom.pipelines.train_attempts import End, run_attempts
 from handloom.pipelines.train_progress import TrainProgress
 from handloom.pipelines.train_report import write_report
-from handloom.pipelines.train_room import bundles, check_could_fit
+from handloom.pipelines.train_room import bundles, check_could_fit, settled
 from handloom.pipelines.train_settings import TrainConfig
 from handloom.schemas.training import TrainResources
 from handloom.store.database import Database
@@ -73,12 +73,14 @@ def train(
     plan = _prepare(db, recipe, recipe_name, config, variants, out, resume)
     end = End("done", 0)
     if not all(_is_finished(out.sub(name)) for name in variants):
+        is_own = ray_address is None and not ray.is_initialized()
         with Interrupts() as interrupts, joined(ray_address):
             interrupts.install()
+            resources = settled(config.resources, is_own)
             ledger = start_training_ledger()
             if watch is not None:
                 watch(ledger)
-            end = _run(plan, config.resources, ledger, TrainProgress(ledger, recipe_name, quiet))
+            end = _run(plan, resources, ledger, TrainProgress(ledger, recipe_name, quiet))
     ended = {name: _ended(out.sub(name)) for name in variants}
     report = write_report(out, recipe.name, list(variants), config, end.deaths) if end.exit == "done" else ""
     return TrainSummary(recipe.name, end.exit, out.uri, ended, report, end.deaths)

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 
@@ -154,20 +153,18 @@ def _failures(error: Exception) -> Mapping[int, Exception]:
 
 @contextmanager
 def _environment(resources: TrainResources) -> Iterator[None]:
-    """What Ray Train reads from the environment of the process that starts it, for as long as that takes."""
+    """What Ray Train reads from the environment of the process that starts it; what a user has set there stays."""
     wanted = {
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{resources.wait_s:g}",
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
         "RAY_TRAIN_METRICS_ENABLED": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     }
-    before: dict[str, Any] = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+    ours = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(ours)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name in ours:
             os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value

@@ -7,9 +7,17 @@ from handloom.pipelines.room import amounts_text, fill, look
 from handloom.schemas.training import TrainResources
 
 
+def settled(resources: TrainResources, is_own: bool) -> TrainResources:
+    """With `cpus_per_worker` filled in. is_own: Ray was started for this job, which has the machine alone."""
+    if resources.cpus_per_worker is not None:
+        return resources
+    cpus = int(look().total["CPU"]) // resources.workers if is_own else 1
+    return resources.model_copy(update={"cpus_per_worker": float(max(cpus, 1))})
+
+
 def bundles(resources: TrainResources) -> list[dict[str, float]]:
     """What every worker reserves on its node."""
-    one = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    one = {"CPU": resources.cpus_per_worker or 1.0, "GPU": resources.gpus_per_worker}
     return [{name: amount for name, amount in one.items() if amount}] * resources.workers
 
 

@@ -80,8 +80,9 @@ class TrainResources(Frozen):
 
     workers: int = Field(1, ge=1)
     """Data-parallel training workers."""
-    cpus_per_worker: float = Field(1.0, gt=0)
-    """CPUs that Ray reserves for one worker, its loader processes included."""
+    cpus_per_worker: float | None = Field(None, gt=0)
+    """CPUs that Ray reserves for one worker, its loader's threads included, and threads that torch computes with. By
+    default 1 on a cluster that is joined; of a machine of one's own, the workers share all."""
     gpus_per_worker: float = Field(0.0, ge=0)
     """GPU share that Ray reserves for one worker; 0 trains on CPUs."""
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
