@@ -32,7 +32,7 @@ ARM_ID, GRIPPER_ID = 1, 2
 
 _FRONT_EYE, _FRONT_AIM = np.array([-0.50, -0.36, 0.50]), np.array([0.05, 0.09, 0.06])
 _FRONT_FOV_DEG, _WRIST_FOV_DEG = 52.0, 80.0
-_WRIST_EYE, _WRIST_AIM = np.array([0.075, 0.0, 0.135]), np.array([0.0, 0.0, -0.03])  # in the tool frame
+_WRIST_EYE, _WRIST_AIM = np.array([0.105, 0.0, 0.105]), np.array([0.018, 0.0, -0.01])  # in the tool frame
 _NOISE = 0.010
 
 
