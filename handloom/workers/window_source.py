@@ -10,7 +10,7 @@ import ray
 from numpy.typing import NDArray
 
 from handloom.store.windows.dataset import Windows
-from handloom.store.windows.loader import block_clips
+from handloom.store.windows.loader import block_steps
 from handloom.store.windows.order import Order
 
 ROWS_PER_BATCH = 64
@@ -23,7 +23,7 @@ def window_dataset(windows: Windows, *, shuffle: bool = True, seed: int = 0, epo
     task. The blocks' order and the order within them follow `seed` and `epoch`; Ray Data hands blocks out as they are
     ready: set `ray.data.DataContext.execution_options.preserve_order` where the order matters.
     """
-    order = Order(windows.plan, 1, block_clips(windows), shuffle, seed, epoch)
+    order = Order(windows.plan, 1, block_steps(windows), shuffle, seed, epoch)
     blocks = [{"windows": block.windows(order)} for block in order.blocks()]
     made = ray.data.from_items(blocks, override_num_blocks=len(blocks))
     return made.map_batches(_Read(windows), batch_size=1, zero_copy_batch=True)

@@ -45,8 +45,45 @@ def _stacked(key: str, values: list[Any]) -> Any:
 def _array(key: str, values: list[Any]) -> np.ndarray:
     shapes = {getattr(value, "shape", None) for value in values}
     if len(shapes) > 1:
-        listed = ", ".join(sorted("none" if shape is None else str(shape) for shape in shapes))
-        hint = "give image_size" if key.startswith("images") else "filter the rows, or give a transform that pads"
-        raise ConfigError(f"{key} has several shapes in one batch: {listed}", hint)
+        raise _several(key, shapes)
     batch = np.empty((len(values), *values[0].shape), values[0].dtype)
     return np.stack(values, out=batch)
+
+
+def merge(parts: list[tuple[np.ndarray, dict[str, Any]]]) -> dict[str, Any]:
+    """One batch of (places in it, collated samples), equal to what `collate` makes of all samples in order.
+
+    Raises ConfigError as `collate` does.
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    total = sum(len(places) for places, _ in parts)
+    return {key: _merged(key, [(places, part[key]) for places, part in parts], total) for key in parts[0][1]}
+
+
+def _merged(key: str, parts: list[tuple[np.ndarray, Any]], total: int) -> Any:
+    values = [value for _, value in parts]
+    if all(isinstance(value, dict) for value in values):
+        return merge(parts)
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    if any(value.ndim > 1 for value in tensors):
+        shapes = {tuple(value.shape[1:]) if isinstance(value, torch.Tensor) else None for value in values}
+        if len(shapes) > 1:
+            raise _several(key, shapes)
+    if len(tensors) == len(parts) and len({value.dtype for value in tensors}) == 1:
+        batch = torch.empty((total, *tensors[0].shape[1:]), dtype=tensors[0].dtype)
+        for places, value in parts:
+            batch[torch.from_numpy(places)] = value
+        return batch
+    items: list[Any] = [None] * total
+    for places, value in parts:
+        listed = value.tolist() if isinstance(value, torch.Tensor) else value
+        for place, item in zip(places.tolist(), listed, strict=True):
+            items[place] = item
+    return items
+
+
+def _several(key: str, shapes: set[tuple[int, ...] | None]) -> ConfigError:
+    listed = ", ".join(sorted("none" if shape is None else str(shape) for shape in shapes))
+    hint = "give image_size" if key.startswith("images") else "filter the rows, or give a transform that pads"
+    return ConfigError(f"{key} has several shapes in one batch: {listed}", hint)

@@ -26,7 +26,7 @@ Transform = Callable[[Sample], Sample]
 @dataclass(frozen=True)
 class Memory:
     """What one process may hold, MiB: rows kept for random access, rows of one block of a loader (which holds up to
-    three), decoded pictures."""
+    three), decoded pictures. The processes of one loader share its blocks and its pictures' memory."""
 
     rows_mb: int = 256
     block_mb: int = 128
@@ -96,6 +96,10 @@ class Windows:
         if self._finder is not None:
             sample["neighbours"] = self._finder.samples(row.id)
         return sample if self.transform is None else self.transform(sample)
+
+    def keep_pictures(self, max_bytes: int) -> None:
+        """Keep decoded pictures up to so many bytes from now on; those kept so far go."""
+        self._pictures = PictureCache(max_bytes)
 
     def read_rows(self, clips: Sequence[int]) -> list[Row]:
         """Rows of the plan's clips in one request, not kept."""

@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
 from handloom.store.windows.collate import collate as collate_samples
-from handloom.store.windows.order import Block, Order
-from handloom.store.windows.rows import Row
+from handloom.store.windows.cutter import Cutter
+from handloom.store.windows.order import Order
+from handloom.store.windows.processes import Processes
 from handloom.store.windows.sample import Sample
 
 if TYPE_CHECKING:
     from handloom.store.windows.dataset import Windows
 
-BLOCKS_HELD = 3  # the one that is served, the one before where a batch straddles, the one that is being read
-BATCHES_AHEAD = 2  # per thread
+SAMPLED_ROWS = 4
 
 
 class WindowLoader:
     """Batches of this rank's windows; `iter` gives one epoch, and the next `iter` the next one.
 
-    The order is a function of (windows, version, seed, epoch, rank, world_size, batch_size) alone: `Order`. Reading
-    goes block by block, the next block while this one is served; `num_workers` threads cut, decode and collate batches
-    ahead of their use (reading, JPEG decoding and copying leave Python's lock), in the same order for any number.
+    The order is a function of (windows, version, seed, epoch, rank, world_size, batch_size, memory) alone: `Order`.
+    Reading goes block by block, the next block by a thread while this one is served.
 
     Args:
         windows: what to hand out.
         batch_size: windows per batch.
         shuffle: False goes clip by clip, in stored order.
         seed: of the shuffling.
-        rank, world_size: this process's share; every rank has equally many batches, no window comes twice.
-        num_workers: threads; 0 reads when asked.
-        drop_last: leave out what fills no batch on every rank; False hands out a smaller last batch, and with several
-            ranks repeats up to world_size - 1 windows so that shares stay equal.
-        collate: list of samples -> batch; by default `handloom.store.windows.collate.collate`.
+        rank, world_size: this process's share; no window comes twice.
+        num_workers: processes that read, decode, cut and transform ahead of their use; 0 does it when asked. They share
+            every block by clip, so that no row is read twice, and hand out the same batches for any number. They are
+            spawned: a script that makes a loader with workers needs `if __name__ == "__main__":`.
+        drop_last: leave out what fills no batch on every rank, so that all have equally many; False hands out every
+            window, with a smaller last batch, and ranks may differ by one batch.
+        collate: list of samples -> batch, in this process; by default `handloom.store.windows.collate.collate`.
 
     Raises ConfigError for a rank or size out of range.
     """
@@ -60,7 +58,7 @@ class WindowLoader:
         if batch_size < 1 or num_workers < 0 or not 0 <= rank < world_size:
             raise ConfigError(
                 f"batch_size={batch_size}, num_workers={num_workers}, rank={rank} of {world_size}",
-                "a batch of 1 or more, 0 or more threads, and ranks from 0 to world_size - 1",
+                "a batch of 1 or more, 0 or more workers, and ranks from 0 to world_size - 1",
             )
         self.windows = windows
         self.batch_size = batch_size
@@ -71,7 +69,8 @@ class WindowLoader:
         self._rank = rank
         self._num_workers = num_workers
         self._collate = collate or collate_samples
-        self._block_clips = block_clips(windows)
+        self._block_steps = block_steps(windows) if len(windows) else 1
+        self._processes: Processes | None = None
 
     def __len__(self) -> int:
         return self._order().num_batches
@@ -83,7 +82,7 @@ class WindowLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader is, counted in batches handed out; JSON values, the same on every rank."""
-        return self._facts() | {"epoch": self.epoch, "batches": self._batches, "block_clips": self._block_clips}
+        return self._facts() | {"epoch": self.epoch, "batches": self._batches, "block_steps": self._block_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the last batch that was handed out: the next `iter` gives the rest of that epoch.
@@ -98,7 +97,7 @@ class WindowLoader:
                 f"the loader's state is of another job: {listed}", "resume with the same windows and settings"
             )
         self.epoch, self._batches = int(state["epoch"]), int(state["batches"])
-        self._block_clips = int(state["block_clips"])
+        self._block_steps = int(state["block_steps"])
         self._resumed = True
         if self._batches >= len(self):
             self.epoch, self._batches = self.epoch + 1, 0
@@ -106,9 +105,10 @@ class WindowLoader:
     def __iter__(self) -> Iterator[Any]:
         self._batches = self._batches if self._resumed else 0
         self._resumed = False
-        for batch in self._read(self._order(), self._batches):
+        order, last = self._order(), len(self)
+        for batch in self._read(order, self._batches):
             self._batches += 1
-            if self._batches == len(self):
+            if self._batches == last:
                 self.epoch, self._batches = self.epoch + 1, 0
                 yield batch
                 return
@@ -122,83 +122,36 @@ class WindowLoader:
         return Order(
             self.windows.plan,
             self.batch_size,
-            self._block_clips,
+            self._block_steps,
             epoch=self.epoch,
             rank=self._rank,
             **self._options,
         )
 
     def _read(self, order: Order, start: int) -> Iterator[Any]:
-        """Batches in order; reading and cutting run ahead in threads."""
-        num = max(self._num_workers, 1)
-        with ThreadPoolExecutor(1, "blocks") as reading, ThreadPoolExecutor(num, "cut") as cutting:
-            blocks = _Blocks(self.windows, reading, order.blocks())
-            if not self._num_workers:
-                for numbers, of in order.batches(start):
-                    yield self._cut(numbers, blocks.rows(of))
-                return
-            ahead: deque[Future[Any]] = deque()
-            try:
-                for numbers, of in order.batches(start):
-                    ahead.append(cutting.submit(self._cut, numbers, blocks.rows(of)))
-                    if len(ahead) > BATCHES_AHEAD * self._num_workers:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
-            finally:  # a consumer that stops early leaves no work behind
-                for future in ahead:
-                    future.cancel()
-
-    def _cut(self, numbers: NDArray[np.int64], rows: list[Future[dict[int, Row]]]) -> Any:
-        held = {clip: row for future in rows for clip, row in future.result().items()}
-        clips, which = self.windows.plan.locate(numbers)
         copy = self._collate is not collate_samples  # which copies what it is given
-        samples = [self.windows.sample(held[int(c)], int(n), copy) for c, n in zip(clips, which, strict=True)]
-        return self._collate(samples)
+        if not self._num_workers:
+            with Cutter(self.windows, order, copy=copy) as cutter:
+                for numbers, of in order.batches(start):
+                    yield self._collate(cutter.samples(numbers, of)[1])
+            return
+        if self._processes is None:
+            facts = {"batch_size": self.batch_size, "rank": self._rank} | self._options
+            self._processes = Processes(self.windows, self._num_workers, facts, collated=not copy)
+        whole = self._processes.batches(order, start)
+        yield from whole if not copy else map(self._collate, whole)
 
 
-class _Blocks:
-    """Rows of the blocks in use, each read once, in one request, by the reading thread; the next one ahead of its use.
-
-    every: all blocks of the epoch, in order.
-    """
-
-    def __init__(self, windows: Windows, reading: ThreadPoolExecutor, every: Iterator[Block]) -> None:
-        self._windows = windows
-        self._reading = reading
-        self._every = every
-        self._last = -1
-        self._held: OrderedDict[int, Future[dict[int, Row]]] = OrderedDict()
-
-    def rows(self, blocks: list[Block]) -> list[Future[dict[int, Row]]]:
-        for block in blocks:
-            self._begin(block)
-        if blocks[-1].number > self._last:
-            self._last = blocks[-1].number
-            following = next((block for block in self._every if block.number > self._last), None)
-            if following is not None:
-                self._begin(following)
-        while len(self._held) > max(BLOCKS_HELD, len(blocks) + 1):
-            self._held.popitem(last=False)
-        return [self._held[block.number] for block in blocks]
-
-    def _begin(self, block: Block) -> None:
-        if block.number not in self._held:
-            self._held[block.number] = self._reading.submit(self._read, block)
-
-    def _read(self, block: Block) -> dict[int, Row]:
-        clips = np.unique(block.clips)
-        return dict(zip(clips.tolist(), self._windows.read_rows(clips), strict=True))
-
-
-def block_clips(windows: Windows) -> int:
-    """Clips per block, from the size of the first row: a block's rows fit `memory.block_mb`, its pictures
-    `memory.pictures_mb`. Found anew from the same version it is the same."""
+def block_steps(windows: Windows) -> int:
+    """Steps of the clips of one block, from the sizes of up to four rows: their columns fit `memory.block_mb`, their
+    pictures `memory.pictures_mb`. Found anew from the same version it is the same."""
     plan, memory = windows.plan, windows.memory
-    row = windows.read_rows([0])[0]
-    num = (memory.block_mb << 20) // max(row.num_bytes, 1)
-    pictures = sum(len(jpegs) for jpegs in row.jpegs.values() if jpegs is not None)
+    picked = np.unique(np.linspace(0, len(plan.rows) - 1, SAMPLED_ROWS).astype(int))
+    rows = windows.read_rows(picked.tolist())
+    num_steps = int(plan.steps[picked].sum())
+    num = (memory.block_mb << 20) * num_steps // max(sum(row.num_bytes for row in rows), 1)
+    pictures = sum(len(jpegs) for row in rows for jpegs in row.jpegs.values() if jpegs is not None)
     if pictures:
         height, width = windows.spec.image_size or (256, 456)
-        num = min(num, (memory.pictures_mb << 20) // (pictures * height * width * 3))
-    return int(min(max(num, 1), len(plan.rows)))
+        num = min(num, (memory.pictures_mb << 20) * num_steps // (pictures * height * width * 3))
+    return max(int(num), 1)

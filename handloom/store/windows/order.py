@@ -15,15 +15,15 @@ from handloom.store.windows.plan import Plan
 class Order:
     """The windows of one rank in one epoch.
 
-    Clips are shuffled, `block_clips` consecutive ones make a block, and windows are shuffled within their block: a row
-    is read once an epoch, and a batch holds windows of many clips. Ranks take consecutive shares of the shuffled
-    clips' windows, equal to the window; what does not divide is left out in this epoch (`drop_last`), or the first
-    windows are handed out again to fill up the last rank's share.
+    Clips are shuffled, consecutive ones of together up to `block_steps` steps make a block, and windows are shuffled
+    within their block: a row is read once an epoch, and a batch holds windows of many clips. Ranks take consecutive
+    shares of the shuffled clips' windows. No window comes twice: with `drop_last` what fills no batch on every rank is
+    left out in this epoch; else shares differ by one window at most, and so may the numbers of batches.
     """
 
     plan: Plan
     batch_size: int
-    block_clips: int
+    block_steps: int
     shuffle: bool
     seed: int
     epoch: int
@@ -32,10 +32,19 @@ class Order:
     drop_last: bool = True
 
     @property
-    def num_windows(self) -> int:
-        """Of this rank; every rank has as many."""
+    def share(self) -> tuple[int, int]:
+        """This rank's part of the epoch's row of windows: from, to."""
         total = self.plan.num_windows
-        return total // self.world_size if self.drop_last else -(-total // self.world_size)
+        if self.drop_last:
+            num = total // self.world_size
+            return self.rank * num, (self.rank + 1) * num
+        return total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size
+
+    @property
+    def num_windows(self) -> int:
+        """Of this rank, those that drop_last leaves out included."""
+        begin, end = self.share
+        return end - begin
 
     @property
     def num_batches(self) -> int:
@@ -74,21 +83,20 @@ class Order:
         return np.random.default_rng([self.seed, self.epoch, *what])
 
     def blocks(self) -> Iterator[Block]:
-        """This rank's share, cut between blocks of clips; a share that wraps around begins again at the first clip."""
+        """This rank's share, cut between blocks of clips."""
         order = self.clips()
-        sizes = (self.plan.starts[1:] - self.plan.starts[:-1])[order]
-        upto = np.concatenate([[0], np.cumsum(sizes)])
-        total = int(upto[-1])
-        at = self.rank * self.num_windows
-        last = at + self.num_windows
+        upto = np.concatenate([[0], np.cumsum((self.plan.starts[1:] - self.plan.starts[:-1])[order])])
+        steps = np.cumsum(self.plan.steps[order], dtype=np.int64)
+        at, last = self.share
         number = 0
         while at < last:
-            gone = at // total * total  # whole turns: a few windows shared by many ranks may wrap more than once
-            clip = int(np.searchsorted(upto, at - gone, side="right")) - 1
-            stop = min(last - gone, int(upto[min(clip + self.block_clips, len(order))]))
+            clip = int(np.searchsorted(upto, at, side="right")) - 1
+            before = int(steps[clip - 1]) if clip else 0
+            beyond = max(int(np.searchsorted(steps, before + self.block_steps, side="right")), clip + 1)
+            stop = min(last, int(upto[beyond]))
             beyond = int(np.searchsorted(upto, stop - 1, side="right"))
-            yield Block(number, at - gone, stop, order[clip:beyond], upto[clip : beyond + 1])
-            at, number = stop + gone, number + 1
+            yield Block(number, at, stop, order[clip:beyond], upto[clip : beyond + 1])
+            at, number = stop, number + 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,74 @@
+"""Samples of batches, from rows that are read block by block and each once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.store.windows.order import Block, Order
+from handloom.store.windows.rows import Row
+from handloom.store.windows.sample import Sample
+
+if TYPE_CHECKING:
+    from handloom.store.windows.dataset import Windows
+
+BLOCKS_HELD = 3  # the one that is served, the one before where a batch straddles, the one that is being read
+
+
+class Cutter:
+    """Cuts the windows of one of `num_shares` equal shares of the clips; a thread reads the next block meanwhile.
+
+    copy: as in `Windows.sample`.
+    """
+
+    def __init__(
+        self, windows: Windows, order: Order, *, share: int = 0, num_shares: int = 1, copy: bool = True
+    ) -> None:
+        self._windows = windows
+        self._share = share
+        self._num_shares = num_shares
+        self._copy = copy
+        self._every: Iterator[Block] = order.blocks()
+        self._last = -1
+        self._held: OrderedDict[int, Future[dict[int, Row]]] = OrderedDict()
+        self._reading = ThreadPoolExecutor(1, "blocks")
+
+    def __enter__(self) -> Cutter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reading.shutdown(cancel_futures=True)
+
+    def samples(self, numbers: NDArray[np.int64], blocks: list[Block]) -> tuple[NDArray[np.int64], list[Sample]]:
+        """(places in the batch, samples) of this share's windows among `numbers`, whose clips are in `blocks`."""
+        held = {clip: row for future in self._rows(blocks) for clip, row in future.result().items()}
+        clips, which = self._windows.plan.locate(numbers)
+        mine = np.flatnonzero(clips % self._num_shares == self._share)
+        cut = self._windows.sample
+        return mine, [cut(held[int(c)], int(n), self._copy) for c, n in zip(clips[mine], which[mine], strict=True)]
+
+    def _rows(self, blocks: list[Block]) -> list[Future[dict[int, Row]]]:
+        for block in blocks:
+            self._begin(block)
+        if blocks[-1].number > self._last:
+            self._last = blocks[-1].number
+            following = next((block for block in self._every if block.number > self._last), None)
+            if following is not None:
+                self._begin(following)
+        while len(self._held) > max(BLOCKS_HELD, len(blocks) + 1):
+            self._held.popitem(last=False)
+        return [self._held[block.number] for block in blocks]
+
+    def _begin(self, block: Block) -> None:
+        if block.number not in self._held:
+            self._held[block.number] = self._reading.submit(self._read, block)
+
+    def _read(self, block: Block) -> dict[int, Row]:
+        clips = np.unique(block.clips)
+        clips = clips[clips % self._num_shares == self._share]
+        return dict(zip(clips.tolist(), self._windows.read_rows(clips), strict=True)) if len(clips) else {}

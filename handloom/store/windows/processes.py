@@ -1,0 +1,123 @@
+"""Loader processes: each cuts its own clips' windows of every batch, and the batch is put together here."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from handloom.errors import HandloomError, StoreError
+from handloom.store.windows.collate import collate, merge
+from handloom.store.windows.cutter import Cutter
+from handloom.store.windows.order import Order
+
+if TYPE_CHECKING:
+    from handloom.store.windows.dataset import Windows
+
+PARTS_AHEAD = 2  # batches, per process
+START = "forkserver" if sys.platform == "linux" else "spawn"  # never fork: Lance does not survive it
+
+
+class Processes:
+    """`num` processes that stay for all epochs; they end with this object."""
+
+    def __init__(self, windows: Windows, num: int, facts: Mapping[str, Any], *, collated: bool) -> None:
+        """facts: of `Order`, but for the epoch and the blocks. collated: parts come as tensors, else as samples."""
+        self._num = num
+        self._collated = collated
+        self._position = torch.zeros(3, dtype=torch.int64).share_memory_()  # epoch, first batch, steps per block
+        context = torch.multiprocessing.get_context(START)
+        if START == "forkserver":
+            context.set_forkserver_preload(["torch"])  # not Lance, whose threads would not survive the fork
+        with _as_many_as_asked():
+            self._loader = DataLoader(
+                _Parts(windows, dict(facts), self._position, collated),
+                batch_size=None,
+                collate_fn=_as_it_is,
+                num_workers=num,
+                multiprocessing_context=context,
+                prefetch_factor=PARTS_AHEAD,
+                persistent_workers=True,
+                generator=torch.Generator(),  # not the caller's: reading draws no random numbers
+            )
+
+    def batches(self, order: Order, start: int) -> Iterator[Any]:
+        """The batches of an epoch from `start` on, whole; samples in a list where they are not collated.
+
+        Raises what reading or a transform raised in a process; StoreError where one died.
+        """
+        self._position.copy_(torch.tensor([order.epoch, start, order.block_steps]))
+        with _as_many_as_asked():
+            parts = iter(self._loader)
+        for _ in range(start, order.num_batches):
+            found = [self._next(parts) for _ in range(self._num)]
+            error = next((part for part in found if isinstance(part, HandloomError)), None)
+            if error is not None:
+                raise error
+            yield self._whole([part for part in found if len(part[0])])
+
+    def _next(self, parts: Iterator[Any]) -> Any:
+        try:
+            return next(parts)
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error):
+                raise
+            raise StoreError(
+                f"a loader process died: {error}",
+                "most often memory: lower memory.block_mb or num_workers, or give /dev/shm more room",
+            ) from error
+
+    def _whole(self, parts: list[tuple[np.ndarray, Any]]) -> Any:
+        if self._collated:
+            return merge(parts)
+        samples: list[Any] = [None] * sum(len(places) for places, _ in parts)
+        for places, part in parts:
+            for place, sample in zip(places.tolist(), part, strict=True):
+                samples[place] = sample
+        return samples
+
+
+class _Parts(IterableDataset):
+    """In process w of n: of every batch, the windows of the clips c with c % n = w; (places, samples)."""
+
+    def __init__(self, windows: Windows, facts: dict[str, Any], position: torch.Tensor, collated: bool) -> None:
+        self._windows = windows
+        self._facts = facts
+        self._position = position
+        self._collated = collated
+        self._has_share = False
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        epoch, start, block_steps = self._position.tolist()
+        windows = self._windows
+        if not self._has_share:
+            windows.keep_pictures((windows.memory.pictures_mb << 20) // info.num_workers)
+            self._has_share = True
+        order = Order(windows.plan, epoch=epoch, block_steps=block_steps, **self._facts)
+        share = {"share": info.id, "num_shares": info.num_workers}
+        try:
+            with Cutter(windows, order, copy=not self._collated, **share) as cutter:
+                for numbers, of in order.batches(start):
+                    places, samples = cutter.samples(numbers, of)
+                    yield places, collate(samples) if self._collated and samples else samples
+        except HandloomError as error:  # as it is: torch would make a text of it
+            yield error
+
+
+def _as_it_is(part: Any) -> Any:
+    return part
+
+
+@contextmanager
+def _as_many_as_asked() -> Iterator[None]:
+    """Without torch's warning of more processes than cores: the caller's choice."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        yield
