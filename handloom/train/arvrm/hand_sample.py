@@ -1,0 +1,60 @@
+"""A window of a human clip as a sample: keypoints in image space, pictures, words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS
+
+FIELDS = ("hands", "width", "height", "narration")
+KEYPOINTS = (NUM_HANDS, NUM_KEYPOINTS, 3)
+
+
+def image_space(keypoints_px: NDArray, keypoints_cam_m: NDArray, visible: NDArray, size: tuple) -> NDArray[np.float32]:
+    """(T, 2, 21, 3): x over the picture's width, y over its height, depth in metres behind the hand's wrist.
+
+    2.5-D as InterHand's, which is what the paper's "3D coordinates in image space" come from (SPECS 2.1). NaN where a
+    hand was not seen; the depth alone is NaN where its lift failed.
+
+    Args:
+        keypoints_px: (T, 2, 21, 2) pixels of the source. keypoints_cam_m: (T, 2, 21, 3). visible: (T, 2).
+        size: width and height of the source, pixels.
+    """
+    depth = keypoints_cam_m[..., 2:] - keypoints_cam_m[..., :1, 2:]
+    places = np.concatenate([keypoints_px / np.array(size, np.float32), depth], axis=-1)
+    return np.where(visible[..., None, None], places, np.nan).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class HandSample:
+    """The transform of human windows: every `phases`-th step of a fine window.
+
+    A sample has `clip_id`, `now_s`, `text`, `size` (2,) float32 width and height, `keypoints` (T, 2, 21, 3), and with
+    an `image_size` also `images` (T, h, w, 3) uint8 and `images_valid` (T,).
+    """
+
+    phases: int = 1
+    image_size: int = 0
+
+    def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        size = (sample["width"], sample["height"])
+        parts = (sample[name][:: self.phases] for name in ("hand_keypoints_px", "hand_keypoints_cam_m", "hand_visible"))
+        out = {"clip_id": sample["clip_id"], "now_s": sample["now_s"], "text": sample["narration"]}
+        out |= {"size": np.array(size, np.float32), "keypoints": image_space(*parts, size)}
+        if self.image_size:
+            out |= pictures_of(sample, "images", self.phases, self.image_size)
+        return out
+
+
+def pictures_of(sample: Mapping[str, Any], name: str, phases: int, size: int) -> dict[str, NDArray]:
+    """`images` (T, size, size, 3) and `images_valid` (T,) of every `phases`-th step; what is missing is black."""
+    valid = np.asarray(sample[f"{name}_valid"])[::phases]
+    images = sample[name]
+    if images is None:
+        return {"images": np.zeros((len(valid), size, size, 3), np.uint8), "images_valid": np.zeros(len(valid), bool)}
+    return {"images": np.ascontiguousarray(images[::phases]), "images_valid": valid}

@@ -1,0 +1,58 @@
+"""The recipe `arvrm`: hand keypoints from human clips, then robot data beside retrieved clips (arXiv 2508.07626)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from handloom.train.arvrm.hand_data import hand_data
+from handloom.train.arvrm.init import take_over
+from handloom.train.arvrm.network import HandNetwork
+from handloom.train.arvrm.reporting import report_of
+from handloom.train.arvrm.robot_data import robot_data
+from handloom.train.arvrm.robot_network import RobotNetwork
+from handloom.train.arvrm.settings import ArvrmSettings
+from handloom.train.recipe import RecipeData
+
+if TYPE_CHECKING:
+    from handloom.store.database import Database
+
+
+class Arvrm:
+    """AR-VRM in two stages: `stage` pretrain, finetune. See docs/arvrm.md."""
+
+    name = "arvrm"
+    settings_type = ArvrmSettings
+    sizes: Sequence[str] = ("small", "small-finetune", "full", "full-finetune")
+
+    def data(self, db: Database, settings: ArvrmSettings, version: int | None = None) -> RecipeData:
+        """Windows of the stage's table; see `hand_data` and `robot_data` for what is refused and counted."""
+        return (hand_data if settings.stage == "pretrain" else robot_data)(db, settings, version)
+
+    def network(self, settings: ArvrmSettings, facts: Mapping[str, Any]) -> nn.Module:
+        """A new network for windows with these facts."""
+        return (HandNetwork if settings.stage == "pretrain" else RobotNetwork)(settings, facts)
+
+    def load_init(self, network: nn.Module, weights: Mapping[str, Tensor], settings: ArvrmSettings) -> list[str]:
+        """Weights of the stage before; see `take_over`."""
+        return take_over(network, weights, settings.stage)
+
+    def variants(self, settings: ArvrmSettings) -> dict[str, ArvrmSettings]:
+        """Stage 2: with retrieval, without it, and without pre-training. Stage 1 compares with its baselines only."""
+        if settings.stage == "pretrain":
+            return {"arvrm": settings}
+        runs = {"retrieval" if settings.retrieval else "without retrieval": settings}
+        if settings.retrieval:
+            runs["without retrieval"] = settings.model_copy(update={"retrieval": False})
+        if settings.init:
+            runs["scratch"] = settings.model_copy(update={"init": ""})
+        return runs
+
+    def report(self, network: nn.Module, data: RecipeData, settings: ArvrmSettings) -> dict[str, Any]:
+        """Predicted beside true keypoints, the learned map, and what is the paper's."""
+        return report_of(network, data, settings)
+
+
+RECIPE = Arvrm()

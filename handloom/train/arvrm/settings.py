@@ -1,0 +1,96 @@
+"""Settings of the recipe `arvrm`; the published values are in full.toml and full-finetune.toml."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from handloom.schemas.training import TrainSettings
+
+
+class ArvrmSettings(TrainSettings):
+    """The paper's choices by default, where it makes one; docs/arvrm.md says what is the paper's, ours, or unknown."""
+
+    stage: Literal["pretrain", "finetune"] = "pretrain"
+    """1 `pretrain`: next hand keypoints of human clips. 2 `finetune`: next states of robot episodes, with human clips
+    that are retrieved; set `init` to a checkpoint of stage 1."""
+
+    dim: int = Field(384, ge=16)
+    """Width of the causal transformer."""
+    layers: int = Field(12, ge=1, le=48)
+    """Layers of the transformer."""
+    heads: int = Field(12, ge=1)
+    """Heads of the transformer."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout in the transformer, while training."""
+    latents: int = Field(9, ge=1)
+    """Latents that the Perceiver resampler makes of a picture's patches."""
+    resampler_depth: int = Field(3, ge=1)
+    """Layers of the resampler."""
+    resampler_heads: int = Field(4, ge=1)
+    """Heads of the resampler."""
+    resampler_head_dim: int = Field(128, ge=8)
+    """Numbers per head of the resampler."""
+    keypoint_dim: int = Field(64, ge=4)
+    """Width of a keypoint's own feature in the keypoint encoder."""
+    keypoint_layers: int = Field(2, ge=0, le=12)
+    """Attention layers among a step's keypoints in the keypoint encoder."""
+
+    steps: int = Field(10, ge=3, le=256)
+    """Steps of a sample."""
+    rate_hz: float = Field(10 / 3, gt=0)
+    """Steps per second (about 10 frames in 3 s, as deduced in SPECS 2.1; the paper's rate is not known)."""
+    phases: int = Field(1, ge=1, le=30)
+    """Windows start at this many places per step: rate_hz times phases should not be above the table's own rate."""
+    stride: int = Field(1, ge=1)
+    """Places between the starts of consecutive windows of a clip."""
+
+    residual: bool = False
+    """Ours: the head predicts the difference to each number's last known value. Off: the value itself (the paper's)."""
+    standardise: bool = False
+    """Ours: the network's inputs and outputs are scaled by the training windows' mean and deviation. The loss and every
+    reported number stay in the paper's units."""
+    motion: bool = False
+    """Ours: a keypoint's token also holds its place relative to its wrist and its motion since the step before."""
+    mirror: float = Field(0.0, ge=0, le=1)
+    """Ours: share of the training samples that are mirrored: picture, both hands, and the words left and right."""
+    jitter: float = Field(0.0, ge=0, lt=0.5)
+    """Ours: deviation of a random shift of a training sample's keypoints, in parts of the picture (which stays)."""
+
+    image_encoder: Literal["hub", "small", "none"] = "hub"
+    """`hub`: a frozen MAE ViT from the hub, a folder or S3; `small`: handloom's own, trained; `none`: no pictures."""
+    image_model: str = ""
+    """`hub`: id, folder or s3:// URI of the picture encoder, facebook/vit-mae-base for the paper's."""
+    image_size: int = Field(224, ge=16, le=1024)
+    """Pictures are resized to this square."""
+    image_width: int = Field(64, ge=8)
+    """`small`: width of the picture encoder."""
+    text_encoder: Literal["hub", "small"] = "hub"
+    """`hub`: a frozen CLIP text encoder; `small`: handloom's own, trained along."""
+    text_model: str = ""
+    """`hub`: id, folder or s3:// URI of the text encoder, openai/clip-vit-base-patch32 for the paper's."""
+
+    retrieval: bool = True
+    """`finetune`: retrieve human clips for every episode, learn the map, and train on them as replay."""
+    topk: int = Field(10, ge=1, le=1000)
+    """`finetune`: J, how many human clips are retrieved for an episode."""
+    human_where: str = ""
+    """`finetune`: SQL filter on the human clips; empty: all with hands."""
+    alpha: float = Field(0.5, ge=0, le=1)
+    """`finetune`: share of the robot's own feature in f* = (1 - alpha) m f_k + alpha f_s. Ours; its own: unknown."""
+    beta: float = Field(1.0, ge=0)
+    """`finetune`: weight of L_AR. Ours; the paper's: not known."""
+    replay: float = Field(0.1, ge=0)
+    """`finetune`: weight of the keypoint loss on one of the retrieved clips. Ours."""
+    camera: str = ""
+    """`finetune`: the robot's camera that is looked through; by default the first."""
+
+    num_examples: int = Field(4, ge=0)
+    """Held-out windows that the report draws."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> ArvrmSettings:
+        if self.dim % self.heads:
+            raise ValueError(f"dim is {self.dim}, expected a multiple of heads = {self.heads}")
+        return self
