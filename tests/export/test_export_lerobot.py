@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -23,7 +26,12 @@ from handloom.export.lerobot_clips import CAMERA, KEYPOINTS, clip_episode, clip_
 from handloom.export.lerobot_stats import RunningStats
 from handloom.export.pictures import Fit
 from handloom.export.steps import rate_of, steps_at
+from handloom.pipelines.export_lerobot import lerobot
+from handloom.pipelines.ingest_robots import lerobot as ingest_lerobot
+from handloom.schemas.robot import RobotEpisode, Signal, episode_arrays, episode_row
 from handloom.schemas.row import row_arrays
+from handloom.store.database import Database
+from handloom.store.episodes import read_episodes, write_episodes
 
 SIZE = (48, 36)
 
@@ -54,7 +62,7 @@ def read_data(out: Path) -> pa.Table:
     return pa.concat_tables(pq.read_table(path) for path in sorted(out.glob("data/*/*.parquet")))
 
 
-def read_episodes(out: Path) -> list[dict]:
+def listed_episodes(out: Path) -> list[dict]:
     paths = sorted(out.glob("meta/episodes/*/*.parquet"))
     return [row for path in paths for row in pq.read_table(path).to_pylist()]
 
@@ -74,7 +82,7 @@ def test_every_step_reads_back_from_where_the_list_of_episodes_says(tmp_path: Pa
     out = tmp_path / "out"
     assert info["codebase_version"] == "v3.0"
     assert (info["total_episodes"], info["total_frames"], info["total_tasks"], info["fps"]) == (3, 15, 2, 15)
-    episodes = read_episodes(out)
+    episodes = listed_episodes(out)
     assert (
         len(list(out.glob("data/*/*.parquet"))) == len(list(out.glob("videos/*/*/*.mp4"))) == (3 if limit == 1 else 1)
     )
@@ -210,7 +218,7 @@ def test_a_broken_export_leaves_nothing_and_an_earlier_one_stays(tmp_path: Path)
     with pytest.raises(ConfigError, match="no episode"):
         write([], out, overwrite=True)
     write([clip_row(2)], out, overwrite=True)
-    assert read_episodes(out)[0]["clip_id"] == "test:v0:2000-3000"
+    assert listed_episodes(out)[0]["clip_id"] == "test:v0:2000-3000"
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
@@ -223,3 +231,109 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
 def test_keypoints_have_the_names_of_mediapipes_order() -> None:
     assert len(KEYPOINTS) == 21
     assert [KEYPOINTS[n] for n in (0, 4, 8, 20)] == ["wrist", "thumb_4", "index_4", "little_4"]
+
+
+def robot_row(number: int, num_frames: int = 9, **values) -> pa.RecordBatch:
+    rng = np.random.default_rng(number)
+    state, action = (rng.normal(size=(num_frames, 3)).astype(np.float32) for _ in range(2))
+    state[2, 1] = np.nan
+    jpegs = [[picture(20 * number + n + 5 * camera) for n in range(num_frames)] for camera in range(2)]
+    jpegs[1][4] = None
+    facts = {
+        "dataset": "arm",
+        "episode_index": number,
+        "fps": 30.0,
+        "frame_s": np.arange(num_frames) / 30,
+        "state": Signal(state, ("x", "y", "grip"), ("m", "m", None)),
+        "action": Signal(action, ("x", "y", "grip")),
+        "cameras": ("observation.images.front", "wrist"),
+        "clip_ids": (None, None),
+        "frame_jpeg": jpegs,
+        "source_uri": "arm",
+        "source_version": "lerobot v3.0",
+        "source_key": "k",
+        "robot_type": "so101",
+        "task": ("pick", "place")[number % 2],
+    }
+    return episode_row(RobotEpisode(**(facts | values)))
+
+
+@pytest.fixture
+def robots(tmp_path: Path) -> Database:
+    db = Database.open(tmp_path / "db", create=True)
+    write_episodes(db, [robot_row(n, 9 + n) for n in range(3)])
+    return db
+
+
+def test_robot_episodes_come_back_as_they_were(tmp_path: Path, robots: Database) -> None:
+    """Table to LeRobot to table: the numbers, times, names and tasks; and each camera its own pictures."""
+    lerobot(robots, str(tmp_path / "out"), table="robot_episodes")
+    again = Database.open(tmp_path / "again", create=True)
+    ingest_lerobot(again, str(tmp_path / "out"), dataset="arm")
+    first, second = (read_episodes(db).sort_by("episode_index") for db in (robots, again))
+    assert len(second) == 3
+    for n in range(3):
+        a, b = episode_arrays(first, n), episode_arrays(second, n)
+        for name in ("frame_s", "state", "action"):
+            np.testing.assert_array_equal(a[name], b[name])
+        for name in ("task", "fps", "robot_type", "state_names", "action_names", "num_frames", "episode_id"):
+            assert a[name] == b[name], name
+        assert b["cameras"] == ["observation.images.front", "observation.images.wrist"]
+        for one, other in zip(a["frame_jpeg"], b["frame_jpeg"], strict=True):
+            for before, after in zip(one, other, strict=True):
+                if before is not None:
+                    assert psnr(*(np.asarray(Image.open(io.BytesIO(j))) for j in (before, after))) > 28
+    valid = read_data(tmp_path / "out").column("picture_valid").to_pylist()
+    assert [n for n, both in enumerate(valid) if both != [True, True]] == [4, 13, 23]
+    info = json.loads((tmp_path / "out/meta/info.json").read_text())
+    assert info["features"]["observation.state"]["units"] == ["m", "m", None]
+
+
+def test_robots_that_do_not_fit_one_dataset_are_named(tmp_path: Path, robots: Database) -> None:
+    narrow = {"state": Signal(np.zeros((9, 2), np.float32)), "robot_type": "toy", "dataset": "other"}
+    write_episodes(robots, [robot_row(7, **narrow), robot_row(8, fps=10.0, dataset="slow")])
+    with pytest.raises(ConfigError, match=r"10 Hz \(1\), 30 Hz \(4\)"):
+        lerobot(robots, str(tmp_path / "out"), table="robot_episodes")
+    with pytest.raises(ConfigError, match=r"3 episodes with robot so101.*1 episodes with robot toy, state of 2"):
+        lerobot(robots, str(tmp_path / "out"), table="robot_episodes", where="dataset <> 'slow'")
+    with pytest.raises(ConfigError, match="no tracks"):
+        lerobot(robots, str(tmp_path / "out"), table="robot_episodes", tracks=True)
+    assert lerobot(robots, str(tmp_path / "out"), table="robot_episodes", where="dataset = 'other'").num_episodes == 1
+
+
+def test_zeros_stand_beside_masks_where_asked_for(tmp_path: Path) -> None:
+    layout = replace(clip_layout(15.0, SIZE, world=False, num_tracks=None), unknown="zero")
+    write([clip_row(0)], tmp_path / "zero", layout)
+    write([clip_row(0)], tmp_path / "nan")
+    zero, nan = read_data(tmp_path / "zero"), read_data(tmp_path / "nan")
+    for name in ("observation.state", "action"):
+        a, b = (np.array(table.column(name).to_pylist()) for table in (zero, nan))
+        np.testing.assert_array_equal(a, np.nan_to_num(b))
+    assert zero.column("observation.hand_visible").equals(nan.column("observation.hand_visible"))
+    stats = [(tmp_path / name / "meta/stats.json").read_text() for name in ("zero", "nan")]
+    assert stats[0] == stats[1]  # of known values alone
+
+
+def test_a_killed_export_says_so(tmp_path: Path) -> None:
+    """Killed while it writes: no info.json, so LeRobot opens nothing; and --overwrite clears what is left."""
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_export_lerobot import *
+layout = clip_layout(15.0, SIZE, world=False, num_tracks=None)
+def episodes():
+    yield clip_episode(row_arrays(clip_row(0)), layout)
+    yield clip_episode(row_arrays(clip_row(1)), layout)
+    os.kill(os.getpid(), 9)
+export_lerobot(episodes(), {str(tmp_path / "out")!r}, layout, card=lambda info: "", max_data_bytes=1, max_video_bytes=1)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
+    left = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert "index.unfinished.json" in left
+    assert any(name.endswith("file-000.mp4.unfinished") for name in left)
+    assert not any(name in left for name in ("meta/info.json", "index.json"))
+    write([clip_row(2)], tmp_path / "out", overwrite=True)
+    left = [p.name for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert not [name for name in left if "unfinished" in name]
+    assert len(left) == 8
