@@ -10,10 +10,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from handloom.schemas.settings import Resources, Settings
+from handloom.schemas.training import TrainResources, TrainSettings
 
 INTRO = """# Settings
 
-Written by `make docs` from `handloom/schemas/settings.py`; a test fails when this page is stale.
+Written by `make docs` from `handloom/schemas/settings.py` and `training.py`; a test fails when this page is stale.
 
 A setting is given in a TOML file (`handloom run --config FILE.toml`), on the command line
 (`--set video.sample_hz=10`, which wins over the file), or left at its default. `handloom run --show-settings --db DB`
@@ -43,6 +44,16 @@ RESOURCES = """
 Under `[resources]`, and never part of the run key: change them from run to run as you like, the rows are the same
 bytes.
 """
+TRAINING = """
+## Of training
+
+What every recipe of `handloom train` can be told, in a TOML file or with `--set lr=0.0003` ([training](training.md)); a
+recipe's own settings are on its page. All but `loader_workers`, `log_every`, `checkpoint_every`, `keep_checkpoints` and
+`compare` are part of a job: a checkpoint that was made with others is refused.
+"""
+TRAINING_RESOURCES = """
+Under `[resources]`, and never part of a job:
+"""
 HEADER = "\n| setting | default | range | meaning |\n|---|---|---|---|"
 SIGNS = {Gt: (">", "gt"), Ge: (">=", "ge"), Lt: ("<", "lt"), Le: ("<=", "le")}
 
@@ -50,23 +61,25 @@ SIGNS = {Gt: (">", "gt"), Ge: (">=", "ge"), Lt: ("<", "lt"), Le: ("<=", "le")}
 def page() -> str:
     lines = [INTRO + HEADER]
     for section, field in Settings.model_fields.items():
-        lines += _rows(type(field.default), section)
-    lines += [RESOURCES + HEADER, *_rows(Resources, "resources")]
+        lines += _rows(type(field.default), f"{section}.")
+    lines += [RESOURCES + HEADER, *_rows(Resources, "resources.")]
+    lines += [TRAINING + HEADER, *_rows(TrainSettings, "", "none")]
+    lines += [TRAINING_RESOURCES + HEADER, *_rows(TrainResources, "resources.")]
     return "\n".join(lines) + "\n"
 
 
-def _rows(model: type[BaseModel], prefix: str) -> list[str]:
+def _rows(model: type[BaseModel], prefix: str, absent: str = "automatic") -> list[str]:
     lines = []
     for name, field in model.model_fields.items():
         meaning = " ".join((field.description or "").split())
-        lines.append(f"| `{prefix}.{name}` | {_default(field.default)} | {_range(field)} | {meaning} |")
+        lines.append(f"| `{prefix}{name}` | {_default(field.default, absent)} | {_range(field)} | {meaning} |")
     return lines
 
 
-def _default(value: Any) -> str:
+def _default(value: Any, absent: str) -> str:
     if isinstance(value, dict):
         return ", ".join(f"`{key}` {number:g}" for key, number in value.items())
-    return "automatic" if value is None else f"`{json.dumps(value)}`"
+    return absent if value is None else f"`{json.dumps(value)}`"
 
 
 def _range(field: FieldInfo) -> str:

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from handloom.pipelines.train_attempts import WorkersDied
 from handloom.pipelines.train_settings import TrainConfig, load_train_config
 from handloom.schemas.training import TrainResources
 from handloom.store.database import Database
+from handloom.store.location import storage_options_from
 from handloom.train import checkpoint as checkpoints
 from handloom.train import loop
 from handloom.train.folder import RunFolder
@@ -230,3 +232,27 @@ def wait_until_gone(pids: set[int], limit_s: float = 60) -> None:
     while left := {pid for pid in pids if alive(pid) and not is_agent(pid)}:
         assert time.monotonic() < until, f"still there: {left}"
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_database_and_checkpoints_in_a_bucket(tmp_path, ray_address):
+    moto = pytest.importorskip("moto.server", reason="needs moto[server]")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")).close()
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+    options = storage_options_from(keys | {"AWS_ENDPOINT_URL": endpoint})
+    try:
+        db = training_db("s3://bucket/db", options=options)
+        out = RunFolder.parse("s3://bucket/runs/tiny", options)
+        with pytest.raises(StoreError, match="cannot write"):
+            job(db, RunFolder.parse("s3://absent/runs/tiny", options))
+        summary = job(db, out, epochs=1)
+        assert summary.exit == "done"
+        assert out.names() == ["asked", "job.json", "report.html", "report.json", "tensorboard"]
+        assert out.names("asked") == ["checkpoints", "examples.npz", "history.jsonl", "result.json"]
+        assert out.read_json("report.json")["variants"]["asked"]["held_out"] == summary.variants["asked"]["numbers"]
+        assert out.names("tensorboard/asked")
+    finally:
+        server.stop()
