@@ -76,10 +76,8 @@ class Database:
         except LANCE_ERRORS as error:
             if not is_missing(error):
                 raise store_error(f"open table {name}", uri, error) from error
-            if version is not None and self.table(name) is not None:
-                raise StoreError(
-                    f"table {name} has no version {version} ({uri})", "the newest is `handloom.open(uri).version`"
-                ) from error
+            if version is not None and (newest := self.table(name)) is not None:
+                raise StoreError(f"table {name} has no version {version} ({uri})", versions_there(newest)) from error
             return None
 
     def ensure_table(self, name: str, schema: pa.Schema) -> lance.LanceDataset:
@@ -237,8 +235,8 @@ class Database:
             memory: `handloom.store.windows.dataset.Memory`.
 
         A sample: `clip_id` (or `episode_id`), `now_s`, `valid` (S,) bool, `frame_s` (S,), every per-frame column
-        (S, ...) with NaN (False) where unknown or outside, `images` (S, h, w, 3) uint8 with `images_valid` (S,), and the
-        per-clip columns.
+        (S, ...) with NaN (False) where unknown or outside, `images` (S, h, w, 3) uint8 with `images_valid` (S,), and
+        the per-clip columns.
 
         Raises:
             ConfigError: an unknown column, a column that was not computed, or no window: it says what took them.
@@ -248,6 +246,12 @@ class Database:
 
         asked = {name: value for name, value in locals().items() if name not in ("self", "windows_of")}
         return windows_of(self, **asked)
+
+
+def versions_there(table: lance.LanceDataset) -> str:
+    """Which versions can still be read, in words: oldest and newest."""
+    found = [version["version"] for version in table.versions()]
+    return f"the oldest that is still there is {min(found)}, the newest {max(found)}"
 
 
 def _field(schema: pa.Schema, name: str) -> pa.Field | None:

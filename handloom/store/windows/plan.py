@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
@@ -46,10 +47,11 @@ def make_plan(table: lance.LanceDataset, spec: WindowSpec) -> Plan:
     """Count the windows of every row that passes the spec's filter and split.
 
     Rows without a needed column (no poses for a world column, no embedding) are left out and counted as
-    `null_COLUMN`, rows shorter than a window as `too_short`.
+    `null_COLUMN`, rows shorter than a window as `too_short`, rows of the other split as `other_split`. A split may be
+    empty; then there are no windows.
 
     Raises:
-        ConfigError: an unreadable filter; no window is left: the message says what took them.
+        ConfigError: an unreadable filter; no window is left in either split: the message says what took them.
     """
     found = _scan(table, spec)
     counts = Counter(rows=table.count_rows())
@@ -59,17 +61,17 @@ def make_plan(table: lance.LanceDataset, spec: WindowSpec) -> Plan:
         is_null = found.column(column).to_numpy() & keep
         counts[column] = int(is_null.sum())
         keep &= ~is_null
-    if spec.split is not None:
-        inside = _held_out(found, spec) == (spec.split == "held_out")
-        counts["other_split"] = int((keep & ~inside).sum())
-        keep &= inside
     steps = _steps(found, spec)
     per_clip = np.where(keep, count_windows(steps, spec), 0)
     counts["too_short"] = int((keep & (per_clip == 0)).sum())
+    if not per_clip.any():
+        raise _nothing(spec, counts, steps[keep])
+    if spec.split is not None:
+        outside = _held_out(found, spec) != (spec.split == "held_out")
+        counts["other_split"] = int((outside & (per_clip > 0)).sum())
+        per_clip[outside] = 0
     used = np.flatnonzero(per_clip)
     counts["clips"], counts["windows"] = len(used), int(per_clip.sum())
-    if not len(used):
-        raise _nothing(spec, counts, steps[keep])
     _check_widths(found.take(pa.array(used)), spec)
     starts = np.concatenate([[0], np.cumsum(per_clip[used])]).astype(np.int64)
     ids = found.column(spec.id_column).combine_chunks().take(pa.array(used))
@@ -108,13 +110,9 @@ def _scan(table: lance.LanceDataset, spec: WindowSpec) -> pa.Table:
             light[f"null_{name}"] = f"{name} IS NULL"
     try:
         with filtered(spec.where, table.schema):
-            passed = table.to_table(columns=light, filter=clause(spec.where), with_row_id=True)
-        every = table.to_table(columns=[], with_row_id=True).column("_rowid").to_numpy()
+            return table.to_table(columns=light | {"_row": "_rowoffset"}, filter=clause(spec.where))
     except LANCE_ERRORS as error:
         raise StoreError(f"cannot read table {spec.table}: {first_words(error)}", "was it moved?") from error
-    order = np.argsort(every, kind="stable")
-    place = order[np.searchsorted(every, passed.column("_rowid").to_numpy(), sorter=order)]
-    return passed.append_column("_row", pa.array(place)).drop_columns(["_rowid"])
 
 
 def _null_columns(found: pa.Table) -> list[str]:
@@ -122,10 +120,10 @@ def _null_columns(found: pa.Table) -> list[str]:
 
 
 def _held_out(found: pa.Table, spec: WindowSpec) -> NDArray[np.bool_]:
-    columns = [found.column(name).to_pylist() for name in VIDEO_OF[spec.table]]
-    keys = ["/".join(parts) for parts in zip(*columns, strict=True)]
-    position = {key: split_position(key, spec.seed) for key in set(keys)}
-    return np.fromiter((position[key] < spec.held_out_share for key in keys), bool, len(keys))
+    columns = [found.column(name) for name in VIDEO_OF[spec.table]]
+    keys = pc.binary_join_element_wise(*columns, "/").combine_chunks().dictionary_encode()
+    held_out = [split_position(key, spec.seed) < spec.held_out_share for key in keys.dictionary.to_pylist()]
+    return np.array(held_out, bool)[keys.indices.to_numpy()]
 
 
 def _steps(found: pa.Table, spec: WindowSpec) -> NDArray[np.int64]:
@@ -175,21 +173,16 @@ def _nothing(spec: WindowSpec, counts: Counter, steps: NDArray[np.int64]) -> Con
         column = max(nulls, key=lambda name: nulls[name])
         hint = COMPUTED_BY.get(column, "extract again with the settings that compute it")
         return ConfigError(f"column {column} is null in all {nulls[column]} rows that are asked for", hint)
-    if counts["other_split"]:
-        return ConfigError(
-            f"split {spec.split!r} is empty: all {counts['other_split']} rows are of the other one "
-            f"(held_out_share {spec.held_out_share})",
-            "whole videos are held out, by a hash of their id: change held_out_share or seed, or add videos",
-        )
     return ConfigError(f"where = {spec.where!r} passes none of {counts['rows']} rows", "change the filter")
 
 
 def check_pictures(table: lance.LanceDataset, spec: WindowSpec, plan: Plan) -> None:
     """Raise ConfigError where pictures are asked for and no row has any: looks at all only where the first has none."""
     column = "frame_jpeg"
-    if not spec.cameras or table.take([int(plan.rows[0])], columns=[column]).column(0).null_count == 0:
+    if not spec.cameras or not len(plan.rows):
         return
-    if table.count_rows(filter=f"{column} IS NOT NULL") == 0:
+    first = table.take([int(plan.rows[0])], columns=[column])
+    if first.column(0).null_count and table.count_rows(filter=f"{column} IS NOT NULL") == 0:
         raise ConfigError(
             f"fields asks for {IMAGES}, and column {column} is null in every row of {spec.table}", COMPUTED_BY[column]
         )

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
+from handloom.store.database import Database, versions_there
 from handloom.store.location import LANCE_ERRORS, Location, first_words
 from handloom.store.windows.decode import Cells, cells_of
 from handloom.store.windows.spec import FRAMED, WindowSpec
@@ -104,9 +105,11 @@ class RowReader:
 
     def _gone(self, error: Exception) -> StoreError:
         uri = self._location.table_uri(self._spec.table)
+        newest = Database(self._location).table(self._spec.table)
+        there = "the table is gone" if newest is None else versions_there(newest)
         return StoreError(
             f"cannot read version {self._version} of {uri}: {first_words(error)}",
-            "was the version cleaned up (`handloom index --compact`)? `windows.at(db.version)` takes the newest",
+            f"was it cleaned up? {there}; `windows.at()` takes the newest",
         )
 
     def _row(self, columns: dict[str, Cells], index: int, place: int) -> Row:
