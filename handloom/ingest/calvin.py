@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import zipfile
 import zlib
 from collections import Counter, OrderedDict
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.ingest.arrays_only import READ_ERRORS
 from handloom.ingest.calvin_language import Span, read_language, read_recordings
 from handloom.ingest.files import Options, existing, is_remote, normalise, read_bytes
 from handloom.ingest.ids import check_dataset
@@ -29,6 +31,8 @@ RECORDINGS = "ep_start_end_ids.npy"
 LANGUAGE = "lang_annotations/auto_lang_ann.npy"
 CAMERAS = ("rgb_static", "rgb_gripper")
 SPLITS = ("training", "validation")
+ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, struct.error, zlib.error)
+MAX_ARRAY_BYTES = 64 << 20
 RECENT_FRAMES = 96  # some 300 kB each
 FIRST_INDEX = 10_000_000  # episodes of split s are numbered from s times this, whole recordings from half of it on
 
@@ -184,7 +188,7 @@ class _Frame:
         self._name = uri.rpartition("/")[2]
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(read_bytes(uri, "CALVIN frame", options)))
-        except zipfile.BadZipFile as error:
+        except ZIP_ERRORS as error:
             raise Unusable("data_unreadable", f"{self._name} is no whole npz file: {error}") from error
         except ConfigError as error:
             if isinstance(error.__cause__, FileNotFoundError):
@@ -221,10 +225,13 @@ class _Frame:
             raise Unusable("bad_values", f"{self._name} has no {key}, but {there}") from error
 
     def _array(self, key: str) -> np.ndarray:
+        info = self._info(key)
         try:
-            with self._zip.open(self._info(key)) as member:
+            if info.file_size > MAX_ARRAY_BYTES:
+                raise ValueError(f"it claims {info.file_size} bytes")
+            with self._zip.open(info) as member:
                 return np.lib.format.read_array(io.BytesIO(member.read()), allow_pickle=False)
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (*ZIP_ERRORS, *READ_ERRORS) as error:
             raise Unusable("data_unreadable", f"{key} of {self._name} cannot be read: {error}") from error
 
 
