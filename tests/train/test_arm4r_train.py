@@ -55,7 +55,7 @@ def test_what_cannot_be_used_is_left_out_and_counted(rooms):
     data = RECIPE.data(rooms, settings())
     counts = data.facts["counts"]
     assert (counts["rows"], counts["without_depth"]) == (15, 2)
-    assert counts["train"]["too_short"] + counts["held_out"]["too_short"] == 1
+    assert counts["train"]["too_short"] == counts["held_out"]["too_short"] == 1  # of the table, whatever the split
     used = set(data.train.clip_ids) | set(data.held_out.clip_ids)
     assert len(used) == 12
     assert not set(data.train.clip_ids) & set(data.held_out.clip_ids)
@@ -205,3 +205,16 @@ def test_every_setting_stands_on_the_page_as_it_is():
         field = Arm4rSettings.model_fields[name]
         default = "automatic" if field.default is None else f"`{json.dumps(field.default)}`"
         assert f"| `{name}` | {default} | {' '.join(field.description.split())} |" in page
+
+
+def test_every_predicted_step_has_a_scale_of_its_own(robots):
+    data = RECIPE.data(robots, settings(stage="control", skip="none"))
+    targets = np.stack([data.train[index]["target"] for index in range(len(data.train))])
+    expected = np.nanstd(targets, axis=(0, 1))
+    assert expected.shape == (16, 10)
+    std = np.reshape(data.facts["target_std"], (16, 10))
+    assert (std[15, :3] > 5 * std[0, :3]).all()
+    np.testing.assert_allclose(std, expected, rtol=0.05)  # facts are of 512 windows at most
+    net = RECIPE.network(settings(stage="control", skip="none"), data.facts)
+    np.testing.assert_allclose(net.action_decoder.std, std, rtol=1e-6)
+    np.testing.assert_allclose(net.action_encoder.std, std[0], rtol=1e-6)

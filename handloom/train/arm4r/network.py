@@ -37,20 +37,20 @@ class Scaled(nn.Module):
 
 
 class Head(nn.Module):
-    """(..., dim) state tokens to (..., P, A) predicted deltas, in the units of the target."""
+    """(..., dim) state tokens to (..., P, A) predicted deltas, in the units of the target. std: (P, A)."""
 
-    def __init__(self, dim: int, hidden: int, num_pred_steps: int, std: Tensor) -> None:
+    def __init__(self, dim: int, hidden: int, std: Tensor) -> None:
         super().__init__()
-        self.mlp = MlpHead(dim, num_pred_steps * std.numel(), hidden)
+        self.mlp = MlpHead(dim, std.numel(), hidden)
         self.register_buffer("std", std)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.mlp(tokens).unflatten(-1, (-1, self.std.numel())) * self.std
+        return self.mlp(tokens).unflatten(-1, self.std.shape) * self.std
 
 
 class Arm4rNetwork(nn.Module):
     """Sizes follow from the settings and from the windows' facts (`Arm4r.data`): `proprio_dim`, `action_dim`, and with
-    `standardise` the lists `proprio_mean`, `proprio_std`, `action_std`.
+    `standardise` the lists `proprio_mean`, `proprio_std`, `action_std` and, of all predicted steps, `target_std`.
 
     The names proprio_encoder, action_encoder and action_decoder are the paper's; SPECS 1.5 gives the sizes. The picture
     encoder's CLS token is pooled with its patches: whether the authors keep it is UNVERIFIED.
@@ -60,10 +60,10 @@ class Arm4rNetwork(nn.Module):
         super().__init__()
         self.settings = settings
         width, layers, heads = settings.transformer()
-        mean, std, action_std = _scales(facts)
+        mean, std, action_std, target_std = _scales(facts, settings.predicted_steps())
         self.proprio_encoder = Scaled(Mlp(len(mean), width), mean, std)
         self.action_encoder = Scaled(Mlp(len(action_std), width), torch.zeros_like(action_std), action_std)
-        self.action_decoder = Head(width, settings.head_hidden, settings.predicted_steps(), action_std)
+        self.action_decoder = Head(width, settings.head_hidden, target_std)
         self.text_encoder = text_encoder(text_spec(settings))
         self.instruction_encoder = Mlp(self.text_encoder.width, width)
         self.image_encoder = None
@@ -167,9 +167,11 @@ def text_spec(settings: Arm4rSettings) -> EncoderSpec:
     return EncoderSpec(kind=settings.text_encoder, model=settings.text_model)
 
 
-def _scales(facts: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and deviation of the state, deviation of the action; zeros and ones (the paper's) where facts give none."""
+def _scales(facts: Mapping[str, Any], num_pred_steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean and deviation of the state, deviation of the action and of all predicted steps (P, A); zeros and ones (the
+    paper's) where facts give none."""
     mean = torch.tensor(facts.get("proprio_mean") or [0.0] * facts["proprio_dim"])
     std = torch.tensor(facts.get("proprio_std") or [1.0] * facts["proprio_dim"])
     action_std = torch.tensor(facts.get("action_std") or [1.0] * facts["action_dim"])
-    return mean, std, action_std
+    target_std = torch.tensor(facts.get("target_std") or action_std.tolist() * num_pred_steps)
+    return mean, std, action_std, target_std.view(num_pred_steps, -1)
