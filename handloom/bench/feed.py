@@ -257,7 +257,9 @@ def _package(
             )
         told = json.loads(done.stdout.splitlines()[-1])
         rate = told["windows"] / statistics.median(told["seconds"])
-        found[f"{workers} workers"] = {"windows_per_s": round(rate, 2), "versions": told["versions"]}
+        found[f"{workers} workers"] = {
+            "windows_per_s": round(rate, 2), "versions": told["versions"], "video_backend": told["video_backend"],
+        }  # fmt: skip
     return found
 
 
