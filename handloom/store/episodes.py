@@ -94,11 +94,12 @@ def _commit(db: Database, rows: pa.Table) -> tuple[int, int]:
     before: dict[str, KnownEpisode] | None = None
     for number in range(1, MAX_TRIES + 1):
         try:
+            seen = lance.dataset(uri, storage_options=db.storage_options or None).version  # before what is looked up
             known = known_episodes(db)
             before = known if before is None else before
             new, changed = _sorted_out(rows, known)
             if len(new):
-                _append(db, uri, rows if len(new) == rows.num_rows else rows.take(new))
+                _append(db, uri, rows if len(new) == rows.num_rows else rows.take(new), seen)
             if len(changed):
                 table = lance.dataset(uri, storage_options=db.storage_options or None)
                 table.merge_insert("episode_id").when_matched_update_all().execute(rows.take(changed))
@@ -112,11 +113,9 @@ def _commit(db: Database, rows: pa.Table) -> tuple[int, int]:
     return len(new), len(changed)
 
 
-def _append(db: Database, uri: str, rows: pa.Table) -> None:
-    """Append rows, and see that nobody appended the same ones at that moment (Lance rebases a stale append)."""
-    options = db.storage_options or None
-    seen = lance.dataset(uri, storage_options=options).version
-    after = lance.write_dataset(rows, uri, mode="append", storage_options=options)
+def _append(db: Database, uri: str, rows: pa.Table, seen: int) -> None:
+    """Append rows, and see that nobody appended the same ones since version `seen` (Lance rebases a stale append)."""
+    after = lance.write_dataset(rows, uri, mode="append", storage_options=db.storage_options or None)
     if after.version == seen + 1:
         return
     ids = rows.column("episode_id").to_pylist()
