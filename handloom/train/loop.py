@@ -35,7 +35,7 @@ from handloom.train.history import History
 from handloom.train.random_state import random_state, seed_all, set_random_state
 from handloom.train.recipe import Recipe, RecipeData
 from handloom.train.schedule import end_position, lr_factor
-from handloom.train.step import Stepper, held_out_sums, own_share
+from handloom.train.step import Stepper, held_out_sums
 
 log = logging.getLogger(__name__)
 
@@ -234,8 +234,7 @@ class _Job:
 
     def _evaluate(self) -> None:
         began = time.perf_counter()
-        batches = own_share(self.held_out, len(self.data.held_out), ranks.rank(), ranks.world_size())
-        sums, windows = held_out_sums(self.network, batches, self.settings, self.device)
+        sums, windows = held_out_sums(self.network, self.held_out, self.settings, self.device)
         seconds = time.perf_counter() - began
         self.train_s += seconds
         line = {"kind": "held_out", "step": self.step, "epoch": self.epoch, "version": self.data.version}

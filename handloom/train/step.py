@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -122,25 +122,6 @@ def held_out_sums(
     pairs = {name: [sums.get(name, (0.0, 0.0)) for sums, _ in everyone] for name in names}
     total = {name: (sum(s for s, _ in found), sum(n for _, n in found)) for name, found in pairs.items()}
     return total, sum(number for _, number in everyone)
-
-
-def own_share(
-    batches: Iterable[Mapping[str, Any]], total: int, rank: int, world_size: int
-) -> Iterator[Mapping[str, Any]]:
-    """A rank's batches of `total` windows without those that the loader repeats at the end, to make shares equal."""
-    share = -(-total // world_size)
-    left = min(max(total - rank * share, 0), share)
-    for batch in batches:
-        number = num_windows(batch)
-        if left > 0:
-            yield batch if number <= left else _first(batch, left)
-        left -= number
-
-
-def _first(value: Any, number: int) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _first(item, number) for name, item in value.items()}
-    return value[:number]
 
 
 def precision(settings: TrainSettings, device: torch.device):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import urllib.request
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 from pyarrow import fs
 from support.rows import make_row
+from support.s3_server import s3_server
 
 from handloom.errors import ConfigError, StoreError
 from handloom.export.arm4r import export_arm4r
@@ -30,22 +30,10 @@ NUM_TRACKS = 2
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT")).close()
-    yield "s3://bucket"
-    server.stop()
+    with s3_server() as env:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        yield "s3://bucket"
 
 
 def table(num_rows: int) -> pa.Table:

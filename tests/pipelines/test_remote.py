@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import urllib.request
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 from support.extraction import outcome, row_digests
 from support.process import handloom
+from support.s3_server import s3_server, send
 
 from handloom.store.database import Database
 from handloom.store.location import storage_options_from
@@ -19,26 +18,15 @@ from handloom.store.location import storage_options_from
 @pytest.fixture(scope="module")
 def s3_env():
     """The variables a user sets for S3, with a bucket behind them."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-    put(f"{endpoint}/bucket")
-    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
-    yield {**keys, "AWS_ENDPOINT_URL": endpoint}
-    server.stop()
-
-
-def put(url: str, body: bytes = b"") -> None:
-    headers = {"Content-Type": "application/octet-stream"}  # the server would parse urllib's default as a form
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers, method="PUT"), timeout=10):
-        pass
+    with s3_server() as env:
+        yield env
 
 
 @pytest.mark.timeout(240)
 def test_ingest_and_run_with_everything_remote(s3_env, ray_address, rendered: Path, expected):
     for file in ("video1.mp4", "video1.camera.json"):
-        put(f"{s3_env['AWS_ENDPOINT_URL']}/bucket/videos/kitchen/{file}", (rendered / file).read_bytes())
-    put(f"{s3_env['AWS_ENDPOINT_URL']}/bucket/videos/letter.mp4", b"Dear reader" * 500)
+        send(f"{s3_env['AWS_ENDPOINT_URL']}/bucket/videos/kitchen/{file}", body=(rendered / file).read_bytes())
+    send(f"{s3_env['AWS_ENDPOINT_URL']}/bucket/videos/letter.mp4", body=b"Dear reader" * 500)
     options = ("--dataset", "test", "--clip-seconds", 1, "--json")
     done = handloom("ingest", "folder", "s3://bucket/videos", "--db", "s3://bucket/db", *options, env=s3_env)
     assert done.returncode == 0, done.stderr

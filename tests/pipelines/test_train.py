@@ -7,13 +7,13 @@ import os
 import signal
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 import ray
 import torch
 from support.process import alive, descendants, handloom, is_agent, start
+from support.s3_server import s3_server
 from support.tiny_recipe import RECIPE, TinySettings
 from support.training import curve, lines_of, training_db
 
@@ -236,14 +236,8 @@ def wait_until_gone(pids: set[int], limit_s: float = 60) -> None:
 
 @pytest.mark.slow
 def test_database_and_checkpoints_in_a_bucket(tmp_path, ray_address):
-    moto = pytest.importorskip("moto.server", reason="needs moto[server]")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")).close()
-    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
-    options = storage_options_from(keys | {"AWS_ENDPOINT_URL": endpoint})
-    try:
+    with s3_server() as env:
+        options = storage_options_from(env)
         db = training_db("s3://bucket/db", options=options)
         out = RunFolder.parse("s3://bucket/runs/tiny", options)
         with pytest.raises(StoreError, match="cannot write"):
@@ -254,5 +248,3 @@ def test_database_and_checkpoints_in_a_bucket(tmp_path, ray_address):
         assert out.names("asked") == ["checkpoints", "examples.npz", "history.jsonl", "result.json"]
         assert out.read_json("report.json")["variants"]["asked"]["held_out"] == summary.variants["asked"]["numbers"]
         assert out.names("tensorboard/asked")
-    finally:
-        server.stop()

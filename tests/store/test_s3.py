@@ -1,12 +1,11 @@
 """The same commit and search on S3, against a server on this machine."""
 
 import threading
-import urllib.request
 
 import lance
 import pytest
-from moto.server import ThreadedMotoServer
 from support.rows import RUN_KEY, digests, make_clip, make_row
+from support.s3_server import s3_server
 
 from handloom.errors import CommitConflict, StoreError
 from handloom.schemas.reject import Reject
@@ -23,20 +22,8 @@ SCHEMA = clips_schema(4)
 
 @pytest.fixture(scope="module")
 def options():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-    with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")):
-        pass
-    yield storage_options_from(
-        {
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_REGION": "us-east-1",
-        }
-    )
-    server.stop()
+    with s3_server() as env:
+        yield storage_options_from(env)
 
 
 def write(db, *numbers):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 from pathlib import Path
 
 import pytest
 import torch
+from support.s3_server import s3_server
 from support.tiny_recipe import TinyNetwork, TinySettings
 
 from handloom.errors import ConfigError, StoreError
@@ -32,14 +32,8 @@ def save(folder: RunFolder, step: int, network: torch.nn.Module, keep: int = 2) 
 
 @pytest.fixture(scope="module")
 def bucket():
-    moto = pytest.importorskip("moto.server", reason="needs moto[server]")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")).close()
-    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
-    yield storage_options_from(keys | {"AWS_ENDPOINT_URL": endpoint})
-    server.stop()
+    with s3_server() as env:
+        yield storage_options_from(env)
 
 
 @pytest.fixture(params=["disk", "s3"])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from support.s3_server import s3_server
 from support.tiny_recipe import RECIPE, TinyNetwork, TinySettings
 from support.training import curve, lines_of, training_db
 from torch import nn
@@ -23,7 +23,7 @@ from handloom.train.history import loader_wait_share
 from handloom.train.loop import train
 from handloom.train.registry import open_network
 from handloom.train.schedule import end_position, lr_factor
-from handloom.train.step import LossNotFinite, Stepper, own_share
+from handloom.train.step import LossNotFinite, Stepper
 
 SETTINGS = TinySettings(batch_size=4, epochs=3, lr=0.01, checkpoint_every=2, keep_checkpoints=2, log_every=1)
 
@@ -289,29 +289,13 @@ def test_a_gradient_that_overflows_is_told():
         stepper().step(batches, 0.1, 7)
 
 
-@pytest.mark.parametrize(("total", "world_size"), [(11, 2), (11, 3), (9, 4), (3, 4), (1, 3), (12, 3), (8, 1)])
-def test_what_a_loader_repeats_is_cut_off(total, world_size):
-    """As loaders without `drop_last` share out: consecutive shares of equal length, the first windows once more."""
-    share = -(-total // world_size)
-    seen = []
-    for rank in range(world_size):
-        own = [n % total for n in range(rank * share, (rank + 1) * share)]
-        batches = [
-            {"n": torch.tensor(own[i : i + 4]), "clip_id": [*map(str, own[i : i + 4])]} for i in range(0, share, 4)
-        ]
-        for batch in own_share(batches, total, rank, world_size):
-            assert batch["clip_id"] == [str(n) for n in batch["n"].tolist()]
-            seen += batch["n"].tolist()
-    assert seen == list(range(total))
-
-
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 def test_ranks_share_the_held_out_windows_without_repeating(db, world_size):
     windows = RECIPE.data(db, SETTINGS).held_out
     seen = []
     for rank in range(world_size):
         loader = windows.loader(batch_size=4, shuffle=False, drop_last=False, rank=rank, world_size=world_size)
-        for batch in own_share(loader, len(windows), rank, world_size):
+        for batch in loader:
             seen += zip(batch["clip_id"], batch["now_s"].tolist(), strict=True)
     assert len(seen) == len(set(seen)) == len(windows)
 
@@ -372,15 +356,9 @@ def test_max_steps_moves_the_end():
 
 
 def test_training_into_a_bucket(db, tmp_path):
-    moto = pytest.importorskip("moto.server", reason="needs moto[server]")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")).close()
-    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
-    options = storage_options_from(keys | {"AWS_ENDPOINT_URL": endpoint})
     settings = SETTINGS.model_copy(update={"epochs": 1, "checkpoint_every": None})
-    try:
+    with s3_server() as env:
+        options = storage_options_from(env)
         with pytest.raises(StoreError, match="cannot write"):
             train(RECIPE, db, settings, RunFolder.parse("s3://absent/run", options))
         out = RunFolder.parse("s3://bucket/run", options)
@@ -390,8 +368,6 @@ def test_training_into_a_bucket(db, tmp_path):
         assert curve(outcome.history) == curve(whole.history)
         assert out.read("history.jsonl").count(b'"step"') >= len(whole.history)
         assert any(name.startswith("events.out.tfevents") for name in out.names("board"))
-    finally:
-        server.stop()
 
 
 def test_network_of_the_tests_hides_its_frozen_part():
