@@ -1,0 +1,67 @@
+"""A table of clips whose hands swing along smooth curves, each video at its own rate, beside robots' episodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lance
+import numpy as np
+import pyarrow as pa
+from support.rows import RUN_KEY, make_clip, random_unit
+from support.track_tables import HEIGHT, HZ, MATRIX, WIDTH, robot_db
+from support.window_tables import picture
+
+from handloom.schemas.embeddings import EMBEDDINGS
+from handloom.schemas.row import build_row
+from handloom.schemas.values import Camera, CameraPath, Hands, Tracks, VideoInfo
+from handloom.store.database import Database
+
+WORDS = ("open the jar", "pour", None, "stack the cubes")
+
+
+def hand_row(number: int, num_frames: int = 48, *, hands: bool = True, jpeg: bool = True) -> pa.RecordBatch:
+    """The row of video `number`: the right hand is always seen, the left from the tenth frame on, and not in a third of
+    the videos. The left hand's lift failed on frame 12."""
+    rng = np.random.default_rng([3, number])
+    t = np.arange(num_frames)[:, None, None, None] / HZ
+    shape = rng.uniform(-0.06, 0.06, (1, 2, 21, 3)) * [1, 1, 0.5]
+    shape[:, :, 0] = 0
+    places = np.array([-0.12, 0.12])[:, None, None] * [1, 0, 0] + [0, 0, 0.6]
+    cam = (
+        places + shape + 0.1 * np.sin(rng.uniform(2, 4, (1, 2, 1, 3)) * t + rng.uniform(0, 6, (1, 2, 1, 3))) * [1, 1, 0]
+    )
+    px = cam[..., :2] / cam[..., 2:] * 300 + MATRIX[:2, 2]
+    seen = np.ones((num_frames, 2), bool)
+    seen[:10, 0] = False
+    seen[:, 0] &= number % 3 > 0
+    seen &= hands
+    cam, px = (np.where(seen[..., None, None], values, np.nan).astype(np.float32) for values in (cam, px))
+    cam[12:13, 0] = np.nan
+    tracks = np.full((num_frames, 4, 2), 5, np.float32)
+    clip = make_clip(10 * number, narration=WORDS[number % 4])
+    return build_row(
+        clip,
+        info=VideoInfo(WIDTH, HEIGHT, HZ, "h264", "yuv420p", 0, 0.0, num_frames / HZ, num_frames),
+        decoder="decord",
+        frame_s=clip.start_s + np.arange(num_frames) / HZ,
+        camera=Camera(MATRIX, "given"),
+        path=CameraPath(None, "none", "none", "static"),
+        hands=Hands(seen, np.zeros_like(seen), np.where(seen, 0.9, np.nan).astype(np.float32), px, cam),
+        hands_world_m=None,
+        tracks=Tracks.of_grid(tracks, np.ones((num_frames, 4), bool)),
+        lifted=None,
+        depth_source=None,
+        embeddings={name: random_unit(rng, spec.dim) for name, spec in EMBEDDINGS.items()},
+        quality={},
+        frame_flags=None,
+        frame_jpeg=[picture(number, f) for f in range(num_frames)] if jpeg else None,
+        thumbnail=b"",
+        run_key=RUN_KEY,
+    )
+
+
+def hand_db(path: Path, rows: list[pa.RecordBatch], names: list[str], num_episodes: int = 6) -> Database:
+    """Both tables: the clips, and episodes whose states have these names."""
+    db = robot_db(path, names, num_episodes)
+    lance.write_dataset(pa.Table.from_batches(rows), str(path / "clips.lance"), max_rows_per_file=5)
+    return db
