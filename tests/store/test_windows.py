@@ -235,7 +235,7 @@ def test_robot_episodes_have_windows_too(tmp_path):
     with pytest.raises(ConfigError, match="no camera 'top'"):
         db.windows(1, 0, ["images:top"], table="robot_episodes")[0]
     (tmp_path / "mixed").mkdir()
-    with pytest.raises(ConfigError, match= r"state has 4 numbers in dataset .* and 6"):
+    with pytest.raises(ConfigError, match=r"state has 4 numbers in dataset .* and 6"):
         write_episodes(tmp_path / "mixed", [4, 6]).windows(1, 0, ["state"], table="robot_episodes")
     with pytest.raises(StoreError, match="no table robot_episodes"):
         write_clips_only(tmp_path).windows(1, 0, ["state"], table="robot_episodes")

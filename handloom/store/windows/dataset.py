@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,10 @@ class Windows:
         sample = cut_window(row, now_of(number, self.spec), self.spec, self._pictures, copy)
         if self._finder is not None:
             sample["neighbours"] = self._finder.samples(row.id)
-        return sample if self.transform is None else self.transform(sample)
+        if self.transform is None:
+            return sample
+        with _noting(f"in the transform of the window of {row.id} at {sample['now_s']:g} s"):
+            return self.transform(sample)
 
     def keep_pictures(self, max_bytes: int) -> None:
         """Keep decoded pictures up to so many bytes from now on; those kept so far go."""
@@ -181,6 +185,16 @@ def windows_of(db: Database, **asked: Any) -> Windows:
     reading = {name: asked.pop(name) for name in ("transform", "neighbours", "memory")}
     version = asked.pop("version")
     return open_windows(db, make_spec(**asked), version, **reading)
+
+
+@contextmanager
+def _noting(where: str) -> Iterator[None]:
+    """Whatever error passes, of whatever type, says where it was raised."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(where)
+        raise
 
 
 def _need_torch() -> None:

@@ -106,6 +106,12 @@ class WindowLoader:
         self._batches = self._batches if self._resumed else 0
         self._resumed = False
         order, last = self._order(), len(self)
+        if not last and self._options["drop_last"] and len(self.windows):
+            raise ConfigError(
+                f"no batch: {order.num_windows} windows on each of {order.world_size} ranks, a batch takes "
+                f"{self.batch_size}",
+                "a smaller batch_size, fewer ranks, or drop_last=False",
+            )
         for batch in self._read(order, self._batches):
             self._batches += 1
             if self._batches == last:
@@ -135,7 +141,7 @@ class WindowLoader:
                 for numbers, of in order.batches(start):
                     yield self._collate(cutter.samples(numbers, of)[1])
             return
-        if self._processes is None:
+        if self._processes is None or not self._processes.are_whole:
             facts = {"batch_size": self.batch_size, "rank": self._rank} | self._options
             self._processes = Processes(self.windows, self._num_workers, facts, collated=not copy)
         whole = self._processes.batches(order, start)

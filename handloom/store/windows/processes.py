@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,16 +25,18 @@ if TYPE_CHECKING:
     from handloom.store.windows.dataset import Windows
 
 PARTS_AHEAD = 2  # batches, per process
+UNREACHABLE = (ConnectionError, EOFError, FileNotFoundError)  # tensors of a process that died before they were taken
 START = "forkserver" if sys.platform == "linux" else "spawn"  # never fork: Lance does not survive it
 
 
 class Processes:
-    """`num` processes that stay for all epochs; they end with this object."""
+    """`num` processes that stay for all epochs; they end with this object, and with this process however it ends."""
 
     def __init__(self, windows: Windows, num: int, facts: Mapping[str, Any], *, collated: bool) -> None:
         """facts: of `Order`, but for the epoch and the blocks. collated: parts come as tensors, else as samples."""
         self._num = num
         self._collated = collated
+        self.are_whole = True
         self._position = torch.zeros(3, dtype=torch.int64).share_memory_()  # epoch, first batch, steps per block
         context = torch.multiprocessing.get_context(START)
         if START == "forkserver":
@@ -41,16 +47,18 @@ class Processes:
                 batch_size=None,
                 collate_fn=_as_it_is,
                 num_workers=num,
+                worker_init_fn=_begin,
                 multiprocessing_context=context,
                 prefetch_factor=PARTS_AHEAD,
                 persistent_workers=True,
-                generator=torch.Generator(),  # not the caller's: reading draws no random numbers
+                generator=_generator(facts["seed"], facts["rank"]),
             )
 
     def batches(self, order: Order, start: int) -> Iterator[Any]:
         """The batches of an epoch from `start` on, whole; samples in a list where they are not collated.
 
-        Raises what reading or a transform raised in a process; StoreError where one died.
+        Raises what reading or a transform raised in a process; StoreError where one died: then the others are of no
+        more use, either, and `are_whole` is False.
         """
         self._position.copy_(torch.tensor([order.epoch, start, order.block_steps]))
         with _as_many_as_asked():
@@ -65,11 +73,13 @@ class Processes:
     def _next(self, parts: Iterator[Any]) -> Any:
         try:
             return next(parts)
-        except RuntimeError as error:
-            if "exited unexpectedly" not in str(error):
+        except (RuntimeError, *UNREACHABLE) as error:
+            raised_there = str(error).startswith("Caught ")  # by the transform, say; and that process lives
+            if raised_there or (not isinstance(error, UNREACHABLE) and "exited unexpectedly" not in str(error)):
                 raise
+            self.are_whole = False
             raise StoreError(
-                f"a loader process died: {error}",
+                f"a loader process died: {error or type(error).__name__}",
                 "most often memory: lower memory.block_mb or num_workers, or give /dev/shm more room",
             ) from error
 
@@ -113,6 +123,27 @@ class _Parts(IterableDataset):
 
 def _as_it_is(part: Any) -> Any:
     return part
+
+
+def _generator(seed: int, rank: int) -> torch.Generator:
+    """What a transform's random numbers begin with: not the caller's, whose own numbers stay what they are."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]))
+
+
+def _begin(_worker: int) -> None:
+    """End this process when the one that started it is gone, even killed, and leave Ctrl-C to that one.
+
+    torch watches the parent in the system's sense, which is the fork server here; and that one stays as long as any
+    process that it forked.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
 @contextmanager

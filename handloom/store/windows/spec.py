@@ -36,7 +36,7 @@ NULL_WHERE = {
     "track_depth_m": "track_depth_source IS NULL",
 }
 COMPUTED_BY = {
-    "hand_keypoints_world_m": "poses: `camera.poses = \"estimate\"` finds them where the scene allows, or give them in "
+    "hand_keypoints_world_m": 'poses: `camera.poses = "estimate"` finds them where the scene allows, or give them in '
     "NAME.camera.json",
     "frame_jpeg": "`frames.store = true` of `handloom run`, or pictures at `handloom ingest lerobot`",
     "track_depth_m": "camera paths, hands or a depth model: `depth.provider` of `handloom run`",

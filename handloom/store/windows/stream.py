@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from handloom.store.windows.dataset import Windows
@@ -15,7 +16,7 @@ class WindowStream(IterableDataset):
     """Samples in a shuffled order, each window once over all ranks and loader workers (but for what does not divide).
 
     Loader workers must be spawned (`multiprocessing_context="spawn"`): Lance does not survive a fork. The order depends
-    on their number; for one that does not, and for resuming, use `Windows.loader`.
+    on their number; for one that does not, and for resuming, use `Windows.loader`. Each worker has the windows' memory.
     """
 
     def __init__(
@@ -25,18 +26,18 @@ class WindowStream(IterableDataset):
         self._options = {"shuffle": shuffle, "seed": seed}
         self._rank = rank
         self._world_size = world_size
-        self._epoch = 0
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that persist see it change
 
     def set_epoch(self, epoch: int) -> None:
-        """Another order for the next epoch; loader workers that persist do not see it."""
-        self._epoch = epoch
+        """The order of the next epoch: another one for each number."""
+        self._epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[Sample]:
         info = get_worker_info()
         number, count = (0, 1) if info is None else (info.id, info.num_workers)
         share = {"rank": self._rank * count + number, "world_size": self._world_size * count}
         loader = WindowLoader(self.windows, 1, collate=_only, **self._options, **share)
-        loader.set_epoch(self._epoch)
+        loader.set_epoch(int(self._epoch))
         yield from loader
 
 

@@ -1,0 +1,145 @@
+"""Loader processes end with whoever started them, and an error in one is an error here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.window_tables import clip_row, write_clips
+
+from handloom.errors import ConfigError, StoreError
+
+torch = pytest.importorskip("torch")
+
+TRAINER = """
+import sys, time
+from handloom import open as open_database
+from test_windows_processes import with_pid
+
+if __name__ == "__main__":
+    loader = open_database(sys.argv[1]).windows(2, 1, ["hands"], transform=with_pid).loader(4, num_workers=2)
+    for batch in loader:
+        print(*sorted(set(batch["pid"].tolist())), flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory):
+    return write_clips(tmp_path_factory.mktemp("processes"), [clip_row(n, 12) for n in range(6)])
+
+
+def with_pid(sample):
+    return sample | {"pid": os.getpid()}
+
+
+def strict(sample):
+    """A transform with a mistake that shows at one window."""
+    if sample["clip_id"].startswith("d:v3") and sample["now_s"] > 0.95:
+        return sample | {"verb": sample["verb"]}
+    return sample
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_gone(pids, within_s: float) -> list[int]:
+    """Those of the processes that are still there."""
+    until = time.monotonic() + within_s
+    while (left := [pid for pid in pids if is_running(pid)]) and time.monotonic() < until:
+        time.sleep(0.05)
+    return left
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_killed_process_is_an_error_and_closing_leaves_nothing(db):
+    held = {name for name in os.listdir("/dev/shm") if name.startswith("torch_")}
+    loader = db.windows(2, 1, ["hands"], transform=with_pid).loader(4, num_workers=2)
+    pids = {pid for batch in loader for pid in batch["pid"].tolist()}
+    batches = iter(loader)
+    next(batches)
+    assert len(pids) == 2
+    os.kill(min(pids), signal.SIGKILL)
+    with pytest.raises(StoreError, match="a loader process died"):
+        list(batches)
+    loader.set_epoch(5)
+    batches = iter(loader)  # with others
+    assert not {pid for _ in range(5) for pid in next(batches)["pid"].tolist()} & pids
+    rest = {pid for batch in batches for pid in batch["pid"].tolist()}
+    del loader, batches
+    assert wait_until_gone(pids | rest, 10) == []
+    assert {name for name in os.listdir("/dev/shm") if name.startswith("torch_")} <= held
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_processes_do_not_outlive_a_killed_trainer(db, tmp_path):
+    script = tmp_path / "trainer.py"
+    script.write_text(TRAINER)
+    here = str(Path(__file__).parent)
+    paths = os.pathsep.join([here, str(Path(here).parent), os.environ.get("PYTHONPATH", "")])
+    trainer = subprocess.Popen(
+        [sys.executable, script, db.uri],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
+    pids = [int(word) for word in trainer.stdout.readline().split()]
+    trainer.kill()
+    left = wait_until_gone(pids, 10)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    trainer.stdout.close()
+    trainer.wait()
+    assert len(pids) == 2
+    assert left == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_error_in_a_transform_names_its_window(db, num_workers):
+    loader = db.windows(2, 1, ["hands"], transform=strict).loader(4, num_workers=num_workers)
+    with pytest.raises(KeyError) as caught:
+        list(loader)
+    said = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
+    assert "in the transform of the window of d:v3:0-1200 at 1 s" in said
+    assert "verb" in said
+
+
+def test_a_batch_that_nobody_can_fill_is_refused(db):
+    windows = db.windows(2, 1, ["hands"])
+    with pytest.raises(ConfigError, match="30 windows on each of 2 ranks, a batch takes 64"):
+        next(iter(windows.loader(64, world_size=2)))
+    assert len(list(windows.loader(64, world_size=2, drop_last=False))) == 1
+    assert list(db.windows(2, 1, split="held_out", held_out_share=0.0).loader(64)) == []
+
+
+@pytest.mark.slow
+def test_workers_of_a_plain_torch_loader_share_a_stream(db):
+    from torch.utils.data import DataLoader
+
+    windows = db.windows(2, 1, ["hands"])
+    stream = windows.stream(seed=2)
+    loader = DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=2,
+        multiprocessing_context="spawn",
+        collate_fn=None,
+        persistent_workers=True,
+    )
+    epochs = []
+    for epoch in range(2):
+        stream.set_epoch(epoch)
+        epochs.append([(sample["clip_id"], sample["now_s"]) for sample in loader])
+    first, second = epochs
+    assert len(first) == len(set(first)) == len(windows) == len(set(second))
+    assert first != second
