@@ -20,6 +20,7 @@ from handloom.pipelines import sharing
 from handloom.pipelines.room import Amounts, Pools, Room, actor_needs, fit, look, size_pools
 from handloom.pipelines.sharing import EXTRACTION, GRANTED, HOLDING, TRAINING, WAITING, Entry, Registered
 from handloom.schemas.settings import Resources
+from handloom.workers.shard import ShardResult
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +117,9 @@ class Balance:
             watch.end()
             thread.join()
 
-    def drain(self) -> None:
-        ray.get(self._ledger.drain.remote())
+    def drain(self) -> int:
+        """Tell the workers to stop after the clip in hand. Returns how many shards they have taken up."""
+        return ray.get(self._ledger.drain.remote())
 
     def resume(self) -> None:
         """The workers of the next pool take up clips again."""
@@ -155,12 +157,24 @@ class Watch:
     def __init__(self, balance: Balance, pools: Pools, num_shards: int) -> None:
         self._balance, self._pools, self._num_left = balance, pools, num_shards
         self._ended, self._all_up = threading.Event(), False
+        self._num_back = 0  # shards that were worked on
+        self._num_taken: int | None = None  # those that workers had taken up when they were told to stop
         self._roomy_since: float | None = None
         self.drained = False
 
-    def arrived(self) -> None:
-        """A shard has come back: all actors are up."""
+    def arrived(self, result: ShardResult) -> bool:
+        """A shard has come back: all actors are up. True where only untouched ones are to come: many take minutes.
+
+        What a worker had taken up and died on may be given back instead: then this stays False, and the graph ends by
+        itself.
+        """
         self._all_up, self._num_left = True, self._num_left - 1
+        self._num_back += not result.given_back
+        return self._num_taken is not None and self._num_back >= self._num_taken
+
+    def told(self, num_taken: int) -> None:
+        """The workers know that they are to stop, `num_taken` shards had been taken up until then."""
+        self._num_taken = num_taken
 
     def end(self) -> None:
         self._ended.set()
@@ -171,7 +185,7 @@ class Watch:
                 why = self._why()
                 if why and not self._ended.is_set():
                     self.drained = True
-                    self._balance.drain()
+                    self.told(self._balance.drain())
                     log.warning("extraction %s; the clips in hand are finished first", why)
                     return
             except (ray.exceptions.RayError, RuntimeError, OSError) as error:

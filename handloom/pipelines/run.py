@@ -174,9 +174,10 @@ def _work(clips, setup: WorkerSetup, pending: _Pending, balance: Balance, ledger
     with arrivals, balance.watched(pools, len(shards)) as watched:
         try:
             for result in arrivals:
-                watched.arrived()
                 finished.update(result.clip_ids())
                 pending.add(result)
+                if watched.arrived(result):
+                    break
         except KeyboardInterrupt:
             for result in arrivals.late(LATE_QUIET_S, LATE_LIMIT_S):
                 pending.keep(result)

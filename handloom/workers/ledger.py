@@ -65,9 +65,10 @@ class Ledger:
         self._last_word = time.monotonic()
         self._drained = False
 
-    def drain(self) -> None:
-        """From now on workers end after the clip in hand, and give shards back."""
+    def drain(self) -> int:
+        """From now on workers end after the clip in hand, and give shards back. Returns how many had been taken up."""
         self._drained = True
+        return len(self._entered)
 
     def resume(self) -> None:
         """New workers take up shards. Shards that were left and come again are no deaths; clips keep theirs."""

@@ -77,7 +77,7 @@ class ShardProcessor:
     def _process(self, clips: Sequence[Clip], stream: Stream) -> ShardResult:
         entry = ray.get(self._ledger.enter.remote([clip.clip_id for clip in clips]))
         if entry.drained:
-            return ShardResult(None, (), 0)
+            return ShardResult(None, (), 0, given_back=True)
         killers = [clip for clip in clips if entry.deaths[clip.clip_id] >= MAX_DEATHS]
         for clip in killers:
             self._ledger.end.remote(clip.clip_id, os.getpid(), False, 0)

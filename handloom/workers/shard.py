@@ -35,6 +35,7 @@ class ShardResult:
 
     failure: why there is nothing instead (`problem`, `hint` of a StoreError). A value, not an exception: Ray Data
         wraps what its workers raise until nobody can tell it from a bug.
+    given_back: no clip of it was looked at.
     """
 
     record: FragmentRecord | None
@@ -42,6 +43,7 @@ class ShardResult:
     num_frames: int
     stage_s: dict[str, float] = field(default_factory=dict)
     failure: tuple[str, str] | None = None
+    given_back: bool = False
 
     def clip_ids(self) -> tuple[str, ...]:
         """The clips that are finished, as rows or rejects. Others of the shard were given back."""
@@ -63,7 +65,8 @@ class ShardResult:
             record = FragmentRecord(tuple(record["fragments"]), tuple(record["clip_ids"]))
         rejects = tuple(Reject(**reject) for reject in values["rejects"])
         failure = values["failure"] and tuple(values["failure"])
-        return ShardResult(record, rejects, values["num_frames"], values["stage_s"], failure)
+        counts = (values["num_frames"], values["stage_s"])
+        return ShardResult(record, rejects, *counts, failure, values["given_back"])
 
 
 def plan_shards(clips: Iterable[Clip], shard_clips: int, shard_s: float, num_workers: int) -> Iterator[Shard]:
