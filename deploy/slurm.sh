@@ -41,8 +41,8 @@ export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN
 
-# Ports and a folder of this job's own: another job may have a Ray on the same node.
-port=$((20000 + ${SLURM_JOB_ID:?started by sbatch} % 10000 * 3))
+# Ports and a folder of this turn's own: another job, or the turn before, may still have a Ray on the same node.
+port=$((20000 + (${SLURM_JOB_ID:?started by sbatch} + 97 * ${SLURM_RESTART_COUNT:-0}) % 10000 * 3))
 cpus=${SLURM_CPUS_PER_TASK:-1}
 gpus=${SLURM_GPUS_ON_NODE:-0}
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
