@@ -66,13 +66,13 @@ def read_features(
     sizes: D and E. Raises StoreError where the table cannot be read.
     """
     wanted = {feature_id(table, row, key, encoder_key, num_steps): row for row, key in rows.items()}
-    found: dict[str, tuple[list | None, list | None]] = {}
+    found: dict[str, list[NDArray[np.float16] | None]] = {}
     ids = list(wanted)
     for start in range(0, len(ids), IDS_PER_READ):
         part = db.read(TABLE, ["feature_id", "text", "seen"], in_list("feature_id", ids[start : start + IDS_PER_READ]))
         if part.num_columns:
-            columns = (part.column(name).to_pylist() for name in ("feature_id", "text", "seen"))
-            found |= {id_: (text, seen) for id_, text, seen in zip(*columns, strict=True)}
+            columns = (_arrays(part.column(name)) for name in ("text", "seen"))
+            found |= {id_: pair for id_, *pair in zip(part.column("feature_id").to_pylist(), *columns, strict=True)}
     there = [id_ for id_ in wanted if id_ in found]
     text = np.full((len(there), sizes[0]), np.nan, np.float16)
     seen = np.full((len(there), num_steps, sizes[1]), np.nan, np.float16)
@@ -81,7 +81,7 @@ def read_features(
         if words is not None:
             text[number] = words
         if pictures is not None:
-            seen[number] = np.array(pictures, np.float16).reshape(num_steps, sizes[1])
+            seen[number] = pictures.reshape(num_steps, sizes[1])
     return ClipFeatures(tuple(wanted[id_] for id_ in there), text, seen)
 
 
@@ -111,6 +111,11 @@ def write_features(db: Database, table: str, rows: Mapping[str, str], encoder_ke
         adding.execute(pa.Table.from_arrays(arrays, schema=CLIP_FEATURES))
     except LANCE_ERRORS as error:
         raise store_error("write the features of clips", db.location.table_uri(TABLE), error) from error
+
+
+def _arrays(column: pa.ChunkedArray) -> list[NDArray[np.float16] | None]:
+    """The vectors of a column, without a Python number for each of theirs."""
+    return [one.values.to_numpy(zero_copy_only=False) if one.is_valid else None for one in column]
 
 
 def _vectors(values: NDArray[np.float16]) -> Sequence[NDArray[np.float16] | None]:

@@ -27,10 +27,13 @@ def hand_data(db: Database, settings: ArvrmSettings, version: int | None = None)
     their steps, `keypoint_step_std`.
 
     Raises:
-        ConfigError: there are no clips, none with hands, no window, or pictures that were not stored.
+        ConfigError: there are no clips, none with hands, none as long as a window, pictures that were not stored, or
+            steps faster than the clips' frames.
+        StoreError: the version is gone.
     """
     version = version or settings.version or db.version
     counts = usable(db, settings.where, version)
+    check_rate(settings, frame_rate(db, both(settings.where, WITH_HANDS), version))
     train, held_out = (hand_windows(db, settings, version, split) for split in ("train", "held_out"))
     plain = hand_windows(db, settings, version, "train", with_images=False)
     counts |= {"train": dict(train.counts), "held_out": dict(held_out.counts)}
@@ -86,7 +89,12 @@ def usable(db: Database, where: str, version: int | None) -> dict[str, int]:
 
 
 def spread_of(windows: Windows) -> dict[str, list[float]]:
-    """Per coordinate (x, y, depth) of up to 512 windows, evenly spread: mean, deviation, deviation of a step."""
+    """Per coordinate (x, y, depth) of up to 512 windows, evenly spread: mean, deviation, deviation of a step.
+
+    0, 1 and 1 where there are no windows: whoever trains on them will say so.
+    """
+    if not len(windows):
+        return plain_spread()
     picked = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), STATISTICS_WINDOWS)).astype(int))
     places = np.stack([windows[int(index)]["keypoints"] for index in picked]).astype(np.float64)
     steps = np.diff(places, axis=1)
@@ -94,6 +102,29 @@ def spread_of(windows: Windows) -> dict[str, list[float]]:
     means = [float(np.nanmean(places[..., c])) if np.isfinite(places[..., c]).any() else 0.0 for c in range(3)]
     stds = [_deviation(places[..., c], mean) for c, mean in enumerate(means)]
     return {"keypoint_mean": means, "keypoint_std": stds, "keypoint_step_std": step_std}
+
+
+def plain_spread() -> dict[str, list[float]]:
+    """Scales that change nothing."""
+    return {"keypoint_mean": [0.0] * 3, "keypoint_std": [1.0] * 3, "keypoint_step_std": [1.0] * 3}
+
+
+def frame_rate(db: Database, where: str, version: int | None) -> float:
+    """Hz of the frames of the first clip that passes the filter; infinite for a clip of one frame."""
+    batch = next(db.batches("clips", ["frame_s"], where, version), None)
+    frame_s = np.asarray(batch.column("frame_s")[0].as_py() if batch is not None and batch.num_rows else [])
+    return float(1 / np.median(np.diff(frame_s))) if len(frame_s) > 1 else float("inf")
+
+
+def check_rate(settings: ArvrmSettings, hz: float) -> None:
+    """Raise ConfigError where places come faster than frames: many would have none."""
+    asked = settings.rate_hz * settings.phases
+    if asked > 1.05 * hz:
+        raise ConfigError(
+            f"rate_hz {settings.rate_hz:g} times phases {settings.phases} is {asked:.3g}, and the frames come at "
+            f"{hz:.3g} Hz",
+            "lower phases or rate_hz, or extract with a higher video.sample_hz",
+        )
 
 
 def _deviation(values: NDArray, mean: float) -> float:

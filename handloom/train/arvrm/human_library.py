@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from handloom.store.windows.pictures import PictureCache
 from handloom.store.windows.sample import spread_window
-from handloom.train.arvrm.hand_data import both, hand_windows
+from handloom.train.arvrm.hand_data import WITH_HANDS, both, hand_windows
 from handloom.train.arvrm.hand_sample import KEYPOINTS, HandSample
 from handloom.train.arvrm.retrieval import Shown
 from handloom.train.arvrm.settings import ArvrmSettings
@@ -24,14 +24,14 @@ ONE_PER_CLIP = 1 << 20  # a stride that no clip reaches: one window of each
 
 
 def human_windows(db: Database, settings: ArvrmSettings, with_images: bool, whole: bool) -> Windows:
-    """Windows over all human clips that stage 2 may retrieve, of the newest version.
+    """Windows over all human clips that stage 2 may retrieve, of `human_version` or the newest.
 
     whole: one per clip, to be spread over all of it; else such as stage 1 trains on.
     """
-    changed: dict[str, Any] = {"where": both(settings.human_where, "(hand_left OR hand_right)")}
+    changed: dict[str, Any] = {"where": both(settings.human_where, WITH_HANDS)}
     if whole:
         changed |= {"future": settings.steps - 1, "rate_hz": None, "stride": ONE_PER_CLIP, "pad": True}
-    return hand_windows(db, settings, None, None, with_images, **changed)
+    return hand_windows(db, settings, settings.human_version, None, with_images, **changed)
 
 
 def show_rows(windows: Windows, ids: set[str], image_name: str, text_name: str) -> Iterator[Shown]:

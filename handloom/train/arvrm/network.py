@@ -14,7 +14,7 @@ from handloom.train.arvrm.baselines import error_sums, mean_square, past_of
 from handloom.train.arvrm.keypoints import KeypointEncoder, KeypointHead
 from handloom.train.arvrm.settings import ArvrmSettings
 
-_SIDES = {"left": "right", "right": "left"}
+_SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 
 
 class HandNetwork(nn.Module):
@@ -90,4 +90,4 @@ def _mirrored(batch: Mapping[str, Any], turned: Tensor) -> dict[str, Any]:
 
 
 def _other_side(text: str | None) -> str | None:
-    return text and re.sub(r"\b(left|right)\b", lambda word: _SIDES[word[0]], text)
+    return text and re.sub(r"\b([Ll]eft|[Rr]ight)\b", lambda word: _SIDES[word[0]], text)

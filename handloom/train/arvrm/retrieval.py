@@ -133,7 +133,8 @@ def _key(words: nn.Module, eyes: nn.Module | None) -> str:
     for part in (words, eyes):
         if part is not None:
             digest.update(f"{part.name} {getattr(part, 'image_size', '')}".encode())
-            for name, value in sorted(part.state_dict().items()):
+            tensors = part.state_dict() | dict(part.named_buffers())  # colours are no part of the state
+            for name, value in sorted(tensors.items()):
                 digest.update(name.encode())
                 digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -13,7 +13,7 @@ from torch import nn
 from handloom.errors import ConfigError
 from handloom.train import checkpoint as checkpoints
 from handloom.train.arvrm.backbone import image_spec, text_spec
-from handloom.train.arvrm.hand_data import STATISTICS_WINDOWS, both, spread_of, usable
+from handloom.train.arvrm.hand_data import STATISTICS_WINDOWS, both, check_rate, plain_spread, spread_of, usable
 from handloom.train.arvrm.human_library import Replay, human_windows, show_rows, spread_keypoints
 from handloom.train.arvrm.retrieval import FeatureMaker, all_features, retrieve
 from handloom.train.arvrm.robot_sample import Retrieved, RobotSample, image_name
@@ -37,7 +37,9 @@ def robot_data(db: Database, settings: ArvrmSettings, version: int | None = None
 
     Raises:
         ConfigError: there are no robot episodes or none with states; their states differ in names; a camera that is not
-            there; fewer human clips than `topk`; or no window is as long as a sample.
+            there; steps faster than their frames; no window is as long as a sample; no human clip shows a hand, or
+            fewer than `topk`.
+        StoreError: the version of the episodes or of the clips is gone.
     """
     table = db.table(TABLE, version or settings.version)
     if table is None:
@@ -46,25 +48,29 @@ def robot_data(db: Database, settings: ArvrmSettings, version: int | None = None
         )
     version = table.version
     episodes = _episodes(db, settings, version)
+    check_rate(settings, min(episodes["fps"]))
     names, gripper = _numbers(db, settings, version, episodes)
     size = settings.image_size if settings.image_encoder != "none" else 0
     sample = RobotSample(settings.camera, settings.phases, size)
     facts: dict[str, Any] = {"state_names": names, "gripper": gripper, "counts": {"episodes": len(episodes["keys"])}}
     plain = _windows(db, settings, version, "train", replace(sample, image_size=0))
-    facts |= _state_spread(plain)
-    human = human_windows(db, settings, False, whole=True) if settings.retrieval or not settings.init else None
-    facts |= spread_of(human_windows(db, settings, False, whole=False)) if human else _plain_spread()
+    facts |= _state_spread(plain, len(names))
     if settings.retrieval:
+        settings = settings.model_copy(update={"human_version": settings.human_version or db.version})
+        usable(db, settings.human_where, settings.human_version)
         retrieved, counts = _retrieve(db, settings, version, episodes["keys"])
         sample = replace(sample, retrieved=retrieved)
         facts["counts"] |= counts
+    # with `init`, stage 1's own numbers come with its weights
+    is_new = settings.retrieval and not settings.init
+    facts |= spread_of(human_windows(db, settings, False, whole=False)) if is_new else plain_spread()
     train, held_out = (_windows(db, settings, version, split, sample) for split in ("train", "held_out"))
     facts["counts"] |= {"train": dict(train.counts), "held_out": dict(held_out.counts)}
     return RecipeData(train, held_out, version, facts)
 
 
 def _episodes(db: Database, settings: ArvrmSettings, version: int) -> dict[str, Any]:
-    columns = ["episode_id", "source_key", "state_names", "cameras", "task"]
+    columns = ["episode_id", "source_key", "state_names", "cameras", "fps"]
     rows = db.read(TABLE, columns, both(settings.where, "state IS NOT NULL"), version)
     if not rows.num_rows:
         total = db.read(TABLE, ["episode_id"], None, version).num_rows
@@ -73,12 +79,13 @@ def _episodes(db: Database, settings: ArvrmSettings, version: int) -> dict[str, 
             "change the filter, or ingest with the dataset's own key: `handloom ingest lerobot DIR --state KEY`",
         )
     values = {name: rows.column(name).to_pylist() for name in columns}
-    lacking = [i for i, c in zip(values["episode_id"], values["cameras"], strict=True) if settings.camera not in c]
+    seen_by = zip(values["episode_id"], values["cameras"], strict=True)
+    lacking = [episode for episode, cameras in seen_by if settings.camera not in cameras]
     if settings.camera and lacking:
         there = sorted({camera for cameras in values["cameras"] for camera in cameras})
         raise ConfigError(
             f"{len(lacking)} episodes have no camera {settings.camera!r}, the first of them {lacking[0]}",
-            f"cameras that are there: {', '.join(there)}",
+            f"cameras that are there: {', '.join(there) or 'none'}",
         )
     return values | {"keys": dict(zip(values["episode_id"], values["source_key"], strict=True))}
 
@@ -91,7 +98,7 @@ def _numbers(db, settings, version: int, episodes: Mapping[str, Any]) -> tuple[l
         raise ConfigError(f"the episodes' states differ: {listed}", "choose with --set \"where=dataset = '...'\"")
     names = next(iter(kinds))
     if names is None:
-        width = _windows(db, settings, version, "train", RobotSample())[0]["state"].shape[1]
+        width = _windows(db, settings, version, None, RobotSample())[0]["state"].shape[1]
         names = tuple(f"state {number}" for number in range(width))
     if len(names) < 2:
         raise ConfigError(f"the state has one number, {names[0]!r}; the map needs an arm and a gripper")
@@ -99,7 +106,7 @@ def _numbers(db, settings, version: int, episodes: Mapping[str, Any]) -> tuple[l
     return list(names), gripper if 0 < len(gripper) < len(names) else [len(names) - 1]
 
 
-def _windows(db: Database, settings: ArvrmSettings, version: int, split: str, sample: RobotSample) -> Windows:
+def _windows(db: Database, settings: ArvrmSettings, version: int, split: str | None, sample: RobotSample) -> Windows:
     fields = ["state", "task", "num_frames", "fps", *([image_name(settings.camera)] if sample.image_size else [])]
     return db.windows(
         past=1,
@@ -118,8 +125,10 @@ def _windows(db: Database, settings: ArvrmSettings, version: int, split: str, sa
     )
 
 
-def _state_spread(windows: Windows) -> dict[str, list[float]]:
+def _state_spread(windows: Windows, size: int) -> dict[str, list[float]]:
     """Mean, deviation and deviation of a step of every number, from up to 512 training windows, evenly spread."""
+    if not len(windows):  # the loop refuses to train on none
+        return {f"state_{name}": [1.0] * size for name in ("mean", "std", "step_std")}
     picked = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), STATISTICS_WINDOWS)).astype(int))
     states = np.stack([windows[int(index)]["state"] for index in picked]).astype(np.float64)
     if not np.isfinite(states).any((0, 1)).all():
@@ -130,25 +139,19 @@ def _state_spread(windows: Windows) -> dict[str, list[float]]:
     return {"state_mean": mean.tolist(), "state_std": std, "state_step_std": step_std}
 
 
-def _plain_spread() -> dict[str, list[float]]:
-    """Where stage 1's own numbers come with its weights."""
-    return {"keypoint_mean": [0.0] * 3, "keypoint_std": [1.0] * 3, "keypoint_step_std": [1.0] * 3}
-
-
 def _retrieve(
     db: Database, settings: ArvrmSettings, version: int, episodes: Mapping[str, str]
 ) -> tuple[Retrieved, dict[str, Any]]:
     """The `topk` clips of every episode, and what to say about it."""
-    usable(db, settings.human_where, db.version)
     eyes = settings.image_encoder != "none"
     clips = human_windows(db, settings, eyes, whole=True)
-    if len(clips.clip_ids) < settings.topk:
+    of_robots = _clips_of_episodes(db, version) & set(clips.clip_ids)
+    human_keys = _run_keys(db, set(clips.clip_ids) - of_robots, clips.version)
+    if len(human_keys) < settings.topk:
         raise ConfigError(
-            f"topk is {settings.topk}, but there are {len(clips.clip_ids)} human clips with hands",
+            f"topk is {settings.topk}, but there are {len(human_keys)} human clips with hands",
             "lower topk, widen human_where, or extract more clips",
         )
-    keys = db.clips(["clip_id", "run_key"], version=clips.version).to_pydict()
-    human_keys = {i: k for i, k in zip(keys["clip_id"], keys["run_key"], strict=True) if i in set(clips.clip_ids)}
     maker = FeatureMaker(*encoders(db, settings))
     show = lambda ids: show_rows(clips, ids, "images", "narration")
     human = all_features(db, "clips", human_keys, show, maker, settings.steps)
@@ -161,10 +164,22 @@ def _retrieve(
     places = {episode: np.array([number[clip] for clip, _ in near]) for episode, near in found.items()}
     replay = Replay(human_windows(db, settings, eyes, whole=False)) if settings.replay else None
     keypoints = spread_keypoints(human_windows(db, settings, False, whole=True), ids)
-    counts = {"human_clips": len(human.ids), "retrieved_clips": len(ids), "human_version": clips.version}
+    counts = {"human_clips": len(human.ids), "clips_of_robots": len(of_robots), "retrieved_clips": len(ids)}
+    counts["human_version"] = clips.version
     counts["mean_similarity"] = float(np.mean([value for near in found.values() for _, value in near]))
     counts["without_text"] = int((~np.isfinite(human.text.astype(np.float32)).any(1)).sum())
     return Retrieved(places, ids, keypoints, replay), counts
+
+
+def _clips_of_episodes(db: Database, version: int) -> set[str]:
+    """Clips that are videos of robots: where a hand was seen in one, it is none, and it is the nearest to itself."""
+    listed = db.read(TABLE, ["clip_ids"], None, version).column("clip_ids").to_pylist()
+    return {clip for clips in listed for clip in clips or []}
+
+
+def _run_keys(db: Database, ids: set[str], version: int) -> dict[str, str]:
+    keys = db.clips(["clip_id", "run_key"], version=version).to_pydict()
+    return {id_: key for id_, key in zip(keys["clip_id"], keys["run_key"], strict=True) if id_ in ids}
 
 
 def _whole_episodes(db: Database, settings: ArvrmSettings, version: int) -> Windows:

@@ -76,7 +76,10 @@ class ArvrmSettings(TrainSettings):
     topk: int = Field(10, ge=1, le=1000)
     """`finetune`: J, how many human clips are retrieved for an episode."""
     human_where: str = ""
-    """`finetune`: SQL filter on the human clips; empty: all with hands."""
+    """`finetune`: SQL filter on the human clips; empty: all with hands. The episodes' own videos never count."""
+    human_version: int | None = Field(None, ge=1)
+    """`finetune`: version of the clips that are retrieved from, by default the newest; `version` is the episodes'. Name
+    it where extraction goes on while this trains: a job that resumes retrieves again."""
     alpha: float = Field(0.5, ge=0, le=1)
     """`finetune`: share of the robot's own feature in f* = (1 - alpha) m f_k + alpha f_s. Ours; its own: unknown."""
     beta: float = Field(1.0, ge=0)
