@@ -3,9 +3,12 @@
 import threading
 
 import lance
+import numpy as np
+import pyarrow as pa
 import pytest
 from support.rows import RUN_KEY, digests, make_clip, make_row
 from support.s3_server import s3_server
+from support.window_tables import clip_row, write_clips
 
 from handloom.errors import CommitConflict, StoreError
 from handloom.schemas.reject import Reject
@@ -16,6 +19,7 @@ from handloom.store.database import Database
 from handloom.store.fragments import write_fragment
 from handloom.store.index import build_indexes
 from handloom.store.location import storage_options_from
+from handloom.store.windows.neighbours import Neighbours
 
 SCHEMA = clips_schema(4)
 
@@ -91,3 +95,26 @@ def test_simultaneous_appends_of_lance_all_land(options):
     for thread in threads:
         thread.join()
     assert digests(db.clips()).keys() == {make_clip(n).clip_id for n in range(4)}
+
+
+def test_windows_loaders_and_statistics_are_as_on_disk(options, tmp_path):
+    """Loader processes get the credentials from the windows: this test's are in no environment."""
+    pytest.importorskip("torch")
+    rows = [clip_row(n, 8) for n in range(5)]
+    db = Database.open("s3://bucket/d", options, create=True)
+    table = pa.Table.from_batches(rows)
+    lance.write_dataset(table, db.location.table_uri("clips"), storage_options=options, max_rows_per_file=2)
+    asked = {"past": 2, "future": 1, "fields": ["hands", "images"], "neighbours": Neighbours(2)}
+    there, here = db.windows(**asked), write_clips(tmp_path, rows).windows(**asked)
+    assert len(there) == len(here) == 30
+    np.testing.assert_array_equal(there[17]["images"], here[17]["images"])
+    expected = list(here.loader(7, seed=1))
+    for num_workers in (0, 2):
+        batches = list(there.loader(7, seed=1, num_workers=num_workers))
+        assert [batch["clip_id"] for batch in batches] == [batch["clip_id"] for batch in expected]
+        for found, batch in zip(batches, expected, strict=True):
+            np.testing.assert_array_equal(found["hand_keypoints_px"], batch["hand_keypoints_px"])
+            np.testing.assert_array_equal(found["neighbours"]["images"], batch["neighbours"]["images"])
+    mean = there.statistics(["hand_keypoints_px"])["hand_keypoints_px"]["mean"]
+    np.testing.assert_array_equal(mean, here.statistics(["hand_keypoints_px"])["hand_keypoints_px"]["mean"])
+    assert Database.open("s3://bucket/d", options).count("window_statistics") == 1
