@@ -165,7 +165,9 @@ def _cell(value: float | None, largest: float) -> str:
 
 
 def _short(value: float, largest: float) -> str:
-    return f"{value:.2f}" if 0.1 <= largest < 1000 else f"{value:.1e}"
+    if 0.1 <= largest < 1000:
+        return f"{value:.2f}"
+    return f"{value:.3f}" if 0.005 <= largest < 0.1 else f"{value:.1e}"
 
 
 def _thinned(curve: Curve) -> Curve:

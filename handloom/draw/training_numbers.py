@@ -75,6 +75,25 @@ def headline(variant: VariantShown) -> str:
     )
 
 
+def against_others(variants: Sequence[VariantShown]) -> str:
+    """How the asked variant's first error compares with the others', and which of them it does not beat; empty where
+    there is no other."""
+    (asked, *others) = (next(iter(compared(v.numbers())), None) for v in variants)
+    if asked is None:
+        return ""
+    beside, as_good = [], []
+    for variant, other in zip(variants[1:], others, strict=True):
+        if other is not None and other.name == asked.name and other.value:
+            change = asked.value / other.value - 1
+            beside.append(f"{abs(change):.1%} {'below' if change < 0 else 'above'} {variant.name}")
+            as_good += [variant.name] if change >= 0 else []
+    if not beside:
+        return ""
+    words = f"{variants[0].name} is {', '.join(beside)} (one run of each)."
+    words += f" It does not help here beside {' and '.join(as_good)}." if as_good else ""
+    return f"<p>{escape(words)}</p>"
+
+
 def comparison_table(variants: Sequence[VariantShown]) -> str:
     """A line for every part of the data: each variant's error, how far from the better baseline, and both of them."""
     rows = compared(variants[0].numbers())

@@ -10,7 +10,14 @@ from typing import Any
 
 from handloom.draw.curves import heat_map
 from handloom.draw.predicted import PREDICTED_COLOUR, TRUE_COLOUR, jpeg_of
-from handloom.draw.training_numbers import comparison_table, headline, held_out_charts, numbers_table, step_charts
+from handloom.draw.training_numbers import (
+    against_others,
+    comparison_table,
+    headline,
+    held_out_charts,
+    numbers_table,
+    step_charts,
+)
 from handloom.draw.training_shown import VariantShown, duration, percent, short
 from handloom.draw.training_style import STYLE
 from handloom.schemas.settings import flatten
@@ -29,6 +36,7 @@ def training_page(recipe: str, variants: Sequence[VariantShown], settings: Mappi
         f"<p class='soft'>{escape(_subtitle(asked))}</p>",
         _facts(asked, deaths),
         headline(asked),
+        against_others(variants),
         comparison_table(variants),
         "<h2>Held-out windows, epoch by epoch</h2>",
         held_out_charts(variants),

@@ -107,6 +107,7 @@ def test_page_says_what_it_knows():
     text = page(variant("pre-trained", 1.7), variant("scratch", 1.9))
     assert "l1 is 1.5: <b>25.0% below</b> the better baseline, zero_motion, which is 2" in text  # 1.5 beside 2 and 3
     assert "l1_moving</th><td>1.68 <span class='better'>-52.0%</span></td><td>1.88 <span" in text  # both variants
+    assert "pre-trained is 11.8% below scratch (one run of each).</p>" in text
     assert "7, 9" in text  # versions of the table
     assert "3.4%" in text  # the loader's share
     assert "steps without a valid element</th><td class='text'>1<" in text
@@ -123,6 +124,13 @@ def test_page_says_what_it_knows():
         "Seconds a step",
     ]  # `unknown` never changes: it is in the table alone
     assert text.count("class='level ") >= 4
+
+
+def test_page_says_where_a_run_is_no_better_than_another():
+    text = page(variant("retrieval", 1.9), variant("without", 1.7), variant("scratch", 2.1))
+    expected = "retrieval is 13.3% above without, 10.5% below scratch (one run of each)."
+    assert f"{expected} It does not help here beside without.</p>" in text
+    assert "one run of each" not in page(variant("alone", 1.7))
 
 
 def test_a_job_without_held_out_windows_has_a_page():

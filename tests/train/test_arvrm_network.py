@@ -11,7 +11,7 @@ from handloom.train.arvrm.baselines import error_sums, mean_square, past_of
 from handloom.train.arvrm.hand_sample import image_space
 from handloom.train.arvrm.init import take_over
 from handloom.train.arvrm.network import HandNetwork, varied
-from handloom.train.arvrm.reporting import keypoint_names, map_text
+from handloom.train.arvrm.reporting import keypoint_names, map_figures, map_text, roll_out
 from handloom.train.arvrm.robot_network import AnalogicalMap, RobotNetwork
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.parts.gpt import Gpt
@@ -147,6 +147,24 @@ def test_unknown_hands_and_pictures_are_masked_never_averaged_in():
     assert net(nothing)["loss"] == 0
 
 
+def test_a_roll_out_sees_nothing_of_the_steps_that_it_predicts():
+    net = network(residual=True, standardise=True, motion=True).eval()
+    one, other = batch(), batch()
+    for name in ("keypoints", "images"):
+        other[name] = other[name].clone()
+        other[name][:, 3:] = 0
+    with torch.no_grad():
+        found, same = roll_out(net, one, 3), roll_out(net, other, 3)
+        next_step = net.predict(one)[0][:, 2]
+    torch.testing.assert_close(found, same, equal_nan=True)
+    assert found[:, :2].isnan().all()
+    torch.testing.assert_close(found[:, 2], one["keypoints"][:, 2], equal_nan=True)
+    assert found[:, 3:].isfinite().all()
+    torch.testing.assert_close(found[:, 3], next_step)
+    one["keypoints"][:, :3, 0] = torch.nan
+    assert roll_out(net, one, 3)[:, 3:, 0].isnan().all()  # a hand that nobody saw
+
+
 def test_mirroring_twice_changes_nothing():
     torch.manual_seed(0)
     given = batch()
@@ -191,8 +209,10 @@ def test_the_map_is_the_papers_formula():
     assert len(keypoint_names()) == 42
     m = np.zeros((2, 42))
     m[0, 0], m[1, 25] = 5, 5
-    assert map_text(m, 1).startswith("arm: left wrist 0.78")
-    assert "gripper: right thumb 4" in map_text(m, 1)
+    assert map_text(m, 1) == "arm: left wrist 5.000; gripper: right thumb 4 5.000"
+    (values, rows, columns), (moved, _, _) = map_figures(m).values()
+    assert (rows[0], rows[3], columns[4], values[3, 4]) == ("arm, left hand", "gripper, right hand", "thumb 4", 5)
+    np.testing.assert_allclose(moved, values - 1 / 42)
 
 
 def test_what_is_frozen_keeps_its_bytes_and_the_transformer_moves():

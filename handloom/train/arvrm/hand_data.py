@@ -111,7 +111,7 @@ def plain_spread() -> dict[str, list[float]]:
 
 def frame_rate(db: Database, where: str, version: int | None) -> float:
     """Hz of the frames of the first clip that passes the filter; infinite for a clip of one frame."""
-    batch = next(db.batches("clips", ["frame_s"], where, version), None)
+    batch = next(db.batches(["frame_s"], where, version), None)
     frame_s = np.asarray(batch.column("frame_s")[0].as_py() if batch is not None and batch.num_rows else [])
     return float(1 / np.median(np.diff(frame_s))) if len(frame_s) > 1 else float("inf")
 

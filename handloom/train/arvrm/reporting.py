@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from handloom.schemas.training import Example
 from handloom.store.windows.collate import collate
+from handloom.train.arvrm.baselines import past_of
+from handloom.train.arvrm.hand_data import hand_windows
 from handloom.train.arvrm.keypoints import NUM_POINTS
 from handloom.train.arvrm.robot_network import COMPONENTS
 from handloom.train.arvrm.settings import ArvrmSettings
@@ -17,6 +21,8 @@ from handloom.train.recipe import RecipeData
 from handloom.train.step import to_device
 
 FINGERS = ("thumb", "index", "middle", "ring", "little")
+NAMES = ("wrist", *(f"{finger} {number}" for finger in FINGERS for number in range(1, 5)))
+HANDS = ("left", "right")
 
 
 def report_of(network: Any, data: RecipeData, settings: ArvrmSettings) -> dict[str, Any]:
@@ -25,8 +31,7 @@ def report_of(network: Any, data: RecipeData, settings: ArvrmSettings) -> dict[s
     out["numbers"] = {}
     if settings.stage == "finetune":
         if network.map is not None:
-            figure = network.map.m.detach().cpu().numpy()
-            out["figures"]["map"] = (figure, list(COMPONENTS), keypoint_names())
+            out["figures"] = map_figures(network.map.m.detach().cpu().numpy())
             out["numbers"]["mean similarity of retrieved clips"] = data.facts["counts"]["mean_similarity"]
     elif len(data.held_out):
         out["examples"] = examples_of(network, data, settings)
@@ -35,53 +40,97 @@ def report_of(network: Any, data: RecipeData, settings: ArvrmSettings) -> dict[s
 
 def keypoint_names() -> list[str]:
     """The 42 columns of the map: `left wrist`, `left thumb 1` (base) to `right little 4` (tip)."""
-    one = ["wrist", *(f"{finger} {number}" for finger in FINGERS for number in range(1, 5))]
-    return [f"{hand} {name}" for hand in ("left", "right") for name in one]
+    return [f"{hand} {name}" for hand in HANDS for name in NAMES]
 
 
-def map_text(m: np.ndarray, top: int = 5) -> str:
-    """The map in words: each component's keypoints of largest weight, after a softmax over its row."""
+def map_figures(m: NDArray) -> dict[str, tuple[NDArray, list[str], list[str]]]:
+    """The map (2, 42) as tables of a row for each component and hand: its weights, and how far they have gone."""
+    rows = [f"{component}, {hand} hand" for component in COMPONENTS for hand in HANDS]
+    tables = {"map": m, "map, less what it began with (1/42)": m - 1 / NUM_POINTS}
+    return {title: (values.reshape(len(rows), -1), rows, list(NAMES)) for title, values in tables.items()}
+
+
+def map_text(m: NDArray, top: int = 5) -> str:
+    """The map in words: each component's keypoints of largest weight."""
+    names = keypoint_names()
     lines = []
-    for name, row in zip(COMPONENTS, m, strict=True):
-        share = np.exp(row - row.max())
-        share /= share.sum()
-        best = np.argsort(-share, kind="stable")[:top]
-        lines.append(f"{name}: " + ", ".join(f"{keypoint_names()[k]} {share[k]:.3f}" for k in best))
+    for component, row in zip(COMPONENTS, m, strict=True):
+        best = np.argsort(-row, kind="stable")[:top]
+        lines.append(f"{component}: " + ", ".join(f"{names[k]} {row[k]:.3f}" for k in best))
     return "; ".join(lines)
 
 
 @torch.no_grad()
 def examples_of(network: Any, data: RecipeData, settings: ArvrmSettings) -> list[Example]:
-    """Next keypoints over held-out windows, every step predicted from the true ones before it."""
+    """Held-out windows in which the network goes on by itself from the middle, over the picture of that step."""
     network.eval()
     device = next(network.parameters()).device
+    given = settings.steps // 2
+    sized = hand_windows(data.held_out.db, settings, data.version, "held_out", image_size=None)
     num = min(settings.num_examples, len(data.held_out))
     out = []
     for index in np.unique(np.linspace(0, len(data.held_out) - 1, num).astype(int)):
         sample = data.held_out[int(index)]
         batch = to_device(collate([sample]), device)
-        predicted, _ = network.predict(batch)
-        size = np.asarray(sample["size"], np.float32)
-        true = sample["keypoints"][1:, ..., :2].reshape(-1, NUM_POINTS, 2)
-        found = predicted[0, ..., :2].float().cpu().numpy().reshape(-1, NUM_POINTS, 2)
-        found = np.where(np.isfinite(true), found, np.nan)
-        frame, scale = _frame(sample, size)
-        places = (true * scale, found * scale)
-        title = sample["text"] or ""
-        out.append(Example(sample["clip_id"], float(sample["now_s"]), frame, *places, title))
+        found = roll_out(network, batch, given)
+        true = sample["keypoints"][..., :2].reshape(-1, NUM_POINTS, 2)
+        frame = _frame(sized[int(index)], given - 1)
+        size = np.array([frame.shape[1], frame.shape[0]], np.float32)
+        # 0 is the centre of the first pixel, of the source and of the frame
+        shift = 0.5 * size / sample["size"] - 0.5
+        predicted = found[0, ..., :2].cpu().numpy().reshape(-1, NUM_POINTS, 2)
+        places = [(values * size + shift).astype(np.float32) for values in (true, predicted)]
+        title = " ".join([f"{sample['text']}." if sample["text"] else "", *_apart(found, batch, given)])
+        now_s = float(sample["now_s"]) + (given - 1) / settings.rate_hz
+        out.append(Example(sample["clip_id"], now_s, frame, *places, title.strip()))
     return out
 
 
-def _frame(sample: Mapping[str, Any], size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The last step's picture in the source's proportions, and the scale of normalised places; grey without one."""
-    width, height = 384, max(1, round(384 * float(size[1] / size[0])))
-    scale = np.array([width, height], np.float32)
-    if "images" not in sample or not sample["images_valid"].any():
-        return np.full((height, width, 3), 96, np.uint8), scale
-    picture = sample["images"][np.flatnonzero(sample["images_valid"])[-1]]
-    tensor = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
-    larger = torch.nn.functional.interpolate(tensor, (height, width), mode="bilinear", align_corners=False)
-    return larger[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy(), scale
+def roll_out(network: Any, batch: Mapping[str, Any], given: int) -> Tensor:
+    """(B, T, 2, 21, 3) keypoints: NaN before the last of `given` true steps, that one, and from there on what the
+    network predicts of its own predictions. Later pictures are the last given one; a hand that was not seen until then
+    stays unknown."""
+    keypoints = batch["keypoints"].clone()
+    known = past_of(keypoints[:, :given]).last[:, -1].isfinite()
+    keypoints[:, given:] = torch.nan
+    batch = dict(batch)
+    for name in ("images", "images_valid"):
+        if name in batch:
+            batch[name] = batch[name].clone()
+            batch[name][:, given:] = batch[name][:, given - 1 : given]
+    for step in range(given, keypoints.shape[1]):
+        predicted, _ = network.predict(batch | {"keypoints": keypoints})
+        keypoints[:, step] = torch.where(known, predicted[:, step - 1].to(keypoints), torch.nan)
+    keypoints[:, : given - 1] = torch.nan
+    return keypoints
+
+
+def _apart(found: Tensor, batch: Mapping[str, Any], given: int) -> list[str]:
+    """A sentence: mean distance from the truth at the last step, pixels of the source, beside both baselines."""
+    true = batch["keypoints"]
+    past = past_of(true[:, :given])
+    last, velocity = past.last[:, -1], torch.nan_to_num(past.velocity[:, -1])
+    num = true.shape[1] - given
+    guesses = {
+        "off": found[:, -1],
+        "with no motion": last,
+        "at constant velocity": last + velocity * (past.age[:, -1] + num),
+    }
+    size = batch["size"][:, None, None]
+    apart = {name: ((guess - true[:, -1])[..., :2] * size).norm(dim=-1) for name, guess in guesses.items()}
+    fair = torch.stack(list(apart.values())).isfinite().all(0)
+    if not fair.any():
+        return []
+    off, *others = (f"{values[fair].mean():.0f} px {name}" for name, values in apart.items())
+    return [f"After {num} steps by itself {off} ({', '.join(others)})."]
+
+
+def _frame(sample: Mapping[str, Any], step: int) -> NDArray[np.uint8]:
+    """The picture of a step as it is stored; grey, in the source's proportions, where there is none."""
+    if "images" in sample and sample["images_valid"][step]:
+        return sample["images"][step]
+    width, height = (int(number) for number in sample["size"])
+    return np.full((max(1, round(384 * height / width)), 384, 3), 96, np.uint8)
 
 
 def notes_of(network: Any, facts: Mapping[str, Any], settings: ArvrmSettings) -> list[str]:
@@ -119,5 +168,10 @@ def notes_of(network: Any, facts: Mapping[str, Any], settings: ArvrmSettings) ->
             f"Ours: alpha {settings.alpha:g}, beta {settings.beta:g}, replay {settings.replay:g} (the paper's are not "
             f"known); {settings.topk} of {counts.get('human_clips')} human clips per episode."
         )
-        notes.append(f"Largest weights of the map: {map_text(network.map.m.detach().cpu().numpy())}.")
+        m = network.map.m.detach().cpu().numpy()
+        notes.append(f"Largest weights of the map (all began with {1 / NUM_POINTS:.3f}): {map_text(m)}.")
+        if counts.get("clips_of_robots"):
+            notes.append(f"{counts['clips_of_robots']} clips with hands are the robots' own and were not retrieved.")
+        if not settings.init and "small" in (settings.text_encoder, settings.image_encoder):
+            notes.append("Without `init`, small encoders that nobody trained chose the clips.")
     return notes

@@ -84,7 +84,7 @@ def _episodes(db: Database, settings: ArvrmSettings, version: int) -> dict[str, 
     if settings.camera and lacking:
         there = sorted({camera for cameras in values["cameras"] for camera in cameras})
         raise ConfigError(
-            f"{len(lacking)} episodes have no camera {settings.camera!r}, the first of them {lacking[0]}",
+            f"{len(lacking)} episodes have no camera {settings.camera!r}, the first of them {min(lacking)}",
             f"cameras that are there: {', '.join(there) or 'none'}",
         )
     return values | {"keys": dict(zip(values["episode_id"], values["source_key"], strict=True))}
