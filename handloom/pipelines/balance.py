@@ -64,8 +64,7 @@ class Balance:
         Raises:
             ConfigError: the cluster can never hold them; no room within `wait_s`.
         """
-        if not first:
-            self._let_in()
+        self._let_in((GRANTED,) if first else (WAITING, GRANTED))
         r, started, told = self._resources, time.monotonic(), -sharing.REMIND_S
         self._ask_for_nodes(min(num_shards, r.num_actors or 1))
         while not (found := size_pools(r, num_shards, room := _steady())).num_actors:
@@ -92,11 +91,11 @@ class Balance:
         each = {name: amount for name, amount in actor_needs(r).items() if amount}
         return [each] * pools.num_actors + [{"CPU": r.cpus_per_decode_actor}] * pools.num_decode
 
-    def _let_in(self) -> None:
-        """After giving way: wait until those who asked have taken their room."""
+    def _let_in(self, states: tuple[str, ...]) -> None:
+        """Before taking room: wait until training in these states has taken its own."""
         self._registered.change(HOLDING, ())
         until = time.monotonic() + GRANT_S
-        while asking := [e for e in sharing.others(self._job) if e.kind == TRAINING and e.state in (WAITING, GRANTED)]:
+        while asking := [e for e in sharing.others(self._job) if e.kind == TRAINING and e.state in states]:
             asking = [entry for entry in asking if entry.job not in self._in_vain]
             if not asking:
                 return

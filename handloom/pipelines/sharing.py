@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 ACTOR, NAMESPACE = "handloom-shares", "handloom"
 RENEW_S = 2.0
 LAPSE_S = 15.0
-SETTLE_S, SETTLE_LOOK_S = 20.0, 0.5
+SETTLE_S, SETTLE_LOOK_S = 20.0, 1.0
 FIRST_LOOK_S = 1.0
 REMIND_S = 60.0
 CALL_TIMEOUT_S = 10.0
@@ -39,7 +39,7 @@ class Entry:
     """What one job asks for or holds. job: unique, and what messages call it. kind: `extraction` or `training`.
 
     bundles: each is reserved on one node, `{"CPU": 1.0, "GPU": 0.5}`. state: `waiting` for room; `granted`: there is
-    room, and it is about to be taken; `holding`.
+    room, and it is about to be taken, for the first time or after workers have died; `holding`.
     """
 
     job: str
@@ -146,8 +146,9 @@ def ask_room(
     """Wait until the cluster has room for `bundles`; runs of extraction give way. Use around the job that takes it.
 
     A placement group of `bundles` waits in Ray's own queue, so that an autoscaler hears of it too. Once it stands it is
-    removed, and the block, Ray Train with the same bundles say, takes its place: a run that gave way waits until its
-    placement group stands, at most `SETTLE_S`. Until the block ends the room is known to be held by `name`.
+    removed, and the block, Ray Train with the same bundles say, takes its place with one of its own. Until that stands
+    runs leave the room alone; where it does not within `SETTLE_S`, somebody was faster, and runs are asked to give way
+    again. Until the block ends the room is known to be held by `name`.
 
     Args:
         name: what messages call the job, `training arm4r`.
@@ -168,27 +169,33 @@ def ask_room(
             before = set(ray.util.placement_group_table())
             ray.util.remove_placement_group(group)
             ended = threading.Event()
-            settle = threading.Thread(target=_settle, args=(entry, asked, before, ended), daemon=True, name="settle")
-            settle.start()
+            args = (entry, asked, before, ended)
+            thread = threading.Thread(target=_tell_whether_taken, args=args, daemon=True, name="taken")
+            thread.start()
             try:
                 yield
             finally:
                 ended.set()
-                settle.join()
+                thread.join()
     finally:
         ray.util.remove_placement_group(group)
 
 
-def _settle(entry: Registered, asked: Sequence[Amounts], before: set[str], ended: threading.Event) -> None:
-    """Say that the room is taken once a placement group as large as the one asked for stands; or after `SETTLE_S`."""
-    until = time.monotonic() + SETTLE_S
-    while time.monotonic() < until and not _taken(asked, before):
-        if ended.wait(SETTLE_LOOK_S):
-            return
-    entry.change(HOLDING)
+def _tell_whether_taken(entry: Registered, asked: Sequence[Amounts], before: set[str], ended: threading.Event) -> None:
+    """The job's state, looked after until it ends: Ray Train gives its placement group up when a worker dies."""
+    told, stood = GRANTED, time.monotonic()
+    while not ended.wait(SETTLE_LOOK_S):
+        taken = _taken(asked, before)
+        stood = time.monotonic() if taken else stood
+        missing_s = time.monotonic() - stood
+        state = HOLDING if taken else GRANTED if missing_s < SETTLE_S else WAITING
+        if state != told:
+            entry.change(state)
+            told = state
 
 
 def _taken(asked: Sequence[Amounts], before: set[str]) -> bool:
+    """Whether a placement group as large as the one asked for stands, none of `before`."""
     try:
         groups = ray.util.placement_group_table()
     except TOLD:

@@ -210,8 +210,8 @@ def test_a_run_gives_way_to_training_and_both_finish(tmp_path, clips, expected, 
     assert row_digests(db) == expected
 
 
-def test_without_room_both_say_who_holds_it(tmp_path, clips, ray_address):
-    db = new_database(tmp_path / "db", clips[:1])
+def test_without_room_both_say_who_holds_it(tmp_path, clips, ray_address, caplog):
+    db = new_database(tmp_path / "db", clips[:2])
     with ask_room([{"CPU": 1.0}] * 2, "training one", wait_s=30):
         group = ray.util.placement_group([{"CPU": 2.0}])
         assert group.wait(20)
@@ -223,4 +223,36 @@ def test_without_room_both_say_who_holds_it(tmp_path, clips, ray_address):
             pass
         ray.util.remove_placement_group(group)
     assert not [entry for entry in sharing.others("") if entry.kind == sharing.TRAINING]
-    assert run(db, None, quiet=True).num_clips == 1
+
+    with ask_room([{"CPU": 1.0}], "training three", wait_s=30):  # a run that starts before it has taken its room
+        late = threading.Timer(3.0, ray.util.placement_group, [[{"CPU": 1.0}]], {"name": "late"})
+        late.start()
+        assert run(db, RunConfig(resources=Resources(shard_clips=1)), quiet=True).num_clips == 2
+        late.join()
+        assert "works with 1 actors instead of 2" in caplog.text
+        ray.util.remove_placement_group(ray.util.get_placement_group("late"))
+
+
+def test_a_job_that_loses_its_room_asks_again(ray_address, monkeypatch):
+    """As when its workers have died, and a run was faster than their successors."""
+    monkeypatch.setattr(sharing, "SETTLE_S", 2.0)
+    with ask_room([{"CPU": 1.0}], "training four", wait_s=30):
+        states = [_state_of("training four", sharing.GRANTED)]
+        group = ray.util.placement_group([{"CPU": 1.0}])
+        states.append(_state_of("training four", sharing.HOLDING))
+        ray.util.remove_placement_group(group)
+        states += [_state_of("training four", state) for state in (sharing.GRANTED, sharing.WAITING)]
+        group = ray.util.placement_group([{"CPU": 1.0}])
+        states.append(_state_of("training four", sharing.HOLDING))
+        ray.util.remove_placement_group(group)
+    assert all(states), states
+
+
+def _state_of(name: str, wanted: str) -> bool:
+    """Whether the job says `wanted` within ten seconds."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        if wanted in [entry.state for entry in sharing.others("") if entry.job.startswith(name)]:
+            return True
+        time.sleep(0.1)
+    return False
