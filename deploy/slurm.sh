@@ -50,6 +50,7 @@ head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-addre
 address=$head_ip:$port
 
 parts=()  # process ids of what is at work
+# shellcheck disable=SC2317 # called by the trap
 stop() {  # Slurm's signal two minutes before the limit: commit, write checkpoints, and ask for another turn
     trap '' TERM
     echo "time is nearly up: stopping; the job is queued again" >&2

@@ -1,0 +1,87 @@
+"""deploy/slurm.sh as Slurm would call it, on this machine: `srun` and `scontrol` are stand-ins, all else is real."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.extraction import new_database, row_digests
+
+SCRIPT = Path(__file__).parents[2] / "deploy" / "slurm.sh"
+SRUN = '#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\necho $$ "$@" >> "$STEPS"\nexec "$@"\n'
+SCONTROL = '#!/bin/bash\ncase $1 in show) echo localhost ;; requeue) echo "requeued $2" ;; esac\n'
+
+
+@pytest.fixture
+def allocation(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a job with one node of two CPUs. What is still at work at the end is ended, as Slurm does."""
+    for name, text in {"srun": SRUN, "scontrol": SCONTROL}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    job, steps = str(os.getpid()), tmp_path / "steps"
+    steps.touch()
+    slurm = {"SLURM_JOB_ID": job, "SLURM_JOB_NODELIST": "here", "SLURM_CPUS_PER_TASK": "2"}
+    ours = {"HANDLOOM_VENV": sys.prefix, "HANDLOOM_DB": str(tmp_path / "db"), "STEPS": str(steps)}
+    left_out = ("RAY_", "SLURM_", "HANDLOOM_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+    yield env | slurm | ours | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    for line in steps.read_text().splitlines():
+        pid, command = line.split(None, 1)
+        with contextlib.suppress(ProcessLookupError):
+            if command.startswith("ray start"):
+                os.kill(int(pid), signal.SIGTERM)
+                _until(lambda pid=pid: not _lives(int(pid)), 60)
+    shutil.rmtree(f"/tmp/ray-{job}", ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _until(true, limit_s: float) -> None:
+    end = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("arguments", "told"), [([], "usage: sbatch"), (["run"], "HANDLOOM_DB: the database")])
+def test_what_is_missing_is_said_before_anything_starts(allocation, arguments, told):
+    if arguments:
+        del allocation["HANDLOOM_DB"]
+    done = subprocess.run(["/bin/bash", SCRIPT, *arguments], env=allocation, capture_output=True, text=True, timeout=20)
+    assert done.returncode != 0
+    assert told in done.stderr
+    assert Path(allocation["STEPS"]).read_text() == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_a_job_that_runs_out_of_time_is_queued_again_and_finishes(allocation, tmp_path, clips, expected):
+    """First turn: Slurm's signal comes when the first rows are there. Second turn, as Slurm would start it again."""
+    db = new_database(tmp_path / "db", clips)
+    (tmp_path / "run.toml").write_text("[resources]\nnum_actors = 1\nshard_clips = 1\ncommit_clips = 1\n")
+    env = allocation | {"HANDLOOM_CONFIG": str(tmp_path / "run.toml")}
+    with (tmp_path / "log").open("w") as log:
+        command = ["/bin/bash", SCRIPT, "run"]
+        first = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
+        _until(lambda: db.count("clips") or first.poll() is not None, 120)
+        first.terminate()
+        assert first.wait(60) == 0, (tmp_path / "log").read_text()
+        again = env | {"SLURM_RESTART_COUNT": "1"}
+        assert f"requeued {env['SLURM_JOB_ID']}" in (tmp_path / "log").read_text()
+        second = subprocess.run(command, env=again, stdout=log, stderr=subprocess.STDOUT, timeout=120)
+    assert second.returncode == 0, (tmp_path / "log").read_text()
+    assert row_digests(db) == expected
