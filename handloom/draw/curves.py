@@ -160,14 +160,14 @@ def _cell(value: float | None, largest: float) -> str:
         return "<td class='unknown'></td>"
     share = abs(value) / largest
     sign = "plus" if value >= 0 else "minus"
-    strong = " strong" if share > 0.55 else ""
+    strong = " strong" if share > 0.75 else ""
     return f"<td class='{sign}{strong}' style='--share:{share:.3f}'>{_short(value, largest)}</td>"
 
 
 def _short(value: float, largest: float) -> str:
     if 0.1 <= largest < 1000:
         return f"{value:.2f}"
-    return f"{value:.3f}" if 0.005 <= largest < 0.1 else f"{value:.1e}"
+    return f"{value:.3f}" if 0.005 <= largest < 0.1 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _thinned(curve: Curve) -> Curve:

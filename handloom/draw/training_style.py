@@ -48,8 +48,9 @@ svg circle { fill: var(--own); stroke: none; }
 figure { margin: 0; } figure img { width: 100%; height: auto; border-radius: 6px; display: block; }
 .key i { display: inline-block; width: 1rem; height: .3rem; border-radius: 2px; margin: 0 .35rem 0 .8rem;
   vertical-align: middle; }
-table.heat { min-width: 0; } table.heat td, table.heat th { border: 1px solid var(--panel); padding: .3rem .35rem;
-  text-align: center; font-size: .75rem; } table.heat th:first-child { text-align: right; white-space: nowrap; }
+table.heat { min-width: 0; } table.heat td, table.heat th { border: 1px solid var(--panel); padding: .3rem .2rem;
+  text-align: center; font-size: .7rem; white-space: nowrap; min-width: 1.4rem; }
+  table.heat th:first-child { text-align: right; }
 table.heat th span { writing-mode: vertical-rl; transform: rotate(180deg); white-space: nowrap; font-weight: 500; }
 td.plus { background: rgb(var(--plus) / calc(var(--share) * .85)); }
 td.minus { background: rgb(var(--minus) / calc(var(--share) * .85)); }

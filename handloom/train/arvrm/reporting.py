@@ -62,7 +62,7 @@ def map_text(m: NDArray, top: int = 5) -> str:
 
 @torch.no_grad()
 def examples_of(network: Any, data: RecipeData, settings: ArvrmSettings) -> list[Example]:
-    """Held-out windows in which the network goes on by itself from the middle, over the picture of that step."""
+    """Held-out windows from their middle on, where the network goes on by itself, over the picture of that step."""
     network.eval()
     device = next(network.parameters()).device
     given = settings.steps // 2
@@ -79,7 +79,8 @@ def examples_of(network: Any, data: RecipeData, settings: ArvrmSettings) -> list
         # 0 is the centre of the first pixel, of the source and of the frame
         shift = 0.5 * size / sample["size"] - 0.5
         predicted = found[0, ..., :2].cpu().numpy().reshape(-1, NUM_POINTS, 2)
-        places = [(values * size + shift).astype(np.float32) for values in (true, predicted)]
+        shown = np.where(np.arange(len(true))[:, None, None] >= given - 1, true, np.nan)
+        places = [(values * size + shift).astype(np.float32) for values in (shown, predicted)]
         title = " ".join([f"{sample['text']}." if sample["text"] else "", *_apart(found, batch, given)])
         now_s = float(sample["now_s"]) + (given - 1) / settings.rate_hz
         out.append(Example(sample["clip_id"], now_s, frame, *places, title.strip()))
