@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,23 +11,27 @@ import torch
 from handloom.errors import ConfigError
 from handloom.store.windows.sample import Sample
 
+Empty = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 
-def collate(samples: list[Sample]) -> dict[str, Any]:
+
+def collate(samples: list[Sample], empty: Empty = np.empty) -> dict[str, Any]:
     """`{key: (B, ...) tensor}` of arrays and numbers; lists of B for strings, None and whatever else there is.
 
     `neighbours` (a list of k samples each) becomes a dict of (B, k, ...) tensors. Raises ConfigError where arrays of
     one key differ in shape, or only some samples have one.
+
+    Args:
+        empty: gives memory for an array of this shape and kind; it is written once.
     """
-    return {key: _column(key, [sample[key] for sample in samples]) for key in samples[0]}
+    return {key: _column(key, [sample[key] for sample in samples], empty) for key in samples[0]}
 
 
-def _column(key: str, values: list[Any]) -> Any:
+def _column(key: str, values: list[Any], empty: Empty) -> Any:
     first = values[0]
     if key == "neighbours":
-        rows = [collate(value) for value in values]
-        return {name: _stacked(name, [row[name] for row in rows]) for name in rows[0]}
+        return _neighbours(values, empty)
     if isinstance(first, np.ndarray) or any(isinstance(value, np.ndarray) for value in values):
-        return torch.from_numpy(_array(key, values))
+        return torch.from_numpy(_array(key, values, empty))
     if isinstance(first, torch.Tensor):
         return torch.stack(values)
     if isinstance(first, bool | np.bool_) and all(isinstance(value, bool | np.bool_) for value in values):
@@ -38,25 +43,33 @@ def _column(key: str, values: list[Any]) -> Any:
     return values
 
 
-def _stacked(key: str, values: list[Any]) -> Any:
-    return torch.stack(values) if isinstance(values[0], torch.Tensor) else values
+def _neighbours(values: list[list[Sample]], empty: Empty) -> dict[str, Any]:
+    counts = {len(value) for value in values}
+    if len(counts) > 1:
+        raise ConfigError(f"windows of one batch have {sorted(counts)} neighbours", "give all the same number")
+    k = counts.pop()
+    flat = collate([sample for value in values for sample in value], empty)
+    return {key: _grouped(value, k) for key, value in flat.items()}
 
 
-def _array(key: str, values: list[Any]) -> np.ndarray:
+def _grouped(value: Any, k: int) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.unflatten(0, (-1, k))
+    return [value[start : start + k] for start in range(0, len(value), k)]
+
+
+def _array(key: str, values: list[Any], empty: Empty) -> np.ndarray:
     shapes = {getattr(value, "shape", None) for value in values}
     if len(shapes) > 1:
         raise _several(key, shapes)
-    batch = np.empty((len(values), *values[0].shape), values[0].dtype)
-    return np.stack(values, out=batch)
+    return np.stack(values, out=empty((len(values), *values[0].shape), values[0].dtype))
 
 
 def merge(parts: list[tuple[np.ndarray, dict[str, Any]]]) -> dict[str, Any]:
-    """One batch of (places in it, collated samples), equal to what `collate` makes of all samples in order.
+    """One batch of (places in it, collated samples), equal to what `collate` makes of all samples in order; a copy.
 
     Raises ConfigError as `collate` does.
     """
-    if len(parts) == 1:
-        return parts[0][1]
     total = sum(len(places) for places, _ in parts)
     return {key: _merged(key, [(places, part[key]) for places, part in parts], total) for key in parts[0][1]}
 
@@ -73,7 +86,7 @@ def _merged(key: str, parts: list[tuple[np.ndarray, Any]], total: int) -> Any:
     if len(tensors) == len(parts) and len({value.dtype for value in tensors}) == 1:
         batch = torch.empty((total, *tensors[0].shape[1:]), dtype=tensors[0].dtype)
         for places, value in parts:
-            batch[torch.from_numpy(places)] = value
+            batch.index_copy_(0, torch.from_numpy(places), value)
         return batch
     items: list[Any] = [None] * total
     for places, value in parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -17,13 +17,14 @@ from handloom.store.windows.sample import Sample
 if TYPE_CHECKING:
     from handloom.store.windows.dataset import Windows
 
+BATCHES_AHEAD = 2
 BLOCKS_HELD = 3  # the one that is served, the one before where a batch straddles, the one that is being read
 
 
 class Cutter:
     """Cuts the windows of one of `num_shares` equal shares of the clips; a thread reads the next block meanwhile.
 
-    copy: as in `Windows.sample`.
+    copy: as in `Windows.cut`.
     """
 
     def __init__(
@@ -46,10 +47,29 @@ class Cutter:
 
     def samples(self, numbers: NDArray[np.int64], blocks: list[Block]) -> tuple[NDArray[np.int64], list[Sample]]:
         """(places in the batch, samples) of this share's windows among `numbers`, whose clips are in `blocks`."""
+        places, cut = self.cut(numbers, blocks)
+        return places, [self._windows.finish(sample) for sample in cut]
+
+    def ahead(self, batches: Iterator[tuple[NDArray[np.int64], list[Block]]]) -> Iterator[list[Sample]]:
+        """The samples of every batch; a thread cuts the next ones meanwhile, and decodes their pictures."""
+        waiting: deque[Future[tuple[NDArray[np.int64], list[Sample]]]] = deque()
+        cutting = ThreadPoolExecutor(1, "windows")
+        try:
+            for numbers, blocks in batches:
+                waiting.append(cutting.submit(self.cut, numbers, blocks))
+                if len(waiting) > BATCHES_AHEAD:
+                    yield [self._windows.finish(sample) for sample in waiting.popleft().result()[1]]
+            while waiting:
+                yield [self._windows.finish(sample) for sample in waiting.popleft().result()[1]]
+        finally:
+            cutting.shutdown(cancel_futures=True)
+
+    def cut(self, numbers: NDArray[np.int64], blocks: list[Block]) -> tuple[NDArray[np.int64], list[Sample]]:
+        """`samples` without neighbours and transform; always from the same thread."""
         held = {clip: row for future in self._rows(blocks) for clip, row in future.result().items()}
         clips, which = self._windows.plan.locate(numbers)
         mine = np.flatnonzero(clips % self._num_shares == self._share)
-        cut = self._windows.sample
+        cut = self._windows.cut
         return mine, [cut(held[int(c)], int(n), self._copy) for c, n in zip(clips[mine], which[mine], strict=True)]
 
     def _rows(self, blocks: list[Block]) -> list[Future[dict[int, Row]]]:

@@ -87,18 +87,26 @@ class Windows:
     def _row(self, clip: int) -> Row:
         return self._reader.row(int(self.plan.rows[clip]))
 
-    def sample(self, row: Row, number: int, copy: bool = True) -> Sample:
-        """The sample of a clip's window `number`, neighbours and transform included.
+    def sample(self, row: Row, number: int) -> Sample:
+        """The sample of a clip's window `number`, neighbours and transform included."""
+        return self.finish(self.cut(row, number))
+
+    def cut(self, row: Row, number: int, copy: bool = True) -> Sample:
+        """A clip's window `number` as it is in the table; any thread may cut.
 
         copy: False may give views of the row, for whoever copies them into a batch; a transform gets its own arrays.
         """
         copy = copy or self.transform is not None
-        sample = cut_window(row, now_of(number, self.spec), self.spec, self._pictures, copy)
+        return cut_window(row, now_of(number, self.spec), self.spec, self._pictures, copy)
+
+    def finish(self, sample: Sample) -> Sample:
+        """Neighbours and the transform, which may draw random numbers and belongs into the thread that trains."""
+        id_ = sample[self.spec.id_column]
         if self._finder is not None:
-            sample["neighbours"] = self._finder.samples(row.id)
+            sample["neighbours"] = self._finder.samples(id_)
         if self.transform is None:
             return sample
-        with _noting(f"in the transform of the window of {row.id} at {sample['now_s']:g} s"):
+        with _noting(f"in the transform of the window of {id_} at {sample['now_s']:g} s"):
             return self.transform(sample)
 
     def keep_pictures(self, max_bytes: int) -> None:

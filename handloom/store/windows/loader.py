@@ -32,7 +32,8 @@ class WindowLoader:
         shuffle: False goes clip by clip, in stored order.
         seed: of the shuffling.
         rank, world_size: this process's share; no window comes twice.
-        num_workers: processes that read, decode, cut and transform ahead of their use; 0 does it when asked. They share
+        num_workers: processes that read, decode, cut and transform ahead of their use; with 0 threads of this process
+            read and decode ahead, and the transform runs when a batch is asked for. They share
             every block by clip, so that no row is read twice, and hand out the same batches for any number. They are
             spawned: a script that makes a loader with workers needs `if __name__ == "__main__":`.
         drop_last: leave out what fills no batch on every rank, so that all have equally many; False hands out every
@@ -138,8 +139,11 @@ class WindowLoader:
         copy = self._collate is not collate_samples  # which copies what it is given
         if not self._num_workers:
             with Cutter(self.windows, order, copy=copy) as cutter:
-                for numbers, of in order.batches(start):
-                    yield self._collate(cutter.samples(numbers, of)[1])
+                batches = order.batches(start)
+                if self.windows.spec.cameras:
+                    yield from map(self._collate, cutter.ahead(batches))
+                else:
+                    yield from (self._collate(cutter.samples(*batch)[1]) for batch in batches)
             return
         if self._processes is None or not self._processes.are_whole:
             facts = {"batch_size": self.batch_size, "rank": self._rank} | self._options

@@ -20,6 +20,7 @@ from handloom.errors import HandloomError, StoreError
 from handloom.store.windows.collate import collate, merge
 from handloom.store.windows.cutter import Cutter
 from handloom.store.windows.order import Order
+from handloom.store.windows.slots import Reader, Writer, Written
 
 if TYPE_CHECKING:
     from handloom.store.windows.dataset import Windows
@@ -37,6 +38,7 @@ class Processes:
         self._num = num
         self._collated = collated
         self.are_whole = True
+        self._readers = [Reader() for _ in range(num)]
         self._position = torch.zeros(3, dtype=torch.int64).share_memory_()  # epoch, first batch, steps per block
         context = torch.multiprocessing.get_context(START)
         if START == "forkserver":
@@ -68,6 +70,8 @@ class Processes:
             error = next((part for part in found if isinstance(part, HandloomError)), None)
             if error is not None:
                 raise error
+            if self._collated:
+                found = [(p, reader.values(part)) for (p, part), reader in zip(found, self._readers, strict=True)]
             yield self._whole([part for part in found if len(part[0])])
 
     def _next(self, parts: Iterator[Any]) -> Any:
@@ -102,6 +106,7 @@ class _Parts(IterableDataset):
         self._position = position
         self._collated = collated
         self._has_share = False
+        self._slots: Writer | None = None
 
     def __iter__(self) -> Iterator[Any]:
         info = get_worker_info()
@@ -112,13 +117,21 @@ class _Parts(IterableDataset):
             self._has_share = True
         order = Order(windows.plan, epoch=epoch, block_steps=block_steps, **self._facts)
         share = {"share": info.id, "num_shares": info.num_workers}
+        if self._slots is None:
+            self._slots = Writer(PARTS_AHEAD + 1)
+        self._slots.forgotten()
         try:
             with Cutter(windows, order, copy=not self._collated, **share) as cutter:
                 for numbers, of in order.batches(start):
                     places, samples = cutter.samples(numbers, of)
-                    yield places, collate(samples) if self._collated and samples else samples
+                    yield places, self._collate(samples) if self._collated else samples
         except HandloomError as error:  # as it is: torch would make a text of it
             yield error
+
+
+    def _collate(self, samples: list[Any]) -> Written:
+        self._slots.begin()
+        return self._slots.written(collate(samples, self._slots.empty) if samples else None)
 
 
 def _as_it_is(part: Any) -> Any:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.errors import StoreError
 from handloom.store.windows.pictures import PictureCache, decode_jpeg
 from handloom.store.windows.rows import Row
 from handloom.store.windows.spec import IMAGES, WindowSpec
@@ -20,8 +19,10 @@ def cut_window(row: Row, now: int, spec: WindowSpec, pictures: PictureCache, cop
 
     copy: False gives views of the row, which cannot be written, wherever the window's frames follow each other.
     """
-    steps = np.arange(now - spec.past + 1, now + spec.future + 1)
-    frames = frames_of_steps(row.frame_s, steps, spec.rate_hz)
+    first, last = now - spec.past + 1, now + spec.future
+    frames = np.arange(first, last + 1)
+    if spec.rate_hz is not None or first < 0 or last >= len(row.frame_s):
+        frames = frames_of_steps(row.frame_s, frames, spec.rate_hz)
     return make_sample(row, frames, spec, pictures, copy) | {"now_s": step_time(row.frame_s, now, spec.rate_hz)}
 
 
@@ -71,16 +72,19 @@ def make_sample(
         sample[name] = value.copy() if copy and isinstance(value, np.ndarray) else value
     for camera, jpegs in row.jpegs.items():
         name = IMAGES if camera is None else f"{IMAGES}:{camera}"
-        sample[name], sample[f"{name}_valid"] = _pictures(row, camera, jpegs, frames, spec, pictures)
+        sample[name], sample[f"{name}_valid"] = _pictures(row, camera, jpegs, frames, run, spec, pictures, copy)
     return sample
 
 
 def _run(frames: NDArray[np.int64]) -> slice | None:
-    """The frames as a slice, where there are some and each follows the one before."""
+    """The frames as a slice, where there are some, all of them evenly apart."""
     first, num = int(frames[0]), len(frames)
-    if first < 0 or int(frames[-1]) - first != num - 1 or not (frames == np.arange(first, first + num)).all():
+    apart = int(frames[1]) - first if num > 1 else 1
+    if first < 0 or apart < 1 or int(frames[-1]) - first != (num - 1) * apart:
         return None
-    return slice(first, first + num)
+    if num > 2 and not (np.diff(frames) == apart).all():
+        return None
+    return slice(first, int(frames[-1]) + 1, apart)
 
 
 def _take(
@@ -98,34 +102,23 @@ def _take(
     return taken
 
 
-def _pictures(row: Row, camera: str | None, jpegs, frames, spec: WindowSpec, cache: PictureCache):
+def _pictures(row: Row, camera: str | None, jpegs, frames, run, spec: WindowSpec, cache: PictureCache, copy: bool):
     """((S, h, w, 3) uint8, (S,) bool); zeros where there is no picture. A window without any: zeros of `image_size`, or
     None where no size is given."""
     there = np.zeros(len(frames), bool)
-    nothing = None if spec.image_size is None else np.zeros((len(frames), *spec.image_size, 3), np.uint8)
-    if jpegs is None:
+    if jpegs is not None:
+        inside = (frames >= 0) & (frames < len(jpegs))
+        there[inside] = True if not jpegs.null_count else [jpegs[int(frame)].is_valid for frame in frames[inside]]
+    if not there.any():
+        nothing = None if spec.image_size is None else np.zeros((len(frames), *spec.image_size, 3), np.uint8)
         return nothing, there
-    found: dict[int, NDArray[np.uint8]] = {}
-    for step, frame in enumerate(frames):
-        if frame >= 0 and frame < len(jpegs) and jpegs[int(frame)].is_valid:
-            found[step] = _picture(row, camera, jpegs, int(frame), spec, cache)
-            there[step] = True
-    if not found:
-        return nothing, there
-    shape = next(iter(found.values())).shape
-    stack = np.zeros((len(frames), *shape), np.uint8)
-    for step, picture in found.items():
-        if picture.shape != shape:
-            raise StoreError(f"{row.id} has pictures of {shape} and of {picture.shape} px", "give image_size")
-        stack[step] = picture
+    reel = cache.reel((row.place, camera), len(jpegs))
+    for frame in frames[there].tolist():
+        if not reel.has(frame):
+            where = f"{row.id}, frame {frame}" + (f" of camera {camera}" if camera else "")
+            cache.keep(reel, frame, decode_jpeg(jpegs[frame].as_buffer(), spec.image_size, where), where)
+    if run is not None and there.all() and not copy:
+        return reel.pictures[run], there
+    stack = (np.empty if there.all() else np.zeros)((len(frames), *reel.pictures.shape[1:]), np.uint8)
+    stack[there] = reel.pictures[frames[there]]
     return stack, there
-
-
-def _picture(row: Row, camera: str | None, jpegs, frame: int, spec: WindowSpec, cache: PictureCache):
-    key = (row.place, camera, frame)
-    picture = cache.get(key)
-    if picture is None:
-        where = f"{row.id}, frame {frame}" + (f" of camera {camera}" if camera else "")
-        picture = decode_jpeg(jpegs[frame].as_buffer(), spec.image_size, where)
-        cache.put(key, picture)
-    return picture
