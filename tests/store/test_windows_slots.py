@@ -13,7 +13,7 @@ from handloom.errors import ConfigError, StoreError
 from handloom.store.windows.pictures import PictureCache
 
 torch = pytest.importorskip("torch")
-from handloom.store.windows.collate import collate  # noqa: E402
+from handloom.store.windows.collate import collate, merge  # noqa: E402
 from handloom.store.windows.slots import Reader, Writer  # noqa: E402
 
 
@@ -78,6 +78,16 @@ def test_neighbours_are_one_tensor_for_all_windows():
     samples[1]["neighbours"].pop()
     with pytest.raises(ConfigError, match=r"\[1, 2\] neighbours"):
         collate(samples)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.bool, torch.int64])
+def test_parts_are_put_together_in_their_places(kind):
+    values = (torch.arange(10)[:, None] * torch.ones(3)).to(kind)
+    places = [np.array([0, 3, 4]), np.array([1, 2, 5, 6, 7, 8, 9])]
+    merged = merge([(place, {"v": values[torch.from_numpy(place)], "n": place.tolist()}) for place in places])
+    assert merged["v"].dtype == kind
+    assert torch.equal(merged["v"], values)
+    assert merged["n"] == list(range(10))
 
 
 def picture(value: int, side: int = 4) -> np.ndarray:

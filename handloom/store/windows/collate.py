@@ -84,10 +84,13 @@ def _merged(key: str, parts: list[tuple[np.ndarray, Any]], total: int) -> Any:
         if len(shapes) > 1:
             raise _several(key, shapes)
     if len(tensors) == len(parts) and len({value.dtype for value in tensors}) == 1:
-        batch = torch.empty((total, *tensors[0].shape[1:]), dtype=tensors[0].dtype)
-        for places, value in parts:
-            batch.index_copy_(0, torch.from_numpy(places), value)
-        return batch
+        if any(value.dtype == torch.bfloat16 for value in tensors):
+            return torch.cat(tensors)[torch.from_numpy(np.argsort(np.concatenate([places for places, _ in parts])))]
+        arrays = [value.numpy() for value in tensors]
+        batch = np.empty((total, *arrays[0].shape[1:]), arrays[0].dtype)  # in huge pages; torch's memory is not
+        for (places, _), array in zip(parts, arrays, strict=True):
+            batch[places] = array
+        return torch.from_numpy(batch)
     items: list[Any] = [None] * total
     for places, value in parts:
         listed = value.tolist() if isinstance(value, torch.Tensor) else value
