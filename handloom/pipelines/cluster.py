@@ -17,9 +17,6 @@ from typing import Any
 import ray
 
 from handloom.errors import ConfigError, HandloomError
-from handloom.pipelines.sharing import ask_room
-
-__all__ = ["ask_room", "joined"]
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from typing import Any
 import ray
 
 from handloom.errors import ConfigError
+from handloom.pipelines.asking import ask_room
 from handloom.pipelines.cluster import joined
 from handloom.pipelines.interrupts import Interrupts
-from handloom.pipelines.sharing import ask_room
 from handloom.pipelines.train_attempts import End, run_attempts
 from handloom.pipelines.train_progress import TrainProgress
 from handloom.pipelines.train_report import write_report

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from support.extraction import new_database, row_digests
 
 from handloom.errors import ConfigError
-from handloom.pipelines import sharing
+from handloom.pipelines import asking, sharing
+from handloom.pipelines.asking import ask_room
 from handloom.pipelines.balance import Watch
 from handloom.pipelines.room import Pools, Room, actor_needs, fill, fit, size_pools
 from handloom.pipelines.run import run
-from handloom.pipelines.sharing import ask_room
 from handloom.schemas.settings import Resources, RunConfig
 from handloom.workers.ledger import Ledger
 from handloom.workers.shard import ShardResult
@@ -235,7 +235,7 @@ def test_without_room_both_say_who_holds_it(tmp_path, clips, ray_address, caplog
 
 def test_a_job_that_loses_its_room_asks_again(ray_address, monkeypatch):
     """As when its workers have died, and a run was faster than their successors."""
-    monkeypatch.setattr(sharing, "SETTLE_S", 2.0)
+    monkeypatch.setattr(asking, "SETTLE_S", 2.0)
     with ask_room([{"CPU": 1.0}], "training four", wait_s=30):
         states = [_state_of("training four", sharing.GRANTED)]
         group = ray.util.placement_group([{"CPU": 1.0}])
