@@ -49,9 +49,6 @@ class Reel:
     num_done: int = 0
     is_held: bool = True
 
-    def has(self, frame: int) -> bool:
-        return bool(self.done[frame])
-
     @property
     def num_bytes(self) -> int:
         return 0 if self.pictures is None else self.num_done * self.pictures[0].nbytes

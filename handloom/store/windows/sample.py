@@ -113,12 +113,14 @@ def _pictures(row: Row, camera: str | None, jpegs, frames, run, spec: WindowSpec
         nothing = None if spec.image_size is None else np.zeros((len(frames), *spec.image_size, 3), np.uint8)
         return nothing, there
     reel = cache.reel((row.place, camera), len(jpegs))
-    for frame in frames[there].tolist():
-        if not reel.has(frame):
-            where = f"{row.id}, frame {frame}" + (f" of camera {camera}" if camera else "")
-            cache.keep(reel, frame, decode_jpeg(jpegs[frame].as_buffer(), spec.image_size, where), where)
-    if run is not None and there.all() and not copy:
-        return reel.pictures[run], there
-    stack = (np.empty if there.all() else np.zeros)((len(frames), *reel.pictures.shape[1:]), np.uint8)
-    stack[there] = reel.pictures[frames[there]]
-    return stack, there
+    shown = frames[there]
+    for frame in shown[~reel.done[shown]].tolist():
+        where = f"{row.id}, frame {frame}" + (f" of camera {camera}" if camera else "")
+        cache.keep(reel, frame, decode_jpeg(jpegs[frame].as_buffer(), spec.image_size, where), where)
+    if not there.all():
+        stack = np.zeros((len(frames), *reel.pictures.shape[1:]), np.uint8)
+        stack[there] = reel.pictures[shown]
+        return stack, there
+    if run is None:
+        return reel.pictures[frames], there
+    return reel.pictures[run].copy() if copy else reel.pictures[run], there
