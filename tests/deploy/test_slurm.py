@@ -33,12 +33,12 @@ def allocation(tmp_path: Path) -> Iterator[dict[str, str]]:
     left_out = ("RAY_", "SLURM_", "HANDLOOM_")
     env = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     yield env | slurm | ours | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-    for line in steps.read_text().splitlines():
-        pid, command = line.split(None, 1)
+    started = [line.split(None, 1) for line in steps.read_text().splitlines()]
+    rays = [int(pid) for pid, command in started if command.startswith("ray start")]
+    for pid in rays:
         with contextlib.suppress(ProcessLookupError):
-            if command.startswith("ray start"):
-                os.kill(int(pid), signal.SIGTERM)
-                _until(lambda pid=pid: not _lives(int(pid)), 60)
+            os.kill(pid, signal.SIGTERM)
+    _until(lambda: not any(map(_lives, rays)), 60)
     shutil.rmtree(f"/tmp/ray-{job}", ignore_errors=True)
 
 
