@@ -50,6 +50,7 @@ def both() -> tuple[ClipFeatures, ClipFeatures]:
     human.seen[5, 1:3] = np.nan
     human.seen[6] = np.nan
     human.text[6] = 0
+    human.text[7, 2] = np.inf  # more than a float16 can hold
     return robot, human
 
 
