@@ -160,7 +160,7 @@ def notes_of(network: Any, facts: Mapping[str, Any], settings: ArvrmSettings) ->
         return notes
     notes.append("Errors of the state are in deviations of each number over the training windows (ours).")
     notes.append(
-        "The keypoint encoder and head are frozen, as in the paper."
+        "With `init`, the keypoint encoder and head are frozen, as in the paper."
         if settings.init
         else "Without `init` nothing is pre-trained, so the keypoint encoder and head are trained along (ours)."
     )
@@ -170,7 +170,8 @@ def notes_of(network: Any, facts: Mapping[str, Any], settings: ArvrmSettings) ->
             f"known); {settings.topk} of {counts.get('human_clips')} human clips per episode."
         )
         m = network.map.m.detach().cpu().numpy()
-        notes.append(f"Largest weights of the map (all began with {1 / NUM_POINTS:.3f}): {map_text(m)}.")
+        which = "" if settings.init else ", without `init`"
+        notes.append(f"Largest weights of the map{which} (all began with {1 / NUM_POINTS:.3f}): {map_text(m)}.")
         if counts.get("clips_of_robots"):
             notes.append(f"{counts['clips_of_robots']} clips with hands are the robots' own and were not retrieved.")
         if not settings.init and "small" in (settings.text_encoder, settings.image_encoder):
