@@ -9,10 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import lance
+import numpy as np
 import pytest
 from support.window_tables import clip_row, write_clips
 
 from handloom.errors import ConfigError, StoreError
+from handloom.store.index import compact
+from handloom.store.windows.dataset import Memory
 
 torch = pytest.importorskip("torch")
 
@@ -112,6 +116,27 @@ def test_an_error_in_a_transform_names_its_window(db, num_workers):
     said = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
     assert "in the transform of the window of d:v3:0-1200 at 1 s" in said
     assert "verb" in said
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_table_that_changes_and_an_epoch_left_early_change_no_batch(tmp_path, num_workers):
+    db = write_clips(tmp_path, [clip_row(n, 12) for n in range(6)])
+    windows = db.windows(2, 1, ["hands", "images"], memory=Memory(block_mb=0))  # a block per clip: read when needed
+    expected = [*windows.loader(4, seed=1)]
+    loader = windows.loader(4, seed=1, num_workers=num_workers)
+    batches = iter(loader)
+    kept = [next(batches) for _ in range(3)]
+    table = write_clips(tmp_path, [clip_row(6, 12)], mode="append")
+    compact(table)
+    lance.dataset(str(tmp_path / "clips.lance")).delete("video_id <> 'v6'")
+    kept += batches
+    next(iter(loader))  # of the next epoch, which is left early
+    loader.set_epoch(0)
+    for found in (kept, list(loader)):
+        assert len(found) == len(expected)
+        for batch, as_it_was in zip(found, expected, strict=True):
+            for name in ("hand_keypoints_px", "images", "frame_s"):
+                np.testing.assert_array_equal(batch[name], as_it_was[name])
 
 
 def test_a_batch_that_nobody_can_fill_is_refused(db):
