@@ -128,7 +128,6 @@ class _Parts(IterableDataset):
         except HandloomError as error:  # as it is: torch would make a text of it
             yield error
 
-
     def _collate(self, samples: list[Any]) -> Written:
         self._slots.begin()
         return self._slots.written(collate(samples, self._slots.empty) if samples else None)
