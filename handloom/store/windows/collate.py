@@ -11,6 +11,7 @@ import torch
 from handloom.errors import ConfigError
 from handloom.store.windows.sample import Sample
 
+NUMBERS = (((bool, np.bool_), np.bool_), ((int, np.integer), np.int64), ((float, np.floating), np.float64))
 Empty = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 
 
@@ -34,12 +35,11 @@ def _column(key: str, values: list[Any], empty: Empty) -> Any:
         return torch.from_numpy(_array(key, values, empty))
     if isinstance(first, torch.Tensor):
         return torch.stack(values)
-    if isinstance(first, bool | np.bool_) and all(isinstance(value, bool | np.bool_) for value in values):
-        return torch.tensor([bool(value) for value in values])
-    if isinstance(first, int | np.integer) and all(isinstance(value, int | np.integer) for value in values):
-        return torch.tensor([int(value) for value in values])
-    if isinstance(first, float | np.floating) and all(isinstance(value, float | np.floating) for value in values):
-        return torch.tensor([float(value) for value in values], dtype=torch.float64)
+    for kinds, dtype in NUMBERS:
+        if isinstance(first, kinds) and all(isinstance(value, kinds) for value in values):
+            numbers = empty((len(values),), np.dtype(dtype))
+            numbers[:] = values
+            return torch.from_numpy(numbers)
     return values
 
 

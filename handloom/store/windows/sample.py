@@ -82,7 +82,7 @@ def _run(frames: NDArray[np.int64]) -> slice | None:
     apart = int(frames[1]) - first if num > 1 else 1
     if first < 0 or apart < 1 or int(frames[-1]) - first != (num - 1) * apart:
         return None
-    if num > 2 and not (np.diff(frames) == apart).all():
+    if num > 2 and (frames[1:] - frames[:-1] != apart).any():
         return None
     return slice(first, int(frames[-1]) + 1, apart)
 
