@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +25,19 @@ BLOCKS_HELD = 3  # the one that is served, the one before where a batch straddle
 class Cutter:
     """Cuts the windows of one of `num_shares` equal shares of the clips; a thread reads the next block meanwhile.
 
-    copy: as in `Windows.cut`.
+    copy: as in `Windows.cut`. kept: rows by clip, from epoch to epoch, where all of them fit one block.
     """
 
     def __init__(
-        self, windows: Windows, order: Order, *, share: int = 0, num_shares: int = 1, copy: bool = True
-    ) -> None:
+        self, windows: Windows, order: Order, *, share: int = 0, num_shares: int = 1, copy: bool = True,
+        kept: dict[int, Row] | None = None,
+    ) -> None:  # fmt: skip
         self._windows = windows
         self._share = share
         self._num_shares = num_shares
         self._copy = copy
+        self._kept = {} if kept is None else kept
+        self._num_windows = order.num_windows
         self._every: Iterator[Block] = order.blocks()
         self._last = -1
         self._held: OrderedDict[int, Future[dict[int, Row]]] = OrderedDict()
@@ -50,17 +54,18 @@ class Cutter:
         places, cut = self.cut(numbers, blocks)
         return places, [self._windows.finish(sample) for sample in cut]
 
-    def ahead(self, batches: Iterator[tuple[NDArray[np.int64], list[Block]]]) -> Iterator[list[Sample]]:
-        """The samples of every batch; a thread cuts the next ones meanwhile, and decodes their pictures."""
-        waiting: deque[Future[tuple[NDArray[np.int64], list[Sample]]]] = deque()
+    def ahead(
+        self, batches: Iterator[tuple[NDArray[np.int64], list[Block]]], collate: Callable[[list[Sample]], Any]
+    ) -> Iterator[Any]:
+        """Every batch; while it is used, a thread cuts the next ones and decodes their pictures."""
         cutting = ThreadPoolExecutor(1, "windows")
+        begun = (cutting.submit(self.cut, *batch) for batch in batches)
+        waiting = deque(islice(begun, BATCHES_AHEAD))
         try:
-            for numbers, blocks in batches:
-                waiting.append(cutting.submit(self.cut, numbers, blocks))
-                if len(waiting) > BATCHES_AHEAD:
-                    yield [self._windows.finish(sample) for sample in waiting.popleft().result()[1]]
             while waiting:
-                yield [self._windows.finish(sample) for sample in waiting.popleft().result()[1]]
+                batch = collate([self._windows.finish(sample) for sample in waiting.popleft().result()[1]])
+                waiting.extend(islice(begun, 1))  # not earlier: two threads of Python take turns
+                yield batch
         finally:
             cutting.shutdown(cancel_futures=True)
 
@@ -90,5 +95,11 @@ class Cutter:
 
     def _read(self, block: Block) -> dict[int, Row]:
         clips = np.unique(block.clips)
-        clips = clips[clips % self._num_shares == self._share]
-        return dict(zip(clips.tolist(), self._windows.read_rows(clips), strict=True)) if len(clips) else {}
+        clips = clips[clips % self._num_shares == self._share].tolist()
+        known = {clip: self._kept[clip] for clip in clips if clip in self._kept}
+        lacking = [clip for clip in clips if clip not in known]
+        rows = known | (dict(zip(lacking, self._windows.read_rows(lacking), strict=True)) if lacking else {})
+        self._kept.clear()
+        if block.size == self._num_windows:
+            self._kept.update(rows)
+        return rows

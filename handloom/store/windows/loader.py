@@ -12,6 +12,7 @@ from handloom.store.windows.collate import collate as collate_samples
 from handloom.store.windows.cutter import Cutter
 from handloom.store.windows.order import Order
 from handloom.store.windows.processes import Processes
+from handloom.store.windows.rows import Row
 from handloom.store.windows.sample import Sample
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class WindowLoader:
         self._collate = collate or collate_samples
         self._block_steps = block_steps(windows) if len(windows) else 1
         self._processes: Processes | None = None
+        self._kept: dict[int, Row] = {}
 
     def __len__(self) -> int:
         return self._order().num_batches
@@ -138,10 +140,10 @@ class WindowLoader:
     def _read(self, order: Order, start: int) -> Iterator[Any]:
         copy = self._collate is not collate_samples  # which copies what it is given
         if not self._num_workers:
-            with Cutter(self.windows, order, copy=copy) as cutter:
+            with Cutter(self.windows, order, copy=copy, kept=self._kept) as cutter:
                 batches = order.batches(start)
                 if self.windows.spec.cameras:
-                    yield from map(self._collate, cutter.ahead(batches))
+                    yield from cutter.ahead(batches, self._collate)
                 else:
                     yield from (self._collate(cutter.samples(*batch)[1]) for batch in batches)
             return

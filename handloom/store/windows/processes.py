@@ -20,6 +20,7 @@ from handloom.errors import HandloomError, StoreError
 from handloom.store.windows.collate import collate, merge
 from handloom.store.windows.cutter import Cutter
 from handloom.store.windows.order import Order
+from handloom.store.windows.rows import Row
 from handloom.store.windows.slots import Reader, Writer, Written
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class _Parts(IterableDataset):
         self._collated = collated
         self._has_share = False
         self._slots: Writer | None = None
+        self._kept: dict[int, Row] = {}
 
     def __iter__(self) -> Iterator[Any]:
         info = get_worker_info()
@@ -116,7 +118,7 @@ class _Parts(IterableDataset):
             windows.keep_pictures((windows.memory.pictures_mb << 20) // info.num_workers)
             self._has_share = True
         order = Order(windows.plan, epoch=epoch, block_steps=block_steps, **self._facts)
-        share = {"share": info.id, "num_shares": info.num_workers}
+        share = {"share": info.id, "num_shares": info.num_workers, "kept": self._kept}
         if self._slots is None:
             self._slots = Writer(PARTS_AHEAD + 1)
         self._slots.forgotten()
