@@ -16,7 +16,7 @@ from handloom.train.loop import train
 from handloom.train.registry import find_recipe
 
 RECIPES = ("arm4r", "arvrm")
-STEPS = 40
+STEPS = 120
 
 
 def loader_waits(

@@ -19,7 +19,9 @@ from handloom.store.database import Database
 WORDS = ("open the jar", "pour", None, "stack the cubes")
 
 
-def hand_row(number: int, num_frames: int = 48, *, hands: bool = True, jpeg: bool = True) -> pa.RecordBatch:
+def hand_row(
+    number: int, num_frames: int = 48, *, hands: bool = True, jpeg: bool = True, hz: float = HZ
+) -> pa.RecordBatch:
     """The row of video `number`: the right hand is always seen, the left from the tenth frame on, and not in a third of
     the videos. The left hand's lift failed on frame 12."""
     rng = np.random.default_rng([3, number])
@@ -38,12 +40,12 @@ def hand_row(number: int, num_frames: int = 48, *, hands: bool = True, jpeg: boo
     cam, px = (np.where(seen[..., None, None], values, np.nan).astype(np.float32) for values in (cam, px))
     cam[12:13, 0] = np.nan
     tracks = np.full((num_frames, 4, 2), 5, np.float32)
-    clip = make_clip(10 * number, narration=WORDS[number % 4])
+    clip = make_clip(10 * number, narration=WORDS[number % 4], end_s=num_frames / hz)
     return build_row(
         clip,
-        info=VideoInfo(WIDTH, HEIGHT, HZ, "h264", "yuv420p", 0, 0.0, num_frames / HZ, num_frames),
+        info=VideoInfo(WIDTH, HEIGHT, hz, "h264", "yuv420p", 0, 0.0, num_frames / hz, num_frames),
         decoder="decord",
-        frame_s=clip.start_s + np.arange(num_frames) / HZ,
+        frame_s=clip.start_s + np.arange(num_frames) / hz,
         camera=Camera(MATRIX, "given"),
         path=CameraPath(None, "none", "none", "static"),
         hands=Hands(seen, np.zeros_like(seen), np.where(seen, 0.9, np.nan).astype(np.float32), px, cam),

@@ -36,7 +36,7 @@ def room_row(number: int, num_frames: int = 30, *, depth: bool = True, world: bo
     visible = rng.uniform(size=points.shape[:2]) < 0.95
     kind = np.array([0] * GRID**2 + [1, 1, 2, 2, 3, 4, 4, -1], np.int8)
     query = np.where(kind == 0, 0, 4).astype(np.int32)
-    clip = make_clip(10 * number, narration=("open the jar", "pour")[number % 2])
+    clip = make_clip(10 * number, narration=("open the jar", "pour")[number % 2], end_s=num_frames / HZ)
     no_hands = np.zeros((num_frames, 2), bool)
     nothing = np.full((num_frames, 2, 21, 3), np.nan, np.float32)
     path = CameraPath(pose, "metric", "given", unit_m=1.0) if world else CameraPath(None, "none", "none", "static")

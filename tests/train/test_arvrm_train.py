@@ -301,3 +301,14 @@ def test_every_setting_stands_on_the_page_as_it_is():
         value = 10 / 3 if name == "rate_hz" else field.default
         default = "automatic" if value is None else "10/3" if name == "rate_hz" else f"`{json.dumps(value)}`"
         assert f"| `{name}` | {default} | {' '.join(field.description.split())} |" in page
+
+
+def test_a_slow_clip_among_others_is_counted_and_its_empty_steps_are_masked(tmp_path):
+    db = hand_db(tmp_path, [hand_row(n) for n in range(4)] + [hand_row(4, hz=HZ / 2)], NAMES, 1)
+    data = RECIPE.data(db, pretrain(phases=1, rate_hz=HZ))
+    assert data.facts["counts"]["slower"] == 1
+    slow = [s["keypoints"] for part in (data.train, data.held_out) for s in part if s["clip_id"] == clip_id(4)]
+    assert slow
+    known = np.isfinite(slow[0][:, 1, 0, 0])
+    assert known.any()
+    assert not known.all()

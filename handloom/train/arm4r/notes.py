@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from handloom.train.arm4r.settings import Arm4rSettings
+from handloom.train.parts.rates import slower_note
 
 
 def notes_of(settings: Arm4rSettings, facts: Mapping[str, Any]) -> list[str]:
@@ -71,6 +72,7 @@ def _points(settings: Arm4rSettings, facts: Mapping[str, Any]) -> list[str]:
     ]
     if left_out:
         notes.append(f"Left out: {', '.join(left_out)}.")
+    notes += slower_note(counts)
     notes.append(
         "Unknown places (hidden points, points without depth) are masked number by number and enter the network as 0; "
         "`unknown_inputs` is their share. The paper's tracker guesses on instead."

@@ -13,6 +13,7 @@ from handloom.train.arm4r import scales
 from handloom.train.arm4r.settings import Arm4rSettings
 from handloom.train.arm4r.shown import SHOWN_FIELDS, ShownSample
 from handloom.train.arm4r.track_sample import TrackSample
+from handloom.train.parts.rates import TOLERANCE, rates_of
 from handloom.train.recipe import RecipeData
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def point_data(db: Database, settings: Arm4rSettings, version: int | None = None
     """
     version = version or settings.version or db.version
     counts = usable(db, settings, version)
-    check_rate(settings, _table_hz(db, settings, version))
+    hz, slower = rates_of(db, _filter(settings), version, settings.rate_hz)
+    check_rate(settings, hz)
+    counts["slower"] = slower
     sample = TrackSample(
         settings.context,
         settings.points,
@@ -108,7 +111,7 @@ def usable(db: Database, settings: Arm4rSettings, version: int | None) -> dict[s
 
 def check_rate(settings: Arm4rSettings, hz: float) -> None:
     """Raise ConfigError where steps are asked for faster than frames come: many would have none."""
-    if settings.rate_hz is not None and settings.rate_hz > 1.05 * hz:
+    if settings.rate_hz is not None and settings.rate_hz > TOLERANCE * hz:
         raise ConfigError(
             f"rate_hz is {settings.rate_hz:g}, and the frames come at {hz:.3g} Hz",
             f"set rate_hz to {hz:.3g} or less, or extract with video.sample_hz = {settings.rate_hz:g}",
@@ -146,12 +149,6 @@ def _windows(
         image_size=settings.image_size if with_images else None,
         transform=sample,
     )
-
-
-def _table_hz(db: Database, settings: Arm4rSettings, version: int | None) -> float:
-    """Frames per second of the first usable clip; infinite where it has one frame alone."""
-    (frame_s,) = db.read("clips", ["frame_s"], _filter(settings), version, limit=1).column("frame_s").to_pylist()
-    return (len(frame_s) - 1) / (frame_s[-1] - frame_s[0]) if len(frame_s) > 1 else float("inf")
 
 
 def _measured(db: Database, settings: Arm4rSettings, version: int | None) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from handloom.errors import ConfigError
 from handloom.train.arvrm.hand_sample import FIELDS, HandSample
 from handloom.train.arvrm.settings import ArvrmSettings
+from handloom.train.parts.rates import TOLERANCE, rates_of
 from handloom.train.recipe import RecipeData
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def hand_data(db: Database, settings: ArvrmSettings, version: int | None = None)
     """
     version = version or settings.version or db.version
     counts = usable(db, settings.where, version)
-    check_rate(settings, frame_rate(db, both(settings.where, WITH_HANDS), version))
+    hz, slower = rates_of(db, both(settings.where, WITH_HANDS), version, settings.rate_hz * settings.phases)
+    check_rate(settings, hz)
+    counts["slower"] = slower
     train, held_out = (hand_windows(db, settings, version, split) for split in ("train", "held_out"))
     plain = hand_windows(db, settings, version, "train", with_images=False)
     counts |= {"train": dict(train.counts), "held_out": dict(held_out.counts)}
@@ -109,17 +112,10 @@ def plain_spread() -> dict[str, list[float]]:
     return {"keypoint_mean": [0.0] * 3, "keypoint_std": [1.0] * 3, "keypoint_step_std": [1.0] * 3}
 
 
-def frame_rate(db: Database, where: str, version: int | None) -> float:
-    """Hz of the frames of the first clip that passes the filter; infinite for a clip of one frame."""
-    batch = next(db.batches(["frame_s"], where, version), None)
-    frame_s = np.asarray(batch.column("frame_s")[0].as_py() if batch is not None and batch.num_rows else [])
-    return float(1 / np.median(np.diff(frame_s))) if len(frame_s) > 1 else float("inf")
-
-
 def check_rate(settings: ArvrmSettings, hz: float) -> None:
     """Raise ConfigError where places come faster than frames: many would have none."""
     asked = settings.rate_hz * settings.phases
-    if asked > 1.05 * hz:
+    if asked > TOLERANCE * hz:
         raise ConfigError(
             f"rate_hz {settings.rate_hz:g} times phases {settings.phases} is {asked:.3g}, and the frames come at "
             f"{hz:.3g} Hz",

@@ -17,6 +17,7 @@ from handloom.train.arvrm.hand_data import hand_windows
 from handloom.train.arvrm.keypoints import NUM_POINTS
 from handloom.train.arvrm.robot_network import COMPONENTS
 from handloom.train.arvrm.settings import ArvrmSettings
+from handloom.train.parts.rates import slower_note
 from handloom.train.recipe import RecipeData
 from handloom.train.step import to_device
 
@@ -157,6 +158,7 @@ def notes_of(network: Any, facts: Mapping[str, Any], settings: ArvrmSettings) ->
     if settings.stage == "pretrain":
         share = f"{counts.get('without_hands', 0)} clips without hands were left out"
         notes.append(f"{share}; {counts.get('without_text', 0)} clips have no text.")
+        notes += slower_note(counts)
         return notes
     notes.append("Errors of the state are in deviations of each number over the training windows (ours).")
     notes.append(
