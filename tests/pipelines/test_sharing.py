@@ -191,7 +191,8 @@ class Trainer(threading.Thread):
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize("mode", ["fused", pytest.param("split", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["fused", "split"])
 @pytest.mark.timeout(180)
 def test_a_run_gives_way_to_training_and_both_finish(tmp_path, clips, expected, ray_address, caplog, mode):
     db = new_database(tmp_path / "db", clips)
@@ -210,6 +211,7 @@ def test_a_run_gives_way_to_training_and_both_finish(tmp_path, clips, expected, 
     assert row_digests(db) == expected
 
 
+@pytest.mark.slow
 def test_without_room_both_say_who_holds_it(tmp_path, clips, ray_address, caplog):
     db = new_database(tmp_path / "db", clips[:2])
     with ask_room([{"CPU": 1.0}] * 2, "training one", wait_s=30):
