@@ -29,9 +29,11 @@ pytestmark = pytest.mark.usefixtures("ray_address")
     [
         pytest.param(Resources(mode="fused", num_actors=2, shard_clips=1, commit_clips=1), False, id="fused"),
         pytest.param(
-            Resources(mode="split", num_actors=1, num_decode_actors=1, shard_clips=4), True,
-            id="split", marks=pytest.mark.slow,
-        ),  # fmt: skip
+            Resources(mode="split", num_actors=1, num_decode_actors=1, shard_clips=4),
+            True,
+            id="split",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_rows_do_not_depend_on_scheduling(tmp_path, clips, expected, resources, reverse):
