@@ -58,3 +58,8 @@ def filtered(where: str | None, schema: pa.Schema) -> Iterator[None]:
             f"--where {where!r} cannot be used: {reason}",
             f"an SQL condition on these columns: {', '.join(schema.names)}",
         ) from error
+
+
+def both(where: str | None, condition: str) -> str:
+    """Rows that pass the filter, if there is one, and the condition."""
+    return f"({where}) AND ({condition})" if where else condition

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from handloom.errors import ConfigError
+from handloom.store.sql import both
 from handloom.train.arm4r import scales
 from handloom.train.arm4r.settings import Arm4rSettings
 from handloom.train.arm4r.shown import SHOWN_FIELDS, ShownSample
@@ -92,7 +93,7 @@ def usable(db: Database, settings: Arm4rSettings, version: int | None) -> dict[s
         found = f"where = {settings.where!r} passes none of {counts['rows']} clips"
         raise ConfigError(f"{found} of {db.uri}", "change `where`, or extract more clips")
     if settings.depth == "needed":
-        counts["without_depth"] = asked - _count(db, _and(settings.where, _WITH_DEPTH), version)
+        counts["without_depth"] = asked - _count(db, both(settings.where, _WITH_DEPTH), version)
         if counts["without_depth"] == asked:
             raise ConfigError(
                 f"none of the {asked} clips has a depth for its tracks, so that z is unknown everywhere",
@@ -100,7 +101,7 @@ def usable(db: Database, settings: Arm4rSettings, version: int | None) -> dict[s
                 "or train on u and v alone with depth = none",
             )
     if settings.frame == "world":
-        counts["without_world"] = asked - _count(db, _and(settings.where, _WITH_WORLD), version)
+        counts["without_world"] = asked - _count(db, both(settings.where, _WITH_WORLD), version)
         if counts["without_world"] == asked:
             raise ConfigError(
                 f"frame = world needs camera poses in metres, and none of the {asked} clips has them",
@@ -156,7 +157,7 @@ def _measured(db: Database, settings: Arm4rSettings, version: int | None) -> tup
     if settings.frame == "world":
         return ()
     used = _filter(settings)
-    everywhere = _count(db, used, version) == _count(db, _and(used or "", _WITH_WORLD), version)
+    everywhere = _count(db, used, version) == _count(db, both(used, _WITH_WORLD), version)
     return WORLD_FIELDS if everywhere else ()
 
 
@@ -169,10 +170,6 @@ def _filter(settings: Arm4rSettings) -> str | None:
     parts += [_WITH_DEPTH] if settings.depth == "needed" else []
     parts += [_WITH_WORLD] if settings.frame == "world" else []
     return " AND ".join(f"({part})" for part in parts) or None
-
-
-def _and(where: str, condition: str) -> str:
-    return f"({where}) AND ({condition})" if where else condition
 
 
 def _count(db: Database, where: str | None, version: int | None) -> int:

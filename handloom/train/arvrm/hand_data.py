@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.store.sql import both
 from handloom.train.arvrm.hand_sample import FIELDS, HandSample
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.parts.rates import TOLERANCE, rates_of
@@ -128,11 +129,6 @@ def _deviation(values: NDArray, mean: float) -> float:
     known = values[np.isfinite(values)]
     found = float(np.sqrt(np.mean((known - mean) ** 2))) if known.size else 0.0
     return found if found > 1e-9 else 1.0
-
-
-def both(where: str, condition: str) -> str:
-    """Rows that pass the filter, if there is one, and the condition."""
-    return f"({where}) AND {condition}" if where else condition
 
 
 def _count(db: Database, where: str | None, version: int | None) -> int:

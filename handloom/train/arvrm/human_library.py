@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.store.sql import both
 from handloom.store.windows.pictures import PictureCache
 from handloom.store.windows.sample import spread_window
-from handloom.train.arvrm.hand_data import WITH_HANDS, both, hand_windows
+from handloom.train.arvrm.hand_data import WITH_HANDS, hand_windows
 from handloom.train.arvrm.hand_sample import KEYPOINTS, HandSample
 from handloom.train.arvrm.retrieval import Shown
 from handloom.train.arvrm.settings import ArvrmSettings

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from handloom.errors import ConfigError
+from handloom.store.sql import both
 from handloom.train import checkpoint as checkpoints
 from handloom.train.arvrm.backbone import image_spec, text_spec
-from handloom.train.arvrm.hand_data import STATISTICS_WINDOWS, both, check_rate, plain_spread, spread_of, usable
+from handloom.train.arvrm.hand_data import STATISTICS_WINDOWS, check_rate, plain_spread, spread_of, usable
 from handloom.train.arvrm.human_library import Replay, human_windows, show_rows, spread_keypoints
 from handloom.train.arvrm.retrieval import FeatureMaker, all_features, retrieve
 from handloom.train.arvrm.robot_sample import Retrieved, RobotSample, image_name
