@@ -31,7 +31,7 @@ FLOORS = (
     ("models", "store"),
     ("video", "geometry"),
     ("schemas",),
-    ("errors",),
+    ("errors", "kernels"),
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 # Neighbours on one floor that may meet. A benchmark measures the whole job; the job knows no benchmark.
