@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
 from handloom.schemas.values import VideoInfo
-from handloom.video.child import Request
+from handloom.video.answer import Request
 from handloom.video.source import VideoSource
 
 # OpenBLAS takes 40 MB of data per core when numpy is imported: beyond the memory limit on a machine of 40 cores.

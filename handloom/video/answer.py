@@ -1,0 +1,160 @@
+"""Answers to requests for clips, in the decode child: one `header`, the frames in chunks, an `end`; or an `error`.
+
+The last video stays open, so that the next clip of the same video is read on from where it stands.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from handloom.errors import ClipError
+from handloom.schemas.clip import Clip
+from handloom.video.grid import MIN_SIDE_PX, clip_range, sample_frames, working_size
+from handloom.video.packets import NotAVideoError, PacketIndex, read_packet_index
+from handloom.video.readers import (
+    AvReader,
+    DecodeFailedError,
+    DecordReader,
+    Reader,
+    decord_stays_small,
+    suits_decord,
+)
+
+DAMAGED_HINT = "if the file was damaged on the way, fetch it again; shorter clips lose less of a damaged video"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One clip to decode. `avoid_decord` after decord crashed on it; `probe_only` asks for the header alone.
+
+    A clip whose frames exceed `max_bytes` is answered by its header and no frames.
+    """
+
+    clip: Clip
+    path: str
+    sample_hz: float
+    short_side_px: int
+    avoid_decord: bool = False
+    probe_only: bool = False
+    max_bytes: int | None = None
+
+
+class Server:
+    """Answers requests, one at a time."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._path: str | None = None
+        self._index: PacketIndex | None = None
+        self._readers: dict[str, Reader] = {}
+
+    def serve(self) -> None:
+        while True:
+            try:
+                request = self._pipe.recv()
+            except EOFError:
+                return
+            try:
+                self._answer(request)
+            except ClipError as error:
+                self._pipe.send(("error", error))
+            except MemoryError:
+                self._pipe.send(("error", _memory_error(request.clip)))
+                self._close()
+            except BrokenPipeError:
+                return
+            except BaseException:  # noqa: BLE001 - a bug: the parent raises it, the run stops
+                self._pipe.send(("bug", traceback.format_exc()))
+                return
+
+    def _answer(self, request: Request) -> None:
+        clip, index = request.clip, self._open(request)
+        if request.probe_only:
+            self._pipe.send(("header", index.info))
+            return
+        info = index.info
+        if min(info.width, info.height) < MIN_SIDE_PX:
+            raise ClipError(
+                clip.clip_id,
+                "decode",
+                "too_small",
+                f"the picture is {info.width} x {info.height} px, expected at least {MIN_SIDE_PX} on a side",
+                "drop the clip: no hand can be seen in it",
+            )
+        start_s, end_s = clip_range(clip, info)
+        if index.cut_at_s is not None and end_s > index.cut_at_s:
+            cut = f"{index.cut_at_s:.3f} s of {info.end_s:.3f} s"
+            problem = f"the file is cut short at {cut}, the clip ends at {end_s:.3f} s"
+            raise ClipError(clip.clip_id, "decode", "damaged", problem, DAMAGED_HINT)
+        indices = sample_frames(index.times_s, start_s, end_s, request.sample_hz)
+        size = working_size(info.width, info.height, request.short_side_px)
+        self._send_frames(request, index, indices, size)
+
+    def _send_frames(self, request: Request, index: PacketIndex, indices, size: tuple[int, int]) -> None:
+        """decord if it suits the file, else, or from the start again once decord has failed, PyAV."""
+        names = ["decord", "pyav"] if suits_decord(index) and decord_stays_small(index, size) else ["pyav"]
+        if request.avoid_decord:
+            names = ["pyav"]
+        sent = 0
+        for name in names:
+            sent = 0
+            try:
+                reader = self._reader(name, request.path, index, size)
+                self._pipe.send(("header", index.info, name, index.times_s[indices], size))
+                if request.max_bytes is not None and len(indices) * size[0] * size[1] * 3 > request.max_bytes:
+                    break
+                for frames in reader.read(indices, size):
+                    self._pipe.send(("chunk", frames.shape))
+                    self._pipe.send_bytes(memoryview(np.ascontiguousarray(frames)).cast("B"))
+                    sent += len(frames)
+            except DecodeFailedError as error:
+                # The next clip of the video tries decord afresh: its row must not depend on the clips before it.
+                self._readers.pop(name, None)
+                failure = error
+                continue
+            break
+        else:
+            raise _decode_error(request.clip, f"decoded {sent} of {len(indices)} frames: {failure.problem}")
+        self._pipe.send(("end",))
+
+    def _open(self, request: Request) -> PacketIndex:
+        if request.path != self._path or self._index is None:
+            self._close()
+            try:
+                self._index = read_packet_index(request.path)
+            except NotAVideoError as error:
+                hint = "check that the file is a whole video; drop it from the clip list if it is not"
+                raise ClipError(request.clip.clip_id, "decode", error.reason, error.problem, hint) from error
+            self._path = request.path
+        return self._index
+
+    def _reader(self, name: str, path: str, index: PacketIndex, size: tuple[int, int]) -> Reader:
+        reader = self._readers.get(name)
+        if reader is None or (isinstance(reader, DecordReader) and reader.size != size):
+            reader = DecordReader(path, index, size) if name == "decord" else AvReader(path, index)
+            self._readers[name] = reader
+        return reader
+
+    def _close(self) -> None:
+        self._path, self._index = None, None
+        self._readers.clear()
+
+
+def _decode_error(clip: Clip, problem: str) -> ClipError:
+    if "allocate" in problem.lower():
+        return _memory_error(clip)
+    return ClipError(clip.clip_id, "decode", "damaged", problem, DAMAGED_HINT)
+
+
+def _memory_error(clip: Clip) -> ClipError:
+    return ClipError(
+        clip.clip_id,
+        "decode",
+        "decode_memory",
+        "decoding needs more memory than resources.decode_memory_mb allows",
+        "raise resources.decode_memory_mb for very large pictures, and run with --retry-rejects",
+    )
