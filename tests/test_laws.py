@@ -31,7 +31,7 @@ FLOORS = (
     ("models", "store"),
     ("video", "geometry"),
     ("schemas",),
-    ("errors", "kernels"),
+    ("errors", "kernels", "machine"),
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 # Neighbours on one floor that may meet. A benchmark measures the whole job; the job knows no benchmark.
@@ -238,7 +238,7 @@ COMMANDS = {
     "export arm4r": "--db --out --where --unknown --text-encoder --image-root --overwrite --no-overwrite --json --help",
     "train": "RECIPE --db --out --size --config --set --workers --ray-address --resume --no-resume --show-settings "
     "--no-show-settings --quiet -q --json --help",
-    "bench": "NAME --videos --clips --db --lerobot-python --markdown --save --help",
+    "bench": "NAME --videos --clips --db --lerobot-python --quick --markdown --save --help",
     "doctor": "--json --help",
 }
 """The command line, whole: a flag that comes or goes is a decision, made here as well."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from handloom.errors import ConfigError
+
+TABLES = ("extract", "accuracy")
 
 
 def run_benchmark(
@@ -19,31 +20,48 @@ def run_benchmark(
     num_clips: int | None = None,
     db: str | None = None,
     lerobot_python: str | None = None,
+    quick: bool = False,
 ) -> dict[str, Any]:
-    """Run the benchmark `name` and return its report.
+    """Run the benchmark `name` and return its report, that of what was measured where it is interrupted.
 
     `extract` measures on a folder of videos, or on rendered clips. `accuracy` measures on `num_clips` rendered clips
     and, beside them, on a folder in EgoDex's layout. `feed` measures on `num_clips` clips of a database, of a folder of
     videos, or rendered; with a Python that has the `lerobot` package, on that package's reader too.
 
+    Args:
+        save: a folder that keeps the report (`report.keep`).
+        quick: measure less, in under two minutes on two cores.
+
     Raises:
         ConfigError: no such benchmark, or no videos.
     """
-    from handloom.bench.accuracy import NUM_CLIPS, bench_accuracy
+    from handloom.bench.accuracy import bench_accuracy
     from handloom.bench.extract import bench_extract
+    from handloom.bench.report import keep
+    from handloom.bench.watch import Watch
 
-    clips = NUM_CLIPS if num_clips is None else num_clips
-    benchmarks = {"extract": bench_extract, "accuracy": partial(bench_accuracy, num_clips=clips)}
+    benchmarks = {"extract": bench_extract, "accuracy": partial(bench_accuracy, num_clips=num_clips)}
     if name == "feed":  # needs torch and webdataset
         from handloom.bench.feed import bench_feed
 
-        benchmarks[name] = partial(bench_feed, num_clips=max(clips, 1), db=db, lerobot_python=lerobot_python)
+        benchmarks[name] = partial(bench_feed, num_clips=num_clips, db=db, lerobot_python=lerobot_python)
     elif db is not None or lerobot_python is not None:
         raise ConfigError(f"benchmark {name!r} takes no --db and no --lerobot-python", "they are feed's")
     if name not in benchmarks:
         raise ConfigError(f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed'])}")
-    report = benchmarks[name](videos, say)
+    watch = Watch(say, quick)
+    report = benchmarks[name](videos, watch)
     if save is not None:
-        save.mkdir(parents=True, exist_ok=True)
-        (save / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
+        watch.say(f"kept in {keep(report, save)}")
     return report
+
+
+def table(report: dict[str, Any]) -> str:
+    """A report of one of `TABLES` as Markdown, as the README shows it."""
+    if report["name"] == "extract":
+        from handloom.bench.extract_table import markdown
+
+        return markdown(report)
+    from handloom.bench.accuracy_table import markdown as of_results
+
+    return of_results(report["results"])

@@ -11,9 +11,8 @@ import contextlib
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Iterator, Sequence
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
@@ -26,41 +25,46 @@ from handloom.bench.cpu import idle_share
 from handloom.bench.metrics_hands import hand_scores
 from handloom.bench.metrics_tracks import mean_scores
 from handloom.bench.report import describe
+from handloom.bench.watch import Watch
+from handloom.pipelines.process_pool import process_pool
 from handloom.pipelines.synth import synth
 from handloom.schemas.settings import Settings
 from handloom.video.decoder import ONE_THREAD
 
 NUM_CLIPS, SEED, SECONDS = 12, 1000, 3.0
+QUICK_CLIPS = 2  # rendered, and as many of a folder
 
 
-def bench_accuracy(videos: Path | None, say: Callable[[str], None], num_clips: int = NUM_CLIPS) -> dict[str, Any]:
+def bench_accuracy(videos: Path | None, watch: Watch, num_clips: int | None = None) -> dict[str, Any]:
     """Measure on `num_clips` rendered clips and, where `videos` is a folder in EgoDex's layout, on its clips too.
 
     Raises:
         ConfigError: no clip of `videos` has EgoDex's truth.
     """
     real = egodex_cases(videos) if videos is not None else []
-    with tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
-        cases = list(real)
-        if num_clips:
-            done = synth(folder, num_clips, SEED, duration_s=SECONDS, say=say)
-            cases += rendered_cases(Path(folder), done.names)
-        say(f"{len(cases)} clips, {os.cpu_count()} processes, {idle_share():.0%} of the machine idle")
-        scores = score_all(cases, say)
-    return report_of(scores)
-
-
-def score_all(cases: Sequence[Case], say: Callable[[str], None]) -> list[ClipScores]:
-    """Every case scored, in their order, by as many processes as there are cores."""
-    workers = max(min(os.cpu_count() or 1, len(cases)), 1)
+    usual = QUICK_CLIPS if watch.quick else NUM_CLIPS
+    num_clips = usual if num_clips is None else num_clips
+    cases = list(real[:QUICK_CLIPS] if watch.quick else real)
     scores: dict[str, ClipScores] = {}
-    context = get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(workers, mp_context=context, initializer=_start) as pool:
+    with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
+        if num_clips:
+            done = synth(folder, num_clips, SEED, duration_s=SECONDS, say=watch.say)
+            cases += rendered_cases(Path(folder), done.names)
+        watch.say(f"{len(cases)} clips, {os.cpu_count()} processes, {idle_share():.0%} of the machine idle")
+        score_all(cases, watch, scores)
+    return report_of([scores[case.name] for case in cases if case.name in scores], watch)
+
+
+def score_all(cases: Sequence[Case], watch: Watch, into: dict[str, ClipScores]) -> None:
+    """Put every case's scores into `into` as they are finished, by as many processes as there are cores."""
+    workers = max(min(os.cpu_count() or 1, len(cases)), 1)
+    watch.expect(len(cases))
+    watch.part("scoring")
+    with _one_thread_each(), process_pool(workers, _start) as pool:
         jobs = {pool.submit(_score, case): case for case in cases}
-        for job in as_completed(jobs):
-            scores[jobs[job].name] = job.result()
-            say(f"scored {len(scores)}/{len(jobs)}: {jobs[job].name}")
-    return [scores[case.name] for case in cases]
+        for number, job in enumerate(as_completed(jobs), 1):
+            into[jobs[job].name] = job.result()
+            watch.did(f"{jobs[job].name}, {number} of {len(jobs)}")
 
 
 @contextlib.contextmanager
@@ -78,7 +82,7 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def report_of(scores: Sequence[ClipScores]) -> dict[str, Any]:
+def report_of(scores: Sequence[ClipScores], watch: Watch) -> dict[str, Any]:
     """The report of scored clips: pooled by source, clip by clip, and the goals; NaN is null."""
     results: dict[str, Any] = {
         "settings": Settings().model_dump(mode="json"),
@@ -91,7 +95,7 @@ def report_of(scores: Sequence[ClipScores]) -> dict[str, Any]:
             results[source] = pooled(some)
     results["clips"] = [{"clip": one.name, "source": one.source, **pooled([one])} for one in scores]
     goals = goals_of(results)
-    report = describe("accuracy", results, goals)
+    report = describe("accuracy", results, goals, watch)
     return _plain(report)
 
 
@@ -137,13 +141,6 @@ def _cpu(scores: Sequence[ClipScores], method: str, num_frames: int) -> dict[str
         for stage, spent in score.cpu_s.get(method, {}).items():
             sums[stage] = sums.get(stage, 0.0) + 1000 * spent / num_frames
     return sums | {"all": sum(sums.values())}
-
-
-def table(report: dict[str, Any]) -> str:
-    """The report as Markdown tables, one per source."""
-    from handloom.bench.accuracy_table import markdown
-
-    return markdown(report["results"])
 
 
 _scorer: Scorer | None = None

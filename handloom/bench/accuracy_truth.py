@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 
 from handloom.bench.egodex import egodex_pairs, read_egodex
 from handloom.bench.metrics_hands import TrueHands
+from handloom.bench.pictures import Pictures
 from handloom.geometry.camera import project
 from handloom.geometry.world import to_camera
 from handloom.ingest.camera_file import SUFFIX, read_camera_file
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.values import Camera, VideoInfo
 from handloom.synth import Truth
+from handloom.video.decoder import DecoderSwitched
 from handloom.video.frame_store import FrameStore
 from handloom.video.grid import clip_range, sample_frames, working_size
 from handloom.video.packets import read_packet_index
-from handloom.video.readers import AvReader, DecordReader, decord_stays_small, suits_decord
 
 RENDERED, EGODEX = "rendered", "egodex"
 MIN_INSIDE = 0.5  # share of a hand's keypoints inside the picture, for device truth, which knows no occlusion
@@ -127,9 +128,13 @@ def _egodex(case: Case, clip: Clip, packets, index, short_side_px: int) -> Loade
 
 def _decode(video: Path, packets, index: NDArray[np.intp], short_side_px: int) -> FrameStore:
     size = working_size(packets.info.width, packets.info.height, short_side_px)
-    quick = suits_decord(packets) and decord_stays_small(packets, size)
-    reader = DecordReader(str(video), packets, size) if quick else AvReader(str(video), packets)
-    store = FrameStore(packets.times_s[index])
-    for chunk in reader.read(index, size):
-        store.append(chunk)
-    return store
+    pictures = Pictures(str(video), packets, index, size)
+    while True:
+        store = FrameStore(packets.times_s[index])
+        try:
+            for chunk in pictures.chunks():
+                store.append(chunk)
+        except DecoderSwitched:
+            store.close()
+            continue
+        return store

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from handloom.bench import feed_lerobot, feed_package, feed_webdataset
 from handloom.bench.cpu import idle_share
-from handloom.bench.feed_data import HANDS, TRACKS, VIDEO, FeedData, database, prepare
-from handloom.bench.feed_recipes import loader_waits
+from handloom.bench.feed_data import HANDS, NUM_CLIPS, TRACKS, VIDEO, FeedData, database, prepare
+from handloom.bench.feed_recipes import RECIPES, STEPS, loader_waits
 from handloom.bench.report import describe, goal
+from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
 from handloom.store.windows.dataset import Memory, Windows
 from handloom.store.windows.loader import WindowLoader
@@ -34,6 +35,7 @@ from handloom.store.windows.order import Order
 from handloom.store.windows.pictures import decode_jpeg
 
 ROUNDS = 5
+QUICK_ROUNDS, QUICK_CLIPS, QUICK_STEPS = 2, 4, 20
 BATCH = 16
 WORKERS = (0, 2)
 SOME = 8 * BATCH  # windows of a LeRobot round with pictures: it takes them one by one, each as dear as the next
@@ -83,11 +85,10 @@ class Read:
 
 def bench_feed(
     videos: Path | None,
-    say: Callable[[str], None],
-    num_clips: int,
+    watch: Watch,
+    num_clips: int | None = None,
     db: str | None = None,
     lerobot_python: str | None = None,
-    rounds: int = ROUNDS,
 ) -> dict[str, Any]:
     """Measure on up to `num_clips` clips of `db`, of a folder of videos, or of rendered ones.
 
@@ -97,41 +98,47 @@ def bench_feed(
     Raises:
         ConfigError: no clip with pictures and tracks; `lerobot_python` fails.
     """
-    with tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
+    rounds, steps = (QUICK_ROUNDS, QUICK_STEPS) if watch.quick else (ROUNDS, STEPS)
+    num_clips = (QUICK_CLIPS if watch.quick else NUM_CLIPS) if num_clips is None else max(num_clips, 1)
+    results: dict[str, Any] = {"rounds": rounds, "batch_size": BATCH, "page_cache": "warm", "recipes": {}}
+    with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
         work = Path(folder)
-        opened = database(db, videos, num_clips, work, say)
-        data = prepare(opened, num_clips, work, say)
+        opened = database(db, videos, num_clips, work, watch.say)
+        data = prepare(opened, num_clips, work, watch.say)
         idle = max(idle_share(), 0.0)
-        say(f"{len(data.clip_ids)} clips, {rounds} rounds, {idle:.0%} of the machine idle")
-        results: dict[str, Any] = {
-            "clips": len(data.clip_ids), "hz": data.hz, "picture_px": list(data.picture), "batch_size": BATCH,
-            "rounds": rounds, "page_cache": "warm", "idle_at_start": round(idle, 3),
+        watch.say(f"{len(data.clip_ids)} clips, {rounds} rounds, {idle:.0%} of the machine idle")
+        results |= {
+            "clips": len(data.clip_ids), "hz": data.hz, "picture_px": list(data.picture),
+            "idle_at_start": round(idle, 3),
         }  # fmt: skip
         for kind in KINDS:
-            results[kind.name] = measure(data, kind, rounds, say)
+            results[kind.name] = {}
+            measure(data, kind, rounds, watch, results[kind.name])
             if lerobot_python:
-                results[kind.name]["lerobot_package"] = _package(data, kind, lerobot_python, rounds, say)
-        results["recipes"] = loader_waits(opened, say)
-    return describe("feed", results, goals_of(results))
+                results[kind.name]["lerobot_package"] = _package(data, kind, lerobot_python, rounds, watch.say)
+        loader_waits(opened, watch.say, results["recipes"], steps)
+    return describe("feed", results, goals_of(results), watch)
 
 
-def measure(data: FeedData, kind: Kind, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Every reader of one kind of windows: medians, and ours against each."""
+def measure(data: FeedData, kind: Kind, rounds: int, watch: Watch, into: dict[str, Any]) -> None:
+    """Every reader of one kind of windows: medians, and ours against each, into `into`; anew after every round."""
     readers = make_readers(data, kind)
+    watch.expect(watch.num_done + (rounds + 1) * len(readers))
+    watch.part(f"{kind.name}: every reader once, for the page cache")
     for name, reader in readers.items():
-        say(f"{kind.name}: {name} once, for the page cache")
         reader(0)
+        watch.did(name)
     found: dict[str, list[Read]] = {name: [] for name in readers}
     names = list(readers)
     for number in range(rounds):
+        watch.part(f"{kind.name}: round {number + 1} of {rounds}")
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             found[name].append(readers[name](number))
-        say(f"{kind.name}: round {number + 1} of {rounds}")
-    out: dict[str, Any] = {"windows": found[f"{OURS}, 0 workers"][0].num_windows, "fields": list(kind.fields)}
-    out["readers"] = {name: _numbers(reads) for name, reads in found.items()}
-    out["ratios"] = _ratios(found)
-    return out
+            watch.did(name)
+        into |= {"windows": found[f"{OURS}, 0 workers"][0].num_windows, "fields": list(kind.fields)}
+        into |= {"rounds_read": number + 1, "readers": {name: _numbers(reads) for name, reads in found.items()}}
+        into["ratios"] = _ratios(found)
 
 
 def make_readers(data: FeedData, kind: Kind) -> dict[str, Callable[[int], Read]]:
@@ -292,20 +299,21 @@ def _ratios(found: dict[str, list[Read]]) -> dict[str, float]:
 
 
 def goals_of(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every goal of the issue; `handloom` is what `db.windows` loaders give."""
+    """Every goal of the issue; `handloom` is what `db.windows` loaders give. What was not measured is null."""
     unit = "ratio of windows/s, median of rounds"
-    arm4r, arvrm = results["arm4r"]["ratios"], results["arvrm"]["ratios"]
-    goals = [goal("tracks, no byte twice, against bare Lance take", arm4r[f"{TAKE}, no overlap"], unit, 0.8)]
+    arm4r, arvrm = (results.get(name, {}).get("ratios", {}) for name in ("arm4r", "arvrm"))
+    goals = [goal("tracks, no byte twice, against bare Lance take", arm4r.get(f"{TAKE}, no overlap"), unit, 0.8)]
     for workers in WORKERS:
         mark = f"{workers} workers"
-        goals.append(goal(f"pictures and hands against LeRobot v3, {mark}", arvrm[f"{LEROBOT}, {mark}"], unit, 3.0))
+        lerobot = arvrm.get(f"{LEROBOT}, {mark}")
+        goals.append(goal(f"pictures and hands against LeRobot v3, {mark}", lerobot, unit, 3.0))
         for name, ratios in (("tracks", arm4r), ("pictures and hands", arvrm)):
-            goals.append(goal(f"{name} against WebDataset, {mark}", ratios[f"{WEBDATASET}, {mark}"], unit, 1.0))
-        if "lerobot_package" in results["arvrm"]:
+            goals.append(goal(f"{name} against WebDataset, {mark}", ratios.get(f"{WEBDATASET}, {mark}"), unit, 1.0))
+        if "lerobot_package" in results.get("arvrm", {}):
             theirs = results["arvrm"]["lerobot_package"][mark]["windows_per_s"]
             ours = results["arvrm"]["readers"][f"{OURS}, {mark}"]["windows_per_s"]
             goals.append(goal(f"pictures and hands against lerobot's own reader, {mark}", ours / theirs, unit, 3.0))
-    for name, told in results["recipes"].items():
-        share = told["loader_wait_share"]
+    for name in RECIPES:
+        share = results["recipes"].get(name, {}).get("loader_wait_share")
         goals.append(goal(f"loader wait of {name}", share, "share of step time", 0.05, at_least=False))
     return goals

@@ -68,7 +68,8 @@ def database(db: str | None, videos: Path | None, num_clips: int, work: Path, sa
         synth(videos, num_clips, SEED, say=say, **RENDERED)
     made = Database.open(work / "db", create=True)
     ingest.folder(made, str(videos), dataset="bench", view="ego")
-    run(made, RunConfig(), quiet=True)
+    if run(made, RunConfig()).exit == "interrupted":
+        raise KeyboardInterrupt  # `run` took the signal, and ended well
     return made
 
 

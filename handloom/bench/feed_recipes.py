@@ -20,22 +20,26 @@ STEPS = 120
 
 
 def loader_waits(
-    db: Database, say: Callable[[str], None], recipes: Sequence[str] = RECIPES, assignments: Sequence[str] = ()
-) -> dict[str, Any]:
-    """`{recipe: {"loader_wait_share", "step_s", "loader_wait_s", "steps", "batch_size", "loader_workers"}}`; medians.
+    db: Database,
+    say: Callable[[str], None],
+    into: dict[str, Any],
+    num_steps: int = STEPS,
+    recipes: Sequence[str] = RECIPES,
+    assignments: Sequence[str] = (),
+) -> None:
+    """Into `into`: `{recipe: {"loader_wait_share", "step_s", "loader_wait_s", "steps", ...}}`; medians.
 
     Trains in this process, without Ray. assignments: settings laid over the small ones, as `--set` takes them.
     """
-    found = {}
     for name in recipes:
-        say(f"{name}: {STEPS} steps with the small settings")
+        say(f"{name}: {num_steps} steps with the small settings")
         recipe = find_recipe(name)
         size = "small" if "small" in recipe.sizes else None
-        config = load_train_config(recipe, size, None, [f"max_steps={STEPS}", *assignments])
+        config = load_train_config(recipe, size, None, [f"max_steps={num_steps}", *assignments])
         with tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
             outcome = train(recipe, db, config.settings, RunFolder.parse(str(Path(folder) / "run")))
         steps = steps_of(outcome.history)
-        found[name] = {
+        into[name] = {
             "loader_wait_share": loader_wait_share(outcome.history),
             "step_s": round(statistics.median(step["step_s"] for step in steps), 4),
             "loader_wait_s": round(statistics.median(step["loader_wait_s"] for step in steps), 5),
@@ -43,4 +47,3 @@ def loader_waits(
             "batch_size": config.settings.batch_size,
             "loader_workers": config.settings.loader_workers,
         }
-    return found

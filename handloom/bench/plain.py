@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import multiprocessing as mp
+import os
+import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +19,11 @@ import cv2
 import numpy as np
 
 from handloom.bench.cpu import busy_s
+from handloom.errors import ClipError, HandloomError
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Settings
+
+END_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -38,90 +43,132 @@ class Spent:
         return self.cpu_s / self.num_frames
 
 
-def measure(kind: str, clips: Sequence[Clip], num_processes: int) -> Spent:
-    """Process the clips with `ceiling` or `plain_script` in `num_processes` processes that take clips in turn."""
+@dataclass(frozen=True)
+class Failed:
+    """A clip that a process could not read, and what it said."""
+
+    clip_id: str
+    problem: str
+
+
+def measure(
+    kind: str, clips: Sequence[Clip], num_processes: int, did: Callable[[int], None]
+) -> tuple[Spent, list[Failed]]:
+    """Process the clips with `ceiling` or `plain_script` in `num_processes` processes that take clips in turn.
+
+    Args:
+        did: told how many clips are finished, after each.
+
+    Raises:
+        HandloomError: a process died.
+    """
     context = mp.get_context("spawn")
     jobs, done = context.Queue(), context.Queue()
-    processes = [context.Process(target=_work, args=(kind, jobs, done)) for _ in range(num_processes)]
-    for process in processes:
-        process.start()
-    for _ in processes:
-        _take(done, processes)  # ready: imported, models loaded and run once
-    started, cpu = time.perf_counter(), busy_s()
-    for clip in clips:
-        jobs.put(clip)
-    num_frames = sum(_take(done, processes) for _ in clips)
-    spent = Spent(num_frames, time.perf_counter() - started, busy_s() - cpu)
-    for _ in processes:
-        jobs.put(None)
-    for process in processes:
-        process.join()
-    return spent
+    # daemons: a process that waits for its next clip must not keep this one from ending
+    folder = tempfile.TemporaryDirectory(prefix="handloom-bench-")
+    processes = [
+        context.Process(target=_work, args=(kind, jobs, done, Path(folder.name)), daemon=True)
+        for _ in range(num_processes)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        for _ in processes:
+            _take(kind, done, processes)  # ready: imported, models loaded and run once
+        started, cpu = time.perf_counter(), busy_s()
+        for clip in clips:
+            jobs.put(clip)
+        ends = []
+        for _ in clips:
+            ends.append(_take(kind, done, processes))
+            did(len(ends))
+        failed = [end for end in ends if isinstance(end, Failed)]
+        num_frames = sum(end for end in ends if not isinstance(end, Failed))
+        spent = Spent(num_frames, time.perf_counter() - started, busy_s() - cpu)
+        for _ in processes:
+            jobs.put(None)
+        for process in processes:
+            process.join(END_TIMEOUT_S)
+        return spent, failed
+    finally:
+        for process in processes:
+            process.kill()  # not SIGTERM: pycolmap prints a trace of the stack on it
+            process.join()
+        folder.cleanup()
 
 
-def _take(done, processes) -> int:
+def _take(kind: str, done, processes) -> int | Failed:
     while done.empty():
-        if any(process.exitcode for process in processes):
-            raise RuntimeError(f"a benchmark process ended with exit code {max(p.exitcode or 0 for p in processes)}")
+        dead = [process.exitcode for process in processes if process.exitcode is not None]
+        if dead:
+            problem = f"{kind}: a process of the benchmark ended with exit code {dead[0]}"
+            raise HandloomError(problem, "its message is above; -9 is what a machine short of memory does")
         time.sleep(0.005)
     return done.get()
 
 
-def _work(kind: str, jobs, done) -> None:
+def _work(kind: str, jobs, done, folder: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
     cv2.setNumThreads(1)
-    one = {"ceiling": Ceiling, "plain_script": PlainScript}[kind]()
+    one = Ceiling() if kind == "ceiling" else PlainScript(folder / f"{os.getpid()}.npz")
     done.put(0)
     while (clip := jobs.get()) is not None:
-        done.put(one(clip))
+        try:
+            done.put(one(clip))
+        except (*one.unreadable, ClipError) as error:
+            done.put(Failed(clip.clip_id, str(error).strip().splitlines()[0]))
 
 
 class Ceiling:
     """Decode and models as the pipeline calls them, in one process."""
 
     def __init__(self) -> None:
+        from handloom.video.packets import NotAVideoError
+        from handloom.video.readers import DecodeFailedError
         from handloom.workers.extract import Extractor
 
+        self.unreadable = (NotAVideoError, DecodeFailedError)
         self._settings = Settings()
         self._extractor = Extractor(self._settings, "bench")
 
     def __call__(self, clip: Clip) -> int:
+        from handloom.bench.pictures import Pictures
         from handloom.video.decoder import Header
         from handloom.video.grid import clip_range, sample_frames, working_size
         from handloom.video.packets import read_packet_index
-        from handloom.video.readers import AvReader, DecordReader, decord_stays_small, suits_decord
 
         index = read_packet_index(clip.video_uri)
         info = index.info
         indices = sample_frames(index.times_s, *clip_range(clip, info), self._settings.video.sample_hz)
         size = working_size(info.width, info.height, self._settings.video.short_side_px)
-        name = "decord" if suits_decord(index) and decord_stays_small(index, size) else "pyav"
-        reader = DecordReader(clip.video_uri, index, size) if name == "decord" else AvReader(clip.video_uri, index)
-        header = Header(info, name, index.times_s[indices], size)
-        self._extractor.row(InMemory(clip, header, reader.read(indices, size)))
+        pictures = Pictures(clip.video_uri, index, indices, size)
+        header = Header(info, pictures.decoder, index.times_s[indices], size)
+        self._extractor.row(InMemory(clip, header, pictures))
         return len(indices)
 
 
 class InMemory:
     """Frames of a reader in this process, as the extractor wants them."""
 
-    def __init__(self, clip: Clip, header, chunks) -> None:
-        self.clip, self.header, self._chunks = clip, header, chunks
-
-    def chunks(self):
-        return self._chunks
+    def __init__(self, clip: Clip, header, pictures) -> None:
+        self.clip, self.header, self.chunks = clip, header, pictures.chunks
 
 
 class PlainScript:
     """The afternoon's script: it keeps 2D hands as MediaPipe labels them, and tracks; one .npz a clip."""
 
-    def __init__(self) -> None:
+    def __init__(self, out: Path) -> None:
         import decord
         import mediapipe as mediapipe
 
+        from handloom.models.quiet import quiet_stderr
+
+        self.unreadable = (decord.DECORDError, RuntimeError, IndexError, ZeroDivisionError)  # as decord has them
         self._decord = decord
-        self._hands = mediapipe.solutions.hands.Hands(static_image_mode=False, max_num_hands=2)
-        self._hands.process(np.zeros((360, 640, 3), np.uint8))
-        self._out = Path(tempfile.mkdtemp(prefix="handloom-bench-"))
+        with quiet_stderr():
+            self._hands = mediapipe.solutions.hands.Hands(static_image_mode=False, max_num_hands=2)
+            self._hands.process(np.zeros((360, 640, 3), np.uint8))
+        self._out = out
 
     def __call__(self, clip: Clip) -> int:
         size = self._decord.VideoReader(clip.video_uri)[0].shape
@@ -150,5 +197,5 @@ class PlainScript:
                 points[at], alive[at[~good]] = new, False
             before = grey
             tracks.append(np.where(alive[:, None], points, np.nan))
-        np.savez(self._out / "clip.npz", hands=np.array(hands, dtype=object), tracks=np.array(tracks))
+        np.savez(self._out, hands=np.array(hands, dtype=object), tracks=np.array(tracks))
         return len(indices)

@@ -1,34 +1,52 @@
-"""What every benchmark report says about where it was measured."""
+"""What every benchmark report says about how and where it was measured, and where it is kept."""
 
 from __future__ import annotations
 
-import os
+import json
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from handloom.bench.watch import Watch
+from handloom.machine import hardware, installed
+
 OPENCV = ("opencv-contrib-python", "opencv-contrib-python-headless")  # one of them is installed
-PACKAGES = ("ray", "mediapipe", "decord", "av", *OPENCV, "numpy", "pyarrow", "pylance", "lancedb")
+PACKAGES = ("ray", "mediapipe", "ai-edge-litert", "pycolmap", "decord", "av", *OPENCV, "numpy", "pyarrow", "pylance",
+            "lancedb")  # fmt: skip
 
 
-def goal(name: str, value: float, unit: str, wanted: float, at_least: bool = True) -> dict[str, Any]:
-    """One goal of the report; `met` compares unrounded values."""
+def goal(name: str, value: float | None, unit: str, wanted: float, at_least: bool = True) -> dict[str, Any]:
+    """One goal of the report; `met` compares unrounded values. None: it was not measured, `met` is null, too."""
+    if value is None:
+        return {"name": name, "value": None, "unit": unit, "goal": wanted, "met": None}
     met = value >= wanted if at_least else value <= wanted
     return {"name": name, "value": round(value, 4), "unit": unit, "goal": wanted, "met": bool(met)}
 
 
-def describe(name: str, results: dict[str, Any], goals: list[dict[str, Any]]) -> dict[str, Any]:
-    """The report: `name`, `commit`, `hardware`, `versions`, `results`, `goals`."""
+def describe(name: str, results: dict[str, Any], goals: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
+    """The report: `name`, `quick`, `interrupted`, `wall_s`, `commit`, `hardware`, `versions`, `results`, `goals`."""
     return {
         "name": name,
+        "quick": watch.quick,
+        "interrupted": watch.interrupted,
+        "wall_s": round(watch.elapsed_s, 1),
         "commit": _commit(),
-        "hardware": _hardware(),
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
+        "hardware": hardware(),
+        "versions": {"python": platform.python_version(), **{p: installed(p) for p in PACKAGES}},
         "results": results,
         "goals": goals,
     }
+
+
+def keep(report: dict[str, Any], folder: Path) -> Path:
+    """Write the report into `folder`: `NAME.json` is a whole one, always; others are `NAME.quick.json` or
+    `NAME.interrupted.json`, so that they never take its place."""
+    kind = ".interrupted" if report["interrupted"] else ".quick" if report["quick"] else ""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{report['name']}{kind}.json"
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    return path
 
 
 def _commit() -> str | None:
@@ -43,26 +61,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip() + ("+changes" if changed else "")
-
-
-def _hardware() -> dict[str, Any]:
-    model = platform.processor()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory_gib, 1),
-        "gpu": None,
-        "os": platform.platform(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -11,6 +11,7 @@ import typer
 
 from handloom import text
 from handloom.cli.console import FAILED, JsonOption, app, say
+from handloom.errors import ConfigError
 
 
 @app.command()
@@ -27,20 +28,22 @@ def bench(
         str | None,
         typer.Option(envvar="HANDLOOM_LEROBOT_PYTHON", help="feed: a Python with lerobot, measured as well."),
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="accuracy: print tables instead of JSON.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure less: under two minutes on two cores.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="extract, accuracy: print tables instead of JSON.")
+    ] = False,
     save: Annotated[Path | None, typer.Option(help="Folder that keeps NAME.json: benchmarks/results.")] = None,
 ) -> None:
     """Measure; prints one JSON object with hardware, versions and goals."""
-    from handloom.bench import run_benchmark
+    from handloom.bench import TABLES, run_benchmark, table
 
+    if markdown and name not in TABLES:
+        raise ConfigError(f"there is no table of benchmark {name!r}", f"--markdown is for {' and '.join(TABLES)}")
     package = lerobot_python if name == "feed" else None
-    report = run_benchmark(name, videos, save, say=say, num_clips=clips, db=db, lerobot_python=package)
-    if markdown and name == "accuracy":
-        from handloom.bench.accuracy import table
-
-        print(table(report))
-        return
-    print(json.dumps(report, indent=2))
+    report = run_benchmark(name, videos, save, say, num_clips=clips, db=db, lerobot_python=package, quick=quick)
+    print(table(report) if markdown else json.dumps(report, indent=2))
+    if report["interrupted"]:
+        raise typer.Exit(FAILED)
 
 
 @app.command()

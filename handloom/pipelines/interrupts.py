@@ -17,7 +17,8 @@ MESSAGE = b"\nstopping: what is finished is committed first (once more to stop a
 class Interrupts:
     """While entered, the first signal raises KeyboardInterrupt, a later one ends the process as it would without us."""
 
-    def __init__(self) -> None:
+    def __init__(self, message: bytes = MESSAGE) -> None:
+        self._message = message
         self._noticed_at: float | None = None
         self._num_holds = 0
         self._previous: dict[int, object] = {}
@@ -55,7 +56,7 @@ class Interrupts:
         now = time.monotonic()
         if self._noticed_at is None:
             self._noticed_at = now
-            os.write(2, MESSAGE)
+            os.write(2, self._message)
             if not self._num_holds:
                 raise KeyboardInterrupt
         elif now - self._noticed_at > ONE_PRESS_S:

@@ -7,12 +7,12 @@ import json
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 from handloom.errors import ConfigError
+from handloom.pipelines.process_pool import process_pool
 from handloom.synth import SceneSpec, synth_specs, write_clip
 from handloom.synth.robot import robot_specs
 from handloom.synth.robot_dataset import WrittenDemo, write_demo, write_tables
@@ -72,7 +72,7 @@ def synth(
     _make(out)
     workers = min(workers or os.cpu_count() or 1, num_clips)
     began = time.perf_counter()
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with process_pool(workers) as pool:
         jobs = {pool.submit(_render, spec, out / f"{name}.mp4", camera, truth): name for name, spec in specs.items()}
         for number, job in enumerate(as_completed(jobs), 1):
             job.result()
@@ -122,7 +122,7 @@ def synth_robot(
     workers = min(workers or os.cpu_count() or 1, num_demos)
     began = time.perf_counter()
     demos: dict[int, WrittenDemo] = {}
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with process_pool(workers) as pool:
         jobs = {pool.submit(_render_demo, spec, out, i, cameras, truth): i for i, spec in enumerate(specs)}
         for number, job in enumerate(as_completed(jobs), 1):
             demos[jobs[job]] = job.result()

@@ -16,6 +16,7 @@ from support.feed_tables import feed_db
 from handloom.bench import feed, feed_lerobot, feed_webdataset, run_benchmark
 from handloom.bench.feed_data import HANDS, TRACKS, FeedData, prepare
 from handloom.bench.feed_recipes import loader_waits
+from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
 
 FRAMES, CLIPS = 24, 5
@@ -104,7 +105,9 @@ def test_every_reader_reads_all_windows_and_all_bytes(data, monkeypatch):
 
 def test_the_report_has_every_goal(data, monkeypatch):
     monkeypatch.setattr(feed, "WORKERS", (0,))
-    results = {kind.name: feed.measure(data, kind, 2, lambda _: None) for kind in feed.KINDS}
+    results: dict[str, dict] = {kind.name: {} for kind in feed.KINDS}
+    for kind in feed.KINDS:
+        feed.measure(data, kind, 2, Watch(lambda _: None), results[kind.name])
     results["recipes"] = {"arm4r": {"loader_wait_share": 0.01}, "arvrm": {"loader_wait_share": 0.2}}
     goals = feed.goals_of(results)
     assert [goal["goal"] for goal in goals] == [0.8, 3.0, 1.0, 1.0, 0.05, 0.05]
@@ -120,7 +123,9 @@ def test_a_database_without_tracks_is_refused(tmp_path):
 def test_the_wait_of_a_recipe_is_measured(tmp_path):
     """With the tests' own recipe; the real ones are measured by the benchmark."""
     name = "support.tiny_recipe:RECIPE"
-    told = loader_waits(feed_db(tmp_path / "db", 6, FRAMES), lambda _: None, [name], SMALL)[name]
+    found: dict[str, dict] = {}
+    loader_waits(feed_db(tmp_path / "db", 6, FRAMES), lambda _: None, found, 120, [name], SMALL)
+    told = found[name]
     assert 0 <= told["loader_wait_share"] <= 1
     assert told["steps"] > 5
     assert 0 < told["loader_wait_s"] < told["step_s"]

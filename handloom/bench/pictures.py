@@ -1,0 +1,48 @@
+"""A clip's frames decoded in this process, by the reader that the pipeline's child takes, and its second choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.video.decoder import DecoderSwitched
+from handloom.video.packets import PacketIndex
+from handloom.video.readers import AvReader, DecodeFailedError, DecordReader, decord_stays_small, suits_decord
+
+
+class Pictures:
+    """Frames of one video at `indices`, shrunk to size = (width, height).
+
+    `decoder` names the reader: decord where it suits the file, PyAV elsewhere and once decord has failed.
+    """
+
+    def __init__(self, path: str, index: PacketIndex, indices: NDArray[np.intp], size: tuple[int, int]) -> None:
+        self._asked = (path, index)
+        self._indices, self._size = indices, size
+        self.decoder = "pyav"
+        if suits_decord(index) and decord_stays_small(index, size):
+            try:
+                self._reader = DecordReader(path, index, size)
+            except DecodeFailedError:
+                pass
+            else:
+                self.decoder = "decord"
+                return
+        self._reader = AvReader(path, index)
+
+    def chunks(self) -> Iterator[NDArray[np.uint8]]:
+        """(n, h, w, 3) uint8 RGB, in order.
+
+        Raises:
+            DecoderSwitched: decord failed; forget the frames and iterate again.
+            DecodeFailedError: the video cannot be decoded.
+        """
+        try:
+            yield from self._reader.read(self._indices, self._size)
+        except DecodeFailedError as error:
+            if self.decoder == "pyav":
+                raise
+            self.decoder, self._reader = "pyav", AvReader(*self._asked)
+            raise DecoderSwitched from error
