@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import sys
 import tokenize
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -110,6 +111,16 @@ class _Unpickler(pickle._Unpickler):
         if known is None:
             raise ForbiddenContent(f"it asks for {module}.{name}, only arrays and plain values are read")
         return known
+
+    def load_bytearray8(self) -> None:
+        """As much as the file holds. Python's own first fills as much memory as the file asks for: 30 s, then EOF."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        data = self.read(min(size, sys.maxsize))
+        if len(data) < size:
+            raise EOFError(f"an array of {size} bytes, {len(data)} are there")
+        self.append(bytearray(data))
+
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
 
 
 def _scalar(dtype: Any, data: Any = b"") -> Any:

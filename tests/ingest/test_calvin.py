@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -180,6 +181,36 @@ def test_damaged_files_are_errors_and_no_crash(tmp_path):
         except ConfigError:
             num_errors += 1
     assert num_errors > 200
+
+
+@pytest.mark.parametrize("size", [1 << 29, 1 << 62, (1 << 64) - 1])
+@pytest.mark.parametrize("framed", [False, True])
+def test_a_file_that_claims_more_bytes_than_it_holds_costs_no_memory(tmp_path, framed, size):
+    """One changed byte of a length made Python's own unpickler fill all memory there was."""
+    claim = pickle.BYTEARRAY8 + size.to_bytes(8, "little") + b"four" + pickle.STOP
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(np.array({}, dtype=object)))
+    frame = pickle.FRAME + len(claim).to_bytes(8, "little") if framed else b""
+    (tmp_path / "auto_lang_ann.npy").write_bytes(file.getvalue() + pickle.PROTO + b"\x05" + frame + claim)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError, match=r"no whole \.npy file"):
+            read_language(str(tmp_path / "auto_lang_ann.npy"))
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_whole_byte_arrays_are_read():
+    """numpy writes the data of writable arrays so, from protocol 5 on."""
+    values = np.arange(100_000.0)
+    data = io.BytesIO()
+    np.lib.format.write_array_header_1_0(data, np.lib.format.header_data_from_array_1_0(np.array({}, dtype=object)))
+    whole = data.getvalue() + pickle.dumps(np.array({"a": values, "b": bytearray(b"ab")}, dtype=object), 5)
+    assert pickle.BYTEARRAY8 in whole
+    found = read_npy(whole)
+    np.testing.assert_array_equal(found["a"], values)
+    assert found["b"] == b"ab"
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
