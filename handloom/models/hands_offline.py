@@ -122,9 +122,7 @@ def _detections(
     return found, metric, np.array([number for _, number, _ in rows], np.int64)
 
 
-def _believable(
-    detections: Detections, track: NDArray[np.int64], frame_s: NDArray[np.float64]
-) -> NDArray[np.bool_]:
+def _believable(detections: Detections, track: NDArray[np.int64], frame_s: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(D,): whether a detection's tracklet is taken for a hand."""
     tracklet = link(detections, track)
     out = np.zeros(len(detections), bool)

@@ -10,6 +10,7 @@ REASONS: Final[dict[str, str]] = {
     "bad_range": "start_s and end_s are no range: zero length, reversed, negative or not finite",
     "outside_video": "the clip's times lie outside its video",
     "too_small": "the picture is smaller than 16 pixels on a side",
+    "size_changes": "the picture changes its size in the middle of the clip",
     "damaged": "the stream is damaged or cut short: some of the clip's frames cannot be decoded",
     "decode_timeout": "decoding made no progress within the time limit",
     "decode_memory": "decoding needed more memory than the limit",

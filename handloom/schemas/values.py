@@ -19,7 +19,12 @@ LEFT, RIGHT = 0, 1
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """A video stream as its container describes it, after its rotation tag (`width`, `height` are what one sees)."""
+    """A video stream as its container describes it, as players show it: upright, in square pixels.
+
+    width, height: of what one sees; a stored picture may have fewer or more columns (`pixel_aspect`), or lie on its
+    side.
+    notes: words of `schemas.video_notes`.
+    """
 
     width: int
     height: int
@@ -30,6 +35,10 @@ class VideoInfo:
     start_s: float  # time of the first frame
     end_s: float  # time of the last frame plus its duration
     num_frames: int
+    mirrored: bool = False  # left and right of the stored picture were exchanged, before it was turned
+    pixel_aspect: float = 1.0  # width over height of a stored pixel
+    stream: int = 0  # number of the stream in its file
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,23 @@ The last video stays open, so that the next clip of the same video is read on fr
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 import numpy as np
+from numpy.typing import NDArray
 
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
+from handloom.schemas.values import VideoInfo
+from handloom.video.containers import NotAVideoError
 from handloom.video.grid import MIN_SIDE_PX, clip_range, sample_frames, working_size
-from handloom.video.packets import NotAVideoError, PacketIndex, read_packet_index
+from handloom.video.packets import PacketIndex, read_packet_index
 from handloom.video.readers import (
     AvReader,
     DecodeFailedError,
     DecordReader,
+    PictureSizeError,
     Reader,
     decord_stays_small,
     suits_decord,
@@ -77,25 +81,19 @@ class Server:
             self._pipe.send(("header", index.info))
             return
         info = index.info
-        if min(info.width, info.height) < MIN_SIDE_PX:
-            raise ClipError(
-                clip.clip_id,
-                "decode",
-                "too_small",
-                f"the picture is {info.width} x {info.height} px, expected at least {MIN_SIDE_PX} on a side",
-                "drop the clip: no hand can be seen in it",
-            )
+        _check_side(clip, info.width, info.height)
         start_s, end_s = clip_range(clip, info)
         if index.cut_at_s is not None and end_s > index.cut_at_s:
             cut = f"{index.cut_at_s:.3f} s of {info.end_s:.3f} s"
             problem = f"the file is cut short at {cut}, the clip ends at {end_s:.3f} s"
             raise ClipError(clip.clip_id, "decode", "damaged", problem, DAMAGED_HINT)
         indices = sample_frames(index.times_s, start_s, end_s, request.sample_hz)
-        size = working_size(info.width, info.height, request.short_side_px)
-        self._send_frames(request, index, indices, size)
+        self._send_frames(request, index, indices)
 
-    def _send_frames(self, request: Request, index: PacketIndex, indices, size: tuple[int, int]) -> None:
+    def _send_frames(self, request: Request, index: PacketIndex, indices: NDArray[np.intp]) -> None:
         """decord if it suits the file, else, or from the start again once decord has failed, PyAV."""
+        info = index.info
+        size = working_size(info.width, info.height, request.short_side_px)
         names = ["decord", "pyav"] if suits_decord(index) and decord_stays_small(index, size) else ["pyav"]
         if request.avoid_decord:
             names = ["pyav"]
@@ -104,7 +102,10 @@ class Server:
             sent = 0
             try:
                 reader = self._reader(name, request.path, index, size)
-                self._pipe.send(("header", index.info, name, index.times_s[indices], size))
+                if isinstance(reader, AvReader):
+                    info = _of_clip(request.clip, info, reader.shown_size(int(indices[0])))
+                    size = working_size(info.width, info.height, request.short_side_px)
+                self._pipe.send(("header", info, name, index.times_s[indices], size))
                 if request.max_bytes is not None and len(indices) * size[0] * size[1] * 3 > request.max_bytes:
                     break
                 for frames in reader.read(indices, size):
@@ -116,6 +117,8 @@ class Server:
                 self._readers.pop(name, None)
                 failure = error
                 continue
+            except PictureSizeError as error:
+                raise _size_error(request.clip, error) from error
             break
         else:
             raise _decode_error(request.clip, f"decoded {sent} of {len(indices)} frames: {failure.problem}")
@@ -142,6 +145,33 @@ class Server:
     def _close(self) -> None:
         self._path, self._index = None, None
         self._readers.clear()
+
+
+def _check_side(clip: Clip, width: int, height: int) -> None:
+    if min(width, height) < MIN_SIDE_PX:
+        raise ClipError(
+            clip.clip_id,
+            "decode",
+            "too_small",
+            f"the picture is {width} x {height} px, expected at least {MIN_SIDE_PX} on a side",
+            "drop the clip: no hand can be seen in it",
+        )
+
+
+def _of_clip(clip: Clip, info: VideoInfo, size: tuple[int, int]) -> VideoInfo:
+    """The facts of a clip whose pictures are of another size than the video's first ones."""
+    if size == (info.width, info.height):
+        return info
+    _check_side(clip, *size)
+    notes = (*(word for word in info.notes if word != "size_changes"), "size_changes")
+    return replace(info, width=size[0], height=size[1], notes=notes)
+
+
+def _size_error(clip: Clip, error: PictureSizeError) -> ClipError:
+    (width, height), after = error.before, error.after
+    problem = f"the picture changes from {width} x {height} to {after[0]} x {after[1]} px at {error.at_s:.3f} s"
+    hint = "end the clip at that time, or begin it there: clips of one size are processed"
+    return ClipError(clip.clip_id, "decode", "size_changes", problem, hint)
 
 
 def _decode_error(clip: Clip, problem: str) -> ClipError:

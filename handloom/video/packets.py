@@ -1,132 +1,209 @@
-"""What a video file holds, read from its packets without decoding a frame (PyAV)."""
+"""What a video file holds, read from its packets (PyAV); decoded is only until the first picture comes out."""
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
 from handloom.schemas.values import VideoInfo
+from handloom.video.containers import NotAVideoError, main_stream, open_container, video_streams
+from handloom.video.first_picture import UPRIGHT, FirstPicture, orientation_of, pixel_aspect_of
+from handloom.video.picture_headers import is_shown, size_header
+
+NONE = np.iinfo(np.int64).min
+RESTARTING = frozenset({"mpegts", "mpeg", "flv"})  # formats that are joined by laying one file behind the other
+BACKWARD_S = (
+    0.1  # a decoding time this much earlier than the one before: another clock (libav's own tools say the same)
+)
+# AVI stores no presentation times. These codecs store frames in another order than they are shown.
+REORDERING = frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vc1", "cavs"})
+# libav gives no time to a field or frame that follows another in one packet of a stream of these.
+FIELDS = frozenset({"h264", "hevc", "vvc"})
+_HDR = {16: "hdr_pq", 18: "hdr_hlg"}  # transfer functions as ITU-T H.273 numbers them
 
 
-class NotAVideoError(Exception):
-    """The file cannot be read as a video; `reason` is a word of `schemas.reasons`."""
+@dataclass(frozen=True)
+class Keys:
+    """The key frames, in file order. number: of their packets, counted from the file's start. stamp, dts: as the
+    container says, `NONE` where it does not; pos: a place in the file from which the packet can be found, -1: unknown.
+    """
 
-    def __init__(self, reason: str, problem: str) -> None:
-        super().__init__(reason, problem)
-        self.reason = reason
-        self.problem = problem
+    number: NDArray[np.int64]
+    stamp: NDArray[np.int64]
+    dts: NDArray[np.int64]
+    pos: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class PacketIndex:
     """Every frame a player would show, in presentation order.
 
-    pts: (F,) int64 in units of `time_base` seconds. times_s: (F,) seconds on the container's clock.
-    key_pts: pts of the key frames, ascending. num_packets: all packets, with those an edit list hides.
+    times_s: (F,) seconds on the container's clock, rising. frame_of: (P,) for each packet in file order the frame that
+    it holds, -1 for none. packet_of: (F,) the way back. keys: where decoding can begin.
     cut_at_s: where the file ends although its header announces more; None for a whole file. `info.end_s` is then the
     announced end, so that what is missing shows.
+    counted: the container stores no presentation times (AVI) and the codec reorders: the n-th frame out of the decoder
+    stands at the n-th time, `frame_of` then numbers packets only.
     open_gop: some frame is stored after a key frame but shown before it, so that who starts at the key frame lacks it.
-    trust_dts: the container stores no presentation times (AVI): those that libav guesses form the right set, but come
-    out of the decoder attached to the wrong frames; the frames' decoding times are in order.
+    hides_packets: an edit list has packets that are decoded but not shown. varies: the picture's size may change.
     """
 
     info: VideoInfo
-    pts: NDArray[np.int64]
+    container: str
     times_s: NDArray[np.float64]
-    key_pts: NDArray[np.int64]
-    num_packets: int
-    time_base: float
+    frame_of: NDArray[np.int64]
+    packet_of: NDArray[np.int64]
+    keys: Keys
     cut_at_s: float | None = None
-    trust_dts: bool = False
+    counted: bool = False
     open_gop: bool = False
-
-    @property
-    def hidden_packets(self) -> int:
-        return self.num_packets - len(self.pts)
+    hides_packets: bool = False
+    varies: bool = False
 
 
-def open_container(path: str) -> av.container.InputContainer:
-    """Open a local file with PyAV.
+@dataclass
+class _Scan:
+    """All packets of a stream in file order, and its first picture."""
 
-    Raises:
-        NotAVideoError: `video_unreadable` or `no_video_stream`.
-    """
-    try:
-        container = av.open(path, metadata_errors="replace")
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise NotAVideoError("video_unreadable", f"libav cannot open it: {error}") from error
-    if not video_streams(container):
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "no stream at all"
-        container.close()
-        raise NotAVideoError("no_video_stream", f"expected a video stream, found {kinds}")
-    return container
-
-
-def video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """Video streams that are no cover pictures."""
-    cover = av.stream.Disposition.attached_pic
-    return [s for s in container.streams.video if not s.disposition & cover]
-
-
-def _check_codec(stream: av.VideoStream) -> None:
-    if stream.codec_context is None:  # none known: a damaged header, or a codec that this libav was built without
-        raise NotAVideoError("video_unreadable", "libav knows no decoder for its video stream")
+    pts: list[int] = field(default_factory=list)
+    dts: list[int] = field(default_factory=list)
+    pos: list[int] = field(default_factory=list)
+    duration: list[int] = field(default_factory=list)
+    key: list[bool] = field(default_factory=list)
+    shown: list[bool] = field(default_factory=list)
+    headers: set[bytes] = field(default_factory=set)
+    picture: FirstPicture = field(default_factory=FirstPicture)
 
 
 def read_packet_index(path: str) -> PacketIndex:
-    """Read timestamps and stream facts of the first video stream of a local file.
+    """Read timestamps and facts of the main video stream of a local file.
 
     Raises:
         NotAVideoError: no video, no packets, or no timestamps.
     """
     with open_container(path) as container:
-        stream = video_streams(container)[0]
-        _check_codec(stream)
-        pts, key, shown, last_duration, last_dts = _read_packets(container, stream)
-        open_gop = _has_leading_frames(pts, key)
-        if not len(pts):
+        stream = main_stream(container)
+        if stream.codec_context is None:  # a damaged header, or a codec that this libav was built without
+            raise NotAVideoError("video_unreadable", "libav knows no decoder for its video stream")
+        scan = _scan(container, stream)
+        if not scan.pts:
             raise NotAVideoError("video_unreadable", "the video stream holds no frames")
-        order = np.argsort(pts, kind="stable")
-        pts, key, shown = pts[order], key[order], shown[order]
-        num_packets = len(pts)
-        shown_pts = np.unique(pts[shown])
-        if not len(shown_pts):
-            raise NotAVideoError("video_unreadable", "an edit list hides every frame of the video stream")
-        time_base = float(stream.time_base)
-        times_s = shown_pts * stream.time_base.numerator / stream.time_base.denominator
-        info = _describe(stream, times_s, last_duration * time_base, _rotation(container, stream))
-        declared_end_s = _declared_end_s(stream, num_packets, info)
-        trust_dts = container.format.name == "avi"
-    cut_at_s = None
-    if declared_end_s is not None:
-        cut_at_s, info = _whole_until_s(times_s, last_dts, time_base, info), replace(info, end_s=declared_end_s)
-    return PacketIndex(info, shown_pts, times_s, pts[key], num_packets, time_base, cut_at_s, trust_dts, open_gop)
+        return _index(path, container, stream, scan)
 
 
-def _read_packets(container, stream):
-    pts: list[int] = []
-    key: list[bool] = []
-    shown: list[bool] = []
-    last_pts, last_duration, last_dts = None, 0, None
+def _scan(container, stream) -> _Scan:
+    scan, codec = _Scan(), stream.codec_context.codec.canonical_name
+    stream.thread_type = "NONE"
     try:
         for packet in container.demux(stream):
-            stamp = packet.dts if packet.pts is None else packet.pts
-            if stamp is None or packet.size == 0:
-                continue
-            pts.append(stamp)
-            key.append(packet.is_keyframe)
-            shown.append(not packet.is_discard)
-            last_dts = packet.dts if last_dts is None or packet.dts is None else max(last_dts, packet.dts)
-            if last_pts is None or stamp >= last_pts:
-                last_pts, last_duration = stamp, packet.duration or 0
+            if packet.size:
+                scan.pts.append(NONE if packet.pts is None else packet.pts)
+                scan.dts.append(NONE if packet.dts is None else packet.dts)
+                scan.pos.append(-1 if packet.pos is None else packet.pos)
+                scan.duration.append(packet.duration or 0)
+                scan.key.append(packet.is_keyframe)
+                scan.shown.append(not packet.is_discard and is_shown(codec, memoryview(packet)))
+                if packet.is_keyframe and (header := size_header(codec, bytes(packet))):
+                    scan.headers.add(header)
+            if not scan.picture.is_done:
+                scan.picture.feed(packet, len(scan.pts) - 1)
     except av.FFmpegError:
         # A file cut short: what was read stands; clips beyond it are rejected by their missing frames.
         pass
-    return np.array(pts, np.int64), np.array(key, bool), np.array(shown, bool), last_duration, last_dts
+    return scan
+
+
+def _index(path: str, container, stream, scan: _Scan) -> PacketIndex:
+    name, codec = container.format.name.split(",")[0], stream.codec_context.codec.canonical_name
+    pts, dts, pos, duration = (np.array(v, np.int64) for v in (scan.pts, scan.dts, scan.pos, scan.duration))
+    key, shown = np.array(scan.key, bool), np.array(scan.shown, bool)
+    stamp = dts if name == "avi" else np.where(pts == NONE, dts, pts)
+    if name in RESTARTING and codec in FIELDS and (pts != NONE).any():
+        shown = shown & (pts != NONE)
+    raw, restarts = stamp, 0
+    if name in RESTARTING:
+        shift, restarts = _shifts(np.where(dts == NONE, stamp, dts), stream.time_base)
+        stamp, dts = stamp + shift * (stamp != NONE), dts + shift * (dts != NONE)
+    counted = name == "avi" and codec in REORDERING
+    usable = shown & (stamp != NONE)
+    if not usable.any():
+        raise NotAVideoError("video_unreadable", _why_none(scan, stamp))
+    whole = usable if counted else usable & ~_left_out(stamp, scan.picture, name in RESTARTING)
+    usable = whole if whole.any() else usable
+    shown_stamps, first = np.unique(stamp[usable], return_index=True)
+    frame_of = np.full(len(stamp), -1, np.int64)
+    frame_of[usable] = np.searchsorted(shown_stamps, stamp[usable])
+    times_s = shown_stamps * stream.time_base.numerator / stream.time_base.denominator
+    at = np.flatnonzero(key)
+    keys = Keys(at, raw[at], dts[at], np.maximum.accumulate(pos)[at])
+    left_out = bool((shown & (stamp != NONE) & ~usable).any())
+    last = int(np.flatnonzero(usable)[np.argmax(stamp[usable])])
+    info = _describe(container, stream, times_s, float(duration[last] * stream.time_base), scan)
+    more = [word for word, holds in _notes(restarts, left_out, len(scan.headers)).items() if holds]
+    info = replace(info, notes=(*info.notes, *more))
+    cut_at_s, declared_end_s = None, _declared_end_s(path, name, stream, info)
+    if declared_end_s is not None:
+        last_dts = int(dts.max())
+        cut_at_s = _whole_until_s(times_s, None if last_dts == NONE else last_dts, float(stream.time_base), info)
+        info = replace(info, end_s=declared_end_s)
+    return PacketIndex(
+        info,
+        name,
+        times_s,
+        frame_of,
+        np.flatnonzero(usable)[first],
+        keys,
+        cut_at_s,
+        counted,
+        _has_leading_frames(stamp, key),
+        not all(scan.shown),
+        len(scan.headers) > 1,
+    )
+
+
+def _notes(restarts: int, left_out: bool, num_headers: int) -> dict[str, bool]:
+    return {"clock_restarts": restarts > 0, "start_left_out": left_out, "size_changes": num_headers > 1}
+
+
+def _why_none(scan: _Scan, stamp: NDArray[np.int64]) -> str:
+    if (stamp == NONE).all():
+        return "its frames have no times; put the stream into MP4 or Matroska with its frame rate"
+    return "an edit list hides every frame of the video stream"
+
+
+def _shifts(dts: NDArray[np.int64], time_base) -> tuple[NDArray[np.int64], int]:
+    """What to add to each packet's times where the clock goes back: the new part follows on. And how often it does."""
+    known = np.flatnonzero(dts != NONE)
+    steps = np.diff(dts[known])
+    back = np.flatnonzero(steps < -BACKWARD_S / float(time_base))
+    shift = np.zeros(len(dts), np.int64)
+    forward = steps[steps > 0]
+    step = int(np.median(forward)) if len(forward) else 1
+    for at in back:
+        shift[known[at + 1] :] += step - steps[at]
+    return shift, len(back)
+
+
+def _left_out(stamp: NDArray[np.int64], picture: FirstPicture, is_stream: bool) -> NDArray[np.bool_]:
+    """Packets before the first key frame, and those after it that are shown before it and did not come out whole.
+
+    A first key frame that does not come out is damage, unless the file is a piece of a stream (is_stream): those may
+    begin where no whole picture is stored at once, and are left out until the first one comes.
+    """
+    left_out = np.zeros(len(stamp), bool)
+    if picture.start is None:
+        return left_out
+    left_out[: picture.start] = True
+    if picture.start in picture.seen or (is_stream and picture.seen):
+        first = picture.start if picture.start in picture.seen else min(picture.seen, key=lambda n: stamp[n])
+        left_out |= stamp < stamp[first]
+        left_out[list(picture.seen)] = False
+    return left_out
 
 
 def _whole_until_s(times_s: NDArray[np.float64], last_dts: int | None, time_base: float, info: VideoInfo) -> float:
@@ -138,16 +215,16 @@ def _whole_until_s(times_s: NDArray[np.float64], last_dts: int | None, time_base
     return min(info.end_s, last_dts * time_base + float(np.median(np.diff(times_s))))
 
 
-def _has_leading_frames(pts: NDArray[np.int64], key: NDArray[np.bool_]) -> bool:
+def _has_leading_frames(stamp: NDArray[np.int64], key: NDArray[np.bool_]) -> bool:
     """Whether a packet follows a key frame in the file and precedes it in time; arguments in file order."""
     if not key.any():
         return False
     from_first_key = slice(int(np.argmax(key)), None)
-    pts, key = pts[from_first_key], key[from_first_key]
-    return bool((pts < pts[key][np.cumsum(key) - 1]).any())
+    stamp, key = stamp[from_first_key], key[from_first_key]
+    return bool((stamp < stamp[key][np.cumsum(key) - 1]).any())
 
 
-def _describe(stream, times_s, last_duration_s: float, rotation: int) -> VideoInfo:
+def _describe(container, stream, times_s, last_duration_s: float, scan: _Scan) -> VideoInfo:
     rate = stream.average_rate or stream.guessed_rate
     if len(times_s) > 1:
         step_s = float(np.median(np.diff(times_s)))
@@ -155,43 +232,66 @@ def _describe(stream, times_s, last_duration_s: float, rotation: int) -> VideoIn
         step_s = last_duration_s or (1 / float(rate) if rate else 0.0)
     end_s = float(times_s[-1]) + (last_duration_s or step_s)
     span_s = end_s - float(times_s[0])
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if rotation % 180:
-        width, height = height, width
+    codec, frame = stream.codec_context, scan.picture.frame
+    shown = UPRIGHT if frame is None else orientation_of(frame)
+    aspect = pixel_aspect_of(stream)
+    size = (codec.width, codec.height) if frame is None else (frame.width, frame.height)
+    width, height = shown_size(size, aspect, shown.rotation)
+    notes = {
+        "several_streams": len(video_streams(container)) > 1,
+        "mirrored": shown.mirrored,
+        "turned_askew": shown.askew,
+        "interlaced": frame is not None and frame.interlaced_frame,
+        _HDR.get(codec.color_trc, ""): codec.color_trc in _HDR,
+    }
     return VideoInfo(
         width=width,
         height=height,
         fps=float(rate) if rate else (len(times_s) / span_s if span_s > 0 else 0.0),
-        codec=stream.codec_context.name,
-        pix_fmt=stream.codec_context.pix_fmt or "",
-        rotation=rotation,
+        codec=codec.codec.canonical_name,
+        pix_fmt=(codec.pix_fmt if frame is None else frame.format.name) or "",
+        rotation=shown.rotation,
         start_s=float(times_s[0]),
         end_s=end_s,
         num_frames=len(times_s),
+        mirrored=shown.mirrored,
+        pixel_aspect=aspect,
+        stream=stream.index,
+        notes=tuple(word for word, holds in notes.items() if holds),
     )
 
 
-def _declared_end_s(stream, num_packets: int, info: VideoInfo) -> float | None:
-    """The end that the header announces, where the packets stop earlier; None where nothing is missing."""
-    if stream.frames > num_packets and stream.duration:
-        return max(info.end_s, info.start_s + float(stream.duration * stream.time_base))
+def shown_size(stored: tuple[int, int], pixel_aspect: float, rotation: int) -> tuple[int, int]:
+    """Width and height of a stored picture as players show it: more or fewer columns, square pixels, then turned."""
+    width, height = max(1, round(stored[0] * pixel_aspect)), stored[1]
+    return (height, width) if rotation % 180 else (width, height)
+
+
+def _declared_end_s(path: str, name: str, stream, info: VideoInfo) -> float | None:
+    """The end that the header announces, where the file stops earlier; None where nothing is missing."""
+    length_s = float(stream.duration * stream.time_base) if stream.duration else 0.0
+    if name == "mov":
+        size = os.path.getsize(path)
+        if any(entry.pos + entry.size > size for entry in stream.index_entries):
+            return max(info.end_s, info.start_s + length_s)
+    if name == "avi" and _riff_is_cut(path):
+        return max(info.end_s, info.start_s + length_s)
     tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    if tag and not stream.frames:  # Matroska counts no frames but notes the length
+    if name == "matroska" and tag:  # it counts no frames but notes the length
         declared_s = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
         if declared_s > info.end_s + max(1.0, 2 / max(info.fps, 1.0)):
             return declared_s
     return None
 
 
-def _rotation(container, stream) -> int:
-    """Degrees clockwise that turn the stored picture upright; read from the first frame's display matrix."""
-    try:
-        container.seek(0)
-    except av.FFmpegError:
-        return 0
-    try:
-        for frame in container.decode(stream):
-            return -round(frame.rotation / 90) * 90 % 360
-    except av.FFmpegError:
-        return 0
-    return 0
+def _riff_is_cut(path: str) -> bool:
+    """Whether one of an AVI's top chunks announces more bytes than the file has."""
+    size, at = os.path.getsize(path), 0
+    with open(path, "rb") as file:
+        while at + 8 <= size:
+            file.seek(at)
+            head = file.read(8)
+            if head[:4] != b"RIFF":
+                return False
+            at += 8 + int.from_bytes(head[4:], "little")
+    return at > size + 1  # a last chunk of odd length may lack its padding

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -11,12 +12,22 @@ import decord
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.video.packets import PacketIndex, open_container, video_streams
+from handloom.schemas.values import VideoInfo
+from handloom.video.containers import open_container
+from handloom.video.packets import NONE, PacketIndex, shown_size
 
 CHUNK_FRAMES = 16
 MAX_DECORD_BYTES = 512 << 20
 # What decord turns into RGB as libav's own scaler does; deeper or denser formats go to PyAV.
 DECORD_PIX_FMTS = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "nv12"})
+# Where tests/video/test_matrix.py finds decord right, and its bundled libav of 2018 knows the codec.
+DECORD_CONTAINERS = frozenset({"mov", "matroska"})
+DECORD_CODECS = frozenset({"h264", "hevc", "vp9", "mpeg4"})
+NOT_FOR_DECORD = frozenset({"several_streams", "start_left_out", "clock_restarts", "size_changes"})
+# libav's seeks by time search these formats for a time and stop behind the key frame; by place they are exact.
+SEEKS_BY_PLACE = frozenset({"mpegts", "mpeg"})
+SEEKS_TRIED = 4  # key frames, one before the other, before the steps back grow
+MAX_REORDERED = 16  # frames: the most that H.264 and H.265 hold back
 
 
 class DecodeFailedError(Exception):
@@ -73,13 +84,19 @@ def suits_decord(index: PacketIndex) -> bool:
 
     decord counts frames from a key frame in file order. Where frames stored after a key frame are shown before it
     (open GOP, x265's default) its numbers are off after a seek: 8 of 18 reads around the key frames of a 60 fps HEVC
-    clip gave a frame two later; H.264 with `open-gop=1` alike.
+    clip gave a frame two later; H.264 with `open-gop=1` alike. In transport streams its seeks land behind the first key
+    frame, and every picture is one GOP late. Of several streams it takes the one with the highest bit rate.
     """
     info = index.info
     return (
-        info.pix_fmt in DECORD_PIX_FMTS
+        index.container in DECORD_CONTAINERS
+        and info.codec in DECORD_CODECS
+        and info.pix_fmt in DECORD_PIX_FMTS
         and info.rotation == 0
-        and index.hidden_packets == 0
+        and not info.mirrored
+        and not NOT_FOR_DECORD & set(info.notes)
+        and not index.hides_packets
+        and not index.varies
         and index.cut_at_s is None
         and not index.open_gop
         and min(info.width, info.height) >= 16
@@ -96,71 +113,208 @@ def decord_stays_small(index: PacketIndex, size: tuple[int, int]) -> bool:
     return len(index.times_s) * size[0] * size[1] * 3 <= MAX_DECORD_BYTES
 
 
+class PictureSizeError(Exception):
+    """The picture's size changes inside a clip. at_s: time of the first frame of the other size (width, height)."""
+
+    def __init__(self, before: tuple[int, int], after: tuple[int, int], at_s: float) -> None:
+        super().__init__(before, after, at_s)
+        self.before, self.after, self.at_s = before, after, at_s
+
+
 class AvReader:
-    """PyAV: finds frames by their timestamps, applies rotation tags, reports damaged frames instead of hiding them."""
+    """PyAV: finds frames by the packets that hold them, applies mirrors and turns, reports damaged frames.
+
+    Every packet is given its number in the file before it is decoded, and the frame that comes out carries it: neither
+    times that occur twice nor seeks that land elsewhere can put a picture at the wrong time.
+    """
 
     name = "pyav"
 
     def __init__(self, path: str, index: PacketIndex) -> None:
-        self._index = index
-        self._container = open_container(path)
-        self._stream = video_streams(self._container)[0]
-        self._stream.thread_type = "NONE"
-        self._frames: Iterator[av.VideoFrame] | None = None
-        self._next_pts: int | None = None  # presentation time that the decoder stands before; None: unknown
+        self._path, self._index = path, index
+        self._container = self._opened()
+        self._frames: Iterator[tuple[int, av.VideoFrame]] | None = None
+        self._next = 0  # the frame that the decoder stands before
+        self._held: tuple[int, av.VideoFrame] | None = None
+
+    def shown_size(self, first: int) -> tuple[int, int]:
+        """Width and height, as players show it, of the picture of the frame `first`; it is decoded for that."""
+        return self._size_of(self._frame(first))
 
     def read(self, indices: NDArray[np.intp], size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+        """Raises PictureSizeError where the stored size changes, besides DecodeFailedError."""
+        before: tuple[int, int] | None = None
         for at in range(0, len(indices), CHUNK_FRAMES):
-            wanted = self._index.pts[indices[at : at + CHUNK_FRAMES]]
-            yield np.stack([self._frame_at(int(pts), size) for pts in wanted])
+            pictures = []
+            for wanted in indices[at : at + CHUNK_FRAMES].tolist():
+                frame = self._frame(wanted)
+                after = self._size_of(frame)
+                if before is not None and after != before:
+                    raise PictureSizeError(before, after, float(self._index.times_s[wanted]))
+                before = after
+                pictures.append(_to_rgb(frame, size, self._index.info))
+            yield np.stack(pictures)
 
-    def _frame_at(self, pts: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        self._go_before(pts)
+    def _time(self, at: int) -> str:
+        return f"{self._index.times_s[at]:.3f} s"
+
+    def _size_of(self, frame: av.VideoFrame) -> tuple[int, int]:
+        info = self._index.info
+        return shown_size((frame.width, frame.height), info.pixel_aspect, info.rotation)
+
+    def _frame(self, wanted: int) -> av.VideoFrame:
+        if self._held is not None and self._held[0] == wanted:
+            return self._held[1]
         try:
-            for frame in self._frames or ():
-                stamp = self._stamp(frame)
-                self._next_pts = stamp + 1
-                if stamp >= pts:
-                    break
-            else:
-                raise DecodeFailedError(f"the stream ends before the frame at {pts * self._index.time_base:.3f} s")
+            frame = self._sought(wanted)
         except (av.FFmpegError, OSError) as error:
             self._frames = None
-            raise DecodeFailedError(f"libav failed at {pts * self._index.time_base:.3f} s: {_short(error)}") from error
-        if stamp != pts or frame.is_corrupt:
-            what = "is damaged" if stamp == pts else "is missing"
-            raise DecodeFailedError(f"the frame at {pts * self._index.time_base:.3f} s {what}")
-        return _to_rgb(frame, size, self._index.info.rotation)
+            raise DecodeFailedError(f"libav failed at {self._time(wanted)}: {_short(error)}") from error
+        self._held = (wanted, frame)
+        return frame
 
-    def _stamp(self, frame: av.VideoFrame) -> int:
-        stamp = frame.dts if self._index.trust_dts or frame.pts is None else frame.pts
-        if stamp is not None:
-            return stamp
-        # Frames flushed at the end of a stream carry no decoding time: they follow the frame before.
-        following = np.searchsorted(self._index.pts, self._next_pts or 0)
-        return int(self._index.pts[min(following, len(self._index.pts) - 1)])
+    def _sought(self, wanted: int) -> av.VideoFrame:
+        """The frame `wanted`: read on if that crosses no key frame to come, else from a key frame before it.
 
-    def _go_before(self, pts: int) -> None:
-        """Stand before `pts`: read on if that crosses no key frame to come, seek otherwise."""
-        keys = self._index.key_pts
-        at = np.searchsorted(keys, pts, side="right") - 1
-        key_pts = int(keys[at]) if at >= 0 else int(self._index.pts[0])
-        if self._frames is not None and self._next_pts is not None and key_pts <= self._next_pts <= pts:
+        A key frame from which it does not come out whole may be a mere point of recovery: the one before is tried.
+        """
+        key = self._key_before(wanted)
+        if self._frames is not None and self._frame_of_key(key) <= self._next <= wanted:
+            frame, problem = self._wait_for(wanted)
+            if frame is not None:
+                return frame
+        for start in dict.fromkeys((key, max(key - 1, 0))):
+            self._frames = self._decoded_from(start)
+            frame, problem = self._wait_for(wanted)
+            if frame is not None:
+                return frame
+        self._frames = None
+        raise DecodeFailedError(problem)
+
+    def _wait_for(self, wanted: int) -> tuple[av.VideoFrame | None, str]:
+        for at, frame in self._frames or ():
+            self._next = at + 1
+            if at == wanted:
+                problem = f"the frame at {self._time(wanted)} is damaged"
+                return (None, problem) if frame.is_corrupt else (frame, "")
+            if at > wanted:
+                return None, f"the frame at {self._time(wanted)} is missing"
+        return None, f"the stream ends before the frame at {self._time(wanted)}"
+
+    def _key_before(self, wanted: int) -> int:
+        """Which of the key frames decoding must begin with to have the frame `wanted`."""
+        keys = self._index.keys.number
+        if self._index.counted:  # see _counted: the one after must still come out before `wanted`
+            return max(int(np.searchsorted(keys, wanted - MAX_REORDERED, side="right")) - 2, 0)
+        at = int(np.searchsorted(keys, self._index.packet_of[wanted], side="right")) - 1
+        while at > 0 and not 0 <= self._index.frame_of[keys[at]] <= wanted:
+            at -= 1
+        return max(at, 0)
+
+    def _frame_of_key(self, key: int) -> int:
+        keys = self._index.keys.number
+        return int(self._index.frame_of[keys[key]]) if len(keys) else 0
+
+    def _decoded_from(self, key: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(index, frame) in the order in which they are shown, from a key frame or one before it."""
+        number, packets = self._located(key)
+        decoded = self._decoded(number, packets)
+        if self._index.counted:
+            yield from self._counted(number, decoded)
             return
-        try:
-            self._container.seek(key_pts, stream=self._stream, backward=True)
-        except (av.FFmpegError, OSError) as error:
-            raise DecodeFailedError(f"cannot seek to {pts * self._index.time_base:.3f} s: {_short(error)}") from error
-        self._frames = self._container.decode(self._stream)
+        for packet, frame in decoded:
+            at = int(self._index.frame_of[packet])
+            if at >= 0:
+                yield at, frame
+
+    def _decoded(self, number: int, packets: Iterator[av.Packet]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(number of its packet, frame); a packet that cannot be decoded is passed over, and its frame missing."""
+        for packet in packets:
+            if packet.size:
+                packet.pts, packet.dts = number, None
+                number += 1
+            try:
+                frames = packet.decode()
+            except av.InvalidDataError:
+                continue
+            yield from ((frame.pts, frame) for frame in frames if frame.pts is not None)
+
+    def _counted(self, number: int, decoded) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames by their place in the order in which they come out.
+
+        That place is known at the file's start, and at a key frame: all packets before it, and those behind it whose
+        frames came out before it did. The frames until the first such key frame are passed over.
+        """
+        keys = self._index.keys.number
+        known = number == 0
+        at, after = 0, keys[keys > number]
+        later = np.zeros(len(after), int)
+        for packet, frame in decoded:
+            if known:
+                yield at, frame
+                at += 1
+            elif len(after) and packet == after[0]:
+                known, at = True, int(packet + later[0])
+                yield at, frame
+                at += 1
+            elif len(after):
+                later[0] += packet > after[0]
+
+    def _located(self, key: int) -> tuple[int, Iterator[av.Packet]]:
+        """The packets from a key frame on, or from one before it where no seek finds it, and the first one's number."""
+        keys = self._index.keys
+        while key > 0:
+            self._seek(key)
+            packets = self._container.demux(self._stream)
+            for packet in packets:
+                found = self._key_number(packet)
+                if found == key:
+                    return int(keys.number[key]), itertools.chain([packet], packets)
+                if found > key or not packet.size:
+                    break
+            key = key - 1 if key < SEEKS_TRIED else key // 2
+        self._container.close()
+        self._container = self._opened()
+        packets = self._container.demux(self._stream)
+        first = int(keys.number[0]) if len(keys.number) else 0
+        return first, itertools.islice(packets, first, None)
+
+    def _key_number(self, packet: av.Packet) -> int:
+        """Which key frame the packet is, -1 for none that is known."""
+        if not packet.is_keyframe or not packet.size:
+            return -1
+        stamp = packet.dts if self._index.container == "avi" or packet.pts is None else packet.pts
+        keys = self._index.keys
+        same = np.flatnonzero(keys.stamp == (NONE if stamp is None else stamp))
+        if not len(same):
+            return -1
+        # Joined files have the same times in every part: the nearest place in the file tells them apart.
+        return int(same[np.argmin(np.abs(keys.pos[same] - (packet.pos or 0)))])
+
+    def _seek(self, key: int) -> None:
+        keys = self._index.keys
+        if self._index.container in SEEKS_BY_PLACE:
+            self._container.seek(int(keys.pos[key]), unsupported_byte_offset=True)
+            return
+        stamp = keys.stamp[key] if self._index.container == "matroska" or keys.dts[key] == NONE else keys.dts[key]
+        self._container.seek(int(stamp), stream=self._stream, backward=True)
+
+    def _opened(self) -> av.container.InputContainer:
+        container = open_container(self._path)
+        self._stream = container.streams[self._index.info.stream]
+        self._stream.thread_type = "NONE"
+        return container
 
 
-def _to_rgb(frame: av.VideoFrame, size: tuple[int, int], rotation: int) -> NDArray[np.uint8]:
-    width, height = size if rotation % 180 == 0 else size[::-1]
+def _to_rgb(frame: av.VideoFrame, size: tuple[int, int], info: VideoInfo) -> NDArray[np.uint8]:
+    width, height = size if info.rotation % 180 == 0 else size[::-1]
     # Bilinear is what decord's filter graph uses: 0 to 0.4 grey levels apart on real clips, bicubic 0.1 to 2.8.
     rgb = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
-    if rotation:
+    if info.mirrored:
+        rgb = rgb[:, ::-1]
+    if info.rotation:
         turns = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
-        rgb = cv2.rotate(rgb, turns[rotation // 90 - 1])
+        rgb = cv2.rotate(np.ascontiguousarray(rgb), turns[info.rotation // 90 - 1])
     return rgb
 
 

@@ -91,9 +91,15 @@ def test_files_that_hold_no_video(tmp_path, decoder, moov_last):
     for name, (content, reason) in contents.items():
         (tmp_path / name).write_bytes(content)
         assert outcome(decoder, clip(tmp_path / name)) == reason
-    with wave.open(str(tmp_path / "sound.mp4"), "wb") as sound:
+    with wave.open(str(tmp_path / "wave.mp4"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(8000))
+    assert outcome(decoder, clip(tmp_path / "wave.mp4")) == "video_unreadable"
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.rate = 8000
+        container.mux([*stream.encode(silence), *stream.encode(None)])
     assert outcome(decoder, clip(tmp_path / "sound.mp4")) == "no_video_stream"
     (tmp_path / "whole.mp4").write_bytes(moov_last)
     assert outcome(decoder, clip(tmp_path / "whole.mp4")) == list(range(NUM))

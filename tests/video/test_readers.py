@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from support.numbered_video import numbers_of, write_numbered
 
-from handloom.video.packets import NotAVideoError, read_packet_index
+from handloom.video.containers import NotAVideoError
+from handloom.video.packets import read_packet_index
 from handloom.video.readers import AvReader, DecodeFailedError, DecordReader, suits_decord
 from handloom.video.write import Encoding
 
@@ -116,7 +117,7 @@ def test_times_are_those_of_the_packets(tmp_path):
         packets = [p for p in container.demux(video=0) if p.size]
     index = read_packet_index(path)
     assert index.times_s.tolist() == sorted(float(p.pts * p.time_base) for p in packets)
-    assert sorted(index.key_pts) == sorted(p.pts for p in packets if p.is_keyframe)
+    assert sorted(index.keys.stamp) == sorted(p.pts for p in packets if p.is_keyframe)
     info = index.info
     assert (info.num_frames, info.start_s) == (NUM, index.times_s[0])
     assert 0 < info.end_s - index.times_s[-1] <= 0.1 + 1e-4  # a step: MP4 stores durations in decoding order

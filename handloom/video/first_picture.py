@@ -1,0 +1,81 @@
+"""What only a decoded picture tells about a stream: how it is turned, and which of the first frames can be decoded."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+
+import av
+from av.sidedata.sidedata import Type
+
+MAX_PACKETS = 300  # of a stream whose first key frame does not come out of the decoder
+ASKEW = 0.02  # share of a matrix that speaks against a quarter turn
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How players show a stored picture: mirrored left-right where so, then turned clockwise by `rotation` degrees."""
+
+    rotation: int = 0
+    mirrored: bool = False
+    askew: bool = False
+
+
+UPRIGHT = Orientation()
+
+
+class FirstPicture:
+    """Decodes from a stream's first key frame until that frame itself comes out.
+
+    frame: the first whole picture, None so far. start: number of the packet that decoding began with, None: no key
+    frame yet. seen: numbers of the packets whose frames came out whole. is_done: nothing more to feed.
+    """
+
+    def __init__(self) -> None:
+        self.frame: av.VideoFrame | None = None
+        self.start: int | None = None
+        self.seen: set[int] = set()
+        self.is_done = False
+
+    def feed(self, packet: av.Packet, number: int) -> None:
+        """Takes the packets in file order, numbered; the empty packet at the end flushes the decoder."""
+        if self.start is None:
+            if not packet.is_keyframe or not packet.size:
+                return
+            self.start = number
+        if packet.size:
+            packet.pts, packet.dts = number, None  # frames then say which packet they come from
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            return
+        for frame in frames:
+            if frame.pts is None or frame.is_corrupt:
+                continue
+            self.frame = self.frame or frame
+            self.seen.add(frame.pts)
+        self.is_done = self.start in self.seen or number > self.start + MAX_PACKETS
+
+
+def orientation_of(frame: av.VideoFrame) -> Orientation:
+    """What the frame's display matrix asks for; the nearest quarter turn of an oblique one."""
+    data = next((bytes(d) for d in frame.side_data if d.type == Type.DISPLAYMATRIX), None)
+    if data is None or len(data) < 36:
+        return UPRIGHT
+    a, b, _, c, d = struct.unpack_from("=5i", data)  # shown x = a x + c y, shown y = b x + d y
+    straight, crossed = abs(a) + abs(d), abs(b) + abs(c)
+    if not straight + crossed:
+        return UPRIGHT
+    askew = min(straight, crossed) > ASKEW * max(straight, crossed)
+    flip_x, flip_y = (a < 0, d < 0) if straight >= crossed else (c < 0, b < 0)
+    mirrored = (flip_x != flip_y) == (straight >= crossed)
+    if straight >= crossed:
+        return Orientation(180 if flip_y else 0, mirrored, askew)
+    return Orientation(90 if flip_x else 270, mirrored, askew)
+
+
+def pixel_aspect_of(stream: av.VideoStream) -> float:
+    """Width over height of a stored pixel; 1 where the file does not say, or says what no camera has."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if math.isfinite(aspect) and 0.1 <= aspect <= 10 else 1.0
