@@ -14,6 +14,7 @@ from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.schemas.reasons import REASONS
 from handloom.schemas.robot import ROBOT_EPISODES
 from handloom.schemas.tables import CLIP_LIST, QUALITY_FIELDS, REJECTS, RUNS, clips_schema
+from handloom.schemas.video_notes import VIDEO_NOTES
 from handloom.store.clip_features import CLIP_FEATURES
 from handloom.store.windows.statistics import SCHEMA as STATISTICS
 
@@ -137,6 +138,11 @@ def test_every_reason_is_explained():
     rows = rows_of((DOCS / "reasons.md").read_text())
     assert set(rows) == set(REASONS)
     assert [name for name, row in rows.items() if not all(row)] == []
+
+
+def test_every_video_note_is_explained():
+    notes = rows_of(sections(DOCS / "tables.md")["video notes"])
+    assert {name: row[1] for name, row in notes.items()} == VIDEO_NOTES
 
 
 def test_embeddings_page_has_the_widths():

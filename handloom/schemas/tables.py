@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from handloom.schemas.embeddings import EMBEDDINGS, EmbeddingSpec
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 CLIP_LIST = pa.schema(
     [
@@ -80,6 +80,9 @@ def clips_schema(num_tracks: int, embeddings: dict[str, EmbeddingSpec] | None = 
         pa.field("fps", pa.float64(), nullable=False),
         pa.field("codec", pa.string(), nullable=False),
         pa.field("decoder", pa.string(), nullable=False),
+        pa.field("video_stream", pa.int32()),
+        pa.field("pixel_aspect", pa.float64()),
+        pa.field("video_notes", pa.list_(pa.string())),
         pa.field("frame_s", pa.list_(pa.float64()), nullable=False),
         pa.field("camera_matrix", pa.list_(pa.float32(), 9)),
         pa.field("camera_source", pa.string()),
