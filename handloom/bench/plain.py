@@ -20,6 +20,7 @@ import numpy as np
 
 from handloom.bench.cpu import busy_s
 from handloom.errors import ClipError, HandloomError
+from handloom.models.quiet import quiet_stderr
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Settings
 
@@ -110,11 +111,14 @@ def _take(kind: str, done, processes) -> int | Failed:
 def _work(kind: str, jobs, done, folder: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
     cv2.setNumThreads(1)
-    one = Ceiling() if kind == "ceiling" else PlainScript(folder / f"{os.getpid()}.npz")
+    with quiet_stderr():
+        one = Ceiling() if kind == "ceiling" else PlainScript(folder / f"{os.getpid()}.npz")
     done.put(0)
     while (clip := jobs.get()) is not None:
         try:
-            done.put(one(clip))
+            with quiet_stderr():  # MediaPipe talks again when it first sees a hand
+                num_frames = one(clip)
+            done.put(num_frames)
         except (*one.unreadable, ClipError) as error:
             done.put(Failed(clip.clip_id, str(error).strip().splitlines()[0]))
 
@@ -161,13 +165,10 @@ class PlainScript:
         import decord
         import mediapipe as mediapipe
 
-        from handloom.models.quiet import quiet_stderr
-
         self.unreadable = (decord.DECORDError, RuntimeError, IndexError, ZeroDivisionError)  # as decord has them
         self._decord = decord
-        with quiet_stderr():
-            self._hands = mediapipe.solutions.hands.Hands(static_image_mode=False, max_num_hands=2)
-            self._hands.process(np.zeros((360, 640, 3), np.uint8))
+        self._hands = mediapipe.solutions.hands.Hands(static_image_mode=False, max_num_hands=2)
+        self._hands.process(np.zeros((360, 640, 3), np.uint8))
         self._out = out
 
     def __call__(self, clip: Clip) -> int:

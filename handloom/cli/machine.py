@@ -49,12 +49,12 @@ def bench(
 @app.command()
 def doctor(json_: JsonOption = False) -> None:
     """What this machine has, what is missing, how to get it."""
-    from handloom.pipelines.doctor import examine
+    from handloom.pipelines.doctor import examine, is_bad
 
     findings = examine()
     if json_:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     for finding in [] if json_ else findings:
         print(text.finding(finding))
-    if any(finding.state == "missing" for finding in findings):
+    if is_bad(findings):
         raise typer.Exit(FAILED)

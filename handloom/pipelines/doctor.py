@@ -6,35 +6,38 @@ import importlib
 import os
 import platform
 import shutil
-import subprocess
 import sys
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, requires
 
-EXTRAS = {
-    "": ("numpy", "pyarrow", "pylance", "lancedb", "pydantic", "typer"),
-    "extract": (
-        "ray",
-        "mediapipe",
-        "decord",
-        "av",
-        "opencv-contrib-python",
-        "fsspec",
-        "s3fs",
-        "aiohttp",
-        "scipy",
-        "tqdm",
-        "pillow",
-    ),
-    "models": ("torch", "transformers"),
-}
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from handloom.machine import ask_gpus, cores_allowed, gpus, installed, memory_gib
+
+NEEDED = ("", "extract")  # what the main job needs: the package itself and this extra; other extras are optional
+NOT_FOR_USERS = ("dev",)
 WITHOUT_WINDOWS = {"opencv-contrib-python": "opencv-contrib-python-headless"}  # needs no libGL; holds the same cv2
-IMPORTS = {"pylance": "lance", "opencv-contrib-python": "cv2", "pillow": "PIL"}
+IMPORTS = {
+    "pylance": "lance",
+    "opencv-contrib-python": "cv2",
+    "opencv-contrib-python-headless": "cv2",
+    "pillow": "PIL",
+    "ai-edge-litert": "ai_edge_litert",
+}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. state: `ok`, `missing` (needed for the main job) or `optional` (absent, not needed)."""
+    """One thing looked at.
+
+    state: `ok`; `missing` (needed for the main job), `wrong` (there, of a version that does not do) or `optional`
+    (absent or of a wrong version, and not needed for the main job).
+    """
 
     name: str
     state: str
@@ -43,61 +46,111 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at Python, packages, memory, disk, GPU."""
-    findings = [_python(), _machine()]
-    for extra, packages in EXTRAS.items():
-        findings += [_package(package, extra) for package in packages]
-    return [*findings, _gpu()]
+    """Look at Python, memory and disk, every package that handloom's own metadata names, and the GPU."""
+    looks = (python, machine, packages, gpu)
+    return [finding for look in looks for finding in look()]
 
 
-def _python() -> Finding:
+def is_bad(findings: Iterable[Finding]) -> bool:
+    """Whether the main job lacks something."""
+    return any(finding.state in ("missing", "wrong") for finding in findings)
+
+
+def python() -> list[Finding]:
+    """Whether there are wheels for this Python."""
     detail = f"{platform.python_version()} at {sys.executable}"
     if sys.version_info[:2] in ((3, 11), (3, 12)):
-        return Finding("python", "ok", detail)
-    return Finding("python", "missing", detail, "use Python 3.11 or 3.12: mediapipe 0.10.21 has wheels for these")
+        return [Finding("python", "ok", detail)]
+    remedy = "use Python 3.11 or 3.12: mediapipe 0.10.21 has wheels for these"
+    return [Finding("python", "missing", detail, remedy)]
 
 
-def _machine() -> Finding:
-    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    free_gb = shutil.disk_usage("/tmp").free / 2**30
-    detail = (
-        f"{os.cpu_count()} cores, {memory_gb:.1f} GiB memory, {free_gb:.1f} GiB free in /tmp, {platform.platform()}"
-    )
-    if memory_gb < 4:
-        return Finding("machine", "missing", detail, "an actor needs up to 2.5 GiB: expect 4 GiB or more")
-    return Finding("machine", "ok", detail)
+def machine() -> list[Finding]:
+    """Cores, memory, room in the temporary folder."""
+    free_gib = shutil.disk_usage(tempfile.gettempdir()).free / 2**30
+    allowed = "" if cores_allowed() == os.cpu_count() else f" ({cores_allowed()} of them allowed)"
+    detail = f"{os.cpu_count()} cores{allowed}, {memory_gib():.1f} GiB memory, "
+    detail += f"{free_gib:.1f} GiB free in {tempfile.gettempdir()}, {platform.platform()}"
+    if memory_gib() < 4:
+        return [Finding("machine", "missing", detail, "an actor needs up to 2.5 GiB: expect 4 GiB or more")]
+    return [Finding("machine", "ok", detail)]
 
 
-def _package(package: str, extra: str) -> Finding:
-    remedy = f"pip install 'handloom[{extra}]'" if extra else "pip install handloom"
-    absent = "optional" if extra == "models" else "missing"
-    found = _version(package) or _version(WITHOUT_WINDOWS.get(package, package))
-    if found is None:
-        return Finding(package, absent, "not installed", remedy)
-    if extra == "models":  # importing torch takes seconds and proves little
-        return Finding(package, "ok", found)
+def packages() -> list[Finding]:
+    """Every package that handloom requires here, with each of its extras."""
     try:
-        importlib.import_module(IMPORTS.get(package, package))
-    except ImportError as error:
-        if "libGL" in str(error) or "libgthread" in str(error):
-            remedy = f"apt-get install libgl1 libglib2.0-0; without root: pip uninstall -y {package} && "
-            remedy += f"pip install --no-deps {package}-headless=={found}"
-        return Finding(package, "missing", f"{found}, but it cannot be imported: {error}", remedy)
-    return Finding(package, "ok", found)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
+        listed, extras = requires("handloom") or [], metadata("handloom").get_all("Provides-Extra") or []
     except PackageNotFoundError:
-        return None
+        hint = "pip install '.[extract]' in the checkout: its list of packages comes with the installation"
+        return [Finding("handloom", "missing", "it runs from files that were not installed", hint)]
+    wanted = requirements(listed, [extra for extra in extras if extra not in NOT_FOR_USERS])
+    return [package(name, extra, versions) for (extra, name), versions in wanted.items()]
 
 
-def _gpu() -> Finding:
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return Finding("gpu", "optional", "no NVIDIA driver: everything runs on the CPU")
-    query = [command, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-    detail = "; ".join(done.stdout.split("\n")).strip("; ")
-    return Finding("gpu", "ok" if done.returncode == 0 else "optional", detail or done.stderr.strip())
+def requirements(listed: Iterable[str], extras: Iterable[str]) -> dict[tuple[str, str], SpecifierSet]:
+    """`{(extra, package): versions}` of a package's metadata, on this machine; extra "" is the package itself.
+
+    A package that several name is listed once, with the first, and is to satisfy those of the main job together.
+    """
+    parsed = [Requirement(text) for text in listed]
+    found: dict[str, tuple[str, str, SpecifierSet]] = {}
+    for extra in ("", *extras):
+        for requirement in parsed:
+            if not _applies(requirement, extra):
+                continue
+            key = canonicalize_name(requirement.name)
+            first, name, versions = found.get(key, (extra, requirement.name, SpecifierSet()))
+            if extra in NEEDED or first == extra:
+                versions &= requirement.specifier
+            found[key] = (first, name, versions)
+    return {(extra, name): versions for extra, name, versions in found.values()}
+
+
+def _applies(requirement: Requirement, extra: str) -> bool:
+    """Whether it is asked for by `extra`, and not by the package alone already."""
+    if requirement.marker is None:
+        return extra == ""
+    here = requirement.marker.evaluate({"extra": extra})
+    return here and (extra == "" or not requirement.marker.evaluate({"extra": ""}))
+
+
+def package(name: str, extra: str, versions: SpecifierSet) -> Finding:
+    """Whether one package is there, in a version that does, and can be imported where the main job imports it."""
+    group = f"'handloom[{extra}]'" if extra else "handloom"
+    needed = extra in NEEDED
+    if installed(name) is None and name in WITHOUT_WINDOWS:
+        name = WITHOUT_WINDOWS[name] if installed(WITHOUT_WINDOWS[name]) else name
+    found = installed(name)
+    if found is None:
+        return Finding(name, "missing" if needed else "optional", "not installed", f"pip install {group}")
+    if not _satisfies(found, versions):
+        detail = f"{found}, expected {versions}"
+        return Finding(name, "wrong" if needed else "optional", detail, f"pip install '{name}{versions}'")
+    if not needed:  # importing torch takes seconds and proves little
+        return Finding(name, "ok", found)
+    try:
+        importlib.import_module(IMPORTS.get(name, name))
+    except ImportError as error:
+        remedy = f"pip install --force-reinstall '{name}{versions}'"
+        if "libGL" in str(error) or "libgthread" in str(error):
+            remedy = f"apt-get install libgl1 libglib2.0-0; without root: pip uninstall -y {name} && "
+            remedy += f"pip install --no-deps {name}-headless=={found}"
+        return Finding(name, "missing", f"{found}, but it cannot be imported: {error}", remedy)
+    return Finding(name, "ok", found)
+
+
+def _satisfies(found: str, versions: SpecifierSet) -> bool:
+    """A version that is no version by the rules (a build of one's own) is taken as good."""
+    try:
+        return versions.contains(Version(found), prereleases=True)
+    except InvalidVersion:
+        return True
+
+
+def gpu() -> list[Finding]:
+    """NVIDIA GPUs with memory and driver."""
+    told = ask_gpus()
+    if told is None:
+        return [Finding("gpu", "optional", "no NVIDIA driver: everything runs on the CPU")]
+    found = "; ".join(", ".join(one.values()) for one in gpus())
+    return [Finding("gpu", "ok" if found else "optional", found or (told.stderr or told.stdout).strip())]
