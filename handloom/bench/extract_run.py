@@ -84,5 +84,5 @@ class _Meter:
             while not self._ended.wait(POLL_S):
                 progress = ray.get(ledger.progress.remote())
                 self._did(progress.num_rows + progress.num_rejects)
-        except (ray.exceptions.RayError, RuntimeError, OSError):
-            return  # Ray is going down: the run's own end says why
+        except (ray.exceptions.RayError, RuntimeError, OSError, AttributeError):
+            return  # Ray is going down, or has gone (it has no `core_worker` then): the run's own end says why
