@@ -94,7 +94,9 @@ def ingest_ego4d(
     manifest: Annotated[str, typer.Option(help="ego4d.json")],
     videos: Annotated[str, typer.Option(help="Folder or URI of the videos: the official layout or flat.")],
     db: DbOption,
-    narrations: Annotated[str | None, typer.Option(help="narration.json: one clip per narration.")] = None,
+    narrations: Annotated[
+        str | None, typer.Option(help="narration.json or all_narrations_redacted.json: one clip per narration.")
+    ] = None,
     fho: Annotated[str | None, typer.Option(help="fho_main.json: one clip per action.")] = None,
     dataset: DatasetOption = None,
     window: Annotated[
@@ -184,6 +186,8 @@ def _print_ingest(summary, json_: bool) -> None:
     for line in text.problems(summary):
         say(line)
     print(json.dumps(asdict(summary)) if json_ else text.ingest(summary))
+    if summary.left_out:
+        raise typer.Exit(SOME_REJECTED)
 
 
 def _print_robots(summary, json_: bool) -> None:

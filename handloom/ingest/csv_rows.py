@@ -1,4 +1,8 @@
-"""Rows of a CSV file, one per line, so that one damaged line never swallows the next."""
+"""Rows of a CSV file, one per line, so that one damaged line never swallows the next.
+
+As spreadsheets save it, too: UTF-8 or UTF-16, with or without a byte order mark, `;` or tabs between the cells, any
+line ends, line breaks inside quoted cells.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,9 @@ from dataclasses import dataclass
 
 from handloom.errors import ConfigError
 from handloom.ingest.files import Options, read_bytes
+
+DELIMITERS = (",", ";", "\t")
+MAX_LINES_OF_A_ROW = 20
 
 
 @dataclass(frozen=True)
@@ -39,52 +46,82 @@ class Row:
 
 
 def read_rows(path: str, what: str, options: Options = None) -> tuple[list[str], Iterator[Row]]:
-    """The header's columns, and the rows. Empty lines are no rows; a cell holds no line break.
+    """The header's columns, and the rows. Empty lines are no rows; a line break in a quoted cell becomes a space.
 
     Raises:
         ConfigError: the file cannot be read, is empty, or names a column twice.
     """
-    text = _decode(read_bytes(path, what, options))
+    text = decode_text(read_bytes(path, what, options))
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip()), None)
     if first is None:
         raise ConfigError(f"{what} {path} is empty, expected a header and rows", "download it again")
     try:
-        columns = [cell.strip() for cell in next(csv.reader([lines[first]]))]
+        between = max(DELIMITERS, key=lambda d: len(_cells(lines[first], d)))  # a comma where they give as many
+        columns = [cell.strip() for cell in _cells(lines[first], between)]
     except csv.Error as error:
         raise ConfigError(f"{what} {path} is no CSV file: {error} in its first line", "check the path") from error
     if twice := sorted({name for name in columns if columns.count(name) > 1}):
         raise ConfigError(f"{what} {path} has the column {twice[0]} twice", "expected every column once")
-    return columns, _rows(path, lines, first + 1, {name: i for i, name in enumerate(columns)})
+    return columns, _rows(path, lines, first + 1, {name: i for i, name in enumerate(columns)}, between)
 
 
-def _rows(path: str, lines: list[str], first: int, columns: dict[str, int]) -> Iterator[Row]:
+def _cells(line: str, between: str) -> list[str]:
+    """Raises csv.Error."""
+    return next(csv.reader([line], delimiter=between))
+
+
+def _rows(path: str, lines: list[str], first: int, columns: dict[str, int], between: str) -> Iterator[Row]:
     number = 0
-    for i in range(first, len(lines)):
-        if not lines[i].strip():
+    i = first
+    while i < len(lines):
+        line, here, i = lines[i], i, i + 1
+        if not line.strip():
             continue
         number += 1
         try:
-            cells, problem = next(csv.reader([lines[i]])), ""
+            cells, problem = _cells(line, between), ""
+            if len(cells) != len(columns) and line.count('"') % 2:
+                cells, i = _joined(lines, here, len(columns), between) or (cells, i)
         except csv.Error as error:
             cells, problem = [], f"no CSV: {error}"
-        if not _is_text(lines[i]):
-            problem = "bytes that are not UTF-8"
-        yield Row(path, number, i + 1, columns, cells, problem)
+        if not _is_text("\n".join(lines[here:i])):
+            problem = "bytes that are no text (neither UTF-8 nor UTF-16)"
+        yield Row(path, number, here + 1, columns, cells, problem)
+
+
+def _joined(lines: list[str], first: int, width: int, between: str) -> tuple[list[str], int] | None:
+    """The row whose quoted cell goes on in the next lines, and the line after it; None where that gives no whole row.
+
+    A line that is a row by itself is never swallowed: the quote before it is a stray one.
+    """
+    joined = lines[first]
+    for i in range(first + 1, min(first + MAX_LINES_OF_A_ROW, len(lines))):
+        if len(_cells(lines[i], between)) == width:
+            return None
+        joined = f"{joined} {lines[i]}"
+        if joined.count('"') % 2 == 0:
+            cells = _cells(joined, between)
+            return (cells, i + 1) if len(cells) == width else None
+    return None
 
 
 def _is_text(line: str) -> bool:
+    """False where `decode_text` left what is no character."""
     if line.isascii():
         return True
     try:
         line.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return "\ufffd" not in line
 
 
-def _decode(data: bytes) -> str:
-    """UTF-8, or UTF-16 where the first bytes say so (spreadsheets write it); other bytes become lone surrogates."""
+def decode_text(data: bytes) -> str:
+    """UTF-8 or UTF-16 (spreadsheets write it, with or without a mark); bytes that are neither become lone surrogates,
+    in UTF-16 U+FFFD."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", errors="replace")
+    if len(data) > 1 and 0 in data[:2] and data[:2] != b"\0\0":
+        return data.decode("utf-16-le" if data[1] == 0 else "utf-16-be", errors="replace")
     return data.decode("utf-8-sig", errors="surrogateescape")

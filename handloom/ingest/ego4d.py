@@ -12,7 +12,7 @@ from typing import Any
 from handloom.ingest.cutting import Interval, check_clip_seconds, cut, overlaps, subtract
 from handloom.ingest.ego4d_fho import actions_of
 from handloom.ingest.ego4d_manifest import Ego4DVideo, read_manifest
-from handloom.ingest.ego4d_narrations import NarrationWindow, narrations_of, read_narrations
+from handloom.ingest.ego4d_narrations import LAYOUTS, NarrationWindow, narrations_of, read_narrations
 from handloom.ingest.files import Options, normalise, read_json
 from handloom.ingest.ids import check_dataset
 from handloom.ingest.json_shape import need_list
@@ -22,6 +22,7 @@ from handloom.schemas.clip import Clip, make_clip_id
 
 LICENCE = "LicenseRef-Ego4D"  # its own agreement, ego4d-data.org/pdfs/Ego4D-Licenses-Draft.pdf
 DEFAULT_CLIP_SECONDS = 10.0
+_SAME_RELEASE = "check that manifest and annotations are of one release"
 _LAYOUTS = ("v2/full_scale", "v2/video_540ss", "v1/full_scale", "v1/video_540ss", "full_scale", "video_540ss", "")
 _FOLDERS = {"v1", "v2", "public", "videos", "full_scale", "video_540ss"}
 
@@ -72,18 +73,20 @@ def ingest_ego4d(
     the video; one that touches a redacted interval is left out, and whole videos are cut around those intervals. A time
     after the video's end is named in `problems` and kept: it ends as an `outside_video` reject.
 
-    Counts: entries (narrations, actions, pieces) = clips + merged + bad + every skipped_*. Also `videos`,
-    `videos_missing`, `clips_missing_video`, `videos_stereo` (two pictures side by side), `bad_videos`.
+    Counts: entries (narrations, actions, pieces) = clips + merged + bad + every skipped_*; a video whose layout is not
+    known is one bad entry. Also `videos`, `videos_missing`, `clips_missing_video`, `videos_stereo` (two pictures side
+    by side), `videos_redacted` and `videos_without_narration` of the narration file, `bad_videos` of the manifest.
 
     Args:
-        manifest: `ego4d.json`, path or URI. narrations: `narration.json`. fho: `fho_main.json`.
+        manifest: `ego4d.json`, path or URI. fho: `fho_main.json`.
+        narrations: `narration.json` or `all_narrations_redacted.json`.
         window: the clip around a narration, which is a point in time; by default 1 s before to 2 s after.
         clip_seconds: for whole videos; None keeps them whole.
         only_present: leave out clips whose video is missing, and count them.
         storage_options: fsspec options of s3:// URIs.
 
     Raises:
-        ConfigError: a file cannot be read or has another shape, or `videos` is no folder.
+        ConfigError: a file cannot be read, has another shape, or nothing of it can be used; or `videos` is no folder.
     """
     check_dataset(dataset)
     check_clip_seconds(clip_seconds)
@@ -98,7 +101,7 @@ def ingest_ego4d(
     if fho is not None:
         wanted.append(_acted(normalise(fho), known, storage_options, gathering))
     if not wanted:
-        wanted.append(_whole(known, clip_seconds, gathering))
+        wanted.append(_whole(normalise(manifest), known, clip_seconds, gathering))
     used = _gather(wanted, dataset, library, only_present, gathering)
     gathering.counts["videos"] = len(used)
     gathering.counts["videos_missing"] = len(used - library.found.keys())
@@ -151,47 +154,53 @@ def _narrated(
 ) -> Iterator[_Wanted]:
     name = path.rpartition("/")[2]
     by_video = read_narrations(path, options)
-    for uid in list(by_video):
-        passes = by_video.pop(uid)  # freed as it becomes clips: the whole file is 4 million narrations
-        video = known.get(uid)
-        unknown = 0
-        for said in narrations_of(uid, passes, window, name, gathering):
-            if video is None:
-                unknown += 1
-            elif said.repeated and not choice.repeats:
-                gathering.counts["skipped_repeated"] += 1
-            elif said.who == "O" and not choice.others:
-                gathering.counts["skipped_other_person"] += 1
-            elif said.unsure and not choice.unsure:
-                gathering.counts["skipped_unsure"] += 1
-            elif times := _usable(said.window, video, f"{name}: {uid} at {said.time_s} s", gathering):
-                yield _Wanted(video, times, video.split, said.text)
-        _not_in_manifest(uid, unknown, name, gathering)
+    with gathering.reading(f"narration file {path}", f"{_SAME_RELEASE}; a video has {LAYOUTS}"):
+        for uid in list(by_video):
+            said_of_it = by_video.pop(uid)  # freed as it becomes clips: the whole file is 4 million narrations
+            video = known.get(uid)
+            unknown = 0
+            for said in narrations_of(uid, said_of_it, window, name, gathering):
+                if video is None:
+                    unknown += 1
+                elif said.repeated and not choice.repeats:
+                    gathering.counts["skipped_repeated"] += 1
+                elif said.who == "O" and not choice.others:
+                    gathering.counts["skipped_other_person"] += 1
+                elif said.unsure and not choice.unsure:
+                    gathering.counts["skipped_unsure"] += 1
+                elif times := _usable(said.window, video, f"{name}: {uid} at {said.time_s} s", gathering):
+                    yield _Wanted(video, times, video.split, said.text)
+            _not_in_manifest(uid, unknown, name, gathering)
 
 
 def _acted(path: str, known: dict[str, Ego4DVideo], options: Options, gathering: Gathering) -> Iterator[_Wanted]:
     name = path.rpartition("/")[2]
-    for i, entry in enumerate(need_list(read_json(path, "FHO file", options), "videos", path, "FHO file")):
-        where = f"{name}: videos[{i}]"
-        uid = entry.get("video_uid") if isinstance(entry, dict) else None
-        video = known.get(uid) if isinstance(uid, str) else None
-        unknown = 0
-        for action in actions_of(entry, where, gathering):
-            if video is None:
-                unknown += 1
-            elif times := _usable((action.start_s, action.end_s), video, action.where, gathering):
-                yield _Wanted(video, times, video.split_fho, action.narration, action.verb, action.noun)
-        _not_in_manifest(str(uid), unknown, where, gathering)
+    listed = need_list(read_json(path, "FHO file", options), "videos", path, "FHO file")
+    with gathering.reading(f"FHO file {path}", f"expected fho_main.json; {_SAME_RELEASE}"):
+        for i, entry in enumerate(listed):
+            where = f"{name}: videos[{i}]"
+            uid = entry.get("video_uid") if isinstance(entry, dict) else None
+            video = known.get(uid) if isinstance(uid, str) else None
+            unknown = 0
+            for action in actions_of(entry, where, gathering):
+                if video is None:
+                    unknown += 1
+                elif times := _usable((action.start_s, action.end_s), video, action.where, gathering):
+                    yield _Wanted(video, times, video.split_fho, action.narration, action.verb, action.noun)
+            _not_in_manifest(str(uid), unknown, where, gathering)
 
 
-def _whole(known: dict[str, Ego4DVideo], clip_seconds: float | None, gathering: Gathering) -> Iterator[_Wanted]:
-    for video in known.values():
-        gathering.counts["redacted_intervals"] += len(video.redacted)
-        for start_s, end_s in subtract((video.start_s, video.end_s), video.redacted):
-            for times in cut(start_s, end_s, clip_seconds):
-                gathering.counts["entries"] += 1
-                gathering.step()
-                yield _Wanted(video, times, video.split)
+def _whole(
+    path: str, known: dict[str, Ego4DVideo], clip_seconds: float | None, gathering: Gathering
+) -> Iterator[_Wanted]:
+    with gathering.reading(f"manifest {path}", "every second of its videos is redacted"):
+        for video in known.values():
+            gathering.counts["redacted_intervals"] += len(video.redacted)
+            for start_s, end_s in subtract((video.start_s, video.end_s), video.redacted):
+                for times in cut(start_s, end_s, clip_seconds):
+                    gathering.counts["entries"] += 1
+                    gathering.step()
+                    yield _Wanted(video, times, video.split)
 
 
 def _usable(times: Interval, video: Ego4DVideo, where: str, gathering: Gathering) -> Interval | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handloom.ingest.ego4d_narrations import without_tag
-from handloom.ingest.json_shape import BadEntry, entries, seconds, text
+from handloom.ingest.json_shape import BadEntry, entries, seconds, shown_keys, text
 from handloom.ingest.result import Gathering
 
 
@@ -44,8 +44,12 @@ def actions_of(video: Any, where: str, gathering: Gathering) -> Iterator[Action]
 
 
 def _checked(entry: Any, key: str, where: str, gathering: Gathering) -> list[Any]:
+    """The list under `key`. An object that lacks the key altogether is of another layout: bad, not empty."""
     try:
-        return entries(entry, key, where)
+        listed = entries(entry, key, where)
+        if key not in entry:
+            raise BadEntry(where, shown_keys(entry), f"an object with {key}")
+        return listed
     except BadEntry as error:
         gathering.counts["entries"] += 1
         gathering.bad(str(error))

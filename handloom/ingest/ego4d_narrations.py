@@ -1,6 +1,7 @@
-"""`narration.json`: what annotators said is done, as points in time.
+"""`narration.json` and `all_narrations_redacted.json`: what annotators said is done, as points in time.
 
-Format: ego4d-data.org/docs/data/annotations-schemas.
+Format of the first: ego4d-data.org/docs/data/annotations-schemas. The second comes with the v2 download and is not
+described there; its layout is known from the code of others that reads it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import Any, Literal
 from handloom.errors import ConfigError
 from handloom.ingest.cutting import Interval
 from handloom.ingest.files import Options, read_json
-from handloom.ingest.json_shape import BadEntry, entries, seconds, shown, text
+from handloom.ingest.json_shape import BadEntry, entries, seconds, shown, shown_keys, text
 from handloom.ingest.result import Gathering
 
 PASSES = ("narration_pass_1", "narration_pass_2")
+LAYOUTS = f"{PASSES[0]} and {PASSES[1]} (narration.json), or narrations (all_narrations_redacted.json)"
 SAME_EVENT_S = 1.0
 _TAG = re.compile(r"#\s*([CcOo])\s+")
+_Entry = tuple[str, Any]  # where it stands in the file, and what stands there
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Narration:
 
 
 def read_narrations(path: str, options: Options = None) -> dict[str, Any]:
-    """`{video_uid: passes}`, of the v2 file (under `videos`) and of the v1 file (at the top level).
+    """`{video_uid: what was said of it}`: under `videos`, as an object or a list, or (v1) at the top level.
 
     Raises:
         ConfigError: the file cannot be read or has another shape.
@@ -82,45 +85,43 @@ def read_narrations(path: str, options: Options = None) -> dict[str, Any]:
     content = read_json(path, "narration file", options)
     if isinstance(content, dict) and isinstance(content.get("videos"), dict):
         content = content["videos"]
+    elif isinstance(content, dict) and isinstance(content.get("videos"), list):
+        content = _by_uid(content["videos"])
     elif isinstance(content, dict):  # beside the videos: version, date, description
-        content = {uid: passes for uid, passes in content.items() if isinstance(passes, dict)}
-    if not isinstance(content, dict) or not any(isinstance(value, dict) for value in content.values()):
+        content = {uid: video for uid, video in content.items() if isinstance(video, dict | list)}
+    if not isinstance(content, dict) or not any(isinstance(value, dict | list) for value in content.values()):
         raise ConfigError(
             f"narration file {path}: the top level is {shown(content)}, expected an object of videos, each with "
-            f"{PASSES[0]} or {PASSES[1]}",
-            "check that it is Ego4D's narration.json",
+            f"{LAYOUTS}",
+            "check that it is Ego4D's narration.json or all_narrations_redacted.json",
         )
     return content
 
 
 def narrations_of(
-    uid: str, passes: Any, window: NarrationWindow, file_name: str, gathering: Gathering
+    uid: str, video: Any, window: NarrationWindow, file_name: str, gathering: Gathering
 ) -> Iterator[Narration]:
-    """A video's narrations; bad ones go to the problems."""
-    if not isinstance(passes, dict):
-        gathering.counts["entries"] += 1
-        gathering.bad(str(BadEntry(f"{file_name}: {uid}", passes, "an object")))
-        return
-    first_pass: dict[str, list[float]] = defaultdict(list)
-    for name in PASSES:
-        where = f"{file_name}: {uid}.{name}"
-        try:
-            listed = entries(passes[name], "narrations", where) if passes.get(name) is not None else []
-        except BadEntry as error:
-            gathering.counts["entries"] += 1
-            gathering.bad(str(error))
-            continue
-        good = list(_read(listed, where, gathering))
+    """A video's narrations; bad ones, and a video of an unknown layout, go to the problems."""
+    where = f"{file_name}: {uid}"
+    is_redacted = isinstance(video, dict) and video.get("status") == "redacted"
+    num_entries = gathering.counts["entries"]
+    before: dict[str, list[float]] = defaultdict(list)  # what earlier passes said, and when
+    for listed in _passes(video, where, gathering):
+        good = [] if is_redacted else list(_read(listed, gathering))
+        if is_redacted:
+            gathering.counts["entries"] += len(listed)
+            gathering.counts["skipped_redacted"] += len(listed)
         gap_s = _mean_gap([time_s for time_s, _ in good], window.alpha_s)
+        now: dict[str, list[float]] = defaultdict(list)
         for time_s, said in good:
             who, words = without_tag(said)
-            repeated = name != PASSES[0] and _near(first_pass.get(words.casefold(), []), time_s)
-            if name == PASSES[0]:
-                first_pass[words.casefold()].append(time_s)
-            unsure = "#unsure" in said.casefold()
-            yield Narration(time_s, words, who, unsure, window.around(time_s, gap_s), repeated)
-        for times in first_pass.values():
-            times.sort()
+            now[words.casefold()].append(time_s)
+            repeated = _near(before.get(words.casefold(), []), time_s)
+            yield Narration(time_s, words, who, "#unsure" in said.casefold(), window.around(time_s, gap_s), repeated)
+        for words, times in now.items():
+            before[words] = sorted([*before[words], *times])
+    gathering.counts["videos_redacted"] += is_redacted
+    gathering.counts["videos_without_narration"] += gathering.counts["entries"] == num_entries and not is_redacted
 
 
 def without_tag(said: str) -> tuple[str | None, str]:
@@ -130,13 +131,73 @@ def without_tag(said: str) -> tuple[str | None, str]:
     return (match.group(1).upper(), said[match.end() :].strip()) if match else (None, said)
 
 
-def _read(listed: list[Any], where: str, gathering: Gathering) -> Iterator[tuple[float, str]]:
+def _by_uid(videos: list[Any]) -> dict[str, Any]:
+    """Videos that are listed, by their uid; those without one, and repeated ones, by their place."""
+    found: dict[str, Any] = {}
+    for i, video in enumerate(videos):
+        uid = video.get("video_uid") if isinstance(video, dict) else None
+        found[uid if isinstance(uid, str) and uid not in found else f"videos[{i}]"] = video
+    return found
+
+
+def _passes(video: Any, where: str, gathering: Gathering) -> Iterator[list[_Entry]]:
+    """What was said of a video, one list per annotation: people describe a video, or a part of it, independently."""
+    try:
+        yield from _layout(video, where, gathering)
+    except BadEntry as error:
+        gathering.counts["entries"] += 1
+        gathering.bad(str(error))
+
+
+def _layout(video: Any, where: str, gathering: Gathering) -> Iterator[list[_Entry]]:
+    """Raises BadEntry for a video whose layout is not known: nobody shall believe that nothing was said of it."""
+    if isinstance(video, list):
+        yield from _annotations(where, video)
+        return
+    if not isinstance(video, dict):
+        raise BadEntry(where, video, "an object")
+    if video and all(isinstance(value, list) for value in video.values()) and "narrations" not in video:
+        for name, listed in video.items():  # {annotation: [{"time", "text"}, ...]}, as others have sorted them
+            yield [(f"{where}.{name}[{i}]", entry) for i, entry in enumerate(listed)]
+        return
+    for name in PASSES:
+        if video.get(name) is not None:
+            here = f"{where}.{name}"
+            try:
+                listed = entries(video[name], "narrations", here)
+                if "narrations" not in video[name] and video[name] and "summaries" not in video[name]:
+                    raise BadEntry(here, shown_keys(video[name]), "an object with narrations")
+            except BadEntry as error:
+                gathering.counts["entries"] += 1
+                gathering.bad(str(error))
+                continue
+            yield [(f"{here}.narrations[{i}]", entry) for i, entry in enumerate(listed)]
+    if "narrations" in video:
+        yield from _annotations(f"{where}.narrations", entries(video, "narrations", where))
+    elif video and not any(name in video for name in PASSES) and video.get("status") != "redacted":
+        raise BadEntry(where, shown_keys(video), LAYOUTS)
+
+
+def _annotations(where: str, listed: list[Any]) -> Iterator[list[_Entry]]:
+    """The narrations of one list by the annotation they belong to, in the order of their first ones."""
+    groups: dict[str, list[_Entry]] = {}
     for i, entry in enumerate(listed):
+        key = entry.get("_annotation_uid") if isinstance(entry, dict) else None
+        groups.setdefault(str(key), []).append((f"{where}[{i}]", entry))
+    yield from groups.values()
+
+
+def _read(listed: list[_Entry], gathering: Gathering) -> Iterator[tuple[float, str]]:
+    for here, entry in listed:
         gathering.counts["entries"] += 1
         gathering.step()
-        here = f"{where}.narrations[{i}]"
+        if isinstance(entry, dict) and entry.get("is_summary") is True:
+            gathering.counts["skipped_summary"] += 1
+            continue
+        short = isinstance(entry, dict) and ("time" in entry or "text" in entry)
+        time_key, text_key = ("time", "text") if short else ("timestamp_sec", "narration_text")
         try:
-            time_s, said = seconds(entry, "timestamp_sec", here), text(entry, "narration_text", here).strip()
+            time_s, said = seconds(entry, time_key, here), text(entry, text_key, here).strip()
         except BadEntry as error:
             gathering.bad(str(error))
             continue

@@ -24,7 +24,11 @@ LICENCE = "CC-BY-NC-4.0"
 _ID_COLUMNS = ("narration_id", "uid")  # EPIC-KITCHENS-100, -55
 _NEEDED = ("participant_id", "video_id", "start_timestamp", "stop_timestamp")
 _LABELS = ("narration", "verb", "noun")  # absent, all three, from the test set
-_TIMESTAMP = re.compile(r"([0-9]{1,3}):([0-5]?[0-9]):([0-5]?[0-9](?:\.[0-9]{1,9})?)")
+_TIMESTAMP = re.compile(r"([0-9]{1,3}):([0-5]?[0-9]):([0-5]?[0-9](?:[.,][0-9]{1,9})?)")
+# What spreadsheets make of HH:mm:ss.SS: minutes and seconds, a part of a day, a time of the day.
+_SPREADSHEET = re.compile(
+    r"[0-9]{1,2}:[0-9]{2}(?:[.,][0-9]+)?|[0-9]*[.,][0-9]+(?:E-[0-9]+)?|[0-9:.]+ ?[AP]M", re.IGNORECASE
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -73,8 +77,8 @@ def ingest_epic(
         storage_options: fsspec options of s3:// URIs.
 
     Raises:
-        ConfigError: a file cannot be read or lacks columns, `videos` is no folder, no row is of `participants`, or a
-            file of `fields` is malformed.
+        ConfigError: a file cannot be read, lacks columns, or has no row that can be used; `videos` is no folder; no row
+            is of `participants`; or a file of `fields` is malformed.
     """
     check_dataset(dataset)
     cameras = Fields(fields, storage_options) if fields is not None else None
@@ -168,22 +172,23 @@ def _read_file(path: str, split: str | None, options: Options, gathering: Gather
     labels = [name for name in _LABELS if name in columns]
     id_column = next(name for name in _ID_COLUMNS if name in columns)
     actions = []
-    for row in rows:
-        gathering.counts["entries"] += 1
-        gathering.step()
-        try:
-            action = _read_row(row, id_column, labels, split)
-        except ValueError as error:
-            gathering.bad(f"{row.where}: {error}")
-            continue
-        if action.end_s <= action.start_s:
-            what = "zero-length" if action.end_s == action.start_s else "reversed"
-            gathering.counts["bad_ranges"] += 1
-            gathering.problems.append(
-                f"{row.where}: column stop_timestamp: {what} range, {row['start_timestamp']} to "
-                f"{row['stop_timestamp']}; kept, and will be rejected as bad_range"
-            )
-        actions.append(action)
+    with gathering.reading(f"annotation file {path}", "expected EPIC-KITCHENS' file as it was downloaded"):
+        for row in rows:
+            gathering.counts["entries"] += 1
+            gathering.step()
+            try:
+                action = _read_row(row, id_column, labels, split)
+            except ValueError as error:
+                gathering.bad(f"{row.where}: {error}")
+                continue
+            if action.end_s <= action.start_s:
+                what = "zero-length" if action.end_s == action.start_s else "reversed"
+                gathering.counts["bad_ranges"] += 1
+                gathering.problems.append(
+                    f"{row.where}: column stop_timestamp: {what} range, {row['start_timestamp']} to "
+                    f"{row['stop_timestamp']}; kept, and will be rejected as bad_range"
+                )
+            actions.append(action)
     return actions
 
 
@@ -221,9 +226,11 @@ def _read_row(row: Row, id_column: str, labels: list[str], split: str | None) ->
 def _seconds(row: Row, column: str) -> float:
     match = _TIMESTAMP.fullmatch(row[column])
     if match is None:
-        raise ValueError(f"column {column}: {row[column]!r}, expected HH:mm:ss.SS")
+        spoilt = "; a spreadsheet has rewritten it: take the file as it was downloaded"
+        why = spoilt if _SPREADSHEET.fullmatch(row[column]) else ""
+        raise ValueError(f"column {column}: {row[column]!r}, expected HH:mm:ss.SS{why}")
     hours, minutes, seconds = match.groups()
-    return round(int(hours) * 3600 + int(minutes) * 60 + float(seconds), 6)
+    return round(int(hours) * 3600 + int(minutes) * 60 + float(seconds.replace(",", ".")), 6)
 
 
 def split_of(path: str) -> str | None:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from handloom.errors import ConfigError
 from handloom.ingest.files import Options, join, list_files, normalise, read_json
 from handloom.ingest.json_shape import is_number
+from handloom.ingest.names import AmbiguousName, Names
 
 Floats = NDArray[np.float64]
 
@@ -76,11 +77,12 @@ class Fields:
         root, self._options = normalise(directory), options
         listing = list_files(root, "EPIC-Fields folder", options=options)
         found = sorted(
-            (f for f in listing.files if f.name.endswith(".json")), key=lambda f: (f.path.count("/"), f.path)
+            (f for f in listing.files if f.name.lower().endswith(".json")), key=lambda f: (f.path.count("/"), f.path)
         )
         self._uris: dict[str, str] = {}
         for file in found:
-            self._uris.setdefault(file.name.removesuffix(".json"), file.uri)
+            self._uris.setdefault(file.name[: -len(".json")], file.uri)
+        self._names = Names(self._uris)
         if not self._uris:
             problem = f"EPIC-Fields folder {root} holds no JSON file, expected {join(root, 'P01_01.json')} and the like"
             raise ConfigError(problem, "check the path; the files must be unpacked")
@@ -89,10 +91,14 @@ class Fields:
         """A video's camera, or None where the folder has none.
 
         Raises:
-            ConfigError: the file is malformed; names the file, the key, the value and what was expected.
+            ConfigError: the file is malformed; names the file, the key, the value and what was expected. Or two files
+                may be meant.
         """
-        uri = self._uris.get(video_id)
-        return None if uri is None else read_fields(uri, video_id, self._options)
+        try:
+            name = self._names.find(video_id)
+        except AmbiguousName as error:
+            raise ConfigError(f"EPIC-Fields file of video {error}", HINT) from error
+        return None if name is None else read_fields(self._uris[name], video_id, self._options)
 
 
 def frames_per_s(video_id: str) -> float:

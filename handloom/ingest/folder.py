@@ -11,8 +11,8 @@ from handloom.ingest.camera_file import SUFFIX, GivenCamera, read_camera_file
 from handloom.ingest.cutting import MAX_VIDEO_S, check_clip_seconds, cut
 from handloom.ingest.files import VIDEO_EXTENSIONS, FoundFile, Options, list_files, normalise
 from handloom.ingest.ids import check_dataset, unique_video_ids
-from handloom.ingest.labels import NAME as LABELS
-from handloom.ingest.labels import check_labels, labelled, read_labels
+from handloom.ingest.labels import is_labels, labelled, read_labels
+from handloom.ingest.names import AmbiguousName, Names
 from handloom.ingest.result import Gathering, IngestResult, Progress
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.values import VideoInfo
@@ -43,7 +43,8 @@ def ingest_folder(
     tiny (`cutting.cut`).
 
     Counts: entries (files) = videos + skipped_not_video + skipped_camera_file + skipped_labels + bad. Also
-    `unreadable` (videos), `cameras`, `labelled` (videos) and `hidden` (names that begin with a dot: no entries).
+    `unreadable` (videos), `cameras`, `labelled` (videos), `bad_labels` (lines) and `hidden` (names that begin with a
+    dot: no entries).
 
     Args:
         directory: folder, or the URI of one.
@@ -53,7 +54,8 @@ def ingest_folder(
         storage_options: fsspec options of s3:// URIs.
 
     Raises:
-        ConfigError: no such folder, no video in it, a setting out of range, or a malformed camera file.
+        ConfigError: no such folder, no video in it, a setting out of range, a malformed camera file, or labels of which
+            no line can be used.
     """
     check_dataset(dataset)
     check_clip_seconds(clip_seconds)
@@ -68,14 +70,13 @@ def ingest_folder(
             f"{', '.join(sorted(VIDEO_EXTENSIONS))}" + (f"; {listing.problems[0]}" if listing.problems else ""),
             "check the path",
         )
-    cameras = _read_cameras(listing.files, storage_options)
     ids = unique_video_ids(file.path for file in files)
     gathering = Gathering(progress, len(files), every=1)
+    cameras = _read_cameras(listing.files, files, gathering, storage_options)
     gathering.problems += listing.problems
     for problem in listing.unusable:
         gathering.bad(problem)
     labels = read_labels(listing.files, gathering, storage_options)
-    check_labels(labels, files, gathering)
     for file in files:
         camera = cameras.get(_stem(file.path))
         for start_s, end_s in _pieces(file, probe, clip_seconds, gathering):
@@ -121,21 +122,42 @@ def _stem(path: str) -> str:
     return path.rpartition(".")[0]
 
 
-def _read_cameras(files: list[FoundFile], options: Options) -> dict[str, GivenCamera]:
-    """`{path without .camera.json: camera}`."""
-    return {f.path.removesuffix(SUFFIX): read_camera_file(f.uri, options) for f in files if f.path.endswith(SUFFIX)}
+def _read_cameras(
+    all_files: list[FoundFile], videos: list[FoundFile], gathering: Gathering, options: Options
+) -> dict[str, GivenCamera]:
+    """`{path of a video without its extension: camera}`; a camera file without its video is named."""
+    names = Names(_stem(file.path) for file in videos)
+    cameras: dict[str, GivenCamera] = {}
+    for file in filter(_is_camera, all_files):
+        camera = read_camera_file(file.uri, options)
+        stem = file.path[: -len(SUFFIX)]
+        try:
+            video = names.find(stem)
+        except AmbiguousName as error:
+            gathering.problems.append(f"{file.path}: the video {error}; not used")
+            continue
+        if video is None:
+            gathering.problems.append(
+                f"{file.path}: there is no video {stem}.* beside it{names.nearest(stem)}; not used"
+            )
+        elif video in cameras:
+            gathering.problems.append(f"{file.path}: a second camera file of {video}; not used")
+        else:
+            cameras[video] = camera
+    return cameras
+
+
+def _is_camera(file: FoundFile) -> bool:
+    return file.path.lower().endswith(SUFFIX)
 
 
 def _count(
     gathering: Gathering, all_files: list[FoundFile], videos: list[FoundFile], cameras: dict[str, GivenCamera]
 ) -> None:
-    stems = {_stem(file.path) for file in videos}
-    for path in sorted(cameras.keys() - stems):
-        gathering.problems.append(f"{path}{SUFFIX}: there is no video {path}.* beside it; not used")
+    num_cameras, num_labels = sum(map(_is_camera, all_files)), sum(map(is_labels, all_files))
     gathering.counts["entries"] = len(all_files) + gathering.counts["bad"]
     gathering.counts["videos"] = len(videos)
-    gathering.counts["cameras"] = len(cameras.keys() & stems)
-    gathering.counts["skipped_camera_file"] = len(cameras)
-    num_labels = sum(file.path == LABELS for file in all_files)
+    gathering.counts["cameras"] = len(cameras)
+    gathering.counts["skipped_camera_file"] = num_cameras
     gathering.counts["skipped_labels"] = num_labels
-    gathering.counts["skipped_not_video"] = len(all_files) - len(videos) - len(cameras) - num_labels
+    gathering.counts["skipped_not_video"] = len(all_files) - len(videos) - num_cameras - num_labels

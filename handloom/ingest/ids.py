@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 from handloom.errors import ConfigError
+from handloom.ingest.names import composed
 
 MAX_VIDEO_ID = 400  # a clip id has at most 512 characters: dataset, video, two times
 _UNSAFE = re.compile(r"[\s%:~/\\'\"*?<>|#&;$`\x00-\x1f\x7f]")
@@ -50,15 +51,19 @@ def unique_video_ids(relative_paths: Iterable[str]) -> dict[str, str]:
     """`{relative path: video id}`: the path without its extension, or with it where two files differ only there.
 
     `a.mp4` alone is `a`; beside `a.mkv` they are `a.mp4` and `a.mkv`, both, so that neither takes the other's name.
+    Ids are in Unicode's composed form, whatever the machine has made of the name; only where two files differ in
+    nothing but that form, each keeps its own.
     """
     paths = list(relative_paths)
-    names = {path: _stem(path) for path in paths}
+    forms = Counter(map(composed, paths))
+    own = {path: composed(path) if forms[composed(path)] == 1 else path for path in paths}
+    names = {path: _stem(own[path]) for path in paths}
     while True:
         counts = Counter(names.values())
-        clash = [path for path in paths if counts[names[path]] > 1 and names[path] != path]
+        clash = [path for path in paths if counts[names[path]] > 1 and names[path] != own[path]]
         if not clash:
             return {path: video_id_of(name) for path, name in names.items()}
-        names.update((path, path) for path in clash)
+        names.update((path, own[path]) for path in clash)
 
 
 def _stem(path: str) -> str:

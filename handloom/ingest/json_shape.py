@@ -12,11 +12,15 @@ _LARGEST = 1e300
 _LATEST_S = 1e8  # three years: no video is that long
 
 
+class Shown(str):
+    """A value that is already words."""
+
+
 class BadEntry(Exception):
     """One entry of a file is wrong: it becomes a line of `problems`, and the good ones are kept."""
 
     def __init__(self, key: str, value: Any, expected: str) -> None:
-        super().__init__(f"{key} is {shown(value)}, expected {expected}")
+        super().__init__(f"{key} is {value if isinstance(value, Shown) else shown(value)}, expected {expected}")
 
 
 def member(entry: Any, key: str, where: str) -> Any:
@@ -75,6 +79,12 @@ def need_list(content: Any, key: str, path: str, what: str) -> list[Any]:
 
 class _Missing:
     pass
+
+
+def shown_keys(entry: dict[str, Any]) -> Shown:
+    """What an object holds, for a message."""
+    names = ", ".join(list(entry)[:8])[:_SHOWN]
+    return Shown(f"an object with {names}" if entry else "an empty object")
 
 
 def shown(value: Any) -> str:

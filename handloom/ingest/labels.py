@@ -5,39 +5,67 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from handloom.errors import ConfigError
 from handloom.ingest.csv_rows import Row, read_rows
 from handloom.ingest.files import FoundFile, Options
-from handloom.ingest.result import Gathering
+from handloom.ingest.names import AmbiguousName, Names, folded, spelled
+from handloom.ingest.result import WORDS, Gathering
 from handloom.schemas.clip import Clip
 
 NAME = "clips.csv"
-WORDS = ("narration", "verb", "noun", "participant", "split")
+MAX_NEAREST = 20  # missing videos for which the nearest name is looked for: each is compared with all others
 
 Labels = dict[str, dict[str, str | None]]
 
 
-def read_labels(files: Iterable[FoundFile], gathering: Gathering, options: Options = None) -> Labels:
-    """`{path of the video below the folder: words}` of the folder's `clips.csv`; empty where there is none.
+def is_labels(file: FoundFile) -> bool:
+    return folded(file.path) == NAME
 
-    The file has a column `video` (path below the folder, with extension) and any of narration, verb, noun,
-    participant, split; an empty cell says nothing. Other columns are left alone. A file without such columns and lines
-    that cannot be used are named in the gathering's problems: they are no entries, and no video is lost by them.
+
+def read_labels(files: Iterable[FoundFile], gathering: Gathering, options: Options = None) -> Labels:
+    """`{path of the video: words}` of the folder's `clips.csv`; empty where there is none.
+
+    The file has a column `video` (path below the folder, with extension; in any case and Unicode form) and any of
+    narration, verb, noun, participant, split; an empty cell says nothing. Other columns are left alone. A file without
+    such columns and lines that cannot be used are named in the gathering's problems and counted as `bad_labels`: they
+    are no entries, and no video is lost by them. `labelled` counts the videos that have words.
 
     Raises:
-        ConfigError: it cannot be read, or is no CSV.
+        ConfigError: it cannot be read, is no CSV, or none of its lines can be used.
     """
-    file = next((file for file in files if file.path == NAME), None)
-    if file is None:
+    files = list(files)
+    found = sorted((file for file in files if is_labels(file)), key=lambda file: (file.path != NAME, file.path))
+    if not found:
         return {}
+    if len(found) > 1:
+        gathering.counts["bad_labels"] += len(found) - 1
+        gathering.problems.append(
+            f"{', '.join(f.path for f in found)}: only {found[0].path} is used; remove the others"
+        )
+    file = found[0]
     columns, rows = read_rows(file.uri, "labels", options)
     words = [name for name in WORDS if name in columns]
     if "video" not in columns or not words:
         expected = f"expected `video` and any of {', '.join(WORDS)}"
-        gathering.problems.append(f"{NAME} has the columns {', '.join(columns)}: {expected}; not used")
+        gathering.counts["bad_labels"] += 1
+        gathering.problems.append(f"{file.path} has the columns {', '.join(columns)}: {expected}; not used")
         return {}
     labels: Labels = {}
+    names = Names(file.path for file in files if file.is_video)
+    num_problems = len(gathering.problems)
     for row in rows:
-        _read(row, words, labels, gathering)
+        try:
+            path = _video(row, labels, names, gathering)
+        except ValueError as error:
+            gathering.counts["bad_labels"] += 1
+            gathering.problems.append(f"{row.where}: {error}; not used")
+        else:
+            labels[path] = {name: row[name] or None for name in words}
+    if not labels:
+        first = f"; the first: {gathering.problems[num_problems]}" if len(gathering.problems) > num_problems else ""
+        hint = "`video` is the path below the folder, with its extension; or move the file away to go without words"
+        raise ConfigError(f"no line of the labels {file.uri} can be used{first}", hint)
+    gathering.counts["labelled"] = len(labels)
     return labels
 
 
@@ -46,21 +74,17 @@ def labelled(clip: Clip, path: str, labels: Labels) -> Clip:
     return replace(clip, **labels[path]) if path in labels else clip
 
 
-def check_labels(labels: Labels, videos: Iterable[FoundFile], gathering: Gathering) -> None:
-    """Count the videos that have words, and name lines whose video is not there."""
-    paths = {file.path for file in videos}
-    gathering.counts["labelled"] = len(paths & labels.keys())
-    gathering.problems += [f"{NAME}: there is no video {path}; not used" for path in sorted(labels.keys() - paths)]
-
-
-def _read(row: Row, words: list[str], labels: Labels, gathering: Gathering) -> None:
+def _video(row: Row, labels: Labels, names: Names, gathering: Gathering) -> str:
+    """The path of the video that a line is about. Raises ValueError where it names none, or one that has its words."""
+    row.check_width()
+    said = row["video"].replace("\\", "/").removeprefix("./")
     try:
-        row.check_width()
-    except ValueError as error:
-        gathering.problems.append(f"{row.where}: {error}; not used")
-        return
-    path = row["video"].replace("\\", "/").removeprefix("./")
+        path = names.find(said)
+    except AmbiguousName as error:
+        raise ValueError(f"video {error}") from error
+    if path is None:
+        nearest = names.nearest(said) if gathering.counts["bad_labels"] < MAX_NEAREST else ""
+        raise ValueError(f"there is no video {spelled(said)}{nearest}")
     if path in labels:
-        gathering.problems.append(f"{row.where}: video {path} is named twice; the first line counts")
-        return
-    labels[path] = {name: row[name] or None for name in words}
+        raise ValueError(f"video {path} is named twice; the first line counts")
+    return path

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from handloom.errors import ConfigError
 from handloom.ingest.files import Descend, FoundFile, Options, existing, is_http, join, list_files, normalise
+from handloom.ingest.names import AmbiguousName, folded
 
 Rank = Callable[[tuple[str, ...]], int]
 Guess = Callable[[str], list[str]]
@@ -40,7 +42,10 @@ def find_videos(
         ConfigError: `root` is no folder, or cannot be listed.
     """
     root = normalise(root)
-    wanted = {video_id.casefold(): video_id for video_id in sorted(video_ids)}
+    wanted: dict[str, list[str]] = {}
+    for video_id in sorted(video_ids):
+        wanted.setdefault(folded(video_id), []).append(video_id)
+    candidates: dict[str, list[FoundFile]] = {}
     best: dict[str, FoundFile] = {}
     problems: list[str] = []
     unlisted = ""
@@ -53,19 +58,35 @@ def find_videos(
     else:
         problems += listing.problems
         for file in listing.files:
-            video_id = wanted.get(file.stem.casefold()) if file.is_video else None
-            if video_id is not None and (video_id not in best or _key(file, rank) < _key(best[video_id], rank)):
-                best[video_id] = file
+            for video_id in wanted.get(folded(file.stem), ()) if file.is_video else ():
+                candidates.setdefault(video_id, []).append(file)
+        for video_id, files in candidates.items():
+            try:
+                best[video_id] = _choose(video_id, files, rank, guess(video_id))
+            except AmbiguousName as error:
+                problems.append(f"video {error}; its clips have no video")
     if not best and is_http(root):
-        best = _ask(root, wanted.values(), guess)
+        best = _ask(root, itertools.chain.from_iterable(wanted.values()), guess)
         if unlisted and wanted and not best:
             problems.append(f"{unlisted}; asked for each of {len(wanted)} videos by name, found none")
     return VideoLibrary({i: f.uri for i, f in best.items()}, _expectation(root, best, guess), problems)
 
 
-def _key(file: FoundFile, rank: Rank) -> tuple[int, int, str]:
-    folders = tuple(file.path.split("/")[:-1])
-    return rank(folders), len(folders), file.path
+def _choose(video_id: str, files: list[FoundFile], rank: Rank, official: list[str]) -> FoundFile:
+    """The file of the best place. Raises AmbiguousName where two there differ in case or Unicode form only.
+
+    The official name is none to be guessed at, nor is the only one that is written as the id.
+    """
+
+    def key(file: FoundFile) -> tuple[int, int, bool, bool, str]:
+        folders = tuple(file.path.split("/")[:-1])
+        return rank(folders), len(folders), file.path not in official, file.stem != video_id, file.path
+
+    best = min(files, key=key)
+    alike = [file for file in files if folded(file.path) == folded(best.path)]
+    if len(alike) > 1 and best.path not in official and sum(file.stem == video_id for file in alike) != 1:
+        raise AmbiguousName(video_id, [file.path for file in alike])
+    return best
 
 
 def _ask(root: str, video_ids: Iterable[str], guess: Guess) -> dict[str, FoundFile]:

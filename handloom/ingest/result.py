@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from handloom.errors import ConfigError
+from handloom.ingest.names import composed
 from handloom.schemas.clip import Clip
 
 Progress = Callable[[int, int | None], None]
 """Called as `progress(done, total)`; total is None while it is not known."""
 
 PROGRESS_EVERY = 1000
+WORDS = ("narration", "verb", "noun", "participant", "split")
+LEFT_OUT = ("bad", "bad_videos", "bad_labels")
+"""Counts of what a file holds and could not be used; what was left out on purpose is `skipped_WHY`."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,11 @@ class IngestResult:
     clips: list[Clip]
     problems: list[str]
     counts: dict[str, int]
+
+    @property
+    def num_left_out(self) -> int:
+        """How much of the input could not be used; each is named in `problems`."""
+        return sum(self.counts.get(name, 0) for name in LEFT_OUT)
 
 
 class Gathering:
@@ -50,6 +61,9 @@ class Gathering:
             self._progress(self._done, self.total)
 
     def add(self, clip: Clip) -> None:
+        """Words are kept in Unicode's composed form: search splits what is decomposed at every accent."""
+        words = {name: composed(said) for name in WORDS if (said := getattr(clip, name)) and not said.isascii()}
+        clip = replace(clip, **words) if words else clip
         if clip.clip_id in self._clips:
             self.counts["merged"] += 1
             self._more.setdefault(clip.clip_id, [self._clips[clip.clip_id]]).append(clip)
@@ -60,6 +74,21 @@ class Gathering:
         """An entry that gives no clip."""
         self.counts["bad"] += 1
         self.problems.append(problem)
+
+    @contextmanager
+    def reading(self, what: str, hint: str) -> Iterator[None]:
+        """Around the reading of one annotation file. Raises ConfigError where nothing of it could be used.
+
+        What was left out on purpose was usable; an entry of an unknown video was not.
+        """
+        before, num_problems = Counter(self.counts), len(self.problems)
+        yield
+        read = self.counts - before
+        lost = {name: read[name] for name in ("bad", "skipped_not_in_manifest") if read[name]}
+        if read["entries"] <= sum(lost.values()):
+            counted = ", ".join(f"{name} {count}" for name, count in lost.items()) or "it holds no entry"
+            first = f"; the first: {self.problems[num_problems]}" if len(self.problems) > num_problems else ""
+            raise ConfigError(f"nothing of {what} can be used: {counted}{first}", hint)
 
     def result(self) -> IngestResult:
         for clip_id, same in self._more.items():

@@ -20,13 +20,17 @@ from handloom.video.source import VideoSource
 
 @dataclass(frozen=True)
 class IngestSummary:
-    """What one ingest did: the source's own counts, what changed in the clip list, what was wrong with the input."""
+    """What one ingest did: the source's own counts, what changed in the clip list, what was wrong with the input.
+
+    left_out: how much of the input could not be used; each is named in `problems`.
+    """
 
     counts: dict[str, int]
     added: int
     changed: int
     already_there: int
     num_clips: int
+    left_out: int
     problems: tuple[str, ...]
 
 
@@ -61,5 +65,11 @@ def ego4d(
 def _store(db: Database, result: IngestResult) -> IngestSummary:
     done = add_clips(db, result.clips)
     return IngestSummary(
-        result.counts, done.added, done.changed, done.already_there, db.count("clip_list"), tuple(result.problems)
+        counts=result.counts,
+        added=done.added,
+        changed=done.changed,
+        already_there=done.already_there,
+        num_clips=db.count("clip_list"),
+        left_out=result.num_left_out,
+        problems=tuple(result.problems),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import lance
 import pyarrow as pa
@@ -12,6 +13,8 @@ from handloom.schemas.clip import Clip
 from handloom.schemas.tables import CLIP_LIST
 from handloom.store.database import Database
 from handloom.store.location import lance_errors
+
+_VIDEO_ID = CLIP_LIST.names.index("video_id")
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,24 @@ def add_clips(db: Database, clips: Iterable[Clip], *, batch_clips: int = 50_000)
 
     A known `clip_id` with other values (the video moved, a narration was corrected) takes the new values, so that
     ingesting again is how a moved video gets its new URI. The last of several clips with one id wins. Rows of `clips`
-    keep the values they were processed with. Raises StoreError if the list cannot be written.
+    keep the values they were processed with. An id that is there in another Unicode form (lists before 0.4 keep names
+    as their machine wrote them) is the same clip, and stays as it is. Raises StoreError if the list cannot be written.
     """
     table = db.ensure_table("clip_list", CLIP_LIST)
     uri = db.location.table_uri("clip_list")
+    known: dict[str, int] = {}
+    other_forms: dict[str, tuple[str, str]] = {}
     with lance_errors("read the clip list", uri):
-        known = {row[0]: _digest(row) for batch in table.to_batches() for row in _rows(batch)}
+        for row in (row for batch in table.to_batches() for row in _rows(batch)):
+            known[row[0]] = _digest(row)
+            if not row[0].isascii() and not unicodedata.is_normalized("NFC", row[0]):
+                other_forms[unicodedata.normalize("NFC", row[0])] = row[0], row[_VIDEO_ID]
     given: dict[str, Clip] = {}
     repeated = 0
     for clip in clips:
+        if clip.clip_id in other_forms and clip.clip_id not in known:
+            clip_id, video_id = other_forms[clip.clip_id]
+            clip = replace(clip, clip_id=clip_id, video_id=video_id)
         repeated += clip.clip_id in given
         given[clip.clip_id] = clip
     new = [c for c in given.values() if c.clip_id not in known]

@@ -143,6 +143,86 @@ def test_both_passes_are_read_and_repeats_left_out(download):
     assert download.ingest([video()], {A: passes(first, second)}, choice=Choice(repeats=True)).counts["clips"] == 4
 
 
+def told(time_s, text, annotation="a", **more):
+    """A narration of all_narrations_redacted.json."""
+    return {"time": time_s, "text": text, "is_summary": False, "annotator": "1", "_annotation_uid": annotation} | more
+
+
+def v2(*narrations, **more):
+    """A video of all_narrations_redacted.json."""
+    return {"status": "complete", "narrations": list(narrations), "summaries": [{"start_time": 0, "text": "x"}]} | more
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {
+            A: v2(told(10, "#C C opens"), told(20, "#C C cuts"), told(10.4, "#C C opens", "b")),
+            B: v2(told(9, "the whole", is_summary=True)),
+        },
+        [v2(told(10, "#C C opens"), told(20, "#C C cuts"), video_uid=A)],
+        {A: [told(10, "#C C opens"), told(20, "#C C cuts")]},
+        {A: {"a": [{"time": 10, "text": "#C C opens"}], "b": [{"time": 20, "text": "#C C cuts"}]}},
+        {A: passes([said(10, "#C C opens")]) | v2(told(20, "#C C cuts"))},
+        {A: v2(said(10, "#C C opens")), B: v2(told(20, "#C C cuts"))},
+    ],
+    ids=["redacted file", "videos as a list", "bare list", "by annotation", "both in one video", "both in one file"],
+)
+def test_narrations_are_read_in_the_layouts_that_are_about(download, content):
+    result = download.ingest([video(), video(B)], content)
+    assert [(c.start_s, c.narration) for c in result.clips] == [(9.0, "C opens"), (19.0, "C cuts")]
+    assert (result.problems, result.num_left_out) == ([], 0)
+    repeated = str(content).count("#C C opens") - 1
+    assert (result.counts.get("skipped_repeated", 0), result.counts.get("skipped_summary", 0)) == (repeated, repeated)
+
+
+def test_a_video_of_an_unknown_layout_is_counted_and_named(download):
+    narrations = {
+        A: v2(told(10, "#C C ok"), {"time": 3}, told(None, "x")),
+        B: {"status": "complete", "captions": [1], "clips": 3},
+        "C": passes() | {"narration_pass_1": {"texts": [1]}},
+        "D": {"status": "redacted"},
+        "E": v2(told(1, "#C C hidden"), status="redacted"),
+        "F": {},
+    }
+    result = download.ingest([video(), *(video(uid) for uid in (B, "C", "D", "E", "F"))], narrations)
+    assert [clip.narration for clip in result.clips] == ["C ok"]
+    counts = {"bad": 4, "skipped_redacted": 1, "videos_redacted": 2, "videos_without_narration": 1, "entries": 6}
+    assert {name: result.counts[name] for name in counts} == counts
+    assert result.num_left_out == 4
+    text = "\n".join(result.problems)
+    assert f"{A}.narrations[1].text is missing" in text
+    assert f"{B} is an object with status, captions, clips, expected narration_pass_1 and narration_pass_2 (nar" in text
+    assert "C.narration_pass_1 is an object with texts, expected an object with narrations" in text
+
+
+@pytest.mark.parametrize(
+    ("narrations", "says"),
+    [
+        ({A: {"captions": [1], "status": "complete"}}, "bad 1; the first: .*captions"),
+        ({B: v2(told(1, "#C C x"))}, "skipped_not_in_manifest 1; the first: .*is not in the manifest"),
+        ({A: {"status": "redacted"}}, "it holds no entry"),
+        ({A: v2(told("late", "x"))}, "bad 1"),
+    ],
+)
+def test_a_narration_file_that_gives_nothing_is_an_error(download, narrations, says):
+    with pytest.raises(ConfigError, match=rf"nothing of narration file .*narration.json can be used: {says}"):
+        download.ingest([video()], narrations)
+
+
+def test_an_fho_file_of_another_layout_is_no_empty_one(download):
+    listed = [{"video_uid": A, "annotated_intervals": [{"actions": []}]}, {"clips": 1}]
+    download.write("fho_main.json", {"videos": listed})
+    manifest = download.write("ego4d.json", {"videos": [video()]})
+    with pytest.raises(ConfigError, match=r"nothing of FHO file .*: bad 2; the first: .*an object with actions"):
+        ingest_ego4d(manifest, str(download.root), fho=str(download.root / "fho_main.json"))
+
+
+def test_a_wholly_redacted_manifest_gives_nothing(download):
+    with pytest.raises(ConfigError, match="nothing of manifest"):
+        download.ingest([video(redacted_intervals=[{"start_sec": 0, "end_sec": 90}])])
+
+
 def test_other_people_and_unsure_narrations_can_be_left_out(download):
     narrations = {A: passes([said(10, "#O man X sits"), said(20, "#C C lifts #unsure"), said(30, "3C C typo")])}
     result = download.ingest([video()], narrations, choice=Choice(others=False, unsure=False))

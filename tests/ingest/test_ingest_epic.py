@@ -1,5 +1,7 @@
 """EPIC-KITCHENS: every row is a clip, a count or a named problem."""
 
+import csv
+import io
 import os
 import re
 from collections import Counter
@@ -65,6 +67,17 @@ def test_videos_are_found_in_both_layouts(tmp_path, videos, layout):
     assert result.counts["videos_missing"] == 0
 
 
+def test_of_two_videos_that_differ_in_case_the_official_one_is_taken_or_none(tmp_path, videos):
+    for name in ("P01_11.mkv", "p01_11.mkv", "p02_01.mkv", "p02_01.MKV", "P03_01.MP4", "P03_01.mp4"):
+        (videos / name).touch()
+    lines = [row(), row(video="P02_01"), row(video="P03_01")]
+    result = ingest_epic(write(tmp_path, lines), str(videos))
+    (problem,) = result.problems
+    assert "video P02_01 may be p02_01.MKV or p02_01.mkv" in problem
+    found = [clip.video_uri.rpartition("/")[2] for clip in result.clips]
+    assert (found[0], found[2], result.counts["videos_missing"]) == ("P01_11.mkv", "P03_01.MP4", 1)
+
+
 def test_a_missing_video_is_expected_where_the_others_lie(tmp_path, videos):
     (videos / "P01_11.mp4").touch()
     result = ingest_epic(write(tmp_path, [row(), row(video="P02_01")]), str(videos))
@@ -90,7 +103,7 @@ def test_folders_of_frames_are_not_walked(tmp_path, videos):
         ("P01_11_0,P01,P01_11", "3 cells, expected 15: column narration_timestamp and what follows is missing"),
         (row() + ",extra", "16 cells, expected 15"),
         (row(narration='"take plate'), "cells, expected 15"),  # a quote that never closes
-        (row(narration="caf\udce9"), "not UTF-8"),
+        (row(narration="caf\udce9"), "neither UTF-8 nor UTF-16"),
     ],
 )
 def test_a_bad_row_is_named_and_the_others_kept(tmp_path, videos, bad, says):
@@ -172,6 +185,48 @@ def test_the_split_is_read_from_the_name(name, split):
     assert split_of(name) == split
 
 
+SAVED = {
+    "UTF-8 with a mark": (",", "utf-8-sig", "\n"),
+    "UTF-16": (",", "utf-16", "\r\n"),
+    "UTF-16 without a mark": (",", "utf-16-le", "\n"),
+    "UTF-16 big end first": ("\t", "utf-16-be", "\n"),
+    "old line ends": (",", "utf-8", "\r"),
+    "semicolons": (";", "utf-8", "\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_files_that_spreadsheets_saved_are_read_alike(tmp_path, videos, name):
+    delimiter, encoding, end = SAVED[name]
+    second = row(1, start="@", stop="00:01:02.00", narration='"put, then@close"')
+    cells = [[cell.replace("@", "00:01:00,25" if cell == "@" else "\n") for cell in line]
+             for line in csv.reader([HEADER, row(narration="tomar café"), second])]  # fmt: skip
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(cells)
+    path = tmp_path / "EPIC_100_train.csv"
+    path.write_bytes(text.getvalue().replace("\n", end).encode(encoding))
+    result = ingest_epic(str(path), str(videos))
+    assert result.problems == []
+    assert [(c.start_s, c.narration, c.verb) for c in result.clips] == [
+        (1.5, "tomar café", "take"),
+        (60.25, "put, then close", "take"),
+    ]
+
+
+@pytest.mark.parametrize("start", ["00:00.1", "0.00013", "1.2E-5", "12:00:01 AM"])
+def test_a_file_without_a_usable_row_is_an_error(tmp_path, videos, start):
+    """The times as spreadsheets rewrite them; a file that holds no row at all is none either."""
+    path = write(tmp_path, [row(0, start=start), row(1, start=start)])
+    with pytest.raises(ConfigError, match=r"nothing of annotation file .*: bad 2; the first: .* row 1 .*spreadsheet"):
+        ingest_epic(path, str(videos))
+    good = write(tmp_path, [row()], "EPIC_100_train.csv")
+    with pytest.raises(ConfigError, match=r"nothing of .*validation.csv"):  # each file has to give something
+        ingest_epic([good, path], str(videos))
+    with pytest.raises(ConfigError, match="it holds no entry"):
+        ingest_epic(write(tmp_path, []), str(videos))
+    assert ingest_epic(write(tmp_path, [row(), row(1, start=start)]), str(videos)).num_left_out == 1
+
+
 cells = st.sampled_from(["00:00:01.00", "00:00:02.50", "00:00:02.50", "x", "", "00:00:00.00"])
 
 
@@ -180,7 +235,7 @@ cells = st.sampled_from(["00:00:01.00", "00:00:02.50", "00:00:02.50", "x", "", "
 def test_rows_add_up_and_their_order_does_not_matter(tmp_path, values, random):
     videos = tmp_path / "videos"
     videos.mkdir(exist_ok=True)
-    lines = [row(i, *value) for i, value in enumerate(values)]
+    lines = [row(99), *(row(i, *value) for i, value in enumerate(values))]  # one that can be used
     result = ingest_epic(write(tmp_path, lines), str(videos))
     assert result.counts["entries"] == len(lines)
     assert adds_up(result.counts)
