@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -15,9 +16,8 @@ from handloom.ingest.files import FoundFile, Options, is_remote, join, list_file
 from handloom.ingest.ids import check_dataset, video_id_of
 from handloom.ingest.lerobot_data import (
     count_runs,
-    decode_image,
+    first_index,
     frame_times,
-    image_bytes,
     read_runs,
     signal_of,
     tasks_of,
@@ -25,6 +25,8 @@ from handloom.ingest.lerobot_data import (
 from handloom.ingest.lerobot_episodes import Entry, read_entries, read_tasks
 from handloom.ingest.lerobot_info import Feature, read_info
 from handloom.ingest.lerobot_parquet import UnreadableParquet
+from handloom.ingest.lerobot_pictures import decode_image, depth_in, image_bytes
+from handloom.ingest.names import AmbiguousName, Names
 from handloom.ingest.robot_source import ImageCamera, RawEpisode, Skip, SourceFacts, Unusable, VideoCamera
 from handloom.schemas.clip import Clip, make_clip_id
 
@@ -76,8 +78,9 @@ class LeRobotSource:
             self.problems.append(f"{what}; tasks are those of the list of episodes")
         self._state = self._choose(state, STATE_KEYS, "state")
         self._action = self._choose(action, ACTION_KEYS, "action")
-        self._cameras = self._find_cameras()
         self._files = {file.path: file for file in self._list()}
+        self._names = Names(self._files)
+        self._cameras = self._find_cameras()
         self._given: dict[str, GivenCamera] = {}
         self.facts = SourceFacts(
             check_dataset(dataset),
@@ -91,7 +94,10 @@ class LeRobotSource:
         )
 
     def episodes(self) -> Iterator[RawEpisode | Skip]:
-        """Every listed episode once, file by file; and whatever the files hold besides."""
+        """Every listed episode once, file by file; and whatever the files hold besides.
+
+        Those that are not where the list says are looked for in the other files at the end.
+        """
         for index, detail in self._repeated:
             yield Skip(index, "duplicated", detail)
         by_file: dict[str, dict[int, Entry]] = {}
@@ -100,12 +106,60 @@ class LeRobotSource:
                 yield Skip(entry.index, "bad_entry", entry.problem)
             else:
                 by_file.setdefault(entry.data_path, {})[entry.index] = entry
+        lost: dict[int, Skip] = {}
         for path, entries in by_file.items():
-            yield from self._episodes_of_file(path, entries)
+            for found in self._episodes_of_file(path, entries):
+                if isinstance(found, Skip) and found.reason in ("not_in_data", "data_missing"):
+                    lost[found.episode_index] = found
+                else:
+                    yield found
+        if lost:
+            yield from self._elsewhere(lost, {i: entry for entries in by_file.values() for i, entry in entries.items()})
 
-    def _episodes_of_file(self, path: str, entries: dict[int, Entry]) -> Iterator[RawEpisode | Skip]:
+    def _elsewhere(self, lost: dict[int, Skip], entries: dict[int, Entry]) -> Iterator[RawEpisode | Skip]:
+        """Episodes that the list places in a wrong file: LeRobot's converter from v2.1 wrote the file before for the
+        first episode of each new one (lerobot issue 2401). One place, one run of frames, and, where both are there, the
+        same place among all frames: then it is the episode."""
+        places: dict[int, list[str]] = {i: [] for i in lost}
+        for file in self._files.values():
+            if not file.path.endswith(".parquet"):
+                continue
+            try:
+                for index, num_runs in count_runs(file.uri, self._options).items():
+                    places.get(index, []).extend([file.path] * num_runs)
+            except (UnreadableParquet, Unusable):
+                continue  # its own episodes are named already
+        by_file: dict[str, dict[int, Entry]] = {}
+        for index, found in places.items():
+            if len(found) > 1:
+                yield Skip(index, "duplicated", f"{lost[index].detail}, but {' and '.join(found)} hold frames of it")
+            elif not found:
+                yield lost[index]
+            else:
+                by_file.setdefault(found[0], {})[index] = replace(entries[index], data_path=found[0])
+        for path, moved in by_file.items():
+            for raw in self._episodes_of_file(path, moved, moved=True):
+                if isinstance(raw, RawEpisode):
+                    note = ("other_file", f"its frames lie in {path}, the list says {entries[raw.index].data_path}")
+                    raw = replace(raw, notes=(*raw.notes, note))
+                yield raw
+
+    def _found(self, path: str) -> FoundFile | None:
+        """The file of a path in the lists, however it is written. Raises ConfigError where two may be meant."""
+        try:
+            name = self._names.find(path)
+        except AmbiguousName as error:
+            raise ConfigError(
+                f"LeRobot dataset {self._root}: file {error}", "a dataset names every file once"
+            ) from error
+        return None if name is None else self._files[name]
+
+    def _episodes_of_file(
+        self, path: str, entries: dict[int, Entry], moved: bool = False
+    ) -> Iterator[RawEpisode | Skip]:
+        """moved: the list names another file, so what this one holds besides has been said before."""
         left = dict(entries)
-        file = self._files.get(path)
+        file = self._found(path)
         if file is None:
             yield from (Skip(i, "data_missing", f"there is no file {path}") for i in left)
             return
@@ -116,11 +170,16 @@ class LeRobotSource:
             for index, places in count_runs(file.uri, self._options).items():
                 if places > 1 and left.pop(index, None):
                     yield Skip(index, "duplicated", f"{path} holds frames of it in {places} places")
-                elif index not in known:
+                elif index not in known and not moved:
                     yield Skip(index, "not_in_meta", f"{path} holds frames of it")
             for index, table in read_runs(file.uri, keys, images, self._options):
                 if index in left:
-                    yield self._episode(left.pop(index), table)
+                    entry, first = left.pop(index), first_index(table)
+                    if moved and None not in (first, entry.first) and first != entry.first:
+                        text = f"{path} has frames of it, the first number {first} of all; the list says {entry.first}"
+                        yield Skip(index, "not_in_data", text)
+                    else:
+                        yield self._episode(entry, table)
         except UnreadableParquet as error:
             yield from (Skip(i, "data_unreadable", f"{path}: {error}") for i in left)
             return
@@ -157,7 +216,7 @@ class LeRobotSource:
             elif feature.key in entry.videos:
                 cameras.append(self._video_camera(feature.key, entry, times, task, split, notes))
             else:
-                notes.append(("no_camera", f"the list of episodes gives no video of {feature.key}"))
+                notes.append(("no_camera", entry.no_video[feature.key]))
         return RawEpisode(entry.index, times.frame_s, state, action, tuple(cameras), task, split, tuple(notes))
 
     def _video_camera(self, key: str, entry: Entry, times, task, split, notes) -> VideoCamera:
@@ -169,7 +228,7 @@ class LeRobotSource:
             notes.append(("end_differs", text))
         facts = self.facts
         video_id = video_id_of(f"{key}/episode_{entry.index:06d}")
-        found = self._files.get(path)
+        found = self._found(path)
         clip = Clip(
             clip_id=make_clip_id(facts.dataset, video_id, start_s, end_s),
             dataset=facts.dataset,
@@ -188,7 +247,7 @@ class LeRobotSource:
 
     def _given_camera(self, path: str, start_s: float, end_s: float) -> str | None:
         """What `NAME.camera.json` beside the video says of its camera. Raises ConfigError where that is malformed."""
-        found = self._files.get(path.rpartition(".")[0] + SUFFIX)
+        found = self._found(path.rpartition(".")[0] + SUFFIX)
         if found is None:
             return None
         if found.path not in self._given:
@@ -202,20 +261,43 @@ class LeRobotSource:
         features = self._info.features
         numbers = [f.key for f in features.values() if f.is_number and f.key not in _BOOKKEEPING]
         hint = f"features with numbers: {', '.join(numbers) or 'none'}; give --{what} KEY, or --{what} {NO_KEY}"
-        names = tuple(asked) or next(((key,) for key in usual if key in features), None)
-        if names is None:
+        unusable = self._info.unusable
+        there = [key for key in usual if key in unusable or (key in features and features[key].width)]
+        names = tuple(asked) or tuple(there[:1])
+        if not names:
             raise ConfigError(f"LeRobot dataset {self._root} has no {what} under {' or '.join(usual)}", hint)
         for key in names:
+            if key in unusable:
+                raise ConfigError(f"LeRobot dataset {self._root}: meta/info.json: {unusable[key]}", hint)
+            if key in features and not features[key].width:
+                raise ConfigError(f"LeRobot dataset {self._root}: --{what} {key!r} has a width of 0", hint)
             if key not in features or not features[key].is_number:
                 found = f"is of type {features[key].dtype}" if key in features else "is no feature of it"
                 raise ConfigError(f"LeRobot dataset {self._root}: --{what} {key!r} {found}", hint)
         return tuple(features[key] for key in names)
 
     def _find_cameras(self) -> list[Feature]:
-        cameras = [f for f in self._info.features.values() if f.dtype in ("video", "image")]
-        for feature in (f for f in cameras if f.is_depth):
-            self.problems.append(f"camera {feature.key} holds depth, not pictures; left out")
-        return [f for f in cameras if not f.is_depth]
+        """The cameras whose pictures are no depth; what info.json does not say, their first picture does."""
+        cameras = []
+        for feature in self._info.features.values():
+            if feature.dtype not in ("video", "image"):
+                continue
+            depth = "by meta/info.json" if feature.is_depth else self._first_picture_is_depth(feature)
+            if depth:
+                self.problems.append(f"camera {feature.key} holds depth, not pictures ({depth}); left out")
+            else:
+                cameras.append(feature)
+        return cameras
+
+    def _first_picture_is_depth(self, feature: Feature) -> str | None:
+        files = [self._found(entry.data_path) for entry in self._entries if not entry.problem]
+        first = next((file for file in files if file is not None), None)
+        if feature.dtype != "image" or first is None:
+            return None
+        try:
+            return depth_in(first.uri, feature.key, self._options)
+        except UnreadableParquet:
+            return None  # said when its episodes are read
 
     def _list(self) -> Iterable[FoundFile]:
         """Data and videos; not the folder `images`, which recording leaves behind with a file per frame."""

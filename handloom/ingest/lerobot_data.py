@@ -9,21 +9,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from handloom.ingest.files import Options
-from handloom.ingest.lerobot_info import Feature
+from handloom.ingest.lerobot_info import Feature, whole
 from handloom.ingest.lerobot_parquet import open_parquet, parquet_errors
 from handloom.ingest.robot_source import Unusable
 from handloom.schemas.robot import Signal
 
 BATCH_FRAMES = 1024
 ON_TIME_S = 1e-3  # LeRobot's own tolerance is 1e-4 s; float32 seconds are off by 6e-5 s after a quarter of an hour
-COLUMNS = ("episode_index", "timestamp", "frame_index", "task_index")
+COLUMNS = ("episode_index", "timestamp", "frame_index", "task_index", "index")
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,16 @@ def _batches(file: pq.ParquetFile, columns: list[str], num_frames: int) -> Itera
 
 def _cut(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
     """A batch as pieces of one episode each; a frame without an episode belongs to episode -1."""
-    index = table.column("episode_index").combine_chunks().fill_null(-1).to_numpy(zero_copy_only=False)
-    if index.ndim != 1 or index.dtype.kind not in "iu":
-        raise Unusable("data_unreadable", f"episode_index is of type {table.column('episode_index').type}")
+    column = table.column("episode_index")
+    try:
+        numbers = _numbers(column, "episode_index")
+    except Unusable as error:
+        raise Unusable("data_unreadable", error.detail) from error
+    numbers = np.where(np.isfinite(numbers), numbers, -1)
+    index = numbers.astype(np.int64)
+    if len(index) != table.num_rows or (index != numbers).any():
+        odd = numbers[index != numbers][:1].tolist()
+        raise Unusable("data_unreadable", f"episode_index is of type {column.type}, with {odd}, expected whole numbers")
     bounds = [0, *(np.flatnonzero(np.diff(index)) + 1).tolist(), len(index)]
     for start, end in itertools.pairwise(bounds):
         if end > start:
@@ -188,22 +194,10 @@ def tasks_of(table: pa.Table, tasks: dict[int, str]) -> tuple[str, ...]:
     """The texts of the episode's task numbers, in order of appearance."""
     if "task_index" not in table.column_names:
         return ()
-    numbers = dict.fromkeys(table.column("task_index").to_pylist())
+    numbers = dict.fromkeys(map(whole, table.column("task_index").to_pylist()))
     return tuple(dict.fromkeys(tasks[n] for n in numbers if n in tasks))
 
 
-def image_bytes(table: pa.Table, key: str) -> list[bytes | None]:
-    """The encoded pictures of an image feature, (T); None where a picture is not in the file."""
-    if key not in table.column_names:
-        raise Unusable("bad_pictures", f"the data has no column {key!r}")
-    cells = table.column(key).to_pylist()
-    cells = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
-    return [cell if isinstance(cell, bytes) else None for cell in cells]
-
-
-def decode_image(data: bytes | None) -> NDArray[np.uint8]:
-    """(h, w, 3) RGB of a PNG or JPEG. Raises Unusable where it is none."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if image is None:
-        raise Unusable("bad_pictures", f"a picture of {len(data or b'')} bytes is no PNG or JPEG")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+def first_index(table: pa.Table) -> int | None:
+    """The place of the first frame among all frames of the dataset; None where the data do not say."""
+    return whole(table.column("index")[0].as_py()) if "index" in table.column_names and table.num_rows else None

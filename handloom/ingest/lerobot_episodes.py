@@ -12,15 +12,17 @@ import pyarrow as pa
 
 from handloom.errors import ConfigError
 from handloom.ingest.files import Options, is_http, list_files, read_bytes
-from handloom.ingest.lerobot_info import Info, fill
+from handloom.ingest.lerobot_info import Info, fill, is_missing, whole
 from handloom.ingest.lerobot_parquet import UnreadableParquet, open_parquet, parquet_errors
+from handloom.ingest.names import composed
 
 
 @dataclass(frozen=True)
 class Entry:
     """One episode of the list. videos: `{key: (path, from_s, to_s)}`; to_s is None where the format gives none.
 
-    problem: why it cannot be used; None where it can.
+    problem: why it cannot be used; None where it can. no_video: `{key: why}` of cameras it was not filmed with.
+    first: the place of its first frame among all frames of the dataset; None where the list does not say.
     """
 
     index: int
@@ -29,6 +31,8 @@ class Entry:
     data_path: str
     videos: dict[str, tuple[str, float, float | None]] = field(default_factory=dict)
     problem: str | None = None
+    no_video: dict[str, str] = field(default_factory=dict)
+    first: int | None = None
 
 
 def read_tasks(root: str, info: Info, options: Options = None) -> dict[int, str]:
@@ -39,8 +43,8 @@ def read_tasks(root: str, info: Info, options: Options = None) -> dict[int, str]
     """
     if not info.is_v3:
         rows = _json_lines(f"{root}/meta/tasks.jsonl", "list of tasks", options)
-        pairs = [(row.get("task_index"), row.get("task")) for row in rows]
-        return {index: text for index, text in pairs if isinstance(index, int) and isinstance(text, str)}
+        pairs = [(whole(row.get("task_index")), row.get("task")) for row in rows]
+        return {index: text for index, text in pairs if index is not None and isinstance(text, str)}
     uri = f"{root}/meta/tasks.parquet"
     file = open_parquet(uri, options)
     try:
@@ -55,8 +59,8 @@ def read_tasks(root: str, info: Info, options: Options = None) -> dict[int, str]
     if not texts:
         return {}
     name = "task" if "task" in texts else texts[0]
-    pairs = zip(table.column("task_index").to_pylist(), table.column(name).to_pylist(), strict=True)
-    return {index: text for index, text in pairs if isinstance(index, int) and text}
+    pairs = zip(map(whole, table.column("task_index").to_pylist()), table.column(name).to_pylist(), strict=True)
+    return {index: text for index, text in pairs if index is not None and text}
 
 
 def read_entries(root: str, info: Info, options: Options = None) -> tuple[list[Entry], list[str]]:
@@ -108,39 +112,57 @@ def _v3_entries(root: str, info: Info, options: Options, problems: list[str]) ->
 
 
 def _v3_entry(row: Mapping[str, Any], info: Info) -> Entry:
-    index, length, tasks = _head(row)
-    chunk, number = row.get("data/chunk_index"), row.get("data/file_index")
-    missing = [n for n in ("data/chunk_index", "data/file_index") if not isinstance(row.get(n), int)]
-    videos = {}
+    index, length, tasks, faults = _head(row)
+    places = ("data/chunk_index", "data/file_index")
+    chunk, number = (whole(row.get(name)) for name in places)
+    faults += [_fault(name, row.get(name)) for name in places if whole(row.get(name)) is None]
+    videos, no_video = {}, {}
     for key in (f.key for f in info.features.values() if f.dtype == "video"):
         at = {n: row.get(f"videos/{key}/{n}") for n in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")}
-        if not all(isinstance(at[n], int) for n in ("chunk_index", "file_index")) or not _finite(at["from_timestamp"]):
-            continue  # a camera this episode was not filmed with
-        path = fill(_video_path(info), video_key=key, chunk_index=at["chunk_index"], file_index=at["file_index"])
-        videos[key] = (path, float(at["from_timestamp"]), at["to_timestamp"] if _finite(at["to_timestamp"]) else None)
-    path = "" if missing else fill(info.data_path, chunk_index=chunk, file_index=number)
-    return _entry(index, length, tasks, path, videos, missing)
+        needed = {n: at[n] for n in ("chunk_index", "file_index", "from_timestamp")}
+        lost = [name for name, value in needed.items() if is_missing(value)]
+        if lost:  # a camera this episode was not filmed with
+            part = f" ({', '.join(lost)} missing)" if len(lost) < len(needed) else ""
+            no_video[key] = f"the list of episodes gives no video of {key}{part}"
+            continue
+        wrong = [f"videos/{key}/{n}" for n in ("chunk_index", "file_index") if whole(at[n]) is None]
+        wrong += [f"videos/{key}/from_timestamp"] * (not _finite(at["from_timestamp"]))
+        if wrong:
+            faults += [_fault(name, row.get(name)) for name in wrong]
+            continue
+        numbers = {n: whole(at[n]) for n in ("chunk_index", "file_index")}
+        to_s = float(at["to_timestamp"]) if _finite(at["to_timestamp"]) else None
+        videos[key] = (fill(_video_path(info), video_key=key, **numbers), float(at["from_timestamp"]), to_s)
+    path = "" if chunk is None or number is None else fill(info.data_path, chunk_index=chunk, file_index=number)
+    first = whole(row.get("dataset_from_index"))
+    return Entry(index, length, tasks, path, videos, _problem(faults), no_video, first)
 
 
 def _v2_entry(row: Mapping[str, Any], info: Info) -> Entry:
-    index, length, tasks = _head(row)
+    index, length, tasks, faults = _head(row)
     places = {"episode_chunk": max(index, 0) // info.chunks_size, "episode_index": max(index, 0)}
     keys = [f.key for f in info.features.values() if f.dtype == "video"]
     videos = {key: (fill(_video_path(info), video_key=key, **places), 0.0, None) for key in keys}
-    return _entry(index, length, tasks, fill(info.data_path, **places), videos, [])
+    return Entry(index, length, tasks, fill(info.data_path, **places), videos, _problem(faults))
 
 
-def _entry(index: int, length: int, tasks: tuple[str, ...], path: str, videos: Any, missing: list[str]) -> Entry:
-    missing = [*(["episode_index"] if index < 0 else []), *(["length"] if length < 0 else []), *missing]
-    problem = f"the list of episodes has no {', '.join(missing)} for it" if missing else None
-    return Entry(index, length, tasks, path, videos, problem)
-
-
-def _head(row: Mapping[str, Any]) -> tuple[int, int, tuple[str, ...]]:
-    index, length, tasks = row.get("episode_index"), row.get("length"), row.get("tasks")
+def _head(row: Mapping[str, Any]) -> tuple[int, int, tuple[str, ...], list[str]]:
+    """Number, length (-1 where they are none), tasks, and what is wrong with them."""
+    index, length = (whole(row.get(name)) for name in ("episode_index", "length"))
+    tasks = row.get("tasks")
     tasks = [tasks] if isinstance(tasks, str) else tasks if isinstance(tasks, list) else []
-    texts = tuple(dict.fromkeys(task for task in tasks if isinstance(task, str) and task))
-    return index if isinstance(index, int) else -1, length if isinstance(length, int) else -1, texts
+    texts = tuple(dict.fromkeys(composed(task) for task in tasks if isinstance(task, str) and task))
+    bad = [name for name, n in (("episode_index", index), ("length", length)) if n is None or n < 0]
+    faults = [_fault(name, row.get(name)) for name in bad]
+    return -1 if "episode_index" in bad else index, -1 if "length" in bad else length, texts, faults
+
+
+def _fault(name: str, value: Any) -> str:
+    return f"no {name}" if is_missing(value) else f"{name} {str(value)[:40]}, expected a whole number"
+
+
+def _problem(faults: list[str]) -> str | None:
+    return f"the list of episodes has {', '.join(faults)} for it" if faults else None
 
 
 def _video_path(info: Info) -> str:
@@ -170,4 +192,4 @@ def _json_lines(uri: str, what: str, options: Options) -> Iterable[dict[str, Any
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -14,6 +14,7 @@ from typing import Any
 
 from handloom.errors import ConfigError
 from handloom.ingest.files import Options, read_json
+from handloom.ingest.robot_source import DEPTH_FORMAT
 
 VERSIONS = ("v3.0", "v2.1", "v2.0")
 _CONVERTERS = (
@@ -47,7 +48,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Info:
-    """meta/info.json, checked."""
+    """meta/info.json, checked. unusable: `{key: why}` of features that cannot be used: an error if one is asked for."""
 
     version: str
     robot_type: str | None
@@ -59,6 +60,7 @@ class Info:
     splits: dict[str, tuple[int, int]]
     total_episodes: int | None
     problems: tuple[str, ...]
+    unusable: dict[str, str]
 
     @property
     def is_v3(self) -> bool:
@@ -87,7 +89,14 @@ def read_info(root: str, options: Options = None) -> Info:
     if not isinstance(features, dict) or not features:
         raise ConfigError(f"{where}: features {type(features).__name__}, expected an object with at least one")
     problems: list[str] = []
-    found = {key: _feature(key, value, where, problems) for key, value in features.items()}
+    found: dict[str, Feature] = {}
+    unusable: dict[str, str] = {}
+    for key, value in features.items():
+        try:
+            found[key] = _feature(key, value, problems)
+        except ValueError as error:
+            unusable[key] = f"feature {key!r} {error}"
+            problems.append(f"meta/info.json: {unusable[key]}; not used")
     splits = _splits(raw.get("splits") or {}, where, problems)
     if discarded := raw.get("discarded_episode_indices"):
         problems.append(f"meta/info.json names discarded episodes, {str(discarded)[:80]}; taken where they are listed")
@@ -97,19 +106,34 @@ def read_info(root: str, options: Options = None) -> Info:
         if v3
         else "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
     )
-    chunks_size, total = raw.get("chunks_size"), raw.get("total_episodes")
+    chunks_size, total = whole(raw.get("chunks_size")), whole(raw.get("total_episodes"))
     return Info(
         version=version,
         robot_type=raw.get("robot_type") if isinstance(raw.get("robot_type"), str) else None,
         fps=float(fps),
-        chunks_size=chunks_size if isinstance(chunks_size, int) and chunks_size > 0 else 1000,
+        chunks_size=chunks_size if chunks_size and chunks_size > 0 else 1000,
         data_path=_text(raw.get("data_path")) or standard,
         video_path=_text(raw.get("video_path")),
         features=found,
         splits=splits,
-        total_episodes=total if isinstance(total, int) else None,
+        total_episodes=total,
         problems=tuple(problems),
+        unusable=unusable,
     )
+
+
+def whole(value: Any) -> int | None:
+    """A whole number, however it is stored: tables in which one is missing keep the others as floats, some as text."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def is_missing(value: Any) -> bool:
+    """None or NaN: nothing is said, as against something that cannot be read."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def fill(template: str, **numbers: int | str) -> str:
@@ -134,19 +158,26 @@ def _places(numbers: Mapping[str, Any]) -> str:
     return f"expected only {', '.join(sorted(numbers))}"
 
 
-def _feature(key: str, raw: Any, where: str, problems: list[str]) -> Feature:
+def _feature(key: str, raw: Any, problems: list[str]) -> Feature:
+    """A width of 0 is allowed: optional vectors have it. Raises ValueError saying what is wrong."""
     if not isinstance(raw, dict) or not isinstance(raw.get("dtype"), str):
-        raise ConfigError(f"{where}: feature {key!r} is {str(raw)[:80]}, expected dtype, shape and names")
-    shape = raw.get("shape") or (1,)
-    if not all(isinstance(n, int) and n > 0 for n in shape):
-        raise ConfigError(f"{where}: feature {key!r} has the shape {shape}, expected whole numbers above 0")
-    facts = {**(raw.get("info") or {}), **(raw.get("video_info") or {})}
+        raise ValueError(f"is {str(raw)[:80]}, expected dtype, shape and names")
+    given = raw.get("shape")
+    shape = [whole(n) for n in given] if isinstance(given, list) else [1 if given is None else whole(given)]
+    if not all(n is not None and n >= 0 for n in shape):
+        raise ValueError(f"has the shape {str(given)[:80]}, expected whole numbers, none below 0")
+    facts = {name: value for part in ("info", "video_info") for name, value in _object(raw.get(part)).items()}
     depth = bool(facts.get("video.is_depth_map") or facts.get("is_depth_map"))
+    depth |= bool(DEPTH_FORMAT.match(str(facts.get("video.pix_fmt"))))
     names = _names(raw.get("names"))
     if raw["dtype"] not in ("video", "image") and names is not None and len(names) != math.prod(shape):
         problems.append(f"meta/info.json: feature {key} has {len(names)} names for {math.prod(shape)} values; not used")
         names = None
-    return Feature(key, raw["dtype"], tuple(shape), names, depth)
+    return Feature(key, raw["dtype"], tuple(shape) or (1,), names, depth)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _names(raw: Any) -> tuple[str, ...] | None:

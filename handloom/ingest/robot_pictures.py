@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from handloom.errors import ClipError, ConfigError
 from handloom.ingest.files import Options, is_remote, join, normalise, open_filesystem, remote_errors
 from handloom.ingest.ids import video_id_of
-from handloom.ingest.robot_source import ImageCamera, RawEpisode, SourceFacts, Unusable, VideoCamera
+from handloom.ingest.robot_source import (
+    DEPTH_FORMAT,
+    ImageCamera,
+    RawEpisode,
+    SourceFacts,
+    Unusable,
+    VideoCamera,
+)
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.values import VideoInfo
 from handloom.video.decoder import DecodeLimits, Decoder, DecoderSwitched
@@ -43,11 +50,15 @@ class PictureSettings:
 
 @dataclass(frozen=True)
 class Filmed:
-    """What one camera saw. clip: None where there is no video. jpegs: (T) or None where they were not asked for."""
+    """What one camera saw. clip: None where there is no video. jpegs: (T) or None where they were not asked for.
+
+    is_depth: its video holds depth; the camera is left out.
+    """
 
     clip: Clip | None
     jpegs: list[bytes | None] | None
     notes: tuple[tuple[str, str], ...] = ()
+    is_depth: bool = False
 
 
 class PictureReader:
@@ -81,7 +92,10 @@ class PictureReader:
             decoder.close()
 
     def read(self, raw: RawEpisode) -> list[Filmed]:
-        """One per camera. Raises Unusable where a camera's pictures cannot be had."""
+        """One per camera; one that has turned out to film depth is marked so, and its clip is none.
+
+        Raises Unusable where a camera's pictures cannot be had.
+        """
         return [
             self._from_video(camera, raw) if isinstance(camera, VideoCamera) else self._from_images(camera, raw)
             for camera in raw.cameras
@@ -113,6 +127,10 @@ class PictureReader:
             for item in stream:
                 if isinstance(item, ClipError):
                     raise item
+                pix_fmt = item.header.info.pix_fmt
+                if DEPTH_FORMAT.match(pix_fmt):
+                    text = f"{camera.name}: its video is {pix_fmt}: depth, no pictures; this camera is left out"
+                    return Filmed(None, None, (("depth_camera", text),), is_depth=True)
                 while True:
                     try:
                         chosen, off_s = match_times(item.header.frame_s, wanted_s, near_s)

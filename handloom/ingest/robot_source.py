@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from handloom.schemas.clip import Clip
 from handloom.schemas.robot import Signal
 
+DEPTH_FORMAT = re.compile(r"gray(?:9|1[0-9]|f)")
+"""Of a video's pixel format: one channel of more than 8 bits is what depth cameras write; 8 bits are a grey picture."""
 KEY_VERSION = "1"  # changes when the same source makes other rows
 
 SKIP_REASONS: Mapping[str, str] = {
@@ -26,12 +29,12 @@ SKIP_REASONS: Mapping[str, str] = {
     "length_differs": "the list of episodes and the data disagree about the number of frames",
     "bad_timestamps": "its frame times are missing, not finite, or do not rise",
     "bad_values": "states or actions have another width or type than announced",
-    "bad_entry": "its entry in the list of episodes lacks what is needed",
+    "bad_entry": "its entry in the list of episodes lacks what is needed, or gives no whole number",
     "video_missing": "a camera's video is not there",
     "video_unreadable": "a camera's video cannot be read",
     "outside_video": "the video does not reach as far as the episode",
     "frames_missing": "too many of its frames are not in the video, or not among the pictures",
-    "bad_pictures": "its pictures cannot be decoded, or differ in size",
+    "bad_pictures": "its pictures cannot be decoded, are no 8-bit pictures, or differ in size",
     "damaged": "a camera's video is damaged inside the episode",
     "too_large": "its pictures are more than a row can hold",
 }
@@ -43,6 +46,8 @@ NOTES: Mapping[str, str] = {
     "unknown_values": "states or actions that are not finite",
     "no_task": "no text says what was to be done",
     "no_camera": "no video of this camera is listed for it",
+    "depth_camera": "a camera's video holds depth; it is left out",
+    "other_file": "its frames lie in another file than the list says",
     "end_differs": "the listed end is not the data's",
     "video_missing": "only without pictures: no file, so no clip of this camera",
     "video_clock": "the video's times are off by more than a tenth of a frame",

@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,8 @@ class _Ingest:
             return
         for camera in filmed:
             self._note(raw.index, camera.notes)
+        kept = tuple(camera for camera, seen in zip(raw.cameras, filmed, strict=True) if not seen.is_depth)
+        raw, filmed = replace(raw, cameras=kept), [seen for seen in filmed if not seen.is_depth]
         episode = _episode(raw, filmed, self._source.facts, key)
         self.waiting.append((episode, [camera.clip for camera in filmed if camera.clip is not None]))
         self.num_bytes += num_bytes

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pyarrow as pa
@@ -169,6 +170,19 @@ def wide(root):
     )
 
 
+def edit_places(root, values, episode=1):
+    """The list with all its numbers as floats, which is how a table keeps them where one is missing."""
+    schema = pa.schema(
+        [
+            field.with_type(pa.float64()) if pa.types.is_integer(field.type) else field
+            for field in pq.read_schema(root / EPISODES)
+        ]
+    )
+    edit_table(
+        root / EPISODES, lambda rows: [r | (values if r["episode_index"] == episode else {}) for r in rows], schema
+    )
+
+
 FAULTS = {
     "no data file": (lambda r: (r / DATA).unlink(), {"data_missing": 2}),
     "no footer": (lambda r: cut(r / DATA, 0.7), {"data_unreadable": 2}),
@@ -182,6 +196,14 @@ FAULTS = {
         {"length_differs": 1},
     ),
     "another length in the list": (lambda r: in_episode(r / EPISODES, 1, length=9), {"length_differs": 1}),
+    "a place between two files": (
+        lambda r: edit_places(r, {"data/file_index": 0.5}),
+        {"bad_entry": 1},
+    ),
+    "a video's place between two files": (
+        lambda r: edit_places(r, {f"videos/{CAMERA}/chunk_index": 0.5}),
+        {"bad_entry": 1},
+    ),
     "no length in the list": (lambda r: in_episode(r / EPISODES, 1, length=None), {"bad_entry": 1}),
     "no place in the list": (lambda r: in_episode(r / EPISODES, 1, **{"data/file_index": None}), {"bad_entry": 1}),
     "listed twice, differing": (lambda r: twice(r, length=7), {"duplicated": 1}),
@@ -360,6 +382,7 @@ BAD = {
     "no version": (lambda r: broken(r, lambda i: i.pop("codebase_version")), "codebase_version None"),
     "no fps": (lambda r: broken(r, lambda i: i.update(fps=0)), "fps 0"),
     "no features": (lambda r: broken(r, lambda i: i.update(features={})), "features"),
+    "no width": (lambda r: broken(r, lambda i: i["features"]["action"].update(shape=[0])), "no action under.*--action"),
     "bad shape": (lambda r: broken(r, lambda i: i["features"]["action"].update(shape=[-2])), "action.*shape"),
     "path leaves": (lambda r: broken(r, lambda i: i.update(data_path="../{chunk_index}.parquet")), "cannot be used"),
     "strange place": (
@@ -465,6 +488,120 @@ def test_depth_is_no_camera(tmp_path, db):
     summary = lerobot(db, str(root))
     assert rows_of(db)[0]["cameras"] == [CAMERA]
     assert "camera depth holds depth" in summary.problems[0]
+
+
+def deep(value: float, dtype=np.uint16, channels: int = 1, kind: str = ".png") -> bytes:
+    shape = (24, 32) if channels == 1 else (24, 32, channels)
+    return cv2.imencode(kind, np.full(shape, value, dtype))[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("picture", "is_depth"),
+    [
+        (deep(900), True),
+        (deep(900, kind=".tiff"), True),
+        (deep(0.9, np.float32, kind=".tiff"), True),
+        (deep(900, channels=3), False),
+        (deep(90, np.uint8), None),
+    ],
+    ids=["png", "tiff", "metres", "deep colour", "grey"],
+)
+def test_depth_without_a_flag_is_no_camera(tmp_path, db, picture, is_depth):
+    """Recordings of 2024 and 2025 store depth as 16-bit pictures, in millimetres, and say nothing of it."""
+    root = make_v3(tmp_path / "arm", (3, 3), images=True, cameras=(CAMERA, "top"))
+    edit_table(root / DATA, lambda rows: [{**row, "top": {"bytes": picture, "path": ""}} for row in rows])
+    if is_depth is False:
+        with pytest.raises(ConfigError, match=r"bad_pictures 2; .*uint16 and 3 channels, expected 8 bits"):
+            lerobot(db, str(root))
+        return
+    summary = lerobot(db, str(root))
+    assert summary.skipped == {}
+    assert rows_of(db)[1]["cameras"] == ([CAMERA] if is_depth else [CAMERA, "top"])
+    assert [line.partition(" (a picture of")[0] for line in summary.problems] == (
+        ["camera top holds depth, not pictures"] if is_depth else []
+    )
+
+
+def test_a_video_of_depth_is_no_camera(tmp_path, db):
+    """Neither where info.json gives its pixel format, nor where only the file does."""
+    root = make_v3(tmp_path / "arm", LENGTHS, cameras=(CAMERA, "top"))
+    path = root / "videos/top/chunk-000/file-000.mp4"
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream("ffv1", rate=FPS, width=32, height=24, pix_fmt="gray16le")
+        for _ in range(sum(LENGTHS)):
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((24, 32), 900, np.uint16), "gray16le")))
+        target.mux(stream.encode())
+    summary = lerobot(db, str(root))
+    assert (summary.skipped, summary.notes) == ({}, {"depth_camera": 3})
+    rows = rows_of(db)
+    check_rows(rows)
+    assert [row["cameras"] for row in rows.values()] == [[CAMERA]] * 3
+    assert not [clip for clip in read_clips(db) if "top" in clip.clip_id]
+    assert lerobot(db, str(root)).counts["already_there"] == 3
+    edit_info(root, lambda info: info["features"]["top"].update(info={"video.pix_fmt": "gray16le"}))
+    assert any("camera top holds depth" in line for line in lerobot(db, str(root)).problems)
+
+
+def test_places_as_floats_and_a_camera_that_was_not_there(tmp_path, db):
+    """pandas keeps a column with one missing number as doubles."""
+    wrist = "observation.images.wrist"
+    root = make_v3(tmp_path / "arm", LENGTHS, cameras=(CAMERA, wrist))
+    edit_places(root, {f"videos/{wrist}/{n}": None for n in ("chunk_index", "file_index", "from_timestamp")}, episode=2)
+    in_episode(root / EPISODES, 1, **{f"videos/{wrist}/file_index": float("nan")})
+    as_float = pq.read_table(root / DATA)
+    at = as_float.schema.get_field_index("episode_index")
+    column = as_float.column("episode_index").cast(pa.float64())
+    pq.write_table(as_float.set_column(at, "episode_index", column), root / DATA)
+    summary = lerobot(db, str(root))
+    assert (summary.counts["added"], summary.skipped, summary.notes) == (3, {}, {"no_camera": 2, "video_count": 1})
+    assert [row["cameras"] for row in rows_of(db).values()] == [[CAMERA, wrist], [CAMERA], [CAMERA]]
+    lines = [line for line in summary.problems if "no_camera" in line]
+    assert f"gives no video of {wrist} (file_index missing)" in lines[0]
+    assert lines[1].endswith(f"gives no video of {wrist}")
+    check_rows(rows_of(db))
+
+
+def test_features_that_nobody_asks_for_refuse_nothing(tmp_path, db):
+    root = make_v3(tmp_path / "arm", LENGTHS)
+    strange = {
+        "empty": {"dtype": "float32", "shape": [0], "names": None},
+        "none": 3,
+        "bad": {"dtype": "x", "shape": [-1]},
+    }
+    edit_info(root, lambda info: info["features"].update(strange, number={"dtype": "int64", "shape": 1.0}))
+    summary = lerobot(db, str(root), pictures=False)
+    assert summary.counts["added"] == 3
+    assert [line.partition("; not used")[0].partition(": ")[2][:20] for line in summary.problems] == [
+        "feature 'none' is 3,", "feature 'bad' has th",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="'empty' has a width of 0"):
+        lerobot(db, str(root), state=["empty"])
+    with pytest.raises(ConfigError, match=r"feature 'bad' has the shape \[-1\]"):
+        lerobot(db, str(root), action=["bad"])
+
+
+OTHER = "data/chunk-000/file-001.parquet"
+
+
+def test_an_episode_is_taken_from_where_it_is(tmp_path, db):
+    """lerobot's converter from v2.1 wrote the file before for the first episode of each new file."""
+    root = make_v3(tmp_path / "arm", LENGTHS)
+    in_episode(root / EPISODES, 2, **{"data/file_index": 0})
+    summary = lerobot(db, str(root))
+    assert (summary.skipped, summary.notes) == ({}, {"other_file": 1})
+    assert f"its frames lie in {OTHER}, the list says {DATA}" in summary.problems[0]
+    check_rows(rows_of(db))
+    in_episode(root / EPISODES, 2, **{"data/file_index": 7})  # a file that is not there at all
+    assert lerobot(db, str(root)).counts["already_there"] == 3
+
+
+def test_what_only_looks_like_the_episode_is_not_taken(tmp_path, db):
+    root = make_v3(tmp_path / "arm", LENGTHS)
+    in_episode(root / EPISODES, 2, dataset_from_index=3, **{"data/file_index": 0})
+    assert lerobot(db, str(root)).skipped == {"not_in_data": 1}
+    shutil.copy(root / OTHER, root / OTHER.replace("1.parquet", "2.parquet"))
+    summary = lerobot(db, str(root))
+    assert summary.skipped == {"duplicated": 1}
 
 
 def test_tasks_in_a_column_or_only_in_the_data(tmp_path, db):
