@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from handloom.store.index import TEXT_COLUMNS
 from handloom.store.sql import clause, filtered
+from handloom.store.unspaced import score_pieces, split_query
 
 SCORE_DIGITS = 6
 FLOAT32_MARGIN = 1e-4
@@ -82,21 +83,41 @@ def approximate(
 
 
 def by_text(table: lance.LanceDataset, text: str, k: int, where: str | None) -> list[Scored]:
-    """BM25 over narration, verb and noun as one field. Scores come first, from the index alone."""
-    with filtered(where, table.schema):
-        rows = table.to_table(
-            columns=["_score"],
-            full_text_query=CombinedFieldsQuery(text, list(TEXT_COLUMNS)),
-            filter=clause(where),
-            prefilter=True,
-            with_row_id=True,
-        )
-    scores = np.round(rows.column("_score").to_numpy().astype(np.float64), SCORE_DIGITS)
-    row_ids = rows.column("_rowid").to_numpy()
+    """BM25 over narration, verb and noun as one field. Scores come first, from the index alone.
+
+    What the text has of scripts without spaces is scored by its pieces, and added (`unspaced`).
+    """
+    words, pieces = split_query(text)
+    by_row = score_pieces(table, TEXT_COLUMNS, pieces, where) if pieces else {}
+    if words or not pieces:
+        row_ids, scores = _full_text(table, words, where)
+        if by_row:
+            for row_id, score in zip(row_ids.tolist(), scores.tolist(), strict=True):
+                by_row[row_id] = by_row.get(row_id, 0.0) + score
+    if by_row:
+        row_ids, scores = np.array(list(by_row)), np.array(list(by_row.values()))
+    elif pieces and not words:
+        return []
+    scores = np.round(scores, SCORE_DIGITS)
     kept = _best_index(scores, k, margin=0)
     scores, row_ids = scores[kept].tolist(), row_ids[kept].tolist()
     ids = {row["_rowid"]: row["clip_id"] for row in rows_at(table, row_ids, ["clip_id"])}
     return [Scored(score, ids[row_id], row_id) for score, row_id in zip(scores, row_ids, strict=True)]
+
+
+def _full_text(
+    table: lance.LanceDataset, words: str, where: str | None
+) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+    """Row ids and scores of all rows that the index finds."""
+    with filtered(where, table.schema):
+        rows = table.to_table(
+            columns=["_score"],
+            full_text_query=CombinedFieldsQuery(words, list(TEXT_COLUMNS)),
+            filter=clause(where),
+            prefilter=True,
+            with_row_id=True,
+        )
+    return rows.column("_rowid").to_numpy(), rows.column("_score").to_numpy().astype(np.float64)
 
 
 def rows_at(table: lance.LanceDataset, row_ids: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:

@@ -81,7 +81,8 @@ def search(
         clip: id of a stored clip; the clip itself is left out of the hits.
         vector: (D,) of the embedding `by`; need not be unit norm.
         vectors: several, scored by the best of them (a query and its mirror image).
-        text: words to find in narration, verb and noun together; inflected forms match.
+        text: words to find in narration, verb and noun together; inflected English forms match, and parts of what is
+            written without spaces.
         by: `motion` or `appearance`; ignored for text.
         where: SQL filter, applied before the search: all `k` hits pass it.
         columns: further columns of `clips`, in `Hit.more`.
