@@ -10,6 +10,7 @@ import numpy as np
 from handloom.errors import ConfigError
 from handloom.ingest.arrays_only import READ_ERRORS, ForbiddenContent, read_npy
 from handloom.ingest.files import Options, read_bytes
+from handloom.ingest.names import composed
 
 _HINT = "it is made by CALVIN's own annotation script; download it again"
 
@@ -80,4 +81,4 @@ def _word(value: Any) -> str | None:
     """The text; annotations have been seen as `"text"` and as `["text"]`."""
     if isinstance(value, list | tuple | np.ndarray) and len(value):
         value = value[0]
-    return str(value).strip() or None if isinstance(value, str) else None
+    return composed(str(value).strip()) or None if isinstance(value, str) else None

@@ -78,7 +78,8 @@ def ingest_epic(
 
     Raises:
         ConfigError: a file cannot be read, lacks columns, or has no row that can be used; `videos` is no folder; no row
-            is of `participants`; or a file of `fields` is malformed.
+            is of `participants`; or a file of `fields` is malformed, or none
+            is of these videos.
     """
     check_dataset(dataset)
     cameras = Fields(fields, storage_options) if fields is not None else None
@@ -108,6 +109,11 @@ def ingest_epic(
                 gathering.counts["skipped_missing_video" if only_present else "clips_missing_video"] += 1
             if video_id in library.found or not only_present:
                 gathering.add(_clip(action, dataset, uris[video_id], camera))
+    if cameras is not None and participant_of and not gathering.counts["cameras"]:
+        raise ConfigError(
+            f"EPIC-Fields folder {fields} has a camera of none of {len(participant_of)} videos",
+            f"expected files such as {min(participant_of)}.json; leave --fields out to go on without",
+        )
     return gathering.result()
 
 

@@ -43,8 +43,8 @@ def ingest_folder(
     tiny (`cutting.cut`).
 
     Counts: entries (files) = videos + skipped_not_video + skipped_camera_file + skipped_labels + bad. Also
-    `unreadable` (videos), `cameras`, `labelled` (videos), `bad_labels` (lines) and `hidden` (names that begin with a
-    dot: no entries).
+    `unreadable` (videos), `cameras`, `labelled` (videos), `bad_labels` (lines), `bad_cameras` (files) and `hidden`
+    (names that begin with a dot: no entries).
 
     Args:
         directory: folder, or the URI of one.
@@ -132,18 +132,19 @@ def _read_cameras(
         camera = read_camera_file(file.uri, options)
         stem = file.path[: -len(SUFFIX)]
         try:
-            video = names.find(stem)
+            video, why = names.find(stem), ""
         except AmbiguousName as error:
-            gathering.problems.append(f"{file.path}: the video {error}; not used")
-            continue
-        if video is None:
-            gathering.problems.append(
-                f"{file.path}: there is no video {stem}.* beside it{names.nearest(stem)}; not used"
-            )
-        elif video in cameras:
-            gathering.problems.append(f"{file.path}: a second camera file of {video}; not used")
-        else:
+            video, why = None, f"the video {error}"
+        if video is not None and video not in cameras:
             cameras[video] = camera
+            continue
+        why = why or (
+            f"a second camera file of {video}"
+            if video is not None
+            else f"there is no video {stem}.* beside it{names.nearest(stem)}"
+        )
+        gathering.counts["bad_cameras"] += 1
+        gathering.problems.append(f"{file.path}: {why}; not used")
     return cameras
 
 

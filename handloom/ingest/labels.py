@@ -44,8 +44,9 @@ def read_labels(files: Iterable[FoundFile], gathering: Gathering, options: Optio
         )
     file = found[0]
     columns, rows = read_rows(file.uri, "labels", options)
-    words = [name for name in WORDS if name in columns]
-    if "video" not in columns or not words:
+    by_name = {folded(name): name for name in reversed(columns)}  # `Video` is `video`; of two the first
+    words = [name for name in WORDS if name in by_name]
+    if "video" not in by_name or not words:
         expected = f"expected `video` and any of {', '.join(WORDS)}"
         gathering.counts["bad_labels"] += 1
         gathering.problems.append(f"{file.path} has the columns {', '.join(columns)}: {expected}; not used")
@@ -55,12 +56,12 @@ def read_labels(files: Iterable[FoundFile], gathering: Gathering, options: Optio
     num_problems = len(gathering.problems)
     for row in rows:
         try:
-            path = _video(row, labels, names, gathering)
+            path = _video(row, by_name["video"], labels, names, gathering)
         except ValueError as error:
             gathering.counts["bad_labels"] += 1
             gathering.problems.append(f"{row.where}: {error}; not used")
         else:
-            labels[path] = {name: row[name] or None for name in words}
+            labels[path] = {name: row[by_name[name]] or None for name in words}
     if not labels:
         first = f"; the first: {gathering.problems[num_problems]}" if len(gathering.problems) > num_problems else ""
         hint = "`video` is the path below the folder, with its extension; or move the file away to go without words"
@@ -74,10 +75,10 @@ def labelled(clip: Clip, path: str, labels: Labels) -> Clip:
     return replace(clip, **labels[path]) if path in labels else clip
 
 
-def _video(row: Row, labels: Labels, names: Names, gathering: Gathering) -> str:
+def _video(row: Row, column: str, labels: Labels, names: Names, gathering: Gathering) -> str:
     """The path of the video that a line is about. Raises ValueError where it names none, or one that has its words."""
     row.check_width()
-    said = row["video"].replace("\\", "/").removeprefix("./")
+    said = row[column].replace("\\", "/").removeprefix("./")
     try:
         path = names.find(said)
     except AmbiguousName as error:

@@ -280,9 +280,10 @@ class LeRobotSource:
         """The cameras whose pictures are no depth; what info.json does not say, their first picture does."""
         cameras = []
         for feature in self._info.features.values():
-            if feature.dtype not in ("video", "image"):
+            if feature.dtype not in ("video", "image", "depth"):
                 continue
-            depth = "by meta/info.json" if feature.is_depth else self._first_picture_is_depth(feature)
+            said = feature.is_depth or feature.dtype == "depth"
+            depth = "by meta/info.json" if said else self._first_picture_is_depth(feature)
             if depth:
                 self.problems.append(f"camera {feature.key} holds depth, not pictures ({depth}); left out")
             else:

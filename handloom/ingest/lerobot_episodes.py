@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +45,7 @@ def read_tasks(root: str, info: Info, options: Options = None) -> dict[int, str]
     if not info.is_v3:
         rows = _json_lines(f"{root}/meta/tasks.jsonl", "list of tasks", options)
         pairs = [(whole(row.get("task_index")), row.get("task")) for row in rows]
-        return {index: text for index, text in pairs if index is not None and isinstance(text, str)}
+        return {index: composed(text) for index, text in pairs if index is not None and isinstance(text, str)}
     uri = f"{root}/meta/tasks.parquet"
     file = open_parquet(uri, options)
     try:
@@ -54,13 +55,18 @@ def read_tasks(root: str, info: Info, options: Options = None) -> dict[int, str]
         file.close()
     if "task_index" not in table.column_names:
         return {}
-    texts = [name for name in table.column_names if pa.types.is_string(table.schema.field(name).type)]
-    texts += [name for name in table.column_names if pa.types.is_large_string(table.schema.field(name).type)]
+    texts = [name for name in table.column_names if _is_text(table.schema.field(name).type)]
     if not texts:
         return {}
     name = "task" if "task" in texts else texts[0]
     pairs = zip(map(whole, table.column("task_index").to_pylist()), table.column(name).to_pylist(), strict=True)
-    return {index: text for index, text in pairs if index is not None and text}
+    return {index: composed(text) for index, text in pairs if index is not None and text}
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Also large strings, and those of a pandas category."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def read_entries(root: str, info: Info, options: Options = None) -> tuple[list[Entry], list[str]]:
@@ -176,15 +182,15 @@ def _video_path(info: Info) -> str:
 
 
 def _json_lines(uri: str, what: str, options: Options) -> Iterable[dict[str, Any]]:
-    text = read_bytes(uri, what, options).decode("utf-8-sig", errors="replace")
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # bytes: a text may hold other line ends than JSON Lines', such as U+2028
+    for number, line in enumerate(read_bytes(uri, what, options).removeprefix(BOM_UTF8).split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{what} {uri}, line {number} is no JSON: {error.msg}", "download it again") from error
+            row = json.loads(line.decode())
+        except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of thousands of digits
+            raise ConfigError(f"{what} {uri}, line {number} is no JSON: {error}", "download it again") from error
         if not isinstance(row, dict):
             raise ConfigError(f"{what} {uri}, line {number}: {type(row).__name__}, expected an object")
         rows.append(row)

@@ -16,7 +16,7 @@ Progress = Callable[[int, int | None], None]
 
 PROGRESS_EVERY = 1000
 WORDS = ("narration", "verb", "noun", "participant", "split")
-LEFT_OUT = ("bad", "bad_videos", "bad_labels")
+LEFT_OUT = ("bad", "bad_videos", "bad_labels", "bad_cameras")
 """Counts of what a file holds and could not be used; what was left out on purpose is `skipped_WHY`."""
 
 

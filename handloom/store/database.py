@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from handloom.errors import StoreError
 from handloom.schemas.tables import CLIP_LIST
 from handloom.store.location import LANCE_ERRORS, Location, first_words, is_missing, lance_errors, store_error
-from handloom.store.sql import clause, filtered, in_list
+from handloom.store.sql import clause, filtered, forms_of, in_list
 
 if TYPE_CHECKING:
     from handloom.store.search import Hits
@@ -179,12 +179,13 @@ class Database:
 
         Raises StoreError, with the nearest ids, if the clip has no row.
         """
-        rows = self.clips(columns, in_list("clip_id", [clip_id]), version)
-        if not rows.num_rows:
-            from handloom.store.search import unknown_clip
+        for form in forms_of(clip_id):
+            rows = self.clips(columns, in_list("clip_id", [form]), version)
+            if rows.num_rows:
+                return rows
+        from handloom.store.search import unknown_clip
 
-            raise unknown_clip(self, clip_id)
-        return rows
+        raise unknown_clip(self, clip_id)
 
     def search(self, **query: Any) -> Hits:
         """Similar clips, best first: see `handloom.store.search.search`."""

@@ -20,7 +20,7 @@ from handloom.store.database import Database
 from handloom.store.index import TEXT_COLUMNS, index_names, vector_index_name
 from handloom.store.location import lance_errors
 from handloom.store.ranking import Scored, approximate, best_clips, by_text, rows_at, scan
-from handloom.store.sql import clause, filtered, in_list
+from handloom.store.sql import clause, filtered, forms_of, in_list
 
 HIT_COLUMNS = ("clip_id", "dataset", "video_id", "video_uri", "start_s", "end_s", "narration", "verb", "noun")
 MAX_COMPARED_IDS = 20_000
@@ -101,7 +101,7 @@ def search(
     if table is None:
         raise StoreError(f"{db.uri} holds no processed clips yet", "process them with `handloom run --db DB`")
     _check(table, where, columns)
-    left_out = {*exclude, *([clip] if clip is not None else [])}
+    left_out = {*exclude, *(forms_of(clip) if clip is not None else [])}
     num_wanted = k + len(left_out)
     exact = True
     with lance_errors("search clips", db.location.table_uri("clips")):
@@ -129,7 +129,7 @@ def embedding_of(db: Database, clip_id: str, by: str, version: int | None = None
 
 def unknown_clip(db: Database, clip_id: str) -> StoreError:
     """Why a clip has no row: rejected, not processed yet, or unknown; then the nearest ids."""
-    only = in_list("clip_id", [clip_id])
+    only = in_list("clip_id", forms_of(clip_id))
     rejected = db.read("rejects", where=only)
     if rejected.num_rows:
         reject = rejected.to_pylist()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -25,6 +26,11 @@ def in_list(column: str, values: Iterable[str]) -> str:
     """`column IN ('a', 'b')`; a filter that nothing passes for no values."""
     items = ", ".join(quoted(v) for v in values)
     return f"{column} IN ({items})" if items else "false"
+
+
+def forms_of(text: str) -> list[str]:
+    """The text as it is written, and in Unicode's other forms: ids of lists before 0.4 keep what a machine wrote."""
+    return list(dict.fromkeys([text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)]))
 
 
 def clause(where: str | None) -> str | None:

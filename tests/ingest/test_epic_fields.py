@@ -116,6 +116,17 @@ def test_malformed_files_are_named(tmp_path, change, says):
     assert path in error.value.problem
 
 
+def test_a_folder_with_cameras_of_other_videos_is_an_error(tmp_path):
+    (tmp_path / "fields").mkdir()
+    (tmp_path / "fields" / "P09_99.json").write_text("{}")
+    labels = tmp_path / "labels.csv"
+    labels.write_text(
+        "narration_id,participant_id,video_id,start_timestamp,stop_timestamp\nP01_01_0,P01,P01_01,00:00:01.00,00:00:02.00"
+    )
+    with pytest.raises(ConfigError, match=r"has a camera of none of 1 videos\n.*P01_01.json"):
+        ingest_epic(str(labels), str(tmp_path), fields=str(tmp_path / "fields"))
+
+
 def test_a_folder_without_files_is_named(tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "a.csv").write_text(HEADER + "\n")

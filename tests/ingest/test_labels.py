@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from handloom.errors import StoreError
 from handloom.ingest.folder import ingest_folder
 from handloom.schemas.values import VideoInfo
 from handloom.store.clip_list import add_clips, read_clips
@@ -63,7 +66,7 @@ def test_a_name_is_found_however_it_is_written(tmp_path):
     for name in (f"{DECOMPOSED}.mp4", "HANDS.MP4", "Straße.mp4", f"{KUECHE} 2.mp4"):
         (tmp_path / name).write_bytes(b"x")
     lines = [f"{KUECHE}.mp4,o\u0308ffnen", "hands.mp4,wash", "STRASSE.mp4,cross", f"{DECOMPOSED} 2.MP4,cut"]
-    (tmp_path / "Clips.CSV").write_text("\n".join(["video,narration", *lines]))
+    (tmp_path / "Clips.CSV").write_text("\ufeff" + "\n".join(["Video,NARRATION", *lines]))
     (tmp_path / "hands.camera.json").write_text('{"camera_matrix": [9, 0, 4, 0, 9, 4, 0, 0, 1]}')
     result = ingest(tmp_path)
     assert result.problems == []
@@ -103,4 +106,6 @@ def test_clips_of_an_older_list_keep_their_ids(tmp_path):
     add_clips(db, old)
     done = add_clips(db, [*clips, replace(clips[0], clip_id=f"folder:{KUECHE}:9-10")])
     assert (done.added, done.changed, done.already_there) == (1, 0, 2)
+    with pytest.raises(StoreError, match="is not processed yet"):  # known, in either form
+        db.row(clips[0].clip_id)
     assert [c.clip_id for c in read_clips(db)][:2] == [c.clip_id for c in old]

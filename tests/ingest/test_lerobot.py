@@ -279,6 +279,36 @@ def test_v2_without_its_tasks_file_takes_those_of_the_list(tmp_path, db):
     assert "tasks are those of the list" in summary.problems[0]
 
 
+def test_lists_of_lines_are_read_as_they_are_written(tmp_path, db):
+    """With a byte order mark, numbers as floats, separators that are none in JSON Lines, decomposed letters."""
+    root = make_v21(tmp_path / "arm", LENGTHS)
+    path = root / "meta/episodes.jsonl"
+    text = path.read_text().replace('"length": 6', '"length": 6.0').replace("put it in", "put\u2028it in Ku\u0308che")
+    path.write_text("\ufeff" + text.replace("\n", "\r\n"), newline="")
+    lerobot(db, str(root), pictures=False)
+    assert [row["task"] for row in rows_of(db).values()] == [
+        "put\u2028it in K\u00fcche",
+        TASKS[1],
+        "put\u2028it in K\u00fcche",
+    ]
+    for line, says in (
+        (b'{"length": 6, "tasks": ["caf\xe9"]}', "line 1 is no JSON"),
+        (b"9" * 5000, "line 1 is no JSON"),
+    ):
+        path.write_bytes(line)
+        with pytest.raises(ConfigError, match=says):
+            lerobot(db, str(root), pictures=False)
+
+
+def test_tasks_of_a_pandas_category(tmp_path, db):
+    root = make_v3(tmp_path / "arm", LENGTHS)
+    edit_table(root / EPISODES, lambda rows: [{**row, "tasks": []} for row in rows])
+    tasks = pa.table({"task_index": [0.0, 1.0], "task": pa.array(TASKS).dictionary_encode()})
+    pq.write_table(tasks, root / "meta/tasks.parquet")
+    lerobot(db, str(root), pictures=False)
+    assert [row["task"] for row in rows_of(db).values()] == [TASKS[0], TASKS[1], TASKS[0]]
+
+
 def test_listed_twice_alike_is_one(tmp_path, db):
     root = make_v3(tmp_path / "arm", LENGTHS)
     twice(root)

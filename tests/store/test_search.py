@@ -1,5 +1,7 @@
 """Search equals brute force; filters, words and mistakes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.rows import RUN_KEY, digests, make_clip, make_row, random_unit
@@ -114,6 +116,16 @@ def test_words_find_inflected_words_also_in_new_rows(db):
     assert len(left) == NUM_CLIPS // 6
     assert all(h.more["hand_left"] for h in left)
     assert len(db.search(text="zebra")) == 0
+
+
+def test_an_id_is_found_in_any_unicode_form(tmp_path):
+    db = Database.open(tmp_path, create=True)
+    clip = make_clip(0)
+    old = replace(clip, clip_id=f"test:Ku\u0308che:0-{clip.clip_id[-4:]}", video_id="Ku\u0308che")
+    Committer(db, RUN_KEY, SCHEMA).commit([write_fragment(db.uri, [make_row(old), make_row(1)], SCHEMA)])
+    asked = old.clip_id.replace("u\u0308", "\u00fc")
+    assert db.row(asked, ["clip_id"]).column(0).to_pylist() == [old.clip_id]
+    assert [hit.clip_id for hit in db.search(clip=asked)] == [make_clip(1).clip_id]
 
 
 def test_mistakes_say_what_to_do(db):
