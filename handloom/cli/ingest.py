@@ -194,5 +194,5 @@ def _print_robots(summary, json_: bool) -> None:
     for line in text.robot_problems(summary):
         say(line)
     print(json.dumps(asdict(summary)) if json_ else text.robots(summary))
-    if summary.skips:
+    if summary.left_out:
         raise typer.Exit(SOME_REJECTED)

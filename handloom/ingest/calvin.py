@@ -94,6 +94,7 @@ class CalvinSource:
         self._whole = whole
         self._recent: OrderedDict[str, _Frame] = OrderedDict()
         self.problems: list[str] = []
+        self.num_unread = 0
         self._splits = self._find(root)
         num_listed = sum(len(split.spans) for split in self._splits)
         if not num_listed:

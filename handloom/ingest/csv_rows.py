@@ -7,6 +7,7 @@ line ends, line breaks inside quoted cells.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from handloom.ingest.files import Options, read_bytes
 
 DELIMITERS = (",", ";", "\t")
 MAX_LINES_OF_A_ROW = 20
+_SEPARATOR = re.compile(r'"?sep=([,;\t|])"?')  # a first line that Excel writes and reads
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,11 @@ def read_rows(path: str, what: str, options: Options = None) -> tuple[list[str],
     if first is None:
         raise ConfigError(f"{what} {path} is empty, expected a header and rows", "download it again")
     try:
-        between = max(DELIMITERS, key=lambda d: len(_cells(lines[first], d)))  # a comma where they give as many
+        if said := _SEPARATOR.fullmatch(lines[first].strip()):
+            first = next((i for i in range(first + 1, len(lines)) if lines[i].strip()), first)
+        between = (
+            said[1] if said else max(DELIMITERS, key=lambda d: len(_cells(lines[first], d)))
+        )  # a comma where they give as many
         columns = [cell.strip() for cell in _cells(lines[first], between)]
     except csv.Error as error:
         raise ConfigError(f"{what} {path} is no CSV file: {error} in its first line", "check the path") from error

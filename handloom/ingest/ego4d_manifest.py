@@ -50,7 +50,10 @@ def read_manifest(path: str, gathering: Gathering, options: Options = None) -> d
             gathering.counts["bad_videos"] += 1
             gathering.problems.append(f"{path.rpartition('/')[2]}: {error}")
         else:
-            videos[video.uid] = video
+            if videos.setdefault(video.uid, video) != video:
+                gathering.counts["bad_videos"] += 1
+                text = f"videos[{i}] lists {video.uid} again, with other facts; the first ones count"
+                gathering.problems.append(f"{path.rpartition('/')[2]}: {text}")
     if not videos:
         first = f"; the first: {gathering.problems[-len(listed)]}" if listed else ""
         raise ConfigError(f"manifest {path} holds no usable video among {len(listed)}{first}", "expected ego4d.json")

@@ -24,6 +24,7 @@ PASSES = ("narration_pass_1", "narration_pass_2")
 LAYOUTS = f"{PASSES[0]} and {PASSES[1]} (narration.json), or narrations (all_narrations_redacted.json)"
 SAME_EVENT_S = 1.0
 _TAG = re.compile(r"#\s*([CcOo])\s+")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _Entry = tuple[str, Any]  # where it stands in the file, and what stands there
 
 
@@ -88,7 +89,7 @@ def read_narrations(path: str, options: Options = None) -> dict[str, Any]:
     elif isinstance(content, dict) and isinstance(content.get("videos"), list):
         content = _by_uid(content["videos"])
     elif isinstance(content, dict):  # beside the videos: version, date, description
-        content = {uid: video for uid, video in content.items() if isinstance(video, dict | list)}
+        content = {uid: v for uid, v in content.items() if isinstance(v, dict | list) or _UUID.fullmatch(uid)}
     if not isinstance(content, dict) or not any(isinstance(value, dict | list) for value in content.values()):
         raise ConfigError(
             f"narration file {path}: the top level is {shown(content)}, expected an object of videos, each with "

@@ -27,7 +27,7 @@ _LABELS = ("narration", "verb", "noun")  # absent, all three, from the test set
 _TIMESTAMP = re.compile(r"([0-9]{1,3}):([0-5]?[0-9]):([0-5]?[0-9](?:[.,][0-9]{1,9})?)")
 # What spreadsheets make of HH:mm:ss.SS: minutes and seconds, a part of a day, a time of the day.
 _SPREADSHEET = re.compile(
-    r"[0-9]{1,2}:[0-9]{2}(?:[.,][0-9]+)?|[0-9]*[.,][0-9]+(?:E-[0-9]+)?|[0-9:.]+ ?[AP]M", re.IGNORECASE
+    r"[0-9]{1,2}:[0-9]{2}(?:[.,][0-9]+)?|0?[.,][0-9]+|[0-9](?:[.,][0-9]+)?E-[0-9]+|[0-9:.]+ ?[AP]M", re.IGNORECASE
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}

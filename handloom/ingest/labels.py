@@ -39,9 +39,8 @@ def read_labels(files: Iterable[FoundFile], gathering: Gathering, options: Optio
         return {}
     if len(found) > 1:
         gathering.counts["bad_labels"] += len(found) - 1
-        gathering.problems.append(
-            f"{', '.join(f.path for f in found)}: only {found[0].path} is used; remove the others"
-        )
+        others = ", ".join(file.path for file in found[1:])
+        gathering.problems.append(f"{others}: not used beside {found[0].path}; keep one of them")
     file = found[0]
     columns, rows = read_rows(file.uri, "labels", options)
     by_name = {folded(name): name for name in reversed(columns)}  # `Video` is `video`; of two the first

@@ -64,8 +64,9 @@ class LeRobotSource:
         self._root = normalise(directory)
         self._options = options
         self._info = info = read_info(self._root, options)
-        entries, problems = read_entries(self._root, info, options)
-        self.problems = [*info.problems, *problems]
+        entries, problems, unread = read_entries(self._root, info, options)
+        self.problems = [*info.problems, *unread, *problems]
+        self.num_unread = len(unread)
         self._entries, self._repeated = _unique(entries)
         self._num_in_video: Counter[str] = Counter()
         for entry in self._entries:

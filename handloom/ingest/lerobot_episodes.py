@@ -69,26 +69,27 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def read_entries(root: str, info: Info, options: Options = None) -> tuple[list[Entry], list[str]]:
-    """The list of episodes as it is written, repeated ones included, and what was wrong with it.
+def read_entries(root: str, info: Info, options: Options = None) -> tuple[list[Entry], list[str], list[str]]:
+    """The list of episodes as it is written, repeated ones included; what is odd about it; its unreadable files.
 
     Raises ConfigError: there is none, none of it can be read, or it is empty.
     """
     problems: list[str] = []
+    unread: list[str] = []
     if info.is_v3:
-        entries = list(_v3_entries(root, info, options, problems))
+        entries = list(_v3_entries(root, info, options, unread))
     else:
         rows = _json_lines(f"{root}/meta/episodes.jsonl", "list of episodes", options)
         entries = [_v2_entry(row, info) for row in rows]
     if not entries:
-        why = f"; {problems[0]}" if problems else ""
+        why = f"; {unread[0]}" if unread else ""
         raise ConfigError(f"LeRobot dataset {root} lists no episode{why}", "record or download it again")
     if info.total_episodes is not None and info.total_episodes != len(entries):
         problems.append(f"meta/info.json announces {info.total_episodes} episodes, the list holds {len(entries)}")
-    return entries, problems
+    return entries, problems, unread
 
 
-def _v3_entries(root: str, info: Info, options: Options, problems: list[str]) -> Iterator[Entry]:
+def _v3_entries(root: str, info: Info, options: Options, unread: list[str]) -> Iterator[Entry]:
     try:
         listing = list_files(f"{root}/meta/episodes", "list of episodes", options=options)
     except ConfigError as error:
@@ -102,7 +103,7 @@ def _v3_entries(root: str, info: Info, options: Options, problems: list[str]) ->
         try:
             file = open_parquet(found.uri, options)
         except UnreadableParquet as error:
-            problems.append(f"meta/episodes/{found.path}: {error}; its episodes are not known")
+            unread.append(f"meta/episodes/{found.path}: {error}; its episodes are not known")
             continue
         # The many stats/ columns are not needed: they are most of the file.
         names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
@@ -112,7 +113,7 @@ def _v3_entries(root: str, info: Info, options: Options, problems: list[str]) ->
                     rows = file.read_row_group(group, columns=names).to_pylist()
                 yield from (_v3_entry(row, info) for row in rows)
         except UnreadableParquet as error:
-            problems.append(f"meta/episodes/{found.path}: {error}; some of its episodes are not known")
+            unread.append(f"meta/episodes/{found.path}: {error}; some of its episodes are not known")
         finally:
             file.close()
 

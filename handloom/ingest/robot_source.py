@@ -140,10 +140,14 @@ class SourceFacts:
 
 
 class RobotSource(Protocol):
-    """A dataset of robot episodes. problems: what is odd about it as a whole, one line each."""
+    """A dataset of robot episodes. problems: what is odd about it as a whole, one line each.
+
+    num_unread: of its lists of episodes, those of which nobody knows what they held; each is among the problems.
+    """
 
     facts: SourceFacts
     problems: list[str]
+    num_unread: int
 
     def episodes(self) -> Iterator[RawEpisode | Skip]:
         """Every announced episode exactly once, as itself or as a `Skip`; one in memory at a time."""

@@ -49,8 +49,9 @@ class RobotSummary:
     """What one ingest of robot episodes did.
 
     counts: `listed` episodes = added + replaced + already_there + skipped (`not_in_meta` is skipped and not listed).
-    skipped: by reason; skips: `{episode_index, reason, detail}` of each. notes: by name, what is odd about episodes
-    that were taken. problems: one line per skip, note and oddity of the dataset. clips: of the clip list, by change.
+    left_out: what was skipped, and lists of episodes that cannot be read. skipped: by reason; skips: `{episode_index,
+    reason, detail}` of each. notes: by name, what is odd about episodes that were taken. problems: one line per skip, note
+    and oddity of the dataset. clips: of the clip list, by change.
     """
 
     counts: dict[str, int]
@@ -59,6 +60,7 @@ class RobotSummary:
     clips: dict[str, int]
     num_episodes: int
     num_clips: int
+    left_out: int
     version: int | None
     skips: list[dict[str, Any]]
     problems: tuple[str, ...]
@@ -201,6 +203,7 @@ class _Ingest:
             clips=self._clip_counts,
             num_episodes=self._db.count(TABLE),
             num_clips=self._db.count("clip_list"),
+            left_out=len(tally.skips) + self._source.num_unread,
             version=None if table is None else table.version,
             skips=[vars(skip) for skip in tally.skips],
             problems=(*self._source.problems, *tally.lines),

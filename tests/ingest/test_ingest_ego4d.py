@@ -210,6 +210,15 @@ def test_a_narration_file_that_gives_nothing_is_an_error(download, narrations, s
         download.ingest([video()], narrations)
 
 
+def test_what_is_lost_in_older_files_and_manifests_is_named(download):
+    narrations = download.write("v1.json", {A: {"narrations": [told(3, "#C C x")]}, B: None, "version": None})
+    manifest = download.write("ego4d.json", {"videos": [video(), video(), video(duration_s=3.0)]})
+    result = ingest_ego4d(manifest, str(download.root), narrations=narrations)
+    assert (len(result.clips), result.counts["bad"], result.counts["bad_videos"]) == (1, 1, 1)
+    assert "videos[2] lists" in result.problems[0]
+    assert f"v1.json: {B} is null" in result.problems[1]
+
+
 def test_an_fho_file_of_another_layout_is_no_empty_one(download):
     listed = [{"video_uid": A, "annotated_intervals": [{"actions": []}]}, {"clips": 1}]
     download.write("fho_main.json", {"videos": listed})

@@ -192,6 +192,7 @@ SAVED = {
     "UTF-16 big end first": ("\t", "utf-16-be", "\n"),
     "old line ends": (",", "utf-8", "\r"),
     "semicolons": (";", "utf-8", "\r\n"),
+    "Excel's first line": (";", "utf-8-sig", "\n"),
 }
 
 
@@ -204,7 +205,8 @@ def test_files_that_spreadsheets_saved_are_read_alike(tmp_path, videos, name):
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(cells)
     path = tmp_path / "EPIC_100_train.csv"
-    path.write_bytes(text.getvalue().replace("\n", end).encode(encoding))
+    first = "sep=;\n" if name.startswith("Excel") else ""
+    path.write_bytes((first + text.getvalue()).replace("\n", end).encode(encoding))
     result = ingest_epic(str(path), str(videos))
     assert result.problems == []
     assert [(c.start_s, c.narration, c.verb) for c in result.clips] == [

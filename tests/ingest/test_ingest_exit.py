@@ -95,6 +95,14 @@ def test_robots(ingest, tmp_path, lost, code):
     assert ingest("lerobot", tmp_path / "arm", "--no-pictures")[:2] == (code, 3 - len(lost) if code != 2 else 0)
 
 
+def test_an_unreadable_list_of_episodes_is_a_loss(ingest, tmp_path):
+    make_v3(tmp_path / "arm", (4, 4, 4))
+    (tmp_path / "arm/meta/episodes/chunk-000/file-001.parquet").write_bytes(b"PAR1 cut short")
+    code, num_clips, err = ingest("lerobot", tmp_path / "arm", "--no-pictures")
+    assert (code, num_clips) == (3, 3)
+    assert "file-001.parquet: it has no Parquet footer" in err
+
+
 @pytest.mark.parametrize(("lost", "code"), [(0, 0), (1, 3), (99, 2)])
 def test_calvin(ingest, tmp_path, lost, code):
     make_calvin(tmp_path / "calvin")

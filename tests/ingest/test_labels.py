@@ -96,6 +96,16 @@ def test_of_two_files_that_differ_only_in_case_or_form_none_is_guessed(tmp_path)
     assert "the nearest is" in result.problems[2]
 
 
+def test_of_two_files_of_labels_one_is_read_and_the_other_named(tmp_path):
+    make_folder(tmp_path, "video,narration\na.mp4,read")
+    (tmp_path / "CLIPS.csv").write_text("video,narration\na.mp4,left alone\nd.mp4,left alone")
+    result = ingest(tmp_path)
+    assert {c.narration for c in result.clips} == {"read", None}
+    assert (result.num_left_out, result.problems) == (1, ["CLIPS.csv: not used beside clips.csv; keep one of them"])
+    counts = result.counts
+    assert counts["entries"] == counts["videos"] + counts["skipped_labels"] == 5
+
+
 def test_clips_of_an_older_list_keep_their_ids(tmp_path):
     """Before 0.4 a name kept the form in which its machine wrote it; the same clips are not added again."""
     (tmp_path / f"{DECOMPOSED}.mp4").write_bytes(b"x")
