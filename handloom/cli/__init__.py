@@ -1,7 +1,8 @@
 """The command line: parse, call one pipeline, print, exit.
 
 stdout is data, stderr is progress and messages. Exit codes: 0 done; 1 failed; 2 usage or settings; 3 finished, some
-clips rejected. Pipelines are imported inside the commands, so that `handloom --help` answers at once.
+clips rejected, or a part of an ingest's input unusable. Pipelines are imported inside the commands, so that
+`handloom --help` answers at once.
 """
 
 from __future__ import annotations

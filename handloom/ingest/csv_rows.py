@@ -61,9 +61,8 @@ def read_rows(path: str, what: str, options: Options = None) -> tuple[list[str],
     try:
         if said := _SEPARATOR.fullmatch(lines[first].strip()):
             first = next((i for i in range(first + 1, len(lines)) if lines[i].strip()), first)
-        between = (
-            said[1] if said else max(DELIMITERS, key=lambda d: len(_cells(lines[first], d)))
-        )  # a comma where they give as many
+        most = max(DELIMITERS, key=lambda d: len(_cells(lines[first], d)))  # a comma where they give as many
+        between = said[1] if said else most
         columns = [cell.strip() for cell in _cells(lines[first], between)]
     except csv.Error as error:
         raise ConfigError(f"{what} {path} is no CSV file: {error} in its first line", "check the path") from error

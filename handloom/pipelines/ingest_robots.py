@@ -50,8 +50,8 @@ class RobotSummary:
 
     counts: `listed` episodes = added + replaced + already_there + skipped (`not_in_meta` is skipped and not listed).
     left_out: what was skipped, and lists of episodes that cannot be read. skipped: by reason; skips: `{episode_index,
-    reason, detail}` of each. notes: by name, what is odd about episodes that were taken. problems: one line per skip, note
-    and oddity of the dataset. clips: of the clip list, by change.
+    reason, detail}` of each. notes: by name, what is odd about episodes that were taken. problems: one line per skip,
+    note and oddity of the dataset. clips: of the clip list, by change.
     """
 
     counts: dict[str, int]
