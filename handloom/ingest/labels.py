@@ -13,7 +13,6 @@ from handloom.ingest.result import WORDS, Gathering
 from handloom.schemas.clip import Clip
 
 NAME = "clips.csv"
-MAX_NEAREST = 20  # missing videos for which the nearest name is looked for: each is compared with all others
 
 Labels = dict[str, dict[str, str | None]]
 
@@ -55,7 +54,7 @@ def read_labels(files: Iterable[FoundFile], gathering: Gathering, options: Optio
     num_problems = len(gathering.problems)
     for row in rows:
         try:
-            path = _video(row, by_name["video"], labels, names, gathering)
+            path = _video(row, by_name["video"], labels, names)
         except ValueError as error:
             gathering.counts["bad_labels"] += 1
             gathering.problems.append(f"{row.where}: {error}; not used")
@@ -74,7 +73,7 @@ def labelled(clip: Clip, path: str, labels: Labels) -> Clip:
     return replace(clip, **labels[path]) if path in labels else clip
 
 
-def _video(row: Row, column: str, labels: Labels, names: Names, gathering: Gathering) -> str:
+def _video(row: Row, column: str, labels: Labels, names: Names) -> str:
     """The path of the video that a line is about. Raises ValueError where it names none, or one that has its words."""
     row.check_width()
     said = row[column].replace("\\", "/").removeprefix("./")
@@ -83,8 +82,7 @@ def _video(row: Row, column: str, labels: Labels, names: Names, gathering: Gathe
     except AmbiguousName as error:
         raise ValueError(f"video {error}") from error
     if path is None:
-        nearest = names.nearest(said) if gathering.counts["bad_labels"] < MAX_NEAREST else ""
-        raise ValueError(f"there is no video {spelled(said)}{nearest}")
+        raise ValueError(f"there is no video {spelled(said)}{names.nearest(said)}")
     if path in labels:
         raise ValueError(f"video {path} is named twice; the first line counts")
     return path

@@ -169,7 +169,7 @@ def _fault(name: str, value: Any) -> str:
 
 
 def _problem(faults: list[str]) -> str | None:
-    return f"the list of episodes has {', '.join(faults)} for it" if faults else None
+    return f"in the list of episodes: {'; '.join(faults)}" if faults else None
 
 
 def _video_path(info: Info) -> str:

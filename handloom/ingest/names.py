@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable
 
 MAX_COMPARED = 5_000
+MAX_NEAREST = 20  # names for which the nearest is looked for: each is compared with all others, 0.2 s for 5 000
 
 
 class AmbiguousName(Exception):
@@ -31,6 +32,7 @@ class Names:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = set(names)
+        self._num_asked = 0
         self._by_form: dict[str, list[str]] = {}
         self._by_case: dict[str, list[str]] = {}
         for name in sorted(self._names):
@@ -49,7 +51,10 @@ class Names:
         return None
 
     def nearest(self, name: str) -> str:
-        """`; the nearest is X` for a message, or nothing."""
+        """`; the nearest is X` for a message; nothing where none is near, and after the first names of a long list."""
+        self._num_asked += 1
+        if self._num_asked > MAX_NEAREST:
+            return ""
         known = sorted(self._by_case)[:MAX_COMPARED]
         close = difflib.get_close_matches(folded(name), known, 1, 0.7)
         return f"; the nearest is {spelled(self._by_case[close[0]][0])}" if close else ""
