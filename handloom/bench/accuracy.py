@@ -20,7 +20,7 @@ import numpy as np
 
 from handloom.bench.accuracy_clip import WINDOW_S, ClipScores, Scorer
 from handloom.bench.accuracy_goals import goals_of
-from handloom.bench.accuracy_truth import EGODEX, RENDERED, Case, egodex_cases, rendered_cases
+from handloom.bench.accuracy_truth import EGODEX, IN_SAMPLE, NOTES, RENDERED, Case, egodex_cases, rendered_cases
 from handloom.bench.cpu import idle_share
 from handloom.bench.metrics_hands import hand_scores
 from handloom.bench.metrics_tracks import mean_scores
@@ -92,8 +92,11 @@ def report_of(scores: Sequence[ClipScores], watch: Watch) -> dict[str, Any]:
     for source in (RENDERED, EGODEX):
         some = [score for score in scores if score.source == source]
         if some:
-            results[source] = pooled(some)
-    results["clips"] = [{"clip": one.name, "source": one.source, **pooled([one])} for one in scores]
+            results[source] = {"in_sample": source in IN_SAMPLE, "note": NOTES[source], **pooled(some)}
+    results["clips"] = [
+        {"clip": one.name, "source": one.source, "in_sample": one.source in IN_SAMPLE, **pooled([one])}
+        for one in scores
+    ]
     goals = goals_of(results)
     report = describe("accuracy", results, goals, watch)
     return _plain(report)

@@ -49,6 +49,7 @@ def markdown(results: dict[str, Any]) -> str:
 def _source(found: dict[str, Any], title: str) -> str:
     methods = [method for method in HEADS if method in found]
     head = f"{title}, {found['clips']} clips, {found['frames']} frames"
+    head += ", in-sample" if found["in_sample"] else ""
     lines = [f"| {head} | " + " | ".join(HEADS[m] for m in methods) + " |", "|---" + "|---:" * len(methods) + "|"]
     for words, keys, digits in LINES:
         cells = [_cell(found[method], keys, digits) for method in methods]

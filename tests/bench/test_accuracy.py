@@ -91,6 +91,14 @@ def test_the_table_has_ours_beside_the_others(report: dict):
     assert text.count("| hand coverage | 1.000 | 1.000 | 0.500 |") == 2
     assert rows["tracks 3D: AJ"] == ["0.500", "0.500", "-", "0.200"]
     assert "nan" not in text
+    assert "| EgoDex, 1 clips, 100 frames, in-sample |" in text
+
+
+def test_what_was_fitted_to_its_own_clips_says_so(report: dict):
+    found = report["results"]
+    assert (found["egodex"]["in_sample"], found["rendered"]["in_sample"]) == (True, False)
+    assert "fitted to five clips" in found["egodex"]["note"]
+    assert [clip["in_sample"] for clip in found["clips"]] == [False, False, True]
 
 
 @pytest.fixture(scope="module")
