@@ -23,9 +23,9 @@ import pyarrow as pa
 from handloom.errors import ConfigError, StoreError
 from handloom.export.files import HashingSink, storage_errors
 from handloom.export.new_export import NewExport, new_export
+from handloom.export.shards import MAX_SHARD_BYTES
 from handloom.schemas.row import row_arrays
 
-MAX_SHARD_BYTES = 512 * 2**20
 KEY_LENGTH = 48  # with the longest column it must stay within ustar's 100 characters
 _NOT_IN_JSON = ("frame_jpeg", "thumbnail", "camera", "video_uri")  # pictures, what went in, this machine's paths
 Progress = Callable[[int, int], None]  # samples written so far, bytes written so far

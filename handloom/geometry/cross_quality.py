@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera import project
+from handloom.geometry.hand_model import PALM
 from handloom.geometry.hand_tracks import either_side, hand_sizes_px, hand_track_residuals
 from handloom.geometry.picture_stats import PictureNumbers
 from handloom.geometry.world import metric_poses, to_camera, to_world
@@ -21,6 +22,7 @@ from handloom.schemas.values import LEFT, RIGHT, Camera, CameraPath, Hands, Lift
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+# Limits of flags, chosen by hand, not fitted: rendered clips with one thing wrong set that flag and no other.
 # The pictures.
 BLUR_SHARE = 0.35  # of the median detail of the frames around: what motion blur of some pixels leaves
 BLUR_AROUND_S = 1.0  # to either side: a scene's detail changes as the camera turns
@@ -43,7 +45,6 @@ CAMERA_OFF = 0.01  # median residual over the focal length: 4 px at 400 px, four
 
 # MediaPipe's order: each finger from the wrist out, and the palm's far edge.
 _BONES = np.array([(0 if k % 4 == 1 else k - 1, k) for k in range(1, 21)] + [(5, 9), (9, 13), (13, 17)])
-_PALM = (0, 5, 9, 13, 17)
 _HELD = (TrackKind.NONE, TrackKind.LEFT_HAND, TrackKind.RIGHT_HAND)
 
 
@@ -210,7 +211,7 @@ def _same_place(hands: Hands) -> Mask:
 
 def _speeds(points: Floats, frame_s: NDArray[np.float64]) -> Floats:
     """(T-1, 2) speed of the palm's middle between consecutive frames, m/s; NaN unknown."""
-    middle = points[:, :, _PALM].mean(axis=2)
+    middle = points[:, :, PALM].mean(axis=2)
     return np.linalg.norm(np.diff(middle, axis=0), axis=-1) / np.maximum(np.diff(frame_s), 1e-6)[:, None]
 
 

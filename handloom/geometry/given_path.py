@@ -9,11 +9,10 @@ from scipy.spatial.transform import Rotation
 from handloom.errors import ClipError
 from handloom.geometry.camera import HINT, STAGE, camera_content
 from handloom.schemas.clip import Clip
-from handloom.schemas.values import CameraPath
+from handloom.schemas.values import WORLD_SCALES, CameraPath
 
 Floats = NDArray[np.float64]
 
-SCALES = ("metric", "arbitrary", "none")
 MAX_GAP_S = 0.5
 """Between poses further apart nothing is said. A head turns up to 200 degrees/s: 0.5 s is already generous."""
 ROTATION_TOLERANCE = 1e-2  # poses are often written as float32, or with four digits
@@ -53,8 +52,8 @@ def parse_poses(text: str) -> tuple[Floats, Floats, str] | None:
     content = camera_content(text)
     poses, scale = content.get("world_from_camera"), content.get("world_scale")
     scale = "none" if scale is None else scale
-    if scale not in SCALES:
-        raise ValueError(f"world_scale is {str(scale)[:80]!r}, expected one of {', '.join(SCALES)}")
+    if scale not in WORLD_SCALES:
+        raise ValueError(f"world_scale is {str(scale)[:80]!r}, expected one of {', '.join(WORLD_SCALES)}")
     if poses is None or poses == []:
         return None
     if not isinstance(poses, list) or not all(isinstance(p, dict) and p.keys() == {"frame_s", "matrix"} for p in poses):

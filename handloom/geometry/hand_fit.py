@@ -28,8 +28,10 @@ from handloom.schemas.values import LEFT, NUM_KEYPOINTS, Camera, HandPoints, Han
 
 Array = NDArray[np.float64]
 
-SEEN_SIZE = 0.9  # size of a hand's keypoints as the 2D model draws them, over the hand's own
-SEEN_SIZE_SPREAD = 0.12
+# Origins. Sizes of adults: published, as named. Spreads: set by hand so that `sigma_m` is about the error that was
+# seen; MISFIT, weights and steps by hand, for a lower error. Both on rendered hands and on two of the five EgoDex clips
+# of the README's table; the other three were looked at meanwhile. No other fit of them is on record.
+SEEN_SIZE_SPREAD = 0.12  # of `schemas.settings.SEEN_SIZE`, relative
 HAND_LENGTH_SPREAD = 0.055  # of adults, relative (Greiner 1991: women 0.181, men 0.194 m)
 TILT_SPREAD = (
     0.06  # of the distance, from errors of the 2D keypoints that last: a tilt not seen, a bone drawn too short
@@ -37,7 +39,6 @@ TILT_SPREAD = (
 FOCAL_SPREAD = 0.12  # of an assumed field of view, relative
 
 GAP_S = 0.5  # a hand unseen for longer starts anew
-MIN_DEPTH_M = 0.02  # no keypoint of a hand that a camera sees as a hand is nearer
 MIN_KEYPOINTS = 12  # known ones, for a hand to be placed
 MIN_SIZE = 2e-3  # mean distance of keypoints from their middle, as a ray: a hand 25 m away
 MISFIT = 0.16  # error of a 2D keypoint over the hand's size in the picture
@@ -62,7 +63,7 @@ def fit_hands(
     frame_s: NDArray[np.float64],
     *,
     hand_length_m: float = model.HAND_LENGTH_M,
-    seen_size: float = SEEN_SIZE,
+    seen_size: float,
 ) -> Hands:
     """Both hands of a clip in the camera frame (x right, y down, z forward), as one person's: one size, constant bones.
 
@@ -93,7 +94,7 @@ def fit_hands(
             relative = np.sqrt(HAND_LENGTH_SPREAD**2 + SEEN_SIZE_SPREAD**2 + TILT_SPREAD**2 + focal**2)
             spread = np.hypot(scale * seen_size * spread, relative * distance)
             keypoints[..., 0] *= seen.flip[kept, None]
-            ahead = keypoints[..., 2].min(axis=1) > MIN_DEPTH_M
+            ahead = keypoints[..., 2].min(axis=1) > model.MIN_DEPTH_M
             at = seen.frame[kept[ahead]], seen.hand[kept[ahead]]
             lifted[at], sigma[at] = keypoints[ahead], spread[ahead]
     shown = (points.visible, points.infilled, points.confidence, points.keypoints_px)

@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 NUM_ANGLES = 20  # digit (thumb first) x (flexion at its base, splay, flexion at the middle joint, at the last joint)
 NUM_SHAPE = 36  # off the template: base of each digit, 5 x 3 m; log length of 5 x 3 phalanges; `SEEN_M`, 2 x 3 m
 HAND_LENGTH_M = 0.185  # wrist to tip of the middle finger
+MIN_DEPTH_M = 0.02  # no keypoint of a hand that a camera sees as a hand is nearer
 
 # Thumb first.
 _BASE_M = np.array(
@@ -49,6 +50,8 @@ _THUMB_ALONG = np.array([-0.62, 0.72, -0.30])
 _THUMB_NAIL = np.array([-0.62, -0.15, 0.77])
 
 _DEG = np.pi / 180
+# Chosen by hand as an adult's, not fitted to a data set, and so are the bones above. The hands that `synth` renders
+# have bones of nearly these lengths, and a thumb with the same axes: rendered truth does not test this template.
 # (digit, joint): middle of what is usual and its spread (a weak prior), and the range.
 _REST_DEG = [[15, 0, 12, 15], [28, 0, 32, 18], [30, 0, 34, 18], [32, 0, 34, 18], [32, 0, 32, 18]]
 ANGLE_REST = _DEG * np.array(_REST_DEG, np.float64).ravel()
@@ -71,7 +74,7 @@ def _axes() -> Array:
 _AXES = _axes()
 # Where a hand model sees the wrist and the root of the thumb, off the joints: MediaPipe's lie nearer to the fingers.
 SEEN_M = np.array([[0.0, 0.022, 0.0], [0.0, 0.012, 0.0]])
-PALM = (0, 5, 9, 13, 17)  # keypoints of one rigid, nearly flat body
+PALM = (0, 5, 9, 13, 17)  # wrist and knuckles: one rigid, nearly flat body, the part of a hand that does not bend
 KNUCKLES = (5, 9, 13, 17)
 
 

@@ -11,11 +11,13 @@ from handloom.geometry.hand_model import KNUCKLES, PALM, template_palm
 
 Array = NDArray[np.float64]
 
-EGO_DROP_M = 0.058  # knuckles beyond the wrist, as seen from a head: 35 to 75 mm in the truth of eight EgoDex clips
-EGO_DROP_SPREAD_M = 0.014
+# Knuckles beyond the wrist, as seen from a head: fitted to the truth of eight EgoDex clips (35 to 75 mm), five of which
+# are those of the README's table.
+EGO_DROP_M, EGO_DROP_SPREAD_M = 0.058, 0.014
+# Chosen by hand, not fitted: more views and candidates cost time.
 NUM_VIEWS = 64  # directions from which the hand may be seen: 25 degrees apart
 NUM_KEPT = 10  # of them, per frame
-MIN_DEPTH_M = 0.05
+FIT_MIN_DEPTH_M = 0.05  # of every keypoint while the hand is fitted: far from where a pinhole breaks down
 BLOCK = 256  # hands at a time: memory
 
 
@@ -72,7 +74,7 @@ def _candidates(rays: Array, weight: Array, points_m: Array) -> tuple[Array, Arr
     away = depth - (seen[..., 2] * share[:, None]).sum(axis=2)
     translation = np.einsum("nij,nvj->nvi", turn, np.stack([place.real, place.imag, away], axis=-1))
     points = np.einsum("nvij,nkj->nvki", rotation, points_m) + translation[:, :, None]
-    ahead = points[..., 2].min(axis=2) > MIN_DEPTH_M
+    ahead = points[..., 2].min(axis=2) > FIT_MIN_DEPTH_M
     return rotation, translation, np.where(ahead, misfit, np.inf)
 
 

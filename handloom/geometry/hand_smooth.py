@@ -14,7 +14,8 @@ MAX_GAP_STEP = 1.0  # farthest mean way of the keypoints over a gap, in hand siz
 INSIDE_SHARE = 0.5  # of a filled hand's keypoints that must lie in the picture
 
 # Smoothing: how strongly the second derivative is punished, and from which bend on less and less so. In units of a
-# frame at 15 Hz and of the hand's size.
+# frame at 15 Hz and of the hand's size. Chosen by hand on two EgoDex clips, not fitted: at equal 2D error jitter over
+# MediaPipe's fell from 0.38 to 0.34 there, and from 0.53 to 0.42 on others.
 STIFFNESS = 4.0
 FREE_BEND = 0.03
 ROUNDS = 3

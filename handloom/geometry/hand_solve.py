@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, cho_solve_banded, cholesky_banded
 
 from handloom.geometry import hand_model as model
-from handloom.geometry.hand_palm import drop_m
+from handloom.geometry.hand_palm import FIT_MIN_DEPTH_M, drop_m
 from handloom.schemas.values import NUM_KEYPOINTS
 
 Array = NDArray[np.float64]
 
 P = 6 + model.NUM_ANGLES  # translation, rotation vector, joint angles of one hand in one frame
 BAND = 2 * P  # a second difference couples frame n to n - 2
+# Chosen by hand, not fitted, on rendered hands and on two EgoDex clips (see `hand_fit`).
 DEGREES_OF_FREEDOM = 8.0  # of Student's t: how robust the reprojection is
-MIN_DEPTH_M = 0.05
 INDEPENDENT = 6
 SHAPE_STEPS = range(2, 7)
 COUPLING, COUPLING_SPREAD = 0.55, 0.30  # the last joint of a finger bends with the middle one
@@ -120,7 +120,7 @@ def misfit(problem: Problem, state: State) -> float:
     """What is minimised: minus twice the log of the posterior; infinite where a hand is not in front of the camera."""
     posed = model.pose(state.angles, state.shape, derivatives=False)
     points = np.einsum("nij,nkj->nki", state.rotation, posed.seen_m) + state.translation[:, None]
-    if not points[..., 2].min() > MIN_DEPTH_M:
+    if not points[..., 2].min() > FIT_MIN_DEPTH_M:
         return np.inf
     nu = DEGREES_OF_FREEDOM
     squared = (((points[..., :2] / points[..., 2:] - problem.rays) * problem.weight[..., None]) ** 2).sum(axis=2)

@@ -29,11 +29,13 @@ from handloom.schemas.values import LEFT, RIGHT
 # as long as a hand keeps its pose (one EgoDex clip: the left hand called right for 30 frames on end, at 0.74 to 0.95).
 MODEL_FLOOR = 0.03
 MODEL_WEIGHT = 0.8
+# Both chosen by hand on five EgoDex clips, not fitted.
 # A tracklet's frames are no independent witnesses: it counts as 1 observation and 1 more per second, at most 3.
 MAX_OBSERVATIONS = 3.0
 
 # The ego explanation, fitted by eye to 547 detections with device truth in five EgoDex clips (wrist to knuckles: left
 # 37 to 96 degrees, median 63; right 83 to 161, median 117; wrist 0.1 to 0.6 half widths to its own side) and widened.
+# They are the clips of the README's table: its handedness is in-sample.
 FOREARM_DEG = (62.0, 118.0)  # left, right; 0 points to the right of the picture, 90 up
 FOREARM_KAPPA = 2.5  # concentration of the von Mises distribution
 WRIST_X = (-0.3, 0.3)  # in half widths of the picture, from its middle
@@ -43,6 +45,7 @@ ORDER_FLOOR = 0.04  # hands that have changed sides
 ORDER_SLOPE = 4.0  # per hand size of distance
 
 # Continuity: a hand that turns up where it was last seen is the same hand, the surer the shorter the gap.
+# Chosen by hand on the same clips, not fitted.
 NEW_PLACE_COST = 4.0
 FAR_PLACE = 1.25  # a hand far from where it was last seen costs this much more than one not seen before
 CONTINUITY_S = 1.0  # the costs fall to 1/e after so long

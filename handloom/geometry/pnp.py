@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera import undistort
+from handloom.geometry.hand_model import MIN_DEPTH_M
 from handloom.schemas.values import Camera, HandPoints, Hands
 
-MIN_DEPTH_M = 0.02  # no keypoint of a hand that a camera sees as a hand is nearer
 MAX_TURN_RAD = np.radians(80)
 
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.geometry.hand_model import PALM
 from handloom.schemas.values import NUM_HANDS
-
-PALM = (0, 5, 9, 13, 17)  # wrist and knuckles: the part of a hand that does not bend
 
 # Two detections of one hand: palms closer than this share of the hand's size, or boxes that overlap more than this.
 # On 25 clips the doubles lie at 0.02 to 0.27 (or overlap 0.45 to 0.94), two hands at work on one thing at 0.44 and more
 # (overlap up to 0.12).
 DUPLICATE_DISTANCE = 0.25
 DUPLICATE_OVERLAP = 0.45
+# Chosen by hand on the same clips, not fitted.
 LINK_DISTANCE = 0.75  # farthest mean step of the keypoints from frame to frame, in hand sizes
 NEW_TRACK_DISTANCE = 0.35  # the same between detections that the search did not follow from one to the other
 LINK_RATIO = 1.3  # a link is safe if the next best choice is this much farther

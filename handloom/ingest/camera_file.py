@@ -10,9 +10,9 @@ from typing import Any
 from handloom.errors import ConfigError
 from handloom.ingest.files import Options, read_json
 from handloom.ingest.json_shape import is_number
+from handloom.schemas.values import WORLD_SCALES
 
 SUFFIX = ".camera.json"
-SCALES = ("metric", "arbitrary", "none")
 _KEYS = ("camera_matrix", "picture_size", "distortion", "world_from_camera", "world_scale")
 _ROTATION_TOLERANCE = 1e-2  # poses are often written as float32, or with four digits
 
@@ -67,8 +67,8 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
         raise _wrong(path, "picture_size", size, "[width, height] in pixels")
     if content.get("distortion") is not None:
         _check_distortion(path, content["distortion"])
-    if content.get("world_scale") is not None and content["world_scale"] not in SCALES:
-        raise _wrong(path, "world_scale", content["world_scale"], f"one of {', '.join(SCALES)}")
+    if content.get("world_scale") is not None and content["world_scale"] not in WORLD_SCALES:
+        raise _wrong(path, "world_scale", content["world_scale"], f"one of {', '.join(WORLD_SCALES)}")
     poses = content.get("world_from_camera")
     if poses is None:
         return GivenCamera(content, [])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from handloom.geometry.tracklets import hand_size
 
+# Chosen by hand on two EgoDex clips and rendered scenes, not fitted.
 WINDOW_PX, LEVELS = 15, 2
 MARGIN_PX = 24
 AGREE_SIZE, AGREE_PX = 0.02, 0.5  # farthest that a point may land apart from the two sides: shares of the hand, pixels

@@ -38,6 +38,7 @@ from handloom.geometry.descriptors import (
     fourier_pyramid,
     to_unit_float32,
 )
+from handloom.geometry.hand_model import PALM
 from handloom.models.motion_signals import FASTEST, NUM_LAGS, STILL, MotionSignals, measure
 from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Hands, Tracks, VideoInfo
 
@@ -45,7 +46,6 @@ Floats = NDArray[np.float64]
 
 DIRECTION_CAP = 3.0
 """Length of palm or knuckle row, in hand sizes, at which its vote for a direction is capped."""
-PALM = [0, 5, 9, 13, 17]
 FINGERS = np.array([[0, 1, 2, 3, 4], [0, 5, 6, 7, 8], [0, 9, 10, 11, 12], [0, 13, 14, 15, 16], [0, 17, 18, 19, 20]])
 
 WEIGHTS = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.geometry.track_hand import BONES
 from handloom.schemas.values import NUM_HANDS, HandPoints
 
 Array = NDArray[np.float32]
@@ -15,10 +16,8 @@ STILL, LEFT, RIGHT, OWN = 0, 1, 2, 3
 """What a point moves with: the still scene, a hand, or nothing known."""
 FAR = np.float32(-1.5)
 """Beyond this many palm lengths from a hand it does not matter how far it is."""
-_BONES = np.array(
-    [(0, 1), (1, 2), (2, 3), (3, 4), (5, 6), (6, 7), (7, 8), (9, 10), (10, 11), (11, 12), (13, 14), (14, 15), (15, 16),
-     (17, 18), (18, 19), (19, 20), (0, 5), (0, 9), (0, 13), (0, 17), (5, 9), (9, 13), (13, 17)]
-)  # fmt: skip
+_BONES = BONES[:-1]  # without the web between thumb and palm
+# Shares of the palm, in the proportions of `geometry.track_hand.RADIUS_M`; chosen by hand, not fitted.
 _RADIUS = np.full(len(_BONES), 0.16, np.float32)  # palm lengths; fingers are thinner, the thumb is between
 _RADIUS[:16] = 0.10
 _RADIUS[:4] = 0.13

@@ -14,6 +14,7 @@ from handloom.schemas.values import NUM_HANDS, TrackKind
 
 Array = NDArray[np.float32]
 
+# Chosen by hand, not fitted.
 POINTS_A_HAND = 28
 SHARES = {TrackKind.LEFT_HAND: 0.25, TrackKind.RIGHT_HAND: 0.25, TrackKind.MOVING: 0.25, TrackKind.CORNER: 0.25}
 """Of the extra points, at most, by kind. A third of each may be spent at once, so that later frames get some."""

@@ -20,6 +20,7 @@ from handloom.schemas.values import HandPoints, TrackKind, Tracks, VideoInfo
 Array = NDArray[np.float32]
 
 VERSION = "recover 1"
+# Chosen by hand, not fitted.
 WINDOW_PX = 11
 """Of the Lucas-Kanade step: smaller than the plain tracker's, since the step is predicted and the place verified."""
 KEYFRAME_S = 1 / 3

@@ -7,12 +7,12 @@ from collections import Counter
 from typing import Any
 
 from handloom.schemas.reasons import REASONS
+from handloom.schemas.values import WORLD_SCALES
 from handloom.store.clip_list import pending_clips
 from handloom.store.database import Database
 from handloom.store.runs import latest_run
 
 NUM_EXAMPLES = 3
-WORLD_SCALES = ("metric", "arbitrary", "none")
 
 
 def status(db: Database) -> dict[str, Any]:

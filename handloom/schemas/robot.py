@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from handloom.errors import ShapeError
 
+TABLE = "robot_episodes"
 ROBOT_EPISODES = pa.schema(
     [
         pa.field("episode_id", pa.string(), nullable=False),  # {dataset}:{episode_index}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 NUM_HANDS = 2
 NUM_KEYPOINTS = 21
 LEFT, RIGHT = 0, 1
+WORLD_SCALES = ("metric", "arbitrary", "none")  # of a camera path's unit
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,14 @@ import lance
 import pyarrow as pa
 
 from handloom.errors import CommitConflict
-from handloom.schemas.robot import ROBOT_EPISODES
+from handloom.schemas.robot import ROBOT_EPISODES, TABLE
+from handloom.store.commit import MAX_TRIES, RETRY_WAIT_S
 from handloom.store.database import Database
 from handloom.store.location import LANCE_ERRORS, first_words, lance_errors, store_error
+from handloom.store.reconcile import IDS_PER_DELETE
 from handloom.store.sql import in_list
 
 log = logging.getLogger(__name__)
-
-TABLE = "robot_episodes"
-MAX_TRIES = 4
-RETRY_WAIT_S = 0.25  # doubled after every try
-IDS_PER_DELETE = 500
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
+from handloom.store.ranking import SCORE_DIGITS
 from handloom.store.windows.pictures import PictureCache
 from handloom.store.windows.plan import split_position
 from handloom.store.windows.rows import RowReader
@@ -22,8 +23,6 @@ from handloom.store.windows.spec import VIDEO_OF, WindowSpec, check_columns, mak
 if TYPE_CHECKING:
     from handloom.store.database import Database
     from handloom.store.windows.plan import Plan
-
-SCORE_DIGITS = 6
 
 
 @dataclass(frozen=True)

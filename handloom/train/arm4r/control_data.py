@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from handloom.errors import ConfigError
+from handloom.schemas.robot import TABLE
 from handloom.train.arm4r import scales
 from handloom.train.arm4r.control_sample import ControlSample
 from handloom.train.arm4r.point_data import STATISTICS_WINDOWS, check_rate
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from handloom.store.database import Database
     from handloom.store.windows.dataset import Windows
 
-TABLE = "robot_episodes"
 INGEST = "bring robots in with `handloom ingest lerobot` or `handloom ingest calvin`"
 
 

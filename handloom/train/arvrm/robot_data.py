@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from handloom.errors import ConfigError
+from handloom.schemas.robot import TABLE
 from handloom.store.sql import both
 from handloom.train import checkpoint as checkpoints
 from handloom.train.arvrm.backbone import image_spec, text_spec
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from handloom.store.database import Database
     from handloom.store.windows.dataset import Windows
 
-TABLE = "robot_episodes"
 GRIPPER_WORDS = ("gripper", "finger")
 
 

@@ -12,10 +12,9 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
+from handloom.models.hub_files import CACHE
 from handloom.schemas.settings import Frozen
 from handloom.train.parts.small_encoders import SmallImageEncoder, SmallTextEncoder
-
-CACHE = "~/.cache/handloom/models"
 
 
 class EncoderSpec(Frozen):
