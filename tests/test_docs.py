@@ -1,5 +1,6 @@
 """The documentation is complete: every command, flag, setting, column and reject reason is there, and nothing stale."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -105,6 +106,18 @@ def test_settings_page_is_fresh():
     page = runpy.run_path(str(DOCS / "make_settings.py"))["page"]()
     assert (DOCS / "settings.md").read_text() == page, "docs/settings.md is stale: run `make docs`"
     assert [name for name, row in rows_of(page).items() if not row[-1]] == []
+
+
+def test_speed_in_the_readme_is_that_of_the_report():
+    made = runpy.run_path(str(DOCS / "make_speed.py"))
+    written = made["BETWEEN"].search((ROOT / "README.md").read_text())
+    assert written, "README.md has lost its marks around the figures on speed"
+    report = json.loads((ROOT / "benchmarks/results/extract.json").read_text())
+    if "quick" not in report:
+        pytest.skip("the report is one of 0.1.0: measure again, then run docs/make_speed.py")
+    assert not report["quick"]
+    assert not report["interrupted"]
+    assert written[0] == made["figures"](), "stale: run docs/make_speed.py"
 
 
 def type_text(kind: pa.DataType, num_tracks: int) -> str:

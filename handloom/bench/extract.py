@@ -57,7 +57,7 @@ class _Unusable(Exception):
 def bench_extract(videos: Path | None, watch: Watch) -> dict[str, Any]:
     """Measure on the videos of a folder (those that one of the three cannot read left out), or on rendered clips."""
     amount = QUICK if watch.quick else FULL
-    found = _Found("rendered scenes" if videos is None else "a folder")
+    found = _Found("rendered scenes" if videos is None else "videos of a folder")
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
         work = Path(folder)
         watch.say("rendering scenes" if videos is None else f"reading what the videos of {videos} are")
@@ -81,7 +81,7 @@ class _Found:
 
     def results(self) -> dict[str, Any]:
         return {
-            "videos": f"{len({clip.video_uri for clip in self.clips})} of {self.videos}",
+            "videos": f"{len({clip.video_uri for clip in self.clips})} {self.videos}",
             "left_out": self.left_out,
             "idle_at_start": None if self.idle is None else round(self.idle, 3),
             "processes": cores_allowed(),
@@ -157,7 +157,7 @@ def _round(found: _Found, amount: Amount, work: Path, watch: Watch) -> None:
         watch.part(f"round {number + 1} (of {amount.least} to {amount.most}), {kind}")
         did = _counting(watch, found.clips)
         if kind == "end_to_end":
-            spent = end_to_end(found.clips, work / "db", did)
+            spent = end_to_end(found.clips, work / "db", watch, did)
             failed, numbers_of = spent.failed, _with_start
         else:
             spent, failed = measure(kind, found.clips, cores_allowed(), did)
@@ -175,10 +175,10 @@ def _extra(found: _Found, work: Path, watch: Watch) -> None:
     """Whether the cost grows with the number of clips: once with twice as many, once with one second many times."""
     doubled = renamed(found.clips * 2)
     watch.part("twice the clips, end_to_end")
-    found.twice = end_to_end(doubled, work / "db", _counting(watch, doubled))
+    found.twice = end_to_end(doubled, work / "db", watch, _counting(watch, doubled))
     short = same_second(found.clips, MANY)
     watch.part("one second of one video, many times, end_to_end")
-    found.many = early_and_late(end_to_end(short, work / "db", _counting(watch, short)))
+    found.many = early_and_late(end_to_end(short, work / "db", watch, _counting(watch, short)))
 
 
 def _counting(watch: Watch, clips: list[Clip]) -> Callable[[int], None]:

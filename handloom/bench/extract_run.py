@@ -13,6 +13,8 @@ import ray
 
 from handloom.bench.cpu import busy_s
 from handloom.bench.plain import Failed, Spent
+from handloom.bench.watch import Watch
+from handloom.pipelines.cluster import joined
 from handloom.pipelines.run import run
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import RunConfig
@@ -33,7 +35,7 @@ class EndToEnd(Spent):
     failed: list[Failed]
 
 
-def end_to_end(clips: list[Clip], path: Path, did: Callable[[int], None]) -> EndToEnd:
+def end_to_end(clips: list[Clip], path: Path, watch: Watch, did: Callable[[int], None]) -> EndToEnd:
     """One `run` into a new database: from the first clip's beginning to the last commit, and every clip's times.
 
     Raises KeyboardInterrupt where the run was interrupted: `run` takes the signal, and ends well.
@@ -43,7 +45,12 @@ def end_to_end(clips: list[Clip], path: Path, did: Callable[[int], None]) -> End
         add_clips(db, clips)
         meter = _Meter(did)
         began = time.perf_counter()
-        summary = run(db, RunConfig(), quiet=True, watch=meter)
+        with joined(None):  # here, and not in `run`: the meter must have ended when Ray does
+            watch.take_signals()
+            try:
+                summary = run(db, RunConfig(), quiet=True, watch=meter)
+            finally:
+                meter.end()
         with_start_s = time.perf_counter() - began
         if summary.exit == "interrupted":
             raise KeyboardInterrupt
@@ -69,11 +76,16 @@ class _Meter:
             self._thread.start()
             return
         busy = busy_s()
-        self._ended.set()
-        self._thread.join()
+        self.end()
         self.cpu_s = busy - self._cpu_at_start
         self.finished = list(ray.get(ledger.finished.remote()).values())
         self.wall_s = time.time() - min(clip.began for clip in self.finished)
+
+    def end(self) -> None:
+        """No more questions to Ray: a driver that asks while Ray ends is ended by it, without a word."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def _follow(self, ledger: ray.actor.ActorHandle) -> None:
         """The CPU time when the first clip begins; how many have ended, until the run has."""
@@ -84,5 +96,5 @@ class _Meter:
             while not self._ended.wait(POLL_S):
                 progress = ray.get(ledger.progress.remote())
                 self._did(progress.num_rows + progress.num_rejects)
-        except (ray.exceptions.RayError, RuntimeError, OSError, AttributeError):
-            return  # Ray is going down, or has gone (it has no `core_worker` then): the run's own end says why
+        except (ray.exceptions.RayError, RuntimeError, OSError):
+            return  # Ray is going down: the run's own end says why

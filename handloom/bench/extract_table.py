@@ -12,7 +12,7 @@ LINES = (
 RATIOS = {
     "end to end against the ceiling": "the ceiling's frames",
     "end to end against the plain script": "the plain script's",
-    "cost linear in clips: rate with twice the clips": "its own rate with twice the clips",
+    "cost linear in clips: rate with twice the clips": "its rate with twice the clips",
 }
 
 
@@ -30,7 +30,8 @@ def _where(report: dict[str, Any]) -> str:
     amount += f", {found['video_s_per_round']:.0f} s of video a round"
     unlike = [word for word in ("quick", "interrupted") if report[word]]
     mark = f" ({' and '.join(unlike)}: not a whole measurement)" if unlike else ""
-    return f"{machine}; {amount}, medians of {len(found['rounds'])} rounds, with models loaded{mark}:"
+    rounds = "one round" if len(found["rounds"]) == 1 else f"medians of {len(found['rounds'])} rounds"
+    return f"{machine}; {amount}, {rounds}, with models loaded{mark}:"
 
 
 def _table(found: dict[str, Any]) -> str:
@@ -38,8 +39,8 @@ def _table(found: dict[str, Any]) -> str:
     for kind, words in LINES:
         cells = [_cell(found[kind], name) for name in ("frames_per_s", "cpu_ms_per_frame")]
         lines.append(f"| {words} | {cells[0]} | {cells[1]} |")
-    lines.insert(3, f"| the same, with the start of Ray and of the models | "
-                    f"{_cell(found['end_to_end'], 'frames_per_s_with_start')} | - |")  # fmt: skip
+    with_start = _cell(found["end_to_end"], "frames_per_s_with_start")
+    lines.insert(3, f"| the same, with the start of Ray and of the models | {with_start} | - |")
     return "\n".join(lines)
 
 

@@ -56,12 +56,16 @@ class Watch:
         """The part of a benchmark that takes time. Ctrl-C or SIGTERM ends it, and the program goes on behind."""
         self._measuring_since = self._clock()
         self.expect(units)
-        with Interrupts(MESSAGE):
+        with Interrupts(MESSAGE) as self._interrupts:
             try:
                 yield
             except KeyboardInterrupt:
                 self.interrupted = True
         self._units = self._done
+
+    def take_signals(self) -> None:
+        """Again, while measuring, after somebody else took them: `ray.init` does."""
+        self._interrupts.install()
 
     def expect(self, units: float) -> None:
         """So many units in all, those done included; may be said again as more is known."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.process import descendants, start
 
 from handloom.bench import run_benchmark, table
 from handloom.bench.extract import FULL, _Found, early_and_late, goals_of
@@ -45,7 +48,7 @@ def spent(frames: int, wall_s: float) -> EndToEnd:
 
 
 def test_goals_and_table_of_what_was_measured():
-    found, watch = _Found("a folder"), Watch(print)
+    found, watch = _Found("videos of a folder"), Watch(print)
     found.clips = [clip(0, 4.0)] * 2
     rates = (
         {"end_to_end": 40.0, "ceiling": 50.0, "plain_script": 20.0},
@@ -61,7 +64,7 @@ def test_goals_and_table_of_what_was_measured():
     told = table(report)
     assert "| `handloom run`, from the first clip to the last commit | 45.0 | 40.0 |" in told
     assert "| the same, with the start of Ray and of the models | 30.0 | - |" in told
-    assert "0.90 of the ceiling's frames, 1.50 of the plain script's, 0.89 of its own rate" in told
+    assert "0.90 of the ceiling's frames, 1.50 of the plain script's, 0.89 of its rate" in told
     assert "not a whole measurement" not in told
 
 
@@ -124,6 +127,24 @@ def test_an_interrupted_benchmark_prints_what_it_has(folder: Path, tmp_path: Pat
     assert {goal["met"] for goal in report["goals"]} == {None}
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["extract.interrupted.json"]
     assert "round 1" in said[2]
+
+
+@pytest.mark.slow
+def test_the_command_is_interrupted_while_ray_works(folder: Path):
+    """Ray ended the driver without a word where it was asked for progress while it ended."""
+    process = start("bench", "extract", "--quick", "--videos", folder)
+
+    def ray_works() -> bool:
+        names = [Path(f"/proc/{pid}/cmdline") for pid in descendants(process.pid)]
+        return any(b"ray::Ledger" in name.read_bytes() for name in names if name.exists())
+
+    until = time.monotonic() + 60
+    while not ray_works() and time.monotonic() < until:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    report = json.loads(out)
+    assert (process.returncode, report["interrupted"], report["results"]["rounds"]) == (1, True, []), err
 
 
 @pytest.mark.slow

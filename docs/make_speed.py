@@ -1,0 +1,21 @@
+"""Writes the README's figures on speed from the report that `handloom bench extract --save benchmarks/results` left."""
+
+import json
+import re
+from pathlib import Path
+
+from handloom.bench import table
+
+ROOT = Path(__file__).parents[1]
+REPORT, README = ROOT / "benchmarks/results/extract.json", ROOT / "README.md"
+BETWEEN = re.compile(r"(?<=<!-- docs/make_speed.py -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def figures() -> str:
+    """What stands between the README's two marks."""
+    link = "[`handloom bench extract`](benchmarks/results/extract.json)"
+    return f"**Speed** ({link}). {table(json.loads(REPORT.read_text()))}"
+
+
+if __name__ == "__main__":
+    README.write_text(BETWEEN.sub(lambda _: figures(), README.read_text()))
