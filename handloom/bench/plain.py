@@ -128,10 +128,10 @@ class Ceiling:
 
     def __init__(self) -> None:
         from handloom.video.packets import NotAVideoError
-        from handloom.video.readers import DecodeFailedError
+        from handloom.video.readers import DecodeFailedError, PictureSizeError
         from handloom.workers.extract import Extractor
 
-        self.unreadable = (NotAVideoError, DecodeFailedError)
+        self.unreadable = (NotAVideoError, DecodeFailedError, PictureSizeError)
         self._settings = Settings()
         self._extractor = Extractor(self._settings, "bench")
 
