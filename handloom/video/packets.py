@@ -274,8 +274,8 @@ def _declared_end_s(path: str, name: str, stream, info: VideoInfo) -> float | No
         size = os.path.getsize(path)
         if any(entry.pos + entry.size > size for entry in stream.index_entries):
             return max(info.end_s, info.start_s + length_s)
-    if name == "avi" and _riff_is_cut(path):
-        return max(info.end_s, info.start_s + length_s)
+    if name == "avi" and _riff_is_cut(path):  # libav shortens the duration in step with the file; frames stay
+        return max(info.end_s, info.start_s + float(stream.frames * stream.time_base))
     tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if name == "matroska" and tag:  # it counts no frames but notes the length
         declared_s = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])

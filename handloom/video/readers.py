@@ -136,6 +136,7 @@ class AvReader:
         self._frames: Iterator[tuple[int, av.VideoFrame]] | None = None
         self._next = 0  # the frame that the decoder stands before
         self._held: tuple[int, av.VideoFrame] | None = None
+        self._size, self._same_since = (0, 0), 0  # of the last frame, and the first of an unbroken row of that size
 
     def shown_size(self, first: int) -> tuple[int, int]:
         """Width and height, as players show it, of the picture of the frame `first`; it is decoded for that."""
@@ -150,7 +151,7 @@ class AvReader:
                 frame = self._frame(wanted)
                 after = self._size_of(frame)
                 if before is not None and after != before:
-                    raise PictureSizeError(before, after, float(self._index.times_s[wanted]))
+                    raise PictureSizeError(before, after, float(self._index.times_s[self._same_since]))
                 before = after
                 pictures.append(_to_rgb(frame, size, self._index.info))
             yield np.stack(pictures)
@@ -194,6 +195,8 @@ class AvReader:
     def _wait_for(self, wanted: int) -> tuple[av.VideoFrame | None, str]:
         for at, frame in self._frames or ():
             self._next = at + 1
+            if (frame.width, frame.height) != self._size:
+                self._size, self._same_since = (frame.width, frame.height), at
             if at == wanted:
                 problem = f"the frame at {self._time(wanted)} is damaged"
                 return (None, problem) if frame.is_corrupt else (frame, "")

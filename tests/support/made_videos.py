@@ -1,0 +1,191 @@
+"""Small videos of any codec in any container, with the marks of real files: edit lists, mirrors, joined clocks.
+
+Every picture carries its number (`numbered_video`). A codec's packets are encoded once and laid into containers.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from support.numbered_video import numbered_picture
+
+NUM, HZ, GOP = 40, 25, 10
+CLOCK_HZ = 90_000
+STEP = CLOCK_HZ // HZ
+
+
+def _x264(more: str) -> dict[str, str]:
+    params = f"keyint={GOP}:scenecut=0:b-adapt=0:repeat-headers=1:{more}"
+    return {"preset": "ultrafast", "crf": "18", "threads": "1", "x264-params": params}
+
+
+def _x265(more: str) -> dict[str, str]:
+    params = f"keyint={GOP}:scenecut=0:log-level=none:pools=none:frame-threads=1:{more}"
+    return {"preset": "ultrafast", "crf": "18", "x265-params": params}
+
+
+_QUICK = {"deadline": "realtime", "cpu-used": "8", "g": f"{GOP}"}
+CODECS: dict[str, tuple[str, dict[str, str]]] = {
+    "h264": ("libx264", _x264("bframes=0")),
+    "h264-b": ("libx264", _x264("bframes=2")),
+    "h264-open": ("libx264", _x264("bframes=3:open-gop=1")),
+    "h264-fields": ("libx264", _x264("bframes=0:tff=1")),
+    "h264-refresh": ("libx264", _x264("bframes=0:intra-refresh=1")),
+    "hevc": ("libx265", _x265("bframes=2:open-gop=0")),
+    "hevc-open": ("libx265", _x265("bframes=3:open-gop=1")),
+    "vp8": ("libvpx", _QUICK | {"crf": "8", "b": "2M"}),
+    "vp9": ("libvpx-vp9", _QUICK | {"crf": "12", "b": "0"}),
+    "av1": ("libsvtav1", {"g": f"{GOP}", "crf": "20", "preset": "12", "svtav1-params": "lp=1"}),
+    "mpeg4": ("mpeg4", {"g": f"{GOP}", "bf": "0", "qscale": "2"}),
+    "mpeg4-b": ("mpeg4", {"g": f"{GOP}", "bf": "2", "qscale": "2"}),
+    "mpeg2-b": ("mpeg2video", {"g": f"{GOP}", "bf": "2", "qscale": "2"}),
+    "mjpeg": ("mjpeg", {"qscale": "2"}),
+}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A codec's packets: in a NUT file, with (pts, dts) of each as the encoder gave them, in frames."""
+
+    nut: bytes
+    times: tuple[tuple[int, int], ...]
+
+
+@functools.cache
+def encoded(
+    codec: str,
+    size: tuple[int, int] = (128, 96),
+    first: int = 0,
+    num: int = NUM,
+    stored: Callable[[np.ndarray], np.ndarray] | None = None,
+    pixel_aspect: Fraction | None = None,
+    color_trc: int | None = None,
+) -> Encoded:
+    """`num` pictures from number `first` on, at HZ from 0 s; `stored` turns what is to be seen into what is stored."""
+    name, options = CODECS[codec]
+    file, times = io.BytesIO(), []
+
+    def mux(packets: list[av.Packet]) -> None:
+        for packet in packets:
+            times.append(tuple(round(t * packet.time_base * HZ) for t in (packet.pts, packet.dts)))
+            container.mux(packet)
+
+    with av.open(file, "w", format="nut") as container:
+        stream = container.add_stream(name, rate=HZ, options=options)
+        context = stream.codec_context
+        if "qscale" in options:
+            context.flags |= Flags.qscale
+            context.global_quality = 2 * 118
+        width, height = size if stored is None else np.shape(stored(numbered_picture(0, *size)))[1::-1]
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        if pixel_aspect is not None:
+            context.sample_aspect_ratio = pixel_aspect
+        if color_trc is not None:
+            context.color_trc = color_trc
+        for number in range(first, first + num):
+            picture = numbered_picture(number, *size)
+            picture = picture if stored is None else np.ascontiguousarray(stored(picture))
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=stream.pix_fmt)
+            frame.pts, frame.time_base = number - first, Fraction(1, HZ)
+            mux(stream.encode(frame))
+        mux(stream.encode(None))
+    return Encoded(file.getvalue(), tuple(times))
+
+
+FORMATS = {"ts": "mpegts", "m2ts": "mpegts", "mkv": "matroska", "mpg": "mpeg"}
+
+
+def lay(
+    path: Path,
+    *sources: Encoded,
+    keep: Callable[[int], bool] = lambda n: True,
+    shift: Callable[[int], int] = lambda n: 0,
+    matrix: Sequence[int] | None = None,
+    default: Sequence[bool] = (True,),
+) -> str:
+    """The encoded `sources` as the streams of a file whose format its suffix says; returns its path.
+
+    keep: which packets, by their place in the file. shift: what to add to a packet's times, in 1/90000 s, by its frame
+    number. matrix: a, b, c, d of the display matrix. default: of each stream, whether it is flagged as default.
+    """
+    kind = path.suffix[1:]
+    options = {"mpegts_m2ts_mode": "1"} if kind == "m2ts" else {}
+    if kind in ("mp4", "mov"):
+        options = {"movie_timescale": f"{CLOCK_HZ}", "strict": "-2"}
+    clock = HZ if kind == "avi" else CLOCK_HZ  # AVI counts frames
+    with av.open(str(path), "w", format=FORMATS.get(kind, kind), options=options) as target:
+        laid = []
+        for number, source in enumerate(sources):
+            container = av.open(io.BytesIO(source.nut))
+            template = container.streams.video[0]
+            stream = target.add_stream_from_template(template, opaque=True)
+            stream.time_base = Fraction(1, clock)
+            if matrix is not None:
+                a, b, c, d = matrix
+                stream.set_display_matrix([a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30])
+            if len(sources) > 1:
+                stream.disposition = av.stream.Disposition.default if default[number] else av.stream.Disposition(0)
+            packets = (p for p in container.demux(template) if p.size)
+            for at, (packet, (pts, dts)) in enumerate(zip(packets, source.times, strict=True)):
+                more = shift(pts) * clock // CLOCK_HZ
+                packet.time_base, packet.duration = Fraction(1, clock), clock // HZ
+                packet.pts, packet.dts = pts * clock // HZ + more, dts * clock // HZ + shift(dts) * clock // CLOCK_HZ
+                if keep(at):
+                    packet.stream = stream
+                    laid.append(packet)
+        for packet in sorted(laid, key=lambda packet: packet.dts):
+            target.mux(packet)
+    return str(path)
+
+
+def with_edits(path: str, edits: Sequence[tuple[float, float]]) -> str:
+    """Replaces the edit list of a one-track MP4 whose `moov` comes last.
+
+    edits: (start in the media, from its first picture on, or -1 for an empty edit; length), in seconds.
+    """
+    data = Path(path).read_bytes()
+    first = min(float(p.pts * p.time_base - p.dts * p.time_base) for p in _packets(path)[:1])
+    moov = _box(data, b"moov", 0, len(data))
+    trak = _box(data, b"trak", moov[0] + 8, moov[1])
+    scale = struct.unpack_from(">I", data, _box(data, b"mvhd", moov[0] + 8, moov[1])[0] + 20)[0]
+    mdia = _box(data, b"mdia", trak[0] + 8, trak[1])
+    clock = struct.unpack_from(">I", data, _box(data, b"mdhd", mdia[0] + 8, mdia[1])[0] + 20)[0]
+    entries = b"".join(
+        struct.pack(">IiI", round(length * scale), -1 if start < 0 else round((start + first) * clock), 1 << 16)
+        for start, length in edits
+    )
+    elst = struct.pack(">I4sII", 16 + len(entries), b"elst", 0, len(edits)) + entries
+    edts = struct.pack(">I4s", 8 + len(elst), b"edts") + elst
+    old = _box(data, b"edts", trak[0] + 8, trak[1])
+    rest = data[trak[0] + 8 : trak[1]] if old is None else data[trak[0] + 8 : old[0]] + data[old[1] : trak[1]]
+    tkhd_end = struct.unpack_from(">I", rest)[0]
+    new_trak = rest[:tkhd_end] + edts + rest[tkhd_end:]
+    inner = data[moov[0] + 8 : trak[0]] + struct.pack(">I4s", 8 + len(new_trak), b"trak") + new_trak
+    inner += data[trak[1] : moov[1]]
+    moov_box = struct.pack(">I4s", 8 + len(inner), b"moov") + inner
+    Path(path).write_bytes(data[: moov[0]] + moov_box + data[moov[1] :])
+    return path
+
+
+def _packets(path: str) -> list[av.Packet]:
+    with av.open(path) as container:
+        return [p for p in container.demux(video=0) if p.size]
+
+
+def _box(data: bytes, name: bytes, start: int, end: int) -> tuple[int, int] | None:
+    while start + 8 <= end:
+        size = struct.unpack_from(">I", data, start)[0]
+        if data[start + 4 : start + 8] == name:
+            return start, start + size
+        start += size
+    return None

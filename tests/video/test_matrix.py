@@ -1,0 +1,388 @@
+"""Every container, codec and condition: the right picture at the right time, judged by libav's plain decoding in order.
+
+A file is written, decoded from its first packet to its last without any seek, and then read in pieces by our readers:
+at the start, across groups of pictures, at the end, backwards. decord is tried wherever `suits_decord` lets it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import decord
+import numpy as np
+import pytest
+from support.made_videos import GOP, HZ, NUM, STEP, Encoded, encoded, lay, with_edits
+from support.numbered_video import number_of, numbers_of
+
+from handloom.video.containers import NotAVideoError
+from handloom.video.packets import PacketIndex, read_packet_index
+from handloom.video.picture_headers import is_shown, size_header
+from handloom.video.readers import AvReader, DecordReader, PictureSizeError, suits_decord
+
+SIZE = (128, 96)
+WRAP = 1 << 33  # of the 90 kHz clock of transport and program streams
+CELLS = {
+    "mp4": "h264 h264-b h264-open h264-fields hevc hevc-open vp9 av1 mpeg4 mpeg4-b mpeg2-b mjpeg",
+    "mov": "h264 h264-b hevc mpeg4-b mpeg2-b mjpeg",
+    "mkv": "h264 h264-b h264-open hevc hevc-open vp8 vp9 av1 mpeg4 mpeg4-b mpeg2-b mjpeg",
+    "webm": "vp8 vp9 av1",
+    "ts": "h264 h264-b h264-open h264-fields h264-refresh hevc hevc-open mpeg2-b",
+    "m2ts": "h264 h264-b hevc-open mpeg2-b",
+    "mpg": "mpeg2-b",
+    "avi": "h264 h264-b h264-open vp9 mpeg4 mpeg4-b mpeg2-b mjpeg",
+    "flv": "h264 h264-b hevc vp9 av1",
+}
+BY_DECORD = {
+    "mp4": "h264 h264-b h264-fields hevc vp9 mpeg4",
+    "mov": "h264 h264-b hevc",
+    "mkv": "h264 h264-b hevc vp9 mpeg4",
+    "webm": "vp9",
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet_decord():
+    decord.logging.set_level(decord.logging.QUIET)
+
+
+def plain(path: str, stream: int = 0) -> tuple[list[int], list[float]]:
+    """Numbers and times of all frames, decoded in order from the first packet on."""
+    frames = []
+    with av.open(path) as container:
+        for packet in container.demux(container.streams[stream]):
+            with contextlib.suppress(av.InvalidDataError):  # ffmpeg, too, goes on with the next packet
+                frames += [f for f in packet.decode() if not f.is_corrupt]
+        return numbers_of(f.to_ndarray(format="rgb24") for f in frames), [f.time for f in frames]
+
+
+def readers(path: str, index: PacketIndex) -> Iterable[AvReader | DecordReader]:
+    yield AvReader(path, index)
+    if suits_decord(index):
+        yield DecordReader(path, index, SIZE)
+
+
+def pieces(num: int) -> list[np.ndarray]:
+    spans = [(0, 8, 1), (GOP - 3, 2 * GOP + 4, 2), (num - 7, num, 1), (num // 2, num // 2 + 9, 1), (num - 1, num, 1)]
+    spans += [(0, 1, 1), (GOP, GOP + 1, 1), (2 * GOP - 1, 2 * GOP + 1, 1), (0, num, 1)]
+    return [np.arange(max(start, 0), min(end, num), step) for start, end, step in spans]
+
+
+def check(path: str, numbers: list[int], times_s: Iterable[float]) -> PacketIndex:
+    """Our times are `times_s`, and every reader finds `numbers` there, whatever it read before."""
+    index = read_packet_index(path)
+    assert index.times_s == pytest.approx(list(times_s), abs=0.0011)  # Matroska and Flash count milliseconds
+    assert index.info.num_frames == len(numbers)
+    for reader in readers(path, index):
+        for wanted in pieces(len(numbers)):
+            found = [n for chunk in reader.read(wanted, SIZE) for n in numbers_of(chunk)]
+            assert found == [numbers[at] for at in wanted], (reader.name, wanted)
+    return index
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"), [(kind, codec) for kind, codecs in CELLS.items() for codec in codecs.split()]
+)
+def test_every_frame_of_every_codec_in_every_container(tmp_path, kind, codec):
+    path = lay(tmp_path / f"v.{kind}", encoded(codec))
+    numbers, times_s = plain(path)
+    assert numbers == list(range(NUM))
+    # AVI stores no presentation times, and libav guesses them late or out of order: frame n stands at chunk n.
+    index = check(path, numbers, np.arange(NUM) / HZ if kind == "avi" else times_s)
+    assert suits_decord(index) == (codec in BY_DECORD.get(kind, "").split())
+    assert index.cut_at_s is None
+    assert set(index.info.notes) == ({"interlaced"} if codec == "h264-fields" else set())
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mov", "mkv", "ts", "m2ts", "mpg", "flv"])
+def test_gaps_and_a_late_start(tmp_path, kind):
+    """Two seconds are missing after 17 frames, and the first frame stands at 5 s."""
+    codec = "mpeg2-b" if kind == "mpg" else "h264-b"
+    path = lay(tmp_path / f"v.{kind}", encoded(codec), shift=lambda n: 5 * HZ * STEP + (n >= 17) * 2 * HZ * STEP)
+    numbers, times_s = plain(path)
+    assert numbers == list(range(NUM))
+    assert np.diff(times_s).max() == pytest.approx(2 + 1 / HZ, abs=0.002)
+    check(path, numbers, times_s)
+
+
+@pytest.mark.parametrize("codec", ["h264", "mpeg4", "mjpeg"])
+def test_avi_with_dropped_frames(tmp_path, codec):
+    """The muxer writes an empty chunk for each frame that is not there; the last of a group, that no other needs."""
+    path = lay(tmp_path / "v.avi", encoded(codec), keep=lambda n: n < 2 * GOP - 4 or n >= 2 * GOP)
+    numbers = [n for n in range(NUM) if n < 2 * GOP - 4 or n >= 2 * GOP]
+    assert plain(path)[0] == numbers
+    assert check(path, numbers, np.array(numbers) / HZ).cut_at_s is None
+
+
+@pytest.mark.parametrize("codec", ["h264", "mpeg4-b"])
+def test_an_avi_cut_short_says_so(tmp_path, codec):
+    path = Path(lay(tmp_path / "v.avi", encoded(codec)))
+    data = path.read_bytes()
+    first, last = data.find(b"movi"), data.find(b"idx1")
+    path.write_bytes(data[: first + (last - first) * 2 // 3])
+    index = read_packet_index(str(path))
+    assert index.cut_at_s == pytest.approx(index.info.num_frames / HZ, abs=0.05)
+    assert index.info.end_s == pytest.approx(NUM / HZ)  # as its header announces
+    found = [n for chunk in AvReader(str(path), index).read(np.arange(GOP + 5), SIZE) for n in numbers_of(chunk)]
+    assert found == list(range(GOP + 5))
+
+
+EDITS = {
+    "late": ([(0.48, 0.8)], range(12, 32), None),
+    "late-at-a-key-frame": ([(0.8, 0.8)], range(20, 40), None),
+    "two": ([(0.0, 0.4), (1.2, 0.4)], [*range(10), *range(30, 40)], None),
+    "end-hidden": ([(0.0, 0.64)], range(16), None),
+    "begins-with-nothing": ([(-1, 1.0), (0.0, 1.6)], range(NUM), 1.0),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("codec", ["h264", "h264-b", "hevc"])
+def test_edit_lists(tmp_path, name, codec):
+    edits, numbers, start_s = EDITS[name]
+    path = with_edits(lay(tmp_path / "v.mp4", encoded(codec)), edits)
+    found, times_s = plain(path)
+    assert found == list(numbers)
+    assert times_s == pytest.approx((start_s or 0) + np.arange(len(found)) / HZ, abs=0.002)
+    assert check(path, found, times_s).cut_at_s is None
+
+
+# What the display matrix (a, b, c, d) does to a picture: shown x = a x + c y, shown y = b x + d y.
+ORIENTATIONS: dict[tuple[int, int, int, int], tuple[int, bool]] = {
+    (1, 0, 0, 1): (0, False), (0, 1, -1, 0): (90, False), (-1, 0, 0, -1): (180, False), (0, -1, 1, 0): (270, False),
+    (-1, 0, 0, 1): (0, True), (0, -1, -1, 0): (90, True), (1, 0, 0, -1): (180, True), (0, 1, 1, 0): (270, True),
+}  # fmt: skip
+
+
+def stored_under(matrix: tuple[int, int, int, int]) -> Callable[[np.ndarray], np.ndarray]:
+    """The inverse of the matrix on pictures, pixel by pixel."""
+    a, b, c, d = matrix
+
+    def stored(seen: np.ndarray) -> np.ndarray:
+        height, width = seen.shape[:2] if a else seen.shape[1::-1]
+        y, x = np.mgrid[:height, :width]
+        seen_x, seen_y = a * x + c * y, b * x + d * y
+        return seen[seen_y % seen.shape[0], seen_x % seen.shape[1]]  # -1 is the last one, -2 the one before ...
+
+    def shifted(seen: np.ndarray) -> np.ndarray:  # ... so a mirrored axis begins at -1, not at 0
+        return np.roll(stored(seen), (-1 if min(c, d) < 0 else 0, -1 if min(a, b) < 0 else 0), (0, 1))
+
+    return shifted
+
+
+@pytest.mark.parametrize("matrix", ORIENTATIONS)
+def test_every_turn_and_mirror_of_the_display_matrix(tmp_path, matrix):
+    source = encoded("h264-b", num=12, stored=stored_under(matrix))
+    path = lay(tmp_path / "v.mp4", source, matrix=matrix)
+    index = check(path, list(range(12)), np.arange(12) / HZ)
+    info = index.info
+    assert (info.width, info.height) == SIZE
+    assert (info.rotation, info.mirrored) == ORIENTATIONS[matrix]
+    assert info.notes == (("mirrored",) if info.mirrored else ())
+    assert suits_decord(index) == (matrix == (1, 0, 0, 1))
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "ts", "mpg", "avi"])
+@pytest.mark.parametrize("aspect", [Fraction(4, 3), Fraction(8, 9)])
+def test_pixels_that_are_not_square(tmp_path, kind, aspect):
+    """Stored with fewer or more columns than it is shown with; players, and we, bring it to square pixels."""
+    columns = {Fraction(4, 3): 96, Fraction(8, 9): 144}[aspect]
+    nearest = (np.arange(columns) + 0.5) * SIZE[0] / columns
+    codec = {"mpg": "mpeg2-b", "avi": "mpeg4"}.get(kind, "h264-b")
+    if kind == "mpg" and aspect == Fraction(8, 9):
+        pytest.skip("MPEG-2 says the shape of the picture, in four steps")
+    source = encoded(codec, num=12, stored=Columns(tuple(nearest.astype(int))), pixel_aspect=aspect)
+    path = lay(tmp_path / f"v.{kind}", source)
+    index = read_packet_index(path)
+    assert index.info.pixel_aspect == pytest.approx(float(aspect))
+    assert (index.info.width, index.info.height) == SIZE
+    for reader in readers(path, index):
+        assert [n for chunk in reader.read(np.arange(12), SIZE) for n in numbers_of(chunk)] == list(range(12))
+
+
+class Columns:
+    """Picks columns of a picture. As a class, so that equal picks are encoded once."""
+
+    def __init__(self, columns: tuple[int, ...]) -> None:
+        self.columns = columns
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        return picture[:, list(self.columns)]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Columns) and other.columns == self.columns
+
+    def __hash__(self) -> int:
+        return hash(self.columns)
+
+
+def test_of_two_streams_one_is_taken_for_facts_and_pictures(tmp_path):
+    small, large = encoded("h264", (64, 48), num=12), encoded("h264-b", first=100)
+    other = encoded("h264-b", first=500)
+    cases = {
+        "first-of-equals.mp4": ((large, other), (True, True), 0, range(100, 100 + NUM)),
+        "larger.mkv": ((small, large), (True, True), 1, range(100, 100 + NUM)),
+        "default.mp4": ((large, other), (False, True), 1, range(500, 500 + NUM)),
+        "one-jpeg.mov": ((encoded("mjpeg", (320, 240), num=1), large), (True, True), 1, range(100, 100 + NUM)),
+        "larger.ts": ((small, large), (True, True), 1, range(100, 100 + NUM)),
+    }
+    for name, (sources, default, stream, numbers) in cases.items():
+        path = lay(tmp_path / name, *sources, default=default)
+        found, times_s = plain(path, stream)
+        assert found == list(numbers), name
+        index = check(path, found, times_s)
+        assert (index.info.width, index.info.height, index.info.stream) == (*SIZE, stream), name
+        assert index.info.notes == ("several_streams",), name
+        assert not suits_decord(index), name
+
+
+STARTS = [
+    (kind, codec) for codec in ("h264", "h264-b", "h264-open", "hevc", "hevc-open", "mpeg2-b") for kind in ("ts", "mkv")
+]
+
+
+@pytest.mark.parametrize(("kind", "codec"), [*STARTS, ("ts", "h264-refresh"), ("mpg", "mpeg2-b")])
+def test_a_start_in_the_middle_of_a_group_of_pictures(tmp_path, kind, codec):
+    """What was cut off is missing: the video begins with the first frame that comes out whole."""
+    path = lay(tmp_path / f"v.{kind}", encoded(codec), keep=lambda n: n >= 4)
+    found, times_s = plain(path)
+    assert found == list(range(found[0], NUM))
+    index = check(path, found, times_s)
+    assert index.info.start_s == index.times_s[0]
+    assert "start_left_out" in index.info.notes
+
+
+@pytest.mark.parametrize("codec", ["h264-open", "hevc-open", "mpeg2-b"])
+def test_leading_frames_of_a_cut_at_an_open_group(tmp_path, codec):
+    """Cut at a key frame: the frames stored behind it but shown before it need what was cut off."""
+    source = encoded(codec)
+    with av.open(lay(tmp_path / "whole.ts", source)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+    second = [n for n, packet in enumerate(packets) if packet.is_keyframe][1]
+    path = lay(tmp_path / "v.ts", source, keep=lambda n: n >= second)
+    found, times_s = plain(path)
+    assert found == list(range(found[0], NUM))
+    index = check(path, found, times_s)
+    assert len(found) < NUM - second
+    assert index.info.notes == ("start_left_out",)
+
+
+@pytest.mark.parametrize(("kind", "codec"), [("ts", "h264-b"), ("m2ts", "h264"), ("mpg", "mpeg2-b"), ("ts", "hevc")])
+def test_the_clock_wraps(tmp_path, kind, codec):
+    """Its 33 bits begin again after 20 frames: times go on."""
+    path = lay(tmp_path / f"v.{kind}", encoded(codec), shift=lambda n: WRAP - 20 * STEP)
+    numbers, times_s = plain(path)
+    assert numbers == list(range(NUM))
+    assert np.diff(times_s) == pytest.approx(1 / HZ, abs=1e-4)
+    check(path, numbers, times_s)
+
+
+@pytest.mark.parametrize("codec", ["h264", "h264-b", "hevc", "mpeg2-b"])
+def test_joined_files_whose_clock_starts_again(tmp_path, codec):
+    """Laid one behind the other, three parts with the same times: the later parts follow on."""
+    parts = [lay(tmp_path / f"{first}.ts", encoded(codec, first=first)) for first in (0, 100, 200)]
+    path = tmp_path / "v.ts"
+    path.write_bytes(b"".join(Path(part).read_bytes() for part in parts))
+    numbers, times_s = plain(str(path))
+    assert numbers == [first + n for first in (0, 100, 200) for n in range(NUM)]
+    index = check(str(path), numbers, times_s[0] + np.arange(3 * NUM) / HZ)
+    assert index.info.notes == ("clock_restarts",)
+    assert index.info.end_s == pytest.approx(times_s[0] + 3 * NUM / HZ, abs=0.001)
+
+
+@pytest.mark.parametrize("cut", [0.55, 0.7, 0.8])
+def test_a_stream_cut_anywhere_has_its_whole_frames(tmp_path, cut):
+    """A transport stream that begins and ends at any packet, with no table of contents in sight."""
+    whole = Path(lay(tmp_path / "whole.ts", encoded("h264-b"))).read_bytes()
+    first, last = 188 * int(len(whole) * 0.1 / 188), 188 * int(len(whole) * cut / 188)
+    path = tmp_path / "v.ts"
+    path.write_bytes(whole[:376] + whole[first:last])  # with its tables, which come every tenth of a second
+    numbers, times_s = plain(str(path))
+    index = read_packet_index(str(path))
+    reader = AvReader(str(path), index)
+    num = len(numbers) - 1  # the last may be half a picture
+    assert index.times_s[:num] == pytest.approx(times_s[:num], abs=1e-3)
+    assert [n for chunk in reader.read(np.arange(num), SIZE) for n in numbers_of(chunk)] == numbers[:num]
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"),
+    [("ts", "h264-b"), ("ts", "hevc"), ("mkv", "h264-b"), ("mkv", "hevc"), ("mkv", "vp9"), ("mkv", "vp8")],
+)
+def test_a_size_that_changes(tmp_path, kind, codec):
+    """Pieces of one size are read at that size; one across the change is refused, with the time of the change."""
+    upright, lying = encoded(codec, (96, 128), num=20), encoded(codec, num=20)
+    path = joined(tmp_path / f"v.{kind}", codec, lying, upright)
+    index = read_packet_index(path)
+    assert not suits_decord(index)
+    assert "size_changes" in index.info.notes
+    reader = AvReader(path, index)
+    assert reader.shown_size(3) == (128, 96)
+    assert reader.shown_size(25) == (96, 128)
+    second = np.concatenate(list(reader.read(np.arange(21, 30), (96, 128))))
+    assert [number_of(picture) for picture in second] == list(range(1, 10))
+    with pytest.raises(PictureSizeError) as caught:
+        list(reader.read(np.arange(12, 30, 3), SIZE))
+    assert (caught.value.before, caught.value.after) == ((128, 96), (96, 128))
+    assert caught.value.at_s == pytest.approx(index.times_s[20])
+
+
+def joined(path: Path, codec: str, *sources: Encoded) -> str:
+    """The sources behind each other in one stream, under the header of the first."""
+    if path.suffix == ".ts":
+        parts = [Path(lay(path.with_name(f"{n}.ts"), source)).read_bytes() for n, source in enumerate(sources)]
+        path.write_bytes(b"".join(parts))
+        return str(path)
+    with av.open(str(path), "w", format="matroska") as target:
+        stream, at = None, 0
+        for number, source in enumerate(sources):
+            inner = "webm" if codec.startswith("vp") else "ts"  # there each key frame carries its own header
+            with av.open(lay(path.with_name(f"{number}.{inner}"), source)) as container:
+                template = container.streams.video[0]
+                stream = stream or target.add_stream_from_template(template, opaque=True)
+                packets = (p for p in container.demux(template) if p.size)
+                for (pts, dts), packet in zip(source.times, packets, strict=True):
+                    packet.time_base, packet.duration = Fraction(1, HZ), 1
+                    packet.pts, packet.dts, packet.stream = at + pts, at + dts, stream
+                    target.mux(packet)
+            at += len(source.times)
+    return str(path)
+
+
+def test_headers_that_set_the_size():
+    """Too short or another codec's: nothing is told. VP8 marks frames that only others use."""
+    assert size_header("h264", b"\0\0\0\1\x67abc\0\0\0\1\x68d") == size_header("h264", b"\0\0\0\4\x67abc") == b"\x67abc"
+    assert size_header("hevc", b"\0\0\1\x40\1a\0\0\1\x42\1b") == b"\x42\1b"
+    assert size_header("mpeg4", b"\0\0\1\x20layer\0\0\1\xb6picture") == b"\x20layer"
+    for codec in ("h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg"):
+        assert size_header(codec, b"") is None
+        assert size_header(codec, b"\0\0\0\xff") is None
+    assert is_shown("vp8", memoryview(b"\x10"))
+    assert not is_shown("vp8", memoryview(b"\x01"))
+
+
+def test_hdr_is_named(tmp_path):
+    for number, note in ((16, "hdr_pq"), (18, "hdr_hlg")):
+        path = lay(tmp_path / f"{note}.mp4", encoded("h264", num=12, color_trc=number))
+        assert read_packet_index(path).info.notes == (note,)
+
+
+def test_files_that_name_other_files_are_refused(tmp_path):
+    """A play list or a list of files under a video's name opens nothing, on this disk or elsewhere."""
+    lay(tmp_path / "secret.ts", encoded("h264"))
+    lists = {
+        "a.mp4": "ffconcat version 1.0\nfile secret.ts\n",
+        "b.mp4": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2.0,\nsecret.ts\n#EXT-X-ENDLIST\n",
+        "c.mp4": "<MPD xmlns='urn:mpeg:dash:schema:mpd:2011' type='static'><Period/></MPD>",
+        "d.mp4": "YUV4MPEG2 W16 H16 F25:1 C420\nFRAME\n" + " " * 384,
+    }
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(NotAVideoError, match="libav cannot open it") as caught:
+            read_packet_index(str(tmp_path / name))
+        assert caught.value.reason == "video_unreadable"
+    assert re.search("MP4 and QuickTime.*AVI", caught.value.problem)
