@@ -26,7 +26,7 @@ DECORD_CODECS = frozenset({"h264", "hevc", "vp9", "mpeg4"})
 NOT_FOR_DECORD = frozenset({"several_streams", "start_left_out", "clock_restarts", "size_changes"})
 # libav's seeks by time search these formats for a time and stop behind the key frame; by place they are exact.
 SEEKS_BY_PLACE = frozenset({"mpegts", "mpeg"})
-SEEKS_TRIED = 4  # key frames, one before the other, before the steps back grow
+SEEK_BACK = 8  # key frames before the one that a seek overshot
 MAX_REORDERED = 16  # frames: the most that H.264 and H.265 hold back
 
 
@@ -219,9 +219,9 @@ class AvReader:
         return int(self._index.frame_of[keys[key]]) if len(keys) else 0
 
     def _decoded_from(self, key: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        """(index, frame) in the order in which they are shown, from a key frame or one before it."""
-        number, packets = self._located(key)
-        decoded = self._decoded(number, packets)
+        """(index, frame) in the order in which they are shown, from a key frame on."""
+        number = self._number_of(key)
+        decoded = self._decoded(number, self._located(key))
         if self._index.counted:
             yield from self._counted(number, decoded)
             return
@@ -263,24 +263,26 @@ class AvReader:
             elif len(after):
                 later[0] += packet > after[0]
 
-    def _located(self, key: int) -> tuple[int, Iterator[av.Packet]]:
-        """The packets from a key frame on, or from one before it where no seek finds it, and the first one's number."""
-        keys = self._index.keys
-        while key > 0:
-            self._seek(key)
+    def _located(self, key: int) -> Iterator[av.Packet]:
+        """The packets from a key frame on. Where no seek finds it, those before it are read and passed over."""
+        for target in (key, key - 1, key - SEEK_BACK):
+            if target <= 0:
+                break
+            self._seek(target)
             packets = self._container.demux(self._stream)
             for packet in packets:
                 found = self._key_number(packet)
                 if found == key:
-                    return int(keys.number[key]), itertools.chain([packet], packets)
+                    return itertools.chain([packet], packets)
                 if found > key or not packet.size:
                     break
-            key = key - 1 if key < SEEKS_TRIED else key // 2
         self._container.close()
         self._container = self._opened()
-        packets = self._container.demux(self._stream)
-        first = int(keys.number[0]) if len(keys.number) else 0
-        return first, itertools.islice(packets, first, None)
+        return itertools.islice(self._container.demux(self._stream), self._number_of(key), None)
+
+    def _number_of(self, key: int) -> int:
+        keys = self._index.keys.number
+        return int(keys[key]) if len(keys) else 0
 
     def _key_number(self, packet: av.Packet) -> int:
         """Which key frame the packet is, -1 for none that is known."""
