@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import av
 from av.sidedata.sidedata import Type
 
+FIELD_PACKETS = 48  # fed to see whether an interlaced stream stores every field in a packet of its own
+MAX_DELAY = 17  # packets: frames of H.264 and H.265 come out at most this late
 MAX_PACKETS = 300  # of a stream whose first key frame does not come out of the decoder
 ASKEW = 0.02  # share of a matrix that speaks against a quarter turn
 
@@ -37,6 +39,7 @@ class FirstPicture:
         self.start: int | None = None
         self.seen: set[int] = set()
         self.is_done = False
+        self._last = 0
 
     def feed(self, packet: av.Packet, number: int) -> None:
         """Takes the packets in file order, numbered; the empty packet at the end flushes the decoder."""
@@ -55,7 +58,19 @@ class FirstPicture:
                 continue
             self.frame = self.frame or frame
             self.seen.add(frame.pts)
-        self.is_done = self.start in self.seen or number > self.start + MAX_PACKETS
+        is_out = self.start in self.seen or number > self.start + MAX_PACKETS
+        waits = self.frame is not None and self.frame.interlaced_frame and number < self.start + FIELD_PACKETS
+        self._last = number
+        self.is_done = is_out and not waits
+
+    @property
+    def pairs_fields(self) -> bool:
+        """Whether frames come out for about half of the packets only: each of them holds one field."""
+        if self.start is None or self.frame is None or not self.frame.interlaced_frame:
+            return False
+        due = max(self._last - MAX_DELAY - self.start, min(len(self.seen), 4))
+        silent = due - sum(n < self.start + due for n in self.seen)
+        return 0 < due <= 3 * silent
 
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:

@@ -125,6 +125,8 @@ def _index(path: str, container, stream, scan: _Scan) -> PacketIndex:
     stamp = dts if name == "avi" else np.where(pts == NONE, dts, pts)
     if name in RESTARTING and codec in FIELDS and (pts != NONE).any():
         shown = shown & (pts != NONE)
+    if scan.picture.pairs_fields:
+        shown = shown & ~_second_fields(stamp, scan.picture.start or 0)
     raw, restarts = stamp, 0
     if name in RESTARTING:
         shift, restarts = _shifts(np.where(dts == NONE, stamp, dts), stream.time_base)
@@ -174,6 +176,20 @@ def _why_none(scan: _Scan, stamp: NDArray[np.int64]) -> str:
     if (stamp == NONE).all():
         return "its frames have no times; put the stream into MP4 or Matroska with its frame rate"
     return "an edit list hides every frame of the video stream"
+
+
+def _second_fields(stamp: NDArray[np.int64], start: int) -> NDArray[np.bool_]:
+    """Packets that complete the frame of the packet before: half a frame later, as no whole frame can be."""
+    second = np.zeros(len(stamp), bool)
+    steps = np.diff(np.unique(stamp[stamp != NONE]))
+    if not len(steps):
+        return second
+    most, values, at = 1.5 * float(np.quantile(steps, 0.1)), stamp.tolist(), start
+    while at + 1 < len(values):
+        pair = values[at] != NONE and 0 < values[at + 1] - values[at] <= most
+        second[at + 1] = pair
+        at += 2 if pair else 1
+    return second
 
 
 def _shifts(dts: NDArray[np.int64], time_base) -> tuple[NDArray[np.int64], int]:
@@ -226,6 +242,8 @@ def _has_leading_frames(stamp: NDArray[np.int64], key: NDArray[np.bool_]) -> boo
 
 def _describe(container, stream, times_s, last_duration_s: float, scan: _Scan) -> VideoInfo:
     rate = stream.average_rate or stream.guessed_rate
+    if scan.picture.pairs_fields and len(times_s) > 1:  # libav counts fields
+        rate = (len(times_s) - 1) / (times_s[-1] - times_s[0])
     if len(times_s) > 1:
         step_s = float(np.median(np.diff(times_s)))
     else:

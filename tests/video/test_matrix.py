@@ -16,8 +16,9 @@ import av
 import decord
 import numpy as np
 import pytest
+from support.field_video import write_fields
 from support.made_videos import GOP, HZ, NUM, STEP, Encoded, encoded, lay, with_edits
-from support.numbered_video import number_of, numbers_of
+from support.numbered_video import number_of, numbered_picture, numbers_of
 
 from handloom.video.containers import NotAVideoError
 from handloom.video.packets import PacketIndex, read_packet_index
@@ -107,6 +108,19 @@ def test_gaps_and_a_late_start(tmp_path, kind):
     assert numbers == list(range(NUM))
     assert np.diff(times_s).max() == pytest.approx(2 + 1 / HZ, abs=0.002)
     check(path, numbers, times_s)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("num", [5, 40])
+def test_fields_in_packets_of_their_own(tmp_path, num, apart):
+    """Camcorders code fields: two packets a frame, the second without a time or half a frame later."""
+    pictures = [numbered_picture(n, 64, 64) for n in range(num)]
+    path = write_fields(tmp_path / "v.ts", pictures, GOP, HZ, apart)
+    numbers, times_s = plain(path)
+    assert numbers == list(range(num))
+    index = check(path, numbers, times_s)
+    assert index.info.notes == ("interlaced",)
+    assert index.info.fps == pytest.approx(HZ)
 
 
 @pytest.mark.parametrize("codec", ["h264", "mpeg4", "mjpeg"])
