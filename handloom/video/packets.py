@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from array import array
 from dataclasses import dataclass, field, replace
 
 import av
@@ -70,12 +71,14 @@ class PacketIndex:
 class _Scan:
     """All packets of a stream in file order, and its first picture."""
 
-    pts: list[int] = field(default_factory=list)
-    dts: list[int] = field(default_factory=list)
-    pos: list[int] = field(default_factory=list)
-    duration: list[int] = field(default_factory=list)
-    key: list[bool] = field(default_factory=list)
-    shown: list[bool] = field(default_factory=list)
+    # Arrays: ten hours at 60 Hz are two million packets, and the child's memory is limited.
+    pts: array[int] = field(default_factory=lambda: array("q"))
+    dts: array[int] = field(default_factory=lambda: array("q"))
+    pos: array[int] = field(default_factory=lambda: array("q"))
+    duration: array[int] = field(default_factory=lambda: array("q"))
+    key: bytearray = field(default_factory=bytearray)
+    shown: bytearray = field(default_factory=bytearray)
+    changes_header: bool = False
     headers: set[bytes] = field(default_factory=set)
     picture: FirstPicture = field(default_factory=FirstPicture)
 
@@ -99,6 +102,7 @@ def read_packet_index(path: str) -> PacketIndex:
 def _scan(container, stream) -> _Scan:
     scan, codec = _Scan(), stream.codec_context.codec.canonical_name
     stream.thread_type = "NONE"
+    is_mov = container.format.name.startswith("mov")
     try:
         for packet in container.demux(stream):
             if packet.size:
@@ -110,6 +114,9 @@ def _scan(container, stream) -> _Scan:
                 scan.shown.append(not packet.is_discard and is_shown(codec, memoryview(packet)))
                 if packet.is_keyframe and (header := size_header(codec, bytes(packet))):
                     scan.headers.add(header)
+                # MP4 keeps the headers apart from the frames, and may have several: the first one comes without this.
+                if packet.is_keyframe and is_mov and packet.has_sidedata("new_extradata"):
+                    scan.changes_header = True
             if not scan.picture.is_done:
                 scan.picture.feed(packet, len(scan.pts) - 1)
     except av.FFmpegError:
@@ -121,7 +128,7 @@ def _scan(container, stream) -> _Scan:
 def _index(path: str, container, stream, scan: _Scan) -> PacketIndex:
     name, codec = container.format.name.split(",")[0], stream.codec_context.codec.canonical_name
     pts, dts, pos, duration = (np.array(v, np.int64) for v in (scan.pts, scan.dts, scan.pos, scan.duration))
-    key, shown = np.array(scan.key, bool), np.array(scan.shown, bool)
+    key, shown = (np.frombuffer(flags, bool) for flags in (scan.key, scan.shown))
     stamp = dts if name == "avi" else np.where(pts == NONE, dts, pts)
     if name in RESTARTING and codec in FIELDS and (pts != NONE).any():
         shown = shown & (pts != NONE)
@@ -146,7 +153,8 @@ def _index(path: str, container, stream, scan: _Scan) -> PacketIndex:
     left_out = bool((shown & (stamp != NONE) & ~usable).any())
     last = int(np.flatnonzero(usable)[np.argmax(stamp[usable])])
     info = _describe(container, stream, times_s, float(duration[last] * stream.time_base), scan)
-    more = [word for word, holds in _notes(restarts, left_out, len(scan.headers)).items() if holds]
+    varies = len(scan.headers) > 1 or scan.changes_header
+    more = [word for word, holds in _notes(restarts, left_out, varies).items() if holds]
     info = replace(info, notes=(*info.notes, *more))
     cut_at_s, declared_end_s = None, _declared_end_s(path, name, stream, info)
     if declared_end_s is not None:
@@ -164,12 +172,12 @@ def _index(path: str, container, stream, scan: _Scan) -> PacketIndex:
         counted,
         _has_leading_frames(stamp, key),
         not all(scan.shown),
-        len(scan.headers) > 1,
+        varies,
     )
 
 
-def _notes(restarts: int, left_out: bool, num_headers: int) -> dict[str, bool]:
-    return {"clock_restarts": restarts > 0, "start_left_out": left_out, "size_changes": num_headers > 1}
+def _notes(restarts: int, left_out: bool, varies: bool) -> dict[str, bool]:
+    return {"clock_restarts": restarts > 0, "start_left_out": left_out, "size_changes": varies}
 
 
 def _why_none(scan: _Scan, stamp: NDArray[np.int64]) -> str:

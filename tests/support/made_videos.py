@@ -112,16 +112,20 @@ def lay(
     shift: Callable[[int], int] = lambda n: 0,
     matrix: Sequence[int] | None = None,
     default: Sequence[bool] = (True,),
+    indexed: bool = True,
 ) -> str:
     """The encoded `sources` as the streams of a file whose format its suffix says; returns its path.
 
     keep: which packets, by their place in the file. shift: what to add to a packet's times, in 1/90000 s, by its frame
     number. matrix: a, b, c, d of the display matrix. default: of each stream, whether it is flagged as default.
+    indexed: with a table of contents; else as it is sent live, MP4 in fragments.
     """
     kind = path.suffix[1:]
     options = {"mpegts_m2ts_mode": "1"} if kind == "m2ts" else {}
     if kind in ("mp4", "mov"):
         options = {"movie_timescale": f"{CLOCK_HZ}", "strict": "-2"}
+    if not indexed:
+        options |= {"movflags": "frag_keyframe+empty_moov"} if kind == "mp4" else {"live": "1"}
     clock = HZ if kind == "avi" else CLOCK_HZ  # AVI counts frames
     with av.open(str(path), "w", format=FORMATS.get(kind, kind), options=options) as target:
         laid = []

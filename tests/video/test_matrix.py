@@ -23,7 +23,7 @@ from support.numbered_video import number_of, numbered_picture, numbers_of
 from handloom.video.containers import NotAVideoError
 from handloom.video.packets import PacketIndex, read_packet_index
 from handloom.video.picture_headers import is_shown, size_header
-from handloom.video.readers import AvReader, DecordReader, PictureSizeError, suits_decord
+from handloom.video.readers import AvReader, DecodeFailedError, DecordReader, PictureSizeError, suits_decord
 
 SIZE = (128, 96)
 WRAP = 1 << 33  # of the 90 kHz clock of transport and program streams
@@ -61,9 +61,9 @@ def plain(path: str, stream: int = 0) -> tuple[list[int], list[float]]:
         return numbers_of(f.to_ndarray(format="rgb24") for f in frames), [f.time for f in frames]
 
 
-def readers(path: str, index: PacketIndex) -> Iterable[AvReader | DecordReader]:
+def readers(path: str, index: PacketIndex, by_decord: bool = True) -> Iterable[AvReader | DecordReader]:
     yield AvReader(path, index)
-    if suits_decord(index):
+    if by_decord and suits_decord(index):
         yield DecordReader(path, index, SIZE)
 
 
@@ -73,12 +73,12 @@ def pieces(num: int) -> list[np.ndarray]:
     return [np.arange(max(start, 0), min(end, num), step) for start, end, step in spans]
 
 
-def check(path: str, numbers: list[int], times_s: Iterable[float]) -> PacketIndex:
+def check(path: str, numbers: list[int], times_s: Iterable[float], by_decord: bool = True) -> PacketIndex:
     """Our times are `times_s`, and every reader finds `numbers` there, whatever it read before."""
     index = read_packet_index(path)
     assert index.times_s == pytest.approx(list(times_s), abs=0.0011)  # Matroska and Flash count milliseconds
     assert index.info.num_frames == len(numbers)
-    for reader in readers(path, index):
+    for reader in readers(path, index, by_decord):
         for wanted in pieces(len(numbers)):
             found = [n for chunk in reader.read(wanted, SIZE) for n in numbers_of(chunk)]
             assert found == [numbers[at] for at in wanted], (reader.name, wanted)
@@ -108,6 +108,17 @@ def test_gaps_and_a_late_start(tmp_path, kind):
     assert numbers == list(range(NUM))
     assert np.diff(times_s).max() == pytest.approx(2 + 1 / HZ, abs=0.002)
     check(path, numbers, times_s)
+
+
+@pytest.mark.parametrize(("kind", "codec"), [("mp4", "h264-b"), ("mp4", "hevc"), ("mkv", "h264-b"), ("webm", "vp9")])
+def test_files_without_a_table_of_contents(tmp_path, kind, codec):
+    path = lay(tmp_path / f"v.{kind}", encoded(codec), indexed=False)
+    numbers, times_s = plain(path)
+    assert numbers == list(range(NUM))
+    if kind != "mp4":  # the pipeline's child then takes PyAV
+        with pytest.raises(DecodeFailedError, match="duration"):
+            DecordReader(path, read_packet_index(path), SIZE)
+    check(path, numbers, times_s, by_decord=kind == "mp4")
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -149,6 +160,7 @@ EDITS = {
     "late": ([(0.48, 0.8)], range(12, 32), None),
     "late-at-a-key-frame": ([(0.8, 0.8)], range(20, 40), None),
     "two": ([(0.0, 0.4), (1.2, 0.4)], [*range(10), *range(30, 40)], None),
+    "shown-twice": ([(0.0, 0.4), (0.0, 0.4)], [*range(10), *range(10)], None),
     "end-hidden": ([(0.0, 0.64)], range(16), None),
     "begins-with-nothing": ([(-1, 1.0), (0.0, 1.6)], range(NUM), 1.0),
 }

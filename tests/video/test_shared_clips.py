@@ -66,7 +66,7 @@ def compare(path: Path, count: int) -> float:
     except DecodeFailedError as error:
         pytest.skip(f"not read by decord: {error.problem}")
     second, worst = AvReader(str(path), index), 0.0
-    for wanted in sub_ranges(len(index.pts), path.stat().st_size, count):
+    for wanted in sub_ranges(len(index.times_s), path.stat().st_size, count):
         pairs = zip(first.read(wanted, size), second.read(wanted, size), strict=True)
         worst = max(worst, *(float(np.abs(a.astype(int) - b).mean((1, 2, 3)).max()) for a, b in pairs))
     return worst
