@@ -34,9 +34,10 @@ FOCAL_RANGE = (0.05, 100.0)  # focal length over the longer side: 169 degrees of
 def camera_for(clip: Clip, info: VideoInfo, config: CameraConfig) -> Camera:
     """The clip's camera: `given` where the clip list holds a camera file, else `assumed` from a field of view.
 
-    The given JSON (DESIGN, section 2): `camera_matrix`, 9 numbers in pixels of the video, row by row; optional
-    `distortion` with `model` (a key of `DISTORTION_PARAMS`, in any case) and `params`; optional `picture_size`, width
-    and height of the picture the matrix is for, where that is not the video's. Its poses are read by `given_path`.
+    The given JSON (DESIGN, section 2): `camera_matrix`, 9 numbers in pixels of the video as players show it, row by
+    row; optional `distortion` with `model` (a key of `DISTORTION_PARAMS`, in any case) and `params`; optional
+    `picture_size`, width and height of the picture the matrix is for, where that is not the video's. Its poses are read
+    by `given_path`.
 
     Raises:
         ClipError: `bad_camera`, the given camera cannot be used. ConfigError: an assumed field of view cannot.
@@ -44,7 +45,9 @@ def camera_for(clip: Clip, info: VideoInfo, config: CameraConfig) -> Camera:
     if clip.camera is None:
         return assumed_camera(info.width, info.height, assumed_fov_deg(clip.dataset, config))
     try:
-        return parse_camera(clip.camera, info.width, info.height)
+        camera = parse_camera(clip.camera, info.width, info.height)
+        _check_pixels(camera.camera_matrix, camera_content(clip.camera).get("picture_size"), info)
+        return camera
     except ValueError as error:
         problem = f"the given camera cannot be used: {error}"
         raise ClipError(clip.clip_id, STAGE, "bad_camera", problem, HINT) from None
@@ -132,6 +135,20 @@ def _check_matrix(matrix: NDArray[np.float64], width: int, height: int) -> None:
         )
     if abs(matrix[0, 1]) > 1e-2 * fx or np.abs(matrix[[1, 2, 2], [0, 0, 1]]).max() > 1e-6 or matrix[2, 2] != 1:
         raise ValueError(f"camera_matrix is {matrix.round(3).tolist()}, expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]")
+
+
+def _check_pixels(matrix: NDArray[np.float64], size: Any, info: VideoInfo) -> None:
+    """Raise ValueError for a matrix that fits stored pixels, which are not square, better than those that are shown."""
+    if size is not None or info.pixel_aspect == 1:
+        return
+    stretch = 1 / info.pixel_aspect if info.rotation % 180 else info.pixel_aspect
+    ratio = matrix[0, 0] / matrix[1, 1]
+    if abs(math.log(ratio * stretch)) < abs(math.log(ratio)):
+        raise ValueError(
+            f"focal lengths are {matrix[0, 0]:g} and {matrix[1, 1]:g}, as for the stored pixels, which are not square "
+            f"(pixel aspect {info.pixel_aspect:.4g}); expected those of the {info.width} x {info.height} picture that "
+            "players show, or picture_size with the stored width and height"
+        )
 
 
 def _distortion(value: Any) -> NDArray[np.float64] | None:

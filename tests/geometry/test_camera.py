@@ -43,6 +43,18 @@ def test_a_matrix_for_another_size_sees_the_same_share_of_the_picture(width, hei
     assert np.linalg.inv(scaled) @ [-0.5, -0.5, 1] == pytest.approx(np.linalg.inv(own) @ [-0.5, -0.5, 1])
 
 
+def test_a_matrix_for_stored_pixels_that_are_not_square():
+    """Given with the stored size it is stretched as the frames are; without, it is refused and not taken as it is."""
+    info = VideoInfo(1920, 1080, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30, pixel_aspect=4 / 3)
+    stored = [750.0, 0, 719.5, 0, 1000, 539.5, 0, 0, 1]
+    shown = camera_for(clip({"camera_matrix": stored, "picture_size": [1440, 1080]}), info, CameraConfig())
+    assert shown.camera_matrix.reshape(-1).tolist() == pytest.approx([1000, 0, 959.5, 0, 1000, 539.5, 0, 0, 1])
+    again = camera_for(clip({"camera_matrix": shown.camera_matrix.reshape(-1).tolist()}), info, CameraConfig())
+    assert again.camera_matrix.tolist() == shown.camera_matrix.tolist()
+    with pytest.raises(ClipError, match=r"focal lengths are 750 and 1000, as for the stored pixels.*picture_size"):
+        camera_for(clip({"camera_matrix": stored}), info, CameraConfig())
+
+
 @pytest.mark.parametrize(
     ("model", "params", "coefficients"),
     [

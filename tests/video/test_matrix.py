@@ -212,6 +212,24 @@ def test_every_turn_and_mirror_of_the_display_matrix(tmp_path, matrix):
     assert suits_decord(index) == (matrix == (1, 0, 0, 1))
 
 
+def test_a_turn_of_pixels_that_are_not_square(tmp_path):
+    """Columns are added before the picture is turned; Matroska writes the turn in words of its own."""
+    quarter = (0, 1, -1, 0)
+    stored = stored_under(quarter)
+    for kind in ("mp4", "mkv"):
+        source = encoded(
+            "h264",
+            (96, 128),
+            num=12,
+            stored=lambda p: stored(p)[:, (np.arange(96) * 4 + 2) // 3],
+            pixel_aspect=Fraction(4, 3),
+        )
+        index = read_packet_index(lay(tmp_path / f"v.{kind}", source, matrix=quarter))
+        assert (index.info.width, index.info.height, index.info.rotation) == (96, 128, 90)
+        reader = AvReader(str(tmp_path / f"v.{kind}"), index)
+        assert [n for chunk in reader.read(np.arange(12), (96, 128)) for n in numbers_of(chunk)] == list(range(12))
+
+
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "ts", "mpg", "avi"])
 @pytest.mark.parametrize("aspect", [Fraction(4, 3), Fraction(8, 9)])
 def test_pixels_that_are_not_square(tmp_path, kind, aspect):
@@ -271,7 +289,7 @@ STARTS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "codec"), [*STARTS, ("ts", "h264-refresh"), ("mpg", "mpeg2-b")])
+@pytest.mark.parametrize(("kind", "codec"), [*STARTS, ("ts", "h264-refresh"), ("mpg", "mpeg2-b"), ("flv", "h264-b")])
 def test_a_start_in_the_middle_of_a_group_of_pictures(tmp_path, kind, codec):
     """What was cut off is missing: the video begins with the first frame that comes out whole."""
     path = lay(tmp_path / f"v.{kind}", encoded(codec), keep=lambda n: n >= 4)
