@@ -7,6 +7,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Processes that run tests side by side, each with up to 2 GB.
+WORKERS ?= 2
 
 .PHONY: help demo test test-all test-peers lint bench docs clean
 
@@ -24,11 +26,11 @@ demo: $(READY)
 
 # The linter's verdict counts, but does not keep the tests from running: pytest's closing line is always the last.
 test: $(READY)
-	@$(BIN)/ruff check --output-format concise .; lint=$$?; $(BIN)/pytest -q || exit $$?; exit $$lint
+	@$(BIN)/ruff check --output-format concise .; lint=$$?; $(BIN)/pytest -q -n $(WORKERS) || exit $$?; exit $$lint
 
 test-all: $(READY)
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[extract,models,dev]'
-	@$(BIN)/ruff check --output-format concise .; lint=$$?; $(BIN)/pytest -q -m "slow or not slow" || exit $$?; exit $$lint
+	@$(BIN)/ruff check --output-format concise .; lint=$$?; $(BIN)/pytest -q -n $(WORKERS) -m "slow or not slow" || exit $$?; exit $$lint
 
 # lerobot wants other versions of numpy, pyarrow and av than extraction does. PEERS_PIP: more arguments for pip.
 PEERS := .venv-peers

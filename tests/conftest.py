@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# Read when torch is imported. OpenMP's threads wait for each other in a busy loop: where others use the cores as well,
+# a second pytest process for one, tests/train took 145 s with one thread and over ten minutes with two.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +15,20 @@ from pathlib import Path
 import pytest
 
 from handloom.schemas.clip import Clip
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes (`-n 2`)
+        from support import scheduling
+
+        scheduling.sort(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    from support.scheduling import ByScope
+
+    return ByScope(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

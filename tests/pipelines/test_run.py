@@ -19,33 +19,36 @@ from handloom.errors import StoreError
 from handloom.pipelines.run import run
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Resources, RunConfig
-from handloom.store.clip_list import pending_clips
+from handloom.store.clip_list import add_clips, pending_clips
 
 pytestmark = pytest.mark.usefixtures("ray_address")
 
 
-@pytest.mark.parametrize(
-    ("resources", "reverse"),
-    [
-        pytest.param(Resources(mode="fused", num_actors=2, shard_clips=1, commit_clips=1), False, id="fused"),
-        pytest.param(
-            Resources(mode="split", num_actors=1, num_decode_actors=1, shard_clips=4),
-            True,
-            id="split",
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_rows_do_not_depend_on_scheduling(tmp_path, clips, expected, resources, reverse):
-    clips = clips[::-1] if reverse else clips
-    db = new_database(tmp_path / "db", clips)
-    summary = run(db, RunConfig(resources=resources), quiet=True)
-    assert (summary.exit, summary.num_clips, summary.num_rejects, summary.num_frames) == ("done", 6, 0, 60)
+FUSED = Resources(mode="fused", num_actors=2, shard_clips=1, commit_clips=1)
+SPLIT = Resources(mode="split", num_actors=1, num_decode_actors=1, shard_clips=4)
+
+
+def test_rows_do_not_depend_on_scheduling(tmp_path, clips, expected):
+    """Half of the clips fused and half of them split, in one table."""
+    db = new_database(tmp_path / "db", clips[::2])
+    for resources, added in ((FUSED, ()), (SPLIT, clips[1::2])):
+        add_clips(db, list(added))
+        summary = run(db, RunConfig(resources=resources), quiet=True)
+        assert (summary.exit, summary.num_clips, summary.num_rejects, summary.num_frames) == ("done", 3, 0, 30)
     assert row_digests(db) == expected
     again = run(db, None, quiet=True)
     assert (again.exit, again.num_clips) == ("done", 0)
     assert row_digests(db) == expected
     assert not pending_clips(db)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("resources", "reverse"), [(FUSED, False), (SPLIT, True)], ids=["fused", "split"])
+def test_all_clips_in_each_mode(tmp_path, clips, expected, resources, reverse):
+    db = new_database(tmp_path / "db", clips[::-1] if reverse else clips)
+    summary = run(db, RunConfig(resources=resources), quiet=True)
+    assert (summary.exit, summary.num_clips, summary.num_rejects, summary.num_frames) == ("done", 6, 0, 60)
+    assert row_digests(db) == expected
 
 
 def test_everything_goes_wrong_and_nothing_is_lost(tmp_path, clips, expected):

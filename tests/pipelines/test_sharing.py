@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from support.extraction import new_database, row_digests
 
 from handloom.errors import ConfigError
-from handloom.pipelines import asking, sharing
+from handloom.pipelines import asking, balance, sharing
 from handloom.pipelines.asking import ask_room
 from handloom.pipelines.balance import Watch
 from handloom.pipelines.room import Pools, Room, actor_needs, fill, fit, size_pools
 from handloom.pipelines.run import run
 from handloom.schemas.settings import Resources, RunConfig
-from handloom.workers.ledger import Ledger
+from handloom.workers.ledger import Ledger, start_ledger
 from handloom.workers.shard import ShardResult
 
 GB = float(1 << 30)
@@ -233,6 +233,52 @@ def test_without_room_both_say_who_holds_it(tmp_path, clips, ray_address, caplog
         late.join()
         assert "works with 1 actors instead of 2" in caplog.text
         ray.util.remove_placement_group(ray.util.get_placement_group("late"))
+
+
+def test_a_run_gives_room_to_training_and_takes_it_back(ray_address, monkeypatch, caplog):
+    """The short form of the slow runs above: the real balance and ledger, and actors that only hold CPUs."""
+    for name, seconds in {"POLL_S": 0.2, "STEADY_S": 0.5, "GROW_AFTER_S": 0.5}.items():
+        monkeypatch.setattr(balance, name, seconds)
+    ledger = start_ledger()
+    sizes, trained = [], []
+
+    class Worker:  # in here: Ray's processes cannot import this file
+        def ready(self) -> None:
+            return None
+
+    def training() -> None:
+        with ask_room([{"CPU": 1.0}], "training five", wait_s=60):
+            group = ray.util.placement_group([{"CPU": 1.0}])
+            trained.append(group.wait(30))
+            until = time.monotonic() + 60
+            while sizes != [2, 1] and time.monotonic() < until:
+                time.sleep(0.05)
+            ray.util.remove_placement_group(group)
+
+    trainer = threading.Thread(target=training, daemon=True)
+    with balance.Balance(Resources(shard_clips=1), "db", ledger) as share:
+        for first in (True, False, False):
+            pools = share.pools(8, first)
+            sizes.append(pools.num_actors)
+            workers = [ray.remote(num_cpus=1)(Worker).remote() for _ in range(pools.num_actors)]
+            ray.get([worker.ready.remote() for worker in workers])
+            with share.watched(pools, 8) as watched:
+                watched.arrived(ShardResult(None, (), 0))  # all actors are up
+                if first:
+                    assert ray.get(ledger.enter.remote(("a",))).drained is False
+                    trainer.start()
+                until = time.monotonic() + 60
+                while len(sizes) < 3 and not watched.drained and time.monotonic() < until:
+                    time.sleep(0.05)
+            if len(sizes) < 3:
+                assert ray.get(ledger.enter.remote(("b",))).drained is True
+                share.resume()
+            for worker in workers:
+                ray.kill(worker)
+    trainer.join(60)
+    assert (sizes, trained) == ([2, 1, 2], [True])
+    assert "gives way to training five" in caplog.text
+    assert "takes up to 1 actors more" in caplog.text
 
 
 def test_a_job_that_loses_its_room_asks_again(ray_address, monkeypatch):

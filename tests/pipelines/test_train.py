@@ -161,6 +161,19 @@ def when_steps(path: Path, number: int, then) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def test_a_killed_worker_goes_on_to_the_curve_of_an_undisturbed_job(db, tmp_path, ray_address):
+    """The short form of the two slow ones below: one worker, one epoch, beside the loop in this process."""
+    out = tmp_path / "out"
+    settings = {"epochs": 1, "slow_s": 0.2}
+    summary = job(db, out, {"cpus_per_worker": 1}, watch=suicide(out, after_steps=4), **settings)
+    assert (summary.exit, summary.deaths) == ("done", 1)
+    lines = lines_of(out / "asked")
+    assert [line["kind"] for line in lines].count("resumed") == 1
+    torch.set_num_threads(1)  # as Ray does for a worker of one CPU
+    whole = loop.train(RECIPE, db, TinySettings(**BASE | settings | {"slow_s": 0}), RunFolder.parse(tmp_path / "whole"))
+    assert curve(lines) == curve(whole.history)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_worker_that_dies_changes_nothing(db, tmp_path, ray_address):
@@ -184,10 +197,10 @@ def test_a_worker_that_dies_changes_nothing(db, tmp_path, ray_address):
         job(db, tmp_path / "other", {"workers": 2, "max_failures": 0}, watch=suicide(tmp_path / "other"), slow_s=0.1)
 
 
-def suicide(out: Path):
+def suicide(out: Path, after_steps: int = 2):
     def watch(ledger) -> None:
         path = out / "asked" / "history.jsonl"
-        when_steps(path, 2, lambda: os.kill(ray.get(ledger.pids.remote())[0], signal.SIGKILL))
+        when_steps(path, after_steps, lambda: os.kill(ray.get(ledger.pids.remote())[0], signal.SIGKILL))
 
     return watch
 
