@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
 from handloom.bench.accuracy_plain import at_depth, lucas_kanade, mediapipe_hands
-from handloom.bench.accuracy_truth import Case, Loaded, load
-from handloom.bench.metrics_camera import align_world, camera_errors, windowed
-from handloom.bench.metrics_hands import HandErrors, PredictedHands, hand_errors
-from handloom.bench.metrics_tracks import evaluated, tapvid, tapvid_3d
+from handloom.bench.metrics.camera import align_world, camera_errors, relative_errors, windowed
+from handloom.bench.metrics.comparable import comparable
+from handloom.bench.metrics.hands import HandErrors, PredictedHands, hand_errors
+from handloom.bench.metrics.parts import Parts
+from handloom.bench.metrics.tracks import evaluated, swapped, tapvid, tapvid_3d
+from handloom.bench.truth.cases import Case, Loaded, load
 from handloom.geometry.picture_stats import PictureNumbers, PictureStats
 from handloom.geometry.world import metric_poses
 from handloom.schemas.settings import Settings
 from handloom.schemas.values import LEFT, RIGHT, TrackKind, Tracks
+from handloom.synth.follow import STILL
 from handloom.workers.stages import Stages, Understood
 
 GIVEN, ESTIMATED, MEDIAPIPE, LK = "handloom", "handloom_estimated", "mediapipe", "lk"
 WINDOW_S = 5.0
+NEED_METRES = ("scale", "ate_rigid_m", "ate_rigid_m_5s", "rpe_m", "rpe_1s_m", "length_ratio")
 
 
 @dataclass(frozen=True)
 class ClipScores:
     """hands: by method; tracks: by method, then `grid` or `extra`; camera: `camera_errors` over the clip, by method,
-    with the means over `WINDOW_S` as `..._5s`; cpu_s: by method, then stage."""
+    with the means over `WINDOW_S` as `..._5s`; cpu_s: by method, then stage; printed: by method, the numbers that
+    others print (`metrics.comparable`); swaps: by method, tracks that changed their thing; crossing: hands cross in
+    it; truth: what the truth is."""
 
     name: str
     source: str
@@ -36,6 +42,10 @@ class ClipScores:
     tracks: dict[str, dict[str, dict[str, float]]]
     camera: dict[str, dict[str, float]]
     cpu_s: dict[str, dict[str, float]]
+    printed: dict[str, Parts] = field(default_factory=dict)
+    swaps: dict[str, Parts] = field(default_factory=dict)
+    crossing: bool = False
+    truth: str = ""
 
 
 class Scorer:
@@ -61,17 +71,32 @@ class Scorer:
             cpu[method] = dict(clock.sums)
         plain, spent = mediapipe_hands(loaded)
         cpu[MEDIAPIPE] = {"hands": spent}
-        hands = {method: hand_errors(loaded.hands, _predicted(found, loaded)) for method, found in ours.items()}
-        hands[MEDIAPIPE] = hand_errors(loaded.hands, plain)
+        predicted = {method: _predicted(found, loaded) for method, found in ours.items()} | {MEDIAPIPE: plain}
+        hands = {method: hand_errors(loaded.hands, some) for method, some in predicted.items()}
+        printed = {method: comparable(loaded.hands, some) for method, some in predicted.items()}
         tracks: dict[str, dict[str, dict[str, float]]] = {}
+        swaps: dict[str, Parts] = {}
         if loaded.surfaces is not None:
             for method, found in ours.items():
                 tracks[method] = _our_tracks(found, loaded)
+                swaps[method] = _swaps(found.tracks, loaded)
             lk, spent = lucas_kanade(loaded)
             cpu[LK] = {"tracks": spent}
-            tracks[LK] = {"grid": _plain_tracks(lk, loaded)}
+            tracks[LK], swaps[LK] = {"grid": _plain_tracks(lk, loaded)}, _swaps(lk, loaded)
         camera = {ESTIMATED: _camera(ours[ESTIMATED], loaded)}
-        return ClipScores(case.name, case.source, len(loaded.frames), hands, tracks, camera, cpu)
+        return ClipScores(
+            case.name,
+            case.source,
+            len(loaded.frames),
+            hands,
+            tracks,
+            camera,
+            cpu,
+            printed,
+            swaps,
+            _crosses(loaded),
+            loaded.note,
+        )
 
 
 def _pictures(loaded: Loaded) -> PictureNumbers:
@@ -97,14 +122,15 @@ class _CpuClock:
 
 def _predicted(found: Understood, loaded: Loaded) -> PredictedHands:
     """Our hands; a world of our own making is laid onto the true one by the camera path, its scale kept."""
-    hands, world = found.hands, found.hands_world_m
+    hands, world, poses = found.hands, found.hands_world_m, None
     if world is not None and found.path.source == "estimated":
-        onto = align_world(metric_poses(found.path), loaded.world_from_camera)
-        world = world @ onto[:3, :3].T + onto[:3, 3]
+        poses = metric_poses(found.path)
+        onto = align_world(poses, loaded.world_from_camera)
+        world, poses = world @ onto[:3, :3].T + onto[:3, 3], onto @ poses
     seen = hands.visible[..., None, None]
     px, cam = (np.where(seen, x.astype(float), np.nan) for x in (hands.keypoints_px, hands.keypoints_cam_m))
     side = np.tile([LEFT, RIGHT], (len(px), 1))
-    return PredictedHands(px, side, cam, None if world is None else np.where(seen, world, np.nan))
+    return PredictedHands(px, side, cam, None if world is None else np.where(seen, world, np.nan), poses)
 
 
 def _our_tracks(found: Understood, loaded: Loaded) -> dict[str, dict[str, float]]:
@@ -146,18 +172,39 @@ def _track_scores(tracks: Tracks, depth_of, loaded: Loaded) -> dict[str, float]:
     return out
 
 
+def _swaps(tracks: Tracks, loaded: Loaded) -> Parts:
+    """Tracks of the grid that ended on another thing; and of those that began on a hand or an object."""
+    at = np.flatnonzero((tracks.kind == TrackKind.GRID) & (tracks.query_frame >= 0))
+    px, visible, query = tracks.points_px[:, at], tracks.visible[:, at], tracks.query_frame[at]
+    index = loaded.index
+    truth = loaded.surfaces.follow(px[query, np.arange(len(at))].astype(float), index[query])
+    ids = loaded.surfaces.maps()[1][index]
+    size = (loaded.info.width, loaded.info.height)
+    wrong, followed = swapped(ids, truth.kind, px, visible, evaluated(query, len(index)), size)
+    moving = followed & (truth.kind > STILL)
+    return {
+        "swapped": (float(wrong.sum()), float(followed.sum())),
+        "swapped_moving": (float((wrong & moving).sum()), float(moving.sum())),
+    }
+
+
+def _crosses(loaded: Loaded) -> bool:
+    return loaded.surfaces is not None and any(span.verb == "cross" for span in loaded.surfaces.actions)
+
+
 def _camera(found: Understood, loaded: Loaded) -> dict[str, float]:
     poses = found.path.world_from_camera
     metric = metric_poses(found.path)
     nothing = np.full(loaded.world_from_camera.shape, np.nan)
     used = metric if metric is not None else poses if poses is not None else nothing
     whole = camera_errors(used, loaded.world_from_camera)
+    whole |= relative_errors(used, loaded.world_from_camera, loaded.frames.frame_s)
     parts = windowed(used, loaded.world_from_camera, loaded.frames.frame_s, WINDOW_S)
     out = whole | {
         f"{name}_5s": _mean([part[name] for part in parts]) for name in ("rotation_deg", "ate_m", "ate_rigid_m")
     }
     if metric is None:
-        out |= {"scale": float("nan"), "ate_rigid_m": float("nan"), "ate_rigid_m_5s": float("nan")}
+        out |= dict.fromkeys(NEED_METRES, float("nan"))
     return out | {"has_path": float(poses is not None), "has_metric_path": float(metric is not None)}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from handloom.bench.accuracy_clip import ESTIMATED, GIVEN, LK, MEDIAPIPE
-from handloom.bench.accuracy_truth import EGODEX, RENDERED
 from handloom.bench.report import goal
+from handloom.bench.truth.cases import EGODEX, RENDERED
 
 NAN = float("nan")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from handloom.bench.accuracy_truth import Loaded
-from handloom.bench.metrics_hands import PredictedHands
+from handloom.bench.metrics.hands import PredictedHands
+from handloom.bench.truth.cases import Loaded
 from handloom.geometry.camera import undistort
 from handloom.geometry.pnp import lift_hands
 from handloom.models.quiet import quiet_stderr

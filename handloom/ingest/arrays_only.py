@@ -11,6 +11,7 @@ import pickle
 import struct
 import sys
 import tokenize
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,6 +52,18 @@ def read_npy(data: bytes) -> Any:
         return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     try:
         return plain(_Unpickler(file).load())
+    except pickle.UnpicklingError as error:
+        raise ValueError(str(error)) from error
+
+
+def read_pickle(data: bytes, stand_ins: Mapping[tuple[str, str], Any]) -> Any:
+    """What a pickle of Python 2 or 3 holds, by the names of arrays and `stand_ins` alone: (module, name) to a class or
+    function of the caller's that takes the place of the real one.
+
+    Raises ForbiddenContent, or one of `READ_ERRORS` for bytes that are no whole pickle.
+    """
+    try:
+        return plain(_Unpickler(io.BytesIO(data), stand_ins, encoding="latin1").load())
     except pickle.UnpicklingError as error:
         raise ValueError(str(error)) from error
 
@@ -100,14 +113,19 @@ class _Array:
             if not isinstance(data, list) or (shape == () and len(data) != 1):
                 raise ValueError(f"objects of shape {shape} in {type(data).__name__}")
             return data[0] if shape == () else data
-        return np.frombuffer(data, dtype.numpy()).reshape(shape, order="F" if fortran else "C")
+        raw = data.encode("latin1") if isinstance(data, str) else data  # Python 2's
+        return np.frombuffer(raw, dtype.numpy()).reshape(shape, order="F" if fortran else "C")
 
 
 class _Unpickler(pickle._Unpickler):
     """Python's own in Python: the one in C hands out freed memory for some damaged files. Fast enough for labels."""
 
+    def __init__(self, file: io.BytesIO, more: Mapping[tuple[str, str], Any] | None = None, **options: Any) -> None:
+        super().__init__(file, **options)
+        self._more = more or {}
+
     def find_class(self, module: str, name: str) -> Any:
-        known = _STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))
+        known = _STAND_INS.get((module.replace("numpy._core", "numpy.core"), name)) or self._more.get((module, name))
         if known is None:
             raise ForbiddenContent(f"it asks for {module}.{name}, only arrays and plain values are read")
         return known

@@ -12,8 +12,8 @@ import pytest
 from handloom.bench import table
 from handloom.bench.accuracy import report_of, score_all
 from handloom.bench.accuracy_clip import ClipScores
-from handloom.bench.accuracy_truth import EGODEX, RENDERED, Case, load, rendered_cases
-from handloom.bench.metrics_hands import HandErrors
+from handloom.bench.metrics.hands import HandErrors
+from handloom.bench.truth.cases import EGODEX, RENDERED, Case, load, rendered_cases
 from handloom.bench.watch import Watch
 from handloom.geometry.camera import project
 

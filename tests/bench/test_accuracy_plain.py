@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from handloom.bench.accuracy_plain import mediapipe_hands
-from handloom.bench.accuracy_truth import EGODEX, Case, load
-from handloom.bench.metrics_hands import hand_errors
+from handloom.bench.metrics.hands import hand_errors
+from handloom.bench.truth.cases import EGODEX, Case, load
 from handloom.video.frame_store import FrameStore
 
 CLIPS = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "clips"

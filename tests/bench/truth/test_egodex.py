@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from handloom.bench.egodex import egodex_pairs, read_egodex
+from handloom.bench.truth.egodex import egodex_pairs, read_egodex
 from handloom.errors import ConfigError
 
 h5py = pytest.importorskip("h5py")
@@ -19,7 +19,7 @@ NAMES = """Hand ThumbKnuckle ThumbIntermediateBase ThumbIntermediateTip ThumbTip
     RingFingerKnuckle RingFingerIntermediateBase RingFingerIntermediateTip RingFingerTip
     LittleFingerKnuckle LittleFingerIntermediateBase LittleFingerIntermediateTip LittleFingerTip
     IndexFingerMetacarpal MiddleFingerMetacarpal RingFingerMetacarpal LittleFingerMetacarpal"""
-SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).parents[3] / "shared"))
+SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).parents[4] / "shared"))
 
 
 def write(path: Path, without: str = "") -> None:

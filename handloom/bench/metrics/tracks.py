@@ -11,6 +11,7 @@ Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 
 THRESHOLDS_PX = (1, 2, 4, 8, 16)
+SWAP_PX = 4
 SIDE_PX = 256  # TAP-Vid measures in a picture of 256 x 256, whatever the video's size
 
 
@@ -58,6 +59,35 @@ def tapvid_3d(
     within = [error < threshold * metres_per_px for threshold in THRESHOLDS_PX]
     accuracy, apd, jaccard = _scores(within, truth_visible, visible, where)
     return {"oa": accuracy, "apd_3d": apd, "aj_3d": jaccard}
+
+
+def swapped(
+    ids: NDArray[np.integer],
+    kind: NDArray[np.integer],
+    px: Floats,
+    visible: Bools,
+    where: Bools,
+    size: tuple[int, int],
+) -> tuple[Bools, Bools]:
+    """Tracks that end on another thing than they began on (N,), and those that were followed at all (N,).
+
+    A track is followed where it is called visible in a frame of `where`. It is swapped where, in the last such frame,
+    no pixel within `SWAP_PX` (of TAP-Vid's picture, 256 wide) shows the thing of its query; outside the picture it is
+    not. ids: (T, h, w), what each pixel shows; kind: (N,) what each query showed.
+
+    Source: ours; occlusion swaps are counted by hand elsewhere.
+    """
+    said = np.asarray(visible, bool) & where & np.isfinite(px).all(axis=-1)
+    followed = said.any(axis=0) & (kind >= 0)
+    out = np.zeros(len(kind), bool)
+    reach = round(SWAP_PX * size[0] / SIDE_PX)
+    for n in np.flatnonzero(followed):
+        t = int(np.flatnonzero(said[:, n])[-1])
+        x, y = np.rint(px[t, n]).astype(int)
+        if 0 <= x < ids.shape[2] and 0 <= y < ids.shape[1]:
+            around = ids[t, max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
+            out[n] = not (around == kind[n]).any()
+    return out, followed
 
 
 def mean_scores(clips: list[dict[str, float]]) -> dict[str, float]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from handloom.bench.metrics_hands import (
+from handloom.bench.metrics.hands import (
     PredictedHands,
     TrueHands,
     hand_errors,

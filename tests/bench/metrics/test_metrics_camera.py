@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from handloom.bench.metrics_camera import align_world, camera_errors, windowed
+from handloom.bench.metrics.camera import align_world, camera_errors, relative_errors, windowed
 
 
 def path(num: int = 30, seed: int = 0, spread_m: float = 0.1) -> np.ndarray:
@@ -103,3 +103,43 @@ def test_windows_cover_the_clip_and_the_last_ends_with_it():
     assert len(parts) == 3
     assert max(part["ate_m"] for part in parts) < camera_errors(ours, true)["ate_m"]
     assert len(windowed(ours[:20], true[:20], frame_s[:20], 5.0)) == 1
+
+
+def test_relative_errors_by_hand():
+    """True: 0.1 m/s along x, no turn. Estimated: twice as far, and half a degree more each frame."""
+    frame_s = np.arange(31) / 15
+    true = np.tile(np.eye(4), (31, 1, 1))
+    true[:, 0, 3] = 0.1 * frame_s
+    assert relative_errors(true, true, frame_s) == pytest.approx(
+        {"rpe_m": 0, "rpe_deg": 0, "rpe_1s_m": 0, "rpe_1s_deg": 0, "length_ratio": 1, "path_m": 0.2}, abs=1e-9
+    )
+    onto = np.eye(4)
+    onto[:3, :3], onto[:3, 3] = Rotation.from_rotvec([0.4, 1.0, -0.3]).as_matrix(), [3, 2, 1]
+    moved = relative_errors(onto @ true, true, frame_s)  # another world is no error
+    assert moved["rpe_1s_m"] == pytest.approx(0, abs=1e-9)
+    assert moved["length_ratio"] == pytest.approx(1)
+    ours = true.copy()
+    ours[:, 0, 3] *= 2
+    scaled = relative_errors(ours, true, frame_s)
+    assert scaled["rpe_m"] == pytest.approx(0.1 / 15)
+    assert scaled["rpe_1s_m"] == pytest.approx(0.1)
+    assert scaled["length_ratio"] == pytest.approx(2)
+    ours = true.copy()
+    ours[:, :3, :3] = Rotation.from_rotvec(np.radians(0.5) * np.arange(31)[:, None] * [0, 0, 1]).as_matrix()
+    turned = relative_errors(ours, true, frame_s)
+    assert turned["rpe_deg"] == pytest.approx(0.5)
+    assert turned["rpe_1s_deg"] == pytest.approx(7.5)
+
+
+def test_relative_errors_leave_out_steps_that_are_not_known():
+    frame_s = np.arange(10) / 15
+    true = np.tile(np.eye(4), (10, 1, 1))
+    true[:, 0, 3] = np.arange(10) * 0.01
+    ours = true.copy()
+    ours[4] = np.nan
+    found = relative_errors(ours, true, frame_s)
+    assert found["length_ratio"] == pytest.approx(1)
+    assert found["path_m"] == pytest.approx(0.07)
+    nothing = relative_errors(np.full_like(true, np.nan), true, frame_s)
+    assert np.isnan(list(nothing.values())).all()
+    assert np.isnan(found["rpe_1s_m"])  # the clip is shorter than a second

@@ -38,6 +38,50 @@ def camera_errors(estimated: Floats, truth: Floats) -> dict[str, float]:
     return dict(zip(names, (*angles, ate, rigid, 1 / scale if asked else float("nan"), travel), strict=True))
 
 
+def relative_errors(estimated: Floats, truth: Floats, frame_s: Floats) -> dict[str, float]:
+    """What happens from frame to frame, and how long the path is; over a whole clip, nothing aligned, no scale fitted.
+
+    rpe_m, rpe_deg: rms of the translation, and of the angle, of (true motion)^-1 (estimated motion) from a frame to the
+    next one; rpe_1s_m, rpe_1s_deg: to the frame one second later. Translations are seen from the first frame of each
+    pair. length_ratio: length of the estimated path over that of the true one, NaN where the camera moved less than
+    `MIN_TRAVEL_M`; jitter makes it longer, a scale too small shorter. path_m: the true length. Steps whose frames are
+    not both known are left out, on both sides.
+
+    Source: RPE: Sturm et al., IROS 2012, section V; ratio: MINT's Table 2.
+    """
+    out: dict[str, float] = {}
+    step_s = float(np.median(np.diff(frame_s))) if len(frame_s) > 1 else float("inf")
+    for name, ahead in (("", 1), ("_1s", max(round(1.0 / step_s), 1))):
+        metres, degrees = _motion_errors(estimated, truth, ahead)
+        out |= {f"rpe{name}_m": metres, f"rpe{name}_deg": degrees}
+    known = np.isfinite(estimated).all(axis=(1, 2)) & np.isfinite(truth).all(axis=(1, 2))
+    both = known[1:] & known[:-1]
+    ours, true = (np.linalg.norm(np.diff(p[:, :3, 3], axis=0), axis=1)[both].sum() for p in (estimated, truth))
+    out["length_ratio"] = float(ours / true) if true >= MIN_TRAVEL_M else float("nan")
+    return out | {"path_m": float(true) if both.any() else float("nan")}
+
+
+def _motion_errors(estimated: Floats, truth: Floats, ahead: int) -> tuple[float, float]:
+    pairs = [_relative(np.asarray(p, float), ahead) for p in (estimated, truth)]
+    known = np.isfinite(pairs[0]).all(axis=(1, 2)) & np.isfinite(pairs[1]).all(axis=(1, 2))
+    if not known.any():
+        return float("nan"), float("nan")
+    ours, true = (p[known] for p in pairs)
+    turns = np.einsum("tji,tjk->tik", true[:, :3, :3], ours[:, :3, :3])
+    shift = np.linalg.norm(ours[:, :3, 3] - true[:, :3, 3], axis=1)
+    degrees = np.degrees(Rotation.from_matrix(turns).magnitude())
+    return float(np.sqrt((shift**2).mean())), float(np.sqrt((degrees**2).mean()))
+
+
+def _relative(poses: Floats, ahead: int) -> Floats:
+    """(T - ahead, 4, 4) of each frame to the one `ahead` of it: first_from_later."""
+    first, later = poses[:-ahead], poses[ahead:]
+    out = np.tile(np.eye(4), (len(first), 1, 1))
+    out[:, :3, :3] = np.einsum("tji,tjk->tik", first[:, :3, :3], later[:, :3, :3])
+    out[:, :3, 3] = np.einsum("tji,tj->ti", first[:, :3, :3], later[:, :3, 3] - first[:, :3, 3])
+    return out
+
+
 def windowed(estimated: Floats, truth: Floats, frame_s: Floats, seconds: float) -> list[dict[str, float]]:
     """`camera_errors` of stretches of `seconds` one after another, the last one ending with the clip; a shorter clip is
     one stretch."""

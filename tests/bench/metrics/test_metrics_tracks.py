@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from handloom.bench.metrics_tracks import evaluated, mean_scores, tapvid, tapvid_3d
+from handloom.bench.metrics.tracks import evaluated, mean_scores, swapped, tapvid, tapvid_3d
 
 SIZE = (256, 256)
 MATRIX = np.array([[200.0, 0, 128], [0, 200, 128], [0, 0, 1]])
@@ -101,3 +101,24 @@ def test_clips_count_alike_and_unmeasured_ones_are_left_out():
     assert mean_scores([{"a": 1.0}, {"a": 0.0}, {"a": float("nan")}]) == {"a": 0.5}
     assert np.isnan(mean_scores([{"a": float("nan")}])["a"])
     assert mean_scores([]) == {}
+
+
+def test_a_track_that_ends_on_another_thing_is_swapped():
+    """Thing 1 in the left half, thing 2 in the right one; they change places after frame 1."""
+    ids = np.ones((3, 64, 256), np.uint8)
+    ids[:2, :, 128:] = 2
+    ids[2, :, :128] = 2
+    kind = np.array([1, 1, 2, -1, 1, 1])
+    px = np.tile(np.array([[20.0, 32]]), (3, 6, 1))
+    px[:, 2, 0] = 200
+    px[2, 0, 0] = 200  # goes with its thing
+    px[2, 2, 0] = 126  # two pixels from its own thing: no swap
+    visible = np.ones((3, 6), bool)
+    visible[2, 4] = False  # said to be hidden: it was last seen on its thing
+    px[2, 5] = (-30, 32)  # left the picture
+    where = evaluated(np.zeros(6, int), 3)
+    wrong, followed = swapped(ids, kind, px, visible, where, (256, 64))
+    np.testing.assert_array_equal(wrong, [False, True, False, False, False, False])
+    np.testing.assert_array_equal(followed, [True, True, True, False, True, True])
+    visible[1:] = False
+    assert not swapped(ids, kind, px, visible, where, (256, 64))[1].any()

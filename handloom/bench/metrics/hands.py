@@ -23,24 +23,32 @@ WRIST, INDEX_BASE, LITTLE_BASE = 0, 5, 17
 @dataclass(frozen=True)
 class TrueHands:
     """keypoints_px: (T, 2, 21, 2); keypoints_cam_m, keypoints_world_m: (T, 2, 21, 3); visible: (T, 2) bool: hands that
-    a prediction is asked for. Others may be predicted without error, where half of their keypoints are known."""
+    a prediction is asked for. Others may be predicted without error, where half of their keypoints are known.
+
+    frame_s: (T,), world_from_camera: (T, 4, 4), present: (T, 2) bool, a keypoint of the hand lies in the picture;
+    numbers that need one that is None are left out."""
 
     keypoints_px: Floats
     keypoints_cam_m: Floats
     keypoints_world_m: Floats
     visible: NDArray[np.bool_]
     focal_px: float
+    frame_s: Floats | None = None
+    world_from_camera: Floats | None = None
+    present: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
 class PredictedHands:
     """keypoints_px: (T, D, 21, 2), NaN where there is no prediction; handedness: (T, D), 0 left, 1 right;
-    keypoints_cam_m, keypoints_world_m: (T, D, 21, 3), NaN where unknown; keypoints_world_m None without poses."""
+    keypoints_cam_m, keypoints_world_m: (T, D, 21, 3), NaN where unknown; keypoints_world_m None without poses.
+    world_from_camera: (T, 4, 4), the cameras of that world; None: the true ones."""
 
     keypoints_px: Floats
     handedness: NDArray[np.integer]
     keypoints_cam_m: Floats
     keypoints_world_m: Floats | None = None
+    world_from_camera: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -97,19 +105,19 @@ def hand_errors(truth: TrueHands, predicted: PredictedHands) -> HandErrors:
     found, false = match(truth, predicted)
     scored = truth.visible & (found >= 0)
     at = np.nonzero(scored)
-    px, cam = _of_truth(predicted.keypoints_px, found), _of_truth(predicted.keypoints_cam_m, found)
+    px, cam = of_truth(predicted.keypoints_px, found), of_truth(predicted.keypoints_cam_m, found)
     error_px = distance_px(px[at], truth.keypoints_px[at])
     true_cam = truth.keypoints_cam_m[at]
     world_mm = np.full(len(at[0]), np.nan)
     if predicted.keypoints_world_m is not None:
-        world_mm = mpjpe_mm(_of_truth(predicted.keypoints_world_m, found)[at], truth.keypoints_world_m[at])
+        world_mm = mpjpe_mm(of_truth(predicted.keypoints_world_m, found)[at], truth.keypoints_world_m[at])
     jitter_px, true_jitter_px = _jitter(px, truth.keypoints_px, scored)
     jitter_mm, true_jitter_mm = _jitter(1000 * cam, 1000 * truth.keypoints_cam_m, scored)
     return HandErrors(
         num_visible=int(truth.visible.sum()),
         num_found=int(scored.sum()),
         num_false=int(false.sum()),
-        num_right_handed=int((_of_truth(predicted.handedness, found)[at] == at[1]).sum()),
+        num_right_handed=int((of_truth(predicted.handedness, found)[at] == at[1]).sum()),
         error_px=error_px,
         error_palms=error_px / palm_width_px(truth)[at],
         root_mm=mpjpe_mm(cam[at] - cam[at][:, :1], true_cam - true_cam[:, :1]),
@@ -187,7 +195,7 @@ def procrustes(predicted: Floats, truth: Floats) -> Floats:
     return out
 
 
-def _of_truth(values: NDArray, found: NDArray[np.int64]) -> NDArray:
+def of_truth(values: NDArray, found: NDArray[np.int64]) -> NDArray:
     """(T, D, ...) of predictions as (T, 2, ...) of true hands; what was not found is prediction 0 of the frame."""
     return np.asarray(values)[np.arange(len(found))[:, None], np.maximum(found, 0)]
 

@@ -1,0 +1,1 @@
+"""How far predictions are from the truth: arrays in, numbers out. Formulas and sources: docs/accuracy.md."""

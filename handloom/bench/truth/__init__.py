@@ -1,0 +1,1 @@
+"""Clips with truth: rendered ones, and those of folders in published layouts."""

@@ -1,0 +1,190 @@
+"""Clips with truth for `bench accuracy`: rendered ones, and those of a folder in a published layout."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.bench.metrics.hands import TrueHands
+from handloom.bench.pictures import Pictures
+from handloom.bench.truth.arctic import arctic_sequences, read_arctic
+from handloom.bench.truth.egodex import egodex_pairs, read_egodex
+from handloom.bench.truth.hot3d import hot3d_clips, read_hot3d
+from handloom.bench.truth.mano import find_mano
+from handloom.bench.truth.recorded import Recorded
+from handloom.errors import ConfigError
+from handloom.ingest.camera_file import SUFFIX, read_camera_file
+from handloom.schemas.clip import Clip, make_clip_id
+from handloom.schemas.values import Camera, VideoInfo
+from handloom.synth import Truth
+from handloom.video.decoder import DecoderSwitched
+from handloom.video.frame_store import FrameStore
+from handloom.video.grid import clip_range, sample_frames, working_size
+from handloom.video.packets import read_packet_index
+
+RENDERED, EGODEX, HOT3D, ARCTIC = "rendered", "egodex", "hot3d", "arctic"
+SOURCES = (RENDERED, EGODEX, HOT3D, ARCTIC)
+LAYOUTS = {
+    EGODEX: "an .hdf5 file of a video's name",
+    HOT3D: "HOT3D-Clips: clip-*.tar",
+    ARCTIC: "ARCTIC: raw_seqs/s01/*.egocam.dist.npy, with images/s01/*/0 beside raw_seqs",
+}
+EGODEX_NOTE = "ARKit's joints, as the headset estimated them"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Pictures and where their truth is. source: `RENDERED`, `EGODEX`, `HOT3D` or `ARCTIC`; mano_folder: where MANO's
+    files may lie."""
+
+    name: str
+    source: str
+    video: Path
+    truth: Path
+    mano_folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A case at the sampled frames. clip: with intrinsics and poses; `without_poses` leaves those away.
+
+    index: (T,) frames of the truth; world_from_camera: (T, 4, 4); surfaces: the rendered truth, that can follow points;
+    note: what the truth is.
+    """
+
+    clip: Clip
+    info: VideoInfo
+    frames: FrameStore
+    index: NDArray[np.intp]
+    hands: TrueHands
+    world_from_camera: NDArray[np.float64]
+    camera: Camera
+    surfaces: Truth | None
+    note: str = ""
+
+    @property
+    def without_poses(self) -> Clip:
+        content = json.loads(self.clip.camera)
+        kept = {key: content[key] for key in content if key not in ("world_from_camera", "world_scale")}
+        return replace(self.clip, camera=json.dumps(kept))
+
+
+def rendered_cases(folder: Path, names: tuple[str, ...]) -> list[Case]:
+    """The clips that `synth` rendered into `folder`."""
+    return [Case(name, RENDERED, folder / f"{name}.mp4", folder / f"{name}.truth.npz") for name in names]
+
+
+def real_cases(folder: Path) -> list[Case]:
+    """The clips of a folder in one or several of `LAYOUTS`.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    cases = [Case(_name(path, folder), HOT3D, path, path, folder) for path in hot3d_clips(folder)]
+    for path in arctic_sequences(folder):
+        name = f"{path.parent.name}/{path.name.partition('.')[0]}"
+        cases.append(Case(name, ARCTIC, path, path, folder))
+    if cases and next(folder.rglob("*.hdf5"), None) is None:
+        return cases
+    try:
+        pairs = egodex_pairs(folder)
+    except ConfigError as error:
+        if cases:
+            return cases
+        known = "; ".join(f"{name} ({form})" for name, form in LAYOUTS.items())
+        raise ConfigError(f"{folder} is in no layout that is known: {error.problem}", f"expected {known}") from error
+    return [Case(_name(video, folder), EGODEX, video, file) for video, file in pairs] + cases
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def load(case: Case, sample_hz: float, short_side_px: int) -> Loaded:
+    """Decode a case as the pipeline would, with its truth at the sampled frames.
+
+    Raises:
+        ConfigError: the truth cannot be read. ClipError: the video cannot.
+    """
+    clip = Clip(make_clip_id(case.source, case.name, 0.0, None), case.source, case.name, str(case.video), 0.0, None)
+    if case.source in (HOT3D, ARCTIC):
+        mano = None if case.mano_folder is None else find_mano(case.mano_folder)
+        truth = (read_hot3d if case.source == HOT3D else read_arctic)(case.truth, mano)
+        index = sample_frames(truth.frame_s, *clip_range(clip, truth.info), sample_hz)
+        return _recorded(clip, truth, truth.info, index, _rectified(truth, index, short_side_px))
+    packets = read_packet_index(str(case.video))
+    index = sample_frames(packets.times_s, *clip_range(clip, packets.info), sample_hz)
+    if case.source == RENDERED:
+        return _rendered(case, clip, packets, index, short_side_px)
+    truth = _of_egodex(case, packets)
+    index = index[index < len(truth.frame_s)]
+    return _recorded(clip, truth, packets.info, index, _decode(case.video, packets, index, short_side_px))
+
+
+def _rendered(case: Case, clip: Clip, packets, index, short_side_px: int) -> Loaded:
+    truth = Truth.load(case.truth)
+    given = read_camera_file(str(case.video.with_suffix(SUFFIX)))
+    clip = replace(clip, camera=given.text(0.0, None))
+    matrix = truth.camera_matrix
+    camera = Camera(matrix, "given", truth.distortion if truth.distortion.any() else None)
+    px = truth.keypoints_px[index]
+    hands = TrueHands(
+        px,
+        truth.keypoints_cam_m[index],
+        truth.keypoints_world_m[index],
+        truth.hand_visible[index],
+        float(np.sqrt(matrix[0, 0] * matrix[1, 1])),
+        truth.frame_s[index],
+        truth.world_from_camera[index],
+        truth.lens.inside(px).any(axis=-1),
+    )
+    frames = _decode(case.video, packets, index, short_side_px)
+    return Loaded(
+        clip, packets.info, frames, index, hands, truth.world_from_camera[index], camera, truth, "exact: rendered"
+    )
+
+
+def _of_egodex(case: Case, packets) -> Recorded:
+    truth = read_egodex(case.truth)
+    num = min(len(packets.times_s), len(truth.world_from_camera))  # one may have a frame more
+    return Recorded(
+        packets.times_s[:num],
+        Camera(truth.camera_matrix, "given"),
+        (packets.info.width, packets.info.height),
+        truth.world_from_camera[:num],
+        truth.keypoints_world_m[:num],
+        EGODEX_NOTE,
+    )
+
+
+def _recorded(clip: Clip, truth: Recorded, info: VideoInfo, index: NDArray[np.intp], frames: FrameStore) -> Loaded:
+    clip = replace(clip, camera=truth.camera_text())
+    poses = truth.world_from_camera[index]
+    return Loaded(clip, info, frames, index, truth.hands(index), poses, truth.camera, None, truth.note)
+
+
+def _rectified(truth: Recorded, index: NDArray[np.intp], short_side_px: int) -> FrameStore:
+    size = working_size(*truth.size, short_side_px)
+    store = FrameStore(truth.frame_s[index])
+    for t in index:
+        store.append(cv2.resize(truth.rgb(int(t)), size, interpolation=cv2.INTER_AREA)[None])
+    return store
+
+
+def _decode(video: Path, packets, index: NDArray[np.intp], short_side_px: int) -> FrameStore:
+    size = working_size(packets.info.width, packets.info.height, short_side_px)
+    pictures = Pictures(str(video), packets, index, size)
+    while True:
+        store = FrameStore(packets.times_s[index])
+        try:
+            for chunk in pictures.chunks():
+                store.append(chunk)
+        except DecoderSwitched:
+            store.close()
+            continue
+        return store

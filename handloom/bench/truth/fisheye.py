@@ -1,0 +1,82 @@
+"""Project Aria's and Quest's fisheye lens, and the pinhole pictures that are made of its.
+
+The cameras that handloom knows distort by OpenCV's polynomial, which cannot follow these lenses past 60 degrees off the
+axis: so the pictures are rectified, and the truth is that of the rectified camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Fisheye624:
+    """FISHEYE624: an equidistant lens with six radial, two tangential and four thin-prism coefficients, in that order.
+
+    focal_px: (2,); centre_px: (2,); coefficients: (12,); size: width, height.
+
+    Source: Project Aria's documentation, camera intrinsic models, FisheyeRadTanThinPrism.
+    """
+
+    focal_px: Floats
+    centre_px: Floats
+    coefficients: Floats
+    size: tuple[int, int]
+
+    @staticmethod
+    def of_params(params: list[float], size: tuple[int, int]) -> Fisheye624:
+        """f cx cy and 12 coefficients (Aria), or fx fy cx cy and 12 (Quest). Raises ValueError for another number."""
+        values = np.asarray(params, np.float64)
+        if values.shape not in ((15,), (16,)) or not np.isfinite(values).all() or values[0] <= 0:
+            raise ValueError(f"{values.size} projection parameters, expected 15 or 16 finite numbers, a focal first")
+        head = values[:-12]
+        return Fisheye624(np.array([head[0], head[-3]]), head[-2:], values[-12:], size)
+
+    def project(self, points_cam: Floats) -> NDArray[np.float64]:
+        """(..., 3) in front of the camera, x right, y down, z forward, to (..., 2) pixels."""
+        points = np.asarray(points_cam, np.float64)
+        k, p, s = self.coefficients[:6], self.coefficients[6:8], self.coefficients[8:]
+        off_axis = np.linalg.norm(points[..., :2], axis=-1, keepdims=True)
+        angle = np.arctan2(off_axis, points[..., 2:])
+        radial = 1 + sum(k[i] * angle ** (2 * i + 2) for i in range(6))
+        xy = points[..., :2] / np.maximum(off_axis, 1e-12) * angle * radial
+        square = (xy * xy).sum(axis=-1, keepdims=True)
+        tangential = 2 * (xy @ p)[..., None] * xy + square * p
+        prism = np.concatenate([s[0] * square + s[1] * square**2, s[2] * square + s[3] * square**2], axis=-1)
+        return self.focal_px * (xy + tangential + prism) + self.centre_px
+
+
+@dataclass(frozen=True)
+class Rectified:
+    """A pinhole view of a fisheye picture. camera_matrix: (3, 3); size: width, height; fisheye_from_view: (3, 3), the
+    turn between the two cameras; the view sees what the lens sees, the rest is black."""
+
+    camera_matrix: Floats
+    size: tuple[int, int]
+    fisheye_from_view: Floats
+    maps: tuple[NDArray[np.float32], NDArray[np.float32]]
+
+    def picture(self, fisheye_rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return cv2.remap(fisheye_rgb, *self.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+def rectified(lens: Fisheye624, quarter_turns: int) -> Rectified:
+    """The pinhole camera with the lens's focal length and picture, turned clockwise by quarter turns to stand upright.
+
+    The focal length is the lens's on its axis: what published results on HOT3D use (609.5 px of 1408, 98 degrees).
+    """
+    width, height = lens.size if quarter_turns % 2 == 0 else lens.size[::-1]
+    angle = -np.pi / 2 * quarter_turns  # the picture turns clockwise where its camera turns the other way
+    turn = np.round([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    focal = lens.focal_px if quarter_turns % 2 == 0 else lens.focal_px[::-1]
+    matrix = np.array([[focal[0], 0, (width - 1) / 2], [0, focal[1], (height - 1) / 2], [0, 0, 1]])
+    x, y = np.meshgrid((np.arange(width) - matrix[0, 2]) / focal[0], (np.arange(height) - matrix[1, 2]) / focal[1])
+    rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ turn.T
+    px = lens.project(rays).astype(np.float32)
+    return Rectified(matrix, (width, height), turn, (px[..., 0], px[..., 1]))

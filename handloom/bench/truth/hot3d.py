@@ -1,0 +1,174 @@
+"""HOT3D-Clips: one tar a clip, 150 frames of 30 Hz, with pictures, cameras and hands of every frame.
+
+`000000.image_214-1.jpg`, `.cameras.json` (`calibration`, `T_world_from_camera` of every stream), `.hands.json` (poses
+of UmeTrack's and MANO's hands), `__hand_shapes.json__`. Test clips have no `.hands.json`.
+
+Source: Banerjee et al., HOT3D: Hand and Object Tracking in 3D from Egocentric Multi-View Videos, CVPR 2025; the clips'
+README in facebookresearch/hot3d.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from handloom.bench.truth.fisheye import Fisheye624, Rectified, rectified
+from handloom.bench.truth.mano import Mano
+from handloom.bench.truth.recorded import Recorded
+from handloom.bench.truth.umetrack import UmeTrackHand
+from handloom.errors import ConfigError
+from handloom.schemas.values import Camera
+
+Array = NDArray[np.float64]
+
+STREAMS = ("214-1", "1201-1")  # Aria's colour camera; else the left one of Quest 3, grey
+RATE_HZ = 30.0
+FISHEYE = "CameraModelType.FISHEYE624"
+SHAPES, SIDES = "__hand_shapes.json__", ("left", "right")
+EXPECTED = "expected a training clip of HOT3D-Clips (folders train_aria, train_quest3), unchanged"
+
+
+def hot3d_clips(folder: Path | str) -> list[Path]:
+    """The clips below a folder: `clip-*.tar`."""
+    return sorted(Path(folder).rglob("clip-*.tar"))
+
+
+def read_hot3d(path: Path, mano: tuple[Mano, Mano] | None = None) -> Recorded:
+    """One clip: pictures rectified to a pinhole, turned upright; keypoints of MANO's hand where its files are given, as
+    published tables have them, else of UmeTrack's, which HOT3D calls the more accurate.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds no truth.
+    """
+    try:
+        with tarfile.open(path) as tar:
+            files = {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}
+        names = sorted(name.partition(".")[0] for name in files if name.endswith(".cameras.json"))
+        return _clip(path, files, names, mano)
+    except (OSError, tarfile.TarError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise ConfigError(f"{path} cannot be read: {type(error).__name__}: {error}", EXPECTED) from error
+
+
+def _clip(path: Path, files: dict[str, bytes], names: list[str], mano: tuple[Mano, Mano] | None) -> Recorded:
+    if not names or not any(f"{name}.hands.json" in files for name in names):
+        raise ConfigError(f"{path} has {len(names)} frames and no hands", f"{EXPECTED}: test clips come without truth")
+    cameras = [json.loads(files[f"{name}.cameras.json"]) for name in names]
+    stream = next((stream for stream in STREAMS if stream in cameras[0]), None)
+    if stream is None:
+        raise ConfigError(f"{path} has the streams {sorted(cameras[0])}", f"expected one of {', '.join(STREAMS)}")
+    lens = _lens(path, cameras[0][stream]["calibration"])
+    poses = np.stack([_matrix(camera[stream]["T_world_from_camera"]) for camera in cameras])
+    hands = [json.loads(files.get(f"{name}.hands.json", b"{}")) for name in names]
+    shapes = json.loads(files.get(SHAPES, b"{}"))
+    world, truth = _keypoints(path, hands, shapes, mano)
+    turns = upright_turns(world, poses)
+    view = rectified(lens, turns)
+    poses[:, :3, :3] = poses[:, :3, :3] @ view.fisheye_from_view
+    note = (
+        f"{truth}; stream {stream}, FISHEYE624 rectified to a pinhole of {view.camera_matrix[0, 0]:.1f} px, "
+        f"turned by {90 * turns} degrees clockwise"
+    )
+    return Recorded(
+        _times(files, names, stream),
+        Camera(view.camera_matrix, "given"),
+        view.size,
+        poses,
+        world,
+        note,
+        np.array([[_shown(hand.get(side), stream) for side in SIDES] for hand in hands]),
+        _pictures(path, files, names, stream, view),
+    )
+
+
+def upright_turns(world_m: Array, poses: Array) -> int:
+    """Clockwise quarter turns (0 to 3) after which the hands point up in the pictures, as a wearer's do: the cameras of
+    both headsets are mounted on their side. world_m: (T, 2, 21, 3), poses: (T, 4, 4) of the camera as it is mounted."""
+    along = np.einsum("tji,thj->thi", poses[:, :3, :3], world_m[:, :, 9] - world_m[:, :, 0])[..., :2]
+    x, y = np.nanmean(along.reshape(-1, 2), axis=0)
+    return int(np.argmax([-y, -x, y, x]))
+
+
+def _lens(path: Path, calibration: dict[str, Any]) -> Fisheye624:
+    model = calibration["projection_model_type"]
+    if model != FISHEYE:
+        raise ConfigError(f"{path}: projection model {model!r}", f"expected {FISHEYE!r}")
+    return Fisheye624.of_params(
+        calibration["projection_params"], (int(calibration["image_width"]), int(calibration["image_height"]))
+    )
+
+
+def _keypoints(
+    path: Path, hands: list[dict[str, Any]], shapes: dict[str, Any], mano: tuple[Mano, Mano] | None
+) -> tuple[Array, str]:
+    """World keypoints (T, 2, 21, 3), NaN where a frame has no such hand, and whose hand they are of."""
+    kind = "mano" if mano is not None and "mano" in shapes else "umetrack"
+    if kind not in shapes:
+        raise ConfigError(f"{path}: {SHAPES} holds {sorted(shapes)}", f"{EXPECTED}: umetrack or mano is needed there")
+    profile = UmeTrackHand.of_profile(shapes["umetrack"]) if kind == "umetrack" else None
+    out = np.full((len(hands), 2, 21, 3), np.nan)
+    for h, side in enumerate(SIDES):
+        poses = [(hand.get(side) or {}).get(f"{kind}_pose") for hand in hands]
+        at = [t for t, pose in enumerate(poses) if pose]
+        if not at:
+            continue
+        if kind == "umetrack":
+            wrists = np.stack([_wrist(poses[t]) for t in at])
+            angles = np.array([poses[t]["joint_angles"] for t in at], np.float64)
+            out[at, h] = profile.keypoints_m(angles, wrists, h == 1)
+        else:
+            wrists = np.array([poses[t]["wrist_xform"] for t in at], np.float64)
+            fingers = mano[h].fingers(np.array([poses[t]["thetas"] for t in at]))
+            out[at, h] = mano[h].keypoints_m(np.array(shapes["mano"]), wrists[:, :3], fingers, wrists[:, 3:])
+    return out, {"mano": "MANO's keypoints", "umetrack": "UmeTrack's keypoints"}[kind]
+
+
+def _wrist(pose: dict[str, Any]) -> Array:
+    """(4, 4): a quaternion and a place, or the matrix itself: the README and the files differ."""
+    if "T_world_from_wrist" in pose:
+        return _matrix(pose["T_world_from_wrist"])
+    return np.array(pose["wrist_xform"], np.float64).reshape(4, 4)
+
+
+def _matrix(rigid: dict[str, Any]) -> Array:
+    w, x, y, z = rigid["quaternion_wxyz"]
+    out = np.eye(4)
+    out[:3, :3] = Rotation.from_quat([x, y, z, w]).as_matrix()
+    out[:3, 3] = rigid["translation_xyz"]
+    return out
+
+
+def _shown(hand: dict[str, Any] | None, stream: str) -> float:
+    share = (hand or {}).get("visibilities_modeled", {}).get(stream)
+    return float("nan") if share is None else float(share)
+
+
+def _times(files: dict[str, bytes], names: list[str], stream: str) -> Array:
+    """Seconds from the first picture: of `.info.json` where it says, else 30 Hz."""
+    info = [json.loads(files.get(f"{name}.info.json", b"{}")) for name in names]
+    stamps = [one.get("image_timestamps_ns", {}).get(stream) for one in info]
+    if all(stamp is not None for stamp in stamps):
+        times = (np.array(stamps, np.int64) - stamps[0]) / 1e9
+        if (np.diff(times) > 0).all():
+            return times
+    return np.arange(len(names)) / RATE_HZ
+
+
+def _pictures(
+    path: Path, files: dict[str, bytes], names: list[str], stream: str, view: Rectified
+) -> Callable[[int], NDArray[np.uint8]]:
+    def rgb(t: int) -> NDArray[np.uint8]:
+        name = f"{names[t]}.image_{stream}.jpg"
+        decoded = cv2.imdecode(np.frombuffer(files[name], np.uint8), cv2.IMREAD_COLOR) if name in files else None
+        if decoded is None:
+            raise ConfigError(f"{path}: {name} is missing or no picture", EXPECTED)
+        return view.picture(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
+
+    return rgb

@@ -1,0 +1,193 @@
+"""HOT3D-Clips, made small: a tar of five frames whose hands and lens are known."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from handloom.bench.truth.cases import HOT3D, load, real_cases
+from handloom.bench.truth.fisheye import Fisheye624, rectified
+from handloom.bench.truth.hot3d import read_hot3d
+from handloom.bench.truth.umetrack import UmeTrackHand
+from handloom.errors import ConfigError
+from handloom.geometry.camera import project
+from handloom.geometry.world import to_camera, to_world
+
+FRAMES, SIDE = 5, 240
+PARAMS = [100.0, 119.0, 121.0, 0.02, -0.01, 0.003, -0.001, 0.0, 0.0, 1e-3, -5e-4, 4e-4, -2e-4, 3e-4, 1e-4]
+LENS = Fisheye624.of_params(PARAMS, (SIDE, SIDE))
+# The camera lies on its side, as Aria's: what is up in the world is left in its pictures.
+MOUNTED = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])  # world_from_camera: x right, y down, z forward in both
+
+
+def profile() -> dict:
+    """A hand whose fingers lie along x, millimetres: joint j of finger f at (30 + 25 j, 0, 20 f - 40)."""
+    joints = np.array([[30 + 25 * j, 0, 20 * f - 40] for f in range(5) for j in range(4)], float)
+    tips = joints[3::4] + np.array([20, 0, 0])
+    inner = [joints[2], joints[3]] + [joints[4 * f + j] for f in range(1, 5) for j in (1, 2, 3)]
+    landmarks = [*tips, np.zeros(3), *inner, np.array([50.0, 0, 0])]
+    bones = [4, 7, 10, 13, 16, 1, 2, 3, *[b for f in range(1, 5) for b in (1, 2 + 3 * f, 3 + 3 * f)], 1]
+    return {
+        "joint_rest_positions": [*joints.tolist(), [0, 0, 0], [0, 0, 0]],
+        "joint_rotation_axes": [[0, 0, -1]] * 22,
+        "landmark_rest_positions": np.array(landmarks).tolist(),
+        "landmark_rest_bone_indices": [[b, b, b] for b in bones],
+        "landmark_rest_bone_weights": [[1, 0, 0]] * 21,
+    }
+
+
+def rigid(matrix: np.ndarray) -> dict:
+    x, y, z, w = Rotation.from_matrix(matrix[:3, :3]).as_quat()
+    return {"quaternion_wxyz": [w, x, y, z], "translation_xyz": matrix[:3, 3].tolist()}
+
+
+def poses() -> np.ndarray:
+    out = np.tile(np.eye(4), (FRAMES, 1, 1))
+    out[:, :3, :3] = MOUNTED
+    out[:, 0, 3] = 0.01 * np.arange(FRAMES)
+    return out
+
+
+def wrist(t: int, x: float) -> np.ndarray:
+    """Fingers up (-y of the world), 0.4 m in front. A right hand's fingers lie along -x."""
+    out = np.eye(4)
+    out[:3, :3] = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]) @ np.diag([1.0, 1, 1] if x < 0 else [-1, -1, 1])
+    out[:3, 3] = [x, 0.05, 0.4 + 0.002 * t]
+    return out
+
+
+def members(with_hands: bool = True, stream: str = "214-1") -> dict[str, bytes]:
+    out = {"__hand_shapes.json__": json.dumps({"umetrack": profile()}).encode()}
+    for t in range(FRAMES):
+        calibration = {
+            "image_width": SIDE,
+            "image_height": SIDE,
+            "projection_model_type": "CameraModelType.FISHEYE624",
+            "projection_params": PARAMS,
+        }
+        camera = {stream: {"calibration": calibration, "T_world_from_camera": rigid(poses()[t])}}
+        out[f"{t:06d}.cameras.json"] = json.dumps(camera).encode()
+        picture = np.full((SIDE, SIDE, 3), 90, np.uint8)
+        mark = LENS.project(MOUNTED.T @ [0.05, -0.1, 0.4])  # a white disc, right of the axis and above it
+        cv2.circle(picture, np.rint(mark).astype(int).tolist(), 4, (255, 255, 255), -1)
+        out[f"{t:06d}.image_{stream}.jpg"] = cv2.imencode(".jpg", picture)[1].tobytes()
+        out[f"{t:06d}.info.json"] = json.dumps({"image_timestamps_ns": {stream: 10**12 + t * 33_333_333}}).encode()
+        if with_hands:
+            hands = {}
+            for side, x in (("left", -0.1), ("right", 0.1)):
+                pose = {"joint_angles": [0.0] * 22, "T_world_from_wrist": rigid(wrist(t, x))}
+                hands[side] = {"umetrack_pose": pose, "visibilities_modeled": {stream: 0.9 if side == "left" else 0.1}}
+            if t == 4:
+                hands.pop("left")
+            out[f"{t:06d}.hands.json"] = json.dumps(hands).encode()
+    return out
+
+
+def write(path: Path, content: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in content.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def test_the_lens_is_equidistant_where_it_does_not_distort_and_straight_on_its_axis():
+    plain = Fisheye624.of_params([100.0, 110.0, 120.0, 130.0, *[0.0] * 12], (240, 260))
+    assert plain.project([0.0, 0.0, 2.0]) == pytest.approx([120, 130])
+    assert plain.project([1.0, 0.0, 1.0]) == pytest.approx([120 + 100 * np.pi / 4, 130])
+    assert plain.project([0.0, -1.0, 0.0]) == pytest.approx([120, 130 - 110 * np.pi / 2])
+    with pytest.raises(ValueError, match="14 projection parameters"):
+        Fisheye624.of_params([100.0] * 14, (240, 260))
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_what_the_lens_shows_lies_where_the_pinhole_projects_it(turns: int):
+    view = rectified(LENS, turns)
+    point = np.array([0.12, -0.07, 0.5])  # in the camera of the view
+    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    cv2.circle(picture, np.rint(LENS.project(view.fisheye_from_view @ point)).astype(int).tolist(), 3, (255,) * 3, -1)
+    y, x = np.argwhere(view.picture(picture)[..., 0] > 128).mean(axis=0)
+    px = view.camera_matrix @ point
+    assert (x, y) == pytest.approx(px[:2] / px[2], abs=1.2)
+    assert np.linalg.det(view.fisheye_from_view) == pytest.approx(1)
+
+
+def test_bent_fingers_and_mirrored_hands():
+    hand = UmeTrackHand.of_profile({"hand_model": profile()})
+    at = np.eye(4)[None]
+    rest = hand.keypoints_m(np.zeros((1, 20)), at, right=False)[0]
+    assert rest[0] == pytest.approx([0, 0, 0])
+    assert rest[1] == pytest.approx([0.055, 0, -0.04])  # the thumb's root: joint 1
+    assert rest[[5, 6, 7, 8]] == pytest.approx(np.array([[x, 0, -0.02] for x in (0.055, 0.08, 0.105, 0.125)]))
+    angles = np.zeros((1, 20))
+    angles[0, 6] = np.pi / 2  # the index finger's middle joint, about -z
+    bent = hand.keypoints_m(angles, at, right=False)[0]
+    assert bent[5] == pytest.approx(rest[5])
+    assert bent[6] == pytest.approx(rest[6])
+    assert bent[8] == pytest.approx([0.08, -0.045, -0.02])
+    assert hand.keypoints_m(angles, at, right=True)[0] == pytest.approx(bent * [-1, 1, 1])
+
+
+def test_a_clip_is_rectified_turned_upright_and_its_truth_with_it(tmp_path: Path):
+    truth = read_hot3d(write(tmp_path / "clip-000001.tar", members()))
+    assert "UmeTrack" in truth.note
+    assert "turned by 90 degrees clockwise" in truth.note
+    np.testing.assert_allclose(truth.frame_s, np.arange(FRAMES) / 30, atol=1e-6)
+    np.testing.assert_allclose(truth.world_from_camera[:, :3, :3], np.tile(np.eye(3), (FRAMES, 1, 1)), atol=1e-9)
+    hands = truth.hands(np.arange(FRAMES))
+    assert hands.visible[:, 0].tolist() == [True, True, True, True, False]  # the last frame has no left hand
+    assert not hands.visible[:, 1].any()  # a tenth of it shows
+    assert hands.present[:, 1].all()
+    tip, root = hands.keypoints_px[0, 0, 12], hands.keypoints_px[0, 0, 0]
+    assert tip[1] < root[1] - 20  # fingers up
+    cam = to_camera(truth.keypoints_world_m[:1, 0], truth.world_from_camera[:1])
+    np.testing.assert_allclose(project(cam, truth.camera)[0], hands.keypoints_px[0, 0])
+    np.testing.assert_allclose(to_world(cam, truth.world_from_camera[:1]), truth.keypoints_world_m[:1, 0])
+    y, x = np.argwhere(truth.rgb(0)[..., 0] > 180).mean(axis=0)
+    assert (x, y) == pytest.approx(project(np.array([0.05, -0.1, 0.4]), truth.camera), abs=1.5)
+
+
+def test_a_clip_is_a_case_of_the_benchmark(tmp_path: Path):
+    write(tmp_path / "train_aria/clip-000007.tar", members())
+    (case,) = real_cases(tmp_path)
+    assert (case.name, case.source) == ("train_aria/clip-000007", HOT3D)
+    loaded = load(case, sample_hz=15.0, short_side_px=120)
+    assert loaded.index.tolist() == [0, 2, 4]
+    assert loaded.frames.rgb(0).shape == (120, 120, 3)
+    assert loaded.info.fps == pytest.approx(30, rel=1e-3)
+    assert json.loads(loaded.clip.camera)["world_scale"] == "metric"
+    assert "world_from_camera" not in json.loads(loaded.without_poses.camera)
+    loaded.frames.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: {k: v for k, v in m.items() if "hands.json" not in k}, "no hands"),
+        (lambda m: {k: v for k, v in m.items() if "shapes" not in k}, "umetrack or mano is needed"),
+        (lambda m: m | {"000001.cameras.json": b"{"}, "cannot be read"),
+        (lambda m: {k.replace("214-1", "9-9"): v.replace(b"214-1", b"9-9") for k, v in m.items()}, "streams"),
+        (lambda m: {k: v.replace(b"FISHEYE624", b"KANNALA") for k, v in m.items()}, "KANNALA"),
+        (lambda m: {}, "0 frames"),
+    ],
+)
+def test_what_is_no_such_clip_says_why(tmp_path: Path, change, message: str):
+    path = write(tmp_path / "clip-000001.tar", change(members()))
+    with pytest.raises(ConfigError, match=message):
+        read_hot3d(path)
+
+
+def test_a_cut_tar_is_an_error(tmp_path: Path):
+    path = write(tmp_path / "clip-000001.tar", members())
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ConfigError, match="clip-000001"):
+        read_hot3d(path)
