@@ -18,7 +18,7 @@ from handloom.errors import ConfigError
 def bench(
     name: Annotated[str, typer.Argument(help="extract, accuracy or feed")],
     videos: Annotated[
-        Path | None, typer.Option(help="extract, feed: videos to use. accuracy: clips as EgoDex's, beside rendered.")
+        Path | None, typer.Option(help="extract, feed: videos to use. accuracy: clips as EgoDex's, HOT3D's, ARCTIC's.")
     ] = None,
     clips: Annotated[
         int | None, typer.Option(min=0, help="accuracy: rendered clips to measure on; feed: clips; 12.")

@@ -39,8 +39,12 @@ def made_up(name: str, source: str) -> ClipScores:
     cpu = {"handloom": ours, "handloom_estimated": {"hands": 1.0}, "mediapipe": {"hands": 4.0}}
     if source == RENDERED:
         cpu["lk"] = {"tracks": 1.0}
+    printed = {"handloom": {"facc": (90.0, 100.0)}, "mediapipe": {"facc": (50.0, 100.0)}}
+    swaps = {"handloom": {"swapped": (1.0, 4.0)}, "lk": {"swapped": (3.0, 4.0)}} if source == RENDERED else {}
+    tracks = grids if source == RENDERED else {}
+    cameras = {"handloom_estimated": CAMERA}
     return ClipScores(
-        name, source, 100, hands, grids if source == RENDERED else {}, {"handloom_estimated": CAMERA}, cpu
+        name, source, 100, hands, tracks, cameras, cpu, printed, swaps, crossing=name == "b", truth="made up"
     )
 
 
@@ -88,7 +92,7 @@ def test_the_table_has_ours_beside_the_others(report: dict):
     rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines()
             if line.startswith("|")}  # fmt: skip
     assert rows["Rendered scenes, 2 clips, 200 frames"][-2:] == ["mp.solutions.hands", "LK, true depth held"]
-    assert text.count("| hand coverage | 1.000 | 1.000 | 0.500 |") == 2
+    assert text.count("| hand coverage | 1.000 | 1.000 | 0.500 |") == 3
     assert rows["tracks 3D: AJ"] == ["0.500", "0.500", "-", "0.200"]
     assert "nan" not in text
     assert "| EgoDex, 1 clips, 100 frames, in-sample |" in text
@@ -99,6 +103,27 @@ def test_what_was_fitted_to_its_own_clips_says_so(report: dict):
     assert (found["egodex"]["in_sample"], found["rendered"]["in_sample"]) == (True, False)
     assert "fitted to five clips" in found["egodex"]["note"]
     assert [clip["in_sample"] for clip in found["clips"]] == [False, False, True]
+
+
+def test_others_numbers_have_a_table_of_their_own(report: dict):
+    text = table(report)
+    heads = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ") and " clips, " in line]
+    assert heads == [
+        "Rendered scenes, 2 clips, 200 frames",
+        "Rendered scenes, as others print it, 2 clips, 200 frames",
+        "EgoDex (in-sample), 1 clips, 100 frames",
+        "EgoDex (in-sample), as others print it, 1 clips, 100 frames",
+        "Rendered scenes where hands cross, 1 clips, 100 frames",
+    ]
+    assert text.count("| FAcc | 0.900 | - | 0.500 |") == 3
+    assert "| tracks that end on another thing, share | 0.2500 | - | - | 0.7500 |" in text
+    assert report["results"]["crossing"]["lk"]["tracks"]["swaps"]["swapped"] == 0.75
+
+
+def test_what_was_fitted_on_its_own_clips_says_so(report: dict):
+    assert "fitted" in report["results"]["egodex"]["in_sample"]
+    assert report["results"]["rendered"]["in_sample"] is None
+    assert report["results"]["clips"][0]["truth"] == "made up"
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +161,12 @@ def test_a_rendered_clip_end_to_end(tiny: Case):
     assert found["handloom"]["hands"]["coverage"] > 0.5
     assert 0 < found["handloom"]["cpu_ms_per_frame"]["hands"] < found["handloom"]["cpu_ms_per_frame"]["all"]
     assert found["handloom"]["tracks"]["grid"]["delta_avg"] > 0.3
+    hands, camera = found["handloom"]["hands"], found["handloom_estimated"]["camera"]
+    assert 0 < hands["facc"] <= 1
+    assert hands["mpjpe_p_mm"] >= hands["root_relative_mm"]
+    assert hands["action_coverage"] > 0.5
+    assert 0 <= found["handloom"]["tracks"]["swaps"]["swapped"] < 0.2
+    assert set(camera) >= {"rpe_m", "rpe_deg", "rpe_1s_m", "length_ratio"}
     assert found["lk"]["tracks"]["grid"]["points"] == found["handloom"]["tracks"]["grid"]["points"]
     assert Path(tiny.video).exists()
     assert json.loads(json.dumps(report)) == report

@@ -32,7 +32,7 @@ def camera_errors(estimated: Floats, truth: Floats) -> dict[str, float]:
     first = true[0, :3, :3] @ ours[0, :3, :3].T
     scale, ate = _fit(ours[:, :3, 3], true[:, :3, 3], scaled=True)
     _, rigid = _fit(ours[:, :3, 3], true[:, :3, 3], scaled=False)
-    travel = float(np.sqrt(((true[:, :3, 3] - true[:, :3, 3].mean(axis=0)) ** 2).sum(axis=1).mean()))
+    travel = _travel_m(true)
     asked = travel >= MIN_TRAVEL_M and scale > 0
     angles = (_angle_deg(turn, ours, true), _angle_deg(first, ours, true))
     return dict(zip(names, (*angles, ate, rigid, 1 / scale if asked else float("nan"), travel), strict=True))
@@ -43,9 +43,9 @@ def relative_errors(estimated: Floats, truth: Floats, frame_s: Floats) -> dict[s
 
     rpe_m, rpe_deg: rms of the translation, and of the angle, of (true motion)^-1 (estimated motion) from a frame to the
     next one; rpe_1s_m, rpe_1s_deg: to the frame one second later. Translations are seen from the first frame of each
-    pair. length_ratio: length of the estimated path over that of the true one, NaN where the camera moved less than
-    `MIN_TRAVEL_M`; jitter makes it longer, a scale too small shorter. path_m: the true length. Steps whose frames are
-    not both known are left out, on both sides.
+    pair. length_ratio: length of the estimated path over that of the true one, NaN where the true centres' rms distance
+    from their mean is below `MIN_TRAVEL_M`; jitter makes it longer, a scale too small shorter. path_m: the true length.
+    Steps whose frames are not both known are left out, on both sides.
 
     Source: RPE: Sturm et al., IROS 2012, section V; ratio: MINT's Table 2.
     """
@@ -57,8 +57,14 @@ def relative_errors(estimated: Floats, truth: Floats, frame_s: Floats) -> dict[s
     known = np.isfinite(estimated).all(axis=(1, 2)) & np.isfinite(truth).all(axis=(1, 2))
     both = known[1:] & known[:-1]
     ours, true = (np.linalg.norm(np.diff(p[:, :3, 3], axis=0), axis=1)[both].sum() for p in (estimated, truth))
-    out["length_ratio"] = float(ours / true) if true >= MIN_TRAVEL_M else float("nan")
+    asked = known.any() and _travel_m(truth[known]) >= MIN_TRAVEL_M
+    out["length_ratio"] = float(ours / true) if asked and true > 0 else float("nan")
     return out | {"path_m": float(true) if both.any() else float("nan")}
+
+
+def _travel_m(poses: Floats) -> float:
+    centres = np.asarray(poses, float)[:, :3, 3]
+    return float(np.sqrt(((centres - centres.mean(axis=0)) ** 2).sum(axis=1).mean()))
 
 
 def _motion_errors(estimated: Floats, truth: Floats, ahead: int) -> tuple[float, float]:

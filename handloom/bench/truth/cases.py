@@ -15,6 +15,7 @@ from handloom.bench.pictures import Pictures
 from handloom.bench.truth.arctic import arctic_sequences, read_arctic
 from handloom.bench.truth.egodex import egodex_pairs, read_egodex
 from handloom.bench.truth.hot3d import hot3d_clips, read_hot3d
+from handloom.bench.truth.hot3d_recording import hot3d_recordings, read_recording
 from handloom.bench.truth.mano import find_mano
 from handloom.bench.truth.recorded import Recorded
 from handloom.errors import ConfigError
@@ -31,7 +32,7 @@ RENDERED, EGODEX, HOT3D, ARCTIC = "rendered", "egodex", "hot3d", "arctic"
 SOURCES = (RENDERED, EGODEX, HOT3D, ARCTIC)
 LAYOUTS = {
     EGODEX: "an .hdf5 file of a video's name",
-    HOT3D: "HOT3D-Clips: clip-*.tar",
+    HOT3D: "HOT3D-Clips: clip-*.tar; or a full recording's folder with frames/STREAM/TIMESTAMP.jpg",
     ARCTIC: "ARCTIC: raw_seqs/s01/*.egocam.dist.npy, with images/s01/*/0 beside raw_seqs",
 }
 EGODEX_NOTE = "ARKit's joints, as the headset estimated them"
@@ -86,6 +87,7 @@ def real_cases(folder: Path) -> list[Case]:
         ConfigError: there are none.
     """
     cases = [Case(_name(path, folder), HOT3D, path, path, folder) for path in hot3d_clips(folder)]
+    cases += [Case(path.relative_to(folder).as_posix(), HOT3D, path, path, folder) for path in hot3d_recordings(folder)]
     for path in arctic_sequences(folder):
         name = f"{path.parent.name}/{path.name.partition('.')[0]}"
         cases.append(Case(name, ARCTIC, path, path, folder))
@@ -114,7 +116,8 @@ def load(case: Case, sample_hz: float, short_side_px: int) -> Loaded:
     clip = Clip(make_clip_id(case.source, case.name, 0.0, None), case.source, case.name, str(case.video), 0.0, None)
     if case.source in (HOT3D, ARCTIC):
         mano = None if case.mano_folder is None else find_mano(case.mano_folder)
-        truth = (read_hot3d if case.source == HOT3D else read_arctic)(case.truth, mano)
+        hot3d = read_recording if case.truth.is_dir() else read_hot3d
+        truth = (hot3d if case.source == HOT3D else read_arctic)(case.truth, mano)
         index = sample_frames(truth.frame_s, *clip_range(clip, truth.info), sample_hz)
         return _recorded(clip, truth, truth.info, index, _rectified(truth, index, short_side_px))
     packets = read_packet_index(str(case.video))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from handloom.bench.truth.fisheye import Fisheye624, Rectified, rectified
+from handloom.bench.truth.fisheye import Fisheye624, rectified
 from handloom.bench.truth.mano import Mano
 from handloom.bench.truth.recorded import Recorded
 from handloom.bench.truth.umetrack import UmeTrackHand
@@ -69,22 +69,37 @@ def _clip(path: Path, files: dict[str, bytes], names: list[str], mano: tuple[Man
     hands = [json.loads(files.get(f"{name}.hands.json", b"{}")) for name in names]
     shapes = json.loads(files.get(SHAPES, b"{}"))
     world, truth = _keypoints(path, hands, shapes, mano)
-    turns = upright_turns(world, poses)
+    shown = np.array([[_shown(hand.get(side), stream) for side in SIDES] for hand in hands])
+    rgb = _pictures(path, files, names, stream)
+    return upright(lens, poses, world, f"{truth}; stream {stream}", _times(files, names, stream), shown, rgb)
+
+
+def upright(
+    lens: Fisheye624,
+    poses: Array,
+    world_m: Array,
+    note: str,
+    frame_s: Array,
+    shown: Array,
+    rgb: Callable[[int], NDArray[np.uint8]],
+) -> Recorded:
+    """A recording of HOT3D's by a pinhole camera that stands upright. poses: (T, 4, 4) of the fisheye as it is mounted;
+    rgb: its pictures; the rest as in `Recorded`."""
+    turns = upright_turns(world_m, poses)
     view = rectified(lens, turns)
-    poses[:, :3, :3] = poses[:, :3, :3] @ view.fisheye_from_view
-    note = (
-        f"{truth}; stream {stream}, FISHEYE624 rectified to a pinhole of {view.camera_matrix[0, 0]:.1f} px, "
-        f"turned by {90 * turns} degrees clockwise"
-    )
+    turned = poses.copy()
+    turned[:, :3, :3] = poses[:, :3, :3] @ view.fisheye_from_view
+    focal_px = view.camera_matrix[0, 0]
+    how = f"FISHEYE624 rectified to a pinhole of {focal_px:.1f} px, turned by {90 * turns} degrees clockwise"
     return Recorded(
-        _times(files, names, stream),
+        frame_s,
         Camera(view.camera_matrix, "given"),
         view.size,
-        poses,
-        world,
-        note,
-        np.array([[_shown(hand.get(side), stream) for side in SIDES] for hand in hands]),
-        _pictures(path, files, names, stream, view),
+        turned,
+        world_m,
+        f"{note}, {how}",
+        shown,
+        lambda t: view.picture(rgb(t)),
     )
 
 
@@ -137,11 +152,16 @@ def _wrist(pose: dict[str, Any]) -> Array:
     return np.array(pose["wrist_xform"], np.float64).reshape(4, 4)
 
 
-def _matrix(rigid: dict[str, Any]) -> Array:
-    w, x, y, z = rigid["quaternion_wxyz"]
+def _matrix(transform: dict[str, Any]) -> Array:
+    return rigid(transform["quaternion_wxyz"], transform["translation_xyz"])
+
+
+def rigid(quaternion_wxyz: Sequence[float], shift_m: Sequence[float]) -> Array:
+    """(4, 4) of a turn and a shift."""
+    w, x, y, z = quaternion_wxyz
     out = np.eye(4)
     out[:3, :3] = Rotation.from_quat([x, y, z, w]).as_matrix()
-    out[:3, 3] = rigid["translation_xyz"]
+    out[:3, 3] = shift_m
     return out
 
 
@@ -161,14 +181,12 @@ def _times(files: dict[str, bytes], names: list[str], stream: str) -> Array:
     return np.arange(len(names)) / RATE_HZ
 
 
-def _pictures(
-    path: Path, files: dict[str, bytes], names: list[str], stream: str, view: Rectified
-) -> Callable[[int], NDArray[np.uint8]]:
+def _pictures(path: Path, files: dict[str, bytes], names: list[str], stream: str) -> Callable[[int], NDArray[np.uint8]]:
     def rgb(t: int) -> NDArray[np.uint8]:
         name = f"{names[t]}.image_{stream}.jpg"
         decoded = cv2.imdecode(np.frombuffer(files[name], np.uint8), cv2.IMREAD_COLOR) if name in files else None
         if decoded is None:
             raise ConfigError(f"{path}: {name} is missing or no picture", EXPECTED)
-        return view.picture(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
+        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
     return rgb
