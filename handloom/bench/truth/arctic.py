@@ -11,6 +11,7 @@ of zc-alexfan/arctic. World to camera, and OpenCV's distortion of eight numbers,
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,21 @@ PICTURES = ("images", "cropped_images")
 EXPECTED = "expected ARCTIC's folders: raw_seqs, meta and images (or cropped_images) side by side"
 
 
-def arctic_sequences(folder: Path | str) -> list[Path]:
-    """The `.egocam.dist.npy` files below a folder whose sequence has pictures of the head camera."""
-    return [path for path in sorted(Path(folder).rglob(f"*{EGO}")) if _pictures(path)]
+def arctic_sequences(files: Sequence[Path]) -> list[tuple[Path, Path | None]]:
+    """`.egocam.dist.npy` files whose sequence has pictures of the head camera; and their processed keypoints, or None:
+    `SUBJECT/NAME.npy`, which ARCTIC's scripts write elsewhere."""
+    processed = {(path.parent.name, path.stem): path for path in files if path.suffix == ".npy"}
+    ego = [path for path in files if path.name.endswith(EGO) and _pictures(path)]
+    return [(path, processed.get((path.parent.name, path.name.removesuffix(EGO)))) for path in ego]
 
 
-def read_arctic(path: Path, mano: tuple[Mano, Mano] | None = None) -> Recorded:
-    """One sequence by its `.egocam.dist.npy`.
+def read_arctic(path: Path, processed: Path | None, mano: tuple[Mano, Mano] | None = None) -> Recorded:
+    """One sequence by its `.egocam.dist.npy`; keypoints of the processed sequence, else made with MANO's hands.
 
     Raises:
         ConfigError: a file is missing or is not as ARCTIC's, or keypoints need MANO's files.
     """
-    root, subject, name = path.parents[2], path.parent.name, path.name.removesuffix(EGO)
+    root, subject = path.parents[2], path.parent.name
     ego = _read(path)
     try:
         camera_from_world = np.tile(np.eye(4), (len(ego["R_k_cam_np"]), 1, 1))
@@ -54,7 +58,7 @@ def read_arctic(path: Path, mano: tuple[Mano, Mano] | None = None) -> Recorded:
         offset = int(_misc(root)[subject]["ioi_offset"])
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read: {type(error).__name__}: {error}", EXPECTED) from error
-    world, note = _keypoints(path, root, subject, name, mano)
+    world, note = _keypoints(path, processed, mano)
     num = min(len(world), len(camera_from_world))
     pictures = {int(p.stem) - offset: p for p in _pictures(path) if p.stem.isdigit()}
     at = np.array(sorted(t for t in pictures if 0 <= t < num), np.int64)
@@ -76,20 +80,21 @@ def read_arctic(path: Path, mano: tuple[Mano, Mano] | None = None) -> Recorded:
     )
 
 
-def _keypoints(path: Path, root: Path, subject: str, name: str, mano: tuple[Mano, Mano] | None) -> tuple[Array, str]:
+def _keypoints(path: Path, processed: Path | None, mano: tuple[Mano, Mano] | None) -> tuple[Array, str]:
     """World keypoints (T, 2, 21, 3) and where they are from."""
-    for file in sorted(root.rglob(f"{subject}/{name}.npy")):
-        content = _read(file)
+    if processed is not None:
+        content = _read(processed)
         try:
             both = [np.asarray(content["world_coord"][f"joints.{side}"], np.float64) for side in ("left", "right")]
             return np.stack(both, axis=1)[:, :, MEDIAPIPE], "keypoints of ARCTIC's processed sequence (MANO)"
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            problem = f"{file} has no world_coord with joints.left and joints.right of 21 joints: {error}"
+            problem = f"{processed} has no world_coord with joints.left and joints.right of 21 joints: {error}"
             raise ConfigError(problem, "write it again with ARCTIC's scripts_data/process_seqs.py") from error
+    name = path.name.removesuffix(EGO)
     file = path.with_name(f"{name}.mano.npy")
     if mano is None or not file.exists():
         missing = f"{file.name} is not beside it" if mano is not None else "no MANO files are below the folder"
-        problem = f"{path}: no {subject}/{name}.npy with keypoints is below {root}, and {missing}"
+        problem = f"{path}: no {path.parent.name}/{name}.npy with keypoints was found, and {missing}"
         raise ConfigError(problem, f"run ARCTIC's scripts_data/process_seqs.py, or {HINT}")
     content = _read(file)
     try:

@@ -14,9 +14,10 @@ from handloom.bench.metrics.hands import TrueHands
 from handloom.bench.pictures import Pictures
 from handloom.bench.truth.arctic import arctic_sequences, read_arctic
 from handloom.bench.truth.egodex import egodex_pairs, read_egodex
+from handloom.bench.truth.find import files_below
 from handloom.bench.truth.hot3d import hot3d_clips, read_hot3d
 from handloom.bench.truth.hot3d_recording import hot3d_recordings, read_recording
-from handloom.bench.truth.mano import find_mano
+from handloom.bench.truth.mano import mano_folder, read_hands
 from handloom.bench.truth.recorded import Recorded
 from handloom.errors import ConfigError
 from handloom.ingest.camera_file import SUFFIX, read_camera_file
@@ -40,14 +41,15 @@ EGODEX_NOTE = "ARKit's joints, as the headset estimated them"
 
 @dataclass(frozen=True)
 class Case:
-    """Pictures and where their truth is. source: `RENDERED`, `EGODEX`, `HOT3D` or `ARCTIC`; mano_folder: where MANO's
-    files may lie."""
+    """Pictures and where their truth is. source: one of `SOURCES`; keypoints: ARCTIC's processed sequence; mano: the
+    folder of MANO's files."""
 
     name: str
     source: str
     video: Path
     truth: Path
-    mano_folder: Path | None = None
+    keypoints: Path | None = None
+    mano: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,15 @@ def real_cases(folder: Path) -> list[Case]:
     Raises:
         ConfigError: there are none.
     """
-    cases = [Case(_name(path, folder), HOT3D, path, path, folder) for path in hot3d_clips(folder)]
-    cases += [Case(path.relative_to(folder).as_posix(), HOT3D, path, path, folder) for path in hot3d_recordings(folder)]
-    for path in arctic_sequences(folder):
+    files = files_below(folder)
+    mano = mano_folder(files)
+    cases = [Case(_name(path, folder), HOT3D, path, path, mano=mano) for path in hot3d_clips(files)]
+    for path in hot3d_recordings(files):
+        cases.append(Case(path.relative_to(folder).as_posix(), HOT3D, path, path, mano=mano))
+    for path, keypoints in arctic_sequences(files):
         name = f"{path.parent.name}/{path.name.partition('.')[0]}"
-        cases.append(Case(name, ARCTIC, path, path, folder))
-    if cases and next(folder.rglob("*.hdf5"), None) is None:
+        cases.append(Case(name, ARCTIC, path, path, keypoints, mano))
+    if cases and not any(path.suffix == ".hdf5" for path in files):
         return cases
     try:
         pairs = egodex_pairs(folder)
@@ -115,9 +120,7 @@ def load(case: Case, sample_hz: float, short_side_px: int) -> Loaded:
     """
     clip = Clip(make_clip_id(case.source, case.name, 0.0, None), case.source, case.name, str(case.video), 0.0, None)
     if case.source in (HOT3D, ARCTIC):
-        mano = None if case.mano_folder is None else find_mano(case.mano_folder)
-        hot3d = read_recording if case.truth.is_dir() else read_hot3d
-        truth = (hot3d if case.source == HOT3D else read_arctic)(case.truth, mano)
+        truth = _of_pictures(case)
         index = sample_frames(truth.frame_s, *clip_range(clip, truth.info), sample_hz)
         return _recorded(clip, truth, truth.info, index, _rectified(truth, index, short_side_px))
     packets = read_packet_index(str(case.video))
@@ -150,6 +153,13 @@ def _rendered(case: Case, clip: Clip, packets, index, short_side_px: int) -> Loa
     return Loaded(
         clip, packets.info, frames, index, hands, truth.world_from_camera[index], camera, truth, "exact: rendered"
     )
+
+
+def _of_pictures(case: Case) -> Recorded:
+    mano = None if case.mano is None else read_hands(case.mano)
+    if case.source == ARCTIC:
+        return read_arctic(case.truth, case.keypoints, mano)
+    return read_recording(case.truth, mano) if case.truth.is_dir() else read_hot3d(case.truth, mano)
 
 
 def _of_egodex(case: Case, packets) -> Recorded:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,9 @@ SHAPES, SIDES = "__hand_shapes.json__", ("left", "right")
 EXPECTED = "expected a training clip of HOT3D-Clips (folders train_aria, train_quest3), unchanged"
 
 
-def hot3d_clips(folder: Path | str) -> list[Path]:
-    """The clips below a folder: `clip-*.tar`."""
-    return sorted(Path(folder).rglob("clip-*.tar"))
+def hot3d_clips(files: Iterable[Path]) -> list[Path]:
+    """The clips among files: `clip-*.tar`."""
+    return [path for path in files if path.match("clip-*.tar")]
 
 
 def read_hot3d(path: Path, mano: tuple[Mano, Mano] | None = None) -> Recorded:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,9 @@ NEAR_NS = 5_000_000
 EXPECTED = f"expected a recording's folder of HOT3D, with frames/STREAM/TIMESTAMP.jpg, {UMETRACK}, {PROFILE}, {HEADSET}"
 
 
-def hot3d_recordings(folder: Path | str) -> list[Path]:
-    """Folders below a folder that hold a headset's path and pictures."""
-    found = (path.parent for path in sorted(Path(folder).rglob(HEADSET)))
-    return [path for path in found if (path / "frames").is_dir()]
+def hot3d_recordings(files: Iterable[Path]) -> list[Path]:
+    """Folders that hold a headset's path, which is among the files, and pictures."""
+    return [path.parent for path in files if path.name == HEADSET and (path.parent / "frames").is_dir()]
 
 
 def read_recording(path: Path, mano: tuple[Mano, Mano] | None = None) -> Recorded:

@@ -10,6 +10,7 @@ order of joints and vertices of the fingertips as in the smplx package.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,18 +73,20 @@ class Mano:
         return points[:, MEDIAPIPE]
 
 
-def find_mano(folder: Path | str) -> tuple[Mano, Mano] | None:
-    """Left and right hand of the first folder below `folder` that holds both files; None where there is none.
+def mano_folder(files: Sequence[Path]) -> Path | None:
+    """The first folder that holds both of `FILES`; None where there is none."""
+    there = set(files)
+    return next((p.parent for p in files if p.name == FILES[1] and p.with_name(FILES[0]) in there), None)
+
+
+def read_hands(folder: Path | str) -> tuple[Mano, Mano]:
+    """Left and right hand of a folder with both of `FILES`.
 
     Raises:
         ConfigError: a file cannot be used.
     """
-    for right in sorted(Path(folder).rglob(FILES[1])):
-        left = right.with_name(FILES[0])
-        if left.exists():
-            both = read_mano(left), read_mano(right)
-            return left_mended(*both), both[1]
-    return None
+    left, right = (read_mano(Path(folder) / name) for name in FILES)
+    return left_mended(left, right), right
 
 
 def left_mended(left: Mano, right: Mano) -> Mano:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from handloom.bench.metrics.tracks import evaluated, mean_scores, swapped, tapvid, tapvid_3d
+from handloom.synth import render_all, synth_specs
+from handloom.synth.follow import LEFT_HAND, RIGHT_HAND
 
 SIZE = (256, 256)
 MATRIX = np.array([[200.0, 0, 128], [0, 200, 128], [0, 0, 1]])
@@ -122,3 +126,19 @@ def test_a_track_that_ends_on_another_thing_is_swapped():
     np.testing.assert_array_equal(followed, [True, True, True, False, True, True])
     visible[1:] = False
     assert not swapped(ids, kind, px, visible, where, (256, 64))[1].any()
+
+
+def test_swaps_where_rendered_hands_cross():
+    """True tracks never are, whatever hides them; points that stay in place end on the other hand or the table."""
+    spec = next(spec for spec in synth_specs(20, seed=3, duration_s=1.5) if spec.action == "cross")
+    _, truth = render_all(replace(spec, width=128, height=96, fps=6.0, distortion=()))
+    on_hands = np.argwhere(np.isin(truth.ids[0], (LEFT_HAND, RIGHT_HAND)))[::7]
+    query = np.zeros(len(on_hands), int)
+    tracks = truth.follow(on_hands[:, ::-1].astype(float), query)
+    where = evaluated(query, len(truth.frame_s))
+    wrong, followed = swapped(truth.ids, tracks.kind, tracks.px, tracks.visible, where, (128, 96))
+    assert followed.sum() > 10
+    assert not wrong.any()
+    stuck = np.tile(tracks.px[:1], (len(truth.frame_s), 1, 1))
+    wrong, _ = swapped(truth.ids, tracks.kind, stuck, np.ones(stuck.shape[:2], bool), where, (128, 96))
+    assert wrong.mean() > 0.3

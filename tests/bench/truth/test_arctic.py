@@ -13,12 +13,13 @@ from support.mano_file import write_mano
 
 from handloom.bench.truth.arctic import read_arctic
 from handloom.bench.truth.cases import ARCTIC, load, real_cases
-from handloom.bench.truth.mano import MEDIAPIPE, find_mano
+from handloom.bench.truth.mano import MEDIAPIPE, read_hands
 from handloom.errors import ConfigError
 
 FRAMES, OFFSET = 5, 3
 MATRIX = np.array([[2400.0, 0, 1390], [0, 2390, 1010], [0, 0, 1]])
 LENS = np.array([0.1, -0.2, 0.001, 0.002, 0.01, 0.02, -0.03, 0.004])
+PROCESSED = "outputs/processed/seqs/s05/box_use_01.npy"
 EGO = "raw_seqs/s05/box_use_01.egocam.dist.npy"
 
 
@@ -33,7 +34,7 @@ def joints() -> np.ndarray:
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
     """`arctic_data/data` with processed keypoints."""
-    for folder in ("raw_seqs/s05", "meta", "images/s05/box_use_01/0", "processed/seqs/s05"):
+    for folder in ("raw_seqs/s05", "meta", "images/s05/box_use_01/0", "outputs/processed/seqs/s05"):
         (tmp_path / folder).mkdir(parents=True)
     turn = np.tile(np.diag([-1.0, -1, 1]), (FRAMES, 1, 1))  # camera_from_world: half a turn about the axis
     shift = np.zeros((FRAMES, 3, 1))
@@ -42,7 +43,7 @@ def release(tmp_path: Path) -> Path:
     np.save(tmp_path / EGO, ego, allow_pickle=True)
     (tmp_path / "meta/misc.json").write_text(json.dumps({"s05": {"ioi_offset": OFFSET}}))
     sides = {f"joints.{side}": joints()[:, h].astype(np.float32) for h, side in enumerate(("left", "right"))}
-    np.save(tmp_path / "processed/seqs/s05/box_use_01.npy", {"world_coord": sides}, allow_pickle=True)
+    np.save(tmp_path / PROCESSED, {"world_coord": sides}, allow_pickle=True)
     for number in range(1, FRAMES + OFFSET + 4):  # two before the truth begins, some after its end
         picture = np.full((100, 140, 3), 10 * number, np.uint8)
         cv2.imwrite(str(tmp_path / f"images/s05/box_use_01/0/{number:05d}.jpg"), picture)
@@ -50,7 +51,7 @@ def release(tmp_path: Path) -> Path:
 
 
 def test_pictures_meet_their_frames_and_the_lens_their_size(release: Path):
-    truth = read_arctic(release / EGO)
+    truth = read_arctic(release / EGO, release / PROCESSED)
     np.testing.assert_allclose(truth.frame_s, np.arange(FRAMES) / 30)
     assert truth.rgb(0).mean() == pytest.approx(10 * OFFSET, abs=2)  # picture `ioi_offset` is frame 0
     assert truth.size == (140, 100)
@@ -64,6 +65,7 @@ def test_pictures_meet_their_frames_and_the_lens_their_size(release: Path):
 def test_a_sequence_is_a_case_of_the_benchmark(release: Path):
     (case,) = real_cases(release)
     assert (case.name, case.source) == ("s05/box_use_01", ARCTIC)
+    assert case.keypoints == release / PROCESSED
     loaded = load(case, sample_hz=15.0, short_side_px=50)
     assert loaded.index.tolist() == [0, 2, 4]
     assert loaded.frames.rgb(0).shape == (50, 70, 3)
@@ -72,9 +74,9 @@ def test_a_sequence_is_a_case_of_the_benchmark(release: Path):
 
 
 def test_without_processed_keypoints_manos_files_are_asked_for_and_used(release: Path):
-    shutil.rmtree(release / "processed")
+    shutil.rmtree(release / "outputs")
     with pytest.raises(ConfigError, match=r"no s05/box_use_01\.npy with keypoints") as caught:
-        read_arctic(release / EGO)
+        read_arctic(release / EGO, None)
     assert "mano.is.tue.mpg.de" in caught.value.hint
     for name in ("MANO_LEFT.pkl", "MANO_RIGHT.pkl"):
         write_mano(release / "body_models/mano" / name)
@@ -83,14 +85,14 @@ def test_without_processed_keypoints_manos_files_are_asked_for_and_used(release:
         "trans": np.tile([0.0, 0, 0.5], (FRAMES, 1)), "fitting_err": np.zeros(FRAMES),
     }  # fmt: skip
     np.save(release / "raw_seqs/s05/box_use_01.mano.npy", {"right": hand, "left": hand}, allow_pickle=True)
-    truth = read_arctic(release / EGO, find_mano(release))
+    truth = read_arctic(release / EGO, None, read_hands(release / "body_models/mano"))
     assert truth.note.startswith("MANO's keypoints")
     np.testing.assert_allclose(truth.keypoints_world_m[:, :, 0], np.tile([0, 0, 0.5], (FRAMES, 2, 1)))
 
 
 def test_smaller_pictures_do_where_the_large_ones_are_not_there(release: Path):
     (release / "images").rename(release / "cropped_images")
-    assert read_arctic(release / EGO).size == (140, 100)
+    assert read_arctic(release / EGO, release / PROCESSED).size == (140, 100)
 
 
 @pytest.mark.parametrize(
@@ -101,13 +103,13 @@ def test_smaller_pictures_do_where_the_large_ones_are_not_there(release: Path):
         (lambda r: (r / EGO).write_bytes(b"no npy"), "cannot be read"),
         (lambda r: np.save(r / EGO, {"R_k_cam_np": 1}, allow_pickle=True), "cannot be read"),
         (lambda r: (r / "meta/misc.json").write_text('{"s05": {"ioi_offset": 900}}'), "0 of 11 pictures"),
-        (lambda r: np.save(r / "processed/seqs/s05/box_use_01.npy", {}, allow_pickle=True), "joints.left"),
+        (lambda r: np.save(r / PROCESSED, {}, allow_pickle=True), "joints.left"),
     ],
 )
 def test_what_is_missing_or_spoilt_is_named(release: Path, spoil, message: str):
     spoil(release)
     with pytest.raises(ConfigError, match=message):
-        read_arctic(release / EGO)
+        read_arctic(release / EGO, release / PROCESSED)
 
 
 def test_a_folder_in_no_layout_says_which_are_known(tmp_path: Path):

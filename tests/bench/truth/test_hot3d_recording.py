@@ -15,7 +15,7 @@ from support.mano_file import write_mano
 from handloom.bench.truth.cases import HOT3D, load, real_cases
 from handloom.bench.truth.hot3d import read_hot3d
 from handloom.bench.truth.hot3d_recording import read_recording
-from handloom.bench.truth.mano import find_mano
+from handloom.bench.truth.mano import read_hands
 from handloom.errors import ConfigError
 
 START_NS, STEP_NS = 56_752_108_188_860, 33_333_333
@@ -96,7 +96,7 @@ def test_manos_keypoints_where_its_files_are(recording: Path):
     pose = {"wrist_xform": transform(wrist(0, -0.1)), "pose": [0.0] * 15, "betas": [0.0] * 10}
     hands = [{"timestamp_ns": START_NS + t * STEP_NS, "hand_poses": {"0": pose}} for t in range(FRAMES)]
     (recording / "mano_hand_pose_trajectory.jsonl").write_text(lines(hands))
-    truth = read_recording(recording, find_mano(recording.parent))
+    truth = read_recording(recording, read_hands(recording.parent))
     assert truth.note.startswith("MANO's keypoints")
     np.testing.assert_allclose(truth.keypoints_world_m[:, 0, 0], np.tile(wrist(0, -0.1)[:3, 3], (FRAMES, 1)))
     assert np.isnan(truth.keypoints_world_m[:, 1]).all()

@@ -10,7 +10,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 from support.mano_file import CHAIN_ENDS, JOINTS_M, PARENTS, write_mano
 
-from handloom.bench.truth.mano import find_mano, left_mended, read_mano
+from handloom.bench.truth.find import files_below
+from handloom.bench.truth.mano import left_mended, mano_folder, read_hands, read_mano
 from handloom.errors import ConfigError
 
 
@@ -50,12 +51,13 @@ def test_principal_components_are_as_many_as_are_given(tmp_path: Path):
 def test_the_left_hands_shapes_are_mirrored_where_they_are_the_right_ones(tmp_path: Path):
     write_mano(tmp_path / "models/MANO_LEFT.pkl")
     write_mano(tmp_path / "models/MANO_RIGHT.pkl")
-    left, right = find_mano(tmp_path)
+    assert mano_folder(files_below(tmp_path)) == tmp_path / "models"
+    left, right = read_hands(tmp_path / "models")
     assert left.shape_m[0, 0, 0] == -1
     assert right.shape_m[0, 0, 0] == 1
     assert left_mended(left, right) is left
     (tmp_path / "models/MANO_LEFT.pkl").unlink()
-    assert find_mano(tmp_path) is None
+    assert mano_folder(files_below(tmp_path)) is None
 
 
 def test_a_file_that_would_run_something_is_refused(tmp_path: Path):
@@ -82,3 +84,13 @@ def test_arrays_of_another_size_are_named(tmp_path: Path):
     path.write_bytes(path.read_bytes().replace(b"hands_mean", b"hands_gone"))
     with pytest.raises(ConfigError, match="hands_mean"):
         read_mano(path)
+
+
+def test_folders_of_pictures_are_not_walked(tmp_path: Path):
+    pictures = ("images/s01/a/0/1.jpg", "rec/frames/1.jpg")
+    for name in (*pictures, "raw_seqs/s01/a.npy", "other/images/b.hdf5", "rec/headset_trajectory.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "raw_seqs/loop").symlink_to(tmp_path)
+    found = [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path)]
+    assert found == ["other/images/b.hdf5", "raw_seqs/s01/a.npy", "rec/headset_trajectory.csv"]
