@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from handloom.bench.metrics.comparable import comparable
-from handloom.bench.metrics.hands import PredictedHands, TrueHands, mpjpe_mm, procrustes
+from handloom.bench.metrics.hands import PredictedHands, TrueHands, mpjpe_mm
 from handloom.bench.metrics.parts import ratios
 from handloom.bench.metrics.penalty import placeholder_m
 from handloom.geometry.world import to_world
@@ -76,8 +76,7 @@ def test_a_missed_hand_gets_the_error_of_the_placeholder():
     assert found["facc"] == pytest.approx((FRAMES - 6) / FRAMES)
     flat, true = placeholder_m()[1], truth.keypoints_cam_m[:6, 1]
     assert found["mpjpe_p_mm"] == pytest.approx(missed * mpjpe_mm(flat - flat[0], true - true[:, :1]).mean())
-    aligned = procrustes(np.tile(flat, (6, 1, 1)), true)
-    assert found["pa_mpjpe_p_mm"] == pytest.approx(missed * mpjpe_mm(aligned, true).mean())
+    assert found["pa_mpjpe_p_mm"] == pytest.approx(found["mpjpe_p_mm"])  # the placeholder is not aligned
     assert found["ct_p_m"] == pytest.approx(missed * np.linalg.norm(true[:, 0], axis=-1).mean())
 
 
