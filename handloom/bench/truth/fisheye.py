@@ -69,7 +69,8 @@ class Rectified:
 def rectified(lens: Fisheye624, quarter_turns: int) -> Rectified:
     """The pinhole camera with the lens's focal length and picture, turned clockwise by quarter turns to stand upright.
 
-    The focal length is the lens's on its axis: what published results on HOT3D use (609.5 px of 1408, 98 degrees).
+    The focal length is the lens's on its axis: 609 px of 1408 on Aria, 98 degrees. Evaluations by ViDiHand's protocol
+    have the same camera (207.8 px of 480).
     """
     width, height = lens.size if quarter_turns % 2 == 0 else lens.size[::-1]
     angle = -np.pi / 2 * quarter_turns  # the picture turns clockwise where its camera turns the other way

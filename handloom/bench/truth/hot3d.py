@@ -105,9 +105,13 @@ def upright(
 
 def upright_turns(world_m: Array, poses: Array) -> int:
     """Clockwise quarter turns (0 to 3) after which the hands point up in the pictures, as a wearer's do: the cameras of
-    both headsets are mounted on their side. world_m: (T, 2, 21, 3), poses: (T, 4, 4) of the camera as it is mounted."""
+    both headsets are mounted on their side. 0 where no hand is known. world_m: (T, 2, 21, 3); poses: (T, 4, 4) of the
+    camera as it is mounted."""
     along = np.einsum("tji,thj->thi", poses[:, :3, :3], world_m[:, :, 9] - world_m[:, :, 0])[..., :2]
-    x, y = np.nanmean(along.reshape(-1, 2), axis=0)
+    known = along[np.isfinite(along).all(axis=-1)]
+    if not len(known):
+        return 0
+    x, y = known.mean(axis=0)
     return int(np.argmax([-y, -x, y, x]))
 
 

@@ -110,3 +110,9 @@ def test_a_cut_tar_is_an_error(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ConfigError, match="clip-000001"):
         read_hot3d(path)
+
+
+def test_frames_without_any_hand_are_frames_too(tmp_path: Path):
+    content = {k: b"{}" if k.endswith("hands.json") else v for k, v in members().items()}
+    truth = read_hot3d(write(tmp_path / "clip-000001.tar", content))
+    assert not truth.hands(np.arange(FRAMES)).present.any()
