@@ -12,7 +12,7 @@ HEADS = {GIVEN: "handloom, poses given", ESTIMATED: "handloom, poses estimated",
 CROSSING = "crossing"
 TITLES = {
     RENDERED: "Rendered scenes",
-    EGODEX: "EgoDex (in-sample)",
+    EGODEX: "EgoDex",
     HOT3D: "HOT3D",
     ARCTIC: "ARCTIC",
     CROSSING: "Rendered scenes where hands cross",
@@ -100,6 +100,7 @@ def markdown(results: dict[str, Any]) -> str:
 def _table(found: dict[str, Any], title: str, wanted: tuple[tuple[str, tuple[str, ...], int], ...]) -> str:
     methods = [method for method in HEADS if method in found]
     head = f"{title}, {found['clips']} clips, {found['frames']} frames"
+    head += ", in-sample" if found.get("in_sample") else ""
     rows = [(words, keys, [_cell(found[method], keys, digits) for method in methods]) for words, keys, digits in wanted]
     rows = [row for row in rows if any(cell != "-" for cell in row[2])]
     used = [i for i in range(len(methods)) if any(cells[i] != "-" for _, _, cells in rows)]
