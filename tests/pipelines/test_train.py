@@ -51,10 +51,16 @@ def job(
     return train(db, RECIPE, TINY, config, folder, watch=watch, resume=resume, quiet=True)
 
 
-def test_a_job_leaves_checkpoints_curves_and_a_report(db, tmp_path, ray_address):
+def test_a_job_whose_worker_is_killed_leaves_checkpoints_curves_and_a_report(db, tmp_path, ray_address):
+    """Those of a job that nobody disturbed: the short form of the two slow tests below."""
     out = tmp_path / "out"
-    summary = job(db, out, epochs=1, compare=True)
-    assert (summary.exit, summary.deaths, list(summary.variants)) == ("done", 0, ["asked", "half-the-rate"])
+    summary = job(db, out, watch=suicide(out, after_steps=4), epochs=1, compare=True, slow_s=0.2)
+    assert (summary.exit, summary.deaths, list(summary.variants)) == ("done", 1, ["asked", "half-the-rate"])
+    torch.set_num_threads(1)  # as Ray does for a worker of one CPU
+    whole = loop.train(RECIPE, db, TinySettings(**BASE | {"epochs": 1}), RunFolder.parse(tmp_path / "whole"))
+    history = lines_of(out / "asked")
+    assert [line["kind"] for line in history].count("resumed") == 1
+    assert curve(history) == curve(whole.history)
     asked = summary.variants["asked"]
     assert asked["numbers"]["l1"] > 0
     assert asked["finished"]
@@ -74,9 +80,9 @@ def test_a_job_leaves_checkpoints_curves_and_a_report(db, tmp_path, ray_address)
     assert not (out / ".ray").exists()
     assert "asked: " in train_text(summary)
     with pytest.raises(ConfigError, match="lr is"):  # before any worker starts
-        job(db, out, epochs=1, lr=0.5)
+        job(db, out, epochs=1, lr=0.5, slow_s=0.2)
     with pytest.raises(ConfigError, match="made by 1 workers, 2 were asked for"):
-        job(db, out, {"workers": 2}, epochs=1)
+        job(db, out, {"workers": 2}, epochs=1, slow_s=0.2)
 
 
 @pytest.mark.slow
@@ -159,19 +165,6 @@ def when_steps(path: Path, number: int, then) -> None:
         return None
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-def test_a_killed_worker_goes_on_to_the_curve_of_an_undisturbed_job(db, tmp_path, ray_address):
-    """The short form of the two slow ones below: one worker, one epoch, beside the loop in this process."""
-    out = tmp_path / "out"
-    settings = {"epochs": 1, "slow_s": 0.2}
-    summary = job(db, out, {"cpus_per_worker": 1}, watch=suicide(out, after_steps=4), **settings)
-    assert (summary.exit, summary.deaths) == ("done", 1)
-    lines = lines_of(out / "asked")
-    assert [line["kind"] for line in lines].count("resumed") == 1
-    torch.set_num_threads(1)  # as Ray does for a worker of one CPU
-    whole = loop.train(RECIPE, db, TinySettings(**BASE | settings | {"slow_s": 0}), RunFolder.parse(tmp_path / "whole"))
-    assert curve(lines) == curve(whole.history)
 
 
 @pytest.mark.slow
