@@ -26,7 +26,7 @@ def wait_for(number: Callable[[], int], at_least: int, process, limit_s: float =
         time.sleep(0.02)
 
 
-def assert_all_end(pids: set[int], limit_s: float = 15) -> None:
+def assert_all_end(pids: set[int], limit_s: float = 40) -> None:
     until = time.monotonic() + limit_s
     while left := {pid for pid in pids if alive(pid) and not is_agent(pid)}:
         assert time.monotonic() < until, f"still there after {limit_s} s: {left}"

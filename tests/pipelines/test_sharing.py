@@ -297,8 +297,8 @@ def test_a_job_that_loses_its_room_asks_again(ray_address, monkeypatch):
 
 
 def _state_of(name: str, wanted: str) -> bool:
-    """Whether the job says `wanted` within ten seconds."""
-    end = time.monotonic() + 10
+    """Whether the job says `wanted` within half a minute: a cluster that others use as well answers late."""
+    end = time.monotonic() + 30
     while time.monotonic() < end:
         if wanted in [entry.state for entry in sharing.others("") if entry.job.startswith(name)]:
             return True

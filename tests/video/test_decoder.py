@@ -190,7 +190,7 @@ def test_a_child_that_hangs_is_found_out(videos, make_decoder, busy):
             list(chunks)
         item = caught.value
     assert item.reason == "decode_timeout"
-    assert time.monotonic() - started < timeout_s + 3
+    assert time.monotonic() - started < timeout_s + 10  # a machine with other work starts the next child late
     assert numbers(next(stream)) == list(range(30, 60))
 
 
@@ -208,7 +208,7 @@ def test_an_abandoned_stream_leaves_nothing_behind(videos, make_decoder):
     next(next(stream).chunks())
     pid, started = child_of(decoder).pid, time.monotonic()
     stream.close()
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 10  # not the limit of 60 s
     assert not is_running(pid)
     assert not [t for t in threading.enumerate() if t is not threading.main_thread() and "_pump" in t.name]
     (after,) = decoder.stream([clip(videos["plain"], 1, 2)])
@@ -236,7 +236,7 @@ time.sleep(60)
         pid = int(parent.stdout.readline())
         assert is_running(pid)
         parent.kill()
-    deadline = time.monotonic() + 4
+    deadline = time.monotonic() + 20
     while is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_running(pid)
