@@ -147,6 +147,20 @@ def test_a_batch_that_nobody_can_fill_is_refused(db):
     assert list(db.windows(2, 1, split="held_out", held_out_share=0.0).loader(64)) == []
 
 
+def test_a_stream_is_shared_by_the_workers_that_torch_tells_it_of(db, monkeypatch):
+    """The short form of the next one, in this process."""
+    windows = db.windows(2, 1, ["hands"])
+    stream = windows.stream(seed=2)
+    found = []
+    for number in range(3):
+        info = torch.utils.data._utils.worker.WorkerInfo(id=number, num_workers=3, seed=0, dataset=stream)
+        monkeypatch.setattr(torch.utils.data._utils.worker, "_worker_info", info)
+        found.append([(sample["clip_id"], sample["now_s"]) for sample in stream])
+    assert all(found)
+    names = [name for part in found for name in part]
+    assert len(names) == len(set(names)) == len(windows)
+
+
 @pytest.mark.slow
 def test_workers_of_a_plain_torch_loader_share_a_stream(db):
     from torch.utils.data import DataLoader
