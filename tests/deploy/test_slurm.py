@@ -17,6 +17,13 @@ from support.extraction import new_database, row_digests
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "slurm.sh"
 SRUN = '#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\necho $$ "$@" >> "$STEPS"\nexec "$@"\n'
+RAY = "#!/bin/bash\ncase $1 in start) exec sleep 60 ;; esac\n"
+HANDLOOM = """#!/bin/bash
+echo "$@" >> "$STEPS.handloom"
+[[ -z ${ENDS_WITH:-} ]] || exit "$ENDS_WITH"
+trap 'echo stopped >> "$STEPS.handloom"; exit 1' TERM
+while :; do sleep 0.1; done
+"""
 SCONTROL = '#!/bin/bash\ncase $1 in show) echo localhost ;; requeue) echo "requeued $2" ;; esac\n'
 
 
@@ -65,6 +72,32 @@ def test_what_is_missing_is_said_before_anything_starts(allocation, arguments, t
     assert done.returncode != 0
     assert told in done.stderr
     assert Path(allocation["STEPS"]).read_text() == ""
+
+
+def test_the_signal_reaches_handloom_and_another_turn_is_asked_for(allocation, tmp_path):
+    """The short form of the next one: the script alone, Ray and handloom are stand-ins, too."""
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "python").symlink_to(sys.executable)
+    for name, text in {"ray": RAY, "handloom": HANDLOOM}.items():
+        (tmp_path / "venv" / "bin" / name).write_text(text)
+        (tmp_path / "venv" / "bin" / name).chmod(0o755)
+    env, told = allocation | {"HANDLOOM_VENV": str(tmp_path / "venv")}, tmp_path / "steps.handloom"
+    command = ["/bin/bash", SCRIPT, "run"]
+    first = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    _until(lambda: told.exists() or first.poll() is not None, 60)
+    time.sleep(0.3)  # until it can be stopped
+    first.terminate()
+    assert first.wait(60) == 0
+    assert first.stdout.readline() == f"requeued {env['SLURM_JOB_ID']}\n"
+    first.stdout.close()
+    assert told.read_text().splitlines()[1:] == ["stopped"]
+    for turn, (ends_with, code) in enumerate(((0, 0), (3, 0), (1, 1)), start=1):  # 3: some clips are rejected
+        again = env | {"SLURM_RESTART_COUNT": str(turn), "ENDS_WITH": str(ends_with)}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # no pipe: Ray's stand-in would hold it
+        assert subprocess.run(command, env=again, timeout=60, **quiet).returncode == code
+    calls = [line.split() for line in told.read_text().splitlines() if line != "stopped"]
+    assert [call[:4] for call in calls] == [["run", "--db", env["HANDLOOM_DB"], "--ray-address"]] * 4
+    assert len({call[4] for call in calls}) == 4  # each turn has ports of its own
 
 
 @pytest.mark.slow
