@@ -28,13 +28,16 @@ UPRIGHT = Orientation()
 
 
 class FirstPicture:
-    """Decodes from a stream's first key frame until that frame itself comes out.
+    """Decodes from a stream's first key frame until that frame itself comes out, and on where that leaves questions.
+
+    is_piece: of a format in which packets may have no time of their own.
 
     frame: the first whole picture, None so far. start: number of the packet that decoding began with, None: no key
     frame yet. seen: numbers of the packets whose frames came out whole. is_done: nothing more to feed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_piece: bool = False) -> None:
+        self._is_piece, self._has_untimed = is_piece, False
         self.frame: av.VideoFrame | None = None
         self.start: int | None = None
         self.seen: set[int] = set()
@@ -48,6 +51,7 @@ class FirstPicture:
                 return
             self.start = number
         if packet.size:
+            self._has_untimed |= packet.pts is None
             packet.pts, packet.dts = number, None  # frames then say which packet they come from
         try:
             frames = packet.decode()
@@ -59,7 +63,8 @@ class FirstPicture:
             self.frame = self.frame or frame
             self.seen.add(frame.pts)
         is_out = self.start in self.seen or number > self.start + MAX_PACKETS
-        waits = self.frame is not None and self.frame.interlaced_frame and number < self.start + FIELD_PACKETS
+        asks = self._has_untimed or (self.frame is not None and self.frame.interlaced_frame)
+        waits = number < self.start + (FIELD_PACKETS if asks else 2 if self._is_piece else 0)
         self._last = number
         self.is_done = is_out and not waits
 

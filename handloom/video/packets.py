@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from array import array
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import av
 import numpy as np
@@ -14,17 +13,9 @@ from numpy.typing import NDArray
 from handloom.schemas.values import VideoInfo
 from handloom.video.containers import NotAVideoError, main_stream, open_container, video_streams
 from handloom.video.first_picture import UPRIGHT, FirstPicture, orientation_of, pixel_aspect_of
+from handloom.video.frame_stamps import NONE, RESTARTING, Scan, has_leading_frames, stamp_frames
 from handloom.video.picture_headers import is_shown, size_header
 
-NONE = np.iinfo(np.int64).min
-RESTARTING = frozenset({"mpegts", "mpeg", "flv"})  # formats that are joined by laying one file behind the other
-BACKWARD_S = (
-    0.1  # a decoding time this much earlier than the one before: another clock (libav's own tools say the same)
-)
-# AVI stores no presentation times. These codecs store frames in another order than they are shown.
-REORDERING = frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vc1", "cavs"})
-# libav gives no time to a field or frame that follows another in one packet of a stream of these.
-FIELDS = frozenset({"h264", "hevc", "vvc"})
 _HDR = {16: "hdr_pq", 18: "hdr_hlg"}  # transfer functions as ITU-T H.273 numbers them
 
 
@@ -67,22 +58,6 @@ class PacketIndex:
     varies: bool = False
 
 
-@dataclass
-class _Scan:
-    """All packets of a stream in file order, and its first picture."""
-
-    # Arrays: ten hours at 60 Hz are two million packets, and the child's memory is limited.
-    pts: array[int] = field(default_factory=lambda: array("q"))
-    dts: array[int] = field(default_factory=lambda: array("q"))
-    pos: array[int] = field(default_factory=lambda: array("q"))
-    duration: array[int] = field(default_factory=lambda: array("q"))
-    key: bytearray = field(default_factory=bytearray)
-    shown: bytearray = field(default_factory=bytearray)
-    changes_header: bool = False
-    headers: set[bytes] = field(default_factory=set)
-    picture: FirstPicture = field(default_factory=FirstPicture)
-
-
 def read_packet_index(path: str) -> PacketIndex:
     """Read timestamps and facts of the main video stream of a local file.
 
@@ -99,10 +74,10 @@ def read_packet_index(path: str) -> PacketIndex:
         return _index(path, container, stream, scan)
 
 
-def _scan(container, stream) -> _Scan:
-    scan, codec = _Scan(), stream.codec_context.codec.canonical_name
+def _scan(container, stream) -> Scan:
+    name, codec = container.format.name.split(",")[0], stream.codec_context.codec.canonical_name
+    scan = Scan(picture=FirstPicture(name in RESTARTING))
     stream.thread_type = "NONE"
-    is_mov = container.format.name.startswith("mov")
     try:
         for packet in container.demux(stream):
             if packet.size:
@@ -115,7 +90,7 @@ def _scan(container, stream) -> _Scan:
                 if packet.is_keyframe and (header := size_header(codec, bytes(packet))):
                     scan.headers.add(header)
                 # MP4 keeps the headers apart from the frames, and may have several: the first one comes without this.
-                if packet.is_keyframe and is_mov and packet.has_sidedata("new_extradata"):
+                if packet.is_keyframe and name == "mov" and packet.has_sidedata("new_extradata"):
                     scan.changes_header = True
             if not scan.picture.is_done:
                 scan.picture.feed(packet, len(scan.pts) - 1)
@@ -125,130 +100,54 @@ def _scan(container, stream) -> _Scan:
     return scan
 
 
-def _index(path: str, container, stream, scan: _Scan) -> PacketIndex:
-    name, codec = container.format.name.split(",")[0], stream.codec_context.codec.canonical_name
-    pts, dts, pos, duration = (np.array(v, np.int64) for v in (scan.pts, scan.dts, scan.pos, scan.duration))
-    key, shown = (np.frombuffer(flags, bool) for flags in (scan.key, scan.shown))
-    stamp = dts if name == "avi" else np.where(pts == NONE, dts, pts)
-    if name in RESTARTING and codec in FIELDS and (pts != NONE).any():
-        shown = shown & (pts != NONE)
-    if scan.picture.pairs_fields:
-        shown = shown & ~_second_fields(stamp, scan.picture.start or 0)
-    raw, restarts = stamp, 0
-    if name in RESTARTING:
-        shift, restarts = _shifts(np.where(dts == NONE, stamp, dts), stream.time_base)
-        stamp, dts = stamp + shift * (stamp != NONE), dts + shift * (dts != NONE)
-    counted = name == "avi" and codec in REORDERING
-    usable = shown & (stamp != NONE)
-    if not usable.any():
-        raise NotAVideoError("video_unreadable", _why_none(scan, stamp))
-    whole = usable if counted else usable & ~_left_out(stamp, scan.picture, name in RESTARTING)
-    usable = whole if whole.any() else usable
-    shown_stamps, first = np.unique(stamp[usable], return_index=True)
-    frame_of = np.full(len(stamp), -1, np.int64)
-    frame_of[usable] = np.searchsorted(shown_stamps, stamp[usable])
-    times_s = shown_stamps * stream.time_base.numerator / stream.time_base.denominator
-    at = np.flatnonzero(key)
-    keys = Keys(at, raw[at], dts[at], np.maximum.accumulate(pos)[at])
-    left_out = bool((shown & (stamp != NONE) & ~usable).any())
-    last = int(np.flatnonzero(usable)[np.argmax(stamp[usable])])
-    info = _describe(container, stream, times_s, float(duration[last] * stream.time_base), scan)
+def _index(path: str, container, stream, scan: Scan) -> PacketIndex:
+    name = container.format.name.split(",")[0]
+    try:
+        stamps = stamp_frames(scan, name, stream.codec_context.codec.canonical_name, stream.time_base)
+    except ValueError as error:
+        raise NotAVideoError("video_unreadable", str(error)) from None
+    usable = np.flatnonzero(stamps.usable)
+    shown, first = np.unique(stamps.stamp[usable], return_index=True)
+    frame_of = np.full(len(stamps.stamp), -1, np.int64)
+    frame_of[usable] = np.searchsorted(shown, stamps.stamp[usable])
+    times_s = shown * stream.time_base.numerator / stream.time_base.denominator
+    last = usable[np.argmax(stamps.stamp[usable])]
+    info = _describe(container, stream, times_s, float(scan.duration[last] * stream.time_base), scan)
     varies = len(scan.headers) > 1 or scan.changes_header
-    more = [word for word, holds in _notes(restarts, left_out, varies).items() if holds]
-    info = replace(info, notes=(*info.notes, *more))
+    info = replace(info, notes=(*info.notes, *stamps.notes, *(["size_changes"] if varies else [])))
     cut_at_s, declared_end_s = None, _declared_end_s(path, name, stream, info)
     if declared_end_s is not None:
-        last_dts = int(dts.max())
-        cut_at_s = _whole_until_s(times_s, None if last_dts == NONE else last_dts, float(stream.time_base), info)
+        cut_at_s = _whole_until_s(times_s, max(scan.dts), float(stream.time_base), info)
         info = replace(info, end_s=declared_end_s)
+    key = np.flatnonzero(scan.key)
+    raw, dts, pos = (
+        np.array(values, np.int64)[key] for values in (stamps.raw, scan.dts, np.maximum.accumulate(scan.pos))
+    )
     return PacketIndex(
-        info,
-        name,
-        times_s,
-        frame_of,
-        np.flatnonzero(usable)[first],
-        keys,
-        cut_at_s,
-        counted,
-        _has_leading_frames(stamp, key),
-        not all(scan.shown),
-        varies,
+        info=info,
+        container=name,
+        times_s=times_s,
+        frame_of=frame_of,
+        packet_of=usable[first],
+        keys=Keys(key, raw, dts, pos),
+        cut_at_s=cut_at_s,
+        counted=stamps.counted,
+        open_gop=has_leading_frames(stamps.stamp, np.frombuffer(scan.key, bool)),
+        hides_packets=not all(scan.shown),
+        varies=varies,
     )
 
 
-def _notes(restarts: int, left_out: bool, varies: bool) -> dict[str, bool]:
-    return {"clock_restarts": restarts > 0, "start_left_out": left_out, "size_changes": varies}
-
-
-def _why_none(scan: _Scan, stamp: NDArray[np.int64]) -> str:
-    if (stamp == NONE).all():
-        return "its frames have no times; put the stream into MP4 or Matroska with its frame rate"
-    return "an edit list hides every frame of the video stream"
-
-
-def _second_fields(stamp: NDArray[np.int64], start: int) -> NDArray[np.bool_]:
-    """Packets that complete the frame of the packet before: half a frame later, as no whole frame can be."""
-    second = np.zeros(len(stamp), bool)
-    steps = np.diff(np.unique(stamp[stamp != NONE]))
-    if not len(steps):
-        return second
-    most, values, at = 1.5 * float(np.quantile(steps, 0.1)), stamp.tolist(), start
-    while at + 1 < len(values):
-        pair = values[at] != NONE and 0 < values[at + 1] - values[at] <= most
-        second[at + 1] = pair
-        at += 2 if pair else 1
-    return second
-
-
-def _shifts(dts: NDArray[np.int64], time_base) -> tuple[NDArray[np.int64], int]:
-    """What to add to each packet's times where the clock goes back: the new part follows on. And how often it does."""
-    known = np.flatnonzero(dts != NONE)
-    steps = np.diff(dts[known])
-    back = np.flatnonzero(steps < -BACKWARD_S / float(time_base))
-    shift = np.zeros(len(dts), np.int64)
-    forward = steps[steps > 0]
-    step = int(np.median(forward)) if len(forward) else 1
-    for at in back:
-        shift[known[at + 1] :] += step - steps[at]
-    return shift, len(back)
-
-
-def _left_out(stamp: NDArray[np.int64], picture: FirstPicture, is_stream: bool) -> NDArray[np.bool_]:
-    """Packets before the first key frame, and those after it that are shown before it and did not come out whole.
-
-    A first key frame that does not come out is damage, unless the file is a piece of a stream (is_stream): those may
-    begin where no whole picture is stored at once, and are left out until the first one comes.
-    """
-    left_out = np.zeros(len(stamp), bool)
-    if picture.start is None:
-        return left_out
-    left_out[: picture.start] = True
-    if picture.start in picture.seen or (is_stream and picture.seen):
-        first = picture.start if picture.start in picture.seen else min(picture.seen, key=lambda n: stamp[n])
-        left_out |= stamp < stamp[first]
-        left_out[list(picture.seen)] = False
-    return left_out
-
-
-def _whole_until_s(times_s: NDArray[np.float64], last_dts: int | None, time_base: float, info: VideoInfo) -> float:
+def _whole_until_s(times_s: NDArray[np.float64], last_dts: int, time_base: float, info: VideoInfo) -> float:
     """Until when a file that was cut short has every frame. Frames are shown no earlier than they are decoded, so what
     is missing is shown after the last decoding time; frames that are there may be shown after missing ones (B-frames).
     """
-    if last_dts is None or len(times_s) < 2:
+    if last_dts == NONE or len(times_s) < 2:
         return info.end_s
     return min(info.end_s, last_dts * time_base + float(np.median(np.diff(times_s))))
 
 
-def _has_leading_frames(stamp: NDArray[np.int64], key: NDArray[np.bool_]) -> bool:
-    """Whether a packet follows a key frame in the file and precedes it in time; arguments in file order."""
-    if not key.any():
-        return False
-    from_first_key = slice(int(np.argmax(key)), None)
-    stamp, key = stamp[from_first_key], key[from_first_key]
-    return bool((stamp < stamp[key][np.cumsum(key) - 1]).any())
-
-
-def _describe(container, stream, times_s, last_duration_s: float, scan: _Scan) -> VideoInfo:
+def _describe(container, stream, times_s, last_duration_s: float, scan: Scan) -> VideoInfo:
     rate = stream.average_rate or stream.guessed_rate
     if scan.picture.pairs_fields and len(times_s) > 1:  # libav counts fields
         rate = (len(times_s) - 1) / (times_s[-1] - times_s[0])

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from handloom.schemas.values import VideoInfo
 from handloom.video.containers import open_container
-from handloom.video.packets import NONE, PacketIndex, shown_size
+from handloom.video.frame_stamps import NONE
+from handloom.video.packets import PacketIndex, shown_size
 
 CHUNK_FRAMES = 16
 MAX_DECORD_BYTES = 512 << 20

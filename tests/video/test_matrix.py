@@ -134,6 +134,23 @@ def test_fields_in_packets_of_their_own(tmp_path, num, apart):
     assert index.info.fps == pytest.approx(HZ)
 
 
+def test_frames_without_a_time_are_named(tmp_path):
+    """Two frames in one packet of the transport stream: only the first has a time."""
+    path = tmp_path / "v.ts"
+    with av.open(lay(tmp_path / "apart.ts", encoded("h264"))) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0], opaque=True)
+        packets = [p for p in source.demux(video=0) if p.size]
+        for first, second in zip(packets[::2], packets[1::2], strict=True):
+            both = av.Packet(bytes(first) + bytes(second))
+            both.pts, both.dts, both.time_base, both.stream = first.pts, first.dts, first.time_base, stream
+            both.is_keyframe = first.is_keyframe
+            target.mux(both)
+    numbers, _ = plain(str(path))
+    assert numbers == list(range(NUM))
+    index = check(str(path), numbers[::2], np.arange(0, NUM, 2) / HZ + read_packet_index(str(path)).info.start_s)
+    assert index.info.notes == ("untimed_left_out",)
+
+
 @pytest.mark.parametrize("codec", ["h264", "mpeg4", "mjpeg"])
 def test_avi_with_dropped_frames(tmp_path, codec):
     """The muxer writes an empty chunk for each frame that is not there; the last of a group, that no other needs."""
