@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -37,6 +37,7 @@ _QUICK = {"deadline": "realtime", "cpu-used": "8", "g": f"{GOP}"}
 CODECS: dict[str, tuple[str, dict[str, str]]] = {
     "h264": ("libx264", _x264("bframes=0")),
     "h264-b": ("libx264", _x264("bframes=2")),
+    "h264-bare": ("libx264", _x264("bframes=0:repeat-headers=0")),  # key frames without headers of their own
     "h264-open": ("libx264", _x264("bframes=3:open-gop=1")),
     "h264-fields": ("libx264", _x264("bframes=0:tff=1")),
     "h264-refresh": ("libx264", _x264("bframes=0:intra-refresh=1")),
@@ -158,26 +159,35 @@ def with_edits(path: str, edits: Sequence[tuple[float, float]]) -> str:
     edits: (start in the media, from its first picture on, or -1 for an empty edit; length), in seconds.
     """
     data = Path(path).read_bytes()
-    first = min(float(p.pts * p.time_base - p.dts * p.time_base) for p in _packets(path)[:1])
-    moov = _box(data, b"moov", 0, len(data))
-    trak = _box(data, b"trak", moov[0] + 8, moov[1])
-    scale = struct.unpack_from(">I", data, _box(data, b"mvhd", moov[0] + 8, moov[1])[0] + 20)[0]
-    mdia = _box(data, b"mdia", trak[0] + 8, trak[1])
-    clock = struct.unpack_from(">I", data, _box(data, b"mdhd", mdia[0] + 8, mdia[1])[0] + 20)[0]
+    delay_s = min(float(p.pts * p.time_base - p.dts * p.time_base) for p in _packets(path)[:1])
+    scale = struct.unpack_from(">I", inner(data, "moov", "mvhd"), 12)[0]
+    clock = struct.unpack_from(">I", inner(data, "moov", "trak", "mdia", "mdhd"), 12)[0]
     entries = b"".join(
-        struct.pack(">IiI", round(length * scale), -1 if start < 0 else round((start + first) * clock), 1 << 16)
+        struct.pack(">IiI", round(length * scale), -1 if start < 0 else round((start + delay_s) * clock), 1 << 16)
         for start, length in edits
     )
-    elst = struct.pack(">I4sII", 16 + len(entries), b"elst", 0, len(edits)) + entries
-    edts = struct.pack(">I4s", 8 + len(elst), b"edts") + elst
-    old = _box(data, b"edts", trak[0] + 8, trak[1])
-    rest = data[trak[0] + 8 : trak[1]] if old is None else data[trak[0] + 8 : old[0]] + data[old[1] : trak[1]]
-    tkhd_end = struct.unpack_from(">I", rest)[0]
-    new_trak = rest[:tkhd_end] + edts + rest[tkhd_end:]
-    inner = data[moov[0] + 8 : trak[0]] + struct.pack(">I4s", 8 + len(new_trak), b"trak") + new_trak
-    inner += data[trak[1] : moov[1]]
-    moov_box = struct.pack(">I4s", 8 + len(inner), b"moov") + inner
-    Path(path).write_bytes(data[: moov[0]] + moov_box + data[moov[1] :])
+    edts = box("edts", box("elst", struct.pack(">II", 0, len(edits)) + entries))
+
+    def change(trak: bytes) -> bytes:
+        parts = dict(boxes(trak))
+        return box("tkhd", parts.pop("tkhd")) + edts + b"".join(box(n, p) for n, p in parts.items() if n != "edts")
+
+    Path(path).write_bytes(changed(data, ("moov", "trak"), change))
+    return path
+
+
+def with_second_header(path: str, other: str, num: int) -> str:
+    """Makes the first `num` frames of an MP4 those of its own header, the others those of the header of `other`."""
+    data = Path(path).read_bytes()
+    tables = ("moov", "trak", "mdia", "minf", "stbl")
+    second = inner(Path(other).read_bytes(), *tables, "stsd")[8:]
+    sizes = [packet.size for packet in _packets(path)]
+    start = struct.unpack_from(">I", inner(data, *tables, "stco"), 8)[0]
+    data = changed(data, (*tables, "stsd"), lambda old: old[:4] + struct.pack(">I", 2) + old[8:] + second)
+    chunks = struct.pack(">8I", 0, 2, 1, num, 1, 2, len(sizes) - num, 2)
+    data = changed(data, (*tables, "stsc"), lambda old: chunks)
+    places = struct.pack(">4I", 0, 2, start, start + sum(sizes[:num]))
+    Path(path).write_bytes(changed(data, (*tables, "stco"), lambda old: places))
     return path
 
 
@@ -186,10 +196,28 @@ def _packets(path: str) -> list[av.Packet]:
         return [p for p in container.demux(video=0) if p.size]
 
 
-def _box(data: bytes, name: bytes, start: int, end: int) -> tuple[int, int] | None:
-    while start + 8 <= end:
-        size = struct.unpack_from(">I", data, start)[0]
-        if data[start + 4 : start + 8] == name:
-            return start, start + size
-        start += size
-    return None
+def boxes(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of the boxes of an MP4, or within one."""
+    at = 0
+    while at + 8 <= len(data):
+        size = struct.unpack_from(">I", data, at)[0]
+        yield data[at + 4 : at + 8].decode(), data[at + 8 : at + size]
+        at += size
+
+
+def box(name: str, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), name.encode()) + content
+
+
+def inner(data: bytes, *names: str) -> bytes:
+    for name in names:
+        data = dict(boxes(data))[name]
+    return data
+
+
+def changed(data: bytes, names: Sequence[str], change: Callable[[bytes], bytes]) -> bytes:
+    """The file with the content of the box at that path changed; what stands behind it moves."""
+    if not names:
+        return change(data)
+    first, *rest = names
+    return b"".join(box(n, changed(c, rest, change) if n == first else c) for n, c in boxes(data))

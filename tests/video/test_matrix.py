@@ -17,7 +17,7 @@ import decord
 import numpy as np
 import pytest
 from support.field_video import write_fields
-from support.made_videos import GOP, HZ, NUM, STEP, Encoded, encoded, lay, with_edits
+from support.made_videos import GOP, HZ, NUM, STEP, Encoded, encoded, lay, with_edits, with_second_header
 from support.numbered_video import number_of, numbered_picture, numbers_of
 
 from handloom.video.containers import NotAVideoError
@@ -374,7 +374,14 @@ def test_a_stream_cut_anywhere_has_its_whole_frames(tmp_path, cut):
 
 @pytest.mark.parametrize(
     ("kind", "codec"),
-    [("ts", "h264-b"), ("ts", "hevc"), ("mkv", "h264-b"), ("mkv", "hevc"), ("mkv", "vp9"), ("mkv", "vp8")],
+    [
+        ("ts", "h264-b"),
+        ("ts", "hevc"),
+        ("mkv", "h264-b"),
+        ("mkv", "hevc"),
+        ("mkv", "vp9"),
+        ("mkv", "vp8"),
+    ],
 )
 def test_a_size_that_changes(tmp_path, kind, codec):
     """Pieces of one size are read at that size; one across the change is refused, with the time of the change."""
@@ -394,16 +401,29 @@ def test_a_size_that_changes(tmp_path, kind, codec):
     assert caught.value.at_s == pytest.approx(index.times_s[20])
 
 
+def test_an_mp4_with_two_headers(tmp_path):
+    """MP4 keeps headers apart from the frames; libav hands over the second one with the first frame that needs it."""
+    upright, lying = encoded("h264-bare", (96, 128), num=20), encoded("h264-bare", num=20)
+    path = joined(tmp_path / "v.mp4", "h264-bare", lying, upright)
+    index = read_packet_index(with_second_header(path, lay(tmp_path / "other.mp4", upright), 20))
+    assert index.info.notes == ("size_changes",)
+    assert not suits_decord(index)
+    with pytest.raises(PictureSizeError) as caught:
+        list(AvReader(path, index).read(np.arange(NUM), SIZE))
+    assert caught.value.at_s == pytest.approx(20 / HZ)
+
+
 def joined(path: Path, codec: str, *sources: Encoded) -> str:
     """The sources behind each other in one stream, under the header of the first."""
     if path.suffix == ".ts":
         parts = [Path(lay(path.with_name(f"{n}.ts"), source)).read_bytes() for n, source in enumerate(sources)]
         path.write_bytes(b"".join(parts))
         return str(path)
-    with av.open(str(path), "w", format="matroska") as target:
+    # In transport streams, and in VP8 and VP9, each key frame carries its own header.
+    inner = "mp4" if codec == "h264-bare" else "webm" if codec.startswith("vp") else "ts"
+    with av.open(str(path), "w", format="mp4" if path.suffix == ".mp4" else "matroska") as target:
         stream, at = None, 0
         for number, source in enumerate(sources):
-            inner = "webm" if codec.startswith("vp") else "ts"  # there each key frame carries its own header
             with av.open(lay(path.with_name(f"{number}.{inner}"), source)) as container:
                 template = container.streams.video[0]
                 stream = stream or target.add_stream_from_template(template, opaque=True)
