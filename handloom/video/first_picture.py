@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from av.sidedata.sidedata import Type
 
 FIELD_PACKETS = 48  # fed to see whether an interlaced stream stores every field in a packet of its own
 MAX_DELAY = 17  # packets: frames of H.264 and H.265 come out at most this late
+NEARLY_SQUARE = 0.005  # scalers write 640:639 to make up for a width rounded to 426: that is no other pixel
 MAX_PACKETS = 300  # of a stream whose first key frame does not come out of the decoder
 ASKEW = 0.02  # share of a matrix that speaks against a quarter turn
 
@@ -96,6 +96,6 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
 
 
 def pixel_aspect_of(stream: av.VideoStream) -> float:
-    """Width over height of a stored pixel; 1 where the file does not say, or says what no camera has."""
+    """Width over height of a stored pixel; 1 where the file does not say, says what no camera has, or next to 1."""
     aspect = float(stream.sample_aspect_ratio or 1)
-    return aspect if math.isfinite(aspect) and 0.1 <= aspect <= 10 else 1.0
+    return aspect if 0.1 <= aspect <= 10 and abs(aspect - 1) > NEARLY_SQUARE else 1.0

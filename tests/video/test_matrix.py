@@ -265,6 +265,15 @@ def test_pixels_that_are_not_square(tmp_path, kind, aspect):
         assert [n for chunk in reader.read(np.arange(12), SIZE) for n in numbers_of(chunk)] == list(range(12))
 
 
+def test_a_rounded_width_makes_no_other_pixels(tmp_path):
+    """ffmpeg's scaler writes 640:639 beside a width of 426; frames are left as they are."""
+    path = lay(tmp_path / "v.mp4", encoded("h264", num=12, pixel_aspect=Fraction(640, 639)))
+    with av.open(path) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(640, 639)
+    info = read_packet_index(path).info
+    assert (info.width, info.height, info.pixel_aspect) == (*SIZE, 1.0)
+
+
 class Columns:
     """Picks columns of a picture. As a class, so that equal picks are encoded once."""
 
