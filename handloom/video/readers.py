@@ -235,6 +235,9 @@ class AvReader:
         """(number of its packet, frame); a packet that cannot be decoded is passed over, and its frame missing."""
         for packet in packets:
             if packet.size:
+                number = self._resumed(number, packet)
+                if number >= len(self._index.frame_of):
+                    return
                 packet.pts, packet.dts = number, None
                 number += 1
             try:
@@ -243,6 +246,13 @@ class AvReader:
                 continue
             yield from ((frame.pts, frame) for frame in frames if frame.pts is not None)
 
+    def _resumed(self, number: int, packet: av.Packet) -> int:
+        """The packet's number: of a key frame its own, also where libav cuts a damaged stream otherwise than before."""
+        key, keys = self._key_number(packet), self._index.keys
+        at = int(np.searchsorted(keys.number, number))
+        is_expected = at < len(keys.number) and keys.number[at] == number and keys.stamp[at] == keys.stamp[key]
+        return number if key < 0 or is_expected else self._number_of(key)
+
     def _counted(self, number: int, decoded) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames by their place in the order in which they come out.
 
@@ -250,8 +260,8 @@ class AvReader:
         frames came out before it did. The frames until the first such key frame are passed over.
         """
         keys = self._index.keys.number
-        known = number == 0
-        at, after = 0, keys[keys > number]
+        known = not len(keys) or number == keys[0]
+        at, after = number, keys[keys > number]
         later = np.zeros(len(after), int)
         for packet, frame in decoded:
             if known:
@@ -269,14 +279,17 @@ class AvReader:
         for target in (key, key - 1, key - SEEK_BACK):
             if target <= 0:
                 break
-            self._seek(target)
-            packets = self._container.demux(self._stream)
-            for packet in packets:
-                found = self._key_number(packet)
-                if found == key:
-                    return itertools.chain([packet], packets)
-                if found > key or not packet.size:
-                    break
+            try:
+                self._seek(target)
+                packets = self._container.demux(self._stream)
+                for packet in packets:
+                    found = self._key_number(packet)
+                    if found == key:
+                        return itertools.chain([packet], packets)
+                    if found > key or not packet.size:
+                        break
+            except av.FFmpegError:
+                break
         self._container.close()
         self._container = self._opened()
         return itertools.islice(self._container.demux(self._stream), self._number_of(key), None)
@@ -286,12 +299,12 @@ class AvReader:
         return int(keys[key]) if len(keys) else 0
 
     def _key_number(self, packet: av.Packet) -> int:
-        """Which key frame the packet is, -1 for none that is known."""
+        """Which key frame the packet is, -1 for none that is known by its time."""
         if not packet.is_keyframe or not packet.size:
             return -1
         stamp = packet.dts if self._index.container == "avi" or packet.pts is None else packet.pts
         keys = self._index.keys
-        same = np.flatnonzero(keys.stamp == (NONE if stamp is None else stamp))
+        same = np.flatnonzero(keys.stamp == stamp) if stamp is not None else ()
         if not len(same):
             return -1
         # Joined files have the same times in every part: the nearest place in the file tells them apart.
