@@ -106,17 +106,21 @@ def _second_fields(stamp: NDArray[np.int64], start: int) -> NDArray[np.bool_]:
     return second
 
 
-def _shifts(dts: NDArray[np.int64], time_base) -> tuple[NDArray[np.int64], int]:
+def _shifts(dts: NDArray[np.int64], time_base: Fraction) -> tuple[NDArray[np.int64], int]:
     """What to add to each packet's times where the clock goes back: the new part follows on. And how often it does."""
     known = np.flatnonzero(dts != NONE)
-    steps = np.diff(dts[known])
-    back = np.flatnonzero(steps < -BACKWARD_S / float(time_base))
-    shift = np.zeros(len(dts), np.int64)
+    values = dts[known]
+    steps = np.diff(values)
+    shift, restarts = np.zeros(len(dts), np.int64), 0
     forward = steps[steps > 0]
     step = int(np.median(forward)) if len(forward) else 1
-    for at in back:
+    for at in np.flatnonzero(steps < -BACKWARD_S / float(time_base)).tolist():
+        # A single time that damage put too high or too low is no other clock: the next one goes on from before it.
+        if (at > 0 and values[at + 1] >= values[at - 1]) or (at + 2 < len(values) and values[at + 2] >= values[at]):
+            continue
         shift[known[at + 1] :] += step - steps[at]
-    return shift, len(back)
+        restarts += 1
+    return shift, restarts
 
 
 def _left_out_at_start(stamp: NDArray[np.int64], picture: FirstPicture, is_stream: bool) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from array import array
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -17,10 +18,11 @@ import decord
 import numpy as np
 import pytest
 from support.field_video import write_fields
-from support.made_videos import GOP, HZ, NUM, STEP, Encoded, encoded, lay, with_edits, with_second_header
+from support.made_videos import CLOCK_HZ, GOP, HZ, NUM, STEP, Encoded, encoded, lay, with_edits, with_second_header
 from support.numbered_video import number_of, numbered_picture, numbers_of
 
 from handloom.video.containers import NotAVideoError
+from handloom.video.frame_stamps import Scan, stamp_frames
 from handloom.video.packets import PacketIndex, read_packet_index
 from handloom.video.picture_headers import is_shown, size_header
 from handloom.video.readers import AvReader, DecodeFailedError, DecordReader, PictureSizeError, suits_decord
@@ -364,6 +366,15 @@ def test_joined_files_whose_clock_starts_again(tmp_path, codec):
     index = check(str(path), numbers, times_s[0] + np.arange(3 * NUM) / HZ)
     assert index.info.notes == ("clock_restarts",)
     assert index.info.end_s == pytest.approx(times_s[0] + 3 * NUM / HZ, abs=0.001)
+
+
+@pytest.mark.parametrize("damaged", [9 * CLOCK_HZ, -9 * CLOCK_HZ])
+def test_one_damaged_time_is_no_other_clock(damaged):
+    times = [n * STEP + (damaged if n == 20 else 0) for n in range(NUM)]
+    scan = Scan(array("q", times), array("q", times), key=bytearray([1] * NUM), shown=bytearray([1] * NUM))
+    stamps = stamp_frames(scan, "mpegts", "h264", Fraction(1, CLOCK_HZ))
+    assert stamps.stamp.tolist() == times
+    assert stamps.notes == ()
 
 
 @pytest.mark.parametrize("cut", [0.55, 0.7, 0.8])
