@@ -7,11 +7,32 @@ Source: Schoenberger and Frahm, Structure-from-Motion Revisited, CVPR 2016 (COLM
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
+
+
+def _with_its_own_symbols() -> ModuleType:
+    """pycolmap, bound to the C++ library that it was built for.
+
+    decord opens its libraries to the whole process (RTLD_GLOBAL), among them the hash tables of an older C++ library: a
+    pycolmap that is imported later walks through its parameters in another order, and poses differ in the last digits.
+    """
+    flags = sys.getdlopenflags()
+    if "decord" in sys.modules:
+        sys.setdlopenflags(flags | getattr(os, "RTLD_DEEPBIND", 0))
+    try:
+        return import_module("pycolmap")
+    finally:
+        sys.setdlopenflags(flags)
+
+
+pycolmap = _with_its_own_symbols()
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import ray
 
+from handloom.kernels import for_workers
 from handloom.pipelines.room import Pools
 from handloom.workers.actors import DecodeWorker, FusedWorker, ModelWorker
 from handloom.workers.process import WorkerSetup
@@ -32,6 +33,7 @@ class Graph:
         resources = setup.resources
         data = ray.data.from_items([{"shard": shard.to_json()} for shard in shards], override_num_blocks=len(shards))
         # Pools have a fixed size and are waited for: Ray would otherwise feed the first actor alone at first.
+        pinned = {"runtime_env": {"env_vars": for_workers()}}  # set before the actor's process imports anything
         models = {
             "batch_size": 1,
             "num_cpus": resources.cpus_per_actor,
@@ -39,12 +41,13 @@ class Graph:
             "memory": pools.memory_bytes,
             "compute": _pool(pools.num_actors),
             "fn_constructor_args": (setup, ledger),
+            **pinned,
         }
         if resources.mode == "fused":
             data = data.map_batches(FusedWorker, **models)
         else:
             decode = {"num_cpus": resources.cpus_per_decode_actor, "memory": pools.memory_bytes}
-            decode["compute"] = _pool(pools.num_decode)
+            decode |= {"compute": _pool(pools.num_decode), **pinned}
             data = data.map_batches(DecodeWorker, batch_size=1, fn_constructor_args=(setup, ledger), **decode)
             data = data.map_batches(ModelWorker, **models)
         self._data = data

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Protocol
 
-import cv2
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from handloom.schemas.row import build_row
 from handloom.schemas.settings import Settings
 from handloom.video.decoder import DecoderSwitched, Header
 from handloom.video.frame_store import FrameStore
+from handloom.workers.settled import settled
 from handloom.workers.stages import Stages
 
 
@@ -37,7 +37,6 @@ class Extractor:
     """Holds the models; turns one clip's frames into its row. `stage_s` sums the seconds spent per stage."""
 
     def __init__(self, settings: Settings, run_key: str) -> None:
-        cv2.setNumThreads(1)  # an actor is scheduled on one core
         self._run_key = run_key
         self._stages = Stages(settings)
         self._appearance = GistHogHsv()
@@ -54,8 +53,9 @@ class Extractor:
         while True:
             store = FrameStore(frames.header.frame_s)
             try:
-                self._feed(frames, store)
-                return self._finish(frames.clip, frames.header, store)
+                with settled():
+                    self._feed(frames, store)
+                    return self._finish(frames.clip, frames.header, store)
             except DecoderSwitched:
                 continue  # all frames come again, from the other decoder
             finally:

@@ -15,6 +15,7 @@ from handloom.schemas.embeddings import EMBEDDINGS
 
 PACKAGES = {name: name for name in ("mediapipe", "decord", "pycolmap", "scipy", "ai-edge-litert")} | {"pyav": "av"}
 OWN = {
+    "arithmetic": "one thread, OpenCV without IPP 1",
     "hands": f"whole-clip handedness 1, offline {HANDS_VERSION}",
     "hand_fit": "kinematic hand 1",
     "corners": CORNERS_VERSION,

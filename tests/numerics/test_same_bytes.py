@@ -1,0 +1,154 @@
+"""Rows do not depend on where arrays lie, on how many threads a library has, on what ran or was imported before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from support.decoded import HeldFrames, content, decoded, moved
+from support.elsewhere import rows_elsewhere
+from support.rows import digests
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from handloom.draw.thumbnail import FrameKeeper
+from handloom.geometry.camera import camera_for
+from handloom.geometry.camera_path import estimate_path, with_scale
+from handloom.geometry.cross_quality import cross_quality
+from handloom.geometry.hand_fit import fit_hands
+from handloom.geometry.hand_quality import hand_quality
+from handloom.geometry.picture_stats import PictureStats
+from handloom.geometry.pieces import lift_in_pieces
+from handloom.geometry.pnp import place_hands
+from handloom.geometry.track_quality import track_quality
+from handloom.geometry.world import hands_to_world
+from handloom.models.appearance import GistHogHsv
+from handloom.models.features import CornerTracks
+from handloom.models.motion import encode_motion
+from handloom.schemas.settings import Settings
+from handloom.video.frame_store import FrameStore
+from handloom.workers.choose import hand_extractor, point_tracker
+from handloom.workers.extract import Extractor
+from handloom.workers.settled import settled
+from handloom.workers.stages import in_metres
+from handloom.workers.versions import model_versions
+
+OFFSETS = (4, 8, 16, 32)
+
+
+@pytest.fixture(scope="module")
+def two(clips) -> list[HeldFrames]:
+    """A clip without a camera file, whose path is estimated, and one with given poses."""
+    return decoded([clips[1], clips[3]])
+
+
+@pytest.fixture(scope="module")
+def extractor() -> Extractor:
+    return Extractor(Settings(), Settings().run_key(model_versions()))
+
+
+@pytest.fixture(scope="module")
+def models() -> tuple[Any, ...]:
+    settings = Settings()
+    return hand_extractor(settings.hands), CornerTracks(), point_tracker(settings.tracks)
+
+
+@pytest.fixture
+def disturbed() -> Iterator[None]:
+    """A process in which others set threads and seeds, and left holes of all sizes in the heap."""
+    holes = [bytearray(int(size)) for size in np.random.default_rng(1).integers(16, 20_000, 2000)]
+    del holes[::2]
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    cv2.ipp.setUseIPP(True)
+    cv2.setRNGSeed(99)
+    with threadpool_limits(4):
+        yield
+    cv2.setNumThreads(before)
+    cv2.setRNGSeed(0)
+
+
+def steps(held: HeldFrames, models: tuple[Any, ...], at: Callable[[Any], Any]) -> dict[str, Any]:
+    """What every step makes of the clip, by name. `at` gives a step its inputs, somewhere in memory."""
+    hand_model, corner_model, track_model = models
+    clip, info, frame_s = held.clip, held.header.info, held.header.frame_s
+    out: dict[str, Any] = {}
+    store, stats, keeper, look = FrameStore(frame_s), PictureStats(), FrameKeeper(Settings().frames), GistHogHsv()
+    stats.begin()
+    keeper.begin(len(frame_s))
+    look.begin(clip, info)
+    first = 0
+    for chunk in at(held.frames):
+        seconds = frame_s[first : first + len(chunk)]
+        first += len(chunk)
+        store.append(chunk)
+        stats.feed(chunk)
+        keeper.feed(chunk, seconds)
+        look.feed(chunk, seconds)
+    out["jpeg"], out["pictures"] = keeper.finish(), stats.finish()
+    out["camera"] = camera_for(clip, info, Settings().camera)
+    out["points"] = points = hand_model.extract(clip, info, store)
+    out["placed"] = place_hands(*at((points, out["camera"])))
+    out["corners"] = corners = corner_model.track(info, store, at(points))
+    out["path"] = path = estimate_path(at(corners), None, at(out["camera"]), at(frame_s), info)
+    camera = path.camera
+    out["fit"] = hands = fit_hands(*at((points, camera)), info, at(frame_s), seen_size=1.0)
+    out["scaled"] = scaled = with_scale(at(path), at(hands), at(frame_s), info, None)
+    out["tracks"] = tracks = track_model.track(clip, info, store, at(points))
+    metres = in_metres(at(scaled.path))
+    out["lifted"] = lifted = lift_in_pieces(*at((tracks, hands, metres, camera)), None, info)
+    out["world"] = hands_to_world(*at((hands, metres)))
+    out["agreement"] = cross_quality(*at((hands, tracks, lifted, metres, camera)), info, at(frame_s), out["pictures"])
+    out["quality"] = hand_quality(at(hands), info, at(camera)) | track_quality(at(tracks))
+    out["motion"] = encode_motion(at(hands), at(tracks), at(frame_s), info)
+    out["appearance"] = look.finish(at(hands))
+    store.close()
+    return {name: content(value) for name, value in out.items()}
+
+
+@pytest.fixture(scope="module")
+def plain_steps(two, models) -> list[dict[str, Any]]:
+    with settled():
+        return [steps(held, models, lambda value: value) for held in two]
+
+
+def assert_same_steps(two, models, plain_steps, offset: int) -> None:
+    for held, plain in zip(two, plain_steps, strict=True):
+        with settled():
+            found = steps(held, models, lambda value: moved(value, offset))
+        assert {name for name in plain if found[name] != plain[name]} == set(), (held.clip.clip_id, offset)
+
+
+def test_steps_do_not_depend_on_where_arrays_lie(two, models, plain_steps, disturbed):
+    """Every step alone gets its inputs elsewhere, so that the first one that differs is named."""
+    assert_same_steps(two[:1], models, plain_steps[:1], 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("offset", [0, *OFFSETS, 24, 48])
+def test_steps_do_not_depend_on_any_offset(two, models, plain_steps, disturbed, offset):
+    assert_same_steps(two, models, plain_steps, offset)
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_rows_do_not_depend_on_addresses_threads_and_history(two, extractor, expected, disturbed, offset):
+    """The clip comes after itself, after the other one, or first."""
+    held = two[offset // 8 % 2]
+    there = HeldFrames(held.clip, held.header, held.frames, offset)
+    assert digests(extractor.row(there)) == {held.clip.clip_id: expected[held.clip.clip_id]}
+
+
+def test_threads_are_given_back(extractor, two):
+    with threadpool_limits(2):
+        before = {library["filepath"]: library["num_threads"] for library in threadpool_info()}
+        extractor.row(two[0])
+        assert {library["filepath"]: library["num_threads"] for library in threadpool_info()} == before
+
+
+def test_rows_do_not_depend_on_what_was_imported_before(tmp_path, two, expected):
+    """decord opens an older C++ library to the whole process; BLAS there starts with four threads."""
+    env = {"OPENBLAS_NUM_THREADS": "4", "OMP_NUM_THREADS": "4"}
+    found = rows_elsewhere(tmp_path, two, env, "decord", "av")
+    assert found == {held.clip.clip_id: expected[held.clip.clip_id] for held in two}
