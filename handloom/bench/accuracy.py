@@ -27,10 +27,10 @@ from handloom.bench.metrics.tracks import mean_scores
 from handloom.bench.report import describe
 from handloom.bench.truth.cases import EGODEX, RENDERED, SOURCES, Case, real_cases, rendered_cases
 from handloom.bench.watch import Watch
+from handloom.kernels import ONE_THREAD
 from handloom.pipelines.process_pool import process_pool
 from handloom.pipelines.synth import synth
 from handloom.schemas.settings import Settings
-from handloom.video.decoder import ONE_THREAD
 
 NUM_CLIPS, SEED, SECONDS = 12, 1000, 3.0
 QUICK_CLIPS = 2  # rendered, and as many of a folder

@@ -180,6 +180,9 @@ class Resources(Frozen):
     """Longest wait for the next decoded frames of a clip."""
     decode_memory_mb: int = Field(1536, ge=128)
     """Memory limit of the decoding child process."""
+    decode_sandbox: Literal["auto", "required", "off"] = "auto"
+    """The process that decodes a video may read that file alone, reach no network and start no program: as far as the
+    node's kernel allows (`auto`), or else the run stops (`required`). `handloom doctor` says what a machine gives."""
     decode_ahead_mb: int = Field(96, ge=1)
     """Decoded frames that may wait in the actor while earlier ones are processed."""
     inline_frames_mb: int = Field(256, ge=1)

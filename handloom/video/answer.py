@@ -6,8 +6,7 @@ The last video stays open, so that the next clip of the same video is read on fr
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,30 +26,15 @@ from handloom.video.readers import (
     decord_stays_small,
     suits_decord,
 )
+from handloom.video.wire import ChildEnd, Request
 
 DAMAGED_HINT = "if the file was damaged on the way, fetch it again; shorter clips lose less of a damaged video"
-
-
-@dataclass(frozen=True)
-class Request:
-    """One clip to decode. `avoid_decord` after decord crashed on it; `probe_only` asks for the header alone.
-
-    A clip whose frames exceed `max_bytes` is answered by its header and no frames.
-    """
-
-    clip: Clip
-    path: str
-    sample_hz: float
-    short_side_px: int
-    avoid_decord: bool = False
-    probe_only: bool = False
-    max_bytes: int | None = None
 
 
 class Server:
     """Answers requests, one at a time."""
 
-    def __init__(self, pipe: Connection) -> None:
+    def __init__(self, pipe: ChildEnd) -> None:
         self._pipe = pipe
         self._path: str | None = None
         self._index: PacketIndex | None = None

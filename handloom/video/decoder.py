@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
-import socket
-import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.errors import ClipError
+from handloom.errors import ClipError, ConfigError
 from handloom.schemas.clip import Clip
 from handloom.schemas.values import VideoInfo
-from handloom.video.answer import Request
+from handloom.video.process import DecodingProcess, Identity, Launcher, ProcessDied
 from handloom.video.source import VideoSource
+from handloom.video.wire import GarbledError, Header, Request, TooSlowError
 
-# OpenBLAS takes 40 MB of data per core when numpy is imported: beyond the memory limit on a machine of 40 cores.
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+log = logging.getLogger(__name__)
 
 
 class DecoderSwitched(Exception):
     """decord failed in the middle of a clip; its frames come again from the first one, from PyAV."""
-
-
-@dataclass(frozen=True)
-class Header:
-    """What is known before a clip's first frame. size: working (width, height); frame_s: (T,) seconds."""
-
-    info: VideoInfo
-    decoder: str
-    frame_s: NDArray[np.float64]
-    size: tuple[int, int]
-
-    @property
-    def num_bytes(self) -> int:
-        return len(self.frame_s) * self.size[0] * self.size[1] * 3
 
 
 class DecodedClip:
@@ -85,12 +67,13 @@ class DecodeLimits:
     timeout_s: float = 60.0
     memory_mb: int = 1536
     ahead_mb: int = 96
+    sandbox: Literal["auto", "required", "off"] = "auto"
 
 
 class Decoder:
-    """Decodes clips in one child process, the next clips while the caller works on this one.
+    """Decodes clips in a process of their video's own, the next clips while the caller works on this one.
 
-    Use from one thread. `close()` ends the child.
+    Use from one thread. `close()` ends the processes.
     """
 
     def __init__(self, sample_hz: float, short_side_px: int, limits: DecodeLimits, source: VideoSource) -> None:
@@ -98,7 +81,9 @@ class Decoder:
         self._short_side_px = short_side_px
         self._limits = limits
         self._source = source
-        self._child: _Child | None = None
+        self._launcher: Launcher | None = None
+        self._process: DecodingProcess | None = None
+        self._identity: Identity | None = None
 
     def stream(self, clips: Sequence[Clip], max_bytes: int | None = None) -> Iterator[DecodedClip | ClipError]:
         """Yield each clip in order, decoded or failed. Finish a clip's `chunks()` before asking for the next.
@@ -125,11 +110,11 @@ class Decoder:
                         continue
         finally:
             buffer.stop()
-            if pump.is_alive() and self._child is not None:
+            if pump.is_alive() and self._process is not None:
                 pump.join(0.2)
-                child = self._child
-                if pump.is_alive() and child is not None:  # in the middle of a clip that nobody wants any more
-                    child.end()
+                process = self._process
+                if pump.is_alive() and process is not None:  # in the middle of a clip that nobody wants any more
+                    process.end()
             pump.join()
 
     def probe(self, clip: Clip) -> VideoInfo:
@@ -146,9 +131,15 @@ class Decoder:
         return events[0][1]
 
     def close(self) -> None:
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        self._end_process()
+        if self._launcher is not None:
+            self._launcher.close()
+            self._launcher = None
+
+    def _end_process(self) -> int | None:
+        """The exit code of the process that was there."""
+        process, self._process = self._process, None
+        return None if process is None or self._launcher is None else process.close(self._launcher)
 
     def _pump(self, clips: Sequence[Clip], max_bytes: int | None, buffer: _Buffer) -> None:
         try:
@@ -160,105 +151,83 @@ class Decoder:
                     continue
                 self._ask(self._request(clip, path, max_bytes=max_bytes), buffer.put, buffer.is_stopped)
         except _Stopped:
-            self.close()  # it stands in the middle of an answer
+            self._end_process()  # it stands in the middle of an answer
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             buffer.fail(error)
 
     def _request(self, clip: Clip, path: str, **kind: Any) -> Request:
-        return Request(clip, path, self._sample_hz, self._short_side_px, **kind)
+        return Request(clip, os.path.abspath(path), self._sample_hz, self._short_side_px, **kind)
 
     def _ask(self, request: Request, put, is_stopped: Callable[[], bool] = lambda: False) -> None:
-        """Put the child's answer; where the child dies, ask a new one, which then avoids decord."""
+        """Put the process's answer; where it dies, ask a new one, which then avoids decord."""
+        clip_id, problem = request.clip.clip_id, ""
         for attempt in (request, replace(request, avoid_decord=True)):
-            if self._child is not None and self._child.has_ended():  # while idle: not this clip's doing
-                self.close()
-            if self._child is None:
-                self._child = _Child(self._limits)
             try:
-                self._child.ask(attempt, put)
+                for event in self._process_for(request).ask(attempt):
+                    put(event)
                 return
-            except _ChildDied as death:
-                self.close()
+            except ClipError as error:
+                put(("error", error))
+                return
+            except (EOFError, OSError) as death:
+                code = self._end_process()
                 if is_stopped():
                     raise _Stopped from death
-                died = death
-            except _ChildHangs:
-                self.close()
+                problem = f"the decoding process died twice, last with exit code {code}{self._last_words()}"
+            except GarbledError as error:
+                self._end_process()
+                problem = f"the decoding process {error}{self._last_words()}"
+                log.warning("clip_id=%s stage=decode problem=%r", clip_id, problem)
+            except TooSlowError:
+                self._end_process()
                 problem = f"no frame for {self._limits.timeout_s:g} s, the limit of resources.decode_timeout_s"
                 hint = "raise the limit for slow storage; otherwise the file is damaged: drop it from the clip list"
-                put(("error", ClipError(request.clip.clip_id, "decode", "decode_timeout", problem, hint)))
+                put(("error", ClipError(clip_id, "decode", "decode_timeout", problem, hint)))
                 return
-        problem = f"the decoding process died twice, last with exit code {died.args[0]}"
         hint = "the file makes the decoders crash: re-encode it, or drop it from the clip list"
-        put(("error", ClipError(request.clip.clip_id, "decode", "decoder_died", problem, hint)))
+        put(("error", ClipError(clip_id, "decode", "decoder_died", problem, hint)))
+
+    def _last_words(self) -> str:
+        words = self._launcher.last_words() if self._launcher is not None else ""
+        return f"; it wrote: {words}" if words else ""
+
+    def _process_for(self, request: Request) -> DecodingProcess:
+        """A process that may read the request's file: the last one where that still stands.
+
+        Raises:
+            ClipError: the file cannot be opened. ConfigError: no process can be started on this machine.
+        """
+        try:
+            file_fd = os.open(request.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        except OSError as error:
+            reason = "video_missing" if isinstance(error, FileNotFoundError) else "video_unreadable"
+            problem, hint = f"{request.path} cannot be opened: {error.strerror}", "then run with --retry-rejects"
+            raise ClipError(request.clip.clip_id, "fetch", reason, problem, f"give it back, {hint}") from error
+        try:
+            identity = Identity.of(request.path, file_fd)
+            if self._process is not None and (identity != self._identity or self._process.has_ended()):
+                self._end_process()  # where it died while idle, that is not this clip's doing
+            if self._process is None:
+                self._process, self._identity = self._started(file_fd), identity
+            return self._process
+        finally:
+            os.close(file_fd)
+
+    def _started(self, file_fd: int) -> DecodingProcess:
+        for _ in range(2):
+            if self._launcher is None:
+                limits = self._limits
+                self._launcher = Launcher(limits.memory_mb, limits.timeout_s, limits.sandbox)
+            try:
+                return self._launcher.start(file_fd)
+            except ProcessDied as death:
+                self.close()  # a launcher may have been killed as a bystander: one more try
+                problem = death.problem
+        raise ConfigError(f"no decoding process can be started on this machine: {problem}", "run `handloom doctor`")
 
 
 class _Stopped(Exception):
     """The reader of the buffer has gone."""
-
-
-class _ChildDied(Exception):
-    pass
-
-
-class _ChildHangs(Exception):
-    pass
-
-
-class _Child:
-    """The process and its socket."""
-
-    def __init__(self, limits: DecodeLimits) -> None:
-        ours, theirs = socket.socketpair()
-        # Times out each read and write, so that a child that hangs in the middle of a message is found out as well.
-        wait = struct.pack("@ll", int(limits.timeout_s), max(int(limits.timeout_s % 1 * 1e6), 1))
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            ours.setsockopt(socket.SOL_SOCKET, option, wait)
-        with theirs:
-            command = [sys.executable, "-m", "handloom.video.child", str(theirs.fileno()), str(limits.memory_mb)]
-            self._process = subprocess.Popen(
-                command,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-            )
-        self._pipe = Connection(ours.detach())
-
-    def ask(self, request: Request, put) -> None:
-        try:
-            self._pipe.send(request)
-            while True:
-                message = self._pipe.recv()
-                if message[0] == "chunk":
-                    frames = np.empty(message[1], np.uint8)
-                    self._pipe.recv_bytes_into(memoryview(frames).cast("B"))
-                    put(("chunk", frames))
-                elif message[0] == "header" and not request.probe_only:
-                    put(("header", Header(*message[1:])))
-                elif message[0] == "bug":
-                    raise RuntimeError(f"the decode child failed:\n{message[1]}")
-                else:
-                    put(message)
-                    return
-        except BlockingIOError as error:
-            raise _ChildHangs from error
-        except (EOFError, OSError) as error:  # OSError: also an end in the middle of a message
-            raise _ChildDied(self._process.wait()) from error
-
-    def has_ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def end(self) -> None:
-        """From any thread: whoever is in `ask` gets _ChildDied."""
-        self._process.kill()
-
-    def kill(self) -> None:
-        self.end()
-        self._process.wait()
-        self._pipe.close()
 
 
 class _Buffer:

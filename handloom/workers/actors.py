@@ -15,7 +15,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from handloom.errors import ClipError
+from handloom.errors import ClipError, ConfigError
 from handloom.schemas.clip import Clip
 from handloom.video.decoder import DecodedClip, DecoderSwitched, Header
 from handloom.workers.ledger import MAX_DEATHS, pulse
@@ -81,7 +81,10 @@ class DecodeWorker:
 
     def _decoded(self, shard: Shard) -> list[InlineFrames]:
         items = self._decoder.stream(shard.clips, self._max_bytes)
-        return [_collect(clip, item) for clip, item in zip(shard.clips, items, strict=True)]
+        try:
+            return [_collect(clip, item) for clip, item in zip(shard.clips, items, strict=True)]
+        except ConfigError:  # no decoding on this node; the model actor decodes, or meets the same and says so
+            return [InlineFrames(clip, None, None) for clip in shard.clips]
 
 
 class ModelWorker:

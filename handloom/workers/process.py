@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from handloom.errors import ClipError, StoreError
+from handloom.errors import ClipError, ConfigError, StoreError
 from handloom.schemas.clip import Clip
 from handloom.schemas.reasons import RETRIABLE
 from handloom.schemas.reject import Reject
@@ -43,7 +43,7 @@ class WorkerSetup:
     def decoder(self) -> Decoder:
         r = self.resources
         source = VideoSource(self.cache_dir, r.fetch_cache_mb, r.fetch_attempts, self.source_options)
-        limits = DecodeLimits(r.decode_timeout_s, r.decode_memory_mb, r.decode_ahead_mb)
+        limits = DecodeLimits(r.decode_timeout_s, r.decode_memory_mb, r.decode_ahead_mb, r.decode_sandbox)
         return Decoder(self.settings.video.sample_hz, self.settings.video.short_side_px, limits, source)
 
 
@@ -71,7 +71,7 @@ class ShardProcessor:
         try:
             with pulse(self._ledger):
                 return self._process(clips, stream)
-        except StoreError as error:
+        except (ConfigError, StoreError) as error:  # of this node's: its sandbox, its access to the store
             return ShardResult(None, (), 0, failure=(error.problem, error.hint))
 
     def _process(self, clips: Sequence[Clip], stream: Stream) -> ShardResult:

@@ -33,8 +33,8 @@ class ShardResult:
     """What became of a shard: rows in uncommitted fragments, and rejects. Every clip is in exactly one of them; or in
     neither, where the worker was told to stop before it.
 
-    failure: why there is nothing instead (`problem`, `hint` of a StoreError). A value, not an exception: Ray Data
-        wraps what its workers raise until nobody can tell it from a bug.
+    failure: why there is nothing instead (`problem`, `hint` of an error that ends the run). A value, not an exception:
+        Ray Data wraps what its workers raise until nobody can tell it from a bug.
     given_back: no clip of it was looked at.
     """
 

@@ -16,6 +16,7 @@ from support.numbered_video import numbers_of, write_numbered
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.video.decoder import DecodedClip, DecodeLimits, Decoder, DecoderSwitched
+from handloom.video.process import DecodingProcess
 from handloom.video.source import VideoSource
 from handloom.video.write import Encoding
 
@@ -69,9 +70,9 @@ def outcome(item: DecodedClip | ClipError) -> list[int] | str:
     return item.reason
 
 
-def child_of(decoder: Decoder) -> subprocess.Popen[bytes]:
-    assert decoder._child is not None
-    return decoder._child._process
+def child_of(decoder: Decoder) -> DecodingProcess:
+    assert decoder._process is not None
+    return decoder._process
 
 
 def is_running(pid: int) -> bool:
@@ -83,7 +84,7 @@ def is_running(pid: int) -> bool:
 
 
 def test_clips_of_any_video_in_any_order(videos, make_decoder):
-    """Consecutive, overlapping, backward, other videos in between, hopeless ones among them: one child serves all."""
+    """Consecutive, overlapping, backward, other videos in between, hopeless ones among them: one launcher for all."""
     spans = [("plain", 0, 1), ("plain", 1, 2), ("turned", 5, 6), ("plain", 1.5, 3), ("plain", 0.2, 0.8), ("deep", 3, 4)]
     spans += [("plain", 1, 1), ("turned", 8, 9.3), ("turned", 1, 2), ("turned", 6, None), ("gone", 0, 1)]
     spans += [("deep", 0, 4)]
@@ -101,7 +102,7 @@ def test_clips_of_any_video_in_any_order(videos, make_decoder):
         assert item.header.decoder == ("decord" if name == "plain" else "pyav")
         assert item.header.size == (128, 96)
         assert numbers(item) == expected
-        pids.add(child_of(decoder).pid)
+        pids.add(decoder._launcher._process.pid)
     assert found == [("plain", 1, "bad_range"), ("turned", 1, "outside_video"), ("gone", 0, "video_missing")]
     assert len(pids) == 1
 
@@ -149,8 +150,9 @@ def test_a_child_killed_in_a_clip_costs_no_frame(videos, make_decoder):
     assert second.header.decoder == "decord"
     assert numbers(second) == list(range(30, 60))
     assert not list(stream)
-    child_of(decoder).kill()
-    child_of(decoder).wait()
+    child_of(decoder).end()
+    while is_running(child_of(decoder).pid):
+        time.sleep(0.01)
     (third,) = decoder.stream([clip(videos["plain"], 0, 1)])
     assert third.header.decoder == "decord"
 
@@ -229,7 +231,7 @@ decoder = Decoder(30, 480, DecodeLimits(ahead_mb=1), VideoSource({str(tmp_path)!
 stream = decoder.stream([Clip("c", "d", "v", {videos["big"]!r}, 0.0, 4.0 if {busy} else 0.1)])
 decoded = next(stream)
 next(decoded.chunks()) if {busy} else list(decoded.chunks())
-print(decoder._child._process.pid, flush=True)
+print(decoder._process.pid, flush=True)
 time.sleep(60)
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:

@@ -27,7 +27,7 @@ def test_a_long_video_fed_to_slow_models_stays_small(tmp_path):
         for item in decoder.stream(clips):
             for _ in item.chunks():
                 time.sleep(0.5)
-                pid = decoder._child._process.pid
+                pid = decoder._process.pid
                 peak_mib = max(peak_mib, int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 2**20)
     finally:
         decoder.close()
