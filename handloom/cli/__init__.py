@@ -22,6 +22,8 @@ from handloom.errors import ConfigError, HandloomError
 def main() -> None:
     """Entry point: errors of ours become one message and an exit code; bugs keep their trace."""
     os.environ.setdefault("LANCE_LOG", "error")  # Lance's own progress would mix with ours
+    # Spawned Pythons import nothing of the working directory: a file random.py may lie there.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         app()

@@ -10,13 +10,17 @@ import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 
+import handloom
 from handloom.errors import ConfigError, HandloomError
+from handloom.pipelines.ray_folder import ray_folder
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +52,30 @@ def joined(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
         os.environ.setdefault("RAY_enable_metrics_collection", "0")
         os.environ.setdefault("RAY_event_stats", "0")
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
-        options |= {"num_cpus": num_cpus, "include_dashboard": False, "_temp_dir": None}
-    with contextlib.redirect_stdout(_ToLog()):  # Ray prints what befalls workers there, and stdout is data
-        _init(address, options)
+        options |= {"num_cpus": num_cpus, "include_dashboard": False}
+    own_folder = ray_folder() if address is None else contextlib.nullcontext()
+    # Ray prints what befalls workers on stdout, and that is for data.
+    with contextlib.redirect_stdout(_ToLog()), own_folder as folder:
+        _init(address, options | {"_temp_dir": folder, "job_config": _job_config()})
         try:
             yield
         finally:
             ray.shutdown()
+
+
+class _OtherFolders(list[str]):
+    """What Ray puts first on its workers' import path: the script's folder, and not the working directory."""
+
+    def extend(self, folders: Iterable[str]) -> None:
+        super().extend(folder for folder in folders if folder != os.path.abspath(os.curdir))
+
+
+def _job_config() -> JobConfig:
+    """A file random.py or av.py that lies where a command is run is nothing that workers are to import."""
+    config = JobConfig()
+    if Path(handloom.__file__).resolve().parents[1] != Path.cwd():  # a checkout that is not installed is needed there
+        config._py_driver_sys_path = _OtherFolders()
+    return config
 
 
 def _knock(address: str) -> None:

@@ -1,0 +1,64 @@
+"""Where a Ray of our own keeps its sockets, and what its workers import, wherever a command is run."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from handloom.errors import ConfigError
+from handloom.pipelines import ray_folder as ray_folder_module
+from handloom.pipelines.ray_folder import MAX_BYTES, ray_folder
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_long_name_is_replaced_by_a_private_folder(monkeypatch, name):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv(name, "/tmp/" + "x" * 39)  # 44 characters: a Slurm job's
+    with ray_folder() as folder:
+        assert len(folder) <= MAX_BYTES
+        found = os.lstat(folder)
+        assert stat.S_ISDIR(found.st_mode)
+        assert stat.S_IMODE(found.st_mode) == 0o700
+        assert found.st_uid == os.getuid()
+        (Path(folder) / "session").mkdir()
+    assert not os.path.exists(folder)
+    monkeypatch.setenv(name, "/tmp/" + "x" * 31)
+    with ray_folder() as folder:
+        assert folder is None
+
+
+def test_no_short_folder(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(ray_folder_module, "SHORT", (str(tmp_path / "none"), str(tmp_path / "file")))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("x" * 44)))
+    with pytest.raises(ConfigError, match=r"RAY_TMPDIR is .* too long for Ray's sockets") as caught, ray_folder():
+        pass
+    assert "shorter name" in caught.value.hint
+
+
+def test_a_ray_of_our_own_starts_there_and_imports_nothing_of_the_working_directory(tmp_path):
+    names = ("colorsys", "wave", "chunk", "statistics", "colorama")
+    for name in names:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the working directory was imported')")
+    code = """
+import ray
+from handloom.pipelines.cluster import joined
+def seen():
+    import colorsys, wave, sys
+    return sys.path, len(sys.argv)
+with joined(None, num_cpus=1):
+    print(ray.get(ray.remote(seen).remote())[0])
+"""
+    scratch = tmp_path / ("x" * 44)
+    scratch.mkdir()
+    env = {**os.environ, "TMPDIR": str(scratch), "PYTHONSAFEPATH": "1"}
+    env.pop("RAY_TMPDIR", None)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path) not in done.stdout
