@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from handloom.errors import ConfigError
+from handloom.video.schemes import EXPECTED, is_remote, open_scheme
 
 VIDEO_EXTENSIONS = frozenset(
     ("mp4", "mkv", "mov", "avi", "webm", "m4v", "mpg", "mpeg", "ts", "mts", "m2ts", "3gp", "wmv", "flv", "ogv")
@@ -54,10 +55,6 @@ class Listing:
     problems: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
     num_hidden: int = 0
-
-
-def is_remote(path: str) -> bool:
-    return "://" in path and not path.startswith("file://")
 
 
 def normalise(path: str) -> str:
@@ -226,15 +223,12 @@ def open_filesystem(uri: str, options: Options = None) -> tuple[Any, str]:
     """The filesystem of a URI and its path there.
 
     Raises:
-        ConfigError: the protocol is unknown or its package is missing.
+        ConfigError: the scheme is not on the list (`video.schemes`), or its package is missing.
     """
-    import fsspec  # a local folder needs neither fsspec nor its backends
-
     try:
-        return fsspec.core.url_to_fs(uri, **((options or {}) if uri.startswith(("s3://", "s3a://")) else {}))
+        return open_scheme(uri, options)
     except (ValueError, ImportError) as error:
-        hint = "expected a path or an s3:// or http(s):// URI"
-        raise ConfigError(f"{uri} cannot be opened: {error}", hint) from error
+        raise ConfigError(f"{uri} cannot be opened: {error}", f"give {EXPECTED}") from error
 
 
 def remote_errors(uri: str) -> tuple[type[Exception], ...]:

@@ -6,6 +6,7 @@ REASONS: Final[dict[str, str]] = {
     "video_missing": "there is no file at video_uri",
     "video_unreadable": "the file is there but cannot be opened as a video (permission, empty, not a video)",
     "no_video_stream": "the file opens but holds no video",
+    "uri_refused": "video_uri has a scheme that is not opened",
     "fetch_failed": "a remote video could not be fetched (network, credentials, a full cache disk)",
     "bad_range": "start_s and end_s are no range: zero length, reversed, negative or not finite",
     "outside_video": "the clip's times lie outside its video",

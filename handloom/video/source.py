@@ -1,4 +1,4 @@
-"""Video URIs to local files: what is remote (s3://, http(s)://, any fsspec scheme) is fetched once per node."""
+"""Video URIs to local files: what is remote (s3://, http(s)://, see `schemes`) is fetched once per node."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
+from handloom.video.schemes import SchemeRefused, is_remote, open_scheme
 
 PAUSE_S = 1.0
 IN_USE_S = 120.0  # a video given out this lately is not evicted: some decoder may be about to open it
@@ -22,10 +23,6 @@ IN_USE_S = 120.0  # a video given out this lately is not evicted: some decoder m
 # Errors of fsspec's backends that are no OSError.
 HTTP_ERRORS = (("aiohttp", "ClientError"),)
 S3_ERRORS = (("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"))
-
-
-def is_remote(uri: str) -> bool:
-    return "://" in uri and not uri.startswith("file://")
 
 
 class VideoSource:
@@ -51,7 +48,7 @@ class VideoSource:
         """A readable local file.
 
         Raises:
-            ClipError: `video_missing`, `video_unreadable` (permission, not a file) or `fetch_failed`.
+            ClipError: `video_missing`, `video_unreadable` (permission, not a file), `uri_refused` or `fetch_failed`.
         """
         if is_remote(clip.video_uri):
             return self._fetched(clip)
@@ -82,17 +79,18 @@ class VideoSource:
         return str(target)
 
     def _fetch(self, clip: Clip, target: Path) -> None:
-        import fsspec  # a local folder needs neither fsspec nor its backends
-
         part = target.with_suffix(".part")
-        options = self._storage_options if clip.video_uri.startswith("s3://") else {}
         for attempts in range(1, self._attempts + 1):
             try:
-                with fsspec.open(clip.video_uri, "rb", **options) as remote, open(part, "wb") as local:
+                filesystem, name = open_scheme(clip.video_uri, self._storage_options)
+                with filesystem.open(name, "rb") as remote, open(part, "wb") as local:
                     shutil.copyfileobj(remote, local, 8 << 20)
                 os.replace(part, target)
                 return
-            except (ValueError, ImportError) as error:  # no such scheme, or its package is not installed
+            except SchemeRefused as error:
+                hint = "fetch the video yourself and ingest it from a folder, or from a store that is on the list"
+                raise ClipError(clip.clip_id, "fetch", "uri_refused", f"{clip.video_uri}: {error}", hint) from error
+            except (ValueError, ImportError) as error:  # no address, or the scheme's package is not installed
                 failure = error
                 break
             except (OSError, *_loaded(HTTP_ERRORS + S3_ERRORS)) as error:

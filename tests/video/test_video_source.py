@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from handloom.errors import ClipError
+from handloom.errors import ClipError, ConfigError
+from handloom.ingest.files import list_files, read_bytes
 from handloom.schemas.clip import Clip
 from handloom.video import source as source_module
 from handloom.video.source import VideoSource, is_remote, source_options_from
@@ -22,11 +23,15 @@ BODY = bytes(range(256)) * 4096  # 1 MiB
 
 
 class Site:
-    """Serves /NAME.mp4 whole, of /cut/... half of what it announces, /error/... 500, /secret/... 403; else 404."""
+    """Serves /NAME.mp4 whole, of /cut/... half of what it announces, /error/... 500, /secret/... 403; else 404.
+
+    /elsewhere/... leads to the address in `leads_to`.
+    """
 
     def __init__(self) -> None:
         site = self
         self.fetched: list[str] = []
+        self.leads_to = ""
 
         class Handler(BaseHTTPRequestHandler):
             def do_HEAD(self) -> None:
@@ -37,6 +42,12 @@ class Site:
 
             def answer(self, with_body: bool) -> None:
                 folder = self.path.split("/")[1]
+                if folder == "elsewhere":
+                    self.send_response(302)
+                    self.send_header("Location", site.leads_to)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 kind = {"error": 500, "secret": 403}.get(folder, 200 if self.path.endswith(".mp4") else 404)
                 self.send_response(kind)
                 self.send_header("Content-Length", str(len(BODY) if kind == 200 else 0))
@@ -122,8 +133,54 @@ def test_what_cannot_be_fetched_says_why_and_leaves_no_part(tmp_path, site):
     site.server.shutdown()
     site.server.server_close()
     assert failure(source, f"{site.url}/a.mp4").reason == "fetch_failed"
-    assert failure(source, "nowhere://x/a.mp4").reason == "fetch_failed"
     assert {file.suffix for file in (tmp_path / "cache").iterdir()} == {".lock"}
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "local://{secret}",
+        "LOCAL://{secret}",
+        "FILE://{secret}",
+        "dir://x::file://{secret}",
+        "simplecache::file://{secret}",
+        "simplecache::s3://bucket/a.mp4",
+        "zip://a.mp4::file://{secret}",
+        "reference://x",
+        "memory://a.mp4",
+        "data://text/plain,x",
+        "nowhere://x/a.mp4",
+        "://x",
+    ],
+)
+def test_other_schemes_are_refused_at_ingest_and_at_fetch(tmp_path, uri):
+    """fsspec's `local` would copy any file of this machine into the cache, `dir` and `reference` ended the run."""
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    uri = uri.format(secret=secret)
+    error = failure(VideoSource(str(tmp_path / "cache")), uri)
+    assert error.reason == "uri_refused"
+    assert repr(uri.split("://")[0]) in error.problem
+    assert "s3://" in error.problem
+    assert "http://" in error.problem
+    assert not [file for file in (tmp_path / "cache").iterdir() if file.suffix != ".lock"]
+    for opened in (lambda: list_files(uri, "video folder"), lambda: read_bytes(uri, "camera file")):
+        with pytest.raises(ConfigError, match="is not opened") as caught:
+            opened()
+        assert "s3://" in caught.value.hint
+
+
+def test_a_server_cannot_lead_to_a_file_or_through_a_chain(tmp_path, site):
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    source = VideoSource(str(tmp_path / "cache"), attempts=1)
+    for leads_to in (f"file://{secret}", "s3://bucket/a.mp4"):
+        site.leads_to = leads_to
+        assert failure(source, f"{site.url}/elsewhere/a.mp4").reason in ("fetch_failed", "video_missing")
+    site.leads_to = f"{site.url}/a.mp4"
+    assert Path(source.local_path(clip(f"{site.url}/elsewhere/b.mp4"))).read_bytes() == BODY
+    chain = f"{site.url}/gone::file://{secret}"
+    assert failure(source, chain).reason == "video_missing"
 
 
 def test_a_cache_that_cannot_be_used(tmp_path, site):
