@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ClipError, ConfigError
+from handloom.schemas.bounded_json import CAMERA, parse
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import CameraConfig
 from handloom.schemas.values import Camera, VideoInfo
@@ -76,7 +77,7 @@ def assumed_camera(width: int, height: int, fov_deg: float) -> Camera:
 def camera_content(text: str) -> dict[str, Any]:
     """The object that a given camera's JSON holds. Raises ValueError with what is wrong."""
     try:
-        content = json.loads(text)
+        content = parse(text, CAMERA)
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON ({error})") from None
     if not isinstance(content, dict):
@@ -114,7 +115,7 @@ def _of_size(matrix: NDArray[np.float64], size: Any, width: int, height: int) ->
 def _numbers(value: Any, name: str) -> NDArray[np.float64]:
     try:
         array = np.array(value, np.float64).reshape(-1)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} is {str(value)[:80]}, expected numbers") from None
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds a number that is not finite")

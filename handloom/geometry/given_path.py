@@ -61,7 +61,7 @@ def parse_poses(text: str) -> tuple[Floats, Floats, str] | None:
     try:
         pose_s = np.array([pose["frame_s"] for pose in poses], np.float64)
         matrices = np.array([pose["matrix"] for pose in poses], np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError("world_from_camera holds something that is no number, or lists of different lengths") from None
     if pose_s.shape != (len(poses),) or matrices.shape != (len(poses), 16):
         raise ValueError(f"world_from_camera has matrices of shape {matrices.shape[1:]}, expected 16 numbers each")
@@ -76,6 +76,8 @@ def _checked(pose_s: Floats, matrices: Floats) -> Floats:
         at = int(late[0]) + 1
         raise ValueError(f"world_from_camera[{at}].frame_s is {pose_s[at]:g}, expected more than {pose_s[at - 1]:g}")
     rotations = matrices[:, :3, :3]
+    beyond = np.abs(rotations).max(axis=(1, 2), keepdims=True) > 2  # no rotation's: and squares of 1e299 have no value
+    rotations = np.where(beyond, 0.0, rotations)
     off = np.abs(rotations.transpose(0, 2, 1) @ rotations - np.eye(3)).max(axis=(1, 2))
     bad = (off > ROTATION_TOLERANCE) | (np.linalg.det(rotations) <= 0) | (matrices[:, 3] != [0, 0, 0, 1]).any(axis=1)
     if bad.any():

@@ -10,6 +10,7 @@ from typing import Any
 from handloom.errors import ConfigError
 from handloom.ingest.files import Options, read_json
 from handloom.ingest.json_shape import is_number
+from handloom.schemas.bounded_json import CAMERA
 from handloom.schemas.values import WORLD_SCALES
 
 SUFFIX = ".camera.json"
@@ -55,7 +56,7 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
     Raises:
         ConfigError: names the file, the key, the value and what was expected.
     """
-    content = read_json(path, "camera file", options)
+    content = read_json(path, "camera file", options, CAMERA)
     if not isinstance(content, dict):
         raise _wrong(path, "the top level", content, "an object with camera_matrix")
     for key in content:
@@ -115,7 +116,8 @@ def _check_pose(path: str, key: str, pose: Any) -> float:
 
 
 def _is_rotation(rows: list[list[float]]) -> bool:
-    (a, b, c), (d, e, f), (g, h, i) = rows
+    # Floats: the products of huge integers would have no end.
+    (a, b, c), (d, e, f), (g, h, i) = rows = [[float(x) for x in row] for row in rows]
     determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
     dots = (sum(x * y for x, y in zip(rows[j], rows[k], strict=True)) - (j == k) for j in range(3) for k in range(j, 3))
     return determinant > 0 and all(abs(dot) <= _ROTATION_TOLERANCE for dot in dots)

@@ -8,10 +8,11 @@ import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote
 
 from handloom.errors import ConfigError
+from handloom.schemas.bounded_json import ANNOTATIONS, Bounds, parse
 from handloom.video.schemes import EXPECTED, is_remote, open_scheme
 
 VIDEO_EXTENSIONS = frozenset(
@@ -244,8 +245,8 @@ def remote_errors(uri: str) -> tuple[type[Exception], ...]:
     return (OSError,)
 
 
-def read_bytes(path: str, what: str, options: Options = None) -> bytes:
-    """The whole file.
+def read_bytes(path: str, what: str, options: Options = None, max_bytes: int | None = None) -> bytes:
+    """The whole file; of one that is larger than `max_bytes`, one byte more than these.
 
     Raises:
         ConfigError: it is not there or cannot be read.
@@ -254,23 +255,34 @@ def read_bytes(path: str, what: str, options: Options = None) -> bytes:
     try:
         if is_remote(path):
             fs, name = open_filesystem(path, options)
-            return fs.cat_file(name)
+            if max_bytes is None:
+                return fs.cat_file(name)
+            with fs.open(name, "rb") as file:
+                return _read_up_to(file, max_bytes + 1)
         with open(path, "rb") as file:
-            return file.read()
+            return file.read() if max_bytes is None else _read_up_to(file, max_bytes + 1)
     except remote_errors(path) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise ConfigError(f"{what} {path} cannot be read: {reason}", "check the path and its permissions") from error
 
 
-def read_json(path: str, what: str, options: Options = None) -> Any:
+def _read_up_to(file: IO[bytes], num_bytes: int) -> bytes:
+    parts = []
+    while num_bytes > 0 and (part := file.read(min(num_bytes, 8 << 20))):  # over http: what has come in, and no more
+        parts.append(part)
+        num_bytes -= len(part)
+    return b"".join(parts)
+
+
+def read_json(path: str, what: str, options: Options = None, bounds: Bounds = ANNOTATIONS) -> Any:
     """A JSON file's content.
 
     Raises:
-        ConfigError: it cannot be read or is no JSON; line and column are named.
+        ConfigError: it cannot be read, is larger than `bounds`, or is no JSON; line and column are named.
     """
+    data = read_bytes(path, what, options, bounds.max_bytes)
     try:
-        text = read_bytes(path, what, options).decode("utf-8-sig")
-        return json.loads(text)
+        return parse(data, bounds)
     except UnicodeDecodeError as error:
         problem = f"{what} {path} is not UTF-8: byte {error.start} cannot be decoded"
         raise ConfigError(problem, "expected JSON") from error
@@ -279,5 +291,5 @@ def read_json(path: str, what: str, options: Options = None) -> Any:
         raise ConfigError(
             f"{what} {path} is no valid JSON: {error.msg} at {where}", "download it again if it was cut short"
         ) from error
-    except RecursionError as error:
-        raise ConfigError(f"{what} {path} is nested too deeply to be read", f"expected a {what}") from error
+    except ValueError as error:
+        raise ConfigError(f"{what} {path} cannot be used: {error}", f"expected a {what}") from error

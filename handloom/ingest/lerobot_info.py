@@ -15,6 +15,7 @@ from typing import Any
 from handloom.errors import ConfigError
 from handloom.ingest.files import Options, read_json
 from handloom.ingest.robot_source import DEPTH_FORMAT
+from handloom.schemas.bounded_json import DESCRIPTION
 
 VERSIONS = ("v3.0", "v2.1", "v2.0")
 _CONVERTERS = (
@@ -77,7 +78,7 @@ def read_info(root: str, options: Options = None) -> Info:
     Raises ConfigError: it is not there, of a version that is not read, or lacks what is needed.
     """
     where = f"{root}/meta/info.json"
-    raw = read_json(where, "LeRobot dataset description", options)
+    raw = read_json(where, "LeRobot dataset description", options, DESCRIPTION)
     if not isinstance(raw, dict):
         raise ConfigError(f"{where} holds {type(raw).__name__}, expected an object", "give the dataset's top folder")
     version = raw.get("codebase_version")
