@@ -46,8 +46,9 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at Python, memory and disk, every package that handloom's own metadata names, and the GPU."""
-    looks = (python, machine, packages, gpu)
+    """Look at Python, memory and disk, every package that handloom's own metadata names, how decoding is
+    confined, and the GPU."""
+    looks = (python, machine, packages, decoding, gpu)
     return [finding for look in looks for finding in look()]
 
 
@@ -74,6 +75,21 @@ def machine() -> list[Finding]:
     if memory_gib() < 4:
         return [Finding("machine", "missing", detail, "an actor needs up to 2.5 GiB: expect 4 GiB or more")]
     return [Finding("machine", "ok", detail)]
+
+
+def decoding() -> list[Finding]:
+    """How far this machine confines the process that reads a video: what a process says that was started for it."""
+    from handloom.video.process import ProcessDied, layers_here
+    from handloom.video.sandbox import LAYERS
+
+    try:
+        stand = layers_here()
+    except ProcessDied as error:
+        return [Finding("decoding", "missing", error.problem, "see the packages above")]
+    there, missing = ([LAYERS[name] for name in LAYERS if (name in stand) is wanted] for wanted in (True, False))
+    detail = f"confined: {'; '.join(there) or 'no'}" + (f"; not here: {'; '.join(missing)}" if missing else "")
+    remedy = "Linux 5.13 or newer on x86-64, and a container profile that allows Landlock and seccomp"
+    return [Finding("decoding", "optional" if missing else "ok", detail, remedy if missing else "")]
 
 
 def packages() -> list[Finding]:

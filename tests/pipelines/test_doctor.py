@@ -8,7 +8,9 @@ from importlib.metadata import requires, version
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from handloom.pipelines.doctor import Finding, is_bad, package, packages, requirements
+from handloom.pipelines.doctor import Finding, decoding, is_bad, package, packages, requirements
+from handloom.video import process
+from handloom.video.sandbox import LAYERS, support
 
 ANY = SpecifierSet()
 
@@ -56,3 +58,14 @@ def test_what_is_not_installed_is_missing_where_the_main_job_needs_it(extra, sta
     command = "pip install 'handloom[extract]'" if extra == "extract" else "pip install "
     assert (found.state, found.detail) == (state, "not installed")
     assert found.remedy.startswith(command)
+
+
+def test_how_decoding_is_confined_is_said(monkeypatch):
+    found = support().layers
+    (finding,) = decoding()
+    assert finding.state == ("ok" if set(found) == LAYERS.keys() else "optional")
+    assert all((LAYERS[name] in finding.detail.partition("; not here")[0]) is (name in found) for name in LAYERS)
+    monkeypatch.setattr(process, "_BOOT", "import sys; sys.exit('no decoder')")
+    (finding,) = decoding()
+    assert (finding.state, is_bad([finding])) == ("missing", True)
+    assert "no decoder" in finding.detail
