@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import socket
 import struct
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from support.numbered_video import numbers_of, write_numbered
 
 from handloom.errors import ClipError, ConfigError
 from handloom.schemas.clip import Clip
+from handloom.schemas.values import VideoInfo
 from handloom.video import process as process_module
 from handloom.video import sandbox
 from handloom.video.decoder import DecodeLimits, Decoder, DecoderSwitched
@@ -30,7 +32,7 @@ ATTEMPTS = """
 import ctypes, json, os, socket, sys
 from handloom.video import sandbox
 video, other, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
-inet, unix = socket.socket(), socket.socket(socket.AF_UNIX)
+inet = socket.socket()
 libc = ctypes.CDLL(None, use_errno=True)
 fd = os.open(video, os.O_RDONLY)
 layers = sandbox.lock(fd, sandbox.support())
@@ -44,7 +46,6 @@ attempts = {
     "remove a file": lambda: os.unlink(other),
     "make a socket": socket.socket,
     "connect": lambda: inet.connect(("127.0.0.1", port)),
-    "connect to an abstract socket": lambda: unix.connect("\\0nobody"),
     "run a program": lambda: os.execv(sys.executable, [sys.executable, "-c", ""]),
     "fork": os.fork,
     "signal the parent": lambda: os.kill(os.getppid(), 0),
@@ -97,8 +98,9 @@ def inside(path: Path, video: str, *, as_nobody: bool = False) -> dict[str, list
     code = (
         ATTEMPTS.replace("fd = os.open", "os.setgid(65534); os.setuid(65534)\nfd = os.open") if as_nobody else ATTEMPTS
     )
-    command = [sys.executable, "-c", code, video, str(other), "9"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        command = [sys.executable, "-c", code, video, str(other), str(server.getsockname()[1])]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert other.read_text() == "secret"
     return json.loads(done.stdout)
@@ -192,8 +194,7 @@ def framed(message: object, payload: bytes = b"", size: int | None = None, paylo
     )
 
 
-INFO = {"width": 128, "height": 96, "fps": 30.0, "codec": "h264", "pix_fmt": "yuv420p", "rotation": 0, "start_s": 0.0,
-        "end_s": 1.0, "num_frames": 30}  # fmt: skip
+INFO = asdict(VideoInfo(128, 96, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30))
 HEADER = {"kind": "header", "info": INFO, "decoder": "decord", "size": [128, 96], "num_frames": 2}
 TIMES = struct.pack("<dd", 0.0, 0.5)
 GOOD = framed(HEADER, TIMES)
