@@ -77,11 +77,10 @@ class Identity:
 class DecodingProcess:
     """One forked process: it decodes clips of one file. `end` may be called from any thread."""
 
-    def __init__(self, pid: int, connection: socket.socket, timeout_s: float, max_chunk_bytes: int) -> None:
+    def __init__(self, pid: int, connection: socket.socket, timeout_s: float) -> None:
         self.pid = pid
         self.layers: tuple[str, ...] = ()
         self._line = Line(connection, timeout_s)
-        self._max_chunk_bytes = max_chunk_bytes
         self._reaped = False
         self._ending = threading.Lock()
 
@@ -93,7 +92,7 @@ class DecodingProcess:
     def ask(self, request: Request) -> Iterator[tuple[Any, ...]]:
         """See `wire.answers`."""
         send_request(self._line, request)
-        yield from answers(self._line, request, self._max_chunk_bytes)
+        yield from answers(self._line, request)
 
     def has_ended(self) -> bool:
         """Whether it is gone, or speaks unasked, which comes to the same."""
@@ -124,7 +123,6 @@ class Launcher:
     """
 
     def __init__(self, memory_mb: int, timeout_s: float, mode: Literal["auto", "required", "off"]) -> None:
-        self._memory_mb = memory_mb
         self._timeout_s = timeout_s
         self._mode = mode
         self._control, theirs = socket.socketpair()
@@ -161,7 +159,7 @@ class Launcher:
         except ProcessDied:
             ours.close()
             raise
-        process = DecodingProcess(reply["pid"], ours, self._timeout_s, self._memory_mb << 20)
+        process = DecodingProcess(reply["pid"], ours, self._timeout_s)
         try:
             process.greet()
         except (EOFError, OSError, GarbledError) as error:

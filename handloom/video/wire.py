@@ -32,7 +32,8 @@ from handloom.schemas.values import VideoInfo
 LENGTHS = struct.Struct("<IQ")
 MAX_JSON_BYTES = 1 << 16
 MAX_TEXT = 2000
-MAX_FRAMES = 1 << 24  # of one clip: 19 hours at 240 frames/s
+MAX_FRAMES = 1 << 24  # of a clip whose end is not known: 19 hours at 240 frames/s
+MAX_CHUNK_FRAMES, MAX_ASPECT = 16, 16  # what a chunk may have at once: 100 MB at the usual 360 pixels
 MAX_SIDE_PX = 1 << 15
 MAX_HEADERS = 2
 MAX_NUMBER = 1 << 62
@@ -202,7 +203,7 @@ def send_request(line: Line, request: Request) -> None:
     line.send({**asdict(replace(request, clip=clip)), "clip": asdict(clip)})
 
 
-def answers(line: Line, request: Request, max_chunk_bytes: int) -> Iterator[tuple[Any, ...]]:
+def answers(line: Line, request: Request) -> Iterator[tuple[Any, ...]]:
     """The answer to a request, checked: `("info", VideoInfo)`, `("header", Header)`, `("chunk", frames)`,
     `("error", ClipError)` and `("end",)`. The last is `info`, `error` or `end`.
 
@@ -214,7 +215,7 @@ def answers(line: Line, request: Request, max_chunk_bytes: int) -> Iterator[tupl
         message, payload_bytes = line.receive()
         kind = message.get("kind")
         if kind == "chunk" and header is not None:
-            shape = _chunk_shape(message.get("shape"), header, num_frames, max_chunk_bytes)
+            shape = _chunk_shape(message.get("shape"), request, header, num_frames)
             num_frames += shape[0]
             yield "chunk", line.receive_array(shape, np.uint8, payload_bytes)
         elif kind == "header" and not request.probe_only and num_headers < MAX_HEADERS:
@@ -240,8 +241,9 @@ def answers(line: Line, request: Request, max_chunk_bytes: int) -> Iterator[tupl
 
 def _header(line: Line, request: Request, message: dict[str, Any], payload_bytes: int) -> Header:
     count = checked(int, message.pop("num_frames", None))
-    if not 0 < count <= MAX_FRAMES:
-        raise GarbledError(f"announced {count} frames, at most {MAX_FRAMES} are allowed")
+    most = _most_frames(request)
+    if not 0 < count <= most:
+        raise GarbledError(f"announced {count} frames, at most {most} are allowed")
     hints = typing.get_type_hints(Header)
     values = {f.name: checked(hints[f.name], message.get(f.name)) for f in fields(Header) if f.name != "frame_s"}
     frame_s = line.receive_array((count,), np.float64, payload_bytes)
@@ -255,10 +257,19 @@ def _header(line: Line, request: Request, message: dict[str, Any], payload_bytes
     return header
 
 
-def _chunk_shape(value: Any, header: Header, num_before: int, max_bytes: int) -> tuple[int, ...]:
+def _most_frames(request: Request) -> int:
+    """The sampling grid's points in the clip; one frame at least."""
+    clip = request.clip
+    if clip.end_s is None or not math.isfinite(clip.end_s - clip.start_s):
+        return MAX_FRAMES
+    return min(max(math.ceil((clip.end_s - clip.start_s) * request.sample_hz), 0) + 1, MAX_FRAMES)
+
+
+def _chunk_shape(value: Any, request: Request, header: Header, num_before: int) -> tuple[int, ...]:
     shape = checked(tuple[int, int, int, int], value)
     expected = (shape[0], header.size[1], header.size[0], 3)
     too_many = not 0 < shape[0] <= len(header.frame_s) - num_before
+    max_bytes = MAX_CHUNK_FRAMES * MAX_ASPECT * request.short_side_px**2 * 3
     if shape != expected or too_many or math.prod(shape) > max_bytes:
         raise GarbledError(f"announced frames of shape {shape}, {num_before} of {len(header.frame_s)} had come")
     return shape

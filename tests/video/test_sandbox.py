@@ -229,6 +229,7 @@ LIES = {
     "text for a number": (framed(HEADER | {"info": INFO | {"width": "128"}}, TIMES), "'128' where int"),
     "true for a number": (framed(HEADER | {"info": INFO | {"width": True}}, TIMES), "'True' where int"),
     "no info": (framed(HEADER | {"info": None}, TIMES), "'None' where VideoInfo"),
+    "more frames than the clip has": (framed(HEADER | {"num_frames": 32}, bytes(256)), "at most 31 are allowed"),
     "another shape": (GOOD + framed({"kind": "chunk", "shape": [1, 97, 128, 3]}, FRAME), "frames of shape"),
     "a negative shape": (GOOD + framed({"kind": "chunk", "shape": [-1, 96, 128, -3]}, FRAME), "frames of shape"),
     "frames after the last": (GOOD + framed({"kind": "chunk", "shape": [3, 96, 128, 3]}, FRAME * 3), "frames of shape"),
