@@ -35,7 +35,8 @@ from handloom.store.windows.order import Order
 from handloom.store.windows.pictures import decode_jpeg
 
 ROUNDS = 5
-QUICK_ROUNDS, QUICK_CLIPS, QUICK_STEPS = 2, 4, 20
+QUICK_ROUNDS, QUICK_CLIPS, QUICK_STEPS = 2, 6, 20
+QUICK_RECIPE = ("batch_size=8",)  # six clips hold no batch of 32 windows
 BATCH = 16
 WORKERS = (0, 2)
 SOME = 8 * BATCH  # windows of a LeRobot round with pictures: it takes them one by one, each as dear as the next
@@ -116,7 +117,7 @@ def bench_feed(
             measure(data, kind, rounds, watch, results[kind.name])
             if lerobot_python:
                 results[kind.name]["lerobot_package"] = _package(data, kind, lerobot_python, rounds, watch.say)
-        loader_waits(opened, watch.say, results["recipes"], steps)
+        loader_waits(opened, watch.say, results["recipes"], steps, assignments=QUICK_RECIPE if watch.quick else ())
     return describe("feed", results, goals_of(results), watch)
 
 

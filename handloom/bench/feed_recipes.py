@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from handloom.errors import ConfigError
 from handloom.pipelines.train_settings import load_train_config
 from handloom.store.database import Database
 from handloom.train.folder import RunFolder
@@ -36,8 +37,13 @@ def loader_waits(
         recipe = find_recipe(name)
         size = "small" if "small" in recipe.sizes else None
         config = load_train_config(recipe, size, None, [f"max_steps={num_steps}", *assignments])
-        with tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
-            outcome = train(recipe, db, config.settings, RunFolder.parse(str(Path(folder) / "run")))
+        try:
+            with tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
+                outcome = train(recipe, db, config.settings, RunFolder.parse(str(Path(folder) / "run")))
+        except ConfigError as error:  # too few clips, as a rule: what the readers gave is not lost for it
+            say(f"{name}: not measured: {error.problem}")
+            into[name] = {"not_measured": error.problem}
+            continue
         steps = steps_of(outcome.history)
         into[name] = {
             "loader_wait_share": loader_wait_share(outcome.history),

@@ -131,6 +131,16 @@ def test_the_wait_of_a_recipe_is_measured(tmp_path):
     assert 0 < told["loader_wait_s"] < told["step_s"]
 
 
+def test_too_few_clips_for_a_recipe_lose_nothing_else(tmp_path):
+    name, said, found = "support.tiny_recipe:RECIPE", [], {}
+    few = ["batch_size=5000", "epochs=2", "held_out_share=0.5"]
+    loader_waits(feed_db(tmp_path / "db", 6, FRAMES), said.append, found, 120, [name], few)
+    assert "but one step takes 5000" in found[name]["not_measured"]
+    assert "not measured" in said[-1]
+    goals = {goal["name"]: goal["met"] for goal in feed.goals_of({"recipes": {"arm4r": found[name]}})}
+    assert goals["loader wait of arm4r"] is None
+
+
 def test_the_command_refuses_feeds_options_for_others(tmp_path):
     with pytest.raises(ConfigError, match="takes no --db"):
         run_benchmark("extract", None, None, print, db=str(tmp_path))
