@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from support.decoded import HeldFrames, content, decoded, moved
+from support.decoded import HeldFrames, content, moved
 from support.elsewhere import rows_elsewhere
 from support.rows import digests
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -30,23 +30,10 @@ from handloom.models.motion import encode_motion
 from handloom.schemas.settings import Settings
 from handloom.video.frame_store import FrameStore
 from handloom.workers.choose import hand_extractor, point_tracker
-from handloom.workers.extract import Extractor
 from handloom.workers.settled import settled
 from handloom.workers.stages import in_metres
-from handloom.workers.versions import model_versions
 
 OFFSETS = (4, 8, 16, 32)
-
-
-@pytest.fixture(scope="module")
-def two(clips) -> list[HeldFrames]:
-    """A clip without a camera file, whose path is estimated, and one with given poses."""
-    return decoded([clips[1], clips[3]])
-
-
-@pytest.fixture(scope="module")
-def extractor() -> Extractor:
-    return Extractor(Settings(), Settings().run_key(model_versions()))
 
 
 @pytest.fixture(scope="module")
