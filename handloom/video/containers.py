@@ -44,7 +44,8 @@ def open_container(path: str) -> av.container.InputContainer:
         problem = f"libav cannot open it: {error.strerror}; its content is none of {known}"
         raise NotAVideoError("video_unreadable", problem) from error
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise NotAVideoError("video_unreadable", f"libav cannot open it: {error}") from error
+        said = getattr(error, "strerror", None) or error
+        raise NotAVideoError("video_unreadable", f"libav cannot open it: {said}") from error
     if not video_streams(container):
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "no stream at all"
         container.close()
