@@ -15,6 +15,7 @@ from handloom.schemas.embeddings import EMBEDDINGS
 
 PACKAGES = {name: name for name in ("mediapipe", "decord", "pycolmap", "scipy", "ai-edge-litert")} | {"pyav": "av"}
 OWN = {
+    "decode": "numbered packets, pictures as players show them 1",
     "arithmetic": "one thread, OpenCV without IPP 1",
     "hands": f"whole-clip handedness 1, offline {HANDS_VERSION}",
     "hand_fit": "kinematic hand 1",
