@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -320,3 +321,9 @@ def test_no_path_of_a_machine_is_in_the_repository():
             continue
         found += [f"{path.relative_to(REPOSITORY)}: {hit.decode()}" for hit in personal.findall(path.read_bytes())]
     assert not found
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by their names, whatever their folders."""
+    names = Counter(path.name for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
