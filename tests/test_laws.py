@@ -141,6 +141,7 @@ def run_python(code: str) -> str:
         ("handloom", "numpy pyarrow lance lancedb ray mediapipe torch decord av cv2 pydantic typer"),
         ("handloom.cli", "numpy pyarrow lance lancedb ray mediapipe torch decord av cv2 pydantic"),
         ("handloom.store.database", "ray mediapipe torch decord av cv2 scipy fsspec typer"),
+        ("handloom.workers.process", "decord av torch"),  # decord's libraries would take others' place
         ("handloom.schemas.settings", "ray mediapipe torch decord av cv2 lance"),
     ],
 )
