@@ -127,6 +127,17 @@ def test_rows_do_not_depend_on_addresses_threads_and_history(two, extractor, exp
     assert digests(extractor.row(there)) == {held.clip.clip_id: expected[held.clip.clip_id]}
 
 
+def test_a_settled_process_has_one_thread_and_a_fresh_seed(disturbed):
+    """SciPy's Cholesky solve takes another path on two threads: seen in the last bit of a hand fit's step."""
+    draws = []
+    for _ in range(2):
+        with settled():
+            assert {library["num_threads"] for library in threadpool_info()} == {1}
+            assert (cv2.getNumThreads(), cv2.ipp.useIPP()) == (1, False)
+            draws.append(cv2.randu(np.zeros((1, 8)), 0, 1).tobytes())
+    assert draws[0] == draws[1]
+
+
 def test_threads_are_given_back(extractor, two):
     with threadpool_limits(2):
         before = {library["filepath"]: library["num_threads"] for library in threadpool_info()}
