@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from handloom.ingest.ego4d import Choice, ingest_ego4d
@@ -15,7 +13,7 @@ from handloom.ingest.result import IngestResult
 from handloom.store.clip_list import add_clips
 from handloom.store.database import Database
 from handloom.video.probe import Prober
-from handloom.video.source import VideoSource
+from handloom.video.source import VideoSource, usual_cache_dir
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class IngestSummary:
 
 def folder(db: Database, directory: str, **options: Any) -> IngestSummary:
     """Every video below a directory: see `handloom.ingest.folder.ingest_folder`."""
-    cache_dir = str(Path(tempfile.gettempdir()) / "handloom-videos")
+    cache_dir = usual_cache_dir()
     with Prober(VideoSource(cache_dir, storage_options=options.get("storage_options"))) as probe:
         return _store(db, ingest_folder(directory, probe=probe, **options))
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +34,7 @@ from handloom.schemas.robot import RobotEpisode, episode_row, make_episode_id
 from handloom.store.clip_list import add_clips
 from handloom.store.database import Database
 from handloom.store.episodes import TABLE, KnownEpisode, known_episodes, write_episodes
-from handloom.video.source import VideoSource
+from handloom.video.source import VideoSource, usual_cache_dir
 
 JPEG_QUALITY = 90
 COMMIT_BYTES = 64 << 20
@@ -111,7 +109,7 @@ def ingest(
     known = known_episodes(db, facts.dataset)
     _check_place(known, facts.dataset, facts.uri, replace)
     settings = PictureSettings(normalise(videos) if videos else join(db.uri, "videos"), pictures)
-    fetching = VideoSource(str(Path(tempfile.gettempdir()) / "handloom-videos"), storage_options=storage_options)
+    fetching = VideoSource(usual_cache_dir(), storage_options=storage_options)
     with PictureReader(facts, settings, _encode, fetching, dict(storage_options or {})) as reader:
         ingest = _Ingest(db, source, known, settings, reader)
         for number, raw in enumerate(source.episodes(), start=1):

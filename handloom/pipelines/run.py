@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -29,6 +27,7 @@ from handloom.store.clip_list import pending_clips
 from handloom.store.commit import Committer
 from handloom.store.database import Database
 from handloom.store.runs import end_run, start_run, stored_settings
+from handloom.video.source import usual_cache_dir
 from handloom.workers.ledger import Progress, start_ledger
 from handloom.workers.process import WorkerSetup
 from handloom.workers.shard import ShardResult, plan_shards
@@ -133,7 +132,7 @@ def run(
 
 
 def _setup(db: Database, config: RunConfig, run_key: str, source_options: dict[str, Any] | None) -> WorkerSetup:
-    cache_dir = str(Path(tempfile.gettempdir()) / "handloom-videos")
+    cache_dir = usual_cache_dir()
     options = (db.uri, db.storage_options, source_options or {}, cache_dir)
     return WorkerSetup(config.settings(), config.resources, run_key, *options)
 

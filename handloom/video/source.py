@@ -7,7 +7,9 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +25,11 @@ IN_USE_S = 120.0  # a video given out this lately is not evicted: some decoder m
 # Errors of fsspec's backends that are no OSError.
 HTTP_ERRORS = (("aiohttp", "ClientError"),)
 S3_ERRORS = (("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"))
+
+
+def usual_cache_dir() -> str:
+    """Where fetched videos are kept: a folder of this user's own."""
+    return str(Path(tempfile.gettempdir()) / f"handloom-videos-{os.getuid()}")
 
 
 class VideoSource:
@@ -65,7 +72,7 @@ class VideoSource:
         name = hashlib.sha256(clip.video_uri.encode()).hexdigest()[:32] + Path(clip.video_uri).suffix[:8]
         target = self._cache_dir / name
         try:
-            self._cache_dir.mkdir(parents=True, exist_ok=True)
+            self._own_cache_dir()
             with open(self._cache_dir / f"{name}.lock", "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # actors of one node fetch a video once
                 if not target.exists():
@@ -77,6 +84,14 @@ class VideoSource:
             hint = "make it writable and free some disk space, then run with --retry-rejects"
             raise ClipError(clip.clip_id, "fetch", "fetch_failed", problem, hint) from error
         return str(target)
+
+    def _own_cache_dir(self) -> None:
+        """Make the folder, or raise OSError where it is somebody else's: they could lay other videos into it."""
+        self._cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = self._cache_dir.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            kind = "a link" if stat.S_ISLNK(found.st_mode) else f"of user {found.st_uid}"
+            raise PermissionError(f"it is {kind}, expected a folder of user {os.geteuid()}: remove it, or set TMPDIR")
 
     def _fetch(self, clip: Clip, target: Path) -> None:
         part = target.with_suffix(".part")

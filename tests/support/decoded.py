@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Settings
 from handloom.video.decoder import DecodeLimits, Decoder, Header
-from handloom.video.source import VideoSource
+from handloom.video.source import VideoSource, usual_cache_dir
 
 LINE_BYTES = 64  # a cache line, and the widest register
 
@@ -36,7 +34,7 @@ class HeldFrames:
 def decoded(clips: Iterable[Clip]) -> list[HeldFrames]:
     """The clips' frames, all of them in memory."""
     video = Settings().video
-    source = VideoSource(str(Path(tempfile.gettempdir()) / "handloom-videos"))
+    source = VideoSource(usual_cache_dir())
     decoder = Decoder(video.sample_hz, video.short_side_px, DecodeLimits(), source)
     try:
         items = decoder.stream(list(clips))

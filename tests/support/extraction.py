@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from handloom.schemas.settings import Settings
 from handloom.store.clip_list import add_clips
 from handloom.store.database import Database
 from handloom.video.decoder import DecodeLimits, Decoder
-from handloom.video.source import VideoSource
+from handloom.video.source import VideoSource, usual_cache_dir
 from handloom.workers.extract import Extractor
 from handloom.workers.versions import model_versions
 
@@ -25,7 +24,7 @@ def rows_of(clips: Iterable[Clip], settings: Settings | None = None) -> Iterator
     settings = settings or Settings()
     clips = list(clips)
     extractor = Extractor(settings, settings.run_key(model_versions()))
-    source = VideoSource(str(Path(tempfile.gettempdir()) / "handloom-videos"))
+    source = VideoSource(usual_cache_dir())
     decoder = Decoder(settings.video.sample_hz, settings.video.short_side_px, DecodeLimits(), source)
     try:
         for item in decoder.stream(clips):

@@ -121,6 +121,19 @@ def test_a_video_is_fetched_once(tmp_path, site):
     assert source.local_path(clip(f"{site.url}/b.mp4")) != path
 
 
+def test_a_cache_that_others_may_fill_is_refused(tmp_path, site, monkeypatch):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "theirs")
+    error = failure(VideoSource(str(tmp_path / "link")), f"{site.url}/a.mp4")
+    assert error.reason == "fetch_failed"
+    assert "is a link" in error.problem
+    source = VideoSource(str(tmp_path / "cache"))
+    source.local_path(clip(f"{site.url}/a.mp4"))
+    assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) & 0o077 == 0
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    assert f"of user {os.getuid()}, expected a folder of user 4242" in failure(source, f"{site.url}/a.mp4").problem
+
+
 def test_what_cannot_be_fetched_says_why_and_leaves_no_part(tmp_path, site):
     source = VideoSource(str(tmp_path / "cache"), attempts=2)
     assert failure(source, f"{site.url}/gone.txt").reason == "video_missing"
