@@ -11,26 +11,30 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 CLUSTER = "those that share a Ray"
-NEEDS_CLUSTER = re.compile(
-    r"^def test\w+\([^)]*\b(ray_address|clips, expected)\b|usefixtures\(\"ray_address\"\)", re.MULTILINE
-)
+NEEDS_CLUSTER = re.compile(r"^def test\w+\([^)]*\bray_address\b|usefixtures\(\"ray_address\"\)", re.MULTILINE)
+# Few tests, but long ones: they extract the clips that `expected` is about, some with Rays of their own.
+EXTRACTS = re.compile(r"^def test\w+\([^)]*\bclips, expected\b", re.MULTILINE)
 
 
 def scope_of(path: Path) -> str:
     """What has to stay in one process: a file, or all files that need the one Ray, which has the machine's CPUs."""
-    return CLUSTER if _needs_cluster(path) else str(path)
+    return CLUSTER if NEEDS_CLUSTER.search(_text(path)) else str(path)
 
 
 @cache
-def _needs_cluster(path: Path) -> bool:
-    return NEEDS_CLUSTER.search(path.read_text()) is not None
+def _text(path: Path) -> str:
+    return path.read_text()
 
 
 def sort(items: list[pytest.Item]) -> None:
-    """Scopes with many tests first, so that small ones fill up the end; before all others Ray's, which takes long."""
-    sizes = Counter(scope_of(item.path) for item in items)
-    sizes[CLUSTER] = len(items)
-    items.sort(key=lambda item: -sizes[scope_of(item.path)])
+    """Long scopes first, Ray's before all; then those with many tests, so that small ones fill up the end."""
+    num = Counter(scope_of(item.path) for item in items)
+
+    def place(item: pytest.Item) -> tuple[bool, bool, int]:
+        scope = scope_of(item.path)
+        return scope != CLUSTER, not EXTRACTS.search(_text(item.path)), -num[scope]
+
+    items.sort(key=place)
 
 
 class ByScope(LoadScopeScheduling):
