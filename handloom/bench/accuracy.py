@@ -27,7 +27,7 @@ from handloom.bench.metrics.tracks import mean_scores
 from handloom.bench.report import describe
 from handloom.bench.truth.cases import EGODEX, RENDERED, SOURCES, Case, real_cases, rendered_cases
 from handloom.bench.watch import Watch
-from handloom.kernels import ONE_THREAD
+from handloom.kernels import PINNED
 from handloom.pipelines.process_pool import process_pool
 from handloom.pipelines.synth import synth
 from handloom.schemas.settings import Settings
@@ -82,8 +82,8 @@ def score_all(cases: Sequence[Case], watch: Watch, into: dict[str, ClipScores]) 
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
     """Processes started meanwhile compute on one thread, as the pipeline's actors do: idle BLAS threads spin."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
+    before = {name: os.environ.get(name) for name in PINNED}
+    os.environ.update(PINNED)
     try:
         yield
     finally:

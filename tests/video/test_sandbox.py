@@ -121,8 +121,9 @@ def test_only_the_video_can_be_read(tmp_path, video):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.skipif(len(FOUND.layers) < 2, reason="this kernel or container gives not all layers")
 def test_it_needs_no_root(tmp_path, video):
-    for folder in (Path(video).parent, *Path(video).parents[1:3], tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents, *Path(video).parents):
+        if any(part.startswith("pytest-") for part in folder.parts):  # pytest's own, however deep `-n 2` puts them
+            folder.chmod(0o755)
     assert inside(tmp_path, video, as_nobody=True) == {"layers": list(FOUND.layers), "worked": ["read the video"]}
 
 
