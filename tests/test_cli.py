@@ -186,6 +186,17 @@ def test_an_unwritable_database_is_named(cli, tmp_path, clips, ray_address):
     assert db.uri in err
 
 
+def test_a_working_folder_that_is_gone_is_named(cli, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    code, _, said = cli("ingest", "folder", tmp_path, "--db", tmp_path / "db")
+    assert code == 2
+    assert "the folder that this command was started in is gone" in said
+    assert not (tmp_path / "db").exists()
+
+
 def test_help_answers_at_once_and_doctor_knows_this_machine(cli):
     done = subprocess.run([*HANDLOOM, "--help"], capture_output=True, text=True, timeout=60, check=True)
     commands = ("demo", "ingest", "run", "status", "index", "search", "show", "export", "bench", "doctor")

@@ -26,6 +26,7 @@ def main() -> None:
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
+        _check_working_folder()
         app()
     except HandloomError as error:
         say(f"error: {error}")
@@ -40,6 +41,14 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has gone: `handloom search ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+
+
+def _check_working_folder() -> None:
+    """Ray, and the paths of what is imported, are looked up in it: without one, every video is called unreadable."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("the folder that this command was started in is gone", "cd to a folder that exists") from None
 
 
 @app.callback(invoke_without_command=True)

@@ -52,12 +52,19 @@ def check_stored(stored: StoredSettings | None, settings: Settings, versions: di
     if stored is None or stored.run_key == run_key:
         return
     changed = differing(stored.settings, settings.model_dump(mode="json"))
-    changed += [(f"version of {k}", a, b) for k, a, b in differing(stored.versions, versions)]
-    listed = "; ".join(f"{name} is {_show(old)} in the database, {_show(new)} now" for name, old, new in changed)
+    others = [(f"version of {k}", a, b) for k, a, b in differing(stored.versions, versions)]
+    listed = "; ".join(
+        f"{name} is {_show(old)} in the database, {_show(new)} now" for name, old, new in [*changed, *others]
+    )
+    if changed:
+        raise ConfigError(
+            f"the rows of this database were made with other settings: {listed}",
+            "go on with the database's own settings (leave out --config and --set), or ingest into another --db",
+        )
     listed = listed or f"the run key is {stored.run_key} in the database, {run_key} now (another schema version)"
     raise ConfigError(
-        f"the rows of this database were made with other settings: {listed}",
-        "go on with the database's own settings (leave out --config and --set), or ingest into another --db",
+        f"the rows of this database were made by another version of handloom, or of its packages: {listed}",
+        "they stay readable; to process clips with this version, ingest into another --db",
     )
 
 
