@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.video.first_picture import FirstPicture
+from handloom.video.first_picture import MAX_DELAY, FirstPicture
 
 NONE = np.iinfo(np.int64).min
 RESTARTING = frozenset({"mpegts", "mpeg", "flv"})  # formats that are joined by laying one file behind the other
@@ -75,6 +75,8 @@ def stamp_frames(scan: Scan, container: str, codec: str, time_base: Fraction) ->
     if is_piece:
         shift, restarts = _shifts(np.where(dts == NONE, raw, dts), time_base)
         stamp = raw + shift * (raw != NONE)
+        if container == "mpeg" and (dts != NONE).all():
+            stamp = _apart(stamp, dts + shift, timed)
     counted = container == "avi" and codec in REORDERING
     usable = timed if counted else timed & ~_left_out_at_start(stamp, scan.picture, is_piece)
     usable = usable if usable.any() else timed
@@ -121,6 +123,24 @@ def _shifts(dts: NDArray[np.int64], time_base: Fraction) -> tuple[NDArray[np.int
         shift[known[at + 1] :] += step - steps[at]
         restarts += 1
     return shift, restarts
+
+
+def _apart(stamp: NDArray[np.int64], dts: NDArray[np.int64], timed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The times, without two frames at one.
+
+    libav gives a frame whose header lies across two packets of a program stream the time of the frame that is stored
+    next, which is shown before it. The first of two is therefore shown at the next decoding time that no frame has.
+    """
+    numbers = np.flatnonzero(timed)
+    values, first, count = np.unique(stamp[numbers], return_index=True, return_counts=True)
+    stamp = stamp.copy()
+    for value, number in zip(values[count == 2].tolist(), numbers[first[count == 2]].tolist(), strict=True):
+        around = slice(max(number - MAX_DELAY, 0), number + 2 * MAX_DELAY)  # frames are stored no farther off
+        times = dts[number : number + MAX_DELAY]
+        free = np.setdiff1d(times[times > value], stamp[around][timed[around]])
+        if len(free) and dts[number] < value:
+            stamp[number] = free[0]
+    return stamp
 
 
 def _left_out_at_start(stamp: NDArray[np.int64], picture: FirstPicture, is_stream: bool) -> NDArray[np.bool_]:

@@ -377,6 +377,17 @@ def test_one_damaged_time_is_no_other_clock(damaged):
     assert stamps.notes == ()
 
 
+def test_two_frames_of_a_program_stream_do_not_share_a_time():
+    """Times as libav gave them for a file of ffmpeg's `-f vob`: I 258000 is shown at 264000, after two B-frames."""
+    pts = [255000, 249000, 252000, 258000, 258000, 261000, 273000, 267000, 270000, 276000]
+    dts = [246000, 249000, 252000, 255000, 258000, 261000, 264000, 267000, 270000, 276000]
+    key = bytearray([1, 0, 0, 1, 0, 0, 0, 0, 0, 0])
+    scan = Scan(array("q", pts), array("q", dts), key=key, shown=bytearray([1] * len(pts)))
+    stamps = stamp_frames(scan, "mpeg", "mpeg2video", Fraction(1, CLOCK_HZ))
+    assert stamps.stamp.tolist() == [*pts[:3], 264000, *pts[4:]]
+    assert stamps.usable.all()
+
+
 @pytest.mark.parametrize("cut", [0.55, 0.7, 0.8])
 def test_a_stream_cut_anywhere_has_its_whole_frames(tmp_path, cut):
     """A transport stream that begins and ends at any packet, with no table of contents in sight."""
