@@ -46,6 +46,9 @@ port=$((20000 + (${SLURM_JOB_ID:?started by sbatch} + 97 * ${SLURM_RESTART_COUNT
 cpus=${SLURM_CPUS_PER_TASK:-1}
 gpus=${SLURM_GPUS_ON_NODE:-0}
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+# Where `ray[client]` is installed its server starts too, and wants a port; elsewhere Ray refuses to hear of one.
+client=()
+if python -c 'import grpc' 2>/dev/null; then client=(--ray-client-server-port=$((port + 2))); fi
 head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-address | awk '{print $1}')
 address=$head_ip:$port
 
@@ -69,7 +72,7 @@ ray_node() {  # ray_node NODE ARGUMENTS: a node of the Ray cluster, until the jo
 }
 
 ray_node "${nodes[0]}" --head --node-ip-address="$head_ip" --port="$port" --include-dashboard=false \
-    --ray-client-server-port=$((port + 2)) --temp-dir="/tmp/ray-$SLURM_JOB_ID"
+    "${client[@]}" --temp-dir="/tmp/ray-$SLURM_JOB_ID"
 head_ray=$!
 until said=$(ray health-check --address "$address" 2>&1); do
     if ! kill -0 "$head_ray" 2>/dev/null || [ "$SECONDS" -gt 300 ]; then

@@ -91,7 +91,8 @@ def test_torch_and_litert_agree(images, complexity, request):
         np.testing.assert_allclose(mine, other, atol=2e-3)
     ours, theirs = first_hands(one, images[6]), first_hands(two, images[6])
     assert np.abs(ours.points - theirs.points).max() < 0.05
-    np.testing.assert_allclose(ours.presence, theirs.presence, atol=1e-4)
+    # With AVX-512 the larger model's presence of 0.26 was 6e-4 off: a score of other sums, through a sigmoid.
+    np.testing.assert_allclose(ours.presence, theirs.presence, atol=2e-3)
     np.testing.assert_allclose(ours.metric_m, theirs.metric_m, atol=1e-4)
     store = FrameStore(np.arange(5) / FPS)
     store.append(images[:5])
