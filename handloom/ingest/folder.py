@@ -77,9 +77,10 @@ def ingest_folder(
     for problem in listing.unusable:
         gathering.bad(problem)
     labels = read_labels(listing.files, gathering, storage_options)
+    unopened: list[str] = []
     for file in files:
         camera = cameras.get(_stem(file.path))
-        for start_s, end_s in _pieces(file, probe, clip_seconds, gathering):
+        for start_s, end_s in _pieces(file, probe, clip_seconds, gathering, unopened):
             clip = Clip(
                 clip_id=make_clip_id(dataset, ids[file.path], start_s, end_s),
                 dataset=dataset,
@@ -93,19 +94,26 @@ def ingest_folder(
             )
             gathering.add(labelled(clip, file.path, labels))
         gathering.step()
+    if len(unopened) == len(files):
+        gathering.bad(f"none of the {len(files)} videos of {root} can be read: `run` will reject all of them")
     _count(gathering, listing.files, files, cameras)
     gathering.counts["hidden"] = listing.num_hidden
     return gathering.result()
 
 
 def _pieces(
-    file: FoundFile, probe: Callable[[str], VideoInfo], clip_seconds: float | None, gathering: Gathering
+    file: FoundFile,
+    probe: Callable[[str], VideoInfo],
+    clip_seconds: float | None,
+    gathering: Gathering,
+    unopened: list[str],
 ) -> list[tuple[float, float | None]]:
     try:
         info = probe(file.uri)
     except ClipError as error:
         gathering.counts["unreadable"] += 1
         gathering.problems.append(f"{file.path}: {error.reason}: {error.problem}; kept, and will be rejected")
+        unopened.append(file.path)
         return [(0.0, None)]
     length = info.end_s - info.start_s
     if not (math.isfinite(length) and 0 < length <= MAX_VIDEO_S):

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import resource
 import socket
 import sys
 import tempfile
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 MAX_HELD_BYTES = 100_000
 KNOCK_TIMEOUT_S = 10.0
+WANTED_FILES, MIN_FILES = 4096, 128  # open files of a process; with 128 a small run was seen to end well
 JOIN_HINT = "check the address (host:port of the head node, or `auto`); without it a local Ray is started"
 
 
@@ -53,6 +55,7 @@ def joined(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
         os.environ.setdefault("RAY_event_stats", "0")
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
         options |= {"num_cpus": num_cpus, "include_dashboard": False}
+        _allow_open_files()
     own_folder = ray_folder() if address is None else contextlib.nullcontext()
     # Ray prints what befalls workers on stdout, and that is for data.
     with contextlib.redirect_stdout(_ToLog()), own_folder as folder:
@@ -61,6 +64,22 @@ def joined(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _allow_open_files() -> None:
+    """Raise the limit of open files as far as this user may: with 64 Ray's core ends the whole process, without a word.
+
+    Raises:
+        ConfigError: the limit cannot be raised far enough.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= WANTED_FILES:
+        return
+    allowed = WANTED_FILES if hard == resource.RLIM_INFINITY else min(WANTED_FILES, hard)
+    if allowed < MIN_FILES:
+        problem = f"a process may open {allowed} files here, and Ray needs {MIN_FILES}"
+        raise ConfigError(problem, "raise the limit: `ulimit -n 4096`, or LimitNOFILE, or the container's nofile")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 class _OtherFolders(list[str]):

@@ -103,6 +103,8 @@ class Server:
                 continue
             except PictureSizeError as error:
                 raise _size_error(request.clip, error) from error
+            except NotAVideoError as error:  # it was one a moment ago
+                raise _no_video(request.clip, error) from error
             break
         else:
             raise _decode_error(request.clip, f"decoded {sent} of {len(indices)} frames: {failure.problem}")
@@ -114,8 +116,7 @@ class Server:
             try:
                 self._index = read_packet_index(request.path)
             except NotAVideoError as error:
-                hint = "check that the file is a whole video; drop it from the clip list if it is not"
-                raise ClipError(request.clip.clip_id, "decode", error.reason, error.problem, hint) from error
+                raise _no_video(request.clip, error) from error
             self._path = request.path
         return self._index
 
@@ -149,6 +150,11 @@ def _of_clip(clip: Clip, info: VideoInfo, size: tuple[int, int]) -> VideoInfo:
     _check_side(clip, *size)
     notes = (*(word for word in info.notes if word != "size_changes"), "size_changes")
     return replace(info, width=size[0], height=size[1], notes=notes)
+
+
+def _no_video(clip: Clip, error: NotAVideoError) -> ClipError:
+    hint = "check that the file is a whole video; drop it from the clip list if it is not"
+    return ClipError(clip.clip_id, "decode", error.reason, error.problem, hint)
 
 
 def _size_error(clip: Clip, error: PictureSizeError) -> ClipError:

@@ -87,6 +87,14 @@ def test_folder(ingest, rendered, tmp_path, labels, code):
     assert ingest("folder", folder)[:2] == (code, 0 if code == 2 else 2)
 
 
+def test_a_folder_of_unreadable_videos(ingest, tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.mp4").write_bytes(b"")
+    code, num_clips, err = ingest("folder", tmp_path)
+    assert (code, num_clips) == (3, 2)
+    assert "none of the 2 videos" in err
+
+
 @pytest.mark.parametrize(("lost", "code"), [((), 0), ((1,), 3), ((0, 1), 2)])
 def test_robots(ingest, tmp_path, lost, code):
     make_v3(tmp_path / "arm", (4, 4, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from handloom.errors import ConfigError
 from handloom.pipelines import ray_folder as ray_folder_module
+from handloom.pipelines.cluster import _allow_open_files
 from handloom.pipelines.ray_folder import MAX_BYTES, ray_folder
 
 
@@ -62,3 +64,21 @@ with joined(None, num_cpus=1):
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert str(tmp_path) not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "asked"), [(64, 9999, 4096), (64, 512, 512), (64, -1, 4096), (8192, 9999, None)]
+)
+def test_the_limit_of_open_files_is_raised(monkeypatch, soft, hard, asked):
+    calls = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: calls.append(limits))
+    _allow_open_files()
+    assert calls == ([] if asked is None else [(asked, hard)])
+
+
+def test_too_few_open_files_are_named(monkeypatch):
+    """Ray's core would end the process without a word."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    with pytest.raises(ConfigError, match=r"may open 64 files here.*128"):
+        _allow_open_files()
