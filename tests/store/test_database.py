@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import lancedb
 import pyarrow as pa
@@ -120,3 +121,21 @@ def test_importing_handloom_is_light_and_opening_needs_no_batch_side(tmp_path):
         "assert not {'ray', 'mediapipe', 'torch', 'decord', 'cv2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+def test_a_table_that_several_create_at_once_is_created_once(tmp_path):
+    """Lance's own create tries again and overwrites what the faster one has made, with the rows that it has by then."""
+    for number in range(15):
+        db = Database.open(tmp_path / str(number), create=True)
+        together = threading.Barrier(4)
+
+        def create(db=db, together=together):
+            together.wait()
+            db.ensure_table("clips", clips_schema(4))
+
+        threads = [threading.Thread(target=create) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert db.version == 1
