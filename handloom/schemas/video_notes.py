@@ -11,6 +11,6 @@ VIDEO_NOTES: Final[dict[str, str]] = {
     "hdr_hlg": "colours are coded for HDR (HLG); they were not tone-mapped, pictures look pale",
     "clock_restarts": "the file's clock starts again (joined files): times go on from the part before",
     "start_left_out": "the first frames need others from before the file's start: the video begins after them",
-    "untimed_left_out": "some frames have no time in the file; they were left out",
+    "untimed_left_out": "some frames, at most a tenth of a clip's, have no time in the file; they were left out",
     "size_changes": "the picture's size changes in the video; `width` and `height` are those of the clip",
 }

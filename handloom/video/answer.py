@@ -30,6 +30,12 @@ from handloom.video.wire import ChildEnd, Request
 
 DAMAGED_HINT = "if the file was damaged on the way, fetch it again; shorter clips lose less of a damaged video"
 
+MAX_UNTIMED = 0.1  # share of a clip's frames that may be left out for want of a time
+UNTIMED_HINT = (
+    "give every frame a time: `ffmpeg -fflags +genpts -i IN -fps_mode cfr -c:v libx264 -crf 16 OUT.mp4`, "
+    "and check the annotated times against the new file"
+)
+
 
 class Server:
     """Answers requests, one at a time."""
@@ -71,6 +77,7 @@ class Server:
             cut = f"{index.cut_at_s:.3f} s of {info.end_s:.3f} s"
             problem = f"the file is cut short at {cut}, the clip ends at {end_s:.3f} s"
             raise ClipError(clip.clip_id, "decode", "damaged", problem, DAMAGED_HINT)
+        _check_times(clip, index, start_s, end_s)
         indices = sample_frames(index.times_s, start_s, end_s, request.sample_hz)
         self._send_frames(request, index, indices)
 
@@ -141,6 +148,15 @@ def _check_side(clip: Clip, width: int, height: int) -> None:
             f"the picture is {width} x {height} px, expected at least {MIN_SIDE_PX} on a side",
             "drop the clip: no hand can be seen in it",
         )
+
+
+def _check_times(clip: Clip, index: PacketIndex, start_s: float, end_s: float) -> None:
+    """Raises ClipError where too many of the clip's frames are left out because they have no time."""
+    untimed, timed = (int(((t >= start_s) & (t < end_s)).sum()) for t in (index.untimed_s, index.times_s))
+    if untimed > MAX_UNTIMED * (untimed + timed):
+        share = f"{untimed} of the clip's {untimed + timed} frames"
+        problem = f"{share} have no time in the file, and no constant rate gives it"
+        raise ClipError(clip.clip_id, "decode", "damaged", problem, UNTIMED_HINT)
 
 
 def _of_clip(clip: Clip, info: VideoInfo, size: tuple[int, int]) -> VideoInfo:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.video.first_picture import MAX_DELAY, FirstPicture
+from handloom.video.output_order import MIN_UNTIMED, times_on_grid
 
 NONE = np.iinfo(np.int64).min
 RESTARTING = frozenset({"mpegts", "mpeg", "flv"})  # formats that are joined by laying one file behind the other
@@ -26,6 +27,8 @@ class Scan:
     """All packets of a stream in file order, and its first picture.
 
     headers: of the key frames, all that set the picture's size in another way. changes_header: so does the container.
+    order: packets in the order in which their frames come out, where that was asked for (`asks_for_order`).
+    stated_step: ticks between frames as the stream says, 0 where it does not.
     """
 
     # Arrays: ten hours at 60 Hz are two million packets, and the child's memory is limited.
@@ -38,6 +41,8 @@ class Scan:
     changes_header: bool = False
     headers: set[bytes] = field(default_factory=set)
     picture: FirstPicture = field(default_factory=FirstPicture)
+    order: NDArray[np.int64] | None = None
+    stated_step: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Stamps:
 
     stamp: (P,) when its frame is shown, on one clock that goes on; raw: as the container says; `NONE`: it does not.
     usable: (P,) it holds a frame that is shown, has a time and can be decoded. counted: see `PacketIndex`. notes: words
-    of `schemas.video_notes`.
+    of `schemas.video_notes`. lost: (P,) it holds a frame that is left out because it has no time.
     """
 
     stamp: NDArray[np.int64]
@@ -54,6 +59,7 @@ class Stamps:
     usable: NDArray[np.bool_]
     counted: bool
     notes: tuple[str, ...]
+    lost: NDArray[np.bool_]
 
 
 def stamp_frames(scan: Scan, container: str, codec: str, time_base: Fraction) -> Stamps:
@@ -65,7 +71,8 @@ def stamp_frames(scan: Scan, container: str, codec: str, time_base: Fraction) ->
     pts, dts = np.array(scan.pts, np.int64), np.array(scan.dts, np.int64)
     shown, is_piece = np.frombuffer(scan.shown, bool), container in RESTARTING
     raw = dts if container == "avi" else np.where(pts == NONE, dts, pts)
-    untimed = (pts == NONE) & (is_piece and codec in FIELDS and bool((pts != NONE).any()))
+    untimed = _untimed(pts, container, codec)
+    lost = _lost(untimed, scan)
     timed = shown & (raw != NONE) & ~untimed
     if scan.picture.pairs_fields and not untimed.any():
         timed &= ~_second_fields(raw, scan.picture.start or 0)
@@ -77,15 +84,41 @@ def stamp_frames(scan: Scan, container: str, codec: str, time_base: Fraction) ->
         stamp = raw + shift * (raw != NONE)
         if container == "mpeg" and (dts != NONE).all():
             stamp = _apart(stamp, dts + shift, timed)
+    if scan.order is not None and (lost & shown).any():
+        grid = times_on_grid(scan.order, stamp, ~untimed & (raw != NONE), scan.stated_step)
+        if grid is not None:
+            stamp, timed, lost = stamp.copy(), np.zeros(len(stamp), bool), np.zeros(len(stamp), bool)
+            stamp[scan.order], timed[scan.order] = grid, True
+            timed &= shown
     counted = container == "avi" and codec in REORDERING
     usable = timed if counted else timed & ~_left_out_at_start(stamp, scan.picture, is_piece)
     usable = usable if usable.any() else timed
     notes = {
         "clock_restarts": restarts > 0,
         "start_left_out": bool((timed & ~usable).any()),
-        "untimed_left_out": any(untimed[number] for number in scan.picture.seen),
+        "untimed_left_out": bool(lost.any()) or (scan.order is None and any(untimed[n] for n in scan.picture.seen)),
     }
-    return Stamps(stamp, raw, usable, counted, tuple(word for word, holds in notes.items() if holds))
+    return Stamps(stamp, raw, usable, counted, tuple(word for word, holds in notes.items() if holds), lost)
+
+
+def asks_for_order(scan: Scan, container: str, codec: str) -> bool:
+    """Whether frames have no time of their own, so that their place in the order of output must give it."""
+    untimed = _untimed(np.array(scan.pts, np.int64), container, codec)
+    return not scan.picture.pairs_fields and bool(untimed.sum() > MIN_UNTIMED * len(untimed))
+
+
+def _untimed(pts: NDArray[np.int64], container: str, codec: str) -> NDArray[np.bool_]:
+    return (pts == NONE) & (container in RESTARTING and codec in FIELDS and bool((pts != NONE).any()))
+
+
+def _lost(untimed: NDArray[np.bool_], scan: Scan) -> NDArray[np.bool_]:
+    """Packets without a time that hold a frame; the others hold the second field of the frame before."""
+    if scan.order is not None:
+        out = np.zeros(len(untimed), bool)
+        out[scan.order] = True
+        return untimed & out
+    frame = scan.picture.frame
+    return untimed & (frame is not None and not frame.interlaced_frame)
 
 
 def _why_none(stamp: NDArray[np.int64]) -> str:

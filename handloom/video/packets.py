@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import av
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from handloom.schemas.values import VideoInfo
 from handloom.video.containers import NotAVideoError, main_stream, open_container, video_streams
 from handloom.video.first_picture import UPRIGHT, FirstPicture, orientation_of, pixel_aspect_of
-from handloom.video.frame_stamps import NONE, RESTARTING, Scan, has_leading_frames, stamp_frames
+from handloom.video.frame_stamps import NONE, RESTARTING, Scan, Stamps, asks_for_order, has_leading_frames, stamp_frames
+from handloom.video.output_order import MAX_PIXELS, order_of_output
 from handloom.video.picture_headers import is_shown, size_header
 
 _HDR = {16: "hdr_pq", 18: "hdr_hlg"}  # transfer functions as ITU-T H.273 numbers them
@@ -42,6 +43,7 @@ class PacketIndex:
     counted: the container stores no presentation times (AVI) and the codec reorders: the n-th frame out of the decoder
     stands at the n-th time, `frame_of` then numbers packets only.
     open_gop: some frame is stored after a key frame but shown before it, so that who starts at the key frame lacks it.
+    untimed_s: (U,) for each frame that is left out because it has no time, that of a frame stored before it.
     hides_packets: an edit list has packets that are decoded but not shown. varies: the picture's size may change.
     """
 
@@ -52,6 +54,7 @@ class PacketIndex:
     packet_of: NDArray[np.int64]
     keys: Keys
     cut_at_s: float | None = None
+    untimed_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     counted: bool = False
     open_gop: bool = False
     hides_packets: bool = False
@@ -101,9 +104,14 @@ def _scan(container, stream) -> Scan:
 
 
 def _index(path: str, container, stream, scan: Scan) -> PacketIndex:
-    name = container.format.name.split(",")[0]
+    name, codec = container.format.name.split(",")[0], stream.codec_context.codec.canonical_name
+    pixels = stream.codec_context.width * stream.codec_context.height * len(scan.pts)
+    if asks_for_order(scan, name, codec) and pixels <= MAX_PIXELS:
+        scan.order = order_of_output(path, stream.index)
+        scan.order = scan.order[scan.order < len(scan.pts)]
+        scan.stated_step = float(1 / (stream.guessed_rate * stream.time_base)) if stream.guessed_rate else 0.0
     try:
-        stamps = stamp_frames(scan, name, stream.codec_context.codec.canonical_name, stream.time_base)
+        stamps = stamp_frames(scan, name, codec, stream.time_base)
     except ValueError as error:
         raise NotAVideoError("video_unreadable", str(error)) from None
     usable = np.flatnonzero(stamps.usable)
@@ -120,6 +128,8 @@ def _index(path: str, container, stream, scan: Scan) -> PacketIndex:
         cut_at_s = _whole_until_s(times_s, max(scan.dts), float(stream.time_base), info)
         info = replace(info, end_s=declared_end_s)
     key = np.flatnonzero(scan.key)
+    if scan.order is not None:  # no seek finds a key frame that has no time
+        key = key[(stamps.raw[key] != NONE) | (key == key[:1])]
     raw, dts, pos = (
         np.array(values, np.int64)[key] for values in (stamps.raw, scan.dts, np.maximum.accumulate(scan.pos))
     )
@@ -131,11 +141,19 @@ def _index(path: str, container, stream, scan: Scan) -> PacketIndex:
         packet_of=usable[first],
         keys=Keys(key, raw, dts, pos),
         cut_at_s=cut_at_s,
+        untimed_s=_untimed_s(stamps, float(stream.time_base)),
         counted=stamps.counted,
         open_gop=has_leading_frames(stamps.stamp, np.frombuffer(scan.key, bool)),
         hides_packets=not all(scan.shown),
         varies=varies,
     )
+
+
+def _untimed_s(stamps: Stamps, time_base: float) -> NDArray[np.float64]:
+    """About when the frames without a time are shown: with the last usable frame stored before, or else the first."""
+    usable = np.flatnonzero(stamps.usable)
+    before = np.searchsorted(usable, np.flatnonzero(stamps.lost)) - 1
+    return stamps.stamp[usable[np.maximum(before, 0)]] * time_base
 
 
 def _whole_until_s(times_s: NDArray[np.float64], last_dts: int, time_base: float, info: VideoInfo) -> float:

@@ -21,11 +21,16 @@ from support.field_video import write_fields
 from support.made_videos import CLOCK_HZ, GOP, HZ, NUM, STEP, Encoded, encoded, lay, with_edits, with_second_header
 from support.numbered_video import number_of, numbered_picture, numbers_of
 
+from handloom.errors import ClipError
+from handloom.schemas.clip import Clip
 from handloom.video.containers import NotAVideoError
+from handloom.video.decoder import DecodeLimits, Decoder
 from handloom.video.frame_stamps import Scan, stamp_frames
+from handloom.video.output_order import times_on_grid
 from handloom.video.packets import PacketIndex, read_packet_index
 from handloom.video.picture_headers import is_shown, size_header
 from handloom.video.readers import AvReader, DecodeFailedError, DecordReader, PictureSizeError, suits_decord
+from handloom.video.source import VideoSource
 
 SIZE = (128, 96)
 WRAP = 1 << 33  # of the 90 kHz clock of transport and program streams
@@ -136,10 +141,10 @@ def test_fields_in_packets_of_their_own(tmp_path, num, apart):
     assert index.info.fps == pytest.approx(HZ)
 
 
-def test_frames_without_a_time_are_named(tmp_path):
-    """Two frames in one packet of the transport stream: only the first has a time."""
-    path = tmp_path / "v.ts"
-    with av.open(lay(tmp_path / "apart.ts", encoded("h264"))) as source, av.open(str(path), "w") as target:
+def two_a_packet(folder: Path, **options) -> str:
+    """A transport stream with two frames in one packet: only the first has a time."""
+    path = folder / "v.ts"
+    with av.open(lay(folder / "apart.ts", encoded("h264"), **options)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0], opaque=True)
         packets = [p for p in source.demux(video=0) if p.size]
         for first, second in zip(packets[::2], packets[1::2], strict=True):
@@ -147,10 +152,60 @@ def test_frames_without_a_time_are_named(tmp_path):
             both.pts, both.dts, both.time_base, both.stream = first.pts, first.dts, first.time_base, stream
             both.is_keyframe = first.is_keyframe
             target.mux(both)
-    numbers, _ = plain(str(path))
+    return str(path)
+
+
+def test_a_constant_rate_gives_times_to_frames_without(tmp_path):
+    path = two_a_packet(tmp_path)
+    start_s = plain(path)[1][0]
+    index = check(path, list(range(NUM)), np.arange(NUM) / HZ + start_s)
+    assert index.info.notes == ()
+    assert not len(index.untimed_s)
+
+
+@pytest.mark.parametrize("codec", ["h264", "h264-b", "h264-open"])
+def test_several_frames_in_a_packet_of_a_program_stream(tmp_path, codec):
+    path = lay(tmp_path / "v.mpg", encoded(codec))
+    with av.open(path) as container:
+        assert any(p.pts is None for p in container.demux(video=0) if p.size)
+    numbers, times_s = plain(path)
+    index = check(path, numbers, np.arange(len(numbers)) / HZ + times_s[0])
     assert numbers == list(range(NUM))
-    index = check(str(path), numbers[::2], np.arange(0, NUM, 2) / HZ + read_packet_index(str(path)).info.start_s)
+    assert index.info.notes == ()
+
+
+def test_a_gap_leaves_frames_without_a_time(tmp_path):
+    """Two seconds are missing after 17 frames: on which side of them a frame without a time stands is not known."""
+    path = two_a_packet(tmp_path, shift=lambda n: (n >= 17) * 2 * HZ * STEP)
+    index = read_packet_index(path)
     assert index.info.notes == ("untimed_left_out",)
+    assert len(index.untimed_s) == len(index.times_s) == NUM // 2
+    clip = Clip("d:v:0-1", "d", "v", path, 0.0, None)
+    source = VideoSource(str(tmp_path / "cache"))
+    with contextlib.closing(Decoder(HZ, 96, DecodeLimits(timeout_s=20), source)) as decoder:
+        (error,) = decoder.stream([clip])
+    assert isinstance(error, ClipError)
+    assert error.reason == "damaged"
+    assert f"{NUM // 2} of the clip's {NUM} frames have no time" in str(error)
+    assert "ffmpeg" in str(error)
+
+
+@pytest.mark.parametrize("fault", ["none", "another's time", "jitter", "a lost frame"])
+def test_times_by_place_need_a_grid_that_every_known_time_shows(fault):
+    """30000 frames of 23.976 Hz in ticks of 90 kHz, two of three without a time."""
+    order, true = np.arange(30000), np.rint(5000 + np.arange(30000) * 3753.75).astype(np.int64)
+    known, stamp = order % 3 == 0, true.copy()
+    if fault == "another's time":
+        stamp[300] = stamp[303]
+    elif fault == "jitter":
+        stamp[300] += 400
+    elif fault == "a lost frame":
+        stamp[20000:] += 3754
+    found = times_on_grid(order, stamp, known)
+    if fault in ("none", "another's time"):
+        assert np.abs(found - true).max() <= 1
+    else:
+        assert found is None
 
 
 @pytest.mark.parametrize("codec", ["h264", "mpeg4", "mjpeg"])
