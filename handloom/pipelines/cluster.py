@@ -114,7 +114,8 @@ def _init(address: str | None, options: dict[str, Any]) -> None:
     with warnings.catch_warnings(), _hushed() as said:
         warnings.simplefilter("ignore")
         try:
-            ray.init(address=address or "local", **options)
+            with _groups_of_their_own():
+                ray.init(address=address or "local", **options)
             # A thread that asks after the end must not start another Ray (seen: a progress line after `ray.shutdown`).
             ray._private.auto_init_hook.enable_auto_connect = False
         except (ConnectionError, ValueError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
@@ -123,6 +124,28 @@ def _init(address: str | None, options: dict[str, Any]) -> None:
             if "AuthToken" in said():
                 hint = "the cluster wants a token, and Ray sends none unasked: set RAY_AUTH_MODE=token to send yours"
             raise ConfigError(problem, hint) from error
+
+
+@contextmanager
+def _groups_of_their_own() -> Iterator[None]:
+    """Let the processes of a Ray that is started inside leave our process group.
+
+    SIGTERM to the group (`timeout`, a shell, a batch system) is for the driver, which ends the run in order. Ray's own
+    processes would end at once, and the driver, asking them, hung for a minute and ended without its summary: Ray
+    blocks SIGINT only. They still end with the driver (PDEATHSIG). Ray has no public call for it.
+    """
+    utils = ray._private.utils
+    before = utils.set_kill_on_parent_death_linux
+
+    def between_fork_and_exec() -> None:
+        before()
+        os.setpgrp()
+
+    utils.set_kill_on_parent_death_linux = between_fork_and_exec
+    try:
+        yield
+    finally:
+        utils.set_kill_on_parent_death_linux = before
 
 
 class _ToLog(io.TextIOBase):
