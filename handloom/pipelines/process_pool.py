@@ -20,7 +20,7 @@ def process_pool(workers: int, begin: Callable[[], None] | None = None) -> Itera
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(begin,))
     try:
         yield pool
-    except BaseException:
+    except BaseException:  # Ctrl-C, too; raised again
         for process in set(active_children()) - others:
             process.kill()
         raise
