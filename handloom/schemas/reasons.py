@@ -12,7 +12,7 @@ REASONS: Final[dict[str, str]] = {
     "outside_video": "the clip's times lie outside its video",
     "too_small": "the picture is smaller than 16 pixels on a side",
     "size_changes": "the picture changes its size in the middle of the clip",
-    "damaged": "the stream is damaged or cut short: some of the clip's frames cannot be decoded",
+    "damaged": "the stream is damaged or cut short: some of the clip's frames cannot be decoded, or have no time",
     "decode_timeout": "decoding made no progress within the time limit",
     "decode_memory": "decoding needed more memory than the limit",
     "decoder_died": "both decoders crashed on the clip",

@@ -61,7 +61,7 @@ class Server:
                 self._close()
             except BrokenPipeError:
                 return
-            except BaseException:  # noqa: BLE001 - a bug: the parent raises it, the run stops
+            except BaseException:  # noqa: BLE001 - a bug: it costs this clip, and its last line is told
                 self._pipe.send(("bug", traceback.format_exc()))
                 return
 
