@@ -56,7 +56,7 @@ docs: $(READY)
 	@$(BIN)/python docs/make_settings.py > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 
 clean:
-	rm -rf $(VENV) $(PEERS) handloom-demo build handloom.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) handloom-demo build src/handloom.egg-info .pytest_cache .ruff_cache .hypothesis
 
 # mediapipe asks for opencv-contrib-python, whose windows need libGL.so.1: a bare server has none. handloom opens no
 # windows, so there the same version without them takes its place (both removed first: they fill one folder, and

@@ -14,7 +14,7 @@ from handloom.schemas.training import TrainResources, TrainSettings
 
 INTRO = """# Settings
 
-Written by `make docs` from `handloom/schemas/settings.py` and `training.py`; a test fails when this page is stale.
+Written by `make docs` from `src/handloom/schemas/settings.py` and `training.py`; a test fails when this page is stale.
 
 A setting is given in a TOML file (`handloom run --config FILE.toml`), on the command line
 (`--set video.sample_hz=10`, which wins over the file), or left at its default. `handloom run --show-settings --db DB`

@@ -20,7 +20,7 @@ from handloom import errors
 from handloom.cli import app
 
 PACKAGE = Path(handloom.__file__).parent
-REPOSITORY = PACKAGE.parent
+REPOSITORY = PACKAGE.parents[1]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Top to bottom; rooms of one floor do not know each other. The modules beside the rooms stand where they are listed.

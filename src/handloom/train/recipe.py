@@ -34,7 +34,7 @@ class Recipe(Protocol):
     """One published way of training on the table. Stateless: everything it needs is passed in.
 
     name: of the command, `handloom train NAME`. settings_type: its settings. sizes: names of its settings files,
-    `small` first (`handloom/train/NAME/{size}.toml`).
+    `small` first (`src/handloom/train/NAME/{size}.toml`).
     """
 
     name: str
