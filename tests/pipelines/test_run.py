@@ -95,6 +95,23 @@ def test_everything_goes_wrong_and_nothing_is_lost(tmp_path, clips, expected):
     assert not db.count("rejects")
 
 
+def test_the_end_of_a_run_believes_the_database_alone(tmp_path, clips):
+    """A row that is gone before the run ends, however it went, fails the run, which names it."""
+    db = new_database(tmp_path / "db", clips[:2])
+    looks = []
+
+    def lose(ledger) -> None:
+        looks.append(ledger)
+        if len(looks) == 2:  # all clips are finished
+            db.table("clips").delete(f"clip_id = '{clips[0].clip_id}'")
+
+    lost = f"1 clips have neither a row nor a reject at the end of the run: {clips[0].clip_id}"
+    with pytest.raises(StoreError, match=lost):
+        run(db, RunConfig(resources=FUSED), quiet=True, watch=lose)
+    assert db.runs().column("exit").to_pylist() == ["failed"]
+    assert [clip.clip_id for clip in pending_clips(db)] == [clips[0].clip_id]
+
+
 def gone(clip: Clip, path: Path) -> Clip:
     return replace(clip, clip_id=f"test:{path.stem}:0-1000", video_id=path.stem, video_uri=str(path))
 

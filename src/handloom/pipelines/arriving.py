@@ -23,7 +23,8 @@ class Stalled(HandloomError):
 
 
 class Arriving(Generic[T]):
-    """Iterating gives `results` in their order, read in a thread of its own. Leaving the context waits for its end.
+    """Iterating gives `results` in their order, read in a thread of its own, and None about every `POLL_S` seconds in
+    which none has come: time to look at other things. Leaving the context waits for the thread's end.
 
     Ray Data can wait for ever on an actor that is gone (ray#62746); and a KeyboardInterrupt inside its code may leave
     its locks held. So the caller waits on a queue instead.
@@ -60,7 +61,7 @@ class Arriving(Generic[T]):
         except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
             self._arrived.put((_END, error))
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[T | None]:
         """Raises Stalled when no result has come, and `idle_s` has been above `stall_s`, for `stall_s` seconds; and
         whatever `results` raises.
         """
@@ -71,6 +72,7 @@ class Arriving(Generic[T]):
             except queue.Empty:
                 if time.monotonic() - heard > self._stall_s and self._idle_s() > self._stall_s:
                     raise _stalled(self._stall_s) from None
+                yield None
                 continue
             heard = time.monotonic()
             if error is not None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -18,8 +17,9 @@ from handloom.pipelines.cluster import joined
 from handloom.pipelines.configure import check_stored
 from handloom.pipelines.graph import Graph
 from handloom.pipelines.interrupts import Interrupts
+from handloom.pipelines.pending import Pending, Tally
 from handloom.pipelines.progress import ProgressLine
-from handloom.schemas.clip import Clip
+from handloom.pipelines.rounds import Rounds, lost
 from handloom.schemas.reasons import REASONS
 from handloom.schemas.settings import RunConfig
 from handloom.schemas.tables import clips_schema
@@ -27,10 +27,10 @@ from handloom.store.clip_list import pending_clips
 from handloom.store.commit import Committer
 from handloom.store.database import Database
 from handloom.store.runs import end_run, start_run, stored_settings
+from handloom.store.unfinished import unfinished
 from handloom.video.source import usual_cache_dir
 from handloom.workers.ledger import Progress, start_ledger
 from handloom.workers.process import WorkerSetup
-from handloom.workers.shard import ShardResult, plan_shards
 from handloom.workers.versions import model_versions
 
 log = logging.getLogger(__name__)
@@ -54,17 +54,6 @@ class RunSummary:
     reasons: dict[str, int]
     num_pending: int
     version: int | None
-
-
-@dataclass
-class _Tally:
-    """What has been committed so far."""
-
-    num_clips: int = 0
-    num_rejects: int = 0
-    num_frames: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    stage_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
 def stored_config(db: Database) -> RunConfig:
@@ -110,15 +99,16 @@ def run(
         versions=versions,
     )
     started = time.monotonic()
-    tally, exit = _Tally(), "failed"
+    tally, exit = Tally(), "failed"
     with Interrupts() as interrupts:
         try:
             committer = Committer(db, run_key, clips_schema(settings.num_tracks()))
             clips = pending_clips(db, retry_reasons=reasons)[:limit]
             if clips:
-                pending = _Pending(committer, config, tally, interrupts)
+                pending = Pending(committer, config.resources, tally, interrupts)
                 setup = _setup(db, config, run_key, source_options)
                 _process(clips, setup, pending, interrupts, ray_address, quiet, watch or (lambda _: None))
+                _check_all_ended(db, [clip.clip_id for clip in clips])
             exit = "rejects" if tally.num_rejects else "done"
         except KeyboardInterrupt:
             exit = "interrupted"
@@ -137,7 +127,7 @@ def _setup(db: Database, config: RunConfig, run_key: str, source_options: dict[s
     return WorkerSetup(config.settings(), config.resources, run_key, *options)
 
 
-def _process(clips, setup: WorkerSetup, pending: _Pending, interrupts: Interrupts, ray_address, quiet, watch) -> None:
+def _process(clips, setup: WorkerSetup, pending: Pending, interrupts: Interrupts, ray_address, quiet, watch) -> None:
     """The Ray part. However it ends, everything finished until then is committed."""
     with joined(ray_address):
         interrupts.install()
@@ -150,10 +140,11 @@ def _process(clips, setup: WorkerSetup, pending: _Pending, interrupts: Interrupt
         try:
             balance = Balance(setup.resources, setup.db_uri, ledger)
             with ProgressLine(len(clips), progress, quiet=quiet), balance:
-                left = _work(clips, setup, pending, balance, ledger, progress, first=True)
-                while left:
-                    balance.resume()
-                    left = _work(left, setup, pending, balance, ledger, progress, first=False)
+                rounds = Rounds(clips)
+                while rounds.left:
+                    if rounds.number:
+                        balance.resume()
+                    _work(rounds, setup, pending, balance, ledger, progress)
         except ray.exceptions.RayTaskError:
             raise  # a bug in a worker keeps its trace
         except ray.exceptions.RayError as error:
@@ -162,18 +153,22 @@ def _process(clips, setup: WorkerSetup, pending: _Pending, interrupts: Interrupt
         watch(ledger)
 
 
-def _work(clips, setup: WorkerSetup, pending: _Pending, balance: Balance, ledger, progress, first: bool) -> list[Clip]:
-    """One pool of actors, until all clips are finished or the pool is to change. Returns what is left for the next."""
+def _work(rounds: Rounds, setup: WorkerSetup, pending: Pending, balance: Balance, ledger, progress) -> None:
+    """One round: one pool of actors, until every shard has come back or the pool is to change."""
     num_cpus = int(ray.cluster_resources().get("CPU", 1))
-    shards = list(plan_shards(clips, setup.resources.shard_clips, _shard_s(setup), num_cpus))
-    pools = balance.pools(len(shards), first)
-    log.info("a pool begins clips=%d shards=%d actors=%d decode_actors=%d", len(clips), len(shards), *_sizes(pools))
+    shards = rounds.shards(setup.resources.shard_clips, _shard_s(setup), num_cpus)
+    pools = balance.pools(len(shards), first=not rounds.number)
+    counts = (rounds.number, len(rounds.left), len(shards), pools.num_actors, pools.num_decode)
+    log.info("a pool begins round=%d clips=%d shards=%d actors=%d decode_actors=%d", *counts)
     graph = Graph(shards, setup, pools, ledger)
-    arrivals, finished = Arriving(graph, graph.close, lambda: progress().idle_s), set()
+    arrivals = Arriving(graph, graph.close, lambda: progress().idle_s)
     with arrivals, balance.watched(pools, len(shards)) as watched:
         try:
             for result in arrivals:
-                finished.update(result.clip_ids())
+                if result is None:
+                    pending.tick()
+                    continue
+                rounds.heard(result)
                 pending.add(result)
                 if watched.arrived(result):
                     break
@@ -183,7 +178,7 @@ def _work(clips, setup: WorkerSetup, pending: _Pending, balance: Balance, ledger
             raise
         finally:
             pending.flush()  # before the actors are stopped: that may take longer than the patience of Slurm
-    return [clip for clip in clips if clip.clip_id not in finished] if watched.drained else []
+    rounds.end(watched.drained)
 
 
 def _shard_s(setup: WorkerSetup) -> float:
@@ -195,70 +190,14 @@ def _shard_s(setup: WorkerSetup) -> float:
     return min(resources.shard_s, (resources.inline_frames_mb << 20) / 2 / bytes_per_s)
 
 
-class _Pending:
-    """Finished shards that wait for the next commit."""
-
-    def __init__(self, committer: Committer, config: RunConfig, tally: _Tally, interrupts: Interrupts) -> None:
-        self._interrupts = interrupts
-        self._committer = committer
-        self._resources = config.resources
-        self._tally = tally
-        self._results: list[ShardResult] = []
-        self._last_commit = time.monotonic()
-
-    def keep(self, result: ShardResult) -> None:
-        """Keep a result for the next commit. Raises StoreError where the worker could not write."""
-        result.check()
-        self._results.append(result)
-
-    def add(self, result: ShardResult) -> None:
-        """Keep a result, and commit if it is time."""
-        self.keep(result)
-        waiting = sum(len(r.clip_ids()) for r in self._results)
-        r = self._resources
-        if waiting >= r.commit_clips or time.monotonic() - self._last_commit >= r.commit_s:
-            self.flush()
-            self._check_share()
-
-    def flush(self) -> None:
-        """Commit what has come in. A signal waits until it is done."""
-        if self._results:
-            with self._interrupts.held():
-                self._commit()
-
-    def _commit(self) -> None:
-        results, self._results = self._results, []
-        rejects = [reject for result in results for reject in result.rejects]
-        done = self._committer.commit([r.record for r in results if r.record is not None], rejects)
-        tally = self._tally
-        tally.num_clips += done.num_clips
-        tally.num_rejects += done.num_rejects
-        tally.num_frames += sum(result.num_frames for result in results)
-        tally.reasons.update(reject.reason for reject in rejects)
-        for result in results:
-            for stage, seconds in result.stage_s.items():
-                tally.stage_s[stage] += seconds
-        self._last_commit = time.monotonic()
-        log.info("committed clips=%d rejects=%d version=%d", done.num_clips, done.num_rejects, done.version)
-
-    def _check_share(self) -> None:
-        """Stop a run that only rejects: something is wrong with more than its clips."""
-        tally, r = self._tally, self._resources
-        rejected = tally.num_rejects - tally.reasons["video_missing"]
-        finished = tally.num_clips + rejected
-        if finished >= r.min_clips_before_stop and rejected > r.max_reject_share * finished:
-            reason, count = tally.reasons.most_common(1)[0]
-            raise StoreError(
-                f"{rejected} of {finished} clips were rejected, {count} of them because of {reason}: the run stops",
-                "look at `handloom status`; raise resources.max_reject_share to go on all the same",
-            )
+def _check_all_ended(db: Database, clip_ids: Sequence[str]) -> None:
+    """Raise StoreError where the database does not hold the end of every clip of the run, whatever was counted."""
+    left = unfinished(db, clip_ids)
+    if left:
+        raise lost(left, "at the end of the run")
 
 
-def _sizes(pools) -> tuple[int, int]:
-    return pools.num_actors, pools.num_decode
-
-
-def _end(db: Database, record, exit: str, tally: _Tally) -> None:
+def _end(db: Database, record, exit: str, tally: Tally) -> None:
     try:
         counts = {"num_clips": tally.num_clips, "num_rejects": tally.num_rejects, "num_frames": tally.num_frames}
         end_run(db, record, exit, **counts, stage_s=tally.stage_s)

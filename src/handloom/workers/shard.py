@@ -31,11 +31,12 @@ class Shard:
 @dataclass(frozen=True)
 class ShardResult:
     """What became of a shard: rows in uncommitted fragments, and rejects. Every clip is in exactly one of them; or in
-    neither, where the worker was told to stop before it.
+    neither, where the worker was told to stop before it, or where it is to come again in the next round.
 
     failure: why there is nothing instead (`problem`, `hint` of an error that ends the run). A value, not an exception:
         Ray Data wraps what its workers raise until nobody can tell it from a bug.
     given_back: no clip of it was looked at.
+    alone: clips that are to come again as shards of one.
     """
 
     record: FragmentRecord | None
@@ -44,6 +45,7 @@ class ShardResult:
     stage_s: dict[str, float] = field(default_factory=dict)
     failure: tuple[str, str] | None = None
     given_back: bool = False
+    alone: tuple[str, ...] = ()
 
     def clip_ids(self) -> tuple[str, ...]:
         """The clips that are finished, as rows or rejects. Others of the shard were given back."""
@@ -66,7 +68,7 @@ class ShardResult:
         rejects = tuple(Reject(**reject) for reject in values["rejects"])
         failure = values["failure"] and tuple(values["failure"])
         counts = (values["num_frames"], values["stage_s"])
-        return ShardResult(record, rejects, *counts, failure, values["given_back"])
+        return ShardResult(record, rejects, *counts, failure, values["given_back"], tuple(values["alone"]))
 
 
 def plan_shards(clips: Iterable[Clip], shard_clips: int, shard_s: float, num_workers: int) -> Iterator[Shard]:
