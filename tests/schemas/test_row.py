@@ -173,7 +173,7 @@ def test_clips_travel_as_json_and_fit_the_clip_list(clip):
 
 def test_a_reject_keeps_the_hint():
     reject = Reject.from_error(ClipError("c", "decode", "damaged", "41 of 96", "fetch it again"), attempts=2)
-    assert reject == Reject("c", "decode", "damaged", "41 of 96\nhint: fetch it again", 2)
+    assert reject == Reject("c", "decode", "damaged", "41 of 96\nhint: fetch it again", 2, None)
 
 
 def _negative(value: float | None) -> bool:

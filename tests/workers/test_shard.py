@@ -12,6 +12,7 @@ from support.rows import make_clip
 from handloom.errors import StoreError
 from handloom.schemas.reject import Reject
 from handloom.store.fragments import FragmentRecord
+from handloom.workers.place import Place
 from handloom.workers.shard import Shard, ShardResult, plan_shards
 
 CLIPS = st.lists(st.integers(0, 60), unique=True, max_size=40).map(lambda numbers: [make_clip(n) for n in numbers])
@@ -43,6 +44,8 @@ def test_shards_and_results_survive_the_journey():
     record = FragmentRecord(('{"id": 0}',), ("a", "b"))
     result = ShardResult(record, (Reject("c", "decode", "damaged", "cut\nhint: no", 2),), 7, {"hands": 0.5})
     assert ShardResult.from_json(result.to_json()) == result
+    placed = ShardResult.from_json(result.at(Place("0f", "node7")).to_json())
+    assert (placed.host, placed.node_id, placed.rejects[0].host) == ("node7", "0f", "node7")
     result.check()
     failed = ShardResult.from_json(ShardResult(None, (), 0, failure=("disk full", "free some")).to_json())
     with pytest.raises(StoreError, match=r"disk full\nhint: free some"):

@@ -12,7 +12,7 @@ class Reject:
     """One clip that could not be processed: a row of `rejects` without its run key and time.
 
     stage: where it failed. reason: a word of `handloom.schemas.reasons.REASONS`. attempts: how often it was tried in
-    this run.
+    this run. host: the machine on which it failed last; None: unknown.
     """
 
     clip_id: str
@@ -20,8 +20,9 @@ class Reject:
     reason: str
     detail: str
     attempts: int = 1
+    host: str | None = None
 
     @staticmethod
-    def from_error(error: ClipError, attempts: int = 1) -> Reject:
+    def from_error(error: ClipError, attempts: int = 1, host: str | None = None) -> Reject:
         detail = f"{error.problem}\nhint: {error.hint}" if error.hint else error.problem
-        return Reject(error.clip_id, error.stage, error.reason, detail, attempts)
+        return Reject(error.clip_id, error.stage, error.reason, detail, attempts, host)

@@ -87,11 +87,14 @@ def build_row(
     frame_jpeg: list[bytes] | None,
     thumbnail: bytes,
     run_key: str,
+    host: str | None = None,
 ) -> pa.RecordBatch:
     """Join the stage outputs of one clip into its row, checked against the schema of `clips`.
 
     Columns that no stage computed are null, as are the world's columns without poses. Raises ShapeError if the outputs
     disagree in T.
+
+    host: the machine that made the row; None: unknown.
     """
     num_frames = len(frame_s)
     num_tracks = tracks.points_px.shape[1]
@@ -133,6 +136,7 @@ def build_row(
         "hand_right": bool(hands.visible[:, 1].any()),
         "quality": {name: quality.get(name) for name in QUALITY_FIELDS},
         "thumbnail": thumbnail,
+        "host": host,
         "run_key": run_key,
     }
     arrays: dict[str, NDArray[Any] | None] = {

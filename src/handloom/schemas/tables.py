@@ -114,6 +114,7 @@ def clips_schema(num_tracks: int, embeddings: dict[str, EmbeddingSpec] | None = 
         pa.field("frame_flags", pa.list_(pa.int32())),
         pa.field("frame_jpeg", pa.list_(pa.binary())),
         pa.field("thumbnail", pa.binary()),
+        pa.field("host", pa.string()),
         pa.field("run_key", pa.string(), nullable=False),
     ]
     return pa.schema(fields, metadata={"handloom_schema": SCHEMA_VERSION})
@@ -128,6 +129,7 @@ REJECTS = pa.schema(
         pa.field("attempts", pa.int32(), nullable=False),
         pa.field("run_key", pa.string(), nullable=False),
         pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("host", pa.string()),
     ]
 )
 

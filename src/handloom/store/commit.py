@@ -205,6 +205,7 @@ class Committer:
                 "attempts": total[r.clip_id],
                 "run_key": self._run_key,
                 "at": now,
+                "host": r.host,
             }
             for r in lost.values()
         ]

@@ -34,10 +34,13 @@ class Frames(Protocol):
 
 
 class Extractor:
-    """Holds the models; turns one clip's frames into its row. `stage_s` sums the seconds spent per stage."""
+    """Holds the models; turns one clip's frames into its row. `stage_s` sums the seconds spent per stage.
 
-    def __init__(self, settings: Settings, run_key: str) -> None:
-        self._run_key = run_key
+    host: what rows say of where they were made.
+    """
+
+    def __init__(self, settings: Settings, run_key: str, host: str | None = None) -> None:
+        self._run_key, self._host = run_key, host
         self._stages = Stages(settings)
         self._appearance = GistHogHsv()
         self._keeper = FrameKeeper(settings.frames)
@@ -107,6 +110,7 @@ class Extractor:
             frame_jpeg=frame_jpeg,
             thumbnail=thumbnail,
             run_key=self._run_key,
+            host=self._host,
         )
         clock.lap("row")
         return row

@@ -23,6 +23,7 @@ from handloom.video.decoder import DecodeLimits, Decoder
 from handloom.video.source import VideoSource
 from handloom.workers.extract import Extractor, Frames
 from handloom.workers.ledger import MAX_DEATHS, pulse
+from handloom.workers.place import here
 from handloom.workers.shard import ShardResult
 
 Stream = Callable[[Sequence[Clip]], Iterable[Frames | ClipError]]
@@ -53,7 +54,8 @@ class ShardProcessor:
     def __init__(self, setup: WorkerSetup, ledger: ray.actor.ActorHandle) -> None:
         self._setup = setup
         self._ledger = ledger
-        self._extractor = Extractor(setup.settings, setup.run_key)
+        self._place = here()
+        self._extractor = Extractor(setup.settings, setup.run_key, self._place.host)
         self._schema = clips_schema(setup.settings.num_tracks())
 
     @cached_property
@@ -70,9 +72,10 @@ class ShardProcessor:
         self._extractor.stage_s.clear()
         try:
             with pulse(self._ledger):
-                return self._process(clips, stream)
+                result = self._process(clips, stream)
         except (ConfigError, StoreError) as error:  # of this node's: its sandbox, its access to the store
-            return ShardResult(None, (), 0, failure=(error.problem, error.hint))
+            result = ShardResult(None, (), 0, failure=(error.problem, error.hint))
+        return result.at(self._place)
 
     def _process(self, clips: Sequence[Clip], stream: Stream) -> ShardResult:
         entry = ray.get(self._ledger.enter.remote([clip.clip_id for clip in clips]))

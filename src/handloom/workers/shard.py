@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from handloom.errors import StoreError
 from handloom.schemas.clip import Clip
 from handloom.schemas.reject import Reject
 from handloom.store.fragments import FragmentRecord
+from handloom.workers.place import Place
 
 TAIL_SHARDS = 4  # a shard takes at most a quarter of what each worker still has before it
 
@@ -37,6 +38,7 @@ class ShardResult:
         Ray Data wraps what its workers raise until nobody can tell it from a bug.
     given_back: no clip of it was looked at.
     alone: clips that are to come again as shards of one.
+    host, node_id: where it was worked on.
     """
 
     record: FragmentRecord | None
@@ -46,10 +48,17 @@ class ShardResult:
     failure: tuple[str, str] | None = None
     given_back: bool = False
     alone: tuple[str, ...] = ()
+    host: str | None = None
+    node_id: str | None = None
 
     def clip_ids(self) -> tuple[str, ...]:
         """The clips that are finished, as rows or rejects. Others of the shard were given back."""
         return (*(self.record.clip_ids if self.record else ()), *(reject.clip_id for reject in self.rejects))
+
+    def at(self, place: Place) -> ShardResult:
+        """The same, worked on at `place`, which its rejects name too."""
+        rejects = tuple(replace(reject, host=place.host) for reject in self.rejects)
+        return replace(self, rejects=rejects, host=place.host, node_id=place.node_id)
 
     def check(self) -> None:
         """Raise the StoreError that the worker met, if it met one."""
@@ -67,8 +76,8 @@ class ShardResult:
             record = FragmentRecord(tuple(record["fragments"]), tuple(record["clip_ids"]))
         rejects = tuple(Reject(**reject) for reject in values["rejects"])
         failure = values["failure"] and tuple(values["failure"])
-        counts = (values["num_frames"], values["stage_s"])
-        return ShardResult(record, rejects, *counts, failure, values["given_back"], tuple(values["alone"]))
+        alone = tuple(values["alone"])
+        return ShardResult(**(values | {"record": record, "rejects": rejects, "failure": failure, "alone": alone}))
 
 
 def plan_shards(clips: Iterable[Clip], shard_clips: int, shard_s: float, num_workers: int) -> Iterator[Shard]:
