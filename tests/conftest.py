@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 
 # Read when torch is imported. OpenMP's threads wait for each other in a busy loop: where others use the cores as well,
 # a second pytest process for one, tests/train took 145 s with one thread and over ten minutes with two.
@@ -40,6 +42,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if not torch.cuda.is_available():
         required = os.environ.get("REQUIRE_GPU") == "1"
         (pytest.fail if required else pytest.skip)("needs a GPU that torch can use")
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    """`cli("status", ...)` runs a command in this process: (exit code, stdout, stderr)."""
+
+    from handloom.cli import main
+
+    def call(*args: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["handloom", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    yield call
+    logging.getLogger("handloom").handlers = []
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -12,24 +11,6 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 from support.process import HANDLOOM
-
-from handloom.cli import main
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch):
-    """`cli("status", ...)` runs a command in this process: (exit code, stdout, stderr)."""
-
-    def call(*args: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["handloom", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    yield call
-    logging.getLogger("handloom").handlers = []
 
 
 @pytest.fixture(scope="module")

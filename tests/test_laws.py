@@ -278,6 +278,7 @@ COMMANDS = {
     "index": "--db --compact --json --help",
     "search": "--db --clip --video --text -k --by --where --mirror --no-mirror --start-s --end-s --json --help",
     "show": "CLIP --db --out --help",
+    "remove": "--db --where --clip --video --missing --rows-only --dry-run --json --help",
     "export parquet": "--db --out --where --overwrite --no-overwrite --json --help",
     "export arrow": "--db --out --where --overwrite --no-overwrite --json --help",
     "export lerobot": "--db --out --where --table --hz --size --tracks --no-tracks --unknown --overwrite "

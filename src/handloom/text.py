@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 MAX_PROBLEMS = 20
 MAX_EPISODES = 3
+MAX_IDS = 10
 
 
 def problems(summary) -> Iterator[str]:
@@ -23,6 +24,29 @@ def ingest(summary) -> str:
     counts = ", ".join(f"{name} {value}" for name, value in summary.counts.items() if value)
     changes = f"added {summary.added}, changed {summary.changed}, already there {summary.already_there}"
     return f"{changes}: {summary.num_clips} clips in the list\n  {counts}"
+
+
+def remove(summary) -> str:
+    """What was removed, or would be."""
+    counts = f"{summary.listed} clips from the list, {summary.rows} rows, {summary.rejects} rejects"
+    counts += f", {summary.episodes} robot episodes" if summary.episodes else ""
+    verb = "would remove" if summary.dry_run else "removed"
+    lines = [f"{verb} {counts}; {summary.num_clips} clips {'would be ' if summary.dry_run else ''}left in the list"]
+    shown = summary.clip_ids if summary.dry_run else summary.clip_ids[:MAX_IDS]
+    lines += [f"  {clip_id}" for clip_id in shown]
+    if len(summary.clip_ids) > len(shown):
+        lines.append(f"  ... and {len(summary.clip_ids) - len(shown)} more (--json lists all)")
+    return "\n".join(lines)
+
+
+def remove_notes(summary) -> Iterator[str]:
+    """What a removal left alone although it was looked at."""
+    if summary.kept_rows:
+        yield f"kept {summary.kept_rows} clips whose video is not there: they have a row (--where removes these, too)"
+    for uri in summary.unknown_videos[:MAX_PROBLEMS]:
+        yield f"kept: it cannot be told whether {uri} is there"
+    if len(summary.unknown_videos) > MAX_PROBLEMS:
+        yield f"... and {len(summary.unknown_videos) - MAX_PROBLEMS} more such videos (--json lists all)"
 
 
 def robot_problems(summary) -> Iterator[str]:

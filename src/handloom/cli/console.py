@@ -10,7 +10,10 @@ import typer
 from typer.core import TyperGroup
 
 # As one meets them: from clips to a table, from the table to others. Commands that are not named here come last.
-ORDER = ("demo", "synth", "ingest", "run", "status", "index", "search", "show", "export", "train", "bench", "doctor")
+ORDER = (
+    *("demo", "synth", "ingest", "run", "status", "index", "search", "show", "remove"),
+    *("export", "train", "bench", "doctor"),
+)
 
 
 class InOrder(TyperGroup):

@@ -1,0 +1,65 @@
+"""Which videos are there, without opening one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from handloom.video.schemes import is_remote, open_scheme
+
+NUM_QUESTIONS = 16  # at once: a disk across the network answers each after a millisecond, a store after 20 to 100
+
+
+def presence(uris: Iterable[str], storage_options: dict[str, Any] | None = None) -> dict[str, bool | None]:
+    """`{uri: whether there is a file}`; None where that cannot be told (no permission, no network, a scheme refused).
+
+    Args:
+        storage_options: fsspec's, of s3:// URIs.
+    """
+    wanted = list(dict.fromkeys(uris))
+    if len(wanted) < NUM_QUESTIONS:
+        return {uri: _is_there(uri, storage_options) for uri in wanted}
+    with ThreadPoolExecutor(NUM_QUESTIONS) as pool:
+        return dict(zip(wanted, pool.map(lambda uri: _is_there(uri, storage_options), wanted), strict=True))
+
+
+def local_presence(uris: Iterable[str]) -> dict[str, bool]:
+    """The same of this machine's files alone, which costs microseconds: any other URI counts as there."""
+    wanted = dict.fromkeys(uris)
+    found = presence(uri for uri in wanted if not is_remote(uri))
+    return {uri: found.get(uri) is not False for uri in wanted}
+
+
+def _is_there(uri: str, storage_options: dict[str, Any] | None) -> bool | None:
+    if is_remote(uri):
+        return _is_remote_there(uri, storage_options)
+    try:
+        os.stat(uri.removeprefix("file://"))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):  # ValueError: a name with a zero byte
+        return None
+    return True
+
+
+def _is_remote_there(uri: str, storage_options: dict[str, Any] | None) -> bool | None:
+    try:
+        filesystem, name = open_scheme(uri, storage_options)
+        filesystem.info(name)
+    except FileNotFoundError as error:
+        # fsspec says this of any failure over HTTP, also of a server that is down: its status tells them apart
+        over_http = uri.startswith(("http://", "https://"))
+        return False if not over_http or getattr(error.__cause__, "status", None) in (404, 410) else None
+    except (OSError, ValueError, ImportError, *_errors_of_stores()):
+        return None
+    return True
+
+
+def _errors_of_stores() -> tuple[type[Exception], ...]:
+    """Errors of fsspec's backends that are no OSError; one that was never imported has raised none."""
+    of_s3 = "botocore.exceptions"
+    named = (("aiohttp", "ClientError"), (of_s3, "BotoCoreError"), (of_s3, "ClientError"))
+    return tuple(getattr(sys.modules[module], name) for module, name in named if module in sys.modules)
