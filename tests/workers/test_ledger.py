@@ -78,7 +78,7 @@ def processor(ray_address, tmp_path_factory, clips):
     setup = WorkerSetup(settings, Resources(), run_key, db.uri, {}, {}, str(tmp_path_factory.mktemp("cache")))
     worker = ShardProcessor(setup, ledger)
     yield worker, db, Committer(db, run_key, schema), ledger
-    worker.decoder.close()
+    worker.close()
 
 
 def test_careful_work_gives_the_same_rows(processor, clips, expected):
@@ -86,7 +86,7 @@ def test_careful_work_gives_the_same_rows(processor, clips, expected):
     shard = [clip.clip_id for clip in clips[:3]]
     for _ in range(MAX_DEATHS + 1):
         ray.get(ledger.enter.remote(shard))  # died before the first clip
-    result = worker.process(clips[:3], worker.decoder.stream)
+    result = worker.process(clips[:3], worker.stream)
     assert len(result.record.fragments) == 3
     rows = read_rows(db.uri, result.record, shard, clips_schema(Settings().num_tracks()))
     found = {clip_id: digest for row in rows for clip_id, digest in digests(row).items()}

@@ -67,7 +67,8 @@ class Scorer:
         ours, cpu, pictures = {}, {}, _pictures(loaded)
         for method, clip in ((GIVEN, loaded.clip), (ESTIMATED, loaded.without_poses)):
             clock = _CpuClock()
-            ours[method] = self._stages.understand(clip, loaded.info, loaded.frames, pictures, clock.lap)
+            ours[method] = self._stages.understand(clip, loaded.info, loaded.frames, pictures, clock.begin)
+            clock.end()
             cpu[method] = dict(clock.sums)
         plain, spent = mediapipe_hands(loaded)
         cpu[MEDIAPIPE] = {"hands": spent}
@@ -108,16 +109,21 @@ def _pictures(loaded: Loaded) -> PictureNumbers:
 
 
 class _CpuClock:
-    """CPU seconds between laps, by stage."""
+    """CPU seconds by stage."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = defaultdict(float)
-        self._last = time.process_time()
+        self._stage, self._last = "", 0.0
 
-    def lap(self, stage: str) -> None:
+    def begin(self, stage: str) -> None:
+        self.end()
+        self._stage = stage
+
+    def end(self) -> None:
         now = time.process_time()
-        self.sums[stage] += now - self._last
-        self._last = now
+        if self._stage:
+            self.sums[self._stage] += now - self._last
+        self._stage, self._last = "", now
 
 
 def _predicted(found: Understood, loaded: Loaded) -> PredictedHands:

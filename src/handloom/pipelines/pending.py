@@ -7,10 +7,11 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from handloom.errors import StoreError
+from handloom.errors import HandloomError, StoreError
 from handloom.pipelines.interrupts import Interrupts
 from handloom.schemas.settings import Resources
 from handloom.store.commit import Committer
+from handloom.workers.bugs import BUG, place_of
 from handloom.workers.shard import ShardResult
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ class Tally:
     num_rejects: int = 0
     num_frames: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    bugs: Counter[str] = field(default_factory=Counter)  # by place
+    traces: dict[str, str] = field(default_factory=dict)  # of each place, the first
     stage_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
@@ -54,7 +57,9 @@ class Pending:
         r = self._resources
         if waiting >= r.commit_clips or (waiting and time.monotonic() - self._last_commit >= r.commit_s):
             self.flush()
-            self._check_share()
+            if self._num_finished() >= r.min_clips_before_stop:
+                self._check_bugs("the run stops")
+                self._check_share()
 
     def flush(self) -> None:
         """Commit what has come in. A signal waits until it is done."""
@@ -71,20 +76,44 @@ class Pending:
         tally.num_rejects += done.num_rejects
         tally.num_frames += sum(result.num_frames for result in results)
         tally.reasons.update(reject.reason for reject in rejects)
+        for reject in rejects:
+            if reject.reason == BUG:
+                place = place_of(reject.detail)
+                tally.bugs[place] += 1
+                tally.traces.setdefault(place, reject.detail.rpartition("\nhint: ")[0])
         for result in results:
             for stage, seconds in result.stage_s.items():
                 tally.stage_s[stage] += seconds
         self._last_commit = time.monotonic()
         log.info("committed clips=%d rejects=%d version=%d", done.num_clips, done.num_rejects, done.version)
 
+    def check_end(self) -> None:
+        """The run has ended. Raises HandloomError where too large a share of its clips met bugs, however few it had."""
+        self._check_bugs("the run failed")
+
+    def _num_finished(self) -> int:
+        """Without missing videos: they say nothing of the rest."""
+        return self._tally.num_clips + self._tally.num_rejects - self._tally.reasons["video_missing"]
+
     def _check_share(self) -> None:
         """Stop a run that only rejects: something is wrong with more than its clips."""
-        tally, r = self._tally, self._resources
-        rejected = tally.num_rejects - tally.reasons["video_missing"]
-        finished = tally.num_clips + rejected
-        if finished >= r.min_clips_before_stop and rejected > r.max_reject_share * finished:
+        tally, finished = self._tally, self._num_finished()
+        rejected = finished - tally.num_clips
+        if rejected > self._resources.max_reject_share * finished:
             reason, count = tally.reasons.most_common(1)[0]
             raise StoreError(
                 f"{rejected} of {finished} clips were rejected, {count} of them because of {reason}: the run stops",
                 "look at `handloom status`; raise resources.max_reject_share to go on all the same",
             )
+
+    def _check_bugs(self, then: str) -> None:
+        tally, num, finished = self._tally, self._tally.bugs.total(), self._num_finished()
+        if num <= self._resources.max_bug_share * finished:
+            return
+        place, count = tally.bugs.most_common(1)[0]
+        raise HandloomError(
+            f"{num} of {finished} clips met an exception that nobody expected: {then}. The commonest, on {count} of "
+            f"them:\n{tally.traces[place]}",
+            "finished clips are committed, these are rejects: report the trace; once it is mended, run with "
+            "--retry-rejects --reason bug; raise resources.max_bug_share to go on all the same",
+        )

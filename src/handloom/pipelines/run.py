@@ -109,6 +109,7 @@ def run(
                 setup = _setup(db, config, run_key, source_options)
                 _process(clips, setup, pending, interrupts, ray_address, quiet, watch or (lambda _: None))
                 _check_all_ended(db, [clip.clip_id for clip in clips])
+                pending.check_end()
             exit = "rejects" if tally.num_rejects else "done"
         except KeyboardInterrupt:
             exit = "interrupted"

@@ -19,8 +19,10 @@ REASONS: Final[dict[str, str]] = {
     "bad_camera": "the camera given beside the video cannot be used",
     "bad_depth": "the depth maps given for the video cannot be used",
     "model_failed": "a model could not process the clip's frames",
+    "out_of_memory": "the process had no memory left for what it was doing with the clip, twice",
+    "bug": "an exception that nobody expected; the detail holds its trace",
     "worker_died": "the worker process died twice while it was working on the clip",
 }
 
-RETRIABLE: Final[frozenset[str]] = frozenset({"fetch_failed", "decode_timeout"})
+RETRIABLE: Final[frozenset[str]] = frozenset({"fetch_failed", "decode_timeout", "out_of_memory"})
 """Reasons that a second try in the same run can cure: the cause may lie outside the clip."""

@@ -193,8 +193,10 @@ class Resources(Frozen):
     """Disk space for fetched videos on each node."""
     max_reject_share: float = Field(0.98, gt=0, le=1)
     """Stop early when more than this share of the clips is rejected (missing videos are not counted) ..."""
+    max_bug_share: float = Field(0.5, gt=0, le=1)
+    """Stop early, or fail at the end, when more than this share of the clips met an unexpected exception (`bug`) ..."""
     min_clips_before_stop: int = Field(200, ge=1)
-    """... once this many clips are finished."""
+    """... once this many clips are finished; at the end of a run however many they are for `max_bug_share`."""
 
 
 class RunConfig(Settings):

@@ -7,7 +7,7 @@ mode a row between the two holds the shard's frames (`frames`: pickled list of `
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from handloom.errors import ClipError, ConfigError
 from handloom.schemas.clip import Clip
 from handloom.video.decoder import DecodedClip, DecoderSwitched, Header
+from handloom.workers.bugs import for_each
 from handloom.workers.ledger import MAX_DEATHS, pulse
 from handloom.workers.process import ShardProcessor, WorkerSetup
 from handloom.workers.shard import Shard
@@ -53,7 +54,7 @@ class FusedWorker:
 
     def __call__(self, batch: Batch) -> Batch:
         shards = [Shard.from_json(text) for text in batch["shard"]]
-        results = [self._processor.process(shard.clips, self._processor.decoder.stream) for shard in shards]
+        results = [self._processor.process(shard.clips) for shard in shards]
         return {"result": np.array([result.to_json() for result in results], dtype=object)}
 
 
@@ -80,11 +81,16 @@ class DecodeWorker:
             return self._decoded(shard)
 
     def _decoded(self, shard: Shard) -> list[InlineFrames]:
-        items = self._decoder.stream(shard.clips, self._max_bytes)
+        work = for_each(shard.clips, self._stream, _collected, begin=lambda clip: True, stage=lambda: "decode")
         try:
-            return [_collect(clip, item) for clip, item in zip(shard.clips, items, strict=True)]
+            return [
+                InlineFrames(clip, None, None, found) if isinstance(found, ClipError) else found for clip, found in work
+            ]
         except ConfigError:  # no decoding on this node; the model actor decodes, or meets the same and says so
             return [InlineFrames(clip, None, None) for clip in shard.clips]
+
+    def _stream(self, clips: Sequence[Clip]) -> Iterator[DecodedClip | ClipError]:
+        return self._decoder.stream(clips, self._max_bytes)
 
 
 class ModelWorker:
@@ -106,21 +112,17 @@ class ModelWorker:
                 if frames.error is not None:
                     yield frames.error
                 elif frames.frames is None:
-                    yield from self._processor.decoder.stream([clip])
+                    yield from self._processor.stream([clip])
                 else:
                     yield frames
 
         return self._processor.process([frames.clip for frames in decoded], stream)
 
 
-def _collect(clip: Clip, item: DecodedClip | ClipError) -> InlineFrames:
-    if isinstance(item, ClipError):
-        return InlineFrames(clip, None, None, item)
+def _collected(item: DecodedClip) -> InlineFrames:
     while True:
         try:
             chunks = list(item.chunks())
-            return InlineFrames(clip, item.header, np.concatenate(chunks) if chunks else None)
+            return InlineFrames(item.clip, item.header, np.concatenate(chunks) if chunks else None)
         except DecoderSwitched:
             continue
-        except ClipError as error:
-            return InlineFrames(clip, None, None, error)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -33,14 +34,21 @@ class Frames(Protocol):
     def chunks(self) -> Iterator[NDArray[np.uint8]]: ...
 
 
+def nobody(stage: str, num_frames: int) -> None:
+    """Nobody wants to know what an Extractor is doing."""
+
+
 class Extractor:
     """Holds the models; turns one clip's frames into its row. `stage_s` sums the seconds spent per stage.
 
-    host: what rows say of where they were made.
+    host: what rows say of where they were made. tell: called with each stage's name, and the number of frames it is
+    about to work on, when it begins.
     """
 
-    def __init__(self, settings: Settings, run_key: str, host: str | None = None) -> None:
-        self._run_key, self._host = run_key, host
+    def __init__(
+        self, settings: Settings, run_key: str, host: str | None = None, tell: Callable[[str, int], None] = nobody
+    ) -> None:
+        self._run_key, self._host, self._tell = run_key, host, tell
         self._stages = Stages(settings)
         self._appearance = GistHogHsv()
         self._keeper = FrameKeeper(settings.frames)
@@ -69,29 +77,33 @@ class Extractor:
         self._appearance.begin(clip, info)
         self._keeper.begin(len(frames.header.frame_s))
         self._pictures.begin()
-        at, clock = 0, Clock(self.stage_s)
+        at, clock = 0, Clock(self.stage_s, self._tell)
+        clock.begin("decode_wait")
         for chunk in frames.chunks():
-            clock.lap("decode_wait")
+            clock.begin("embeddings", len(chunk))
             frame_s = frames.header.frame_s[at : at + len(chunk)]
             at += len(chunk)
             store.append(chunk)
             self._appearance.feed(chunk, frame_s)
-            clock.lap("embeddings")
+            clock.begin("pictures", len(chunk))
             self._keeper.feed(chunk, frame_s)
             self._pictures.feed(chunk)
-            clock.lap("pictures")
-        clock.lap("decode_wait")
+            clock.begin("decode_wait")
+        clock.end()
 
     def _finish(self, clip: Clip, header: Header, store: FrameStore) -> pa.RecordBatch:
-        clock = Clock(self.stage_s)
-        found = self._stages.understand(clip, header.info, store, self._pictures.finish(), clock.lap)
+        clock = Clock(self.stage_s, self._tell)
+        begin = partial(clock.begin, num_frames=len(store))
+        begin("pictures")
+        found = self._stages.understand(clip, header.info, store, self._pictures.finish(), begin)
+        begin("embeddings")
         embeddings = {
             "motion": encode_motion(found.hands, found.tracks, header.frame_s, header.info),
             "appearance": self._appearance.finish(found.hands),
         }
-        clock.lap("embeddings")
+        begin("pictures")
         frame_jpeg, thumbnail = self._keeper.finish()
-        clock.lap("pictures")
+        begin("row")
         row = build_row(
             clip,
             info=header.info,
@@ -112,18 +124,25 @@ class Extractor:
             run_key=self._run_key,
             host=self._host,
         )
-        clock.lap("row")
+        clock.end()
         return row
 
 
 class Clock:
-    """Adds the seconds since the last lap to a stage's sum."""
+    """Adds the seconds of each stage to its sum, and tells who wants to know which one has begun."""
 
-    def __init__(self, sums: dict[str, float]) -> None:
-        self._sums = sums
-        self._last = time.perf_counter()
+    def __init__(self, sums: dict[str, float], tell: Callable[[str, int], None]) -> None:
+        self._sums, self._tell = sums, tell
+        self._stage, self._last = "", 0.0
 
-    def lap(self, stage: str) -> None:
+    def begin(self, stage: str, num_frames: int = 0) -> None:
+        """A stage ends, where one has begun, and `stage` begins."""
+        self.end()
+        self._stage = stage
+        self._tell(stage, num_frames)
+
+    def end(self) -> None:
         now = time.perf_counter()
-        self._sums[stage] += now - self._last
-        self._last = now
+        if self._stage:
+            self._sums[self._stage] += now - self._last
+        self._stage, self._last = "", now

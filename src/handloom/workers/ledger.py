@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import ray
 
@@ -43,12 +43,14 @@ class Entry:
     """What a worker learns when it takes up a shard.
 
     deaths: workers that have died on each clip. careful: workers have died in this shard, on no clip in particular.
-    drained: the shard is to be given back as it is: the pool of workers is about to change.
+    drained: the shard is to be given back as it is: the pool of workers is about to change. spoilt: stage and trace of
+    clips whose bug a worker did not survive.
     """
 
     deaths: dict[str, int]
     careful: bool
     drained: bool = False
+    spoilt: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 class Ledger:
@@ -61,6 +63,7 @@ class Ledger:
         self._on_clip: dict[tuple[str, ...], str | None] = {}
         self._shard_of: dict[str, tuple[str, ...]] = {}
         self._working: dict[int, tuple[str, float]] = {}
+        self._spoilt: dict[str, tuple[str, str]] = {}
         self._finished: dict[str, Finished] = {}
         self._last_word = time.monotonic()
         self._drained = False
@@ -89,7 +92,8 @@ class Ledger:
         self._working = {pid: work for pid, work in self._working.items() if work[0] not in shard}  # who died here
         self._last_word = time.monotonic()
         deaths = {clip_id: len(self._begun.get(clip_id, ())) for clip_id in shard}
-        return Entry(deaths, careful=self._entered[shard] >= MAX_DEATHS)
+        spoilt = {clip_id: self._spoilt[clip_id] for clip_id in shard if clip_id in self._spoilt}
+        return Entry(deaths, careful=self._entered[shard] >= MAX_DEATHS, spoilt=spoilt)
 
     def decode(self, clip_ids: Sequence[str]) -> int | None:
         """Split mode: a decode worker takes up a shard. Returns how many have died on it; None: drained."""
@@ -118,6 +122,10 @@ class Ledger:
         self._begun.pop(clip_id, None)
         self._on_clip[self._shard_of.get(clip_id, ())] = None
         self._last_word = time.monotonic()
+
+    def spoil(self, clip_id: str, stage: str, trace: str) -> None:
+        """A worker has met a bug on the clip and is going to end, because it cannot work any more."""
+        self._spoilt[clip_id] = (stage, trace)
 
     def end(self, clip_id: str, pid: int, has_row: bool, num_frames: int) -> None:
         self.leave(clip_id)

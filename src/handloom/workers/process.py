@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 import ray
 
-from handloom.errors import ClipError, ConfigError, StoreError
+from handloom.errors import ClipError, ConfigError, ShapeError, StoreError
 from handloom.schemas.clip import Clip
 from handloom.schemas.reasons import RETRIABLE
 from handloom.schemas.reject import Reject
@@ -21,10 +23,13 @@ from handloom.schemas.tables import clips_schema
 from handloom.store.fragments import FragmentRecord, write_fragment
 from handloom.video.decoder import DecodeLimits, Decoder
 from handloom.video.source import VideoSource
+from handloom.workers.bugs import BUG, HINT, NO_MEMORY, bugs_as_rejects, for_each
 from handloom.workers.extract import Extractor, Frames
 from handloom.workers.ledger import MAX_DEATHS, pulse
 from handloom.workers.place import here
 from handloom.workers.shard import ShardResult
+
+log = logging.getLogger(__name__)
 
 Stream = Callable[[Sequence[Clip]], Iterable[Frames | ClipError]]
 
@@ -55,21 +60,41 @@ class ShardProcessor:
         self._setup = setup
         self._ledger = ledger
         self._place = here()
-        self._extractor = Extractor(setup.settings, setup.run_key, self._place.host)
         self._schema = clips_schema(setup.settings.num_tracks())
+        self._stage_s: dict[str, float] = defaultdict(float)
+        self._stage = "load"
+        self._decoder: Decoder | None = None
+        self._load()
 
-    @cached_property
-    def decoder(self) -> Decoder:
-        return self._setup.decoder()
+    def _load(self) -> None:
+        self._extractor = Extractor(self._setup.settings, self._setup.run_key, self._place.host, self._begin_stage)
+        self._extractor.stage_s = self._stage_s
 
-    def process(self, clips: Sequence[Clip], stream: Stream) -> ShardResult:
+    def _begin_stage(self, stage: str, num_frames: int) -> None:
+        self._stage = stage
+
+    def close(self) -> None:
+        """End the decoding processes."""
+        if self._decoder is not None:
+            self._decoder.close()
+        self._decoder = None
+
+    def stream(self, clips: Sequence[Clip]) -> Iterator[Frames | ClipError]:
+        """The clips' frames, decoded here."""
+        self._decoder = self._decoder or self._setup.decoder()
+        return self._decoder.stream(clips)
+
+    def process(self, clips: Sequence[Clip], stream: Stream | None = None) -> ShardResult:
         """Every clip of the shard as a row of a fragment or as a reject; neither from where the ledger says to stop.
 
         A clip on which workers have died `MAX_DEATHS` times is rejected unseen; one whose failure may lie outside it is
         tried a second time at the end. Where workers have died between clips, or writing, each clip is taken alone up
         to its fragment, so that the ledger learns which one it is.
+
+        stream: the clips' frames; `self.stream` by default.
         """
-        self._extractor.stage_s.clear()
+        self._stage_s.clear()
+        stream = stream or self.stream
         try:
             with pulse(self._ledger):
                 result = self._process(clips, stream)
@@ -81,17 +106,18 @@ class ShardProcessor:
         entry = ray.get(self._ledger.enter.remote([clip.clip_id for clip in clips]))
         if entry.drained:
             return ShardResult(None, (), 0, given_back=True)
-        killers = [clip for clip in clips if entry.deaths[clip.clip_id] >= MAX_DEATHS]
-        for clip in killers:
-            self._ledger.end.remote(clip.clip_id, os.getpid(), False, 0)
-        died = tuple(Reject.from_error(_worker_died(clip), MAX_DEATHS) for clip in killers)
-        rest = [clip for clip in clips if clip not in killers]
+        ended = [*(_worker_died(clip) for clip in clips if entry.deaths[clip.clip_id] >= MAX_DEATHS)]
+        ended += [_bug(clip, *entry.spoilt[clip.clip_id]) for clip in clips if clip.clip_id in entry.spoilt]
+        ended = {error.clip_id: Reject.from_error(error, MAX_DEATHS) for error in ended}
+        for clip_id in ended:
+            self._ledger.end.remote(clip_id, os.getpid(), False, 0)
+        rest = [clip for clip in clips if clip.clip_id not in ended]
         groups = [[clip] for clip in rest] if entry.careful else [rest]
         parts = [self._group(group, stream, entry.careful) for group in groups]
         records = [part.record for part in parts if part.record is not None]
-        rejects = died + tuple(reject for part in parts for reject in part.rejects)
+        rejects = (*ended.values(), *(reject for part in parts for reject in part.rejects))
         num_frames = sum(part.num_frames for part in parts)
-        return ShardResult(_one_record(records), rejects, num_frames, dict(self._extractor.stage_s))
+        return ShardResult(_one_record(records), rejects, num_frames, dict(self._stage_s))
 
     def _group(self, clips: Sequence[Clip], stream: Stream, careful: bool) -> ShardResult:
         """Clips to one fragment. Careful: one clip, to blame for a death around it too."""
@@ -101,40 +127,83 @@ class ShardProcessor:
         rejects = [Reject.from_error(error) for _, error in errors if error.reason not in RETRIABLE]
         again = [clip for clip, error in errors if error.reason in RETRIABLE]
         if again:
-            late_rows, late_errors = self._rows(again, self.decoder.stream, settle=not careful)
+            late_rows, late_errors = self._rows(again, self.stream, settle=not careful)
             rows += late_rows
             rejects += [Reject.from_error(error, attempts=2) for _, error in late_errors]
-        record = write_fragment(self._setup.db_uri, rows, self._schema, self._setup.storage_options) if rows else None
+        rows, records, unwritten = self._write(rows)
+        rejects += unwritten
         for reject in rejects:
             self._ledger.end.remote(reject.clip_id, os.getpid(), False, 0)
         for row in rows if careful else ():
             self._end(row)
-        return ShardResult(record, tuple(rejects), sum(_num_frames(row) for row in rows))
+        return ShardResult(_one_record(records), tuple(rejects), sum(_num_frames(row) for row in rows))
+
+    def _write(self, rows: list[pa.RecordBatch]) -> tuple[list[pa.RecordBatch], list[FragmentRecord], list[Reject]]:
+        """The rows that were written, as one fragment; those that cannot be are rejects, found one by one."""
+        if not rows:
+            return [], [], []
+        self._begin_stage("write", 0)
+        try:
+            with bugs_as_rejects(_clip_id(rows[0]), lambda: self._stage):
+                record = write_fragment(self._setup.db_uri, rows, self._schema, self._setup.storage_options)
+                return rows, [record], []
+        except ClipError as bug:
+            if len(rows) == 1:
+                return [], [], [Reject.from_error(bug)]
+        written, records, rejects = zip(*(self._write([row]) for row in rows), strict=True)
+        return [*chain(*written)], [*chain(*records)], [*chain(*rejects)]
 
     def _rows(
         self, clips: Sequence[Clip], stream: Stream, settle: bool
     ) -> tuple[list[pa.RecordBatch], list[tuple[Clip, ClipError]]]:
         rows, errors = [], []
-        with contextlib.closing(iter(stream(clips))) as items:
-            for clip, item in zip(clips, items, strict=True):
-                # Waited for: what the ledger has not heard, a death in the next instant would not be counted against.
-                if not ray.get(self._ledger.begin.remote(clip.clip_id, os.getpid())):
-                    break
-                try:
-                    if isinstance(item, ClipError):
-                        raise item
-                    row = self._extractor.row(item)
-                except ClipError as error:
-                    errors.append((clip, error))
+        work = for_each(clips, stream, self._row, begin=self._begin, stage=lambda: self._stage)
+        with contextlib.closing(work):
+            for clip, found in work:
+                if isinstance(found, ClipError):
+                    errors.append((clip, found))
+                    if found.reason in (BUG, NO_MEMORY):
+                        self._renew(found)
                     self._ledger.leave.remote(clip.clip_id)
                     continue
-                rows.append(row)
+                rows.append(found)
                 if settle:
-                    self._end(row)
+                    self._end(found)
         return rows, errors
 
+    def _begin(self, clip: Clip) -> bool:
+        """Waited for: what the ledger has not heard, a death in the next instant would not be counted against."""
+        self._begin_stage("decode", 0)
+        return ray.get(self._ledger.begin.remote(clip.clip_id, os.getpid()))
+
+    def _row(self, frames: Frames) -> pa.RecordBatch:
+        row = self._extractor.row(frames)
+        if not row.schema.equals(self._schema):
+            raise ShapeError(f"the row has columns {row.schema}, the table {self._schema}")
+        return row
+
+    def _renew(self, bug: ClipError) -> None:
+        """Models and decoder anew: a bug may have left them in any state.
+
+        Where they cannot be had any more (an error on a GPU spoils it for the whole process), this process ends; the
+        ledger keeps the bug for the next one.
+        """
+        self.close()
+        del self._extractor  # before others take its memory
+        try:
+            with bugs_as_rejects(bug.clip_id, lambda: "load"):
+                self._load()
+        except (ClipError, ConfigError) as error:
+            log.warning("the models cannot be loaded again after a bug, the worker ends: %s", error.problem)
+            ray.get(self._ledger.spoil.remote(bug.clip_id, bug.stage, bug.problem))
+            os._exit(1)  # nothing of this process can be trusted; Ray starts another
+
     def _end(self, row: pa.RecordBatch) -> None:
-        self._ledger.end.remote(row.column("clip_id")[0].as_py(), os.getpid(), True, _num_frames(row))
+        self._ledger.end.remote(_clip_id(row), os.getpid(), True, _num_frames(row))
+
+
+def _clip_id(row: pa.RecordBatch) -> str:
+    return row.column("clip_id")[0].as_py()
 
 
 def _num_frames(row: pa.RecordBatch) -> int:
@@ -151,3 +220,7 @@ def _worker_died(clip: Clip) -> ClipError:
     problem = f"the worker process died {MAX_DEATHS} times while it was working on the clip"
     hint = "look for out-of-memory kills on the node; run with --retry-rejects once the cause is gone"
     return ClipError(clip.clip_id, "worker", "worker_died", problem, hint)
+
+
+def _bug(clip: Clip, stage: str, problem: str) -> ClipError:
+    return ClipError(clip.clip_id, stage, BUG, problem, HINT)

@@ -37,7 +37,7 @@ from handloom.schemas.values import (
 )
 from handloom.workers.choose import depth_provider, hand_extractor, point_tracker
 
-Lap = Callable[[str], None]
+Begin = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -66,38 +66,38 @@ class Stages:
         self._depth = depth_provider(settings.depth)
 
     def understand(
-        self, clip: Clip, info: VideoInfo, frames: ClipFrames, pictures: PictureNumbers, lap: Lap
+        self, clip: Clip, info: VideoInfo, frames: ClipFrames, pictures: PictureNumbers, begin: Begin
     ) -> Understood:
-        """All that needs the whole clip at once. `lap(stage)` is called when a stage has ended.
+        """All that needs the whole clip at once. `begin(stage)` is called when a stage begins.
 
         Raises:
             ClipError: a model failed, the given camera or depth cannot be used.
         """
         camera = camera_for(clip, info, self._settings.camera)
+        begin("hands")
         points = self._hands.extract(clip, info, frames)
-        lap("hands")
+        begin("hand_fit")
         hands = self._placed(clip, points, camera, info, frames.frame_s)
-        lap("hand_fit")
+        begin("depth")
         maps = None if self._depth is None else self._depth.maps(clip, info, frames, camera)
-        lap("depth")
+        begin("camera")
         estimated = self._path(clip, info, frames, points, camera)
         if estimated.camera is not camera and estimated.path.world_from_camera is not None:
             camera = estimated.camera
-            lap("camera")
+            begin("hand_fit")
             hands = self._placed(clip, points, camera, info, frames.frame_s)
-            lap("hand_fit")
+            begin("camera")
         if estimated.path.source == "estimated":
             estimated = with_scale(estimated, hands, frames.frame_s, info, maps)
-        lap("camera")
+        begin("tracks")
         tracks = self._tracks.track(clip, info, frames, points)
-        lap("tracks")
+        begin("lift")
         path = with_unit(estimated.path, tracks, hands, camera, info, frames.frame_s, maps)
         lifted = lift_in_pieces(tracks, hands, in_metres(path), camera, maps, info)
-        lap("lift")
+        begin("quality")
         agreement, flags = cross_quality(hands, tracks, lifted, path, camera, info, frames.frame_s, pictures)
         quality = hand_quality(hands, info, camera) | track_quality(tracks) | estimated.numbers
         quality |= pictures.quality() | agreement
-        lap("quality")
         measured = bool(np.isfinite(lifted.depth_m).any())
         source = None if not measured else "geometry" if maps is None else maps.source
         world = hands_to_world(hands, path)

@@ -1,0 +1,35 @@
+"""Faults in a worker without a patch: a setting that misbehaves when it is read for some clips."""
+
+from __future__ import annotations
+
+import re
+import resource
+import time
+
+from handloom.schemas.settings import HandsConfig, Resources, RunConfig
+
+
+class Faults(dict):
+    """`hands.seen_size`, read once or twice a clip in the stage `hand_fit`, by the clip's dataset."""
+
+    def get(self, dataset, default=None):
+        if dataset == "bug":
+            raise TypeError("injected")
+        if dataset == "memory":
+            raise MemoryError("injected")
+        if dataset == "spoilt":  # nothing can be opened any more, the files of the models for one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+            raise TypeError("injected")
+        if dataset == "hang":
+            time.sleep(3600)
+        if dataset == "spin":
+            re.match("(a|aa)+$", "a" * 200 + "b")  # for ages, and holds the interpreter's lock
+        return super().get(dataset, default)
+
+
+def faulty(**resources: object) -> RunConfig:
+    """The usual settings, whose rows are the usual ones, with faults for the datasets above."""
+    hands = HandsConfig()
+    return RunConfig(
+        hands=hands.model_copy(update={"seen_size": Faults(hands.seen_size)}), resources=Resources(**resources)
+    )
