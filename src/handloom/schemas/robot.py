@@ -11,11 +11,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ShapeError
+from handloom.schemas.tables import key_field
 
 TABLE = "robot_episodes"
 ROBOT_EPISODES = pa.schema(
     [
-        pa.field("episode_id", pa.string(), nullable=False),  # {dataset}:{episode_index}
+        key_field("episode_id"),  # {dataset}:{episode_index}
         pa.field("dataset", pa.string(), nullable=False),
         pa.field("episode_index", pa.int64(), nullable=False),
         pa.field("robot_type", pa.string()),

@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ShapeError
+from handloom.schemas.tables import key_field
 from handloom.store.database import Database
 from handloom.store.location import LANCE_ERRORS, store_error
 from handloom.store.sql import in_list
@@ -25,7 +26,7 @@ IDS_PER_READ = 1000
 
 CLIP_FEATURES = pa.schema(
     [
-        pa.field("feature_id", pa.string(), nullable=False),
+        key_field("feature_id"),
         pa.field("table", pa.string(), nullable=False),  # clips or robot_episodes
         pa.field("row_id", pa.string(), nullable=False),  # clip_id or episode_id
         pa.field("row_key", pa.string(), nullable=False),  # the row's run_key or source_key

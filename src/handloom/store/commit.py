@@ -31,7 +31,13 @@ log = logging.getLogger(__name__)
 
 MAX_TRIES = 4
 RETRY_WAIT_S = 0.25  # doubled after every try
-HARMLESS = (LanceOperation.CreateIndex, LanceOperation.Rewrite)  # index building and compaction add and lose no row
+HARMLESS = (
+    LanceOperation.CreateIndex,
+    LanceOperation.Rewrite,  # compaction
+    LanceOperation.Merge,  # a column is added
+    LanceOperation.Project,  # a column is dropped, or may hold null
+)
+"""What adds and loses no row."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from handloom.errors import StoreError
 from handloom.schemas.tables import CLIP_LIST
+from handloom.store.columns import absent_fields, bring_up_to_date, with_nulls
 from handloom.store.location import LANCE_ERRORS, Location, first_words, is_missing, lance_errors, store_error
 from handloom.store.sql import clause, filtered, forms_of, in_list
 
@@ -46,7 +47,7 @@ class Database:
             if not create:
                 raise _no_database(location.uri)
             clip_list = database.ensure_table("clip_list", CLIP_LIST)
-        missing = set(CLIP_LIST.names) - set(clip_list.schema.names)
+        missing = {field.name for field in CLIP_LIST if not field.nullable} - set(clip_list.schema.names)
         if missing:
             raise StoreError(
                 f"{location.table_uri('clip_list')} is no clip list of handloom: it lacks {', '.join(sorted(missing))}",
@@ -81,18 +82,18 @@ class Database:
             return None
 
     def ensure_table(self, name: str, schema: pa.Schema) -> lance.LanceDataset:
-        """The table, created empty if it is missing. Raises StoreError if it exists with other columns."""
+        """The table, to be written: created empty if it is missing, brought up to date if an older version made it.
+
+        Raises StoreError if it has a column of that name and another type, or lacks one that cannot be added.
+        """
+        if self.table(name) is None:
+            self._create(name, schema)
+        return bring_up_to_date(name, lambda: self._there(name), schema)
+
+    def _there(self, name: str) -> lance.LanceDataset:
         table = self.table(name)
         if table is None:
-            table = self._create(name, schema)
-        if not table.schema.equals(schema):
-            names = dict.fromkeys([*schema.names, *table.schema.names])
-            changed = [n for n in names if _field(table.schema, n) != _field(schema, n)]
-            raise StoreError(
-                f"table {name} has other columns than this run writes: {', '.join(changed) or 'in another order'} "
-                f"({self.uri})",
-                "use the settings and the version of handloom that the database was made with, or a new database",
-            )
+            raise StoreError(f"table {name} has gone ({self.location.table_uri(name)})", "was it removed meanwhile?")
         return table
 
     def _create(self, name: str, schema: pa.Schema) -> lance.LanceDataset:
@@ -126,7 +127,9 @@ class Database:
         if table is None:
             return pa.table({})
         with lance_errors(f"read table {name}", self.location.table_uri(name)), filtered(where, table.schema):
-            return table.to_table(columns=_list(columns), filter=clause(where), limit=limit)
+            absent = absent_fields(name, table.schema, columns)
+            rows = table.to_table(columns=_stored(columns, absent, table.schema), filter=clause(where), limit=limit)
+            return with_nulls(rows, absent, columns) if absent else rows
 
     def batches(
         self,
@@ -141,13 +144,15 @@ class Database:
         if table is None:
             return
         with lance_errors(f"read table {name}", self.location.table_uri(name)), filtered(where, table.schema):
-            yield from table.to_batches(
-                columns=_list(columns),
+            absent = absent_fields(name, table.schema, columns)
+            for batch in table.to_batches(
+                columns=_stored(columns, absent, table.schema),
                 filter=clause(where),
                 batch_size=batch_size,
                 batch_readahead=2,
                 fragment_readahead=1,
-            )
+            ):
+                yield with_nulls(batch, absent, columns) if absent else batch
 
     def clips(
         self, columns: Sequence[str] | None = None, where: str | None = None, version: int | None = None
@@ -260,12 +265,12 @@ def versions_there(table: lance.LanceDataset) -> str:
     return f"the oldest that is still there is {min(found)}, the newest {max(found)}"
 
 
-def _field(schema: pa.Schema, name: str) -> pa.Field | None:
-    return schema.field(name) if name in schema.names else None
-
-
-def _list(columns: Sequence[str] | None) -> list[str] | None:
-    return None if columns is None else list(columns)
+def _stored(columns: Sequence[str] | None, absent: Sequence[pa.Field], schema: pa.Schema) -> list[str] | None:
+    """The columns to read from disk; one at least, which tells how many rows there are."""
+    if columns is None:
+        return None
+    nulls = {field.name for field in absent}
+    return [name for name in columns if name not in nulls] or schema.names[:1]
 
 
 def _no_database(uri: str) -> StoreError:

@@ -12,6 +12,7 @@ from lance.file import LanceFileReader
 from lance.fragment import write_fragments
 
 from handloom.errors import StoreError
+from handloom.store.columns import allow_null
 from handloom.store.location import Location, lance_errors
 
 
@@ -58,10 +59,11 @@ def write_fragment(
         raise StoreError("a fragment without rows was asked for")
     table_uri = Location.parse(uri).table_uri("clips")
     with lance_errors(f"write {len(clip_ids)} rows", table_uri):
+        table = lance.dataset(table_uri, storage_options=storage_options or None)
+        if allow_null(table, schema):  # somebody has added a column since the run began
+            table = lance.dataset(table_uri, storage_options=storage_options or None)
         reader = pa.RecordBatchReader.from_batches(schema, batches)
-        fragments = write_fragments(
-            reader, table_uri, schema=schema, mode="append", storage_options=storage_options or None
-        )
+        fragments = write_fragments(reader, table, schema=schema, mode="append")
     return FragmentRecord(tuple(json.dumps(f.to_json()) for f in fragments), clip_ids)
 
 

@@ -38,6 +38,9 @@ class Run:
     num_frames: int | None = None
     wall_s: float | None = None
     stage_s: str | None = None
+    holder: str | None = None
+    heartbeat_at: datetime | None = None
+    left_nodes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ def end_run(
 
 def list_runs(db: Database) -> list[Run]:
     """All runs, oldest first."""
-    return [Run(**row) for row in db.runs().to_pylist()]
+    rows = db.runs()
+    return [Run(**row) for row in rows.select(RUNS.names).to_pylist()] if rows.num_rows else []
 
 
 def latest_run(db: Database) -> Run | None:
