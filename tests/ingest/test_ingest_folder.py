@@ -63,7 +63,7 @@ def test_every_file_is_a_clip_or_a_count(recorded, probe):
         "folder:short:0-600",
     ]
     counts = result.counts
-    assert counts["entries"] == 5 == counts["videos"] + counts["skipped_not_video"] + counts["skipped_camera_file"]
+    assert counts["entries"] == 5 == counts["videos"] + counts["skipped_not_video"] + counts["camera_files"]
     assert (counts["unreadable"], counts["hidden"]) == (2, 1)
     assert [p.split(":")[:2] for p in result.problems] == [
         ["broken.mov", " video_unreadable"],
@@ -160,6 +160,20 @@ def test_a_camera_file_without_its_video_is_named(tmp_path):
     (tmp_path / "b.camera.json").write_text(json.dumps(CAMERA))
     result = ingest_folder(str(tmp_path), probe=given_length(1.0))
     assert result.problems == ["b.camera.json: there is no video b.* beside it; not used"]
+
+
+def test_one_bad_camera_file_costs_its_own_video(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.mp4").touch()
+        (tmp_path / f"{name}.camera.json").write_text(json.dumps(CAMERA if name != "b" else [1]))
+    result = ingest_folder(str(tmp_path), probe=given_length(1.0))
+    assert [clip.video_id for clip in result.clips] == ["a", "c"]
+    (problem,) = result.problems
+    assert "b.camera.json: the top level is [1], expected" in problem
+    assert problem.endswith("; the video beside it is left out")
+    counts = result.counts
+    assert (counts["cameras"], counts["bad_cameras"], result.num_left_out) == (2, 1, 1)
+    assert counts["entries"] == 6 == counts["videos"] + counts["camera_files"]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 from dataclasses import replace
 
 import pytest
 
-from handloom.errors import StoreError
+from handloom.errors import ClipError, ConfigError, StoreError
 from handloom.ingest.folder import ingest_folder
 from handloom.schemas.values import VideoInfo
 from handloom.store.clip_list import add_clips, read_clips
@@ -30,16 +33,17 @@ def make_folder(tmp_path, labels: str):
 
 
 def test_words_reach_every_piece_of_their_video(tmp_path):
-    lines = ["video,narration,verb,note", 'a.mp4,"open, then close",open,x', "./kitchen/b c.MOV,take the cup,,y"]
+    lines = ["video,narration,verb,rating", 'a.mp4,"open, then close",open,x', "./kitchen/b c.MOV,take the cup,,y"]
     result = ingest(make_folder(tmp_path, "\n".join(lines)))
-    assert not result.problems
+    assert result.problems == ["clips.csv: not read: the columns rating; read: video, narration, verb"]
+    assert result.num_left_out == 0
     assert [(c.video_id, c.narration, c.verb, c.noun) for c in result.clips] == [
         *[("a", "open, then close", "open", None)] * 2,
         *[("d", None, None, None)] * 2,
         *[("kitchen~b%20c", "take the cup", None, None)] * 2,
     ]
     counts = result.counts
-    assert (counts["entries"], counts["videos"], counts["skipped_labels"], counts["labelled"]) == (4, 3, 1, 2)
+    assert (counts["entries"], counts["videos"], counts["label_files"], counts["labelled"]) == (4, 3, 1, 2)
 
 
 def test_bad_lines_are_named_and_cost_no_video(tmp_path):
@@ -52,10 +56,112 @@ def test_bad_lines_are_named_and_cost_no_video(tmp_path):
     assert {c.narration for c in result.clips} == {None, "first"}
 
 
-def test_a_file_of_another_meaning_is_left_alone(tmp_path):
-    result = ingest(make_folder(tmp_path, "start,end\n1,2\n"))
-    assert len(result.clips) == 6
-    assert "start, end" in result.problems[0]
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("left,right", "has the columns left, right: expected `video` and any of start_s, end_s, narration"),
+        ("video", "has the columns video: expected"),
+        ("video,start,end", "the column 'start' is not read; start_s is meant, perhaps"),
+        ("video,start_s,stop_time", "the column 'stop_time' is not read; end_s is meant, perhaps"),
+        ("video,start_s,duration", "'duration' is not read; end_s is meant"),
+        ("video,naration", "'naration' is not read; narration is meant"),
+        ("video,narration,license", "'license' is not read; licence is meant"),
+        ("Video Name,narration", "'Video Name' is not read|has the columns"),
+        ("video,narration,verb,verb", "has the column verb twice"),
+    ],
+)
+def test_a_file_that_is_not_understood_ends_the_ingest(tmp_path, header, says):
+    """Words that are left alone would look as if they had been read."""
+    with pytest.raises(ConfigError, match=says):
+        ingest(make_folder(tmp_path, f"{header}\n1,2,3,4\n"))
+
+
+def test_lines_with_times_are_clips_and_the_rest_is_cut(tmp_path):
+    lines = [
+        "video,start_s,end_s,narration,verb,view,licence",
+        "a.mp4,0.5,1.5,open,open,ego,",
+        "a.mp4,1.5,,close,,,",
+        "a.mp4,,,both,move,exo,CC0",
+        "kitchen/b c.MOV,,0.75,reach,,EXO,",
+    ]
+    result = ingest(make_folder(tmp_path, "\n".join(lines)))
+    assert (result.problems, result.counts["labelled"], result.counts["actions"]) == ([], 2, 3)
+    assert [(c.clip_id, c.narration, c.verb, c.view, c.licence) for c in result.clips] == [
+        ("folder:a:500-1500", "open", "open", "ego", "CC0"),
+        ("folder:a:1500-4000", "close", "move", "exo", "CC0"),
+        ("folder:d:0-2000", None, None, None, None),
+        ("folder:d:2000-4000", None, None, None, None),
+        ("folder:kitchen~b%20c:0-750", "reach", None, "exo", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("times", "says"),
+    [
+        ("3,3", "end_s 3 is not after start_s 3"),
+        ("3,1", "end_s 1 is not after start_s 3"),
+        ("00:01,00:02", "start_s '00:01', expected seconds"),
+        ("one,2", "start_s 'one', expected seconds"),
+        ("nan,2", "start_s 'nan', expected seconds"),
+        ("1,9", r"end_s 9.0 is after the video's end, 4.000 s \(a.mp4\)"),
+        ("1000,2000", "start_s 1000.0 is after the video's end, 4.000 s"),
+        ("-1,2", "start_s -1.0 is before the video's start, 0 s"),
+    ],
+)
+def test_times_that_are_none_are_named_by_line(tmp_path, times, says):
+    """The video is not cut into pieces instead: its clips are what the file says, the good lines."""
+    folder = make_folder(tmp_path, f"video,start_s,end_s,verb\na.mp4,{times},x\nd.mp4,1,2,y\n")
+    result = ingest(folder)
+    assert {c.clip_id: c.verb for c in result.clips if c.dataset and c.video_id in "ad"} == {"folder:d:1000-2000": "y"}
+    (problem,) = result.problems
+    assert problem.startswith("clips.csv row 1 (line 2): ")
+    assert re.search(says, problem)
+    assert result.num_left_out == 1
+    (folder / "clips.csv").write_text(f"video,start_s,end_s\na.mp4,{times}\n")
+    with pytest.raises(ConfigError, match=rf"no line of the labels .* can be used; the first: .*{says}"):
+        ingest(folder)
+
+
+def test_times_are_on_the_clock_of_the_container(tmp_path):
+    (tmp_path / "a.ts").write_bytes(b"x")
+    (tmp_path / "clips.csv").write_text("video,start_s,end_s\na.ts,0,1\na.ts,1,5.7\na.ts,2.5,3\n")
+    info = VideoInfo(32, 32, 10.0, "h264", "yuv420p", 0, 1.4, 5.4, 40)
+    result = ingest_folder(str(tmp_path), probe=lambda uri: info)
+    assert [(c.start_s, c.end_s) for c in result.clips] == [(1.4, 5.4), (2.5, 3.0)]  # a little outside: cut off
+    assert "start_s 0.0 is before the video's start, 1.4 s; times are on the container's clock" in result.problems[0]
+    assert "a.ts: 1 of its 2 actions begin before others end: clips.csv row 3" in result.problems[1]
+
+
+def test_actions_of_a_video_that_cannot_be_read_are_kept(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    (tmp_path / "clips.csv").write_text("video,start_s,end_s\na.mp4,1,2\na.mp4,2,\n")
+
+    def probe(uri):
+        raise ClipError(uri, "probe", "video_unreadable", "no video")
+
+    assert [c.clip_id for c in ingest_folder(str(tmp_path), probe=probe).clips] == [
+        "folder:a:1000-2000",
+        "folder:a:2000-end",
+    ]
+
+
+TABLE = [["video", "start_s", "end_s", "narration"], ["a.mp4", "0.5", "1.25", "öffnen, schließen"]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize(
+    ("between", "point", "end"), [(",", ".", "\n"), (";", ",", "\r\n"), ("\t", ",", "\r"), (",", ",", "\n")]
+)
+def test_every_dialect_says_the_same(tmp_path, encoding, between, point, end):
+    """A spreadsheet's decimal comma stands between semicolons or tabs, or in quotes."""
+    text = io.StringIO()
+    rows = [[cell.replace(".", point) if cell[0].isdigit() else cell for cell in row] for row in TABLE]
+    csv.writer(text, delimiter=between, lineterminator=end).writerows(rows)
+    folder = make_folder(tmp_path, "")
+    (folder / "clips.csv").write_bytes(text.getvalue().encode(encoding))
+    result = ingest(folder)
+    assert result.problems == []
+    assert [(c.start_s, c.end_s, c.narration) for c in result.clips if c.video_id == "a"] == [(0.5, 1.25, TABLE[1][3])]
 
 
 KUECHE, DECOMPOSED = "Küche", "Ku\u0308che"
@@ -103,7 +209,7 @@ def test_of_two_files_of_labels_one_is_read_and_the_other_named(tmp_path):
     assert {c.narration for c in result.clips} == {"read", None}
     assert (result.num_left_out, result.problems) == (1, ["CLIPS.csv: not used beside clips.csv; keep one of them"])
     counts = result.counts
-    assert counts["entries"] == counts["videos"] + counts["skipped_labels"] == 5
+    assert counts["entries"] == counts["videos"] + counts["label_files"] == 5
 
 
 def test_clips_of_an_older_list_keep_their_ids(tmp_path):

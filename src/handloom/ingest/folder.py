@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from handloom.errors import ClipError, ConfigError
@@ -11,13 +12,14 @@ from handloom.ingest.camera_file import SUFFIX, GivenCamera, read_camera_file
 from handloom.ingest.cutting import MAX_VIDEO_S, check_clip_seconds, cut
 from handloom.ingest.files import VIDEO_EXTENSIONS, FoundFile, Options, list_files, normalise
 from handloom.ingest.ids import check_dataset, unique_video_ids
-from handloom.ingest.labels import is_labels, labelled, read_labels
+from handloom.ingest.labels import VIEWS, Said, clips_of, is_labels, nothing_of, read_labels
 from handloom.ingest.names import AmbiguousName, Names
 from handloom.ingest.result import Gathering, IngestResult, Progress
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.values import VideoInfo
 
-VIEWS = ("ego", "exo")
+Piece = tuple[float, float | None, dict[str, str]]
+"""start_s, end_s (None: unknown), and what `clips.csv` says of it."""
 
 
 def ingest_folder(
@@ -38,13 +40,14 @@ def ingest_folder(
     managers and download tools leave behind. Links to folders are followed, each folder once.
 
     A file that cannot be read as a video stays in the list as one clip from 0 to an unknown end, and ends as a reject
-    that says why. `clips.csv` at the top gives narrations, verbs, nouns (`labels.read_labels`). Pieces lie on
-    the container's clock, from its first frame to the end of its last, and are a little longer at the end rather than
-    tiny (`cutting.cut`).
+    that says why. `clips.csv` at the top gives narrations, verbs, nouns, views, and the times of actions, which are
+    clips then (`labels.read_labels`). Pieces lie on the container's clock, from its first frame to the end of its last,
+    and are a little longer at the end rather than tiny (`cutting.cut`). A camera file that cannot be used is named, and
+    its video is left out: with another camera its rows would be wrong.
 
-    Counts: entries (files) = videos + skipped_not_video + skipped_camera_file + skipped_labels + bad. Also
-    `unreadable` (videos), `cameras`, `labelled` (videos), `bad_labels` (lines), `bad_cameras` (files) and `hidden`
-    (names that begin with a dot: no entries).
+    Counts: entries (files) = videos + skipped_not_video + camera_files + label_files + bad. Also `unreadable` (videos),
+    `cameras`, `labelled` (videos), `actions`, `bad_labels` (lines), `bad_cameras` (files) and `hidden` (names that
+    begin with a dot: no entries).
 
     Args:
         directory: folder, or the URI of one.
@@ -54,8 +57,8 @@ def ingest_folder(
         storage_options: fsspec options of s3:// URIs.
 
     Raises:
-        ConfigError: no such folder, no video in it, a setting out of range, a malformed camera file, or labels of which
-            no line can be used.
+        ConfigError: no such folder, no video in it, a setting out of range, labels that are not understood or of which
+            no line can be used, or no video that can be used.
     """
     check_dataset(dataset)
     check_clip_seconds(clip_seconds)
@@ -77,10 +80,14 @@ def ingest_folder(
     for problem in listing.unusable:
         gathering.bad(problem)
     labels = read_labels(listing.files, gathering, storage_options)
+    num_problems = len(gathering.problems)
     unopened: list[str] = []
     for file in files:
+        gathering.step()
         camera = cameras.get(_stem(file.path))
-        for start_s, end_s in _pieces(file, probe, clip_seconds, gathering, unopened):
+        if camera is None and _stem(file.path) in cameras:
+            continue
+        for start_s, end_s, said in _pieces(file, probe, clip_seconds, labels.get(file.path), gathering, unopened):
             clip = Clip(
                 clip_id=make_clip_id(dataset, ids[file.path], start_s, end_s),
                 dataset=dataset,
@@ -90,10 +97,13 @@ def ingest_folder(
                 end_s=end_s,
                 licence=licence,
                 view=view,
-                camera=camera.text(start_s, end_s) if camera else None,
+                camera=camera.text(start_s, end_s) if camera is not None else None,
             )
-            gathering.add(labelled(clip, file.path, labels))
-        gathering.step()
+            gathering.add(replace(clip, **said))
+    if labels and not gathering.counts["actions"] and all(said.timed for said in labels.values()):
+        raise nothing_of(f"of {root}", gathering.problems[num_problems:])
+    if files and not gathering.num_clips:
+        raise ConfigError(f"no video of {root} can be used; the first: {gathering.problems[0]}", "correct these files")
     if len(unopened) == len(files):
         gathering.bad(f"none of the {len(files)} videos of {root} can be read: `run` will reject all of them")
     _count(gathering, listing.files, files, cameras)
@@ -105,16 +115,30 @@ def _pieces(
     file: FoundFile,
     probe: Callable[[str], VideoInfo],
     clip_seconds: float | None,
+    said: Said | None,
     gathering: Gathering,
     unopened: list[str],
-) -> list[tuple[float, float | None]]:
+) -> list[Piece]:
+    """The clips of a video: the actions that are named, else pieces."""
+    span = _span(file, probe, gathering, unopened)
+    if said is not None and said.timed:
+        return list(clips_of(file.path, said, span, gathering))
+    whole = (said.whole if said is not None else None) or {}
+    pieces = [(0.0, None)] if span is None else cut(*span, clip_seconds)
+    return [(start_s, end_s, whole) for start_s, end_s in pieces]
+
+
+def _span(
+    file: FoundFile, probe: Callable[[str], VideoInfo], gathering: Gathering, unopened: list[str]
+) -> tuple[float, float] | None:
+    """Start and end of a video; None where it cannot be read."""
     try:
         info = probe(file.uri)
     except ClipError as error:
         gathering.counts["unreadable"] += 1
         gathering.problems.append(f"{file.path}: {error.reason}: {error.problem}; kept, and will be rejected")
         unopened.append(file.path)
-        return [(0.0, None)]
+        return None
     length = info.end_s - info.start_s
     if not (math.isfinite(length) and 0 < length <= MAX_VIDEO_S):
         gathering.counts["unreadable"] += 1
@@ -122,8 +146,8 @@ def _pieces(
             f"{file.path}: it claims to run from {info.start_s} s to {info.end_s} s, expected a length above 0 s and "
             "up to a month; kept as one clip"
         )
-        return [(0.0, None)]
-    return list(cut(info.start_s, info.end_s, clip_seconds))
+        return None
+    return info.start_s, info.end_s
 
 
 def _stem(path: str) -> str:
@@ -132,19 +156,26 @@ def _stem(path: str) -> str:
 
 def _read_cameras(
     all_files: list[FoundFile], videos: list[FoundFile], gathering: Gathering, options: Options
-) -> dict[str, GivenCamera]:
-    """`{path of a video without its extension: camera}`; a camera file without its video is named."""
+) -> dict[str, GivenCamera | None]:
+    """`{path of a video without its extension: camera, or None}`: None where its file cannot be used.
+
+    A file without its video, and one that cannot be used, are named in the problems.
+    """
     names = Names(_stem(file.path) for file in videos)
-    cameras: dict[str, GivenCamera] = {}
+    cameras: dict[str, GivenCamera | None] = {}
     for file in filter(_is_camera, all_files):
-        camera = read_camera_file(file.uri, options)
         stem = file.path[: -len(SUFFIX)]
         try:
             video, why = names.find(stem), ""
         except AmbiguousName as error:
             video, why = None, f"the video {error}"
         if video is not None and video not in cameras:
-            cameras[video] = camera
+            try:
+                cameras[video] = read_camera_file(file.uri, options)
+            except ConfigError as error:
+                cameras[video] = None
+                gathering.counts["bad_cameras"] += 1
+                gathering.problems.append(f"{error.problem}; the video beside it is left out")
             continue
         why = why or (
             f"a second camera file of {video}"
@@ -161,12 +192,12 @@ def _is_camera(file: FoundFile) -> bool:
 
 
 def _count(
-    gathering: Gathering, all_files: list[FoundFile], videos: list[FoundFile], cameras: dict[str, GivenCamera]
+    gathering: Gathering, all_files: list[FoundFile], videos: list[FoundFile], cameras: dict[str, GivenCamera | None]
 ) -> None:
     num_cameras, num_labels = sum(map(_is_camera, all_files)), sum(map(is_labels, all_files))
     gathering.counts["entries"] = len(all_files) + gathering.counts["bad"]
     gathering.counts["videos"] = len(videos)
-    gathering.counts["cameras"] = len(cameras)
-    gathering.counts["skipped_camera_file"] = num_cameras
-    gathering.counts["skipped_labels"] = num_labels
+    gathering.counts["cameras"] = sum(camera is not None for camera in cameras.values())
+    gathering.counts["camera_files"] = num_cameras
+    gathering.counts["label_files"] = num_labels
     gathering.counts["skipped_not_video"] = len(all_files) - len(videos) - num_cameras - num_labels

@@ -1,20 +1,52 @@
-"""`clips.csv` at the top of a folder of videos: what is said of each video."""
+"""`clips.csv` at the top of a folder of videos: what is said of each video, and which actions are its clips."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+import difflib
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from handloom.errors import ConfigError
 from handloom.ingest.csv_rows import Row, read_rows
 from handloom.ingest.files import FoundFile, Options
 from handloom.ingest.names import AmbiguousName, Names, folded, spelled
 from handloom.ingest.result import WORDS, Gathering
-from handloom.schemas.clip import Clip
 
 NAME = "clips.csv"
+VIEWS = ("ego", "exo")
+TIMES = ("start_s", "end_s")
+SAID = (*WORDS, "view", "licence")
+SLACK_S = 0.5  # annotators' tools round: a time this little outside the video is its start or end
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?")
+_OTHER_WORDS = {
+    "start_s": {"start", "begin", "onset", "from"},
+    "end_s": {"end", "stop", "offset", "until", "duration", "length"},
+}
 
-Labels = dict[str, dict[str, str | None]]
+
+@dataclass(frozen=True)
+class Action:
+    """A line that names times. None stands for the start, or the end, of the video."""
+
+    start_s: float | None
+    end_s: float | None
+    said: dict[str, str]
+    where: str
+
+
+@dataclass
+class Said:
+    """What the file says of one video. whole: of all of it. timed: some line names times, good or bad: its clips are
+    `actions` then, and not pieces."""
+
+    whole: dict[str, str] | None = None
+    timed: bool = False
+    actions: list[Action] = field(default_factory=list)
+
+
+Labels = dict[str, Said]
 
 
 def is_labels(file: FoundFile) -> bool:
@@ -22,15 +54,16 @@ def is_labels(file: FoundFile) -> bool:
 
 
 def read_labels(files: Iterable[FoundFile], gathering: Gathering, options: Options = None) -> Labels:
-    """`{path of the video: words}` of the folder's `clips.csv`; empty where there is none.
+    """`{path of the video: what is said}` of the folder's `clips.csv`; empty where there is none.
 
     The file has a column `video` (path below the folder, with extension; in any case and Unicode form) and any of
-    narration, verb, noun, participant, split; an empty cell says nothing. Other columns are left alone. A file without
-    such columns and lines that cannot be used are named in the gathering's problems and counted as `bad_labels`: they
-    are no entries, and no video is lost by them. `labelled` counts the videos that have words.
+    `SAID`, `start_s` and `end_s`; an empty cell says nothing. Other columns are named and not read. A line with times
+    is a clip; one without speaks of the whole video. Lines that cannot be used are named in the gathering's problems
+    and counted as `bad_labels`: they are no entries.
 
     Raises:
-        ConfigError: it cannot be read, is no CSV, or none of its lines can be used.
+        ConfigError: it cannot be read, is no CSV, lacks what is needed, has a column that is almost one of these, or
+            none of its lines can be used. Nothing shall be changed by a file that is not understood.
     """
     files = list(files)
     found = sorted((file for file in files if is_labels(file)), key=lambda file: (file.path != NAME, file.path))
@@ -42,40 +75,119 @@ def read_labels(files: Iterable[FoundFile], gathering: Gathering, options: Optio
         gathering.problems.append(f"{others}: not used beside {found[0].path}; keep one of them")
     file = found[0]
     columns, rows = read_rows(file.uri, "labels", options)
-    by_name = {folded(name): name for name in reversed(columns)}  # `Video` is `video`; of two the first
-    words = [name for name in WORDS if name in by_name]
-    if "video" not in by_name or not words:
-        expected = f"expected `video` and any of {', '.join(WORDS)}"
-        gathering.counts["bad_labels"] += 1
-        gathering.problems.append(f"{file.path} has the columns {', '.join(columns)}: {expected}; not used")
-        return {}
+    by_name = _columns(file, columns, gathering)
     labels: Labels = {}
     names = Names(file.path for file in files if file.is_video)
     num_problems = len(gathering.problems)
+    num_good = 0
     for row in rows:
         try:
-            path = _video(row, by_name["video"], labels, names)
+            _take(row, by_name, names, labels)
         except ValueError as error:
             gathering.counts["bad_labels"] += 1
             gathering.problems.append(f"{row.where}: {error}; not used")
         else:
-            labels[path] = {name: row[by_name[name]] or None for name in words}
-    if not labels:
-        first = f"; the first: {gathering.problems[num_problems]}" if len(gathering.problems) > num_problems else ""
-        hint = "`video` is the path below the folder, with its extension; or move the file away to go without words"
-        raise ConfigError(f"no line of the labels {file.uri} can be used{first}", hint)
+            num_good += 1
+    if not num_good:
+        raise nothing_of(file.uri, gathering.problems[num_problems:])
     gathering.counts["labelled"] = len(labels)
     return labels
 
 
-def labelled(clip: Clip, path: str, labels: Labels) -> Clip:
-    """The clip of the video at `path` with its words; a piece of a video keeps what is said of the whole."""
-    return replace(clip, **labels[path]) if path in labels else clip
+def nothing_of(uri: str, problems: list[str]) -> ConfigError:
+    """No line of the file can be used: the first of the problems says why."""
+    first = f"; the first: {problems[0]}" if problems else ": it holds a header alone"
+    hint = "`video` is the path below the folder, with its extension; or move the file away to go without words"
+    return ConfigError(f"no line of the labels {uri} can be used{first}", hint)
 
 
-def _video(row: Row, column: str, labels: Labels, names: Names) -> str:
-    """The path of the video that a line is about. Raises ValueError where it names none, or one that has its words."""
+def clips_of(
+    path: str, said: Said, span: tuple[float, float] | None, gathering: Gathering
+) -> Iterator[tuple[float, float | None, dict[str, str]]]:
+    """(start_s, end_s, what is said) of each action of a video.
+
+    Args:
+        span: start and end of the video; None where it could not be read, and times cannot be checked.
+
+    Times outside the video are named and give no clip; actions that share moments are named and kept.
+    """
+    good: list[tuple[float, float | None, Action]] = []
+    for action in said.actions:
+        try:
+            start_s, end_s = _times(action, span)
+        except ValueError as error:
+            gathering.counts["bad_labels"] += 1
+            gathering.problems.append(f"{action.where}: {error} ({path}); not used")
+        else:
+            good.append((start_s, end_s, action))
+    gathering.counts["actions"] += len(good)
+    good.sort(key=lambda one: (one[0], math.inf if one[1] is None else one[1]))
+    _name_overlaps(path, good, gathering)
+    for start_s, end_s, action in good:
+        yield start_s, end_s, (said.whole or {}) | action.said
+
+
+def _columns(file: FoundFile, columns: list[str], gathering: Gathering) -> dict[str, str]:
+    """`{known column: as the file writes it}`. Raises ConfigError where the file cannot be meant."""
+    known = ("video", *TIMES, *SAID)
+    by_name = {folded(name): name for name in columns if folded(name) in known}
+    expected = f"expected `video` and any of {', '.join(known[1:])}"
+    unknown = [name for name in columns if name and name not in by_name.values()]
+    for name in unknown:
+        near = _nearest(folded(name), [one for one in known if one not in by_name])
+        if near is not None:
+            raise ConfigError(
+                f"labels {file.uri}: the column {name!r} is not read; {near} is meant, perhaps",
+                f"call it {near}; or, if it means something else, give it a name that is less alike. {expected}",
+            )
+    if "video" not in by_name or len(by_name) == 1:
+        raise ConfigError(
+            f"labels {file.uri} has the columns {', '.join(columns)}: {expected}",
+            "put the names of the columns into the first line; or move the file away to go without words",
+        )
+    if unknown:
+        names = ", ".join(by_name)
+        gathering.problems.append(f"{file.path}: not read: the columns {', '.join(unknown)}; read: {names}")
+    return by_name
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    words = set(re.split(r"[^a-z]+", name))
+    for meant, others in _OTHER_WORDS.items():
+        if meant in known and words & others:
+            return meant
+    close = difflib.get_close_matches(re.sub(r"[^a-z]+", "_", name), known, 1, 0.75)
+    return close[0] if close else None
+
+
+def _take(row: Row, by_name: dict[str, str], names: Names, labels: Labels) -> None:
+    """Put a line where it belongs. Raises ValueError where it cannot be used."""
     row.check_width()
+    path = _video(row, by_name["video"], names)
+    said = {name: cell for name in SAID if name in by_name and (cell := row[by_name[name]])}
+    if "view" in said:
+        said["view"] = folded(said["view"])
+        if said["view"] not in VIEWS:
+            raise ValueError(f"view {row[by_name['view']]!r}, expected {' or '.join(VIEWS)}")
+    cells = {name: row[by_name[name]] if name in by_name else "" for name in TIMES}
+    if any(cells.values()):
+        of_video = labels.setdefault(path, Said())
+        of_video.timed = True
+        start_s, end_s = (_seconds(name, cell) for name, cell in cells.items())
+        if start_s is not None and end_s is not None and end_s <= start_s:
+            raise ValueError(f"end_s {cells['end_s']} is not after start_s {cells['start_s']}")
+        of_video.actions.append(Action(start_s, end_s, said, row.where))
+        return
+    of_video = labels.setdefault(path, Said())
+    if of_video.whole is not None:
+        raise ValueError(
+            f"video {path} is named twice; the first line counts (lines with start_s and end_s may repeat)"
+        )
+    of_video.whole = said
+
+
+def _video(row: Row, column: str, names: Names) -> str:
+    """The path of the video that a line is about. Raises ValueError where it names none."""
     said = row[column].replace("\\", "/").removeprefix("./")
     try:
         path = names.find(said)
@@ -83,6 +195,50 @@ def _video(row: Row, column: str, labels: Labels, names: Names) -> str:
         raise ValueError(f"video {error}") from error
     if path is None:
         raise ValueError(f"there is no video {spelled(said)}{names.nearest(said)}")
-    if path in labels:
-        raise ValueError(f"video {path} is named twice; the first line counts")
     return path
+
+
+def _seconds(column: str, cell: str) -> float | None:
+    if not cell:
+        return None
+    if not _NUMBER.fullmatch(cell):
+        raise ValueError(f"{column} {cell!r}, expected seconds, such as 83.5 for one minute and 23.5 seconds")
+    return float(cell.replace(",", "."))
+
+
+def _times(action: Action, span: tuple[float, float] | None) -> tuple[float, float | None]:
+    """Start and end on the video's clock. Raises ValueError where they lie outside it."""
+    if span is None:
+        if (action.start_s or 0.0) < 0:
+            raise ValueError(f"start_s {action.start_s} is before the video's start")
+        return action.start_s or 0.0, action.end_s
+    first, last = span
+    start_s = first if action.start_s is None else action.start_s
+    end_s = last if action.end_s is None else action.end_s
+    if start_s < first - SLACK_S:
+        clock = "" if first == 0 else "; times are on the container's clock, as ffprobe prints them"
+        raise ValueError(f"start_s {start_s} is before the video's start, {first:g} s{clock}")
+    if end_s > last + SLACK_S or start_s >= last:
+        name, late = ("start_s", start_s) if start_s >= last else ("end_s", end_s)
+        raise ValueError(f"{name} {late} is after the video's end, {last:.3f} s")
+    start_s, end_s = max(start_s, first), min(end_s, last)
+    if end_s <= start_s:
+        raise ValueError(f"{start_s} to {end_s} s is no range")
+    return start_s, end_s
+
+
+def _name_overlaps(path: str, sorted_: list[tuple[float, float | None, Action]], gathering: Gathering) -> None:
+    """One line for a video: people may do two things at once, so it is no fault, but it may be a slip."""
+    num, example = 0, ""
+    latest: tuple[float, Action] | None = None
+    for start_s, end_s, action in sorted_:
+        if latest is not None and start_s < latest[0]:
+            num += 1
+            example = example or f"{action.where} begins before the end of {latest[1].where}"
+        end = math.inf if end_s is None else end_s
+        if latest is None or end > latest[0]:
+            latest = end, action
+    if num:
+        gathering.problems.append(
+            f"{path}: {num} of its {len(sorted_)} actions begin before others end: {example}; kept"
+        )

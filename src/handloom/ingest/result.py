@@ -54,6 +54,10 @@ class Gathering:
         self._clips: dict[str, Clip] = {}
         self._more: dict[str, list[Clip]] = {}
 
+    @property
+    def num_clips(self) -> int:
+        return len(self._clips)
+
     def step(self) -> None:
         """One more entry was looked at."""
         self._done += 1

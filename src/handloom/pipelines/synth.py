@@ -17,7 +17,7 @@ from handloom.synth import SceneSpec, synth_specs, write_clip
 from handloom.synth.robot import robot_specs
 from handloom.synth.robot_dataset import WrittenDemo, write_demo, write_tables
 
-INDEX_COLUMNS = ("video", "video_id", "narration", "verb", "noun", "hand", "start_s", "end_s", "num_actions")
+WORDS = ("video", "narration", "verb", "noun")  # of clips.csv: without times, so that each video is one clip
 CAMERAS = ("poses", "intrinsics", "none")
 
 
@@ -191,7 +191,7 @@ def write_labels(out: Path, specs: dict[str, SceneSpec]) -> None:
         lines.append(line)
         scenes.append(line | {"actions": [asdict(span) for span in actions], "spec": asdict(spec)})
     with (out / "clips.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, INDEX_COLUMNS)
+        writer = csv.DictWriter(file, WORDS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(lines)
     (out / "clips.json").write_text(json.dumps(scenes, indent=1) + "\n")
