@@ -88,6 +88,7 @@ def run(summary, db: str) -> str:
     ]
     if summary.reasons:
         lines.append("rejected: " + ", ".join(f"{reason} {count}" for reason, count in sorted(summary.reasons.items())))
+    lines += [f"left node {host}: {why}" for host, why in summary.left_nodes.items()]
     if summary.exit == "interrupted":
         lines.append(f"interrupted: what was finished is committed, {summary.num_pending} clips are left")
     if summary.exit == "interrupted" or summary.num_pending:

@@ -31,6 +31,7 @@ class NodeSpec:
     """What sets a node apart. hidden: folders that are empty there. read_only: folders that cannot be written there.
 
     name: for Ray (`--node-name`); None: Ray knows the node by its address alone. env: over the test's own variables.
+    own_mounts: also where nothing is hidden yet.
     """
 
     name: str | None
@@ -39,10 +40,7 @@ class NodeSpec:
     read_only: Sequence[Path] = ()
     hostname: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def own_mounts(self) -> bool:
-        return bool(self.hidden or self.read_only or self.hostname)
+    own_mounts: bool = False
 
 
 class Cluster:
@@ -76,6 +74,12 @@ class Cluster:
         self._nodes.append(node)
         _until(lambda: b"Ray runtime started" in log.read_bytes(), node, log)
         return number
+
+    def hide(self, number: int, folder: Path) -> None:
+        """From now on the folder is empty on a node with mounts of its own: its file system has gone."""
+        mount = ["mount", "-t", "tmpfs", "none", str(folder)]
+        command = ["nsenter", "--mount", "--target", str(self._nodes[number].pid), *mount]
+        subprocess.run(command, check=True, capture_output=True, timeout=20)
 
     def kill(self, number: int, with_signal: int = signal.SIGKILL) -> None:
         """The node's raylet and its workers, at once: a node that loses power."""
@@ -128,7 +132,7 @@ def mounts_allowed() -> bool:
 
 
 def _in_own_mounts(command: list[str], spec: NodeSpec) -> list[str]:
-    if not spec.own_mounts:
+    if not (spec.own_mounts or spec.hidden or spec.read_only or spec.hostname):
         return command
     lines = [f"mount -t tmpfs none {shlex.quote(str(folder))}" for folder in spec.hidden]
     for folder in map(shlex.quote, map(str, spec.read_only)):

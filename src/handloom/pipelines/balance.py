@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import ray
 from ray.autoscaler.sdk import request_resources
 
 from handloom.pipelines import sharing
-from handloom.pipelines.room import Amounts, Pools, Room, actor_needs, fit, look, size_pools
+from handloom.pipelines.room import Amounts, Pools, Room, actor_needs, could_hold, fit, look, size_pools
 from handloom.pipelines.sharing import EXTRACTION, GRANTED, HOLDING, TRAINING, WAITING, Entry, Registered
 from handloom.schemas.settings import Resources
 from handloom.workers.shard import ShardResult
@@ -41,6 +41,7 @@ class Balance:
         self._registered = Registered(Entry(self._job, EXTRACTION, (), HOLDING), create=False)
         self._in_vain: set[str] = set()  # requests that giving way did not help
         self._asked_for_nodes = False
+        self._without: frozenset[str] = frozenset()
 
     def __enter__(self) -> Balance:
         self._registered.__enter__()
@@ -58,16 +59,24 @@ class Balance:
             request_resources(bundles=[dict(needs) for needs in self._held(Pools(num_actors, num_decode, 0))])
             self._asked_for_nodes = True
 
-    def pools(self, num_shards: int, first: bool) -> Pools:
+    def fits(self, without: Collection[str]) -> bool:
+        """Whether the run's workers fit onto the cluster without these nodes."""
+        return could_hold(self._resources, look(without))
+
+    def pools(self, num_shards: int, first: bool, without: frozenset[str] = frozenset()) -> Pools:
         """The pools that fit now; waits where nothing does, at the run's start at most `wait_s`.
+
+        Args:
+            without: nodes that get no worker.
 
         Raises:
             ConfigError: the cluster can never hold them; no room within `wait_s`.
         """
+        self._without = without
         self._let_in((GRANTED,) if first else (WAITING, GRANTED))
         r, started, told = self._resources, time.monotonic(), -sharing.REMIND_S
         self._ask_for_nodes(min(num_shards, r.num_actors or 1))
-        while not (found := size_pools(r, num_shards, room := _steady())).num_actors:
+        while not (found := size_pools(r, num_shards, room := _steady(without))).num_actors:
             waited = time.monotonic() - started
             if first and waited >= r.wait_s:
                 raise sharing.no_room(self._job, [actor_needs(r)], r.wait_s)
@@ -138,7 +147,7 @@ class Balance:
 
     def could_grow(self, pools: Pools) -> int:
         """How many more actors would fit."""
-        r, room = self._resources, look()
+        r, room = self._resources, look(self._without)
         if any(entry.state in (WAITING, GRANTED) for entry in sharing.others(self._job)):
             return 0
         more = fit(room.free, actor_needs(r) | {"memory": r.actor_memory_mb << 20})
@@ -175,6 +184,13 @@ class Watch:
         """The workers know that they are to stop, `num_taken` shards had been taken up until then."""
         self._num_taken = num_taken
 
+    def stop(self, why: str) -> None:
+        """Tell the workers to stop after the clip in hand, if nobody has yet."""
+        if not self.drained:
+            self.drained = True
+            self.told(self._balance.drain())
+            log.warning("extraction %s; the clips in hand are finished first", why)
+
     def end(self) -> None:
         self._ended.set()
 
@@ -183,9 +199,7 @@ class Watch:
             try:
                 why = self._why()
                 if why and not self._ended.is_set():
-                    self.drained = True
-                    self.told(self._balance.drain())
-                    log.warning("extraction %s; the clips in hand are finished first", why)
+                    self.stop(why)
                     return
             except (ray.exceptions.RayError, RuntimeError, OSError) as error:
                 log.info("the cluster did not answer: %s", error)  # the run's own end says why
@@ -204,12 +218,12 @@ class Watch:
         return f"takes up to {more} actors more, there is room" if steady else ""
 
 
-def _steady() -> Room:
+def _steady(without: Collection[str]) -> Room:
     """What is free, once it has stopped changing: what somebody has given back is told a second late."""
-    room, since = look(), time.monotonic()
+    room, since = look(without), time.monotonic()
     while any(room.used(name) > 1e-3 for name in ("CPU", "GPU")) and time.monotonic() - since < STEADY_S:
         time.sleep(LOOK_S)
-        now = look()
+        now = look(without)
         if now != room:
             room, since = now, time.monotonic()
     return room

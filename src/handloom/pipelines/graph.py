@@ -9,7 +9,8 @@ Workers write fragments; the driver, which reads the results, commits them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import ray
 
@@ -24,16 +25,27 @@ JOIN_S = 30.0
 
 
 class Graph:
-    """The graph of a run. Iterate it once, for results in the order in which they are finished; `close` ends it."""
+    """The graph of a run. Iterate it once, for results in the order in which they are finished; `close` ends it.
+
+    without: nodes (Ray's ids) that get no worker, also none that is started again after a death.
+    """
 
     def __init__(
-        self, shards: Sequence[Shard], setup: WorkerSetup, pools: Pools, ledger: ray.actor.ActorHandle
+        self,
+        shards: Sequence[Shard],
+        setup: WorkerSetup,
+        pools: Pools,
+        ledger: ray.actor.ActorHandle,
+        without: Collection[str] = (),
     ) -> None:
         _quiet()
         resources = setup.resources
         data = ray.data.from_items([{"shard": shard.to_json()} for shard in shards], override_num_blocks=len(shards))
         # Pools have a fixed size and are waited for: Ray would otherwise feed the first actor alone at first.
-        pinned = {"runtime_env": {"env_vars": for_workers()}}  # set before the actor's process imports anything
+        # The variables are set before the actor's process imports anything.
+        pinned: dict[str, Any] = {"runtime_env": {"env_vars": for_workers()}}
+        if without:
+            pinned["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(without))})"}
         models = {
             "batch_size": 1,
             "num_cpus": resources.cpus_per_actor,

@@ -28,6 +28,7 @@ class Tally:
     bugs: Counter[str] = field(default_factory=Counter)  # by place
     traces: dict[str, str] = field(default_factory=dict)  # of each place, the first
     stage_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    left_nodes: dict[str, str] = field(default_factory=dict)  # host, and why it got no work any more
 
 
 class Pending:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import ray
 
@@ -27,11 +27,15 @@ class Pools:
 
 @dataclass(frozen=True)
 class Room:
-    """The cluster at one moment, per node. free: what nobody has reserved. scales: nodes come when asked for."""
+    """The cluster at one moment, per node. free: what nobody has reserved. scales: nodes come when asked for.
+
+    partial: there are more nodes, which get no work.
+    """
 
     nodes: tuple[Amounts, ...]
     free: tuple[Amounts, ...]
     scales: bool = False
+    partial: bool = False
 
     @property
     def total(self) -> Amounts:
@@ -45,15 +49,16 @@ class Room:
 
     def emptied(self) -> Room:
         """The same cluster if nobody else were on it."""
-        return Room(self.nodes, self.nodes, self.scales)
+        return replace(self, free=self.nodes)
 
 
-def look() -> Room:
-    """What the cluster has now. Ray tells it with a delay of about a second."""
+def look(without: Collection[str] = ()) -> Room:
+    """What the cluster has now, without these nodes (Ray's ids). Ray tells it with a delay of about a second."""
     nodes = ray._private.state.total_resources_per_node()  # Ray's public calls add the nodes up
     free = ray._private.state.available_resources_per_node()
     scales = bool(ray._private.state.state.get_max_resources_from_cluster_config())  # only an autoscaler tells it
-    return Room(tuple(nodes[i] for i in sorted(nodes)), tuple(free.get(i, {}) for i in sorted(nodes)), scales)
+    ids = [node_id for node_id in sorted(nodes) if node_id not in without]
+    return Room(tuple(nodes[i] for i in ids), tuple(free.get(i, {}) for i in ids), scales, len(ids) < len(nodes))
 
 
 def actor_needs(resources: Resources) -> Amounts:
@@ -95,11 +100,16 @@ def size_pools(resources: Resources, num_shards: int, room: Room) -> Pools:
     """
     if room.scales:
         return _pools(resources, num_shards, room)
-    asked = resources.num_actors or 1
+    asked = 1 if room.partial else resources.num_actors or 1  # nodes that were left take their actors with them
     most = _pools(resources, num_shards, room.emptied())
     if most.num_actors < min(asked, max(num_shards, 1)):
         raise _too_large(resources, most, room)
     return _pools(resources, num_shards, room)
+
+
+def could_hold(resources: Resources, room: Room) -> bool:
+    """Whether one actor of each pool fits, if nobody else is on the cluster."""
+    return bool(_pools(resources, 1, room.emptied()).num_actors)
 
 
 def _pools(resources: Resources, num_shards: int, room: Room) -> Pools:

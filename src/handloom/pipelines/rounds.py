@@ -15,7 +15,7 @@ class Rounds:
     """The clips that are left, and what the rounds so far have told about them.
 
     A clip can come back unfinished because the pool was about to change, because it must be tried again by itself
-    (`ShardResult.alone`), or because its result never reached the driver.
+    (`ShardResult.alone`) or on another node (`ShardResult.elsewhere`), or because its result never reached the driver.
     """
 
     def __init__(self, clips: Iterable[Clip]) -> None:
@@ -25,10 +25,10 @@ class Rounds:
         self._alone: set[str] = set()
         self._num_learned = 0
 
-    def shards(self, shard_clips: int, shard_s: float, num_workers: int) -> list[Shard]:
-        """The next round's work. Clips that are to be alone are shards of one, after the others."""
-        together = [clip for clip in self.left if clip.clip_id not in self._alone]
-        alone = [Shard((clip,)) for clip in self.left if clip.clip_id in self._alone]
+    def shards(self, clips: Sequence[Clip], shard_clips: int, shard_s: float, num_workers: int) -> list[Shard]:
+        """The next round's work: `clips`, of those left. Those that are to be alone are shards of one, at the end."""
+        together = [clip for clip in clips if clip.clip_id not in self._alone]
+        alone = [Shard((clip,)) for clip in clips if clip.clip_id in self._alone]
         return [*plan_shards(together, shard_clips, shard_s, num_workers), *alone]
 
     def heard(self, result: ShardResult) -> None:
@@ -36,7 +36,7 @@ class Rounds:
         self._finished.update(result.clip_ids())
         new = set(result.alone) - self._alone
         self._alone |= new
-        self._num_learned += len(new)
+        self._num_learned += len(new) + len(result.elsewhere)
 
     def end(self, drained: bool) -> None:
         """A round has ended. drained: its workers were told to stop, so that the pool can change.

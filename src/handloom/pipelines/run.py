@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -17,9 +17,12 @@ from handloom.pipelines.cluster import joined
 from handloom.pipelines.configure import check_stored
 from handloom.pipelines.graph import Graph
 from handloom.pipelines.interrupts import Interrupts
+from handloom.pipelines.nodes import Nodes, trial_videos
 from handloom.pipelines.pending import Pending, Tally
 from handloom.pipelines.progress import ProgressLine
 from handloom.pipelines.rounds import Rounds, lost
+from handloom.pipelines.verdicts import Verdicts
+from handloom.schemas.clip import Clip
 from handloom.schemas.reasons import REASONS
 from handloom.schemas.settings import RunConfig
 from handloom.schemas.tables import clips_schema
@@ -30,6 +33,7 @@ from handloom.store.runs import end_run, start_run, stored_settings
 from handloom.store.unfinished import unfinished
 from handloom.video.source import usual_cache_dir
 from handloom.workers.ledger import Progress, start_ledger
+from handloom.workers.probe import Trial
 from handloom.workers.process import WorkerSetup
 from handloom.workers.versions import model_versions
 
@@ -42,7 +46,10 @@ WIDE = 16 / 9
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What one run did. `exit`: `done`, `rejects` or `interrupted`; counts are of this run only."""
+    """What one run did. `exit`: `done`, `rejects` or `interrupted`; counts are of this run only.
+
+    left_nodes: nodes that got no work any more, by their host's name, and why.
+    """
 
     run_id: str
     run_key: str
@@ -54,6 +61,7 @@ class RunSummary:
     reasons: dict[str, int]
     num_pending: int
     version: int | None
+    left_nodes: dict[str, str] = field(default_factory=dict)
 
 
 def stored_config(db: Database) -> RunConfig:
@@ -107,7 +115,7 @@ def run(
             if clips:
                 pending = Pending(committer, config.resources, tally, interrupts)
                 setup = _setup(db, config, run_key, source_options)
-                _process(clips, setup, pending, interrupts, ray_address, quiet, watch or (lambda _: None))
+                _process(clips, setup, pending, tally, interrupts, ray_address, quiet, watch or (lambda _: None))
                 _check_all_ended(db, [clip.clip_id for clip in clips])
                 pending.check_end()
             exit = "rejects" if tally.num_rejects else "done"
@@ -119,7 +127,7 @@ def run(
     wall_s = time.monotonic() - started
     num_pending = len(pending_clips(db)) if exit == "interrupted" or limit is not None else 0
     counts = (tally.num_clips, tally.num_rejects, tally.num_frames, wall_s, dict(tally.reasons), num_pending)
-    return RunSummary(record.run_id, run_key, exit, *counts, db.version)
+    return RunSummary(record.run_id, run_key, exit, *counts, db.version, tally.left_nodes)
 
 
 def _setup(db: Database, config: RunConfig, run_key: str, source_options: dict[str, Any] | None) -> WorkerSetup:
@@ -128,7 +136,14 @@ def _setup(db: Database, config: RunConfig, run_key: str, source_options: dict[s
     return WorkerSetup(config.settings(), config.resources, run_key, *options)
 
 
-def _process(clips, setup: WorkerSetup, pending: Pending, interrupts: Interrupts, ray_address, quiet, watch) -> None:
+def _trial(clips: Sequence[Clip], setup: WorkerSetup) -> Trial:
+    videos = trial_videos([clip.video_uri for clip in clips])
+    return Trial(setup.db_uri, setup.storage_options, setup.source_options, setup.cache_dir, videos)
+
+
+def _process(
+    clips, setup: WorkerSetup, pending: Pending, tally: Tally, interrupts: Interrupts, ray_address, quiet, watch
+) -> None:
     """The Ray part. However it ends, everything finished until then is committed."""
     with joined(ray_address):
         interrupts.install()
@@ -141,11 +156,16 @@ def _process(clips, setup: WorkerSetup, pending: Pending, interrupts: Interrupts
         try:
             balance = Balance(setup.resources, setup.db_uri, ledger)
             with ProgressLine(len(clips), progress, quiet=quiet), balance:
-                rounds = Rounds(clips)
-                while rounds.left:
-                    if rounds.number:
-                        balance.resume()
-                    _work(rounds, setup, pending, balance, ledger, progress)
+                rounds, nodes = Rounds(clips), Nodes(_trial(clips, setup), balance.fits)
+                verdicts = Verdicts(nodes, clips, setup.db_uri)
+                try:
+                    while rounds.left:
+                        if rounds.number:
+                            balance.resume()
+                        nodes.look()
+                        _work(rounds, setup, pending, balance, verdicts, ledger, progress)
+                finally:
+                    tally.left_nodes = nodes.left_nodes()
         except ray.exceptions.RayTaskError:
             raise  # a bug in a worker keeps its trace
         except ray.exceptions.RayError as error:
@@ -154,14 +174,17 @@ def _process(clips, setup: WorkerSetup, pending: Pending, interrupts: Interrupts
         watch(ledger)
 
 
-def _work(rounds: Rounds, setup: WorkerSetup, pending: Pending, balance: Balance, ledger, progress) -> None:
+def _work(
+    rounds: Rounds, setup: WorkerSetup, pending: Pending, balance: Balance, verdicts: Verdicts, ledger, progress
+) -> None:
     """One round: one pool of actors, until every shard has come back or the pool is to change."""
     num_cpus = int(ray.cluster_resources().get("CPU", 1))
-    shards = rounds.shards(setup.resources.shard_clips, _shard_s(setup), num_cpus)
-    pools = balance.pools(len(shards), first=not rounds.number)
-    counts = (rounds.number, len(rounds.left), len(shards), pools.num_actors, pools.num_decode)
+    clips, without = verdicts.next_pool(rounds.left)
+    shards = rounds.shards(clips, setup.resources.shard_clips, _shard_s(setup), num_cpus)
+    pools = balance.pools(len(shards), first=not rounds.number, without=without)
+    counts = (rounds.number, len(clips), len(shards), pools.num_actors, pools.num_decode)
     log.info("a pool begins round=%d clips=%d shards=%d actors=%d decode_actors=%d", *counts)
-    graph = Graph(shards, setup, pools, ledger)
+    graph = Graph(shards, setup, pools, ledger, without)
     arrivals = Arriving(graph, graph.close, lambda: progress().idle_s)
     with arrivals, balance.watched(pools, len(shards)) as watched:
         try:
@@ -169,13 +192,16 @@ def _work(rounds: Rounds, setup: WorkerSetup, pending: Pending, balance: Balance
                 if result is None:
                     pending.tick()
                     continue
+                result = verdicts.on(result)
                 rounds.heard(result)
                 pending.add(result)
+                if verdicts.without > without:
+                    watched.stop("leaves a node")
                 if watched.arrived(result):
                     break
         except KeyboardInterrupt:
             for result in arrivals.late(LATE_QUIET_S, LATE_LIMIT_S):
-                pending.keep(result)
+                pending.keep(verdicts.sure(result))
             raise
         finally:
             pending.flush()  # before the actors are stopped: that may take longer than the patience of Slurm

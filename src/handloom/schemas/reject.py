@@ -12,7 +12,7 @@ class Reject:
     """One clip that could not be processed: a row of `rejects` without its run key and time.
 
     stage: where it failed. reason: a word of `handloom.schemas.reasons.REASONS`. attempts: how often it was tried in
-    this run. host: the machine on which it failed last; None: unknown.
+    this run. host: the machine on which it failed last; None: unknown. node_id: its name for Ray, while the run lasts.
     """
 
     clip_id: str
@@ -21,8 +21,9 @@ class Reject:
     detail: str
     attempts: int = 1
     host: str | None = None
+    node_id: str | None = None
 
     @staticmethod
-    def from_error(error: ClipError, attempts: int = 1, host: str | None = None) -> Reject:
+    def from_error(error: ClipError, attempts: int = 1) -> Reject:
         detail = f"{error.problem}\nhint: {error.hint}" if error.hint else error.problem
-        return Reject(error.clip_id, error.stage, error.reason, detail, attempts, host)
+        return Reject(error.clip_id, error.stage, error.reason, detail, attempts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import lance
 import pyarrow as pa
@@ -57,6 +58,7 @@ def write_fragment(
     clip_ids = tuple(i for batch in batches for i in batch.column("clip_id").to_pylist())
     if not clip_ids:
         raise StoreError("a fragment without rows was asked for")
+    check_there(Location.parse(uri))
     table_uri = Location.parse(uri).table_uri("clips")
     with lance_errors(f"write {len(clip_ids)} rows", table_uri):
         table = lance.dataset(table_uri, storage_options=storage_options or None)
@@ -65,6 +67,26 @@ def write_fragment(
         reader = pa.RecordBatchReader.from_batches(schema, batches)
         fragments = write_fragments(reader, table, schema=schema, mode="append")
     return FragmentRecord(tuple(json.dumps(f.to_json()) for f in fragments), clip_ids)
+
+
+def check_there(location: Location) -> None:
+    """Raise StoreError where a local database has no table `clips` on this machine. Lance would make an empty one."""
+    table = Path(location.table_uri("clips"))
+    if location.is_local and not (table / "_versions").is_dir():
+        problem = f"there is no table at {table} on this machine"
+        raise StoreError(problem, "mount the database's file system there, or use a database in s3://")
+
+
+def unseen_files(uri: str, record: FragmentRecord) -> list[str]:
+    """Files of an uncommitted fragment that this machine does not see: somebody wrote them to another folder.
+
+    A store in S3 is one for all.
+    """
+    location = Location.parse(uri)
+    if not location.is_local:
+        return []
+    folder = Path(location.table_uri("clips")) / "data"
+    return [name for name in record.files() if not (folder / name).exists()]
 
 
 def read_rows(

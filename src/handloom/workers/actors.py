@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 
 from handloom.errors import ClipError, ConfigError
 from handloom.schemas.clip import Clip
+from handloom.schemas.reasons import RETRIABLE
+from handloom.schemas.reject import Reject
 from handloom.video.decoder import DecodedClip, DecoderSwitched, Header
 from handloom.workers.bugs import for_each
 from handloom.workers.ledger import MAX_DEATHS, pulse
+from handloom.workers.place import Place, here
 from handloom.workers.process import ShardProcessor, WorkerSetup
 from handloom.workers.shard import Shard
 
@@ -34,12 +37,14 @@ class InlineFrames:
     frames: (T, h, w, 3) uint8, or None where they exceed `inline_frames_mb` (or decoding them killed workers): the
         model actor then decodes the clip itself.
     error: why the clip could not be decoded, or None.
+    place: where it was decoded, or was tried to be.
     """
 
     clip: Clip
     header: Header | None
     frames: NDArray[np.uint8] | None
     error: ClipError | None = None
+    place: Place | None = None
 
     def chunks(self) -> Iterator[NDArray[np.uint8]]:
         for at in range(0, len(self.frames), CHUNK_FRAMES):
@@ -64,7 +69,7 @@ class DecodeWorker:
     def __init__(self, setup: WorkerSetup, ledger: ray.actor.ActorHandle) -> None:
         self._ledger = ledger
         self._max_bytes = setup.resources.inline_frames_mb << 20
-        self._decoder = setup.decoder()
+        self._decoder, self._place = setup.decoder(), here()
 
     def __call__(self, batch: Batch) -> Batch:
         rows = [pickle.dumps(self._decode(Shard.from_json(text)), protocol=5) for text in batch["shard"]]
@@ -83,9 +88,8 @@ class DecodeWorker:
     def _decoded(self, shard: Shard) -> list[InlineFrames]:
         work = for_each(shard.clips, self._stream, _collected, begin=lambda clip: True, stage=lambda: "decode")
         try:
-            return [
-                InlineFrames(clip, None, None, found) if isinstance(found, ClipError) else found for clip, found in work
-            ]
+            found = (InlineFrames(c, None, None, end) if isinstance(end, ClipError) else end for c, end in work)
+            return [replace(frames, place=self._place) for frames in found]
         except ConfigError:  # no decoding on this node; the model actor decodes, or meets the same and says so
             return [InlineFrames(clip, None, None) for clip in shard.clips]
 
@@ -116,7 +120,17 @@ class ModelWorker:
                 else:
                     yield frames
 
-        return self._processor.process([frames.clip for frames in decoded], stream)
+        result = self._processor.process([frames.clip for frames in decoded], stream)
+        rejects = tuple(_where_decoded(reject, by_id[reject.clip_id]) for reject in result.rejects)
+        places = (frames.place for frames in decoded if frames.frames is not None and frames.place is not None)
+        return replace(result, rejects=rejects, decoded_on=next((place.node_id for place in places), None))
+
+
+def _where_decoded(reject: Reject, frames: InlineFrames) -> Reject:
+    """The reject, at the place that decoded the clip, if it failed there; what can be tried again was tried here."""
+    if frames.error is None or frames.place is None or reject.reason in RETRIABLE:
+        return reject
+    return replace(reject, host=frames.place.host, node_id=frames.place.node_id)
 
 
 def _collected(item: DecodedClip) -> InlineFrames:

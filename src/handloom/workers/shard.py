@@ -38,7 +38,8 @@ class ShardResult:
         Ray Data wraps what its workers raise until nobody can tell it from a bug.
     given_back: no clip of it was looked at.
     alone: clips that are to come again as shards of one.
-    host, node_id: where it was worked on.
+    host, node_id: where it was worked on. decoded_on: the node that decoded it, where that was another worker's work.
+    elsewhere: clips that failed with what may be the node's fault, and come again on another one.
     """
 
     record: FragmentRecord | None
@@ -50,6 +51,8 @@ class ShardResult:
     alone: tuple[str, ...] = ()
     host: str | None = None
     node_id: str | None = None
+    decoded_on: str | None = None
+    elsewhere: tuple[str, ...] = ()
 
     def clip_ids(self) -> tuple[str, ...]:
         """The clips that are finished, as rows or rejects. Others of the shard were given back."""
@@ -57,7 +60,7 @@ class ShardResult:
 
     def at(self, place: Place) -> ShardResult:
         """The same, worked on at `place`, which its rejects name too."""
-        rejects = tuple(replace(reject, host=place.host) for reject in self.rejects)
+        rejects = tuple(replace(reject, host=place.host, node_id=place.node_id) for reject in self.rejects)
         return replace(self, rejects=rejects, host=place.host, node_id=place.node_id)
 
     def check(self) -> None:
@@ -76,8 +79,8 @@ class ShardResult:
             record = FragmentRecord(tuple(record["fragments"]), tuple(record["clip_ids"]))
         rejects = tuple(Reject(**reject) for reject in values["rejects"])
         failure = values["failure"] and tuple(values["failure"])
-        alone = tuple(values["alone"])
-        return ShardResult(**(values | {"record": record, "rejects": rejects, "failure": failure, "alone": alone}))
+        lists = {name: tuple(values[name]) for name in ("alone", "elsewhere")}
+        return ShardResult(**(values | {"record": record, "rejects": rejects, "failure": failure} | lists))
 
 
 def plan_shards(clips: Iterable[Clip], shard_clips: int, shard_s: float, num_workers: int) -> Iterator[Shard]:

@@ -1,0 +1,180 @@
+"""Which nodes of the cluster a run works on, and why it leaves others.
+
+Every node that can hold workers is tried before it gets work: it writes to the database and looks for some videos of
+the list. What is wrong with one node alone (no mount, a read-only one, a full disk) must not cost a clip.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from handloom.errors import StoreError
+from handloom.workers.place import host_of
+from handloom.workers.probe import NodeReport, Trial, look_for, try_node
+
+log = logging.getLogger(__name__)
+
+NUM_VIDEOS = 8  # of the list, that every node looks for
+ANSWER_S = 60.0  # longest wait for a node's answer: it may have to load Python from a shared disk first
+LATER_S, LATER_TIMES = 10.0, 4  # once half have answered: the others have so long, or so many times as long as those
+ASK_S = 20.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Left:
+    """A node on which the run works no more."""
+
+    host: str
+    why: str
+
+
+class Nodes:
+    """The cluster's nodes with CPUs.
+
+    used: `{node id: host}` of those that get work. left: those that get none any more.
+
+    Args:
+        trial: what each node is to try.
+        fits: whether the run's workers fit onto the cluster without these nodes (Ray's ids).
+    """
+
+    def __init__(self, trial: Trial, fits: Callable[[Collection[str]], bool]) -> None:
+        self._trial, self._fits = trial, fits
+        self._reports: dict[str, NodeReport] = {}
+        self.used: dict[str, str] = {}
+        self.left: dict[str, Left] = {}
+
+    @property
+    def without(self) -> frozenset[str]:
+        """The nodes that get no work."""
+        return frozenset(self.left)
+
+    def left_nodes(self) -> dict[str, str]:
+        """`{host: why it was left}`; hosts of one name are told apart by Ray's ids."""
+        hosts = [left.host for left in self.left.values()]
+        return {
+            left.host if hosts.count(left.host) == 1 else f"{left.host} ({node_id[:8]})": left.why
+            for node_id, left in self.left.items()
+        }
+
+    def look(self) -> None:
+        """Take up nodes that have come, once they were tried; drop those that have gone.
+
+        The only node, if it is the driver's own, is not tried: there is none that could do the work instead.
+
+        Raises:
+            StoreError: no node is left that can write to the database.
+        """
+        hosts = {node["NodeID"]: host_of(node) for node in ray.nodes() if node["Alive"] and _num_cpus(node)}
+        for node_id in self.used.keys() - hosts.keys():
+            self.left[node_id] = Left(self.used.pop(node_id), "it has gone from the cluster")
+        new = {node_id: host for node_id, host in hosts.items() if node_id not in self.used | self.left}
+        if not new:
+            return
+        self.used |= new
+        if hosts.keys() == {ray.get_runtime_context().get_node_id()}:
+            return
+        started = time.monotonic()
+        answers = self.ask(try_node, dict.fromkeys(new, self._trial))
+        for node_id, answer in answers.items():
+            report = answer if isinstance(answer, NodeReport) else NodeReport({}, answer)
+            self._reports[node_id] = report
+            if report.problem is not None:
+                self._drop(node_id, report.problem)
+        log.info("tried nodes=%d dur_s=%.2f", len(new), time.monotonic() - started)
+        if not self.used:
+            raise _none_left(self.left)
+        self._compare()
+
+    def ask(
+        self, question: Callable[[Any], T], asked: Mapping[str, Any], limit_s: float = ANSWER_S
+    ) -> dict[str, T | str]:
+        """`question(asked[node])` on each of these nodes at once. Where none comes, the answer is why, in words."""
+        remote, started = ray.remote(question), time.monotonic()
+        refs = {remote.options(**_on(node_id)).remote(value): node_id for node_id, value in asked.items()}
+        answers: dict[str, T | str] = {}
+        waiting = list(refs)
+        while waiting and (left_s := limit_s - (time.monotonic() - started)) > 0:
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=left_s)
+            answers |= {refs[ref]: _answer(ref) for ref in done}
+            if len(answers) * 2 >= len(refs):
+                limit_s = min(limit_s, max(LATER_S, LATER_TIMES * (time.monotonic() - started)))
+        for ref in waiting:
+            ray.cancel(ref, force=True)
+            answers[refs[ref]] = f"it has not answered within {limit_s:.0f} s"
+        return answers
+
+    def see(self, videos: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
+        """`{node: {URI: why it cannot be read there}}` of each node's `videos`; without nodes that do not answer."""
+        asked = {node_id: replace(self._trial, videos=tuple(uris)) for node_id, uris in videos.items()}
+        answers = self.ask(_look_for, asked, ASK_S)
+        return {node_id: answer for node_id, answer in answers.items() if not isinstance(answer, str)}
+
+    def spare(self, node_ids: Collection[str]) -> bool:
+        """Whether the run can go on without these nodes."""
+        return bool(self.used.keys() - set(node_ids)) and self._fits(self.without | set(node_ids))
+
+    def leave(self, node_id: str, why: str) -> None:
+        """Give the node no work any more. The pool at work must be drained; the next one is without it."""
+        if node_id in self.used:
+            self._drop(node_id, why)
+
+    def _drop(self, node_id: str, why: str) -> None:
+        self.left[node_id] = Left(self.used.pop(node_id), why)
+        log.warning("node %s gets no work: %s", self.left[node_id].host, why)
+
+    def _compare(self) -> None:
+        """Leave nodes that read fewer than half of the videos that another reads. What none reads tells nothing."""
+        unreadable = {node_id: self._reports[node_id].unreadable for node_id in self.used if node_id in self._reports}
+        num_read = {node_id: len(self._trial.videos) - len(found) for node_id, found in unreadable.items()}
+        if not num_read:
+            return
+        best = max(num_read, key=lambda node_id: num_read[node_id])
+        for node_id, num in num_read.items():
+            if num * 2 < num_read[best] and self.spare([node_id]):
+                why = next(why for uri, why in unreadable[node_id].items() if uri not in unreadable[best])
+                counts = f"reads {num} of {len(self._trial.videos)} videos, {self.used[best]} {num_read[best]}"
+                self._drop(node_id, f"{counts} ({why})")
+
+
+def trial_videos(uris: Sequence[str]) -> tuple[str, ...]:
+    """A few videos, spread over the list."""
+    distinct = list(dict.fromkeys(uris))
+    return tuple(distinct[:: max(1, len(distinct) // NUM_VIDEOS)][:NUM_VIDEOS])
+
+
+def _look_for(trial: Trial) -> dict[str, str]:
+    return look_for(trial.videos, trial.source_options)
+
+
+def _num_cpus(node: Mapping[str, Any]) -> float:
+    return node["Resources"].get("CPU", 0.0)
+
+
+def _on(node_id: str) -> dict[str, Any]:
+    """Ray's options of a task that takes no room, on this node or not at all."""
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
+
+
+def _answer(ref: ray.ObjectRef) -> Any:
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:  # no handloom there, or another one
+        cause = error.cause if isinstance(error.cause, BaseException) else error
+        return f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1]}"
+    except ray.exceptions.RayError as error:
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+
+
+def _none_left(left: Mapping[str, Left]) -> StoreError:
+    said = "; ".join(f"{node.host}: {node.why}" for node in left.values())
+    return StoreError(f"no node of the cluster can work for this run: {said}", "correct that, then run again")

@@ -1,0 +1,73 @@
+"""What a node can do for a run: asked on the node itself, before and while it works.
+
+A task of Ray that imports little, so that it answers within a second.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from handloom.errors import StoreError
+from handloom.store.writable import check_writable
+from handloom.video.readable import why_unreadable
+from handloom.video.schemes import is_remote
+
+MIN_FREE_MB = 64  # in the temporary folder and where videos are fetched to; with less the first clips fail
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a node is to try. videos: a few URIs of the clip list."""
+
+    db_uri: str
+    storage_options: Mapping[str, str]  # Lance's
+    source_options: Mapping[str, Any]  # fsspec's
+    cache_dir: str
+    videos: Sequence[str]
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """What a node found. unreadable: URI of a video to why it cannot be read there. problem: why it can do no work."""
+
+    unreadable: Mapping[str, str]
+    problem: str | None = None
+
+
+def try_node(trial: Trial) -> NodeReport:
+    """Write to the database and look for the videos, on the node on which this runs."""
+    return NodeReport(look_for(trial.videos, trial.source_options), _problem(trial))
+
+
+def look_for(videos: Sequence[str], source_options: Mapping[str, Any]) -> dict[str, str]:
+    """`{URI: why it cannot be read here}` of those videos that cannot."""
+    found = ((uri, why_unreadable(uri, dict(source_options))) for uri in videos)
+    return {uri: why for uri, why in found if why is not None}
+
+
+def _problem(trial: Trial) -> str | None:
+    try:
+        check_writable(trial.db_uri, trial.storage_options)
+    except StoreError as error:
+        return error.problem
+    try:
+        folders = {"temporary folder": tempfile.gettempdir()}
+        if any(map(is_remote, trial.videos)):
+            folders["video cache"] = _existing(trial.cache_dir)
+        return next(filter(None, (_too_full(what, folder) for what, folder in folders.items())), None)
+    except OSError as error:  # no temporary folder can be written
+        return str(error)
+
+
+def _too_full(what: str, folder: str) -> str | None:
+    free_mb = shutil.disk_usage(folder).free >> 20
+    return None if free_mb >= MIN_FREE_MB else f"{free_mb} MB are free in the {what} {folder}, needs {MIN_FREE_MB} MB"
+
+
+def _existing(folder: str) -> str:
+    return str(next(path for path in (Path(folder), *Path(folder).parents) if path.is_dir()))
