@@ -10,6 +10,8 @@ from support.extraction import new_database, row_digests
 from support.process import handloom, start
 from support.raylets import NodeSpec, cluster, mounts_allowed
 
+from handloom.pipelines.status import status, status_text
+
 pytestmark = pytest.mark.skipif(not mounts_allowed(), reason="this user may not give a process mounts of its own")
 
 HEALTHY = NodeSpec("healthy")
@@ -31,6 +33,8 @@ def test_nodes_without_the_videos_or_the_database_get_no_work(tmp_path, rendered
     left = json.loads(done.stdout)["left_nodes"]
     assert left.keys() == {"blind", "mute"}
     assert left["blind"].startswith("reads 0 of 3 videos, healthy 3 (")
+    assert status(db)["last_run"]["left_nodes"] == left
+    assert f"left node mute: {left['mute']}" in status_text(status(db))
     assert left["mute"] == f"{db.uri}/clips.lance cannot be written: Read-only file system"
 
 

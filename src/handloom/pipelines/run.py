@@ -227,7 +227,7 @@ def _check_all_ended(db: Database, clip_ids: Sequence[str]) -> None:
 def _end(db: Database, record, exit: str, tally: Tally) -> None:
     try:
         counts = {"num_clips": tally.num_clips, "num_rejects": tally.num_rejects, "num_frames": tally.num_frames}
-        end_run(db, record, exit, **counts, stage_s=tally.stage_s)
+        end_run(db, record, exit, **counts, stage_s=tally.stage_s, left_nodes=tally.left_nodes)
     except StoreError as error:
         if exit != "failed":
             raise

@@ -79,6 +79,8 @@ def status_text(values: dict[str, Any]) -> str:
         )
         shares = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in run["stage_s"].items())
         lines.append(f"  seconds per stage, summed over actors: {shares}")
+    if run:
+        lines += [f"  left node {host}: {why}" for host, why in run["left_nodes"].items()]
     if values["rejects_by_reason"]:
         lines.append("lost, and why:")
     for item in values["rejects_by_reason"]:
@@ -106,5 +108,6 @@ def _run(run) -> dict[str, Any]:
         "frames": run.num_frames,
         "wall_s": run.wall_s,
         "frames_per_s": rate,
+        "left_nodes": json.loads(run.left_nodes) if run.left_nodes else {},
         "stage_s": {stage: round(seconds, 2) for stage, seconds in stage_s.items()},
     }

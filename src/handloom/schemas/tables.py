@@ -162,7 +162,7 @@ RUNS = pa.schema(
         pa.field("stage_s", pa.string()),  # JSON: seconds per stage, summed over actors
         pa.field("holder", pa.string()),  # JSON: host, pid, user, ... of the process that holds the lease
         pa.field("heartbeat_at", pa.timestamp("us", tz="UTC")),
-        pa.field("left_nodes", pa.string()),  # JSON: nodes that were not used further, and why
+        pa.field("left_nodes", pa.string()),  # JSON: nodes that got no work any more, and why; null: unknown
     ]
 )
 

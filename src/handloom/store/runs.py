@@ -77,8 +77,12 @@ def end_run(
     num_rejects: int,
     num_frames: int,
     stage_s: Mapping[str, float],
+    left_nodes: Mapping[str, str] | None = None,
 ) -> Run:
-    """Record how a run ended, its counts (of this run only) and the seconds per stage summed over actors."""
+    """Record how a run ended, its counts (of this run only) and the seconds per stage summed over actors.
+
+    left_nodes: nodes that got no work any more, by their host's name, and why.
+    """
     ended_at = datetime.now(UTC)
     ended = replace(
         run,
@@ -89,6 +93,7 @@ def end_run(
         num_frames=num_frames,
         wall_s=(ended_at - run.started_at).total_seconds(),
         stage_s=json.dumps(dict(stage_s), sort_keys=True),
+        left_nodes=None if left_nodes is None else json.dumps(dict(left_nodes)),
     )
     _upsert(db, ended)
     return ended

@@ -64,7 +64,11 @@ class ShardProcessor:
         self._stage_s: dict[str, float] = defaultdict(float)
         self._stage = "load"
         self._decoder: Decoder | None = None
-        self._load()
+        self._not_loaded: ConfigError | None = None
+        try:
+            self._load()
+        except ConfigError as error:  # of this node's, perhaps: each shard is answered with it
+            self._not_loaded = error
 
     def _load(self) -> None:
         self._extractor = Extractor(self._setup.settings, self._setup.run_key, self._place.host, self._begin_stage)
@@ -106,6 +110,8 @@ class ShardProcessor:
         entry = ray.get(self._ledger.enter.remote([clip.clip_id for clip in clips]))
         if entry.drained:
             return ShardResult(None, (), 0, given_back=True)
+        if self._not_loaded is not None:
+            raise self._not_loaded
         ended = [*(_worker_died(clip) for clip in clips if entry.deaths[clip.clip_id] >= MAX_DEATHS)]
         ended += [_bug(clip, *entry.spoilt[clip.clip_id]) for clip in clips if clip.clip_id in entry.spoilt]
         ended = {error.clip_id: Reject.from_error(error, MAX_DEATHS) for error in ended}
