@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from handloom.draw.frame import draw_frame
 from handloom.draw.frames import frames_from_row
+from handloom.draw.legend import draw_legend, scale_text
 from handloom.draw.overlay import HAND_COLORS, draw_overlay
 from handloom.draw.sheet import write_contact_sheet
 from handloom.draw.show import check_suffix, write_overlay_video, write_show
@@ -171,6 +172,21 @@ def test_a_contact_sheet_of_any_clip(tmp_path: Path, num_frames: int, size: tupl
     tiles = min(num_frames, 12)
     assert image.size / 3 > 0.8 * tiles * 270 * 270 * max(size) / min(size)
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.PNG"]
+
+
+def test_the_legend_explains_what_the_sheet_shows() -> None:
+    row = show_hand(make_row(3), RIGHT, (300, 200))
+    full, bare = draw_legend(row, 1200, True), draw_legend({"world_scale": "none"}, 1200, False)
+    for color in (HAND_COLORS[LEFT], HAND_COLORS[RIGHT]):
+        assert (full == color).all(-1).any()
+        assert not (bare == color).all(-1).any()
+    assert (bare.max(axis=(1, 2)) > 100).any()  # words all the same
+    assert len(draw_legend(row, 300, True)) > len(full) > len(bare)
+    draw_legend(row, 40, True)  # narrower than any word
+    assert [scale_text({"world_scale": scale}).split(":")[0] for scale in ("metric", "arbitrary", "none", None)] == [
+        "world in metres, to scale", "arbitrary scale", "no world", "no world",
+    ]  # fmt: skip
+    assert "(pure_rotation)" in scale_text({"world_scale": "none", "camera_path_reason": "pure_rotation"})
 
 
 def test_a_contact_sheet_reads_no_more_frames_than_it_shows(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from handloom.draw.frame import BACKGROUND, draw_header, enlarge
 from handloom.draw.frames import Frames, match_frames, other_video, whole_file
+from handloom.draw.legend import draw_legend
 from handloom.draw.overlay import EDGE, WHITE, draw_overlay
 from handloom.draw.text import put_text
 from handloom.draw.thumbnail import strip_indices
@@ -27,7 +28,7 @@ def write_contact_sheet(
 ) -> None:
     """A PNG of `num_frames` frames, evenly spaced over the clip, each with its hands, tracks and time.
 
-    Below them the clip's world, where the camera's path is known.
+    Below them the clip's world, where the camera's path is known, and what the colours mean.
 
     frames: the row's frames, in order of time; read no further than the last one shown, and only tiles are kept.
     columns: tiles in a line; by default as many as bring the sheet nearest to 4:3.
@@ -46,7 +47,8 @@ def write_contact_sheet(
     grid = _grid(tiles, columns or _default_columns(len(tiles), *tiles[0].shape[:2]))
     header = draw_header(row, grid.shape[1], HEADER_TEXT_PX, f"{len(row['frame_s'])} frames")
     world = draw_world(row, grid.shape[1], WORLD_HEIGHT_PX)
-    parts = [header, grid] if world is None else [header, grid, world]
+    legend = draw_legend(row, grid.shape[1], world is not None)
+    parts = [header, grid, legend] if world is None else [header, grid, world, legend]
     _, data = cv2.imencode(".png", cv2.cvtColor(np.concatenate(parts), cv2.COLOR_RGB2BGR))
     with whole_file(path) as draft:
         draft.write_bytes(data.tobytes())

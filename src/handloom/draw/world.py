@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from handloom.draw.frame import BACKGROUND
 from handloom.draw.overlay import EDGE, HAND_COLORS, WHITE
-from handloom.draw.text import put_text
+from handloom.draw.text import put_text, text_width
 from handloom.schemas.values import NUM_HANDS, TrackKind
 
 TEXT_PX = 14
 MARGIN_PX = 24
+NO_BAR = "arbitrary scale"
 POINT_COLORS = {
     TrackKind.GRID: (120, 128, 136),
     TrackKind.CORNER: (150, 158, 166),
@@ -29,7 +30,7 @@ def draw_world(row: dict[str, Any], width: int, height: int) -> NDArray[np.uint8
     """(height, width, 3) RGB with two views in the frame of the first camera that has a pose; None without poses.
 
     White: the camera, a ring where it begins. Blue, orange: left and right wrist. Dots: the median place of each track,
-    by its kind. All of it to scale; the bar says how long it is, where the scale is metric.
+    by its kind. All of it to scale; the bar says how long it is where the scale is metric, else words do.
     """
     poses = row.get("world_from_camera")
     if poses is None or not np.isfinite(poses).all(axis=(1, 2)).any():
@@ -56,6 +57,9 @@ def draw_world(row: dict[str, Any], width: int, height: int) -> NDArray[np.uint8
         put_text(part, title, (8, 4), TEXT_PX, WHITE, EDGE)
         if row.get("world_scale") == "metric":
             _draw_bar(part, unit_px)
+        else:
+            place = part.shape[1] - text_width(NO_BAR, TEXT_PX) - MARGIN_PX, part.shape[0] - TEXT_PX - MARGIN_PX
+            put_text(part, NO_BAR, place, TEXT_PX, WHITE, EDGE)
     return panel
 
 
