@@ -287,15 +287,17 @@ COMMANDS = {
     "--quiet -q --json --help",
     "status": "--db --json --help",
     "index": "--db --compact --json --help",
-    "search": "--db --clip --video --text -k --by --where --mirror --no-mirror --start-s --end-s --json --help",
+    "search": "--db --clip --video --text -k --by --where --embodiment --mirror --no-mirror --start-s --end-s --json "
+    "--help",
     "show": "CLIP --db --out --help",
     "remove": "--db --where --clip --video --missing --rows-only --dry-run --json --help",
-    "export parquet": "--db --out --where --overwrite --no-overwrite --json --help",
-    "export arrow": "--db --out --where --overwrite --no-overwrite --json --help",
-    "export lerobot": "--db --out --where --table --hz --size --tracks --no-tracks --unknown --overwrite "
+    "export parquet": "--db --out --where --embodiment --overwrite --no-overwrite --json --help",
+    "export arrow": "--db --out --where --embodiment --overwrite --no-overwrite --json --help",
+    "export lerobot": "--db --out --where --embodiment --table --hz --size --tracks --no-tracks --unknown --overwrite "
     "--no-overwrite --json --help",
-    "export webdataset": "--db --out --where --shard-mb --overwrite --no-overwrite --json --help",
-    "export arm4r": "--db --out --where --unknown --text-encoder --image-root --overwrite --no-overwrite --json --help",
+    "export webdataset": "--db --out --where --embodiment --shard-mb --overwrite --no-overwrite --json --help",
+    "export arm4r": "--db --out --where --embodiment --unknown --text-encoder --image-root --overwrite "
+    "--no-overwrite --json --help",
     "train": "RECIPE --db --out --size --config --set --workers --ray-address --resume --no-resume --show-settings "
     "--no-show-settings --quiet -q --json --help",
     "bench": "NAME --videos --clips --db --lerobot-python --quick --markdown --save --help",

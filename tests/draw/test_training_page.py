@@ -134,9 +134,12 @@ def test_page_says_where_a_run_is_no_better_than_another():
 
 
 def test_a_job_without_held_out_windows_has_a_page():
-    bare = VariantShown("asked", [], [], [], 0, None, {}, [])
+    why = "no video is held out: all windows are of one video"
+    line = {"numbers": {}, "windows": 0, "epoch": 0, "at_s": 1.0, "version": 1, "why_none": why}
+    bare = VariantShown("asked", [], [line], [], 0, None, {}, [])
     text = page(bare)
-    assert "No held-out windows" in text
+    assert f"No held-out windows: {why}." in text
+    assert "Copies of one video under several names are not told apart" in text
     assert "no number is known" in text
 
 

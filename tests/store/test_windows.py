@@ -12,7 +12,7 @@ from support.window_tables import HZ, clip_row, keypoints, write_clips, write_ep
 
 from handloom.errors import ConfigError, StoreError
 from handloom.store.windows.neighbours import Neighbours
-from handloom.store.windows.plan import split_position
+from handloom.store.windows.split import split_position
 
 LENGTHS = (12, 5, 3, 20, 9, 2, 7)
 

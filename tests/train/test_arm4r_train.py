@@ -83,6 +83,7 @@ def test_scales_are_those_of_the_training_windows(rooms):
         ({"context": 40}, "the longest of"),
         ({"rate_hz": 20.0}, "rate_hz is 20, and the frames come at 15 Hz"),
         ({"stage": "control"}, "no robot episodes"),
+        ({"stage": "robot_points"}, "trains on clips of robots, and all 15 clips of .* are of people"),
     ],
 )
 def test_a_table_that_cannot_be_trained_on_is_refused(rooms, values, words):
@@ -119,7 +120,8 @@ def test_stage_one_learns_and_its_report_draws_it_and_the_next_stages_begin_with
     }  # fmt: skip
     assert any(note.startswith("Left out: 2 clips without depth") for note in report["notes"])
 
-    second = settings(stage="robot_points", init=first.checkpoint, max_steps=1, stride=1, lr=1e-9)
+    of_robot = {"stage": "robot_points", "where": "video_id IS NOT NULL"}  # without episodes, `where` says whose clips
+    second = settings(**of_robot, init=first.checkpoint, max_steps=1, stride=1, lr=1e-9)
     kept = train(RECIPE, rooms, second, RunFolder.parse(tmp_path / "robot"))
     assert numbers(kept)["l1"] == pytest.approx(found["l1"], rel=1e-3)
 

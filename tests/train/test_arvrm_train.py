@@ -277,8 +277,8 @@ def test_a_checkpoint_of_other_sizes_is_refused(db, first, tmp_path):
 
 def test_no_window_left_to_train_on_is_said(tmp_path):
     db = hand_db(tmp_path, [hand_row(1)], NAMES, 1)
-    for settings in (pretrain(held_out_share=0.99), finetune(held_out_share=0.99, topk=1)):
-        with pytest.raises(ConfigError, match="0 windows to train on"):
+    for settings in (pretrain(batch_size=999), finetune(batch_size=999, topk=1)):
+        with pytest.raises(ConfigError, match="windows to train on, but one step takes 999"):
             train(RECIPE, db, settings, RunFolder.parse(tmp_path / settings.stage))
 
 

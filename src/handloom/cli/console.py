@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -36,6 +37,15 @@ DONE, FAILED, USAGE, SOME_REJECTED = 0, 1, 2, 3
 
 DbOption = Annotated[str, typer.Option("--db", help="The database: a folder or an s3:// URI.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Embodiment(StrEnum):
+    human = "human"
+    robot = "robot"
+    all = "all"
+
+
+EmbodimentOption = Annotated[Embodiment, typer.Option(help="Whose clips: people's, robots', or all.")]
 WhereOption = Annotated[
     str | None, typer.Option(help="SQL filter on columns of clips: 'hand_left AND duration_s < 4'.")
 ]

@@ -10,7 +10,16 @@ from typing import Annotated
 
 import typer
 
-from handloom.cli.console import DbOption, JsonOption, WhereOption, app, counting, open_db
+from handloom.cli.console import (
+    DbOption,
+    Embodiment,
+    EmbodimentOption,
+    JsonOption,
+    WhereOption,
+    app,
+    counting,
+    open_db,
+)
 from handloom.errors import ConfigError
 
 export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write the rows in other formats.")
@@ -31,11 +40,12 @@ def export_parquet(
     db: DbOption,
     out: OutDirOption,
     where: WhereOption = None,
+    embodiment: EmbodimentOption = Embodiment.human,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Parquet shards with the table's own schema."""
-    _export("parquet", db, out, where, overwrite, json_)
+    _export("parquet", db, out, where, embodiment, overwrite, json_)
 
 
 @export_app.command("arrow")
@@ -43,11 +53,12 @@ def export_arrow(
     db: DbOption,
     out: OutDirOption,
     where: WhereOption = None,
+    embodiment: EmbodimentOption = Embodiment.human,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Arrow IPC shards with the table's own schema, to be memory-mapped."""
-    _export("arrow", db, out, where, overwrite, json_)
+    _export("arrow", db, out, where, embodiment, overwrite, json_)
 
 
 @export_app.command("lerobot")
@@ -55,6 +66,7 @@ def export_lerobot(
     db: DbOption,
     out: OutDirOption,
     where: WhereOption = None,
+    embodiment: EmbodimentOption = Embodiment.human,
     table: Annotated[Table, typer.Option(help="Clips of hands, or robot demonstrations.")] = Table.clips,
     hz: Annotated[
         float | None, typer.Option(help="Rate of the dataset; by default the one that all rows have.")
@@ -76,6 +88,7 @@ def export_lerobot(
             out,
             where,
             table=table.value,
+            embodiment=embodiment.value,
             hz=hz,
             size=_size(size),
             tracks=tracks,
@@ -96,6 +109,7 @@ def export_webdataset(
     db: DbOption,
     out: OutDirOption,
     where: WhereOption = None,
+    embodiment: EmbodimentOption = Embodiment.human,
     shard_mb: Annotated[float, typer.Option(help="Close a shard at this size, in MiB.")] = 512,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
@@ -105,7 +119,7 @@ def export_webdataset(
 
     with counting("samples") as progress:
         count = {"progress": lambda samples, _: progress(samples, None)}
-        limit = {"max_shard_bytes": int(shard_mb * 2**20)}
+        limit = {"max_shard_bytes": int(shard_mb * 2**20), "embodiment": embodiment.value}
         found = webdataset(open_db(db), out, where, overwrite=overwrite, **limit, **count)
     if json_:
         print(json.dumps(asdict(found)))
@@ -118,6 +132,7 @@ def export_arm4r(
     db: DbOption,
     out: OutDirOption,
     where: WhereOption = None,
+    embodiment: EmbodimentOption = Embodiment.human,
     unknown: Annotated[
         str, typer.Option(help="What to do about unknown values: nan, hold the last one, or drop-clip.")
     ] = "nan",
@@ -132,6 +147,7 @@ def export_arm4r(
     from handloom.pipelines.export_arm4r import arm4r
 
     given = {"unknown": unknown, "text_encoder": text_encoder, "image_root": image_root, "overwrite": overwrite}
+    given |= {"embodiment": embodiment.value}
     with counting("clips") as progress:
         found = arm4r(open_db(db), out, where, progress=lambda clips, _: progress(clips, None), **given)
     if json_:
@@ -153,12 +169,14 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-def _export(form: str, db: str, out: str, where: str | None, overwrite: bool, json_: bool) -> None:
+def _export(
+    form: str, db: str, out: str, where: str | None, embodiment: Embodiment, overwrite: bool, json_: bool
+) -> None:
     from handloom.pipelines.export import export
 
     with counting("rows") as progress:
         count = {"progress": lambda rows, _: progress(rows, None)}
-        shards = export(open_db(db), form, out, where, overwrite=overwrite, **count)
+        shards = export(open_db(db), form, out, where, embodiment=embodiment.value, overwrite=overwrite, **count)
     if json_:
         print(json.dumps([asdict(shard) for shard in shards]))
         return

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from handloom import text
-from handloom.cli.console import DbOption, JsonOption, WhereOption, app, open_db, say
+from handloom.cli.console import DbOption, Embodiment, EmbodimentOption, JsonOption, WhereOption, app, open_db, say
 from handloom.errors import ConfigError
 
 
@@ -51,21 +51,23 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, help="Number of results.")] = 10,
     by: Annotated[By, typer.Option(help="Embedding to compare.")] = By.motion,
     where: WhereOption = None,
+    embodiment: EmbodimentOption = Embodiment.human,
     mirror: Annotated[bool, typer.Option(help="Motion: the left/right mirror image counts as well.")] = False,
     start_s: Annotated[float, typer.Option(min=0, help="With --video: start of the part to use.")] = 0.0,
     end_s: Annotated[float | None, typer.Option(help="With --video: end of the part to use.")] = None,
     json_: JsonOption = False,
 ) -> None:
     """Similar clips, best first."""
-    from handloom.pipelines.similar import search_clips
+    from handloom.pipelines.similar import search_clips, why_nothing
     from handloom.video.source import source_options_from
 
     given = [name for name, value in (("--clip", clip), ("--video", video), ("--text", words)) if value is not None]
     if len(given) != 1:
         raise ConfigError(f"search takes one of --clip, --video and --text, got {', '.join(given) or 'none'}")
     query = {"clip": clip, "video": video, "text": words, "by": by.value, "mirror": mirror}
-    query |= {"start_s": start_s, "end_s": end_s, "k": k, "where": where}
-    hits = search_clips(open_db(db), source_options=source_options_from(os.environ), **query)
+    query |= {"start_s": start_s, "end_s": end_s, "k": k, "where": where, "embodiment": embodiment.value}
+    database = open_db(db)
+    hits = search_clips(database, source_options=source_options_from(os.environ), **query)
     if json_:
         found = [{name: value for name, value in asdict(hit).items() if name != "more"} for hit in hits]
         print(json.dumps({"version": hits.version, "exact": hits.exact, "hits": found}))
@@ -73,4 +75,4 @@ def search(
     for hit in hits:
         print(text.hit(hit))
     if not hits:
-        say("nothing found")
+        say(f"nothing found{why_nothing(database, words, where, embodiment.value)}")

@@ -132,7 +132,10 @@ def held_out_charts(variants: Sequence[VariantShown]) -> str:
             beside = part in parts and stem.startswith(ERRORS)
             groups.setdefault(part if beside else f"\0{name}", []).append(name)
     charts = "".join(_held_out_chart(variants, part, members) for part, members in groups.items())
-    return f"<div class='grid2'>{charts}</div>" if charts else "<p class='none'>No held-out windows.</p>"
+    if charts:
+        return f"<div class='grid2'>{charts}</div>"
+    reasons = dict.fromkeys(line["why_none"] for v in variants for line in v.held_out if line.get("why_none"))
+    return f"<p class='none'>No held-out windows{escape(''.join(f': {reason}' for reason in reasons))}.</p>"
 
 
 def _held_out_chart(variants: Sequence[VariantShown], part: str, names: Sequence[str]) -> str:

@@ -24,6 +24,10 @@ from handloom.schemas.settings import flatten
 from handloom.schemas.training import Example
 
 MAX_EXAMPLES = 8
+HELD_OUT = (
+    "Whole videos (of robots: episodes) are held out, by their names. Copies of one video under several names are not "
+    "told apart: one may be trained on while another is held out, and these numbers are then too good."
+)
 
 
 def training_page(recipe: str, variants: Sequence[VariantShown], settings: Mapping[str, Any], deaths: int) -> str:
@@ -39,6 +43,7 @@ def training_page(recipe: str, variants: Sequence[VariantShown], settings: Mappi
         against_others(variants),
         comparison_table(variants),
         "<h2>Held-out windows, epoch by epoch</h2>",
+        f"<p class='soft'>{HELD_OUT}</p>",
         held_out_charts(variants),
         numbers_table(variants),
         "<h2>Training, step by step</h2>",

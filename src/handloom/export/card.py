@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from handloom import __version__
+from handloom.schemas.robot import TABLE as ROBOT_EPISODES
 from handloom.schemas.tables import QUALITY_FIELDS
 
 TALLIED = (
@@ -123,11 +124,17 @@ class Card:
 
     def text(self, tally: Tally) -> str:
         """README.md."""
-        parts = [_front_matter(self, tally), f"# {self.title}", _summary(tally), "## Files", self.layout.strip()]
+        parts = [
+            _front_matter(self, tally),
+            f"# {self.title}",
+            _summary(tally, self.source),
+            "## Files",
+            self.layout.strip(),
+        ]
         parts += ["## Sources and licences", _sources(tally), _licence_note(tally)]
         if tally.quality or tally.world_scale:
             parts += ["## Quality", _quality(tally)]
-        parts += ["## Known limits", _limits([*self.limits, *_limits_of(tally)])]
+        parts += ["## Known limits", _limits([*self.limits, *_limits_of(tally, self.source)])]
         parts += ["## How it was made", _made(self.source)]
         return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -163,10 +170,14 @@ def _size(num_rows: int) -> str:
     return next((name for limit, name in SIZES if num_rows < limit), "n>1M")
 
 
-def _summary(tally: Tally) -> str:
+def _summary(tally: Tally, source: Mapping[str, Any]) -> str:
     hours = tally.duration_s / 3600
     long = f"{hours:.1f} hours" if hours >= 1 else f"{tally.duration_s:.1f} s"
-    return f"{tally.num_rows} clips or episodes, {tally.num_frames} frames, {long} of video, from {_plural(tally)}."
+    rows = f"{tally.num_rows} {'episodes' if source.get('table') == ROBOT_EPISODES else 'clips'}"
+    if robots := source.get("robot_datasets"):
+        of_robots = sum(tally.sources[dataset] for dataset in robots)
+        rows += f" ({tally.num_rows - of_robots} of people, {of_robots} of robots)"
+    return f"{rows}, {tally.num_frames} frames, {long} of video, from {_plural(tally)}."
 
 
 def _plural(tally: Tally) -> str:
@@ -215,8 +226,11 @@ def _quality(tally: Tally) -> str:
     return "\n\n".join(part for part in (table, "\n".join(counts)) if part)
 
 
-def _limits_of(tally: Tally) -> list[str]:
+def _limits_of(tally: Tally, source: Mapping[str, Any]) -> list[str]:
     found = []
+    if source.get("other_embodiment"):
+        others = "robots" if source["embodiment"] == "human" else "people"
+        found.append(f"{source['other_embodiment']} clips of {others} that pass the filter were left out.")
     if tally.num_without_text:
         found.append(f"{tally.num_without_text} rows have no text that says what is done.")
     assumed = tally.camera_source.get("assumed", 0)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from handloom.errors import StoreError
+from handloom.errors import ConfigError, StoreError
 from handloom.export.card import Card, Tally
 from handloom.export.shards import Shard, export_arrow, export_parquet
 from handloom.store.database import Database
+from handloom.store.embodiment import ALL, HUMAN, ROBOT, narrowed, robot_datasets
 from handloom.store.runs import stored_settings
 
+log = logging.getLogger(__name__)
+
+TITLES = {HUMAN: "Clips of human hands", ROBOT: "Clips of robots", ALL: "Clips of people and of robots"}
 BATCH_ROWS = 8  # a row is one to five megabytes
 FORMATS = {"parquet": export_parquet, "arrow": export_arrow}
 LAYOUTS = {
@@ -34,24 +39,41 @@ clips = pa.ipc.open_file(pa.memory_map("clips-00000-of-00001.arrow")).read_all()
 }
 
 
-def export(db: Database, form: str, out: str, where: str | None = None, **options: Any) -> list[Shard]:
+class Opened(NamedTuple):
+    """What is exported. table: at the version to read. source: what an index says about it. where: the filter and the
+    embodiment together."""
+
+    table: Any
+    source: dict[str, Any]
+    where: str | None
+
+
+def export(
+    db: Database, form: str, out: str, where: str | None = None, *, embodiment: str = HUMAN, **options: Any
+) -> list[Shard]:
     """Write the rows that pass `where`, of the newest version, in shards of the table's own schema.
+
+    Args:
+        embodiment: whose clips: `human`, `robot` or `all`.
 
     Raises:
         StoreError: nothing is processed yet, or `out` cannot be written.
-        ConfigError: `out` is not empty, or `where` is no SQL.
+        ConfigError: `out` is not empty, no clip is of this embodiment, or `where` is no SQL.
     """
-    table, source = opened(db, "clips", where)
+    table, source, where = opened(db, "clips", where, embodiment)
     tally = Tally()
     batches = tally.over(db.batches(where=where, version=table.version, batch_size=BATCH_ROWS))
     data_files = "clips-*.parquet" if form == "parquet" else None
-    card = Card(form, "Clips of human hands", LAYOUTS[form], source, data_files)
+    card = Card(form, TITLES[embodiment], LAYOUTS[form], source, data_files)
     text: Callable[[], str] = lambda: card.text(tally)
     return FORMATS[form](batches, out, schema=table.schema, metadata=source, card=text, **options)
 
 
-def opened(db: Database, name: str, where: str | None) -> tuple[Any, dict[str, Any]]:
-    """The table at its newest version, and what an index says about it. Raises StoreError where it holds no row."""
+def opened(db: Database, name: str, where: str | None, embodiment: str = HUMAN) -> Opened:
+    """The table at its newest version, narrowed to an embodiment where it holds clips.
+
+    Raises StoreError where it holds no row, ConfigError where all that pass are of the other embodiment.
+    """
     table = db.table(name)
     if table is None or not db.count(name):
         doing = "process them with `handloom run --db DB`"
@@ -59,6 +81,28 @@ def opened(db: Database, name: str, where: str | None) -> tuple[Any, dict[str, A
             doing = "read some with `handloom ingest lerobot` or `handloom ingest calvin`"
         raise StoreError(f"{db.uri} holds no {'processed clips' if name == 'clips' else 'robot episodes'} yet", doing)
     source = {"db": db.uri, "table": name, "version": table.version, "where": where}
-    stored = stored_settings(db) if name == "clips" else None
+    if name != "clips":
+        return Opened(table, source, where)
+    stored = stored_settings(db)
     source |= {"run_key": stored.run_key, "settings": stored.settings, "versions": stored.versions} if stored else {}
-    return table, source
+    used, robots = narrowed(db, where, embodiment), robot_datasets(db)
+    source |= {"embodiment": embodiment, "robot_datasets": list(robots)}
+    if robots and embodiment != ALL:
+        source["other_embodiment"] = _left_out(db, where, used, embodiment)
+    return Opened(table, source, used)
+
+
+def _left_out(db: Database, where: str | None, used: str | None, embodiment: str) -> int:
+    """How many clips of the other embodiment pass the filter; says so."""
+    passing, kept = db.count("clips", where), db.count("clips", used)
+    asked, others = ("people", "robots") if embodiment == HUMAN else ("robots", "people")
+    if passing and not kept:
+        raise ConfigError(
+            f"clips of {asked} are exported, and all {passing} clips{' that pass --where' if where else ''} are of "
+            f"{others}",
+            f"--embodiment {ROBOT if others == 'robots' else HUMAN} takes them; robots' states and actions: "
+            "`handloom export lerobot --table robot_episodes`",
+        )
+    if passing > kept:
+        log.warning("left out %d clips of %s: --embodiment all takes them too", passing - kept, others)
+    return passing - kept

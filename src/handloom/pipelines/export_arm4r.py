@@ -9,9 +9,15 @@ from handloom.export.arm4r import COLUMNS, LEFT_OUT, Arm4rSummary, TextEncoder, 
 from handloom.export.card import TALLIED, Card, Tally
 from handloom.pipelines.export import opened
 from handloom.store.database import Database
+from handloom.store.embodiment import ALL, HUMAN, ROBOT
 
 BATCH_ROWS = 4
-LAYOUT = """ARM4R's layout for pre-training on human clips:
+TITLES = {
+    HUMAN: "Point tracks of human clips",
+    ROBOT: "Point tracks of robots' clips",
+    ALL: "Point tracks of clips of people and of robots",
+}
+LAYOUT = """ARM4R's layout for pre-training on clips:
 
 - `epic_tasks_final/common_task/000000/points.zarr`: (T, 1296, 3) float32, `u` and `v` in pixels of a picture of
   912 x 512, `z` in metres, each in that frame's own camera; a grid of 36 x 36 points of the first frame, row by row.
@@ -24,18 +30,26 @@ LAYOUT = """ARM4R's layout for pre-training on human clips:
 
 
 def arm4r(
-    db: Database, out: str, where: str | None = None, *, text_encoder: str = "", unknown: str = "nan", **options: Any
+    db: Database,
+    out: str,
+    where: str | None = None,
+    *,
+    embodiment: str = HUMAN,
+    text_encoder: str = "",
+    unknown: str = "nan",
+    **options: Any,
 ) -> Arm4rSummary:
     """Write the rows of `clips` that pass `where`, of the newest version, in ARM4R's layout.
 
     Args:
+        embodiment: whose clips: `human`, `robot` or `all`.
         text_encoder: OpenCLIP ViT-B-32's text tower for instruction.zarr: a hub id or a folder; empty: none.
 
     Raises:
         StoreError: nothing is processed yet, or `out` cannot be written.
         ConfigError: `out` is not empty, no clip can be exported, the encoder cannot be had, or `where` is no SQL.
     """
-    table, source = opened(db, "clips", where)
+    table, source, where = opened(db, "clips", where, embodiment)
     missing = sorted(set(COLUMNS) - set(table.schema.names))
     if missing:
         raise ConfigError(f"the table has no {', '.join(missing)}: it is older", "process its clips again")
@@ -46,7 +60,7 @@ def arm4r(
 
     def card(summary: Arm4rSummary) -> str:
         limits = _limits(summary, text_encoder)
-        return Card("arm4r", "Point tracks of human clips", LAYOUT, source, None, limits, ("arm4r",)).text(tally)
+        return Card("arm4r", TITLES[embodiment], LAYOUT, source, None, limits, ("arm4r",)).text(tally)
 
     given = {"unknown": unknown, "text_encoder": encode, "metadata": {**source, "text_encoder": text_encoder or None}}
     return export_arm4r(batches, out, card=card, taken=tally.add, **given, **options)

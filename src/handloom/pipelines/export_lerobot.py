@@ -19,9 +19,15 @@ from handloom.pipelines.export import opened
 from handloom.schemas.robot import episode_arrays
 from handloom.schemas.row import row_arrays
 from handloom.store.database import Database
+from handloom.store.embodiment import ALL, HUMAN, ROBOT
 from handloom.store.sql import clause, in_list
 
 BATCH_ROWS = 4
+TITLES = {
+    HUMAN: "Human hands as robot episodes",
+    ROBOT: "Hands seen in clips of robots",
+    ALL: "Hands seen in clips of people and of robots",
+}
 Size = tuple[int, int]
 READING = """`meta/info.json` describes the features. Opens with LeRobot's own reader:
 
@@ -55,6 +61,7 @@ def lerobot(
     where: str | None = None,
     *,
     table: str = "clips",
+    embodiment: str = HUMAN,
     hz: float | None = None,
     size: Size | None = None,
     tracks: bool = False,
@@ -64,6 +71,7 @@ def lerobot(
     """Write `clips` or `robot_episodes` as one LeRobotDataset v3.0.
 
     Args:
+        embodiment: of `clips`, whose: `human`, `robot` or `all`.
         hz: frames per second of the dataset; None: the rate of all rows. size: (width, height) that pictures are
             fitted into; None: the one that all have. tracks: with point tracks (clips only). unknown: `nan` or `zero`.
 
@@ -73,18 +81,18 @@ def lerobot(
     """
     if unknown not in UNKNOWN:
         raise ConfigError(f"--unknown {unknown!r} is none of {', '.join(UNKNOWN)}")
-    dataset, source = opened(db, table, where)
+    dataset, source, where = opened(db, table, where, embodiment)
     tally = Tally()
     plan = _plan_clips if table == "clips" else _plan_robots
     if table != "clips" and tracks:
         raise ConfigError("robot_episodes has no tracks", "tracks of a robot's videos are in `clips`")
-    layout, columns, make = plan(db, source, hz, size, tracks)
+    layout, columns, make = plan(db, source, where, hz, size, tracks)
     layout = replace(layout, unknown=unknown)
     wanted = dict.fromkeys([*columns, *(name for name in TALLIED if name in dataset.schema.names)])
     batches = db.batches(list(wanted), where, dataset.version, BATCH_ROWS, table)
     limits = [*(CLIP_LIMITS if table == "clips" else ROBOT_LIMITS), UNKNOWN_LIMITS[unknown]]
     limits += [] if any(feature.is_video for feature in layout.features.values()) else [NO_PICTURES]
-    title = "Human hands as robot episodes" if table == "clips" else "Robot episodes"
+    title = TITLES[embodiment] if table == "clips" else "Robot episodes"
     card = Card("lerobot", title, READING, source, "data/*/*.parquet", limits, ("LeRobot",))
     return export_lerobot(
         _episodes(tally.over(batches), layout, make),
@@ -102,8 +110,10 @@ def _episodes(batches: Iterator[pa.RecordBatch], layout: Layout, make: Callable[
             yield make(batch, index, layout)
 
 
-def _plan_clips(db: Database, source: dict[str, Any], hz: float | None, size: Size | None, tracks: bool):
-    where, version = source["where"], source["version"]
+def _plan_clips(
+    db: Database, source: dict[str, Any], where: str | None, hz: float | None, size: Size | None, tracks: bool
+):
+    version = source["version"]
     columns = ["clip_id", "fps", "width", "height", "world_scale"]
     rows = db.read("clips", columns, where, version).to_pylist()
     _some(rows, where)
@@ -122,8 +132,8 @@ def _plan_clips(db: Database, source: dict[str, Any], hz: float | None, size: Si
     return layout, names, lambda batch, index, layout: clip_episode(row_arrays(batch, index), layout)
 
 
-def _plan_robots(db: Database, source: dict[str, Any], hz: float | None, size: Size | None, _: bool):
-    where, version = source["where"], source["version"]
+def _plan_robots(db: Database, source: dict[str, Any], where: str | None, hz: float | None, size: Size | None, _: bool):
+    version = source["version"]
     columns = ["episode_id", "dataset", "fps", "robot_type", "cameras"]
     columns += [f"{name}_{what}" for name in ("state", "action") for what in ("names", "units")]
     rows = db.read("robot_episodes", columns, where, version).to_pylist()

@@ -6,8 +6,9 @@ from typing import Any
 
 from handloom.export.card import Card, Tally
 from handloom.export.webdataset import WebDatasetSummary, export_webdataset
-from handloom.pipelines.export import opened
+from handloom.pipelines.export import TITLES, opened
 from handloom.store.database import Database
+from handloom.store.embodiment import HUMAN
 
 BATCH_ROWS = 4
 LAYOUT = """One sample per clip: `KEY.json` (narration, times, quality, sources: one value each), `KEY.COLUMN.npy` for
@@ -23,19 +24,24 @@ for sample in dataset:
 ```"""
 
 
-def webdataset(db: Database, out: str, where: str | None = None, **options: Any) -> WebDatasetSummary:
+def webdataset(
+    db: Database, out: str, where: str | None = None, *, embodiment: str = HUMAN, **options: Any
+) -> WebDatasetSummary:
     """Write the rows of `clips` that pass `where`, of the newest version, as tar shards.
+
+    Args:
+        embodiment: whose clips: `human`, `robot` or `all`.
 
     Raises:
         StoreError: nothing is processed yet, or `out` cannot be written.
         ConfigError: `out` is not empty, no row passes, or `where` is no SQL.
     """
-    table, source = opened(db, "clips", where)
+    table, source, where = opened(db, "clips", where, embodiment)
     tally = Tally()
     batches = tally.over(db.batches(where=where, version=table.version, batch_size=BATCH_ROWS))
 
     def card(urls: str) -> str:
         layout = LAYOUT.format(urls=urls)
-        return Card("webdataset", "Clips of human hands", layout, source, "*.tar", (), ("webdataset",)).text(tally)
+        return Card("webdataset", TITLES[embodiment], layout, source, "*.tar", (), ("webdataset",)).text(tally)
 
     return export_webdataset(batches, out, card=card, metadata=source, **options)

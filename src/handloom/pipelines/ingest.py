@@ -12,6 +12,7 @@ from handloom.ingest.folder import ingest_folder
 from handloom.ingest.result import IngestResult
 from handloom.store.clip_list import add_clips
 from handloom.store.database import Database
+from handloom.store.embodiment import check_of_people
 from handloom.video.probe import Prober
 from handloom.video.source import VideoSource, usual_cache_dir
 
@@ -61,6 +62,7 @@ def ego4d(
 
 
 def _store(db: Database, result: IngestResult) -> IngestSummary:
+    check_of_people(db, {clip.dataset for clip in result.clips})
     done = add_clips(db, result.clips)
     return IngestSummary(
         counts=result.counts,

@@ -33,6 +33,7 @@ from handloom.schemas.clip import Clip
 from handloom.schemas.robot import RobotEpisode, episode_row, make_episode_id
 from handloom.store.clip_list import add_clips
 from handloom.store.database import Database
+from handloom.store.embodiment import check_of_robots
 from handloom.store.episodes import TABLE, KnownEpisode, known_episodes, write_episodes
 from handloom.video.source import VideoSource, usual_cache_dir
 
@@ -108,6 +109,7 @@ def ingest(
     facts = source.facts
     known = known_episodes(db, facts.dataset)
     _check_place(known, facts.dataset, facts.uri, replace)
+    check_of_robots(db, facts.dataset)
     settings = PictureSettings(normalise(videos) if videos else join(db.uri, "videos"), pictures)
     fetching = VideoSource(usual_cache_dir(), storage_options=storage_options)
     with PictureReader(facts, settings, _encode, fetching, dict(storage_options or {})) as reader:

@@ -14,8 +14,16 @@ from handloom.schemas.row import row_arrays
 from handloom.schemas.settings import Settings
 from handloom.schemas.values import Hands, Tracks, VideoInfo
 from handloom.store.database import Database
+from handloom.store.embodiment import ALL, HUMAN, ROBOT, narrowed
+from handloom.store.index import TEXT_COLUMNS
 from handloom.store.runs import stored_settings
 from handloom.store.search import Hits, search
+from handloom.store.sql import both
+
+ADD_WORDS = (
+    "; words come at ingest, from clips.csv in the videos' folder or a dataset's annotations, and a row keeps "
+    "those that it was made with: write clips.csv, ingest again, then `handloom remove --rows-only` and `handloom run`"
+)
 
 
 def search_clips(
@@ -48,6 +56,26 @@ def search_clips(
         row = row_arrays(db.row(clip))
         return search(db, vectors=_vectors(row, by, True, clip), by=by, exclude=[clip], **query)
     return search(db, clip=clip, text=text, by=by, **query)
+
+
+def why_nothing(db: Database, text: str | None, where: str | None, embodiment: str) -> str:
+    """Why a search found nothing, as far as the table tells: `: ...`; empty where only the words differ."""
+    num_clips = db.count("clips")
+    if where is not None and not db.count("clips", where):
+        return f": --where {where!r} passes none of the {num_clips} clips"
+    asked = narrowed(db, where, embodiment)
+    if num_clips and not db.count("clips", asked):
+        who, others = ("people", ROBOT) if embodiment == HUMAN else ("robots", HUMAN)
+        passing = "that passes --where" if where is not None else "of the database"
+        return f": no clip {passing} is of {who}; --embodiment {others} searches the others"
+    with_words = " OR ".join(f"{column} IS NOT NULL" for column in TEXT_COLUMNS)
+    if text is not None and not db.count("clips", both(asked, with_words)):
+        number = f"{db.count('clips', asked)} clips{' that may be found' if asked else ''}"
+        return f": none of the {number} has words (narration, verb, noun){ADD_WORDS}"
+    if text is not None and embodiment != ALL and search(db, text=text, where=where, embodiment=ALL, k=1):
+        others, word = ("robots", ROBOT) if embodiment == HUMAN else ("people", HUMAN)
+        return f": clips of {others} have these words: --embodiment {word}"
+    return ""
 
 
 def extract(

@@ -6,10 +6,15 @@ import json
 from collections import Counter
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from handloom.schemas.reasons import REASONS
+from handloom.schemas.robot import TABLE as ROBOT_EPISODES
 from handloom.schemas.values import WORLD_SCALES
 from handloom.store.clip_list import pending_clips
 from handloom.store.database import Database
+from handloom.store.embodiment import robot_datasets
 from handloom.store.runs import latest_run
 
 NUM_EXAMPLES = 3
@@ -24,11 +29,13 @@ def status(db: Database) -> dict[str, Any]:
         shown = examples.setdefault((reject["stage"], reject["reason"]), [])
         if len(shown) < NUM_EXAMPLES:
             shown.append({"clip_id": reject["clip_id"], "detail": reject["detail"]})
-    totals = (
-        db.clips(["num_frames", "duration_s", "hand_left", "hand_right", "world_scale"])
-        if db.table("clips") is not None
-        else None
-    )
+    robots = robot_datasets(db)
+    columns = ["dataset", "num_frames", "duration_s", "hand_left", "hand_right", "world_scale"]
+    totals = db.clips(columns) if db.table("clips") is not None else None
+    people = totals
+    if totals is not None and robots:
+        of_robots = pc.is_in(totals.column("dataset"), value_set=pa.array(robots, pa.string()))
+        people = totals.filter(pc.invert(of_robots))
     scales = Counter(totals.column("world_scale").to_pylist() if totals is not None else ())
     run = latest_run(db)
     return {
@@ -40,8 +47,12 @@ def status(db: Database) -> dict[str, Any]:
         "pending": len(pending_clips(db)),
         "frames": _sum(totals, "num_frames"),
         "hours": round(_sum(totals, "duration_s") / 3600, 3),
-        "clips_with_left_hand": _sum(totals, "hand_left"),
-        "clips_with_right_hand": _sum(totals, "hand_right"),
+        "clips_of_people": people.num_rows if people is not None else 0,
+        "clips_of_robots": totals.num_rows - people.num_rows if totals is not None else 0,
+        "robot_episodes": db.count(ROBOT_EPISODES),
+        "robot_datasets": list(robots),
+        "clips_with_left_hand": _sum(people, "hand_left"),
+        "clips_with_right_hand": _sum(people, "hand_right"),
         "clips_by_world_scale": {scale: scales[scale] for scale in WORLD_SCALES},
         "rejects_by_reason": [
             {
@@ -65,7 +76,9 @@ def status_text(values: dict[str, Any]) -> str:
         f"  clip list {values['clip_list']:>8}   rows {values['clips']}, rejects {values['rejects']}, "
         f"pending {values['pending']}",
         f"  frames    {values['frames']:>8}   {values['hours']} h of video",
-        f"  hands     left in {values['clips_with_left_hand']} clips, right in {values['clips_with_right_hand']}",
+        *_robots(values),
+        f"  hands     left in {values['clips_with_left_hand']} clips, right in {values['clips_with_right_hand']}"
+        + (", of people" if values["robot_datasets"] else ""),
         f"  cameras   poses in metres in {scales['metric']} clips, of arbitrary scale in {scales['arbitrary']}, "
         f"none in {scales['none']}",
     ]
@@ -87,6 +100,16 @@ def status_text(values: dict[str, Any]) -> str:
         lines.append(f"  {item['count']:>5}  {item['stage']}/{item['reason']}: {item['meaning']}")
         lines += [f"         {e['clip_id']}: {e['detail'].splitlines()[0]}" for e in item["examples"]]
     return "\n".join(lines)
+
+
+def _robots(values: dict[str, Any]) -> list[str]:
+    """Whose the clips are, where there are robots."""
+    if not values["robot_datasets"]:
+        return []
+    return [
+        f"  clips     of people {values['clips_of_people']}, of robots {values['clips_of_robots']}",
+        f"  robots  {values['robot_episodes']:>10}   episodes of {', '.join(values['robot_datasets'])}",
+    ]
 
 
 def _sum(table, column: str):

@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class TrainSummary:
     """What a job came to. exit: `done` or `interrupted`. variants: {name: {"step", "epoch", "checkpoint", "numbers"
-    (the last held-out ones), "train_s"}}. report: URI of the page; empty where the job was interrupted."""
+    (the last held-out ones), "train_s"}}, and "why_none" where nothing was held out. report: URI of the page; empty
+    where the job was interrupted."""
 
     recipe: str
     exit: str
@@ -139,8 +140,9 @@ def _ended(folder: RunFolder) -> dict[str, Any]:
     facts, uri = found
     held_out = held_out_of(parse_lines(folder.read(FILE)))
     names = ("step", "epoch", "finished", "data_version", "train_s")
-    numbers = held_out[-1]["numbers"] if held_out else {}
-    return {name: getattr(facts, name) for name in names} | {"checkpoint": uri, "numbers": numbers}
+    last = held_out[-1] if held_out else {}
+    ended = {name: getattr(facts, name) for name in names} | {"checkpoint": uri, "numbers": last.get("numbers", {})}
+    return ended | ({"why_none": last["why_none"]} if last.get("why_none") else {})
 
 
 def train_text(summary: TrainSummary) -> str:
@@ -149,7 +151,8 @@ def train_text(summary: TrainSummary) -> str:
     for name, ended in summary.variants.items():
         numbers = (f"{key} {value:.5g}" for key, value in ended.get("numbers", {}).items() if value is not None)
         where = f"{ended.get('step', 0)} steps, {ended.get('epoch', 0)} epochs, {ended.get('train_s', 0.0):.1f} s"
-        lines.append(f"{summary.recipe}/{name}: {where}; held out: {', '.join(numbers) or 'nothing'}")
+        nothing = f"nothing: {ended['why_none']}" if "why_none" in ended else "nothing"
+        lines.append(f"{summary.recipe}/{name}: {where}; held out: {', '.join(numbers) or nothing}")
     if summary.exit == "interrupted":
         lines.append(f"stopped; the same command goes on from the checkpoints in {summary.out}")
     return "\n".join([*lines, *([f"report: {summary.report}"] if summary.report else [])])

@@ -218,6 +218,7 @@ class Database:
         seed: int = 0,
         version: int | None = None,
         table: str = "clips",
+        embodiment: str = "human",
         image_size: int | tuple[int, int] | None = None,
         transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         neighbours: Any = None,
@@ -234,11 +235,13 @@ class Database:
             stride: steps between one window's now and the next one's.
             pad: also windows that reach beyond their clip, whose steps outside are not valid.
             where: SQL filter on the rows.
-            split: `train` or `held_out`: whole videos, by a hash of their id that other videos do not change.
+            split: `train` or `held_out`: whole videos, by a hash of their id that other videos do not change; at least
+                one on either side where the table has two.
             held_out_share: of the videos.
             seed: of that hash.
             version: of the table; None is the newest, and `windows.version` says which.
             table: `clips` or `robot_episodes`.
+            embodiment: of `clips`: those of people (`human`), of robots (`robot`), or `all`.
             image_size: pictures' side or (height, width); None leaves them as stored.
             transform: sample -> sample; picklable.
             neighbours: `handloom.store.windows.neighbours.Neighbours(k, by)`, or a mapping of ids to ids: the sample

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from handloom.errors import ConfigError, StoreError
 from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.store.database import Database
+from handloom.store.embodiment import HUMAN, narrowed
 from handloom.store.index import TEXT_COLUMNS, index_names, vector_index_name
 from handloom.store.location import lance_errors
 from handloom.store.ranking import Scored, approximate, best_clips, by_text, rows_at, scan
@@ -71,6 +72,7 @@ def search(
     by: str = "motion",
     k: int = 10,
     where: str | None = None,
+    embodiment: str = HUMAN,
     columns: Sequence[str] = (),
     exclude: Sequence[str] = (),
     version: int | None = None,
@@ -85,6 +87,8 @@ def search(
             written without spaces.
         by: `motion` or `appearance`; ignored for text.
         where: SQL filter, applied before the search: all `k` hits pass it.
+        embodiment: whose clips are found: those of people (`human`), of robots (`robot`), or `all`. The clip that is
+            searched by may be any.
         columns: further columns of `clips`, in `Hit.more`.
         exclude: ids to leave out.
         version: version of `clips` to search; the newest by default.
@@ -101,6 +105,7 @@ def search(
     if table is None:
         raise StoreError(f"{db.uri} holds no processed clips yet", "process them with `handloom run --db DB`")
     _check(table, where, columns)
+    where = narrowed(db, where, embodiment)
     left_out = {*exclude, *(forms_of(clip) if clip is not None else [])}
     num_wanted = k + len(left_out)
     exact = True

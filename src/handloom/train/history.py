@@ -6,7 +6,7 @@ Lines by their `kind`:
   `grad_norm`, `loader_wait_s` (of `step_s`, seconds that the step waited for its windows; rank 0's), `step_s`,
   `windows` (of all ranks), `at_s` (seconds of training so far, over all resumptions).
 - `held_out`: `step`, `epoch` (epochs gone: 0 before the first step), `version`, `windows`, `numbers` ({name: value or
-  null}), `counts` ({name: number of valid elements}), `seconds`, `at_s`.
+  null}), `counts` ({name: number of valid elements}), `seconds`, `at_s`; without windows also `why_none`.
 - `version`: `epoch`, `step`, `version`, `windows`: the job takes up a newer version of the table.
 - `resumed`: `step`, `checkpoint`, `workers`.
 """

@@ -146,7 +146,8 @@ class _Job:
             needed = self.settings.batch_size * ranks.world_size()
             raise ConfigError(
                 f"{len(self.data.train)} windows to train on, but one step takes {needed}",
-                "lower batch_size or --workers, extract more clips, or shorten the windows",
+                self.data.train.why_empty()
+                or "lower batch_size or --workers, extract more clips, or shorten the windows",
             )
 
     def _build(self, found: Checkpoint | None) -> None:
@@ -240,6 +241,8 @@ class _Job:
         line = {"kind": "held_out", "step": self.step, "epoch": self.epoch, "version": self.data.version}
         line |= {"windows": windows, "numbers": {name: s / n if n else None for name, (s, n) in sums.items()}}
         line |= {"counts": {name: n for name, (_, n) in sums.items()}, "seconds": seconds, "at_s": self.train_s}
+        if not windows:
+            line["why_none"] = self.data.held_out.why_empty()
         self._add(line, say=True)
 
     def _follow(self) -> None:

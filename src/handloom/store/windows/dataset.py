@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from handloom.errors import ConfigError, StoreError
+from handloom.store.embodiment import robot_datasets
 from handloom.store.windows.neighbours import Finder, Neighbours
 from handloom.store.windows.pictures import PictureCache
 from handloom.store.windows.plan import Plan, check_pictures, make_plan, now_of
 from handloom.store.windows.rows import Row, RowReader
 from handloom.store.windows.sample import Sample, cut_window
 from handloom.store.windows.spec import WindowSpec, check_columns, make_spec
+from handloom.store.windows.split import why_empty
 
 if TYPE_CHECKING:
     from handloom.store.database import Database
@@ -125,8 +127,13 @@ class Windows:
 
     @property
     def counts(self) -> dict[str, int]:
-        """`Plan.counts`: rows, those left out (filtered, other_split, too_short, null_COLUMN), clips, windows."""
+        """`Plan.counts`: rows, those left out (filtered, other_embodiment, other_split, too_short, null_COLUMN), clips,
+        windows."""
         return dict(self.plan.counts)
+
+    def why_empty(self) -> str:
+        """Why this side of a split has no windows, and what gives it some; empty where it has."""
+        return "" if len(self) else why_empty(self.spec, self.plan.num_videos)
 
     @property
     def clip_ids(self) -> list[str]:
@@ -141,7 +148,7 @@ class Windows:
     def describe(self) -> dict[str, Any]:
         """What a report says of them; JSON values."""
         spec = self.spec
-        kept = ("table", "past", "future", "rate_hz", "stride", "pad", "where", "split", "held_out_share")
+        kept = ("table", "embodiment", "past", "future", "rate_hz", "stride", "pad", "where", "split", "held_out_share")
         facts = {name: getattr(spec, name) for name in kept}
         return facts | {"fields": list(spec.fields), "version": self.version, "key": self.key, "counts": self.counts}
 
@@ -180,7 +187,7 @@ def open_windows(
         what = "`handloom run`" if spec.table == "clips" else "`handloom ingest lerobot` or `calvin`"
         raise StoreError(f"{db.uri} has no table {spec.table}", f"fill it with {what}")
     check_columns(spec, table.schema)
-    plan = make_plan(table, spec)
+    plan = make_plan(table, spec, robot_datasets(db) if spec.table == "clips" else ())
     check_pictures(table, spec, plan)
     made = Windows(db, spec, table.version, plan, transform=transform, neighbours=neighbours, memory=memory)
     if made._finder is not None:

@@ -13,12 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
+from handloom.store.embodiment import narrowed, robot_datasets
 from handloom.store.ranking import SCORE_DIGITS
 from handloom.store.windows.pictures import PictureCache
-from handloom.store.windows.plan import split_position
 from handloom.store.windows.rows import RowReader
 from handloom.store.windows.sample import Sample, spread_window
 from handloom.store.windows.spec import VIDEO_OF, WindowSpec, check_columns, make_spec
+from handloom.store.windows.split import held_out_rows
 
 if TYPE_CHECKING:
     from handloom.store.database import Database
@@ -182,13 +183,13 @@ def _read_pool(db: Database, spec: WindowSpec, version: int, by: str, where: str
     rows = db.read("clips", ["clip_id", *VIDEO_OF["clips"], column], version=version)
     ids = np.array(rows.column("clip_id").to_pylist())
     parts = [rows.column(name).to_pylist() for name in VIDEO_OF["clips"]]
-    videos, numbers = np.unique(["/".join(names) for names in zip(*parts, strict=True)], return_inverse=True)
+    numbers = np.unique(["/".join(names) for names in zip(*parts, strict=True)], return_inverse=True)[1]
     allowed = np.ones(len(ids), bool)
+    where = narrowed(db, where, spec.embodiment)
     if where is not None:
         allowed &= np.isin(ids, db.read("clips", ["clip_id"], where, version).column(0).to_pylist())
     if split is not None:
-        held_out = np.array([split_position(str(video), spec.seed) < spec.held_out_share for video in videos])
-        allowed &= ~held_out[numbers]
+        allowed &= ~held_out_rows(rows, spec, robot_datasets(db), lambda: rows)
     vectors = _matrix(rows.column(column).combine_chunks())
     return _Pool(ids, {name: n for n, name in enumerate(ids.tolist())}, numbers, vectors, allowed)
 

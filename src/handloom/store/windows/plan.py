@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import lance
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
+from handloom.store.embodiment import ALL, HUMAN, ROBOT
 from handloom.store.location import LANCE_ERRORS, first_words
 from handloom.store.sql import clause, filtered
 from handloom.store.windows.spec import COMPUTED_BY, IMAGES, NULL_WHERE, VIDEO_OF, WindowSpec
+from handloom.store.windows.split import held_out_rows, num_videos, of_robots
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Plan:
 
     rows: (R,) int64, the clip's place among the table's rows, as `take` counts them. ids: (R,) its id. steps: (R,)
     int32, steps that the clip has on the windows' rate. starts: (R + 1,) int64, the number of its first window, and
-    their sum. counts: what was left out, and why.
+    their sum. counts: what was left out, and why. num_videos: that have windows, on either side of a split.
     """
 
     rows: NDArray[np.int64]
@@ -32,6 +33,7 @@ class Plan:
     steps: NDArray[np.int32]
     starts: NDArray[np.int64]
     counts: dict[str, int]
+    num_videos: int = 0
 
     @property
     def num_windows(self) -> int:
@@ -43,12 +45,12 @@ class Plan:
         return clips, windows - self.starts[clips]
 
 
-def make_plan(table: lance.LanceDataset, spec: WindowSpec) -> Plan:
-    """Count the windows of every row that passes the spec's filter and split.
+def make_plan(table: lance.LanceDataset, spec: WindowSpec, robots: Collection[str] = ()) -> Plan:
+    """Count the windows of every row that passes the spec's filter and split. robots: names of robots' datasets.
 
-    Rows without a needed column (no poses for a world column, no embedding) are left out and counted as
-    `null_COLUMN`, rows shorter than a window as `too_short`, rows of the other split as `other_split`. A split may be
-    empty; then there are no windows.
+    Clips of the other embodiment are left out and counted as `other_embodiment`, rows without a needed column (no poses
+    for a world column, no embedding) as `null_COLUMN`, rows shorter than a window as `too_short`, rows of the other
+    split as `other_split`. One side of a split may be empty; then there are no windows (`Windows.why_empty`).
 
     Raises:
         ConfigError: an unreadable filter; no window is left in either split: the message says what took them.
@@ -56,7 +58,9 @@ def make_plan(table: lance.LanceDataset, spec: WindowSpec) -> Plan:
     found = _scan(table, spec)
     counts = Counter(rows=table.count_rows())
     counts["filtered"] = counts["rows"] - found.num_rows
-    keep = np.ones(found.num_rows, bool)
+    keep = _embodied(found, spec, robots)
+    if robots and spec.table == "clips":
+        counts["other_embodiment"] = int((~keep).sum())
     for column in _null_columns(found):
         is_null = found.column(column).to_numpy() & keep
         counts[column] = int(is_null.sum())
@@ -66,8 +70,10 @@ def make_plan(table: lance.LanceDataset, spec: WindowSpec) -> Plan:
     counts["too_short"] = int((keep & (per_clip == 0)).sum())
     if not per_clip.any():
         raise _nothing(spec, counts, steps[keep])
+    videos = num_videos(found.filter(pa.array(per_clip > 0)), spec)
     if spec.split is not None:
-        outside = _held_out(found, spec) != (spec.split == "held_out")
+        held_out = held_out_rows(found, spec, robots, lambda: _videos(table, spec))
+        outside = held_out != (spec.split == "held_out")
         counts["other_split"] = int((outside & (per_clip > 0)).sum())
         per_clip[outside] = 0
     used = np.flatnonzero(per_clip)
@@ -76,7 +82,7 @@ def make_plan(table: lance.LanceDataset, spec: WindowSpec) -> Plan:
     starts = np.concatenate([[0], np.cumsum(per_clip[used])]).astype(np.int64)
     ids = found.column(spec.id_column).combine_chunks().take(pa.array(used))
     rows = found.column("_row").to_numpy()[used].astype(np.int64)
-    return Plan(rows, ids, steps[used].astype(np.int32), starts, dict(counts))
+    return Plan(rows, ids, steps[used].astype(np.int32), starts, dict(counts), videos)
 
 
 def count_windows(steps: NDArray[np.integer], spec: WindowSpec) -> NDArray[np.int64]:
@@ -88,12 +94,6 @@ def count_windows(steps: NDArray[np.integer], spec: WindowSpec) -> NDArray[np.in
 def now_of(number: NDArray[np.integer] | int, spec: WindowSpec) -> NDArray[np.integer] | int:
     """The step in its clip at which a clip's window of this number stands."""
     return number * spec.stride + (0 if spec.pad else spec.past - 1)
-
-
-def split_position(key: str, seed: int) -> float:
-    """Where a video stands between 0 and 1: below the held-out share it is held out, whatever else is in the table."""
-    digest = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
 
 
 def _scan(table: lance.LanceDataset, spec: WindowSpec) -> pa.Table:
@@ -108,22 +108,31 @@ def _scan(table: lance.LanceDataset, spec: WindowSpec) -> pa.Table:
             light[f"null_{name}"] = NULL_WHERE[name]
         elif name.startswith("embedding_") or name in _vectors(spec):
             light[f"null_{name}"] = f"{name} IS NULL"
+    return _read(table, spec, light | {"_row": "_rowoffset"}, spec.where)
+
+
+def _videos(table: lance.LanceDataset, spec: WindowSpec) -> pa.Table:
+    """Of all rows, what tells one video from another."""
+    return _read(table, spec, {name: name for name in VIDEO_OF[spec.table]})
+
+
+def _read(table: lance.LanceDataset, spec: WindowSpec, columns: dict[str, str], where: str | None = None) -> pa.Table:
     try:
-        with filtered(spec.where, table.schema):
-            return table.to_table(columns=light | {"_row": "_rowoffset"}, filter=clause(spec.where))
+        with filtered(where, table.schema):
+            return table.to_table(columns=columns, filter=clause(where))
     except LANCE_ERRORS as error:
         raise StoreError(f"cannot read table {spec.table}: {first_words(error)}", "was it moved?") from error
 
 
+def _embodied(found: pa.Table, spec: WindowSpec, robots: Collection[str]) -> NDArray[np.bool_]:
+    """(R,) whether a row is of the embodiment that is asked for."""
+    if spec.table != "clips" or spec.embodiment == ALL:
+        return np.ones(found.num_rows, bool)
+    return of_robots(found, spec, robots) == (spec.embodiment == ROBOT)
+
+
 def _null_columns(found: pa.Table) -> list[str]:
     return [name for name in found.column_names if name.startswith("null_")]
-
-
-def _held_out(found: pa.Table, spec: WindowSpec) -> NDArray[np.bool_]:
-    columns = [found.column(name) for name in VIDEO_OF[spec.table]]
-    keys = pc.binary_join_element_wise(*columns, "/").combine_chunks().dictionary_encode()
-    held_out = [split_position(key, spec.seed) < spec.held_out_share for key in keys.dictionary.to_pylist()]
-    return np.array(held_out, bool)[keys.indices.to_numpy()]
 
 
 def _steps(found: pa.Table, spec: WindowSpec) -> NDArray[np.int64]:
@@ -167,6 +176,13 @@ def _nothing(spec: WindowSpec, counts: Counter, steps: NDArray[np.int64]) -> Con
             f"no window: the longest of {counts['too_short']} rows has {int(steps.max())} steps {rate}, a window takes "
             f"{spec.num_steps} (past {spec.past} + future {spec.future})",
             "shorten the windows, lower rate_hz, or use pad=True",
+        )
+    if (others := counts["other_embodiment"]) and others == counts["rows"] - counts["filtered"]:
+        asked, there = ("people", "robots") if spec.embodiment == HUMAN else ("robots", "people")
+        return ConfigError(
+            f"windows of {asked} are asked for (embodiment={spec.embodiment!r}), and all {others} clips"
+            f"{' that pass the filter' if spec.where else ''} are of {there}",
+            f"embodiment={ROBOT if there == 'robots' else HUMAN!r} takes them, {ALL!r} takes both",
         )
     nulls = {name.removeprefix("null_"): n for name, n in counts.items() if name.startswith("null_") and n}
     if nulls:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from handloom.errors import ConfigError
 from handloom.schemas.row import FRAME_SHAPES
+from handloom.store.embodiment import HUMAN, check_embodiment
 
 IMAGES = "images"
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -62,6 +63,7 @@ class WindowSpec:
     seed: int = 0
     table: str = "clips"
     image_size: tuple[int, int] | None = None
+    embodiment: str = HUMAN
 
     @property
     def num_steps(self) -> int:
@@ -88,7 +90,10 @@ class WindowSpec:
 
     def key(self) -> str:
         """Hash of all of it: 16 hex digits."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        content = asdict(self)
+        if self.embodiment == HUMAN:  # windows that were asked for before there was a choice keep their key
+            del content["embodiment"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def make_spec(*, fields: Sequence[str], image_size: int | tuple[int, int] | None = None, **values) -> WindowSpec:
@@ -116,6 +121,7 @@ def check_columns(spec: WindowSpec, schema: pa.Schema) -> None:
 
 
 def _check(spec: WindowSpec) -> None:
+    check_embodiment(spec.embodiment)
     if spec.table not in ID_OF:
         raise ConfigError(f"table {spec.table!r}", f"one of {', '.join(ID_OF)}")
     if spec.past < 1 or spec.future < 0:

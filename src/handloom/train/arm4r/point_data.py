@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from handloom.errors import ConfigError
+from handloom.store.embodiment import ALL, HUMAN, ROBOT, narrowed, robot_datasets
 from handloom.store.sql import both
 from handloom.train.arm4r import scales
 from handloom.train.arm4r.settings import Arm4rSettings
@@ -48,7 +49,7 @@ def point_data(db: Database, settings: Arm4rSettings, version: int | None = None
     """
     version = version or settings.version or db.version
     counts = usable(db, settings, version)
-    hz, slower = rates_of(db, _filter(settings), version, settings.rate_hz)
+    hz, slower = rates_of(db, narrowed(db, _filter(settings), embodiment_of(db, settings)), version, settings.rate_hz)
     check_rate(settings, hz)
     counts["slower"] = slower
     sample = TrackSample(
@@ -74,7 +75,8 @@ def point_data(db: Database, settings: Arm4rSettings, version: int | None = None
 
 
 def usable(db: Database, settings: Arm4rSettings, version: int | None) -> dict[str, int]:
-    """How many rows there are, how many pass the filter, and how many are left out for want of depth or of poses.
+    """How many rows there are, how many of the stage's embodiment pass the filter, and how many of those lack depth or
+    poses.
 
     Raises ConfigError where nothing is left.
     """
@@ -87,13 +89,14 @@ def usable(db: Database, settings: Arm4rSettings, version: int | None) -> dict[s
             f"the table of {db.uri} has no column {', '.join(sorted(missing))}",
             "it was extracted by an older handloom: extract into a new database",
         )
-    asked = _count(db, settings.where or None, version)
+    embodiment = embodiment_of(db, settings)
+    where = narrowed(db, settings.where or None, embodiment)
+    asked = _count(db, where, version)
     counts = {"rows": _count(db, None, version), "asked_for": asked}
     if not asked:
-        found = f"where = {settings.where!r} passes none of {counts['rows']} clips"
-        raise ConfigError(f"{found} of {db.uri}", "change `where`, or extract more clips")
+        raise _none_asked_for(db, settings, version, counts["rows"])
     if settings.depth == "needed":
-        counts["without_depth"] = asked - _count(db, both(settings.where, _WITH_DEPTH), version)
+        counts["without_depth"] = asked - _count(db, both(where, _WITH_DEPTH), version)
         if counts["without_depth"] == asked:
             raise ConfigError(
                 f"none of the {asked} clips has a depth for its tracks, so that z is unknown everywhere",
@@ -101,13 +104,38 @@ def usable(db: Database, settings: Arm4rSettings, version: int | None) -> dict[s
                 "or train on u and v alone with depth = none",
             )
     if settings.frame == "world":
-        counts["without_world"] = asked - _count(db, both(settings.where, _WITH_WORLD), version)
+        counts["without_world"] = asked - _count(db, both(where, _WITH_WORLD), version)
         if counts["without_world"] == asked:
             raise ConfigError(
                 f"frame = world needs camera poses in metres, and none of the {asked} clips has them",
                 "extract with camera.path, give poses in NAME.camera.json, or train with frame = camera",
             )
     return counts
+
+
+def embodiment_of(db: Database, settings: Arm4rSettings) -> str:
+    """Whose clips a stage trains on: `human` on those of people, `robot_points` on those of robots.
+
+    A robot's videos may have come as plain ones, without episodes; `where` then says which they are.
+    """
+    if settings.stage != "robot_points":
+        return HUMAN
+    return ALL if settings.where and not robot_datasets(db) else ROBOT
+
+
+def _none_asked_for(db: Database, settings: Arm4rSettings, version: int, rows: int) -> ConfigError:
+    """Says whether there are clips of the other embodiment, which another stage trains on."""
+    others = _count(db, settings.where or None, version)
+    if not others:
+        problem = f"where = {settings.where!r} passes none of {rows} clips of {db.uri}"
+        return ConfigError(problem, "change `where`, or extract more clips")
+    passing = f" that pass where = {settings.where!r}" if settings.where else f" of {db.uri}"
+    asked, there = ("people", "robots") if embodiment_of(db, settings) == HUMAN else ("robots", "people")
+    hint = "set stage = robot_points to train on clips of robots, or extract some of people"
+    if there == "people":
+        hint = "bring robots in with `handloom ingest lerobot` or `calvin`, then `handloom run`; or set stage = human"
+    problem = f"stage {settings.stage!r} trains on clips of {asked}, and all {others} clips{passing} are of {there}"
+    return ConfigError(problem, hint)
 
 
 def check_rate(settings: Arm4rSettings, hz: float) -> None:
@@ -143,6 +171,7 @@ def _windows(
         rate_hz=settings.rate_hz,
         stride=settings.stride,
         where=_filter(settings),
+        embodiment=embodiment_of(db, settings),
         split=split,
         held_out_share=settings.held_out_share,
         seed=settings.seed,
@@ -156,7 +185,7 @@ def _measured(db: Database, settings: Arm4rSettings, version: int | None) -> tup
     """The world's fields, where no clip would be left out for want of them."""
     if settings.frame == "world":
         return ()
-    used = _filter(settings)
+    used = narrowed(db, _filter(settings), embodiment_of(db, settings))
     everywhere = _count(db, used, version) == _count(db, both(used, _WITH_WORLD), version)
     return WORLD_FIELDS if everywhere else ()
 

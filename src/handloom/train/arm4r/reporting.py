@@ -27,8 +27,8 @@ def report_of(network: Arm4rNetwork, data: RecipeData, settings: Arm4rSettings) 
     """`examples`, `notes`, `numbers` and, in stage 3, `figures`; see `Recipe.report`."""
     out: dict[str, Any] = {"notes": notes_of(settings, data.facts), "examples": [], "numbers": {}, "figures": {}}
     if not len(data.held_out):
-        out["notes"].append("No video was held out: there are no held-out numbers and no pictures.")
-    elif isinstance(data, PointData):
+        return out
+    if isinstance(data, PointData):
         out["numbers"] = roll_out_numbers(network, data, settings)
         out["examples"] = examples_of(network, data, settings)
     else:

@@ -21,8 +21,8 @@ class Arm4rSettings(TrainSettings):
     """The paper's choices by default, but for the frozen encoders, which must be named."""
 
     stage: Literal["human", "robot_points", "control"] = "human"
-    """1 `human`: next-step prediction of 3D tracks on human clips; 2 `robot_points`: the same on clips of robots
-    (choose them with `where`); 3 `control`: robot states and actions of `robot_episodes`."""
+    """1 `human`: next-step prediction of 3D tracks on clips of people; 2 `robot_points`: the same on clips of robots
+    (`where` chooses among them); 3 `control`: robot states and actions of `robot_episodes`."""
     model: Literal["vit-b", "vit-l", "vit-s", "tiny"] = "vit-b"
     """Width, layers and heads of the causal transformer: 768/12/12, 1024/24/16, 384/12/6, 192/12/3."""
     layers: int | None = Field(None, ge=1, le=48)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.store.embodiment import HUMAN, narrowed
 from handloom.store.sql import both
 from handloom.train.arvrm.hand_sample import FIELDS, HandSample
 from handloom.train.arvrm.settings import ArvrmSettings
@@ -35,7 +36,8 @@ def hand_data(db: Database, settings: ArvrmSettings, version: int | None = None)
     """
     version = version or settings.version or db.version
     counts = usable(db, settings.where, version)
-    hz, slower = rates_of(db, both(settings.where, WITH_HANDS), version, settings.rate_hz * settings.phases)
+    of_people = narrowed(db, both(settings.where, WITH_HANDS), HUMAN)
+    hz, slower = rates_of(db, of_people, version, settings.rate_hz * settings.phases)
     check_rate(settings, hz)
     counts["slower"] = slower
     train, held_out = (hand_windows(db, settings, version, split) for split in ("train", "held_out"))
@@ -72,13 +74,25 @@ def hand_windows(
 
 
 def usable(db: Database, where: str, version: int | None) -> dict[str, int]:
-    """Counts of the clips: rows, asked for, without hands, without text. Raises ConfigError where none is left."""
+    """Counts of the clips: rows, asked for (of people), without hands, without text.
+
+    Raises ConfigError where none is left.
+    """
     if version is None or db.table("clips", version) is None:
         raise ConfigError(f"there are no clips to train on in {db.uri}", "extract some with `handloom run --db DB`")
-    counts = {"rows": _count(db, None, version), "asked_for": _count(db, where or None, version)}
+    asked, where = where, narrowed(db, where or None, HUMAN)
+    counts = {"rows": _count(db, None, version), "asked_for": _count(db, where, version)}
     if not counts["asked_for"]:
+        of_robots = _count(db, asked or None, version)
+        if of_robots:
+            passing = f"that pass where = {asked!r}" if asked else "there are"
+            raise ConfigError(
+                f"this recipe learns from the hands of people, and the {of_robots} clips {passing} are of robots "
+                f"({db.uri})",
+                "change the filter, or extract clips of people",
+            )
         raise ConfigError(
-            f"where = {where!r} passes none of the {counts['rows']} clips of {db.uri}",
+            f"where = {asked!r} passes none of the {counts['rows']} clips of {db.uri}",
             "change the filter, or extract more clips",
         )
     with_hands = _count(db, both(where, WITH_HANDS), version)

@@ -1,0 +1,114 @@
+"""Which videos are held out: at least one where there are two, never one that also trains, whatever the filter."""
+
+from __future__ import annotations
+
+import random
+
+import lance
+import pyarrow as pa
+import pytest
+from support.window_tables import clip_row, write_clips, write_episodes
+
+from handloom.errors import ConfigError
+from handloom.store.windows.split import held_out_videos, split_position
+
+SHARES = (0.05, 0.2, 0.5, 0.9)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_neither_side_is_empty_where_there_are_two_videos(share):
+    for seed in range(200):
+        for number in (1, 2, 3, 6):
+            videos = [f"d/{seed}-{n}" for n in range(number)]
+            held_out = held_out_videos(videos, seed, share)
+            assert held_out == held_out_videos(videos[::-1], seed, share)
+            assert held_out <= set(videos)
+            assert (0 if number == 1 else 1) <= len(held_out) < number
+            by_hash = {video for video in videos if split_position(video, seed) < share}
+            if 0 < len(by_hash) < number:
+                assert held_out == by_hash
+        assert held_out_videos(videos, seed, 0.0) == frozenset()
+
+
+def test_a_video_that_trained_is_not_held_out_later():
+    """As a table grows; but for one that was alone, and where all stood below the share."""
+    rng = random.Random(0)
+    for seed in range(300):
+        share, videos = rng.choice(SHARES[:3]), []
+        for number in range(12):
+            before = set(videos) - held_out_videos(videos, seed, share)
+            all_below = all(split_position(video, seed) < share for video in videos)
+            videos.append(f"d/{rng.random()}")
+            held_out = held_out_videos(videos, seed, share)
+            if number > 1 and not all_below:
+                assert not before & held_out
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Three clips of people and three of robots (dataset r), each of a video of its own; none stands below 0.2."""
+    path = tmp_path_factory.mktemp("mixed")
+    names = [name for name in map(str, range(99)) if min(split_position(f"{d}/{name}", 0) for d in "dr") > 0.2][:3]
+    rows = [clip_row(n, 4 + n, video=name) for n, name in enumerate(names)]
+    robots = [clip_row(3 + n, 4 + n, video=name) for n, name in enumerate(names)]
+    rows += [_of_dataset(row, "r") for row in robots]
+    write_episodes(path, [3])
+    lance.write_dataset(pa.Table.from_batches(rows), str(path / "clips.lance"))
+    return write_clips(path, [clip_row(9, 2, video=names[0])], mode="append")
+
+
+def _of_dataset(row, dataset):
+    at = row.schema.get_field_index("dataset")
+    return row.set_column(at, row.schema.field(at), pa.array([dataset]))
+
+
+FILTERS = (None, "num_frames > 4", "num_frames < 5", "dataset = 'd'", "hand_left")
+
+
+def test_a_video_lies_on_one_side_whatever_the_filter(mixed):
+    for embodiment, videos in (("human", 3), ("robot", 3), ("all", 6)):
+        sides = {}
+        for split in ("train", "held_out"):
+            for where in FILTERS:
+                try:
+                    windows = mixed.windows(1, 1, split=split, where=where, embodiment=embodiment)
+                except ConfigError:
+                    continue  # no clip of this embodiment passes
+                clips = mixed.clips(["clip_id", "dataset", "video_id"]).to_pylist()
+                of = {clip["clip_id"]: (clip["dataset"], clip["video_id"]) for clip in clips}
+                sides.setdefault(split, set()).update(of[clip_id] for clip_id in windows.clip_ids)
+        assert not sides["train"] & sides["held_out"]
+        assert len(sides["train"] | sides["held_out"]) == videos
+        assert len(sides["held_out"]) == (2 if embodiment == "all" else 1)  # one of people, one of robots
+
+
+def test_people_are_the_default_and_what_is_left_out_is_counted(mixed):
+    people, robots, both = (mixed.windows(1, 1, embodiment=name) for name in ("human", "robot", "all"))
+    assert (people.key, people.counts["other_embodiment"]) == (mixed.windows(1, 1).key, 3)
+    assert {name.split(":")[1] for name in people.clip_ids} == {"v0", "v1", "v2", "v9"}
+    assert {name.split(":")[1] for name in robots.clip_ids} == {"v3", "v4", "v5"}
+    assert (robots.counts["other_embodiment"], both.counts["other_embodiment"], len(both.clip_ids)) == (4, 0, 7)
+    assert len({people.key, robots.key, both.key}) == 3
+    with pytest.raises(ConfigError, match="windows of people are asked for") as caught:
+        mixed.windows(1, 1, where="dataset = 'r'")
+    assert "embodiment='robot' takes them" in caught.value.hint
+    with pytest.raises(ConfigError, match="embodiment 'people'"):
+        mixed.windows(1, 1, embodiment="people")
+
+
+def test_an_empty_side_says_why(mixed, tmp_path):
+    one = write_clips(tmp_path, [clip_row(0, 6, video="v"), clip_row(1, 6, video="v")])
+    assert "all windows are of one video" in one.windows(1, 1, split="held_out").why_empty()
+    assert one.windows(1, 1, split="train").why_empty() == ""
+    assert "held_out_share is 0" in mixed.windows(1, 1, split="held_out", held_out_share=0.0).why_empty()
+    held_out = mixed.windows(1, 1, split="held_out").clip_ids
+    others = ", ".join(f"'{name}'" for name in mixed.windows(1, 1).clip_ids if name not in held_out)
+    empty = mixed.windows(1, 1, split="held_out", where=f"clip_id IN ({others})")
+    assert (len(empty), "none of the 2 videos" in empty.why_empty()) == (0, True), empty.why_empty()
+
+
+def test_episodes_are_held_out_one_by_one(tmp_path):
+    db = write_episodes(tmp_path, [2, 2])
+    asked = {"fields": ["state"], "table": "robot_episodes"}
+    sides = [db.windows(1, 1, split=split, **asked).clip_ids for split in ("train", "held_out")]
+    assert sorted(sides) == [["r:0"], ["r:1"]]
