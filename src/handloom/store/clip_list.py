@@ -13,6 +13,7 @@ from handloom.schemas.clip import Clip
 from handloom.schemas.tables import CLIP_LIST
 from handloom.store.database import Database
 from handloom.store.location import lance_errors
+from handloom.store.repeated import drop_repeated
 
 _VIDEO_ID = CLIP_LIST.names.index("video_id")
 
@@ -41,7 +42,8 @@ def add_clips(db: Database, clips: Iterable[Clip], *, batch_clips: int = 50_000)
     A known `clip_id` with other values (the video moved, a narration was corrected) takes the new values, so that
     ingesting again is how a moved video gets its new URI. The last of several clips with one id wins. Rows of `clips`
     keep the values they were processed with. An id that is there in another Unicode form (lists before 0.4 keep names
-    as their machine wrote them) is the same clip, and stays as it is. Raises StoreError if the list cannot be written.
+    as their machine wrote them) is the same clip, and stays as it is. Several processes may add clips at once: of the
+    values that they give to one clip the last committed ones stay. Raises StoreError if the list cannot be written.
     """
     table = db.ensure_table("clip_list", CLIP_LIST)
     uri = db.location.table_uri("clip_list")
@@ -52,6 +54,9 @@ def add_clips(db: Database, clips: Iterable[Clip], *, batch_clips: int = 50_000)
             known[row[0]] = _digest(row)
             if not row[0].isascii() and not unicodedata.is_normalized("NFC", row[0]):
                 other_forms[unicodedata.normalize("NFC", row[0])] = row[0], row[_VIDEO_ID]
+        num_rows = table.count_rows()
+    if num_rows > len(known):  # two ingests at once, one of them killed before it looked
+        drop_repeated(db, "clip_list", keep_last=True)
     given: dict[str, Clip] = {}
     repeated = 0
     for clip in clips:
@@ -63,9 +68,13 @@ def add_clips(db: Database, clips: Iterable[Clip], *, batch_clips: int = 50_000)
     new = [c for c in given.values() if c.clip_id not in known]
     changed = [c for c in given.values() if c.clip_id in known and _digest(_values(c)) != known[c.clip_id]]
     with lance_errors("write the clip list", uri):
-        for start in range(0, len(new), batch_clips):
+        before = table.version
+        for start in range(0, len(new), batch_clips):  # appended: `merge_insert` would not keep their order
             rows = _to_table(new[start : start + batch_clips])
-            lance.write_dataset(rows, uri, mode="append", storage_options=db.storage_options or None)
+            after = lance.write_dataset(rows, uri, mode="append", storage_options=db.storage_options or None)
+            others, before = after.version != before + 1, after.version
+            if others:
+                drop_repeated(db, "clip_list", keep_last=True)
         for start in range(0, len(changed), batch_clips):
             rows = _to_table(changed[start : start + batch_clips])
             table = lance.dataset(uri, storage_options=db.storage_options or None)

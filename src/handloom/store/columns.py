@@ -8,7 +8,6 @@ written, read as null until then. Columns that handloom does not know are left a
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -17,16 +16,15 @@ import pyarrow as pa
 
 from handloom.errors import StoreError
 from handloom.schemas.tables import GROWING, KEY_MARK
-from handloom.store.location import LANCE_ERRORS, first_words, store_error
+from handloom.store.retry import retried
 
 Rows = TypeVar("Rows", pa.Table, pa.RecordBatch)
 log = logging.getLogger(__name__)
 
-MAX_TRIES = 5
-RETRY_WAIT_S = 0.1  # doubled after every try: another process brings the same table up to date
 
-
-def bring_up_to_date(name: str, reopen: Callable[[], lance.LanceDataset], schema: pa.Schema) -> lance.LanceDataset:
+def bring_up_to_date(
+    name: str, uri: str, reopen: Callable[[], lance.LanceDataset], schema: pa.Schema
+) -> lance.LanceDataset:
     """The table with every column of `schema`, its key marked, and room for null in columns of others.
 
     Changes the description of the table only, no data; nothing where it is up to date.
@@ -35,18 +33,15 @@ def bring_up_to_date(name: str, reopen: Callable[[], lance.LanceDataset], schema
         StoreError: a column of `schema` is of another type or is missing in a table that does not grow; it cannot be
             written.
     """
-    for number in range(1, MAX_TRIES + 1):
+
+    def attempt() -> lance.LanceDataset:
         table = reopen()
         check_fields(name, table, schema)
-        try:
-            if not _change(table, schema):
-                return table
-        except LANCE_ERRORS as error:
-            if number == MAX_TRIES:
-                raise store_error(f"bring table {name} up to date", table.uri, error) from error
-            log.info("table %s changed meanwhile, looking again: %s", name, first_words(error))
-            time.sleep(RETRY_WAIT_S * 2 ** (number - 1))
-    return reopen()
+        while _change(table, schema):
+            table = reopen()
+        return table
+
+    return retried(f"bring table {name} up to date", uri, attempt)
 
 
 def check_fields(name: str, table: lance.LanceDataset, schema: pa.Schema) -> None:

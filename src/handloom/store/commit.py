@@ -9,7 +9,6 @@ transaction; whatever a kill leaves between them, `reconcile` puts right at the 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,13 +23,13 @@ from handloom.schemas.tables import REJECTS
 from handloom.store.database import Database
 from handloom.store.fragments import FragmentRecord, read_rows, write_fragment
 from handloom.store.index import ensure_text_indexes
-from handloom.store.location import LANCE_ERRORS, first_words, lance_errors, store_error
-from handloom.store.reconcile import delete_rejects, drop_repeated_clips, reconcile
+from handloom.store.location import lance_errors
+from handloom.store.reconcile import delete_rejects, reconcile
+from handloom.store.repeated import drop_repeated
+from handloom.store.retry import retried
 
 log = logging.getLogger(__name__)
 
-MAX_TRIES = 4
-RETRY_WAIT_S = 0.25  # doubled after every try
 HARMLESS = (
     LanceOperation.CreateIndex,
     LanceOperation.Rewrite,  # compaction
@@ -95,15 +94,7 @@ class Committer:
             StoreError: it could not be written (full disk, permission, network); what was committed before stays.
         """
         before = len(self.done)
-        for number in range(1, MAX_TRIES + 1):
-            try:
-                self._append(records)
-                break
-            except LANCE_ERRORS as error:
-                if number == MAX_TRIES:
-                    raise store_error("commit finished clips", self._uri, error) from error
-                log.warning("commit failed, looking again try=%d error=%s", number, first_words(error))
-                time.sleep(RETRY_WAIT_S * 2 ** (number - 1))
+        retried("commit finished clips", self._uri, lambda: self._append(records))
         num_clips = len(self.done) - before
         offered = sum(len(record.clip_ids) for record in records)
         healed = {i for record in records for i in record.clip_ids} & self.attempts.keys() & self.done
@@ -138,7 +129,7 @@ class Committer:
         try:
             self._check_versions(after, table.version + 1, after.version, files)
         except CommitConflict:
-            drop_repeated_clips(self._db)
+            drop_repeated(self._db, "clips")
             raise
         self._version = after.version
         self.done.update(i for record in wanted for i in record.clip_ids)
@@ -217,17 +208,13 @@ class Committer:
         ]
         uri = self._db.location.table_uri("rejects")
         values = pa.Table.from_pylist(rows, schema=REJECTS)
-        for number in range(1, MAX_TRIES + 1):
-            try:
-                table = lance.dataset(uri, storage_options=self._options)
-                table.merge_insert("clip_id").when_matched_update_all().when_not_matched_insert_all().execute(values)
-                break
-            except LANCE_ERRORS as error:
-                if number == MAX_TRIES:
-                    raise store_error("commit rejected clips", uri, error) from error
-                time.sleep(RETRY_WAIT_S * 2 ** (number - 1))
+        retried("commit rejected clips", uri, lambda: self._merge_rejects(uri, values))
         self.attempts.update(total)
         return len(lost)
+
+    def _merge_rejects(self, uri: str, rows: pa.Table) -> None:
+        table = lance.dataset(uri, storage_options=self._options)
+        table.merge_insert("clip_id").when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
 
 def _attempts(db: Database) -> dict[str, int]:

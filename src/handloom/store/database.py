@@ -88,7 +88,7 @@ class Database:
         """
         if self.table(name) is None:
             self._create(name, schema)
-        return bring_up_to_date(name, lambda: self._there(name), schema)
+        return bring_up_to_date(name, self.location.table_uri(name), lambda: self._there(name), schema)
 
     def _there(self, name: str) -> lance.LanceDataset:
         table = self.table(name)

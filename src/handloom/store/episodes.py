@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,13 +10,10 @@ import pyarrow as pa
 
 from handloom.errors import CommitConflict
 from handloom.schemas.robot import ROBOT_EPISODES, TABLE
-from handloom.store.commit import MAX_TRIES, RETRY_WAIT_S
 from handloom.store.database import Database
-from handloom.store.location import LANCE_ERRORS, first_words, lance_errors, store_error
-from handloom.store.reconcile import IDS_PER_DELETE
+from handloom.store.repeated import drop_repeated
+from handloom.store.retry import retried
 from handloom.store.sql import in_list
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,25 +83,21 @@ def write_episodes(db: Database, batches: Iterable[pa.RecordBatch | pa.Table]) -
 def _commit(db: Database, rows: pa.Table) -> tuple[int, int]:
     """(new, replaced) of one batch. Every try looks again at what is there, so none writes an episode twice."""
     uri = db.location.table_uri(TABLE)
-    before: dict[str, KnownEpisode] | None = None
-    for number in range(1, MAX_TRIES + 1):
-        try:
-            seen = lance.dataset(uri, storage_options=db.storage_options or None).version  # before what is looked up
-            known = known_episodes(db)
-            before = known if before is None else before
-            new, changed = _sorted_out(rows, known)
-            if len(new):
-                _append(db, uri, rows if len(new) == rows.num_rows else rows.take(new), seen)
-            if len(changed):
-                table = lance.dataset(uri, storage_options=db.storage_options or None)
-                table.merge_insert("episode_id").when_matched_update_all().execute(rows.take(changed))
-            break
-        except LANCE_ERRORS as error:
-            if number == MAX_TRIES:
-                raise store_error("commit robot episodes", uri, error) from error
-            log.warning("commit failed, looking again try=%d error=%s", number, first_words(error))
-            time.sleep(RETRY_WAIT_S * 2 ** (number - 1))
-    new, changed = _sorted_out(rows, before or {})
+    before: list[dict[str, KnownEpisode]] = []  # what the first try found: later ones may find our own rows
+
+    def attempt() -> None:
+        seen = lance.dataset(uri, storage_options=db.storage_options or None).version  # before what is looked up
+        known = known_episodes(db)
+        before.append(known)
+        new, changed = _sorted_out(rows, known)
+        if len(new):
+            _append(db, uri, rows if len(new) == rows.num_rows else rows.take(new), seen)
+        if len(changed):
+            table = lance.dataset(uri, storage_options=db.storage_options or None)
+            table.merge_insert("episode_id").when_matched_update_all().execute(rows.take(changed))
+
+    retried("commit robot episodes", uri, attempt)
+    new, changed = _sorted_out(rows, before[0])
     return len(new), len(changed)
 
 
@@ -116,24 +107,14 @@ def _append(db: Database, uri: str, rows: pa.Table, seen: int) -> None:
     if after.version == seen + 1:
         return
     ids = rows.column("episode_id").to_pylist()
-    found = after.to_table(columns=["episode_id"], filter=in_list("episode_id", ids), with_row_id=True)
+    found = after.to_table(columns=["episode_id"], filter=in_list("episode_id", ids))
     if found.num_rows == len(ids):
         return
-    _drop_later(after, found)
+    drop_repeated(db, TABLE, "episode_id")
     raise CommitConflict(
         f"another process wrote the same episodes to {uri} at the same time, {ids[0]} among them",
         "let one ingest at a time write a dataset; run again when the other ended: finished episodes stay",
     )
-
-
-def _drop_later(table: lance.LanceDataset, found: pa.Table) -> None:
-    """Delete every row whose episode has an earlier row."""
-    pairs = sorted(zip(found.column("_rowid").to_pylist(), found.column("episode_id").to_pylist(), strict=True))
-    first: dict[str, int] = {}
-    later = [row_id for row_id, episode_id in pairs if first.setdefault(episode_id, row_id) != row_id]
-    for start in range(0, len(later), IDS_PER_DELETE):
-        with lance_errors("remove repeated robot episodes", table.uri):
-            table.delete(f"_rowid IN ({', '.join(map(str, later[start : start + IDS_PER_DELETE]))})")
 
 
 def _sorted_out(rows: pa.Table, known: dict[str, KnownEpisode]) -> tuple[list[int], list[int]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import lance
 
 from handloom.errors import StoreError
 from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.store.database import Database
-from handloom.store.location import lance_errors
+from handloom.store.retry import retried
 
 TEXT_COLUMNS = ("narration", "verb", "noun")
 SCALAR_INDEXES = {  # BTREE for many values, BITMAP for few
@@ -25,9 +26,11 @@ SCALAR_INDEXES = {  # BTREE for many values, BITMAP for few
     "hand_left": "BITMAP",
     "hand_right": "BITMAP",
 }
+_TEXT = {"with_position": False}
 ANN_THRESHOLD_ROWS = 50_000  # measured at 100 000 rows, 2 busy cores: 0.3 to 1.3 s a scan, 0.3 to 0.45 s with an index
 MAX_SCANNED_FRAGMENTS = 256  # 24 000 rows in 1500 fragments: 1.6 s a scan, 0.1 s with an index, 2 cores
 ROWS_PER_PARTITION = 1024
+EVER = timedelta(days=36_500)
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,7 @@ def ensure_text_indexes(db: Database) -> tuple[str, ...]:
     The driver does this while the table is empty: the index then only fixes how words are split and stemmed, and Lance
     searches rows that are not in it yet by reading them, so that text search works from the first committed clip on.
     """
-    table = _clips(db)
-    created = []
-    for column in TEXT_COLUMNS:
-        name = f"{column}_text"
-        if name not in index_names(table):
-            with lance_errors(f"build index {name}", db.location.table_uri("clips")):
-                table.create_scalar_index(column, "INVERTED", name=name, with_position=False)
-            created.append(name)
-    return tuple(created)
+    return tuple(name for column in TEXT_COLUMNS if _ensure(db, name := f"{column}_text", column, "INVERTED", **_TEXT))
 
 
 def build_indexes(db: Database, *, ann_threshold_rows: int = ANN_THRESHOLD_ROWS) -> IndexReport:
@@ -65,32 +60,19 @@ def build_indexes(db: Database, *, ann_threshold_rows: int = ANN_THRESHOLD_ROWS)
     rows or `MAX_SCANNED_FRAGMENTS` fragments on; below that a search reads all of them and is exact. An index of up to
     40 partitions (40 000 rows) is searched whole, and exact as well. Raises StoreError before the first run.
     """
-    table = _clips(db)
-    uri = db.location.table_uri("clips")
     created = list(ensure_text_indexes(db))
+    table = _clips(db)
     num_rows = table.count_rows()
-    for column, kind in SCALAR_INDEXES.items():
+    for column, kind in SCALAR_INDEXES.items() if num_rows else ():
         name = f"{column}_scalar"
-        if num_rows and name not in index_names(table):
-            with lance_errors(f"build index {name}", uri):
-                table.create_scalar_index(column, kind, name=name)
-            created.append(name)
+        created += [name] if _ensure(db, name, column, kind) else []
     many = num_rows >= max(ann_threshold_rows, 1) or len(table.get_fragments()) > MAX_SCANNED_FRAGMENTS
+    partitions = {"metric": "cosine", "num_partitions": max(1, num_rows // ROWS_PER_PARTITION)}
     for column in [spec.column for spec in EMBEDDINGS.values()] if many else []:
         name = vector_index_name(column)
-        if name not in index_names(table):
-            with lance_errors(f"build index {name}", uri):
-                table.create_index(
-                    column,
-                    "IVF_FLAT",
-                    name=name,
-                    metric="cosine",
-                    num_partitions=max(1, num_rows // ROWS_PER_PARTITION),
-                )
-            created.append(name)
-    table = _clips(db)
-    with lance_errors("update the indexes", uri):
-        table.optimize.optimize_indices()
+        created += [name] if _ensure(db, name, column, "IVF_FLAT", **partitions) else []
+    uri = db.location.table_uri("clips")
+    retried("update the indexes", uri, lambda: _clips(db).optimize.optimize_indices())
     table = _clips(db)
     names = tuple(sorted(index_names(table)))
     exact = tuple(s.column for s in EMBEDDINGS.values() if vector_index_name(s.column) not in names)
@@ -104,11 +86,12 @@ def compact(db: Database, *, rows_per_fragment: int = 1024, drop_versions_older_
     (tagged versions are kept in any case). Merged rows are therefore on disk twice. Data files that no version uses
     (of workers that died) go once they are a week old.
     """
-    table = _clips(db)
-    with lance_errors("compact clips", db.location.table_uri("clips")):
-        table.optimize.compact_files(target_rows_per_fragment=rows_per_fragment)
-        older_than = drop_versions_older_than or timedelta(days=36_500)
-        table.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
+    uri = db.location.table_uri("clips")
+    compacted = {"target_rows_per_fragment": rows_per_fragment}
+    retried("compact clips", uri, lambda: _clips(db).optimize.compact_files(**compacted))
+    older_than = EVER if drop_versions_older_than is None else drop_versions_older_than
+    dropped = {"older_than": older_than, "error_if_tagged_old_versions": False}
+    retried("drop old versions of clips", uri, lambda: _clips(db).cleanup_old_versions(**dropped))
     return _clips(db).version
 
 
@@ -119,6 +102,20 @@ def vector_index_name(column: str) -> str:
 def index_names(table: lance.LanceDataset) -> set[str]:
     """Names of the indexes that a version of the table has."""
     return {index.name for index in table.describe_indices()}
+
+
+def _ensure(db: Database, name: str, column: str, kind: str, **options: Any) -> bool:
+    """Create the index unless it is there; whether it was created. Of two processes at once one is refused by Lance."""
+
+    def attempt() -> bool:
+        table = _clips(db)
+        if name in index_names(table):
+            return False
+        create = table.create_index if kind.startswith("IVF") else table.create_scalar_index
+        create(column, kind, name=name, **options)
+        return True
+
+    return retried(f"build index {name}", db.location.table_uri("clips"), attempt)
 
 
 def _clips(db: Database) -> lance.LanceDataset:

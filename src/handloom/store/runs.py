@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from handloom.schemas.tables import RUNS
 from handloom.store.database import Database
-from handloom.store.location import lance_errors
+from handloom.store.retry import retried
 from handloom.store.sql import quoted
 
 
@@ -131,7 +131,10 @@ def stored_settings(db: Database) -> StoredSettings | None:
 
 def _upsert(db: Database, run: Run) -> None:
     uri = db.location.table_uri("runs")
-    with lance_errors("write the run record", uri):
+    rows = pa.Table.from_pylist([asdict(run)], schema=RUNS)
+
+    def attempt() -> None:
         table = lance.dataset(uri, storage_options=db.storage_options or None)
-        rows = pa.Table.from_pylist([asdict(run)], schema=RUNS)
         table.merge_insert("run_id").when_matched_update_all().when_not_matched_insert_all().execute(rows)
+
+    retried("write the run record", uri, attempt)

@@ -1,0 +1,84 @@
+"""Several processes that write to one table at once: nothing is lost, nothing is there twice."""
+
+import lance
+import pyarrow as pa
+import pytest
+from support.rows import make_clip
+from support.writers import NUM_CLIPS, writers
+
+from handloom.schemas.tables import CLIP_LIST, KEY_MARK, REJECTS, RUNS
+from handloom.store.clip_list import add_clips, read_clips
+from handloom.store.database import Database
+from handloom.store.repeated import drop_repeated
+from handloom.store.runs import list_runs
+
+NUM_WRITERS, NUM_ROUNDS = 4, 3
+NUM_ALL = NUM_ROUNDS * NUM_CLIPS
+
+
+@pytest.fixture(scope="module")
+def at_once():
+    with writers(NUM_WRITERS) as at_once:
+        yield at_once
+
+
+@pytest.fixture
+def db(tmp_path):
+    return Database.open(tmp_path / "db", create=True)
+
+
+def make_unmarked(db, name, schema):
+    """The table as older versions made it: Lance does not take a mark back."""
+    plain = pa.schema([field.remove_metadata() for field in schema])
+    lance.write_dataset(plain.empty_table(), db.location.table_uri(name))
+
+
+def test_ingests_at_once_add_every_clip_once(at_once, db):
+    """Without the look at what came between, 4 processes made 80 rows of 20 clips."""
+    for number in range(NUM_ROUNDS):
+        said = at_once("ingest", db, number * NUM_CLIPS)
+        assert all(words.startswith("added") for words in said)
+    assert db.count("clip_list") == len(read_clips(db)) == NUM_ALL
+    assert {clip.narration for clip in read_clips(db)} <= {f"of {n}" for n in range(NUM_WRITERS)}
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_rejects_and_runs_of_drivers_at_once(at_once, db, marked):
+    """A table without the mark of its key, made by an older version, gets it when it is written."""
+    if not marked:
+        make_unmarked(db, "rejects", REJECTS)
+        make_unmarked(db, "runs", RUNS)
+    for number in range(NUM_ROUNDS):
+        assert at_once("driver", db, number * NUM_CLIPS) == ["rejected"] * NUM_WRITERS
+    assert db.count("rejects") == NUM_ALL
+    runs = list_runs(db)
+    assert len(runs) == NUM_WRITERS * NUM_ROUNDS
+    assert {run.exit for run in runs} == {"done"}
+    assert db.table("rejects").schema.field("clip_id").metadata == {KEY_MARK.encode(): b"true"}
+
+
+def test_clips_that_were_added_twice_go_at_the_next_ingest(db):
+    """Two ingests at once, and the one that would have looked was killed."""
+    add_clips(db, [make_clip(0, narration="first"), make_clip(1)])
+    rows = db.read("clip_list", where="narration = 'first'").set_column(6, "narration", pa.array(["last"]))
+    lance.write_dataset(rows.cast(CLIP_LIST), db.location.table_uri("clip_list"), mode="append")
+    assert db.count("clip_list") == 3
+    result = add_clips(db, [make_clip(0, narration="last")])
+    assert (result.added, result.changed, result.already_there) == (0, 0, 1)
+    assert db.count("clip_list") == 2
+    assert {clip.clip_id: clip.narration for clip in read_clips(db)}[make_clip(0).clip_id] == "last"
+
+
+def test_the_row_that_stays_is_the_first_or_the_last(db):
+    add_clips(db, [make_clip(n) for n in range(3)])
+    for uri in ("/b", "/c"):
+        rows = db.read("clip_list", where="start_s < 2").to_pylist()
+        again = pa.Table.from_pylist([row | {"video_uri": uri} for row in rows], CLIP_LIST)
+        lance.write_dataset(again.slice(0, 2), db.location.table_uri("clip_list"), mode="append")
+    whole = db.table("clip_list").version
+    assert drop_repeated(db, "clip_list") == 4
+    assert {clip.video_uri for clip in read_clips(db)} == {"/videos/v0.mp4"}
+    db.table("clip_list").checkout_version(whole).restore()
+    assert drop_repeated(db, "clip_list", keep_last=True) == 4
+    assert sorted(clip.video_uri for clip in read_clips(db)) == ["/c", "/c", "/videos/v0.mp4"]
+    assert drop_repeated(db, "clip_list") == 0

@@ -1,0 +1,82 @@
+"""Processes that write to a database at the same moment.
+
+    with writers(4) as at_once: said = at_once("ingest", db, 0)
+
+Each is told a job and says when it is ready; then all get the word to begin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from support.rows import RUN_KEY, make_clip
+
+from handloom.schemas.reject import Reject
+from handloom.schemas.tables import clips_schema
+from handloom.store.clip_list import add_clips
+from handloom.store.commit import Committer
+from handloom.store.database import Database
+from handloom.store.runs import end_run, start_run
+
+TESTS = Path(__file__).parents[1]
+NUM_CLIPS = 20
+
+
+def ingest(db: Database, number: int, clips: list[int]) -> str:
+    result = add_clips(db, [make_clip(n, narration=f"of {number}") for n in clips], batch_clips=8)
+    return f"added {result.added}"
+
+
+def driver(db: Database, number: int, clips: list[int]) -> str:
+    """A whole run that rejects every clip, beside others that reject the same ones."""
+    run = start_run(db, RUN_KEY, settings={}, resources={}, versions={})
+    committer = Committer(db, RUN_KEY, clips_schema(4))
+    committer.commit([], [Reject(make_clip(n).clip_id, "decode", "damaged", f"of {number}") for n in clips])
+    end_run(db, run, "done", num_clips=0, num_rejects=len(clips), num_frames=0, stage_s={})
+    return "rejected"
+
+
+JOBS = {"ingest": ingest, "driver": driver}
+
+
+@contextlib.contextmanager
+def writers(num: int) -> Iterator[Callable[..., list[str]]]:
+    """Yields `at_once(job, db, first)`: each process does the job on clips first to first + NUM_CLIPS - 1."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])}
+    command = [sys.executable, "-m", "support.writers"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([*command, str(n)], env=env, **pipes) for n in range(num)]
+
+    def at_once(job: str, db: Database, first: int = 0) -> list[str]:
+        for line in (f"{job} {first} {db.uri}\n", "go\n"):
+            for process in processes:
+                process.stdin.write(line)
+                process.stdin.flush()
+            said = [process.stdout.readline().strip() for process in processes]
+        return said
+
+    try:
+        yield at_once
+    finally:
+        for process in processes:
+            process.stdin.close()
+            process.wait(30)
+            process.stdout.close()
+
+
+def main(number: int) -> None:
+    for line in sys.stdin:
+        job, first, uri = line.strip().split(" ", 2)
+        db = Database.open(uri)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        print(JOBS[job](db, number, list(range(int(first), int(first) + NUM_CLIPS))), flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
