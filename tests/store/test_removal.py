@@ -58,8 +58,9 @@ def make_database(folder, done: set[int], lost: set[int]) -> Database:
 
 def finish(db, done, lost):
     rejects = [Reject(IDS[n], "decode", "damaged", "cut short") for n in sorted(lost)]
+    committer = Committer(db, RUN_KEY, SCHEMA)  # makes the table that fragments are written into
     records = [write_fragment(db.uri, [make_row(n) for n in sorted(done)], SCHEMA)] if done else []
-    Committer(db, RUN_KEY, SCHEMA).commit(records, rejects)
+    committer.commit(records, rejects)
 
 
 @settings(max_examples=12, deadline=None)
