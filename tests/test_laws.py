@@ -274,11 +274,11 @@ COMMANDS = {
     "demo": "--out --clips --help",
     "synth": "--out --clips --seed --size --fps --seconds --distorted --camera --truth --no-truth --robot --wrist "
     "--workers --json --help",
-    "ingest folder": "DIRECTORY --db --dataset --clip-seconds --view --licence --json --help",
+    "ingest folder": "DIRECTORY --db --dataset --clip-seconds --view --licence --replace --add --json --help",
     "ingest epic": "--annotations --videos --db --dataset --fields --split --participant --only-present "
-    "--no-only-present --json --help",
+    "--no-only-present --replace --json --help",
     "ingest ego4d": "--manifest --videos --db --narrations --fho --dataset --window --before-s --after-s "
-    "--others --no-others --clip-seconds --only-present --no-only-present --json --help",
+    "--others --no-others --clip-seconds --only-present --no-only-present --replace --json --help",
     "ingest calvin": "DIRECTORY --db --dataset --all --language-only --action --licence --view --pictures "
     "--no-pictures --videos --replace --no-replace --json --help",
     "ingest lerobot": "DIRECTORY --db --dataset --state --action --licence --view --pictures --no-pictures --videos "

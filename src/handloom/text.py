@@ -21,9 +21,17 @@ def problems(summary) -> Iterator[str]:
 
 def ingest(summary) -> str:
     """What an ingest changed, and the source's own counts."""
-    counts = ", ".join(f"{name} {value}" for name, value in summary.counts.items() if value)
     changes = f"added {summary.added}, changed {summary.changed}, already there {summary.already_there}"
-    return f"{changes}: {summary.num_clips} clips in the list\n  {counts}"
+    if summary.removed:
+        changes += f", removed {summary.removed} (rows {summary.removed_rows}, rejects {summary.removed_rejects})"
+    counts = {name: value for name, value in summary.counts.items() if value and name != "videos_missing"}
+    if missing := summary.counts.get("videos_missing"):
+        counts["videos"] = f"{summary.counts['videos']}, there {summary.counts['videos'] - missing}"
+    lines = [f"{changes}: {summary.num_clips} clips in the list"]
+    lines.append("  " + ", ".join(f"{name} {value}" for name, value in counts.items()))
+    if summary.others:
+        lines.append(f"  {summary.others} other clips of these videos stay in the list (--replace removes them)")
+    return "\n".join(lines)
 
 
 def remove(summary) -> str:

@@ -52,10 +52,12 @@ WhereOption = Annotated[
 
 
 def open_db(uri: str, create: bool = False):
+    """With `create` it may not be there yet: its first write makes it."""
     from handloom.store.database import Database
     from handloom.store.location import storage_options_from
 
-    return Database.open(uri, storage_options_from(os.environ) if "://" in uri else None, create=create)
+    options = storage_options_from(os.environ) if "://" in uri else None
+    return Database.open_or_new(uri, options) if create else Database.open(uri, options)
 
 
 def counting(unit: str):

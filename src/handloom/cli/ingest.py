@@ -17,7 +17,15 @@ ingest_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Add 
 app.add_typer(ingest_app, name="ingest")
 
 DatasetOption = Annotated[str | None, typer.Option(help="Name of the dataset, the first part of every clip id.")]
-OnlyPresentOption = Annotated[bool, typer.Option(help="Leave out clips whose video is missing.")]
+OnlyPresentOption = Annotated[
+    bool, typer.Option(help="Leave out clips whose video is missing, and take them out of the list.")
+]
+
+
+OthersOption = Annotated[
+    bool,
+    typer.Option("--replace", help="Remove clips of these videos that are not named here, with their rows."),
+]
 
 
 class View(StrEnum):
@@ -56,12 +64,17 @@ def ingest_folder(
         View | None, typer.Option(help="ego: filmed from the person's own head or chest; exo: from outside.")
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the videos, kept with every clip.")] = None,
+    replace: OthersOption = False,
+    add: Annotated[
+        bool, typer.Option("--add", help="Add clips also where they overlap clips that are there: two cuts of a video.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Add every video file below a folder; long videos are cut."""
     from handloom.pipelines import ingest
 
     options = {"clip_seconds": clip_seconds or None, "view": view, "licence": licence, "dataset": dataset or "folder"}
+    options |= {"replace_others": replace, "add_overlapping": add}
     with counting("files") as progress:
         summary = ingest.folder(open_db(db, create=True), directory, **options, **_ingest_io(progress))
     _print_ingest(summary, json_)
@@ -77,13 +90,14 @@ def ingest_epic(
     participant: Annotated[list[str] | None, typer.Option(help="Only this participant (P01); may be repeated.")] = None,
     fields: Annotated[str | None, typer.Option(help="Folder or URI of EPIC-Fields' VIDEO_ID.json: cameras.")] = None,
     only_present: OnlyPresentOption = False,
+    replace: OthersOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Add the action clips of EPIC-KITCHENS-100 annotations."""
     from handloom.pipelines import ingest
 
     options = {"dataset": dataset or "epic", "split": split, "participants": participant, "only_present": only_present}
-    options["fields"] = fields
+    options |= {"fields": fields, "replace_others": replace}
     with counting("rows") as progress:
         summary = ingest.epic(open_db(db, create=True), annotations, videos, **options, **_ingest_io(progress))
     _print_ingest(summary, json_)
@@ -107,6 +121,7 @@ def ingest_ego4d(
     others: Annotated[bool, typer.Option(help="Keep what other people than the wearer do (#O).")] = True,
     clip_seconds: Annotated[float, typer.Option(help="Length of pieces where neither file is given; 0: whole.")] = 10.0,
     only_present: OnlyPresentOption = False,
+    replace: OthersOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Add clips of Ego4D: narrations, hand-object actions, or whole videos in pieces."""
@@ -114,6 +129,7 @@ def ingest_ego4d(
 
     options = {"dataset": dataset or "ego4d", "narrations": narrations, "fho": fho, "only_present": only_present}
     options |= {"clip_seconds": clip_seconds or None, "window": window.value, "before_s": before_s, "after_s": after_s}
+    options["replace_others"] = replace
     with counting("entries") as progress:
         database = open_db(db, create=True)
         summary = ingest.ego4d(database, manifest, videos, others=others, **options, **_ingest_io(progress))

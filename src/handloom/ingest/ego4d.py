@@ -121,9 +121,10 @@ def _gather(
         missing = video.uid not in library.found
         if missing:
             gathering.counts["skipped_missing_video" if only_present else "clips_missing_video"] += 1
-        if missing and only_present:
-            continue
         start_s, end_s = item.times
+        if missing and only_present:
+            gathering.absent.add(make_clip_id(dataset, video.uid, start_s, end_s))
+            continue
         gathering.add(
             Clip(
                 clip_id=make_clip_id(dataset, video.uid, start_s, end_s),

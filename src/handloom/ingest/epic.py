@@ -107,8 +107,11 @@ def ingest_epic(
         for action in same_video:
             if video_id not in library.found:
                 gathering.counts["skipped_missing_video" if only_present else "clips_missing_video"] += 1
+            clip = _clip(action, dataset, uris[video_id], camera)
             if video_id in library.found or not only_present:
-                gathering.add(_clip(action, dataset, uris[video_id], camera))
+                gathering.add(clip)
+            else:
+                gathering.absent.add(clip.clip_id)
     if cameras is not None and participant_of and not gathering.counts["cameras"]:
         raise ConfigError(
             f"EPIC-Fields folder {fields} has a camera of none of {len(participant_of)} videos",
@@ -164,7 +167,7 @@ def _choose(actions: list[_Action], participants: Collection[str] | None, gather
     if unknown := sorted(set(participants) - there):
         raise ConfigError(
             f"no row is of participant {', '.join(unknown)}, expected some of {', '.join(sorted(there))}",
-            "check --participants and the annotation files",
+            "check --participant and the annotation files",
         )
     chosen = [action for action in actions if action.participant in participants]
     gathering.counts["skipped_participant"] += len(actions) - len(chosen)

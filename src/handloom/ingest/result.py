@@ -16,7 +16,7 @@ Progress = Callable[[int, int | None], None]
 
 PROGRESS_EVERY = 1000
 WORDS = ("narration", "verb", "noun", "participant", "split")
-LEFT_OUT = ("bad", "bad_videos", "bad_labels", "bad_cameras")
+LEFT_OUT = ("bad", "bad_videos", "bad_labels", "bad_cameras", "none_there")
 """Counts of what a file holds and could not be used; what was left out on purpose is `skipped_WHY`."""
 
 
@@ -29,11 +29,13 @@ class IngestResult:
     counts: always `entries` (rows, narrations, files, ... that were read), `clips`, `merged` (entries whose clip
         another entry already gave), `bad` (entries that gave no clip; each is named in `problems`) and
         `videos_missing`; every `skipped_WHY` counts entries left out on purpose. Each source documents how they add up.
+    absent: ids of clips that were left out because their video is not there.
     """
 
     clips: list[Clip]
     problems: list[str]
     counts: dict[str, int]
+    absent: frozenset[str] = frozenset()
 
     @property
     def num_left_out(self) -> int:
@@ -47,6 +49,7 @@ class Gathering:
     def __init__(self, progress: Progress | None = None, total: int | None = None, every: int = PROGRESS_EVERY) -> None:
         self.problems: list[str] = []
         self.counts: Counter[str] = Counter()
+        self.absent: set[str] = set()
         self.total = total
         self._progress = progress
         self._every = every
@@ -101,7 +104,7 @@ class Gathering:
         if self._progress is not None:
             self._progress(self._done, self._done)
         always = {"entries": 0, "clips": len(clips), "merged": 0, "bad": 0, "videos_missing": 0}
-        return IngestResult(clips, self.problems, always | dict(sorted(self.counts.items())))
+        return IngestResult(clips, self.problems, always | dict(sorted(self.counts.items())), frozenset(self.absent))
 
 
 def merge(same: list[Clip]) -> Clip:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from handloom.errors import ConfigError
 from handloom.ingest.ego4d import Choice, ingest_ego4d
 from handloom.ingest.ego4d_narrations import NarrationWindow
 from handloom.ingest.epic import ingest_epic
 from handloom.ingest.folder import ingest_folder
+from handloom.ingest.labels import SAID
 from handloom.ingest.result import IngestResult
+from handloom.schemas.clip import Clip
 from handloom.store.clip_list import add_clips
+from handloom.store.commit import done_ids
 from handloom.store.database import Database
 from handloom.store.embodiment import check_of_people
+from handloom.store.listed import OtherCuts, keep_unsaid, other_cuts
+from handloom.store.removal import remove_clips
 from handloom.video.probe import Prober
 from handloom.video.source import VideoSource, usual_cache_dir
 
@@ -21,7 +28,9 @@ from handloom.video.source import VideoSource, usual_cache_dir
 class IngestSummary:
     """What one ingest did: the source's own counts, what changed in the clip list, what was wrong with the input.
 
-    left_out: how much of the input could not be used; each is named in `problems`.
+    left_out: how much of the input could not be used; each is named in `problems`. removed: clips that left the list,
+    with removed_rows rows and removed_rejects rejects. overlapping: added clips that share moments with clips of the
+    list that this ingest does not name. others: how many of those the list still holds.
     """
 
     counts: dict[str, int]
@@ -31,18 +40,47 @@ class IngestSummary:
     num_clips: int
     left_out: int
     problems: tuple[str, ...]
+    removed: int = 0
+    removed_rows: int = 0
+    removed_rejects: int = 0
+    overlapping: int = 0
+    others: int = 0
 
 
-def folder(db: Database, directory: str, **options: Any) -> IngestSummary:
-    """Every video below a directory: see `handloom.ingest.folder.ingest_folder`."""
+def folder(
+    db: Database, directory: str, *, replace_others: bool = False, add_overlapping: bool = False, **options: Any
+) -> IngestSummary:
+    """Every video below a directory: see `handloom.ingest.folder.ingest_folder`.
+
+    Clips that overlap others of the list are added only where that is asked for: two cuts of one video are one by
+    mistake, mostly. What neither `clips.csv` nor an option says of a clip stays as the list has it.
+
+    Args:
+        replace_others: clips of these videos that this ingest does not name leave the list, with rows and rejects; and
+            what it does not say is cleared.
+        add_overlapping: keep both.
+
+    Raises:
+        ConfigError: see there; or new clips overlap others, and neither is asked for.
+    """
     cache_dir = usual_cache_dir()
     with Prober(VideoSource(cache_dir, storage_options=options.get("storage_options"))) as probe:
-        return _store(db, ingest_folder(directory, probe=probe, **options))
+        result = ingest_folder(directory, probe=probe, **options)
+    clips, others = _without_unreadable(result.clips, other_cuts(db, result.clips))
+    others, superseded = _without_open_ends(others)
+    if others.overlapping and not (replace_others or add_overlapping):
+        hint = f"--replace takes those out, with their rows: {len(others.clip_ids)} clips in all; --add keeps both cuts"
+        raise ConfigError(_overlap(others), f"{hint}. Nothing was changed")
+    clips = clips if replace_others else keep_unsaid(db, clips, SAID)
+    return _store(db, replace(result, clips=clips), others, replace_others, superseded)
 
 
-def epic(db: Database, annotations: list[str], videos: str, **options: Any) -> IngestSummary:
-    """EPIC-KITCHENS actions: see `handloom.ingest.epic.ingest_epic`."""
-    return _store(db, ingest_epic(annotations, videos, **options))
+def epic(
+    db: Database, annotations: list[str], videos: str, *, replace_others: bool = False, **options: Any
+) -> IngestSummary:
+    """EPIC-KITCHENS actions: see `handloom.ingest.epic.ingest_epic`; `replace_others` as for `folder`."""
+    result = _checked(ingest_epic(annotations, videos, **options), videos)
+    return _store(db, result, other_cuts(db, result.clips), replace_others)
 
 
 def ego4d(
@@ -54,16 +92,43 @@ def ego4d(
     before_s: float = 1.0,
     after_s: float = 2.0,
     others: bool = True,
+    replace_others: bool = False,
     **options: Any,
 ) -> IngestSummary:
-    """Ego4D narrations and actions: see `handloom.ingest.ego4d.ingest_ego4d`."""
+    """Ego4D narrations and actions: see `handloom.ingest.ego4d.ingest_ego4d`; `replace_others` as for `folder`."""
     options["window"] = NarrationWindow(mode=window, before_s=before_s, after_s=after_s)
-    return _store(db, ingest_ego4d(manifest, videos, choice=Choice(others=others), **options))
+    result = _checked(ingest_ego4d(manifest, videos, choice=Choice(others=others), **options), videos)
+    return _store(db, result, other_cuts(db, result.clips), replace_others)
 
 
-def _store(db: Database, result: IngestResult) -> IngestSummary:
+def _checked(result: IngestResult, videos: str) -> IngestResult:
+    """Say so where every video is missing: the folder is another one, mostly. Raises ConfigError where only those that
+    are there were asked for: all clips would leave the list."""
+    counts = result.counts
+    if not counts["videos_missing"] or counts["videos_missing"] < counts["videos"]:
+        return result
+    if not result.clips:
+        raise ConfigError(
+            f"none of the {counts['videos']} videos is below {videos}: nothing was changed",
+            "check --videos; without --only-present the clips are listed all the same",
+        )
+    problem = f"none of the {counts['videos']} videos is there: {result.clips[0].video_uri}, for one; check --videos"
+    problems = [f"{problem}. `run` would reject every clip", *result.problems]
+    return replace(result, problems=problems, counts=counts | {"none_there": 1})
+
+
+def _store(
+    db: Database, result: IngestResult, others: OtherCuts, replace_others: bool, superseded: Sequence[str] = ()
+) -> IngestSummary:
+    """Add first, remove then: a kill in between leaves both cuts, and the same ingest again removes the rest."""
     check_of_people(db, {clip.dataset for clip in result.clips})
     done = add_clips(db, result.clips)
+    gone = {*superseded, *(others.clip_ids if replace_others else ())}
+    if result.absent:
+        gone |= result.absent - done_ids(db)  # what was extracted before its video went is kept
+    removed = remove_clips(db, gone)
+    kept = 0 if replace_others else len(others.clip_ids)
+    both = [] if replace_others else others.overlapping
     return IngestSummary(
         counts=result.counts,
         added=done.added,
@@ -71,5 +136,39 @@ def _store(db: Database, result: IngestResult) -> IngestSummary:
         already_there=done.already_there,
         num_clips=db.count("clip_list"),
         left_out=result.num_left_out,
-        problems=tuple(result.problems),
+        problems=(
+            *result.problems,
+            *([f"{_overlap(others)}; both are kept (--replace removes those)"] if both else ()),
+        ),
+        removed=removed.listed,
+        removed_rows=removed.rows,
+        removed_rejects=removed.rejects,
+        overlapping=len(both),
+        others=kept,
     )
+
+
+def _overlap(others: OtherCuts) -> str:
+    clip, cut = others.overlapping[0]
+    num = len(others.overlapping)
+    first = f"{clip.clip_id} and {cut.clip_id}, for one"
+    return f"{num} new clips overlap clips of the list that this ingest does not name: {first}"
+
+
+def _without_unreadable(clips: list[Clip], others: OtherCuts) -> tuple[list[Clip], OtherCuts]:
+    """Without the clip `0-end` of a video that cannot be read today but could be before: its clips stay as they are."""
+    known = {video for video, cuts in others.by_video.items() if any(cut.end_s is not None for cut in cuts)}
+    left = [clip for clip in clips if clip.end_s is not None or (clip.dataset, clip.video_id) not in known]
+    if len(left) == len(clips):
+        return clips, others
+    unread = {(clip.dataset, clip.video_id) for clip in clips} - {(clip.dataset, clip.video_id) for clip in left}
+    by_video = {video: cuts for video, cuts in others.by_video.items() if video not in unread}
+    kept = {clip.clip_id for clip in left}
+    return left, OtherCuts(by_video, [pair for pair in others.overlapping if pair[0].clip_id in kept])
+
+
+def _without_open_ends(others: OtherCuts) -> tuple[OtherCuts, list[str]]:
+    """Without listed clips `0-end` of videos that could not be read before, and can be now; and the ids of those."""
+    open_ends = [cut.clip_id for cuts in others.by_video.values() for cut in cuts if cut.end_s is None]
+    by_video = {video: [cut for cut in cuts if cut.end_s is not None] for video, cuts in others.by_video.items()}
+    return OtherCuts({video: cuts for video, cuts in by_video.items() if cuts}, others.overlapping), open_ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,22 +39,40 @@ class Database:
             StoreError: there is no database (`create` false), the folder holds something else, it is a file, or it
                 cannot be read or written.
         """
+        if create:
+            database = Database.open_or_new(uri, storage_options)
+            database.ensure_table("clip_list", CLIP_LIST)
+            return database
         location = Location.parse(uri, storage_options)
         if location.is_local:
-            _check_folder(location.path, create)
+            _check_folder(location.path, create=False)
         database = Database(location)
-        clip_list = database.table("clip_list")
-        if clip_list is None:
-            if not create:
-                raise _no_database(location.uri)
-            clip_list = database.ensure_table("clip_list", CLIP_LIST)
+        if (clip_list := database.table("clip_list")) is None:
+            raise _no_database(location.uri)
+        database._check_clip_list(clip_list)
+        return database
+
+    @staticmethod
+    def open_or_new(uri: str | Path, storage_options: Mapping[str, str] | None = None) -> Database:
+        """Open a database; where there is nothing, one that its first write makes: what fails before leaves no trace.
+
+        Raises:
+            StoreError: the folder holds something else or cannot be made, it is a file, or it cannot be read.
+        """
+        location = Location.parse(uri, storage_options)
+        if location.is_local:
+            _check_folder(location.path, create=True)
+        database = Database(location)
+        if (clip_list := database.table("clip_list")) is not None:
+            database._check_clip_list(clip_list)
+        return database
+
+    def _check_clip_list(self, clip_list: lance.LanceDataset) -> None:
         missing = {field.name for field in CLIP_LIST if not field.nullable} - set(clip_list.schema.names)
         if missing:
-            raise StoreError(
-                f"{location.table_uri('clip_list')} is no clip list of handloom: it lacks {', '.join(sorted(missing))}",
-                "use another folder for the database",
-            )
-        return database
+            uri = self.location.table_uri("clip_list")
+            problem = f"{uri} is no clip list of handloom: it lacks {', '.join(sorted(missing))}"
+            raise StoreError(problem, "use another folder for the database")
 
     @property
     def uri(self) -> str:
@@ -283,7 +302,7 @@ def _no_database(uri: str) -> StoreError:
 
 
 def _check_folder(path: Path, create: bool) -> None:
-    """Refuse a file and a folder that holds something else; with `create` make the folder."""
+    """Refuse a file and a folder that holds something else; with `create` a folder may be missing that can be made."""
     try:
         if path.is_dir():
             names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
@@ -292,13 +311,24 @@ def _check_folder(path: Path, create: bool) -> None:
         elif not create:
             raise _no_database(str(path))
         else:
-            path.mkdir(parents=True)
+            _check_can_be_made(path)
             names = []
     except OSError as error:
         raise StoreError(f"cannot use {path} as a database: {error.strerror or first_words(error)}") from error
-    if names and not any(f"{table}.lance" in names for table in TABLES):
+    others = [name for name in names if not (create and name == "videos")]  # an ingest was stopped before its first row
+    if others and not any(f"{table}.lance" in names for table in TABLES):
         found = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
         raise StoreError(
             f"{path} is not a handloom database: it holds {found}",
             "give the database a new or an empty folder of its own",
         )
+
+
+def _check_can_be_made(path: Path) -> None:
+    """Raise StoreError where the folder cannot be made, before anything is read for it."""
+    there = next(parent for parent in path.parents if parent.exists())
+    if not there.is_dir():
+        raise StoreError(f"cannot use {path} as a database: {there} is a file", "give a folder or an s3:// URI")
+    if not os.access(there, os.W_OK | os.X_OK):
+        problem = f"cannot use {path} as a database: {there} may not be written by this user"
+        raise StoreError(problem, "give another folder")

@@ -1,0 +1,187 @@
+"""Ingesting again: other cuts, other words, videos that have gone; and what is said about it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from support.rows import RUN_KEY, make_row
+
+from handloom.schemas.reject import Reject
+from handloom.schemas.tables import clips_schema
+from handloom.store.clip_list import read_clips
+from handloom.store.commit import Committer
+from handloom.store.database import Database
+from handloom.store.fragments import write_fragment
+
+SCHEMA = clips_schema(4)
+
+
+@pytest.fixture
+def videos(rendered, tmp_path):
+    """Two videos of 2 s."""
+    (tmp_path / "videos").mkdir()
+    for name in ("video0.mp4", "video1.mp4"):
+        shutil.copy(rendered / name, tmp_path / "videos")
+    return tmp_path / "videos"
+
+
+@pytest.fixture
+def ingest(cli, tmp_path):
+    """`ingest("folder", ...)` into one database: (exit code, summary, stderr)."""
+
+    def call(*args):
+        code, out, err = cli("ingest", *args, "--db", tmp_path / "db", "--json")
+        return code, json.loads(out) if out else {}, err
+
+    return call
+
+
+def listed(tmp_path, *names):
+    return {c.clip_id: [getattr(c, name) for name in names] for c in read_clips(Database.open(tmp_path / "db"))}
+
+
+def finish(tmp_path, lost=()):
+    """Every pending clip gets a row, those of the videos `lost` a reject."""
+    db = Database.open(tmp_path / "db")
+    clips = read_clips(db)
+    rows = [make_row(clip) for clip in clips if clip.video_id not in lost]
+    rejects = [Reject(c.clip_id, "fetch", "video_missing", "gone") for c in clips if c.video_id in lost]
+    records = [write_fragment(db.uri, rows, SCHEMA)] if rows else []
+    Committer(db, RUN_KEY, SCHEMA).commit(records, rejects)
+
+
+def counts(tmp_path):
+    db = Database.open(tmp_path / "db")
+    return db.count("clip_list"), db.count("clips"), db.count("rejects")
+
+
+def test_another_cut_is_added_or_replaces_the_first_but_never_silently(ingest, cli, videos, tmp_path):
+    assert ingest("folder", videos)[1]["added"] == 2
+    finish(tmp_path)
+    code, _, err = ingest("folder", videos, "--clip-seconds", 1)
+    assert code == 2
+    assert "4 new clips overlap clips of the list" in err
+    assert "folder:video0:0-1000 and folder:video0:0-2000, for one" in err
+    assert "--replace takes those out" in err
+    assert counts(tmp_path) == (2, 2, 0)
+    code, done, err = ingest("folder", videos, "--clip-seconds", 1, "--add")
+    assert (code, done["added"], done["overlapping"], done["others"], done["num_clips"]) == (0, 4, 4, 2, 6)
+    assert "4 new clips overlap" in err
+    code, done, _ = ingest("folder", videos, "--clip-seconds", 1)  # the same again is no other cut
+    assert (code, done["already_there"], done["others"]) == (0, 4, 2)
+    code, done, _ = ingest("folder", videos, "--clip-seconds", 1, "--replace")
+    assert (code, done["removed"], done["removed_rows"], done["others"]) == (0, 2, 2, 0)
+    assert counts(tmp_path) == (4, 0, 0)
+    code, out, _ = cli("ingest", "folder", videos, "--clip-seconds", 0, "--replace", "--db", tmp_path / "db")
+    assert out.startswith("added 2, changed 0, already there 0, removed 4 (rows 0, rejects 0): 2 clips in the list\n")
+
+
+def test_a_video_that_can_be_read_only_now_or_no_longer(ingest, videos, tmp_path):
+    whole = (videos / "video0.mp4").read_bytes()
+    (videos / "video0.mp4").write_bytes(b"")
+    ingest("folder", videos, "--clip-seconds", 1)
+    finish(tmp_path, lost=("video0",))
+    assert counts(tmp_path) == (3, 2, 1)
+    (videos / "video0.mp4").write_bytes(whole)
+    code, done, _ = ingest("folder", videos, "--clip-seconds", 1)
+    assert (code, done["added"], done["removed"], done["removed_rejects"]) == (0, 2, 1, 1)
+    assert counts(tmp_path) == (4, 2, 0)
+    (videos / "video0.mp4").write_bytes(b"")
+    code, done, err = ingest("folder", videos, "--clip-seconds", 1, "--replace")
+    assert (done["added"], done["removed"], done["num_clips"]) == (0, 0, 4)
+    assert "video0.mp4: video_unreadable" in err
+
+
+def test_words_arrive_and_only_what_is_said_changes(ingest, videos, tmp_path):
+    labels = videos / "clips.csv"
+    labels.write_text("video;narration;view\nvideo0.mp4;öffnet;exo\nvideo1.mp4;schließt;\n", encoding="utf-8-sig")
+    ingest("folder", videos, "--view", "ego")
+    told = {"folder:video0:0-2000": ["öffnet", None, "exo"], "folder:video1:0-2000": ["schließt", None, "ego"]}
+    assert listed(tmp_path, "narration", "verb", "view") == told
+    labels.write_text("clip;text\nvideo0.mp4;x\n")
+    code, _, err = ingest("folder", videos)
+    assert code == 2
+    assert "has the columns clip, text" in err
+    assert listed(tmp_path, "narration", "verb", "view") == told
+    labels.write_text("video,verb\nvideo0.mp4,open\n")
+    assert ingest("folder", videos)[1]["changed"] == 1
+    told["folder:video0:0-2000"][1] = "open"
+    assert listed(tmp_path, "narration", "verb", "view") == told
+    labels.unlink()
+    assert ingest("folder", videos)[1]["changed"] == 0
+    assert ingest("folder", videos, "--replace")[1]["changed"] == 2
+    assert set(map(tuple, listed(tmp_path, "narration", "verb", "view").values())) == {(None, None, None)}
+
+
+def test_actions_take_the_place_of_pieces(ingest, videos, tmp_path):
+    ingest("folder", videos)
+    (videos / "clips.csv").write_text("video,start_s,end_s,verb\nvideo0.mp4,0,0.5,reach\nvideo0.mp4,0.5,2,grasp\n")
+    assert ingest("folder", videos)[0] == 2
+    assert ingest("folder", videos, "--replace")[1]["removed"] == 1
+    assert listed(tmp_path, "verb") == {
+        "folder:video0:0-500": ["reach"], "folder:video0:500-2000": ["grasp"], "folder:video1:0-2000": [None],
+    }  # fmt: skip
+
+
+EPIC = "narration_id,participant_id,video_id,start_timestamp,stop_timestamp"
+
+
+@pytest.fixture
+def epic(ingest, tmp_path):
+    """Two actions of each of three videos, of which P01_02 is there."""
+    lines = [f"P01_0{v}_{n},P01,P01_0{v},00:00:0{n}.00,00:00:0{n + 1}.00" for v in (1, 2, 3) for n in (1, 2)]
+    (tmp_path / "train.csv").write_text("\n".join([EPIC, *lines]))
+    (tmp_path / "epic").mkdir()
+    (tmp_path / "epic" / "P01_02.MP4").touch()
+
+    def call(*args, videos=tmp_path / "epic"):
+        return ingest("epic", "--annotations", tmp_path / "train.csv", "--videos", videos, *args)
+
+    return call
+
+
+def test_only_present_takes_the_absent_out_of_a_list(epic, cli, tmp_path):
+    code, done, _ = epic()
+    assert (code, done["added"], done["counts"]["videos"], done["counts"]["videos_missing"]) == (0, 6, 3, 2)
+    finish(tmp_path, lost=("P01_01",))  # rows of P01_02 and P01_03, whose video went afterwards
+    code, done, _ = epic("--only-present")
+    assert (code, done["removed"], done["removed_rows"], done["removed_rejects"]) == (0, 2, 0, 2)
+    assert {clip_id.split(":")[1] for clip_id in listed(tmp_path)} == {"P01_02", "P01_03"}
+    _, out, _ = cli(
+        "ingest",
+        "epic",
+        "--annotations",
+        tmp_path / "train.csv",
+        "--videos",
+        tmp_path / "epic",
+        "--db",
+        tmp_path / "db",
+    )
+    assert "videos 3, there 1" in out
+
+
+def test_where_no_video_is_there_it_is_said_loudly(epic, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    code, _, err = epic("--only-present", videos=tmp_path / "elsewhere")
+    assert code == 2
+    assert "none of the 3 videos is below" in err
+    assert not (tmp_path / "db").exists()
+    code, done, err = epic(videos=tmp_path / "elsewhere")
+    assert (code, done["added"]) == (3, 6)
+    assert err.startswith("problem: none of the 3 videos is there: ")
+    epic()
+    assert epic("--only-present", videos=tmp_path / "elsewhere")[0] == 2
+    assert counts(tmp_path)[0] == 6
+
+
+def test_corrected_times_are_named_and_replaced_where_that_is_asked_for(epic, tmp_path):
+    epic()
+    text = (tmp_path / "train.csv").read_text().replace("00:00:01.00", "00:00:01.50")
+    (tmp_path / "train.csv").write_text(text)
+    code, done, err = epic()
+    assert (code, done["added"], done["overlapping"]) == (0, 3, 3)
+    assert "both are kept (--replace removes those)" in err
+    code, done, _ = epic("--replace")
+    assert (code, done["removed"], done["num_clips"]) == (0, 3, 6)
