@@ -19,6 +19,7 @@ from handloom.pipelines.graph import Graph
 from handloom.pipelines.interrupts import Interrupts
 from handloom.pipelines.nodes import Nodes, trial_videos
 from handloom.pipelines.pending import Pending, Tally
+from handloom.pipelines.present import present_first
 from handloom.pipelines.progress import ProgressLine
 from handloom.pipelines.rounds import Rounds, lost
 from handloom.pipelines.verdicts import Verdicts
@@ -111,7 +112,7 @@ def run(
     with Interrupts() as interrupts:
         try:
             committer = Committer(db, run_key, clips_schema(settings.num_tracks()))
-            clips = pending_clips(db, retry_reasons=reasons)[:limit]
+            clips = present_first(pending_clips(db, retry_reasons=reasons))[:limit]
             if clips:
                 pending = Pending(committer, config.resources, tally, interrupts)
                 setup = _setup(db, config, run_key, source_options)

@@ -22,8 +22,12 @@ def presence(uris: Iterable[str], storage_options: dict[str, Any] | None = None)
     wanted = list(dict.fromkeys(uris))
     if len(wanted) < NUM_QUESTIONS:
         return {uri: _is_there(uri, storage_options) for uri in wanted}
+    # each thread takes every n-th: a task of its own for each file would cost more than the question
+    parts = [wanted[start::NUM_QUESTIONS] for start in range(NUM_QUESTIONS)]
     with ThreadPoolExecutor(NUM_QUESTIONS) as pool:
-        return dict(zip(wanted, pool.map(lambda uri: _is_there(uri, storage_options), wanted), strict=True))
+        answers = pool.map(lambda part: [(uri, _is_there(uri, storage_options)) for uri in part], parts)
+        found = dict(pair for part in answers for pair in part)
+    return {uri: found[uri] for uri in wanted}
 
 
 def local_presence(uris: Iterable[str]) -> dict[str, bool]:
