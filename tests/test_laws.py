@@ -48,6 +48,7 @@ DOORS = {
     "ai_edge_litert": {"models"},
     "torch": {"models", "train", "store"},  # store: `db.windows` is a torch dataset; opened when asked
     "transformers": {"models"},
+    "huggingface_hub": {"models"},
     "pycolmap": {"geometry"},
     "rerun": {"draw"},
     "h5py": {"bench"},

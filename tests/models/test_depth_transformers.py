@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
 from handloom.errors import ConfigError
-from handloom.models.depth_transformers import TransformersDepth
+from handloom.models.depth_transformers import TransformersDepth, model_identity
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import DepthConfig
 from handloom.schemas.values import Camera, VideoInfo
@@ -73,3 +75,32 @@ def test_a_model_without_metres_is_refused(tmp_path):
 def test_a_model_that_is_not_there_says_so(tmp_path):
     with pytest.raises(ConfigError, match="cannot be loaded as a folder"):
         TransformersDepth(DepthConfig(provider="transformers", model=str(tmp_path)))
+
+
+def test_a_folder_is_told_by_its_bytes_and_a_hub_model_by_its_revision(tiny, tmp_path, monkeypatch):
+    """The hub's cache holds a model under the commit that its main branch had; nothing is asked of the network."""
+    first = model_identity(DepthConfig(provider="transformers", model=str(tiny)))
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny, copy)
+    assert model_identity(DepthConfig(provider="transformers", model=str(copy))) == first
+    (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
+    assert model_identity(DepthConfig(provider="transformers", model=str(copy))) != first
+    cache, commit = tmp_path / "hub", "0123456789abcdef0123456789abcdef01234567"
+    repository = cache / "models--somebody--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(tiny, repository / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    config = DepthConfig(provider="transformers", model="somebody/tiny")
+    assert model_identity(config) == f"revision {commit}"
+    assert TransformersDepth(config)
+    with pytest.raises(ConfigError, match="cannot be loaded as a Hugging Face id"):
+        model_identity(DepthConfig(provider="transformers", model="somebody/else"))
+
+
+def test_a_device_that_is_not_there_is_an_error(tiny):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(ConfigError, match=r"depth\.device = 'cuda', but torch sees no CUDA device"):
+        TransformersDepth(DepthConfig(provider="transformers", model=str(tiny), device="cuda"))

@@ -6,12 +6,14 @@ time are tested; the weights of the real one cannot be had everywhere.
 
 from __future__ import annotations
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
 
 from handloom.errors import ClipError, ConfigError
-from handloom.models.tracks_cotracker import CoTracker3
+from handloom.models.tracks_cotracker import CoTracker3, model_identity
 from handloom.models.tracks_lk import query_grid
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import TracksConfig
@@ -108,3 +110,28 @@ def test_a_clip_too_long_for_the_model_is_a_reject(repo, monkeypatch):
     monkeypatch.setattr("handloom.models.tracks_cotracker.MAX_FRAMES", 4)
     with pytest.raises(ClipError, match="9 frames, CoTracker3 takes at most 4"):
         CoTracker3(config(repo)).track(CLIP, INFO, frames(), no_hands(9))
+
+
+def test_code_and_weights_are_told_by_their_bytes(repo, tmp_path):
+    first = model_identity(config(repo))
+    assert first.startswith("code ")
+    copy = tmp_path / "copy"
+    shutil.copytree(repo, copy)
+    assert model_identity(config(copy)) == first
+    torch.save({"weight": torch.zeros(2, 1)}, copy / "scaled_offline.pth")
+    assert model_identity(config(copy)).split(",")[0] == first.split(",")[0]
+    assert model_identity(config(copy)) != first
+    (repo / "notes.py").write_text("")
+    assert model_identity(config(repo)) != first
+
+
+def test_weights_that_nobody_can_find_are_not_guessed(repo):
+    with pytest.raises(ConfigError, match="no network"):
+        model_identity(config(repo, checkpoint=False))
+
+
+def test_a_device_that_is_not_there_is_an_error(repo):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(ConfigError, match=r"tracks\.device = 'cuda', but torch sees no CUDA device"):
+        CoTracker3(config(repo, device="cuda"))

@@ -18,4 +18,4 @@ def two(clips) -> list[HeldFrames]:
 
 @pytest.fixture(scope="package")
 def extractor() -> Extractor:
-    return Extractor(Settings(), Settings().run_key(model_versions()))
+    return Extractor(Settings(), Settings().run_key(model_versions(Settings())))

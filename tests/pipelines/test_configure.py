@@ -33,3 +33,37 @@ def test_no_setting_makes_up_for_another_version():
     assert "version of decode is 'numbered packets' in the database" in said.replace('"', "'")
     assert "ingest into another --db" in said
     assert "--set" not in said
+
+
+def test_another_patch_release_goes_on_and_says_so(caplog):
+    stored = StoredSettings(
+        Settings().run_key({"pyav": "18.1.0"}), Settings().model_dump(mode="json"), {"pyav": "18.1.0"}
+    )
+    now = {"pyav": "18.1.1"}
+    check_stored(stored, Settings(), now, Settings().run_key(now))
+    assert [record.message for record in caplog.records] == [
+        "the rows so far were made with other releases, which count as the same: pyav 18.1.0 -> 18.1.1"
+    ]
+    caplog.clear()
+    check_stored(stored, Settings(), stored.versions, stored.run_key)
+    assert not caplog.records
+
+
+def test_a_minor_release_is_another_version():
+    assert 'version of pyav is "18.1.0" in the database, "18.2.0" now' in refused_versions("18.1.0", "18.2.0")
+
+
+def refused_versions(before: str, now: str) -> str:
+    stored = StoredSettings(Settings().run_key({"pyav": before}), Settings().model_dump(mode="json"), {"pyav": before})
+    with pytest.raises(ConfigError) as error:
+        check_stored(stored, Settings(), {"pyav": now}, Settings().run_key({"pyav": now}))
+    return str(error.value)
+
+
+def test_a_setting_that_came_later_is_no_fault_of_the_user():
+    """A table of a release that had no `depth.device`: the way on is not to leave out --set."""
+    older = Settings().model_dump(mode="json")
+    del older["depth"]["device"]
+    with pytest.raises(ConfigError) as error:
+        check_stored(StoredSettings("0" * 16, older, VERSIONS), Settings(), VERSIONS, Settings().run_key(VERSIONS))
+    assert "another version of handloom, or of its packages: depth.device is absent" in str(error.value)

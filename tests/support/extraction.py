@@ -23,7 +23,7 @@ def rows_of(clips: Iterable[Clip], settings: Settings | None = None) -> Iterator
     """The clips' rows in their order, by one Extractor in this process."""
     settings = settings or Settings()
     clips = list(clips)
-    extractor = Extractor(settings, settings.run_key(model_versions()))
+    extractor = Extractor(settings, settings.run_key(model_versions(settings)))
     source = VideoSource(usual_cache_dir())
     decoder = Decoder(settings.video.sample_hz, settings.video.short_side_px, DecodeLimits(), source)
     try:

@@ -21,7 +21,7 @@ def main(frames: Path, out: Path, first: list[str]) -> None:
     from handloom.workers.versions import model_versions
 
     settings = Settings()
-    extractor = Extractor(settings, settings.run_key(model_versions()))
+    extractor = Extractor(settings, settings.run_key(model_versions(settings)))
     rows = [extractor.row(held) for held in pickle.loads(frames.read_bytes())]
     with pa.OSFile(str(out), "wb") as file, pa.ipc.new_file(file, rows[0].schema) as writer:
         for row in rows:

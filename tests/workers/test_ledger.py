@@ -72,10 +72,11 @@ def processor(ray_address, tmp_path_factory, clips):
     """A worker in this process, its database and its ledger."""
     db = new_database(tmp_path_factory.mktemp("careful") / "db", clips)
     settings = Settings()
-    run_key = settings.run_key(model_versions())
+    versions = model_versions(settings)
+    run_key = settings.run_key(versions)
     schema = clips_schema(settings.num_tracks())
     ledger = start_ledger()
-    setup = WorkerSetup(settings, Resources(), run_key, db.uri, {}, {}, str(tmp_path_factory.mktemp("cache")))
+    setup = WorkerSetup(settings, Resources(), versions, db.uri, {}, {}, str(tmp_path_factory.mktemp("cache")))
     worker = ShardProcessor(setup, ledger)
     yield worker, db, Committer(db, run_key, schema), ledger
     worker.close()

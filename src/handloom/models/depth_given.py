@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,9 @@ from handloom.schemas.settings import DepthConfig
 from handloom.schemas.values import Camera, DepthMaps, VideoInfo
 
 HINT = "correct the maps, or set depth.provider = geometry"
+SUFFIXES = (".npz", ".png", ".npy")
+END_BYTES = 4096
+READERS = 16  # threads: on a network's disk each file waits for the server
 NEAR_S = 0.025
 """A map belongs to a frame when their times differ by no more than this (or half the time between frames)."""
 MAX_ASPECT = 0.02
@@ -39,9 +45,7 @@ class GivenDepth:
     """
 
     def __init__(self, config: DepthConfig) -> None:
-        if not config.folder or not Path(config.folder).is_dir():
-            problem = f"depth.provider is given, but depth.folder {config.folder!r} is no folder"
-            raise ConfigError(problem, "set depth.folder to the folder with the depth maps")
+        _check_folder(config)
         self._folder = Path(config.folder)
 
     def maps(self, clip: Clip, info: VideoInfo, frames: ClipFrames, camera: Camera) -> DepthMaps | None:
@@ -62,6 +66,43 @@ class GivenDepth:
         except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
             problem = f"the depth maps given for {clip.video_id} cannot be used: {error}"
             raise ClipError(clip.clip_id, "depth", "bad_depth", problem, HINT) from None
+
+
+def folder_identity(config: DepthConfig) -> str:
+    """The digest of the maps below `depth.folder`: of each file its name, size and last 4 KiB.
+
+    An .npz ends with the CRC-32 of each array and a .png with the Adler-32 of its pixels: the end tells other contents
+    of the same size. An .npy ends with its last values. A copy of the folder has the same digest.
+
+    Raises:
+        ConfigError: there is no such folder, or a file cannot be read.
+    """
+    _check_folder(config)
+    root = Path(config.folder)
+    try:
+        found = [Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names]
+        maps = sorted(path for path in found if path.suffix in SUFFIXES)
+        with ThreadPoolExecutor(READERS) as pool:
+            ends = list(pool.map(_end_of, maps))
+    except OSError as error:
+        raise ConfigError(f"the depth maps in {config.folder} cannot be read: {error}", "check the folder") from None
+    digest = hashlib.sha256()
+    for path, end in zip(maps, ends, strict=True):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode(errors="surrogateescape") + end)
+    return f"{len(maps)} files {digest.hexdigest()[:16]}"
+
+
+def _end_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - END_BYTES))
+        return f"{size}\0".encode() + hashlib.sha256(file.read()).digest()
+
+
+def _check_folder(config: DepthConfig) -> None:
+    if not config.folder or not Path(config.folder).is_dir():
+        problem = f"depth.provider is given, but depth.folder {config.folder!r} is no folder"
+        raise ConfigError(problem, "set depth.folder to the folder with the depth maps")
 
 
 @dataclass(frozen=True)

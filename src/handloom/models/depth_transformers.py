@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ClipError, ConfigError
+from handloom.models.devices import check_device
+from handloom.models.fingerprints import files_digest, hub_revision
 from handloom.models.protocols import ClipFrames
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import DepthConfig
@@ -23,7 +25,7 @@ METRIC_MODELS = {"zoedepth", "depth_pro", "glpn"}
 
 
 class TransformersDepth:
-    """Depth Anything V2 (metric) and its like: each frame by itself, on the GPU where there is one.
+    """Depth Anything V2 (metric) and its like: each frame by itself, on `depth.device`.
 
     `depth.model` is a Hugging Face id (fetched once into the hub's cache) or a folder that `save_pretrained` wrote.
     The default model is Apache-2.0; the larger Depth Anything V2 models are CC BY-NC 4.0.
@@ -31,13 +33,15 @@ class TransformersDepth:
     Source: Yang et al., Depth Anything V2 (NeurIPS 2024).
 
     Raises:
-        ConfigError: torch or transformers are not installed, the model is not to be had, or gives no metres.
+        ConfigError: torch or transformers are not installed, there is no such device, the model is not to be had, or
+            gives no metres.
     """
 
     def __init__(self, config: DepthConfig) -> None:
         self._name = config.model
         self._torch, self._processor, self._model = _load(config.model)
-        self._device = "cuda" if self._torch.cuda.is_available() else "cpu"
+        self._device = config.device
+        check_device("depth.device", self._device)
         self._model.to(self._device).eval()
 
     def maps(self, clip: Clip, info: VideoInfo, frames: ClipFrames, camera: Camera) -> DepthMaps:
@@ -66,6 +70,33 @@ class TransformersDepth:
         return [one["predicted_depth"].float().cpu().numpy() for one in found]
 
 
+def model_identity(config: DepthConfig) -> str:
+    """The revision of a model from the hub, the digest of a folder's files: what the maps are made with.
+
+    Asks no network where the model has been fetched before; else fetches it.
+
+    Raises:
+        ConfigError: as `TransformersDepth` does.
+    """
+    folder = Path(config.model)
+    if folder.is_dir():
+        try:
+            return f"files {files_digest(folder, ['*'])}"
+        except OSError as error:
+            problem = f"the depth model's folder {config.model!r} cannot be read: {error}"
+            raise ConfigError(problem, "check who may read its files") from None
+    if not _is_cached(config.model):
+        _load(config.model)
+    return f"revision {hub_revision(config.model)}"
+
+
+def _is_cached(model: str) -> bool:
+    try:
+        return hub_revision(model) is not None
+    except ImportError:
+        return False  # loading says what is not installed
+
+
 def _fit(depth: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """The map at (h, w): every second sample's neighbourhood, not a mean over an edge."""
     small = cv2.resize(depth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
@@ -81,9 +112,10 @@ def _load(name: str) -> tuple[Any, Any, Any]:
     except ImportError as error:
         problem = f"depth.provider is transformers, but {error.name} is not installed"
         raise ConfigError(problem, "pip install 'handloom[models]', or set depth.provider = geometry") from None
+    revision = {} if Path(name).is_dir() else {"revision": hub_revision(name) or "main"}  # what `model_identity` says
     try:
-        processor = AutoImageProcessor.from_pretrained(name)
-        model = AutoModelForDepthEstimation.from_pretrained(name, dtype=torch.float32)
+        processor = AutoImageProcessor.from_pretrained(name, **revision)
+        model = AutoModelForDepthEstimation.from_pretrained(name, dtype=torch.float32, **revision)
     except (OSError, ValueError, KeyError) as error:
         what = "folder" if Path(name).is_dir() else "Hugging Face id"
         problem = f"the depth model {name!r} cannot be loaded as a {what}: {str(error)[:300]}"

@@ -12,6 +12,7 @@ from handloom.errors import ClipError, ConfigError
 from handloom.geometry.hand_smooth import fill_gaps, smooth
 from handloom.geometry.handedness import assign
 from handloom.geometry.tracklets import Detections, keep_hands, link
+from handloom.models.devices import check_device
 from handloom.models.hand_points import in_slots
 from handloom.models.hands_reader import Nets, Track
 from handloom.models.hands_search import HandSearch
@@ -70,19 +71,10 @@ def make_nets(complexity: int, device: str = "cpu") -> Nets:
         return LiteRtNets(complexity)
     if device != "cuda":
         raise ConfigError(f"hands.device = {device!r}; expected cpu or cuda", "correct hands.device")
-    if not _has_cuda():
-        raise ConfigError("hands.device = 'cuda', but torch sees no CUDA device", "use cpu, or a machine with one")
+    check_device("hands.device", device)
     from handloom.models.hands_torch import TorchNets
 
     return TorchNets(complexity, "cuda")
-
-
-def _has_cuda() -> bool:
-    try:
-        import torch
-    except ImportError:
-        return False
-    return torch.cuda.is_available()
 
 
 def _assigned(

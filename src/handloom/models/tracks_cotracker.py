@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ClipError, ConfigError
+from handloom.models.devices import check_device
+from handloom.models.fingerprints import file_digest, files_digest
 from handloom.models.protocols import ClipFrames
 from handloom.models.tracks_hands import HandRegions
 from handloom.models.tracks_lk import query_grid
@@ -18,6 +20,8 @@ from handloom.schemas.settings import TracksConfig
 from handloom.schemas.values import HandPoints, TrackKind, Tracks, VideoInfo
 
 ENTRY = "cotracker3_offline"
+WEIGHTS = "scaled_offline.pth"
+BRANCHES = ("main", "master")  # torch.hub takes the one that a repository has
 NUM_KEYFRAMES = 4
 """Extra points are chosen in this many frames, evenly spaced from the first on."""
 MAX_FRAMES = 900
@@ -25,7 +29,7 @@ MAX_FRAMES = 900
 
 
 class CoTracker3:
-    """CoTracker3 offline, through torch.hub: both ways in time from every query, on the GPU where there is one.
+    """CoTracker3 offline, through torch.hub: both ways in time from every query, on `tracks.device`.
 
     `tracks.cotracker_repo`: `facebookresearch/co-tracker` (fetched once into torch's hub cache) or a local checkout.
     `tracks.cotracker_checkpoint`: `scaled_offline.pth`; empty: the hub fetches it. Code and weights are CC BY-NC 4.0:
@@ -34,13 +38,15 @@ class CoTracker3:
     Source: Karaev et al., CoTracker3 (arXiv 2410.11831); `CoTrackerPredictor.forward` of its repository.
 
     Raises:
-        ConfigError: torch is not installed, or the repository or the checkpoint is not to be had.
+        ConfigError: torch is not installed, there is no such device, or the repository or the checkpoint is not to be
+            had.
     """
 
     def __init__(self, config: TracksConfig) -> None:
         self._config = config
         self._torch, self._model = _load(config.cotracker_repo, config.cotracker_checkpoint)
-        self._device = "cuda" if self._torch.cuda.is_available() else "cpu"
+        self._device = config.device
+        check_device("tracks.device", self._device)
         self._model.to(self._device).eval()
 
     def track(self, clip: Clip, info: VideoInfo, frames: ClipFrames, hands: HandPoints) -> Tracks:
@@ -100,13 +106,49 @@ class CoTracker3:
         return points, visible.reshape(points.shape[:2]) > 0.5
 
 
-def _load(repo: str, checkpoint: str) -> tuple[Any, Any]:
-    """torch and the predictor."""
+def model_identity(config: TracksConfig) -> str:
+    """The digests of the repository's code and of the weights.
+
+    Asks no network where both have been fetched before; else fetches them.
+
+    Raises:
+        ConfigError: as `CoTracker3` does; the weights lie where nobody can tell.
+    """
+    torch = _torch()
+    home = Path(torch.hub.get_dir())
+    weights = Path(config.cotracker_checkpoint or home / "checkpoints" / WEIGHTS)
+    code = _checkout(config.cotracker_repo, home)
+    if code is None or not weights.is_file():
+        _load(config.cotracker_repo, config.cotracker_checkpoint)
+        code = _checkout(config.cotracker_repo, home)
+    if code is None or not weights.is_file():
+        problem = f"{config.cotracker_repo!r} has no weights at {weights}: rows could not say what made them"
+        raise ConfigError(problem, "set tracks.cotracker_checkpoint to their file")
+    try:
+        return f"code {files_digest(code, ['*.py'])}, weights {file_digest(weights)}"
+    except OSError as error:
+        raise ConfigError(f"CoTracker3's files cannot be read: {error}", "check who may read them") from None
+
+
+def _checkout(repo: str, home: Path) -> Path | None:
+    """The folder of a local checkout, or of what torch.hub has fetched."""
+    name, _, branch = repo.partition(":")
+    names = [f"{name.replace('/', '_')}_{found}" for found in ([branch.replace("/", "_")] if branch else BRANCHES)]
+    return next((path for path in (Path(repo), *(home / name for name in names)) if path.is_dir()), None)
+
+
+def _torch() -> Any:
     try:
         import torch
     except ImportError:
         problem = "tracks.tracker is cotracker3, but torch is not installed"
         raise ConfigError(problem, "pip install 'handloom[models]', or set tracks.tracker = recover") from None
+    return torch
+
+
+def _load(repo: str, checkpoint: str) -> tuple[Any, Any]:
+    """torch and the predictor."""
+    torch = _torch()
     local = Path(repo).is_dir()
     hint = "set tracks.cotracker_repo to a checkout of facebookresearch/co-tracker, or go online once"
     try:

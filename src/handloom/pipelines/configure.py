@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from pydantic import ValidationError
 
 from handloom.errors import ConfigError
 from handloom.schemas.settings import RunConfig, Settings, differing, flatten
+from handloom.schemas.versions import differing_versions
 from handloom.store.runs import StoredSettings
+
+log = logging.getLogger(__name__)
 
 
 def load_config(path: Path | None, assignments: Sequence[str]) -> RunConfig:
@@ -49,10 +53,15 @@ def check_stored(stored: StoredSettings | None, settings: Settings, versions: di
     Raises:
         ConfigError: naming every setting and version that differs, and the two ways on.
     """
-    if stored is None or stored.run_key == run_key:
+    if stored is None:
         return
-    changed = differing(stored.settings, settings.model_dump(mode="json"))
-    others = [(f"version of {k}", a, b) for k, a, b in differing(stored.versions, versions)]
+    if stored.run_key == run_key:
+        return _tell_releases(stored.versions, versions)
+    differ = differing(stored.settings, settings.model_dump(mode="json"))
+    known = flatten(stored.settings)
+    changed = [found for found in differ if found[0] in known]
+    others = [found for found in differ if found[0] not in known]  # a setting that came with this version
+    others += [(f"version of {k}", a, b) for k, a, b in differing_versions(stored.versions, versions)]
     listed = "; ".join(
         f"{name} is {_show(old)} in the database, {_show(new)} now" for name, old, new in [*changed, *others]
     )
@@ -66,6 +75,14 @@ def check_stored(stored: StoredSettings | None, settings: Settings, versions: di
         f"the rows of this database were made by another version of handloom, or of its packages: {listed}",
         "they stay readable; to process clips with this version, ingest into another --db",
     )
+
+
+def _tell_releases(stored: Mapping[str, str], versions: Mapping[str, str]) -> None:
+    """Say once a run that packages have other releases, which count as the same (`schemas.versions`)."""
+    both = [name for name in versions if name in stored and name != "handloom"]
+    others = [f"{name} {stored[name]} -> {versions[name]}" for name in both if stored[name] != versions[name]]
+    if others:
+        log.warning("the rows so far were made with other releases, which count as the same: %s", ", ".join(others))
 
 
 def _lay_over(values: dict[str, Any], newer: dict[str, Any]) -> None:

@@ -96,7 +96,8 @@ def run(
         StoreError: the database cannot be written; CommitConflict: somebody else writes to it.
     """
     config = config or stored_config(db)
-    settings, versions = config.settings(), model_versions()
+    settings = config.settings()
+    versions = model_versions(settings)
     run_key = settings.run_key(versions)
     check_stored(stored_settings(db), settings, versions, run_key)
     reasons = REASONS if "all" in retry_rejects else retry_rejects
@@ -115,7 +116,7 @@ def run(
             clips = present_first(pending_clips(db, retry_reasons=reasons))[:limit]
             if clips:
                 pending = Pending(committer, config.resources, tally, interrupts)
-                setup = _setup(db, config, run_key, source_options)
+                setup = _setup(db, config, versions, source_options)
                 _process(clips, setup, pending, tally, interrupts, ray_address, quiet, watch or (lambda _: None))
                 _check_all_ended(db, [clip.clip_id for clip in clips])
                 pending.check_end()
@@ -131,10 +132,10 @@ def run(
     return RunSummary(record.run_id, run_key, exit, *counts, db.version, tally.left_nodes)
 
 
-def _setup(db: Database, config: RunConfig, run_key: str, source_options: dict[str, Any] | None) -> WorkerSetup:
+def _setup(db: Database, config: RunConfig, versions: dict[str, str], source_options) -> WorkerSetup:
     cache_dir = usual_cache_dir()
     options = (db.uri, db.storage_options, source_options or {}, cache_dir)
-    return WorkerSetup(config.settings(), config.resources, run_key, *options)
+    return WorkerSetup(config.settings(), config.resources, versions, *options)
 
 
 def _trial(clips: Sequence[Clip], setup: WorkerSetup) -> Trial:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from handloom.schemas.tables import SCHEMA_VERSION
+from handloom.schemas.versions import counted
 
 
 class Frozen(BaseModel):
@@ -83,6 +84,8 @@ class TracksConfig(Frozen):
     """`cotracker3`: a GitHub repository for torch.hub, or a local checkout."""
     cotracker_checkpoint: str = ""
     """`cotracker3`: path of scaled_offline.pth; empty: torch.hub fetches it."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """`cotracker3`: where the model runs. Part of the run key: results are not equal to the last bit."""
     grid: int = Field(36, ge=2, le=200)
     """Query points per side: grid x grid points on the clip's first frame (ARM4R's rule)."""
     window_px: int = Field(21, ge=5, le=63)
@@ -99,8 +102,11 @@ class DepthConfig(Frozen):
     `transformers` adds a learned metric model's maps, `given` adds maps that lie on disk."""
     model: str = "depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf"
     """`transformers`: a Hugging Face id or a local folder; the model must give metres."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """`transformers`: where the model runs. Part of the run key: results are not equal to the last bit."""
     folder: str = ""
-    """`given`: the folder with VIDEO_ID.npz or VIDEO_ID/MILLISECONDS.png."""
+    """`given`: the folder with VIDEO_ID.npz or VIDEO_ID/MILLISECONDS.png, complete before the first run: other maps
+    make other rows, and ask for another database."""
 
 
 class FramesConfig(Frozen):
@@ -137,8 +143,8 @@ class Settings(Frozen):
         return self.tracks.grid**2 + (0 if self.tracks.tracker == "lk" else self.tracks.extra)
 
     def run_key(self, versions: dict[str, str]) -> str:
-        """Hash of the settings, the model versions and the schema version: 16 hex digits."""
-        content = {"settings": self.model_dump(mode="json"), "versions": versions, "schema": SCHEMA_VERSION}
+        """Hash of the settings, of what counts of the versions, and of the schema version: 16 hex digits."""
+        content = {"settings": self.model_dump(mode="json"), "versions": counted(versions), "schema": SCHEMA_VERSION}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -1,7 +1,7 @@
 """The callables that Ray Data holds in its actor pools.
 
 A row of the input is one shard (`shard`: JSON); a row of the output is one shard's result (`result`: JSON). In split
-mode a row between the two holds the shard's frames (`frames`: pickled list of `InlineFrames`).
+mode a row between the two holds the shard's frames (`frames`: pickled list of `InlineFrames`, or why there are none).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from handloom.video.decoder import DecodedClip, DecoderSwitched, Header
 from handloom.workers.bugs import for_each
 from handloom.workers.ledger import MAX_DEATHS, pulse
 from handloom.workers.place import Place, here
-from handloom.workers.process import ShardProcessor, WorkerSetup
-from handloom.workers.shard import Shard
+from handloom.workers.process import ShardProcessor, WorkerSetup, refusal
+from handloom.workers.shard import Shard, ShardResult
 
 Batch = dict[str, NDArray[Any]]
 CHUNK_FRAMES = 16
@@ -70,9 +70,15 @@ class DecodeWorker:
         self._ledger = ledger
         self._max_bytes = setup.resources.inline_frames_mb << 20
         self._decoder, self._place = setup.decoder(), here()
+        self._refused: tuple[str, str] | None = None
+        try:
+            setup.check_versions(self._place.host)
+        except ConfigError as error:
+            self._refused = refusal(error, self._place.host)
 
     def __call__(self, batch: Batch) -> Batch:
-        rows = [pickle.dumps(self._decode(Shard.from_json(text)), protocol=5) for text in batch["shard"]]
+        shards = [Shard.from_json(text) for text in batch["shard"]]
+        rows = [pickle.dumps(self._refused or self._decode(shard), protocol=5) for shard in shards]
         return {"frames": np.array(rows, dtype=object)}
 
     def _decode(self, shard: Shard) -> list[InlineFrames]:
@@ -104,10 +110,16 @@ class ModelWorker:
         self._processor = ShardProcessor(setup, ledger)
 
     def __call__(self, batch: Batch) -> Batch:
-        results = [self._process(pickle.loads(row)) for row in batch["frames"]]
+        results = [self._result(pickle.loads(row)) for row in batch["frames"]]
         return {"result": np.array([result.to_json() for result in results], dtype=object)}
 
-    def _process(self, decoded: list[InlineFrames]):
+    def _result(self, decoded: list[InlineFrames] | tuple[str, str]) -> ShardResult:
+        """A tuple: why the decode worker makes no frames."""
+        if isinstance(decoded, tuple):
+            return ShardResult(None, (), 0, refused=decoded)
+        return self._process(decoded)
+
+    def _process(self, decoded: list[InlineFrames]) -> ShardResult:
         by_id = {frames.clip.clip_id: frames for frames in decoded}
 
         def stream(clips: Iterable[Clip]) -> Iterator[InlineFrames | DecodedClip | ClipError]:

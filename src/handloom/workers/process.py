@@ -28,6 +28,7 @@ from handloom.workers.extract import Extractor, Frames
 from handloom.workers.ledger import MAX_DEATHS, pulse
 from handloom.workers.place import here
 from handloom.workers.shard import ShardResult
+from handloom.workers.versions import check_same, model_versions
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,19 @@ class WorkerSetup:
 
     settings: Settings
     resources: Resources
-    run_key: str
+    versions: dict[str, str]  # the driver's: a worker that has others makes no rows
     db_uri: str
     storage_options: dict[str, str]  # Lance's, for the database
     source_options: dict[str, Any]  # fsspec's, for s3:// videos
     cache_dir: str
+
+    @property
+    def run_key(self) -> str:
+        return self.settings.run_key(self.versions)
+
+    def check_versions(self, host: str) -> None:
+        """Raise ConfigError where this process, on `host`, would make other rows than the driver's node."""
+        check_same(self.versions, model_versions(self.settings), host)
 
     def decoder(self) -> Decoder:
         r = self.resources
@@ -64,7 +73,13 @@ class ShardProcessor:
         self._stage_s: dict[str, float] = defaultdict(float)
         self._stage = "load"
         self._decoder: Decoder | None = None
+        self._refused: tuple[str, str] | None = None
         self._not_loaded: ConfigError | None = None
+        try:
+            setup.check_versions(self._place.host)
+        except ConfigError as error:  # told with the first shard: Ray would start the actor again and again
+            self._refused = refusal(error, self._place.host)
+            return
         try:
             self._load()
         except ConfigError as error:  # of this node's, perhaps: each shard is answered with it
@@ -97,6 +112,8 @@ class ShardProcessor:
 
         stream: the clips' frames; `self.stream` by default.
         """
+        if self._refused is not None:
+            return ShardResult(None, (), 0, refused=self._refused).at(self._place)
         self._stage_s.clear()
         stream = stream or self.stream
         try:
@@ -210,6 +227,11 @@ class ShardProcessor:
 
 def _clip_id(row: pa.RecordBatch) -> str:
     return row.column("clip_id")[0].as_py()
+
+
+def refusal(error: ConfigError, host: str) -> tuple[str, str]:
+    """A ConfigError of this node as `ShardResult.refused`: the node is named."""
+    return (error.problem if host in error.problem else f"on {host}: {error.problem}"), error.hint
 
 
 def _num_frames(row: pa.RecordBatch) -> int:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 
-from handloom.errors import StoreError
+from handloom.errors import ConfigError, StoreError
 from handloom.schemas.clip import Clip
 from handloom.schemas.reject import Reject
 from handloom.store.fragments import FragmentRecord
@@ -36,6 +36,8 @@ class ShardResult:
 
     failure: why there is nothing instead (`problem`, `hint` of an error that ends the run). A value, not an exception:
         Ray Data wraps what its workers raise until nobody can tell it from a bug.
+    refused: why this worker may make no rows at all, likewise: it has other versions than the driver, or not what the
+        settings need. That ends the run as well.
     given_back: no clip of it was looked at.
     alone: clips that are to come again as shards of one.
     host, node_id: where it was worked on. decoded_on: the node that decoded it, where that was another worker's work.
@@ -53,6 +55,7 @@ class ShardResult:
     node_id: str | None = None
     decoded_on: str | None = None
     elsewhere: tuple[str, ...] = ()
+    refused: tuple[str, str] | None = None
 
     def clip_ids(self) -> tuple[str, ...]:
         """The clips that are finished, as rows or rejects. Others of the shard were given back."""
@@ -64,7 +67,9 @@ class ShardResult:
         return replace(self, rejects=rejects, host=place.host, node_id=place.node_id)
 
     def check(self) -> None:
-        """Raise the StoreError that the worker met, if it met one."""
+        """Raise the StoreError that the worker met, if it met one; ConfigError where it was refused."""
+        if self.refused is not None:
+            raise ConfigError(*self.refused)
         if self.failure is not None:
             raise StoreError(*self.failure)
 
@@ -80,6 +85,7 @@ class ShardResult:
         rejects = tuple(Reject(**reject) for reject in values["rejects"])
         failure = values["failure"] and tuple(values["failure"])
         lists = {name: tuple(values[name]) for name in ("alone", "elsewhere")}
+        lists["refused"] = values["refused"] and tuple(values["refused"])
         return ShardResult(**(values | {"record": record, "rejects": rejects, "failure": failure} | lists))
 
 
