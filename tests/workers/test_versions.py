@@ -142,5 +142,5 @@ def test_a_worker_without_the_device_says_where(tmp_path, ray_address):
     out = FusedWorker(setup, start_ledger())({"shard": np.array([Shard((CLIP,)).to_json()], dtype=object)})
     result = ShardResult.from_json(out["result"][0])
     assert result.host == here().host  # another node may have one
-    with pytest.raises(StoreError, match="hands.device = 'cuda', but torch sees no CUDA"):
+    with pytest.raises(StoreError, match=r"hands[.]device = 'cuda', but torch sees no CUDA"):
         result.check()
