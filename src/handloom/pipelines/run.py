@@ -16,7 +16,9 @@ from handloom.pipelines.balance import Balance
 from handloom.pipelines.cluster import joined
 from handloom.pipelines.configure import check_stored
 from handloom.pipelines.graph import Graph
+from handloom.pipelines.head import Head
 from handloom.pipelines.interrupts import Interrupts
+from handloom.pipelines.last_words import LastWords
 from handloom.pipelines.nodes import Nodes, trial_videos
 from handloom.pipelines.pending import Pending, Tally
 from handloom.pipelines.present import present_first
@@ -36,6 +38,7 @@ from handloom.video.source import usual_cache_dir
 from handloom.workers.ledger import Progress, start_ledger
 from handloom.workers.probe import Trial
 from handloom.workers.process import WorkerSetup
+from handloom.workers.shard import ShardResult
 from handloom.workers.versions import model_versions
 
 log = logging.getLogger(__name__)
@@ -117,7 +120,9 @@ def run(
             if clips:
                 pending = Pending(committer, config.resources, tally, interrupts)
                 setup = _setup(db, config, versions, source_options)
-                _process(clips, setup, pending, tally, interrupts, ray_address, quiet, watch or (lambda _: None))
+                with LastWords(db.uri, len(clips)) as last_words:
+                    job = _Job(setup, pending, tally, last_words, lambda: _end(db, record, "failed", tally))
+                    _process(clips, job, interrupts, ray_address, quiet, watch or (lambda _: None))
                 _check_all_ended(db, [clip.clip_id for clip in clips])
                 pending.check_end()
             exit = "rejects" if tally.num_rejects else "done"
@@ -143,11 +148,38 @@ def _trial(clips: Sequence[Clip], setup: WorkerSetup) -> Trial:
     return Trial(setup.db_uri, setup.storage_options, setup.source_options, setup.cache_dir, videos)
 
 
-def _process(
-    clips, setup: WorkerSetup, pending: Pending, tally: Tally, interrupts: Interrupts, ray_address, quiet, watch
-) -> None:
+@dataclass
+class _Job:
+    """What the driver holds while its workers work. fail: records that the run has failed."""
+
+    setup: WorkerSetup
+    pending: Pending
+    tally: Tally
+    last_words: LastWords
+    fail: Callable[[], None]
+
+    def tick(self, head: Head) -> None:
+        """Commit if it is time; end the process where the cluster has gone."""
+        if head.lost:
+            self.pending.flush()
+            self.fail()
+            head.give_up()
+        self.pending.tick()
+        self._tell()
+
+    def add(self, result: ShardResult) -> None:
+        """Keep a result for the next commit."""
+        self.pending.add(result)
+        self._tell()
+
+    def _tell(self) -> None:
+        self.last_words.know(num_clips=self.tally.num_clips, num_rejects=self.tally.num_rejects)
+
+
+def _process(clips, job: _Job, interrupts: Interrupts, ray_address, quiet, watch) -> None:
     """The Ray part. However it ends, everything finished until then is committed."""
-    with joined(ray_address):
+    setup = job.setup
+    with joined(ray_address), Head(ray.get_runtime_context().gcs_address, job.last_words) as head:
         interrupts.install()
         ledger = start_ledger()
         watch(ledger)
@@ -165,9 +197,9 @@ def _process(
                         if rounds.number:
                             balance.resume()
                         nodes.look()
-                        _work(rounds, setup, pending, balance, verdicts, ledger, progress)
+                        _work(rounds, job, head, balance, verdicts, ledger, progress)
                 finally:
-                    tally.left_nodes = nodes.left_nodes()
+                    job.tally.left_nodes = nodes.left_nodes()
         except ray.exceptions.RayTaskError:
             raise  # a bug in a worker keeps its trace
         except ray.exceptions.RayError as error:
@@ -176,10 +208,9 @@ def _process(
         watch(ledger)
 
 
-def _work(
-    rounds: Rounds, setup: WorkerSetup, pending: Pending, balance: Balance, verdicts: Verdicts, ledger, progress
-) -> None:
+def _work(rounds: Rounds, job: _Job, head: Head, balance: Balance, verdicts: Verdicts, ledger, progress) -> None:
     """One round: one pool of actors, until every shard has come back or the pool is to change."""
+    setup, pending = job.setup, job.pending
     num_cpus = int(ray.cluster_resources().get("CPU", 1))
     clips, without = verdicts.next_pool(rounds.left)
     shards = rounds.shards(clips, setup.resources.shard_clips, _shard_s(setup), num_cpus)
@@ -191,12 +222,12 @@ def _work(
     with arrivals, balance.watched(pools, len(shards)) as watched:
         try:
             for result in arrivals:
+                job.tick(head)
                 if result is None:
-                    pending.tick()
                     continue
                 result = verdicts.on(result)
                 rounds.heard(result)
-                pending.add(result)
+                job.add(result)
                 if verdicts.without > without:
                     watched.stop("leaves a node")
                 if watched.arrived(result):
