@@ -25,7 +25,7 @@ class StoreError(HandloomError):
 
 
 class CommitConflict(StoreError):
-    """Another writer committed to the same table during this run."""
+    """A table was replaced, or another writer added the same rows, while this process wrote to it."""
 
 
 class ShapeError(HandloomError):

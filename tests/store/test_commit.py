@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import lance
@@ -19,7 +20,7 @@ from handloom.store.clip_list import add_clips
 from handloom.store.commit import Committer, done_ids
 from handloom.store.database import Database
 from handloom.store.fragments import write_fragment
-from handloom.store.index import build_indexes
+from handloom.store.index import build_indexes, compact
 
 SCHEMA = clips_schema(4)
 TESTS = Path(__file__).parents[1]
@@ -93,31 +94,65 @@ def test_an_append_whose_answer_was_lost_is_not_sent_again(db):
     assert digests(db.clips()).keys() == ids(0, 1, 2, 3)
 
 
-def test_a_second_writer_stops_the_run_and_nothing_is_lost(db):
+def test_rows_of_another_writer_are_not_written_again(db):
     committer = Committer(db, RUN_KEY, SCHEMA)
     committer.commit([write(db, 0)])
     append_behind_its_back(db, write(db, 1))
-    with pytest.raises(CommitConflict, match="another writer"):
-        committer.commit([write(db, 1, 2)])
-    assert digests(db.clips()).keys() == ids(0, 1)
-    Committer(db, RUN_KEY, SCHEMA).commit([write(db, 1, 2)])
+    result = committer.commit([write(db, 1, 2)])
+    assert (result.num_clips, result.num_dropped) == (1, 1)
+    assert digests(db.clips()).keys() == ids(0, 1, 2)
+    assert db.count("clips") == 3
+
+
+drivers = st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(0, 8), min_size=1, max_size=3)), max_size=8)
+
+
+@settings(max_examples=10, deadline=None)
+@given(commits=drivers, compact_after=st.integers(0, 8))
+def test_several_drivers_in_any_order_give_each_clip_one_row(tmp_path_factory, commits, compact_after):
+    db = Database.open(tmp_path_factory.mktemp("db"), create=True)
+    committers = [Committer(db, RUN_KEY, SCHEMA) for _ in range(3)]
+    offered, num_clips = set(), 0
+    for number, (driver, shard) in enumerate(commits):
+        num_clips += committers[driver].commit([write(db, *shard)]).num_clips
+        offered |= ids(*shard)
+        if number == compact_after:
+            compact(db, drop_versions_older_than=timedelta(0))
+    assert num_clips == db.count("clips") == len(offered)
+    assert digests(db.clips()).keys() == offered
+
+
+def test_rows_that_were_removed_during_a_run_may_come_again(db):
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    committer.commit([write(db, 0, 1)])
+    db.table("clips").delete("start_s = 0")
+    assert committer.commit([write(db, 0, 1, 2)]).num_clips == 2
     assert digests(db.clips()).keys() == ids(0, 1, 2)
 
 
-def test_a_second_committer_stops_the_first(db):
-    first, second = Committer(db, RUN_KEY, SCHEMA), Committer(db, RUN_KEY, SCHEMA)
-    second.commit([write(db, 0)])
-    with pytest.raises(CommitConflict):
-        first.commit([write(db, 0)])
-    assert db.count("clips") == 1
-
-
-def test_a_replaced_table_stops_the_run(db):
+def test_a_table_replaced_by_another_stops_the_run(db):
     committer = Committer(db, RUN_KEY, SCHEMA)
     committer.commit([write(db, 0)])
-    db.table("clips").delete("true")
-    with pytest.raises(CommitConflict, match="Delete"):
+    lance.write_dataset(SCHEMA.empty_table(), db.location.table_uri("clips"), mode="overwrite")
+    with pytest.raises(CommitConflict, match=r"version 6 is of Overwrite"):
         committer.commit([write(db, 1)])
+
+
+def test_another_driver_with_other_settings_stops_the_run(db):
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    append_behind_its_back(db, write(db, 0, run_key="another"))
+    with pytest.raises(StoreError, match="holds clips of run key another"):
+        committer.commit([write(db, 1)])
+
+
+def test_a_driver_that_may_not_write_any_more_writes_nothing(db):
+    def allowed():
+        raise StoreError("another has it")
+
+    committer = Committer(db, RUN_KEY, SCHEMA, allowed)
+    with pytest.raises(StoreError, match="another has it"):
+        committer.commit([write(db, 0)], [reject(1)])
+    assert db.count("clips") == db.count("rejects") == 0
 
 
 def test_indexing_during_a_run_is_no_second_writer(db):
@@ -183,25 +218,31 @@ def test_ids_may_hold_any_character(db):
     assert db.row(clip.clip_id, ["clip_id"]).num_rows == 1
 
 
-def run_writer(uri, stop_after):
+def run_writers(uri, stops):
+    """Writers that work side by side and are killed after the steps `stops`; what each ended with."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
-    command = [sys.executable, "-m", "support.store_writer", str(uri), str(stop_after)]
-    writer = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
-    with writer:
-        if writer.stdout.readline() == "ready\n":
-            writer.send_signal(signal.SIGKILL)
-        return writer.wait(30)
+    command = [sys.executable, "-m", "support.store_writer", str(uri)]
+    writers = [subprocess.Popen([*command, str(stop)], env=env, stdout=subprocess.PIPE, text=True) for stop in stops]
+    for writer in writers:
+        with writer:
+            if writer.stdout.readline() == "ready\n":
+                writer.send_signal(signal.SIGKILL)
+            writer.wait(30)
+    return [writer.returncode for writer in writers]
 
 
 def test_kill_after_every_step_and_resume(db):
-    """One database, killed at later and later steps of each resumed run, ends as an undisturbed one does."""
+    """One database, its drivers killed at later and later steps, ends as one of an undisturbed driver does.
+
+    Two drivers at once work on the same clips: no lease keeps these apart.
+    """
     clips = [make_clip(n, video_id="lost") if n % 3 == 1 else make_clip(n) for n in range(8)]
     add_clips(db, clips)
     committer = Committer(db, RUN_KEY, SCHEMA)
     committer.commit([], [Reject(clips[0].clip_id, "fetch", "fetch_failed", "no network")])
-    for stop_after in (1, 2, 3, 5, 0):
-        code = run_writer(db.uri, stop_after)
-        assert code == (0 if stop_after == 0 else -signal.SIGKILL)
+    assert run_writers(db.uri, [1]) == [-signal.SIGKILL]
+    for stops in ((2, 3), (5, 2), (0, 0)):
+        assert set(run_writers(db.uri, stops)) <= {0, -signal.SIGKILL}
     lost = {c.clip_id for c in clips if c.video_id == "lost"}
     expected = {}
     for clip in clips:

@@ -3,7 +3,7 @@
 import lance
 import pyarrow as pa
 import pytest
-from support.rows import make_clip
+from support.rows import digests, make_clip, make_row
 from support.writers import NUM_CLIPS, writers
 
 from handloom.schemas.tables import CLIP_LIST, KEY_MARK, REJECTS, RUNS
@@ -40,6 +40,18 @@ def test_ingests_at_once_add_every_clip_once(at_once, db):
         assert all(words.startswith("added") for words in said)
     assert db.count("clip_list") == len(read_clips(db)) == NUM_ALL
     assert {clip.narration for clip in read_clips(db)} <= {f"of {n}" for n in range(NUM_WRITERS)}
+
+
+def test_rows_of_drivers_at_once(at_once, db):
+    """Leases keep drivers apart; where they meet all the same, a clip has one row."""
+    for number in range(NUM_ROUNDS):
+        said = at_once("commit", db, number * NUM_CLIPS)
+        assert sum(int(words.removeprefix("committed ")) for words in said) == NUM_CLIPS
+    expected = {}
+    for number in range(NUM_ALL):
+        expected |= digests(make_row(number))
+    assert db.count("clips") == NUM_ALL
+    assert digests(db.clips()) == expected
 
 
 @pytest.mark.parametrize("marked", [True, False])

@@ -14,13 +14,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from support.rows import RUN_KEY, make_clip
+from support.rows import RUN_KEY, make_clip, make_row
 
 from handloom.schemas.reject import Reject
 from handloom.schemas.tables import clips_schema
 from handloom.store.clip_list import add_clips
 from handloom.store.commit import Committer
 from handloom.store.database import Database
+from handloom.store.fragments import write_fragment
 from handloom.store.runs import end_run, start_run
 
 TESTS = Path(__file__).parents[1]
@@ -41,7 +42,17 @@ def driver(db: Database, number: int, clips: list[int]) -> str:
     return "rejected"
 
 
-JOBS = {"ingest": ingest, "driver": driver}
+def commit(db: Database, number: int, clips: list[int]) -> str:
+    """Rows of the same clips as the other processes', in four commits that begin with another clip in each."""
+    committer, schema, start = Committer(db, RUN_KEY, clips_schema(4)), clips_schema(4), 5 * number
+    order = clips[start:] + clips[:start]
+    records = [write_fragment(db.uri, [make_row(n) for n in order[at : at + 5]], schema) for at in range(0, 20, 5)]
+    print("ready", flush=True)
+    sys.stdin.readline()
+    return f"committed {sum(committer.commit([record]).num_clips for record in records)}"
+
+
+JOBS = {"ingest": ingest, "driver": driver, "commit": commit}
 
 
 @contextlib.contextmanager
@@ -53,7 +64,7 @@ def writers(num: int) -> Iterator[Callable[..., list[str]]]:
     processes = [subprocess.Popen([*command, str(n)], env=env, **pipes) for n in range(num)]
 
     def at_once(job: str, db: Database, first: int = 0) -> list[str]:
-        for line in (f"{job} {first} {db.uri}\n", "go\n"):
+        for line in (f"{job} {first} {db.uri}\n", *["go\n"] * (2 if job == "commit" else 1)):
             for process in processes:
                 process.stdin.write(line)
                 process.stdin.flush()

@@ -1,15 +1,18 @@
-"""The commit: the driver, alone, makes written fragments part of `clips` and lost clips part of `rejects`.
+"""The commit: the driver makes written fragments part of `clips` and lost clips part of `rejects`.
 
 Lance does not protect an append: the same fragments appended twice double their rows, and an append with a stale read
-version is silently rebased (measured with pylance 14.0.2, also with `max_retries=0`). So each commit is an anti-join on
-`clip_id` with what is committed, an append, and a look at the versions in between. Two tables cannot change in one
-transaction; whatever a kill leaves between them, `reconcile` puts right at the start of the next run.
+version is silently rebased (measured with pylance 14.0.2, also with `max_retries=0`). So each commit looks at what
+others have committed since the last one, is an anti-join on `clip_id` with all of it, an append, and a look at what
+came in between: a clip that two drivers have added keeps the row that was there first. Leases keep drivers apart
+(`handloom.store.lease`); this holds where they meet all the same, one of them woken from a long sleep. Two tables
+cannot change in one transaction; whatever a kill leaves between them, `reconcile` puts right at the start of the next
+run.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -23,7 +26,7 @@ from handloom.schemas.tables import REJECTS
 from handloom.store.database import Database
 from handloom.store.fragments import FragmentRecord, read_rows, write_fragment
 from handloom.store.index import ensure_text_indexes
-from handloom.store.location import lance_errors
+from handloom.store.location import LANCE_ERRORS, lance_errors
 from handloom.store.reconcile import delete_rejects, reconcile
 from handloom.store.repeated import drop_repeated
 from handloom.store.retry import retried
@@ -37,6 +40,7 @@ HARMLESS = (
     LanceOperation.Project,  # a column is dropped, or may hold null
 )
 """What adds and loses no row."""
+REPLACED = (LanceOperation.Overwrite, LanceOperation.Restore, LanceOperation.Clone)
 
 
 @dataclass(frozen=True)
@@ -56,19 +60,32 @@ def done_ids(db: Database, run_key: str | None = None) -> set[str]:
     return set(rows.column("clip_id").to_pylist()) if rows.num_columns else set()
 
 
+class _Sent:
+    """What one commit has sent: which file holds which clips, and the clips whose rows of these files stay."""
+
+    def __init__(self) -> None:
+        self.clips_of: dict[str, tuple[str, ...]] = {}
+        self.landed: set[str] = set()
+
+
 class Committer:
-    """The one writer of `clips` and `rejects` during a run.
+    """Writes `clips` and `rejects` for one driver.
 
     Making one creates the tables where they are missing and reconciles them. From then on it knows which clips are done
     (`done`) and which are rejected (`attempts`: clip_id to attempts so far), and keeps both up to date.
 
+    `allowed` is called before each commit, and raises where this driver may not write any more.
+
     Raises StoreError if the database cannot be written or holds clips of another run key.
     """
 
-    def __init__(self, db: Database, run_key: str, schema: pa.Schema) -> None:
+    def __init__(
+        self, db: Database, run_key: str, schema: pa.Schema, allowed: Callable[[], None] = lambda: None
+    ) -> None:
         self._db = db
         self._run_key = run_key
         self._schema = schema
+        self._allowed = allowed
         self._uri = db.location.table_uri("clips")
         self._options = db.storage_options or None
         db.ensure_table("clips", schema)
@@ -90,12 +107,13 @@ class Committer:
         its reject (attempts add up); a clip that has a row is never rejected, and its reject goes.
 
         Raises:
-            CommitConflict: another writer changed `clips` during this run.
+            CommitConflict: `clips` was replaced during this run.
             StoreError: it could not be written (full disk, permission, network); what was committed before stays.
         """
-        before = len(self.done)
-        retried("commit finished clips", self._uri, lambda: self._append(records))
-        num_clips = len(self.done) - before
+        self._allowed()
+        sent = _Sent()
+        retried("commit finished clips", self._uri, lambda: self._append(records, sent))
+        num_clips = len(sent.landed)
         offered = sum(len(record.clip_ids) for record in records)
         healed = {i for record in records for i in record.clip_ids} & self.attempts.keys() & self.done
         delete_rejects(self._db, healed)
@@ -107,55 +125,80 @@ class Committer:
     def _open(self) -> lance.LanceDataset:
         return lance.dataset(self._uri, storage_options=self._options)
 
-    def _append(self, records: Sequence[FragmentRecord]) -> None:
-        """One try: newest version, anti-join, append, check the version. Lance's errors come out as they are."""
+    def _append(self, records: Sequence[FragmentRecord], sent: _Sent) -> None:
+        """One try: newest version, anti-join, append, and what came in between. Lance's errors come out as they are."""
         table = self._open()
-        mine = {file for record in records for file in record.files()}
-        self._check_versions(table, self._version + 1, table.version, mine)
-        if table.version != self._version:
-            self._load(table)  # an earlier try may have landed although it was reported as failed
+        self._catch_up(table, sent)  # an earlier try may have landed although it was reported as failed
         wanted = self._missing(records)
         if not wanted:
             return
-        files = {file for record in wanted for file in record.files()}
-        fragments = [f for record in wanted for f in record.metadata()]
+        sent.clips_of.update({file: record.clip_ids for record in wanted for file in record.files()})
         after = lance.LanceDataset.commit(
             self._uri,
-            LanceOperation.Append(fragments),
+            LanceOperation.Append([fragment for record in wanted for fragment in record.metadata()]),
             read_version=table.version,
             storage_options=self._options,
             commit_message=f"handloom run_key={self._run_key}",
         )
-        try:
-            self._check_versions(after, table.version + 1, after.version, files)
-        except CommitConflict:
-            drop_repeated(self._db, "clips")
-            raise
-        self._version = after.version
-        self.done.update(i for record in wanted for i in record.clip_ids)
+        self._catch_up(after, sent)
 
-    def _check_versions(self, table: lance.LanceDataset, first: int, last: int, mine: set[str]) -> None:
-        """Raise CommitConflict unless the versions first..last are appends of the files `mine`, or harmless."""
-        if last < first - 1:
-            raise self._conflict(f"version {last} follows version {first - 1}: the table was replaced")
-        for version in range(first, last + 1):
-            try:
-                transaction = table.read_transaction(version)
-            except TypeError:
-                continue  # pylance 14.0.2 cannot rebuild the description of a compaction that moved indexes
-            operation = None if transaction is None else transaction.operation
-            if isinstance(operation, LanceOperation.Append):
-                files = {file.path for fragment in operation.fragments for file in fragment.files}
-                if files <= mine:
-                    continue
-            elif isinstance(operation, HARMLESS) or type(operation) is LanceOperation.BaseOperation:
-                continue  # a bare BaseOperation: reserved fragment ids, table settings
-            raise self._conflict(f"version {version} ({type(operation).__name__}) is not of this run")
+    def _catch_up(self, table: lance.LanceDataset, sent: _Sent) -> None:
+        """Learn what was committed since the last look, by this driver (the files `sent`) and by others.
+
+        Only what was appended is read, unless something else has changed. A clip that is there twice loses its later
+        row.
+        """
+        if table.version < self._version:
+            raise self._conflict(f"version {table.version} follows version {self._version}")
+        repeated = unknown = False
+        for version in range(self._version + 1, table.version + 1):
+            operation = self._operation(table, version)
+            if isinstance(operation, REPLACED):
+                raise self._conflict(f"version {version} is of {type(operation).__name__}")
+            clip_ids = self._appended(table, operation, sent)
+            if clip_ids is None:
+                unknown = True
+                continue
+            repeated |= not self.done.isdisjoint(clip_ids)
+            if isinstance(operation, LanceOperation.Append) and sent.clips_of.keys() & _files(operation):
+                sent.landed.update(clip_ids - self.done)
+            self.done |= clip_ids
+        if unknown or repeated:
+            self._load(table)
+        self._version = max(self._version, table.version)
+
+    def _operation(self, table: lance.LanceDataset, version: int) -> LanceOperation.BaseOperation | None:
+        """What made a version; None where that cannot be told."""
+        try:
+            transaction = table.read_transaction(version)
+        except (TypeError, *LANCE_ERRORS):
+            # pylance 14.0.2 cannot rebuild the description of a compaction that moved indexes; or old versions were
+            # dropped meanwhile.
+            return None
+        return None if transaction is None else transaction.operation
+
+    def _appended(
+        self, table: lance.LanceDataset, operation: LanceOperation.BaseOperation | None, sent: _Sent
+    ) -> set[str] | None:
+        """The clips that an operation added; None: everything is to be looked at again."""
+        if isinstance(operation, HARMLESS) or type(operation) is LanceOperation.BaseOperation:
+            return set()  # a bare BaseOperation: reserved fragment ids, table settings
+        if not isinstance(operation, LanceOperation.Append):
+            return None
+        files = _files(operation)
+        if files <= sent.clips_of.keys():
+            return {clip_id for file in files for clip_id in sent.clips_of[file]}
+        added = [f for f in table.get_fragments() if files & {file.path for file in f.metadata.files}]
+        if len(added) < len(operation.fragments):
+            return None  # compacted meanwhile
+        rows = table.scanner(columns=["clip_id", "run_key"], fragments=added).to_table()
+        self._check_run_keys(rows)
+        return set(rows.column("clip_id").to_pylist())
 
     def _conflict(self, found: str) -> CommitConflict:
         return CommitConflict(
-            f"another writer changed {self._uri} during this run: {found}",
-            "let one `handloom run` at a time write to a database; run again when the other ended: finished clips stay",
+            f"table {self._uri} was replaced by another one during this run: {found}",
+            "run again to go on with the new table; what this run had committed is in the old versions",
         )
 
     def _missing(self, records: Sequence[FragmentRecord]) -> list[FragmentRecord]:
@@ -173,9 +216,16 @@ class Committer:
         return wanted
 
     def _load(self, table: lance.LanceDataset) -> None:
-        """Read what is committed: `done` and the version."""
+        """Read what is committed: `done` and the version. Rows that repeat a clip go."""
         with lance_errors("read the committed clips", self._uri):
             rows = table.to_table(columns=["clip_id", "run_key"])
+        self._check_run_keys(rows)
+        self.done: set[str] = set(rows.column("clip_id").to_pylist())
+        self._version = table.version
+        if rows.num_rows > len(self.done):
+            drop_repeated(self._db, "clips")
+
+    def _check_run_keys(self, rows: pa.Table) -> None:
         others = set(rows.column("run_key").unique().to_pylist()) - {self._run_key}
         if others:
             raise StoreError(
@@ -183,8 +233,6 @@ class Committer:
                 "other settings, models or another version of handloom",
                 "use the settings the database was made with, or a new database",
             )
-        self.done: set[str] = set(rows.column("clip_id").to_pylist())
-        self._version = table.version
 
     def _commit_rejects(self, rejects: Iterable[Reject]) -> int:
         """Upsert rejects. The attempts are absolute numbers, so that sending them again changes nothing."""
@@ -215,6 +263,10 @@ class Committer:
     def _merge_rejects(self, uri: str, rows: pa.Table) -> None:
         table = lance.dataset(uri, storage_options=self._options)
         table.merge_insert("clip_id").when_matched_update_all().when_not_matched_insert_all().execute(rows)
+
+
+def _files(operation: LanceOperation.Append) -> set[str]:
+    return {file.path for fragment in operation.fragments for file in fragment.files}
 
 
 def _attempts(db: Database) -> dict[str, int]:
