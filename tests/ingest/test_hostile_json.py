@@ -40,7 +40,7 @@ CONTENTS = {
     ),
     "twice a key": ('{"camera_matrix": 1, "camera_matrix": 2}', "9 finite numbers"),
     "a number": ("7", "an object"),
-    "empty": ("", "no valid JSON"),
+    "empty": ("", "is empty, expected JSON"),
 }
 
 

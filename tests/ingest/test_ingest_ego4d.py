@@ -346,7 +346,7 @@ def test_bad_entries_are_named_and_the_others_kept(download):
     [
         ("{", "no valid JSON: .* at line 1, column 2"),
         ("[]", "the top level is a list of 0, expected an object with 'videos'"),
-        ('{"clips": []}', "videos is missing; the keys are clips, expected a list"),
+        ('{"clips": []}', "videos is missing from an object with clips, expected a list"),
         ('{"videos": {}}', "videos is an object of 0, expected a list"),
         ('{"videos": []}', "holds no usable video among 0"),
         ('{"videos": [{"video_uid": "a"}]}', r"holds no usable video among 1; the first: .*duration_sec is missing"),

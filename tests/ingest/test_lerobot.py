@@ -420,7 +420,7 @@ BAD = {
         "robot.*expected only",
     ),
     "attribute": (lambda r: broken(r, lambda i: i.update(data_path="d/{chunk_index.real}")), "cannot be used"),
-    "no info": (lambda r: (r / "meta/info.json").unlink(), "cannot be read"),
+    "no info": (lambda r: (r / "meta/info.json").unlink(), "no LeRobot dataset: it has no meta.info.json"),
     "info cut": (lambda r: cut(r / "meta/info.json", 0.5), "no valid JSON"),
     "no list": (lambda r: (r / EPISODES).unlink(), "lists no episode"),
     "never closed": (lambda r: shutil.rmtree(r / "meta/episodes"), "does not exist.*finalize"),

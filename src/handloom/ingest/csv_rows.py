@@ -58,6 +58,8 @@ def read_rows(path: str, what: str, options: Options = None) -> tuple[list[str],
     first = next((i for i, line in enumerate(lines) if line.strip()), None)
     if first is None:
         raise ConfigError(f"{what} {path} is empty, expected a header and rows", "download it again")
+    if "\0" in lines[first]:
+        raise ConfigError(f"{what} {path} is no text, expected a CSV file", "check the path")
     try:
         if said := _SEPARATOR.fullmatch(lines[first].strip()):
             first = next((i for i in range(first + 1, len(lines)) if lines[i].strip()), first)
@@ -91,7 +93,7 @@ def _rows(path: str, lines: list[str], first: int, columns: dict[str, int], betw
         except csv.Error as error:
             cells, problem = [], f"no CSV: {error}"
         if not _is_text("\n".join(lines[here:i])):
-            problem = "bytes that are no text (neither UTF-8 nor UTF-16)"
+            problem = "bytes that are no text (neither UTF-8 nor UTF-16): save it as CSV UTF-8"
         yield Row(path, number, here + 1, columns, cells, problem)
 
 

@@ -20,8 +20,8 @@ Interval = tuple[float, float]
 def check_clip_seconds(clip_seconds: float | None) -> None:
     if clip_seconds is not None and not (math.isfinite(clip_seconds) and clip_seconds >= MIN_CLIP_SECONDS):
         raise ConfigError(
-            f"clip length {clip_seconds} s, expected a number of seconds of at least {MIN_CLIP_SECONDS}",
-            "leave it out to keep whole videos",
+            f"clip length {clip_seconds} s, expected seconds, at least {MIN_CLIP_SECONDS}",
+            "`--clip-seconds 0` keeps videos whole (`clip_seconds=None` in Python)",
         )
 
 

@@ -176,7 +176,8 @@ def _narrated(
 
 def _acted(path: str, known: dict[str, Ego4DVideo], options: Options, gathering: Gathering) -> Iterator[_Wanted]:
     name = path.rpartition("/")[2]
-    listed = need_list(read_json(path, "FHO file", options), "videos", path, "FHO file")
+    content = read_json(path, "FHO file", options)
+    listed = need_list(content, "videos", path, "FHO file", "fho_main.json; narrations go to --narrations")
     with gathering.reading(f"FHO file {path}", f"expected fho_main.json; {_SAME_RELEASE}"):
         for i, entry in enumerate(listed):
             where = f"{name}: videos[{i}]"

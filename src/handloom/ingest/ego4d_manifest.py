@@ -42,7 +42,7 @@ def read_manifest(path: str, gathering: Gathering, options: Options = None) -> d
     """
     content = read_json(path, "manifest", options)
     videos: dict[str, Ego4DVideo] = {}
-    listed = need_list(content, "videos", path, "manifest")
+    listed = need_list(content, "videos", path, "manifest", "ego4d.json; annotations go to --narrations and --fho")
     for i, entry in enumerate(listed):
         try:
             video = _read_video(entry, f"videos[{i}]")

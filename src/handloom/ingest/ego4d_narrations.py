@@ -51,7 +51,8 @@ class NarrationWindow:
             raise ConfigError(f"narration window {self.mode!r}, expected fixed or contextual")
         sides = (self.before_s, self.after_s)
         if not all(math.isfinite(side) and side >= 0 for side in sides) or sum(sides) < 0.1:
-            raise ConfigError(f"narration window of {sides[0]} s before and {sides[1]} s after, expected 0.1 s or more")
+            problem = f"narration window of {sides[0]} s before and {sides[1]} s after, expected 0.1 s or more in all"
+            raise ConfigError(problem, "give longer --before-s and --after-s; 1 and 2 are the defaults")
         if not (math.isfinite(self.alpha_s) and self.alpha_s > 0):
             raise ConfigError(f"narration window alpha_s {self.alpha_s}, expected seconds above 0")
 

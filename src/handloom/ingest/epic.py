@@ -164,7 +164,8 @@ def _choose(actions: list[_Action], participants: Collection[str] | None, gather
     if participants is None:
         return actions
     there = {action.participant for action in actions}
-    if unknown := sorted(set(participants) - there):
+    participants = {name if name in there else name.upper() for name in participants}
+    if unknown := sorted(participants - there):
         raise ConfigError(
             f"no row is of participant {', '.join(unknown)}, expected some of {', '.join(sorted(there))}",
             "check --participant and the annotation files",

@@ -12,6 +12,7 @@ from typing import IO, Any
 from urllib.parse import unquote
 
 from handloom.errors import ConfigError
+from handloom.ingest.wrong_path import instead_of
 from handloom.schemas.bounded_json import ANNOTATIONS, Bounds, parse
 from handloom.video.schemes import EXPECTED, is_remote, open_scheme
 
@@ -86,7 +87,7 @@ def list_files(root: str, what: str, descend: Descend | None = None, options: Op
         return _list_remote(root, what, descend, options)
     if not os.path.isdir(root):
         found = "is a file" if os.path.exists(root) else "does not exist"
-        raise ConfigError(f"{what} {root} {found}, expected a folder", "check the path")
+        raise ConfigError(f"{what} {root} {found}, expected a folder", instead_of(root, folder=True))
     try:
         os.scandir(root).close()
     except OSError as error:
@@ -263,7 +264,8 @@ def read_bytes(path: str, what: str, options: Options = None, max_bytes: int | N
             return file.read() if max_bytes is None else _read_up_to(file, max_bytes + 1)
     except remote_errors(path) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{what} {path} cannot be read: {reason}", "check the path and its permissions") from error
+        hint = "check the address and the credentials" if is_remote(path) else instead_of(path, folder=False)
+        raise ConfigError(f"{what} {path} cannot be read: {reason}", hint) from error
 
 
 def _read_up_to(file: IO[bytes], num_bytes: int) -> bytes:
@@ -287,9 +289,10 @@ def read_json(path: str, what: str, options: Options = None, bounds: Bounds = AN
         problem = f"{what} {path} is not UTF-8: byte {error.start} cannot be decoded"
         raise ConfigError(problem, "expected JSON") from error
     except json.JSONDecodeError as error:
+        if not data.strip():
+            raise ConfigError(f"{what} {path} is empty, expected JSON", "download it again") from error
         where = f"line {error.lineno}, column {error.colno}"
-        raise ConfigError(
-            f"{what} {path} is no valid JSON: {error.msg} at {where}", "download it again if it was cut short"
-        ) from error
+        problem = f"{what} {path} is no valid JSON: {error.msg} at {where}"
+        raise ConfigError(problem, "give a JSON file; download it again if it was cut short") from error
     except ValueError as error:
         raise ConfigError(f"{what} {path} cannot be used: {error}", f"expected a {what}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from handloom.errors import ClipError, ConfigError
 from handloom.ingest.camera_file import SUFFIX, GivenCamera, read_camera_file
 from handloom.ingest.cutting import MAX_VIDEO_S, check_clip_seconds, cut
-from handloom.ingest.files import VIDEO_EXTENSIONS, FoundFile, Options, list_files, normalise
+from handloom.ingest.files import VIDEO_EXTENSIONS, FoundFile, Listing, Options, list_files, normalise
 from handloom.ingest.ids import check_dataset, unique_video_ids
 from handloom.ingest.labels import VIEWS, Said, clips_of, is_labels, nothing_of, read_labels
 from handloom.ingest.names import AmbiguousName, Names
@@ -68,11 +69,7 @@ def ingest_folder(
     listing = list_files(root, "video folder", options=storage_options)
     files = [file for file in listing.files if file.is_video]
     if not files:
-        raise ConfigError(
-            f"video folder {root} holds no video: {len(listing.files)} files, none ends in "
-            f"{', '.join(sorted(VIDEO_EXTENSIONS))}" + (f"; {listing.problems[0]}" if listing.problems else ""),
-            "check the path",
-        )
+        raise _no_video(root, listing)
     ids = unique_video_ids(file.path for file in files)
     gathering = Gathering(progress, len(files), every=1)
     cameras = _read_cameras(listing.files, files, gathering, storage_options)
@@ -109,6 +106,20 @@ def ingest_folder(
     _count(gathering, listing.files, files, cameras)
     gathering.counts["hidden"] = listing.num_hidden
     return gathering.result()
+
+
+def _no_video(root: str, listing: Listing) -> ConfigError:
+    """A folder without videos: what it holds instead, and what it may be."""
+    kinds = Counter(file.name[len(file.stem) :] or "no extension" for file in listing.files)
+    found = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(5)) or "it is empty"
+    more = f"; {listing.problems[0]}" if listing.problems else ""
+    paths = {file.path for file in listing.files}
+    hint = f"videos end in {', '.join(sorted(VIDEO_EXTENSIONS))}"
+    if "meta/info.json" in paths:
+        hint = "it is a LeRobot dataset: `handloom ingest lerobot`"
+    elif any(path.startswith("clip_list.lance/") for path in paths):
+        hint = "it is a database: give the folder of videos first, the database after --db"
+    return ConfigError(f"video folder {root} holds no video: {len(listing.files)} files ({found}){more}", hint)
 
 
 def _pieces(

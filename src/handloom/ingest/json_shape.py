@@ -63,17 +63,18 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
 
 
-def need_list(content: Any, key: str, path: str, what: str) -> list[Any]:
-    """`content[key]` of a whole file.
+def need_list(content: Any, key: str, path: str, what: str, hint: str) -> list[Any]:
+    """`content[key]` of a whole file; `hint` says which file it should be.
 
     Raises:
         ConfigError: the file has another shape.
     """
     if not isinstance(content, dict):
-        raise ConfigError(f"{what} {path}: the top level is {shown(content)}, expected an object with {key!r}")
+        problem = f"{what} {path}: the top level is {shown(content)}, expected an object with {key!r}"
+        raise ConfigError(problem, f"check that it is {hint}")
     if not isinstance(content.get(key), list):
-        found = shown(content[key]) if key in content else f"missing; the keys are {', '.join(list(content)[:8])}"
-        raise ConfigError(f"{what} {path}: {key} is {found}, expected a list", f"check that it is the {what}")
+        found = shown(content[key]) if key in content else f"missing from {shown_keys(content)}"
+        raise ConfigError(f"{what} {path}: {key} is {found}, expected a list", f"check that it is {hint}")
     return content[key]
 
 

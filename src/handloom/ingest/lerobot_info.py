@@ -7,14 +7,16 @@ from v2.0 in where statistics lie, which are not read here.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from handloom.errors import ConfigError
-from handloom.ingest.files import Options, read_json
+from handloom.ingest.files import Options, is_remote, read_json
 from handloom.ingest.robot_source import DEPTH_FORMAT
+from handloom.ingest.wrong_path import instead_of, names_in
 from handloom.schemas.bounded_json import DESCRIPTION
 
 VERSIONS = ("v3.0", "v2.1", "v2.0")
@@ -78,6 +80,8 @@ def read_info(root: str, options: Options = None) -> Info:
     Raises ConfigError: it is not there, of a version that is not read, or lacks what is needed.
     """
     where = f"{root}/meta/info.json"
+    if not is_remote(root) and not os.path.exists(where):
+        raise _no_dataset(root)
     raw = read_json(where, "LeRobot dataset description", options, DESCRIPTION)
     if not isinstance(raw, dict):
         raise ConfigError(f"{where} holds {type(raw).__name__}, expected an object", "give the dataset's top folder")
@@ -121,6 +125,17 @@ def read_info(root: str, options: Options = None) -> Info:
         problems=tuple(problems),
         unusable=unusable,
     )
+
+
+def _no_dataset(root: str) -> ConfigError:
+    """What is wrong with a local folder that lacks meta/info.json, and where the dataset may be."""
+    if not os.path.isdir(root):
+        found = "is a file" if os.path.exists(root) else "does not exist"
+        return ConfigError(f"LeRobot dataset {root} {found}, expected a folder", instead_of(root, folder=True))
+    near = [os.path.dirname(root), *(f"{root}/{name}" for name in names_in(root))]
+    near = [folder for folder in near if os.path.exists(f"{folder}/meta/info.json")]
+    hint = f"give {' or '.join(near[:3])}" if near else "give the folder that holds meta/, data/ and videos/"
+    return ConfigError(f"{root} is no LeRobot dataset: it has no meta/info.json", hint)
 
 
 def whole(value: Any) -> int | None:

@@ -109,8 +109,8 @@ def _checked(result: IngestResult, videos: str) -> IngestResult:
         return result
     if not result.clips:
         raise ConfigError(
-            f"none of the {counts['videos']} videos is below {videos}: nothing was changed",
-            "check --videos; without --only-present the clips are listed all the same",
+            f"none of the {counts['videos']} videos is below {videos}, that of {min(result.absent)} for one",
+            "nothing was changed: check --videos; without --only-present the clips are listed all the same",
         )
     problem = f"none of the {counts['videos']} videos is there: {result.clips[0].video_uri}, for one; check --videos"
     problems = [f"{problem}. `run` would reject every clip", *result.problems]
