@@ -29,9 +29,20 @@ def ingest(summary) -> str:
         counts["videos"] = f"{summary.counts['videos']}, there {summary.counts['videos'] - missing}"
     lines = [f"{changes}: {summary.num_clips} clips in the list"]
     lines.append("  " + ", ".join(f"{name} {value}" for name, value in counts.items()))
+    if summary.changed_videos:
+        lines.insert(1, f"  {changed_videos(summary)}")
     if summary.others:
         lines.append(f"  {summary.others} other clips of these videos stay in the list (--replace removes them)")
     return "\n".join(lines)
+
+
+def changed_videos(summary) -> str:
+    """Of an ingest or a run: videos that are other files than before, and what that means for their clips."""
+    dropped = f", {summary.dropped} clips are no longer in the list" if summary.dropped else ""
+    return (
+        f"changed videos {summary.changed_videos}: {summary.redone} rows and rejects of their old files were removed, "
+        f"their clips are done again{dropped}"
+    )
 
 
 def remove(summary) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,8 @@ def test_killed_in_between_leaves_whole_episodes_and_goes_on(tmp_path, images):
     assert summary.counts["already_there"] == len(done)
     assert summary.counts["added"] == 16 - len(done)
     assert contents(db) == expected
-    assert read_clips(whole) == read_clips(db)
+    timeless = [[replace(clip, video_version=None) for clip in read_clips(one)] for one in (whole, db)]
+    assert timeless[0] == timeless[1]  # the videos were written twice
 
 
 def test_the_command_counts_what_it_left_out(tmp_path):

@@ -1,19 +1,22 @@
 """Ingesting twice adds nothing; a moved video gets its new place."""
 
+import contextlib
 import math
 from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.dying import Dying, Killed
 from support.rows import RUN_KEY, make_clip, make_row
 
 from handloom.schemas.reject import Reject
 from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import AddResult, add_clips, pending_clips, read_clips
+from handloom.store.clip_list import AddResult, add_clips, listed_videos, pending_clips, read_clips
 from handloom.store.commit import Committer
 from handloom.store.database import Database
 from handloom.store.fragments import write_fragment
 from handloom.store.runs import end_run, latest_run, list_runs, start_run, stored_settings
+from handloom.video.version import VideoVersion
 
 
 @settings(max_examples=15, deadline=None)
@@ -50,6 +53,77 @@ def test_a_time_that_is_none_is_not_new_every_time(tmp_path):
     clip = make_clip(0, start_s=math.nan)
     assert add_clips(db, [clip]).added == 1
     assert add_clips(db, [replace(clip, start_s=float("nan"))]).already_there == 1
+
+
+def of_file(clip, content: str, at: int = 1, num_bytes: int = 5):
+    return VideoVersion(num_bytes, f"mtime:{at}.000000000", content).on(clip)
+
+
+def finish(db, numbers, lost=()):
+    schema = clips_schema(4)
+    rejects = [Reject(make_clip(n).clip_id, "decode", "damaged", "") for n in lost]
+    Committer(db, RUN_KEY, schema).commit([write_fragment(db.uri, [make_row(n) for n in numbers], schema)], rejects)
+
+
+def test_a_replaced_video_loses_its_rows_and_rejects(tmp_path):
+    """Clip 3 of the same video is of another annotation file, clip 10 of another video."""
+    db = Database.open(tmp_path, create=True)
+    old = [of_file(make_clip(n), "old") for n in (0, 1, 2, 3, 10)]
+    add_clips(db, old)
+    finish(db, [0, 10], lost=[1])
+    touched = [of_file(clip, "old", at=2) for clip in old]
+    assert add_clips(db, touched) == AddResult(0, 0, 5, 0)
+    assert read_clips(db) == touched
+    assert pending_clips(db) == touched[2:4]
+
+    new = [of_file(make_clip(n), "new", at=3) for n in (0, 1, 2)]
+    assert add_clips(db, new) == AddResult(0, 0, 3, 0, changed_videos=1, redone=2)
+    assert {c.clip_id: c.video_digest for c in read_clips(db)} == dict(
+        zip([c.clip_id for c in old], ["new"] * 4 + ["old"], strict=True)
+    )
+    assert {c.clip_id for c in pending_clips(db)} == {c.clip_id for c in old[:4]}
+    assert db.clips(["clip_id"]).column("clip_id").to_pylist() == [old[4].clip_id]
+    assert add_clips(db, new) == AddResult(0, 0, 3, 0)
+
+
+def test_clips_that_no_longer_fit_go_with_the_file(tmp_path):
+    db = Database.open(tmp_path, create=True)
+    add_clips(db, [of_file(make_clip(n), "old") for n in (0, 1, 2, 10)])
+    finish(db, [0, 1, 2, 10])
+    new = [
+        of_file(make_clip(0), "new", num_bytes=4),
+        of_file(make_clip(1, clip_id="test:v0:1000-1500"), "new", num_bytes=4),
+    ]
+    assert add_clips(db, new, whole_videos=True) == AddResult(1, 0, 1, 0, changed_videos=1, dropped=2, redone=3)
+    assert {c.clip_id for c in read_clips(db)} == {new[0].clip_id, new[1].clip_id, make_clip(10).clip_id}
+    assert {c.clip_id for c in pending_clips(db)} == {c.clip_id for c in new}
+
+
+def test_a_video_that_is_not_there_now_keeps_its_version(tmp_path):
+    db = Database.open(tmp_path, create=True)
+    known = of_file(make_clip(0), "old")
+    add_clips(db, [known])
+    finish(db, [0])
+    assert add_clips(db, [make_clip(0, narration="said")]) == AddResult(0, 1, 0, 0)
+    assert read_clips(db) == [replace(known, narration="said")]
+    assert listed_videos(db) == {known.video_uri: VideoVersion.of_clip(known)}
+    assert not pending_clips(db)
+
+
+@settings(max_examples=10, deadline=None)
+@given(opens=st.integers(0, 14))
+def test_a_kill_while_a_video_is_replaced_loses_nothing(tmp_path_factory, opens):
+    """The next ingest goes on, and no row of the old file is left."""
+    db = Database.open(tmp_path_factory.mktemp("db"), create=True)
+    add_clips(db, [of_file(make_clip(n), "old") for n in range(3)])
+    finish(db, [0, 1], lost=[2])
+    new = [of_file(make_clip(n), "new", at=3) for n in (0, 1)]
+    with contextlib.suppress(Killed):
+        add_clips(Dying(db.location, iter(range(opens))), new, whole_videos=True)
+    add_clips(db, new, whole_videos=True)
+    assert read_clips(db) == new
+    assert pending_clips(db) == new
+    assert not db.count("rejects")
 
 
 def test_pending_is_what_has_neither_row_nor_reject(tmp_path):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.dying import Dying, Killed
 from support.rows import RUN_KEY, make_clip, make_row
 
 from handloom.schemas.reject import Reject
@@ -26,22 +24,6 @@ SCHEMA = clips_schema(4)
 NUM = 6
 CLIPS = [make_clip(n) for n in range(NUM)]
 IDS = [clip.clip_id for clip in CLIPS]
-
-
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing of ours catches it."""
-
-
-@dataclass(frozen=True)
-class Dying(Database):
-    """A database whose process is killed before it opens a table for the n-th time."""
-
-    opens: Iterator[int]
-
-    def table(self, name, version=None):
-        if next(self.opens, None) is None:
-            raise Killed
-        return super().table(name, version)
 
 
 def ids_of(db, table):

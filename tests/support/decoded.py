@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Settings
 from handloom.video.decoder import DecodeLimits, Decoder, Header
-from handloom.video.source import VideoSource, usual_cache_dir
+from handloom.video.source import VideoSource
 
 LINE_BYTES = 64  # a cache line, and the widest register
 
@@ -34,7 +34,7 @@ class HeldFrames:
 def decoded(clips: Iterable[Clip]) -> list[HeldFrames]:
     """The clips' frames, all of them in memory."""
     video = Settings().video
-    source = VideoSource(usual_cache_dir())
+    source = VideoSource()
     decoder = Decoder(video.sample_hz, video.short_side_px, DecodeLimits(), source)
     try:
         items = decoder.stream(list(clips))

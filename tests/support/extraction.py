@@ -14,7 +14,7 @@ from handloom.schemas.settings import Settings
 from handloom.store.clip_list import add_clips
 from handloom.store.database import Database
 from handloom.video.decoder import DecodeLimits, Decoder
-from handloom.video.source import VideoSource, usual_cache_dir
+from handloom.video.source import VideoSource
 from handloom.workers.extract import Extractor
 from handloom.workers.versions import model_versions
 
@@ -24,7 +24,7 @@ def rows_of(clips: Iterable[Clip], settings: Settings | None = None) -> Iterator
     settings = settings or Settings()
     clips = list(clips)
     extractor = Extractor(settings, settings.run_key(model_versions(settings)))
-    source = VideoSource(usual_cache_dir())
+    source = VideoSource()
     decoder = Decoder(settings.video.sample_hz, settings.video.short_side_px, DecodeLimits(), source)
     try:
         for item in decoder.stream(clips):

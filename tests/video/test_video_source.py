@@ -6,8 +6,10 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,8 +18,12 @@ import pytest
 from handloom.errors import ClipError, ConfigError
 from handloom.ingest.files import list_files, read_bytes
 from handloom.schemas.clip import Clip
+from handloom.schemas.settings import Resources, Settings
+from handloom.video import cache as cache_module
 from handloom.video import source as source_module
 from handloom.video.source import VideoSource, is_remote, source_options_from
+from handloom.video.version import with_versions
+from handloom.workers.process import WorkerSetup
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 
@@ -31,10 +37,14 @@ class Site:
     def __init__(self) -> None:
         site = self
         self.fetched: list[str] = []
+        self.asked: list[str] = []
         self.leads_to = ""
+        self.body, self.headers = BODY, {"ETag": '"1"'}
+        self.after_get = lambda: None
 
         class Handler(BaseHTTPRequestHandler):
             def do_HEAD(self) -> None:
+                site.asked.append(self.path)
                 self.answer(False)
 
             def do_GET(self) -> None:
@@ -50,11 +60,14 @@ class Site:
                     return
                 kind = {"error": 500, "secret": 403}.get(folder, 200 if self.path.endswith(".mp4") else 404)
                 self.send_response(kind)
-                self.send_header("Content-Length", str(len(BODY) if kind == 200 else 0))
+                self.send_header("Content-Length", str(len(site.body) if kind == 200 else 0))
+                for name, value in site.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 if with_body and kind == 200:
                     site.fetched.append(self.path)
-                    self.wfile.write(BODY[: len(BODY) // 2] if "/cut/" in self.path else BODY)
+                    self.wfile.write(site.body[: len(site.body) // 2] if "/cut/" in self.path else site.body)
+                    site.after_get()
                 self.close_connection = True
 
             def log_message(self, *_: object) -> None:
@@ -121,6 +134,104 @@ def test_a_video_is_fetched_once(tmp_path, site):
     assert source.local_path(clip(f"{site.url}/b.mp4")) != path
 
 
+def test_the_clips_of_a_shard_share_one_question(tmp_path, site, monkeypatch):
+    source = VideoSource(str(tmp_path / "cache"))
+    source.local_path(clip(f"{site.url}/a.mp4"))
+    num_asked = len(site.asked)
+    source.local_path(clip(f"{site.url}/a.mp4"))
+    assert len(site.asked) == num_asked
+    monkeypatch.setattr(source_module, "ASKED_AGAIN_S", 0.0)
+    source.local_path(clip(f"{site.url}/a.mp4"))
+    assert len(site.asked) == num_asked + 1
+
+
+def test_a_video_that_was_replaced_is_fetched_again(tmp_path, site):
+    """The cached copy was found by its address alone, and old bytes were served."""
+    for headers in ({"ETag": '"1"'}, {"ETag": '"2"'}, {"Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}):
+        site.headers, site.body = headers, os.urandom(2000)
+        path = VideoSource(str(tmp_path / "cache")).local_path(clip(f"{site.url}/a.mp4"))
+        assert Path(path).read_bytes() == site.body
+    site.headers, site.body = {}, os.urandom(2001)  # a server that tells no version: another size
+    assert Path(VideoSource(str(tmp_path / "cache")).local_path(clip(f"{site.url}/a.mp4"))).read_bytes() == site.body
+    assert len(site.fetched) == 4
+
+
+def test_a_copy_without_a_version_is_used_for_an_hour(tmp_path, site, monkeypatch):
+    site.headers = {}
+    now = 1_000_000.0
+    monkeypatch.setattr(source_module.time, "time", lambda: now)
+    paths = []
+    for at in (0.0, 60.0, 3600.0):
+        monkeypatch.setattr(source_module.time, "time", lambda at=at: now + at)
+        paths.append(VideoSource(str(tmp_path / "cache")).local_path(clip(f"{site.url}/a.mp4")))
+    assert paths[0] == paths[1] != paths[2]
+
+
+def test_an_endpoint_has_copies_of_its_own(tmp_path, site):
+    options = [{"endpoint_url": "http://one"}, {"endpoint_url": "http://two"}]
+    sources = [VideoSource(str(tmp_path / "cache"), storage_options=given) for given in options]
+    assert len({source.local_path(clip(f"{site.url}/a.mp4")) for source in sources}) == 2
+
+
+def test_a_video_that_is_replaced_while_it_is_fetched(tmp_path, site):
+    def replaced_once() -> None:
+        site.headers, site.after_get = {"ETag": '"2"'}, lambda: None
+
+    site.after_get = replaced_once
+    source = VideoSource(str(tmp_path / "cache"))
+    assert Path(source.local_path(clip(f"{site.url}/a.mp4"))).read_bytes() == BODY
+    assert len(site.fetched) == 2
+    site.after_get = lambda: site.headers.update(ETag=f'"{len(site.fetched)}"')
+    error = failure(source, f"{site.url}/b.mp4")
+    assert error.reason == "fetch_failed"
+    assert "replaced while it was fetched" in error.problem
+
+
+def test_another_file_than_the_one_ingested_is_refused(tmp_path, site):
+    local, remote = tmp_path / "v.mp4", f"{site.url}/a.mp4"
+    local.write_bytes(BODY)
+    clips = with_versions([clip(str(local)), clip(remote)])
+    source = VideoSource(str(tmp_path / "cache"))
+    for ingested in clips:
+        _, version = source.located(ingested)
+        assert version.on(ingested) == ingested
+    local.write_bytes(BODY[::-1])
+    site.headers = {"ETag": '"2"'}
+    for ingested in clips:
+        with pytest.raises(ClipError, match="another file than the one ingested: of 1048576 bytes") as caught:
+            VideoSource(str(tmp_path / "cache")).local_path(ingested)
+        assert (caught.value.reason, caught.value.stage) == ("video_changed", "fetch")
+        assert "ingest again" in caught.value.hint
+    with pytest.raises(ClipError, match="another file"):
+        source.local_path(clips[0])  # replaced while this source is in use
+
+
+def test_a_full_disk_is_left_some_room(tmp_path, site, monkeypatch):
+    source = VideoSource(str(tmp_path / "cache"))
+    kept = source.local_path(clip(f"{site.url}/a.mp4"))
+    usage = cache_module.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _: usage._replace(total=100 << 30, free=1 << 30))
+    error = failure(source, f"{site.url}/b.mp4")
+    assert error.reason == "fetch_failed"
+    assert "1048576 bytes are needed and the disk has 0 to give: 1073741824 are free" in error.problem
+    assert "resources.fetch_cache_dir" in error.hint
+    assert site.fetched == ["/a.mp4"]
+    os.utime(kept, (0, 0))  # long unused: it makes room, if that helps
+    freed = [usage._replace(total=100 << 30, free=free << 20) for free in (1024, 1024, 1025, 1025, 1025)]
+    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _: freed.pop(0) if len(freed) > 1 else freed[0])
+    assert Path(source.local_path(clip(f"{site.url}/b.mp4"))).exists()
+    assert not Path(kept).exists()
+
+
+def test_the_folder_is_the_nodes_own(tmp_path, monkeypatch):
+    """A worker on another node has another TMPDIR: the driver does not decide."""
+    setup = WorkerSetup(Settings(), Resources(), "key", str(tmp_path), {}, {})
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "of this node"))
+    assert setup.decoder()._source._cache.folder == tmp_path / f"of this node/handloom-videos-{os.getuid()}"
+    given = replace(setup, resources=Resources(fetch_cache_dir=str(tmp_path / "scratch")))
+    assert given.decoder()._source._cache.folder == tmp_path / f"scratch/handloom-videos-{os.getuid()}"
+
+
 def test_a_cache_that_others_may_fill_is_refused(tmp_path, site, monkeypatch):
     (tmp_path / "theirs").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "theirs")
@@ -176,7 +287,7 @@ def test_other_schemes_are_refused_at_ingest_and_at_fetch(tmp_path, uri):
     assert repr(uri.split("://")[0]) in error.problem
     assert "s3://" in error.problem
     assert "http://" in error.problem
-    assert not [file for file in (tmp_path / "cache").iterdir() if file.suffix != ".lock"]
+    assert not (tmp_path / "cache").exists()
     for opened in (lambda: list_files(uri, "video folder"), lambda: read_bytes(uri, "camera file")):
         with pytest.raises(ConfigError, match="is not opened") as caught:
             opened()
@@ -255,8 +366,13 @@ def test_a_bucket(tmp_path, monkeypatch):
         source = VideoSource(str(tmp_path / "cache"), storage_options=options)
         path = source.local_path(clip("s3://videos/P01/a.mp4"))
         assert Path(path).read_bytes() == BODY
+        bucket.pipe("videos/P01/a.mp4", BODY[::-1])
+        again = VideoSource(str(tmp_path / "cache"), storage_options=options).local_path(clip("s3://videos/P01/a.mp4"))
+        assert Path(again).read_bytes() == BODY[::-1]
         bucket.rm("videos/P01/a.mp4")
-        assert source.local_path(clip("s3://videos/P01/a.mp4")) == path
+        source = VideoSource(str(tmp_path / "cache"), storage_options=options)
+        assert failure(source, "s3://videos/P01/a.mp4").reason == "video_missing"
+        assert failure(source, "s3://videos/P01").reason == "video_missing"
         assert failure(source, "s3://videos/P01/b.mp4").reason == "video_missing"
         assert failure(source, "s3://nowhere/b.mp4").reason == "video_missing"
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,14 +14,15 @@ from handloom.ingest.folder import ingest_folder
 from handloom.ingest.labels import SAID
 from handloom.ingest.result import IngestResult
 from handloom.schemas.clip import Clip
-from handloom.store.clip_list import add_clips
+from handloom.store.clip_list import add_clips, listed_videos, renewed_videos
 from handloom.store.commit import done_ids
 from handloom.store.database import Database
 from handloom.store.embodiment import check_of_people
 from handloom.store.listed import OtherCuts, keep_unsaid, other_cuts
 from handloom.store.removal import remove_clips
 from handloom.video.probe import Prober
-from handloom.video.source import VideoSource, usual_cache_dir
+from handloom.video.source import VideoSource
+from handloom.video.version import with_versions
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class IngestSummary:
 
     left_out: how much of the input could not be used; each is named in `problems`. removed: clips that left the list,
     with removed_rows rows and removed_rejects rejects. overlapping: added clips that share moments with clips of the
-    list that this ingest does not name. others: how many of those the list still holds.
+    list that this ingest does not name. others: how many of those the list still holds. changed_videos: videos that
+    are other files than before. dropped: clips of theirs that are no longer in the list. redone: rows and rejects of
+    their old files, which were removed.
     """
 
     counts: dict[str, int]
@@ -45,6 +48,9 @@ class IngestSummary:
     removed_rejects: int = 0
     overlapping: int = 0
     others: int = 0
+    changed_videos: int = 0
+    dropped: int = 0
+    redone: int = 0
 
 
 def folder(
@@ -53,7 +59,7 @@ def folder(
     """Every video below a directory: see `handloom.ingest.folder.ingest_folder`.
 
     Clips that overlap others of the list are added only where that is asked for: two cuts of one video are one by
-    mistake, mostly. What neither `clips.csv` nor an option says of a clip stays as the list has it.
+    mistake, mostly. The clips of a video that is another file than before take the place of its old ones. What neither `clips.csv` nor an option says of a clip stays as the list has it.
 
     Args:
         replace_others: clips of these videos that this ingest does not name leave the list, with rows and rejects; and
@@ -63,23 +69,23 @@ def folder(
     Raises:
         ConfigError: see there; or new clips overlap others, and neither is asked for.
     """
-    cache_dir = usual_cache_dir()
-    with Prober(VideoSource(cache_dir, storage_options=options.get("storage_options"))) as probe:
-        result = ingest_folder(directory, probe=probe, **options)
+    with Prober(VideoSource(storage_options=options.get("storage_options"))) as probe:
+        result = _of_files(db, ingest_folder(directory, probe=probe, **options), options)
     clips, others = _without_unreadable(result.clips, other_cuts(db, result.clips))
+    others = _without_renewed(others, renewed_videos(db, clips))
     others, superseded = _without_open_ends(others)
     if others.overlapping and not (replace_others or add_overlapping):
         hint = f"--replace takes those out, with their rows: {len(others.clip_ids)} clips in all; --add keeps both cuts"
         raise ConfigError(_overlap(others), f"{hint}. Nothing was changed")
     clips = clips if replace_others else keep_unsaid(db, clips, SAID)
-    return _store(db, replace(result, clips=clips), others, replace_others, superseded)
+    return _store(db, replace(result, clips=clips), others, replace_others, superseded, whole_videos=True)
 
 
 def epic(
     db: Database, annotations: list[str], videos: str, *, replace_others: bool = False, **options: Any
 ) -> IngestSummary:
     """EPIC-KITCHENS actions: see `handloom.ingest.epic.ingest_epic`; `replace_others` as for `folder`."""
-    result = _checked(ingest_epic(annotations, videos, **options), videos)
+    result = _of_files(db, _checked(ingest_epic(annotations, videos, **options), videos), options)
     return _store(db, result, other_cuts(db, result.clips), replace_others)
 
 
@@ -98,6 +104,7 @@ def ego4d(
     """Ego4D narrations and actions: see `handloom.ingest.ego4d.ingest_ego4d`; `replace_others` as for `folder`."""
     options["window"] = NarrationWindow(mode=window, before_s=before_s, after_s=after_s)
     result = _checked(ingest_ego4d(manifest, videos, choice=Choice(others=others), **options), videos)
+    result = _of_files(db, result, options)
     return _store(db, result, other_cuts(db, result.clips), replace_others)
 
 
@@ -117,12 +124,26 @@ def _checked(result: IngestResult, videos: str) -> IngestResult:
     return replace(result, problems=problems, counts=counts | {"none_there": 1})
 
 
+def _of_files(db: Database, result: IngestResult, options: dict[str, Any]) -> IngestResult:
+    """The clips with the files that their videos are now."""
+    clips = with_versions(result.clips, listed_videos(db), options.get("storage_options"))
+    sized = {clip.video_uri for clip in clips if clip.video_bytes is not None and clip.video_version is None}
+    return replace(
+        result, clips=clips, counts=result.counts | ({"videos_without_version": len(sized)} if sized else {})
+    )
+
+
 def _store(
-    db: Database, result: IngestResult, others: OtherCuts, replace_others: bool, superseded: Sequence[str] = ()
+    db: Database,
+    result: IngestResult,
+    others: OtherCuts,
+    replace_others: bool,
+    superseded: Sequence[str] = (),
+    whole_videos: bool = False,
 ) -> IngestSummary:
     """Add first, remove then: a kill in between leaves both cuts, and the same ingest again removes the rest."""
     check_of_people(db, {clip.dataset for clip in result.clips})
-    done = add_clips(db, result.clips)
+    done = add_clips(db, result.clips, whole_videos=whole_videos)
     gone = {*superseded, *(others.clip_ids if replace_others else ())}
     if result.absent:
         gone |= result.absent - done_ids(db)  # what was extracted before its video went is kept
@@ -145,6 +166,9 @@ def _store(
         removed_rejects=removed.rejects,
         overlapping=len(both),
         others=kept,
+        changed_videos=done.changed_videos,
+        dropped=done.dropped,
+        redone=done.redone,
     )
 
 
@@ -165,6 +189,13 @@ def _without_unreadable(clips: list[Clip], others: OtherCuts) -> tuple[list[Clip
     by_video = {video: cuts for video, cuts in others.by_video.items() if video not in unread}
     kept = {clip.clip_id for clip in left}
     return left, OtherCuts(by_video, [pair for pair in others.overlapping if pair[0].clip_id in kept])
+
+
+def _without_renewed(others: OtherCuts, renewed: Collection[tuple[str, str]]) -> OtherCuts:
+    """Without the clips of videos that are other files now: those go with the old files."""
+    by_video = {video: cuts for video, cuts in others.by_video.items() if video not in renewed}
+    both = [pair for pair in others.overlapping if (pair[0].dataset, pair[0].video_id) not in renewed]
+    return OtherCuts(by_video, both)
 
 
 def _without_open_ends(others: OtherCuts) -> tuple[OtherCuts, list[str]]:

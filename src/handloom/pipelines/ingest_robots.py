@@ -31,11 +31,12 @@ from handloom.ingest.robot_source import (
 )
 from handloom.schemas.clip import Clip
 from handloom.schemas.robot import RobotEpisode, episode_row, make_episode_id
-from handloom.store.clip_list import add_clips
+from handloom.store.clip_list import add_clips, listed_videos
 from handloom.store.database import Database
 from handloom.store.embodiment import check_of_robots
 from handloom.store.episodes import TABLE, KnownEpisode, known_episodes, write_episodes
-from handloom.video.source import VideoSource, usual_cache_dir
+from handloom.video.source import VideoSource
+from handloom.video.version import VideoVersion, with_versions
 
 JPEG_QUALITY = 90
 COMMIT_BYTES = 64 << 20
@@ -111,9 +112,9 @@ def ingest(
     _check_place(known, facts.dataset, facts.uri, replace)
     check_of_robots(db, facts.dataset)
     settings = PictureSettings(normalise(videos) if videos else join(db.uri, "videos"), pictures)
-    fetching = VideoSource(usual_cache_dir(), storage_options=storage_options)
+    fetching = VideoSource(storage_options=storage_options)
     with PictureReader(facts, settings, _encode, fetching, dict(storage_options or {})) as reader:
-        ingest = _Ingest(db, source, known, settings, reader)
+        ingest = _Ingest(db, source, known, settings, reader, dict(storage_options or {}))
         for number, raw in enumerate(source.episodes(), start=1):
             ingest.take(raw)
             if ingest.num_bytes >= COMMIT_BYTES or len(ingest.waiting) >= commit_episodes:
@@ -134,12 +135,14 @@ class _Ingest:
         known: dict[str, KnownEpisode],
         settings: PictureSettings,
         reader: PictureReader,
+        storage_options: dict[str, Any],
     ) -> None:
         self._db = db
         self._source = source
         self._known = known
         self._reader = reader
         self._settings = settings
+        self._options, self._versions = storage_options, listed_videos(db)
         self._tally = Tally()
         self._counts = dict.fromkeys(("listed", "added", "replaced", "already_there", "skipped"), 0)
         self._clip_counts = dict.fromkeys(("added", "changed", "already_there"), 0)
@@ -180,7 +183,9 @@ class _Ingest:
         """Clips first: an episode that is there has its clips in the list, whatever is killed in between."""
         if not self.waiting:
             return
-        listed = add_clips(self._db, [clip for _, clips in self.waiting for clip in clips])
+        clips = with_versions([clip for _, clips in self.waiting for clip in clips], self._versions, self._options)
+        self._versions |= {clip.video_uri: VideoVersion.of_clip(clip) for clip in clips}
+        listed = add_clips(self._db, clips)
         rows = pa.Table.from_batches([episode_row(episode) for episode, _ in self.waiting])
         written = write_episodes(self._db, [rows])
         for name in self._clip_counts:

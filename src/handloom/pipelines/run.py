@@ -34,7 +34,6 @@ from handloom.store.commit import Committer
 from handloom.store.database import Database
 from handloom.store.runs import end_run, start_run, stored_settings
 from handloom.store.unfinished import unfinished
-from handloom.video.source import usual_cache_dir
 from handloom.workers.ledger import Progress, start_ledger
 from handloom.workers.probe import Trial
 from handloom.workers.process import WorkerSetup
@@ -138,14 +137,12 @@ def run(
 
 
 def _setup(db: Database, config: RunConfig, versions: dict[str, str], source_options) -> WorkerSetup:
-    cache_dir = usual_cache_dir()
-    options = (db.uri, db.storage_options, source_options or {}, cache_dir)
-    return WorkerSetup(config.settings(), config.resources, versions, *options)
+    return WorkerSetup(config.settings(), config.resources, versions, db.uri, db.storage_options, source_options or {})
 
 
 def _trial(clips: Sequence[Clip], setup: WorkerSetup) -> Trial:
     videos = trial_videos([clip.video_uri for clip in clips])
-    return Trial(setup.db_uri, setup.storage_options, setup.source_options, setup.cache_dir, videos)
+    return Trial(setup.db_uri, setup.storage_options, setup.source_options, setup.resources.fetch_cache_dir, videos)
 
 
 @dataclass

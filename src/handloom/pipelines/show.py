@@ -19,7 +19,7 @@ from handloom.schemas.settings import Settings
 from handloom.store.database import Database
 from handloom.store.runs import stored_settings
 from handloom.video.decoder import DecodeLimits, Decoder, DecoderSwitched
-from handloom.video.source import VideoSource, usual_cache_dir
+from handloom.video.source import VideoSource
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def _decoded(db: Database, row: dict[str, Any], source_options) -> Iterator[tupl
     stored = stored_settings(db)
     settings = Settings(**stored.settings) if stored else Settings()
     clip = Clip(**{name: row[name] for name in Clip.__dataclass_fields__})
-    source = VideoSource(usual_cache_dir(), storage_options=source_options)
+    source = VideoSource(storage_options=source_options)
     decoder = Decoder(settings.video.sample_hz, SHORT_SIDE_PX, DecodeLimits(), source)
     try:
         for item in decoder.stream([clip]):

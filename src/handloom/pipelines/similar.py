@@ -87,13 +87,13 @@ def extract(
         ConfigError: it cannot be read or processed.
     """
     from handloom.video.decoder import DecodeLimits, Decoder
-    from handloom.video.source import VideoSource, usual_cache_dir
+    from handloom.video.source import VideoSource
     from handloom.workers.extract import Extractor
 
     stored = stored_settings(db)
     settings = Settings(**stored.settings) if stored else Settings()
     query = Clip("query", "query", Path(video).stem, video, start_s, end_s)
-    source = VideoSource(usual_cache_dir(), storage_options=source_options)
+    source = VideoSource(storage_options=source_options)
     decoder = Decoder(settings.video.sample_hz, settings.video.short_side_px, DecodeLimits(), source)
     try:
         items = decoder.stream([query])  # held: its end is the end of the decoding

@@ -33,6 +33,10 @@ class Clip:
     licence: str | None = None
     view: str | None = None  # "ego", "exo" or None: unknown
     camera: str | None = None  # JSON of the camera file beside the video, or None
+    # Which file the video is, None where unknown: see `video.version`.
+    video_bytes: int | None = None
+    video_version: str | None = None
+    video_digest: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -5,6 +5,7 @@ from typing import Final
 REASONS: Final[dict[str, str]] = {
     "video_missing": "there is no file at video_uri",
     "video_unreadable": "the file is there but cannot be opened as a video (permission, empty, not a video)",
+    "video_changed": "the file at video_uri is another one than the one that was ingested",
     "no_video_stream": "the file opens but holds no video",
     "uri_refused": "video_uri has a scheme that is not opened",
     "fetch_failed": "a remote video could not be fetched (network, credentials, a full cache disk)",

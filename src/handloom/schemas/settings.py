@@ -196,7 +196,10 @@ class Resources(Frozen):
     fetch_attempts: int = Field(3, ge=1)
     """Attempts at fetching a remote video."""
     fetch_cache_mb: int = Field(20_000, ge=1)
-    """Disk space for fetched videos on each node."""
+    """Disk space for fetched videos on each node. The last 1 GiB of the disk, or 5 % of it, is never filled."""
+    fetch_cache_dir: str = ""
+    """Folder for fetched videos, on a disk of each node's own; a folder of this user's is made in it. Empty: the node's
+    temporary folder."""
     max_reject_share: float = Field(0.98, gt=0, le=1)
     """Stop early when more than this share of the clips is rejected (missing videos are not counted) ..."""
     max_bug_share: float = Field(0.5, gt=0, le=1)

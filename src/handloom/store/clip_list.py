@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,9 +14,15 @@ from handloom.schemas.clip import Clip
 from handloom.schemas.tables import CLIP_LIST
 from handloom.store.database import Database
 from handloom.store.location import lance_errors
+from handloom.store.removal import remove_clips, remove_rows
 from handloom.store.repeated import drop_repeated
+from handloom.video.version import VideoVersion
 
 _VIDEO_ID = CLIP_LIST.names.index("video_id")
+_NUM_OWN = CLIP_LIST.names.index("video_bytes")  # columns of the clip itself; behind them those of its video's file
+
+_Video = tuple[str, str]
+"""Dataset and video id."""
 
 
 @dataclass(frozen=True)
@@ -23,67 +30,115 @@ class AddResult:
     """What `add_clips` did with the clips it was given.
 
     added: new. changed: already there with other values, which were replaced. already_there: nothing to do.
-    repeated: given more than once in this call.
+    repeated: given more than once in this call. changed_videos: videos that are other files than before. dropped: clips
+    of these that the list no longer holds. redone: rows and rejects that were made of their old files, removed.
     """
 
     added: int
     changed: int
     already_there: int
     repeated: int
+    changed_videos: int = 0
+    dropped: int = 0
+    redone: int = 0
 
     @property
     def total(self) -> int:
         return self.added + self.changed + self.already_there
 
 
-def add_clips(db: Database, clips: Iterable[Clip], *, batch_clips: int = 50_000) -> AddResult:
+@dataclass
+class _Known:
+    """The list before. clips: of each id its values' digest, its video, and the file that its video was.
+
+    other_forms: of ids that are not in the composed form, by that form, the id and the video's as they are.
+    """
+
+    clips: dict[str, tuple[int, _Video, VideoVersion]]
+    versions: dict[_Video, dict[VideoVersion, VideoVersion]]
+    other_forms: dict[str, tuple[str, str]]
+
+    def as_listed(self, clip: Clip) -> Clip:
+        """The clip under the id that the list has it by; of the file that is known, where none can be seen now."""
+        if clip.clip_id in self.other_forms and clip.clip_id not in self.clips:
+            clip_id, video_id = self.other_forms[clip.clip_id]
+            clip = replace(clip, clip_id=clip_id, video_id=video_id)
+        if clip.clip_id in self.clips and not VideoVersion.of_clip(clip).is_known:
+            clip = self.clips[clip.clip_id][2].on(clip)
+        return clip
+
+    def renewed(self, clips: Iterable[Clip]) -> dict[_Video, VideoVersion]:
+        """The videos of these clips that are other files than the list knows, with the new files' versions."""
+        seen = {_video(clip): VideoVersion.of_clip(clip) for clip in clips}
+        return {v: new for v, new in seen.items() if any(new.differs(old) for old in self.versions.get(v, ()))}
+
+
+def add_clips(
+    db: Database, clips: Iterable[Clip], *, whole_videos: bool = False, batch_clips: int = 50_000
+) -> AddResult:
     """Add clips to the clip list; a clip that is already there is not added twice.
 
     A known `clip_id` with other values (the video moved, a narration was corrected) takes the new values, so that
     ingesting again is how a moved video gets its new URI. The last of several clips with one id wins. Rows of `clips`
     keep the values they were processed with. An id that is there in another Unicode form (lists before 0.4 keep names
     as their machine wrote them) is the same clip, and stays as it is. Several processes may add clips at once: of the
-    values that they give to one clip the last committed ones stay. Raises StoreError if the list cannot be written.
+    values that they give to one clip the last committed ones stay.
+
+    A video that is another file than the list knows loses its rows and rejects, first of all: whatever a kill leaves,
+    a clip is pending or its video is still known as the old file. Other clips of it stay in the list, as clips of the
+    new file. A file that was only touched counts as unchanged.
+
+    Args:
+        whole_videos: the clips given are all that there are of their videos: others go with a file that has changed.
+
+    Raises StoreError if the list cannot be written.
     """
     table = db.ensure_table("clip_list", CLIP_LIST)
-    uri = db.location.table_uri("clip_list")
-    known: dict[str, int] = {}
-    other_forms: dict[str, tuple[str, str]] = {}
-    with lance_errors("read the clip list", uri):
-        for row in (row for batch in table.to_batches() for row in _rows(batch)):
-            known[row[0]] = _digest(row)
-            if not row[0].isascii() and not unicodedata.is_normalized("NFC", row[0]):
-                other_forms[unicodedata.normalize("NFC", row[0])] = row[0], row[_VIDEO_ID]
-        num_rows = table.count_rows()
-    if num_rows > len(known):  # two ingests at once, one of them killed before it looked
+    known = _read_known(db)
+    if db.count("clip_list") > len(known.clips):  # two ingests at once, one of them killed before it looked
         drop_repeated(db, "clip_list", keep_last=True)
     given: dict[str, Clip] = {}
     repeated = 0
-    for clip in clips:
-        if clip.clip_id in other_forms and clip.clip_id not in known:
-            clip_id, video_id = other_forms[clip.clip_id]
-            clip = replace(clip, clip_id=clip_id, video_id=video_id)
+    for clip in map(known.as_listed, clips):
         repeated += clip.clip_id in given
         given[clip.clip_id] = clip
-    new = [c for c in given.values() if c.clip_id not in known]
-    changed = [c for c in given.values() if c.clip_id in known and _digest(_values(c)) != known[c.clip_id]]
-    with lance_errors("write the clip list", uri):
-        before = table.version
+    renewed = known.renewed(given.values())
+    stale = [i for i, (_, video, _) in known.clips.items() if video in renewed]
+    others = [i for i in stale if i not in given]
+    redone = remove_rows(db, stale)
+    dropped = remove_clips(db, others, episodes=False).listed if whole_videos else 0
+    new = [c for i, c in given.items() if i not in known.clips]
+    changed = [c for i, c in given.items() if i in known.clips and _digest(c) != known.clips[i][0]]
+    touched = [c for i, c in given.items() if i in known.clips and VideoVersion.of_clip(c) != known.clips[i][2]]
+    if not whole_videos:
+        touched += [renewed[_video(clip)].on(clip) for clip in read_clips(db, others)]
+    with lance_errors("write the clip list", _uri(db)):
+        before = (db.table("clip_list") or table).version
         for start in range(0, len(new), batch_clips):  # appended: `merge_insert` would not keep their order
             rows = _to_table(new[start : start + batch_clips])
-            after = lance.write_dataset(rows, uri, mode="append", storage_options=db.storage_options or None)
-            others, before = after.version != before + 1, after.version
-            if others:
+            after = lance.write_dataset(rows, _uri(db), mode="append", storage_options=db.storage_options or None)
+            raced, before = after.version != before + 1, after.version
+            if raced:
                 drop_repeated(db, "clip_list", keep_last=True)
-        for start in range(0, len(changed), batch_clips):
-            rows = _to_table(changed[start : start + batch_clips])
-            table = lance.dataset(uri, storage_options=db.storage_options or None)
+    update_clips(db, {c.clip_id: c for c in (*changed, *touched)}.values(), batch_clips=batch_clips)
+    counts = (len(new), len(changed), len(given) - len(new) - len(changed), repeated)
+    return AddResult(*counts, len(renewed), dropped, redone.rows + redone.rejects)
+
+
+def update_clips(db: Database, clips: Iterable[Clip], *, batch_clips: int = 50_000) -> None:
+    """Give clips of the list these values; ids that it does not hold are passed over. Raises StoreError."""
+    clips = list(clips)
+    with lance_errors("write the clip list", _uri(db)):
+        for start in range(0, len(clips), batch_clips):
+            rows = _to_table(clips[start : start + batch_clips])
+            table = lance.dataset(_uri(db), storage_options=db.storage_options or None)
             table.merge_insert("clip_id").when_matched_update_all().execute(rows)
-    return AddResult(len(new), len(changed), len(given) - len(new) - len(changed), repeated)
 
 
 def read_clips(db: Database, ids: Sequence[str] | None = None, where: str | None = None) -> list[Clip]:
     """The clip list in stored order, each id once; only `ids`, only what passes the SQL filter `where`."""
+    if ids is not None and not len(ids):
+        return []
     table = db.read("clip_list", CLIP_LIST.names, where)
     if not table.num_rows:
         return []
@@ -110,12 +165,50 @@ def pending_clips(db: Database, *, retry_reasons: Iterable[str] = (), where: str
     return [clip for clip in read_clips(db, where=where) if clip.clip_id not in finished]
 
 
+def renewed_videos(db: Database, clips: Iterable[Clip]) -> set[tuple[str, str]]:
+    """(dataset, video id) of the videos of these clips that are other files than the list knows."""
+    return set(_read_known(db).renewed(clips))
+
+
+def listed_videos(db: Database) -> dict[str, VideoVersion]:
+    """`{video_uri: the file that it was}` of every video of the list, unknown where the list does not say."""
+    columns = ["video_uri", *CLIP_LIST.names[_NUM_OWN:]]
+    found: dict[str, VideoVersion] = {}
+    for batch in db.batches(columns, name="clip_list", batch_size=65_536):
+        for uri, *version in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
+            if not found.get(uri, VideoVersion()).is_known:
+                found[uri] = VideoVersion(*version)
+    return found
+
+
+def _uri(db: Database) -> str:
+    return db.location.table_uri("clip_list")
+
+
+def _read_known(db: Database) -> _Known:
+    known = _Known({}, defaultdict(dict), {})
+    for row in (
+        row for batch in db.batches(CLIP_LIST.names, name="clip_list", batch_size=4096) for row in _rows(batch)
+    ):
+        clip = Clip(*row)
+        version = VideoVersion.of_clip(clip)
+        version = known.versions[_video(clip)].setdefault(version, version)  # one object for all clips of a video
+        known.clips[clip.clip_id] = _digest(clip), _video(clip), version
+        if not clip.clip_id.isascii() and not unicodedata.is_normalized("NFC", clip.clip_id):
+            known.other_forms[unicodedata.normalize("NFC", clip.clip_id)] = clip.clip_id, clip.video_id
+    return known
+
+
+def _video(clip: Clip) -> _Video:
+    return clip.dataset, clip.video_id
+
+
 def _values(clip: Clip) -> tuple[object, ...]:
     return tuple(getattr(clip, name) for name in CLIP_LIST.names)
 
 
-def _digest(values: tuple[object, ...]) -> int:
-    return hash(repr(values))  # repr: a start that is NaN must equal itself
+def _digest(clip: Clip) -> int:
+    return hash(repr(_values(clip)[:_NUM_OWN]))  # repr: a start that is NaN must equal itself
 
 
 def _rows(batch: pa.RecordBatch) -> Iterable[tuple[object, ...]]:

@@ -18,6 +18,7 @@ from handloom.schemas.clip import Clip
 from handloom.schemas.values import VideoInfo
 from handloom.video.process import DecodingProcess, Identity, Launcher, ProcessDied
 from handloom.video.source import VideoSource
+from handloom.video.version import VideoVersion
 from handloom.video.wire import GarbledError, Header, Request, TooSlowError
 
 log = logging.getLogger(__name__)
@@ -84,12 +85,16 @@ class Decoder:
         self._launcher: Launcher | None = None
         self._process: DecodingProcess | None = None
         self._identity: Identity | None = None
+        self._versions: dict[str, VideoVersion] = {}  # of the videos of clips that are on their way
 
     def stream(self, clips: Sequence[Clip], max_bytes: int | None = None) -> Iterator[DecodedClip | ClipError]:
         """Yield each clip in order, decoded or failed. Finish a clip's `chunks()` before asking for the next.
 
+        The clip of what is decoded says which file its video was.
+
         A clip whose frames exceed `max_bytes` comes with its header and without frames.
         """
+        self._versions.clear()
         buffer = _Buffer(self._limits.ahead_mb << 20)
         pump = threading.Thread(target=self._pump, args=(clips, max_bytes, buffer), daemon=True)
         pump.start()
@@ -100,7 +105,7 @@ class Decoder:
                 if event[0] == "error":
                     yield event[1]
                     continue
-                decoded = DecodedClip(clip, event[1], events)
+                decoded = DecodedClip(self._versions[clip.clip_id].on(clip), event[1], events)
                 yield decoded
                 while not decoded.finished:  # the caller gave up on it: skip what is left
                     try:
@@ -145,7 +150,7 @@ class Decoder:
         try:
             for clip in clips:
                 try:
-                    path = self._source.local_path(clip)
+                    path, self._versions[clip.clip_id] = self._source.located(clip)
                 except ClipError as error:
                     buffer.put(("error", error))
                     continue

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from handloom.video.schemes import is_remote, open_scheme
+from handloom.video.schemes import backend_errors, is_remote, open_scheme
 
 NUM_QUESTIONS = 16  # at once: a disk across the network answers each after a millisecond, a store after 20 to 100
 
@@ -57,13 +56,6 @@ def _is_remote_there(uri: str, storage_options: dict[str, Any] | None) -> bool |
         # fsspec says this of any failure over HTTP, also of a server that is down: its status tells them apart
         over_http = uri.startswith(("http://", "https://"))
         return False if not over_http or getattr(error.__cause__, "status", None) in (404, 410) else None
-    except (OSError, ValueError, ImportError, *_errors_of_stores()):
+    except (OSError, ValueError, ImportError, *backend_errors()):
         return None
     return True
-
-
-def _errors_of_stores() -> tuple[type[Exception], ...]:
-    """Errors of fsspec's backends that are no OSError; one that was never imported has raised none."""
-    of_s3 = "botocore.exceptions"
-    named = (("aiohttp", "ClientError"), (of_s3, "BotoCoreError"), (of_s3, "ClientError"))
-    return tuple(getattr(sys.modules[module], name) for module, name in named if module in sys.modules)

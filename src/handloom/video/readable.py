@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from handloom.video.schemes import SchemeRefused, is_remote, open_scheme
-from handloom.video.source import HTTP_ERRORS, S3_ERRORS, _loaded
+from handloom.video.schemes import SchemeRefused, backend_errors, is_remote, open_scheme
 
 
 def why_unreadable(uri: str, storage_options: dict[str, Any] | None = None) -> str | None:
@@ -32,6 +31,6 @@ def _why_not_stored(uri: str, storage_options: dict[str, Any] | None) -> str | N
     try:
         filesystem, name = open_scheme(uri, storage_options)
         filesystem.info(name)
-    except (OSError, SchemeRefused, ValueError, ImportError, *_loaded(HTTP_ERRORS + S3_ERRORS)) as error:
+    except (OSError, SchemeRefused, ValueError, ImportError, *backend_errors()) as error:
         return f"{uri}: {type(error).__name__}: {error}"
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 FETCHED = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https")
@@ -35,3 +36,13 @@ def open_scheme(uri: str, options: dict[str, Any] | None = None) -> tuple[Any, s
     kind = fsspec.get_filesystem_class(scheme)
     own = (options or {}) if scheme in ("s3", "s3a") else {}
     return kind(**{**kind._get_kwargs_from_urls(uri), **own}), kind._strip_protocol(uri)
+
+
+# Errors of fsspec's backends that are no OSError.
+HTTP_ERRORS = (("aiohttp", "ClientError"),)
+S3_ERRORS = (("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"))
+
+
+def backend_errors(named: tuple[tuple[str, str], ...] = HTTP_ERRORS + S3_ERRORS) -> tuple[type[Exception], ...]:
+    """The classes of these (module, name); a backend that was never imported has raised none."""
+    return tuple(getattr(sys.modules[module], name) for module, name in named if module in sys.modules)

@@ -1,61 +1,72 @@
-"""Video URIs to local files: what is remote (s3://, http(s)://, see `schemes`) is fetched once per node."""
+"""Video URIs to local files: what is remote (s3://, http(s)://, see `schemes`) is fetched once per node.
+
+A name says little of what lies behind it. A file is known by its size, version and digest (`version`): one that was
+replaced since ingest is no video of its clip, and a fetched copy is used for the version that it was fetched of.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import errno
 import hashlib
+import itertools
+import logging
 import os
-import shutil
-import stat
-import sys
-import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
-from handloom.video.schemes import SchemeRefused, is_remote, open_scheme
+from handloom.video.cache import FetchCache, NoRoomError, cache_folder
+from handloom.video.schemes import HTTP_ERRORS, SchemeRefused, backend_errors, is_remote, open_scheme
+from handloom.video.version import UNKNOWN, VideoVersion, file_version, stored_version
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PAUSE_S = 1.0
-IN_USE_S = 120.0  # a video given out this lately is not evicted: some decoder may be about to open it
-
-# Errors of fsspec's backends that are no OSError.
-HTTP_ERRORS = (("aiohttp", "ClientError"),)
-S3_ERRORS = (("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"))
+ASKED_AGAIN_S = 60.0  # the clips of a shard share one question after the version of their video
+UNVERSIONED_S = 3600.0  # a copy from a server that tells no version is used this long: nobody can see it grow old
+COPY_BYTES = 8 << 20
 
 
-def usual_cache_dir() -> str:
-    """Where fetched videos are kept: a folder of this user's own."""
-    return str(Path(tempfile.gettempdir()) / f"handloom-videos-{os.getuid()}")
+class ChangedMeanwhile(OSError):
+    """A remote video was replaced while it was fetched."""
 
 
 class VideoSource:
     """Gives each video a local path. Fetched videos stay in `cache_dir`, oldest use removed first beyond `cache_mb`.
 
     Args:
+        cache_dir: empty: this user's folder on this node (`cache_folder`).
         storage_options: fsspec options of s3:// URIs, for example `{"endpoint_url": ...}`.
     """
 
     def __init__(
         self,
-        cache_dir: str,
+        cache_dir: str = "",
         cache_mb: int = 20_000,
         attempts: int = 3,
         storage_options: dict[str, Any] | None = None,
     ) -> None:
-        self._cache_dir = Path(cache_dir)
-        self._cache_bytes = cache_mb << 20
+        self._cache = FetchCache(cache_dir or cache_folder(), cache_mb << 20)
         self._attempts = attempts
         self._storage_options = storage_options or {}
+        self._files: dict[str, VideoVersion] = {}
+        self._asked: dict[str, tuple[float, VideoVersion]] = {}
 
     def local_path(self, clip: Clip) -> str:
-        """A readable local file.
+        """A readable local file: see `located`."""
+        return self.located(clip)[0]
+
+    def located(self, clip: Clip) -> tuple[str, VideoVersion]:
+        """A readable local file of the clip's video, and which file it is.
 
         Raises:
-            ClipError: `video_missing`, `video_unreadable` (permission, not a file), `uri_refused` or `fetch_failed`.
+            ClipError: `video_missing`, `video_unreadable` (permission, not a file), `video_changed` (another file than
+                the clip list knows), `uri_refused` or `fetch_failed`.
         """
         if is_remote(clip.video_uri):
             return self._fetched(clip)
@@ -64,85 +75,134 @@ class VideoSource:
             raise _missing(clip)
         if not os.path.isfile(path) or not os.access(path, os.R_OK):
             what = "may not be read by this user" if os.path.isfile(path) else "is not a file"
-            hint = "correct its permissions, then run with --retry-rejects"
-            raise ClipError(clip.clip_id, "fetch", "video_unreadable", f"{path} {what}", hint)
-        return path
-
-    def _fetched(self, clip: Clip) -> str:
-        name = hashlib.sha256(clip.video_uri.encode()).hexdigest()[:32] + Path(clip.video_uri).suffix[:8]
-        target = self._cache_dir / name
+            raise _unreadable(clip, f"{path} {what}")
         try:
-            self._own_cache_dir()
-            with open(self._cache_dir / f"{name}.lock", "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # actors of one node fetch a video once
-                if not target.exists():
-                    self._fetch(clip, target)
-                    self._evict(keep=target)
-                os.utime(target)
+            found = file_version(path, self._files.get(path, VideoVersion.of_clip(clip)))
         except OSError as error:
-            problem = f"the video cache {self._cache_dir} cannot be used: {error}"
+            raise _unreadable(clip, f"{path} cannot be read: {error.strerror}") from error
+        self._files[path] = found
+        _check(clip, found)
+        return path, found
+
+    def _fetched(self, clip: Clip) -> tuple[str, VideoVersion]:
+        try:
+            for attempts in itertools.count(1):
+                version = self._version(clip)
+                _check(clip, version)
+                with self._cache.locked(self._name(clip.video_uri, version)) as target:
+                    try:
+                        if not target.exists():
+                            self._fetch(clip, version, target)
+                        os.utime(target)
+                        return str(target), version
+                    except ChangedMeanwhile as error:
+                        del self._asked[clip.video_uri]
+                        if attempts == self._attempts:
+                            raise _failed(clip, attempts, error) from error
+        except NoRoomError as error:
+            problem = f"{clip.video_uri} does not fit into the video cache {self._cache.folder}: {error}"
+            hint = "free some disk space or set resources.fetch_cache_dir, then run with --retry-rejects"
+            raise ClipError(clip.clip_id, "fetch", "fetch_failed", problem, hint) from error
+        except OSError as error:
+            problem = f"the video cache {self._cache.folder} cannot be used: {error}"
             hint = "make it writable and free some disk space, then run with --retry-rejects"
             raise ClipError(clip.clip_id, "fetch", "fetch_failed", problem, hint) from error
-        return str(target)
 
-    def _own_cache_dir(self) -> None:
-        """Make the folder, or raise OSError where it is somebody else's: they could lay other videos into it."""
-        self._cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = self._cache_dir.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            kind = "a link" if stat.S_ISLNK(found.st_mode) else f"of user {found.st_uid}"
-            raise PermissionError(f"it is {kind}, expected a folder of user {os.geteuid()}: remove it, or set TMPDIR")
+    def _name(self, uri: str, version: VideoVersion) -> str:
+        """Of the cached file. Another server under the same URI (endpoint) and another version have other names."""
+        told = version.version
+        if told is None:
+            told = f"unknown {time.time() // UNVERSIONED_S}"
+            log.debug("%s tells no version of its files: a copy is used for an hour", uri)
+        facts = (str(self._storage_options.get("endpoint_url", "")), uri, str(version.num_bytes), told)
+        return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32] + Path(uri).suffix[:8]
 
-    def _fetch(self, clip: Clip, target: Path) -> None:
-        part = target.with_suffix(".part")
-        for attempts in range(1, self._attempts + 1):
+    def _version(self, clip: Clip) -> VideoVersion:
+        """The version of a remote video: one question for all clips of a shard."""
+        asked_at, version = self._asked.get(clip.video_uri, (-ASKED_AGAIN_S, UNKNOWN))
+        if time.monotonic() - asked_at > ASKED_AGAIN_S:
+            version = self._tried(clip, lambda: self._ask(clip.video_uri))
+            self._asked[clip.video_uri] = (time.monotonic(), version)
+        return version
+
+    def _ask(self, uri: str) -> VideoVersion:
+        filesystem, name = open_scheme(uri, self._storage_options)
+        filesystem.invalidate_cache(name)  # what a listing said may be hours old
+        facts = filesystem.info(name)
+        if facts.get("type", "file") != "file":
+            raise FileNotFoundError(uri)
+        return stored_version(facts)
+
+    def _fetch(self, clip: Clip, version: VideoVersion, target: Path) -> None:
+        part = target.with_name(f"{target.name}.part")
+        try:
+            self._cache.make_room(version.num_bytes or 0, keep=target)
+            self._tried(clip, lambda: self._copy(clip.video_uri, version, part))
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _copy(self, uri: str, version: VideoVersion, part: Path) -> None:
+        filesystem, name = open_scheme(uri, self._storage_options)
+        with filesystem.open(name, "rb") as remote, open(part, "wb") as local:
+            num_bytes = self._copied(remote, local)
+        if self._ask(uri) != version:
+            raise ChangedMeanwhile("it was replaced while it was fetched")
+        if version.num_bytes not in (None, num_bytes):
+            raise OSError(f"{num_bytes} of {version.num_bytes} bytes came")
+
+    def _copied(self, remote: BinaryIO, local: BinaryIO) -> int:
+        num_bytes = 0
+        while part := remote.read(COPY_BYTES):
+            self._cache.check_room(len(part))
+            local.write(part)
+            num_bytes += len(part)
+        local.flush()
+        os.fdatasync(local.fileno())  # what is there after a power cut is whole
+        return num_bytes
+
+    def _tried(self, clip: Clip, action: Callable[[], T]) -> T:
+        """What `action` gives, tried several times. Raises ClipError; NoRoomError and ChangedMeanwhile as they are."""
+        for attempts in itertools.count(1):
             try:
-                filesystem, name = open_scheme(clip.video_uri, self._storage_options)
-                with filesystem.open(name, "rb") as remote, open(part, "wb") as local:
-                    shutil.copyfileobj(remote, local, 8 << 20)
-                os.replace(part, target)
-                return
+                return action()
             except SchemeRefused as error:
                 hint = "fetch the video yourself and ingest it from a folder, or from a store that is on the list"
                 raise ClipError(clip.clip_id, "fetch", "uri_refused", f"{clip.video_uri}: {error}", hint) from error
             except (ValueError, ImportError) as error:  # no address, or the scheme's package is not installed
-                failure = error
-                break
-            except (OSError, *_loaded(HTTP_ERRORS + S3_ERRORS)) as error:
+                raise _failed(clip, attempts, error) from error
+            except (NoRoomError, ChangedMeanwhile):
+                raise
+            except (OSError, *backend_errors()) as error:
                 failure = _cause(error)
+                if getattr(failure, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                    raise NoRoomError(str(failure)) from error
                 if isinstance(failure, FileNotFoundError):
                     raise _missing(clip) from error
                 if isinstance(failure, PermissionError):
                     raise _refused(clip, failure) from error
-                time.sleep(PAUSE_S * attempts if attempts < self._attempts else 0)
-        part.unlink(missing_ok=True)
-        what = f"{type(failure).__name__}: {failure}"
-        problem = f"{clip.video_uri} could not be fetched, attempts made: {attempts}; {what}"
-        hint = "check network, credentials and disk space of the node, then run with --retry-rejects"
-        raise ClipError(clip.clip_id, "fetch", "fetch_failed", problem, hint) from failure
-
-    def _evict(self, keep: Path) -> None:
-        """Remove the longest unused videos beyond the limit. An open file stays readable for whoever has it open."""
-        used = sorted(_uses(f for f in self._cache_dir.iterdir() if f.suffix not in (".lock", ".part") and f != keep))
-        total = sum(size for _, size, _ in used) + keep.stat().st_size
-        for used_at, size, path in used:
-            if total <= self._cache_bytes or used_at > time.time() - IN_USE_S:
-                return
-            path.unlink(missing_ok=True)
-            total -= size
+                if attempts == self._attempts:
+                    raise _failed(clip, attempts, failure) from error
+                time.sleep(PAUSE_S * attempts)
 
 
-def _uses(files: Iterable[Path]) -> Iterator[tuple[float, int, Path]]:
-    """(time of last use, bytes, path); without files that another actor removes meanwhile."""
-    for file in files:
-        with contextlib.suppress(FileNotFoundError):
-            stat = file.stat()
-            yield stat.st_mtime, stat.st_size, file
+def _check(clip: Clip, found: VideoVersion) -> None:
+    """Raise ClipError where the file is another one than the clip list knows."""
+    known = VideoVersion.of_clip(clip)
+    if found.differs(known):
+        problem = f"{clip.video_uri} is another file than the one ingested: {found.text()}, expected one {known.text()}"
+        hint = "ingest again: the clips of a changed video are then done again"
+        raise ClipError(clip.clip_id, "fetch", "video_changed", problem, hint)
 
 
 def _missing(clip: Clip) -> ClipError:
     hint = "fetch the video, or ingest again with the right --videos folder; then run with --retry-rejects"
     return ClipError(clip.clip_id, "fetch", "video_missing", f"there is no file at {clip.video_uri}", hint)
+
+
+def _unreadable(clip: Clip, problem: str) -> ClipError:
+    hint = "correct its permissions, then run with --retry-rejects"
+    return ClipError(clip.clip_id, "fetch", "video_unreadable", problem, hint)
 
 
 def _refused(clip: Clip, error: PermissionError) -> ClipError:
@@ -151,20 +211,22 @@ def _refused(clip: Clip, error: PermissionError) -> ClipError:
     return ClipError(clip.clip_id, "fetch", "video_unreadable", problem, hint)
 
 
+def _failed(clip: Clip, attempts: int, failure: Exception) -> ClipError:
+    what = f"{type(failure).__name__}: {failure}"
+    problem = f"{clip.video_uri} could not be fetched, attempts made: {attempts}; {what}"
+    hint = "check network, credentials and disk space of the node, then run with --retry-rejects"
+    return ClipError(clip.clip_id, "fetch", "fetch_failed", problem, hint)
+
+
 def _cause(error: Exception) -> Exception:
     """What went wrong: fsspec calls any failure over HTTP "file not found", also that of a server that is down."""
     cause = error.__cause__
-    if not isinstance(error, FileNotFoundError) or not isinstance(cause, (OSError, *_loaded(HTTP_ERRORS))):
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, (OSError, *backend_errors(HTTP_ERRORS))):
         return error
     status = getattr(cause, "status", None)
     if status in (401, 403):
         return PermissionError(str(cause))
     return error if status in (404, 410) else cause
-
-
-def _loaded(errors: tuple[tuple[str, str], ...]) -> tuple[type[Exception], ...]:
-    """The classes of these (module, name); a backend that was never imported has raised none."""
-    return tuple(getattr(sys.modules[module], name) for module, name in errors if module in sys.modules)
 
 
 def source_options_from(env: Mapping[str, str]) -> dict[str, Any]:

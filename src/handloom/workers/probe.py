@@ -14,6 +14,7 @@ from typing import Any
 
 from handloom.errors import StoreError
 from handloom.store.writable import check_writable
+from handloom.video.cache import cache_folder
 from handloom.video.readable import why_unreadable
 from handloom.video.schemes import is_remote
 
@@ -22,7 +23,7 @@ MIN_FREE_MB = 64  # in the temporary folder and where videos are fetched to; wit
 
 @dataclass(frozen=True)
 class Trial:
-    """What a node is to try. videos: a few URIs of the clip list."""
+    """What a node is to try. cache_dir: `resources.fetch_cache_dir`. videos: a few URIs of the clip list."""
 
     db_uri: str
     storage_options: Mapping[str, str]  # Lance's
@@ -58,7 +59,7 @@ def _problem(trial: Trial) -> str | None:
     try:
         folders = {"temporary folder": tempfile.gettempdir()}
         if any(map(is_remote, trial.videos)):
-            folders["video cache"] = _existing(trial.cache_dir)
+            folders["video cache"] = _existing(cache_folder(trial.cache_dir))
         return next(filter(None, (_too_full(what, folder) for what, folder in folders.items())), None)
     except OSError as error:  # no temporary folder can be written
         return str(error)

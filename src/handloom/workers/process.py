@@ -21,6 +21,7 @@ from handloom.schemas.reject import Reject
 from handloom.schemas.settings import Resources, Settings
 from handloom.schemas.tables import clips_schema
 from handloom.store.fragments import FragmentRecord, write_fragment
+from handloom.video.cache import cache_folder
 from handloom.video.decoder import DecodeLimits, Decoder
 from handloom.video.source import VideoSource
 from handloom.workers.bugs import BUG, HINT, NO_MEMORY, bugs_as_rejects, for_each
@@ -45,7 +46,6 @@ class WorkerSetup:
     db_uri: str
     storage_options: dict[str, str]  # Lance's, for the database
     source_options: dict[str, Any]  # fsspec's, for s3:// videos
-    cache_dir: str
 
     @property
     def run_key(self) -> str:
@@ -57,7 +57,8 @@ class WorkerSetup:
 
     def decoder(self) -> Decoder:
         r = self.resources
-        source = VideoSource(self.cache_dir, r.fetch_cache_mb, r.fetch_attempts, self.source_options)
+        cache_dir = cache_folder(r.fetch_cache_dir)  # the folder of the node that this runs on
+        source = VideoSource(cache_dir, r.fetch_cache_mb, r.fetch_attempts, self.source_options)
         limits = DecodeLimits(r.decode_timeout_s, r.decode_memory_mb, r.decode_ahead_mb, r.decode_sandbox)
         return Decoder(self.settings.video.sample_hz, self.settings.video.short_side_px, limits, source)
 

@@ -1,0 +1,99 @@
+"""The folder of fetched videos: one for each user and node, within a limit, and never filling the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+IN_USE_S = 120.0  # a video given out this lately is not evicted: some decoder may be about to open it
+KEPT_FREE_BYTES, KEPT_FREE_SHARE = 1 << 30, 0.05  # of the disk, the smaller of the two: others write there, too
+BOOKKEEPING = (".lock", ".part", ".map")
+
+
+def cache_folder(setting: str = "") -> str:
+    """Where this user's fetched videos are kept on this node.
+
+    setting: `resources.fetch_cache_dir`; empty: the node's own temporary folder.
+    """
+    return str(Path(setting or tempfile.gettempdir()).expanduser() / f"handloom-videos-{os.getuid()}")
+
+
+class NoRoomError(OSError):
+    """The disk of the cache is too full."""
+
+
+class FetchCache:
+    """Files by name, each made under a lock, the longest unused removed first beyond `limit_bytes`."""
+
+    def __init__(self, folder: str, limit_bytes: int) -> None:
+        self.folder = Path(folder)
+        self._limit_bytes = limit_bytes
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[Path]:
+        """The file of this name, there or not, while no other actor of the node makes it. Raises OSError."""
+        self._own_folder()
+        with open(self.folder / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield self.folder / name
+
+    def make_room(self, num_bytes: int, keep: Path) -> None:
+        """Remove the longest unused files until so many bytes more are within the limit, and fit on the disk.
+
+        An open file stays readable for whoever has it open. Raises NoRoomError where the disk stays too full.
+        """
+        used = sorted(_uses(f for f in self.folder.iterdir() if f.suffix not in BOOKKEEPING and f != keep))
+        total = sum(size for _, size, _ in used)
+        for used_at, size, path in used:
+            fits = total + num_bytes <= self._limit_bytes and self.spare_bytes() >= num_bytes
+            if fits or used_at > time.time() - IN_USE_S:
+                break
+            for file in (path, path.with_name(f"{path.name}.map")):
+                file.unlink(missing_ok=True)
+            total -= size
+        self.check_room(num_bytes)
+
+    def check_room(self, num_bytes: int) -> None:
+        """Raise NoRoomError unless so many bytes more leave the disk some room for others."""
+        spare = self.spare_bytes()
+        if num_bytes > spare:
+            raise NoRoomError(
+                f"{num_bytes} bytes are needed and the disk has {max(spare, 0)} to give: {self._disk().free} are free, "
+                f"{self._kept_free()} of them are left to others"
+            )
+
+    def spare_bytes(self) -> int:
+        """What may still be written to the disk; below 0 where others have filled it."""
+        return self._disk().free - self._kept_free()
+
+    def _kept_free(self) -> int:
+        return min(KEPT_FREE_BYTES, int(KEPT_FREE_SHARE * self._disk().total))
+
+    def _disk(self):
+        return shutil.disk_usage(self.folder)
+
+    def _own_folder(self) -> None:
+        """Make the folder, or raise OSError where it is somebody else's: they could lay other videos into it."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = self.folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            kind = "a link" if stat.S_ISLNK(found.st_mode) else f"of user {found.st_uid}"
+            raise PermissionError(
+                f"it is {kind}, expected a folder of user {os.geteuid()}: remove it, or set resources.fetch_cache_dir"
+            )
+
+
+def _uses(files: Iterable[Path]) -> Iterator[tuple[float, int, Path]]:
+    """(time of last use, bytes on the disk, path); without files that another actor removes meanwhile."""
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            found = file.stat()
+            yield found.st_mtime, min(found.st_size, found.st_blocks * 512), file
