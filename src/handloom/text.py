@@ -38,7 +38,7 @@ def ingest(summary) -> str:
 
 def changed_videos(summary) -> str:
     """Of an ingest or a run: videos that are other files than before, and what that means for their clips."""
-    dropped = f", {summary.dropped} clips are no longer in the list" if summary.dropped else ""
+    dropped = f", {summary.dropped} clips are no longer in the list" if getattr(summary, "dropped", 0) else ""
     return (
         f"changed videos {summary.changed_videos}: {summary.redone} rows and rejects of their old files were removed, "
         f"their clips are done again{dropped}"
@@ -105,6 +105,8 @@ def run(summary, db: str) -> str:
         f"{summary.num_clips} clips, {summary.num_rejects} rejects, {summary.num_frames} frames "
         f"in {summary.wall_s:.1f} s ({rate:.1f} frames/s)"
     ]
+    if summary.changed_videos:
+        lines.insert(0, changed_videos(summary))
     if summary.reasons:
         lines.append("rejected: " + ", ".join(f"{reason} {count}" for reason, count in sorted(summary.reasons.items())))
     lines += [f"left node {host}: {why}" for host, why in summary.left_nodes.items()]

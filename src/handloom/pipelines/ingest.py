@@ -59,7 +59,8 @@ def folder(
     """Every video below a directory: see `handloom.ingest.folder.ingest_folder`.
 
     Clips that overlap others of the list are added only where that is asked for: two cuts of one video are one by
-    mistake, mostly. The clips of a video that is another file than before take the place of its old ones. What neither `clips.csv` nor an option says of a clip stays as the list has it.
+    mistake, mostly. The clips of a video that is another file than before take the place of its old ones. What neither
+    `clips.csv` nor an option says of a clip stays as the list has it.
 
     Args:
         replace_others: clips of these videos that this ingest does not name leave the list, with rows and rejects; and

@@ -13,6 +13,7 @@ import ray
 from handloom.errors import HandloomError, StoreError
 from handloom.pipelines.arriving import Arriving
 from handloom.pipelines.balance import Balance
+from handloom.pipelines.changed import renew_changed_videos
 from handloom.pipelines.cluster import joined
 from handloom.pipelines.configure import check_stored
 from handloom.pipelines.graph import Graph
@@ -29,7 +30,7 @@ from handloom.schemas.clip import Clip
 from handloom.schemas.reasons import REASONS
 from handloom.schemas.settings import RunConfig
 from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import pending_clips
+from handloom.store.clip_list import AddResult, pending_clips
 from handloom.store.commit import Committer
 from handloom.store.database import Database
 from handloom.store.runs import end_run, start_run, stored_settings
@@ -52,6 +53,8 @@ class RunSummary:
     """What one run did. `exit`: `done`, `rejects` or `interrupted`; counts are of this run only.
 
     left_nodes: nodes that got no work any more, by their host's name, and why.
+    changed_videos: videos that were other files than before when it began. redone: rows and rejects made of their old
+    files, which were removed.
     """
 
     run_id: str
@@ -65,6 +68,8 @@ class RunSummary:
     num_pending: int
     version: int | None
     left_nodes: dict[str, str] = field(default_factory=dict)
+    changed_videos: int = 0
+    redone: int = 0
 
 
 def stored_config(db: Database) -> RunConfig:
@@ -111,9 +116,10 @@ def run(
         versions=versions,
     )
     started = time.monotonic()
-    tally, exit = Tally(), "failed"
+    tally, exit, renewed = Tally(), "failed", AddResult(0, 0, 0, 0)
     with Interrupts() as interrupts:
         try:
+            renewed = renew_changed_videos(db)
             committer = Committer(db, run_key, clips_schema(settings.num_tracks()))
             clips = present_first(pending_clips(db, retry_reasons=reasons))[:limit]
             if clips:
@@ -133,7 +139,8 @@ def run(
     wall_s = time.monotonic() - started
     num_pending = len(pending_clips(db)) if exit == "interrupted" or limit is not None else 0
     counts = (tally.num_clips, tally.num_rejects, tally.num_frames, wall_s, dict(tally.reasons), num_pending)
-    return RunSummary(record.run_id, run_key, exit, *counts, db.version, tally.left_nodes)
+    done = (db.version, tally.left_nodes, renewed.changed_videos, renewed.redone)
+    return RunSummary(record.run_id, run_key, exit, *counts, *done)
 
 
 def _setup(db: Database, config: RunConfig, versions: dict[str, str], source_options) -> WorkerSetup:

@@ -29,7 +29,8 @@ SHORT_SIDE_PX = 720
 def show(db: Database, clip_id: str, out: Path, source_options: dict[str, Any] | None = None) -> str:
     """Draw a clip into `out` (.mp4 or .png); returns where the pictures came from: `video` or `frame_jpeg`.
 
-    The clip's own video is decoded again at the row's times; where it is gone, the stored frames are drawn on.
+    The clip's own video is decoded again at the row's times; where it is gone, or another file than the row was made
+    of, the stored frames are drawn on.
 
     Raises:
         ConfigError: another suffix, or neither the video nor stored frames are there.
@@ -43,8 +44,10 @@ def show(db: Database, clip_id: str, out: Path, source_options: dict[str, Any] |
     except ClipError as error:
         if row["frame_jpeg"] is None:
             hint = "bring the video back: this row keeps no frames (frames.store was false)"
-            raise ConfigError(f"the video of {clip_id} cannot be read: {error.problem}", hint) from error
-        log.warning("the video cannot be read, drawing on the stored frames: %s", error.problem)
+            if error.reason == "video_changed":
+                hint = "ingest the video again and run: its rows are of another file"
+            raise ConfigError(f"the video of {clip_id} cannot be drawn on: {error.problem}", hint) from error
+        log.warning("the video cannot be drawn on, the stored frames are: %s", error.problem)
         write_show(frames_from_row(row), row, out)
         return "frame_jpeg"
     write_show(_chain(first, frames), row, out)
@@ -54,7 +57,7 @@ def show(db: Database, clip_id: str, out: Path, source_options: dict[str, Any] |
 def _decoded(db: Database, row: dict[str, Any], source_options) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     stored = stored_settings(db)
     settings = Settings(**stored.settings) if stored else Settings()
-    clip = Clip(**{name: row[name] for name in Clip.__dataclass_fields__})
+    clip = Clip(**{name: row.get(name) for name in Clip.__dataclass_fields__})  # rows before 0.4 have no version
     source = VideoSource(storage_options=source_options)
     decoder = Decoder(settings.video.sample_hz, SHORT_SIDE_PX, DecodeLimits(), source)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import lance
@@ -123,6 +123,22 @@ def add_clips(
     update_clips(db, {c.clip_id: c for c in (*changed, *touched)}.values(), batch_clips=batch_clips)
     counts = (len(new), len(changed), len(given) - len(new) - len(changed), repeated)
     return AddResult(*counts, len(renewed), dropped, redone.rows + redone.rejects)
+
+
+def renew_videos(db: Database, found: Mapping[str, VideoVersion]) -> AddResult:
+    """Compare the list with the files that its videos are now, by URI; do as `add_clips` does where they are others.
+
+    Files that are not known, now or to the list, are passed over. For whoever is the only writer of `clips`.
+    """
+    listed = listed_videos(db)
+    renewed = {uri for uri, version in found.items() if version.differs(listed.get(uri, version))}
+    touched = {uri for uri, version in found.items() if version.is_known and version != listed.get(uri, version)}
+    if not touched:
+        return AddResult(0, 0, 0, 0)
+    clips = [clip for clip in read_clips(db) if clip.video_uri in touched and VideoVersion.of_clip(clip).is_known]
+    redone = remove_rows(db, [clip.clip_id for clip in clips if clip.video_uri in renewed])
+    update_clips(db, [found[clip.video_uri].on(clip) for clip in clips])
+    return AddResult(0, 0, 0, 0, len(renewed), 0, redone.rows + redone.rejects)
 
 
 def update_clips(db: Database, clips: Iterable[Clip], *, batch_clips: int = 50_000) -> None:

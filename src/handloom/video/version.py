@@ -7,6 +7,7 @@ copy of the same file elsewhere, or a file that was only touched, is the same vi
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -110,13 +111,17 @@ def video_versions(
     """
     known = videos if isinstance(videos, Mapping) else dict.fromkeys(videos, UNKNOWN)
 
-    def ask(uri: str) -> VideoVersion:
-        return _version(uri, known[uri], storage_options)
+    def ask(uris: Sequence[str]) -> list[tuple[str, VideoVersion]]:
+        return [(uri, _version(uri, known[uri], storage_options)) for uri in uris]
 
-    if len(known) < NUM_QUESTIONS:
-        return {uri: ask(uri) for uri in known}
+    uris = list(known)
+    if len(uris) < NUM_QUESTIONS:
+        return dict(ask(uris))
     with ThreadPoolExecutor(NUM_QUESTIONS) as pool:
-        return dict(zip(known, pool.map(ask, known), strict=True))
+        found = dict(
+            itertools.chain.from_iterable(pool.map(ask, (uris[n::NUM_QUESTIONS] for n in range(NUM_QUESTIONS))))
+        )
+    return {uri: found[uri] for uri in uris}
 
 
 def _version(uri: str, known: VideoVersion, storage_options: dict[str, Any] | None) -> VideoVersion:
