@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -31,6 +33,23 @@ def test_plan_holds_every_clip_once_and_keeps_videos_together(clips, shard_clips
         assert sum(c.end_s - c.start_s for c in shard[:-1]) < shard_s
     if len(clips) >= 2 * num_workers:
         assert len(shards) >= 2 * num_workers  # no worker is left without work
+
+
+@given(CLIPS, st.integers(1, 10), st.integers(1, 8))
+def test_a_shard_of_remote_videos_is_of_one_or_of_whole_ones(clips, shard_clips, num_workers):
+    """Whoever takes up a part of a video fetches it."""
+    clips = [replace(clip, video_uri=f"s3://bucket{clip.video_uri}") for clip in clips]
+    shards = [shard.clips for shard in plan_shards(clips, shard_clips, 60.0, num_workers)]
+    assert sorted(c.clip_id for shard in shards for c in shard) == sorted(c.clip_id for c in clips)
+    num_clips = Counter(clip.video_uri for clip in clips)
+    for shard in shards:
+        there = Counter(clip.video_uri for clip in shard)
+        assert len(there) == 1 or all(num_clips[video] == num for video, num in there.items())
+
+
+def test_small_remote_videos_share_shards():
+    small = [make_clip(n, video_uri=f"s3://bucket/{n}.mp4") for n in range(40)]
+    assert max(len(shard.clips) for shard in plan_shards(small, 8, 60.0, 1)) == 8
 
 
 def test_a_clip_of_unknown_length_ends_its_shard():

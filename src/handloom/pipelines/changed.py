@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 def renew_changed_videos(db: Database) -> AddResult:
     """Remove what was made of files that have been replaced since; their clips are pending again.
 
-    Every local video is looked at, one question of the file system each (about a second for 100,000 on a local disk); the heads
-    of files with another time are read. A worker asks for the version of a remote video when it fetches it.
+    Every local video is looked at, one question of the file system each (about a second for 100,000 on a local disk);
+    the heads of files with another time are read. A worker asks for the version of a remote video when it fetches it.
 
     Raises StoreError.
     """

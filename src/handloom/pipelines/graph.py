@@ -3,6 +3,8 @@
     fused:  shards -> FusedWorker (decode + models + fragment) -> results
     split:  shards -> DecodeWorker -> frames in the object store -> ModelWorker (models + fragment) -> results
 
+Where videos are remote, the shards of the input are tickets: see `workers.handout`.
+
 Workers write fragments; the driver, which reads the results, commits them.
 """
 
@@ -16,6 +18,7 @@ import ray
 
 from handloom.kernels import for_workers
 from handloom.pipelines.room import Pools
+from handloom.video.schemes import is_remote
 from handloom.workers.actors import DecodeWorker, FusedWorker, ModelWorker
 from handloom.workers.process import WorkerSetup
 from handloom.workers.shard import Shard, ShardResult
@@ -40,7 +43,11 @@ class Graph:
     ) -> None:
         _quiet()
         resources = setup.resources
-        data = ray.data.from_items([{"shard": shard.to_json()} for shard in shards], override_num_blocks=len(shards))
+        texts = [shard.to_json() for shard in shards]
+        if any(is_remote(shard.video_uri) for shard in shards):
+            ray.get(ledger.hand_out.remote(texts, [shard.video_uri for shard in shards], len(ray.nodes())))
+            texts = [str(ticket) for ticket in range(len(shards))]
+        data = ray.data.from_items([{"shard": text} for text in texts], override_num_blocks=len(shards))
         # Pools have a fixed size and are waited for: Ray would otherwise feed the first actor alone at first.
         # The variables are set before the actor's process imports anything.
         pinned: dict[str, Any] = {"runtime_env": {"env_vars": for_workers()}}

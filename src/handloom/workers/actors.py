@@ -1,7 +1,8 @@
 """The callables that Ray Data holds in its actor pools.
 
-A row of the input is one shard (`shard`: JSON); a row of the output is one shard's result (`result`: JSON). In split
-mode a row between the two holds the shard's frames (`frames`: pickled list of `InlineFrames`, or why there are none).
+A row of the input is one shard (`shard`: JSON, or the number of a ticket); a row of the output is one shard's result
+(`result`: JSON). In split mode a row between the two holds the shard's frames (`frames`: pickled list of
+`InlineFrames`, or why there are none).
 """
 
 from __future__ import annotations
@@ -55,10 +56,11 @@ class FusedWorker:
     """Decode and models in one actor: a shard in, its result out."""
 
     def __init__(self, setup: WorkerSetup, ledger: ray.actor.ActorHandle) -> None:
+        self._ledger = ledger
         self._processor = ShardProcessor(setup, ledger)
 
     def __call__(self, batch: Batch) -> Batch:
-        shards = [Shard.from_json(text) for text in batch["shard"]]
+        shards = [taken(text, self._ledger) for text in batch["shard"]]
         results = [self._processor.process(shard.clips) for shard in shards]
         return {"result": np.array([result.to_json() for result in results], dtype=object)}
 
@@ -77,7 +79,7 @@ class DecodeWorker:
             self._refused = refusal(error, self._place.host)
 
     def __call__(self, batch: Batch) -> Batch:
-        shards = [Shard.from_json(text) for text in batch["shard"]]
+        shards = [taken(text, self._ledger) for text in batch["shard"]]
         rows = [pickle.dumps(self._refused or self._decode(shard), protocol=5) for shard in shards]
         return {"frames": np.array(rows, dtype=object)}
 
@@ -143,6 +145,14 @@ def _where_decoded(reject: Reject, frames: InlineFrames) -> Reject:
     if frames.error is None or frames.place is None or reject.reason in RETRIABLE:
         return reject
     return replace(reject, host=frames.place.host, node_id=frames.place.node_id)
+
+
+def taken(text: str, ledger: ray.actor.ActorHandle) -> Shard:
+    """The shard of an input row, or, where that is a ticket, what the ledger gives for it here."""
+    if text.isdigit():
+        context = ray.get_runtime_context()
+        text = ray.get(ledger.take.remote(int(text), context.get_node_id(), context.get_actor_id()))
+    return Shard.from_json(text)
 
 
 def _collected(item: DecodedClip) -> InlineFrames:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import ray
 
+from handloom.workers.handout import Handout
+
 MAX_DEATHS = 2
 PULSE_S = 5.0
 
@@ -67,6 +69,8 @@ class Ledger:
         self._finished: dict[str, Finished] = {}
         self._last_word = time.monotonic()
         self._drained = False
+        self._shards: Sequence[str] = ()
+        self._handout = Handout((), 1)
 
     def drain(self) -> int:
         """From now on workers end after the clip in hand, and give shards back. Returns how many had been taken up."""
@@ -79,6 +83,14 @@ class Ledger:
         for shards in (self._entered, self._on_clip, self._decoded):
             shards.clear()
         self._last_word = time.monotonic()
+
+    def hand_out(self, shards: Sequence[str], videos: Sequence[str], num_nodes: int) -> None:
+        """The workers' shards are tickets from now on: see `Handout`. shards: what they are exchanged for."""
+        self._shards, self._handout = shards, Handout(videos, num_nodes)
+
+    def take(self, ticket: int, node: str, worker: str) -> str:
+        """The shard that a worker on this node gets for its ticket."""
+        return self._shards[self._handout.take(ticket, node, worker)]
 
     def enter(self, clip_ids: Sequence[str]) -> Entry:
         """A worker takes up a shard, again if an earlier worker died in it."""

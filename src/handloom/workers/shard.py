@@ -10,6 +10,7 @@ from handloom.errors import ConfigError, StoreError
 from handloom.schemas.clip import Clip
 from handloom.schemas.reject import Reject
 from handloom.store.fragments import FragmentRecord
+from handloom.video.schemes import is_remote
 from handloom.workers.place import Place
 
 TAIL_SHARDS = 4  # a shard takes at most a quarter of what each worker still has before it
@@ -20,6 +21,11 @@ class Shard:
     """Clips that one task processes in order: the unit of work and of loss."""
 
     clips: tuple[Clip, ...]
+
+    @property
+    def video_uri(self) -> str:
+        """Of its clips, or of the first of them."""
+        return self.clips[0].video_uri
 
     def to_json(self) -> str:
         return json.dumps([asdict(clip) for clip in self.clips])
@@ -94,25 +100,41 @@ def plan_shards(clips: Iterable[Clip], shard_clips: int, shard_s: float, num_wor
 
     A shard is closed at `shard_clips` clips or `shard_s` seconds, and at a clip of unknown length. Towards the end of
     the list shards shrink, so that all workers finish together (guided self-scheduling, Polychronopoulos and Kuck,
-    1987). The order of shards follows the clip list.
+    1987). The order of shards follows the clip list. A remote video that does not fit whole into what is left of a
+    shard has shards of its own: whoever takes up a part of it fetches it.
     """
-    ordered = _by_video(clips)
+    videos = _by_video(clips)
+    num_left = sum(map(len, videos))
     shard: list[Clip] = []
     seconds, room = 0.0, shard_clips
-    for at, clip in enumerate(ordered):
-        if not shard:
-            room = min(shard_clips, max(1, (len(ordered) - at) // (TAIL_SHARDS * num_workers)))
-        shard.append(clip)
-        seconds += shard_s if clip.end_s is None else max(0.0, clip.end_s - clip.start_s)
-        if len(shard) >= room or seconds >= shard_s:
+    for video in videos:
+        fits = len(shard) + len(video) <= room and seconds + sum(_seconds(c, shard_s) for c in video) <= shard_s
+        if shard and not fits and is_remote(video[0].video_uri):
+            yield Shard(tuple(shard))
+            shard, seconds = [], 0.0
+        begun_in = shard
+        for clip in video:
+            if not shard:
+                room = min(shard_clips, max(1, num_left // (TAIL_SHARDS * num_workers)))
+            shard.append(clip)
+            num_left -= 1
+            seconds += _seconds(clip, shard_s)
+            if len(shard) >= room or seconds >= shard_s:
+                yield Shard(tuple(shard))
+                shard, seconds = [], 0.0
+        if shard and shard is not begun_in and is_remote(video[0].video_uri):  # the end of a video that was cut
             yield Shard(tuple(shard))
             shard, seconds = [], 0.0
     if shard:
         yield Shard(tuple(shard))
 
 
-def _by_video(clips: Iterable[Clip]) -> list[Clip]:
+def _seconds(clip: Clip, unknown_s: float) -> float:
+    return unknown_s if clip.end_s is None else max(0.0, clip.end_s - clip.start_s)
+
+
+def _by_video(clips: Iterable[Clip]) -> list[list[Clip]]:
     videos: dict[str, list[Clip]] = {}
     for clip in clips:
         videos.setdefault(clip.video_uri, []).append(clip)
-    return [clip for video in videos.values() for clip in sorted(video, key=lambda c: (c.start_s, c.clip_id))]
+    return [sorted(video, key=lambda c: (c.start_s, c.clip_id)) for video in videos.values()]
