@@ -286,7 +286,7 @@ COMMANDS = {
     "--replace --no-replace --json --help",
     "run": "--db --config --set --ray-address --retry-rejects --reason --limit --show-settings --no-show-settings "
     "--quiet -q --json --help",
-    "status": "--db --json --help",
+    "status": "--db --clips --json --help",
     "index": "--db --compact --json --help",
     "search": "--db --clip --video --text -k --by --where --embodiment --mirror --no-mirror --start-s --end-s --json "
     "--help",

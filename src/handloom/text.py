@@ -123,10 +123,19 @@ def index(report) -> str:
     return f"{report.num_rows} rows, indexes {', '.join(report.names)} (version {report.version}){exact}"
 
 
+def clip_state(found) -> str:
+    """One line of the list of clips."""
+    return f"{found.reason or found.state:<16}  {found.clip_id}  {_times(found)}  {found.narration or '-'}"
+
+
+def _times(found) -> str:
+    end = "end" if found.end_s is None else f"{found.end_s:.2f}"
+    return f"{found.start_s:.2f}-{end} s"
+
+
 def hit(found) -> str:
     """One line of a search."""
-    end = "end" if found.end_s is None else f"{found.end_s:.2f}"
-    times = f"{found.start_s:.2f}-{end} s"
+    times = _times(found)
     return f"{found.score:8.4f}  {found.clip_id}  {times}  {found.narration or '-'}  {found.video_uri}"
 
 

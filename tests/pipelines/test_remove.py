@@ -113,3 +113,13 @@ def test_the_command(db, cli):
     code, out, _ = cli("remove", "--db", db.uri, "--clip", "test:b:0-1", "--clip", "test:a:2-3", "--json")
     assert (code, json.loads(out)["num_clips"]) == (0, 2)
     assert cli("remove", "--db", db.uri, "--video", "b")[0] == 2
+
+
+def test_the_list_of_clips(db, cli):
+    code, out, _ = cli("status", "--db", db.uri, "--clips")
+    assert (code, [line.split()[:2] for line in out.splitlines()[:3]]) == (
+        0,
+        [["row", "test:a:0-1"], ["video_missing", "test:a:1-2"], ["pending", "test:a:2-3"]],
+    )
+    listed = json.loads(cli("status", "--db", db.uri, "--clips", "--json")[1])
+    assert [one["state"] for one in listed] == ["row", "rejected", "pending"] * 2

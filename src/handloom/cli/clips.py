@@ -52,8 +52,18 @@ def run(
 
 
 @app.command()
-def status(db: DbOption, json_: JsonOption = False) -> None:
+def status(
+    db: DbOption,
+    clips: Annotated[bool, typer.Option("--clips", help="Instead: every clip's id, and whether it has a row.")] = False,
+    json_: JsonOption = False,
+) -> None:
     """Counts, rejects by stage and reason, throughput of the last run."""
+    if clips:
+        from handloom.pipelines.clip_states import clip_states
+
+        states = clip_states(open_db(db))
+        print(json.dumps([asdict(one) for one in states]) if json_ else "\n".join(map(text.clip_state, states)))
+        return
     from handloom.pipelines.status import status as pipeline
     from handloom.pipelines.status import status_text
 
