@@ -16,6 +16,8 @@ from support.lerobot_data import CAMERA, edit_info, make_v3, make_v21, number, n
 from support.process import handloom
 from support.s3_server import s3_server
 
+from handloom.pipelines.ingest_robots import lerobot
+from handloom.pipelines.remove import remove
 from handloom.store.clip_list import read_clips
 from handloom.store.database import Database
 from handloom.store.episodes import read_episodes
@@ -39,8 +41,6 @@ def test_killed_in_between_leaves_whole_episodes_and_goes_on(tmp_path, images):
     videos = str(tmp_path / "videos")
     whole = Database.open(tmp_path / "whole", create=True)
     db = Database.open(tmp_path / "db", create=True)
-    from handloom.pipelines.ingest_robots import lerobot
-
     lerobot(whole, str(root), videos=videos)
     expected = contents(whole)
     code = SLOWLY.replace("commit_episodes=1", f"commit_episodes=1, videos={videos!r}")
@@ -87,6 +87,26 @@ def test_the_command_counts_what_it_left_out(tmp_path):
     summary = json.loads(counted.stdout)
     assert summary["counts"] == {"listed": 2, "added": 1, "replaced": 1, "already_there": 0, "skipped": 0}
     assert summary["notes"] == {"video_missing": 1}
+
+
+def test_what_was_removed_comes_back_when_it_is_ingested_again(tmp_path):
+    """Episodes go with their clips, but not with videos that are lost: they hold their own pictures."""
+    root = make_v21(tmp_path / "arm", (6, 8))
+    db = Database.open_or_new(tmp_path / "db")
+    lerobot(db, str(root))
+    before, clips = contents(db), read_clips(db)
+    assert remove(db, clips=[clips[0].clip_id]).episodes == 1
+    again = lerobot(db, str(root))
+    assert (again.counts["added"], again.counts["already_there"], again.clips["added"]) == (1, 1, 1)
+    video = root / f"videos/chunk-000/{CAMERA}/episode_000001.mp4"
+    video.rename(tmp_path / "away.mp4")
+    done = remove(db, missing=True)
+    assert (done.listed, done.episodes, db.count("clip_list")) == (1, 0, 1)
+    (tmp_path / "away.mp4").rename(video)
+    again = lerobot(db, str(root))
+    assert (again.counts["already_there"], again.clips["added"]) == (2, 1)
+    assert contents(db) == before
+    assert sorted(read_clips(db), key=str) == sorted(clips, key=str)
 
 
 @pytest.fixture

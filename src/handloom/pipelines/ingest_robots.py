@@ -27,11 +27,12 @@ from handloom.ingest.robot_source import (
     SourceFacts,
     Tally,
     Unusable,
+    VideoCamera,
     source_key,
 )
 from handloom.schemas.clip import Clip
 from handloom.schemas.robot import RobotEpisode, episode_row, make_episode_id
-from handloom.store.clip_list import add_clips, listed_videos
+from handloom.store.clip_list import AddResult, add_clips, listed_videos
 from handloom.store.database import Database
 from handloom.store.embodiment import check_of_robots
 from handloom.store.episodes import TABLE, KnownEpisode, known_episodes, write_episodes
@@ -122,6 +123,7 @@ def ingest(
             if progress is not None:
                 progress(number, facts.num_listed)
         ingest.commit()
+        ingest.list_again()
     return ingest.summary(pictures)
 
 
@@ -146,6 +148,7 @@ class _Ingest:
         self._tally = Tally()
         self._counts = dict.fromkeys(("listed", "added", "replaced", "already_there", "skipped"), 0)
         self._clip_counts = dict.fromkeys(("added", "changed", "already_there"), 0)
+        self._listed: list[Clip] = []
         self.waiting: list[tuple[RobotEpisode, list[Clip]]] = []
         self.num_bytes = 0
 
@@ -159,6 +162,8 @@ class _Ingest:
         there = self._known.get(make_episode_id(self._source.facts.dataset, raw.index))
         if there is not None and there.source_key == key:
             self._counts["already_there"] += 1
+            filmed = [camera.clip for camera in raw.cameras if isinstance(camera, VideoCamera)]
+            self._listed += [clip for clip in filmed if clip.clip_id in there.clip_ids]
             return
         try:
             filmed = self._reader.read(raw)
@@ -188,12 +193,22 @@ class _Ingest:
         listed = add_clips(self._db, clips)
         rows = pa.Table.from_batches([episode_row(episode) for episode, _ in self.waiting])
         written = write_episodes(self._db, [rows])
-        for name in self._clip_counts:
-            self._clip_counts[name] += getattr(listed, name)
+        self._count_clips(listed)
         self._counts["added"] += written.added
         self._counts["replaced"] += written.replaced
         self._counts["already_there"] += written.already_there
         self.waiting, self.num_bytes = [], 0
+
+    def list_again(self) -> None:
+        """Clips of episodes that were there already, if they were taken out of the list (`remove --missing`)."""
+        listed = self._db.read("clip_list", ["clip_id"]).column("clip_id").to_pylist() if self._listed else []
+        if gone := {clip.clip_id for clip in self._listed} - set(listed):
+            again = [clip for clip in self._listed if clip.clip_id in gone]
+            self._count_clips(add_clips(self._db, with_versions(again, self._versions, self._options)))
+
+    def _count_clips(self, done: AddResult) -> None:
+        for name in self._clip_counts:
+            self._clip_counts[name] += getattr(done, name)
 
     def summary(self, pictures: bool) -> RobotSummary:
         """Raises ConfigError where nothing could be used."""
