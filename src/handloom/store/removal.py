@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from handloom.schemas.robot import TABLE as EPISODES
+from handloom.store.clip_features import TABLE as FEATURES
 from handloom.store.database import Database
 from handloom.store.location import lance_errors
 from handloom.store.reconcile import IDS_PER_DELETE
@@ -33,6 +34,7 @@ def remove_rows(db: Database, clip_ids: Iterable[str]) -> Removed:
     For whoever is the only writer of `clips` (the driver of a run, or a command while none runs). Raises StoreError.
     """
     ids = sorted(set(clip_ids))
+    remove_features(db, ids)
     return Removed(rows=_delete(db, "clips", "clip_id", ids), rejects=_delete(db, "rejects", "clip_id", ids))
 
 
@@ -50,10 +52,16 @@ def remove_clips(
     """
     ids = sorted(set(clip_ids))
     gone = episodes_of(db, ids) if episodes else []
+    remove_features(db, [*ids, *gone])
     num_episodes = _delete(db, EPISODES, "episode_id", gone)
     names = sorted(("clips", "rejects", "clip_list"), key=lambda name: name == found_in)
     counts = {name: _delete(db, name, "clip_id", ids) for name in names}
     return Removed(counts["clip_list"], counts["clips"], counts["rejects"], num_episodes)
+
+
+def remove_features(db: Database, row_ids: Iterable[str]) -> None:
+    """Remove what was computed from rows (`clip_features`): of rows that are made anew it has the same ids."""
+    _delete(db, FEATURES, "row_id", sorted(set(row_ids)))
 
 
 def episodes_of(db: Database, clip_ids: Collection[str]) -> list[str]:
