@@ -9,6 +9,7 @@ from collections.abc import Iterator
 MAX_PROBLEMS = 20
 MAX_EPISODES = 3
 MAX_IDS = 10
+HIDDEN = ("videos_missing", "none_there")  # said in other words
 
 
 def problems(summary) -> Iterator[str]:
@@ -24,7 +25,7 @@ def ingest(summary) -> str:
     changes = f"added {summary.added}, changed {summary.changed}, already there {summary.already_there}"
     if summary.removed:
         changes += f", removed {summary.removed} (rows {summary.removed_rows}, rejects {summary.removed_rejects})"
-    counts = {name: value for name, value in summary.counts.items() if value and name != "videos_missing"}
+    counts = {name: value for name, value in summary.counts.items() if value and name not in HIDDEN}
     if missing := summary.counts.get("videos_missing"):
         counts["videos"] = f"{summary.counts['videos']}, there {summary.counts['videos'] - missing}"
     lines = [f"{changes}: {summary.num_clips} clips in the list"]

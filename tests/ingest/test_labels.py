@@ -113,10 +113,11 @@ def test_times_that_are_none_are_named_by_line(tmp_path, times, says):
     folder = make_folder(tmp_path, f"video,start_s,end_s,verb\na.mp4,{times},x\nd.mp4,1,2,y\n")
     result = ingest(folder)
     assert {c.clip_id: c.verb for c in result.clips if c.dataset and c.video_id in "ad"} == {"folder:d:1000-2000": "y"}
-    (problem,) = result.problems
+    problem, left_out = result.problems
     assert problem.startswith("clips.csv row 1 (line 2): ")
     assert re.search(says, problem)
-    assert result.num_left_out == 1
+    assert left_out == "a.mp4: none of its lines with times can be used: it is left out"
+    assert (result.num_left_out, result.counts["labelled"]) == (1, 1)
     (folder / "clips.csv").write_text(f"video,start_s,end_s\na.mp4,{times}\n")
     with pytest.raises(ConfigError, match=rf"no line of the labels .* can be used; the first: .*{says}"):
         ingest(folder)

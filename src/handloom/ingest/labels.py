@@ -121,6 +121,9 @@ def clips_of(
         else:
             good.append((start_s, end_s, action))
     gathering.counts["actions"] += len(good)
+    if not good:
+        gathering.counts["labelled"] -= said.whole is None
+        gathering.problems.append(f"{path}: none of its lines with times can be used: it is left out")
     good.sort(key=lambda one: (one[0], math.inf if one[1] is None else one[1]))
     _name_overlaps(path, good, gathering)
     for start_s, end_s, action in good:
