@@ -48,10 +48,14 @@ def changed_videos(summary) -> str:
 
 def remove(summary) -> str:
     """What was removed, or would be."""
-    counts = f"{summary.listed} clips from the list, {summary.rows} rows, {summary.rejects} rejects"
-    counts += f", {summary.episodes} robot episodes" if summary.episodes else ""
     verb = "would remove" if summary.dry_run else "removed"
-    lines = [f"{verb} {counts}; {summary.num_clips} clips {'would be ' if summary.dry_run else ''}left in the list"]
+    counts = f"{summary.rows} rows, {summary.rejects} rejects"
+    if summary.rows_only:
+        lines = [f"{verb} {counts}; their clips stay in the list: `handloom run` makes them anew"]
+    else:
+        counts += f", {summary.episodes} robot episodes" if summary.episodes else ""
+        left = f"{summary.num_clips} clips {'would be ' if summary.dry_run else ''}left in the list"
+        lines = [f"{verb} {summary.listed} clips from the list, {counts}; {left}"]
     shown = summary.clip_ids if summary.dry_run else summary.clip_ids[:MAX_IDS]
     lines += [f"  {clip_id}" for clip_id in shown]
     if len(summary.clip_ids) > len(shown):

@@ -113,6 +113,8 @@ def test_the_command(db, cli):
     code, out, _ = cli("remove", "--db", db.uri, "--clip", "test:b:0-1", "--clip", "test:a:2-3", "--json")
     assert (code, json.loads(out)["num_clips"]) == (0, 2)
     assert cli("remove", "--db", db.uri, "--video", "b")[0] == 2
+    _, out, _ = cli("remove", "--db", db.uri, "--video", "a", "--rows-only")
+    assert out.startswith("removed 1 rows, 1 rejects; their clips stay in the list: `handloom run` makes them anew\n")
 
 
 def test_the_list_of_clips(db, cli):

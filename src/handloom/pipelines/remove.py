@@ -33,6 +33,7 @@ class RemoveSummary:
     clip_ids: tuple[str, ...]
     unknown_videos: tuple[str, ...] = ()
     kept_rows: int = 0
+    rows_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,16 @@ def remove(
     if where is not None:
         passing, found_in = _passing(db, where)
         ids = passing if chosen is None else ids & passing
-    rest = (chosen.unknown_videos, chosen.kept_rows) if chosen is not None else ()
+    rest = (chosen.unknown_videos, chosen.kept_rows) if chosen is not None else ((), 0)
     if dry_run:
         counts = [_count(db, name, ids) for name in TABLES]
         num_episodes = 0 if rows_only or missing else len(episodes_of(db, ids))
         listed = 0 if rows_only else counts[0]
         left = db.count("clip_list") - listed
-        return RemoveSummary(True, listed, *counts[1:], num_episodes, left, tuple(sorted(ids)), *rest)
+        return RemoveSummary(True, listed, *counts[1:], num_episodes, left, tuple(sorted(ids)), *rest, rows_only)
     done = remove_rows(db, ids) if rows_only else remove_clips(db, ids, episodes=not missing, found_in=found_in)
     counts = (done.listed, done.rows, done.rejects, done.episodes)
-    return RemoveSummary(False, *counts, db.count("clip_list"), tuple(sorted(ids)), *rest)
+    return RemoveSummary(False, *counts, db.count("clip_list"), tuple(sorted(ids)), *rest, rows_only)
 
 
 def _check_choice(num_ways: int, where: str | None) -> None:
