@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from handloom.errors import ShapeError
 from handloom.schemas.tables import key_field
 from handloom.store.database import Database
-from handloom.store.location import LANCE_ERRORS, store_error
+from handloom.store.lance_faults import LANCE_ERRORS
+from handloom.store.location import store_error
 from handloom.store.sql import in_list
 
 TABLE = "clip_features"

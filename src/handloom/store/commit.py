@@ -26,7 +26,8 @@ from handloom.schemas.tables import REJECTS
 from handloom.store.database import Database
 from handloom.store.fragments import FragmentRecord, read_rows, write_fragment
 from handloom.store.index import ensure_text_indexes
-from handloom.store.location import LANCE_ERRORS, lance_errors
+from handloom.store.lance_faults import LANCE_ERRORS
+from handloom.store.location import lance_errors
 from handloom.store.reconcile import delete_rejects, reconcile
 from handloom.store.repeated import drop_repeated
 from handloom.store.retry import retried

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from handloom.errors import StoreError
 from handloom.schemas.tables import CLIP_LIST
 from handloom.store.columns import absent_fields, bring_up_to_date, with_nulls
-from handloom.store.location import LANCE_ERRORS, Location, first_words, is_missing, lance_errors, store_error
+from handloom.store.lance_faults import LANCE_ERRORS, first_words, is_missing
+from handloom.store.location import Location, lance_errors, store_error
 from handloom.store.sql import clause, filtered, forms_of, in_list
 
 if TYPE_CHECKING:

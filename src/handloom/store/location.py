@@ -1,17 +1,14 @@
-"""Where a database lies, how to reach it, and what Lance's errors mean for whoever asked."""
+"""Where a database lies, how to reach it, and Lance's errors as ours."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from handloom.errors import StoreError
-
-LANCE_ERRORS = (OSError, ValueError, RuntimeError)
-"""What Lance raises: OSError for storage, ValueError for its `Invalid user input`, RuntimeError for the rest."""
+from handloom.store.lance_faults import LANCE_ERRORS, fault_of, first_words
 
 ENV_OPTIONS: dict[str, tuple[str, ...]] = {
     "aws_access_key_id": ("AWS_ACCESS_KEY_ID",),
@@ -20,24 +17,6 @@ ENV_OPTIONS: dict[str, tuple[str, ...]] = {
     "aws_region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
     "aws_endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
 }
-
-_HINTS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (
-        ("os error 28", "no space left", "os error 27", "file too large", "os error 122", "quota"),
-        "the disk is full: free some space (or use a database on another disk) and run the same command again; "
-        "everything committed so far is kept",
-    ),
-    (
-        ("os error 13", "os error 30", "permission denied", "read-only file system"),
-        "check who may read and write the database's folder",
-    ),
-    (
-        ("accessdenied", "status 403", "403 forbidden", "invalidaccesskeyid", "signaturedoesnotmatch", "credentials"),
-        "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL, and that they may read and write there",
-    ),
-    (("nosuchbucket", "bucket does not exist"), "create the bucket first"),
-    (("error sending request", "connect", "timed out", "dns"), "check the network and AWS_ENDPOINT_URL"),
-)
 
 
 def storage_options_from(env: Mapping[str, str]) -> dict[str, str]:
@@ -89,20 +68,8 @@ class Location:
 
 def store_error(doing: str, uri: str, error: Exception) -> StoreError:
     """Lance's own error as ours: what failed, where, its words without the source positions, and what to do."""
-    text = first_words(error)
-    lowered = str(error).lower()
-    hint = next((hint for words, hint in _HINTS if any(word in lowered for word in words)), "")
-    return StoreError(f"could not {doing} ({uri}): {text}", hint)
-
-
-def first_words(error: Exception) -> str:
-    """The readable part of a Lance message: its Rust source positions are cut off."""
-    words = str(error).split(", /home/")[0].split(", /Users/")[0].split(", /rustc/")[0]
-    answer = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", words)
-    if answer is not None:  # S3 answers in XML
-        return f"the server says {answer[1]}: {answer[2]}"
-    words = words.removeprefix("Invalid user input: ").removeprefix("LanceError(IO): ").strip()
-    return words if len(words) <= 500 else words[:500] + " ..."
+    fault = fault_of(error)
+    return StoreError(f"could not {doing} ({uri}): {first_words(error)}", fault.value if fault else "")
 
 
 @contextmanager
@@ -112,8 +79,3 @@ def lance_errors(doing: str, uri: str) -> Iterator[None]:
         yield
     except LANCE_ERRORS as error:
         raise store_error(doing, uri, error) from error
-
-
-def is_missing(error: Exception) -> bool:
-    """Whether Lance says that there is no table (it has no error class of its own for that)."""
-    return isinstance(error, FileNotFoundError) or "was not found" in str(error)

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from handloom.store.location import LANCE_ERRORS, first_words, store_error
+from handloom.store.lance_faults import LANCE_ERRORS, first_words
+from handloom.store.location import store_error
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)

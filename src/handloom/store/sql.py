@@ -11,10 +11,8 @@ import pyarrow as pa
 
 from handloom.errors import ConfigError
 from handloom.store.filters import check_filter
-from handloom.store.location import first_words
+from handloom.store.lance_faults import first_words, is_filters_fault
 
-# What Lance says of a filter. The class tells nothing: scans raise ValueError, counts OSError, for a lost file as well.
-_FILTERS_FAULT = ("Invalid user input", "Query Execution error")
 _STRINGS = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`")
 
 
@@ -55,7 +53,7 @@ def filtered(where: str | None, schema: pa.Schema) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        if where is None or not any(words in str(error) for words in _FILTERS_FAULT):
+        if where is None or not is_filters_fault(error):
             raise
         check_filter(where, schema)
         reason = first_words(error).split(". Valid fields are")[0]

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from handloom.errors import StoreError
 from handloom.store.fragments import check_there
-from handloom.store.location import LANCE_ERRORS, Location, lance_errors, store_error
+from handloom.store.lance_faults import LANCE_ERRORS
+from handloom.store.location import Location, lance_errors, store_error
 
 TRIAL_BYTES = 4096
 

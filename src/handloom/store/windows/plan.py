@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
 from handloom.store.embodiment import ALL, HUMAN, ROBOT
-from handloom.store.location import LANCE_ERRORS, first_words
+from handloom.store.lance_faults import LANCE_ERRORS, first_words
 from handloom.store.sql import clause, filtered
 from handloom.store.windows.spec import COMPUTED_BY, IMAGES, NULL_WHERE, VIDEO_OF, WindowSpec
 from handloom.store.windows.split import held_out_rows, num_videos, of_robots

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
 from handloom.store.database import Database, versions_there
-from handloom.store.location import LANCE_ERRORS, Location, first_words
+from handloom.store.lance_faults import LANCE_ERRORS, first_words
+from handloom.store.location import Location
 from handloom.store.windows.decode import Cells, cells_of
 from handloom.store.windows.spec import FRAMED, WindowSpec
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
-from handloom.store.location import LANCE_ERRORS, first_words
+from handloom.store.lance_faults import LANCE_ERRORS, first_words
 from handloom.store.sql import quoted
 from handloom.store.windows.rows import RowReader
 from handloom.store.windows.spec import COMPUTED_BY, FRAMED, check_columns, make_spec
