@@ -64,6 +64,17 @@ def _until(true, limit_s: float) -> None:
         time.sleep(0.1)
 
 
+def venv(folder: Path, ray: str) -> str:
+    """An environment in which handloom is a stand-in."""
+    bin = folder / "venv" / "bin"
+    bin.mkdir(parents=True)
+    (bin / "python").symlink_to(sys.executable)
+    for name, text in {"ray": ray, "handloom": HANDLOOM}.items():
+        (bin / name).write_text(text)
+        (bin / name).chmod(0o755)
+    return str(bin.parent)
+
+
 @pytest.mark.parametrize(("arguments", "told"), [([], "usage: sbatch"), (["run"], "HANDLOOM_DB: the database")])
 def test_what_is_missing_is_said_before_anything_starts(allocation, arguments, told):
     if arguments:
@@ -76,12 +87,7 @@ def test_what_is_missing_is_said_before_anything_starts(allocation, arguments, t
 
 def test_the_signal_reaches_handloom_and_another_turn_is_asked_for(allocation, tmp_path):
     """The short form of the next one: the script alone, Ray and handloom are stand-ins, too."""
-    (tmp_path / "venv" / "bin").mkdir(parents=True)
-    (tmp_path / "venv" / "bin" / "python").symlink_to(sys.executable)
-    for name, text in {"ray": RAY, "handloom": HANDLOOM}.items():
-        (tmp_path / "venv" / "bin" / name).write_text(text)
-        (tmp_path / "venv" / "bin" / name).chmod(0o755)
-    env, told = allocation | {"HANDLOOM_VENV": str(tmp_path / "venv")}, tmp_path / "steps.handloom"
+    env, told = allocation | {"HANDLOOM_VENV": venv(tmp_path, RAY)}, tmp_path / "steps.handloom"
     command = ["/bin/bash", SCRIPT, "run"]
     first = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     _until(lambda: told.exists() or first.poll() is not None, 60)
@@ -98,6 +104,16 @@ def test_the_signal_reaches_handloom_and_another_turn_is_asked_for(allocation, t
     calls = [line.split() for line in told.read_text().splitlines() if line != "stopped"]
     assert [call[:4] for call in calls] == [["run", "--db", env["HANDLOOM_DB"], "--ray-address"]] * 4
     assert len({call[4] for call in calls}) == 4  # each turn has ports of its own
+
+
+def test_ray_starts_with_the_options_of_the_script(allocation, tmp_path):
+    """An option that the installed Ray refuses, or serves with another extra alone, ends a job before it begins."""
+    real = f'#!/bin/bash\nexec {sys.executable} -c "from ray.scripts.scripts import main; main()" "$@"\n'
+    env = allocation | {"HANDLOOM_VENV": venv(tmp_path, real), "ENDS_WITH": "0"}
+    with (tmp_path / "log").open("w") as log:  # no pipe: Ray would hold it
+        done = subprocess.run(["/bin/bash", SCRIPT, "run"], env=env, stdout=log, stderr=subprocess.STDOUT, timeout=100)
+    assert done.returncode == 0, (tmp_path / "log").read_text()
+    assert (tmp_path / "steps.handloom").read_text().startswith(f"run --db {env['HANDLOOM_DB']} --ray-address ")
 
 
 @pytest.mark.slow
