@@ -42,6 +42,10 @@ def with_pid(sample):
     return sample | {"pid": os.getpid()}
 
 
+def sly(sample):
+    raise FileNotFoundError("DataLoader worker (pid 7) exited unexpectedly")
+
+
 def strict(sample):
     """A transform with a mistake that shows at one window."""
     if sample["clip_id"].startswith("d:v3") and sample["now_s"] > 0.95:
@@ -116,6 +120,12 @@ def test_an_error_in_a_transform_names_its_window(db, num_workers):
     said = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
     assert "in the transform of the window of d:v3:0-1200 at 1 s" in said
     assert "verb" in said
+
+
+def test_an_error_that_sounds_like_a_death_is_none(db):
+    loader = db.windows(2, 1, ["hands"], transform=sly).loader(4, num_workers=2)
+    with pytest.raises(FileNotFoundError, match="exited unexpectedly"):
+        list(loader)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

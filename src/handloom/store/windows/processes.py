@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from handloom.store.windows.dataset import Windows
 
 PARTS_AHEAD = 2  # batches, per process
+DEATH_S = 2.0  # the end of a process shows a little later than the end of what it shared
 UNREACHABLE = (ConnectionError, EOFError, FileNotFoundError)  # tensors of a process that died before they were taken
 START = "forkserver" if sys.platform == "linux" else "spawn"  # never fork: Lance does not survive it
 
@@ -39,6 +41,7 @@ class Processes:
         self._num = num
         self._collated = collated
         self.are_whole = True
+        self._started: set[multiprocessing.process.BaseProcess] = set()
         self._readers = [Reader() for _ in range(num)]
         self._position = torch.zeros(3, dtype=torch.int64).share_memory_()  # epoch, first batch, steps per block
         context = torch.multiprocessing.get_context(START)
@@ -64,8 +67,7 @@ class Processes:
         more use, either, and `are_whole` is False.
         """
         self._position.copy_(torch.tensor([order.epoch, start, order.block_steps]))
-        with _as_many_as_asked():
-            parts = iter(self._loader)
+        parts = self._parts()
         for _ in range(start, order.num_batches):
             found = [self._next(parts) for _ in range(self._num)]
             error = next((part for part in found if isinstance(part, HandloomError)), None)
@@ -75,12 +77,20 @@ class Processes:
                 found = [(p, reader.values(part)) for (p, part), reader in zip(found, self._readers, strict=True)]
             yield self._whole([part for part in found if len(part[0])])
 
+    def _parts(self) -> Iterator[Any]:
+        """What the processes send; they are started the first time."""
+        before = set(multiprocessing.active_children())
+        with _as_many_as_asked():
+            parts = iter(self._loader)
+        self._started |= set(multiprocessing.active_children()) - before
+        return parts
+
     def _next(self, parts: Iterator[Any]) -> Any:
         try:
             return next(parts)
         except (RuntimeError, *UNREACHABLE) as error:
-            raised_there = str(error).startswith("Caught ")  # by the transform, say; and that process lives
-            if raised_there or (not isinstance(error, UNREACHABLE) and "exited unexpectedly" not in str(error)):
+            # torch raises what a transform raised there under the same classes: only a death leaves a process missing.
+            if not multiprocessing.connection.wait([process.sentinel for process in self._started], DEATH_S):
                 raise
             self.are_whole = False
             raise StoreError(
