@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ray.job_config import JobConfig
 import handloom
 from handloom.errors import ConfigError, HandloomError
 from handloom.pipelines.ray_folder import ray_folder
+from handloom.pipelines.ray_private import groups_of_their_own, job_without_working_directory, never_start_unasked
 
 log = logging.getLogger(__name__)
 
@@ -82,19 +83,11 @@ def _allow_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
-class _OtherFolders(list[str]):
-    """What Ray puts first on its workers' import path: the script's folder, and not the working directory."""
-
-    def extend(self, folders: Iterable[str]) -> None:
-        super().extend(folder for folder in folders if folder != os.path.abspath(os.curdir))
-
-
 def _job_config() -> JobConfig:
     """A file random.py or av.py that lies where a command is run is nothing that workers are to import."""
-    config = JobConfig()
-    if Path(handloom.__file__).resolve().parents[1] != Path.cwd():  # a checkout that is not installed is needed there
-        config._py_driver_sys_path = _OtherFolders()
-    return config
+    if Path(handloom.__file__).resolve().parents[1] == Path.cwd():
+        return JobConfig()  # a checkout that is not installed is needed there
+    return job_without_working_directory()
 
 
 def _knock(address: str) -> None:
@@ -114,38 +107,15 @@ def _init(address: str | None, options: dict[str, Any]) -> None:
     with warnings.catch_warnings(), _hushed() as said:
         warnings.simplefilter("ignore")
         try:
-            with _groups_of_their_own():
+            with groups_of_their_own():
                 ray.init(address=address or "local", **options)
-            # A thread that asks after the end must not start another Ray (seen: a progress line after `ray.shutdown`).
-            ray._private.auto_init_hook.enable_auto_connect = False
+            never_start_unasked()
         except (ConnectionError, ValueError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
             problem = f"cannot join a Ray cluster at {address!r}: {error}" if address else f"Ray did not start: {error}"
             hint = JOIN_HINT if address else ""
             if "AuthToken" in said():
                 hint = "the cluster wants a token, and Ray sends none unasked: set RAY_AUTH_MODE=token to send yours"
             raise ConfigError(problem, hint) from error
-
-
-@contextmanager
-def _groups_of_their_own() -> Iterator[None]:
-    """Let the processes of a Ray that is started inside leave our process group.
-
-    SIGTERM to the group (`timeout`, a shell, a batch system) is for the driver, which ends the run in order. Ray's own
-    processes would end at once, and the driver, asking them, hung for a minute and ended without its summary: Ray
-    blocks SIGINT only. They still end with the driver (PDEATHSIG). Ray has no public call for it.
-    """
-    utils = ray._private.utils
-    before = utils.set_kill_on_parent_death_linux
-
-    def between_fork_and_exec() -> None:
-        before()
-        os.setpgrp()
-
-    utils.set_kill_on_parent_death_linux = between_fork_and_exec
-    try:
-        yield
-    finally:
-        utils.set_kill_on_parent_death_linux = before
 
 
 class _ToLog(io.TextIOBase):

@@ -17,6 +17,7 @@ from typing import Any
 import ray
 
 from handloom.kernels import for_workers
+from handloom.pipelines.ray_private import stop_dataset
 from handloom.pipelines.room import Pools
 from handloom.video.schemes import is_remote
 from handloom.workers.actors import DecodeWorker, FusedWorker, ModelWorker
@@ -77,11 +78,8 @@ class Graph:
                 yield ShardResult.from_json(text)
 
     def close(self) -> None:
-        """Stop the actors, from whatever thread. Ray Data has no public call for it."""
-        executor = getattr(self._data, "_current_executor", None)
-        if executor is not None:
-            executor.shutdown(force=True)
-            executor.join(JOIN_S)  # shutdown itself waits for two seconds only
+        """Stop the actors, from whatever thread."""
+        stop_dataset(self._data, JOIN_S)
 
 
 def _pool(size: int) -> ray.data.ActorPoolStrategy:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import ray
 
 from handloom.errors import ConfigError
+from handloom.pipelines.ray_private import Amounts, free_by_node, gets_more_nodes
 from handloom.schemas.settings import Resources
 
-Amounts = Mapping[str, float]
-"""CPUs, GPUs and bytes of memory by Ray's names: `CPU`, `GPU`, `memory`."""
 SLACK = 1e-6  # Ray counts in ten-thousandths
 MEMORY_SHARE = 0.9
 
@@ -54,11 +53,11 @@ class Room:
 
 def look(without: Collection[str] = ()) -> Room:
     """What the cluster has now, without these nodes (Ray's ids). Ray tells it with a delay of about a second."""
-    nodes = ray._private.state.total_resources_per_node()  # Ray's public calls add the nodes up
-    free = ray._private.state.available_resources_per_node()
-    scales = bool(ray._private.state.state.get_max_resources_from_cluster_config())  # only an autoscaler tells it
+    nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    free = free_by_node()
     ids = [node_id for node_id in sorted(nodes) if node_id not in without]
-    return Room(tuple(nodes[i] for i in ids), tuple(free.get(i, {}) for i in ids), scales, len(ids) < len(nodes))
+    room = (tuple(nodes[i] for i in ids), tuple(free.get(i, {}) for i in ids))
+    return Room(*room, gets_more_nodes(), len(ids) < len(nodes))
 
 
 def actor_needs(resources: Resources) -> Amounts:

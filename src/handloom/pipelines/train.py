@@ -89,7 +89,7 @@ def train(
 
 def _run(plan: TrainingPlan, resources: TrainResources, ledger, progress: TrainProgress) -> End:
     """Wait for room, which extraction makes, and train in it."""
-    check_could_fit(resources, autoscales=bool(ray._private.state.state.get_max_resources_from_cluster_config()))
+    check_could_fit(resources)
     room = {"name": f"training {plan.recipe}", "wait_s": resources.wait_s, "strategy": resources.placement}
     try:
         with ask_room(bundles(resources), **room):

@@ -5,24 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
 
 from handloom.errors import HandloomError
+from handloom.pipelines.ray_private import death_behind, ends_for_lack_of_room
 from handloom.pipelines.sharing import no_room
 from handloom.pipelines.train_progress import TrainProgress
 from handloom.pipelines.train_room import bundles
 from handloom.schemas.training import TrainResources
+from handloom.workers.peers import RankLost
 from handloom.workers.training import TrainingPlan, training_worker
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.25
 STORAGE = ".ray"
-BROKEN_LINES = ("gloo", "nccl", "connection closed", "connection reset", "socket")
 
 
 @dataclass(frozen=True)
@@ -122,33 +123,24 @@ def _trainer(plan: TrainingPlan, resources: TrainResources, ledger):
 
 def _death(error: Exception, plan: TrainingPlan, resources: TrainResources) -> str:
     """How a worker died, on one line. Raises what is no death: our own errors, no room, and bugs."""
-    from ray.train.v2._internal.exceptions import (
-        InsufficientClusterResourcesError,
-        WorkerGroupStartupFailedError,
-        WorkerGroupStartupTimeoutError,
-    )
-
-    failures = list(_failures(error).values())
+    failures = _failures(error)
     for failure in failures:
-        if isinstance(failure, HandloomError):
+        if isinstance(failure, HandloomError) and not isinstance(failure, RankLost):
             raise failure from None
-        if isinstance(failure, WorkerGroupStartupTimeoutError | InsufficientClusterResourcesError):
+        if ends_for_lack_of_room(failure):
             raise no_room(f"training {plan.recipe}", bundles(resources), resources.wait_s) from None
-    for failure in failures:
-        cause = getattr(failure, "health_check_failure", failure)
-        if isinstance(
-            cause, ray.exceptions.RayActorError | ray.exceptions.NodeDiedError | WorkerGroupStartupFailedError
-        ):
-            return str(cause).strip().splitlines()[0]
-    for failure in failures:
-        if isinstance(failure, RuntimeError) and any(word in str(failure).lower() for word in BROKEN_LINES):
-            return str(failure).strip().splitlines()[0]
+    deaths = [death for failure in failures if (death := death_behind(failure)) is not None]
+    lost = [failure for failure in failures if isinstance(failure, RankLost)]
+    for cause in [*deaths, *lost]:  # who died, before who missed it
+        return str(cause).strip().splitlines()[0]
     raise error
 
 
-def _failures(error: Exception) -> Mapping[int, Exception]:
-    """The errors of the ranks; of the controller under -1."""
-    return getattr(error, "worker_failures", None) or {-1: getattr(error, "controller_failure", error)}
+def _failures(error: Exception) -> list[Exception]:
+    """The errors of the ranks, or of the controller."""
+    if isinstance(error, ray.train.WorkerGroupError):
+        return list(error.worker_failures.values())
+    return [error.controller_failure if isinstance(error, ray.train.ControllerError) else error]
 
 
 @contextmanager

@@ -21,17 +21,17 @@ def bundles(resources: TrainResources) -> list[dict[str, float]]:
     return [{name: amount for name, amount in one.items() if amount}] * resources.workers
 
 
-def check_could_fit(resources: TrainResources, autoscales: bool) -> None:
+def check_could_fit(resources: TrainResources) -> None:
     """Refuse at once what the cluster, if nobody else were on it, could not hold.
 
-    autoscales: the cluster may get more nodes; then it is asked all the same, and `wait_s` decides.
+    A cluster that gets more nodes is asked all the same, and `wait_s` decides.
 
     Raises:
         ConfigError: with what is asked and what the cluster has.
     """
     room, asked = look(), bundles(resources)
     placed = fill(room.nodes, asked[0], len(asked))[1]
-    if placed < len(asked) and not autoscales:
+    if placed < len(asked) and not room.scales:
         raise ConfigError(
             f"the cluster has {amounts_text(room.total)}, but {len(asked)} workers of {amounts_text(asked[0])} "
             "were asked for",

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+BROKEN = (dist.DistError,) if dist.is_available() else ()
+"""What torch raises, by type, where the connection between ranks breaks: NCCL's errors, the store's; Gloo has none."""
+
 
 def is_parallel() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -18,6 +18,7 @@ from handloom.errors import ConfigError, StoreError
 from handloom.train.checkpoint import JOB, frozen_parts
 from handloom.train.folder import RunFolder
 from handloom.train.machine import hardware, versions
+from handloom.workers.peers import losses_told
 
 RESULT, EXAMPLES, BOARD = "result.json", "examples.npz", "tensorboard"
 POLL_S = 1.0
@@ -45,6 +46,7 @@ class TrainingLedger:
         self._lines: list[tuple[str, dict[str, Any]]] = []
         self._stop = False
         self._pids: dict[int, int] = {}
+        self._actors: dict[int, ray.actor.ActorHandle] = {}
 
     def tell(self, variant: str, line: dict[str, Any]) -> None:
         self._lines.append((variant, line))
@@ -61,9 +63,14 @@ class TrainingLedger:
     def is_stopped(self) -> bool:
         return self._stop
 
-    def enter(self, rank: int, pid: int) -> None:
+    def enter(self, rank: int, pid: int, actor: ray.actor.ActorHandle) -> None:
         """A worker says who it is."""
         self._pids[rank] = pid
+        self._actors[rank] = actor
+
+    def actors(self) -> dict[int, ray.actor.ActorHandle]:
+        """The workers by rank, of the newest start."""
+        return dict(self._actors)
 
     def pids(self) -> dict[int, int]:
         """Process ids of the workers by rank, of the newest start."""
@@ -82,6 +89,7 @@ def training_worker(config: Mapping[str, Any]) -> str:
 
     Raises:
         HandloomError: as `handloom.train.loop.train` does; the driver tells them to the user.
+        RankLost: another rank has died; the driver starts the job again.
     """
     from ray.train.torch import get_device
 
@@ -90,14 +98,15 @@ def training_worker(config: Mapping[str, Any]) -> str:
     from handloom.train.registry import find_recipe
 
     plan, ledger = config["plan"], config["ledger"]
-    ledger.enter.remote(ranks.rank(), os.getpid())
+    # Waited for: a rank that is lost in the next instant is looked for by the others.
+    ray.get(ledger.enter.remote(ranks.rank(), os.getpid(), ray.get_runtime_context().current_actor))
     _check_same_folder(plan)
     recipe = find_recipe(plan.recipe)
     try:
         db = Database.open(plan.db_uri, plan.db_options)
     except StoreError as error:
         raise StoreError(f"on the worker's node {platform.node()}: {error.problem}", error.hint) from error
-    with _Ear(ledger) as ear:
+    with _Ear(ledger) as ear, losses_told(ledger):
         for name, values in plan.variants.items():
             settings = recipe.settings_type(**values)
             if not _train_one(plan, name, settings, recipe, db, ledger, ear, get_device()):

@@ -1,0 +1,63 @@
+"""What a training rank meets when another one has died, and when it is at fault itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import ray
+import torch.distributed as dist
+
+from handloom.train import ranks
+from handloom.workers.peers import RankLost, losses_told
+from handloom.workers.training import start_training_ledger
+
+
+def two_ranks(store: str, ledger):
+    """Two actors as Ray Train makes them: they answer while they work."""
+
+    class Rank:
+        def __init__(self, rank: int) -> None:
+            dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+            ray.get(ledger.enter.remote(rank, os.getpid(), ray.get_runtime_context().current_actor))
+
+        def fail(self) -> str:
+            return self._told(lambda: (_ for _ in ()).throw(RuntimeError("socket of a wrong shape")))
+
+        def sum(self) -> str:
+            return self._told(lambda: ranks.all_sum([1.0], "cpu"))
+
+        def end(self) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def _told(self, work) -> str:
+            try:
+                with losses_told(ledger):
+                    return str(work())
+            except (RankLost, RuntimeError) as error:
+                return f"{type(error).__name__}: {error}"
+
+    make = ray.remote(num_cpus=0, max_concurrency=2)(Rank)
+    return [make.remote(rank) for rank in range(2)]
+
+
+@pytest.mark.timeout(120)
+def test_a_rank_that_is_left_is_told_from_one_that_is_wrong(ray_address, tmp_path):
+    """Gloo has no error class: the same RuntimeError is a loss where the other process is dead, and else a bug."""
+    first, second = two_ranks(str(tmp_path / "store"), start_training_ledger())
+    assert ray.get([first.sum.remote(), second.sum.remote()]) == ["[2.0]", "[2.0]"]
+    assert ray.get(first.fail.remote()) == "RuntimeError: socket of a wrong shape"
+    waiting = first.sum.remote()
+    second.end.remote()
+    assert ray.get(waiting).startswith("RankLost: rank 1 died, and rank 0 lost it: ")
+    ray.kill(first)
+
+
+def test_what_torch_has_a_type_for_needs_no_question(ray_address):
+    with pytest.raises(RankLost, match="rank 0 lost the others: the store has gone"), losses_told(None):
+        raise dist.DistNetworkError("the store has gone\nand more")
+    with pytest.raises(ValueError, match="mine"), losses_told(None):
+        raise ValueError("mine")
+    with pytest.raises(RuntimeError, match="alone"), losses_told(None):
+        raise RuntimeError("alone")
