@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from support.extraction import new_database, row_digests
+from support.extraction import new_database, outcome, row_digests
 from support.process import handloom, start
 from support.raylets import NodeSpec, cluster, mounts_allowed
 
+import handloom as handloom_package
+from handloom.ingest.folder import ingest_folder
 from handloom.pipelines.status import status, status_text
+from handloom.video.probe import Prober
+from handloom.video.source import VideoSource
 
 pytestmark = pytest.mark.skipif(not mounts_allowed(), reason="this user may not give a process mounts of its own")
 
 HEALTHY = NodeSpec("healthy")
+HANGING = """
+import builtins, time
+_open = builtins.open
+def _hang(file, *arguments, **named):
+    while str(file).startswith({videos!r}):
+        time.sleep(60)
+    return _open(file, *arguments, **named)
+builtins.open = _hang
+"""
 ONE_EACH = ["--set", "resources.shard_clips=1", "--set", "resources.commit_clips=1"]
 
 
@@ -38,8 +55,52 @@ def test_nodes_without_the_videos_or_the_database_get_no_work(tmp_path, rendered
     assert left["mute"] == f"{db.uri}/clips.lance cannot be written: Read-only file system"
 
 
+def changed_build(folder: Path) -> Path:
+    """A folder for PYTHONPATH with a handloom that differs in one comment."""
+    package = Path(handloom_package.__file__).parent
+    shutil.copytree(package, folder / "handloom", ignore=shutil.ignore_patterns("__pycache__"))
+    with (folder / "handloom" / "geometry" / "pnp.py").open("a") as source:
+        source.write("# changed\n")
+    return folder
+
+
+def hanging_mount(folder: Path, videos: Path) -> Path:
+    """A folder for PYTHONPATH with which nobody comes back who opens a video, as on a mount whose server is down."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(HANGING.format(videos=str(videos)))
+    return folder
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
+def test_four_kinds_of_bad_nodes_at_once(tmp_path, rendered):
+    """Without the mount, read-only, another build, one that hangs: every clip ends, and all four are named."""
+    with Prober(VideoSource(str(tmp_path / "cache"))) as probe:
+        cut = {"clip_seconds": 0.1, "probe": probe}
+        listed = [clip for name in "ab" for clip in ingest_folder(str(rendered), dataset=name, **cut).clips][:80]
+    listed += [replace(listed[0], clip_id=f"test:gone:{i}-1", video_uri=f"{tmp_path}/gone{i}.mp4") for i in range(3)]
+    db = new_database(tmp_path / "db", listed)
+    nodes = (
+        NodeSpec("blind", hidden=[rendered]),
+        NodeSpec("mute", read_only=[tmp_path / "db"]),
+        NodeSpec("stale", env={"PYTHONPATH": str(changed_build(tmp_path / "build"))}),
+        NodeSpec("stuck", env={"PYTHONPATH": str(hanging_mount(tmp_path / "hook", rendered))}),
+    )
+    with cluster(HEALTHY, *nodes) as running:
+        done = handloom("run", "--db", db.uri, "--ray-address", running.address, "--json", timeout_s=300)
+    assert done.returncode == 3, done.stderr
+    assert len(listed) == 83
+    assert Counter(outcome(db).values()) == {"row": len(listed) - 3, "video_missing": 3}
+    assert hosts_of(db) | set(db.rejects().column("host").to_pylist()) == {"healthy"}
+    left = json.loads(done.stdout)["left_nodes"]
+    assert left.keys() == {"blind", "mute", "stale", "stuck"}
+    assert "Read-only" in left["mute"]
+    assert "handloom is" in left["stale"]
+    assert left["stuck"].startswith("it has not answered within")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("folder", ["videos", "database"])
 @pytest.mark.parametrize("mode", ["fused", "split"])
 def test_a_file_system_that_goes_during_the_run(tmp_path, rendered, clips, expected, folder, mode):
@@ -54,6 +115,6 @@ def test_a_file_system_that_goes_during_the_run(tmp_path, rendered, clips, expec
         while not db.count("clips") and run.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
         running.hide(1, rendered if folder == "videos" else tmp_path)
-        out, err = run.communicate(timeout=100)
+        out, err = run.communicate(timeout=250)
     assert run.returncode == 0, err
     assert row_digests(db) == {clip.clip_id: expected[clip.clip_id] for clip in gone}, out

@@ -125,7 +125,7 @@ def test_a_worker_with_other_versions_makes_no_row_and_ends_the_run(mode, tmp_pa
         out = FusedWorker(setup, None)(batch)
     else:
         frames = DecodeWorker(setup, None)(batch)
-        assert isinstance(pickle.loads(frames["frames"][0]), tuple)
+        assert isinstance(pickle.loads(frames["frames"][0]), ShardResult)
         out = ModelWorker(setup, None)(frames)
     result = ShardResult.from_json(out["result"][0])
     assert (result.record, result.rejects, result.clip_ids()) == (None, (), ())

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from handloom.errors import StoreError
+from handloom.errors import ConfigError, StoreError
 from handloom.workers.place import host_of
 from handloom.workers.probe import NodeReport, Trial, look_for, try_node
 
@@ -25,6 +25,7 @@ NUM_VIDEOS = 8  # of the list, that every node looks for
 ANSWER_S = 60.0  # longest wait for a node's answer: it may have to load Python from a shared disk first
 LATER_S, LATER_TIMES = 10.0, 4  # once half have answered: the others have so long, or so many times as long as those
 ASK_S = 20.0
+OTHER_HINT = "install the same packages and put the same model files on all nodes (one image), the driver's too"
 T = TypeVar("T")
 
 
@@ -72,6 +73,7 @@ class Nodes:
 
         Raises:
             StoreError: no node is left that can write to the database.
+            ConfigError: most nodes have other versions than the driver.
         """
         hosts = {node["NodeID"]: host_of(node) for node in ray.nodes() if node["Alive"] and _num_cpus(node)}
         for node_id in self.used.keys() - hosts.keys():
@@ -89,6 +91,7 @@ class Nodes:
             self._reports[node_id] = report
             if report.problem is not None:
                 self._drop(node_id, report.problem)
+        self._leave_other_versions()
         log.info("tried nodes=%d dur_s=%.2f", len(new), time.monotonic() - started)
         if not self.used:
             raise _none_left(self.left)
@@ -130,6 +133,14 @@ class Nodes:
     def _drop(self, node_id: str, why: str) -> None:
         self.left[node_id] = Left(self.used.pop(node_id), why)
         log.warning("node %s gets no work: %s", self.left[node_id].host, why)
+
+    def _leave_other_versions(self) -> None:
+        """Leave nodes that would make other rows. Where that is most of them, the driver is the odd one."""
+        other = {i: self._reports[i].other for i in self.used if i in self._reports and self._reports[i].other}
+        if len(other) * 2 > len(self.used):
+            raise ConfigError("; ".join(other.values()), OTHER_HINT)
+        for node_id, how in other.items():
+            self._drop(node_id, how)
 
     def _compare(self) -> None:
         """Leave nodes that read fewer than half of the videos that another reads. What none reads tells nothing."""

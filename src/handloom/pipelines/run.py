@@ -149,7 +149,8 @@ def _setup(db: Database, config: RunConfig, versions: dict[str, str], source_opt
 
 def _trial(clips: Sequence[Clip], setup: WorkerSetup) -> Trial:
     videos = trial_videos([clip.video_uri for clip in clips])
-    return Trial(setup.db_uri, setup.storage_options, setup.source_options, setup.resources.fetch_cache_dir, videos)
+    where = (setup.db_uri, setup.storage_options, setup.source_options, setup.resources.fetch_cache_dir)
+    return Trial(*where, videos, setup.settings, setup.versions)
 
 
 @dataclass

@@ -52,6 +52,11 @@ class Verdicts:
         if result.node_id is None or result.given_back:
             return result
         result = self._seen(result)
+        if result.refused is not None:  # a node that has come lately: those that were there were tried
+            if not self._nodes.spare([result.node_id]):
+                return result
+            self._nodes.leave(result.node_id, result.refused[0])
+            return replace(result, refused=None, given_back=True)  # it had not taken the shard up
         if result.failure is not None:
             if not self._nodes.spare([result.node_id]):
                 return result

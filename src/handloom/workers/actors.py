@@ -72,11 +72,11 @@ class DecodeWorker:
         self._ledger = ledger
         self._max_bytes = setup.resources.inline_frames_mb << 20
         self._decoder, self._place = setup.decoder(), here()
-        self._refused: tuple[str, str] | None = None
+        self._refused: ShardResult | None = None
         try:
             setup.check_versions(self._place.host)
         except ConfigError as error:
-            self._refused = refusal(error, self._place.host)
+            self._refused = ShardResult(None, (), 0, refused=refusal(error, self._place.host)).at(self._place)
 
     def __call__(self, batch: Batch) -> Batch:
         shards = [taken(text, self._ledger) for text in batch["shard"]]
@@ -115,11 +115,9 @@ class ModelWorker:
         results = [self._result(pickle.loads(row)) for row in batch["frames"]]
         return {"result": np.array([result.to_json() for result in results], dtype=object)}
 
-    def _result(self, decoded: list[InlineFrames] | tuple[str, str]) -> ShardResult:
-        """A tuple: why the decode worker makes no frames."""
-        if isinstance(decoded, tuple):
-            return ShardResult(None, (), 0, refused=decoded)
-        return self._process(decoded)
+    def _result(self, decoded: list[InlineFrames] | ShardResult) -> ShardResult:
+        """A result: that of a decode worker that makes no frames."""
+        return decoded if isinstance(decoded, ShardResult) else self._process(decoded)
 
     def _process(self, decoded: list[InlineFrames]) -> ShardResult:
         by_id = {frames.clip.clip_id: frames for frames in decoded}

@@ -1,6 +1,6 @@
 """What a node can do for a run: asked on the node itself, before and while it works.
 
-A task of Ray that imports little, so that it answers within a second.
+A task of Ray that imports little, so that it answers within seconds.
 """
 
 from __future__ import annotations
@@ -12,37 +12,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handloom.errors import StoreError
+from handloom.errors import ConfigError, StoreError
+from handloom.schemas.settings import Settings
 from handloom.store.writable import check_writable
 from handloom.video.cache import cache_folder
 from handloom.video.readable import why_unreadable
 from handloom.video.schemes import is_remote
+from handloom.workers.place import here
 
 MIN_FREE_MB = 64  # in the temporary folder and where videos are fetched to; with less the first clips fail
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a node is to try. cache_dir: `resources.fetch_cache_dir`. videos: a few URIs of the clip list."""
+    """What a node is to try. cache_dir: `resources.fetch_cache_dir`. videos: a few URIs of the clip list. versions: the
+    driver's, of what `settings` use.
+    """
 
     db_uri: str
     storage_options: Mapping[str, str]  # Lance's
     source_options: Mapping[str, Any]  # fsspec's
     cache_dir: str
     videos: Sequence[str]
+    settings: Settings
+    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What a node found. unreadable: URI of a video to why it cannot be read there. problem: why it can do no work."""
+    """What a node found.
+
+    unreadable: URI of a video to why it cannot be read there. problem: why the node can do no work. other: how its
+    versions differ from the driver's.
+    """
 
     unreadable: Mapping[str, str]
     problem: str | None = None
+    other: str | None = None
 
 
 def try_node(trial: Trial) -> NodeReport:
     """Write to the database and look for the videos, on the node on which this runs."""
-    return NodeReport(look_for(trial.videos, trial.source_options), _problem(trial))
+    return NodeReport(look_for(trial.videos, trial.source_options), _problem(trial), _other(trial))
 
 
 def look_for(videos: Sequence[str], source_options: Mapping[str, Any]) -> dict[str, str]:
@@ -63,6 +74,16 @@ def _problem(trial: Trial) -> str | None:
         return next(filter(None, (_too_full(what, folder) for what, folder in folders.items())), None)
     except OSError as error:  # no temporary folder can be written
         return str(error)
+
+
+def _other(trial: Trial) -> str | None:
+    from handloom.workers.versions import check_same, model_versions  # a second: OpenCV, and models of all kinds
+
+    try:
+        check_same(trial.versions, model_versions(trial.settings), here().host)
+    except ConfigError as error:
+        return error.problem
+    return None
 
 
 def _too_full(what: str, folder: str) -> str | None:
