@@ -293,8 +293,8 @@ COMMANDS = {
     "--no-pictures --videos --replace --no-replace --json --help",
     "ingest lerobot": "DIRECTORY --db --dataset --state --action --licence --view --pictures --no-pictures --videos "
     "--replace --no-replace --json --help",
-    "run": "--db --config --set --ray-address --retry-rejects --reason --limit --show-settings --no-show-settings "
-    "--quiet -q --json --help",
+    "run": "--db --config --set --ray-address --retry-rejects --reason --limit --where --show-settings "
+    "--no-show-settings --quiet -q --json --help",
     "status": "--db --clips --json --help",
     "index": "--db --compact --json --help",
     "search": "--db --clip --video --text -k --by --where --embodiment --mirror --no-mirror --start-s --end-s --json "

@@ -18,7 +18,9 @@ from handloom.store.commit import Committer
 from handloom.store.database import Database
 from handloom.store.fragments import write_fragment
 from handloom.store.index import build_indexes
+from handloom.store.lease import leased
 from handloom.store.location import storage_options_from
+from handloom.store.runs import list_runs
 from handloom.store.windows.neighbours import Neighbours
 
 SCHEMA = clips_schema(4)
@@ -114,3 +116,29 @@ def test_windows_loaders_and_statistics_are_as_on_disk(options, tmp_path):
     mean = there.statistics(["hand_keypoints_px"])["hand_keypoints_px"]["mean"]
     np.testing.assert_array_equal(mean, here.statistics(["hand_keypoints_px"])["hand_keypoints_px"]["mean"])
     assert Database.open("s3://bucket/d", options).count("window_statistics") == 1
+
+
+def test_one_lease_in_s3_as_on_disk(options):
+    db = Database.open("s3://bucket/e", options, create=True)
+    add_clips(db, [make_clip(n) for n in range(3)])
+    together, said = threading.Barrier(3), []
+
+    def begin():
+        together.wait()
+        try:
+            with leased(db, RUN_KEY, settings={}, resources={}, versions={}) as lease:
+                said.append(lease.run.run_id)
+                lease.check()
+                together.wait()
+        except StoreError as error:
+            said.append(error.problem)
+            together.wait()
+
+    threads = [threading.Thread(target=begin) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (run,) = list_runs(db)
+    assert sorted(words.startswith(f"run {run.run_id} works on s3://bucket/e") for words in said) == [False, True, True]
+    assert run.run_id in said

@@ -36,7 +36,7 @@ def make_unmarked(db, name, schema):
 def test_ingests_at_once_add_every_clip_once(at_once, db):
     """Without the look at what came between, 4 processes made 80 rows of 20 clips."""
     for number in range(NUM_ROUNDS):
-        said = at_once("ingest", db, number * NUM_CLIPS)
+        (said,) = at_once("ingest", db, number * NUM_CLIPS)
         assert all(words.startswith("added") for words in said)
     assert db.count("clip_list") == len(read_clips(db)) == NUM_ALL
     assert {clip.narration for clip in read_clips(db)} <= {f"of {n}" for n in range(NUM_WRITERS)}
@@ -45,13 +45,25 @@ def test_ingests_at_once_add_every_clip_once(at_once, db):
 def test_rows_of_drivers_at_once(at_once, db):
     """Leases keep drivers apart; where they meet all the same, a clip has one row."""
     for number in range(NUM_ROUNDS):
-        said = at_once("commit", db, number * NUM_CLIPS)
+        _, said = at_once("commit", db, number * NUM_CLIPS)
         assert sum(int(words.removeprefix("committed ")) for words in said) == NUM_CLIPS
     expected = {}
     for number in range(NUM_ALL):
         expected |= digests(make_row(number))
     assert db.count("clips") == NUM_ALL
     assert digests(db.clips()) == expected
+
+
+@pytest.mark.parametrize("num_rounds", [6, pytest.param(25, marks=pytest.mark.slow)])
+def test_of_runs_that_begin_at_once_one_has_the_lease(at_once, db, num_rounds):
+    for _ in range(num_rounds):
+        began, left = at_once("lease", db)
+        assert began.count("began") == 1, began
+        assert sum(f"works on {db.uri} since" in words for words in began) == NUM_WRITERS - 1, began
+        assert left == ["left"] * NUM_WRITERS
+    runs = list_runs(db)
+    assert [run.exit for run in runs] == ["done"] * num_rounds
+    assert len({run.holder for run in runs}) > 1
 
 
 @pytest.mark.parametrize("marked", [True, False])
@@ -61,7 +73,7 @@ def test_rejects_and_runs_of_drivers_at_once(at_once, db, marked):
         make_unmarked(db, "rejects", REJECTS)
         make_unmarked(db, "runs", RUNS)
     for number in range(NUM_ROUNDS):
-        assert at_once("driver", db, number * NUM_CLIPS) == ["rejected"] * NUM_WRITERS
+        assert at_once("driver", db, number * NUM_CLIPS) == [["rejected"] * NUM_WRITERS]
     assert db.count("rejects") == NUM_ALL
     runs = list_runs(db)
     assert len(runs) == NUM_WRITERS * NUM_ROUNDS

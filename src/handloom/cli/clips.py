@@ -27,6 +27,9 @@ def run(
     retry_rejects: Annotated[bool, typer.Option("--retry-rejects", help="Try rejected clips again.")] = False,
     reason: Annotated[list[str] | None, typer.Option(help="With --retry-rejects: only rejects of this reason.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Process at most this many clips.")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Only clips of the list that pass this SQL filter: \"split = 'train'\".")
+    ] = None,
     show_settings: Annotated[bool, typer.Option(help="Print the settings as JSON and exit.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     json_: JsonOption = False,
@@ -43,7 +46,7 @@ def run(
         print((settings or stored_config(database)).model_dump_json(indent=2))
         return
     retry = (reason or ["all"]) if retry_rejects else []
-    options = {"ray_address": ray_address, "retry_rejects": retry, "limit": limit, "quiet": quiet}
+    options = {"ray_address": ray_address, "retry_rejects": retry, "limit": limit, "where": where, "quiet": quiet}
     summary = pipeline(database, settings, source_options=source_options_from(os.environ), **options)
     print(json.dumps(asdict(summary)) if json_ else text.run(summary, db))
     if summary.exit == "interrupted":

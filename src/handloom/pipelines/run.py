@@ -33,7 +33,8 @@ from handloom.schemas.tables import clips_schema
 from handloom.store.clip_list import AddResult, pending_clips
 from handloom.store.commit import Committer
 from handloom.store.database import Database
-from handloom.store.runs import end_run, start_run, stored_settings
+from handloom.store.lease import leased
+from handloom.store.runs import end_run, stored_settings
 from handloom.store.unfinished import unfinished
 from handloom.workers.ledger import Progress, start_ledger
 from handloom.workers.probe import Trial
@@ -85,6 +86,7 @@ def run(
     ray_address: str | None = None,
     retry_rejects: Sequence[str] = (),
     limit: int | None = None,
+    where: str | None = None,
     source_options: dict[str, Any] | None = None,
     quiet: bool = False,
     watch: Callable[[ray.actor.ActorHandle], None] | None = None,
@@ -95,12 +97,13 @@ def run(
         config: None goes on with the settings of the database (defaults where it has none).
         retry_rejects: reasons of rejects to try again; `("all",)` for every reason.
         limit: process at most this many clips.
+        where: SQL filter on the clip list. Runs whose filters select no clip in common may work side by side.
         source_options: fsspec's options for s3:// videos.
         watch: called with the run's ledger once it is there, and again when all clips are finished (benchmarks, tests).
 
     Raises:
-        ConfigError: other settings than the database's; no such cluster.
-        StoreError: the database cannot be written; CommitConflict: somebody else writes to it.
+        ConfigError: other settings than the database's; no such cluster; `where` cannot be used.
+        StoreError: another run works on these clips; the database cannot be written, or was replaced.
     """
     config = config or stored_config(db)
     settings = config.settings()
@@ -108,25 +111,23 @@ def run(
     run_key = settings.run_key(versions)
     check_stored(stored_settings(db), settings, versions, run_key)
     reasons = REASONS if "all" in retry_rejects else retry_rejects
-    record = start_run(
-        db,
-        run_key,
-        settings=settings.model_dump(mode="json"),
-        resources=config.resources.model_dump(mode="json"),
-        versions=versions,
-    )
     started = time.monotonic()
     tally, exit, renewed = Tally(), "failed", AddResult(0, 0, 0, 0)
-    with Interrupts() as interrupts:
+    described = {
+        "settings": settings.model_dump(mode="json"),
+        "resources": config.resources.model_dump(mode="json"),
+        "versions": versions,
+    }
+    with leased(db, run_key, **described, where=where) as lease, Interrupts() as interrupts:
         try:
             renewed = renew_changed_videos(db)
-            committer = Committer(db, run_key, clips_schema(settings.num_tracks()))
-            clips = present_first(pending_clips(db, retry_reasons=reasons))[:limit]
+            committer = Committer(db, run_key, clips_schema(settings.num_tracks()), lease.check)
+            clips = present_first(pending_clips(db, retry_reasons=reasons, where=where))[:limit]
             if clips:
                 pending = Pending(committer, config.resources, tally, interrupts)
                 setup = _setup(db, config, versions, source_options)
                 with LastWords(db.uri, len(clips)) as last_words:
-                    job = _Job(setup, pending, tally, last_words, lambda: _end(db, record, "failed", tally))
+                    job = _Job(setup, pending, tally, last_words, lambda: _end(db, lease.run, "failed", tally))
                     _process(clips, job, interrupts, ray_address, quiet, watch or (lambda _: None))
                 _check_all_ended(db, [clip.clip_id for clip in clips])
                 pending.check_end()
@@ -135,12 +136,13 @@ def run(
             exit = "interrupted"
         finally:
             with interrupts.held():
-                _end(db, record, exit, tally)
+                lease.release()
+                _end(db, lease.run, exit, tally)
     wall_s = time.monotonic() - started
-    num_pending = len(pending_clips(db)) if exit == "interrupted" or limit is not None else 0
+    num_pending = len(pending_clips(db, where=where)) if exit == "interrupted" or limit is not None else 0
     counts = (tally.num_clips, tally.num_rejects, tally.num_frames, wall_s, dict(tally.reasons), num_pending)
     done = (db.version, tally.left_nodes, renewed.changed_videos, renewed.redone)
-    return RunSummary(record.run_id, run_key, exit, *counts, *done)
+    return RunSummary(lease.run.run_id, run_key, exit, *counts, *done)
 
 
 def _setup(db: Database, config: RunConfig, versions: dict[str, str], source_options) -> WorkerSetup:

@@ -22,7 +22,8 @@ from handloom.store.sql import quoted
 class Run:
     """A row of `runs`. `settings`, `resources`, `versions`, `stage_s` are JSON; None marks what is not known yet.
 
-    exit: `done`, `rejects`, `interrupted`, `failed`; None while it runs, and for ever if it was killed.
+    exit: `done`, `rejects`, `interrupted`, `failed`; `killed` where a later run has found that it had died; None while
+        it runs. holder: JSON of `handloom.store.holder.Holder`.
     """
 
     run_id: str
@@ -60,12 +61,19 @@ def start_run(
     resources: Mapping[str, Any],
     versions: Mapping[str, str],
 ) -> Run:
-    """Record that a run begins. The first write of a run: a database that cannot be written fails here (StoreError)."""
-    texts = (json.dumps(dict(values), sort_keys=True) for values in (settings, resources, versions))
-    run = Run(uuid.uuid4().hex[:12], run_key, datetime.now(UTC), *texts)
+    """Record that a run begins, without a lease (`handloom.store.lease`): for what is no run of its own."""
+    run = new_run(run_key, settings=settings, resources=resources, versions=versions)
     db.ensure_table("runs", RUNS)
     _upsert(db, run)
     return run
+
+
+def new_run(
+    run_key: str, *, settings: Mapping[str, Any], resources: Mapping[str, Any], versions: Mapping[str, str]
+) -> Run:
+    """A run that begins now, under an id of its own; nothing is written."""
+    texts = (json.dumps(dict(values), sort_keys=True) for values in (settings, resources, versions))
+    return Run(uuid.uuid4().hex[:12], run_key, datetime.now(UTC), *texts)
 
 
 def end_run(
@@ -93,6 +101,7 @@ def end_run(
         num_frames=num_frames,
         wall_s=(ended_at - run.started_at).total_seconds(),
         stage_s=json.dumps(dict(stage_s), sort_keys=True),
+        heartbeat_at=None if run.holder is None else ended_at,
         left_nodes=None if left_nodes is None else json.dumps(dict(left_nodes)),
     )
     _upsert(db, ended)

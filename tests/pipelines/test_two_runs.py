@@ -1,0 +1,64 @@
+"""Two runs on one database: the second says who runs, or works on other clips; one that was taken for dead stops."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from support.extraction import new_database, row_digests
+from support.process import handloom
+
+from handloom.errors import ConfigError, StoreError
+from handloom.pipelines.run import run
+from handloom.schemas.settings import Resources, RunConfig
+from handloom.store.runs import list_runs
+
+pytestmark = pytest.mark.usefixtures("ray_address")
+ONE = RunConfig(resources=Resources(num_actors=1, commit_clips=1))
+
+
+class Once:
+    """Calls `job` when a run has its ledger: nothing is done yet. What it returned is in `said`."""
+
+    def __init__(self, job):
+        self.job = job
+        self.said = None
+
+    def __call__(self, ledger):
+        if self.job is not None:
+            job, self.job = self.job, None
+            self.said = job()
+
+
+def test_a_second_run_is_refused_or_takes_other_clips(tmp_path, clips, expected):
+    first, second = clips[0], clips[2]
+    db = new_database(tmp_path / "db", [first, second])
+
+    def meanwhile():
+        refused = handloom("run", "--db", db.uri)
+        return refused, run(db, ONE, where=f"video_id = '{second.video_id}'", quiet=True)
+
+    watch = Once(meanwhile)
+    summary = run(db, ONE, where=f"video_id = '{first.video_id}'", quiet=True, watch=watch)
+    refused, other = watch.said
+    assert refused.returncode == 1
+    assert f"run {summary.run_id} works on {db.uri} since" in refused.stderr
+    assert f"process {os.getpid()}" in refused.stderr
+    assert "1 clips of the list are in both runs" in refused.stderr
+    assert "hint: wait until it has ended" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert [(one.exit, one.num_clips) for one in (other, summary)] == [("done", 1)] * 2
+    assert row_digests(db) == {clip.clip_id: expected[clip.clip_id] for clip in (first, second)}
+    assert [run.exit for run in list_runs(db)] == ["done", "done"]
+    with pytest.raises(ConfigError, match="no column 'hand_left'"):
+        run(db, ONE, where="hand_left", quiet=True)
+
+
+def test_a_run_that_was_taken_for_dead_writes_nothing_more(tmp_path, clips):
+    db = new_database(tmp_path / "db", clips[:1])
+    taken = Once(lambda: db.table("runs").update({"exit": "'killed'"}))
+    with pytest.raises(StoreError, match="took it for dead"):
+        run(db, ONE, quiet=True, watch=taken)
+    assert db.count("clips") == db.count("rejects") == 0
+    assert [run.exit for run in list_runs(db)] == ["failed"]
+    assert run(db, None, quiet=True).num_clips == 1
