@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC
 
 import pytest
 from support.extraction import new_database, outcome, row_digests
-from support.faults import faulty
+from support.faults import faulty, slow_to_load
 
 from handloom.errors import HandloomError
 from handloom.pipelines.run import run
@@ -15,6 +16,7 @@ from handloom.store.clip_list import pending_clips
 pytestmark = pytest.mark.usefixtures("ray_address")
 
 
+@pytest.mark.timeout(240)  # a worker that starts again takes 40 s at a load of 20
 def test_a_bug_on_one_clip_costs_that_clip(tmp_path, clips, expected):
     """In one shard with clips whose rows are as ever; a worker that cannot go on after a bug is followed by another."""
     faults = {1: "bug", 2: "memory", 4: "spoilt"}
@@ -38,6 +40,7 @@ def test_a_bug_on_one_clip_costs_that_clip(tmp_path, clips, expected):
     assert run(db, None, quiet=True).exit == "done"
 
 
+@pytest.mark.timeout(240)
 def test_a_bug_on_most_clips_fails_the_run_with_its_trace(tmp_path, clips):
     db = new_database(tmp_path / "db", [replace(clip, dataset="bug") for clip in clips[:3]])
     message = (
@@ -48,3 +51,38 @@ def test_a_bug_on_most_clips_fails_the_run_with_its_trace(tmp_path, clips):
     assert set(outcome(db).values()) == {"bug"}
     assert db.runs().column("exit").to_pylist() == ["failed"]
     assert run(db, None, quiet=True).exit == "done"  # nothing is tried again unless asked
+
+
+LIMITS = {"stage_s": 8.0, "stage_frame_s": 0.0, "decode_timeout_s": 4.0, "commit_s": 1.0}
+HANGS = [
+    pytest.param("hang", "fused"),
+    pytest.param("spin", "fused", marks=pytest.mark.slow),  # holds the interpreter's lock
+    pytest.param("hang", "split", marks=pytest.mark.slow),
+    pytest.param("stop", "split", marks=pytest.mark.slow),  # the process stands still
+]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("fault", "mode"), HANGS)
+def test_a_clip_that_hangs_is_tried_again_and_rejected_and_holds_up_nobody(tmp_path, clips, expected, fault, mode):
+    lost = clips[1].clip_id
+    db = new_database(tmp_path / "db", [replace(c, dataset=fault) if c.clip_id == lost else c for c in clips[:3]])
+    pools = {"mode": mode, "num_actors": 1, "num_decode_actors": 1}
+    summary = run(db, faulty(**pools, **LIMITS), quiet=True)
+    assert (summary.exit, summary.num_clips, summary.reasons) == ("rejects", 2, {"hung": 1})
+    assert row_digests(db) == {clip.clip_id: expected[clip.clip_id] for clip in clips[:3] if clip.clip_id != lost}
+    (reject,) = db.rejects().to_pylist()
+    assert (reject["clip_id"], reject["attempts"]) == (lost, 2)
+    assert reject["stage"] in (("hand_fit",) if fault == "hang" else ("hands", "hand_fit"))  # see `Work`
+    assert reject["detail"].count("(limit 8 s)") == 2
+    commits = [version["timestamp"].astimezone(UTC) for version in db.table("clips").versions()]
+    assert (reject["at"] - commits[1]).total_seconds() > LIMITS["stage_s"]  # by time: no other result had come
+
+
+@pytest.mark.timeout(240)
+def test_models_that_never_load_end_the_run(tmp_path, clips):
+    db = new_database(tmp_path / "db", clips[:1])
+    with pytest.raises(HandloomError, match=r"worker \d+ on \S+ has been at stage load.* \(models\) .* limit is 3 s"):
+        run(db, slow_to_load(num_actors=1, load_s=3.0), quiet=True)
+    assert db.runs().column("exit").to_pylist() == ["failed"]
+    assert pending_clips(db) == [*clips[:1]]

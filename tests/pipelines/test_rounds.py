@@ -20,12 +20,12 @@ def ended(shard: Shard, alone: tuple[str, ...] = ()) -> ShardResult:
 
 def test_a_result_that_never_came_is_made_again():
     rounds = Rounds(CLIPS)
-    shards = rounds.shards(2, 60.0, 1)
+    shards = rounds.shards(rounds.left, 2, 60.0, 1)
     for shard in shards[1:]:
         rounds.heard(ended(shard))
     rounds.end(drained=False)
     assert rounds.left == list(shards[0].clips)
-    for shard in rounds.shards(2, 60.0, 1):
+    for shard in rounds.shards(rounds.left, 2, 60.0, 1):
         rounds.heard(ended(shard))
     rounds.end(drained=False)
     assert (rounds.left, rounds.number) == ([], 2)
@@ -33,10 +33,10 @@ def test_a_result_that_never_came_is_made_again():
 
 def test_a_clip_that_is_to_be_alone_comes_again_as_a_shard_of_one_after_the_others():
     rounds = Rounds(CLIPS)
-    first, *others = rounds.shards(4, 60.0, 1)
+    first, *others = rounds.shards(rounds.left, 4, 60.0, 1)
     rounds.heard(ended(first, alone=(first.clips[0].clip_id,)))
     rounds.end(drained=False)
-    *together, last = rounds.shards(4, 60.0, 1)
+    *together, last = rounds.shards(rounds.left, 4, 60.0, 1)
     assert last.clips == first.clips[:1]
     assert [c for shard in together for c in shard.clips] == [c for shard in others for c in shard.clips]
     for shard in together:

@@ -29,6 +29,7 @@ class Node:
     blind: bool = False  # sees no video
     offline: bool = False  # fetches nothing
     mute: bool = False  # writes nothing
+    stuck: bool = False  # its workers hang
 
     def work(self, node_id: str, clips, gone: set[str]) -> ShardResult:
         rejects, rows = [], []
@@ -36,6 +37,8 @@ class Node:
             reason = "video_missing" if self.blind or clip.video_uri in gone else "fetch_failed" if self.offline else ""
             if reason:
                 rejects.append(Reject(clip.clip_id, "fetch", reason, f"{reason} here\nhint: look"))
+            elif self.stuck:
+                rejects.append(Reject(clip.clip_id, "hands", "hung", "killed twice\nhint: look", 2))
             else:
                 rows.append(clip.clip_id)
         if rows and self.mute:
@@ -91,7 +94,7 @@ def run(machines: Machines, clips, seed: int = 0) -> tuple[dict[str, str | Rejec
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.builds(Node, st.booleans(), st.booleans(), st.booleans()), max_size=5), st.data())
+@given(st.lists(st.builds(Node, st.booleans(), st.booleans(), st.booleans(), st.booleans()), max_size=5), st.data())
 def test_every_clip_ends_right_while_one_node_is_healthy(others, data):
     nodes = {f"n{number}": node for number, node in enumerate(data.draw(st.permutations([Node(), *others])))}
     clips = [make_clip(number) for number in range(60)]
@@ -144,6 +147,18 @@ def test_a_node_is_left_for_what_goes_well_elsewhere():
     assert set(ends.values()) == {"row"}
     assert machines.left["c"].why == "read-only"
     assert machines.left["b"].why == "3 clips in a row failed there, the last: video_missing here"
+
+
+def test_clips_that_hang_are_tried_on_another_node():
+    clips = [make_clip(number) for number in range(40)]
+    machines = Machines({"a": Node(), "b": Node(stuck=True)}, set())
+    ends, _ = run(machines, clips)
+    assert set(ends.values()) == {"row"}
+    assert machines.left["b"].why.endswith(" clips in a row failed there, the last: killed twice")
+    ends, _ = run(Machines({"a": Node(stuck=True), "b": Node(stuck=True)}, set()), clips[:1])
+    (end,) = ends.values()
+    assert (end.reason, end.attempts) == ("hung", 4)
+    assert "tried on host" in end.detail
 
 
 def test_rows_that_the_driver_cannot_see_were_not_written(tmp_path):

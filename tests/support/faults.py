@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
+import signal
 import time
 
 from handloom.schemas.settings import HandsConfig, Resources, RunConfig
@@ -24,7 +26,31 @@ class Faults(dict):
             time.sleep(3600)
         if dataset == "spin":
             re.match("(a|aa)+$", "a" * 200 + "b")  # for ages, and holds the interpreter's lock
+        if dataset == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         return super().get(dataset, default)
+
+
+class SlowToLoad(str):
+    """`hands.device`, compared before the models of the hands are loaded; in another process that takes for ever."""
+
+    __hash__ = str.__hash__
+
+    def __new__(cls, text: str):
+        made = super().__new__(cls, text)
+        made.pid = os.getpid()
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        if os.getpid() != self.pid:
+            time.sleep(3600)
+        return str.__eq__(self, other)
+
+
+def slow_to_load(**resources: object) -> RunConfig:
+    """The usual settings, with models that workers cannot load."""
+    hands = HandsConfig().model_copy(update={"device": SlowToLoad("cpu")})
+    return RunConfig(hands=hands, resources=Resources(**resources))
 
 
 def faulty(**resources: object) -> RunConfig:

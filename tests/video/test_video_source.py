@@ -134,6 +134,26 @@ def test_a_video_is_fetched_once(tmp_path, site):
     assert source.local_path(clip(f"{site.url}/b.mp4")) != path
 
 
+def test_who_waits_for_a_video_gives_signs_of_life(tmp_path, site):
+    said: list[str] = []
+    source = VideoSource(str(tmp_path), alive=lambda: said.append("a block has come"))
+    source.local_path(clip(f"{site.url}/a.mp4"))
+    assert said == ["a block has come"]
+    cache = cache_module.FetchCache(str(tmp_path), 1 << 20)
+
+    def second() -> None:
+        with cache.locked("name", lambda: said.append("another fetches it")):
+            said.append("done")
+
+    waiting = threading.Thread(target=second)
+    with cache.locked("name", lambda: None):
+        waiting.start()
+        time.sleep(0.5)
+        assert set(said[1:]) == {"another fetches it"}
+    waiting.join()
+    assert said[-1] == "done"
+
+
 def test_the_clips_of_a_shard_share_one_question(tmp_path, site, monkeypatch):
     source = VideoSource(str(tmp_path / "cache"))
     source.local_path(clip(f"{site.url}/a.mp4"))

@@ -13,9 +13,10 @@ from handloom.schemas.settings import Resources, Settings
 from handloom.schemas.tables import clips_schema
 from handloom.store.commit import Committer
 from handloom.store.fragments import read_rows
-from handloom.workers.ledger import MAX_DEATHS, Ledger, pulse, start_ledger
+from handloom.workers.ledger import MAX_DEATHS, MAX_HANGS, Doing, Ledger, start_ledger
 from handloom.workers.process import ShardProcessor, WorkerSetup
 from handloom.workers.versions import model_versions
+from handloom.workers.work import Work
 
 SHARD = ("a", "b", "c")
 
@@ -55,16 +56,72 @@ def test_deaths_between_clips_make_the_next_worker_careful():
 
 def test_decoding_is_given_up_after_two_deaths():
     ledger = Ledger()
-    assert [ledger.decode(SHARD) for _ in range(3)] == [0, 1, 2]
+    assert [ledger.decode(SHARD).num_deaths for _ in range(3)] == [0, 1, 2]
 
 
-def test_idle_is_the_time_since_the_last_word(ray_address):
+def doing(clip_id: str | None, stage: str, limit_s: float, pid: int = 1) -> Doing:
+    return Doing("actor", pid, "host", "node", SHARD, clip_id, stage, limit_s)
+
+
+def test_nobody_is_idle_who_is_at_work_within_its_limit():
+    ledger = Ledger()
+    time.sleep(0.2)
+    assert ledger.progress().idle_s >= 0.2
+    ledger.at(doing("a", "hands", 60.0), 0.0)
+    assert ledger.progress().idle_s == 0
+    ledger.rest("actor")
+    assert 0 < ledger.progress().idle_s < 0.2
+
+
+def test_a_hang_is_no_death_and_counts_for_its_clip():
+    ledger = Ledger()
+    for number in range(1, MAX_HANGS + 1):
+        assert [len(hangs) for hangs in ledger.enter(SHARD).hangs.values()] == [number - 1] * (number > 1)
+        ledger.begin("b", number)
+        ledger.at(doing("b", "hands", 60.0, number), 0.0, ["handle"])
+        assert not ledger.overdue()
+        ledger.at(doing("b", "tracks", 60.0, number), 70.0)
+        (late,) = ledger.overdue()
+        assert (late.doing.stage, late.handle) == ("tracks", "handle")
+        assert late.seconds == pytest.approx(70, abs=1)
+        assert ledger.give_up(late) == number
+        assert ledger.give_up(late) == 0
+        assert not ledger.overdue()
+        assert ledger.progress().working == {}
+    entry = ledger.enter(SHARD)
+    assert (entry.deaths["b"], entry.careful) == (0, False)
+    assert [(hang.stage, hang.limit_s) for hang in entry.hangs["b"]] == [("tracks", 60.0)] * MAX_HANGS
+    assert ledger.decode(SHARD).hung == {"b"}
+
+
+def test_what_a_worker_has_gone_on_from_is_not_given_up():
+    ledger = Ledger()
+    ledger.at(doing("b", "hands", 60.0), 61.0)
+    (late,) = ledger.overdue()
+    ledger.at(doing("b", "tracks", 60.0), 0.0)
+    assert ledger.give_up(late) == 0
+    ledger.at(doing(None, "write", 60.0), 61.0)
+    (late,) = ledger.overdue()
+    assert ledger.give_up(late) == 1
+    assert ledger.enter(SHARD).hangs == {}
+
+
+def test_a_video_that_is_still_coming_is_no_hang_and_nothing_else_hides_one(ray_address):
     ledger = start_ledger()
-    with pulse(ledger, every_s=0.05):
-        time.sleep(0.6)
-        assert ray.get(ledger.progress.remote()).idle_s < 0.5
-    time.sleep(0.5)
-    assert ray.get(ledger.progress.remote()).idle_s > 0.3
+    work = Work(ledger, Resources(stage_s=0.001, stage_frame_s=0.001, decode_timeout_s=0.001))
+
+    def late_s() -> float:
+        time.sleep(0.5)
+        work.video_comes()  # from the thread that fetches, whatever the worker is at
+        time.sleep(0.2)
+        return ray.get(ledger.overdue.remote())[0].seconds
+
+    with work.on(SHARD, "shard"):
+        work.clip("a", "decode")
+        assert late_s() < 0.5
+        work.begin("hands", 1)
+        assert late_s() > 0.6
+    assert not ray.get(ledger.overdue.remote())
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +153,24 @@ def test_careful_work_gives_the_same_rows(processor, clips, expected):
     assert row_digests(db) == found
     assert set(ray.get(ledger.finished.remote())) == set(shard)
     assert set(ray.get(ledger.enter.remote(shard)).deaths.values()) == {0}
+
+
+def test_a_clip_that_has_hung_is_to_come_again_alone_or_not_at_all(processor, clips, expected):
+    worker, _, _, ledger = processor
+    shard = [clip.clip_id for clip in clips[3:]]
+    node_id = ray.get_runtime_context().get_node_id()
+
+    def hang(clip_id: str) -> None:
+        ray.get(ledger.at.remote(Doing("actor", 1, "host", node_id, tuple(shard), clip_id, "hands", 1.0), 2.0))
+        for late in ray.get(ledger.overdue.remote()):
+            assert ray.get(ledger.give_up.remote(late))
+
+    hang(shard[0])
+    result = worker.process(clips[3:], worker.stream)
+    assert result.alone == (shard[0],)
+    assert result.record.clip_ids == tuple(shard[1:])
+    alone = worker.process(clips[3:4], worker.stream)
+    assert (alone.alone, alone.record.clip_ids) == ((), (shard[0],))
+    hang(shard[0])
+    (reject,) = worker.process(clips[3:], worker.stream).rejects
+    assert (reject.clip_id, reject.reason, reject.stage, reject.attempts) == (shard[0], "hung", "hands", 2)

@@ -121,12 +121,13 @@ def test_a_worker_with_other_versions_makes_no_row_and_ends_the_run(mode, tmp_pa
     drivers = PLAIN | {"scipy": "0.1.0"}
     setup = WorkerSetup(Settings(), Resources(), drivers, str(tmp_path / "db"), {}, {}, str(tmp_path / "cache"))
     batch = {"shard": np.array([Shard((CLIP,)).to_json()], dtype=object)}
+    ledger = start_ledger()
     if mode == "fused":
-        out = FusedWorker(setup, None)(batch)
+        out = FusedWorker(setup, ledger)(batch)
     else:
-        frames = DecodeWorker(setup, None)(batch)
+        frames = DecodeWorker(setup, ledger)(batch)
         assert isinstance(pickle.loads(frames["frames"][0]), ShardResult)
-        out = ModelWorker(setup, None)(frames)
+        out = ModelWorker(setup, ledger)(frames)
     result = ShardResult.from_json(out["result"][0])
     assert (result.record, result.rejects, result.clip_ids()) == (None, (), ())
     with pytest.raises(ConfigError, match=rf"{here().host} would make other rows .* scipy is .* 0\.1\.0 here"):

@@ -24,7 +24,7 @@ from handloom.workers.actors import DecodeWorker, FusedWorker, ModelWorker
 from handloom.workers.process import WorkerSetup
 from handloom.workers.shard import Shard, ShardResult
 
-WARM_TIMEOUT_S = 600
+MAX_LOADS, START_S = 3, 120.0  # models that one actor loads at most, and its process before that
 JOIN_S = 30.0
 
 
@@ -42,8 +42,8 @@ class Graph:
         ledger: ray.actor.ActorHandle,
         without: Collection[str] = (),
     ) -> None:
-        _quiet()
         resources = setup.resources
+        _quiet(MAX_LOADS * resources.load_s + START_S)
         texts = [shard.to_json() for shard in shards]
         if any(is_remote(shard.video_uri) for shard in shards):
             ray.get(ledger.hand_out.remote(texts, [shard.video_uri for shard in shards], len(ray.nodes())))
@@ -86,10 +86,10 @@ def _pool(size: int) -> ray.data.ActorPoolStrategy:
     return ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2)
 
 
-def _quiet() -> None:
+def _quiet(warm_s: float) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.wait_for_min_actors_s = WARM_TIMEOUT_S
+    context.wait_for_min_actors_s = warm_s
     context.execution_options.preserve_order = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends the run is raised, and said once

@@ -16,6 +16,7 @@ from handloom.pipelines.balance import Balance
 from handloom.pipelines.changed import renew_changed_videos
 from handloom.pipelines.cluster import joined
 from handloom.pipelines.configure import check_stored
+from handloom.pipelines.deadlines import Deadlines
 from handloom.pipelines.graph import Graph
 from handloom.pipelines.head import Head
 from handloom.pipelines.interrupts import Interrupts
@@ -204,7 +205,7 @@ def _process(clips, job: _Job, interrupts: Interrupts, ray_address, quiet, watch
                         if rounds.number:
                             balance.resume()
                         nodes.look()
-                        _work(rounds, job, head, balance, verdicts, ledger, progress)
+                        _work(rounds, job, head, balance, nodes, verdicts, ledger, progress)
                 finally:
                     job.tally.left_nodes = nodes.left_nodes()
         except ray.exceptions.RayTaskError:
@@ -215,7 +216,9 @@ def _process(clips, job: _Job, interrupts: Interrupts, ray_address, quiet, watch
         watch(ledger)
 
 
-def _work(rounds: Rounds, job: _Job, head: Head, balance: Balance, verdicts: Verdicts, ledger, progress) -> None:
+def _work(
+    rounds: Rounds, job: _Job, head: Head, balance: Balance, nodes: Nodes, verdicts: Verdicts, ledger, progress
+) -> None:
     """One round: one pool of actors, until every shard has come back or the pool is to change."""
     setup, pending = job.setup, job.pending
     num_cpus = int(ray.cluster_resources().get("CPU", 1))
@@ -225,11 +228,15 @@ def _work(rounds: Rounds, job: _Job, head: Head, balance: Balance, verdicts: Ver
     counts = (rounds.number, len(clips), len(shards), pools.num_actors, pools.num_decode)
     log.info("a pool begins round=%d clips=%d shards=%d actors=%d decode_actors=%d", *counts)
     graph = Graph(shards, setup, pools, ledger, without)
+    deadlines = Deadlines(ledger, nodes)
     arrivals = Arriving(graph, graph.close, lambda: progress().idle_s)
     with arrivals, balance.watched(pools, len(shards)) as watched:
         try:
             for result in arrivals:
                 job.tick(head)
+                if deadlines.look():
+                    watched.stop("leaves a node")
+                    break
                 if result is None:
                     continue
                 result = verdicts.on(result)

@@ -18,7 +18,8 @@ from handloom.store.fragments import unseen_files
 from handloom.workers.shard import ShardResult
 
 OF_A_NODE = frozenset({"video_missing", "video_unreadable", "fetch_failed"})
-"""Reasons of failures of stage `fetch` that may be the node's."""
+"""Reasons of failures of stage `fetch` that may be the node's. So may a clip that hangs, at any stage."""
+ASKED_BY_TRYING = frozenset({"fetch_failed", "hung"})  # whether another node sees the video tells nothing
 MAX_IN_A_ROW = 3
 MAX_ASKED = 3  # nodes that are asked whether they see a video, if it has gone well on any of them
 MAX_TRIES = 2  # nodes on which a fetch is tried
@@ -114,7 +115,7 @@ class Verdicts:
 
     def _look(self, rejects: Sequence[Reject]) -> dict[str, bool]:
         """Whether another node sees the videos that these do not see; without those that none was asked for."""
-        asked = {self._uris[reject.clip_id] for reject in rejects if reject.reason != "fetch_failed"}
+        asked = {self._uris[reject.clip_id] for reject in rejects if reject.reason not in ASKED_BY_TRYING}
         failed_on = {reject.node_id for reject in rejects}
         others = self._nodes.used.keys() - failed_on if asked and self._nodes.spare(failed_on) else ()
         order = sorted(others, key=lambda node_id: (-self._records[node_id].succeeded, node_id))
@@ -139,7 +140,7 @@ class Verdicts:
         """Whether another node is to try the clip. Where it may well succeed there, this node is blamed."""
         tries = self._tries[reject.clip_id]
         tries[reject.node_id] = reject
-        seen = None if reject.reason == "fetch_failed" else found.get(self._uris[reject.clip_id])
+        seen = None if reject.reason in ASKED_BY_TRYING else found.get(self._uris[reject.clip_id])
         num_tries = len(tries.keys() & self._nodes.used.keys())  # a node that was left has no say
         if seen is False or (seen is None and num_tries >= MAX_TRIES) or not self._nodes.spare(tries):
             return False
@@ -176,4 +177,5 @@ class Verdicts:
 
 
 def _doubtful(reject: Reject) -> bool:
-    return reject.stage == "fetch" and reject.reason in OF_A_NODE and reject.node_id is not None
+    is_of_node = reject.reason == "hung" or (reject.stage == "fetch" and reject.reason in OF_A_NODE)
+    return is_of_node and reject.node_id is not None

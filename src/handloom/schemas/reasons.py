@@ -22,6 +22,7 @@ REASONS: Final[dict[str, str]] = {
     "model_failed": "a model could not process the clip's frames",
     "out_of_memory": "the process had no memory left for what it was doing with the clip, twice",
     "bug": "an exception that nobody expected; the detail holds its trace",
+    "hung": "one of the clip's stages took longer than its limit, twice, once in a shard of its own",
     "worker_died": "the worker process died twice while it was working on the clip",
 }
 

@@ -182,6 +182,13 @@ class Resources(Frozen):
     """Commit once this many clips are finished ..."""
     commit_s: float = Field(30.0, gt=0)
     """... or this many seconds after the last commit."""
+    stage_s: float = Field(120.0, gt=0)
+    """A worker whose clip is in one stage for longer than this ..."""
+    stage_frame_s: float = Field(1.5, ge=0)
+    """... and this for each of its frames is killed, the clip tried once more in a shard of its own, then rejected as
+    `hung`. Thirty times what a stage takes on an idle core."""
+    load_s: float = Field(600.0, gt=0)
+    """Longest time for loading one model, its download included; then the run stops."""
     decode_timeout_s: float = Field(60.0, gt=0)
     """Longest wait for the next decoded frames of a clip."""
     decode_memory_mb: int = Field(1536, ge=128)

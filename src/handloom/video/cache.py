@@ -9,10 +9,12 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
+WAIT_S = 0.2
 IN_USE_S = 120.0  # a video given out this lately is not evicted: some decoder may be about to open it
 KEPT_FREE_BYTES, KEPT_FREE_SHARE = 1 << 30, 0.05  # of the disk, the smaller of the two: others write there, too
 BOOKKEEPING = (".lock", ".part", ".map")
@@ -38,11 +40,16 @@ class FetchCache:
         self._limit_bytes = limit_bytes
 
     @contextmanager
-    def locked(self, name: str) -> Iterator[Path]:
-        """The file of this name, there or not, while no other actor of the node makes it. Raises OSError."""
+    def locked(self, name: str, alive: Callable[[], None]) -> Iterator[Path]:
+        """The file of this name, there or not, while no other actor of the node makes it. Raises OSError.
+
+        alive: called now and then while another actor is waited for.
+        """
         self._own_folder()
         with open(self.folder / f"{name}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            while not _is_locked(lock):
+                alive()
+                time.sleep(WAIT_S)
             yield self.folder / name
 
     def make_room(self, num_bytes: int, keep: Path) -> None:
@@ -89,6 +96,14 @@ class FetchCache:
             raise PermissionError(
                 f"it is {kind}, expected a folder of user {os.geteuid()}: remove it, or set resources.fetch_cache_dir"
             )
+
+
+def _is_locked(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _uses(files: Iterable[Path]) -> Iterator[tuple[float, int, Path]]:

@@ -42,6 +42,7 @@ class VideoSource:
     Args:
         cache_dir: empty: this user's folder on this node (`cache_folder`).
         storage_options: fsspec options of s3:// URIs, for example `{"endpoint_url": ...}`.
+        alive: called now and then while a video is fetched, by whomever.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class VideoSource:
         cache_mb: int = 20_000,
         attempts: int = 3,
         storage_options: dict[str, Any] | None = None,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._cache = FetchCache(cache_dir or cache_folder(), cache_mb << 20)
-        self._attempts = attempts
+        self._attempts, self._alive = attempts, alive
         self._storage_options = storage_options or {}
         self._files: dict[str, VideoVersion] = {}
         self._asked: dict[str, tuple[float, VideoVersion]] = {}
@@ -89,7 +91,7 @@ class VideoSource:
             for attempts in itertools.count(1):
                 version = self._version(clip)
                 _check(clip, version)
-                with self._cache.locked(self._name(clip.video_uri, version)) as target:
+                with self._cache.locked(self._name(clip.video_uri, version), self._alive) as target:
                     try:
                         if not target.exists():
                             self._fetch(clip, version, target)
@@ -157,6 +159,7 @@ class VideoSource:
             self._cache.check_room(len(part))
             local.write(part)
             num_bytes += len(part)
+            self._alive()
         local.flush()
         os.fdatasync(local.fileno())  # what is there after a power cut is whole
         return num_bytes

@@ -22,10 +22,11 @@ from handloom.schemas.reasons import RETRIABLE
 from handloom.schemas.reject import Reject
 from handloom.video.decoder import DecodedClip, DecoderSwitched, Header
 from handloom.workers.bugs import for_each
-from handloom.workers.ledger import MAX_DEATHS, pulse
-from handloom.workers.place import Place, here
+from handloom.workers.ledger import MAX_DEATHS
+from handloom.workers.place import Place
 from handloom.workers.process import ShardProcessor, WorkerSetup, refusal
 from handloom.workers.shard import Shard, ShardResult
+from handloom.workers.work import DECODE, LOAD, Work
 
 Batch = dict[str, NDArray[Any]]
 CHUNK_FRAMES = 16
@@ -70,13 +71,15 @@ class DecodeWorker:
 
     def __init__(self, setup: WorkerSetup, ledger: ray.actor.ActorHandle) -> None:
         self._ledger = ledger
+        self._work = Work(ledger, setup.resources)
         self._max_bytes = setup.resources.inline_frames_mb << 20
-        self._decoder, self._place = setup.decoder(), here()
+        self._decoder, place = setup.decoder(self._work.video_comes), self._work.place
         self._refused: ShardResult | None = None
-        try:
-            setup.check_versions(self._place.host)
-        except ConfigError as error:
-            self._refused = ShardResult(None, (), 0, refused=refusal(error, self._place.host)).at(self._place)
+        with self._work.on((), LOAD):
+            try:
+                setup.check_versions(place.host)
+            except ConfigError as error:
+                self._refused = ShardResult(None, (), 0, refused=refusal(error, place.host)).at(place)
 
     def __call__(self, batch: Batch) -> Batch:
         shards = [taken(text, self._ledger) for text in batch["shard"]]
@@ -84,22 +87,39 @@ class DecodeWorker:
         return {"frames": np.array(rows, dtype=object)}
 
     def _decode(self, shard: Shard) -> list[InlineFrames]:
-        """The shard's frames; none where workers have died on them (the model actor finds out at which clip), or where
-        the shard is to be given back (the model actor is told so too).
+        """The shard's frames; none where workers have died on them (the model actor finds out at which clip), of clips
+        that have hung, or where the shard is to be given back (the model actor is told so too).
         """
-        num_deaths = ray.get(self._ledger.decode.remote([clip.clip_id for clip in shard.clips]))
-        if num_deaths is None or num_deaths >= MAX_DEATHS:
-            return [InlineFrames(clip, None, None) for clip in shard.clips]
-        with pulse(self._ledger):
-            return self._decoded(shard)
+        clip_ids = [clip.clip_id for clip in shard.clips]
+        with self._work.on(clip_ids, DECODE):
+            entry = ray.get(self._ledger.decode.remote(clip_ids))
+            if entry is None or entry.num_deaths >= MAX_DEATHS:
+                return [InlineFrames(clip, None, None) for clip in shard.clips]
+            found = self._decoded([clip for clip in shard.clips if clip.clip_id not in entry.hung])
+            return [found.get(clip.clip_id, InlineFrames(clip, None, None)) for clip in shard.clips]
 
-    def _decoded(self, shard: Shard) -> list[InlineFrames]:
-        work = for_each(shard.clips, self._stream, _collected, begin=lambda clip: True, stage=lambda: "decode")
+    def _decoded(self, clips: Sequence[Clip]) -> dict[str, InlineFrames]:
+        work = for_each(clips, self._stream, self._collected, begin=self._begin, stage=lambda: DECODE)
         try:
             found = (InlineFrames(c, None, None, end) if isinstance(end, ClipError) else end for c, end in work)
-            return [replace(frames, place=self._place) for frames in found]
+            return {frames.clip.clip_id: replace(frames, place=self._work.place) for frames in found}
         except ConfigError:  # no decoding on this node; the model actor decodes, or meets the same and says so
-            return [InlineFrames(clip, None, None) for clip in shard.clips]
+            return {}
+
+    def _begin(self, clip: Clip) -> bool:
+        self._work.clip(clip.clip_id, DECODE)
+        return True
+
+    def _collected(self, item: DecodedClip) -> InlineFrames:
+        while True:
+            chunks = []
+            try:
+                for chunk in item.chunks():
+                    chunks.append(chunk)
+                    self._work.begin(DECODE)
+                return InlineFrames(item.clip, item.header, np.concatenate(chunks) if chunks else None)
+            except DecoderSwitched:
+                continue
 
     def _stream(self, clips: Sequence[Clip]) -> Iterator[DecodedClip | ClipError]:
         return self._decoder.stream(clips, self._max_bytes)
@@ -151,12 +171,3 @@ def taken(text: str, ledger: ray.actor.ActorHandle) -> Shard:
         context = ray.get_runtime_context()
         text = ray.get(ledger.take.remote(int(text), context.get_node_id(), context.get_actor_id()))
     return Shard.from_json(text)
-
-
-def _collected(item: DecodedClip) -> InlineFrames:
-    while True:
-        try:
-            chunks = list(item.chunks())
-            return InlineFrames(item.clip, item.header, np.concatenate(chunks) if chunks else None)
-        except DecoderSwitched:
-            continue

@@ -7,7 +7,9 @@ from handloom.models.hands_offline import OfflineHands
 from handloom.models.protocols import DepthProvider, HandExtractor, PointTracker
 from handloom.models.tracks_lk import LucasKanade
 from handloom.models.tracks_robust import RecoveringTracker
-from handloom.schemas.settings import DepthConfig, HandsConfig, TracksConfig
+from handloom.schemas.settings import DepthConfig, HandsConfig, Settings, TracksConfig
+
+HEAVY = 20.0
 
 
 def hand_extractor(config: HandsConfig) -> HandExtractor:
@@ -35,3 +37,12 @@ def depth_provider(config: DepthConfig) -> DepthProvider | None:
 
         return GivenDepth(config)
     return None
+
+
+def heavy_stages(settings: Settings) -> dict[str, float]:
+    """Stages whose networks may take many times what the usual ones take for a frame: on a CPU, where no GPU is there.
+
+    The factor was not measured: it is meant to be too large.
+    """
+    chosen = {"tracks": settings.tracks.tracker == "cotracker3", "depth": settings.depth.provider == "transformers"}
+    return {stage: HEAVY for stage, is_heavy in chosen.items() if is_heavy}

@@ -21,6 +21,7 @@ from handloom.schemas.row import build_row
 from handloom.schemas.settings import Settings
 from handloom.video.decoder import DecoderSwitched, Header
 from handloom.video.frame_store import FrameStore
+from handloom.workers.choose import heavy_stages
 from handloom.workers.settled import settled
 from handloom.workers.stages import Stages
 
@@ -41,15 +42,16 @@ def nobody(stage: str, num_frames: int) -> None:
 class Extractor:
     """Holds the models; turns one clip's frames into its row. `stage_s` sums the seconds spent per stage.
 
-    host: what rows say of where they were made. tell: called with each stage's name, and the number of frames it is
-    about to work on, when it begins.
+    host: what rows say of where they were made. tell: called with each stage's name when it begins, and the number of
+    frames it is about to work on, more for heavy networks: what it may take is in proportion to it.
     """
 
     def __init__(
         self, settings: Settings, run_key: str, host: str | None = None, tell: Callable[[str, int], None] = nobody
     ) -> None:
         self._run_key, self._host, self._tell = run_key, host, tell
-        self._stages = Stages(settings)
+        self._stages = Stages(settings, partial(tell, num_frames=0))
+        self._heavy = heavy_stages(settings)
         self._appearance = GistHogHsv()
         self._keeper = FrameKeeper(settings.frames)
         self._pictures = PictureStats()
@@ -93,7 +95,10 @@ class Extractor:
 
     def _finish(self, clip: Clip, header: Header, store: FrameStore) -> pa.RecordBatch:
         clock = Clock(self.stage_s, self._tell)
-        begin = partial(clock.begin, num_frames=len(store))
+
+        def begin(stage: str) -> None:
+            clock.begin(stage, round(len(store) * self._heavy.get(stage, 1.0)))
+
         begin("pictures")
         found = self._stages.understand(clip, header.info, store, self._pictures.finish(), begin)
         begin("embeddings")

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import ray
 
 from handloom.workers.handout import Handout
 
 MAX_DEATHS = 2
-PULSE_S = 5.0
+MAX_HANGS = 2
 
 
 @dataclass(frozen=True)
 class Progress:
     """Counts since the run began; `working` maps a worker's process id to the clip it is on.
 
-    idle_s: seconds since a worker with something to do was last heard of.
+    idle_s: seconds since any worker had something to do; 0 while one has.
     """
 
     num_rows: int
@@ -41,18 +40,66 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Doing:
+    """What a worker has begun and not ended: one stage of one clip, or of what lies between clips.
+
+    worker: the actor; its processes follow each other. clip_ids: its shard; empty while it loads its models. clip_id:
+    None between clips. limit_s: after so many seconds it counts as hung.
+    """
+
+    worker: str
+    pid: int
+    host: str
+    node_id: str
+    clip_ids: tuple[str, ...]
+    clip_id: str | None
+    stage: str
+    limit_s: float
+
+
+@dataclass(frozen=True)
+class Hang:
+    """A stage that had not ended after `seconds`, when `limit_s` was the longest that it may take."""
+
+    stage: str
+    seconds: float
+    limit_s: float
+    host: str
+    node_id: str
+
+
+@dataclass(frozen=True)
+class Overdue:
+    """Work beyond its limit. number: which of all that was begun. handle: of the actor, to kill it."""
+
+    doing: Doing
+    number: int
+    seconds: float
+    handle: Any
+
+
+@dataclass(frozen=True)
 class Entry:
     """What a worker learns when it takes up a shard.
 
     deaths: workers that have died on each clip. careful: workers have died in this shard, on no clip in particular.
     drained: the shard is to be given back as it is: the pool of workers is about to change. spoilt: stage and trace of
-    clips whose bug a worker did not survive.
+    clips whose bug a worker did not survive. hangs: of each clip that has hung.
     """
 
     deaths: dict[str, int]
     careful: bool
     drained: bool = False
     spoilt: dict[str, tuple[str, str]] = field(default_factory=dict)
+    hangs: dict[str, tuple[Hang, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DecodeEntry:
+    """What a decode worker learns: how many have died on the shard, and which of its clips have hung."""
+
+    num_deaths: int
+    hung: frozenset[str]
 
 
 class Ledger:
@@ -66,6 +113,11 @@ class Ledger:
         self._shard_of: dict[str, tuple[str, ...]] = {}
         self._working: dict[int, tuple[str, float]] = {}
         self._spoilt: dict[str, tuple[str, str]] = {}
+        self._hangs: dict[str, list[Hang]] = {}
+        self._hung_between: dict[tuple[str, ...], int] = {}
+        self._doing: dict[str, tuple[Doing, int, float]] = {}  # by worker; number, and when it began
+        self._handles: dict[str, Any] = {}  # only while it does something: an actor lives as long as its handles
+        self._num_begun = 0
         self._finished: dict[str, Finished] = {}
         self._last_word = time.monotonic()
         self._drained = False
@@ -82,6 +134,8 @@ class Ledger:
         self._drained = False
         for shards in (self._entered, self._on_clip, self._decoded):
             shards.clear()
+        self._doing.clear()  # of workers that have gone with their pool
+        self._handles.clear()
         self._last_word = time.monotonic()
 
     def hand_out(self, shards: Sequence[str], videos: Sequence[str], num_nodes: int) -> None:
@@ -105,16 +159,17 @@ class Ledger:
         self._last_word = time.monotonic()
         deaths = {clip_id: len(self._begun.get(clip_id, ())) for clip_id in shard}
         spoilt = {clip_id: self._spoilt[clip_id] for clip_id in shard if clip_id in self._spoilt}
-        return Entry(deaths, careful=self._entered[shard] >= MAX_DEATHS, spoilt=spoilt)
+        hangs = {clip_id: tuple(self._hangs[clip_id]) for clip_id in shard if clip_id in self._hangs}
+        return Entry(deaths, careful=self._entered[shard] >= MAX_DEATHS, spoilt=spoilt, hangs=hangs)
 
-    def decode(self, clip_ids: Sequence[str]) -> int | None:
-        """Split mode: a decode worker takes up a shard. Returns how many have died on it; None: drained."""
+    def decode(self, clip_ids: Sequence[str]) -> DecodeEntry | None:
+        """Split mode: a decode worker takes up a shard. None: drained."""
         shard = tuple(clip_ids)
         if self._drained:
             return None
         self._decoded[shard] = self._decoded.get(shard, -1) + 1
         self._last_word = time.monotonic()
-        return self._decoded[shard]
+        return DecodeEntry(self._decoded[shard], frozenset(shard) & self._hangs.keys())
 
     def begin(self, clip_id: str, pid: int) -> bool:
         """A worker begins a clip; if it never ends it, it has died on it. Saying it twice changes nothing.
@@ -145,9 +200,46 @@ class Ledger:
         _, began = self._working.pop(pid, (clip_id, now))
         self._finished[clip_id] = Finished(has_row, num_frames, began, now)
 
-    def pulse(self) -> None:
-        """A worker that has something to do is alive."""
+    def at(self, doing: Doing, spent_s: float, handle: Sequence[Any] = ()) -> None:
+        """What a worker is doing, since `spent_s` seconds. handle: its own, where it begins with something."""
         self._last_word = time.monotonic()
+        self._num_begun += 1
+        self._doing[doing.worker] = (doing, self._num_begun, self._last_word - spent_s)
+        if handle:
+            self._handles[doing.worker] = handle[0]
+
+    def rest(self, worker: str) -> None:
+        """The worker has nothing to do."""
+        self._last_word = time.monotonic()
+        self._doing.pop(worker, None)
+        self._handles.pop(worker, None)
+
+    def overdue(self) -> list[Overdue]:
+        """All work that has taken longer than its limit."""
+        now = time.monotonic()
+        return [
+            Overdue(doing, number, now - began, self._handles.get(doing.worker))
+            for doing, number, began in self._doing.values()
+            if now - began > doing.limit_s
+        ]
+
+    def give_up(self, late: Overdue) -> int:
+        """The worker is going to be killed for it. Its clip has hung once more, and has not died.
+
+        Returns how often its clip has hung, or its shard between clips; 0 where the worker has gone on meanwhile.
+        """
+        doing = late.doing
+        if self._doing.get(doing.worker, (None, 0))[1] != late.number:
+            return 0
+        self.rest(doing.worker)
+        self._working.pop(doing.pid, None)
+        if doing.clip_id is None:
+            self._hung_between[doing.clip_ids] = self._hung_between.get(doing.clip_ids, 0) + 1
+            return self._hung_between[doing.clip_ids]
+        self._begun.get(doing.clip_id, set()).discard(doing.pid)
+        hangs = self._hangs.setdefault(doing.clip_id, [])
+        hangs.append(Hang(doing.stage, late.seconds, doing.limit_s, doing.host, doing.node_id))
+        return len(hangs)
 
     def finished(self) -> dict[str, Finished]:
         """Every clip that ended, in order of its end."""
@@ -156,7 +248,7 @@ class Ledger:
     def progress(self) -> Progress:
         frames = [clip.num_frames for clip in self._finished.values() if clip.has_row]
         working = {pid: clip_id for pid, (clip_id, _) in self._working.items()}
-        idle_s = time.monotonic() - self._last_word
+        idle_s = 0.0 if self._doing else time.monotonic() - self._last_word
         return Progress(len(frames), len(self._finished) - len(frames), sum(frames), working, idle_s)
 
 
@@ -165,19 +257,3 @@ def start_ledger(name: str | None = None) -> ray.actor.ActorHandle:
     node_id = ray.get_runtime_context().get_node_id()
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=True)
     return ray.remote(Ledger).options(num_cpus=0, max_concurrency=1, name=name, scheduling_strategy=here).remote()
-
-
-@contextmanager
-def pulse(ledger: ray.actor.ActorHandle, every_s: float = PULSE_S) -> Iterator[None]:
-    """Tell the ledger from a thread, as long as the block lasts, that this process lives."""
-    ended = threading.Event()
-
-    def beat() -> None:
-        while not ended.wait(every_s):
-            ledger.pulse.remote()
-
-    threading.Thread(target=beat, daemon=True, name="pulse").start()
-    try:
-        yield
-    finally:
-        ended.set()

@@ -26,13 +26,14 @@ from handloom.video.decoder import DecodeLimits, Decoder
 from handloom.video.source import VideoSource
 from handloom.workers.bugs import BUG, HINT, NO_MEMORY, bugs_as_rejects, for_each
 from handloom.workers.extract import Extractor, Frames
-from handloom.workers.ledger import MAX_DEATHS, pulse
-from handloom.workers.place import here
+from handloom.workers.ledger import MAX_DEATHS, MAX_HANGS, Hang
 from handloom.workers.shard import ShardResult
 from handloom.workers.versions import check_same, model_versions
+from handloom.workers.work import DECODE, LOAD, WRITE, Work
 
 log = logging.getLogger(__name__)
 
+SHARD = "shard"  # between a shard's clips
 Stream = Callable[[Sequence[Clip]], Iterable[Frames | ClipError]]
 
 
@@ -55,10 +56,11 @@ class WorkerSetup:
         """Raise ConfigError where this process, on `host`, would make other rows than the driver's node."""
         check_same(self.versions, model_versions(self.settings), host)
 
-    def decoder(self) -> Decoder:
+    def decoder(self, alive: Callable[[], None] = lambda: None) -> Decoder:
+        """alive: called now and then while a video is fetched."""
         r = self.resources
         cache_dir = cache_folder(r.fetch_cache_dir)  # the folder of the node that this runs on
-        source = VideoSource(cache_dir, r.fetch_cache_mb, r.fetch_attempts, self.source_options)
+        source = VideoSource(cache_dir, r.fetch_cache_mb, r.fetch_attempts, self.source_options, alive)
         limits = DecodeLimits(r.decode_timeout_s, r.decode_memory_mb, r.decode_ahead_mb, r.decode_sandbox)
         return Decoder(self.settings.video.sample_hz, self.settings.video.short_side_px, limits, source)
 
@@ -69,29 +71,26 @@ class ShardProcessor:
     def __init__(self, setup: WorkerSetup, ledger: ray.actor.ActorHandle) -> None:
         self._setup = setup
         self._ledger = ledger
-        self._place = here()
+        self._work = Work(ledger, setup.resources)
         self._schema = clips_schema(setup.settings.num_tracks())
         self._stage_s: dict[str, float] = defaultdict(float)
-        self._stage = "load"
         self._decoder: Decoder | None = None
         self._refused: tuple[str, str] | None = None
         self._not_loaded: ConfigError | None = None
-        try:
-            setup.check_versions(self._place.host)
-        except ConfigError as error:  # told with the first shard: Ray would start the actor again and again
-            self._refused = refusal(error, self._place.host)
-            return
-        try:
-            self._load()
-        except ConfigError as error:  # of this node's, perhaps: each shard is answered with it
-            self._not_loaded = error
+        with self._work.on((), LOAD):
+            try:
+                setup.check_versions(self._work.place.host)
+            except ConfigError as error:  # told with the first shard: Ray would start the actor again and again
+                self._refused = refusal(error, self._work.place.host)
+                return
+            try:
+                self._load()
+            except ConfigError as error:  # of this node's, perhaps: each shard is answered with it
+                self._not_loaded = error
 
     def _load(self) -> None:
-        self._extractor = Extractor(self._setup.settings, self._setup.run_key, self._place.host, self._begin_stage)
+        self._extractor = Extractor(self._setup.settings, self._setup.run_key, self._work.place.host, self._work.begin)
         self._extractor.stage_s = self._stage_s
-
-    def _begin_stage(self, stage: str, num_frames: int) -> None:
-        self._stage = stage
 
     def close(self) -> None:
         """End the decoding processes."""
@@ -101,7 +100,7 @@ class ShardProcessor:
 
     def stream(self, clips: Sequence[Clip]) -> Iterator[Frames | ClipError]:
         """The clips' frames, decoded here."""
-        self._decoder = self._decoder or self._setup.decoder()
+        self._decoder = self._decoder or self._setup.decoder(self._work.video_comes)
         return self._decoder.stream(clips)
 
     def process(self, clips: Sequence[Clip], stream: Stream | None = None) -> ShardResult:
@@ -114,15 +113,15 @@ class ShardProcessor:
         stream: the clips' frames; `self.stream` by default.
         """
         if self._refused is not None:
-            return ShardResult(None, (), 0, refused=self._refused).at(self._place)
+            return ShardResult(None, (), 0, refused=self._refused).at(self._work.place)
         self._stage_s.clear()
         stream = stream or self.stream
         try:
-            with pulse(self._ledger):
+            with self._work.on([clip.clip_id for clip in clips], SHARD):
                 result = self._process(clips, stream)
         except (ConfigError, StoreError) as error:  # of this node's: its sandbox, its access to the store
             result = ShardResult(None, (), 0, failure=(error.problem, error.hint))
-        return result.at(self._place)
+        return result.at(self._work.place)
 
     def _process(self, clips: Sequence[Clip], stream: Stream) -> ShardResult:
         entry = ray.get(self._ledger.enter.remote([clip.clip_id for clip in clips]))
@@ -132,20 +131,27 @@ class ShardProcessor:
             raise self._not_loaded
         ended = [*(_worker_died(clip) for clip in clips if entry.deaths[clip.clip_id] >= MAX_DEATHS)]
         ended += [_bug(clip, *entry.spoilt[clip.clip_id]) for clip in clips if clip.clip_id in entry.spoilt]
+        hung = {clip.clip_id: entry.hangs[clip.clip_id] for clip in clips if clip.clip_id in entry.hangs}
+        ended += [_hung(clip_id, hangs) for clip_id, hangs in hung.items() if self._is_given_up(hangs)]
         ended = {error.clip_id: Reject.from_error(error, MAX_DEATHS) for error in ended}
         for clip_id in ended:
             self._ledger.end.remote(clip_id, os.getpid(), False, 0)
-        rest = [clip for clip in clips if clip.clip_id not in ended]
+        alone = tuple(clip_id for clip_id in hung if clip_id not in ended and len(clips) > 1)
+        rest = [clip for clip in clips if clip.clip_id not in ended and clip.clip_id not in alone]
         groups = [[clip] for clip in rest] if entry.careful else [rest]
         parts = [self._group(group, stream, entry.careful) for group in groups]
         records = [part.record for part in parts if part.record is not None]
         rejects = (*ended.values(), *(reject for part in parts for reject in part.rejects))
         num_frames = sum(part.num_frames for part in parts)
-        return ShardResult(_one_record(records), rejects, num_frames, dict(self._stage_s))
+        return ShardResult(_one_record(records), rejects, num_frames, dict(self._stage_s), alone=alone)
+
+    def _is_given_up(self, hangs: Sequence[Hang]) -> bool:
+        """Hung twice, and on this node too: the driver sends it on where another node may do better."""
+        return len(hangs) >= MAX_HANGS and any(hang.node_id == self._work.place.node_id for hang in hangs)
 
     def _group(self, clips: Sequence[Clip], stream: Stream, careful: bool) -> ShardResult:
         """Clips to one fragment. Careful: one clip, to blame for a death around it too."""
-        if careful and not ray.get(self._ledger.begin.remote(clips[0].clip_id, os.getpid())):
+        if careful and not self._begin(clips[0]):
             return ShardResult(None, (), 0)
         rows, errors = self._rows(clips, stream, settle=not careful)
         rejects = [Reject.from_error(error) for _, error in errors if error.reason not in RETRIABLE]
@@ -154,6 +160,7 @@ class ShardProcessor:
             late_rows, late_errors = self._rows(again, self.stream, settle=not careful)
             rows += late_rows
             rejects += [Reject.from_error(error, attempts=2) for _, error in late_errors]
+        self._work.clip(clips[0].clip_id if careful else None, WRITE, sum(_num_frames(row) for row in rows))
         rows, records, unwritten = self._write(rows)
         rejects += unwritten
         for reject in rejects:
@@ -166,9 +173,8 @@ class ShardProcessor:
         """The rows that were written, as one fragment; those that cannot be are rejects, found one by one."""
         if not rows:
             return [], [], []
-        self._begin_stage("write", 0)
         try:
-            with bugs_as_rejects(_clip_id(rows[0]), lambda: self._stage):
+            with bugs_as_rejects(_clip_id(rows[0]), lambda: WRITE):
                 record = write_fragment(self._setup.db_uri, rows, self._schema, self._setup.storage_options)
                 return rows, [record], []
         except ClipError as bug:
@@ -181,7 +187,7 @@ class ShardProcessor:
         self, clips: Sequence[Clip], stream: Stream, settle: bool
     ) -> tuple[list[pa.RecordBatch], list[tuple[Clip, ClipError]]]:
         rows, errors = [], []
-        work = for_each(clips, stream, self._row, begin=self._begin, stage=lambda: self._stage)
+        work = for_each(clips, stream, self._row, begin=self._begin, stage=lambda: self._work.stage)
         with contextlib.closing(work):
             for clip, found in work:
                 if isinstance(found, ClipError):
@@ -197,7 +203,7 @@ class ShardProcessor:
 
     def _begin(self, clip: Clip) -> bool:
         """Waited for: what the ledger has not heard, a death in the next instant would not be counted against."""
-        self._begin_stage("decode", 0)
+        self._work.clip(clip.clip_id, DECODE)
         return ray.get(self._ledger.begin.remote(clip.clip_id, os.getpid()))
 
     def _row(self, frames: Frames) -> pa.RecordBatch:
@@ -215,7 +221,7 @@ class ShardProcessor:
         self.close()
         del self._extractor  # before others take its memory
         try:
-            with bugs_as_rejects(bug.clip_id, lambda: "load"):
+            with bugs_as_rejects(bug.clip_id, lambda: LOAD):
                 self._load()
         except (ClipError, ConfigError) as error:
             log.warning("the models cannot be loaded again after a bug, the worker ends: %s", error.problem)
@@ -253,3 +259,13 @@ def _worker_died(clip: Clip) -> ClipError:
 
 def _bug(clip: Clip, stage: str, problem: str) -> ClipError:
     return ClipError(clip.clip_id, stage, BUG, problem, HINT)
+
+
+def _hung(clip_id: str, hangs: Sequence[Hang]) -> ClipError:
+    each = "; ".join(f"{h.seconds:.0f} s on {h.host}, stage {h.stage} (limit {h.limit_s:.0f} s)" for h in hangs)
+    problem = f"the worker made no progress on the clip and was killed, {len(hangs)} times: {each}"
+    hint = (
+        "on a slow machine raise resources.stage_s, stage_frame_s, then run with --retry-rejects --reason hung; "
+        "otherwise report it with the clip"
+    )
+    return ClipError(clip_id, hangs[-1].stage, "hung", problem, hint)

@@ -58,11 +58,15 @@ class Understood:
 class Stages:
     """Holds the models that look at a clip as a whole."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, begin: Begin = lambda stage: None) -> None:
+        """`begin(stage)` is called before each model is loaded."""
         self._settings = settings
+        begin("load hands")
         self._hands = hand_extractor(settings.hands)
         self._corners = CornerTracks()
+        begin("load tracks")
         self._tracks = point_tracker(settings.tracks)
+        begin("load depth")
         self._depth = depth_provider(settings.depth)
 
     def understand(
