@@ -61,7 +61,7 @@ def repeat(clips: Sequence[Clip], num: int, seconds: float) -> list[Clip]:
 def same_second(clips: Sequence[Clip], num: int) -> list[Clip]:
     """One second of one video `num` times: what differs between the clips is only when they are processed."""
     first = clips[0]
-    return renamed([replace(first, end_s=min(first.start_s + 1.0, first.end_s or first.start_s))] * num)
+    return renamed([replace(first, end_s=first.start_s + min(1.0, seconds_of(first)))] * num)
 
 
 def renamed(clips: Sequence[Clip]) -> list[Clip]:
@@ -70,4 +70,5 @@ def renamed(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def seconds_of(clip: Clip) -> float:
-    return (clip.end_s or clip.start_s) - clip.start_s
+    """Length of the clip; 0 where its end is not known."""
+    return 0.0 if clip.end_s is None else clip.end_s - clip.start_s

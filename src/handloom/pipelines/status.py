@@ -15,6 +15,7 @@ from handloom.schemas.values import WORLD_SCALES
 from handloom.store.clip_list import pending_clips
 from handloom.store.database import Database
 from handloom.store.embodiment import robot_datasets
+from handloom.store.holder import Holder
 from handloom.store.runs import latest_run
 
 NUM_EXAMPLES = 3
@@ -84,7 +85,7 @@ def status_text(values: dict[str, Any]) -> str:
     ]
     run = values["last_run"]
     if run:
-        lines.append(f"last run {run['run_id']}, begun {run['started_at']}: {run['exit'] or 'running, or killed'}")
+        lines.append(f"last run {run['run_id']}, begun {run['started_at']}: {_state(run)}")
     if run and run["wall_s"]:
         lines.append(
             f"  {run['clips']} clips, {run['rejects']} rejects, {run['frames']} frames in {run['wall_s']:.1f} s: "
@@ -118,6 +119,28 @@ def _sum(table, column: str):
     return sum(value for value in table.column(column).to_pylist() if value is not None)
 
 
+def _holder(run) -> dict[str, Any] | None:
+    """Who runs it, and whether that process has gone: null where it cannot be seen from here."""
+    if run.holder is None:
+        return None
+    holder = Holder.from_json(run.holder)
+    return {
+        "host": holder.host,
+        "pid": holder.pid,
+        "user": holder.user,
+        "where": holder.where,
+        "gone": holder.has_gone(),
+    }
+
+
+def _state(run: dict[str, Any]) -> str:
+    holder = run["holder"]
+    if run["exit"] or holder is None:
+        return run["exit"] or "running, or killed"
+    who = f"on host {holder['host']}, process {holder['pid']}, user {holder['user']}"
+    return f"{'died' if holder['gone'] else 'running'} {who}; last heartbeat {run['heartbeat_at']}"
+
+
 def _run(run) -> dict[str, Any]:
     stage_s = json.loads(run.stage_s) if run.stage_s else {}
     rate = run.num_frames / run.wall_s if run.wall_s and run.num_frames is not None else None
@@ -126,6 +149,8 @@ def _run(run) -> dict[str, Any]:
         "run_key": run.run_key,
         "started_at": run.started_at.isoformat(timespec="seconds"),
         "exit": run.exit,
+        "holder": _holder(run),
+        "heartbeat_at": run.heartbeat_at.isoformat(timespec="seconds") if run.heartbeat_at else None,
         "clips": run.num_clips,
         "rejects": run.num_rejects,
         "frames": run.num_frames,
