@@ -31,19 +31,17 @@ def ingest(summary) -> str:
     lines = [f"{changes}: {summary.num_clips} clips in the list"]
     lines.append("  " + ", ".join(f"{name} {value}" for name, value in counts.items()))
     if summary.changed_videos:
-        lines.insert(1, f"  {changed_videos(summary)}")
+        lines.insert(1, f"  {changed_videos(summary.changed_videos, summary.redone, summary.dropped)}")
     if summary.others:
         lines.append(f"  {summary.others} other clips of these videos stay in the list (--replace removes them)")
     return "\n".join(lines)
 
 
-def changed_videos(summary) -> str:
+def changed_videos(num_videos: int, redone: int, dropped: int = 0) -> str:
     """Of an ingest or a run: videos that are other files than before, and what that means for their clips."""
-    dropped = f", {summary.dropped} clips are no longer in the list" if getattr(summary, "dropped", 0) else ""
-    return (
-        f"changed videos {summary.changed_videos}: {summary.redone} rows and rejects of their old files were removed, "
-        f"their clips are done again{dropped}"
-    )
+    gone = f", {dropped} clips are no longer in the list" if dropped else ""
+    removed = f"{redone} rows and rejects of their old files were removed"
+    return f"changed videos {num_videos}: {removed}, their clips are done again{gone}"
 
 
 def remove(summary) -> str:
@@ -97,6 +95,8 @@ def robots(summary) -> str:
         f"left out {counts['skipped']} of {counts['listed']} listed: {summary.num_episodes} robot episodes",
         f"  clips: added {clips['added']}, changed {clips['changed']}: {summary.num_clips} in the list",
     ]
+    if clips["changed_videos"]:
+        lines.append(f"  {changed_videos(clips['changed_videos'], clips['redone'])}")
     for title, counted in (("left out", summary.skipped), ("noted", summary.notes)):
         if counted:
             lines.append(f"  {title}: " + ", ".join(f"{name} {count}" for name, count in counted.items()))
@@ -111,7 +111,7 @@ def run(summary, db: str) -> str:
         f"in {summary.wall_s:.1f} s ({rate:.1f} frames/s)"
     ]
     if summary.changed_videos:
-        lines.insert(0, changed_videos(summary))
+        lines.insert(0, changed_videos(summary.changed_videos, summary.redone))
     if summary.reasons:
         lines.append("rejected: " + ", ".join(f"{reason} {count}" for reason, count in sorted(summary.reasons.items())))
     lines += [f"left node {host}: {why}" for host, why in summary.left_nodes.items()]

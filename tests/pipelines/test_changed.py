@@ -32,7 +32,7 @@ def finished(folder: Path, settings: Settings) -> Database:
     clips = read_clips(db)
     assert len(clips) == 2
     schema = clips_schema(settings.num_tracks())
-    committer = Committer(db, settings.run_key(model_versions()), schema)
+    committer = Committer(db, settings.run_key(model_versions(settings)), schema)
     committer.commit([write_fragment(db.uri, list(rows_of(clips, settings)), schema)])
     return db
 

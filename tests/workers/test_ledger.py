@@ -133,7 +133,7 @@ def processor(ray_address, tmp_path_factory, clips):
     run_key = settings.run_key(versions)
     schema = clips_schema(settings.num_tracks())
     ledger = start_ledger()
-    setup = WorkerSetup(settings, Resources(), versions, db.uri, {}, {}, str(tmp_path_factory.mktemp("cache")))
+    setup = WorkerSetup(settings, Resources(), versions, db.uri, {}, {})
     worker = ShardProcessor(setup, ledger)
     yield worker, db, Committer(db, run_key, schema), ledger
     worker.close()

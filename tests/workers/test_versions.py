@@ -119,7 +119,7 @@ def test_a_node_may_have_another_patch_release_and_no_other_version():
 def test_a_worker_with_other_versions_makes_no_row_and_ends_the_run(mode, tmp_path, ray_address):
     """Through the actors' own classes; what the driver has is what this process has not."""
     drivers = PLAIN | {"scipy": "0.1.0"}
-    setup = WorkerSetup(Settings(), Resources(), drivers, str(tmp_path / "db"), {}, {}, str(tmp_path / "cache"))
+    setup = WorkerSetup(Settings(), Resources(), drivers, str(tmp_path / "db"), {}, {})
     batch = {"shard": np.array([Shard((CLIP,)).to_json()], dtype=object)}
     ledger = start_ledger()
     if mode == "fused":
@@ -139,7 +139,7 @@ def test_a_worker_without_the_device_says_where(tmp_path, ray_address):
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     settings = Settings(hands={"device": "cuda"})
-    setup = WorkerSetup(settings, Resources(), model_versions(settings), str(tmp_path), {}, {}, str(tmp_path))
+    setup = WorkerSetup(settings, Resources(), model_versions(settings), str(tmp_path), {}, {})
     out = FusedWorker(setup, start_ledger())({"shard": np.array([Shard((CLIP,)).to_json()], dtype=object)})
     result = ShardResult.from_json(out["result"][0])
     assert result.host == here().host  # another node may have one

@@ -147,7 +147,7 @@ class _Ingest:
         self._options, self._versions = storage_options, listed_videos(db)
         self._tally = Tally()
         self._counts = dict.fromkeys(("listed", "added", "replaced", "already_there", "skipped"), 0)
-        self._clip_counts = dict.fromkeys(("added", "changed", "already_there"), 0)
+        self._clip_counts = dict.fromkeys(("added", "changed", "already_there", "changed_videos", "redone"), 0)
         self._listed: list[Clip] = []
         self.waiting: list[tuple[RobotEpisode, list[Clip]]] = []
         self.num_bytes = 0
