@@ -213,8 +213,7 @@ def test_another_file_than_the_one_ingested_is_refused(tmp_path, site):
     clips = with_versions([clip(str(local)), clip(remote)])
     source = VideoSource(str(tmp_path / "cache"))
     for ingested in clips:
-        _, version = source.located(ingested)
-        assert version.on(ingested) == ingested
+        assert source.opened(ingested).version.on(ingested) == ingested
     local.write_bytes(BODY[::-1])
     site.headers = {"ETag": '"2"'}
     for ingested in clips:
@@ -245,7 +244,7 @@ def test_a_full_disk_is_left_some_room(tmp_path, site, monkeypatch):
 
 def test_the_folder_is_the_nodes_own(tmp_path, monkeypatch):
     """A worker on another node has another TMPDIR: the driver does not decide."""
-    setup = WorkerSetup(Settings(), Resources(), "key", str(tmp_path), {}, {})
+    setup = WorkerSetup(Settings(), Resources(), {}, str(tmp_path), {}, {})
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "of this node"))
     assert setup.decoder()._source._cache.folder == tmp_path / f"of this node/handloom-videos-{os.getuid()}"
     given = replace(setup, resources=Resources(fetch_cache_dir=str(tmp_path / "scratch")))

@@ -17,6 +17,7 @@ from handloom.schemas.values import VideoInfo
 from handloom.video.containers import NotAVideoError
 from handloom.video.grid import MIN_SIDE_PX, clip_range, sample_frames, working_size
 from handloom.video.packets import PacketIndex, read_packet_index
+from handloom.video.ranged import NotRangedError, Ranged
 from handloom.video.readers import (
     AvReader,
     DecodeFailedError,
@@ -43,6 +44,7 @@ class Server:
     def __init__(self, pipe: ChildEnd) -> None:
         self._pipe = pipe
         self._path: str | None = None
+        self._ranged: Ranged | None = None
         self._index: PacketIndex | None = None
         self._readers: dict[str, Reader] = {}
 
@@ -56,6 +58,9 @@ class Server:
                 self._answer(request)
             except ClipError as error:
                 self._pipe.send(("error", error))
+            except NotRangedError:
+                self._pipe.send(("not_ranged",))
+                self._close()
             except MemoryError:
                 self._pipe.send(("error", _memory_error(request.clip)))
                 self._close()
@@ -86,13 +91,13 @@ class Server:
         info = index.info
         size = working_size(info.width, info.height, request.short_side_px)
         names = ["decord", "pyav"] if suits_decord(index) and decord_stays_small(index, size) else ["pyav"]
-        if request.avoid_decord:
+        if request.avoid_decord or request.ranged:  # whichever parts are there: a row must not depend on that
             names = ["pyav"]
         sent = 0
         for name in names:
             sent = 0
             try:
-                reader = self._reader(name, request.path, index, size)
+                reader = self._reader(name, index, size)
                 if isinstance(reader, AvReader):
                     info = _of_clip(request.clip, info, reader.shown_size(int(indices[0])))
                     size = working_size(info.width, info.height, request.short_side_px)
@@ -118,25 +123,30 @@ class Server:
         self._pipe.send(("end",))
 
     def _open(self, request: Request) -> PacketIndex:
-        if request.path != self._path or self._index is None:
+        if request.path != self._path or request.ranged != (self._ranged is not None) or self._index is None:
             self._close()
+            self._ranged = Ranged(request.path, self._pipe.need) if request.ranged else None
             try:
-                self._index = read_packet_index(request.path)
+                self._index = read_packet_index(self._ranged or request.path)
             except NotAVideoError as error:
                 raise _no_video(request.clip, error) from error
             self._path = request.path
         return self._index
 
-    def _reader(self, name: str, path: str, index: PacketIndex, size: tuple[int, int]) -> Reader:
+    def _reader(self, name: str, index: PacketIndex, size: tuple[int, int]) -> Reader:
         reader = self._readers.get(name)
         if reader is None or (isinstance(reader, DecordReader) and reader.size != size):
-            reader = DecordReader(path, index, size) if name == "decord" else AvReader(path, index)
+            path = self._path or ""
+            reader = DecordReader(path, index, size) if name == "decord" else AvReader(self._ranged or path, index)
             self._readers[name] = reader
         return reader
 
     def _close(self) -> None:
         self._path, self._index = None, None
         self._readers.clear()
+        if self._ranged is not None:
+            self._ranged.close()
+            self._ranged = None
 
 
 def _check_side(clip: Clip, width: int, height: int) -> None:

@@ -107,8 +107,8 @@ def _is_locked(lock: TextIO) -> bool:
 
 
 def _uses(files: Iterable[Path]) -> Iterator[tuple[float, int, Path]]:
-    """(time of last use, bytes on the disk, path); without files that another actor removes meanwhile."""
+    """(time of last use, bytes on the disk by this name, path); without files that another actor removes meanwhile."""
     for file in files:
         with contextlib.suppress(FileNotFoundError):
             found = file.stat()
-            yield found.st_mtime, min(found.st_size, found.st_blocks * 512), file
+            yield found.st_mtime, min(found.st_size, found.st_blocks * 512) // max(found.st_nlink, 1), file

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import av
 
+from handloom.video.ranged import RangedFile
+
 FORMATS = {
     "mov,mp4,m4a,3gp,3g2,mj2": "MP4 and QuickTime",
     "matroska,webm": "Matroska and WebM",
@@ -29,8 +31,8 @@ class NotAVideoError(Exception):
         self.problem = problem
 
 
-def open_container(path: str) -> av.container.InputContainer:
-    """Open a local file with PyAV, as one of `FORMATS`, whatever its name says.
+def open_container(file: str | RangedFile) -> av.container.InputContainer:
+    """Open a local file, by its path or in parts, with PyAV, as one of `FORMATS`, whatever its name says.
 
     Raises:
         NotAVideoError: `video_unreadable` or `no_video_stream`.
@@ -38,7 +40,9 @@ def open_container(path: str) -> av.container.InputContainer:
     # A whole name in the list lets that format through; its commas separate further names, which do no harm.
     options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
     try:
-        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+        container = av.open(
+            f"file:{file}" if isinstance(file, str) else file, options=options, metadata_errors="replace"
+        )
     except av.ArgumentError as error:  # what the list of formats answers
         known = ", ".join(FORMATS.values())
         problem = f"libav cannot open it: {error.strerror}; its content is none of {known}"

@@ -17,7 +17,7 @@ from handloom.errors import ClipError, ConfigError
 from handloom.schemas.clip import Clip
 from handloom.schemas.values import VideoInfo
 from handloom.video.process import DecodingProcess, Identity, Launcher, ProcessDied
-from handloom.video.source import VideoSource
+from handloom.video.source import Media, NoRangesError, VideoSource
 from handloom.video.version import VideoVersion
 from handloom.video.wire import GarbledError, Header, Request, TooSlowError
 
@@ -128,9 +128,8 @@ class Decoder:
         Raises:
             ClipError: the video cannot be fetched or read.
         """
-        path = self._source.local_path(clip)
         events: list[tuple[Any, ...]] = []
-        self._ask(self._request(clip, path, probe_only=True), events.append)
+        self._answer(clip, events.append, probe_only=True)
         if events[0][0] == "error":
             raise events[0][1]
         return events[0][1]
@@ -149,31 +148,45 @@ class Decoder:
     def _pump(self, clips: Sequence[Clip], max_bytes: int | None, buffer: _Buffer) -> None:
         try:
             for clip in clips:
-                try:
-                    path, self._versions[clip.clip_id] = self._source.located(clip)
-                except ClipError as error:
-                    buffer.put(("error", error))
-                    continue
-                self._ask(self._request(clip, path, max_bytes=max_bytes), buffer.put, buffer.is_stopped)
+                self._answer(clip, buffer.put, buffer.is_stopped, max_bytes=max_bytes)
         except _Stopped:
             self._end_process()  # it stands in the middle of an answer
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             buffer.fail(error)
 
-    def _request(self, clip: Clip, path: str, **kind: Any) -> Request:
-        return Request(clip, os.path.abspath(path), self._sample_hz, self._short_side_px, **kind)
+    def _answer(self, clip: Clip, put, is_stopped: Callable[[], bool] = lambda: False, **kind: Any) -> None:
+        """Put all that is to say of a clip. A remote video that cannot be read in parts is fetched whole."""
+        try:
+            media = self._source.opened(clip)
+            self._versions[clip.clip_id] = media.version
+            if not self._ask(clip, media, put, is_stopped, kind):
+                media = self._source.whole(clip, only=True)
+                self._versions[clip.clip_id] = media.version
+                self._ask(clip, media, put, is_stopped, kind)
+        except ClipError as error:
+            put(("error", error))
 
-    def _ask(self, request: Request, put, is_stopped: Callable[[], bool] = lambda: False) -> None:
-        """Put the process's answer; where it dies, ask a new one, which then avoids decord."""
-        clip_id, problem = request.clip.clip_id, ""
+    def _ask(self, clip: Clip, media: Media, put, is_stopped: Callable[[], bool], kind: dict[str, Any]) -> bool:
+        """Put the process's answer; where it dies, ask a new one, which then avoids decord.
+
+        False: the video must be read whole, and nothing was put.
+        """
+        path, ranged = os.path.abspath(media.path), media.supply is not None
+        request = Request(clip, path, self._sample_hz, self._short_side_px, ranged=ranged, **kind)
+        clip_id, problem = clip.clip_id, ""
         for attempt in (request, replace(request, avoid_decord=True)):
             try:
-                for event in self._process_for(request).ask(attempt):
+                for event in self._process_for(request).ask(attempt, media.supply):
+                    if event[0] == "not_ranged":
+                        return False
                     put(event)
-                return
-            except ClipError as error:
-                put(("error", error))
-                return
+                return True
+            except NoRangesError:
+                self._end_process()  # it waits for a part
+                return False
+            except ClipError:
+                self._end_process()  # it may stand in the middle of an answer
+                raise
             except (EOFError, OSError) as death:
                 code = self._end_process()
                 if is_stopped():
@@ -187,10 +200,9 @@ class Decoder:
                 self._end_process()
                 problem = f"no frame for {self._limits.timeout_s:g} s, the limit of resources.decode_timeout_s"
                 hint = "raise the limit for slow storage; otherwise the file is damaged: drop it from the clip list"
-                put(("error", ClipError(clip_id, "decode", "decode_timeout", problem, hint)))
-                return
+                raise ClipError(clip_id, "decode", "decode_timeout", problem, hint) from None
         hint = "the file makes the decoders crash: re-encode it, or drop it from the clip list"
-        put(("error", ClipError(clip_id, "decode", "decoder_died", problem, hint)))
+        raise ClipError(clip_id, "decode", "decoder_died", problem, hint)
 
     def _last_words(self) -> str:
         words = self._launcher.last_words() if self._launcher is not None else ""

@@ -16,6 +16,7 @@ from handloom.video.first_picture import UPRIGHT, FirstPicture, orientation_of, 
 from handloom.video.frame_stamps import NONE, RESTARTING, Scan, Stamps, asks_for_order, has_leading_frames, stamp_frames
 from handloom.video.output_order import MAX_PIXELS, order_of_output
 from handloom.video.picture_headers import is_shown, size_header
+from handloom.video.ranged import CODEC_TAGS, NotRangedError, Ranged, RangedFile
 
 _HDR = {16: "hdr_pq", 18: "hdr_hlg"}  # transfer functions as ITU-T H.273 numbers them
 
@@ -61,26 +62,32 @@ class PacketIndex:
     varies: bool = False
 
 
-def read_packet_index(path: str) -> PacketIndex:
-    """Read timestamps and facts of the main video stream of a local file.
+def read_packet_index(media: str | Ranged) -> PacketIndex:
+    """Read timestamps and facts of the main video stream of a local file, by its path or in parts.
 
     Raises:
         NotAVideoError: no video, no packets, or no timestamps.
+        NotRangedError: it must be read whole.
     """
-    with open_container(path) as container:
+    path, file = (media, None) if isinstance(media, str) else (media.path, media.open())
+    with open_container(file or path) as container:
         stream = main_stream(container)
+        if file is not None and (stream.codec_context is None or stream.codec_context.codec_tag not in CODEC_TAGS):
+            raise NotRangedError
         if stream.codec_context is None:  # a damaged header, or a codec that this libav was built without
             raise NotAVideoError("video_unreadable", "libav knows no decoder for its video stream")
-        scan = _scan(container, stream)
+        scan = _scan(container, stream, file)
         if not scan.pts:
             raise NotAVideoError("video_unreadable", "the video stream holds no frames")
         return _index(path, container, stream, scan)
 
 
-def _scan(container, stream) -> Scan:
+def _scan(container, stream, file: RangedFile | None) -> Scan:
     name, codec = container.format.name.split(",")[0], stream.codec_context.codec.canonical_name
     scan = Scan(picture=FirstPicture(name in RESTARTING))
     stream.thread_type = "NONE"
+    # libav finds key frames in the data; where that is passed over, the file's own list of them stands.
+    keys = {entry.pos for entry in stream.index_entries if entry.is_keyframe} if file is not None else None
     try:
         for packet in container.demux(stream):
             if packet.size:
@@ -88,7 +95,7 @@ def _scan(container, stream) -> Scan:
                 scan.dts.append(NONE if packet.dts is None else packet.dts)
                 scan.pos.append(-1 if packet.pos is None else packet.pos)
                 scan.duration.append(packet.duration or 0)
-                scan.key.append(packet.is_keyframe)
+                scan.key.append(packet.is_keyframe if keys is None else packet.pos in keys)
                 scan.shown.append(not packet.is_discard and is_shown(codec, memoryview(packet)))
                 if packet.is_keyframe and (header := size_header(codec, bytes(packet))):
                     scan.headers.add(header)
@@ -97,6 +104,8 @@ def _scan(container, stream) -> Scan:
                     scan.changes_header = True
             if not scan.picture.is_done:
                 scan.picture.feed(packet, len(scan.pts) - 1)
+            elif file is not None:
+                file.skips_data = True
     except av.FFmpegError:
         # A file cut short: what was read stands; clips beyond it are rejected by their missing frames.
         pass

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -89,10 +89,10 @@ class DecodingProcess:
         message, _ = self._line.receive()
         self.layers = tuple(str(layer) for layer in message.get("layers", ()))
 
-    def ask(self, request: Request) -> Iterator[tuple[Any, ...]]:
+    def ask(self, request: Request, supply: Callable[[int, int], int] | None = None) -> Iterator[tuple[Any, ...]]:
         """See `wire.answers`."""
         send_request(self._line, request)
-        yield from answers(self._line, request)
+        yield from answers(self._line, request, supply)
 
     def has_ended(self) -> bool:
         """Whether it is gone, or speaks unasked, which comes to the same."""

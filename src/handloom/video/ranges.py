@@ -27,14 +27,18 @@ class SparseCopy:
 
     Args:
         name: of the whole video in the cache; this file is `some-NAME`.
+        alive: called now and then while another worker is waited for.
     """
 
-    def __init__(self, cache: FetchCache, name: str, num_bytes: int, fetch: Fetch) -> None:
+    def __init__(
+        self, cache: FetchCache, name: str, num_bytes: int, fetch: Fetch, alive: Callable[[], None] = lambda: None
+    ) -> None:
         self._cache, self._name, self._num_bytes, self._fetch = cache, name, num_bytes, fetch
+        self._alive = alive
         self.path = cache.folder / f"some-{name}"
         self._num_blocks = -(-num_bytes // BLOCK_BYTES)
         self._read_until, self._ahead = -1, FIRST_BLOCKS
-        with cache.locked(name):
+        with cache.locked(name, alive):
             self._data, self._map = (
                 _opened(path) for path in (self.path, self.path.with_name(f"{self.path.name}.map"))
             )
@@ -84,7 +88,7 @@ class SparseCopy:
 
     def _complete(self) -> bytes:
         """Fetch the rest; the file is the video then, under its own name. Others of the node wait for it."""
-        with self._cache.locked(self._name) as target:
+        with self._cache.locked(self._name, self._alive) as target:
             while (first := self._blocks().find(0)) >= 0:
                 end = self._blocks().find(1, first)
                 self._fill(first, min(end if end >= 0 else self._num_blocks, first + MAX_BLOCKS))

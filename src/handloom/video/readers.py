@@ -16,6 +16,7 @@ from handloom.schemas.values import VideoInfo
 from handloom.video.containers import open_container
 from handloom.video.frame_stamps import NONE
 from handloom.video.packets import PacketIndex, shown_size
+from handloom.video.ranged import Ranged
 
 CHUNK_FRAMES = 16
 MAX_DECORD_BYTES = 512 << 20
@@ -131,8 +132,8 @@ class AvReader:
 
     name = "pyav"
 
-    def __init__(self, path: str, index: PacketIndex) -> None:
-        self._path, self._index = path, index
+    def __init__(self, media: str | Ranged, index: PacketIndex) -> None:
+        self._media, self._index = media, index
         self._container = self._opened()
         self._frames: Iterator[tuple[int, av.VideoFrame]] | None = None
         self._next = 0  # the frame that the decoder stands before
@@ -319,7 +320,7 @@ class AvReader:
         self._container.seek(int(stamp), stream=self._stream, backward=True)
 
     def _opened(self) -> av.container.InputContainer:
-        container = open_container(self._path)
+        container = open_container(self._media if isinstance(self._media, str) else self._media.open())
         self._stream = container.streams[self._index.info.stream]
         self._stream.thread_type = "NONE"
         return container

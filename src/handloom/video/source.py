@@ -12,13 +12,17 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
+from handloom.video import ranges
 from handloom.video.cache import FetchCache, NoRoomError, cache_folder
+from handloom.video.ranges import SparseCopy
 from handloom.video.schemes import HTTP_ERRORS, SchemeRefused, backend_errors, is_remote, open_scheme
 from handloom.video.version import UNKNOWN, VideoVersion, file_version, stored_version
 
@@ -30,6 +34,26 @@ PAUSE_S = 1.0
 ASKED_AGAIN_S = 60.0  # the clips of a shard share one question after the version of their video
 UNVERSIONED_S = 3600.0  # a copy from a server that tells no version is used this long: nobody can see it grow old
 COPY_BYTES = 8 << 20
+
+
+Supply = Callable[[int, int], int]
+"""Makes bytes [at, at + size) of a file be there; returns until where they are. Raises ClipError, NoRangesError."""
+
+
+class NoRangesError(Exception):
+    """The server sends whole files only."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """A clip's video as a file on this disk, and which file it is.
+
+    supply: of a remote video, of which parts may be missing; None for a local file and one that must be read whole.
+    """
+
+    path: str
+    version: VideoVersion
+    supply: Supply | None = None
 
 
 class ChangedMeanwhile(OSError):
@@ -58,20 +82,51 @@ class VideoSource:
         self._storage_options = storage_options or {}
         self._files: dict[str, VideoVersion] = {}
         self._asked: dict[str, tuple[float, VideoVersion]] = {}
+        self._only_whole: set[str] = set()  # URIs of videos that cannot be read in parts
+        self._sparse: tuple[str, SparseCopy] | None = None  # the last, by its name
 
     def local_path(self, clip: Clip) -> str:
-        """A readable local file: see `located`."""
-        return self.located(clip)[0]
+        """A readable local file of the clip's video, all of it.
 
-    def located(self, clip: Clip) -> tuple[str, VideoVersion]:
-        """A readable local file of the clip's video, and which file it is.
+        Raises:
+            ClipError: as `opened`.
+        """
+        return self.whole(clip).path
+
+    def opened(self, clip: Clip) -> Media:
+        """The clip's video, whole or in parts.
 
         Raises:
             ClipError: `video_missing`, `video_unreadable` (permission, not a file), `video_changed` (another file than
                 the clip list knows), `uri_refused` or `fetch_failed`.
         """
+        if not is_remote(clip.video_uri) or clip.video_uri in self._only_whole:
+            return self.whole(clip)
+        with self._cache_errors(clip):
+            version = self._version(clip)
+            _check(clip, version)
+            name = self._name(clip.video_uri, version)
+            with self._cache.locked(name, self._alive) as target:
+                if target.exists():
+                    os.utime(target)
+                    return Media(str(target), version, lambda at, size: version.num_bytes or at + size)
+            if (version.num_bytes or 0) >= ranges.MIN_BYTES:
+                copy = self._sparse_copy(clip.video_uri, name, version)
+                return Media(str(copy.path), version, lambda at, size: self._supplied(clip, copy, at, size))
+        media = self.whole(clip)
+        return replace(media, supply=lambda at, size: version.num_bytes or at + size)
+
+    def whole(self, clip: Clip, only: bool = False) -> Media:
+        """The clip's video, all of it; only: it cannot be read in parts, which is not tried again.
+
+        Raises:
+            ClipError: as `opened`.
+        """
         if is_remote(clip.video_uri):
-            return self._fetched(clip)
+            if only:
+                self._only_whole.add(clip.video_uri)
+            with self._cache_errors(clip):
+                return self._fetched(clip)
         path = clip.video_uri.removeprefix("file://")
         if not os.path.exists(path):
             raise _missing(clip)
@@ -84,23 +139,59 @@ class VideoSource:
             raise _unreadable(clip, f"{path} cannot be read: {error.strerror}") from error
         self._files[path] = found
         _check(clip, found)
-        return path, found
+        return Media(path, found)
 
-    def _fetched(self, clip: Clip) -> tuple[str, VideoVersion]:
+    def _sparse_copy(self, uri: str, name: str, version: VideoVersion) -> SparseCopy:
+        if self._sparse is None or self._sparse[0] != name or not self._sparse[1].path.exists():
+            if self._sparse is not None:
+                self._sparse[1].close()
+            filesystem, path = open_scheme(uri, self._storage_options)
+            remote: list[Any] = []
+
+            def fetch(start: int, end: int) -> bytes:
+                if not remote:
+                    remote.append(filesystem.open(path, "rb", cache_type="none"))
+                try:
+                    remote[0].seek(start)
+                    data = remote[0].read(end - start)
+                except ValueError as error:  # fsspec: it does not support ranges
+                    raise NoRangesError from error
+                if self._ask(uri) != version:
+                    raise ChangedMeanwhile("it was replaced while it was read")
+                self._alive()
+                return data
+
+            self._sparse = name, SparseCopy(self._cache, name, version.num_bytes or 0, fetch, self._alive)
+        return self._sparse[1]
+
+    def _supplied(self, clip: Clip, copy: SparseCopy, at: int, size: int) -> int:
+        with self._cache_errors(clip):
+            try:
+                return self._tried(clip, lambda: copy.supply(at, size))
+            except ChangedMeanwhile as error:
+                self._asked.pop(clip.video_uri, None)
+                raise _failed(clip, 1, error) from error
+
+    def _fetched(self, clip: Clip) -> Media:
+        for attempts in itertools.count(1):
+            version = self._version(clip)
+            _check(clip, version)
+            with self._cache.locked(self._name(clip.video_uri, version), self._alive) as target:
+                try:
+                    if not target.exists():
+                        self._fetch(clip, version, target)
+                    os.utime(target)
+                    return Media(str(target), version)
+                except ChangedMeanwhile as error:
+                    del self._asked[clip.video_uri]
+                    if attempts == self._attempts:
+                        raise _failed(clip, attempts, error) from error
+
+    @contextmanager
+    def _cache_errors(self, clip: Clip) -> Iterator[None]:
+        """Around the use of the cache: what is wrong with its disk becomes a ClipError."""
         try:
-            for attempts in itertools.count(1):
-                version = self._version(clip)
-                _check(clip, version)
-                with self._cache.locked(self._name(clip.video_uri, version), self._alive) as target:
-                    try:
-                        if not target.exists():
-                            self._fetch(clip, version, target)
-                        os.utime(target)
-                        return str(target), version
-                    except ChangedMeanwhile as error:
-                        del self._asked[clip.video_uri]
-                        if attempts == self._attempts:
-                            raise _failed(clip, attempts, error) from error
+            yield
         except NoRoomError as error:
             problem = f"{clip.video_uri} does not fit into the video cache {self._cache.folder}: {error}"
             hint = "free some disk space or set resources.fetch_cache_dir, then run with --retry-rejects"

@@ -5,7 +5,8 @@ The process reads files from anywhere and may have been taken over by one of the
 
 A message is two lengths, a JSON object and a payload. A request (`clip`, ...) is answered by `info`; or by a `header`
 (payload: the frames' times), `chunk`s of frames and an `end`, with a second `header` where another decoder begins
-again; or by an `error`, or a `bug` with its trace.
+again; or by an `error`, or a `bug` with its trace. Of a remote video the process may `need` parts that are not there
+yet, and gets its answer when they are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import struct
 import time
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -36,6 +37,7 @@ MAX_FRAMES = 1 << 24  # of a clip whose end is not known: 19 hours at 240 frames
 MAX_CHUNK_FRAMES, MAX_ASPECT = 16, 16  # what a chunk may have at once: 100 MB at the usual 360 pixels
 MAX_SIDE_PX = 1 << 15
 MAX_HEADERS = 2
+MAX_NEEDS = 1 << 20  # of a clip: each is of some kilobytes at least
 MAX_NUMBER = 1 << 62
 
 
@@ -51,7 +53,8 @@ class TooSlowError(Exception):
 class Request:
     """One clip to decode. `avoid_decord` after decord crashed on it; `probe_only` asks for the header alone.
 
-    A clip whose frames exceed `max_bytes` is answered by its header and no frames.
+    A clip whose frames exceed `max_bytes` is answered by its header and no frames. ranged: parts of the file may be
+    missing, and are asked for; a file that must be read whole is answered by `not_ranged`.
     """
 
     clip: Clip
@@ -61,6 +64,7 @@ class Request:
     avoid_decord: bool = False
     probe_only: bool = False
     max_bytes: int | None = None
+    ranged: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,9 +174,15 @@ class ChildEnd:
         message, _ = self._line.receive()
         return Request(Clip(**message.pop("clip")), **message)
 
+    def need(self, at: int, size: int) -> int:
+        """Ask for bytes [at, at + size) of the file; returns until where they are there."""
+        self._line.send({"kind": "need", "at": at, "size": size})
+        message, _ = self._line.receive()
+        return message["until"]
+
     def send(self, message: tuple[Any, ...]) -> None:
         """`("header", info)` for a probe; `("header", *fields of Header)`; `("chunk", shape)`, whose frames
-        `send_bytes` sends; `("error", ClipError)`; `("bug", trace)`; `("end",)`.
+        `send_bytes` sends; `("error", ClipError)`; `("bug", trace)`; `("not_ranged",)`; `("end",)`.
         """
         kind, *rest = message
         if kind == "chunk":
@@ -203,14 +213,17 @@ def send_request(line: Line, request: Request) -> None:
     line.send({**asdict(replace(request, clip=clip)), "clip": asdict(clip)})
 
 
-def answers(line: Line, request: Request) -> Iterator[tuple[Any, ...]]:
+def answers(line: Line, request: Request, supply: Callable[[int, int], int] | None = None) -> Iterator[tuple[Any, ...]]:
     """The answer to a request, checked: `("info", VideoInfo)`, `("header", Header)`, `("chunk", frames)`,
-    `("error", ClipError)` and `("end",)`. The last is `info`, `error` or `end`.
+    `("error", ClipError)`, `("not_ranged",)` and `("end",)`. The last is `info`, `error`, `not_ranged` or `end`.
+
+    Args:
+        supply: fetches the parts that a `ranged` request's process asks for; what it raises comes out.
 
     Raises:
         EOFError, TooSlowError: as `Line.receive`. GarbledError: an answer that no honest process gives; also its bugs.
     """
-    header, num_headers, num_frames = None, 0, 0
+    header, num_headers, num_frames, num_needs = None, 0, 0, 0
     while True:
         message, payload_bytes = line.receive()
         kind = message.get("kind")
@@ -223,6 +236,15 @@ def answers(line: Line, request: Request) -> Iterator[tuple[Any, ...]]:
             yield "header", header
         elif payload_bytes:
             raise GarbledError(f"sent {payload_bytes} bytes behind a message {str(kind)[:20]!r}")
+        elif kind == "need" and supply is not None and num_needs < MAX_NEEDS:
+            num_needs += 1
+            at, size = checked(int, message.get("at")), checked(int, message.get("size"))
+            if at < 0 or size <= 0:
+                raise GarbledError(f"asked for {size} bytes from {at} on")
+            line.send({"until": supply(at, size)})
+        elif kind == "not_ranged" and supply is not None and header is None:
+            yield ("not_ranged",)
+            return
         elif kind == "info" and request.probe_only:
             yield "info", checked(VideoInfo, message.get("info"))
             return
