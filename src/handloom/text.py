@@ -23,7 +23,7 @@ def problems(summary) -> Iterator[str]:
 def ingest(summary) -> str:
     """What an ingest changed, and the source's own counts."""
     changes = f"added {summary.added}, changed {summary.changed}, already there {summary.already_there}"
-    if summary.removed:
+    if summary.removed or summary.removed_rows:
         changes += f", removed {summary.removed} (rows {summary.removed_rows}, rejects {summary.removed_rejects})"
     counts = {name: value for name, value in summary.counts.items() if value and name not in HIDDEN}
     if missing := summary.counts.get("videos_missing"):
@@ -32,6 +32,8 @@ def ingest(summary) -> str:
     lines.append("  " + ", ".join(f"{name} {value}" for name, value in counts.items()))
     if summary.changed_videos:
         lines.insert(1, f"  {changed_videos(summary.changed_videos, summary.redone, summary.dropped)}")
+    if summary.rows_reworded:
+        lines.append(f"  {summary.rows_reworded} rows that were made before have their new words")
     if summary.others:
         lines.append(f"  {summary.others} other clips of these videos stay in the list (--replace removes them)")
     return "\n".join(lines)

@@ -71,4 +71,4 @@ def test_case_of_a_participant_does_not_matter(cli, here):
     code, _, err = cli("ingest", "folder", "videos", "--db", "texts")
     assert (code, "it holds a.txt" in err) == (1, True)
     code, _, err = cli("ingest", "folder", "videos", "--db", "film.csv/db")
-    assert (code, "film.csv is a file" in err) == (1, True)
+    assert (code, "film.csv/db as a database" in err) == (1, True)

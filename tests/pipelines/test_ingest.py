@@ -48,8 +48,8 @@ def finish(tmp_path, lost=()):
     clips = read_clips(db)
     rows = [make_row(clip) for clip in clips if clip.video_id not in lost]
     rejects = [Reject(c.clip_id, "fetch", "video_missing", "gone") for c in clips if c.video_id in lost]
-    records = [write_fragment(db.uri, rows, SCHEMA)] if rows else []
-    Committer(db, RUN_KEY, SCHEMA).commit(records, rejects)
+    committer = Committer(db, RUN_KEY, SCHEMA)
+    committer.commit([write_fragment(db.uri, rows, SCHEMA)] if rows else [], rejects)
 
 
 def counts(tmp_path):
@@ -113,6 +113,21 @@ def test_words_arrive_and_only_what_is_said_changes(ingest, videos, tmp_path):
     assert ingest("folder", videos)[1]["changed"] == 0
     assert ingest("folder", videos, "--replace")[1]["changed"] == 2
     assert set(map(tuple, listed(tmp_path, "narration", "verb", "view").values())) == {(None, None, None)}
+
+
+def test_words_that_come_after_the_run_reach_the_rows(ingest, cli, videos, tmp_path):
+    ingest("folder", videos)
+    finish(tmp_path)
+    db = Database.open(tmp_path / "db")
+    (videos / "clips.csv").write_text("video,narration,view\nvideo0.mp4,opens the drawer,\nvideo1.mp4,,ego\n")
+    _, out, err = cli("ingest", "folder", videos, "--db", db.uri)
+    assert "  1 rows that were made before have their new words\n" in out
+    assert "1 rows were made with another camera or view than the list has now, folder:video1:0-2000 for one" in err
+    assert [hit.clip_id for hit in db.search(text="drawer")] == ["folder:video0:0-2000"]
+    assert db.count("clips") == 2
+    code, done, err = ingest("folder", videos, "--replace")
+    assert (code, done["outdated"], done["removed_rows"], done["rows_reworded"], done["num_clips"]) == (0, 1, 1, 0, 2)
+    assert db.clips(["video_id"]).column("video_id").to_pylist() == ["video0"]
 
 
 def test_actions_take_the_place_of_pieces(ingest, videos, tmp_path):

@@ -19,7 +19,8 @@ from handloom.store.commit import done_ids
 from handloom.store.database import Database
 from handloom.store.embodiment import check_of_people
 from handloom.store.listed import OtherCuts, keep_unsaid, other_cuts
-from handloom.store.removal import remove_clips
+from handloom.store.removal import remove_clips, remove_rows
+from handloom.store.row_words import rows_behind, write_words
 from handloom.video.probe import Prober
 from handloom.video.source import VideoSource
 from handloom.video.version import with_versions
@@ -33,7 +34,9 @@ class IngestSummary:
     with removed_rows rows and removed_rejects rejects. overlapping: added clips that share moments with clips of the
     list that this ingest does not name. others: how many of those the list still holds. changed_videos: videos that
     are other files than before. dropped: clips of theirs that are no longer in the list. redone: rows and rejects of
-    their old files, which were removed.
+    their old files, which were removed. rows_reworded: rows that were made already and have their clip's new words now.
+    outdated: rows that were made with another camera or view than the list has now; with `--replace` they are among
+    removed_rows.
     """
 
     counts: dict[str, int]
@@ -51,6 +54,8 @@ class IngestSummary:
     changed_videos: int = 0
     dropped: int = 0
     redone: int = 0
+    rows_reworded: int = 0
+    outdated: int = 0
 
 
 def folder(
@@ -87,6 +92,8 @@ def epic(
 ) -> IngestSummary:
     """EPIC-KITCHENS actions: see `handloom.ingest.epic.ingest_epic`; `replace_others` as for `folder`."""
     result = _of_files(db, _checked(ingest_epic(annotations, videos, **options), videos), options)
+    if not replace_others and options.get("fields") is None:
+        result = replace(result, clips=keep_unsaid(db, result.clips, ("camera",)))
     return _store(db, result, other_cuts(db, result.clips), replace_others)
 
 
@@ -149,6 +156,9 @@ def _store(
     if result.absent:
         gone |= result.absent - done_ids(db)  # what was extracted before its video went is kept
     removed = remove_clips(db, gone)
+    behind = rows_behind(db, result.clips)
+    write_words(db, behind.words)
+    remade = remove_rows(db, behind.outdated).rows if replace_others else 0
     kept = 0 if replace_others else len(others.clip_ids)
     both = [] if replace_others else others.overlapping
     return IngestSummary(
@@ -161,15 +171,18 @@ def _store(
         problems=(
             *result.problems,
             *([f"{_overlap(others)}; both are kept (--replace removes those)"] if both else ()),
+            *([_outdated(behind.outdated)] if behind.outdated and not replace_others else ()),
         ),
         removed=removed.listed,
-        removed_rows=removed.rows,
+        removed_rows=removed.rows + remade,
         removed_rejects=removed.rejects,
         overlapping=len(both),
         others=kept,
         changed_videos=done.changed_videos,
         dropped=done.dropped,
         redone=done.redone,
+        rows_reworded=len(behind.words),
+        outdated=len(behind.outdated),
     )
 
 
@@ -178,6 +191,11 @@ def _overlap(others: OtherCuts) -> str:
     num = len(others.overlapping)
     first = f"{clip.clip_id} and {cut.clip_id}, for one"
     return f"{num} new clips overlap clips of the list that this ingest does not name: {first}"
+
+
+def _outdated(clip_ids: list[str]) -> str:
+    made = f"{len(clip_ids)} rows were made with another camera or view than the list has now, {clip_ids[0]} for one"
+    return f"{made}; --replace has them made anew by the next run"
 
 
 def _without_unreadable(clips: list[Clip], others: OtherCuts) -> tuple[list[Clip], OtherCuts]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -326,10 +326,12 @@ def _check_folder(path: Path, create: bool) -> None:
 
 
 def _check_can_be_made(path: Path) -> None:
-    """Raise StoreError where the folder cannot be made, before anything is read for it."""
-    there = next(parent for parent in path.parents if parent.exists())
-    if not there.is_dir():
-        raise StoreError(f"cannot use {path} as a database: {there} is a file", "give a folder or an s3:// URI")
-    if not os.access(there, os.W_OK | os.X_OK):
-        problem = f"cannot use {path} as a database: {there} may not be written by this user"
-        raise StoreError(problem, "give another folder")
+    """Make the folder and take it away again: what cannot be made is told before anything is read for it.
+
+    Raises OSError.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        with contextlib.suppress(OSError):  # another process has begun to use it
+            folder.rmdir()

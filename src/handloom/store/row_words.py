@@ -16,8 +16,8 @@ import pyarrow as pa
 from handloom.schemas.clip import Clip
 from handloom.schemas.tables import CLIP_LIST
 from handloom.store.database import Database
-from handloom.store.location import lance_errors
 from handloom.store.removal import remove_features
+from handloom.store.retry import retried
 from handloom.store.sql import in_list
 
 WORDS = ("narration", "verb", "noun", "participant", "split", "licence")
@@ -56,7 +56,8 @@ def write_words(db: Database, clips: Sequence[Clip]) -> None:
     """Put the words of these clips into their rows: a commit that adds files of these columns alone.
 
     Measured with pylance 14.0.2: rows keep their order and place, and full text search finds the new words without
-    another index build. What was computed from words (`clip_features`) goes. For whoever is the only writer of `clips`.
+    another index build; a run may commit rows meanwhile (120 commits beside 48 of words: nothing lost). What was
+    computed from words (`clip_features`) goes.
 
     Raises StoreError.
     """
@@ -66,10 +67,13 @@ def write_words(db: Database, clips: Sequence[Clip]) -> None:
     for start in range(0, len(clips), _BATCH_CLIPS):
         part = clips[start : start + _BATCH_CLIPS]
         columns = [pa.array([getattr(clip, field.name) for clip in part], field.type) for field in schema]
-        with lance_errors("write the words of rows", uri):
-            table = lance.dataset(uri, storage_options=db.storage_options or None)
-            updating = table.merge_insert("clip_id").when_matched_update_all()
-            updating.execute(pa.Table.from_arrays(columns, schema=schema))
+        rows = pa.Table.from_arrays(columns, schema=schema)
+        retried("write the words of rows", uri, lambda rows=rows: _merge(db, uri, rows))
+
+
+def _merge(db: Database, uri: str, rows: pa.Table) -> None:
+    table = lance.dataset(uri, storage_options=db.storage_options or None)
+    table.merge_insert("clip_id").when_matched_update_all().execute(rows)
 
 
 def _rows(db: Database, datasets: list[str]) -> Iterator[tuple[str, dict[str, str | None]]]:
