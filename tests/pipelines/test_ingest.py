@@ -14,6 +14,8 @@ from handloom.store.clip_list import read_clips
 from handloom.store.commit import Committer
 from handloom.store.database import Database
 from handloom.store.fragments import write_fragment
+from handloom.store.lease import leased
+from handloom.store.runs import end_run
 
 SCHEMA = clips_schema(4)
 
@@ -69,8 +71,12 @@ def test_another_cut_is_added_or_replaces_the_first_but_never_silently(ingest, c
     code, done, err = ingest("folder", videos, "--clip-seconds", 1, "--add")
     assert (code, done["added"], done["overlapping"], done["others"], done["num_clips"]) == (0, 4, 4, 2, 6)
     assert "4 new clips overlap" in err
-    code, done, _ = ingest("folder", videos, "--clip-seconds", 1)  # the same again is no other cut
-    assert (code, done["already_there"], done["others"]) == (0, 4, 2)
+    with leased(Database.open(tmp_path / "db"), RUN_KEY, settings={}, resources={}, versions={}) as lease:
+        code, _, err = ingest("folder", videos, "--clip-seconds", 1, "--replace")
+        assert (code, "nothing can be removed meanwhile" in err) == (1, True)
+        code, done, _ = ingest("folder", videos, "--clip-seconds", 1)  # the same again is no other cut
+        assert (code, done["already_there"], done["others"]) == (0, 4, 2)
+        end_run(Database.open(tmp_path / "db"), lease.run, "done", num_clips=0, num_rejects=0, num_frames=0, stage_s={})
     code, done, _ = ingest("folder", videos, "--clip-seconds", 1, "--replace")
     assert (code, done["removed"], done["removed_rows"], done["others"]) == (0, 2, 2, 0)
     assert counts(tmp_path) == (4, 0, 0)
@@ -79,12 +85,12 @@ def test_another_cut_is_added_or_replaces_the_first_but_never_silently(ingest, c
 
 
 def test_a_video_that_can_be_read_only_now_or_no_longer(ingest, videos, tmp_path):
-    whole = (videos / "video0.mp4").read_bytes()
-    (videos / "video0.mp4").write_bytes(b"")
+    away = (videos / "video0.mp4").rename(tmp_path / "video0.mp4")
+    (videos / "video0.mp4").symlink_to("nowhere.mp4")
     ingest("folder", videos, "--clip-seconds", 1)
     finish(tmp_path, lost=("video0",))
     assert counts(tmp_path) == (3, 2, 1)
-    (videos / "video0.mp4").write_bytes(whole)
+    away.replace(videos / "video0.mp4")
     code, done, _ = ingest("folder", videos, "--clip-seconds", 1)
     assert (code, done["added"], done["removed"], done["removed_rejects"]) == (0, 2, 1, 1)
     assert counts(tmp_path) == (4, 2, 0)

@@ -7,7 +7,7 @@ import json
 import pytest
 from support.rows import RUN_KEY, make_clip, make_row
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, StoreError
 from handloom.pipelines.remove import remove
 from handloom.schemas.reject import Reject
 from handloom.schemas.tables import clips_schema
@@ -15,6 +15,8 @@ from handloom.store.clip_list import add_clips, pending_clips, read_clips
 from handloom.store.commit import Committer
 from handloom.store.database import Database
 from handloom.store.fragments import write_fragment
+from handloom.store.lease import alone, leased
+from handloom.store.runs import end_run, list_runs
 
 SCHEMA = clips_schema(4)
 
@@ -95,6 +97,26 @@ def test_a_video_that_cannot_be_asked_for_is_kept(db):
     done = remove(db, missing=True)
     assert done.unknown_videos == ("zip://x.mp4", "http://localhost:9/x.mp4")
     assert db.count("clip_list") == 6
+
+
+def lease(db):
+    return leased(db, RUN_KEY, settings={}, resources={}, versions={}, stale_s=2.0)
+
+
+def test_nothing_is_removed_while_a_run_works(db):
+    assert db.table("runs") is None
+    remove(db, clips=["test:a:0-1"])
+    assert db.table("runs") is None  # no run ever began here: nothing is written for it
+    with lease(db) as held:
+        with pytest.raises(StoreError, match=f"run {held.run.run_id} works on .*: nothing can be removed meanwhile"):
+            remove(db, videos=["b"])
+        assert remove(db, videos=["b"], dry_run=True).listed == 3
+        end_run(db, held.run, "done", num_clips=0, num_rejects=0, num_frames=0, stage_s={})
+    assert db.count("clip_list") == 5
+    with alone(db, "remove"), pytest.raises(StoreError, match="works on"), lease(db):
+        pass
+    assert remove(db, videos=["b"]).listed == 3
+    assert [run.exit for run in list_runs(db)] == ["done"]
 
 
 def test_the_command(db, cli):

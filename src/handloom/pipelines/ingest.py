@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from handloom.store.clip_list import add_clips, listed_videos, renewed_videos
 from handloom.store.commit import done_ids
 from handloom.store.database import Database
 from handloom.store.embodiment import check_of_people
+from handloom.store.lease import alone, living_runs
 from handloom.store.listed import OtherCuts, keep_unsaid, other_cuts
 from handloom.store.removal import remove_clips, remove_rows
 from handloom.store.row_words import rows_behind, write_words
@@ -151,14 +153,16 @@ def _store(
 ) -> IngestSummary:
     """Add first, remove then: a kill in between leaves both cuts, and the same ingest again removes the rest."""
     check_of_people(db, {clip.dataset for clip in result.clips})
-    done = add_clips(db, result.clips, whole_videos=whole_videos)
     gone = {*superseded, *(others.clip_ids if replace_others else ())}
     if result.absent:
         gone |= result.absent - done_ids(db)  # what was extracted before its video went is kept
-    removed = remove_clips(db, gone)
-    behind = rows_behind(db, result.clips)
-    write_words(db, behind.words)
-    remade = remove_rows(db, behind.outdated).rows if replace_others else 0
+    removes = replace_others or bool(gone) or bool(living_runs(db) and renewed_videos(db, result.clips))
+    with alone(db, "ingest") if removes else nullcontext():
+        done = add_clips(db, result.clips, whole_videos=whole_videos)
+        removed = remove_clips(db, gone)
+        behind = rows_behind(db, result.clips)
+        write_words(db, behind.words)
+        remade = remove_rows(db, behind.outdated).rows if replace_others else 0
     kept = 0 if replace_others else len(others.clip_ids)
     both = [] if replace_others else others.overlapping
     return IngestSummary(

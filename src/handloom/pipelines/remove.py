@@ -9,6 +9,7 @@ from typing import Any
 from handloom.errors import ConfigError
 from handloom.store.clip_list import read_clips
 from handloom.store.database import Database
+from handloom.store.lease import alone
 from handloom.store.removal import episodes_of, remove_clips, remove_rows
 from handloom.store.sql import forms_of, in_list
 from handloom.video.presence import presence
@@ -67,7 +68,7 @@ def remove(
 
     Raises:
         ConfigError: nothing or too much was chosen, an id is not known, a filter cannot be read, or no video is there.
-        StoreError: the database cannot be read or written.
+        StoreError: a run works on the database; it cannot be read or written.
     """
     _check_choice(len([way for way in (clips, videos, missing) if way]), where)
     chosen = _chosen(db, clips, videos, missing, source_options)
@@ -83,7 +84,8 @@ def remove(
         listed = 0 if rows_only else counts[0]
         left = db.count("clip_list") - listed
         return RemoveSummary(True, listed, *counts[1:], num_episodes, left, tuple(sorted(ids)), *rest, rows_only)
-    done = remove_rows(db, ids) if rows_only else remove_clips(db, ids, episodes=not missing, found_in=found_in)
+    with alone(db, "remove"):
+        done = remove_rows(db, ids) if rows_only else remove_clips(db, ids, episodes=not missing, found_in=found_in)
     counts = (done.listed, done.rows, done.rejects, done.episodes)
     return RemoveSummary(False, *counts, db.count("clip_list"), tuple(sorted(ids)), *rest, rows_only)
 

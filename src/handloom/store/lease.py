@@ -115,6 +115,29 @@ def leased(
         lease.release()
 
 
+@contextmanager
+def alone(db: Database, doing: str) -> Iterator[None]:
+    """While rows are removed: no run works on the database, and one that begins is refused. No row of `runs` is left.
+
+    Where no run has ever begun nothing is written. `doing` is a word for the other side's message.
+
+    Raises StoreError where a run works.
+    """
+    for run in living_runs(db):
+        if _holder(run).has_gone() is False:
+            problem = f"run {run.run_id} works on {db.uri} since {run.started_at:%Y-%m-%d %H:%M} UTC ({_who(run)})"
+            raise StoreError(f"{problem}: nothing can be removed meanwhile", "wait until it has ended, or stop it")
+    if db.table("runs") is None:
+        yield
+        return
+    with leased(db, doing, settings={}, resources={}, versions={}) as lease:
+        try:
+            yield
+        finally:
+            lease.release()
+            _withdraw(db, lease.run)
+
+
 def living_runs(db: Database) -> list[Run]:
     """The runs that have not ended and whose process is not known to have died: those on other machines may have."""
     return [run for run in list_runs(db) if run.exit is None and run.holder and not _holder(run).has_gone()]

@@ -78,6 +78,9 @@ def episodes_of(db: Database, clip_ids: Collection[str]) -> list[str]:
 def _delete(db: Database, name: str, column: str, ids: list[str]) -> int:
     """Delete the rows of these ids. Returns how many there were; a table without any of them is not written."""
     table = db.table(name)
+    if table is not None and len(ids) > IDS_PER_DELETE:  # a whole data set that is not in the list: one look instead
+        there = set(db.read(name, [column]).column(column).to_pylist())
+        ids = [id_ for id_ in ids if id_ in there]
     deleted = 0
     for start in range(0, len(ids) if table is not None else 0, IDS_PER_DELETE):
         condition = in_list(column, ids[start : start + IDS_PER_DELETE])
