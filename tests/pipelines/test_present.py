@@ -44,7 +44,8 @@ def test_clips_whose_video_is_there_come_first_in_their_order(tmp_path):
     clips = [make_clip(n, video_uri=f"{tmp_path}/{n // 2}.mp4") for n in range(40)]
     for n in range(0, 20, 3):
         (tmp_path / f"{n}.mp4").touch()
-    clips.append(make_clip(40, video_uri="s3://nowhere/x.mp4"))
-    there = [clip for n, clip in enumerate(clips) if n // 2 % 3 == 0 or n == 40]
+    clips.append(make_clip(40, video_uri="s3://nowhere/x.mp4", video_bytes=5))
+    clips.append(make_clip(41, video_uri="s3://nowhere/y.mp4"))  # not there when it was ingested
+    there = [clip for n, clip in enumerate(clips) if (n // 2 % 3 == 0 and n < 40) or n == 40]
     assert present_first(clips) == there + [clip for clip in clips if clip not in there]
     assert present_first(clips[2:6]) == clips[2:6]
