@@ -78,7 +78,8 @@ def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
     code, out, err = cli("search", "--db", db, "--clip", clip_id, "--where", "video_id = 'video1'", "--json")
     assert {hit["clip_id"].split(":")[1] for hit in json.loads(out)["hits"]} == {"video1"}
     code, out, err = cli("search", "--db", db, "--text", "nothing says this")
-    assert (code, out, err) == (0, "", "nothing found\n")
+    assert (code, out) == (0, "")
+    assert err.startswith("nothing found: none of the 4 clips has words")
     code, out, err = cli("search", "--db", db, "--clip", "folder:video0:0-1001")
     assert (code, out) == (1, "")
     assert clip_id in err  # the nearest
@@ -130,12 +131,27 @@ def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
         (("run", "--db", "{tmp}/db", "--set", "nonsense"), 2, "no assignment"),
         (("run", "--db", "{tmp}/db", "--config", "{tmp}/absent.toml"), 2, "absent.toml cannot be read"),
         (("run", "--db", "{tmp}/db", "--set", "resources.cpus_per_actor=64"), 2, "resources.cpus_per_actor"),
-        (("run",), 2, "--db"),
+        (("run",), 2, "missing option '--db'\nhint: --db: The database: a folder or an s3:// URI"),
+        (("run", "--db", "{tmp}/db", "--limit", "none"), 2, "invalid value for '--limit'"),
+        (("run", "--db", "{tmp}/db", "--set", "sample_hz=5"), 2, "did you mean video.sample_hz?"),
+        (("run", "--db", "{tmp}/db", "--set", "video=3"), 2, "video = 3: it is a section of settings"),
+        (("run", "--db", "{tmp}/db", "--reason", "damaged"), 2, "--reason damaged without --retry-rejects"),
+        (("run", "--db", "{tmp}/db", "--retry-rejects", "--reason", "damagd"), 2, "did you mean damaged"),
+        (("status", "--db", "{tmp}"), 1, "did you mean {tmp}/db?"),
+        (("serch",), 2, "Did you mean 'search'"),
+        (("export",), 2, "lerobot"),
         (("search", "--db", "{tmp}/db", "--clip", "folder:nobody:0-1"), 1, "no processed clips"),
         (("search", "--db", "{tmp}/db"), 2, "one of --clip, --video and --text"),
-        (("search", "--db", "{tmp}/db", "--video", "{tmp}/absent.mp4"), 2, "absent.mp4"),
+        (("search", "--db", "{tmp}/db", "--video", "{tmp}/absent.mp4"), 2, "hint: check the path"),
+        (("search", "--db", "{tmp}/db", "--video", "{tmp}"), 2, "hint: name one whole video file"),
+        (("search", "--db", "{tmp}/db", "--text", "open", "--end-s", "3"), 2, "choose a part of --video"),
+        (("search", "--db", "{tmp}/db", "--text", "open", "--by", "colour"), 2, "'--by': 'colour' is not one of"),
+        (("export", "lerobot", "--db", "{tmp}/db", "--out", "{tmp}/o", "--size", "91x90"), 2, "a side is odd"),
+        (("train", "arm4r", "--db", "{tmp}/db", "--out", "{tmp}/o", "--set", "epoch=2"), 2, "did you mean epochs"),
+        (("train", "json:loads", "--db", "{tmp}/db", "--out", "{tmp}/o"), 2, "loads is a function, no recipe"),
+        (("bench", "extract", "--clips", "3"), 2, "takes no --clips"),
         (("show", "folder:nobody:0-1", "--db", "{tmp}/db", "--out", "{tmp}/a.png"), 1, "there is no clip"),
-        (("ingest", "folder", "{tmp}/empty", "--db", "/proc/none/db"), 1, "cannot use /proc/none/db as a database"),
+        (("ingest", "folder", "{tmp}/one", "--db", "/proc/none/db"), 1, "/proc/none/db"),
         (("export", "parquet", "--db", "{tmp}/db", "--out", "{tmp}/out"), 1, "no processed clips"),
     ],
 )
@@ -143,6 +159,8 @@ def test_mistakes_are_answered_in_one_message(cli, tmp_path, clips, ray_address,
     from support.extraction import new_database
 
     (tmp_path / "empty").mkdir()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.mp4").write_bytes(b"no video")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "notes.txt").write_text("mine")
     new_database(tmp_path / "db", clips[:1])

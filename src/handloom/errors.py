@@ -4,6 +4,11 @@ Every field goes to ``super().__init__``: Ray and pickle rebuild an exception fr
 """
 
 
+def with_extra(extra: str) -> str:
+    """The command that adds an extra to this installation, for hints. Handloom is installed from its repository."""
+    return f"pip install '.[{extra}]' in the clone of handloom; where it was installed otherwise, 'handloom[{extra}]'"
+
+
 class HandloomError(Exception):
     """Base of every error handloom raises on purpose: `problem` says what is wrong, `hint` what to do next."""
 

@@ -119,6 +119,14 @@ def run(summary, db: str) -> str:
     lines += [f"left node {host}: {why}" for host, why in summary.left_nodes.items()]
     if summary.exit == "interrupted":
         lines.append(f"interrupted: what was finished is committed, {summary.num_pending} clips are left")
+    if summary.reasons.get("video_missing"):
+        none = not summary.num_clips and set(summary.reasons) == {"video_missing"}
+        lines.append(
+            f"{'no video was there' if none else 'for the videos that were missing'}: fetch them, or ingest again with "
+            f"their folder; then: handloom run --db {db} --retry-rejects --reason video_missing"
+        )
+        if none and summary.exit != "interrupted":
+            return "\n".join(lines)
     if summary.exit == "interrupted" or summary.num_pending:
         lines.append(f"go on with: handloom run --db {db}")
     return "\n".join(lines)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from handloom.errors import ConfigError
-from handloom.pipelines.configure import check_stored
-from handloom.schemas.settings import Settings
+from handloom.pipelines.configure import check_stored, load_config, near_names
+from handloom.schemas.settings import RunConfig, Settings, flatten
 from handloom.store.runs import StoredSettings
 
 VERSIONS = {"decode": "numbered packets"}
@@ -67,3 +67,32 @@ def test_a_setting_that_came_later_is_no_fault_of_the_user():
     with pytest.raises(ConfigError) as error:
         check_stored(StoredSettings("0" * 16, older, VERSIONS), Settings(), VERSIONS, Settings().run_key(VERSIONS))
     assert "another version of handloom, or of its packages: depth.device is absent" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "first"),
+    [
+        ("sample_hz", "video.sample_hz"),
+        ("video.sample_hertz", "video.sample_hz"),
+        ("tracker", "tracks.tracker"),
+        ("tracks.traker", "tracks.tracker"),
+        ("resource.commit_s", "resources.commit_s"),
+        ("memory", "resources.actor_memory_mb"),
+    ],
+)
+def test_a_setting_that_is_not_there_is_answered_with_the_nearest(word, first):
+    names = list(flatten(RunConfig().model_dump()))
+    assert near_names(word, names)[0] == first
+    with pytest.raises(ConfigError, match=f"there is no setting {word.split('.')[0]}") as caught:
+        load_config(None, [f"{word}=1"])
+    assert first in caught.value.hint
+    assert "--show-settings" in caught.value.hint
+    assert len(caught.value.hint) < 200  # no list of all of them
+
+
+def test_a_word_like_no_setting_is_told_where_all_are():
+    assert near_names("zzz", list(flatten(RunConfig().model_dump()))) == []
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, ["zzz=1"])
+    assert "did you mean" not in caught.value.hint
+    assert "docs/settings.md" in caught.value.hint

@@ -8,7 +8,7 @@ from importlib.metadata import requires, version
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from handloom.pipelines.doctor import Finding, decoding, is_bad, package, packages, requirements
+from handloom.pipelines.doctor import Finding, decoding, extra_of, is_bad, package, packages, requirements
 from handloom.video import process
 from handloom.video.sandbox import LAYERS, support
 
@@ -55,9 +55,14 @@ def test_a_version_out_of_range_is_wrong_and_the_command_is_told():
 @pytest.mark.parametrize(("extra", "state"), [("", "missing"), ("extract", "missing"), ("models", "optional")])
 def test_what_is_not_installed_is_missing_where_the_main_job_needs_it(extra, state):
     found = package("not-a-package", extra, ANY)
-    command = "pip install 'handloom[extract]'" if extra == "extract" else "pip install "
+    command = f"pip install '.[{extra}]' in the clone" if extra else "pip install 'not-a-package'"
     assert (found.state, found.detail) == (state, "not installed")
     assert found.remedy.startswith(command)
+
+
+def test_the_extra_that_brings_a_module():
+    found = {module: extra_of(module) for module in ("cv2", "transformers", "rerun", "tensorboardX", "nobody")}
+    assert list(found.values()) == ["extract", "models", "rerun", "train", None]
 
 
 def test_how_decoding_is_confined_is_said(monkeypatch):

@@ -38,7 +38,7 @@ def test_ingest_and_run_with_everything_remote(s3_env, ray_address, rendered: Pa
     assert done.returncode == 3, done.stderr
     summary = json.loads(done.stdout)
     assert (summary["num_clips"], summary["reasons"]) == (2, {"video_unreadable": 1})
-    assert all(line.startswith("finished=") for line in done.stderr.splitlines()), done.stderr
+    assert all(" clips done" in line for line in done.stderr.splitlines()), done.stderr
 
     db = Database.open("s3://bucket/db", storage_options_from(s3_env))
     assert sorted(outcome(db).values()) == ["row", "row", "video_unreadable"]

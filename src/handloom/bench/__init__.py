@@ -49,6 +49,10 @@ def run_benchmark(
         raise ConfigError(f"benchmark {name!r} takes no --db and no --lerobot-python", "they are feed's")
     if name not in benchmarks:
         raise ConfigError(f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed'])}")
+    if name == "extract" and num_clips is not None:
+        raise ConfigError(
+            "benchmark 'extract' takes no --clips", "--quick measures fewer; accuracy and feed take it"
+        )
     watch = Watch(say, quick)
     report = benchmarks[name](videos, watch)
     if save is not None:

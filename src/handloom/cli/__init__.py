@@ -15,8 +15,8 @@ import typer
 
 from handloom import __version__
 from handloom.cli import clips, export, ingest, machine, remove, scenes, search, train  # noqa: F401 - each adds its commands
-from handloom.cli.console import FAILED, USAGE, app, say
-from handloom.errors import ConfigError, HandloomError
+from handloom.cli.console import DONE, FAILED, USAGE, UsageError, app, say
+from handloom.errors import ConfigError, HandloomError, with_extra
 
 
 def main() -> None:
@@ -27,20 +27,41 @@ def main() -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         _check_working_folder()
-        app()
+        sys.exit(app(standalone_mode=False) or DONE)
+    except UsageError as error:
+        _tell_usage(error)
+        sys.exit(USAGE)
+    except typer.Abort:
+        say("stopped")
+        sys.exit(FAILED)
     except HandloomError as error:
         say(f"error: {error}")
         sys.exit(USAGE if isinstance(error, ConfigError) else FAILED)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "handloom":
             raise
+        from handloom.pipelines.doctor import extra_of
+
         say(f"error: this command needs the package {error.name}, which is not installed")
-        extra = "train" if (error.name or "").split(".")[0] in ("torch", "tensorboardX") else "extract"
-        say(f"hint: pip install 'handloom[{extra}]'; `handloom doctor` shows what else is missing")
+        module = (error.name or "").split(".")[0]
+        extra = "train" if module == "torch" else extra_of(module)  # two extras bring it: training is what needs it
+        say(f"hint: {with_extra(extra) if extra else f'pip install {module}'}; `handloom doctor` shows what is missing")
         sys.exit(FAILED)
     except BrokenPipeError:  # the reader of our output has gone: `handloom search ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+
+
+def _tell_usage(error: UsageError) -> None:
+    """A wrong or missing option or argument, with what it is for; the rest (no such command, ...) in click's words."""
+    param, command = getattr(error, "param", None), error.ctx.command_path if error.ctx else "handloom"
+    if param is None:
+        error.show()
+        return
+    said = error.format_message().replace("Value error, ", "").replace(": Input", ": input").rstrip(".")
+    name = param.opts[0] if param.param_type_name == "option" else param.name.upper()
+    help_ = f"{name}: {param.help.rstrip('.')}. " if getattr(param, "help", None) else ""
+    say(f"error: {command}: {said[:1].lower()}{said[1:]}\nhint: {help_}`{command} --help` shows all options")
 
 
 def _check_working_folder() -> None:

@@ -12,6 +12,7 @@ import typer
 
 from handloom import text
 from handloom.cli.console import DONE, FAILED, SOME_REJECTED, DbOption, JsonOption, app, open_db
+from handloom.errors import ConfigError
 
 
 @app.command()
@@ -35,11 +36,23 @@ def run(
     json_: JsonOption = False,
 ) -> None:
     """Process every clip that has no row yet."""
+    from difflib import get_close_matches
+
     from handloom.pipelines.configure import load_config
     from handloom.pipelines.run import run as pipeline
     from handloom.pipelines.run import stored_config
+    from handloom.schemas.reasons import REASONS
     from handloom.video.source import source_options_from
 
+    if reason and not retry_rejects:
+        raise ConfigError(
+            f"--reason {reason[0]} without --retry-rejects", "give both: --reason says which rejects are tried"
+        )
+    unknown = [word for word in reason or () if word not in REASONS]
+    if unknown:
+        near = get_close_matches(unknown[0], REASONS, 3)
+        listed = f"did you mean {', '.join(near)}?" if near else f"one of {', '.join(REASONS)}"
+        raise ConfigError(f"--reason {unknown[0]!r} is no reason of a reject", listed)
     settings = load_config(config, set_ or []) if config or set_ else None
     database = open_db(db)
     if show_settings:

@@ -33,6 +33,7 @@ app = typer.Typer(
     help="Human video in, robot training data out: hands, point tracks and embeddings in one searchable table.",
 )
 
+UsageError = typer.BadParameter.__base__  # typer carries click inside or beside it, by its version
 DONE, FAILED, USAGE, SOME_REJECTED = 0, 1, 2, 3
 
 DbOption = Annotated[str, typer.Option("--db", help="The database: a folder or an s3:// URI.")]

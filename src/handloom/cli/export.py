@@ -110,7 +110,7 @@ def export_webdataset(
     out: OutDirOption,
     where: WhereOption = None,
     embodiment: EmbodimentOption = Embodiment.human,
-    shard_mb: Annotated[float, typer.Option(help="Close a shard at this size, in MiB.")] = 512,
+    shard_mb: Annotated[float, typer.Option(min=0.001, help="Close a shard at this size, in MiB.")] = 512,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -164,8 +164,11 @@ def _size(text: str | None) -> tuple[int, int] | None:
     found = re.fullmatch(r"(\d+)x(\d+)", text or "")
     if text is None:
         return None
-    if not found or any(int(side) % 2 or int(side) < 16 for side in found.groups()):
-        raise ConfigError(f"--size {text!r} is no size", "give WIDTHxHEIGHT in pixels, both even: --size 456x256")
+    hint = "give WIDTHxHEIGHT in pixels, both even and 16 or more: --size 456x256"
+    if not found:
+        raise ConfigError(f"--size {text!r} is no size", hint)
+    if any(int(side) % 2 or int(side) < 16 for side in found.groups()):
+        raise ConfigError(f"--size {text!r}: a side is odd, or below 16 pixels", hint)
     return int(found[1]), int(found[2])
 
 

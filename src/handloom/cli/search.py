@@ -63,7 +63,12 @@ def search(
 
     given = [name for name, value in (("--clip", clip), ("--video", video), ("--text", words)) if value is not None]
     if len(given) != 1:
-        raise ConfigError(f"search takes one of --clip, --video and --text, got {', '.join(given) or 'none'}")
+        raise ConfigError(
+            f"search takes one of --clip, --video and --text, got {' and '.join(given) or 'none'}",
+            "--clip ID: clips like this one; --video FILE: like any video; --text WORDS: by their words",
+        )
+    if video is None and (start_s or end_s is not None):
+        raise ConfigError(f"--start-s and --end-s choose a part of --video, got {given[0]}", "leave them out")
     query = {"clip": clip, "video": video, "text": words, "by": by.value, "mirror": mirror}
     query |= {"start_s": start_s, "end_s": end_s, "k": k, "where": where, "embodiment": embodiment.value}
     database = open_db(db)

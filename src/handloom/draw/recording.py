@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from handloom.draw.frames import Frames, match_frames, other_video, whole_file
 from handloom.draw.overlay import BONES, HAND_COLORS, track_colors
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, with_extra
 
 HAND_NAMES = ("left", "right")
 JPEG_QUALITY = 85
-NEEDS_RERUN = "pip install 'handloom[rerun]', or name the file .png or .mp4"
+NEEDS_RERUN = f"{with_extra('rerun')}; or name the file .png or .mp4"
 
 
 def write_recording(frames: Frames, row: dict[str, Any], path: str | Path) -> None:

@@ -129,9 +129,10 @@ def storage_errors(action: str, out: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(
-            f"cannot {action} {out!r}: {error}", "check that the place exists, may be written and has space left"
-        ) from error
+        hint = "check that the place exists, may be written and has space left"
+        if os.path.isfile(out):
+            raise StoreError(f"cannot {action} {out!r}: it is a file, expected a folder", "name a folder") from error
+        raise StoreError(f"cannot {action} {out!r}: {error}", hint) from error
 
 
 class HashingSink:

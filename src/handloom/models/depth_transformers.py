@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.errors import ClipError, ConfigError
+from handloom.errors import ClipError, ConfigError, with_extra
 from handloom.models.devices import check_device
 from handloom.models.fingerprints import files_digest, hub_revision
 from handloom.models.protocols import ClipFrames
@@ -111,7 +111,7 @@ def _load(name: str) -> tuple[Any, Any, Any]:
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
     except ImportError as error:
         problem = f"depth.provider is transformers, but {error.name} is not installed"
-        raise ConfigError(problem, "pip install 'handloom[models]', or set depth.provider = geometry") from None
+        raise ConfigError(problem, f"{with_extra('models')}; or set depth.provider = geometry") from None
     revision = {} if Path(name).is_dir() else {"revision": hub_revision(name) or "main"}  # what `model_identity` says
     try:
         processor = AutoImageProcessor.from_pretrained(name, **revision)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, with_extra
 
 PALM_PX, HAND_PX = 192, 224  # sides of the square pictures that the two models take
 # By `model_complexity`: 0 the light, 1 the full.
@@ -48,7 +48,7 @@ def model_path(file: str) -> Path:
     found = importlib.util.find_spec("mediapipe")
     if found is None or not found.submodule_search_locations:
         problem = "mediapipe is not installed; the hand models are in its wheel"
-        raise ConfigError(problem, "pip install 'handloom[extract]'")
+        raise ConfigError(problem, with_extra("extract"))
     path = Path(found.submodule_search_locations[0]) / "modules" / file
     if not path.is_file():
         raise ConfigError(f"{path} is missing: this mediapipe carries no models", "pip install mediapipe==0.10.21")

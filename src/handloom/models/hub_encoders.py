@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, with_extra
 from handloom.models.hub_files import CACHE, local_model
 from handloom.models.vit_timm import read_state_dict, timm_vit
 
@@ -162,7 +162,7 @@ def _config(model: str, path: str) -> Any:
         from transformers import AutoConfig
     except ImportError as error:
         problem = f"the encoder {model} needs {error.name}, which is not installed"
-        raise ConfigError(problem, "pip install 'handloom[models]', or take the small encoder") from None
+        raise ConfigError(problem, f"{with_extra('models')}; or take the small encoder") from None
     try:
         return AutoConfig.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.errors import ClipError, ConfigError
+from handloom.errors import ClipError, ConfigError, with_extra
 from handloom.models.devices import check_device
 from handloom.models.fingerprints import file_digest, files_digest
 from handloom.models.protocols import ClipFrames
@@ -142,7 +142,7 @@ def _torch() -> Any:
         import torch
     except ImportError:
         problem = "tracks.tracker is cotracker3, but torch is not installed"
-        raise ConfigError(problem, "pip install 'handloom[models]', or set tracks.tracker = recover") from None
+        raise ConfigError(problem, f"{with_extra('models')}; or set tracks.tracker = recover") from None
     return torch
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from handloom.schemas.versions import differing_versions
 from handloom.store.runs import StoredSettings
 
 log = logging.getLogger(__name__)
+MAX_NEAR = 3
+SECTION_ERRORS = ("model_type", "dict_type", "model_attributes_type")
 
 
 def load_config(path: Path | None, assignments: Sequence[str]) -> RunConfig:
@@ -29,9 +32,8 @@ def load_config(path: Path | None, assignments: Sequence[str]) -> RunConfig:
     try:
         return RunConfig(**values)
     except ValidationError as error:
-        raise ConfigError(
-            explain(error), f"the settings are: {', '.join(sorted(flatten(RunConfig().model_dump())))}"
-        ) from error
+        listed = "`handloom run --db DB --show-settings` prints all settings, docs/settings.md explains them"
+        raise ConfigError(explain(error), settings_hint(error, flatten(RunConfig().model_dump()), listed)) from error
 
 
 def merged_values(paths: Sequence[Path], assignments: Sequence[str], example: str) -> dict[str, Any]:
@@ -97,16 +99,20 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:
-        raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from error
+        hint = "name a TOML file of settings; `handloom run --show-settings` prints what may stand in it"
+        raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}", hint) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from error
+        hint = "a line is `name = value`, a section is `[video]`, and text stands in quotes"
+        raise ConfigError(f"{path} is no TOML: {error}", hint) from error
 
 
 def _assign(values: dict[str, Any], keys: list[str], value: Any, assignment: str) -> None:
     for key in keys[:-1]:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"--set {assignment!r}: {key} is a value, not a section")
+            raise ConfigError(
+                f"--set {assignment!r}: {key} is a value, not a section", "give it one value, or its parts"
+            )
     values[keys[-1]] = value
 
 
@@ -117,15 +123,50 @@ def _value(text: str) -> Any:
         return text
 
 
-def explain(error: ValidationError) -> str:
+def settings_hint(error: ValidationError, known: Iterable[str], listed: str, prefix: str = "") -> str:
+    """What was probably meant, and where all settings are (`listed`). prefix: goes before `known`."""
+    names = [f"{prefix}{name}" for name in known]
+    near: dict[str, None] = {}
+    for item in error.errors():
+        word = prefix + ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            near |= dict.fromkeys(near_names(_whole(word, item["input"]), names))
+        elif item["type"] in SECTION_ERRORS:
+            near |= dict.fromkeys([name for name in names if name.startswith(f"{word}.")][:MAX_NEAR])
+    return f"did you mean {', '.join(near)}? {listed}" if near else listed
+
+
+def _whole(word: str, value: Any) -> str:
+    """`resource` of `--set resource.commit_s=3` as it was written: pydantic names the section alone."""
+    while isinstance(value, dict) and len(value) == 1:
+        ((key, value),) = value.items()
+        word = f"{word}.{key}"
+    return word
+
+
+def near_names(word: str, names: Sequence[str]) -> list[str]:
+    """The names most like `word`, with or without their section, best first."""
+    last = {name: name.rpartition(".")[2] for name in names}
+    own = word.rpartition(".")[2]
+    found = [name for name in names if last[name] == own]
+    found += difflib.get_close_matches(word, names, MAX_NEAR, 0.75)
+    similar = difflib.get_close_matches(own, list(last.values()), MAX_NEAR, 0.75)
+    found += sorted((name for name in names if last[name] in similar), key=lambda name: similar.index(last[name]))
+    found += [name for name in names if len(own) > 2 and own in last[name]]
+    return list(dict.fromkeys(found))[:MAX_NEAR]
+
+
+def explain(error: ValidationError, prefix: str = "") -> str:
     """Every wrong name and value of a settings error, on one line."""
     problems = []
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            problems.append(f"there is no setting {name}")
+            problems.append(f"there is no setting {prefix}{name}")
+        elif item["type"] in SECTION_ERRORS:
+            problems.append(f"{prefix}{name} = {_show(item['input'])}: it is a section of settings, no setting")
         else:
-            problems.append(f"{name} = {_show(item['input'])}: {item['msg'].lower()}")
+            problems.append(f"{prefix}{name} = {_show(item['input'])}: {item['msg'][:1].lower()}{item['msg'][1:]}")
     return "; ".join(problems)
 
 

@@ -17,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from handloom.errors import with_extra
 from handloom.machine import ask_gpus, cores_allowed, gpus, installed, memory_gib
 
 NEEDED = ("", "extract")  # what the main job needs: the package itself and this extra; other extras are optional
@@ -27,6 +28,7 @@ IMPORTS = {
     "opencv-contrib-python": "cv2",
     "opencv-contrib-python-headless": "cv2",
     "pillow": "PIL",
+    "rerun-sdk": "rerun",
     "ai-edge-litert": "ai_edge_litert",
 }
 
@@ -122,6 +124,17 @@ def requirements(listed: Iterable[str], extras: Iterable[str]) -> dict[tuple[str
     return {(extra, name): versions for extra, name, versions in found.values()}
 
 
+def extra_of(module: str) -> str | None:
+    """The extra that brings an importable module; None where none does, or handloom's metadata is not there."""
+    try:
+        listed, extras = requires("handloom") or [], metadata("handloom").get_all("Provides-Extra") or []
+    except PackageNotFoundError:
+        return None
+    named = requirements(listed, [extra for extra in extras if extra not in NOT_FOR_USERS])
+    found = {IMPORTS.get(name, name.replace("-", "_")): extra for extra, name in named}
+    return found.get(module) or None
+
+
 def _applies(requirement: Requirement, extra: str) -> bool:
     """Whether it is asked for by `extra`, and not by the package alone already."""
     if requirement.marker is None:
@@ -132,13 +145,13 @@ def _applies(requirement: Requirement, extra: str) -> bool:
 
 def package(name: str, extra: str, versions: SpecifierSet) -> Finding:
     """Whether one package is there, in a version that does, and can be imported where the main job imports it."""
-    group = f"'handloom[{extra}]'" if extra else "handloom"
     needed = extra in NEEDED
     if installed(name) is None and name in WITHOUT_WINDOWS:
         name = WITHOUT_WINDOWS[name] if installed(WITHOUT_WINDOWS[name]) else name
     found = installed(name)
+    remedy = with_extra(extra) if extra else f"pip install '{name}{versions}'"
     if found is None:
-        return Finding(name, "missing" if needed else "optional", "not installed", f"pip install {group}")
+        return Finding(name, "missing" if needed else "optional", "not installed", remedy)
     if not _satisfies(found, versions):
         detail = f"{found}, expected {versions}"
         return Finding(name, "wrong" if needed else "optional", detail, f"pip install '{name}{versions}'")

@@ -81,6 +81,8 @@ def opened(db: Database, name: str, where: str | None, embodiment: str = HUMAN) 
             doing = "read some with `handloom ingest lerobot` or `handloom ingest calvin`"
         raise StoreError(f"{db.uri} holds no {'processed clips' if name == 'clips' else 'robot episodes'} yet", doing)
     source = {"db": db.uri, "table": name, "version": table.version, "where": where}
+    if where is not None and not db.count(name, where):
+        raise _none_pass(db, name, where)
     if name != "clips":
         return Opened(table, source, where)
     stored = stored_settings(db)
@@ -90,6 +92,11 @@ def opened(db: Database, name: str, where: str | None, embodiment: str = HUMAN) 
     if robots and embodiment != ALL:
         source["other_embodiment"] = _left_out(db, where, used, embodiment)
     return Opened(table, source, used)
+
+
+def _none_pass(db: Database, name: str, where: str) -> ConfigError:
+    rows = f"{db.count(name)} {'clips' if name == 'clips' else 'robot episodes'} of {db.uri}"
+    return ConfigError(f"--where {where!r} passes none of the {rows}", "change the filter, or leave it out for all")
 
 
 def _left_out(db: Database, where: str | None, used: str | None, embodiment: str) -> int:

@@ -13,8 +13,16 @@ import ray
 
 from handloom.workers.ledger import Progress
 
-LINE_EVERY_S = 30.0
 POLL_S = 0.5
+LINES_AT_S, LINE_EVERY_S = (3.0, 8.0, 15.0, 30.0), 30.0  # a run of six clips takes 20 s, one of a thousand hours days
+SHOWN_CLIPS = 2
+
+
+def announce(num_clips: int, ray_address: str | None, quiet: bool, out: TextIO | None = None) -> None:
+    """Say what begins before there is anything to count: Ray takes some seconds to start."""
+    if not quiet:
+        doing = f"joining the cluster {ray_address}" if ray_address else "starting Ray"
+        print(f"0 of {num_clips} clips done: {doing}", file=out or sys.stderr, flush=True)
 
 
 class ProgressLine:
@@ -28,6 +36,7 @@ class ProgressLine:
         self._out = out or sys.stderr
         self._quiet = quiet
         self._started = time.monotonic()
+        self._working_from: float | None = None  # when the first clip was begun: models are loaded then
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._bar = None
@@ -37,7 +46,7 @@ class ProgressLine:
             if self._out.isatty():
                 from tqdm import tqdm
 
-                form = "{l_bar}{bar}| {n_fmt}/{total_fmt} clips [{elapsed}<{remaining}{postfix}]"
+                form = "{l_bar}{bar}| {n_fmt}/{total_fmt} clips [{elapsed}{postfix}]"
                 self._bar = tqdm(total=self._total, file=self._out, bar_format=form, mininterval=0.2)
             self._thread.start()
         return self
@@ -49,36 +58,60 @@ class ProgressLine:
         if self._thread.is_alive():
             self._thread.join()
         if self._bar is not None:
-            self._show()  # the last clips ended after the last look
+            if (progress := self._look()) is not None:
+                self._show(progress)  # the last clips ended after the last look
             self._bar.close()
 
     def text(self, progress: Progress) -> str:
-        """`finished=12/40 rejects=1 frames_per_s=31.2 left_s=58`"""
-        spent = time.monotonic() - self._started
+        """`12 of 40 clips done (1 rejected), 31.2 frames/s, about 58 s left; working on CLIP, CLIP and 2 more`"""
         finished = progress.num_rows + progress.num_rejects
-        rate = progress.num_frames / spent if spent > 0 else 0.0
-        left = f"{spent / finished * (self._total - finished):.0f}" if finished else "?"
-        return f"finished={finished}/{self._total} rejects={progress.num_rejects} frames_per_s={rate:.1f} left_s={left}"
+        rejects = f" ({progress.num_rejects} rejected)" if progress.num_rejects else ""
+        return f"{finished} of {self._total} clips done{rejects}{', '.join(['', *self._facts(progress)])}"
+
+    def _facts(self, progress: Progress) -> list[str]:
+        """Rate and time left, once there are any, and what is being done now."""
+        finished = progress.num_rows + progress.num_rejects
+        if finished >= self._total:
+            return ["the last rows are committed"]
+        if self._working_from is None:
+            return [f"workers start and load their models ({time.monotonic() - self._started:.0f} s)"]
+        spent, facts = time.monotonic() - self._working_from, []
+        if progress.num_rows and spent > 0:
+            facts.append(f"{progress.num_frames / spent:.1f} frames/s")
+            facts.append(f"about {spent / finished * (self._total - finished):.0f} s left")
+        return [*facts, *_working_on(progress)]
 
     def _watch(self) -> None:
-        next_line = self._started + 5.0
+        waits = [self._started + at for at in LINES_AT_S]
         while not self._stop.wait(POLL_S):
-            if self._bar is None and time.monotonic() < next_line:
-                continue
-            if not self._show():
+            progress = self._look()
+            if progress is None:
                 return
-            next_line = time.monotonic() + LINE_EVERY_S
+            begins = self._working_from is None and bool(progress.working or progress.num_rows or progress.num_rejects)
+            if begins:
+                self._working_from = time.monotonic()
+            if self._bar is not None or begins or time.monotonic() >= waits[0]:
+                self._show(progress)
+            if time.monotonic() >= waits[0]:
+                waits = waits[1:] or [time.monotonic() + LINE_EVERY_S]
 
-    def _show(self) -> bool:
-        """False where Ray is going down: the run's own end says why."""
+    def _look(self) -> Progress | None:
+        """None where Ray is going down: the run's own end says why."""
         try:
-            progress = self._read()
+            return self._read()
         except (ray.exceptions.RayError, RuntimeError, OSError):
-            return False
+            return None
+
+    def _show(self, progress: Progress) -> None:
         if self._bar is None:
             print(self.text(progress), file=self._out, flush=True)
-            return True
+            return
         self._bar.n = progress.num_rows + progress.num_rejects
-        spent = time.monotonic() - self._started
-        self._bar.set_postfix(rejects=progress.num_rejects, frames_per_s=f"{progress.num_frames / spent:.1f}")
-        return True
+        rejects = [f"{progress.num_rejects} rejected"] if progress.num_rejects else []
+        self._bar.set_postfix_str(", ".join([*rejects, *self._facts(progress)]))
+
+
+def _working_on(progress: Progress) -> list[str]:
+    clips = list(progress.working.values())
+    more = f" and {len(clips) - SHOWN_CLIPS} more" if len(clips) > SHOWN_CLIPS else ""
+    return [f"working on {', '.join(clips[:SHOWN_CLIPS])}{more}"] if clips else []

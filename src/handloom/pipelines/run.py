@@ -24,7 +24,7 @@ from handloom.pipelines.last_words import LastWords
 from handloom.pipelines.nodes import Nodes, trial_videos
 from handloom.pipelines.pending import Pending, Tally
 from handloom.pipelines.present import present_first
-from handloom.pipelines.progress import ProgressLine
+from handloom.pipelines.progress import ProgressLine, announce
 from handloom.pipelines.rounds import Rounds, lost
 from handloom.pipelines.verdicts import Verdicts
 from handloom.schemas.clip import Clip
@@ -187,6 +187,7 @@ class _Job:
 def _process(clips, job: _Job, interrupts: Interrupts, ray_address, quiet, watch) -> None:
     """The Ray part. However it ends, everything finished until then is committed."""
     setup = job.setup
+    announce(len(clips), ray_address, quiet)
     with joined(ray_address), Head(ray.get_runtime_context().gcs_address, job.last_words) as head:
         interrupts.install()
         ledger = start_ledger()

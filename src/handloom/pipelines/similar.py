@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.errors import ConfigError, HandloomError
+from handloom.errors import ClipError, ConfigError, HandloomError
 from handloom.schemas.clip import Clip
 from handloom.schemas.row import row_arrays
 from handloom.schemas.settings import Settings
@@ -20,9 +20,19 @@ from handloom.store.runs import stored_settings
 from handloom.store.search import Hits, search
 from handloom.store.sql import both
 
+# A query is in no clip list: the hints of `handloom run` do not fit it.
+QUERY_HINTS = {
+    "video_missing": "check the path; one that does not begin with / begins at the folder that you are in",
+    "video_unreadable": "name one whole video file that you may read",
+    "fetch_failed": "check the address, the network and your credentials",
+    "uri_refused": "fetch the video yourself, and name the file",
+    "bad_range": "--start-s comes before --end-s, both in seconds of the video's own clock",
+    "outside_video": "choose --start-s and --end-s inside the video, or leave them out for the whole",
+}
+OTHER_HINT = "try another part of it (--start-s, --end-s), or another video"
 ADD_WORDS = (
-    "; words come at ingest, from clips.csv in the videos' folder or a dataset's annotations, and a row keeps "
-    "those that it was made with: write clips.csv, ingest again, then `handloom remove --rows-only` and `handloom run`"
+    "; words come with `handloom ingest`, from clips.csv in the videos' folder or a dataset's annotations: write "
+    "clips.csv (docs/datasets.md), and ingest the folder again"
 )
 
 
@@ -102,7 +112,8 @@ def extract(
             raise item
         return Extractor(settings, "query").row(item)
     except HandloomError as error:
-        raise ConfigError(f"--video {video}: {error.problem}", error.hint) from error
+        hint = QUERY_HINTS.get(error.reason, OTHER_HINT) if isinstance(error, ClipError) else error.hint
+        raise ConfigError(f"--video {video}: {error.problem}", hint) from error
     finally:
         decoder.close()
 

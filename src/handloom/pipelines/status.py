@@ -100,7 +100,14 @@ def status_text(values: dict[str, Any]) -> str:
     for item in values["rejects_by_reason"]:
         lines.append(f"  {item['count']:>5}  {item['stage']}/{item['reason']}: {item['meaning']}")
         lines += [f"         {e['clip_id']}: {e['detail'].splitlines()[0]}" for e in item["examples"]]
+        lines += [f"         {hint}" for hint in _hints(item["examples"])]
     return "\n".join(lines)
+
+
+def _hints(examples: list[dict[str, str]]) -> list[str]:
+    """What the rejects' details say that may be done, each once."""
+    lines = [line for example in examples for line in example["detail"].splitlines()[1:] if line.startswith("hint: ")]
+    return list(dict.fromkeys(lines))
 
 
 def _robots(values: dict[str, Any]) -> list[str]:

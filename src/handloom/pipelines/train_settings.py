@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from handloom.errors import ConfigError
-from handloom.pipelines.configure import explain, merged_values
+from handloom.pipelines.configure import explain, merged_values, settings_hint
 from handloom.schemas.settings import flatten
 from handloom.schemas.training import TrainResources, TrainSettings
 from handloom.train.recipe import Recipe
@@ -56,5 +56,6 @@ def _checked(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
     try:
         return kind(**values)
     except ValidationError as error:
-        names = (f"{prefix}{name}" for name in sorted(flatten(kind().model_dump())))
-        raise ConfigError(explain(error), f"the settings are: {', '.join(names)}") from error
+        known = sorted(flatten(kind().model_dump()))
+        listed = "`handloom train ... --show-settings` prints all settings, the recipe's page in docs explains them"
+        raise ConfigError(explain(error, prefix), settings_hint(error, known, listed, prefix)) from error

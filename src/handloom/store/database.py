@@ -319,10 +319,11 @@ def _check_folder(path: Path, create: bool) -> None:
     others = [name for name in names if not (create and name == "videos")]  # an ingest was stopped before its first row
     if others and not any(f"{table}.lance" in names for table in TABLES):
         found = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
-        raise StoreError(
-            f"{path} is not a handloom database: it holds {found}",
-            "give the database a new or an empty folder of its own",
-        )
+        below = [name for name in names if (path / name / "clip_list.lance").is_dir()]
+        hint = f"did you mean {path / below[0]}?" if below else "name the folder that `handloom ingest` wrote with --db"
+        if create:
+            hint = "give the database a new or an empty folder of its own"
+        raise StoreError(f"{path} is not a handloom database: it holds {found}", hint)
 
 
 def _check_can_be_made(path: Path) -> None:

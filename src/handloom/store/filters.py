@@ -90,12 +90,12 @@ def _check_member(text: str, field: pa.Field, member: str) -> None:
 def _unknown_column(text: str, word: str, schema: pa.Schema) -> ConfigError:
     members = members_of(schema)
     known = {name: name for name in schema.names} | {name.partition(".")[2]: name for name in members}
-    return ConfigError(
-        f"--where {text!r} cannot be used: there is no column {word!r}{_near(word, known, known)}",
-        f"an SQL condition on these columns: {', '.join(schema.names)}"
-        + (f"; and on {', '.join(members)}" if members else "")
-        + "; text stands in single quotes",
-    )
+    near = _near(word, known, known)
+    hint = f"text stands in single quotes: '{word}'; docs/tables.md has every column"
+    if not near:
+        hint = f"an SQL condition on these columns: {', '.join(schema.names)}"
+        hint += (f"; and on {', '.join(members)}" if members else "") + f"; text stands in single quotes: '{word}'"
+    return ConfigError(f"--where {text!r} cannot be used: there is no column {word!r}{near}", hint)
 
 
 def _near(word: str, names: Sequence[str] | dict[str, str], shown: dict[str, str] | None = None) -> str:

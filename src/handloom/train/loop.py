@@ -143,11 +143,11 @@ class _Job:
         self.held_out = held_out.loader(shuffle=False, drop_last=False, **options) if len(held_out) else ()
         self.steps_per_epoch = -(-len(self.loader) // self.settings.accumulate)
         if not len(self.loader):
-            needed = self.settings.batch_size * ranks.world_size()
+            needed, there = self.settings.batch_size * ranks.world_size(), len(self.data.train)
+            fitting = f"--set batch_size={there // ranks.world_size()} or less, fewer --workers, " if there else ""
             raise ConfigError(
-                f"{len(self.data.train)} windows to train on, but one step takes {needed}",
-                self.data.train.why_empty()
-                or "lower batch_size or --workers, extract more clips, or shorten the windows",
+                f"{there} windows to train on, but one step takes {needed}",
+                self.data.train.why_empty() or f"{fitting}shorter windows, or more clips",
             )
 
     def _build(self, found: Checkpoint | None) -> None:

@@ -29,13 +29,19 @@ def find_recipe(name: str) -> Recipe:
             f"give one of {', '.join(RECIPES)}, or package.module:ATTRIBUTE for one of your own",
         )
     try:
-        return getattr(importlib.import_module(module_name), attribute)
+        found = getattr(importlib.import_module(module_name), attribute)
     except ModuleNotFoundError as error:
         if error.name is None or not module_name.startswith(error.name):
             raise  # a package that the recipe needs is not installed: the command says which
-        raise ConfigError(f"the recipe {name}: there is no module {error.name}") from error
+        hint = "install your package into this environment, on every node of the cluster"
+        raise ConfigError(f"the recipe {name}: there is no module {error.name}", hint) from error
     except AttributeError as error:
-        raise ConfigError(f"the recipe {name}: {module_name} has no {attribute}") from error
+        hint = "name the module's attribute that holds the recipe"
+        raise ConfigError(f"the recipe {name}: {module_name} has no {attribute}", hint) from error
+    if isinstance(found, type) or not all(hasattr(found, part) for part in ("name", "sizes", "settings_type", "data")):
+        hint = "docs/training.md shows what a recipe of one's own has; name an instance, not a class"
+        raise ConfigError(f"the recipe {name}: {attribute} is a {type(found).__name__}, no recipe", hint)
+    return found
 
 
 def open_network(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from handloom.errors import ConfigError, StoreError
+from handloom.errors import ConfigError, StoreError, with_extra
 from handloom.store.embodiment import robot_datasets
 from handloom.store.windows.neighbours import Finder, Neighbours
 from handloom.store.windows.pictures import PictureCache
@@ -217,5 +217,5 @@ def _need_torch() -> None:
         import torch  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"loaders give torch tensors, and torch is not installed ({error})", "pip install 'handloom[train]'"
+            f"loaders give torch tensors, and torch is not installed ({error})", with_extra("train")
         ) from error

@@ -1,0 +1,64 @@
+"""What a run says while it runs, and at its end."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+
+from handloom import text
+from handloom.pipelines.progress import ProgressLine, announce
+from handloom.pipelines.run import RunSummary
+from handloom.workers.ledger import Progress
+
+NOTHING = Progress(0, 0, 0, {})
+
+
+def summary(**values) -> RunSummary:
+    fields = {
+        "run_id": "r", "run_key": "k", "exit": "rejects", "num_clips": 0, "num_rejects": 4, "num_frames": 0,
+        "wall_s": 2.0, "reasons": {"video_missing": 4}, "num_pending": 3, "version": 1,
+    }  # fmt: skip
+    return RunSummary(**{name: values.get(name, value) for name, value in fields.items()})
+
+
+def test_a_short_run_says_what_it_is_doing():
+    """Starting Ray, loading models, working on clips, committing: a line at each change, within seconds."""
+    answers = [NOTHING, Progress(0, 0, 0, {7: "d:a:0-1", 8: "d:b:0-1", 9: "d:c:0-1"})]
+    out = io.StringIO()
+    announce(6, None, quiet=False, out=out)
+    with ProgressLine(6, lambda: answers[min(int(2 * (time.monotonic() - began)), 1)], out) as line:
+        began = time.monotonic()
+        time.sleep(1.3)
+        later = Progress(2, 1, 60, {7: "d:c:0-1"})
+        assert line.text(later).startswith("3 of 6 clips done (1 rejected), ")
+        assert "frames/s, about " in line.text(later)
+        assert line.text(later).endswith("s left, working on d:c:0-1")
+        assert line.text(Progress(5, 1, 90, {})).endswith("the last rows are committed")
+    said = out.getvalue().splitlines()
+    assert said == [
+        "0 of 6 clips done: starting Ray",
+        "0 of 6 clips done, working on d:a:0-1, d:b:0-1 and 1 more",
+    ]
+    waiting = ProgressLine(6, lambda: NOTHING, io.StringIO()).text(NOTHING)
+    assert waiting.startswith("0 of 6 clips done, workers start and load their models")
+
+
+def test_quiet_says_nothing():
+    out = io.StringIO()
+    announce(6, None, quiet=True, out=out)
+    with ProgressLine(6, lambda: NOTHING, out, quiet=True):
+        pass
+    assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "goes_on"),
+    [({}, False), ({"num_clips": 2}, True), ({"exit": "interrupted"}, True), ({"reasons": {"damaged": 4}}, True)],
+)
+def test_a_run_that_found_no_video_says_what_to_do(values, goes_on):
+    said = text.run(summary(**values), "my-db")
+    assert said.endswith("go on with: handloom run --db my-db") == goes_on
+    assert ("--retry-rejects --reason video_missing" in said) == ("reasons" not in values)
+    assert ("no video was there" in said) == (values.get("num_clips", 0) == 0 and "reasons" not in values)
