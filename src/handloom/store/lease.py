@@ -26,7 +26,8 @@ from handloom.errors import ConfigError, StoreError
 from handloom.schemas.tables import CLIP_LIST, RUNS
 from handloom.store.database import Database
 from handloom.store.holder import Holder, this_process
-from handloom.store.location import LANCE_ERRORS, first_words, lance_errors
+from handloom.store.lance_faults import LANCE_ERRORS, first_words
+from handloom.store.location import lance_errors
 from handloom.store.retry import retried
 from handloom.store.runs import Run, list_runs, new_run
 from handloom.store.sql import clause, quoted
