@@ -36,8 +36,9 @@ def bugs_as_rejects(clip_id: str, stage: Callable[[], str]) -> Iterator[None]:
     except (ClipError, ConfigError, StoreError, ray.exceptions.RayError):
         raise
     except Exception as error:
-        reason, hint = (NO_MEMORY, MEMORY_HINT) if _is_lack_of_memory(error) else (BUG, HINT)
-        raise ClipError(clip_id, stage(), reason, trace_of(error), hint) from error
+        lacks = _is_lack_of_memory(error)
+        hint = MEMORY_HINT if lacks else HINT
+        raise ClipError(clip_id, stage(), "out_of_memory" if lacks else "bug", trace_of(error), hint) from error
 
 
 def for_each(
