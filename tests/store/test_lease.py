@@ -99,7 +99,7 @@ with leased(Database.open(sys.argv[1]), "{key}", settings={{}}, resources={{}}, 
 """
 
 
-def test_the_lease_of_a_killed_process_is_free_at_once(db):
+def test_the_lease_of_a_killed_process_is_free_at_once(db, caplog):
     command = [sys.executable, "-c", HOLD.format(key=RUN_KEY), db.uri]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "ready\n"
@@ -110,6 +110,8 @@ def test_the_lease_of_a_killed_process_is_free_at_once(db):
         with begun(db):
             assert exits(db) == ["killed", None]
     assert exits(db) == ["killed", "done"]
+    assert f"process {holder.pid}, user {this_process().user}); its clips are taken over" in caplog.text
+    assert "waiting" not in caplog.text
 
 
 def test_another_process_of_the_same_number_is_not_the_holder():

@@ -184,10 +184,11 @@ class _Others:
         """
         told = False
         while others := [other for other in list_runs(self._db) if self._in_the_way(other, before)]:
-            for other in others:
-                self._look_at(other)
+            unclear = [other.run_id for other in others if not self._has_died(other)]
+            if not unclear:
+                continue
             if not told and before is None:
-                log.warning("waiting up to %.0f s, to see whether run %s lives", self._stale_s, others[0].run_id)
+                log.warning("waiting up to %.0f s, to see whether run %s lives", self._stale_s, unclear[0])
                 told = True
             time.sleep(POLL_S)
 
@@ -198,8 +199,8 @@ class _Others:
             return False
         return other.run_key != self._run.run_key or self._num_shared(other) != 0
 
-    def _look_at(self, other: Run) -> None:
-        """Take the place of one that has died. Raises StoreError where it lives, returns where that is not clear yet.
+    def _has_died(self, other: Run) -> bool:
+        """Take the place of one that has died; False where that is not clear yet. Raises StoreError where it lives.
 
         On this machine clocks agree: a process that is there and has no fresh heartbeat (it was stopped, or did not
         write its end) is watched like one elsewhere.
@@ -211,13 +212,15 @@ class _Others:
             beats |= abs((datetime.now(UTC) - other.heartbeat_at).total_seconds()) < self._stale_s
         if beats:
             raise self._refused(other)
-        if gone or time.monotonic() - since >= self._stale_s:
-            self._mark_killed(other)
+        return bool(gone or time.monotonic() - since >= self._stale_s) and self._marked_killed(other)
 
-    def _mark_killed(self, other: Run) -> None:
+    def _marked_killed(self, other: Run) -> bool:
+        """Write that the other has died; False where its record has changed meanwhile."""
         same = "IS NULL" if other.heartbeat_at is None else f"= {_sql_time(other.heartbeat_at)}"
-        if _update(self._db, other.run_id, {"exit": "'killed'"}, f"heartbeat_at {same}"):
+        marked = _update(self._db, other.run_id, {"exit": "'killed'"}, f"heartbeat_at {same}")
+        if marked:
             log.warning("run %s has died (%s); its clips are taken over", other.run_id, _who(other))
+        return marked
 
     def _num_shared(self, other: Run) -> int | None:
         """Clips of the list that both runs select; None where that cannot be told."""
