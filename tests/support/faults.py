@@ -32,24 +32,30 @@ class Faults(dict):
 
 
 class SlowToLoad(str):
-    """`hands.device`, compared before the models of the hands are loaded; in another process that takes for ever."""
+    """`hands.device`, compared before the models of the hands are loaded; in another process that takes for ever.
+
+    where: a variable; only where the environment has it.
+    """
 
     __hash__ = str.__hash__
 
-    def __new__(cls, text: str):
+    def __new__(cls, text: str, where: str = ""):
         made = super().__new__(cls, text)
-        made.pid = os.getpid()
+        made.pid, made.where = os.getpid(), where
         return made
 
     def __eq__(self, other: object) -> bool:
-        if os.getpid() != self.pid:
+        if os.getpid() != self.pid and (not self.where or self.where in os.environ):
             time.sleep(3600)
         return str.__eq__(self, other)
 
+    def __getnewargs__(self) -> tuple[str, str]:
+        return str(self), self.where
 
-def slow_to_load(**resources: object) -> RunConfig:
+
+def slow_to_load(where: str = "", **resources: object) -> RunConfig:
     """The usual settings, with models that workers cannot load."""
-    hands = HandsConfig().model_copy(update={"device": SlowToLoad("cpu")})
+    hands = HandsConfig().model_copy(update={"device": SlowToLoad("cpu", where)})
     return RunConfig(hands=hands, resources=Resources(**resources))
 
 

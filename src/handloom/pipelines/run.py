@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -204,6 +205,7 @@ def _process(clips, job: _Job, interrupts: Interrupts, ray_address, quiet, watch
                 try:
                     while rounds.left:
                         if rounds.number:
+                            gc.collect()  # a pool that did not come up holds its actors in a circle of references
                             balance.resume()
                         nodes.look()
                         _work(rounds, job, head, balance, nodes, verdicts, ledger, progress)
