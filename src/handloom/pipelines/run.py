@@ -122,7 +122,7 @@ def run(
     }
     with leased(db, run_key, **described, where=where) as lease, Interrupts() as interrupts:
         try:
-            renewed = renew_changed_videos(db)
+            renewed = renew_changed_videos(db, where)
             committer = Committer(db, run_key, clips_schema(settings.num_tracks()), lease.check)
             clips = present_first(pending_clips(db, retry_reasons=reasons, where=where))[:limit]
             if clips:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -186,10 +186,18 @@ def renewed_videos(db: Database, clips: Iterable[Clip]) -> set[tuple[str, str]]:
     return set(_read_known(db).renewed(clips))
 
 
-def listed_videos(db: Database) -> dict[str, VideoVersion]:
-    """`{video_uri: the file that it was}` of every video of the list, unknown where the list does not say."""
+def listed_videos(db: Database, *, where: str | None = None) -> dict[str, VideoVersion]:
+    """`{video_uri: the file that it was}` of every video of the list, unknown where the list does not say.
+
+    where: videos all of whose clips pass it.
+    """
     columns = ["video_uri", *CLIP_LIST.names[_NUM_OWN:]]
     found: dict[str, VideoVersion] = {}
+    if where is not None:
+        everything = Counter(db.read("clip_list", ["video_uri"]).column("video_uri").to_pylist())
+        selected = Counter(db.read("clip_list", ["video_uri"], where).column("video_uri").to_pylist())
+        whole = {uri for uri, number in selected.items() if number == everything[uri]}
+        return {uri: version for uri, version in listed_videos(db).items() if uri in whole}
     for batch in db.batches(columns, name="clip_list", batch_size=65_536):
         for uri, *version in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
             if not found.get(uri, VideoVersion()).is_known:
