@@ -126,5 +126,5 @@ def test_lerobot_says_what_does_not_fit_one_dataset(tmp_path: Path, db: Database
     assert lerobot(db, str(tmp_path / "out"), size=(64, 32)).num_episodes == 4
     info = json.loads((tmp_path / "out/meta/info.json").read_text())
     assert info["features"]["observation.images.ego"]["shape"] == [32, 64, 3]
-    with pytest.raises(ConfigError, match="no row passes"):
+    with pytest.raises(ConfigError, match="passes none of the 4 clips"):
         lerobot(db, str(tmp_path / "b"), where="licence = 'none'")

@@ -95,9 +95,12 @@ def test_a_lost_file_is_not_the_filters_fault(tmp_path):
             read()
 
 
-def test_the_hint_lists_what_there_is():
-    with pytest.raises(ConfigError) as caught:
+def test_the_hint_lists_what_there_is_where_nothing_is_near():
+    with pytest.raises(ConfigError, match="near: quality") as caught:
         check_filter("qualty.blur < 1", SCHEMA)
+    assert len(caught.value.hint) < 100
+    with pytest.raises(ConfigError) as caught:
+        check_filter("zzz < 1", SCHEMA)
     assert all(name in caught.value.hint for name in [*SCHEMA.names, *members_of(SCHEMA)])
 
 

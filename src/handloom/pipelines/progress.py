@@ -37,6 +37,7 @@ class ProgressLine:
         self._quiet = quiet
         self._started = time.monotonic()
         self._working_from: float | None = None  # when the first clip was begun: models are loaded then
+        self._last = Progress(0, 0, 0, {})
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._bar = None
@@ -92,13 +93,16 @@ class ProgressLine:
                 self._working_from = time.monotonic()
             if self._bar is not None or begins or time.monotonic() >= waits[0]:
                 self._show(progress)
-            if time.monotonic() >= waits[0]:
-                waits = waits[1:] or [time.monotonic() + LINE_EVERY_S]
+            now = time.monotonic()
+            waits = [at for at in waits if at > now] or [now + LINE_EVERY_S]
 
     def _look(self) -> Progress | None:
-        """None where Ray is going down: the run's own end says why."""
+        """What is known; None where Ray is going down: the run's own end says why."""
         try:
-            return self._read()
+            self._last = self._read()
+            return self._last
+        except ray.exceptions.GetTimeoutError:  # a machine with no time to answer: the count before stands
+            return self._last
         except (ray.exceptions.RayError, RuntimeError, OSError):
             return None
 
