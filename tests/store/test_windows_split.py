@@ -10,6 +10,7 @@ import pytest
 from support.window_tables import clip_row, write_clips, write_episodes
 
 from handloom.errors import ConfigError
+from handloom.store.windows.neighbours import Neighbours
 from handloom.store.windows.split import held_out_videos, split_position
 
 SHARES = (0.05, 0.2, 0.5, 0.9)
@@ -80,6 +81,20 @@ def test_a_video_lies_on_one_side_whatever_the_filter(mixed):
         assert not sides["train"] & sides["held_out"]
         assert len(sides["train"] | sides["held_out"]) == videos
         assert len(sides["held_out"]) == (2 if embodiment == "all" else 1)  # one of people, one of robots
+
+
+def test_videos_that_are_too_short_do_not_count(tmp_path):
+    """The README's windows on the demo's clips: the one video below the share was shorter than a window."""
+    below = next(name for name in map(str, range(99)) if split_position(f"d/{name}", 0) < 0.2)
+    above = [name for name in map(str, range(99)) if split_position(f"d/{name}", 0) > 0.3][:2]
+    rows = [clip_row(0, 3, video=below), *(clip_row(n, 9, video=name) for n, name in enumerate(above, 1))]
+    db = write_clips(tmp_path, rows)
+    short, long_ = ({s: db.windows(1, n, split=s).clip_ids for s in ("train", "held_out")} for n in (1, 6))
+    assert [len(ids) for ids in short.values()] == [2, 1]
+    assert short["held_out"] == ["d:v0:0-300"]
+    assert [len(ids) for ids in long_.values()] == [1, 1]
+    near = db.windows(1, 6, ["hands"], split="held_out", neighbours=Neighbours(1))[0]["neighbours"]
+    assert [sample["clip_id"] for sample in near] == long_["train"]
 
 
 def test_people_are_the_default_and_what_is_left_out_is_counted(mixed):

@@ -50,9 +50,7 @@ def run_benchmark(
     if name not in benchmarks:
         raise ConfigError(f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed'])}")
     if name == "extract" and num_clips is not None:
-        raise ConfigError(
-            "benchmark 'extract' takes no --clips", "--quick measures fewer; accuracy and feed take it"
-        )
+        raise ConfigError("benchmark 'extract' takes no --clips", "--quick measures fewer; accuracy and feed take it")
     watch = Watch(say, quick)
     report = benchmarks[name](videos, watch)
     if save is not None:

@@ -16,10 +16,11 @@ from handloom.errors import ConfigError, StoreError
 from handloom.store.embodiment import narrowed, robot_datasets
 from handloom.store.ranking import SCORE_DIGITS
 from handloom.store.windows.pictures import PictureCache
+from handloom.store.windows.plan import long_enough
 from handloom.store.windows.rows import RowReader
 from handloom.store.windows.sample import Sample, spread_window
 from handloom.store.windows.spec import VIDEO_OF, WindowSpec, check_columns, make_spec
-from handloom.store.windows.split import held_out_rows
+from handloom.store.windows.split import held_out_of
 
 if TYPE_CHECKING:
     from handloom.store.database import Database
@@ -189,7 +190,7 @@ def _read_pool(db: Database, spec: WindowSpec, version: int, by: str, where: str
     if where is not None:
         allowed &= np.isin(ids, db.read("clips", ["clip_id"], where, version).column(0).to_pylist())
     if split is not None:
-        allowed &= ~held_out_rows(rows, spec, robot_datasets(db), lambda: rows)
+        allowed &= ~held_out_of(rows, spec, robot_datasets(db), long_enough(db.table("clips", version), spec))
     vectors = _matrix(rows.column(column).combine_chunks())
     return _Pool(ids, {name: n for n, name in enumerate(ids.tolist())}, numbers, vectors, allowed)
 

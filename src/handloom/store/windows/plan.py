@@ -70,19 +70,20 @@ def make_plan(table: lance.LanceDataset, spec: WindowSpec, robots: Collection[st
     counts["too_short"] = int((keep & (per_clip == 0)).sum())
     if not per_clip.any():
         raise _nothing(spec, counts, steps[keep])
-    videos = num_videos(found.filter(pa.array(per_clip > 0)), spec)
+    used = np.flatnonzero(per_clip)
+    with_windows = found.take(pa.array(used))
     if spec.split is not None:
-        held_out = held_out_rows(found, spec, robots, lambda: _videos(table, spec))
+        held_out = held_out_rows(with_windows, spec, robots, lambda: long_enough(table, spec))
         outside = held_out != (spec.split == "held_out")
-        counts["other_split"] = int((outside & (per_clip > 0)).sum())
-        per_clip[outside] = 0
+        counts["other_split"] = int(outside.sum())
+        per_clip[used[outside]] = 0
     used = np.flatnonzero(per_clip)
     counts["clips"], counts["windows"] = len(used), int(per_clip.sum())
     _check_widths(found.take(pa.array(used)), spec)
     starts = np.concatenate([[0], np.cumsum(per_clip[used])]).astype(np.int64)
     ids = found.column(spec.id_column).combine_chunks().take(pa.array(used))
     rows = found.column("_row").to_numpy()[used].astype(np.int64)
-    return Plan(rows, ids, steps[used].astype(np.int32), starts, dict(counts), videos)
+    return Plan(rows, ids, steps[used].astype(np.int32), starts, dict(counts), num_videos(with_windows, spec))
 
 
 def count_windows(steps: NDArray[np.integer], spec: WindowSpec) -> NDArray[np.int64]:
@@ -111,9 +112,11 @@ def _scan(table: lance.LanceDataset, spec: WindowSpec) -> pa.Table:
     return _read(table, spec, light | {"_row": "_rowoffset"}, spec.where)
 
 
-def _videos(table: lance.LanceDataset, spec: WindowSpec) -> pa.Table:
-    """Of all rows, what tells one video from another."""
-    return _read(table, spec, {name: name for name in VIDEO_OF[spec.table]})
+def long_enough(table: lance.LanceDataset, spec: WindowSpec) -> pa.Table:
+    """Of all rows that are as long as a window, whatever they hold, what tells one video from another."""
+    timed = "num_frames" if spec.rate_hz is None else "frame_s"
+    rows = _read(table, spec, {name: name for name in (*VIDEO_OF[spec.table], timed)})
+    return rows.filter(pa.array(count_windows(_steps(rows, spec), spec) > 0))
 
 
 def _read(table: lance.LanceDataset, spec: WindowSpec, columns: dict[str, str], where: str | None = None) -> pa.Table:

@@ -20,11 +20,12 @@ def split_position(key: str, seed: int) -> float:
 
 
 def held_out_videos(videos: Collection[str], seed: int, share: float) -> frozenset[str]:
-    """The videos that are held out of a whole table's: those that stand below the share, by `split_position`.
+    """The videos that are held out, of all that are long enough for a window.
 
-    Neither side is empty where there are two videos, unless the share is 0: of videos that all stand above it the
-    lowest is held out, of videos that all stand below it the highest is not. So, as a table grows, a video that was
-    trained on is held out later in two cases only: it was alone, or all videos stood below the share.
+    They are those whose `split_position` lies below the share. Neither side is empty where there are two videos, unless
+    the share is 0: of videos that all stand above it the lowest is held out, of videos that all stand below it the
+    highest is not. So, as a table grows, a video that was trained on is held out later in two cases only: it was alone,
+    or all videos stood below the share.
     """
     place = {video: (split_position(video, seed), video) for video in videos}
     held_out = {video for video, (position, _) in place.items() if position < share}
@@ -36,29 +37,39 @@ def held_out_videos(videos: Collection[str], seed: int, share: float) -> frozens
 
 
 def held_out_rows(
-    found: pa.Table, spec: WindowSpec, robots: Collection[str], everything: Callable[[], pa.Table]
+    found: pa.Table, spec: WindowSpec, robots: Collection[str], long_enough: Callable[[], pa.Table]
 ) -> NDArray[np.bool_]:
     """(R,) whether each row's video is held out. Clips of people and of robots are split apart from each other.
 
     The answer is of the whole table, whatever filter found the rows: with another filter a video stays where it is.
 
     Args:
-        found: rows, with the columns of `VIDEO_OF` at least.
+        found: rows that have windows, with the columns of `VIDEO_OF` at least.
         robots: names of the datasets whose clips are of robots.
-        everything: reads these columns of all rows; asked only where the hash puts all videos found on one side.
+        long_enough: reads these columns of all rows of the table that are as long as a window; asked only where the
+            hash puts all videos found on one side.
     """
-    keys, robot = _videos(found, spec), of_robots(found, spec, robots)
-    names, number = keys.dictionary.to_pylist(), keys.indices.to_numpy()
+    of_robots_ = of_robots(found, spec, robots)
+    names = _videos(found, spec)
     held_out: set[str] = set()
-    for kind in np.unique(robot):
-        videos = {names[n] for n in np.unique(number[robot == kind])}
-        chosen = {video for video in videos if split_position(video, spec.seed) < spec.held_out_share}
+    for kind in np.unique(of_robots_):
+        videos = _distinct(names, of_robots_ == kind)
+        chosen = _by_hash(videos, spec)
         if len(chosen) in (0, len(videos)) and spec.held_out_share > 0:
-            table = everything()
-            same = table.filter(pa.array(of_robots(table, spec, robots) == kind))
-            chosen = held_out_videos(_videos(same, spec).dictionary.to_pylist(), spec.seed, spec.held_out_share)
+            return held_out_of(found, spec, robots, long_enough())
         held_out |= chosen
-    return np.array([name in held_out for name in names], bool)[number]
+    return _marked(names, held_out)
+
+
+def held_out_of(rows: pa.Table, spec: WindowSpec, robots: Collection[str], long_enough: pa.Table) -> NDArray[np.bool_]:
+    """(R,) as `held_out_rows`, of any rows; videos that are shorter than a window go by the hash alone."""
+    of_robots_, names = of_robots(rows, spec, robots), _videos(rows, spec)
+    held_out: set[str] = set()
+    for kind in np.unique(of_robots_):
+        used = _distinct(_videos(long_enough, spec), of_robots(long_enough, spec, robots) == kind)
+        held_out |= held_out_videos(used, spec.seed, spec.held_out_share)
+        held_out |= _by_hash(_distinct(names, of_robots_ == kind) - used, spec)
+    return _marked(names, held_out)
 
 
 def num_videos(found: pa.Table, spec: WindowSpec) -> int:
@@ -86,6 +97,19 @@ def why_empty(spec: WindowSpec, videos: int) -> str:
         f"none of the {videos} {what}s that have windows {side}, with held_out_share {spec.held_out_share:g} and seed "
         f"{spec.seed}: others of the table are; take another seed or share, a wider filter, or more {what}s"
     )
+
+
+def _by_hash(videos: Collection[str], spec: WindowSpec) -> set[str]:
+    return {video for video in videos if split_position(video, spec.seed) < spec.held_out_share}
+
+
+def _distinct(names: pa.DictionaryArray, mask: NDArray[np.bool_]) -> set[str]:
+    known = names.dictionary.to_pylist()
+    return {known[number] for number in np.unique(names.indices.to_numpy()[mask])}
+
+
+def _marked(names: pa.DictionaryArray, chosen: Collection[str]) -> NDArray[np.bool_]:
+    return np.array([name in chosen for name in names.dictionary.to_pylist()], bool)[names.indices.to_numpy()]
 
 
 def _videos(rows: pa.Table, spec: WindowSpec) -> pa.DictionaryArray:
