@@ -39,11 +39,12 @@ def hosts_of(db) -> set[str]:
     return set(db.clips(["host"]).column("host").to_pylist())
 
 
+@pytest.mark.timeout(240)
 def test_nodes_without_the_videos_or_the_database_get_no_work(tmp_path, rendered, clips, expected):
     db = new_database(tmp_path / "db", clips)
     blind, mute = NodeSpec("blind", hidden=[rendered]), NodeSpec(None, read_only=[tmp_path], hostname="mute")
     with cluster(HEALTHY, blind, mute) as running:
-        done = handloom("run", "--db", db.uri, "--ray-address", running.address, "--json", *ONE_EACH)
+        done = handloom("run", "--db", db.uri, "--ray-address", running.address, "--json", *ONE_EACH, timeout_s=200)
     assert done.returncode == 0, done.stderr
     assert row_digests(db) == expected
     assert hosts_of(db) == {"healthy"}
@@ -101,10 +102,12 @@ def test_four_kinds_of_bad_nodes_at_once(tmp_path, rendered):
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("folder", ["videos", "database"])
-@pytest.mark.parametrize("mode", ["fused", "split"])
-def test_a_file_system_that_goes_during_the_run(tmp_path, rendered, clips, expected, folder, mode):
-    """After the first row of the node: what it does not see is done by the other one."""
+@pytest.mark.parametrize(
+    ("mode", "what"),
+    [("fused", "videos"), ("fused", "database"), ("split", "videos"), ("split", "database"), ("fused", "node"), ("split", "node")],
+)
+def test_what_goes_during_the_run(tmp_path, rendered, clips, expected, mode, what):
+    """A file system of one node, or the whole node, after the first row: the other node does what is left."""
     gone = [clips[0], *clips[2:]]
     db = new_database(tmp_path / "db", gone)
     cpus = {"fused": 1, "split": 2}[mode]
@@ -114,7 +117,12 @@ def test_a_file_system_that_goes_during_the_run(tmp_path, rendered, clips, expec
         until = time.monotonic() + 100
         while not db.count("clips") and run.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
-        running.hide(1, rendered if folder == "videos" else tmp_path)
+        if what == "node":
+            running.kill(1)
+        else:
+            running.hide(1, rendered if what == "videos" else tmp_path)
         out, err = run.communicate(timeout=250)
     assert run.returncode == 0, err
     assert row_digests(db) == {clip.clip_id: expected[clip.clip_id] for clip in gone}, out
+    if what == "node":
+        assert "left node losing: it has gone from the cluster" in out

@@ -44,6 +44,18 @@ def test_a_clip_is_blamed_for_the_workers_that_began_and_never_ended_it():
     assert list(ledger.finished()) == ["b", "c", "a"]
 
 
+def test_a_pool_that_was_cut_off_blames_no_clip_but_those_of_nodes_that_are_gone():
+    ledger = Ledger()
+    for pid, node_id in ((1, "here"), (2, "gone")):
+        clip_id = f"clip{pid}"
+        ledger.enter((clip_id,))
+        ledger.begin(clip_id, pid)
+        ledger.at(Doing(f"worker{pid}", pid, node_id, node_id, (clip_id,), clip_id, "hands", 60.0), 0.0)
+    ledger.cut_off(["gone"])
+    ledger.resume()
+    assert [ledger.enter((clip_id,)).deaths[clip_id] for clip_id in ("clip1", "clip2")] == [0, 1]
+
+
 def test_deaths_between_clips_make_the_next_worker_careful():
     ledger = Ledger()
     for number in range(3):

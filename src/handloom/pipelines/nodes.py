@@ -25,6 +25,7 @@ NUM_VIDEOS = 8  # of the list, that every node looks for
 ANSWER_S = 60.0  # longest wait for a node's answer: it may have to load Python from a shared disk first
 LATER_S, LATER_TIMES = 10.0, 4  # once half have answered: the others have so long, or so many times as long as those
 ASK_S = 20.0
+NOTICED_S, LOOK_S = 45.0, 0.5
 OTHER_HINT = "install the same packages and put the same model files on all nodes (one image), the driver's too"
 T = TypeVar("T")
 
@@ -75,12 +76,12 @@ class Nodes:
             StoreError: no node is left that can write to the database.
             ConfigError: most nodes have other versions than the driver.
         """
-        hosts = {node["NodeID"]: host_of(node) for node in ray.nodes() if node["Alive"] and _num_cpus(node)}
-        for node_id in self.used.keys() - hosts.keys():
-            self.left[node_id] = Left(self.used.pop(node_id), "it has gone from the cluster")
+        hosts = self.drop_gone()
         new = {node_id: host for node_id, host in hosts.items() if node_id not in self.used | self.left}
-        if not new:
+        if not new and self.used:
             return
+        if not new:
+            raise _none_left(self.left)
         self.used |= new
         if hosts.keys() == {ray.get_runtime_context().get_node_id()}:
             return
@@ -96,6 +97,21 @@ class Nodes:
         if not self.used:
             raise _none_left(self.left)
         self._compare()
+
+    def lost_one(self) -> bool:
+        """Whether a node has gone, after an error that this would explain. The head takes half a minute to notice."""
+        num_left, until = len(self.left), time.monotonic() + NOTICED_S
+        while len(self.left) == num_left and time.monotonic() < until:
+            time.sleep(LOOK_S)
+            self.drop_gone()
+        return len(self.left) > num_left
+
+    def drop_gone(self) -> dict[str, str]:
+        """Leave nodes that have gone. Returns `{node id: host}` of those that are there."""
+        hosts = {node["NodeID"]: host_of(node) for node in ray.nodes() if node["Alive"] and _num_cpus(node)}
+        for node_id in self.used.keys() - hosts.keys():
+            self.left[node_id] = Left(self.used.pop(node_id), "it has gone from the cluster")
+        return hosts
 
     def ask(
         self, question: Callable[[Any], T], asked: Mapping[str, Any], limit_s: float = ANSWER_S

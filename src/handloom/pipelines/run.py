@@ -209,6 +209,7 @@ def _process(clips, job: _Job, interrupts: Interrupts, ray_address, quiet, watch
                             balance.resume()
                         nodes.look()
                         _work(rounds, job, head, balance, nodes, verdicts, ledger, progress)
+                    nodes.drop_gone()
                 finally:
                     job.tally.left_nodes = nodes.left_nodes()
         except ray.exceptions.RayTaskError:
@@ -233,12 +234,13 @@ def _work(
     graph = Graph(shards, setup, pools, ledger, without)
     deadlines = Deadlines(ledger, nodes)
     arrivals = Arriving(graph, graph.close, lambda: progress().idle_s)
+    cut_off = False
     with arrivals, balance.watched(pools, len(shards)) as watched:
         try:
             for result in arrivals:
                 job.tick(head)
-                if deadlines.look():
-                    watched.stop("leaves a node")
+                cut_off = deadlines.look()
+                if cut_off:
                     break
                 if result is None:
                     continue
@@ -253,9 +255,16 @@ def _work(
             for result in arrivals.late(LATE_QUIET_S, LATE_LIMIT_S):
                 pending.keep(verdicts.sure(result))
             raise
+        except ray.exceptions.RayError as error:
+            if isinstance(error, ray.exceptions.RayTaskError) or not nodes.lost_one():
+                raise
+            cut_off = True  # Ray Data cannot go on; another pool can
+            log.warning("a node has gone, a new pool goes on: %s", str(error).strip().splitlines()[0])
         finally:
             pending.flush()  # before the actors are stopped: that may take longer than the patience of Slurm
-    rounds.end(watched.drained)
+    if cut_off:
+        ray.get(ledger.cut_off.remote(list(nodes.left)))
+    rounds.end(watched.drained or cut_off)
 
 
 def _shard_s(setup: WorkerSetup) -> float:

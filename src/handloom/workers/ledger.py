@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,6 +137,15 @@ class Ledger:
         self._doing.clear()  # of workers that have gone with their pool
         self._handles.clear()
         self._last_word = time.monotonic()
+
+    def cut_off(self, gone: Collection[str]) -> None:
+        """The pool was ended amid its work. Its workers did not die of their clips, but perhaps those on nodes that are
+        gone.
+        """
+        for doing, _, _ in self._doing.values():
+            at_it = self._working.get(doing.pid, ("", 0.0))[0] == doing.clip_id
+            if at_it and doing.node_id not in gone:
+                self._begun.get(doing.clip_id, set()).discard(doing.pid)
 
     def hand_out(self, shards: Sequence[str], videos: Sequence[str], num_nodes: int) -> None:
         """The workers' shards are tickets from now on: see `Handout`. shards: what they are exchanged for."""

@@ -53,7 +53,8 @@ class NodeReport:
 
 def try_node(trial: Trial) -> NodeReport:
     """Write to the database and look for the videos, on the node on which this runs."""
-    return NodeReport(look_for(trial.videos, trial.source_options), _problem(trial), _other(trial))
+    problem = _problem(trial)
+    return NodeReport(look_for(trial.videos, trial.source_options), problem, None if problem else _other(trial))
 
 
 def look_for(videos: Sequence[str], source_options: Mapping[str, Any]) -> dict[str, str]:
