@@ -68,6 +68,7 @@ def test_bad_lines_are_named_and_cost_no_video(tmp_path):
         ("video,narration,license", "'license' is not read; licence is meant"),
         ("Video Name,narration", "'Video Name' is not read|has the columns"),
         ("video,narration,verb,verb", "has the column verb twice"),
+        ("video,narration,verb,Verb", "has the column verb twice: 'verb' and 'Verb'"),
     ],
 )
 def test_a_file_that_is_not_understood_ends_the_ingest(tmp_path, header, says):
@@ -163,6 +164,16 @@ def test_every_dialect_says_the_same(tmp_path, encoding, between, point, end):
     result = ingest(folder)
     assert result.problems == []
     assert [(c.start_s, c.end_s, c.narration) for c in result.clips if c.video_id == "a"] == [(0.5, 1.25, TABLE[1][3])]
+
+
+@pytest.mark.parametrize("between", [",", ";", "\t"])
+def test_what_a_spreadsheet_leaves_beside_and_below_says_nothing(tmp_path, between):
+    """Cells that were formatted, or emptied again, are written as columns without a name and rows without a word."""
+    lines = ["video,,narration,,", "a.mp4,,opens,,", ",,,,", ' , ,"",, ', "d.mp4,,closes,,", ",,,,"]
+    folder = make_folder(tmp_path, "\n".join(lines).replace(",", between))
+    result = ingest(folder)
+    assert result.problems == []
+    assert [c.narration for c in result.clips if c.video_id in "ad"] == ["opens", "opens", "closes", "closes"]
 
 
 KUECHE, DECOMPOSED = "Küche", "Ku\u0308che"

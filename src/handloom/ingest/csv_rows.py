@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ class Row:
     line: int  # of the file, as an editor shows it
     columns: dict[str, int]
     cells: list[str]
+    width: int  # of the header: columns without a name count, too
     problem: str = ""
 
     @property
@@ -41,14 +43,15 @@ class Row:
         """Raises ValueError where the row does not have one cell per column, or cannot be read at all."""
         if self.problem:
             raise ValueError(self.problem)
-        if len(self.cells) != len(self.columns):
-            short = list(self.columns)[len(self.cells) :]
+        if len(self.cells) != self.width:
+            short = [name for name, i in self.columns.items() if i >= len(self.cells)]
             missing = f": column {short[0]} and what follows is missing" if short else ""
-            raise ValueError(f"{len(self.cells)} cells, expected {len(self.columns)}{missing}")
+            raise ValueError(f"{len(self.cells)} cells, expected {self.width}{missing}")
 
 
 def read_rows(path: str, what: str, options: Options = None) -> tuple[list[str], Iterator[Row]]:
-    """The header's columns, and the rows. Empty lines are no rows; a line break in a quoted cell becomes a space.
+    """The header's columns, and the rows. Lines of empty cells are no rows, and columns without a name are passed over:
+    spreadsheets write both below and beside what was typed. A line break in a quoted cell becomes a space.
 
     Raises:
         ConfigError: the file cannot be read, is empty, or names a column twice.
@@ -68,9 +71,11 @@ def read_rows(path: str, what: str, options: Options = None) -> tuple[list[str],
         columns = [cell.strip() for cell in _cells(lines[first], between)]
     except csv.Error as error:
         raise ConfigError(f"{what} {path} is no CSV file: {error} in its first line", "check the path") from error
-    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+    named = [name for name in columns if name]
+    if twice := sorted({name for name in named if named.count(name) > 1}):
         raise ConfigError(f"{what} {path} has the column {twice[0]} twice", "expected every column once")
-    return columns, _rows(path, lines, first + 1, {name: i for i, name in enumerate(columns)}, between)
+    by_name = {name: i for i, name in enumerate(columns) if name}
+    return named, _rows(path, lines, first + 1, by_name, len(columns), between)
 
 
 def _cells(line: str, between: str) -> list[str]:
@@ -78,23 +83,23 @@ def _cells(line: str, between: str) -> list[str]:
     return next(csv.reader([line], delimiter=between))
 
 
-def _rows(path: str, lines: list[str], first: int, columns: dict[str, int], between: str) -> Iterator[Row]:
+def _rows(path: str, lines: list[str], first: int, columns: dict[str, int], width: int, between: str) -> Iterator[Row]:
     number = 0
     i = first
     while i < len(lines):
         line, here, i = lines[i], i, i + 1
-        if not line.strip():
+        if not line.strip(f'{between}"{string.whitespace}'):
             continue
         number += 1
         try:
             cells, problem = _cells(line, between), ""
-            if len(cells) != len(columns) and line.count('"') % 2:
-                cells, i = _joined(lines, here, len(columns), between) or (cells, i)
+            if len(cells) != width and line.count('"') % 2:
+                cells, i = _joined(lines, here, width, between) or (cells, i)
         except csv.Error as error:
             cells, problem = [], f"no CSV: {error}"
         if not _is_text("\n".join(lines[here:i])):
             problem = "bytes that are no text (neither UTF-8 nor UTF-16): save it as CSV UTF-8"
-        yield Row(path, number, here + 1, columns, cells, problem)
+        yield Row(path, number, here + 1, columns, cells, width, problem)
 
 
 def _joined(lines: list[str], first: int, width: int, between: str) -> tuple[list[str], int] | None:

@@ -135,7 +135,11 @@ def _columns(file: FoundFile, columns: list[str], gathering: Gathering) -> dict[
     known = ("video", *TIMES, *SAID)
     by_name = {folded(name): name for name in columns if folded(name) in known}
     expected = f"expected `video` and any of {', '.join(known[1:])}"
-    unknown = [name for name in columns if name and name not in by_name.values()]
+    unknown = [name for name in columns if name not in by_name.values()]
+    if twice := next((name for name in unknown if folded(name) in by_name), None):
+        other = by_name[folded(twice)]
+        problem = f"labels {file.uri} has the column {folded(twice)} twice: {twice!r} and {other!r}"
+        raise ConfigError(problem, "expected every column once, in any case")
     for name in unknown:
         near = _nearest(folded(name), [one for one in known if one not in by_name])
         if near is not None:
