@@ -148,6 +148,7 @@ def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
         (("search", "--db", "{tmp}/db", "--text", "open", "--by", "colour"), 2, "'--by': 'colour' is not one of"),
         (("export", "lerobot", "--db", "{tmp}/db", "--out", "{tmp}/o", "--size", "91x90"), 2, "a side is odd"),
         (("train", "arm4r", "--db", "{tmp}/db", "--out", "{tmp}/o", "--set", "epoch=2"), 2, "did you mean epochs"),
+        (("train", "arm4r", "--db", "{tmp}/db", "--out", "{tmp}/foreign/notes.txt"), 2, "is a file, expected a folder"),
         (("train", "json:loads", "--db", "{tmp}/db", "--out", "{tmp}/o"), 2, "loads is a function, no recipe"),
         (("bench", "extract", "--clips", "3"), 2, "takes no --clips"),
         (("show", "folder:nobody:0-1", "--db", "{tmp}/db", "--out", "{tmp}/a.png"), 1, "there is no clip"),

@@ -10,6 +10,8 @@ import pytest
 from handloom import text
 from handloom.pipelines.progress import ProgressLine, announce
 from handloom.pipelines.run import RunSummary
+from handloom.pipelines.train import TrainSummary, train_text
+from handloom.pipelines.train_progress import text_of
 from handloom.workers.ledger import Progress
 
 NOTHING = Progress(0, 0, 0, {})
@@ -62,3 +64,12 @@ def test_a_run_that_found_no_video_says_what_to_do(values, goes_on):
     assert said.endswith("go on with: handloom run --db my-db") == goes_on
     assert ("--retry-rejects --reason video_missing" in said) == ("reasons" not in values)
     assert ("no video was there" in said) == (values.get("num_clips", 0) == 0 and "reasons" not in values)
+
+
+def test_a_job_that_holds_nothing_out_says_why_before_it_trains():
+    why = "no video is held out: all windows are of one video"
+    line = {"kind": "held_out", "step": 0, "epoch": 0, "windows": 0, "numbers": {}, "why_none": why}
+    assert text_of(line, "arm4r/scratch") == f"arm4r/scratch nothing is held out: {why}"
+    variants = {"scratch": {"step": 2, "epoch": 1, "train_s": 3.0, "numbers": {}, "why_none": why}}
+    said = train_text(TrainSummary("arm4r", "done", "runs/a", variants, "runs/a/report.html", 0))
+    assert f"held out: nothing: {why}" in said

@@ -99,7 +99,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:
-        hint = "name a TOML file of settings; `handloom run --show-settings` prints what may stand in it"
+        hint = "name a TOML file of settings; `handloom run --db DB --show-settings` prints what may stand in it"
         raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}", hint) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         hint = "a line is `name = value`, a section is `[video]`, and text stands in quotes"

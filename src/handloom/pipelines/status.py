@@ -95,6 +95,8 @@ def status_text(values: dict[str, Any]) -> str:
         lines.append(f"  seconds per stage, summed over actors: {shares}")
     if run:
         lines += [f"  left node {host}: {why}" for host, why in run["left_nodes"].items()]
+    if values["pending"] and not (run and run["exit"] is None):
+        lines.append(f"{values['pending']} clips are pending; process them with: handloom run --db {values['db']}")
     if values["rejects_by_reason"]:
         lines.append("lost, and why:")
     for item in values["rejects_by_reason"]:

@@ -63,7 +63,13 @@ class RunFolder:
         return f"{self._opened[1]}/{name}" if name else self._opened[1]
 
     def check_writable(self) -> None:
-        """Write a small file and remove it. Raises StoreError with the storage's reason where it refuses."""
+        """Write a small file and remove it.
+
+        Raises ConfigError where there is a file instead of a folder, StoreError with the storage's reason where it
+        refuses.
+        """
+        if self.is_local and Path(self.uri).is_file():
+            raise ConfigError(f"--out {self.uri} is a file, expected a folder", "name a folder, new or empty")
         name = f".probe-{uuid4().hex[:8]}"
         self.write(name, b"handloom")
         self.remove(name)
