@@ -10,6 +10,11 @@ from support.rows import make_clip
 from handloom.errors import ClipError, ConfigError
 from handloom.workers.bugs import bugs_as_rejects, for_each, place_of, trace_of
 
+
+class Panic(BaseException):
+    """As what a library that is written in Rust raises where it panics: `pyo3_runtime.PanicException`."""
+
+
 CLIPS = [make_clip(number) for number in range(5)]
 
 
@@ -51,6 +56,7 @@ def test_a_trace_is_short_and_says_where():
         (StopIteration(), "bug"),
         (MemoryError(), "out_of_memory"),
         (cv2.error("x"), "bug"),
+        (Panic("index out of bounds"), "bug"),
         (ClipError("a", "hands", "model_failed", "x"), "model_failed"),
     ],
 )
@@ -66,9 +72,10 @@ def test_opencv_says_in_its_own_way_that_memory_is_short():
     assert caught.value.reason in ("out_of_memory", "bug")  # the number wraps in some builds
 
 
-def test_what_concerns_more_than_a_clip_passes():
-    with pytest.raises(ConfigError), bugs_as_rejects("a", lambda: "hands"):
-        raise ConfigError("no sandbox")
+@pytest.mark.parametrize("error", [ConfigError("no sandbox"), KeyboardInterrupt(), SystemExit(1)])
+def test_what_concerns_more_than_a_clip_passes(error):
+    with pytest.raises(type(error)), bugs_as_rejects("a", lambda: "hands"):
+        raise error
 
 
 def test_a_stream_that_breaks_begins_again_behind_the_clip():
@@ -98,3 +105,23 @@ def test_a_stream_that_breaks_begins_again_behind_the_clip():
     assert found[CLIPS[3]].__cause__ is None
     short = list(for_each(CLIPS, stream, work, begin=lambda clip: clip is CLIPS[0], stage=lambda: "here"))
     assert [clip for clip, _ in short] == CLIPS[:1]
+
+
+def test_a_stream_has_ended_when_its_bug_is_told():
+    """Whoever hears of it ends the decoder, and the stream's thread would be starting a process of it meanwhile."""
+    is_open = False
+
+    def stream(clips):
+        nonlocal is_open
+        is_open = True
+        try:
+            yield from clips
+        finally:
+            is_open = False
+
+    def work(clip):
+        if clip in (CLIPS[1], CLIPS[4]):
+            raise TypeError("the model broke")
+
+    told = for_each(CLIPS, stream, work, begin=lambda _: True, stage=lambda: "here")
+    assert [is_open for _ in told] == [True, False, True, True, False]

@@ -19,6 +19,7 @@ from handloom.schemas.clip import Clip
 F, T = TypeVar("F"), TypeVar("T")
 
 BUG, NO_MEMORY = "bug", "out_of_memory"
+ENDS = (SystemExit, KeyboardInterrupt, GeneratorExit)
 MAX_PLACES, MAX_WORDS, MAX_CAUSES = 16, 500, 3
 HINT = "report the trace with the clip; once it is mended, run with --retry-rejects --reason bug"
 MEMORY_HINT = "use fewer actors on the node or cut the clips shorter, then run with --retry-rejects"
@@ -28,14 +29,15 @@ MEMORY_HINT = "use fewer actors on the node or cut the clips shorter, then run w
 def bugs_as_rejects(clip_id: str, stage: Callable[[], str]) -> Iterator[None]:
     """Raise every exception that nobody expected as ClipError of reason `bug`, with its trace.
 
-    Expected are ClipError, and what concerns more than one clip: ConfigError, StoreError and Ray's own. A lack of
+    Expected are ClipError, and what concerns more than one clip: ConfigError, StoreError, Ray's own, and what ends a
+    process. A panic in a library that is written in Rust (Lance) is none of them, and no Exception either. A lack of
     memory need not be the clip's doing: it gets a reason of its own, which is tried again.
     """
     try:
         yield
-    except (ClipError, ConfigError, StoreError, ray.exceptions.RayError):
+    except (ClipError, ConfigError, StoreError, ray.exceptions.RayError, *ENDS):
         raise
-    except Exception as error:
+    except BaseException as error:
         lacks = _is_lack_of_memory(error)
         hint = MEMORY_HINT if lacks else HINT
         raise ClipError(clip_id, stage(), "out_of_memory" if lacks else "bug", trace_of(error), hint) from error
@@ -52,7 +54,8 @@ def for_each(
     """Each clip with what `work` makes of its frames, or with the ClipError that it met.
 
     `stream` gives the clips' frames in order. After a bug it is begun again behind the clip: neither it nor what it
-    still holds can be trusted. `begin(clip)` is called before a clip's frames are waited for; False ends the work.
+    still holds can be trusted. It is closed before the bug is told: it decodes ahead in a thread of its own, beside
+    whoever then ends the decoder. `begin(clip)` is called before a clip's frames are waited for; False ends the work.
     """
     rest = deque(clips)
     while rest:
@@ -67,9 +70,12 @@ def for_each(
                 except ClipError as error:
                     error.__cause__ = error.__context__ = None  # their frames hold the clip's pictures
                     found = error.with_traceback(None)
-                yield clip, found
                 if isinstance(found, ClipError) and found.reason in (BUG, NO_MEMORY):
                     break
+                yield clip, found
+            else:
+                return
+        yield clip, found
 
 
 def trace_of(error: BaseException) -> str:
@@ -101,7 +107,7 @@ def _frames(item: F | ClipError) -> F:
     return item
 
 
-def _is_lack_of_memory(error: Exception) -> bool:
+def _is_lack_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem)
 
 
