@@ -176,6 +176,12 @@ def test_a_reject_keeps_the_hint():
     assert reject == Reject("c", "decode", "damaged", "41 of 96\nhint: fetch it again", 2, None)
 
 
+def test_a_reject_can_be_stored_whatever_an_error_says():
+    """Names of files that are not UTF-8 reach Python as lone surrogates, which Arrow refuses."""
+    reject = Reject.from_error(ClipError("c", "fetch", "bug", "no caf\udce9.npy", "look at caf\udce9.npy"))
+    assert pa.array([reject.detail]).to_pylist() == ["no caf\\udce9.npy\nhint: look at caf\\udce9.npy"]
+
+
 def _negative(value: float | None) -> bool:
     return value is not None and value < 0
 

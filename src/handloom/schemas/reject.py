@@ -25,5 +25,7 @@ class Reject:
 
     @staticmethod
     def from_error(error: ClipError, attempts: int = 1) -> Reject:
+        """Characters of the error's words that UTF-8 has not (names of files of other encodings) become `\\udce9`."""
         detail = f"{error.problem}\nhint: {error.hint}" if error.hint else error.problem
+        detail = detail.encode(errors="backslashreplace").decode()
         return Reject(error.clip_id, error.stage, error.reason, detail, attempts)
