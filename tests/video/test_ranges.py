@@ -182,6 +182,15 @@ def test_a_server_without_ranges_sends_it_whole(tmp_path, server, encoded):
     assert server.num_gets == num_gets
 
 
+def test_a_large_file_from_a_server_without_ranges(tmp_path, server):
+    """fsspec asks for it in blocks, the first of 13 MiB here; `python -m http.server` sends whole files only."""
+    (tmp_path / "site/v.mp4").write_bytes(np.random.default_rng(0).bytes(14 << 20))
+    server.has_ranges = False
+    clip = Clip("d:v:0-1000", "d", "v", f"{server.url}/v.mp4", 0.0, 1.0)
+    fetched = VideoSource(str(tmp_path / "cache"), attempts=1).whole(clip).path
+    assert Path(fetched).read_bytes() == (tmp_path / "site/v.mp4").read_bytes()
+
+
 def test_a_video_that_is_replaced_while_it_is_read(tmp_path, server, encoded):
     path = lay(tmp_path / "site/v.mp4", encoded, {})
     source = VideoSource(str(tmp_path / "cache"))
