@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handloom.errors import ConfigError, ShapeError, StoreError
+from handloom.export.rows import bytes_per_row
 from handloom.export.shards import export_arrow, export_parquet, read_index
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.embeddings import EMBEDDINGS
@@ -152,6 +153,28 @@ def test_shards_hold_about_the_bytes_asked_for(tmp_path, form) -> None:
     assert shards[0].path == f"clips-00000-of-{len(shards):05d}.{form}"
 
 
+OWN_COLUMNS = {
+    "large_text": (pa.large_string(), ["ab", None, "öffne"], [2, 0, 6]),
+    "large_bytes": (pa.large_binary(), [b"ab", None, b""], [2, 0, 0]),
+    "map": (pa.map_(pa.string(), pa.int32()), [[("a", 1), ("bc", 2)], None, []], [11, 0, 0]),
+    "pair of texts": (pa.list_(pa.string(), 2), [["a", "bc"], None, ["", "d"]], [3, 0, 1]),
+    "vectors": (pa.list_(pa.list_(pa.float32(), 2)), [[[1, 2], [3, 4]], None, []], [16, 0, 0]),
+    "decimal": (pa.decimal128(10, 2), [1, None, 2], [16, 0, 16]),
+    "unknown": (pa.null(), [None, None, None], [0, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", OWN_COLUMNS)
+def test_columns_of_one_s_own_are_counted_and_exported(tmp_path, name) -> None:
+    """Of whatever type: what pandas and polars give to Lance has large texts."""
+    kind, own, num_bytes = OWN_COLUMNS[name]
+    rows = pa.RecordBatch.from_arrays([pa.array(own, kind)], names=["own"])
+    assert bytes_per_row(rows).tolist() == num_bytes
+    assert bytes_per_row(rows.slice(1)).tolist() == num_bytes[1:]
+    export_parquet([rows], str(tmp_path / "out"), schema=rows.schema)
+    assert read_back(tmp_path / "out").column("own").to_pylist() == pa.array(own, kind).to_pylist()
+
+
 def test_vectors_that_are_null_can_be_read(tmp_path) -> None:
     rows = [make_row(0), make_row(1, embedded=False)]
     export_parquet(rows, str(tmp_path), schema=SCHEMA)
@@ -222,7 +245,8 @@ def test_a_killed_export_is_recognised_and_replaced(tmp_path, earlier) -> None:
         import os, signal, sys
         sys.path.insert(0, sys.argv[2])
         from test_export_shards import SCHEMA, make_row
-        from handloom.export.shards import export_parquet
+        from handloom.export.rows import bytes_per_row
+from handloom.export.shards import export_parquet
         def rows():
             for n in range(3):
                 yield make_row(n)

@@ -58,20 +58,31 @@ def with_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 def _value_bytes(array: pa.Array[Any]) -> NDArray[np.int64]:
     """(len(array),) bytes of each value; 0 for null."""
     kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _value_bytes(array.storage)
     fixed = _fixed_bytes(kind)
     if fixed is not None:
-        return np.where(array.is_valid().to_numpy(zero_copy_only=False), fixed, 0).astype(np.int64)
+        return _is_valid(array) * fixed
     if pa.types.is_struct(kind):
         return sum((_value_bytes(child) for child in array.flatten()), start=np.zeros(len(array), np.int64))
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if pa.types.is_map(kind):  # the list that it is in memory
+        array = array.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
+    if not pa.types.is_nested(kind):
+        return pc.fill_null(pc.binary_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    if pa.types.is_fixed_size_list(kind):
+        counts = _is_valid(array) * kind.list_size
+    else:
         counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-        inner = _fixed_bytes(kind.value_type)
-        if inner is not None:
-            return counts * inner
-        up_to = np.concatenate([[0], np.cumsum(_value_bytes(array.flatten()))])
-        ends = np.cumsum(counts)
-        return up_to[ends] - up_to[ends - counts]
-    return pc.fill_null(pc.binary_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    inner = _fixed_bytes(array.type.value_type)
+    if inner is not None:
+        return counts * inner
+    up_to = np.concatenate([[0], np.cumsum(_value_bytes(array.flatten()))])
+    ends = np.cumsum(counts)
+    return up_to[ends] - up_to[ends - counts]
+
+
+def _is_valid(array: pa.Array[Any]) -> NDArray[np.int64]:
+    return array.is_valid().to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def _fixed_bytes(kind: pa.DataType) -> int | None:
@@ -79,6 +90,12 @@ def _fixed_bytes(kind: pa.DataType) -> int | None:
     if pa.types.is_fixed_size_list(kind):
         inner = _fixed_bytes(kind.value_type)
         return None if inner is None else inner * kind.list_size
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_string(kind):
+    if isinstance(kind, pa.BaseExtensionType) or pa.types.is_nested(kind) or _is_text(kind):
         return None
-    return max(1, kind.bit_width // 8)
+    return 1 if pa.types.is_null(kind) else max(1, kind.bit_width // 8)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Text or bytes, in whichever of their forms: pandas and polars write the large ones."""
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return is_text or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
