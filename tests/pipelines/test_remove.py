@@ -90,6 +90,12 @@ def test_a_disk_that_is_not_mounted_empties_no_list(db, tmp_path):
     with pytest.raises(ConfigError, match=r"none of the 2 videos .* is there"):
         remove(db, missing=True)
     assert db.count("clip_list") == 6
+    remove(db, videos=["b"])
+    with pytest.raises(ConfigError, match=r"none of the 1 videos .* is there"):
+        remove(db, missing=True)  # of one video, it cannot be told either
+    assert db.count("clip_list") == 3
+    remove(db, videos=["a"])
+    assert remove(db, missing=True).listed == 0
 
 
 def test_a_video_that_cannot_be_asked_for_is_kept(db):

@@ -151,7 +151,7 @@ def _ids(db: Database, table: str, where: str | None) -> set[str]:
 def _missing(db: Database, options: dict[str, Any] | None) -> _Chosen:
     clips = read_clips(db)
     there = presence((clip.video_uri for clip in clips), options)
-    if len(there) > 1 and not any(found is not False for found in there.values()):
+    if there and not any(found is not False for found in there.values()):
         raise ConfigError(
             f"none of the {len(there)} videos of the list is there, {clips[0].video_uri} for one: nothing is removed",
             "look whether the disk is mounted; to remove them all the same, name them with --where",
