@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from handloom.ingest.files import list_files, read_bytes
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Resources, Settings
 from handloom.video import cache as cache_module
+from handloom.video import schemes
 from handloom.video import source as source_module
 from handloom.video.source import VideoSource, is_remote, source_options_from
 from handloom.video.version import with_versions
@@ -277,6 +279,19 @@ def test_what_cannot_be_fetched_says_why_and_leaves_no_part(tmp_path, site):
     site.server.server_close()
     assert failure(source, f"{site.url}/a.mp4").reason == "fetch_failed"
     assert {file.suffix for file in (tmp_path / "cache").iterdir()} == {".lock"}
+
+
+def test_a_server_that_says_nothing_is_given_up(tmp_path, monkeypatch):
+    """And not one that takes long: aiohttp allows 300 s for a whole answer, the work on a clip a little less."""
+    monkeypatch.setattr(schemes, "SILENT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}/video.mp4"
+        clip = Clip("c", "d", "v", uri, 0.0, 1.0)
+        with pytest.raises(ClipError, match=r"attempts made: 1; .*[Tt]imeout") as caught:
+            VideoSource(str(tmp_path), attempts=1).local_path(clip)
+        assert caught.value.reason == "fetch_failed"
+    filesystem, _ = schemes.open_scheme(uri)
+    assert filesystem.client_kwargs["timeout"].total is None
 
 
 @pytest.mark.parametrize(

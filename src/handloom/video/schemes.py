@@ -10,6 +10,10 @@ FETCHED = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https")
 run others behind them (`reference`, `simplecache::`), and a clip list may come from somebody else."""
 EXPECTED = "a path, file:// or one of " + ", ".join(f"{scheme}://" for scheme in FETCHED)
 
+SILENT_S = 30.0
+"""A web server that says nothing for so long is given up. aiohttp's own limit is 300 s for a whole answer: a silent
+server outlasted the time that a clip has to be decoded, and long files of slow servers never came to their end."""
+
 
 class SchemeRefused(ValueError):
     """An address that is not opened."""
@@ -34,8 +38,15 @@ def open_scheme(uri: str, options: dict[str, Any] | None = None) -> tuple[Any, s
     import fsspec  # a local folder needs neither fsspec nor its backends
 
     kind = fsspec.get_filesystem_class(scheme)
-    own = (options or {}) if scheme in ("s3", "s3a") else {}
+    own = (options or {}) if scheme in ("s3", "s3a") else _web_options() if scheme in ("http", "https") else {}
     return kind(**{**kind._get_kwargs_from_urls(uri), **own}), kind._strip_protocol(uri)
+
+
+def _web_options() -> dict[str, Any]:
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=SILENT_S, sock_read=SILENT_S)
+    return {"client_kwargs": {"timeout": timeout}}
 
 
 # Errors of fsspec's backends that are no OSError.
