@@ -111,11 +111,19 @@ def _init(address: str | None, options: dict[str, Any]) -> None:
                 ray.init(address=address or "local", **options)
             never_start_unasked()
         except (ConnectionError, ValueError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
-            problem = f"cannot join a Ray cluster at {address!r}: {error}" if address else f"Ray did not start: {error}"
-            hint = JOIN_HINT if address else ""
-            if "AuthToken" in said():
-                hint = "the cluster wants a token, and Ray sends none unasked: set RAY_AUTH_MODE=token to send yours"
-            raise ConfigError(problem, hint) from error
+            raise _not_joined(address, error, said()) from error
+        except Exception as error:
+            if type(error) is Exception:  # Ray 2.60: its node is not there within 30 s, on a machine that is too busy
+                raise _not_joined(address, error, said()) from error
+            raise
+
+
+def _not_joined(address: str | None, error: Exception, said: str) -> ConfigError:
+    problem = f"cannot join a Ray cluster at {address!r}: {error}" if address else f"Ray did not start: {error}"
+    hint = JOIN_HINT if address else "look at the machine's load and memory, then run again"
+    if "AuthToken" in said:
+        hint = "the cluster wants a token, and Ray sends none unasked: set RAY_AUTH_MODE=token to send yours"
+    return ConfigError(problem, hint)
 
 
 class _ToLog(io.TextIOBase):
