@@ -240,10 +240,10 @@ class VideoSource:
         try:
             with filesystem.open(name, "rb") as remote, open(part, "wb") as local:
                 num_bytes = self._copied(remote, local)
-        except ValueError:  # fsspec, behind the first block: the server sends whole files only
+        except ValueError:  # fsspec, behind the first block: the server sends whole files; a size spares a question
             if not uri.startswith(("http://", "https://")):
                 raise
-            with filesystem.open(name, "rb", **_in_one_answer()) as remote, open(part, "wb") as local:
+            with filesystem.open(name, "rb", block_size=0, size=1) as remote, open(part, "wb") as local:
                 num_bytes = self._copied(remote, local)
         if self._ask(uri) != version:
             raise ChangedMeanwhile("it was replaced while it was fetched")
@@ -284,14 +284,6 @@ class VideoSource:
                 if attempts == self._attempts:
                     raise _failed(clip, attempts, failure) from error
                 time.sleep(PAUSE_S * attempts)
-
-
-def _in_one_answer() -> dict[str, Any]:
-    """fsspec's options for a file over HTTP in one answer, which may take longer than the five minutes of others."""
-    import aiohttp
-
-    # a size spares a question, to which fsspec would not pass this timeout on
-    return {"block_size": 0, "size": 1, "timeout": aiohttp.ClientTimeout(total=None, sock_connect=60, sock_read=60)}
 
 
 def _check(clip: Clip, found: VideoVersion) -> None:
