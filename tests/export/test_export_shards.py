@@ -245,8 +245,7 @@ def test_a_killed_export_is_recognised_and_replaced(tmp_path, earlier) -> None:
         import os, signal, sys
         sys.path.insert(0, sys.argv[2])
         from test_export_shards import SCHEMA, make_row
-        from handloom.export.rows import bytes_per_row
-from handloom.export.shards import export_parquet
+        from handloom.export.shards import export_parquet
         def rows():
             for n in range(3):
                 yield make_row(n)
