@@ -34,6 +34,9 @@ def ingest(summary) -> str:
         lines.insert(1, f"  {changed_videos(summary.changed_videos, summary.redone, summary.dropped)}")
     if summary.rows_reworded:
         lines.append(f"  {summary.rows_reworded} rows that were made before have their new words")
+    if summary.remade:
+        made = f"{summary.remade} rows were made with another view (or camera) than the list has now"
+        lines.append(f"  {made}: the next run makes them anew")
     if summary.others:
         lines.append(f"  {summary.others} other clips of these videos stay in the list (--replace removes them)")
     return "\n".join(lines)

@@ -37,8 +37,8 @@ class IngestSummary:
     list that this ingest does not name. others: how many of those the list still holds. changed_videos: videos that
     are other files than before. dropped: clips of theirs that are no longer in the list. redone: rows and rejects of
     their old files, which were removed. rows_reworded: rows that were made already and have their clip's new words now.
-    outdated: rows that were made with another camera or view than the list has now; with `--replace` they are among
-    removed_rows.
+    outdated: rows that were made with another camera or view than the list has now. remade: those of them that went
+    with `--replace`, for the next run to make anew; they are among removed_rows.
     """
 
     counts: dict[str, int]
@@ -58,6 +58,7 @@ class IngestSummary:
     redone: int = 0
     rows_reworded: int = 0
     outdated: int = 0
+    remade: int = 0
 
 
 def folder(
@@ -187,6 +188,7 @@ def _store(
         redone=done.redone,
         rows_reworded=len(behind.words),
         outdated=len(behind.outdated),
+        remade=remade,
     )
 
 
