@@ -51,6 +51,7 @@ class Nodes:
     def __init__(self, trial: Trial, fits: Callable[[Collection[str]], bool]) -> None:
         self._trial, self._fits = trial, fits
         self._reports: dict[str, NodeReport] = {}
+        self._first = True  # no work has been given yet
         self.used: dict[str, str] = {}
         self.left: dict[str, Left] = {}
 
@@ -74,7 +75,8 @@ class Nodes:
 
         Raises:
             StoreError: no node is left that can write to the database.
-            ConfigError: most nodes have other versions than the driver.
+            ConfigError: at the first look, most nodes have other versions than the driver. Such nodes that come later
+                are left.
         """
         hosts = self.drop_gone()
         new = {node_id: host for node_id, host in hosts.items() if node_id not in self.used | self.left}
@@ -82,6 +84,7 @@ class Nodes:
             return
         if not new:
             raise _none_left(self.left)
+        first, self._first = self._first, False
         self.used |= new
         if hosts.keys() == {ray.get_runtime_context().get_node_id()}:
             return
@@ -92,7 +95,7 @@ class Nodes:
             self._reports[node_id] = report
             if report.problem is not None:
                 self._drop(node_id, report.problem)
-        self._leave_other_versions()
+        self._leave_other_versions(first)
         log.info("tried nodes=%d dur_s=%.2f", len(new), time.monotonic() - started)
         if not self.used:
             raise _none_left(self.left)
@@ -150,10 +153,10 @@ class Nodes:
         self.left[node_id] = Left(self.used.pop(node_id), why)
         log.warning("node %s gets no work: %s", self.left[node_id].host, why)
 
-    def _leave_other_versions(self) -> None:
-        """Leave nodes that would make other rows. Where that is most of them, the driver is the odd one."""
+    def _leave_other_versions(self, first: bool) -> None:
+        """Leave nodes that would make other rows. Where that is most of them at first, the driver is the odd one."""
         other = {i: self._reports[i].other for i in self.used if i in self._reports and self._reports[i].other}
-        if len(other) * 2 > len(self.used):
+        if first and len(other) * 2 > len(self.used):
             raise ConfigError("; ".join(other.values()), OTHER_HINT)
         for node_id, how in other.items():
             self._drop(node_id, how)
