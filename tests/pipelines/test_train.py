@@ -122,7 +122,7 @@ def test_settings_come_from_file_and_assignments(tmp_path):
     assert load_train_config(RECIPE, None, None, ["init=first"]).settings.init == str(Path("first").absolute())
     with pytest.raises(ConfigError, match="there is no setting lrr") as caught:
         load_train_config(RECIPE, None, None, ["lrr=1"])
-    assert "slow_s" in caught.value.hint
+    assert "did you mean lr?" in caught.value.hint
     with pytest.raises(ConfigError, match="workers = 0"):
         load_train_config(RECIPE, None, None, ["resources.workers=0"])
 
