@@ -32,6 +32,13 @@ if __name__ == "__main__":
         time.sleep(60)
 """
 
+BARE = """
+import sys
+from handloom import open as open_database
+
+list(open_database(sys.argv[1]).windows(2, 1, ["hands"]).loader(4, num_workers=1))
+"""
+
 
 @pytest.fixture(scope="module")
 def db(tmp_path_factory):
@@ -77,7 +84,7 @@ def test_a_killed_process_is_an_error_and_closing_leaves_nothing(db):
     next(batches)
     assert len(pids) == 2
     os.kill(min(pids), signal.SIGKILL)
-    with pytest.raises(StoreError, match="a loader process died"):
+    with pytest.raises(StoreError, match=r"(?s)a loader process died.*\nhint: most often memory"):
         list(batches)
     loader.set_epoch(5)
     batches = iter(loader)  # with others
@@ -110,6 +117,14 @@ def test_processes_do_not_outlive_a_killed_trainer(db, tmp_path):
     trainer.wait()
     assert len(pids) == 2
     assert left == []
+
+
+def test_a_script_without_a_guard_is_told_so(db, tmp_path):
+    script = tmp_path / "bare.py"
+    script.write_text(BARE)
+    done = subprocess.run([sys.executable, script, db.uri], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "hint: most often a script without a guard: every process imports it" in done.stderr
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 PARTS_AHEAD = 2  # batches, per process
 DEATH_S = 2.0  # the end of a process shows a little later than the end of what it shared
+BY_MEMORY = "most often memory: lower memory.block_mb or num_workers, or give /dev/shm more room"
+BY_SCRIPT = (
+    "most often a script without a guard: every process imports it, so put the code that reads batches below "
+    '`if __name__ == "__main__":`; else the error that the process wrote to stderr says why'
+)
 UNREACHABLE = (ConnectionError, EOFError, FileNotFoundError)  # tensors of a process that died before they were taken
 START = "forkserver" if sys.platform == "linux" else "spawn"  # never fork: Lance does not survive it
 
@@ -41,6 +46,7 @@ class Processes:
         self._num = num
         self._collated = collated
         self.are_whole = True
+        self._has_given = False
         self._started: set[multiprocessing.process.BaseProcess] = set()
         self._readers = [Reader() for _ in range(num)]
         self._position = torch.zeros(3, dtype=torch.int64).share_memory_()  # epoch, first batch, steps per block
@@ -87,16 +93,21 @@ class Processes:
 
     def _next(self, parts: Iterator[Any]) -> Any:
         try:
-            return next(parts)
+            part = next(parts)
+            self._has_given = True
+            return part
         except (RuntimeError, *UNREACHABLE) as error:
             # torch raises what a transform raised there under the same classes: only a death leaves a process missing.
             if not multiprocessing.connection.wait([process.sentinel for process in self._started], DEATH_S):
                 raise
             self.are_whole = False
-            raise StoreError(
-                f"a loader process died: {error or type(error).__name__}",
-                "most often memory: lower memory.block_mb or num_workers, or give /dev/shm more room",
-            ) from error
+            problem = f"a loader process died: {error or type(error).__name__}"
+            raise StoreError(problem, BY_SCRIPT if self._never_began() else BY_MEMORY) from error
+
+    def _never_began(self) -> bool:
+        """Whether processes ended themselves before any gave a part: memory ends them by a signal, a negative code."""
+        codes = {process.exitcode for process in self._started} - {None, 0}
+        return not self._has_given and bool(codes) and min(codes) > 0
 
     def _whole(self, parts: list[tuple[np.ndarray, Any]]) -> Any:
         if self._collated:
