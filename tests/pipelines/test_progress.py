@@ -11,6 +11,7 @@ from handloom import text
 from handloom.pipelines.progress import ProgressLine, announce
 from handloom.pipelines.run import RunSummary
 from handloom.pipelines.train import TrainSummary, train_text
+from handloom.pipelines.train_progress import announce as announce_training
 from handloom.pipelines.train_progress import text_of
 from handloom.workers.ledger import Progress
 
@@ -64,6 +65,15 @@ def test_a_run_that_found_no_video_says_what_to_do(values, goes_on):
     assert said.endswith("go on with: handloom run --db my-db") == goes_on
     assert ("--retry-rejects --reason video_missing" in said) == ("reasons" not in values)
     assert ("no video was there" in said) == (values.get("num_clips", 0) == 0 and "reasons" not in values)
+
+
+def test_a_job_says_at_once_what_it_trains_on(capsys):
+    announce_training("arm4r", ["scratch"], None, quiet=False)
+    announce_training("arm4r", ["scratch"], None, quiet=True)
+    assert capsys.readouterr().err == "arm4r: training scratch: starting Ray\n"
+    line = {"kind": "begins", "step": 0, "table": "clips", "train_windows": 40, "train_rows": 8}
+    said = text_of(line | {"held_out_windows": 10, "held_out_rows": 2}, "arm4r/scratch")
+    assert said == "arm4r/scratch trains on 40 windows of 8 clips; held out: 10 windows of 2 clips"
 
 
 def test_a_job_that_holds_nothing_out_says_why_before_it_trains():

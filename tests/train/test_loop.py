@@ -158,12 +158,19 @@ def test_newer_versions_are_taken_up_at_epoch_ends(tmp_path):
     db = training_db(tmp_path / "db", range(8))
     first = db.version
 
+    begins: list[object] = []
+
     def extraction(line, _):
+        if line["kind"] == "begins":
+            begins.append(line)
         if line["kind"] == "step" and line["step"] == 2:
             training_db(tmp_path / "db", range(8, 12))
 
     settings = SETTINGS.model_copy(update={"follow_versions": True})
     outcome = train(RECIPE, db, settings, RunFolder.parse(tmp_path / "out"), report=extraction)
+    (line,) = begins
+    assert line["train_rows"] + line["held_out_rows"] == 8
+    assert line["train_windows"] == 6 * line["train_rows"]
     taken = [line for line in outcome.history if line["kind"] == "version"]
     assert [(line["epoch"], line["version"]) for line in taken] == [(1, db.version)]
     assert [line["version"] for line in outcome.history if line["kind"] == "held_out"] == [first] * 2 + [db.version] * 2

@@ -16,7 +16,7 @@ from handloom.pipelines.asking import ask_room
 from handloom.pipelines.cluster import joined
 from handloom.pipelines.interrupts import Interrupts
 from handloom.pipelines.train_attempts import End, run_attempts
-from handloom.pipelines.train_progress import TrainProgress
+from handloom.pipelines.train_progress import TrainProgress, announce
 from handloom.pipelines.train_report import write_report
 from handloom.pipelines.train_room import bundles, check_could_fit, settled
 from handloom.pipelines.train_settings import TrainConfig
@@ -74,6 +74,7 @@ def train(
     plan = _prepare(db, recipe, recipe_name, config, variants, out, resume)
     end = End("done", 0)
     if not all(_is_finished(out.sub(name)) for name in variants):
+        announce(recipe_name, variants, ray_address, quiet)
         is_own = ray_address is None and not ray.is_initialized()
         with Interrupts() as interrupts, joined(ray_address):
             interrupts.install()

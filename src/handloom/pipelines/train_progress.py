@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 import ray
+
+
+def announce(recipe: str, variants: Iterable[str], ray_address: str | None, quiet: bool) -> None:
+    """Say what begins: until Ray, its workers and the first held-out pass are through, minutes may go by."""
+    if not quiet:
+        doing = f"joining the cluster {ray_address}" if ray_address else "starting Ray"
+        print(f"{recipe}: training {', '.join(variants)}: {doing}", file=sys.stderr, flush=True)
 
 
 class TrainProgress:
@@ -41,6 +49,12 @@ def text_of(line: dict[str, Any], title: str) -> str:
         if not line["windows"]:
             return f"{title} nothing is held out: {line.get('why_none') or 'no window'}"
         return f"{title} held_out step={step} epoch={line['epoch']} windows={line['windows']} {' '.join(numbers)}"
+    if kind == "begins":
+        rows = "clips" if line["table"] == "clips" else "episodes"
+        trained, held = (
+            f"{line[f'{side}_windows']} windows of {line[f'{side}_rows']} {rows}" for side in ("train", "held_out")
+        )
+        return f"{title} trains on {trained}; held out: {held}"
     if kind == "version":
         return f"{title} takes up version={line['version']} windows={line['windows']}"
     if kind == "resumed":

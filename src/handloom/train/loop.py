@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, Any], str | None], None]
 """Called on every rank with a line of the history (see `handloom.train.history`), and with a checkpoint's URI once it
-is written (then the line is `{"kind": "checkpoint", "step": ...}`)."""
+is written (then the line is `{"kind": "checkpoint", "step": ...}`); before the first held-out pass with the numbers of
+windows and rows on both sides (`{"kind": "begins", ...}`, not in the history)."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ class _Job:
         """To the end, or until a rank is asked to stop; returns whether it was."""
         stopped = False
         try:
+            if not self.finished:
+                self._report(self._begins(), None)
             if not self.finished and not self.step:
                 self._evaluate()
             while not self.finished and not stopped:
@@ -134,6 +137,12 @@ class _Job:
         finally:
             self.history.close()
         return stopped and not self.finished
+
+    def _begins(self) -> dict[str, Any]:
+        line: dict[str, Any] = {"kind": "begins", "step": self.step, "table": self.data.train.spec.table}
+        for side, windows in (("train", self.data.train), ("held_out", self.data.held_out)):
+            line |= {f"{side}_windows": len(windows), f"{side}_rows": windows.counts["clips"]}
+        return line
 
     def _load_windows(self) -> None:
         options = {"rank": ranks.rank(), "world_size": ranks.world_size(), "num_workers": self.settings.loader_workers}
