@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from handloom.schemas.clip import words_of
+
 MAX_PROBLEMS = 20
 MAX_EPISODES = 3
 MAX_IDS = 10
@@ -143,7 +145,7 @@ def index(report) -> str:
 
 def clip_state(found) -> str:
     """One line of the list of clips."""
-    return f"{found.reason or found.state:<16}  {found.clip_id}  {_times(found)}  {found.narration or '-'}"
+    return f"{found.reason or found.state:<16}  {found.clip_id}  {_times(found)}  {_words(found)}"
 
 
 def _times(found) -> str:
@@ -151,10 +153,14 @@ def _times(found) -> str:
     return f"{found.start_s:.2f}-{end} s"
 
 
+def _words(found) -> str:
+    return words_of(found.narration, found.verb, found.noun) or "-"
+
+
 def hit(found) -> str:
     """One line of a search."""
     times = _times(found)
-    return f"{found.score:8.4f}  {found.clip_id}  {times}  {found.narration or '-'}  {found.video_uri}"
+    return f"{found.score:8.4f}  {found.clip_id}  {times}  {_words(found)}  {found.video_uri}"
 
 
 def finding(found) -> str:

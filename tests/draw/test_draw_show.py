@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from handloom.draw.frame import draw_frame
+from handloom.draw.frame import draw_frame, draw_header
 from handloom.draw.frames import frames_from_row
 from handloom.draw.legend import draw_legend, scale_text
 from handloom.draw.overlay import HAND_COLORS, draw_overlay
@@ -138,6 +138,15 @@ def test_the_header_covers_no_picture_and_never_changes_height() -> None:
     assert len({image.shape for image in drawn}) == 1
     for index, image in enumerate(drawn):
         np.testing.assert_array_equal(image[-480:], draw_overlay(black(640, 480), row, index))
+
+
+def test_without_a_narration_the_header_shows_verb_and_noun() -> None:
+    told, named, silent = (
+        draw_header(make_row() | words, 640, 16, "")
+        for words in ({"narration": "open drawer"}, {"narration": None, "verb": "open", "noun": "drawer"}, {})
+    )
+    np.testing.assert_array_equal(named, told)
+    assert silent.shape[0] < told.shape[0]
 
 
 @settings(max_examples=60, deadline=None)

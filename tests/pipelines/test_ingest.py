@@ -140,14 +140,17 @@ def test_words_that_come_after_the_run_reach_the_rows(ingest, cli, videos, tmp_p
     assert db.clips(["video_id"]).column("video_id").to_pylist() == ["video0"]
 
 
-def test_actions_take_the_place_of_pieces(ingest, videos, tmp_path):
+def test_actions_take_the_place_of_pieces(ingest, cli, videos, tmp_path):
     ingest("folder", videos)
-    (videos / "clips.csv").write_text("video,start_s,end_s,verb\nvideo0.mp4,0,0.5,reach\nvideo0.mp4,0.5,2,grasp\n")
+    lines = ("video,start_s,end_s,verb,noun", "video0.mp4,0,0.5,reach,", "video0.mp4,0.5,2,grasp,cup")
+    (videos / "clips.csv").write_text("\n".join(lines))
     assert ingest("folder", videos)[0] == 2
     assert ingest("folder", videos, "--replace")[1]["removed"] == 1
     assert listed(tmp_path, "verb") == {
         "folder:video0:0-500": ["reach"], "folder:video0:500-2000": ["grasp"], "folder:video1:0-2000": [None],
     }  # fmt: skip
+    _, out, _ = cli("status", "--db", tmp_path / "db", "--clips")
+    assert sorted(line.split(" s  ")[1] for line in out.splitlines()) == ["-", "grasp cup", "reach"]
 
 
 EPIC = "narration_id,participant_id,video_id,start_timestamp,stop_timestamp"

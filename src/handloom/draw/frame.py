@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from handloom.draw.overlay import HAND_COLORS, WHITE, draw_overlay, text_px
 from handloom.draw.text import fit_text, line_height, put_text, text_width
+from handloom.schemas.clip import words_of
 from handloom.schemas.values import LEFT, RIGHT
 
 BACKGROUND = 24
@@ -42,7 +43,7 @@ def enlarge(image: NDArray[np.uint8], min_short_side_px: int) -> NDArray[np.uint
 
 
 def draw_header(row: dict[str, Any], width: int, size_px: int, right: str) -> NDArray[np.uint8]:
-    """(height, width, 3) RGB: clip id and `right`, the narration, the quality numbers.
+    """(height, width, 3) RGB: clip id and `right`, what is said of the clip, the quality numbers.
 
     Its height does not depend on `right`, so that all frames of a clip agree.
     """
@@ -52,8 +53,8 @@ def draw_header(row: dict[str, Any], width: int, size_px: int, right: str) -> ND
     room = inner - text_width(right, size_px) - gap
     title = [(fit_text(row["clip_id"], size_px, max(room, inner // 2)), WHITE)]
     lines = [title]
-    if row.get("narration"):
-        words = [(word, (240, 228, 66)) for word in row["narration"].split()]
+    if said := words_of(row.get("narration"), row.get("verb"), row.get("noun")):
+        words = [(word, (240, 228, 66)) for word in said.split()]
         lines += _flow(words, inner, size_px, " ", NARRATION_LINES)
     lines += _flow(quality_words(row), inner, size_px, "  ", 8)
     step = line_height(size_px)

@@ -18,6 +18,8 @@ class ClipState:
     start_s: float
     end_s: float | None
     narration: str | None
+    verb: str | None
+    noun: str | None
     video_uri: str
 
 
@@ -29,7 +31,7 @@ def clip_states(db: Database) -> list[ClipState]:
     if rejects.num_rows:
         pairs = (rejects.column(name).to_pylist() for name in ("clip_id", "reason"))
         lost = dict(zip(*pairs, strict=True))
-    columns = ("clip_id", "start_s", "end_s", "narration", "video_uri")
+    columns = ("clip_id", "start_s", "end_s", "narration", "verb", "noun", "video_uri")
     listed = db.read("clip_list", columns)
     return [
         ClipState(clip_id, _state(clip_id, done, lost), lost.get(clip_id), *rest)

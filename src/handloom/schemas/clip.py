@@ -57,5 +57,10 @@ def make_clip_id(dataset: str, video_id: str, start_s: float, end_s: float | Non
     return f"{dataset}:{video_id}:{_ms(start_s)}-{'end' if end_s is None else _ms(end_s)}"
 
 
+def words_of(narration: str | None, verb: str | None, noun: str | None) -> str | None:
+    """What is said of a clip, to be shown: its narration; without one, verb and noun; None where nothing is said."""
+    return narration or " ".join(word for word in (verb, noun) if word) or None
+
+
 def _ms(seconds: float) -> str:
     return str(round(seconds * 1000)) if math.isfinite(seconds) else "nan"
