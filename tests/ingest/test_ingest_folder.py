@@ -170,7 +170,7 @@ def test_one_bad_camera_file_costs_its_own_video(tmp_path):
     assert [clip.video_id for clip in result.clips] == ["a", "c"]
     (problem,) = result.problems
     assert "b.camera.json: the top level is [1], expected" in problem
-    assert problem.endswith("; the video beside it is left out")
+    assert problem.endswith("; the video beside it is left out; clips that the list has of it stay")
     counts = result.counts
     assert (counts["cameras"], counts["bad_cameras"], result.num_left_out) == (2, 1, 1)
     assert counts["entries"] == 6 == counts["videos"] + counts["camera_files"]

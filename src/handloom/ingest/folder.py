@@ -186,7 +186,9 @@ def _read_cameras(
             except ConfigError as error:
                 cameras[video] = None
                 gathering.counts["bad_cameras"] += 1
-                gathering.problems.append(f"{error.problem}; the video beside it is left out")
+                gathering.problems.append(
+                    f"{error.problem}; the video beside it is left out; clips that the list has of it stay"
+                )
             continue
         why = why or (
             f"a second camera file of {video}"

@@ -123,7 +123,8 @@ def clips_of(
     gathering.counts["actions"] += len(good)
     if not good:
         gathering.counts["labelled"] -= said.whole is None
-        gathering.problems.append(f"{path}: none of its lines with times can be used: it is left out")
+        problem = f"{path}: none of its lines with times can be used: it is left out"
+        gathering.problems.append(f"{problem}; clips that the list has of it stay")
     good.sort(key=lambda one: (one[0], math.inf if one[1] is None else one[1]))
     _name_overlaps(path, good, gathering)
     for start_s, end_s, action in good:
