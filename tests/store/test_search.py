@@ -162,7 +162,7 @@ def test_why_a_clip_has_no_row(tmp_path):
         db.search(clip=make_clip(0).clip_id)
     with pytest.raises(StoreError, match=r"rejected at decode \(damaged\): ends early"):
         db.search(clip=make_clip(1).clip_id)
-    with pytest.raises(StoreError, match="there is no clip 'x'"):
+    with pytest.raises(StoreError, match=r"there is no clip 'x'.*\n.*handloom status --db .* --clips"):
         db.search(clip="x")
     assert len(db.search(text="open")) == 0
 

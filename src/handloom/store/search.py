@@ -144,8 +144,7 @@ def unknown_clip(db: Database, clip_id: str) -> StoreError:
     known = db.clips(["clip_id"])
     ids = known.column("clip_id").to_pylist() if known.num_rows else []
     close = [i for i in ids if clip_id in i][:3] or difflib.get_close_matches(clip_id, ids[:MAX_COMPARED_IDS], 3, 0.5)
-    some = f"ids are such as {', '.join(ids[:2])}; " if ids else ""
-    hint = f"did you mean {', '.join(close)}?" if close else f"{some}`handloom.open(DB).clips(['clip_id'])` lists all"
+    hint = f"did you mean {', '.join(close)}?" if close else f"`handloom status --db {db.uri} --clips` lists all"
     return StoreError(f"there is no clip {clip_id!r} in {db.uri}", hint)
 
 
