@@ -104,6 +104,7 @@ def test_lines_with_times_are_clips_and_the_rest_is_cut(tmp_path):
         ("00:01,00:02", "start_s '00:01', expected seconds"),
         ("one,2", "start_s 'one', expected seconds"),
         ("nan,2", "start_s 'nan', expected seconds"),
+        ('"1,000","2,000"', r"start_s '1,000' may be 1\.000 or 1000 seconds, expected one of these"),
         ("1,9", r"end_s 9.0 is after the video's end, 4.000 s \(a.mp4\)"),
         ("1000,2000", "start_s 1000.0 is after the video's end, 4.000 s"),
         ("-1,2", "start_s -1.0 is before the video's start, 0 s"),

@@ -31,6 +31,7 @@ class Row:
     cells: list[str]
     width: int  # of the header: columns without a name count, too
     problem: str = ""
+    between: str = ","
 
     @property
     def where(self) -> str:
@@ -99,7 +100,7 @@ def _rows(path: str, lines: list[str], first: int, columns: dict[str, int], widt
             cells, problem = [], f"no CSV: {error}"
         if not _is_text("\n".join(lines[here:i])):
             problem = "bytes that are no text (neither UTF-8 nor UTF-16): save it as CSV UTF-8"
-        yield Row(path, number, here + 1, columns, cells, width, problem)
+        yield Row(path, number, here + 1, columns, cells, width, problem, between)
 
 
 def _joined(lines: list[str], first: int, width: int, between: str) -> tuple[list[str], int] | None:

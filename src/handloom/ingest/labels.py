@@ -20,6 +20,7 @@ TIMES = ("start_s", "end_s")
 SAID = (*WORDS, "view", "licence")
 SLACK_S = 0.5  # annotators' tools round: a time this little outside the video is its start or end
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?")
+_MAYBE_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 _OTHER_WORDS = {
     "start_s": {"start", "begin", "onset", "from"},
     "end_s": {"end", "stop", "offset", "until", "duration", "length"},
@@ -181,7 +182,7 @@ def _take(row: Row, by_name: dict[str, str], names: Names, labels: Labels) -> No
     if any(cells.values()):
         of_video = labels.setdefault(path, Said())
         of_video.timed = True
-        start_s, end_s = (_seconds(name, cell) for name, cell in cells.items())
+        start_s, end_s = (_seconds(name, cell, row.between) for name, cell in cells.items())
         if start_s is not None and end_s is not None and end_s <= start_s:
             raise ValueError(f"end_s {cells['end_s']} is not after start_s {cells['start_s']}")
         of_video.actions.append(Action(start_s, end_s, said, row.where))
@@ -206,9 +207,13 @@ def _video(row: Row, column: str, names: Names) -> str:
     return path
 
 
-def _seconds(column: str, cell: str) -> float | None:
+def _seconds(column: str, cell: str, between: str) -> float | None:
+    """`between` the cells tells what a comma is: who writes it into a number writes no commas there, mostly."""
     if not cell:
         return None
+    if between == "," and _MAYBE_THOUSANDS.fullmatch(cell):
+        a_point, none = cell.replace(",", "."), cell.replace(",", "")
+        raise ValueError(f"{column} {cell!r} may be {a_point} or {none} seconds, expected one of these")
     if not _NUMBER.fullmatch(cell):
         raise ValueError(f"{column} {cell!r}, expected seconds, such as 83.5 for one minute and 23.5 seconds")
     return float(cell.replace(",", "."))
