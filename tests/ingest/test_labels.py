@@ -96,6 +96,22 @@ def test_lines_with_times_are_clips_and_the_rest_is_cut(tmp_path):
     ]
 
 
+def test_lines_that_say_different_things_of_the_same_times_are_named(tmp_path):
+    """Words are kept side by side; of a view there is one."""
+    lines = [
+        "video,start_s,end_s,verb,view,licence",
+        "a.mp4,0.5,1.5,open,,CC0",
+        "a.mp4,0.5,1.5,lift,ego,",
+        "a.mp4,0.5,1.5,lift,exo,CC0",
+    ]
+    result = ingest(make_folder(tmp_path, "\n".join(lines)))
+    clip = next(c for c in result.clips if c.video_id == "a")
+    assert (clip.verb, clip.view, clip.licence) == ("open; lift", "ego", "CC0")
+    said = "view 'exo', but clips.csv row 2 (line 3) says 'ego' of the same times (a.mp4); that one counts"
+    assert f"clips.csv row 3 (line 4): {said}" in result.problems
+    assert sum("of the same times" in problem for problem in result.problems) == 1
+
+
 @pytest.mark.parametrize(
     ("times", "says"),
     [

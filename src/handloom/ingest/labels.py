@@ -12,7 +12,7 @@ from handloom.errors import ConfigError
 from handloom.ingest.csv_rows import Row, read_rows
 from handloom.ingest.files import FoundFile, Options
 from handloom.ingest.names import AmbiguousName, Names, folded, spelled
-from handloom.ingest.result import WORDS, Gathering
+from handloom.ingest.result import JOINED, WORDS, Gathering
 
 NAME = "clips.csv"
 VIEWS = ("ego", "exo")
@@ -48,6 +48,7 @@ class Said:
 
 
 Labels = dict[str, Said]
+_Timed = tuple[float, float | None, Action]
 
 
 def is_labels(file: FoundFile) -> bool:
@@ -110,9 +111,10 @@ def clips_of(
     Args:
         span: start and end of the video; None where it could not be read, and times cannot be checked.
 
-    Times outside the video are named and give no clip; actions that share moments are named and kept.
+    Times outside the video are named and give no clip; actions that share moments are named and kept. Lines with the
+    same times are one clip: where they say different things of it and only one can be kept, the second is named.
     """
-    good: list[tuple[float, float | None, Action]] = []
+    good: list[_Timed] = []
     for action in said.actions:
         try:
             start_s, end_s = _times(action, span)
@@ -128,8 +130,26 @@ def clips_of(
         gathering.problems.append(f"{problem}; clips that the list has of it stay")
     good.sort(key=lambda one: (one[0], math.inf if one[1] is None else one[1]))
     _name_overlaps(path, good, gathering)
+    for (start_s, end_s, action), kept in _settled(path, good, gathering):
+        yield start_s, end_s, (said.whole or {}) | action.said | kept
+
+
+def _settled(path: str, good: list[_Timed], gathering: Gathering) -> list[tuple[_Timed, dict[str, str]]]:
+    """With each action, what of all that is said of its times counts: the first line that says something."""
+    kept: dict[tuple[int, int | None], dict[str, tuple[str, str]]] = {}
+    found = []
     for start_s, end_s, action in good:
-        yield start_s, end_s, (said.whole or {}) | action.said
+        of_times = kept.setdefault((round(start_s * 1000), end_s and round(end_s * 1000)), {})
+        found.append(of_times)
+        for name, value in action.said.items():
+            before, where = of_times.setdefault(name, (value, action.where))
+            if before != value and name not in JOINED:
+                gathering.problems.append(
+                    f"{action.where}: {name} {value!r}, but {where} says {before!r} of the same times ({path}); "
+                    "that one counts"
+                )
+    settled = [{name: value for name, (value, _) in one.items() if name not in JOINED} for one in found]
+    return list(zip(good, settled, strict=True))
 
 
 def _columns(file: FoundFile, columns: list[str], gathering: Gathering) -> dict[str, str]:
@@ -240,7 +260,7 @@ def _times(action: Action, span: tuple[float, float] | None) -> tuple[float, flo
     return start_s, end_s
 
 
-def _name_overlaps(path: str, sorted_: list[tuple[float, float | None, Action]], gathering: Gathering) -> None:
+def _name_overlaps(path: str, sorted_: list[_Timed], gathering: Gathering) -> None:
     """One line for a video: people may do two things at once, so it is no fault, but it may be a slip."""
     num, example = 0, ""
     latest: tuple[float, Action] | None = None

@@ -16,6 +16,8 @@ Progress = Callable[[int, int | None], None]
 
 PROGRESS_EVERY = 1000
 WORDS = ("narration", "verb", "noun", "participant", "split")
+JOINED = ("narration", "verb", "noun")
+"""Words of clips with the same times that are kept side by side."""
 LEFT_OUT = ("bad", "bad_videos", "bad_labels", "bad_cameras", "none_there")
 """Counts of what a file holds and could not be used; what was left out on purpose is `skipped_WHY`."""
 
@@ -114,7 +116,7 @@ def merge(same: list[Clip]) -> Clip:
     about it is lost, and its pixels are processed once.
     """
     joined = {}
-    for name in ("narration", "verb", "noun"):
+    for name in JOINED:
         values = dict.fromkeys(value for clip in same if (value := getattr(clip, name)))
         joined[name] = "; ".join(values) or None
     return replace(same[0], **joined)
