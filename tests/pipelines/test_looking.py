@@ -1,14 +1,18 @@
-"""What a run does with nodes that come while it works. Ray's answers are given by hand."""
+"""What a run does with nodes that come while it works, and where all have gone. Ray's answers are given by hand."""
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, StoreError
+from handloom.pipelines import balance
 from handloom.pipelines import nodes as nodes_module
 from handloom.pipelines.nodes import Nodes
+from handloom.pipelines.room import Room
+from handloom.schemas.settings import Resources
 from handloom.workers.probe import NodeReport, Trial
 
 GOOD, OLD = NodeReport({}), NodeReport({}, other="handloom is 0.2.0, expected 0.4.0")
@@ -51,3 +55,65 @@ def test_a_cluster_of_another_version_is_told_at_once(monkeypatch):
     Cluster(monkeypatch, a=GOOD, b=OLD, c=OLD)
     with pytest.raises(ConfigError, match=r"handloom is 0\.2\.0"):
         new_nodes().look()
+
+
+def test_a_run_whose_nodes_have_all_gone_waits_for_others(monkeypatch):
+    cluster, nodes = Cluster(monkeypatch, a=GOOD), new_nodes()
+    nodes.look()
+    del cluster.answers["a"]
+    nodes.look()
+    assert (nodes.used, nodes.untried()) == ({}, False)
+    cluster.answers["b"] = NodeReport({}, "read-only")
+    assert nodes.untried()
+    nodes.look()
+    assert (nodes.used, nodes.untried()) == ({}, False)
+    cluster.answers["c"] = GOOD
+    nodes.look()
+    assert (nodes.used, cluster.tried) == ({"c": "host c"}, ["a", "b", "c"])
+    assert nodes.left_nodes() == {"host a": "it has gone from the cluster", "host b": "read-only"}
+
+
+def test_nodes_that_never_worked_end_the_run_at_once(monkeypatch):
+    Cluster(monkeypatch, a=NodeReport({}, "read-only"), b=NodeReport({}, "full"))
+    with pytest.raises(StoreError, match="host a: read-only; host b: full"):
+        new_nodes().look()
+
+
+@pytest.fixture
+def waiting(monkeypatch, caplog):
+    """`waiting(rooms)`: the balance of a run on a cluster that is as `rooms` say, look by look."""
+
+    def balance_on(rooms) -> balance.Balance:
+        shown = iter(rooms)
+        monkeypatch.setattr(balance, "_steady", lambda _: next(shown))
+        monkeypatch.setattr(balance, "WAIT_S", 0.01)
+        monkeypatch.setattr(balance.sharing, "others", lambda _: [])
+        monkeypatch.setattr(balance.sharing, "holders_text", lambda _: "nobody holds anything")
+        monkeypatch.setattr(balance.sharing, "REMIND_S", 0.05)
+        monkeypatch.setattr(balance, "look", lambda: EMPTY)
+        return balance.Balance(Resources(wait_s=0.2, num_actors=4), "db", None)
+
+    return balance_on
+
+
+NODE = {"CPU": 2.0, "GPU": 0.0, "memory": 8e9}
+EMPTY, FULL, FREE = Room((), ()), Room((NODE,), (NODE | {"CPU": 0.0},)), Room((NODE,), (NODE,))
+
+
+def test_the_wait_for_nodes_has_a_limit_and_is_told(waiting, caplog):
+    with pytest.raises(StoreError, match=r"within 0\.2 s: the nodes left have 0 CPUs, an actor needs 1") as told:
+        waiting(itertools.repeat(EMPTY)).pools(8, first=False)
+    assert "finished clips are committed" in told.value.hint
+    assert caplog.text.count("waits for room, up to 0.2 s") > 1
+
+
+def test_what_others_hold_is_waited_for_until_they_give_it_back(waiting, caplog):
+    """Longer than `wait_s`; and a node that went took its actors with it: two of four fit."""
+    assert waiting([FULL] * 40 + [FREE]).pools(8, first=False).num_actors == 2
+    assert "waits for room, until there is some" in caplog.text
+
+
+def test_nodes_that_come_meanwhile_are_tried_first(waiting):
+    come = iter([False, False, True])
+    pools = waiting([EMPTY, EMPTY, FREE]).pools(8, first=False, untried=lambda: next(come))
+    assert pools.num_actors == 0

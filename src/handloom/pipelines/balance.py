@@ -10,14 +10,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import ray
 from ray.autoscaler.sdk import request_resources
 
+from handloom.errors import StoreError
 from handloom.pipelines import sharing
-from handloom.pipelines.room import Amounts, Pools, Room, actor_needs, could_hold, fit, look, size_pools
+from handloom.pipelines.room import (
+    Amounts,
+    Pools,
+    Room,
+    actor_needs,
+    amounts_text,
+    could_hold,
+    fit,
+    look,
+    pools_now,
+    size_pools,
+)
 from handloom.pipelines.sharing import EXTRACTION, GRANTED, HOLDING, TRAINING, WAITING, Entry, Registered
 from handloom.schemas.settings import Resources
 from handloom.workers.shard import ShardResult
@@ -29,6 +41,7 @@ LOOK_S = 0.25
 STEADY_S = 2.0
 GRANT_S = 30.0
 GROW_AFTER_S = 10.0
+WAIT_S = 1.0
 GROW_SHARE = 4  # grow by a quarter at least: a new pool costs seconds
 
 
@@ -63,34 +76,52 @@ class Balance:
         """Whether the run's workers fit onto the cluster without these nodes."""
         return could_hold(self._resources, look(without))
 
-    def pools(self, num_shards: int, first: bool, without: frozenset[str] = frozenset()) -> Pools:
-        """The pools that fit now; waits where nothing does, at the run's start at most `wait_s`.
+    def pools(
+        self,
+        num_shards: int,
+        first: bool,
+        without: frozenset[str] = frozenset(),
+        untried: Callable[[], bool] = lambda: False,
+    ) -> Pools:
+        """The pools that fit now. Waits where nothing does: at the run's start, or where the nodes have gone, at most
+        `wait_s`; later, while others hold the room, until they give it back.
 
         Args:
             without: nodes that get no worker.
+            untried: whether nodes have come that are to be tried first: then there are no actors in the pools.
 
         Raises:
-            ConfigError: the cluster can never hold them; no room within `wait_s`.
+            ConfigError: at the start, the cluster can never hold them, or there is no room within `wait_s`.
+            StoreError: later, there are no nodes that could hold them within `wait_s`.
         """
         self._without = without
         self._let_in((GRANTED,) if first else (WAITING, GRANTED))
         r, started, told = self._resources, time.monotonic(), -sharing.REMIND_S
         self._ask_for_nodes(min(num_shards, r.num_actors or 1))
-        while not (found := size_pools(r, num_shards, room := _steady(without))).num_actors:
-            waited = time.monotonic() - started
-            if first and waited >= r.wait_s:
-                raise sharing.no_room(self._job, [actor_needs(r)], r.wait_s)
-            if waited - told >= sharing.REMIND_S:
-                told = waited
-                limit = f"up to {r.wait_s:g} s" if first else "until there is some"
+        size, lacking_since = (size_pools if first else pools_now), started
+        while True:
+            room = _steady(without)
+            if untried():
+                return Pools(0, 0, 0)
+            found = size(r, num_shards, room)
+            if found.num_actors:
+                break
+            now = time.monotonic()
+            if not first and could_hold(r, room):
+                lacking_since = now
+            if now - lacking_since >= r.wait_s:
+                raise sharing.no_room(self._job, [actor_needs(r)], r.wait_s) if first else _no_nodes(r, room)
+            if now - started - told >= sharing.REMIND_S:
+                told = now - started
+                limit = "until there is some" if lacking_since == now else f"up to {r.wait_s:g} s"
                 log.warning("extraction waits for room, %s: %s", limit, sharing.holders_text(self._job))
-            time.sleep(1.0)
+            time.sleep(WAIT_S)
         self._say(found, room, num_shards)
         self._registered.change(HOLDING, self._held(found))
         return found
 
     def _say(self, found: Pools, room: Room, num_shards: int) -> None:
-        alone = size_pools(self._resources, num_shards, room.emptied())
+        alone = pools_now(self._resources, num_shards, room.emptied())
         if found.num_actors < alone.num_actors:
             held = sharing.holders_text(self._job)
             log.warning("extraction works with %d actors instead of %d: %s", found.num_actors, alone.num_actors, held)
@@ -216,6 +247,15 @@ class Watch:
         self._roomy_since = self._roomy_since or time.monotonic()
         steady = time.monotonic() - self._roomy_since >= GROW_AFTER_S
         return f"takes up to {more} actors more, there is room" if steady else ""
+
+
+def _no_nodes(resources: Resources, room: Room) -> StoreError:
+    has, needs = amounts_text(room.total), amounts_text(actor_needs(resources))
+    waited = f"no node that can work has come within {resources.wait_s:g} s"
+    return StoreError(
+        f"{waited}: the nodes left have {has}, an actor needs {needs}",
+        "finished clips are committed: run again when there are nodes, or raise resources.wait_s",
+    )
 
 
 def _steady(without: Collection[str]) -> Room:

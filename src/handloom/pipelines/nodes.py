@@ -71,19 +71,18 @@ class Nodes:
     def look(self) -> None:
         """Take up nodes that have come, once they were tried; drop those that have gone.
 
-        The only node, if it is the driver's own, is not tried: there is none that could do the work instead.
+        The only node, if it is the driver's own, is not tried: there is none that could do the work instead. Where no
+        node is there, or once the run has worked none that can work, `used` is empty: nodes may come.
 
         Raises:
-            StoreError: no node is left that can write to the database.
+            StoreError: at the first look, no node can write to the database.
             ConfigError: at the first look, most nodes have other versions than the driver. Such nodes that come later
                 are left.
         """
         hosts = self.drop_gone()
         new = {node_id: host for node_id, host in hosts.items() if node_id not in self.used | self.left}
-        if not new and self.used:
-            return
         if not new:
-            raise _none_left(self.left)
+            return
         first, self._first = self._first, False
         self.used |= new
         if hosts.keys() == {ray.get_runtime_context().get_node_id()}:
@@ -97,9 +96,13 @@ class Nodes:
                 self._drop(node_id, report.problem)
         self._leave_other_versions(first)
         log.info("tried nodes=%d dur_s=%.2f", len(new), time.monotonic() - started)
-        if not self.used:
+        if first and not self.used:
             raise _none_left(self.left)
         self._compare()
+
+    def untried(self) -> bool:
+        """Whether nodes have come since the last look."""
+        return bool(_with_cpus().keys() - self.used.keys() - self.left.keys())
 
     def lost_one(self) -> bool:
         """Whether a node has gone, after an error that this would explain. The head takes half a minute to notice."""
@@ -111,7 +114,7 @@ class Nodes:
 
     def drop_gone(self) -> dict[str, str]:
         """Leave nodes that have gone. Returns `{node id: host}` of those that are there."""
-        hosts = {node["NodeID"]: host_of(node) for node in ray.nodes() if node["Alive"] and _num_cpus(node)}
+        hosts = _with_cpus()
         for node_id in self.used.keys() - hosts.keys():
             self.left[node_id] = Left(self.used.pop(node_id), "it has gone from the cluster")
         return hosts
@@ -185,8 +188,9 @@ def _look_for(trial: Trial) -> dict[str, str]:
     return look_for(trial.videos, trial.source_options)
 
 
-def _num_cpus(node: Mapping[str, Any]) -> float:
-    return node["Resources"].get("CPU", 0.0)
+def _with_cpus() -> dict[str, str]:
+    """`{node id: host}` of the nodes that are there and can hold workers."""
+    return {n["NodeID"]: host_of(n) for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0.0)}
 
 
 def _on(node_id: str) -> dict[str, Any]:

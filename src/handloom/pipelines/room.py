@@ -97,21 +97,21 @@ def size_pools(resources: Resources, num_shards: int, room: Room) -> Pools:
     Raises:
         ConfigError: the whole cluster, empty, cannot hold what was asked for, and gets no more nodes.
     """
-    if room.scales:
-        return _pools(resources, num_shards, room)
-    asked = 1 if room.partial else resources.num_actors or 1  # nodes that were left take their actors with them
-    most = _pools(resources, num_shards, room.emptied())
-    if most.num_actors < min(asked, max(num_shards, 1)):
-        raise _too_large(resources, most, room)
-    return _pools(resources, num_shards, room)
+    if not room.scales:
+        asked = 1 if room.partial else resources.num_actors or 1  # nodes that were left take their actors with them
+        most = pools_now(resources, num_shards, room.emptied())
+        if most.num_actors < min(asked, max(num_shards, 1)):
+            raise _too_large(resources, most, room)
+    return pools_now(resources, num_shards, room)
 
 
 def could_hold(resources: Resources, room: Room) -> bool:
     """Whether one actor of each pool fits, if nobody else is on the cluster."""
-    return bool(_pools(resources, 1, room.emptied()).num_actors)
+    return bool(pools_now(resources, 1, room.emptied()).num_actors)
 
 
-def _pools(resources: Resources, num_shards: int, room: Room) -> Pools:
+def pools_now(resources: Resources, num_shards: int, room: Room) -> Pools:
+    """As `size_pools`, whatever the cluster could hold: its nodes may have gone during the run, and come back."""
     num_shards = max(num_shards, 1)
     allowed = {name: room.free_of(name) - kept for name, kept in _still_kept(resources, room).items()}
     decode, num_decode, nodes = {"CPU": resources.cpus_per_decode_actor}, 0, room.free

@@ -228,7 +228,9 @@ def _work(
     num_cpus = int(ray.cluster_resources().get("CPU", 1))
     clips, without = verdicts.next_pool(rounds.left)
     shards = rounds.shards(clips, setup.resources.shard_clips, _shard_s(setup), num_cpus)
-    pools = balance.pools(len(shards), first=not rounds.number, without=without)
+    pools = balance.pools(len(shards), first=not rounds.number, without=without, untried=nodes.untried)
+    if not pools.num_actors:
+        return  # nodes have come: they are tried first
     counts = (rounds.number, len(clips), len(shards), pools.num_actors, pools.num_decode)
     log.info("a pool begins round=%d clips=%d shards=%d actors=%d decode_actors=%d", *counts)
     graph = Graph(shards, setup, pools, ledger, without)

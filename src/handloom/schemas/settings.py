@@ -171,7 +171,7 @@ class Resources(Frozen):
     reserve_gpus: float = Field(0.0, ge=0)
     """GPUs of the cluster that a run leaves to others, used or not."""
     wait_s: float = Field(300.0, gt=0)
-    """Longest wait for room where others hold the whole cluster when a run starts."""
+    """Longest wait for room where others hold the whole cluster when a run starts, or for nodes where all have gone."""
     actor_memory_mb: int = Field(2560, ge=256)
     """Memory that Ray reserves for one actor (scheduling only)."""
     shard_clips: int = Field(16, ge=1)
