@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -21,7 +22,7 @@ from handloom.ingest.files import list_files, read_bytes
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Resources, Settings
 from handloom.video import cache as cache_module
-from handloom.video import schemes
+from handloom.video import schemes, steady
 from handloom.video import source as source_module
 from handloom.video.source import VideoSource, is_remote, source_options_from
 from handloom.video.version import with_versions
@@ -292,6 +293,41 @@ def test_a_server_that_says_nothing_is_given_up(tmp_path, monkeypatch):
         assert caught.value.reason == "fetch_failed"
     filesystem, _ = schemes.open_scheme(uri)
     assert filesystem.client_kwargs["timeout"].total is None
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_a_server_that_sends_next_to_nothing_is_given_up(tmp_path, monkeypatch, in_parts):
+    """A byte now and then is no silence: the clip's time went by, and it ended as `hung`."""
+    monkeypatch.setattr(steady, "WITHIN_S", 0.4)
+    monkeypatch.setattr(steady, "BEAT_S", 0.1)
+    monkeypatch.setattr(source_module.ranges, "MIN_BYTES", 1 if in_parts else 1 << 40)
+    beats: list[int] = []
+
+    class Dripping(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(206 if "Range" in self.headers else 200)
+            self.send_header("Content-Length", "5000000")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
+            with contextlib.suppress(OSError):
+                for _ in range(200):
+                    self.wfile.write(b"x")
+                    time.sleep(0.03)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        given = clip(f"http://127.0.0.1:{server.server_port}/a.mp4")
+        source = VideoSource(str(tmp_path), attempts=1, alive=lambda: beats.append(1))
+        with pytest.raises(ClipError, match=r"TimeoutError: \d+ bytes came in 0\.\d s, expected 65536") as caught:
+            source.opened(given).supply(0, 1000)
+        server.shutdown()
+    assert caught.value.reason == "fetch_failed"
+    assert len(beats) >= 2
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from handloom.errors import ClipError, ConfigError
 from handloom.schemas.clip import Clip
 from handloom.schemas.values import VideoInfo
 from handloom.video.process import DecodingProcess, Identity, Launcher, ProcessDied
-from handloom.video.source import Media, NoRangesError, VideoSource
+from handloom.video.source import Media, VideoSource
+from handloom.video.steady import NoRangesError
 from handloom.video.version import VideoVersion
 from handloom.video.wire import GarbledError, Header, Request, TooSlowError
 

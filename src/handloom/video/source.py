@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from handloom.video import ranges
 from handloom.video.cache import FetchCache, NoRoomError, cache_folder
 from handloom.video.ranges import SparseCopy
 from handloom.video.schemes import HTTP_ERRORS, SchemeRefused, backend_errors, is_remote, open_scheme
+from handloom.video.steady import web_pieces
 from handloom.video.version import UNKNOWN, VideoVersion, file_version, stored_version
 
 log = logging.getLogger(__name__)
@@ -38,10 +39,6 @@ COPY_BYTES = 8 << 20
 
 Supply = Callable[[int, int], int]
 """Makes bytes [at, at + size) of a file be there; returns until where they are. Raises ClipError, NoRangesError."""
-
-
-class NoRangesError(Exception):
-    """The server sends whole files only."""
 
 
 @dataclass(frozen=True)
@@ -149,16 +146,16 @@ class VideoSource:
             remote: list[Any] = []
 
             def fetch(start: int, end: int) -> bytes:
-                if not remote:
-                    remote.append(filesystem.open(path, "rb", cache_type="none"))
-                try:
+                if _is_web(uri):
+                    data = b"".join(web_pieces(filesystem, path, self._alive, (start, end)))
+                else:
+                    if not remote:
+                        remote.append(filesystem.open(path, "rb", cache_type="none"))
                     remote[0].seek(start)
                     data = remote[0].read(end - start)
-                except ValueError as error:  # fsspec: it does not support ranges
-                    raise NoRangesError from error
+                    self._alive()
                 if self._ask(uri) != version:
                     raise ChangedMeanwhile("it was replaced while it was read")
-                self._alive()
                 return data
 
             self._sparse = name, SparseCopy(self._cache, name, version.num_bytes or 0, fetch, self._alive)
@@ -237,26 +234,26 @@ class VideoSource:
 
     def _copy(self, uri: str, version: VideoVersion, part: Path) -> None:
         filesystem, name = open_scheme(uri, self._storage_options)
-        try:
-            with filesystem.open(name, "rb") as remote, open(part, "wb") as local:
-                num_bytes = self._copied(remote, local)
-        except ValueError:  # fsspec, behind the first block: the server sends whole files; a size spares a question
-            if not uri.startswith(("http://", "https://")):
-                raise
-            with filesystem.open(name, "rb", block_size=0, size=1) as remote, open(part, "wb") as local:
-                num_bytes = self._copied(remote, local)
+        pieces = web_pieces(filesystem, name, self._alive) if _is_web(uri) else self._blocks(filesystem, name)
+        with open(part, "wb") as local:
+            num_bytes = self._copied(pieces, local)
         if self._ask(uri) != version:
             raise ChangedMeanwhile("it was replaced while it was fetched")
         if version.num_bytes not in (None, num_bytes):
             raise OSError(f"{num_bytes} of {version.num_bytes} bytes came")
 
-    def _copied(self, remote: BinaryIO, local: BinaryIO) -> int:
+    def _blocks(self, filesystem: Any, name: str) -> Iterator[bytes]:
+        with filesystem.open(name, "rb") as remote:
+            while part := remote.read(COPY_BYTES):
+                yield part
+                self._alive()
+
+    def _copied(self, pieces: Iterable[bytes], local: BinaryIO) -> int:
         num_bytes = 0
-        while part := remote.read(COPY_BYTES):
-            self._cache.check_room(len(part))
-            local.write(part)
-            num_bytes += len(part)
-            self._alive()
+        for piece in pieces:
+            self._cache.check_room(len(piece))
+            local.write(piece)
+            num_bytes += len(piece)
         local.flush()
         os.fdatasync(local.fileno())  # what is there after a power cut is whole
         return num_bytes
@@ -284,6 +281,10 @@ class VideoSource:
                 if attempts == self._attempts:
                     raise _failed(clip, attempts, failure) from error
                 time.sleep(PAUSE_S * attempts)
+
+
+def _is_web(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
 
 
 def _check(clip: Clip, found: VideoVersion) -> None:
