@@ -11,7 +11,7 @@ from support.rows import RUN_KEY, make_clip, make_row
 
 from handloom.schemas.reject import Reject
 from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import AddResult, add_clips, listed_videos, pending_clips, read_clips
+from handloom.store.clip_list import AddResult, add_clips, listed_videos, pending_clips, read_clips, renew_videos
 from handloom.store.commit import Committer
 from handloom.store.database import Database
 from handloom.store.fragments import write_fragment
@@ -108,6 +108,19 @@ def test_a_video_that_is_not_there_now_keeps_its_version(tmp_path):
     assert read_clips(db) == [replace(known, narration="said")]
     assert listed_videos(db) == {known.video_uri: VideoVersion.of_clip(known)}
     assert not pending_clips(db)
+
+
+def test_a_video_of_two_datasets_is_another_file_to_that_which_knows_the_old_one(tmp_path):
+    db = Database.open(tmp_path, create=True)
+    old = of_file(make_clip(0), "old")
+    there = of_file(make_clip(1, dataset="other", video_uri=old.video_uri), "new")
+    add_clips(db, [there, old])
+    finish(db, [0, 1])
+    found = {old.video_uri: VideoVersion.of_clip(there)}
+    assert renew_videos(db, found) == AddResult(0, 0, 0, 0, changed_videos=1, redone=1)
+    assert [clip.clip_id for clip in pending_clips(db)] == [old.clip_id]
+    assert {VideoVersion.of_clip(clip) for clip in read_clips(db)} == set(found.values())
+    assert renew_videos(db, found) == AddResult(0, 0, 0, 0)
 
 
 @settings(max_examples=10, deadline=None)

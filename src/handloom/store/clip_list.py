@@ -16,7 +16,7 @@ from handloom.store.database import Database
 from handloom.store.location import lance_errors
 from handloom.store.removal import remove_clips, remove_rows
 from handloom.store.repeated import drop_repeated
-from handloom.video.version import VideoVersion
+from handloom.video.version import UNKNOWN, VideoVersion
 
 _VIDEO_ID = CLIP_LIST.names.index("video_id")
 _NUM_OWN = CLIP_LIST.names.index("video_bytes")  # columns of the clip itself; behind them those of its video's file
@@ -128,17 +128,20 @@ def add_clips(
 def renew_videos(db: Database, found: Mapping[str, VideoVersion]) -> AddResult:
     """Compare the list with the files that its videos are now, by URI; do as `add_clips` does where they are others.
 
-    Files that are not known, now or to the list, are passed over. For whoever is the only writer of `clips`.
+    Files that are not known, now or to the list, are passed over. Clips of one file may know different ones: two
+    datasets hold its folder, and one was ingested again. For whoever is the only writer of `clips`.
     """
-    listed = listed_videos(db)
-    renewed = {uri for uri, version in found.items() if version.differs(listed.get(uri, version))}
-    touched = {uri for uri, version in found.items() if version.is_known and version != listed.get(uri, version)}
+    listed = _listed_versions(db)
+    touched = {uri for uri, new in found.items() if any(_other(new, old) for old in listed.get(uri, ()))}
     if not touched:
         return AddResult(0, 0, 0, 0)
-    clips = [clip for clip in read_clips(db) if clip.video_uri in touched and VideoVersion.of_clip(clip).is_known]
-    redone = remove_rows(db, [clip.clip_id for clip in clips if clip.video_uri in renewed])
+    listed_clips = (clip for clip in read_clips(db) if clip.video_uri in touched)
+    clips = [clip for clip in listed_clips if _other(found[clip.video_uri], VideoVersion.of_clip(clip))]
+    renewed = [clip for clip in clips if found[clip.video_uri].differs(VideoVersion.of_clip(clip))]
+    redone = remove_rows(db, [clip.clip_id for clip in renewed])
     update_clips(db, [found[clip.video_uri].on(clip) for clip in clips])
-    return AddResult(0, 0, 0, 0, len(renewed), 0, redone.rows + redone.rejects)
+    num_videos = len({clip.video_uri for clip in renewed})
+    return AddResult(0, 0, 0, 0, num_videos, 0, redone.rows + redone.rejects)
 
 
 def update_clips(db: Database, clips: Iterable[Clip], *, batch_clips: int = 50_000) -> None:
@@ -189,19 +192,30 @@ def renewed_videos(db: Database, clips: Iterable[Clip]) -> set[tuple[str, str]]:
 def listed_videos(db: Database, *, where: str | None = None) -> dict[str, VideoVersion]:
     """`{video_uri: the file that it was}` of every video of the list, unknown where the list does not say.
 
-    where: videos all of whose clips pass it.
+    Where the list knows several, the first of them. where: videos all of whose clips pass it.
     """
-    columns = ["video_uri", *CLIP_LIST.names[_NUM_OWN:]]
-    found: dict[str, VideoVersion] = {}
     if where is not None:
         everything = Counter(db.read("clip_list", ["video_uri"]).column("video_uri").to_pylist())
         selected = Counter(db.read("clip_list", ["video_uri"], where).column("video_uri").to_pylist())
         whole = {uri for uri, number in selected.items() if number == everything[uri]}
         return {uri: version for uri, version in listed_videos(db).items() if uri in whole}
+    return {
+        uri: next((version for version in versions if version.is_known), UNKNOWN)
+        for uri, versions in _listed_versions(db).items()
+    }
+
+
+def _other(new: VideoVersion, old: VideoVersion) -> bool:
+    return new.is_known and old.is_known and new != old
+
+
+def _listed_versions(db: Database) -> dict[str, dict[VideoVersion, None]]:
+    """Of each URI all files that clips of the list know it as, in the order of the list."""
+    columns = ["video_uri", *CLIP_LIST.names[_NUM_OWN:]]
+    found: dict[str, dict[VideoVersion, None]] = defaultdict(dict)
     for batch in db.batches(columns, name="clip_list", batch_size=65_536):
         for uri, *version in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
-            if not found.get(uri, VideoVersion()).is_known:
-                found[uri] = VideoVersion(*version)
+            found[uri][VideoVersion(*version)] = None
     return found
 
 
