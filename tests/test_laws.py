@@ -32,7 +32,7 @@ FLOORS = (
     ("models", "store"),
     ("video", "geometry"),
     ("schemas",),
-    ("errors", "kernels", "machine"),
+    ("errors", "kernels", "machine", "plural"),
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 # Neighbours on one floor that may meet. A benchmark measures the whole job; the job knows no benchmark.

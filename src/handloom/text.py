@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from handloom.plural import plural
 from handloom.schemas.clip import words_of
 
 MAX_PROBLEMS = 20
@@ -30,37 +31,44 @@ def ingest(summary) -> str:
     counts = {name: value for name, value in summary.counts.items() if value and name not in HIDDEN}
     if missing := summary.counts.get("videos_missing"):
         counts["videos"] = f"{summary.counts['videos']}, there {summary.counts['videos'] - missing}"
-    lines = [f"{changes}: {summary.num_clips} clips in the list"]
+    lines = [f"{changes}: {plural(summary.num_clips, 'clip')} in the list"]
     lines.append("  " + ", ".join(f"{name} {value}" for name, value in counts.items()))
     if summary.changed_videos:
         lines.insert(1, f"  {changed_videos(summary.changed_videos, summary.redone, summary.dropped)}")
     if summary.rows_reworded:
-        lines.append(f"  {summary.rows_reworded} rows that were made before have their new words")
+        made = plural(
+            summary.rows_reworded, "row that was made before has its", "rows that were made before have their"
+        )
+        lines.append(f"  {made} new words")
     if summary.remade:
-        made = f"{summary.remade} rows were made with another view (or camera) than the list has now"
-        lines.append(f"  {made}: the next run makes them anew")
+        made = (
+            f"{plural(summary.remade, 'row was', 'rows were')} made with another view (or camera) than the list has now"
+        )
+        lines.append(f"  {made}: the next run makes {'it' if summary.remade == 1 else 'them'} anew")
     if summary.others:
-        lines.append(f"  {summary.others} other clips of these videos stay in the list (--replace removes them)")
+        others = plural(summary.others, "other clip of these videos stays", "other clips of these videos stay")
+        lines.append(f"  {others} in the list (--replace removes {'it' if summary.others == 1 else 'them'})")
     return "\n".join(lines)
 
 
 def changed_videos(num_videos: int, redone: int, dropped: int = 0) -> str:
     """Of an ingest or a run: videos that are other files than before, and what that means for their clips."""
-    gone = f", {dropped} clips are no longer in the list" if dropped else ""
-    removed = f"{redone} rows and rejects of their old files were removed"
+    gone = f", {plural(dropped, 'clip is', 'clips are')} no longer in the list" if dropped else ""
+    one, many = "row or reject of their old files was", "rows and rejects of their old files were"
+    removed = f"{plural(redone, one, many)} removed"
     return f"changed videos {num_videos}: {removed}, their clips are done again{gone}"
 
 
 def remove(summary) -> str:
     """What was removed, or would be."""
     verb = "would remove" if summary.dry_run else "removed"
-    counts = f"{summary.rows} rows, {summary.rejects} rejects"
+    counts = f"{plural(summary.rows, 'row')}, {plural(summary.rejects, 'reject')}"
     if summary.rows_only:
         lines = [f"{verb} {counts}; their clips stay in the list: `handloom run` makes them anew"]
     else:
-        counts += f", {summary.episodes} robot episodes" if summary.episodes else ""
-        left = f"{summary.num_clips} clips {'would be ' if summary.dry_run else ''}left in the list"
-        lines = [f"{verb} {summary.listed} clips from the list, {counts}; {left}"]
+        counts += f", {plural(summary.episodes, 'robot episode')}" if summary.episodes else ""
+        left = f"{plural(summary.num_clips, 'clip')} {'would be ' if summary.dry_run else ''}left in the list"
+        lines = [f"{verb} {plural(summary.listed, 'clip')} from the list, {counts}; {left}"]
     shown = summary.clip_ids if summary.dry_run else summary.clip_ids[:MAX_IDS]
     lines += [f"  {clip_id}" for clip_id in shown]
     if len(summary.clip_ids) > len(shown):
@@ -71,7 +79,8 @@ def remove(summary) -> str:
 def remove_notes(summary) -> Iterator[str]:
     """What a removal left alone although it was looked at."""
     if summary.kept_rows:
-        yield f"kept {summary.kept_rows} clips whose video is not there: they have a row (--where removes these, too)"
+        one, many = "clip whose video is not there: it has a row", "clips whose video is not there: they have a row"
+        yield f"kept {plural(summary.kept_rows, one, many)} (--where removes these, too)"
     for uri in summary.unknown_videos[:MAX_PROBLEMS]:
         yield f"kept: it cannot be told whether {uri} is there"
     if len(summary.unknown_videos) > MAX_PROBLEMS:
@@ -99,7 +108,7 @@ def robots(summary) -> str:
     counts, clips = summary.counts, summary.clips
     lines = [
         f"added {counts['added']}, replaced {counts['replaced']}, already there {counts['already_there']}, "
-        f"left out {counts['skipped']} of {counts['listed']} listed: {summary.num_episodes} robot episodes",
+        f"left out {counts['skipped']} of {counts['listed']} listed: {plural(summary.num_episodes, 'robot episode')}",
         f"  clips: added {clips['added']}, changed {clips['changed']}: {summary.num_clips} in the list",
     ]
     if clips["changed_videos"]:
@@ -114,7 +123,8 @@ def run(summary, db: str) -> str:
     """What a run did, what it lost, and how to go on."""
     rate = summary.num_frames / summary.wall_s if summary.wall_s else 0.0
     lines = [
-        f"{summary.num_clips} clips, {summary.num_rejects} rejects, {summary.num_frames} frames "
+        f"{plural(summary.num_clips, 'clip')}, {plural(summary.num_rejects, 'reject')}, "
+        f"{plural(summary.num_frames, 'frame')} "
         f"in {summary.wall_s:.1f} s ({rate:.1f} frames/s)"
     ]
     if summary.changed_videos:
@@ -123,7 +133,9 @@ def run(summary, db: str) -> str:
         lines.append("rejected: " + ", ".join(f"{reason} {count}" for reason, count in sorted(summary.reasons.items())))
     lines += [f"left node {host}: {why}" for host, why in summary.left_nodes.items()]
     if summary.exit == "interrupted":
-        lines.append(f"interrupted: what was finished is committed, {summary.num_pending} clips are left")
+        lines.append(
+            f"interrupted: what was finished is committed, {plural(summary.num_pending, 'clip is', 'clips are')} left"
+        )
     if summary.reasons.get("video_missing"):
         none = not summary.num_clips and set(summary.reasons) == {"video_missing"}
         lines.append(
@@ -140,7 +152,7 @@ def run(summary, db: str) -> str:
 def index(report) -> str:
     """The indexes a database has."""
     exact = f"; exact search on {', '.join(report.exact)}" if report.exact else ""
-    return f"{report.num_rows} rows, indexes {', '.join(report.names)} (version {report.version}){exact}"
+    return f"{plural(report.num_rows, 'row')}, indexes {', '.join(report.names)} (version {report.version}){exact}"
 
 
 def clip_state(found) -> str:

@@ -68,6 +68,7 @@ def test_nothing_is_drawn_on_another_file_and_ingest_says_what_it_does(tmp_path,
     with caplog.at_level(logging.WARNING):
         assert show(db, clip_id, tmp_path / "after.png") == "frame_jpeg"
     assert "is another file than the one ingested" in caplog.text
+    assert "ingest again, and run: its row is then made anew" in caplog.text
     done = ingest.folder(db, str(tmp_path), dataset="test", clip_seconds=2.0)
     assert (done.added, done.changed_videos, done.dropped, done.redone) == (1, 1, 2, 2)
     assert "changed videos 1: 2 rows" in text.ingest(done)

@@ -96,3 +96,5 @@ def test_a_word_like_no_setting_is_told_where_all_are():
         load_config(None, ["zzz=1"])
     assert "did you mean" not in caught.value.hint
     assert "docs/settings.md" in caught.value.hint
+    with pytest.raises(ConfigError, match=r"did you mean hands\.seen_size\.egodex, hands\.seen_size\.DATASET\?"):
+        load_config(None, ["hands.seen_size=0.9"])

@@ -127,8 +127,8 @@ def test_words_that_come_after_the_run_reach_the_rows(ingest, cli, videos, tmp_p
     db = Database.open(tmp_path / "db")
     (videos / "clips.csv").write_text("video,narration,view\nvideo0.mp4,opens the drawer,\nvideo1.mp4,,ego\n")
     _, out, err = cli("ingest", "folder", videos, "--db", db.uri)
-    assert "  1 rows that were made before have their new words\n" in out
-    assert "1 rows were made with another camera or view than the list has now, folder:video1:0-2000 for one" in err
+    assert "  1 row that was made before has its new words\n" in out
+    assert "1 row was made with another camera or view than the list has now, folder:video1:0-2000 for one" in err
     assert [hit.clip_id for hit in db.search(text="drawer")] == ["folder:video0:0-2000"]
     assert db.count("clips") == 2
     code, out, err = cli("ingest", "folder", videos, "--db", db.uri, "--replace")
@@ -136,7 +136,7 @@ def test_words_that_come_after_the_run_reach_the_rows(ingest, cli, videos, tmp_p
         0,
         "added 0, changed 0, already there 2, removed 0 (rows 1, rejects 0): 2 clips in the list",
     )
-    assert "  1 rows were made with another view (or camera) than the list has now: the next run makes them" in out
+    assert "  1 row was made with another view (or camera) than the list has now: the next run makes it anew" in out
     assert db.clips(["video_id"]).column("video_id").to_pylist() == ["video0"]
 
 

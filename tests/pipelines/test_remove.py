@@ -130,19 +130,19 @@ def test_the_command(db, cli):
     assert (code, out.splitlines()) == (
         0,
         [
-            "would remove 2 clips from the list, 0 rows, 1 rejects; 4 clips would be left in the list",
+            "would remove 2 clips from the list, 0 rows, 1 reject; 4 clips would be left in the list",
             "  test:b:1-2",
             "  test:b:2-3",
         ],
     )
     code, out, err = cli("remove", "--db", db.uri, "--missing")
     assert out.startswith("removed 2 clips from the list")
-    assert "kept 1 clips whose video is not there: they have a row" in err
+    assert "kept 1 clip whose video is not there: it has a row" in err
     code, out, _ = cli("remove", "--db", db.uri, "--clip", "test:b:0-1", "--clip", "test:a:2-3", "--json")
     assert (code, json.loads(out)["num_clips"]) == (0, 2)
     assert cli("remove", "--db", db.uri, "--video", "b")[0] == 2
     _, out, _ = cli("remove", "--db", db.uri, "--video", "a", "--rows-only")
-    assert out.startswith("removed 1 rows, 1 rejects; their clips stay in the list: `handloom run` makes them anew\n")
+    assert out.startswith("removed 1 row, 1 reject; their clips stay in the list: `handloom run` makes them anew\n")
 
 
 def test_the_list_of_clips(db, cli):

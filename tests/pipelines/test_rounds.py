@@ -43,7 +43,7 @@ def test_a_clip_that_is_to_be_alone_comes_again_as_a_shard_of_one_after_the_othe
         rounds.heard(ended(shard))
     rounds.end(drained=False)
     rounds.heard(ShardResult(None, (), 0, alone=(last.clips[0].clip_id,)))  # which is nothing new
-    with pytest.raises(StoreError, match=f"1 clips have neither a row nor a reject.*: {last.clips[0].clip_id}"):
+    with pytest.raises(StoreError, match=f"1 clip has neither a row nor a reject.*: {last.clips[0].clip_id}"):
         rounds.end(drained=False)
 
 

@@ -105,7 +105,7 @@ def test_the_end_of_a_run_believes_the_database_alone(tmp_path, clips):
         if len(looks) == 2:  # all clips are finished
             db.table("clips").delete(f"clip_id = '{clips[0].clip_id}'")
 
-    lost = f"1 clips have neither a row nor a reject at the end of the run: {clips[0].clip_id}"
+    lost = f"1 clip has neither a row nor a reject at the end of the run: {clips[0].clip_id}"
     with pytest.raises(StoreError, match=lost):
         run(db, RunConfig(resources=FUSED), quiet=True, watch=lose)
     assert db.runs().column("exit").to_pylist() == ["failed"]

@@ -44,7 +44,7 @@ def test_a_second_run_is_refused_or_takes_other_clips(tmp_path, clips, expected)
     assert refused.returncode == 1
     assert f"run {summary.run_id} works on {db.uri} since" in refused.stderr
     assert f"process {os.getpid()}" in refused.stderr
-    assert "1 clips of the list are in both runs" in refused.stderr
+    assert "1 clip of the list is in both runs" in refused.stderr
     assert "hint: wait until it has ended" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert [(one.exit, one.num_clips) for one in (other, summary)] == [("done", 1)] * 2

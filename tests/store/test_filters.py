@@ -98,7 +98,10 @@ def test_a_lost_file_is_not_the_filters_fault(tmp_path):
 def test_the_hint_lists_what_there_is_where_nothing_is_near():
     with pytest.raises(ConfigError, match="near: quality") as caught:
         check_filter("qualty.blur < 1", SCHEMA)
-    assert len(caught.value.hint) < 100
+    assert caught.value.hint == "docs/tables.md has every column"
+    with pytest.raises(ConfigError) as caught:  # a value without its quotes, which is like a column
+        check_filter("narration = verbs", SCHEMA)
+    assert "text stands in single quotes: 'verbs'" in caught.value.hint
     with pytest.raises(ConfigError) as caught:
         check_filter("zzz < 1", SCHEMA)
     assert all(name in caught.value.hint for name in [*SCHEMA.names, *members_of(SCHEMA)])

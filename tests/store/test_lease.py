@@ -75,7 +75,7 @@ def test_a_second_run_is_told_who_runs_and_leaves_no_trace(db):
 
 def test_runs_whose_filters_share_no_clip_work_side_by_side(db):
     with begun(db, "start_s < 2"), begun(db, "start_s >= 2 AND start_s < 4"):
-        shared = r"clips that pass 'start_s < 2'; 1 clips of the list are in both"
+        shared = r"clips that pass 'start_s < 2'; 1 clip of the list is in both"
         with pytest.raises(StoreError, match=shared), begun(db, "start_s = 1 OR start_s = 5"):
             pass
         with pytest.raises(StoreError, match="clips of the list are in both"), begun(db):

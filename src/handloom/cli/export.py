@@ -21,6 +21,7 @@ from handloom.cli.console import (
     open_db,
 )
 from handloom.errors import ConfigError
+from handloom.plural import plural
 
 export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write the rows in other formats.")
 app.add_typer(export_app, name="export")
@@ -100,7 +101,8 @@ def export_lerobot(
         print(json.dumps(asdict(found)))
         return
     print(
-        f"{found.num_episodes} episodes, {found.num_frames} frames at {found.hz:g} Hz, {found.num_bytes} bytes: {out}"
+        f"{plural(found.num_episodes, 'episode')}, {plural(found.num_frames, 'frame')} at {found.hz:g} Hz, "
+        f"{found.num_bytes} bytes: {out}"
     )
 
 
@@ -124,7 +126,8 @@ def export_webdataset(
     if json_:
         print(json.dumps(asdict(found)))
         return
-    print(f"{found.num_samples} samples, {found.num_frames} frames, {found.num_bytes} bytes: {out}/{found.urls}")
+    counts = f"{plural(found.num_samples, 'sample')}, {plural(found.num_frames, 'frame')}, {found.num_bytes} bytes"
+    print(f"{counts}: {out}/{found.urls}")
 
 
 @export_app.command("arm4r")
@@ -156,7 +159,7 @@ def export_arm4r(
     for reason, clip_ids in sorted(found.left_out.items()):
         print(f"left out {len(clip_ids)}: {reason}")
     share = f"{found.share_unknown:.1%} of values unknown ({unknown})"
-    print(f"{found.num_clips} clips, {found.num_frames} frames, {share}: {out}")
+    print(f"{plural(found.num_clips, 'clip')}, {plural(found.num_frames, 'frame')}, {share}: {out}")
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -184,4 +187,4 @@ def _export(
         print(json.dumps([asdict(shard) for shard in shards]))
         return
     for shard in shards:
-        print(f"{shard.path}  {shard.num_rows} rows  {shard.num_bytes} bytes")
+        print(f"{shard.path}  {plural(shard.num_rows, 'row')}  {shard.num_bytes} bytes")

@@ -12,6 +12,7 @@ import typer
 
 from handloom.cli.console import JsonOption, app, say
 from handloom.errors import ConfigError
+from handloom.plural import plural
 
 
 class CameraFile(StrEnum):
@@ -62,7 +63,10 @@ def synth(
     if json_:
         print(json.dumps(asdict(summary) | {"frames_per_s": summary.frames_per_s}))
         return
-    print(f"{len(summary.names)} clips, {summary.num_frames} frames in {summary.wall_s:.1f} s ", end="")
+    print(
+        f"{plural(len(summary.names), 'clip')}, {plural(summary.num_frames, 'frame')} in {summary.wall_s:.1f} s ",
+        end="",
+    )
     print(f"({summary.frames_per_s:.1f} frames/s, {summary.workers} processes): {out}")
 
 

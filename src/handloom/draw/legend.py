@@ -68,12 +68,12 @@ def _of_frames(row: dict[str, Any]) -> list[Entry]:
         ]
         infilled = row.get("hand_infilled")
         if infilled is not None and np.any(infilled):
-            entries.append(Entry("", [], "dark joints: filled in, not seen"))
+            entries.append(Entry("", [], "dark keypoints: filled in, not seen"))
     points = row.get("track_points_px")
     if points is not None and points.shape[1]:
         across = np.array([[0.0, 0.5], [0.5, 0.5], [1.0, 0.5]])
         colors = [tuple(color) for color in track_colors(across, 1, 1).tolist()]
-        entries.append(Entry("dots", colors, "tracked points, coloured by where they were first; tail: their way"))
+        entries.append(Entry("dots", colors, "tracked points, coloured by where they were first; tail: path so far"))
     return entries
 
 

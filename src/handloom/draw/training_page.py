@@ -93,7 +93,7 @@ def _pictures(variants: Sequence[VariantShown]) -> Iterator[str]:
             continue
         yield f"<h2>Predicted and true, held out{_of(variant, variants)}</h2>"
         yield (
-            f"<p class='soft key'>Ways of points from the window's first step to its last, drawn over the frame of "
+            f"<p class='soft key'>Paths of points from the window's first step to its last, drawn over the frame of "
             f"the step that predicts; a ring is the start.<i style='background:rgb{TRUE_COLOUR}'></i>true"
             f"<i style='background:rgb{PREDICTED_COLOUR}'></i>predicted</p>"
         )

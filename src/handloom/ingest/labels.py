@@ -166,7 +166,7 @@ def _columns(file: FoundFile, columns: list[str], gathering: Gathering) -> dict[
         near = _nearest(folded(name), [one for one in known if one not in by_name])
         if near is not None:
             raise ConfigError(
-                f"labels {file.uri}: the column {name!r} is not read; {near} is meant, perhaps",
+                f"labels {file.uri}: the column {name!r} is not read: did you mean {near}?",
                 f"call it {near}; or, if it means something else, give it a name that is less alike. {expected}",
             )
     if "video" not in by_name or len(by_name) == 1:

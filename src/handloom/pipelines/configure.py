@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -133,7 +134,8 @@ def settings_hint(error: ValidationError, known: Iterable[str], listed: str, pre
             near |= dict.fromkeys(near_names(_whole(word, item["input"]), names))
         elif item["type"] in SECTION_ERRORS:
             near |= dict.fromkeys([name for name in names if name.startswith(f"{word}.")][:MAX_NEAR])
-    return f"did you mean {', '.join(near)}? {listed}" if near else listed
+    shown = dict.fromkeys(re.sub(r"\.\*$", ".DATASET", name) for name in near)
+    return f"did you mean {', '.join(shown)}? {listed}" if near else listed
 
 
 def _whole(word: str, value: Any) -> str:

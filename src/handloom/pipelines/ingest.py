@@ -14,6 +14,7 @@ from handloom.ingest.epic import ingest_epic
 from handloom.ingest.folder import ingest_folder
 from handloom.ingest.labels import SAID
 from handloom.ingest.result import IngestResult
+from handloom.plural import plural
 from handloom.schemas.clip import Clip
 from handloom.store.clip_list import add_clips, listed_videos, renewed_videos
 from handloom.store.commit import done_ids
@@ -84,7 +85,8 @@ def folder(
     others = _without_renewed(others, renewed_videos(db, clips))
     others, superseded = _without_open_ends(others)
     if others.overlapping and not (replace_others or add_overlapping):
-        hint = f"--replace takes those out, with their rows: {len(others.clip_ids)} clips in all; --add keeps both cuts"
+        num = plural(len(others.clip_ids), "clip")
+        hint = f"--replace takes those out, with their rows: {num} in all; --add keeps both cuts"
         raise ConfigError(_overlap(others), f"{hint}. Nothing was changed")
     clips = clips if replace_others else keep_unsaid(db, clips, SAID)
     return _store(db, replace(result, clips=clips), others, replace_others, superseded, whole_videos=True)
@@ -194,14 +196,15 @@ def _store(
 
 def _overlap(others: OtherCuts) -> str:
     clip, cut = others.overlapping[0]
-    num = len(others.overlapping)
+    num = plural(len(others.overlapping), "new clip overlaps", "new clips overlap")
     first = f"{clip.clip_id} and {cut.clip_id}, for one"
-    return f"{num} new clips overlap clips of the list that this ingest does not name: {first}"
+    return f"{num} clips of the list that this ingest does not name: {first}"
 
 
 def _outdated(clip_ids: list[str]) -> str:
-    made = f"{len(clip_ids)} rows were made with another camera or view than the list has now, {clip_ids[0]} for one"
-    return f"{made}; --replace has them made anew by the next run"
+    num = len(clip_ids)
+    made = f"{plural(num, 'row was', 'rows were')} made with another camera or view than the list has now"
+    return f"{made}, {clip_ids[0]} for one; --replace has {'it' if num == 1 else 'them'} made anew by the next run"
 
 
 def _without_unreadable(clips: list[Clip], others: OtherCuts) -> tuple[list[Clip], OtherCuts]:

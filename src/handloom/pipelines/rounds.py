@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from handloom.errors import StoreError
+from handloom.plural import plural
 from handloom.schemas.clip import Clip
 from handloom.workers.shard import Shard, ShardResult, plan_shards
 
@@ -57,6 +58,6 @@ def lost(clip_ids: Sequence[str], when: str) -> StoreError:
     """The error of clips that are neither rows nor rejects although the work is over."""
     named = ", ".join(clip_ids[:NUM_NAMED]) + (f" and {len(clip_ids) - NUM_NAMED} more" * (len(clip_ids) > NUM_NAMED))
     return StoreError(
-        f"{len(clip_ids)} clips have neither a row nor a reject {when}: {named}",
+        f"{plural(len(clip_ids), 'clip has', 'clips have')} neither a row nor a reject {when}: {named}",
         "finished clips are committed: run again to process these; if it ends the same way, look at Ray's logs",
     )

@@ -47,7 +47,8 @@ def show(db: Database, clip_id: str, out: Path, source_options: dict[str, Any] |
             if error.reason == "video_changed":
                 hint = "ingest the video again and run: its rows are of another file"
             raise ConfigError(f"the video of {clip_id} cannot be drawn on: {error.problem}", hint) from error
-        log.warning("the video cannot be drawn on, the stored frames are: %s", error.problem)
+        again = "; ingest again, and run: its row is then made anew" if error.reason == "video_changed" else ""
+        log.warning("the video cannot be drawn on, the stored frames are: %s%s", error.problem, again)
         write_show(frames_from_row(row), row, out)
         return "frame_jpeg"
     write_show(_chain(first, frames), row, out)

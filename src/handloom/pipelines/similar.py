@@ -69,7 +69,7 @@ def search_clips(
 
 
 def why_nothing(db: Database, text: str | None, where: str | None, embodiment: str) -> str:
-    """Why a search found nothing, as far as the table tells: `: ...`; empty where only the words differ."""
+    """Why a search found nothing, as far as the table tells: and what to do: `: ...`; empty where it does not."""
     num_clips = db.count("clips")
     if where is not None and not db.count("clips", where):
         return f": --where {where!r} passes none of the {num_clips} clips"
@@ -85,6 +85,9 @@ def why_nothing(db: Database, text: str | None, where: str | None, embodiment: s
     if text is not None and embodiment != ALL and search(db, text=text, where=where, embodiment=ALL, k=1):
         others, word = ("robots", ROBOT) if embodiment == HUMAN else ("people", HUMAN)
         return f": clips of {others} have these words: --embodiment {word}"
+    if text is not None:
+        asking = " that may be found" if asked else ""
+        return f": no clip{asking} has these words; `handloom status --db {db.uri} --clips` shows what is said of each"
     return ""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from handloom.plural import plural
 from handloom.schemas.reasons import REASONS
 from handloom.schemas.robot import TABLE as ROBOT_EPISODES
 from handloom.schemas.values import WORLD_SCALES
@@ -72,15 +73,16 @@ def status(db: Database) -> dict[str, Any]:
 def status_text(values: dict[str, Any]) -> str:
     """The same for a person."""
     scales = values["clips_by_world_scale"]
+    left, metric = plural(values["clips_with_left_hand"], "clip"), plural(scales["metric"], "clip")
     lines = [
         f"{values['db']}  (version {values['version'] if values['version'] is not None else '-'})",
         f"  clip list {values['clip_list']:>8}   rows {values['clips']}, rejects {values['rejects']}, "
         f"pending {values['pending']}",
         f"  frames    {values['frames']:>8}   {values['hours']} h of video",
         *_robots(values),
-        f"  hands     left in {values['clips_with_left_hand']} clips, right in {values['clips_with_right_hand']}"
+        f"  hands     left in {left}, right in {values['clips_with_right_hand']}"
         + (", of people" if values["robot_datasets"] else ""),
-        f"  cameras   poses in metres in {scales['metric']} clips, of arbitrary scale in {scales['arbitrary']}, "
+        f"  cameras   poses in metres in {metric}, of arbitrary scale in {scales['arbitrary']}, "
         f"none in {scales['none']}",
     ]
     run = values["last_run"]
@@ -88,15 +90,17 @@ def status_text(values: dict[str, Any]) -> str:
         lines.append(f"last run {run['run_id']}, begun {run['started_at']}: {_state(run)}")
     if run and run["wall_s"]:
         lines.append(
-            f"  {run['clips']} clips, {run['rejects']} rejects, {run['frames']} frames in {run['wall_s']:.1f} s: "
-            f"{run['frames_per_s']:.1f} frames/s"
+            f"  {plural(run['clips'], 'clip')}, {plural(run['rejects'], 'reject')}, "
+            f"{plural(run['frames'], 'frame')} in {run['wall_s']:.1f} s: {run['frames_per_s']:.1f} frames/s"
         )
         shares = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in run["stage_s"].items())
         lines.append(f"  seconds per stage, summed over actors: {shares}")
     if run:
         lines += [f"  left node {host}: {why}" for host, why in run["left_nodes"].items()]
     if values["pending"] and not (run and run["exit"] is None):
-        lines.append(f"{values['pending']} clips are pending; process them with: handloom run --db {values['db']}")
+        lines.append(
+            f"{plural(values['pending'], 'clip is', 'clips are')} pending; go on with: handloom run --db {values['db']}"
+        )
     if values["rejects_by_reason"]:
         lines.append("lost, and why:")
     for item in values["rejects_by_reason"]:
@@ -117,7 +121,7 @@ def _robots(values: dict[str, Any]) -> list[str]:
     if not values["robot_datasets"]:
         return []
     return [
-        f"  clips     of people {values['clips_of_people']}, of robots {values['clips_of_robots']}",
+        f"  rows      of people {values['clips_of_people']}, of robots {values['clips_of_robots']}",
         f"  robots  {values['robot_episodes']:>10}   episodes of {', '.join(values['robot_datasets'])}",
     ]
 

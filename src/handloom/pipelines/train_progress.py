@@ -8,6 +8,8 @@ from typing import Any, TextIO
 
 import ray
 
+from handloom.plural import plural
+
 
 def announce(recipe: str, variants: Iterable[str], ray_address: str | None, quiet: bool) -> None:
     """Say what begins: until Ray, its workers and the first held-out pass are through, minutes may go by."""
@@ -50,9 +52,10 @@ def text_of(line: dict[str, Any], title: str) -> str:
             return f"{title} nothing is held out: {line.get('why_none') or 'no window'}"
         return f"{title} held_out step={step} epoch={line['epoch']} windows={line['windows']} {' '.join(numbers)}"
     if kind == "begins":
-        rows = "clips" if line["table"] == "clips" else "episodes"
+        row = "clip" if line["table"] == "clips" else "episode"
         trained, held = (
-            f"{line[f'{side}_windows']} windows of {line[f'{side}_rows']} {rows}" for side in ("train", "held_out")
+            f"{plural(line[f'{side}_windows'], 'window')} of {plural(line[f'{side}_rows'], row)}"
+            for side in ("train", "held_out")
         )
         return f"{title} trains on {trained}; held out: {held}"
     if kind == "version":

@@ -19,6 +19,7 @@ _TOKEN = re.compile(
     r"(?P<comment>--[^\n]*)|(?P<text>'(?:[^']|'')*(?:'|$)|\"[^\"]*(?:\"|$))|(?P<number>\d[\w.]*)"
     r"|(?P<name>`[^`]*`|[^\W\d]\w*)|(?P<sign>[^\s])"
 )
+COMPARING = ("=", "<", ">")
 # Words of SQL conditions and of the types one casts to; whatever stands before a bracket is a function.
 _WORDS = frozenset(
     re.findall(
@@ -44,7 +45,7 @@ def check_filter(text: str, schema: pa.Schema) -> None:
         if kind != "name" or before == "." or after == "(" or (word.lower() in _WORDS and word.lower() not in columns):
             continue
         if word.lower() not in columns:
-            raise _unknown_column(text, word, schema)
+            raise _unknown_column(text, word, schema, is_value=before in COMPARING)
         member = _member(tokens, at)
         if member is not None:
             _check_member(text, schema.field(columns[word.lower()]), member)
@@ -87,14 +88,16 @@ def _check_member(text: str, field: pa.Field, member: str) -> None:
         )
 
 
-def _unknown_column(text: str, word: str, schema: pa.Schema) -> ConfigError:
+def _unknown_column(text: str, word: str, schema: pa.Schema, is_value: bool) -> ConfigError:
+    """is_value: it stands where a value does, and may be text that lacks its quotes."""
     members = members_of(schema)
     known = {name: name for name in schema.names} | {name.partition(".")[2]: name for name in members}
     near = _near(word, known, known)
-    hint = f"text stands in single quotes: '{word}'; docs/tables.md has every column"
+    quoted = f"text stands in single quotes: '{word}'"
+    hint = f"{f'{quoted}; ' if is_value else ''}docs/tables.md has every column"
     if not near:
         hint = f"an SQL condition on these columns: {', '.join(schema.names)}"
-        hint += (f"; and on {', '.join(members)}" if members else "") + f"; text stands in single quotes: '{word}'"
+        hint += (f"; and on {', '.join(members)}" if members else "") + f"; {quoted}"
     return ConfigError(f"--where {text!r} cannot be used: there is no column {word!r}{near}", hint)
 
 

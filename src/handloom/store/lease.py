@@ -23,6 +23,7 @@ import lance
 import pyarrow as pa
 
 from handloom.errors import ConfigError, StoreError
+from handloom.plural import plural
 from handloom.schemas.tables import CLIP_LIST, RUNS
 from handloom.store.database import Database
 from handloom.store.holder import Holder, this_process
@@ -243,7 +244,7 @@ class _Others:
         if _holder(other).where is not None:
             problem += f", on the clips that pass {_holder(other).where!r}"
         if shared is not None:
-            problem += f"; {shared} clips of the list are in both runs"
+            problem += f"; {plural(shared, 'clip of the list is', 'clips of the list are')} in both runs"
         return StoreError(
             problem,
             "wait until it has ended, or stop it there; to share the work on purpose, give every run a --where of its "
