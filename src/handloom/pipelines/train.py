@@ -20,6 +20,7 @@ from handloom.pipelines.train_progress import TrainProgress, announce
 from handloom.pipelines.train_report import write_report
 from handloom.pipelines.train_room import bundles, check_could_fit, settled
 from handloom.pipelines.train_settings import TrainConfig
+from handloom.plural import plural
 from handloom.schemas.training import TrainResources
 from handloom.store.database import Database
 from handloom.train import checkpoint as checkpoints
@@ -151,7 +152,8 @@ def train_text(summary: TrainSummary) -> str:
     lines = []
     for name, ended in summary.variants.items():
         numbers = (f"{key} {value:.5g}" for key, value in ended.get("numbers", {}).items() if value is not None)
-        where = f"{ended.get('step', 0)} steps, {ended.get('epoch', 0)} epochs, {ended.get('train_s', 0.0):.1f} s"
+        counts = f"{plural(ended.get('step', 0), 'step')}, {plural(ended.get('epoch', 0), 'epoch')}"
+        where = f"{counts}, {ended.get('train_s', 0.0):.1f} s"
         nothing = f"nothing: {ended['why_none']}" if "why_none" in ended else "nothing"
         lines.append(f"{summary.recipe}/{name}: {where}; held out: {', '.join(numbers) or nothing}")
     if summary.exit == "interrupted":
