@@ -6,8 +6,10 @@ import json
 import shutil
 
 import pytest
+from support.made_videos import encoded, lay
 from support.rows import RUN_KEY, make_row
 
+from handloom.pipelines.changed import renew_changed_videos
 from handloom.schemas.reject import Reject
 from handloom.schemas.tables import clips_schema
 from handloom.store.clip_list import read_clips
@@ -98,6 +100,23 @@ def test_a_video_that_can_be_read_only_now_or_no_longer(ingest, videos, tmp_path
     code, done, err = ingest("folder", videos, "--clip-seconds", 1, "--replace")
     assert (done["added"], done["removed"], done["num_clips"]) == (0, 0, 4)
     assert "video0.mp4: video_unreadable" in err
+
+
+@pytest.mark.parametrize("first", ["ingest", "run", "run that rejects"])
+def test_a_video_that_is_shorter_now_leaves_the_same_clips_whoever_notices(ingest, videos, tmp_path, first):
+    ingest("folder", videos, "--clip-seconds", 1)
+    db = Database.open(tmp_path / "db")
+    finish(tmp_path)
+    lay(videos / "video0.mp4", encoded("h264"))
+    if first != "ingest":
+        assert renew_changed_videos(db).redone == 2
+    if first == "run that rejects":
+        reject = Reject("folder:video0:1000-2000", "decode", "outside_video", "no")
+        Committer(db, RUN_KEY, SCHEMA).commit([], [reject])
+    code, done, err = ingest("folder", videos, "--clip-seconds", 1)
+    assert (code, done["added"], done["removed"] + done["dropped"]) == (0, 1, 1), err
+    assert sorted(clip.end_s for clip in read_clips(db) if clip.video_id == "video0") == [1.0, 1.6]
+    assert counts(tmp_path) == (4, 2, 0)
 
 
 def test_words_arrive_and_only_what_is_said_changes(ingest, videos, tmp_path):

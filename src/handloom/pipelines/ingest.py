@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +16,7 @@ from handloom.ingest.labels import SAID
 from handloom.ingest.result import IngestResult
 from handloom.plural import plural
 from handloom.schemas.clip import Clip
+from handloom.schemas.values import VideoInfo
 from handloom.store.clip_list import add_clips, listed_videos, renewed_videos
 from handloom.store.commit import done_ids
 from handloom.store.database import Database
@@ -27,6 +28,8 @@ from handloom.store.row_words import rows_behind, write_words
 from handloom.video.probe import Prober
 from handloom.video.source import VideoSource
 from handloom.video.version import with_versions
+
+EDGE_S = 1e-3  # ids tell no less
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,9 @@ def folder(
     """Every video below a directory: see `handloom.ingest.folder.ingest_folder`.
 
     Clips that overlap others of the list are added only where that is asked for: two cuts of one video are one by
-    mistake, mostly. The clips of a video that is another file than before take the place of its old ones. What neither
-    `clips.csv` nor an option says of a clip stays as the list has it.
+    mistake, mostly. The clips of a video that is another file than before take the place of its old ones, also where a
+    run has noticed that first: clips without a row that lie outside the video make room. What neither `clips.csv` nor
+    an option says of a clip stays as the list has it.
 
     Args:
         replace_others: clips of these videos that this ingest does not name leave the list, with rows and rejects; and
@@ -79,11 +83,22 @@ def folder(
     Raises:
         ConfigError: see there; or new clips overlap others, and neither is asked for.
     """
-    with Prober(VideoSource(storage_options=options.get("storage_options"))) as probe:
+    spans: dict[str, tuple[float, float]] = {}
+    with Prober(VideoSource(storage_options=options.get("storage_options"))) as prober:
+
+        def probe(uri: str) -> VideoInfo:
+            info = prober(uri)
+            spans[uri] = info.start_s, info.end_s
+            return info
+
         result = _of_files(db, ingest_folder(directory, probe=probe, **options), options)
-    clips, others = _without_unreadable(result.clips, other_cuts(db, result.clips))
+    others = other_cuts(db, result.clips)
+    if outside := _outside(db, result.clips, others, spans):
+        others = other_cuts(db, result.clips, without=outside)
+    clips, others = _without_unreadable(result.clips, others)
     others = _without_renewed(others, renewed_videos(db, clips))
-    others, superseded = _without_open_ends(others)
+    others, open_ends = _without_open_ends(others)
+    superseded = [*outside, *open_ends]
     if others.overlapping and not (replace_others or add_overlapping):
         num = plural(len(others.clip_ids), "clip")
         hint = f"--replace takes those out, with their rows: {num} in all; --add keeps both cuts"
@@ -224,6 +239,20 @@ def _without_renewed(others: OtherCuts, renewed: Collection[tuple[str, str]]) ->
     by_video = {video: cuts for video, cuts in others.by_video.items() if video not in renewed}
     both = [pair for pair in others.overlapping if (pair[0].dataset, pair[0].video_id) not in renewed]
     return OtherCuts(by_video, both)
+
+
+def _outside(
+    db: Database, clips: Sequence[Clip], others: OtherCuts, spans: Mapping[str, tuple[float, float]]
+) -> set[str]:
+    """Listed clips without a row that reach outside their video as it is now: of a file that was longer."""
+    by_video = {(clip.dataset, clip.video_id): spans[clip.video_uri] for clip in clips if clip.video_uri in spans}
+    outside = set()
+    for video in others.by_video.keys() & by_video.keys():
+        first, last = by_video[video]
+        for cut in others.by_video[video]:
+            if cut.start_s < first - EDGE_S or (cut.end_s is not None and cut.end_s > last + EDGE_S):
+                outside.add(cut.clip_id)
+    return outside - done_ids(db) if outside else outside
 
 
 def _without_open_ends(others: OtherCuts) -> tuple[OtherCuts, list[str]]:

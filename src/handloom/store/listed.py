@@ -6,7 +6,7 @@ import math
 import unicodedata
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -43,10 +43,10 @@ class OtherCuts:
         return [cut.clip_id for cuts in self.by_video.values() for cut in cuts]
 
 
-def other_cuts(db: Database, clips: Sequence[Clip]) -> OtherCuts:
+def other_cuts(db: Database, clips: Sequence[Clip], without: Collection[str] = ()) -> OtherCuts:
     """Compare an ingest's clips with the list, before it is written. Raises StoreError where it cannot be read.
 
-    Ids in another Unicode form are the same ids (`clip_list.add_clips`).
+    without: ids of the list that are passed over. Ids in another Unicode form are the same ids (`clip_list.add_clips`).
     """
     given: dict[tuple[str, str], list[Clip]] = defaultdict(list)
     for clip in clips:
@@ -61,7 +61,7 @@ def other_cuts(db: Database, clips: Sequence[Clip]) -> OtherCuts:
         ):
             if (composed := _composed(clip_id)) in ids:
                 listed.add(composed)
-            elif (dataset, _composed(video_id)) in given:
+            elif (dataset, _composed(video_id)) in given and clip_id not in without:
                 others[dataset, _composed(video_id)].append(Cut(clip_id, start_s, end_s))
     overlapping: list[tuple[Clip, Cut]] = []
     for video, cuts in others.items():
