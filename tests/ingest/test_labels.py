@@ -69,12 +69,19 @@ def test_bad_lines_are_named_and_cost_no_video(tmp_path):
         ("Video Name,narration", "'Video Name' is not read|has the columns"),
         ("video,narration,verb,verb", "has the column verb twice"),
         ("video,narration,verb,Verb", "has the column verb twice: 'verb' and 'Verb'"),
+        ("left,\x1b[31mright", r"has the columns left, <U\+001B>\[31mright: expected"),
     ],
 )
 def test_a_file_that_is_not_understood_ends_the_ingest(tmp_path, header, says):
     """Words that are left alone would look as if they had been read."""
     with pytest.raises(ConfigError, match=says):
         ingest(make_folder(tmp_path, f"{header}\n1,2,3,4\n"))
+
+
+def test_an_empty_file_is_called_so(tmp_path):
+    with pytest.raises(ConfigError, match=r"clips\.csv is empty, expected a header and rows") as caught:
+        ingest(make_folder(tmp_path, "\n"))
+    assert caught.value.hint == "write it, or move it away to go without words"
 
 
 def test_lines_with_times_are_clips_and_the_rest_is_cut(tmp_path):

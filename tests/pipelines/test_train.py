@@ -221,7 +221,7 @@ def test_a_driver_that_dies_or_is_stopped_goes_on(db, tmp_path):
         if number == signal.SIGTERM:
             assert driver.returncode == 1
             assert "Traceback" not in err
-            assert "stopping" in err
+            assert "stopping: the workers write a checkpoint first" in err
             assert not checkpoints.peek(RunFolder.parse(out / "asked"))[0].finished
     last = handloom(*command, "--json", env=env, timeout_s=250)
     assert last.returncode == 0, last.stderr

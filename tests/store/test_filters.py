@@ -73,7 +73,16 @@ def test_an_unknown_name_is_said_with_near_ones(db, where, words):
 
 
 @pytest.mark.parametrize(
-    "where", ["hand_left < 3", "quality.blur < 'sharp'", "verb > 2", "quality.blur", "CAST(clip_id AS int) > 1"]
+    "where",
+    [
+        "hand_left < 3",
+        "quality.blur < 'sharp'",
+        "verb > 2",
+        "quality.blur",
+        "CAST(clip_id AS int) > 1",
+        "count(*) > 1",
+        "row_number() OVER () > 1",
+    ],
 )
 def test_a_filter_of_the_wrong_type_is_refused_by_every_read(db, where):
     for read in (
@@ -81,8 +90,10 @@ def test_a_filter_of_the_wrong_type_is_refused_by_every_read(db, where):
         lambda: list(db.batches(["clip_id"], where)),
         lambda: db.count("clips", where),
     ):
-        with pytest.raises(ConfigError, match="cannot be used"):
+        with pytest.raises(ConfigError, match="cannot be used") as caught:
             read()
+        assert len(caught.value.problem) < 250
+        assert "\n" not in caught.value.problem
 
 
 def test_a_lost_file_is_not_the_filters_fault(tmp_path):

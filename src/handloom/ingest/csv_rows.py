@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from handloom.errors import ConfigError
 from handloom.ingest.files import Options, read_bytes
+from handloom.ingest.names import printable
 
 DELIMITERS = (",", ";", "\t")
 MAX_LINES_OF_A_ROW = 20
@@ -50,9 +51,14 @@ class Row:
             raise ValueError(f"{len(self.cells)} cells, expected {self.width}{missing}")
 
 
-def read_rows(path: str, what: str, options: Options = None) -> tuple[list[str], Iterator[Row]]:
+def read_rows(
+    path: str, what: str, options: Options = None, if_empty: str = "download it again"
+) -> tuple[list[str], Iterator[Row]]:
     """The header's columns, and the rows. Lines of empty cells are no rows, and columns without a name are passed over:
     spreadsheets write both below and beside what was typed. A line break in a quoted cell becomes a space.
+
+    Args:
+        if_empty: what to do about an empty file.
 
     Raises:
         ConfigError: the file cannot be read, is empty, or names a column twice.
@@ -61,7 +67,7 @@ def read_rows(path: str, what: str, options: Options = None) -> tuple[list[str],
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip()), None)
     if first is None:
-        raise ConfigError(f"{what} {path} is empty, expected a header and rows", "download it again")
+        raise ConfigError(f"{what} {path} is empty, expected a header and rows", if_empty)
     if "\0" in lines[first]:
         raise ConfigError(f"{what} {path} is no text, expected a CSV file", "check the path")
     try:
@@ -74,7 +80,7 @@ def read_rows(path: str, what: str, options: Options = None) -> tuple[list[str],
         raise ConfigError(f"{what} {path} is no CSV file: {error} in its first line", "check the path") from error
     named = [name for name in columns if name]
     if twice := sorted({name for name in named if named.count(name) > 1}):
-        raise ConfigError(f"{what} {path} has the column {twice[0]} twice", "expected every column once")
+        raise ConfigError(f"{what} {path} has the column {printable(twice[0])} twice", "expected every column once")
     by_name = {name: i for i, name in enumerate(columns) if name}
     return named, _rows(path, lines, first + 1, by_name, len(columns), between)
 

@@ -17,6 +17,7 @@ from handloom.ingest.epic_fields import Fields, FieldsCamera
 from handloom.ingest.files import Options, normalise
 from handloom.ingest.ids import check_dataset
 from handloom.ingest.library import find_videos
+from handloom.ingest.names import printable
 from handloom.ingest.result import Gathering, IngestResult, Progress
 from handloom.schemas.clip import Clip, make_clip_id
 
@@ -211,7 +212,7 @@ def _check_columns(path: str, columns: list[str]) -> None:
     if missing:
         raise ConfigError(
             f"annotation file {path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has "
-            f"{', '.join(columns)[:300] or 'none'}",
+            f"{printable(', '.join(columns)[:300]) or 'none'}",
             "expected a comma-separated file of epic-kitchens-100-annotations, such as EPIC_100_validation.csv",
         )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from handloom.errors import ConfigError
 from handloom.ingest.csv_rows import Row, read_rows
 from handloom.ingest.files import FoundFile, Options
-from handloom.ingest.names import AmbiguousName, Names, folded, spelled
+from handloom.ingest.names import AmbiguousName, Names, folded, printable, spelled
 from handloom.ingest.result import JOINED, WORDS, Gathering
 
 NAME = "clips.csv"
@@ -76,7 +76,7 @@ def read_labels(files: Iterable[FoundFile], gathering: Gathering, options: Optio
         others = ", ".join(file.path for file in found[1:])
         gathering.problems.append(f"{others}: not used beside {found[0].path}; keep one of them")
     file = found[0]
-    columns, rows = read_rows(file.uri, "labels", options)
+    columns, rows = read_rows(file.uri, "labels", options, "write it, or move it away to go without words")
     by_name = _columns(file, columns, gathering)
     labels: Labels = {}
     names = Names(file.path for file in files if file.is_video)
@@ -171,12 +171,12 @@ def _columns(file: FoundFile, columns: list[str], gathering: Gathering) -> dict[
             )
     if "video" not in by_name or len(by_name) == 1:
         raise ConfigError(
-            f"labels {file.uri} has the columns {', '.join(columns)}: {expected}",
+            f"labels {file.uri} has the columns {printable(', '.join(columns))}: {expected}",
             "put the names of the columns into the first line; or move the file away to go without words",
         )
     if unknown:
-        names = ", ".join(by_name)
-        gathering.problems.append(f"{file.path}: not read: the columns {', '.join(unknown)}; read: {names}")
+        names, others = ", ".join(by_name), printable(", ".join(unknown))
+        gathering.problems.append(f"{file.path}: not read: the columns {others}; read: {names}")
     return by_name
 
 

@@ -75,5 +75,10 @@ def folded(text: str) -> str:
 def spelled(name: str) -> str:
     """A name for a message; what is not ASCII also by code points, so that look-alikes can be told apart."""
     if name.isascii():
-        return name
-    return f"{name} ({''.join(c if c.isascii() else f'<U+{ord(c):04X}>' for c in name)})"
+        return printable(name)
+    return f"{printable(name)} ({''.join(c if c.isascii() else f'<U+{ord(c):04X}>' for c in name)})"
+
+
+def printable(text: str) -> str:
+    """Text of somebody's file, for a message: without what a terminal obeys."""
+    return "".join(c if c.isprintable() else f"<U+{ord(c):04X}>" for c in text)

@@ -32,6 +32,8 @@ from handloom.workers.training import BOARD, RESULT, TrainingPlan, start_trainin
 
 log = logging.getLogger(__name__)
 
+STOPPING = b"\nstopping: the workers write a checkpoint first (once more to stop at once)\n"
+
 
 @dataclass(frozen=True)
 class TrainSummary:
@@ -77,7 +79,7 @@ def train(
     if not all(_is_finished(out.sub(name)) for name in variants):
         announce(recipe_name, variants, ray_address, quiet)
         is_own = ray_address is None and not ray.is_initialized()
-        with Interrupts() as interrupts, joined(ray_address):
+        with Interrupts(STOPPING) as interrupts, joined(ray_address):
             interrupts.install()
             resources = settled(config.resources, is_own)
             ledger = start_training_ledger()

@@ -37,7 +37,8 @@ _CODES = {"NoSuchBucket": Fault.NO_BUCKET}
 _STATUS = {"401": Fault.WRONG_KEY, "403": Fault.WRONG_KEY}
 _WORDS = {"CredentialsNotLoaded": Fault.WRONG_KEY, "error sending request": Fault.UNREACHABLE}
 _NO_TABLE = re.compile(r"^Dataset at path .* was not found", re.DOTALL)
-_FILTERS_FAULT = ("Invalid user input", "Query Execution error")
+_FILTERS_FAULT = ("Invalid user input", "Query Execution error", "does not support logical expression")
+_OF_SEVERAL_ROWS = re.compile(r"does not support logical expression (?:Aggregate|Window)Function")
 
 
 def fault_of(error: Exception) -> Fault | None:
@@ -73,5 +74,7 @@ def first_words(error: Exception) -> str:
     answer = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", words)
     if answer is not None:  # S3 answers in XML
         return f"the server says {answer[1]}: {answer[2]}"
+    if _OF_SEVERAL_ROWS.search(words):  # DataFusion writes its whole expression
+        return "it asks about several rows at once (count, sum, max, ... over), expected a condition on one row"
     words = words.removeprefix("Invalid user input: ").removeprefix("LanceError(IO): ").strip()
     return words if len(words) <= 500 else words[:500] + " ..."
