@@ -60,7 +60,12 @@ def test_a_cluster_of_another_version_is_told_at_once(monkeypatch):
 def test_a_run_whose_nodes_have_all_gone_waits_for_others(monkeypatch):
     cluster, nodes = Cluster(monkeypatch, a=GOOD), new_nodes()
     nodes.look()
-    del cluster.answers["a"]
+    assert not nodes.all_gone()
+    cluster.answers = {"too late": GOOD}  # it takes no part before it was tried
+    monkeypatch.setattr(nodes_module, "GONE_S", 0.0)
+    nodes._next = 0.0
+    assert nodes.all_gone()
+    cluster.answers = {}
     nodes.look()
     assert (nodes.used, nodes.untried()) == ({}, False)
     cluster.answers["b"] = NodeReport({}, "read-only")

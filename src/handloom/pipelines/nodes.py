@@ -26,6 +26,7 @@ ANSWER_S = 60.0  # longest wait for a node's answer: it may have to load Python 
 LATER_S, LATER_TIMES = 10.0, 4  # once half have answered: the others have so long, or so many times as long as those
 ASK_S = 20.0
 NOTICED_S, LOOK_S = 45.0, 0.5
+GONE_S = 5.0  # between two looks whether any node is left
 OTHER_HINT = "install the same packages and put the same model files on all nodes (one image), the driver's too"
 T = TypeVar("T")
 
@@ -52,6 +53,7 @@ class Nodes:
         self._trial, self._fits = trial, fits
         self._reports: dict[str, NodeReport] = {}
         self._first = True  # no work has been given yet
+        self._next = 0.0
         self.used: dict[str, str] = {}
         self.left: dict[str, Left] = {}
 
@@ -103,6 +105,16 @@ class Nodes:
     def untried(self) -> bool:
         """Whether nodes have come since the last look."""
         return bool(_with_cpus().keys() - self.used.keys() - self.left.keys())
+
+    def all_gone(self) -> bool:
+        """Whether no node that gets work is left; looks every few seconds. A pool would wait for workers for ever."""
+        if time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + GONE_S
+        if self.used.keys() & _with_cpus().keys():
+            return False
+        self.drop_gone()
+        return True
 
     def lost_one(self) -> bool:
         """Whether a node has gone, after an error that this would explain. The head takes half a minute to notice."""

@@ -241,7 +241,7 @@ def _work(
         try:
             for result in arrivals:
                 job.tick(head)
-                cut_off = deadlines.look()
+                cut_off = deadlines.look() or nodes.all_gone()
                 if cut_off:
                     break
                 if result is None:
