@@ -69,7 +69,7 @@ def test_the_command_counts_what_it_left_out(tmp_path):
     db = tmp_path / "db"
     done = handloom("ingest", "lerobot", root, "--db", db)
     assert done.returncode == 3, done.stderr
-    assert done.stdout.startswith("added 1, replaced 0, already there 0, left out 1 of 2 listed: 1 robot episodes\n")
+    assert done.stdout.startswith("added 1, replaced 0, already there 0, left out 1 of 2 listed: 1 robot episode\n")
     assert "left out: video_missing 1" in done.stdout
     assert f"problem: episode 1: video_missing: {CAMERA}: there is no file" in done.stderr
     (row,) = read_episodes(Database.open(db), ["episode_id", "frame_jpeg"]).to_pylist()

@@ -49,4 +49,4 @@ def test_ingest_and_run_with_everything_remote(s3_env, ray_address, rendered: Pa
     done = handloom("run", "--db", "s3://bucket/db", "--retry-rejects", "--ray-address", "127.0.0.1:1", env=s3_env)
     assert done.returncode == 2
     assert "\nerror: cannot join a Ray cluster at '127.0.0.1:1'" in done.stderr
-    assert len(done.stderr.splitlines()) == 2
+    assert len(done.stderr.splitlines()) == 3

@@ -18,6 +18,7 @@ import ray
 
 from handloom.errors import ConfigError
 from handloom.pipelines.room import Amounts, amounts_text, look
+from handloom.workers.place import on_this_node
 
 ACTOR, NAMESPACE = "handloom-shares", "handloom"
 RENEW_S = 2.0
@@ -168,9 +169,7 @@ def _actor(create: bool):
     try:
         if not create:
             return ray.get_actor(ACTOR, namespace=NAMESPACE)
-        node_id = ray.get_runtime_context().get_node_id()
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=True)
-        options = {"num_cpus": 0, "max_concurrency": 1, "get_if_exists": True, "scheduling_strategy": here}
+        options = {"max_concurrency": 1, "get_if_exists": True, **on_this_node()}
         return ray.remote(Shares).options(name=ACTOR, namespace=NAMESPACE, **options).remote()
     except (ValueError, *TOLD):
         return None

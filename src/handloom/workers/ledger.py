@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from handloom.workers.handout import Handout
+from handloom.workers.place import on_this_node
 
 MAX_DEATHS = 2
 MAX_HANGS = 2
@@ -263,6 +264,4 @@ class Ledger:
 
 def start_ledger(name: str | None = None) -> ray.actor.ActorHandle:
     """The run's ledger. It must not die with a worker node: it runs where the driver runs."""
-    node_id = ray.get_runtime_context().get_node_id()
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=True)
-    return ray.remote(Ledger).options(num_cpus=0, max_concurrency=1, name=name, scheduling_strategy=here).remote()
+    return ray.remote(Ledger).options(max_concurrency=1, name=name, **on_this_node()).remote()

@@ -30,3 +30,12 @@ def here() -> Place:
     """The node of this process. Ray is initialised here."""
     node_id = ray.get_runtime_context().get_node_id()
     return Place(node_id, next(host_of(node) for node in ray.nodes() if node["NodeID"] == node_id))
+
+
+def on_this_node() -> dict[str, Any]:
+    """Options of an actor that must not die with another node: it runs on the node of this process.
+
+    A label is waited for. A soft affinity is not: Ray asks any node to place an actor that needs nothing, and one that
+    has just joined does not know the others yet, and keeps it (seen: that node was killed, and the run ended).
+    """
+    return {"num_cpus": 0, "label_selector": {"ray.io/node-id": ray.get_runtime_context().get_node_id()}}

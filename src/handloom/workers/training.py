@@ -19,6 +19,7 @@ from handloom.train.checkpoint import JOB, frozen_parts
 from handloom.train.folder import RunFolder
 from handloom.train.machine import hardware, versions
 from handloom.workers.peers import losses_told
+from handloom.workers.place import on_this_node
 
 RESULT, EXAMPLES, BOARD = "result.json", "examples.npz", "tensorboard"
 POLL_S = 1.0
@@ -79,9 +80,7 @@ class TrainingLedger:
 
 def start_training_ledger() -> ray.actor.ActorHandle:
     """The job's ledger, on the driver's node: it must not die with a worker's."""
-    node_id = ray.get_runtime_context().get_node_id()
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=True)
-    return ray.remote(TrainingLedger).options(num_cpus=0, max_concurrency=1, scheduling_strategy=here).remote()
+    return ray.remote(TrainingLedger).options(max_concurrency=1, **on_this_node()).remote()
 
 
 def training_worker(config: Mapping[str, Any]) -> str:
