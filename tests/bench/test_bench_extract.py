@@ -112,6 +112,7 @@ def folder(rendered: Path, tmp_path: Path) -> Path:
     return videos
 
 
+@pytest.mark.slow
 def test_an_interrupted_benchmark_prints_what_it_has(folder: Path, tmp_path: Path, ray_address):
     said: list[str] = []
 

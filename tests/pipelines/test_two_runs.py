@@ -54,6 +54,7 @@ def test_a_second_run_is_refused_or_takes_other_clips(tmp_path, clips, expected)
         run(db, ONE, where="hand_left", quiet=True)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_taken_for_dead_writes_nothing_more(tmp_path, clips):
     db = new_database(tmp_path / "db", clips[:1])
     taken = Once(lambda: db.table("runs").update({"exit": "'killed'"}))
