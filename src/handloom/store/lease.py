@@ -154,10 +154,11 @@ def _take(db: Database, run: Run, where: str | None, stale_s: float) -> None:
         rows = pa.Table.from_pylist([asdict(run)], schema=RUNS)
         mine = lance.write_dataset(rows, uri, mode="append", storage_options=db.storage_options or None)
     try:
-        there = mine.to_table(columns=["run_id"], filter="exit IS NULL").column("run_id").to_pylist()
+        with lance_errors("read the runs", uri):
+            there = mine.to_table(columns=["run_id"], filter="exit IS NULL").column("run_id").to_pylist()
         others.wait(set(there) - {run.run_id})
         won = _beat(db, run)
-    except BaseException:
+    except BaseException:  # refused, or Ctrl-C while it waited: no record stays that others wait for; raised again
         _withdraw(db, run)
         raise
     if not won:
