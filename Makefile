@@ -1,5 +1,5 @@
 # make demo   set everything up and run the main job on clips rendered here
-# make test   the tests and the linter, in the same environment (WORKERS=4: in four processes, not two)
+# make test   the tests and the linter, in the same environment (WORKERS=2: in two processes, not three)
 #
 # Needs Python 3.11 or 3.12 with venv, and PyPI. Another interpreter: make demo PYTHON=/path/to/python3.11
 
@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Processes that run tests side by side; each takes up to 2 GB.
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: help demo test test-all test-peers lint bench docs clean
 

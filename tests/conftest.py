@@ -20,7 +20,7 @@ from handloom.schemas.clip import Clip
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if hasattr(config, "workerinput"):  # one of several processes (`-n 2`)
+    if hasattr(config, "workerinput"):  # one of several processes (`-n 3`)
         from support import scheduling
 
         scheduling.sort(items)
@@ -98,7 +98,7 @@ def expected(clips: tuple[Clip, ...]) -> Mapping[str, str]:
 
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
-    """The one local Ray of the test run, as an address that other processes can join."""
+    """The one local Ray of this process, as an address that other processes can join."""
     import ray
 
     from handloom.pipelines.cluster import joined

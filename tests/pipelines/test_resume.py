@@ -16,6 +16,7 @@ from support.process import alive, descendants, handloom, is_agent, start
 from handloom.store.database import Database
 
 ONE_CLIP = ("--set", "resources.shard_clips=1", "--set", "resources.num_actors=1")
+BOTH = (signal.SIGINT, signal.SIGTERM)
 
 
 def wait_for(number: Callable[[], int], at_least: int, process, limit_s: float = 90) -> None:
@@ -34,8 +35,9 @@ def assert_all_end(pids: set[int], limit_s: float = 40) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_stopped_runs_lose_nothing_and_leave_nothing_behind(tmp_path, clips, expected):
-    """SIGKILL right after a commit; then Ctrl-C and SIGTERM to the group, while finished clips wait for a commit."""
+@pytest.mark.parametrize("stops", [(signal.SIGINT,), pytest.param(BOTH, marks=pytest.mark.slow)], ids=["one", "both"])
+def test_stopped_runs_lose_nothing_and_leave_nothing_behind(tmp_path, clips, expected, stops):
+    """SIGKILL right after a commit; then Ctrl-C or SIGTERM to the group, while finished clips wait for a commit."""
     db = new_database(tmp_path / "db", clips)
     driver = start("run", "--db", db.uri, "--quiet", *ONE_CLIP, "--set", "resources.commit_clips=1")
     wait_for(lambda: db.count("clips"), 1, driver)
@@ -44,7 +46,7 @@ def test_stopped_runs_lose_nothing_and_leave_nothing_behind(tmp_path, clips, exp
     assert done
     assert done.items() <= expected.items()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stops:
         written = num_files(db)
         driver = start("run", "--db", db.uri, *ONE_CLIP, "--set", "resources.commit_s=600")
         wait_for(lambda: num_files(db), written + 2, driver)

@@ -54,7 +54,7 @@ def job(
 def test_a_job_whose_worker_is_killed_leaves_checkpoints_curves_and_a_report(db, tmp_path, ray_address):
     """Those of a job that nobody disturbed: the short form of the two slow tests below."""
     out = tmp_path / "out"
-    summary = job(db, out, watch=suicide(out, after_steps=4), epochs=1, compare=True, slow_s=0.2)
+    summary = job(db, out, watch=suicide(out, after_steps=4), epochs=1, compare=True, slow_s=0.1)
     assert (summary.exit, summary.deaths, list(summary.variants)) == ("done", 1, ["asked", "half-the-rate"])
     torch.set_num_threads(1)  # as Ray does for a worker of one CPU
     whole = loop.train(RECIPE, db, TinySettings(**BASE | {"epochs": 1}), RunFolder.parse(tmp_path / "whole"))
@@ -80,9 +80,9 @@ def test_a_job_whose_worker_is_killed_leaves_checkpoints_curves_and_a_report(db,
     assert not (out / ".ray").exists()
     assert "asked: " in train_text(summary)
     with pytest.raises(ConfigError, match="lr is"):  # before any worker starts
-        job(db, out, epochs=1, lr=0.5, slow_s=0.2)
+        job(db, out, epochs=1, lr=0.5, slow_s=0.1)
     with pytest.raises(ConfigError, match="made by 1 workers, 2 were asked for"):
-        job(db, out, {"workers": 2}, epochs=1, slow_s=0.2)
+        job(db, out, {"workers": 2}, epochs=1, slow_s=0.1)
 
 
 @pytest.mark.slow

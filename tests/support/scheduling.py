@@ -1,4 +1,4 @@
-"""Which of pytest-xdist's processes runs which test: `pytest -n 2`, as `make test` does."""
+"""Which of pytest-xdist's processes runs which test: `pytest -n 3`, as `make test` does."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-CLUSTER = "those that share a Ray"
-NEEDS_CLUSTER = re.compile(r"^def test\w+\([^)]*\bray_address\b|usefixtures\(\"ray_address\"\)", re.MULTILINE)
+RAY, RAY_TRAIN = "those that share a Ray", "those that share a Ray for training"
+NEEDS_RAY = re.compile(r"^def test\w+\([^)]*\bray_address\b|usefixtures\(\"ray_address\"\)", re.MULTILINE)
+TRAINS = re.compile(r"\bhandloom\.(pipelines\.(train|sharing)|workers\.(training|peers|window_source))\b")
 # Few tests, but long ones: they extract the clips that `expected` is about, some with Rays of their own.
 EXTRACTS = re.compile(r"^def test\w+\([^)]*\bclips, expected\b", re.MULTILINE)
 
 
 def scope_of(path: Path) -> str:
-    """What has to stay in one process: a file, or all files that need the one Ray, which has the machine's CPUs."""
-    return CLUSTER if NEEDS_CLUSTER.search(_text(path)) else str(path)
+    """What stays in one process: a file, or the files that share a Ray. Two Rays: they wait more than they compute."""
+    text = _text(path)
+    if not NEEDS_RAY.search(text):
+        return str(path)
+    return RAY_TRAIN if TRAINS.search(text) else RAY
 
 
 @cache
@@ -27,12 +31,12 @@ def _text(path: Path) -> str:
 
 
 def sort(items: list[pytest.Item]) -> None:
-    """Long scopes first, Ray's before all; then those with many tests, so that small ones fill up the end."""
+    """Long scopes first, the Rays' before all; then those with many tests, so that small ones fill up the end."""
     num = Counter(scope_of(item.path) for item in items)
 
     def place(item: pytest.Item) -> tuple[bool, bool, int]:
         scope = scope_of(item.path)
-        return scope != CLUSTER, not EXTRACTS.search(_text(item.path)), -num[scope]
+        return scope not in (RAY, RAY_TRAIN), not EXTRACTS.search(_text(item.path)), -num[scope]
 
     items.sort(key=place)
 

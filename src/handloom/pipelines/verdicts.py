@@ -22,7 +22,8 @@ OF_A_NODE = frozenset({"video_missing", "video_unreadable", "fetch_failed"})
 ASKED_BY_TRYING = frozenset({"fetch_failed", "hung"})  # whether another node sees the video tells nothing
 MAX_IN_A_ROW = 3
 MAX_ASKED = 3  # nodes that are asked whether they see a video, if it has gone well on any of them
-MAX_TRIES = 2  # nodes on which a fetch is tried
+MAX_TRIES = 2  # nodes on which a fetch is tried, if it has gone well on any of them
+MAX_UNSURE_TRIES = 6  # if not: one healthy node among many that fail is found before a clip is rejected for theirs
 
 
 @dataclass
@@ -141,12 +142,19 @@ class Verdicts:
         tries = self._tries[reject.clip_id]
         tries[reject.node_id] = reject
         seen = None if reject.reason in ASKED_BY_TRYING else found.get(self._uris[reject.clip_id])
-        num_tries = len(tries.keys() & self._nodes.used.keys())  # a node that was left has no say
-        if seen is False or (seen is None and num_tries >= MAX_TRIES) or not self._nodes.spare(tries):
+        if seen is False or (seen is None and self._tried_enough(tries.keys())) or not self._nodes.spare(tries):
             return False
         if blame:
             self._blame(reject, confirmed=bool(seen))
         return True
+
+    def _tried_enough(self, node_ids: Iterable[str]) -> bool:
+        """Whether what failed on these nodes is the clip's fault: one of them, at least, can do its work otherwise."""
+        tried = self._nodes.used.keys() & set(node_ids)  # a node that was left has no say
+        sound = {node_id for node_id in self._nodes.used if self._records[node_id].succeeded}
+        if tried & sound or not sound:
+            return len(tried) >= (MAX_TRIES if sound else MAX_UNSURE_TRIES)
+        return False
 
     def _blame(self, reject: Reject, confirmed: bool) -> None:
         """Count a failure against its node, and leave a node where all fails, but for what fails on the others too."""
