@@ -190,6 +190,10 @@ def test_one_bad_camera_file_costs_its_own_video(tmp_path):
         (CAMERA | {"distortion": {"model": "", "params": []}}, "distortion.model"),
         (CAMERA | {"distortion": {"model": "opencv", "params": ["x"]}}, "distortion.params"),
         (CAMERA | {"world_scale": "mm"}, "world_scale"),
+        ({"fov_deg": "wide"}, "fov_deg"),
+        (CAMERA | {"fov_deg": 90}, "fov_deg"),
+        (CAMERA | {"focal_sigma": 0}, "focal_sigma"),
+        (CAMERA | {"preset": ["gopro"]}, "preset"),
         (CAMERA | {"world_from_camera": []}, "world_from_camera"),
         (CAMERA | {"world_from_camera": poses([1, 1])}, r"world_from_camera\[1\].frame_s"),
         (

@@ -1,4 +1,4 @@
-"""Intrinsics: the given camera file or an assumed field of view, and what follows from them (project, undistort)."""
+"""Intrinsics: the given camera file or an assumed field of view, and what follows (project, rays, undistort)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 import math
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ClipError, ConfigError
+from handloom.geometry.lens import Lens, lens_of
 from handloom.schemas.bounded_json import CAMERA, parse
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import CameraConfig
@@ -19,26 +19,37 @@ from handloom.schemas.values import Camera, VideoInfo
 STAGE = "camera"
 HINT = "correct NAME.camera.json beside the video, or remove it to have the intrinsics assumed; then ingest again"
 
-# Distortion models by lower-case name: numbers of `params` they may have. COLMAP's names where it has one; all are
-# cases of OpenCV's polynomial model, in its order k1 k2 p1 p2 k3 k4 k5 k6 s1 s2 s3 s4.
-DISTORTION_PARAMS: dict[str, tuple[int, ...]] = {
-    "none": (0,),
-    "pinhole": (0,),
-    "simple_radial": (1,),
-    "radial": (2,),
-    "opencv": (4, 5, 8, 12),
-    "full_opencv": (8,),
+# Distortion models by lower-case name, COLMAP's where it has one: the Camera's model (`geometry.lens.MODELS`) and the
+# numbers of `params` they may have. Those that have fewer than the Camera's model are its case with zeros after them.
+DISTORTIONS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "none": ("opencv", (0,)),
+    "pinhole": ("opencv", (0,)),
+    "simple_radial": ("opencv", (1,)),
+    "radial": ("opencv", (2,)),
+    "opencv": ("opencv", (4, 5, 8, 12)),
+    "full_opencv": ("opencv", (8,)),
+    "simple_radial_fisheye": ("fisheye", (1,)),
+    "radial_fisheye": ("fisheye", (2,)),
+    "fisheye": ("fisheye", (4,)),
+    "opencv_fisheye": ("fisheye", (4,)),
+    "kannala_brandt": ("fisheye", (4,)),
+    "thin_prism_fisheye": ("thin_prism_fisheye", (8,)),
+    "fisheye624": ("fisheye624", (12,)),
 }
+SOURCES = ("given", "estimated", "assumed")
+MAX_ANGLE_RAD = math.radians(85)  # off the axis: a pinhole picture shows what lies further out 11 focal lengths away
 FOCAL_RANGE = (0.05, 100.0)  # focal length over the longer side: 169 degrees of view down to half a degree
 
 
 def camera_for(clip: Clip, info: VideoInfo, config: CameraConfig) -> Camera:
     """The clip's camera: `given` where the clip list holds a camera file, else `assumed` from a field of view.
 
-    The given JSON (DESIGN, section 2): `camera_matrix`, 9 numbers in pixels of the video as players show it, row by
-    row; optional `distortion` with `model` (a key of `DISTORTION_PARAMS`, in any case) and `params`; optional
-    `picture_size`, width and height of the picture the matrix is for, where that is not the video's. Its poses are read
-    by `given_path`.
+    The given JSON: `camera_matrix`, 9 numbers in pixels of the video as players show it, row by row, or `fov_deg`, the
+    field of view along the longer side through the middle of the picture. Optional: `distortion` with `model` (a key of
+    `DISTORTIONS`, in any case) and `params`; `picture_size`, width and height of the picture the matrix is for, where
+    that is not the video's; `source`, one of SOURCES (`given` with a matrix, `assumed` with a field of view);
+    `focal_sigma`, the relative standard deviation of the focal length; `preset`, the name of what it was made from. Its
+    poses are read by `given_path`.
 
     Raises:
         ClipError: `bad_camera`, the given camera cannot be used. ConfigError: an assumed field of view cannot.
@@ -68,10 +79,7 @@ def assumed_fov_deg(dataset: str, config: CameraConfig) -> float:
 
 def assumed_camera(width: int, height: int, fov_deg: float) -> Camera:
     """Pinhole with `fov_deg` along the longer side, square pixels, principal point in the middle of the picture."""
-    focal_px = max(width, height) / 2 / math.tan(math.radians(fov_deg) / 2)
-    # (0, 0) is the centre of the top-left pixel: the middle of the picture is half a pixel short of width / 2.
-    matrix = np.array([[focal_px, 0, (width - 1) / 2], [0, focal_px, (height - 1) / 2], [0, 0, 1]], np.float64)
-    return Camera(matrix, "assumed")
+    return Camera(_matrix_of_view(fov_deg, None, width, height), "assumed")
 
 
 def camera_content(text: str) -> dict[str, Any]:
@@ -88,14 +96,66 @@ def camera_content(text: str) -> dict[str, Any]:
 def parse_camera(text: str, width: int, height: int) -> Camera:
     """A given camera's JSON as a Camera. Raises ValueError with what is wrong."""
     content = camera_content(text)
-    if content.get("camera_matrix") is None:
+    model, distortion = _distortion(content.get("distortion"))
+    lens = lens_of(model, distortion)
+    if content.get("camera_matrix") is not None:
+        matrix = _given_matrix(content, width, height)
+    elif content.get("fov_deg") is not None:
+        matrix = _matrix_of_view(_number(content["fov_deg"], "fov_deg"), lens, width, height)
+    else:
         raise ValueError(f"camera_matrix is missing (found {sorted(content)})")
+    _check_matrix(matrix, width, height)
+    if lens is not None:
+        _check_lens(Camera(matrix, "given", distortion, model), lens, content["distortion"]["model"], width, height)
+    default = "assumed" if content.get("camera_matrix") is None else "given"
+    return Camera(matrix, _source(content, default), distortion, model, _focal_sigma(content), _preset(content))
+
+
+def _given_matrix(content: dict[str, Any], width: int, height: int) -> NDArray[np.float64]:
+    if content.get("fov_deg") is not None:
+        raise ValueError("it holds camera_matrix and fov_deg, expected one of them")
     matrix = _numbers(content["camera_matrix"], "camera_matrix")
     if matrix.size != 9:
         raise ValueError(f"camera_matrix has {matrix.size} numbers, expected 9")
-    matrix = _of_size(matrix.reshape(3, 3), content.get("picture_size"), width, height)
-    _check_matrix(matrix, width, height)
-    return Camera(matrix, "given", _distortion(content.get("distortion")))
+    return _of_size(matrix.reshape(3, 3), content.get("picture_size"), width, height)
+
+
+def _matrix_of_view(fov_deg: float, lens: Lens | None, width: int, height: int) -> NDArray[np.float64]:
+    """Square pixels, principal point in the middle, `fov_deg` along the longer side as the lens shows it."""
+    half_rad = math.radians(fov_deg) / 2
+    if not 1.0 <= fov_deg <= (340.0 if lens is not None and lens.angular else 170.0):
+        raise ValueError(f"fov_deg is {fov_deg:g}, expected 1 to 170 degrees (of a fisheye lens 340)")
+    at_side = math.tan(half_rad) if lens is None else lens.radius_of(half_rad)
+    if not at_side > 0:
+        raise ValueError(
+            f"fov_deg is {fov_deg:g}, but its distortion folds at {math.degrees(2 * lens.max_angle_rad):.1f} degrees"
+        )
+    focal_px = max(width, height) / 2 / at_side
+    # (0, 0) is the centre of the top-left pixel: the middle of the picture is half a pixel short of width / 2.
+    return np.array([[focal_px, 0, (width - 1) / 2], [0, focal_px, (height - 1) / 2], [0, 0, 1]], np.float64)
+
+
+def _source(content: dict[str, Any], default: str) -> str:
+    source = default if content.get("source") is None else content["source"]
+    if source not in SOURCES:
+        raise ValueError(f"source is {str(source)[:80]!r}, expected one of {', '.join(SOURCES)}")
+    return source
+
+
+def _focal_sigma(content: dict[str, Any]) -> float | None:
+    if content.get("focal_sigma") is None:
+        return None
+    sigma = _number(content["focal_sigma"], "focal_sigma")
+    if not 0 < sigma <= 1:
+        raise ValueError(f"focal_sigma is {sigma:g}, expected a share of the focal length, above 0 and at most 1")
+    return sigma
+
+
+def _preset(content: dict[str, Any]) -> str | None:
+    preset = content.get("preset")
+    if preset is not None and (not isinstance(preset, str) or not preset):
+        raise ValueError(f"preset is {str(preset)[:80]!r}, expected a name")
+    return preset
 
 
 def _of_size(matrix: NDArray[np.float64], size: Any, width: int, height: int) -> NDArray[np.float64]:
@@ -120,6 +180,13 @@ def _numbers(value: Any, name: str) -> NDArray[np.float64]:
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds a number that is not finite")
     return array
+
+
+def _number(value: Any, name: str) -> float:
+    numbers = _numbers(value, name)
+    if numbers.size != 1:
+        raise ValueError(f"{name} is {str(value)[:80]}, expected one number")
+    return float(numbers[0])
 
 
 def _check_matrix(matrix: NDArray[np.float64], width: int, height: int) -> None:
@@ -152,48 +219,116 @@ def _check_pixels(matrix: NDArray[np.float64], size: Any, info: VideoInfo) -> No
         )
 
 
-def _distortion(value: Any) -> NDArray[np.float64] | None:
-    """OpenCV coefficients, or None without distortion."""
+def _distortion(value: Any) -> tuple[str, NDArray[np.float64] | None]:
+    """The Camera's model and its coefficients; None without distortion."""
     if value is None:
-        return None
+        return "opencv", None
     if not isinstance(value, dict) or not isinstance(value.get("model"), str):
         raise ValueError(f"distortion is {str(value)[:80]}, expected an object with model and params")
-    model = value["model"]
-    sizes = DISTORTION_PARAMS.get(model.lower())
-    if sizes is None:
-        raise ValueError(f"distortion model {model!r} is not known, expected one of {sorted(DISTORTION_PARAMS)}")
+    name = value["model"]
+    if name.lower() not in DISTORTIONS:
+        raise ValueError(f"distortion model {name!r} is not known, expected one of {sorted(DISTORTIONS)}")
+    model, sizes = DISTORTIONS[name.lower()]
     params = _numbers(value.get("params") or [], "distortion params")
     if params.size not in sizes:
-        raise ValueError(f"distortion {model!r} has {params.size} params, expected {' or '.join(map(str, sizes))}")
-    if not params.any():
-        return None
+        raise ValueError(f"distortion {name!r} has {params.size} params, expected {' or '.join(map(str, sizes))}")
+    if model == "opencv" and not params.any():
+        return model, None
     coefficients = np.zeros(max(4, params.size))
     coefficients[: params.size] = params
-    return coefficients
+    return model, coefficients
+
+
+def _check_lens(camera: Camera, lens: Lens, name: str, width: int, height: int) -> None:
+    """Raise ValueError where the lens shows no direction in a part of the picture that it should fill."""
+    places = _inner_circle(camera, width, height) if lens.angular else _border(width, height)
+    blind = np.isnan(rays(places, camera)[:, 0])
+    if not blind.any():
+        return
+    matrix = camera.camera_matrix
+    fold_px = lens.reach[1] * math.sqrt(matrix[0, 0] * matrix[1, 1])
+    far_px = np.hypot(*(places[blind] - matrix[:2, 2]).T).max()
+    raise ValueError(
+        f"distortion {name!r} folds at {fold_px:.0f} px from the principal point, the {width} x {height} picture "
+        f"reaches {far_px:.0f} px: are the params for another model, or the matrix for another picture size?"
+    )
+
+
+def _border(width: int, height: int) -> NDArray[np.float64]:
+    """Pixels along the picture's four sides."""
+    x, y = np.linspace(-0.5, width - 0.5, 33), np.linspace(-0.5, height - 0.5, 33)
+    sides = [np.stack([x, np.full(33, at)], 1) for at in (-0.5, height - 0.5)]
+    return np.concatenate(sides + [np.stack([np.full(33, at), y], 1) for at in (-0.5, width - 0.5)])
+
+
+def _inner_circle(camera: Camera, width: int, height: int) -> NDArray[np.float64]:
+    """Pixels of the circle about the principal point that touches the nearest side: outside, a fisheye's picture may be
+    black."""
+    centre = camera.camera_matrix[:2, 2]
+    radius = max(0.0, float(min(centre.min() + 0.5, width - 0.5 - centre[0], height - 0.5 - centre[1])))
+    angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    return centre + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def project(points_cam_m: NDArray[np.floating], camera: Camera) -> NDArray[np.float64]:
-    """(..., 3) camera frame to (..., 2) source pixels, distortion included. NaN behind the camera and where NaN."""
+    """(..., 3) camera frame to (..., 2) source pixels, distortion included.
+
+    NaN where NaN, behind the camera (a fisheye's picture may show what lies more than 90 degrees off the axis), and
+    beyond the angle at which a distortion folds.
+    """
     points = np.asarray(points_cam_m, np.float64)
     flat = points.reshape(-1, 3)
-    pixels = np.full((len(flat), 2), np.nan)
-    front = np.isfinite(flat).all(axis=1) & (flat[:, 2] > 1e-9)
-    if front.any():
-        zero = np.zeros(3)
-        pixels[front] = cv2.projectPoints(flat[front], zero, zero, camera.camera_matrix, camera.distortion)[0][:, 0]
-    return pixels.reshape(*points.shape[:-1], 2)
+    lens = lens_of(camera.model, camera.distortion)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if lens is not None and lens.angular:
+            off_axis = np.hypot(flat[:, 0], flat[:, 1])
+            angle = np.arctan2(off_axis, flat[:, 2])
+            plane = flat[:, :2] * np.where(off_axis > 0, angle / off_axis, 0.0)[:, None]
+            plane[(off_axis == 0) & ~(flat[:, 2] > 0)] = np.nan
+        else:
+            plane = flat[:, :2] / np.where(flat[:, 2:] > 1e-9, flat[:, 2:], np.nan)
+        bent = plane if lens is None else lens.bend(plane)
+    matrix = camera.camera_matrix
+    return (bent * [matrix[0, 0], matrix[1, 1]] + matrix[:2, 2]).reshape(*points.shape[:-1], 2)
+
+
+def rays(points_px: NDArray[np.floating], camera: Camera) -> NDArray[np.float64]:
+    """(..., 2) source pixels to (..., 3) unit directions of the camera frame. NaN where a pixel has none."""
+    points = np.asarray(points_px, np.float64)
+    plane, lens = _plane(points.reshape(-1, 2), camera)
+    if lens is not None and lens.angular:
+        angle = np.hypot(plane[:, 0], plane[:, 1])
+        sine = np.sinc(angle / np.pi)
+        direction = np.stack([plane[:, 0] * sine, plane[:, 1] * sine, np.cos(angle)], axis=1)
+    else:
+        length = np.sqrt(plane[:, 0] ** 2 + plane[:, 1] ** 2 + 1)
+        direction = np.stack([plane[:, 0] / length, plane[:, 1] / length, 1 / length], axis=1)
+    return direction.reshape(*points.shape[:-1], 3)
 
 
 def undistort(points_px: NDArray[np.floating], camera: Camera) -> NDArray[np.float64]:
-    """(..., 2) source pixels to the pixels an undistorted camera with the same matrix would show. NaN stays NaN."""
+    """(..., 2) source pixels to the pixels an undistorted camera with the same matrix would show. NaN stays NaN.
+
+    Of a camera with distortion, directions more than 85 degrees off the axis are NaN too.
+    """
     points = np.array(points_px, np.float64)
-    if camera.distortion is None:
+    plane, lens = _plane(points.reshape(-1, 2), camera)
+    if lens is None:
         return points
-    flat = points.reshape(-1, 2)
-    known = np.isfinite(flat).all(axis=1)
-    if known.any():
-        matrix = camera.camera_matrix
-        criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-9)
-        ideal = cv2.undistortPointsIter(flat[known, None], matrix, camera.distortion, None, matrix, criteria)
-        flat[known] = ideal[:, 0]
-    return flat.reshape(points.shape)
+    angle = np.hypot(plane[:, 0], plane[:, 1])
+    with np.errstate(invalid="ignore"):
+        if lens.angular:
+            scale = np.where(angle > 0, np.tan(angle) / angle, 1.0)
+            plane = plane * np.where(angle < MAX_ANGLE_RAD, scale, np.nan)[:, None]
+        else:
+            plane[~(angle < math.tan(MAX_ANGLE_RAD))] = np.nan
+    matrix = camera.camera_matrix
+    return (plane * [matrix[0, 0], matrix[1, 1]] + matrix[:2, 2]).reshape(points.shape)
+
+
+def _plane(flat_px: NDArray[np.float64], camera: Camera) -> tuple[NDArray[np.float64], Lens | None]:
+    """(N, 2) places on the lens's plane of (N, 2) pixels, and the lens."""
+    matrix = camera.camera_matrix
+    lens = lens_of(camera.model, camera.distortion)
+    bent = (flat_px - matrix[:2, 2]) / [matrix[0, 0], matrix[1, 1]]
+    return (bent if lens is None else lens.unbend(bent)), lens

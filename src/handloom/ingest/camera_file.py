@@ -14,7 +14,17 @@ from handloom.schemas.bounded_json import CAMERA
 from handloom.schemas.values import WORLD_SCALES
 
 SUFFIX = ".camera.json"
-_KEYS = ("camera_matrix", "picture_size", "distortion", "world_from_camera", "world_scale")
+_KEYS = (
+    "camera_matrix",
+    "fov_deg",
+    "picture_size",
+    "distortion",
+    "focal_sigma",
+    "source",
+    "preset",
+    "world_from_camera",
+    "world_scale",
+)
 _ROTATION_TOLERANCE = 1e-2  # poses are often written as float32, or with four digits
 
 
@@ -47,8 +57,11 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
     Its keys:
         camera_matrix: 9 numbers, row by row: fx 0 cx 0 fy cy 0 0 1, pixels of the video beside it. (0, 0) is the centre
             of the top-left pixel.
+        fov_deg: in place of camera_matrix, the field of view along the video's longer side.
         picture_size (optional): [width, height] that camera_matrix is for, where that is not the video's own size.
         distortion (optional): `{"model": name, "params": [numbers]}`.
+        focal_sigma (optional): relative standard deviation of the focal length.
+        source (optional): `given`, `estimated` or `assumed`. preset (optional): the name of a lens.
         world_from_camera (optional): a list of `{"frame_s": seconds on the video's clock, "matrix": 16 numbers, row by
             row}`, times rising.
         world_scale (optional): `metric`, `arbitrary` or `none`.
@@ -62,7 +75,17 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
     for key in content:
         if key not in _KEYS:
             raise _wrong(path, key, content[key], f"no other keys than {', '.join(_KEYS)}")
-    _check_matrix(path, content.get("camera_matrix"))
+    if content.get("fov_deg") is None:
+        _check_matrix(path, content.get("camera_matrix"))
+    elif content.get("camera_matrix") is not None:
+        raise _wrong(path, "fov_deg", content["fov_deg"], "either camera_matrix or fov_deg")
+    for key, expected in (("fov_deg", "a number of degrees"), ("focal_sigma", "a share of the focal length")):
+        value = content.get(key)
+        if value is not None and not (_are_numbers([value], 1) and value > 0):
+            raise _wrong(path, key, value, expected)
+    for key in ("source", "preset"):
+        if content.get(key) is not None and (not isinstance(content[key], str) or not content[key]):
+            raise _wrong(path, key, content[key], "a name")
     size = content.get("picture_size")
     if size is not None and not (_are_numbers(size, 2) and min(size) >= 1):
         raise _wrong(path, "picture_size", size, "[width, height] in pixels")

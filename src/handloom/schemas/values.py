@@ -44,14 +44,21 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Camera:
-    """Pinhole intrinsics in pixels of the source.
+    """Intrinsics in pixels of the source.
 
-    camera_matrix: (3, 3) float64. distortion: OpenCV coefficients or None. source: `given`, `estimated` or `assumed`.
+    camera_matrix: (3, 3) float64. source: `given`, `estimated` or `assumed`. distortion: the coefficients of `model`,
+    or None for a pinhole. model: `opencv` (OpenCV's polynomial; without distortion a pinhole), `fisheye`
+    (Kannala-Brandt, OpenCV's four numbers), `fisheye624` (Project Aria) or `thin_prism_fisheye` (COLMAP): their numbers
+    in `geometry.lens.MODELS`. focal_sigma: relative standard deviation of the focal length, None where it was given or
+    nothing is known. preset: the name of the lens it was made from.
     """
 
     camera_matrix: NDArray[np.float64]
     source: str
     distortion: NDArray[np.float64] | None = None
+    model: str = "opencv"
+    focal_sigma: float | None = None
+    preset: str | None = None
 
 
 @dataclass(frozen=True)
