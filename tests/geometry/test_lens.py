@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.errors import ClipError
-from handloom.geometry.camera import DISTORTIONS, camera_for, parse_camera, project, rays, undistort
+from handloom.geometry.camera import (
+    DISTORTIONS,
+    camera_for,
+    parse_camera,
+    project,
+    rays,
+    slope_per_pixel,
+    slopes,
+    undistort,
+)
 from handloom.geometry.lens import MODELS, lens_of
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import CameraConfig
@@ -111,6 +120,18 @@ def test_fisheye624_is_arias():
         x = u + p[0] * (2 * u * u + radius**2) + 2 * p[1] * u * v + s[0] * radius**2 + s[1] * radius**4
         y = v + p[1] * (2 * v * v + radius**2) + 2 * p[0] * u * v + s[2] * radius**2 + s[3] * radius**4
         assert project(point, camera("fisheye624")) == pytest.approx([600 * x + 645, 610 * y + 352], abs=1e-9)
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_slopes_grow_with_the_angle_off_the_axis(model):
+    """Against a pixel's corners, by differences."""
+    lens, step = camera(model), 0.01
+    pixels = np.stack(np.meshgrid(np.linspace(100, 1180, 7), np.linspace(60, 660, 5)), -1).reshape(-1, 2)
+    across, down = (slopes(pixels + step * axis, lens) - slopes(pixels - step * axis, lens) for axis in np.eye(2))
+    area = np.abs(across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0]) / (2 * step) ** 2
+    assert slope_per_pixel(slopes(pixels, lens), lens) == pytest.approx(np.sqrt(area * 600 * 610), rel=1e-5)
+    assert slope_per_pixel(np.array([[0.0, 0.0]]), lens) == pytest.approx(1)
+    assert slope_per_pixel(pixels, Camera(MATRIX, "given")).tolist() == [1.0] * len(pixels)
 
 
 def test_a_fisheye_sees_what_lies_beside_and_behind():

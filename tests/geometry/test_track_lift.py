@@ -102,6 +102,51 @@ def test_distortion_is_taken_out():
     np.testing.assert_allclose(lifted.depth_m[known], cam[..., 2][known], rtol=5e-3)
 
 
+FISHEYE = Camera(
+    np.array([[230.0, 0, 319.5], [0, 230, 239.5], [0, 0, 1]]), "given", np.array([0.03, 0.01, -0.006, 0.001]), "fisheye"
+)
+
+
+def wide_cloud() -> np.ndarray:
+    """(N, 3) resting points up to 70 degrees off the axis, 0.5 to 2 m away."""
+    rng = np.random.default_rng(0)
+    angle, towards, far = rng.uniform(0, 1.2, N), rng.uniform(0, 2 * np.pi, N), rng.uniform(0.5, 2.0, N)
+    direction = [np.sin(angle) * np.cos(towards), np.sin(angle) * np.sin(towards), np.cos(angle)]
+    return (np.array(direction) * far).T
+
+
+def test_a_fisheyes_points_are_placed_out_to_its_corners():
+    """A pixel's error is up to six times as much in slopes there: it must neither cost the point nor move it."""
+    cam = in_camera(wide_cloud(), head())
+    tracks = tracked(cam, noise_px=0.4, camera=FISHEYE)
+    lifted = lift_tracks(tracks, no_hands(), metric(), FISHEYE, None, INFO)
+    world = np.broadcast_to(wide_cloud(), cam.shape)
+    outer = tracks.visible & (np.arctan2(np.linalg.norm(cam[..., :2], axis=-1), cam[..., 2]) > np.radians(55))
+    found = np.isfinite(lifted.depth_m)
+    off = np.linalg.norm(lifted.points_world_m - world, axis=-1) / np.linalg.norm(world, axis=-1)
+    assert outer.sum() > 100
+    assert found[outer].mean() > 0.6
+    assert np.median(off[found & outer]) < 0.06
+    assert np.median(off[found & ~outer]) < 0.03
+    plain = Camera(FISHEYE.camera_matrix, "given")
+    wrong = lift_tracks(tracks, no_hands(), metric(), plain, None, INFO)
+    assert not np.nanmedian(np.linalg.norm(wrong.points_world_m - world, axis=-1)[outer]) < 0.1
+
+
+def test_flesh_at_the_pictures_edge_is_as_thick_as_in_its_middle():
+    """The same hand before a turned camera: rays through the little finger meet it, one beside it does not."""
+    for degrees in (0, 60):
+        turn = np.radians(degrees)
+        to_side = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
+        beside = np.array([[0, 0, 0], [0.006, 0, 0], [0.02, 0, 0], [-0.006, 0, 0]]) + flat_hand()[18]
+        away = np.array([0, 0, 0.4])
+        hand, rays = ((points + away) @ to_side.T for points in (flat_hand(), beside))
+        depth = flesh_depth(rays / rays[:, 2:], hand)
+        assert np.isfinite(depth).tolist() == [True, True, False, True], degrees
+        distance = depth * np.linalg.norm(rays / rays[:, 2:], axis=1)
+        assert distance[0] == pytest.approx(np.linalg.norm(rays[0]) - 0.0085, abs=1e-3)
+
+
 def test_a_pixel_of_noise_stays_a_few_percent_and_outliers_do_not_count():
     cam = in_camera(cloud(), head())
     tracks = tracked(cam, noise_px=0.7)

@@ -306,6 +306,32 @@ def rays(points_px: NDArray[np.floating], camera: Camera) -> NDArray[np.float64]
     return direction.reshape(*points.shape[:-1], 3)
 
 
+def slopes(points_px: NDArray[np.floating], camera: Camera) -> NDArray[np.float64]:
+    """(..., 2) source pixels to (..., 2) slopes (x/z, y/z) of their directions; NaN where `undistort` has it."""
+    matrix = camera.camera_matrix
+    return (undistort(points_px, camera) - matrix[:2, 2]) / [matrix[0, 0], matrix[1, 1]]
+
+
+def slope_per_pixel(xy: NDArray[np.floating], camera: Camera) -> NDArray[np.float64]:
+    """(...) of slopes (..., 2): how much more they change from pixel to pixel than a pinhole's, for which it is 1.
+
+    So much larger is an error of a pixel in slopes: 5 times at 70 degrees of an equidistant lens. The geometric mean
+    over the directions in the picture; NaN where NaN.
+    """
+    xy = np.asarray(xy, np.float64)
+    lens = lens_of(camera.model, camera.distortion)
+    square = (xy * xy).sum(axis=-1)
+    if lens is None:
+        return 1.0 + 0 * square
+    plane, area = xy.reshape(-1, 2), np.ones(square.size)
+    if lens.angular:  # of a small patch, from slopes to angles
+        slope = np.sqrt(square.ravel())
+        shrunk = np.where(slope > 1e-6, np.arctan(slope) / np.where(slope > 1e-6, slope, 1.0), 1.0)
+        plane, area = plane * shrunk[:, None], shrunk / (1 + square.ravel())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (1 / np.sqrt(area * lens.magnification(plane))).reshape(square.shape)
+
+
 def undistort(points_px: NDArray[np.floating], camera: Camera) -> NDArray[np.float64]:
     """(..., 2) source pixels to the pixels an undistorted camera with the same matrix would show. NaN stays NaN.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.geometry.camera import undistort
+from handloom.geometry.camera import slopes
 from handloom.geometry.camera_turns import (
     LASTING,
     MIN_PER_FRAME,
@@ -197,12 +197,10 @@ def _sightings(features: FeatureTracks, camera: Camera, info: VideoInfo, num_fra
     num_tracks = int(features.track.max()) + 1 if len(features.track) else 0
     length = np.bincount(features.track, minlength=num_tracks)
     keep = length[features.track] >= min(MIN_LENGTH, num_frames)
-    matrix = camera.camera_matrix
-    ideal = undistort(features.points_px[keep].astype(np.float64), camera)
-    xy = _focal(camera, info) * (ideal - matrix[:2, 2]) / matrix[[0, 1], [0, 1]]
-    return Sightings.of(
-        features.frame[keep].astype(np.int64), features.track[keep].astype(np.int64), xy, num_frames, num_tracks
-    )
+    xy = _focal(camera, info) * slopes(features.points_px[keep].astype(np.float64), camera)
+    ahead = np.isfinite(xy).all(axis=1)  # a pinhole shows nothing that lies beside it
+    frame, track = features.frame[keep][ahead], features.track[keep][ahead]
+    return Sightings.of(frame.astype(np.int64), track.astype(np.int64), xy[ahead], num_frames, num_tracks)
 
 
 def _too_little(sightings: Sightings, info: VideoInfo) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry import hand_model as model
-from handloom.geometry.camera import undistort
+from handloom.geometry.camera import slopes
 from handloom.geometry.hand_palm import (
     EGO_DROP_M,
     EGO_DROP_SPREAD_M,
@@ -123,8 +123,7 @@ class _Seen:
 
     @staticmethod
     def of(points: HandPoints, camera: Camera, info: VideoInfo, frame_s: Array) -> _Seen:
-        matrix = camera.camera_matrix
-        rays = (undistort(points.keypoints_px, camera) - matrix[:2, 2]) / [matrix[0, 0], matrix[1, 1]]
+        rays = slopes(points.keypoints_px, camera)
         known = np.isfinite(rays).all(axis=3)
         size = _size(rays, known)
         hand, frame = np.nonzero((points.visible & (known.sum(axis=2) >= MIN_KEYPOINTS) & (size > MIN_SIZE)).T)

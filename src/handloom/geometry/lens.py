@@ -71,6 +71,12 @@ class Lens:
         bent[~(square <= self.reach[0] ** 2)] = np.nan
         return bent
 
+    def magnification(self, plane: Floats) -> Floats:
+        """(N,) by how much a small patch around (N, 2) of the plane grows in area; NaN where the lens folds."""
+        a, b, c, d = self._jacobian(plane[:, 0], plane[:, 1], plane[:, 0] ** 2 + plane[:, 1] ** 2)
+        area = a * d - b * c
+        return np.where(area > 0, area, np.nan)
+
     def unbend(self, bent: Floats) -> Floats:
         """(N, 2) of the bent plane to (N, 2) of the plane; NaN where no direction lands."""
         radius = np.hypot(bent[:, 0], bent[:, 1])

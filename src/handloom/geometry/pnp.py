@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.geometry.camera import undistort
+from handloom.geometry.camera import slopes
 from handloom.geometry.hand_model import MIN_DEPTH_M
 from handloom.schemas.values import Camera, HandPoints, Hands
 
@@ -47,9 +47,9 @@ def lift_hands(
     lifted = np.full((len(keypoints_px), keypoints_px.shape[1], 3), np.nan)
     if not len(keypoints_px):
         return lifted
-    matrix = camera.camera_matrix
-    rays = (undistort(keypoints_px, camera) - matrix[:2, 2]) / [matrix[0, 0], matrix[1, 1]]
-    for index, (xy, shape) in enumerate(zip(rays, np.asarray(model_m, np.float64), strict=True)):
+    for index, (xy, shape) in enumerate(
+        zip(slopes(keypoints_px, camera), np.asarray(model_m, np.float64), strict=True)
+    ):
         if np.isfinite(xy).all() and np.isfinite(shape).all():
             placed = _place(xy, shape)
             if placed is not None:

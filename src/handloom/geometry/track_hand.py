@@ -41,11 +41,23 @@ def on_and_beside(rays: Floats, keypoints_cam_m: Floats, reach_m: float) -> tupl
         return surface, beside
     gap, bone_z = _nearest_on_bones(rays[near], keypoints_cam_m)
     covered = np.maximum(0.0, 1 - (gap / RADIUS_M) ** 2)
-    depth = np.where(gap < _LOOSE * RADIUS_M, bone_z - THICKNESS_M * np.sqrt(covered), np.inf).min(axis=1)
+    thickness = THICKNESS_M * _share_of_depth(rays[near], keypoints_cam_m)
+    depth = np.where(gap < _LOOSE * RADIUS_M, bone_z - thickness * np.sqrt(covered), np.inf).min(axis=1)
     surface[near] = np.where(np.isfinite(depth), depth, np.nan)
     rows, nearest = np.arange(len(near)), gap.argmin(axis=1)
     beside[near] = np.where(gap[rows, nearest] < reach_m, bone_z[rows, nearest], np.nan)
     return surface, beside
+
+
+def _share_of_depth(rays: Floats, keypoints_cam_m: Floats) -> Floats:
+    """(n, 24) how much of the flesh before a bone is along the optical axis: all of it in the middle of the picture and
+    where a ray leans along the bone, half of it where it comes from 60 degrees across the bone."""
+    axis = keypoints_cam_m[BONES[:, 1]] - keypoints_cam_m[BONES[:, 0]]
+    axis = axis / np.maximum(np.sqrt((axis * axis).sum(1, keepdims=True)), 1e-9)
+    length = np.sqrt(1 + (rays[:, :2] ** 2).sum(axis=1))
+    along = sum(rays[:, i, None] * axis[:, i] for i in range(3)) / length[:, None]
+    across = np.sqrt(np.maximum(1 - along * along, 1e-6))
+    return np.minimum(1.0, 1 / (length[:, None] * across))
 
 
 def _nearest_on_bones(rays: Floats, keypoints_cam_m: Floats) -> tuple[Floats, Floats]:
@@ -59,4 +71,7 @@ def _nearest_on_bones(rays: Floats, keypoints_cam_m: Floats) -> tuple[Floats, Fl
     gap = offset - share[..., None] * along
     za, zb = keypoints_cam_m[BONES[:, 0], 2], keypoints_cam_m[BONES[:, 1], 2]
     depth = 1 / ((1 - share) / za + share / zb)  # straight in space: the inverse of the depth is linear in the image
-    return np.hypot(gap[..., 0], gap[..., 1]) * depth, depth
+    # Across the line of sight: at 60 degrees off the axis that is half of the distance in the plane of the picture.
+    x, y = rays[:, None, 0], rays[:, None, 1]
+    along_ray = (gap[..., 0] * x + gap[..., 1] * y) ** 2 / (1 + x * x + y * y)
+    return np.sqrt(np.maximum((gap**2).sum(-1) - along_ray, 0.0)) * depth, depth

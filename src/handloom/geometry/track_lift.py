@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.geometry.camera import slope_per_pixel
 from handloom.geometry.track_hand import on_and_beside
 from handloom.geometry.track_maps import sample_maps, scale_to
 from handloom.geometry.track_still import StillPoints, camera_points, place_still_points, rays_of
@@ -34,7 +35,7 @@ def lift_tracks(
     rays = rays_of(tracks.points_px, camera)
     rays[~tracks.visible] = np.nan
     sampled = None if maps is None else sample_maps(maps, tracks, info)
-    still = _still_points(tracks, rays, path)
+    still = _still_points(tracks, rays, path, camera)
     metric = sampled if maps is not None and maps.scale == "metric" else None
     depth = _still_depth(still, path, metric, tracks.visible.shape)
     on_hand = hand_depth(rays, hands, still, depth)
@@ -49,10 +50,10 @@ def lift_tracks(
     return LiftedTracks(depth.astype(np.float32), None if world is None else world.astype(np.float32))
 
 
-def _still_points(tracks: Tracks, rays: Floats, path: CameraPath) -> StillPoints | None:
+def _still_points(tracks: Tracks, rays: Floats, path: CameraPath, camera: Camera) -> StillPoints | None:
     if path.world_from_camera is None or path.scale == "none":
         return None
-    return place_still_points(tracks, rays, path.world_from_camera)
+    return place_still_points(tracks, rays, path.world_from_camera, slope_per_pixel(rays[..., :2], camera))
 
 
 def _still_depth(still: StillPoints | None, path: CameraPath, metric: Floats | None, shape: tuple[int, ...]) -> Floats:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.geometry.camera import undistort
+from handloom.geometry.camera import slopes
 from handloom.geometry.track_smooth import smooth_places
 from handloom.schemas.values import Camera, Tracks
 
 Floats = NDArray[np.float64]
 
 NOISE_SHARE = 0.0025
-"""Standard deviation of a track's place, as a share of the picture's focal length: 1 px at 400 px."""
+"""Standard deviation of a track's place, as a share of the picture's focal length: 1 px at 400 px. In slopes it is that
+on the axis."""
 MAX_OFF = 4.0
 """A frame in which a point is further than this many standard deviations from its place does not show it at rest."""
 MIN_FRAMES = 4
@@ -45,18 +46,18 @@ class StillPoints:
 
 def rays_of(points_px: NDArray[np.floating], camera: Camera) -> Floats:
     """(..., 2) source pixels to (..., 3) rays (x, y, 1) of the camera frame; NaN stays NaN."""
-    ideal = undistort(points_px, camera)
-    matrix = camera.camera_matrix
-    y = (ideal[..., 1] - matrix[1, 2]) / matrix[1, 1]
-    x = (ideal[..., 0] - matrix[0, 2] - matrix[0, 1] * y) / matrix[0, 0]
-    return np.stack([x, y, np.ones_like(x)], axis=-1)
+    xy = slopes(points_px, camera)
+    return np.concatenate([xy, np.ones_like(xy[..., :1])], axis=-1)
 
 
-def place_still_points(tracks: Tracks, rays: Floats, world_from_camera: Floats) -> StillPoints:
+def place_still_points(
+    tracks: Tracks, rays: Floats, world_from_camera: Floats, spread: Floats | None = None
+) -> StillPoints:
     """Least squares over all frames that see a point, frames that disagree weighed down (Cauchy).
 
     Args:
-        rays: (T, N, 3) from `rays_of`. world_from_camera: (T, 4, 4), NaN for frames without a pose.
+        rays: (T, N, 3) from `rays_of`. world_from_camera: (T, 4, 4), NaN for frames without a pose. spread: (T, N) how
+            much larger a pixel's error is than on the axis (`slope_per_pixel`); None: nowhere, a pinhole.
 
     A point that moves agrees with few frames, and one that the camera saw from one direction only has a large error;
     both stay NaN. Source: Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 12.2, weighted by depth.
@@ -66,22 +67,27 @@ def place_still_points(tracks: Tracks, rays: Floats, world_from_camera: Floats) 
     moves, error = np.zeros(num, bool), np.full(num, np.nan)
     posed = np.flatnonzero(np.isfinite(world_from_camera).all(axis=(1, 2)))
     poses = world_from_camera[posed]
+    spread = np.broadcast_to(1.0, tracks.visible.shape) if spread is None else spread
     if len(posed) < MIN_FRAMES:
         return StillPoints(place, at_rest, moves)
     chunk = max(1, _CHUNK // len(posed))
     for start in range(0, num, chunk):
         some = np.arange(start, min(start + chunk, num))
         ray = rays[np.ix_(posed, some)]
-        known = tracks.visible[np.ix_(posed, some)] & np.isfinite(ray).all(-1)
-        place[some], rest, moves[some], error[some] = _place(ray, known, poses, MIN_SHARE)
+        noise = NOISE_SHARE * spread[np.ix_(posed, some)]
+        known = tracks.visible[np.ix_(posed, some)] & np.isfinite(ray).all(-1) & np.isfinite(noise)
+        place[some], rest, moves[some], error[some] = _place(ray, noise, known, poses, MIN_SHARE)
         # What is picked up or put down rests for a part of the clip: try the first and the last half of its frames.
         order = np.cumsum(known, axis=0)
         for half in (order <= order[-1] // 2, order > order[-1] // 2):
             again = np.flatnonzero(moves[some] & np.isnan(place[some, 0]))
-            found, _, _, off = _place(ray[:, again], (known & half)[:, again], poses, MIN_SHARE_OF_HALF)
+            found, _, _, off = _place(
+                ray[:, again], noise[:, again], (known & half)[:, again], poses, MIN_SHARE_OF_HALF
+            )
             good = np.isfinite(found[:, 0])
             place[some[again[good]]], error[some[again[good]]] = found[good], off[good]
-            rest[:, again[good]] = known[:, again[good]] & _rests(found[good], ray[:, again[good]], poses)
+            kept = again[good]
+            rest[:, kept] = known[:, kept] & _rests(found[good], ray[:, kept], noise[:, kept], poses)
         at_rest[np.ix_(posed, some)] = rest
     seen_from = np.argmax(at_rest[posed], axis=0)
     place, error = smooth_places(place, error, poses[seen_from, :3, 3], poses[len(poses) // 2])
@@ -98,43 +104,46 @@ def camera_points(place: Floats, world_from_camera: Floats) -> Floats:
 
 
 def _place(
-    rays: Floats, known: NDArray[np.bool_], poses: Floats, share: float
+    rays: Floats, noise: Floats, known: NDArray[np.bool_], poses: Floats, share: float
 ) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_], Floats]:
-    """Places (n, 3), frames at rest (T, n), whether it moves (n,), error (n,); `share` of the frames must agree."""
+    """Places (n, 3), frames at rest (T, n), whether it moves (n,), error (n,); `share` of the frames must agree.
+
+    noise: (T, n) standard deviation of a ray's slopes.
+    """
     if not known.any():
         num = rays.shape[1]
         return np.full((num, 3), np.nan), np.zeros(known.shape, bool), np.zeros(num, bool), np.full(num, np.nan)
-    rays = np.where(known[..., None], rays, 0.0)
+    rays, noise = np.where(known[..., None], rays, 0.0), np.where(known, noise, NOISE_SHARE)
     frame, used = _spread(known)
     axes, centre = poses[frame, :3, :3].swapaxes(-1, -2), poses[frame, :3, 3]  # (m, n, 3, 3), (m, n, 3)
-    seen = np.take_along_axis(rays, frame[..., None], axis=0)
-    weight = used.astype(np.float64)
+    seen, sigma = np.take_along_axis(rays, frame[..., None], axis=0), np.take_along_axis(noise, frame, axis=0)
+    trust = (NOISE_SHARE / sigma) ** 2
+    weight = used * trust
     for round_ in range(_ROUNDS):
         place, normal = _solve(seen, weight, axes, centre)
         cam = np.einsum("mnij,mnj->mni", axes, place - centre)
         depth = np.maximum(cam[..., 2], 1e-3)
-        off = np.hypot(cam[..., 0] / depth - seen[..., 0], cam[..., 1] / depth - seen[..., 1]) / NOISE_SHARE
+        off = np.hypot(cam[..., 0] / depth - seen[..., 0], cam[..., 1] / depth - seen[..., 1]) / sigma
         # From forgiving to strict: first frames that are far off may be right and the start wrong.
         width = max(2.0, 16.0 / 2**round_)
-        weight = used / (1 + (off / width) ** 2) / depth**2
-    at_rest = known & _rests(place, rays, poses)
+        weight = used * trust / (1 + (off / width) ** 2) / depth**2
+    at_rest = known & _rests(place, rays, noise, poses)
     count, resting = known.sum(0), at_rest.sum(0)
     close = used & (off < MAX_OFF)
     seen_off = np.sqrt((close * off**2).sum(0) / np.maximum(close.sum(0), 1)) * NOISE_SHARE
-    noise = CORRELATION * np.maximum(seen_off, LEAST_NOISE_SHARE)
-    error = _distance_error(place, normal, poses, at_rest, noise)
+    error = _distance_error(place, normal, poses, at_rest, CORRELATION * np.maximum(seen_off, LEAST_NOISE_SHARE))
     agree = (resting >= MIN_FRAMES) & (resting >= share * count) & (error < MAX_FIRST_ERROR)
     places = np.where(agree[:, None], place, np.nan)
     moves = (count >= MIN_FRAMES) & ~((resting >= MIN_FRAMES) & (resting >= share * count))
     return places, at_rest & agree, moves, np.where(agree, error, np.nan)
 
 
-def _rests(place: Floats, rays: Floats, poses: Floats) -> NDArray[np.bool_]:
+def _rests(place: Floats, rays: Floats, noise: Floats, poses: Floats) -> NDArray[np.bool_]:
     """(T, n) frames in which (n, 3) places lie on their rays."""
     cam = camera_points(place, poses)
     depth = np.maximum(cam[..., 2], 1e-9)
     off = np.hypot(cam[..., 0] / depth - rays[..., 0], cam[..., 1] / depth - rays[..., 1])
-    return (off < MAX_OFF * NOISE_SHARE) & (cam[..., 2] > 0)
+    return (off < MAX_OFF * noise) & (cam[..., 2] > 0)
 
 
 def _spread(known: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

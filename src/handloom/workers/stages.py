@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.geometry.camera import camera_for
+from handloom.geometry.camera import camera_for, slope_per_pixel
 from handloom.geometry.camera_path import EstimatedPath, estimate_path, with_scale
 from handloom.geometry.cross_quality import cross_quality
 from handloom.geometry.given_path import given_path
@@ -151,7 +151,8 @@ def with_unit(
         return path  # it was tried
     rays = rays_of(tracks.points_px, camera)
     rays[~tracks.visible] = np.nan
-    still = place_still_points(tracks, rays, path.world_from_camera)
+    spread = slope_per_pixel(rays[..., :2], camera)
+    still = place_still_points(tracks, rays, path.world_from_camera, spread)
     places = still.place[np.isfinite(still.place).all(axis=1)]
     found = metric_scale(path.world_from_camera, places, hands, camera, frame_s, maps, info)
     return path if found is None else replace(path, unit_m=found.metres)
