@@ -52,6 +52,7 @@ def outputs(draw):
             *(floats(num, grid**2, 2), bools(num, grid**2)),
             query_frame=draw(hnp.arrays(np.int32, grid**2)),
             kind=draw(hnp.arrays(np.int8, grid**2, elements=st.integers(-1, 4))),
+            sigma_px=draw(st.none() | hnp.arrays(np.float16, (num, grid**2))),
         ),
         "lifted": draw(st.none() | st.builds(LiftedTracks, st.just(floats(num, grid**2)), st.none())),
         "depth_source": draw(st.none() | st.just("geometry")),

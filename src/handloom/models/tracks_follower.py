@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from handloom.models.tracks_hands import FAR, LEFT, OWN, RIGHT, STILL, HandRegions
 from handloom.models.tracks_layers import StillMotion, cell_of, still_motion
 from handloom.models.tracks_patches import NOISE_GREY, OFFSETS, SENSOR_GREY, Match, Patches, View, find, judge
+from handloom.models.tracks_spread import FLOOR_PX, Spread
 from handloom.schemas.values import NUM_HANDS
 
 Array = NDArray[np.float32]
@@ -47,6 +48,7 @@ class Follower:
     """N points, of which `started` are followed; `seen` are visible in the frame of the last step.
 
     points: (N, 2) working pixels, also where a point should be while it is hidden. layer: (N,) what it moves with.
+    sigma: (N,) one standard deviation of x and of y, working pixels.
     """
 
     def __init__(self, num: int, window_px: int, levels: int, forward_backward_px: float, step_s: float) -> None:
@@ -56,6 +58,7 @@ class Follower:
         self.motion: StillMotion | None = None
         self._patches = Patches.empty(num)
         self._strong = np.zeros(num, bool)
+        self._spread = Spread(num)
         self._warp = np.tile(np.eye(2, dtype=np.float32), (num, 1, 1))
         self._hidden_s = np.zeros(num)
         self._inside = np.full(num, FAR)  # how deep in a hand's flesh, palm lengths
@@ -80,7 +83,13 @@ class Follower:
         self.points[at], self.layer[at] = points, layer
         self.started[at], self.seen[at] = True, True
         self._age_s[at] = 0
+        self._spread.start(at)
         self._take(at, points, view, regions, t)
+
+    @property
+    def sigma(self) -> Array:
+        own = self._spread.sigma()
+        return np.where(own > 0, np.sqrt(own**2 + FLOOR_PX**2), np.float32(0))
 
     def _take(self, at: Indices, points: Array, view: View, regions: HandRegions, t: int) -> None:
         if not len(at):
@@ -106,6 +115,7 @@ class Follower:
         still_at = self.motion.move(self.points)
         expected = self._expect(still_at, inside, regions, t, to)
         self._come_back(good, moved, still_at, expected)
+        self._spread.step(self._step_px())
         leaving = self._leaving(good, moved, expected, view, regions, to)
         own = good & (self.layer != STILL) | leaving
         start = np.where(good[:, None], moved, expected)
@@ -212,8 +222,14 @@ class Follower:
             at, match, np.linalg.norm(match.points - prior[at], axis=1) < 3 * prior_px + 1.5, regions, to
         )
         found &= view.inside(match.points)
+        self._spread.found(at[found], patches.tensor[found], match.difference[found])
         new[at[found]], accepted[at[found]] = match.points[found], True
         self._likeness[at] = match.likeness
+
+    def _step_px(self) -> Array:
+        """(N,) standard deviation of one step by what each point moves with."""
+        still = np.where(self._strong, np.float32(STILL_PRIOR_PX), np.float32(WEAK_PRIOR_PX))
+        return np.where(self.layer == STILL, still, np.float32(1.2))
 
     def _prior_px(self, at: Indices) -> Array:
         """(n,) standard deviation of where a point is expected."""
@@ -264,4 +280,5 @@ class Follower:
         patience_s = np.where((self.layer == STILL) & self._strong, GIVE_UP_STILL_S, GIVE_UP_S)
         self.started &= (self._hidden_s <= patience_s) | ((self.layer == STILL) & ~self._strong)
         aged = np.flatnonzero(accepted & self._strong & (self.layer != STILL) & (self._likeness < RENEW))
+        self._spread.renew(aged)
         self._take(aged, self.points[aged], view, regions, to)

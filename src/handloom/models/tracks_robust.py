@@ -54,26 +54,29 @@ class RecoveringTracker:
         points = (tracks.points + np.float32(0.5)) * scale - np.float32(0.5)
         points[~tracks.visible] = np.nan
         points[0, : len(queries)] = queries
-        return Tracks(points, tracks.visible, tracks.query_frame, tracks.kind)
+        sigma = np.where(tracks.visible, tracks.sigma * np.float32(np.sqrt(scale.prod())), np.float32(np.nan))
+        return Tracks(points, tracks.visible, tracks.query_frame, tracks.kind, sigma)
 
 
 @dataclass
 class _Recorded:
-    """All points over the clip, working pixels. layer: what a point moved with at its query."""
+    """All points over the clip, working pixels."""
 
     points: Array  # (T, N, 2)
     visible: NDArray[np.bool_]  # (T, N)
+    sigma: Array  # (T, N)
     query_frame: NDArray[np.int32]
     kind: NDArray[np.int8]
 
     @staticmethod
     def empty(num_frames: int, num: int) -> _Recorded:
         points, visible = np.full((num_frames, num, 2), np.nan, np.float32), np.zeros((num_frames, num), bool)
-        return _Recorded(points, visible, np.full(num, -1, np.int32), np.full(num, TrackKind.NONE, np.int8))
+        query, kind = np.full(num, -1, np.int32), np.full(num, TrackKind.NONE, np.int8)
+        return _Recorded(points, visible, points[..., 0].copy(), query, kind)
 
     def write(self, t: int, at: NDArray[np.integer], follower: Follower) -> None:
         """Points number `at` as the follower sees them, its own numbers 0, 1, ..."""
-        self.points[t, at], self.visible[t, at] = follower.points, follower.seen
+        self.points[t, at], self.visible[t, at], self.sigma[t, at] = follower.points, follower.seen, follower.sigma
 
 
 def _follower(config: TracksConfig, num: int, frames: ClipFrames) -> Follower:
@@ -133,6 +136,7 @@ def _backward(config: TracksConfig, frames: ClipFrames, regions: HandRegions, ou
             follower.step(before, after, view, regions, t + 1, t, (out.points[t + 1, grid], out.points[t, grid]))
             at = np.flatnonzero(out.query_frame[late] > t)
             out.points[t, late[at]], out.visible[t, late[at]] = follower.points[at], follower.seen[at]
+            out.sigma[t, late[at]] = follower.sigma[at]
         new = np.flatnonzero(out.query_frame[late] == t)
         if len(new):
             follower.start(new, out.points[t, late[new]], view, _layers(out.kind[late[new]]), regions, t)

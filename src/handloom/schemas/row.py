@@ -26,6 +26,7 @@ FRAME_SHAPES: dict[str, tuple[int, ...]] = {
     "track_points_px": (-1, 2),
     "track_depth_m": (-1,),
     "track_visible": (-1,),
+    "track_sigma_px": (-1,),
     "track_points_world_m": (-1, 3),
 }
 # One value per clip that reads back as an array.
@@ -153,6 +154,7 @@ def build_row(
         "hand_sigma_m": hands.sigma_m,
         "track_points_px": tracks.points_px,
         "track_visible": tracks.visible,
+        "track_sigma_px": None if tracks.sigma_px is None else tracks.sigma_px.astype(np.float16),
         "track_depth_m": None if lifted is None else lifted.depth_m,
         "track_points_world_m": None if lifted is None else lifted.points_world_m,
     }

@@ -125,6 +125,7 @@ def clips_schema(num_tracks: int, embeddings: dict[str, EmbeddingSpec] | None = 
         pa.field("track_points_px", per_frame(pa.float32(), 2 * num_tracks)),
         pa.field("track_depth_m", per_frame(pa.float32(), num_tracks)),
         pa.field("track_visible", per_frame(pa.bool_(), num_tracks)),
+        pa.field("track_sigma_px", per_frame(pa.float16(), num_tracks)),
         pa.field("track_points_world_m", per_frame(pa.float32(), 3 * num_tracks)),
         pa.field("track_depth_source", pa.string()),
         *(pa.field(e.column, pa.list_(pa.float32(), e.dim), metadata=e.metadata()) for e in embeddings.values()),

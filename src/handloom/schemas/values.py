@@ -115,13 +115,15 @@ class Tracks:
 
     points_px: (T, N, 2) float32, source pixels, NaN where not known. visible: (T, N) bool: seen in this frame; a point
     that was hidden for a while is visible again under the same n. query_frame: (N,) int32, the frame in which the point
-    was chosen, -1 for an unused slot. kind: (N,) int8, `TrackKind`.
+    was chosen, -1 for an unused slot. kind: (N,) int8, `TrackKind`. sigma_px: (T, N) float32, one standard deviation of
+    x and of y, source pixels, NaN where not visible; None: the tracker does not say.
     """
 
     points_px: NDArray[np.float32]
     visible: NDArray[np.bool_]
     query_frame: NDArray[np.int32]
     kind: NDArray[np.int8]
+    sigma_px: NDArray[np.float32] | None = None
 
     @staticmethod
     def of_grid(points_px: NDArray[np.float32], visible: NDArray[np.bool_]) -> Tracks:

@@ -1,0 +1,69 @@
+"""How far off a point may be: a covariance that every step makes larger and every look at the point smaller."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.models.tracks_patches import NOISE_GREY
+
+Array = NDArray[np.float32]
+Indices = NDArray[np.integer]
+
+FLOOR_PX = 0.15
+"""What a place is off by however often it is looked at: interpolation, a surface that is not flat."""
+MOST_PX = 200.0
+"""Beyond this nothing is known of a place."""
+
+
+class Spread:
+    """Covariances of N places, working pixels, as xx, xy, yy.
+
+    own: (N, 3), of what happened since a point's patch was taken; taken: (N,) variance of the place it was taken at.
+    """
+
+    def __init__(self, num: int) -> None:
+        self._own = np.zeros((num, 3))
+        self._taken = np.zeros(num)
+
+    def start(self, at: Indices) -> None:
+        """Points number `at` are where they are said to be, by definition."""
+        self._own[at], self._taken[at] = 0, 0
+
+    def renew(self, at: Indices) -> None:
+        """The patches of points number `at` are taken anew: how far off they are now stays."""
+        self._taken[at] = np.minimum(self._taken[at] + self._variance(at), MOST_PX**2)
+        self._own[at] = 0
+
+    def step(self, grow_px: Array) -> None:
+        """Everything moves, by motions that are off by `grow_px` (N,).
+
+        A surface that moves otherwise than its neighbours does so in every step, so standard deviations add up, not
+        variances.
+        """
+        a, b, c = self._own.T
+        det = np.sqrt(np.maximum(a * c - b * b, 0))
+        # The root of a covariance P of two dimensions is (P + sqrt(det P)) / sqrt(trace P + 2 sqrt(det P)).
+        twice = 2 * grow_px / np.sqrt(np.maximum(a + c + 2 * det, 1e-12))
+        grown = np.stack([a + twice * (a + det) + grow_px**2, b + twice * b, c + twice * (c + det) + grow_px**2], -1)
+        grown *= np.minimum(1, 2 * MOST_PX**2 / np.maximum(grown[:, 0] + grown[:, 2], 1e-12))[:, None]
+        self._own = grown
+
+    def found(self, at: Indices, tensor: Array, difference: Array) -> None:
+        """The pictures of points number `at` were found: tensor (n, 3) as `Patches.tensor`, and the root mean square
+        grey difference that was left, (n,)."""
+        noise = NOISE_GREY**2 + difference.astype(np.float64) ** 2
+        xx, xy, yy = tensor.astype(np.float64).T / noise
+        a, b, c = self._own[at].T
+        a, c = a + 1e-6, c + 1e-6
+        det = np.maximum(a * c - b * b, 1e-12)
+        xx, xy, yy = np.maximum(xx, 0) + c / det, xy - b / det, np.maximum(yy, 0) + a / det
+        det = np.maximum(xx * yy - xy * xy, 1e-12)
+        self._own[at] = np.stack([yy / det, -xy / det, xx / det], -1)
+
+    def sigma(self, at: Indices | slice = slice(None)) -> Array:
+        """(n,) standard deviation of x and of y: the root of their mean variance."""
+        return np.sqrt(self._variance(at) + self._taken[at]).astype(np.float32)
+
+    def _variance(self, at: Indices | slice) -> NDArray[np.float64]:
+        return np.clip((self._own[at, 0] + self._own[at, 2]) / 2, 0, MOST_PX**2)
