@@ -6,6 +6,7 @@ camera's path puts points at rest and where they are seen, one hand's bones now 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,9 +67,11 @@ def cross_quality(
     info: VideoInfo,
     frame_s: NDArray[np.float64],
     pictures: PictureNumbers,
+    cuts: Sequence[int] | NDArray[np.integer] = (),
 ) -> tuple[dict[str, float | None], NDArray[np.int32]]:
     """The numbers named in `FIELDS`, None where nothing can be said (`schemas.tables` has their meanings); (T,) flags.
 
+    cuts: first frames of shots, but of the first.
     Hands are measured in the world where poses are metric, else in the camera frame, which a turning camera adds to.
     """
     poses = metric_poses(path)
@@ -83,6 +86,7 @@ def cross_quality(
     camera_px, of_frame = camera_residuals(tracks, lifted, poses, camera)
     signs = _Signs(either_side(speed, len(points)), by_hand, of_frame)
     flags = _flags(hands, tracks, path, camera, frame_s, pictures, signs)
+    flags[np.asarray(cuts, np.int64)] |= FrameFlag.CUT.value
     sigma = np.zeros(0) if hands.sigma_m is None else hands.sigma_m[hands.visible]
     suspect = (flags & ~int(NOT_THERE)) != 0
     numbers = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,3 +25,22 @@ def in_slots(
     keypoints_px[where] = detections.keypoints_px
     model[where] = model_m
     return HandPoints(visible, np.zeros_like(visible), confidence, keypoints_px, model, view)
+
+
+def not_across(points: HandPoints, cuts: NDArray[np.integer]) -> HandPoints:
+    """The same without what was infilled from one shot to the next. cuts: (C,) first frames of shots."""
+    drop = np.zeros_like(points.infilled)
+    for cut in cuts:
+        for hand in range(NUM_HANDS):
+            seen = np.flatnonzero(points.visible[:, hand] & ~points.infilled[:, hand])
+            before, after = seen[seen < cut], seen[seen >= cut]
+            start = before[-1] + 1 if len(before) else 0
+            drop[start : after[0] if len(after) else len(drop), hand] = True
+    drop &= points.infilled
+    if not drop.any():
+        return points
+    names = ("confidence", "keypoints_px", "model_m")
+    values = {name: getattr(points, name).copy() for name in names}
+    for value in values.values():
+        value[drop] = np.nan
+    return replace(points, visible=points.visible & ~drop, infilled=points.infilled & ~drop, **values)

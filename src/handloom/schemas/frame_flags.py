@@ -32,6 +32,7 @@ class FrameFlag(IntFlag):
     FEW_TRACKS = 1 << 14
     NO_POSE = 1 << 15
     CAMERA_RESIDUAL = 1 << 16
+    CUT = 1 << 18
 
 
 FLAGS: dict[str, str] = {
@@ -52,6 +53,7 @@ FLAGS: dict[str, str] = {
     "FEW_TRACKS": "few of the points chosen so far are visible",
     "NO_POSE": "the camera's pose is not known",
     "CAMERA_RESIDUAL": "points at rest do not lie where the camera's pose puts them",
+    "CUT": "another shot begins: nothing goes on from the frame before",
 }
 
 NOT_THERE = FrameFlag.NO_HANDS | FrameFlag.NO_POSE

@@ -68,6 +68,7 @@ QUALITY_FIELDS: dict[str, str] = {
     "blur": "median over frames of the variance of the Laplacian of the grey frame at working size; low is blurred",
     "brightness": "mean grey level, 0 to 1",
     "share_flagged": "share of frames with a frame flag other than NO_HANDS and NO_POSE",
+    "num_cuts": "cuts: where another shot begins within the clip",
     "duplicate_share": "share of frames equal to the frame before (some cameras repeat frames in low light)",
 }
 

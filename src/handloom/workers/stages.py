@@ -21,7 +21,9 @@ from handloom.geometry.pnp import place_hands
 from handloom.geometry.track_quality import track_quality
 from handloom.geometry.track_still import place_still_points, rays_of
 from handloom.geometry.world import hands_to_world, metric_poses
+from handloom.models.cuts import find_cuts
 from handloom.models.features import CornerTracks
+from handloom.models.hand_points import not_across
 from handloom.models.protocols import ClipFrames
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Settings
@@ -78,8 +80,10 @@ class Stages:
             ClipError: a model failed, the given camera or depth cannot be used.
         """
         camera = camera_for(clip, info, self._settings.camera)
+        begin("pictures")
+        cuts = find_cuts(frames)
         begin("hands")
-        points = self._hands.extract(clip, info, frames)
+        points = not_across(self._hands.extract(clip, info, frames), cuts)
         begin("hand_fit")
         hands = self._placed(clip, points, camera, info, frames.frame_s)
         begin("depth")
@@ -99,9 +103,9 @@ class Stages:
         path = with_unit(estimated.path, tracks, hands, camera, info, frames.frame_s, maps)
         lifted = lift_in_pieces(tracks, hands, in_metres(path), camera, maps, info)
         begin("quality")
-        agreement, flags = cross_quality(hands, tracks, lifted, path, camera, info, frames.frame_s, pictures)
+        agreement, flags = cross_quality(hands, tracks, lifted, path, camera, info, frames.frame_s, pictures, cuts)
         quality = hand_quality(hands, info, camera) | track_quality(tracks) | estimated.numbers
-        quality |= pictures.quality() | agreement
+        quality |= pictures.quality() | agreement | {"num_cuts": float(len(cuts))}
         measured = bool(np.isfinite(lifted.depth_m).any())
         source = None if not measured else "geometry" if maps is None else maps.source
         world = hands_to_world(hands, path)

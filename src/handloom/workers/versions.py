@@ -11,6 +11,7 @@ import cv2
 import handloom
 from handloom.errors import ConfigError
 from handloom.geometry.camera_path import VERSION as PATH_VERSION
+from handloom.models.cuts import VERSION as CUTS_VERSION
 from handloom.models.features import VERSION as CORNERS_VERSION
 from handloom.models.fingerprints import sources_digest
 from handloom.models.hands_offline import VERSION as HANDS_VERSION
@@ -27,6 +28,7 @@ OWN = {
     "arithmetic": "one thread, OpenCV without IPP 1",
     "hands": f"whole-clip handedness 1, offline {HANDS_VERSION}",
     "hand_fit": "kinematic hand 1",
+    "cuts": CUTS_VERSION,
     "corners": CORNERS_VERSION,
     "camera_path": PATH_VERSION,
     "tracks": f"{RECOVER_VERSION}, {LK_VERSION}",
