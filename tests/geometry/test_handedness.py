@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.geometry.handedness import assign
+from handloom.geometry.handedness import VIEW_PRIOR, Assignment, assign
 from handloom.geometry.tracklets import Detections, is_duplicate, keep_hands, link
 from handloom.schemas.values import LEFT, RIGHT
 
@@ -31,9 +31,13 @@ def detections(*rows: tuple[int, np.ndarray, float]) -> Detections:
     return Detections(np.array(frame), np.array(points), np.array(right, float), np.full(len(rows), 0.9))
 
 
-def labels(found: Detections, view: str | None = None, hz: float = 15.0) -> np.ndarray:
+def assigned(found: Detections, view: str | None = None, hz: float = 15.0) -> Assignment:
     seconds = np.arange(found.frame.max() + 1) / hz
-    return assign(found, link(found), seconds, WIDTH, HEIGHT, view).hand
+    return assign(found, link(found), seconds, WIDTH, view)
+
+
+def labels(found: Detections, view: str | None = None) -> np.ndarray:
+    return assigned(found, view).hand
 
 
 def mirrored(found: Detections) -> Detections:
@@ -55,11 +59,11 @@ def clips(draw) -> Detections:
 
 @given(clips(), st.sampled_from([None, "ego", "exo"]))
 def test_any_clip_gets_one_hand_a_slot_and_one_slot_a_tracklet(found, view):
-    kept = keep_hands(found)
+    kept, _ = keep_hands(found)
     assert set(found.frame[kept]) == set(found.frame)  # no frame loses its last hand
     found = found.take(kept)
     tracklet = link(found)
-    hands = assign(found, tracklet, np.arange(20) / 15, WIDTH, HEIGHT, view).hand
+    hands = assign(found, tracklet, np.arange(20) / 15, WIDTH, view).hand
     slots = list(zip(found.frame, hands, strict=True))
     assert len(set(slots)) == len(slots)
     for name in set(tracklet):
@@ -81,8 +85,10 @@ def test_a_mirrored_clip_has_its_hands_swapped():
 
 def test_no_hands_is_no_error():
     none = Detections(np.empty(0, int), np.empty((0, 21, 2)), np.empty(0), np.empty(0))
-    assert len(keep_hands(none)) == len(link(none)) == 0
-    assert len(assign(none, link(none), np.empty(0), WIDTH, HEIGHT, None).hand) == 0
+    assert len(keep_hands(none)[0]) == len(link(none)) == 0
+    for view in (None, "ego"):
+        found = assign(none, link(none), np.empty(0), WIDTH, view)
+        assert len(found.hand) == len(found.margin) == 0
 
 
 def test_a_model_that_wavers_does_not_make_the_label_flicker():
@@ -129,7 +135,7 @@ def test_two_detections_of_one_hand_are_one():
     assert is_duplicate(first, second)
     assert not is_duplicate(first, hand(350, 200, 90))
     found = Detections(np.array([0, 0]), np.stack([first, second]), np.array([0.9, 0.2]), np.array([0.6, 0.8]))
-    assert keep_hands(found).tolist() == [1]
+    assert keep_hands(found)[0].tolist() == [1]
 
 
 def test_hands_that_pass_each_other_keep_their_tracklets_or_break_them():
@@ -148,3 +154,73 @@ def test_a_longer_step_links_only_what_was_followed():
     found = detections((0, hand(300, 200, 90), 0.9), (1, hand(345, 200, 90), 0.9))
     assert len(set(link(found))) == len(set(link(found, np.array([4, 4])))) == 1
     assert len(set(link(found, np.array([4, 5])))) == 2
+
+
+def person_across_the_table() -> tuple[Detections, np.ndarray]:
+    """Seen from outside: the right hand at the picture's left, gone after a second; the left one lost for a moment."""
+    rows = []
+    for t in range(60):
+        if t < 20:
+            rows.append((t, hand(180, 120 - 2 * t, 280), 0.95))
+        if t != 30:
+            rows.append((t, hand(470, 130, 255), 0.04))
+    found = detections(*rows)
+    return found, np.where(found.keypoints_px[:, 0, 0] < 300, RIGHT, LEFT)
+
+
+@pytest.mark.parametrize("view", [None, "exo", "ego"])
+def test_a_wrong_view_exchanges_no_hands(view):
+    found, truth = person_across_the_table()
+    sides = assigned(found, view)
+    assert (sides.hand == truth).all()
+    assert not sides.ego
+    assert sides.ego_log_odds < -VIEW_PRIOR
+    assert (sides.margin > 2).all()
+
+
+def test_hands_that_go_on_are_not_exchanged_whatever_the_evidence():
+    """Both hands called wrong for a second after a frame in which nothing was seen: they are where they were."""
+    rows = []
+    for t in range(40):
+        left, right = (0.05, 0.97) if t < 20 else (0.97, 0.03)
+        if t != 20:
+            rows += [(t, hand(180, 270, 65), left), (t, hand(450, 250, 120), right)]
+    found = detections(*rows)
+    for view in (None, "exo", "ego"):
+        left = labels(found, view) == LEFT
+        assert (left == (found.keypoints_px[:, 0, 0] < 300)).all()
+
+
+def test_another_hand_may_come_where_one_has_left_some_time_ago():
+    rows = [(t, hand(250, 200, 60), 0.03) for t in range(10)] + [(t, hand(260, 210, 120), 0.97) for t in range(40, 50)]
+    for view in (None, "ego", "exo"):
+        assert labels(detections(*rows), view).tolist() == [LEFT] * 10 + [RIGHT] * 10
+
+
+def test_a_margin_says_how_sure_the_sides_are():
+    sure = assigned(detections(*((t, hand(200, 270, 62), 0.03) for t in range(30))), "ego")
+    torn = assigned(detections(*((t, hand(320, 270, 90), 0.5) for t in range(30))), "ego")
+    assert (sure.margin > 8).all()
+    assert (torn.margin < 2).all()
+    # By the model a left hand, by its place in a head camera's picture a right one: no surer than the view is.
+    either = detections((0, hand(420, 270, 118), 0.15))
+    assert labels(either, "ego") != labels(either, "exo")
+    found = assigned(either)
+    assert found.margin[0] <= abs(found.ego_log_odds)
+
+
+def test_of_three_hands_the_two_that_stay_are_kept_in_every_frame():
+    """A third one, surer in every other frame, is somebody else's: it takes no place, and the sides become unsure."""
+    rows, track = [], []
+    for t in range(12):
+        rows += [(t, hand(150, 250, 60), 0.1), (t, hand(450, 250, 120), 0.9)]
+        track += [0, 1]
+        if 4 <= t < 8:
+            rows.append((t, hand(300, 60, 270), 0.5))
+            track.append(2)
+    frame, points, right = zip(*rows, strict=True)
+    confidence = np.where(np.array(track) == 2, 0.99, 0.9)
+    found = Detections(np.array(frame), np.array(points), np.array(right), confidence)
+    kept, crowded = keep_hands(found, np.array(track))
+    assert np.array(track)[kept].tolist() == [0, 1] * 12
+    assert found.frame[kept][crowded].tolist() == [4, 4, 5, 5, 6, 6, 7, 7]

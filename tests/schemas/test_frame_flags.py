@@ -11,7 +11,7 @@ def test_every_flag_has_a_meaning_and_fits_the_column():
     assert list(FLAGS) == [flag.name for flag in FrameFlag]
     assert sum(FrameFlag) < 2**31
     values = [flag.value for flag in FrameFlag]
-    assert values == sorted(values)
+    assert values == sorted(set(values))
     assert all(value.bit_count() == 1 for value in values)
 
 

@@ -18,7 +18,18 @@ from handloom.geometry.hand_tracks import either_side, hand_sizes_px, hand_track
 from handloom.geometry.picture_stats import PictureNumbers
 from handloom.geometry.world import metric_poses, to_camera, to_world
 from handloom.schemas.frame_flags import NOT_THERE, FrameFlag
-from handloom.schemas.values import LEFT, RIGHT, Camera, CameraPath, Hands, LiftedTracks, TrackKind, Tracks, VideoInfo
+from handloom.schemas.values import (
+    LEFT,
+    RIGHT,
+    Camera,
+    CameraPath,
+    HandDoubts,
+    Hands,
+    LiftedTracks,
+    TrackKind,
+    Tracks,
+    VideoInfo,
+)
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -68,6 +79,7 @@ def cross_quality(
     frame_s: NDArray[np.float64],
     pictures: PictureNumbers,
     cuts: Sequence[int] | NDArray[np.integer] = (),
+    doubts: HandDoubts | None = None,
 ) -> tuple[dict[str, float | None], NDArray[np.int32]]:
     """The numbers named in `FIELDS`, None where nothing can be said (`schemas.tables` has their meanings); (T,) flags.
 
@@ -85,7 +97,7 @@ def cross_quality(
     residual_px, by_hand = hand_track_residuals(hands, tracks)
     camera_px, of_frame = camera_residuals(tracks, lifted, poses, camera)
     signs = _Signs(either_side(speed, len(points)), by_hand, of_frame)
-    flags = _flags(hands, tracks, path, camera, frame_s, pictures, signs)
+    flags = _flags(hands, tracks, path, camera, frame_s, pictures, signs, doubts)
     flags[np.asarray(cuts, np.int64)] |= FrameFlag.CUT.value
     sigma = np.zeros(0) if hands.sigma_m is None else hands.sigma_m[hands.visible]
     suspect = (flags & ~int(NOT_THERE)) != 0
@@ -167,6 +179,7 @@ def _flags(
     frame_s: NDArray[np.float64],
     pictures: PictureNumbers,
     signs: _Signs,
+    doubts: HandDoubts | None,
 ) -> NDArray[np.int32]:
     num = len(frame_s)
     poses = path.world_from_camera
@@ -192,6 +205,8 @@ def _flags(
         said[FrameFlag[f"HAND_JUMP_{side}"]] = signs.speed_m_s[:, hand] > HAND_SPEED_M_S
         said[FrameFlag[f"HAND_UNSURE_{side}"]] = unsure[:, hand]
         said[FrameFlag[f"HAND_OFF_TRACKS_{side}"]] = signs.off_tracks[:, hand] > OFF_TRACKS
+        if doubts is not None:
+            said[FrameFlag[f"HAND_SIDE_UNSURE_{side}"]] = doubts.side_unsure[:, hand]
     flags = np.zeros(num, np.int32)
     for flag, frames in said.items():
         flags[frames] |= flag.value

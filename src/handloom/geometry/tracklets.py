@@ -16,6 +16,7 @@ from handloom.schemas.values import NUM_HANDS
 # (overlap up to 0.12).
 DUPLICATE_DISTANCE = 0.25
 DUPLICATE_OVERLAP = 0.45
+CROWD_CONFIDENCE = 0.8  # of every hand of a frame that has more than two
 # Chosen by hand on the same clips, not fitted.
 LINK_DISTANCE = 0.75  # farthest mean step of the keypoints from frame to frame, in hand sizes
 NEW_TRACK_DISTANCE = 0.35  # the same between detections that the search did not follow from one to the other
@@ -70,24 +71,40 @@ def _box_overlap(first_px: NDArray[np.floating], second_px: NDArray[np.floating]
     return both / np.maximum(union, 1e-9)
 
 
-def keep_hands(detections: Detections) -> NDArray[np.int64]:
+def keep_hands(
+    detections: Detections, track: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Indices of the detections that stay: of two detections of one hand the better, and at most two hands a frame.
 
-    A frame that has a detection keeps one.
+    Of more than two hands those of the tracks that were seen most stay, so that the choice is the same in the next
+    frame. A frame that has a detection keeps one.
+
+    track: (D,), which detections were followed from one another; None: unknown, the surest of each frame stay.
+
+    Returns:
+        The indices, and for each whether its frame has a third hand that is as sure as hands are: somebody else's.
     """
+    seen = detections.confidence
+    if track is not None and len(detections):
+        _, number = np.unique(track, return_inverse=True)
+        seen = np.bincount(number, weights=detections.confidence)[number]
     frames = detections.by_frame()
     pairs = [pair for indices in frames for pair in itertools.combinations(indices.tolist(), 2)]
     first, second = np.array(pairs, np.int64).reshape(-1, 2).T
     same = is_duplicate(detections.keypoints_px[first], detections.keypoints_px[second])
     doubles = {pair for pair, double in zip(pairs, same.tolist(), strict=True) if double}
     kept: list[int] = []
+    crowded: list[bool] = []
     for indices in frames:
-        chosen: list[int] = []
+        hands: list[int] = []
         for i in sorted(indices.tolist(), key=lambda i: (-detections.confidence[i], i)):
-            if len(chosen) < NUM_HANDS and not any((min(i, j), max(i, j)) in doubles for j in chosen):
-                chosen.append(i)
-        kept.extend(sorted(chosen))
-    return np.array(kept, np.int64)
+            if not any((min(i, j), max(i, j)) in doubles for j in hands):
+                hands.append(i)
+        chosen = sorted(sorted(hands, key=lambda i: (-seen[i], i))[:NUM_HANDS])
+        kept.extend(chosen)
+        sure = sum(detections.confidence[i] >= CROWD_CONFIDENCE for i in hands) > NUM_HANDS
+        crowded.extend([sure] * len(chosen))
+    return np.array(kept, np.int64), np.array(crowded, bool)
 
 
 def link(detections: Detections, track: NDArray[np.int64] | None = None) -> NDArray[np.int64]:

@@ -7,24 +7,43 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.geometry.handedness import Assignment
 from handloom.geometry.tracklets import Detections
-from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, HandPoints
+from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, HandDoubts, HandPoints
+
+# Hands whose labelling beats the other by less, in nats, may be the other ones. On 2689 pieces of one to 30 frames of
+# real and rendered clips 8 % are below, 79 % of those right all the same; above it are 98 %, 99.5 % with a true view.
+UNSURE_MARGIN = 2.0
 
 
 def in_slots(
-    num_frames: int, detections: Detections, hand: NDArray[np.int64], model_m: NDArray[np.float64], view: str | None
+    num_frames: int,
+    detections: Detections,
+    sides: Assignment,
+    crowded: NDArray[np.bool_],
+    model_m: NDArray[np.float64],
+    view: str | None,
 ) -> HandPoints:
-    """hand: (D,) 0 left, 1 right; model_m: (D, 21, 3). At most one detection a frame and hand; none is infilled."""
+    """model_m: (D, 21, 3); crowded: (D,), from `tracklets.keep_hands`; view: the given one.
+
+    At most one detection a frame and hand; none is infilled.
+    """
     visible = np.zeros((num_frames, NUM_HANDS), bool)
+    unsure = np.zeros((num_frames, NUM_HANDS), bool)
     confidence = np.full((num_frames, NUM_HANDS), np.nan, np.float32)
     keypoints_px = np.full((num_frames, NUM_HANDS, NUM_KEYPOINTS, 2), np.nan, np.float32)
     model = np.full((num_frames, NUM_HANDS, NUM_KEYPOINTS, 3), np.nan, np.float32)
-    where = (detections.frame, hand)
+    where = (detections.frame, sides.hand)
     visible[where] = True
+    unsure[where] = crowded | (sides.margin < UNSURE_MARGIN)
     confidence[where] = detections.confidence
     keypoints_px[where] = detections.keypoints_px
     model[where] = model_m
-    return HandPoints(visible, np.zeros_like(visible), confidence, keypoints_px, model, view)
+    log_odds = None
+    if len(detections):
+        view, log_odds = "ego" if sides.ego else "exo", sides.ego_log_odds
+    nothing = np.zeros_like(visible)
+    return HandPoints(visible, nothing, confidence, keypoints_px, model, view, log_odds, HandDoubts(unsure))
 
 
 def not_across(points: HandPoints, cuts: NDArray[np.integer]) -> HandPoints:

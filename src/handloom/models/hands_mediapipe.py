@@ -118,18 +118,17 @@ def _assigned(clip: Clip, info: VideoInfo, frame_s: NDArray[np.float64], raw: _F
         np.array(raw.right, np.float64),
         np.array(raw.presence, np.float64),
     )
-    kept = keep_hands(found)
+    kept, crowded = keep_hands(found)
     detections = found.take(kept)
     tracklet = link(detections)
-    sides = assign(detections, tracklet, frame_s, info.width, info.height, clip.view)
+    sides = assign(detections, tracklet, frame_s, info.width, clip.view)
     log.debug(
         "clip_id=%s stage=%s detections=%d kept=%d tracklets=%d view=%s ego=%s ego_log_odds=%.2f",
         *(clip.clip_id, STAGE, len(found), len(kept), len(np.unique(tracklet)), clip.view),
         *(sides.ego, sides.ego_log_odds),
     )
     model_m = np.array(raw.world_m, np.float64).reshape(-1, NUM_KEYPOINTS, 3)[kept]
-    view = ("ego" if sides.ego else "exo") if len(detections) else clip.view
-    return in_slots(len(frame_s), detections, sides.hand, model_m, view)
+    return in_slots(len(frame_s), detections, sides, crowded, model_m, clip.view)
 
 
 def _passed(presence: list[float], config: HandsConfig, num_hands: int) -> list[float]:

@@ -24,7 +24,7 @@ from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, HandPoints, VideoI
 log = logging.getLogger(__name__)
 
 STAGE = "hands"
-VERSION = "1"
+VERSION = "2"
 # A tracklet is taken for a hand only if it lasts, or if the network is sure of it. Chosen by hand on two EgoDex clips,
 # rendered scenes and four clips without hands (none is found there), not fitted.
 SURE_PRESENCE = 0.8
@@ -81,18 +81,18 @@ def _assigned(
     clip: Clip, info: VideoInfo, frame_s: NDArray[np.float64], tracks: list[Track], size: tuple[int, int]
 ) -> HandPoints:
     found, metric, track = _detections(tracks, np.array([info.width, info.height]) / size)
-    kept = keep_hands(found)
-    kept = kept[_believable(found.take(kept), track[kept], frame_s)]
+    kept, crowded = keep_hands(found, track)
+    believable = _believable(found.take(kept), track[kept], frame_s)
+    kept, crowded = kept[believable], crowded[believable]
     detections = found.take(kept)
     tracklet = link(detections, track[kept])
-    sides = assign(detections, tracklet, frame_s, info.width, info.height, clip.view)
+    sides = assign(detections, tracklet, frame_s, info.width, clip.view)
     log.debug(
         "clip_id=%s stage=%s tracks=%d detections=%d kept=%d tracklets=%d view=%s ego=%s ego_log_odds=%.2f",
         *(clip.clip_id, STAGE, len(tracks), len(found), len(kept), len(np.unique(tracklet)), clip.view),
         *(sides.ego, sides.ego_log_odds),
     )
-    view = ("ego" if sides.ego else "exo") if len(detections) else clip.view
-    return _finished(info, frame_s, detections, metric[kept], sides.hand, view)
+    return _finished(info, frame_s, in_slots(len(frame_s), detections, sides, crowded, metric[kept], clip.view))
 
 
 def _detections(
@@ -128,18 +128,12 @@ def _believable(detections: Detections, track: NDArray[np.int64], frame_s: NDArr
     return out
 
 
-def _finished(
-    info: VideoInfo,
-    frame_s: NDArray[np.float64],
-    detections: Detections,
-    metric: NDArray[np.float64],
-    hand: NDArray[np.int64],
-    view: str | None,
-) -> HandPoints:
-    found = in_slots(len(frame_s), detections, hand, metric, view)
-    infilled, keypoints_px = found.infilled, found.keypoints_px
+def _finished(info: VideoInfo, frame_s: NDArray[np.float64], found: HandPoints) -> HandPoints:
+    infilled, keypoints_px, unsure = found.infilled, found.keypoints_px, found.doubts.side_unsure
     for side in range(NUM_HANDS):
         each = (keypoints_px[:, side], found.model_m[:, side], found.confidence[:, side])
         infilled[:, side] = fill_gaps(*each, frame_s, info.width, info.height)
         keypoints_px[:, side] = smooth(keypoints_px[:, side], frame_s, found.confidence[:, side])
+        for frame in np.flatnonzero(infilled[:, side]):
+            unsure[frame, side] = unsure[frame - 1, side]
     return replace(found, visible=found.visible | infilled)

@@ -33,6 +33,8 @@ class FrameFlag(IntFlag):
     NO_POSE = 1 << 15
     CAMERA_RESIDUAL = 1 << 16
     CUT = 1 << 18
+    HAND_SIDE_UNSURE_LEFT = 1 << 19
+    HAND_SIDE_UNSURE_RIGHT = 1 << 20
 
 
 FLAGS: dict[str, str] = {
@@ -54,6 +56,8 @@ FLAGS: dict[str, str] = {
     "NO_POSE": "the camera's pose is not known",
     "CAMERA_RESIDUAL": "points at rest do not lie where the camera's pose puts them",
     "CUT": "another shot begins: nothing goes on from the frame before",
+    "HAND_SIDE_UNSURE_LEFT": "the left hand may be the right one, or somebody else's",
+    "HAND_SIDE_UNSURE_RIGHT": "the right hand may be the left one, or somebody else's",
 }
 
 NOT_THERE = FrameFlag.NO_HANDS | FrameFlag.NO_POSE

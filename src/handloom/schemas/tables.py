@@ -56,6 +56,8 @@ QUALITY_FIELDS: dict[str, str] = {
     "hand_max_speed_m_s": "largest speed of a palm between consecutive frames, in the world where poses are metric",
     "hand_track_residual_px": "median distance between where points on a hand go from frame to frame and where its "
     "keypoints do, source pixels",
+    "hand_view_log_odds": "natural logarithm of how much likelier the hands' places are seen from the person's own "
+    "head than from outside; below 0 in a clip given as `ego`: the pictures speak against it",
     "camera_error_px": "reprojection error of corners under an estimated path, median, px at a width of 640",
     "camera_explained": "share of the sightings of lasting corners that an estimated path explains",
     "camera_parallax_px": "median parallax of the two views an estimated path began with, px at a width of 640",

@@ -62,13 +62,27 @@ class Camera:
 
 
 @dataclass(frozen=True)
+class HandDoubts:
+    """What speaks against a visible hand, (T, 2) bool each.
+
+    side_unsure: it may be the person's other hand, or somebody else's. off_picture: no hand lies where its keypoints
+    are; None: not looked at.
+    """
+
+    side_unsure: NDArray[np.bool_]
+    off_picture: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
 class HandPoints:
     """What a hand model saw of both hands over a clip, before any 3D. A hand that was not seen is NaN, `visible` false.
 
     visible, infilled: (T, 2) bool; an infilled hand is interpolated over a short gap, and is also `visible`.
     confidence: (T, 2) float32, NaN where not visible. keypoints_px: (T, 2, 21, 2) float32, source pixels.
     model_m: (T, 2, 21, 3) float32, the model's own metric keypoints: axes as the camera's, any origin, tilt not to be
-    trusted. view: `ego` or `exo`, given or decided over the clip; None where no hand was seen.
+    trusted. view: `ego` or `exo`, as the pictures and what was given say; None where no hand was seen and none was
+    given. view_log_odds: natural logarithm of how much likelier the pictures are from a head than from outside; None
+    where they say nothing. doubts: None where the model has none.
     """
 
     visible: NDArray[np.bool_]
@@ -77,6 +91,8 @@ class HandPoints:
     keypoints_px: NDArray[np.float32]
     model_m: NDArray[np.float32]
     view: str | None = None
+    view_log_odds: float | None = None
+    doubts: HandDoubts | None = None
 
 
 @dataclass(frozen=True)

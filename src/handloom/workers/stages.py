@@ -103,9 +103,12 @@ class Stages:
         path = with_unit(estimated.path, tracks, hands, camera, info, frames.frame_s, maps)
         lifted = lift_in_pieces(tracks, hands, in_metres(path), camera, maps, info)
         begin("quality")
-        agreement, flags = cross_quality(hands, tracks, lifted, path, camera, info, frames.frame_s, pictures, cuts)
+        agreement, flags = cross_quality(
+            hands, tracks, lifted, path, camera, info, frames.frame_s, pictures, cuts, points.doubts
+        )
         quality = hand_quality(hands, info, camera) | track_quality(tracks) | estimated.numbers
-        quality |= pictures.quality() | agreement | {"num_cuts": float(len(cuts))}
+        quality |= pictures.quality() | agreement
+        quality |= {"num_cuts": float(len(cuts)), "hand_view_log_odds": points.view_log_odds}
         measured = bool(np.isfinite(lifted.depth_m).any())
         source = None if not measured else "geometry" if maps is None else maps.source
         world = hands_to_world(hands, path)

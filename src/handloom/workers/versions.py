@@ -26,7 +26,7 @@ NAMES = {"av": "pyav"}
 OWN = {
     "decode": "numbered packets, pictures as players show them 1",
     "arithmetic": "one thread, OpenCV without IPP 1",
-    "hands": f"whole-clip handedness 1, offline {HANDS_VERSION}",
+    "hands": f"whole-clip handedness 2, offline {HANDS_VERSION}",
     "hand_fit": "kinematic hand 1",
     "cuts": CUTS_VERSION,
     "corners": CORNERS_VERSION,
