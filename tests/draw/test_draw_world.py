@@ -61,6 +61,11 @@ def test_a_recording_holds_what_the_row_knows(tmp_path):
     stored = np.array(table[keypoints].to_pylist(), np.float32)
     assert np.array_equal(stored, row["hand_keypoints_world_m"][:, 1])
     assert not any(name.startswith("/world/hands/left/keypoints") for name in table.column_names)
+    assert not any(name.startswith("/lens") for name in table.column_names)
+    row |= {"camera_distortion": np.array([0.1, 0, 0, 0]), "camera_model": "fisheye"}
+    write_show(frames, row, tmp_path / "bent.rrd")
+    bent = rerun.dataframe.load_recording(tmp_path / "bent.rrd").schema().component_columns()
+    assert any(column.entity_path == "/lens" for column in bent)
     with pytest.raises(ConfigError, match="4 of the 5"):
         write_show(frames[:4], row, tmp_path / "short.rrd")
     assert not (tmp_path / "short.rrd").exists()

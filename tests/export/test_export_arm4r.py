@@ -19,8 +19,9 @@ from handloom.export.arm4r_points import clip_points, held
 from handloom.export.new_export import INDEX, UNFINISHED
 from handloom.export.zarr2 import zarr_files
 from handloom.geometry.arm4r_scale import at_912x512
+from handloom.geometry.camera import rays
 from handloom.models.tracks_lk import query_grid
-from handloom.schemas.row import build_row, row_arrays
+from handloom.schemas.row import build_row, camera_of, row_arrays
 from handloom.schemas.values import Camera, CameraPath, Hands, LiftedTracks, Tracks, VideoInfo
 
 SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).parents[3] / "shared"))
@@ -100,6 +101,22 @@ def test_a_window_of_the_loader_holds_the_tables_points(tmp_path: Path) -> None:
     np.testing.assert_allclose(points[..., 2][seen], row["track_depth_m"][20:36][seen], rtol=1e-6)
     assert np.isfinite(window["action"]).all()
     assert window["images"].tolist() == row["frame_jpeg"][20:36]
+
+
+def test_hidden_points_lie_where_a_fisheye_shows_them() -> None:
+    """At rest before a camera at rest: every point is known in every frame, hidden or not, on the one pixel."""
+    row = row_arrays(clip_row(0, 3, share_hidden=0.4))
+    row |= {"camera_matrix": np.array([[230, 0, 319.5], [0, 230, 179.5], [0, 0, 1]], np.float32)}
+    row |= {"camera_distortion": np.array([0.03, 0.01, -0.006, 0.001]), "camera_model": "fisheye"}
+    directions = rays(query_grid(640, 360, 36), camera_of(row))
+    place = (directions / directions[:, 2:]).astype(np.float32)
+    row["track_points_px"] = np.where(row["track_visible"][..., None], query_grid(640, 360, 36), np.nan)
+    row["track_depth_m"] = np.where(row["track_visible"], np.float32(1), np.float32(np.nan))
+    row["track_points_world_m"] = np.where(row["track_visible"][..., None], place, np.float32(np.nan))
+    row |= {"world_scale": "metric", "world_from_camera": np.tile(np.eye(4, dtype=np.float32), (3, 1, 1))}
+    found = clip_points(row)
+    assert np.ptp(found, axis=0).max() < 1e-2
+    assert (~row["track_visible"]).sum() > 500
 
 
 def test_masks_say_what_is_known_and_what_was_seen(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
-from support.rows import RUN_KEY, make_clip, make_row
+from support.rows import FISHEYE, RUN_KEY, make_clip, make_row
 
 from handloom.errors import ConfigError
 from handloom.export.card import Card, Tally, hub_licence
@@ -68,6 +68,14 @@ def read_card(out: Path) -> tuple[dict, str]:
     """(front matter, the rest)."""
     _, front, text = (out / "README.md").read_text().split("---\n", 2)
     return yaml.safe_load(front), text
+
+
+def test_a_card_counts_the_lenses_that_distort(db: Database) -> None:
+    tally = Tally()
+    list(tally.over([make_row(1), make_row(2, camera=FISHEYE), make_row(3, camera=FISHEYE)]))
+    text = Card("parquet", "clips", "", {}).text(tally)
+    assert "- Lens: fisheye 2, pinhole 1" in text
+    assert "The lens of 2 rows distorts" in text
 
 
 @pytest.mark.parametrize("form", sorted(WRITERS))

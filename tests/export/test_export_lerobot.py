@@ -102,6 +102,7 @@ def test_every_step_reads_back_from_where_the_list_of_episodes_says(tmp_path: Pa
         assert [names[n] for n in table["task_index"].to_pylist()] == [values["narration"]] * len(state)
         assert episode["tasks"] == [values["narration"]]
         assert episode["clip_id"] == values["clip_id"]
+        assert (episode["camera_model"], episode["camera_distortion"]) == ("opencv", None)
         place = {n: episode[f"videos/{CAMERA}/{n}"] for n in ("chunk_index", "file_index")}
         found = frames_of(out / info["video_path"].format(video_key=CAMERA, **place))
         times = episode[f"videos/{CAMERA}/from_timestamp"] + table["timestamp"].to_numpy().astype(np.float64)

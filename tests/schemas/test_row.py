@@ -17,7 +17,7 @@ from handloom.errors import ClipError, ShapeError
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.schemas.reject import Reject
-from handloom.schemas.row import FRAME_SHAPES, build_row, frames_from_arrow, frames_to_arrow, row_arrays
+from handloom.schemas.row import FRAME_SHAPES, build_row, camera_of, frames_from_arrow, frames_to_arrow, row_arrays
 from handloom.schemas.tables import CLIP_LIST, QUALITY_FIELDS, clips_schema
 from handloom.schemas.values import Camera, CameraPath, Hands, LiftedTracks, Tracks, VideoInfo
 
@@ -99,6 +99,20 @@ def test_what_goes_in_comes_out(values):
     assert back["hand_left"] == bool(values["hands"].visible[:, 0].any())
     assert back["hand_view"] == values["hands"].view
     assert back["world_scale"] == ("none" if poses is None else values["path"].scale)
+
+
+@pytest.mark.parametrize(
+    "camera",
+    [
+        Camera(np.diag([500.0, 500.0, 1.0]), "given"),
+        Camera(np.diag([500.0, 500.0, 1.0]), "given", np.array([0.1, 0.0, 0.0, 0.0])),
+        Camera(np.diag([500.0, 500.0, 1.0]), "assumed", np.array([0.1, 0.0, 0.0, 0.0]), "fisheye", 0.25, "gopro-wide"),
+    ],
+)
+def test_a_rows_camera_is_the_one_that_it_was_made_with(camera):
+    back = camera_of(row_arrays(row_of(_plain() | {"camera": camera})))
+    for field in dataclasses.fields(Camera):
+        np.testing.assert_array_equal(getattr(back, field.name), getattr(camera, field.name), err_msg=field.name)
 
 
 def test_an_open_end_becomes_the_end_of_the_video():

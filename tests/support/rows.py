@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,10 @@ def make_clip(number: int, **values: object) -> Clip:
     return Clip(**(fields | values))
 
 
+CAMERA = Camera(np.array([[500.0, 0, 320], [0, 500, 180], [0, 0, 1]]), "assumed")
+FISHEYE = replace(CAMERA, source="given", distortion=np.array([0.05, -0.01, 0.002, -0.001]), model="fisheye")
+
+
 def make_row(
     clip: Clip | int,
     *,
@@ -39,6 +44,7 @@ def make_row(
     embeddings: dict[str, np.ndarray | None] | None = None,
     hands_seen: tuple[bool, bool] = (True, False),
     frame_jpeg: list[bytes] | None = None,
+    camera: Camera = CAMERA,
 ) -> pa.RecordBatch:
     """A row whose arrays follow from `seed` (by default from the clip), with `grid` x `grid` tracks."""
     clip = make_clip(clip) if isinstance(clip, int) else clip
@@ -59,7 +65,7 @@ def make_row(
         info=VideoInfo(640, 360, 30.0, "h264", "yuv420p", 0, 0.0, 10.0, 300),
         decoder="decord",
         frame_s=clip.start_s + np.arange(num_frames) / 15,
-        camera=Camera(np.array([[500.0, 0, 320], [0, 500, 180], [0, 0, 1]]), "assumed"),
+        camera=camera,
         path=CameraPath(None, "none", "none", "static"),
         hands=Hands(visible, np.zeros_like(visible), confidence, px, cam),
         hands_world_m=None,

@@ -7,9 +7,12 @@ import pytest
 
 from handloom.errors import ConfigError, StoreError
 from handloom.geometry.arm4r_scale import at_912x512, from_912x512, subgrid
+from handloom.geometry.camera import project
+from handloom.schemas.row import camera_of
 from handloom.schemas.values import TrackKind
 from handloom.train.arm4r.control_sample import ControlSample
 from handloom.train.arm4r.robot_state import StateForm, form_of, from_euler, from_quaternion, plain_name
+from handloom.train.arm4r.shown import ShownSample, frame_pixels
 from handloom.train.arm4r.track_sample import TrackSample
 
 STEPS = 17
@@ -131,6 +134,17 @@ def test_in_the_world_a_point_at_rest_has_one_place_whatever_the_camera_does():
     assert moving.sum() == 1
     row["world_from_camera"][0] = np.nan
     assert np.isnan(grid_sample(frame="world")(row)["points"]).all()
+
+
+def test_places_in_the_world_are_drawn_where_the_lens_shows_them():
+    camera = {"camera_matrix": np.array([[230.0, 0, 320], [0, 230, 180], [0, 0, 1]], np.float32)}
+    bent = {"camera_distortion": np.array([0.03, 0.01, -0.006, 0.001]), "camera_model": "fisheye"}
+    row = window() | {"width": 640, "height": 360}
+    place = np.array([[0.5, 0.1, 0.4]])
+    for lens in ({}, bent):
+        shown = ShownSample(grid_sample(), 3)(row | camera | lens)
+        assert frame_pixels(place, shown, "world") == pytest.approx(project(place, camera_of(camera | lens)), abs=1e-3)
+    assert np.isnan(frame_pixels(place, ShownSample(grid_sample(), 3)(row), "world")).all()
 
 
 def test_a_missing_picture_is_an_error_that_names_the_clip():

@@ -40,6 +40,9 @@ def write_recording(frames: Frames, row: dict[str, Any], path: str | Path) -> No
         recording.save(str(draft))
         recording.log("world", rerun.ViewCoordinates.RIGHT_HAND_Y_DOWN, static=True)
         scale = 1.0 if row.get("world_unit_m") is None else float(row["world_unit_m"])
+        if row.get("camera_distortion") is not None:
+            # Rerun knows pinholes only: without this note its picture and its hands seem to disagree.
+            recording.log("lens", rerun.TextDocument(_lens_note(row)), static=True)
         num_drawn = 0
         for index, image in match_frames(frames, row):
             recording.set_time("frame_s", duration=float(row["frame_s"][index]))
@@ -55,6 +58,14 @@ def write_recording(frames: Frames, row: dict[str, Any], path: str | Path) -> No
 
 def _has_world(row: dict[str, Any]) -> bool:
     return row.get("world_from_camera") is not None
+
+
+def _lens_note(row: dict[str, Any]) -> str:
+    return (
+        f"The lens distorts ({row.get('camera_model') or 'opencv'}). Places in 3D are true; the picture and the points "
+        "on it are as the camera shows them, and the camera's frustum is that of a pinhole with the same matrix: at "
+        "the rim 3D and picture do not lie over each other."
+    )
 
 
 def _log_camera(rerun, recording, row: dict[str, Any], index: int, image: NDArray[np.uint8], scale: float) -> None:

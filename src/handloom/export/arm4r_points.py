@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 
 from handloom.geometry.arm4r import arm4r_points
 from handloom.geometry.arm4r_scale import SIDE
-from handloom.schemas.values import Camera, CameraPath, LiftedTracks, TrackKind, Tracks, VideoInfo
+from handloom.schemas.row import camera_of
+from handloom.schemas.values import CameraPath, LiftedTracks, TrackKind, Tracks, VideoInfo
 
 Points = NDArray[np.float32]
 
 
 def clip_points(row: Mapping[str, Any]) -> Points | None:
     """(T, 1296, 3) of a row of `clips`, NaN where unknown; None where its tracks do not begin with ARM4R's grid.
+
+    u and v are where the picture shows a point, its lens's distortion included; z is along the optical axis.
 
     Points that rest in the world are known in every frame with a pose in metres, hidden or not (see `arm4r_points`).
     """
@@ -32,9 +35,8 @@ def clip_points(row: Mapping[str, Any]) -> Points | None:
     info = VideoInfo(row["width"], row["height"], 0.0, "", "", 0, 0.0, 0.0, len(visible))
     if row["world_scale"] != "metric" or row["track_points_world_m"] is None:
         return arm4r_points(tracks, LiftedTracks(depth_m, None), info)
-    camera = Camera(row["camera_matrix"].astype(np.float64), row["camera_source"], row["camera_distortion"])
     path = CameraPath(row["world_from_camera"].astype(np.float64), "metric", "given", unit_m=1.0)
-    return arm4r_points(tracks, LiftedTracks(depth_m, row["track_points_world_m"]), info, camera, path)
+    return arm4r_points(tracks, LiftedTracks(depth_m, row["track_points_world_m"]), info, camera_of(row), path)
 
 
 def held(points: Points) -> Points:

@@ -26,6 +26,8 @@ TALLIED = (
     "narration",
     "world_scale",
     "camera_source",
+    "camera_model",
+    "camera_distortion",
     "track_depth_source",
     "quality",
     "robot_type",
@@ -70,6 +72,7 @@ class Tally:
     licences: dict[str, Counter[str]] = field(default_factory=dict)
     world_scale: Counter[str] = field(default_factory=Counter)
     camera_source: Counter[str] = field(default_factory=Counter)
+    lens: Counter[str] = field(default_factory=Counter)
     depth_source: Counter[str] = field(default_factory=Counter)
     num_rows: int = 0
     num_frames: int = 0
@@ -89,6 +92,8 @@ class Tally:
         for name, counter in (("world_scale", self.world_scale), ("camera_source", self.camera_source)):
             if name in row:
                 counter[row[name] or "none"] += 1
+        if "camera_distortion" in row:
+            self.lens["pinhole" if row["camera_distortion"] is None else row.get("camera_model") or "opencv"] += 1
         if "track_depth_source" in row:
             self.depth_source[row["track_depth_source"] or "none"] += 1
         self.num_without_text += not (row.get("narration") or row.get("task"))
@@ -218,6 +223,7 @@ def _quality(tally: Tally) -> str:
         for name, counter in (
             ("World scale", tally.world_scale),
             ("Camera intrinsics", tally.camera_source),
+            ("Lens", tally.lens),
             ("Depth of tracks", tally.depth_source),
         )
         if counter
@@ -236,6 +242,12 @@ def _limits_of(tally: Tally, source: Mapping[str, Any]) -> list[str]:
     assumed = tally.camera_source.get("assumed", 0)
     if assumed:
         found.append(f"The camera of {assumed} rows is assumed, not measured: their metres are as good as that guess.")
+    bent = sum(count for name, count in tally.lens.items() if name != "pinhole")
+    if bent:
+        found.append(
+            f"The lens of {bent} rows distorts: pixels are as the camera shows them, and `camera_matrix` alone does "
+            "not lead from them to 3D. Their numbers are explained in handloom's docs/tables.md (`camera_model`)."
+        )
     return found
 
 

@@ -40,6 +40,8 @@ SOURCE = pa.schema(
         pa.field("world_scale", pa.string()),
         pa.field("camera_source", pa.string()),
         pa.field("camera_distortion", pa.list_(pa.float64())),
+        pa.field("camera_model", pa.string()),
+        pa.field("camera_focal_sigma", pa.float32()),
         pa.field("track_kind", pa.list_(pa.int8())),
     ]
 )
@@ -60,6 +62,8 @@ COLUMNS = (
     "camera_matrix",
     "camera_source",
     "camera_distortion",
+    "camera_model",
+    "camera_focal_sigma",
     "world_scale",
     "hand_visible",
     "hand_keypoints_cam_m",

@@ -95,6 +95,7 @@ def _limits(summary: Arm4rSummary, text_encoder: str) -> list[str]:
         f"Steps are as far apart as the table's frames: {rates}. ARM4R's are 1/20 s (EPIC-KITCHENS-55) and 1/16.7 s."
     )
     found.append(
-        "Camera motion is in the tracks, as in the authors'. u and v are scaled alone: 4:3 pictures are widened."
+        "Camera motion is in the tracks, as in the authors'. u and v are scaled alone: 4:3 pictures are widened. They "
+        "are where the picture shows a point, the lens's distortion included, as a tracker sees it."
     )
     return found

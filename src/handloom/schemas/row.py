@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,20 @@ def build_row(
     batch = pa.RecordBatch.from_arrays(columns, schema=schema)
     batch.validate()
     return batch
+
+
+def camera_of(row: Mapping[str, Any]) -> Camera:
+    """The camera of a row as `row_arrays` gives it, or of a window that has its columns; tables that were made before
+    there was `camera_model` hold OpenCV's polynomial."""
+    distortion = row.get("camera_distortion")
+    return Camera(
+        np.asarray(row["camera_matrix"], np.float64).reshape(3, 3),
+        row.get("camera_source") or "given",
+        None if distortion is None else np.asarray(distortion, np.float64),
+        row.get("camera_model") or "opencv",
+        row.get("camera_focal_sigma"),
+        row.get("camera_preset"),
+    )
 
 
 def row_arrays(row: pa.RecordBatch | pa.Table, index: int = 0) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def point_data(db: Database, settings: Arm4rSettings, version: int | None = None
     train = _windows(db, settings, version, "train", sample)
     held_out = _windows(db, settings, version, "held_out", sample, _measured(db, settings, version))
     at = 0 if settings.frame == "world" else settings.context // 2 - 1
-    shown_fields = SHOWN_FIELDS if _has_pictures(db, version) else SHOWN_FIELDS[1:]
+    names = db.table("clips", version).schema.names
+    shown_fields = [name for name in SHOWN_FIELDS if name in names or (name == "images" and _has_pictures(db, version))]
     drawn = ShownSample(replace(sample, images=False), at)
     shown = _windows(db, settings, version, "held_out", drawn, shown_fields)
     plain = _windows(db, settings, version, "train", replace(sample, images=False))

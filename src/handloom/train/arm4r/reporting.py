@@ -114,7 +114,7 @@ def collated(samples: Sequence[Mapping[str, Any]], network: Arm4rNetwork) -> dic
     out: dict[str, Any] = {}
     for name in samples[0]:
         values = [sample[name] for sample in samples]
-        is_array = isinstance(values[0], np.ndarray) and name not in ("frame", "camera_matrix")
+        is_array = isinstance(values[0], np.ndarray) and name != "frame"
         out[name] = torch.from_numpy(np.stack(values)).to(device) if is_array else values
     return out
 

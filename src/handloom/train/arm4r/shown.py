@@ -10,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.arm4r_scale import PER_PX, from_912x512
+from handloom.geometry.camera import project
+from handloom.schemas.row import camera_of
 from handloom.train.arm4r.track_sample import TrackSample
 
-SHOWN_FIELDS = ("images", "camera_matrix")
+SHOWN_FIELDS = ("images", "camera_matrix", "camera_distortion", "camera_model")
 
 
 @dataclass(frozen=True)
 class ShownSample:
     """A transform: what `sample` gives, and `frame` (h, w, 3) uint8 of step `at`, grey where no picture is stored,
-    `has_frame`, `picture_size` (width, height) of the source and `camera_matrix` (3, 3), NaN where there is none."""
+    `has_frame`, `picture_size` (width, height) of the source and `camera`, None where there is none."""
 
     sample: TrackSample
     at: int
@@ -28,13 +30,12 @@ class ShownSample:
         images, valid = sample.get("images"), sample.get("images_valid")
         has_frame = images is not None and bool(valid[self.at])
         grey = np.full((sample["height"], sample["width"], 3), 128, np.uint8)
-        matrix = sample.get("camera_matrix")
         return {
             **self.sample(sample),
             "frame": np.asarray(images[self.at]) if has_frame else grey,
             "has_frame": has_frame,
             "picture_size": (int(sample["width"]), int(sample["height"])),
-            "camera_matrix": np.full((3, 3), np.nan) if matrix is None else np.asarray(matrix).reshape(3, 3),
+            "camera": None if sample.get("camera_matrix") is None else camera_of(sample),
         }
 
 
@@ -42,13 +43,13 @@ def frame_pixels(points: NDArray[np.floating], shown: Mapping[str, Any], frame: 
     """(S, N, 3) of a sample to (S, N, 2) pixels of `shown["frame"]`.
 
     frame: `camera`: (u', v', z'), each step's own picture; `world`: metres in the camera of the first step, whose
-    picture they are drawn in (lens distortion is left out).
+    picture they are drawn in, as its lens shows them.
     """
     width, height = shown["picture_size"]
     if frame == "camera":
         pixels = from_912x512(np.asarray(points, np.float64)[..., :2] / PER_PX, width, height)
     else:
-        ahead = np.where(points[..., 2:] > 0, points, np.nan) @ shown["camera_matrix"].T
-        pixels = ahead[..., :2] / ahead[..., 2:]
+        camera = shown["camera"]
+        pixels = np.full((*points.shape[:-1], 2), np.nan) if camera is None else project(points, camera)
     size = np.array([shown["frame"].shape[1], shown["frame"].shape[0]])
     return ((pixels + 0.5) * (size / [width, height]) - 0.5).astype(np.float32)
