@@ -24,9 +24,8 @@ prints what a run would use.
 [video]
 sample_hz = 10
 
-[camera.assumed_fov_deg]
-my-helmet = 92.0    # a dataset name of yours; the other names keep their values
-"*" = 70.0
+[camera]
+assumed_fov_deg = 92.0    # better: `handloom ingest ... --fov-deg 92`, which is each clip's own
 
 [resources]
 num_actors = 4

@@ -11,6 +11,7 @@ import typer
 
 from handloom import __version__
 from handloom.cli import app
+from handloom.schemas.camera_presets import PRESETS
 from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.schemas.reasons import REASONS
 from handloom.schemas.robot import ROBOT_EPISODES
@@ -145,6 +146,12 @@ def test_tables_page_has_every_column_with_its_type():
         written = {name: row[1] for name, row in rows_of(text).items()}
         assert written == {field.name: type_text(field.type, num_tracks) for field in schema}, table
     assert set(rows_of(page["clips"].split("### quality")[1])) == set(QUALITY_FIELDS)
+
+
+def test_every_camera_preset_is_in_the_docs_with_its_numbers():
+    text = (DOCS / "datasets.md").read_text().split("### Camera presets")[1].split("\n## ")[0]
+    rows = {name: [*row[1:3], row[-1]] for name, row in rows_of(text).items()}
+    assert rows == {p.name: [f"{p.fov_deg:g}", f"{p.focal_sigma:.0%}", p.origin] for p in PRESETS.values()}
 
 
 def test_every_reason_is_explained():

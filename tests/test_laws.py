@@ -288,11 +288,13 @@ COMMANDS = {
     "demo": "--out --clips --help",
     "synth": "--out --clips --seed --size --fps --seconds --distorted --camera --truth --no-truth --robot --wrist "
     "--workers --json --help",
-    "ingest folder": "DIRECTORY --db --dataset --clip-seconds --view --licence --replace --add --json --help",
+    "ingest folder": "DIRECTORY --db --dataset --clip-seconds --view --licence --camera-preset --fov-deg --intrinsics "
+    "--hand-length-m --replace --add --json --help",
     "ingest epic": "--annotations --videos --db --dataset --fields --split --participant --only-present "
-    "--no-only-present --replace --json --help",
+    "--no-only-present --camera-preset --fov-deg --intrinsics --hand-length-m --replace --json --help",
     "ingest ego4d": "--manifest --videos --db --narrations --fho --dataset --window --before-s --after-s "
-    "--others --no-others --clip-seconds --only-present --no-only-present --replace --json --help",
+    "--others --no-others --clip-seconds --only-present --no-only-present --camera-preset --fov-deg --intrinsics "
+    "--hand-length-m --replace --json --help",
     "ingest calvin": "DIRECTORY --db --dataset --all --language-only --action --licence --view --pictures "
     "--no-pictures --videos --replace --no-replace --json --help",
     "ingest lerobot": "DIRECTORY --db --dataset --state --action --licence --view --pictures --no-pictures --videos "
@@ -315,6 +317,7 @@ COMMANDS = {
     "train": "RECIPE --db --out --size --config --set --workers --ray-address --resume --no-resume --show-settings "
     "--no-show-settings --quiet -q --json --help",
     "bench": "NAME --videos --clips --db --lerobot-python --quick --markdown --save --help",
+    "presets": "--json --help",
     "doctor": "--json --help",
 }
 """The command line, whole: a flag that comes or goes is a decision, made here as well."""

@@ -23,6 +23,25 @@ def problems(summary) -> Iterator[str]:
         yield f"... and {len(summary.problems) - MAX_PROBLEMS} more (--json lists all)"
 
 
+def notes(summary) -> Iterator[str]:
+    """What an ingest decided for several videos: their cameras."""
+    for note in summary.notes[:MAX_PROBLEMS]:
+        yield f"note: {note}"
+    if len(summary.notes) > MAX_PROBLEMS:
+        yield f"... and {len(summary.notes) - MAX_PROBLEMS} more notes (--json lists all)"
+
+
+def presets(found) -> str:
+    """The lenses that handloom knows, one below the other."""
+    lines = [f"{'name':<13} {'view':>7} {'known to':>9}  {'lens':<10} what it is for, where the numbers are from"]
+    for one in found:
+        lens = "pinhole" if one.distortion is None else one.distortion["model"]
+        hand = "" if one.seen_size is None else f"; hands drawn at {one.seen_size:g} of their size"
+        lines.append(f"{one.name:<13} {one.fov_deg:>5.1f} ° {one.focal_sigma:>8.0%}   {lens:<10} {one.meaning}{hand}")
+        lines.append(f"{'':<44}{one.origin}")
+    return "\n".join(lines)
+
+
 def ingest(summary) -> str:
     """What an ingest changed, and the source's own counts."""
     changes = f"added {summary.added}, changed {summary.changed}, already there {summary.already_there}"
@@ -41,9 +60,8 @@ def ingest(summary) -> str:
         )
         lines.append(f"  {made} new words")
     if summary.remade:
-        made = (
-            f"{plural(summary.remade, 'row was', 'rows were')} made with another view (or camera) than the list has now"
-        )
+        made = plural(summary.remade, "row was", "rows were")
+        made += " made with another view, camera or hand size than the list has now"
         lines.append(f"  {made}: the next run makes {'it' if summary.remade == 1 else 'them'} anew")
     if summary.others:
         others = plural(summary.others, "other clip of these videos stays", "other clips of these videos stay")

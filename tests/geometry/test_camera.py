@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from handloom.errors import ClipError, ConfigError
-from handloom.geometry.camera import assumed_camera, camera_for, project, undistort
+from handloom.errors import ClipError
+from handloom.geometry.camera import assumed_camera, camera_for, project, rays, undistort
+from handloom.schemas.camera_presets import PRESETS
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import CameraConfig
 from handloom.schemas.values import Camera, VideoInfo
@@ -32,15 +34,30 @@ def test_a_given_camera_is_taken_as_given():
     assert camera.distortion is None
 
 
-@given(st.integers(400, 4000), st.integers(400, 4000))
-def test_a_matrix_for_another_size_sees_the_same_share_of_the_picture(width, height):
+@given(st.integers(400, 4000), st.floats(0.97, 1.03))
+def test_a_matrix_for_another_size_sees_the_same_share_of_the_picture(width, stretch):
     """A ray that meets the picture's corner does so at every size; pixel centres lie at whole numbers."""
+    height = round(width * 9 / 16 * stretch)
     info = VideoInfo(width, height, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
     own = camera_for(clip({"camera_matrix": MATRIX}), INFO, CameraConfig()).camera_matrix
     scaled = camera_for(clip({"camera_matrix": MATRIX, "picture_size": [640, 360]}), info, CameraConfig()).camera_matrix
     corner = np.linalg.inv(own) @ [639.5, 359.5, 1]
     assert scaled @ corner == pytest.approx([width - 0.5, height - 0.5, 1])
     assert np.linalg.inv(scaled) @ [-0.5, -0.5, 1] == pytest.approx(np.linalg.inv(own) @ [-0.5, -0.5, 1])
+
+
+@pytest.mark.parametrize(
+    ("size", "given_camera", "says"),
+    [
+        ((640, 480), {"picture_size": [640, 360]}, "picture_size is 640 x 360, the video 640 x 480: expected the same"),
+        ((360, 640), {"picture_size": [640, 360]}, "turned by a quarter fits"),
+        ((1280, 720), {}, "about 641 x 361; the video has 1280 x 720: name the matrix's own size in picture_size"),
+    ],
+)
+def test_intrinsics_of_another_picture_are_refused(size, given_camera, says):
+    info = VideoInfo(*size, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
+    with pytest.raises(ClipError, match=says):
+        camera_for(clip({"camera_matrix": MATRIX} | given_camera), info, CameraConfig())
 
 
 def test_a_matrix_for_stored_pixels_that_are_not_square():
@@ -106,22 +123,41 @@ def test_nonsense_is_a_bad_camera_that_says_what_is_wrong(camera, says):
     assert "camera.json" in raised.value.hint
 
 
-def test_assumed_field_of_view_by_dataset():
-    config = CameraConfig()
-    epic = camera_for(clip(dataset="epic"), VideoInfo(456, 256, 50.0, "h264", "", 0, 0, 1, 50), config)
-    assert epic.source == "assumed"
-    assert epic.camera_matrix[0, 0] == pytest.approx(248.789, rel=1e-3)  # EPIC-Fields at 456 x 256
-    other = camera_for(clip(dataset="mine"), INFO, config)
-    assert other.camera_matrix[0, 0] == pytest.approx(320 / math.tan(math.radians(35)))
+def test_without_a_camera_the_settings_say_the_field_of_view_and_how_sure_it_is():
+    camera = camera_for(clip(dataset="egodex"), INFO, CameraConfig())  # the name decides nothing
+    assert (camera.source, camera.focal_sigma, camera.preset) == ("assumed", 0.33, None)
+    assert camera.camera_matrix[0, 0] == pytest.approx(320 / math.tan(math.radians(35)))
     portrait = assumed_camera(360, 640, 70.0)
-    assert portrait.camera_matrix[1, 1] == pytest.approx(other.camera_matrix[0, 0])
+    assert portrait.camera_matrix[1, 1] == pytest.approx(camera.camera_matrix[0, 0])
     assert portrait.camera_matrix[:2, 2].tolist() == [179.5, 319.5]
 
 
-@pytest.mark.parametrize("fovs", [{"*": 0.0}, {"*": 180.0}, {"folder": -5.0, "*": 70.0}])
-def test_an_assumption_that_is_none_is_a_settings_error(fovs):
-    with pytest.raises(ConfigError, match="assumed_fov_deg"):
-        camera_for(clip(), INFO, CameraConfig(assumed_fov_deg=fovs))
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
+@pytest.mark.parametrize("size", [(1920, 1080), (640, 480), (1080, 1920), (1408, 1408)])
+def test_every_preset_is_a_camera_at_every_size(preset, size):
+    info = VideoInfo(*size, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
+    camera = camera_for(clip(preset.camera()), info, CameraConfig())
+    assert (camera.source, camera.preset, camera.focal_sigma) == ("assumed", preset.name, preset.focal_sigma)
+    middle = camera.camera_matrix[:2, 2]
+    along = np.array([[-0.5, middle[1]], [size[0] - 0.5, middle[1]]] if size[0] >= size[1] else [[middle[0], -0.5],
+                     [middle[0], size[1] - 0.5]])  # fmt: skip
+    first, last = rays(along, camera)
+    assert math.degrees(math.acos(first @ last)) == pytest.approx(preset.fov_deg, abs=0.01)
+
+
+def test_the_numbers_of_presets_are_those_they_were_measured_as():
+    """Focal lengths at the sizes that their sources name."""
+    sizes = {"egodex": (1920, 1080, 736.634, 2e-3), "epic": (456, 256, 248.8, 1e-3), "aria": (1408, 1408, 609.36, 1e-3)}
+    for name, (width, height, focal_px, tolerance) in sizes.items():
+        info = VideoInfo(width, height, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
+        camera = camera_for(clip(PRESETS[name].camera()), info, CameraConfig())
+        assert camera.camera_matrix[0, 0] == pytest.approx(focal_px, rel=tolerance), name
+
+
+@pytest.mark.parametrize("fov_deg", [0.0, 180.0, float("nan"), {"*": 70.0}])
+def test_an_assumption_that_is_none_is_a_settings_error(fov_deg):
+    with pytest.raises(ValidationError, match="assumed_fov_deg"):
+        CameraConfig(assumed_fov_deg=fov_deg)
 
 
 @given(

@@ -193,10 +193,13 @@ def test_sigma_tells_how_far_off_the_distance_is() -> None:
     assert (off < 2).mean() > 0.9
 
 
-def test_an_assumed_focal_length_is_less_certain() -> None:
+def test_what_is_not_known_of_lens_and_hand_makes_distances_less_certain() -> None:
     points, _, frame_s = clip(8, num=3)
-    given, assumed = (fit(points, frame_s, replace(CAMERA, source=source)).sigma_m for source in ("given", "assumed"))
-    assert (assumed > given * 1.1).all()
+    cameras = [replace(CAMERA, focal_sigma=sigma) for sigma in (None, 0.08, 0.33)]
+    given, preset, assumed = (fit(points, frame_s, camera).sigma_m for camera in cameras)
+    assert (preset > given * 1.05).all()
+    assert (assumed > preset * 1.5).all()
+    assert (fit(points, frame_s, hand_length_sigma=0.02).sigma_m < given).all()
 
 
 @pytest.mark.parametrize("num", [1, 2, 3])

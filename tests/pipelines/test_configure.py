@@ -6,7 +6,7 @@ import pytest
 
 from handloom.errors import ConfigError
 from handloom.pipelines.configure import check_stored, load_config, near_names
-from handloom.schemas.settings import RunConfig, Settings, flatten
+from handloom.schemas.settings import RunConfig, Settings, flatten, of_any_version
 from handloom.store.runs import StoredSettings
 
 VERSIONS = {"decode": "numbered packets"}
@@ -96,5 +96,25 @@ def test_a_word_like_no_setting_is_told_where_all_are():
         load_config(None, ["zzz=1"])
     assert "did you mean" not in caught.value.hint
     assert "docs/settings.md" in caught.value.hint
-    with pytest.raises(ConfigError, match=r"did you mean hands\.seen_size\.egodex, hands\.seen_size\.DATASET\?"):
-        load_config(None, ["hands.seen_size=0.9"])
+
+
+@pytest.mark.parametrize("name", ["camera.assumed_fov_deg", "hands.seen_size"])
+def test_a_table_by_dataset_name_is_told_what_does_its_work_now(tmp_path, name):
+    """Configuration files of 0.3."""
+    section, _, setting = name.partition(".")
+    (tmp_path / "old.toml").write_text(f'[{name}]\negodex = 1.2\n"*" = 1.0\n')
+    with pytest.raises(ConfigError, match=rf"{section}\.{setting} = .*one number.*--camera-preset"):
+        load_config(tmp_path / "old.toml", [])
+    assert getattr(getattr(load_config(None, [f"{name}=1.5"]), section), setting) == 1.5
+
+
+def test_a_database_of_tables_by_dataset_name_stays_readable():
+    settings = Settings().model_dump(mode="json")
+    old = settings | {"camera": {"poses": "given", "assumed_fov_deg": {"epic": 85.0, "*": 60.0}}}
+    old["hands"] = settings["hands"] | {"seen_size": {"egodex": 0.75, "*": 0.9}}
+    read = RunConfig(**of_any_version(old))
+    assert (read.camera.assumed_fov_deg, read.camera.poses, read.hands.seen_size) == (60.0, "given", 0.9)
+    stored = StoredSettings("old", old, {})
+    with pytest.raises(ConfigError, match=r"another version of handloom.*camera\.assumed_focal_sigma") as caught:
+        check_stored(stored, read.settings(), {}, "new")
+    assert "stay readable" in caught.value.hint

@@ -8,6 +8,7 @@ import shutil
 import pytest
 from support.made_videos import encoded, lay
 from support.rows import RUN_KEY, make_row
+from support.tagged_video import gopro, iphone, tag
 
 from handloom.pipelines.changed import renew_changed_videos
 from handloom.schemas.reject import Reject
@@ -147,7 +148,10 @@ def test_words_that_come_after_the_run_reach_the_rows(ingest, cli, videos, tmp_p
     (videos / "clips.csv").write_text("video,narration,view\nvideo0.mp4,opens the drawer,\nvideo1.mp4,,ego\n")
     _, out, err = cli("ingest", "folder", videos, "--db", db.uri)
     assert "  1 row that was made before has its new words\n" in out
-    assert "1 row was made with another camera or view than the list has now, folder:video1:0-2000 for one" in err
+    assert (
+        "1 row was made with another camera, view or hand size than the list has now, folder:video1:0-2000 for one"
+        in err
+    )
     assert [hit.clip_id for hit in db.search(text="drawer")] == ["folder:video0:0-2000"]
     assert db.count("clips") == 2
     code, out, err = cli("ingest", "folder", videos, "--db", db.uri, "--replace")
@@ -155,7 +159,7 @@ def test_words_that_come_after_the_run_reach_the_rows(ingest, cli, videos, tmp_p
         0,
         "added 0, changed 0, already there 2, removed 0 (rows 1, rejects 0): 2 clips in the list",
     )
-    assert "  1 row was made with another view (or camera) than the list has now: the next run makes it anew" in out
+    assert "  1 row was made with another view, camera or hand size than the list has now: the next run makes it" in out
     assert db.clips(["video_id"]).column("video_id").to_pylist() == ["video0"]
 
 
@@ -232,3 +236,36 @@ def test_corrected_times_are_named_and_replaced_where_that_is_asked_for(epic, tm
     assert "both are kept (--replace removes those)" in err
     code, done, _ = epic("--replace")
     assert (code, done["removed"], done["num_clips"]) == (0, 3, 6)
+
+
+def test_a_videos_own_words_are_its_camera_until_a_command_says_more(ingest, videos, tmp_path):
+    """What a command says stays when files are ingested again; `--replace` forgets it."""
+    tag(videos / "video0.mp4", gopro(setting=b"L"))
+    tag(videos / "video1.mp4", iphone(model="iPhone 13", focal_mm=27))
+
+    def presets():
+        return [json.loads(camera or "{}").get("preset") for (camera,) in listed(tmp_path, "camera").values()]
+
+    code, done, err = ingest("folder", videos)
+    assert (code, done["counts"]["cameras_of_device"]) == (0, 2)
+    assert "note: 1 video by GoPro HERO7 Black, field of view linear; preset gopro-linear: 87.3 degrees" in err
+    assert "note: 1 video by Apple iPhone 13, 27 mm of a 35 mm camera, stabilised; 55.4 degrees" in err
+    assert presets() == ["gopro-linear", None]
+    finish(tmp_path)
+    code, done, err = ingest("folder", videos, "--camera-preset", "egodex", "--hand-length-m", "0.17")
+    assert (code, done["changed"], done["outdated"]) == (0, 2, 2)
+    assert "2 rows were made with another camera, view or hand size" in err
+    assert presets() == ["egodex", "egodex"]
+    assert ingest("folder", videos)[1]["changed"] == 0
+    assert presets() == ["egodex", "egodex"]
+    assert [json.loads(hand)["length_m"] for (hand,) in listed(tmp_path, "hand").values()] == [0.17, 0.17]
+    assert ingest("folder", videos, "--replace")[0] == 0
+    assert presets() == ["gopro-linear", None]
+    assert list(listed(tmp_path, "hand").values()) == [[None], [None]]
+
+
+def test_two_cameras_at_once_change_nothing(ingest, videos, tmp_path):
+    code, done, err = ingest("folder", videos, "--camera-preset", "aria", "--fov-deg", "90")
+    assert (code, done) == (2, {})
+    assert "--camera-preset aria and --fov-deg 90.0 are given, expected one of them" in err
+    assert not (tmp_path / "db").exists()

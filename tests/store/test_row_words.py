@@ -45,3 +45,12 @@ def test_words_reach_rows_and_search(tmp_path):
     left = read_features(db, "clips", keys, "e", 1, (2, 2)).ids
     assert set(left) == {clips[1].clip_id, clips[2].clip_id, clips[4].clip_id}
     assert Committer(db, RUN_KEY, SCHEMA).done == set(keys)
+
+
+def test_rows_from_before_a_column_came_are_compared_without_it(tmp_path):
+    """Tables before 0.4 have no `hand`."""
+    db = Database.open(tmp_path / "db", create=True)
+    clips = [make_clip(n) for n in range(2)]
+    Committer(db, RUN_KEY, SCHEMA).commit([write_fragment(db.uri, [make_row(clip) for clip in clips], SCHEMA)])
+    db.table("clips").drop_columns(["hand"])
+    assert rows_behind(db, [clips[0], replace(clips[1], hand='{"length_m":0.17}')]) == Behind([], [clips[1].clip_id])

@@ -6,31 +6,48 @@ import os
 import re
 import resource
 import signal
+import sys
 import time
 
 import ray
 
+from handloom.schemas.clip import Clip
 from handloom.schemas.settings import HandsConfig, Resources, RunConfig
 
 
-class Faults(dict):
-    """`hands.seen_size`, read once or twice a clip in the stage `hand_fit`, by the clip's dataset."""
+class Faults(HandsConfig):
+    """`seen_size` is read once or twice a clip in the stage `hand_fit`: misbehaves by the dataset of that clip."""
 
-    def get(self, dataset, default=None):
-        if dataset == "bug":
-            raise TypeError("injected")
-        if dataset == "memory":
-            raise MemoryError("injected")
-        if dataset == "spoilt":  # nothing can be opened any more, the files of the models for one
-            resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-            raise TypeError("injected")
-        if dataset == "hang":
-            time.sleep(3600)
-        if dataset == "spin":
-            re.match("(a|aa)+$", "a" * 200 + "b")  # for ages, and holds the interpreter's lock
-        if dataset == "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
-        return super().get(dataset, default)
+    def __getattribute__(self, name: str):
+        if name == "seen_size" and (dataset := dataset_of_caller()) is not None:
+            misbehave(dataset)
+        return super().__getattribute__(name)
+
+
+def dataset_of_caller() -> str | None:
+    """The dataset of the clip that a function further up works on."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if isinstance(frame.f_locals.get("clip"), Clip):
+            return frame.f_locals["clip"].dataset
+        frame = frame.f_back
+    return None
+
+
+def misbehave(dataset: str) -> None:
+    if dataset == "bug":
+        raise TypeError("injected")
+    if dataset == "memory":
+        raise MemoryError("injected")
+    if dataset == "spoilt":  # nothing can be opened any more, the files of the models for one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        raise TypeError("injected")
+    if dataset == "hang":
+        time.sleep(3600)
+    if dataset == "spin":
+        re.match("(a|aa)+$", "a" * 200 + "b")  # for ages, and holds the interpreter's lock
+    if dataset == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class SlowToLoad(str):
@@ -66,7 +83,4 @@ def slow_to_load(where: str = "", **resources: object) -> RunConfig:
 
 def faulty(**resources: object) -> RunConfig:
     """The usual settings, whose rows are the usual ones, with faults for the datasets above."""
-    hands = HandsConfig()
-    return RunConfig(
-        hands=hands.model_copy(update={"seen_size": Faults(hands.seen_size)}), resources=Resources(**resources)
-    )
+    return RunConfig(hands=Faults(), resources=Resources(**resources))

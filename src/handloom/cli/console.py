@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 # As one meets them: from clips to a table, from the table to others. Commands that are not named here come last.
 ORDER = (
     *("demo", "synth", "ingest", "run", "status", "index", "search", "show", "remove"),
-    *("export", "train", "bench", "doctor"),
+    *("export", "train", "presets", "bench", "doctor"),
 )
 
 

@@ -28,6 +28,20 @@ OthersOption = Annotated[
 ]
 
 
+CameraPresetOption = Annotated[
+    str | None, typer.Option(help="The lens of all these videos, by name: `handloom presets` lists them.")
+]
+FovOption = Annotated[
+    float | None, typer.Option(help="Field of view of all these videos along the longer side, degrees.")
+]
+IntrinsicsOption = Annotated[
+    str | None, typer.Option(help="File like NAME.camera.json: the intrinsics of all these videos.")
+]
+HandLengthOption = Annotated[
+    float | None, typer.Option(help="Length of the person's hand in metres, wrist to tip of the middle finger.")
+]
+
+
 class View(StrEnum):
     ego = "ego"
     exo = "exo"
@@ -64,6 +78,10 @@ def ingest_folder(
         View | None, typer.Option(help="ego: filmed from the person's own head or chest; exo: from outside.")
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the videos, kept with every clip.")] = None,
+    camera_preset: CameraPresetOption = None,
+    fov_deg: FovOption = None,
+    intrinsics: IntrinsicsOption = None,
+    hand_length_m: HandLengthOption = None,
     replace: OthersOption = False,
     add: Annotated[
         bool, typer.Option("--add", help="Add clips also where they overlap clips that are there: two cuts of a video.")
@@ -75,6 +93,7 @@ def ingest_folder(
 
     options = {"clip_seconds": clip_seconds or None, "view": view, "licence": licence, "dataset": dataset or "folder"}
     options |= {"replace_others": replace, "add_overlapping": add}
+    options["asked"] = _asked(camera_preset, fov_deg, intrinsics, hand_length_m)
     with counting("files") as progress:
         summary = ingest.folder(open_db(db, create=True), directory, **options, **_ingest_io(progress))
     _print_ingest(summary, json_)
@@ -89,6 +108,10 @@ def ingest_epic(
     split: Annotated[str | None, typer.Option(help="Split of all rows; by default from the file name.")] = None,
     participant: Annotated[list[str] | None, typer.Option(help="Only this participant (P01); may be repeated.")] = None,
     fields: Annotated[str | None, typer.Option(help="Folder or URI of EPIC-Fields' VIDEO_ID.json: cameras.")] = None,
+    camera_preset: CameraPresetOption = None,
+    fov_deg: FovOption = None,
+    intrinsics: IntrinsicsOption = None,
+    hand_length_m: HandLengthOption = None,
     only_present: OnlyPresentOption = False,
     replace: OthersOption = False,
     json_: JsonOption = False,
@@ -98,6 +121,7 @@ def ingest_epic(
 
     options = {"dataset": dataset or "epic", "split": split, "participants": participant, "only_present": only_present}
     options |= {"fields": fields, "replace_others": replace}
+    options["asked"] = _asked(camera_preset, fov_deg, intrinsics, hand_length_m)
     with counting("rows") as progress:
         summary = ingest.epic(open_db(db, create=True), annotations, videos, **options, **_ingest_io(progress))
     _print_ingest(summary, json_)
@@ -120,6 +144,10 @@ def ingest_ego4d(
     after_s: Annotated[float, typer.Option(min=0, help="Seconds after a narration (fixed window).")] = 2.0,
     others: Annotated[bool, typer.Option(help="Keep what other people than the wearer do (#O).")] = True,
     clip_seconds: Annotated[float, typer.Option(help="Length of pieces where neither file is given; 0: whole.")] = 10.0,
+    camera_preset: CameraPresetOption = None,
+    fov_deg: FovOption = None,
+    intrinsics: IntrinsicsOption = None,
+    hand_length_m: HandLengthOption = None,
     only_present: OnlyPresentOption = False,
     replace: OthersOption = False,
     json_: JsonOption = False,
@@ -130,6 +158,7 @@ def ingest_ego4d(
     options = {"dataset": dataset or "ego4d", "narrations": narrations, "fho": fho, "only_present": only_present}
     options |= {"clip_seconds": clip_seconds or None, "window": window.value, "before_s": before_s, "after_s": after_s}
     options["replace_others"] = replace
+    options["asked"] = _asked(camera_preset, fov_deg, intrinsics, hand_length_m)
     with counting("entries") as progress:
         database = open_db(db, create=True)
         summary = ingest.ego4d(database, manifest, videos, others=others, **options, **_ingest_io(progress))
@@ -192,6 +221,13 @@ def ingest_calvin(
     _print_robots(summary, json_)
 
 
+def _asked(preset: str | None, fov_deg: float | None, intrinsics: str | None, hand_length_m: float | None):
+    from handloom.ingest.cameras import asked_cameras
+    from handloom.video.source import source_options_from
+
+    return asked_cameras(preset, fov_deg, intrinsics, hand_length_m, source_options_from(os.environ))
+
+
 def _ingest_io(progress) -> dict[str, Any]:
     from handloom.video.source import source_options_from
 
@@ -199,7 +235,7 @@ def _ingest_io(progress) -> dict[str, Any]:
 
 
 def _print_ingest(summary, json_: bool) -> None:
-    for line in text.problems(summary):
+    for line in (*text.problems(summary), *text.notes(summary)):
         say(line)
     print(json.dumps(asdict(summary)) if json_ else text.ingest(summary))
     if summary.left_out:

@@ -1,4 +1,4 @@
-"""`bench` and `doctor`: what this machine does and has."""
+"""`bench`, `doctor` and `presets`: what this machine does and has, and which lenses are known."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ def bench(
     print(table(report) if markdown else json.dumps(report, indent=2))
     if report["interrupted"]:
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def presets(json_: JsonOption = False) -> None:
+    """Lenses that `ingest --camera-preset` takes by name, and where their numbers are from."""
+    from handloom.schemas.camera_presets import PRESETS
+
+    found = list(PRESETS.values())
+    print(json.dumps([asdict(one) for one in found], indent=2) if json_ else text.presets(found))
 
 
 @app.command()

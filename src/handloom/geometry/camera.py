@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.errors import ClipError, ConfigError
+from handloom.errors import ClipError
 from handloom.geometry.lens import Lens, lens_of
 from handloom.schemas.bounded_json import CAMERA, parse
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import CameraConfig
-from handloom.schemas.values import Camera, VideoInfo
+from handloom.schemas.values import CAMERA_SOURCES, Camera, VideoInfo
 
 STAGE = "camera"
-HINT = "correct NAME.camera.json beside the video, or remove it to have the intrinsics assumed; then ingest again"
+HINT = "correct NAME.camera.json beside the video (or the file of --intrinsics), or leave it out; then ingest again"
 
 # Distortion models by lower-case name, COLMAP's where it has one: the Camera's model (`geometry.lens.MODELS`) and the
 # numbers of `params` they may have. Those that have fewer than the Camera's model are its case with zeros after them.
@@ -36,50 +36,48 @@ DISTORTIONS: dict[str, tuple[str, tuple[int, ...]]] = {
     "thin_prism_fisheye": ("thin_prism_fisheye", (8,)),
     "fisheye624": ("fisheye624", (12,)),
 }
-SOURCES = ("given", "estimated", "assumed")
 MAX_ANGLE_RAD = math.radians(85)  # off the axis: a pinhole picture shows what lies further out 11 focal lengths away
+MAX_STRETCH = 0.05  # of a picture's shape: 456 x 256 for 1920 x 1080 is off by 0.2 %, 480 x 368 for 1440 x 1080 by 2 %
 FOCAL_RANGE = (0.05, 100.0)  # focal length over the longer side: 169 degrees of view down to half a degree
 
 
 def camera_for(clip: Clip, info: VideoInfo, config: CameraConfig) -> Camera:
-    """The clip's camera: `given` where the clip list holds a camera file, else `assumed` from a field of view.
+    """The clip's camera: of the clip list's JSON, else `assumed` from the settings' field of view.
 
     The given JSON: `camera_matrix`, 9 numbers in pixels of the video as players show it, row by row, or `fov_deg`, the
     field of view along the longer side through the middle of the picture. Optional: `distortion` with `model` (a key of
     `DISTORTIONS`, in any case) and `params`; `picture_size`, width and height of the picture the matrix is for, where
-    that is not the video's; `source`, one of SOURCES (`given` with a matrix, `assumed` with a field of view);
+    that is not the video's; `source`, one of CAMERA_SOURCES (`given` with a matrix, `assumed` with a field of view);
     `focal_sigma`, the relative standard deviation of the focal length; `preset`, the name of what it was made from. Its
     poses are read by `given_path`.
 
     Raises:
-        ClipError: `bad_camera`, the given camera cannot be used. ConfigError: an assumed field of view cannot.
+        ClipError: `bad_camera`, the given camera cannot be used.
     """
     if clip.camera is None:
-        return assumed_camera(info.width, info.height, assumed_fov_deg(clip.dataset, config))
+        return assumed_camera(info.width, info.height, config.assumed_fov_deg, config.assumed_focal_sigma)
     try:
-        camera = parse_camera(clip.camera, info.width, info.height)
-        _check_pixels(camera.camera_matrix, camera_content(clip.camera).get("picture_size"), info)
-        return camera
+        return camera_of(clip.camera, info)
     except ValueError as error:
         problem = f"the given camera cannot be used: {error}"
         raise ClipError(clip.clip_id, STAGE, "bad_camera", problem, HINT) from None
 
 
-def assumed_fov_deg(dataset: str, config: CameraConfig) -> float:
-    """Field of view of a dataset without intrinsics, degrees along the longer side."""
-    fovs = config.assumed_fov_deg
-    fov_deg = fovs.get(dataset, fovs.get("*"))
-    if fov_deg is None or not 1.0 <= fov_deg <= 170.0:
-        raise ConfigError(
-            f"camera.assumed_fov_deg gives {fov_deg} for dataset {dataset!r}, expected 1 to 170 degrees",
-            'set the dataset\'s own entry or the entry "*"',
-        )
-    return fov_deg
+def camera_of(text: str, info: VideoInfo) -> Camera:
+    """A camera's JSON as the Camera of a video. Raises ValueError where it cannot be used or does not fit the video."""
+    camera = parse_camera(text, info.width, info.height)
+    size = camera_content(text).get("picture_size")
+    _check_pixels(camera.camera_matrix, size, info)
+    if size is not None:
+        _check_shape(size, info)
+    elif camera.source == "given":
+        _check_middle(camera.camera_matrix, info)
+    return camera
 
 
-def assumed_camera(width: int, height: int, fov_deg: float) -> Camera:
+def assumed_camera(width: int, height: int, fov_deg: float, focal_sigma: float | None = None) -> Camera:
     """Pinhole with `fov_deg` along the longer side, square pixels, principal point in the middle of the picture."""
-    return Camera(_matrix_of_view(fov_deg, None, width, height), "assumed")
+    return Camera(_matrix_of_view(fov_deg, None, width, height), "assumed", focal_sigma=focal_sigma)
 
 
 def camera_content(text: str) -> dict[str, Any]:
@@ -137,8 +135,8 @@ def _matrix_of_view(fov_deg: float, lens: Lens | None, width: int, height: int) 
 
 def _source(content: dict[str, Any], default: str) -> str:
     source = default if content.get("source") is None else content["source"]
-    if source not in SOURCES:
-        raise ValueError(f"source is {str(source)[:80]!r}, expected one of {', '.join(SOURCES)}")
+    if source not in CAMERA_SOURCES:
+        raise ValueError(f"source is {str(source)[:80]!r}, expected one of {', '.join(CAMERA_SOURCES)}")
     return source
 
 
@@ -216,6 +214,32 @@ def _check_pixels(matrix: NDArray[np.float64], size: Any, info: VideoInfo) -> No
             f"focal lengths are {matrix[0, 0]:g} and {matrix[1, 1]:g}, as for the stored pixels, which are not square "
             f"(pixel aspect {info.pixel_aspect:.4g}); expected those of the {info.width} x {info.height} picture that "
             "players show, or picture_size with the stored width and height"
+        )
+
+
+def _check_shape(size: Any, info: VideoInfo) -> None:
+    """Raise ValueError where a matrix is for a picture of another shape: stretched, it would be another lens."""
+    width, height = (float(side) for side in size)
+    stretch = 1 / info.pixel_aspect if info.rotation % 180 else info.pixel_aspect
+    ratio = math.log(info.width / info.height / (width / height))
+    if min(abs(ratio), abs(ratio - math.log(stretch))) > MAX_STRETCH:
+        turned = "; the same turned by a quarter fits: is the matrix for the picture before it is turned?"
+        hint = turned if abs(math.log(info.width / info.height * (width / height))) <= MAX_STRETCH else ""
+        raise ValueError(
+            f"picture_size is {width:g} x {height:g}, the video {info.width} x {info.height}: expected the same shape, "
+            f"width over height within {MAX_STRETCH:.0%}{hint}"
+        )
+
+
+def _check_middle(matrix: NDArray[np.float64], info: VideoInfo) -> None:
+    """Raise ValueError where the principal point is in the middle of a picture of another size, of the same shape."""
+    scales = (2 * matrix[:2, 2] + 1) / [info.width, info.height]
+    if scales.min() > 0 and abs(math.log(scales[0] / scales[1])) < 0.1 and abs(math.log(scales.mean())) > 0.35:
+        width, height = (2 * matrix[:2, 2] + 1).round().astype(int).tolist()
+        raise ValueError(
+            f"the principal point is ({matrix[0, 2]:g}, {matrix[1, 2]:g}), in the middle of a picture of about "
+            f"{width} x {height}; the video has {info.width} x {info.height}: name the matrix's own size in "
+            "picture_size, and it is scaled"
         )
 
 

@@ -44,7 +44,7 @@ SATURATED_SHARE = 0.3  # a window or a lamp is less
 # The hands.
 HAND_SPEED_M_S = 5.0  # reaching is below 2 m/s, quick throws reach 5 (and leave a blur that no model reads)
 LEAST_CONFIDENCE = 0.3
-SIGMA_SHARE = 0.35  # of the distance; hand size, tilt and an assumed field of view together are below 0.2
+SIGMA_SHARE = 0.35  # of the distance; hand size and tilt are 0.15; a focal length is not the frame's, and aside
 SAME_PLACE = 0.25  # mean distance of the two hands' corresponding keypoints, in hand sizes
 OFF_TRACKS = 0.15  # median residual of the tracked points, in hand sizes: about half a palm's width a frame
 # The tracks and the path.
@@ -188,7 +188,7 @@ def _flags(
     unsure = hands.visible & (hands.confidence < LEAST_CONFIDENCE)
     if hands.sigma_m is not None:
         distance = np.linalg.norm(hands.keypoints_cam_m[:, :, 0], axis=-1)
-        unsure |= hands.visible & (hands.sigma_m > SIGMA_SHARE * distance)
+        unsure |= hands.visible & (hands.sigma_m > np.hypot(SIGMA_SHARE, camera.focal_sigma or 0.0) * distance)
     said: dict[FrameFlag, Mask] = {
         FrameFlag.BLURRED: _blurred(pictures.sharpness, frame_s),
         FrameFlag.DARK: pictures.brightness < DARK,

@@ -36,7 +36,6 @@ HAND_LENGTH_SPREAD = 0.055  # of adults, relative (Greiner 1991: women 0.181, me
 TILT_SPREAD = (
     0.06  # of the distance, from errors of the 2D keypoints that last: a tilt not seen, a bone drawn too short
 )
-FOCAL_SPREAD = 0.12  # of an assumed field of view, relative
 
 GAP_S = 0.5  # a hand unseen for longer starts anew
 MIN_KEYPOINTS = 12  # known ones, for a hand to be placed
@@ -63,6 +62,7 @@ def fit_hands(
     frame_s: NDArray[np.float64],
     *,
     hand_length_m: float = model.HAND_LENGTH_M,
+    hand_length_sigma: float = HAND_LENGTH_SPREAD,
     seen_size: float,
 ) -> Hands:
     """Both hands of a clip in the camera frame (x right, y down, z forward), as one person's: one size, constant bones.
@@ -76,7 +76,7 @@ def fit_hands(
         frame_s: (T,) seconds.
 
     Returns:
-        Hands; `sigma_m` holds the spread of the fit, of adult sizes, of `seen_size` and of an assumed focal length.
+        Hands; `sigma_m` holds the spread of the fit, of the hand's length, of `seen_size` and of the focal length.
         A hand with fewer than 12 known keypoints, or none in front of the camera, is NaN and stays `visible`.
     """
     lifted = np.full(points.model_m.shape, np.nan)
@@ -90,8 +90,8 @@ def fit_hands(
             scale = hand_length_m / model.HAND_LENGTH_M
             keypoints = scale * _full_size(keypoints, seen_size)
             distance = np.linalg.norm(keypoints.mean(axis=1), axis=1)
-            focal = FOCAL_SPREAD if camera.source == "assumed" else 0.0
-            relative = np.sqrt(HAND_LENGTH_SPREAD**2 + SEEN_SIZE_SPREAD**2 + TILT_SPREAD**2 + focal**2)
+            focal = camera.focal_sigma or 0.0  # None: given, or nothing is known
+            relative = np.sqrt(hand_length_sigma**2 + SEEN_SIZE_SPREAD**2 + TILT_SPREAD**2 + focal**2)
             spread = np.hypot(scale * seen_size * spread, relative * distance)
             keypoints[..., 0] *= seen.flip[kept, None]
             ahead = keypoints[..., 2].min(axis=1) > model.MIN_DEPTH_M

@@ -85,7 +85,10 @@ def metric_scale(
         return None
     own = _hand_sigma(hands, seen)
     sigma = float(np.hypot(best.sigma, own))
-    return Scale(best.metres, sigma, best.way) if sigma <= MAX_SIGMA else None
+    # A focal length that is not known well makes the whole world larger or smaller, its hands with it: that is said in
+    # the sigma, and is no reason to give the path a unit of its own.
+    found = sigma**2 - (camera.focal_sigma or 0.0) ** 2 <= MAX_SIGMA**2
+    return Scale(best.metres, sigma, best.way) if found else None
 
 
 def _weighed(rest: Scale | None, touch: Scale | None) -> Scale | None:

@@ -11,6 +11,7 @@ from handloom.errors import ConfigError
 from handloom.ingest.files import Options, read_json
 from handloom.ingest.json_shape import is_number
 from handloom.schemas.bounded_json import CAMERA
+from handloom.schemas.camera_presets import find_preset
 from handloom.schemas.values import WORLD_SCALES
 
 SUFFIX = ".camera.json"
@@ -61,7 +62,8 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
         picture_size (optional): [width, height] that camera_matrix is for, where that is not the video's own size.
         distortion (optional): `{"model": name, "params": [numbers]}`.
         focal_sigma (optional): relative standard deviation of the focal length.
-        source (optional): `given`, `estimated` or `assumed`. preset (optional): the name of a lens.
+        source (optional): `given`, `estimated` or `assumed`.
+        preset (optional): without camera_matrix and fov_deg the name of a lens that `schemas.camera_presets` knows.
         world_from_camera (optional): a list of `{"frame_s": seconds on the video's clock, "matrix": 16 numbers, row by
             row}`, times rising.
         world_scale (optional): `metric`, `arbitrary` or `none`.
@@ -75,6 +77,8 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
     for key in content:
         if key not in _KEYS:
             raise _wrong(path, key, content[key], f"no other keys than {', '.join(_KEYS)}")
+    if content.get("camera_matrix") is content.get("fov_deg") is None and isinstance(content.get("preset"), str):
+        content = _of_preset(path, content)
     if content.get("fov_deg") is None:
         _check_matrix(path, content.get("camera_matrix"))
     elif content.get("camera_matrix") is not None:
@@ -104,6 +108,14 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
             key = f"world_from_camera[{i}].frame_s"
             raise _wrong(path, key, frame_s[i], f"more than the time before it, {frame_s[i - 1]}")
     return GivenCamera(content, frame_s)
+
+
+def _of_preset(path: str, content: dict[str, Any]) -> dict[str, Any]:
+    """With the numbers of the preset that it names."""
+    try:
+        return find_preset(content["preset"]).camera() | content
+    except ConfigError as error:
+        raise ConfigError(f"camera file {path}: {error.problem}", error.hint) from None
 
 
 def _check_matrix(path: str, value: Any) -> None:
@@ -154,5 +166,5 @@ def _wrong(path: str, key: str, value: Any, expected: str) -> ConfigError:
     shown = json.dumps(value)
     shown = shown if len(shown) <= 120 else shown[:117] + "..."
     return ConfigError(
-        f"camera file {path}: {key} is {shown}, expected {expected}", "correct the file, or take it away from the video"
+        f"camera file {path}: {key} is {shown}, expected {expected}", "correct the file, or leave it out"
     )

@@ -10,14 +10,18 @@ from typing import Any
 
 from handloom.errors import ClipError, ConfigError
 from handloom.ingest.camera_file import SUFFIX, GivenCamera, read_camera_file
+from handloom.ingest.cameras import Asked
 from handloom.ingest.cutting import MAX_VIDEO_S, check_clip_seconds, cut
+from handloom.ingest.devices import device_camera
 from handloom.ingest.files import VIDEO_EXTENSIONS, FoundFile, Listing, Options, list_files, normalise
 from handloom.ingest.ids import check_dataset, unique_video_ids
 from handloom.ingest.labels import VIEWS, Said, clips_of, is_labels, nothing_of, read_labels
 from handloom.ingest.names import AmbiguousName, Names
 from handloom.ingest.result import Gathering, IngestResult, Progress
+from handloom.plural import plural
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.values import VideoInfo
+from handloom.video.camera_tags import CameraTags
 
 Piece = tuple[float, float | None, dict[str, str]]
 """start_s, end_s (None: unknown), and what `clips.csv` says of it."""
@@ -27,6 +31,8 @@ def ingest_folder(
     directory: str,
     *,
     probe: Callable[[str], VideoInfo],
+    tags: Callable[[str], CameraTags] = lambda uri: CameraTags(),
+    asked: Asked | None = None,
     dataset: str = "folder",
     clip_seconds: float | None = None,
     view: str | None = None,
@@ -34,7 +40,8 @@ def ingest_folder(
     storage_options: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> IngestResult:
-    """Every video file below `directory`, cut every `clip_seconds`, with the camera given beside it.
+    """Every video file below `directory`, cut every `clip_seconds`, with its camera: the one given beside it, else the
+    one asked for, else what the file says of its camera.
 
     A video's id is its path below `directory` without the extension, folders joined by `~` (`ids.unique_video_ids`).
     A file is a video by its extension, in any case. Names that begin with a dot are left out: they are what file
@@ -48,11 +55,14 @@ def ingest_folder(
 
     Counts: entries (files) = videos + skipped_not_video + camera_files + label_files + bad. Also `unreadable` (videos),
     `cameras`, `labelled` (videos), `actions`, `bad_labels` (lines), `bad_cameras` (files) and `hidden` (names that
-    begin with a dot: no entries).
+    begin with a dot: no entries). Counts of videos: `cameras_asked`, `cameras_scaled` (intrinsics of another size),
+    `cameras_of_device`.
 
     Args:
         directory: folder, or the URI of one.
         probe: facts of one video; raises ClipError with the reason.
+        tags: what one video file says of its camera.
+        asked: the camera and the hands of all of them. A video that the camera does not fit is named and left out.
         clip_seconds: None keeps every video whole.
         view: `ego` or `exo`; None where unknown.
         storage_options: fsspec options of s3:// URIs.
@@ -79,12 +89,20 @@ def ingest_folder(
     labels = read_labels(listing.files, gathering, storage_options)
     num_problems = len(gathering.problems)
     unopened: list[str] = []
+    lenses = _Lenses(asked or Asked(), tags, gathering)
     for file in files:
         gathering.step()
         camera = cameras.get(_stem(file.path))
         if camera is None and _stem(file.path) in cameras:
             continue
-        for start_s, end_s, said in _pieces(file, probe, clip_seconds, labels.get(file.path), gathering, unopened):
+        info = _info(file, probe, gathering, unopened)
+        try:
+            lens = None if camera is not None else lenses.of(file, info)
+        except ValueError as error:
+            gathering.counts["bad_cameras"] += 1
+            gathering.problems.append(f"{file.path}: {lenses.said} cannot be used: {error}; the video is left out")
+            continue
+        for start_s, end_s, said in _pieces(file, info, clip_seconds, labels.get(file.path), gathering):
             clip = Clip(
                 clip_id=make_clip_id(dataset, ids[file.path], start_s, end_s),
                 dataset=dataset,
@@ -94,7 +112,8 @@ def ingest_folder(
                 end_s=end_s,
                 licence=licence,
                 view=view,
-                camera=camera.text(start_s, end_s) if camera is not None else None,
+                camera=camera.text(start_s, end_s) if camera is not None else lens,
+                hand=lenses.hand,
             )
             gathering.add(replace(clip, **said))
     if labels and not gathering.counts["actions"] and all(said.timed for said in labels.values()):
@@ -103,6 +122,7 @@ def ingest_folder(
         raise ConfigError(f"no video of {root} can be used; the first: {gathering.problems[0]}", "correct these files")
     if len(unopened) == len(files):
         gathering.bad(f"none of the {len(files)} videos of {root} can be read: `run` will reject all of them")
+    lenses.tell()
     _count(gathering, listing.files, files, cameras)
     gathering.counts["hidden"] = listing.num_hidden
     return gathering.result()
@@ -123,15 +143,10 @@ def _no_video(root: str, listing: Listing) -> ConfigError:
 
 
 def _pieces(
-    file: FoundFile,
-    probe: Callable[[str], VideoInfo],
-    clip_seconds: float | None,
-    said: Said | None,
-    gathering: Gathering,
-    unopened: list[str],
+    file: FoundFile, info: VideoInfo | None, clip_seconds: float | None, said: Said | None, gathering: Gathering
 ) -> list[Piece]:
     """The clips of a video: the actions that are named, else pieces."""
-    span = _span(file, probe, gathering, unopened)
+    span = None if info is None else _span(file, info, gathering)
     if said is not None and said.timed:
         return list(clips_of(file.path, said, span, gathering))
     whole = (said.whole if said is not None else None) or {}
@@ -139,17 +154,21 @@ def _pieces(
     return [(start_s, end_s, whole) for start_s, end_s in pieces]
 
 
-def _span(
+def _info(
     file: FoundFile, probe: Callable[[str], VideoInfo], gathering: Gathering, unopened: list[str]
-) -> tuple[float, float] | None:
-    """Start and end of a video; None where it cannot be read."""
+) -> VideoInfo | None:
+    """Facts of a video; None where it cannot be read."""
     try:
-        info = probe(file.uri)
+        return probe(file.uri)
     except ClipError as error:
         gathering.counts["unreadable"] += 1
         gathering.problems.append(f"{file.path}: {error.reason}: {error.problem}; kept, and will be rejected")
         unopened.append(file.path)
         return None
+
+
+def _span(file: FoundFile, info: VideoInfo, gathering: Gathering) -> tuple[float, float] | None:
+    """Start and end of a video; None where it claims an impossible length."""
     length = info.end_s - info.start_s
     if not (math.isfinite(length) and 0 < length <= MAX_VIDEO_S):
         gathering.counts["unreadable"] += 1
@@ -214,3 +233,41 @@ def _count(
     gathering.counts["camera_files"] = num_cameras
     gathering.counts["label_files"] = num_labels
     gathering.counts["skipped_not_video"] = len(all_files) - len(videos) - num_cameras - num_labels
+
+
+class _Lenses:
+    """Cameras of videos that have no file beside them; what was found is told once, not for every video."""
+
+    def __init__(self, asked: Asked, tags: Callable[[str], CameraTags], gathering: Gathering) -> None:
+        self._asked, self._tags, self._gathering = asked, tags, gathering
+        self._sizes: Counter[tuple[int, int]] = Counter()
+        self._devices: Counter[str] = Counter()
+        self.hand, self.said = asked.hand, asked.said
+
+    def of(self, file: FoundFile, info: VideoInfo | None) -> str | None:
+        """The camera JSON of a video. Raises ValueError where the camera that is asked for does not fit it."""
+        if self._asked.camera is not None:
+            if info is not None:
+                self._asked.of_video(info)
+                self._sizes[info.width, info.height] += self._asked.is_scaled(info)
+            self._gathering.counts["cameras_asked"] += 1
+            return self._asked.camera
+        found = None if info is None else device_camera(self._tags(file.uri), info)
+        if found is None:
+            return None
+        self._devices[found.said] += 1
+        if found.camera is not None:
+            self._gathering.counts["cameras_of_device"] += 1
+        return found.camera
+
+    def tell(self) -> None:
+        """The notes of the summary."""
+        notes = self._gathering.notes
+        if num := self._gathering.counts["cameras_asked"]:
+            notes.append(f"{plural(num, 'video has', 'videos have')} {self.said}")
+        for (width, height), num in sorted(self._sizes.items()):
+            if num:
+                self._gathering.counts["cameras_scaled"] += num
+                given = "{} x {}".format(*self._asked.size)
+                notes.append(f"intrinsics of {given} are scaled to {width} x {height}: {plural(num, 'video')}")
+        notes += [f"{plural(num, 'video')} {said}" for said, num in self._devices.most_common()]

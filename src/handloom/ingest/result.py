@@ -32,12 +32,14 @@ class IngestResult:
         another entry already gave), `bad` (entries that gave no clip; each is named in `problems`) and
         `videos_missing`; every `skipped_WHY` counts entries left out on purpose. Each source documents how they add up.
     absent: ids of clips that were left out because their video is not there.
+    notes: one line per thing that was decided for several videos: their cameras.
     """
 
     clips: list[Clip]
     problems: list[str]
     counts: dict[str, int]
     absent: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     @property
     def num_left_out(self) -> int:
@@ -50,6 +52,7 @@ class Gathering:
 
     def __init__(self, progress: Progress | None = None, total: int | None = None, every: int = PROGRESS_EVERY) -> None:
         self.problems: list[str] = []
+        self.notes: list[str] = []
         self.counts: Counter[str] = Counter()
         self.absent: set[str] = set()
         self.total = total
@@ -106,7 +109,8 @@ class Gathering:
         if self._progress is not None:
             self._progress(self._done, self._done)
         always = {"entries": 0, "clips": len(clips), "merged": 0, "bad": 0, "videos_missing": 0}
-        return IngestResult(clips, self.problems, always | dict(sorted(self.counts.items())), frozenset(self.absent))
+        counts = always | dict(sorted(self.counts.items()))
+        return IngestResult(clips, self.problems, counts, frozenset(self.absent), tuple(self.notes))
 
 
 def merge(same: list[Clip]) -> Clip:

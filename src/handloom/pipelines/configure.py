@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from handloom.errors import ConfigError
-from handloom.schemas.settings import RunConfig, Settings, differing, flatten
+from handloom.schemas.settings import RunConfig, Settings, differing, flatten, of_any_version
 from handloom.schemas.versions import differing_versions
 from handloom.store.runs import StoredSettings
 
@@ -60,8 +59,9 @@ def check_stored(stored: StoredSettings | None, settings: Settings, versions: di
         return
     if stored.run_key == run_key:
         return _tell_releases(stored.versions, versions)
-    differ = differing(stored.settings, settings.model_dump(mode="json"))
-    known = flatten(stored.settings)
+    before = of_any_version(stored.settings)
+    differ = differing(before, settings.model_dump(mode="json"))
+    known = flatten(before)
     changed = [found for found in differ if found[0] in known]
     others = [found for found in differ if found[0] not in known]  # a setting that came with this version
     others += [(f"version of {k}", a, b) for k, a, b in differing_versions(stored.versions, versions)]
@@ -134,8 +134,7 @@ def settings_hint(error: ValidationError, known: Iterable[str], listed: str, pre
             near |= dict.fromkeys(near_names(_whole(word, item["input"]), names))
         elif item["type"] in SECTION_ERRORS:
             near |= dict.fromkeys([name for name in names if name.startswith(f"{word}.")][:MAX_NEAR])
-    shown = dict.fromkeys(re.sub(r"\.\*$", ".DATASET", name) for name in near)
-    return f"did you mean {', '.join(shown)}? {listed}" if near else listed
+    return f"did you mean {', '.join(near)}? {listed}" if near else listed
 
 
 def _whole(word: str, value: Any) -> str:

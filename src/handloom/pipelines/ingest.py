@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from handloom.errors import ConfigError
+from handloom.ingest.cameras import Asked, filled, is_of_command, is_of_device, of_preset
 from handloom.ingest.ego4d import Choice, ingest_ego4d
 from handloom.ingest.ego4d_narrations import NarrationWindow
 from handloom.ingest.epic import ingest_epic
@@ -15,6 +16,7 @@ from handloom.ingest.folder import ingest_folder
 from handloom.ingest.labels import SAID
 from handloom.ingest.result import IngestResult
 from handloom.plural import plural
+from handloom.schemas.camera_presets import PRESETS
 from handloom.schemas.clip import Clip
 from handloom.schemas.values import VideoInfo
 from handloom.store.clip_list import add_clips, listed_videos, renewed_videos
@@ -25,6 +27,7 @@ from handloom.store.lease import alone, living_runs
 from handloom.store.listed import OtherCuts, keep_unsaid, other_cuts
 from handloom.store.removal import remove_clips, remove_rows
 from handloom.store.row_words import rows_behind, write_words
+from handloom.video.camera_tags import CameraTags, read_camera_tags
 from handloom.video.probe import Prober
 from handloom.video.source import VideoSource
 from handloom.video.version import with_versions
@@ -42,7 +45,8 @@ class IngestSummary:
     are other files than before. dropped: clips of theirs that are no longer in the list. redone: rows and rejects of
     their old files, which were removed. rows_reworded: rows that were made already and have their clip's new words now.
     outdated: rows that were made with another camera or view than the list has now. remade: those of them that went
-    with `--replace`, for the next run to make anew; they are among removed_rows.
+    with `--replace`, for the next run to make anew; they are among removed_rows. notes: what was decided for several
+    videos: their cameras.
     """
 
     counts: dict[str, int]
@@ -63,19 +67,27 @@ class IngestSummary:
     rows_reworded: int = 0
     outdated: int = 0
     remade: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def folder(
-    db: Database, directory: str, *, replace_others: bool = False, add_overlapping: bool = False, **options: Any
+    db: Database,
+    directory: str,
+    *,
+    asked: Asked | None = None,
+    replace_others: bool = False,
+    add_overlapping: bool = False,
+    **options: Any,
 ) -> IngestSummary:
     """Every video below a directory: see `handloom.ingest.folder.ingest_folder`.
 
     Clips that overlap others of the list are added only where that is asked for: two cuts of one video are one by
     mistake, mostly. The clips of a video that is another file than before take the place of its old ones, also where a
     run has noticed that first: clips without a row that lie outside the video make room. What neither `clips.csv` nor
-    an option says of a clip stays as the list has it.
+    an option says of a clip stays as the list has it, the camera and the hands that an earlier command gave among it.
 
     Args:
+        asked: cameras and hands of all of these videos.
         replace_others: clips of these videos that this ingest does not name leave the list, with rows and rejects; and
             what it does not say is cleared.
         add_overlapping: keep both.
@@ -84,6 +96,10 @@ def folder(
         ConfigError: see there; or new clips overlap others, and neither is asked for.
     """
     spans: dict[str, tuple[float, float]] = {}
+
+    def tags(uri: str) -> CameraTags:
+        return read_camera_tags(uri, options.get("storage_options"))
+
     with Prober(VideoSource(storage_options=options.get("storage_options"))) as prober:
 
         def probe(uri: str) -> VideoInfo:
@@ -91,7 +107,7 @@ def folder(
             spans[uri] = info.start_s, info.end_s
             return info
 
-        result = _of_files(db, ingest_folder(directory, probe=probe, **options), options)
+        result = _of_files(db, ingest_folder(directory, probe=probe, tags=tags, asked=asked, **options), options)
     others = other_cuts(db, result.clips)
     if outside := _outside(db, result.clips, others, spans):
         others = other_cuts(db, result.clips, without=outside)
@@ -103,17 +119,25 @@ def folder(
         num = plural(len(others.clip_ids), "clip")
         hint = f"--replace takes those out, with their rows: {num} in all; --add keeps both cuts"
         raise ConfigError(_overlap(others), f"{hint}. Nothing was changed")
-    clips = clips if replace_others else keep_unsaid(db, clips, SAID)
+    clips = clips if replace_others else _keep_cameras(db, keep_unsaid(db, clips, SAID))
     return _store(db, replace(result, clips=clips), others, replace_others, superseded, whole_videos=True)
 
 
 def epic(
-    db: Database, annotations: list[str], videos: str, *, replace_others: bool = False, **options: Any
+    db: Database,
+    annotations: list[str],
+    videos: str,
+    *,
+    asked: Asked | None = None,
+    replace_others: bool = False,
+    **options: Any,
 ) -> IngestSummary:
-    """EPIC-KITCHENS actions: see `handloom.ingest.epic.ingest_epic`; `replace_others` as for `folder`."""
+    """EPIC-KITCHENS actions: see `handloom.ingest.epic.ingest_epic`; the others as for `folder`. Clips without a camera
+    take the preset `epic`.
+    """
     result = _of_files(db, _checked(ingest_epic(annotations, videos, **options), videos), options)
-    if not replace_others and options.get("fields") is None:
-        result = replace(result, clips=keep_unsaid(db, result.clips, ("camera",)))
+    kept = not replace_others and options.get("fields") is None
+    result = _with_cameras(db, result, asked or Asked(), "epic", kept)
     return _store(db, result, other_cuts(db, result.clips), replace_others)
 
 
@@ -126,14 +150,48 @@ def ego4d(
     before_s: float = 1.0,
     after_s: float = 2.0,
     others: bool = True,
+    asked: Asked | None = None,
     replace_others: bool = False,
     **options: Any,
 ) -> IngestSummary:
-    """Ego4D narrations and actions: see `handloom.ingest.ego4d.ingest_ego4d`; `replace_others` as for `folder`."""
+    """Ego4D narrations and actions: see `handloom.ingest.ego4d.ingest_ego4d`; the others as for `folder`. Clips without
+    a camera take the preset `ego4d`.
+    """
     options["window"] = NarrationWindow(mode=window, before_s=before_s, after_s=after_s)
     result = _checked(ingest_ego4d(manifest, videos, choice=Choice(others=others), **options), videos)
-    result = _of_files(db, result, options)
+    result = _with_cameras(db, _of_files(db, result, options), asked or Asked(), "ego4d", not replace_others)
     return _store(db, result, other_cuts(db, result.clips), replace_others)
+
+
+def _with_cameras(db: Database, result: IngestResult, asked: Asked, own: str, keep: bool) -> IngestResult:
+    """The result, its clips with the cameras that were asked for, else those of the list (`keep`), else the preset
+    `own`.
+    """
+    clips = result.clips
+    if keep and asked.camera is None:
+        clips = keep_unsaid(db, clips, ("camera",))
+    if keep and asked.hand is None:
+        clips = keep_unsaid(db, clips, ("hand",))
+    without = sum(clip.camera is None for clip in clips)
+    clips, num_own = filled(clips, asked, of_preset(PRESETS[own]))
+    if not without:
+        return replace(result, clips=clips)
+    source = of_preset(PRESETS[own]) if num_own else asked
+    note = f"{plural(without, 'clip has', 'clips have')} {source.said}"
+    name = "cameras_of_preset" if num_own else "cameras_asked"
+    return replace(result, clips=clips, counts=result.counts | {name: without}, notes=(*result.notes, note))
+
+
+def _keep_cameras(db: Database, clips: list[Clip]) -> list[Clip]:
+    """The clips; where neither a file nor this command says a camera, or the hands, what an earlier command said of
+    them. It goes before what a video file says of itself."""
+    listed = keep_unsaid(db, [replace(clip, camera=None) for clip in clips], ("camera", "hand"))
+    kept = []
+    for clip, before in zip(clips, listed, strict=True):
+        unsaid = clip.camera is None or is_of_device(clip.camera)
+        has = unsaid and before.camera is not None and is_of_command(before.camera)
+        kept.append(replace(clip, camera=before.camera if has else clip.camera, hand=before.hand))
+    return kept
 
 
 def _checked(result: IngestResult, videos: str) -> IngestResult:
@@ -206,6 +264,7 @@ def _store(
         rows_reworded=len(behind.words),
         outdated=len(behind.outdated),
         remade=remade,
+        notes=result.notes,
     )
 
 
@@ -218,7 +277,7 @@ def _overlap(others: OtherCuts) -> str:
 
 def _outdated(clip_ids: list[str]) -> str:
     num = len(clip_ids)
-    made = f"{plural(num, 'row was', 'rows were')} made with another camera or view than the list has now"
+    made = f"{plural(num, 'row was', 'rows were')} made with another camera, view or hand size than the list has now"
     return f"{made}, {clip_ids[0]} for one; --replace has {'it' if num == 1 else 'them'} made anew by the next run"
 
 

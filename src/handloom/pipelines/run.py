@@ -30,7 +30,7 @@ from handloom.pipelines.rounds import Rounds, lost
 from handloom.pipelines.verdicts import Verdicts
 from handloom.schemas.clip import Clip
 from handloom.schemas.reasons import REASONS
-from handloom.schemas.settings import RunConfig
+from handloom.schemas.settings import RunConfig, of_any_version
 from handloom.schemas.tables import clips_schema
 from handloom.store.clip_list import AddResult, pending_clips
 from handloom.store.commit import Committer
@@ -78,7 +78,7 @@ class RunSummary:
 def stored_config(db: Database) -> RunConfig:
     """The settings that the database's rows were made with; the defaults where it has none."""
     stored = stored_settings(db)
-    return RunConfig(**stored.settings) if stored else RunConfig()
+    return RunConfig(**of_any_version(stored.settings)) if stored else RunConfig()
 
 
 def run(

@@ -15,7 +15,7 @@ from handloom.draw.show import check_suffix, write_show
 from handloom.errors import ClipError, ConfigError
 from handloom.schemas.clip import Clip
 from handloom.schemas.row import row_arrays
-from handloom.schemas.settings import Settings
+from handloom.schemas.settings import Settings, of_any_version
 from handloom.store.database import Database
 from handloom.store.runs import stored_settings
 from handloom.video.decoder import DecodeLimits, Decoder, DecoderSwitched
@@ -57,7 +57,7 @@ def show(db: Database, clip_id: str, out: Path, source_options: dict[str, Any] |
 
 def _decoded(db: Database, row: dict[str, Any], source_options) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     stored = stored_settings(db)
-    settings = Settings(**stored.settings) if stored else Settings()
+    settings = Settings(**of_any_version(stored.settings)) if stored else Settings()
     clip = Clip(**{name: row.get(name) for name in Clip.__dataclass_fields__})  # rows before 0.4 have no version
     source = VideoSource(storage_options=source_options)
     decoder = Decoder(settings.video.sample_hz, SHORT_SIDE_PX, DecodeLimits(), source)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from handloom.errors import ClipError, ConfigError, HandloomError
 from handloom.schemas.clip import Clip
 from handloom.schemas.row import row_arrays
-from handloom.schemas.settings import Settings
+from handloom.schemas.settings import Settings, of_any_version
 from handloom.schemas.values import Hands, Tracks, VideoInfo
 from handloom.store.database import Database
 from handloom.store.embodiment import ALL, HUMAN, ROBOT, narrowed
@@ -104,7 +104,7 @@ def extract(
     from handloom.workers.extract import Extractor
 
     stored = stored_settings(db)
-    settings = Settings(**stored.settings) if stored else Settings()
+    settings = Settings(**of_any_version(stored.settings)) if stored else Settings()
     query = Clip("query", "query", Path(video).stem, video, start_s, end_s)
     source = VideoSource(storage_options=source_options)
     decoder = Decoder(settings.video.sample_hz, settings.video.short_side_px, DecodeLimits(), source)

@@ -32,7 +32,8 @@ class Clip:
     split: str | None = None
     licence: str | None = None
     view: str | None = None  # "ego", "exo" or None: unknown
-    camera: str | None = None  # JSON of the camera file beside the video, or None
+    camera: str | None = None  # JSON of its camera: a file's, a preset's, the video file's own words; or None
+    hand: str | None = None  # JSON of the size of its hands (`schemas.hand_size`), or None
     # Which file the video is, None where unknown: see `video.version`.
     video_bytes: int | None = None
     video_version: str | None = None

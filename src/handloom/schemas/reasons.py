@@ -17,7 +17,7 @@ REASONS: Final[dict[str, str]] = {
     "decode_timeout": "decoding made no progress within the time limit",
     "decode_memory": "decoding needed more memory than the limit",
     "decoder_died": "both decoders crashed on the clip",
-    "bad_camera": "the camera given beside the video cannot be used",
+    "bad_camera": "the camera that the clip list has of it cannot be used, or does not fit the video",
     "bad_depth": "the depth maps given for the video cannot be used",
     "model_failed": "a model could not process the clip's frames",
     "out_of_memory": "the process had no memory left for what it was doing with the clip, twice",

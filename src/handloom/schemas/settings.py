@@ -25,7 +25,14 @@ class VideoConfig(Frozen):
     """Frames are shrunk to this short side for the models; never enlarged. Pixel columns stay in source pixels."""
 
 
-SEEN_SIZE = {"egodex": 0.75, "*": 0.95}  # fitted as `seen_size` says: EgoDex's distances in the README are in-sample
+def _one_number(name: str, given: Any, instead: str) -> Any:
+    """Refuse the tables of version 0.3. `instead`: what does their work now."""
+    if isinstance(given, dict):
+        raise ValueError(
+            f"it is one number, no longer one for each dataset name; {instead} (`handloom presets` lists them); then "
+            f"leave {name} out, or give it one number"
+        )
+    return given
 
 
 class HandsConfig(Frozen):
@@ -40,38 +47,33 @@ class HandsConfig(Frozen):
     """Palm detections scored below this are not followed."""
     min_tracking_confidence: float = Field(0.5, ge=0, le=1)
     """A hand scored below this is lost, and looked for again."""
-    seen_size: dict[str, float] = SEEN_SIZE
-    """`offline`: size of a hand as the 2D model draws it, over the hand's own, by dataset name; `*` is for all others.
-    MediaPipe's wrist lies inside the hand. egodex: 0.75 against its device skeleton, found on two clips, confirmed on
-    three; 0.95 fits an Ego4D clip with estimated MANO hands, and rendered ones. Distances are in proportion to it."""
+    seen_size: float = Field(0.95, ge=0.3, le=2)
+    """`offline`: size of a hand as the 2D model draws it, over the hand's own, where the clip list does not say it (a
+    camera preset may). MediaPipe's wrist lies inside the hand. 0.95 fits an Ego4D clip with estimated MANO hands, and
+    rendered ones. Distances are in proportion to it."""
 
     @field_validator("seen_size", mode="before")
     @classmethod
-    def _keep_the_others(cls, given: Any) -> Any:
-        return {**SEEN_SIZE, **given} if isinstance(given, dict) else given
-
-    @field_validator("seen_size")
-    @classmethod
-    def _is_a_size(cls, given: dict[str, float]) -> dict[str, float]:
-        if any(not 0.3 <= size <= 2 for size in given.values()):
-            raise ValueError(f"seen_size {given}: expected 0.3 to 2")
-        return given
-
-
-ASSUMED_FOV_DEG = {"epic": 85.0, "ego4d": 85.0, "egodex": 105.0, "*": 70.0}
+    def _is_one_number(cls, given: Any) -> Any:
+        return _one_number("hands.seen_size", given, "ingest EgoDex with --camera-preset egodex, which brings its 0.75")
 
 
 class CameraConfig(Frozen):
     poses: Literal["estimate", "given"] = "estimate"
     """Where the camera is: `given` uses poses that come with a clip, `estimate` finds the others from the scene."""
-    assumed_fov_deg: dict[str, float] = ASSUMED_FOV_DEG
-    """Field of view along the longer image side where no intrinsics are given, by dataset name; `*` is for all others.
-    epic: EPIC-Fields' focal length for 456 x 256 (85 degrees); egodex: 736.6 px at 1920 (105); others: a guess."""
+    assumed_fov_deg: float = Field(70.0, ge=1, le=170)
+    """Field of view along the longer image side where the clip list says nothing of a clip's camera: no file beside the
+    video, no preset, nothing in the video file."""
+    assumed_focal_sigma: float = Field(0.33, gt=0, le=1)
+    """Relative standard deviation of the focal length that follows from it: the root mean square distance of the lenses
+    that `handloom presets` lists from 70 degrees."""
 
     @field_validator("assumed_fov_deg", mode="before")
     @classmethod
-    def _keep_the_others(cls, given: Any) -> Any:
-        return {**ASSUMED_FOV_DEG, **given} if isinstance(given, dict) else given
+    def _is_one_number(cls, given: Any) -> Any:
+        return _one_number(
+            "camera.assumed_fov_deg", given, "say a dataset's lens when it is ingested: --camera-preset or --fov-deg"
+        )
 
 
 class TracksConfig(Frozen):
@@ -223,6 +225,18 @@ class RunConfig(Settings):
 
     def settings(self) -> Settings:
         return Settings(**{name: getattr(self, name) for name in Settings.model_fields})
+
+
+def of_any_version(stored: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a database has them, in the form of today: tables by dataset name (0.3) become their `*`, the number
+    for all others."""
+
+    def today(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return value["*"] if "*" in value else {name: today(inner) for name, inner in value.items()}
+
+    return today(stored)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -36,6 +36,7 @@ CLIP_LIST = pa.schema(
         pa.field("licence", pa.string()),
         pa.field("view", pa.string()),
         pa.field("camera", pa.string()),
+        pa.field("hand", pa.string()),
         pa.field("video_bytes", pa.int64()),
         pa.field("video_version", pa.string()),
         pa.field("video_digest", pa.string()),

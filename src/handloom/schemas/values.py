@@ -16,6 +16,7 @@ NUM_HANDS = 2
 NUM_KEYPOINTS = 21
 LEFT, RIGHT = 0, 1
 WORLD_SCALES = ("metric", "arbitrary", "none")  # of a camera path's unit
+CAMERA_SOURCES = ("given", "estimated", "assumed")  # of intrinsics
 
 
 @dataclass(frozen=True)

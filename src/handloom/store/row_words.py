@@ -21,7 +21,7 @@ from handloom.store.retry import retried
 from handloom.store.sql import in_list
 
 WORDS = ("narration", "verb", "noun", "participant", "split", "licence")
-DECIDING = ("view", "camera")
+DECIDING = ("view", "camera", "hand")
 _BATCH_CLIPS = 10_000
 
 
@@ -29,7 +29,8 @@ _BATCH_CLIPS = 10_000
 class Behind:
     """Rows that hold other values than these clips.
 
-    words: clips whose words the row lacks. outdated: ids of clips whose row was made with another view or camera.
+    words: clips whose words the row lacks. outdated: ids of clips whose row was made with another view, camera or hand
+    size.
     """
 
     words: list[Clip]
@@ -77,7 +78,9 @@ def _merge(db: Database, uri: str, rows: pa.Table) -> None:
 
 
 def _rows(db: Database, datasets: list[str]) -> Iterator[tuple[str, dict[str, str | None]]]:
-    columns = ("clip_id", *WORDS, *DECIDING)
+    table = db.table("clips")
+    there = () if table is None else table.schema.names  # rows before 0.4 have no `hand`
+    columns = [name for name in ("clip_id", *WORDS, *DECIDING) if name in there]
     for batch in db.batches(columns, in_list("dataset", datasets), batch_size=1024):
         for row in batch.to_pylist():
-            yield row["clip_id"], row
+            yield row["clip_id"], dict.fromkeys(DECIDING) | row

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.errors import ClipError
 from handloom.geometry.camera import camera_for, slope_per_pixel
 from handloom.geometry.camera_path import EstimatedPath, estimate_path, with_scale
 from handloom.geometry.cross_quality import cross_quality
@@ -26,6 +27,7 @@ from handloom.models.features import CornerTracks
 from handloom.models.hand_points import not_across
 from handloom.models.protocols import ClipFrames
 from handloom.schemas.clip import Clip
+from handloom.schemas.hand_size import parse_hand
 from handloom.schemas.settings import Settings
 from handloom.schemas.values import (
     Camera,
@@ -119,8 +121,15 @@ class Stages:
     ) -> Hands:
         if self._settings.hands.backend == "mediapipe":
             return place_hands(points, camera)
-        sizes = self._settings.hands.seen_size
-        return fit_hands(points, camera, info, frame_s, seen_size=sizes.get(clip.dataset, sizes["*"]))
+        try:
+            hand = parse_hand(clip.hand)
+        except ValueError as error:
+            problem = f"what the clip list says of the hands cannot be used: {error}"
+            hint = "ingest again, with another --hand-length-m or --camera-preset"
+            raise ClipError(clip.clip_id, "hand_fit", "bad_camera", problem, hint) from None
+        given = {"hand_length_m": hand.length_m, "hand_length_sigma": hand.sigma, "seen_size": hand.seen_size}
+        sizes = {"seen_size": self._settings.hands.seen_size} | {n: v for n, v in given.items() if v is not None}
+        return fit_hands(points, camera, info, frame_s, **sizes)
 
     def _path(
         self, clip: Clip, info: VideoInfo, frames: ClipFrames, points: HandPoints, camera: Camera

@@ -21,6 +21,7 @@ from handloom.bench.truth.mano import mano_folder, read_hands
 from handloom.bench.truth.recorded import Recorded
 from handloom.errors import ConfigError
 from handloom.ingest.camera_file import SUFFIX, read_camera_file
+from handloom.schemas.camera_presets import PRESETS
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.values import Camera, VideoInfo
 from handloom.synth import Truth
@@ -119,6 +120,8 @@ def load(case: Case, sample_hz: float, short_side_px: int) -> Loaded:
         ConfigError: the truth cannot be read. ClipError: the video cannot.
     """
     clip = Clip(make_clip_id(case.source, case.name, 0.0, None), case.source, case.name, str(case.video), 0.0, None)
+    if case.source == EGODEX:
+        clip = replace(clip, hand=json.dumps(PRESETS["egodex"].hand()))
     if case.source in (HOT3D, ARCTIC):
         truth = _of_pictures(case)
         index = sample_frames(truth.frame_s, *clip_range(clip, truth.info), sample_hz)

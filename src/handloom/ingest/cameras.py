@@ -1,0 +1,164 @@
+"""What an ingest says of its videos' cameras and hands: a preset, a field of view, a file, a hand's length.
+
+Of one video the file beside it goes first, then what the command says, then what the clip list has from an earlier
+command, then what the video file says of itself, then the source's own preset (`epic`, `ego4d`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from handloom.errors import ConfigError
+from handloom.geometry.camera import camera_of, parse_camera
+from handloom.ingest.camera_file import GivenCamera, read_camera_file
+from handloom.ingest.files import Options
+from handloom.schemas.camera_presets import CameraPreset, find_preset
+from handloom.schemas.clip import Clip
+from handloom.schemas.hand_size import LENGTH_RANGE_M
+from handloom.schemas.values import Camera, VideoInfo
+
+FOV_RANGE_DEG = (1.0, 170.0)
+FOV_SIGMA = 0.05  # of a field of view that somebody states: product pages round, and a stabilised picture shows less
+LENGTH_SIGMA = 0.02  # of a hand that somebody has measured: 4 mm
+MAX_SHOWN_SIZE = 1e5
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one command says of all its videos. camera, hand: JSON of the clips, None: not said. said: for the summary;
+    size: the picture that the camera's matrix is for, where the file says it."""
+
+    camera: str | None = None
+    hand: str | None = None
+    said: str = ""
+    size: tuple[int, int] | None = None
+
+    def of_video(self, info: VideoInfo) -> Camera | None:
+        """The camera of a video, where one is asked for. Raises ValueError where it does not fit the video."""
+        return None if self.camera is None else camera_of(self.camera, info)
+
+    def is_scaled(self, info: VideoInfo) -> bool:
+        """Whether the matrix is for a picture of another size than the video's."""
+        return self.size is not None and self.size != (info.width, info.height)
+
+
+def asked_cameras(
+    preset: str | None = None,
+    fov_deg: float | None = None,
+    intrinsics: str | None = None,
+    hand_length_m: float | None = None,
+    options: Options = None,
+) -> Asked:
+    """What `--camera-preset`, `--fov-deg`, `--intrinsics` and `--hand-length-m` say; at most one of the first three.
+
+    Raises:
+        ConfigError: two of them, a preset that does not exist, a number out of range, a file that cannot be used.
+    """
+    given = {"--camera-preset": preset, "--fov-deg": fov_deg, "--intrinsics": intrinsics}
+    flags = [flag for flag, value in given.items() if value is not None]
+    if len(flags) > 1:
+        values = " and ".join(f"{flag} {given[flag]}" for flag in flags)
+        raise ConfigError(f"{values} are given, expected one of them", "leave out all but the one that you know best")
+    hand = _hand_of(hand_length_m)
+    if preset is not None:
+        found = of_preset(find_preset(preset))
+        return found if hand is None else replace(found, hand=_dump(json.loads(found.hand or "{}") | hand))
+    own_hand = None if hand is None else _dump(hand)
+    if fov_deg is not None:
+        _check_fov(fov_deg)
+        camera = {"fov_deg": fov_deg, "focal_sigma": FOV_SIGMA, "source": "assumed"}
+        return Asked(_dump(camera), own_hand, f"a field of view of {fov_deg:g} degrees, known to {FOV_SIGMA:.0%}")
+    if intrinsics is not None:
+        return replace(_of_file(intrinsics, options), hand=own_hand)
+    return Asked(hand=own_hand)
+
+
+def of_preset(preset: CameraPreset) -> Asked:
+    """The lens of this name."""
+    hand = preset.hand()
+    said = f"preset {preset.name}: {preset.fov_deg:g} degrees, focal length known to {preset.focal_sigma:.0%}"
+    return Asked(_dump(preset.camera()), None if hand is None else _dump(hand), said)
+
+
+def is_of_command(text: str) -> bool:
+    """Whether a clip's camera was said by a command (not by a file beside the video, nor by the video file)."""
+    return '"source":' in text and '"device":' not in text
+
+
+def is_of_device(text: str) -> bool:
+    """Whether a clip's camera is what the video file says of itself."""
+    return '"device":' in text
+
+
+def filled(clips: Iterable[Clip], asked: Asked, own: Asked | None = None) -> tuple[list[Clip], int]:
+    """The clips; those without a camera get the one asked for, else the source's `own`. And how many got the latter."""
+    done, num_own = [], 0
+    for clip in clips:
+        source = asked if asked.camera is not None or own is None else own
+        takes_own = clip.camera is None and source is own
+        camera = source.camera if clip.camera is None else clip.camera
+        hand = next((hand for hand in (asked.hand, clip.hand, source.hand if takes_own else None) if hand), None)
+        num_own += takes_own
+        done.append(clip if (camera, hand) == (clip.camera, clip.hand) else replace(clip, camera=camera, hand=hand))
+    return done, num_own
+
+
+def _check_fov(fov_deg: float) -> None:
+    low, high = FOV_RANGE_DEG
+    if not (math.isfinite(fov_deg) and low <= fov_deg <= high):
+        wider = "; a wider lens is no pinhole: take a preset, or --intrinsics with a fisheye model"
+        raise ConfigError(
+            f"--fov-deg {fov_deg:g}, expected {low:g} to {high:g} degrees along the picture's longer side",
+            f"give what the camera's maker says of its video{wider if fov_deg > high else ''}",
+        )
+
+
+def _hand_of(length_m: float | None) -> dict[str, Any] | None:
+    if length_m is None:
+        return None
+    low, high = LENGTH_RANGE_M
+    if not low <= length_m <= high:
+        unit = "; is it in centimetres?" if low <= length_m / 100 <= high else ""
+        raise ConfigError(
+            f"--hand-length-m {length_m:g}, expected {low:g} to {high:g} metres{unit}",
+            "measure from the crease of the wrist to the tip of the middle finger; adults have 0.16 to 0.21 m",
+        )
+    return {"length_m": length_m, "sigma": LENGTH_SIGMA, "source": "given"}
+
+
+def _of_file(path: str, options: Options) -> Asked:
+    given = read_camera_file(path, options)
+    _check_file(path, given)
+    content = {"source": "given"} | given.content
+    size = content.get("picture_size")
+    shown = None if size is None else (round(size[0]), round(size[1]))
+    try:
+        parse_camera(_dump(content), *(shown or _size_of(content)))
+    except ValueError as error:
+        raise ConfigError(f"intrinsics file {path} cannot be used: {error}", "correct the file") from error
+    return Asked(_dump(content), None, f"the intrinsics of {path}", shown)
+
+
+def _check_file(path: str, given: GivenCamera) -> None:
+    if given.frame_s or given.content.get("world_scale") is not None:
+        key = "world_from_camera" if given.frame_s else "world_scale"
+        raise ConfigError(
+            f"intrinsics file {path} has {key}, expected what holds for every video: camera_matrix, distortion, ...",
+            "poses are one video's own: write them to its NAME.camera.json",
+        )
+
+
+def _size_of(content: dict[str, Any]) -> tuple[int, int]:
+    """The picture in whose middle the principal point lies: to look at a lens before any video is known."""
+    matrix = content.get("camera_matrix")
+    if matrix is None:
+        return 1920, 1080
+    return tuple(round(min(max(2 * matrix[i] + 1, 16.0), MAX_SHOWN_SIZE)) for i in (2, 5))
+
+
+def _dump(content: dict[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,212 @@
+"""Cameras and hands that a command says: which goes first, what does not fit, and what is wrong in one message."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from handloom.errors import ConfigError
+from handloom.geometry.camera import camera_of
+from handloom.ingest.cameras import Asked, asked_cameras
+from handloom.ingest.devices import device_camera
+from handloom.ingest.folder import ingest_folder
+from handloom.pipelines import ingest
+from handloom.schemas.hand_size import HandSize, parse_hand
+from handloom.schemas.values import VideoInfo
+from handloom.store.clip_list import read_clips
+from handloom.store.database import Database
+from handloom.video.camera_tags import CameraTags
+
+HD = VideoInfo(1920, 1080, 30.0, "h264", "yuv420p", 0, 0.0, 2.0, 60)
+INTRINSICS = {"camera_matrix": [900.0, 0, 639.5, 0, 900, 359.5, 0, 0, 1], "picture_size": [1280, 720]}
+
+
+def write(path: Path, content) -> str:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def folder_of(tmp_path: Path, *names: str) -> str:
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    return str(tmp_path)
+
+
+def cameras_of(result) -> list[dict | None]:
+    return [None if clip.camera is None else json.loads(clip.camera) for clip in result.clips]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"preset": "gopro"} | {"fov_deg": 90}, "--camera-preset gopro and --fov-deg 90 are given, expected one"),
+        ({"preset": "gopro-wid"}, "there is no camera preset 'gopro-wid', expected one of gopro-wide, .*gopro-wide or"),
+        ({"preset": ""}, "no camera preset ''"),
+        ({"fov_deg": 0.0}, "--fov-deg 0, expected 1 to 170 degrees"),
+        ({"fov_deg": 200.0}, "--fov-deg 200, expected.*fisheye model"),
+        ({"fov_deg": math.nan}, "--fov-deg nan, expected"),
+        ({"hand_length_m": 18.5}, "--hand-length-m 18.5, expected 0.08 to 0.26 metres; is it in centimetres?"),
+        ({"hand_length_m": math.nan}, "--hand-length-m nan, expected"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(options, says):
+    with pytest.raises(ConfigError) as caught:
+        asked_cameras(**options)
+    assert re.search(says, str(caught.value).replace("\n", " "))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "is empty, expected JSON"),
+        ("{,}", "is no valid JSON"),
+        ([1], "the top level"),
+        ({"distortion": {"model": "opencv", "params": [0.1, 0, 0, 0]}}, "camera_matrix is null"),
+        (INTRINSICS | {"picture_size": [0, 720]}, "picture_size"),
+        (INTRINSICS | {"distortion": {"model": "mirror", "params": [1]}}, "'mirror' is not known"),
+        (INTRINSICS | {"distortion": {"model": "fisheye", "params": [1]}}, "expected 4"),
+        (INTRINSICS | {"world_scale": "metric"}, "has world_scale, expected what holds for every video"),
+        ({"fov_deg": 0.2}, "fov_deg is 0.2, expected 1 to 170"),
+        ({"preset": "gopro-x"}, "there is no camera preset 'gopro-x'"),
+    ],
+)
+def test_an_intrinsics_file_that_cannot_be_used_is_refused(tmp_path, content, says):
+    path = write(tmp_path / "lens.json", content)
+    with pytest.raises(ConfigError, match=says) as caught:
+        asked_cameras(intrinsics=path)
+    assert path in caught.value.problem
+    assert caught.value.hint
+
+
+def test_a_folder_or_nothing_is_no_intrinsics_file(tmp_path):
+    for path in (tmp_path, tmp_path / "absent.json"):
+        with pytest.raises(ConfigError, match=str(path)) as caught:
+            asked_cameras(intrinsics=str(path))
+        assert caught.value.hint
+
+
+def test_what_is_asked_for_becomes_the_json_of_clips(tmp_path):
+    preset = asked_cameras(preset="EgoDex", hand_length_m=0.175)
+    assert json.loads(preset.camera)["preset"] == "egodex"
+    assert parse_hand(preset.hand) == HandSize(0.175, 0.02, 0.75, "given")
+    fov = asked_cameras(fov_deg=92.5)
+    assert json.loads(fov.camera) == {"fov_deg": 92.5, "focal_sigma": 0.05, "source": "assumed"}
+    assert fov.hand is None
+    given = asked_cameras(intrinsics=write(tmp_path / "lens.json", INTRINSICS))
+    camera = camera_of(given.camera, HD)
+    assert (camera.source, camera.camera_matrix[0, 0]) == ("given", 1350)
+    assert asked_cameras() == Asked()
+    named = asked_cameras(intrinsics=write(tmp_path / "named.json", {"preset": "aria"}))
+    assert camera_of(named.camera, HD).preset == "aria"
+
+
+def test_the_file_beside_a_video_goes_before_what_is_asked_and_that_before_the_videos_own_words(tmp_path):
+    root = folder_of(tmp_path, "a.mp4", "b.mp4")
+    write(tmp_path / "a.camera.json", {"camera_matrix": [1500.0, 0, 960, 0, 1500, 540, 0, 0, 1]})
+    tags = {"tags": lambda uri: CameraTags("GoPro", "HERO7 Black", fov_setting="L"), "probe": lambda uri: HD}
+    beside, asked = cameras_of(ingest_folder(root, **tags, asked=asked_cameras(preset="gopro-wide")))
+    assert beside["camera_matrix"][0] == 1500
+    assert asked["preset"] == "gopro-wide"
+    result = ingest_folder(root, **tags)
+    assert cameras_of(result)[1]["preset"] == "gopro-linear"
+    assert cameras_of(result)[1]["device"] == "GoPro HERO7 Black"
+    assert result.notes == (
+        "1 video by GoPro HERO7 Black, field of view linear; preset gopro-linear: 87.3 degrees, focal length known to "
+        "10%",
+    )
+    assert result.counts["cameras_of_device"] == 1
+
+
+def test_intrinsics_are_scaled_with_a_note_and_a_video_of_another_shape_is_left_out(tmp_path):
+    root = folder_of(tmp_path, "a.mp4", "b.mp4")
+    asked = asked_cameras(intrinsics=write(tmp_path / "lens.json", INTRINSICS))
+    portrait = VideoInfo(1080, 1920, 30.0, "h264", "yuv420p", 90, 0.0, 2.0, 60)
+    result = ingest_folder(root, probe=lambda uri: portrait if uri.endswith("b.mp4") else HD, asked=asked)
+    assert [clip.video_id for clip in result.clips] == ["a"]
+    assert result.counts["bad_cameras"] == result.num_left_out == 1
+    (problem,) = result.problems
+    assert problem.startswith("b.mp4: the intrinsics of ")
+    assert "picture_size is 1280 x 720, the video 1080 x 1920" in problem
+    assert "intrinsics of 1280 x 720 are scaled to 1920 x 1080: 1 video" in result.notes
+    with pytest.raises(ConfigError, match=r"no video of .* can be used; the first: a\.mp4"):
+        ingest_folder(root, probe=lambda uri: portrait, asked=asked)
+
+
+@pytest.mark.parametrize(
+    ("tags", "preset", "fov_deg"),
+    [
+        (CameraTags("GoPro", "HERO7 Black", fov_setting="W"), "gopro-wide", 108.7),
+        (CameraTags("GoPro", "HERO8 Black", fov_setting="N"), "gopro-narrow", 67.5),
+        (CameraTags("GoPro"), "gopro", 89.0),
+        (CameraTags("GoPro", "GoPro Max", fov_setting="W", diagonal_fov_deg=137.39), "gopro-wide", 123.8),
+        (CameraTags("GoPro", "HERO11 Black", fov_setting="L", diagonal_fov_deg=95.0), "gopro-linear", 87.1),
+        (CameraTags("GoPro", "HERO11 Black", fov_setting="S"), None, None),
+        (CameraTags("Apple", "iPhone 13", focal_35mm=27), None, 59.7),
+        (CameraTags("Apple", "iPhone 6s"), "iphone-main", 60.9),
+        (CameraTags("Apple", "iPhone 13", "iPhone 13 front TrueDepth camera 2.71mm f/2.2"), None, None),
+        (CameraTags(is_android=True), "android-main", 65.0),
+        (CameraTags("DJI", "Osmo Action", is_android=True), None, None),
+        (CameraTags("Canon", "EOS R5", focal_35mm=35), None, 56.7),
+    ],
+)
+def test_what_a_video_file_says_of_its_camera(tags, preset, fov_deg):
+    found = device_camera(tags, HD)
+    assert tags.device in found.said
+    if fov_deg is None:
+        assert found.camera is None
+        return
+    content = json.loads(found.camera)
+    assert (content.get("preset"), content["fov_deg"]) == (preset, pytest.approx(fov_deg, abs=0.15))
+    camera = camera_of(found.camera, HD)
+    assert (camera.source, camera.focal_sigma) == ("assumed", content["focal_sigma"])
+
+
+def test_a_file_that_names_no_camera_says_nothing():
+    assert device_camera(CameraTags(), HD) is None
+
+
+HEADER = "narration_id,participant_id,video_id,start_timestamp,stop_timestamp,narration,verb,noun\n"
+
+
+def test_epic_and_ego4d_take_their_own_preset_and_say_so(tmp_path):
+    """What an earlier command said stays, until another one is said, or `--replace`."""
+    (tmp_path / "videos").mkdir()
+    csv = write(tmp_path / "a.csv", HEADER + "P01_01_0,P01,P01_01,00:00:01.00,00:00:02.50,take cup,take,cup\n")
+    db = Database.open_or_new(str(tmp_path / "db"))
+
+    def epic(**options):
+        summary = ingest.epic(db, [csv], str(tmp_path / "videos"), **options)
+        (clip,) = read_clips(db)
+        return summary, json.loads(clip.camera), clip.hand
+
+    summary, camera, hand = epic()
+    assert (camera["preset"], hand) == ("epic", None)
+    assert summary.notes == ("1 clip has preset epic: 85 degrees, focal length known to 4%",)
+    assert summary.counts["cameras_of_preset"] == 1
+    _, camera, hand = epic(asked=asked_cameras(fov_deg=92, hand_length_m=0.19))
+    assert (camera["fov_deg"], parse_hand(hand).length_m) == (92, 0.19)
+    summary, camera, hand = epic()
+    assert (camera["fov_deg"], parse_hand(hand).length_m, summary.notes) == (92, 0.19, ())
+    _, camera, hand = epic(replace_others=True)
+    assert (camera["preset"], hand) == ("epic", None)
+    manifest = {"videos": [{"video_uid": "u", "duration_sec": 5.0, "video_metadata": {"fps": 30, "num_frames": 150}}]}
+    other = Database.open_or_new(str(tmp_path / "other"))
+    ego4d = write(tmp_path / "ego4d.json", manifest)
+    ingest.ego4d(other, ego4d, str(tmp_path / "videos"), asked=asked_cameras(hand_length_m=0.18))
+    (clip,) = read_clips(other)
+    assert json.loads(clip.camera)["preset"] == "ego4d"
+    assert parse_hand(clip.hand) == HandSize(0.18, 0.02, None, "given")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("{", "not JSON"), ("[1]", "list"), ('{"length_m": 18}', "length_m is 18"), ('{"seen_size": "x"}', "seen_size")],
+)
+def test_a_hand_size_that_cannot_be_is_refused(text, says):
+    with pytest.raises(ValueError, match=says):
+        parse_hand(text)
