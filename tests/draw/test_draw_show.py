@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from handloom.draw.certainty import scale_text
 from handloom.draw.frame import draw_frame, draw_header
 from handloom.draw.frames import frames_from_row
-from handloom.draw.legend import draw_legend, scale_text
+from handloom.draw.legend import draw_legend
 from handloom.draw.overlay import HAND_COLORS, draw_overlay
 from handloom.draw.sheet import write_contact_sheet
 from handloom.draw.show import check_suffix, write_overlay_video, write_show
@@ -193,7 +194,7 @@ def test_the_legend_explains_what_the_sheet_shows() -> None:
     assert len(draw_legend(row, 300, True)) > len(full) > len(bare)
     draw_legend(row, 40, True)  # narrower than any word
     assert [scale_text({"world_scale": scale}).split(":")[0] for scale in ("metric", "arbitrary", "none", None)] == [
-        "world in metres, to scale", "arbitrary scale", "no world", "no world",
+        "world in metres, to scale", "scale unknown", "no world", "no world",
     ]  # fmt: skip
     assert "(pure_rotation)" in scale_text({"world_scale": "none", "camera_path_reason": "pure_rotation"})
 

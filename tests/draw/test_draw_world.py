@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from handloom.draw.certainty import lens_text, scale_text
+from handloom.draw.certainty import short_words as draw_words
 from handloom.draw.overlay import HAND_COLORS
 from handloom.draw.show import write_show
 from handloom.draw.world import draw_world
@@ -43,6 +45,34 @@ def test_the_hand_that_is_known_is_drawn_and_lengths_keep_their_ratio():
 
 def test_a_scale_bar_only_where_there_are_metres():
     assert (draw_world(make_row("metric"), 800, 400) != draw_world(make_row("arbitrary"), 800, 400)).any()
+
+
+def test_words_say_what_is_known_of_the_scale():
+    row = make_row("metric")
+    assert draw_words(row) == ["metres"]
+    row |= {"camera_source": "assumed", "camera_focal_sigma": 0.33, "quality": {"camera_scale_sigma": 0.36}}
+    assert draw_words(row) == ["lens assumed ± 33%", "metres ± 36%"]
+    assert scale_text(row) == "world in metres, to scale, known to 36%"
+    assert lens_text(row | {"camera_preset": "epic"}) == "lens assumed (epic), focal length known to 33%"
+    hands = np.tile(np.array([0, 0, 0.5], np.float32), (5, 2, 21, 1))
+    still = {"camera_path_reason": "static", "quality": {"camera_scale_sigma": None}}
+    seen = row | still | {"hand_keypoints_cam_m": hands, "hand_sigma_m": np.full((5, 2), 0.1, np.float32)}
+    assert draw_words(seen)[1] == "metres ± 20%"  # of the hands' distance
+    assert draw_words(row | still)[1] == "camera did not move"
+    assert scale_text(row | still) == "camera did not move: nothing to be measured"
+    assert draw_words(make_row("arbitrary")) == ["scale unknown"]
+    assert draw_words({}) == []
+
+
+def test_a_camera_at_rest_with_nothing_around_has_no_bar():
+    row = make_row("metric")
+    row["world_from_camera"] = np.tile(np.eye(4, dtype=np.float32), (5, 1, 1))
+    row |= {"hand_keypoints_world_m": None, "track_points_world_m": None}
+    picture = draw_world(row, 800, 400)
+    assert not (picture[380:, 200:400] == 255).all(-1).any()  # where the bar would be
+    assert (draw_world(row | {"camera_path_reason": "static"}, 800, 400) != picture).any()
+    moved = draw_world(make_row("metric"), 800, 400)
+    assert (moved[380:, 200:400] == 255).all(-1).any()
 
 
 def test_a_recording_holds_what_the_row_knows(tmp_path):

@@ -2,12 +2,17 @@
 
 import os
 
-from support.rows import RUN_KEY
+from support.rows import RUN_KEY, make_clip, make_row
 
 from handloom.pipelines.status import status, status_text
+from handloom.schemas.tables import clips_schema
+from handloom.store.commit import Committer
 from handloom.store.database import Database
+from handloom.store.fragments import write_fragment
 from handloom.store.holder import Holder, this_process
 from handloom.store.lease import leased
+
+SCHEMA = clips_schema(4)
 
 
 def last_line(db):
@@ -34,3 +39,22 @@ def test_a_run_lives_or_has_died(tmp_path):
     ):
         db.table("runs").update({"holder": f"'{gone.to_json()}'" if gone else "NULL"})
         assert f": {word}" in last_line(db)
+
+
+def test_what_is_known_of_lenses_is_counted(tmp_path):
+    db = Database.open(tmp_path, create=True)
+    assert status(db)["share_with_assumed_camera"] is None
+    clips = [make_clip(n, camera='{"fov_deg":90}' if n == 2 else None) for n in range(4)]
+    rows = [make_row(clip) for clip in clips]
+    Committer(db, RUN_KEY, SCHEMA).commit([write_fragment(db.uri, rows, SCHEMA)])
+    db.table("clips").update({"camera_source": "'given'"}, f"clip_id = '{clips[0].clip_id}'")
+    db.table("clips").update({"camera_preset": "'gopro-wide'"}, f"clip_id = '{clips[2].clip_id}'")
+    values = status(db)
+    assert values["clips_by_camera_source"] == {"given": 1, "estimated": 0, "assumed": 3}
+    assert (values["clips_by_camera_preset"], values["share_with_assumed_camera"]) == ({"gopro-wide": 1}, 0.75)
+    assert values["clips_with_default_camera"] == 2
+    text = status_text(values)
+    assert "intrinsics given in 1 clip, estimated in 0, assumed in 3, 75% of all; presets: gopro-wide 1" in text
+    assert "nothing says the lens of 2 clips" in text
+    db.table("clips").drop_columns(["camera_preset"])  # rows before 0.4
+    assert status(db)["clips_by_camera_preset"] == {}

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.draw.certainty import short_words
 from handloom.draw.overlay import HAND_COLORS, WHITE, draw_overlay, text_px
 from handloom.draw.text import fit_text, line_height, put_text, text_width
 from handloom.schemas.clip import words_of
@@ -81,7 +82,8 @@ def quality_words(row: dict[str, Any]) -> list[Word]:
         ("track_motion_px", "motion {:.1f} px", GREY),
         ("blur", "sharpness {:.0f}", GREY),
     ]
-    return [(form.format(quality[name]), color) for name, form, color in parts if quality.get(name) is not None]
+    words = [(form.format(quality[name]), color) for name, form, color in parts if quality.get(name) is not None]
+    return words + [(text, GREY) for text in short_words(row)]
 
 
 def _flow(words: list[Word], width: int, size_px: int, gap: str, max_lines: int) -> list[list[Word]]:

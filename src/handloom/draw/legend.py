@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.draw.certainty import lens_text, scale_text
 from handloom.draw.frame import BACKGROUND
 from handloom.draw.overlay import EDGE, HAND_COLORS, WHITE, track_colors
 from handloom.draw.text import fit_text, line_height, put_text, text_width
@@ -21,11 +22,6 @@ MARK_PX = 22  # width of a mark; its text begins behind it
 BETWEEN_PX = 14
 
 Color = tuple[int, int, int]
-SCALES = {
-    "metric": "world in metres, to scale",
-    "arbitrary": "arbitrary scale: shapes are right, metres are not known",
-    "none": "no world: the camera's path is not known",
-}
 
 
 class Entry(NamedTuple):
@@ -53,12 +49,6 @@ def draw_legend(row: dict[str, Any], width: int, with_world: bool) -> NDArray[np
     return panel
 
 
-def scale_text(row: dict[str, Any]) -> str:
-    """In which unit the clip's world is, in words; without one, why there is none."""
-    scale, reason = row.get("world_scale") or "none", row.get("camera_path_reason")
-    return SCALES[scale] + (f" ({reason})" if scale == "none" and reason else "")
-
-
 def _of_frames(row: dict[str, Any]) -> list[Entry]:
     entries = []
     if row.get("hand_keypoints_px") is not None:
@@ -78,15 +68,16 @@ def _of_frames(row: dict[str, Any]) -> list[Entry]:
 
 
 def _of_world(row: dict[str, Any], with_world: bool) -> list[Entry]:
+    words = [Entry("", [], text) for text in (scale_text(row), lens_text(row)) if text]
     if not with_world:
-        return [Entry("", [], scale_text(row))]
+        return words
     entries = [Entry("ring", [WHITE], "camera's path, ring: its start")]
     if row.get("hand_keypoints_world_m") is not None:
         entries.append(Entry("line", [HAND_COLORS[LEFT], HAND_COLORS[RIGHT]], "wrists"))
     if row.get("track_points_world_m") is not None:
         shown = ((TrackKind.GRID, "scene"), (TrackKind.MOVING, "moving"))
         entries += [Entry("dot", [POINT_COLORS[kind]], f"{word} points") for kind, word in shown]
-    return [*entries, Entry("", [], scale_text(row))]
+    return [*entries, *words]
 
 
 def _wrapped(entries: Sequence[Entry], width: int) -> list[list[tuple[int, Entry]]]:

@@ -8,14 +8,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.draw.certainty import STILL, scale_sigma
 from handloom.draw.frame import BACKGROUND
 from handloom.draw.overlay import EDGE, HAND_COLORS, WHITE
-from handloom.draw.text import put_text, text_width
+from handloom.draw.text import line_height, put_text, text_width
 from handloom.schemas.values import NUM_HANDS, TrackKind
 
 TEXT_PX = 14
 MARGIN_PX = 24
-NO_BAR = "arbitrary scale"
+NO_SCALE = "scale unknown"
+STILL_M = 0.02  # a world that is smaller holds nothing to be measured: a camera at rest, and no hands
 POINT_COLORS = {
     TrackKind.GRID: (120, 128, 136),
     TrackKind.CORNER: (150, 158, 166),
@@ -30,7 +32,8 @@ def draw_world(row: dict[str, Any], width: int, height: int) -> NDArray[np.uint8
     """(height, width, 3) RGB with two views in the frame of the first camera that has a pose; None without poses.
 
     White: the camera, a ring where it begins. Blue, orange: left and right wrist. Dots: the median place of each track,
-    by its kind. All of it to scale; the bar says how long it is where the scale is metric, else words do.
+    by its kind. All of it to scale; the bar says how long it is, and how sure that is, where the scale is metric and
+    there is something to be measured; else words say what is known.
     """
     poses = row.get("world_from_camera")
     if poses is None or not np.isfinite(poses).all(axis=(1, 2)).any():
@@ -55,12 +58,18 @@ def draw_world(row: dict[str, Any], width: int, height: int) -> NDArray[np.uint8
         _draw_path(part, to_px(flat[0]), WHITE)
         cv2.circle(part, to_px(flat[0][:1]).round().astype(int)[0].tolist(), 5, WHITE, 1, cv2.LINE_AA)
         put_text(part, title, (8, 4), TEXT_PX, WHITE, EDGE)
-        if row.get("world_scale") == "metric":
-            _draw_bar(part, unit_px)
-        else:
-            place = part.shape[1] - text_width(NO_BAR, TEXT_PX) - MARGIN_PX, part.shape[0] - TEXT_PX - MARGIN_PX
-            put_text(part, NO_BAR, place, TEXT_PX, WHITE, EDGE)
+        is_metric = row.get("world_scale") == "metric"
+        if is_metric and max(part.shape[:2]) / unit_px > STILL_M:
+            _draw_bar(part, unit_px, scale_sigma(row))
+        for line, words in enumerate(_words(row, is_metric)):
+            y = part.shape[0] - MARGIN_PX - (line + 1 + 2 * is_metric) * line_height(TEXT_PX)
+            put_text(part, words, (part.shape[1] - text_width(words, TEXT_PX) - MARGIN_PX, y), TEXT_PX, WHITE, EDGE)
     return panel
+
+
+def _words(row: dict[str, Any], is_metric: bool) -> list[str]:
+    still = STILL.get(row.get("camera_path_reason") or "")
+    return [*([] if is_metric else [NO_SCALE]), *([still] if still else [])]
 
 
 def _moved(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -97,11 +106,13 @@ def _draw_path(part: NDArray[np.uint8], path_px: NDArray[np.float64], color: tup
         cv2.line(part, *held, color, 2, cv2.LINE_AA)
 
 
-def _draw_bar(part: NDArray[np.uint8], unit_px: float) -> None:
-    """A bar of the largest round length below a third of the picture."""
+def _draw_bar(part: NDArray[np.uint8], unit_px: float, sigma: float | None) -> None:
+    """A bar of the largest round length below a third of the picture; how sure it is, one standard deviation."""
     longest = part.shape[1] / 3 / unit_px
     length = max((m * 10.0**e for m in (1, 2, 5) for e in range(-4, 5) if m * 10.0**e <= longest), default=longest)
     y, x = part.shape[0] - 14, part.shape[1] - 14
     cv2.line(part, (round(x - length * unit_px), y), (x, y), WHITE, 2, cv2.LINE_AA)
     name = f"{length:g} m" if length >= 1 else f"{length * 100:g} cm"
-    put_text(part, name, (round(x - length * unit_px), y - TEXT_PX - 8), TEXT_PX, WHITE, EDGE)
+    name += "" if sigma is None else f" ± {sigma:.0%}"
+    left = min(round(x - length * unit_px), x - text_width(name, TEXT_PX))
+    put_text(part, name, (left, y - TEXT_PX - 8), TEXT_PX, WHITE, EDGE)

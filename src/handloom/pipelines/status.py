@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from handloom.plural import plural
 from handloom.schemas.reasons import REASONS
 from handloom.schemas.robot import TABLE as ROBOT_EPISODES
-from handloom.schemas.values import WORLD_SCALES
+from handloom.schemas.values import CAMERA_SOURCES, WORLD_SCALES
 from handloom.store.clip_list import pending_clips
 from handloom.store.database import Database
 from handloom.store.embodiment import robot_datasets
@@ -20,6 +20,11 @@ from handloom.store.holder import Holder
 from handloom.store.runs import latest_run
 
 NUM_EXAMPLES = 3
+UNSAID = "camera_source = 'assumed' AND camera IS NULL"
+COLUMNS = (
+    *("dataset", "num_frames", "duration_s", "hand_left", "hand_right"),
+    *("world_scale", "camera_source", "camera_preset"),
+)
 
 
 def status(db: Database) -> dict[str, Any]:
@@ -32,13 +37,15 @@ def status(db: Database) -> dict[str, Any]:
         if len(shown) < NUM_EXAMPLES:
             shown.append({"clip_id": reject["clip_id"], "detail": reject["detail"]})
     robots = robot_datasets(db)
-    columns = ["dataset", "num_frames", "duration_s", "hand_left", "hand_right", "world_scale"]
-    totals = db.clips(columns) if db.table("clips") is not None else None
+    table = db.table("clips")
+    there = () if table is None else table.schema.names  # rows before 0.4 have no camera_preset
+    totals = db.clips([name for name in COLUMNS if name in there]) if table is not None else None
     people = totals
     if totals is not None and robots:
         of_robots = pc.is_in(totals.column("dataset"), value_set=pa.array(robots, pa.string()))
         people = totals.filter(pc.invert(of_robots))
     scales = Counter(totals.column("world_scale").to_pylist() if totals is not None else ())
+    sources, presets = _lenses(totals)
     run = latest_run(db)
     return {
         "db": db.uri,
@@ -56,6 +63,10 @@ def status(db: Database) -> dict[str, Any]:
         "clips_with_left_hand": _sum(people, "hand_left"),
         "clips_with_right_hand": _sum(people, "hand_right"),
         "clips_by_world_scale": {scale: scales[scale] for scale in WORLD_SCALES},
+        "clips_by_camera_source": sources,
+        "clips_by_camera_preset": presets,
+        "clips_with_default_camera": db.count("clips", UNSAID) if sources["assumed"] else 0,
+        "share_with_assumed_camera": sources["assumed"] / sum(sources.values()) if sum(sources.values()) else None,
         "rejects_by_reason": [
             {
                 "stage": stage,
@@ -84,6 +95,7 @@ def status_text(values: dict[str, Any]) -> str:
         + (", of people" if values["robot_datasets"] else ""),
         f"  cameras   poses in metres in {metric}, of arbitrary scale in {scales['arbitrary']}, "
         f"none in {scales['none']}",
+        *_lens_lines(values),
     ]
     run = values["last_run"]
     if run:
@@ -114,6 +126,33 @@ def _hints(examples: list[dict[str, str]]) -> list[str]:
     """What the rejects' details say that may be done, each once."""
     lines = [line for example in examples for line in example["detail"].splitlines()[1:] if line.startswith("hint: ")]
     return list(dict.fromkeys(lines))
+
+
+def _lenses(totals: pa.Table | None) -> tuple[dict[str, int], dict[str, int]]:
+    """Clips by where their intrinsics come from, and by the preset they were made from."""
+    names = () if totals is None else totals.schema.names
+    sources = Counter(totals.column("camera_source").to_pylist() if "camera_source" in names else ())
+    presets = Counter(totals.column("camera_preset").to_pylist() if "camera_preset" in names else ())
+    presets.pop(None, None)
+    return {source: sources[source] for source in CAMERA_SOURCES}, dict(presets.most_common())
+
+
+def _lens_lines(values: dict[str, Any]) -> list[str]:
+    sources, share = values["clips_by_camera_source"], values["share_with_assumed_camera"]
+    if share is None:
+        return []
+    assumed = f", {share:.0%} of all" if sources["assumed"] else ""
+    presets = ", ".join(f"{name} {count}" for name, count in values["clips_by_camera_preset"].items())
+    lines = [
+        f"  lenses    intrinsics given in {plural(sources['given'], 'clip')}, estimated in {sources['estimated']}, "
+        f"assumed in {sources['assumed']}{assumed}{f'; presets: {presets}' if presets else ''}"
+    ]
+    if bare := values["clips_with_default_camera"]:
+        lines.append(
+            f"            nothing says the lens of {plural(bare, 'clip')}, distances are in proportion to a guess: say "
+            "it when you ingest, --camera-preset, --fov-deg or --intrinsics"
+        )
+    return lines
 
 
 def _robots(values: dict[str, Any]) -> list[str]:

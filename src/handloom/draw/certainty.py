@@ -1,0 +1,66 @@
+"""How sure a clip's metres and its lens are, in numbers and in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+SCALES = {
+    "metric": "world in metres, to scale",
+    "arbitrary": "scale unknown: shapes are right, metres are not known",
+    "none": "no world: the camera's path is not known",
+}
+STILL = {"static": "camera did not move", "pure_rotation": "camera turned, did not move"}
+SOURCES = {"given": "lens given", "estimated": "lens estimated from the video", "assumed": "lens assumed"}
+
+
+def scale_sigma(row: dict[str, Any]) -> float | None:
+    """Relative standard deviation of a clip's metres: of the path's scale where it was found, else of the distance of
+    its hands (a camera at rest has no scale to find); None where nothing says it.
+    """
+    quality = row.get("quality") or {}
+    if quality.get("camera_scale_sigma") is not None:
+        return float(quality["camera_scale_sigma"])
+    sigma, hands = row.get("hand_sigma_m"), row.get("hand_keypoints_cam_m")
+    if sigma is None or hands is None:
+        return None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = sigma / np.linalg.norm(hands.mean(axis=2), axis=-1)
+    return float(np.median(share[np.isfinite(share)])) if np.isfinite(share).any() else None
+
+
+def scale_text(row: dict[str, Any]) -> str:
+    """In which unit the clip's world is, in words; without one, why there is none."""
+    scale, reason = row.get("world_scale") or "none", row.get("camera_path_reason")
+    sigma = scale_sigma(row) if scale == "metric" else None
+    if scale == "metric" and sigma is None and reason in STILL:
+        return f"{STILL[reason]}: nothing to be measured"
+    sure = "" if sigma is None else f", known to {sigma:.0%}"
+    return SCALES[scale] + sure + (f" ({reason})" if scale == "none" and reason else "")
+
+
+def lens_text(row: dict[str, Any]) -> str:
+    """Where the clip's intrinsics come from, and how sure the focal length is; empty where the row does not say."""
+    source, preset, sigma = (row.get(f"camera_{name}") for name in ("source", "preset", "focal_sigma"))
+    if source not in SOURCES:
+        return ""
+    words = SOURCES[source] + (f" ({preset})" if preset else "")
+    return words if sigma is None else f"{words}, focal length known to {sigma:.0%}"
+
+
+def short_words(row: dict[str, Any]) -> list[str]:
+    """The same in a few words, for a line of numbers; nothing of rows that do not say it."""
+    words = []
+    if row.get("camera_source") in SOURCES:
+        words.append(f"lens {row['camera_source']}{_plus_minus(row.get('camera_focal_sigma'))}")
+    if row.get("world_scale") == "metric":
+        sigma, still = scale_sigma(row), STILL.get(row.get("camera_path_reason") or "")
+        words.append(still if still and sigma is None else f"metres{_plus_minus(sigma)}")
+    elif row.get("world_scale") is not None:
+        words.append("scale unknown" if row["world_scale"] == "arbitrary" else "no camera path")
+    return words
+
+
+def _plus_minus(sigma: float | None) -> str:
+    return "" if sigma is None else f" ± {sigma:.0%}"
