@@ -119,7 +119,8 @@ def ingest_folder(
     if labels and not gathering.counts["actions"] and all(said.timed for said in labels.values()):
         raise nothing_of(f"of {root}", gathering.problems[num_problems:])
     if files and not gathering.num_clips:
-        raise ConfigError(f"no video of {root} can be used; the first: {gathering.problems[0]}", "correct these files")
+        hint = "correct these files" if lenses.said == "" else "correct the camera that is asked for, or these files"
+        raise ConfigError(f"no video of {root} can be used; the first: {gathering.problems[0]}", hint)
     if len(unopened) == len(files):
         gathering.bad(f"none of the {len(files)} videos of {root} can be read: `run` will reject all of them")
     lenses.tell()
