@@ -316,8 +316,8 @@ COMMANDS = {
     "--no-overwrite --json --help",
     "train": "RECIPE --db --out --size --config --set --workers --ray-address --resume --no-resume --show-settings "
     "--no-show-settings --quiet -q --json --help",
-    "bench": "NAME --videos --clips --db --lerobot-python --quick --markdown --save --help",
     "presets": "--json --help",
+    "bench": "NAME --videos --clips --footage --held --sheets --db --lerobot-python --quick --markdown --save --help",
     "doctor": "--json --help",
 }
 """The command line, whole: a flag that comes or goes is a decision, made here as well."""

@@ -21,26 +21,41 @@ def run_benchmark(
     db: str | None = None,
     lerobot_python: str | None = None,
     quick: bool = False,
+    footage: Path | None = None,
+    held: Path | None = None,
+    sheets: Path | None = None,
 ) -> dict[str, Any]:
     """Run the benchmark `name` and return its report, that of what was measured where it is interrupted.
 
     `extract` measures on a folder of videos, or on rendered clips. `accuracy` measures on `num_clips` rendered clips
-    and, beside them, on a folder in EgoDex's layout. `feed` measures on `num_clips` clips of a database, of a folder of
-    videos, or rendered; with a Python that has the `lerobot` package, on that package's reader too.
+    and, beside them, on a folder of clips with truth, and on `footage` without any. `feed` measures on `num_clips`
+    clips of a database, of a folder of videos, or rendered; with a Python that has the `lerobot` package, on that
+    package's reader too.
 
     Args:
         save: a folder that keeps the report (`report.keep`).
+        footage: videos without truth, or a database of them; held: a file that names those that nothing was tuned on;
+            sheets: a folder for their contact sheets.
         quick: measure less, in under two minutes on two cores.
 
     Raises:
         ConfigError: no such benchmark, or no videos.
     """
-    from handloom.bench.accuracy import bench_accuracy
+    from handloom.bench.accuracy import Inputs, bench_accuracy
     from handloom.bench.extract import bench_extract
+    from handloom.bench.footage import read_held
     from handloom.bench.report import keep
     from handloom.bench.watch import Watch
 
-    benchmarks = {"extract": bench_extract, "accuracy": partial(bench_accuracy, num_clips=num_clips)}
+    if footage is None and (held is not None or sheets is not None):
+        raise ConfigError("--held and --sheets are for --footage", "give the videos or the database with --footage")
+    if name != "accuracy" and footage is not None:
+        raise ConfigError(f"benchmark {name!r} takes no --footage", "it is accuracy's")
+
+    def of_accuracy(videos: Path | None, watch: Watch) -> dict[str, Any]:
+        return bench_accuracy(Inputs(videos, num_clips, footage, read_held(held), sheets), watch)
+
+    benchmarks = {"extract": bench_extract, "accuracy": of_accuracy}
     if name == "feed":  # needs torch and webdataset
         from handloom.bench.feed import bench_feed
 

@@ -11,16 +11,20 @@ import contextlib
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from handloom.bench.accuracy_clip import WINDOW_S, ClipScores, Scorer
-from handloom.bench.accuracy_goals import goals_of
+from handloom.bench.accuracy_goals import FOOTAGE, goals_of
 from handloom.bench.cpu import idle_share
+from handloom.bench.footage import footage_clips
+from handloom.bench.footage import results_of as footage_results
+from handloom.bench.footage_clips import FootageClip
 from handloom.bench.metrics.hands import hand_scores
 from handloom.bench.metrics.parts import ratios
 from handloom.bench.metrics.tracks import mean_scores
@@ -45,32 +49,50 @@ NOTES = {
 IN_SAMPLE = frozenset({EGODEX})  # rules and settings were fitted to clips of these
 
 
-def bench_accuracy(videos: Path | None, watch: Watch, num_clips: int | None = None) -> dict[str, Any]:
-    """Measure on `num_clips` rendered clips and on the clips of `videos`, in any of `truth.cases.LAYOUTS`.
+@dataclass(frozen=True)
+class Inputs:
+    """What `bench accuracy` measures on. videos: clips with truth, in any of `truth.cases.LAYOUTS`; num_clips: rendered
+    ones, None for the usual number. footage: a folder of videos without truth, or a database of them; held: names of
+    the videos that nothing was tuned on; sheets: a folder for their contact sheets."""
+
+    videos: Path | None = None
+    num_clips: int | None = None
+    footage: Path | None = None
+    held: frozenset[str] = frozenset()
+    sheets: Path | None = None
+
+
+def bench_accuracy(inputs: Inputs, watch: Watch) -> dict[str, Any]:
+    """Measure on rendered clips and on whatever else is given.
 
     Raises:
-        ConfigError: no clip of `videos` has truth in a known layout.
+        ConfigError: no clip of `videos` has truth in a known layout, no video of `footage` can be read.
     """
-    real = real_cases(videos) if videos is not None else []
+    real = real_cases(inputs.videos) if inputs.videos is not None else []
     for source in dict.fromkeys(case.source for case in real):
-        watch.say(f"{videos}: {sum(case.source == source for case in real)} clips in the layout of {source}")
+        watch.say(f"{inputs.videos}: {sum(case.source == source for case in real)} clips in the layout of {source}")
     usual = QUICK_CLIPS if watch.quick else NUM_CLIPS
-    num_clips = usual if num_clips is None else num_clips
+    num_clips = usual if inputs.num_clips is None else inputs.num_clips
     cases = list(real[:QUICK_CLIPS] if watch.quick else real)
     scores: dict[str, ClipScores] = {}
+    footage: list[FootageClip] = []
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
         if num_clips:
             done = synth(folder, num_clips, SEED, duration_s=SECONDS, say=watch.say)
             cases += rendered_cases(Path(folder), done.names)
-        watch.say(f"{len(cases)} clips, {os.cpu_count()} processes, {idle_share():.0%} of the machine idle")
-        score_all(cases, watch, scores)
-    return report_of([scores[case.name] for case in cases if case.name in scores], watch)
+        if cases:
+            watch.say(f"{len(cases)} clips, {os.cpu_count()} processes, {idle_share():.0%} of the machine idle")
+            score_all(cases, watch, scores)
+        if inputs.footage is not None:
+            footage.extend(footage_clips(inputs.footage, inputs.sheets, watch))
+    more = {FOOTAGE: footage_results(footage, inputs.held)} if footage else {}
+    return report_of([scores[case.name] for case in cases if case.name in scores], watch, more)
 
 
 def score_all(cases: Sequence[Case], watch: Watch, into: dict[str, ClipScores]) -> None:
     """Put every case's scores into `into` as they are finished, by as many processes as there are cores."""
     workers = max(min(os.cpu_count() or 1, len(cases)), 1)
-    watch.expect(len(cases))
+    watch.expect(watch.num_done + len(cases))
     watch.part("scoring")
     with _one_thread_each(), process_pool(workers, _start) as pool:
         jobs = {pool.submit(_score, case): case for case in cases}
@@ -94,8 +116,8 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def report_of(scores: Sequence[ClipScores], watch: Watch) -> dict[str, Any]:
-    """The report of scored clips: pooled by source, clip by clip, and the goals; NaN is null."""
+def report_of(scores: Sequence[ClipScores], watch: Watch, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The report of scored clips: pooled by source, clip by clip, and the goals; NaN is null. more: of other parts."""
     results: dict[str, Any] = {
         "settings": Settings().model_dump(mode="json"),
         "rendered_seed": SEED,
@@ -118,6 +140,7 @@ def report_of(scores: Sequence[ClipScores], watch: Watch) -> dict[str, Any]:
         }
         for one in scores
     ]
+    results |= dict(more or {})
     goals = goals_of(results)
     report = describe("accuracy", results, goals, watch)
     return _plain(report)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from handloom.bench.accuracy_clip import ESTIMATED, GIVEN, LK, MEDIAPIPE
+from handloom.bench.footage import goals_of as footage_goals
 from handloom.bench.report import goal
 from handloom.bench.truth.cases import EGODEX, RENDERED
 
+FOOTAGE = "footage"  # key of real clips without truth
 NAN = float("nan")
 
 
@@ -18,6 +20,8 @@ def goals_of(results: dict[str, Any]) -> list[dict[str, Any]]:
         out += _device_goals(results[EGODEX]) + _camera_goals(results[EGODEX], EGODEX)
     if RENDERED in results:
         out += _rendered_goals(results[RENDERED]) + _camera_goals(results[RENDERED], RENDERED)
+    if FOOTAGE in results:
+        out += footage_goals(results[FOOTAGE])
     return out
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from handloom.bench.accuracy_clip import ESTIMATED, GIVEN, LK, MEDIAPIPE
+from handloom.bench.accuracy_goals import FOOTAGE
+from handloom.bench.footage import markdown as footage_markdown
 from handloom.bench.truth.cases import ARCTIC, EGODEX, HOT3D, RENDERED
 
 HEADS = {GIVEN: "handloom, poses given", ESTIMATED: "handloom, poses estimated", MEDIAPIPE: "mp.solutions.hands",
@@ -87,7 +89,7 @@ JITTERS = ("jitter_px", "jitter_mm", "jitter_mean_mm", "jitter_mean_mm_30hz")
 def markdown(results: dict[str, Any]) -> str:
     """Two tables per source that was measured, our lines and those that others print, and one of the clips where hands
     cross; a dash where a method has no such number."""
-    out = []
+    out = [footage_markdown(results[FOOTAGE])] if FOOTAGE in results else []
     for source in (source for source in TITLES if source in results):
         found, title = results[source], TITLES[source]
         if source == CROSSING:

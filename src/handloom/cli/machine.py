@@ -24,6 +24,15 @@ def bench(
         int | None, typer.Option(min=0, help="accuracy: rendered clips to measure on; feed: clips; 12.")
     ] = None,
     db: Annotated[str | None, typer.Option(help="feed: a database to measure on, instead of rendered clips.")] = None,
+    footage: Annotated[
+        Path | None, typer.Option(help="accuracy: videos without truth, a folder or a database made of them.")
+    ] = None,
+    held: Annotated[
+        Path | None, typer.Option(help="accuracy: a file with the names of footage that nothing was tuned on.")
+    ] = None,
+    sheets: Annotated[
+        Path | None, typer.Option(help="accuracy: folder that gets a contact sheet of each clip.")
+    ] = None,
     lerobot_python: Annotated[
         str | None,
         typer.Option(envvar="HANDLOOM_LEROBOT_PYTHON", help="feed: a Python with lerobot, measured as well."),
@@ -40,7 +49,8 @@ def bench(
     if markdown and name not in TABLES:
         raise ConfigError(f"there is no table of benchmark {name!r}", f"--markdown is for {' and '.join(TABLES)}")
     package = lerobot_python if name == "feed" else None
-    report = run_benchmark(name, videos, save, say, num_clips=clips, db=db, lerobot_python=package, quick=quick)
+    more = {"footage": footage, "held": held, "sheets": sheets}
+    report = run_benchmark(name, videos, save, say, num_clips=clips, db=db, lerobot_python=package, quick=quick, **more)
     print(table(report) if markdown else json.dumps(report, indent=2))
     if report["interrupted"]:
         raise typer.Exit(FAILED)

@@ -1,0 +1,181 @@
+"""One real clip without truth: its row's numbers, its contact sheet, and its row where there is none yet."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from handloom.bench.metrics.footage import (
+    COLLAPSE,
+    LaterGrid,
+    Loss,
+    Survival,
+    dense_windows,
+    largest_loss,
+    survival,
+)
+from handloom.bench.metrics.still import Floats, still_steps
+from handloom.bench.pictures import Pictures
+from handloom.bench.plain import InMemory
+from handloom.draw.frames import frames_from_row
+from handloom.draw.sheet import write_contact_sheet
+from handloom.schemas.clip import Clip
+from handloom.schemas.frame_flags import FrameFlag
+from handloom.schemas.row import row_arrays
+from handloom.schemas.settings import Settings
+from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, TrackKind
+from handloom.video.decoder import Header
+from handloom.video.grid import clip_range, sample_frames, working_size
+from handloom.video.packets import read_packet_index
+from handloom.workers.extract import Extractor
+
+SHEET_FRAMES = 8
+TRACKS_LOST, CUT = 1 << 17, 1 << 18  # of `frame_flags`
+COLUMNS = ("clip_id", "video_id", "start_s", "width", "height", "frame_s", "hand_visible", "hand_keypoints_px",
+           "track_kind", "track_points_px", "track_visible", "camera_source", "camera_path_reason", "world_from_camera",
+           "world_scale", "frame_flags", "frame_jpeg", "regrid_query_frame", "regrid_visible")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FootageClip:
+    """Numbers of one clip. survival, loss: None without stored frames; cpu_ms: a frame, by stage, {} where the row was
+    there before; reject: why there is no row."""
+
+    name: str
+    video: str
+    num_frames: int = 0
+    intrinsics: str | None = None
+    has_path: bool = False
+    scale: str = "none"
+    reason: str | None = None
+    pose_share: float = 0.0
+    survival: Survival | None = None
+    loss: Loss | None = None
+    loss_flagged: bool = False
+    windows: tuple[int, int] = (0, 0)
+    visible_at_end: float = float("nan")
+    cpu_ms: Mapping[str, float] = field(default_factory=dict)
+    reject: str | None = None
+
+    @property
+    def collapsed(self) -> bool:
+        """Over a third of the visible grid was lost in one step, without a reason."""
+        return self.loss is not None and self.loss.share > COLLAPSE
+
+
+def measured(row: Mapping[str, Any], sheets: Path | None, cpu_ms: Mapping[str, float] | None = None) -> FootageClip:
+    """The numbers of a row (`row_arrays`; a column that is not there counts as null). sheets: folder that gets its
+    contact sheet, where its frames are stored."""
+    row = dict.fromkeys(COLUMNS) | dict(row)
+    start_s = row["start_s"] or 0.0
+    name = row["video_id"] + (f"@{start_s:g}" if start_s else "")
+    poses, flags = row["world_from_camera"], row["frame_flags"]
+    visible, px, hands_px, size = _grid_and_hands(row)
+    kept = loss = None
+    if row["frame_jpeg"] is not None:
+        if sheets is not None:
+            write_contact_sheet(frames_from_row(row), row, sheets / f"{_file_name(name)}.png", num_frames=SHEET_FRAMES)
+        steps = still_steps(_greys(row), hands_px, size)
+        dark = np.zeros(len(visible), bool) if flags is None else (flags & (FrameFlag.DARK | CUT)) != 0
+        kept = survival(px, visible, steps, hands_px, size)
+        loss = largest_loss(px, visible, steps, hands_px, size, dark)
+    return FootageClip(
+        name,
+        row["video_id"],
+        len(visible),
+        row["camera_source"],
+        poses is not None,
+        row["world_scale"] or "none",
+        row["camera_path_reason"],
+        0.0 if poses is None else float(np.isfinite(poses).all(axis=(1, 2)).mean()),
+        kept,
+        loss,
+        loss is not None and loss.frame >= 0 and flags is not None and bool(flags[loss.frame] & TRACKS_LOST),
+        dense_windows(row["track_visible"], _later(row)),
+        float(visible[-1].mean()),
+        dict(cpu_ms or {}),
+    )
+
+
+def _grid_and_hands(row: Mapping[str, Any]) -> tuple[np.ndarray, Floats, Floats, tuple[int, int]]:
+    """The first grid's visible (T, G) and places (T, G, 2), hands (T, 2, 21, 2) with NaN for none, and the size."""
+    num = len(row["frame_s"])
+    grid = row["track_kind"] == TrackKind.GRID
+    hands_px = np.full((num, NUM_HANDS, NUM_KEYPOINTS, 2), np.nan)
+    if row["hand_keypoints_px"] is not None:
+        hands_px = np.where(row["hand_visible"][..., None, None], row["hand_keypoints_px"].astype(float), np.nan)
+    return row["track_visible"][:, grid], row["track_points_px"][:, grid], hands_px, (row["width"], row["height"])
+
+
+def _greys(row: Mapping[str, Any]):
+    for data in row["frame_jpeg"]:
+        yield cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+
+
+def _later(row: Mapping[str, Any]) -> list[LaterGrid]:
+    """The grids that began within the clip; [] where there are none."""
+    if not row["regrid_query_frame"]:
+        return []
+    query, visible = np.array(row["regrid_query_frame"]), np.array(row["regrid_visible"], bool)
+    return [LaterGrid(int(start), visible[query == start]) for start in np.unique(query)]
+
+
+def _file_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_.@" else "_" for letter in name)
+
+
+_extractor: Extractor | None = None
+_clock: _CpuClock | None = None
+
+
+class _CpuClock:
+    """CPU seconds of this process by stage, as an Extractor tells them."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = defaultdict(float)
+        self._stage, self._last = "", 0.0
+
+    def tell(self, stage: str, num_frames: int) -> None:
+        now = time.process_time()
+        if self._stage:
+            self.sums[self._stage] += now - self._last
+        self._stage, self._last = stage, now
+
+    def taken(self) -> dict[str, float]:
+        """The sums, which begin anew."""
+        self.tell("", 0)
+        taken, self.sums = dict(self.sums), defaultdict(float)
+        return taken
+
+
+def begin() -> None:
+    """Load the models, once a process."""
+    global _extractor, _clock
+    cv2.setNumThreads(1)
+    _clock = _CpuClock()
+    _extractor = Extractor(Settings(), "bench", tell=_clock.tell)
+
+
+def processed(clip: Clip, sheets: Path | None) -> FootageClip:
+    """Run the pipeline on a clip in this process and measure its row.
+
+    Raises:
+        ClipError, NotAVideoError, DecodeFailedError, PictureSizeError: it gives no row.
+    """
+    settings = Settings()
+    packets = read_packet_index(clip.video_uri)
+    index = sample_frames(packets.times_s, *clip_range(clip, packets.info), settings.video.sample_hz)
+    size = working_size(packets.info.width, packets.info.height, settings.video.short_side_px)
+    pictures = Pictures(clip.video_uri, packets, index, size)
+    header = Header(packets.info, pictures.decoder, packets.times_s[index], size)
+    _clock.taken()
+    row = _extractor.row(InMemory(clip, header, pictures))
+    cpu_ms = {stage: 1000 * spent / len(index) for stage, spent in _clock.taken().items()}
+    return measured(row_arrays(row), sheets, cpu_ms)
