@@ -286,8 +286,8 @@ def test_a_constant_that_decides_rows_has_one_home():
 COMMANDS = {
     "": "--version --verbose -v --help",
     "demo": "--out --clips --help",
-    "synth": "--out --clips --seed --size --fps --seconds --distorted --camera --truth --no-truth --robot --wrist "
-    "--workers --json --help",
+    "synth": "--out --clips --seed --size --fps --seconds --distorted --lens --camera --truth --no-truth --robot "
+    "--wrist --workers --json --help",
     "ingest folder": "DIRECTORY --db --dataset --clip-seconds --view --licence --camera-preset --fov-deg --intrinsics "
     "--hand-length-m --replace --add --json --help",
     "ingest epic": "--annotations --videos --db --dataset --fields --split --participant --only-present "

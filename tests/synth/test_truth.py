@@ -11,7 +11,7 @@ import pytest
 
 from handloom.errors import ConfigError, ShapeError
 from handloom.schemas.values import LEFT, RIGHT
-from handloom.synth import ACTIONS, SceneSpec, Truth, render_all, render_clip
+from handloom.synth import ACTIONS, LENSES, SceneSpec, Truth, render_all, render_clip, through_lens
 from handloom.synth.follow import LEFT_HAND, NOTHING, OBJECT, RIGHT_HAND, STILL
 from handloom.synth.lens import Lens
 
@@ -201,6 +201,85 @@ def test_a_distorted_picture_is_the_straight_one_bent():
     assert (found.kind == seen.kind[inside]).mean() > 0.95
     apart_m = np.linalg.norm(found.world_m[0] - seen.world_m[0, inside], axis=-1)
     assert np.median(apart_m) < 2e-3
+
+
+@pytest.fixture(scope="module", params=sorted(LENSES))
+def wide(request) -> tuple[np.ndarray, Truth]:
+    """Both hands before a wide lens."""
+    spec = SceneSpec("pick-place", "can", seed=5, duration_s=0.6, shutter=0.3, **TINY | {"width": 200, "height": 150})
+    return render_all(through_lens(spec, request.param))
+
+
+def test_every_pixel_of_a_wide_lens_shows_what_the_truth_has_there(wide):
+    """Depth and ray meet the room's planes, the hands' flesh and nothing else, also where faces of the cube meet."""
+    truth = wide[1]
+    depth_m, ids = truth.depth_m, truth.maps()[1]
+    pixels = np.stack(np.meshgrid(np.arange(200.0), np.arange(150.0)), -1)
+    sight = truth.lens.rays(pixels)
+    for t, pose in enumerate(truth.world_from_camera):
+        world = (sight * depth_m[t][..., None]) @ pose[:3, :3].T + pose[:3, 3]
+        seen = np.isfinite(world).all(-1)
+        assert not (seen & np.isnan(sight[..., 0])).any()
+        assert seen[40:].mean() > 0.9  # above is the open ceiling
+        still = world[seen & (ids[t] == STILL)]
+        to_planes = [still[:, 2], still[:, 2] + 0.75, still[:, 1] - 1.4, still[:, 0] - 1.8, still[:, 0] + 1.8]
+        # A step of the depth map along a ray that leaves at 80 degrees is a millimetre of its length.
+        assert np.quantile(np.abs(to_planes).min(0), 0.98) < 2e-3
+        for hand, kind in ((LEFT, LEFT_HAND), (RIGHT, RIGHT_HAND)):
+            flesh = world[seen & (ids[t] == kind)]
+            start = truth.world_from_bone[t, hand, :, :3, 3]
+            axis, radius = truth.bone_end_m[t, hand] - start, truth.bone_radius_m[hand]
+            along = np.einsum("ncj,cj->nc", flesh[:, None] - start, axis) / (axis * axis).sum(-1)
+            along = np.clip(along, 0, 1)
+            gap = np.linalg.norm(flesh[:, None] - start - along[..., None] * axis, axis=-1)
+            gap -= radius[:, 0] + along * (radius[:, 1] - radius[:, 0])
+            assert len(flesh) > 100
+            assert np.quantile(np.abs(gap.min(1)), 0.95) < 5e-3
+
+
+def test_keypoints_and_points_land_where_the_wide_lens_shows_them(wide):
+    truth = wide[1]
+    px, frame = np.stack(np.meshgrid(np.arange(4.0, 200, 8), np.arange(4.0, 150, 8)), -1).reshape(-1, 2), 0
+    tracks = truth.follow(px, np.full(len(px), frame))
+    known = tracks.kind != NOTHING
+    assert known.sum() > 300
+    assert truth.lens.project(tracks.cam_m[0, known]) == pytest.approx(px[known], abs=1e-6)
+    assert tracks.visible[:, known].mean() > 0.7
+    ids = truth.maps()[1]
+    for hand, kind in ((LEFT, LEFT_HAND), (RIGHT, RIGHT_HAND)):
+        t, k = np.nonzero(truth.keypoint_visible[:, hand])
+        x, y = np.rint(truth.keypoints_px[t, hand, k]).astype(int).T
+        assert len(t) > 10
+        assert (ids[t, y, x] == kind).mean() > 0.9
+
+
+def test_a_wide_picture_has_no_seams(wide):
+    """Through the lens and back it is the picture of a pinhole, but for noise and blur, across the faces' edges too."""
+    images, truth = wide
+    spec = SceneSpec(
+        "pick-place", "can", seed=5, duration_s=0.6, **TINY | {"width": 240, "height": 180, "fov_deg": 110}
+    )
+    plain, straight = render_all(spec)
+    pixels = np.stack(np.meshgrid(np.arange(240.0), np.arange(180.0)), -1)
+    there = truth.lens.project(straight.lens.rays(pixels)).astype(np.float32)
+    inside = truth.lens.inside(there)
+    bent = cv2.remap(images[0], there[..., 0], there[..., 1], cv2.INTER_LINEAR)
+    off = np.abs(cv2.blur(bent, (3, 3)).astype(float) - cv2.blur(plain[0], (3, 3))).mean(-1)
+    slope = np.abs(straight.lens.rays(pixels)[..., :2]).max(-1)
+    seam = inside & (np.abs(slope - 1) < 0.04)
+    assert inside.sum() > 20_000
+    assert seam.sum() > 300
+    assert np.median(off[inside]) < 6
+    assert np.median(off[seam]) < 1.5 * np.median(off[inside]) + 1
+
+
+def test_a_lens_that_cannot_be_is_refused():
+    with pytest.raises(ConfigError, match="lens 'monocle' is not known"):
+        through_lens(SceneSpec("wave"), "monocle")
+    with pytest.raises(ConfigError, match="no such lens: camera model 'fisheye' has 2 coefficients"):
+        SceneSpec("wave", camera_model="fisheye", distortion=(0.1, 0.0))
+    with pytest.raises(ConfigError, match="fov_deg is 150"):
+        SceneSpec("wave", camera_model="fisheye", distortion=(-0.33, 0.0, 0.0, 0.0), fov_deg=150)
 
 
 def test_the_shutter_blurs_along_the_motion_only():

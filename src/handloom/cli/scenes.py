@@ -41,6 +41,7 @@ def synth(
     fps: Annotated[float, typer.Option(min=1, help="Frames per second.")] = 30.0,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Of every clip; by default each action's own.")] = None,
     distorted: Annotated[float, typer.Option(min=0, max=1, help="Share of lenses that distort.")] = 0.25,
+    lens: Annotated[str, typer.Option(help="Every clip through this lens: gopro-wide, aria or fisheye-150.")] = "",
     camera: Annotated[CameraFile, typer.Option(help="What NAME.camera.json holds.")] = CameraFile.poses,
     truth: Annotated[bool, typer.Option(help="Write NAME.truth.npz.")] = True,
     robot: Annotated[bool, typer.Option("--robot", help="A robot instead; a LeRobot v3.0 dataset.")] = False,
@@ -58,7 +59,7 @@ def synth(
     elif wrist:
         raise ConfigError("--wrist without --robot", "only a robot has a camera on its wrist")
     else:
-        options = {"distorted_share": distorted, "camera": camera.value}
+        options = {"distorted_share": distorted, "lens": lens or None, "camera": camera.value}
         summary = pipeline.synth(out, clips, seed, say=say, **options, **common)
     if json_:
         print(json.dumps(asdict(summary) | {"frames_per_s": summary.frames_per_s}))

@@ -45,6 +45,7 @@ def synth(
     fps: float = 30.0,
     duration_s: float | None = None,
     distorted_share: float = 0.25,
+    lens: str | None = None,
     camera: str = "poses",
     truth: bool = True,
     workers: int | None = None,
@@ -58,7 +59,7 @@ def synth(
 
     Args:
         duration_s: of every clip; None lets each action have its own time (2.5 to 6 s).
-        distorted_share: how many of the lenses distort, 0 to 1.
+        distorted_share: how many of the lenses distort, 0 to 1. lens: a key of `synth.LENSES`, for all clips.
         camera: `poses` writes intrinsics and poses, `intrinsics` no poses, `none` no camera file.
         truth: write NAME.truth.npz.
         workers: processes; None is one per core.
@@ -68,7 +69,7 @@ def synth(
     """
     out = Path(out_dir)
     _check(num_clips, distorted_share, camera, workers)
-    specs = _named(num_clips, seed, width, height, fps, duration_s, distorted_share)
+    specs = _named(num_clips, seed, width, height, fps, duration_s, distorted_share, lens)
     _make(out)
     workers = min(workers or os.cpu_count() or 1, num_clips)
     began = time.perf_counter()
@@ -145,13 +146,19 @@ def _check(num_clips: int, distorted_share: float, camera: str, workers: int | N
 
 
 def _named(
-    num_clips: int, seed: int, width: int, height: int, fps: float, duration_s: float | None, distorted_share: float
+    num_clips: int,
+    seed: int,
+    width: int,
+    height: int,
+    fps: float,
+    duration_s: float | None,
+    distorted_share: float,
+    lens: str | None,
 ) -> dict[str, SceneSpec]:
     if width % 2 or height % 2:
         raise ConfigError(f"{width}x{height} px", "the video's sides must be even")
-    specs = synth_specs(
-        num_clips, seed, width=width, height=height, fps=fps, duration_s=duration_s, distorted_share=distorted_share
-    )
+    size = {"width": width, "height": height, "fps": fps, "duration_s": duration_s}
+    specs = synth_specs(num_clips, seed, **size, distorted_share=distorted_share, lens=lens)
     return {f"synth_{seed}_{i:04d}_{spec.action}": spec for i, spec in enumerate(specs)}
 
 

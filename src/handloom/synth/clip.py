@@ -40,7 +40,7 @@ def camera_json(truth: Truth, *, poses: bool = True) -> str:
     """The camera file that ingest reads beside a video: intrinsics, lens distortion, poses and their scale."""
     content: dict[str, object] = {"camera_matrix": truth.camera_matrix.ravel().tolist()}
     if len(truth.distortion):
-        content["distortion"] = {"model": "opencv", "params": truth.distortion.tolist()}
+        content["distortion"] = {"model": truth.camera_model, "params": truth.distortion.tolist()}
     if not poses:
         return json.dumps(content)
     content["world_from_camera"] = [

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from handloom.errors import ConfigError
 from handloom.schemas.values import LEFT, RIGHT
 from handloom.synth.actions import ACTIONS
+from handloom.synth.lens import LENSES
 from handloom.synth.scene import SKINS, SceneSpec
 from handloom.synth.textures import TEXTURES
 
@@ -29,11 +33,12 @@ def synth_specs(
     fps: float = 30.0,
     duration_s: float | None = None,
     distorted_share: float = 0.25,
+    lens: str | None = None,
 ) -> list[SceneSpec]:
     """`num` scenes over the whole vocabulary, in turn; size, length and lens as asked, everything else from the seed.
 
     duration_s: of every clip; None gives each action about 1.6 s and two seconds at least.
-    distorted_share: how many of the lenses distort.
+    distorted_share: how many of the lenses distort. lens: a key of `LENSES`, which all of them have then.
     """
     rng = np.random.default_rng([seed, 7])
     out = []
@@ -51,8 +56,16 @@ def synth_specs(
             entrance=str(rng.choice(["none", "none", "helper", "both"])),
             camera_motion=float(np.round(rng.uniform(0.6, 1.3), 2)),
         )
-        out.append(spec)
+        out.append(spec if lens is None else through_lens(spec, lens))
     return out
+
+
+def through_lens(spec: SceneSpec, name: str) -> SceneSpec:
+    """The same scene seen through a lens of `LENSES`. Raises ConfigError for another name."""
+    if name not in LENSES:
+        raise ConfigError(f"lens {name!r} is not known", f"one of: {', '.join(LENSES)}")
+    kind = LENSES[name]
+    return replace(spec, fov_deg=kind.fov_deg, camera_model=kind.model, distortion=kind.params)
 
 
 def _draw(rng: np.random.Generator, action: str) -> SceneSpec:

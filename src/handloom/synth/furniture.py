@@ -61,9 +61,11 @@ class Furniture:
 
 
 def _box(view: View, corners_cam: NDArray) -> tuple[int, int, int, int] | None:
-    """Pixel box (y0, y1, x0, x1) around corners; None where outside the picture or at the camera."""
-    if corners_cam[:, 2].min() < 0.04:
+    """Pixel box (y0, y1, x0, x1) around corners; None where outside the picture or behind the camera."""
+    if corners_cam[:, 2].max() < 0.04:
         return None
+    if corners_cam[:, 2].min() < 0.04:
+        return 0, view.height, 0, view.width
     px = corners_cam[:, :2] / corners_cam[:, 2:] * view.focal_px + [view.cx, view.cy]
     x0, y0 = np.clip(np.floor(px.min(0)), 0, [view.width, view.height]).astype(int).tolist()
     x1, y1 = np.clip(np.ceil(px.max(0)) + 1, 0, [view.width, view.height]).astype(int).tolist()

@@ -7,6 +7,7 @@ cost of 28 capsules near that of five. The smooth union is -log(sum exp(-k d)) /
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,12 @@ class View:
     cy: float
     width: int
     height: int
+
+    @property
+    def stretch(self) -> float:
+        """How much longer than wide a small ball is in the picture's farthest corner."""
+        corner = max(self.cx, self.width - self.cx), max(self.cy, self.height - self.cy)
+        return math.hypot(1.0, corner[0] / self.focal_px, corner[1] / self.focal_px)
 
     def columns(self, x0: int, x1: int) -> Array:
         return ((np.arange(x0, x1) - self.cx) / self.focal_px).astype(np.float32)
@@ -151,8 +158,9 @@ def _windows(view: View, flesh: Flesh) -> list[tuple[int, int, int, int] | None]
             out.append(None)
             continue
         depth = ends[:, 2]
-        reach = (radius.max() + _MARGIN_M) / np.maximum(depth - radius.max() - _MARGIN_M, 0.05) * view.focal_px * 1.1
+        reach = (radius.max() + _MARGIN_M) / np.maximum(depth - radius.max() - _MARGIN_M, 0.05) * view.focal_px
         px = ends[:, :2] / depth[:, None] * view.focal_px + [view.cx, view.cy]
+        reach *= max(1.1, view.stretch)
         low, high = (px - reach[:, None]).min(0), (px + reach[:, None]).max(0)
         x0, y0 = np.clip(np.floor(low), 0, [view.width, view.height]).astype(int)
         x1, y1 = np.clip(np.ceil(high) + 1, 0, [view.width, view.height]).astype(int)

@@ -15,6 +15,7 @@ from handloom.synth.follow import LEFT_HAND, OBJECT, RIGHT_HAND, STILL
 from handloom.synth.furniture import AMBIENT, Furniture
 from handloom.synth.hand import Capsules
 from handloom.synth.head import to_camera
+from handloom.synth.lens import Face, through
 from handloom.synth.march import Flesh, Marched, Paint, View, march_hand
 from handloom.synth.room import Room, shadow_map
 from handloom.synth.scene import SKINS, SceneSpec
@@ -92,9 +93,7 @@ class _Painter:
 
     def __init__(self, spec: SceneSpec, stage: Stage) -> None:
         rng = np.random.default_rng([spec.seed, 4])
-        lens = spec.lens()
-        self.view = lens.view()
-        self.remap = lens.remap_from(self.view)
+        self.faces = spec.lens().faces()
         self.spec, self.stage, self.room = spec, stage, Room(spec)
         skin = np.clip(np.array(SKINS[spec.skin]) * rng.uniform(0.95, 1.05, 3), 0, 1)
         raw = rng.standard_normal((128, 128)).astype(np.float32)
@@ -109,23 +108,37 @@ class _Painter:
         self.furniture = [Furniture(shape, rng) for shape in stage.shapes]
 
     def draw(self, t: int) -> RenderedFrame:
-        truth = self.stage.truth
-        pose, objects = truth.world_from_camera[t], truth.world_from_object[t]
-        colour, depth = self.room.draw(self.view, pose, self._shadow(t))
+        shadow = self._shadow(t)
+        if self.faces[0].mine is None:
+            colour, depth, ids = through(self.faces[0], *self._draw(t, self.faces[0], shadow))
+            return RenderedFrame(self._develop(colour, t), depth, ids)
+        size = (self.spec.height, self.spec.width)
+        colour, depth = np.zeros((*size, 3), np.float32), np.full(size, np.inf, np.float32)
+        ids = np.full(size, STILL, np.uint8)
+        for face in self.faces:
+            for whole, part in zip((colour, depth, ids), through(face, *self._draw(t, face, shadow)), strict=True):
+                whole[face.mine] = part[face.mine]
+        return RenderedFrame(self._develop(colour, t), depth, ids)
+
+    def _draw(self, t: int, face: Face, shadow: Array) -> tuple[Array, Array, NDArray[np.uint8]]:
+        """What one pinhole picture shows: colour, depth and ids."""
+        truth, view = self.stage.truth, face.view
+        poses = _turned(truth.world_from_camera, face.camera_from_face)
+        pose, objects = poses[t], truth.world_from_object[t]
+        colour, depth = self.room.draw(view, pose, shadow)
         ids, bone = np.full(depth.shape, STILL, np.uint8), np.zeros(depth.shape, np.uint8)
         light, up = (pose[:3, :3].T @ self.toward_light).astype(np.float32), pose[2, :3].astype(np.float32)
         for i, thing in enumerate(self.furniture):
-            thing.draw(self.view, objects[i], pose, self.toward_light, OBJECT + i, colour, depth, ids)
+            thing.draw(view, objects[i], pose, self.toward_light, OBJECT + i, colour, depth, ids)
         for hand, name in ((LEFT, LEFT_HAND), (RIGHT, RIGHT_HAND)):
             if self.stage.capsules[hand] is not None:
-                flesh = _in_camera(self.stage.capsules[hand], truth.world_from_camera, t)
-                marched = march_hand(self.view, flesh, self.paint)
+                flesh = _in_camera(self.stage.capsules[hand], poses, t)
+                marched = march_hand(view, flesh, self.paint)
                 if marched is not None:
-                    _composite(marched, self.view, light, up, name, colour, depth, ids, bone)
+                    _composite(marched, view, light, up, name, colour, depth, ids, bone)
         if self.spec.shutter > 0 and self.spec.num_frames > 1:
-            colour = smear(colour, depth, self._motion(t, depth, ids, bone))
-        colour, depth, ids = self._through_lens(colour, depth, ids)
-        return RenderedFrame(self._develop(colour, t), depth, ids)
+            colour = smear(colour, depth, self._motion(t, view, poses, depth, ids, bone))
+        return colour, depth, ids
 
     def _shadow(self, t: int) -> Array:
         lines, outlines = [], []
@@ -136,39 +149,30 @@ class _Painter:
             outlines += thing.outlines(self.stage.truth.world_from_object[t, i])
         return shadow_map(lines, outlines, self.toward_light)
 
-    def _motion(self, t: int, depth: Array, ids: NDArray[np.uint8], bone: NDArray[np.uint8]) -> Array:
+    def _motion(
+        self, t: int, view: View, poses: NDArray, depth: Array, ids: NDArray[np.uint8], bone: NDArray[np.uint8]
+    ) -> Array:
         """(h, w, 2) pixels that everything moves while the shutter is open."""
         truth, flesh = self.stage.truth, (LEFT_HAND, RIGHT_HAND)
-        motion = still_motion(self.view, depth, self._rate(t, np.eye(4)[None].repeat(len(truth.frame_s), 0)))
+        motion = still_motion(view, depth, self._rate(t, poses, np.eye(4)[None].repeat(len(truth.frame_s), 0)))
         moving = np.ptp(truth.world_from_object[max(t - 1, 0) : t + 2], axis=0).max(axis=(1, 2)) > 0
         for i in np.flatnonzero(moving):
             rows, columns = np.nonzero(ids == OBJECT + i)
-            rate = self._rate(t, truth.world_from_object[:, i])
-            motion[rows, columns] = body_motion(self.view, rows, columns, depth[rows, columns], rate)
+            rate = self._rate(t, poses, truth.world_from_object[:, i])
+            motion[rows, columns] = body_motion(view, rows, columns, depth[rows, columns], rate)
         for hand, name in enumerate(flesh):
             rows, columns = np.nonzero(ids == name)
             if len(rows):
-                rates = self._rate(t, truth.world_from_bone[:, hand])[bone[rows, columns]]
-                motion[rows, columns] = body_motion(self.view, rows, columns, depth[rows, columns], rates)
+                rates = self._rate(t, poses, truth.world_from_bone[:, hand])[bone[rows, columns]]
+                motion[rows, columns] = body_motion(view, rows, columns, depth[rows, columns], rates)
         return motion
 
-    def _rate(self, t: int, world_from_body: NDArray) -> NDArray:
+    def _rate(self, t: int, poses: NDArray, world_from_body: NDArray) -> NDArray:
         """(..., 4, 4) how points of a body (T, ..., 4, 4) change in the camera while the shutter is open."""
-        truth = self.stage.truth
-        before, after = max(t - 1, 0), min(t + 1, len(truth.frame_s) - 1)
-        back = np.linalg.inv(world_from_body[t]) @ truth.world_from_camera[t]
-        then = [np.linalg.inv(truth.world_from_camera[at]) @ world_from_body[at] @ back for at in (before, after)]
+        before, after = max(t - 1, 0), min(t + 1, len(poses) - 1)
+        back = np.linalg.inv(world_from_body[t]) @ poses[t]
+        then = [np.linalg.inv(poses[at]) @ world_from_body[at] @ back for at in (before, after)]
         return (then[1] - then[0]) * (self.spec.shutter / (after - before))
-
-    def _through_lens(self, colour: Array, depth: Array, ids: NDArray[np.uint8]) -> tuple[Array, Array, NDArray]:
-        """The part of the pinhole picture that a distorting lens shows, bent as it shows it."""
-        if self.remap is None:
-            return colour, depth, ids
-        nearest = cv2.remap(depth, *self.remap, cv2.INTER_NEAREST)
-        smooth = cv2.remap(np.minimum(depth, np.float32(1e4)), *self.remap, cv2.INTER_LINEAR)
-        depth = np.where(np.abs(smooth - nearest) < 0.01 * nearest, smooth, nearest)
-        return (cv2.remap(colour, *self.remap, cv2.INTER_LINEAR), depth,
-                cv2.remap(ids, *self.remap, cv2.INTER_NEAREST))  # fmt: skip
 
     def _develop(self, colour: Array, t: int) -> NDArray[np.uint8]:
         """White balance, the lens' softness, sensor noise, 8 bits."""
@@ -176,6 +180,13 @@ class _Painter:
         y, x = self.noise_at[t]
         image += self.noise[y : y + self.spec.height, x : x + self.spec.width, None]
         return np.clip(image * 255.0 + 0.5, 0, 255).astype(np.uint8)
+
+
+def _turned(world_from_camera: NDArray, camera_from_face: NDArray) -> NDArray:
+    """(T, 4, 4) poses of a face."""
+    poses = world_from_camera.copy()
+    poses[:, :3, :3] = world_from_camera[:, :3, :3] @ camera_from_face
+    return poses
 
 
 def _in_camera(capsules: Capsules, world_from_camera: NDArray, t: int) -> Flesh:

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.geometry.lens import lens_of
 from handloom.schemas.values import LEFT, RIGHT
 from handloom.synth.actions import ACTIONS, ActionSpan, narration, spans
-from handloom.synth.lens import Lens
+from handloom.synth.lens import Lens, matrix_of_view
 from handloom.synth.objects import NOUNS
 from handloom.synth.textures import TEXTURES
 from handloom.synth.truth import Truth
@@ -36,11 +37,12 @@ class SceneSpec:
     """One clip to render. The same values give the same bytes.
 
     main_hand: LEFT or RIGHT, the hand that acts. hands: which of the two are there at all. hand_scale: 1 is a hand of
-    0.19 m. camera_motion: 0 keeps the camera still, 1 moves it like a head. fov_deg: along the width. start_s: time of
-    the first frame. shutter: share of the time from frame to frame that the shutter is open; 0: no motion blur.
-    distortion: OpenCV's k1 k2 p1 p2, or empty. distractors: things that nobody touches; None draws 1 to 3 of them.
-    entrance: `helper`, the helping hand comes late and leaves early; `both`, the acting hand also comes from outside.
-    camera_path: `head` moves in six degrees, `turn` only looks around.
+    0.19 m. camera_motion: 0 keeps the camera still, 1 moves it like a head. fov_deg: along the width; of OpenCV's
+    polynomial that of the pinhole with the same matrix. start_s: time of the first frame. shutter: share of the time
+    from frame to frame that the shutter is open; 0: no motion blur. distortion: the coefficients of `camera_model` (as
+    in `Camera`), or empty: `synth.lens.LENSES` has some. distractors: things that nobody touches; None draws 1 to 3 of
+    them. entrance: `helper`, the helping hand comes late and leaves early; `both`, the acting hand also comes from
+    outside. camera_path: `head` moves in six degrees, `turn` only looks around.
     """
 
     action: str
@@ -60,6 +62,7 @@ class SceneSpec:
     camera_motion: float = 1.0
     shutter: float = 0.0
     distortion: tuple[float, ...] = ()
+    camera_model: str = "opencv"
     distractors: int | None = None
     entrance: Entrance = "none"
     camera_path: CameraKind = "head"
@@ -77,8 +80,13 @@ class SceneSpec:
             )
         if not 0.0 <= self.shutter <= 1.0:
             raise ConfigError(f"shutter is {self.shutter}", "a share of the frame time, 0 to 1")
-        if len(self.distortion) not in (0, 4):
-            raise ConfigError(f"distortion has {len(self.distortion)} numbers", "give k1 k2 p1 p2, or nothing")
+        try:
+            lens = lens_of(self.camera_model, np.array(self.distortion) if self.distortion else None)
+        except ValueError as error:
+            raise ConfigError(f"there is no such lens: {error}", "give a model its coefficients, or neither") from None
+        widest_deg = 170.0 if lens is None else np.degrees(2 * lens.max_angle_rad)
+        if not 1.0 <= self.fov_deg <= min(widest_deg, 170.0):
+            raise ConfigError(f"fov_deg is {self.fov_deg}", f"1 to {min(widest_deg, 170.0):.0f} degrees with this lens")
 
     @property
     def num_frames(self) -> int:
@@ -104,10 +112,8 @@ class SceneSpec:
         return spans(self.action, self.noun, hand, self.start_s, self.num_frames / self.fps)
 
     def camera_matrix(self) -> NDArray[np.float64]:
-        """(3, 3) pinhole, pixels; (0, 0) is the centre of the top-left pixel."""
-        focal_px = self.width / (2.0 * np.tan(np.radians(self.fov_deg) / 2.0))
-        cx, cy = (self.width - 1) / 2.0, (self.height - 1) / 2.0
-        return np.array([[focal_px, 0.0, cx], [0.0, focal_px, cy], [0.0, 0.0, 1.0]])
+        """(3, 3) pixels; (0, 0) is the centre of the top-left pixel."""
+        return matrix_of_view(self.camera_model, self.distortion, self.fov_deg, self.width, self.height)
 
     def lens(self) -> Lens:
-        return Lens(self.camera_matrix(), np.array(self.distortion, float), self.width, self.height)
+        return Lens(self.camera_matrix(), np.array(self.distortion, float), self.width, self.height, self.camera_model)

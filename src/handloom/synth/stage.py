@@ -90,7 +90,7 @@ def _seen_stage(
         spec.start_s + since_s, spec.camera_matrix(), world_from_camera, pixels, cam, keypoints,
         inside & ~by_others & ~by_itself, (inside & ~by_others).sum(-1) * 2 > NUM_KEYPOINTS, objects,
         np.array(spec.distortion, float), np.array([spec.width, spec.height]), bones, ends, radii,
-        tuple(thing.noun for thing in cast), spec.actions,
+        tuple(thing.noun for thing in cast), spec.actions, camera_model=spec.camera_model,
     )  # fmt: skip
     return Stage(truth, (capsules[0], capsules[1]), tuple(thing.shape for thing in cast))
 

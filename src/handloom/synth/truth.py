@@ -24,7 +24,8 @@ Array = NDArray[np.float64]
 class Truth:
     """What is exactly so in a rendered clip. A hand that is not in the scene is NaN.
 
-    frame_s: (T,). camera_matrix: (3, 3). distortion: (4,) k1 k2 p1 p2 or (0,). size: (2,) width, height.
+    frame_s: (T,). camera_matrix: (3, 3). distortion: of `camera_model`, as in `Camera`, or (0,). size: (2,) width,
+    height.
     world_from_camera: (T, 4, 4); camera x right, y down, z forward; world z up, table top at z = 0, metres.
     keypoints_px: (T, 2, 21, 2), as the lens shows them; keypoints_cam_m, keypoints_world_m: (T, 2, 21, 3).
     keypoint_visible: (T, 2, 21), inside the image and hidden by nothing. hand_visible: (T, 2), at least half of the
@@ -54,10 +55,11 @@ class Truth:
     actions: tuple[ActionSpan, ...]
     depth: NDArray[np.uint16] | None = None
     ids: NDArray[np.uint8] | None = None
+    camera_model: str = "opencv"
 
     @property
     def lens(self) -> Lens:
-        return Lens(self.camera_matrix, self.distortion, int(self.size[0]), int(self.size[1]))
+        return Lens(self.camera_matrix, self.distortion, int(self.size[0]), int(self.size[1]), self.camera_model)
 
     @property
     def depth_m(self) -> NDArray[np.float32]:
@@ -82,7 +84,11 @@ class Truth:
     def save(self, path: Path | str) -> None:
         """One .npz; maps are stored as second differences, deflated: about 55 kB a frame of 480 x 360."""
         stored: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TEXTS + _MAPS}
-        texts = {"object_nouns": self.object_nouns, "actions": [asdict(span) for span in self.actions]}
+        texts = {
+            "object_nouns": self.object_nouns,
+            "camera_model": self.camera_model,
+            "actions": [asdict(span) for span in self.actions],
+        }
         stored["texts"] = np.array(json.dumps(texts))
         if self.depth is not None and self.ids is not None:
             stored["map_shape"] = np.array(self.depth.shape)
@@ -95,6 +101,7 @@ class Truth:
             stored: dict[str, Any] = dict(file)
         texts = json.loads(str(stored.pop("texts")))
         stored["object_nouns"] = tuple(texts["object_nouns"])
+        stored["camera_model"] = texts.get("camera_model", "opencv")
         stored["actions"] = tuple(ActionSpan(**span) for span in texts["actions"])
         shape = stored.pop("map_shape", None)
         if shape is not None:
@@ -103,7 +110,7 @@ class Truth:
         return Truth(**stored)
 
 
-_TEXTS, _MAPS = ("object_nouns", "actions"), ("depth", "ids")
+_TEXTS, _MAPS = ("object_nouns", "camera_model", "actions"), ("depth", "ids")
 
 
 def quantised(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:

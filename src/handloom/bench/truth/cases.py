@@ -139,8 +139,7 @@ def _rendered(case: Case, clip: Clip, packets, index, short_side_px: int) -> Loa
     truth = Truth.load(case.truth)
     given = read_camera_file(str(case.video.with_suffix(SUFFIX)))
     clip = replace(clip, camera=given.text(0.0, None))
-    matrix = truth.camera_matrix
-    camera = Camera(matrix, "given", truth.distortion if truth.distortion.any() else None)
+    matrix, camera = truth.camera_matrix, truth.lens.camera
     px = truth.keypoints_px[index]
     hands = TrueHands(
         px,

@@ -1,7 +1,6 @@
 """Project Aria's and Quest's fisheye lens, and the pinhole pictures that are made of its.
 
-The cameras that handloom knows distort by OpenCV's polynomial, which cannot follow these lenses past 60 degrees off the
-axis: so the pictures are rectified, and the truth is that of the rectified camera.
+Published evaluations are of rectified pictures, so these are, too, and the truth is that of the rectified camera.
 """
 
 from __future__ import annotations
@@ -11,6 +10,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from handloom.geometry.camera import project
+from handloom.schemas.values import Camera
 
 Floats = NDArray[np.floating]
 
@@ -40,16 +42,10 @@ class Fisheye624:
 
     def project(self, points_cam: Floats) -> NDArray[np.float64]:
         """(..., 3) in front of the camera, x right, y down, z forward, to (..., 2) pixels."""
-        points = np.asarray(points_cam, np.float64)
-        k, p, s = self.coefficients[:6], self.coefficients[6:8], self.coefficients[8:]
-        off_axis = np.linalg.norm(points[..., :2], axis=-1, keepdims=True)
-        angle = np.arctan2(off_axis, points[..., 2:])
-        radial = 1 + sum(k[i] * angle ** (2 * i + 2) for i in range(6))
-        xy = points[..., :2] / np.maximum(off_axis, 1e-12) * angle * radial
-        square = (xy * xy).sum(axis=-1, keepdims=True)
-        tangential = 2 * (xy @ p)[..., None] * xy + square * p
-        prism = np.concatenate([s[0] * square + s[1] * square**2, s[2] * square + s[3] * square**2], axis=-1)
-        return self.focal_px * (xy + tangential + prism) + self.centre_px
+        matrix = np.array(
+            [[self.focal_px[0], 0, self.centre_px[0]], [0, self.focal_px[1], self.centre_px[1]], [0, 0, 1]]
+        )
+        return project(points_cam, Camera(matrix, "given", self.coefficients, "fisheye624"))
 
 
 @dataclass(frozen=True)

@@ -64,5 +64,5 @@ class Recorded:
             "world_scale": "metric",
         }
         if self.camera.distortion is not None:
-            given["distortion"] = {"model": "opencv", "params": self.camera.distortion.tolist()}
+            given["distortion"] = {"model": self.camera.model, "params": self.camera.distortion.tolist()}
         return json.dumps(given)
