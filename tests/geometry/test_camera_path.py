@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from handloom.geometry.camera import project
+from handloom.geometry.camera import assumed_camera, project, rays
 from handloom.geometry.camera_path import REASONS, estimate_path
 from handloom.schemas.values import Camera, FeatureTracks, VideoInfo
 
@@ -235,6 +235,35 @@ def test_an_assumed_focal_length_is_corrected_where_the_views_say_so(factor):
     assert errors(result.path.world_from_camera, poses)[0] < 0.4
     given = Camera(guess, "given")
     assert estimated(features, len(poses), given).camera is given  # what is given is not touched
+
+
+LENSES = {
+    "wide": (440.0, None, "opencv"),
+    "barrel": (560.0, [-0.09, 0, 0, 0], "opencv"),
+    "fisheye": (500.0, [0.06, 0, 0, 0], "fisheye"),
+    "long": (1500.0, None, "opencv"),
+}
+
+
+@pytest.mark.parametrize("name", LENSES)
+def test_an_unknown_lens_is_found_with_its_uncertainty(name):
+    """Assumed: 70 degrees of view; true: 111, 98, 150 (along the longer side) and 46."""
+    focal, numbers, model = LENSES[name]
+    matrix = np.array([[focal, 0, 639.5], [0, focal, 359.5], [0, 0, 1]])
+    lens = Camera(matrix, "given", None if numbers is None else np.array(numbers), model)
+    poses = path_of(sway_m=0.2, turn_rad=0.5)
+    features = corners(poses, lens, count=400)
+    guess = assumed_camera(INFO.width, INFO.height, 70.0)
+    result = estimated(features, len(poses), guess)
+    assert result.camera.source == "estimated"
+    off = abs(np.log(result.camera.camera_matrix[0, 0] / focal))
+    assert off < max(2 * result.camera.focal_sigma, 0.05) < 0.25
+    corner = np.array([[1100.0, 620.0], [639.5, 30.0]])  # where a lens shows what
+    apart = np.degrees(np.arccos((rays(corner, result.camera) * rays(corner, lens)).sum(axis=1)))
+    assert apart.max() < 4
+    turn_deg, place_m = errors(result.path.world_from_camera, poses)
+    assert turn_deg < 1.0
+    assert place_m < 0.02
 
 
 def test_an_assumed_focal_length_stays_where_nothing_says_otherwise():

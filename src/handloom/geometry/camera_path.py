@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera import slopes
+from handloom.geometry.camera_lens import ASSUMED_SIGMA, camera_of, find_lens
 from handloom.geometry.camera_turns import (
     LASTING,
     MIN_PER_FRAME,
@@ -36,7 +37,7 @@ from handloom.schemas.values import Camera, CameraPath, DepthMaps, FeatureTracks
 
 Floats = NDArray[np.float64]
 
-VERSION = "corners, incremental bundle adjustment 1"
+VERSION = "corners, lens, incremental bundle adjustment 2"
 REASONS = {
     "too_short": "fewer than four frames, and they differ",
     "too_long": "more than 1500 frames of a moving camera: cut the video into clips",
@@ -62,9 +63,7 @@ MIN_FRAMES, MAX_FRAMES = 4, 1500
 """A moving camera's path drifts: 0.3 degrees over 900 frames, 1.5 degrees and 0.14 m over 1500 (synthetic)."""
 MUCH_CLOSER = 0.04
 """By this share a moving camera must explain more sightings closely than a turning one, which has fewer parameters."""
-MAX_FOCAL_SIGMA = 0.05
-"""An assumed focal length is off by 10 to 30 percent. Refined from 0.75 to 1.35 times the true one, at 0.01 it came out
-within 1 percent (rendered and EgoDex), at 0.03 to 0.08 within 2 to 10."""
+LITTLE = 0.8  # of the assumed focal length's uncertainty: where more is left, nothing was learned
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,8 @@ def _estimated(features: FeatureTracks, camera: Camera, num_frames: int, info: V
     sightings = _sightings(features, camera, info, num_frames)
     if num_frames < 2:
         return _none("too_short", camera)
-    sightings = sightings.kept(longest_run(sightings)[sightings.frame])
+    run = longest_run(sightings)
+    sightings = sightings.kept(run[sightings.frame])
     if _too_little(sightings, info):
         return _none("few_tracks", camera)
     if is_static(sightings, _half_size(info)):
@@ -149,15 +149,16 @@ def _estimated(features: FeatureTracks, camera: Camera, num_frames: int, info: V
         return _none("too_short", camera)
     if num_frames > MAX_FRAMES:
         return _none("too_long", camera)
-    focal, half_size = _focal(camera, info), _half_size(info)
+    camera = _with_lens(camera, sightings, info)
+    sightings = _sightings(features, camera, info, num_frames)
+    sightings = sightings.kept(run[sightings.frame])
+    half_size = _half_size(info)
     try:
-        found = reconstruct(sightings, focal, refine_focal=camera.source == "assumed")
-        if found.scene.focal_sigma > MAX_FOCAL_SIGMA or not 0.5 < found.scene.focal / focal < 2:
-            found = reconstruct(sightings, focal, refine_focal=False)
+        found = reconstruct(sightings, _focal(camera, info), refine_focal=False)
     except NotReconstructed as error:
         moving, close = _none(error.reason, camera), 0.0
     else:
-        moving = _moving(found, sightings, _refined(camera, found.scene.focal / focal), half_size)
+        moving = _moving(found, sightings, camera, half_size)
         close = _close(found, sightings)
     turn = turn_path(sightings, _focal(moving.camera, info), half_size)
     turning = None if turn is None else _unmoved(turn.poses, sightings, moving.camera)
@@ -175,13 +176,22 @@ def _close(found: Reconstructed, sightings: Sightings) -> float:
     return float(np.mean(np.nan_to_num(error, nan=np.inf) <= 0.5)) if len(error) else 0.0
 
 
-def _refined(camera: Camera, ratio: float) -> Camera:
-    """The camera with `ratio` times its focal length; itself where that was not refined."""
-    if ratio == 1.0:
+def _with_lens(camera: Camera, sightings: Sightings, info: VideoInfo) -> Camera:
+    """The camera with the lens that the sightings show; itself where it was given, or they show none."""
+    if camera.source != "assumed" or camera.distortion is not None:
+        return camera
+    try:
+        lens = find_lens(sightings, _focal(camera, info), camera.focal_sigma)
+    except NotReconstructed:
+        return camera
+    if lens is None:
+        return camera
+    sigma = float(np.sqrt(lens.covariance[0, 0]))
+    if sigma > LITTLE * (camera.focal_sigma or ASSUMED_SIGMA):
         return camera
     matrix = camera.camera_matrix.copy()
-    matrix[[0, 1], [0, 1]] *= ratio
-    return replace(camera, camera_matrix=matrix, source="estimated")
+    matrix[[0, 1], [0, 1]] *= lens.focal / _focal(camera, info)
+    return replace(camera_of(lens), camera_matrix=matrix, focal_sigma=sigma, preset=camera.preset)
 
 
 def _focal(camera: Camera, info: VideoInfo) -> float:

@@ -84,6 +84,26 @@ def _best_grown(sightings: Sightings, keys: Ints, focal: float, refine_focal: bo
     return min(grown, key=lambda found: found[0])[1:]
 
 
+def grown(sightings: Sightings, keys: Ints, focal: float, num_keys: int, num_tracks: int) -> tuple[Scene, Sightings]:
+    """The key frames around the best first two, reconstructed with their focal length, and what was seen in them.
+
+    Only the tracks that most of these frames see.
+
+    Raises:
+        NotReconstructed: as `reconstruct` does.
+    """
+    at_keys = sightings.kept(np.isin(sightings.frame, keys))
+    pairs = _pairs(at_keys, keys, focal)
+    middle = (pairs[0][1] + pairs[0][2]) / 2
+    near = np.sort(keys[np.argsort(np.abs(keys - middle), kind="stable")[:num_keys]])
+    at_keys = at_keys.kept(np.isin(at_keys.frame, near))
+    seen = np.bincount(at_keys.track, minlength=sightings.num_tracks)
+    most = np.zeros(sightings.num_tracks, bool)
+    most[np.argsort(-seen, kind="stable")[:num_tracks]] = True
+    at_keys = at_keys.kept(most[at_keys.track])
+    return _best_grown(at_keys, near, focal, refine_focal=True)[0], at_keys
+
+
 def support_rad(scene: Scene, sightings: Sightings) -> float:
     """How far a reconstruction from half of the tracks is from `scene` in a frame's turn at most, for the nearer half.
 

@@ -121,13 +121,10 @@ def bundle_adjust(
     free: (F,) cameras that may move; None: all, with COLMAP's gauge of two fixed cameras. A point must be seen by two
     cameras. None where the problem has no usable solution.
     """
-    known = np.isfinite(scene.poses).all(axis=(1, 2))[sightings.frame]
-    known &= np.isfinite(scene.points).all(axis=1)[sightings.track]
-    often = np.bincount(sightings.track[known], minlength=len(scene.points)) >= 2
-    seen = sightings.kept(known & often[sightings.track])
+    seen = _known_twice(scene, sightings)
     if not len(seen.frame):
         return None
-    model, frames, tracks = _model(scene, seen)
+    model, frames, tracks = _model(scene, seen, _camera(scene.focal))
     config = pycolmap.BundleAdjustmentConfig()
     for frame in frames:
         config.add_image(int(frame) + 1)
@@ -140,6 +137,19 @@ def bundle_adjust(
     if not adjuster.solve().is_solution_usable():
         return None
     focal_sigma = _focal_sigma(model, adjuster) if refine_focal else scene.focal_sigma
+    return _solved(scene, model, frames, tracks, focal_sigma)
+
+
+def _known_twice(scene: Scene, sightings: Sightings) -> Sightings:
+    """Those of known points in known cameras, of points that two of these see: anything else ends the process."""
+    known = np.isfinite(scene.poses).all(axis=(1, 2))[sightings.frame]
+    known &= np.isfinite(scene.points).all(axis=1)[sightings.track] & np.isfinite(sightings.xy).all(axis=1)
+    often = np.bincount(sightings.track[known], minlength=len(scene.points)) >= 2
+    return sightings.kept(known & often[sightings.track])
+
+
+def _solved(scene: Scene, model: pycolmap.Reconstruction, frames: Ints, tracks: Ints, focal_sigma: float) -> Scene:
+    """`scene` with the solution's cameras, points and focal length."""
     poses, points = scene.poses.copy(), scene.points.copy()
     for frame in frames:
         poses[frame] = model.image(int(frame) + 1).cam_from_world().matrix()
@@ -148,17 +158,69 @@ def bundle_adjust(
     return Scene(poses, points, float(model.camera(1).params[0]), focal_sigma)
 
 
+@dataclass(frozen=True)
+class RadialLens:
+    """A lens with one radial term, the principal point at (0, 0).
+
+    A ray at the angle t off the axis is seen at focal * r * (1 + radial * r^2) pixels from the middle, with r = tan(t),
+    or r = t for a `fisheye`.
+    covariance: (2, 2) of (log focal, radial) if sightings are off by one pixel; None unknown.
+    """
+
+    focal: float
+    radial: float = 0.0
+    fisheye: bool = False
+    covariance: Floats | None = None
+
+
+def refine_lens(scene: Scene, seen: Sightings, lens: RadialLens) -> tuple[Scene, RadialLens] | None:
+    """The scene and the lens that sightings, as the lens shows them, agree with best; None without a usable one."""
+    seen = _known_twice(scene, seen)
+    if not len(seen.frame):
+        return None
+    model, frames, tracks = _model(scene, seen, _radial_camera(lens))
+    config = pycolmap.BundleAdjustmentConfig()
+    for frame in frames:
+        config.add_image(int(frame) + 1)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value
+    options = _options(True, 1.0, 20)
+    options.refine_extra_params = True
+    adjuster = pycolmap.create_default_ceres_bundle_adjuster(options, config, model)
+    if not adjuster.solve().is_solution_usable():
+        return None
+    focal, _, _, radial = (float(number) for number in model.camera(1).params)
+    covariance = _lens_covariance(model, adjuster)
+    if focal <= 0 or covariance is None:
+        return None
+    unit = np.array([1 / focal, 1.0])
+    found = RadialLens(focal, radial, lens.fisheye, covariance * np.outer(unit, unit))
+    return _solved(scene, model, frames, tracks, scene.focal_sigma), found
+
+
+def _radial_camera(lens: RadialLens) -> pycolmap.Camera:
+    models = pycolmap.CameraModelId
+    kind = models.SIMPLE_RADIAL_FISHEYE if lens.fisheye else models.SIMPLE_RADIAL
+    camera = pycolmap.Camera.create_from_model_id(1, kind, lens.focal, *_SIZE)
+    camera.params = [lens.focal, 0.0, 0.0, lens.radial]
+    return camera
+
+
 def _focal_sigma(model: pycolmap.Reconstruction, adjuster: pycolmap.CeresBundleAdjuster) -> float:
+    focal = _lens_covariance(model, adjuster)
+    return float("inf") if focal is None else float(np.sqrt(max(focal[0, 0], 0.0)) / model.camera(1).params[0])
+
+
+def _lens_covariance(model: pycolmap.Reconstruction, adjuster: pycolmap.CeresBundleAdjuster) -> Floats | None:
+    """Of the camera's numbers that were free; None where it cannot be told."""
     covariance = pycolmap.estimate_ba_covariance(pycolmap.BACovarianceOptions(), model, adjuster)
-    params = model.camera(1).params
-    focal = None if covariance is None else covariance.get_other_params_cov(params)
-    return float("inf") if focal is None else float(np.sqrt(max(focal[0, 0], 0.0)) / params[0])
+    return None if covariance is None else covariance.get_other_params_cov(model.camera(1).params)
 
 
-def _model(scene: Scene, seen: Sightings) -> tuple[pycolmap.Reconstruction, Ints, Ints]:
+def _model(scene: Scene, seen: Sightings, camera: pycolmap.Camera) -> tuple[pycolmap.Reconstruction, Ints, Ints]:
     """COLMAP's own container: frame f is image f + 1, track n is point n + 1."""
     model = pycolmap.Reconstruction()
-    model.add_camera_with_trivial_rig(_camera(scene.focal))
+    model.add_camera_with_trivial_rig(camera)
     frames = np.unique(seen.frame)
     for frame in frames:
         image = pycolmap.Image(name=str(frame), keypoints=seen.at(frame)[1], camera_id=1, image_id=int(frame) + 1)

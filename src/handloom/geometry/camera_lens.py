@@ -1,0 +1,94 @@
+"""The focal length and one radial term of an unknown lens, from a short stretch of the clip, and what was assumed.
+
+A few key frames are reconstructed from several focal lengths, since from one that is wrong by more than a third the
+right one is not always found; the lens of the best of them is refined together with one radial term. What the views say
+and what was assumed are weighed by their uncertainties: weak evidence does not run away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.geometry.camera import project
+from handloom.geometry.sfm import MAX_ERROR_PX, NotReconstructed, grown, key_frames
+from handloom.geometry.sfm_solver import RadialLens, Scene, Sightings, refine_lens
+from handloom.schemas.values import Camera
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+STARTS = (1.0, 0.55)
+"""Of the assumed focal length: 70 degrees of view by default, and 104 (cameras on heads)."""
+NUM_KEYS, NUM_TRACKS = 12, 120
+ROUNDS = 2
+BARREL = -0.04  # below it the polynomial in tan(t) folds near the picture's corners: in t it does not
+ASSUMED_SIGMA = 0.3  # of an assumed focal length, relative, where nothing else is said
+RADIAL_SIGMA = 0.1
+MIN_SIGMA = 0.03
+"""Of a focal length that was found. EgoDex (245 px at 640): found 256, 253, 276 with 3.5, 8 and 16 percent."""
+
+
+def find_lens(seen: Sightings, focal: float, sigma: float | None) -> RadialLens | None:
+    """The lens that the sightings and the assumed focal length make likely; None where no stretch can be reconstructed.
+
+    Args:
+        seen: pixels as the lens shows them, from the principal point.
+        focal, sigma: assumed, and its relative standard deviation (None: `ASSUMED_SIGMA`).
+    """
+    keys = key_frames(seen)
+    found = [lens for share in STARTS if (lens := _from(seen, keys, focal * share)) is not None]
+    return _weighed(min(found, key=lambda lens: lens[0])[1], focal, sigma or ASSUMED_SIGMA) if found else None
+
+
+def camera_of(lens: RadialLens) -> Camera:
+    """In pixels from the principal point."""
+    matrix = np.diag([lens.focal, lens.focal, 1.0])
+    if lens.radial == 0 and not lens.fisheye:
+        return Camera(matrix, "estimated")
+    return Camera(matrix, "estimated", np.array([lens.radial, 0.0, 0.0, 0.0]), "fisheye" if lens.fisheye else "opencv")
+
+
+def _from(seen: Sightings, keys: Ints, focal: float) -> tuple[float, RadialLens] | None:
+    """Cost and lens of the key frames around the best start, grown from one focal length."""
+    try:
+        scene, seen = grown(seen, keys, focal, NUM_KEYS, NUM_TRACKS)
+    except NotReconstructed:
+        return None
+    found = _refined(scene, seen, RadialLens(scene.focal))
+    if found is not None and found[2].radial < BARREL:
+        _, scene, lens = found
+        bent = _refined(scene, seen, RadialLens(lens.focal, lens.radial + 1 / 3, fisheye=True))
+        found = min((lens for lens in (found, bent) if lens is not None), key=lambda lens: lens[0])
+    return None if found is None else (found[0], found[2])
+
+
+def _refined(scene: Scene, seen: Sightings, lens: RadialLens) -> tuple[float, Scene, RadialLens] | None:
+    """Cost, scene and lens: scene and lens in one adjustment, a few times over, with what then agrees."""
+    for _ in range(ROUNDS):
+        found = refine_lens(scene, seen.kept(_errors(scene, seen, lens) <= 2 * MAX_ERROR_PX), lens)
+        if found is None:
+            return None
+        scene, lens = found
+    return float(np.log1p(_errors(scene, seen, lens) ** 2).mean()), scene, lens
+
+
+def _errors(scene: Scene, seen: Sightings, lens: RadialLens) -> Floats:
+    """(M,) pixels of the picture as the lens shows it; what the scene says nothing of is off by `MAX_ERROR_PX`."""
+    poses, points = scene.poses[seen.frame], scene.points[seen.track]
+    local = np.einsum("mij,mj->mi", poses[:, :, :3], points) + poses[:, :, 3]
+    off = np.linalg.norm(project(local, camera_of(lens)) - seen.xy, axis=1)
+    unknown = np.isnan(local).any(axis=1)
+    return np.where(unknown, MAX_ERROR_PX, np.minimum(np.nan_to_num(off, nan=np.inf), 50.0))
+
+
+def _weighed(lens: RadialLens, focal: float, sigma: float) -> RadialLens:
+    """What was found and what was assumed, both as normal distributions of (log focal, radial)."""
+    middle = np.array([np.log(focal), 1 / 3 if lens.fisheye else 0.0])
+    found = np.array([np.log(lens.focal), lens.radial])
+    assumed = np.diag([sigma**2, RADIAL_SIGMA**2])
+    gain = assumed @ np.linalg.inv(assumed + lens.covariance + np.diag([MIN_SIGMA**2, 0.0]))
+    mean, covariance = middle + gain @ (found - middle), assumed - gain @ assumed
+    return replace(lens, focal=float(np.exp(mean[0])), radial=float(mean[1]), covariance=covariance)
