@@ -13,7 +13,17 @@ from handloom.geometry.picture_stats import PictureNumbers
 from handloom.geometry.world import to_camera
 from handloom.schemas.frame_flags import FrameFlag, flag_names
 from handloom.schemas.tables import QUALITY_FIELDS
-from handloom.schemas.values import LEFT, RIGHT, CameraPath, Hands, LiftedTracks, TrackKind, Tracks, VideoInfo
+from handloom.schemas.values import (
+    LEFT,
+    RIGHT,
+    CameraPath,
+    HandDoubts,
+    Hands,
+    LiftedTracks,
+    TrackKind,
+    Tracks,
+    VideoInfo,
+)
 
 NUM, FPS = 20, 15.0
 INFO = VideoInfo(640, 360, 30.0, "h264", "yuv420p", 0, 0.0, NUM / FPS, 40)
@@ -55,13 +65,14 @@ class Scene:
             hands_cam.astype(np.float32),
             np.full((NUM, 2), 0.05, np.float32),
         )
+        self.doubts = HandDoubts(np.zeros((NUM, 2), bool), np.zeros((NUM, 2), bool))
         flat = np.full(NUM, 0.0)
         self.pictures = PictureNumbers(flat + 300.0, flat + 0.5, flat + 0.01, np.zeros(NUM, bool))
 
     def judge(self):
         return cross_quality(
             self.hands, self.tracks, self.lifted, self.path, CAMERA, INFO, FRAME_S[: len(self.hands.visible)],
-            self.pictures,
+            self.pictures, self.doubts,
         )  # fmt: skip
 
     def cut(self, num: int) -> Scene:
@@ -74,6 +85,7 @@ class Scene:
         self.tracks = short(self.tracks, "points_px", "visible")
         self.lifted = short(self.lifted, "depth_m", "points_world_m")
         self.path = short(self.path, "world_from_camera")
+        self.doubts = short(self.doubts, "side_unsure", "off_picture")
         self.pictures = short(self.pictures, "sharpness", "brightness", "white_share", "repeat")
         return self
 
@@ -139,6 +151,14 @@ def off_tracks(s):
     s.hands.keypoints_px[AT, RIGHT] += 40.0  # the picture's keypoints leave the hand
 
 
+def side_unsure(s):
+    s.doubts.side_unsure[AT, LEFT] = True
+
+
+def off_picture(s):
+    s.doubts.off_picture[AT, RIGHT] = True
+
+
 def overlap(s):
     s.hands.keypoints_px[:, RIGHT] = s.hands.keypoints_px[:, LEFT] + 2.0
 
@@ -183,6 +203,8 @@ BESIDE = {AT - 1, AT, AT + 1}
         (distance_unknown, "HAND_UNSURE_LEFT", ONE),
         (jump, "HAND_JUMP_RIGHT", BESIDE),
         (off_tracks, "HAND_OFF_TRACKS_RIGHT", BESIDE),
+        (side_unsure, "HAND_SIDE_UNSURE_LEFT", ONE),
+        (off_picture, "HAND_OFF_PICTURE_RIGHT", ONE),
         (overlap, "HANDS_OVERLAP", set(range(NUM))),
         (few_tracks, "FEW_TRACKS", ONE),
         (no_pose, "NO_POSE", ONE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import mediapipe
@@ -11,9 +12,12 @@ import numpy as np
 import pytest
 
 from handloom.errors import ClipError, ConfigError
+from handloom.geometry.tracklets import hand_size
 from handloom.models.hand_crops import hand_picture, palm_picture, palm_regions, read_hands, read_palms
+from handloom.models.hands_check import check_on_hands
 from handloom.models.hands_litert import LiteRtNets
 from handloom.models.hands_offline import OfflineHands, make_nets
+from handloom.models.hands_reader import HandReader
 from handloom.models.hands_search import HandSearch
 from handloom.models.hands_torch import TorchNets
 from handloom.models.quiet import quiet_stderr
@@ -114,6 +118,31 @@ def test_rendered_hands_are_found_where_they_are(model, rendered, images):
         assert np.isnan(values[~hands.visible]).all()
         assert np.isfinite(values[hands.visible]).all()
     assert not (hands.infilled & ~hands.visible).any()
+
+
+def test_skeletons_beside_their_hands_are_put_right_or_marked(model, images):
+    """Two sightings of a whole clip moved: one a little, one far; no other one is touched or marked."""
+    hands = extract(model, images)
+    assert not hands.doubts.off_picture.any()
+    near, far = (3, RIGHT), (4, LEFT)
+    moved = hands.keypoints_px.copy()
+    size = float(hand_size(moved[near]))
+    moved[near] += [0.0, -0.4 * size]
+    moved[far] += [0.0, -1.2 * size]  # over the table
+    store = FrameStore(np.arange(len(images)) / FPS)
+    store.append(images)
+    checked = check_on_hands(HandReader(LiteRtNets(1), store), replace(hands, keypoints_px=moved), np.ones(2), 0.3)
+    after = checked.hands
+    assert np.linalg.norm(after.keypoints_px[near] - hands.keypoints_px[near], axis=-1).mean() < 0.1 * size
+    assert not after.doubts.off_picture[near]
+    assert after.doubts.off_picture[far] or not after.visible[far]
+    assert checked.moved >= 1
+    others = np.ones_like(hands.visible)
+    others[near] = others[far] = False
+    assert (after.visible == hands.visible)[others].all()
+    assert not after.doubts.off_picture[others].any()
+    for values in (after.confidence, after.keypoints_px, after.model_m):
+        assert np.isnan(values[~after.visible]).all()
 
 
 def test_a_mirrored_clip_has_its_hands_changed(model, images):

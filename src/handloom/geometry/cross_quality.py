@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera import project
-from handloom.geometry.hand_model import PALM
+from handloom.geometry.hand_model import BONES, PALM
 from handloom.geometry.hand_tracks import either_side, hand_sizes_px, hand_track_residuals
 from handloom.geometry.picture_stats import PictureNumbers
 from handloom.geometry.world import metric_poses, to_camera, to_world
@@ -55,8 +55,6 @@ STILL_SHARE = 0.6  # least share of a point's frames in which it has one place i
 STILL_SPREAD = 1e-4  # of its distance: `track_lift` gives a point at rest one and the same place
 CAMERA_OFF = 0.01  # median residual over the focal length: 4 px at 400 px, four deviations of a track's place
 
-# MediaPipe's order: each finger from the wrist out, and the palm's far edge.
-_BONES = np.array([(0 if k % 4 == 1 else k - 1, k) for k in range(1, 21)] + [(5, 9), (9, 13), (13, 17)])
 _HELD = (TrackKind.NONE, TrackKind.LEFT_HAND, TrackKind.RIGHT_HAND)
 
 
@@ -166,7 +164,7 @@ def bone_variation(hands: Hands) -> float | None:
         points = hands.keypoints_cam_m[hands.visible[:, hand], hand].astype(np.float64)
         points = points[np.isfinite(points).all(axis=(1, 2))]
         if len(points) >= 3:
-            lengths = np.linalg.norm(points[:, _BONES[:, 0]] - points[:, _BONES[:, 1]], axis=-1)
+            lengths = np.linalg.norm(points[:, BONES[:, 0]] - points[:, BONES[:, 1]], axis=-1)
             found.append(float(np.mean(lengths.std(axis=0) / np.maximum(lengths.mean(axis=0), 1e-9))))
     return max(found, default=None)
 
@@ -207,6 +205,8 @@ def _flags(
         said[FrameFlag[f"HAND_OFF_TRACKS_{side}"]] = signs.off_tracks[:, hand] > OFF_TRACKS
         if doubts is not None:
             said[FrameFlag[f"HAND_SIDE_UNSURE_{side}"]] = doubts.side_unsure[:, hand]
+        if doubts is not None and doubts.off_picture is not None:
+            said[FrameFlag[f"HAND_OFF_PICTURE_{side}"]] = doubts.off_picture[:, hand]
     flags = np.zeros(num, np.int32)
     for flag, frames in said.items():
         flags[frames] |= flag.value

@@ -74,6 +74,9 @@ def _axes() -> Array:
 _AXES = _axes()
 # Where a hand model sees the wrist and the root of the thumb, off the joints: MediaPipe's lie nearer to the fingers.
 SEEN_M = np.array([[0.0, 0.022, 0.0], [0.0, 0.012, 0.0]])
+BONES = np.array([(0 if k % 4 == 1 else k - 1, k) for k in range(1, 21)] + [(5, 9), (9, 13), (13, 17)])
+"""(23, 2) pairs of keypoints: each finger from the wrist out, and the palm's far edge."""
+
 PALM = (0, 5, 9, 13, 17)  # wrist and knuckles: one rigid, nearly flat body, the part of a hand that does not bend
 KNUCKLES = (5, 9, 13, 17)
 

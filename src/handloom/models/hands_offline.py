@@ -14,8 +14,9 @@ from handloom.geometry.handedness import assign
 from handloom.geometry.tracklets import Detections, keep_hands, link
 from handloom.models.devices import check_device
 from handloom.models.hand_points import in_slots
-from handloom.models.hands_reader import Nets, Track
-from handloom.models.hands_search import HandSearch
+from handloom.models.hands_check import check_on_hands
+from handloom.models.hands_reader import HandReader, Nets, Track
+from handloom.models.hands_search import KEEP, HandSearch
 from handloom.models.protocols import ClipFrames
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import HandsConfig
@@ -34,7 +35,7 @@ MIN_SECONDS = 0.19
 
 class OfflineHands:
     """Finds palms in few frames and follows each hand both ways (`hands_search`); left and right are decided over the
-    whole clip, short gaps filled, keypoints smoothed.
+    whole clip, short gaps filled, keypoints smoothed; where colours doubt that a hand is there, it is looked at again.
 
     `confidence` is the hand network's presence: the probability that the crop it was given holds a hand. In frames
     that were not measured it is the lesser of the two neighbours', in filled gaps half of that.
@@ -59,8 +60,17 @@ class OfflineHands:
             problem = f"frames have the shape {shape}, expected (height, width, 3)"
             raise ClipError(clip.clip_id, STAGE, "model_failed", problem, "look at how the clip was decoded")
         config = self._config
-        search = HandSearch(self._nets, frames, config.min_detection_confidence, config.min_tracking_confidence)
-        return _assigned(clip, info, np.asarray(frames.frame_s, np.float64), search.run(), (shape[1], shape[0]))
+        least = config.min_tracking_confidence
+        search = HandSearch(self._nets, frames, config.min_detection_confidence, least)
+        size = (shape[1], shape[0])
+        hands = _assigned(clip, info, np.asarray(frames.frame_s, np.float64), search.run(), size)
+        scale = np.array([info.width, info.height]) / size
+        checked = check_on_hands(HandReader(self._nets, frames), hands, scale, KEEP * least)
+        log.debug(
+            "clip_id=%s stage=%s asked=%d moved=%d dropped=%d",
+            *(clip.clip_id, STAGE, checked.asked, checked.moved, checked.dropped),
+        )
+        return checked.hands
 
 
 def make_nets(complexity: int, device: str = "cpu") -> Nets:

@@ -35,6 +35,8 @@ class FrameFlag(IntFlag):
     CUT = 1 << 18
     HAND_SIDE_UNSURE_LEFT = 1 << 19
     HAND_SIDE_UNSURE_RIGHT = 1 << 20
+    HAND_OFF_PICTURE_LEFT = 1 << 21
+    HAND_OFF_PICTURE_RIGHT = 1 << 22
 
 
 FLAGS: dict[str, str] = {
@@ -58,6 +60,8 @@ FLAGS: dict[str, str] = {
     "CUT": "another shot begins: nothing goes on from the frame before",
     "HAND_SIDE_UNSURE_LEFT": "the left hand may be the right one, or somebody else's",
     "HAND_SIDE_UNSURE_RIGHT": "the right hand may be the left one, or somebody else's",
+    "HAND_OFF_PICTURE_LEFT": "no hand seems to lie where the left hand's keypoints are",
+    "HAND_OFF_PICTURE_RIGHT": "no hand seems to lie where the right hand's keypoints are",
 }
 
 NOT_THERE = FrameFlag.NO_HANDS | FrameFlag.NO_POSE
