@@ -1,8 +1,9 @@
 """`handloom bench accuracy`: ours beside `mp.solutions.hands` and plain Lucas-Kanade, against exact or device truth.
 
 All methods see the same frames. `handloom` is the default pipeline with the given intrinsics and poses,
-`handloom_estimated` the same with the intrinsics alone. `mediapipe` tracks hands frame by frame and places them by PnP;
-`lk` follows the grid and holds the true depth of each query.
+`handloom_estimated` the same with the intrinsics alone, `handloom_blind` (on recorded clips) without either.
+`mediapipe` tracks hands frame by frame and places them by PnP; `lk` follows the grid and holds the true depth of each
+query. Beside them, where asked for: a virtual camera over real pictures, and real clips without truth.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from typing import Any
 import numpy as np
 
 from handloom.bench.accuracy_clip import WINDOW_S, ClipScores, Scorer
-from handloom.bench.accuracy_goals import FOOTAGE, goals_of
+from handloom.bench.accuracy_goals import FOOTAGE, VIRTUAL, goals_of
+from handloom.bench.accuracy_virtual import ShotScores, virtual_scores
+from handloom.bench.accuracy_virtual import results_of as virtual_results
 from handloom.bench.cpu import idle_share
 from handloom.bench.footage import footage_clips
 from handloom.bench.footage import results_of as footage_results
 from handloom.bench.footage_clips import FootageClip
+from handloom.bench.metrics.distance import distance_scores
 from handloom.bench.metrics.hands import hand_scores
 from handloom.bench.metrics.parts import ratios
 from handloom.bench.metrics.tracks import mean_scores
@@ -53,13 +57,15 @@ IN_SAMPLE = frozenset({EGODEX})  # rules and settings were fitted to clips of th
 class Inputs:
     """What `bench accuracy` measures on. videos: clips with truth, in any of `truth.cases.LAYOUTS`; num_clips: rendered
     ones, None for the usual number. footage: a folder of videos without truth, or a database of them; held: names of
-    the videos that nothing was tuned on; sheets: a folder for their contact sheets."""
+    the videos that nothing was tuned on; sheets: a folder for their contact sheets. stills:
+    pictures, and videos of still cameras, for the virtual camera."""
 
     videos: Path | None = None
     num_clips: int | None = None
     footage: Path | None = None
     held: frozenset[str] = frozenset()
     sheets: Path | None = None
+    stills: Path | None = None
 
 
 def bench_accuracy(inputs: Inputs, watch: Watch) -> dict[str, Any]:
@@ -76,6 +82,7 @@ def bench_accuracy(inputs: Inputs, watch: Watch) -> dict[str, Any]:
     cases = list(real[:QUICK_CLIPS] if watch.quick else real)
     scores: dict[str, ClipScores] = {}
     footage: list[FootageClip] = []
+    shots: list[ShotScores] = []
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
         if num_clips:
             done = synth(folder, num_clips, SEED, duration_s=SECONDS, say=watch.say)
@@ -83,9 +90,12 @@ def bench_accuracy(inputs: Inputs, watch: Watch) -> dict[str, Any]:
         if cases:
             watch.say(f"{len(cases)} clips, {os.cpu_count()} processes, {idle_share():.0%} of the machine idle")
             score_all(cases, watch, scores)
+        if inputs.stills is not None:
+            shots.extend(virtual_scores(inputs.stills, watch))
         if inputs.footage is not None:
             footage.extend(footage_clips(inputs.footage, inputs.sheets, watch))
-    more = {FOOTAGE: footage_results(footage, inputs.held)} if footage else {}
+    more = {VIRTUAL: virtual_results(shots)} if shots else {}
+    more |= {FOOTAGE: footage_results(footage, inputs.held)} if footage else {}
     return report_of([scores[case.name] for case in cases if case.name in scores], watch, more)
 
 
@@ -156,6 +166,8 @@ def pooled(scores: Sequence[ClipScores]) -> dict[str, Any]:
         if hands:
             printed = [score.printed[method] for score in scores if method in score.printed]
             values["hands"] = hand_scores(hands) | ratios(printed)
+            away = [score.distances[method] for score in scores if method in score.distances]
+            values["hands"] |= distance_scores(away) if away else {}
         for group in ("grid", "extra"):
             tracks = [s.tracks[method][group] for s in scores if group in s.tracks.get(method, {})]
             if tracks:

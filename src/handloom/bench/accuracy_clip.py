@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
 from handloom.bench.accuracy_plain import at_depth, lucas_kanade, mediapipe_hands
-from handloom.bench.metrics.camera import align_world, camera_errors, relative_errors, windowed
+from handloom.bench.cpu import CpuClock
+from handloom.bench.metrics.camera import MIN_TRAVEL_M, align_world, camera_errors, relative_errors, windowed
 from handloom.bench.metrics.comparable import comparable
+from handloom.bench.metrics.distance import Distances, distances
 from handloom.bench.metrics.hands import HandErrors, PredictedHands, hand_errors
 from handloom.bench.metrics.parts import Parts
 from handloom.bench.metrics.tracks import evaluated, swapped, tapvid, tapvid_3d
@@ -24,6 +24,7 @@ from handloom.synth.follow import STILL
 from handloom.workers.stages import Stages, Understood
 
 GIVEN, ESTIMATED, MEDIAPIPE, LK = "handloom", "handloom_estimated", "mediapipe", "lk"
+BLIND = "handloom_blind"  # without intrinsics
 WINDOW_S = 5.0
 NEED_METRES = ("scale", "ate_rigid_m", "ate_rigid_m_5s", "rpe_m", "rpe_1s_m", "length_ratio")
 
@@ -33,7 +34,7 @@ class ClipScores:
     """hands: by method; tracks: by method, then `grid` or `extra`; camera: `camera_errors` over the clip, by method,
     with the means over `WINDOW_S` as `..._5s`; cpu_s: by method, then stage; printed: by method, the numbers that
     others print (`metrics.comparable`); swaps: by method, tracks that changed their thing; crossing: hands cross in
-    it; truth: what the truth is."""
+    it; truth: what the truth is; distances: of hands from the camera, by method."""
 
     name: str
     source: str
@@ -46,6 +47,7 @@ class ClipScores:
     swaps: dict[str, Parts] = field(default_factory=dict)
     crossing: bool = False
     truth: str = ""
+    distances: dict[str, Distances] = field(default_factory=dict)
 
 
 class Scorer:
@@ -65,8 +67,11 @@ class Scorer:
 
     def _all(self, case: Case, loaded: Loaded) -> ClipScores:
         ours, cpu, pictures = {}, {}, _pictures(loaded)
-        for method, clip in ((GIVEN, loaded.clip), (ESTIMATED, loaded.without_poses)):
-            clock = _CpuClock()
+        clips = {GIVEN: loaded.clip, ESTIMATED: loaded.without_poses}
+        if loaded.surfaces is None:  # of rendered clips it would take half as long again
+            clips[BLIND] = loaded.without_camera
+        for method, clip in clips.items():
+            clock = CpuClock()
             ours[method] = self._stages.understand(clip, loaded.info, loaded.frames, pictures, clock.begin)
             clock.end()
             cpu[method] = dict(clock.sums)
@@ -84,7 +89,8 @@ class Scorer:
             lk, spent = lucas_kanade(loaded)
             cpu[LK] = {"tracks": spent}
             tracks[LK], swaps[LK] = {"grid": _plain_tracks(lk, loaded)}, _swaps(lk, loaded)
-        camera = {ESTIMATED: _camera(ours[ESTIMATED], loaded)}
+        camera = {method: _camera(ours[method], loaded) for method in (ESTIMATED, BLIND) if method in ours}
+        away = {name: distances(loaded.hands, predicted[name], one.hands.sigma_m) for name, one in ours.items()}
         return ClipScores(
             case.name,
             case.source,
@@ -97,6 +103,7 @@ class Scorer:
             swaps,
             _crosses(loaded),
             loaded.note,
+            away,
         )
 
 
@@ -106,24 +113,6 @@ def _pictures(loaded: Loaded) -> PictureNumbers:
     for t in range(len(loaded.frames)):
         stats.feed(loaded.frames.rgb(t)[None])
     return stats.finish()
-
-
-class _CpuClock:
-    """CPU seconds by stage."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = defaultdict(float)
-        self._stage, self._last = "", 0.0
-
-    def begin(self, stage: str) -> None:
-        self.end()
-        self._stage = stage
-
-    def end(self) -> None:
-        now = time.process_time()
-        if self._stage:
-            self.sums[self._stage] += now - self._last
-        self._stage, self._last = "", now
 
 
 def _predicted(found: Understood, loaded: Loaded) -> PredictedHands:
@@ -205,6 +194,10 @@ def _camera(found: Understood, loaded: Loaded) -> dict[str, float]:
     used = metric if metric is not None else poses if poses is not None else nothing
     whole = camera_errors(used, loaded.world_from_camera)
     whole |= relative_errors(used, loaded.world_from_camera, loaded.frames.frame_s)
+    travelled = whole["travel_m"] >= MIN_TRAVEL_M and whole["path_m"] > 0
+    whole["ate_share"] = whole["ate_m"] / whole["path_m"] if travelled else float("nan")
+    true_px = loaded.camera.camera_matrix[0, 0]
+    whole["focal_error"] = abs(float(found.camera.camera_matrix[0, 0] / true_px) - 1)
     parts = windowed(used, loaded.world_from_camera, loaded.frames.frame_s, WINDOW_S)
     out = whole | {
         f"{name}_5s": _mean([part[name] for part in parts]) for name in ("rotation_deg", "ate_m", "ate_rigid_m")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from handloom.bench.accuracy_clip import ESTIMATED, GIVEN, LK, MEDIAPIPE
+from handloom.bench.accuracy_clip import BLIND, ESTIMATED, GIVEN, LK, MEDIAPIPE
+from handloom.bench.accuracy_virtual import goals_of as virtual_goals
 from handloom.bench.footage import goals_of as footage_goals
 from handloom.bench.report import goal
 from handloom.bench.truth.cases import EGODEX, RENDERED
 
-FOOTAGE = "footage"  # key of real clips without truth
+FOOTAGE, VIRTUAL = "footage", "virtual"  # keys of real clips without truth, of a virtual camera over real pictures
 NAN = float("nan")
 
 
@@ -20,6 +21,8 @@ def goals_of(results: dict[str, Any]) -> list[dict[str, Any]]:
         out += _device_goals(results[EGODEX]) + _camera_goals(results[EGODEX], EGODEX)
     if RENDERED in results:
         out += _rendered_goals(results[RENDERED]) + _camera_goals(results[RENDERED], RENDERED)
+    if VIRTUAL in results:
+        out += virtual_goals(results[VIRTUAL])
     if FOOTAGE in results:
         out += footage_goals(results[FOOTAGE])
     return out
@@ -39,6 +42,19 @@ def _device_goals(found: dict[str, Any]) -> list[dict[str, Any]]:
         goal("EgoDex: jitter in the picture against mediapipe's", jitter["px"], "ratio", 0.5, at_least=False),
         *_cpu_goals(found, "EgoDex"),
         _world_goal(found, "EgoDex"),
+        *_blind_goals(found, "EgoDex"),
+    ]
+
+
+def _blind_goals(found: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Without intrinsics: how far hands are, and whether it is known how far off that is."""
+    if BLIND not in found:
+        return []
+    hands = found[BLIND]["hands"]
+    words, within = f"{name} without intrinsics: hand distance", "share of hands that say a standard deviation"
+    return [
+        goal(f"{words}, median error", hands["distance_error"], "of the distance", 0.2, at_least=False),
+        goal(f"{words} within two sigma", hands["distance_within_2_sigma"], within, 0.9),
     ]
 
 

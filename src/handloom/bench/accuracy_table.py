@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from handloom.bench.accuracy_clip import ESTIMATED, GIVEN, LK, MEDIAPIPE
-from handloom.bench.accuracy_goals import FOOTAGE
+from handloom.bench.accuracy_clip import BLIND, ESTIMATED, GIVEN, LK, MEDIAPIPE
+from handloom.bench.accuracy_goals import FOOTAGE, VIRTUAL
+from handloom.bench.accuracy_virtual import markdown as virtual_markdown
 from handloom.bench.footage import markdown as footage_markdown
 from handloom.bench.truth.cases import ARCTIC, EGODEX, HOT3D, RENDERED
 
-HEADS = {GIVEN: "handloom, poses given", ESTIMATED: "handloom, poses estimated", MEDIAPIPE: "mp.solutions.hands",
-         LK: "LK, true depth held"}  # fmt: skip
+HEADS = {GIVEN: "handloom, poses given", ESTIMATED: "handloom, poses estimated", BLIND: "handloom, no intrinsics",
+         MEDIAPIPE: "mp.solutions.hands", LK: "LK, true depth held"}  # fmt: skip
 CROSSING = "crossing"
 TITLES = {
     RENDERED: "Rendered scenes",
@@ -31,6 +32,8 @@ LINES: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("camera-space MPJPE, mm", ("hands", "camera_mm"), 1),
     ("depth of the wrist: signed error, mm", ("hands", "root_z_mm"), 1),
     ("depth of the wrist: size of the error, mm", ("hands", "root_z_abs_mm"), 1),
+    ("distance from the camera: median error, share", ("hands", "distance_error"), 3),
+    ("the same, within two of its standard deviations", ("hands", "distance_within_2_sigma"), 3),
     ("world MPJPE, mm", ("hands", "world_mm"), 1),
     ("hands placed in the world, share", ("hands", "in_world"), 3),
     ("jitter, px (truth's own: {true_jitter_px})", ("hands", "jitter_px"), 2),
@@ -45,6 +48,8 @@ LINES: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("camera rotation over 5 s, degrees", ("camera", "rotation_deg_5s"), 2),
     ("camera trajectory over 5 s, scale aligned, mm", ("camera", "ate_m_5s"), 1),
     ("camera trajectory over 5 s, as it is, mm", ("camera", "ate_rigid_m_5s"), 1),
+    ("camera trajectory, whole clip, scale aligned, of the way", ("camera", "ate_share"), 3),
+    ("focal length, mean error", ("camera", "focal_error"), 3),
     ("metric scale, mean error", ("camera", "scale_error"), 3),
     ("CPU of finding hands, ms a frame", ("cpu_ms_per_frame", "hands"), 1),
     ("CPU of the whole-clip fit, ms a frame", ("cpu_ms_per_frame", "hand_fit"), 1),
@@ -88,8 +93,9 @@ JITTERS = ("jitter_px", "jitter_mm", "jitter_mean_mm", "jitter_mean_mm_30hz")
 
 def markdown(results: dict[str, Any]) -> str:
     """Two tables per source that was measured, our lines and those that others print, and one of the clips where hands
-    cross; a dash where a method has no such number."""
-    out = [footage_markdown(results[FOOTAGE])] if FOOTAGE in results else []
+    cross; before them those of the virtual camera and of real clips. A dash where a method has no such number."""
+    written = {VIRTUAL: virtual_markdown, FOOTAGE: footage_markdown}
+    out = [write(results[part]) for part, write in written.items() if part in results]
     for source in (source for source in TITLES if source in results):
         found, title = results[source], TITLES[source]
         if source == CROSSING:

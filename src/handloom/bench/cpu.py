@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections import defaultdict
 from pathlib import Path
 
 from handloom.errors import ConfigError
@@ -25,8 +27,25 @@ def busy_s() -> float:
 
 def idle_share(seconds: float = 1.0) -> float:
     """Share of the machine that is idle right now: a benchmark on a busy machine says so."""
-    import time
-
     before = busy_s()
     time.sleep(seconds)
     return 1 - (busy_s() - before) / (seconds * (os.cpu_count() or 1))
+
+
+class CpuClock:
+    """CPU seconds of this process, all threads, by stage: `sums`."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = defaultdict(float)
+        self._stage, self._last = "", 0.0
+
+    def begin(self, stage: str, num_frames: int = 0) -> None:
+        """A stage ends, where one has begun, and `stage` begins; num_frames: what an `Extractor` says beside it."""
+        self.end()
+        self._stage = stage
+
+    def end(self) -> None:
+        now = time.process_time()
+        if self._stage:
+            self.sums[self._stage] += now - self._last
+        self._stage, self._last = "", now

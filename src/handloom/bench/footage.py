@@ -14,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from handloom.bench.extract_clips import readable
 from handloom.bench.footage_clips import COLUMNS, FootageClip, begin, measured, processed
 from handloom.bench.report import goal
@@ -65,6 +67,7 @@ def footage_clips(source: Path, sheets: Path | None, watch: Watch) -> Iterator[F
 
 
 def _of_rows(database: Database, sheets: Path | None, watch: Watch) -> Iterator[FootageClip]:
+    cv2.setNumThreads(1)
     table = database.table("clips")
     there = None if table is None else table.schema.names
     columns = there if sheets is not None or there is None else [name for name in COLUMNS if name in there]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from handloom.bench.cpu import CpuClock
 from handloom.bench.metrics.footage import (
     COLLAPSE,
     LaterGrid,
@@ -132,35 +131,15 @@ def _file_name(name: str) -> str:
 
 
 _extractor: Extractor | None = None
-_clock: _CpuClock | None = None
-
-
-class _CpuClock:
-    """CPU seconds of this process by stage, as an Extractor tells them."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = defaultdict(float)
-        self._stage, self._last = "", 0.0
-
-    def tell(self, stage: str, num_frames: int) -> None:
-        now = time.process_time()
-        if self._stage:
-            self.sums[self._stage] += now - self._last
-        self._stage, self._last = stage, now
-
-    def taken(self) -> dict[str, float]:
-        """The sums, which begin anew."""
-        self.tell("", 0)
-        taken, self.sums = dict(self.sums), defaultdict(float)
-        return taken
+_clock: CpuClock | None = None
 
 
 def begin() -> None:
     """Load the models, once a process."""
     global _extractor, _clock
     cv2.setNumThreads(1)
-    _clock = _CpuClock()
-    _extractor = Extractor(Settings(), "bench", tell=_clock.tell)
+    _clock = CpuClock()
+    _extractor = Extractor(Settings(), "bench", tell=_clock.begin)
 
 
 def processed(clip: Clip, sheets: Path | None) -> FootageClip:
@@ -175,7 +154,8 @@ def processed(clip: Clip, sheets: Path | None) -> FootageClip:
     size = working_size(packets.info.width, packets.info.height, settings.video.short_side_px)
     pictures = Pictures(clip.video_uri, packets, index, size)
     header = Header(packets.info, pictures.decoder, packets.times_s[index], size)
-    _clock.taken()
+    _clock.sums.clear()
     row = _extractor.row(InMemory(clip, header, pictures))
-    cpu_ms = {stage: 1000 * spent / len(index) for stage, spent in _clock.taken().items()}
+    _clock.end()
+    cpu_ms = {stage: 1000 * spent / len(index) for stage, spent in _clock.sums.items()}
     return measured(row_arrays(row), sheets, cpu_ms)

@@ -24,6 +24,9 @@ def bench(
         int | None, typer.Option(min=0, help="accuracy: rendered clips to measure on; feed: clips; 12.")
     ] = None,
     db: Annotated[str | None, typer.Option(help="feed: a database to measure on, instead of rendered clips.")] = None,
+    stills: Annotated[
+        Path | None, typer.Option(help="accuracy: pictures, and videos of still cameras, for a virtual camera.")
+    ] = None,
     footage: Annotated[
         Path | None, typer.Option(help="accuracy: videos without truth, a folder or a database made of them.")
     ] = None,
@@ -49,7 +52,7 @@ def bench(
     if markdown and name not in TABLES:
         raise ConfigError(f"there is no table of benchmark {name!r}", f"--markdown is for {' and '.join(TABLES)}")
     package = lerobot_python if name == "feed" else None
-    more = {"footage": footage, "held": held, "sheets": sheets}
+    more = {"footage": footage, "held": held, "sheets": sheets, "stills": stills}
     report = run_benchmark(name, videos, save, say, num_clips=clips, db=db, lerobot_python=package, quick=quick, **more)
     print(table(report) if markdown else json.dumps(report, indent=2))
     if report["interrupted"]:

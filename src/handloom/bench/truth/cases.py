@@ -77,6 +77,11 @@ class Loaded:
         kept = {key: content[key] for key in content if key not in ("world_from_camera", "world_scale")}
         return replace(self.clip, camera=json.dumps(kept))
 
+    @property
+    def without_camera(self) -> Clip:
+        """Of a data set that nothing is known of."""
+        return replace(self.clip, camera=None, dataset="unknown")
+
 
 def rendered_cases(folder: Path, names: tuple[str, ...]) -> list[Case]:
     """The clips that `synth` rendered into `folder`."""

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.geometry.camera import project, undistort
+from handloom.geometry.camera import project, rays
 from handloom.schemas.values import Camera
 
 Floats = NDArray[np.floating]
@@ -151,11 +151,11 @@ class VirtualClip:
 
     def _exposed(self, t: int) -> NDArray[np.float32]:
         num = BLURRED_SAMPLES if self.exposure_s else SAMPLES
-        rays = self._rays(t, num)
+        sights = self._rays(t, num)
         total = np.zeros((self.size[1], self.size[0], 3), np.float32)
         for k in range(num):
             pose = self._pose(t, ((k + 0.5) / num - 0.5) * self.exposure_s)
-            total += self._drawn(rays[k], pose, t)
+            total += self._drawn(sights[k], pose, t)
         return total / num
 
     def _pose(self, t: int, after_s: float) -> NDArray[np.float64]:
@@ -173,10 +173,10 @@ class VirtualClip:
         pose[:3, 3] = here[:3, 3] + share * (there[:3, 3] - here[:3, 3])
         return pose
 
-    def _drawn(self, rays: NDArray[np.float32], pose: Floats, t: int) -> NDArray[np.float32]:
-        out, nearest = np.zeros((*rays.shape[:2], 3), np.uint8), np.zeros(rays.shape[:2], np.float32)
+    def _drawn(self, sights: NDArray[np.float32], pose: Floats, t: int) -> NDArray[np.float32]:
+        out, nearest = np.zeros((*sights.shape[:2], 3), np.uint8), np.zeros(sights.shape[:2], np.float32)
         for panel in self.panels:
-            x, y, inverse = _through(panel.texel_from_ray(pose[:3, 3]) @ pose[:3, :3], rays)
+            x, y, inverse = _through(panel.texel_from_ray(pose[:3, 3]) @ pose[:3, :3], sights)
             there = inverse > nearest
             if not panel.endless:
                 there &= panel.holds(np.stack([x, y], axis=-1))
@@ -222,13 +222,13 @@ class VirtualClip:
         for t in np.unique(frame):
             at = np.flatnonzero(frame == t)
             pose = self.world_from_camera[t]
-            rays = rays_at(px[at], self.camera(t)) @ pose[:3, :3].T
+            sight = np.nan_to_num(rays(px[at], self.camera(t))) @ pose[:3, :3].T
             nearest = np.zeros(len(at))
             for number, panel in enumerate(self.panels):
-                texel, inverse = _met(panel, pose[:3, 3], rays)
+                texel, inverse = _met(panel, pose[:3, 3], sight)
                 there = (inverse > nearest) & panel.holds(texel)
                 kind[at[there]] = np.where(panel.still(texel[there], int(t)), number, NOTHING)
-                world[at[there]] = pose[:3, 3] + rays[there] / inverse[there, None]
+                world[at[there]] = pose[:3, 3] + sight[there] / inverse[there, None]
                 nearest[there] = inverse[there]
             if self.hand is not None:
                 share = _at(self._alpha(t), px[at])
@@ -241,7 +241,7 @@ class VirtualClip:
         away = world - pose[:3, 3]
         cam = away @ pose[:3, :3]
         px = project(cam, camera)
-        visible = _inside(px, self.size) & (cam[:, 2] > 0) & (_off_axis(cam) <= _widest(camera, self.size))
+        visible = _inside(px, self.size) & (_off_axis(cam) <= _widest(camera, self.size))
         for number, panel in enumerate(self.panels):
             texel, inverse = _met(panel, pose[:3, 3], away)
             on_it = kind == number
@@ -250,33 +250,28 @@ class VirtualClip:
         return px, visible
 
 
-def rays_at(px: Floats, camera: Camera) -> NDArray[np.float64]:
-    """(N, 3) directions of pixels, z = 1."""
-    matrix = camera.camera_matrix
-    flat = undistort(px, camera)
-    xy = (flat - matrix[:2, 2]) / [matrix[0, 0], matrix[1, 1]]
-    return np.concatenate([xy, np.ones((len(xy), 1))], axis=1)
-
-
 def _pixel_rays(camera: Camera, size: tuple[int, int], num: int) -> list[NDArray[np.float32]]:
-    """(h, w, 3) directions through the pixels, each time at another place within them."""
+    """(h, w, 3) directions through the pixels, each time at another place within them; 0 where there is none."""
     x, y = np.meshgrid(np.arange(size[0], dtype=float), np.arange(size[1], dtype=float))
     px = np.stack([x, y], axis=-1).reshape(-1, 2)
-    return [rays_at(px + shift, camera).astype(np.float32).reshape(size[1], size[0], 3) for shift in _JITTER[:num]]
+    return [
+        np.nan_to_num(rays(px + shift, camera)).astype(np.float32).reshape(size[1], size[0], 3)
+        for shift in _JITTER[:num]
+    ]
 
 
-def _through(matrix: Floats, rays: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+def _through(matrix: Floats, sights: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
     """Columns, rows and inverse distances (h, w) where rays meet a panel; the last is 0 where they do not."""
     m = matrix.astype(np.float32)
-    rx, ry, rz = rays[..., 0], rays[..., 1], rays[..., 2]
+    rx, ry, rz = sights[..., 0], sights[..., 1], sights[..., 2]
     a, b, inverse = (m[i, 0] * rx + m[i, 1] * ry + m[i, 2] * rz for i in range(3))
     safe = np.where(inverse > 1e-6, inverse, np.float32(1e-6))
     return np.clip(a / safe, -3e4, 3e4), np.clip(b / safe, -3e4, 3e4), np.where(inverse > 1e-6, inverse, 0)
 
 
-def _met(panel: Panel, centre_m: Floats, rays: Floats) -> tuple[Floats, Floats]:
+def _met(panel: Panel, centre_m: Floats, sights: Floats) -> tuple[Floats, Floats]:
     """Texels (N, 2), NaN where a ray misses the panel's plane, and inverse distances (N,) in lengths of the rays."""
-    found = rays @ panel.texel_from_ray(centre_m).T
+    found = sights @ panel.texel_from_ray(centre_m).T
     inverse = found[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         texel = np.where(inverse[:, None] > 1e-6, found[:, :2] / inverse[:, None], np.nan)
@@ -310,4 +305,4 @@ def _widest(camera: Camera, size: tuple[int, int]) -> float:
     """Angle off the axis of the picture's corners, radians, and a little more: beyond it a polynomial lens folds."""
     w, h = size
     corners = np.array([[-0.5, -0.5], [w - 0.5, -0.5], [-0.5, h - 0.5], [w - 0.5, h - 0.5]])
-    return float(np.nanmax(_off_axis(rays_at(corners, camera)))) + 0.02
+    return float(np.nanmax(_off_axis(rays(corners, camera)))) + 0.02

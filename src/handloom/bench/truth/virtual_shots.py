@@ -58,7 +58,11 @@ class Shot:
     video: bool = False
 
 
-LENSES: dict[str, tuple[float, ...]] = {"pinhole": (), "radial": (-0.26, 0.07, 0.0, 0.0)}
+LENSES: dict[str, tuple[str, tuple[float, ...]]] = {
+    "pinhole": ("opencv", ()),
+    "radial": ("opencv", (-0.26, 0.07, 0.0, 0.0)),
+    "fisheye": ("fisheye", (0.04, -0.01, 0.002, 0.0)),
+}
 SHOTS = (
     Shot("rest", hand=True, video=True),
     Shot("pan", turn_deg=(32, 4, 0)),
@@ -66,12 +70,14 @@ SHOTS = (
     Shot("fast_turn", turn_deg=(40, 0, 0), within_s=0.6, exposure=0.5),
     Shot("zoom", zoom=1.6, shake_deg=1),
     Shot("pan_radial", turn_deg=(26, -6, 5), lens="radial", fov_deg=95),
+    Shot("look_around_fisheye", shake_deg=7, turn_deg=(14, 0, 5), lens="fisheye", fov_deg=110),
     Shot("turn_lighting", shake_deg=4, dark=0.45, noise=4),
     Shot("turn_hand", turn_deg=(20, 0, 0), shake_deg=2, hand=True, video=True),
     Shot("wall", move_m=(0.4, 0.0, 0.25), shake_deg=2),
     Shot("room", move_m=(0.35, -0.05, 0.2), shake_deg=3, room=True, exposure=0.3),
     Shot("room_radial", move_m=(-0.3, 0.0, 0.25), turn_deg=(-12, 0, 0), shake_deg=2, lens="radial", fov_deg=95,
          room=True),
+    Shot("room_fisheye", move_m=(0.3, 0.05, 0.2), shake_deg=4, lens="fisheye", fov_deg=110, room=True, exposure=0.3),
     Shot("room_hand", move_m=(0.25, 0.05, 0.1), shake_deg=4, room=True, hand=True, exposure=0.3),
 )  # fmt: skip
 
@@ -153,7 +159,8 @@ def _clip(
     shot: Shot, textures: list[Texture], frame_s: NDArray, size: tuple[int, int], seed: int, sprite
 ) -> VirtualClip:
     rng = np.random.default_rng([seed, 3])
-    focal_px = size[0] / 2 / math.tan(math.radians(shot.fov_deg) / 2)
+    half = math.radians(shot.fov_deg) / 2
+    focal_px = size[0] / 2 / (half if shot.lens == "fisheye" else math.tan(half))
     zooms = shot.zoom ** _share(frame_s, None) if shot.zoom != 1 else np.ones(1)
     hand = None
     if shot.hand and sprite is not None:
@@ -181,8 +188,8 @@ def _clip(
 
 def _camera(focal_px: float, lens: str, size: tuple[int, int]) -> Camera:
     matrix = np.array([[focal_px, 0, (size[0] - 1) / 2], [0, focal_px, (size[1] - 1) / 2], [0, 0, 1]])
-    numbers = LENSES[lens]
-    return Camera(matrix, "given", np.array(numbers) if numbers else None)
+    model, numbers = LENSES[lens]
+    return Camera(matrix, "given", np.array(numbers) if numbers else None, model)
 
 
 def _path(shot: Shot, frame_s: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
