@@ -21,7 +21,7 @@ from handloom.export.zarr2 import zarr_files
 from handloom.geometry.arm4r_scale import at_912x512
 from handloom.geometry.camera import rays
 from handloom.models.tracks_lk import query_grid
-from handloom.schemas.row import build_row, camera_of, row_arrays
+from handloom.schemas.row import build_row, row_arrays, row_camera
 from handloom.schemas.values import Camera, CameraPath, Hands, LiftedTracks, Tracks, VideoInfo
 
 SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).parents[3] / "shared"))
@@ -108,7 +108,7 @@ def test_hidden_points_lie_where_a_fisheye_shows_them() -> None:
     row = row_arrays(clip_row(0, 3, share_hidden=0.4))
     row |= {"camera_matrix": np.array([[230, 0, 319.5], [0, 230, 179.5], [0, 0, 1]], np.float32)}
     row |= {"camera_distortion": np.array([0.03, 0.01, -0.006, 0.001]), "camera_model": "fisheye"}
-    directions = rays(query_grid(640, 360, 36), camera_of(row))
+    directions = rays(query_grid(640, 360, 36), row_camera(row))
     place = (directions / directions[:, 2:]).astype(np.float32)
     row["track_points_px"] = np.where(row["track_visible"][..., None], query_grid(640, 360, 36), np.nan)
     row["track_depth_m"] = np.where(row["track_visible"], np.float32(1), np.float32(np.nan))

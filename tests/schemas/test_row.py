@@ -17,7 +17,7 @@ from handloom.errors import ClipError, ShapeError
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.schemas.reject import Reject
-from handloom.schemas.row import FRAME_SHAPES, build_row, camera_of, frames_from_arrow, frames_to_arrow, row_arrays
+from handloom.schemas.row import FRAME_SHAPES, build_row, frames_from_arrow, frames_to_arrow, row_arrays, row_camera
 from handloom.schemas.tables import CLIP_LIST, QUALITY_FIELDS, clips_schema
 from handloom.schemas.values import Camera, CameraPath, Hands, LiftedTracks, Tracks, VideoInfo
 
@@ -110,7 +110,7 @@ def test_what_goes_in_comes_out(values):
     ],
 )
 def test_a_rows_camera_is_the_one_that_it_was_made_with(camera):
-    back = camera_of(row_arrays(row_of(_plain() | {"camera": camera})))
+    back = row_camera(row_arrays(row_of(_plain() | {"camera": camera})))
     for field in dataclasses.fields(Camera):
         np.testing.assert_array_equal(getattr(back, field.name), getattr(camera, field.name), err_msg=field.name)
 

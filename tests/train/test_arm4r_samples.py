@@ -8,7 +8,7 @@ import pytest
 from handloom.errors import ConfigError, StoreError
 from handloom.geometry.arm4r_scale import at_912x512, from_912x512, subgrid
 from handloom.geometry.camera import project
-from handloom.schemas.row import camera_of
+from handloom.schemas.row import row_camera
 from handloom.schemas.values import TrackKind
 from handloom.train.arm4r.control_sample import ControlSample
 from handloom.train.arm4r.robot_state import StateForm, form_of, from_euler, from_quaternion, plain_name
@@ -143,7 +143,7 @@ def test_places_in_the_world_are_drawn_where_the_lens_shows_them():
     place = np.array([[0.5, 0.1, 0.4]])
     for lens in ({}, bent):
         shown = ShownSample(grid_sample(), 3)(row | camera | lens)
-        assert frame_pixels(place, shown, "world") == pytest.approx(project(place, camera_of(camera | lens)), abs=1e-3)
+        assert frame_pixels(place, shown, "world") == pytest.approx(project(place, row_camera(camera | lens)), abs=1e-3)
     assert np.isnan(frame_pixels(place, ShownSample(grid_sample(), 3)(row), "world")).all()
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from handloom.geometry.arm4r import arm4r_points
 from handloom.geometry.arm4r_scale import SIDE
-from handloom.schemas.row import camera_of
+from handloom.schemas.row import row_camera
 from handloom.schemas.values import CameraPath, LiftedTracks, TrackKind, Tracks, VideoInfo
 
 Points = NDArray[np.float32]
@@ -36,7 +36,7 @@ def clip_points(row: Mapping[str, Any]) -> Points | None:
     if row["world_scale"] != "metric" or row["track_points_world_m"] is None:
         return arm4r_points(tracks, LiftedTracks(depth_m, None), info)
     path = CameraPath(row["world_from_camera"].astype(np.float64), "metric", "given", unit_m=1.0)
-    return arm4r_points(tracks, LiftedTracks(depth_m, row["track_points_world_m"]), info, camera_of(row), path)
+    return arm4r_points(tracks, LiftedTracks(depth_m, row["track_points_world_m"]), info, row_camera(row), path)
 
 
 def held(points: Points) -> Points:

@@ -175,7 +175,7 @@ def build_row(
     return batch
 
 
-def camera_of(row: Mapping[str, Any]) -> Camera:
+def row_camera(row: Mapping[str, Any]) -> Camera:
     """The camera of a row as `row_arrays` gives it, or of a window that has its columns; tables that were made before
     there was `camera_model` hold OpenCV's polynomial."""
     distortion = row.get("camera_distortion")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from handloom.geometry.arm4r_scale import PER_PX, from_912x512
 from handloom.geometry.camera import project
-from handloom.schemas.row import camera_of
+from handloom.schemas.row import row_camera
 from handloom.train.arm4r.track_sample import TrackSample
 
 SHOWN_FIELDS = ("images", "camera_matrix", "camera_distortion", "camera_model")
@@ -35,7 +35,7 @@ class ShownSample:
             "frame": np.asarray(images[self.at]) if has_frame else grey,
             "has_frame": has_frame,
             "picture_size": (int(sample["width"]), int(sample["height"])),
-            "camera": None if sample.get("camera_matrix") is None else camera_of(sample),
+            "camera": None if sample.get("camera_matrix") is None else row_camera(sample),
         }
 
 
