@@ -11,10 +11,11 @@ import pytest
 
 from handloom.errors import ConfigError
 from handloom.geometry.camera import camera_of
-from handloom.ingest.cameras import Asked, asked_cameras
+from handloom.ingest.cameras import Asked, asked_cameras, kept
 from handloom.ingest.devices import device_camera
 from handloom.ingest.folder import ingest_folder
 from handloom.pipelines import ingest
+from handloom.schemas.clip import Clip
 from handloom.schemas.hand_size import HandSize, parse_hand
 from handloom.schemas.values import VideoInfo
 from handloom.store.clip_list import read_clips
@@ -168,6 +169,27 @@ def test_what_a_video_file_says_of_its_camera(tags, preset, fov_deg):
 
 def test_a_file_that_names_no_camera_says_nothing():
     assert device_camera(CameraTags(), HD) is None
+
+
+def test_what_a_command_does_not_say_stays_and_a_drawn_size_goes_with_its_lens():
+    def clip(asked: Asked, camera: str | None = None) -> Clip:
+        return Clip("d:v:0-1", "d", "v", "v.mp4", 0.0, 1.0, camera=camera or asked.camera, hand=asked.hand)
+
+    nothing, length, wide = Asked(), asked_cameras(hand_length_m=0.17), asked_cameras(preset="gopro-wide")
+    before = kept(clip(length), clip(asked_cameras(preset="egodex")), length)
+    assert json.loads(before.camera)["preset"] == "egodex"
+    assert parse_hand(before.hand) == HandSize(0.17, 0.02, 0.75, "given")
+    assert kept(clip(nothing), before, nothing) == before
+    other = kept(clip(wide), before, wide)
+    assert json.loads(other.camera)["preset"] == "gopro-wide"
+    assert parse_hand(other.hand) == HandSize(0.17, 0.02, None, "given")
+    assert kept(clip(wide), clip(asked_cameras(preset="egodex")), wide).hand is None
+    device, beside = '{"device":"GoPro","source":"assumed"}', '{"camera_matrix":[]}'
+    assert kept(clip(nothing, device), before, nothing).camera == before.camera
+    assert kept(clip(nothing, device), clip(nothing, beside), nothing).camera == device
+    assert kept(clip(nothing), clip(nothing, beside), nothing).camera is None  # the file has gone
+    assert kept(clip(nothing), clip(nothing, beside), nothing, any_camera=True).camera == beside
+    assert kept(clip(nothing, beside), before, nothing).camera == beside
 
 
 HEADER = "narration_id,participant_id,video_id,start_timestamp,stop_timestamp,narration,verb,noun\n"

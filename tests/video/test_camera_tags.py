@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.range_server import range_server
 from support.tagged_video import android, box, file_of, gopro, gpmf, iphone, keys
 
 from handloom.video import boxes as boxes_module
@@ -113,3 +114,15 @@ def test_a_huge_box_is_not_read_whole():
     movie = next(b for b in parts.top() if b.kind == b"moov")
     inner = next(iter(parts.children(next(iter(parts.children(movie))))))
     assert len(parts.read(inner)) == boxes_module.MAX_BYTES
+
+
+def test_behind_a_web_server_its_pictures_stay_there(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(
+        box(b"ftyp", b"mp42", bytes(4)) + box(b"mdat", bytes(8 << 20)) + box(b"moov", gopro(setting=b"L"))
+    )
+    with range_server(tmp_path) as server:
+        assert read_camera_tags(f"{server.url}/a.mp4").fov_setting == "L"
+        assert server.num_bytes < 1 << 20
+        assert read_camera_tags(f"{server.url}/absent.mp4") == CameraTags()
+        server.has_ranges = False
+        assert read_camera_tags(f"{server.url}/a.mp4").make in (None, "GoPro")

@@ -84,27 +84,40 @@ def of_preset(preset: CameraPreset) -> Asked:
     return Asked(_dump(preset.camera()), None if hand is None else _dump(hand), said)
 
 
-def is_of_command(text: str) -> bool:
-    """Whether a clip's camera was said by a command (not by a file beside the video, nor by the video file)."""
-    return '"source":' in text and '"device":' not in text
+def kept(clip: Clip, before: Clip, asked: Asked, any_camera: bool = False) -> Clip:
+    """The clip; what this command does not say of its camera and hands is what `before` says, the clip in the list.
+
+    A camera stays where an earlier command said it (any_camera: wherever it came from), and neither this one nor a file
+    does. Of the hands, how large they are drawn goes with the camera, their length does not.
+    """
+    camera = clip.camera
+    unsaid = asked.camera is None and (camera is None or _is_of_device(camera))
+    if unsaid and before.camera is not None and (any_camera or _is_of_command(before.camera)):
+        camera = before.camera
+    hand = {} if before.hand is None else json.loads(before.hand)
+    if asked.camera is not None:
+        hand.pop("seen_size", None)
+    hand |= {} if clip.hand is None else json.loads(clip.hand)
+    said = any(hand.get(name) is not None for name in ("length_m", "seen_size"))
+    return replace(clip, camera=camera, hand=_dump(hand) if said else None)
 
 
-def is_of_device(text: str) -> bool:
-    """Whether a clip's camera is what the video file says of itself."""
-    return '"device":' in text
+def filled(clips: Iterable[Clip], asked: Asked, own: Asked) -> tuple[list[Clip], int]:
+    """The clips; those without a camera get the one asked for, else the source's `own`. And how many they were."""
+    source = own if asked.camera is None else asked
+    clips = list(clips)
+    filled = [clip if clip.camera is not None else replace(clip, camera=source.camera) for clip in clips]
+    return filled, sum(clip.camera is None for clip in clips)
 
 
-def filled(clips: Iterable[Clip], asked: Asked, own: Asked | None = None) -> tuple[list[Clip], int]:
-    """The clips; those without a camera get the one asked for, else the source's `own`. And how many got the latter."""
-    done, num_own = [], 0
-    for clip in clips:
-        source = asked if asked.camera is not None or own is None else own
-        takes_own = clip.camera is None and source is own
-        camera = source.camera if clip.camera is None else clip.camera
-        hand = next((hand for hand in (asked.hand, clip.hand, source.hand if takes_own else None) if hand), None)
-        num_own += takes_own
-        done.append(clip if (camera, hand) == (clip.camera, clip.hand) else replace(clip, camera=camera, hand=hand))
-    return done, num_own
+def _is_of_command(camera: str) -> bool:
+    """Whether a command said it: neither a file beside the video, nor the video file."""
+    return '"source":' in camera and not _is_of_device(camera)
+
+
+def _is_of_device(camera: str) -> bool:
+    """Whether it is what the video file says of itself."""
+    return '"device":' in camera
 
 
 def _check_fov(fov_deg: float) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from handloom.errors import ConfigError
-from handloom.ingest.cameras import Asked, filled, is_of_command, is_of_device, of_preset
+from handloom.ingest.cameras import Asked, filled, kept, of_preset
 from handloom.ingest.ego4d import Choice, ingest_ego4d
 from handloom.ingest.ego4d_narrations import NarrationWindow
 from handloom.ingest.epic import ingest_epic
@@ -119,7 +119,7 @@ def folder(
         num = plural(len(others.clip_ids), "clip")
         hint = f"--replace takes those out, with their rows: {num} in all; --add keeps both cuts"
         raise ConfigError(_overlap(others), f"{hint}. Nothing was changed")
-    clips = clips if replace_others else _keep_cameras(db, keep_unsaid(db, clips, SAID))
+    clips = clips if replace_others else _kept(db, keep_unsaid(db, clips, SAID), asked or Asked())
     return _store(db, replace(result, clips=clips), others, replace_others, superseded, whole_videos=True)
 
 
@@ -136,8 +136,8 @@ def epic(
     take the preset `epic`.
     """
     result = _of_files(db, _checked(ingest_epic(annotations, videos, **options), videos), options)
-    kept = not replace_others and options.get("fields") is None
-    result = _with_cameras(db, result, asked or Asked(), "epic", kept)
+    keep = {"keep": not replace_others, "keep_camera": options.get("fields") is None}
+    result = _with_cameras(db, result, asked or Asked(), "epic", **keep)
     return _store(db, result, other_cuts(db, result.clips), replace_others)
 
 
@@ -159,39 +159,33 @@ def ego4d(
     """
     options["window"] = NarrationWindow(mode=window, before_s=before_s, after_s=after_s)
     result = _checked(ingest_ego4d(manifest, videos, choice=Choice(others=others), **options), videos)
-    result = _with_cameras(db, _of_files(db, result, options), asked or Asked(), "ego4d", not replace_others)
+    result = _with_cameras(db, _of_files(db, result, options), asked or Asked(), "ego4d", keep=not replace_others)
     return _store(db, result, other_cuts(db, result.clips), replace_others)
 
 
-def _with_cameras(db: Database, result: IngestResult, asked: Asked, own: str, keep: bool) -> IngestResult:
-    """The result, its clips with the cameras that were asked for, else those of the list (`keep`), else the preset
-    `own`.
+def _with_cameras(
+    db: Database, result: IngestResult, asked: Asked, own: str, *, keep: bool, keep_camera: bool = True
+) -> IngestResult:
+    """The result, its clips with the cameras and hands asked for, else those of the list (`keep`); clips without a
+    camera then take the preset `own`.
     """
-    clips = result.clips
-    if keep and asked.camera is None:
-        clips = keep_unsaid(db, clips, ("camera",))
-    if keep and asked.hand is None:
-        clips = keep_unsaid(db, clips, ("hand",))
-    without = sum(clip.camera is None for clip in clips)
-    clips, num_own = filled(clips, asked, of_preset(PRESETS[own]))
-    if not without:
+    clips = [replace(clip, hand=asked.hand) for clip in result.clips]
+    if keep:
+        clips = _kept(db, clips, asked, any_camera=keep_camera)
+    preset = of_preset(PRESETS[own])
+    clips, num = filled(clips, asked, preset)
+    if not num:
         return replace(result, clips=clips)
-    source = of_preset(PRESETS[own]) if num_own else asked
-    note = f"{plural(without, 'clip has', 'clips have')} {source.said}"
-    name = "cameras_of_preset" if num_own else "cameras_asked"
-    return replace(result, clips=clips, counts=result.counts | {name: without}, notes=(*result.notes, note))
+    name, source = ("cameras_of_preset", preset) if asked.camera is None else ("cameras_asked", asked)
+    note = f"{plural(num, 'clip has', 'clips have')} {source.said}"
+    return replace(result, clips=clips, counts=result.counts | {name: num}, notes=(*result.notes, note))
 
 
-def _keep_cameras(db: Database, clips: list[Clip]) -> list[Clip]:
-    """The clips; where neither a file nor this command says a camera, or the hands, what an earlier command said of
-    them. It goes before what a video file says of itself."""
-    listed = keep_unsaid(db, [replace(clip, camera=None) for clip in clips], ("camera", "hand"))
-    kept = []
-    for clip, before in zip(clips, listed, strict=True):
-        unsaid = clip.camera is None or is_of_device(clip.camera)
-        has = unsaid and before.camera is not None and is_of_command(before.camera)
-        kept.append(replace(clip, camera=before.camera if has else clip.camera, hand=before.hand))
-    return kept
+def _kept(db: Database, clips: list[Clip], asked: Asked, any_camera: bool = False) -> list[Clip]:
+    """See `ingest.cameras.kept`."""
+    bare = [replace(clip, camera=None, hand=None) for clip in clips]
+    listed = keep_unsaid(db, bare, ("camera", "hand"))
+    return [kept(clip, before, asked, any_camera) for clip, before in zip(clips, listed, strict=True)]
 
 
 def _checked(result: IngestResult, videos: str) -> IngestResult:
