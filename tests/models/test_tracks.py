@@ -216,3 +216,31 @@ def test_more_points_survive_than_with_plain_lucas_kanade():
     where = inside(truth(query_grid(WIDTH, HEIGHT, 12), NUM)[-1], 3)
     kept = {cls: follow(frames, cls=cls).visible[-1, :144][where].mean() for cls in (LucasKanade, RecoveringTracker)}
     assert kept[RecoveringTracker] > 1.3 * kept[LucasKanade]
+
+
+def wall(t: int) -> np.ndarray:
+    """(h, w, 3) a plain wall with a soft shadow, and detail in one corner, seen by a camera that sways by 2 px."""
+    y, x = np.mgrid[:300, :400]
+    grey = 150 + 20 * np.sin(x / 60) * np.cos(y / 50)
+    grey[:90, :110] = surface(3, 200)[:90, :110, 0]
+    shift = np.float32([[1, 0, -30 - 2 * np.sin(t / 4)], [0, 1, -30]])
+    return np.repeat(cv2.warpAffine(grey, shift, (WIDTH, HEIGHT))[..., None], 3, axis=2)
+
+
+def test_points_on_a_plain_wall_stay_when_a_hand_covers_the_last_corners():
+    frames, hands = np.stack([wall(t) for t in range(NUM)]), no_hands(NUM)
+    frames[8:, :62, :82] = 110
+    hands.visible[8:, 0] = True
+    hands.keypoints_px[8:, 0] = [(x, y) for y in (6, 30, 54) for x in (4, 16, 28, 40, 52, 64, 76)]
+    hands.keypoints_px[8:, 0, 9] = 40, 60
+    frames = np.clip(frames + np.random.default_rng(2).normal(0, 1.5, frames.shape[:3])[..., None], 0, 255)
+    tracks = follow(frames.astype(np.uint8), hands)
+    num = SMALL.grid**2
+    queries = query_grid(WIDTH, HEIGHT, SMALL.grid)
+    plain = ((queries[:, 0] > 150) | (queries[:, 1] > 130)) & inside(queries, 6)
+    assert tracks.visible[:, :num][:, plain].mean(axis=1).min() > 0.95
+    off = tracks.points_px[:, :num, 0] - (queries[:, 0] - 2 * np.sin(np.arange(NUM) / 4)[:, None])
+    sigma = tracks.sigma_px[:, :num]
+    assert np.nanmedian(np.abs(off[-1, plain])) < 4
+    assert (np.abs(off) < 2 * sigma)[1:, plain].mean() > 0.9
+    assert np.nanmedian(sigma[-1, plain]) > np.nanmedian(sigma[4, plain])

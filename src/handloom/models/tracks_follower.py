@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.models.tracks_align import BLOCK_PX, PRIOR, Pair, align
 from handloom.models.tracks_hands import FAR, LEFT, OWN, RIGHT, STILL, HandRegions
 from handloom.models.tracks_layers import StillMotion, cell_of, still_motion
 from handloom.models.tracks_patches import NOISE_GREY, OFFSETS, SENSOR_GREY, Match, Patches, View, find, judge
@@ -39,8 +40,18 @@ LIKENESS_LATE = 0.86
 """To be found again after more than a second."""
 GIVE_UP_S, GIVE_UP_STILL_S = 2.0, 6.0
 """How long a hidden point is looked for; and one with texture, of the still scene. One without may always come back,
-where `MIN_ANCHORS` points of the still scene tell the way."""
-MIN_ANCHORS = 20
+while its place is known."""
+PLACE_KNOWN_PX = 12.0
+"""A point without texture whose place is less sure than this is not visible: what is there may be anything."""
+UNSURE_PX = 0.4
+"""Where the corners leave the still scene's motion less sure than this, the pictures as wholes are asked."""
+FEW_CAME_BACK = 0.4
+"""Share of the corners: where fewer pass the forward-backward check, they begin again from a dense flow."""
+STEP_APART_PX = 1.2
+"""Standard deviation of one step by a hand's motion; of a thing's, by the point's own, `STEP_SEEN_PX`."""
+STEP_SEEN_PX = 0.4
+FLOW_PX = 4.0
+"""And of one by the dense flow, where the still scene's motion is not known."""
 UNKNOWN_STEPS = 5
 
 
@@ -62,8 +73,6 @@ class Follower:
         self._warp = np.tile(np.eye(2, dtype=np.float32), (num, 1, 1))
         self._hidden_s = np.zeros(num)
         self._inside = np.full(num, FAR)  # how deep in a hand's flesh, palm lengths
-        self._age_s = np.zeros(num)
-        self._known_way = np.ones(num, bool)
         self._likeness = np.ones(num, np.float32)
         self._speed = np.zeros((num, 2), np.float32)
         self.step_s, self._close_px = step_s, forward_backward_px
@@ -82,7 +91,6 @@ class Follower:
         """Points number `at` begin here, in frame `t`, visible."""
         self.points[at], self.layer[at] = points, layer
         self.started[at], self.seen[at] = True, True
-        self._age_s[at] = 0
         self._spread.start(at)
         self._take(at, points, view, regions, t)
 
@@ -106,18 +114,23 @@ class Follower:
         """
         inside = np.stack([regions.depth(t, hand, self.points) for hand in range(NUM_HANDS)])
         self._inside = inside.max(axis=0)
-        self._known_way = self._anchored(np.arange(len(self.points)))
-        flown, moved = self._fly(before, after, self._to_fly(view.size, matches is None))
+        pair = Pair(before, after)
+        flown, moved = self._fly(pair, self._to_fly(view.size, matches is None))
         still = flown[(self.layer[flown] == STILL) & ~regions.on_arm(t, self.points[flown])]
-        self.motion = still_motion(*(matches or (self.points[still], moved[still])), view.size)
+        self.motion = self._still_motion(matches or (self.points[still], moved[still]), pair, regions, t)
         good = np.zeros(len(self.points), bool)
         good[flown] = True
         still_at = self.motion.move(self.points)
+        self._by_flow = not self.motion.known and pair.textured
+        if self._by_flow:
+            still_at = self.points + pair.flow_at(self.points)
         expected = self._expect(still_at, inside, regions, t, to)
         self._come_back(good, moved, still_at, expected)
-        self._spread.step(self._step_px())
+        self._step = self._step_px(good)
+        self._spread.step(self._step)
+        self._sigma = self._spread.sigma()
         leaving = self._leaving(good, moved, expected, view, regions, to)
-        own = good & (self.layer != STILL) | leaving
+        own = good & ((self.layer != STILL) | (not self.motion.known)) | leaving
         start = np.where(good[:, None], moved, expected)
         prior = np.where(own[:, None], moved, expected)
         here = self.started & view.inside(prior, -4.0)
@@ -131,7 +144,8 @@ class Follower:
         if matches is None:
             self.motion = self.motion.bent(self.points[sure], new[sure])
         weak = np.flatnonzero(~self._strong & (self.layer == STILL))
-        expected[weak] = new[weak] = prior[weak] = start[weak] = self.motion.move(self.points[weak])
+        if self.motion.known:
+            expected[weak] = new[weak] = prior[weak] = start[weak] = self.motion.move(self.points[weak])
         self._look(np.flatnonzero(here & ~self._strong), start, prior, 1, view, regions, to, new, accepted)
         self._settle(new, accepted, view, regions, to)
 
@@ -149,7 +163,7 @@ class Follower:
         rank = np.arange(len(cell)) - np.searchsorted(cell, cell)
         return np.concatenate([np.flatnonzero(sure), rest[order[rank < VOTERS_A_CELL]]])
 
-    def _fly(self, before: NDArray[np.uint8], after: NDArray[np.uint8], at: Indices) -> tuple[Indices, Array]:
+    def _fly(self, pair: Pair, at: Indices) -> tuple[Indices, Array]:
         """Pyramidal LK on and back for points number `at`: who came back, and (N, 2) where to."""
         moved = self.points.copy()
         if not len(at):
@@ -158,12 +172,46 @@ class Follower:
         guess = self.motion.move(origin) if self.motion is not None and self.motion.known else origin.copy()
         own = self.layer[at] != STILL
         guess[own] = origin[own] + self._speed[at][own]
-        found, ok, _ = cv2.calcOpticalFlowPyrLK(before, after, origin, guess.copy(), **self._flow)
-        back, back_ok, _ = cv2.calcOpticalFlowPyrLK(after, before, found, found + (origin - guess), **self._back)
-        close = np.linalg.norm(back - origin, axis=1) <= self._close_px
-        good = (ok[:, 0] == 1) & (back_ok[:, 0] == 1) & close
+        found, good = self._there_and_back(pair, origin, guess)
+        if good.mean() < FEW_CAME_BACK and len(at) > VOTERS_A_CELL:
+            again = np.flatnonzero(~good)
+            found[again], good[again] = self._there_and_back(
+                pair, origin[again], origin[again] + pair.flow_at(origin[again])
+            )
         moved[at] = found
         return at[good], moved
+
+    def _there_and_back(self, pair: Pair, origin: Array, guess: Array) -> tuple[Array, Mask]:
+        if not len(origin):
+            return origin, np.zeros(0, bool)
+        found, ok, _ = cv2.calcOpticalFlowPyrLK(pair.before, pair.after, origin, guess.copy(), **self._flow)
+        back, back_ok, _ = cv2.calcOpticalFlowPyrLK(
+            pair.after, pair.before, found, found + (origin - guess), **self._back
+        )
+        close = np.linalg.norm(back - origin, axis=1) <= self._close_px
+        return found, (ok[:, 0] == 1) & (back_ok[:, 0] == 1) & close
+
+    def _still_motion(self, matches: tuple[Array, Array], pair: Pair, regions: HandRegions, t: int) -> StillMotion:
+        """By the points that are followed; where they tell it badly, by other corners too; then by whole pictures."""
+        size = np.array(pair.before.shape[::-1], np.float32)
+        last, motion = self.motion, still_motion(*matches, size)
+        if motion.typical_px < UNSURE_PX:
+            return motion
+        free = regions.free(t, size, BLOCK_PX, NEAR_HAND / 4)
+        corners = pair.corners(free)
+        found, good = self._there_and_back(pair, corners, corners + pair.flow_at(corners))
+        more = tuple(np.concatenate(both) for both in zip(matches, (corners[good], found[good]), strict=True))
+        by_corners = still_motion(*more, size)
+        if by_corners.typical_px < motion.typical_px:
+            matches, motion = more, by_corners
+        if motion.typical_px < UNSURE_PX:
+            return motion
+        starts = [motion.homography, np.eye(3)] + ([last.homography] if last is not None and last.known else [])
+        aligned = align(pair, free, starts)
+        if aligned is None:
+            return motion
+        whole = StillMotion.of(aligned.homography, aligned.covariance, size)
+        return whole.bent(*matches) if whole.typical_px < motion.typical_px else motion
 
     def _expect(self, still_at: Array, inside: Array, regions: HandRegions, t: int, to: int) -> Array:
         """(N, 2) where each point should be by what it moves with; the patches' warps go along."""
@@ -171,7 +219,7 @@ class Follower:
         apart = (self.layer == STILL) | (self.layer == OWN)
         if self.motion.known:
             self._warp[apart] = np.einsum("nab,nbc->nac", self.motion.stretch(self.points[apart]), self._warp[apart])
-        else:
+        elif not self._by_flow:
             expected = self.points + self._speed
         for hand, layer in enumerate((LEFT, RIGHT)):
             mine = np.flatnonzero(self.layer == layer)
@@ -226,17 +274,24 @@ class Follower:
         new[at[found]], accepted[at[found]] = match.points[found], True
         self._likeness[at] = match.likeness
 
-    def _step_px(self) -> Array:
+    def _step_px(self, good: Mask) -> Array:
         """(N,) standard deviation of one step by what each point moves with."""
-        still = np.where(self._strong, np.float32(STILL_PRIOR_PX), np.float32(WEAK_PRIOR_PX))
-        return np.where(self.layer == STILL, still, np.float32(1.2))
+        size = self.motion.size
+        unknown = np.float32(FLOW_PX if self._by_flow else PRIOR * np.sqrt(size.prod()))
+        still = self.motion.step_px(self.points) if self.motion.known else unknown
+        seen = good & ((self.layer == OWN) | (not self.motion.known))
+        step = np.where(self.layer == STILL, still, np.float32(STEP_APART_PX))
+        return np.where(seen, np.float32(STEP_SEEN_PX), step)
 
     def _prior_px(self, at: Indices) -> Array:
         """(n,) standard deviation of where a point is expected."""
-        prior_px = np.where(self.layer[at] == STILL, np.float32(STILL_PRIOR_PX), np.float32(1.2))
+        unsure = self.motion.typical_px > UNSURE_PX
+        still_px = np.clip(self._step[at], STILL_PRIOR_PX, FLOW_PX if unsure else STILL_PRIOR_PX).astype(np.float32)
+        prior_px = np.where(self.layer[at] == STILL, still_px, np.float32(STEP_APART_PX))
         hidden = np.minimum(1 + 4 * self._hidden_s[at], 4).astype(np.float32)
         prior_px = np.where(self.seen[at], prior_px, hidden)
-        prior_px[~self._strong[at]] = WEAK_PRIOR_PX
+        weak = ~self._strong[at]
+        prior_px[weak] = WEAK_PRIOR_PX
         return prior_px
 
     def _accept(self, at: Indices, match: Match, near: Mask, regions: HandRegions, to: int) -> Mask:
@@ -248,13 +303,16 @@ class Follower:
             inside[hand, near_hand] = regions.depth(to, hand, match.points[near_hand])
         over_hand = inside.max(axis=0) > -HAND_REACH
         apart = (layer != LEFT) & (layer != RIGHT)
-        needed = np.where(seen, LIKENESS, np.where(self._hidden_s[at] > 1, LIKENESS_LATE, LIKENESS_AGAIN))
+        late = (self._hidden_s[at] > 1) | (self._sigma[at] > PLACE_KNOWN_PX)
+        needed = np.where(seen, LIKENESS, np.where(late, LIKENESS_LATE, LIKENESS_AGAIN))
+        if not self.motion.known:
+            needed[:] = LIKENESS_LATE
         needed = np.where(apart & over_hand, LIKENESS_OVER_HAND, needed)
         contrast = np.minimum(self._patches.contrast[at], match.contrast) ** 2
         needed = np.maximum(needed * contrast / (contrast + 2 * SENSOR_GREY**2), LEAST_LIKENESS)
         alike = (match.likeness > needed) & (match.colour < COLOUR)
         plain = (
-            (self.motion.known & (seen | self._known_way[at]))
+            ((self.motion.known or self._by_flow) & (self._sigma[at] < PLACE_KNOWN_PX))
             & (match.difference < PLAIN_DIFFERENCE)
             & (match.colour < PLAIN_COLOUR)
             & ~(apart & over_hand)
@@ -265,18 +323,12 @@ class Follower:
             accepted[mine] &= inside[hand, mine] > -HAND_KEEP
         return accepted
 
-    def _anchored(self, at: Indices) -> Mask:
-        """(n,) whether enough of what was followed when a point was last seen is seen now: the way back is known."""
-        age_s = np.sort(self._age_s[self.seen & self._strong & (self.layer == STILL)])
-        return len(age_s) - np.searchsorted(age_s, self._hidden_s[at]) >= MIN_ANCHORS
-
     def _settle(self, new: Array, accepted: Mask, view: View, regions: HandRegions, to: int) -> None:
         self._speed = np.where(self.seen[:, None], new - self.points, np.float32(0))
         self.points, self.seen = new, accepted
         # Without the camera's motion, where a hidden point should be is soon forgotten.
         aged_s = self.step_s * (1 if self.motion.known else UNKNOWN_STEPS)
         self._hidden_s = np.where(self.seen, 0.0, self._hidden_s + aged_s)
-        self._age_s += self.step_s
         patience_s = np.where((self.layer == STILL) & self._strong, GIVE_UP_STILL_S, GIVE_UP_S)
         self.started &= (self._hidden_s <= patience_s) | ((self.layer == STILL) & ~self._strong)
         aged = np.flatnonzero(accepted & self._strong & (self.layer != STILL) & (self._likeness < RENEW))

@@ -86,6 +86,14 @@ class HandRegions:
         out[out.sum(axis=1) < 0.5 * len(offsets)] = 1
         return out
 
+    def free(self, t: int, size: Array, block_px: int, reach: float) -> NDArray[np.bool_]:
+        """(h / block, w / block) blocks of the picture that lie `reach` palm lengths from the hands or more, and not on
+        a forearm."""
+        columns, rows = (int(n) // block_px for n in size)
+        centres = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2).astype(np.float32)
+        centres = (centres + np.float32(0.5)) * block_px
+        return ((self.side(t, centres, reach) == STILL) & ~self.on_arm(t, centres)).reshape(rows, columns)
+
     def on_arm(self, t: int, points: Array) -> NDArray[np.bool_]:
         """(n,) in the strip behind a wrist in which the forearm lies, as far as it is straight on from the palm."""
         out = np.zeros(len(points), bool)

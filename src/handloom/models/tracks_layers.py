@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera_motion import dominant_homography, warp
+from handloom.models.tracks_align import covariance_of, tangents
 
 Array = NDArray[np.float32]
 
@@ -17,23 +18,51 @@ _MAX_MATCHES = 400
 MIN_MATCHES = 24
 PARALLAX = 0.008
 """Most that nearness adds to the homography in one step, as a share of sqrt(width * height)."""
+_MATCH_PX = 0.15
+"""Standard deviation of a match, at least."""
+_FAR_PX = 0.05
+"""Least standard deviation of what nearness adds where no match is near."""
+KNOWN = 0.008
+"""A motion that is less sure than this, as a share of sqrt(width * height), is not known; 3.8 px at 640 x 360."""
 
 
 @dataclass(frozen=True)
 class StillMotion:
     """The still scene's motion of one step: a homography, and what nearness adds to it (parallax), on 12 x 8 cells.
 
-    num: matches it rests on; with too few of them it is the identity and `known` is false.
+    covariance: (8, 8) of the homography, by `tracks_align.tangents`. off_px: (rows, columns) standard deviation of what
+    the cells miss. With too little to tell it the homography is the identity and `known` is false.
     """
 
     homography: NDArray[np.float64]
+    covariance: NDArray[np.float64]
     parallax_px: Array  # (rows, columns, 2)
+    off_px: Array  # (rows, columns)
     size: Array
-    num: int
+    known: bool
+
+    @staticmethod
+    def of(homography: NDArray[np.float64], covariance: NDArray[np.float64], size: Array) -> StillMotion:
+        blank = np.zeros((_CELLS[1], _CELLS[0], 3), np.float32)
+        motion = StillMotion(homography, covariance, blank[..., :2], blank[..., 2] + _FAR_PX, size, True)
+        return replace(motion, known=motion.typical_px < KNOWN * float(np.sqrt(np.prod(size))))
 
     @property
-    def known(self) -> bool:
-        return self.num >= MIN_MATCHES
+    def typical_px(self) -> float:
+        """How far off the homography is in the middle of the picture's cells, in the median."""
+        along, down = (np.arange(n, dtype=np.float32) + np.float32(0.5) for n in _CELLS)
+        cells = np.stack(np.meshgrid(along, down), -1).reshape(-1, 2) * (self.size / np.float32(_CELLS))
+        return float(np.median(self._homography_px(cells)))
+
+    def _homography_px(self, points: Array) -> NDArray[np.float64]:
+        rows = tangents(points, self.size)
+        variance = sum(np.einsum("ni,ni->n", np.einsum("ni,ij->nj", row, self.covariance), row) for row in rows)
+        return np.sqrt(np.maximum(variance, 0) / 2)
+
+    def step_px(self, points: Array) -> Array:
+        """(n,) standard deviation of x and of y of where (n, 2) points go."""
+        off = self._read(self.off_px, points)[:, 0]
+        return np.sqrt(self._homography_px(points) ** 2 + off**2).astype(np.float32)
 
     def move(self, points: Array) -> Array:
         """(n, 2) to (n, 2)."""
@@ -52,7 +81,8 @@ class StillMotion:
             return self
         excess = after - warp(self.homography, before).astype(np.float32)
         near = np.linalg.norm(excess, axis=1) < PARALLAX * float(np.sqrt(self.size[0] * self.size[1]))
-        return replace(self, parallax_px=_field(before[near], excess[near], self.size))
+        parallax, off = _field(before[near], excess[near], self.size)
+        return replace(self, parallax_px=parallax, off_px=off)
 
     def stretch(self, points: Array) -> Array:
         """(n, 2, 2) derivative of the homography at the points."""
@@ -65,16 +95,20 @@ class StillMotion:
 
 
 def still_motion(before: Array, after: Array, size: Array) -> StillMotion:
-    """From matches (n, 2) of corners outside the hands."""
-    blank = np.zeros((_CELLS[1], _CELLS[0], 2), np.float32)
-    unknown = StillMotion(np.eye(3), blank, size, 0)
+    """From matches (n, 2) of corners outside the hands; the identity, and not known, where they are too few."""
+    unknown = StillMotion.of(np.eye(3), covariance_of(np.zeros((8, 8)), 1.0, size), size)
     if len(before) < MIN_MATCHES:
         return unknown
     chosen = np.linspace(0, len(before) - 1, min(len(before), _MAX_MATCHES)).astype(int)
     homography, inliers = dominant_homography(before[chosen], after[chosen], *map(float, size))
     if inliers.sum() < MIN_MATCHES:
         return unknown
-    return replace(unknown, homography=homography, num=int(inliers.sum())).bent(before, after)
+    voters = chosen[inliers]
+    off = warp(homography, before[voters]) - after[voters]
+    variance = max(_MATCH_PX**2, float((off**2).sum() / max(2 * len(off) - 8, 1)))
+    along, down = tangents(before[voters], size)
+    information = np.einsum("ni,nj->ij", along, along) + np.einsum("ni,nj->ij", down, down)
+    return StillMotion.of(homography, covariance_of(information, variance, size), size).bent(before, after)
 
 
 def cell_of(points: Array, size: Array) -> NDArray[np.int64]:
@@ -83,15 +117,20 @@ def cell_of(points: Array, size: Array) -> NDArray[np.int64]:
     return cell[:, 1] * _CELLS[0] + cell[:, 0]
 
 
-def _field(points: Array, values: Array, size: Array) -> Array:
-    """Robust local mean (rows, columns, 2) of (n, 2) values at (n, 2) points, 0 far from all."""
+def _field(points: Array, values: Array, size: Array) -> tuple[Array, Array]:
+    """Robust local mean (rows, columns, 2) of (n, 2) values at (n, 2) points, 0 far from all; and (rows, columns), the
+    standard deviation of x and of y about it: where no value is near, that of 0."""
     flat = cell_of(points, size)
     mean = np.zeros((_CELLS[1], _CELLS[0], 2), np.float32)
     for _ in range(2):
         off = np.linalg.norm(values - mean.reshape(-1, 2)[flat], axis=1)
         weight = 1 / (1 + (off / 1.0) ** 2)
-        sums = [np.bincount(flat, weight * v, minlength=mean.size // 2) for v in (values[:, 0], values[:, 1], 1.0)]
-        stack = np.stack(sums, -1).reshape(_CELLS[1], _CELLS[0], 3).astype(np.float32)
+        sums = [
+            np.bincount(flat, weight * v, minlength=mean.size // 2)
+            for v in (values[:, 0], values[:, 1], off**2 / 2, 1.0)
+        ]
+        stack = np.stack(sums, -1).reshape(_CELLS[1], _CELLS[0], 4).astype(np.float32)
         stack = cv2.GaussianBlur(stack, (0, 0), 0.8, borderType=cv2.BORDER_CONSTANT)
-        mean = stack[..., :2] / (stack[..., 2:] + 0.3)
-    return mean
+        mean = stack[..., :2] / (stack[..., 3:] + 0.3)
+    far = _FAR_PX**2 + (float((mean**2).sum(-1).mean()) / 2 if len(values) else 0.0)
+    return mean, np.sqrt((stack[..., 2] + 0.3 * far) / (stack[..., 3] + 0.3))

@@ -36,28 +36,22 @@ class Spread:
         self._own[at] = 0
 
     def step(self, grow_px: Array) -> None:
-        """Everything moves, by motions that are off by `grow_px` (N,).
-
-        A surface that moves otherwise than its neighbours does so in every step, so standard deviations add up, not
-        variances.
-        """
-        a, b, c = self._own.T
-        det = np.sqrt(np.maximum(a * c - b * b, 0))
-        # The root of a covariance P of two dimensions is (P + sqrt(det P)) / sqrt(trace P + 2 sqrt(det P)).
-        twice = 2 * grow_px / np.sqrt(np.maximum(a + c + 2 * det, 1e-12))
-        grown = np.stack([a + twice * (a + det) + grow_px**2, b + twice * b, c + twice * (c + det) + grow_px**2], -1)
-        grown *= np.minimum(1, 2 * MOST_PX**2 / np.maximum(grown[:, 0] + grown[:, 2], 1e-12))[:, None]
-        self._own = grown
+        """Everything moves, by motions that are off by `grow_px` (N,), each step for itself."""
+        self._own += (grow_px.astype(np.float64) ** 2)[:, None] * np.array([1.0, 0.0, 1.0])
+        self._own *= np.minimum(1, MOST_PX**2 / np.maximum(self._own[:, ::2].mean(axis=1), 1e-12))[:, None]
 
     def found(self, at: Indices, tensor: Array, difference: Array) -> None:
         """The pictures of points number `at` were found: tensor (n, 3) as `Patches.tensor`, and the root mean square
         grey difference that was left, (n,)."""
         noise = NOISE_GREY**2 + difference.astype(np.float64) ** 2
         xx, xy, yy = tensor.astype(np.float64).T / noise
+        xx, yy = np.maximum(xx, 0), np.maximum(yy, 0)
+        most = np.sqrt(xx * yy)  # the noise that was taken out of xx and yy may leave more of xy than there can be
+        xy = np.clip(xy, -most, most)
         a, b, c = self._own[at].T
         a, c = a + 1e-6, c + 1e-6
         det = np.maximum(a * c - b * b, 1e-12)
-        xx, xy, yy = np.maximum(xx, 0) + c / det, xy - b / det, np.maximum(yy, 0) + a / det
+        xx, xy, yy = xx + c / det, xy - b / det, yy + a / det
         det = np.maximum(xx * yy - xy * xy, 1e-12)
         self._own[at] = np.stack([yy / det, -xy / det, xx / det], -1)
 
