@@ -121,11 +121,16 @@ def test_speed_in_the_readme_is_that_of_the_report():
     assert written[0] == made["figures"](), "stale: run docs/make_speed.py"
 
 
+GRID_POINTS = 6007  # prime: no other width is a multiple of it
+
+
 def type_text(kind: pa.DataType, num_tracks: int) -> str:
-    """A type as docs/tables.md writes it; widths that are multiples of N as `2N`."""
+    """A type as docs/tables.md writes it; widths that are multiples of N or of G as `2N`, `2G`."""
     if pa.types.is_fixed_size_list(kind):
-        times, rest = divmod(kind.list_size, num_tracks)
-        width = kind.list_size if rest else f"{times if times > 1 else ''}N"
+        width = str(kind.list_size)
+        for letter, number in (("N", num_tracks), ("G", GRID_POINTS)):
+            if kind.list_size % number == 0:
+                width = f"{kind.list_size // number if kind.list_size > number else ''}{letter}"
         return f"fsl<{type_text(kind.value_type, num_tracks)}>[{width}]"
     if pa.types.is_list(kind):
         return f"list<{type_text(kind.value_type, num_tracks)}>"
@@ -137,7 +142,7 @@ def type_text(kind: pa.DataType, num_tracks: int) -> str:
 def test_tables_page_has_every_column_with_its_type():
     num_tracks = 7919  # prime: no other width is a multiple of it
     page = sections(DOCS / "tables.md")
-    clips = clips_schema(num_tracks)
+    clips = clips_schema(num_tracks, num_grid=GRID_POINTS)
     added = pa.schema([field for field in clips if field.name not in CLIP_LIST.names])
     tables = {"clip_list": CLIP_LIST, "clips": added, "rejects": REJECTS, "runs": RUNS}
     tables |= {"robot_episodes": ROBOT_EPISODES, "window_statistics": STATISTICS, "clip_features": CLIP_FEATURES}

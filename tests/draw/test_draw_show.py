@@ -22,8 +22,9 @@ from handloom.draw.show import check_suffix, write_overlay_video, write_show
 from handloom.draw.text import fit_text, put_text, text_width
 from handloom.draw.thumbnail import FrameKeeper
 from handloom.errors import ConfigError, StoreError
+from handloom.schemas.later_grids import grid_columns
 from handloom.schemas.settings import FramesConfig
-from handloom.schemas.values import LEFT, RIGHT
+from handloom.schemas.values import LEFT, RIGHT, LaterGrid
 
 SOURCE = (640, 480)
 
@@ -271,3 +272,15 @@ def test_frames_between_the_rows_own_are_passed_over(tmp_path: Path, extra: list
 def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreError, match=r"cannot write .*no folder .*missing"):
         write_show(pictures(make_row()), make_row(), tmp_path / "missing" / name)
+
+
+def test_the_grid_in_force_is_drawn_and_its_tail_begins_with_it() -> None:
+    row = make_row(num_frames=12, num_tracks=1, track_query_frame=np.zeros(1, np.int32))
+    row["track_points_px"][:6, 0], row["track_visible"][:6, 0] = (100.0, 240.0), True
+    points = np.stack([400 + 4.0 * np.arange(5), np.full(5, 240.0)], axis=-1)[:, None].astype(np.float32)
+    row |= grid_columns((LaterGrid(7, points, np.ones((5, 1), bool)),), None, 1)
+    drawn = [np.nonzero(draw_overlay(black(*SOURCE), row, index))[1] for index in (3, 6, 8, 11)]
+    assert np.abs(drawn[0] - 100).max() < 5
+    assert not len(drawn[1])
+    assert (drawn[2].min(), drawn[2].max()) == (pytest.approx(400, abs=3), pytest.approx(404, abs=3))
+    assert (drawn[3].min(), drawn[3].max()) == (pytest.approx(400, abs=3), pytest.approx(416, abs=3))

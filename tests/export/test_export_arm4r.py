@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,15 @@ from handloom.geometry.arm4r_scale import at_912x512
 from handloom.geometry.camera import rays
 from handloom.models.tracks_lk import query_grid
 from handloom.schemas.row import build_row, row_arrays, row_camera
-from handloom.schemas.values import Camera, CameraPath, Hands, LiftedTracks, Tracks, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, Hands, LaterGrid, LiftedTracks, Tracks, VideoInfo
 
 SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).parents[3] / "shared"))
 AUTHORS = SHARED / "clips/gt/arm4r_tracks/arm4r_spatracker_mechanic_tracks.npy"
 NUM = 1296
 
 
-def clip_row(number: int, num_frames: int = 32, share_hidden: float = 0.3, depth: bool = True, **values):
-    """A clip with a 36 x 36 grid that drifts; hidden points and some depths unknown."""
+def clip_row(number: int, num_frames: int = 32, share_hidden: float = 0.3, depth: bool = True, later=None, **values):
+    """A clip with a 36 x 36 grid that drifts; hidden points and some depths unknown. later: grids, and their depths."""
     rng = np.random.default_rng(number)
     grid = query_grid(640, 360, 36)
     points = (grid[None] + rng.normal(0, 2, (num_frames, 1, 2)).cumsum(0)).astype(np.float32)
@@ -50,8 +51,8 @@ def clip_row(number: int, num_frames: int = 32, share_hidden: float = 0.3, depth
         path=CameraPath(None, "none", "none", "static"),
         hands=Hands(unseen, unseen, blank(), blank(21, 2), blank(21, 3)),
         hands_world_m=None,
-        tracks=Tracks.of_grid(points, visible),
-        lifted=LiftedTracks(depth_m, None) if depth else None,
+        tracks=replace(Tracks.of_grid(points, visible), grids=later and later[0]),
+        lifted=LiftedTracks(depth_m, None, later and later[1]) if depth else None,
         depth_source="geometry",
         embeddings={"motion": None, "appearance": None},
         quality={},
@@ -117,6 +118,32 @@ def test_hidden_points_lie_where_a_fisheye_shows_them() -> None:
     found = clip_points(row)
     assert np.ptp(found, axis=0).max() < 1e-2
     assert (~row["track_visible"]).sum() > 500
+
+
+def test_a_later_grid_that_lasts_is_a_clip_of_its_own_with_the_same_pictures(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    seen = lambda num: np.ones((num, NUM), bool)
+    grids = (
+        LaterGrid(10, np.full((36, NUM, 2), 100, np.float32), seen(36)),
+        LaterGrid(40, np.full((10, NUM, 2), 200, np.float32), seen(10)),
+    )
+    depths = tuple(np.full((len(one.visible), NUM), 0.5, np.float32) for one in grids)
+    found = write([clip_row(1, 50, later=(grids, depths)), clip_row(2, 33)], tmp_path / "out")
+    assert (found.num_clips, found.num_later, found.num_frames) == (3, 1, 50 + 36 + 33)
+    root = tmp_path / "out"
+    folder = root / "epic_tasks_final/common_task/000001"
+    points = zarr.open(str(folder / "points.zarr"), mode="r")[:]
+    assert points.shape == (36, NUM, 3)
+    np.testing.assert_allclose(points[0, 0], [*at_912x512(np.float64([100, 100]), 640, 360), 0.5], rtol=1e-3)
+    pictures = [
+        json.loads((root / f"epic_tasks_final/common_task/00000{n}/images.json").read_text())["observation/ego_image"]
+        for n in range(2)
+    ]
+    assert pictures[1] == pictures[0][10:46]
+    assert len(list((root / "frames").iterdir())) == 2
+    listed = json.loads((root / "epic_clips.json").read_text())
+    assert [entry.get("first_frame") for entry in listed] == [None, 10, None]
+    assert listed[0]["handloom_clip_id"] == listed[1]["handloom_clip_id"]
 
 
 def test_masks_say_what_is_known_and_what_was_seen(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class Scene:
     def judge(self):
         return cross_quality(
             self.hands, self.tracks, self.lifted, self.path, CAMERA, INFO, FRAME_S[: len(self.hands.visible)],
-            self.pictures, self.doubts,
+            self.pictures, doubts=self.doubts,
         )  # fmt: skip
 
     def cut(self, num: int) -> Scene:

@@ -16,10 +16,11 @@ from support.rows import make_clip, make_row
 from handloom.errors import ClipError, ShapeError
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.embeddings import EMBEDDINGS
+from handloom.schemas.later_grids import grid_columns
 from handloom.schemas.reject import Reject
 from handloom.schemas.row import FRAME_SHAPES, build_row, frames_from_arrow, frames_to_arrow, row_arrays, row_camera
 from handloom.schemas.tables import CLIP_LIST, QUALITY_FIELDS, clips_schema
-from handloom.schemas.values import Camera, CameraPath, Hands, LiftedTracks, Tracks, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, Hands, LaterGrid, LiftedTracks, Tracks, VideoInfo
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
 INFO = VideoInfo(1920, 1080, 29.97, "h264", "yuv420p", 0, 0.0, 60.0, 1800)
@@ -39,6 +40,9 @@ def outputs(draw):
     num, grid = draw(st.integers(0, 5)), draw(st.integers(1, 3))
     floats = lambda *shape: draw(hnp.arrays(np.float32, shape, elements=FLOATS, fill=FLOATS))
     bools = lambda *shape: draw(hnp.arrays(np.bool_, shape))
+    lengths = draw(st.lists(st.integers(0, 3), max_size=3))
+    grids = tuple(LaterGrid(begun, floats(n, grid**2, 2), bools(n, grid**2)) for begun, n in enumerate(lengths, 1))
+    depths = tuple(floats(n, grid**2) for n in lengths)
     return {
         "frame_s": np.sort(draw(hnp.arrays(np.float64, num, elements=st.floats(0, 1e5)))),
         "hands": Hands(
@@ -53,8 +57,11 @@ def outputs(draw):
             query_frame=draw(hnp.arrays(np.int32, grid**2)),
             kind=draw(hnp.arrays(np.int8, grid**2, elements=st.integers(-1, 4))),
             sigma_px=draw(st.none() | hnp.arrays(np.float16, (num, grid**2))),
+            grids=draw(st.none() | st.just(grids)),
         ),
-        "lifted": draw(st.none() | st.builds(LiftedTracks, st.just(floats(num, grid**2)), st.none())),
+        "lifted": draw(
+            st.none() | st.builds(LiftedTracks, st.just(floats(num, grid**2)), st.none(), st.none() | st.just(depths))
+        ),
         "depth_source": draw(st.none() | st.just("geometry")),
         "frame_flags": draw(st.none() | hnp.arrays(np.int32, num)),
         "embeddings": {
@@ -81,7 +88,9 @@ def test_what_goes_in_comes_out(values):
     expected = {f"hand_{field.name}": getattr(values["hands"], field.name) for field in dataclasses.fields(Hands)}
     del expected["hand_view"]
     expected |= {f"track_{field.name}": getattr(values["tracks"], field.name) for field in dataclasses.fields(Tracks)}
-    poses, lifted = values["path"].world_from_camera, values["lifted"]
+    poses, lifted, grids = values["path"].world_from_camera, values["lifted"], expected.pop("track_grids")
+    depth_m = None if lifted is None else lifted.grids_depth_m
+    expected |= grid_columns(grids, depth_m, values["tracks"].visible.shape[1])
     expected |= {"world_from_camera": None if poses is None else poses.astype(np.float32)}
     expected |= {"hand_keypoints_world_m": values["hands_world_m"], "frame_flags": values["frame_flags"]}
     expected |= {"track_depth_m": None if lifted is None else lifted.depth_m, "track_points_world_m": None}

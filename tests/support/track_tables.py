@@ -14,15 +14,22 @@ from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.schemas.robot import ROBOT_EPISODES
 from handloom.schemas.row import build_row
 from handloom.schemas.tables import CLIP_LIST
-from handloom.schemas.values import Camera, CameraPath, Hands, LiftedTracks, Tracks, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, Hands, LaterGrid, LiftedTracks, Tracks, VideoInfo
 from handloom.store.database import Database
 
 WIDTH, HEIGHT, HZ, GRID = 384, 288, 15.0, 4
 MATRIX = np.array([[300.0, 0, 191.5], [0, 300.0, 143.5], [0, 0, 1]])
 
 
-def room_row(number: int, num_frames: int = 30, *, depth: bool = True, world: bool = True, noise_px: float = 0.1):
-    """The row of video `number`: a grid of 4 x 4 points and 8 more, the first of them on a hand that moves."""
+def room_row(
+    number: int, num_frames: int = 30, *, depth: bool = True, world: bool = True, noise_px: float = 0.1,
+    later: tuple[int, ...] | None = None,
+):  # fmt: skip
+    """The row of video `number`: a grid of 4 x 4 points and 8 more, the first of them on a hand that moves.
+
+    later: frames in which the same points, as another grid, begin again, until 8 frames after the next; the first one
+    is seen until 4 frames after the first of them. None: the row holds no such columns' values.
+    """
     rng = np.random.default_rng([7, number])
     pose = _swaying(rng, num_frames)
     pixels = np.stack(np.meshgrid(np.linspace(60, 320, GRID), np.linspace(50, 240, GRID)), -1).reshape(-1, 2)
@@ -36,11 +43,19 @@ def room_row(number: int, num_frames: int = 30, *, depth: bool = True, world: bo
     visible = rng.uniform(size=points.shape[:2]) < 0.95
     kind = np.array([0] * GRID**2 + [1, 1, 2, 2, 3, 4, 4, -1], np.int8)
     query = np.where(kind == 0, 0, 4).astype(np.int32)
+    grids, end = [], num_frames
+    for begun in sorted(later or (), reverse=True):
+        points_of = points[begun:end, : GRID**2].astype(np.float32)
+        grids.insert(0, LaterGrid(begun, points_of, np.ones(points_of.shape[:2], bool)))
+        end = min(num_frames, begun + 8)
+    if later:
+        visible[later[0] + 4 :, : GRID**2] = False
     clip = make_clip(10 * number, narration=("open the jar", "pour")[number % 2], end_s=num_frames / HZ)
     no_hands = np.zeros((num_frames, 2), bool)
     nothing = np.full((num_frames, 2, 21, 3), np.nan, np.float32)
     path = CameraPath(pose, "metric", "given", unit_m=1.0) if world else CameraPath(None, "none", "none", "static")
-    lifted = LiftedTracks(seen[..., 2].astype(np.float32), place.astype(np.float32) if world else None)
+    z_of = tuple(seen[g.query_frame :, : GRID**2, 2][: len(g.visible)].astype(np.float32) for g in grids)
+    lifted = LiftedTracks(seen[..., 2].astype(np.float32), place.astype(np.float32) if world else None, z_of)
     return build_row(
         clip,
         info=VideoInfo(WIDTH, HEIGHT, HZ, "h264", "yuv420p", 0, 0.0, num_frames / HZ, num_frames),
@@ -50,7 +65,7 @@ def room_row(number: int, num_frames: int = 30, *, depth: bool = True, world: bo
         path=path,
         hands=Hands(no_hands, no_hands, nothing[..., 0, 0], nothing[..., :2], nothing),
         hands_world_m=None,
-        tracks=Tracks(points.astype(np.float32), visible, query, kind),
+        tracks=Tracks(points.astype(np.float32), visible, query, kind, grids=None if later is None else tuple(grids)),
         lifted=lifted if depth else None,
         depth_source="geometry" if depth else None,
         embeddings={name: random_unit(rng, spec.dim) for name, spec in EMBEDDINGS.items()},
@@ -59,6 +74,7 @@ def room_row(number: int, num_frames: int = 30, *, depth: bool = True, world: bo
         frame_jpeg=[picture(number, t) for t in range(num_frames)],
         thumbnail=b"",
         run_key=RUN_KEY,
+        num_grid=GRID**2,
     )
 
 

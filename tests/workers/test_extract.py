@@ -43,7 +43,7 @@ def test_rows_hold_what_the_settings_ask_for(clips):
     assert np.isfinite(given["track_points_world_m"]).any()
     assert assumed["camera_path_source"] in ("estimated", "none")
     row = next(iter(rows_of(two[:1], settings)))
-    assert row.schema.equals(clips_schema(44))
+    assert row.schema.equals(clips_schema(44, num_grid=36))
 
 
 def test_a_given_path_of_unknown_unit_gets_its_unit_from_the_hands_or_none(clips):

@@ -120,9 +120,9 @@ def _greys(row: Mapping[str, Any]):
 
 def _later(row: Mapping[str, Any]) -> list[LaterGrid]:
     """The grids that began within the clip; [] where there are none."""
-    if not row["regrid_query_frame"]:
+    query, visible = row["regrid_query_frame"], row["regrid_visible"]
+    if query is None:
         return []
-    query, visible = np.array(row["regrid_query_frame"]), np.array(row["regrid_visible"], bool)
     return [LaterGrid(int(start), visible[query == start]) for start in np.unique(query)]
 
 

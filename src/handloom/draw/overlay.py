@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.draw.text import put_text, text_width
+from handloom.geometry.later_grids import window_tracks
 from handloom.schemas.values import LEFT, RIGHT
 
 # Okabe and Ito's palette: told apart with any colour vision, and on any skin. RGB.
@@ -82,9 +83,9 @@ def _draw_tracks(canvas: NDArray[np.uint8], row: dict[str, Any], index: int, sca
     points, visible = row.get("track_points_px"), row.get("track_visible")
     if points is None or visible is None or not points.shape[1]:
         return
-    first = max(0, index - TAIL_FRAMES + 1)
-    shown = visible[first : index + 1] & np.isfinite(points[first : index + 1]).all(axis=-1)
-    path = to_image(np.where(shown[..., None], points[first : index + 1], np.nan), scale)
+    some = window_tracks(row, np.arange(max(0, index - TAIL_FRAMES + 1), index + 1), judged=np.array([index]))
+    shown = some["track_visible"] & np.isfinite(some["track_points_px"]).all(axis=-1)
+    path = to_image(np.where(shown[..., None], some["track_points_px"], np.nan), scale)
     short_side = min(canvas.shape[:2])
     starts, lengths = _tails(path, shown, short_side * TAIL_SHARE)
     fixed = np.ascontiguousarray(_fixed(path).swapaxes(0, 1))  # (N, F, 2)

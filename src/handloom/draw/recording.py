@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from handloom.draw.frames import Frames, match_frames, other_video, whole_file
 from handloom.draw.overlay import BONES, HAND_COLORS, track_colors
 from handloom.errors import ConfigError, with_extra
+from handloom.geometry.later_grids import window_tracks
 
 HAND_NAMES = ("left", "right")
 JPEG_QUALITY = 85
@@ -89,9 +90,11 @@ def _log_camera(rerun, recording, row: dict[str, Any], index: int, image: NDArra
     recording.log("world/camera/image", rerun.EncodedImage(contents=data.tobytes(), media_type="image/jpeg"))
     points, visible = row.get("track_points_px"), row.get("track_visible")
     if points is not None:
-        shown = visible[index] & np.isfinite(points[index]).all(axis=-1)
+        now = window_tracks(row, np.array([index]))
+        seen, visible = now["track_points_px"][0], now["track_visible"][0]
+        shown = visible & np.isfinite(seen).all(axis=-1)
         colors = track_colors(points[0], row["width"], row["height"])[shown]
-        places = (points[index, shown] + 0.5) * shrink
+        places = (seen[shown] + 0.5) * shrink
         recording.log("world/camera/image/tracks", rerun.Points2D(places, colors=colors, radii=1.5))
 
 
@@ -114,6 +117,7 @@ def _log_tracks(rerun, recording, row: dict[str, Any], index: int) -> None:
     points = row.get("track_points_world_m")
     if points is None:
         return
-    shown = np.isfinite(points[index]).all(axis=-1)
+    points = window_tracks(row, np.array([index]))["track_points_world_m"][0]
+    shown = np.isfinite(points).all(axis=-1)
     colors = track_colors(row["track_points_px"][0], row["width"], row["height"])[shown]
-    recording.log("world/tracks", rerun.Points3D(points[index, shown], colors=colors, radii=0.003))
+    recording.log("world/tracks", rerun.Points3D(points[shown], colors=colors, radii=0.003))

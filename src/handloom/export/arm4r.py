@@ -26,7 +26,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, ShapeError
-from handloom.export.arm4r_points import clip_points, held
+from handloom.export.arm4r_points import clip_points, held, later_parts
 from handloom.export.files import storage_errors
 from handloom.export.new_export import NewExport, new_export
 from handloom.export.zarr2 import zarr_files
@@ -83,11 +83,12 @@ Progress = Callable[[int, int], None]  # clips written so far, clips left out so
 
 @dataclass
 class Arm4rSummary:
-    """What `export_arm4r` wrote. left_out: clip ids by reason, a key of `LEFT_OUT`. rates: clips by frames per
-    second, rounded to 0.1. share_unknown: of all values.
+    """What `export_arm4r` wrote. num_later: of the clips, parts of another with a later grid. left_out: clip ids by
+    reason, a key of `LEFT_OUT`. rates: clips by frames per second, rounded to 0.1. share_unknown: of all values.
     """
 
     num_clips: int = 0
+    num_later: int = 0
     num_frames: int = 0
     num_values: int = 0
     num_unknown: int = 0
@@ -181,6 +182,15 @@ class _Writer:
         if points is None:
             self._summary.left_out.setdefault(reason, []).append(row["clip_id"])
             return False
+        name = self._add(row, points)
+        for frame, part in later_parts(row):
+            points, _ = self._points(part)
+            if points is not None:
+                self._add(part, points, (name, frame))
+        return True
+
+    def _add(self, row: Mapping[str, Any], points: NDArray[np.float32], of: tuple[str, int] | None = None) -> str:
+        """Write one grid's points; of: the clip whose pictures these are, and the first of them. Returns its name."""
         name = f"{self._summary.num_clips:06d}"
         known = np.isfinite(points).all(axis=-1)
         self._summary.num_values += points.size
@@ -196,17 +206,19 @@ class _Writer:
         for array, values in arrays.items():
             for file, content in zarr_files(values):
                 self._write(f"{folder}/{array}.zarr/{file}", content)
-        paths = [f"{FRAMES}/{name}/frame_{number:010d}.jpg" for number in range(len(points))]
-        for path, jpeg in zip(paths, row["frame_jpeg"], strict=True):
+        pictures, first = of or (name, 0)
+        paths = [f"{FRAMES}/{pictures}/frame_{number + first:010d}.jpg" for number in range(len(points))]
+        for path, jpeg in zip(paths, row["frame_jpeg"], strict=True) if of is None else ():
             self._write(path, jpeg)
         images = {IMAGE_KEY: [f"{self._image_root}/{path}" for path in paths]}
         self._write(f"{folder}/images.json", json.dumps(images).encode())
-        self._list(name, text, row)
+        self._list(name, text, row, first)
         self._summary.num_clips += 1
+        self._summary.num_later += of is not None
         self._summary.num_frames += len(points)
         self._summary.num_without_text += not text
         self._summary.rates[round(1 / float(np.median(np.diff(row["frame_s"]))), 1)] += 1
-        return True
+        return name
 
     def close(self) -> None:
         """Finish the list of clips."""
@@ -238,9 +250,10 @@ class _Writer:
             raise ShapeError(f"the text encoder gives {found.shape}, ARM4R expects ({TEXT_WIDTH},): OpenCLIP ViT-B-32")
         return found
 
-    def _list(self, name: str, text: str, row: Mapping[str, Any]) -> None:
+    def _list(self, name: str, text: str, row: Mapping[str, Any], first: int) -> None:
         entry = {"clip_id": name, "instruction": text, "handloom_clip_id": row["clip_id"]}
         entry |= {key: row[key] for key in ("dataset", "video_id", "start_s", "end_s")}
+        entry |= {"first_frame": first} if first else {}
         before = ",\n" if self._summary.num_clips else "[\n"
         with storage_errors(f"write {CLIPS} in", self._export.folder.out):
             self._clips.write((before + json.dumps(entry, ensure_ascii=False)).encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from handloom.geometry.arm4r import arm4r_points
 from handloom.geometry.arm4r_scale import SIDE
+from handloom.geometry.later_grids import TRACK_OF, WORLD, StoredGrids
 from handloom.schemas.row import row_camera
 from handloom.schemas.values import CameraPath, LiftedTracks, TrackKind, Tracks, VideoInfo
 
@@ -37,6 +38,21 @@ def clip_points(row: Mapping[str, Any]) -> Points | None:
         return arm4r_points(tracks, LiftedTracks(depth_m, None), info)
     path = CameraPath(row["world_from_camera"].astype(np.float64), "metric", "given", unit_m=1.0)
     return arm4r_points(tracks, LiftedTracks(depth_m, row["track_points_world_m"]), info, row_camera(row), path)
+
+
+def later_parts(row: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(first frame, row) of each grid that began after the first: the clip cut to its frames, and its points alone."""
+    grids = StoredGrids.of(row)
+    for number in range(0 if grids is None else len(grids.query_frame)):
+        frames = np.arange(grids.first[number + 1] - grids.first[number]) + grids.query_frame[number]
+        part = dict(row) | {"num_frames": len(frames), "frame_s": row["frame_s"][frames]}
+        for name in (*TRACK_OF.values(), WORLD, "world_from_camera"):
+            if row.get(name) is not None:
+                part[name] = row[name][frames] if name == "world_from_camera" else grids.take(number, name, frames)
+        part["track_kind"] = np.full(grids.num_points, TrackKind.GRID, np.int8)
+        part["track_query_frame"] = np.zeros(grids.num_points, np.int32)
+        part["frame_jpeg"] = None if row["frame_jpeg"] is None else [row["frame_jpeg"][t] for t in frames.tolist()]
+        yield int(frames[0]), part
 
 
 def held(points: Points) -> Points:

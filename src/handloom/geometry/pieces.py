@@ -41,6 +41,19 @@ def lift_in_pieces(
     return LiftedTracks(depth, np.concatenate([_world(part) for part in parts]))
 
 
+def lift_later(
+    tracks: Tracks, hands: Hands, path: CameraPath, camera: Camera, maps: DepthMaps | None, info: VideoInfo
+) -> tuple[NDArray[np.float32], ...]:
+    """(L, G) depth of each later grid, from the frames it is followed in; depth and pose give its world points."""
+    found = []
+    for grid in tracks.grids or ():
+        at = slice(grid.query_frame, grid.query_frame + len(grid.visible))
+        one = Tracks.of_grid(grid.points_px, grid.visible)
+        part_maps = None if maps is None else replace(maps, depth_m=maps.depth_m[at])
+        found.append(lift_in_pieces(one, _hands(hands, at), _path(path, at), camera, part_maps, info).depth_m)
+    return tuple(found)
+
+
 def _world(part: LiftedTracks) -> NDArray[np.float32]:
     """A part without poses has no places: NaN."""
     known = part.points_world_m

@@ -6,6 +6,7 @@ all its frames at once (`ClipFrames`). Nothing of one clip is kept for the next.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -41,9 +42,19 @@ class HandExtractor(Protocol):
 
 
 class PointTracker(Protocol):
-    """Frames to surface points: the grid of the first frame, and points where they carry information."""
+    """Frames to surface points: the grid of the first frame, and points where they carry information.
 
-    def track(self, clip: Clip, info: VideoInfo, frames: ClipFrames, hands: HandPoints) -> Tracks: ...
+    No point is followed across a cut; cuts: first frames of shots, but of the first.
+    """
+
+    def track(
+        self,
+        clip: Clip,
+        info: VideoInfo,
+        frames: ClipFrames,
+        hands: HandPoints,
+        cuts: Sequence[int] | NDArray[np.integer] = (),
+    ) -> Tracks: ...
 
 
 class DepthProvider(Protocol):

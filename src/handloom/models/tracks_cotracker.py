@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,14 @@ class CoTracker3:
         check_device("tracks.device", self._device)
         self._model.to(self._device).eval()
 
-    def track(self, clip: Clip, info: VideoInfo, frames: ClipFrames, hands: HandPoints) -> Tracks:
+    def track(
+        self,
+        clip: Clip,
+        info: VideoInfo,
+        frames: ClipFrames,
+        hands: HandPoints,
+        cuts: Sequence[int] | NDArray[np.integer] = (),
+    ) -> Tracks:
         """Points are NaN where the model does not call them visible.
 
         Raises:
@@ -74,6 +82,9 @@ class CoTracker3:
         visible &= np.all((points >= -0.5) & (points <= np.array([width, height]) - 0.5), axis=-1)
         points = (points + np.float32(0.5)) * scale - np.float32(0.5)
         points[~visible] = np.nan
+        shot = np.searchsorted(np.asarray(cuts, np.int64), np.arange(len(frames)), side="right")
+        other = shot[:, None] != shot[np.maximum(query_frame, 0)]
+        points[other], visible[other] = np.nan, False
         return Tracks(points, visible, query_frame, kind)
 
     def _queries(self, info: VideoInfo, frames: ClipFrames, hands: HandPoints, scale: NDArray[np.float32]):

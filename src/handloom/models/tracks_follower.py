@@ -106,18 +106,27 @@ class Follower:
         self._strong[at] = self._patches.corner_strength(at) > STRONG
         self._warp[at] = np.eye(2, dtype=np.float32)
 
-    def step(self, before: NDArray[np.uint8], after: NDArray[np.uint8], view: View, regions: HandRegions,
-             t: int, to: int, matches: tuple[Array, Array] | None = None) -> None:  # fmt: skip
+    def end(self) -> None:
+        """Nothing is followed any more: the shot is over."""
+        self.started[:], self.seen[:], self.motion = False, False, None
+
+    def step(
+        self, before: NDArray[np.uint8], after: NDArray[np.uint8], view: View, regions: HandRegions, t: int, to: int,
+        matches: tuple[Array, Array] | None = None, motion: StillMotion | None = None,
+    ) -> None:  # fmt: skip
         """From frame `t` (grey `before`) to frame `to` (grey `after`, prepared as `view`).
 
-        matches: (m, 2) points of the two frames that tell the still scene's motion; None: the points followed here.
+        matches: (m, 2) points of the two frames that tell the still scene's motion. motion: it is known, from other
+        points. None of the two: the points followed here tell it.
         """
         inside = np.stack([regions.depth(t, hand, self.points) for hand in range(NUM_HANDS)])
         self._inside = inside.max(axis=0)
         pair = Pair(before, after)
-        flown, moved = self._fly(pair, self._to_fly(view.size, matches is None))
-        still = flown[(self.layer[flown] == STILL) & ~regions.on_arm(t, self.points[flown])]
-        self.motion = self._still_motion(matches or (self.points[still], moved[still]), pair, regions, t)
+        flown, moved = self._fly(pair, self._to_fly(view.size, matches is None and motion is None))
+        if motion is None:
+            still = flown[(self.layer[flown] == STILL) & ~regions.on_arm(t, self.points[flown])]
+            motion = self._still_motion(matches or (self.points[still], moved[still]), pair, regions, t)
+        self.motion = motion
         good = np.zeros(len(self.points), bool)
         good[flown] = True
         still_at = self.motion.move(self.points)

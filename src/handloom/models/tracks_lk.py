@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +46,15 @@ class LucasKanade:
         self._window = (config.window_px, config.window_px)
         self._criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03)
 
-    def track(self, clip: Clip, info: VideoInfo, frames: ClipFrames, hands: HandPoints) -> Tracks:
-        """The grid only: `hands` is not looked at."""
+    def track(
+        self,
+        clip: Clip,
+        info: VideoInfo,
+        frames: ClipFrames,
+        hands: HandPoints,
+        cuts: Sequence[int] | NDArray[np.integer] = (),
+    ) -> Tracks:
+        """The first frame's grid only, which ends at a cut: `hands` is not looked at."""
         queries = query_grid(info.width, info.height, self._config.grid)
         previous = frames.grey(0)
         height, width = previous.shape
@@ -53,7 +62,7 @@ class LucasKanade:
         points = np.full((len(frames), len(queries), 2), np.nan, np.float32)
         visible = np.zeros(points.shape[:2], bool)
         points[0], visible[0] = (queries + np.float32(0.5)) / scale - np.float32(0.5), True
-        for t in range(1, len(frames)):
+        for t in range(1, min([len(frames), *map(int, cuts)])):
             grey = frames.grey(t)
             alive = np.flatnonzero(visible[t - 1])
             moved, found = self._track(previous, grey, points[t - 1, alive], (width, height))

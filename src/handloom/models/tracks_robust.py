@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,15 +11,17 @@ from numpy.typing import NDArray
 
 from handloom.models.protocols import ClipFrames
 from handloom.models.tracks_follower import HAND_REACH, Follower
+from handloom.models.tracks_grids import Grid, LaterGrids
 from handloom.models.tracks_hands import LEFT, OWN, RIGHT, STILL, HandRegions
 from handloom.models.tracks_lk import query_grid
 from handloom.models.tracks_patches import View
 from handloom.models.tracks_queries import Budget, choose, movers
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import TracksConfig
-from handloom.schemas.values import HandPoints, TrackKind, Tracks, VideoInfo
+from handloom.schemas.values import HandPoints, LaterGrid, TrackKind, Tracks, VideoInfo
 
 Array = NDArray[np.float32]
+Cuts = Sequence[int] | NDArray[np.integer]
 
 VERSION = "recover 1"
 # Chosen by hand, not fitted.
@@ -36,12 +40,15 @@ class RecoveringTracker:
     and corrected against that picture, so errors do not add up. A point whose picture is not found is not visible; its
     place goes on with what it moved with, and it is visible again, under the same number, when its picture is found
     there. A point without texture follows its neighbours and is visible while the surface looks the same.
+
+    Where the grid has left the picture, after `regrid_s` and at a cut another one begins, in the picture of then; it is
+    followed forwards only (`LaterGrids`). A cut ends everything else.
     """
 
     def __init__(self, config: TracksConfig) -> None:
         self._config = config
 
-    def track(self, clip: Clip, info: VideoInfo, frames: ClipFrames, hands: HandPoints) -> Tracks:
+    def track(self, clip: Clip, info: VideoInfo, frames: ClipFrames, hands: HandPoints, cuts: Cuts = ()) -> Tracks:
         """Points are NaN where not visible; those chosen later are followed back to the clip's start as well."""
         height, width = frames.grey(0).shape
         scale = np.array([info.width / width, info.height / height], np.float32)
@@ -49,13 +56,32 @@ class RecoveringTracker:
         grid = (queries + np.float32(0.5)) / scale - np.float32(0.5)
         regions = HandRegions.of(hands, scale)
         tracks = _Recorded.empty(len(frames), len(grid) + self._config.extra)
-        _forward(self._config, frames, regions, grid, tracks)
-        _backward(self._config, frames, regions, tracks)
-        points = (tracks.points + np.float32(0.5)) * scale - np.float32(0.5)
-        points[~tracks.visible] = np.nan
+        shots = frozenset(int(cut) for cut in cuts)
+        later = _forward(self._config, frames, regions, grid, shots, tracks)
+        _backward(self._config, frames, regions, shots, tracks)
+        points = _in_source(tracks.points, tracks.visible, scale)
         points[0, : len(queries)] = queries
-        sigma = np.where(tracks.visible, tracks.sigma * np.float32(np.sqrt(scale.prod())), np.float32(np.nan))
-        return Tracks(points, tracks.visible, tracks.query_frame, tracks.kind, sigma)
+        sigma = _sigma_in_source(tracks.sigma, tracks.visible, scale)
+        grids = None if later is None else tuple(_stored(one, queries, scale) for one in later.grids)
+        return Tracks(points, tracks.visible, tracks.query_frame, tracks.kind, sigma, grids)
+
+
+def _in_source(points: Array, visible: NDArray[np.bool_], scale: Array) -> Array:
+    """Working to source pixels; NaN where not visible."""
+    out = (points + np.float32(0.5)) * scale - np.float32(0.5)
+    out[~visible] = np.nan
+    return out
+
+
+def _sigma_in_source(sigma: Array, visible: NDArray[np.bool_], scale: Array) -> Array:
+    return np.where(visible, sigma * np.float32(np.sqrt(scale.prod())), np.float32(np.nan))
+
+
+def _stored(grid: Grid, queries: Array, scale: Array) -> LaterGrid:
+    visible = np.stack(grid.visible)
+    points = _in_source(np.stack(grid.points), visible, scale)
+    points[0] = queries
+    return LaterGrid(grid.query_frame, points, visible, _sigma_in_source(np.stack(grid.sigma), visible, scale))
 
 
 @dataclass
@@ -80,14 +106,31 @@ class _Recorded:
 
 
 def _follower(config: TracksConfig, num: int, frames: ClipFrames) -> Follower:
-    step_s = float(np.median(np.diff(frames.frame_s))) if len(frames) > 1 else 1.0
-    return Follower(num, WINDOW_PX, config.levels, config.forward_backward_px, step_s)
+    return Follower(num, WINDOW_PX, config.levels, config.forward_backward_px, _step_s(frames))
 
 
-def _forward(config: TracksConfig, frames: ClipFrames, regions: HandRegions, grid: Array, out: _Recorded) -> None:
-    """The grid from the first frame on, new points from every key-frame on."""
+def _step_s(frames: ClipFrames) -> float:
+    return float(np.median(np.diff(frames.frame_s))) if len(frames) > 1 else 1.0
+
+
+def _later_grids(config: TracksConfig, frames: ClipFrames, regions: HandRegions, grid: Array) -> LaterGrids | None:
+    if not config.regrid_s:
+        return None
+
+    step_s = _step_s(frames)
+    every = max(1, round(config.regrid_s / step_s))
+    keep = math.ceil(config.regrid_keep_s / step_s - 0.01)
+    return LaterGrids(
+        grid, lambda points, t: _layer(points, regions, t), lambda num: _follower(config, num, frames), every, keep
+    )
+
+
+def _forward(
+    config: TracksConfig, frames: ClipFrames, regions: HandRegions, grid: Array, cuts: frozenset[int], out: _Recorded
+) -> LaterGrids | None:
+    """The grid from the first frame on, new points from every key-frame on; later grids beside them."""
     num = out.visible.shape[1]
-    follower = _follower(config, num, frames)
+    follower, later = _follower(config, num, frames), _later_grids(config, frames, regions, grid)
     every = max(1, round(KEYFRAME_S / follower.step_s))
     budget, free, before = Budget(config.extra), len(grid), frames.grey(0)
     for t in range(len(frames)):
@@ -95,12 +138,19 @@ def _forward(config: TracksConfig, frames: ClipFrames, regions: HandRegions, gri
         view = View(after, frames.rgb(t))
         if t == 0:
             at = np.arange(free)
-            follower.start(at, grid, view, _first_layer(grid, regions), regions, 0)
+            follower.start(at, grid, view, _layer(grid, regions, 0), regions, 0)
             out.kind[at], out.query_frame[at] = TrackKind.GRID, 0
+        elif t in cuts:
+            follower.end()
+            if later is not None:
+                later.cut(view, regions, t)
         else:
             follower.step(before, after, view, regions, t - 1, t)
-        if t % every == 0 and free < num:
-            moving = movers(before, after, regions, t, follower.motion) if t else np.zeros((0, 2), np.float32)
+            if later is not None:
+                later.step(before, after, view, regions, t, follower)
+        if (t % every == 0 or t in cuts) and free < num:
+            nothing = np.zeros((0, 2), np.float32)
+            moving = nothing if follower.motion is None else movers(before, after, regions, t, follower.motion)
             points, kinds = choose(after, follower.points[follower.seen], regions, t, moving, budget)
             at = np.arange(free, free + len(points))
             follower.start(at, points, view, _layers(kinds), regions, t)
@@ -108,20 +158,24 @@ def _forward(config: TracksConfig, frames: ClipFrames, regions: HandRegions, gri
             free += len(points)
         out.write(t, np.arange(num), follower)
         before = after
+    return later
 
 
 def _layers(kinds: NDArray[np.int8]) -> NDArray[np.int8]:
     return np.array([_LAYER[TrackKind(kind)] for kind in kinds], np.int8)
 
 
-def _first_layer(points: Array, regions: HandRegions) -> NDArray[np.int8]:
-    layer = regions.side(0, points, HAND_REACH)
-    layer[(layer == STILL) & regions.on_arm(0, points)] = OWN
+def _layer(points: Array, regions: HandRegions, t: int) -> NDArray[np.int8]:
+    """What points of a grid that begins in frame `t` move with."""
+    layer = regions.side(t, points, HAND_REACH)
+    layer[(layer == STILL) & regions.on_arm(t, points)] = OWN
     return layer
 
 
-def _backward(config: TracksConfig, frames: ClipFrames, regions: HandRegions, out: _Recorded) -> None:
-    """Points chosen later, from their query to the clip's start, under the still motion seen on the way forward."""
+def _backward(
+    config: TracksConfig, frames: ClipFrames, regions: HandRegions, cuts: frozenset[int], out: _Recorded
+) -> None:
+    """Points chosen later, from their query to their shot's start, under the still motion seen on the way forward."""
     late = np.flatnonzero(out.query_frame > 0)
     if not len(late):
         return
@@ -131,7 +185,9 @@ def _backward(config: TracksConfig, frames: ClipFrames, regions: HandRegions, ou
     for t in range(last, -1, -1):
         after = frames.grey(t)
         view = View(after, frames.rgb(t))
-        if before is not None:
+        if t + 1 in cuts:
+            follower.end()
+        elif before is not None:
             grid = np.flatnonzero(out.visible[t] & out.visible[t + 1] & (out.kind == TrackKind.GRID))
             follower.step(before, after, view, regions, t + 1, t, (out.points[t + 1, grid], out.points[t, grid]))
             at = np.flatnonzero(out.query_frame[late] > t)

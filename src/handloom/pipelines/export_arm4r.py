@@ -8,6 +8,7 @@ from handloom.errors import ConfigError
 from handloom.export.arm4r import COLUMNS, LEFT_OUT, Arm4rSummary, TextEncoder, export_arm4r
 from handloom.export.card import TALLIED, Card, Tally
 from handloom.pipelines.export import opened
+from handloom.schemas.later_grids import GRID_INDEX, GRID_SHAPES
 from handloom.store.database import Database
 from handloom.store.embodiment import ALL, HUMAN, ROBOT
 
@@ -25,6 +26,8 @@ LAYOUT = """ARM4R's layout for pre-training on clips:
   ARM4R has neither, and its loader reads neither.
 - `images.json`: paths of the T pictures in `frames/`. They begin with a folder: rewrite it if that moves. ARM4R's
   loader puts noise in the place of a picture that it does not find, and says nothing.
+- A clip whose first grid leaves the picture is there several times: whole, with the first grid, and once for each later
+  grid that lasts, cut to its frames (`first_frame` in `epic_clips.json`). Their pictures are the same files.
 - `epic_clips.json`: what is done in each clip, and which clip of the table it is.
 - `index.json`: the clips that were left out, by reason."""
 
@@ -55,7 +58,8 @@ def arm4r(
         raise ConfigError(f"the table has no {', '.join(missing)}: it is older", "process its clips again")
     encode = _encoder(text_encoder) if text_encoder else None
     tally = Tally()
-    wanted = dict.fromkeys([*COLUMNS, *(name for name in TALLIED if name in table.schema.names)])
+    more = (*TALLIED, *GRID_INDEX, *GRID_SHAPES, "world_unit_m")
+    wanted = dict.fromkeys([*COLUMNS, *(name for name in more if name in table.schema.names)])
     batches = db.batches(list(wanted), where, table.version, BATCH_ROWS)
 
     def card(summary: Arm4rSummary) -> str:

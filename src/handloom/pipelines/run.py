@@ -123,7 +123,9 @@ def run(
     with leased(db, run_key, **described, where=where) as lease, Interrupts() as interrupts:
         try:
             renewed = renew_changed_videos(db, where)
-            committer = Committer(db, run_key, clips_schema(settings.num_tracks()), lease.check)
+            committer = Committer(
+                db, run_key, clips_schema(settings.num_tracks(), num_grid=settings.num_grid()), lease.check
+            )
             clips = present_first(pending_clips(db, retry_reasons=reasons, where=where))[:limit]
             if clips:
                 pending = Pending(committer, config.resources, tally, interrupts)

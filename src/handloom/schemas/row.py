@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from handloom.errors import ShapeError
 from handloom.schemas.clip import Clip
+from handloom.schemas.later_grids import GRID_INDEX, GRID_SHAPES, grid_columns
 from handloom.schemas.tables import QUALITY_FIELDS, clips_schema
 from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Camera, CameraPath, Hands, LiftedTracks, Tracks, VideoInfo
 
@@ -31,7 +32,16 @@ FRAME_SHAPES: dict[str, tuple[int, ...]] = {
     "track_points_world_m": (-1, 3),
 }
 # One value per clip that reads back as an array.
-ARRAYS = ("frame_s", "frame_flags", "camera_matrix", "camera_distortion", "track_query_frame", "track_kind")
+ARRAYS = (
+    "frame_s",
+    "frame_flags",
+    "camera_matrix",
+    "camera_distortion",
+    "track_query_frame",
+    "track_kind",
+    *GRID_INDEX,
+)
+SHAPES = FRAME_SHAPES | GRID_SHAPES
 
 
 def frames_to_arrow(values: NDArray[Any], column_type: pa.DataType) -> pa.Array:
@@ -90,13 +100,14 @@ def build_row(
     thumbnail: bytes,
     run_key: str,
     host: str | None = None,
+    num_grid: int | None = None,
 ) -> pa.RecordBatch:
     """Join the stage outputs of one clip into its row, checked against the schema of `clips`.
 
     Columns that no stage computed are null, as are the world's columns without poses. Raises ShapeError if the outputs
     disagree in T.
 
-    host: the machine that made the row; None: unknown.
+    host: the machine that made the row; None: unknown. num_grid: points of a grid; None: as many as tracks.
     """
     num_frames = len(frame_s)
     num_tracks = tracks.points_px.shape[1]
@@ -106,7 +117,8 @@ def build_row(
     unknown = set(quality) - set(QUALITY_FIELDS)
     if unknown:
         raise ShapeError(f"unknown quality fields {sorted(unknown)} (clip {clip.clip_id})")
-    schema = clips_schema(num_tracks)
+    num_grid = num_tracks if num_grid is None else num_grid
+    schema = clips_schema(num_tracks, num_grid=num_grid)
     end_s = info.end_s if clip.end_s is None else clip.end_s
     scalars: dict[str, Any] = {
         **clip.to_dict(),
@@ -158,10 +170,14 @@ def build_row(
         "track_sigma_px": None if tracks.sigma_px is None else tracks.sigma_px.astype(np.float16),
         "track_depth_m": None if lifted is None else lifted.depth_m,
         "track_points_world_m": None if lifted is None else lifted.points_world_m,
+        **grid_columns(tracks.grids, None if lifted is None else lifted.grids_depth_m, num_grid),
     }
     columns = []
     for field in schema:
-        if arrays.get(field.name) is not None:
+        if field.name in GRID_INDEX:
+            found = arrays[field.name]
+            columns.append(pa.array([None if found is None else found.tolist()], field.type))
+        elif arrays.get(field.name) is not None:
             columns.append(frames_to_arrow(arrays[field.name], field.type))
         elif field.name.startswith("embedding_"):
             vector = embeddings[field.name.removeprefix("embedding_")]
@@ -192,14 +208,15 @@ def row_camera(row: Mapping[str, Any]) -> Camera:
 def row_arrays(row: pa.RecordBatch | pa.Table, index: int = 0) -> dict[str, Any]:
     """One row as Python values and numpy arrays.
 
-    Per-frame columns become arrays of the shapes in `FRAME_SHAPES` ((T, 2, 21, 2) and so on), embeddings (D,),
+    Per-frame columns become arrays of the shapes in `FRAME_SHAPES` ((T, 2, 21, 2) and so on), those of later grids (R,
+    ...) of the shapes in `GRID_SHAPES`, embeddings (D,),
     `camera_matrix` (3, 3), `frame_s` (T,); null columns None; everything else as pyarrow's `as_py`.
     """
     values: dict[str, Any] = {}
     for name in row.schema.names:
         cell = row.column(name)[index]
-        if name in FRAME_SHAPES:
-            shape = tuple(-1 if s == -1 else s for s in FRAME_SHAPES[name])
+        if name in SHAPES:
+            shape = SHAPES[name]
             if -1 in shape:
                 width = row.schema.field(name).type.value_type.list_size
                 rest = int(np.prod([s for s in shape if s != -1], dtype=int))

@@ -90,6 +90,12 @@ class TracksConfig(Frozen):
     """`cotracker3`: where the model runs. Part of the run key: results are not equal to the last bit."""
     grid: int = Field(36, ge=2, le=200)
     """Query points per side: grid x grid points on the clip's first frame (ARM4R's rule)."""
+    regrid_s: float = Field(4.0, ge=0, le=3600)
+    """Seconds after which another grid begins, in the picture of then; earlier where few points of the last one can be
+    seen, and at a cut. 0: there is the first frame's grid alone."""
+    regrid_keep_s: float = Field(1.1, ge=0, le=3600)
+    """Seconds that a later grid is followed on after the next one has begun: a window of 1.1 s (16 + 1 frames at 15 Hz)
+    finds one grid for all its frames wherever it begins."""
     window_px: int = Field(21, ge=5, le=63)
     """Side of the Lucas-Kanade window, in pixels of the shrunk frame."""
     levels: int = Field(3, ge=0, le=6)
@@ -139,6 +145,10 @@ class Settings(Frozen):
     """Depth of the tracks."""
     frames: FramesConfig = FramesConfig()
     """Stored pictures."""
+
+    def num_grid(self) -> int:
+        """G of the columns: the points of a grid."""
+        return self.tracks.grid**2
 
     def num_tracks(self) -> int:
         """N of a row's tracks: the grid and, but for `lk`, the extra points."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from handloom.schemas.embeddings import EMBEDDINGS, EmbeddingSpec
+from handloom.schemas.later_grids import grid_fields
 
 SCHEMA_VERSION = "3"
 
@@ -78,12 +79,15 @@ QUALITY_FIELDS: dict[str, str] = {
 QUALITY = pa.struct([pa.field(name, pa.float32()) for name in QUALITY_FIELDS])
 
 
-def clips_schema(num_tracks: int, embeddings: dict[str, EmbeddingSpec] | None = None) -> pa.Schema:
+def clips_schema(
+    num_tracks: int, embeddings: dict[str, EmbeddingSpec] | None = None, num_grid: int | None = None
+) -> pa.Schema:
     """Schema of `clips`: the columns of `clip_list` and what extraction adds.
 
     Args:
         num_tracks: N, the number of query points.
         embeddings: the embedding columns; all known ones by default.
+        num_grid: G, those of them on the first frame's grid; by default all.
     """
     embeddings = EMBEDDINGS if embeddings is None else embeddings
 
@@ -132,6 +136,7 @@ def clips_schema(num_tracks: int, embeddings: dict[str, EmbeddingSpec] | None = 
         pa.field("track_sigma_px", per_frame(pa.float16(), num_tracks)),
         pa.field("track_points_world_m", per_frame(pa.float32(), 3 * num_tracks)),
         pa.field("track_depth_source", pa.string()),
+        *grid_fields(num_tracks if num_grid is None else num_grid),
         *(pa.field(e.column, pa.list_(pa.float32(), e.dim), metadata=e.metadata()) for e in embeddings.values()),
         pa.field("quality", QUALITY),
         pa.field("frame_flags", pa.list_(pa.int32())),

@@ -127,6 +127,20 @@ class TrackKind(IntEnum):
 
 
 @dataclass(frozen=True)
+class LaterGrid:
+    """A grid of points like the first frame's, from `query_frame` on, for L frames.
+
+    points_px: (L, G, 2) float32, source pixels, NaN where not known. visible: (L, G). sigma_px: (L, G) float32,
+    standard deviation of the places, NaN where unknown; None: not estimated.
+    """
+
+    query_frame: int
+    points_px: NDArray[np.float32]
+    visible: NDArray[np.bool_]
+    sigma_px: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
 class Tracks:
     """Surface points followed through a clip.
 
@@ -134,6 +148,7 @@ class Tracks:
     that was hidden for a while is visible again under the same n. query_frame: (N,) int32, the frame in which the point
     was chosen, -1 for an unused slot. kind: (N,) int8, `TrackKind`. sigma_px: (T, N) float32, one standard deviation of
     x and of y, source pixels, NaN where not visible; None: the tracker does not say.
+    grids: those that began after the first, in order; None: none were asked for.
     """
 
     points_px: NDArray[np.float32]
@@ -141,6 +156,7 @@ class Tracks:
     query_frame: NDArray[np.int32]
     kind: NDArray[np.int8]
     sigma_px: NDArray[np.float32] | None = None
+    grids: tuple[LaterGrid, ...] | None = None
 
     @staticmethod
     def of_grid(points_px: NDArray[np.float32], visible: NDArray[np.bool_]) -> Tracks:
@@ -194,8 +210,10 @@ class DepthMaps:
 class LiftedTracks:
     """The tracks in 3D. depth_m: (T, N) float32, along the optical axis of that frame's camera, NaN unknown.
 
-    points_world_m: (T, N, 3) float32, or None without poses.
+    points_world_m: (T, N, 3) float32, or None without poses. grids_depth_m: of each later
+    grid (L, G) float32; None: not measured.
     """
 
     depth_m: NDArray[np.float32]
     points_world_m: NDArray[np.float32] | None
+    grids_depth_m: tuple[NDArray[np.float32], ...] | None = None

@@ -51,6 +51,7 @@ class Extractor:
     ) -> None:
         self._run_key, self._host, self._tell = run_key, host, tell
         self._stages = Stages(settings, partial(tell, num_frames=0))
+        self._num_grid = settings.num_grid()
         self._heavy = heavy_stages(settings)
         self._appearance = GistHogHsv()
         self._keeper = FrameKeeper(settings.frames)
@@ -128,6 +129,7 @@ class Extractor:
             thumbnail=thumbnail,
             run_key=self._run_key,
             host=self._host,
+            num_grid=self._num_grid,
         )
         clock.end()
         return row

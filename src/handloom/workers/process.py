@@ -72,7 +72,7 @@ class ShardProcessor:
         self._setup = setup
         self._ledger = ledger
         self._work = Work(ledger, setup.resources)
-        self._schema = clips_schema(setup.settings.num_tracks())
+        self._schema = clips_schema(setup.settings.num_tracks(), num_grid=setup.settings.num_grid())
         self._stage_s: dict[str, float] = defaultdict(float)
         self._decoder: Decoder | None = None
         self._refused: tuple[str, str] | None = None

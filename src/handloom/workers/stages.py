@@ -17,7 +17,7 @@ from handloom.geometry.hand_fit import fit_hands
 from handloom.geometry.hand_quality import hand_quality
 from handloom.geometry.path_scale import metric_scale
 from handloom.geometry.picture_stats import PictureNumbers
-from handloom.geometry.pieces import lift_in_pieces
+from handloom.geometry.pieces import lift_in_pieces, lift_later
 from handloom.geometry.pnp import place_hands
 from handloom.geometry.track_quality import track_quality
 from handloom.geometry.track_still import place_still_points, rays_of
@@ -100,10 +100,13 @@ class Stages:
         if estimated.path.source == "estimated":
             estimated = with_scale(estimated, hands, frames.frame_s, info, maps)
         begin("tracks")
-        tracks = self._tracks.track(clip, info, frames, points)
+        tracks = self._tracks.track(clip, info, frames, points, cuts)
         begin("lift")
         path = with_unit(estimated.path, tracks, hands, camera, info, frames.frame_s, maps)
-        lifted = lift_in_pieces(tracks, hands, in_metres(path), camera, maps, info)
+        seen_from = (hands, in_metres(path), camera, maps, info)
+        lifted = lift_in_pieces(tracks, *seen_from)
+        if tracks.grids is not None:
+            lifted = replace(lifted, grids_depth_m=lift_later(tracks, *seen_from))
         begin("quality")
         agreement, flags = cross_quality(
             hands, tracks, lifted, path, camera, info, frames.frame_s, pictures, cuts, points.doubts

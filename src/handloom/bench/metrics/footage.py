@@ -114,17 +114,23 @@ def dense_windows(
 ) -> tuple[int, int]:
     """Windows of `length` frames in a row with `enough` points visible throughout, and windows in all.
 
-    A window takes the points of the grid that began last at or before its first frame; visible: (T, N), the first one.
+    visible: (T, N), the first grid's points first. A window takes, in their place, the grid of which most points are
+    visible in all its frames, of those that began at or before its first one: the rule of `geometry.later_grids`.
     """
     num = len(visible) - length + 1
     if num <= 0:
         return 0, 0
-    grids = sorted([LaterGrid(0, visible), *later], key=lambda grid: grid.query_frame)
     hits = 0
     for start in range(num):
-        grid = [grid for grid in grids if grid.query_frame <= start][-1]
-        held = grid.visible[start - grid.query_frame : start - grid.query_frame + length]
-        hits += len(held) == length and int(held.all(axis=0).sum()) >= enough
+        held = visible[start : start + length].all(axis=0)
+        most = 0
+        for grid in later:
+            at = start - grid.query_frame
+            seen = grid.visible[at : at + length] if at >= 0 else grid.visible[:0]
+            num_grid = grid.visible.shape[1]
+            if len(seen) == length:
+                most = max(most, int(seen.all(axis=0).sum()) + int(held[num_grid:].sum()))
+        hits += max(most, int(held.sum())) >= enough
     return hits, num
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import StoreError
-from handloom.schemas.row import ARRAYS, FRAME_SHAPES
+from handloom.schemas.row import ARRAYS, SHAPES
 
 
 class Cells(Protocol):
@@ -35,8 +35,8 @@ def cells_of(column: pa.ChunkedArray, name: str, table: str) -> Cells:
         array = pa.concat_arrays([chunk.cast(_large(chunk.type)) for chunk in array.chunks])
     if name == "frame_jpeg":
         return _Pictures(array)
-    if name == "frame_s" or (table == "clips" and name in (*FRAME_SHAPES, "frame_flags")):
-        return _Frames(array, FRAME_SHAPES.get(name, ()))
+    if name == "frame_s" or (table == "clips" and name in (*SHAPES, "frame_flags")):
+        return _Frames(array, SHAPES.get(name, ()))
     if table == "robot_episodes" and name in ("state", "action"):
         return _Vectors(array, name)
     return _Values(array, name)

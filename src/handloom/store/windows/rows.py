@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
+from handloom.geometry.later_grids import StoredGrids
 from handloom.store.database import Database, versions_there
 from handloom.store.lance_faults import LANCE_ERRORS, first_words
 from handloom.store.location import Location
@@ -28,7 +29,8 @@ class Row:
 
     place: in the table. id: of the clip or episode. frame_s: (T,). framed: (T, ...) per-frame columns; a null column is
     NaN (False, 0) in every frame, or None where its width is not known. single: one value per row. jpegs: per camera
-    asked for, its T pictures, or None.
+    asked for, its T pictures, or None. grids: those that began after the first frame, where the windows take them, and
+    track_visible: (T, N), which says how much the first one shows.
     """
 
     place: int
@@ -38,6 +40,8 @@ class Row:
     single: dict[str, Any]
     jpegs: dict[str | None, pa.Array | None]
     num_bytes: int
+    grids: StoredGrids | None = None
+    track_visible: NDArray[np.bool_] | None = None
 
 
 class RowReader:
@@ -59,6 +63,7 @@ class RowReader:
 
     def _forget(self) -> None:
         self._table: lance.LanceDataset | None = None
+        self._columns: list[str] = []
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._held: OrderedDict[int, Row] = OrderedDict()
@@ -71,7 +76,7 @@ class RowReader:
         """
         table = self._open()
         try:
-            rows = table.take([int(place) for place in places], columns=self._spec.columns())
+            rows = table.take([int(place) for place in places], columns=self._columns)
         except LANCE_ERRORS as error:
             raise self._gone(error) from error
         columns = {name: cells_of(rows.column(name), name, self._spec.table) for name in rows.column_names}
@@ -100,8 +105,11 @@ class RowReader:
             options = dict(self._location.storage_options) or None
             try:
                 self._table = lance.dataset(uri, version=self._version, storage_options=options)
+                there = set(self._table.schema.names)
             except LANCE_ERRORS as error:
                 raise self._gone(error) from error
+            grids = (name for name in self._spec.grid_columns() if name in there)
+            self._columns = list(dict.fromkeys([*self._spec.columns(), *grids]))
         return self._table
 
     def _gone(self, error: Exception) -> StoreError:
@@ -116,6 +124,8 @@ class RowReader:
     def _row(self, columns: dict[str, Cells], index: int, place: int) -> Row:
         spec = self._spec
         values = {name: cells.value(index) for name, cells in columns.items() if name != "frame_jpeg"}
+        grids, visible = self._grids(values)
+        values = {name: values[name] for name in self._spec.columns() if name in values}
         framed = {name: values.pop(name) for name in list(values) if name in FRAMED[spec.table]}
         id_, frame_s = values.pop(spec.id_column), values.pop("frame_s")
         for name, array in framed.items():
@@ -127,7 +137,12 @@ class RowReader:
         if "cameras" not in spec.fields:
             values.pop("cameras", None)
         num_bytes = sum(cells.num_bytes(index) for cells in columns.values())
-        return Row(place, id_, frame_s, framed, values, jpegs, num_bytes)
+        return Row(place, id_, frame_s, framed, values, jpegs, num_bytes, grids, visible)
+
+    def _grids(self, values: dict[str, Any]) -> tuple[StoredGrids | None, NDArray[np.bool_] | None]:
+        wanted = self._spec.grid_columns()
+        grids = StoredGrids.of(values) if wanted else None
+        return grids, None if grids is None else values["track_visible"]
 
 
 def _jpegs(pictures: pa.Array | None, camera: str | None, cameras: list[str] | None, id_: str) -> pa.Array | None:

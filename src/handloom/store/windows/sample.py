@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from handloom.store.windows.pictures import PictureCache, decode_jpeg
 from handloom.store.windows.rows import Row
-from handloom.store.windows.spec import IMAGES, WindowSpec
+from handloom.store.windows.spec import GRIDS_FOR, IMAGES, WindowSpec
 
 Sample = dict[str, Any]
 
@@ -70,10 +70,27 @@ def make_sample(
         sample[name] = None if values is None else _take(values, frames, valid, run, copy)
     for name, value in row.single.items():
         sample[name] = value.copy() if copy and isinstance(value, np.ndarray) else value
+    if row.grids is not None:
+        _take_grid(sample, row, frames)
     for camera, jpegs in row.jpegs.items():
         name = IMAGES if camera is None else f"{IMAGES}:{camera}"
         sample[name], sample[f"{name}_valid"] = _pictures(row, camera, jpegs, frames, run, spec, pictures, copy)
     return sample
+
+
+def _take_grid(sample: Sample, row: Row, frames: NDArray[np.int64]) -> None:
+    """Puts the grid that is in force in the place of the first frame's, in arrays of the sample's own."""
+    number = row.grids.best(row.track_visible, frames)
+    if number is None:
+        return
+    num = row.grids.num_points
+    for name in GRIDS_FOR:
+        if sample.get(name) is not None:
+            rest = sample[name][:, num:]
+            sample[name] = np.concatenate([row.grids.take(number, name, frames).astype(rest.dtype), rest], axis=1)
+    if sample.get("track_query_frame") is not None:
+        rest = sample["track_query_frame"][num:]
+        sample["track_query_frame"] = np.concatenate([np.full(num, row.grids.query_frame[number], rest.dtype), rest])
 
 
 def _run(frames: NDArray[np.int64]) -> slice | None:

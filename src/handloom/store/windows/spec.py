@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from handloom.errors import ConfigError
+from handloom.schemas.later_grids import GRID_INDEX
 from handloom.schemas.row import FRAME_SHAPES
 from handloom.store.embodiment import HUMAN, check_embodiment
 
@@ -18,8 +19,19 @@ IMAGES = "images"
 GROUPS: dict[str, tuple[str, ...]] = {
     "hands": ("hand_visible", "hand_keypoints_px", "hand_keypoints_cam_m"),
     "hands_world": ("hand_visible", "hand_keypoints_world_m"),
-    "tracks": ("track_points_px", "track_depth_m", "track_visible", "track_kind"),
-    "tracks_world": ("track_points_world_m", "track_visible", "track_kind"),
+    "tracks": ("track_points_px", "track_depth_m", "track_visible", "track_kind", "track_query_frame"),
+    "tracks_world": ("track_points_world_m", "track_visible", "track_kind", "track_query_frame"),
+}
+NEAREST, FIRST = "nearest", "first"
+_GRID = (*GRID_INDEX, "regrid_visible", "track_visible")
+_CAMERA = ("camera_matrix", "camera_source", "camera_distortion", "camera_model", "world_from_camera", "world_unit_m")
+# What a column of the tracks needs of the grids that began later.
+GRIDS_FOR: dict[str, tuple[str, ...]] = {
+    "track_points_px": (*_GRID, "regrid_points_px"),
+    "track_visible": _GRID,
+    "track_depth_m": (*_GRID, "regrid_depth_m"),
+    "track_sigma_px": (*_GRID, "regrid_sigma_px"),
+    "track_points_world_m": (*_GRID, "regrid_points_px", "regrid_depth_m", *_CAMERA),
 }
 SPLITS = ("train", "held_out")
 # Per table: its id, what tells one video from another, and the columns with one value per frame.
@@ -64,6 +76,7 @@ class WindowSpec:
     table: str = "clips"
     image_size: tuple[int, int] | None = None
     embodiment: str = HUMAN
+    track_grid: str = NEAREST
 
     @property
     def num_steps(self) -> int:
@@ -80,8 +93,14 @@ class WindowSpec:
         found = (name.partition(":") for name in self.fields if name.partition(":")[0] == IMAGES)
         return tuple(camera or None for _, _, camera in found)
 
+    def grid_columns(self) -> list[str]:
+        """The table's columns that later grids are taken from; a table may lack them."""
+        if self.table != "clips" or self.track_grid == FIRST:
+            return []
+        return list(dict.fromkeys(column for name in self.fields for column in GRIDS_FOR.get(name, ())))
+
     def columns(self) -> list[str]:
-        """The table's columns that a sample is made of, `frame_s` and the id first."""
+        """The table's columns that a sample holds, `frame_s` and the id first."""
         names = [self.id_column, "frame_s"]
         if self.cameras:
             names += ["frame_jpeg", *(["cameras"] if self.table == "robot_episodes" else [])]
@@ -93,6 +112,8 @@ class WindowSpec:
         content = asdict(self)
         if self.embodiment == HUMAN:  # windows that were asked for before there was a choice keep their key
             del content["embodiment"]
+        if self.track_grid == NEAREST:
+            del content["track_grid"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -124,6 +145,11 @@ def _check(spec: WindowSpec) -> None:
     check_embodiment(spec.embodiment)
     if spec.table not in ID_OF:
         raise ConfigError(f"table {spec.table!r}", f"one of {', '.join(ID_OF)}")
+    if spec.track_grid not in (NEAREST, FIRST):
+        raise ConfigError(
+            f"track_grid {spec.track_grid!r}",
+            f"{NEAREST}: the grid that shows most, {FIRST}: ARM4R's, of the first frame",
+        )
     if spec.past < 1 or spec.future < 0:
         raise ConfigError(
             f"past={spec.past}, future={spec.future}", "past counts `now`, so it is 1 or more; future 0 or more"

@@ -18,7 +18,7 @@ from handloom.errors import ConfigError, StoreError
 from handloom.store.lance_faults import LANCE_ERRORS, first_words
 from handloom.store.sql import quoted
 from handloom.store.windows.rows import RowReader
-from handloom.store.windows.spec import COMPUTED_BY, FRAMED, check_columns, make_spec
+from handloom.store.windows.spec import COMPUTED_BY, FIRST, FRAMED, check_columns, make_spec
 
 if TYPE_CHECKING:
     from handloom.store.windows.dataset import Windows
@@ -78,7 +78,7 @@ def _fields(windows: Windows, fields: Sequence[str] | None) -> list[str]:
 
 
 def _compute(windows: Windows, names: list[str]) -> dict[str, dict[str, Any]]:
-    spec = make_spec(past=1, future=0, fields=names, table=windows.spec.table)
+    spec = make_spec(past=1, future=0, fields=names, table=windows.spec.table, track_grid=FIRST)
     reader = RowReader(windows.db.location, spec, windows.version, 0)
     total = int(windows.plan.steps.sum())
     sums = {name: _Sums(total) for name in names}

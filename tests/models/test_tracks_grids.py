@@ -1,0 +1,132 @@
+"""Later grids of the real tracker, on a camera that turns away from what the first one lay on, and over a cut."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from handloom.models.tracks_lk import LucasKanade, query_grid
+from handloom.models.tracks_robust import RecoveringTracker
+from handloom.schemas.clip import Clip
+from handloom.schemas.settings import TracksConfig
+from handloom.schemas.values import HandPoints, Tracks, VideoInfo
+from handloom.video.frame_store import FrameStore
+
+WIDTH, HEIGHT, GRID = 256, 192, 8
+CONFIG = TracksConfig(grid=GRID, extra=16, regrid_s=2.0, regrid_keep_s=0.5)
+KEEP = 8  # frames: 0.5 s at 15 Hz
+CLIP = Clip("test:v:0-1000", "test", "v", "v.mp4", 0.0, 1.0)
+
+
+def wall(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    shape = (240, 1400)
+    out = sum(cv2.resize(rng.standard_normal((shape[0] // s, shape[1] // s)), shape[::-1]) for s in (3, 7, 15))
+    return np.repeat(np.clip(128 + 35 * out, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def turning(num: int, speed_px: float, seed: int = 0) -> np.ndarray:
+    """(T, h, w, 3) of a camera that turns to the right by whole pixels: a point goes left by `speed_px` a frame."""
+    picture = wall(seed)
+    return np.stack([picture[20 : 20 + HEIGHT, round(t * speed_px) :][:, :WIDTH] for t in range(num)])
+
+
+def follow(frames: np.ndarray, config: TracksConfig = CONFIG, cuts=(), cls=RecoveringTracker) -> Tracks:
+    num = len(frames)
+    store = FrameStore(np.arange(num) / 15)
+    store.append(frames)
+    info = VideoInfo(WIDTH, HEIGHT, 15.0, "h264", "yuv420p", 0, 0.0, 1.0, num)
+    nan, none = np.full((num, 2, 21, 3), np.nan, np.float32), np.zeros((num, 2), bool)
+    return cls(config).track(CLIP, info, store, HandPoints(none, none, nan[..., 0, 0], nan[..., :2], nan), cuts)
+
+
+@pytest.fixture(scope="module")
+def panned() -> tuple[np.ndarray, Tracks]:
+    frames = turning(48, 9.0)
+    return frames, follow(frames)
+
+
+def test_the_first_grid_and_the_other_points_are_what_they_are_without_later_grids(panned):
+    frames, tracks = panned
+    alone = follow(frames, CONFIG.model_copy(update={"regrid_s": 0.0}))
+    assert alone.grids is None
+    for name in ("points_px", "visible", "query_frame", "kind", "sigma_px"):
+        np.testing.assert_array_equal(getattr(tracks, name), getattr(alone, name))
+
+
+def test_another_grid_begins_before_the_last_has_left_and_lies_where_the_wall_went(panned):
+    _, tracks = panned
+    assert len(tracks.grids) >= 3
+    begun = [grid.query_frame for grid in tracks.grids]
+    assert begun == sorted(begun)
+    assert min(np.diff([0, *begun])) >= KEEP
+    queries = query_grid(WIDTH, HEIGHT, GRID)
+    for grid in tracks.grids:
+        length = len(grid.visible)
+        np.testing.assert_array_equal(grid.points_px[0], queries)
+        assert grid.visible[0].all()
+        where = queries - np.arange(length)[:, None, None] * [9.0, 0.0]
+        error = np.linalg.norm(grid.points_px - where, axis=-1)
+        assert np.nanmedian(error) < 0.3
+        assert np.nanpercentile(error, 95) < 1.2
+        inside = (where[..., 0] > 6) & (where[..., 0] < WIDTH - 7)
+        assert grid.visible[inside].mean() > 0.85
+        np.testing.assert_array_equal(np.isnan(grid.points_px[..., 0]), ~grid.visible)
+        assert np.isfinite(grid.sigma_px[grid.visible]).all()
+
+
+def test_a_grid_is_followed_for_a_while_after_the_next_began_and_the_last_to_the_end(panned):
+    frames, tracks = panned
+    ends = [grid.query_frame + len(grid.visible) for grid in tracks.grids]
+    begun = [grid.query_frame for grid in tracks.grids]
+    assert ends[:-1] == [min(start + KEEP, len(frames)) for start in begun[1:]]
+    assert ends[-1] == len(frames)
+
+
+def test_wherever_a_window_begins_one_grid_shows_most_of_its_points_throughout(panned):
+    frames, tracks = panned
+    num = GRID**2
+    for start in range(len(frames) - KEEP):
+        best = tracks.visible[start : start + KEEP + 1, :num].all(axis=0).sum()
+        for grid in tracks.grids:
+            if grid.query_frame <= start:
+                seen = grid.visible[start - grid.query_frame :][: KEEP + 1]
+                if len(seen) == KEEP + 1:
+                    best = max(best, seen.all(axis=0).sum())
+        assert best >= 0.4 * num, start
+
+
+def test_a_camera_at_rest_needs_no_other_grid():
+    assert follow(np.repeat(turning(1, 0.0), 40, axis=0)).grids == ()
+
+
+def test_a_grid_of_which_much_has_gone_is_old_after_regrid_s():
+    frames = turning(45, 1.2)
+    slow = CONFIG.model_copy(update={"regrid_s": 2.0})
+    assert [grid.query_frame for grid in follow(frames, slow).grids] == [30]
+
+
+def test_at_a_cut_everything_ends_and_another_grid_begins():
+    frames = np.concatenate([turning(14, 2.0), turning(16, 2.0, seed=5)])
+    tracks = follow(frames, cuts=[14])
+    num = GRID**2
+    assert tracks.visible[13, :num].any()
+    assert not tracks.visible[14:, :num].any()
+    for point in range(num, num + CONFIG.extra):
+        shot = int(tracks.query_frame[point] >= 14)
+        assert not tracks.visible[: 14 if shot else None, point][0 if shot else slice(14, None)].any()
+    assert (tracks.query_frame >= 14).any()
+    assert [grid.query_frame for grid in tracks.grids] == [14]
+    assert tracks.grids[0].visible[8].mean() > 0.8
+    plain = follow(frames, cuts=[14], cls=LucasKanade)
+    assert plain.visible[13].any()
+    assert not plain.visible[14:].any()
+
+
+def test_no_grid_begins_on_black_and_one_begins_after_it():
+    frames = turning(40, 1.0)
+    frames[12:30] = 0
+    begun = [grid.query_frame for grid in follow(frames).grids]
+    assert not [t for t in begun if 12 <= t < 30]
+    assert np.isfinite(follow(frames[:1]).points_px[0, :3]).all()
