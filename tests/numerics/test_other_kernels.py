@@ -24,6 +24,8 @@ SSE_OPENCV = {"OPENCV_CPU_DISABLE": "AVX512-SKX,AVX2,FP16,AVX"}
 
 TOLERANCE = {
     "camera_matrix": 1e-2,
+    "camera_distortion": 1e-5,
+    "camera_focal_sigma": 1e-5,
     "world_from_camera": 1e-5,
     "hand_confidence": 1e-5,
     "hand_keypoints_cam_m": 1e-5,
