@@ -164,9 +164,19 @@ def overlap(s):
 
 
 def few_tracks(s):
-    s.tracks.visible[AT, 6:] = False
-    s.lifted.depth_m[AT, 6:] = np.nan
-    s.lifted.points_world_m[AT, 6:] = np.nan
+    """A third of the grid or less in every step; the points on hands at once."""
+    for t, kept in zip(range(AT - 4, AT + 1), (41, 28, 19, 13, 9), strict=True):
+        unseen(s, t, slice(kept, 60 if t < AT else None))
+
+
+def tracks_lost(s):
+    unseen(s, AT, slice(10, 60))
+
+
+def unseen(s, t, points):
+    s.tracks.visible[t, points] = False
+    s.lifted.depth_m[t, points] = np.nan
+    s.lifted.points_world_m[t, points] = np.nan
 
 
 def no_pose(s):
@@ -207,6 +217,7 @@ BESIDE = {AT - 1, AT, AT + 1}
         (off_picture, "HAND_OFF_PICTURE_RIGHT", ONE),
         (overlap, "HANDS_OVERLAP", set(range(NUM))),
         (few_tracks, "FEW_TRACKS", ONE),
+        (tracks_lost, "TRACKS_LOST", ONE),
         (no_pose, "NO_POSE", ONE),
         (bad_pose, "CAMERA_RESIDUAL", ONE),
     ],

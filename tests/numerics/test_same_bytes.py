@@ -22,7 +22,7 @@ from handloom.geometry.hand_quality import hand_quality
 from handloom.geometry.picture_stats import PictureStats
 from handloom.geometry.pieces import lift_in_pieces
 from handloom.geometry.pnp import place_hands
-from handloom.geometry.track_quality import track_quality
+from handloom.geometry.track_quality import lost_shares, track_quality
 from handloom.geometry.world import hands_to_world
 from handloom.models.appearance import GistHogHsv
 from handloom.models.features import CornerTracks
@@ -88,7 +88,9 @@ def steps(held: HeldFrames, models: tuple[Any, ...], at: Callable[[Any], Any]) -
     out["lifted"] = lifted = lift_in_pieces(*at((tracks, hands, metres, camera)), None, info)
     out["world"] = hands_to_world(*at((hands, metres)))
     out["agreement"] = cross_quality(*at((hands, tracks, lifted, metres, camera)), info, at(frame_s), out["pictures"])
-    out["quality"] = hand_quality(at(hands), info, at(camera)) | track_quality(at(tracks))
+    out["quality"] = hand_quality(at(hands), info, at(camera)) | track_quality(
+        at(tracks), lost_shares(at(tracks), at(hands), info)
+    )
     out["motion"] = encode_motion(at(hands), at(tracks), at(frame_s), info)
     out["appearance"] = look.finish(at(hands))
     store.close()

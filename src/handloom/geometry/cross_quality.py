@@ -16,6 +16,7 @@ from handloom.geometry.camera import project
 from handloom.geometry.hand_model import BONES, PALM
 from handloom.geometry.hand_tracks import either_side, hand_sizes_px, hand_track_residuals
 from handloom.geometry.picture_stats import PictureNumbers
+from handloom.geometry.track_quality import lost_shares
 from handloom.geometry.world import metric_poses, to_camera, to_world
 from handloom.schemas.frame_flags import NOT_THERE, FrameFlag
 from handloom.schemas.values import (
@@ -49,6 +50,7 @@ SAME_PLACE = 0.25  # mean distance of the two hands' corresponding keypoints, in
 OFF_TRACKS = 0.15  # median residual of the tracked points, in hand sizes: about half a palm's width a frame
 # The tracks and the path.
 FEW_SHARE = 0.15  # of the points chosen so far
+LOST_SHARE = 1 / 3  # of the grid's visible points, in one step
 COMPARED = 300  # points that stand for all of them
 STILL_TRACKS = 8  # fewer say nothing about a pose
 STILL_SHARE = 0.6  # least share of a point's frames in which it has one place in the world
@@ -96,6 +98,8 @@ def cross_quality(
     camera_px, of_frame = camera_residuals(tracks, lifted, poses, camera)
     signs = _Signs(either_side(speed, len(points)), by_hand, of_frame)
     flags = _flags(hands, tracks, path, camera, frame_s, pictures, signs, doubts)
+    with np.errstate(invalid="ignore"):
+        flags[lost_shares(tracks, hands, info) > LOST_SHARE] |= FrameFlag.TRACKS_LOST.value
     flags[np.asarray(cuts, np.int64)] |= FrameFlag.CUT.value
     sigma = np.zeros(0) if hands.sigma_m is None else hands.sigma_m[hands.visible]
     suspect = (flags & ~int(NOT_THERE)) != 0

@@ -1,21 +1,62 @@
-"""Quality numbers of point tracks: the `track_*` fields of `quality`."""
+"""Quality numbers of point tracks: the `track_*` fields of `quality`; and steps in which many points are lost."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from handloom.schemas.values import Tracks
+from handloom.geometry.hand_tracks import hand_sizes_px
+from handloom.schemas.values import Hands, TrackKind, Tracks, VideoInfo
+
+LEAST_SEEN = 0.1  # of the grid: where less was visible, what is lost in a step says nothing
+BORDER = 0.03  # of the picture's shorter side: what is expected nearer to the border may have left
+UNDER_HAND = 0.3  # of a hand's size around its keypoints: flesh, and what it holds
+LEAST_KEPT = 8  # points that tell how the picture moved
 
 
-def track_quality(tracks: Tracks) -> dict[str, float | None]:
-    """`track_survival`, `track_mean_visible`, `track_motion_px`; None where nothing can be said."""
+def track_quality(tracks: Tracks, lost: NDArray[np.floating]) -> dict[str, float | None]:
+    """`track_survival`, `track_mean_visible`, `track_motion_px`, `track_lost_step`; None where nothing can be said.
+
+    lost: (T,) of `lost_shares`.
+    """
     visible = tracks.visible
     if visible.size == 0:
-        return {"track_survival": None, "track_mean_visible": None, "track_motion_px": None}
+        return dict.fromkeys(("track_survival", "track_mean_visible", "track_motion_px", "track_lost_step"))
     both = visible[1:] & visible[:-1]
     steps = np.linalg.norm(np.diff(tracks.points_px, axis=0)[both], axis=-1)
     return {
         "track_survival": float(visible[-1].mean()),
         "track_mean_visible": float(visible.mean()),
         "track_motion_px": float(np.median(steps)) if steps.size else None,
+        "track_lost_step": float(np.nanmax(lost)) if np.isfinite(lost).any() else None,
     }
+
+
+def lost_shares(tracks: Tracks, hands: Hands, info: VideoInfo) -> NDArray[np.float64]:
+    """(T,) share of the visible grid that is lost in the step to each frame without a reason; NaN unknown.
+
+    A reason is to leave the picture, as far as the points that stay tell how it moves, or a hand that is there before
+    or after.
+    """
+    out = np.full(len(tracks.visible), np.nan)
+    grid = np.flatnonzero(tracks.kind == TrackKind.GRID)
+    visible, points = tracks.visible[:, grid], tracks.points_px[:, grid]
+    size = np.array([info.width, info.height], float)
+    hand_px = np.where(hands.visible[..., None, None], hands.keypoints_px, np.nan).astype(np.float64)
+    for t in range(1, len(out)):
+        seen = visible[t - 1]
+        if seen.sum() < max(LEAST_SEEN * len(grid), 1):
+            continue
+        kept, lost = np.flatnonzero(seen & visible[t]), np.flatnonzero(seen & ~visible[t])
+        moved = points[t, kept] - points[t - 1, kept]
+        shift = np.median(moved, axis=0) if len(kept) >= LEAST_KEPT else 0.0
+        there = points[t - 1, lost].astype(np.float64) + shift
+        margin = BORDER * size.min()
+        inside = ((there >= margin) & (there <= size - 1 - margin)).all(axis=1)
+        hidden = np.zeros(len(lost), bool)
+        for keypoints in hand_px[t - 1 : t + 1].reshape(-1, *hand_px.shape[2:]):
+            reach = UNDER_HAND * float(hand_sizes_px(keypoints))
+            near = np.linalg.norm(there[:, None] - keypoints, axis=-1) < reach  # False where the hand is not seen
+            hidden |= near.any(axis=1)
+        out[t] = (inside & ~hidden).sum() / seen.sum()
+    return out

@@ -32,6 +32,7 @@ class FrameFlag(IntFlag):
     FEW_TRACKS = 1 << 14
     NO_POSE = 1 << 15
     CAMERA_RESIDUAL = 1 << 16
+    TRACKS_LOST = 1 << 17
     CUT = 1 << 18
     HAND_SIDE_UNSURE_LEFT = 1 << 19
     HAND_SIDE_UNSURE_RIGHT = 1 << 20
@@ -57,6 +58,7 @@ FLAGS: dict[str, str] = {
     "FEW_TRACKS": "few of the points chosen so far are visible",
     "NO_POSE": "the camera's pose is not known",
     "CAMERA_RESIDUAL": "points at rest do not lie where the camera's pose puts them",
+    "TRACKS_LOST": "over a third of the visible grid is lost in one step, neither out of the picture nor behind a hand",
     "CUT": "another shot begins: nothing goes on from the frame before",
     "HAND_SIDE_UNSURE_LEFT": "the left hand may be the right one, or somebody else's",
     "HAND_SIDE_UNSURE_RIGHT": "the right hand may be the left one, or somebody else's",

@@ -19,7 +19,7 @@ from handloom.geometry.path_scale import metric_scale
 from handloom.geometry.picture_stats import PictureNumbers
 from handloom.geometry.pieces import lift_in_pieces, lift_later
 from handloom.geometry.pnp import place_hands
-from handloom.geometry.track_quality import track_quality
+from handloom.geometry.track_quality import lost_shares, track_quality
 from handloom.geometry.track_still import place_still_points, rays_of
 from handloom.geometry.world import hands_to_world, metric_poses
 from handloom.models.cuts import find_cuts
@@ -111,7 +111,11 @@ class Stages:
         agreement, flags = cross_quality(
             hands, tracks, lifted, path, camera, info, frames.frame_s, pictures, cuts, points.doubts
         )
-        quality = hand_quality(hands, info, camera) | track_quality(tracks) | estimated.numbers
+        quality = (
+            hand_quality(hands, info, camera)
+            | track_quality(tracks, lost_shares(tracks, hands, info))
+            | estimated.numbers
+        )
         quality |= pictures.quality() | agreement
         quality |= {"num_cuts": float(len(cuts)), "hand_view_log_odds": points.view_log_odds}
         measured = bool(np.isfinite(lifted.depth_m).any())
