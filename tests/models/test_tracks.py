@@ -244,3 +244,23 @@ def test_points_on_a_plain_wall_stay_when_a_hand_covers_the_last_corners():
     assert np.nanmedian(np.abs(off[-1, plain])) < 4
     assert (np.abs(off) < 2 * sigma)[1:, plain].mean() > 0.9
     assert np.nanmedian(sigma[-1, plain]) > np.nanmedian(sigma[4, plain])
+
+
+def test_points_stay_through_jumps_of_the_exposure_and_come_back_after_a_black_part():
+    def light(frame: np.ndarray, t: int) -> None:
+        frame[:] = np.clip(frame * (0.0 if 10 <= t < 14 else 0.6 if t >= 6 else 1.0), 0, 255)
+
+    tracks, num = follow(film(cover=light, noise=0.0)), SMALL.grid**2
+    where = truth(query_grid(WIDTH, HEIGHT, SMALL.grid), NUM)
+    visible, there = tracks.visible[:, :num], inside(where, 8)
+    assert not visible[10:14].any()
+    for t in (5, 6, 7, 9, 14, 16, 23):
+        assert visible[t, there[t]].mean() > 0.9, t
+    assert np.nanpercentile(np.linalg.norm(tracks.points_px[:, :num] - where, axis=-1), 98) < 1.5
+
+
+def test_a_plain_wall_may_grow_darker():
+    frames = np.stack([wall(0) * (0.65 if t >= 4 else 1.0) for t in range(9)])
+    frames += np.random.default_rng(3).normal(0, 1.0, frames.shape[:3])[..., None]
+    tracks = follow(np.clip(frames, 0, 255).astype(np.uint8))
+    assert tracks.visible[:, : SMALL.grid**2].mean(axis=1).min() > 0.9

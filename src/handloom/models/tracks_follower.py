@@ -50,6 +50,10 @@ FEW_CAME_BACK = 0.4
 STEP_APART_PX = 1.2
 """Standard deviation of one step by a hand's motion; of a thing's, by the point's own, `STEP_SEEN_PX`."""
 STEP_SEEN_PX = 0.4
+LEAST_COLOUR, MOST_COLOUR = 8.0, 250.0
+"""Between them a colour tells of the light."""
+LIGHT_CHANGE = 0.1
+"""Logarithm of the brightness over the first frame's; a smaller change is none."""
 FLOW_PX = 4.0
 """And of one by the dense flow, where the still scene's motion is not known."""
 UNKNOWN_STEPS = 5
@@ -75,6 +79,8 @@ class Follower:
         self._inside = np.full(num, FAR)  # how deep in a hand's flesh, palm lengths
         self._likeness = np.ones(num, np.float32)
         self._speed = np.zeros((num, 2), np.float32)
+        self._light = np.ones(3, np.float32)
+        self._waits: tuple[NDArray[np.uint8], int, Mask] | None = None
         self.step_s, self._close_px = step_s, forward_backward_px
         self._flow = {
             "winSize": (window_px, window_px),
@@ -119,9 +125,16 @@ class Follower:
         matches: (m, 2) points of the two frames that tell the still scene's motion. motion: it is known, from other
         points. None of the two: the points followed here tell it.
         """
+        if view.blind:
+            self._wait(before, t, view.size)
+            return
+        if self._waits is not None:
+            before, t, self.seen = self._waits
+            self._waits, matches = None, None
         inside = np.stack([regions.depth(t, hand, self.points) for hand in range(NUM_HANDS)])
         self._inside = inside.max(axis=0)
         pair = Pair(before, after)
+        view.light = self._light
         flown, moved = self._fly(pair, self._to_fly(view.size, matches is None and motion is None))
         if motion is None:
             still = flown[(self.layer[flown] == STILL) & ~regions.on_arm(t, self.points[flown])]
@@ -135,6 +148,7 @@ class Follower:
             still_at = self.points + pair.flow_at(self.points)
         expected = self._expect(still_at, inside, regions, t, to)
         self._come_back(good, moved, still_at, expected)
+        self._light = view.light = self._light_of(view, flown, moved, still_at)
         self._step = self._step_px(good)
         self._spread.step(self._step)
         self._sigma = self._spread.sigma()
@@ -157,6 +171,32 @@ class Follower:
             expected[weak] = new[weak] = prior[weak] = start[weak] = self.motion.move(self.points[weak])
         self._look(np.flatnonzero(here & ~self._strong), start, prior, 1, view, regions, to, new, accepted)
         self._settle(new, accepted, view, regions, to)
+
+    def _wait(self, before: NDArray[np.uint8], t: int, size: Array) -> None:
+        """Nothing is seen; the next step goes on from the last frame that showed something."""
+        if self._waits is None:
+            self._waits = (before, t, self.seen)
+        self.motion = still_motion(self.points[:0], self.points[:0], size)
+        self.seen = np.zeros_like(self.seen)
+
+    def _light_of(self, view: View, flown: Indices, moved: Array, still_at: Array) -> Array:
+        """(3,) how bright the frame is over the first, by the points that are followed; as before where they disagree.
+
+        Points without texture only tell where they agree closely: a plain thing that covers all of them does not.
+        """
+        weak = np.flatnonzero(self.seen & ~self._strong & (self.layer == STILL)) if self.motion.known else flown[:0]
+        still = flown[self.layer[flown] == STILL]
+        for at, place, least, apart in ((still, moved, 12, 0.12), (weak, still_at, 40, 0.06)):
+            shown, kept = view.light * view.colours(place[at]), self._patches.colour[at]
+            usable = (shown.min(axis=1) > LEAST_COLOUR) & (kept.min(axis=1) > LEAST_COLOUR) & view.inside(place[at])
+            usable &= (shown.max(axis=1) < MOST_COLOUR) & (kept.max(axis=1) < MOST_COLOUR)
+            if usable.sum() < least:
+                continue
+            ratio = np.log(shown[usable] / kept[usable])
+            light = np.median(ratio, axis=0)
+            if np.median(np.abs(ratio - light)) < apart:
+                return np.exp(np.where(np.abs(light).max() > LIGHT_CHANGE, light, 0)).astype(np.float32)
+        return view.light
 
     def _to_fly(self, size: Array, voters: bool) -> Indices:
         """Points whose step is measured: what may move by itself, and enough others to tell the camera's motion."""

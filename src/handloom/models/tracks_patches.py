@@ -32,6 +32,8 @@ SENSOR_GREY = 0.8
 NOISE_SLOPE = 0.3
 """Standard deviation of the slopes of noise alone, grey levels per pixel."""
 _GAIN_RANGE = (0.5, 2.0)
+BLIND_GREY = 2.0
+"""Standard deviation of a frame's grey below which it shows nothing."""
 
 
 @dataclass
@@ -93,7 +95,10 @@ class Patches:
 
 
 class View:
-    """One frame, prepared for sampling: (h, w) grey blurred, and small colours."""
+    """One frame, prepared for sampling: (h, w) grey blurred, and small colours.
+
+    light: (3,) RGB, how bright it is over a follower's first frame; colours are given as they would be in that.
+    """
 
     _SHRINK = 4
 
@@ -102,6 +107,12 @@ class View:
         self.soft = cv2.GaussianBlur(grey, (0, 0), BLUR_PX)
         small = (max(1, grey.shape[1] // self._SHRINK), max(1, grey.shape[0] // self._SHRINK))
         self._small = cv2.resize(rgb, small, interpolation=cv2.INTER_AREA)
+        self.light = np.ones(3, np.float32)
+
+    @property
+    def blind(self) -> bool:
+        """It shows nothing: it is black, or of one colour."""
+        return float(cv2.meanStdDev(self.soft)[1][0, 0]) < BLIND_GREY
 
     def samples(self, points: Array, warp: Array | None) -> Array:
         """(n, 36) float32 grey around (n, 2) points, through (n, 2, 2) warps of the offsets; the edge is continued."""
@@ -128,7 +139,7 @@ class View:
         shape = np.array(self._small.shape[1::-1], np.float32)
         at = ((points + 0.5) * (shape / self.size) - 0.5).astype(np.float32)
         found = cv2.remap(self._small, at[:, :1], at[:, 1:], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return found.reshape(-1, 3).astype(np.float32)
+        return found.reshape(-1, 3).astype(np.float32) / self.light
 
     def inside(self, points: Array, margin_px: float = 0.0) -> NDArray[np.bool_]:
         with np.errstate(invalid="ignore"):
