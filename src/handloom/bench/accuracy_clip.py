@@ -159,10 +159,9 @@ def _track_scores(tracks: Tracks, depth_of, loaded: Loaded) -> dict[str, float]:
     where = evaluated(query, len(index)) & known
     size = (loaded.info.width, loaded.info.height)
     ours = at_depth(tracks.points_px, depth_of(truth.cam_m[loaded.index[query], each, 2]), loaded)
-    matrix = loaded.camera.camera_matrix
     out = {"points": float(known.sum())} | tapvid(px, visible, tracks.points_px, tracks.visible, where, size)
     for scaling, ending in (("none", ""), ("median", "_median")):
-        scores = tapvid_3d(cam, visible, ours, tracks.visible, where, matrix, scaling)
+        scores = tapvid_3d(cam, visible, ours, tracks.visible, where, loaded.camera, scaling)
         out |= {f"{name}{ending}": value for name, value in scores.items() if name != "oa"}
     return out
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from handloom.bench.metrics.tracks import evaluated, mean_scores, swapped, tapvid, tapvid_3d
+from handloom.schemas.values import Camera
 from handloom.synth import render_all, synth_specs
 from handloom.synth.follow import LEFT_HAND, RIGHT_HAND
 
 SIZE = (256, 256)
-MATRIX = np.array([[200.0, 0, 128], [0, 200, 128], [0, 0, 1]])
+CAMERA = Camera(np.array([[200.0, 0, 128], [0, 200, 128], [0, 0, 1]]), "given")
 
 
 def still(num_frames: int = 3, num: int = 4):
@@ -79,16 +80,27 @@ def cam(depth_m: float = 2.0):
 def test_3d_thresholds_grow_with_depth(depth_m: float):
     """3 px at z are 3 z / 200 metres: 45 mm are 4.5 px at 2 m (within 8, 16), 18 px at 0.5 m (within none)."""
     points, visible, where = cam(depth_m)
-    found = tapvid_3d(points, visible, points + np.array([0, 0, 0.045]), visible, where, MATRIX)
+    found = tapvid_3d(points, visible, points + np.array([0, 0, 0.045]), visible, where, CAMERA)
     assert found["apd_3d"] == found["aj_3d"] == (0.4 if depth_m == 2.0 else 0.0)
+
+
+def test_3d_thresholds_are_those_of_the_lenss_own_pixels():
+    """25 mm across at a depth of 1 m are 5 px in the middle (within 8, 16), and a third of that at 63 degrees."""
+    lens = replace(CAMERA, distortion=np.zeros(4), model="fisheye")
+    seen = np.ones((2, 1), bool)
+    for slope, apd in ((0.0, 0.4), (2.0, 0.8)):
+        point = np.tile([slope, 0.0, 1.0], (2, 1, 1))
+        moved = point + np.array([0, 0.025, 0])
+        assert tapvid_3d(point, seen, moved, seen, seen, lens)["apd_3d"] == apd
+        assert tapvid_3d(point, seen, moved, seen, seen, CAMERA)["apd_3d"] == 0.4
 
 
 def test_median_scaling_forgives_a_wrong_unit_and_nothing_else():
     points, visible, where = cam()
-    assert tapvid_3d(points, visible, 3 * points, visible, where, MATRIX)["aj_3d"] == 0
-    assert tapvid_3d(points, visible, 3 * points, visible, where, MATRIX, "median")["aj_3d"] == 1
+    assert tapvid_3d(points, visible, 3 * points, visible, where, CAMERA)["aj_3d"] == 0
+    assert tapvid_3d(points, visible, 3 * points, visible, where, CAMERA, "median")["aj_3d"] == 1
     bent = points * [1, 1, 1.2]
-    assert tapvid_3d(points, visible, bent, visible, where, MATRIX, "median")["aj_3d"] < 1
+    assert tapvid_3d(points, visible, bent, visible, where, CAMERA, "median")["aj_3d"] < 1
 
 
 def test_unknown_depth_is_within_nothing():
@@ -96,7 +108,7 @@ def test_unknown_depth_is_within_nothing():
     lost = points.copy()
     lost[:, 0] = np.nan
     for scaling in ("none", "median"):
-        found = tapvid_3d(points, visible, lost, visible, where, MATRIX, scaling)
+        found = tapvid_3d(points, visible, lost, visible, where, CAMERA, scaling)
         assert found["apd_3d"] == 0.75
         assert found["aj_3d"] == pytest.approx(3 / 5)  # said to be seen, and nowhere: missed, and a false positive
 

@@ -7,6 +7,9 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.geometry.camera import slope_per_pixel
+from handloom.schemas.values import Camera
+
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 
@@ -41,12 +44,13 @@ def tapvid_3d(
     cam_m: Floats,
     visible: Bools,
     where: Bools,
-    camera_matrix: Floats,
+    camera: Camera,
     scaling: str = "none",
 ) -> dict[str, float]:
     """OA, APD_3D and 3D-AJ of tracks (T, N, 3) in the camera frame, over the frames and points of `where`.
 
-    A threshold of n px is n z / sqrt(fx fy) metres at the true depth z. scaling: `none` takes predictions as they are;
+    A threshold of n px is n z / sqrt(fx fy) metres at the true depth z of a pinhole; of a lens, as many as its pixels
+    are wide there. scaling: `none` takes predictions as they are;
     `median` first scales them by the ratio of median distances over what both see.
 
     Source: Koppula et al., TAPVid-3D: A Benchmark for Tracking Any Point in 3D, NeurIPS 2024.
@@ -55,7 +59,11 @@ def tapvid_3d(
     if scaling == "median":
         cam = cam * _median_scale(truth_cam_m, cam, truth_visible & visible & where)
     error = np.linalg.norm(cam - truth_cam_m, axis=-1)
-    metres_per_px = truth_cam_m[..., 2] / np.sqrt(camera_matrix[0, 0] * camera_matrix[1, 1])
+    matrix, depth_m = camera.camera_matrix, truth_cam_m[..., 2]
+    metres_per_px = depth_m / np.sqrt(matrix[0, 0] * matrix[1, 1])
+    if camera.distortion is not None:
+        ahead = np.where(depth_m > 1e-6, depth_m, np.nan)[..., None]
+        metres_per_px = metres_per_px * slope_per_pixel(truth_cam_m[..., :2] / ahead, camera)
     within = [error < threshold * metres_per_px for threshold in THRESHOLDS_PX]
     accuracy, apd, jaccard = _scores(within, truth_visible, visible, where)
     return {"oa": accuracy, "apd_3d": apd, "aj_3d": jaccard}
