@@ -22,6 +22,7 @@ from handloom.draw.show import check_suffix, write_overlay_video, write_show
 from handloom.draw.text import fit_text, put_text, text_width
 from handloom.draw.thumbnail import FrameKeeper
 from handloom.errors import ConfigError, StoreError
+from handloom.schemas.frame_flags import FrameFlag
 from handloom.schemas.later_grids import grid_columns
 from handloom.schemas.settings import FramesConfig
 from handloom.schemas.values import LEFT, RIGHT, LaterGrid
@@ -183,6 +184,17 @@ def test_a_contact_sheet_of_any_clip(tmp_path: Path, num_frames: int, size: tupl
     tiles = min(num_frames, 12)
     assert image.size / 3 > 0.8 * tiles * 270 * 270 * max(size) / min(size)
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.PNG"]
+
+
+@pytest.mark.parametrize("name", ["HAND_OFF_PICTURE_RIGHT", "HAND_SIDE_UNSURE_RIGHT"])
+def test_a_doubted_hand_has_a_question_mark_and_the_legend_says_why(name: str) -> None:
+    row = show_hand(make_row(3), RIGHT, (300, 200))
+    flagged = row | {"frame_flags": np.array([0, FrameFlag[name], FrameFlag.HAND_OFF_PICTURE_LEFT], np.int32)}
+    image = np.zeros((480, 640, 3), np.uint8)
+    for index, differs in ((0, False), (1, True), (2, False)):
+        drawn, plain = (draw_overlay(image, each, index, letters_only=True) for each in (flagged, row))
+        assert (drawn != plain).any() == differs
+    assert draw_legend(flagged, 300, False).shape[0] > draw_legend(row, 300, False).shape[0]
 
 
 def test_the_legend_explains_what_the_sheet_shows() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from handloom.draw.certainty import lens_text, scale_text
 from handloom.draw.frame import BACKGROUND
-from handloom.draw.overlay import EDGE, HAND_COLORS, WHITE, track_colors
+from handloom.draw.overlay import EDGE, HAND_COLORS, WHITE, is_doubted, track_colors
 from handloom.draw.text import fit_text, line_height, put_text, text_width
 from handloom.draw.world import POINT_COLORS
 from handloom.schemas.values import LEFT, RIGHT, TrackKind
@@ -59,6 +59,8 @@ def _of_frames(row: dict[str, Any]) -> list[Entry]:
         infilled = row.get("hand_infilled")
         if infilled is not None and np.any(infilled):
             entries.append(Entry("", [], "dark keypoints: filled in, not seen"))
+        if any(is_doubted(row, t, hand) for t in range(len(row["frame_s"])) for hand in (LEFT, RIGHT)):
+            entries.append(Entry("", [], "?: which hand it is, or that it lies there, is doubted (frame_flags)"))
     points = row.get("track_points_px")
     if points is not None and points.shape[1]:
         across = np.array([[0.0, 0.5], [0.5, 0.5], [1.0, 0.5]])

@@ -10,11 +10,16 @@ from numpy.typing import NDArray
 
 from handloom.draw.text import put_text, text_width
 from handloom.geometry.later_grids import window_tracks
+from handloom.schemas.frame_flags import flag_bits
 from handloom.schemas.values import LEFT, RIGHT
 
 # Okabe and Ito's palette: told apart with any colour vision, and on any skin. RGB.
 HAND_COLORS = {LEFT: (86, 180, 233), RIGHT: (255, 159, 0)}
 HAND_LETTERS = {LEFT: "L", RIGHT: "R"}
+HAND_DOUBTS = {
+    hand: flag_bits([f"HAND_{doubt}_{side}" for doubt in ("SIDE_UNSURE", "OFF_PICTURE", "OFF_TRACKS")])
+    for hand, side in ((LEFT, "LEFT"), (RIGHT, "RIGHT"))
+}
 EDGE = (15, 15, 15)
 WHITE = (255, 255, 255)
 
@@ -53,6 +58,12 @@ def draw_overlay(
     labels = _draw_hands(canvas, row, index, scale, letters_only)
     _draw_labels(canvas, labels, label_px or text_px(canvas))
     return canvas
+
+
+def is_doubted(row: dict[str, Any], index: int, hand: int) -> bool:
+    """Whether the frame's flags doubt which hand this is, or that it lies there."""
+    flags = row.get("frame_flags")
+    return flags is not None and bool(int(flags[index]) & HAND_DOUBTS[hand])
 
 
 def to_image(points_px: NDArray[np.floating], scale: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -134,7 +145,7 @@ def _draw_hands(
         if not (visible[index, hand] or infilled) or not seen.any():
             continue
         _draw_skeleton(canvas, points, seen, color, infilled)
-        text = HAND_LETTERS[hand]
+        text = HAND_LETTERS[hand] + ("?" if is_doubted(row, index, hand) else "")
         confidence = np.nan if row.get("hand_confidence") is None else float(row["hand_confidence"][index, hand])
         if not letters_only:
             text += (f" {confidence:.2f}" if np.isfinite(confidence) else "") + (" filled" if infilled else "")
