@@ -120,10 +120,13 @@ def test_rendered_hands_are_found_where_they_are(model, rendered, images):
     assert not (hands.infilled & ~hands.visible).any()
 
 
-def test_skeletons_beside_their_hands_are_put_right_or_marked(model, images):
-    """Two sightings of a whole clip moved: one a little, one far; no other one is touched or marked."""
+def test_skeletons_beside_their_hands_are_put_right_or_marked(model, rendered, images):
+    """Two sightings of a whole clip moved: one a little, one far; of the others none that is right is marked."""
     hands = extract(model, images)
-    assert not hands.doubts.off_picture.any()
+    error = np.linalg.norm(hands.keypoints_px - rendered.truth.keypoints_px, axis=-1).mean(axis=-1)
+    right = hands.visible & (error < 0.2 * hand_size(np.nan_to_num(hands.keypoints_px)))
+    assert right.sum() > 0.8 * hands.visible.sum()
+    assert not hands.doubts.off_picture[right].any()
     near, far = (3, RIGHT), (4, LEFT)
     moved = hands.keypoints_px.copy()
     size = float(hand_size(moved[near]))
@@ -137,10 +140,9 @@ def test_skeletons_beside_their_hands_are_put_right_or_marked(model, images):
     assert not after.doubts.off_picture[near]
     assert after.doubts.off_picture[far] or not after.visible[far]
     assert checked.moved >= 1
-    others = np.ones_like(hands.visible)
-    others[near] = others[far] = False
-    assert (after.visible == hands.visible)[others].all()
-    assert not after.doubts.off_picture[others].any()
+    right[near] = right[far] = False
+    assert after.visible[right].all()
+    assert not after.doubts.off_picture[right].any()
     for values in (after.confidence, after.keypoints_px, after.model_m):
         assert np.isnan(values[~after.visible]).all()
 
