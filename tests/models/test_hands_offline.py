@@ -139,7 +139,9 @@ def test_skeletons_beside_their_hands_are_put_right_or_marked(model, rendered, i
     assert np.linalg.norm(after.keypoints_px[near] - hands.keypoints_px[near], axis=-1).mean() < 0.1 * size
     assert not after.doubts.off_picture[near]
     assert after.doubts.off_picture[far] or not after.visible[far]
-    assert checked.moved >= 1
+    assert checked.moved[near]
+    assert checked.asked[far]
+    assert (checked.dropped == hands.visible & ~after.visible).all()
     right[near] = right[far] = False
     assert after.visible[right].all()
     assert not after.doubts.off_picture[right].any()

@@ -27,12 +27,12 @@ ASKED_SHARE = 0.1  # of a clip's frames, at most; those of the lowest score
 
 @dataclass(frozen=True)
 class Checked:
-    """hands: put right, with `doubts.off_picture`. asked, moved, dropped: numbers of sightings."""
+    """hands: put right, with `doubts.off_picture`. asked, moved, dropped: (T, 2), which sightings those are."""
 
     hands: HandPoints
-    asked: int
-    moved: int
-    dropped: int
+    asked: NDArray[np.bool_]
+    moved: NDArray[np.bool_]
+    dropped: NDArray[np.bool_]
 
 
 def check_on_hands(reader: HandReader, hands: HandPoints, scale: NDArray[np.float64], least_presence: float) -> Checked:
@@ -57,24 +57,23 @@ def check_on_hands(reader: HandReader, hands: HandPoints, scale: NDArray[np.floa
     asked = sorted((frame, hand) for frame, hand in worst[: max(4, round(ASKED_SHARE * len(score)))])
     out = _copied(hands)
     out.doubts.off_picture[score < OFF] = True
-    moved = dropped = 0
+    moved, was_asked = np.zeros_like(doubted), np.zeros_like(doubted)
     found = reader.hands([(frame, points[frame, hand]) for frame, hand in asked])
     seen = np.full(len(asked), np.nan)
     if colours is not None and asked:
         places = np.stack([sighting.points for sighting in found]) - 0.5
         seen = colours.scores(reader.frames, np.array([frame for frame, _ in asked]), places)
     for at, sighting, new in zip(asked, found, seen.tolist(), strict=True):
-        now = float(score[at])
+        now, was_asked[at] = float(score[at]), True
         better = colours is None or new >= now + BETTER
         if better and sighting.presence >= least_presence and _is_same_hand(sighting, points, out.visible, at):
             _put(out, at, sighting, scale)
-            points[at], now, moved = sighting.points, new, moved + 1
+            points[at], now, moved[at] = sighting.points, new, True
         if sighting.presence < least_presence and (now < (OFF if hands.infilled[at] else NOWHERE)):
             _drop(out, at)
-            dropped += 1
         else:
             out.doubts.off_picture[at] = sighting.presence < least_presence or now < OFF
-    return Checked(out, len(asked), moved, dropped)
+    return Checked(out, was_asked, moved & out.visible, hands.visible & ~out.visible)
 
 
 def _is_same_hand(

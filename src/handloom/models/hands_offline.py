@@ -62,15 +62,20 @@ class OfflineHands:
         config = self._config
         least = config.min_tracking_confidence
         search = HandSearch(self._nets, frames, config.min_detection_confidence, least)
-        size = (shape[1], shape[0])
-        hands = _assigned(clip, info, np.asarray(frames.frame_s, np.float64), search.run(), size)
+        size, frame_s = (shape[1], shape[0]), np.asarray(frames.frame_s, np.float64)
+        found = _assigned(clip, info, frame_s, search.run(), size)
         scale = np.array([info.width, info.height]) / size
-        checked = check_on_hands(HandReader(self._nets, frames), hands, scale, KEEP * least)
+        checked = check_on_hands(HandReader(self._nets, frames), _smoothed(found, frame_s), scale, KEEP * least)
         log.debug(
             "clip_id=%s stage=%s asked=%d moved=%d dropped=%d",
-            *(clip.clip_id, STAGE, checked.asked, checked.moved, checked.dropped),
+            *(clip.clip_id, STAGE, checked.asked.sum(), checked.moved.sum(), checked.dropped.sum()),
         )
-        return checked.hands
+        if not (checked.moved | checked.dropped).any():
+            return checked.hands
+        # The new sightings among the old ones as they were measured: beside smoothed ones they would stand out.
+        measured = np.where(checked.moved[..., None, None], checked.hands.keypoints_px, found.keypoints_px)
+        measured[checked.dropped] = np.nan
+        return _smoothed(replace(checked.hands, keypoints_px=measured), frame_s, sure=checked.moved)
 
 
 def make_nets(complexity: int, device: str = "cpu") -> Nets:
@@ -102,7 +107,7 @@ def _assigned(
         *(clip.clip_id, STAGE, len(tracks), len(found), len(kept), len(np.unique(tracklet)), clip.view),
         *(sides.ego, sides.ego_log_odds),
     )
-    return _finished(info, frame_s, in_slots(len(frame_s), detections, sides, crowded, metric[kept], clip.view))
+    return _filled(info, frame_s, in_slots(len(frame_s), detections, sides, crowded, metric[kept], clip.view))
 
 
 def _detections(
@@ -138,12 +143,19 @@ def _believable(detections: Detections, track: NDArray[np.int64], frame_s: NDArr
     return out
 
 
-def _finished(info: VideoInfo, frame_s: NDArray[np.float64], found: HandPoints) -> HandPoints:
-    infilled, keypoints_px, unsure = found.infilled, found.keypoints_px, found.doubts.side_unsure
+def _filled(info: VideoInfo, frame_s: NDArray[np.float64], found: HandPoints) -> HandPoints:
+    """Short gaps filled, in place."""
+    infilled, unsure = found.infilled, found.doubts.side_unsure
     for side in range(NUM_HANDS):
-        each = (keypoints_px[:, side], found.model_m[:, side], found.confidence[:, side])
+        each = (found.keypoints_px[:, side], found.model_m[:, side], found.confidence[:, side])
         infilled[:, side] = fill_gaps(*each, frame_s, info.width, info.height)
-        keypoints_px[:, side] = smooth(keypoints_px[:, side], frame_s, found.confidence[:, side])
         for frame in np.flatnonzero(infilled[:, side]):
             unsure[frame, side] = unsure[frame - 1, side]
     return replace(found, visible=found.visible | infilled)
+
+
+def _smoothed(hands: HandPoints, frame_s: NDArray[np.float64], sure: NDArray[np.bool_] | None = None) -> HandPoints:
+    """sure: (T, 2), sightings that count in full, whatever their confidence."""
+    trust = hands.confidence if sure is None else np.where(sure, 1.0, hands.confidence)
+    sides = [smooth(hands.keypoints_px[:, side], frame_s, trust[:, side]) for side in range(NUM_HANDS)]
+    return replace(hands, keypoints_px=np.stack(sides, axis=1).astype(np.float32))
