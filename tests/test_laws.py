@@ -317,8 +317,8 @@ COMMANDS = {
     "train": "RECIPE --db --out --size --config --set --workers --ray-address --resume --no-resume --show-settings "
     "--no-show-settings --quiet -q --json --help",
     "presets": "--json --help",
-    "bench": "NAME --videos --clips --stills --footage --held --sheets --db --lerobot-python --quick --markdown --save "
-    "--help",
+    "bench": "NAME --videos --clips --stills --footage --held --sheets --backwards --db --lerobot-python --quick "
+    "--markdown --save --help",
     "doctor": "--json --help",
 }
 """The command line, whole: a flag that comes or goes is a decision, made here as well."""

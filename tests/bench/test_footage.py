@@ -11,12 +11,17 @@ import pytest
 
 from handloom.bench import run_benchmark
 from handloom.bench.accuracy import report_of
+from handloom.bench.accuracy_published import compared
+from handloom.bench.accuracy_published import markdown as published_markdown
 from handloom.bench.accuracy_table import markdown
-from handloom.bench.footage import goals_of, read_held, results_of
-from handloom.bench.footage_clips import FootageClip, measured
+from handloom.bench.footage import footage_clips, goals_of, read_held, results_of
+from handloom.bench.footage_clips import FootageClip, begin, measured, processed
 from handloom.bench.metrics.footage import Loss, Survival
+from handloom.bench.truth.spatracker import published_tracks, read_published
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
+from handloom.schemas.clip import Clip
+from handloom.store.database import Database
 
 
 def row(name: str, lost_from: int | None = None, flags: int = 0) -> dict:
@@ -100,6 +105,65 @@ def test_names_that_were_held_out(tmp_path: Path):
         read_held(tmp_path / "held.txt")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_held(tmp_path / "nothing.txt")
+
+
+def test_a_database_is_not_followed_backwards(tmp_path: Path):
+    Database.open(tmp_path / "db", create=True)
+    watch = Watch(print)
+    assert list(footage_clips(tmp_path / "db", None, watch)) == []
+    with pytest.raises(ConfigError, match="is a database"):
+        list(footage_clips(tmp_path / "db", None, watch, backwards=True))
+
+
+@pytest.fixture(scope="module")
+def drifting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second of a picture that goes 2 px to the left a frame."""
+    import av
+
+    grain = np.random.default_rng(2).normal(size=(200, 320))
+    picture = np.clip(128 + 500 * cv2.GaussianBlur(grain, (0, 0), 2), 0, 255).astype(np.uint8)
+    path = tmp_path_factory.mktemp("drift") / "drift.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=15)
+        stream.width, stream.height, stream.bit_rate = 240, 180, 8_000_000
+        for t in range(15):
+            shown = np.repeat(picture[:180, 2 * t : 240 + 2 * t, None], 3, axis=2)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_a_video_is_measured_followed_backwards_and_compared_with_published_tracks(drifting: Path, tmp_path: Path):
+    begin(backwards=True)
+    found = processed(Clip("set:drift:0-1000", "set", "drift", str(drifting), 0.0, 1.0), tmp_path)
+    assert found.num_frames == 15
+    assert found.cpu_ms["tracks"] > 0
+    assert found.survival.share > 0.9
+    assert found.backwards["within_4_px"] > 0.9
+    assert found.backwards["compared"] > 0.5
+    assert (tmp_path / "drift.png").exists()
+    x, y = np.meshgrid(np.linspace(0, 239, 48), np.linspace(0, 179, 36))
+    theirs = np.tile(np.stack([x.ravel(), y.ravel(), np.ones(x.size)], axis=-1), (15, 1, 1))
+    theirs[..., 0] -= 2 * np.arange(15)[:, None]
+    scores = compared(drifting, theirs)
+    assert scores["within_4_px"] > 0.9
+    assert scores["points"] > 50
+    assert "| drift | " in published_markdown({"clips": [{"clip": "drift", **scores}]})
+
+
+def test_published_tracks_are_paired_by_name_and_checked(tmp_path: Path):
+    (tmp_path / "one.mp4").touch()
+    (tmp_path / "gt").mkdir()
+    for name in ("one", "two"):
+        np.save(tmp_path / "gt" / f"{name}_tracks.npy", np.zeros((3, 4, 3)))
+    assert published_tracks(tmp_path) == [(tmp_path / "one.mp4", tmp_path / "gt" / "one_tracks.npy")]
+    assert read_published(tmp_path / "gt" / "one_tracks.npy").shape == (3, 4, 3)
+    np.save(tmp_path / "flat_tracks.npy", np.zeros((3, 4)))
+    with pytest.raises(ConfigError, match=r"float64 of \(3, 4\)"):
+        read_published(tmp_path / "flat_tracks.npy")
+    (tmp_path / "empty_tracks.npy").touch()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_published(tmp_path / "empty_tracks.npy")
 
 
 def test_flags_of_other_benchmarks_are_refused(tmp_path: Path):

@@ -24,6 +24,7 @@ def run_benchmark(
     footage: Path | None = None,
     held: Path | None = None,
     sheets: Path | None = None,
+    backwards: bool = False,
     stills: Path | None = None,
 ) -> dict[str, Any]:
     """Run the benchmark `name` and return its report, that of what was measured where it is interrupted.
@@ -36,7 +37,7 @@ def run_benchmark(
     Args:
         save: a folder that keeps the report (`report.keep`).
         footage: videos without truth, or a database of them; held: a file that names those that nothing was tuned on;
-            sheets: a folder for their contact sheets.
+            sheets: a folder for their contact sheets; backwards: follow them from their end as well.
         stills: pictures, and videos of still cameras, that a virtual camera films.
         quick: measure less, in under two minutes on two cores.
 
@@ -49,15 +50,17 @@ def run_benchmark(
     from handloom.bench.report import keep
     from handloom.bench.watch import Watch
 
-    if footage is None and (held is not None or sheets is not None):
-        raise ConfigError("--held and --sheets are for --footage", "give the videos or the database with --footage")
+    if footage is None and (held is not None or sheets is not None or backwards):
+        raise ConfigError(
+            "--held, --sheets and --backwards are for --footage", "give the videos or the database with --footage"
+        )
     if name != "accuracy" and footage is not None:
         raise ConfigError(f"benchmark {name!r} takes no --footage", "it is accuracy's")
     if name != "accuracy" and stills is not None:
         raise ConfigError(f"benchmark {name!r} takes no --stills", "it is accuracy's")
 
     def of_accuracy(videos: Path | None, watch: Watch) -> dict[str, Any]:
-        return bench_accuracy(Inputs(videos, num_clips, footage, read_held(held), sheets, stills), watch)
+        return bench_accuracy(Inputs(videos, num_clips, footage, read_held(held), sheets, backwards, stills), watch)
 
     benchmarks = {"extract": bench_extract, "accuracy": of_accuracy}
     if name == "feed":  # needs torch and webdataset

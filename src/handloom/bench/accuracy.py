@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from handloom.bench.accuracy_clip import WINDOW_S, ClipScores, Scorer
-from handloom.bench.accuracy_goals import FOOTAGE, VIRTUAL, goals_of
+from handloom.bench.accuracy_goals import FOOTAGE, PUBLISHED, VIRTUAL, goals_of
+from handloom.bench.accuracy_published import published_scores
 from handloom.bench.accuracy_virtual import ShotScores, virtual_scores
 from handloom.bench.accuracy_virtual import results_of as virtual_results
 from handloom.bench.cpu import idle_share
@@ -34,7 +35,9 @@ from handloom.bench.metrics.parts import ratios
 from handloom.bench.metrics.tracks import mean_scores
 from handloom.bench.report import describe
 from handloom.bench.truth.cases import EGODEX, RENDERED, SOURCES, Case, real_cases, rendered_cases
+from handloom.bench.truth.spatracker import published_tracks
 from handloom.bench.watch import Watch
+from handloom.errors import ConfigError
 from handloom.kernels import PINNED
 from handloom.pipelines.process_pool import process_pool
 from handloom.pipelines.synth import synth
@@ -57,14 +60,16 @@ IN_SAMPLE = frozenset({EGODEX})  # rules and settings were fitted to clips of th
 class Inputs:
     """What `bench accuracy` measures on. videos: clips with truth, in any of `truth.cases.LAYOUTS`; num_clips: rendered
     ones, None for the usual number. footage: a folder of videos without truth, or a database of them; held: names of
-    the videos that nothing was tuned on; sheets: a folder for their contact sheets. stills:
-    pictures, and videos of still cameras, for the virtual camera."""
+    the videos that nothing was tuned on; sheets: a folder for their contact sheets;
+    backwards: they are followed from their end as well. stills: pictures, and videos of still cameras, for the virtual
+    camera."""
 
     videos: Path | None = None
     num_clips: int | None = None
     footage: Path | None = None
     held: frozenset[str] = frozenset()
     sheets: Path | None = None
+    backwards: bool = False
     stills: Path | None = None
 
 
@@ -74,13 +79,14 @@ def bench_accuracy(inputs: Inputs, watch: Watch) -> dict[str, Any]:
     Raises:
         ConfigError: no clip of `videos` has truth in a known layout, no video of `footage` can be read.
     """
-    real = real_cases(inputs.videos) if inputs.videos is not None else []
+    real, published = _with_truth(inputs.videos) if inputs.videos is not None else ([], [])
     for source in dict.fromkeys(case.source for case in real):
         watch.say(f"{inputs.videos}: {sum(case.source == source for case in real)} clips in the layout of {source}")
     usual = QUICK_CLIPS if watch.quick else NUM_CLIPS
     num_clips = usual if inputs.num_clips is None else inputs.num_clips
     cases = list(real[:QUICK_CLIPS] if watch.quick else real)
     scores: dict[str, ClipScores] = {}
+    more: dict[str, Any] = {}
     footage: list[FootageClip] = []
     shots: list[ShotScores] = []
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
@@ -90,13 +96,26 @@ def bench_accuracy(inputs: Inputs, watch: Watch) -> dict[str, Any]:
         if cases:
             watch.say(f"{len(cases)} clips, {os.cpu_count()} processes, {idle_share():.0%} of the machine idle")
             score_all(cases, watch, scores)
+        if published:
+            more[PUBLISHED] = published_scores(published, watch)
         if inputs.stills is not None:
             shots.extend(virtual_scores(inputs.stills, watch))
         if inputs.footage is not None:
-            footage.extend(footage_clips(inputs.footage, inputs.sheets, watch))
-    more = {VIRTUAL: virtual_results(shots)} if shots else {}
+            footage.extend(footage_clips(inputs.footage, inputs.sheets, watch, inputs.backwards))
+    more |= {VIRTUAL: virtual_results(shots)} if shots else {}
     more |= {FOOTAGE: footage_results(footage, inputs.held)} if footage else {}
     return report_of([scores[case.name] for case in cases if case.name in scores], watch, more)
+
+
+def _with_truth(folder: Path) -> tuple[list[Case], list[tuple[Path, Path]]]:
+    """Clips with truth, and videos for which others published tracks; one of the two may be empty."""
+    published = published_tracks(folder)
+    try:
+        return real_cases(folder), published
+    except ConfigError:
+        if not published:
+            raise
+        return [], published
 
 
 def score_all(cases: Sequence[Case], watch: Watch, into: dict[str, ClipScores]) -> None:

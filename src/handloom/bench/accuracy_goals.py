@@ -10,7 +10,7 @@ from handloom.bench.footage import goals_of as footage_goals
 from handloom.bench.report import goal
 from handloom.bench.truth.cases import EGODEX, RENDERED
 
-FOOTAGE, VIRTUAL = "footage", "virtual"  # keys of real clips without truth, of a virtual camera over real pictures
+FOOTAGE, VIRTUAL, PUBLISHED = "footage", "virtual", "published_tracks"  # keys of the parts that are no clips with truth
 NAN = float("nan")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from handloom.bench.accuracy_clip import BLIND, ESTIMATED, GIVEN, LK, MEDIAPIPE
-from handloom.bench.accuracy_goals import FOOTAGE, VIRTUAL
+from handloom.bench.accuracy_goals import FOOTAGE, PUBLISHED, VIRTUAL
+from handloom.bench.accuracy_published import markdown as published_markdown
 from handloom.bench.accuracy_virtual import markdown as virtual_markdown
 from handloom.bench.footage import markdown as footage_markdown
 from handloom.bench.truth.cases import ARCTIC, EGODEX, HOT3D, RENDERED
@@ -94,7 +95,7 @@ JITTERS = ("jitter_px", "jitter_mm", "jitter_mean_mm", "jitter_mean_mm_30hz")
 def markdown(results: dict[str, Any]) -> str:
     """Two tables per source that was measured, our lines and those that others print, and one of the clips where hands
     cross; before them those of the virtual camera and of real clips. A dash where a method has no such number."""
-    written = {VIRTUAL: virtual_markdown, FOOTAGE: footage_markdown}
+    written = {VIRTUAL: virtual_markdown, FOOTAGE: footage_markdown, PUBLISHED: published_markdown}
     out = [write(results[part]) for part, write in written.items() if part in results]
     for source in (source for source in TITLES if source in results):
         found, title = results[source], TITLES[source]

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import cv2
 
 from handloom.bench.extract_clips import readable
 from handloom.bench.footage_clips import COLUMNS, FootageClip, begin, measured, processed
+from handloom.bench.metrics.tracks import mean_scores
 from handloom.bench.report import goal
 from handloom.bench.watch import Watch
 from handloom.errors import ClipError, ConfigError
@@ -50,20 +52,23 @@ def read_held(path: Path | None) -> frozenset[str]:
     return names
 
 
-def footage_clips(source: Path, sheets: Path | None, watch: Watch) -> Iterator[FootageClip]:
+def footage_clips(source: Path, sheets: Path | None, watch: Watch, backwards: bool = False) -> Iterator[FootageClip]:
     """The numbers of every clip of a database or of a folder of videos, as they are finished.
 
-    sheets: a folder that gets a contact sheet of every clip.
+    sheets: a folder that gets a contact sheet of every clip. backwards: videos are followed from their end as well.
 
     Raises:
-        ConfigError: no video of the folder can be read. StoreError: the database cannot be read, a sheet not written.
+        ConfigError: no video of the folder can be read, a database has no videos to follow. StoreError: the database
+            cannot be read, a sheet not written.
     """
     if sheets is not None:
         sheets.mkdir(parents=True, exist_ok=True)
     if (source / "clip_list.lance").exists():
+        if backwards:
+            raise ConfigError(f"{source} is a database: --backwards wants its videos", "give their folder to --footage")
         yield from _of_rows(Database.open(source), sheets, watch)
     else:
-        yield from _of_videos(readable(source, WHOLE_S), sheets, watch)
+        yield from _of_videos(readable(source, WHOLE_S), sheets, watch, backwards)
 
 
 def _of_rows(database: Database, sheets: Path | None, watch: Watch) -> Iterator[FootageClip]:
@@ -82,11 +87,11 @@ def _of_rows(database: Database, sheets: Path | None, watch: Watch) -> Iterator[
         yield FootageClip(name, name, reject=reject["reason"])
 
 
-def _of_videos(clips: Sequence[Clip], sheets: Path | None, watch: Watch) -> Iterator[FootageClip]:
+def _of_videos(clips: Sequence[Clip], sheets: Path | None, watch: Watch, backwards: bool) -> Iterator[FootageClip]:
     watch.expect(watch.num_done + len(clips))
     watch.part("real clips")
     workers = max(min(os.cpu_count() or 1, len(clips)), 1)
-    with process_pool(workers, begin) as pool:
+    with process_pool(workers, partial(begin, backwards)) as pool:
         jobs = {pool.submit(processed, clip, sheets): clip for clip in clips}
         for job in as_completed(jobs):
             name = jobs[job].video_id
@@ -134,6 +139,7 @@ def pooled(clips: Sequence[FootageClip]) -> dict[str, Any]:
             sum(clip.windows[0] / clip.windows[1] for clip in rows if clip.windows[1]),
             sum(clip.windows[1] > 0 for clip in rows),
         ),
+        "backwards": mean_scores([dict(clip.backwards) for clip in rows if clip.backwards is not None]),
         "cpu_ms_per_frame": _cpu(timed),
     }
 
@@ -206,6 +212,14 @@ def markdown(results: dict[str, Any]) -> str:
     lines.append("|---" + "|---:" * len(parts) + "|")
     for words, keys, form in LINES:
         lines.append(f"| {words} | " + " | ".join(_cell(results[part], keys, form) for part in parts) + " |")
+    if results["all"]["backwards"]:
+        for key, words in (
+            ("median_px", "median, px of 640"),
+            ("within_4_px", "within 4 px"),
+            ("compared", "compared"),
+        ):
+            cells = [_number(results[part]["backwards"].get(key)) for part in parts]
+            lines.append(f"| tracks of the clip followed from its end: {words} | " + " | ".join(cells) + " |")
     timed = [results[part]["cpu_ms_per_frame"].get("all") for part in parts]
     if any(timed):
         cells = ["-" if spent is None else f"{spent:.0f}" for spent in timed]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from handloom.bench.cpu import CpuClock
+from handloom.bench.metrics.agreement import reversal
 from handloom.bench.metrics.footage import (
     COLLAPSE,
     LaterGrid,
@@ -22,17 +23,19 @@ from handloom.bench.metrics.footage import (
 )
 from handloom.bench.metrics.still import Floats, still_steps
 from handloom.bench.pictures import Pictures
-from handloom.bench.plain import InMemory
 from handloom.draw.frames import frames_from_row
 from handloom.draw.sheet import write_contact_sheet
+from handloom.models.protocols import PointTracker
 from handloom.schemas.clip import Clip
 from handloom.schemas.frame_flags import FrameFlag
 from handloom.schemas.row import row_arrays
 from handloom.schemas.settings import Settings
-from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, TrackKind
+from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, HandPoints, TrackKind
 from handloom.video.decoder import Header
+from handloom.video.frame_store import FrameStore
 from handloom.video.grid import clip_range, sample_frames, working_size
 from handloom.video.packets import read_packet_index
+from handloom.workers.choose import point_tracker
 from handloom.workers.extract import Extractor
 
 SHEET_FRAMES = 8
@@ -45,7 +48,8 @@ COLUMNS = ("clip_id", "video_id", "start_s", "width", "height", "frame_s", "hand
 @dataclass(frozen=True)
 class FootageClip:
     """Numbers of one clip. survival, loss: None without stored frames; cpu_ms: a frame, by stage, {} where the row was
-    there before; reject: why there is no row."""
+    there before; backwards: agreement with the tracks of the clip followed from its end, where that was asked for;
+    reject: why there is no row."""
 
     name: str
     video: str
@@ -61,6 +65,7 @@ class FootageClip:
     windows: tuple[int, int] = (0, 0)
     visible_at_end: float = float("nan")
     cpu_ms: Mapping[str, float] = field(default_factory=dict)
+    backwards: Mapping[str, float] | None = None
     reject: str | None = None
 
     @property
@@ -132,14 +137,16 @@ def _file_name(name: str) -> str:
 
 _extractor: Extractor | None = None
 _clock: CpuClock | None = None
+_tracker: PointTracker | None = None
 
 
-def begin() -> None:
-    """Load the models, once a process."""
-    global _extractor, _clock
+def begin(backwards: bool = False) -> None:
+    """Load the models, once a process. backwards: the footage is followed from its end as well."""
+    global _extractor, _clock, _tracker
     cv2.setNumThreads(1)
     _clock = CpuClock()
     _extractor = Extractor(Settings(), "bench", tell=_clock.begin)
+    _tracker = point_tracker(Settings().tracks) if backwards else None
 
 
 def processed(clip: Clip, sheets: Path | None) -> FootageClip:
@@ -148,14 +155,65 @@ def processed(clip: Clip, sheets: Path | None) -> FootageClip:
     Raises:
         ClipError, NotAVideoError, DecodeFailedError, PictureSizeError: it gives no row.
     """
+    row, frames, cpu_ms = row_of(clip)
+    found = measured(row, sheets, cpu_ms)
+    if _tracker is not None:
+        found = replace(found, backwards=_backwards(clip, frames, row))
+    frames.store.close()
+    return found
+
+
+def row_of(clip: Clip) -> tuple[dict[str, Any], KeptFrames, dict[str, float]]:
+    """A clip's row, its frames, to be closed, and the CPU time of a frame by stage; after `begin`."""
     settings = Settings()
     packets = read_packet_index(clip.video_uri)
     index = sample_frames(packets.times_s, *clip_range(clip, packets.info), settings.video.sample_hz)
     size = working_size(packets.info.width, packets.info.height, settings.video.short_side_px)
     pictures = Pictures(clip.video_uri, packets, index, size)
-    header = Header(packets.info, pictures.decoder, packets.times_s[index], size)
+    frames = KeptFrames(clip, Header(packets.info, pictures.decoder, packets.times_s[index], size), pictures)
     _clock.sums.clear()
-    row = _extractor.row(InMemory(clip, header, pictures))
+    row = _extractor.row(frames)
     _clock.end()
-    cpu_ms = {stage: 1000 * spent / len(index) for stage, spent in _clock.sums.items()}
-    return measured(row_arrays(row), sheets, cpu_ms)
+    return row_arrays(row), frames, {stage: 1000 * spent / len(index) for stage, spent in _clock.sums.items()}
+
+
+class KeptFrames:
+    """A clip's frames as an `Extractor` wants them, which are there afterwards as well: `store`."""
+
+    def __init__(self, clip: Clip, header: Header, pictures: Pictures) -> None:
+        self.clip, self.header, self._pictures = clip, header, pictures
+        self.store = FrameStore(header.frame_s)
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        self.store.close()
+        self.store = FrameStore(self.header.frame_s)
+        for chunk in self._pictures.chunks():
+            self.store.append(chunk)
+            yield chunk
+
+
+class _FromTheEnd:
+    """The frames of a store in the other order."""
+
+    def __init__(self, store: FrameStore) -> None:
+        self._store, self.frame_s = store, store.frame_s[-1] - store.frame_s[::-1]
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def rgb(self, index: int) -> np.ndarray:
+        return self._store.rgb(len(self._store) - 1 - index)
+
+    def grey(self, index: int) -> np.ndarray:
+        return self._store.grey(len(self._store) - 1 - index)
+
+
+def _backwards(clip: Clip, frames: KeptFrames, row: Mapping[str, Any]) -> dict[str, float]:
+    """How far the grid agrees with that of the last frame, followed back."""
+    shape = (*row["hand_keypoints_px"].shape[:3], 3)
+    names = ("hand_visible", "hand_infilled", "hand_confidence", "hand_keypoints_px")
+    hands = HandPoints(*(row[name][::-1] for name in names), np.full(shape, np.nan, np.float32), row["hand_view"])
+    back = _tracker.track(clip, frames.header.info, _FromTheEnd(frames.store), hands)
+    grid = back.kind == TrackKind.GRID
+    visible, px, _, size = _grid_and_hands(row)
+    return reversal(px, visible, back.points_px[::-1, grid], back.visible[::-1, grid], size)

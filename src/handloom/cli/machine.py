@@ -36,6 +36,9 @@ def bench(
     sheets: Annotated[
         Path | None, typer.Option(help="accuracy: folder that gets a contact sheet of each clip.")
     ] = None,
+    backwards: Annotated[
+        bool, typer.Option("--backwards", help="accuracy: follow the tracks of footage from its end as well.")
+    ] = False,
     lerobot_python: Annotated[
         str | None,
         typer.Option(envvar="HANDLOOM_LEROBOT_PYTHON", help="feed: a Python with lerobot, measured as well."),
@@ -52,7 +55,7 @@ def bench(
     if markdown and name not in TABLES:
         raise ConfigError(f"there is no table of benchmark {name!r}", f"--markdown is for {' and '.join(TABLES)}")
     package = lerobot_python if name == "feed" else None
-    more = {"footage": footage, "held": held, "sheets": sheets, "stills": stills}
+    more = {"footage": footage, "held": held, "sheets": sheets, "stills": stills, "backwards": backwards}
     report = run_benchmark(name, videos, save, say, num_clips=clips, db=db, lerobot_python=package, quick=quick, **more)
     print(table(report) if markdown else json.dumps(report, indent=2))
     if report["interrupted"]:

@@ -91,7 +91,7 @@ def test_a_point_that_moved_by_itself_is_not_judged():
     assert (found.unknown, found.missing) == (1, 1)
 
 
-def test_a_window_takes_the_grid_that_began_last_before_it():
+def test_a_window_takes_the_grid_of_which_most_is_seen():
     visible = np.zeros((30, 4), bool)
     visible[:12] = True
     assert dense_windows(visible, length=5, enough=4) == (8, 26)

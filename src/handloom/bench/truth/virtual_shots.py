@@ -49,7 +49,7 @@ class Shot:
     move_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
     zoom: float = 1.0
     lens: str = "pinhole"
-    fov_deg: float = 70.0
+    fov_deg: float = 60.0  # not what the pipeline assumes where nothing is known
     room: bool = False
     exposure: float = 0.0
     dark: float | None = None
@@ -65,7 +65,7 @@ LENSES: dict[str, tuple[str, tuple[float, ...]]] = {
 }
 SHOTS = (
     Shot("rest", hand=True, video=True),
-    Shot("pan", turn_deg=(32, 4, 0)),
+    Shot("pan", turn_deg=(32, 4, 0), fov_deg=80),
     Shot("look_around", shake_deg=7, turn_deg=(0, 0, 12), exposure=0.4),
     Shot("fast_turn", turn_deg=(40, 0, 0), within_s=0.6, exposure=0.5),
     Shot("zoom", zoom=1.6, shake_deg=1),
@@ -73,7 +73,7 @@ SHOTS = (
     Shot("look_around_fisheye", shake_deg=7, turn_deg=(14, 0, 5), lens="fisheye", fov_deg=110),
     Shot("turn_lighting", shake_deg=4, dark=0.45, noise=4),
     Shot("turn_hand", turn_deg=(20, 0, 0), shake_deg=2, hand=True, video=True),
-    Shot("wall", move_m=(0.4, 0.0, 0.25), shake_deg=2),
+    Shot("wall", move_m=(0.4, 0.0, 0.25), shake_deg=2, fov_deg=80),
     Shot("room", move_m=(0.35, -0.05, 0.2), shake_deg=3, room=True, exposure=0.3),
     Shot("room_radial", move_m=(-0.3, 0.0, 0.25), turn_deg=(-12, 0, 0), shake_deg=2, lens="radial", fov_deg=95,
          room=True),

@@ -1,0 +1,45 @@
+"""Tracks that others published for a video: the ARM4R authors', made with SpatialTracker. No truth, a second opinion.
+
+`NAME_tracks.npy` (T, N, 3): x, y in pixels of the video NAME, depth in a unit of its own; row i is the video's frame i,
+the points are a grid of frame 0. It does not say what is visible.
+
+Source: Niu et al., Pre-training Auto-regressive Robotic Models with 4D Representations, 2025; Xiao et al.,
+SpatialTracker, CVPR 2024.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.bench.truth.find import files_below
+from handloom.errors import ConfigError
+
+ENDING = "_tracks.npy"
+VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".webm")
+
+
+def published_tracks(folder: Path) -> list[tuple[Path, Path]]:
+    """Videos below a folder with the file of their tracks, wherever it lies below it."""
+    files = files_below(folder)
+    videos = {path.stem: path for path in files if path.suffix.lower() in VIDEOS}
+    found = [path for path in files if path.name.endswith(ENDING)]
+    pairs = [(videos.get(path.name.removesuffix(ENDING)), path) for path in found]
+    return [(video, path) for video, path in pairs if video is not None]
+
+
+def read_published(path: Path) -> NDArray[np.float64]:
+    """(T, N, 3).
+
+    Raises:
+        ConfigError: the file is no such array.
+    """
+    try:
+        tracks = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", "expected an array of (T, N, 3) numbers") from error
+    if tracks.ndim != 3 or tracks.shape[2] != 3 or tracks.dtype.kind not in "fiu":
+        raise ConfigError(f"{path} holds {tracks.dtype} of {tracks.shape}", "expected (T, N, 3) numbers: x, y, depth")
+    return tracks.astype(np.float64)
