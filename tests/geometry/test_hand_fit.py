@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from handloom.geometry import hand_model as model
-from handloom.geometry.camera import project
+from handloom.geometry.camera import project, rays
 from handloom.geometry.hand_fit import fit_hands
 from handloom.geometry.hand_palm import likeliest_path
 from handloom.geometry.hand_solve import P, Problem, State, misfit, normal_equations
@@ -143,10 +143,23 @@ def test_time_backwards_gives_the_hands_backwards() -> None:
 def test_distorted_pixels_are_undistorted() -> None:
     points, _, frame_s = clip(6)
     bent = replace(CAMERA, distortion=np.array([-0.1, 0.02, 0.001, 0.0, 0.0]))
-    rays = (points.keypoints_px - CAMERA.camera_matrix[:2, 2]) / 700
-    distorted = project(np.concatenate([rays, np.ones_like(rays[..., :1])], axis=-1), bent)
+    distorted = project(rays(points.keypoints_px, CAMERA), bent)
     same = fit(replace(points, keypoints_px=distorted.astype(np.float32)), frame_s, bent)
     np.testing.assert_allclose(same.keypoints_cam_m, fit(points, frame_s).keypoints_cam_m, atol=1e-3)
+
+
+def test_a_hand_at_the_rim_of_a_fisheye_is_as_far_away_as_a_pinhole_says() -> None:
+    """The same directions, 45 to 65 degrees off the axis, seen through either lens."""
+    points, _, frame_s = clip(seed=3, num=6)
+    pinhole = replace(CAMERA, camera_matrix=np.array([[700.0, 0, -400], [0, 700, 359.5], [0, 0, 1]]))
+    inner = np.array([[700.0, 0, -50], [0, 700, 359.5], [0, 0, 1]])
+    fisheye = Camera(inner, "given", np.array([0.03, 0.01, -0.006, 0.001]), "fisheye")
+    directions = rays(points.keypoints_px.astype(float), pinhole)
+    off_axis = np.degrees(np.arccos(directions[points.visible][..., 2]))
+    assert 45 < np.median(off_axis) < 65
+    plain = fit(points, frame_s, pinhole)
+    bent = fit(replace(points, keypoints_px=project(directions, fisheye).astype(np.float32)), frame_s, fisheye)
+    np.testing.assert_allclose(bent.keypoints_cam_m, plain.keypoints_cam_m, atol=0.02)
 
 
 def test_seen_from_outside_the_tilt_is_the_models() -> None:

@@ -15,6 +15,7 @@ from handloom.schemas.values import Camera
 MATRIX = np.array([[700.0, 0, 639.5], [0, 700.0, 359.5], [0, 0, 1]])
 WIDE = Camera(MATRIX, "given", np.array([-0.15, 0.03, 0.001, -0.001]))
 PLAIN = Camera(MATRIX, "given")
+FISHEYE = Camera(MATRIX, "given", np.array([0.03, 0.01, -0.006, 0.001]), "fisheye")
 
 
 def hand(curl: float = 0.6) -> np.ndarray:
@@ -32,7 +33,7 @@ def hand(curl: float = 0.6) -> np.ndarray:
 def test_an_exact_image_gives_the_hand_back(turn, x, y, z):
     shape = hand() - hand().mean(axis=0)
     truth = Rotation.from_rotvec(turn).apply(shape) + np.array([x * z, y * z, z])
-    for camera in (PLAIN, WIDE):
+    for camera in (PLAIN, WIDE, FISHEYE):
         lifted = lift_hands(project(truth, camera)[None], shape[None], camera)[0]
         assert lifted == pytest.approx(truth, abs=2e-3)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.geometry.camera import slope_per_pixel
 from handloom.geometry.track_hand import on_and_beside
 from handloom.geometry.track_maps import sample_maps, scale_to
-from handloom.geometry.track_still import StillPoints, camera_points, place_still_points, rays_of
+from handloom.geometry.track_still import StillPoints, camera_points, place_still_points, rays_of, spread_of
 from handloom.schemas.values import NUM_HANDS, Camera, CameraPath, DepthMaps, Hands, LiftedTracks, Tracks, VideoInfo
 
 Floats = NDArray[np.float64]
@@ -53,7 +52,7 @@ def lift_tracks(
 def _still_points(tracks: Tracks, rays: Floats, path: CameraPath, camera: Camera) -> StillPoints | None:
     if path.world_from_camera is None or path.scale == "none":
         return None
-    return place_still_points(tracks, rays, path.world_from_camera, slope_per_pixel(rays[..., :2], camera))
+    return place_still_points(tracks, rays, path.world_from_camera, spread_of(rays, camera))
 
 
 def _still_depth(still: StillPoints | None, path: CameraPath, metric: Floats | None, shape: tuple[int, ...]) -> Floats:

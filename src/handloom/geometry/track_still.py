@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.geometry.camera import slopes
+from handloom.geometry.camera import slope_per_pixel, slopes
 from handloom.geometry.track_smooth import smooth_places
 from handloom.schemas.values import Camera, Tracks
 
@@ -50,14 +50,19 @@ def rays_of(points_px: NDArray[np.floating], camera: Camera) -> Floats:
     return np.concatenate([xy, np.ones_like(xy[..., :1])], axis=-1)
 
 
+def spread_of(rays: Floats, camera: Camera) -> Floats | None:
+    """(...) how much larger a pixel's error is in rays (..., 3) than on the axis; None: nowhere, a pinhole."""
+    return None if camera.distortion is None else slope_per_pixel(rays[..., :2], camera)
+
+
 def place_still_points(
     tracks: Tracks, rays: Floats, world_from_camera: Floats, spread: Floats | None = None
 ) -> StillPoints:
     """Least squares over all frames that see a point, frames that disagree weighed down (Cauchy).
 
     Args:
-        rays: (T, N, 3) from `rays_of`. world_from_camera: (T, 4, 4), NaN for frames without a pose. spread: (T, N) how
-            much larger a pixel's error is than on the axis (`slope_per_pixel`); None: nowhere, a pinhole.
+        rays: (T, N, 3) from `rays_of`. world_from_camera: (T, 4, 4), NaN for frames without a pose. spread: (T, N) from
+            `spread_of`.
 
     A point that moves agrees with few frames, and one that the camera saw from one direction only has a large error;
     both stay NaN. Source: Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 12.2, weighted by depth.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ClipError
-from handloom.geometry.camera import camera_for, slope_per_pixel
+from handloom.geometry.camera import camera_for
 from handloom.geometry.camera_path import EstimatedPath, estimate_path, with_scale
 from handloom.geometry.cross_quality import cross_quality
 from handloom.geometry.given_path import given_path
@@ -20,7 +20,7 @@ from handloom.geometry.picture_stats import PictureNumbers
 from handloom.geometry.pieces import lift_in_pieces, lift_later
 from handloom.geometry.pnp import place_hands
 from handloom.geometry.track_quality import lost_shares, track_quality
-from handloom.geometry.track_still import place_still_points, rays_of
+from handloom.geometry.track_still import place_still_points, rays_of, spread_of
 from handloom.geometry.world import hands_to_world, metric_poses
 from handloom.models.cuts import find_cuts
 from handloom.models.features import CornerTracks
@@ -174,8 +174,7 @@ def with_unit(
         return path  # it was tried
     rays = rays_of(tracks.points_px, camera)
     rays[~tracks.visible] = np.nan
-    spread = slope_per_pixel(rays[..., :2], camera)
-    still = place_still_points(tracks, rays, path.world_from_camera, spread)
+    still = place_still_points(tracks, rays, path.world_from_camera, spread_of(rays, camera))
     places = still.place[np.isfinite(still.place).all(axis=1)]
     found = metric_scale(path.world_from_camera, places, hands, camera, frame_s, maps, info)
     return path if found is None else replace(path, unit_m=found.metres)
