@@ -69,7 +69,7 @@ def test_another_grid_begins_before_the_last_has_left_and_lies_where_the_wall_we
         where = queries - np.arange(length)[:, None, None] * [9.0, 0.0]
         error = np.linalg.norm(grid.points_px - where, axis=-1)
         assert np.nanmedian(error) < 0.3
-        assert np.nanpercentile(error, 95) < 1.2
+        assert np.nanpercentile(error, 95) < 1.5
         inside = (where[..., 0] > 6) & (where[..., 0] < WIDTH - 7)
         assert grid.visible[inside].mean() > 0.85
         np.testing.assert_array_equal(np.isnan(grid.points_px[..., 0]), ~grid.visible)
@@ -102,7 +102,7 @@ def test_a_camera_at_rest_needs_no_other_grid():
 
 
 def test_a_grid_of_which_much_has_gone_is_old_after_regrid_s():
-    frames = turning(45, 1.2)
+    frames = turning(45, 1.7)
     slow = CONFIG.model_copy(update={"regrid_s": 2.0})
     assert [grid.query_frame for grid in follow(frames, slow).grids] == [30]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.models.cuts import PLAIN_GREY
-from handloom.models.tracks_follower import UNSURE_PX, Follower
+from handloom.models.tracks_follower import Follower
 from handloom.models.tracks_hands import HandRegions
 from handloom.models.tracks_patches import View
 
@@ -19,8 +19,8 @@ Grey = NDArray[np.uint8]
 # Measured on 41 clips of 37 real videos: see docs/geometry.md.
 VISIBLE_SHARE = 0.5
 """Another grid begins before fewer of the newest one's points than this would be seen `keep` frames on, at the rate at
-which they went in the last half of that time."""
-WHOLE_SHARE = 0.9
+which they went in the last two thirds of that time."""
+WHOLE_SHARE = 0.75
 """A grid of which so much is seen needs no other, however old it is."""
 _SLOTS = 2
 
@@ -69,10 +69,7 @@ class LaterGrids:
         """From frame t - 1 to `t`, in which `first`, the first grid's follower, already is."""
         self._retire(t)
         if self._follower.started.any():
-            motion = first.motion
-            # The first grid's points tell the motion of the whole picture; else the later ones measure it themselves.
-            shared = motion if motion is not None and motion.typical_px < UNSURE_PX else None
-            self._follower.step(before, after, view, regions, t - 1, t, motion=shared)
+            self._follower.step(before, after, view, regions, t - 1, t, motion=first.motion)
         newest = self._follower.seen[self.grids[-1].slots] if self.grids else first.seen[: len(self._points)]
         self._shares.append(float(newest.mean()))
         if self._is_due(t, view):
@@ -103,7 +100,7 @@ class LaterGrids:
         age, share = t - self._last, self._shares[-1]
         if age < max(1, self._keep) or share > WHOLE_SHARE or _is_plain(view):
             return False
-        back = min(len(self._shares), max(2, (self._keep + 1) // 2))
+        back = min(len(self._shares), 2 + 2 * self._keep // 3)
         lost = max(0.0, self._shares[-back] - share) / max(back - 1, 1)
         return age >= self._every or share - self._keep * lost < VISIBLE_SHARE
 

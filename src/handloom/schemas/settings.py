@@ -90,7 +90,7 @@ class TracksConfig(Frozen):
     """`cotracker3`: where the model runs. Part of the run key: results are not equal to the last bit."""
     grid: int = Field(36, ge=2, le=200)
     """Query points per side: grid x grid points on the clip's first frame (ARM4R's rule)."""
-    regrid_s: float = Field(4.0, ge=0, le=3600)
+    regrid_s: float = Field(6.0, ge=0, le=3600)
     """Seconds after which another grid begins, in the picture of then; earlier where few points of the last one can be
     seen, and at a cut. 0: there is the first frame's grid alone."""
     regrid_keep_s: float = Field(1.1, ge=0, le=3600)
