@@ -25,6 +25,7 @@ STARTS = (1.0, 0.55)
 NUM_KEYS, NUM_TRACKS = 12, 120
 ROUNDS = 2
 BARREL = -0.04  # below it the polynomial in tan(t) folds near the picture's corners: in t it does not
+MARGIN = 1.1  # from the outermost corner to the picture's own
 ASSUMED_SIGMA = 0.3  # of an assumed focal length, relative, where nothing else is said
 RADIAL_SIGMA = 0.1
 MIN_SIGMA = 0.03
@@ -61,8 +62,17 @@ def _from(seen: Sightings, keys: Ints, focal: float) -> tuple[float, RadialLens]
     if found is not None and found[2].radial < BARREL:
         _, scene, lens = found
         bent = _refined(scene, seen, RadialLens(lens.focal, lens.radial + 1 / 3, fisheye=True))
-        found = min((lens for lens in (found, bent) if lens is not None), key=lambda lens: lens[0])
+        both = [one for one in (found, bent) if one is not None and not _folds(one[2], seen)]
+        found = min(both, key=lambda one: one[0]) if both else None
     return None if found is None else (found[0], found[2])
+
+
+def _folds(lens: RadialLens, seen: Sightings) -> bool:
+    """Whether two directions would be seen in one place of the picture."""
+    if lens.radial >= 0:
+        return False
+    turning_point = float(np.sqrt(-1 / (3 * lens.radial)))
+    return lens.focal * turning_point * 2 / 3 < MARGIN * float(np.linalg.norm(seen.xy, axis=1).max())
 
 
 def _refined(scene: Scene, seen: Sightings, lens: RadialLens) -> tuple[float, Scene, RadialLens] | None:
@@ -79,7 +89,7 @@ def _errors(scene: Scene, seen: Sightings, lens: RadialLens) -> Floats:
     """(M,) pixels of the picture as the lens shows it; what the scene says nothing of is off by `MAX_ERROR_PX`."""
     poses, points = scene.poses[seen.frame], scene.points[seen.track]
     local = np.einsum("mij,mj->mi", poses[:, :, :3], points) + poses[:, :, 3]
-    off = np.linalg.norm(project(local, camera_of(lens)) - seen.xy, axis=1)
+    off = np.linalg.norm(project(local, camera_of(lens)) - seen.xy, axis=1) / seen.slack[seen.frame]
     unknown = np.isnan(local).any(axis=1)
     return np.where(unknown, MAX_ERROR_PX, np.minimum(np.nan_to_num(off, nan=np.inf), 50.0))
 

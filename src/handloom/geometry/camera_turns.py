@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,13 @@ from handloom.geometry.sfm_solver import Sightings
 Floats = NDArray[np.float64]
 
 STILL_PX = 0.3  # way of a corner since it was first seen, pixels of a 640 px wide picture; twice that when it is OLD
-STILL_SHARE = 0.3  # of the old corners of a frame; twice that in clips too short for old ones
+STILL_SHARE = 0.2  # of the old corners of a frame; three times that in clips too short for old ones
 OLD = 6  # frames
+MOST_FRAMES = 0.1  # a hand may pass close before the lens, or someone's back
 MIN_OLD = 5
 TURN_PX = 0.6  # median of what the rotations leave over
 TURN_SHARE = 0.75  # of the sightings must be explained within three times that
+EVERYWHERE_SHARE, ALL_THIRDS = 0.65, 8  # or so many, where they lie all over the picture in the median frame
 STILL_TURN_PX = 1.0
 LASTING = 10  # frames: shorter tracks show no parallax
 MIN_PER_FRAME = 15  # corners that agree with a frame's pose
@@ -24,11 +27,13 @@ MIN_THIRDS = 4  # of the picture's nine: corners in one place may be a logo, or 
 ROUNDS = 8
 
 
-def is_static(sightings: Sightings, half_size: Floats) -> bool:
-    """Whether enough of the older corners, all over the picture, are where they were first seen, in every frame.
+def is_static(sightings: Sightings, half_size: Floats, coarse: float = 1.0) -> bool:
+    """Whether enough of the older corners, all over the picture, are where they were first seen, in nine frames of ten.
 
-    Hands and what they hold may be the larger part of what moves: of clips from a tripod 0.37 to 0.72 of the corners
-    stay in every frame, of a camera on a head at most 0.07.
+    coarse: pixels of the 640 px wide picture to one that was looked at: corners of a small one are less exact.
+
+    Hands and what they hold may be the larger part of what moves: of clips from a tripod 0.33 to 0.9 of the corners
+    stay in nine frames of ten, of a camera on a head none.
     """
     num_frames = len(sightings.first) - 1
     long = num_frames >= 2 * OLD
@@ -38,7 +43,7 @@ def is_static(sightings: Sightings, half_size: Floats) -> bool:
     born = np.full(sightings.num_tracks, -1)
     born[sightings.track[first]] = sightings.frame[first]
     old = sightings.frame - born[sightings.track] >= (OLD if long else 1)
-    still = np.linalg.norm(sightings.xy - start[sightings.track], axis=1) <= (2 if long else 1) * STILL_PX
+    still = np.linalg.norm(sightings.xy - start[sightings.track], axis=1) <= (2 if long else 1) * STILL_PX * coarse
     shares = []
     for frame in range(num_frames):
         span = slice(sightings.first[frame], sightings.first[frame + 1])
@@ -46,7 +51,7 @@ def is_static(sightings: Sightings, half_size: Floats) -> bool:
             kept = still[span] & old[span]
             spread = num_thirds(sightings.xy[span][kept], half_size) >= MIN_THIRDS
             shares.append(float(kept.sum() / old[span].sum()) if spread else 0.0)
-    return bool(shares) and min(shares) >= (STILL_SHARE if long else 2 * STILL_SHARE)
+    return bool(shares) and np.quantile(shares, MOST_FRAMES) >= (STILL_SHARE if long else 3 * STILL_SHARE)
 
 
 def longest_run(sightings: Sightings) -> NDArray[np.bool_]:
@@ -112,7 +117,10 @@ def turn_path(sightings: Sightings, focal: float, half_size: Floats) -> TurnPath
     lasting = length[sightings.track] >= LASTING
     left = np.nan_to_num(left, nan=np.inf)
     agrees = left <= 3 * TURN_PX
-    if not lasting.any() or np.median(left[lasting]) > TURN_PX or agrees[lasting].mean() < TURN_SHARE:
+    if not lasting.any() or np.median(left[lasting]) > TURN_PX:
+        return None
+    spread = [num_thirds(xy[agrees[span]], half_size) for xy, span in _frames(sightings) if span.stop > span.start]
+    if agrees[lasting].mean() < (EVERYWHERE_SHARE if np.median(spread) >= ALL_THIRDS else TURN_SHARE):
         return None
     for frame in range(len(poses)):
         span = slice(sightings.first[frame], sightings.first[frame + 1])
@@ -128,6 +136,12 @@ def turn_path(sightings: Sightings, focal: float, half_size: Floats) -> TurnPath
     if focal * np.arccos(np.clip(cosine.min(), -1, 1)) < STILL_TURN_PX:
         poses[known] = np.eye(4)  # it turns by less than can be measured
     return TurnPath(poses, float(np.mean(left[lasting] <= 0.5)))
+
+
+def _frames(sightings: Sightings) -> list[tuple[Floats, slice]]:
+    """Each frame's sightings: their pixels, and where they are."""
+    first = sightings.first.tolist()
+    return [(sightings.xy[a:b], slice(a, b)) for a, b in itertools.pairwise(first)]
 
 
 def num_thirds(xy: Floats, half_size: Floats) -> int:

@@ -19,6 +19,7 @@ MIN_COMMON = 15  # tracks that two views or a view and the points must share
 MIN_PARALLAX_PX = 0.7  # median, of the first two views
 KEY_STEP = 3  # frames between key frames at least
 KEY_MOTION_PX = 8.0
+KEPT = 0.6  # of a key frame's tracks: fewer left, and the next comes at once
 MAX_KEY_STEP = 8
 WINDOW = 24  # key frames that move in one adjustment
 NUM_STARTS = 6
@@ -112,6 +113,7 @@ def support_rad(scene: Scene, sightings: Sightings) -> float:
     """
     keys = key_frames(sightings)
     at_keys = sightings.kept(np.isin(sightings.frame, keys))
+    placed = np.isfinite(scene.poses[keys]).all(axis=(1, 2)).sum()
     nearest = float("inf")
     for half in (0, 1):
         try:
@@ -119,7 +121,7 @@ def support_rad(scene: Scene, sightings: Sightings) -> float:
         except NotReconstructed:
             continue
         both = np.isfinite(scene.poses).all(axis=(1, 2)) & np.isfinite(other.poses).all(axis=(1, 2))
-        if both.sum() >= 0.5 * len(keys):
+        if both.sum() >= 0.5 * placed:
             turns = Rotation.from_matrix(scene.poses[both, :, :3]), Rotation.from_matrix(other.poses[both, :, :3])
             between = turns[0].inv() * turns[1]
             nearest = min(nearest, float((between.mean().inv() * between).magnitude().max()))
@@ -134,7 +136,8 @@ def key_frames(sightings: Sightings) -> Ints:
     keys = [next((f for f in range(num_frames) if len(sightings.at(f)[0])), 0)]
     for frame in range(keys[0] + 1, num_frames):
         a, b = common(sightings, keys[-1], frame)
-        if frame - keys[-1] < KEY_STEP and len(a) >= 3 * MIN_COMMON:
+        enough = max(3 * MIN_COMMON, KEPT * len(sightings.at(keys[-1])[0]))
+        if frame - keys[-1] < KEY_STEP and len(a) >= enough:
             continue
         moved = np.median(np.linalg.norm(a - b, axis=1)) if len(a) >= MIN_COMMON else np.inf
         if moved >= KEY_MOTION_PX or frame - keys[-1] >= MAX_KEY_STEP:
@@ -205,13 +208,13 @@ def _agreeing(scene: Scene, sightings: Sightings, keys: Ints, pair: tuple[int, i
         total += int(known.sum())
         if pose is not None:
             errors = _errors(pose, scene.points[tracks[known]], xy[known], scene.focal)
-            agreeing += int(np.sum(errors <= MAX_ERROR_PX / 2))
+            agreeing += int(np.sum(errors <= sightings.slack[frame] * MAX_ERROR_PX / 2))
     return agreeing / total if total else 0.5
 
 
 def _two_views(sightings: Sightings, a: int, b: int, focal: float) -> Scene | None:
     xy_a, xy_b = common(sightings, a, b)
-    found = relative_pose(xy_a, xy_b, focal, MAX_ERROR_PX)
+    found = relative_pose(xy_a, xy_b, focal, MAX_ERROR_PX * max(sightings.slack[a], sightings.slack[b]))
     if found is None or found[1].sum() < max(MIN_COMMON * 0.7, 0.5 * len(xy_a)):
         return None
     poses = np.full((len(sightings.first) - 1, 3, 4), np.nan)
@@ -298,9 +301,10 @@ def _place(scene: Scene, sightings: Sightings, frame: int) -> Floats | None:
     points, xy = scene.points[tracks[known]], xy[known]
     placed = np.array(_placed(scene))
     guess = scene.poses[placed[np.argmin(np.abs(placed - frame))]]
+    most_px = MAX_ERROR_PX * float(sightings.slack[frame])
     for start in (guess, None):
-        pose = absolute_pose(points, xy, scene.focal, MAX_ERROR_PX, start)
-        if pose is not None and np.mean(_errors(pose, points, xy, scene.focal) <= 2 * MAX_ERROR_PX) >= 0.5:
+        pose = absolute_pose(points, xy, scene.focal, most_px, start)
+        if pose is not None and np.mean(_errors(pose, points, xy, scene.focal) <= 2 * most_px) >= 0.5:
             return pose
     return None
 

@@ -58,7 +58,7 @@ class Scene:
 class Sightings:
     """What was seen where. frame, track: (M,) indices; xy: (M, 2) pixels. Sorted by frame, then by track.
 
-    first: (F + 1,) where each frame's sightings begin.
+    first: (F + 1,) where each frame's sightings begin. slack: (F,) how much less exact than usual each frame is, >= 1.
     """
 
     frame: Ints
@@ -66,17 +66,22 @@ class Sightings:
     xy: Floats
     first: Ints
     num_tracks: int
+    slack: Floats
 
     @staticmethod
-    def of(frame: Ints, track: Ints, xy: Floats, num_frames: int, num_tracks: int) -> Sightings:
-        return Sightings(frame, track, xy, np.searchsorted(frame, np.arange(num_frames + 1)), num_tracks)
+    def of(
+        frame: Ints, track: Ints, xy: Floats, num_frames: int, num_tracks: int, slack: Floats | None = None
+    ) -> Sightings:
+        first = np.searchsorted(frame, np.arange(num_frames + 1))
+        return Sightings(frame, track, xy, first, num_tracks, np.ones(num_frames) if slack is None else slack)
 
     def at(self, frame: int) -> tuple[Ints, Floats]:
         span = slice(self.first[frame], self.first[frame + 1])
         return self.track[span], self.xy[span]
 
     def kept(self, keep: NDArray[np.bool_]) -> Sightings:
-        return Sightings.of(self.frame[keep], self.track[keep], self.xy[keep], len(self.first) - 1, self.num_tracks)
+        kept = self.frame[keep], self.track[keep], self.xy[keep]
+        return Sightings.of(*kept, len(self.first) - 1, self.num_tracks, self.slack)
 
 
 def relative_pose(
