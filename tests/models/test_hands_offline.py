@@ -14,10 +14,10 @@ import pytest
 from handloom.errors import ClipError, ConfigError
 from handloom.geometry.tracklets import hand_size
 from handloom.models.hand_crops import hand_picture, palm_picture, palm_regions, read_hands, read_palms
-from handloom.models.hands_check import check_on_hands
+from handloom.models.hands_check import check_on_hands, tracks_without_palms
 from handloom.models.hands_litert import LiteRtNets
 from handloom.models.hands_offline import OfflineHands, make_nets
-from handloom.models.hands_reader import HandReader
+from handloom.models.hands_reader import HandReader, Track
 from handloom.models.hands_search import HandSearch
 from handloom.models.hands_torch import TorchNets
 from handloom.models.quiet import quiet_stderr
@@ -147,6 +147,23 @@ def test_skeletons_beside_their_hands_are_put_right_or_marked(model, rendered, i
     assert not after.doubts.off_picture[right].any()
     for values in (after.confidence, after.keypoints_px, after.model_m):
         assert np.isnan(values[~after.visible]).all()
+
+
+def test_a_track_on_which_no_palm_is_seen_is_doubted(images):
+    """Beside the clip's own tracks, less sure than they are, copies of them over the table."""
+    store = FrameStore(np.arange(2 * len(images)) / FPS)
+    store.append(np.concatenate([images, images[::-1]]))
+    reader = HandReader(LiteRtNets(1), store)
+    tracks = []
+    for track in HandSearch(LiteRtNets(1), store, 0.5, 0.5).run():
+        for shift in ([0.0, 0.0], [0.0, -130.0]):
+            copy = Track(track.first, track.seen[track.first])
+            for frame, each in track.seen.items():
+                copy.add(frame, replace(each, points=each.points + shift, presence=0.8))
+            tracks.append(copy)
+    long = [number for number, track in enumerate(tracks) if len(track.seen) >= 15]
+    assert len(long) >= 2
+    assert tracks_without_palms(reader, tracks) == [number for number in long if number % 2]
 
 
 def test_a_mirrored_clip_has_its_hands_changed(model, images):

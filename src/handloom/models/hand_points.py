@@ -23,8 +23,9 @@ def in_slots(
     crowded: NDArray[np.bool_],
     model_m: NDArray[np.float64],
     view: str | None,
+    off_picture: NDArray[np.bool_] | None = None,
 ) -> HandPoints:
-    """model_m: (D, 21, 3); crowded: (D,), from `tracklets.keep_hands`; view: the given one.
+    """model_m: (D, 21, 3); crowded: (D,), from `tracklets.keep_hands`; view: the given one; off_picture: (D,).
 
     At most one detection a frame and hand; none is infilled.
     """
@@ -42,8 +43,12 @@ def in_slots(
     log_odds = None
     if len(detections):
         view, log_odds = "ego" if sides.ego else "exo", sides.ego_log_odds
+    off = None
+    if off_picture is not None:
+        off = np.zeros_like(visible)
+        off[where] = off_picture
     nothing = np.zeros_like(visible)
-    return HandPoints(visible, nothing, confidence, keypoints_px, model, view, log_odds, HandDoubts(unsure))
+    return HandPoints(visible, nothing, confidence, keypoints_px, model, view, log_odds, HandDoubts(unsure, off))
 
 
 def not_across(points: HandPoints, cuts: NDArray[np.integer]) -> HandPoints:

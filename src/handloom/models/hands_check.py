@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from handloom.geometry.tracklets import hand_size, is_duplicate
 from handloom.models.hand_colours import HandColours
-from handloom.models.hands_reader import HandReader, Sighting
-from handloom.schemas.values import HandPoints
+from handloom.models.hands_reader import HandReader, Sighting, Track
+from handloom.models.hands_search import PALM_POINTS
+from handloom.schemas.values import HandDoubts, HandPoints
 
 # Scores of `hand_colours`; chosen by hand on 37 real clips and 16 rendered ones, not fitted.
 DOUBT = 0.45  # below this share of the usual score the network is asked
@@ -23,6 +24,13 @@ NOWHERE = -0.5  # below this a sighting is dropped where the network sees none
 BETTER = 0.3  # what a sighting must win to be replaced
 NEAR = 0.75  # farthest that it may move, in hand sizes
 ASKED_SHARE = 0.1  # of a clip's frames, at most; those of the lowest score
+# A track is doubted where the palm detector sees nothing of it in any of some frames. On 37 real clips it scores 0.29
+# and more in one of five frames of every hand; nothing at all in two tracks on the back of a chair, which the other
+# network calls a hand (0.86) for seven seconds.
+SURE_TRACK = 0.88  # mean presence from which a track is not asked about
+PALM_LOOKS = 5
+PALM_SCORE = 0.15
+NEAR_PALM = 0.35  # mean distance of the palm's points, in hand sizes
 
 
 @dataclass(frozen=True)
@@ -40,14 +48,14 @@ def check_on_hands(reader: HandReader, hands: HandPoints, scale: NDArray[np.floa
 
     Args:
         reader: of the clip.
-        hands: with doubts; source pixels.
+        hands: with doubts, off_picture among them; source pixels.
         scale: (2,) source pixels per pixel of the clip's frames.
         least_presence: less than this is no hand.
 
     Where the hands' colours are not told apart from what is around them, interpolated hands alone are looked at.
     """
     points = (hands.keypoints_px.astype(np.float64) + 0.5) / scale  # as the reader counts them
-    shown = hands.visible & ~hands.infilled
+    shown = hands.visible & ~hands.infilled & ~hands.doubts.off_picture
     colours = HandColours.learn(reader.frames, points - 0.5, shown, hands.confidence)
     score = np.full(hands.visible.shape, np.nan)
     if colours is not None:
@@ -72,8 +80,29 @@ def check_on_hands(reader: HandReader, hands: HandPoints, scale: NDArray[np.floa
         if sighting.presence < least_presence and (now < (OFF if hands.infilled[at] else NOWHERE)):
             _drop(out, at)
         else:
-            out.doubts.off_picture[at] = sighting.presence < least_presence or now < OFF
+            off = sighting.presence < least_presence or now < OFF
+            out.doubts.off_picture[at] = off or hands.doubts.off_picture[at]
     return Checked(out, was_asked, moved & out.visible, hands.visible & ~out.visible)
+
+
+def tracks_without_palms(reader: HandReader, tracks: list[Track]) -> list[int]:
+    """Numbers of the tracks on which no palm is seen; short ones and those that are sure are left out."""
+    left: dict[int, list[int]] = {}
+    for number, track in enumerate(tracks):
+        known = sorted(track.seen)
+        presence = float(np.mean([track.seen[frame].presence for frame in known]))
+        if len(known) >= 3 * PALM_LOOKS and presence < SURE_TRACK:
+            at = ((np.arange(PALM_LOOKS) + 0.5) / PALM_LOOKS * len(known)).astype(int)
+            left[number] = sorted((known[i] for i in at), key=lambda frame: (-track.seen[frame].presence, frame))
+    for look in range(PALM_LOOKS):
+        frames = sorted({where[look] for where in left.values()})
+        palms = dict(zip(frames, reader.palms(frames, PALM_SCORE), strict=True))
+        for number, where in list(left.items()):
+            points = tracks[number].seen[where[look]].points
+            apart = np.linalg.norm(palms[where[look]].points - points[PALM_POINTS, :], axis=-1).mean(axis=-1)
+            if (apart < NEAR_PALM * hand_size(points)).any():
+                del left[number]
+    return sorted(left)
 
 
 def _is_same_hand(
@@ -88,8 +117,7 @@ def _is_same_hand(
 
 def _copied(hands: HandPoints) -> HandPoints:
     names = ("visible", "infilled", "confidence", "keypoints_px", "model_m")
-    unsure = hands.doubts.side_unsure.copy()
-    doubts = replace(hands.doubts, side_unsure=unsure, off_picture=np.zeros_like(hands.visible))
+    doubts = HandDoubts(hands.doubts.side_unsure.copy(), hands.doubts.off_picture.copy())
     return replace(hands, **{name: getattr(hands, name).copy() for name in names}, doubts=doubts)
 
 

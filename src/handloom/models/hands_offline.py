@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from handloom.geometry.handedness import assign
 from handloom.geometry.tracklets import Detections, keep_hands, link
 from handloom.models.devices import check_device
 from handloom.models.hand_points import in_slots
-from handloom.models.hands_check import check_on_hands
+from handloom.models.hands_check import check_on_hands, tracks_without_palms
 from handloom.models.hands_reader import HandReader, Nets, Track
 from handloom.models.hands_search import KEEP, HandSearch
 from handloom.models.protocols import ClipFrames
@@ -63,9 +64,10 @@ class OfflineHands:
         least = config.min_tracking_confidence
         search = HandSearch(self._nets, frames, config.min_detection_confidence, least)
         size, frame_s = (shape[1], shape[0]), np.asarray(frames.frame_s, np.float64)
-        found = _assigned(clip, info, frame_s, search.run(), size)
+        tracks, reader = search.run(), HandReader(self._nets, frames)
+        found = _assigned(clip, info, frame_s, tracks, size, tracks_without_palms(reader, tracks))
         scale = np.array([info.width, info.height]) / size
-        checked = check_on_hands(HandReader(self._nets, frames), _smoothed(found, frame_s), scale, KEEP * least)
+        checked = check_on_hands(reader, _smoothed(found, frame_s), scale, KEEP * least)
         log.debug(
             "clip_id=%s stage=%s asked=%d moved=%d dropped=%d",
             *(clip.clip_id, STAGE, checked.asked.sum(), checked.moved.sum(), checked.dropped.sum()),
@@ -93,8 +95,14 @@ def make_nets(complexity: int, device: str = "cpu") -> Nets:
 
 
 def _assigned(
-    clip: Clip, info: VideoInfo, frame_s: NDArray[np.float64], tracks: list[Track], size: tuple[int, int]
+    clip: Clip,
+    info: VideoInfo,
+    frame_s: NDArray[np.float64],
+    tracks: list[Track],
+    size: tuple[int, int],
+    off_picture: Sequence[int] = (),
 ) -> HandPoints:
+    """off_picture: numbers of the tracks on which no hand seems to lie."""
     found, metric, track = _detections(tracks, np.array([info.width, info.height]) / size)
     kept, crowded = keep_hands(found, track)
     believable = _believable(found.take(kept), track[kept], frame_s)
@@ -107,7 +115,9 @@ def _assigned(
         *(clip.clip_id, STAGE, len(tracks), len(found), len(kept), len(np.unique(tracklet)), clip.view),
         *(sides.ego, sides.ego_log_odds),
     )
-    return _filled(info, frame_s, in_slots(len(frame_s), detections, sides, crowded, metric[kept], clip.view))
+    off = np.isin(track[kept], np.array(off_picture, np.int64))
+    slots = in_slots(len(frame_s), detections, sides, crowded, metric[kept], clip.view, off)
+    return _filled(info, frame_s, slots)
 
 
 def _detections(
