@@ -14,7 +14,7 @@ from handloom.bench.accuracy import report_of
 from handloom.bench.accuracy_published import compared
 from handloom.bench.accuracy_published import markdown as published_markdown
 from handloom.bench.accuracy_table import markdown
-from handloom.bench.footage import footage_clips, goals_of, read_held, results_of
+from handloom.bench.footage import databases_in, footage_clips, goals_of, read_held, results_of
 from handloom.bench.footage_clips import FootageClip, begin, measured, processed
 from handloom.bench.metrics.footage import Loss, Survival
 from handloom.bench.truth.spatracker import published_tracks, read_published
@@ -111,6 +111,8 @@ def test_a_database_is_not_followed_backwards(tmp_path: Path):
     Database.open(tmp_path / "db", create=True)
     watch = Watch(print)
     assert list(footage_clips(tmp_path / "db", None, watch)) == []
+    assert databases_in(tmp_path / "db") == databases_in(tmp_path) == [tmp_path / "db"]
+    assert databases_in(tmp_path / "nothing") == []
     with pytest.raises(ConfigError, match="is a database"):
         list(footage_clips(tmp_path / "db", None, watch, backwards=True))
 

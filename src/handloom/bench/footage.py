@@ -53,7 +53,7 @@ def read_held(path: Path | None) -> frozenset[str]:
 
 
 def footage_clips(source: Path, sheets: Path | None, watch: Watch, backwards: bool = False) -> Iterator[FootageClip]:
-    """The numbers of every clip of a database or of a folder of videos, as they are finished.
+    """The numbers of every clip of a database, of a folder of them, or of a folder of videos, as they are finished.
 
     sheets: a folder that gets a contact sheet of every clip. backwards: videos are followed from their end as well.
 
@@ -63,12 +63,23 @@ def footage_clips(source: Path, sheets: Path | None, watch: Watch, backwards: bo
     """
     if sheets is not None:
         sheets.mkdir(parents=True, exist_ok=True)
-    if (source / "clip_list.lance").exists():
+    databases = databases_in(source)
+    if databases:
         if backwards:
             raise ConfigError(f"{source} is a database: --backwards wants its videos", "give their folder to --footage")
-        yield from _of_rows(Database.open(source), sheets, watch)
+        for database in databases:
+            yield from _of_rows(Database.open(database), sheets, watch)
     else:
         yield from _of_videos(readable(source, WHOLE_S), sheets, watch, backwards)
+
+
+def databases_in(source: Path) -> list[Path]:
+    """The database that a folder is, or those that lie in it, up to two folders down; [] where it holds none."""
+    for where in ("", "*/", "*/*/"):
+        found = sorted(path.parent for path in source.glob(f"{where}clip_list.lance"))
+        if found:
+            return found
+    return []
 
 
 def _of_rows(database: Database, sheets: Path | None, watch: Watch) -> Iterator[FootageClip]:

@@ -1,0 +1,60 @@
+"""Writes the tables of docs/benchmarks.md from the reports of `handloom bench accuracy` in benchmarks/results:
+`accuracy.json`, and of real footage `footage.json` and, of the version before, `footage_before.json`."""
+
+import json
+import re
+from pathlib import Path
+
+from handloom.bench.accuracy_table import markdown
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE = ROOT / "benchmarks/results", ROOT / "docs/benchmarks.md"
+MARKS = re.compile(r"(<!-- docs/make_benchmarks.py: (goals|parts) -->\n).*?(<!-- end -->)", re.DOTALL)
+REPORTS = ("accuracy", "footage")
+PARTS = ("virtual", "footage", "published_tracks")
+
+
+def report(name: str) -> dict:
+    """A report, empty where there is none."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {"goals": [], "results": {}}
+
+
+def goals() -> str:
+    """Every goal: the version before where it was measured, now, what is wanted, and whether it is met."""
+    before = {goal["name"]: goal["value"] for goal in report("footage_before")["goals"]}
+    lines = ["| what | unit | before | now | goal | met |", "|---|---|---:|---:|---:|---|"]
+    seen = set()
+    for name in REPORTS:
+        for goal in report(name)["goals"]:
+            if goal["name"] in seen:
+                continue
+            seen.add(goal["name"])
+            met = {True: "yes", False: "no", None: "not measured"}[goal["met"]]
+            values = [number(before.get(goal["name"])), number(goal["value"]), number(goal["goal"])]
+            unit = goal["unit"].replace("|", "\\|")
+            lines.append(f"| {goal['name']} | {unit} | " + " | ".join(values) + f" | {met} |")
+    return "\n".join(lines) + "\n"
+
+
+def parts() -> str:
+    """The tables of the parts that are no clips with truth; those stand in accuracy.md and the README."""
+    found = {
+        part: report(name)["results"][part] for name in REPORTS for part in PARTS if part in report(name)["results"]
+    }
+    return markdown(found) if found else "Not measured yet.\n"
+
+
+def number(value: float | None) -> str:
+    """Three digits that count."""
+    return "-" if value is None else f"{value:.3g}"
+
+
+def page(text: str) -> str:
+    """The page with its tables anew."""
+    tables = {"goals": goals, "parts": parts}
+    return MARKS.sub(lambda found: found[1] + tables[found[2]]() + found[3], text)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text()))
