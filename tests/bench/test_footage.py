@@ -76,6 +76,7 @@ def test_clips_are_pooled_tuned_and_held_out_apart(clips: list[FootageClip]):
     everything, held = results["all"], results["held_out"]
     assert (everything["clips"], everything["rejected"], held["clips"], results["tuned"]["clips"]) == (4, 1, 2, 2)
     assert everything["path_share"] == 0.5  # the short one is not asked for
+    assert everything["posed_frames"] == 100 / 250
     assert everything["kept_at_end"] == 100 / 150
     assert everything["kept_at_end_mean"] == pytest.approx(0.55)
     assert everything["dense_windows"] == 0.45

@@ -31,7 +31,8 @@ from handloom.video.packets import NotAVideoError
 from handloom.video.readers import DecodeFailedError, PictureSizeError
 
 TOO_SHORT = "too_short"  # reason of a path that cannot be asked for
-WHOLE_S = 1e9
+WHOLE_S = 1e9  # videos stay whole
+QUICK_CLIPS = 2
 NAN = float("nan")
 
 
@@ -70,7 +71,8 @@ def footage_clips(source: Path, sheets: Path | None, watch: Watch, backwards: bo
         for database in databases:
             yield from _of_rows(Database.open(database), sheets, watch)
     else:
-        yield from _of_videos(readable(source, WHOLE_S), sheets, watch, backwards)
+        clips = readable(source, WHOLE_S)
+        yield from _of_videos(clips[:QUICK_CLIPS] if watch.quick else clips, sheets, watch, backwards)
 
 
 def databases_in(source: Path) -> list[Path]:
@@ -138,6 +140,7 @@ def pooled(clips: Sequence[FootageClip]) -> dict[str, Any]:
         "frames": frames,
         "path_share": _share(sum(clip.has_path for clip in asked), len(asked)),
         "metric_share": _share(sum(clip.scale == "metric" for clip in asked), len(asked)),
+        "posed_frames": _share(sum(clip.pose_share * clip.num_frames for clip in rows), frames),
         "reasons": dict(Counter(clip.reason or ("moving" if clip.has_path else "none") for clip in rows)),
         "intrinsics": dict(Counter(clip.intrinsics for clip in rows)),
         "kept_at_end": _share(seen, seen + missing),
@@ -206,7 +209,8 @@ def _share(part: float, whole: float) -> float:
 LINES = (
     ("clips, rejected", ("clips", "rejected"), "{} / {}"),
     ("with a camera path, too short ones aside", ("path_share",), "{:.2f}"),
-    ("of them in metres", ("metric_share",), "{:.2f}"),
+    ("with one in metres", ("metric_share",), "{:.2f}"),
+    ("frames with a pose", ("posed_frames",), "{:.2f}"),
     ("grid points visible at the end, of those that should be", ("kept_at_end",), "{:.2f}"),
     ("the same, mean over clips", ("kept_at_end_mean",), "{:.2f}"),
     ("over a third of the grid lost in one step: clips, not flagged", ("collapsed", "collapsed_unflagged"), "{} / {}"),
