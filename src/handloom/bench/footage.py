@@ -31,7 +31,7 @@ from handloom.video.packets import NotAVideoError
 from handloom.video.readers import DecodeFailedError, PictureSizeError
 
 TOO_SHORT = "too_short"  # reason of a path that cannot be asked for
-WHOLE_S = 1e9  # videos stay whole
+CLIP_S = 10.0  # longer videos are cut so, as `ingest folder` does
 QUICK_CLIPS = 2
 NAN = float("nan")
 
@@ -71,7 +71,7 @@ def footage_clips(source: Path, sheets: Path | None, watch: Watch, backwards: bo
         for database in databases:
             yield from _of_rows(Database.open(database), sheets, watch)
     else:
-        clips = readable(source, WHOLE_S)
+        clips = readable(source, CLIP_S)
         yield from _of_videos(clips[:QUICK_CLIPS] if watch.quick else clips, sheets, watch, backwards)
 
 
