@@ -57,6 +57,9 @@ LIGHT_CHANGE = 0.1
 FLOW_PX = 4.0
 """And of one by the dense flow, where the still scene's motion is not known."""
 UNKNOWN_STEPS = 5
+_MORE = np.float32([1.0, 3.0, 3.0, 1.5])
+"""By layer: how much further off points are than their patches say, since flesh turns and things roll; measured on four
+rendered scenes."""
 
 
 class Follower:
@@ -102,7 +105,7 @@ class Follower:
 
     @property
     def sigma(self) -> Array:
-        own = self._spread.sigma()
+        own = self._spread.sigma() * _MORE[self.layer]
         return np.where(own > 0, np.sqrt(own**2 + FLOOR_PX**2), np.float32(0))
 
     def _take(self, at: Indices, points: Array, view: View, regions: HandRegions, t: int) -> None:
@@ -159,7 +162,8 @@ class Follower:
         here = self.started & view.inside(prior, -4.0)
         new, accepted = expected.copy(), np.zeros(len(good), bool)
         strong = np.flatnonzero(here & self._strong)
-        self._look(strong[self.seen[strong]], start, prior, 1, view, regions, to, new, accepted)
+        rounds = 1 if self.motion.typical_px < UNSURE_PX else 3
+        self._look(strong[self.seen[strong]], start, prior, rounds, view, regions, to, new, accepted)
         self._look(strong[~self.seen[strong]], start, prior, 3, view, regions, to, new, accepted)
         self.layer[leaving & accepted] = OWN
         # What was found tells the others' motion: it is free of what adds up from step to step.
@@ -355,7 +359,7 @@ class Follower:
         late = (self._hidden_s[at] > 1) | (self._sigma[at] > PLACE_KNOWN_PX)
         needed = np.where(seen, LIKENESS, np.where(late, LIKENESS_LATE, LIKENESS_AGAIN))
         if not self.motion.known:
-            needed[:] = LIKENESS_LATE
+            needed = np.maximum(needed, LIKENESS_AGAIN)
         needed = np.where(apart & over_hand, LIKENESS_OVER_HAND, needed)
         contrast = np.minimum(self._patches.contrast[at], match.contrast) ** 2
         needed = np.maximum(needed * contrast / (contrast + 2 * SENSOR_GREY**2), LEAST_LIKENESS)

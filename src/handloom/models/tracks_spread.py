@@ -10,7 +10,7 @@ from handloom.models.tracks_patches import NOISE_GREY
 Array = NDArray[np.float32]
 Indices = NDArray[np.integer]
 
-FLOOR_PX = 0.15
+FLOOR_PX = 0.2
 """What a place is off by however often it is looked at: interpolation, a surface that is not flat."""
 MOST_PX = 200.0
 """Beyond this nothing is known of a place."""
