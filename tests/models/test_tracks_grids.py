@@ -124,6 +124,18 @@ def test_at_a_cut_everything_ends_and_another_grid_begins():
     assert not plain.visible[14:].any()
 
 
+def test_a_shot_after_black_goes_on_from_its_own_first_frame():
+    frames = np.concatenate([turning(12, 2.0), turning(16, 2.0, seed=5)])
+    frames[9:12] = 0
+    tracks = follow(frames, cuts=[12])
+    (grid,) = tracks.grids
+    assert grid.query_frame == 12
+    where = grid.points_px[0] - np.arange(len(grid.visible))[:, None, None] * [2.0, 0.0]
+    assert np.nanmedian(np.linalg.norm(grid.points_px - where, axis=-1)) < 0.3
+    assert grid.visible[8].mean() > 0.8
+    assert not np.isin(tracks.query_frame, [9, 10, 11]).any()
+
+
 def test_no_grid_begins_on_black_and_one_begins_after_it():
     frames = turning(40, 1.0)
     frames[12:30] = 0

@@ -118,6 +118,7 @@ class Follower:
     def end(self) -> None:
         """Nothing is followed any more: the shot is over."""
         self.started[:], self.seen[:], self.motion = False, False, None
+        self._waits, self._light = None, np.ones(3, np.float32)
 
     def step(
         self, before: NDArray[np.uint8], after: NDArray[np.uint8], view: View, regions: HandRegions, t: int, to: int,

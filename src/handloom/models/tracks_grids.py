@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.models.cuts import PLAIN_GREY
 from handloom.models.tracks_follower import Follower
 from handloom.models.tracks_hands import HandRegions
 from handloom.models.tracks_patches import View
@@ -98,7 +97,7 @@ class LaterGrids:
 
     def _is_due(self, t: int, view: View) -> bool:
         age, share = t - self._last, self._shares[-1]
-        if age < max(1, self._keep) or share > WHOLE_SHARE or _is_plain(view):
+        if age < max(1, self._keep) or share > WHOLE_SHARE or view.blind:
             return False
         back = min(len(self._shares), 2 + 2 * self._keep // 3)
         lost = max(0.0, self._shares[-back] - share) / max(back - 1, 1)
@@ -114,8 +113,3 @@ class LaterGrids:
         self._follower.start(at, self._points, view, self._layer(self._points, t), regions, t)
         self.grids.append(grid)
         self._last, self._shares = t, []
-
-
-def _is_plain(view: View) -> bool:
-    """A black picture, or one of one colour: a grid that begins there would follow nothing."""
-    return float(view.soft.std()) < PLAIN_GREY

@@ -148,7 +148,7 @@ def _forward(
             follower.step(before, after, view, regions, t - 1, t)
             if later is not None:
                 later.step(before, after, view, regions, t, follower)
-        if (t % every == 0 or t in cuts) and free < num:
+        if (t % every == 0 or t in cuts) and free < num and not view.blind:
             nothing = np.zeros((0, 2), np.float32)
             moving = nothing if follower.motion is None else movers(before, after, regions, t, follower.motion)
             points, kinds = choose(after, follower.points[follower.seen], regions, t, moving, budget)

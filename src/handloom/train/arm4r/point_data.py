@@ -179,6 +179,7 @@ def _windows(
         version=version,
         image_size=settings.image_size if with_images else None,
         transform=sample,
+        track_grid=settings.track_grid,
     )
 
 

@@ -39,7 +39,10 @@ class Arm4rSettings(TrainSettings):
     stride: int = Field(1, ge=1)
     """Steps between the starts of consecutive windows of a clip."""
     points: Literal["grid", "selected"] = "grid"
-    """`grid`: the first frame's grid (the paper's). `selected` (ours): the points on hands and what moves near."""
+    """`grid`: a grid (the paper's). `selected` (ours): the points on hands and what moves near."""
+    track_grid: Literal["nearest", "first"] = "nearest"
+    """`grid`: `first` is that of the clip's first frame (the paper's); `nearest` (ours) the one of which most points
+    are seen in all of a window, of those that began by its first step: the first one leaves the picture."""
     grid_points: int = Field(36, ge=2, le=200)
     """`grid`: points per side that are used; a number that divides the table's grid."""
     num_selected: int = Field(96, ge=3)
