@@ -24,12 +24,13 @@ NOWHERE = -0.5  # below this a sighting is dropped where the network sees none
 BETTER = 0.3  # what a sighting must win to be replaced
 NEAR = 0.75  # farthest that it may move, in hand sizes
 ASKED_SHARE = 0.1  # of a clip's frames, at most; those of the lowest score
-# A track is doubted where the palm detector sees nothing of it in any of some frames. On 37 real clips it scores 0.29
-# and more in one of five frames of every hand; nothing at all in two tracks on the back of a chair, which the other
-# network calls a hand (0.86) for seven seconds.
+# A track is doubted where the palm detector sees next to nothing of it. On 37 real clips its scores in five frames of a
+# hand add up to 0.55 and more; to 0.4 at most on the back of a chair, which the other network calls a hand (0.86) for
+# seven seconds.
 SURE_TRACK = 0.88  # mean presence from which a track is not asked about
 PALM_LOOKS = 5
-PALM_SCORE = 0.15
+PALM_SCORE = 0.15  # below this a palm counts for nothing
+PALM_SUM = 0.5  # of the scores of all looks
 NEAR_PALM = 0.35  # mean distance of the palm's points, in hand sizes
 
 
@@ -94,13 +95,15 @@ def tracks_without_palms(reader: HandReader, tracks: list[Track]) -> list[int]:
         if len(known) >= 3 * PALM_LOOKS and presence < SURE_TRACK:
             at = ((np.arange(PALM_LOOKS) + 0.5) / PALM_LOOKS * len(known)).astype(int)
             left[number] = sorted((known[i] for i in at), key=lambda frame: (-track.seen[frame].presence, frame))
+    total = dict.fromkeys(left, 0.0)
     for look in range(PALM_LOOKS):
         frames = sorted({where[look] for where in left.values()})
-        palms = dict(zip(frames, reader.palms(frames, PALM_SCORE), strict=True))
+        found = dict(zip(frames, reader.palms(frames, PALM_SCORE), strict=True))
         for number, where in list(left.items()):
-            points = tracks[number].seen[where[look]].points
-            apart = np.linalg.norm(palms[where[look]].points - points[PALM_POINTS, :], axis=-1).mean(axis=-1)
-            if (apart < NEAR_PALM * hand_size(points)).any():
+            palms, points = found[where[look]], tracks[number].seen[where[look]].points
+            apart = np.linalg.norm(palms.points - points[PALM_POINTS, :], axis=-1).mean(axis=-1)
+            total[number] += float(palms.score[apart < NEAR_PALM * hand_size(points)].max(initial=0.0))
+            if total[number] >= PALM_SUM:
                 del left[number]
     return sorted(left)
 
