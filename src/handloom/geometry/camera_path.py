@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from handloom.geometry.camera import slopes
 from handloom.geometry.camera_lens import ASSUMED_SIGMA, camera_of, find_lens
 from handloom.geometry.camera_turns import (
+    ALL_THIRDS,
     LASTING,
     MIN_PER_FRAME,
     MIN_THIRDS,
@@ -57,7 +58,7 @@ followed a box."""
 MIN_EXPLAINED = 0.7
 """Share of the sightings of lasting tracks that the still scene explains. EgoDex: 0.88 to 0.95, and 0.56 where a box
 filled a bare room (its path would have been wrong by 20 degrees)."""
-MIN_EXPLAINED_EVERYWHERE, ALL_THIRDS = 0.55, 8  # a thing that moves does not fill eight of the picture's nine parts
+MIN_EXPLAINED_EVERYWHERE = 0.55  # in ALL_THIRDS parts: a thing that moves does not fill eight of the picture's nine parts
 SURE_EXPLAINED = 0.9  # where less is explained, half of the tracks must lead to the same turns (`support_rad`)
 MIN_COVERAGE = 0.4  # of the frames; the others are NaN
 MIN_PART = 0.25  # of the frames, of a moving camera: the part that could be followed
