@@ -15,6 +15,7 @@ Array = NDArray[np.float32]
 
 _CELLS = (12, 8)
 _MAX_MATCHES = 400
+_MIDDLES = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) + np.float32(0.5) for n in _CELLS)), -1).reshape(-1, 2)
 MIN_MATCHES = 24
 PARALLAX = 0.008
 """Most that nearness adds to the homography in one step, as a share of sqrt(width * height)."""
@@ -33,7 +34,8 @@ class StillMotion:
     """The still scene's motion of one step: a homography, and what nearness adds to it (parallax), on 12 x 8 cells.
 
     covariance: (8, 8) of the homography, by `tracks_align.tangents`. off_px: (rows, columns) standard deviation of what
-    the cells miss. With too little to tell it the homography is the identity and `known` is false.
+    the cells miss. typical_px: how far off the homography is in the middle of the cells, in the median. With too little
+    to tell it the homography is the identity and `known` is false.
     """
 
     homography: NDArray[np.float64]
@@ -41,30 +43,22 @@ class StillMotion:
     parallax_px: Array  # (rows, columns, 2)
     off_px: Array  # (rows, columns)
     size: Array
-    known: bool
+    typical_px: float
 
     @staticmethod
     def of(homography: NDArray[np.float64], covariance: NDArray[np.float64], size: Array) -> StillMotion:
         blank = np.zeros((_CELLS[1], _CELLS[0], 3), np.float32)
-        motion = StillMotion(homography, covariance, blank[..., :2], blank[..., 2] + _FAR_PX, size, True)
-        return replace(motion, known=motion.typical_px < KNOWN * float(np.sqrt(np.prod(size))))
+        typical = float(np.median(_homography_px(covariance, _MIDDLES * (size / np.float32(_CELLS)), size)))
+        return StillMotion(homography, covariance, blank[..., :2], blank[..., 2] + _FAR_PX, size, typical)
 
     @property
-    def typical_px(self) -> float:
-        """How far off the homography is in the middle of the picture's cells, in the median."""
-        along, down = (np.arange(n, dtype=np.float32) + np.float32(0.5) for n in _CELLS)
-        cells = np.stack(np.meshgrid(along, down), -1).reshape(-1, 2) * (self.size / np.float32(_CELLS))
-        return float(np.median(self._homography_px(cells)))
-
-    def _homography_px(self, points: Array) -> NDArray[np.float64]:
-        rows = tangents(points, self.size)
-        variance = sum(np.einsum("ni,ni->n", np.einsum("ni,ij->nj", row, self.covariance), row) for row in rows)
-        return np.sqrt(np.maximum(variance, 0) / 2)
+    def known(self) -> bool:
+        return self.typical_px < KNOWN * float(np.sqrt(np.prod(self.size)))
 
     def step_px(self, points: Array) -> Array:
         """(n,) standard deviation of x and of y of where (n, 2) points go."""
         off = self._read(self.off_px, points)[:, 0]
-        return np.sqrt(self._homography_px(points) ** 2 + (AGAIN * off) ** 2).astype(np.float32)
+        return np.sqrt(_homography_px(self.covariance, points, self.size) ** 2 + (AGAIN * off) ** 2).astype(np.float32)
 
     def move(self, points: Array) -> Array:
         """(n, 2) to (n, 2)."""
@@ -94,6 +88,13 @@ class StillMotion:
         return ((h[None, :2, :2] - moved[:, :, None] * h[None, None, 2, :2]) / divisor[:, None, None]).astype(
             np.float32
         )
+
+
+def _homography_px(covariance: NDArray[np.float64], points: Array, size: Array) -> NDArray[np.float64]:
+    """(n,) standard deviation of x and of y of where a homography puts (n, 2) points."""
+    rows = tangents(points, size)
+    variance = sum(np.einsum("ni,ni->n", np.einsum("ni,ij->nj", row, covariance), row) for row in rows)
+    return np.sqrt(np.maximum(variance, 0) / 2)
 
 
 def still_motion(before: Array, after: Array, size: Array) -> StillMotion:
