@@ -6,10 +6,13 @@ from dataclasses import replace
 from datetime import UTC
 
 import pytest
+import ray
 from support.extraction import new_database, outcome, row_digests
 from support.faults import faulty, slow_to_load
 
 from handloom.errors import HandloomError
+from handloom.pipelines import nodes
+from handloom.pipelines.graph import Graph
 from handloom.pipelines.run import run
 from handloom.store.clip_list import pending_clips
 
@@ -86,3 +89,23 @@ def test_models_that_never_load_end_the_run(tmp_path, clips):
         run(db, slow_to_load(num_actors=1, load_s=3.0), quiet=True)
     assert db.runs().column("exit").to_pylist() == ["failed"]
     assert pending_clips(db) == [*clips[:1]]
+
+
+def test_a_pool_that_ends_by_itself_is_followed_by_another_but_not_for_ever(tmp_path, clips, expected, monkeypatch):
+    """As Ray ended one on a machine at a load of 30: `The actor never ran`."""
+    db, whole, begun = new_database(tmp_path / "db", clips[:1]), Graph.__iter__, []
+
+    def ends(graph):
+        begun.append(graph)
+        if len(begun) in (1, 2, 3, 4):
+            raise ray.exceptions.ActorDiedError
+        return whole(graph)
+
+    monkeypatch.setattr(Graph, "__iter__", ends)
+    monkeypatch.setattr(nodes, "NOTICED_S", 0.0)
+    with pytest.raises(HandloomError, match="the run cannot go on, Ray reports ActorDiedError"):
+        run(db, faulty(num_actors=1), quiet=True)
+    assert len(begun) == 3
+    assert run(db, None, quiet=True).exit == "done"
+    assert len(begun) == 5
+    assert row_digests(db) == {clips[0].clip_id: expected[clips[0].clip_id]}

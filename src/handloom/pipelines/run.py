@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 LEDGER_TIMEOUT_S = 10.0
 LATE_QUIET_S, LATE_LIMIT_S = 1.0, 3.0  # an interrupted run takes what is written and on its way to the driver
+MAX_LOST_POOLS = 2
 WIDE = 16 / 9
 
 
@@ -168,6 +169,13 @@ class _Job:
     tally: Tally
     last_words: LastWords
     fail: Callable[[], None]
+    num_lost_pools: int = 0
+
+    def another_pool(self, error: ray.exceptions.RayError) -> bool:
+        """Whether to go on after a pool that has ended by itself. Seen on a machine at a load of 30, where Ray dropped an
+        actor before it ran; a pool that ends so again and again has a reason."""
+        self.num_lost_pools += isinstance(error, ray.exceptions.ActorDiedError)
+        return isinstance(error, ray.exceptions.ActorDiedError) and self.num_lost_pools <= MAX_LOST_POOLS
 
     def tick(self, head: Head) -> None:
         """Commit if it is time; end the process where the cluster has gone."""
@@ -260,10 +268,10 @@ def _work(
                 pending.keep(verdicts.sure(result))
             raise
         except ray.exceptions.RayError as error:
-            if isinstance(error, ray.exceptions.RayTaskError) or not nodes.lost_one():
+            if isinstance(error, ray.exceptions.RayTaskError) or not (nodes.lost_one() or job.another_pool(error)):
                 raise
             cut_off = True  # Ray Data cannot go on; another pool can
-            log.warning("a node has gone, a new pool goes on: %s", str(error).strip().splitlines()[0])
+            log.warning("the pool has ended, another one goes on: %s", str(error).strip().splitlines()[0])
         finally:
             pending.flush()  # before the actors are stopped: that may take longer than the patience of Slurm
     if cut_off:
