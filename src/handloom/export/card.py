@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from handloom import __version__
+from handloom.plural import plural
 from handloom.schemas.robot import TABLE as ROBOT_EPISODES
 from handloom.schemas.tables import QUALITY_FIELDS
 
@@ -245,8 +246,8 @@ def _limits_of(tally: Tally, source: Mapping[str, Any]) -> list[str]:
     bent = sum(count for name, count in tally.lens.items() if name != "pinhole")
     if bent:
         found.append(
-            f"The lens of {bent} rows distorts: pixels are as the camera shows them, and `camera_matrix` alone does "
-            "not lead from them to 3D. Their numbers are explained in handloom's docs/tables.md (`camera_model`)."
+            f"The lens of {plural(bent, 'row')} distorts: pixels are as the camera shows them, and `camera_matrix` "
+            "alone does not lead from them to 3D. handloom's docs/tables.md (`camera_model`) explains a lens's numbers."
         )
     return found
 
