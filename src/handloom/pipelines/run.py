@@ -172,8 +172,10 @@ class _Job:
     num_lost_pools: int = 0
 
     def another_pool(self, error: ray.exceptions.RayError) -> bool:
-        """Whether to go on after a pool that has ended by itself, as one did whose actor Ray had dropped before it began,
-        on a machine at a load of 30. A pool that ends so again and again has a reason."""
+        """Whether to go on after a pool that has ended by itself (at a load of 30 Ray dropped an actor before it began).
+
+        A pool that ends so again and again has a reason.
+        """
         self.num_lost_pools += isinstance(error, ray.exceptions.ActorDiedError)
         return isinstance(error, ray.exceptions.ActorDiedError) and self.num_lost_pools <= MAX_LOST_POOLS
 
