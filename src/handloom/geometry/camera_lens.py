@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera import project
-from handloom.geometry.sfm import MAX_ERROR_PX, NotReconstructed, grown, key_frames
+from handloom.geometry.sfm import MAX_ERROR_PX, NotReconstructed, grown, stretch
 from handloom.geometry.sfm_solver import RadialLens, Scene, Sightings, refine_lens
 from handloom.schemas.values import Camera
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 STARTS = (1.0, 0.55)
 """Of the assumed focal length: 70 degrees of view by default, and 104 (cameras on heads)."""
@@ -38,9 +37,12 @@ def find_lens(seen: Sightings, focal: float, sigma: float | None) -> RadialLens 
     Args:
         seen: pixels as the lens shows them, from the principal point.
         focal, sigma: assumed, and its relative standard deviation (None: `ASSUMED_SIGMA`).
+
+    Raises:
+        NotReconstructed: no two frames show depth.
     """
-    keys = key_frames(seen)
-    found = [lens for share in STARTS if (lens := _from(seen, keys, focal * share)) is not None]
+    seen = stretch(seen, focal, NUM_KEYS, NUM_TRACKS)
+    found = [lens for share in STARTS if (lens := _from(seen, focal * share)) is not None]
     return _weighed(min(found, key=lambda lens: lens[0])[1], focal, sigma or ASSUMED_SIGMA) if found else None
 
 
@@ -52,10 +54,10 @@ def camera_of(lens: RadialLens) -> Camera:
     return Camera(matrix, "estimated", np.array([lens.radial, 0.0, 0.0, 0.0]), "fisheye" if lens.fisheye else "opencv")
 
 
-def _from(seen: Sightings, keys: Ints, focal: float) -> tuple[float, RadialLens] | None:
-    """Cost and lens of the key frames around the best start, grown from one focal length."""
+def _from(seen: Sightings, focal: float) -> tuple[float, RadialLens] | None:
+    """Cost and lens of a stretch, grown from one focal length."""
     try:
-        scene, seen = grown(seen, keys, focal, NUM_KEYS, NUM_TRACKS)
+        scene = grown(seen, focal)
     except NotReconstructed:
         return None
     found = _refined(scene, seen, RadialLens(scene.focal))

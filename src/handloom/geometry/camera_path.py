@@ -69,6 +69,7 @@ MIN_FRAMES, MAX_FRAMES = 4, 1500
 """A moving camera's path drifts: 0.3 degrees over 900 frames, 1.5 degrees and 0.14 m over 1500 (synthetic)."""
 MUCH_CLOSER = 0.04
 """By this share a moving camera must explain more sightings closely than a turning one, which has fewer parameters."""
+MUCH_PARALLAX_PX = 10.0  # between the first two views: nothing that only turns
 LITTLE = 0.8  # of the assumed focal length's uncertainty: where more is left, nothing was learned
 
 
@@ -179,6 +180,8 @@ def _tried(
     else:
         moving = _moving(found, sightings, camera, half_size)
         close = _close(found, sightings)
+        if moving.path.world_from_camera is not None and found.parallax_px >= MUCH_PARALLAX_PX:
+            return moving
     turn = turn_path(sightings, _focal(moving.camera, info), half_size)
     turning = None if turn is None else _unmoved(turn.poses, sightings, moving.camera)
     if turning is None or turning.path.world_from_camera is None:

@@ -23,7 +23,8 @@ KEPT = 0.6  # of a key frame's tracks: fewer left, and the next comes at once
 MAX_KEY_STEP = 8
 WINDOW = 24  # key frames that move in one adjustment
 NUM_STARTS = 6
-NUM_FIRST, GAPS = 24, (1, 2, 3, 4, 6, 8, 11, 15, 20)  # key frames tried as the first, and how far on the second
+NUM_FIRST, FEW_FIRST, GAPS = 16, 12, (1, 2, 3, 4, 6, 8, 11, 15, 20)
+# Key frames tried as the first (few where a good start is enough), and how far on the second.
 GOOD_START = 0.85
 START_PARALLAX_PX = 8.0
 NUM_GROWN = 2
@@ -62,7 +63,7 @@ def reconstruct(sightings: Sightings, focal: float, refine_focal: bool) -> Recon
     """
     keys = key_frames(sightings)
     at_keys = sightings.kept(np.isin(sightings.frame, keys))
-    scene, parallax_px = _best_grown(at_keys, keys, focal, refine_focal)
+    scene, parallax_px = _best_grown(at_keys, keys, focal, refine_focal, NUM_FIRST)
     scene = _place_others(scene, sightings)
     scene, kept = _finish(scene, sightings)
     error = reprojection_error(scene, kept)
@@ -71,10 +72,12 @@ def reconstruct(sightings: Sightings, focal: float, refine_focal: bool) -> Recon
     return Reconstructed(scene, kept, float(np.median(error)), parallax_px)
 
 
-def _best_grown(sightings: Sightings, keys: Ints, focal: float, refine_focal: bool) -> tuple[Scene, float]:
+def _best_grown(
+    sightings: Sightings, keys: Ints, focal: float, refine_focal: bool, num_first: int = FEW_FIRST
+) -> tuple[Scene, float]:
     """All key frames from the start that explains them best, and the start's parallax."""
     grown: list[tuple[float, Scene, float]] = []
-    for start, parallax_px in _starts(sightings, keys, focal):
+    for start, parallax_px in _starts(sightings, keys, focal, num_first):
         try:
             scene = _grow(start, sightings, keys, refine_focal)
         except NotReconstructed:
@@ -85,24 +88,26 @@ def _best_grown(sightings: Sightings, keys: Ints, focal: float, refine_focal: bo
     return min(grown, key=lambda found: found[0])[1:]
 
 
-def grown(sightings: Sightings, keys: Ints, focal: float, num_keys: int, num_tracks: int) -> tuple[Scene, Sightings]:
-    """The key frames around the best first two, reconstructed with their focal length, and what was seen in them.
-
-    Only the tracks that most of these frames see.
+def stretch(sightings: Sightings, focal: float, num_keys: int, num_tracks: int) -> Sightings:
+    """What the key frames around the best first two see of the tracks that most of them see.
 
     Raises:
-        NotReconstructed: as `reconstruct` does.
+        NotReconstructed: `few_tracks` or `no_parallax`.
     """
+    keys = key_frames(sightings)
     at_keys = sightings.kept(np.isin(sightings.frame, keys))
-    pairs = _pairs(at_keys, keys, focal)
-    middle = (pairs[0][1] + pairs[0][2]) / 2
-    near = np.sort(keys[np.argsort(np.abs(keys - middle), kind="stable")[:num_keys]])
+    _, a, b = _pairs(at_keys, keys, focal, FEW_FIRST)[0]
+    near = keys[np.argsort(np.abs(keys - (a + b) / 2), kind="stable")[:num_keys]]
     at_keys = at_keys.kept(np.isin(at_keys.frame, near))
     seen = np.bincount(at_keys.track, minlength=sightings.num_tracks)
     most = np.zeros(sightings.num_tracks, bool)
     most[np.argsort(-seen, kind="stable")[:num_tracks]] = True
-    at_keys = at_keys.kept(most[at_keys.track])
-    return _best_grown(at_keys, near, focal, refine_focal=True)[0], at_keys
+    return at_keys.kept(most[at_keys.track])
+
+
+def grown(at_keys: Sightings, focal: float) -> Scene:
+    """All frames of a stretch, reconstructed with their focal length. Raises as `reconstruct` does."""
+    return _best_grown(at_keys, np.unique(at_keys.frame), focal, refine_focal=True)[0]
 
 
 def support_rad(scene: Scene, sightings: Sightings) -> float:
@@ -145,7 +150,7 @@ def key_frames(sightings: Sightings) -> Ints:
     return np.array(keys)
 
 
-def _starts(sightings: Sightings, keys: Ints, focal: float) -> list[tuple[Scene, float]]:
+def _starts(sightings: Sightings, keys: Ints, focal: float, num_first: int) -> list[tuple[Scene, float]]:
     """Two key frames with much in common and much parallax, in which other key frames fit as well; and that parallax.
 
     Two views of a flat table have two solutions, and the wrong one fits them as well as the right one does: of its
@@ -153,7 +158,7 @@ def _starts(sightings: Sightings, keys: Ints, focal: float) -> list[tuple[Scene,
     else the best few.
     """
     tried: list[tuple[float, Scene, float]] = []
-    pairs = _pairs(sightings, keys, focal)
+    pairs = _pairs(sightings, keys, focal, num_first)
     much = 0.5 * min(max(parallax_px for parallax_px, _, _ in pairs), 2 * START_PARALLAX_PX)
     for parallax_px, a, b in pairs:
         scene = _two_views(sightings, a, b, focal)
@@ -173,10 +178,10 @@ def _cost(scene: Scene, sightings: Sightings) -> float:
     return float(np.log1p(np.minimum(error, 50.0) ** 2).mean())
 
 
-def _pairs(sightings: Sightings, keys: Ints, focal: float) -> list[tuple[float, int, int]]:
+def _pairs(sightings: Sightings, keys: Ints, focal: float, num_first: int) -> list[tuple[float, int, int]]:
     """Candidates for the first two views, the most promising first: (parallax, frame, frame)."""
     pairs, most_common = [], 0
-    for i in range(0, len(keys) - 1, max(1, len(keys) // NUM_FIRST)):
+    for i in range(0, len(keys) - 1, max(1, len(keys) // num_first)):
         for gap in GAPS:
             if i + gap >= len(keys):
                 break
