@@ -172,7 +172,7 @@ class _Job:
     num_lost_pools: int = 0
 
     def another_pool(self, error: ray.exceptions.RayError) -> bool:
-        """Whether to go on after a pool that has ended by itself (at a load of 30 Ray dropped an actor before it began).
+        """Whether to go on after a pool that has ended by itself (at a load of 30 Ray lost an actor before it began).
 
         A pool that ends so again and again has a reason.
         """
