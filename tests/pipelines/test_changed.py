@@ -31,7 +31,7 @@ def finished(folder: Path, settings: Settings) -> Database:
     ingest.folder(db, str(folder), dataset="test", clip_seconds=1.0)
     clips = read_clips(db)
     assert len(clips) == 2
-    schema = clips_schema(settings.num_tracks())
+    schema = clips_schema(settings.num_tracks(), num_grid=settings.num_grid())
     committer = Committer(db, settings.run_key(model_versions(settings)), schema)
     committer.commit([write_fragment(db.uri, list(rows_of(clips, settings)), schema)])
     return db

@@ -146,7 +146,7 @@ def processor(ray_address, tmp_path_factory, clips):
     settings = Settings()
     versions = model_versions(settings)
     run_key = settings.run_key(versions)
-    schema = clips_schema(settings.num_tracks())
+    schema = clips_schema(settings.num_tracks(), num_grid=settings.num_grid())
     ledger = start_ledger()
     setup = WorkerSetup(settings, Resources(), versions, db.uri, {}, {})
     worker = ShardProcessor(setup, ledger)
