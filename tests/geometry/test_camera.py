@@ -60,6 +60,12 @@ def test_intrinsics_of_another_picture_are_refused(size, given_camera, says):
         camera_for(clip({"camera_matrix": MATRIX} | given_camera), info, CameraConfig())
 
 
+def test_a_matrix_for_the_picture_before_it_is_turned_is_refused():
+    info = VideoInfo(360, 640, 30.0, "h264", "yuv420p", 90, 0.0, 1.0, 30)
+    with pytest.raises(ClipError, match="in the middle of the picture before it is turned by a quarter"):
+        camera_for(clip({"camera_matrix": MATRIX}), info, CameraConfig())
+
+
 def test_a_matrix_for_stored_pixels_that_are_not_square():
     """Given with the stored size it is stretched as the frames are; without, it is refused and not taken as it is."""
     info = VideoInfo(1920, 1080, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30, pixel_aspect=4 / 3)

@@ -106,6 +106,26 @@ def test_what_is_asked_for_becomes_the_json_of_clips(tmp_path):
     assert camera_of(named.camera, HD).preset == "aria"
 
 
+def test_a_field_of_view_in_a_file_is_as_sure_as_one_on_the_command_line(tmp_path):
+    path = write(tmp_path / "view.json", {"fov_deg": 92.5})
+    for text in (asked_cameras(intrinsics=path).camera, Path(path).read_text()):
+        camera = camera_of(text, HD)
+        assert (camera.source, camera.focal_sigma) == ("assumed", 0.05)
+    assert camera_of('{"fov_deg": 92.5, "source": "given"}', HD).focal_sigma is None
+
+
+def test_a_preset_in_a_file_says_how_large_hands_are_drawn(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    root = folder_of(folder, "a.mp4", "b.mp4")
+    path = write(folder / "a.camera.json", {"preset": "egodex"})
+    asked = asked_cameras(intrinsics=path, hand_length_m=0.175)
+    assert parse_hand(asked.hand) == HandSize(0.175, 0.02, 0.75, "given")
+    beside, other = ingest_folder(root, probe=lambda uri: HD, asked=asked_cameras(hand_length_m=0.175)).clips
+    assert (parse_hand(beside.hand).seen_size, parse_hand(other.hand).seen_size) == (0.75, None)
+    assert parse_hand(beside.hand).length_m == parse_hand(other.hand).length_m == 0.175
+
+
 def test_the_file_beside_a_video_goes_before_what_is_asked_and_that_before_the_videos_own_words(tmp_path):
     root = folder_of(tmp_path, "a.mp4", "b.mp4")
     write(tmp_path / "a.camera.json", {"camera_matrix": [1500.0, 0, 960, 0, 1500, 540, 0, 0, 1]})

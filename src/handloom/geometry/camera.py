@@ -39,6 +39,7 @@ DISTORTIONS: dict[str, tuple[str, tuple[int, ...]]] = {
 MAX_ANGLE_RAD = math.radians(85)  # off the axis: a pinhole picture shows what lies further out 11 focal lengths away
 MAX_STRETCH = 0.05  # of a picture's shape: 456 x 256 for 1920 x 1080 is off by 0.2 %, 480 x 368 for 1440 x 1080 by 2 %
 _SHOWN_SHARE = 0.95  # of the way to the nearest side that a fisheye has to show
+FOV_SIGMA = 0.05  # of a field of view that somebody states: product pages round, and a stabilised picture shows less
 FOCAL_RANGE = (0.05, 100.0)  # focal length over the longer side: 169 degrees of view down to half a degree
 
 
@@ -49,8 +50,8 @@ def camera_for(clip: Clip, info: VideoInfo, config: CameraConfig) -> Camera:
     field of view along the longer side through the middle of the picture. Optional: `distortion` with `model` (a key of
     `DISTORTIONS`, in any case) and `params`; `picture_size`, width and height of the picture the matrix is for, where
     that is not the video's; `source`, one of CAMERA_SOURCES (`given` with a matrix, `assumed` with a field of view);
-    `focal_sigma`, the relative standard deviation of the focal length; `preset`, the name of what it was made from. Its
-    poses are read by `given_path`.
+    `focal_sigma`, the relative standard deviation of the focal length (`FOV_SIGMA` for an assumed field of view without
+    it); `preset`, the name of what it was made from. Its poses are read by `given_path`.
 
     Raises:
         ClipError: `bad_camera`, the given camera cannot be used.
@@ -106,8 +107,11 @@ def parse_camera(text: str, width: int, height: int) -> Camera:
     _check_matrix(matrix, width, height)
     if lens is not None:
         _check_lens(Camera(matrix, "given", distortion, model), lens, content["distortion"]["model"], width, height)
-    default = "assumed" if content.get("camera_matrix") is None else "given"
-    return Camera(matrix, _source(content, default), distortion, model, _focal_sigma(content), _preset(content))
+    source = _source(content, "assumed" if content.get("camera_matrix") is None else "given")
+    sigma = _focal_sigma(content)
+    if sigma is None and source == "assumed" and content.get("fov_deg") is not None:
+        sigma = FOV_SIGMA
+    return Camera(matrix, source, distortion, model, sigma, _preset(content))
 
 
 def _given_matrix(content: dict[str, Any], width: int, height: int) -> NDArray[np.float64]:
@@ -235,6 +239,12 @@ def _check_shape(size: Any, info: VideoInfo) -> None:
 def _check_middle(matrix: NDArray[np.float64], info: VideoInfo) -> None:
     """Raise ValueError where the principal point is in the middle of a picture of another size, of the same shape."""
     scales = (2 * matrix[:2, 2] + 1) / [info.width, info.height]
+    turned = (2 * matrix[:2, 2] + 1) / [info.height, info.width]
+    if abs(math.log(info.width / info.height)) > 0.2 and np.abs(turned - 1).max() < 0.1:
+        raise ValueError(
+            f"the principal point is ({matrix[0, 2]:g}, {matrix[1, 2]:g}), in the middle of the picture before it is "
+            f"turned by a quarter; expected a matrix for the {info.width} x {info.height} picture that players show"
+        )
     if scales.min() > 0 and abs(math.log(scales[0] / scales[1])) < 0.1 and abs(math.log(scales.mean())) > 0.35:
         width, height = (2 * matrix[:2, 2] + 1).round().astype(int).tolist()
         raise ValueError(

@@ -31,10 +31,16 @@ _ROTATION_TOLERANCE = 1e-2  # poses are often written as float32, or with four d
 
 @dataclass(frozen=True)
 class GivenCamera:
-    """A camera file whose form was checked. `content` is its JSON; `frame_s` the times of its poses, rising."""
+    """A camera file whose form was checked. `content` is its JSON; `frame_s` the times of its poses, rising; `seen`
+    what the preset that its numbers are from says of hands."""
 
     content: dict[str, Any]
     frame_s: list[float]
+    seen: dict[str, Any] | None = None
+
+    def hand(self, said: str | None = None) -> str | None:
+        """The `hand` JSON of its clips: what a command said of the person's hand, and how large hands are drawn."""
+        return said if self.seen is None else _dump(json.loads(said or "{}") | self.seen)
 
     def text(self, start_s: float, end_s: float | None) -> str:
         """JSON for a clip: its poses, and one on either side so that any time of the clip can be interpolated.
@@ -77,8 +83,9 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
     for key in content:
         if key not in _KEYS:
             raise _wrong(path, key, content[key], f"no other keys than {', '.join(_KEYS)}")
+    seen = None
     if content.get("camera_matrix") is content.get("fov_deg") is None and isinstance(content.get("preset"), str):
-        content = _of_preset(path, content)
+        content, seen = _of_preset(path, content)
     if content.get("fov_deg") is None:
         _check_matrix(path, content.get("camera_matrix"))
     elif content.get("camera_matrix") is not None:
@@ -99,7 +106,7 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
         raise _wrong(path, "world_scale", content["world_scale"], f"one of {', '.join(WORLD_SCALES)}")
     poses = content.get("world_from_camera")
     if poses is None:
-        return GivenCamera(content, [])
+        return GivenCamera(content, [], seen)
     if not isinstance(poses, list) or not poses:
         raise _wrong(path, "world_from_camera", poses, "a list of {frame_s, matrix}, not empty")
     frame_s = [_check_pose(path, f"world_from_camera[{i}]", pose) for i, pose in enumerate(poses)]
@@ -107,15 +114,16 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
         if frame_s[i] <= frame_s[i - 1]:
             key = f"world_from_camera[{i}].frame_s"
             raise _wrong(path, key, frame_s[i], f"more than the time before it, {frame_s[i - 1]}")
-    return GivenCamera(content, frame_s)
+    return GivenCamera(content, frame_s, seen)
 
 
-def _of_preset(path: str, content: dict[str, Any]) -> dict[str, Any]:
-    """With the numbers of the preset that it names."""
+def _of_preset(path: str, content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """With the numbers of the preset that it names, and what that says of hands."""
     try:
-        return find_preset(content["preset"]).camera() | content
+        preset = find_preset(content["preset"])
     except ConfigError as error:
         raise ConfigError(f"camera file {path}: {error.problem}", error.hint) from None
+    return preset.camera() | content, preset.hand()
 
 
 def _check_matrix(path: str, value: Any) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from handloom.errors import ConfigError
-from handloom.geometry.camera import camera_of, parse_camera
+from handloom.geometry.camera import FOV_SIGMA, camera_of, parse_camera
 from handloom.ingest.camera_file import GivenCamera, read_camera_file
 from handloom.ingest.files import Options
 from handloom.schemas.camera_presets import CameraPreset, find_preset
@@ -22,7 +22,6 @@ from handloom.schemas.hand_size import LENGTH_RANGE_M
 from handloom.schemas.values import Camera, VideoInfo
 
 FOV_RANGE_DEG = (1.0, 170.0)
-FOV_SIGMA = 0.05  # of a field of view that somebody states: product pages round, and a stabilised picture shows less
 LENGTH_SIGMA = 0.02  # of a hand that somebody has measured: 4 mm
 MAX_SHOWN_SIZE = 1e5
 
@@ -65,16 +64,21 @@ def asked_cameras(
         raise ConfigError(f"{values} are given, expected one of them", "leave out all but the one that you know best")
     hand = _hand_of(hand_length_m)
     if preset is not None:
-        found = of_preset(find_preset(preset))
-        return found if hand is None else replace(found, hand=_dump(json.loads(found.hand or "{}") | hand))
-    own_hand = None if hand is None else _dump(hand)
+        return _with_hand(of_preset(find_preset(preset)), hand)
     if fov_deg is not None:
         _check_fov(fov_deg)
         camera = {"fov_deg": fov_deg, "focal_sigma": FOV_SIGMA, "source": "assumed"}
-        return Asked(_dump(camera), own_hand, f"a field of view of {fov_deg:g} degrees, known to {FOV_SIGMA:.0%}")
+        return _with_hand(
+            Asked(_dump(camera), said=f"a field of view of {fov_deg:g} degrees, known to {FOV_SIGMA:.0%}"), hand
+        )
     if intrinsics is not None:
-        return replace(_of_file(intrinsics, options), hand=own_hand)
-    return Asked(hand=own_hand)
+        return _with_hand(_of_file(intrinsics, options), hand)
+    return _with_hand(Asked(), hand)
+
+
+def _with_hand(found: Asked, hand: dict[str, Any] | None) -> Asked:
+    """With the person's own hand, beside how large the lens's preset says that hands are drawn."""
+    return found if hand is None else replace(found, hand=_dump(json.loads(found.hand or "{}") | hand))
 
 
 def of_preset(preset: CameraPreset) -> Asked:
@@ -146,14 +150,14 @@ def _hand_of(length_m: float | None) -> dict[str, Any] | None:
 def _of_file(path: str, options: Options) -> Asked:
     given = read_camera_file(path, options)
     _check_file(path, given)
-    content = {"source": "given"} | given.content
+    content = {"source": "assumed" if given.content.get("camera_matrix") is None else "given"} | given.content
     size = content.get("picture_size")
     shown = None if size is None else (round(size[0]), round(size[1]))
     try:
         parse_camera(_dump(content), *(shown or _size_of(content)))
     except ValueError as error:
         raise ConfigError(f"intrinsics file {path} cannot be used: {error}", "correct the file") from error
-    return Asked(_dump(content), None, f"the intrinsics of {path}", shown)
+    return Asked(_dump(content), given.hand(), f"the intrinsics of {path}", shown)
 
 
 def _check_file(path: str, given: GivenCamera) -> None:

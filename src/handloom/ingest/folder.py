@@ -113,7 +113,7 @@ def ingest_folder(
                 licence=licence,
                 view=view,
                 camera=camera.text(start_s, end_s) if camera is not None else lens,
-                hand=lenses.hand,
+                hand=camera.hand(lenses.hand) if camera is not None else lenses.hand,
             )
             gathering.add(replace(clip, **said))
     if labels and not gathering.counts["actions"] and all(said.timed for said in labels.values()):
