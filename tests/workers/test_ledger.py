@@ -161,7 +161,8 @@ def test_careful_work_gives_the_same_rows(processor, clips, expected):
         ray.get(ledger.enter.remote(shard))  # died before the first clip
     result = worker.process(clips[:3], worker.stream)
     assert len(result.record.fragments) == 3
-    rows = read_rows(db.uri, result.record, shard, clips_schema(Settings().num_tracks(), num_grid=Settings().num_grid()))
+    schema = clips_schema(Settings().num_tracks(), num_grid=Settings().num_grid())
+    rows = read_rows(db.uri, result.record, shard, schema)
     found = {clip_id: digest for row in rows for clip_id, digest in digests(row).items()}
     assert found == {clip_id: expected[clip_id] for clip_id in shard}
     committer.commit([result.record])
