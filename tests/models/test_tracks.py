@@ -246,6 +246,23 @@ def test_points_on_a_plain_wall_stay_when_a_hand_covers_the_last_corners():
     assert np.nanmedian(sigma[-1, plain]) > np.nanmedian(sigma[4, plain])
 
 
+def test_a_camera_at_rest_stays_at_rest_when_something_that_no_detector_sees_has_all_corners():
+    desk, thing = wall(0), surface(7, 160)
+    desk[:90, :110] = 150
+    desk[:, 15::45] = 100
+    frames = np.repeat(desk[None], NUM, axis=0)
+    for t in range(NUM):
+        x = 20 + 4 * t
+        frames[t, 90:190, x : x + 100] = thing[:100, :100]
+    frames = np.clip(frames + np.random.default_rng(4).normal(0, 1.0, frames.shape[:3])[..., None], 0, 255)
+    tracks, num = follow(frames.astype(np.uint8)), SMALL.grid**2
+    queries = query_grid(WIDTH, HEIGHT, SMALL.grid)
+    beside = (queries[:, 1] < 80) | (queries[:, 1] > 195)
+    off = np.linalg.norm(tracks.points_px[:, :num] - queries, axis=-1)
+    assert np.nanmax(np.nanmedian(off[:, beside], axis=1)) < 1.0
+    assert tracks.visible[-1, :num][beside].mean() > 0.9
+
+
 def test_points_stay_through_jumps_of_the_exposure_and_come_back_after_a_black_part():
     def light(frame: np.ndarray, t: int) -> None:
         frame[:] = np.clip(frame * (0.0 if 10 <= t < 14 else 0.6 if t >= 6 else 1.0), 0, 255)

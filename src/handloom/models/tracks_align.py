@@ -10,8 +10,8 @@ and Photometric Direct Image Registration (PAMI 2008), for the light.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -86,7 +86,7 @@ def _prior_information(size: NDArray[np.floating]) -> Floats:
     return 1 / (PRIOR * float(np.sqrt(np.prod(size))) * _PRIOR_OF) ** 2
 
 
-def _numbers_of(homography: Floats, size: NDArray[np.floating]) -> Floats:
+def numbers_of(homography: Floats, size: NDArray[np.floating]) -> Floats:
     """The inverse of `small_homography`, to first order."""
     radius, into = _into(size)
     h = into @ homography @ np.linalg.inv(into)
@@ -102,9 +102,11 @@ def _into(size: NDArray[np.floating]) -> tuple[float, Floats]:
 
 
 class Pair:
-    """Two pictures in a row. Where the light jumped between them, the first is brought to the second's brightness."""
+    """Two pictures in a row. Where the light jumped between them, the first is brought to the second's brightness;
+    `taken` is it as it was."""
 
     def __init__(self, before: Grey, after: Grey) -> None:
+        self.taken = before
         mean, shown = (float(cv2.mean(grey)[0]) for grey in (before, after))
         if abs(mean - shown) > _LIGHT_GREY and min(mean, shown) > _DARK_GREY:
             before = cv2.convertScaleAbs(before, alpha=float(np.clip(shown / mean, 0.3, 3.0)))
@@ -153,8 +155,8 @@ def align(pair: Pair, free: NDArray[np.bool_], starts: Sequence[Floats]) -> Alig
         free: (h / 8, w / 8) blocks that may be of the still scene. starts: homographies to begin at, in working pixels.
     """
     size = np.array(pair.before.shape[::-1], np.float64)
-    pairs = zip(_halves(pair.before), _halves(pair.after), strict=True)
-    levels = [_Level.of(a, b, free, BLOCK_PX // 2 >> number, size) for number, (a, b) in enumerate(pairs)][::-1]
+    pairs = zip(halves(pair.before), halves(pair.after), strict=True)
+    levels = [Level.of(a, b, free, BLOCK_PX // 2 >> number, size) for number, (a, b) in enumerate(pairs)][::-1]
     levels = [level for level in levels if len(level.points) >= MIN_PIXELS]
     if not levels:
         return None
@@ -177,7 +179,7 @@ def _from_flow(pair: Pair, points: NDArray[np.float32]) -> list[Floats]:
 
 
 @dataclass(frozen=True)
-class _Level:
+class Level:
     """points: (n, 2) working pixels of those that take part. slopes: (n, 2) grey per working pixel. grey: (n,)."""
 
     points: NDArray[np.float32]
@@ -187,7 +189,7 @@ class _Level:
     ratio: NDArray[np.float32]  # working over the level's pixels, x and y
 
     @staticmethod
-    def of(a: NDArray[np.float32], b: NDArray[np.float32], free: NDArray[np.bool_], block: int, size: Floats) -> _Level:
+    def of(a: NDArray[np.float32], b: NDArray[np.float32], free: NDArray[np.bool_], block: int, size: Floats) -> Level:
         """Of two pictures at the level's size; a block has `block` pixels to a side."""
         ratio = (size / a.shape[::-1]).astype(np.float32)
         x = cv2.filter2D(a, -1, np.float32([[-0.5, 0, 0.5]]))
@@ -196,9 +198,9 @@ class _Level:
         strength[[0, -1]] = strength[:, [0, -1]] = 0
         row, column = _best_of_blocks(strength, free, block, _LEAST_SLOPE[block.bit_length() - 1] ** 2, MOST_PIXELS)
         points = (np.stack([column, row], -1).astype(np.float32) + np.float32(0.5)) * ratio - np.float32(0.5)
-        return _Level(points, a[row, column], np.stack([x[row, column], y[row, column]], -1) / ratio, b, ratio)
+        return Level(points, a[row, column], np.stack([x[row, column], y[row, column]], -1) / ratio, b, ratio)
 
-    def _difference(self, homography: Floats) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def difference(self, homography: Floats) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(n,) grey of `after` where the points go, less their own; and which go into the picture."""
         at = ((warp(homography, self.points) + 0.5) / self.ratio - 0.5).astype(np.float32)
         seen = cv2.remap(self.after, at[:, :1], at[:, 1:], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
@@ -206,9 +208,13 @@ class _Level:
         inside = (at[:, 0] > 0) & (at[:, 1] > 0) & (at[:, 0] < width - 1) & (at[:, 1] < height - 1)
         return seen - self.grey, inside
 
+    def only(self, some: NDArray[np.bool_]) -> Level:
+        """Some of its (n,) points."""
+        return replace(self, points=self.points[some], grey=self.grey[some], slopes=self.slopes[some])
+
     def cost(self, homography: Floats) -> float:
         """Mean difference, each at most 20 grey levels, the light's own change taken out; 5 for what leaves."""
-        off, inside = self._difference(homography)
+        off, inside = self.difference(homography)
         if inside.sum() < MIN_PIXELS / 2:
             return np.inf
         off = np.abs(off - np.median(off[inside]))
@@ -216,7 +222,7 @@ class _Level:
 
     def explained(self, homography: Floats) -> float:
         """Share of the points that go into the picture whose difference a small shift explains."""
-        off, inside = self._difference(homography)
+        off, inside = self.difference(homography)
         if inside.sum() < MIN_PIXELS:
             return 0.0
         off, slope = off[inside] - np.median(off[inside]), np.linalg.norm(self.slopes[inside], axis=1)
@@ -231,13 +237,13 @@ class _Level:
         # What the pictures do not show is held towards a camera at rest.
         prior = np.concatenate([_prior_information(size), [1e-6, 1e-6]])
         for _ in range(rounds):
-            off, inside = self._difference(homography)
+            off, inside = self.difference(homography)
             spread = max(NOISE_GREY, 1.4826 * float(np.median(np.abs(off[inside])))) if inside.any() else NOISE_GREY
             weight = inside / (1 + (off / (2.4 * spread)) ** 2)
             normal = np.einsum("in,jn->ij", answer * weight, answer)
             told = 1 / (CORRELATED * spread**2)
             pull = told * np.einsum("in,n->i", answer, weight * off)
-            pull[:8] += prior[:8] * _numbers_of(homography, size)
+            pull[:8] += prior[:8] * numbers_of(homography, size)
             change = np.linalg.solve(told * normal + np.diag(prior), pull)
             homography = homography @ np.linalg.inv(small_homography(change[:8], size))
             homography = homography / homography[2, 2]
@@ -270,11 +276,10 @@ def _half(grey: Grey) -> Grey:
     return cv2.resize(grey, shape, interpolation=cv2.INTER_AREA)
 
 
-def _halves(grey: Grey) -> list[NDArray[np.float32]]:
+def halves(grey: Grey) -> Iterator[NDArray[np.float32]]:
     """The picture at a half, a quarter and an eighth of its size, lightly blurred."""
-    out, picture = [], grey.astype(np.float32)
+    picture = grey.astype(np.float32)
     for _ in range(3):
         shape = (max(3, picture.shape[1] // 2), max(3, picture.shape[0] // 2))
         picture = cv2.resize(picture, shape, interpolation=cv2.INTER_AREA)
-        out.append(cv2.GaussianBlur(picture, (0, 0), 0.9))
-    return out
+        yield cv2.GaussianBlur(picture, (0, 0), 0.9)

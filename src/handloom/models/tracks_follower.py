@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +13,7 @@ from handloom.models.tracks_align import BLOCK_PX, PRIOR, Pair, align
 from handloom.models.tracks_hands import FAR, LEFT, OWN, RIGHT, STILL, HandRegions
 from handloom.models.tracks_layers import StillMotion, cell_of, still_motion
 from handloom.models.tracks_patches import NOISE_GREY, OFFSETS, SENSOR_GREY, Match, Patches, View, find, judge
+from handloom.models.tracks_rest import RESTED_PX, is_sure, rests
 from handloom.models.tracks_spread import FLOOR_PX, Spread
 from handloom.schemas.values import NUM_HANDS
 
@@ -47,13 +51,11 @@ UNSURE_PX = 0.4
 """Where the corners leave the still scene's motion less sure than this, the pictures as wholes are asked."""
 FEW_CAME_BACK = 0.4
 """Share of the corners: where fewer pass the forward-backward check, they begin again from a dense flow."""
-STEP_APART_PX = 1.2
+STEP_APART_PX, STEP_SEEN_PX = 1.2, 0.4
 """Standard deviation of one step by a hand's motion; of a thing's, by the point's own, `STEP_SEEN_PX`."""
-STEP_SEEN_PX = 0.4
-LEAST_COLOUR, MOST_COLOUR = 8.0, 250.0
-"""Between them a colour tells of the light."""
-LIGHT_CHANGE = 0.1
-"""Logarithm of the brightness over the first frame's; a smaller change is none."""
+LEAST_COLOUR, MOST_COLOUR, LIGHT_CHANGE = 8.0, 250.0, 0.1
+"""Between the first two a colour tells of the light; the logarithm of the brightness over the first frame's below which
+it has not changed."""
 FLOW_PX = 4.0
 """And of one by the dense flow, where the still scene's motion is not known."""
 UNKNOWN_STEPS = 5
@@ -83,6 +85,7 @@ class Follower:
         self._likeness = np.ones(num, np.float32)
         self._speed = np.zeros((num, 2), np.float32)
         self._light = np.ones(3, np.float32)
+        self._rested = False
         self._waits: tuple[NDArray[np.uint8], int, Mask] | None = None
         self.step_s, self._close_px = step_s, forward_backward_px
         self._flow = {
@@ -118,7 +121,7 @@ class Follower:
     def end(self) -> None:
         """Nothing is followed any more: the shot is over."""
         self.started[:], self.seen[:], self.motion = False, False, None
-        self._waits, self._light = None, np.ones(3, np.float32)
+        self._waits, self._light, self._rested = None, np.ones(3, np.float32), False
 
     def step(
         self, before: NDArray[np.uint8], after: NDArray[np.uint8], view: View, regions: HandRegions, t: int, to: int,
@@ -144,6 +147,7 @@ class Follower:
             still = flown[(self.layer[flown] == STILL) & ~regions.on_arm(t, self.points[flown])]
             motion = self._still_motion(matches or (self.points[still], moved[still]), pair, regions, t)
         self.motion = motion
+        self._rested = motion.shift_px < RESTED_PX if motion.known else self._rested
         good = np.zeros(len(self.points), bool)
         good[flown] = True
         still_at = self.motion.move(self.points)
@@ -246,13 +250,18 @@ class Follower:
         return found, (ok[:, 0] == 1) & (back_ok[:, 0] == 1) & close
 
     def _still_motion(self, matches: tuple[Array, Array], pair: Pair, regions: HandRegions, t: int) -> StillMotion:
-        """By the points that are followed; where they tell it badly, by other corners too; then by whole pictures."""
+        """As the matches or the pictures have it, but that the camera rests where most of the picture says so."""
         size = np.array(pair.before.shape[::-1], np.float32)
+        free = cache(lambda: regions.free(t, size, BLOCK_PX, NEAR_HAND / 4))
+        motion = self._moving(matches, pair, free, size)
+        return motion if is_sure(motion, matches) else rests(motion, matches, pair, free(), self._rested) or motion
+
+    def _moving(self, matches: tuple[Array, Array], pair: Pair, free: Callable[[], Mask], size: Array) -> StillMotion:
+        """By the points that are followed; where they tell it badly, by other corners too; then by whole pictures."""
         last, motion = self.motion, still_motion(*matches, size)
         if motion.typical_px < UNSURE_PX:
             return motion
-        free = regions.free(t, size, BLOCK_PX, NEAR_HAND / 4)
-        corners = pair.corners(free)
+        corners = pair.corners(free())
         found, good = self._there_and_back(pair, corners, corners + pair.flow_at(corners))
         more = tuple(np.concatenate(both) for both in zip(matches, (corners[good], found[good]), strict=True))
         by_corners = still_motion(*more, size)
@@ -261,7 +270,7 @@ class Follower:
         if motion.typical_px < UNSURE_PX:
             return motion
         starts = [motion.homography, np.eye(3)] + ([last.homography] if last is not None and last.known else [])
-        aligned = align(pair, free, starts)
+        aligned = align(pair, free(), starts)
         if aligned is None:
             return motion
         whole = StillMotion.of(aligned.homography, aligned.covariance, size)

@@ -55,6 +55,12 @@ class StillMotion:
     def known(self) -> bool:
         return self.typical_px < KNOWN * float(np.sqrt(np.prod(self.size)))
 
+    @property
+    def shift_px(self) -> float:
+        """How far the homography moves the middles of the cells, in the median."""
+        middles = _MIDDLES * (self.size / np.float32(_CELLS))
+        return float(np.median(np.linalg.norm(warp(self.homography, middles) - middles, axis=1)))
+
     def step_px(self, points: Array) -> Array:
         """(n,) standard deviation of x and of y of where (n, 2) points go."""
         off = self._read(self.off_px, points)[:, 0]
@@ -118,6 +124,11 @@ def cell_of(points: Array, size: Array) -> NDArray[np.int64]:
     """(n,) number of the cell that a point lies in."""
     cell = np.clip((points + 0.5) * (np.array(_CELLS) / size), 0, np.array(_CELLS) - 1e-3).astype(int)
     return cell[:, 1] * _CELLS[0] + cell[:, 0]
+
+
+def cells_of(points: Array, size: Array) -> float:
+    """Share of the cells that hold a point."""
+    return len(np.unique(cell_of(points, size))) / len(_MIDDLES)
 
 
 def _field(points: Array, values: Array, size: Array) -> tuple[Array, Array]:
