@@ -159,7 +159,7 @@ class Follower:
         self._light = view.light = self._light_of(view, flown, moved, still_at)
         self._step = self._step_px(good)
         self._spread.step(self._step)
-        self._sigma = self._spread.sigma()
+        self._sigma = self._spread.scatter()
         leaving = self._leaving(good, moved, expected, view, regions, to)
         own = good & ((self.layer != STILL) | (not self.motion.known)) | leaving
         start = np.where(good[:, None], moved, expected)

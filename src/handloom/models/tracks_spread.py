@@ -12,6 +12,9 @@ Indices = NDArray[np.integer]
 
 FLOOR_PX = 0.2
 """What a place is off by however often it is looked at: interpolation, a surface that is not flat."""
+SHARED = 0.4
+"""Of what a step may be off by, the share that is the same in all steps, so that it adds up; chosen on four
+rendered scenes and ten shots of a virtual camera."""
 MOST_PX = 200.0
 """Beyond this nothing is known of a place."""
 
@@ -19,16 +22,18 @@ MOST_PX = 200.0
 class Spread:
     """Covariances of N places, working pixels, as xx, xy, yy.
 
-    own: (N, 3), of what happened since a point's patch was taken; taken: (N,) variance of the place it was taken at.
+    own: (N, 3), of what happened since a point's patch was taken; taken: (N,) variance of the place it was taken at;
+    drift: (N,) standard deviation of what steps have in common.
     """
 
     def __init__(self, num: int) -> None:
         self._own = np.zeros((num, 3))
         self._taken = np.zeros(num)
+        self._drift = np.zeros(num)
 
     def start(self, at: Indices) -> None:
         """Points number `at` are where they are said to be, by definition."""
-        self._own[at], self._taken[at] = 0, 0
+        self._own[at], self._taken[at], self._drift[at] = 0, 0, 0
 
     def renew(self, at: Indices) -> None:
         """The patches of points number `at` are taken anew: how far off they are now stays."""
@@ -38,6 +43,7 @@ class Spread:
     def step(self, grow_px: Array) -> None:
         """Everything moves, by motions that are off by `grow_px` (N,), each step for itself."""
         self._own += (grow_px.astype(np.float64) ** 2)[:, None] * np.array([1.0, 0.0, 1.0])
+        self._drift = np.minimum(self._drift + SHARED * grow_px, MOST_PX)
         self._own *= np.minimum(1, MOST_PX**2 / np.maximum(self._own[:, ::2].mean(axis=1), 1e-12))[:, None]
 
     def found(self, at: Indices, tensor: Array, difference: Array) -> None:
@@ -49,15 +55,21 @@ class Spread:
         most = np.sqrt(xx * yy)  # the noise that was taken out of xx and yy may leave more of xy than there can be
         xy = np.clip(xy, -most, most)
         a, b, c = self._own[at].T
+        before = a + c + 2e-6
         a, c = a + 1e-6, c + 1e-6
         det = np.maximum(a * c - b * b, 1e-12)
         xx, xy, yy = xx + c / det, xy - b / det, yy + a / det
         det = np.maximum(xx * yy - xy * xy, 1e-12)
         self._own[at] = np.stack([yy / det, -xy / det, xx / det], -1)
+        self._drift[at] *= np.sqrt(np.minimum(1, (xx + yy) / det / before))
 
-    def sigma(self, at: Indices | slice = slice(None)) -> Array:
-        """(n,) standard deviation of x and of y: the root of their mean variance."""
-        return np.sqrt(self._variance(at) + self._taken[at]).astype(np.float32)
+    def sigma(self) -> Array:
+        """(N,) standard deviation of x and of y: the root of their mean variance."""
+        return np.sqrt(self._variance(slice(None)) + self._taken + self._drift**2).astype(np.float32)
+
+    def scatter(self) -> Array:
+        """(N,) the same, if all steps erred for themselves."""
+        return np.sqrt(self._variance(slice(None)) + self._taken).astype(np.float32)
 
     def _variance(self, at: Indices | slice) -> NDArray[np.float64]:
         return np.clip((self._own[at, 0] + self._own[at, 2]) / 2, 0, MOST_PX**2)
