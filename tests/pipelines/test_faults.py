@@ -57,8 +57,8 @@ def test_a_bug_on_most_clips_fails_the_run_with_its_trace(tmp_path, clips):
 
 
 LIMITS = {"stage_s": 8.0, "stage_frame_s": 0.0, "decode_timeout_s": 4.0, "commit_s": 1.0}
-HANGS = [
-    pytest.param("hang", "fused"),
+HANGS = [  # in short in tests/workers/test_ledger.py, and below with models that never load
+    pytest.param("hang", "fused", marks=pytest.mark.slow),
     pytest.param("spin", "fused", marks=pytest.mark.slow),  # holds the interpreter's lock
     pytest.param("hang", "split", marks=pytest.mark.slow),
     pytest.param("stop", "split", marks=pytest.mark.slow),  # the process stands still
