@@ -112,6 +112,8 @@ def test_a_field_of_view_in_a_file_is_as_sure_as_one_on_the_command_line(tmp_pat
         camera = camera_of(text, HD)
         assert (camera.source, camera.focal_sigma) == ("assumed", 0.05)
     assert camera_of('{"fov_deg": 92.5, "source": "given"}', HD).focal_sigma is None
+    matrix = '{"camera_matrix": [1500, 0, 960, 0, 1500, 540, 0, 0, 1], "source": "assumed"}'
+    assert camera_of(matrix, HD).focal_sigma == 0.05  # not as exact as a given one
 
 
 def test_a_preset_in_a_file_says_how_large_hands_are_drawn(tmp_path):

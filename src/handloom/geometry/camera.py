@@ -50,8 +50,8 @@ def camera_for(clip: Clip, info: VideoInfo, config: CameraConfig) -> Camera:
     field of view along the longer side through the middle of the picture. Optional: `distortion` with `model` (a key of
     `DISTORTIONS`, in any case) and `params`; `picture_size`, width and height of the picture the matrix is for, where
     that is not the video's; `source`, one of CAMERA_SOURCES (`given` with a matrix, `assumed` with a field of view);
-    `focal_sigma`, the relative standard deviation of the focal length (`FOV_SIGMA` for an assumed field of view without
-    it); `preset`, the name of what it was made from. Its poses are read by `given_path`.
+    `focal_sigma`, the relative standard deviation of the focal length (`FOV_SIGMA` where it is missing and the
+    source is not `given`); `preset`, the name of what it was made from. Its poses are read by `given_path`.
 
     Raises:
         ClipError: `bad_camera`, the given camera cannot be used.
@@ -109,7 +109,7 @@ def parse_camera(text: str, width: int, height: int) -> Camera:
         _check_lens(Camera(matrix, "given", distortion, model), lens, content["distortion"]["model"], width, height)
     source = _source(content, "assumed" if content.get("camera_matrix") is None else "given")
     sigma = _focal_sigma(content)
-    if sigma is None and source == "assumed" and content.get("fov_deg") is not None:
+    if sigma is None and source != "given":
         sigma = FOV_SIGMA
     return Camera(matrix, source, distortion, model, sigma, _preset(content))
 
