@@ -306,6 +306,7 @@ COMMANDS = {
     "search": "--db --clip --video --text -k --by --where --embodiment --mirror --no-mirror --start-s --end-s --json "
     "--help",
     "show": "CLIP --db --out --help",
+    "calibrate": "--db --by --where --dry-run --json --help",
     "remove": "--db --where --clip --video --missing --rows-only --dry-run --json --help",
     "export parquet": "--db --out --where --embodiment --overwrite --no-overwrite --json --help",
     "export arrow": "--db --out --where --embodiment --overwrite --no-overwrite --json --help",

@@ -105,6 +105,56 @@ def remove_notes(summary) -> Iterator[str]:
         yield f"... and {len(summary.unknown_videos) - MAX_PROBLEMS} more such videos (--json lists all)"
 
 
+def calibrate(summary, db: str) -> str:
+    """What clips share, group by group, and what that means for their rows."""
+    shown = [group for group in summary.groups if group.num_clips > 1]
+    width = max([len(group.group) for group in shown] + [5])
+    lines = (
+        [f"{'group':<{width}} {'clips':>6} {'say it':>7}  {'field of view':<20} focal length known to"] if shown else []
+    )
+    for group in shown:
+        lines += _calibrated(group, width)
+    if alone := len(summary.groups) - len(shown):
+        wider = "" if summary.by == "all" else "; --by takes more together"
+        lines.append(f"{plural(alone, 'group is', 'groups are')} of one clip: nothing to share{wider}")
+    if summary.ungrouped:
+        lines.append(f"{plural(summary.ungrouped, 'clip has', 'clips have')} no known {summary.by}: left alone")
+    has = "would have" if summary.dry_run else "has" if summary.num_changed == 1 else "have"
+    lines.append(f"{plural(summary.num_changed, 'clip')} of the list {has} another lens or hand size than before")
+    if summary.rows:
+        made = plural(summary.rows, "row was", "rows were") + " made with another one"
+        gone = "would be removed" if summary.dry_run else "removed"
+        lines.append(f"{made}: {gone}; `handloom run --db {db}` makes {'it' if summary.rows == 1 else 'them'} anew")
+    if summary.kept_rows:
+        made = plural(summary.kept_rows, "row stays as it is: its video is", "rows stay as they are: their videos are")
+        lines.append(f"{made} not there")
+    return "\n".join(lines)
+
+
+def _calibrated(group, width: int) -> Iterator[str]:
+    """The lines of one group."""
+    lens, hand = group.lens, group.hand
+    views, sigmas = _change(lens.before, lens.after, "{:.1f}°"), _change(lens.before_sigma, lens.after_sigma, "{:.1%}")
+    yield f"{group.group:<{width}} {group.num_clips:>6} {lens.num_clips:>7}  {views:<20} {sigmas}"
+    far, noted = [("°", one) for one in lens.far], [lens.note]
+    if hand is not None and hand.num_clips:
+        lengths = _change(hand.before, hand.after, "{:.3f} m")
+        sigmas = _change(hand.before_sigma, hand.after_sigma, "{:.1%}")
+        yield f"{'  hand length':<{width}} {'':>6} {hand.num_clips:>7}  {lengths:<20} {sigmas}"
+        far, noted = [*far, *((" m", one) for one in hand.far)], [*noted, hand.note]
+    yield from (f"    {note}" for note in noted if note)
+    yield from (
+        f"    disagrees: {one['clip_id']}, {one['says']:g}{unit}, by {one['sigmas']} sigma" for unit, one in far
+    )
+    if known := ", ".join(f"{why} {count}" for why, count in sorted(group.known.items())):
+        yield f"    lens left alone: {known}"
+
+
+def _change(before: float | None, after: float | None, form: str) -> str:
+    shown = ["-" if value is None else form.format(value) for value in (before, after)]
+    return shown[0] if after is None else " -> ".join(shown)
+
+
 def robot_problems(summary) -> Iterator[str]:
     """What was wrong with an ingest of robot episodes: all that concerns the dataset, a few episodes of each reason."""
     shown: Counter[str] = Counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from handloom.ingest.cameras import Asked, asked_cameras, kept
 from handloom.ingest.devices import device_camera
 from handloom.ingest.folder import ingest_folder
 from handloom.pipelines import ingest
+from handloom.schemas.calibrated import Calibrated, before_calibration, with_calibration
 from handloom.schemas.clip import Clip
 from handloom.schemas.hand_size import HandSize, parse_hand
 from handloom.schemas.values import VideoInfo
@@ -212,6 +214,22 @@ def test_what_a_command_does_not_say_stays_and_a_drawn_size_goes_with_its_lens()
     assert kept(clip(nothing), clip(nothing, beside), nothing).camera is None  # the file has gone
     assert kept(clip(nothing), clip(nothing, beside), nothing, any_camera=True).camera == beside
     assert kept(clip(nothing, beside), before, nothing).camera == beside
+
+
+def test_what_was_calibrated_stays_until_something_else_is_said():
+    """Also of a video whose file names its camera, and beside a length that is given later."""
+    device, said = '{"device":"GoPro","fov_deg":89,"source":"assumed"}', Calibrated("video", "d:v", 4, 0.45, 0.05)
+    found = with_calibration(device, {"fov_deg": 96.0, "source": "estimated"}, said)
+    hand = with_calibration('{"seen_size":0.75}', {"length_m": 0.17, "seen_size": 0.75}, said)
+    before = Clip("d:v:0-1", "d", "v", "v.mp4", 0.0, 1.0, camera=found, hand=hand)
+    assert kept(replace(before, camera=device, hand=None), before, Asked()) == before
+    assert before_calibration(found) == device
+    wide, length = asked_cameras(preset="gopro-wide"), asked_cameras(hand_length_m=0.19)
+    other = kept(replace(before, camera=wide.camera, hand=None), before, wide)
+    assert (other.camera, other.hand) == (wide.camera, None)
+    given = kept(replace(before, camera=device, hand=length.hand), before, length)
+    assert given.camera == found
+    assert json.loads(given.hand) == {"length_m": 0.19, "sigma": 0.02, "seen_size": 0.75, "source": "given"}
 
 
 HEADER = "narration_id,participant_id,video_id,start_timestamp,stop_timestamp,narration,verb,noun\n"

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from handloom import __version__
-from handloom.cli import clips, export, ingest, machine, remove, scenes, search, train  # noqa: F401 - each adds its commands
+from handloom.cli import calibrate, clips, export, ingest, machine, remove, scenes, search, train  # noqa: F401 - each adds its commands
 from handloom.cli.console import DONE, FAILED, USAGE, UsageError, app, say
 from handloom.errors import ConfigError, HandloomError, with_extra
 

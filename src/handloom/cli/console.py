@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 # As one meets them: from clips to a table, from the table to others. Commands that are not named here come last.
 ORDER = (
-    *("demo", "synth", "ingest", "run", "status", "index", "search", "show", "remove"),
+    *("demo", "synth", "ingest", "run", "calibrate", "status", "index", "search", "show", "remove"),
     *("export", "train", "presets", "bench", "doctor"),
 )
 

@@ -16,6 +16,7 @@ from handloom.errors import ConfigError
 from handloom.geometry.camera import FOV_SIGMA, camera_of, parse_camera
 from handloom.ingest.camera_file import GivenCamera, read_camera_file
 from handloom.ingest.files import Options
+from handloom.schemas.calibrated import before_calibration, is_calibrated
 from handloom.schemas.camera_presets import CameraPreset, find_preset
 from handloom.schemas.clip import Clip
 from handloom.schemas.hand_size import LENGTH_RANGE_M
@@ -98,7 +99,9 @@ def kept(clip: Clip, before: Clip, asked: Asked, any_camera: bool = False) -> Cl
     unsaid = asked.camera is None and (camera is None or _is_of_device(camera))
     if unsaid and before.camera is not None and (any_camera or _is_of_command(before.camera)):
         camera = before.camera
-    hand = {} if before.hand is None else json.loads(before.hand)
+    # What was found of the hands holds for the lens and the length that it was found with.
+    listed = before.hand if clip.hand is None and asked.camera is None else before_calibration(before.hand)
+    hand = {} if listed is None else json.loads(listed)
     if asked.camera is not None:
         hand.pop("seen_size", None)
     hand |= {} if clip.hand is None else json.loads(clip.hand)
@@ -115,13 +118,13 @@ def filled(clips: Iterable[Clip], asked: Asked, own: Asked) -> tuple[list[Clip],
 
 
 def _is_of_command(camera: str) -> bool:
-    """Whether a command said it: neither a file beside the video, nor the video file."""
-    return '"source":' in camera and not _is_of_device(camera)
+    """Whether a command said it, or found it: neither a file beside the video, nor the video file."""
+    return is_calibrated(camera) or ('"source":' in camera and not _is_of_device(camera))
 
 
 def _is_of_device(camera: str) -> bool:
     """Whether it is what the video file says of itself."""
-    return '"device":' in camera
+    return '"device":' in camera and not is_calibrated(camera)
 
 
 def _check_fov(fov_deg: float) -> None:

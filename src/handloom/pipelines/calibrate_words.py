@@ -1,0 +1,189 @@
+"""What each clip of a database says of its lens and of its hands, and what was assumed of them, for `calibrate`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from handloom.geometry.calibration import bend_of
+from handloom.geometry.camera import assumed_camera, camera_content, parse_camera
+from handloom.geometry.hand_fit import HAND_LENGTH_SPREAD, SEEN_SIZE_SPREAD
+from handloom.geometry.hand_model import HAND_LENGTH_M
+from handloom.schemas.calibrated import Seen, before_calibration, is_calibrated, read_calibrated
+from handloom.schemas.clip import Clip
+from handloom.schemas.hand_size import parse_hand
+from handloom.schemas.settings import Settings, of_any_version
+from handloom.schemas.values import Camera
+from handloom.store.database import Database
+from handloom.store.runs import stored_settings
+
+COLUMNS = (
+    *("clip_id", "camera", "hand", "width", "height", "quality"),
+    *("camera_matrix", "camera_distortion", "camera_model", "camera_focal_sigma", "camera_source"),
+)
+FOUND = {
+    "camera": ("focal_found", "focal_found_sigma"),
+    "hand": ("hand_length_found_m", "hand_length_found_sigma"),
+}
+"""Members of `quality`: what a clip says alone, and its relative standard deviation."""
+ANY_SIZE = (1600, 900)  # of a picture, where a lens is a field of view: its focal length is a share of the longer side
+
+
+@dataclass(frozen=True)
+class Words:
+    """Of one clip. lens, hand: what it says alone; of hands the length as drawn, which is the length times
+    `drawn_size`. known: why its lens is left alone: `given`, or it has a distortion of its own. assumed: focal length
+    over the longer side and its relative standard deviation; is_default: by the settings, for want of anything else.
+    hand_known: the length of its hand was given. drawn: length as drawn that was assumed, and how sure. now: lens of
+    its row. size: of its picture. camera_before, hand_before: JSON without what `calibrate` wrote.
+    """
+
+    clip: Clip
+    lens: Seen | None
+    hand: Seen | None
+    known: str | None
+    assumed: tuple[float, float]
+    is_default: bool
+    hand_known: bool
+    drawn: tuple[float, float]
+    drawn_size: float
+    now: tuple[Camera, float] | None
+    size: tuple[int, int] | None
+    camera_before: str | None
+    hand_before: str | None
+
+
+def words_of(db: Database, clips: Iterable[Clip]) -> list[Words]:
+    """What the clips of the list say, in their order. Raises StoreError where the rows cannot be read."""
+    stored = stored_settings(db)
+    settings = Settings(**of_any_version(stored.settings)) if stored and stored.settings else Settings()
+    rows = {row["clip_id"]: row for batch in db.batches(COLUMNS, batch_size=1024) for row in batch.to_pylist()}
+    assumed = functools.lru_cache(maxsize=4096)(functools.partial(_assumed, settings))
+    return [_words(clip, rows.get(clip.clip_id), assumed, settings.hands.seen_size) for clip in clips]
+
+
+def _words(clip: Clip, row: dict[str, Any] | None, assumed, drawn_by_default: float) -> Words:
+    size = None if row is None else (row["width"], row["height"])
+    camera_before, hand_before = before_calibration(clip.camera), before_calibration(clip.hand)
+    known, lens_assumed = assumed(camera_before, size)
+    length, hand_known, drawn_size, sigma = _assumed_hand(hand_before, drawn_by_default)
+    return Words(
+        clip,
+        _lens_seen(row, clip.camera, assumed),
+        _hand_seen(row, clip.hand, drawn_by_default),
+        known,
+        lens_assumed,
+        camera_before is None,
+        hand_known,
+        (length * drawn_size, sigma),
+        drawn_size,
+        _lens_now(row),
+        size,
+        camera_before,
+        hand_before,
+    )
+
+
+def _lens_seen(row: dict[str, Any] | None, listed: str | None, assumed) -> Seen | None:
+    """What a clip's row says alone, to a few digits; else what was kept of it when it was calibrated."""
+    found = None if row is None else _found(row, *FOUND["camera"]) or _without_assumed(row, assumed)
+    if found is None:
+        return _kept(None if row is None else row["camera"], listed)
+    bend = bend_of(row["camera_model"] or "opencv", row["camera_distortion"])
+    return Seen(round(found[0], 5), round(found[1], 5), round(bend, 4))
+
+
+def _hand_seen(row: dict[str, Any] | None, listed: str | None, drawn_by_default: float) -> Seen | None:
+    found = None if row is None else _found(row, *FOUND["hand"])
+    if found is None:
+        return _kept(None if row is None else row["hand"], listed)
+    return Seen(round(found[0] * _drawn_size(row["hand"], drawn_by_default), 5), round(found[1], 5))
+
+
+def _kept(*texts: str | None) -> Seen | None:
+    for text in texts:
+        calibrated = read_calibrated(text)
+        if calibrated is not None and calibrated.seen is not None:
+            return calibrated.seen
+    return None
+
+
+def _found(row: dict[str, Any], name: str, sigma_name: str) -> tuple[float, float] | None:
+    quality = row["quality"] or {}
+    value, sigma = quality.get(name), quality.get(sigma_name)
+    return (value, sigma) if value is not None and sigma is not None and value > 0 and sigma > 0 else None
+
+
+def _without_assumed(row: dict[str, Any], assumed) -> tuple[float, float] | None:
+    """The row's focal length with what was assumed of it divided out: both are normal distributions of its logarithm.
+
+    The radial term was assumed alike in all clips, so that this is exact.
+    """
+    sigma = row["camera_focal_sigma"]
+    if row["camera_source"] != "estimated" or sigma is None or is_calibrated(row["camera"]):
+        return None
+    known, (before, before_sigma) = assumed(row["camera"], (row["width"], row["height"]))
+    if known is not None or not sigma < before_sigma:
+        return None
+    both, share = math.log(row["camera_matrix"][0] / max(row["width"], row["height"])), (sigma / before_sigma) ** 2
+    return math.exp((both - share * math.log(before)) / (1 - share)), sigma / math.sqrt(1 - share)
+
+
+def _assumed(settings: Settings, text: str | None, size: tuple[int, int] | None) -> tuple[str | None, Any]:
+    """Why a lens is left alone, None where it is not; focal length over the longer side, and how sure it is."""
+    width, height = size or ANY_SIZE
+    config = settings.camera
+    default = assumed_camera(width, height, config.assumed_fov_deg, config.assumed_focal_sigma)
+    if text is None:
+        return None, _focal(default, width, height)
+    try:
+        content = camera_content(text)
+        if size is None and content.get("picture_size") is not None:
+            width, height = (round(side) for side in content["picture_size"])
+        elif size is None and content.get("camera_matrix") is not None:
+            return ("given" if content.get("source") in (None, "given") else None), _focal(default, width, height)
+        camera = parse_camera(text, width, height)
+    except (ValueError, TypeError):
+        return "unusable", _focal(default, width, height)  # its clips are rejected, or were: not ours to mend
+    if camera.source == "given":
+        return "given", _focal(camera, width, height)
+    return ("own distortion" if camera.distortion is not None else None), _focal(camera, width, height)
+
+
+def _focal(camera: Camera, width: int, height: int) -> tuple[float, float]:
+    return float(camera.camera_matrix[0, 0]) / max(width, height), camera.focal_sigma or 0.0
+
+
+def _lens_now(row: dict[str, Any] | None) -> tuple[Camera, float] | None:
+    """The row's lens in units of the picture's longer side, and its sigma."""
+    if row is None or row["camera_matrix"] is None:
+        return None
+
+    matrix = np.array(row["camera_matrix"], np.float64).reshape(3, 3) / max(row["width"], row["height"])
+    distortion = None if row["camera_distortion"] is None else np.array(row["camera_distortion"])
+    sigma = row["camera_focal_sigma"] or 0.0
+    return Camera(matrix, "estimated", distortion, row["camera_model"] or "opencv"), sigma
+
+
+def _assumed_hand(text: str | None, drawn_by_default: float) -> tuple[float, bool, float, float]:
+    """Length, whether it was given, size as drawn over it, and how sure the length as drawn is."""
+    try:
+        hand = parse_hand(text)
+    except ValueError:
+        return HAND_LENGTH_M, True, drawn_by_default, 0.0  # its clips are rejected: left alone
+    length_sigma = HAND_LENGTH_SPREAD if hand.sigma is None else hand.sigma
+    seen_sigma = SEEN_SIZE_SPREAD if getattr(hand, "seen_sigma", None) is None else hand.seen_sigma
+    known = hand.length_m is not None
+    sigma = (length_sigma**2 + seen_sigma**2) ** 0.5
+    return hand.length_m or HAND_LENGTH_M, known, hand.seen_size or drawn_by_default, sigma
+
+
+def _drawn_size(text: str | None, drawn_by_default: float) -> float:
+    """How large hands of a row are drawn, as it took it."""
+    return json.loads(text).get("seen_size") or drawn_by_default if text is not None else drawn_by_default

@@ -1,0 +1,232 @@
+"""`handloom calibrate`: what clips share, what is left alone, and that its own output is no evidence."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.rows import RUN_KEY, make_clip, make_row
+
+from handloom.errors import ConfigError, StoreError
+from handloom.geometry.camera import camera_for
+from handloom.pipelines import calibrate as module
+from handloom.pipelines.calibrate import calibrate
+from handloom.schemas.calibrated import before_calibration, read_calibrated
+from handloom.schemas.settings import Settings
+from handloom.schemas.tables import clips_schema
+from handloom.schemas.values import Camera, VideoInfo
+from handloom.store.clip_list import add_clips, pending_clips, read_clips
+from handloom.store.commit import Committer
+from handloom.store.database import Database
+from handloom.store.fragments import write_fragment
+from handloom.store.lease import leased
+
+SCHEMA = clips_schema(4)
+INFO = VideoInfo(640, 360, 30.0, "h264", "yuv420p", 0, 0.0, 10.0, 300)
+ASSUMED = 0.5 / math.tan(math.radians(35)), 0.33  # of the settings
+TRUE = 0.3836  # EgoDex: 105 degrees
+
+
+def lens(found: float, sigma: float = 0.08, width: int = 640) -> Camera:
+    """The camera of a row whose clip alone says `found`, as it is weighed with what was assumed."""
+    weights = np.array([sigma**-2.0, ASSUMED[1] ** -2.0])
+    focal = math.exp(float(weights @ np.log([found, ASSUMED[0]])) / weights.sum())
+    matrix = np.diag([focal * width, focal * width, 1.0])
+    return Camera(matrix, "estimated", focal_sigma=float(weights.sum() ** -0.5))
+
+
+def assumed_lens() -> Camera:
+    return camera_for(make_clip(0), INFO, Settings().camera)
+
+
+@pytest.fixture
+def db(tmp_path) -> Database:
+    for name in "abc":
+        (tmp_path / f"{name}.mp4").touch()
+    return Database.open(tmp_path / "db", create=True)
+
+
+def clip_of(db: Database, video: str, number: int, **values):
+    folder = db.uri.removesuffix("/db")
+    own = {"clip_id": f"test:{video}:{number}-{number + 1}", "video_id": video, "video_uri": f"{folder}/{video}.mp4"}
+    return make_clip(number, **(own | values))
+
+
+def write(db: Database, rows) -> None:
+    Committer(db, RUN_KEY, SCHEMA).commit([write_fragment(db.uri, list(rows), SCHEMA)], [])
+
+
+def fill(db: Database, found: dict, **values) -> None:
+    """Clips `{(video, number): what it says, None for nothing}` in the list, each with its row."""
+    clips = {key: clip_of(db, *key, **values) for key in found}
+    add_clips(db, clips.values())
+    write(db, (make_row(clips[k], camera=assumed_lens() if f is None else lens(f)) for k, f in found.items()))
+
+
+def rerun(db: Database) -> list[str]:
+    """Make pending rows anew, as a run does: with a calibrated lens none is looked for."""
+    pending = pending_clips(db)
+    if pending:
+        write(db, (make_row(clip, camera=camera_for(clip, INFO, Settings().camera)) for clip in pending))
+    return [clip.clip_id for clip in pending]
+
+
+def cameras(db: Database) -> dict[str, str | None]:
+    return {clip.clip_id: clip.camera for clip in read_clips(db)}
+
+
+EGODEX = {("a", 0): 0.394, ("a", 1): 0.555, ("a", 2): 0.372, ("a", 3): 0.390, ("a", 4): None}
+
+
+def test_clips_of_a_video_share_their_lens_and_their_rows_are_pending(db):
+    fill(db, EGODEX | {("b", 0): 0.6})
+    before = cameras(db)
+    tried = calibrate(db, dry_run=True)
+    assert cameras(db) == before
+    assert not pending_clips(db)
+    done = calibrate(db)
+    assert done == replace(tried, dry_run=False)
+    video, lone = done.groups
+    assert (video.group, video.num_clips, video.lens.num_clips, video.num_changed) == ("test:a", 5, 4, 5)
+    assert video.lens.after == pytest.approx(105, abs=4)
+    assert video.lens.after_sigma < 0.1
+    assert (lone.lens.note, lone.num_changed) == ("one clip: nothing to share", 0)
+    assert (done.num_changed, done.rows, done.kept_rows) == (5, 5, 0)
+    assert rerun(db) == [f"test:a:{n}-{n + 1}" for n in range(5)]
+    rows = db.clips(["clip_id", "camera_source", "camera_matrix", "camera_focal_sigma"]).to_pylist()
+    found = {row["camera_matrix"][0] / 640: row["camera_focal_sigma"] for row in rows if ":a:" in row["clip_id"]}
+    ((focal, sigma),) = found.items()
+    assert focal == pytest.approx(TRUE, rel=0.07)
+    assert sigma == pytest.approx(video.lens.after_sigma, abs=1e-4)
+
+
+def test_its_own_output_is_no_evidence(db):
+    """calibrate, run, calibrate, ...: the same numbers, whether the run came in between or not."""
+    fill(db, EGODEX)
+    first = calibrate(db)
+    written = cameras(db)
+    for _ in range(3):
+        again = calibrate(db)
+        assert (again.num_changed, again.rows) == (0, 0)
+        assert (again.groups[0].lens.after, again.groups[0].lens.num_clips) == (first.groups[0].lens.after, 4)
+        rerun(db)
+        assert cameras(db) == written
+    assert calibrate(db, by="all").groups[0].lens.after_sigma == pytest.approx(first.groups[0].lens.after_sigma)
+    assert {before_calibration(camera) for camera in cameras(db).values()} == {None}
+
+
+def test_a_new_clip_takes_the_lens_that_is_there_and_a_surprise_moves_it(db):
+    fill(db, {("a", n): TRUE for n in range(6)})
+    calibrate(db)
+    rerun(db)
+    fill(db, {("a", 7): 0.40})
+    done = calibrate(db)
+    assert (done.num_changed, done.rows) == (1, 1)
+    assert len({read_calibrated(camera).said for camera in cameras(db).values()}) == 1
+    rerun(db)
+    fill(db, {("a", n): 0.47 for n in range(20, 30)})
+    assert calibrate(db).num_changed == 17
+
+
+def test_what_was_given_stays(db):
+    matrix = {"camera_matrix": [500, 0, 319.5, 0, 500, 179.5, 0, 0, 1]}
+    bent = {"fov_deg": 100, "distortion": {"model": "simple_radial", "params": [0.02]}, "source": "assumed"}
+    given = [clip_of(db, "a", 8, camera=json.dumps(matrix)), clip_of(db, "a", 9, camera=json.dumps(bent))]
+    hand = json.dumps({"length_m": 0.17, "sigma": 0.02, "source": "given"})
+    fill(db, {("a", n): TRUE for n in range(3)}, hand=hand)
+    add_clips(db, given)
+    write(db, (make_row(clip, camera=camera_for(clip, INFO, Settings().camera)) for clip in given))
+    done = calibrate(db)
+    assert done.groups[0].known == {"given": 1, "own distortion": 1}
+    listed = {clip.clip_id: clip for clip in read_clips(db)}
+    assert [listed[clip.clip_id] for clip in given] == given
+    assert {clip.hand for clip in listed.values()} == {hand, None}
+    assert done.num_changed == 3
+
+
+def test_two_lenses_in_one_group_are_not_merged(db):
+    fill(db, {("a", n): 0.39 for n in range(3)} | {("b", n): 0.60 for n in range(3)})
+    mixed = calibrate(db, by="all")
+    assert (mixed.num_changed, mixed.groups[0].lens.after) == (0, None)
+    assert "not of one lens, or zoomed (they say 80 to 104 degrees)" in mixed.groups[0].lens.note
+    assert calibrate(db).num_changed == 6
+
+
+def test_different_assumptions_in_one_group_are_named(db):
+    for number, (video, preset) in enumerate((("a", "egodex"), ("b", "epic"))):
+        camera = {"fov_deg": (105, 85)[number], "focal_sigma": 0.01, "source": "assumed", "preset": preset}
+        fill(db, {(video, 0): None, (video, 1): None}, camera=json.dumps(camera))
+    add_clips(db, [clip_of(db, "c", 0)])
+    write(db, [make_row(clip_of(db, "c", 0), camera=lens(0.38))])
+    (group,) = calibrate(db, by="all").groups
+    assert "different lenses were assumed, 105 degrees (test:a:0-1) and 85 degrees (test:b:0-1)" in group.lens.note
+    by_device = calibrate(db, by="device")
+    assert [group.group for group in by_device.groups] == ["preset egodex", "preset epic"]
+    assert by_device.ungrouped == 1
+
+
+def test_pictures_of_two_sizes_are_compared(db):
+    fill(db, {("a", n): 0.39 for n in range(4)})
+    small = [make_row(clip_of(db, "b", n), camera=lens(found, 0.03, 320)) for n, found in enumerate((0.55, 0.56))]
+    add_clips(db, [clip_of(db, "b", n) for n in range(2)])
+    write(db, small)
+    db.table("clips").update({"width": "320", "height": "240"}, "video_id = 'b'")
+    note = calibrate(db, by="all").groups[0].lens.note
+    assert "640 x 360: 103 degrees and 320 x 240:" in note
+
+
+def test_rows_whose_video_has_gone_stay(db, tmp_path):
+    fill(db, EGODEX)
+    (tmp_path / "a.mp4").unlink()
+    done = calibrate(db)
+    assert (done.num_changed, done.rows, done.kept_rows) == (5, 0, 5)
+    assert not pending_clips(db)
+
+
+def test_a_kill_between_the_list_and_the_rows_is_mended_by_the_same_command(db, monkeypatch):
+    fill(db, EGODEX)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "remove_rows", killed)
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(db)
+    assert all(cameras(db).values())
+    assert not pending_clips(db)
+    done = calibrate(db)
+    assert (done.num_changed, done.rows) == (0, 5)
+    assert len(pending_clips(db)) == 5
+
+
+def test_not_while_a_run_works(db):
+    fill(db, EGODEX)
+    with leased(db, RUN_KEY, settings={}, resources={}, versions={}):
+        with pytest.raises(StoreError, match="works on"):
+            calibrate(db)
+        assert calibrate(db, dry_run=True).num_changed == 5
+    assert set(cameras(db).values()) == {None}
+
+
+def test_command(db, cli):
+    fill(db, EGODEX, participant="P01")
+    code, out, _ = cli("calibrate", "--db", db.uri, "--by", "participant", "--dry-run", "--json")
+    assert (code, json.loads(out)["groups"][0]["group"]) == (0, "test:P01")
+    code, out, _ = cli("calibrate", "--db", db.uri)
+    assert code == 0
+    assert "5 clips of the list have another lens or hand size than before" in out
+    assert f"5 rows were made with another one: removed; `handloom run --db {db.uri}` makes them anew" in out
+    assert cli("calibrate", "--db", db.uri)[1].splitlines()[-1].startswith("0 clips of the list have")
+    code, _, err = cli("calibrate", "--db", db.uri, "--where", "video_id = 'z'")
+    assert (code, "no clip that passes" in err) == (2, True)
+
+
+def test_a_wrong_choice(db):
+    with pytest.raises(ConfigError, match="by 'person'"):
+        calibrate(db, by="person")
+    with pytest.raises(ConfigError, match="holds no clips"):
+        calibrate(db)
