@@ -14,13 +14,13 @@ G, NUM = 4, 30
 MATRIX = np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]])
 
 
-def grid(begun: int, length: int, seen=None) -> LaterGrid:
+def grid(begun: int, length: int, seen=None, before: int = 0) -> LaterGrid:
     """Points that say where they come from: x is the frame in which their grid began, y the frame."""
     visible = np.ones((length, G), bool) if seen is None else np.asarray(seen)
-    points = np.stack(np.broadcast_arrays(np.float32(begun), (begun + np.arange(length))[:, None]), -1)
+    points = np.stack(np.broadcast_arrays(np.float32(begun), (begun - before + np.arange(length))[:, None]), -1)
     points = np.repeat(points, G, axis=1).astype(np.float32)
     points[~visible] = np.nan
-    return LaterGrid(begun, points, visible, np.where(visible, np.float32(0.25), np.nan))
+    return LaterGrid(begun, points, visible, np.where(visible, np.float32(0.25), np.nan), before)
 
 
 def row_of(*grids: LaterGrid, seen=None, depth: bool = True) -> dict:
@@ -47,31 +47,35 @@ def gone(frame: int) -> np.ndarray:
 
 
 def test_every_entry_comes_back_under_its_grid_and_frame():
-    grids = (grid(5, 8), grid(10, 12), grid(20, 10))
+    grids = (grid(5, 8), grid(10, 12, before=3), grid(20, 10))
     stored = StoredGrids.of(row_of(*grids))
     assert stored.query_frame.tolist() == [5, 10, 20]
     assert stored.num_points == G
     for number, one in enumerate(grids):
-        frames = np.arange(one.query_frame, one.query_frame + len(one.visible))
+        frames = stored.frames(number)
+        assert frames.tolist() == list(range(one.first_frame, one.first_frame + len(one.visible)))
         np.testing.assert_array_equal(stored.take(number, "track_points_px", frames), one.points_px)
         np.testing.assert_array_equal(stored.take(number, "track_visible", frames), one.visible)
-        outside = np.array([-1, one.query_frame - 1, one.query_frame + len(one.visible)])
+        outside = np.array([-1, frames[0] - 1, frames[-1] + 1])
         assert np.isnan(stored.take(number, "track_points_px", outside)).all()
         assert not stored.take(number, "track_visible", outside).any()
 
 
-def test_a_window_takes_the_grid_that_shows_most_of_those_that_began_by_its_first_frame():
+def test_a_window_takes_the_grid_that_shows_most():
     row = row_of(grid(5, 8), grid(10, 20), seen=gone(7))
     assert best(row, 2, 6) is None  # the first one shows all of it
-    assert best(row, 4, 9) is None  # another began in it, too late
+    assert best(row, 4, 9) == 0
     assert best(row, 5, 9) == 0
     assert best(row, 9, 12) == 0
     assert best(row, 10, 12) == 1  # as much as the one before: the newer
-    assert best(row, 9, 20) == 0  # none shows a point throughout: the one that shows most at all
+    assert best(row, 9, 20) == 1  # none shows a point throughout: the one that shows most at all
     assert best(row, 12, 29) == 1
+    row = row_of(grid(5, 8), grid(12, 18, before=5), seen=gone(7))
+    assert best(row, 6, 12) == 0
+    assert best(row, 8, 14) == 1  # it began in the window, and was followed back to its beginning
 
 
-def test_where_nothing_is_seen_of_them_the_next_that_begins_is_taken():
+def test_of_frames_before_a_grid_nothing_is_seen():
     row = row_of(grid(6, 10), seen=gone(0))
     assert best(row, 2, 8) == 0
     assert best(row, 2, 5) is None

@@ -42,7 +42,8 @@ SHEET_FRAMES = 8
 TRACKS_LOST, CUT = 1 << 17, 1 << 18  # of `frame_flags`
 COLUMNS = ("clip_id", "video_id", "start_s", "width", "height", "frame_s", "hand_visible", "hand_keypoints_px",
            "track_kind", "track_points_px", "track_visible", "camera_source", "camera_path_reason", "world_from_camera",
-           "world_scale", "frame_flags", "frame_jpeg", "regrid_query_frame", "regrid_visible")  # fmt: skip
+           "world_scale", "frame_flags", "frame_jpeg", "regrid_query_frame", "regrid_frame",
+           "regrid_visible")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,10 @@ def _greys(row: Mapping[str, Any]):
 
 def _later(row: Mapping[str, Any]) -> list[LaterGrid]:
     """The grids that began within the clip; [] where there are none."""
-    query, visible = row["regrid_query_frame"], row["regrid_visible"]
+    query, frame, visible = (row[f"regrid_{name}"] for name in ("query_frame", "frame", "visible"))
     if query is None:
         return []
-    return [LaterGrid(int(start), visible[query == start]) for start in np.unique(query)]
+    return [LaterGrid(int(frame[query == start][0]), visible[query == start]) for start in np.unique(query)]
 
 
 def _file_name(name: str) -> str:

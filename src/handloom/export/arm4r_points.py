@@ -44,7 +44,7 @@ def later_parts(row: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
     """(first frame, row) of each grid that began after the first: the clip cut to its frames, and its points alone."""
     grids = StoredGrids.of(row)
     for number in range(0 if grids is None else len(grids.query_frame)):
-        frames = np.arange(grids.first[number + 1] - grids.first[number]) + grids.query_frame[number]
+        frames = grids.frames(number)
         part = dict(row) | {"num_frames": len(frames), "frame_s": row["frame_s"][frames]}
         for name in (*TRACK_OF.values(), WORLD, "world_from_camera"):
             if row.get(name) is not None:

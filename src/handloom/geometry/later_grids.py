@@ -24,12 +24,14 @@ WORLD = "track_points_world_m"
 class StoredGrids:
     """The later grids of one row. K grids of G points, R entries, one for each frame of each grid.
 
-    query_frame: (K,) in which each began. first: (K + 1,) number of its first entry. columns: `track_*` name to (R, G,
-    ...). camera, poses: of the row, (T, 4, 4) in metres; None where the world is unknown.
+    query_frame: (K,) in which each began. first: (K + 1,) number of its first entry. first_frame: (K,) of the clip, the
+    frame that this entry is of. columns: `track_*` name to (R, G, ...). camera, poses: of the row, (T, 4, 4) in metres;
+    None where the world is unknown.
     """
 
     query_frame: NDArray[np.int64]
     first: NDArray[np.int64]
+    first_frame: NDArray[np.int64]
     columns: Mapping[str, NDArray[Any]]
     camera: Camera | None = None
     poses: NDArray[np.float64] | None = None
@@ -47,7 +49,9 @@ class StoredGrids:
         columns = {TRACK_OF[name]: row[name] for name in GRID_SHAPES if row.get(name) is not None}
         camera = None if row.get("camera_matrix") is None else row_camera(row)
         first = np.append(edge, len(frames)).astype(np.int64)
-        return StoredGrids(begun[edge].astype(np.int64), first, columns, camera, _metric(row))
+        return StoredGrids(
+            begun[edge].astype(np.int64), first, frames[edge].astype(np.int64), columns, camera, _metric(row)
+        )
 
     @property
     def num_points(self) -> int:
@@ -57,9 +61,8 @@ class StoredGrids:
     def best(self, visible: NDArray[np.bool_], frames: NDArray[np.integer]) -> int | None:
         """The grid to take for these frames; None is the first frame's.
 
-        It is the one of which most points are seen in all of the frames, of all that began by the first of them; of
-        several the one of which most is seen at all, of those the newest. Where nothing of those is seen, grids that
-        begin in between count as well.
+        It is the one of which most points are seen in all of the frames; of several the one of which most is seen at
+        all, of those the newest.
 
         Args:
             visible: (T, N or G) of the row's tracks, the first frame's grid first.
@@ -68,22 +71,23 @@ class StoredGrids:
         frames = frames[frames >= 0]
         if not len(frames):
             return None
+        end = self.first_frame + np.diff(self.first)
+        there = np.flatnonzero((self.first_frame <= frames[-1]) & (end > frames[0])).tolist()
         rank = {None: _rank(visible[frames, : self.num_points])}
-        for number, begun in enumerate(self.query_frame.tolist()):
-            if begun <= frames[0]:
-                rank[number] = _rank(self.take(number, "track_visible", frames))
-        if not any(seen for _, seen in rank.values()):
-            within = np.flatnonzero((self.query_frame > frames[0]) & (self.query_frame <= frames[-1]))
-            rank |= {int(number): _rank(self.take(int(number), "track_visible", frames)) for number in within}
+        rank |= {number: _rank(self.take(number, "track_visible", frames)) for number in there}
         most = max(rank.values())
         return [number for number, found in rank.items() if found == most][-1]
+
+    def frames(self, grid: int) -> NDArray[np.int64]:
+        """(L,) of the clip, those that a grid is followed in."""
+        return np.arange(self.first[grid + 1] - self.first[grid]) + self.first_frame[grid]
 
     def take(self, grid: int, name: str, frames: NDArray[np.integer]) -> NDArray[Any]:
         """(S, G, ...) of the column `name` (`track_*`): NaN or False where the grid is not followed, or it is null."""
         if name == WORLD:
             return self._world(grid, frames)
         start, stop = self.first[grid], self.first[grid + 1]
-        entry = start + frames - self.query_frame[grid]
+        entry = start + frames - self.first_frame[grid]
         there = (frames >= 0) & (entry >= start) & (entry < stop)
         values = self.columns.get(name)
         if values is None:

@@ -47,7 +47,7 @@ def lift_later(
     """(L, G) depth of each later grid, from the frames it is followed in; depth and pose give its world points."""
     found = []
     for grid in tracks.grids or ():
-        at = slice(grid.query_frame, grid.query_frame + len(grid.visible))
+        at = slice(grid.first_frame, grid.first_frame + len(grid.visible))
         one = Tracks.of_grid(grid.points_px, grid.visible)
         part_maps = None if maps is None else replace(maps, depth_m=maps.depth_m[at])
         found.append(lift_in_pieces(one, _hands(hands, at), _path(path, at), camera, part_maps, info).depth_m)

@@ -102,7 +102,7 @@ class Follower:
     ) -> None:
         """Points number `at` begin here, in frame `t`, visible."""
         self.points[at], self.layer[at] = points, layer
-        self.started[at], self.seen[at] = True, True
+        self.started[at], self.seen[at], self._hidden_s[at] = True, True, 0
         self._spread.start(at)
         self._take(at, points, view, regions, t)
 

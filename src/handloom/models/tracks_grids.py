@@ -1,7 +1,8 @@
-"""Grids that begin where the last one has left the picture: when they begin, how long they are followed."""
+"""Grids that begin where the last one has left the picture: when they begin, forwards and back from there."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -10,43 +11,53 @@ from numpy.typing import NDArray
 
 from handloom.models.tracks_follower import Follower
 from handloom.models.tracks_hands import HandRegions
+from handloom.models.tracks_layers import StillMotion
 from handloom.models.tracks_patches import View
 
 Array = NDArray[np.float32]
 Grey = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 
 # Measured on 41 clips of 37 real videos: see docs/geometry.md.
-VISIBLE_SHARE = 0.5
-"""Another grid begins before fewer of the newest one's points than this would be seen `keep` frames on, at the rate at
-which they went in the last two thirds of that time."""
+HELD_SHARE = 0.5
+"""Another grid begins where fewer of the points are seen in all frames of the window that ends."""
 WHOLE_SHARE = 0.75
 """A grid of which so much is seen needs no other, however old it is."""
-_SLOTS = 2
+
+
+@dataclass
+class Run:
+    """What became of a grid's points frame by frame: working pixels, seen or not, standard deviation."""
+
+    points: list[Array] = field(default_factory=list)
+    visible: list[Mask] = field(default_factory=list)
+    sigma: list[Array] = field(default_factory=list)
+
+    def write(self, follower: Follower) -> None:
+        self.points.append(follower.points.copy())
+        self.visible.append(follower.seen.copy())
+        self.sigma.append(follower.sigma)
 
 
 @dataclass
 class Grid:
-    """One of them. points, visible, sigma: of every frame from `query_frame` on, working pixels."""
+    """One of them. on: from its own frame on, until the next begins. back: from the frame before it to earlier ones."""
 
     query_frame: int
-    slots: slice  # of the follower's points
-    until: int | None = None  # first frame it is not followed in any more; None: another must begin first
-    points: list[Array] = field(default_factory=list)
-    visible: list[NDArray[np.bool_]] = field(default_factory=list)
-    sigma: list[Array] = field(default_factory=list)
+    on: Run = field(default_factory=Run)
+    back: Run = field(default_factory=Run)
 
 
 class LaterGrids:
-    """Begins and follows the grids after the first, frame by frame, next to the follower of the first.
+    """Begins and follows the grids after the first, next to the follower of the first; then back from where they began.
 
-    At most two are followed at a time: but for a cut, which ends all, another grid begins `keep` frames after the last
-    one or later, and `keep` frames after its start the one before it ends.
+    But for a cut, which ends all, another grid begins more than `window` frames after the last one or later.
 
     Args:
-        points: (G, 2) working pixels, the places of a grid's points in its first frame.
+        points: (G, 2) working pixels, the places of a grid's points in its own frame.
         layer: (points, frame) to what each of them moves with.
         follower: makes an empty follower of so many points.
-        every: frames after which another grid begins anyway. keep: frames that one is followed on after that.
+        every: frames after which another grid begins anyway. window: frames that one is followed back.
     """
 
     def __init__(
@@ -55,61 +66,81 @@ class LaterGrids:
         layer: Callable[[Array, int], NDArray[np.int8]],
         follower: Callable[[int], Follower],
         every: int,
-        keep: int,
+        window: int,
     ) -> None:
         self._points, self._layer = points, layer
-        self._every, self._keep = every, keep
-        self._follower = follower(_SLOTS * len(points))
+        self._every, self._window = every, window
+        self._on, self._back = follower(len(points)), follower(len(points))
         self._last = 0  # frame in which the newest grid began
-        self._shares: list[float] = []  # of its points seen, in each frame since then
+        self._seen: deque[Mask] = deque(maxlen=window + 1)  # of its points, in each frame since then
+        self._first: deque[Mask] = deque(maxlen=window + 1)
+        self._left = 0  # frames that are left to follow the last of `_turned` back
+        self._turned: list[Grid] = []  # those of which that was begun
         self.grids: list[Grid] = []
 
     def step(self, before: Grey, after: Grey, view: View, regions: HandRegions, t: int, first: Follower) -> None:
         """From frame t - 1 to `t`, in which `first`, the first grid's follower, already is."""
-        self._retire(t)
-        if self._follower.started.any():
-            self._follower.step(before, after, view, regions, t - 1, t, motion=first.motion)
-        newest = self._follower.seen[self.grids[-1].slots] if self.grids else first.seen[: len(self._points)]
-        self._shares.append(float(newest.mean()))
+        if self.grids:
+            self._on.step(before, after, view, regions, t - 1, t, motion=first.motion)
+            self.grids[-1].on.write(self._on)
+        self._first.append(first.seen[: len(self._points)].copy())
+        self._seen.append(self._on.seen.copy() if self.grids else self._first[-1])
         if self._is_due(t, view):
             self._begin(t, view, regions)
-        self._write(t)
 
     def cut(self, view: View, regions: HandRegions, t: int) -> None:
         """Another shot begins in frame `t`: all grids end, and one begins."""
-        for grid in self.grids[-_SLOTS:]:
-            grid.until = min(t, t if grid.until is None else grid.until)
-        self._follower.end()
+        self._on.end()
+        self._first.clear()
         self._begin(t, view, regions)
-        self._write(t)
 
-    def _retire(self, t: int) -> None:
-        for grid in self.grids[-_SLOTS:]:
-            if grid.until == t:
-                self._follower.started[grid.slots] = self._follower.seen[grid.slots] = False
+    def matches(self, t: int) -> tuple[Array, Array]:
+        """(m, 2) points of the grid that is followed from frame `t` on to t + 1, there and here."""
+        for grid in reversed(self.grids):
+            at = t - grid.query_frame
+            if 0 <= at < len(grid.on.points) - 1:
+                both = grid.on.visible[at] & grid.on.visible[at + 1]
+                return grid.on.points[at + 1][both], grid.on.points[at][both]
+        return self._points[:0], self._points[:0]
 
-    def _write(self, t: int) -> None:
-        for grid in self.grids[-_SLOTS:]:
-            if grid.until is None or grid.until > t:
-                grid.points.append(self._follower.points[grid.slots].copy())
-                grid.visible.append(self._follower.seen[grid.slots].copy())
-                grid.sigma.append(self._follower.sigma[grid.slots].copy())
+    def wants_back(self, t: int) -> bool:
+        """A grid began in frame `t`, or is followed back to it."""
+        return self._left > 0 or any(grid.query_frame == t for grid in self.grids)
+
+    def step_back(
+        self, before: Grey, after: Grey, view: View, regions: HandRegions, t: int, motion: StillMotion | None
+    ) -> None:
+        """From frame t + 1 (`before`) to `t`; motion: the still scene's. None: frame t + 1 is of another shot."""
+        if motion is None:
+            self._left = 0
+        if self._left > 0:
+            self._back.step(before, after, view, regions, t + 1, t, motion=motion)
+            self._turned[-1].back.write(self._back)
+            self._left -= 1
+        for grid in self.grids:
+            if grid.query_frame == t:
+                self._back.end()
+                self._start(self._back, view, regions, t)
+                self._turned.append(grid)
+                self._left = self._window
 
     def _is_due(self, t: int, view: View) -> bool:
-        age, share = t - self._last, self._shares[-1]
-        if age < max(1, self._keep) or share > WHOLE_SHARE or view.blind:
+        age, share = t - self._last, self._seen[-1].mean()
+        if age <= self._window or share > WHOLE_SHARE or view.blind:
             return False
-        back = min(len(self._shares), 2 + 2 * self._keep // 3)
-        lost = max(0.0, self._shares[-back] - share) / max(back - 1, 1)
-        return age >= self._every or share - self._keep * lost < VISIBLE_SHARE
+        held = max(float(np.logical_and.reduce(seen).mean()) for seen in (self._seen, self._first))
+        return age >= self._every or held < HELD_SHARE
 
     def _begin(self, t: int, view: View, regions: HandRegions) -> None:
-        if self.grids and self.grids[-1].until is None:
-            self.grids[-1].until = t + self._keep
-        num = len(self._points)
-        slot = len(self.grids) % _SLOTS * num
-        grid = Grid(t, slice(slot, slot + num))
-        at = np.arange(num) + slot
-        self._follower.start(at, self._points, view, self._layer(self._points, t), regions, t)
-        self.grids.append(grid)
-        self._last, self._shares = t, []
+        self._on.end()
+        self._start(self._on, view, regions, t)
+        self.grids.append(Grid(t))
+        self.grids[-1].on.write(self._on)
+        self._last = t
+        self._seen.clear()
+        self._seen.append(self._on.seen.copy())
+
+    def _start(self, follower: Follower, view: View, regions: HandRegions, t: int) -> None:
+        view.light = np.ones(3, np.float32)
+        layer = self._layer(self._points, t)
+        follower.start(np.arange(len(self._points)), self._points, view, layer, regions, t)

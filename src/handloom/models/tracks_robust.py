@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,7 +22,7 @@ from handloom.schemas.values import HandPoints, LaterGrid, TrackKind, Tracks, Vi
 Array = NDArray[np.float32]
 Cuts = Sequence[int] | NDArray[np.integer]
 
-VERSION = "recover 1"
+VERSION = "recover 2"
 # Chosen by hand, not fitted.
 WINDOW_PX = 11
 """Of the Lucas-Kanade step: smaller than the plain tracker's, since the step is predicted and the place verified."""
@@ -42,7 +41,7 @@ class RecoveringTracker:
     there. A point without texture follows its neighbours and is visible while the surface looks the same.
 
     Where the grid has left the picture, after `regrid_s` and at a cut another one begins, in the picture of then; it is
-    followed forwards only (`LaterGrids`). A cut ends everything else.
+    followed until the next begins, and some frames back (`LaterGrids`). A cut ends everything else.
     """
 
     def __init__(self, config: TracksConfig) -> None:
@@ -58,7 +57,7 @@ class RecoveringTracker:
         tracks = _Recorded.empty(len(frames), len(grid) + self._config.extra)
         shots = frozenset(int(cut) for cut in cuts)
         later = _forward(self._config, frames, regions, grid, shots, tracks)
-        _backward(self._config, frames, regions, shots, tracks)
+        _backward(self._config, frames, regions, shots, tracks, later)
         points = _in_source(tracks.points, tracks.visible, scale)
         points[0, : len(queries)] = queries
         sigma = _sigma_in_source(tracks.sigma, tracks.visible, scale)
@@ -78,10 +77,12 @@ def _sigma_in_source(sigma: Array, visible: NDArray[np.bool_], scale: Array) -> 
 
 
 def _stored(grid: Grid, queries: Array, scale: Array) -> LaterGrid:
-    visible = np.stack(grid.visible)
-    points = _in_source(np.stack(grid.points), visible, scale)
-    points[0] = queries
-    return LaterGrid(grid.query_frame, points, visible, _sigma_in_source(np.stack(grid.sigma), visible, scale))
+    back, on = grid.back, grid.on
+    visible = np.stack(back.visible[::-1] + on.visible)
+    points = _in_source(np.stack(back.points[::-1] + on.points), visible, scale)
+    sigma = _sigma_in_source(np.stack(back.sigma[::-1] + on.sigma), visible, scale)
+    points[len(back.points)] = queries
+    return LaterGrid(grid.query_frame, points, visible, sigma, len(back.points))
 
 
 @dataclass
@@ -110,19 +111,17 @@ def _follower(config: TracksConfig, num: int, frames: ClipFrames) -> Follower:
 
 
 def _step_s(frames: ClipFrames) -> float:
-    return float(np.median(np.diff(frames.frame_s))) if len(frames) > 1 else 1.0
+    """In the mean over a second or so, in the median over those: steps of 20 Hz sampled at 15 Hz are 0.05 or 0.1 s."""
+    num = min(len(frames) - 1, 16)
+    return float(np.median(frames.frame_s[num:] - frames.frame_s[:-num]) / num) if num else 1.0
 
 
 def _later_grids(config: TracksConfig, frames: ClipFrames, regions: HandRegions, grid: Array) -> LaterGrids | None:
     if not config.regrid_s:
         return None
-
-    step_s = _step_s(frames)
-    every = max(1, round(config.regrid_s / step_s))
-    keep = math.ceil(config.regrid_keep_s / step_s - 0.01)
-    return LaterGrids(
-        grid, lambda points, t: _layer(points, regions, t), lambda num: _follower(config, num, frames), every, keep
-    )
+    every = max(1, round(config.regrid_s / _step_s(frames)))
+    layer = lambda points, t: _layer(points, regions, t)
+    return LaterGrids(grid, layer, lambda num: _follower(config, num, frames), every, config.regrid_window)
 
 
 def _forward(
@@ -142,12 +141,8 @@ def _forward(
             out.kind[at], out.query_frame[at] = TrackKind.GRID, 0
         elif t in cuts:
             follower.end()
-            if later is not None:
-                later.cut(view, regions, t)
         else:
             follower.step(before, after, view, regions, t - 1, t)
-            if later is not None:
-                later.step(before, after, view, regions, t, follower)
         if (t % every == 0 or t in cuts) and free < num and not view.blind:
             nothing = np.zeros((0, 2), np.float32)
             moving = nothing if follower.motion is None else movers(before, after, regions, t, follower.motion)
@@ -157,6 +152,10 @@ def _forward(
             out.kind[at], out.query_frame[at] = kinds, t
             free += len(points)
         out.write(t, np.arange(num), follower)
+        if later is not None and t in cuts:
+            later.cut(view, regions, t)
+        elif later is not None and t > 0:
+            later.step(before, after, view, regions, t, follower)
         before = after
     return later
 
@@ -173,27 +172,40 @@ def _layer(points: Array, regions: HandRegions, t: int) -> NDArray[np.int8]:
 
 
 def _backward(
-    config: TracksConfig, frames: ClipFrames, regions: HandRegions, cuts: frozenset[int], out: _Recorded
-) -> None:
-    """Points chosen later, from their query to their shot's start, under the still motion seen on the way forward."""
+    config: TracksConfig, frames: ClipFrames, regions: HandRegions, cuts: frozenset[int], out: _Recorded,
+    later: LaterGrids | None,
+) -> None:  # fmt: skip
+    """Points chosen later, from their query to their shot's start, under the still motion seen on the way forward; and
+    later grids, some frames back."""
     late = np.flatnonzero(out.query_frame > 0)
-    if not len(late):
-        return
-    last = int(out.query_frame[late].max())
     follower = _follower(config, len(late), frames)
     before = None
-    for t in range(last, -1, -1):
+    for t in range(len(frames) - 1, -1, -1):
+        new, turns = np.flatnonzero(out.query_frame[late] == t), later is not None and later.wants_back(t)
+        if not (follower.started.any() or len(new) or turns):
+            before = None
+            continue
         after = frames.grey(t)
         view = View(after, frames.rgb(t))
-        if t + 1 in cuts:
+        if before is None or t + 1 in cuts:
             follower.end()
-        elif before is not None:
-            grid = np.flatnonzero(out.visible[t] & out.visible[t + 1] & (out.kind == TrackKind.GRID))
-            follower.step(before, after, view, regions, t + 1, t, (out.points[t + 1, grid], out.points[t, grid]))
+        else:
+            follower.step(before, after, view, regions, t + 1, t, _matches(out, later, t))
             at = np.flatnonzero(out.query_frame[late] > t)
             out.points[t, late[at]], out.visible[t, late[at]] = follower.points[at], follower.seen[at]
             out.sigma[t, late[at]] = follower.sigma[at]
-        new = np.flatnonzero(out.query_frame[late] == t)
+        motion = follower.motion
         if len(new):
             follower.start(new, out.points[t, late[new]], view, _layers(out.kind[late[new]]), regions, t)
+        if turns:
+            later.step_back(before, after, view, regions, t, motion)
         before = after
+
+
+def _matches(out: _Recorded, later: LaterGrids | None, t: int) -> tuple[Array, Array]:
+    """(m, 2) points of the grids in frames t + 1 and t."""
+    grid = np.flatnonzero(out.visible[t] & out.visible[t + 1] & (out.kind == TrackKind.GRID))
+    found = (out.points[t + 1, grid], out.points[t, grid])
+    if later is None:
+        return found
+    return tuple(np.concatenate(both) for both in zip(found, later.matches(t), strict=True))

@@ -51,7 +51,7 @@ def grid_columns(
     lengths = [len(grid.visible) for grid in grids]
     begun = np.array([grid.query_frame for grid in grids], np.int32)
     sigma = None if any(grid.sigma_px is None for grid in grids) else [grid.sigma_px for grid in grids]
-    frames = [np.arange(num, dtype=np.int32) + start for num, start in zip(lengths, begun, strict=True)]
+    frames = [np.arange(len(grid.visible), dtype=np.int32) + grid.first_frame for grid in grids]
     return {
         "regrid_query_frame": np.repeat(begun, lengths),
         "regrid_frame": _joined(frames, (), np.int32),

@@ -93,9 +93,9 @@ class TracksConfig(Frozen):
     regrid_s: float = Field(6.0, ge=0, le=3600)
     """Seconds after which another grid begins, in the picture of then; earlier where few points of the last one can be
     seen, and at a cut. 0: there is the first frame's grid alone."""
-    regrid_keep_s: float = Field(1.1, ge=0, le=3600)
-    """Seconds that a later grid is followed on after the next one has begun: a window of 1.1 s (16 + 1 frames at 15 Hz)
-    finds one grid for all its frames wherever it begins."""
+    regrid_window: int = Field(16, ge=1, le=1000)
+    """Frames before its own in which a later grid is followed, too: so a window of as many and one more frames finds
+    one grid for all of them wherever it begins."""
     window_px: int = Field(21, ge=5, le=63)
     """Side of the Lucas-Kanade window, in pixels of the shrunk frame."""
     levels: int = Field(3, ge=0, le=6)

@@ -128,16 +128,23 @@ class TrackKind(IntEnum):
 
 @dataclass(frozen=True)
 class LaterGrid:
-    """A grid of points like the first frame's, from `query_frame` on, for L frames.
+    """A grid of points like the first frame's that lies so in `query_frame`, in L frames around it.
 
     points_px: (L, G, 2) float32, source pixels, NaN where not known. visible: (L, G). sigma_px: (L, G) float32,
-    standard deviation of the places, NaN where unknown; None: not estimated.
+    standard deviation of the places, NaN where unknown; None: not estimated. num_before: of the L frames, those before
+    the query frame.
     """
 
     query_frame: int
     points_px: NDArray[np.float32]
     visible: NDArray[np.bool_]
     sigma_px: NDArray[np.float32] | None = None
+    num_before: int = 0
+
+    @property
+    def first_frame(self) -> int:
+        """Of the clip, the frame that row 0 is of."""
+        return self.query_frame - self.num_before
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ _MOVER_PX, _MOVER_FRAMES = 8.0, 5  # off the still scene's motion by more, in a 
 
 @dataclass(frozen=True)
 class LaterGrid:
-    """A grid that began within the clip: visible (L, G), frames query_frame to query_frame + L - 1."""
+    """A grid that began within the clip: visible (L, G), frames first_frame to first_frame + L - 1."""
 
-    query_frame: int
+    first_frame: int
     visible: Bools
 
 
@@ -115,7 +115,7 @@ def dense_windows(
     """Windows of `length` frames in a row with `enough` points visible throughout, and windows in all.
 
     visible: (T, N), the first grid's points first. A window takes, in their place, the grid of which most points are
-    visible in all its frames, of those that began at or before its first one: the rule of `geometry.later_grids`.
+    visible in all its frames: the rule of `geometry.later_grids`.
     """
     num = len(visible) - length + 1
     if num <= 0:
@@ -125,7 +125,7 @@ def dense_windows(
         held = visible[start : start + length].all(axis=0)
         most = 0
         for grid in later:
-            at = start - grid.query_frame
+            at = start - grid.first_frame
             seen = grid.visible[at : at + length] if at >= 0 else grid.visible[:0]
             num_grid = grid.visible.shape[1]
             if len(seen) == length:

@@ -42,7 +42,7 @@ class Arm4rSettings(TrainSettings):
     """`grid`: a grid (the paper's). `selected` (ours): the points on hands and what moves near."""
     track_grid: Literal["nearest", "first"] = "nearest"
     """`grid`: `first` is that of the clip's first frame (the paper's); `nearest` (ours) the one of which most points
-    are seen in all of a window, of those that began by its first step: the first one leaves the picture."""
+    are seen in all of a window: the first one leaves the picture."""
     grid_points: int = Field(36, ge=2, le=200)
     """`grid`: points per side that are used; a number that divides the table's grid."""
     num_selected: int = Field(96, ge=3)
