@@ -23,13 +23,16 @@ from support.rows import make_clip, make_row
 from handloom.errors import ConfigError, StoreError
 from handloom.export.lerobot import Layout, export_lerobot
 from handloom.export.lerobot_clips import CAMERA, KEYPOINTS, clip_episode, clip_layout
+from handloom.export.lerobot_grids import num_slots
 from handloom.export.lerobot_stats import RunningStats
 from handloom.export.pictures import Fit
 from handloom.export.steps import rate_of, steps_at
 from handloom.pipelines.export_lerobot import lerobot
 from handloom.pipelines.ingest_robots import lerobot as ingest_lerobot
+from handloom.schemas.later_grids import grid_columns
 from handloom.schemas.robot import RobotEpisode, Signal, episode_arrays, episode_row
 from handloom.schemas.row import row_arrays
+from handloom.schemas.values import LaterGrid
 from handloom.store.database import Database
 from handloom.store.episodes import read_episodes, write_episodes
 
@@ -182,6 +185,44 @@ def test_a_gap_is_unknown_and_its_picture_is_not_its_own(tmp_path: Path) -> None
     pictures = list(episode.pictures[CAMERA]())
     assert all((pictures[n] == pictures[2]).all() for n in (3, 4))
     assert not (pictures[5] == pictures[2]).all()
+
+
+def test_a_window_of_steps_finds_one_later_grid_in_a_slot(tmp_path: Path) -> None:
+    """x the dataset's files alone; one grid ends as another begins, and a step has no frame."""
+    rng = np.random.default_rng(0)
+    row = row_arrays(clip_row(0, num_frames=12, size=(96, 72)))
+    row["frame_s"] = row["frame_s"] + np.where(np.arange(12) >= 6, 1 / 15, 0)  # no frame for step 6
+    row["track_sigma_px"] = np.ones((12, 4), np.float16)
+    grids = []
+    for begun, stop in ((2, 7), (4, 9), (7, 12), (9, 12)):
+        visible = rng.random((stop - begun, 4)) < 0.7
+        points = np.where(visible[..., None], rng.uniform(0, 640, (stop - begun, 4, 2)), np.nan).astype(np.float32)
+        grids.append(LaterGrid(begun, points, visible, np.where(visible, np.float32(0.5), np.float32(np.nan))))
+    frames = [np.arange(len(grid.visible)) + grid.query_frame for grid in grids]
+    slots = num_slots([pa.record_batch({"regrid_frame": pa.array([np.concatenate(frames).tolist(), None, []])})])
+    assert slots == 2
+    layout = clip_layout(15.0, SIZE, world=False, num_tracks=4, sigma=True, slots=slots, num_grid=4)
+    rows = [row | grid_columns(tuple(grids), None, 4), row | grid_columns((), None, 4)]
+    export_lerobot((clip_episode(row, layout) for row in rows), str(tmp_path), layout, card=lambda info: "")
+    table = read_data(tmp_path)
+    step = {name: np.array(table[name].to_pylist()) for name in table.column_names if name.startswith(("regr", "tr"))}
+    assert (step["regrid_query_frame"][13:] == -1).all()
+    assert not step["regrid_visible"][13:].any()
+    scale = SIZE[0] / 640  # 360 lines become 36: as tall as wide
+    fit = Fit.into(SIZE, 96, 72).seen_from((96, 72), 640, 360)
+    for grid, frame in zip(grids, frames, strict=True):
+        steps = frame + (frame >= 6)
+        begun = steps[0]
+        window = step["regrid_query_frame"][begun : steps[-1] + 1]
+        (slot,) = np.flatnonzero((window == begun).all(axis=0))
+        points = step["regrid_points_px"].reshape(-1, slots, 4, 2)[steps, slot]
+        np.testing.assert_allclose(points, fit.points(grid.points_px), rtol=1e-5)
+        np.testing.assert_array_equal(step["regrid_visible"].reshape(-1, slots, 4)[steps, slot], grid.visible)
+        sigma = step["regrid_sigma_px"].reshape(-1, slots, 4)[steps, slot]
+        assert (np.isfinite(sigma) == grid.visible).all()
+        assert 0.5 * scale <= np.nanmax(sigma) < 0.7 * scale
+    assert not step["regrid_visible"][6].any()  # the step without a frame
+    np.testing.assert_array_equal(step["track_visible"][13:], step["track_visible"][:13])
 
 
 def test_points_and_camera_follow_the_picture_into_another_size() -> None:

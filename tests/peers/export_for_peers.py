@@ -52,7 +52,8 @@ def clip_rows(first: int) -> list[pa.RecordBatch]:
 
 
 def export_clips(out: Path, first: int, unknown: str = "nan", **limits: int) -> None:
-    layout = replace(clip_layout(HZ, SIZE, world=False, num_tracks=4), unknown=unknown)
+    layout = clip_layout(HZ, SIZE, world=False, num_tracks=4, sigma=True, slots=2, num_grid=4)
+    layout = replace(layout, unknown=unknown)
     rows = [row_arrays(row) for row in clip_rows(first)]
     episodes = (clip_episode(row, layout) for row in rows)
     export_lerobot(episodes, str(out), layout, card=lambda info: "# card\n", **limits)

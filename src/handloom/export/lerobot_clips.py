@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.export.lerobot import Episode, Layout
+from handloom.export.lerobot_grids import BEGUN, GRID_COLUMNS, grid_features, grid_values
 from handloom.export.lerobot_meta import Feature, video_feature
 from handloom.export.pictures import Fit, decode_jpeg, jpeg_size
 from handloom.export.steps import steps_at
@@ -71,15 +72,26 @@ COLUMNS = (
 )
 """Columns of `clips` that every dataset needs; those of the world and of tracks come on top."""
 TRACK_COLUMNS = ("track_kind", "track_points_px", "track_depth_m", "track_visible")
+SIGMA = "track_sigma_px"
 
 
-def clip_layout(hz: float, size: tuple[int, int] | None, *, world: bool, num_tracks: int | None) -> Layout:
+def clip_layout(
+    hz: float,
+    size: tuple[int, int] | None,
+    *,
+    world: bool,
+    num_tracks: int | None,
+    sigma: bool = False,
+    slots: int = 0,
+    num_grid: int = 0,
+) -> Layout:
     """The features of human clips.
 
     Args:
         size: (width, height) of every picture; None: without pictures.
         world: with world keypoints and camera poses.
-        num_tracks: N, or None: without tracks.
+        num_tracks: N, or None: without tracks. sigma: with how sure they are.
+        slots: how many later grids of `num_grid` points a step has room for; 0: none, or without tracks.
     """
     hands = tuple(f"{hand}.{point}.{axis}" for hand in HANDS for point in KEYPOINTS for axis in "xyz")
     metres = ("m",) * len(hands)
@@ -101,12 +113,16 @@ def clip_layout(hz: float, size: tuple[int, int] | None, *, world: bool, num_tra
         features["track_points_px"] = Feature("float32", (2 * num_tracks,))
         features["track_depth_m"] = Feature("float32", (num_tracks,))
         features["track_visible"] = Feature("bool", (num_tracks,))
+        features |= {SIGMA: Feature("float32", (num_tracks,))} if sigma else {}
+        features |= grid_features(slots, num_grid, sigma) if slots else {}
     return Layout(features, hz, SOURCE, "human_hands")
 
 
 def clip_columns(layout: Layout) -> list[str]:
     """Columns of `clips` that the layout's episodes are made of."""
     tracks = TRACK_COLUMNS if "track_depth_m" in layout.features else ()
+    tracks += (SIGMA,) if SIGMA in layout.features else ()
+    tracks += GRID_COLUMNS if BEGUN in layout.features else ()
     world = WORLD if WORLD[0] in layout.features else ()
     pictures = CAMERA in layout.features
     return [name for name in (*COLUMNS, *world, *tracks) if pictures or name != "frame_jpeg"]
@@ -149,6 +165,10 @@ def clip_episode(row: Mapping[str, Any], layout: Layout) -> Episode:
         )
         values["track_depth_m"] = _at(row["track_depth_m"], index, num_tracks)
         values["track_visible"] = row["track_visible"][index] & found[:, None]
+        if SIGMA in layout.features:
+            values[SIGMA] = _at(row.get(SIGMA), index, num_tracks) * np.float32(np.mean(fit.scale))
+        if BEGUN in layout.features:
+            values |= grid_values(row, index, layout.features, fit)
     source = {field.name: row.get(_RENAMED.get(field.name, field.name)) for field in SOURCE}
     pictures = {} if size is None else {CAMERA: lambda: _pictures(row, index, size)}
     return Episode(task_of(row), len(index), values, pictures, source)

@@ -11,11 +11,13 @@ import pyarrow as pa
 from handloom.errors import ConfigError
 from handloom.export.card import TALLIED, Card, Tally
 from handloom.export.lerobot import UNKNOWN, Episode, Layout, LeRobotSummary, export_lerobot
-from handloom.export.lerobot_clips import WORLD, clip_columns, clip_episode, clip_layout
+from handloom.export.lerobot_clips import SIGMA, WORLD, clip_columns, clip_episode, clip_layout
+from handloom.export.lerobot_grids import BEGUN, num_slots
 from handloom.export.lerobot_robots import one_shape, robot_episode, robot_layout, shape_of
 from handloom.export.pictures import jpeg_size
 from handloom.export.steps import rate_of
 from handloom.pipelines.export import opened
+from handloom.plural import plural
 from handloom.schemas.robot import episode_arrays
 from handloom.schemas.row import row_arrays
 from handloom.store.database import Database
@@ -23,6 +25,8 @@ from handloom.store.embodiment import ALL, HUMAN, ROBOT
 from handloom.store.sql import clause, in_list
 
 BATCH_ROWS = 4
+INDEX_ROWS = 256  # of a column of few bytes
+NO_TRACKS = {"num_tracks": None}
 TITLES = {
     HUMAN: "Human hands as robot episodes",
     ROBOT: "Hands seen in clips of robots",
@@ -45,6 +49,11 @@ CLIP_LIMITS = (
     "The camera moves too; use the world's columns, where they are, to take that out.",
     "An empty task means that nobody said what is done.",
     "`picture_valid` is false where a step has no frame of its own; its picture is then the last one again.",
+)
+GRID_LIMITS = (
+    "The first grid of points may have left the picture long before an episode ends. Later ones are in `regrid_*`, in "
+    "{slots}, each with one grid from its first step to its last: `regrid_query_frame` says in which step that began "
+    "(-1: none). Take for a window a slot whose number is the same in all of its steps.",
 )
 ROBOT_LIMITS = ("`picture_valid` is false where a picture was missing; the last one is there.",)
 UNKNOWN_LIMITS = {
@@ -91,6 +100,9 @@ def lerobot(
     wanted = dict.fromkeys([*columns, *(name for name in TALLIED if name in dataset.schema.names)])
     batches = db.batches(list(wanted), where, dataset.version, BATCH_ROWS, table)
     limits = [*(CLIP_LIMITS if table == "clips" else ROBOT_LIMITS), UNKNOWN_LIMITS[unknown]]
+    if BEGUN in layout.features:
+        slots = plural(layout.features[BEGUN].shape[0], "slot")
+        limits += [limit.format(slots=slots) for limit in GRID_LIMITS]
     limits += [] if any(feature.is_video for feature in layout.features.values()) else [NO_PICTURES]
     title = TITLES[embodiment] if table == "clips" else "Robot episodes"
     card = Card("lerobot", title, READING, source, "data/*/*.parquet", limits, ("LeRobot",))
@@ -126,10 +138,19 @@ def _plan_clips(
         size = size or _one_size(sizes)
     world = all(row["world_scale"] == "metric" for row in rows)
     schema = db.table("clips", version).schema
-    num_tracks = schema.field("track_depth_m").type.value_type.list_size if tracks else None
-    layout = clip_layout(hz, size, world=world and set(WORLD) <= set(schema.names), num_tracks=num_tracks)
+    world = world and set(WORLD) <= set(schema.names)
+    layout = clip_layout(hz, size, world=world, **(_tracks(db, schema, where, version) if tracks else NO_TRACKS))
     names = [name for name in clip_columns(layout) if name in schema.names]
     return layout, names, lambda batch, index, layout: clip_episode(row_arrays(batch, index), layout)
+
+
+def _tracks(db: Database, schema: pa.Schema, where: str | None, version: int) -> dict[str, Any]:
+    """What the layout is told of tracks; a table of before has neither their sigma nor later grids."""
+    found = {"num_tracks": schema.field("track_depth_m").type.value_type.list_size, "sigma": SIGMA in schema.names}
+    if "regrid_frame" not in schema.names:
+        return found
+    slots = num_slots(db.batches(["regrid_frame"], where, version, INDEX_ROWS, "clips"))
+    return found | {"slots": slots, "num_grid": schema.field("regrid_visible").type.value_type.list_size}
 
 
 def _plan_robots(db: Database, source: dict[str, Any], where: str | None, hz: float | None, size: Size | None, _: bool):
