@@ -47,8 +47,13 @@ def gone(frame: int) -> np.ndarray:
 
 
 def test_every_entry_comes_back_under_its_grid_and_frame():
-    grids = (grid(5, 8), grid(10, 12, before=3), grid(20, 10))
-    stored = StoredGrids.of(row_of(*grids))
+    rng = np.random.default_rng(0)
+    hidden = rng.random((12, G)) < 0.5
+    hidden[3] = False
+    grids = (grid(5, 8), grid(10, 12, before=3, seen=hidden), grid(20, 10))
+    row = row_of(*grids)
+    assert len(row["regrid_points_px"]) == len(row["regrid_depth_m"]) == row["regrid_visible"].sum()
+    stored = StoredGrids.of(row)
     assert stored.query_frame.tolist() == [5, 10, 20]
     assert stored.num_points == G
     for number, one in enumerate(grids):
@@ -56,6 +61,8 @@ def test_every_entry_comes_back_under_its_grid_and_frame():
         assert frames.tolist() == list(range(one.first_frame, one.first_frame + len(one.visible)))
         np.testing.assert_array_equal(stored.take(number, "track_points_px", frames), one.points_px)
         np.testing.assert_array_equal(stored.take(number, "track_visible", frames), one.visible)
+        some = stored.take(number, "track_sigma_px", frames[::-3])
+        np.testing.assert_array_equal(some, one.sigma_px[::-3])
         outside = np.array([-1, frames[0] - 1, frames[-1] + 1])
         assert np.isnan(stored.take(number, "track_points_px", outside)).all()
         assert not stored.take(number, "track_visible", outside).any()
@@ -128,7 +135,8 @@ def test_world_points_come_from_depth_lens_and_pose(distortion):
     found = world_points(project(cam, camera), cam[..., 2], camera, pose)
     np.testing.assert_allclose(found, world, atol=1e-4)
     stored = row_of(grid(5, 3)) | {
-        "regrid_points_px": project(cam, camera).astype(np.float32), "regrid_depth_m": cam[..., 2].astype(np.float32),
+        "regrid_points_px": project(cam, camera).astype(np.float32).reshape(-1, 2),
+        "regrid_depth_m": cam[..., 2].astype(np.float32).reshape(-1),
         "camera_matrix": MATRIX, "camera_distortion": distortion, "world_unit_m": 0.5,
         "world_from_camera": np.concatenate([np.full((5, 4, 4), np.nan), pose, np.full((22, 4, 4), np.nan)]),
     }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from handloom.schemas.values import Camera
 
 TRACK_OF = {name: name.replace("regrid_", "track_") for name in GRID_SHAPES}
 """The tracks' column that each column of later grids goes on."""
-WORLD = "track_points_world_m"
+WORLD, VISIBLE = "track_points_world_m", "track_visible"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,13 +26,14 @@ class StoredGrids:
     """The later grids of one row. K grids of G points, R entries, one for each frame of each grid.
 
     query_frame: (K,) in which each began. first: (K + 1,) number of its first entry. first_frame: (K,) of the clip, the
-    frame that this entry is of. columns: `track_*` name to (R, G, ...). camera, poses: of the row, (T, 4, 4) in metres;
-    None where the world is unknown.
+    frame that this entry is of. visible: (R, G). columns: name (`track_*`) to (V, ...), of the visible points alone.
+    camera, poses: of the row, (T, 4, 4) in metres; None where the world is unknown.
     """
 
     query_frame: NDArray[np.int64]
     first: NDArray[np.int64]
     first_frame: NDArray[np.int64]
+    visible: NDArray[np.bool_]
     columns: Mapping[str, NDArray[Any]]
     camera: Camera | None = None
     poses: NDArray[np.float64] | None = None
@@ -49,14 +51,20 @@ class StoredGrids:
         columns = {TRACK_OF[name]: row[name] for name in GRID_SHAPES if row.get(name) is not None}
         camera = None if row.get("camera_matrix") is None else row_camera(row)
         first = np.append(edge, len(frames)).astype(np.int64)
+        visible = columns.pop(VISIBLE)
         return StoredGrids(
-            begun[edge].astype(np.int64), first, frames[edge].astype(np.int64), columns, camera, _metric(row)
+            begun[edge].astype(np.int64), first, frames[edge].astype(np.int64), visible, columns, camera, _metric(row)
         )
 
     @property
     def num_points(self) -> int:
         """G."""
-        return self.columns["track_visible"].shape[1]
+        return self.visible.shape[1]
+
+    @cached_property
+    def first_seen(self) -> NDArray[np.int64]:
+        """(R + 1,) number of the first visible point of each entry."""
+        return np.concatenate([[0], np.cumsum(self.visible.sum(axis=1))])
 
     def best(self, visible: NDArray[np.bool_], frames: NDArray[np.integer]) -> int | None:
         """The grid to take for these frames; None is the first frame's.
@@ -74,7 +82,7 @@ class StoredGrids:
         end = self.first_frame + np.diff(self.first)
         there = np.flatnonzero((self.first_frame <= frames[-1]) & (end > frames[0])).tolist()
         rank = {None: _rank(visible[frames, : self.num_points])}
-        rank |= {number: _rank(self.take(number, "track_visible", frames)) for number in there}
+        rank |= {number: _rank(self.take(number, VISIBLE, frames)) for number in there}
         most = max(rank.values())
         return [number for number, found in rank.items() if found == most][-1]
 
@@ -89,15 +97,23 @@ class StoredGrids:
         start, stop = self.first[grid], self.first[grid + 1]
         entry = start + frames - self.first_frame[grid]
         there = (frames >= 0) & (entry >= start) & (entry < stop)
+        seen = np.zeros((len(frames), self.num_points), np.bool_)
+        seen[there] = self.visible[entry[there]]
+        if name == VISIBLE:
+            return seen
         values = self.columns.get(name)
         if values is None:
             return np.full((len(frames), self.num_points), np.nan, np.float32)
-        kind = np.float32 if np.issubdtype(values.dtype, np.floating) else values.dtype
-        out = np.zeros((len(frames), *values.shape[1:]), kind)
-        if kind == np.float32:
-            out[~there] = np.nan
-        out[there] = values[entry[there]]
+        out = np.full((*seen.shape, *values.shape[1:]), np.nan, np.float32)
+        out[seen] = values[self._numbers(entry[there])]
         return out
+
+    def _numbers(self, entries: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Numbers of the visible points of these entries, entry after entry."""
+        first = self.first_seen[entries]
+        count = self.first_seen[entries + 1] - first
+        before = np.cumsum(count) - count
+        return np.arange(count.sum()) + np.repeat(first - before, count)
 
     def _world(self, grid: int, frames: NDArray[np.integer]) -> NDArray[np.float32]:
         points, depth = (self.take(grid, name, frames) for name in ("track_points_px", "track_depth_m"))

@@ -45,7 +45,10 @@ SHAPES = FRAME_SHAPES | GRID_SHAPES
 
 
 def frames_to_arrow(values: NDArray[Any], column_type: pa.DataType) -> pa.Array:
-    """(T, ...) as one list value of the column type `list<fixed_size_list>`: a length-1 array."""
+    """(T, ...) as one value of the column type, `list<fixed_size_list>` or `list<number>`: a length-1 array."""
+    if not pa.types.is_fixed_size_list(column_type.value_type):
+        flat = pa.array(values, column_type.value_type)
+        return pa.ListArray.from_arrays(pa.array([0, len(flat)], pa.int32()), flat).cast(column_type)
     width = column_type.value_type.list_size
     flat = np.ascontiguousarray(values).reshape(-1)
     if flat.size != len(values) * width:
@@ -76,7 +79,8 @@ def frames_from_arrow(value: pa.ListScalar, shape: tuple[int, ...]) -> NDArray[A
     if not value.is_valid:
         return None
     inner = value.values
-    flat = inner.flatten().to_numpy(zero_copy_only=False)
+    flat = inner if not shape else inner.flatten()
+    flat = flat.to_numpy(zero_copy_only=False)
     return flat.reshape(len(inner), *shape) if len(inner) else np.empty((0, *(max(s, 0) for s in shape)), flat.dtype)
 
 
@@ -208,8 +212,8 @@ def row_camera(row: Mapping[str, Any]) -> Camera:
 def row_arrays(row: pa.RecordBatch | pa.Table, index: int = 0) -> dict[str, Any]:
     """One row as Python values and numpy arrays.
 
-    Per-frame columns become arrays of the shapes in `FRAME_SHAPES` ((T, 2, 21, 2) and so on), those of later grids (R,
-    ...) of the shapes in `GRID_SHAPES`, embeddings (D,),
+    Per-frame columns become arrays of the shapes in `FRAME_SHAPES` ((T, 2, 21, 2) and so on), those of later grids of
+    the shapes in `GRID_SHAPES`, embeddings (D,),
     `camera_matrix` (3, 3), `frame_s` (T,); null columns None; everything else as pyarrow's `as_py`.
     """
     values: dict[str, Any] = {}
