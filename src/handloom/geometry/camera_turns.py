@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.sfm_solver import Sightings
+from handloom.geometry.sfm_views import in_both, summed
 
 Floats = NDArray[np.float64]
 
@@ -60,7 +61,7 @@ def longest_run(sightings: Sightings) -> NDArray[np.bool_]:
     run = np.zeros(num_frames, np.int64)
     for frame in range(1, num_frames):
         before, now = sightings.at(frame - 1)[0], sightings.at(frame)[0]
-        goes_on = len(np.intersect1d(before, now, assume_unique=True)) >= MIN_OLD
+        goes_on = len(in_both(before, now)[0]) >= MIN_OLD
         run[frame] = run[frame - 1] + (not goes_on)
     return run == np.bincount(run).argmax()
 
@@ -84,10 +85,10 @@ def turns(sightings: Sightings, focal: float) -> tuple[Floats, Floats]:
     weight = np.ones(len(frame))
     for _ in range(ROUNDS):
         turned = np.einsum("mij,mj->mi", world_from_frame[frame], rays)
-        directions = _summed(track, turned * weight[:, None], sightings.num_tracks)
+        directions = summed(track, turned * weight[:, None], sightings.num_tracks)
         directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
         outer = directions[track][:, :, None] * (rays * weight[:, None])[:, None, :]
-        world_from_frame[known] = _nearest_rotation(_summed(frame, outer, num_frames)[known])
+        world_from_frame[known] = _nearest_rotation(summed(frame, outer, num_frames)[known])
         turned = np.einsum("mij,mj->mi", world_from_frame[frame], rays)
         left_px = focal * np.linalg.norm(turned - directions[track], axis=1)
         weight = 1 / (1 + (left_px / (2 * TURN_PX)) ** 2)
@@ -163,9 +164,7 @@ def _chained(sightings: Sightings, rays: Floats) -> Floats:
             rotations[frame] = np.eye(3)
         else:
             before = slice(sightings.first[last], sightings.first[last + 1])
-            _, i, j = np.intersect1d(
-                sightings.track[before], sightings.track[span], assume_unique=True, return_indices=True
-            )
+            i, j = in_both(sightings.track[before], sightings.track[span])
             if len(i) < 4:
                 continue
             step = _robust_turn(rays[span][j], rays[before][i])
@@ -190,10 +189,3 @@ def _nearest_rotation(matrices: Floats) -> Floats:
     flip = np.ones((*matrices.shape[:-2], 3))
     flip[..., 2] = np.linalg.det(u @ vt)
     return (u * flip[..., None, :]) @ vt
-
-
-def _summed(index: NDArray[np.int64], values: Floats, num: int) -> Floats:
-    """(num, ...) sums of (M, ...) values by index."""
-    flat = values.reshape(len(values), -1)
-    columns = [np.bincount(index, weights=column, minlength=num) for column in flat.T]
-    return np.stack(columns, axis=1).reshape(num, *values.shape[1:])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from handloom.geometry.sfm_solver import Scene, Sightings, absolute_pose, bundle_adjust, relative_pose
-from handloom.geometry.sfm_views import common, reprojection_error, triangulate, turn_between
+from handloom.geometry.sfm_views import common, parallaxes, reprojection_error, triangulate
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -180,7 +180,7 @@ def _cost(scene: Scene, sightings: Sightings) -> float:
 
 def _pairs(sightings: Sightings, keys: Ints, focal: float, num_first: int) -> list[tuple[float, int, int]]:
     """Candidates for the first two views, the most promising first: (parallax, frame, frame)."""
-    pairs, most_common = [], 0
+    views, seen, most_common = [], [], 0
     for i in range(0, len(keys) - 1, max(1, len(keys) // num_first)):
         for gap in GAPS:
             if i + gap >= len(keys):
@@ -190,9 +190,13 @@ def _pairs(sightings: Sightings, keys: Ints, focal: float, num_first: int) -> li
             most_common = max(most_common, len(xy_a))
             if len(xy_a) < MIN_COMMON:
                 break
-            parallax_px = float(np.median(turn_between(xy_a, xy_b, focal)[1]))
-            if parallax_px >= MIN_PARALLAX_PX:
-                pairs.append((min(parallax_px, 20.0) * min(len(xy_a), 100), parallax_px, a, b))
+            views.append((a, b))
+            seen.append((xy_a, xy_b))
+    pairs = [
+        (min(parallax_px, 20.0) * min(len(xy_a), 100), parallax_px, a, b)
+        for (a, b), (xy_a, _), parallax_px in zip(views, seen, parallaxes(seen, focal).tolist(), strict=True)
+        if parallax_px >= MIN_PARALLAX_PX
+    ]
     if not pairs:
         raise NotReconstructed("few_tracks" if most_common < MIN_COMMON else "no_parallax")
     chosen: list[tuple[float, int, int]] = []

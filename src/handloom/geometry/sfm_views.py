@@ -18,24 +18,49 @@ Floats = NDArray[np.float64]
 def common(sightings: Sightings, a: int, b: int) -> tuple[Floats, Floats]:
     """Pixels (n, 2) of the tracks seen in both frames."""
     (tracks_a, xy_a), (tracks_b, xy_b) = sightings.at(a), sightings.at(b)
-    _, in_a, in_b = np.intersect1d(tracks_a, tracks_b, assume_unique=True, return_indices=True)
+    in_a, in_b = in_both(tracks_a, tracks_b)
     return xy_a[in_a], xy_b[in_b]
 
 
-def turn_between(xy_a: Floats, xy_b: Floats, focal: float) -> tuple[Floats, Floats]:
-    """The rotation (3, 3) that explains most of the motion from a to b, and what it leaves over (n,), pixels.
+def in_both(a: NDArray[np.int64], b: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where in (n,) and in (m,) numbers, ascending and each there once, those are that are in both."""
+    if not len(b):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    at = np.minimum(np.searchsorted(b, a), len(b) - 1)
+    both = np.flatnonzero(b[at] == a)
+    return both, at[both]
 
-    Wahba's problem on the rays, reweighted (Cauchy, 2 px): near points that moved count little.
+
+def parallaxes(pairs: list[tuple[Floats, Floats]], focal: float) -> Floats:
+    """(P,) pixels, in the median, that the best rotation of each pair leaves over: (n, 2) pixels of its two views.
+
+    Wahba's problem on the rays, reweighted (Cauchy, 2 px): near points that moved count little. All pairs at once: one
+    by one 100 pairs took 40 ms.
     """
+    if not pairs:
+        return np.zeros(0)
+    count = np.array([len(xy_a) for xy_a, _ in pairs])
+    there = np.arange(count.max()) < count[:, None]
+    xy_a, xy_b = (np.zeros((*there.shape, 2)) for _ in range(2))
+    xy_a[there], xy_b[there] = (np.concatenate(side) for side in zip(*pairs, strict=True))
     rays_a, rays_b = _rays(xy_a, focal), _rays(xy_b, focal)
-    weight = np.ones(len(xy_a))
+    weight = there.astype(np.float64)
     for _ in range(4):
-        u, _, vt = np.linalg.svd(np.einsum("ni,nj->ij", rays_b * weight[:, None], rays_a))
-        rotation = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
-        turned = np.einsum("ni,ji->nj", rays_a, rotation)
-        left = np.linalg.norm(focal * turned[:, :2] / np.maximum(turned[:, 2:], 1e-3) - xy_b, axis=1)
-        weight = 1 / (1 + (left / max(2.0, float(np.median(left)))) ** 2)
-    return rotation, left
+        u, _, vt = np.linalg.svd(np.einsum("pn,pni,pnj->pij", weight, rays_b, rays_a))
+        u[..., 2] *= np.linalg.det(u @ vt)[:, None]
+        turned = np.einsum("pji,pni->pnj", u @ vt, rays_a)
+        off = focal * turned[..., :2] / np.maximum(turned[..., 2:], 1e-3) - xy_b
+        left = np.sqrt(off[..., 0] ** 2 + off[..., 1] ** 2)
+        middle = _medians(left, there, count)
+        weight = there / (1 + (left / np.maximum(2.0, middle)[:, None]) ** 2)
+    return middle
+
+
+def _medians(values: Floats, there: NDArray[np.bool_], count: NDArray[np.int64]) -> Floats:
+    """(P,) of those of the (P, n) values that are there, `count` of each row, one at least."""
+    ordered = np.sort(np.where(there, values, np.inf), axis=1)
+    row = np.arange(len(count))
+    return (ordered[row, (count - 1) // 2] + ordered[row, count // 2]) / 2
 
 
 @dataclass(frozen=True)
@@ -84,10 +109,8 @@ def triangulate(scene: Scene, sightings: Sightings, tracks: NDArray[np.bool_]) -
     rows = ray[:, :, None] * poses[:, 2:3] - poses[:, :2]  # (m, 2, 4): x * third row - first row
     matrix, right = rows[..., :3], -rows[..., 3]
     num, index = len(scene.points), sightings.track[use]
-    normal = np.zeros((num, 3, 3))
-    vector = np.zeros((num, 3))
-    np.add.at(normal, index, np.einsum("mri,mrj->mij", matrix, matrix))
-    np.add.at(vector, index, np.einsum("mri,mr->mi", matrix, right))
+    normal = summed(index, np.einsum("mri,mrj->mij", matrix, matrix), num)
+    vector = summed(index, np.einsum("mri,mr->mi", matrix, right), num)
     points = np.full((num, 3), np.nan)
     good = np.flatnonzero(np.bincount(index, minlength=num) >= 2)
     values = np.linalg.eigvalsh(normal[good])
@@ -96,6 +119,14 @@ def triangulate(scene: Scene, sightings: Sightings, tracks: NDArray[np.bool_]) -
     return points
 
 
+def summed(index: NDArray[np.int64], values: Floats, num: int) -> Floats:
+    """(num, ...) sums of (M, ...) values by index."""
+    flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
+    columns = [np.bincount(index, weights=column, minlength=num) for column in flat.T]
+    return np.stack(columns, axis=1).reshape(num, *values.shape[1:])
+
+
 def _rays(xy: Floats, focal: float) -> Floats:
-    rays = np.column_stack([xy / focal, np.ones(len(xy))])
-    return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+    """(..., 2) pixels to (..., 3) directions of length 1."""
+    rays = np.concatenate([xy / focal, np.ones_like(xy[..., :1])], axis=-1)
+    return rays / np.linalg.norm(rays, axis=-1, keepdims=True)

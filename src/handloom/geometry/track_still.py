@@ -30,6 +30,7 @@ LEAST_NOISE_SHARE, CORRELATION = 0.0007, 2.5
 """Least noise of a track; and by how much frames that err together make the distance's error larger."""
 _ROUNDS = 6
 _CHUNK = 40_000  # frames times points
+_UPPER = (0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2)  # rows and columns of a symmetric matrix
 _SOLVED_FRAMES = 32
 """A point is placed from so many of its frames, evenly spread; all of them are then asked whether it rests there."""
 
@@ -120,15 +121,14 @@ def _place(
         return np.full((num, 3), np.nan), np.zeros(known.shape, bool), np.zeros(num, bool), np.full(num, np.nan)
     rays, noise = np.where(known[..., None], rays, 0.0), np.where(known, noise, NOISE_SHARE)
     frame, used = _spread(known)
-    axes, centre = poses[frame, :3, :3].swapaxes(-1, -2), poses[frame, :3, 3]  # (m, n, 3, 3), (m, n, 3)
-    seen, sigma = np.take_along_axis(rays, frame[..., None], axis=0), np.take_along_axis(noise, frame, axis=0)
+    seen = _Seen.of(np.take_along_axis(rays, frame[..., None], axis=0), frame, poses)
+    sigma = np.take_along_axis(noise, frame, axis=0)
     trust = (NOISE_SHARE / sigma) ** 2
     weight = used * trust
     for round_ in range(_ROUNDS):
-        place, normal = _solve(seen, weight, axes, centre)
-        cam = np.einsum("mnij,mnj->mni", axes, place - centre)
-        depth = np.maximum(cam[..., 2], 1e-3)
-        off = np.hypot(cam[..., 0] / depth - seen[..., 0], cam[..., 1] / depth - seen[..., 1]) / sigma
+        place, normal = seen.solve(weight)
+        depth, off = seen.off(place)
+        off /= sigma
         # From forgiving to strict: first frames that are far off may be right and the start wrong.
         width = max(2.0, 16.0 / 2**round_)
         weight = used * trust / (1 + (off / width) ** 2) / depth**2
@@ -162,20 +162,52 @@ def _spread(known: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.boo
     return np.take_along_axis(in_order, np.clip(rank, 0, len(known) - 1), axis=0), rank < count
 
 
-def _solve(rays: Floats, weight: Floats, axes: Floats, centre: Floats) -> tuple[Floats, Floats]:
-    """(n, 3) points that weighted rays pass nearest to, in image terms, and their (n, 3, 3) normal matrices.
+@dataclass(frozen=True)
+class _Seen:
+    """Rays (x, y, 1) of n points in m frames each, in what the rounds need of them: made once.
 
-    A ray (x, y, 1) of pose (R, c) asks r1.(X - c) = x r3.(X - c) and r2.(X - c) = y r3.(X - c), r the camera's axes.
-    All arguments (m, n, ...).
+    A ray of pose (R, c) asks r1.(X - c) = x r3.(X - c) and r2.(X - c) = y r3.(X - c), r the camera's axes.
+    x, y: (m, n).
+    axes: (3, 3, m, n) and shift: (3, m, n), camera from world. equations: (9, m, n) products of the two equations'
+    sides: six of the normal matrix, three of its right side.
     """
-    rows = axes[:, :, :2] - rays[..., :2, None] * axes[:, :, 2:]  # (m, n, 2, 3)
-    weighted = rows * weight[..., None, None]
-    flat, heavy = (a.transpose(1, 0, 2, 3).reshape(rays.shape[1], -1, 3) for a in (rows, weighted))
-    normal = heavy.transpose(0, 2, 1) @ flat
-    across = np.einsum("mnri,mni->nmr", rows, centre).reshape(rays.shape[1], -1)
-    right = np.einsum("nki,nk->ni", heavy, across)
-    steady = normal + np.eye(3) * (1e-9 + 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None])
-    return np.linalg.solve(steady, right[..., None])[..., 0], normal
+
+    x: Floats
+    y: Floats
+    axes: Floats
+    shift: Floats
+    equations: Floats
+
+    @staticmethod
+    def of(rays: Floats, frame: NDArray[np.int64], poses: Floats) -> _Seen:
+        """rays: (m, n, 3). frame: (m, n), theirs among (F, 4, 4) poses."""
+        turn, centre = poses[:, :3, :3], poses[:, :3, 3]
+        axes = np.ascontiguousarray(turn.transpose(2, 1, 0))[:, :, frame]
+        shift = -np.ascontiguousarray(sum(turn[:, i] * centre[:, i, None] for i in range(3)).T)[:, frame]
+        x, y = np.ascontiguousarray(rays[..., 0]), np.ascontiguousarray(rays[..., 1])
+        first, second = axes[0] - x * axes[2], axes[1] - y * axes[2]  # (3, m, n)
+        sides = x * shift[2] - shift[0], y * shift[2] - shift[1]
+        entries = [first[i] * first[j] + second[i] * second[j] for i, j in zip(*_UPPER, strict=True)]
+        entries += [first[i] * sides[0] + second[i] * sides[1] for i in range(3)]
+        return _Seen(x, y, axes, shift, np.stack(entries))
+
+    def solve(self, weight: Floats) -> tuple[Floats, Floats]:
+        """(n, 3) points that weighted rays pass nearest to, in image terms, and their (n, 3, 3) normal matrices.
+
+        weight: (m, n).
+        """
+        sums = np.einsum("mn,qmn->qn", weight, self.equations)
+        normal = np.empty((weight.shape[1], 3, 3))
+        normal[:, _UPPER[0], _UPPER[1]] = normal[:, _UPPER[1], _UPPER[0]] = sums[:6].T
+        steady = normal + np.eye(3) * (1e-9 + 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None])
+        return np.linalg.solve(steady, sums[6:].T[..., None])[..., 0], normal
+
+    def off(self, place: Floats) -> tuple[Floats, Floats]:
+        """(m, n) depths of (n, 3) places, and how far they are from their rays in slopes."""
+        x, y, z = (sum(self.axes[i, j] * place[:, j] for j in range(3)) + self.shift[i] for i in range(3))
+        depth = np.maximum(z, 1e-3)
+        x, y = x / depth - self.x, y / depth - self.y
+        return depth, np.sqrt(x * x + y * y)
 
 
 def _distance_error(place: Floats, normal: Floats, poses: Floats, at_rest: NDArray[np.bool_], noise: Floats) -> Floats:

@@ -104,7 +104,10 @@ def _best(patch: Grey, picture: Grey) -> float:
 
 
 def _moves(a: Grey, b: Grey) -> NDArray[np.float64]:
-    """(n, 3) of each patch of `a` that says something: how well it is found in `b`, and how far from its place."""
+    """(n, 3) of each patch of `a` that says something: how well it is found in `b`, and how far from its place.
+
+    No more of them than it takes for one motion.
+    """
     height, width = a.shape
     out = []
     for y in np.linspace(0, height - SIDE_PX, DOWN).round().astype(int):
@@ -115,14 +118,21 @@ def _moves(a: Grey, b: Grey) -> NDArray[np.float64]:
             match = cv2.matchTemplate(b, patch, cv2.TM_CCOEFF_NORMED)
             _, best, _, (at_x, at_y) = cv2.minMaxLoc(match)
             out.append((best, at_x - x, at_y - y))
+            if _num_together(np.array(out, np.float64)) >= LEAST_TOGETHER:
+                return np.array(out, np.float64)
     return np.array(out, np.float64).reshape(-1, 3)
 
 
 def _one_motion(moves: NDArray[np.float64]) -> bool:
     """Whether enough of the patches were found where one motion takes them."""
+    together = _num_together(moves)
+    return together > 0 and together >= min(LEAST_TOGETHER, len(moves) / 2)
+
+
+def _num_together(moves: NDArray[np.float64]) -> int:
+    """How many patches at most were found where one motion takes them."""
     shift = moves[moves[:, 0] > FOUND, 1:]
     if not len(shift):
-        return False
+        return 0
     apart = np.abs(shift[:, None] - shift[None]).max(axis=-1)
-    together = int((apart <= TOGETHER_PX).sum(axis=1).max())
-    return together >= min(LEAST_TOGETHER, len(moves) / 2)
+    return int((apart <= TOGETHER_PX).sum(axis=1).max())
