@@ -11,6 +11,7 @@ from handloom.draw.overlay import HAND_COLORS
 from handloom.draw.show import write_show
 from handloom.draw.world import draw_world
 from handloom.errors import ConfigError
+from handloom.schemas.calibrated import Calibrated, with_calibration
 
 
 def make_row(scale: str = "metric") -> dict:
@@ -54,6 +55,9 @@ def test_words_say_what_is_known_of_the_scale():
     assert draw_words(row) == ["lens assumed ± 33%", "metres ± 36%"]
     assert scale_text(row) == "world in metres, to scale, known to 36%"
     assert lens_text(row | {"camera_preset": "epic"}) == "lens assumed (epic), focal length known to 33%"
+    shared = with_calibration(None, {}, Calibrated("all", "all", 4, 0.4, 0.05))
+    found = row | {"camera_source": "estimated", "camera": shared}
+    assert lens_text(found) == "lens estimated from 4 clips together, focal length known to 33%"
     hands = np.tile(np.array([0, 0, 0.5], np.float32), (5, 2, 21, 1))
     still = {"camera_path_reason": "static", "quality": {"camera_scale_sigma": None}}
     seen = row | still | {"hand_keypoints_cam_m": hands, "hand_sigma_m": np.full((5, 2), 0.1, np.float32)}

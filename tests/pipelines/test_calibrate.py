@@ -8,10 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.extraction import rows_of
 from support.rows import RUN_KEY, make_clip, make_row
 
 from handloom.errors import ConfigError, StoreError
 from handloom.geometry.camera import camera_for
+from handloom.ingest.folder import ingest_folder
 from handloom.pipelines import calibrate as module
 from handloom.pipelines.calibrate import calibrate
 from handloom.schemas.calibrated import before_calibration, read_calibrated
@@ -23,6 +25,10 @@ from handloom.store.commit import Committer
 from handloom.store.database import Database
 from handloom.store.fragments import write_fragment
 from handloom.store.lease import leased
+from handloom.synth import synth_specs, write_clip
+from handloom.video.probe import Prober
+from handloom.video.source import VideoSource
+from handloom.workers.versions import model_versions
 
 SCHEMA = clips_schema(4)
 INFO = VideoInfo(640, 360, 30.0, "h264", "yuv420p", 0, 0.0, 10.0, 300)
@@ -230,3 +236,36 @@ def test_a_wrong_choice(db):
         calibrate(db, by="person")
     with pytest.raises(ConfigError, match="holds no clips"):
         calibrate(db)
+
+
+@pytest.mark.slow
+def test_rendered_clips_of_one_lens(tmp_path):
+    """Rows of videos without a camera file, calibrated, made anew: nearer to the lens, and no surer in a third."""
+    for number, spec in enumerate(synth_specs(4, seed=5, width=480, height=270, fps=15, duration_s=4.0)):
+        write_clip(replace(spec, fov_deg=95.0, distortion=()), tmp_path / f"{number}.mp4", camera=False, truth=False)
+    with Prober(VideoSource()) as probe:
+        clips = ingest_folder(str(tmp_path), dataset="test", view="ego", probe=probe).clips
+    db = Database.open(tmp_path / "db", create=True)
+    add_clips(db, clips)
+    settings = Settings()
+    run_key = settings.run_key(model_versions(settings))
+    schema = clips_schema(settings.num_tracks(), num_grid=settings.num_grid())
+
+    def run() -> None:
+        rows = list(rows_of(pending_clips(db), settings))
+        Committer(db, run_key, schema).commit([write_fragment(db.uri, rows, schema)], [])
+
+    def focals() -> np.ndarray:
+        return np.array([matrix[0] / 480 for matrix in db.clips(["camera_matrix"]).column(0).to_pylist()])
+
+    true = 0.5 / math.tan(math.radians(95 / 2))
+    run()
+    alone = np.abs(np.log(focals() / true))
+    first = calibrate(db, by="all")
+    assert first.rows == 4
+    run()
+    together = np.abs(np.log(focals() / true))
+    assert together.max() < np.median(alone)
+    assert together.max() < 2 * first.groups[0].lens.after_sigma
+    again = calibrate(db, by="all")
+    assert (again.num_changed, again.groups[0].lens.after) == (0, first.groups[0].lens.after)

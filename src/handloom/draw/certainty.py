@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from handloom.plural import plural
+from handloom.schemas.calibrated import read_calibrated
+
 SCALES = {
     "metric": "world in metres, to scale",
     "arbitrary": "scale unknown: shapes are right, metres are not known",
@@ -45,7 +48,10 @@ def lens_text(row: dict[str, Any]) -> str:
     source, preset, sigma = (row.get(f"camera_{name}") for name in ("source", "preset", "focal_sigma"))
     if source not in SOURCES:
         return ""
+    shared = read_calibrated(row.get("camera")) if source == "estimated" else None
     words = SOURCES[source] + (f" ({preset})" if preset else "")
+    if shared is not None:
+        words = f"lens estimated from {plural(shared.num_clips, 'clip')} together"
     return words if sigma is None else f"{words}, focal length known to {sigma:.0%}"
 
 
