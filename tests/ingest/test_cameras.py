@@ -224,6 +224,11 @@ def test_what_was_calibrated_stays_until_something_else_is_said():
     before = Clip("d:v:0-1", "d", "v", "v.mp4", 0.0, 1.0, camera=found, hand=hand)
     assert kept(replace(before, camera=device, hand=None), before, Asked()) == before
     assert before_calibration(found) == device
+    again = asked_cameras(preset="egodex")
+    shared = with_calibration(again.camera, {"fov_deg": 104.0, "source": "estimated"}, said)
+    drawn = with_calibration(again.hand, {"length_m": 0.17}, said)
+    listed = replace(before, camera=shared, hand=drawn)
+    assert kept(replace(before, camera=again.camera, hand=again.hand), listed, again) == listed
     wide, length = asked_cameras(preset="gopro-wide"), asked_cameras(hand_length_m=0.19)
     other = kept(replace(before, camera=wide.camera, hand=None), before, wide)
     assert (other.camera, other.hand) == (wide.camera, None)

@@ -93,20 +93,31 @@ def kept(clip: Clip, before: Clip, asked: Asked, any_camera: bool = False) -> Cl
     """The clip; what this command does not say of its camera and hands is what `before` says, the clip in the list.
 
     A camera stays where an earlier command said it (any_camera: wherever it came from), and neither this one nor a file
-    does. Of the hands, how large they are drawn goes with the camera, their length does not.
+    does. Of the hands, how large they are drawn goes with the camera, their length does not. What `calibrate` found
+    stays until something else is said.
     """
     camera = clip.camera
     unsaid = asked.camera is None and (camera is None or _is_of_device(camera))
     if unsaid and before.camera is not None and (any_camera or _is_of_command(before.camera)):
         camera = before.camera
+    if camera is not None and camera == before_calibration(before.camera):
+        camera = before.camera  # it says again what `calibrate` began with
+    return replace(clip, camera=camera, hand=_hand_kept(clip.hand, before.hand, asked, camera != before.camera))
+
+
+def _hand_kept(said: str | None, before: str | None, asked: Asked, is_new_lens: bool) -> str | None:
+    said_now = {} if said is None else json.loads(said)
     # What was found of the hands holds for the lens and the length that it was found with.
-    listed = before.hand if clip.hand is None and asked.camera is None else before_calibration(before.hand)
+    listed = before_calibration(before)
     hand = {} if listed is None else json.loads(listed)
-    if asked.camera is not None:
+    is_new_lens = is_new_lens and asked.camera is not None
+    if not is_new_lens and all(hand.get(name) == value for name, value in said_now.items()):
+        return before
+    if is_new_lens:
         hand.pop("seen_size", None)
-    hand |= {} if clip.hand is None else json.loads(clip.hand)
-    said = any(hand.get(name) is not None for name in ("length_m", "seen_size"))
-    return replace(clip, camera=camera, hand=_dump(hand) if said else None)
+    hand |= said_now
+    known = any(hand.get(name) is not None for name in ("length_m", "seen_size"))
+    return _dump(hand) if known else None
 
 
 def filled(clips: Iterable[Clip], asked: Asked, own: Asked) -> tuple[list[Clip], int]:
