@@ -141,7 +141,8 @@ def _group(by: str, words: Words) -> str | None:
         return f"{clip.dataset}:{clip.video_id}"
     if by == "participant":
         return None if clip.participant is None else f"{clip.dataset}:{clip.participant}"
-    camera = {} if words.camera_before is None else json.loads(words.camera_before)
+    before = words.camera_before or ""
+    camera = json.loads(before) if '"device":' in before or '"preset":' in before else {}
     if isinstance(camera.get("device"), str):
         return camera["device"]
     return f"preset {camera['preset']}" if isinstance(camera.get("preset"), str) else None

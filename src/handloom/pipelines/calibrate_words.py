@@ -142,12 +142,15 @@ def _assumed(settings: Settings, text: str | None, size: tuple[int, int] | None)
     default = assumed_camera(width, height, config.assumed_fov_deg, config.assumed_focal_sigma)
     if text is None:
         return None, _focal(default, width, height)
+    if '"camera_matrix":' in text and '"source":' not in text:  # at a glance: there may be poses, 5 ms a clip to parse
+        return "given", _focal(default, width, height)
     try:
         content = camera_content(text)
         if size is None and content.get("picture_size") is not None:
             width, height = (round(side) for side in content["picture_size"])
         elif size is None and content.get("camera_matrix") is not None:
-            return ("given" if content.get("source") in (None, "given") else None), _focal(default, width, height)
+            is_given = content.get("source") in (None, "given")
+            return "given" if is_given else "matrix, no row yet", _focal(default, width, height)
         camera = parse_camera(text, width, height)
     except (ValueError, TypeError):
         return "unusable", _focal(default, width, height)  # its clips are rejected, or were: not ours to mend
@@ -164,7 +167,6 @@ def _lens_now(row: dict[str, Any] | None) -> tuple[Camera, float] | None:
     """The row's lens in units of the picture's longer side, and its sigma."""
     if row is None or row["camera_matrix"] is None:
         return None
-
     matrix = np.array(row["camera_matrix"], np.float64).reshape(3, 3) / max(row["width"], row["height"])
     distortion = None if row["camera_distortion"] is None else np.array(row["camera_distortion"])
     sigma = row["camera_focal_sigma"] or 0.0
