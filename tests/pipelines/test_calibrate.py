@@ -231,6 +231,14 @@ def test_command(db, cli):
     assert (code, "no clip that passes" in err) == (2, True)
 
 
+def test_rows_of_older_versions_say_nothing(db):
+    fill(db, EGODEX)
+    db.table("clips").drop_columns(["hand", "camera_model", "camera_focal_sigma"])
+    (group,) = calibrate(db).groups
+    assert group.lens.note == "no clip says anything by itself"
+    assert group.lens.before_sigma is None
+
+
 def test_a_wrong_choice(db):
     with pytest.raises(ConfigError, match="by 'person'"):
         calibrate(db, by="person")

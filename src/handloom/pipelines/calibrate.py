@@ -152,11 +152,13 @@ def _outdated(db: Database, clips: Sequence[Clip], options: dict[str, Any] | Non
     """Ids of rows that were made with another lens or hand size than these clips shall have; and how many more of them
     cannot be made again, because their video is not there."""
     given = {clip.clip_id: clip for clip in clips if is_calibrated(clip.camera) or is_calibrated(clip.hand)}
+    table = db.table("clips")
+    columns = [name for name in ("clip_id", "camera", "hand") if table is not None and name in table.schema.names]
     outdated = [
         row["clip_id"]
-        for batch in db.batches(["clip_id", "camera", "hand"], batch_size=4096)
+        for batch in db.batches(columns, batch_size=4096)
         for row in batch.to_pylist()
-        if (clip := given.get(row["clip_id"])) and (row["camera"], row["hand"]) != (clip.camera, clip.hand)
+        if (clip := given.get(row["clip_id"])) and (row["camera"], row.get("hand")) != (clip.camera, clip.hand)
     ]
     there = presence((given[clip_id].video_uri for clip_id in outdated), options)
     gone = [clip_id for clip_id in outdated if there[given[clip_id].video_uri] is not False]

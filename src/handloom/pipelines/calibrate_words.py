@@ -18,7 +18,7 @@ from handloom.geometry.hand_model import HAND_LENGTH_M
 from handloom.schemas.calibrated import Seen, before_calibration, is_calibrated, read_calibrated
 from handloom.schemas.clip import Clip
 from handloom.schemas.hand_size import parse_hand
-from handloom.schemas.settings import Settings, of_any_version
+from handloom.schemas.settings import CameraConfig, HandsConfig, of_any_version
 from handloom.schemas.values import Camera
 from handloom.store.database import Database
 from handloom.store.runs import stored_settings
@@ -61,11 +61,24 @@ class Words:
 
 def words_of(db: Database, clips: Iterable[Clip]) -> list[Words]:
     """What the clips of the list say, in their order. Raises StoreError where the rows cannot be read."""
+    config, drawn_by_default = _settings(db)
+    table = db.table("clips")
+    there = [name for name in COLUMNS if table is not None and name in table.schema.names]  # 0.3 had fewer
+    rows = {
+        row["clip_id"]: dict.fromkeys(COLUMNS) | row
+        for batch in db.batches(there, batch_size=1024)
+        for row in batch.to_pylist()
+    }
+    assumed = functools.lru_cache(maxsize=4096)(functools.partial(_assumed, config))
+    return [_words(clip, rows.get(clip.clip_id), assumed, drawn_by_default) for clip in clips]
+
+
+def _settings(db: Database) -> tuple[CameraConfig, float]:
+    """What the rows were made with: lenses that nothing is said of, and how large hands are drawn."""
     stored = stored_settings(db)
-    settings = Settings(**of_any_version(stored.settings)) if stored and stored.settings else Settings()
-    rows = {row["clip_id"]: row for batch in db.batches(COLUMNS, batch_size=1024) for row in batch.to_pylist()}
-    assumed = functools.lru_cache(maxsize=4096)(functools.partial(_assumed, settings))
-    return [_words(clip, rows.get(clip.clip_id), assumed, settings.hands.seen_size) for clip in clips]
+    made = of_any_version(stored.settings) if stored else {}
+    camera = {name: value for name, value in made.get("camera", {}).items() if name in CameraConfig.model_fields}
+    return CameraConfig(**camera), made.get("hands", {}).get("seen_size", HandsConfig().seen_size)
 
 
 def _words(clip: Clip, row: dict[str, Any] | None, assumed, drawn_by_default: float) -> Words:
@@ -135,10 +148,9 @@ def _without_assumed(row: dict[str, Any], assumed) -> tuple[float, float] | None
     return math.exp((both - share * math.log(before)) / (1 - share)), sigma / math.sqrt(1 - share)
 
 
-def _assumed(settings: Settings, text: str | None, size: tuple[int, int] | None) -> tuple[str | None, Any]:
+def _assumed(config: CameraConfig, text: str | None, size: tuple[int, int] | None) -> tuple[str | None, Any]:
     """Why a lens is left alone, None where it is not; focal length over the longer side, and how sure it is."""
     width, height = size or ANY_SIZE
-    config = settings.camera
     default = assumed_camera(width, height, config.assumed_fov_deg, config.assumed_focal_sigma)
     if text is None:
         return None, _focal(default, width, height)
@@ -169,7 +181,7 @@ def _lens_now(row: dict[str, Any] | None) -> tuple[Camera, float] | None:
         return None
     matrix = np.array(row["camera_matrix"], np.float64).reshape(3, 3) / max(row["width"], row["height"])
     distortion = None if row["camera_distortion"] is None else np.array(row["camera_distortion"])
-    sigma = row["camera_focal_sigma"] or 0.0
+    sigma = row["camera_focal_sigma"] or math.nan  # given, or of a version that did not say it
     return Camera(matrix, "estimated", distortion, row["camera_model"] or "opencv"), sigma
 
 
