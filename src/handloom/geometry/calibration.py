@@ -28,8 +28,9 @@ SPREAD = 0.06
 """Clips of one lens differ beyond what they say themselves by about this much: half a normal distribution of it."""
 SPREADS = np.linspace(0.0, 0.24, 9)
 WRONG_SHARE, WRONG_SIGMA = 0.1, 0.5  # of clips that are wrong, and by how much
-COMMON_SIGMA = 0.03
-"""What all clips of a lens are wrong by together (one scene, one lens model): more clips do not take it away."""
+COMMON_SIGMA = 0.05
+"""What all clips of a lens are wrong by together, and more clips do not take away: one radial term does not follow
+every lens. Rendered clips through Aria's come out 11 to 13 % off, through others 0 to 5 %."""
 FAR = 3.0  # standard deviations, from which on a clip disagrees
 MAX_FAR_SHARE, MAX_SPREAD = 1 / 3, 0.12  # of the clips, and of what they differ by: beyond, they are not of one lens
 MAX_WRONG_SHARE, BY_CHANCE = 0.25, 1e-3  # the rest must differ by no more than one group in a thousand does by chance
