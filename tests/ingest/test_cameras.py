@@ -8,15 +8,18 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from handloom.errors import ConfigError
 from handloom.geometry.camera import camera_of
+from handloom.ingest.camera_file import read_camera_file
 from handloom.ingest.cameras import Asked, asked_cameras, kept
 from handloom.ingest.devices import device_camera
 from handloom.ingest.folder import ingest_folder
 from handloom.pipelines import ingest
 from handloom.schemas.calibrated import Calibrated, before_calibration, with_calibration
+from handloom.schemas.camera_presets import PRESETS
 from handloom.schemas.clip import Clip
 from handloom.schemas.hand_size import HandSize, parse_hand
 from handloom.schemas.values import VideoInfo
@@ -76,6 +79,7 @@ def test_what_cannot_be_meant_is_refused(options, says):
         (INTRINSICS | {"world_scale": "metric"}, "has world_scale, expected what holds for every video"),
         ({"fov_deg": 0.2}, "fov_deg is 0.2, expected 1 to 170"),
         ({"preset": "gopro-x"}, "there is no camera preset 'gopro-x'"),
+        ({"preset": 5}, "preset is 5, expected the name of a lens"),
     ],
 )
 def test_an_intrinsics_file_that_cannot_be_used_is_refused(tmp_path, content, says):
@@ -106,6 +110,18 @@ def test_what_is_asked_for_becomes_the_json_of_clips(tmp_path):
     assert asked_cameras() == Asked()
     named = asked_cameras(intrinsics=write(tmp_path / "named.json", {"preset": "aria"}))
     assert camera_of(named.camera, HD).preset == "aria"
+
+
+def test_a_presets_name_stays_with_its_own_numbers_alone(tmp_path):
+    wide = PRESETS["gopro-wide"].camera()
+    of = lambda content: camera_of(asked_cameras(intrinsics=write(tmp_path / "lens.json", content)).camera, HD)
+    bent = of({"preset": "GoPro-Wide", "fov_deg": 100})
+    assert (bent.preset, bent.source, bent.focal_sigma, bent.model) == (None, "assumed", 0.05, "fisheye")
+    np.testing.assert_array_equal(bent.distortion, wide["distortion"]["params"])
+    matrix = of({"preset": "gopro-wide", "camera_matrix": [950.0, 0, 959.5, 0, 950, 539.5, 0, 0, 1]})
+    assert (matrix.preset, matrix.source, matrix.focal_sigma, matrix.model) == (None, "given", None, "fisheye")
+    straight = of({"preset": "gopro-wide", "distortion": {"model": "none", "params": []}})
+    assert (straight.preset, straight.focal_sigma, straight.model) == (None, wide["focal_sigma"], "opencv")
 
 
 def test_a_field_of_view_in_a_file_is_as_sure_as_one_on_the_command_line(tmp_path):
@@ -195,7 +211,7 @@ def test_a_file_that_names_no_camera_says_nothing():
     assert device_camera(CameraTags(), HD) is None
 
 
-def test_what_a_command_does_not_say_stays_and_a_drawn_size_goes_with_its_lens():
+def test_what_a_command_does_not_say_stays_and_a_drawn_size_goes_with_its_lens(tmp_path):
     def clip(asked: Asked, camera: str | None = None) -> Clip:
         return Clip("d:v:0-1", "d", "v", "v.mp4", 0.0, 1.0, camera=camera or asked.camera, hand=asked.hand)
 
@@ -213,6 +229,11 @@ def test_what_a_command_does_not_say_stays_and_a_drawn_size_goes_with_its_lens()
     assert kept(clip(nothing, device), clip(nothing, beside), nothing).camera == device
     assert kept(clip(nothing), clip(nothing, beside), nothing).camera is None  # the file has gone
     assert kept(clip(nothing), clip(nothing, beside), nothing, any_camera=True).camera == beside
+    beside = read_camera_file(write(tmp_path / "a.camera.json", {"preset": "egodex"}))
+    was = replace(clip(nothing, beside.text(0, 1)), hand=beside.hand())
+    gone = kept(clip(nothing), was, nothing)
+    assert (gone.camera, gone.hand) == (None, None)
+    beside = beside.text(0, 1)
     assert kept(clip(nothing, beside), before, nothing).camera == beside
 
 

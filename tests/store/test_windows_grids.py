@@ -99,7 +99,7 @@ def test_steps_further_apart_and_long_windows(db):
         expected = window_tracks(row, sample["frame_index"])
         np.testing.assert_array_equal(sample["track_points_px"], expected["track_points_px"])
     long = of_clip(db.windows(1, 25, ["tracks"]), 0)
-    assert {tuple(np.unique(s["track_query_frame"][:NUM])) for s in long} == {(6,)}  # more of it is seen than of the others
+    assert {tuple(np.unique(s["track_query_frame"][:NUM])) for s in long} == {(6,)}  # it shows most
 
 
 def test_loaders_give_the_same_whoever_reads(db):

@@ -45,13 +45,15 @@ class GivenCamera:
     def text(self, start_s: float, end_s: float | None) -> str:
         """JSON for a clip: its poses, and one on either side so that any time of the clip can be interpolated.
 
-        An hour of video has 100,000 poses: every clip carries its own only.
+        An hour of video has 100,000 poses: every clip carries its own only. A file that says its `source` could be
+        taken for what a command said, which stays when the file goes: `of` tells them apart.
         """
+        content = self.content | ({"of": "file"} if "source" in self.content else {})
         if not self.frame_s:
-            return _dump(self.content)
+            return _dump(content)
         first = max(bisect.bisect_right(self.frame_s, start_s) - 1, 0)
         last = len(self.frame_s) if end_s is None else bisect.bisect_left(self.frame_s, end_s) + 1
-        return _dump(self.content | {"world_from_camera": self.content["world_from_camera"][first:last]})
+        return _dump(content | {"world_from_camera": self.content["world_from_camera"][first:last]})
 
 
 def _dump(content: dict[str, Any]) -> str:
@@ -69,7 +71,8 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
         distortion (optional): `{"model": name, "params": [numbers]}`.
         focal_sigma (optional): relative standard deviation of the focal length.
         source (optional): `given`, `estimated` or `assumed`.
-        preset (optional): without camera_matrix and fov_deg the name of a lens that `schemas.camera_presets` knows.
+        preset (optional): the name of a lens that `schemas.camera_presets` knows, for what the file does not say. Alone
+            it stands for all of its numbers, and stays as their name; with numbers of the file's own it goes.
         world_from_camera (optional): a list of `{"frame_s": seconds on the video's clock, "matrix": 16 numbers, row by
             row}`, times rising.
         world_scale (optional): `metric`, `arbitrary` or `none`.
@@ -84,7 +87,7 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
         if key not in _KEYS:
             raise _wrong(path, key, content[key], f"no other keys than {', '.join(_KEYS)}")
     seen = None
-    if content.get("camera_matrix") is content.get("fov_deg") is None and isinstance(content.get("preset"), str):
+    if content.get("preset") is not None:
         content, seen = _of_preset(path, content)
     if content.get("fov_deg") is None:
         _check_matrix(path, content.get("camera_matrix"))
@@ -94,9 +97,9 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
         value = content.get(key)
         if value is not None and not (_are_numbers([value], 1) and value > 0):
             raise _wrong(path, key, value, expected)
-    for key in ("source", "preset"):
-        if content.get(key) is not None and (not isinstance(content[key], str) or not content[key]):
-            raise _wrong(path, key, content[key], "a name")
+    source = content.get("source")
+    if source is not None and (not isinstance(source, str) or not source):
+        raise _wrong(path, "source", source, "a name")
     size = content.get("picture_size")
     if size is not None and not (_are_numbers(size, 2) and min(size) >= 1):
         raise _wrong(path, "picture_size", size, "[width, height] in pixels")
@@ -118,12 +121,21 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
 
 
 def _of_preset(path: str, content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """With the numbers of the preset that it names, and what that says of hands."""
+    """With the numbers of the preset that it names where it has none of its own, and what that says of hands."""
+    if not isinstance(content["preset"], str):
+        raise _wrong(path, "preset", content["preset"], "the name of a lens: `handloom presets` lists them")
     try:
         preset = find_preset(content["preset"])
     except ConfigError as error:
         raise ConfigError(f"camera file {path}: {error.problem}", error.hint) from None
-    return preset.camera() | content, preset.hand()
+    own = {key for key in ("camera_matrix", "fov_deg", "distortion") if content.get(key) is not None}
+    values = preset.camera()
+    if own:
+        content = {key: value for key, value in content.items() if key != "preset"}
+        del values["preset"]
+    if own & {"camera_matrix", "fov_deg"}:  # then the preset's focal length is another one, and so is how sure it is
+        values = {key: value for key, value in values.items() if key == "distortion"}
+    return values | {key: value for key, value in content.items() if value is not None}, preset.hand()
 
 
 def _check_matrix(path: str, value: Any) -> None:

@@ -102,15 +102,14 @@ def kept(clip: Clip, before: Clip, asked: Asked, any_camera: bool = False) -> Cl
         camera = before.camera
     if camera is not None and camera == before_calibration(before.camera):
         camera = before.camera  # it says again what `calibrate` began with
-    return replace(clip, camera=camera, hand=_hand_kept(clip.hand, before.hand, asked, camera != before.camera))
+    return replace(clip, camera=camera, hand=_hand_kept(clip.hand, before.hand, camera != before.camera))
 
 
-def _hand_kept(said: str | None, before: str | None, asked: Asked, is_new_lens: bool) -> str | None:
+def _hand_kept(said: str | None, before: str | None, is_new_lens: bool) -> str | None:
     said_now = {} if said is None else json.loads(said)
     # What was found of the hands holds for the lens and the length that it was found with.
     listed = before_calibration(before)
     hand = {} if listed is None else json.loads(listed)
-    is_new_lens = is_new_lens and asked.camera is not None
     if not is_new_lens and all(hand.get(name) == value for name, value in said_now.items()):
         return before
     if is_new_lens:
@@ -130,7 +129,8 @@ def filled(clips: Iterable[Clip], asked: Asked, own: Asked) -> tuple[list[Clip],
 
 def _is_of_command(camera: str) -> bool:
     """Whether a command said it, or found it: neither a file beside the video, nor the video file."""
-    return is_calibrated(camera) or ('"source":' in camera and not _is_of_device(camera))
+    said = '"source":' in camera and not _is_of_device(camera) and '"of":"file"' not in camera
+    return is_calibrated(camera) or said
 
 
 def _is_of_device(camera: str) -> bool:
