@@ -161,6 +161,9 @@ def test_the_file_beside_a_video_goes_before_what_is_asked_and_that_before_the_v
         "10%",
     )
     assert result.counts["cameras_of_device"] == 1
+    asked, note = ingest_folder(root, **tags, asked=asked_cameras(preset="aria")).notes
+    assert asked == "1 video has preset aria: 112.5 degrees, focal length known to 1%"
+    assert "that lens is of square pictures, 1 video is 1920 x 1080" in note
 
 
 def test_intrinsics_are_scaled_with_a_note_and_a_video_of_another_shape_is_left_out(tmp_path):

@@ -6,6 +6,7 @@ from support.rows import RUN_KEY, make_clip, make_row
 
 from handloom.pipelines.status import status, status_text
 from handloom.schemas.tables import clips_schema
+from handloom.store.clip_list import add_clips
 from handloom.store.commit import Committer
 from handloom.store.database import Database
 from handloom.store.fragments import write_fragment
@@ -56,5 +57,12 @@ def test_what_is_known_of_lenses_is_counted(tmp_path):
     text = status_text(values)
     assert "intrinsics given in 1 clip, estimated in 0, assumed in 3, 75% of all; presets: gopro-wide 1" in text
     assert "nothing says the lens of 2 clips" in text
-    db.table("clips").drop_columns(["camera_preset"])  # rows before 0.4
+    add_clips(db, [make_clip(n, camera='{"fov_deg":90}' if n else None) for n in range(5)])
+    values = status(db)
+    assert (values["outdated"], values["outdated_examples"]) == (2, [clips[1].clip_id, clips[3].clip_id])
+    assert (
+        f"2 rows were made with another camera, view or hand size than the clip list has now, {clips[1].clip_id}"
+        in (status_text(values))
+    )
+    db.table("clips").drop_columns(["camera_preset", "hand"])  # rows before 0.4
     assert status(db)["clips_by_camera_preset"] == {}

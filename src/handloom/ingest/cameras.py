@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from handloom.errors import ConfigError
-from handloom.geometry.camera import FOV_SIGMA, camera_of, parse_camera
+from handloom.geometry.camera import FOV_SIGMA, MAX_STRETCH, camera_of, parse_camera
 from handloom.ingest.camera_file import GivenCamera, read_camera_file
 from handloom.ingest.files import Options
 from handloom.schemas.calibrated import before_calibration, is_calibrated
@@ -30,12 +30,14 @@ MAX_SHOWN_SIZE = 1e5
 @dataclass(frozen=True)
 class Asked:
     """What one command says of all its videos. camera, hand: JSON of the clips, None: not said. said: for the summary;
-    size: the picture that the camera's matrix is for, where the file says it."""
+    size: the picture that the camera's matrix is for, where the file says it. is_square: the camera is of square
+    pictures."""
 
     camera: str | None = None
     hand: str | None = None
     said: str = ""
     size: tuple[int, int] | None = None
+    is_square: bool = False
 
     def of_video(self, info: VideoInfo) -> Camera | None:
         """The camera of a video, where one is asked for. Raises ValueError where it does not fit the video."""
@@ -44,6 +46,11 @@ class Asked:
     def is_scaled(self, info: VideoInfo) -> bool:
         """Whether the matrix is for a picture of another size than the video's."""
         return self.size is not None and self.size != (info.width, info.height)
+
+    def is_cut(self, info: VideoInfo) -> bool:
+        """Whether the camera is of square pictures, and the video is not square."""
+        sides = sorted((info.width, info.height))
+        return self.is_square and sides[1] > sides[0] * (1 + MAX_STRETCH)
 
 
 def asked_cameras(
@@ -86,7 +93,7 @@ def of_preset(preset: CameraPreset) -> Asked:
     """The lens of this name."""
     hand = preset.hand()
     said = f"preset {preset.name}: {preset.fov_deg:g} degrees, focal length known to {preset.focal_sigma:.0%}"
-    return Asked(_dump(preset.camera()), None if hand is None else _dump(hand), said)
+    return Asked(_dump(preset.camera()), None if hand is None else _dump(hand), said, is_square=preset.is_square)
 
 
 def kept(clip: Clip, before: Clip, asked: Asked, any_camera: bool = False) -> Clip:

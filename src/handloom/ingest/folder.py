@@ -242,6 +242,7 @@ class _Lenses:
     def __init__(self, asked: Asked, tags: Callable[[str], CameraTags], gathering: Gathering) -> None:
         self._asked, self._tags, self._gathering = asked, tags, gathering
         self._sizes: Counter[tuple[int, int]] = Counter()
+        self._cut: Counter[tuple[int, int]] = Counter()
         self._devices: Counter[str] = Counter()
         self.hand, self.said = asked.hand, asked.said
 
@@ -251,6 +252,7 @@ class _Lenses:
             if info is not None:
                 self._asked.of_video(info)
                 self._sizes[info.width, info.height] += self._asked.is_scaled(info)
+                self._cut[info.width, info.height] += self._asked.is_cut(info)
             self._gathering.counts["cameras_asked"] += 1
             return self._asked.camera
         found = None if info is None else device_camera(self._tags(file.uri), info)
@@ -271,4 +273,11 @@ class _Lenses:
                 self._gathering.counts["cameras_scaled"] += num
                 given = "{} x {}".format(*self._asked.size)
                 notes.append(f"intrinsics of {given} are scaled to {width} x {height}: {plural(num, 'video')}")
+        for (width, height), num in sorted(self._cut.items()):
+            if num:
+                videos = plural(num, "video is", "videos are")
+                notes.append(
+                    f"that lens is of square pictures, {videos} {width} x {height}: its field of view is taken along "
+                    "the longer side, as of a square picture that strips were cut off"
+                )
         notes += [f"{plural(num, 'video')} {said}" for said, num in self._devices.most_common()]

@@ -17,6 +17,7 @@ from handloom.store.clip_list import pending_clips
 from handloom.store.database import Database
 from handloom.store.embodiment import robot_datasets
 from handloom.store.holder import Holder
+from handloom.store.row_words import outdated_rows
 from handloom.store.runs import latest_run
 
 NUM_EXAMPLES = 3
@@ -47,6 +48,7 @@ def status(db: Database) -> dict[str, Any]:
     scales = Counter(totals.column("world_scale").to_pylist() if totals is not None else ())
     sources, presets = _lenses(totals)
     run = latest_run(db)
+    outdated = outdated_rows(db)
     return {
         "db": db.uri,
         "version": db.version,
@@ -54,6 +56,8 @@ def status(db: Database) -> dict[str, Any]:
         "clips": totals.num_rows if totals is not None else 0,
         "rejects": len(rejects),
         "pending": len(pending_clips(db)),
+        "outdated": None if outdated is None else len(outdated),
+        "outdated_examples": (outdated or [])[:NUM_EXAMPLES],
         "frames": _sum(totals, "num_frames"),
         "hours": round(_sum(totals, "duration_s") / 3600, 3),
         "clips_of_people": people.num_rows if people is not None else 0,
@@ -113,6 +117,13 @@ def status_text(values: dict[str, Any]) -> str:
         lines.append(
             f"{plural(values['pending'], 'clip is', 'clips are')} pending; go on with: handloom run --db {values['db']}"
         )
+    if values["outdated"]:
+        made = plural(values["outdated"], "row was", "rows were")
+        lines += [
+            f"{made} made with another camera, view or hand size than the clip list has now, "
+            f"{values['outdated_examples'][0]} for one:",
+            "  ingest again as last time, with --replace: that removes them, and the next run makes them anew",
+        ]
     if values["rejects_by_reason"]:
         lines.append("lost, and why:")
     for item in values["rejects_by_reason"]:

@@ -21,7 +21,7 @@ class CameraPreset:
     fov_deg: field of view along the longer side through the middle of the picture, as the lens shows it. focal_sigma:
     relative standard deviation of the focal length among cameras of this name. origin: where the numbers come from.
     distortion: `{"model", "params"}`, None for a pinhole. seen_size: where it was measured, how large MediaPipe draws
-    hands in these pictures, over their own size (`hands.seen_size`).
+    hands in these pictures, over their own size (`hands.seen_size`). is_square: the numbers are of square pictures.
     """
 
     name: str
@@ -31,6 +31,7 @@ class CameraPreset:
     origin: str
     distortion: dict[str, Any] | None = None
     seen_size: float | None = None
+    is_square: bool = False
 
     def camera(self) -> dict[str, Any]:
         """The `camera` JSON of clips with this lens, of any picture size."""
@@ -111,6 +112,7 @@ PRESETS = {
             0.01,
             "online calibration of HOT3D's sample P0003_c701bd11: 609.36 px of 1408, radial numbers of FISHEYE624",
             _ARIA,
+            is_square=True,
         ),
         CameraPreset(
             "egodex",

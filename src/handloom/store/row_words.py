@@ -16,6 +16,7 @@ import pyarrow as pa
 from handloom.schemas.clip import Clip
 from handloom.schemas.tables import CLIP_LIST
 from handloom.store.database import Database
+from handloom.store.location import lance_errors
 from handloom.store.removal import remove_features
 from handloom.store.retry import retried
 from handloom.store.sql import in_list
@@ -23,6 +24,7 @@ from handloom.store.sql import in_list
 WORDS = ("narration", "verb", "noun", "participant", "split", "licence")
 DECIDING = ("view", "camera", "hand")
 _BATCH_CLIPS = 10_000
+_MAX_BYTES = 1 << 28  # of cameras: with poses a clip's has 30 KB, and 100,000 of them take minutes to read from S3
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,34 @@ def rows_behind(db: Database, clips: Sequence[Clip]) -> Behind:
         if any(getattr(clip, name) != values[name] for name in DECIDING):
             outdated.append(clip_id)
     return Behind(words, outdated)
+
+
+def outdated_rows(db: Database) -> list[str] | None:
+    """Ids of the rows that were made with another view, camera or hand size than the clip list has now; None where that
+    is too much to read. Raises StoreError.
+    """
+    table, listed = db.table("clips"), db.table("clip_list")
+    if table is None or listed is None:
+        return []
+    if _num_bytes(table, "camera") > _MAX_BYTES:
+        return None
+    made = {clip_id: hash(deciding) for clip_id, deciding in _deciding(db, "clips", table.schema.names)}
+    now = _deciding(db, "clip_list", listed.schema.names)
+    return [clip_id for clip_id, deciding in now if made.get(clip_id, hash(deciding)) != hash(deciding)]
+
+
+def _deciding(db: Database, name: str, there: Sequence[str]) -> Iterator[tuple[str, tuple[str | None, ...]]]:
+    """Ids and `DECIDING` of all rows of a table."""
+    columns = [column for column in DECIDING if column in there]
+    for batch in db.batches(["clip_id", *columns], batch_size=8192, name=name):
+        for row in batch.to_pylist():
+            yield row["clip_id"], tuple(row.get(column) for column in DECIDING)
+
+
+def _num_bytes(table: lance.LanceDataset, column: str) -> int:
+    ids = {field.id() for field in table.lance_schema.fields() if field.name() == column}
+    with lance_errors("read the sizes of", table.uri):
+        return sum(field.bytes_on_disk for field in table.stats.data_stats().fields if field.id in ids)
 
 
 def write_words(db: Database, clips: Sequence[Clip]) -> None:
