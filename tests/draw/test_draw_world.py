@@ -9,9 +9,11 @@ from handloom.draw.certainty import lens_text, scale_text
 from handloom.draw.certainty import short_words as draw_words
 from handloom.draw.overlay import HAND_COLORS
 from handloom.draw.show import write_show
-from handloom.draw.world import draw_world
+from handloom.draw.world import POINT_COLORS, draw_world
 from handloom.errors import ConfigError
 from handloom.schemas.calibrated import Calibrated, with_calibration
+from handloom.schemas.later_grids import grid_columns
+from handloom.schemas.values import LaterGrid, TrackKind
 
 
 def make_row(scale: str = "metric") -> dict:
@@ -42,6 +44,26 @@ def test_the_hand_that_is_known_is_drawn_and_lengths_keep_their_ratio():
     camera = np.flatnonzero((above == 255).all(-1).any(0))
     wrist = np.flatnonzero((above == HAND_COLORS[1]).all(-1).any(0))
     assert 1.5 < np.ptp(camera) / np.ptp(wrist) < 2.6  # 20 cm beside 10 cm, and the ring of the start
+
+
+def test_a_straight_path_does_not_show_its_noise_from_the_side():
+    row = make_row("arbitrary") | {"hand_keypoints_world_m": None, "track_points_world_m": None}
+    row["world_from_camera"][:, 1:3, 3] = [[0, 0], [0.001, 0], [0, -0.001], [0, 0], [0.001, 0.001]]
+    side = (draw_world(row, 800, 400)[30:360, 400:] == 255).all(-1)
+    assert np.ptp(np.flatnonzero(side.any(0))) < 16  # the ring of the start, not the width of the view
+    row["world_from_camera"][:, 0, 3] = [0, 0.02, 0.04, np.nan, 0.2]
+    above = (draw_world(row, 800, 400)[30:360, :400] == 255).all(-1).any(0)
+    assert not above[150:300].any()  # nothing joins what is known on both sides of a gap
+
+
+def test_points_of_later_grids_are_in_the_world():
+    row = make_row() | {"camera_matrix": np.array([[60, 0, 31.5], [0, 60, 23.5], [0, 0, 1]]), "world_unit_m": 1.0}
+    places = np.array([[[10.0, 20], [50, 40]]] * 2, np.float32)
+    depth = np.full((2, 2), 0.7, np.float32)
+    grid = LaterGrid(1, places, np.ones((2, 2), bool), np.ones((2, 2), np.float32))
+    first, both = (draw_world(row | grid_columns(n * (grid,), n * (depth,), 2), 800, 400) for n in (0, 1))
+    grey = [(picture == POINT_COLORS[TrackKind.GRID]).all(-1).sum() for picture in (first, both)]
+    assert grey[1] > 2 * grey[0] > 0
 
 
 def test_a_scale_bar_only_where_there_are_metres():

@@ -173,18 +173,20 @@ def _draw_skeleton(
 
 
 def _draw_labels(canvas: NDArray[np.uint8], labels: list[Label], size_px: int) -> None:
-    """Each label above its hand, or below where the image ends or another label stands; always inside the image."""
-    taken: list[tuple[float, float, float, float]] = []
-    for points, text, color in labels:
-        low, high = points.min(axis=0), points.max(axis=0)
-        width, height = text_width(text, size_px) + size_px / 2, size_px * 1.45
-        x = min(max((low[0] + high[0] - width) / 2, 0), max(0, canvas.shape[1] - width))
+    """Each label above its hand; below it or beside it where the image ends, or a label or another hand is there."""
+    taken = [(*points.min(axis=0), *points.max(axis=0)) for points, _, _ in labels]
+    for number, (_, text, color) in enumerate(labels):
+        low_x, low_y, high_x, high_y = taken[number]
+        width, height, gap = text_width(text, size_px) + size_px / 2, size_px * 1.45, 0.3 * size_px
+        middle = (low_x + high_x - width) / 2, (low_y + high_y - height) / 2
+        corners = [(middle[0], low_y - height - gap), (middle[0], high_y + gap)]
+        corners += [(high_x + gap, middle[1]), (low_x - width - gap, middle[1])]
         boxes = []
-        for y in (low[1] - height - 0.3 * size_px, high[1] + 0.3 * size_px):
+        for x, y in corners:
+            x = min(max(x, 0), max(0, canvas.shape[1] - width))
             y = min(max(y, 0), max(0, canvas.shape[0] - height))
             boxes.append((x, y, x + width, y + height))
-        hand = (*low, *high)
-        box = min(boxes, key=lambda box: sum(_overlap(box, other) for other in [*taken, hand]))
+        box = min(boxes, key=lambda box: sum(_overlap(box, other) for other in taken))
         taken.append(box)
         put_text(canvas, text, box[:2], size_px, color, EDGE)
 

@@ -16,6 +16,7 @@ from handloom.draw.overlay import EDGE, WHITE, draw_overlay
 from handloom.draw.text import put_text
 from handloom.draw.thumbnail import strip_indices
 from handloom.draw.world import draw_world
+from handloom.plural import plural
 
 TILE_SHORT_SIDE_PX = 270
 TILE_GAP_PX = 6
@@ -45,7 +46,7 @@ def write_contact_sheet(
     if not tiles:
         raise other_video(row, 0)
     grid = _grid(tiles, columns or _default_columns(len(tiles), *tiles[0].shape[:2]))
-    header = draw_header(row, grid.shape[1], HEADER_TEXT_PX, f"{len(row['frame_s'])} frames")
+    header = draw_header(row, grid.shape[1], HEADER_TEXT_PX, plural(len(row["frame_s"]), "frame"))
     world = draw_world(row, grid.shape[1], WORLD_HEIGHT_PX)
     legend = draw_legend(row, grid.shape[1], world is not None)
     parts = [header, grid, legend] if world is None else [header, grid, world, legend]

@@ -12,6 +12,7 @@ from handloom.draw.certainty import STILL, scale_sigma
 from handloom.draw.frame import BACKGROUND
 from handloom.draw.overlay import EDGE, HAND_COLORS, WHITE
 from handloom.draw.text import line_height, put_text, text_width
+from handloom.geometry.later_grids import WORLD, StoredGrids
 from handloom.schemas.values import NUM_HANDS, TrackKind
 
 TEXT_PX = 14
@@ -32,37 +33,40 @@ def draw_world(row: dict[str, Any], width: int, height: int) -> NDArray[np.uint8
     """(height, width, 3) RGB with two views in the frame of the first camera that has a pose; None without poses.
 
     White: the camera, a ring where it begins. Blue, orange: left and right wrist. Dots: the median place of each track,
-    by its kind. All of it to scale; the bar says how long it is, and how sure that is, where the scale is metric and
-    there is something to be measured; else words say what is known.
+    by its kind. Both views are to one scale: a straight path shall not show its noise from the side. The bar says how
+    long it is, and how sure that is, where the scale is metric and there is something to be measured; else words say
+    what is known.
     """
     poses = row.get("world_from_camera")
     if poses is None or not np.isfinite(poses).all(axis=(1, 2)).any():
         return None
     known = np.isfinite(poses).all(axis=(1, 2))
     first_from_world = np.linalg.inv(poses[known][0].astype(np.float64))
-    camera = _moved(first_from_world, poses[known][:, :3, 3])
+    camera = _moved(first_from_world, np.where(known[:, None], poses[:, :3, 3], np.nan))
     hands = row.get("hand_keypoints_world_m")
     wrists = [] if hands is None else [_moved(first_from_world, hands[:, hand, 0]) for hand in range(NUM_HANDS)]
     points, kinds = _still_places(row, first_from_world)
     panel = np.full((height, width, 3), BACKGROUND, np.uint8)
     half = width // 2
-    for number, (title, axes, signs) in enumerate(VIEWS):
+    views = [[np.asarray(p)[:, axes] * signs for p in (camera, *wrists, points)] for _, axes, signs in VIEWS]
+    boxes = [_bounds(flat) for flat in views]
+    unit_px = min(_unit_px(box, half, height) for box in boxes)
+    for number, ((title, _, _), flat, box) in enumerate(zip(VIEWS, views, boxes, strict=True)):
         part = panel[:, number * half : (number + 1) * half]
-        flat = [np.asarray(p)[:, axes] * signs for p in (camera, *wrists, points)]
-        to_px, unit_px = _fit(flat, part.shape[1], part.shape[0])
+        to_px = _placed(box, unit_px, half, height)
         for kind, color in POINT_COLORS.items():
             for x, y in to_px(flat[-1][kinds == kind]).round().astype(int).tolist():
                 cv2.circle(part, (x, y), 2, color, cv2.FILLED, cv2.LINE_AA)
         for hand, path in enumerate(flat[1:-1]):
             _draw_path(part, to_px(path), HAND_COLORS[hand])
         _draw_path(part, to_px(flat[0]), WHITE)
-        cv2.circle(part, to_px(flat[0][:1]).round().astype(int)[0].tolist(), 5, WHITE, 1, cv2.LINE_AA)
+        cv2.circle(part, to_px(flat[0][known][:1]).round().astype(int)[0].tolist(), 5, WHITE, 1, cv2.LINE_AA)
         put_text(part, title, (8, 4), TEXT_PX, WHITE, EDGE)
         is_metric = row.get("world_scale") == "metric"
         if is_metric and max(part.shape[:2]) / unit_px > STILL_M:
             _draw_bar(part, unit_px, scale_sigma(row))
         for line, words in enumerate(_words(row, is_metric)):
-            y = part.shape[0] - MARGIN_PX - (line + 1 + 2 * is_metric) * line_height(TEXT_PX)
+            y = part.shape[0] - (line + 1 + 2 * is_metric) * line_height(TEXT_PX) - (MARGIN_PX if is_metric else 2)
             put_text(part, words, (part.shape[1] - text_width(words, TEXT_PX) - MARGIN_PX, y), TEXT_PX, WHITE, EDGE)
     return panel
 
@@ -77,26 +81,46 @@ def _moved(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray
 
 
 def _still_places(row: dict[str, Any], first_from_world: NDArray[np.float64]):
-    """Each track's median place, (n, 3), and its kind, (n,); those without one are left out."""
+    """Median places of the tracks and of later grids' points, (n, 3), those that have one, and their kinds, (n,)."""
     points, kinds = row.get("track_points_world_m"), row.get("track_kind")
     if points is None or kinds is None:
         return np.empty((0, 3)), np.empty(0, np.int8)
+    found = [(points, kinds)]
+    if (grids := StoredGrids.of(row)) is not None:
+        for number, (begun, stop) in enumerate(zip(grids.query_frame, np.diff(grids.first), strict=True)):
+            of_grid = np.full(grids.num_points, TrackKind.GRID, np.int8)
+            found.append((grids.take(number, WORLD, np.arange(begun, begun + stop)), of_grid))
+    places = [_median(points) for points, _ in found]
+    kinds = np.concatenate([kinds[np.isfinite(points).all(axis=-1).any(axis=0)] for points, kinds in found])
+    return _moved(first_from_world, np.concatenate(places)), kinds
+
+
+def _median(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n, 3) median places of (T, N, 3) points; those that have none are left out."""
     placed = np.isfinite(points).all(axis=-1).any(axis=0)
-    places = np.nanmedian(points[:, placed].astype(np.float64), axis=0) if placed.any() else np.empty((0, 3))
-    return _moved(first_from_world, places), kinds[placed]
+    return np.nanmedian(points[:, placed].astype(np.float64), axis=0) if placed.any() else np.empty((0, 3))
 
 
-def _fit(paths: list[NDArray[np.float64]], width: int, height: int):
-    """`(to_px, pixels per unit)`: all of the camera and the wrists, and nine tenths of the points, fill the picture."""
+def _bounds(paths: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """(2, 2) corners of what is shown in a view: all of the camera and the wrists, and nine tenths of the points."""
     solid = np.concatenate([path[np.isfinite(path).all(axis=1)] for path in paths[:-1]])
-    bounds = [solid.min(axis=0), solid.max(axis=0)]
+    bounds = np.stack([solid.min(axis=0), solid.max(axis=0)])
     if len(paths[-1]):
         spread = np.quantile(paths[-1], [0.05, 0.95], axis=0)
-        bounds = [np.minimum(bounds[0], spread[0]), np.maximum(bounds[1], spread[1])]
+        bounds = np.stack([np.minimum(bounds[0], spread[0]), np.maximum(bounds[1], spread[1])])
+    return bounds
+
+
+def _unit_px(bounds: NDArray[np.float64], width: int, height: int) -> float:
+    """Pixels per unit with which a view fills its part of the picture."""
     size = np.maximum(bounds[1] - bounds[0], 1e-6)
-    unit_px = float(np.min((np.array([width, height]) - 2 * MARGIN_PX) / size))
-    middle = (bounds[0] + bounds[1]) / 2
-    return lambda p: (p - middle) * unit_px + np.array([width, height]) / 2, unit_px
+    return float(np.min((np.array([width, height]) - 2 * MARGIN_PX) / size))
+
+
+def _placed(bounds: NDArray[np.float64], unit_px: float, width: int, height: int):
+    """Places of a view, (n, 2), to pixels: the middle of its bounds is in the middle."""
+    middle = bounds.mean(axis=0)
+    return lambda p: (p - middle) * unit_px + np.array([width, height]) / 2
 
 
 def _draw_path(part: NDArray[np.uint8], path_px: NDArray[np.float64], color: tuple[int, int, int]) -> None:
