@@ -106,8 +106,11 @@ def dominant_homography(
 def warp(homography: Floats, points: NDArray[np.floating]) -> Floats:
     """(..., 2) points through a (3, 3) homography; float64. NaN stays NaN."""
     x, y = points[..., 0].astype(np.float64), points[..., 1].astype(np.float64)
-    across, down, depth = (row[0] * x + row[1] * y + row[2] for row in homography)
-    return np.stack([across / depth, down / depth], axis=-1)
+    across, down, depth = (row[0] * x + row[1] * y + row[2] for row in homography.tolist())
+    out = np.empty(points.shape)
+    np.divide(across, depth, out=out[..., 0])
+    np.divide(down, depth, out=out[..., 1])
+    return out
 
 
 def _fit(source: Floats, target: Floats, tolerance: float, size: Floats) -> Floats | None:

@@ -61,12 +61,45 @@ class Aligned:
 
 def tangents(points: NDArray[np.floating], size: NDArray[np.floating]) -> tuple[Floats, Floats]:
     """(n, 8) each: how x and y of (n, 2) points answer to the eight numbers of a small homography, in pixels."""
-    x, y = ((points - (size - 1) / 2) / (np.sqrt(np.prod(size)) / 2)).astype(np.float64).T
+    x, y = unit_places(points, size)
     one, none = np.ones_like(x), np.zeros_like(x)
     return (
         np.stack([one, x, y, none, none, none, x * x, x * y], -1),
         np.stack([none, none, none, one, x, y, x * y, y * y], -1),
     )
+
+
+# Which of the eight numbers x and y answer to in `tangents`, and by which powers of x and y.
+_ANSWERS = (
+    ([0, 1, 2, 6, 7], [0, 1, 0, 2, 1], [0, 0, 1, 0, 1]),
+    ([3, 4, 5, 6, 7], [0, 1, 0, 1, 0], [0, 0, 1, 1, 2]),
+)
+_FROM = np.concatenate([np.add.outer(8 * np.array(n), n).ravel() for n, _, _ in _ANSWERS])
+_TO = np.concatenate([(5 * np.add.outer(y, y) + np.add.outer(x, x)).ravel() for _, x, y in _ANSWERS])
+
+
+def homography_px(covariance: Floats, points: NDArray[np.floating], size: NDArray[np.floating]) -> Floats:
+    """(n,) standard deviation of x and of y of where a homography puts (n, 2) points.
+
+    The sum of row @ covariance @ row over both rows of `tangents`, as one polynomial: a fifth of the time.
+    """
+    x, y = unit_places(points, size)
+    variance = np.zeros_like(x)
+    for row in np.bincount(_TO, covariance.ravel()[_FROM], 25).reshape(5, 5)[::-1]:  # powers of y; in each those of x
+        across = np.full_like(x, row[4])
+        for factor in row[3::-1]:
+            across *= x
+            across += factor
+        variance *= y
+        variance += across
+    return np.sqrt(np.maximum(variance, 0) / 2)
+
+
+def unit_places(points: NDArray[np.floating], size: NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """x and y of (n, 2) pixels from the picture's middle, in halves of sqrt(width * height)."""
+    unit = float(np.sqrt(np.prod(size))) / 2
+    x, y = ((points[:, i].astype(np.float64) - (float(size[i]) - 1) / 2) / unit for i in range(2))
+    return x, y
 
 
 def small_homography(change: Floats, size: NDArray[np.floating]) -> Floats:
@@ -267,7 +300,7 @@ def _best_of_blocks(
     if len(row) > most:
         kept = np.sort(np.argsort(-value[row, column], kind="stable")[:most])
         row, column = row[kept], column[kept]
-    inner = blocks.argmax(-1)[row, column]
+    inner = blocks[row, column].argmax(-1)
     return row * block + inner // block, column * block + inner % block
 
 

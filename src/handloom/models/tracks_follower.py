@@ -178,7 +178,8 @@ class Follower:
         weak = np.flatnonzero(~self._strong & (self.layer == STILL))
         if self.motion.known:
             expected[weak] = new[weak] = prior[weak] = start[weak] = self.motion.move(self.points[weak])
-        self._look(np.flatnonzero(here & ~self._strong), start, prior, 1, view, regions, to, new, accepted)
+        known = (self.motion.known or self._by_flow) & (self._sigma < PLACE_KNOWN_PX)
+        self._look(np.flatnonzero(here & ~self._strong & known), start, prior, 1, view, regions, to, new, accepted)
         self._settle(new, accepted, view, regions, to)
 
     def _wait(self, before: NDArray[np.uint8], t: int, size: Array) -> None:
@@ -362,7 +363,7 @@ class Follower:
         strong, seen, layer = self._strong[at], self.seen[at], self.layer[at]
         inside = np.full((NUM_HANDS, len(at)), FAR)
         near_hand = np.flatnonzero(self._inside[at] > -NEAR_HAND)
-        for hand in range(NUM_HANDS):
+        for hand in range(NUM_HANDS if len(near_hand) else 0):
             inside[hand, near_hand] = regions.depth(to, hand, match.points[near_hand])
         over_hand = inside.max(axis=0) > -HAND_REACH
         apart = (layer != LEFT) & (layer != RIGHT)
@@ -374,12 +375,7 @@ class Follower:
         contrast = np.minimum(self._patches.contrast[at], match.contrast) ** 2
         needed = np.maximum(needed * contrast / (contrast + 2 * SENSOR_GREY**2), LEAST_LIKENESS)
         alike = (match.likeness > needed) & (match.colour < COLOUR)
-        plain = (
-            ((self.motion.known or self._by_flow) & (self._sigma[at] < PLACE_KNOWN_PX))
-            & (match.difference < PLAIN_DIFFERENCE)
-            & (match.colour < PLAIN_COLOUR)
-            & ~(apart & over_hand)
-        )
+        plain = (match.difference < PLAIN_DIFFERENCE) & (match.colour < PLAIN_COLOUR) & ~(apart & over_hand)
         accepted = np.where(strong, alike, plain) & near
         for hand, name in enumerate((LEFT, RIGHT)):
             mine = layer == name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,21 +53,38 @@ class HandRegions:
     def depth(self, t: int, hand: int, points: Array) -> Array:
         """(n,) how deep in a hand's flesh, in palm lengths; negative outside, to FAR, -inf where it is not seen."""
         palm = float(self.palm_px[t, hand])
-        if not palm > 1:
+        if not palm > 1 or not len(points):
             return np.full(len(points), -np.inf, np.float32)
-        keypoints = self.keypoints[t, hand] / palm
-        scaled = points / np.float32(palm)
+        low, high, a_x, a_y, along_x, along_y, length = (part[t, hand] for part in self._bones)
+        x, y = points[:, 0] / np.float32(palm), points[:, 1] / np.float32(palm)
         out = np.full(len(points), FAR, np.float32)
-        low, high = keypoints.min(0) + FAR, keypoints.max(0) - FAR
-        near = np.flatnonzero(np.all((scaled > low) & (scaled < high), axis=1))
-        a, b = keypoints[_BONES[:, 0]], keypoints[_BONES[:, 1]]
-        along = b - a
-        length = np.maximum(np.sum(along * along, axis=1), 1e-6)
-        x, y = scaled[near, :1] - a[:, 0], scaled[near, 1:] - a[:, 1]
-        share = np.clip((x * along[:, 0] + y * along[:, 1]) / length, 0, 1)
-        x, y = x - share * along[:, 0], y - share * along[:, 1]
-        out[near] = np.maximum((_RADIUS - np.sqrt(x * x + y * y)).max(axis=1), FAR)
+        near = np.flatnonzero((x > low[0]) & (x < high[0]) & (y > low[1]) & (y < high[1]))
+        if not len(near):
+            return out
+        x, y = x[near, None] - a_x, y[near, None] - a_y
+        share = x * along_x
+        share += y * along_y
+        share /= length
+        np.maximum(share, 0, out=share)
+        np.minimum(share, 1, out=share)
+        x -= share * along_x
+        y -= share * along_y
+        x *= x
+        y *= y
+        x += y
+        out[near] = np.maximum((_RADIUS - np.sqrt(x, out=x)).max(axis=1), FAR)
         return out
+
+    @cached_property
+    def _bones(self) -> tuple[Array, ...]:
+        """Of both hands in all frames, in palm lengths: the corners of their boxes grown by FAR, (T, 2, 2); x and y of
+        the bones' beginnings and of their ways, and these ways' squared lengths, (T, 2, 23)."""
+        keypoints = self.keypoints / np.maximum(self.palm_px, 1)[..., None, None]
+        a = keypoints[:, :, _BONES[:, 0]]
+        along = keypoints[:, :, _BONES[:, 1]] - a
+        length = np.maximum(np.sum(along * along, axis=-1), np.float32(1e-6))
+        box = keypoints.min(axis=2) + FAR, keypoints.max(axis=2) - FAR
+        return (*box, *(np.ascontiguousarray(part[..., i]) for part in (a, along) for i in range(2)), length)
 
     def alike(self, t: int, points: Array, offsets: Array) -> Array:
         """(n, k) 1 where (k, 2) samples around (n, 2) points lie on what the point lies on, hand or not; else 0.

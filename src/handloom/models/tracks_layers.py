@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera_motion import dominant_homography, warp
-from handloom.models.tracks_align import covariance_of, tangents
+from handloom.models.tracks_align import covariance_of, homography_px, tangents
 
 Array = NDArray[np.float32]
 
@@ -48,23 +49,23 @@ class StillMotion:
     @staticmethod
     def of(homography: NDArray[np.float64], covariance: NDArray[np.float64], size: Array) -> StillMotion:
         blank = np.zeros((_CELLS[1], _CELLS[0], 3), np.float32)
-        typical = float(np.median(_homography_px(covariance, _MIDDLES * (size / np.float32(_CELLS)), size)))
+        typical = float(np.median(homography_px(covariance, _middles(*size.tolist()), size)))
         return StillMotion(homography, covariance, blank[..., :2], blank[..., 2] + _FAR_PX, size, typical)
 
     @property
     def known(self) -> bool:
         return self.typical_px < KNOWN * float(np.sqrt(np.prod(self.size)))
 
-    @property
+    @cached_property
     def shift_px(self) -> float:
         """How far the homography moves the middles of the cells, in the median."""
-        middles = _MIDDLES * (self.size / np.float32(_CELLS))
+        middles = _middles(*self.size.tolist())
         return float(np.median(np.linalg.norm(warp(self.homography, middles) - middles, axis=1)))
 
     def step_px(self, points: Array) -> Array:
         """(n,) standard deviation of x and of y of where (n, 2) points go."""
         off = self._read(self.off_px, points)[:, 0]
-        return np.sqrt(_homography_px(self.covariance, points, self.size) ** 2 + (AGAIN * off) ** 2).astype(np.float32)
+        return np.sqrt(homography_px(self.covariance, points, self.size) ** 2 + (AGAIN * off) ** 2).astype(np.float32)
 
     def move(self, points: Array) -> Array:
         """(n, 2) to (n, 2)."""
@@ -74,7 +75,7 @@ class StillMotion:
         if not len(points):
             return np.zeros((0, cells[0, 0].size), np.float32)
         shape = np.array(_CELLS, np.float32)
-        at = np.clip((points + 0.5) * (shape / self.size) - 0.5, 0, shape - 1).astype(np.float32)
+        at = np.maximum(np.minimum((points + 0.5) * (shape / self.size) - 0.5, shape - 1), 0).astype(np.float32)
         return cv2.remap(cells, at[:, :1], at[:, 1:], cv2.INTER_LINEAR).reshape(len(points), -1)
 
     def bent(self, before: Array, after: Array) -> StillMotion:
@@ -96,22 +97,20 @@ class StillMotion:
         )
 
 
-def _homography_px(covariance: NDArray[np.float64], points: Array, size: Array) -> NDArray[np.float64]:
-    """(n,) standard deviation of x and of y of where a homography puts (n, 2) points."""
-    rows = tangents(points, size)
-    variance = sum(np.einsum("ni,ni->n", np.einsum("ni,ij->nj", row, covariance), row) for row in rows)
-    return np.sqrt(np.maximum(variance, 0) / 2)
+@lru_cache(maxsize=8)
+def _middles(width: float, height: float) -> Array:
+    """(n, 2) of the cells, in a picture of this size."""
+    return _MIDDLES * (np.array([width, height], np.float32) / np.float32(_CELLS))
 
 
 def still_motion(before: Array, after: Array, size: Array) -> StillMotion:
     """From matches (n, 2) of corners outside the hands; the identity, and not known, where they are too few."""
-    unknown = StillMotion.of(np.eye(3), covariance_of(np.zeros((8, 8)), 1.0, size), size)
     if len(before) < MIN_MATCHES:
-        return unknown
+        return _unknown(size)
     chosen = np.linspace(0, len(before) - 1, min(len(before), _MAX_MATCHES)).astype(int)
     homography, inliers = dominant_homography(before[chosen], after[chosen], *map(float, size))
     if inliers.sum() < MIN_MATCHES:
-        return unknown
+        return _unknown(size)
     voters = chosen[inliers]
     off = warp(homography, before[voters]) - after[voters]
     variance = max(_MATCH_PX**2, float((off**2).sum() / max(2 * len(off) - 8, 1)))
@@ -120,9 +119,13 @@ def still_motion(before: Array, after: Array, size: Array) -> StillMotion:
     return StillMotion.of(homography, covariance_of(information, variance, size), size).bent(before, after)
 
 
+def _unknown(size: Array) -> StillMotion:
+    return StillMotion.of(np.eye(3), covariance_of(np.zeros((8, 8)), 1.0, size), size)
+
+
 def cell_of(points: Array, size: Array) -> NDArray[np.int64]:
     """(n,) number of the cell that a point lies in."""
-    cell = np.clip((points + 0.5) * (np.array(_CELLS) / size), 0, np.array(_CELLS) - 1e-3).astype(int)
+    cell = np.maximum(np.minimum((points + 0.5) * (np.array(_CELLS) / size), np.array(_CELLS) - 1e-3), 0).astype(int)
     return cell[:, 1] * _CELLS[0] + cell[:, 0]
 
 
@@ -137,11 +140,12 @@ def _field(points: Array, values: Array, size: Array) -> tuple[Array, Array]:
     flat = cell_of(points, size)
     mean = np.zeros((_CELLS[1], _CELLS[0], 2), np.float32)
     for _ in range(2):
-        off = np.linalg.norm(values - mean.reshape(-1, 2)[flat], axis=1)
-        weight = 1 / (1 + (off / 1.0) ** 2)
+        off = values - mean.reshape(-1, 2)[flat]
+        off = off[:, 0] ** 2 + off[:, 1] ** 2
+        weight = 1 / (1 + off)
         sums = [
             np.bincount(flat, weight * v, minlength=mean.size // 2)
-            for v in (values[:, 0], values[:, 1], off**2 / 2, 1.0)
+            for v in (values[:, 0], values[:, 1], off / 2, 1.0)
         ]
         stack = np.stack(sums, -1).reshape(_CELLS[1], _CELLS[0], 4).astype(np.float32)
         stack = cv2.GaussianBlur(stack, (0, 0), 0.8, borderType=cv2.BORDER_CONSTANT)

@@ -8,6 +8,7 @@ points are handled at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -74,13 +75,13 @@ class Patches:
         self.slope_x[at] = x = _level(slope_x, share, scale)
         self.slope_y[at] = y = _level(slope_y, share, scale)
         self.contrast[at] = np.sqrt(_dot(grey, grey) * scale[:, 0])
-        self.tensor[at] = np.stack([_dot(x, x), _dot(x, y), _dot(y, y)], -1)
+        tensor = np.stack([_dot(x, x), _dot(x, y), _dot(y, y)], -1)
         noise = np.float32(NOISE_SLOPE**2) / scale[:, :1]
-        self.tensor[at] -= np.minimum(self.tensor[at], noise) * np.float32([1, 0, 1])
+        self.tensor[at] = tensor - np.minimum(tensor, noise) * np.float32([1, 0, 1])
 
     def part(self, at: NDArray[np.integer], view: View, points: Array, warp: Array) -> Patches:
         """Patches number `at` as copies; of those that reach beyond the picture at `points`, only what lies in it."""
-        out = Patches(*(getattr(self, name)[at] for name in Patches.__dataclass_fields__))
+        out = Patches(*(getattr(self, name).take(at, axis=0) for name in Patches.__dataclass_fields__))
         near = np.flatnonzero(~view.inside(points, REACH_PX))
         if len(near):
             out.share[near] *= view.covers(points[near], warp[near])
@@ -109,27 +110,26 @@ class View:
         self._small = cv2.resize(rgb, small, interpolation=cv2.INTER_AREA)
         self.light = np.ones(3, np.float32)
 
-    @property
+    @cached_property
     def blind(self) -> bool:
         """It shows nothing: it is black, or of one colour."""
         return float(cv2.meanStdDev(self.soft)[1][0, 0]) < BLIND_GREY
 
     def samples(self, points: Array, warp: Array | None) -> Array:
         """(n, 36) float32 grey around (n, 2) points, through (n, 2, 2) warps of the offsets; the edge is continued."""
-        if warp is None:
-            x, y = points[:, :1] + _X, points[:, 1:] + _Y
-        else:
-            x = warp[:, 0, :1] * _X + warp[:, 0, 1:] * _Y + points[:, :1]
-            y = warp[:, 1, :1] * _X + warp[:, 1, 1:] * _Y + points[:, 1:]
+        return self.at(points, (_X, _Y) if warp is None else warped(warp))
+
+    def at(self, points: Array, offsets: tuple[Array, Array]) -> Array:
+        """The same of offsets (n, 36) that were warped before."""
         if not len(points):
             return np.zeros((0, NUM), np.float32)
+        x, y = points[:, :1] + offsets[0], points[:, 1:] + offsets[1]
         found = cv2.remap(self.soft, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return found.astype(np.float32, copy=False)
 
     def covers(self, points: Array, warp: Array) -> Array:
         """(n, 36) 1 where a sample lies in the picture, else 0."""
-        x = warp[:, 0, :1] * _X + warp[:, 0, 1:] * _Y + points[:, :1]
-        y = warp[:, 1, :1] * _X + warp[:, 1, 1:] * _Y + points[:, 1:]
+        x, y = (offset + points[:, i : i + 1] for i, offset in enumerate(warped(warp)))
         return ((x >= 0) & (y >= 0) & (x <= self.size[0] - 1) & (y <= self.size[1] - 1)).astype(np.float32)
 
     def colours(self, points: Array) -> Array:
@@ -142,8 +142,11 @@ class View:
         return found.reshape(-1, 3).astype(np.float32) / self.light
 
     def inside(self, points: Array, margin_px: float = 0.0) -> NDArray[np.bool_]:
+        x, y = points[..., 0], points[..., 1]
+        width, height = self.size.tolist()
+        low, right, bottom = margin_px - 0.5, width - 0.5 - margin_px, height - 0.5 - margin_px
         with np.errstate(invalid="ignore"):
-            return np.all((points >= margin_px - 0.5) & (points <= self.size - 0.5 - margin_px), axis=-1)
+            return (x >= low) & (x <= right) & (y >= low) & (y <= bottom)
 
 
 @dataclass(frozen=True)
@@ -169,30 +172,43 @@ def find(patches: Patches, view: View, start: Array, warp: Array, prior: Array, 
 
     Source: Baker and Matthews, Lucas-Kanade 20 Years On (IJCV 2004), inverse compositional, with a Gaussian prior.
     """
-    slope_x, slope_y = patches.slope_x, patches.slope_y
     weight = (np.float32(NOISE_GREY) / prior_px) ** 2
+    points, offsets = start.copy(), warped(warp)
+    slope_x, slope_y = patches.slope_x, patches.slope_y
     (a, b, c), (d, e, f) = patches.tensor.T, (warp[:, 0, 0], warp[:, 0, 1], warp[:, 1].T)
     a, c = a + weight, c + weight
     det, area = a * c - b * b, d * f[1] - e * f[0]
-    points = start.copy()
     for _ in range(rounds):
         # In patch pixels: minimise sum (picture - patch - slope s)^2 + weight |s - towards|^2 over the shift s.
-        grey = _level(view.samples(points, warp), patches.share, patches.scale)
-        off = patches.values - grey * _gain(grey, patches)
+        grey = _level(view.at(points, offsets), patches.share, patches.scale)
+        off = patches.values - grey * _gain(np.sqrt(_dot(grey, grey) * patches.scale[:, 0]), patches)
         x, y = (prior - points).T
         pull_x = _dot(off, slope_x) + weight * (f[1] * x - e * y) / area
         pull_y = _dot(off, slope_y) + weight * (d * y - f[0] * x) / area
         x, y = (c * pull_x - b * pull_y) / det, (a * pull_y - b * pull_x) / det
-        points += np.clip(np.stack([d * x + e * y, f[0] * x + f[1] * y], -1), -3, 3)
-    return judge(patches, view, points, warp)
+        points[:, 0] += np.maximum(np.minimum(d * x + e * y, 3), -3)
+        points[:, 1] += np.maximum(np.minimum(f[0] * x + f[1] * y, 3), -3)
+    return _judged(patches, view, points, offsets)
 
 
 def judge(patches: Patches, view: View, points: Array, warp: Array) -> Match:
     """How alike the n patches and the picture at `points` are."""
-    grey = _level(view.samples(points, warp), patches.share, patches.scale)
+    return _judged(patches, view, points, warped(warp))
+
+
+def warped(warp: Array) -> tuple[Array, Array]:
+    """x and y, (n, 36), of a patch's samples from its point, through (n, 2, 2) warps."""
+    x, y = (warp[:, i, :1] * _X for i in range(2))
+    x += warp[:, 0, 1:] * _Y
+    y += warp[:, 1, 1:] * _Y
+    return x, y
+
+
+def _judged(patches: Patches, view: View, points: Array, offsets: tuple[Array, Array]) -> Match:
+    grey = _level(view.at(points, offsets), patches.share, patches.scale)
     shown = np.sqrt(_dot(grey, grey) * patches.scale[:, 0])
     likeness = _dot(grey, patches.values) * patches.scale[:, 0] / np.maximum(shown * patches.contrast, 1e-3)
-    off = grey * _gain(grey, patches) - patches.values
+    off = grey * _gain(shown, patches) - patches.values
     difference = np.sqrt(_dot(off, off) * patches.scale[:, 0])
     colour = np.abs(view.colours(points) - patches.colour).max(axis=1)
     return Match(points, likeness, difference, colour, shown)
@@ -206,17 +222,20 @@ def _scale(share: Array) -> Array:
 
 def _level(grey: Array, share: Array, scale: Array) -> Array:
     """Mean and tilt taken out, which light and soft shadows change; 0 where the sample is not of the surface."""
-    out = (grey - (_dot(grey, share) * scale[:, 0])[:, None]) * share
+    out = grey - (_dot(grey, share) * scale[:, 0])[:, None]
+    out *= share
     x = np.einsum("nk,k->n", out, _X) * scale[:, 1]
     y = np.einsum("nk,k->n", out, _Y) * scale[:, 2]
-    out -= (x[:, None] * _X + y[:, None] * _Y) * share
+    tilt = x[:, None] * _X
+    tilt += y[:, None] * _Y
+    tilt *= share
+    out -= tilt
     return out
 
 
-def _gain(grey: Array, patches: Patches) -> Array:
-    """(n, 1) what brings the contrast to the patches', as far as it may."""
-    shown = np.sqrt(_dot(grey, grey) * patches.scale[:, 0])
-    gain = np.clip(patches.contrast / np.maximum(shown, 1e-3), *_GAIN_RANGE)
+def _gain(shown: Array, patches: Patches) -> Array:
+    """(n, 1) what brings a contrast (n,) to the patches', as far as it may."""
+    gain = np.maximum(np.minimum(patches.contrast / np.maximum(shown, 1e-3), _GAIN_RANGE[1]), _GAIN_RANGE[0])
     gain[patches.contrast < 2 * NOISE_GREY] = 1  # plain: its contrast is noise
     return gain[:, None]
 

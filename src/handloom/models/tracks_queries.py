@@ -103,7 +103,11 @@ def _away_from(points: Array, taken: Array, distance: float) -> Array:
     """Those of (n, 2) points that keep `distance` from all (m, 2) others."""
     if not len(points) or not len(taken):
         return points
-    nearest = np.min(np.sum((points[:, None] - taken[None]) ** 2, axis=-1), axis=1)
+    x, y = (points[:, None, i] - taken[None, :, i] for i in range(2))
+    x *= x
+    y *= y
+    x += y
+    nearest = x.min(axis=1)
     return points[nearest > distance * distance]
 
 
