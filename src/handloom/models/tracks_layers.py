@@ -144,8 +144,7 @@ def _field(points: Array, values: Array, size: Array) -> tuple[Array, Array]:
         off = off[:, 0] ** 2 + off[:, 1] ** 2
         weight = 1 / (1 + off)
         sums = [
-            np.bincount(flat, weight * v, minlength=mean.size // 2)
-            for v in (values[:, 0], values[:, 1], off / 2, 1.0)
+            np.bincount(flat, weight * v, minlength=mean.size // 2) for v in (values[:, 0], values[:, 1], off / 2, 1.0)
         ]
         stack = np.stack(sums, -1).reshape(_CELLS[1], _CELLS[0], 4).astype(np.float32)
         stack = cv2.GaussianBlur(stack, (0, 0), 0.8, borderType=cv2.BORDER_CONSTANT)
