@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from handloom.draw.certainty import lens_text, scale_text
+from handloom.draw.certainty import lens_text, scale_text, trust_text
 from handloom.draw.certainty import short_words as draw_words
 from handloom.draw.overlay import HAND_COLORS
 from handloom.draw.show import write_show
@@ -80,6 +80,9 @@ def test_words_say_what_is_known_of_the_scale():
     shared = with_calibration(None, {}, Calibrated("all", "all", 4, 0.4, 0.05))
     found = row | {"camera_source": "estimated", "camera": shared}
     assert lens_text(found) == "lens estimated from 4 clips together, focal length known to 33%"
+    trusted = row | {"quality": {"metric_trust": 0.71}}
+    assert draw_words(trusted)[-1] == "trust 71%"
+    assert trust_text(trusted) == "distances within 20 % of the truth: probability 71%"
     hands = np.tile(np.array([0, 0, 0.5], np.float32), (5, 2, 21, 1))
     still = {"camera_path_reason": "static", "quality": {"camera_scale_sigma": None}}
     seen = row | still | {"hand_keypoints_cam_m": hands, "hand_sigma_m": np.full((5, 2), 0.1, np.float32)}

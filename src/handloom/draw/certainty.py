@@ -55,6 +55,12 @@ def lens_text(row: dict[str, Any]) -> str:
     return words if sigma is None else f"{words}, focal length known to {sigma:.0%}"
 
 
+def trust_text(row: dict[str, Any]) -> str:
+    """How likely the clip's metres are about right; empty where nothing is in metres."""
+    trust = (row.get("quality") or {}).get("metric_trust")
+    return "" if trust is None else f"distances within 20 % of the truth: probability {trust:.0%}"
+
+
 def short_words(row: dict[str, Any]) -> list[str]:
     """The same in a few words, for a line of numbers; nothing of rows that do not say it."""
     words = []
@@ -65,7 +71,8 @@ def short_words(row: dict[str, Any]) -> list[str]:
         words.append(still if still and sigma is None else f"metres{_plus_minus(sigma)}")
     elif row.get("world_scale") is not None:
         words.append("scale unknown" if row["world_scale"] == "arbitrary" else "no camera path")
-    return words
+    trust = (row.get("quality") or {}).get("metric_trust")
+    return words if trust is None else [*words, f"trust {trust:.0%}"]
 
 
 def _plus_minus(sigma: float | None) -> str:

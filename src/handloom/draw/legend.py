@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.draw.certainty import lens_text, scale_text
+from handloom.draw.certainty import lens_text, scale_text, trust_text
 from handloom.draw.frame import BACKGROUND
 from handloom.draw.overlay import EDGE, HAND_COLORS, WHITE, is_doubted, track_colors
 from handloom.draw.text import fit_text, line_height, put_text, text_width
@@ -70,7 +70,7 @@ def _of_frames(row: dict[str, Any]) -> list[Entry]:
 
 
 def _of_world(row: dict[str, Any], with_world: bool) -> list[Entry]:
-    words = [Entry("", [], text) for text in (scale_text(row), lens_text(row)) if text]
+    words = [Entry("", [], text) for text in (scale_text(row), lens_text(row), trust_text(row)) if text]
     if not with_world:
         return words
     entries = [Entry("ring", [WHITE], "camera's path, ring: its start")]

@@ -22,6 +22,8 @@ from handloom.store.runs import latest_run
 
 NUM_EXAMPLES = 3
 UNSAID = "camera_source = 'assumed' AND camera IS NULL"
+TRUST, TRUSTED = "metric_trust", 0.7
+"""`quality.metric_trust` from which on distances count as likely: about that of a lens known to 10 %, or better."""
 COLUMNS = (
     *("dataset", "num_frames", "duration_s", "hand_left", "hand_right"),
     *("world_scale", "camera_source", "camera_preset"),
@@ -71,6 +73,7 @@ def status(db: Database) -> dict[str, Any]:
         "clips_by_camera_preset": presets,
         "clips_with_default_camera": db.count("clips", UNSAID) if sources["assumed"] else 0,
         "share_with_assumed_camera": sources["assumed"] / sum(sources.values()) if sum(sources.values()) else None,
+        "clips_by_metric_trust": _trusts(db),
         "rejects_by_reason": [
             {
                 "stage": stage,
@@ -100,6 +103,7 @@ def status_text(values: dict[str, Any]) -> str:
         f"  cameras   poses in metres in {metric}, of arbitrary scale in {scales['arbitrary']}, "
         f"none in {scales['none']}",
         *_lens_lines(values),
+        *_metre_lines(values),
     ]
     run = values["last_run"]
     if run:
@@ -164,6 +168,29 @@ def _lens_lines(values: dict[str, Any]) -> list[str]:
             "it when you ingest, --camera-preset, --fov-deg or --intrinsics"
         )
     return lines
+
+
+def _trusts(db: Database) -> dict[str, int]:
+    """Clips whose distances are likely within 20 % of the truth, less likely, or of which that is not known."""
+    table = db.table("clips")
+    if table is None or table.schema.field("quality").type.get_field_index(TRUST) < 0:  # rows before 0.4
+        return {"likely": 0, "unlikely": 0, "unknown": db.count("clips")}
+    likely, known = (
+        db.count("clips", f"quality.{TRUST} >= {TRUSTED}"),
+        db.count("clips", f"quality.{TRUST} IS NOT NULL"),
+    )
+    return {"likely": likely, "unlikely": known - likely, "unknown": db.count("clips") - known}
+
+
+def _metre_lines(values: dict[str, Any]) -> list[str]:
+    trusts = values["clips_by_metric_trust"]
+    if not trusts["likely"] and not trusts["unlikely"]:
+        return []
+    likely = plural(trusts["likely"], "clip")
+    return [
+        f"  metres    distances within 20 % of the truth: likely ({TRUSTED:g} or more) in {likely}, less so in "
+        f"{trusts['unlikely']}, not known in {trusts['unknown']}"
+    ]
 
 
 def _robots(values: dict[str, Any]) -> list[str]:
