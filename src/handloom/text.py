@@ -119,6 +119,8 @@ def calibrate(summary, db: str) -> str:
         lines.append(f"{plural(alone, 'group is', 'groups are')} of one clip: nothing to share{wider}")
     if summary.ungrouped:
         lines.append(f"{plural(summary.ungrouped, 'clip has', 'clips have')} no known {summary.by}: left alone")
+    if summary.robots:
+        lines.append(f"{plural(summary.robots, 'clip is', 'clips are')} of robots: left alone")
     has = "would have" if summary.dry_run else "has" if summary.num_changed == 1 else "have"
     lines.append(f"{plural(summary.num_changed, 'clip')} of the list {has} another lens or hand size than before")
     if summary.rows:

@@ -28,6 +28,7 @@ from handloom.schemas.calibrated import is_calibrated
 from handloom.schemas.clip import Clip
 from handloom.store.clip_list import read_clips, update_clips
 from handloom.store.database import Database
+from handloom.store.embodiment import robot_datasets
 from handloom.store.lease import alone
 from handloom.store.removal import remove_rows
 from handloom.video.presence import presence
@@ -59,7 +60,8 @@ class CalibrateSummary:
 
     num_changed: clips of the list with another lens or hand size than before. rows: rows that were made with another
     one: they go, and the next run makes them anew. kept_rows: such rows whose video is not there: they stay as they
-    are, because they could not be made again. ungrouped: clips of which it is not known what they belong to.
+    are, because they could not be made again. ungrouped: clips of which it is not known what they belong to. robots:
+    clips of robots, which are left alone: their next ingest would say that nothing is known of their lens.
     """
 
     by: str
@@ -70,6 +72,7 @@ class CalibrateSummary:
     rows: int
     kept_rows: int
     ungrouped: int
+    robots: int
 
 
 def calibrate(
@@ -96,18 +99,20 @@ def calibrate(
     if by not in WAYS:
         raise ConfigError(f"clips are grouped by {by!r}", f"expected one of {', '.join(WAYS)}")
     with nullcontext() if dry_run else alone(db, "calibrate"):
-        clips = read_clips(db, where=where)
-        if not clips:
+        listed = read_clips(db, where=where)
+        of_robots = set(robot_datasets(db))
+        clips = [clip for clip in listed if clip.dataset not in of_robots]
+        if not listed:
             chosen = "holds no clips" if where is None else f"has no clip that passes {where!r}"
             raise ConfigError(f"the clip list of {db.uri} {chosen}", "nothing was changed; `status --clips` lists them")
         groups, ungrouped = _grouped(by, words_of(db, clips))
         results = [calibrate_group(by, name, group, by in OF_ONE_PERSON) for name, group in groups.items()]
         before = {clip.clip_id: clip for clip in clips}
         changed = {clip.clip_id for result in results for clip in result.clips if clip != before[clip.clip_id]}
-        listed = [clip for result in results for clip in result.clips]
-        gone, kept = _outdated(db, listed, source_options)
+        shall = [clip for result in results for clip in result.clips]
+        gone, kept = _outdated(db, shall, source_options)
         if not dry_run:
-            update_clips(db, [clip for clip in listed if clip.clip_id in changed], batch_clips=max(len(changed), 1))
+            update_clips(db, [clip for clip in shall if clip.clip_id in changed], batch_clips=max(len(changed), 1))
             remove_rows(db, gone)
     reports = tuple(
         GroupReport(
@@ -120,7 +125,8 @@ def calibrate(
         )
         for result in results
     )
-    return CalibrateSummary(by, dry_run, reports, len(clips), len(changed), len(gone), kept, ungrouped)
+    num_robots = len(listed) - len(clips)
+    return CalibrateSummary(by, dry_run, reports, len(clips), len(changed), len(gone), kept, ungrouped, num_robots)
 
 
 def _grouped(by: str, clips: Sequence[Words]) -> tuple[dict[str, list[Words]], int]:
