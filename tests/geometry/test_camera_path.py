@@ -161,6 +161,15 @@ def test_blurred_pictures_of_a_fast_turn_are_less_exact():
     assert place_m < 0.02
 
 
+def test_a_tripod_that_is_taken_away_in_the_end():
+    """It turns by nine degrees in the last three frames: of those nothing is said, of the others that it stood."""
+    poses = path_of(sway_m=0, turn_rad=0)
+    poses[37:, :3, :3] = Rotation.from_euler("y", [[3], [6], [9]], degrees=True).as_matrix()
+    path = estimated(corners(poses, noise_px=0.2), len(poses)).path
+    assert path.reason == "static"
+    assert np.isfinite(path.world_from_camera).all(axis=(1, 2)).tolist() == 37 * [True] + 3 * [False]
+
+
 @pytest.mark.parametrize("turn_rad", [0.0, 0.5])
 def test_nothing_is_said_across_a_cut(turn_rad):
     """Two shots from two tripods: the world of the first says nothing of the second."""

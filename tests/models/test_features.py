@@ -122,3 +122,11 @@ def test_one_frame_and_tiny_frames():
     assert set(CornerTracks().track(INFO, seen_wall(1), None).frame.tolist()) == {0}
     small = VideoInfo(16, 16, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
     assert len(CornerTracks().track(small, store(np.zeros((3, 16, 16))), None).frame) == 0
+
+
+def test_no_corner_goes_on_across_a_cut():
+    features = CornerTracks().track(INFO, seen_wall(8), None, cuts=[5])
+    before, after = (set(features.track[features.frame < 5]), set(features.track[features.frame >= 5]))
+    assert len(before) > 20
+    assert len(after) > 20
+    assert not before & after

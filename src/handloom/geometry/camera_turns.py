@@ -1,4 +1,4 @@
-"""Cameras whose place does not change: standing still, or turning on the spot. Measured, not assumed."""
+"""Cameras that turn on the spot. Measured, not assumed."""
 
 from __future__ import annotations
 
@@ -8,62 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.geometry.camera_rest import MIN_PER_FRAME, MIN_THIRDS, num_thirds
 from handloom.geometry.sfm_solver import Sightings
 from handloom.geometry.sfm_views import in_both, summed
 
 Floats = NDArray[np.float64]
 
-STILL_PX = 0.3  # way of a corner since it was first seen, pixels of a 640 px wide picture; twice that when it is OLD
-STILL_SHARE = 0.2  # of the old corners of a frame; three times that in clips too short for old ones
-OLD = 6  # frames
-MOST_FRAMES = 0.1  # a hand may pass close before the lens, or someone's back
-MIN_OLD = 5
 TURN_PX = 0.6  # median of what the rotations leave over
 TURN_SHARE = 0.75  # of the sightings must be explained within three times that
 EVERYWHERE_SHARE, ALL_THIRDS = 0.65, 8  # or so many, where they lie all over the picture in the median frame
 STILL_TURN_PX = 1.0
 LASTING = 10  # frames: shorter tracks show no parallax
-MIN_PER_FRAME = 15  # corners that agree with a frame's pose
-MIN_THIRDS = 4  # of the picture's nine: corners in one place may be a logo, or lie on one thing that moves
 ROUNDS = 8
-
-
-def is_static(sightings: Sightings, half_size: Floats, coarse: float = 1.0) -> bool:
-    """Whether enough of the older corners, all over the picture, are where they were first seen, in nine frames of ten.
-
-    coarse: pixels of the 640 px wide picture to one that was looked at: corners of a small one are less exact.
-
-    Hands and what they hold may be the larger part of what moves: of clips from a tripod 0.33 to 0.9 of the corners
-    stay in nine frames of ten, of a camera on a head none.
-    """
-    num_frames = len(sightings.first) - 1
-    long = num_frames >= 2 * OLD
-    _, first = np.unique(sightings.track, return_index=True)
-    start = np.zeros((sightings.num_tracks, 2))
-    start[sightings.track[first]] = sightings.xy[first]
-    born = np.full(sightings.num_tracks, -1)
-    born[sightings.track[first]] = sightings.frame[first]
-    old = sightings.frame - born[sightings.track] >= (OLD if long else 1)
-    still = np.linalg.norm(sightings.xy - start[sightings.track], axis=1) <= (2 if long else 1) * STILL_PX * coarse
-    shares = []
-    for frame in range(num_frames):
-        span = slice(sightings.first[frame], sightings.first[frame + 1])
-        if old[span].sum() >= MIN_OLD:
-            kept = still[span] & old[span]
-            spread = num_thirds(sightings.xy[span][kept], half_size) >= MIN_THIRDS
-            shares.append(float(kept.sum() / old[span].sum()) if spread else 0.0)
-    return bool(shares) and np.quantile(shares, MOST_FRAMES) >= (STILL_SHARE if long else 3 * STILL_SHARE)
-
-
-def longest_run(sightings: Sightings) -> NDArray[np.bool_]:
-    """(T,) frames of the longest stretch in which corners go on from frame to frame: after a cut all are new."""
-    num_frames = len(sightings.first) - 1
-    run = np.zeros(num_frames, np.int64)
-    for frame in range(1, num_frames):
-        before, now = sightings.at(frame - 1)[0], sightings.at(frame)[0]
-        goes_on = len(in_both(before, now)[0]) >= MIN_OLD
-        run[frame] = run[frame - 1] + (not goes_on)
-    return run == np.bincount(run).argmax()
 
 
 def turns(sightings: Sightings, focal: float) -> tuple[Floats, Floats]:
@@ -143,12 +99,6 @@ def _frames(sightings: Sightings) -> list[tuple[Floats, slice]]:
     """Each frame's sightings: their pixels, and where they are."""
     first = sightings.first.tolist()
     return [(sightings.xy[a:b], slice(a, b)) for a, b in itertools.pairwise(first)]
-
-
-def num_thirds(xy: Floats, half_size: Floats) -> int:
-    """How many of the picture's nine parts hold one of the points (n, 2), measured from its middle."""
-    part = np.clip(((xy / half_size + 1) * 1.5).astype(int), 0, 2)
-    return len(np.unique(part[:, 0] * 3 + part[:, 1]))
 
 
 def _chained(sightings: Sightings, rays: Floats) -> Floats:

@@ -79,13 +79,19 @@ placed; so 0.7 to 0.9, and 0.4 to 1 (Ego4D, HaWoR). Before things that move it i
 MAX_SLACK = 5.0
 
 
-def with_slack(sightings: Sightings, exact: Exactness) -> Sightings:
-    """The same with the slack that each frame's motion calls for: its median way from or to the next frame."""
+def steps_px(sightings: Sightings) -> Floats:
+    """(T,) median way of the corners from the frame before; NaN where none goes on, 0 for the first."""
     num_frames = len(sightings.first) - 1
-    way = np.zeros(num_frames + 1)
+    way = np.zeros(num_frames)
     for frame in range(1, num_frames):
         a, b = common(sightings, frame - 1, frame)
-        way[frame] = float(np.median(np.linalg.norm(a - b, axis=1))) if len(a) else 0.0
+        way[frame] = float(np.median(np.linalg.norm(a - b, axis=1))) if len(a) else np.nan
+    return way
+
+
+def with_slack(sightings: Sightings, exact: Exactness) -> Sightings:
+    """The same with the slack that each frame's motion calls for: its median way from or to the next frame."""
+    way = np.append(np.nan_to_num(steps_px(sightings)), 0.0)
     speed = np.maximum(way[:-1], way[1:])
     return replace(sightings, slack=np.minimum(np.hypot(exact.still, exact.moving * speed), MAX_SLACK))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from handloom.models.protocols import ClipFrames
 from handloom.schemas.values import FeatureTracks, HandPoints, VideoInfo
 
-VERSION = "corners-klt 2"
+VERSION = "corners-klt 3"
 
 CELL_PX = 32
 """One corner per cell of the working frame: about 200 at 640 x 360, spread over all of it."""
@@ -50,17 +51,26 @@ class CornerTracks:
     Feature Tracker (2001); Kalal et al., Forward-Backward Error (ICPR 2010).
     """
 
-    def track(self, info: VideoInfo, frames: ClipFrames, hands: HandPoints | None) -> FeatureTracks:
-        """All corners of the clip. `hands`: both hands over the same frames, source pixels, or None: nothing masked."""
+    def track(
+        self, info: VideoInfo, frames: ClipFrames, hands: HandPoints | None, cuts: Iterable[int] = ()
+    ) -> FeatureTracks:
+        """All corners of the clip.
+
+        Args:
+            hands: both hands over the same frames, source pixels, or None: nothing masked.
+            cuts: first frames of other shots; no corner goes on across one.
+        """
         if not len(frames):
             return _joined([], np.ones(2))
         grey = frames.grey(0)
         scale = np.array([info.width / grey.shape[1], info.height / grey.shape[0]])
-        state, seen, age = _State.start(grey), [], KEY_FRAMES
+        state, seen, age, cuts = _State.start(grey), [], KEY_FRAMES, set(cuts)
         for t in range(len(frames)):
             grey = grey if t == 0 else frames.grey(t)
             free = _free(grey.shape, t, hands, scale)
-            if t > 0:
+            if t in cuts:
+                state, age = replace(_State.start(grey), num_tracks=state.num_tracks), KEY_FRAMES
+            elif t > 0:
                 state, aged = _follow(state, grey, free)
                 age = KEY_FRAMES if aged else age + 1
                 if age == KEY_FRAMES and not aged:

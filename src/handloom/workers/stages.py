@@ -91,7 +91,7 @@ class Stages:
         begin("depth")
         maps = None if self._depth is None else self._depth.maps(clip, info, frames, camera)
         begin("camera")
-        estimated = self._path(clip, info, frames, points, camera)
+        estimated = self._path(clip, info, frames, points, camera, cuts)
         if estimated.camera is not camera and estimated.path.world_from_camera is not None:
             camera = estimated.camera
             begin("hand_fit")
@@ -139,7 +139,13 @@ class Stages:
         return fit_hands(points, camera, info, frame_s, **sizes)
 
     def _path(
-        self, clip: Clip, info: VideoInfo, frames: ClipFrames, points: HandPoints, camera: Camera
+        self,
+        clip: Clip,
+        info: VideoInfo,
+        frames: ClipFrames,
+        points: HandPoints,
+        camera: Camera,
+        cuts: NDArray[np.int64],
     ) -> EstimatedPath:
         """Given poses as they are; else estimated from the scene's corners, if asked for, without a scale yet."""
         given = given_path(clip, frames.frame_s)
@@ -147,7 +153,7 @@ class Stages:
             given = CameraPath(None, "none", "none", "not_given")
         if given is not None:
             return _as_given(given, camera)
-        corners = self._corners.track(info, frames, points)
+        corners = self._corners.track(info, frames, points, cuts.tolist())
         return estimate_path(corners, None, camera, frames.frame_s, info)
 
 
