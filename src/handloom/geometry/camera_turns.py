@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from handloom.geometry.camera_rest import MIN_PER_FRAME, MIN_THIRDS, num_thirds
 from handloom.geometry.sfm_solver import Sightings
-from handloom.geometry.sfm_views import in_both, summed
+from handloom.geometry.sfm_views import in_both, medians, padded, summed
 
 Floats = NDArray[np.float64]
 
@@ -20,6 +20,7 @@ EVERYWHERE_SHARE, ALL_THIRDS = 0.65, 8  # or so many, where they lie all over th
 STILL_TURN_PX = 1.0
 LASTING = 10  # frames: shorter tracks show no parallax
 ROUNDS = 8
+_BATCH = 128  # pairs of frames that are turned at once
 
 
 def turns(sightings: Sightings, focal: float) -> tuple[Floats, Floats]:
@@ -105,7 +106,7 @@ def _chained(sightings: Sightings, rays: Floats) -> Floats:
     """(T, 3, 3) first guess: each frame from the last one with corners in common; NaN where there is none."""
     num_frames = len(sightings.first) - 1
     rotations = np.full((num_frames, 3, 3), np.nan)
-    last = None
+    last, steps, pairs = None, [], []
     for frame in range(num_frames):
         span = slice(sightings.first[frame], sightings.first[frame + 1])
         if span.stop - span.start < 4:
@@ -117,19 +118,25 @@ def _chained(sightings: Sightings, rays: Floats) -> Floats:
             i, j = in_both(sightings.track[before], sightings.track[span])
             if len(i) < 4:
                 continue
-            step = _robust_turn(rays[span][j], rays[before][i])
-            rotations[frame] = rotations[last] @ step
+            steps.append((last, frame))
+            pairs.append((rays[span][j], rays[before][i]))
         last = frame
+    for start in range(0, len(steps), _BATCH):
+        found = _robust_turns(pairs[start : start + _BATCH])
+        for (before, frame), step in zip(steps[start : start + _BATCH], found, strict=True):
+            rotations[frame] = rotations[before] @ step
     return rotations
 
 
-def _robust_turn(source: Floats, target: Floats) -> Floats:
-    """Rotation (3, 3) that takes unit vectors `source` (n, 3) to `target`, reweighted."""
-    weight = np.ones(len(source))
+def _robust_turns(pairs: list[tuple[Floats, Floats]]) -> Floats:
+    """(P, 3, 3) rotations that take unit vectors (n, 3), the first of each pair, to the second, reweighted."""
+    (source, target), there = padded(pairs)
+    weight = there.astype(np.float64)
     for _ in range(4):
-        rotation = _nearest_rotation(np.einsum("ni,nj->ij", target * weight[:, None], source))
-        left = np.linalg.norm(np.einsum("ni,ji->nj", source, rotation) - target, axis=1)
-        weight = 1 / (1 + (left / max(float(np.median(left)), 1e-6)) ** 2)
+        rotation = _nearest_rotation(np.einsum("pn,pni,pnj->pij", weight, target, source))
+        off = np.einsum("pji,pni->pnj", rotation, source) - target
+        left = np.sqrt((off * off).sum(axis=-1))
+        weight = there / (1 + (left / np.maximum(medians(left, there), 1e-6)[:, None]) ** 2)
     return rotation
 
 

@@ -80,10 +80,11 @@ def cross_quality(
     pictures: PictureNumbers,
     cuts: Sequence[int] | NDArray[np.integer] = (),
     doubts: HandDoubts | None = None,
+    lost: Floats | None = None,
 ) -> tuple[dict[str, float | None], NDArray[np.int32]]:
     """The numbers named in `FIELDS`, None where nothing can be said (`schemas.tables` has their meanings); (T,) flags.
 
-    cuts: first frames of shots, but of the first.
+    cuts: first frames of shots, but of the first. lost: (T,) of `lost_shares`; None: it is asked here.
     Hands are measured in the world where poses are metric, else in the camera frame, which a turning camera adds to.
     """
     poses = metric_poses(path)
@@ -98,8 +99,9 @@ def cross_quality(
     camera_px, of_frame = camera_residuals(tracks, lifted, poses, camera)
     signs = _Signs(either_side(speed, len(points)), by_hand, of_frame)
     flags = _flags(hands, tracks, path, camera, frame_s, pictures, signs, doubts)
+    lost = lost_shares(tracks, hands, info) if lost is None else lost
     with np.errstate(invalid="ignore"):
-        flags[lost_shares(tracks, hands, info) > LOST_SHARE] |= FrameFlag.TRACKS_LOST.value
+        flags[lost > LOST_SHARE] |= FrameFlag.TRACKS_LOST.value
     flags[np.asarray(cuts, np.int64)] |= FrameFlag.CUT.value
     sigma = np.zeros(0) if hands.sigma_m is None else hands.sigma_m[hands.visible]
     suspect = (flags & ~int(NOT_THERE)) != 0

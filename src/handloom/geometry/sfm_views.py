@@ -39,10 +39,7 @@ def parallaxes(pairs: list[tuple[Floats, Floats]], focal: float) -> Floats:
     """
     if not pairs:
         return np.zeros(0)
-    count = np.array([len(xy_a) for xy_a, _ in pairs])
-    there = np.arange(count.max()) < count[:, None]
-    xy_a, xy_b = (np.zeros((*there.shape, 2)) for _ in range(2))
-    xy_a[there], xy_b[there] = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    (xy_a, xy_b), there = padded(pairs)
     rays_a, rays_b = _rays(xy_a, focal), _rays(xy_b, focal)
     weight = there.astype(np.float64)
     for _ in range(4):
@@ -51,15 +48,25 @@ def parallaxes(pairs: list[tuple[Floats, Floats]], focal: float) -> Floats:
         turned = np.einsum("pji,pni->pnj", u @ vt, rays_a)
         off = focal * turned[..., :2] / np.maximum(turned[..., 2:], 1e-3) - xy_b
         left = np.sqrt(off[..., 0] ** 2 + off[..., 1] ** 2)
-        middle = _medians(left, there, count)
+        middle = medians(left, there)
         weight = there / (1 + (left / np.maximum(2.0, middle)[:, None]) ** 2)
     return middle
 
 
-def _medians(values: Floats, there: NDArray[np.bool_], count: NDArray[np.int64]) -> Floats:
-    """(P,) of those of the (P, n) values that are there, `count` of each row, one at least."""
+def padded(pairs: list[tuple[Floats, Floats]]) -> tuple[list[Floats], NDArray[np.bool_]]:
+    """Both sides of P pairs of (n, k) as (P, N, k), zeros beyond n; and (P, N) what is there."""
+    count = np.array([len(one) for one, _ in pairs])
+    there = np.arange(count.max()) < count[:, None]
+    sides = [np.zeros((*there.shape, pairs[0][0].shape[1])) for _ in range(2)]
+    for out, side in zip(sides, zip(*pairs, strict=True), strict=True):
+        out[there] = np.concatenate(side)
+    return sides, there
+
+
+def medians(values: Floats, there: NDArray[np.bool_]) -> Floats:
+    """(P,) of those of the (P, n) values that are there, one of each row at least."""
     ordered = np.sort(np.where(there, values, np.inf), axis=1)
-    row = np.arange(len(count))
+    row, count = np.arange(len(there)), there.sum(axis=1)
     return (ordered[row, (count - 1) // 2] + ordered[row, count // 2]) / 2
 
 

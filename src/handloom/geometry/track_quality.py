@@ -43,6 +43,8 @@ def lost_shares(tracks: Tracks, hands: Hands, info: VideoInfo) -> NDArray[np.flo
     visible, points = tracks.visible[:, grid], tracks.points_px[:, grid]
     size = np.array([info.width, info.height], float)
     hand_px = np.where(hands.visible[..., None, None], hands.keypoints_px, np.nan).astype(np.float64)
+    reach = UNDER_HAND * hand_sizes_px(hand_px)
+    margin = BORDER * size.min()
     for t in range(1, len(out)):
         seen = visible[t - 1]
         if seen.sum() < max(LEAST_SEEN * len(grid), 1):
@@ -51,12 +53,10 @@ def lost_shares(tracks: Tracks, hands: Hands, info: VideoInfo) -> NDArray[np.flo
         moved = points[t, kept] - points[t - 1, kept]
         shift = np.median(moved, axis=0) if len(kept) >= LEAST_KEPT else 0.0
         there = points[t - 1, lost].astype(np.float64) + shift
-        margin = BORDER * size.min()
-        inside = ((there >= margin) & (there <= size - 1 - margin)).all(axis=1)
-        hidden = np.zeros(len(lost), bool)
-        for keypoints in hand_px[t - 1 : t + 1].reshape(-1, *hand_px.shape[2:]):
-            reach = UNDER_HAND * float(hand_sizes_px(keypoints))
-            near = np.linalg.norm(there[:, None] - keypoints, axis=-1) < reach  # False where the hand is not seen
-            hidden |= near.any(axis=1)
-        out[t] = (inside & ~hidden).sum() / seen.sum()
+        there = there[((there >= margin) & (there <= size - 1 - margin)).all(axis=1)]
+        for frame in (t - 1, t):
+            for hand in np.flatnonzero(hands.visible[frame]):
+                x, y = (there[:, None, i] - hand_px[frame, hand, :, i] for i in range(2))
+                there = there[~(x * x + y * y < reach[frame, hand] ** 2).any(axis=1)]
+        out[t] = len(there) / seen.sum()
     return out

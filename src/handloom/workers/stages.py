@@ -108,14 +108,11 @@ class Stages:
         if tracks.grids is not None:
             lifted = replace(lifted, grids_depth_m=lift_later(tracks, *seen_from))
         begin("quality")
+        lost = lost_shares(tracks, hands, info)
         agreement, flags = cross_quality(
-            hands, tracks, lifted, path, camera, info, frames.frame_s, pictures, cuts, points.doubts
+            hands, tracks, lifted, path, camera, info, frames.frame_s, pictures, cuts, points.doubts, lost
         )
-        quality = (
-            hand_quality(hands, info, camera)
-            | track_quality(tracks, lost_shares(tracks, hands, info))
-            | estimated.numbers
-        )
+        quality = hand_quality(hands, info, camera) | track_quality(tracks, lost) | estimated.numbers
         quality |= pictures.quality() | agreement
         quality |= {"num_cuts": float(len(cuts)), "hand_view_log_odds": points.view_log_odds}
         measured = bool(np.isfinite(lifted.depth_m).any())
