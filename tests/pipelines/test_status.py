@@ -42,6 +42,16 @@ def test_a_run_lives_or_has_died(tmp_path):
         assert f": {word}" in last_line(db)
 
 
+def test_paths_in_metres_are_counted_by_where_they_come_from(tmp_path):
+    db = Database.open(tmp_path, create=True)
+    Committer(db, RUN_KEY, SCHEMA).commit([write_fragment(db.uri, [make_row(n) for n in range(3)], SCHEMA)], [])
+    assert "poses in metres in 0 clips, of arbitrary scale in 0, none in 3" in status_text(status(db))
+    for number, source in enumerate(("given", "estimated", "estimated")):
+        of = f"clip_id = '{make_clip(number).clip_id}'"
+        db.table("clips").update({"world_scale": "'metric'", "camera_path_source": f"'{source}'"}, of)
+    assert "poses in metres in 3 clips (1 given, 2 estimated), of arbitrary" in status_text(status(db))
+
+
 def test_what_is_known_of_lenses_is_counted(tmp_path):
     db = Database.open(tmp_path, create=True)
     assert status(db)["share_with_assumed_camera"] is None

@@ -26,7 +26,7 @@ TRUST, TRUSTED = "metric_trust", 0.7
 """`quality.metric_trust` from which on distances count as likely: about that of a lens known to 10 %, or better."""
 COLUMNS = (
     *("dataset", "num_frames", "duration_s", "hand_left", "hand_right"),
-    *("world_scale", "camera_source", "camera_preset"),
+    *("world_scale", "camera_path_source", "camera_source", "camera_preset"),
 )
 
 
@@ -69,6 +69,7 @@ def status(db: Database) -> dict[str, Any]:
         "clips_with_left_hand": _sum(people, "hand_left"),
         "clips_with_right_hand": _sum(people, "hand_right"),
         "clips_by_world_scale": {scale: scales[scale] for scale in WORLD_SCALES},
+        "clips_in_metres_by_source": _metric_sources(totals),
         "clips_by_camera_source": sources,
         "clips_by_camera_preset": presets,
         "clips_with_default_camera": db.count("clips", UNSAID) if sources["assumed"] else 0,
@@ -100,8 +101,8 @@ def status_text(values: dict[str, Any]) -> str:
         *_robots(values),
         f"  hands     left in {left}, right in {values['clips_with_right_hand']}"
         + (", of people" if values["robot_datasets"] else ""),
-        f"  cameras   poses in metres in {metric}, of arbitrary scale in {scales['arbitrary']}, "
-        f"none in {scales['none']}",
+        f"  cameras   poses in metres in {metric}{_of_sources(values['clips_in_metres_by_source'])}, "
+        f"of arbitrary scale in {scales['arbitrary']}, none in {scales['none']}",
         *_lens_lines(values),
         *_metre_lines(values),
     ]
@@ -150,6 +151,19 @@ def _lenses(totals: pa.Table | None) -> tuple[dict[str, int], dict[str, int]]:
     presets = Counter(totals.column("camera_preset").to_pylist() if "camera_preset" in names else ())
     presets.pop(None, None)
     return {source: sources[source] for source in CAMERA_SOURCES}, dict(presets.most_common())
+
+
+def _metric_sources(totals: pa.Table | None) -> dict[str, int]:
+    """Clips whose path is in metres, by where that path comes from."""
+    if totals is None or "camera_path_source" not in totals.schema.names:
+        return {"given": 0, "estimated": 0}
+    pairs = zip(totals.column("world_scale").to_pylist(), totals.column("camera_path_source").to_pylist(), strict=True)
+    found = Counter(source for scale, source in pairs if scale == "metric")
+    return {source: found[source] for source in ("given", "estimated")}
+
+
+def _of_sources(sources: dict[str, int]) -> str:
+    return f" ({sources['given']} given, {sources['estimated']} estimated)" if sum(sources.values()) else ""
 
 
 def _lens_lines(values: dict[str, Any]) -> list[str]:
