@@ -189,6 +189,7 @@ def test_intrinsics_are_scaled_with_a_note_and_a_video_of_another_shape_is_left_
         (CameraTags("GoPro"), "gopro", 89.0),
         (CameraTags("GoPro", "GoPro Max", fov_setting="W", diagonal_fov_deg=137.39), "gopro-wide", 123.8),
         (CameraTags("GoPro", "HERO11 Black", fov_setting="L", diagonal_fov_deg=95.0), "gopro-linear", 87.1),
+        (CameraTags("GoPro", "HERO7 Black", fov_setting="W", diagonal_fov_deg=12.0), "gopro-wide", 108.7),
         (CameraTags("GoPro", "HERO11 Black", fov_setting="S"), None, None),
         (CameraTags("Apple", "iPhone 13", focal_35mm=27), None, 59.7),
         (CameraTags("Apple", "iPhone 6s"), "iphone-main", 60.9),

@@ -23,6 +23,8 @@ STABILISED_SIGMA = 0.10
 # Of GoPro's own degrees from corner to corner: a GoPro MAX says 137.4, which is 124 along the side by the curve of
 # gopro-wide; two calibrations of its 16:9 video have 119 and 121, longer focal lengths by 4 %.
 CORNER_SIGMA = 0.05
+# A GoPro MAX's view is 1.14 times that of gopro-wide. One that is half or twice its setting's is no view of that lens.
+PLAUSIBLE_VIEW = (0.6, 1.5)
 _GOPRO_SETTINGS = {"W": "gopro-wide", "L": "gopro-linear", "N": "gopro-narrow"}
 _STRETCHED = {"S": "SuperView", "H": "HyperView"}
 _OTHER_LENSES = ("front", "ultra", "tele", "external")
@@ -69,7 +71,8 @@ def _gopro(tags: CameraTags, info: VideoInfo, device: str) -> DeviceCamera:
     values = preset.camera()
     said = f"by {device}, field of view {preset.name[6:] if setting in _GOPRO_SETTINGS else 'unknown'}"
     fov_deg = None if tags.diagonal_fov_deg is None else _along_longer_side(tags.diagonal_fov_deg, values, info)
-    if fov_deg is not None and setting in _GOPRO_SETTINGS:
+    low, high = (share * values["fov_deg"] for share in PLAUSIBLE_VIEW)
+    if fov_deg is not None and setting in _GOPRO_SETTINGS and low <= fov_deg <= high:
         values |= {"fov_deg": round(fov_deg, 1), "focal_sigma": CORNER_SIGMA}
         said += f", {tags.diagonal_fov_deg:.1f} degrees from corner to corner"
     return _assumed(values, device, said)
