@@ -179,6 +179,13 @@ def test_intrinsics_are_scaled_with_a_note_and_a_video_of_another_shape_is_left_
     assert "intrinsics of 1280 x 720 are scaled to 1920 x 1080: 1 video" in result.notes
     with pytest.raises(ConfigError, match=r"no video of .* can be used; the first: a\.mp4"):
         ingest_folder(root, probe=lambda uri: portrait, asked=asked)
+    write(tmp_path / "a.camera.json", INTRINSICS)  # as much of a file beside a video
+    write(tmp_path / "b.camera.json", INTRINSICS | {"picture_size": None})
+    result = ingest_folder(root, probe=lambda uri: HD)
+    assert [clip.video_id for clip in result.clips] == ["a"]
+    assert result.notes == ("1 camera file is for pictures of another size, and scaled to the video beside",)
+    (problem,) = result.problems
+    assert problem.startswith("b.mp4: the camera file beside it cannot be used: the principal point is (639.5, 359.5)")
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_odd_files_are_named_not_opened(tmp_path):
     assert (result.counts["entries"], result.counts["bad"], result.counts["videos"]) == (3, 2, 1)
 
 
-CAMERA = {"camera_matrix": [500, 0, 320, 0, 500, 240, 0, 0, 1]}
+CAMERA = {"camera_matrix": [20, 0, 15.5, 0, 20, 15.5, 0, 0, 1]}
 IDENTITY = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
 
 

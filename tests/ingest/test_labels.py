@@ -209,7 +209,7 @@ def test_a_name_is_found_however_it_is_written(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     lines = [f"{KUECHE}.mp4,o\u0308ffnen", "hands.mp4,wash", "STRASSE.mp4,cross", f"{DECOMPOSED} 2.MP4,cut"]
     (tmp_path / "Clips.CSV").write_text("\ufeff" + "\n".join(["Video,NARRATION", *lines]))
-    (tmp_path / "hands.camera.json").write_text('{"camera_matrix": [9, 0, 4, 0, 9, 4, 0, 0, 1]}')
+    (tmp_path / "hands.camera.json").write_text('{"camera_matrix": [20, 0, 15.5, 0, 20, 15.5, 0, 0, 1]}')
     result = ingest(tmp_path)
     assert result.problems == []
     assert {c.video_id: c.narration for c in result.clips} == {

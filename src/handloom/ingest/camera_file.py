@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from handloom.errors import ConfigError
+from handloom.geometry.camera import camera_of
 from handloom.ingest.files import Options, read_json
 from handloom.ingest.json_shape import is_number
 from handloom.schemas.bounded_json import CAMERA
 from handloom.schemas.camera_presets import find_preset
-from handloom.schemas.values import WORLD_SCALES
+from handloom.schemas.values import WORLD_SCALES, VideoInfo
 
 SUFFIX = ".camera.json"
 _KEYS = (
@@ -41,6 +42,16 @@ class GivenCamera:
     def hand(self, said: str | None = None) -> str | None:
         """The `hand` JSON of its clips: what a command said of the person's hand, and how large hands are drawn."""
         return said if self.seen is None else _dump(json.loads(said or "{}") | self.seen)
+
+    def check(self, info: VideoInfo) -> None:
+        """Raises ValueError where the intrinsics cannot be used or do not fit the video."""
+        camera_of(_dump({key: value for key, value in self.content.items() if key != "world_from_camera"}), info)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(width, height) of the picture that the matrix is for; None: the video's own."""
+        size = self.content.get("picture_size")
+        return None if size is None else (round(size[0]), round(size[1]))
 
     def text(self, start_s: float, end_s: float | None) -> str:
         """JSON for a clip: its poses, and one on either side so that any time of the clip can be interpolated.
@@ -89,6 +100,8 @@ def read_camera_file(path: str, options: Options = None) -> GivenCamera:
     seen = None
     if content.get("preset") is not None:
         content, seen = _of_preset(path, content)
+    if all(content.get(key) is None for key in ("camera_matrix", "fov_deg", "preset")):
+        raise _wrong(path, "camera_matrix", None, "9 numbers, or fov_deg or preset in its place")
     if content.get("fov_deg") is None:
         _check_matrix(path, content.get("camera_matrix"))
     elif content.get("camera_matrix") is not None:

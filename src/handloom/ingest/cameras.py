@@ -172,8 +172,7 @@ def _of_file(path: str, options: Options) -> Asked:
     given = read_camera_file(path, options)
     _check_file(path, given)
     content = {"source": "assumed" if given.content.get("camera_matrix") is None else "given"} | given.content
-    size = content.get("picture_size")
-    shown = None if size is None else (round(size[0]), round(size[1]))
+    shown = given.size
     try:
         parse_camera(_dump(content), *(shown or _size_of(content)))
     except ValueError as error:

@@ -50,8 +50,8 @@ def ingest_folder(
     A file that cannot be read as a video stays in the list as one clip from 0 to an unknown end, and ends as a reject
     that says why. `clips.csv` at the top gives narrations, verbs, nouns, views, and the times of actions, which are
     clips then (`labels.read_labels`). Pieces lie on the container's clock, from its first frame to the end of its last,
-    and are a little longer at the end rather than tiny (`cutting.cut`). A camera file that cannot be used is named, and
-    its video is left out: with another camera its rows would be wrong.
+    and are a little longer at the end rather than tiny (`cutting.cut`). A camera file that cannot be used, or does not
+    fit its video, is named, and the video left out: with another camera its rows would be wrong.
 
     Counts: entries (files) = videos + skipped_not_video + camera_files + label_files + bad. Also `unreadable` (videos),
     `cameras`, `labelled` (videos), `actions`, `bad_labels` (lines), `bad_cameras` (files) and `hidden` (names that
@@ -97,10 +97,11 @@ def ingest_folder(
             continue
         info = _info(file, probe, gathering, unopened)
         try:
-            lens = None if camera is not None else lenses.of(file, info)
+            lens = lenses.of(file, info, camera)
         except ValueError as error:
             gathering.counts["bad_cameras"] += 1
-            gathering.problems.append(f"{file.path}: {lenses.said} cannot be used: {error}; the video is left out")
+            whose = lenses.said if camera is None else "the camera file beside it"
+            gathering.problems.append(f"{file.path}: {whose} cannot be used: {error}; the video is left out")
             continue
         for start_s, end_s, said in _pieces(file, info, clip_seconds, labels.get(file.path), gathering):
             clip = Clip(
@@ -243,11 +244,19 @@ class _Lenses:
         self._asked, self._tags, self._gathering = asked, tags, gathering
         self._sizes: Counter[tuple[int, int]] = Counter()
         self._cut: Counter[tuple[int, int]] = Counter()
+        self._beside = 0  # camera files of another size than their video's
         self._devices: Counter[str] = Counter()
         self.hand, self.said = asked.hand, asked.said
 
-    def of(self, file: FoundFile, info: VideoInfo | None) -> str | None:
-        """The camera JSON of a video. Raises ValueError where the camera that is asked for does not fit it."""
+    def of(self, file: FoundFile, info: VideoInfo | None, beside: GivenCamera | None) -> str | None:
+        """The camera JSON of a video, None where a file beside it has it. Raises ValueError where the camera of that
+        file, or the one that is asked for, does not fit the video.
+        """
+        if beside is not None:
+            if info is not None:
+                beside.check(info)
+                self._beside += beside.size not in (None, (info.width, info.height))
+            return None
         if self._asked.camera is not None:
             if info is not None:
                 self._asked.of_video(info)
@@ -266,6 +275,10 @@ class _Lenses:
     def tell(self) -> None:
         """The notes of the summary."""
         notes = self._gathering.notes
+        if self._beside:
+            self._gathering.counts["cameras_scaled"] += self._beside
+            files = plural(self._beside, "camera file is", "camera files are")
+            notes.append(f"{files} for pictures of another size, and scaled to the video beside")
         if num := self._gathering.counts["cameras_asked"]:
             notes.append(f"{plural(num, 'video has', 'videos have')} {self.said}")
         for (width, height), num in sorted(self._sizes.items()):
