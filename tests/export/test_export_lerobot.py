@@ -194,11 +194,12 @@ def test_a_window_of_steps_finds_one_later_grid_in_a_slot(tmp_path: Path) -> Non
     row["frame_s"] = row["frame_s"] + np.where(np.arange(12) >= 6, 1 / 15, 0)  # no frame for step 6
     row["track_sigma_px"] = np.ones((12, 4), np.float16)
     grids = []
-    for begun, stop in ((2, 7), (4, 9), (7, 12), (9, 12)):
-        visible = rng.random((stop - begun, 4)) < 0.7
-        points = np.where(visible[..., None], rng.uniform(0, 640, (stop - begun, 4, 2)), np.nan).astype(np.float32)
-        grids.append(LaterGrid(begun, points, visible, np.where(visible, np.float32(0.5), np.float32(np.nan))))
-    frames = [np.arange(len(grid.visible)) + grid.query_frame for grid in grids]
+    for first, begun, stop in ((2, 2, 7), (4, 6, 9), (7, 7, 12), (9, 11, 12)):
+        visible = rng.random((stop - first, 4)) < 0.7
+        points = np.where(visible[..., None], rng.uniform(0, 640, (stop - first, 4, 2)), np.nan).astype(np.float32)
+        sigma = np.where(visible, np.float32(0.5), np.float32(np.nan))
+        grids.append(LaterGrid(begun, points, visible, sigma, begun - first))
+    frames = [np.arange(len(grid.visible)) + grid.first_frame for grid in grids]
     slots = num_slots([pa.record_batch({"regrid_frame": pa.array([np.concatenate(frames).tolist(), None, []])})])
     assert slots == 2
     layout = clip_layout(15.0, SIZE, world=False, num_tracks=4, sigma=True, slots=slots, num_grid=4)
@@ -212,8 +213,8 @@ def test_a_window_of_steps_finds_one_later_grid_in_a_slot(tmp_path: Path) -> Non
     fit = Fit.into(SIZE, 96, 72).seen_from((96, 72), 640, 360)
     for grid, frame in zip(grids, frames, strict=True):
         steps = frame + (frame >= 6)
-        begun = steps[0]
-        window = step["regrid_query_frame"][begun : steps[-1] + 1]
+        begun = grid.query_frame + (grid.query_frame >= 6)
+        window = step["regrid_query_frame"][steps[0] : steps[-1] + 1]
         (slot,) = np.flatnonzero((window == begun).all(axis=0))
         points = step["regrid_points_px"].reshape(-1, slots, 4, 2)[steps, slot]
         np.testing.assert_allclose(points, fit.points(grid.points_px), rtol=1e-5)

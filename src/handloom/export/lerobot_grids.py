@@ -1,12 +1,13 @@
 """Grids of points that began later, as features of one shape: a fixed number of slots, each with one grid at a time.
 
 A step of a LeRobot dataset has as many numbers whatever the clip. So each later grid keeps one slot from its first step
-to its last one, and every step says in which step the grid of each slot began.
+to its last one, and every step says in which step the grid of each slot began: its points are followed from there,
+forth and back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -66,13 +67,14 @@ def grid_values(
     depth, sigma = (np.full((num, slots, num_points), np.nan, np.float32) for _ in range(2))
     visible = np.zeros((num, slots, num_points), bool)
     grids = StoredGrids.of(row)
-    for grid, slot in enumerate([] if grids is None else _slots_of(grids)):
-        steps = _steps_of(grids, grid, index)
+    for grid, slot in () if grids is None else _slots_of(grids):
+        followed = grids.frames(grid)
+        steps = np.flatnonzero((index >= followed[0]) & (index <= followed[-1]))
         if not len(steps):
             continue
         frames = index[steps]
         # Steps without a frame of their own, between those of the grid, are of it too.
-        begun[steps[0] : steps[-1] + 1, slot] = steps[0]
+        begun[steps[0] : steps[-1] + 1, slot] = steps[np.argmin(np.abs(frames - grids.query_frame[grid]))]
         points[steps, slot] = fit.points(grids.take(grid, "track_points_px", frames))
         depth[steps, slot] = grids.take(grid, "track_depth_m", frames)
         visible[steps, slot] = grids.take(grid, "track_visible", frames)
@@ -87,18 +89,11 @@ def grid_values(
     return {name: value for name, value in found.items() if name in features}
 
 
-def _slots_of(grids: StoredGrids) -> list[int]:
-    """The slot of each grid: the first that is free in the frame in which the grid begins."""
+def _slots_of(grids: StoredGrids) -> Iterator[tuple[int, int]]:
+    """(grid, slot) in the order of the frames in which grids begin to be followed: the first slot that is free then."""
     ends: list[int] = []
-    found = []
-    for begun, length in zip(grids.query_frame.tolist(), np.diff(grids.first).tolist(), strict=True):
-        slot = next((number for number, end in enumerate(ends) if end <= begun), len(ends))
-        ends[slot : slot + 1] = [begun + length]
-        found.append(slot)
-    return found
-
-
-def _steps_of(grids: StoredGrids, grid: int, index: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The steps whose frame the grid is followed in."""
-    begun = grids.query_frame[grid]
-    return np.flatnonzero((index >= begun) & (index < begun + grids.first[grid + 1] - grids.first[grid]))
+    for grid in np.argsort(grids.first_frame, kind="stable").tolist():
+        first, last = grids.frames(grid)[[0, -1]].tolist()
+        slot = next((number for number, end in enumerate(ends) if end < first), len(ends))
+        ends[slot : slot + 1] = [last]
+        yield grid, slot
