@@ -14,7 +14,7 @@ import pytest
 from handloom.errors import ConfigError
 from handloom.geometry.camera import camera_of
 from handloom.ingest.camera_file import read_camera_file
-from handloom.ingest.cameras import Asked, asked_cameras, kept
+from handloom.ingest.cameras import Asked, asked_cameras, is_file_gone, kept
 from handloom.ingest.devices import device_camera
 from handloom.ingest.folder import ingest_folder
 from handloom.pipelines import ingest
@@ -243,7 +243,9 @@ def test_what_a_command_does_not_say_stays_and_a_drawn_size_goes_with_its_lens(t
     beside = read_camera_file(write(tmp_path / "a.camera.json", {"preset": "egodex"}))
     was = replace(clip(nothing, beside.text(0, 1)), hand=beside.hand())
     gone = kept(clip(nothing), was, nothing)
-    assert (gone.camera, gone.hand) == (None, None)
+    assert (gone.camera, gone.hand, is_file_gone(gone, was)) == (None, None, True)
+    assert not is_file_gone(was, was)
+    assert not is_file_gone(gone, before)
     beside = beside.text(0, 1)
     assert kept(clip(nothing, beside), before, nothing).camera == beside
 

@@ -112,6 +112,15 @@ def kept(clip: Clip, before: Clip, asked: Asked, any_camera: bool = False) -> Cl
     return replace(clip, camera=camera, hand=_hand_kept(clip.hand, before.hand, camera != before.camera))
 
 
+def is_file_gone(clip: Clip, before: Clip) -> bool:
+    """Whether the camera in the list was that of a file beside the video, and the clip has none from a file now."""
+    return _is_of_file(before.camera) and not _is_of_file(clip.camera)
+
+
+def _is_of_file(camera: str | None) -> bool:
+    return camera is not None and not _is_of_command(camera) and not _is_of_device(camera)
+
+
 def _hand_kept(said: str | None, before: str | None, is_new_lens: bool) -> str | None:
     said_now = {} if said is None else json.loads(said)
     # What was found of the hands holds for the lens and the length that it was found with.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from handloom.errors import ConfigError
-from handloom.ingest.cameras import Asked, filled, kept, of_preset
+from handloom.ingest.cameras import Asked, filled, is_file_gone, kept, of_preset
 from handloom.ingest.ego4d import Choice, ingest_ego4d
 from handloom.ingest.ego4d_narrations import NarrationWindow
 from handloom.ingest.epic import ingest_epic
@@ -119,8 +119,11 @@ def folder(
         num = plural(len(others.clip_ids), "clip")
         hint = f"--replace takes those out, with their rows: {num} in all; --add keeps both cuts"
         raise ConfigError(_overlap(others), f"{hint}. Nothing was changed")
-    clips = clips if replace_others else _kept(db, keep_unsaid(db, clips, SAID), asked or Asked())
-    return _store(db, replace(result, clips=clips), others, replace_others, superseded, whole_videos=True)
+    notes = result.notes
+    if not replace_others:
+        clips, gone = _kept(db, keep_unsaid(db, clips, SAID), asked or Asked())
+        notes = (*notes, *gone)
+    return _store(db, replace(result, clips=clips, notes=notes), others, replace_others, superseded, whole_videos=True)
 
 
 def epic(
@@ -171,7 +174,7 @@ def _with_cameras(
     """
     clips = [replace(clip, hand=asked.hand) for clip in result.clips]
     if keep:
-        clips = _kept(db, clips, asked, any_camera=keep_camera)
+        clips, _ = _kept(db, clips, asked, any_camera=keep_camera)
     preset = of_preset(PRESETS[own])
     clips, num = filled(clips, asked, preset)
     if not num:
@@ -181,11 +184,16 @@ def _with_cameras(
     return replace(result, clips=clips, counts=result.counts | {name: num}, notes=(*result.notes, note))
 
 
-def _kept(db: Database, clips: list[Clip], asked: Asked, any_camera: bool = False) -> list[Clip]:
-    """See `ingest.cameras.kept`."""
+def _kept(
+    db: Database, clips: list[Clip], asked: Asked, any_camera: bool = False
+) -> tuple[list[Clip], tuple[str, ...]]:
+    """See `ingest.cameras.kept`; and a note of camera files that are no longer there."""
     bare = [replace(clip, camera=None, hand=None) for clip in clips]
     listed = keep_unsaid(db, bare, ("camera", "hand"))
-    return [kept(clip, before, asked, any_camera) for clip, before in zip(clips, listed, strict=True)]
+    found = [kept(clip, before, asked, any_camera) for clip, before in zip(clips, listed, strict=True)]
+    gone = {clip.video_id for clip, before in zip(found, listed, strict=True) if is_file_gone(clip, before)}
+    num = plural(len(gone), "video has lost its camera file", "videos have lost their camera files")
+    return found, (f"{num}, {min(gone)} for one: its numbers count no more",) if gone else ()
 
 
 def _checked(result: IngestResult, videos: str) -> IngestResult:
