@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import handloom
@@ -14,10 +15,15 @@ PACKAGE = Path(handloom.__file__).parent
 MAKERS = {"ClipError": 2, "Reject": 2, "NotAVideoError": 0}
 
 
-def reasons_said() -> Iterator[tuple[str, str]]:
+@cache
+def reasons_said() -> tuple[tuple[str, str], ...]:
     """(where, reason) of every literal reason in the package."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(), str(path))):
+    return tuple(said for path in sorted(PACKAGE.rglob("*.py")) for said in reasons_of(path))
+
+
+def reasons_of(path: Path) -> Iterator[tuple[str, str]]:
+    if any(maker in (text := path.read_text()) for maker in MAKERS):
+        for node in ast.walk(ast.parse(text, str(path))):
             if not isinstance(node, ast.Call) or ast.unparse(node.func).split(".")[-1] not in MAKERS:
                 continue
             place = MAKERS[ast.unparse(node.func).split(".")[-1]]
