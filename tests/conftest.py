@@ -14,9 +14,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from handloom.schemas.clip import Clip
+
+# How long an example takes is the machine's: on a busy one a property that holds failed for 200 ms.
+hypothesis.settings.register_profile("handloom", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("handloom")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
