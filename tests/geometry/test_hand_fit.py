@@ -13,6 +13,7 @@ from handloom.geometry.camera import project, rays
 from handloom.geometry.hand_fit import fit_hands
 from handloom.geometry.hand_palm import likeliest_path
 from handloom.geometry.hand_solve import P, Problem, State, misfit, normal_equations
+from handloom.geometry.metric_posterior import Posterior
 from handloom.schemas.values import Camera, HandPoints, Hands, VideoInfo
 
 INFO = VideoInfo(1280, 720, 15.0, "h264", "yuv420p", 0, 0.0, 10.0, 150)
@@ -37,7 +38,13 @@ def _wave(rng: np.random.Generator, num: int, size: int, swing: float) -> np.nda
 
 
 def clip(
-    seed: int = 0, num: int = 40, noise_px: float = 2.0, scale: float = 1.0, tilt: float = 0.65, seen: float = 1.0
+    seed: int = 0,
+    num: int = 40,
+    noise_px: float = 2.0,
+    scale: float = 1.0,
+    tilt: float = 0.65,
+    seen: float = 1.0,
+    away: float = 1.0,
 ):
     """HandPoints of two moving hands of one person, as a 2D model marks them, and the truth (T, 2, 21, 3)."""
     rng = np.random.default_rng(seed)
@@ -49,7 +56,7 @@ def clip(
         # Back of the hand to the camera, fingers up and away from it: a tilt of `tilt` radians.
         base = np.stack([[1.0, 0, 0], [0, -np.cos(tilt), np.sin(tilt)], [0, -np.sin(tilt), -np.cos(tilt)]], axis=1)
         turn = _turns(_wave(rng, num, 3, 0.2) + 1e-6) @ base
-        place = np.array([0.13, 0.08, 0.45]) + _wave(rng, num, 3, 0.04)
+        place = away * np.array([0.13, 0.08, 0.45]) + _wave(rng, num, 3, 0.04)
         mirror = np.array([-1.0 if hand == 0 else 1.0, 1, 1])
         at = [np.einsum("nij,nkj->nki", turn, p) * scale + place[:, None] for p in (posed.points_m, posed.seen_m)]
         middle = at[0][:, [6, 10, 14, 18]].mean(axis=1, keepdims=True)
@@ -212,7 +219,8 @@ def test_what_is_not_known_of_lens_and_hand_makes_distances_less_certain() -> No
     given, preset, assumed = (fit(points, frame_s, camera).sigma_m for camera in cameras)
     assert (preset > given * 1.05).all()
     assert (assumed > preset * 1.5).all()
-    assert (fit(points, frame_s, hand_length_sigma=0.02).sigma_m < given).all()
+    known = Posterior.before(None, length=0.02)
+    assert (fit(points, frame_s, posterior=known).sigma_m < given).all()
 
 
 @pytest.mark.parametrize("num", [1, 2, 3])

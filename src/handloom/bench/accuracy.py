@@ -207,13 +207,17 @@ def _methods(scores: Sequence[ClipScores]) -> list[str]:
 
 
 def _scale_errors(cameras: Sequence[dict[str, float]]) -> dict[str, float]:
-    errors = np.abs([camera["scale"] - 1 for camera in cameras if math.isfinite(camera["scale"])])
-    if not len(errors):
-        return {"scale_error": float("nan"), "scale_within_10_percent": float("nan"), "scale_clips": 0}
+    """Of the clips whose path has a scale; and whether its error is as large as it is said to be."""
+    nan = float("nan")
+    errors = np.array([camera["scale"] - 1 for camera in cameras if math.isfinite(camera["scale"])])
+    sigmas = np.array([camera["scale_sigmas"] for camera in cameras if math.isfinite(camera.get("scale_sigmas", nan))])
+    away = np.abs(errors)
     return {
-        "scale_error": float(errors.mean()),
-        "scale_within_10_percent": float((errors <= 0.1).mean()),
+        "scale_error": float(away.mean()) if len(away) else nan,
+        "scale_within_10_percent": float((away <= 0.1).mean()) if len(away) else nan,
         "scale_clips": len(errors),
+        **{f"scale_within_{k}_sigma": float((np.abs(sigmas) <= k).mean()) if len(sigmas) else nan for k in (1, 2)},
+        "scale_bias_sigmas": float(np.median(sigmas)) if len(sigmas) else nan,
     }
 
 

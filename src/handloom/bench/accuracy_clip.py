@@ -26,7 +26,7 @@ from handloom.workers.stages import Stages, Understood
 GIVEN, ESTIMATED, MEDIAPIPE, LK = "handloom", "handloom_estimated", "mediapipe", "lk"
 BLIND = "handloom_blind"  # without intrinsics
 WINDOW_S = 5.0
-NEED_METRES = ("scale", "ate_rigid_m", "ate_rigid_m_5s", "rpe_m", "rpe_1s_m", "length_ratio")
+NEED_METRES = ("scale", "scale_sigmas", "ate_rigid_m", "ate_rigid_m_5s", "rpe_m", "rpe_1s_m", "length_ratio")
 
 
 @dataclass(frozen=True)
@@ -201,6 +201,8 @@ def _camera(found: Understood, loaded: Loaded) -> dict[str, float]:
     out = whole | {
         f"{name}_5s": _mean([part[name] for part in parts]) for name in ("rotation_deg", "ate_m", "ate_rigid_m")
     }
+    sigma = found.quality.get("camera_scale_sigma") or float("nan")
+    out["scale_sigmas"] = float(np.log(out["scale"])) / sigma if out["scale"] > 0 else float("nan")
     if metric is None:
         out |= dict.fromkeys(NEED_METRES, float("nan"))
     return out | {"has_path": float(poses is not None), "has_metric_path": float(metric is not None)}

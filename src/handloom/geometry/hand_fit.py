@@ -24,19 +24,13 @@ from handloom.geometry.hand_palm import (
     turn_to,
 )
 from handloom.geometry.hand_solve import Problem, State, depth_spread, keypoints_of, solve
+from handloom.geometry.metric_posterior import Posterior
 from handloom.schemas.values import LEFT, NUM_KEYPOINTS, Camera, HandPoints, Hands, VideoInfo
 
 Array = NDArray[np.float64]
 
-# Origins. Sizes of adults: published, as named. Spreads: set by hand so that `sigma_m` is about the error that was
-# seen; MISFIT, weights and steps by hand, for a lower error. Both on rendered hands and on two of the five EgoDex clips
-# of the README's table; the other three were looked at meanwhile. No other fit of them is on record.
-SEEN_SIZE_SPREAD = 0.12  # of `schemas.settings.SEEN_SIZE`, relative
-HAND_LENGTH_SPREAD = 0.055  # of adults, relative (Greiner 1991: women 0.181, men 0.194 m)
-TILT_SPREAD = (
-    0.06  # of the distance, from errors of the 2D keypoints that last: a tilt not seen, a bone drawn too short
-)
-
+# Origins. MISFIT, weights and steps were set by hand, for a lower error, on rendered hands and on two of the five
+# EgoDex clips of the README's table; the other three were looked at meanwhile. No other fit of them is on record.
 GAP_S = 0.5  # a hand unseen for longer starts anew
 MIN_KEYPOINTS = 12  # known ones, for a hand to be placed
 MIN_SIZE = 2e-3  # mean distance of keypoints from their middle, as a ray: a hand 25 m away
@@ -53,6 +47,7 @@ MODEL_DROP_SHARE, MODEL_DROP_SPREAD_M = 0.75, 0.015
 STEPS = 20
 WINDOW, OVERLAP = 450, 30  # frames: longer clips are fitted piece by piece, with the shape of all of them
 _PIP = (6, 10, 14, 18)
+_LENGTH = np.array([0.0, 1.0, 0.0, 0.0])  # of `metric_posterior.UNKNOWNS`
 
 
 def fit_hands(
@@ -62,8 +57,8 @@ def fit_hands(
     frame_s: NDArray[np.float64],
     *,
     hand_length_m: float = model.HAND_LENGTH_M,
-    hand_length_sigma: float = HAND_LENGTH_SPREAD,
     seen_size: float,
+    posterior: Posterior | None = None,
 ) -> Hands:
     """Both hands of a clip in the camera frame (x right, y down, z forward), as one person's: one size, constant bones.
 
@@ -74,25 +69,26 @@ def fit_hands(
     Args:
         points: 2D keypoints; `model_m` gives the fingers' bend and, in a view from outside, the palm's tilt.
         frame_s: (T,) seconds.
+        posterior: what is known of lens and sizes; its focal length is the camera's already. By default what is known
+            beforehand.
 
     Returns:
-        Hands; `sigma_m` holds the spread of the fit, of the hand's length, of `seen_size` and of the focal length.
+        Hands; `sigma_m` holds the spread of the fit in each frame, and of the posterior, which all frames share.
         A hand with fewer than 12 known keypoints, or none in front of the camera, is NaN and stays `visible`.
     """
+    known = posterior or Posterior.before(camera.focal_sigma)
     lifted = np.full(points.model_m.shape, np.nan)
     sigma = np.full(points.visible.shape, np.nan)
-    seen = _Seen.of(points, camera, info, np.asarray(frame_s, np.float64))
+    seen = SeenHands.of(points, camera, info, np.asarray(frame_s, np.float64))
     if len(seen.hand):
-        state, good = _start(seen.problem)
+        state, good = likely_start(seen.problem)
         kept = np.flatnonzero(good)
         if len(kept):
-            keypoints, spread = _fit(seen.problem.part(kept), _part(state, kept), seen.frame[kept])
-            scale = hand_length_m / model.HAND_LENGTH_M
-            keypoints = scale * _full_size(keypoints, seen_size)
-            distance = np.linalg.norm(keypoints.mean(axis=1), axis=1)
-            focal = camera.focal_sigma or 0.0  # None: given, or nothing is known
-            relative = np.sqrt(hand_length_sigma**2 + SEEN_SIZE_SPREAD**2 + TILT_SPREAD**2 + focal**2)
-            spread = np.hypot(scale * seen_size * spread, relative * distance)
+            keypoints, spread = _fit(seen.problem.part(kept), part_of(state, kept), seen.frame[kept])
+            scale = known.factor(_LENGTH) * hand_length_m / model.HAND_LENGTH_M
+            size = known.factor(Posterior.SIZE - _LENGTH) * seen_size
+            keypoints = scale * _full_size(keypoints, size)
+            spread = np.hypot(scale * size * spread, known.sigma(Posterior.HAND) * _distance(keypoints))
             keypoints[..., 0] *= seen.flip[kept, None]
             ahead = keypoints[..., 2].min(axis=1) > model.MIN_DEPTH_M
             at = seen.frame[kept[ahead]], seen.hand[kept[ahead]]
@@ -101,16 +97,33 @@ def fit_hands(
     return Hands(*shown, lifted.astype(np.float32), sigma.astype(np.float32), points.view)
 
 
+def resized(hands: Hands, before: Posterior, after: Posterior) -> Hands:
+    """Hands placed with `before`, as they are with `after` and the same lens."""
+    if after is before or hands.sigma_m is None:
+        return hands
+    was = hands.keypoints_cam_m.astype(np.float64)
+    length, drawn = (after.factor(of) / before.factor(of) for of in (_LENGTH, Posterior.SIZE - _LENGTH))
+    keypoints = length * _full_size(was, drawn)
+    of_fit = np.square(hands.sigma_m.astype(np.float64)) - np.square(before.sigma(Posterior.HAND) * _distance(was))
+    shared = after.sigma(Posterior.HAND) * _distance(keypoints)
+    sigma = np.sqrt(np.square(length * drawn) * np.maximum(of_fit, 0.0) + np.square(shared))
+    return replace(hands, keypoints_cam_m=keypoints.astype(np.float32), sigma_m=sigma.astype(np.float32))
+
+
+def _distance(keypoints: Array) -> Array:
+    return np.linalg.norm(keypoints.mean(axis=-2), axis=-1)
+
+
 def _full_size(keypoints: Array, seen_size: float) -> Array:
-    """Hands (N, 21, 3) fitted to what was drawn, moved to where hands drawn `seen_size` times too large are.
+    """Hands (..., 21, 3) fitted to what was drawn, moved to where hands drawn `seen_size` times too large are.
 
     A hand as drawn is the hand itself shrunk about its middle joints: they keep their place in the picture.
     """
-    return keypoints + (seen_size - 1) * keypoints[:, _PIP].mean(axis=1, keepdims=True)
+    return keypoints + (seen_size - 1) * keypoints[..., _PIP, :].mean(axis=-2, keepdims=True)
 
 
 @dataclass(frozen=True)
-class _Seen:
+class SeenHands:
     """The hands that can be fitted, as right hands: left ones first, each in the order of time.
 
     hand, frame: (N,). flip: (N,) -1 for left hands.
@@ -122,7 +135,7 @@ class _Seen:
     flip: Array
 
     @staticmethod
-    def of(points: HandPoints, camera: Camera, info: VideoInfo, frame_s: Array) -> _Seen:
+    def of(points: HandPoints, camera: Camera, info: VideoInfo, frame_s: Array) -> SeenHands:
         rays = slopes(points.keypoints_px, camera)
         known = np.isfinite(rays).all(axis=3)
         size = _size(rays, known)
@@ -140,7 +153,7 @@ class _Seen:
         before[~((before > 0) & (before <= GAP_S))] = np.nan
         shape = np.zeros(model.NUM_SHAPE)
         problem = Problem(own, weight, rest, before, drop, drop_spread, shape, model.SHAPE_SPREAD)
-        return _Seen(problem, hand, frame, flip)
+        return SeenHands(problem, hand, frame, flip)
 
 
 def _size(rays: Array, known: NDArray[np.bool_]) -> Array:
@@ -182,7 +195,7 @@ def _drop(view: str | None, rays: Array, model_m: Array) -> tuple[Array, Array]:
     return np.where(known, drop, 0.0), np.where(known, MODEL_DROP_SPREAD_M, np.inf)
 
 
-def _start(problem: Problem) -> tuple[State, NDArray[np.bool_]]:
+def likely_start(problem: Problem) -> tuple[State, NDArray[np.bool_]]:
     """The likeliest turn of each hand, seen from afar; and whether there is one in front of the camera."""
     angles = np.where(np.isfinite(problem.rest), problem.rest, model.ANGLE_REST)
     posed = model.pose(angles, problem.shape, derivatives=False)
@@ -205,7 +218,7 @@ def _fit(problem: Problem, start: State, frame: NDArray[np.int64]) -> tuple[Arra
         return keypoints_of(state), depth_spread(problem, state)
     looks = np.arange(4) * (last - WINDOW // 4) // 3
     index = np.flatnonzero(((frame[:, None] >= looks) & (frame[:, None] < looks + WINDOW // 4)).any(axis=1))
-    shape = solve(problem.part(index), _part(start, index), STEPS).shape if len(index) else start.shape
+    shape = solve(problem.part(index), part_of(start, index), STEPS).shape if len(index) else start.shape
     problem = replace(problem, shape=shape, shape_spread=np.full(model.NUM_SHAPE, 1e-7))
     start = replace(start, shape=shape)
     keypoints, spread = np.zeros((len(frame), NUM_KEYPOINTS, 3)), np.zeros(len(frame))
@@ -214,12 +227,13 @@ def _fit(problem: Problem, start: State, frame: NDArray[np.int64]) -> tuple[Arra
         if not len(around):
             continue
         piece = problem.part(around)
-        state = replace(solve(piece, _part(start, around), STEPS), shape=shape)
+        state = replace(solve(piece, part_of(start, around), STEPS), shape=shape)
         own = (frame[around] >= first) & (frame[around] < first + WINDOW)
         keypoints[around[own]] = keypoints_of(state)[own]
         spread[around[own]] = depth_spread(piece, state)[own]
     return keypoints, spread
 
 
-def _part(state: State, index: NDArray[np.int64]) -> State:
+def part_of(state: State, index: NDArray[np.int64]) -> State:
+    """Some of the hands, with the shape of all."""
     return State(state.translation[index], state.rotation[index], state.angles[index], state.shape)

@@ -13,8 +13,8 @@ import numpy as np
 
 from handloom.geometry.calibration import bend_of
 from handloom.geometry.camera import assumed_camera, camera_content, parse_camera
-from handloom.geometry.hand_fit import HAND_LENGTH_SPREAD, SEEN_SIZE_SPREAD
 from handloom.geometry.hand_model import HAND_LENGTH_M
+from handloom.geometry.metric_posterior import LENGTH_SIGMA, SEEN_SIGMA
 from handloom.schemas.calibrated import Seen, before_calibration, is_calibrated, read_calibrated
 from handloom.schemas.clip import Clip
 from handloom.schemas.hand_size import parse_hand
@@ -191,8 +191,8 @@ def _assumed_hand(text: str | None, drawn_by_default: float) -> tuple[float, boo
         hand = parse_hand(text)
     except ValueError:
         return HAND_LENGTH_M, True, drawn_by_default, 0.0  # its clips are rejected: left alone
-    length_sigma = HAND_LENGTH_SPREAD if hand.sigma is None else hand.sigma
-    seen_sigma = SEEN_SIZE_SPREAD if getattr(hand, "seen_sigma", None) is None else hand.seen_sigma
+    length_sigma = LENGTH_SIGMA if hand.sigma is None else hand.sigma
+    seen_sigma = SEEN_SIGMA if hand.seen_sigma is None else hand.seen_sigma
     known = hand.length_m is not None
     sigma = (length_sigma**2 + seen_sigma**2) ** 0.5
     return hand.length_m or HAND_LENGTH_M, known, hand.seen_size or drawn_by_default, sigma

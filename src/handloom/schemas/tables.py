@@ -60,6 +60,16 @@ QUALITY_FIELDS: dict[str, str] = {
     "keypoints do, source pixels",
     "hand_view_log_odds": "natural logarithm of how much likelier the hands' places are seen from the person's own "
     "head than from outside; below 0 in a clip given as `ego`: the pictures speak against it",
+    "hand_scale_sigma": "relative standard deviation of what the distances of all hands of the clip share: lens, hand "
+    "size, lasting errors of the fit",
+    "hand_length_found_m": "length of the hands, wrist to tip of the middle finger, as a given metric path or given "
+    "depth maps say alone, with `seen_size` taken as exact; null where they say nothing",
+    "hand_length_found_sigma": "its relative standard deviation",
+    "metric_trust": "probability that the distances of hands lie within 20 % of the truth; without hands that of "
+    "lengths of an estimated path; null where nothing is in metres",
+    "focal_found": "focal length over the picture's longer side, as the scene's motion says alone, without what was "
+    "assumed; null where it says nothing or the lens was given",
+    "focal_found_sigma": "its relative standard deviation",
     "camera_error_px": "reprojection error of corners under an estimated path, median, px at a width of 640",
     "camera_explained": "share of the sightings of lasting corners that an estimated path explains",
     "camera_parallax_px": "median parallax of the two views an estimated path began with, px at a width of 640",

@@ -13,8 +13,12 @@ from handloom.geometry.camera import camera_for
 from handloom.geometry.camera_path import EstimatedPath, estimate_path, with_scale
 from handloom.geometry.cross_quality import cross_quality
 from handloom.geometry.given_path import given_path
-from handloom.geometry.hand_fit import fit_hands
+from handloom.geometry.hand_fit import fit_hands, resized
+from handloom.geometry.hand_focal import told_by_hands
+from handloom.geometry.hand_model import HAND_LENGTH_M
 from handloom.geometry.hand_quality import hand_quality
+from handloom.geometry.metric_evidence import Metres, metric_numbers, with_lens, with_world
+from handloom.geometry.metric_posterior import LENGTH_SIGMA, SEEN_SIGMA, Posterior
 from handloom.geometry.path_scale import metric_scale
 from handloom.geometry.picture_stats import PictureNumbers
 from handloom.geometry.pieces import lift_in_pieces, lift_later
@@ -27,7 +31,7 @@ from handloom.models.features import CornerTracks
 from handloom.models.hand_points import not_across
 from handloom.models.protocols import ClipFrames
 from handloom.schemas.clip import Clip
-from handloom.schemas.hand_size import parse_hand
+from handloom.schemas.hand_size import HandSize, parse_hand
 from handloom.schemas.settings import Settings
 from handloom.schemas.values import (
     Camera,
@@ -87,16 +91,26 @@ class Stages:
         begin("hands")
         points = not_across(self._hands.extract(clip, info, frames), cuts)
         begin("hand_fit")
-        hands = self._placed(clip, points, camera, info, frames.frame_s)
+        size = self._hand_size(clip)
+        seen = (points, camera, info, frames.frame_s)
+        known = Posterior.before(camera.focal_sigma, size.sigma, size.seen_sigma)
+        sizes = {"hand_length_m": size.length_m, "seen_size": size.seen_size}
+        known, camera = told_by_hands(known, *seen, **sizes)
         begin("depth")
         maps = None if self._depth is None else self._depth.maps(clip, info, frames, camera)
         begin("camera")
         estimated = self._path(clip, info, frames, points, camera, cuts)
+        metres = Metres(known)
         if estimated.camera is not camera and estimated.path.world_from_camera is not None:
-            camera = estimated.camera
-            begin("hand_fit")
-            hands = self._placed(clip, points, camera, info, frames.frame_s)
-            begin("camera")
+            metres, camera = with_lens(metres, camera, estimated.camera, info), estimated.camera
+        begin("hand_fit")
+        if self._settings.hands.backend == "mediapipe":
+            hands = place_hands(points, camera)
+        else:
+            hands = fit_hands(points, camera, info, frames.frame_s, **sizes, posterior=metres.known)
+        sized = with_world(metres, hands, estimated.path, camera, info, frames.frame_s, maps)
+        hands, metres = resized(hands, metres.known, sized.known), sized
+        begin("camera")
         if estimated.path.source == "estimated":
             estimated = with_scale(estimated, hands, frames.frame_s, info, maps)
         begin("tracks")
@@ -114,26 +128,23 @@ class Stages:
         )
         quality = hand_quality(hands, info, camera) | track_quality(tracks, lost) | estimated.numbers
         quality |= pictures.quality() | agreement
+        quality |= metric_numbers(metres, hands, path, quality.get("camera_scale_sigma"), size.length_m)
         quality |= {"num_cuts": float(len(cuts)), "hand_view_log_odds": points.view_log_odds}
         measured = bool(np.isfinite(lifted.depth_m).any())
         source = None if not measured else "geometry" if maps is None else maps.source
         world = hands_to_world(hands, path)
         return Understood(camera, path, hands, world, tracks, lifted, source, quality, flags)
 
-    def _placed(
-        self, clip: Clip, points: HandPoints, camera: Camera, info: VideoInfo, frame_s: NDArray[np.float64]
-    ) -> Hands:
-        if self._settings.hands.backend == "mediapipe":
-            return place_hands(points, camera)
+    def _hand_size(self, clip: Clip) -> HandSize:
+        """What the clip list says of the hands, with the settings where it says nothing."""
         try:
             hand = parse_hand(clip.hand)
         except ValueError as error:
             problem = f"what the clip list says of the hands cannot be used: {error}"
             hint = "ingest again, with another --hand-length-m or --camera-preset"
             raise ClipError(clip.clip_id, "hand_fit", "bad_camera", problem, hint) from None
-        given = {"hand_length_m": hand.length_m, "hand_length_sigma": hand.sigma, "seen_size": hand.seen_size}
-        sizes = {"seen_size": self._settings.hands.seen_size} | {n: v for n, v in given.items() if v is not None}
-        return fit_hands(points, camera, info, frame_s, **sizes)
+        usual = HandSize(HAND_LENGTH_M, LENGTH_SIGMA, self._settings.hands.seen_size, None, SEEN_SIGMA)
+        return replace(usual, **{name: value for name, value in vars(hand).items() if value is not None})
 
     def _path(
         self,
