@@ -45,6 +45,7 @@ def make_row(
     hands_seen: tuple[bool, bool] = (True, False),
     frame_jpeg: list[bytes] | None = None,
     camera: Camera = CAMERA,
+    quality: dict[str, float] | None = None,
 ) -> pa.RecordBatch:
     """A row whose arrays follow from `seed` (by default from the clip), with `grid` x `grid` tracks."""
     clip = make_clip(clip) if isinstance(clip, int) else clip
@@ -73,7 +74,7 @@ def make_row(
         lifted=None,
         depth_source=None,
         embeddings=vectors,
-        quality={"hand_coverage": float(visible.any(1).mean()) if num_frames else None, "blur": 12.5},
+        quality={"hand_coverage": float(visible.any(1).mean()) if num_frames else None, "blur": 12.5} | (quality or {}),
         frame_flags=None,
         frame_jpeg=frame_jpeg,
         thumbnail=b"\xff\xd8strip",

@@ -15,7 +15,7 @@ from handloom.geometry.calibration import bend_of
 from handloom.geometry.camera import assumed_camera, camera_content, parse_camera
 from handloom.geometry.hand_model import HAND_LENGTH_M
 from handloom.geometry.metric_posterior import LENGTH_SIGMA, SEEN_SIGMA
-from handloom.schemas.calibrated import Seen, before_calibration, is_calibrated, read_calibrated
+from handloom.schemas.calibrated import Seen, before_calibration, read_calibrated
 from handloom.schemas.clip import Clip
 from handloom.schemas.hand_size import parse_hand
 from handloom.schemas.settings import CameraConfig, HandsConfig, of_any_version
@@ -25,7 +25,7 @@ from handloom.store.runs import stored_settings
 
 COLUMNS = (
     *("clip_id", "camera", "hand", "width", "height", "quality"),
-    *("camera_matrix", "camera_distortion", "camera_model", "camera_focal_sigma", "camera_source"),
+    *("camera_matrix", "camera_distortion", "camera_model", "camera_focal_sigma"),
 )
 FOUND = {
     "camera": ("focal_found", "focal_found_sigma"),
@@ -88,7 +88,7 @@ def _words(clip: Clip, row: dict[str, Any] | None, assumed, drawn_by_default: fl
     length, hand_known, drawn_size, sigma = _assumed_hand(hand_before, drawn_by_default)
     return Words(
         clip,
-        _lens_seen(row, clip.camera, assumed),
+        _lens_seen(row, clip.camera),
         _hand_seen(row, clip.hand, drawn_by_default),
         known,
         lens_assumed,
@@ -103,9 +103,9 @@ def _words(clip: Clip, row: dict[str, Any] | None, assumed, drawn_by_default: fl
     )
 
 
-def _lens_seen(row: dict[str, Any] | None, listed: str | None, assumed) -> Seen | None:
+def _lens_seen(row: dict[str, Any] | None, listed: str | None) -> Seen | None:
     """What a clip's row says alone, to a few digits; else what was kept of it when it was calibrated."""
-    found = None if row is None else _found(row, *FOUND["camera"]) or _without_assumed(row, assumed)
+    found = None if row is None else _found(row, *FOUND["camera"])
     if found is None:
         return _kept(None if row is None else row["camera"], listed)
     bend = bend_of(row["camera_model"] or "opencv", row["camera_distortion"])
@@ -131,21 +131,6 @@ def _found(row: dict[str, Any], name: str, sigma_name: str) -> tuple[float, floa
     quality = row["quality"] or {}
     value, sigma = quality.get(name), quality.get(sigma_name)
     return (value, sigma) if value is not None and sigma is not None and value > 0 and sigma > 0 else None
-
-
-def _without_assumed(row: dict[str, Any], assumed) -> tuple[float, float] | None:
-    """The row's focal length with what was assumed of it divided out: both are normal distributions of its logarithm.
-
-    The radial term was assumed alike in all clips, so that this is exact.
-    """
-    sigma = row["camera_focal_sigma"]
-    if row["camera_source"] != "estimated" or sigma is None or is_calibrated(row["camera"]):
-        return None
-    known, (before, before_sigma) = assumed(row["camera"], (row["width"], row["height"]))
-    if known is not None or not sigma < before_sigma:
-        return None
-    both, share = math.log(row["camera_matrix"][0] / max(row["width"], row["height"])), (sigma / before_sigma) ** 2
-    return math.exp((both - share * math.log(before)) / (1 - share)), sigma / math.sqrt(1 - share)
 
 
 def _assumed(config: CameraConfig, text: str | None, size: tuple[int, int] | None) -> tuple[str | None, Any]:
