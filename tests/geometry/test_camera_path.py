@@ -296,6 +296,27 @@ def test_an_unknown_lens_is_found_with_its_uncertainty(name):
     assert place_m < 0.02
 
 
+@pytest.mark.parametrize("name", ["wide", "fisheye"])
+def test_a_camera_that_only_turns_tells_its_lens(name):
+    """Of a camera that turns by ten degrees each way; no view says how far anything is."""
+    focal, numbers, model = LENSES[name]
+    matrix = np.array([[focal, 0, 639.5], [0, focal, 359.5], [0, 0, 1]])
+    lens = Camera(matrix, "given", None if numbers is None else np.array(numbers), model)
+    poses = path_of(sway_m=0, turn_rad=0.5)
+    result = estimated(corners(poses, lens, count=200), len(poses), assumed_camera(INFO.width, INFO.height, 70.0))
+    assert (result.path.reason, result.camera.source) == ("pure_rotation", "estimated")
+    off = abs(np.log(result.camera.camera_matrix[0, 0] / focal))
+    assert off < max(2 * result.camera.focal_sigma, 0.05) < 0.25
+    assert errors(result.path.world_from_camera + _shifted(len(poses)), poses + _shifted(len(poses)))[0] < 0.5
+
+
+def _shifted(num):
+    """Places for `errors`, which scales by them."""
+    shift = np.zeros((num, 4, 4))
+    shift[:, 0, 3] = np.linspace(0, 1, num)
+    return shift
+
+
 def test_an_assumed_focal_length_stays_where_nothing_says_otherwise():
     camera = Camera(1.1 * MATRIX + np.diag([0, 0, -0.1]), "assumed")
     nearly_still = path_of(sway_m=0.006, turn_rad=0.01)

@@ -7,6 +7,7 @@ the scene's points from that first camera.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +17,11 @@ from handloom.geometry.camera import slopes
 from handloom.geometry.camera_found import MIN_COVERAGE, MIN_PART, EstimatedPath, close, moving, no_path, unmoved
 from handloom.geometry.camera_lens import ASSUMED_SIGMA, camera_of, find_lens
 from handloom.geometry.camera_rest import MIN_PER_FRAME, MIN_THIRDS, calm_part, longest_run, num_thirds, rest_frames
+from handloom.geometry.camera_turn_lens import find_turn_lens
 from handloom.geometry.camera_turns import turn_path
 from handloom.geometry.path_scale import metric_scale
 from handloom.geometry.sfm import NotReconstructed, reconstruct
-from handloom.geometry.sfm_solver import Sightings
+from handloom.geometry.sfm_solver import RadialLens, Sightings
 from handloom.geometry.sfm_views import BLURRED, SHARP, Exactness, with_slack
 from handloom.schemas.values import Camera, DepthMaps, FeatureTracks, Hands, VideoInfo
 
@@ -44,6 +46,8 @@ MIN_FRAMES, MAX_FRAMES = 4, 1500
 """A moving camera's path drifts: 0.3 degrees over 900 frames, 1.5 degrees and 0.14 m over 1500 (synthetic)."""
 MUCH_CLOSER = 0.04
 """By this share a moving camera must explain more sightings closely than a turning one, which has fewer parameters."""
+MUCH_CLOSER_THAN_TURNS = 0.1
+"""The same, of a lens that turns alone explain: cameras that only turned, over real stills, 0.06 to 0.09."""
 MUCH_PARALLAX_PX = 10.0  # between the first two views: nothing that only turns
 LITTLE = 0.8  # of the assumed focal length's uncertainty: where more is left, nothing was learned
 
@@ -142,34 +146,50 @@ def _tried(
     part: Flags, sightings: Sightings, features: FeatureTracks, camera: Camera, info: VideoInfo, exact: Exactness
 ) -> EstimatedPath:
     """The path of a camera that moves, or only turns, with the lens that was found; none with a reason."""
-    camera = _with_lens(camera, with_slack(sightings, exact), info)
-    straight = _sightings(features, camera, info, len(part))
-    sightings = with_slack(straight.kept(part[straight.frame]), exact)
-    half_size = _half_size(info)
+    seen = with_slack(sightings, exact)
+
+    def straight(camera: Camera) -> Sightings:
+        pixels = _sightings(features, camera, info, len(part))
+        return with_slack(pixels.kept(part[pixels.frame]), exact)
+
+    turning_camera = _with_lens(camera, seen, info, find_turn_lens)
+    moving_camera = _with_lens(camera, seen, info, find_lens)
+    turns_alone = turning_camera is not camera
+    sightings = straight(moving_camera)
     try:
-        found = reconstruct(sightings, _focal(camera, info), refine_focal=False)
+        found = reconstruct(sightings, _focal(moving_camera, info), refine_focal=False)
     except NotReconstructed as error:
-        moved, share = no_path(error.reason, camera), 0.0
+        moved, share = no_path(error.reason, moving_camera), 0.0
     else:
-        moved = moving(found, sightings, camera, half_size, part)
+        moved = moving(found, sightings, moving_camera, _half_size(info), part)
         share = close(found, sightings)
-        if moved.path.world_from_camera is not None and found.parallax_px >= MUCH_PARALLAX_PX:
+        much = found.parallax_px >= MUCH_PARALLAX_PX and not turns_alone
+        if moved.path.world_from_camera is not None and much:
             return moved
-    turn = turn_path(sightings, _focal(moved.camera, info), half_size)
-    turning = None if turn is None else unmoved(turn.poses, sightings, moved.camera, part)
+    if not turns_alone:
+        turning_camera = moving_camera
+    sightings = straight(turning_camera)
+    turn = turn_path(sightings, _focal(turning_camera, info), _half_size(info))
+    turning = None if turn is None else unmoved(turn.poses, sightings, turning_camera, part)
     if turning is None or turning.path.world_from_camera is None:
         return moved
-    if moved.path.world_from_camera is None or turn.close >= share - MUCH_CLOSER:
+    closer = MUCH_CLOSER_THAN_TURNS if turns_alone else MUCH_CLOSER
+    if moved.path.world_from_camera is None or turn.close >= share - closer:
         return turning
     return replace(moved, turning=turning.path)
 
 
-def _with_lens(camera: Camera, sightings: Sightings, info: VideoInfo) -> Camera:
+def _with_lens(
+    camera: Camera,
+    sightings: Sightings,
+    info: VideoInfo,
+    search: Callable[[Sightings, float, float | None], RadialLens | None],
+) -> Camera:
     """The camera with the lens that the sightings show; itself where it was given, or they show none."""
     if camera.source != "assumed" or camera.distortion is not None:
         return camera
     try:
-        lens = find_lens(sightings, _focal(camera, info), camera.focal_sigma)
+        lens = search(sightings, _focal(camera, info), camera.focal_sigma)
     except NotReconstructed:
         return camera
     if lens is None:

@@ -32,29 +32,47 @@ def turns(sightings: Sightings, focal: float) -> tuple[Floats, Floats]:
     Returns:
         World from camera (T, 4, 4), NaN where a frame has no corners, and what is left over (M,), pixels, NaN there.
     """
-    num_frames = len(sightings.first) - 1
+    rays = _rays(sightings, focal)
+    world_from_frame, directions = _solved(sightings, rays, focal)
+    known = ~np.isnan(world_from_frame).any(axis=(1, 2))
+    poses = np.full((len(known), 4, 4), np.nan)
+    poses[known] = np.eye(4)
+    poses[known, :3, :3] = world_from_frame[known]
+    left = np.linalg.norm(_turned(world_from_frame, sightings.frame, rays) - directions[sightings.track], axis=1)
+    return poses, focal * left
+
+
+def turned_directions(sightings: Sightings, focal: float) -> Floats:
+    """(M, 3) where each sighting's direction, fitted as by `turns`, lies in its frame's camera; NaN as there."""
+    rotations, directions = _solved(sightings, _rays(sightings, focal), focal)
+    return np.einsum("mji,mj->mi", rotations[sightings.frame], directions[sightings.track])
+
+
+def _rays(sightings: Sightings, focal: float) -> Floats:
     rays = np.column_stack([sightings.xy / focal, np.ones(len(sightings.xy))])
-    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+
+
+def _turned(rotations: Floats, frame: NDArray[np.int64], rays: Floats) -> Floats:
+    return np.einsum("mij,mj->mi", rotations[frame], rays)
+
+
+def _solved(sightings: Sightings, rays: Floats, focal: float) -> tuple[Floats, Floats]:
+    """World from camera (T, 3, 3), NaN where a frame has no corners, and the directions (N, 3) in the world."""
     world_from_frame = _chained(sightings, rays)
     known = ~np.isnan(world_from_frame).any(axis=(1, 2))
     use = known[sightings.frame]
     frame, track, rays = sightings.frame[use], sightings.track[use], rays[use]
     weight = np.ones(len(frame))
     for _ in range(ROUNDS):
-        turned = np.einsum("mij,mj->mi", world_from_frame[frame], rays)
+        turned = _turned(world_from_frame, frame, rays)
         directions = summed(track, turned * weight[:, None], sightings.num_tracks)
         directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
         outer = directions[track][:, :, None] * (rays * weight[:, None])[:, None, :]
-        world_from_frame[known] = _nearest_rotation(summed(frame, outer, num_frames)[known])
-        turned = np.einsum("mij,mj->mi", world_from_frame[frame], rays)
-        left_px = focal * np.linalg.norm(turned - directions[track], axis=1)
+        world_from_frame[known] = _nearest_rotation(summed(frame, outer, len(known))[known])
+        left_px = focal * np.linalg.norm(_turned(world_from_frame, frame, rays) - directions[track], axis=1)
         weight = 1 / (1 + (left_px / (2 * TURN_PX)) ** 2)
-    poses = np.full((num_frames, 4, 4), np.nan)
-    poses[known] = np.eye(4)
-    poses[known, :3, :3] = world_from_frame[known]
-    left = np.full(len(use), np.nan)
-    left[use] = left_px
-    return poses, left
+    return world_from_frame, directions
 
 
 @dataclass(frozen=True)
