@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from handloom.geometry.track_hand import on_and_beside
 from handloom.geometry.track_maps import sample_maps, scale_to
-from handloom.geometry.track_still import StillPoints, camera_points, place_still_points, rays_of, spread_of
+from handloom.geometry.track_still import StillPoints, place_still_points, rays_of, seen_from, spread_of
 from handloom.schemas.values import NUM_HANDS, Camera, CameraPath, DepthMaps, Hands, LiftedTracks, Tracks, VideoInfo
 
 Floats = NDArray[np.float64]
@@ -59,7 +59,7 @@ def _still_depth(still: StillPoints | None, path: CameraPath, metric: Floats | N
     """(T, N) metres; all NaN where there is no metric scale to be had."""
     if still is None or (path.scale != "metric" and metric is None):
         return np.full(shape, np.nan)
-    depth = np.where(still.at_rest, camera_points(still.place, path.world_from_camera)[..., 2], np.nan)
+    depth = np.where(still.at_rest, seen_from(still.place, path.world_from_camera)[2], np.nan)
     return depth if path.scale == "metric" else scale_to(depth, metric)
 
 

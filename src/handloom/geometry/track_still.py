@@ -104,9 +104,15 @@ def place_still_points(
 
 def camera_points(place: Floats, world_from_camera: Floats) -> Floats:
     """(N, 3) world points in every frame's camera, (T, N, 3)."""
-    rotation, centre = world_from_camera[:, :3, :3], world_from_camera[:, :3, 3]
-    offset = place[None] - centre[:, None]
-    return sum(offset[..., i, None] * rotation[:, None, i] for i in range(3))
+    return np.stack(seen_from(place, world_from_camera), axis=-1)
+
+
+def seen_from(place: Floats, world_from_camera: Floats) -> tuple[Floats, Floats, Floats]:
+    """x, y and z of the same, (T, N) each."""
+    rotation, centre = world_from_camera[:, :3, :3, None], world_from_camera[:, :3, 3, None]
+    offset = [place[:, i] - centre[:, i] for i in range(3)]
+    x, y, z = (sum(offset[i] * rotation[:, i, axis] for i in range(3)) for axis in range(3))
+    return x, y, z
 
 
 def _place(
@@ -145,10 +151,10 @@ def _place(
 
 def _rests(place: Floats, rays: Floats, noise: Floats, poses: Floats) -> NDArray[np.bool_]:
     """(T, n) frames in which (n, 3) places lie on their rays."""
-    cam = camera_points(place, poses)
-    depth = np.maximum(cam[..., 2], 1e-9)
-    off = np.hypot(cam[..., 0] / depth - rays[..., 0], cam[..., 1] / depth - rays[..., 1])
-    return (off < MAX_OFF * noise) & (cam[..., 2] > 0)
+    x, y, z = seen_from(place, poses)
+    depth = np.maximum(z, 1e-9)
+    x, y = x / depth - rays[..., 0], y / depth - rays[..., 1]
+    return (x * x + y * y < (MAX_OFF * noise) ** 2) & (z > 0)
 
 
 def _spread(known: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -212,10 +218,9 @@ class _Seen:
 
 def _distance_error(place: Floats, normal: Floats, poses: Floats, at_rest: NDArray[np.bool_], noise: Floats) -> Floats:
     """(n,) standard deviation of the distance over the distance, from the spread of the rays that agree."""
-    spread = np.linalg.inv(normal + np.eye(3) * 1e-9) * noise[:, None, None] ** 2
     first = np.argmax(at_rest, axis=0)
     away = place - poses[first, :3, 3]
     distance = np.maximum(np.linalg.norm(away, axis=1), 1e-9)
     along = away / distance[:, None]
-    variance = np.einsum("na,nab,nb->n", along, spread, along)
-    return np.sqrt(np.maximum(variance, 0)) / distance
+    spread = np.linalg.solve(normal + np.eye(3) * 1e-9, along[..., None])[..., 0]
+    return noise * np.sqrt(np.maximum((along * spread).sum(axis=1), 0)) / distance

@@ -129,8 +129,8 @@ class Follower:
     ) -> None:  # fmt: skip
         """From frame `t` (grey `before`) to frame `to` (grey `after`, prepared as `view`).
 
-        matches: (m, 2) points of the two frames that tell the still scene's motion. motion: it is known, from other
-        points. None of the two: the points followed here tell it.
+        matches: (m, 2) points of the two frames that tell the still scene's motion. motion: it is known, from them or
+        from other points. None of the two: the points followed here tell it.
         """
         if view.blind:
             self._wait(before, t, view.size)

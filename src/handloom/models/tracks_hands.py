@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,13 @@ _RADIUS = np.full(len(_BONES), 0.16, np.float32)  # palm lengths; fingers are th
 _RADIUS[:16] = 0.10
 _RADIUS[:4] = 0.13
 _ARM_LENGTH, _ARM_HALF = 4.0, 0.5  # palm lengths
+
+
+@lru_cache(maxsize=4)
+def _centres(columns: int, rows: int, block_px: int) -> Array:
+    """(columns * rows, 2) of blocks, row by row."""
+    blocks = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2).astype(np.float32)
+    return (blocks + np.float32(0.5)) * block_px
 
 
 @dataclass(frozen=True)
@@ -108,8 +115,7 @@ class HandRegions:
         """(h / block, w / block) blocks of the picture that lie `reach` palm lengths from the hands or more, and not on
         a forearm."""
         columns, rows = (int(n) // block_px for n in size)
-        centres = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2).astype(np.float32)
-        centres = (centres + np.float32(0.5)) * block_px
+        centres = _centres(columns, rows, block_px)
         return ((self.side(t, centres, reach) == STILL) & ~self.on_arm(t, centres)).reshape(rows, columns)
 
     def on_arm(self, t: int, points: Array) -> NDArray[np.bool_]:

@@ -87,6 +87,11 @@ class StillMotion:
         parallax, off = _field(before[near], excess[near], self.size)
         return replace(self, parallax_px=parallax, off_px=off)
 
+    def back(self) -> StillMotion:
+        """The way back, as sure as the way there; without parallax."""
+        homography = np.linalg.inv(self.homography)
+        return StillMotion.of(homography / homography[2, 2], self.covariance, self.size)
+
     def stretch(self, points: Array) -> Array:
         """(n, 2, 2) derivative of the homography at the points."""
         h = self.homography

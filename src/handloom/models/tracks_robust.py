@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from handloom.models.protocols import ClipFrames
 from handloom.models.tracks_follower import HAND_REACH, Follower
 from handloom.models.tracks_grids import Grid, LaterGrids
 from handloom.models.tracks_hands import LEFT, OWN, RIGHT, STILL, HandRegions
+from handloom.models.tracks_layers import StillMotion
 from handloom.models.tracks_lk import query_grid
 from handloom.models.tracks_patches import View
 from handloom.models.tracks_queries import Budget, choose, movers
@@ -28,6 +29,8 @@ WINDOW_PX = 11
 """Of the Lucas-Kanade step: smaller than the plain tracker's, since the step is predicted and the place verified."""
 KEYFRAME_S = 1 / 3
 """Time between the frames in which new points are chosen."""
+VIEWS_KEPT = 96
+"""26 MB at 640 x 360."""
 _LAYER = {TrackKind.LEFT_HAND: LEFT, TrackKind.RIGHT_HAND: RIGHT, TrackKind.MOVING: OWN, TrackKind.CORNER: STILL}
 
 
@@ -56,8 +59,9 @@ class RecoveringTracker:
         regions = HandRegions.of(hands, scale)
         tracks = _Recorded.empty(len(frames), len(grid) + self._config.extra)
         shots = frozenset(int(cut) for cut in cuts)
-        later = _forward(self._config, frames, regions, grid, shots, tracks)
-        _backward(self._config, frames, regions, shots, tracks, later)
+        views = _Views(frames)
+        later = _forward(self._config, frames, views, regions, grid, shots, tracks)
+        _backward(self._config, frames, views, regions, shots, tracks, later)
         points = _in_source(tracks.points, tracks.visible, scale)
         points[0, : len(queries)] = queries
         sigma = _sigma_in_source(tracks.sigma, tracks.visible, scale)
@@ -94,6 +98,7 @@ class _Recorded:
     sigma: Array  # (T, N)
     query_frame: NDArray[np.int32]
     kind: NDArray[np.int8]
+    motions: dict[int, StillMotion] = field(default_factory=dict)  # to each frame from the one before, where known
 
     @staticmethod
     def empty(num_frames: int, num: int) -> _Recorded:
@@ -104,6 +109,24 @@ class _Recorded:
     def write(self, t: int, at: NDArray[np.integer], follower: Follower) -> None:
         """Points number `at` as the follower sees them, its own numbers 0, 1, ..."""
         self.points[t, at], self.visible[t, at], self.sigma[t, at] = follower.points, follower.seen, follower.sigma
+
+
+class _Views:
+    """Frames as followers look at them. The last `VIEWS_KEPT` are kept for the way back."""
+
+    def __init__(self, frames: ClipFrames) -> None:
+        self._frames = frames
+        self._kept: dict[int, View] = {}
+
+    def at(self, t: int, grey: NDArray[np.uint8]) -> View:
+        """grey: of frame `t`."""
+        view = self._kept.get(t)
+        if view is None:
+            if len(self._kept) == VIEWS_KEPT:
+                del self._kept[next(iter(self._kept))]
+            view = self._kept[t] = View(grey, self._frames.rgb(t))
+        view.light = np.ones(3, np.float32)
+        return view
 
 
 def _follower(config: TracksConfig, num: int, frames: ClipFrames) -> Follower:
@@ -125,16 +148,17 @@ def _later_grids(config: TracksConfig, frames: ClipFrames, regions: HandRegions,
 
 
 def _forward(
-    config: TracksConfig, frames: ClipFrames, regions: HandRegions, grid: Array, cuts: frozenset[int], out: _Recorded
-) -> LaterGrids | None:
+    config: TracksConfig, frames: ClipFrames, views: _Views, regions: HandRegions, grid: Array, cuts: frozenset[int],
+    out: _Recorded,
+) -> LaterGrids | None:  # fmt: skip
     """The grid from the first frame on, new points from every key-frame on; later grids beside them."""
     num = out.visible.shape[1]
     follower, later = _follower(config, num, frames), _later_grids(config, frames, regions, grid)
     every = max(1, round(KEYFRAME_S / follower.step_s))
-    budget, free, before = Budget(config.extra), len(grid), frames.grey(0)
+    budget, free, before, blind = Budget(config.extra), len(grid), frames.grey(0), False
     for t in range(len(frames)):
         after = before if t == 0 else frames.grey(t)
-        view = View(after, frames.rgb(t))
+        view = views.at(t, after)
         if t == 0:
             at = np.arange(free)
             follower.start(at, grid, view, _layer(grid, regions, 0), regions, 0)
@@ -152,6 +176,9 @@ def _forward(
             out.kind[at], out.query_frame[at] = kinds, t
             free += len(points)
         out.write(t, np.arange(num), follower)
+        if follower.motion is not None and follower.motion.known and not (blind or view.blind):
+            out.motions[t] = follower.motion
+        blind = view.blind
         if later is not None and t in cuts:
             later.cut(view, regions, t)
         elif later is not None and t > 0:
@@ -172,7 +199,7 @@ def _layer(points: Array, regions: HandRegions, t: int) -> NDArray[np.int8]:
 
 
 def _backward(
-    config: TracksConfig, frames: ClipFrames, regions: HandRegions, cuts: frozenset[int], out: _Recorded,
+    config: TracksConfig, frames: ClipFrames, views: _Views, regions: HandRegions, cuts: frozenset[int], out: _Recorded,
     later: LaterGrids | None,
 ) -> None:  # fmt: skip
     """Points chosen later, from their query to their shot's start, under the still motion seen on the way forward; and
@@ -186,11 +213,14 @@ def _backward(
             before = None
             continue
         after = frames.grey(t)
-        view = View(after, frames.rgb(t))
+        view = views.at(t, after)
         if before is None or t + 1 in cuts:
             follower.end()
         else:
-            follower.step(before, after, view, regions, t + 1, t, _matches(out, later, t))
+            matches = _matches(out, later, t)
+            there = out.motions.get(t + 1)  # known from the way forward: to fit it again cost an eighth of all tracking
+            motion = None if there is None else there.back().bent(*matches)
+            follower.step(before, after, view, regions, t + 1, t, matches, motion)
             at = np.flatnonzero(out.query_frame[late] > t)
             out.points[t, late[at]], out.visible[t, late[at]] = follower.points[at], follower.seen[at]
             out.sigma[t, late[at]] = follower.sigma[at]
