@@ -148,3 +148,19 @@ def test_no_grid_begins_on_black_and_one_begins_after_it():
     begun = [grid.query_frame for grid in follow(frames).grids]
     assert not [t for t in begun if 12 <= t < 30]
     assert np.isfinite(follow(frames[:1]).points_px[0, :3]).all()
+
+
+def test_a_thing_that_moves_far_from_any_hand_is_followed_by_its_own_step():
+    scene, thing = wall(0)[:HEIGHT, :WIDTH], wall(7)[:90, :100]
+    frames = np.repeat(scene[None], 10, axis=0)
+    for t, frame in enumerate(frames):
+        frame[50:140, 40 + 4 * t :][:, :100] = thing
+    tracks = follow(frames, CONFIG.model_copy(update={"grid": 36, "extra": 0, "regrid_s": 0.0}))
+    start = tracks.points_px[0]
+    on_it = ((start > [48, 58]) & (start < [132, 132])).all(axis=1)
+    assert on_it.sum() > 100
+    assert tracks.visible[-1, on_it].mean() > 0.7
+    off = tracks.points_px[-1, on_it] - start[on_it] - [4.0 * 9, 0.0]
+    assert np.nanpercentile(np.linalg.norm(off, axis=-1), 90) < 1
+    behind = ((start > [146, 58]) & (start < [172, 132])).all(axis=1)
+    assert not tracks.visible[-1, behind].any()

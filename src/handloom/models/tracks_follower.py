@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.models.tracks_align import BLOCK_PX, PRIOR, Pair, align
+from handloom.models.tracks_align import PRIOR, Pair
+from handloom.models.tracks_flow import NEAR_HAND, UNSURE_PX, Flow
 from handloom.models.tracks_hands import FAR, LEFT, OWN, RIGHT, STILL, HandRegions
 from handloom.models.tracks_layers import StillMotion, cell_of, still_motion
 from handloom.models.tracks_patches import NOISE_GREY, OFFSETS, SENSOR_GREY, Match, Patches, View, find, judge
-from handloom.models.tracks_rest import RESTED_PX, is_sure, rests
+from handloom.models.tracks_rest import RESTED_PX
 from handloom.models.tracks_spread import FLOOR_PX, Spread
 from handloom.schemas.values import NUM_HANDS
 
@@ -24,20 +21,24 @@ Indices = NDArray[np.int64]
 # Chosen by hand, not fitted, on three rendered scenes; tried on others, on HaWoR's example and on an EgoDex clip.
 STRONG = 0.2
 """Corner strength above which a point is followed by itself; below it moves with its neighbours."""
-MIN_EIGENVALUE = 1e-5  # of OpenCV; what is weak is not given to it at all
 LIKENESS, LIKENESS_AGAIN, LIKENESS_OVER_HAND = 0.7, 0.78, 0.9
 """Least correlation with the patch: to stay visible, to be found again, to show between the fingers of a hand."""
 LEAST_LIKENESS = 0.5
 RENEW = 0.85
+"""Patches of what does not rest are taken anew below it. Of the still scene's, after 0.3 s of it, that cost a rendered
+scene 0.07 of its average Jaccard."""
 PLAIN_DIFFERENCE = 2.5 * NOISE_GREY
 COLOUR, PLAIN_COLOUR = 45.0, 20.0
 OWN_MOTION_PX = 2.5
+APART_PX = 1.2
+"""A point found further than this, and than three sigma, from where the still scene would have it moves by itself from
+then on."""
+MANY = 12
+"""Where fewer are lost they are not asked how they moved: the pictures' pyramids cost 2 ms."""
 STILL_PRIOR_PX, WEAK_PRIOR_PX = 0.5, 0.2
 """Standard deviation of one step by the still scene's motion, for a point with texture and for one without."""
 VOTERS_A_CELL = 3
 STILL_PX = 0.6
-NEAR_HAND = 1.0
-"""Palm lengths from a hand within which things may move by themselves."""
 HAND_REACH, HAND_KEEP = 0.02, 0.15
 """Palm lengths that a hand's flesh reaches beyond the outline of its keypoints; and that its points may stray."""
 LIKENESS_LATE = 0.86
@@ -47,8 +48,6 @@ GIVE_UP_S, GIVE_UP_STILL_S = 2.0, 6.0
 while its place is known."""
 PLACE_KNOWN_PX = 12.0
 """A point without texture whose place is less sure than this is not visible: what is there may be anything."""
-UNSURE_PX = 0.4
-"""Where the corners leave the still scene's motion less sure than this, the pictures as wholes are asked."""
 FEW_CAME_BACK = 0.4
 """Share of the corners: where fewer pass the forward-backward check, they begin again from a dense flow."""
 STEP_APART_PX, STEP_SEEN_PX = 1.2, 0.4
@@ -87,15 +86,8 @@ class Follower:
         self._light = np.ones(3, np.float32)
         self._rested = False
         self._waits: tuple[NDArray[np.uint8], int, Mask] | None = None
-        self.step_s, self._close_px = step_s, forward_backward_px
-        self._flow = {
-            "winSize": (window_px, window_px),
-            "maxLevel": levels,
-            "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03),
-            "minEigThreshold": MIN_EIGENVALUE,
-            "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
-        }
-        self._back = self._flow | {"maxLevel": min(1, levels)}
+        self.step_s = step_s
+        self._flow = Flow(window_px, levels, forward_backward_px)
 
     def start(
         self, at: Indices, points: Array, view: View, layer: NDArray[np.int8], regions: HandRegions, t: int
@@ -142,10 +134,12 @@ class Follower:
         self._inside = inside.max(axis=0)
         pair = Pair(before, after)
         view.light = self._light
-        flown, moved = self._fly(pair, self._to_fly(view.size, matches is None and motion is None))
+        asked = self._to_fly(view.size, matches is None and motion is None)
+        flown, moved = self._fly(pair, asked)
         if motion is None:
             still = flown[(self.layer[flown] == STILL) & ~regions.on_arm(t, self.points[flown])]
-            motion = self._still_motion(matches or (self.points[still], moved[still]), pair, regions, t)
+            matches_of = matches or (self.points[still], moved[still])
+            motion = self._flow.still_motion(matches_of, pair, regions, t, self.motion, self._rested)
         self.motion = motion
         self._rested = motion.shift_px < RESTED_PX if motion.known else self._rested
         good = np.zeros(len(self.points), bool)
@@ -171,6 +165,8 @@ class Follower:
         self._look(strong[self.seen[strong]], start, prior, rounds, view, regions, to, new, accepted)
         self._look(strong[~self.seen[strong]], start, prior, 3, view, regions, to, new, accepted)
         self.layer[leaving & accepted] = OWN
+        lost = np.setdiff1d(strong[self.seen[strong] & ~accepted[strong]], asked, assume_unique=True)
+        self._by_themselves(lost, expected, pair, view, regions, to, new, accepted)
         # What was found tells the others' motion: it is free of what adds up from step to step.
         sure = strong[accepted[strong] & (self.layer[strong] == STILL)]
         if matches is None:
@@ -231,51 +227,14 @@ class Follower:
         guess = self.motion.move(origin) if self.motion is not None and self.motion.known else origin.copy()
         own = self.layer[at] != STILL
         guess[own] = origin[own] + self._speed[at][own]
-        found, good = self._there_and_back(pair, origin, guess)
+        found, good = self._flow.there_and_back(pair, origin, guess)
         if good.mean() < FEW_CAME_BACK and len(at) > VOTERS_A_CELL:
             again = np.flatnonzero(~good)
-            found[again], good[again] = self._there_and_back(
+            found[again], good[again] = self._flow.there_and_back(
                 pair, origin[again], origin[again] + pair.flow_at(origin[again])
             )
         moved[at] = found
         return at[good], moved
-
-    def _there_and_back(self, pair: Pair, origin: Array, guess: Array) -> tuple[Array, Mask]:
-        if not len(origin):
-            return origin, np.zeros(0, bool)
-        found, ok, _ = cv2.calcOpticalFlowPyrLK(pair.before, pair.after, origin, guess.copy(), **self._flow)
-        back, back_ok, _ = cv2.calcOpticalFlowPyrLK(
-            pair.after, pair.before, found, found + (origin - guess), **self._back
-        )
-        close = np.linalg.norm(back - origin, axis=1) <= self._close_px
-        return found, (ok[:, 0] == 1) & (back_ok[:, 0] == 1) & close
-
-    def _still_motion(self, matches: tuple[Array, Array], pair: Pair, regions: HandRegions, t: int) -> StillMotion:
-        """As the matches or the pictures have it, but that the camera rests where most of the picture says so."""
-        size = np.array(pair.before.shape[::-1], np.float32)
-        free = cache(lambda: regions.free(t, size, BLOCK_PX, NEAR_HAND / 4))
-        motion = self._moving(matches, pair, free, size)
-        return motion if is_sure(motion, matches) else rests(motion, matches, pair, free(), self._rested) or motion
-
-    def _moving(self, matches: tuple[Array, Array], pair: Pair, free: Callable[[], Mask], size: Array) -> StillMotion:
-        """By the points that are followed; where they tell it badly, by other corners too; then by whole pictures."""
-        last, motion = self.motion, still_motion(*matches, size)
-        if motion.typical_px < UNSURE_PX:
-            return motion
-        corners = pair.corners(free())
-        found, good = self._there_and_back(pair, corners, corners + pair.flow_at(corners))
-        more = tuple(np.concatenate(both) for both in zip(matches, (corners[good], found[good]), strict=True))
-        by_corners = still_motion(*more, size)
-        if by_corners.typical_px < motion.typical_px:
-            matches, motion = more, by_corners
-        if motion.typical_px < UNSURE_PX:
-            return motion
-        starts = [motion.homography, np.eye(3)] + ([last.homography] if last is not None and last.known else [])
-        aligned = align(pair, free(), starts)
-        if aligned is None:
-            return motion
-        whole = StillMotion.of(aligned.homography, aligned.covariance, size)
-        return whole.bent(*matches) if whole.typical_px < motion.typical_px else motion
 
     def _expect(self, still_at: Array, inside: Array, regions: HandRegions, t: int, to: int) -> Array:
         """(N, 2) where each point should be by what it moves with; the patches' warps go along."""
@@ -320,11 +279,30 @@ class Follower:
             leaving[at[went_off & (regions.side(to, moved[at], HAND_REACH) == STILL)]] = True
         return leaving
 
+    def _by_themselves(
+        self, lost: Indices, expected: Array, pair: Pair, view: View, regions: HandRegions, to: int, new: Array,
+        accepted: Mask,
+    ) -> None:  # fmt: skip
+        """Points that are not where the still scene would have them, by a step of their own: near things that the
+        cells' parallax does not tell apart, and what is moved far from a hand."""
+        if len(lost) < MANY:
+            return
+        there, good = self._flow.there_and_back(pair, np.ascontiguousarray(self.points[lost]), expected[lost])
+        start = expected.copy()
+        start[lost] = there
+        self._look(lost[good], start, start, 2, view, regions, to, new, accepted, LIKENESS_AGAIN, PLAIN_COLOUR)
+        found = lost[accepted[lost]]
+        off = np.linalg.norm(new[found] - expected[found], axis=1)
+        self.layer[found[off > np.maximum(APART_PX, 3 * self._step[found])]] = OWN
+
     def _look(
         self, at: Indices, start: Array, prior: Array, rounds: int, view: View, regions: HandRegions, to: int,
-        new: Array, accepted: Mask,
+        new: Array, accepted: Mask, likeness: float = -1.0, colour: float = COLOUR,
     ) -> None:  # fmt: skip
-        """Points number `at` looked for; those found are written to `new` (N, 2) and `accepted` (N,)."""
+        """Points number `at` looked for; those found are written to `new` (N, 2) and `accepted` (N,).
+
+        likeness, colour: the least and the most of them, besides what `_accept` asks.
+        """
         if not len(at):
             return
         prior_px = self._prior_px(at)
@@ -333,7 +311,7 @@ class Follower:
         found = self._accept(
             at, match, np.linalg.norm(match.points - prior[at], axis=1) < 3 * prior_px + 1.5, regions, to
         )
-        found &= view.inside(match.points)
+        found &= view.inside(match.points) & (match.likeness > likeness) & (match.colour < colour)
         self._spread.found(at[found], patches.tensor[found], match.difference[found])
         new[at[found]], accepted[at[found]] = match.points[found], True
         self._likeness[at] = match.likeness

@@ -268,8 +268,8 @@ class Database:
             neighbours: `handloom.store.windows.neighbours.Neighbours(k, by)`, or a mapping of ids to ids: the sample
                 gets `neighbours`, a list of samples spread evenly over those clips.
             memory: `handloom.store.windows.dataset.Memory`.
-            track_grid: `nearest` takes, of the grids that began by the window's first frame, the one that shows most in
-                it; `first` ARM4R's, of the clip's first frame, alone.
+            track_grid: `nearest` takes the grid that shows most in the window; `first` ARM4R's, of the clip's first
+                frame, alone.
 
         A sample: `clip_id` (or `episode_id`), `now_s`, `valid` (S,) bool, `frame_s` (S,), every per-frame column
         (S, ...) with NaN (False) where unknown or outside, `images` (S, h, w, 3) uint8 with `images_valid` (S,), and
