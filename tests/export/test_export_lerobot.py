@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support.rows import make_clip, make_row
+from support.rows import later_grid, make_clip, make_row
 
 from handloom.errors import ConfigError, StoreError
 from handloom.export.lerobot import Layout, export_lerobot
@@ -32,7 +32,6 @@ from handloom.pipelines.ingest_robots import lerobot as ingest_lerobot
 from handloom.schemas.later_grids import grid_columns
 from handloom.schemas.robot import RobotEpisode, Signal, episode_arrays, episode_row
 from handloom.schemas.row import row_arrays
-from handloom.schemas.values import LaterGrid
 from handloom.store.database import Database
 from handloom.store.episodes import read_episodes, write_episodes
 
@@ -189,16 +188,10 @@ def test_a_gap_is_unknown_and_its_picture_is_not_its_own(tmp_path: Path) -> None
 
 def test_a_window_of_steps_finds_one_later_grid_in_a_slot(tmp_path: Path) -> None:
     """x the dataset's files alone; one grid ends as another begins, and a step has no frame."""
-    rng = np.random.default_rng(0)
     row = row_arrays(clip_row(0, num_frames=12, size=(96, 72)))
     row["frame_s"] = row["frame_s"] + np.where(np.arange(12) >= 6, 1 / 15, 0)  # no frame for step 6
     row["track_sigma_px"] = np.ones((12, 4), np.float16)
-    grids = []
-    for first, begun, stop in ((2, 2, 7), (4, 6, 9), (7, 7, 12), (9, 11, 12)):
-        visible = rng.random((stop - first, 4)) < 0.7
-        points = np.where(visible[..., None], rng.uniform(0, 640, (stop - first, 4, 2)), np.nan).astype(np.float32)
-        sigma = np.where(visible, np.float32(0.5), np.float32(np.nan))
-        grids.append(LaterGrid(begun, points, visible, sigma, begun - first))
+    grids = [later_grid(*of, seed=n) for n, of in enumerate([(2, 2, 6), (6, 4, 8), (7, 7, 11), (11, 9, 11)])]
     frames = [np.arange(len(grid.visible)) + grid.first_frame for grid in grids]
     slots = num_slots([pa.record_batch({"regrid_frame": pa.array([np.concatenate(frames).tolist(), None, []])})])
     assert slots == 2

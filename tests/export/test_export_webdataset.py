@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.rows import make_clip, make_row
+from support.rows import later_grid, make_clip, make_row
 
 from handloom.errors import ConfigError
 from handloom.export.webdataset import export_webdataset, sample_key
@@ -32,7 +32,9 @@ def rows(count: int) -> list:
     clips = [
         make_clip(n, narration=None if n else "öffne 箱", dataset="d.x", clip_id=f"d.x:a/b c:{n}") for n in range(count)
     ]
-    return [make_row(c, num_frames=3, frame_jpeg=[jpeg(3 * n + k) for k in range(3)]) for n, c in enumerate(clips)]
+    pictures = [[jpeg(3 * n + k) for k in range(3)] for n in range(count)]
+    later = [None if n else (later_grid(1, 0, 2),) for n in range(count)]
+    return [make_row(c, num_frames=3, frame_jpeg=p, later=g) for c, p, g in zip(clips, pictures, later, strict=True)]
 
 
 def write(batches: list, out: Path, **options):
@@ -58,6 +60,7 @@ def test_webdataset_reads_every_sample(tmp_path: Path, limit: int) -> None:
         arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
         assert {name.removesuffix(".npy") for name in sample if name.endswith(".npy")} == arrays.keys()
         assert sample["json"]["arrays"] == sorted(arrays)
+        assert ("regrid_points_px.npy" in sample) == (row is table[0])
         for name, value in arrays.items():
             assert sample[f"{name}.npy"].dtype == value.dtype
             np.testing.assert_array_equal(sample[f"{name}.npy"], value)

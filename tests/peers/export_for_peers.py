@@ -16,7 +16,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support.rows import make_clip, make_row
+from support.rows import later_grid, make_clip, make_row
 
 from handloom.export.lerobot import export_lerobot
 from handloom.export.lerobot_clips import clip_episode, clip_layout
@@ -47,12 +47,13 @@ def clip_rows(first: int) -> list[pa.RecordBatch]:
     for number, length in enumerate(LENGTHS, start=first):
         clip = make_clip(number, narration=f"task {number % 2}")
         jpegs = [jpeg(100 * number + n) for n in range(length)]
-        found.append(make_row(clip, num_frames=length, frame_jpeg=jpegs))
+        later = (later_grid(6, 2, 14), later_grid(15, 11, length - 1))
+        found.append(make_row(clip, num_frames=length, frame_jpeg=jpegs, later=later))
     return found
 
 
 def export_clips(out: Path, first: int, unknown: str = "nan", **limits: int) -> None:
-    layout = clip_layout(HZ, SIZE, world=False, num_tracks=4, sigma=True, slots=2, num_grid=4)
+    layout = clip_layout(HZ, SIZE, world=False, num_tracks=4, slots=2, num_grid=4)
     layout = replace(layout, unknown=unknown)
     rows = [row_arrays(row) for row in clip_rows(first)]
     episodes = (clip_episode(row, layout) for row in rows)
@@ -60,7 +61,10 @@ def export_clips(out: Path, first: int, unknown: str = "nan", **limits: int) -> 
     state = np.concatenate([row["hand_keypoints_cam_m"].reshape(-1, 126) for row in rows])
     pictures = np.stack([picture(100 * n + k) for n, length in enumerate(LENGTHS, start=first) for k in range(length)])
     tasks = [row["narration"] for row in rows for _ in row["frame_s"]]
-    np.savez(out.with_suffix(".npz"), state=state, pictures=pictures, tasks=tasks, lengths=LENGTHS, hz=HZ)
+    visible = np.concatenate([row["track_visible"] for row in rows])
+    grid = later_grid(6, 2, 14).visible
+    truth = {"state": state, "pictures": pictures, "visible": visible, "later_visible": grid, "later_first": 2}
+    np.savez(out.with_suffix(".npz"), **truth, tasks=tasks, lengths=LENGTHS, hz=HZ)
 
 
 def export_robots(out: Path) -> None:

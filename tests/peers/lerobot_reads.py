@@ -89,6 +89,24 @@ def check_windows(root: Path, decoder: str) -> None:
         assert seen == truth["lengths"][1]
 
 
+def check_later_grids(root: Path, decoder: str) -> None:
+    """A window of steps, by the rule of docs/exports.md: a slot that holds one grid in all of them."""
+    truth = np.load(root.with_suffix(".npz"))
+    first, visible = int(truth["later_first"]), truth["later_visible"]
+    hz, num = float(truth["hz"]), 5
+    steps = {name: [k / hz for k in range(num)] for name in ("regrid_query_frame", "regrid_visible", "track_visible")}
+    dataset = LeRobotDataset("local/clips", root=root, video_backend=decoder, delta_timestamps=steps)
+    for start in range(12):
+        item = dataset[start]
+        began = item["regrid_query_frame"]
+        seen = item["regrid_visible"].unflatten(1, (began.shape[1], -1))
+        same = (began == began[0]).all(0) & (began[0] == 6)
+        assert bool(same.any()) == (first <= start and start + num <= first + len(visible)), start
+        for slot in torch.nonzero(same).flatten().tolist():
+            np.testing.assert_array_equal(seen[:, slot].numpy(), visible[start - first : start - first + num])
+        np.testing.assert_array_equal(item["track_visible"].numpy(), truth["visible"][start : start + num])
+
+
 def check_normalising(root: Path) -> None:
     """LeRobot's own normaliser: unknown values stay NaN, and touch nothing else."""
     dataset = LeRobotDataset("local/clips", root=root, video_backend="pyav")
@@ -158,6 +176,7 @@ def main(folder: str) -> None:
         for name in ("clips", "split"):
             check_clips(root / name, decoder)
             check_windows(root / name, decoder)
+            check_later_grids(root / name, decoder)
         check_robots(root / "robots", decoder)
         print(f"lerobot with {decoder}: every frame is as exported")
     check_normalising(root / "clips")

@@ -11,7 +11,7 @@ import pyarrow as pa
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.schemas.row import build_row, row_arrays
-from handloom.schemas.values import Camera, CameraPath, Hands, Tracks, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, Hands, LaterGrid, Tracks, VideoInfo
 
 RUN_KEY = "0123456789abcdef"
 
@@ -46,8 +46,10 @@ def make_row(
     frame_jpeg: list[bytes] | None = None,
     camera: Camera = CAMERA,
     quality: dict[str, float] | None = None,
+    later: tuple[LaterGrid, ...] | None = None,
 ) -> pa.RecordBatch:
-    """A row whose arrays follow from `seed` (by default from the clip), with `grid` x `grid` tracks."""
+    """A row whose arrays follow from `seed` (by default from the clip), with `grid` x `grid` tracks, and `later` grids
+    (`later_grid`)."""
     clip = make_clip(clip) if isinstance(clip, int) else clip
     rng = np.random.default_rng(list(clip.clip_id.encode()) if seed is None else seed)
     visible = np.tile(np.array(hands_seen, bool), (num_frames, 1))
@@ -70,7 +72,7 @@ def make_row(
         path=CameraPath(None, "none", "none", "static"),
         hands=Hands(visible, np.zeros_like(visible), confidence, px, cam),
         hands_world_m=None,
-        tracks=Tracks.of_grid(points, track_visible),
+        tracks=replace(Tracks.of_grid(points, track_visible), grids=later),
         lifted=None,
         depth_source=None,
         embeddings=vectors,
@@ -80,6 +82,16 @@ def make_row(
         thumbnail=b"\xff\xd8strip",
         run_key=run_key,
     )
+
+
+def later_grid(begun: int, first: int, last: int, *, grid: int = 2, seed: int = 0) -> LaterGrid:
+    """A grid that began in frame `begun` and is followed from `first` to `last`, most of its points visible."""
+    rng = np.random.default_rng(seed)
+    visible = rng.random((last - first + 1, grid**2)) < 0.7
+    visible[begun - first] = True
+    points = np.where(visible[..., None], rng.uniform(0, 340, (*visible.shape, 2)), np.nan).astype(np.float32)
+    sigma = np.where(visible, np.float32(0.5), np.float32(np.nan))
+    return LaterGrid(begun, points, visible, sigma, begun - first)
 
 
 def digests(rows: pa.Table | pa.RecordBatch, skip: tuple[str, ...] = ()) -> dict[str, str]:
