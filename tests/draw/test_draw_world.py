@@ -60,7 +60,8 @@ def test_points_of_later_grids_are_in_the_world():
     row = make_row() | {"camera_matrix": np.array([[60, 0, 31.5], [0, 60, 23.5], [0, 0, 1]]), "world_unit_m": 1.0}
     places = np.array([[[10.0, 20], [50, 40]]] * 2, np.float32)
     depth = np.full((2, 2), 0.7, np.float32)
-    grid = LaterGrid(1, places, np.ones((2, 2), bool), np.ones((2, 2), np.float32))
+    grid = LaterGrid(2, places, np.ones((2, 2), bool), np.ones((2, 2), np.float32), 1)  # frame 3 has no pose
+    places[1], depth[1] = np.nan, np.nan
     first, both = (draw_world(row | grid_columns(n * (grid,), n * (depth,), 2), 800, 400) for n in (0, 1))
     grey = [(picture == POINT_COLORS[TrackKind.GRID]).all(-1).sum() for picture in (first, both)]
     assert grey[1] > 2 * grey[0] > 0

@@ -87,9 +87,9 @@ def _still_places(row: dict[str, Any], first_from_world: NDArray[np.float64]):
         return np.empty((0, 3)), np.empty(0, np.int8)
     found = [(points, kinds)]
     if (grids := StoredGrids.of(row)) is not None:
-        for number, (begun, stop) in enumerate(zip(grids.query_frame, np.diff(grids.first), strict=True)):
-            of_grid = np.full(grids.num_points, TrackKind.GRID, np.int8)
-            found.append((grids.take(number, WORLD, np.arange(begun, begun + stop)), of_grid))
+        of_grid = np.full(grids.num_points, TrackKind.GRID, np.int8)
+        every = range(len(grids.query_frame))
+        found += [(grids.take(number, WORLD, grids.frames(number)), of_grid) for number in every]
     places = [_median(points) for points, _ in found]
     kinds = np.concatenate([kinds[np.isfinite(points).all(axis=-1).any(axis=0)] for points, kinds in found])
     return _moved(first_from_world, np.concatenate(places)), kinds
