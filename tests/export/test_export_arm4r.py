@@ -124,7 +124,7 @@ def test_a_later_grid_that_lasts_is_a_clip_of_its_own_with_the_same_pictures(tmp
     zarr = pytest.importorskip("zarr")
     seen = lambda num: np.ones((num, NUM), bool)
     grids = (
-        LaterGrid(10, np.full((36, NUM, 2), 100, np.float32), seen(36)),
+        LaterGrid(14, np.full((36, NUM, 2), 100, np.float32), seen(36), num_before=4),
         LaterGrid(40, np.full((10, NUM, 2), 200, np.float32), seen(10)),
     )
     depths = tuple(np.full((len(one.visible), NUM), 0.5, np.float32) for one in grids)
@@ -142,7 +142,7 @@ def test_a_later_grid_that_lasts_is_a_clip_of_its_own_with_the_same_pictures(tmp
     assert pictures[1] == pictures[0][10:46]
     assert len(list((root / "frames").iterdir())) == 2
     listed = json.loads((root / "epic_clips.json").read_text())
-    assert [entry.get("first_frame") for entry in listed] == [None, 10, None]
+    assert [(e.get("first_frame"), e.get("grid_frame")) for e in listed] == [(None, None), (10, 4), (None, None)]
     assert listed[0]["handloom_clip_id"] == listed[1]["handloom_clip_id"]
 
 

@@ -207,12 +207,13 @@ class _Writer:
             for file, content in zarr_files(values):
                 self._write(f"{folder}/{array}.zarr/{file}", content)
         pictures, first = of or (name, 0)
+        entry = {} if of is None else {"first_frame": first, "grid_frame": int(row["track_query_frame"][0])}
         paths = [f"{FRAMES}/{pictures}/frame_{number + first:010d}.jpg" for number in range(len(points))]
         for path, jpeg in zip(paths, row["frame_jpeg"], strict=True) if of is None else ():
             self._write(path, jpeg)
         images = {IMAGE_KEY: [f"{self._image_root}/{path}" for path in paths]}
         self._write(f"{folder}/images.json", json.dumps(images).encode())
-        self._list(name, text, row, first)
+        self._list(name, text, row, entry)
         self._summary.num_clips += 1
         self._summary.num_later += of is not None
         self._summary.num_frames += len(points)
@@ -250,10 +251,10 @@ class _Writer:
             raise ShapeError(f"the text encoder gives {found.shape}, ARM4R expects ({TEXT_WIDTH},): OpenCLIP ViT-B-32")
         return found
 
-    def _list(self, name: str, text: str, row: Mapping[str, Any], first: int) -> None:
+    def _list(self, name: str, text: str, row: Mapping[str, Any], of_part: dict[str, int]) -> None:
         entry = {"clip_id": name, "instruction": text, "handloom_clip_id": row["clip_id"]}
         entry |= {key: row[key] for key in ("dataset", "video_id", "start_s", "end_s")}
-        entry |= {"first_frame": first} if first else {}
+        entry |= of_part
         before = ",\n" if self._summary.num_clips else "[\n"
         with storage_errors(f"write {CLIPS} in", self._export.folder.out):
             self._clips.write((before + json.dumps(entry, ensure_ascii=False)).encode())

@@ -50,7 +50,7 @@ def later_parts(row: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
             if row.get(name) is not None:
                 part[name] = row[name][frames] if name == "world_from_camera" else grids.take(number, name, frames)
         part["track_kind"] = np.full(grids.num_points, TrackKind.GRID, np.int8)
-        part["track_query_frame"] = np.zeros(grids.num_points, np.int32)
+        part["track_query_frame"] = np.full(grids.num_points, grids.query_frame[number] - frames[0], np.int32)
         part["frame_jpeg"] = None if row["frame_jpeg"] is None else [row["frame_jpeg"][t] for t in frames.tolist()]
         yield int(frames[0]), part
 

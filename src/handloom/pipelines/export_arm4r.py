@@ -27,7 +27,8 @@ LAYOUT = """ARM4R's layout for pre-training on clips:
 - `images.json`: paths of the T pictures in `frames/`. They begin with a folder: rewrite it if that moves. ARM4R's
   loader puts noise in the place of a picture that it does not find, and says nothing.
 - A clip whose first grid leaves the picture is there several times: whole, with the first grid, and once for each later
-  grid that lasts, cut to its frames (`first_frame` in `epic_clips.json`). Their pictures are the same files.
+  grid that lasts, cut to its frames (`first_frame` in `epic_clips.json`; `grid_frame`: the frame of the part in which
+  its points are a grid). Their pictures are the same files.
 - `epic_clips.json`: what is done in each clip, and which clip of the table it is.
 - `index.json`: the clips that were left out, by reason."""
 
