@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +27,27 @@ def numbered_picture(number: int, width: int = 128, height: int = 96) -> np.ndar
 
 def number_of(picture: np.ndarray) -> int:
     """The number of a decoded picture of any size; AssertionError if it is not one of ours, upright and unspoilt."""
-    height, width = picture.shape[:2]
-    centres = [(int((r + 0.5) * height / 4), int((c + 0.5) * width / 4)) for r in range(4) for c in range(4)]
-    fields = np.array([picture[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].mean((0, 1)) for y, x in centres])
+    rows, columns = _centres(*picture.shape[:2])
+    fields = picture[rows, columns].mean(1)
     levels = fields[:BITS].mean(1)
     assert ((levels < 80) | (levels > 175)).all(), f"spoilt picture: levels {levels.round()}"
     left, right = fields[12], fields[15]
     assert left[0] > left[2] + 60, f"not upright: red band is {left.round()}"
     assert right[2] > right[0] + 60, f"not upright: blue band is {right.round()}"
     return sum(1 << bit for bit, level in enumerate(levels) if level > 128)
+
+
+@cache
+def _centres(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns, each (16, 9), of the nine pixels in the middle of every field.
+
+    For one index: reading a picture takes 36 us, 159 with a slice for each field, and tests read tens of thousands.
+    """
+    y, x = (((np.arange(4) + 0.5) * size / 4).astype(int) for size in (height, width))
+    near = np.arange(-1, 2)
+    y, x, down, right = np.meshgrid(y, x, near, near, indexing="ij")
+    rows, columns = np.clip(y + down, 0, height - 1), np.clip(x + right, 0, width - 1)
+    return rows.reshape(16, 9), columns.reshape(16, 9)
 
 
 def numbers_of(pictures: Iterable[np.ndarray]) -> list[int]:
