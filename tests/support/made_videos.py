@@ -16,6 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.codec.context import Flags
+from av.video.reformatter import VideoReformatter
 from support.numbered_video import numbered_picture
 
 NUM, HZ, GOP = 40, 25, 10
@@ -73,7 +74,7 @@ def encoded(
 ) -> Encoded:
     """`num` pictures from number `first` on, at HZ from 0 s; `stored` turns what is to be seen into what is stored."""
     name, options = CODECS[codec]
-    file, times = io.BytesIO(), []
+    file, times, scaler = io.BytesIO(), [], VideoReformatter()  # a frame's own would start threads for it
 
     def mux(packets: list[av.Packet]) -> None:
         for packet in packets:
@@ -96,7 +97,7 @@ def encoded(
         for number in range(first, first + num):
             picture = numbered_picture(number, *size)
             picture = picture if stored is None else np.ascontiguousarray(stored(picture))
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=stream.pix_fmt)
+            frame = scaler.reformat(av.VideoFrame.from_ndarray(picture, format="rgb24"), format=stream.pix_fmt)
             frame.pts, frame.time_base = number - first, Fraction(1, HZ)
             mux(stream.encode(frame))
         mux(stream.encode(None))

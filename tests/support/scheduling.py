@@ -25,6 +25,11 @@ def scope_of(path: Path) -> str:
     return RAY_TRAIN if TRAINS.search(text) else RAY
 
 
+def shares_ray(path: Path) -> bool:
+    """Whether the tests of the file share a Ray. `sort` puts them first: after another file none of these comes."""
+    return scope_of(path) in (RAY, RAY_TRAIN)
+
+
 @cache
 def _text(path: Path) -> str:
     return path.read_text()
@@ -36,7 +41,7 @@ def sort(items: list[pytest.Item]) -> None:
 
     def place(item: pytest.Item) -> tuple[bool, bool, int]:
         scope = scope_of(item.path)
-        return scope not in (RAY, RAY_TRAIN), not EXTRACTS.search(_text(item.path)), -num[scope]
+        return not shares_ray(item.path), not EXTRACTS.search(_text(item.path)), -num[scope]
 
     items.sort(key=place)
 
