@@ -91,15 +91,12 @@ def _held_depth(hand_z: Floats, still: StillPoints, known: Floats, seen: NDArray
     """(T, N): depth of the nearer hand plus the difference a point had to it while it rested beside it (0 unknown)."""
     z = np.fmin(hand_z[..., 0], hand_z[..., 1])
     moving = seen & ~still.at_rest & (still.moves | np.isfinite(still.place[:, 0]))
-    out = np.full(z.shape, np.nan)
-    for n in np.flatnonzero((moving & np.isfinite(z)).any(axis=0)):
-        at = np.flatnonzero(moving[:, n] & np.isfinite(z[:, n]))
-        beside = np.flatnonzero(np.isfinite(known[:, n] - z[:, n]))
-        offset = 0.0
-        if len(beside):
-            nearest = beside[np.argsort(np.abs(beside - at[0]), kind="stable")[:5]]
-            offset = float(np.clip(np.median(known[nearest, n] - z[nearest, n]), -HELD_M, HELD_M))
-        out[at, n] = z[at, n] + offset
+    held, apart = moving & np.isfinite(z), known - z
+    out = np.where(held, z, np.nan)
+    for n in np.flatnonzero(held.any(axis=0) & np.isfinite(apart).any(axis=0)):
+        beside = np.flatnonzero(np.isfinite(apart[:, n]))
+        nearest = beside[np.argsort(np.abs(beside - held[:, n].argmax()), kind="stable")[:5]]
+        out[:, n] += float(np.clip(np.median(apart[nearest, n]), -HELD_M, HELD_M))
     return out
 
 

@@ -52,7 +52,7 @@ class StillMotion:
         typical = float(np.median(homography_px(covariance, _middles(*size.tolist()), size)))
         return StillMotion(homography, covariance, blank[..., :2], blank[..., 2] + _FAR_PX, size, typical)
 
-    @property
+    @cached_property
     def known(self) -> bool:
         return self.typical_px < KNOWN * float(np.sqrt(np.prod(self.size)))
 
