@@ -4,7 +4,7 @@ A hand of some centimetres of depth, seen from near, has more perspective than f
 fits the picture worse. And one's own hands are within reach. Neither says much (a third of the focal length), but much
 more than nothing, also where the camera rests.
 
-Origins. LOOKS was set by hand on six EgoDex clips and 17 rendered ones: the best focal length of a clip is then off by
+Origins. Looks were set by hand on six EgoDex clips and 17 rendered ones: the best focal length of a clip is then off by
 one standard deviation (rms). Reach: medians of six EgoDex clips are 0.33 to 0.46 m, of one Ego4D clip 0.77, of rendered
 ones 0.5 to 0.6.
 """
@@ -25,7 +25,10 @@ from handloom.schemas.values import Camera, HandPoints, VideoInfo
 Floats = NDArray[np.float64]
 
 REACH_M, REACH_SIGMA = 0.47, 0.28  # of a clip's hands from the eyes: median, and its relative standard deviation
-LOOKS = 4.0  # at a hand, that are independent of each other, in a clip: errors of keypoints last
+LOOKS, LOOKS_A_S = 4.0, 0.6
+"""At a hand, that are independent of each other: at most in a clip, and in a second of a hand. Errors of keypoints
+last: 13 frames of an Ego4D clip, one hand far away, would tell 1.8 times the right focal length, as if to 17 %."""
+PERSPECTIVE_SIGMA = 0.12  # at least, of what perspective says
 SHARES = np.exp(np.linspace(-0.9, 0.6, 5))  # of the assumed focal length
 NUM_HANDS, MIN_HANDS = 16, 6  # hand-frames that are fitted
 STEPS = 5
@@ -55,9 +58,9 @@ def told_by_hands(
         return known, camera
     cost = np.array([one[0] for one in fitted])
     distance = np.interp(0.0, np.log(SHARES), [one[1] for one in fitted]) * seen_size * hand_length_m / HAND_LENGTH_M
-    found = _perspective(cost, before)
+    found = _perspective(cost, before, min(LOOKS, LOOKS_A_S * _hand_seconds(points, frame_s)))
     if found is not None:
-        known = known.told(Posterior.FOCAL, *found)
+        known = known.told(Posterior.FOCAL, found[0], float(np.hypot(found[1], PERSPECTIVE_SIGMA)))
     known = known.told(Posterior.HAND, float(np.log(REACH_M / distance)), REACH_SIGMA)
     # Rounded: the last digits, which depend on the processor, are not to choose among the views of the camera's path.
     changed = _longer(camera, round(known.factor(Posterior.FOCAL), DIGITS))
@@ -94,11 +97,16 @@ def _unchained(problem: Problem) -> Problem:
     return replace(problem, before=np.full(len(problem.before), np.nan))
 
 
-def _perspective(cost: Floats, before: float) -> tuple[float, float] | None:
+def _hand_seconds(points: HandPoints, frame_s: Floats) -> float:
+    """How long hands are seen, one after the other."""
+    return float(points.visible.sum() * np.median(np.diff(frame_s))) if len(frame_s) > 1 else 0.0
+
+
+def _perspective(cost: Floats, before: float, looks: float) -> tuple[float, float] | None:
     """Mean and spread of the log of the focal length's share by the likelihood alone, from its product with what is
     known beforehand: a likelihood that ends on one side only is no normal distribution, the product nearly is one."""
     logs = np.linspace(np.log(SHARES[0]), np.log(SHARES[-1]), 200)
-    log_likely = -0.5 * (LOOKS * np.interp(logs, np.log(SHARES), cost) + (logs / before) ** 2)
+    log_likely = -0.5 * (looks * np.interp(logs, np.log(SHARES), cost) + (logs / before) ** 2)
     likely = np.exp(log_likely - log_likely.max())
     likely /= likely.sum()
     mean = float((likely * logs).sum())

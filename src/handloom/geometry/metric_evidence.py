@@ -60,10 +60,11 @@ def with_world(
     frame_s: Floats,
     maps: DepthMaps | None = None,
 ) -> Metres:
-    """With what a given metric path and given depth maps say of the hands' size. hands: as placed with `metres`."""
+    """With what a given metric path and given depth maps say of the hands' size. hands: as placed with `metres`; those
+    placed without it, which say no `sigma_m`, stay as they are."""
     known, told = metres.known, []
     seen = hands.visible & ~hands.infilled & np.isfinite(hands.keypoints_cam_m).all(axis=(2, 3))
-    if not seen.any():
+    if hands.sigma_m is None or not seen.any():
         return metres
     keypoints = np.where(seen[..., None, None], hands.keypoints_cam_m.astype(np.float64), np.nan)
     if path.source == "given" and path.scale == "metric":
