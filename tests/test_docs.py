@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import typer
+from support.rows import RUN_KEY, make_row
 
 from handloom import __version__
 from handloom.cli import app
@@ -18,6 +19,9 @@ from handloom.schemas.robot import ROBOT_EPISODES
 from handloom.schemas.tables import CLIP_LIST, QUALITY_FIELDS, REJECTS, RUNS, clips_schema
 from handloom.schemas.video_notes import VIDEO_NOTES
 from handloom.store.clip_features import CLIP_FEATURES
+from handloom.store.commit import Committer
+from handloom.store.database import Database
+from handloom.store.fragments import write_fragment
 from handloom.store.windows.statistics import SCHEMA as STATISTICS
 
 ROOT = Path(__file__).parents[1]
@@ -158,6 +162,15 @@ def test_tables_page_has_every_column_with_its_type():
         written = {name: row[1] for name, row in rows_of(text).items()}
         assert written == {field.name: type_text(field.type, num_tracks) for field in schema}, table
     assert set(rows_of(page["clips"].split("### quality")[1])) == set(QUALITY_FIELDS)
+
+
+def test_filters_that_the_tables_page_gives_can_be_used(tmp_path):
+    schema = clips_schema(4)
+    db = Database.open(tmp_path, create=True)
+    Committer(db, RUN_KEY, schema).commit([write_fragment(db.uri, [make_row(0)], schema)], [])
+    filters = re.findall(r"^\|[^|]+\| `([^`]+)` \|", sections(DOCS / "tables.md")["which numbers decide"], re.MULTILINE)
+    assert len(filters) == 5
+    assert [db.count("clips", where) for where in filters] == [0] * 5  # the row says next to nothing of its quality
 
 
 def test_every_camera_preset_is_in_the_docs_with_its_numbers():

@@ -42,6 +42,19 @@ def test_a_run_lives_or_has_died(tmp_path):
         assert f": {word}" in last_line(db)
 
 
+def test_clips_are_counted_by_how_far_their_metres_are_trusted(tmp_path):
+    db = Database.open(tmp_path, create=True)
+    assert status(db)["clips_by_metric_trust"] == {"likely": 0, "unlikely": 0, "unknown": 0}
+    rows = [
+        make_row(n, quality={} if trust is None else {"metric_trust": trust})
+        for n, trust in enumerate((0.8, 0.4, None))
+    ]
+    Committer(db, RUN_KEY, SCHEMA).commit([write_fragment(db.uri, rows, SCHEMA)])
+    values = status(db)
+    assert values["clips_by_metric_trust"] == {"likely": 1, "unlikely": 1, "unknown": 1}
+    assert "likely (0.7 or more) in 1 clip, less so in 1, not known in 1" in status_text(values)
+
+
 def test_paths_in_metres_are_counted_by_where_they_come_from(tmp_path):
     db = Database.open(tmp_path, create=True)
     Committer(db, RUN_KEY, SCHEMA).commit([write_fragment(db.uri, [make_row(n) for n in range(3)], SCHEMA)], [])

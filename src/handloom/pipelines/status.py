@@ -23,7 +23,7 @@ from handloom.store.runs import latest_run
 NUM_EXAMPLES = 3
 UNSAID = "camera_source = 'assumed' AND camera IS NULL"
 TRUST, TRUSTED = "metric_trust", 0.7
-"""`quality.metric_trust` from which on distances count as likely: about that of a lens known to 10 %, or better."""
+"""`quality.metric_trust` from which on distances count as likely: known to 19 % or better."""
 COLUMNS = (
     *("dataset", "num_frames", "duration_s", "hand_left", "hand_right"),
     *("world_scale", "camera_path_source", "camera_source", "camera_preset"),
