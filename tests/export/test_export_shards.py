@@ -149,7 +149,7 @@ def test_shards_hold_about_the_bytes_asked_for(tmp_path, form) -> None:
     rows = [make_row(n, 5) for n in range(40)]
     shards = EXPORTS[form](rows, str(tmp_path), schema=SCHEMA, max_shard_bytes=100_000)
     assert len(shards) > 1
-    assert all(100_000 <= s.num_bytes < 220_000 for s in shards[:-1])  # one row group too many, and a footer
+    assert all(100_000 <= s.num_bytes < 240_000 for s in shards[:-1])  # one row group too many, and a footer
     assert shards[0].path == f"clips-00000-of-{len(shards):05d}.{form}"
 
 

@@ -100,7 +100,7 @@ def test_a_folder_or_nothing_is_no_intrinsics_file(tmp_path):
 def test_what_is_asked_for_becomes_the_json_of_clips(tmp_path):
     preset = asked_cameras(preset="EgoDex", hand_length_m=0.175)
     assert json.loads(preset.camera)["preset"] == "egodex"
-    assert parse_hand(preset.hand) == HandSize(0.175, 0.02, 0.75, "given")
+    assert parse_hand(preset.hand) == HandSize(0.175, 0.02, 0.75, "given", seen_sigma=0.08)
     fov = asked_cameras(fov_deg=92.5)
     assert json.loads(fov.camera) == {"fov_deg": 92.5, "focal_sigma": 0.05, "source": "assumed"}
     assert fov.hand is None
@@ -140,7 +140,7 @@ def test_a_preset_in_a_file_says_how_large_hands_are_drawn(tmp_path):
     root = folder_of(folder, "a.mp4", "b.mp4")
     path = write(folder / "a.camera.json", {"preset": "egodex"})
     asked = asked_cameras(intrinsics=path, hand_length_m=0.175)
-    assert parse_hand(asked.hand) == HandSize(0.175, 0.02, 0.75, "given")
+    assert parse_hand(asked.hand) == HandSize(0.175, 0.02, 0.75, "given", seen_sigma=0.08)
     beside, other = ingest_folder(root, probe=lambda uri: HD, asked=asked_cameras(hand_length_m=0.175)).clips
     assert (parse_hand(beside.hand).seen_size, parse_hand(other.hand).seen_size) == (0.75, None)
     assert parse_hand(beside.hand).length_m == parse_hand(other.hand).length_m == 0.175
@@ -229,7 +229,7 @@ def test_what_a_command_does_not_say_stays_and_a_drawn_size_goes_with_its_lens(t
     nothing, length, wide = Asked(), asked_cameras(hand_length_m=0.17), asked_cameras(preset="gopro-wide")
     before = kept(clip(length), clip(asked_cameras(preset="egodex")), length)
     assert json.loads(before.camera)["preset"] == "egodex"
-    assert parse_hand(before.hand) == HandSize(0.17, 0.02, 0.75, "given")
+    assert parse_hand(before.hand) == HandSize(0.17, 0.02, 0.75, "given", seen_sigma=0.08)
     assert kept(clip(nothing), before, nothing) == before
     other = kept(clip(wide), before, wide)
     assert json.loads(other.camera)["preset"] == "gopro-wide"

@@ -129,7 +129,8 @@ def _hand_kept(said: str | None, before: str | None, is_new_lens: bool) -> str |
     if not is_new_lens and all(hand.get(name) == value for name, value in said_now.items()):
         return before
     if is_new_lens:
-        hand.pop("seen_size", None)
+        for name in ("seen_size", "seen_sigma"):
+            hand.pop(name, None)
     hand |= said_now
     known = any(hand.get(name) is not None for name in ("length_m", "seen_size"))
     return _dump(hand) if known else None
