@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -105,7 +104,8 @@ def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
     # Mended, a rejected video gets its row; one that is not stays what it was.
     shutil.copy(videos / "video1.mp4", videos / "letter.mp4")
     assert cli("ingest", "folder", videos, "--db", db, "--clip-seconds", 1)[0] == 0
-    code, out, err = cli("run", "--db", db, "--retry-rejects", "--reason", "video_unreadable", "--json")
+    options = ("--retry-rejects", "--reason", "video_unreadable", "--set", "resources.num_actors=1")
+    code, out, err = cli("run", "--db", db, *options, "--json")
     assert code in (0, 3), err
     after = json.loads(cli("status", "--db", db, "--json")[1])
     assert (after["pending"], after["clips"] + after["rejects"]) == (0, after["clip_list"])
@@ -197,13 +197,11 @@ def test_a_working_folder_that_is_gone_is_named(cli, tmp_path, monkeypatch):
     assert not (tmp_path / "db").exists()
 
 
-def test_help_answers_at_once_and_doctor_knows_this_machine(cli):
+def test_help_answers_and_doctor_knows_this_machine(cli):
+    """That it answers at once: what the command imports is in test_laws.py."""
     done = subprocess.run([*HANDLOOM, "--help"], capture_output=True, text=True, timeout=60, check=True)
     commands = ("demo", "ingest", "run", "status", "index", "search", "show", "export", "bench", "doctor")
     assert all(command in done.stdout for command in commands)
-    heavy = "import sys, handloom.cli; print({'ray', 'lance', 'mediapipe', 'cv2', 'numpy'} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "set()\n"
     code, out, err = cli("doctor", "--json")
     assert code == 0, err
     assert {"python", "machine", "ray", "mediapipe"} <= {finding["name"] for finding in json.loads(out)}

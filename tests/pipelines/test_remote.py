@@ -23,18 +23,20 @@ def s3_env():
 
 
 @pytest.mark.timeout(240)
-def test_ingest_and_run_with_everything_remote(s3_env, ray_address, rendered: Path, expected):
+def test_ingest_and_run_with_everything_remote(s3_env, ray_address, rendered: Path, cli, monkeypatch):
+    for name, value in s3_env.items():
+        monkeypatch.setenv(name, value)
     for file in ("video1.mp4", "video1.camera.json"):
         send(f"{s3_env['AWS_ENDPOINT_URL']}/bucket/videos/kitchen/{file}", body=(rendered / file).read_bytes())
     send(f"{s3_env['AWS_ENDPOINT_URL']}/bucket/videos/letter.mp4", body=b"Dear reader" * 500)
     options = ("--dataset", "test", "--clip-seconds", 1, "--json")
-    done = handloom("ingest", "folder", "s3://bucket/videos", "--db", "s3://bucket/db", *options, env=s3_env)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["added"] == 3
+    code, out, err = cli("ingest", "folder", "s3://bucket/videos", "--db", "s3://bucket/db", *options)
+    assert code == 0, err
+    assert json.loads(out)["added"] == 3
 
     # The cluster of the test run, like every Ray started locally, wants the token that Ray made for it.
     cluster = {**s3_env, "RAY_ADDRESS": ray_address, "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled")}
-    done = handloom("run", "--db", "s3://bucket/db", "--json", env=cluster)
+    done = handloom("run", "--db", "s3://bucket/db", "--json", "--set=resources.num_actors=1", env=cluster)
     assert done.returncode == 3, done.stderr
     summary = json.loads(done.stdout)
     assert (summary["num_clips"], summary["reasons"]) == (2, {"video_unreadable": 1})

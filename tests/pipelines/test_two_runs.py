@@ -6,7 +6,6 @@ import os
 
 import pytest
 from support.extraction import new_database, row_digests
-from support.process import handloom
 
 from handloom.errors import ConfigError, StoreError
 from handloom.pipelines.run import run
@@ -30,23 +29,23 @@ class Once:
             self.said = job()
 
 
-def test_a_second_run_is_refused_or_takes_other_clips(tmp_path, clips, expected):
+def test_a_second_run_is_refused_or_takes_other_clips(tmp_path, clips, expected, cli):
     first, second = clips[0], clips[2]
     db = new_database(tmp_path / "db", [first, second])
 
     def meanwhile():
-        refused = handloom("run", "--db", db.uri)
+        refused = cli("run", "--db", db.uri)
         return refused, run(db, ONE, where=f"video_id = '{second.video_id}'", quiet=True)
 
     watch = Once(meanwhile)
     summary = run(db, ONE, where=f"video_id = '{first.video_id}'", quiet=True, watch=watch)
-    refused, other = watch.said
-    assert refused.returncode == 1
-    assert f"run {summary.run_id} works on {db.uri} since" in refused.stderr
-    assert f"process {os.getpid()}" in refused.stderr
-    assert "1 clip of the list is in both runs" in refused.stderr
-    assert "hint: wait until it has ended" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    (code, _, err), other = watch.said
+    assert code == 1
+    assert f"run {summary.run_id} works on {db.uri} since" in err
+    assert f"process {os.getpid()}" in err
+    assert "1 clip of the list is in both runs" in err
+    assert "hint: wait until it has ended" in err
+    assert "Traceback" not in err
     assert [(one.exit, one.num_clips) for one in (other, summary)] == [("done", 1)] * 2
     assert row_digests(db) == {clip.clip_id: expected[clip.clip_id] for clip in (first, second)}
     assert [run.exit for run in list_runs(db)] == ["done", "done"]

@@ -16,7 +16,7 @@ def start(*args: object, env: dict[str, str] | None = None) -> subprocess.Popen[
 
 
 def handloom(
-    *args: object, env: dict[str, str] | None = None, timeout_s: float = 100
+    *args: object, env: dict[str, str] | None = None, timeout_s: float = 240
 ) -> subprocess.CompletedProcess[str]:
     """`handloom ARGS` to its end."""
     process = start(*args, env=env)

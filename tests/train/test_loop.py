@@ -98,7 +98,7 @@ def test_a_killed_job_goes_on_from_the_last_checkpoint(db, undisturbed, tmp_path
     with pytest.raises(Killed):
         train(RECIPE, db, SETTINGS, folder, report=killer)
     assert checkpoints.newest(folder) == "step-00000004"
-    train(RECIPE, db, SETTINGS.model_copy(update={"loader_workers": 2}), folder, report=killer)
+    train(RECIPE, db, SETTINGS.model_copy(update={"loader_workers": 1}), folder, report=killer)
     assert curve(lines_of(tmp_path / "out")) == curve(lines_of(undisturbed))
 
 
