@@ -25,15 +25,15 @@ from handloom.store.fragments import write_fragment
 from handloom.workers.versions import model_versions
 
 
-def finished(folder: Path, settings: Settings) -> Database:
-    """A database in which both clips of the one video in `folder` have their rows."""
+def finished(folder: Path, settings: Settings, num_rows: int = 2) -> Database:
+    """A database in which both clips of the one video in `folder`, or the first, have their rows."""
     db = Database.open(folder / "db", create=True)
     ingest.folder(db, str(folder), dataset="test", clip_seconds=1.0)
     clips = read_clips(db)
     assert len(clips) == 2
     schema = clips_schema(settings.num_tracks(), num_grid=settings.num_grid())
     committer = Committer(db, settings.run_key(model_versions(settings)), schema)
-    committer.commit([write_fragment(db.uri, list(rows_of(clips, settings)), schema)])
+    committer.commit([write_fragment(db.uri, list(rows_of(clips[:num_rows], settings)), schema)])
     return db
 
 
@@ -79,7 +79,7 @@ def test_nothing_is_drawn_on_another_file_and_ingest_says_what_it_does(tmp_path,
 def test_without_stored_frames_nothing_is_drawn(tmp_path, rendered):
     video = tmp_path / "v.mp4"
     shutil.copy(rendered / "video1.mp4", video)
-    db = finished(tmp_path, Settings(frames=FramesConfig(store=False)))
+    db = finished(tmp_path, Settings(frames=FramesConfig(store=False)), 1)
     shutil.copy(rendered / "video2.mp4", video)
     with pytest.raises(ConfigError, match="another file than the one ingested") as caught:
         show(db, read_clips(db)[0].clip_id, tmp_path / "after.png")
