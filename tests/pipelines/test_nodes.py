@@ -41,12 +41,13 @@ def hosts_of(db) -> set[str]:
 
 @pytest.mark.timeout(240)
 def test_nodes_without_the_videos_or_the_database_get_no_work(tmp_path, rendered, clips, expected):
+    clips = clips[::2]  # one of each video
     db = new_database(tmp_path / "db", clips)
     blind, mute = NodeSpec("blind", hidden=[rendered]), NodeSpec(None, read_only=[tmp_path], hostname="mute")
     with cluster(HEALTHY, blind, mute) as running:
         done = handloom("run", "--db", db.uri, "--ray-address", running.address, "--json", *ONE_EACH, timeout_s=200)
     assert done.returncode == 0, done.stderr
-    assert row_digests(db) == expected
+    assert row_digests(db) == {clip.clip_id: expected[clip.clip_id] for clip in clips}
     assert hosts_of(db) == {"healthy"}
     left = json.loads(done.stdout)["left_nodes"]
     assert left.keys() == {"blind", "mute"}
