@@ -42,35 +42,16 @@ def test_a_run_lives_or_has_died(tmp_path):
         assert f": {word}" in last_line(db)
 
 
-def test_clips_are_counted_by_how_far_their_metres_are_trusted(tmp_path):
-    db = Database.open(tmp_path, create=True)
-    assert status(db)["clips_by_metric_trust"] == {"likely": 0, "unlikely": 0, "unknown": 0}
-    rows = [
-        make_row(n, quality={} if trust is None else {"metric_trust": trust})
-        for n, trust in enumerate((0.8, 0.4, None))
-    ]
-    Committer(db, RUN_KEY, SCHEMA).commit([write_fragment(db.uri, rows, SCHEMA)])
-    values = status(db)
-    assert values["clips_by_metric_trust"] == {"likely": 1, "unlikely": 1, "unknown": 1}
-    assert "likely (0.7 or more) in 1 clip, less so in 1, not known in 1" in status_text(values)
-
-
-def test_paths_in_metres_are_counted_by_where_they_come_from(tmp_path):
-    db = Database.open(tmp_path, create=True)
-    Committer(db, RUN_KEY, SCHEMA).commit([write_fragment(db.uri, [make_row(n) for n in range(3)], SCHEMA)], [])
-    assert "poses in metres in 0 clips, of arbitrary scale in 0, none in 3" in status_text(status(db))
-    for number, source in enumerate(("given", "estimated", "estimated")):
-        of = f"clip_id = '{make_clip(number).clip_id}'"
-        db.table("clips").update({"world_scale": "'metric'", "camera_path_source": f"'{source}'"}, of)
-    assert "poses in metres in 3 clips (1 given, 2 estimated), of arbitrary" in status_text(status(db))
-
-
-def test_what_is_known_of_lenses_is_counted(tmp_path):
+def test_what_is_known_of_lenses_paths_and_metres_is_counted(tmp_path):
     db = Database.open(tmp_path, create=True)
     assert status(db)["share_with_assumed_camera"] is None
     clips = [make_clip(n, camera='{"fov_deg":90}' if n == 2 else None) for n in range(4)]
-    rows = [make_row(clip) for clip in clips]
+    trusts = ({"metric_trust": 0.8}, {"metric_trust": 0.4}, {}, {"metric_trust": 0.7})
+    rows = [make_row(clip, quality=trust) for clip, trust in zip(clips, trusts, strict=True)]
     Committer(db, RUN_KEY, SCHEMA).commit([write_fragment(db.uri, rows, SCHEMA)])
+    for source, ids in (("given", clips[:1]), ("estimated", clips[1:3])):
+        of = f"clip_id IN ({', '.join(repr(clip.clip_id) for clip in ids)})"
+        db.table("clips").update({"world_scale": "'metric'", "camera_path_source": f"'{source}'"}, of)
     db.table("clips").update({"camera_source": "'given'"}, f"clip_id = '{clips[0].clip_id}'")
     db.table("clips").update({"camera_preset": "'gopro-wide'"}, f"clip_id = '{clips[2].clip_id}'")
     values = status(db)
@@ -80,6 +61,9 @@ def test_what_is_known_of_lenses_is_counted(tmp_path):
     text = status_text(values)
     assert "intrinsics given in 1 clip, estimated in 0, assumed in 3, 75% of all; presets: gopro-wide 1" in text
     assert "nothing says the lens of 2 clips" in text
+    assert "poses in metres in 3 clips (1 given, 2 estimated), of arbitrary" in text
+    assert values["clips_by_metric_trust"] == {"likely": 2, "unlikely": 1, "unknown": 1}
+    assert "likely (0.7 or more) in 2 clips, less so in 1, not known in 1" in text
     add_clips(db, [make_clip(n, camera='{"fov_deg":90}' if n else None) for n in range(5)])
     values = status(db)
     assert (values["outdated"], values["outdated_examples"]) == (2, [clips[1].clip_id, clips[3].clip_id])

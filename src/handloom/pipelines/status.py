@@ -179,7 +179,8 @@ def _lens_lines(values: dict[str, Any]) -> list[str]:
     if bare := values["clips_with_default_camera"]:
         lines.append(
             f"            nothing says the lens of {plural(bare, 'clip')}, distances are in proportion to a guess: say "
-            "it when you ingest, --camera-preset, --fov-deg or --intrinsics"
+            "it when you ingest, --camera-preset, --fov-deg or --intrinsics; clips of one camera tell more together: "
+            "handloom calibrate"
         )
     return lines
 
