@@ -58,9 +58,11 @@ it has not changed."""
 FLOW_PX = 4.0
 """And of one by the dense flow, where the still scene's motion is not known."""
 UNKNOWN_STEPS = 5
-_MORE = np.float32([1.0, 3.0, 3.0, 1.5])
-"""By layer: how much further off points are than their patches say, since flesh turns and things roll; measured on four
-rendered scenes."""
+_MORE, _MORE_A_S, _MOST = np.float32([1.0, 1.6, 1.6, 3.0]), np.float32([0.0, 1.8, 1.8, 3.5]), np.float32(8.0)
+"""By layer: how much further off points are than their patches say, at first and for every second since, at most: flesh
+turns, things roll, and patches of them are taken anew. Measured on three rendered scenes."""
+_UNLIKE, _UNLIKE_MORE = np.float32(0.85), np.float32(4.0)
+"""Likeness below which a patch of the still scene is further off, too, and by how much more for each unit of it."""
 
 
 class Follower:
@@ -80,6 +82,7 @@ class Follower:
         self._spread = Spread(num)
         self._warp = np.tile(np.eye(2, dtype=np.float32), (num, 1, 1))
         self._hidden_s = np.zeros(num)
+        self._age_s = np.zeros(num, np.float32)
         self._inside = np.full(num, FAR)  # how deep in a hand's flesh, palm lengths
         self._likeness = np.ones(num, np.float32)
         self._speed = np.zeros((num, 2), np.float32)
@@ -94,13 +97,15 @@ class Follower:
     ) -> None:
         """Points number `at` begin here, in frame `t`, visible."""
         self.points[at], self.layer[at] = points, layer
-        self.started[at], self.seen[at], self._hidden_s[at] = True, True, 0
+        self.started[at], self.seen[at], self._hidden_s[at], self._age_s[at] = True, True, 0, 0
         self._spread.start(at)
         self._take(at, points, view, regions, t)
 
     @property
     def sigma(self) -> Array:
-        own = self._spread.sigma() * _MORE[self.layer]
+        more = np.minimum(_MORE[self.layer] + _MORE_A_S[self.layer] * self._age_s, _MOST)
+        unlike = np.where(self._strong & (self.layer == STILL), np.maximum(_UNLIKE - self._likeness, 0), np.float32(0))
+        own = self._spread.sigma() * more * (1 + _UNLIKE_MORE * unlike)
         return np.where(own > 0, np.sqrt(own**2 + FLOOR_PX**2), np.float32(0))
 
     def _take(self, at: Indices, points: Array, view: View, regions: HandRegions, t: int) -> None:
@@ -363,6 +368,7 @@ class Follower:
     def _settle(self, new: Array, accepted: Mask, view: View, regions: HandRegions, to: int) -> None:
         self._speed = np.where(self.seen[:, None], new - self.points, np.float32(0))
         self.points, self.seen = new, accepted
+        self._age_s += np.float32(self.step_s)
         # Without the camera's motion, where a hidden point should be is soon forgotten.
         aged_s = self.step_s * (1 if self.motion.known else UNKNOWN_STEPS)
         self._hidden_s = np.where(self.seen, 0.0, self._hidden_s + aged_s)
