@@ -243,6 +243,7 @@ def _with_points(scene: Scene, sightings: Sightings) -> Scene:
 
 def _bad_points(scene: Scene, sightings: Sightings, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(N,) points that fewer than two, or less than 60 percent, of their sightings agree with."""
+    sightings = sightings.kept(among[sightings.track])
     error = reprojection_error(scene, sightings)
     known = ~np.isnan(error)
     agreeing = np.bincount(sightings.track[known & (error <= MAX_ERROR_PX)], minlength=len(scene.points))

@@ -119,11 +119,15 @@ def triangulate(scene: Scene, sightings: Sightings, tracks: NDArray[np.bool_]) -
     """
     use = tracks[sightings.track] & np.isfinite(scene.poses[sightings.frame]).all(axis=(1, 2))
     poses, ray = scene.poses[sightings.frame[use]], sightings.xy[use] / scene.focal
-    rows = ray[:, :, None] * poses[:, 2:3] - poses[:, :2]  # (m, 2, 4): x * third row - first row
-    matrix, right = rows[..., :3], -rows[..., 3]
+    first, second = (ray[:, i, None] * poses[:, 2] - poses[:, i] for i in range(2))  # (m, 4): x * third row - first row
     num, index = len(scene.points), sightings.track[use]
-    normal = summed(index, np.einsum("mri,mrj->mij", matrix, matrix), num)
-    vector = summed(index, np.einsum("mri,mr->mi", matrix, right), num)
+    normal, vector = np.empty((num, 3, 3)), np.empty((num, 3))
+    for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2), (0, 3), (1, 3), (2, 3)):
+        total = np.bincount(index, first[:, i] * first[:, j] + second[:, i] * second[:, j], minlength=num)
+        if j < 3:
+            normal[:, i, j] = normal[:, j, i] = total
+        else:
+            vector[:, i] = -total
     points = np.full((num, 3), np.nan)
     good = np.flatnonzero(np.bincount(index, minlength=num) >= 2)
     values = np.linalg.eigvalsh(normal[good])

@@ -40,24 +40,30 @@ def on_and_beside(rays: Floats, keypoints_cam_m: Floats, reach_m: float) -> tupl
     if not len(near):
         return surface, beside
     gap, bone_z = _nearest_on_bones(rays[near], keypoints_cam_m)
-    covered = np.maximum(0.0, 1 - (gap / RADIUS_M) ** 2)
-    thickness = THICKNESS_M * _share_of_depth(rays[near], keypoints_cam_m)
-    depth = np.where(gap < _LOOSE * RADIUS_M, bone_z - thickness * np.sqrt(covered), np.inf).min(axis=1)
+    row, bone = on = np.nonzero(gap < _LOOSE * RADIUS_M)
+    covered = np.maximum(0.0, 1 - (gap[on] / RADIUS_M[bone]) ** 2)
+    thickness = THICKNESS_M[bone] * _share_of_depth(rays[near[row]], bone, keypoints_cam_m)
+    depth = np.full(gap.shape, np.inf)
+    depth[on] = bone_z[on] - thickness * np.sqrt(covered)
+    depth = depth.min(axis=1)
     surface[near] = np.where(np.isfinite(depth), depth, np.nan)
     rows, nearest = np.arange(len(near)), gap.argmin(axis=1)
     beside[near] = np.where(gap[rows, nearest] < reach_m, bone_z[rows, nearest], np.nan)
     return surface, beside
 
 
-def _share_of_depth(rays: Floats, keypoints_cam_m: Floats) -> Floats:
-    """(n, 24) how much of the flesh before a bone is along the optical axis: all of it in the middle of the picture and
-    where a ray leans along the bone, half of it where it comes from 60 degrees across the bone."""
+def _share_of_depth(rays: Floats, bone: NDArray[np.int64], keypoints_cam_m: Floats) -> Floats:
+    """(m,) how much of the flesh before a bone is along the optical axis: all of it in the middle of the picture and
+    where a ray leans along the bone, half of it where it comes from 60 degrees across the bone.
+
+    rays: (m, 3), each before the bone number `bone` (m,).
+    """
     axis = keypoints_cam_m[BONES[:, 1]] - keypoints_cam_m[BONES[:, 0]]
     axis = axis / np.maximum(np.sqrt((axis * axis).sum(1, keepdims=True)), 1e-9)
     length = np.sqrt(1 + (rays[:, :2] ** 2).sum(axis=1))
-    along = sum(rays[:, i, None] * axis[:, i] for i in range(3)) / length[:, None]
+    along = sum(rays[:, i] * axis[bone, i] for i in range(3)) / length
     across = np.sqrt(np.maximum(1 - along * along, 1e-6))
-    return np.minimum(1.0, 1 / (length[:, None] * across))
+    return np.minimum(1.0, 1 / (length * across))
 
 
 def _nearest_on_bones(rays: Floats, keypoints_cam_m: Floats) -> tuple[Floats, Floats]:

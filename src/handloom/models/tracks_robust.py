@@ -29,8 +29,8 @@ WINDOW_PX = 11
 """Of the Lucas-Kanade step: smaller than the plain tracker's, since the step is predicted and the place verified."""
 KEYFRAME_S = 1 / 3
 """Time between the frames in which new points are chosen."""
-VIEWS_KEPT = 96
-"""26 MB at 640 x 360."""
+VIEWS_BYTES = 24 << 20
+"""109 frames of 640 x 360: 7 s."""
 _LAYER = {TrackKind.LEFT_HAND: LEFT, TrackKind.RIGHT_HAND: RIGHT, TrackKind.MOVING: OWN, TrackKind.CORNER: STILL}
 
 
@@ -112,7 +112,7 @@ class _Recorded:
 
 
 class _Views:
-    """Frames as followers look at them. The last `VIEWS_KEPT` are kept for the way back."""
+    """Frames as followers look at them. The last ones, `VIEWS_BYTES` of them, are kept for the way back."""
 
     def __init__(self, frames: ClipFrames) -> None:
         self._frames = frames
@@ -122,9 +122,9 @@ class _Views:
         """grey: of frame `t`."""
         view = self._kept.get(t)
         if view is None:
-            if len(self._kept) == VIEWS_KEPT:
-                del self._kept[next(iter(self._kept))]
             view = self._kept[t] = View(grey, self._frames.rgb(t))
+            if len(self._kept) > max(1, VIEWS_BYTES // grey.nbytes):
+                del self._kept[next(iter(self._kept))]
         view.light = np.ones(3, np.float32)
         return view
 
