@@ -16,7 +16,7 @@ from handloom.geometry.camera import camera_for
 from handloom.ingest.folder import ingest_folder
 from handloom.pipelines import calibrate as module
 from handloom.pipelines.calibrate import calibrate
-from handloom.schemas.calibrated import before_calibration, read_calibrated
+from handloom.schemas.calibrated import Seen, before_calibration, read_calibrated
 from handloom.schemas.hand_size import parse_hand
 from handloom.schemas.settings import Settings
 from handloom.schemas.tables import clips_schema
@@ -37,15 +37,17 @@ ASSUMED = 0.5 / math.tan(math.radians(35)), 0.33  # of the settings
 TRUE = 0.3836  # EgoDex: 105 degrees
 
 
-def row_of(clip, found: float | None, sigma: float = 0.08, width: int = 640):
-    """The row of a clip that says `found` of its lens by itself, weighed with what was assumed; None: nothing."""
-    if found is None:
-        return make_row(clip, camera=camera_for(clip, INFO, Settings().camera))
-    weights = np.array([sigma**-2.0, ASSUMED[1] ** -2.0])
-    focal = math.exp(float(weights @ np.log([found, ASSUMED[0]])) / weights.sum())
-    matrix = np.diag([focal * width, focal * width, 1.0])
-    camera = Camera(matrix, "estimated", focal_sigma=float(weights.sum() ** -0.5))
-    return make_row(clip, camera=camera, quality={"focal_found": found, "focal_found_sigma": sigma})
+def row_of(clip, found: float | None, sigma: float = 0.08, width: int = 640, told: tuple[float, float] = ASSUMED):
+    """The row of a clip that says `found` of its lens by itself, None: nothing; weighed with what was told before."""
+    camera = camera_for(clip, INFO, Settings().camera)
+    if found is None and told is ASSUMED:
+        return make_row(clip, camera=camera)
+    weights = np.array([0.0 if found is None else sigma**-2.0, told[1] ** -2.0])
+    focal = width * math.exp(float(weights @ np.log([found or 1.0, told[0]])) / weights.sum())
+    source, both = "assumed" if found is None else "estimated", float(weights.sum() ** -0.5)
+    lens = Camera(np.diag([focal, focal, 1.0]), source, focal_sigma=both)
+    said = {} if found is None else {"focal_found": found, "focal_found_sigma": sigma}
+    return make_row(clip, camera=lens, quality=said)
 
 
 @pytest.fixture
@@ -122,6 +124,21 @@ def test_its_own_output_is_no_evidence(db):
         assert cameras(db) == written
     assert calibrate(db, by="all").groups[0].lens.after_sigma == pytest.approx(first.groups[0].lens.after_sigma)
     assert {before_calibration(camera) for camera in cameras(db).values()} == {None}
+
+
+def test_what_hands_tell_counts_once_and_stays_known(db):
+    """Rows hold it in their lens; made anew with a calibrated lens they do not."""
+    clips = [clip_of(db, "a", n) for n in range(6)]
+    add_clips(db, clips)
+    hands = (0.5, 0.18)
+    write(db, (row_of(clip, TRUE if n == 0 else None, 0.12, told=hands) for n, clip in enumerate(clips)))
+    first = calibrate(db).groups[0].lens
+    assert 0.07 < first.after_sigma < 0.16  # six clips' hands are one clip's
+    assert 92 < first.after < 105
+    assert read_calibrated(read_clips(db)[3].camera).told == Seen(0.5, 0.18)
+    assert len(rerun(db)) == 6
+    again = calibrate(db)
+    assert (again.num_changed, again.groups[0].lens.after) == (0, first.after)
 
 
 def test_a_new_clip_takes_the_lens_that_is_there_and_a_surprise_moves_it(db):

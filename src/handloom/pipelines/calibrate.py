@@ -3,10 +3,10 @@
 **What counts.** Of each clip what it says alone (`quality.focal_found`, `quality.hand_length_found_m`): never what was
 assumed of it, which its row's `camera_matrix` contains. A row made with a calibrated lens looks for no lens of its own,
 since its own word is in that lens already; so the clip list keeps each clip's word beside the result
-(`schemas.calibrated`), and what was assumed before. Calibrating, running and calibrating again therefore weighs the
-same words and the same assumption once more, and comes to the same numbers: it does not get surer by itself. New clips
-add theirs. A lens that is there already stays while the new result is much the same (`calibrate_group.SAME`): otherwise
-one new clip of a thousand would have a thousand rows made anew.
+(`schemas.calibrated`), and what was known without it: what was assumed, and what hands within reach told. Calibrating,
+running and calibrating again therefore weighs the same words and the same assumption once more, and comes to the same
+numbers: it does not get surer by itself. New clips add theirs. A lens that is there already stays while the new result
+is much the same (`calibrate_group.SAME`): otherwise one new clip of a thousand would have a thousand rows made anew.
 
 **Killed at any moment** the list is the old or the new one: it changes in one commit. Rows that were made with another
 lens go after it; where a kill comes between, the same command again finds and removes them.

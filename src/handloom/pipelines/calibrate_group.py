@@ -146,13 +146,21 @@ def _assumption(clips: Sequence[Words]) -> tuple[tuple[float, float], str]:
         words.assumed: words for words in reversed(clips) if not words.is_default
     }  # the first clip stands for it
     if not assumed:
-        return clips[0].assumed, ""
+        return _told(clips, clips[0].assumed), ""
     surest = min(assumed, key=lambda one: (one[1], one[0]))
     for other in assumed:
         if abs(math.log(other[0] / surest[0])) > FAR * math.hypot(other[1], surest[1]):
             views = [f"{_shown_fov(Seen(*one)):.0f} degrees ({assumed[one].clip.clip_id})" for one in (surest, other)]
             return surest, f"not written: of clips of this group different lenses were assumed, {' and '.join(views)}"
-    return surest, ""
+    return _told([words for words in clips if words.assumed == surest], surest), ""
+
+
+def _told(clips: Sequence[Words], assumed: tuple[float, float]) -> tuple[float, float]:
+    """With what the clips' hands tell of the lens. It counts once: all are wrong alike, in how far they reach."""
+    told = [words.told for words in clips if words.told is not None]
+    if not told:
+        return assumed
+    return math.exp(np.median([math.log(one.value) for one in told])), float(np.median([one.sigma for one in told]))
 
 
 def _of(seen: Sequence[Seen], prior: tuple[float, float]) -> Together:
@@ -197,7 +205,9 @@ def _camera(words: Words, said: Calibrated) -> str:
 def _with_lens(words: Words, said: Calibrated, distortion: dict[str, Any] | None) -> str:
     view = field_of_view_deg(said.value, *_model(distortion))
     values = {"focal_sigma": said.sigma, "source": "estimated", "distortion": distortion}
-    return with_calibration(words.camera_before, values | _focal(words, said, view), replace(said, seen=words.lens))
+    return with_calibration(
+        words.camera_before, values | _focal(words, said, view), replace(said, seen=words.lens, told=words.told)
+    )
 
 
 def _focal(words: Words, said: Calibrated, view_deg: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from handloom.geometry.calibration import bend_of
 from handloom.geometry.camera import assumed_camera, camera_content, parse_camera
 from handloom.geometry.hand_model import HAND_LENGTH_M
 from handloom.geometry.metric_posterior import LENGTH_SIGMA, SEEN_SIGMA
-from handloom.schemas.calibrated import Seen, before_calibration, read_calibrated
+from handloom.schemas.calibrated import Seen, before_calibration, is_calibrated, read_calibrated
 from handloom.schemas.clip import Clip
 from handloom.schemas.hand_size import parse_hand
 from handloom.schemas.settings import CameraConfig, HandsConfig, of_any_version
@@ -25,7 +25,7 @@ from handloom.store.runs import stored_settings
 
 COLUMNS = (
     *("clip_id", "camera", "hand", "width", "height", "quality"),
-    *("camera_matrix", "camera_distortion", "camera_model", "camera_focal_sigma"),
+    *("camera_matrix", "camera_distortion", "camera_model", "camera_focal_sigma", "camera_source"),
 )
 FOUND = {
     "camera": ("focal_found", "focal_found_sigma"),
@@ -38,7 +38,8 @@ ANY_SIZE = (1600, 900)  # of a picture, where a lens is a field of view: its foc
 @dataclass(frozen=True)
 class Words:
     """Of one clip. lens, hand: what it says alone; of hands the length as drawn, which is the length times
-    `drawn_size`. known: why its lens is left alone: `given`, or it has a distortion of its own. assumed: focal length
+    `drawn_size`. told: what was known of the lens before its motion said anything: what was assumed, and what hands
+    tell. known: why its lens is left alone: `given`, or it has a distortion of its own. assumed: focal length
     over the longer side and its relative standard deviation; is_default: by the settings, for want of anything else.
     hand_known: the length of its hand was given. drawn: length as drawn that was assumed, and how sure. now: lens of
     its row. size: of its picture. camera_before, hand_before: JSON without what `calibrate` wrote.
@@ -47,6 +48,7 @@ class Words:
     clip: Clip
     lens: Seen | None
     hand: Seen | None
+    told: Seen | None
     known: str | None
     assumed: tuple[float, float]
     is_default: bool
@@ -90,6 +92,7 @@ def _words(clip: Clip, row: dict[str, Any] | None, assumed, drawn_by_default: fl
         clip,
         _lens_seen(row, clip.camera),
         _hand_seen(row, clip.hand, drawn_by_default),
+        _told(row, clip.camera),
         known,
         lens_assumed,
         camera_before is None,
@@ -110,6 +113,23 @@ def _lens_seen(row: dict[str, Any] | None, listed: str | None) -> Seen | None:
         return _kept(None if row is None else row["camera"], listed)
     bend = bend_of(row["camera_model"] or "opencv", row["camera_distortion"])
     return Seen(round(found[0], 5), round(found[1], 5), round(bend, 4))
+
+
+def _told(row: dict[str, Any] | None, listed: str | None) -> Seen | None:
+    """The row's focal length without what its motion says: the way back from how a row is made, which is exact."""
+    if row is None or is_calibrated(row["camera"]):
+        kept = (read_calibrated(text) for text in (None if row is None else row["camera"], listed))
+        return next((one.told for one in kept if one is not None and one.told is not None), None)
+    sigma, found = row["camera_focal_sigma"], _found(row, *FOUND["camera"])
+    if not sigma or row["camera_matrix"] is None:
+        return None
+    log, precision = math.log(row["camera_matrix"][0] / max(row["width"], row["height"])), sigma**-2.0
+    if found is not None and row["camera_source"] == "estimated":
+        motion = found[1] ** -2.0
+        if not precision > motion:
+            return None
+        log, precision = (log * precision - math.log(found[0]) * motion) / (precision - motion), precision - motion
+    return Seen(round(math.exp(log), 5), round(precision**-0.5, 5))
 
 
 def _hand_seen(row: dict[str, Any] | None, listed: str | None, drawn_by_default: float) -> Seen | None:

@@ -30,7 +30,8 @@ class Seen:
 @dataclass(frozen=True)
 class Calibrated:
     """by, group: which clips were taken together. num_clips: how many of them said something. value, sigma, bend: what
-    they say. seen: what this clip says. before: the JSON without it, without poses; None: there was none.
+    they say. seen: what this clip says. told: what was known of its lens before its motion said anything: what was
+    assumed, and what its hands tell. before: the JSON without all this, without poses; None: there was none.
     """
 
     by: str
@@ -40,6 +41,7 @@ class Calibrated:
     sigma: float
     bend: float | None = None
     seen: Seen | None = None
+    told: Seen | None = None
     before: dict[str, Any] | None = None
 
     @property
@@ -59,8 +61,8 @@ def read_calibrated(text: str | None) -> Calibrated | None:
     if not isinstance(found, dict):
         return None
     try:
-        seen = None if found.get("seen") is None else Seen(**found["seen"])
-        return Calibrated(**(found | {"seen": seen}))
+        words = {name: Seen(**found[name]) for name in ("seen", "told") if found.get(name) is not None}
+        return Calibrated(**(found | words))
     except TypeError:
         return None
 
