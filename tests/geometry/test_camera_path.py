@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from handloom.geometry.camera import assumed_camera, project, rays
+from handloom.geometry.camera import assumed_camera, project, rays, slopes
 from handloom.geometry.camera_path import REASONS, estimate_path
+from handloom.geometry.sfm_pieces import reconstruct_long
+from handloom.geometry.sfm_solver import Sightings
 from handloom.schemas.values import Camera, FeatureTracks, VideoInfo
 
 INFO = VideoInfo(1280, 720, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
@@ -225,13 +227,48 @@ def test_two_frames_and_one():
     assert estimated(corners(still, noise_px=0.1), 2).path.reason == "static"
 
 
-def test_a_film_is_too_long_unless_the_camera_stands_still():
-    times = np.repeat(np.arange(40), 40)  # 1600 frames
-    moving = path_of()[times]
-    _none(estimated(corners(moving), 1600), "too_long")
-    assert (
-        estimated(corners(path_of(sway_m=0, turn_rad=0)[times], count=60, noise_px=0.2), 1600).path.reason == "static"
-    )
+@pytest.mark.slow
+def test_a_film_is_too_long():
+    times = np.tile(np.r_[0:40, 39:-1:-1], 76)  # 6080 frames
+    _none(estimated(corners(path_of()[times], count=50), len(times)), "too_long")
+
+
+def test_a_tripod_may_stand_for_long():
+    still = corners(np.tile(np.eye(4), (1600, 1, 1)), count=60, noise_px=0.2)
+    assert estimated(still, 1600).path.reason == "static"
+
+
+def as_sightings(features, num):
+    """In the pixels of `CAMERA` without its principal point."""
+    xy = MATRIX[0, 0] * slopes(features.points_px.astype(np.float64), CAMERA)
+    frame, track = features.frame.astype(np.int64), features.track.astype(np.int64)
+    return Sightings.of(frame, track, xy, num, int(track.max()) + 1)
+
+
+def test_a_long_clip_in_pieces_that_are_joined():
+    """The pieces have worlds and units of their own; together they are as exact as one."""
+    poses = path_of(num=120, sway_m=0.3, turn_rad=0.6)
+    seen = as_sightings(corners(poses), len(poses))
+    found = reconstruct_long(seen, MATRIX[0, 0], piece=50, overlap=20)
+    world_from_camera = np.tile(np.eye(4), (len(poses), 1, 1))
+    world_from_camera[:, :3] = found.scene.poses
+    world_from_camera = np.linalg.inv(world_from_camera)
+    turn_deg, place_m = errors(np.linalg.inv(world_from_camera[0]) @ world_from_camera, poses)
+    assert turn_deg < 0.4
+    assert place_m < 0.01
+    assert len(found.sightings.frame) > 0.95 * len(seen.frame)
+
+
+def test_pieces_that_do_not_agree_are_not_joined():
+    """Nothing goes on from frame 70 on: only what lies before has poses."""
+    poses = path_of(num=120, sway_m=0.3, turn_rad=0.6)
+    features = corners(poses)
+    track = np.where(features.frame < 70, features.track, features.track + features.track.max() + 1)
+    seen = as_sightings(FeatureTracks(features.frame, track, features.points_px), len(poses))
+    found = reconstruct_long(seen, MATRIX[0, 0], piece=50, overlap=20)
+    known = np.isfinite(found.scene.poses).all(axis=(1, 2))
+    assert known[:60].all()
+    assert not known[75:].any()
 
 
 def test_a_scene_that_falls_apart_has_no_camera():

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from handloom.geometry.camera_rest import MIN_PER_FRAME, MIN_THIRDS, num_thirds
 from handloom.geometry.camera_turns import ALL_THIRDS, LASTING
-from handloom.geometry.sfm import MAX_SUPPORT_RAD, Reconstructed, support_rad
+from handloom.geometry.sfm import MAX_SUPPORT_RAD, Reconstructed
+from handloom.geometry.sfm_pieces import support_of_pieces
 from handloom.geometry.sfm_solver import Sightings
 from handloom.geometry.sfm_views import reprojection_error
 from handloom.schemas.values import Camera, CameraPath
@@ -90,7 +91,7 @@ def moving(found: Reconstructed, sightings: Sightings, camera: Camera, half_size
         return no_path("high_error", camera)
     if explained < SURE_EXPLAINED and not (everywhere or whole):
         return no_path("ambiguous", camera)
-    if explained < SURE_EXPLAINED and support_rad(scene, sightings) > MAX_SUPPORT_RAD:
+    if explained < SURE_EXPLAINED and support_of_pieces(scene, sightings) > MAX_SUPPORT_RAD:
         return no_path("ambiguous", camera)
     if valid.mean() < MIN_PART or np.median(thirds[valid]) < USUAL_THIRDS:
         return no_path("few_tracks", camera)

@@ -18,9 +18,10 @@ from handloom.geometry.camera_found import MIN_COVERAGE, MIN_PART, EstimatedPath
 from handloom.geometry.camera_lens import ASSUMED_SIGMA, camera_of, find_lens
 from handloom.geometry.camera_rest import MIN_PER_FRAME, MIN_THIRDS, calm_part, longest_run, num_thirds, rest_frames
 from handloom.geometry.camera_turn_lens import find_turn_lens
-from handloom.geometry.camera_turns import turn_path
+from handloom.geometry.camera_turns import TurnPath, turn_path
 from handloom.geometry.path_scale import metric_scale
-from handloom.geometry.sfm import NotReconstructed, reconstruct
+from handloom.geometry.sfm import NotReconstructed
+from handloom.geometry.sfm_pieces import reconstruct_long
 from handloom.geometry.sfm_solver import RadialLens, Sightings
 from handloom.geometry.sfm_views import BLURRED, SHARP, Exactness, with_slack
 from handloom.schemas.values import Camera, DepthMaps, FeatureTracks, Hands, VideoInfo
@@ -31,7 +32,7 @@ Flags = NDArray[np.bool_]
 VERSION = "corners, lens, parts, incremental bundle adjustment 3"
 REASONS = {
     "too_short": "fewer than four frames, and they differ",
-    "too_long": "more than 1500 frames of a moving camera: cut the video into clips",
+    "too_long": "more than 6000 frames of a moving camera: cut the video into clips",
     "few_tracks": "too few corners of the scene can be followed, or only in one part of the picture",
     "no_parallax": "the picture changes too little for depth, and not as by a camera that only turns",
     "high_error": "no camera motion explains most of what is seen: much of the scene moves, or the tracks are bad",
@@ -42,8 +43,9 @@ REASONS = {
 """Of `CameraPath.reason`. The last two stand beside a path, and say how it is known."""
 PICTURE_PX = 640.0  # thresholds are for pictures whose longer side has so many pixels
 MIN_LENGTH = 3  # sightings of a track
-MIN_FRAMES, MAX_FRAMES = 4, 1500
-"""A moving camera's path drifts: 0.3 degrees over 900 frames, 1.5 degrees and 0.14 m over 1500 (synthetic)."""
+MIN_FRAMES, MAX_FRAMES = 4, 6000
+"""A moving camera's path drifts, since loops are not closed. Simulated, a head that looks around a room: 0.1 degrees
+and 3 mm over 1800 frames, 0.1 degrees in the median of 3000."""
 MUCH_CLOSER = 0.04
 """By this share a moving camera must explain more sightings closely than a turning one, which has fewer parameters."""
 MUCH_CLOSER_THAN_TURNS = 0.1
@@ -155,28 +157,37 @@ def _tried(
     turning_camera = _with_lens(camera, seen, info, find_turn_lens)
     moving_camera = _with_lens(camera, seen, info, find_lens)
     turns_alone = turning_camera is not camera
-    sightings = straight(moving_camera)
+    moving_seen = straight(moving_camera)
     try:
-        found = reconstruct(sightings, _focal(moving_camera, info), refine_focal=False)
+        found = reconstruct_long(moving_seen, _focal(moving_camera, info))
     except NotReconstructed as error:
         moved, share = no_path(error.reason, moving_camera), 0.0
     else:
-        moved = moving(found, sightings, moving_camera, _half_size(info), part)
-        share = close(found, sightings)
+        moved = moving(found, moving_seen, moving_camera, _half_size(info), part)
+        share = close(found, moving_seen)
         much = found.parallax_px >= MUCH_PARALLAX_PX and not turns_alone
         if moved.path.world_from_camera is not None and much:
             return moved
-    if not turns_alone:
-        turning_camera = moving_camera
-    sightings = straight(turning_camera)
-    turn = turn_path(sightings, _focal(turning_camera, info), _half_size(info))
-    turning = None if turn is None else unmoved(turn.poses, sightings, turning_camera, part)
-    if turning is None or turning.path.world_from_camera is None:
-        return moved
     closer = MUCH_CLOSER_THAN_TURNS if turns_alone else MUCH_CLOSER
+    if turns_alone:
+        turning, turn = _turning(straight(turning_camera), turning_camera, info, part)
+        if turn is not None and (moved.path.world_from_camera is None or turn.close >= share - closer):
+            return turning
+    turning, turn = _turning(moving_seen, moving_camera, info, part)
+    if turn is None:
+        return moved
     if moved.path.world_from_camera is None or turn.close >= share - closer:
         return turning
     return replace(moved, turning=turning.path)
+
+
+def _turning(
+    sightings: Sightings, camera: Camera, info: VideoInfo, part: Flags
+) -> tuple[EstimatedPath, TurnPath] | tuple[None, None]:
+    """The path of a camera that only turns, if that explains what was seen."""
+    turn = turn_path(sightings, _focal(camera, info), _half_size(info))
+    found = None if turn is None else unmoved(turn.poses, sightings, camera, part)
+    return (None, None) if found is None or found.path.world_from_camera is None else (found, turn)
 
 
 def _with_lens(
