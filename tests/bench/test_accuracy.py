@@ -20,6 +20,7 @@ from handloom.geometry.camera import project
 CAMERA = {
     "rotation_deg": 0.5, "rotation_first_deg": 0.6, "ate_m": 0.01, "ate_rigid_m": 0.02, "scale": 1.08, "travel_m": 0.1,
     "rotation_deg_5s": 0.4, "ate_m_5s": 0.009, "ate_rigid_m_5s": 0.015, "has_path": 1.0, "has_metric_path": 1.0,
+    "scale_sigmas": 1.5,
 }  # fmt: skip
 
 
@@ -74,6 +75,8 @@ def test_goals_compare_pooled_numbers(report: dict):
     assert goals["rendered: metric scale"] == {
         "name": "rendered: metric scale", "value": 0.08, "unit": "mean |error|, 2 of 2 clips", "goal": 0.1, "met": True,
     }  # fmt: skip
+    camera = report["results"]["rendered"]["handloom_estimated"]["camera"]
+    assert [camera[f"scale_{name}"] for name in ("within_1_sigma", "within_2_sigma", "bias_sigmas")] == [0, 1, 1.5]
     assert report["results"]["rendered"]["handloom"]["cpu_ms_per_frame"] == {
         "hands": 10, "hand_fit": 10, "tracks": 20, "all": 40,
     }  # fmt: skip
