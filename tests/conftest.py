@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import cv2  # noqa: F401  before decord: its zlib, loaded first, serves OpenCV's libpng as well, and no PNG is read
 import hypothesis
 import pytest
 from support.shared import made_once
