@@ -97,7 +97,7 @@ class Follower:
     ) -> None:
         """Points number `at` begin here, in frame `t`, visible."""
         self.points[at], self.layer[at] = points, layer
-        self.started[at], self.seen[at], self._hidden_s[at], self._age_s[at] = True, True, 0, 0
+        self.started[at], self.seen[at], self._age_s[at] = True, True, 0
         self._spread.start(at)
         self._take(at, points, view, regions, t)
 
@@ -119,6 +119,7 @@ class Follower:
         """Nothing is followed any more: the shot is over."""
         self.started[:], self.seen[:], self.motion = False, False, None
         self._waits, self._light, self._rested = None, np.ones(3, np.float32), False
+        self._hidden_s[:] = 0
 
     def step(
         self, before: NDArray[np.uint8], after: NDArray[np.uint8], view: View, regions: HandRegions, t: int, to: int,
@@ -371,6 +372,8 @@ class Follower:
         self._age_s += np.float32(self.step_s)
         # Without the camera's motion, where a hidden point should be is soon forgotten.
         aged_s = self.step_s * (1 if self.motion.known else UNKNOWN_STEPS)
+        # It grows before a point begins, too: one that begins late and is not found in its first step is given up. It
+        # lay on an edge, and six of a thousand would end on another thing.
         self._hidden_s = np.where(self.seen, 0.0, self._hidden_s + aged_s)
         patience_s = np.where((self.layer == STILL) & self._strong, GIVE_UP_STILL_S, GIVE_UP_S)
         self.started &= (self._hidden_s <= patience_s) | ((self.layer == STILL) & ~self._strong)
