@@ -23,7 +23,7 @@ def table_elsewhere(folder: Path, held: Sequence[HeldFrames], env: Mapping[str, 
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     command = [sys.executable, "-m", "support.rows_in_process", str(frames), str(out), *first]
     done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": paths, **env}, capture_output=True, text=True, timeout=100
+        command, env={**os.environ, "PYTHONPATH": paths, **env}, capture_output=True, text=True, timeout=240
     )
     if done.returncode:
         raise AssertionError(done.stderr)
