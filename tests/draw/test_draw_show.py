@@ -207,7 +207,7 @@ def test_the_legend_explains_what_the_sheet_shows() -> None:
     assert len(draw_legend(row, 300, True)) > len(full) > len(bare)
     draw_legend(row, 40, True)  # narrower than any word
     assert [scale_text({"world_scale": scale}).split(":")[0] for scale in ("metric", "arbitrary", "none", None)] == [
-        "world in metres, to scale", "scale unknown", "no world", "no world",
+        "world in metres, to scale", "path's scale unknown", "no world", "no world",
     ]  # fmt: skip
     assert "(pure_rotation)" in scale_text({"world_scale": "none", "camera_path_reason": "pure_rotation"})
 

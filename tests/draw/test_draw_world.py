@@ -81,16 +81,17 @@ def test_words_say_what_is_known_of_the_scale():
     shared = with_calibration(None, {}, Calibrated("all", "all", 4, 0.4, 0.05))
     found = row | {"camera_source": "estimated", "camera": shared}
     assert lens_text(found) == "lens estimated from 4 clips together, focal length known to 33%"
-    trusted = row | {"quality": {"metric_trust": 0.71}}
+    trusted = row | {"quality": {"metric_trust": 0.71, "hand_coverage": 0.4}}
     assert draw_words(trusted)[-1] == "trust 71%"
-    assert trust_text(trusted) == "distances within 20 % of the truth: probability 71%"
+    assert trust_text(trusted) == "distances of hands within 20 % of the truth: probability 71%"
+    assert "distances along the path" in trust_text({"quality": {"metric_trust": 0.71, "hand_coverage": 0.0}})
     hands = np.tile(np.array([0, 0, 0.5], np.float32), (5, 2, 21, 1))
     still = {"camera_path_reason": "static", "quality": {"camera_scale_sigma": None}}
     seen = row | still | {"hand_keypoints_cam_m": hands, "hand_sigma_m": np.full((5, 2), 0.1, np.float32)}
     assert draw_words(seen)[1] == "metres ± 20%"  # of the hands' distance
     assert draw_words(row | still)[1] == "camera did not move"
     assert scale_text(row | still) == "camera did not move: nothing to be measured"
-    assert draw_words(make_row("arbitrary")) == ["scale unknown"]
+    assert draw_words(make_row("arbitrary")) == ["path's scale unknown"]
     assert draw_words({}) == []
 
 

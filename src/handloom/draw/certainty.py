@@ -11,7 +11,7 @@ from handloom.schemas.calibrated import read_calibrated
 
 SCALES = {
     "metric": "world in metres, to scale",
-    "arbitrary": "scale unknown: shapes are right, metres are not known",
+    "arbitrary": "path's scale unknown: its shape is right, its metres are not known",
     "none": "no world: the camera's path is not known",
 }
 STILL = {"static": "camera did not move", "pure_rotation": "camera turned, did not move"}
@@ -56,9 +56,12 @@ def lens_text(row: dict[str, Any]) -> str:
 
 
 def trust_text(row: dict[str, Any]) -> str:
-    """How likely the clip's metres are about right; empty where nothing is in metres."""
-    trust = (row.get("quality") or {}).get("metric_trust")
-    return "" if trust is None else f"distances within 20 % of the truth: probability {trust:.0%}"
+    """How likely the distances of hands are about right, without hands those along the path; empty where nothing is in
+    metres. Hands have metres of their own: they are known also where the path's scale is not.
+    """
+    quality = row.get("quality") or {}
+    trust, whose = quality.get("metric_trust"), "of hands" if quality.get("hand_coverage") else "along the path"
+    return "" if trust is None else f"distances {whose} within 20 % of the truth: probability {trust:.0%}"
 
 
 def short_words(row: dict[str, Any]) -> list[str]:
@@ -70,7 +73,7 @@ def short_words(row: dict[str, Any]) -> list[str]:
         sigma, still = scale_sigma(row), STILL.get(row.get("camera_path_reason") or "")
         words.append(still if still and sigma is None else f"metres{_plus_minus(sigma)}")
     elif row.get("world_scale") is not None:
-        words.append("scale unknown" if row["world_scale"] == "arbitrary" else "no camera path")
+        words.append("path's scale unknown" if row["world_scale"] == "arbitrary" else "no camera path")
     trust = (row.get("quality") or {}).get("metric_trust")
     return words if trust is None else [*words, f"trust {trust:.0%}"]
 
