@@ -221,6 +221,16 @@ def test_pictures_of_two_sizes_are_compared(db):
     db.table("clips").update({"width": "320", "height": "240"}, "video_id = 'b'")
     note = calibrate(db, by="all").groups[0].lens.note
     assert "640 x 360: 103 degrees and 320 x 240:" in note
+    assert calibrate(db, where="video_id = 'a'").groups[0].lens.note == ""
+    write(db, [row_of(pending_clips(db)[0], None)])  # of the other rows, which are to be made anew, no size is known
+    assert calibrate(db, where="video_id = 'a'").groups[0].lens.note == ""
+
+
+def test_a_clip_of_another_size_that_says_nothing_is_told_of(db):
+    fill(db, {("a", 0): 0.39, ("a", 1): 0.39, ("b", 0): None})
+    db.table("clips").update({"width": "320", "height": "240"}, "video_id = 'b'")
+    lens = calibrate(db, by="all", dry_run=True).groups[0].lens
+    assert (lens.num_clips, lens.note) == (2, "pictures of 2 sizes, of one lens as far as can be told")
 
 
 def test_rows_whose_video_has_gone_stay(db, tmp_path):

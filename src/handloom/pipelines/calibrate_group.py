@@ -104,7 +104,7 @@ def _lens(by: str, group: str, clips: list[Words]) -> tuple[Shared, dict[str, st
     said = Calibrated(by, group, len(saying), round(found.value, 5), round(found.sigma, 4), round(bend, 4))
     said = _kept([read_calibrated(words.clip.camera) for words in clips], said)
     texts = {words.clip.clip_id: _camera(words, said) for words in clips}
-    num_sizes = len({words.size for words in saying})
+    num_sizes = len({words.size for words in clips} - {None})  # those that say nothing take the lens, too
     note = f"pictures of {num_sizes} sizes, of one lens as far as can be told" if num_sizes > 1 else ""
     after = _shown_fov(Seen(said.value, said.sigma, said.bend))
     return replace(shared, after=after, after_sigma=said.sigma, note=note), texts
