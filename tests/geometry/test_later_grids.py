@@ -99,7 +99,7 @@ def test_steps_without_a_frame_and_steps_further_apart_change_nothing(first):
 
 def test_a_row_s_columns_for_a_window():
     row = row_of(grid(5, 25), seen=gone(7))
-    early, late = window_tracks(row, np.arange(0, 4)), window_tracks(row, np.arange(8, 12))
+    early, late = window_tracks(row, np.arange(0, 4)), window_tracks(row, range(8, 12))
     assert early["track_query_frame"].tolist() == [0] * G + [3, -1]
     assert late["track_query_frame"].tolist() == [5] * G + [3, -1]
     assert late["track_points_px"][:, :G, 0].tolist() == [[5.0] * G] * 4

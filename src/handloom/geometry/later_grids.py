@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from handloom.geometry.track_still import rays_of
 from handloom.geometry.world import to_world
@@ -124,24 +124,26 @@ class StoredGrids:
 
 
 def window_tracks(
-    row: Mapping[str, Any], frames: NDArray[np.integer], judged: NDArray[np.integer] | None = None
+    row: Mapping[str, Any], frames: ArrayLike, judged: ArrayLike | None = None
 ) -> dict[str, NDArray[Any]]:
     """The row's `track_*` columns for some frames, (S, N, ...), with the grid that is in force (`StoredGrids.best`).
 
     Args:
         row: `schemas.row.row_arrays`.
-        frames: (S,) ascending.
+        frames: (S,) ascending: an array, a list or a range.
         judged: those of them that say which grid; None: all.
 
     Returns:
         The columns that the row has, and `track_query_frame` (N,): of the grid's points the frame in which it began.
     """
+    frames = np.asarray(frames, np.int64)
+    judged = frames if judged is None else np.asarray(judged, np.int64)
     names = [name for name in (*TRACK_OF.values(), WORLD) if row.get(name) is not None]
     out = {name: row[name][frames] for name in names}
     if row.get("track_query_frame") is not None:
         out["track_query_frame"] = row["track_query_frame"].copy()
     grids = StoredGrids.of(row)
-    number = None if grids is None else grids.best(row["track_visible"], frames if judged is None else judged)
+    number = None if grids is None else grids.best(row["track_visible"], judged)
     if number is None:
         return out
     for name in names:
