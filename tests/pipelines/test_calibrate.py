@@ -101,7 +101,7 @@ def test_clips_of_a_video_share_their_lens_and_their_rows_are_pending(db):
     assert (video.group, video.num_clips, video.lens.num_clips, video.num_changed) == ("test:a", 5, 4, 5)
     assert video.lens.after == pytest.approx(105, abs=4)
     assert video.lens.after_sigma < 0.1
-    assert (lone.lens.note, lone.num_changed) == ("one clip: nothing to share", 0)
+    assert (lone.lens.note, lone.num_changed) == ("one clip takes part: nothing to share", 0)
     assert (done.num_changed, done.rows, done.kept_rows) == (5, 5, 0)
     assert rerun(db) == [f"test:a:{n}-{n + 1}" for n in range(5)]
     rows = db.clips(["clip_id", "camera_source", "camera_matrix", "camera_focal_sigma"]).to_pylist()
@@ -293,6 +293,8 @@ def test_a_wrong_choice(db):
         calibrate(db, by="person")
     with pytest.raises(ConfigError, match="holds no clips"):
         calibrate(db)
+    add_clips(db, [clip_of(db, "a", n) for n in range(2)])
+    assert "no clip has a row yet" in calibrate(db).groups[0].lens.note
 
 
 @pytest.mark.slow

@@ -136,7 +136,9 @@ def _hand(by: str, group: str, clips: list[Words]) -> tuple[Shared, dict[str, st
 
 def _nothing_to_share(clips: Sequence[Words], saying: Sequence[Words]) -> str:
     if len(clips) < MIN_CLIPS:
-        return "one clip: nothing to share" if clips else "all given"
+        return "one clip takes part: nothing to share" if clips else "all given"
+    if not saying and all(words.size is None for words in clips):
+        return "no clip has a row yet: rows say it, `handloom run` makes them"
     return "" if saying else "no clip says anything by itself"
 
 
