@@ -159,7 +159,8 @@ def export_arm4r(
     for reason, clip_ids in sorted(found.left_out.items()):
         print(f"left out {len(clip_ids)}: {reason}")
     share = f"{found.share_unknown:.1%} of values unknown ({unknown})"
-    print(f"{plural(found.num_clips, 'clip')}, {plural(found.num_frames, 'frame')}, {share}: {out}")
+    later = f" ({found.num_later} of them with later grids, parts of the others)" if found.num_later else ""
+    print(f"{plural(found.num_clips, 'clip')}{later}, {plural(found.num_frames, 'frame')}, {share}: {out}")
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
