@@ -77,6 +77,8 @@ def test_words_say_what_is_known_of_the_scale():
     row |= {"camera_source": "assumed", "camera_focal_sigma": 0.33, "quality": {"camera_scale_sigma": 0.36}}
     assert draw_words(row) == ["lens assumed ± 33%", "metres ± 36%"]
     assert scale_text(row) == "world in metres, to scale, known to 36%"
+    part = {"camera_scale_sigma": 0.36, "camera_coverage": 0.3372}
+    assert scale_text(row | {"quality": part}) == "world in metres, to scale, known to 36%, in 33.7% of the frames"
     assert lens_text(row | {"camera_preset": "epic"}) == "lens assumed (epic), focal length known to 33%"
     shared = with_calibration(None, {}, Calibrated("all", "all", 4, 0.4, 0.05))
     found = row | {"camera_source": "estimated", "camera": shared}

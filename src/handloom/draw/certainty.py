@@ -40,7 +40,9 @@ def scale_text(row: dict[str, Any]) -> str:
     if scale == "metric" and sigma is None and reason in STILL:
         return f"{STILL[reason]}: nothing to be measured"
     sure = "" if sigma is None else f", known to {sigma:.0%}"
-    return SCALES[scale] + sure + (f" ({reason})" if scale == "none" and reason else "")
+    share = (row.get("quality") or {}).get("camera_coverage")
+    part = "" if share is None or share == 1 else f", in {share:.1%} of the frames"
+    return SCALES[scale] + sure + part + (f" ({reason})" if scale == "none" and reason else "")
 
 
 def lens_text(row: dict[str, Any]) -> str:
