@@ -12,16 +12,18 @@ from support.extraction import rows_of
 from support.rows import RUN_KEY, make_clip, make_row
 
 from handloom.errors import ConfigError, StoreError
+from handloom.geometry.calibration import field_of_view_deg
 from handloom.geometry.camera import camera_for
 from handloom.ingest.folder import ingest_folder
 from handloom.pipelines import calibrate as module
 from handloom.pipelines.calibrate import calibrate
+from handloom.pipelines.calibrate_words import words_of
 from handloom.schemas.calibrated import Seen, before_calibration, read_calibrated
 from handloom.schemas.hand_size import parse_hand
 from handloom.schemas.settings import Settings
 from handloom.schemas.tables import clips_schema
 from handloom.schemas.values import Camera, VideoInfo
-from handloom.store.clip_list import add_clips, pending_clips, read_clips
+from handloom.store.clip_list import add_clips, pending_clips, read_clips, update_clips
 from handloom.store.commit import Committer
 from handloom.store.database import Database
 from handloom.store.fragments import write_fragment
@@ -139,6 +141,16 @@ def test_what_hands_tell_counts_once_and_stays_known(db):
     assert len(rerun(db)) == 6
     again = calibrate(db)
     assert (again.num_changed, again.groups[0].lens.after) == (0, first.after)
+
+
+def test_what_rows_assumed_counts_no_more_once_another_lens_is_said(db):
+    """They were made with 70 degrees, known to a third; a preset is said later, and the rows are still there."""
+    fill(db, {("a", n): 0.36 for n in range(3)})
+    said = json.dumps({"fov_deg": 105, "focal_sigma": 0.1, "source": "assumed", "preset": "egodex"})
+    update_clips(db, [replace(clip, camera=said) for clip in read_clips(db)])
+    assert {words.told for words in words_of(db, read_clips(db))} == {None}
+    found = calibrate(db, by="device", dry_run=True).groups[0].lens
+    assert 105 < found.after < field_of_view_deg(0.36, "opencv", None)
 
 
 def test_a_new_clip_takes_the_lens_that_is_there_and_a_surprise_moves_it(db):

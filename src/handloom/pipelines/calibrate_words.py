@@ -92,7 +92,7 @@ def _words(clip: Clip, row: dict[str, Any] | None, assumed, drawn_by_default: fl
         clip,
         _lens_seen(row, clip.camera),
         _hand_seen(row, clip.hand, drawn_by_default),
-        _told(row, clip.camera),
+        _told(row if _assumed_so(row, camera_before) else None, clip.camera),
         known,
         lens_assumed,
         camera_before is None,
@@ -130,6 +130,15 @@ def _told(row: dict[str, Any] | None, listed: str | None) -> Seen | None:
             return None
         log, precision = (log * precision - math.log(found[0]) * motion) / (precision - motion), precision - motion
     return Seen(round(math.exp(log), 5), round(precision**-0.5, 5))
+
+
+def _assumed_so(row: dict[str, Any] | None, camera_before: str | None) -> bool:
+    """Whether a clip's row was made with what is assumed of its lens now. After another ingest it holds what was
+    assumed before, which counts no more."""
+    made = None if row is None else before_calibration(row["camera"])
+    if made == camera_before or made is None or camera_before is None:
+        return made == camera_before
+    return json.loads(made) == json.loads(camera_before)
 
 
 def _hand_seen(row: dict[str, Any] | None, listed: str | None, drawn_by_default: float) -> Seen | None:
