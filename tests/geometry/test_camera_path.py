@@ -7,10 +7,12 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from handloom.geometry.camera import assumed_camera, project, rays, slopes
-from handloom.geometry.camera_path import REASONS, estimate_path
+from handloom.geometry.camera_found import EstimatedPath
+from handloom.geometry.camera_path import REASONS, estimate_path, with_scale
 from handloom.geometry.sfm_pieces import reconstruct_long
+from handloom.geometry.sfm_plane import twin_pose
 from handloom.geometry.sfm_solver import Sightings
-from handloom.schemas.values import Camera, FeatureTracks, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, FeatureTracks, Hands, VideoInfo
 
 INFO = VideoInfo(1280, 720, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
 MATRIX = np.array([[800.0, 0, 640], [0, 810.0, 350], [0, 0, 1]])
@@ -111,6 +113,60 @@ def test_a_flat_table_has_two_solutions_and_the_right_one_is_found(seed):
     turn_deg, place_m = errors(result.path.world_from_camera, poses)
     assert turn_deg < 0.5
     assert place_m < 0.01
+
+
+@pytest.mark.parametrize(("sway_m", "seed"), [(0.3, 0), (0.1, 3)])
+def test_a_wall_through_a_lens_that_is_a_little_off(sway_m, seed):
+    """The given focal length is 10 percent too long: all views agree with either solution, more closely with one. The
+    wrong one would be 20 and 7 degrees off."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.uniform([-1.2, -0.9], [1.2, 0.9], (140, 2)).T
+    wall = np.stack([x, y, 1 + 0.3 * x], axis=1)
+    poses = path_of(sway_m=sway_m)
+    camera = Camera(MATRIX * np.array([[1.1, 1, 1], [1, 1.1, 1], [1, 1, 1]]), "given")
+    result = estimated(corners(poses, points=wall, seed=seed), len(poses), camera)
+    turn_deg, place_m = errors(result.path.world_from_camera, poses)
+    assert turn_deg < 1.2
+    assert place_m < 0.05
+
+
+def test_the_other_pose_that_a_flat_scene_allows():
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform([-1.2, -0.9], [1.2, 0.9], (60, 2)).T
+    wall = np.stack([x, y, 1 + 0.3 * x], axis=1)
+    turn, way = Rotation.from_rotvec([0.05, -0.1, 0.02]).as_matrix(), np.array([0.15, 0.02, -0.05])
+    pose = np.column_stack([turn, way / np.linalg.norm(way)])
+
+    def seen(points):
+        return [500 * local[:, :2] / local[:, 2:] for local in (points, points @ turn.T + way)]
+
+    twin = twin_pose(*seen(wall), 500.0, 1.0, pose)
+    apart = Rotation.from_matrix(twin[:, :3] @ turn.T).magnitude()
+    assert apart > 0.05
+    assert twin_pose(*seen(wall), 500.0, 1.0, twin) == pytest.approx(pose, abs=1e-6)  # its twin is the first
+    assert twin_pose(*seen(room(60, rng)), 500.0, 1.0, pose) is None
+
+
+@pytest.mark.parametrize(("apart_deg", "scale"), [(0.5, "metric"), (2.5, "arbitrary")])
+def test_without_a_scale_turns_alone_stand_in_for_a_path_that_turns_alike(apart_deg, scale):
+    """Hands that are not seen tell no metres."""
+    poses = path_of(sway_m=0.01)
+    turned = poses.copy()
+    turned[:, :3, 3] = 0
+    turned[:, :3, :3] = (
+        Rotation.from_rotvec(np.radians(apart_deg) * np.eye(3)[1] * np.linspace(-1, 1, 40)[:, None]).as_matrix()
+        @ turned[:, :3, :3]
+    )
+    nothing = np.zeros(0, np.int64)
+    turning = CameraPath(turned, "metric", "estimated", "pure_rotation")
+    moving = EstimatedPath(
+        CameraPath(poses, "arbitrary", "estimated"), CAMERA, np.zeros((0, 3)), nothing, nothing, {}, turning
+    )
+    unseen = np.zeros((40, 2), bool)
+    number = np.full((40, 2), np.nan, np.float32)
+    keypoints = np.full((40, 2, 21, 3), np.nan, np.float32)
+    hands = Hands(unseen, unseen, number, keypoints[..., :2], keypoints, number, "ego")
+    assert with_scale(moving, hands, np.arange(40) / 15, INFO).path.scale == scale
 
 
 def test_things_that_move_do_not_carry_the_camera_along():

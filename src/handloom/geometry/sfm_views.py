@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from handloom.geometry.sfm_solver import Scene, Sightings
 
@@ -134,6 +135,12 @@ def triangulate(scene: Scene, sightings: Sightings, tracks: NDArray[np.bool_]) -
     good = good[values[:, 0] > 1e-9 * np.maximum(values[:, 2], 1e-30)]
     points[good] = np.linalg.solve(normal[good], vector[good][..., None])[..., 0]
     return points
+
+
+def apart_rad(turns: Floats, others: Floats) -> float:
+    """How far a frame's turn (F, 3, 3), world from camera, is at most from the other's, the worlds turned alike."""
+    between = Rotation.from_matrix(turns) * Rotation.from_matrix(others).inv()
+    return float((between.mean().inv() * between).magnitude().max())
 
 
 def summed(index: NDArray[np.int64], values: Floats, num: int) -> Floats:
