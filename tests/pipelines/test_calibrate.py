@@ -153,6 +153,17 @@ def test_what_rows_assumed_counts_no_more_once_another_lens_is_said(db):
     assert 105 < found.after < field_of_view_deg(0.36, "opencv", None)
 
 
+def test_a_lens_that_was_said_surer_than_clips_can_tell_stays(db):
+    said = json.dumps({"fov_deg": 105, "focal_sigma": 0.01, "source": "assumed", "preset": "egodex"})
+    fill(db, {("a", n): TRUE for n in range(2)}, camera=said)
+    lens = calibrate(db, by="device").groups[0].lens
+    assert (lens.after, lens.note) == (None, "what was said of the lens is surer, and stays: 2 clips")
+    fill(db, {("a", 2): None})
+    done = calibrate(db)
+    assert (done.num_changed, done.groups[0].lens.after) == (1, pytest.approx(105, abs=2))
+    assert done.groups[0].lens.note.endswith("stays: 2 clips")
+
+
 def test_a_new_clip_takes_the_lens_that_is_there_and_a_surprise_moves_it(db):
     fill(db, {("a", n): TRUE for n in range(6)})
     calibrate(db)

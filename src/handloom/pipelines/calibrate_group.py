@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from handloom.geometry.calibration import (
+    COMMON_SIGMA,
     FAR,
     Together,
     apart,
@@ -21,6 +22,7 @@ from handloom.geometry.calibration import (
 )
 from handloom.geometry.camera import DISTORTIONS, parse_camera
 from handloom.pipelines.calibrate_words import ANY_SIZE, Words
+from handloom.plural import plural
 from handloom.schemas.calibrated import Calibrated, Seen, read_calibrated, with_calibration
 from handloom.schemas.clip import Clip
 from handloom.schemas.hand_size import LENGTH_RANGE_M
@@ -103,9 +105,14 @@ def _lens(by: str, group: str, clips: list[Words]) -> tuple[Shared, dict[str, st
     bend = float((found.weight * [words.lens.bend for words in saying]).sum())
     said = Calibrated(by, group, len(saying), round(found.value, 5), round(found.sigma, 4), round(bend, 4))
     said = _kept([read_calibrated(words.clip.camera) for words in clips], said)
-    texts = {words.clip.clip_id: _camera(words, said) for words in clips}
+    taking = [words for words in clips if words.is_default or words.assumed[1] >= COMMON_SIGMA]
+    surer = f"what was said of the lens is surer, and stays: {plural(len(clips) - len(taking), 'clip')}"
+    if not taking:
+        return replace(shared, note=surer), {}
+    texts = {words.clip.clip_id: _camera(words, said) for words in taking}
     num_sizes = len({words.size for words in clips} - {None})  # those that say nothing take the lens, too
-    note = f"pictures of {num_sizes} sizes, of one lens as far as can be told" if num_sizes > 1 else ""
+    notes = [f"pictures of {num_sizes} sizes, of one lens as far as can be told"] * (num_sizes > 1)
+    note = "; ".join([*notes, *[surer] * (len(taking) < len(clips))])
     after = _shown_fov(Seen(said.value, said.sigma, said.bend))
     return replace(shared, after=after, after_sigma=said.sigma, note=note), texts
 
