@@ -39,6 +39,7 @@ def presets(found) -> str:
         hand = "" if one.seen_size is None else f"; hands drawn at {one.seen_size:g} of their size"
         lines.append(f"{one.name:<13} {one.fov_deg:>5.1f} ° {one.focal_sigma:>8.0%}   {lens:<10} {one.meaning}{hand}")
         lines.append(f"{'':<44}{one.origin}")
+    lines.append("view: along the picture's longer side; known to: how much focal lengths of that name differ")
     return "\n".join(lines)
 
 
