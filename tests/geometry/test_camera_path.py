@@ -415,3 +415,11 @@ def test_an_assumed_focal_length_stays_where_nothing_says_otherwise():
     nearly_still = path_of(sway_m=0.006, turn_rad=0.01)
     assert estimated(corners(nearly_still, noise_px=0.2), 40, camera).camera is camera
     assert estimated(corners(path_of(sway_m=0, turn_rad=0)), 40, camera).camera is camera
+
+
+def test_turns_of_a_part_do_not_stand_in_for_a_path_of_all():
+    """A head that rests for half of a clip and then goes off: the path is told of all frames, and says of how many."""
+    poses = np.concatenate([np.tile(np.eye(4), (20, 1, 1)), path_of(20)])
+    result = estimated(corners(poses, noise_px=0.05), len(poses))
+    assert result.turning is None or np.isfinite(result.turning.world_from_camera).all(axis=(1, 2)).mean() > 0.9
+    assert np.isfinite(result.path.world_from_camera).all(axis=(1, 2)).mean() == result.numbers["camera_coverage"]

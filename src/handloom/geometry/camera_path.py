@@ -24,7 +24,7 @@ from handloom.geometry.sfm import NotReconstructed
 from handloom.geometry.sfm_pieces import reconstruct_long
 from handloom.geometry.sfm_solver import RadialLens, Sightings
 from handloom.geometry.sfm_views import BLURRED, SHARP, Exactness, apart_rad, with_slack
-from handloom.schemas.values import Camera, DepthMaps, FeatureTracks, Hands, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, DepthMaps, FeatureTracks, Hands, VideoInfo
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -53,6 +53,9 @@ MUCH_CLOSER_THAN_TURNS = 0.1
 ALIKE_RAD = np.radians(1.2)
 """EgoDex: turns alone are 0.6 degrees from the path's and 0.4 from the truth where the head moved by 4 cm, 1.8 and 2.7
 where it moved by 13 (the path: 0.4 to 0.7, and 0.9)."""
+MUCH_AS_WIDE = 0.9
+"""Of the frames that a moving camera's path places, those that turns alone must place to stand in for it: of a head
+that rested for half of a clip and then went off they placed 0.57."""
 MUCH_PARALLAX_PX = 10.0  # between the first two views: nothing that only turns
 LITTLE = 0.8  # of the assumed focal length's uncertainty: where more is left, nothing was learned
 
@@ -114,7 +117,13 @@ def _turns_alike(estimated: EstimatedPath) -> bool:
 def _as_turning(estimated: EstimatedPath) -> EstimatedPath:
     """The turns alone: of a camera that moved so little that its unit cannot be told, they place hands in metres."""
     nothing = np.zeros(0, np.int64)
-    return EstimatedPath(estimated.turning, estimated.camera, np.zeros((0, 3)), nothing, nothing, estimated.numbers)
+    numbers = {"camera_coverage": float(_placed(estimated.turning).mean())}
+    return EstimatedPath(estimated.turning, estimated.camera, np.zeros((0, 3)), nothing, nothing, numbers)
+
+
+def _placed(path: CameraPath) -> Flags:
+    """(T,) frames with a pose."""
+    return np.isfinite(path.world_from_camera).all(axis=(1, 2))
 
 
 def _estimated(features: FeatureTracks, camera: Camera, num_frames: int, info: VideoInfo) -> EstimatedPath:
@@ -190,6 +199,8 @@ def _tried(
         return moved
     if moved.path.world_from_camera is None or turn.close >= share - closer:
         return turning
+    if _placed(turning.path).sum() < MUCH_AS_WIDE * _placed(moved.path).sum():
+        return moved
     return replace(moved, turning=turning.path)
 
 
