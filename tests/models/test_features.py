@@ -118,6 +118,26 @@ def test_a_bare_wall_has_no_lasting_corners():
     assert np.sum(np.bincount(features.track, minlength=1) >= 6) < 10
 
 
+def test_no_corner_near_what_is_laid_over_a_picture_that_moves():
+    """A line of text, a picture in the picture and black bars; of a camera at rest nothing can be told from them."""
+    frames = seen_wall(24)
+    shown = np.stack([frames.grey(t) for t in range(24)])
+    shown[:, :40], shown[:, -40:] = 0, 0
+    shown[:, 200:280, 480:600] = texture(5)[:80, :120]
+    for picture in shown:
+        cv2.putText(picture, "REC 7", (30, 90), cv2.FONT_HERSHEY_SIMPLEX, 1.0, 255, 2)
+    features = CornerTracks().track(INFO, store(shown), None)
+    x, y = working(features).T
+    assert ((y > 50) & (y < 310)).all()
+    assert not ((x > 470) & (x < 610) & (y > 190) & (y < 290)).any()
+    assert not ((x > 30) & (x < 120) & (y > 65) & (y < 95)).any()
+    assert np.bincount(features.frame, minlength=24).min() > 60
+    for track in np.unique(features.track)[::5]:
+        assert (np.diff(features.frame[features.track == track]) == 1).all()
+    rests = CornerTracks().track(INFO, store(shown[[0] * 8]), None)
+    assert ((working(rests)[:, 0] > 480) & (working(rests)[:, 0] < 600)).any()
+
+
 def test_one_frame_and_tiny_frames():
     assert set(CornerTracks().track(INFO, seen_wall(1), None).frame.tolist()) == {0}
     small = VideoInfo(16, 16, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
