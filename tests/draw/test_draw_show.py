@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from handloom.draw.certainty import scale_text
-from handloom.draw.frame import draw_frame, draw_header
+from handloom.draw.frame import draw_frame, draw_header, quality_words
 from handloom.draw.frames import frames_from_row
 from handloom.draw.legend import draw_legend
 from handloom.draw.overlay import HAND_COLORS, draw_overlay
@@ -195,6 +195,13 @@ def test_a_doubted_hand_has_a_question_mark_and_the_legend_says_why(name: str) -
         drawn, plain = (draw_overlay(image, each, index, letters_only=True) for each in (flagged, row))
         assert (drawn != plain).any() == differs
     assert draw_legend(flagged, 300, False).shape[0] > draw_legend(row, 300, False).shape[0]
+
+
+def test_the_head_says_what_is_odd_of_the_clip() -> None:
+    row = make_row(3) | {"quality": {"num_cuts": 2.0}, "view": "ego", "hand_view": "exo"}
+    assert [text for text, _ in quality_words(row)][:2] == ["2 cuts", "view exo, not ego"]
+    plain = make_row(3) | {"quality": {"num_cuts": 0.0}, "view": None, "hand_view": "exo"}
+    assert not [text for text, _ in quality_words(plain) if "cut" in text or "view" in text]
 
 
 def test_the_legend_explains_what_the_sheet_shows() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from handloom.draw.certainty import short_words
 from handloom.draw.overlay import HAND_COLORS, WHITE, draw_overlay, text_px
 from handloom.draw.text import fit_text, line_height, put_text, text_width
+from handloom.plural import plural
 from handloom.schemas.clip import words_of
 from handloom.schemas.values import LEFT, RIGHT
 
@@ -83,7 +84,14 @@ def quality_words(row: dict[str, Any]) -> list[Word]:
         ("blur", "sharpness {:.0f}", GREY),
     ]
     words = [(form.format(quality[name]), color) for name, form, color in parts if quality.get(name) is not None]
-    return words + [(text, GREY) for text in short_words(row)]
+    return words + [(text, GREY) for text in [*_oddities(row), *short_words(row)]]
+
+
+def _oddities(row: dict[str, Any]) -> list[str]:
+    """Cuts, and a view that the pictures spoke against."""
+    num_cuts, view, seen = (row.get("quality") or {}).get("num_cuts"), row.get("view"), row.get("hand_view")
+    found = [plural(int(num_cuts), "cut")] if num_cuts else []
+    return [*found, f"view {seen}, not {view}"] if view and seen and view != seen else found
 
 
 def _flow(words: list[Word], width: int, size_px: int, gap: str, max_lines: int) -> list[list[Word]]:
