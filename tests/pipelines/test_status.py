@@ -46,14 +46,15 @@ def test_what_is_known_of_lenses_paths_and_metres_is_counted(tmp_path):
     db = Database.open(tmp_path, create=True)
     assert status(db)["share_with_assumed_camera"] is None
     clips = [make_clip(n, camera='{"fov_deg":90}' if n == 2 else None) for n in range(4)]
-    trusts = ({"metric_trust": 0.8}, {"metric_trust": 0.4}, {}, {"metric_trust": 0.7})
+    trusts = ({"metric_trust": 0.8}, {"metric_trust": 0.4, "num_cuts": 1.0}, {"num_cuts": 0.0}, {"metric_trust": 0.7})
     rows = [make_row(clip, quality=trust) for clip, trust in zip(clips, trusts, strict=True)]
     Committer(db, RUN_KEY, SCHEMA).commit([write_fragment(db.uri, rows, SCHEMA)])
     for source, ids in (("given", clips[:1]), ("estimated", clips[1:3])):
         of = f"clip_id IN ({', '.join(repr(clip.clip_id) for clip in ids)})"
         db.table("clips").update({"world_scale": "'metric'", "camera_path_source": f"'{source}'"}, of)
     db.table("clips").update({"camera_source": "'given'"}, f"clip_id = '{clips[0].clip_id}'")
-    db.table("clips").update({"camera_preset": "'gopro-wide'"}, f"clip_id = '{clips[2].clip_id}'")
+    seen = {"camera_preset": "'gopro-wide'", "view": "'ego'", "hand_view": "'exo'"}
+    db.table("clips").update(seen, f"clip_id = '{clips[2].clip_id}'")
     values = status(db)
     assert values["clips_by_camera_source"] == {"given": 1, "estimated": 0, "assumed": 3}
     assert (values["clips_by_camera_preset"], values["share_with_assumed_camera"]) == ({"gopro-wide": 1}, 0.75)
@@ -61,9 +62,12 @@ def test_what_is_known_of_lenses_paths_and_metres_is_counted(tmp_path):
     text = status_text(values)
     assert "intrinsics given in 1 clip, estimated in 0, assumed in 3, 75% of all; presets: gopro-wide 1" in text
     assert "nothing says the lens of 2 clips" in text
+    assert "cuts      in 1 clip another" in text
+    assert "the pictures of 1 clip speak against the given --view" in text
     assert "poses in metres in 3 clips (1 given, 2 estimated), of arbitrary" in text
     assert values["clips_by_metric_trust"] == {"likely": 2, "unlikely": 1, "unknown": 1}
     assert "likely (0.7 or more) in 2 clips, less so in 1, not known in 1" in text
+    db.table("clips").update({"view": "NULL"})
     add_clips(db, [make_clip(n, camera='{"fov_deg":90}' if n else None) for n in range(5)])
     values = status(db)
     assert (values["outdated"], values["outdated_examples"]) == (2, [clips[1].clip_id, clips[3].clip_id])

@@ -75,6 +75,7 @@ def status(db: Database) -> dict[str, Any]:
         "clips_with_default_camera": db.count("clips", UNSAID) if sources["assumed"] else 0,
         "share_with_assumed_camera": sources["assumed"] / sum(sources.values()) if sum(sources.values()) else None,
         "clips_by_metric_trust": _trusts(db),
+        **_odd(db),
         "rejects_by_reason": [
             {
                 "stage": stage,
@@ -101,6 +102,7 @@ def status_text(values: dict[str, Any]) -> str:
         *_robots(values),
         f"  hands     left in {left}, right in {values['clips_with_right_hand']}"
         + (", of people" if values["robot_datasets"] else ""),
+        *_odd_lines(values),
         f"  cameras   poses in metres in {metric}{_of_sources(values['clips_in_metres_by_source'])}, "
         f"of arbitrary scale in {scales['arbitrary']}, none in {scales['none']}",
         *_lens_lines(values),
@@ -195,6 +197,29 @@ def _trusts(db: Database) -> dict[str, int]:
         db.count("clips", f"quality.{TRUST} IS NOT NULL"),
     )
     return {"likely": likely, "unlikely": known - likely, "unknown": db.count("clips") - known}
+
+
+def _odd(db: Database) -> dict[str, int]:
+    """Clips of several shots, and those whose pictures spoke against the view that was given."""
+    table = db.table("clips")
+    has_cuts = table is not None and table.schema.field("quality").type.get_field_index("num_cuts") >= 0
+    has_view = table is not None and {"view", "hand_view"} <= set(table.schema.names)  # rows before 0.4 may lack them
+    return {
+        "clips_with_cuts": db.count("clips", "quality.num_cuts > 0") if has_cuts else 0,
+        "clips_with_other_view": db.count("clips", "view <> hand_view") if has_view else 0,
+    }
+
+
+def _odd_lines(values: dict[str, Any]) -> list[str]:
+    cuts, views = values["clips_with_cuts"], values["clips_with_other_view"]
+    lines = []
+    if cuts:
+        lines.append(f"  cuts      in {plural(cuts, 'clip')} another shot begins (quality.num_cuts, flag CUT)")
+    if views:
+        lines.append(
+            f"  views     the pictures of {plural(views, 'clip')} speak against the given --view (view <> hand_view)"
+        )
+    return lines
 
 
 def _metre_lines(values: dict[str, Any]) -> list[str]:
