@@ -303,6 +303,19 @@ def test_command(db, cli):
     assert (code, "no clip that passes" in err) == (2, True)
 
 
+@pytest.mark.parametrize("said", [(math.inf, 0.1), (0.4, math.inf), (0.4, 1e-9), (math.nan, 0.1), (-0.4, 0.1)])
+def test_numbers_that_are_none_say_nothing(db, said):
+    fill(db, {("a", 0): 0.39, ("a", 1): 0.40})
+    clip = clip_of(db, "a", 2)
+    add_clips(db, [clip])
+    quality = dict(zip(("focal_found", "focal_found_sigma"), said, strict=True))
+    write(
+        db, [make_row(clip, camera=Camera(np.diag([250.0, 250.0, 1.0]), "estimated", focal_sigma=0.1), quality=quality)]
+    )
+    (group,) = calibrate(db).groups
+    assert (group.num_clips, group.lens.num_clips, group.num_changed) == (3, 2, 3)
+
+
 def test_rows_of_older_versions_say_nothing(db):
     fill(db, dict.fromkeys(EGODEX))
     db.table("clips").drop_columns(["hand", "camera_model", "camera_focal_sigma"])

@@ -32,6 +32,7 @@ FOUND = {
     "hand": ("hand_length_found_m", "hand_length_found_sigma"),
 }
 """Members of `quality`: what a clip says alone, and its relative standard deviation."""
+MIN_SIGMA = 1e-4  # less is no measurement
 ANY_SIZE = (1600, 900)  # of a picture, where a lens is a field of view: its focal length is a share of the longer side
 
 
@@ -159,7 +160,9 @@ def _kept(*texts: str | None) -> Seen | None:
 def _found(row: dict[str, Any], name: str, sigma_name: str) -> tuple[float, float] | None:
     quality = row["quality"] or {}
     value, sigma = quality.get(name), quality.get(sigma_name)
-    return (value, sigma) if value is not None and sigma is not None and value > 0 and sigma > 0 else None
+    if value is None or sigma is None or not (0 < value < math.inf and MIN_SIGMA <= sigma < math.inf):
+        return None
+    return value, sigma
 
 
 def _assumed(config: CameraConfig, text: str | None, size: tuple[int, int] | None) -> tuple[str | None, Any]:
