@@ -138,6 +138,24 @@ def test_no_corner_near_what_is_laid_over_a_picture_that_moves():
     assert ((working(rests)[:, 0] > 480) & (working(rests)[:, 0] < 600)).any()
 
 
+@pytest.mark.parametrize("gain", [0.6, 1.5])
+def test_a_step_of_the_exposure_loses_few_corners(followed, gain):
+    frames = seen_wall(24)
+    shown = np.stack([frames.grey(t) for t in range(24)]).astype(float)
+    shown = 20 + 0.6 * shown
+    shown[12:] *= gain
+    features = CornerTracks().track(INFO, store(shown), None)
+    go_on = np.intersect1d(features.track[features.frame == 11], features.track[features.frame == 12])
+    assert len(go_on) > 0.8 * (features.frame == 11).sum()
+    to_wall = np.array([cv2.invertAffineTransform(m) for m in warps(24)])
+    was, now = (
+        np.einsum("ij,mj->mi", to_wall[t][:, :2], working(features)[at]) + to_wall[t][:, 2]
+        for t in (11, 12)
+        for at in [(features.frame == t) & np.isin(features.track, go_on)]
+    )
+    assert np.median(np.linalg.norm(now - was, axis=1)) < 0.2
+
+
 def test_one_frame_and_tiny_frames():
     assert set(CornerTracks().track(INFO, seen_wall(1), None).frame.tolist()) == {0}
     small = VideoInfo(16, 16, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)

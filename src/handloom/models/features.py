@@ -35,6 +35,9 @@ FOREARM_RAD = np.radians(18)  # either side of the line from the knuckles throug
 LAID_OVER_GREY, LAID_OVER_PX = 16, 16
 """Most that a pixel of a logo, a bar or a frame that is laid over the picture changes in a clip; and how far from one a
 corner is not the scene's alone."""
+LIGHT_JUMP, DARK_GREY = 0.1, 4.0
+"""Of the logarithm of the mean brightness, by which corners are also looked for in a picture as bright as the next. By
+a step of the exposure from 1 to 0.6 all were lost, and half of a clip had no pose."""
 PASSED_PX = 24.0  # of the picture's way: where less passes, much of the scene stays in its place, too
 _CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.02)
 
@@ -140,11 +143,29 @@ def _follow(state: _State, grey: Grey, free: NDArray[np.bool_]) -> tuple[_State,
     moved_px = np.median(np.linalg.norm(guess - state.key_points, axis=1))
     aged = good.sum() < MIN_ALIKE * inside.sum() and moved_px >= AGED_PX
     if aged:
-        back, led = _match(grey, state.before, guess, state.points)
-        points = guess
-        good = inside & led & (np.linalg.norm(back - state.points, axis=1) <= MAX_DISAGREEMENT_PX)
+        points, good = guess, inside & _led_back(state.before, grey, state.points, guess)
+    if (gain := _gain(state.before, grey)) is not None:
+        lit = np.clip(state.before * gain, 0, 255).astype(np.uint8)
+        guess, found = _match(lit, grey, state.points)
+        held = found & _at(free, guess) & _led_back(lit, grey, state.points, guess)
+        if held.sum() > good.sum():
+            points, good, aged = guess, held, True
     moved = replace(state, before=grey, points=points)
     return moved.kept(good & _at(free, points)), bool(aged)
+
+
+def _led_back(before: Grey, after: Grey, points: Points, moved: Points) -> NDArray[np.bool_]:
+    """(n,) whether what moved leads back to where it was."""
+    back, led = _match(after, before, moved, points)
+    return led & (np.linalg.norm(back - points, axis=1) <= MAX_DISAGREEMENT_PX)
+
+
+def _gain(before: Grey, after: Grey) -> float | None:
+    """By how much the light has jumped from one picture to the next; None where it has not, or one of them is black."""
+    was, now = float(before.mean()), float(after.mean())
+    if min(was, now) < DARK_GREY or abs(np.log(now / was)) < LIGHT_JUMP:
+        return None
+    return now / was
 
 
 def _verified_back(state: _State) -> _State:
