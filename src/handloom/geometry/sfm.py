@@ -69,9 +69,13 @@ def reconstruct(sightings: Sightings, focal: float, refine_focal: bool) -> Recon
 def _best_grown(
     sightings: Sightings, keys: Ints, focal: float, refine_focal: bool, num_first: int = FEW_FIRST
 ) -> tuple[Scene, float]:
-    """All key frames from the start that explains them best, and the start's parallax."""
+    """All key frames from the start that explains them best, and the start's parallax.
+
+    Of a flat scene's two solutions both are grown, unless the focal length is free: with another one for each they fit
+    alike, and the lens that is found is no nearer.
+    """
     grown: list[tuple[float, Scene, float]] = []
-    for start, parallax_px in _starts(sightings, keys, focal, num_first):
+    for start, parallax_px in _starts(sightings, keys, focal, num_first, twins=not refine_focal):
         try:
             scene = _grow(start, sightings, keys, refine_focal)
         except NotReconstructed:
@@ -128,12 +132,12 @@ def support_rad(scene: Scene, sightings: Sightings) -> float:
     return nearest
 
 
-def _starts(sightings: Sightings, keys: Ints, focal: float, num_first: int) -> list[tuple[Scene, float]]:
+def _starts(sightings: Sightings, keys: Ints, focal: float, num_first: int, twins: bool) -> list[tuple[Scene, float]]:
     """Two key frames with much in common and much parallax, in which other key frames fit as well; and that parallax.
 
     Two views of a flat table have two solutions, and the wrong one fits them as well as the right one does: of its
     points, other views agree with 0.2 to 0.3, and with 0.8 to 0.95 of the right one's; with a focal length that is a
-    little off, with all of either. One start where that is clear, else the best few, and the twin of the first.
+    little off, with all of either. One start where that is clear, else the best few; the twin of the first as well.
     """
     tried: list[tuple[float, _Start]] = []
     pairs = start_pairs(sightings, keys, focal, num_first)
@@ -144,11 +148,13 @@ def _starts(sightings: Sightings, keys: Ints, focal: float, num_first: int) -> l
             continue
         start = _Start(scene, parallax_px, (a, b), _agreeing(scene, sightings, keys, (a, b)))
         if start.share >= GOOD_START and parallax_px >= much:  # with little parallax anything agrees
-            return [(one.scene, parallax_px) for one in (start, *_twin(start, sightings, keys))]
+            both = (start, *(_twin(start, sightings, keys) if twins else ()))
+            return [(one.scene, parallax_px) for one in both]
         tried.append((start.share * min(parallax_px, START_PARALLAX_PX) ** 0.25, start))
     tried.sort(key=lambda one: -one[0])
     best = [start for _, start in tried[:NUM_GROWN]]
-    return [(one.scene, one.parallax_px) for one in (*best, *(_twin(best[0], sightings, keys) if best else ()))]
+    other = _twin(best[0], sightings, keys) if best and twins else ()
+    return [(one.scene, one.parallax_px) for one in (*best, *other)]
 
 
 @dataclass(frozen=True)
