@@ -28,6 +28,7 @@ def test_a_share_that_is_lost_is_said_and_what_stays_is_not():
     lost = lost_shares(tracks, hands, INFO)
     np.testing.assert_allclose(lost, [np.nan, 0, 0.5, 0])
     assert track_quality(tracks, lost)["track_lost_step"] == 0.5
+    np.testing.assert_allclose(lost_shares(tracks, hands, INFO, cuts=[2]), [np.nan, 0, np.nan, 0])
 
 
 def test_what_leaves_the_picture_or_goes_behind_a_hand_has_a_reason():

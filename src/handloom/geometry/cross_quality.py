@@ -99,7 +99,7 @@ def cross_quality(
     camera_px, of_frame = camera_residuals(tracks, lifted, poses, camera)
     signs = _Signs(either_side(speed, len(points)), by_hand, of_frame)
     flags = _flags(hands, tracks, path, camera, frame_s, pictures, signs, doubts)
-    lost = lost_shares(tracks, hands, info) if lost is None else lost
+    lost = lost_shares(tracks, hands, info, cuts) if lost is None else lost
     with np.errstate(invalid="ignore"):
         flags[lost > LOST_SHARE] |= FrameFlag.TRACKS_LOST.value
     flags[np.asarray(cuts, np.int64)] |= FrameFlag.CUT.value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,11 +34,13 @@ def track_quality(tracks: Tracks, lost: NDArray[np.floating]) -> dict[str, float
     }
 
 
-def lost_shares(tracks: Tracks, hands: Hands, info: VideoInfo) -> NDArray[np.float64]:
+def lost_shares(
+    tracks: Tracks, hands: Hands, info: VideoInfo, cuts: Sequence[int] | NDArray[np.integer] = ()
+) -> NDArray[np.float64]:
     """(T,) share of the visible grid that is lost in the step to each frame without a reason; NaN unknown.
 
     A reason is to leave the picture, as far as the points that stay tell how it moves, or a hand that is there before
-    or after.
+    or after. At `cuts`, first frames of shots, every point ends: NaN.
     """
     out = np.full(len(tracks.visible), np.nan)
     grid = np.flatnonzero(tracks.kind == TrackKind.GRID)
@@ -45,9 +49,10 @@ def lost_shares(tracks: Tracks, hands: Hands, info: VideoInfo) -> NDArray[np.flo
     hand_px = np.where(hands.visible[..., None, None], hands.keypoints_px, np.nan).astype(np.float64)
     reach = UNDER_HAND * hand_sizes_px(hand_px)
     margin = BORDER * size.min()
+    shots = set(np.asarray(cuts, np.int64).tolist())
     for t in range(1, len(out)):
         seen = visible[t - 1]
-        if seen.sum() < max(LEAST_SEEN * len(grid), 1):
+        if t in shots or seen.sum() < max(LEAST_SEEN * len(grid), 1):
             continue
         kept, lost = np.flatnonzero(seen & visible[t]), np.flatnonzero(seen & ~visible[t])
         moved = points[t, kept] - points[t - 1, kept]

@@ -79,8 +79,8 @@ QUALITY_FIELDS: dict[str, str] = {
     "track_survival": "share of query points still visible on the last frame",
     "track_mean_visible": "share of visible points, over all frames",
     "track_motion_px": "median displacement of visible points between consecutive frames, source pixels",
-    "track_lost_step": "largest share of the visible grid that is lost in one step, neither out of the picture nor "
-    "behind a hand",
+    "track_lost_step": "largest share of the visible grid that is lost in one step, neither at a cut nor out of the "
+    "picture nor behind a hand",
     "blur": "median over frames of the variance of the Laplacian of the grey frame at working size; low is blurred",
     "brightness": "mean grey level, 0 to 1",
     "share_flagged": "share of frames with a frame flag other than NO_HANDS and NO_POSE",

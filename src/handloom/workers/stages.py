@@ -122,7 +122,7 @@ class Stages:
         if tracks.grids is not None:
             lifted = replace(lifted, grids_depth_m=lift_later(tracks, *seen_from))
         begin("quality")
-        lost = lost_shares(tracks, hands, info)
+        lost = lost_shares(tracks, hands, info, cuts)
         agreement, flags = cross_quality(
             hands, tracks, lifted, path, camera, info, frames.frame_s, pictures, cuts, points.doubts, lost
         )
