@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.models.protocols import ClipFrames
+from handloom.models.tracks_align import DARK_GREY
 from handloom.schemas.values import FeatureTracks, HandPoints, VideoInfo
 
 VERSION = "corners-klt 3"
@@ -35,7 +36,7 @@ FOREARM_RAD = np.radians(18)  # either side of the line from the knuckles throug
 LAID_OVER_GREY, LAID_OVER_PX = 16, 16
 """Most that a pixel of a logo, a bar or a frame that is laid over the picture changes in a clip; and how far from one a
 corner is not the scene's alone."""
-LIGHT_JUMP, DARK_GREY = 0.1, 4.0
+LIGHT_JUMP = 0.1
 """Of the logarithm of the mean brightness, by which corners are also looked for in a picture as bright as the next. By
 a step of the exposure from 1 to 0.6 all were lost, and half of a clip had no pose."""
 PASSED_PX = 24.0  # of the picture's way: where less passes, much of the scene stays in its place, too

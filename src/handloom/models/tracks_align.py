@@ -44,7 +44,7 @@ _LEAST_SIDE = 32
 _CORNERS, _CORNER = 250, 5e-5
 """At most; and OpenCV's least eigenvalue of half the picture that noise does not reach: a slope of 1 grey a pixel."""
 _CONTRAST_GREY = 6.0
-_LIGHT_GREY, _DARK_GREY = 3.0, 4.0
+_LIGHT_GREY, DARK_GREY = 3.0, 4.0
 """Change of the mean that is a jump of the light; below the second a picture is black and says nothing."""
 GOOD_START_GREY = 3.0
 """Mean difference of the coarsest level up to which no other beginning is looked for."""
@@ -141,7 +141,7 @@ class Pair:
     def __init__(self, before: Grey, after: Grey) -> None:
         self.taken = before
         mean, shown = (float(cv2.mean(grey)[0]) for grey in (before, after))
-        if abs(mean - shown) > _LIGHT_GREY and min(mean, shown) > _DARK_GREY:
+        if abs(mean - shown) > _LIGHT_GREY and min(mean, shown) > DARK_GREY:
             before = cv2.convertScaleAbs(before, alpha=float(np.clip(shown / mean, 0.3, 3.0)))
         self.before, self.after = before, after
 
