@@ -37,11 +37,11 @@ def store(pictures) -> FrameStore:
     return frames
 
 
-def seen_wall(num, seed=0) -> FrameStore:
+def seen_wall(num, seed=0, light=(1.0,)) -> FrameStore:
     rng = np.random.default_rng(seed)
     wall = texture()
     shown = [cv2.warpAffine(wall, m, SIZE, flags=cv2.INTER_LINEAR) + rng.normal(0, 2, SIZE[::-1]) for m in warps(num)]
-    return store(np.array(shown))
+    return store(np.array(shown) * np.resize(light, num)[:, None, None])
 
 
 def working(features: FeatureTracks) -> np.ndarray:
@@ -160,6 +160,16 @@ def test_one_frame_and_tiny_frames():
     assert set(CornerTracks().track(INFO, seen_wall(1), None).frame.tolist()) == {0}
     small = VideoInfo(16, 16, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
     assert len(CornerTracks().track(small, store(np.zeros((3, 16, 16))), None).frame) == 0
+
+
+def test_corners_go_on_across_steps_of_the_exposure(followed):
+    steps = CornerTracks().track(INFO, seen_wall(10, light=4 * [0.9] + 3 * [1.35] + 3 * [0.6]), None)
+    for frame in (4, 7):
+        before, after = (set(steps.track[steps.frame == f]) for f in (frame - 1, frame))
+        assert len(before & after) > 0.85 * len(before)
+    both = np.isin(steps.frame, 9), np.isin(followed.frame, 9)
+    near = np.linalg.norm(working(steps)[both[0]][:, None] - working(followed)[both[1]], axis=2).min(axis=1)
+    assert np.median(near) < 0.2  # and stay on their spots: those of a steady light are there as well
 
 
 def test_no_corner_goes_on_across_a_cut():
