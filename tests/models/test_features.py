@@ -156,6 +156,17 @@ def test_a_step_of_the_exposure_loses_few_corners(followed, gain):
     assert np.median(np.linalg.norm(now - was, axis=1)) < 0.2
 
 
+def test_a_bare_wall_beside_the_scene_is_not_laid_over_it(monkeypatch):
+    """It never changes, either; but it has no edge that stays in its place while the picture moves."""
+    scene = texture()
+    scene[330:] = 128
+    shifts = [np.array([[1.0, 0, -20 - 6 * t], [0, 1, -120 - 2 * t]]) for t in range(10)]
+    seen = store(np.array([cv2.warpAffine(scene, m, SIZE) for m in shifts]))
+    found = CornerTracks().track(INFO, seen, None)
+    monkeypatch.setattr("handloom.models.features.PASSED_PX", np.inf)
+    assert found.points_px.tobytes() == CornerTracks().track(INFO, seen, None).points_px.tobytes()
+
+
 def test_one_frame_and_tiny_frames():
     assert set(CornerTracks().track(INFO, seen_wall(1), None).frame.tolist()) == {0}
     small = VideoInfo(16, 16, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
