@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.models.protocols import ClipFrames
-from handloom.models.tracks_align import DARK_GREY
 from handloom.schemas.values import FeatureTracks, HandPoints, VideoInfo
 
 VERSION = "corners-klt 5"
@@ -36,9 +35,6 @@ FOREARM_RAD = np.radians(18)  # either side of the line from the knuckles throug
 LAID_OVER_GREY, LAID_OVER_PX = 16, 16
 """Most that a pixel of a logo, a bar or a frame that is laid over the picture changes in a clip; and how far from one a
 corner is not the scene's alone."""
-LIGHT_JUMP = 0.1
-"""Of the logarithm of the mean brightness, by which corners are also looked for in a picture as bright as the next. By
-a step of the exposure from 1 to 0.6 all were lost, and half of a clip had no pose."""
 EDGE_GREY, EDGE_WAY_PX = 12.0, 2.0
 """Slope of the mean picture, grey levels a pixel, at what is laid over: edges of the scene pass and leave less, a bare
 wall has none. The mean is of pictures so far apart, so that a head that rests does not count for more. Without this
@@ -180,12 +176,6 @@ def _follow(state: _State, grey: Grey, free: NDArray[np.bool_]) -> tuple[_State,
     aged = good.sum() < MIN_ALIKE * inside.sum() and moved_px >= AGED_PX
     if aged:
         points, good = guess, inside & _led_back(state.before, grey, state.points, guess)
-    if (gain := _gain(state.before, grey)) is not None:
-        lit = np.clip(state.before * gain, 0, 255).astype(np.uint8)
-        guess, found = _match(lit, grey, state.points)
-        held = found & _at(free, guess) & _led_back(lit, grey, state.points, guess)
-        if held.sum() > good.sum():
-            points, good, aged = guess, held, True
     moved = replace(state, before=grey, points=points)
     return moved.kept(good & _at(free, points)), bool(aged)
 
@@ -194,14 +184,6 @@ def _led_back(before: Grey, after: Grey, points: Points, moved: Points) -> NDArr
     """(n,) whether what moved leads back to where it was."""
     back, led = _match(after, before, moved, points)
     return led & (np.linalg.norm(back - points, axis=1) <= MAX_DISAGREEMENT_PX)
-
-
-def _gain(before: Grey, after: Grey) -> float | None:
-    """By how much the light has jumped from one picture to the next; None where it has not, or one of them is black."""
-    was, now = float(before.mean()), float(after.mean())
-    if min(was, now) < DARK_GREY or abs(np.log(now / was)) < LIGHT_JUMP:
-        return None
-    return now / was
 
 
 def _verified_back(state: _State) -> _State:
