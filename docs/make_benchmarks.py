@@ -1,5 +1,6 @@
-"""Writes the tables of docs/benchmarks.md from the reports of `handloom bench accuracy` in benchmarks/results:
-`accuracy.json`, and of real footage `footage.json` and, of the version before, `footage_before.json`."""
+"""Writes the tables of accuracy in README.md, docs/accuracy.md and docs/benchmarks.md from the reports of
+`handloom bench accuracy` in benchmarks/results: `accuracy.json`, and of real footage `footage.json` and, of the version
+before, `footage_before.json`."""
 
 import json
 import re
@@ -8,10 +9,12 @@ from pathlib import Path
 from handloom.bench.accuracy_table import markdown
 
 ROOT = Path(__file__).parents[1]
-RESULTS, PAGE = ROOT / "benchmarks/results", ROOT / "docs/benchmarks.md"
-MARKS = re.compile(r"(<!-- docs/make_benchmarks.py: (goals|parts) -->\n).*?(<!-- end -->)", re.DOTALL)
+RESULTS = ROOT / "benchmarks/results"
+PAGES = (ROOT / "README.md", ROOT / "docs/accuracy.md", ROOT / "docs/benchmarks.md")
+MARKS = re.compile(r"(<!-- docs/make_benchmarks.py: (goals|parts|truth|others) -->\n).*?(<!-- end -->)", re.DOTALL)
 REPORTS = ("accuracy", "footage")
 PARTS = ("virtual", "footage", "published_tracks")
+SOURCES = ("rendered", "egodex", "crossing")
 
 
 def report(name: str) -> dict:
@@ -45,6 +48,26 @@ def parts() -> str:
     return markdown(found) if found else "Not measured yet.\n"
 
 
+def truth() -> str:
+    """Of clips with truth, our lines."""
+    return "\n\n".join(table for table in _with_truth() if not _of_others(table)) + "\n"
+
+
+def others() -> str:
+    """Of clips with truth, the lines that others print, and the clips where hands cross."""
+    return "\n\n".join(table for table in _with_truth() if _of_others(table)) + "\n"
+
+
+def _with_truth() -> list[str]:
+    results = report("accuracy")["results"]
+    return markdown({name: results[name] for name in SOURCES if name in results}).strip().split("\n\n")
+
+
+def _of_others(table: str) -> bool:
+    head = table.split("|")[1]
+    return "as others print it" in head or "hands cross" in head
+
+
 def number(value: float | None) -> str:
     """Three digits that count."""
     return "-" if value is None else f"{value:.3g}"
@@ -52,9 +75,10 @@ def number(value: float | None) -> str:
 
 def page(text: str) -> str:
     """The page with its tables anew."""
-    tables = {"goals": goals, "parts": parts}
+    tables = {"goals": goals, "parts": parts, "truth": truth, "others": others}
     return MARKS.sub(lambda found: found[1] + tables[found[2]]() + found[3], text)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text()))
+    for path in PAGES:
+        path.write_text(page(path.read_text()))

@@ -125,11 +125,14 @@ def test_speed_in_the_readme_is_that_of_the_report():
     assert written[0] == made["figures"](), "stale: run docs/make_speed.py"
 
 
-def test_benchmarks_page_is_fresh():
-    page = runpy.run_path(str(DOCS / "make_benchmarks.py"))["page"]
-    written = (DOCS / "benchmarks.md").read_text()
-    assert "| what | unit |" in written
-    assert page(written) == written, "stale: run python docs/make_benchmarks.py"
+@pytest.mark.parametrize(
+    ("path", "marks"), [("README.md", 1), ("docs/accuracy.md", 1), ("docs/benchmarks.md", 2)], ids=str
+)
+def test_tables_of_accuracy_are_fresh(path, marks):
+    made = runpy.run_path(str(DOCS / "make_benchmarks.py"))
+    written = (ROOT / path).read_text()
+    assert len(made["MARKS"].findall(written)) == marks
+    assert made["page"](written) == written, "stale: run python docs/make_benchmarks.py"
 
 
 GRID_POINTS = 6007  # prime: no other width is a multiple of it
