@@ -33,7 +33,7 @@ MAX_START_PX = 1.2
 where it moved through a room, 1.7 along a wall. What moves is given up after one fit."""
 LEAST_PX = 0.5  # what corners are off by at least: where the head moves a little, too, a turn is not all
 PER_KEY = 4.0
-"""Sightings of a key frame that count as independent: blur, parallax and a wrong lens move neighbours alike. All of 14
+"""Sightings of a key frame that count as independent: blur, parallax and a wrong lens move neighbours alike. All of 12
 virtual cameras over real stills then lie within one sigma, one to five percent off."""
 
 
