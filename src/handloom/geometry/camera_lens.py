@@ -66,8 +66,8 @@ def _unsteadiness(scene: Scene, seen: Sightings, lens: RadialLens) -> float:
     """Standard deviation of the log of the focal length, from what it is without a third of the views each (jackknife).
 
     The covariance takes errors of sightings to be independent. Where the scene moves, or corners slide, they are not:
-    one head camera's clip gave 313 px with 0.05, and with other corners 476. Of 24 clips with a known lens the error
-    was up to 2.5 sigma without this, and is up to 1.5.
+    one head camera's clip gave 313 px with 0.05, and with other corners 476. Of 28 clips with a known lens all
+    are within 1.5 sigma with this; without it one was 3.7 off.
     """
     views = np.unique(seen.frame)
     agrees = _errors(scene, seen, lens) <= 2 * MAX_ERROR_PX

@@ -38,8 +38,8 @@ corner is not the scene's alone."""
 EDGE_GREY, EDGE_WAY_PX = 12.0, 2.0
 """Slope of the mean picture, grey levels a pixel, at what is laid over: edges of the scene pass and leave less, a bare
 wall has none. The mean is of pictures so far apart, so that a head that rests does not count for more. Without this
-EgoDex's walls were taken for bars: of 97 and 87 corners a frame 8 and 19 were left, and five of six clips had no
-path."""
+EgoDex's walls were taken for bars: of 97 and 87 corners a frame 8 and 19 were left, and four of five clips lost
+their path."""
 PASSED_PX = 24.0  # of the picture's way: where less passes, much of the scene stays in its place, too
 SMALL = (32, 18)
 STEP = 0.08
