@@ -9,9 +9,10 @@ from handloom.models.tracks_align import PRIOR, Pair
 from handloom.models.tracks_flow import NEAR_HAND, UNSURE_PX, Flow
 from handloom.models.tracks_hands import FAR, LEFT, OWN, RIGHT, STILL, HandRegions
 from handloom.models.tracks_layers import StillMotion, cell_of, still_motion
-from handloom.models.tracks_patches import NOISE_GREY, OFFSETS, SENSOR_GREY, Match, Patches, View, find, judge
+from handloom.models.tracks_patches import NOISE_GREY, OFFSETS, SENSOR_GREY, Match, View, find, judge
+from handloom.models.tracks_points import Points
 from handloom.models.tracks_rest import RESTED_PX
-from handloom.models.tracks_spread import FLOOR_PX, Spread
+from handloom.models.tracks_spread import FLOOR_PX
 from handloom.schemas.values import NUM_HANDS
 
 Array = NDArray[np.float32]
@@ -58,6 +59,10 @@ it has not changed."""
 FLOW_PX = 4.0
 """And of one by the dense flow, where the still scene's motion is not known."""
 UNKNOWN_STEPS = 5
+MANY_SURE = 100
+"""Points found that tell the still scene's motion beside the matches that were given."""
+MOST_STARTED = 0.8
+"""Of the points, the share below which those that were given up are dropped: to copy the others costs something."""
 _MORE, _MORE_A_S, _MOST = np.float32([1.0, 1.6, 1.6, 3.0]), np.float32([0.0, 1.8, 1.8, 3.5]), np.float32(8.0)
 """By layer: how much further off points are than their patches say, at first and for every second since, at most: flesh
 turns, things roll, and patches of them are taken anew. Measured on three rendered scenes."""
@@ -66,60 +71,59 @@ _UNLIKE, _UNLIKE_MORE = np.float32(0.85), np.float32(4.0)
 
 
 class Follower:
-    """N points, of which `started` are followed; `seen` are visible in the frame of the last step.
+    """Points that are followed: `now` is how they are in the frame of the last step.
 
-    points: (N, 2) working pixels, also where a point should be while it is hidden. layer: (N,) what it moves with.
-    sigma: (N,) one standard deviation of x and of y, working pixels.
+    motion: the still scene's, in that step; None before the first.
     """
 
-    def __init__(self, num: int, window_px: int, levels: int, forward_backward_px: float, step_s: float) -> None:
-        self.points = np.full((num, 2), np.nan, np.float32)
-        self.started, self.seen = np.zeros(num, bool), np.zeros(num, bool)
-        self.layer = np.zeros(num, np.int8)
-        self.motion: StillMotion | None = None
-        self._patches = Patches.empty(num)
-        self._strong = np.zeros(num, bool)
-        self._spread = Spread(num)
-        self._warp = np.tile(np.eye(2, dtype=np.float32), (num, 1, 1))
-        self._hidden_s = np.zeros(num)
-        self._age_s = np.zeros(num, np.float32)
-        self._inside = np.full(num, FAR)  # how deep in a hand's flesh, palm lengths
-        self._likeness = np.ones(num, np.float32)
-        self._speed = np.zeros((num, 2), np.float32)
-        self._light = np.ones(3, np.float32)
-        self._rested = False
-        self._waits: tuple[NDArray[np.uint8], int, Mask] | None = None
+    def __init__(self, window_px: int, levels: int, forward_backward_px: float, step_s: float) -> None:
         self.step_s = step_s
         self._flow = Flow(window_px, levels, forward_backward_px)
+        self.end()
+
+    def end(self) -> None:
+        """Nothing is followed any more: the shot is over."""
+        self.now, self.motion = Points.none(), None
+        self._waits: tuple[NDArray[np.uint8], int] | None = None
+        self._light, self._rested, self._shot_s = np.ones(3, np.float32), False, 0.0
 
     def start(
-        self, at: Indices, points: Array, view: View, layer: NDArray[np.int8], regions: HandRegions, t: int
-    ) -> None:
-        """Points number `at` begin here, in frame `t`, visible."""
-        self.points[at], self.layer[at] = points, layer
-        self.started[at], self.seen[at], self._age_s[at] = True, True, 0
-        self._spread.start(at)
-        self._take(at, points, view, regions, t)
+        self, ids: Indices, points: Array, view: View, layer: NDArray[np.int8], regions: HandRegions, t: int,
+        patient: bool = True,
+    ) -> None:  # fmt: skip
+        """Points begin here, in frame `t`, visible.
+
+        patient: once lost, they are looked for as long as others. Else, in a shot that has gone on for so long, one
+        that its first step does not find is given up: it lay on an edge, and six of a thousand would end on another
+        thing.
+        """
+        if not len(ids):
+            return
+        view.light = self._light
+        first = int(self.now.started.sum())
+        new = Points.begin(ids, points, layer, 0.0 if patient else self._shot_s)
+        self.now = self.now.only(self.now.started).and_also(new)
+        self._take(np.arange(first, len(self.now.ids)), new.at, view, regions, t)
+
+    def drop(self, first: int) -> None:
+        """Points called `first` or higher are not followed any more."""
+        self.now = self.now.only(self.now.ids < first)
 
     @property
     def sigma(self) -> Array:
-        more = np.minimum(_MORE[self.layer] + _MORE_A_S[self.layer] * self._age_s, _MOST)
-        unlike = np.where(self._strong & (self.layer == STILL), np.maximum(_UNLIKE - self._likeness, 0), np.float32(0))
-        own = self._spread.sigma() * more * (1 + _UNLIKE_MORE * unlike)
+        """(n,) one standard deviation of x and of y, working pixels."""
+        now = self.now
+        more = np.minimum(_MORE[now.layer] + _MORE_A_S[now.layer] * now.age_s, _MOST)
+        unlike = np.where(now.strong & (now.layer == STILL), np.maximum(_UNLIKE - now.likeness, 0), np.float32(0))
+        own = now.spread.sigma() * more * (1 + _UNLIKE_MORE * unlike)
         return np.where(own > 0, np.sqrt(own**2 + FLOOR_PX**2), np.float32(0))
 
     def _take(self, at: Indices, points: Array, view: View, regions: HandRegions, t: int) -> None:
         if not len(at):
             return
-        self._patches.take(at, view, points, regions.alike(t, points, OFFSETS))
-        self._strong[at] = self._patches.corner_strength(at) > STRONG
-        self._warp[at] = np.eye(2, dtype=np.float32)
-
-    def end(self) -> None:
-        """Nothing is followed any more: the shot is over."""
-        self.started[:], self.seen[:], self.motion = False, False, None
-        self._waits, self._light, self._rested = None, np.ones(3, np.float32), False
-        self._hidden_s[:] = 0
+        self.now.patches.take(at, view, points, regions.alike(t, points, OFFSETS))
+        self.now.strong[at] = self.now.patches.corner_strength(at) > STRONG
+        self.now.warp[at] = np.eye(2, dtype=np.float32)
 
     def step(
         self, before: NDArray[np.uint8], after: NDArray[np.uint8], view: View, regions: HandRegions, t: int, to: int,
@@ -134,72 +138,78 @@ class Follower:
             self._wait(before, t, view.size)
             return
         if self._waits is not None:
-            before, t, self.seen = self._waits
+            (before, t), self.now.seen = self._waits, self.now.waiting
             self._waits, matches = None, None
-        inside = np.stack([regions.depth(t, hand, self.points) for hand in range(NUM_HANDS)])
-        self._inside = inside.max(axis=0)
+        if self.now.started.sum() < MOST_STARTED * len(self.now.ids):
+            self.now = self.now.only(self.now.started)
+        inside = np.stack([regions.depth(t, hand, self.now.at) for hand in range(NUM_HANDS)])
+        self.now.inside = inside.max(axis=0)
         pair = Pair(before, after)
         view.light = self._light
         asked = self._to_fly(view.size, matches is None and motion is None)
         flown, moved = self._fly(pair, asked)
         if motion is None:
-            still = flown[(self.layer[flown] == STILL) & ~regions.on_arm(t, self.points[flown])]
-            matches_of = matches or (self.points[still], moved[still])
+            still = flown[(self.now.layer[flown] == STILL) & ~regions.on_arm(t, self.now.at[flown])]
+            matches_of = matches or (self.now.at[still], moved[still])
             motion = self._flow.still_motion(matches_of, pair, regions, t, self.motion, self._rested)
         self.motion = motion
         self._rested = motion.shift_px < RESTED_PX if motion.known else self._rested
-        good = np.zeros(len(self.points), bool)
+        good = np.zeros(len(self.now.at), bool)
         good[flown] = True
-        still_at = self.motion.move(self.points)
+        still_at = self.motion.move(self.now.at)
         self._by_flow = not self.motion.known and pair.textured
         if self._by_flow:
-            still_at = self.points + pair.flow_at(self.points)
+            still_at = self.now.at + pair.flow_at(self.now.at)
         expected = self._expect(still_at, inside, regions, t, to)
         self._come_back(good, moved, still_at, expected)
         self._light = view.light = self._light_of(view, flown, moved, still_at)
         self._step = self._step_px(good)
-        self._spread.step(self._step)
-        self._sigma = self._spread.scatter()
+        self.now.spread.step(self._step)
+        self._sigma = self.now.spread.scatter()
         leaving = self._leaving(good, moved, expected, view, regions, to)
-        own = good & ((self.layer != STILL) | (not self.motion.known)) | leaving
+        own = good & ((self.now.layer != STILL) | (not self.motion.known)) | leaving
         start = np.where(good[:, None], moved, expected)
         prior = np.where(own[:, None], moved, expected)
-        here = self.started & view.inside(prior, -4.0)
+        here = self.now.started & view.inside(prior, -4.0)
         new, accepted = expected.copy(), np.zeros(len(good), bool)
-        strong = np.flatnonzero(here & self._strong)
+        strong = np.flatnonzero(here & self.now.strong)
         rounds = 1 if self.motion.typical_px < UNSURE_PX else 3
-        self._look(strong[self.seen[strong]], start, prior, rounds, view, regions, to, new, accepted)
-        self._look(strong[~self.seen[strong]], start, prior, 3, view, regions, to, new, accepted)
-        self.layer[leaving & accepted] = OWN
-        lost = np.setdiff1d(strong[self.seen[strong] & ~accepted[strong]], asked, assume_unique=True)
+        self._look(strong[self.now.seen[strong]], start, prior, rounds, view, regions, to, new, accepted)
+        self._look(strong[~self.now.seen[strong]], start, prior, 3, view, regions, to, new, accepted)
+        self.now.layer[leaving & accepted] = OWN
+        lost = np.setdiff1d(strong[self.now.seen[strong] & ~accepted[strong]], asked, assume_unique=True)
         self._by_themselves(lost, expected, pair, view, regions, to, new, accepted)
         # What was found tells the others' motion: it is free of what adds up from step to step.
-        sure = strong[accepted[strong] & (self.layer[strong] == STILL)]
+        sure = strong[accepted[strong] & (self.now.layer[strong] == STILL)]
         if matches is None:
-            self.motion = self.motion.bent(self.points[sure], new[sure])
-        weak = np.flatnonzero(~self._strong & (self.layer == STILL))
+            self.motion = self.motion.bent(self.now.at[sure], new[sure])
+        elif len(sure) > MANY_SURE:
+            both = zip(matches, (self.now.at[sure], new[sure]), strict=True)
+            self.motion = self.motion.bent(*(np.concatenate(two) for two in both))
+        weak = np.flatnonzero(~self.now.strong & (self.now.layer == STILL))
         if self.motion.known:
-            expected[weak] = new[weak] = prior[weak] = start[weak] = self.motion.move(self.points[weak])
+            expected[weak] = new[weak] = prior[weak] = start[weak] = self.motion.move(self.now.at[weak])
         known = (self.motion.known or self._by_flow) & (self._sigma < PLACE_KNOWN_PX)
-        self._look(np.flatnonzero(here & ~self._strong & known), start, prior, 1, view, regions, to, new, accepted)
+        self._look(np.flatnonzero(here & ~self.now.strong & known), start, prior, 1, view, regions, to, new, accepted)
         self._settle(new, accepted, view, regions, to)
 
     def _wait(self, before: NDArray[np.uint8], t: int, size: Array) -> None:
         """Nothing is seen; the next step goes on from the last frame that showed something."""
         if self._waits is None:
-            self._waits = (before, t, self.seen)
-        self.motion = still_motion(self.points[:0], self.points[:0], size)
-        self.seen = np.zeros_like(self.seen)
+            self._waits, self.now.waiting = (before, t), self.now.seen
+        self.motion = still_motion(self.now.at[:0], self.now.at[:0], size)
+        self.now.seen = np.zeros_like(self.now.seen)
 
     def _light_of(self, view: View, flown: Indices, moved: Array, still_at: Array) -> Array:
         """(3,) how bright the frame is over the first, by the points that are followed; as before where they disagree.
 
         Points without texture only tell where they agree closely: a plain thing that covers all of them does not.
         """
-        weak = np.flatnonzero(self.seen & ~self._strong & (self.layer == STILL)) if self.motion.known else flown[:0]
-        still = flown[self.layer[flown] == STILL]
+        now = self.now
+        weak = np.flatnonzero(now.seen & ~now.strong & (now.layer == STILL)) if self.motion.known else flown[:0]
+        still = flown[now.layer[flown] == STILL]
         for at, place, least, apart in ((still, moved, 12, 0.12), (weak, still_at, 40, 0.06)):
-            shown, kept = view.light * view.colours(place[at]), self._patches.colour[at]
+            shown, kept = view.light * view.colours(place[at]), self.now.patches.colour[at]
             usable = (shown.min(axis=1) > LEAST_COLOUR) & (kept.min(axis=1) > LEAST_COLOUR) & view.inside(place[at])
             usable &= (shown.max(axis=1) < MOST_COLOUR) & (kept.max(axis=1) < MOST_COLOUR)
             if usable.sum() < least:
@@ -212,27 +222,27 @@ class Follower:
 
     def _to_fly(self, size: Array, voters: bool) -> Indices:
         """Points whose step is measured: what may move by itself, and enough others to tell the camera's motion."""
-        near = self._inside > -NEAR_HAND
-        able = self.seen & self._strong
-        sure = able & (near | (self.layer != STILL))
+        near = self.now.inside > -NEAR_HAND
+        able = self.now.seen & self.now.strong
+        sure = able & (near | (self.now.layer != STILL))
         if not voters:
             return np.flatnonzero(sure)
         rest = np.flatnonzero(able & ~sure)
-        cell = cell_of(self.points[rest], size)
-        order = np.lexsort((-self._patches.corner_strength(rest), cell))
+        cell = cell_of(self.now.at[rest], size)
+        order = np.lexsort((-self.now.patches.corner_strength(rest), cell))
         cell = cell[order]
         rank = np.arange(len(cell)) - np.searchsorted(cell, cell)
         return np.concatenate([np.flatnonzero(sure), rest[order[rank < VOTERS_A_CELL]]])
 
     def _fly(self, pair: Pair, at: Indices) -> tuple[Indices, Array]:
         """Pyramidal LK on and back for points number `at`: who came back, and (N, 2) where to."""
-        moved = self.points.copy()
+        moved = self.now.at.copy()
         if not len(at):
             return at, moved
-        origin = np.ascontiguousarray(self.points[at])
+        origin = np.ascontiguousarray(self.now.at[at])
         guess = self.motion.move(origin) if self.motion is not None and self.motion.known else origin.copy()
-        own = self.layer[at] != STILL
-        guess[own] = origin[own] + self._speed[at][own]
+        own = self.now.layer[at] != STILL
+        guess[own] = origin[own] + self.now.speed[at][own]
         found, good = self._flow.there_and_back(pair, origin, guess)
         if good.mean() < FEW_CAME_BACK and len(at) > VOTERS_A_CELL:
             again = np.flatnonzero(~good)
@@ -245,21 +255,22 @@ class Follower:
     def _expect(self, still_at: Array, inside: Array, regions: HandRegions, t: int, to: int) -> Array:
         """(N, 2) where each point should be by what it moves with; the patches' warps go along."""
         expected = still_at.copy()
-        apart = (self.layer == STILL) | (self.layer == OWN)
+        apart = (self.now.layer == STILL) | (self.now.layer == OWN)
         if self.motion.known:
-            self._warp[apart] = np.einsum("nab,nbc->nac", self.motion.stretch(self.points[apart]), self._warp[apart])
+            stretch = self.motion.stretch(self.now.at[apart])
+            self.now.warp[apart] = np.einsum("nab,nbc->nac", stretch, self.now.warp[apart])
         elif not self._by_flow:
-            expected = self.points + self._speed
+            expected = self.now.at + self.now.speed
         for hand, layer in enumerate((LEFT, RIGHT)):
-            mine = np.flatnonzero(self.layer == layer)
-            carried = (self.layer == OWN) & (inside[hand] > -0.8)
+            mine = np.flatnonzero(self.now.layer == layer)
+            carried = (self.now.layer == OWN) & (inside[hand] > -0.8)
             mine = np.concatenate([mine, np.flatnonzero(carried)])
-            moved = regions.move(t, to, hand, self.points[mine])
+            moved = regions.move(t, to, hand, self.now.at[mine])
             if len(mine) and moved is not None:
                 expected[mine] = moved
                 turn = regions.turn(t, to, hand)
-                mine = mine[self.layer[mine] == layer]
-                self._warp[mine] = np.einsum("ab,nbc->nac", turn, self._warp[mine])
+                mine = mine[self.now.layer[mine] == layer]
+                self.now.warp[mine] = np.einsum("ab,nbc->nac", turn, self.now.warp[mine])
         return expected.astype(np.float32)
 
     def _come_back(self, good: Mask, moved: Array, still_at: Array, expected: Array) -> None:
@@ -268,19 +279,19 @@ class Follower:
             return
         with_still = good & (np.linalg.norm(moved - still_at, axis=1) < STILL_PX)
         apart = np.linalg.norm(expected - still_at, axis=1) > OWN_MOTION_PX
-        back = with_still & ((self.layer == OWN) | ((self.layer != STILL) & apart))
-        self.layer[back] = STILL
+        back = with_still & ((self.now.layer == OWN) | ((self.now.layer != STILL) & apart))
+        self.now.layer[back] = STILL
         expected[back] = still_at[back]
 
     def _leaving(self, good: Mask, moved: Array, expected: Array, view: View, regions: HandRegions, to: int) -> Mask:
         """(N,) points that leave the still scene's motion: not to be seen where it would have them, and seen elsewhere,
         off the hands."""
         off = np.linalg.norm(moved - expected, axis=1)
-        at = np.flatnonzero(good & (self.layer == STILL) & (off > OWN_MOTION_PX) & self.motion.known)
+        at = np.flatnonzero(good & (self.now.layer == STILL) & (off > OWN_MOTION_PX) & self.motion.known)
         leaving = np.zeros(len(good), bool)
         if len(at):
-            patches = self._patches.part(at, view, expected[at], self._warp[at])
-            stayed, went = (judge(patches, view, place[at], self._warp[at]) for place in (expected, moved))
+            patches = self.now.patches.part(at, view, expected[at], self.now.warp[at])
+            stayed, went = (judge(patches, view, place[at], self.now.warp[at]) for place in (expected, moved))
             went_off = (went.likeness > LIKENESS) & (went.colour < PLAIN_COLOUR) & (stayed.likeness < LIKENESS)
             leaving[at[went_off & (regions.side(to, moved[at], HAND_REACH) == STILL)]] = True
         return leaving
@@ -293,13 +304,13 @@ class Follower:
         cells' parallax does not tell apart, and what is moved far from a hand."""
         if len(lost) < MANY:
             return
-        there, good = self._flow.there_and_back(pair, np.ascontiguousarray(self.points[lost]), expected[lost])
+        there, good = self._flow.there_and_back(pair, np.ascontiguousarray(self.now.at[lost]), expected[lost])
         start = expected.copy()
         start[lost] = there
         self._look(lost[good], start, start, 2, view, regions, to, new, accepted, LIKENESS_AGAIN, PLAIN_COLOUR)
         found = lost[accepted[lost]]
         off = np.linalg.norm(new[found] - expected[found], axis=1)
-        self.layer[found[off > np.maximum(APART_PX, 3 * self._step[found])]] = OWN
+        self.now.layer[found[off > np.maximum(APART_PX, 3 * self._step[found])]] = OWN
 
     def _look(
         self, at: Indices, start: Array, prior: Array, rounds: int, view: View, regions: HandRegions, to: int,
@@ -312,51 +323,51 @@ class Follower:
         if not len(at):
             return
         prior_px = self._prior_px(at)
-        patches = self._patches.part(at, view, start[at], self._warp[at])
-        match = find(patches, view, start[at], self._warp[at], prior[at], prior_px, rounds)
+        patches = self.now.patches.part(at, view, start[at], self.now.warp[at])
+        match = find(patches, view, start[at], self.now.warp[at], prior[at], prior_px, rounds)
         found = self._accept(
             at, match, np.linalg.norm(match.points - prior[at], axis=1) < 3 * prior_px + 1.5, regions, to
         )
         found &= view.inside(match.points) & (match.likeness > likeness) & (match.colour < colour)
-        self._spread.found(at[found], patches.tensor[found], match.difference[found])
+        self.now.spread.found(at[found], patches.tensor[found], match.difference[found])
         new[at[found]], accepted[at[found]] = match.points[found], True
-        self._likeness[at] = match.likeness
+        self.now.likeness[at] = match.likeness
 
     def _step_px(self, good: Mask) -> Array:
         """(N,) standard deviation of one step by what each point moves with."""
         size = self.motion.size
         unknown = np.float32(FLOW_PX if self._by_flow else PRIOR * np.sqrt(size.prod()))
-        still = self.motion.step_px(self.points) if self.motion.known else unknown
-        seen = good & ((self.layer == OWN) | (not self.motion.known))
-        step = np.where(self.layer == STILL, still, np.float32(STEP_APART_PX))
+        still = self.motion.step_px(self.now.at) if self.motion.known else unknown
+        seen = good & ((self.now.layer == OWN) | (not self.motion.known))
+        step = np.where(self.now.layer == STILL, still, np.float32(STEP_APART_PX))
         return np.where(seen, np.float32(STEP_SEEN_PX), step)
 
     def _prior_px(self, at: Indices) -> Array:
         """(n,) standard deviation of where a point is expected."""
         unsure = self.motion.typical_px > UNSURE_PX
         still_px = np.clip(self._step[at], STILL_PRIOR_PX, FLOW_PX if unsure else STILL_PRIOR_PX).astype(np.float32)
-        prior_px = np.where(self.layer[at] == STILL, still_px, np.float32(STEP_APART_PX))
-        hidden = np.minimum(1 + 4 * self._hidden_s[at], 4).astype(np.float32)
-        prior_px = np.where(self.seen[at], prior_px, hidden)
-        weak = ~self._strong[at]
+        prior_px = np.where(self.now.layer[at] == STILL, still_px, np.float32(STEP_APART_PX))
+        hidden = np.minimum(1 + 4 * self.now.hidden_s[at], 4).astype(np.float32)
+        prior_px = np.where(self.now.seen[at], prior_px, hidden)
+        weak = ~self.now.strong[at]
         prior_px[weak] = WEAK_PRIOR_PX
         return prior_px
 
     def _accept(self, at: Indices, match: Match, near: Mask, regions: HandRegions, to: int) -> Mask:
         """(n,) whose picture was found, where it may be."""
-        strong, seen, layer = self._strong[at], self.seen[at], self.layer[at]
+        strong, seen, layer = self.now.strong[at], self.now.seen[at], self.now.layer[at]
         inside = np.full((NUM_HANDS, len(at)), FAR)
-        near_hand = np.flatnonzero(self._inside[at] > -NEAR_HAND)
+        near_hand = np.flatnonzero(self.now.inside[at] > -NEAR_HAND)
         for hand in range(NUM_HANDS if len(near_hand) else 0):
             inside[hand, near_hand] = regions.depth(to, hand, match.points[near_hand])
         over_hand = inside.max(axis=0) > -HAND_REACH
         apart = (layer != LEFT) & (layer != RIGHT)
-        late = (self._hidden_s[at] > 1) | (self._sigma[at] > PLACE_KNOWN_PX)
+        late = (self.now.hidden_s[at] > 1) | (self._sigma[at] > PLACE_KNOWN_PX)
         needed = np.where(seen, LIKENESS, np.where(late, LIKENESS_LATE, LIKENESS_AGAIN))
         if not self.motion.known:
             needed = np.maximum(needed, LIKENESS_AGAIN)
         needed = np.where(apart & over_hand, LIKENESS_OVER_HAND, needed)
-        contrast = np.minimum(self._patches.contrast[at], match.contrast) ** 2
+        contrast = np.minimum(self.now.patches.contrast[at], match.contrast) ** 2
         needed = np.maximum(needed * contrast / (contrast + 2 * SENSOR_GREY**2), LEAST_LIKENESS)
         alike = (match.likeness > needed) & (match.colour < COLOUR)
         plain = (match.difference < PLAIN_DIFFERENCE) & (match.colour < PLAIN_COLOUR) & ~(apart & over_hand)
@@ -367,16 +378,15 @@ class Follower:
         return accepted
 
     def _settle(self, new: Array, accepted: Mask, view: View, regions: HandRegions, to: int) -> None:
-        self._speed = np.where(self.seen[:, None], new - self.points, np.float32(0))
-        self.points, self.seen = new, accepted
-        self._age_s += np.float32(self.step_s)
+        self.now.speed = np.where(self.now.seen[:, None], new - self.now.at, np.float32(0))
+        self.now.at, self.now.seen = new, accepted
+        self.now.age_s += np.float32(self.step_s)
         # Without the camera's motion, where a hidden point should be is soon forgotten.
         aged_s = self.step_s * (1 if self.motion.known else UNKNOWN_STEPS)
-        # It grows before a point begins, too: one that begins late and is not found in its first step is given up. It
-        # lay on an edge, and six of a thousand would end on another thing.
-        self._hidden_s = np.where(self.seen, 0.0, self._hidden_s + aged_s)
-        patience_s = np.where((self.layer == STILL) & self._strong, GIVE_UP_STILL_S, GIVE_UP_S)
-        self.started &= (self._hidden_s <= patience_s) | ((self.layer == STILL) & ~self._strong)
-        aged = np.flatnonzero(accepted & self._strong & (self.layer != STILL) & (self._likeness < RENEW))
-        self._spread.renew(aged)
-        self._take(aged, self.points[aged], view, regions, to)
+        self._shot_s += aged_s
+        self.now.hidden_s = np.where(self.now.seen, 0.0, self.now.hidden_s + aged_s)
+        patience_s = np.where((self.now.layer == STILL) & self.now.strong, GIVE_UP_STILL_S, GIVE_UP_S)
+        self.now.started &= (self.now.hidden_s <= patience_s) | ((self.now.layer == STILL) & ~self.now.strong)
+        aged = np.flatnonzero(accepted & self.now.strong & (self.now.layer != STILL) & (self.now.likeness < RENEW))
+        self.now.spread.renew(aged)
+        self._take(aged, self.now.at[aged], view, regions, to)

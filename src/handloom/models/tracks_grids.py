@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from handloom.models.tracks_follower import Follower
 from handloom.models.tracks_hands import HandRegions
-from handloom.models.tracks_layers import StillMotion
 from handloom.models.tracks_patches import View
 
 Array = NDArray[np.float32]
-Grey = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 # Measured on 41 clips of 37 real videos: see docs/geometry.md.
@@ -33,10 +31,11 @@ class Run:
     visible: list[Mask] = field(default_factory=list)
     sigma: list[Array] = field(default_factory=list)
 
-    def write(self, follower: Follower) -> None:
-        self.points.append(follower.points.copy())
-        self.visible.append(follower.seen.copy())
-        self.sigma.append(follower.sigma)
+    def write(self, follower: Follower, first: int, num: int) -> None:
+        """The points called `first`, `first` + 1, ..."""
+        now = follower.now
+        for rows, out in ((now.at, self.points), (now.seen, self.visible), (follower.sigma, self.sigma)):
+            out.append(now.by_id(rows, num, first))
 
 
 @dataclass
@@ -49,28 +48,23 @@ class Grid:
 
 
 class LaterGrids:
-    """Begins and follows the grids after the first, next to the follower of the first; then back from where they began.
+    """Begins the grids after the first, among the points that are followed forwards, one at a time; then back from
+    where they began.
 
     But for a cut, which ends all, another grid begins more than `window` frames after the last one or later.
 
     Args:
-        points: (G, 2) working pixels, the places of a grid's points in its own frame.
+        points: (G, 2) working pixels, the places of a grid's points in its own frame. The first grid's are called 0,
+            1, ...; those of any later one `first`, `first` + 1, ...
         layer: (points, frame) to what each of them moves with.
-        follower: makes an empty follower of so many points.
         every: frames after which another grid begins anyway. window: frames that one is followed back.
     """
 
     def __init__(
-        self,
-        points: Array,
-        layer: Callable[[Array, int], NDArray[np.int8]],
-        follower: Callable[[int], Follower],
-        every: int,
-        window: int,
+        self, points: Array, layer: Callable[[Array, int], NDArray[np.int8]], first: int, every: int, window: int
     ) -> None:
-        self._points, self._layer = points, layer
+        self._points, self._layer, self._first_id = points, layer, first
         self._every, self._window = every, window
-        self._on, self._back = follower(len(points)), follower(len(points))
         self._last = 0  # frame in which the newest grid began
         self._seen: deque[Mask] = deque(maxlen=window + 1)  # of its points, in each frame since then
         self._first: deque[Mask] = deque(maxlen=window + 1)
@@ -78,21 +72,20 @@ class LaterGrids:
         self._turned: list[Grid] = []  # those of which that was begun
         self.grids: list[Grid] = []
 
-    def step(self, before: Grey, after: Grey, view: View, regions: HandRegions, t: int, first: Follower) -> None:
-        """From frame t - 1 to `t`, in which `first`, the first grid's follower, already is."""
+    def step(self, view: View, regions: HandRegions, t: int, follower: Follower) -> None:
+        """In frame `t`, to which `follower` has followed all points."""
+        now, num = follower.now, len(self._points)
+        self._first.append(now.by_id(now.seen, num))
         if self.grids:
-            self._on.step(before, after, view, regions, t - 1, t, motion=first.motion)
-            self.grids[-1].on.write(self._on)
-        self._first.append(first.seen[: len(self._points)].copy())
-        self._seen.append(self._on.seen.copy() if self.grids else self._first[-1])
+            self.grids[-1].on.write(follower, self._first_id, num)
+        self._seen.append(self.grids[-1].on.visible[-1] if self.grids else self._first[-1])
         if self._is_due(t, view):
-            self._begin(t, view, regions)
+            self._begin(t, view, regions, follower)
 
-    def cut(self, view: View, regions: HandRegions, t: int) -> None:
+    def cut(self, view: View, regions: HandRegions, t: int, follower: Follower) -> None:
         """Another shot begins in frame `t`: all grids end, and one begins."""
-        self._on.end()
         self._first.clear()
-        self._begin(t, view, regions)
+        self._begin(t, view, regions, follower)
 
     def matches(self, t: int) -> tuple[Array, Array]:
         """(m, 2) points of the grid that is followed from frame `t` on to t + 1, there and here."""
@@ -107,20 +100,20 @@ class LaterGrids:
         """A grid began in frame `t`, or is followed back to it."""
         return self._left > 0 or any(grid.query_frame == t for grid in self.grids)
 
-    def step_back(
-        self, before: Grey, after: Grey, view: View, regions: HandRegions, t: int, motion: StillMotion | None
-    ) -> None:
-        """From frame t + 1 (`before`) to `t`; motion: the still scene's. None: frame t + 1 is of another shot."""
-        if motion is None:
-            self._left = 0
+    def stop_back(self) -> None:
+        """The frame that comes next on the way back is of another shot."""
+        self._left = 0
+
+    def step_back(self, view: View, regions: HandRegions, t: int, follower: Follower) -> None:
+        """In frame `t`, to which `follower` has followed all points back."""
         if self._left > 0:
-            self._back.step(before, after, view, regions, t + 1, t, motion=motion)
-            self._turned[-1].back.write(self._back)
+            self._turned[-1].back.write(follower, self._first_id, len(self._points))
             self._left -= 1
+            if not self._left:
+                follower.drop(self._first_id)
         for grid in self.grids:
             if grid.query_frame == t:
-                self._back.end()
-                self._start(self._back, view, regions, t)
+                self._start(follower, view, regions, t)
                 self._turned.append(grid)
                 self._left = self._window
 
@@ -131,16 +124,15 @@ class LaterGrids:
         held = max(float(np.logical_and.reduce(seen).mean()) for seen in (self._seen, self._first))
         return age >= self._every or held < HELD_SHARE
 
-    def _begin(self, t: int, view: View, regions: HandRegions) -> None:
-        self._on.end()
-        self._start(self._on, view, regions, t)
+    def _begin(self, t: int, view: View, regions: HandRegions, follower: Follower) -> None:
+        self._start(follower, view, regions, t)
         self.grids.append(Grid(t))
-        self.grids[-1].on.write(self._on)
+        self.grids[-1].on.write(follower, self._first_id, len(self._points))
         self._last = t
         self._seen.clear()
-        self._seen.append(self._on.seen.copy())
+        self._seen.append(self.grids[-1].on.visible[-1])
 
     def _start(self, follower: Follower, view: View, regions: HandRegions, t: int) -> None:
-        view.light = np.ones(3, np.float32)
-        layer = self._layer(self._points, t)
-        follower.start(np.arange(len(self._points)), self._points, view, layer, regions, t)
+        follower.drop(self._first_id)
+        ids = np.arange(len(self._points)) + self._first_id
+        follower.start(ids, self._points, view, self._layer(self._points, t), regions, t)

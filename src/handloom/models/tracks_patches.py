@@ -61,6 +61,15 @@ class Patches:
         shapes = ((num, NUM), (num, 3), (num, NUM), (num,), (num, NUM), (num, NUM), (num, 3), (num, 3))
         return Patches(*(np.zeros(shape, np.float32) for shape in shapes))
 
+    def only(self, some: NDArray[np.bool_]) -> Patches:
+        """Those that `some` (N,) marks."""
+        return Patches(*(getattr(self, name)[some] for name in Patches.__dataclass_fields__))
+
+    def and_also(self, more: Patches) -> Patches:
+        """These, then `more`."""
+        names = Patches.__dataclass_fields__
+        return Patches(*(np.concatenate([getattr(self, name), getattr(more, name)]) for name in names))
+
     def take(self, at: NDArray[np.integer], view: View, points: Array, share: Array) -> None:
         """Stores what lies around `points` (n, 2) as patches number `at` (n,); share: (n, 36)."""
         self.share[at] = share

@@ -106,9 +106,12 @@ class _Recorded:
         query, kind = np.full(num, -1, np.int32), np.full(num, TrackKind.NONE, np.int8)
         return _Recorded(points, visible, points[..., 0].copy(), query, kind)
 
-    def write(self, t: int, at: NDArray[np.integer], follower: Follower) -> None:
-        """Points number `at` as the follower sees them, its own numbers 0, 1, ..."""
-        self.points[t, at], self.visible[t, at], self.sigma[t, at] = follower.points, follower.seen, follower.sigma
+    def write(self, t: int, follower: Follower) -> None:
+        """Points as the follower sees them: their names are their numbers here, and nothing is said of others."""
+        now = follower.now
+        mine = np.flatnonzero(now.ids < len(self.kind))
+        at = now.ids[mine]
+        self.points[t, at], self.visible[t, at], self.sigma[t, at] = now.at[mine], now.seen[mine], follower.sigma[mine]
 
 
 class _Views:
@@ -129,8 +132,8 @@ class _Views:
         return view
 
 
-def _follower(config: TracksConfig, num: int, frames: ClipFrames) -> Follower:
-    return Follower(num, WINDOW_PX, config.levels, config.forward_backward_px, _step_s(frames))
+def _follower(config: TracksConfig, frames: ClipFrames) -> Follower:
+    return Follower(WINDOW_PX, config.levels, config.forward_backward_px, _step_s(frames))
 
 
 def _step_s(frames: ClipFrames) -> float:
@@ -144,7 +147,7 @@ def _later_grids(config: TracksConfig, frames: ClipFrames, regions: HandRegions,
         return None
     every = max(1, round(config.regrid_s / _step_s(frames)))
     layer = lambda points, t: _layer(points, regions, t)
-    return LaterGrids(grid, layer, lambda num: _follower(config, num, frames), every, config.regrid_window)
+    return LaterGrids(grid, layer, len(grid) + config.extra, every, config.regrid_window)
 
 
 def _forward(
@@ -153,7 +156,7 @@ def _forward(
 ) -> LaterGrids | None:  # fmt: skip
     """The grid from the first frame on, new points from every key-frame on; later grids beside them."""
     num = out.visible.shape[1]
-    follower, later = _follower(config, num, frames), _later_grids(config, frames, regions, grid)
+    follower, later = _follower(config, frames), _later_grids(config, frames, regions, grid)
     every = max(1, round(KEYFRAME_S / follower.step_s))
     budget, free, before, blind = Budget(config.extra), len(grid), frames.grey(0), False
     for t in range(len(frames)):
@@ -170,19 +173,20 @@ def _forward(
         if (t % every == 0 or t in cuts) and free < num and not view.blind:
             nothing = np.zeros((0, 2), np.float32)
             moving = nothing if follower.motion is None else movers(before, after, regions, t, follower.motion)
-            points, kinds = choose(after, follower.points[follower.seen], regions, t, moving, budget)
+            seen = follower.now.at[follower.now.seen & (follower.now.ids < num)]
+            points, kinds = choose(after, seen, regions, t, moving, budget)
             at = np.arange(free, free + len(points))
-            follower.start(at, points, view, _layers(kinds), regions, t)
+            follower.start(at, points, view, _layers(kinds), regions, t, patient=False)
             out.kind[at], out.query_frame[at] = kinds, t
             free += len(points)
-        out.write(t, np.arange(num), follower)
+        out.write(t, follower)
         if follower.motion is not None and follower.motion.known and not (blind or view.blind):
             out.motions[t] = follower.motion
         blind = view.blind
         if later is not None and t in cuts:
-            later.cut(view, regions, t)
+            later.cut(view, regions, t, follower)
         elif later is not None and t > 0:
-            later.step(before, after, view, regions, t, follower)
+            later.step(view, regions, t, follower)
         before = after
     return later
 
@@ -204,31 +208,29 @@ def _backward(
 ) -> None:  # fmt: skip
     """Points chosen later, from their query to their shot's start, under the still motion seen on the way forward; and
     later grids, some frames back."""
-    late = np.flatnonzero(out.query_frame > 0)
-    follower = _follower(config, len(late), frames)
+    follower = _follower(config, frames)
     before = None
     for t in range(len(frames) - 1, -1, -1):
-        new, turns = np.flatnonzero(out.query_frame[late] == t), later is not None and later.wants_back(t)
-        if not (follower.started.any() or len(new) or turns):
+        new, turns = np.flatnonzero(out.query_frame == t) if t else [], later is not None and later.wants_back(t)
+        if not (len(follower.now.ids) or len(new) or turns):
             before = None
             continue
         after = frames.grey(t)
         view = views.at(t, after)
         if before is None or t + 1 in cuts:
             follower.end()
+            if later is not None:
+                later.stop_back()
         else:
             matches = _matches(out, later, t)
             there = out.motions.get(t + 1)  # known from the way forward: to fit it again cost an eighth of all tracking
             motion = None if there is None else there.back().bent(*matches)
             follower.step(before, after, view, regions, t + 1, t, matches, motion)
-            at = np.flatnonzero(out.query_frame[late] > t)
-            out.points[t, late[at]], out.visible[t, late[at]] = follower.points[at], follower.seen[at]
-            out.sigma[t, late[at]] = follower.sigma[at]
-        motion = follower.motion
+            out.write(t, follower)
         if len(new):
-            follower.start(new, out.points[t, late[new]], view, _layers(out.kind[late[new]]), regions, t)
+            follower.start(new, out.points[t, new], view, _layers(out.kind[new]), regions, t, patient=False)
         if turns:
-            later.step_back(before, after, view, regions, t, motion)
+            later.step_back(view, regions, t, follower)
         before = after
 
 

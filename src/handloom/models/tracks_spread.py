@@ -20,7 +20,7 @@ MOST_PX = 200.0
 
 
 class Spread:
-    """Covariances of N places, working pixels, as xx, xy, yy.
+    """Covariances of N places, working pixels, as xx, xy, yy; at first they are where they are said to be.
 
     own: (N, 3), of what happened since a point's patch was taken; taken: (N,) variance of the place it was taken at;
     drift: (N,) standard deviation of what steps have in common.
@@ -31,9 +31,18 @@ class Spread:
         self._taken = np.zeros(num)
         self._drift = np.zeros(num)
 
-    def start(self, at: Indices) -> None:
-        """Points number `at` are where they are said to be, by definition."""
-        self._own[at], self._taken[at], self._drift[at] = 0, 0, 0
+    def only(self, some: NDArray[np.bool_]) -> Spread:
+        """Of those that `some` (N,) marks."""
+        out = Spread(0)
+        out._own, out._taken, out._drift = self._own[some], self._taken[some], self._drift[some]
+        return out
+
+    def and_also(self, more: Spread) -> Spread:
+        """Of these, then of `more`."""
+        out = Spread(0)
+        pairs = ((self._own, more._own), (self._taken, more._taken), (self._drift, more._drift))
+        out._own, out._taken, out._drift = (np.concatenate(pair) for pair in pairs)
+        return out
 
     def renew(self, at: Indices) -> None:
         """The patches of points number `at` are taken anew: how far off they are now stays."""
