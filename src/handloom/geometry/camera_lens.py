@@ -58,7 +58,7 @@ def find_lens(seen: Sightings, focal: float, sigma: float | None) -> RadialLens 
         return None
     _, scene, lens = min(found, key=lambda fit: fit[0])
     unsteady = np.diag([_unsteadiness(scene, seen, lens) ** 2, 0.0])
-    lenses = [(cost, replace(one, covariance=one.covariance + unsteady)) for cost, _, one in found]
+    lenses = [(cost, replace(one, covariance=one.covariance + unsteady, cost=cost)) for cost, _, one in found]
     return _likely(lenses, INDEPENDENT * len(np.unique(seen.track)), focal, sigma)
 
 

@@ -8,7 +8,7 @@ the scene's points from that first camera.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,9 @@ MUCH_AS_WIDE = 0.9
 """Of the frames that a moving camera's path places, those that turns alone must place to stand in for it: of a head
 that rested for half of a clip and then went off they placed 0.57."""
 MUCH_PARALLAX_PX = 10.0  # between the first two views: nothing that only turns
+MOST_COST = 0.85
+"""Of the lens's key frames: above it no path was found with `SHARP` in 80 clips, so it is not tried. Below it the lens
+that was found serves the second try, too: searched again it came out alike (372 and 367 px, 324 and 325)."""
 LITTLE = 0.8  # of the assumed focal length's uncertainty: where more is left, nothing was learned
 
 
@@ -158,27 +161,48 @@ def _of_part(
         return no_path("too_short", camera)
     if part.sum() > MAX_FRAMES:
         return no_path("too_long", camera)
-    tried = _tried(part, sightings, features, camera, info, SHARP)
+    lenses = _lenses(camera, with_slack(sightings, SHARP), info)
+    tried = _tried(part, features, camera, info, SHARP, lenses)
     if tried.path.world_from_camera is None and tried.path.reason in ("high_error", "ambiguous"):
-        again = _tried(part, sightings, features, camera, info, BLURRED)
+        if lenses.cost > MOST_COST:
+            lenses = _lenses(camera, with_slack(sightings, BLURRED), info)
+        again = _tried(part, features, camera, info, BLURRED, lenses)
         return tried if again.path.world_from_camera is None else again
     return tried
 
 
+@dataclass(frozen=True)
+class _Lenses:
+    """The camera with the lens that turns alone show, and with the one that a moving camera's views show; itself where
+    they show none. cost: of these views with their lens (`RadialLens.cost`); 0 where none was searched for."""
+
+    turning: Camera
+    moving: Camera
+    cost: float
+
+
+def _lenses(camera: Camera, seen: Sightings, info: VideoInfo) -> _Lenses:
+    turning, _ = _with_lens(camera, seen, info, find_turn_lens)
+    return _Lenses(turning, *_with_lens(camera, seen, info, find_lens))
+
+
 def _tried(
-    part: Flags, sightings: Sightings, features: FeatureTracks, camera: Camera, info: VideoInfo, exact: Exactness
+    part: Flags, features: FeatureTracks, camera: Camera, info: VideoInfo, exact: Exactness, lenses: _Lenses
 ) -> EstimatedPath:
     """The path of a camera that moves, or only turns, with the lens that was found; none with a reason."""
-    seen = with_slack(sightings, exact)
 
     def straight(camera: Camera) -> Sightings:
         pixels = _sightings(features, camera, info, len(part))
         return with_slack(pixels.kept(part[pixels.frame]), exact)
 
-    turning_camera = _with_lens(camera, seen, info, find_turn_lens)
-    moving_camera = _with_lens(camera, seen, info, find_lens)
-    turns_alone = turning_camera is not camera
+    moving_camera = lenses.moving
+    turns_alone = lenses.turning is not camera
     moving_seen = straight(moving_camera)
+    turned: tuple[EstimatedPath, TurnPath] | tuple[None, None] | None = None
+    if exact is SHARP and lenses.cost > MOST_COST and not turns_alone:
+        turned = _turning(moving_seen, moving_camera, info, part)
+        if turned[0] is None:
+            return no_path("high_error", moving_camera)
     try:
         found = reconstruct_long(moving_seen, _focal(moving_camera, info))
     except NotReconstructed as error:
@@ -191,10 +215,10 @@ def _tried(
             return moved
     closer = MUCH_CLOSER_THAN_TURNS if turns_alone else MUCH_CLOSER
     if turns_alone:
-        turning, turn = _turning(straight(turning_camera), turning_camera, info, part)
+        turning, turn = _turning(straight(lenses.turning), lenses.turning, info, part)
         if turn is not None and (moved.path.world_from_camera is None or turn.close >= share - closer):
             return turning
-    turning, turn = _turning(moving_seen, moving_camera, info, part)
+    turning, turn = turned or _turning(moving_seen, moving_camera, info, part)
     if turn is None:
         return moved
     if moved.path.world_from_camera is None or turn.close >= share - closer:
@@ -218,22 +242,23 @@ def _with_lens(
     sightings: Sightings,
     info: VideoInfo,
     search: Callable[[Sightings, float, float | None], RadialLens | None],
-) -> Camera:
-    """The camera with the lens that the sightings show; itself where it was given, or they show none."""
+) -> tuple[Camera, float]:
+    """The camera with the lens that the sightings show, and its cost; itself where it was given, or they show none."""
     if camera.source != "assumed" or camera.distortion is not None:
-        return camera
+        return camera, 0.0
     try:
         lens = search(sightings, _focal(camera, info), camera.focal_sigma)
     except NotReconstructed:
-        return camera
+        return camera, 0.0
     if lens is None:
-        return camera
+        return camera, float("inf")
     sigma = float(np.sqrt(lens.covariance[0, 0]))
     if sigma > LITTLE * (camera.focal_sigma or ASSUMED_SIGMA):
-        return camera
+        return camera, lens.cost
     matrix = camera.camera_matrix.copy()
     matrix[[0, 1], [0, 1]] *= lens.focal / _focal(camera, info)
-    return replace(camera_of(lens), camera_matrix=matrix, focal_sigma=sigma, preset=camera.preset)
+    found = replace(camera_of(lens), camera_matrix=matrix, focal_sigma=sigma, preset=camera.preset)
+    return found, lens.cost
 
 
 def _focal(camera: Camera, info: VideoInfo) -> float:

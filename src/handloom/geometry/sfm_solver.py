@@ -170,12 +170,14 @@ class RadialLens:
     A ray at the angle t off the axis is seen at focal * r * (1 + radial * r^2) pixels from the middle, with r = tan(t),
     or r = t for a `fisheye`.
     covariance: (2, 2) of (log focal, radial) if sightings are off by one pixel; None unknown.
+    cost: mean of log(1 + squared error) of the sightings that it was found from; 0 unknown.
     """
 
     focal: float
     radial: float = 0.0
     fisheye: bool = False
     covariance: Floats | None = None
+    cost: float = 0.0
 
 
 def refine_lens(scene: Scene, seen: Sightings, lens: RadialLens) -> tuple[Scene, RadialLens] | None:
