@@ -32,12 +32,16 @@ with joined(None, num_cpus=1):
     path = ray.get(ray.remote(lambda: sys.path).remote())
     below = [int(pid) for pid in open(f"/proc/self/task/{os.getpid()}/children").read().split()]
     groups = {os.getpgid(pid) for pid in below}
+    names = [open(f"/proc/{pid}/cmdline").read() for pid in below]
+    rows = sorted(row["item"] for row in ray.data.from_items([1, 2]).map_batches(lambda batch: batch).take_all())
+    actors = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
 try:
     ray.put(1)
     after = "started"
 except ray.exceptions.RaySystemError:
     after = "refused"
-print(json.dumps({"path": path, "own": os.getpgid(0), "groups": sorted(groups), "after": after}))
+print(json.dumps({"path": path, "own": os.getpgid(0), "groups": sorted(groups), "after": after}
+                 | {"names": names, "rows": rows, "actors": sorted(actors)}))
 """
 
 
@@ -66,7 +70,8 @@ def test_a_cluster_without_an_autoscaler_gets_no_more_nodes(ray_address):
 
 
 def test_a_ray_of_our_own_keeps_apart(tmp_path):
-    """Its processes are in other groups, its workers import nothing of the working directory, none starts unasked."""
+    """Its processes are in other groups, its workers import nothing of the working directory, none starts unasked, and
+    none is there to watch."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-c", ALONE], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100, check=False
@@ -78,6 +83,11 @@ def test_a_ray_of_our_own_keeps_apart(tmp_path):
     assert str(tmp_path) not in told["path"]
     assert "" not in told["path"]
     assert told["after"] == "refused", "Ray starts by itself after ray.shutdown"
+    assert any("raylet" in name for name in told["names"])
+    assert not any("log_monitor" in name for name in told["names"])
+    assert told["rows"] == [1, 2]
+    watching = {"datasets_stats_actor", "AutoscalingCoordinator"}
+    assert not watching & set(told["actors"]), told["actors"]
 
 
 def test_the_actors_of_a_dataset_are_stopped(ray_address, tmp_path):
@@ -132,6 +142,17 @@ def test_failures_of_ray_train_are_told_apart_by_type():
         ("ray._private.auto_init_hook", "enable_auto_connect", ray_private.never_start_unasked),
         ("ray._private.utils", "set_kill_on_parent_death_linux", lambda: ray_private.groups_of_their_own().__enter__()),
         ("ray._private", "utils", lambda: ray_private.groups_of_their_own().__enter__()),
+        (
+            "ray.data._internal.stats._StatsManager",
+            "update_execution_metrics",
+            lambda: ray_private.nobody_watches().__enter__(),
+        ),
+        ("ray._private.node.Node", "start_log_monitor", lambda: ray_private.nobody_watches().__enter__()),
+        (
+            "ray.data._internal.execution.streaming_executor",
+            "create_cluster_autoscaler",
+            lambda: ray_private.no_more_nodes().__enter__(),
+        ),
         ("ray.train.v2._internal", "exceptions", lambda: ray_private.death_behind(ValueError())),
     ],
 )

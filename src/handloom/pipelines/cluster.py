@@ -22,7 +22,13 @@ from ray.job_config import JobConfig
 import handloom
 from handloom.errors import ConfigError, HandloomError
 from handloom.pipelines.ray_folder import ray_folder
-from handloom.pipelines.ray_private import groups_of_their_own, job_without_working_directory, never_start_unasked
+from handloom.pipelines.ray_private import (
+    groups_of_their_own,
+    job_without_working_directory,
+    never_start_unasked,
+    no_more_nodes,
+    nobody_watches,
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +63,13 @@ def joined(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
         options |= {"num_cpus": num_cpus, "include_dashboard": False}
         _allow_open_files()
-    own_folder = ray_folder() if address is None else contextlib.nullcontext()
-    # Ray prints what befalls workers on stdout, and that is for data.
-    with contextlib.redirect_stdout(_ToLog()), own_folder as folder:
+    with contextlib.ExitStack() as own, contextlib.redirect_stdout(_ToLog()):
+        # Ray prints what befalls workers on stdout, and that is for data.
+        folder = None
+        if address is None:
+            folder = own.enter_context(ray_folder())
+            own.enter_context(nobody_watches())
+            own.enter_context(no_more_nodes())
         _init(address, options | {"_temp_dir": folder, "job_config": _job_config()})
         try:
             yield

@@ -6,6 +6,7 @@ has lost one of the names ends in an error that says which version was tested.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -80,6 +81,66 @@ def groups_of_their_own() -> Iterator[None]:
         yield
     finally:
         utils.set_kill_on_parent_death_linux = before
+
+
+@contextmanager
+def nobody_watches() -> Iterator[None]:
+    """A local Ray that is started inside has no process that reads logs, and Ray Data gathers no numbers for it.
+
+    They feed a dashboard, and a driver that asks for logs: there is neither. Log reader and gathering actor took 1.5 s
+    of processor time in a run of a minute, most of it while they started.
+    """
+    with _inside("starting Ray without what watches it"):
+        from ray._private.node import Node
+        from ray.data._internal.stats import _StatsManager as Numbers
+
+        told = ("update_execution_metrics", "update_iteration_metrics", "register_dataset_to_stats_actor")
+        quiet = [(Node, "start_log_monitor"), *((Numbers, name) for name in told)]
+        before = [(where, name, inspect.getattr_static(where, name)) for where, name in quiet]
+    with _set([(where, name, staticmethod(_nothing)) for where, name in quiet], before):
+        yield
+
+
+@contextmanager
+def no_more_nodes() -> Iterator[None]:
+    """Ray Data asks nobody for nodes: a Ray of one machine gets none. The actor that it would ask takes a second."""
+    with _inside("keeping Ray Data from asking for nodes"):
+        from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
+        from ray.data._internal.execution import streaming_executor
+        from ray.data._internal.execution.interfaces import ExecutionResources
+
+        before = [(streaming_executor, "create_cluster_autoscaler", streaming_executor.create_cluster_autoscaler)]
+
+    class SameNodes(ClusterAutoscaler):
+        """All that this Ray has, and no more."""
+
+        def try_trigger_scaling(self) -> None:
+            """Nothing to ask for."""
+
+        def on_executor_shutdown(self) -> None:
+            """Nothing was asked for."""
+
+        def get_total_resources(self) -> ExecutionResources:
+            return ExecutionResources.from_resource_dict(ray.cluster_resources())
+
+    with _set([(*before[0][:2], lambda *_, **__: SameNodes())], before):
+        yield
+
+
+@contextmanager
+def _set(inside: Iterable[tuple[object, str, object]], after: Iterable[tuple[object, str, object]]) -> Iterator[None]:
+    """Attributes (owner, name, value) while the block lasts, and those that they have behind it."""
+    for owner, name, value in inside:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for owner, name, value in after:
+            setattr(owner, name, value)
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """Instead of a call of Ray's that nobody needs."""
 
 
 class _OtherFolders(list[str]):
