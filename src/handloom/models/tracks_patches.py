@@ -21,11 +21,14 @@ SIDE, STRIDE_PX = 6, 2.5
 _STEPS = (np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2) * np.float32(STRIDE_PX)
 _X, _Y = (np.ascontiguousarray(a.ravel()) for a in np.meshgrid(_STEPS, _STEPS))  # (36,) each
 NUM = SIDE * SIDE
+_TILTS = tuple((tilt, np.float32(1 / (tilt @ tilt))) for tilt in (np.ones(NUM, np.float32), _X, _Y))
+"""What is constant or grows along x or y, and one over its square."""
 REACH_PX = 9.0
 """A patch whose point is further than this from the picture's border lies within it."""
 _SHIFTS = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], np.float32)
 OFFSETS = np.stack([_X, _Y], -1)  # (36, 2)
 BLUR_PX = 1.4
+_MIDDLE_GREY = np.float32(128)  # taken out first: squares of large numbers lose what a plain surface shows
 NOISE_GREY = 1.5
 """Standard deviation of what two pictures of one surface differ by after the blur, grey levels."""
 SENSOR_GREY = 0.8
@@ -41,7 +44,8 @@ BLIND_GREY = 2.0
 class Patches:
     """N patches and what is needed to look for them; rows are overwritten in place.
 
-    share: (N, 36) 1 where a sample belongs to the point's surface, else 0; scale: (N, 3) what `_level` needs of it.
+    share: (N, 36) 1 where a sample belongs to the point's surface, else 0; scale: (N, 3) what `_level` needs of it;
+    whole: (N,) all do.
     values: (N, 36) grey, levelled.
     contrast: (N,) standard deviation. slope_x, slope_y: (N, 36) grey levels per pixel, levelled. tensor: (N, 3) sums of
     their products xx, xy, yy, less what noise adds. colour: (N, 3) RGB.
@@ -49,6 +53,7 @@ class Patches:
 
     share: Array
     scale: Array
+    whole: NDArray[np.bool_]
     values: Array
     contrast: Array
     slope_x: Array
@@ -58,8 +63,10 @@ class Patches:
 
     @staticmethod
     def empty(num: int) -> Patches:
-        shapes = ((num, NUM), (num, 3), (num, NUM), (num,), (num, NUM), (num, NUM), (num, 3), (num, 3))
-        return Patches(*(np.zeros(shape, np.float32) for shape in shapes))
+        one, three, many = (np.zeros((num, *shape), np.float32) for shape in ((), (3,), (NUM,)))
+        whole = np.zeros(num, bool)
+        rows = (many, three, whole, many, one, many, many, three, three)
+        return Patches(*(own.copy() for own in rows))
 
     def only(self, some: NDArray[np.bool_]) -> Patches:
         """Those that `some` (N,) marks."""
@@ -74,6 +81,7 @@ class Patches:
         """Stores what lies around `points` (n, 2) as patches number `at` (n,); share: (n, 36)."""
         self.share[at] = share
         self.scale[at] = _scale(share)
+        self.whole[at] = share.all(axis=1)
         right, left, down, up = (view.samples(points + shift, None) for shift in _SHIFTS)
         self._put(at, view.samples(points, None), (right - left) / 2, (down - up) / 2)
         self.colour[at] = view.colours(points)
@@ -95,6 +103,7 @@ class Patches:
         if len(near):
             out.share[near] *= view.covers(points[near], warp[near])
             out.scale[near] = _scale(out.share[near])
+            out.whole[near] = out.share[near].all(axis=1)
             out._put(near, out.values[near], out.slope_x[near], out.slope_y[near])
         return out
 
@@ -184,19 +193,20 @@ def find(patches: Patches, view: View, start: Array, warp: Array, prior: Array, 
     weight = (np.float32(NOISE_GREY) / prior_px) ** 2
     points, offsets = start.copy(), warped(warp)
     slope_x, slope_y = patches.slope_x, patches.slope_y
-    (a, b, c), (d, e, f) = patches.tensor.T, (warp[:, 0, 0], warp[:, 0, 1], warp[:, 1].T)
+    own_x, own_y = _dot(patches.values, slope_x), _dot(patches.values, slope_y)
+    (a, b, c), (d, e, f, g) = patches.tensor.T, warp.reshape(-1, 4).T
     a, c = a + weight, c + weight
-    det, area = a * c - b * b, d * f[1] - e * f[0]
+    det, area = a * c - b * b, weight / (d * g - e * f)
     for _ in range(rounds):
         # In patch pixels: minimise sum (picture - patch - slope s)^2 + weight |s - towards|^2 over the shift s.
-        grey = _level(view.at(points, offsets), patches.share, patches.scale)
-        off = patches.values - grey * _gain(np.sqrt(_dot(grey, grey) * patches.scale[:, 0]), patches)
+        grey, shown = _shown(patches, view, points, offsets)
+        gain = _gain(shown, patches)
         x, y = (prior - points).T
-        pull_x = _dot(off, slope_x) + weight * (f[1] * x - e * y) / area
-        pull_y = _dot(off, slope_y) + weight * (d * y - f[0] * x) / area
+        pull_x = own_x - gain * _dot(grey, slope_x) + area * (g * x - e * y)
+        pull_y = own_y - gain * _dot(grey, slope_y) + area * (d * y - f * x)
         x, y = (c * pull_x - b * pull_y) / det, (a * pull_y - b * pull_x) / det
         points[:, 0] += np.maximum(np.minimum(d * x + e * y, 3), -3)
-        points[:, 1] += np.maximum(np.minimum(f[0] * x + f[1] * y, 3), -3)
+        points[:, 1] += np.maximum(np.minimum(f * x + g * y, 3), -3)
     return _judged(patches, view, points, offsets)
 
 
@@ -214,13 +224,30 @@ def warped(warp: Array) -> tuple[Array, Array]:
 
 
 def _judged(patches: Patches, view: View, points: Array, offsets: tuple[Array, Array]) -> Match:
-    grey = _level(view.at(points, offsets), patches.share, patches.scale)
-    shown = np.sqrt(_dot(grey, grey) * patches.scale[:, 0])
-    likeness = _dot(grey, patches.values) * patches.scale[:, 0] / np.maximum(shown * patches.contrast, 1e-3)
-    off = grey * _gain(shown, patches) - patches.values
-    difference = np.sqrt(_dot(off, off) * patches.scale[:, 0])
+    grey, shown = _shown(patches, view, points, offsets)
+    both = _dot(grey, patches.values) * patches.scale[:, 0]
+    likeness = both / np.maximum(shown * patches.contrast, 1e-3)
+    shown_now = shown * _gain(shown, patches)
+    off = shown_now * shown_now + patches.contrast**2 - 2 * both * _gain(shown, patches)
+    difference = np.sqrt(np.maximum(off, 0))
     colour = np.abs(view.colours(points) - patches.colour).max(axis=1)
     return Match(points, likeness, difference, colour, shown)
+
+
+def _shown(patches: Patches, view: View, points: Array, offsets: tuple[Array, Array]) -> tuple[Array, Array]:
+    """(n, 36) grey whose products with what is levelled are those of levelled grey, and (n,) its contrast, levelled.
+
+    Mean and tilt have no share in such a product where all samples count: there they need not be taken out.
+    """
+    grey = view.at(points, offsets)
+    grey -= _MIDDLE_GREY
+    some = np.flatnonzero(~patches.whole)
+    if len(some):
+        grey[some] = _level(grey[some], patches.share[some], patches.scale[some])
+    power = _dot(grey, grey)
+    for tilt, per in _TILTS:
+        power -= patches.whole * per * np.einsum("nk,k->n", grey, tilt) ** 2
+    return grey, np.sqrt(np.maximum(power * patches.scale[:, 0], 0))
 
 
 def _scale(share: Array) -> Array:
@@ -243,10 +270,10 @@ def _level(grey: Array, share: Array, scale: Array) -> Array:
 
 
 def _gain(shown: Array, patches: Patches) -> Array:
-    """(n, 1) what brings a contrast (n,) to the patches', as far as it may."""
+    """(n,) what brings a contrast (n,) to the patches', as far as it may."""
     gain = np.maximum(np.minimum(patches.contrast / np.maximum(shown, 1e-3), _GAIN_RANGE[1]), _GAIN_RANGE[0])
     gain[patches.contrast < 2 * NOISE_GREY] = 1  # plain: its contrast is noise
-    return gain[:, None]
+    return gain
 
 
 def _dot(a: Array, b: Array) -> Array:
