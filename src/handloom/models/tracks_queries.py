@@ -22,6 +22,11 @@ MOVING_PX = 1.5
 NEAR_HAND = 1.2
 """Palm lengths from a hand's outline within which a thing may be what it handles."""
 _BORDER_PX = 8
+_LUCAS_KANADE = {
+    "winSize": (15, 15),
+    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03),
+    "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
+}
 
 
 @dataclass
@@ -127,11 +132,13 @@ def movers(
     corners = np.ascontiguousarray(corners[(nearest > -NEAR_HAND) & (nearest < -0.1)][:200])
     if not len(corners):
         return none
-    options = {"winSize": (15, 15), "maxLevel": 3}
-    found, ok, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, **options)
-    back, back_ok, _ = cv2.calcOpticalFlowPyrLK(after, before, found, None, **options)
+    guess = motion.move(corners)  # most of them stay with it: half the time of a search from where they were
+    found, ok, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, guess.copy(), maxLevel=3, **_LUCAS_KANADE)
+    back, back_ok, _ = cv2.calcOpticalFlowPyrLK(
+        after, before, found, found + (corners - guess), maxLevel=1, **_LUCAS_KANADE
+    )
     good = (ok[:, 0] == 1) & (back_ok[:, 0] == 1) & (np.linalg.norm(back - corners, axis=1) < 0.5)
-    good &= np.linalg.norm(found - motion.move(corners), axis=1) > MOVING_PX
+    good &= np.linalg.norm(found - guess, axis=1) > MOVING_PX
     height, width = after.shape
     inside = (found >= _BORDER_PX).all(1) & (found < [width - _BORDER_PX, height - _BORDER_PX]).all(1)
     found = found[good & inside]
