@@ -385,8 +385,10 @@ class Follower:
         aged_s = self.step_s * (1 if self.motion.known else UNKNOWN_STEPS)
         self._shot_s += aged_s
         self.now.hidden_s = np.where(self.now.seen, 0.0, self.now.hidden_s + aged_s)
-        patience_s = np.where((self.now.layer == STILL) & self.now.strong, GIVE_UP_STILL_S, GIVE_UP_S)
-        self.now.started &= (self.now.hidden_s <= patience_s) | ((self.now.layer == STILL) & ~self.now.strong)
+        still = self.now.layer == STILL
+        patience_s = np.where(still & self.now.strong, GIVE_UP_STILL_S, GIVE_UP_S)
+        by_place = still & ~self.now.strong & (self._sigma < PLACE_KNOWN_PX)
+        self.now.started &= (self.now.hidden_s <= patience_s) | by_place
         aged = np.flatnonzero(accepted & self.now.strong & (self.now.layer != STILL) & (self.now.likeness < RENEW))
         self.now.spread.renew(aged)
         self._take(aged, self.now.at[aged], view, regions, to)
