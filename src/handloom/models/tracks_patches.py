@@ -31,6 +31,8 @@ BLUR_PX = 1.4
 _MIDDLE_GREY = np.float32(128)  # taken out first: squares of large numbers lose what a plain surface shows
 NOISE_GREY = 1.5
 """Standard deviation of what two pictures of one surface differ by after the blur, grey levels."""
+SHORT_PX = 0.7
+"""A last shift of a patch up to which its slopes say what is there after it."""
 SENSOR_GREY = 0.8
 """Of that, what a sensor's noise leaves after the blur."""
 NOISE_SLOPE = 0.3
@@ -72,6 +74,10 @@ class Patches:
         """Those that `some` (N,) marks."""
         return Patches(*(getattr(self, name)[some] for name in Patches.__dataclass_fields__))
 
+    def rows(self, at: NDArray[np.integer]) -> Patches:
+        """Patches number `at`, as copies."""
+        return Patches(*(getattr(self, name).take(at, axis=0) for name in Patches.__dataclass_fields__))
+
     def and_also(self, more: Patches) -> Patches:
         """These, then `more`."""
         names = Patches.__dataclass_fields__
@@ -98,7 +104,7 @@ class Patches:
 
     def part(self, at: NDArray[np.integer], view: View, points: Array, warp: Array) -> Patches:
         """Patches number `at` as copies; of those that reach beyond the picture at `points`, only what lies in it."""
-        out = Patches(*(getattr(self, name).take(at, axis=0) for name in Patches.__dataclass_fields__))
+        out = self.rows(at)
         near = np.flatnonzero(~view.inside(points, REACH_PX))
         if len(near):
             out.share[near] *= view.covers(points[near], warp[near])
@@ -194,25 +200,35 @@ def find(patches: Patches, view: View, start: Array, warp: Array, prior: Array, 
     points, offsets = start.copy(), warped(warp)
     slope_x, slope_y = patches.slope_x, patches.slope_y
     own_x, own_y = _dot(patches.values, slope_x), _dot(patches.values, slope_y)
-    (a, b, c), (d, e, f, g) = patches.tensor.T, warp.reshape(-1, 4).T
-    a, c = a + weight, c + weight
-    det, area = a * c - b * b, weight / (d * g - e * f)
+    (xx, xy, yy), (d, e, f, g) = patches.tensor.T, warp.reshape(-1, 4).T
+    a, c = xx + weight, yy + weight
+    det, area = a * c - xy * xy, weight / (d * g - e * f)
     for _ in range(rounds):
         # In patch pixels: minimise sum (picture - patch - slope s)^2 + weight |s - towards|^2 over the shift s.
-        grey, shown = _shown(patches, view, points, offsets)
-        gain = _gain(shown, patches)
+        grey, power = _shown(patches, view, points, offsets)
+        gain = _gain(_contrast(power, patches), patches)
+        now_x, now_y = _dot(grey, slope_x), _dot(grey, slope_y)
         x, y = (prior - points).T
-        pull_x = own_x - gain * _dot(grey, slope_x) + area * (g * x - e * y)
-        pull_y = own_y - gain * _dot(grey, slope_y) + area * (d * y - f * x)
-        x, y = (c * pull_x - b * pull_y) / det, (a * pull_y - b * pull_x) / det
+        pull_x = own_x - gain * now_x + area * (g * x - e * y)
+        pull_y = own_y - gain * now_y + area * (d * y - f * x)
+        x, y = (c * pull_x - xy * pull_y) / det, (a * pull_y - xy * pull_x) / det
         points[:, 0] += np.maximum(np.minimum(d * x + e * y, 3), -3)
         points[:, 1] += np.maximum(np.minimum(f * x + g * y, 3), -3)
-    return _judged(patches, view, points, offsets)
+    # What is there after the last shift: by the slopes where it was small, else looked at.
+    alike = _dot(grey, patches.values) + (x * own_x + y * own_y) / gain
+    power += (2 * (x * now_x + y * now_y) + (x * x * xx + 2 * x * y * xy + y * y * yy) / gain) / gain
+    far = np.flatnonzero(x * x + y * y > SHORT_PX**2)
+    if len(far):
+        some = patches.rows(far)
+        grey, power[far] = _shown(some, view, points[far], tuple(offset[far] for offset in offsets))
+        alike[far] = _dot(grey, some.values)
+    return _match(patches, view, points, alike, power)
 
 
 def judge(patches: Patches, view: View, points: Array, warp: Array) -> Match:
     """How alike the n patches and the picture at `points` are."""
-    return _judged(patches, view, points, warped(warp))
+    grey, power = _shown(patches, view, points, warped(warp))
+    return _match(patches, view, points, _dot(grey, patches.values), power)
 
 
 def warped(warp: Array) -> tuple[Array, Array]:
@@ -223,19 +239,22 @@ def warped(warp: Array) -> tuple[Array, Array]:
     return x, y
 
 
-def _judged(patches: Patches, view: View, points: Array, offsets: tuple[Array, Array]) -> Match:
-    grey, shown = _shown(patches, view, points, offsets)
-    both = _dot(grey, patches.values) * patches.scale[:, 0]
-    likeness = both / np.maximum(shown * patches.contrast, 1e-3)
-    shown_now = shown * _gain(shown, patches)
-    off = shown_now * shown_now + patches.contrast**2 - 2 * both * _gain(shown, patches)
-    difference = np.sqrt(np.maximum(off, 0))
+def _match(patches: Patches, view: View, points: Array, alike: Array, power: Array) -> Match:
+    """alike: (n,) product of what is seen with the patch. power: with itself; both levelled."""
+    shown, alike = _contrast(power, patches), alike * patches.scale[:, 0]
+    likeness = alike / np.maximum(shown * patches.contrast, 1e-3)
+    gain = _gain(shown, patches)
+    off = (shown * gain) ** 2 + patches.contrast**2 - 2 * alike * gain
     colour = np.abs(view.colours(points) - patches.colour).max(axis=1)
-    return Match(points, likeness, difference, colour, shown)
+    return Match(points, likeness, np.sqrt(np.maximum(off, 0)), colour, shown)
+
+
+def _contrast(power: Array, patches: Patches) -> Array:
+    return np.sqrt(np.maximum(power * patches.scale[:, 0], 0))
 
 
 def _shown(patches: Patches, view: View, points: Array, offsets: tuple[Array, Array]) -> tuple[Array, Array]:
-    """(n, 36) grey whose products with what is levelled are those of levelled grey, and (n,) its contrast, levelled.
+    """(n, 36) grey whose products with what is levelled are those of levelled grey, and (n,) its own square, levelled.
 
     Mean and tilt have no share in such a product where all samples count: there they need not be taken out.
     """
@@ -247,7 +266,7 @@ def _shown(patches: Patches, view: View, points: Array, offsets: tuple[Array, Ar
     power = _dot(grey, grey)
     for tilt, per in _TILTS:
         power -= patches.whole * per * np.einsum("nk,k->n", grey, tilt) ** 2
-    return grey, np.sqrt(np.maximum(power * patches.scale[:, 0], 0))
+    return grey, power
 
 
 def _scale(share: Array) -> Array:
