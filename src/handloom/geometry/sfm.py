@@ -27,6 +27,9 @@ WINDOW = 24  # key frames that move in one adjustment
 GOOD_START = 0.85
 START_PARALLAX_PX = 8.0
 NUM_GROWN = 2
+SAME_TURN_RAD, SAME_WAY_RAD = np.radians(0.5), np.radians(8)
+"""Between the views of a start and those of a scene that was grown: of 60 second starts a third lie so near, and cost
+the same within 0.02. The two solutions of a flat scene are further apart (`sfm_plane`)."""
 TWIN_SHARE = 0.1
 """Other views must agree with the twin of a start by no less than this share less, or it is not grown. Of walls and
 tables 0.9 to 1 do with either where the focal length is 5 percent off; grown, the wrong one costs 1.4 times as much."""
@@ -76,6 +79,8 @@ def _best_grown(
     """
     grown: list[tuple[float, Scene, float]] = []
     for start, parallax_px in _starts(sightings, keys, focal, num_first, twins=not refine_focal):
+        if any(_leads_to(start, scene) for _, scene, _ in grown):
+            continue
         try:
             scene = _grow(start, sightings, keys, refine_focal)
         except NotReconstructed:
@@ -84,6 +89,24 @@ def _best_grown(
     if not grown:
         raise NotReconstructed("high_error")
     return min(grown, key=lambda found: found[0])[1:]
+
+
+def _leads_to(start: Scene, scene: Scene) -> bool:
+    """Whether a grown scene has the two views of a start as that has them: grown from there it would be the same."""
+    a, b = _placed(start)
+    ours, theirs = (_relative(one.poses[a], one.poses[b]) for one in (start, scene))
+    if not np.isfinite(theirs).all():
+        return False
+    turned = (np.trace(ours[:, :3] @ theirs[:, :3].T) - 1) / 2
+    ways = [one[:, 3] / max(float(np.linalg.norm(one[:, 3])), 1e-12) for one in (ours, theirs)]
+    apart = [float(np.arccos(np.clip(cosine, -1, 1))) for cosine in (turned, ways[0] @ ways[1])]
+    return apart[0] <= SAME_TURN_RAD and apart[1] <= SAME_WAY_RAD
+
+
+def _relative(a: Floats, b: Floats) -> Floats:
+    """Pose (3, 4) of camera b in a's frame."""
+    turn = b[:, :3] @ a[:, :3].T
+    return np.column_stack([turn, b[:, 3] - turn @ a[:, 3]])
 
 
 def stretch(sightings: Sightings, focal: float, num_keys: int, num_tracks: int) -> Sightings:
@@ -170,9 +193,7 @@ class _Start:
 def _twin(start: _Start, sightings: Sightings, keys: Ints) -> list[_Start]:
     """The other solution of a flat scene, where other views agree with it nearly as well; none, or one."""
     a, b = start.views
-    seen_a, seen_b = start.scene.poses[[a, b]]
-    turn = seen_b[:, :3] @ seen_a[:, :3].T
-    pose = np.column_stack([turn, seen_b[:, 3] - turn @ seen_a[:, 3]])
+    pose = _relative(*start.scene.poses[[a, b]])
     focal, most_px = start.scene.focal, MAX_ERROR_PX * float(max(sightings.slack[a], sightings.slack[b]))
     twin = twin_pose(*common(sightings, a, b), focal, most_px, pose)
     scene = None if twin is None else _scene_of(twin, sightings, a, b, focal)
