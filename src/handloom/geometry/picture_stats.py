@@ -42,13 +42,20 @@ class PictureStats:
     def feed(self, frames: NDArray[np.uint8]) -> None:
         for frame in frames:
             grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-            _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
+            sharpness = _variance(cv2.Laplacian(grey, cv2.CV_16S))
             white = cv2.countNonZero(cv2.compare(grey, WHITE, cv2.CMP_GE)) / grey.size
             repeat = self._previous is not None and np.array_equal(grey, self._previous)
-            self._rows.append((float(deviation[0, 0]) ** 2, cv2.mean(grey)[0] / 255, white, repeat))
+            self._rows.append((sharpness, cv2.mean(grey)[0] / 255, white, repeat))
             self._previous = grey
 
     def finish(self) -> PictureNumbers:
         self._previous = None
         sharpness, brightness, white, repeat = np.array(self._rows, np.float64).reshape(-1, 4).T
         return PictureNumbers(sharpness, brightness, white, repeat.astype(bool))
+
+
+def _variance(values: NDArray[np.int16]) -> float:
+    """From the two sums, which are whole numbers: `cv2.meanStdDev` has the same to the last bit, in twice the time."""
+    mean = cv2.sumElems(values)[0] * (1 / values.size)
+    square = cv2.norm(values, cv2.NORM_L2SQR) * (1 / values.size)
+    return float(np.sqrt(max(square - mean * mean, 0.0))) ** 2

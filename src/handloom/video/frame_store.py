@@ -18,7 +18,8 @@ class FrameStore:
     """Append chunks in order, then read single frames. One store serves one clip; `close` it.
 
     Beyond `memory_bytes` the frames go to an unlinked temporary file, read with `pread`: pages of a mapped file would
-    count as the worker's memory.
+    count as the worker's memory. Grey pictures are kept as far as there is room beside the frames: every stage that
+    looks at all frames wants them.
 
     Raises StoreError where the disk is full.
     """
@@ -28,7 +29,8 @@ class FrameStore:
         self._memory_bytes = memory_bytes
         self._chunks: list[NDArray[np.uint8]] = []
         self._starts: list[int] = []  # index of each chunk's first frame
-        self._held = 0
+        self._held = 0  # bytes of frames and grey pictures in memory
+        self._greys: dict[int, NDArray[np.uint8]] = {}
         self._file: int | None = None
         self._file_from = 0  # frames from here on are in the file
         self._num = 0
@@ -75,13 +77,21 @@ class FrameStore:
         return self._chunks[chunk][index - self._starts[chunk]]
 
     def grey(self, index: int) -> NDArray[np.uint8]:
-        """(h, w)."""
-        return cv2.cvtColor(self.rgb(index), cv2.COLOR_RGB2GRAY)
+        """(h, w), read-only: the next to ask gets the same array."""
+        grey = self._greys.get(index)
+        if grey is None:
+            grey = cv2.cvtColor(self.rgb(index), cv2.COLOR_RGB2GRAY)
+            grey.flags.writeable = False
+            if self._held + grey.nbytes <= self._memory_bytes:
+                self._greys[index] = grey
+                self._held += grey.nbytes
+        return grey
 
     def close(self) -> None:
         if self._file is not None:
             os.close(self._file)
         self._file, self._chunks, self._num = None, [], 0
+        self._greys.clear()
 
 
 def _write_all(file: int, frames: NDArray[np.uint8]) -> None:

@@ -10,6 +10,7 @@ import av
 import cv2
 import decord
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from handloom.schemas.values import VideoInfo
@@ -135,6 +136,7 @@ class AvReader:
     def __init__(self, media: str | Ranged, index: PacketIndex) -> None:
         self._media, self._index = media, index
         self._container = self._opened()
+        self._scaler = VideoReformatter()  # one of a frame's own would be set up for each: 0.3 ms against 0.03
         self._frames: Iterator[tuple[int, av.VideoFrame]] | None = None
         self._next = 0  # the frame that the decoder stands before
         self._held: tuple[int, av.VideoFrame] | None = None
@@ -155,7 +157,7 @@ class AvReader:
                 if before is not None and after != before:
                     raise PictureSizeError(before, after, float(self._index.times_s[self._same_since]))
                 before = after
-                pictures.append(_to_rgb(frame, size, self._index.info))
+                pictures.append(_to_rgb(self._scaler, frame, size, self._index.info))
             yield np.stack(pictures)
 
     def _time(self, at: int) -> str:
@@ -326,10 +328,12 @@ class AvReader:
         return container
 
 
-def _to_rgb(frame: av.VideoFrame, size: tuple[int, int], info: VideoInfo) -> NDArray[np.uint8]:
+def _to_rgb(
+    scaler: VideoReformatter, frame: av.VideoFrame, size: tuple[int, int], info: VideoInfo
+) -> NDArray[np.uint8]:
     width, height = size if info.rotation % 180 == 0 else size[::-1]
     # Bilinear is what decord's filter graph uses: 0 to 0.4 grey levels apart on real clips, bicubic 0.1 to 2.8.
-    rgb = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
+    rgb = scaler.reformat(frame, width, height, format="rgb24", interpolation="BILINEAR").to_ndarray()
     if info.mirrored:
         rgb = rgb[:, ::-1]
     if info.rotation:
