@@ -153,6 +153,11 @@ def test_failures_of_ray_train_are_told_apart_by_type():
             "create_cluster_autoscaler",
             lambda: ray_private.no_more_nodes().__enter__(),
         ),
+        (
+            "ray.data._internal.execution.streaming_executor_state",
+            "WAIT_FOR_TASK_COMPLETION_TIMEOUT_S",
+            lambda: ray_private.unhurried().__enter__(),
+        ),
         ("ray.train.v2._internal", "exceptions", lambda: ray_private.death_behind(ValueError())),
     ],
 )

@@ -28,6 +28,7 @@ from handloom.pipelines.ray_private import (
     never_start_unasked,
     no_more_nodes,
     nobody_watches,
+    unhurried,
 )
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ def joined(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
             folder = own.enter_context(ray_folder())
             own.enter_context(nobody_watches())
             own.enter_context(no_more_nodes())
+            own.enter_context(unhurried())
         _init(address, options | {"_temp_dir": folder, "job_config": _job_config()})
         try:
             yield

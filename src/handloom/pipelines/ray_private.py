@@ -19,6 +19,8 @@ from handloom.errors import HandloomError
 TESTED = "2.60.0"
 """The Ray that the whole suite runs on."""
 
+WAIT_S = 0.5
+
 Amounts = Mapping[str, float]
 """CPUs, GPUs and bytes of memory by Ray's names: `CPU`, `GPU`, `memory`."""
 
@@ -124,6 +126,21 @@ def no_more_nodes() -> Iterator[None]:
             return ExecutionResources.from_resource_dict(ray.cluster_resources())
 
     with _set([(*before[0][:2], lambda *_, **__: SameNodes())], before):
+        yield
+
+
+@contextmanager
+def unhurried() -> Iterator[None]:
+    """Ray Data looks twice a second whether something is to be done besides taking results, not ten times.
+
+    A result, or the wish to stop, ends the wait at once as before: shards take seconds, and ten looks cost the driver
+    and those that it asks 2 % of a core.
+    """
+    with _inside("letting Ray Data wait"):
+        from ray.data._internal.execution import streaming_executor_state as state
+
+        before = [(state, "WAIT_FOR_TASK_COMPLETION_TIMEOUT_S", state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S)]
+    with _set([(*before[0][:2], WAIT_S)], before):
         yield
 
 
