@@ -87,7 +87,7 @@ class Lens:
             step = self._newton_radial if self._is_radial else self._newton
             plane = step(plane, bent, radius)
             square = plane[:, 0] ** 2 + plane[:, 1] ** 2
-            missed = np.abs(self._bend(plane, square) - bent).max(axis=1)
+            missed = np.maximum(*np.abs(self._bend(plane, square) - bent).T)
             plane[~((missed < _CLOSE) & (square <= self.reach[0] ** 2 * (1 + 1e-12)))] = np.nan
         return plane
 
@@ -163,6 +163,8 @@ class Lens:
         """Of `_bend`, row by row."""
         factor, slope = self._factor(square)
         a, b, d = factor + 2 * slope * x * x, 2 * slope * x * y, factor + 2 * slope * y * y
+        if self._is_radial:
+            return a, b, b, d
         u, v = (factor * x, factor * y) if self.chained else (x, y)
         (tx, ty), (s1, s2, s3, s4) = self.tangential, self.prism
         r2 = u * u + v * v
@@ -210,7 +212,8 @@ def _lens(model: str, c: tuple[float, ...]) -> Lens:
 def _polynomial(coefficients: tuple[float, ...], square: Floats) -> tuple[Floats, Floats]:
     """1 + c0 s + c1 s^2 + ... and its derivative."""
     value, slope = np.zeros_like(square), np.zeros_like(square)
-    for coefficient in coefficients[::-1]:
+    last = max((at for at, coefficient in enumerate(coefficients) if coefficient), default=-1)
+    for coefficient in coefficients[last::-1] if last >= 0 else ():
         slope = slope * square + value
         value = value * square + coefficient
     return 1 + value * square, slope * square + value

@@ -23,6 +23,7 @@ def lift_in_pieces(
     maps: DepthMaps | None,
     info: VideoInfo,
     piece: int = PIECE,
+    places: bool = True,
 ) -> LiftedTracks:
     """`lift_tracks`, of clips longer than `piece` frames in equal parts: a point at rest has one place in each part."""
     num_frames = len(tracks.visible)
@@ -32,7 +33,8 @@ def lift_in_pieces(
     for start, end in itertools.pairwise(edges):
         at = slice(start, end)
         part = (_tracks(tracks, at), _hands(hands, at), _path(path, at), camera)
-        parts.append(lift_tracks(*part, None if maps is None else replace(maps, depth_m=maps.depth_m[at]), info))
+        part_maps = None if maps is None else replace(maps, depth_m=maps.depth_m[at])
+        parts.append(lift_tracks(*part, part_maps, info, places))
     if num == 1:
         return parts[0]
     depth = np.concatenate([part.depth_m for part in parts])
@@ -50,7 +52,8 @@ def lift_later(
         at = slice(grid.first_frame, grid.first_frame + len(grid.visible))
         one = Tracks.of_grid(grid.points_px, grid.visible)
         part_maps = None if maps is None else replace(maps, depth_m=maps.depth_m[at])
-        found.append(lift_in_pieces(one, _hands(hands, at), _path(path, at), camera, part_maps, info).depth_m)
+        part = (one, _hands(hands, at), _path(path, at), camera, part_maps, info)
+        found.append(lift_in_pieces(*part, places=False).depth_m)
     return tuple(found)
 
 

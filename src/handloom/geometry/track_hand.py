@@ -35,20 +35,21 @@ def on_and_beside(rays: Floats, keypoints_cam_m: Floats, reach_m: float) -> tupl
     surface, beside = np.full(len(rays), np.nan), np.full(len(rays), np.nan)
     image = keypoints_cam_m[:, :2] / keypoints_cam_m[:, 2:]
     margin = max(reach_m, 0.03) / keypoints_cam_m[:, 2].min()
-    inside = np.all((rays[:, :2] > image.min(0) - margin) & (rays[:, :2] < image.max(0) + margin), axis=1)
-    near = np.flatnonzero(inside)
+    (x, y), low, high = rays[:, :2].T, image.min(0) - margin, image.max(0) + margin
+    near = np.flatnonzero((x > low[0]) & (x < high[0]) & (y > low[1]) & (y < high[1]))
     if not len(near):
         return surface, beside
     gap, bone_z = _nearest_on_bones(rays[near], keypoints_cam_m)
-    row, bone = on = np.nonzero(gap < _LOOSE * RADIUS_M)
-    covered = np.maximum(0.0, 1 - (gap[on] / RADIUS_M[bone]) ** 2)
-    thickness = THICKNESS_M[bone] * _share_of_depth(rays[near[row]], bone, keypoints_cam_m)
-    depth = np.full(gap.shape, np.inf)
-    depth[on] = bone_z[on] - thickness * np.sqrt(covered)
-    depth = depth.min(axis=1)
-    surface[near] = np.where(np.isfinite(depth), depth, np.nan)
-    rows, nearest = np.arange(len(near)), gap.argmin(axis=1)
-    beside[near] = np.where(gap[rows, nearest] < reach_m, bone_z[rows, nearest], np.nan)
+    bone, column = on = np.nonzero(gap < _LOOSE * RADIUS_M[:, None])
+    if len(bone):
+        covered = np.maximum(0.0, 1 - (gap[on] / RADIUS_M[bone]) ** 2)
+        thickness = THICKNESS_M[bone] * _share_of_depth(rays[near[column]], bone, keypoints_cam_m)
+        depth = np.full(gap.shape, np.inf)
+        depth[on] = bone_z[on] - thickness * np.sqrt(covered)
+        depth = depth.min(axis=0)
+        surface[near] = np.where(np.isfinite(depth), depth, np.nan)
+    columns = np.flatnonzero(gap.min(axis=0) < reach_m)
+    beside[near[columns]] = bone_z[gap[:, columns].argmin(axis=0), columns]
     return surface, beside
 
 
@@ -67,17 +68,33 @@ def _share_of_depth(rays: Floats, bone: NDArray[np.int64], keypoints_cam_m: Floa
 
 
 def _nearest_on_bones(rays: Floats, keypoints_cam_m: Floats) -> tuple[Floats, Floats]:
-    """(n, 24) distance in metres, across the line of sight, of each ray from each bone; and the bone's depth there."""
+    """(24, n) distance in metres, across the line of sight, of each ray from each bone; and the bone's depth there."""
     image = keypoints_cam_m[:, :2] / keypoints_cam_m[:, 2:]
     a, b = image[BONES[:, 0]], image[BONES[:, 1]]
     along = b - a
-    length = np.maximum((along * along).sum(1), 1e-12)
-    x, y = rays[:, :1], rays[:, 1:2]
-    gap_x, gap_y = x - a[:, 0], y - a[:, 1]  # (n, 24), each axis by itself: twice as fast as with both behind
-    share = np.clip((gap_x * along[:, 0] + gap_y * along[:, 1]) / length, 0, 1)
-    gap_x, gap_y = gap_x - share * along[:, 0], gap_y - share * along[:, 1]
-    za, zb = keypoints_cam_m[BONES[:, 0], 2], keypoints_cam_m[BONES[:, 1], 2]
-    depth = 1 / ((1 - share) / za + share / zb)  # straight in space: the inverse of the depth is linear in the image
+    length = np.maximum((along * along).sum(1), 1e-12)[:, None]
+    (ax, ay), (bx, by) = a.T[..., None], along.T[..., None]
+    x, y = np.ascontiguousarray(rays[:, :2].T)
+    gap_x, gap_y = x - ax, y - ay  # (24, n), each axis by itself: twice as fast as with both behind
+    share = gap_x * bx
+    share += gap_y * by
+    share /= length
+    np.clip(share, 0, 1, out=share)
+    gap_x -= share * bx
+    gap_y -= share * by
+    za, zb = keypoints_cam_m[BONES[:, 0], 2, None], keypoints_cam_m[BONES[:, 1], 2, None]
+    depth = (1 - share) / za
+    depth += share / zb
+    np.divide(1, depth, out=depth)  # straight in space: the inverse of the depth is linear in the image
     # Across the line of sight: at 60 degrees off the axis that is half of the distance in the plane of the picture.
-    along_ray = (gap_x * x + gap_y * y) ** 2 / (1 + x * x + y * y)
-    return np.sqrt(np.maximum(gap_x * gap_x + gap_y * gap_y - along_ray, 0.0)) * depth, depth
+    along_ray = gap_x * x
+    along_ray += gap_y * y
+    along_ray *= along_ray
+    along_ray /= 1 + x * x + y * y
+    gap_x *= gap_x
+    gap_y *= gap_y
+    gap_x += gap_y
+    gap_x -= along_ray
+    np.sqrt(np.maximum(gap_x, 0.0, out=gap_x), out=gap_x)
+    gap_x *= depth
+    return gap_x, depth

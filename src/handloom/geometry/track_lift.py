@@ -19,7 +19,13 @@ GIVEN = "given"
 
 
 def lift_tracks(
-    tracks: Tracks, hands: Hands, path: CameraPath, camera: Camera, maps: DepthMaps | None, info: VideoInfo
+    tracks: Tracks,
+    hands: Hands,
+    path: CameraPath,
+    camera: Camera,
+    maps: DepthMaps | None,
+    info: VideoInfo,
+    places: bool = True,
 ) -> LiftedTracks:
     """Depth of every visible point where something tells it, and its place in the world where poses are metric.
 
@@ -28,9 +34,13 @@ def lift_tracks(
     Metres throughout: a path of arbitrary scale is used only with metric maps that fix its scale, maps of arbitrary
     scale only where enough triangulated or hand depths fix theirs. NaN where nothing tells, and where not visible.
 
+    places: whether places in the world are wanted.
+
     Returns:
         depth_m (T, N) along the optical axis; points_world_m (T, N, 3), None unless `path.scale` is `metric`.
     """
+    if maps is None and path.scale != "metric" and not np.isfinite(hands.keypoints_cam_m).any():
+        return LiftedTracks(np.full(tracks.visible.shape, np.nan, np.float32), None)  # nothing tells of metres
     rays = rays_of(tracks.points_px, camera)
     rays[~tracks.visible] = np.nan
     sampled = None if maps is None else sample_maps(maps, tracks, info)
@@ -45,7 +55,8 @@ def lift_tracks(
         if more is not None:
             depth = np.where(np.isfinite(depth), depth, more)
     depth[~tracks.visible] = np.nan
-    world = _world(rays, depth, still, path) if path.scale == "metric" and path.world_from_camera is not None else None
+    placed = places and path.scale == "metric" and path.world_from_camera is not None
+    world = _world(rays, depth, still, path) if placed else None
     return LiftedTracks(depth.astype(np.float32), None if world is None else world.astype(np.float32))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,8 +112,16 @@ def seen_from(place: Floats, world_from_camera: Floats) -> tuple[Floats, Floats,
     """x, y and z of the same, (T, N) each."""
     rotation, centre = world_from_camera[:, :3, :3, None], world_from_camera[:, :3, 3, None]
     offset = [place[:, i] - centre[:, i] for i in range(3)]
-    x, y, z = (sum(offset[i] * rotation[:, i, axis] for i in range(3)) for axis in range(3))
+    x, y, z = (_dot(offset, rotation[:, :, axis].transpose(1, 0, 2)) for axis in range(3))
     return x, y, z
+
+
+def _dot(a: Sequence[Floats], b: Sequence[Floats]) -> Floats:
+    """a[0] b[0] + a[1] b[1] + a[2] b[2]; `sum` begins with a zero, which is one more pass over the arrays."""
+    total = a[0] * b[0]
+    total += a[1] * b[1]
+    total += a[2] * b[2]
+    return total
 
 
 def _place(
@@ -152,9 +161,18 @@ def _place(
 def _rests(place: Floats, rays: Floats, noise: Floats, poses: Floats) -> NDArray[np.bool_]:
     """(T, n) frames in which (n, 3) places lie on their rays."""
     x, y, z = seen_from(place, poses)
-    depth = np.maximum(z, 1e-9)
-    x, y = x / depth - rays[..., 0], y / depth - rays[..., 1]
-    return (x * x + y * y < (MAX_OFF * noise) ** 2) & (z > 0)
+    apart = _gap(x, y, np.maximum(z, 1e-9), rays[..., 0], rays[..., 1])
+    return (apart < (MAX_OFF * noise) ** 2) & (z > 0)
+
+
+def _gap(x: Floats, y: Floats, depth: Floats, ray_x: Floats, ray_y: Floats) -> Floats:
+    """Square of how far x / depth and y / depth are from a ray's slopes; it takes x and y for it."""
+    for value, ray in ((x, ray_x), (y, ray_y)):
+        value /= depth
+        value -= ray
+        value *= value
+    x += y
+    return x
 
 
 def _spread(known: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -193,9 +211,13 @@ class _Seen:
         x, y = np.ascontiguousarray(rays[..., 0]), np.ascontiguousarray(rays[..., 1])
         first, second = axes[0] - x * axes[2], axes[1] - y * axes[2]  # (3, m, n)
         sides = x * shift[2] - shift[0], y * shift[2] - shift[1]
-        entries = [first[i] * first[j] + second[i] * second[j] for i, j in zip(*_UPPER, strict=True)]
-        entries += [first[i] * sides[0] + second[i] * sides[1] for i in range(3)]
-        return _Seen(x, y, axes, shift, np.stack(entries))
+        pairs = [((first[i], second[i]), (first[j], second[j])) for i, j in zip(*_UPPER, strict=True)]
+        pairs += [((first[i], second[i]), sides) for i in range(3)]
+        equations = np.empty((len(pairs), *x.shape))
+        for entry, (one, other) in zip(equations, pairs, strict=True):
+            np.multiply(one[0], other[0], out=entry)
+            entry += one[1] * other[1]
+        return _Seen(x, y, axes, shift, equations)
 
     def solve(self, weight: Floats) -> tuple[Floats, Floats]:
         """(n, 3) points that weighted rays pass nearest to, in image terms, and their (n, 3, 3) normal matrices.
@@ -210,10 +232,11 @@ class _Seen:
 
     def off(self, place: Floats) -> tuple[Floats, Floats]:
         """(m, n) depths of (n, 3) places, and how far they are from their rays in slopes."""
-        x, y, z = (sum(self.axes[i, j] * place[:, j] for j in range(3)) + self.shift[i] for i in range(3))
-        depth = np.maximum(z, 1e-3)
-        x, y = x / depth - self.x, y / depth - self.y
-        return depth, np.sqrt(x * x + y * y)
+        x, y, z = (_dot(axis, place.T) for axis in self.axes)
+        for value, shift in zip((x, y, z), self.shift, strict=True):
+            value += shift
+        depth = np.maximum(z, 1e-3, out=z)
+        return depth, np.sqrt(_gap(x, y, depth, self.x, self.y), out=x)
 
 
 def _distance_error(place: Floats, normal: Floats, poses: Floats, at_rest: NDArray[np.bool_], noise: Floats) -> Floats:
