@@ -152,10 +152,14 @@ class Pair:
         Source: Kroeger et al., Fast Optical Flow using Dense Inverse Search (ECCV 2016), as OpenCV has it; 0.6 ms at
         640 x 360.
         """
-        small = [_half(self.before), _half(self.after)]
-        if min(small[0].shape) < _LEAST_SIDE:
-            return np.zeros((*small[0].shape, 2), np.float32)
-        return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST).calc(*small, None)
+        if min(self.small[0].shape) < _LEAST_SIDE:
+            return np.zeros((*self.small[0].shape, 2), np.float32)
+        return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST).calc(*self.small, None)
+
+    @cached_property
+    def small(self) -> tuple[Grey, Grey]:
+        """Both at half size."""
+        return _half(self.before), _half(self.after)
 
     @property
     def textured(self) -> bool:
@@ -173,7 +177,7 @@ class Pair:
 
     def corners(self, free: NDArray[np.bool_]) -> NDArray[np.float32]:
         """(n, 2) corners of the first picture in the blocks that are free, as `align` has them."""
-        half = _half(self.before)
+        half = self.small[0]
         strength = cv2.cornerMinEigenVal(half, 5, 3)
         row, column = _best_of_blocks(strength, free, BLOCK_PX // 2, _CORNER, _CORNERS)
         ratio = np.array(self.before.shape[::-1], np.float32) / np.array(half.shape[::-1], np.float32)

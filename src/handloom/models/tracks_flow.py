@@ -16,6 +16,7 @@ from handloom.models.tracks_rest import is_sure, rests
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Grey = NDArray[np.uint8]
 
 MIN_EIGENVALUE = 1e-5  # of OpenCV; what is weak is not given to it at all
 UNSURE_PX = 0.4
@@ -42,15 +43,24 @@ class Flow:
         }
         self._back = self._there | {"maxLevel": min(1, levels)}
 
+    def roughly(self, pair: Pair, origin: Array, guess: Array) -> tuple[Array, Mask]:
+        """The same in the pictures at half size, for few points: to make the pictures' pyramids costs a quarter."""
+        before, after = pair.small
+        ratio = np.array(pair.before.shape[::-1], np.float32) / np.array(before.shape[::-1], np.float32)
+        start, place = ((points + np.float32(0.5)) / ratio - np.float32(0.5) for points in (origin, guess))
+        found, good = self._both_ways(before, after, start, place, self._close_px / float(ratio[0]))
+        return (found + np.float32(0.5)) * ratio - np.float32(0.5), good
+
     def there_and_back(self, pair: Pair, origin: Array, guess: Array) -> tuple[Array, Mask]:
         """(n, 2) where points go, looked for from a guess on; and who came back to within `forward_backward_px`."""
+        return self._both_ways(pair.before, pair.after, origin, guess, self._close_px)
+
+    def _both_ways(self, before: Grey, after: Grey, origin: Array, guess: Array, close_px: float) -> tuple[Array, Mask]:
         if not len(origin):
             return origin, np.zeros(0, bool)
-        found, ok, _ = cv2.calcOpticalFlowPyrLK(pair.before, pair.after, origin, guess.copy(), **self._there)
-        back, back_ok, _ = cv2.calcOpticalFlowPyrLK(
-            pair.after, pair.before, found, found + (origin - guess), **self._back
-        )
-        close = np.linalg.norm(back - origin, axis=1) <= self._close_px
+        found, ok, _ = cv2.calcOpticalFlowPyrLK(before, after, origin, guess.copy(), **self._there)
+        back, back_ok, _ = cv2.calcOpticalFlowPyrLK(after, before, found, found + (origin - guess), **self._back)
+        close = np.linalg.norm(back - origin, axis=1) <= close_px
         return found, (ok[:, 0] == 1) & (back_ok[:, 0] == 1) & close
 
     def still_motion(

@@ -12,7 +12,6 @@ from handloom.models.tracks_layers import StillMotion, cell_of, still_motion
 from handloom.models.tracks_patches import NOISE_GREY, OFFSETS, SENSOR_GREY, Match, View, find, judge
 from handloom.models.tracks_points import Points
 from handloom.models.tracks_rest import RESTED_PX
-from handloom.models.tracks_spread import FLOOR_PX
 from handloom.schemas.values import NUM_HANDS
 
 Array = NDArray[np.float32]
@@ -35,7 +34,7 @@ APART_PX = 1.2
 """A point found further than this, and than three sigma, from where the still scene would have it moves by itself from
 then on."""
 MANY = 12
-"""Where fewer are lost they are not asked how they moved: the pictures' pyramids cost 2 ms."""
+"""Where fewer are lost they are not asked how they moved: the pictures' pyramids cost half a millisecond."""
 SELDOM_S, SELDOM = 0.3, 2
 """A point with texture that is hidden for longer is looked for in every second step: one in fifty looks finds it."""
 COLOUR_NEAR = 20.0
@@ -43,7 +42,7 @@ COLOUR_NEAR = 20.0
 four real clips 259 had begun there, of all that were looked for four in ten."""
 STILL_PRIOR_PX, WEAK_PRIOR_PX = 0.5, 0.2
 """Standard deviation of one step by the still scene's motion, for a point with texture and for one without."""
-VOTERS_A_CELL = 3
+VOTERS_A_CELL = 2
 STILL_PX = 0.6
 HAND_REACH, HAND_KEEP = 0.02, 0.15
 """Palm lengths that a hand's flesh reaches beyond the outline of its keypoints; and that its points may stray."""
@@ -68,11 +67,6 @@ MANY_SURE = 100
 """Points found that tell the still scene's motion beside the matches that were given."""
 MOST_STARTED = 0.8
 """Of the points, the share below which those that were given up are dropped: to copy the others costs something."""
-_MORE, _MORE_A_S, _MOST = np.float32([1.0, 1.6, 1.6, 3.0]), np.float32([0.0, 1.8, 1.8, 3.5]), np.float32(8.0)
-"""By layer: how much further off points are than their patches say, at first and for every second since, at most: flesh
-turns, things roll, and patches of them are taken anew. Measured on three rendered scenes."""
-_UNLIKE, _UNLIKE_MORE = np.float32(0.85), np.float32(4.0)
-"""Likeness below which a patch of the still scene is further off, too, and by how much more for each unit of it."""
 
 
 class Follower:
@@ -114,15 +108,6 @@ class Follower:
         """Points called `first` or higher are not followed any more."""
         self.now = self.now.only(self.now.ids < first)
 
-    @property
-    def sigma(self) -> Array:
-        """(n,) one standard deviation of x and of y, working pixels."""
-        now = self.now
-        more = np.minimum(_MORE[now.layer] + _MORE_A_S[now.layer] * now.age_s, _MOST)
-        unlike = np.where(now.strong & (now.layer == STILL), np.maximum(_UNLIKE - now.likeness, 0), np.float32(0))
-        own = now.spread.sigma() * more * (1 + _UNLIKE_MORE * unlike)
-        return np.where(own > 0, np.sqrt(own**2 + FLOOR_PX**2), np.float32(0))
-
     def _take(self, at: Indices, points: Array, view: View, regions: HandRegions, t: int) -> None:
         if not len(at):
             return
@@ -147,8 +132,8 @@ class Follower:
             self._waits, matches = None, None
         if self.now.started.sum() < MOST_STARTED * len(self.now.ids):
             self.now = self.now.only(self.now.started)
-        inside = np.stack([regions.depth(t, hand, self.now.at) for hand in range(NUM_HANDS)])
-        self.now.inside = inside.max(axis=0)
+        inside = [regions.depth(t, hand, self.now.at) for hand in range(NUM_HANDS)]
+        self.now.inside = np.maximum(*inside)
         pair = Pair(before, after)
         view.light = self._light
         asked = self._to_fly(view.size, matches is None and motion is None)
@@ -265,7 +250,7 @@ class Follower:
         moved[at] = found
         return at[good], moved
 
-    def _expect(self, still_at: Array, inside: Array, regions: HandRegions, t: int, to: int) -> Array:
+    def _expect(self, still_at: Array, inside: list[Array], regions: HandRegions, t: int, to: int) -> Array:
         """(N, 2) where each point should be by what it moves with; the patches' warps go along."""
         expected = still_at.copy()
         apart = (self.now.layer == STILL) | (self.now.layer == OWN)
@@ -290,19 +275,20 @@ class Follower:
         """Points that move as the still scene does, and not as what they were taken for, belong to it."""
         if not self.motion.known:
             return
-        with_still = good & (np.linalg.norm(moved - still_at, axis=1) < STILL_PX)
-        apart = np.linalg.norm(expected - still_at, axis=1) > OWN_MOTION_PX
-        back = with_still & ((self.now.layer == OWN) | ((self.now.layer != STILL) & apart))
+        at = np.flatnonzero(good & (self.now.layer != STILL))
+        with_still = np.linalg.norm(moved[at] - still_at[at], axis=1) < STILL_PX
+        apart = np.linalg.norm(expected[at] - still_at[at], axis=1) > OWN_MOTION_PX
+        back = at[with_still & ((self.now.layer[at] == OWN) | apart)]
         self.now.layer[back] = STILL
         expected[back] = still_at[back]
 
     def _leaving(self, good: Mask, moved: Array, expected: Array, view: View, regions: HandRegions, to: int) -> Mask:
         """(N,) points that leave the still scene's motion: not to be seen where it would have them, and seen elsewhere,
         off the hands."""
-        off = np.linalg.norm(moved - expected, axis=1)
-        at = np.flatnonzero(good & (self.now.layer == STILL) & (off > OWN_MOTION_PX) & self.motion.known)
         leaving = np.zeros(len(good), bool)
-        if len(at):
+        at = np.flatnonzero(good & (self.now.layer == STILL))
+        at = at[np.linalg.norm(moved[at] - expected[at], axis=1) > OWN_MOTION_PX]
+        if len(at) and self.motion.known:
             patches = self.now.patches.part(at, view, expected[at], self.now.warp[at])
             stayed, went = (judge(patches, view, place[at], self.now.warp[at]) for place in (expected, moved))
             went_off = (went.likeness > LIKENESS) & (went.colour < PLAIN_COLOUR) & (stayed.likeness < LIKENESS)
@@ -317,7 +303,7 @@ class Follower:
         cells' parallax does not tell apart, and what is moved far from a hand."""
         if len(lost) < MANY:
             return
-        there, good = self._flow.there_and_back(pair, np.ascontiguousarray(self.now.at[lost]), expected[lost])
+        there, good = self._flow.roughly(pair, self.now.at[lost], expected[lost])
         start = expected.copy()
         start[lost] = there
         self._look(lost[good], start, start, 2, view, regions, to, new, accepted, LIKENESS_AGAIN, PLAIN_COLOUR)

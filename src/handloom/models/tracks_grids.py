@@ -34,7 +34,7 @@ class Run:
     def write(self, follower: Follower, first: int, num: int) -> None:
         """The points called `first`, `first` + 1, ..."""
         now = follower.now
-        for rows, out in ((now.at, self.points), (now.seen, self.visible), (follower.sigma, self.sigma)):
+        for rows, out in ((now.at, self.points), (now.seen, self.visible), (now.sigma, self.sigma)):
             out.append(now.by_id(rows, num, first))
 
 

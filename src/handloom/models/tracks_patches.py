@@ -106,8 +106,11 @@ class Patches:
         """Patches number `at` as copies; of those that reach beyond the picture at `points`, only what lies in it."""
         out = self.rows(at)
         near = np.flatnonzero(~view.inside(points, REACH_PX))
+        covers = view.covers(points[near], warp[near])
+        beyond = ~covers.all(axis=1)
+        near = near[beyond]
         if len(near):
-            out.share[near] *= view.covers(points[near], warp[near])
+            out.share[near] *= covers[beyond]
             out.scale[near] = _scale(out.share[near])
             out.whole[near] = out.share[near].all(axis=1)
             out._put(near, out.values[near], out.slope_x[near], out.slope_y[near])
@@ -169,8 +172,7 @@ class View:
         x, y = points[..., 0], points[..., 1]
         width, height = self.size.tolist()
         low, right, bottom = margin_px - 0.5, width - 0.5 - margin_px, height - 0.5 - margin_px
-        with np.errstate(invalid="ignore"):
-            return (x >= low) & (x <= right) & (y >= low) & (y <= bottom)
+        return (x >= low) & (x <= right) & (y >= low) & (y <= bottom)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,19 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.models.tracks_hands import FAR
+from handloom.models.tracks_hands import FAR, STILL
 from handloom.models.tracks_patches import Patches
-from handloom.models.tracks_spread import Spread
+from handloom.models.tracks_spread import FLOOR_PX, Spread
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Indices = NDArray[np.integer]
+
+_MORE, _MORE_A_S, _MOST = np.float32([1.0, 1.6, 1.6, 3.0]), np.float32([0.0, 1.8, 1.8, 3.5]), np.float32(8.0)
+"""By layer: how much further off points are than their patches say, at first and for every second since, at most: flesh
+turns, things roll, and patches of them are taken anew. Measured on three rendered scenes."""
+_UNLIKE, _UNLIKE_MORE = np.float32(0.85), np.float32(4.0)
+"""Likeness below which a patch of the still scene is further off, too, and by how much more for each unit of it."""
 
 
 @dataclass
@@ -73,6 +79,14 @@ class Points:
             return more
         both = ((getattr(self, one.name), getattr(more, one.name)) for one in fields(self))
         return Points(*(np.concatenate([a, b]) if isinstance(a, np.ndarray) else a.and_also(b) for a, b in both))
+
+    @property
+    def sigma(self) -> Array:
+        """(n,) one standard deviation of x and of y, working pixels."""
+        more = np.minimum(_MORE[self.layer] + _MORE_A_S[self.layer] * self.age_s, _MOST)
+        unlike = np.where(self.strong & (self.layer == STILL), np.maximum(_UNLIKE - self.likeness, 0), np.float32(0))
+        own = self.spread.sigma() * more * (1 + _UNLIKE_MORE * unlike)
+        return np.where(own > 0, np.sqrt(own**2 + FLOOR_PX**2), np.float32(0))
 
     def by_id(self, rows: NDArray, num: int, first: int = 0) -> NDArray:
         """(num, ...) of `rows` (n, ...), for the points called `first`, `first` + 1, ...; NaN or False for those that

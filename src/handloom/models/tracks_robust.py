@@ -111,7 +111,7 @@ class _Recorded:
         now = follower.now
         mine = np.flatnonzero(now.ids < len(self.kind))
         at = now.ids[mine]
-        self.points[t, at], self.visible[t, at], self.sigma[t, at] = now.at[mine], now.seen[mine], follower.sigma[mine]
+        self.points[t, at], self.visible[t, at], self.sigma[t, at] = now.at[mine], now.seen[mine], now.sigma[mine]
 
 
 class _Views:
