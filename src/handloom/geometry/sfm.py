@@ -16,13 +16,13 @@ from handloom.geometry.sfm_keys import (
     start_pairs,
 )
 from handloom.geometry.sfm_plane import twin_pose
-from handloom.geometry.sfm_solver import Scene, Sightings, absolute_pose, bundle_adjust, relative_pose
+from handloom.geometry.sfm_poses import MAX_ERROR_PX, place, place_all, placed, pose_errors
+from handloom.geometry.sfm_solver import Scene, Sightings, bundle_adjust, relative_pose
 from handloom.geometry.sfm_views import apart_rad, common, reprojection_error, triangulate
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-MAX_ERROR_PX = 2.0  # of a sighting that is believed, pixels of a 640 px wide picture
 WINDOW = 24  # key frames that move in one adjustment
 GOOD_START = 0.85
 START_PARALLAX_PX = 8.0
@@ -93,7 +93,7 @@ def _best_grown(
 
 def _leads_to(start: Scene, scene: Scene) -> bool:
     """Whether a grown scene has the two views of a start as that has them: grown from there it would be the same."""
-    a, b = _placed(start)
+    a, b = placed(start)
     ours, theirs = (_relative(one.poses[a], one.poses[b]) for one in (start, scene))
     if not np.isfinite(theirs).all():
         return False
@@ -212,14 +212,14 @@ def _cost(scene: Scene, sightings: Sightings) -> float:
 def _agreeing(scene: Scene, sightings: Sightings, keys: Ints, pair: tuple[int, int]) -> float:
     """Share of the points' sightings in the nearest other key frames that agree with the best pose there."""
     others = sorted((k for k in keys.tolist() if k not in pair), key=lambda k: min(abs(k - pair[0]), abs(k - pair[1])))
+    scene = place_all(scene, sightings, others[:6])
     agreeing = total = 0
     for frame in others[:6]:
         tracks, xy = sightings.at(frame)
         known = np.isfinite(scene.points[tracks]).all(axis=1)
-        pose = _place(scene, sightings, frame)
         total += int(known.sum())
-        if pose is not None:
-            errors = _errors(pose, scene.points[tracks[known]], xy[known], scene.focal)
+        if np.isfinite(scene.poses[frame]).all():
+            errors = pose_errors(scene.poses[frame], scene.points[tracks[known]], xy[known], scene.focal)
             agreeing += int(np.sum(errors <= sightings.slack[frame] * MAX_ERROR_PX / 2))
     return agreeing / total if total else 0.5
 
@@ -269,12 +269,12 @@ def _grow(scene: Scene, sightings: Sightings, keys: Ints, refine_focal: bool) ->
 
     All but the last adjustment look at the neighbourhood only, so that the cost is linear in the clip's length.
     """
-    waiting, tried, added = set(keys.tolist()) - set(_placed(scene)), set(), 0
-    while candidates := _neighbours(waiting - tried, _placed(scene)):
+    waiting, tried, added = set(keys.tolist()) - set(placed(scene)), set(), 0
+    while candidates := _neighbours(waiting - tried, placed(scene)):
         known = np.isfinite(scene.points).all(axis=1)
         counts = {f: int(known[sightings.at(f)[0]].sum()) for f in candidates}
         frame = max(counts, key=lambda f: (counts[f], -f))
-        pose = _place(scene, sightings, frame)
+        pose = place(scene, sightings, frame)
         if pose is None:
             tried.add(frame)
             continue
@@ -306,40 +306,12 @@ def _around(sightings: Sightings, keys: Ints, frame: int) -> Sightings:
     return sightings.kept(np.isin(sightings.frame, near))
 
 
-def _placed(scene: Scene) -> list[int]:
-    return np.flatnonzero(np.isfinite(scene.poses).all(axis=(1, 2))).tolist()
-
-
-def _place(scene: Scene, sightings: Sightings, frame: int) -> Floats | None:
-    """Pose of a frame from the points it sees, starting from the nearest placed frame; None where it cannot be said."""
-    tracks, xy = sightings.at(frame)
-    known = np.isfinite(scene.points[tracks]).all(axis=1)
-    if known.sum() < MIN_COMMON * 0.6:
-        return None
-    points, xy = scene.points[tracks[known]], xy[known]
-    placed = np.array(_placed(scene))
-    guess = scene.poses[placed[np.argmin(np.abs(placed - frame))]]
-    most_px = MAX_ERROR_PX * float(sightings.slack[frame])
-    for start in (guess, None):
-        pose = absolute_pose(points, xy, scene.focal, most_px, start)
-        if pose is not None and np.mean(_errors(pose, points, xy, scene.focal) <= 2 * most_px) >= 0.5:
-            return pose
-    return None
-
-
-def _errors(pose: Floats, points: Floats, xy: Floats, focal: float) -> Floats:
-    local = points @ pose[:, :3].T + pose[:, 3]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.linalg.norm(focal * local[:, :2] / local[:, 2:] - xy, axis=1)
-    return np.where(local[:, 2] > 1e-6, error, np.inf)
-
-
 def _adjusted(scene: Scene, sightings: Sightings, around: int | None, refine_focal: bool = False) -> Scene:
     """Bundle adjustment of the key frames near `around` (all where None), then bad points out and lost ones tried."""
     free = None
-    placed = np.array(_placed(scene))
-    if around is not None and len(placed) > WINDOW:
-        near = placed[np.argsort(np.abs(placed - around), kind="stable")[:WINDOW]]
+    there = np.array(placed(scene))
+    if around is not None and len(there) > WINDOW:
+        near = there[np.argsort(np.abs(there - around), kind="stable")[:WINDOW]]
         free = np.zeros(len(scene.poses), bool)
         free[near] = True
     inliers = _inliers(scene, sightings, 2 * MAX_ERROR_PX)
@@ -354,13 +326,8 @@ def _adjusted(scene: Scene, sightings: Sightings, around: int | None, refine_foc
 
 def _place_others(scene: Scene, sightings: Sightings) -> Scene:
     """All other frames, each from the points it sees."""
-    placed = np.isfinite(scene.poses).all(axis=(1, 2))
-    poses = scene.poses.copy()
-    for frame in np.flatnonzero(~placed).tolist():
-        pose = _place(replace(scene, poses=poses), sightings, frame)
-        if pose is not None:
-            poses[frame] = pose
-    return _with_points(replace(scene, poses=poses), sightings)
+    others = np.flatnonzero(~np.isfinite(scene.poses).all(axis=(1, 2))).tolist()
+    return _with_points(place_all(scene, sightings, others), sightings)
 
 
 def _finish(scene: Scene, sightings: Sightings) -> tuple[Scene, Sightings]:

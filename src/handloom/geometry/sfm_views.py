@@ -5,6 +5,7 @@ Poses are camera from world, (3, 4) [R | t]; pixels are of a pinhole with the pr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,10 +59,14 @@ def padded(pairs: list[tuple[Floats, Floats]]) -> tuple[list[Floats], NDArray[np
     """Both sides of P pairs of (n, k) as (P, N, k), zeros beyond n; and (P, N) what is there."""
     count = np.array([len(one) for one, _ in pairs])
     there = np.arange(count.max()) < count[:, None]
-    sides = [np.zeros((*there.shape, pairs[0][0].shape[1])) for _ in range(2)]
-    for out, side in zip(sides, zip(*pairs, strict=True), strict=True):
-        out[there] = np.concatenate(side)
-    return sides, there
+    return [filled(side, there) for side in zip(*pairs, strict=True)], there
+
+
+def filled(parts: Sequence[Floats], there: NDArray[np.bool_]) -> Floats:
+    """P parts of (n, k) as (P, N, k), zeros where `there` (P, N) has none."""
+    out = np.zeros((*there.shape, parts[0].shape[1]))
+    out[there] = np.concatenate(parts)
+    return out
 
 
 def medians(values: Floats, there: NDArray[np.bool_]) -> Floats:
