@@ -197,6 +197,24 @@ def test_very_short_clips_keep_their_hands(model, images, num_frames):
     assert extract(model, images[3 : 3 + num_frames]).visible.all()
 
 
+def test_25_frames_a_second_are_asked_about_as_30_are(images):
+    class Counting(LiteRtNets):
+        asked = 0
+
+        def hands(self, pictures):
+            self.asked += len(pictures)
+            return super().hands(pictures)
+
+    def num_asked(frame_s: np.ndarray) -> int:
+        nets, store = Counting(1), FrameStore(frame_s)
+        store.append(np.repeat(images[3:4], len(frame_s), axis=0))
+        HandSearch(nets, store, 0.5, 0.5).run()
+        return nets.asked
+
+    at = np.arange(21) / 15
+    assert num_asked(np.ceil(at * 25 - 1e-9) / 25) == num_asked(at)
+
+
 def test_pixels_are_the_sources(model, images):
     small = np.stack([cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for image in images])
     store = FrameStore(np.arange(len(small)) / FPS)
