@@ -55,6 +55,9 @@ def lost_shares(
         if t in shots or seen.sum() < max(LEAST_SEEN * len(grid), 1):
             continue
         kept, lost = np.flatnonzero(seen & visible[t]), np.flatnonzero(seen & ~visible[t])
+        if not len(lost):
+            out[t] = 0.0
+            continue
         moved = points[t, kept] - points[t - 1, kept]
         shift = np.median(moved, axis=0) if len(kept) >= LEAST_KEPT else 0.0
         there = points[t - 1, lost].astype(np.float64) + shift
