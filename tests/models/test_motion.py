@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handloom.errors import ShapeError
+from handloom.geometry.descriptors import direction_votes, summed_votes
 from handloom.models.motion import encode_motion, mirror_clip
 from handloom.schemas.embeddings import EMBEDDINGS
 from handloom.schemas.values import Hands, Tracks, VideoInfo
@@ -183,3 +184,12 @@ def test_shapes_must_agree() -> None:
         encode_motion(hands, tracks, frame_s[:-1], info_of())
     with pytest.raises(ShapeError, match="tracks"):
         encode_motion(hands, Tracks.of_grid(tracks.points_px, tracks.visible[:, :-1]), frame_s, info_of())
+
+
+def test_votes_are_summed_over_groups_to_the_last_bit():
+    rng = np.random.default_rng(5)
+    vectors = rng.normal(0, 0.1, (300, 2)) * rng.random((300, 1))
+    vectors[7] = np.nan
+    group = rng.integers(0, 4, 300)
+    votes = direction_votes(vectors, still=0.05)
+    assert np.array_equal(summed_votes(vectors, 0.05, group, 4), np.stack([votes[group == g].sum(0) for g in range(4)]))

@@ -26,12 +26,7 @@ def direction_votes(vectors: Floats, still: float | None, cap: float = np.inf) -
     Source: HOF with its zero bin, Laptev et al., Learning realistic human actions from movies, CVPR 2008, and Wang et
     al., Dense trajectories, IJCV 2013, section 3.2.
     """
-    known = np.isfinite(vectors).all(-1)
-    x, y = np.where(known, vectors[..., 0], 0.0), np.where(known, vectors[..., 1], 0.0)
-    length = np.minimum(np.hypot(x, y), cap)
-    place = np.arctan2(y, x) * (NUM_DIRECTIONS / (2 * np.pi)) % NUM_DIRECTIONS
-    lower = np.floor(place)
-    share = place - lower
+    known, length, lower, share = _directions(vectors, cap)
     bins = np.arange(NUM_DIRECTIONS)
     low = (bins == (lower % NUM_DIRECTIONS)[..., None]) * (length * (1 - share))[..., None]
     high = (bins == ((lower + 1) % NUM_DIRECTIONS)[..., None]) * (length * share)[..., None]
@@ -40,6 +35,30 @@ def direction_votes(vectors: Floats, still: float | None, cap: float = np.inf) -
     moving = np.clip(length / still, 0, 1)
     rest = np.where(known, still * (1 - moving), 0.0)
     return np.concatenate([(low + high) * moving[..., None], rest[..., None]], axis=-1)
+
+
+def summed_votes(vectors: Floats, still: float, group: NDArray[np.integer], num_groups: int) -> Floats:
+    """(num_groups, 9): `direction_votes` of (n, 2) vectors, summed over each of their groups (n,); to the last bit."""
+    known, length, lower, share = _directions(vectors, np.inf)
+    moving = np.clip(length / still, 0, 1)
+    votes = np.empty((len(vectors), 3))
+    votes[:, 0], votes[:, 1] = length * (1 - share) * moving, length * share * moving
+    votes[:, 2] = np.where(known, still * (1 - moving), 0.0)
+    place = np.empty(votes.shape, np.int64)
+    place[:, 0], place[:, 1], place[:, 2] = lower % NUM_DIRECTIONS, (lower + 1) % NUM_DIRECTIONS, NUM_DIRECTIONS
+    place += (NUM_DIRECTIONS + 1) * group[:, None]
+    total = np.bincount(place.ravel(), votes.ravel(), minlength=num_groups * (NUM_DIRECTIONS + 1))
+    return total.reshape(num_groups, NUM_DIRECTIONS + 1)
+
+
+def _directions(vectors: Floats, cap: float) -> tuple[NDArray[np.bool_], Floats, Floats, Floats]:
+    """Which vectors are known, their length up to `cap`, the direction below, and the share of the one above it."""
+    known = np.isfinite(vectors[..., 0]) & np.isfinite(vectors[..., 1])
+    x, y = np.where(known, vectors[..., 0], 0.0), np.where(known, vectors[..., 1], 0.0)
+    length = np.minimum(np.hypot(x, y), cap)
+    place = np.arctan2(y, x) * (NUM_DIRECTIONS / (2 * np.pi)) % NUM_DIRECTIONS
+    lower = np.floor(place)
+    return known, length, lower, place - lower
 
 
 def fourier_pyramid(signals: Floats, levels: int = 2, num_coefficients: int = 4, samples: int = 64) -> Floats:

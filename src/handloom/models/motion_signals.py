@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera_motion import dominant_homography, warp
-from handloom.geometry.descriptors import direction_votes
+from handloom.geometry.descriptors import direction_votes, summed_votes
 from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Hands, Tracks, VideoInfo
 
 Floats = NDArray[np.float64]
@@ -89,9 +89,9 @@ def measure(
 
 def _in_reach(points: Floats, info: VideoInfo) -> NDArray[np.bool_]:
     """Finite and at most half an image size outside the image."""
-    size = np.array([info.width, info.height], np.float64)
-    with np.errstate(invalid="ignore"):
-        return np.isfinite(points).all(-1) & (np.abs(points / size - 0.5) < 1.0).all(-1)
+    x, y = points[..., 0] / info.width, points[..., 1] / info.height
+    with np.errstate(invalid="ignore"):  # what is not finite is not below one either
+        return (np.abs(x - 0.5) < 1.0) & (np.abs(y - 0.5) < 1.0)
 
 
 def _hand_on_grid(
@@ -135,7 +135,9 @@ def _near_hands(points: Floats, hands_px: Floats) -> NDArray[np.bool_]:
     for keypoints in hands_px[np.isfinite(hands_px).all((1, 2))]:
         low, high = keypoints.min(0), keypoints.max(0)
         margin = HAND_MARGIN * (high - low).max()
-        near |= ((points >= low - margin) & (points <= high + margin)).all(-1)
+        (left, top), (right, bottom) = low - margin, high + margin
+        x, y = points.T
+        near |= (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
     return near
 
 
@@ -147,10 +149,9 @@ def _describe_flow(points: Floats, flow: Floats, info: VideoInfo) -> tuple[Float
     """
     inside = np.clip((points + 0.5) / [info.width, info.height], 0, 1 - 1e-9)
     quarter = (inside[:, 0] >= 0.5) + 2 * (inside[:, 1] >= 0.5)
-    votes = direction_votes(flow, still=STILL)
+    hof = summed_votes(flow, STILL, quarter, 4) / (len(points) + 16)
     length = np.hypot(flow[:, 0], flow[:, 1])
     members = np.arange(4)[:, None] == quarter
-    hof = np.stack([votes[m].sum(0) for m in members]) / (len(points) + 16)
     strength = np.array([length[m].sum() for m in members]) / (len(points) + 16)
     return hof, _motion_boundaries(inside, flow), strength
 
