@@ -16,7 +16,7 @@ from handloom.geometry.tracklets import Detections, keep_hands, link
 from handloom.models.devices import check_device
 from handloom.models.hand_points import in_slots
 from handloom.models.hands_check import check_on_hands, tracks_without_palms
-from handloom.models.hands_reader import HandReader, Nets, Track
+from handloom.models.hands_reader import Nets, Track
 from handloom.models.hands_search import KEEP, HandSearch
 from handloom.models.protocols import ClipFrames
 from handloom.schemas.clip import Clip
@@ -64,7 +64,7 @@ class OfflineHands:
         least = config.min_tracking_confidence
         search = HandSearch(self._nets, frames, config.min_detection_confidence, least)
         size, frame_s = (shape[1], shape[0]), np.asarray(frames.frame_s, np.float64)
-        tracks, reader = search.run(), HandReader(self._nets, frames)
+        tracks, reader = search.run(), search.reader
         found = _assigned(clip, info, frame_s, tracks, size, tracks_without_palms(reader, tracks))
         scale = np.array([info.width, info.height]) / size
         checked = check_on_hands(reader, _smoothed(found, frame_s), scale, KEEP * least)

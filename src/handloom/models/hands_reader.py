@@ -62,10 +62,11 @@ class Track:
 
 
 class HandReader:
-    """Asks the networks, in batches of their size. seconds: (T,). size: (width, height)."""
+    """Asks the networks, in batches of their size, about no region twice. seconds: (T,). size: (width, height)."""
 
     def __init__(self, nets: Nets, frames: ClipFrames) -> None:
         self._nets, self.frames = nets, frames
+        self._known: dict[tuple[int, tuple[float, ...]], Sighting] = {}
         self.seconds = np.asarray(frames.frame_s, np.float64)
         self.size = np.array(frames.rgb(0).shape[1::-1])
 
@@ -79,11 +80,13 @@ class HandReader:
 
     def regions(self, asked: list[tuple[int, NDArray[np.float64]]]) -> list[Sighting]:
         """What is in these regions, (4,) each, of these frames."""
-        out: list[Sighting] = []
-        for some in _batches([(frame, _rounded(region)) for frame, region in asked], self._nets.batch):
-            crops = np.stack([hand_picture(self.frames.rgb(frame), region) for frame, region in some])
-            out += _sightings(read_hands(self._nets.hands(crops), np.stack([region for _, region in some])))
-        return out
+        keys = [(frame, tuple(_rounded(region).tolist())) for frame, region in asked]
+        new = list(dict.fromkeys(key for key in keys if key not in self._known))
+        for some in _batches(new, self._nets.batch):
+            crops = np.stack([hand_picture(self.frames.rgb(frame), np.array(region)) for frame, region in some])
+            found = read_hands(self._nets.hands(crops), np.array([region for _, region in some]))
+            self._known.update(zip(some, _sightings(found), strict=True))
+        return [self._known[key] for key in keys]
 
     def hands(self, asked: list[tuple[int, NDArray[np.float64]]]) -> list[Sighting]:
         """The hands that are expected at these points, (21, 2) each, of these frames."""

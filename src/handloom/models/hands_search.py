@@ -59,15 +59,15 @@ class _End:
 
 
 class HandSearch:
-    """Searches one clip. `min_palm`, `min_presence`: MediaPipe's two thresholds."""
+    """Searches one clip. `min_palm`, `min_presence`: MediaPipe's two thresholds. reader: knows what was asked."""
 
     def __init__(self, nets: Nets, frames: ClipFrames, min_palm: float, min_presence: float) -> None:
-        self._reader = HandReader(nets, frames)
+        self.reader = HandReader(nets, frames)
         self._min_palm, self._min_presence = min_palm, min_presence
         self._tracks: list[Track] = []
         self._looked: list[int] = []
         self._tried: set[tuple[int, int, int, float]] = set()
-        self._seconds = self._reader.seconds
+        self._seconds = self.reader.seconds
         self._step = max(1, int(STEP_S / max(_usual_s(self._seconds), 1e-3) + 0.1))
 
     def run(self) -> list[Track]:
@@ -80,7 +80,7 @@ class HandSearch:
                 self._trim(track)
             self._looked += looks
             looks = self._next_looks()
-        fill_steps(self._reader, self._tracks, KEEP * self._min_presence)
+        fill_steps(self.reader, self._tracks, KEEP * self._min_presence)
         return self._tracks
 
     def _first_looks(self) -> list[int]:
@@ -111,13 +111,13 @@ class HandSearch:
     def _look(self, looks: list[int]) -> list[_End]:
         """Palms of these frames that no track covers, as ends of new tracks, two each."""
         asked: list[tuple[int, NDArray[np.float64]]] = []
-        for frame, palms in zip(looks, self._reader.palms(looks, self._min_palm), strict=True):
+        for frame, palms in zip(looks, self.reader.palms(looks, self._min_palm), strict=True):
             fresh = ~self._is_known(frame, palms.points)
             asked += [(frame, region) for region in palm_regions(palms)[fresh][:PALMS_PER_LOOK]]
-        found = zip(asked, self._reader.regions(asked), strict=True)
+        found = zip(asked, self.reader.regions(asked), strict=True)
         # The palm's region is a rough one: measure again where the hand turned out to be, and believe that.
         rough = [(frame, each.points) for (frame, _), each in found if each.presence >= FAINT]
-        hands = [(frame, each) for (frame, _), each in zip(rough, self._reader.hands(rough), strict=True)]
+        hands = [(frame, each) for (frame, _), each in zip(rough, self.reader.hands(rough), strict=True)]
         ends: list[_End] = []
         for frame, each in sorted(hands, key=lambda item: -item[1].presence):
             others = self._in_frame(frame)
@@ -137,7 +137,7 @@ class HandSearch:
     def _follow(self, ends: list[_End]) -> None:
         while ends:
             ends = [end for end in map(self._shortened, ends) if end is not None and not self._meets(end)]
-            found = self._reader.hands([(end.next(), self._predicted(end)) for end in ends])
+            found = self.reader.hands([(end.next(), self._predicted(end)) for end in ends])
             ends = [end for end, each in zip(ends, found, strict=True) if self._goes_on(end, each)]
 
     def _shortened(self, end: _End) -> _End | None:
@@ -190,7 +190,7 @@ class HandSearch:
         return out
 
     def _is_inside(self, points: NDArray[np.float64]) -> bool:
-        inside = (points >= 0) & (points < self._reader.size)
+        inside = (points >= 0) & (points < self.reader.size)
         return bool(inside.all(axis=1).mean() > 0.8)
 
     def _predicted(self, end: _End) -> NDArray[np.float64]:
@@ -220,7 +220,7 @@ class HandSearch:
                 return
             self._tried.update(keys)
             shapes = [(frame, _shape_of(track.seen[other], track.seen[frame])) for track, frame, other in asked]
-            for (track, frame, _), found in zip(asked, self._reader.hands(shapes), strict=True):
+            for (track, frame, _), found in zip(asked, self.reader.hands(shapes), strict=True):
                 if found.presence > track.seen[frame].presence:
                     track.seen[frame] = found
 
