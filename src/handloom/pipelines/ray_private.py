@@ -105,13 +105,19 @@ def nobody_watches() -> Iterator[None]:
 
 @contextmanager
 def no_more_nodes() -> Iterator[None]:
-    """Ray Data asks nobody for nodes: a Ray of one machine gets none. The actor that it would ask takes a second."""
+    """Ray Data asks nobody for nodes, nor which node its actors are on: a Ray of one machine has one.
+
+    The two actors that it would ask take a second each to start, and 1 % of a core.
+    """
     with _inside("keeping Ray Data from asking for nodes"):
         from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
         from ray.data._internal.execution import streaming_executor
         from ray.data._internal.execution.interfaces import ExecutionResources
+        from ray.data._internal.execution.operators import actor_pool_map_operator as pool
 
-        before = [(streaming_executor, "create_cluster_autoscaler", streaming_executor.create_cluster_autoscaler)]
+        places = ("get_or_create_actor_location_tracker", "get_actor_locations")
+        names = [(streaming_executor, "create_cluster_autoscaler"), *((pool, name) for name in places)]
+        before = [(where, name, getattr(where, name)) for where, name in names]
 
     class SameNodes(ClusterAutoscaler):
         """All that this Ray has, and no more."""
@@ -125,8 +131,20 @@ def no_more_nodes() -> Iterator[None]:
         def get_total_resources(self) -> ExecutionResources:
             return ExecutionResources.from_resource_dict(ray.cluster_resources())
 
-    with _set([(*before[0][:2], lambda *_, **__: SameNodes())], before):
+    instead = (lambda *_, **__: SameNodes(), _OneNode, lambda _: {})
+    with _set([(*one, value) for one, value in zip(names, instead, strict=True)], before):
         yield
+
+
+class _OneNode:
+    """Told by each actor of a pool where it is, in place of an actor that keeps it."""
+
+    @property
+    def update_actor_location(self) -> _OneNode:
+        return self
+
+    def remote(self, actor: str, node: str) -> None:
+        """Nobody asks."""
 
 
 @contextmanager
