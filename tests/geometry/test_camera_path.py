@@ -8,7 +8,9 @@ from scipy.spatial.transform import Rotation
 
 from handloom.geometry.camera import assumed_camera, project, rays, slopes
 from handloom.geometry.camera_found import EstimatedPath
+from handloom.geometry.camera_lens import camera_of
 from handloom.geometry.camera_path import REASONS, estimate_path, with_scale
+from handloom.geometry.camera_turn_lens import find_turn_lens
 from handloom.geometry.sfm_pieces import reconstruct_long
 from handloom.geometry.sfm_plane import twin_pose
 from handloom.geometry.sfm_solver import Sightings
@@ -401,6 +403,34 @@ def test_a_camera_that_only_turns_tells_its_lens(name):
     off = abs(np.log(result.camera.camera_matrix[0, 0] / focal))
     assert off < max(2 * result.camera.focal_sigma, 0.05) < 0.25
     assert errors(result.path.world_from_camera + _shifted(len(poses)), poses + _shifted(len(poses)))[0] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("focal", "numbers", "model", "assumed"),
+    [
+        (586.0, [-0.26, 0.07, 0, 0], "opencv", 600.0),
+        (586.0, [-0.26, 0.07, 0, 0], "opencv", 914.0),
+        (840.0, [0.1, 0, 0, 0], "opencv", 914.0),
+        (666.0, [0.04, -0.01, 0.002, 0], "fisheye", 914.0),
+        (490.0, None, "opencv", 840.0),
+    ],
+)
+def test_a_pan_through_a_lens_that_bends_tells_it(focal, numbers, model, assumed):
+    """By 26 degrees. With the assumed pinhole turns explain nothing: 2 to 3 px are left over."""
+    matrix = np.array([[focal, 0, 640], [0, focal, 360], [0, 0, 1]])
+    lens = Camera(matrix, "given", None if numbers is None else np.array(numbers), model)
+    poses = np.tile(np.eye(4), (20, 1, 1))
+    share = np.linspace(-0.5, 0.5, 20)[:, None]
+    poses[:, :3, :3] = Rotation.from_rotvec(np.radians(share * [-6, 26, 5])).as_matrix()
+    far = np.random.default_rng(0).normal(size=(400, 3))
+    seen = corners(poses, lens, points=far)
+    frame, track = seen.frame.astype(np.int64), seen.track.astype(np.int64)
+    from_middle = seen.points_px.astype(np.float64) - [640, 360]
+    found = find_turn_lens(Sightings.of(frame, track, from_middle / 2, 20, int(track.max()) + 1), assumed / 2, None)
+    assert abs(np.log(2 * found.focal / focal)) < 2 * np.sqrt(found.covariance[0, 0]) < 0.2
+    corner = np.array([[250.0, 140.0]])  # from the middle, of a picture 640 wide
+    true = Camera(matrix * [[0.5, 1, 0], [1, 0.5, 0], [1, 1, 1]], "given", lens.distortion, model)
+    assert np.degrees(np.arccos((rays(corner, camera_of(found)) * rays(corner, true)).sum())) < 1.0
 
 
 def _shifted(num):

@@ -29,8 +29,13 @@ WORTH = 0.99  # of the cost at most is left after a round, or it was the last
 MIN_TURN_RAD = np.radians(3)  # a head that trembles moves, too, and that bends small turns
 GOOD_PX = 0.3  # median left over: no other start is tried
 MAX_START_PX = 1.2
-"""Median that turns leave over with the assumed lens: 0.3 to 0.8 where a virtual camera turned, 1.2 to 4.3
-where it moved through a room, 1.7 along a wall. What moves is given up after one fit."""
+"""Median that turns leave over with the best lens to begin with: 0.3 to 1.1 where a virtual camera turned; 1.2 to 4.3
+with a pinhole where it moved through a room, 1.7 along a wall."""
+BEGUN = (RadialLens(1.0, 0.08, fisheye=True), RadialLens(0.65))
+"""Beside a pinhole of the assumed focal length; theirs as a share of it. Turns through barrel and fisheye lenses of 65
+to 110 degrees leave 1.2 to 3.7 px over with the pinhole, 0.4 to 1 with the first of these; through pinholes of 92 and
+105 degrees, taken to be of 70, 1.2 to 2.2, and less than 1.2 with the second. Above `MAX_WRONG_PX` neither is tried."""
+MAX_WRONG_PX = 5.0
 LEAST_PX = 0.5  # what corners are off by at least: where the head moves a little, too, a turn is not all
 PER_KEY = 4.0
 """Sightings of a key frame that count as independent: blur, parallax and a wrong lens move neighbours alike. All of 12
@@ -47,17 +52,15 @@ def find_turn_lens(seen: Sightings, focal: float, sigma: float | None) -> Radial
     seen = _stretch(seen)
     if len(seen.frame) < MIN_SEEN:
         return None
-    first, *others = (RadialLens(focal * share) for share in STARTS)
-    start = _fit(seen, first)
-    if start is None or start.middle_px > MAX_START_PX:
+    start = _start(seen, focal)
+    if start is None:
         return None
-    best = _refined(seen, start)
-    for lens in others if best.middle_px > GOOD_PX else ():
-        other = _fit(seen, lens)
-        best = best if other is None else min(best, _refined(seen, other), key=lambda fit: fit.cost)
-    if best.lens.radial < BARREL:
-        bent = _fit(seen, RadialLens(best.lens.focal, best.lens.radial + 1 / 3, fisheye=True))
-        best = best if bent is None else min(best, _refined(seen, bent), key=lambda fit: fit.cost)
+    best = _found(seen, start)
+    if best.middle_px > TURN_PX:  # it moves: no camera that turned, over real stills, left more than 0.53 here
+        return None
+    for share in STARTS[1:] if best.middle_px > GOOD_PX else ():
+        other = _fit(seen, RadialLens(focal * share))
+        best = best if other is None else min(best, _found(seen, other), key=lambda fit: fit.cost)
     if folds(best.lens, seen) or best.middle_px > TURN_PX or _turn_rad(seen, best.lens) < MIN_TURN_RAD:
         return None
     covariance = _covariance(seen, best)
@@ -66,6 +69,19 @@ def find_turn_lens(seen: Sightings, focal: float, sigma: float | None) -> Radial
         if covariance is None
         else weighed(replace(best.lens, covariance=covariance), focal, sigma or ASSUMED_SIGMA)
     )
+
+
+def _start(seen: Sightings, focal: float) -> _Fit | None:
+    """The lens by which turns explain, roughly, what was seen; None where none of a few does."""
+    fits = [_fit(seen, RadialLens(focal))]
+    if fits[0] is None or fits[0].middle_px > MAX_WRONG_PX:
+        return None
+    for lens in BEGUN:
+        fits.append(_fit(seen, replace(lens, focal=focal * lens.focal)))
+        best = min((fit for fit in fits if fit is not None), key=lambda fit: fit.cost)
+        if best.middle_px <= MAX_START_PX:
+            return best
+    return None
 
 
 def _turn_rad(seen: Sightings, lens: RadialLens) -> float:
@@ -132,6 +148,15 @@ def _weights(fit: _Fit) -> Floats:
     return np.repeat(1 / (1 + (fit.left**2).sum(axis=1) / (2 * TURN_PX) ** 2), 2)
 
 
+def _found(seen: Sightings, start: _Fit) -> _Fit:
+    """Refined; of a strong barrel as the polynomial that fits better, in tan(t) or in t (a fisheye)."""
+    best = _refined(seen, start)
+    if best.lens.fisheye or best.lens.radial >= BARREL:
+        return best
+    bent = _fit(seen, RadialLens(best.lens.focal, best.lens.radial + 1 / 3, fisheye=True))
+    return best if bent is None else min(best, _refined(seen, bent), key=lambda fit: fit.cost)
+
+
 def _refined(seen: Sightings, fit: _Fit) -> _Fit:
     """The best of a few steps from `fit`; a step that makes it worse is made shorter once, then it ends."""
     for _ in range(REFINEMENTS):
@@ -141,10 +166,10 @@ def _refined(seen: Sightings, fit: _Fit) -> _Fit:
         weight = _weights(fit)
         normal = (slope * weight[:, None]).T @ slope + np.diag(1e-6 + 0 * STEPS)
         step = np.clip(-np.linalg.solve(normal, (slope * weight[:, None]).T @ fit.left.reshape(-1)), -MOST, MOST)
-        tried = [new for share in (1.0, 0.4) if (new := _fit(seen, _moved(fit.lens, share * step))) is not None]
-        better = min(tried, key=lambda new: new.cost, default=fit)
+        tried = (_fit(seen, _moved(fit.lens, share * step)) for share in (1.0, 0.4))
+        better = next((new for new in tried if new is not None and new.cost < fit.cost), fit)
         last = better.cost > WORTH * fit.cost
-        fit = min(fit, better, key=lambda one: one.cost)
+        fit = better
         if last:
             break
     return fit
