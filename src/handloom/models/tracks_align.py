@@ -319,4 +319,9 @@ def halves(grey: Grey) -> Iterator[NDArray[np.float32]]:
     for _ in range(3):
         shape = (max(3, picture.shape[1] // 2), max(3, picture.shape[0] // 2))
         picture = cv2.resize(picture, shape, interpolation=cv2.INTER_AREA)
-        yield cv2.GaussianBlur(picture, (0, 0), 0.9)
+        yield soft(picture)
+
+
+def soft(picture: NDArray[np.number]) -> NDArray[np.float32]:
+    """Lightly blurred, as float32."""
+    return cv2.GaussianBlur(picture.astype(np.float32, copy=False), (0, 0), 0.9)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from handloom.models.tracks_align import BLOCK_PX, Pair, align
 from handloom.models.tracks_hands import HandRegions
 from handloom.models.tracks_layers import StillMotion, still_motion
-from handloom.models.tracks_rest import is_sure, rests
+from handloom.models.tracks_rest import RESTED_PX, is_sure, rests
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -85,7 +85,9 @@ class Flow:
         if motion.typical_px < UNSURE_PX:
             return motion
         corners = pair.corners(free())
-        found, good = self.there_and_back(pair, corners, corners + pair.flow_at(corners))
+        rested = last is not None and last.known and last.shift_px < RESTED_PX  # a dense flow says nothing more then
+        guess = corners.copy() if rested else corners + pair.flow_at(corners)
+        found, good = self.there_and_back(pair, corners, guess)
         more = tuple(np.concatenate(both) for both in zip(matches, (corners[good], found[good]), strict=True))
         by_corners = still_motion(*more, size)
         if by_corners.typical_px < motion.typical_px:

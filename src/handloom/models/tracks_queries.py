@@ -22,8 +22,11 @@ MOVING_PX = 1.5
 NEAR_HAND = 1.2
 """Palm lengths from a hand's outline within which a thing may be what it handles."""
 _BORDER_PX = 8
+_HALF = np.float32(0.5)
+_CLOSE_PX = 0.3
+"""Of the way back, in the pictures at half size."""
 _LUCAS_KANADE = {
-    "winSize": (15, 15),
+    "winSize": (9, 9),
     "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03),
     "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
 }
@@ -83,8 +86,11 @@ def _wishes(strength: Array, seen: Array, regions: HandRegions, t: int, moving: 
 
 def corner_map(grey: NDArray[np.uint8]) -> Array:
     """Corner strength of every second pixel."""
-    small = cv2.resize(grey, (grey.shape[1] // 2, grey.shape[0] // 2), interpolation=cv2.INTER_AREA)
-    return cv2.cornerMinEigenVal(small, 5, 3)
+    return cv2.cornerMinEigenVal(_half(grey), 5, 3)
+
+
+def _half(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return cv2.resize(grey, (grey.shape[1] // 2, grey.shape[0] // 2), interpolation=cv2.INTER_AREA)
 
 
 def _best_of_cells(strength: Array, spacing: float) -> Array:
@@ -133,11 +139,14 @@ def movers(
     if not len(corners):
         return none
     guess = motion.move(corners)  # most of them stay with it: half the time of a search from where they were
-    found, ok, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, guess.copy(), maxLevel=3, **_LUCAS_KANADE)
+    pictures = [_half(grey) for grey in (before, after)]
+    start, place = (_HALF * (points + _HALF) - _HALF for points in (corners, guess))
+    found, ok, _ = cv2.calcOpticalFlowPyrLK(*pictures, start, place.copy(), maxLevel=2, **_LUCAS_KANADE)
     back, back_ok, _ = cv2.calcOpticalFlowPyrLK(
-        after, before, found, found + (corners - guess), maxLevel=1, **_LUCAS_KANADE
+        *pictures[::-1], found, found + (start - place), maxLevel=1, **_LUCAS_KANADE
     )
-    good = (ok[:, 0] == 1) & (back_ok[:, 0] == 1) & (np.linalg.norm(back - corners, axis=1) < 0.5)
+    good = (ok[:, 0] == 1) & (back_ok[:, 0] == 1) & (np.linalg.norm(back - start, axis=1) < _CLOSE_PX)
+    found = (found + _HALF) / _HALF - _HALF
     good &= np.linalg.norm(found - guess, axis=1) > MOVING_PX
     height, width = after.shape
     inside = (found >= _BORDER_PX).all(1) & (found < [width - _BORDER_PX, height - _BORDER_PX]).all(1)

@@ -20,6 +20,7 @@ from handloom.models.tracks_align import (
     covariance_of,
     halves,
     numbers_of,
+    soft,
 )
 from handloom.models.tracks_layers import PARALLAX, StillMotion, cells_of
 
@@ -83,9 +84,9 @@ def _at_rest(pair: Pair, free: NDArray[np.bool_], homography: Floats | None, res
         homography: None where no motion is known; then parts with edges have to look the same.
     """
     size = np.array(pair.before.shape[::-1], np.float64)
-    after = next(halves(pair.after))
+    first, after = (soft(grey) for grey in pair.small)
     # A dark thing that comes near darkens the whole as the light does, but not the rest of the picture.
-    befores = [next(halves(pair.before))] + ([next(halves(pair.taken))] if pair.taken is not pair.before else [])
+    befores = [first] + ([next(halves(pair.taken))] if pair.taken is not pair.before else [])
     before = max(befores, key=lambda one: np.count_nonzero(cv2.absdiff(one, after) < _SAME_GREY))
     level = Level.of(before, after, free, BLOCK_PX // 2, size)
     if len(level.points) < MIN_PIXELS:
