@@ -133,8 +133,9 @@ class View:
     def __init__(self, grey: NDArray[np.uint8], rgb: NDArray[np.uint8]) -> None:
         self.size = np.array([grey.shape[1], grey.shape[0]], np.float32)
         self.soft = cv2.GaussianBlur(grey, (0, 0), BLUR_PX)
-        small = (max(1, grey.shape[1] // self._SHRINK), max(1, grey.shape[0] // self._SHRINK))
-        self._small = cv2.resize(rgb, small, interpolation=cv2.INTER_AREA)
+        small = [max(1, n // self._SHRINK) for n in grey.shape[::-1]]
+        half = cv2.resize(rgb, [2 * n for n in small], interpolation=cv2.INTER_AREA)  # a third of the time of one step
+        self._small = cv2.resize(half, small, interpolation=cv2.INTER_AREA)
         self.light = np.ones(3, np.float32)
 
     @cached_property
