@@ -67,6 +67,8 @@ def start_pairs(sightings: Sightings, keys: Ints, focal: float, num_first: int) 
         raise NotReconstructed("few_tracks" if most_common < MIN_COMMON else "no_parallax")
     chosen: list[tuple[float, int, int]] = []
     for _, parallax_px, a, b in sorted(pairs, reverse=True):
+        if len(chosen) == NUM_STARTS:
+            break
         if all(abs(a - other_a) + abs(b - other_b) >= 2 * KEY_STEP for _, other_a, other_b in chosen):
             chosen.append((parallax_px, a, b))
-    return chosen[:NUM_STARTS]
+    return chosen

@@ -95,10 +95,19 @@ MAX_SLACK = 5.0
 def steps_px(sightings: Sightings) -> Floats:
     """(T,) median way of the corners from the frame before; NaN where none goes on, 0 for the first."""
     num_frames = len(sightings.first) - 1
-    way = np.zeros(num_frames)
-    for frame in range(1, num_frames):
-        a, b = common(sightings, frame - 1, frame)
-        way[frame] = float(np.median(np.linalg.norm(a - b, axis=1))) if len(a) else np.nan
+    order = np.lexsort((sightings.frame, sightings.track))
+    frame, track = sightings.frame[order], sightings.track[order]
+    goes_on = np.flatnonzero((track[1:] == track[:-1]) & (frame[1:] == frame[:-1] + 1))
+    at = frame[goes_on + 1]
+    length = np.linalg.norm(sightings.xy[order[goes_on + 1]] - sightings.xy[order[goes_on]], axis=1)
+    length = length[np.lexsort((length, at))]
+    count = np.bincount(at, minlength=num_frames)
+    first = np.cumsum(count) - count
+    way = np.full(num_frames, np.nan)
+    there = np.flatnonzero(count)
+    first, count = first[there], count[there]
+    way[there] = (length[first + (count - 1) // 2] + length[first + count // 2]) / 2
+    way[:1] = 0.0
     return way
 
 
