@@ -17,7 +17,7 @@ Seen = tuple[Floats, Floats]  # points (n, 3) of the scene, and the pixels (n, 2
 
 MAX_ERROR_PX = 2.0  # of a sighting that is believed, pixels of a 640 px wide picture
 MIN_SEEN = 0.6 * MIN_COMMON
-WARM, ROUNDS = 3, 8
+WARM, MOST_STEPS = 3, 8
 MOST_SEEN = 120  # points that a pose is refined with
 LEAST_GAIN = 1e-3  # of the cost: a step that gains less is the last
 DAMPING, MORE, LESS = 1e-4, 10.0, 0.1  # of a step; after one that made it worse, and better
@@ -108,7 +108,7 @@ def _refined(seen: list[Seen], focal: float, guesses: Floats) -> Floats:
         poses = _moved(poses, _step(normal, vector, np.full(len(seen), DAMPING)))
     damping = np.full(len(seen), DAMPING)
     cost, normal, vector = _normal_equations(poses, points, xy, there, focal)
-    for _ in range(ROUNDS):
+    for _ in range(MOST_STEPS):
         tried = _moved(poses, _step(normal, vector, damping))
         new_cost, new_normal, new_vector = _normal_equations(tried, points, xy, there, focal)
         better = new_cost < cost
