@@ -19,7 +19,7 @@ TURN_SHARE = 0.75  # of the sightings must be explained within three times that
 EVERYWHERE_SHARE, ALL_THIRDS = 0.65, 8  # or so many, where they lie all over the picture in the median frame
 STILL_TURN_PX = 1.0
 LASTING = 10  # frames: shorter tracks show no parallax
-ROUNDS = 8
+TURN_ROUNDS = 8
 _BATCH = 128  # pairs of frames that are turned at once
 
 
@@ -64,7 +64,7 @@ def _solved(sightings: Sightings, rays: Floats, focal: float) -> tuple[Floats, F
     use = known[sightings.frame]
     frame, track, rays = sightings.frame[use], sightings.track[use], rays[use]
     weight = np.ones(len(frame))
-    for _ in range(ROUNDS):
+    for _ in range(TURN_ROUNDS):
         turned = _turned(world_from_frame, frame, rays)
         directions = summed(track, turned * weight[:, None], sightings.num_tracks)
         directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
