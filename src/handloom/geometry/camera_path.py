@@ -29,7 +29,7 @@ from handloom.schemas.values import Camera, CameraPath, DepthMaps, FeatureTracks
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-VERSION = "corners, lens, parts, incremental bundle adjustment 5"
+VERSION = "corners, lens, parts, incremental bundle adjustment 6"
 REASONS = {
     "too_short": "fewer than four frames, and they differ",
     "too_long": "more than 6000 frames of a moving camera: cut the video into clips",

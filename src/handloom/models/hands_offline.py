@@ -26,7 +26,7 @@ from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, HandPoints, VideoI
 log = logging.getLogger(__name__)
 
 STAGE = "hands"
-VERSION = "2"
+VERSION = "3"
 # A tracklet is taken for a hand only if it lasts, or if the network is sure of it. Chosen by hand on two EgoDex clips,
 # rendered scenes and four clips without hands (none is found there), not fitted.
 SURE_PRESENCE = 0.8

@@ -23,7 +23,7 @@ from handloom.schemas.values import HandPoints, LaterGrid, TrackKind, Tracks, Vi
 Array = NDArray[np.float32]
 Cuts = Sequence[int] | NDArray[np.integer]
 
-VERSION = "recover 2"
+VERSION = "recover 3"
 # Chosen by hand, not fitted.
 WINDOW_PX = 11
 """Of the Lucas-Kanade step: smaller than the plain tracker's, since the step is predicted and the place verified."""
