@@ -28,8 +28,8 @@ GOOD_START = 0.85
 START_PARALLAX_PX = 8.0
 NUM_GROWN = 2
 SAME_TURN_RAD, SAME_WAY_RAD = np.radians(0.5), np.radians(8)
-"""Between the views of a start and those of a scene that was grown: of 60 second starts a third lie so near, and cost
-the same within 0.02. The two solutions of a flat scene are further apart (`sfm_plane`)."""
+"""Between the views of a start and those of a scene that was grown: many second starts lie so near, and grow into the
+same scene. The two solutions of a flat scene are further apart (`sfm_plane`)."""
 TWIN_SHARE = 0.1
 """Other views must agree with the twin of a start by no less than this share less, or it is not grown. Of walls and
 tables 0.9 to 1 do with either where the focal length is 5 percent off; grown, the wrong one costs 1.4 times as much."""

@@ -38,7 +38,7 @@ def place(scene: Scene, sightings: Sightings, frame: int) -> Floats | None:
 def place_all(scene: Scene, sightings: Sightings, frames: list[int]) -> Scene:
     """The scene with poses for those of the frames that can be placed (`place`).
 
-    All are refined at once from the frames that are placed already: one by one 30 frames took three times as long.
+    All are refined at once from the frames that are placed already: one by one they took longer.
     """
     seen = {frame: one for frame in frames if (one := _seen(scene, sightings, frame)) is not None}
     if not seen:
