@@ -25,8 +25,8 @@ USUAL_FOCAL, WIDE_SIGMA = 457.0, 0.15
 """Of 70 degrees, in pixels of a picture 640 wide. Where less is known than `WIDE_SIGMA`, the search begins there: from
 below the right one, a wrong one is found more often (Aria's lens: 0.67 of the right one, as if known to 4 %)."""
 CLEAR_SIGMA, CLEAR_COST, CLEAR_NEAR = 0.05, 0.35, 0.25
-"""Of 80 clips 35 had such a lens after the first start: with the second it was the same within 3 %, or, where cameras
-only turn, less right (475 for 544 px, true 554)."""
+"""Many clips have such a lens after the first start. With the second it was nearly the same or, where a camera only
+turned, less right (475 for 544 px, true 554)."""
 INDEPENDENT = 0.25
 """Of the tracks: neighbours err alike."""
 NUM_KEYS, NUM_TRACKS = 12, 120
