@@ -47,7 +47,7 @@ from handloom.workers.versions import model_versions
 log = logging.getLogger(__name__)
 
 LEDGER_TIMEOUT_S = 10.0
-LATE_QUIET_S, LATE_LIMIT_S = 1.0, 3.0  # an interrupted run takes what is written and on its way to the driver
+LATE_QUIET_S, LATE_LIMIT_S = 1.5, 4.0  # an interrupted run takes what is written and on its way to the driver
 MAX_LOST_POOLS = 2
 WIDE = 16 / 9
 
