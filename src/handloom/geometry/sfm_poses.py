@@ -17,7 +17,7 @@ Seen = tuple[Floats, Floats]  # points (n, 3) of the scene, and the pixels (n, 2
 
 MAX_ERROR_PX = 2.0  # of a sighting that is believed, pixels of a 640 px wide picture
 MIN_SEEN = 0.6 * MIN_COMMON
-WARM, MOST_STEPS = 3, 8
+WARM, MOST_STEPS = 1, 10
 MOST_SEEN = 120  # points that a pose is refined with
 LEAST_GAIN = 1e-3  # of the cost: a step that gains less is the last
 DAMPING, MORE, LESS = 1e-4, 10.0, 0.1  # of a step; after one that made it worse, and better
@@ -96,8 +96,8 @@ def _fits(pose: Floats, seen: Seen, scene: Scene, sightings: Sightings, frame: i
 def _refined(seen: list[Seen], focal: float, guesses: Floats) -> Floats:
     """(P, 3, 4) the poses near the guesses (P, 3, 4) with which P views agree best (Cauchy, one pixel).
 
-    The first rounds take half of what is seen to be right, however far off it is: with one pixel from the beginning it
-    takes twice as many.
+    The first round takes half of what is seen to be right, however far off it is: with one pixel from the beginning it
+    takes more of them. Three such rounds went over to what moves, where that is nearly half of the picture.
     """
     seen = [(points[step], xy[step]) for points, xy in seen for step in [_thinned(len(points))]]
     there = np.arange(max(len(points) for points, _ in seen)) < np.array([len(points) for points, _ in seen])[:, None]
