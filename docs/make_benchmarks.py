@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from handloom.bench.accuracy_table import markdown
+from handloom.bench.accuracy.table import markdown
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from handloom.bench import table
+from handloom.bench.catalogue import table
 
 ROOT = Path(__file__).parents[1]
 REPORT, README = ROOT / "benchmarks/results/extract.json", ROOT / "README.md"

@@ -95,7 +95,8 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def render(folder: Path) -> None:
-    from handloom.synth import demo_specs, write_clip
+    from handloom.synth.clip import write_clip
+    from handloom.synth.script.demo import demo_specs
 
     folder.mkdir(exist_ok=True)
     for number, spec in enumerate(demo_specs(3, seed=3)):
@@ -106,9 +107,9 @@ def render(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def clips(rendered: Path) -> tuple[Clip, ...]:
     """Six clips of one second, two of each rendered video."""
-    from handloom.ingest.folder import ingest_folder
-    from handloom.video.probe import Prober
-    from handloom.video.source import VideoSource
+    from handloom.ingest.human.folder import ingest_folder
+    from handloom.video.decode.probe import Prober
+    from handloom.video.fetch.source import VideoSource
 
     with Prober(VideoSource(str(rendered.parent / "cache"))) as probe:
         found = ingest_folder(str(rendered), dataset="test", clip_seconds=1.0, probe=probe).clips
@@ -135,7 +136,7 @@ def ray_address(request: pytest.FixtureRequest) -> Iterator[str]:
     """The one local Ray of this process, as an address that other processes can join."""
     import ray
 
-    from handloom.pipelines.cluster import joined
+    from handloom.pipelines.cluster.connect import joined
 
     with contextlib.ExitStack() as running:
         patch = running.enter_context(pytest.MonkeyPatch.context())

@@ -11,18 +11,18 @@ import typer
 from support.rows import RUN_KEY, make_row
 
 from handloom import __version__
+from handloom.api import Database
 from handloom.cli import app
 from handloom.schemas.camera_presets import PRESETS
-from handloom.schemas.embeddings import EMBEDDINGS
-from handloom.schemas.reasons import REASONS
-from handloom.schemas.robot import ROBOT_EPISODES
-from handloom.schemas.tables import CLIP_LIST, QUALITY_FIELDS, REJECTS, RUNS, clips_schema
-from handloom.schemas.video_notes import VIDEO_NOTES
+from handloom.schemas.tables.arrow import CLIP_LIST, QUALITY_FIELDS, REJECTS, RUNS, clips_schema
+from handloom.schemas.tables.embeddings import EMBEDDINGS
+from handloom.schemas.tables.reject import REASONS
+from handloom.schemas.tables.robot import ROBOT_EPISODES
+from handloom.schemas.tables.video_notes import VIDEO_NOTES
 from handloom.store.clip_features import CLIP_FEATURES
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.windows.statistics import SCHEMA as STATISTICS
+from handloom.windows.statistics import SCHEMA as STATISTICS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -67,7 +67,7 @@ def rows_of(text: str) -> dict[str, list[str]]:
 
 
 def test_every_reason_for_no_camera_path_is_explained():
-    from handloom.geometry.camera_path import REASONS as PATH_REASONS
+    from handloom.geometry.camera.path import REASONS as PATH_REASONS
 
     assert set(rows_of(sections(DOCS / "geometry.md")["Cameras"])) == {*PATH_REASONS, "not_given"}
 

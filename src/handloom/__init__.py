@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from handloom.store.database import Database
+    from handloom.api import Database
 
 __version__ = "0.3.0"
 __all__ = ["__version__", "open"]
@@ -18,6 +18,6 @@ def open(uri: str | Path, storage_options: Mapping[str, str] | None = None) -> D
 
     For S3, Lance reads the usual AWS variables; `storage_options` overrides them. Raises StoreError if there is none.
     """
-    from handloom.store.database import Database
+    from handloom.api import Database
 
     return Database.open(uri, storage_options)

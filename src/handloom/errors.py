@@ -43,7 +43,7 @@ class ClipError(HandloomError):
     Args:
         clip_id: the clip, `{dataset}:{video_id}:{start_ms}-{end_ms}`.
         stage: where it failed: `fetch`, `decode`, `hands`, `tracks`, ...
-        reason: a word of `handloom.schemas.reasons.REASONS`.
+        reason: a word of `handloom.schemas.tables.reject.REASONS`.
         problem: what is wrong, with the value and what was expected.
         hint: what to do next.
     """

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from handloom.bench import table
-from handloom.bench.accuracy import report_of, score_all
-from handloom.bench.accuracy_clip import ClipScores
+from handloom.bench.accuracy.clip import ClipScores
+from handloom.bench.accuracy.measure import report_of, score_all
+from handloom.bench.catalogue import table
 from handloom.bench.metrics.hands import HandErrors
 from handloom.bench.truth.cases import EGODEX, RENDERED, Case, load, rendered_cases
 from handloom.bench.watch import Watch
-from handloom.geometry.camera import project
+from handloom.geometry.camera.intrinsics import project
 
 CAMERA = {
     "rotation_deg": 0.5, "rotation_first_deg": 0.6, "ate_m": 0.01, "ate_rigid_m": 0.02, "scale": 1.08, "travel_m": 0.1,
@@ -126,7 +126,8 @@ def test_others_numbers_have_a_table_of_their_own(report: dict):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    from handloom.synth import demo_specs, write_clip
+    from handloom.synth.clip import write_clip
+    from handloom.synth.script.demo import demo_specs
 
     folder = tmp_path_factory.mktemp("tiny")
     spec = replace(demo_specs(1, seed=5)[0], width=320, height=240, fps=10.0, duration_s=1.0)

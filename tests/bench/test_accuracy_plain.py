@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from handloom.bench.accuracy_plain import mediapipe_hands
+from handloom.bench.accuracy.plain import mediapipe_hands
 from handloom.bench.metrics.hands import hand_errors
 from handloom.bench.truth.cases import EGODEX, Case, load
-from handloom.video.frame_store import FrameStore
+from handloom.video.decode.frame_store import FrameStore
 
 CLIPS = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "clips"
 VIDEO, TRUTH = CLIPS / "videos/egodex_open_close_1.mp4", CLIPS / "gt/egodex/egodex_open_close_1.hdf5"

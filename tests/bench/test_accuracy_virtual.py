@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handloom.bench.accuracy_virtual import (
+from handloom.bench.accuracy.virtual import (
     WITH,
     WITHOUT,
     ShotScores,
@@ -19,9 +19,9 @@ from handloom.bench.accuracy_virtual import (
     results_of,
     track_scores,
 )
-from handloom.bench.truth.virtual import VirtualClip
-from handloom.bench.truth.virtual_shots import SHOTS, make_clips, still
-from handloom.geometry.camera import camera_for
+from handloom.bench.truth.virtual.camera import VirtualClip
+from handloom.bench.truth.virtual.shots import SHOTS, make_clips, still
+from handloom.geometry.camera.intrinsics import camera_for
 from handloom.schemas.settings import Settings
 from handloom.schemas.values import CameraPath, Tracks, VideoInfo
 

@@ -14,16 +14,15 @@ import numpy as np
 import pytest
 from support.process import descendants, start
 
-from handloom.bench import run_benchmark, table
-from handloom.bench.extract import FULL, _Found, early_and_late, goals_of
-from handloom.bench.extract_clips import repeat, same_second, seconds_of
-from handloom.bench.extract_run import EndToEnd
+from handloom.bench.catalogue import run_benchmark, table
+from handloom.bench.extract.clips import repeat, same_second, seconds_of
+from handloom.bench.extract.measure import FULL, EndToEnd, _Found, early_and_late, goals_of
+from handloom.bench.extract.plain import Failed, measure
 from handloom.bench.pictures import Pictures
-from handloom.bench.plain import Failed, measure
 from handloom.bench.report import describe
 from handloom.bench.watch import Watch
 from handloom.schemas.clip import Clip
-from handloom.video.packets import read_packet_index
+from handloom.video.container.packets import read_packet_index
 from handloom.workers.ledger import Finished
 
 

@@ -13,9 +13,10 @@ pytest.importorskip("webdataset")
 
 from support.feed_tables import feed_db
 
-from handloom.bench import feed, feed_lerobot, feed_webdataset, run_benchmark
-from handloom.bench.feed_data import HANDS, TRACKS, FeedData, prepare
-from handloom.bench.feed_recipes import loader_waits
+from handloom.bench.catalogue import run_benchmark
+from handloom.bench.feed import lerobot, measure, webdataset
+from handloom.bench.feed.data import HANDS, TRACKS, FeedData, prepare
+from handloom.bench.feed.recipes import loader_waits
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
 
@@ -39,8 +40,8 @@ def data(tmp_path_factory) -> FeedData:
     return prepare(feed_db(folder / "db", CLIPS, FRAMES), CLIPS, folder, lambda _: None)
 
 
-def ours(data: FeedData, kind: feed.Kind) -> dict[tuple[str, int], dict]:
-    windows = feed.open_windows(data, kind)
+def ours(data: FeedData, kind: measure.Kind) -> dict[tuple[str, int], dict]:
+    windows = measure.open_windows(data, kind)
     places = [windows.plan.locate(np.array([i])) for i in range(len(windows))]
     return {(windows.clip_ids[int(c[0])], int(n[0])): windows[i] for i, (c, n) in enumerate(places)}
 
@@ -49,15 +50,15 @@ def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
     return 10 * np.log10(255**2 / np.mean((a.astype(float) - b.astype(float)) ** 2))
 
 
-@pytest.mark.parametrize("kind", feed.KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", measure.KINDS, ids=lambda kind: kind.name)
 def test_all_readers_deliver_the_same_windows(data, kind):
     expected = ours(data, kind)
     starts = range(FRAMES - kind.num_steps + 1)
     assert len(expected) == CLIPS * len(starts)
     order = [(clip, first) for clip in range(CLIPS) for first in starts]
-    lerobot = feed_lerobot.in_order(feed.lerobot_windows(data, kind, order))
-    shards = feed_webdataset.in_order(data.shards[kind.shards], feed.cut_windows(kind))
-    for (clip, first), theirs, cut in zip(order, lerobot, shards, strict=True):
+    rows = lerobot.in_order(measure.lerobot_windows(data, kind, order))
+    shards = webdataset.in_order(data.shards[kind.shards], measure.cut_windows(kind))
+    for (clip, first), theirs, cut in zip(order, rows, shards, strict=True):
         sample = expected[data.clip_ids[clip], first]
         for name in kind.names:
             assert np.array_equal(sample[name], theirs[name], equal_nan=sample[name].dtype.kind == "f"), name
@@ -70,7 +71,7 @@ def test_all_readers_deliver_the_same_windows(data, kind):
 
 
 def test_the_pictures_and_points_are_not_all_alike(data):
-    kinds = {kind.name: ours(data, kind) for kind in feed.KINDS}
+    kinds = {kind.name: ours(data, kind) for kind in measure.KINDS}
     first, second = list(kinds["arvrm"].values())[:2]
     assert not np.array_equal(first["images"], second["images"])
     points = list(kinds["arm4r"].values())
@@ -79,23 +80,23 @@ def test_the_pictures_and_points_are_not_all_alike(data):
 
 
 def test_our_order_is_what_the_loader_hands_out(data):
-    kind = feed.KINDS[0]
-    windows = feed.open_windows(data, kind)
-    loader = windows.loader(feed.BATCH, drop_last=False)
+    kind = measure.KINDS[0]
+    windows = measure.open_windows(data, kind)
+    loader = windows.loader(measure.BATCH, drop_last=False)
     handed = [
         (id_, round(now * data.hz)) for b in loader for id_, now in zip(b["clip_id"], b["now_s"].tolist(), strict=True)
     ]
-    order = [(windows.clip_ids[clip], first + kind.past - 1) for clip, first in feed.order_of(windows)]
+    order = [(windows.clip_ids[clip], first + kind.past - 1) for clip, first in measure.order_of(windows)]
     assert [id_ for id_, _ in handed] == [id_ for id_, _ in order]
     assert [now for _, now in handed] == pytest.approx([now for _, now in order])
 
 
 def test_every_reader_reads_all_windows_and_all_bytes(data, monkeypatch):
-    monkeypatch.setattr(feed, "WORKERS", (0,))
-    monkeypatch.setattr(feed, "BATCH", 5)
-    for kind in feed.KINDS:
+    monkeypatch.setattr(measure, "WORKERS", (0,))
+    monkeypatch.setattr(measure, "BATCH", 5)
+    for kind in measure.KINDS:
         num = CLIPS * (FRAMES - kind.num_steps + 1)
-        found = {name: reader(0) for name, reader in feed.make_readers(data, kind).items()}
+        found = {name: reader(0) for name, reader in measure.make_readers(data, kind).items()}
         reads = [read for name, read in found.items() if name.endswith("workers")]
         assert len(reads) == 3
         assert {read.num_windows for read in reads} == {num}  # five clips: batches of five leave nothing over
@@ -104,12 +105,12 @@ def test_every_reader_reads_all_windows_and_all_bytes(data, monkeypatch):
 
 
 def test_the_report_has_every_goal(data, monkeypatch):
-    monkeypatch.setattr(feed, "WORKERS", (0,))
-    results: dict[str, dict] = {kind.name: {} for kind in feed.KINDS}
-    for kind in feed.KINDS:
-        feed.measure(data, kind, 2, Watch(lambda _: None), results[kind.name])
+    monkeypatch.setattr(measure, "WORKERS", (0,))
+    results: dict[str, dict] = {kind.name: {} for kind in measure.KINDS}
+    for kind in measure.KINDS:
+        measure.measure(data, kind, 2, Watch(lambda _: None), results[kind.name])
     results["recipes"] = {"arm4r": {"loader_wait_share": 0.01}, "arvrm": {"loader_wait_share": 0.2}}
-    goals = feed.goals_of(results)
+    goals = measure.goals_of(results)
     assert [goal["goal"] for goal in goals] == [0.8, 3.0, 1.0, 1.0, 0.05, 0.05]
     assert [goal["met"] for goal in goals[-2:]] == [True, False]
     assert results["arvrm"]["readers"]["lance_take_and_decode"]["windows_per_s"] > 0
@@ -137,7 +138,7 @@ def test_too_few_clips_for_a_recipe_lose_nothing_else(tmp_path):
     loader_waits(feed_db(tmp_path / "db", 6, FRAMES), said.append, found, 120, [name], few)
     assert "but one step takes 5000" in found[name]["not_measured"]
     assert "not measured" in said[-1]
-    goals = {goal["name"]: goal["met"] for goal in feed.goals_of({"recipes": {"arm4r": found[name]}})}
+    goals = {goal["name"]: goal["met"] for goal in measure.goals_of({"recipes": {"arm4r": found[name]}})}
     assert goals["loader wait of arm4r"] is None
 
 

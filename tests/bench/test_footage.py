@@ -9,19 +9,19 @@ import cv2
 import numpy as np
 import pytest
 
-from handloom.bench import run_benchmark
-from handloom.bench.accuracy import report_of
-from handloom.bench.accuracy_published import compared
-from handloom.bench.accuracy_published import markdown as published_markdown
-from handloom.bench.accuracy_table import markdown
-from handloom.bench.footage import databases_in, footage_clips, goals_of, read_held, results_of
-from handloom.bench.footage_clips import FootageClip, begin, measured, processed
+from handloom.api import Database
+from handloom.bench.accuracy.measure import report_of
+from handloom.bench.accuracy.published import compared
+from handloom.bench.accuracy.published import markdown as published_markdown
+from handloom.bench.accuracy.table import markdown
+from handloom.bench.catalogue import run_benchmark
+from handloom.bench.footage.clips import FootageClip, begin, measured, processed
+from handloom.bench.footage.measure import databases_in, footage_clips, goals_of, read_held, results_of
 from handloom.bench.metrics.footage import Loss, Survival
 from handloom.bench.truth.spatracker import published_tracks, read_published
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
 from handloom.schemas.clip import Clip
-from handloom.store.database import Database
 
 
 def row(name: str, lost_from: int | None = None, flags: int = 0) -> dict:

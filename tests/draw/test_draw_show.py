@@ -22,9 +22,9 @@ from handloom.draw.show import check_suffix, write_overlay_video, write_show
 from handloom.draw.text import fit_text, put_text, text_width
 from handloom.draw.thumbnail import FrameKeeper
 from handloom.errors import ConfigError, StoreError
-from handloom.schemas.frame_flags import FrameFlag
-from handloom.schemas.later_grids import grid_columns
 from handloom.schemas.settings import FramesConfig
+from handloom.schemas.tables.frame_flags import FrameFlag
+from handloom.schemas.tables.later_grids import grid_columns
 from handloom.schemas.values import LEFT, RIGHT, LaterGrid
 
 SOURCE = (640, 480)

@@ -12,7 +12,7 @@ from handloom.draw.show import write_show
 from handloom.draw.world import POINT_COLORS, draw_world
 from handloom.errors import ConfigError
 from handloom.schemas.calibrated import Calibrated, with_calibration
-from handloom.schemas.later_grids import grid_columns
+from handloom.schemas.tables.later_grids import grid_columns
 from handloom.schemas.values import LaterGrid, TrackKind
 
 

@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from handloom.draw.curves import Curve, heat_map, line_chart, smoothed
-from handloom.draw.predicted import PREDICTED_COLOUR, TRUE_COLOUR, chosen_points, draw_example
-from handloom.draw.training_numbers import compared
-from handloom.draw.training_page import training_page
-from handloom.draw.training_shown import VariantShown
+from handloom.draw.training.curves import Curve, heat_map, line_chart, smoothed
+from handloom.draw.training.numbers import compared
+from handloom.draw.training.page import training_page
+from handloom.draw.training.predicted import PREDICTED_COLOUR, TRUE_COLOUR, chosen_points, draw_example
+from handloom.draw.training.shown import VariantShown
 from handloom.schemas.training import Example
 
 VOID = {"meta", "img", "br", "line", "circle", "path"}

@@ -15,14 +15,14 @@ from hypothesis.extra import numpy as hnp
 from support.rows import make_clip, make_row
 
 from handloom.errors import ConfigError, ShapeError
-from handloom.export.arm4r import export_arm4r
-from handloom.export.arm4r_points import clip_points, held
+from handloom.export.arm4r.clips import export_arm4r
+from handloom.export.arm4r.points import clip_points, held
+from handloom.export.arm4r.zarr2 import zarr_files
 from handloom.export.new_export import INDEX, UNFINISHED
-from handloom.export.zarr2 import zarr_files
-from handloom.geometry.arm4r_scale import at_912x512
-from handloom.geometry.camera import rays
-from handloom.models.tracks_lk import query_grid
-from handloom.schemas.row import build_row, row_arrays, row_camera
+from handloom.geometry.camera.intrinsics import rays
+from handloom.geometry.tracks.arm4r_scale import at_912x512
+from handloom.models.tracks.lucas_kanade import query_grid
+from handloom.schemas.tables.row import build_row, row_arrays, row_camera
 from handloom.schemas.values import Camera, CameraPath, Hands, LaterGrid, LiftedTracks, Tracks, VideoInfo
 
 SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).parents[3] / "shared"))

@@ -12,16 +12,16 @@ import pytest
 from PIL import Image
 from support.rows import FISHEYE, RUN_KEY, make_clip, make_row
 
+from handloom.api import Database
 from handloom.errors import ConfigError
-from handloom.export.card import Card, Tally, hub_licence
-from handloom.pipelines.export import export
-from handloom.pipelines.export_lerobot import lerobot
-from handloom.pipelines.export_webdataset import webdataset
-from handloom.schemas.tables import clips_schema
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.export.card import Card, CardTally, hub_licence
+from handloom.pipelines.export.lerobot import lerobot
+from handloom.pipelines.export.parquet import export
+from handloom.pipelines.export.webdataset import webdataset
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.runs import start_run
+from handloom.store.runs.runs import start_run
 
 yaml = pytest.importorskip("yaml")
 SCHEMA = clips_schema(4)
@@ -71,7 +71,7 @@ def read_card(out: Path) -> tuple[dict, str]:
 
 
 def test_a_card_counts_the_lenses_that_distort(db: Database) -> None:
-    tally = Tally()
+    tally = CardTally()
     list(tally.over([make_row(1), make_row(2, camera=FISHEYE), make_row(3, camera=FISHEYE)]))
     text = Card("parquet", "clips", "", {}).text(tally)
     assert "- Lens: fisheye 2, pinhole 1" in text
@@ -119,7 +119,7 @@ def test_licences_in_the_hubs_words() -> None:
 
 
 def test_strange_names_do_not_break_the_front_matter() -> None:
-    tally = Tally()
+    tally = CardTally()
     tally.add({"dataset": 'a: "b"\n---\n#', "num_frames": 3, "fps": 15.0, "licence": 'x: "y"\n- z'})
     text = Card("f", 'Ti: "tle"', "files", {}, None).text(tally)
     front = yaml.safe_load(text.split("\n---\n")[0])

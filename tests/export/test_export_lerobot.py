@@ -20,19 +20,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from support.rows import later_grid, make_clip, make_row
 
+from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
-from handloom.export.lerobot import Layout, export_lerobot
-from handloom.export.lerobot_clips import CAMERA, KEYPOINTS, clip_episode, clip_layout
-from handloom.export.lerobot_grids import num_slots
-from handloom.export.lerobot_stats import RunningStats
+from handloom.export.lerobot.clips import CAMERA, KEYPOINTS, clip_episode, clip_layout
+from handloom.export.lerobot.dataset import Layout, export_lerobot
+from handloom.export.lerobot.grids import num_slots
+from handloom.export.lerobot.stats import RunningStats
 from handloom.export.pictures import Fit
 from handloom.export.steps import rate_of, steps_at
-from handloom.pipelines.export_lerobot import lerobot
-from handloom.pipelines.ingest_robots import lerobot as ingest_lerobot
-from handloom.schemas.later_grids import grid_columns
-from handloom.schemas.robot import RobotEpisode, Signal, episode_arrays, episode_row
-from handloom.schemas.row import row_arrays
-from handloom.store.database import Database
+from handloom.pipelines.export.lerobot import lerobot
+from handloom.pipelines.ingest.robots import lerobot as ingest_lerobot
+from handloom.schemas.tables.later_grids import grid_columns
+from handloom.schemas.tables.robot import RobotEpisode, Signal, episode_arrays, episode_row
+from handloom.schemas.tables.row import row_arrays
 from handloom.store.episodes import read_episodes, write_episodes
 
 SIZE = (48, 36)

@@ -16,13 +16,13 @@ from support.rows import make_row
 from support.s3_server import s3_server
 
 from handloom.errors import ConfigError, StoreError
-from handloom.export.arm4r import export_arm4r
-from handloom.export.lerobot import export_lerobot
-from handloom.export.lerobot_clips import clip_episode, clip_layout
+from handloom.export.arm4r.clips import export_arm4r
+from handloom.export.lerobot.clips import clip_episode, clip_layout
+from handloom.export.lerobot.dataset import export_lerobot
 from handloom.export.shards import export_arrow, export_parquet, read_index
 from handloom.export.webdataset import export_webdataset
-from handloom.schemas.row import frames_to_arrow, row_arrays
-from handloom.schemas.tables import clips_schema
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.schemas.tables.row import frames_to_arrow, row_arrays
 
 pytest.importorskip("moto.server", reason="needs moto[server]")
 NUM_TRACKS = 2

@@ -23,9 +23,9 @@ from handloom.errors import ConfigError, ShapeError, StoreError
 from handloom.export.rows import bytes_per_row
 from handloom.export.shards import export_arrow, export_parquet, read_index
 from handloom.schemas.clip import Clip, make_clip_id
-from handloom.schemas.embeddings import EMBEDDINGS
-from handloom.schemas.row import build_row
-from handloom.schemas.tables import QUALITY_FIELDS, clips_schema
+from handloom.schemas.tables.arrow import QUALITY_FIELDS, clips_schema
+from handloom.schemas.tables.embeddings import EMBEDDINGS
+from handloom.schemas.tables.row import build_row
 from handloom.schemas.values import Camera, CameraPath, Hands, Tracks, VideoInfo
 
 NUM_TRACKS = 3

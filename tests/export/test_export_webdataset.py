@@ -16,7 +16,7 @@ from support.rows import later_grid, make_clip, make_row
 
 from handloom.errors import ConfigError
 from handloom.export.webdataset import export_webdataset, sample_key
-from handloom.schemas.row import row_arrays
+from handloom.schemas.tables.row import row_arrays
 
 wds = pytest.importorskip("webdataset")
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from handloom.geometry.calibration import apart, bend_of, distortion_of, field_of_view_deg, together
-from handloom.geometry.camera import parse_camera
+from handloom.geometry.camera.calibration import apart, bend_of, distortion_of, field_of_view_deg, together
+from handloom.geometry.camera.intrinsics import parse_camera
 
 ASSUMED = (0.7, 0.33)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from handloom.errors import ClipError
-from handloom.geometry.camera import assumed_camera, camera_for, project, rays, undistort
+from handloom.geometry.camera.intrinsics import assumed_camera, camera_for, project, rays, undistort
 from handloom.schemas.camera_presets import PRESETS
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import CameraConfig

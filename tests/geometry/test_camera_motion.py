@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from handloom.errors import ShapeError
-from handloom.geometry.camera_motion import dominant_homography, estimate_camera_motion, warp
+from handloom.geometry.camera.motion import dominant_homography, estimate_camera_motion, warp
 
 WIDTH, HEIGHT = 640, 360
 CORNERS = np.array([[0, 0], [WIDTH, 0], [0, HEIGHT], [WIDTH, HEIGHT]], float)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from handloom.geometry.camera import assumed_camera, project, rays, slopes
-from handloom.geometry.camera_found import EstimatedPath
-from handloom.geometry.camera_lens import camera_of
-from handloom.geometry.camera_path import REASONS, estimate_path, with_scale
-from handloom.geometry.camera_turn_lens import find_turn_lens
-from handloom.geometry.sfm_pieces import reconstruct_long
-from handloom.geometry.sfm_plane import twin_pose
-from handloom.geometry.sfm_solver import Sightings
+from handloom.geometry.camera.accept import EstimatedPath
+from handloom.geometry.camera.intrinsics import assumed_camera, project, rays, slopes
+from handloom.geometry.camera.lens_search import camera_of
+from handloom.geometry.camera.path import REASONS, estimate_path, with_scale
+from handloom.geometry.camera.turn_lens import find_turn_lens
+from handloom.geometry.sfm.pieces import reconstruct_long
+from handloom.geometry.sfm.plane import twin_pose
+from handloom.geometry.sfm.solver import Observations
 from handloom.schemas.values import Camera, CameraPath, FeatureTracks, Hands, VideoInfo
 
 INFO = VideoInfo(1280, 720, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
@@ -300,7 +300,7 @@ def as_sightings(features, num):
     """In the pixels of `CAMERA` without its principal point."""
     xy = MATRIX[0, 0] * slopes(features.points_px.astype(np.float64), CAMERA)
     frame, track = features.frame.astype(np.int64), features.track.astype(np.int64)
-    return Sightings.of(frame, track, xy, num, int(track.max()) + 1)
+    return Observations.of(frame, track, xy, num, int(track.max()) + 1)
 
 
 def test_a_long_clip_in_pieces_that_are_joined():
@@ -426,7 +426,7 @@ def test_a_pan_through_a_lens_that_bends_tells_it(focal, numbers, model, assumed
     seen = corners(poses, lens, points=far)
     frame, track = seen.frame.astype(np.int64), seen.track.astype(np.int64)
     from_middle = seen.points_px.astype(np.float64) - [640, 360]
-    found = find_turn_lens(Sightings.of(frame, track, from_middle / 2, 20, int(track.max()) + 1), assumed / 2, None)
+    found = find_turn_lens(Observations.of(frame, track, from_middle / 2, 20, int(track.max()) + 1), assumed / 2, None)
     assert abs(np.log(2 * found.focal / focal)) < 2 * np.sqrt(found.covariance[0, 0]) < 0.2
     corner = np.array([[250.0, 140.0]])  # from the middle, of a picture 640 wide
     true = Camera(matrix * [[0.5, 1, 0], [1, 0.5, 0], [1, 1, 1]], "given", lens.distortion, model)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from handloom.geometry.camera_path import estimate_path
+from handloom.geometry.camera.path import estimate_path
 from handloom.models.features import CornerTracks
 from handloom.schemas.values import Camera, HandPoints, Hands, VideoInfo
-from handloom.synth.render import render_clip
-from handloom.synth.scene import SceneSpec
-from handloom.video.frame_store import FrameStore
+from handloom.synth.render.render import render_clip
+from handloom.synth.script.scene import SceneSpec
+from handloom.video.decode.frame_store import FrameStore
 
 SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "clips"
 EGODEX = ("basic_pick_place_0", "insert_remove_2")

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handloom.geometry.camera import assumed_camera, project
+from handloom.geometry.camera.intrinsics import assumed_camera, project
+from handloom.geometry.camera.world import to_camera
 from handloom.geometry.cross_quality import FIELDS, cross_quality
 from handloom.geometry.picture_stats import PictureNumbers
-from handloom.geometry.world import to_camera
-from handloom.schemas.frame_flags import FrameFlag, flag_names
-from handloom.schemas.tables import QUALITY_FIELDS
+from handloom.schemas.tables.arrow import QUALITY_FIELDS
+from handloom.schemas.tables.frame_flags import FrameFlag, flag_names
 from handloom.schemas.values import (
     LEFT,
     RIGHT,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from handloom.errors import ClipError
-from handloom.geometry.given_path import given_path
+from handloom.geometry.camera.given_path import given_path
 from handloom.schemas.clip import Clip
 
 MATRIX = [500.0, 0, 320, 0, 510.0, 180, 0, 0, 1]

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handloom.geometry import hand_model as model
-from handloom.geometry.camera import project, rays
-from handloom.geometry.hand_fit import fit_hands
-from handloom.geometry.hand_palm import likeliest_path
-from handloom.geometry.hand_solve import P, Problem, State, misfit, normal_equations
-from handloom.geometry.metric_posterior import Posterior
+from handloom.geometry.camera.intrinsics import project, rays
+from handloom.geometry.hands import model
+from handloom.geometry.hands.fit import fit_hands
+from handloom.geometry.hands.palm import likeliest_path
+from handloom.geometry.hands.solve import P, Problem, State, misfit, normal_equations
+from handloom.geometry.metric.posterior import Posterior
 from handloom.schemas.values import Camera, HandPoints, Hands, VideoInfo
 
 INFO = VideoInfo(1280, 720, 15.0, "h264", "yuv420p", 0, 0.0, 10.0, 150)

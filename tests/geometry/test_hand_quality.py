@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from handloom.geometry.camera import assumed_camera, project
-from handloom.geometry.hand_quality import hand_quality
-from handloom.schemas.tables import QUALITY_FIELDS
+from handloom.geometry.camera.intrinsics import assumed_camera, project
+from handloom.geometry.hands.quality import hand_quality
+from handloom.schemas.tables.arrow import QUALITY_FIELDS
 from handloom.schemas.values import LEFT, RIGHT, Hands, VideoInfo
 
 INFO = VideoInfo(640, 360, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)

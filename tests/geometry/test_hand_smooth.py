@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from handloom.geometry.hand_smooth import GAP_CONFIDENCE, fill_gaps, smooth
+from handloom.geometry.hands.smooth import GAP_CONFIDENCE, fill_gaps, smooth
 
 SHAPE = np.random.default_rng(3).uniform(-40, 40, (21, 2))
 WIDTH, HEIGHT = 640, 360

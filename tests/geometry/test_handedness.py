@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handloom.geometry.handedness import VIEW_PRIOR, Assignment, assign
-from handloom.geometry.tracklets import Detections, is_duplicate, keep_hands, link
+from handloom.geometry.hands.handedness import VIEW_PRIOR, Assignment, assign
+from handloom.geometry.hands.tracklets import Detections, is_duplicate, keep_hands, link
 from handloom.schemas.values import LEFT, RIGHT
 
 WIDTH, HEIGHT = 640, 360

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from handloom.geometry.camera import project
-from handloom.geometry.later_grids import StoredGrids, window_tracks, world_points
-from handloom.schemas.later_grids import grid_columns
+from handloom.geometry.camera.intrinsics import project
+from handloom.geometry.tracks.later_grids import StoredGrids, window_tracks, world_points
+from handloom.schemas.tables.later_grids import grid_columns
 from handloom.schemas.values import Camera, LaterGrid
 
 G, NUM = 4, 30

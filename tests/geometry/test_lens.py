@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.errors import ClipError
-from handloom.geometry.camera import (
+from handloom.geometry.camera.distortion import MODELS, lens_of
+from handloom.geometry.camera.intrinsics import (
     DISTORTIONS,
     camera_for,
     parse_camera,
@@ -21,7 +22,6 @@ from handloom.geometry.camera import (
     slopes,
     undistort,
 )
-from handloom.geometry.lens import MODELS, lens_of
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import CameraConfig
 from handloom.schemas.values import Camera, VideoInfo

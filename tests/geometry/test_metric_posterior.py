@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from geometry.test_hand_fit import CAMERA, INFO, clip, fit
 
-from handloom.geometry.hand_fit import resized
-from handloom.geometry.hand_focal import told_by_hands
-from handloom.geometry.metric_evidence import Metres, metric_numbers, with_lens, with_world
-from handloom.geometry.metric_posterior import MAX_SURPRISE, Posterior, alone, trust
+from handloom.geometry.hands.fit import resized
+from handloom.geometry.hands.focal import told_by_hands
+from handloom.geometry.metric.evidence import Metres, metric_numbers, with_lens, with_world
+from handloom.geometry.metric.posterior import MAX_SURPRISE, Posterior, alone, trust
 from handloom.schemas.values import Camera, CameraPath, DepthMaps
 
 HAND, FOCAL, SIZE = Posterior.HAND, Posterior.FOCAL, Posterior.SIZE

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from handloom.geometry.camera import project
-from handloom.geometry.path_scale import MAX_SIGMA, by_depth, by_rest, by_touch, metric_scale
+from handloom.geometry.camera.intrinsics import project
+from handloom.geometry.metric.path_scale import MAX_SIGMA, by_depth, by_rest, by_touch, metric_scale
 from handloom.schemas.values import Camera, DepthMaps, Hands, VideoInfo
 
 INFO = VideoInfo(640, 360, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)

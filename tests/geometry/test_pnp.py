@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from handloom.geometry.camera import project
-from handloom.geometry.pnp import lift_hands
+from handloom.geometry.camera.intrinsics import project
+from handloom.geometry.hands.pnp import lift_hands
 from handloom.schemas.values import Camera
 
 MATRIX = np.array([[700.0, 0, 639.5], [0, 700.0, 359.5], [0, 0, 1]])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from handloom.geometry.sfm_poses import place, place_all, placed
-from handloom.geometry.sfm_solver import Scene, Sightings
+from handloom.geometry.sfm.poses import place, place_all, placed
+from handloom.geometry.sfm.solver import Observations, Scene
 
 FOCAL, NUM_FRAMES, NUM_POINTS = 400.0, 9, 80
 
 
-def views(outliers: float, blind: int | None = None) -> tuple[Scene, Sightings, np.ndarray]:
+def views(outliers: float, blind: int | None = None) -> tuple[Scene, Observations, np.ndarray]:
     """A scene whose first frame alone is placed, what the frames see of it, and their true poses."""
     rng = np.random.default_rng(0)
     points = np.column_stack([rng.uniform(-1, 1, (NUM_POINTS, 2)), rng.uniform(1.5, 3, NUM_POINTS)])
@@ -25,7 +25,7 @@ def views(outliers: float, blind: int | None = None) -> tuple[Scene, Sightings, 
         xy[off] += rng.uniform(-60, 60, (off.sum(), 2))
         num = 5 if frame == blind else NUM_POINTS
         frames.append(np.full(num, frame)), tracks.append(np.arange(num)), pixels.append(xy[:num])
-    seen = Sightings.of(*map(np.concatenate, (frames, tracks, pixels)), NUM_FRAMES, NUM_POINTS)
+    seen = Observations.of(*map(np.concatenate, (frames, tracks, pixels)), NUM_FRAMES, NUM_POINTS)
     known = np.full((NUM_FRAMES, 3, 4), np.nan)
     known[0] = poses[0]
     return Scene(known, points, FOCAL), seen, poses

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from handloom.errors import ConfigError, ShapeError
-from handloom.geometry.arm4r import arm4r_points
-from handloom.geometry.camera import project
+from handloom.geometry.camera.intrinsics import project
 from handloom.geometry.pieces import lift_in_pieces
-from handloom.geometry.track_hand import flesh_depth
-from handloom.geometry.track_lift import lift_tracks
+from handloom.geometry.tracks.arm4r import arm4r_points
+from handloom.geometry.tracks.hand import flesh_depth
+from handloom.geometry.tracks.lift import lift_tracks
 from handloom.schemas.values import Camera, CameraPath, DepthMaps, Hands, TrackKind, Tracks, VideoInfo
 
 T, N = 20, 60

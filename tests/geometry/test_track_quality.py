@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from handloom.geometry.track_quality import lost_shares, track_quality
+from handloom.geometry.tracks.quality import lost_shares, track_quality
 from handloom.schemas.values import Hands, Tracks, VideoInfo
 
 INFO = VideoInfo(640, 360, 15.0, "h264", "yuv420p", 0, 0.0, 1.0, 4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from handloom.geometry.world import hands_to_world, metric_poses, to_camera, to_world
+from handloom.geometry.camera.world import hands_to_world, metric_poses, to_camera, to_world
 from handloom.schemas.values import CameraPath, Hands
 
 

@@ -10,13 +10,13 @@ import pytest
 from support.calvin_data import WINDOWS, edit_frame, language, make_calvin, state_of
 from support.lerobot_data import numbers_in
 
+from handloom.api import Database
 from handloom.errors import ConfigError
-from handloom.ingest.arrays_only import read_npy
-from handloom.ingest.calvin_language import read_language
-from handloom.pipelines.ingest_robots import calvin
-from handloom.schemas.robot import episode_arrays
-from handloom.store.clip_list import read_clips
-from handloom.store.database import Database
+from handloom.ingest.robot.arrays_only import read_npy
+from handloom.ingest.robot.calvin import read_language
+from handloom.pipelines.ingest.robots import calvin
+from handloom.schemas.tables.robot import episode_arrays
+from handloom.store.clips.clip_list import read_clips
 from handloom.store.episodes import read_episodes
 
 POSE = ("x", "y", "z", "euler_x", "euler_y", "euler_z")

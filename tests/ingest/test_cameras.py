@@ -11,21 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from handloom.api import Database
 from handloom.errors import ConfigError
-from handloom.geometry.camera import camera_of
-from handloom.ingest.camera_file import read_camera_file
-from handloom.ingest.cameras import Asked, asked_cameras, is_file_gone, kept
-from handloom.ingest.devices import device_camera
-from handloom.ingest.folder import ingest_folder
-from handloom.pipelines import ingest
+from handloom.geometry.camera.intrinsics import camera_of
+from handloom.ingest.camera.devices import device_camera
+from handloom.ingest.camera.file import read_camera_file
+from handloom.ingest.camera.said import Asked, asked_cameras, is_file_gone, kept
+from handloom.ingest.human.folder import ingest_folder
+from handloom.pipelines.ingest import human
 from handloom.schemas.calibrated import Calibrated, before_calibration, with_calibration
 from handloom.schemas.camera_presets import PRESETS
 from handloom.schemas.clip import Clip
 from handloom.schemas.hand_size import HandSize, parse_hand
 from handloom.schemas.values import VideoInfo
-from handloom.store.clip_list import read_clips
-from handloom.store.database import Database
-from handloom.video.camera_tags import CameraTags
+from handloom.store.clips.clip_list import read_clips
+from handloom.video.container.camera_tags import CameraTags
 
 HD = VideoInfo(1920, 1080, 30.0, "h264", "yuv420p", 0, 0.0, 2.0, 60)
 INTRINSICS = {"camera_matrix": [900.0, 0, 639.5, 0, 900, 359.5, 0, 0, 1], "picture_size": [1280, 720]}
@@ -281,7 +281,7 @@ def test_epic_and_ego4d_take_their_own_preset_and_say_so(tmp_path):
     db = Database.open_or_new(str(tmp_path / "db"))
 
     def epic(**options):
-        summary = ingest.epic(db, [csv], str(tmp_path / "videos"), **options)
+        summary = human.epic(db, [csv], str(tmp_path / "videos"), **options)
         (clip,) = read_clips(db)
         return summary, json.loads(clip.camera), clip.hand
 
@@ -298,7 +298,7 @@ def test_epic_and_ego4d_take_their_own_preset_and_say_so(tmp_path):
     manifest = {"videos": [{"video_uid": "u", "duration_sec": 5.0, "video_metadata": {"fps": 30, "num_frames": 150}}]}
     other = Database.open_or_new(str(tmp_path / "other"))
     ego4d = write(tmp_path / "ego4d.json", manifest)
-    ingest.ego4d(other, ego4d, str(tmp_path / "videos"), asked=asked_cameras(hand_length_m=0.18))
+    human.ego4d(other, ego4d, str(tmp_path / "videos"), asked=asked_cameras(hand_length_m=0.18))
     (clip,) = read_clips(other)
     assert json.loads(clip.camera)["preset"] == "ego4d"
     assert parse_hand(clip.hand) == HandSize(0.18, 0.02, None, "given")

@@ -10,10 +10,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from handloom.errors import ConfigError
-from handloom.geometry.camera import parse_camera, project
-from handloom.geometry.given_path import given_path
-from handloom.ingest.epic import ingest_epic
-from handloom.ingest.epic_fields import frames_per_s, read_fields
+from handloom.geometry.camera.given_path import given_path
+from handloom.geometry.camera.intrinsics import parse_camera, project
+from handloom.ingest.human.epic import ingest_epic
+from handloom.ingest.human.epic_fields import frames_per_s, read_fields
 from handloom.schemas.clip import Clip
 
 HEADER = "narration_id,participant_id,video_id,start_timestamp,stop_timestamp,narration,verb,noun"

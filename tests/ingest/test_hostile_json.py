@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from handloom.errors import ConfigError
-from handloom.geometry.camera import parse_camera
-from handloom.geometry.given_path import parse_poses
-from handloom.ingest.camera_file import read_camera_file
+from handloom.geometry.camera.given_path import parse_poses
+from handloom.geometry.camera.intrinsics import parse_camera
+from handloom.ingest.camera.file import read_camera_file
 from handloom.ingest.files import read_json
 from handloom.schemas.bounded_json import CAMERA, DESCRIPTION, Bounds, parse
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handloom.errors import ConfigError
-from handloom.ingest.cutting import check_clip_seconds, cut, joined, overlaps, subtract
+from handloom.ingest.human.cutting import check_clip_seconds, cut, joined, overlaps, subtract
 
 times = st.floats(0, 20_000, allow_nan=False).map(lambda x: round(x, 4))
 lengths = st.floats(0.001, 900).map(lambda x: round(x, 4) or 0.001)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from handloom.errors import ConfigError
-from handloom.ingest.ego4d import Choice, ingest_ego4d
-from handloom.ingest.ego4d_narrations import NarrationWindow
+from handloom.ingest.human.ego4d import Choice, ingest_ego4d
+from handloom.ingest.human.ego4d_narrations import NarrationWindow
 
 SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "annotations"
 A, B = "0a8f6747-7f79-4176-85ca-f5ec01a15435", "b7c1fd5a-2bc2-4ab6-9e6f-8f0c5b2f1d3e"

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handloom.errors import ConfigError
-from handloom.ingest.epic import ingest_epic, split_of
+from handloom.ingest.human.epic import ingest_epic, split_of
 
 HEADER = (
     "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,start_frame,stop_frame,"

@@ -11,8 +11,8 @@ import pytest
 from support.calvin_data import make_calvin
 from support.lerobot_data import make_v3
 
+from handloom.api import Database
 from handloom.cli import main
-from handloom.store.database import Database
 
 HEADER = "narration_id,participant_id,video_id,start_timestamp,stop_timestamp"
 GOOD, BAD = "P01_01_0,P01,P01_01,00:00:01.00,00:00:02.00", "P01_01_1,P01,P01_01,00:01.0,00:02.0"

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from handloom.errors import ConfigError
-from handloom.ingest.folder import ingest_folder
+from handloom.ingest.human.folder import ingest_folder
 from handloom.schemas.values import VideoInfo
-from handloom.video.probe import Prober
-from handloom.video.source import VideoSource
+from handloom.video.decode.probe import Prober
+from handloom.video.fetch.source import VideoSource
 
 RATE_HZ = 10
 

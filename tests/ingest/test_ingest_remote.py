@@ -7,8 +7,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from handloom.errors import ConfigError
-from handloom.ingest.epic import ingest_epic
-from handloom.ingest.folder import ingest_folder
+from handloom.ingest.human.epic import ingest_epic
+from handloom.ingest.human.folder import ingest_folder
 from handloom.schemas.values import VideoInfo
 
 HEADER = "narration_id,participant_id,video_id,start_timestamp,stop_timestamp"

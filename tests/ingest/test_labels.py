@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
+from handloom.api import Database
 from handloom.errors import ClipError, ConfigError, StoreError
-from handloom.ingest.folder import ingest_folder
+from handloom.ingest.human.folder import ingest_folder
 from handloom.schemas.values import VideoInfo
-from handloom.store.clip_list import add_clips, read_clips
-from handloom.store.database import Database
+from handloom.store.clips.clip_list import add_clips, read_clips
 
 
 def ingest(folder):

@@ -28,18 +28,18 @@ from support.lerobot_data import (
 )
 from support.numbered_video import numbered_picture
 
+from handloom.api import Database
 from handloom.errors import ConfigError
-from handloom.ingest.robot_pictures import match_times
-from handloom.ingest.robot_source import NOTES as REMARKS
-from handloom.ingest.robot_source import SKIP_REASONS
-from handloom.pipelines.ingest_robots import lerobot
-from handloom.schemas.reasons import REASONS
-from handloom.schemas.robot import episode_arrays
-from handloom.store.clip_list import read_clips
-from handloom.store.database import Database
+from handloom.ingest.robot.pictures import match_times
+from handloom.ingest.robot.source import NOTES as REMARKS
+from handloom.ingest.robot.source import SKIP_REASONS
+from handloom.pipelines.ingest.robots import lerobot
+from handloom.schemas.tables.reject import REASONS
+from handloom.schemas.tables.robot import episode_arrays
+from handloom.store.clips.clip_list import read_clips
 from handloom.store.episodes import read_episodes
-from handloom.video.decoder import DecodeLimits, Decoder
-from handloom.video.source import VideoSource
+from handloom.video.decode.decoder import DecodeLimits, Decoder
+from handloom.video.fetch.source import VideoSource
 from handloom.video.write import write_video
 
 SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "annotations"

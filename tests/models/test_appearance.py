@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handloom.errors import ShapeError
-from handloom.models.appearance import MAX_FRAMES, GistHogHsv, gist_of, hog_of
+from handloom.models.embeddings.appearance import MAX_FRAMES, GistHogHsv, gist_of, hog_of
 from handloom.schemas.clip import Clip
-from handloom.schemas.embeddings import EMBEDDINGS
+from handloom.schemas.tables.embeddings import EMBEDDINGS
 from handloom.schemas.values import Hands, VideoInfo
 
 CLIP = Clip("test:a:0-2000", "test", "a", "a.mp4", 0.0, 2.0)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from handloom.models.cuts import find_cuts
-from handloom.models.hand_points import not_across
+from handloom.models.hands.points import not_across
 from handloom.schemas.values import HandPoints
-from handloom.video.frame_store import FrameStore
+from handloom.video.decode.frame_store import FrameStore
 
 WIDTH, HEIGHT = 320, 180
 

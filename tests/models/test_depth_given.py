@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from handloom.errors import ClipError, ConfigError
-from handloom.models.depth_given import GivenDepth
+from handloom.models.depth.given import GivenDepth
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import DepthConfig
 from handloom.schemas.values import Camera, DepthMaps, VideoInfo
-from handloom.video.frame_store import FrameStore
+from handloom.video.decode.frame_store import FrameStore
 
 CLIP = Clip("test:kitchen/v:2000-3000", "test", "kitchen/v", "v.mp4", 2.0, 3.0)
 INFO = VideoInfo(640, 480, 30.0, "h264", "yuv420p", 0, 0.0, 9.0, 270)

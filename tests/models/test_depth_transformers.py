@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from handloom.errors import ConfigError
-from handloom.models.depth_transformers import TransformersDepth, model_identity
+from handloom.models.depth.transformers_depth import TransformersDepth, model_identity
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import DepthConfig
 from handloom.schemas.values import Camera, VideoInfo
-from handloom.video.frame_store import FrameStore
+from handloom.video.decode.frame_store import FrameStore
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -8,7 +8,7 @@ import pytest
 
 from handloom.models.features import CornerTracks
 from handloom.schemas.values import FeatureTracks, HandPoints, VideoInfo
-from handloom.video.frame_store import FrameStore
+from handloom.video.decode.frame_store import FrameStore
 
 INFO = VideoInfo(1280, 720, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
 SIZE = (640, 360)

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from handloom.models.hand_colours import HandColours
-from handloom.video.frame_store import FrameStore
+from handloom.models.hands.colours import HandColours
+from handloom.video.decode.frame_store import FrameStore
 
 HEIGHT, WIDTH, NUM = 180, 320, 8
 SKIN, GLOVE, TABLE = (196, 142, 110), (40, 60, 150), (120, 120, 110)

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 
 from handloom.errors import ClipError
-from handloom.geometry.camera import camera_for
-from handloom.geometry.pnp import place_hands
-from handloom.models.hands_mediapipe import MediaPipeHands
+from handloom.geometry.camera.intrinsics import camera_for
+from handloom.geometry.hands.pnp import place_hands
+from handloom.models.hands.mediapipe_graph import MediaPipeHands
 from handloom.models.quiet import quiet_stderr
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import CameraConfig, HandsConfig
 from handloom.schemas.values import RIGHT, Camera, Hands, VideoInfo
-from handloom.synth import RenderedClip, SceneSpec, render_clip
-from handloom.video.frame_store import FrameStore
+from handloom.synth.render.render import RenderedClip, render_clip
+from handloom.synth.script.scene import SceneSpec
+from handloom.video.decode.frame_store import FrameStore
 
 SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).parents[3] / "shared"))
 VIDEOS, TRUTH = SHARED / "clips" / "videos", SHARED / "clips" / "gt" / "egodex"

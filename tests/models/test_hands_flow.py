@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from handloom.models.hands_flow import carry
+from handloom.models.hands.between import carry
 
 SIZE = (240, 320)
 POINTS = np.random.default_rng(5).uniform([110, 70], [210, 170], (21, 2))

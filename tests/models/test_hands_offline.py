@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 
 from handloom.errors import ClipError, ConfigError
-from handloom.geometry.tracklets import hand_size
-from handloom.models.hand_crops import hand_picture, palm_picture, palm_regions, read_hands, read_palms
-from handloom.models.hands_check import check_on_hands, tracks_without_palms
-from handloom.models.hands_litert import LiteRtNets
-from handloom.models.hands_offline import OfflineHands, make_nets
-from handloom.models.hands_reader import HandReader, Track
-from handloom.models.hands_search import HandSearch
-from handloom.models.hands_torch import TorchNets
+from handloom.geometry.hands.tracklets import hand_size
+from handloom.models.hands.check import check_on_hands, tracks_without_palms
+from handloom.models.hands.crops import hand_picture, palm_picture, palm_regions, read_hands, read_palms
+from handloom.models.hands.litert import LiteRtNets
+from handloom.models.hands.offline import OfflineHands, make_nets
+from handloom.models.hands.reader import HandReader, Track
+from handloom.models.hands.search import HandSearch
+from handloom.models.hands.torch_networks import TorchNets
 from handloom.models.quiet import quiet_stderr
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import HandsConfig
 from handloom.schemas.values import LEFT, RIGHT, HandPoints, VideoInfo
-from handloom.synth import RenderedClip, SceneSpec, render_clip
-from handloom.video.frame_store import FrameStore
+from handloom.synth.render.render import RenderedClip, render_clip
+from handloom.synth.script.scene import SceneSpec
+from handloom.video.decode.frame_store import FrameStore
 
 FPS = 10.0
 
@@ -244,8 +245,8 @@ def test_both_runtimes_live_in_one_process_and_are_quiet(first):
     code = f"""
 import {first}
 import numpy as np
-from handloom.models.hands_litert import LiteRtNets
-from handloom.models.hands_mediapipe import MediaPipeHands
+from handloom.models.hands.litert import LiteRtNets
+from handloom.models.hands.mediapipe_graph import MediaPipeHands
 from handloom.schemas.settings import HandsConfig
 nets, graph = LiteRtNets(0), MediaPipeHands(HandsConfig())
 print(nets.hands(np.zeros((1, 224, 224, 3), np.uint8))[0].shape)

@@ -13,9 +13,9 @@ from handloom.errors import ConfigError
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from handloom.models.hub_encoders import load_image_encoder, load_text_encoder  # noqa: E402
-from handloom.models.hub_files import local_model  # noqa: E402
-from handloom.models.vit_timm import timm_vit  # noqa: E402
+from handloom.models.hub.encoders import load_image_encoder, load_text_encoder  # noqa: E402
+from handloom.models.hub.files import local_model  # noqa: E402
+from handloom.models.hub.vit_timm import timm_vit  # noqa: E402
 
 VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 VIT |= {"image_size": 32, "patch_size": 16}

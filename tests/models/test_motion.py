@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handloom.errors import ShapeError
-from handloom.geometry.descriptors import direction_votes, summed_votes
-from handloom.models.motion import encode_motion, mirror_clip
-from handloom.schemas.embeddings import EMBEDDINGS
+from handloom.models.embeddings.descriptors import direction_votes, summed_votes
+from handloom.models.embeddings.motion import encode_motion, mirror_clip
+from handloom.schemas.tables.embeddings import EMBEDDINGS
 from handloom.schemas.values import Hands, Tracks, VideoInfo
 
 DIM = EMBEDDINGS["motion"].dim

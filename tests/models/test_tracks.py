@@ -6,14 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from handloom.models.tracks_lk import LucasKanade, query_grid
-from handloom.models.tracks_robust import RecoveringTracker
+from handloom.models.tracks.lucas_kanade import LucasKanade, query_grid
+from handloom.models.tracks.robust import RecoveringTracker
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import TracksConfig
 from handloom.schemas.values import HandPoints, TrackKind, Tracks, VideoInfo
-from handloom.synth.render import render_all
-from handloom.synth.scene import SceneSpec
-from handloom.video.frame_store import FrameStore
+from handloom.synth import follow as surfaces
+from handloom.synth.render.render import render_all
+from handloom.synth.script.scene import SceneSpec
+from handloom.video.decode.frame_store import FrameStore
 
 CLIP = Clip("test:v:0-1000", "test", "v", "v.mp4", 0.0, 1.0)
 WIDTH, HEIGHT, NUM = 320, 240, 24
@@ -202,7 +203,7 @@ def test_points_of_a_hand_stay_on_it_and_those_behind_do_not_come_along():
     assert {TrackKind.LEFT_HAND, TrackKind.RIGHT_HAND} <= set(tracks.kind.tolist())
     used = np.flatnonzero(tracks.query_frame >= 0)
     query = tracks.points_px[tracks.query_frame[used], used]
-    what = truth.follow(query, tracks.query_frame[used]).kind
+    what = surfaces.follow(truth, query, tracks.query_frame[used]).kind
     x, y = np.rint(np.nan_to_num(tracks.points_px[:, used])).astype(int).transpose(2, 0, 1)
     shown = truth.ids[np.arange(len(images))[:, None], np.clip(y, 0, 239), np.clip(x, 0, 319)]
     on_hand = (shown == 1) | (shown == 2)

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from handloom.errors import ClipError, ConfigError
-from handloom.models.tracks_cotracker import CoTracker3, model_identity
-from handloom.models.tracks_lk import query_grid
+from handloom.models.tracks.cotracker import CoTracker3, model_identity
+from handloom.models.tracks.lucas_kanade import query_grid
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import TracksConfig
 from handloom.schemas.values import HandPoints, TrackKind, VideoInfo
-from handloom.video.frame_store import FrameStore
+from handloom.video.decode.frame_store import FrameStore
 
 torch = pytest.importorskip("torch")
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_loaded_says_what_to_do(repo, tmp_path):
 
 
 def test_a_clip_too_long_for_the_model_is_a_reject(repo, monkeypatch):
-    monkeypatch.setattr("handloom.models.tracks_cotracker.MAX_FRAMES", 4)
+    monkeypatch.setattr("handloom.models.tracks.cotracker.MAX_FRAMES", 4)
     with pytest.raises(ClipError, match="9 frames, CoTracker3 takes at most 4"):
         CoTracker3(config(repo)).track(CLIP, INFO, frames(), no_hands(9))
 

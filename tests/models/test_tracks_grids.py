@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from handloom.models.tracks_lk import LucasKanade, query_grid
-from handloom.models.tracks_robust import RecoveringTracker
+from handloom.models.tracks.lucas_kanade import LucasKanade, query_grid
+from handloom.models.tracks.robust import RecoveringTracker
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import TracksConfig
 from handloom.schemas.values import HandPoints, TrackKind, Tracks, VideoInfo
-from handloom.video.frame_store import FrameStore
+from handloom.video.decode.frame_store import FrameStore
 
 WIDTH, HEIGHT, GRID = 256, 192, 8
 WINDOW = 8  # frames

@@ -6,8 +6,8 @@ import pytest
 from support.decoded import HeldFrames, decoded
 
 from handloom.schemas.settings import Settings
-from handloom.workers.extract import Extractor
-from handloom.workers.versions import model_versions
+from handloom.workers.extraction.extract import Extractor
+from handloom.workers.extraction.versions import model_versions
 
 
 @pytest.fixture(scope="package")

@@ -11,7 +11,7 @@ import pytest
 from support.elsewhere import table_elsewhere
 
 from handloom.kernels import AVX2
-from handloom.schemas.row import row_arrays
+from handloom.schemas.tables.row import row_arrays
 
 AVX512 = AVX2["NPY_DISABLE_CPU_FEATURES"]
 OTHERS = {

@@ -15,24 +15,24 @@ from support.rows import digests
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from handloom.draw.thumbnail import FrameKeeper
-from handloom.geometry.camera import camera_for
-from handloom.geometry.camera_path import estimate_path, with_scale
+from handloom.geometry.camera.intrinsics import camera_for
+from handloom.geometry.camera.path import estimate_path, with_scale
+from handloom.geometry.camera.world import hands_to_world
 from handloom.geometry.cross_quality import cross_quality
-from handloom.geometry.hand_fit import fit_hands
-from handloom.geometry.hand_quality import hand_quality
+from handloom.geometry.hands.fit import fit_hands
+from handloom.geometry.hands.pnp import place_hands
+from handloom.geometry.hands.quality import hand_quality
 from handloom.geometry.picture_stats import PictureStats
 from handloom.geometry.pieces import lift_in_pieces
-from handloom.geometry.pnp import place_hands
-from handloom.geometry.track_quality import lost_shares, track_quality
-from handloom.geometry.world import hands_to_world
-from handloom.models.appearance import GistHogHsv
+from handloom.geometry.tracks.quality import lost_shares, track_quality
+from handloom.models.embeddings.appearance import GistHogHsv
+from handloom.models.embeddings.motion import encode_motion
 from handloom.models.features import CornerTracks
-from handloom.models.motion import encode_motion
 from handloom.schemas.settings import Settings
-from handloom.video.frame_store import FrameStore
-from handloom.workers.choose import hand_extractor, point_tracker
-from handloom.workers.settled import settled
-from handloom.workers.stages import in_metres
+from handloom.video.decode.frame_store import FrameStore
+from handloom.workers.extraction.choose import hand_extractor, point_tracker
+from handloom.workers.extraction.extract import settled
+from handloom.workers.extraction.stages import in_metres
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.rows import later_grid, make_clip, make_row
 
-from handloom.export.lerobot import export_lerobot
-from handloom.export.lerobot_clips import clip_episode, clip_layout
-from handloom.export.lerobot_robots import robot_episode, robot_layout, shape_of
-from handloom.schemas.robot import RobotEpisode, Signal, episode_arrays, episode_row
-from handloom.schemas.row import row_arrays
+from handloom.export.lerobot.clips import clip_episode, clip_layout
+from handloom.export.lerobot.dataset import export_lerobot
+from handloom.export.lerobot.robots import robot_episode, robot_layout, shape_of
+from handloom.schemas.tables.robot import RobotEpisode, Signal, episode_arrays, episode_row
+from handloom.schemas.tables.row import row_arrays
 
 SIZE = (96, 64)
 LENGTHS = (20, 33, 27)

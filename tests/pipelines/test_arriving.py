@@ -8,7 +8,7 @@ import time
 import pytest
 
 from handloom.errors import StoreError
-from handloom.pipelines.arriving import Arriving, Stalled
+from handloom.pipelines.run.results import ResultStream, Stalled
 
 
 def nothing() -> None:
@@ -16,14 +16,14 @@ def nothing() -> None:
 
 
 def test_results_and_errors_come_as_they_are():
-    with Arriving(range(100), nothing, lambda: 0.0) as arrivals:
+    with ResultStream(range(100), nothing, lambda: 0.0) as arrivals:
         assert [number for number in arrivals if number is not None] == list(range(100))
 
     def fails():
         yield 1
         raise StoreError("disk full")
 
-    with Arriving(fails(), nothing, lambda: 0.0) as arrivals:
+    with ResultStream(fails(), nothing, lambda: 0.0) as arrivals:
         waiting = filter(None, arrivals)
         assert next(waiting) == 1
         with pytest.raises(StoreError, match="disk full"):
@@ -40,7 +40,7 @@ def test_what_is_on_its_way_can_still_be_had():
         yield 2
         release.wait(20)
 
-    with Arriving(slowly(), release.set, lambda: 0.0) as arrivals:
+    with ResultStream(slowly(), release.set, lambda: 0.0) as arrivals:
         assert next(iter(arrivals)) == 1
         go.set()
         began = time.monotonic()
@@ -57,7 +57,7 @@ def test_the_wait_ends_when_nobody_works_and_only_then():
         release.wait(20)
 
     idle_s = iter([0.0, 0.0, 1e9])  # two looks at a worker that is busy, then silence
-    with Arriving(never(), release.set, lambda: next(idle_s), stall_s=0.3) as arrivals:
+    with ResultStream(never(), release.set, lambda: next(idle_s), stall_s=0.3) as arrivals:
         waiting = iter(arrivals)
         assert next(waiting) == 1
         began = time.monotonic()

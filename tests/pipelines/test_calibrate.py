@@ -11,27 +11,28 @@ import pytest
 from support.extraction import rows_of
 from support.rows import RUN_KEY, make_clip, make_row
 
+from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
-from handloom.geometry.calibration import field_of_view_deg
-from handloom.geometry.camera import camera_for
-from handloom.ingest.folder import ingest_folder
-from handloom.pipelines import calibrate as module
-from handloom.pipelines.calibrate import calibrate
-from handloom.pipelines.calibrate_words import words_of
+from handloom.geometry.camera.calibration import field_of_view_deg
+from handloom.geometry.camera.intrinsics import camera_for
+from handloom.ingest.human.folder import ingest_folder
+from handloom.pipelines.calibrate import calibrate as module
+from handloom.pipelines.calibrate.calibrate import calibrate
+from handloom.pipelines.calibrate.words import words_of
 from handloom.schemas.calibrated import Seen, before_calibration, read_calibrated
 from handloom.schemas.hand_size import parse_hand
 from handloom.schemas.settings import Settings
-from handloom.schemas.tables import clips_schema
+from handloom.schemas.tables.arrow import clips_schema
 from handloom.schemas.values import Camera, VideoInfo
-from handloom.store.clip_list import add_clips, pending_clips, read_clips, update_clips
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.store.clips.clip_list import add_clips, pending_clips, read_clips, update_clips
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.lease import leased
-from handloom.synth import synth_specs, write_clip
-from handloom.video.probe import Prober
-from handloom.video.source import VideoSource
-from handloom.workers.versions import model_versions
+from handloom.store.runs.lease import leased
+from handloom.synth.clip import write_clip
+from handloom.synth.script.demo import synth_specs
+from handloom.video.decode.probe import Prober
+from handloom.video.fetch.source import VideoSource
+from handloom.workers.extraction.versions import model_versions
 
 SCHEMA = clips_schema(4)
 INFO = VideoInfo(640, 360, 30.0, "h264", "yuv420p", 0, 0.0, 10.0, 300)

@@ -11,24 +11,24 @@ import pytest
 from support.extraction import rows_of
 
 from handloom import text
+from handloom.api import Database
 from handloom.errors import ConfigError
-from handloom.pipelines import ingest
-from handloom.pipelines.changed import renew_changed_videos
-from handloom.pipelines.run import run
+from handloom.pipelines.ingest import human
+from handloom.pipelines.run.present import renew_changed_videos
+from handloom.pipelines.run.run import run
 from handloom.pipelines.show import show
 from handloom.schemas.settings import FramesConfig, Resources, RunConfig, Settings
-from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import AddResult, pending_clips, read_clips
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.store.clips.clip_list import AddResult, pending_clips, read_clips
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.workers.versions import model_versions
+from handloom.workers.extraction.versions import model_versions
 
 
 def finished(folder: Path, settings: Settings, num_rows: int = 2) -> Database:
     """A database in which both clips of the one video in `folder`, or the first, have their rows."""
     db = Database.open(folder / "db", create=True)
-    ingest.folder(db, str(folder), dataset="test", clip_seconds=1.0)
+    human.folder(db, str(folder), dataset="test", clip_seconds=1.0)
     clips = read_clips(db)
     assert len(clips) == 2
     schema = clips_schema(settings.num_tracks(), num_grid=settings.num_grid())
@@ -69,7 +69,7 @@ def test_nothing_is_drawn_on_another_file_and_ingest_says_what_it_does(tmp_path,
         assert show(db, clip_id, tmp_path / "after.png") == "frame_jpeg"
     assert "is another file than the one ingested" in caplog.text
     assert "ingest again, and run: its row is then made anew" in caplog.text
-    done = ingest.folder(db, str(tmp_path), dataset="test", clip_seconds=2.0)
+    done = human.folder(db, str(tmp_path), dataset="test", clip_seconds=2.0)
     assert (done.added, done.changed_videos, done.dropped, done.redone) == (1, 1, 2, 2)
     assert "changed videos 1: 2 rows" in text.ingest(done)
     assert "2 clips are no longer in the list" in text.ingest(done)

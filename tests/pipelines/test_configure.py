@@ -7,7 +7,7 @@ import pytest
 from handloom.errors import ConfigError
 from handloom.pipelines.configure import check_stored, load_config, near_names
 from handloom.schemas.settings import RunConfig, Settings, flatten, of_any_version
-from handloom.store.runs import StoredSettings
+from handloom.store.runs.runs import StoredSettings
 
 VERSIONS = {"decode": "numbered packets"}
 

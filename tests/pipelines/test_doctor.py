@@ -9,8 +9,8 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from handloom.pipelines.doctor import Finding, decoding, extra_of, is_bad, package, packages, requirements
-from handloom.video import process
-from handloom.video.sandbox import LAYERS, support
+from handloom.video.decode import process
+from handloom.video.decode.sandbox import LAYERS, support
 
 ANY = SpecifierSet()
 

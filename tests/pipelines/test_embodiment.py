@@ -10,21 +10,21 @@ import pyarrow.parquet as pq
 import pytest
 from support.rows import RUN_KEY, make_clip, make_row, random_unit
 
+from handloom.api import Database
 from handloom.errors import ConfigError
-from handloom.pipelines.export import export
-from handloom.pipelines.export_webdataset import webdataset
+from handloom.pipelines.export.parquet import export
+from handloom.pipelines.export.webdataset import webdataset
 from handloom.pipelines.similar import search_clips, why_nothing
 from handloom.pipelines.status import status, status_text
-from handloom.schemas.embeddings import EMBEDDINGS
-from handloom.schemas.robot import ROBOT_EPISODES, RobotEpisode, episode_row
-from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import add_clips
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.schemas.tables.embeddings import EMBEDDINGS
+from handloom.schemas.tables.robot import ROBOT_EPISODES, RobotEpisode, episode_row
+from handloom.store.clips.clip_list import add_clips
+from handloom.store.clips.commit import Committer
 from handloom.store.embodiment import check_of_people, check_of_robots
 from handloom.store.episodes import write_episodes
 from handloom.store.fragments import write_fragment
-from handloom.store.index import build_indexes
+from handloom.store.search.index import build_indexes
 
 SCHEMA = clips_schema(4)
 PEOPLE = [make_clip(n, narration="open the drawer" if n else None) for n in range(4)]

@@ -11,10 +11,10 @@ from support.extraction import new_database, outcome, row_digests
 from support.faults import faulty, slow_to_load
 
 from handloom.errors import HandloomError
-from handloom.pipelines import nodes
-from handloom.pipelines.graph import Graph
-from handloom.pipelines.run import run
-from handloom.store.clip_list import pending_clips
+from handloom.pipelines.cluster import nodes
+from handloom.pipelines.run.graph import Graph
+from handloom.pipelines.run.run import run
+from handloom.store.clips.clip_list import pending_clips
 
 pytestmark = pytest.mark.usefixtures("ray_address")
 
@@ -37,7 +37,7 @@ def test_a_bug_on_one_clip_costs_that_clip(tmp_path, clips, expected):
         error, place, *_, hint = reject["detail"].splitlines()
         assert error in ("TypeError: injected", "MemoryError: injected")
         assert place.startswith("  at support/faults.py:")
-        assert "  at handloom/workers/stages.py:" in reject["detail"]
+        assert "  at handloom/workers/extraction/stages.py:" in reject["detail"]
         assert "--retry-rejects" in hint
     assert not pending_clips(db)
     assert run(db, None, quiet=True).exit == "done"

@@ -15,8 +15,8 @@ from support.raylets import NodeSpec, cluster
 RUN = """
 import json, sys
 from support.faults import slow_to_load
-from handloom.pipelines.run import run
-from handloom.store.database import Database
+from handloom.pipelines.run.run import run
+from handloom.api import Database
 config = slow_to_load("HANDLOOM_TEST_HANGS", load_s=20.0, shard_clips=1)
 print(json.dumps(run(Database.open(sys.argv[1]), config, ray_address=sys.argv[2], quiet=True).left_nodes))
 """

@@ -10,15 +10,15 @@ from support.made_videos import encoded, lay
 from support.rows import RUN_KEY, make_row
 from support.tagged_video import gopro, iphone, tag
 
-from handloom.pipelines.changed import renew_changed_videos
-from handloom.schemas.reject import Reject
-from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import read_clips
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.api import Database
+from handloom.pipelines.run.present import renew_changed_videos
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.schemas.tables.reject import Reject
+from handloom.store.clips.clip_list import read_clips
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.lease import leased
-from handloom.store.runs import end_run
+from handloom.store.runs.lease import leased
+from handloom.store.runs.runs import end_run
 
 SCHEMA = clips_schema(4)
 

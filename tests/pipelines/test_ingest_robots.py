@@ -16,16 +16,16 @@ from support.lerobot_data import CAMERA, edit_info, make_v3, make_v21, number, n
 from support.process import handloom
 from support.s3_server import s3_server
 
-from handloom.pipelines.ingest_robots import lerobot
+from handloom.api import Database
+from handloom.pipelines.ingest.robots import lerobot
 from handloom.pipelines.remove import remove
-from handloom.store.clip_list import read_clips
-from handloom.store.database import Database
+from handloom.store.clips.clip_list import read_clips
 from handloom.store.episodes import read_episodes
 
 SLOWLY = """
 import sys
-from handloom.pipelines.ingest_robots import lerobot
-from handloom.store.database import Database
+from handloom.pipelines.ingest.robots import lerobot
+from handloom.api import Database
 lerobot(Database.open(sys.argv[1], create=True), sys.argv[2], commit_episodes=1)
 """
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from handloom.errors import ConfigError, StoreError
-from handloom.pipelines import balance
-from handloom.pipelines import nodes as nodes_module
-from handloom.pipelines.nodes import Nodes
-from handloom.pipelines.room import Room
+from handloom.pipelines.cluster import nodes as nodes_module
+from handloom.pipelines.cluster import scaling
+from handloom.pipelines.cluster.capacity import ClusterSnapshot
+from handloom.pipelines.cluster.nodes import Nodes
 from handloom.schemas.settings import Resources
 from handloom.workers.probe import NodeReport, Trial
 
@@ -88,21 +88,25 @@ def test_nodes_that_never_worked_end_the_run_at_once(monkeypatch):
 def waiting(monkeypatch, caplog):
     """`waiting(rooms)`: the balance of a run on a cluster that is as `rooms` say, look by look."""
 
-    def balance_on(rooms) -> balance.Balance:
+    def balance_on(rooms) -> scaling.PoolScaler:
         shown = iter(rooms)
-        monkeypatch.setattr(balance, "_steady", lambda _: next(shown))
-        monkeypatch.setattr(balance, "WAIT_S", 0.01)
-        monkeypatch.setattr(balance.sharing, "others", lambda _: [])
-        monkeypatch.setattr(balance.sharing, "holders_text", lambda _: "nobody holds anything")
-        monkeypatch.setattr(balance.sharing, "REMIND_S", 0.05)
-        monkeypatch.setattr(balance, "look", lambda: EMPTY)
-        return balance.Balance(Resources(wait_s=0.2, num_actors=4), "db", None)
+        monkeypatch.setattr(scaling, "_steady", lambda _: next(shown))
+        monkeypatch.setattr(scaling, "WAIT_S", 0.01)
+        monkeypatch.setattr(scaling.sharing, "others", lambda _: [])
+        monkeypatch.setattr(scaling.sharing, "holders_text", lambda _: "nobody holds anything")
+        monkeypatch.setattr(scaling.sharing, "REMIND_S", 0.05)
+        monkeypatch.setattr(scaling, "look", lambda: EMPTY)
+        return scaling.PoolScaler(Resources(wait_s=0.2, num_actors=4), "db", None)
 
     return balance_on
 
 
 NODE = {"CPU": 2.0, "GPU": 0.0, "memory": 8e9}
-EMPTY, FULL, FREE = Room((), ()), Room((NODE,), (NODE | {"CPU": 0.0},)), Room((NODE,), (NODE,))
+EMPTY, FULL, FREE = (
+    ClusterSnapshot((), ()),
+    ClusterSnapshot((NODE,), (NODE | {"CPU": 0.0},)),
+    ClusterSnapshot((NODE,), (NODE,)),
+)
 
 
 def test_the_wait_for_nodes_has_a_limit_and_is_told(waiting, caplog):

@@ -12,7 +12,7 @@ import ray
 from support.extraction import new_database, outcome
 from support.process import descendants
 
-from handloom.pipelines.run import run
+from handloom.pipelines.run.run import run
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.settings import Resources, RunConfig
 from handloom.video.write import Encoding, write_video

@@ -15,10 +15,10 @@ from support.process import handloom, start
 from support.raylets import NodeSpec, cluster, mounts_allowed
 
 import handloom as handloom_package
-from handloom.ingest.folder import ingest_folder
+from handloom.ingest.human.folder import ingest_folder
 from handloom.pipelines.status import status, status_text
-from handloom.video.probe import Prober
-from handloom.video.source import VideoSource
+from handloom.video.decode.probe import Prober
+from handloom.video.fetch.source import VideoSource
 
 pytestmark = pytest.mark.skipif(not mounts_allowed(), reason="this user may not give a process mounts of its own")
 

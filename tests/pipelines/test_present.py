@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from support.rows import make_clip
 
-from handloom.pipelines.present import present_first
-from handloom.video.presence import presence
+from handloom.pipelines.run.present import present_first
+from handloom.video.fetch.presence import presence
 
 
 class Answers(BaseHTTPRequestHandler):

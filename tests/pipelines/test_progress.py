@@ -8,11 +8,11 @@ import time
 import pytest
 
 from handloom import text
-from handloom.pipelines.progress import ProgressLine, announce
-from handloom.pipelines.run import RunSummary
-from handloom.pipelines.train import TrainSummary, train_text
-from handloom.pipelines.train_progress import announce as announce_training
-from handloom.pipelines.train_progress import text_of
+from handloom.pipelines.run.progress import ProgressLine, announce
+from handloom.pipelines.run.run import RunSummary
+from handloom.pipelines.train.progress import announce as announce_training
+from handloom.pipelines.train.progress import text_of
+from handloom.pipelines.train.train import TrainSummary, train_text
 from handloom.workers.ledger import Progress
 
 NOTHING = Progress(0, 0, 0, {})

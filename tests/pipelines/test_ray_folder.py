@@ -13,9 +13,9 @@ import pytest
 import ray
 
 from handloom.errors import ConfigError
-from handloom.pipelines import ray_folder as ray_folder_module
-from handloom.pipelines.cluster import _allow_open_files, joined
-from handloom.pipelines.ray_folder import MAX_BYTES, ray_folder
+from handloom.pipelines.cluster import ray_folder as ray_folder_module
+from handloom.pipelines.cluster.connect import _allow_open_files, joined
+from handloom.pipelines.cluster.ray_folder import MAX_BYTES, ray_folder
 
 
 @pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
@@ -50,7 +50,7 @@ def test_a_ray_of_our_own_starts_there_and_imports_nothing_of_the_working_direct
         (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the working directory was imported')")
     code = """
 import ray
-from handloom.pipelines.cluster import joined
+from handloom.pipelines.cluster.connect import joined
 def seen():
     import colorsys, wave, sys
     return sys.path, len(sys.argv)

@@ -1,4 +1,4 @@
-"""The installed Ray keeps what `handloom.pipelines.ray_private` takes from its inside: one test for each behaviour.
+"""The installed Ray keeps what `pipelines.cluster.ray_private` takes from its inside: one test for each behaviour.
 
 A failure here says what a new version of Ray has changed, before a run finds out.
 """
@@ -20,13 +20,13 @@ from packaging.requirements import Requirement
 from support.process import alive
 
 from handloom.errors import HandloomError
-from handloom.pipelines import ray_private
+from handloom.pipelines.cluster import ray_private
 
 ALONE = """
 import json, os, sys
 import ray
-from handloom.pipelines.cluster import joined
-from handloom.pipelines.ray_private import never_start_unasked
+from handloom.pipelines.cluster.connect import joined
+from handloom.pipelines.cluster.ray_private import never_start_unasked
 
 class Same:
     def __call__(self, batch):

@@ -11,7 +11,7 @@ from support.extraction import outcome, row_digests
 from support.process import handloom
 from support.s3_server import s3_server, send
 
-from handloom.store.database import Database
+from handloom.api import Database
 from handloom.store.location import storage_options_from
 
 

@@ -7,16 +7,16 @@ import json
 import pytest
 from support.rows import RUN_KEY, make_clip, make_row
 
+from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
 from handloom.pipelines.remove import remove
-from handloom.schemas.reject import Reject
-from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import add_clips, pending_clips, read_clips
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.schemas.tables.reject import Reject
+from handloom.store.clips.clip_list import add_clips, pending_clips, read_clips
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.lease import alone, leased
-from handloom.store.runs import end_run, list_runs
+from handloom.store.runs.lease import alone, leased
+from handloom.store.runs.runs import end_run, list_runs
 
 SCHEMA = clips_schema(4)
 

@@ -14,7 +14,7 @@ import pytest
 from support.extraction import new_database, outcome, row_digests
 from support.process import alive, descendants, handloom, is_agent, start
 
-from handloom.store.database import Database
+from handloom.api import Database
 
 ONE_CLIP = ("--set", "resources.shard_clips=1", "--set", "resources.num_actors=1")
 BOTH = (signal.SIGINT, signal.SIGTERM)

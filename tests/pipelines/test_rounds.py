@@ -6,8 +6,8 @@ import pytest
 from support.rows import make_clip
 
 from handloom.errors import StoreError
-from handloom.pipelines.rounds import Rounds
-from handloom.schemas.reject import Reject
+from handloom.pipelines.run.rounds import Rounds
+from handloom.schemas.tables.reject import Reject
 from handloom.workers.shard import Shard, ShardResult
 
 CLIPS = tuple(make_clip(number) for number in range(8))

@@ -16,10 +16,10 @@ import ray
 from support.extraction import new_database, outcome, row_digests
 
 from handloom.errors import StoreError
-from handloom.pipelines.run import run
+from handloom.pipelines.run.run import run
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Resources, RunConfig
-from handloom.store.clip_list import add_clips, pending_clips
+from handloom.store.clips.clip_list import add_clips, pending_clips
 
 pytestmark = pytest.mark.usefixtures("ray_address")
 

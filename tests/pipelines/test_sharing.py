@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from support.extraction import new_database, row_digests
 
 from handloom.errors import ConfigError
-from handloom.pipelines import asking, balance, sharing
-from handloom.pipelines.asking import ask_room
-from handloom.pipelines.balance import Watch
-from handloom.pipelines.room import Pools, Room, actor_needs, fill, fit, size_pools
-from handloom.pipelines.run import run
+from handloom.pipelines.cluster import broker, reservation, scaling
+from handloom.pipelines.cluster.capacity import ClusterSnapshot, Pools, actor_needs, count_fitting, place, size_pools
+from handloom.pipelines.cluster.reservation import reserve_resources
+from handloom.pipelines.cluster.scaling import Watch
+from handloom.pipelines.run.run import run
 from handloom.schemas.settings import Resources, RunConfig
 from handloom.workers.ledger import Ledger, start_ledger
 from handloom.workers.shard import ShardResult
@@ -48,7 +48,7 @@ nodes = st.lists(
 )
 def test_pools_fit_into_what_is_free_and_keep_the_reserve(found, used, mode, needs, reserve, num_shards):
     free = tuple({k: n[k] * (1 - share) for k in n} for n, share in zip(found, used, strict=False))
-    room = Room(tuple(found), free)
+    room = ClusterSnapshot(tuple(found), free)
     resources = Resources(mode=mode, cpus_per_actor=needs[0], gpus_per_actor=needs[1], reserve_cpus=reserve)
     try:
         pools = size_pools(resources, num_shards, room)
@@ -59,9 +59,9 @@ def test_pools_fit_into_what_is_free_and_keep_the_reserve(found, used, mode, nee
     if not pools.num_actors:
         return
     assert pools.num_actors <= num_shards
-    left, num_decode = fill(free, {"CPU": resources.cpus_per_decode_actor}, pools.num_decode)
+    left, num_decode = place(free, {"CPU": resources.cpus_per_decode_actor}, pools.num_decode)
     assert num_decode == pools.num_decode
-    assert fit(left, actor_needs(resources)) >= pools.num_actors
+    assert count_fitting(left, actor_needs(resources)) >= pools.num_actors
     ours = pools.num_actors * needs[0] + pools.num_decode * resources.cpus_per_decode_actor
     assert ours + max(reserve, room.used("CPU")) <= room.total["CPU"] + 1e-3
     assert pools.memory_bytes * (pools.num_actors + pools.num_decode) <= room.free_of("memory")
@@ -70,7 +70,7 @@ def test_pools_fit_into_what_is_free_and_keep_the_reserve(found, used, mode, nee
 def test_gpu_shares_are_counted_beside_training():
     """Half of the one GPU is a training worker's: two extraction actors of a quarter are left, four before."""
     node = {"CPU": 16.0, "GPU": 1.0, "memory": 64 * GB}
-    beside = Room((node,), (node | {"CPU": 14.0, "GPU": 0.5},))
+    beside = ClusterSnapshot((node,), (node | {"CPU": 14.0, "GPU": 0.5},))
     quarter = Resources(gpus_per_actor=0.25)
     assert size_pools(quarter, 99, beside).num_actors == 2
     assert size_pools(quarter, 99, beside.emptied()).num_actors == 4
@@ -79,7 +79,7 @@ def test_gpu_shares_are_counted_beside_training():
     assert size_pools(Resources(gpus_per_actor=0.25, reserve_gpus=0.75), 99, beside).num_actors == 1
     with pytest.raises(ConfigError, match=r"has 16 CPUs and 1 GPUs, but 1 model actors of 1 CPUs and 2 GPUs"):
         size_pools(Resources(gpus_per_actor=2), 99, beside)
-    growing = Room((node,), (node,), scales=True)  # nodes with two GPUs may still come
+    growing = ClusterSnapshot((node,), (node,), scales=True)  # nodes with two GPUs may still come
     assert size_pools(Resources(gpus_per_actor=2), 99, growing).num_actors == 0
     assert size_pools(Resources(num_actors=40), 99, growing).num_actors == 16
 
@@ -167,7 +167,7 @@ class Trainer(threading.Thread):
             os.kill(pid, signal.SIGSTOP)
         awake = threading.Thread(target=self._wake, args=(pids,), daemon=True)
         awake.start()
-        with ask_room([{"CPU": 1.0}], "training test", wait_s=60):
+        with reserve_resources([{"CPU": 1.0}], "training test", wait_s=60):
             group = ray.util.placement_group([{"CPU": 1.0}])
             assert group.wait(20)
             self.began_at = self._progress().num_rows
@@ -177,7 +177,7 @@ class Trainer(threading.Thread):
 
     def _wake(self, pids) -> None:
         self._until(lambda: ray.get(self.ledger.decode.remote(("",))) is None)
-        self.waiting = [entry.state for entry in sharing.others("") if entry.kind == sharing.TRAINING]
+        self.waiting = [entry.state for entry in broker.others("") if entry.kind == broker.TRAINING]
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
 
@@ -214,19 +214,21 @@ def test_a_run_gives_way_to_training_and_both_finish(tmp_path, clips, expected, 
 @pytest.mark.slow
 def test_without_room_both_say_who_holds_it(tmp_path, clips, ray_address, caplog):
     db = new_database(tmp_path / "db", clips[:2])
-    with ask_room([{"CPU": 1.0}] * 2, "training one", wait_s=30):
+    with reserve_resources([{"CPU": 1.0}] * 2, "training one", wait_s=30):
         group = ray.util.placement_group([{"CPU": 2.0}])
         assert group.wait(20)
         told = r"no room for 1 x 1 CPUs within 1 s: of 2 CPUs 0 CPUs are free; held by training one"
         with pytest.raises(ConfigError, match=told):
             run(db, RunConfig(resources=Resources(wait_s=1)), quiet=True)
-        second = ask_room([{"CPU": 1.0}], "training two", wait_s=1)
+        second = reserve_resources([{"CPU": 1.0}], "training two", wait_s=1)
         with pytest.raises(ConfigError, match=r"held by training one .*2 CPUs"), second:
             pass
         ray.util.remove_placement_group(group)
-    assert not [entry for entry in sharing.others("") if entry.kind == sharing.TRAINING]
+    assert not [entry for entry in broker.others("") if entry.kind == broker.TRAINING]
 
-    with ask_room([{"CPU": 1.0}], "training three", wait_s=30):  # a run that starts before it has taken its room
+    with reserve_resources(
+        [{"CPU": 1.0}], "training three", wait_s=30
+    ):  # a run that starts before it has taken its room
         late = threading.Timer(3.0, ray.util.placement_group, [[{"CPU": 1.0}]], {"name": "late"})
         late.start()
         assert run(db, RunConfig(resources=Resources(shard_clips=1)), quiet=True).num_clips == 2
@@ -238,7 +240,7 @@ def test_without_room_both_say_who_holds_it(tmp_path, clips, ray_address, caplog
 def test_a_run_gives_room_to_training_and_takes_it_back(ray_address, monkeypatch, caplog):
     """The short form of the slow runs above: the real balance and ledger, and actors that only hold CPUs."""
     for name, seconds in {"POLL_S": 0.2, "STEADY_S": 0.5, "GROW_AFTER_S": 0.5}.items():
-        monkeypatch.setattr(balance, name, seconds)
+        monkeypatch.setattr(scaling, name, seconds)
     ledger = start_ledger()
     sizes, trained = [], []
 
@@ -247,7 +249,7 @@ def test_a_run_gives_room_to_training_and_takes_it_back(ray_address, monkeypatch
             return None
 
     def training() -> None:
-        with ask_room([{"CPU": 1.0}], "training five", wait_s=60):
+        with reserve_resources([{"CPU": 1.0}], "training five", wait_s=60):
             group = ray.util.placement_group([{"CPU": 1.0}])
             trained.append(group.wait(30))
             until = time.monotonic() + 60
@@ -256,7 +258,7 @@ def test_a_run_gives_room_to_training_and_takes_it_back(ray_address, monkeypatch
             ray.util.remove_placement_group(group)
 
     trainer = threading.Thread(target=training, daemon=True)
-    with balance.Balance(Resources(shard_clips=1), "db", ledger) as share:
+    with scaling.PoolScaler(Resources(shard_clips=1), "db", ledger) as share:
         for first in (True, False, False):
             pools = share.pools(8, first)
             sizes.append(pools.num_actors)
@@ -283,15 +285,15 @@ def test_a_run_gives_room_to_training_and_takes_it_back(ray_address, monkeypatch
 
 def test_a_job_that_loses_its_room_asks_again(ray_address, monkeypatch):
     """As when its workers have died, and a run was faster than their successors."""
-    monkeypatch.setattr(asking, "SETTLE_S", 2.0)
-    with ask_room([{"CPU": 1.0}], "training four", wait_s=30):
-        states = [_state_of("training four", sharing.GRANTED)]
+    monkeypatch.setattr(reservation, "SETTLE_S", 2.0)
+    with reserve_resources([{"CPU": 1.0}], "training four", wait_s=30):
+        states = [_state_of("training four", broker.GRANTED)]
         group = ray.util.placement_group([{"CPU": 1.0}])
-        states.append(_state_of("training four", sharing.HOLDING))
+        states.append(_state_of("training four", broker.HOLDING))
         ray.util.remove_placement_group(group)
-        states += [_state_of("training four", state) for state in (sharing.GRANTED, sharing.WAITING)]
+        states += [_state_of("training four", state) for state in (broker.GRANTED, broker.WAITING)]
         group = ray.util.placement_group([{"CPU": 1.0}])
-        states.append(_state_of("training four", sharing.HOLDING))
+        states.append(_state_of("training four", broker.HOLDING))
         ray.util.remove_placement_group(group)
     assert all(states), states
 
@@ -300,7 +302,7 @@ def _state_of(name: str, wanted: str) -> bool:
     """Whether the job says `wanted` within half a minute: a cluster that others use as well answers late."""
     end = time.monotonic() + 30
     while time.monotonic() < end:
-        if wanted in [entry.state for entry in sharing.others("") if entry.job.startswith(name)]:
+        if wanted in [entry.state for entry in broker.others("") if entry.job.startswith(name)]:
             return True
         time.sleep(0.1)
     return False

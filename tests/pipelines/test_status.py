@@ -4,14 +4,14 @@ import os
 
 from support.rows import RUN_KEY, make_clip, make_row
 
+from handloom.api import Database
 from handloom.pipelines.status import status, status_text
-from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import add_clips
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.store.clips.clip_list import add_clips
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.holder import Holder, this_process
-from handloom.store.lease import leased
+from handloom.store.runs.holder import Holder, this_process
+from handloom.store.runs.lease import leased
 
 SCHEMA = clips_schema(4)
 

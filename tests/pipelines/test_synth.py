@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from handloom.errors import ConfigError
-from handloom.ingest.camera_file import read_camera_file
-from handloom.ingest.folder import ingest_folder
+from handloom.ingest.camera.file import read_camera_file
+from handloom.ingest.human.folder import ingest_folder
 from handloom.pipelines.synth import synth
 from handloom.schemas.values import VideoInfo
-from handloom.synth import Truth
+from handloom.synth.truth import Truth
 
 SMALL = {"width": 96, "height": 72, "fps": 5.0, "duration_s": 0.6, "distorted_share": 0.5}
 

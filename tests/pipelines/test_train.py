@@ -17,12 +17,12 @@ from support.s3_server import s3_server
 from support.tiny_recipe import RECIPE, TinySettings
 from support.training import curve, lines_of, training_db
 
+from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
-from handloom.pipelines.train import train, train_text
-from handloom.pipelines.train_attempts import WorkersDied
-from handloom.pipelines.train_settings import TrainConfig, load_train_config
+from handloom.pipelines.train.attempts import WorkersDied
+from handloom.pipelines.train.settings import TrainConfig, load_train_config
+from handloom.pipelines.train.train import train, train_text
 from handloom.schemas.training import TrainResources
-from handloom.store.database import Database
 from handloom.store.location import storage_options_from
 from handloom.train import checkpoint as checkpoints
 from handloom.train import loop

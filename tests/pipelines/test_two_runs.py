@@ -8,9 +8,9 @@ import pytest
 from support.extraction import new_database, row_digests
 
 from handloom.errors import ConfigError, StoreError
-from handloom.pipelines.run import run
+from handloom.pipelines.run.run import run
 from handloom.schemas.settings import Resources, RunConfig
-from handloom.store.runs import list_runs
+from handloom.store.runs.runs import list_runs
 
 pytestmark = pytest.mark.usefixtures("ray_address")
 ONE = RunConfig(resources=Resources(num_actors=1, commit_clips=1))

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.rows import make_clip
 
-from handloom.pipelines.nodes import Left
-from handloom.pipelines.rounds import Rounds
-from handloom.pipelines.verdicts import Verdicts
-from handloom.schemas.reject import Reject
+from handloom.pipelines.cluster.nodes import Left
+from handloom.pipelines.run.rounds import Rounds
+from handloom.pipelines.run.verdicts import Verdicts
+from handloom.schemas.tables.reject import Reject
 from handloom.store.fragments import FragmentRecord
 from handloom.workers.place import Place
 from handloom.workers.shard import ShardResult

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from handloom.errors import ConfigError
-from handloom.schemas.frame_flags import FLAGS, FrameFlag, flag_bits, flag_names, frame_mask
+from handloom.schemas.tables.frame_flags import FLAGS, FrameFlag, flag_bits, flag_names, frame_mask
 
 
 def test_every_flag_has_a_meaning_and_fits_the_column():

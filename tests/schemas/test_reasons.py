@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import handloom
-from handloom.schemas.reasons import REASONS, RETRIABLE
+from handloom.schemas.tables.reject import REASONS, RETRIABLE
 
 PACKAGE = Path(handloom.__file__).parent
 # The place of `reason` among the arguments of what makes a reject or an error that becomes one.

@@ -15,11 +15,18 @@ from support.rows import make_clip, make_row
 
 from handloom.errors import ClipError, ShapeError
 from handloom.schemas.clip import Clip, make_clip_id
-from handloom.schemas.embeddings import EMBEDDINGS
-from handloom.schemas.later_grids import grid_columns
-from handloom.schemas.reject import Reject
-from handloom.schemas.row import FRAME_SHAPES, build_row, frames_from_arrow, frames_to_arrow, row_arrays, row_camera
-from handloom.schemas.tables import CLIP_LIST, QUALITY_FIELDS, clips_schema
+from handloom.schemas.tables.arrow import CLIP_LIST, QUALITY_FIELDS, clips_schema
+from handloom.schemas.tables.embeddings import EMBEDDINGS
+from handloom.schemas.tables.later_grids import grid_columns
+from handloom.schemas.tables.reject import Reject
+from handloom.schemas.tables.row import (
+    FRAME_SHAPES,
+    build_row,
+    frames_from_arrow,
+    frames_to_arrow,
+    row_arrays,
+    row_camera,
+)
 from handloom.schemas.values import Camera, CameraPath, Hands, LaterGrid, LiftedTracks, Tracks, VideoInfo
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from support.dying import Dying, Killed
 from support.rows import RUN_KEY, make_clip, make_row
 
-from handloom.schemas.reject import Reject
-from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import AddResult, add_clips, listed_videos, pending_clips, read_clips, renew_videos
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.api import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.schemas.tables.reject import Reject
+from handloom.store.clips.clip_list import AddResult, add_clips, listed_videos, pending_clips, read_clips, renew_videos
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.runs import end_run, latest_run, list_runs, start_run, stored_settings
-from handloom.video.version import VideoVersion
+from handloom.store.runs.runs import end_run, latest_run, list_runs, start_run, stored_settings
+from handloom.video.fetch.version import VideoVersion
 
 
 @settings(max_examples=15, deadline=None)

@@ -6,15 +6,15 @@ import pyarrow as pa
 import pytest
 from support.rows import RUN_KEY, make_clip, make_row
 
+from handloom.api import Database
 from handloom.errors import StoreError
-from handloom.schemas.reject import Reject
-from handloom.schemas.tables import CLIP_LIST, REJECTS, RUNS, clips_schema
-from handloom.store.clip_list import add_clips, pending_clips, read_clips
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.schemas.tables.arrow import CLIP_LIST, REJECTS, RUNS, clips_schema
+from handloom.schemas.tables.reject import Reject
+from handloom.store.clips.clip_list import add_clips, pending_clips, read_clips
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.index import build_indexes, compact
-from handloom.store.runs import end_run, list_runs, start_run
+from handloom.store.runs.runs import end_run, list_runs, start_run
+from handloom.store.search.index import build_indexes, compact
 
 SCHEMA = clips_schema(4)
 # The tables as handloom 0.3.0 made them.

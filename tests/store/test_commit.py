@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.rows import RUN_KEY, digests, make_clip, make_row
 
+from handloom.api import Database
 from handloom.errors import CommitConflict, StoreError
-from handloom.schemas.reject import Reject
-from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import add_clips
-from handloom.store.commit import Committer, done_ids
-from handloom.store.database import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.schemas.tables.reject import Reject
+from handloom.store.clips.clip_list import add_clips
+from handloom.store.clips.commit import Committer, done_ids
 from handloom.store.fragments import write_fragment
-from handloom.store.index import build_indexes, compact
+from handloom.store.search.index import build_indexes, compact
 
 SCHEMA = clips_schema(4)
 TESTS = Path(__file__).parents[1]
@@ -255,9 +255,9 @@ FULL_DISK = """
 import resource, sys
 from support.rows import RUN_KEY, make_row
 from handloom.errors import StoreError
-from handloom.schemas.tables import clips_schema
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.store.clips.commit import Committer
+from handloom.api import Database
 from handloom.store.fragments import write_fragment
 db, schema = Database.open(sys.argv[1]), clips_schema(4)
 committer = Committer(db, RUN_KEY, schema)

@@ -10,11 +10,11 @@ import pytest
 from support.rows import RUN_KEY, make_clip
 
 import handloom
+from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
-from handloom.schemas.tables import CLIP_LIST, clips_schema
-from handloom.store.clip_list import add_clips
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.schemas.tables.arrow import CLIP_LIST, clips_schema
+from handloom.store.clips.clip_list import add_clips
+from handloom.store.clips.commit import Committer
 from handloom.store.location import Location, storage_options_from
 
 

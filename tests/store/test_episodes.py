@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from handloom.api import Database
 from handloom.errors import ShapeError
-from handloom.schemas.robot import ROBOT_EPISODES, RobotEpisode, Signal, episode_arrays, episode_row
-from handloom.store.database import Database
+from handloom.schemas.tables.robot import ROBOT_EPISODES, RobotEpisode, Signal, episode_arrays, episode_row
 from handloom.store.episodes import known_episodes, read_episodes, write_episodes
 
 
@@ -115,7 +115,7 @@ def test_nothing_there_reads_as_nothing(db):
 WRITER = """
 import sys
 from store.test_episodes import make_episode, rows
-from handloom.store.database import Database
+from handloom.api import Database
 from handloom.store.episodes import write_episodes
 from handloom.errors import CommitConflict
 try:

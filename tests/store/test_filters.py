@@ -6,11 +6,11 @@ import pyarrow as pa
 import pytest
 from support.rows import make_clip, make_row
 
+from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
-from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import add_clips
-from handloom.store.database import Database
-from handloom.store.filters import check_filter, members_of
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.store.clips.clip_list import add_clips
+from handloom.store.sql import check_filter, members_of
 
 SCHEMA = clips_schema(4)
 JITTER_MM = [2.0, 9.0, None, 5.0]

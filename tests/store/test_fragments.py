@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.rows import RUN_KEY, digests, make_clip, make_row
 
+from handloom.api import Database
 from handloom.errors import StoreError
-from handloom.schemas.embeddings import EMBEDDINGS
-from handloom.schemas.row import FRAME_SHAPES, row_arrays
-from handloom.schemas.tables import clips_schema
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.schemas.tables.embeddings import EMBEDDINGS
+from handloom.schemas.tables.row import FRAME_SHAPES, row_arrays
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import FragmentRecord, write_fragment
 
 

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from support.rows import RUN_KEY, make_clip, make_row
 
+from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
-from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import add_clips
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.store.clips.clip_list import add_clips
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.holder import Holder, this_process
-from handloom.store.lease import leased, living_runs
-from handloom.store.runs import end_run, list_runs
+from handloom.store.runs.holder import Holder, this_process
+from handloom.store.runs.lease import leased, living_runs
+from handloom.store.runs.runs import end_run, list_runs
 
 TESTS = Path(__file__).parents[1]
 STALE_S = 1.0
@@ -91,8 +91,8 @@ def test_runs_whose_filters_share_no_clip_work_side_by_side(db):
 
 HOLD = """
 import sys, time
-from handloom.store.database import Database
-from handloom.store.lease import leased
+from handloom.api import Database
+from handloom.store.runs.lease import leased
 with leased(Database.open(sys.argv[1]), "{key}", settings={{}}, resources={{}}, versions={{}}):
     print("ready", flush=True)
     time.sleep(60)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.rows import make_clip
 
+from handloom.api import Database
 from handloom.schemas.clip import make_clip_id
-from handloom.store.clip_list import add_clips
-from handloom.store.database import Database
-from handloom.store.listed import keep_unsaid, other_cuts
+from handloom.store.clips.clip_list import add_clips
+from handloom.store.clips.listed import keep_unsaid, other_cuts
 
 
 def clip(dataset: str, video: str, start_s: int, length_s: int | None, **values):

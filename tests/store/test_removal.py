@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from support.dying import Dying, Killed
 from support.rows import RUN_KEY, make_clip, make_row
 
-from handloom.schemas.reject import Reject
-from handloom.schemas.robot import RobotEpisode, episode_row
-from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import add_clips, pending_clips
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.api import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.schemas.tables.reject import Reject
+from handloom.schemas.tables.robot import RobotEpisode, episode_row
+from handloom.store.clips.clip_list import add_clips, pending_clips
+from handloom.store.clips.commit import Committer
+from handloom.store.clips.removal import Removed, remove_clips, remove_rows
 from handloom.store.episodes import read_episodes, write_episodes
 from handloom.store.fragments import write_fragment
-from handloom.store.removal import Removed, remove_clips, remove_rows
 
 SCHEMA = clips_schema(4)
 NUM = 6

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 from support.rows import RUN_KEY, digests, make_clip, make_row
 
-from handloom.schemas.tables import clips_schema
+from handloom.api import Database
+from handloom.schemas.tables.arrow import clips_schema
 from handloom.store.clip_features import ClipFeatures, read_features, write_features
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.store.clips.commit import Committer
+from handloom.store.clips.row_words import Behind, rows_behind, write_words
 from handloom.store.fragments import write_fragment
-from handloom.store.index import build_indexes
-from handloom.store.row_words import Behind, rows_behind, write_words
+from handloom.store.search.index import build_indexes
 
 SCHEMA = clips_schema(4)
 

@@ -10,18 +10,18 @@ from support.rows import RUN_KEY, digests, make_clip, make_row
 from support.s3_server import s3_server
 from support.window_tables import clip_row, write_clips
 
+from handloom.api import Database
 from handloom.errors import StoreError
-from handloom.schemas.reject import Reject
-from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import add_clips, pending_clips
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.schemas.tables.reject import Reject
+from handloom.store.clips.clip_list import add_clips, pending_clips
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.index import build_indexes
-from handloom.store.lease import leased
 from handloom.store.location import storage_options_from
-from handloom.store.runs import list_runs
-from handloom.store.windows.neighbours import Neighbours
+from handloom.store.runs.lease import leased
+from handloom.store.runs.runs import list_runs
+from handloom.store.search.index import build_indexes
+from handloom.windows.neighbours import Neighbours
 
 SCHEMA = clips_schema(4)
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from support.rows import RUN_KEY, digests, make_clip, make_row, random_unit
 
+from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
-from handloom.schemas.embeddings import EMBEDDINGS
-from handloom.schemas.reject import Reject
-from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import add_clips
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.schemas.tables.embeddings import EMBEDDINGS
+from handloom.schemas.tables.reject import Reject
+from handloom.store.clips.clip_list import add_clips
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.index import build_indexes, compact
+from handloom.store.search.index import build_indexes, compact
 
 SCHEMA = clips_schema(4)
 WORDS = [("opening the drawers", "open", "drawer"), ("close the door", "close", "door"), (None, None, None)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from support.rows import RUN_KEY, make_clip, make_row
 
-from handloom.schemas.tables import clips_schema
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.api import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.index import build_indexes
-from handloom.store.unspaced import split_query
+from handloom.store.search.index import build_indexes
+from handloom.store.search.unspaced import split_query
 
 SAID = [
     "手を洗う", "トマトを切る", "包丁でトマトを切って皿に置く", "打开抽屉", "关上冰箱门", "洗手", "เปิดลิ้นชัก", "ล้างมือ",

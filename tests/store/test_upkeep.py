@@ -5,11 +5,11 @@ from datetime import timedelta
 import pytest
 from support.rows import RUN_KEY, digests, make_row
 
-from handloom.schemas.tables import clips_schema
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.api import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.index import compact
+from handloom.store.search.index import compact
 
 SCHEMA = clips_schema(4)
 

@@ -11,8 +11,8 @@ import pytest
 from support.window_tables import HZ, clip_row, keypoints, write_clips, write_episodes
 
 from handloom.errors import ConfigError, StoreError
-from handloom.store.windows.neighbours import Neighbours
-from handloom.store.windows.split import split_position
+from handloom.windows.neighbours import Neighbours
+from handloom.windows.split import split_position
 
 LENGTHS = (12, 5, 3, 20, 9, 2, 7)
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from support.track_tables import GRID, room_db, room_row
 
+from handloom.api import Database
 from handloom.errors import ConfigError
-from handloom.geometry.later_grids import window_tracks
-from handloom.schemas.later_grids import GRID_INDEX, GRID_SHAPES
-from handloom.schemas.row import row_arrays
-from handloom.store.database import Database
+from handloom.geometry.tracks.later_grids import window_tracks
+from handloom.schemas.tables.later_grids import GRID_INDEX, GRID_SHAPES
+from handloom.schemas.tables.row import row_arrays
 
 NUM = GRID**2
 BEGUN = (6, 18)  # the first grid is seen until frame 10, the second until 26

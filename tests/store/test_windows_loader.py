@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from support.window_tables import clip_row, write_clips
 
 from handloom.errors import ConfigError
-from handloom.store.windows.order import Order
-from handloom.store.windows.plan import Plan
+from handloom.windows.order import Order
+from handloom.windows.plan import Plan
 
 torch = pytest.importorskip("torch")
 LENGTHS = (12, 5, 3, 20, 9, 2, 7, 11)

@@ -11,10 +11,10 @@ from support.rows import make_row
 from support.window_tables import clip_row, keypoints, write_clips, write_episodes
 
 from handloom.errors import ConfigError, StoreError
-from handloom.schemas.row import row_arrays
-from handloom.store.windows import statistics as statistics_module
-from handloom.store.windows.decode import cells_of
-from handloom.store.windows.neighbours import Neighbours
+from handloom.schemas.tables.row import row_arrays
+from handloom.windows import statistics as statistics_module
+from handloom.windows.neighbours import Neighbours
+from handloom.windows.rows.decode import cells_of
 
 LENGTHS = (6, 4, 9, 5)
 

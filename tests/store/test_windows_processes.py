@@ -15,8 +15,8 @@ import pytest
 from support.window_tables import clip_row, write_clips
 
 from handloom.errors import ConfigError, StoreError
-from handloom.store.index import compact
-from handloom.store.windows.dataset import Memory
+from handloom.store.search.index import compact
+from handloom.windows.dataset import Memory
 
 torch = pytest.importorskip("torch")
 

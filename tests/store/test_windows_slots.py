@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handloom.errors import ConfigError, StoreError
-from handloom.store.windows.pictures import PictureCache
+from handloom.windows.rows.pictures import PictureCache
 
 torch = pytest.importorskip("torch")
-from handloom.store.windows.collate import collate, merge  # noqa: E402
-from handloom.store.windows.slots import Reader, Writer  # noqa: E402
+from handloom.windows.loading.collate import collate, merge  # noqa: E402
+from handloom.windows.loading.slots import SlotReader, Writer  # noqa: E402
 
 
 def part(number: int, size: int) -> list[dict]:
@@ -34,12 +34,12 @@ def part(number: int, size: int) -> list[dict]:
 @settings(max_examples=40, deadline=None)
 @given(sizes=st.lists(st.integers(0, 50), min_size=1, max_size=12), lost=st.integers(0, 12))
 def test_a_part_is_what_was_collated_until_three_more_are_written(sizes, lost):
-    writer, reader = Writer(3), Reader()
+    writer, reader = Writer(3), SlotReader()
     waiting = []
     for number, size in enumerate(sizes):
         if number == lost:  # an epoch that was given up: what was sent is lost, and the pieces with it
-            waiting, reader = [], Reader()
-            writer.forgotten()
+            waiting, reader = [], SlotReader()
+            writer.invalidate()
         writer.begin()
         waiting.append((number, size, writer.written(collate(part(number, size), writer.empty))))
         if len(waiting) == 3:

@@ -10,8 +10,8 @@ import pytest
 from support.window_tables import clip_row, write_clips, write_episodes
 
 from handloom.errors import ConfigError
-from handloom.store.windows.neighbours import Neighbours
-from handloom.store.windows.split import held_out_videos, split_position
+from handloom.windows.neighbours import Neighbours
+from handloom.windows.split import held_out_videos, split_position
 
 SHARES = (0.05, 0.2, 0.5, 0.9)
 

@@ -6,11 +6,11 @@ import pytest
 from support.rows import digests, make_clip, make_row
 from support.writers import NUM_CLIPS, writers
 
-from handloom.schemas.tables import CLIP_LIST, KEY_MARK, REJECTS, RUNS
-from handloom.store.clip_list import add_clips, read_clips
-from handloom.store.database import Database
+from handloom.api import Database
+from handloom.schemas.tables.arrow import CLIP_LIST, KEY_MARK, REJECTS, RUNS
+from handloom.store.clips.clip_list import add_clips, read_clips
 from handloom.store.repeated import drop_repeated
-from handloom.store.runs import list_runs
+from handloom.store.runs.runs import list_runs
 
 NUM_WRITERS, NUM_ROUNDS = 4, 3
 NUM_ALL = NUM_ROUNDS * NUM_CLIPS

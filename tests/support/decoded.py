@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Settings
-from handloom.video.decoder import DecodeLimits, Decoder, Header
-from handloom.video.source import VideoSource
+from handloom.video.decode.decoder import DecodeLimits, Decoder, Header
+from handloom.video.fetch.source import VideoSource
 
 LINE_BYTES = 64  # a cache line, and the widest register
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from handloom.store.database import Database
+from handloom.api import Database
 
 
 class Killed(BaseException):

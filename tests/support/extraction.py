@@ -8,15 +8,15 @@ from pathlib import Path
 import pyarrow as pa
 from support.rows import digests
 
+from handloom.api import Database
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Settings
-from handloom.store.clip_list import add_clips
-from handloom.store.database import Database
-from handloom.video.decoder import DecodeLimits, Decoder
-from handloom.video.source import VideoSource
-from handloom.workers.extract import Extractor
-from handloom.workers.versions import model_versions
+from handloom.store.clips.clip_list import add_clips
+from handloom.video.decode.decoder import DecodeLimits, Decoder
+from handloom.video.fetch.source import VideoSource
+from handloom.workers.extraction.extract import Extractor
+from handloom.workers.extraction.versions import model_versions
 
 
 def rows_of(clips: Iterable[Clip], settings: Settings | None = None) -> Iterator[pa.RecordBatch]:

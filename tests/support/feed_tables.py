@@ -11,8 +11,8 @@ import pyarrow as pa
 from PIL import Image
 from support.rows import make_clip, make_row
 
-from handloom.schemas.tables import CLIP_LIST
-from handloom.store.database import Database
+from handloom.api import Database
+from handloom.schemas.tables.arrow import CLIP_LIST
 
 SIZE, HZ, GRID = (65, 48), 15.0, 2
 

@@ -11,10 +11,10 @@ from support.rows import RUN_KEY, make_clip, random_unit
 from support.track_tables import HEIGHT, HZ, MATRIX, WIDTH, robot_db
 from support.window_tables import picture
 
-from handloom.schemas.embeddings import EMBEDDINGS
-from handloom.schemas.row import build_row
+from handloom.api import Database
+from handloom.schemas.tables.embeddings import EMBEDDINGS
+from handloom.schemas.tables.row import build_row
 from handloom.schemas.values import Camera, CameraPath, Hands, Tracks, VideoInfo
-from handloom.store.database import Database
 
 WORDS = ("open the jar", "pour", None, "stack the cubes")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from handloom.schemas.clip import Clip, make_clip_id
-from handloom.schemas.embeddings import EMBEDDINGS
-from handloom.schemas.row import build_row, row_arrays
+from handloom.schemas.tables.embeddings import EMBEDDINGS
+from handloom.schemas.tables.row import build_row, row_arrays
 from handloom.schemas.values import Camera, CameraPath, Hands, LaterGrid, Tracks, VideoInfo
 
 RUN_KEY = "0123456789abcdef"

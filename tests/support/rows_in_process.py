@@ -17,8 +17,8 @@ def main(frames: Path, out: Path, first: list[str]) -> None:
     import pyarrow as pa
 
     from handloom.schemas.settings import Settings
-    from handloom.workers.extract import Extractor
-    from handloom.workers.versions import model_versions
+    from handloom.workers.extraction.extract import Extractor
+    from handloom.workers.extraction.versions import model_versions
 
     settings = Settings()
     extractor = Extractor(settings, settings.run_key(model_versions(settings)))

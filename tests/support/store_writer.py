@@ -13,11 +13,11 @@ import time
 
 from support.rows import RUN_KEY, make_row
 
-from handloom.schemas.reject import Reject
-from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import pending_clips
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.api import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.schemas.tables.reject import Reject
+from handloom.store.clips.clip_list import pending_clips
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
 
 SCHEMA = clips_schema(4)

@@ -10,12 +10,12 @@ import pyarrow as pa
 from support.rows import RUN_KEY, make_clip, random_unit
 from support.window_tables import picture
 
-from handloom.schemas.embeddings import EMBEDDINGS
-from handloom.schemas.robot import ROBOT_EPISODES
-from handloom.schemas.row import build_row
-from handloom.schemas.tables import CLIP_LIST
+from handloom.api import Database
+from handloom.schemas.tables.arrow import CLIP_LIST
+from handloom.schemas.tables.embeddings import EMBEDDINGS
+from handloom.schemas.tables.robot import ROBOT_EPISODES
+from handloom.schemas.tables.row import build_row
 from handloom.schemas.values import Camera, CameraPath, Hands, LaterGrid, LiftedTracks, Tracks, VideoInfo
-from handloom.store.database import Database
 
 WIDTH, HEIGHT, HZ, GRID = 384, 288, 15.0, 4
 MATRIX = np.array([[300.0, 0, 191.5], [0, 300.0, 143.5], [0, 0, 1]])

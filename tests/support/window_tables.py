@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from handloom.schemas.robot import ROBOT_EPISODES
-from handloom.schemas.row import binaries_to_arrow, frames_to_arrow
-from handloom.schemas.tables import CLIP_LIST, clips_schema
-from handloom.store.database import Database
+from handloom.api import Database
+from handloom.schemas.tables.arrow import CLIP_LIST, clips_schema
+from handloom.schemas.tables.robot import ROBOT_EPISODES
+from handloom.schemas.tables.row import binaries_to_arrow, frames_to_arrow
 
 NUM_TRACKS = 4
 HZ = 10.0

@@ -16,15 +16,15 @@ from pathlib import Path
 
 from support.rows import RUN_KEY, make_clip, make_row
 
+from handloom.api import Database
 from handloom.errors import StoreError
-from handloom.schemas.reject import Reject
-from handloom.schemas.tables import clips_schema
-from handloom.store.clip_list import add_clips
-from handloom.store.commit import Committer
-from handloom.store.database import Database
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.schemas.tables.reject import Reject
+from handloom.store.clips.clip_list import add_clips
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.lease import leased
-from handloom.store.runs import end_run, start_run
+from handloom.store.runs.lease import leased
+from handloom.store.runs.runs import end_run, start_run
 
 TESTS = Path(__file__).parents[1]
 NUM_CLIPS = 20

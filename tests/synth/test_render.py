@@ -12,11 +12,14 @@ import pytest
 
 from handloom.errors import ConfigError
 from handloom.schemas.values import LEFT, RIGHT
-from handloom.synth import RenderedClip, SceneSpec, Truth, demo_specs, render_clip, synth_specs, write_clip
-from handloom.synth.actions import ACTIONS
+from handloom.synth.clip import write_clip
 from handloom.synth.hand import forward_kinematics
-from handloom.synth.poses import POSES
-from handloom.synth.render import LEFT_HAND, OBJECT, RIGHT_HAND
+from handloom.synth.render.render import LEFT_HAND, OBJECT, RIGHT_HAND, RenderedClip, render_clip
+from handloom.synth.script.actions import ACTIONS
+from handloom.synth.script.demo import demo_specs, synth_specs
+from handloom.synth.script.poses import POSES
+from handloom.synth.script.scene import SceneSpec
+from handloom.synth.truth import Truth
 
 SMALL = {"width": 320, "height": 240, "duration_s": 0.5, "fps": 10.0}
 FINGERS = [[0, 1, 2, 3, 4], [0, 5, 6, 7, 8], [0, 9, 10, 11, 12], [0, 13, 14, 15, 16], [0, 17, 18, 19, 20]]

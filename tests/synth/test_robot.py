@@ -12,12 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from handloom.errors import ConfigError
-from handloom.ingest.lerobot import LeRobotSource
+from handloom.ingest.robot.lerobot import LeRobotSource
 from handloom.pipelines.synth import synth_robot
 from handloom.schemas.values import RIGHT
-from handloom.synth import SceneSpec
-from handloom.synth.robot import ARM_ID, CAMERAS, GRIPPER_ID, ROBOT_ACTIONS, RobotDemo, render_robot, robot_specs
-from handloom.synth.robot_arm import (
+from handloom.synth.robot.arm import (
     BASE_M,
     LINKS,
     MAX_OPENING_M,
@@ -29,7 +27,17 @@ from handloom.synth.robot_arm import (
     tool_of,
     within_reach,
 )
-from handloom.synth.robot_stage import build_robot_stage
+from handloom.synth.robot.demonstration import (
+    ARM_ID,
+    CAMERAS,
+    GRIPPER_ID,
+    ROBOT_ACTIONS,
+    RobotDemo,
+    render_robot,
+    robot_specs,
+)
+from handloom.synth.robot.stage import build_robot_stage
+from handloom.synth.script.scene import SceneSpec
 
 SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 SMALL = {"width": 192, "height": 144, "fps": 10.0, "main_hand": RIGHT, "hands": "main"}

@@ -11,9 +11,13 @@ import pytest
 
 from handloom.errors import ConfigError, ShapeError
 from handloom.schemas.values import LEFT, RIGHT
-from handloom.synth import ACTIONS, LENSES, SceneSpec, Truth, render_all, render_clip, through_lens
-from handloom.synth.follow import LEFT_HAND, NOTHING, OBJECT, RIGHT_HAND, STILL
-from handloom.synth.lens import Lens
+from handloom.synth.follow import LEFT_HAND, NOTHING, OBJECT, RIGHT_HAND, STILL, follow, follow_drawn
+from handloom.synth.render.lens import LENSES, Lens
+from handloom.synth.render.render import render_all, render_clip
+from handloom.synth.script.actions import ACTIONS
+from handloom.synth.script.demo import through_lens
+from handloom.synth.script.scene import SceneSpec
+from handloom.synth.truth import Truth
 
 TINY = {"width": 160, "height": 120, "fps": 5.0}
 LENS = (-0.25, 0.06, 0.002, -0.001)
@@ -37,7 +41,7 @@ def queries(truth: Truth) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_point_lies_at_its_query_and_is_seen_there(truth):
     px, frame = queries(truth)
-    tracks = truth.follow(px, frame)
+    tracks = follow(truth, px, frame)
     at = (frame, np.arange(len(frame)))
     assert {STILL, LEFT_HAND, RIGHT_HAND, OBJECT} <= set(tracks.kind.tolist())
     assert tracks.visible[at].all()
@@ -47,7 +51,7 @@ def test_a_point_lies_at_its_query_and_is_seen_there(truth):
 
 
 def test_followed_points_agree_with_the_camera_and_with_rigid_motion(truth):
-    tracks = truth.follow(*queries(truth))
+    tracks = follow(truth, *queries(truth))
     pose = truth.world_from_camera
     world = np.einsum("tij,tnj->tni", pose[:, :3, :3], tracks.cam_m) + pose[:, None, :3, 3]
     assert world == pytest.approx(tracks.world_m)
@@ -64,7 +68,7 @@ def test_followed_points_agree_with_the_camera_and_with_rigid_motion(truth):
 
 
 def test_points_of_a_hand_keep_their_place_on_their_bone(truth):
-    tracks = truth.follow(*queries(truth))
+    tracks = follow(truth, *queries(truth))
     for hand, kind in ((LEFT, LEFT_HAND), (RIGHT, RIGHT_HAND)):
         here = tracks.world_m[:, tracks.kind == kind]
         bones = truth.world_from_bone[:, hand]
@@ -77,7 +81,7 @@ def test_points_of_a_hand_keep_their_place_on_their_bone(truth):
 
 
 def test_visible_points_lie_on_what_the_maps_show_and_hidden_ones_behind_it(truth):
-    tracks = truth.follow(*queries(truth))
+    tracks = follow(truth, *queries(truth))
     depth_m, ids = truth.depth_m, truth.maps()[1]
     inside = truth.lens.inside(tracks.px) & (tracks.cam_m[..., 2] > 0)
     x, y = np.rint(np.where(inside[..., None], tracks.px, 0)).astype(int).transpose(2, 0, 1)
@@ -99,10 +103,10 @@ def test_visible_points_lie_on_what_the_maps_show_and_hidden_ones_behind_it(trut
 
 def test_points_that_were_found_again_are_the_same_points(truth):
     """Query a point where it lies in another frame: the same path comes out."""
-    first = truth.follow(grid(), np.zeros(len(grid()), int))
+    first = follow(truth, grid(), np.zeros(len(grid()), int))
     last = len(truth.frame_s) - 1
     seen = np.flatnonzero(first.visible[last] & (first.kind != NOTHING))
-    again = truth.follow(first.px[last, seen], np.full(len(seen), last))
+    again = follow(truth, first.px[last, seen], np.full(len(seen), last))
     same = again.kind == first.kind[seen]
     assert same.mean() > 0.97
     apart_m = np.linalg.norm(again.world_m - first.world_m[:, seen], axis=-1).max(0)[same]
@@ -111,20 +115,20 @@ def test_points_that_were_found_again_are_the_same_points(truth):
 
 
 def test_a_query_that_meets_nothing_stays_unknown(truth):
-    tracks = truth.follow(np.array([[-5.0, 3.0], [20.0, 500.0]]), np.array([0, 1]))
+    tracks = follow(truth, np.array([[-5.0, 3.0], [20.0, 500.0]]), np.array([0, 1]))
     assert tracks.kind.tolist() == [NOTHING, NOTHING]
     assert not tracks.visible.any()
     assert np.isnan(tracks.world_m).all()
     with pytest.raises(ShapeError, match="queries"):
-        truth.follow(np.zeros((2, 2)), np.array([0, 99]))
+        follow(truth, np.zeros((2, 2)), np.array([0, 99]))
 
 
 def test_a_default_sample_holds_hands_objects_and_the_still_scene(truth):
-    tracks = truth.surface(100, seed=2)
+    tracks = follow_drawn(truth, 100, seed=2)
     assert tracks.px.shape == (len(truth.frame_s), 100, 2)
     counts = [(tracks.kind == STILL).sum(), np.isin(tracks.kind, (1, 2)).sum(), (tracks.kind >= OBJECT).sum()]
     assert min(counts) >= 20
-    np.testing.assert_array_equal(tracks.px, truth.surface(100, seed=2).px)
+    np.testing.assert_array_equal(tracks.px, follow_drawn(truth, 100, seed=2).px)
 
 
 def test_a_loaded_truth_equals_the_saved_one(truth, tmp_path):
@@ -133,13 +137,13 @@ def test_a_loaded_truth_equals_the_saved_one(truth, tmp_path):
     for field in dataclasses.fields(Truth):
         np.testing.assert_array_equal(getattr(loaded, field.name), getattr(truth, field.name), err_msg=field.name)
     px, frame = queries(truth)
-    before, after = truth.follow(px, frame), loaded.follow(px, frame)
+    before, after = follow(truth, px, frame), follow(loaded, px, frame)
     for field in dataclasses.fields(before):
         np.testing.assert_array_equal(getattr(after, field.name), getattr(before, field.name))
     bare = render_clip(SceneSpec("reach", seed=1, duration_s=0.4, **TINY)).truth
     bare.save(tmp_path / "b.truth.npz")
     with pytest.raises(ConfigError, match="no depth and id maps"):
-        Truth.load(tmp_path / "b.truth.npz").surface()
+        follow_drawn(Truth.load(tmp_path / "b.truth.npz"))
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -193,10 +197,10 @@ def test_a_distorted_picture_is_the_straight_one_bent():
     straight, bent = render_all(spec)[1], render_all(dataclasses.replace(spec, distortion=LENS))[1]
     np.testing.assert_array_equal(straight.keypoints_cam_m, bent.keypoints_cam_m)
     px = grid()
-    seen, frame = bent.follow(px, np.zeros(len(px), int)), np.zeros(len(px), int)
+    seen, frame = follow(bent, px, np.zeros(len(px), int)), np.zeros(len(px), int)
     there = straight.lens.project(seen.cam_m[0])
     inside = straight.lens.inside(there)
-    found = straight.follow(there[inside], frame[inside])
+    found = follow(straight, there[inside], frame[inside])
     assert inside.sum() > 200
     assert (found.kind == seen.kind[inside]).mean() > 0.95
     apart_m = np.linalg.norm(found.world_m[0] - seen.world_m[0, inside], axis=-1)
@@ -240,7 +244,7 @@ def test_every_pixel_of_a_wide_lens_shows_what_the_truth_has_there(wide):
 def test_keypoints_and_points_land_where_the_wide_lens_shows_them(wide):
     truth = wide[1]
     px, frame = np.stack(np.meshgrid(np.arange(4.0, 200, 8), np.arange(4.0, 150, 8)), -1).reshape(-1, 2), 0
-    tracks = truth.follow(px, np.full(len(px), frame))
+    tracks = follow(truth, px, np.full(len(px), frame))
     known = tracks.kind != NOTHING
     assert known.sum() > 300
     assert truth.lens.project(tracks.cam_m[0, known]) == pytest.approx(px[known], abs=1e-6)

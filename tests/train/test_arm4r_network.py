@@ -9,11 +9,11 @@ import torch
 from pydantic import ValidationError
 
 from handloom.errors import ConfigError
-from handloom.train.arm4r.network import Arm4rNetwork
+from handloom.train.arm4r.network.network import Arm4rNetwork
+from handloom.train.arm4r.network.skip import DeltaSkip
 from handloom.train.arm4r.recipe import RECIPE
-from handloom.train.arm4r.rollout import one_step, roll_out, steady
+from handloom.train.arm4r.reporting import one_step, roll_out, steady
 from handloom.train.arm4r.settings import Arm4rSettings
-from handloom.train.arm4r.skip import DeltaSkip
 
 SMALL = {
     "model": "tiny",

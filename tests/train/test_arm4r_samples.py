@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from handloom.errors import ConfigError, StoreError
-from handloom.geometry.arm4r_scale import at_912x512, from_912x512, subgrid
-from handloom.geometry.camera import project
-from handloom.schemas.row import row_camera
+from handloom.geometry.camera.intrinsics import project
+from handloom.geometry.tracks.arm4r_scale import at_912x512, from_912x512, subgrid
+from handloom.schemas.tables.row import row_camera
 from handloom.schemas.values import TrackKind
-from handloom.train.arm4r.control_sample import ControlSample
-from handloom.train.arm4r.robot_state import StateForm, form_of, from_euler, from_quaternion, plain_name
-from handloom.train.arm4r.shown import ShownSample, frame_pixels
-from handloom.train.arm4r.track_sample import TrackSample
+from handloom.train.arm4r.data.control_sample import ControlSample
+from handloom.train.arm4r.data.robot_state import StateForm, form_of, from_euler, from_quaternion, plain_name
+from handloom.train.arm4r.data.shown import ShownSample, frame_pixels
+from handloom.train.arm4r.data.track_sample import TrackSample
 
 STEPS = 17
 
@@ -64,7 +64,7 @@ def test_places_are_the_papers_and_hidden_ones_are_unknown():
 
 def test_the_windows_view_is_the_clips_view():
     """What the exporter writes for a whole clip and what training sees of a window are the same numbers."""
-    from handloom.geometry.arm4r import arm4r_points
+    from handloom.geometry.tracks.arm4r import arm4r_points
     from handloom.schemas.values import LiftedTracks, Tracks, VideoInfo
 
     row = window(grid=36, extra=0)

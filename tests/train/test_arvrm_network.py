@@ -8,11 +8,11 @@ import torch
 
 from handloom.errors import ConfigError
 from handloom.train.arvrm.baselines import error_sums, mean_square, past_of
-from handloom.train.arvrm.hand_sample import image_space
+from handloom.train.arvrm.data.hand_sample import image_space
 from handloom.train.arvrm.init import take_over
-from handloom.train.arvrm.network import HandNetwork, varied
+from handloom.train.arvrm.network.network import HandNetwork, varied
+from handloom.train.arvrm.network.robot_network import AnalogicalMap, RobotNetwork
 from handloom.train.arvrm.reporting import keypoint_names, map_figures, map_text, roll_out
-from handloom.train.arvrm.robot_network import AnalogicalMap, RobotNetwork
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.parts.gpt import Gpt
 from handloom.train.parts.perceiver import PerceiverResampler

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from handloom.api import Database
 from handloom.errors import ShapeError
 from handloom.store import clip_features
 from handloom.store.clip_features import ClipFeatures, read_features, write_features
-from handloom.store.database import Database
-from handloom.train.arvrm import retrieval
-from handloom.train.arvrm.retrieval import FeatureMaker, Shown, all_features, retrieve, similarity
+from handloom.train.arvrm.data import retrieval
+from handloom.train.arvrm.data.retrieval import FeatureMaker, Shown, all_features, retrieve, similarity
 from handloom.train.parts.small_encoders import SmallImageEncoder, SmallTextEncoder
 
 STEPS = 4
@@ -159,7 +159,8 @@ def test_the_key_is_of_every_weight_and_size_and_the_same_in_another_process():
         eyes.layers[0].weight[0, 0, 0, 0] += 1e-3
     assert FeatureMaker(words, eyes).key != key
     code = (
-        "import torch; from handloom.train.arvrm.retrieval import *; from handloom.train.parts.small_encoders import *;"
+        "import torch; from handloom.train.arvrm.data.retrieval import *;"
+        "from handloom.train.parts.small_encoders import *;"
         "torch.manual_seed(0); print(FeatureMaker(SmallTextEncoder(8), SmallImageEncoder(16, 32)).key)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,16 +14,15 @@ from support.tiny_recipe import RECIPE, TinyNetwork, TinySettings
 from support.training import curve, lines_of, training_db
 from torch import nn
 
+from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
-from handloom.store.database import Database
 from handloom.store.location import storage_options_from
 from handloom.train import checkpoint as checkpoints
 from handloom.train.folder import RunFolder
 from handloom.train.history import loader_wait_share
 from handloom.train.loop import train
 from handloom.train.registry import open_network
-from handloom.train.schedule import end_position, lr_factor
-from handloom.train.step import LossNotFinite, Stepper
+from handloom.train.step import LossNotFinite, Stepper, end_position, lr_factor
 
 SETTINGS = TinySettings(batch_size=4, epochs=3, lr=0.01, checkpoint_every=2, keep_checkpoints=2, log_every=1)
 

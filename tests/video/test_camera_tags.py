@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from support.range_server import range_server
 from support.tagged_video import android, box, file_of, gopro, gpmf, iphone, keys
 
-from handloom.video import boxes as boxes_module
-from handloom.video.boxes import Boxes
-from handloom.video.camera_tags import CameraTags, read_camera_tags, tags_of
+from handloom.video.container import boxes as boxes_module
+from handloom.video.container.boxes import Boxes
+from handloom.video.container.camera_tags import CameraTags, read_camera_tags, tags_of
 
 WHOLE = file_of(gopro(diagonal_deg=137.4) + iphone(lens="iPhone 13 back camera 5.1mm f/1.6") + android(model="Pixel 8"))
 

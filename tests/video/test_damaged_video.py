@@ -11,9 +11,9 @@ from support.numbered_video import numbers_of, write_numbered
 
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
-from handloom.schemas.reasons import REASONS
-from handloom.video.decoder import DecodedClip, DecodeLimits, Decoder, DecoderSwitched
-from handloom.video.source import VideoSource
+from handloom.schemas.tables.reject import REASONS
+from handloom.video.decode.decoder import DecodedClip, DecodeLimits, Decoder, DecoderSwitched
+from handloom.video.fetch.source import VideoSource
 from handloom.video.write import Encoding
 
 HZ, NUM = 30, 90

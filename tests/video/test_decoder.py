@@ -15,9 +15,9 @@ from support.numbered_video import numbers_of, write_numbered
 
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip, make_clip_id
-from handloom.video.decoder import DecodedClip, DecodeLimits, Decoder, DecoderSwitched
-from handloom.video.process import DecodingProcess
-from handloom.video.source import VideoSource
+from handloom.video.decode.decoder import DecodedClip, DecodeLimits, Decoder, DecoderSwitched
+from handloom.video.decode.process import DecodingProcess
+from handloom.video.fetch.source import VideoSource
 from handloom.video.write import Encoding
 
 HZ, NUM = 30, 120
@@ -225,8 +225,8 @@ def test_the_child_ends_with_its_parent(videos, tmp_path, busy):
     code = f"""
 import sys, time
 from handloom.schemas.clip import Clip
-from handloom.video.decoder import DecodeLimits, Decoder
-from handloom.video.source import VideoSource
+from handloom.video.decode.decoder import DecodeLimits, Decoder
+from handloom.video.fetch.source import VideoSource
 decoder = Decoder(30, 480, DecodeLimits(ahead_mb=1), VideoSource({str(tmp_path)!r}))
 stream = decoder.stream([Clip("c", "d", "v", {videos["big"]!r}, 0.0, 4.0 if {busy} else 0.1)])
 decoded = next(stream)

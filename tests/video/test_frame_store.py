@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from handloom.errors import ShapeError
-from handloom.video.frame_store import FrameStore
+from handloom.video.decode.frame_store import FrameStore
 
 
 @pytest.mark.parametrize("memory_frames", [0, 5, 100])

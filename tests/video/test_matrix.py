@@ -24,14 +24,13 @@ from support.numbered_video import number_of, numbered_picture, numbers_of
 
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
-from handloom.video.containers import NotAVideoError
-from handloom.video.decoder import DecodeLimits, Decoder
-from handloom.video.frame_stamps import Scan, stamp_frames
-from handloom.video.output_order import times_on_grid
-from handloom.video.packets import PacketIndex, read_packet_index
-from handloom.video.picture_headers import is_shown, size_header
-from handloom.video.readers import AvReader, DecodeFailedError, DecordReader, PictureSizeError, suits_decord
-from handloom.video.source import VideoSource
+from handloom.video.container.containers import NotAVideoError
+from handloom.video.container.frame_stamps import Scan, stamp_frames
+from handloom.video.container.output_order import times_on_grid
+from handloom.video.container.packets import PacketIndex, is_shown, read_packet_index, size_header
+from handloom.video.decode.decoder import DecodeLimits, Decoder
+from handloom.video.decode.readers import AvReader, DecodeFailedError, DecordReader, PictureSizeError, suits_decord
+from handloom.video.fetch.source import VideoSource
 
 SIZE = (128, 96)
 WRAP = 1 << 33  # of the 90 kHz clock of transport and program streams

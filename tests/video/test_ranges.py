@@ -14,15 +14,15 @@ from support.range_server import RangeServer, range_server
 
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
-from handloom.video import ranges
-from handloom.video.cache import FetchCache
-from handloom.video.decoder import DecodeLimits, Decoder
-from handloom.video.packets import read_packet_index
-from handloom.video.ranged import BLOCK_BYTES, Ranged, packet_data
-from handloom.video.ranges import SparseCopy
-from handloom.video.readers import AvReader
-from handloom.video.source import ChangedMeanwhile, VideoSource
-from handloom.video.wire import GarbledError, Line, Request, answers
+from handloom.video.container.packets import read_packet_index
+from handloom.video.decode.decoder import DecodeLimits, Decoder
+from handloom.video.decode.readers import AvReader
+from handloom.video.decode.wire import GarbledError, Line, Request, answers
+from handloom.video.fetch import ranges
+from handloom.video.fetch.cache import FetchCache
+from handloom.video.fetch.ranged import BLOCK_BYTES, Ranged, packet_data
+from handloom.video.fetch.ranges import SparseCopy
+from handloom.video.fetch.source import ChangedMeanwhile, VideoSource
 
 NUM, HZ = 900, 30  # half a minute
 RANGED = {

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from support.numbered_video import numbers_of, write_numbered
 
-from handloom.video.containers import NotAVideoError
-from handloom.video.packets import read_packet_index
-from handloom.video.readers import AvReader, DecodeFailedError, DecordReader, suits_decord
+from handloom.video.container.containers import NotAVideoError
+from handloom.video.container.packets import read_packet_index
+from handloom.video.decode.readers import AvReader, DecodeFailedError, DecordReader, suits_decord
 from handloom.video.write import Encoding
 
 NUM = 150

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from handloom.schemas.clip import Clip
-from handloom.video.decoder import DecodeLimits, Decoder
-from handloom.video.source import VideoSource
+from handloom.video.decode.decoder import DecodeLimits, Decoder
+from handloom.video.fetch.source import VideoSource
 from handloom.video.write import Encoding, write_video
 
 

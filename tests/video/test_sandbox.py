@@ -20,10 +20,10 @@ from support.numbered_video import numbers_of, write_numbered
 from handloom.errors import ClipError, ConfigError
 from handloom.schemas.clip import Clip
 from handloom.schemas.values import VideoInfo
-from handloom.video import process as process_module
-from handloom.video import sandbox
-from handloom.video.decoder import DecodeLimits, Decoder, DecoderSwitched
-from handloom.video.source import VideoSource
+from handloom.video.decode import process as process_module
+from handloom.video.decode import sandbox
+from handloom.video.decode.decoder import DecodeLimits, Decoder, DecoderSwitched
+from handloom.video.fetch.source import VideoSource
 
 NUM, HZ = 30, 30
 FOUND = sandbox.support()

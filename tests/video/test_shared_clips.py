@@ -11,11 +11,11 @@ import pytest
 
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
-from handloom.video.decoder import DecodeLimits, Decoder, DecoderSwitched
+from handloom.video.container.packets import read_packet_index
+from handloom.video.decode.decoder import DecodeLimits, Decoder, DecoderSwitched
+from handloom.video.decode.readers import AvReader, DecodeFailedError, DecordReader, suits_decord
+from handloom.video.fetch.source import VideoSource
 from handloom.video.grid import working_size
-from handloom.video.packets import read_packet_index
-from handloom.video.readers import AvReader, DecodeFailedError, DecordReader, suits_decord
-from handloom.video.source import VideoSource
 
 CLIPS = Path(os.environ.get("HANDLOOM_SHARED") or Path(__file__).parents[3] / "shared") / "clips"
 VIDEOS = sorted((CLIPS / "videos").glob("*")) if CLIPS.is_dir() else []

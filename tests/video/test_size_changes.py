@@ -10,8 +10,8 @@ from support.numbered_video import numbers_of
 
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
-from handloom.video.decoder import DecodeLimits, Decoder
-from handloom.video.source import VideoSource
+from handloom.video.decode.decoder import DecodeLimits, Decoder
+from handloom.video.fetch.source import VideoSource
 
 
 @pytest.fixture

@@ -6,7 +6,14 @@ import shutil
 import pytest
 from support.rows import make_clip
 
-from handloom.video.version import HEAD_BYTES, VideoVersion, file_version, stored_version, video_versions, with_versions
+from handloom.video.fetch.version import (
+    HEAD_BYTES,
+    VideoVersion,
+    file_version,
+    stored_version,
+    video_versions,
+    with_versions,
+)
 
 
 def test_a_touched_or_copied_file_is_the_same_and_a_replaced_one_is_not(tmp_path):

@@ -21,11 +21,11 @@ from handloom.errors import ClipError, ConfigError
 from handloom.ingest.files import list_files, read_bytes
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Resources, Settings
-from handloom.video import cache as cache_module
-from handloom.video import schemes, steady
-from handloom.video import source as source_module
-from handloom.video.source import VideoSource, is_remote, source_options_from
-from handloom.video.version import with_versions
+from handloom.video.fetch import cache as cache_module
+from handloom.video.fetch import schemes, steady
+from handloom.video.fetch import source as source_module
+from handloom.video.fetch.source import VideoSource, is_remote, source_options_from
+from handloom.video.fetch.version import with_versions
 from handloom.workers.process import WorkerSetup
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
@@ -399,7 +399,7 @@ def test_the_longest_unused_videos_make_room(tmp_path, site):
 def test_two_processes_fetch_a_video_once(tmp_path, site):
     code = f"""
 from handloom.schemas.clip import Clip
-from handloom.video.source import VideoSource
+from handloom.video.fetch.source import VideoSource
 print(VideoSource({str(tmp_path / "cache")!r}).local_path(Clip("c", "d", "v", "{site.url}/a.mp4", 0.0, 1.0)))
 """
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]

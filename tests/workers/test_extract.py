@@ -10,9 +10,9 @@ import pytest
 from support.extraction import rows_of
 from support.rows import digests
 
-from handloom.schemas.row import row_arrays
 from handloom.schemas.settings import Settings
-from handloom.schemas.tables import clips_schema
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.schemas.tables.row import row_arrays
 
 
 def test_a_row_does_not_depend_on_the_clips_before_it(clips, expected):

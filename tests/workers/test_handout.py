@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handloom.workers.handout import Handout
+from handloom.workers.ledger import Handout
 
 VIDEOS = st.lists(st.integers(1, 6), min_size=1, max_size=8).map(
     lambda sizes: [f"v{number}" for number, size in enumerate(sizes) for _ in range(size)]

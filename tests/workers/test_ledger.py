@@ -10,12 +10,12 @@ from support.extraction import new_database, row_digests
 from support.rows import digests
 
 from handloom.schemas.settings import Resources, Settings
-from handloom.schemas.tables import clips_schema
-from handloom.store.commit import Committer
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.store.clips.commit import Committer
 from handloom.store.fragments import read_rows
+from handloom.workers.extraction.versions import model_versions
 from handloom.workers.ledger import MAX_DEATHS, MAX_HANGS, Doing, Ledger, start_ledger
 from handloom.workers.process import ShardProcessor, WorkerSetup
-from handloom.workers.versions import model_versions
 from handloom.workers.work import Work
 
 SHARD = ("a", "b", "c")

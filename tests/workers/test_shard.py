@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.rows import make_clip
 
 from handloom.errors import StoreError
-from handloom.schemas.reject import Reject
+from handloom.schemas.tables.reject import Reject
 from handloom.store.fragments import FragmentRecord
 from handloom.workers.place import Place
 from handloom.workers.shard import Shard, ShardResult, plan_shards

@@ -12,15 +12,15 @@ import pytest
 
 import handloom
 from handloom.errors import ConfigError, StoreError
-from handloom.models.fingerprints import file_digest, files_digest, sources_digest
+from handloom.models.hub.fingerprints import file_digest, files_digest, sources_digest
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Resources, Settings
 from handloom.workers.actors import DecodeWorker, FusedWorker, ModelWorker
+from handloom.workers.extraction.versions import check_same, model_versions, packages_of
 from handloom.workers.ledger import start_ledger
 from handloom.workers.place import here
 from handloom.workers.process import WorkerSetup
 from handloom.workers.shard import Shard, ShardResult
-from handloom.workers.versions import check_same, model_versions, packages_of
 
 PLAIN = model_versions(Settings())
 CLIP = Clip("test:v:0-1000", "test", "v", "v.mp4", 0.0, 1.0)
@@ -40,7 +40,7 @@ def test_only_what_the_settings_use_counts():
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr("handloom.workers.versions.ALWAYS", ("no-such-package",))
+    monkeypatch.setattr("handloom.workers.extraction.versions.ALWAYS", ("no-such-package",))
     with pytest.raises(ConfigError, match="need no-such-package, which is not installed"):
         model_versions(Settings())
 

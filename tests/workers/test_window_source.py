@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from support.window_tables import clip_row, write_clips
 
-from handloom.store.windows.dataset import Memory
-from handloom.store.windows.neighbours import Neighbours
-from handloom.workers.window_source import window_dataset
+from handloom.windows.dataset import Memory
+from handloom.windows.neighbours import Neighbours
+from handloom.workers.training.window_source import window_dataset
 
 pytest.importorskip("torch")
 LENGTHS = (12, 5, 20, 9, 2, 7)

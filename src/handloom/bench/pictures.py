@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.video.decoder import DecoderSwitched
-from handloom.video.packets import PacketIndex
-from handloom.video.readers import AvReader, DecodeFailedError, DecordReader, decord_stays_small, suits_decord
+from handloom.video.container.packets import PacketIndex
+from handloom.video.decode.decoder import DecoderSwitched
+from handloom.video.decode.readers import AvReader, DecodeFailedError, DecordReader, decord_stays_small, suits_decord
 
 
 class Pictures:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from handloom.pipelines.interrupts import Interrupts
+from handloom.pipelines.run.interrupts import Interrupts
 
 LINE_EVERY_S = 5.0
 MESSAGE = b"\nstopping: the report will hold what was measured (once more to stop at once)\n"

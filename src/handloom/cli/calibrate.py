@@ -34,8 +34,8 @@ def calibrate(
     json_: JsonOption = False,
 ) -> None:
     """Let clips share what they say of their lens and of the size of the hands."""
-    from handloom.pipelines.calibrate import calibrate as pipeline
-    from handloom.video.source import source_options_from
+    from handloom.pipelines.calibrate.calibrate import calibrate as pipeline
+    from handloom.video.fetch.source import source_options_from
 
     source = source_options_from(os.environ)
     summary = pipeline(open_db(db), by=by.value, where=where, dry_run=dry_run, source_options=source)

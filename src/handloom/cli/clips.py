@@ -39,10 +39,10 @@ def run(
     from difflib import get_close_matches
 
     from handloom.pipelines.configure import load_config
-    from handloom.pipelines.run import run as pipeline
-    from handloom.pipelines.run import stored_config
-    from handloom.schemas.reasons import REASONS
-    from handloom.video.source import source_options_from
+    from handloom.pipelines.run.run import run as pipeline
+    from handloom.pipelines.run.run import stored_config
+    from handloom.schemas.tables.reject import REASONS
+    from handloom.video.fetch.source import source_options_from
 
     if reason and not retry_rejects:
         raise ConfigError(
@@ -95,7 +95,7 @@ def show(
 ) -> None:
     """Draw hands, tracks and scores over the video."""
     from handloom.pipelines.show import show as pipeline
-    from handloom.video.source import source_options_from
+    from handloom.video.fetch.source import source_options_from
 
     pipeline(open_db(db), clip, out, source_options_from(os.environ))
     print(out)

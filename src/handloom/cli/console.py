@@ -54,7 +54,7 @@ WhereOption = Annotated[
 
 def open_db(uri: str, create: bool = False):
     """With `create` it may not be there yet: its first write makes it."""
-    from handloom.store.database import Database
+    from handloom.api import Database
     from handloom.store.location import storage_options_from
 
     options = storage_options_from(os.environ) if "://" in uri else None

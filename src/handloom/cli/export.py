@@ -81,7 +81,7 @@ def export_lerobot(
     json_: JsonOption = False,
 ) -> None:
     """One LeRobotDataset v3.0: hands as state and action, or robot episodes as they came."""
-    from handloom.pipelines.export_lerobot import lerobot
+    from handloom.pipelines.export.lerobot import lerobot
 
     with counting("episodes") as progress:
         found = lerobot(
@@ -117,7 +117,7 @@ def export_webdataset(
     json_: JsonOption = False,
 ) -> None:
     """Tar shards for `webdataset`: a sample per clip, with JSON, arrays and pictures."""
-    from handloom.pipelines.export_webdataset import webdataset
+    from handloom.pipelines.export.webdataset import webdataset
 
     with counting("samples") as progress:
         count = {"progress": lambda samples, _: progress(samples, None)}
@@ -147,7 +147,7 @@ def export_arm4r(
     json_: JsonOption = False,
 ) -> None:
     """ARM4R's own layout: tracks as Zarr, pictures as JPEG."""
-    from handloom.pipelines.export_arm4r import arm4r
+    from handloom.pipelines.export.arm4r import arm4r
 
     given = {"unknown": unknown, "text_encoder": text_encoder, "image_root": image_root, "overwrite": overwrite}
     given |= {"embodiment": embodiment.value}
@@ -179,7 +179,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
 def _export(
     form: str, db: str, out: str, where: str | None, embodiment: Embodiment, overwrite: bool, json_: bool
 ) -> None:
-    from handloom.pipelines.export import export
+    from handloom.pipelines.export.parquet import export
 
     with counting("rows") as progress:
         count = {"progress": lambda rows, _: progress(rows, None)}

@@ -42,13 +42,13 @@ HandLengthOption = Annotated[
 ]
 
 
-class View(StrEnum):
+class ViewOption(StrEnum):
     ego = "ego"
     exo = "exo"
 
 
 LicenceOption = Annotated[str | None, typer.Option(help="Licence of the data, kept with every episode and clip.")]
-ViewOption = Annotated[View, typer.Option(help="Where the cameras stand, kept with every clip.")]
+ViewOption = Annotated[ViewOption, typer.Option(help="Where the cameras stand, kept with every clip.")]
 PicturesOption = Annotated[bool, typer.Option(help="Keep the frames as JPEG in the table.")]
 VideosOption = Annotated[
     str | None, typer.Option(help="Folder or URI for videos made of single images; by default videos/ in the database.")
@@ -75,7 +75,7 @@ def ingest_folder(
         float | None, typer.Option(help="Cut long videos every so many seconds; 0 keeps them whole.")
     ] = 10.0,
     view: Annotated[
-        View | None, typer.Option(help="ego: filmed from the person's own head or chest; exo: from outside.")
+        ViewOption | None, typer.Option(help="ego: filmed from the person's own head or chest; exo: from outside.")
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the videos, kept with every clip.")] = None,
     camera_preset: CameraPresetOption = None,
@@ -89,13 +89,13 @@ def ingest_folder(
     json_: JsonOption = False,
 ) -> None:
     """Add every video file below a folder; long videos are cut."""
-    from handloom.pipelines import ingest
+    from handloom.pipelines.ingest import human
 
     options = {"clip_seconds": clip_seconds or None, "view": view, "licence": licence, "dataset": dataset or "folder"}
     options |= {"replace_others": replace, "add_overlapping": add}
     options["asked"] = _asked(camera_preset, fov_deg, intrinsics, hand_length_m)
     with counting("files") as progress:
-        summary = ingest.folder(open_db(db, create=True), directory, **options, **_ingest_io(progress))
+        summary = human.folder(open_db(db, create=True), directory, **options, **_ingest_io(progress))
     _print_ingest(summary, json_)
 
 
@@ -117,13 +117,13 @@ def ingest_epic(
     json_: JsonOption = False,
 ) -> None:
     """Add the action clips of EPIC-KITCHENS-100 annotations."""
-    from handloom.pipelines import ingest
+    from handloom.pipelines.ingest import human
 
     options = {"dataset": dataset or "epic", "split": split, "participants": participant, "only_present": only_present}
     options |= {"fields": fields, "replace_others": replace}
     options["asked"] = _asked(camera_preset, fov_deg, intrinsics, hand_length_m)
     with counting("rows") as progress:
-        summary = ingest.epic(open_db(db, create=True), annotations, videos, **options, **_ingest_io(progress))
+        summary = human.epic(open_db(db, create=True), annotations, videos, **options, **_ingest_io(progress))
     _print_ingest(summary, json_)
 
 
@@ -153,7 +153,7 @@ def ingest_ego4d(
     json_: JsonOption = False,
 ) -> None:
     """Add clips of Ego4D: narrations, hand-object actions, or whole videos in pieces."""
-    from handloom.pipelines import ingest
+    from handloom.pipelines.ingest import human
 
     options = {"dataset": dataset or "ego4d", "narrations": narrations, "fho": fho, "only_present": only_present}
     options |= {"clip_seconds": clip_seconds or None, "window": window.value, "before_s": before_s, "after_s": after_s}
@@ -161,7 +161,7 @@ def ingest_ego4d(
     options["asked"] = _asked(camera_preset, fov_deg, intrinsics, hand_length_m)
     with counting("entries") as progress:
         database = open_db(db, create=True)
-        summary = ingest.ego4d(database, manifest, videos, others=others, **options, **_ingest_io(progress))
+        summary = human.ego4d(database, manifest, videos, others=others, **options, **_ingest_io(progress))
     _print_ingest(summary, json_)
 
 
@@ -177,20 +177,20 @@ def ingest_lerobot(
         list[str] | None, typer.Option(help="Feature of the action; may be repeated, side by side; none: without.")
     ] = None,
     licence: LicenceOption = None,
-    view: ViewOption = View.exo,
+    view: ViewOption = ViewOption.exo,
     pictures: PicturesOption = True,
     videos: VideosOption = None,
     replace: ReplaceOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Add a LeRobotDataset (v3.0, v2.1, v2.0): episodes of a robot, and their videos as clips."""
-    from handloom.pipelines import ingest_robots
+    from handloom.pipelines.ingest import robots
 
     options = {"dataset": dataset, "state": state or (), "action": action or (), "licence": licence}
     options |= {"view": view.value, "pictures": pictures, "videos": videos, "replace": replace}
     with counting("episodes") as progress:
         database = open_db(db, create=True)
-        summary = ingest_robots.lerobot(database, directory, **options, **_ingest_io(progress))
+        summary = robots.lerobot(database, directory, **options, **_ingest_io(progress))
     _print_robots(summary, json_)
 
 
@@ -204,32 +204,32 @@ def ingest_calvin(
     ] = False,
     action: Annotated[CalvinAction, typer.Option(help="Which of the two kinds of action to keep.")] = CalvinAction.rel,
     licence: LicenceOption = None,
-    view: ViewOption = View.exo,
+    view: ViewOption = ViewOption.exo,
     pictures: PicturesOption = True,
     videos: VideosOption = None,
     replace: ReplaceOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Add CALVIN episodes; a video is made of each episode's frames."""
-    from handloom.pipelines import ingest_robots
+    from handloom.pipelines.ingest import robots
 
     options = {"dataset": dataset, "whole": whole, "action": action.value, "licence": licence}
     options |= {"view": view.value, "pictures": pictures, "videos": videos, "replace": replace}
     with counting("episodes") as progress:
         database = open_db(db, create=True)
-        summary = ingest_robots.calvin(database, directory, **options, **_ingest_io(progress))
+        summary = robots.calvin(database, directory, **options, **_ingest_io(progress))
     _print_robots(summary, json_)
 
 
 def _asked(preset: str | None, fov_deg: float | None, intrinsics: str | None, hand_length_m: float | None):
-    from handloom.ingest.cameras import asked_cameras
-    from handloom.video.source import source_options_from
+    from handloom.ingest.camera.said import asked_cameras
+    from handloom.video.fetch.source import source_options_from
 
     return asked_cameras(preset, fov_deg, intrinsics, hand_length_m, source_options_from(os.environ))
 
 
 def _ingest_io(progress) -> dict[str, Any]:
-    from handloom.video.source import source_options_from
+    from handloom.video.fetch.source import source_options_from
 
     return {"progress": progress, "storage_options": source_options_from(os.environ)}
 

@@ -50,7 +50,7 @@ def bench(
     save: Annotated[Path | None, typer.Option(help="Folder that keeps NAME.json: benchmarks/results.")] = None,
 ) -> None:
     """Measure; prints one JSON object with hardware, versions and goals."""
-    from handloom.bench import TABLES, run_benchmark, table
+    from handloom.bench.catalogue import TABLES, run_benchmark, table
 
     if markdown and name not in TABLES:
         raise ConfigError(f"there is no table of benchmark {name!r}", f"--markdown is for {' and '.join(TABLES)}")

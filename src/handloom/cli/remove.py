@@ -33,7 +33,7 @@ def remove(
 ) -> None:
     """Remove clips from the clip list, with their rows and rejects."""
     from handloom.pipelines.remove import remove as pipeline
-    from handloom.video.source import source_options_from
+    from handloom.video.fetch.source import source_options_from
 
     options = {"clips": clip or (), "videos": video or (), "missing": missing, "rows_only": rows_only}
     source = source_options_from(os.environ)

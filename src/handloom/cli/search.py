@@ -29,8 +29,8 @@ def index(
     json_: JsonOption = False,
 ) -> None:
     """Build or update the vector, text and scalar indexes."""
-    from handloom.store.index import build_indexes
-    from handloom.store.index import compact as merge
+    from handloom.store.search.index import build_indexes
+    from handloom.store.search.index import compact as merge
 
     database = open_db(db)
     if compact:
@@ -59,7 +59,7 @@ def search(
 ) -> None:
     """Similar clips, best first."""
     from handloom.pipelines.similar import search_clips, why_nothing
-    from handloom.video.source import source_options_from
+    from handloom.video.fetch.source import source_options_from
 
     given = [name for name, value in (("--clip", clip), ("--video", video), ("--text", words)) if value is not None]
     if len(given) != 1:

@@ -31,7 +31,7 @@ def train(
     json_: JsonOption = False,
 ) -> None:
     """Train a recipe on the table and report how far it came."""
-    from handloom.pipelines.train_settings import load_train_config
+    from handloom.pipelines.train.settings import load_train_config
     from handloom.train.registry import find_recipe
 
     found = find_recipe(recipe)
@@ -39,8 +39,8 @@ def train(
     if show_settings:
         print(json.dumps(settings.shown(), indent=2))
         return
-    from handloom.pipelines.train import train as pipeline
-    from handloom.pipelines.train import train_text
+    from handloom.pipelines.train.train import train as pipeline
+    from handloom.pipelines.train.train import train_text
     from handloom.store.location import storage_options_from
     from handloom.train.folder import RunFolder
 

@@ -27,7 +27,7 @@ def draw_frame(image: NDArray[np.uint8], row: dict[str, Any], index: int) -> NDA
     """The frame with hands, tracks and a header: (h', w', 3) RGB, the same size for every frame of a row.
 
     image: (h, w, 3) RGB, the frame at any size; enlarged where its short side is below 480, so that text is legible.
-    row: what `handloom.schemas.row.row_arrays` gives. index: frame of the row.
+    row: what `handloom.schemas.tables.row.row_arrays` gives. index: frame of the row.
     """
     picture = draw_overlay(enlarge(image, MIN_SHORT_SIDE_PX), row, index)
     time = f"{float(row['frame_s'][index]):.2f} s   {index + 1}/{len(row['frame_s'])}"

@@ -24,7 +24,7 @@ BETWEEN_PX = 14
 Color = tuple[int, int, int]
 
 
-class Entry(NamedTuple):
+class LegendEntry(NamedTuple):
     """mark: `line`, `dot`, `ring` or `dots`; empty for text alone. colors: of the mark."""
 
     mark: str
@@ -49,42 +49,44 @@ def draw_legend(row: dict[str, Any], width: int, with_world: bool) -> NDArray[np
     return panel
 
 
-def _of_frames(row: dict[str, Any]) -> list[Entry]:
+def _of_frames(row: dict[str, Any]) -> list[LegendEntry]:
     entries = []
     if row.get("hand_keypoints_px") is not None:
         entries = [
-            Entry("line", [HAND_COLORS[LEFT]], "L: the person's left hand"),
-            Entry("line", [HAND_COLORS[RIGHT]], "R: right hand"),
+            LegendEntry("line", [HAND_COLORS[LEFT]], "L: the person's left hand"),
+            LegendEntry("line", [HAND_COLORS[RIGHT]], "R: right hand"),
         ]
         infilled = row.get("hand_infilled")
         if infilled is not None and np.any(infilled):
-            entries.append(Entry("", [], "dark keypoints: filled in, not seen"))
+            entries.append(LegendEntry("", [], "dark keypoints: filled in, not seen"))
         if any(is_doubted(row, t, hand) for t in range(len(row["frame_s"])) for hand in (LEFT, RIGHT)):
-            entries.append(Entry("", [], "?: which hand it is, or that it lies there, is doubted (frame_flags)"))
+            entries.append(LegendEntry("", [], "?: which hand it is, or that it lies there, is doubted (frame_flags)"))
     points = row.get("track_points_px")
     if points is not None and points.shape[1]:
         across = np.array([[0.0, 0.5], [0.5, 0.5], [1.0, 0.5]])
         colors = [tuple(color) for color in track_colors(across, 1, 1).tolist()]
-        entries.append(Entry("dots", colors, "tracked points, coloured by where they were first; tail: path so far"))
+        entries.append(
+            LegendEntry("dots", colors, "tracked points, coloured by where they were first; tail: path so far")
+        )
     return entries
 
 
-def _of_world(row: dict[str, Any], with_world: bool) -> list[Entry]:
-    words = [Entry("", [], text) for text in (scale_text(row), lens_text(row), trust_text(row)) if text]
+def _of_world(row: dict[str, Any], with_world: bool) -> list[LegendEntry]:
+    words = [LegendEntry("", [], text) for text in (scale_text(row), lens_text(row), trust_text(row)) if text]
     if not with_world:
         return words
-    entries = [Entry("ring", [WHITE], "camera's path, ring: its start")]
+    entries = [LegendEntry("ring", [WHITE], "camera's path, ring: its start")]
     if row.get("hand_keypoints_world_m") is not None:
-        entries.append(Entry("line", [HAND_COLORS[LEFT], HAND_COLORS[RIGHT]], "wrists"))
+        entries.append(LegendEntry("line", [HAND_COLORS[LEFT], HAND_COLORS[RIGHT]], "wrists"))
     if row.get("track_points_world_m") is not None:
         shown = ((TrackKind.GRID, "scene"), (TrackKind.MOVING, "moving"))
-        entries += [Entry("dot", [POINT_COLORS[kind]], f"{word} points") for kind, word in shown]
+        entries += [LegendEntry("dot", [POINT_COLORS[kind]], f"{word} points") for kind, word in shown]
     return [*entries, *words]
 
 
-def _wrapped(entries: Sequence[Entry], width: int) -> list[list[tuple[int, Entry]]]:
+def _wrapped(entries: Sequence[LegendEntry], width: int) -> list[list[tuple[int, LegendEntry]]]:
     """Lines of (x, entry)."""
-    lines: list[list[tuple[int, Entry]]] = [[]]
+    lines: list[list[tuple[int, LegendEntry]]] = [[]]
     x = MARGIN_PX
     for entry in entries:
         needed = _mark_width(entry) + text_width(entry.text, TEXT_PX)
@@ -96,11 +98,11 @@ def _wrapped(entries: Sequence[Entry], width: int) -> list[list[tuple[int, Entry
     return lines
 
 
-def _mark_width(entry: Entry) -> int:
+def _mark_width(entry: LegendEntry) -> int:
     return MARK_PX if entry.mark else 0
 
 
-def _draw_mark(panel: NDArray[np.uint8], entry: Entry, x: int, y: int) -> None:
+def _draw_mark(panel: NDArray[np.uint8], entry: LegendEntry, x: int, y: int) -> None:
     length = MARK_PX - 4
     if entry.mark == "line":
         for number, color in enumerate(entry.colors):

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.draw.text import put_text, text_width
-from handloom.geometry.later_grids import window_tracks
-from handloom.schemas.frame_flags import flag_bits
+from handloom.geometry.tracks.later_grids import window_tracks
+from handloom.schemas.tables.frame_flags import flag_bits
 from handloom.schemas.values import LEFT, RIGHT
 
 # Okabe and Ito's palette: told apart with any colour vision, and on any skin. RGB.

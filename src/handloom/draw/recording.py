@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from handloom.draw.frames import Frames, match_frames, other_video, whole_file
 from handloom.draw.overlay import BONES, HAND_COLORS, track_colors
 from handloom.errors import ConfigError, with_extra
-from handloom.geometry.later_grids import window_tracks
+from handloom.geometry.tracks.later_grids import window_tracks
 
 HAND_NAMES = ("left", "right")
 JPEG_QUALITY = 85

@@ -35,7 +35,7 @@ def write_show(frames: Frames, row: dict[str, Any], path: str | Path) -> None:
     """A contact sheet, an overlay video or a recording, by the suffix of `path`.
 
     frames: (frame_s, (h, w, 3) RGB) of the row's frames, in order of time: decoded from its video, or
-    `frames_from_row(row)`. row: what `handloom.schemas.row.row_arrays` gives.
+    `frames_from_row(row)`. row: what `handloom.schemas.tables.row.row_arrays` gives.
 
     Raises:
         ConfigError: another suffix, or the frames are not the row's.

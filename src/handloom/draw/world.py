@@ -12,7 +12,7 @@ from handloom.draw.certainty import STILL, scale_sigma
 from handloom.draw.frame import BACKGROUND
 from handloom.draw.overlay import EDGE, HAND_COLORS, WHITE
 from handloom.draw.text import line_height, put_text, text_width
-from handloom.geometry.later_grids import WORLD, StoredGrids
+from handloom.geometry.tracks.later_grids import WORLD, StoredGrids
 from handloom.schemas.values import NUM_HANDS, TrackKind
 
 TEXT_PX = 14

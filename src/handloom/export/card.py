@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from handloom import __version__
 from handloom.plural import plural
-from handloom.schemas.robot import TABLE as ROBOT_EPISODES
-from handloom.schemas.tables import QUALITY_FIELDS
+from handloom.schemas.tables.arrow import QUALITY_FIELDS
+from handloom.schemas.tables.robot import TABLE as ROBOT_EPISODES
 
 TALLIED = (
     "dataset",
@@ -66,7 +66,7 @@ SHOWN_QUALITY = (
 
 
 @dataclass
-class Tally:
+class CardTally:
     """What the rows that went into an export say about it. Memory grows by some numbers a row."""
 
     sources: Counter[str] = field(default_factory=Counter)
@@ -128,7 +128,7 @@ class Card:
     limits: Sequence[str] = ()
     tags: Sequence[str] = ()
 
-    def text(self, tally: Tally) -> str:
+    def text(self, tally: CardTally) -> str:
         """README.md."""
         parts = [
             _front_matter(self, tally),
@@ -154,7 +154,7 @@ def hub_licence(licences: Iterable[str]) -> str:
     return word if word in HUB_LICENCES or word == UNKNOWN else "other"
 
 
-def _front_matter(card: Card, tally: Tally) -> str:
+def _front_matter(card: Card, tally: CardTally) -> str:
     licence = hub_licence(tally.licences)
     lines = ["---", f"pretty_name: {_text(card.title)}", f"license: {licence}"]
     if licence == "other":
@@ -176,7 +176,7 @@ def _size(num_rows: int) -> str:
     return next((name for limit, name in SIZES if num_rows < limit), "n>1M")
 
 
-def _summary(tally: Tally, source: Mapping[str, Any]) -> str:
+def _summary(tally: CardTally, source: Mapping[str, Any]) -> str:
     hours = tally.duration_s / 3600
     long = f"{hours:.1f} hours" if hours >= 1 else f"{tally.duration_s:.1f} s"
     rows = f"{tally.num_rows} {'episodes' if source.get('table') == ROBOT_EPISODES else 'clips'}"
@@ -186,11 +186,11 @@ def _summary(tally: Tally, source: Mapping[str, Any]) -> str:
     return f"{rows}, {tally.num_frames} frames, {long} of video, from {_plural(tally)}."
 
 
-def _plural(tally: Tally) -> str:
+def _plural(tally: CardTally) -> str:
     return f"{len(tally.sources)} dataset{'' if len(tally.sources) == 1 else 's'}"
 
 
-def _sources(tally: Tally) -> str:
+def _sources(tally: CardTally) -> str:
     lines = ["| dataset | rows | licences |", "| --- | --- | --- |"]
     for dataset, count in sorted(tally.sources.items()):
         licences = sorted(name for name, by_dataset in tally.licences.items() if dataset in by_dataset)
@@ -202,7 +202,7 @@ def _cell(value: str) -> str:
     return value.replace("|", "\\|").replace("\n", " ")
 
 
-def _licence_note(tally: Tally) -> str:
+def _licence_note(tally: CardTally) -> str:
     notes = []
     missing = sum(tally.licences.get(UNKNOWN, Counter()).values())
     if missing:
@@ -212,7 +212,7 @@ def _licence_note(tally: Tally) -> str:
     return " ".join(notes)
 
 
-def _quality(tally: Tally) -> str:
+def _quality(tally: CardTally) -> str:
     order = [*SHOWN_QUALITY, *(name for name in QUALITY_FIELDS if name not in SHOWN_QUALITY)]
     lines = ["| measure | rows | 10 % | median | 90 % | meaning |", "| --- | --- | --- | --- | --- | --- |"]
     for name in (name for name in order if name in tally.quality):
@@ -233,7 +233,7 @@ def _quality(tally: Tally) -> str:
     return "\n\n".join(part for part in (table, "\n".join(counts)) if part)
 
 
-def _limits_of(tally: Tally, source: Mapping[str, Any]) -> list[str]:
+def _limits_of(tally: CardTally, source: Mapping[str, Any]) -> list[str]:
     found = []
     if source.get("other_embodiment"):
         others = "robots" if source["embodiment"] == "human" else "people"

@@ -7,6 +7,8 @@ without `index.json`, the export was killed. An earlier export is replaced only 
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -14,12 +16,58 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from handloom.errors import ConfigError, StoreError
 from handloom.export.files import CARD, INDEX, UNFINISHED, ExportFolder, HashingSink, storage_errors
 from handloom.export.new_export import INDEX_VERSION, SUFFIX, earlier_files, remove_files
-from handloom.export.parquet import ParquetShard
 from handloom.export.rows import row_groups
+
+
+class ParquetShard:
+    """Writes tables as row groups; the file reads back with exactly `schema`, metadata included.
+
+    Except where a fixed-size vector (an embedding, `camera_matrix`) is null in some row: pyarrow up to 25 writes such a
+    column but cannot read it (apache/arrow#35692), so the file then names it a plain list, which every reader takes;
+    `table.cast(schema)` makes it fixed-size again. The stored bytes are the same either way.
+    """
+
+    def __init__(self, sink: HashingSink, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._with_nulls: set[str] = set()
+        self._writer = pq.ParquetWriter(sink, schema, store_schema=False, **_options(schema))
+
+    def write_table(self, table: pa.Table) -> None:
+        self._with_nulls.update(
+            f.name for f in self._schema if pa.types.is_fixed_size_list(f.type) and table.column(f.name).null_count
+        )
+        self._writer.write_table(table, row_group_size=max(1, len(table)))
+
+    def close(self) -> None:
+        fields = [f.with_type(pa.list_(f.type.value_field)) if f.name in self._with_nulls else f for f in self._schema]
+        schema = pa.schema(fields, self._schema.metadata)
+        self._writer.add_key_value_metadata({"ARROW:schema": base64.b64encode(schema.serialize()).decode()})
+        self._writer.close()
+
+
+def _options(schema: pa.Schema) -> dict[str, Any]:
+    """zstd for all but pictures, which are compressed already; statistics and dictionaries for plain columns only.
+
+    Inner fields keep Arrow's name `item` (not Parquet's `element`), or the schema would not read back as it was.
+    """
+    flat = [f.name for f in schema if not pa.types.is_nested(f.type) and not pa.types.is_binary(f.type)]
+    strings = [f.name for f in schema if pa.types.is_string(f.type)]
+    empty = io.BytesIO()
+    pq.write_table(schema.empty_table(), empty, use_compliant_nested_type=False)
+    columns = pq.ParquetFile(empty).schema
+    codecs = {c.path: "none" if c.physical_type == "BYTE_ARRAY" and c.path not in strings else "zstd" for c in columns}
+    return {
+        "compression": codecs,
+        "use_dictionary": strings,
+        "write_statistics": flat,
+        "use_compliant_nested_type": False,
+    }
+
 
 TABLE = "clips"
 MAX_SHARD_BYTES = 512 * 2**20
@@ -30,7 +78,7 @@ Progress = Callable[[int, int], None]  # rows written so far, bytes written so f
 
 
 @dataclass(frozen=True)
-class Shard:
+class ExportShard:
     """One file of an export."""
 
     path: str
@@ -50,10 +98,10 @@ def export_parquet(
     overwrite: bool = False,
     card: Callable[[], str] | None = None,
     progress: Progress | None = None,
-) -> list[Shard]:
+) -> list[ExportShard]:
     """Write rows as Parquet shards (zstd; pictures as they are) that read back with exactly `schema`.
 
-    One exception, for pyarrow's sake: see `handloom.export.parquet.ParquetShard` on vectors that are null.
+    One exception, for pyarrow's sake: see `handloom.export.shards.ParquetShard` on vectors that are null.
 
     Args:
         batches: the rows, in any batch sizes; read once, never more than one row group (32 MiB) and one batch held.
@@ -86,7 +134,7 @@ def export_arrow(
     overwrite: bool = False,
     card: Callable[[], str] | None = None,
     progress: Progress | None = None,
-) -> list[Shard]:
+) -> list[ExportShard]:
     """Write rows as Arrow IPC files, uncompressed so that they can be memory-mapped. Otherwise as `export_parquet`."""
     limits = _limits(max_shard_bytes, max_shard_rows)
     return _export("arrow", batches, ExportFolder(out), schema, metadata or {}, limits, overwrite, card, progress)
@@ -119,7 +167,7 @@ def _export(
     overwrite: bool,
     card: Callable[[], str] | None,
     progress: Progress | None,
-) -> list[Shard]:
+) -> list[ExportShard]:
     old = earlier_files(folder, overwrite)
     folder.create()
     stale = [name for name in old if name.endswith(SUFFIX)]  # of a killed export
@@ -166,11 +214,11 @@ def _write_shards(
     begin_shard: Callable[[], HashingSink],
     names: list[str],
     progress: Progress | None,
-) -> list[Shard]:
+) -> list[ExportShard]:
     """All rows into shards; one empty shard where there are none, so that the schema is never lost."""
     max_bytes, max_rows = limits
     groups = row_groups(batches, schema, max_bytes=min(ROW_GROUP_BYTES, max_bytes))
-    shards: list[Shard] = []
+    shards: list[ExportShard] = []
     group = next(groups, None)
     while group is not None or not shards:
         sink, num_rows = begin_shard(), 0
@@ -182,7 +230,7 @@ def _write_shards(
                 if progress is not None:
                     progress(sum(s.num_rows for s in shards) + num_rows, sum(s.num_bytes for s in shards) + sink.tell())
                 group = group.slice(part.num_rows) if part.num_rows < group.num_rows else next(groups, None)
-        shards.append(Shard(names[-1], num_rows, sink.tell(), sink.sha256()))
+        shards.append(ExportShard(names[-1], num_rows, sink.tell(), sink.sha256()))
     return shards
 
 
@@ -212,7 +260,7 @@ def _open_writer(form: Format, sink: HashingSink, schema: pa.Schema) -> Iterator
 
 
 def _index(
-    form: Format, schema: pa.Schema, metadata: dict[str, Any], shards: list[Shard], cards: list[str]
+    form: Format, schema: pa.Schema, metadata: dict[str, Any], shards: list[ExportShard], cards: list[str]
 ) -> dict[str, Any]:
     return {
         "handloom_export": INDEX_VERSION,

@@ -24,7 +24,7 @@ from handloom.errors import ConfigError, StoreError
 from handloom.export.files import HashingSink, storage_errors
 from handloom.export.new_export import NewExport, new_export
 from handloom.export.shards import MAX_SHARD_BYTES
-from handloom.schemas.row import row_arrays
+from handloom.schemas.tables.row import row_arrays
 
 KEY_LENGTH = 48  # with the longest column it must stay within ustar's 100 characters
 _NOT_IN_JSON = ("frame_jpeg", "thumbnail", "camera", "video_uri")  # pictures, what went in, this machine's paths
@@ -102,9 +102,10 @@ def sample_key(clip_id: str) -> str:
 
 
 def sample_files(row: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """`(extension, content)` of one clip's files (`handloom.schemas.row.row_arrays`), in the order they are stored.
+    """`(extension, content)` of one clip's files, in the order they are stored.
 
-    Columns that were not computed have no file and are null in the JSON, `arrays` of which names those that have one.
+    row: of `handloom.schemas.tables.row.row_arrays`. Columns that were not computed have no file and are null in the
+    JSON, `arrays` of which names those that have one.
     """
     arrays = {name: value for name, value in row.items() if isinstance(value, np.ndarray)}
     frames = row.get("frame_jpeg") or []

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.geometry.camera import project
-from handloom.geometry.hand_model import BONES, PALM
-from handloom.geometry.hand_tracks import either_side, hand_sizes_px, hand_track_residuals
+from handloom.geometry.camera.intrinsics import project
+from handloom.geometry.camera.world import metric_poses, to_camera, to_world
+from handloom.geometry.hands.model import BONES, PALM
 from handloom.geometry.picture_stats import PictureNumbers
-from handloom.geometry.track_quality import lost_shares
-from handloom.geometry.world import metric_poses, to_camera, to_world
-from handloom.schemas.frame_flags import NOT_THERE, FrameFlag
+from handloom.geometry.tracks.on_hands import either_side, hand_sizes_px, hand_track_residuals
+from handloom.geometry.tracks.quality import lost_shares
+from handloom.schemas.tables.frame_flags import NOT_THERE, FrameFlag
 from handloom.schemas.values import (
     LEFT,
     RIGHT,

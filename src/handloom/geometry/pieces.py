@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.geometry.track_lift import lift_tracks
+from handloom.geometry.tracks.lift import lift_tracks
 from handloom.schemas.values import Camera, CameraPath, DepthMaps, Hands, LiftedTracks, Tracks, VideoInfo
 
 PIECE = 1200

@@ -22,7 +22,7 @@ _SEPARATOR = re.compile(r'"?sep=([,;\t|])"?')  # a first line that Excel writes 
 
 
 @dataclass(frozen=True)
-class Row:
+class CsvRow:
     """One row: `row["column"]` is its cell, without surrounding spaces; `where` names file, row and line."""
 
     path: str
@@ -53,7 +53,7 @@ class Row:
 
 def read_rows(
     path: str, what: str, options: Options = None, if_empty: str = "download it again"
-) -> tuple[list[str], Iterator[Row]]:
+) -> tuple[list[str], Iterator[CsvRow]]:
     """The header's columns, and the rows. Lines of empty cells are no rows, and columns without a name are passed over:
     spreadsheets write both below and beside what was typed. A line break in a quoted cell becomes a space.
 
@@ -90,7 +90,9 @@ def _cells(line: str, between: str) -> list[str]:
     return next(csv.reader([line], delimiter=between))
 
 
-def _rows(path: str, lines: list[str], first: int, columns: dict[str, int], width: int, between: str) -> Iterator[Row]:
+def _rows(
+    path: str, lines: list[str], first: int, columns: dict[str, int], width: int, between: str
+) -> Iterator[CsvRow]:
     number = 0
     i = first
     while i < len(lines):
@@ -106,7 +108,7 @@ def _rows(path: str, lines: list[str], first: int, columns: dict[str, int], widt
             cells, problem = [], f"no CSV: {error}"
         if not _is_text("\n".join(lines[here:i])):
             problem = "bytes that are no text (neither UTF-8 nor UTF-16): save it as CSV UTF-8"
-        yield Row(path, number, here + 1, columns, cells, width, problem, between)
+        yield CsvRow(path, number, here + 1, columns, cells, width, problem, between)
 
 
 def _joined(lines: list[str], first: int, width: int, between: str) -> tuple[list[str], int] | None:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from handloom.errors import ConfigError
 from handloom.ingest.wrong_path import instead_of
 from handloom.schemas.bounded_json import ANNOTATIONS, Bounds, parse
-from handloom.video.schemes import EXPECTED, is_remote, open_scheme
+from handloom.video.fetch.schemes import EXPECTED, is_remote, open_scheme
 
 VIDEO_EXTENSIONS = frozenset(
     ("mp4", "mkv", "mov", "avi", "webm", "m4v", "mpg", "mpeg", "ts", "mts", "m2ts", "3gp", "wmv", "flv", "ogv")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from handloom.store.commit import done_ids
-from handloom.store.database import Database
+from handloom.api import Database
+from handloom.store.clips.commit import done_ids
 
 
 @dataclass(frozen=True)

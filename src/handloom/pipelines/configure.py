@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from handloom.errors import ConfigError
 from handloom.schemas.settings import RunConfig, Settings, differing, flatten, of_any_version
 from handloom.schemas.versions import differing_versions
-from handloom.store.runs import StoredSettings
+from handloom.store.runs.runs import StoredSettings
 
 log = logging.getLogger(__name__)
 MAX_NEAR = 3

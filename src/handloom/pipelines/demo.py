@@ -10,18 +10,20 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
+from handloom.api import Database
 from handloom.errors import ConfigError
-from handloom.pipelines import ingest
-from handloom.pipelines.run import run
+from handloom.pipelines.ingest import human
+from handloom.pipelines.run.run import run
 from handloom.pipelines.show import show
 from handloom.pipelines.similar import search_clips
 from handloom.pipelines.status import status, status_text
 from handloom.pipelines.synth import write_labels
 from handloom.schemas.settings import RunConfig
-from handloom.store.database import Database
-from handloom.store.index import build_indexes
-from handloom.store.search import Hits
-from handloom.synth import SceneSpec, demo_specs, write_clip
+from handloom.store.search.index import build_indexes
+from handloom.store.search.search import Hits
+from handloom.synth.clip import write_clip
+from handloom.synth.script.demo import demo_specs
+from handloom.synth.script.scene import SceneSpec
 
 DATASET = "demo"
 SEED = 0
@@ -46,7 +48,7 @@ def demo(out: Path, num_clips: int, say: Callable[[str], None]) -> str:
     db = Database.open(db_path, create=True)
     write_labels(videos, specs)
     say("ingest: the folder into the clip list, with the narrations of the rendered scenes")
-    ingest.folder(db, str(videos), dataset=DATASET, view="ego", licence="CC0-1.0")
+    human.folder(db, str(videos), dataset=DATASET, view="ego", licence="CC0-1.0")
     say("run: decode, hands, tracks, embeddings, through Ray into Lance")
     summary = run(db, RunConfig())
     build_indexes(db)

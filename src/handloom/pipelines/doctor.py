@@ -81,8 +81,8 @@ def machine() -> list[Finding]:
 
 def decoding() -> list[Finding]:
     """How far this machine confines the process that reads a video: what a process says that was started for it."""
-    from handloom.video.process import ProcessDied, layers_here
-    from handloom.video.sandbox import LAYERS
+    from handloom.video.decode.process import ProcessDied, layers_here
+    from handloom.video.decode.sandbox import LAYERS
 
     try:
         stand = layers_here()

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from handloom.api import Database
 from handloom.errors import ConfigError
-from handloom.store.clip_list import read_clips
-from handloom.store.database import Database
-from handloom.store.lease import alone
-from handloom.store.removal import episodes_of, remove_clips, remove_rows
+from handloom.store.clips.clip_list import read_clips
+from handloom.store.clips.removal import episodes_of, remove_clips, remove_rows
+from handloom.store.runs.lease import alone
 from handloom.store.sql import forms_of, in_list
-from handloom.video.presence import presence
+from handloom.video.fetch.presence import presence
 
 TABLES = ("clip_list", "clips", "rejects")  # in which a filter's columns are looked for, in this order
 

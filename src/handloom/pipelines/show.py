@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.api import Database
 from handloom.draw.frames import frames_from_row
 from handloom.draw.show import check_suffix, write_show
 from handloom.errors import ClipError, ConfigError
 from handloom.schemas.clip import Clip
-from handloom.schemas.row import row_arrays
 from handloom.schemas.settings import Settings, of_any_version
-from handloom.store.database import Database
-from handloom.store.runs import stored_settings
-from handloom.video.decoder import DecodeLimits, Decoder, DecoderSwitched
-from handloom.video.source import VideoSource
+from handloom.schemas.tables.row import row_arrays
+from handloom.store.runs.runs import stored_settings
+from handloom.video.decode.decoder import DecodeLimits, Decoder, DecoderSwitched
+from handloom.video.fetch.source import VideoSource
 
 log = logging.getLogger(__name__)
 

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.api import Database
 from handloom.errors import ClipError, ConfigError, HandloomError
 from handloom.schemas.clip import Clip
-from handloom.schemas.row import row_arrays
 from handloom.schemas.settings import Settings, of_any_version
+from handloom.schemas.tables.row import row_arrays
 from handloom.schemas.values import Hands, Tracks, VideoInfo
-from handloom.store.database import Database
 from handloom.store.embodiment import ALL, HUMAN, ROBOT, narrowed
-from handloom.store.index import TEXT_COLUMNS
-from handloom.store.runs import stored_settings
-from handloom.store.search import Hits, search
+from handloom.store.runs.runs import stored_settings
+from handloom.store.search.index import TEXT_COLUMNS
+from handloom.store.search.search import Hits, search
 from handloom.store.sql import both
 
 # A query is in no clip list: the hints of `handloom run` do not fit it.
@@ -99,9 +99,9 @@ def extract(
     Raises:
         ConfigError: it cannot be read or processed.
     """
-    from handloom.video.decoder import DecodeLimits, Decoder
-    from handloom.video.source import VideoSource
-    from handloom.workers.extract import Extractor
+    from handloom.video.decode.decoder import DecodeLimits, Decoder
+    from handloom.video.fetch.source import VideoSource
+    from handloom.workers.extraction.extract import Extractor
 
     stored = stored_settings(db)
     settings = Settings(**of_any_version(stored.settings)) if stored else Settings()
@@ -137,7 +137,7 @@ def _vectors(row: dict[str, Any], by: str, mirror: bool, what: str) -> list[NDAr
 
 
 def _mirrored_motion(row: dict[str, Any]) -> NDArray[np.float32] | None:
-    from handloom.models.motion import encode_motion
+    from handloom.models.embeddings.motion import encode_motion
 
     hands = Hands(*(row[f"hand_{n}"] for n in ("visible", "infilled", "confidence", "keypoints_px", "keypoints_cam_m")))
     tracks = Tracks(*(row[f"track_{n}"] for n in ("points_px", "visible", "query_frame", "kind")))

@@ -9,16 +9,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from handloom.api import Database
 from handloom.plural import plural
-from handloom.schemas.reasons import REASONS
-from handloom.schemas.robot import TABLE as ROBOT_EPISODES
+from handloom.schemas.tables.reject import REASONS
+from handloom.schemas.tables.robot import TABLE as ROBOT_EPISODES
 from handloom.schemas.values import CAMERA_SOURCES, WORLD_SCALES
-from handloom.store.clip_list import pending_clips
-from handloom.store.database import Database
+from handloom.store.clips.clip_list import pending_clips
+from handloom.store.clips.row_words import outdated_rows
 from handloom.store.embodiment import robot_datasets
-from handloom.store.holder import Holder
-from handloom.store.row_words import outdated_rows
-from handloom.store.runs import latest_run
+from handloom.store.runs.holder import Holder
+from handloom.store.runs.runs import latest_run
 
 NUM_EXAMPLES = 3
 UNSAID = "camera_source = 'assumed' AND camera IS NULL"

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from handloom.errors import ConfigError
 from handloom.pipelines.process_pool import process_pool
-from handloom.synth import SceneSpec, synth_specs, write_clip
-from handloom.synth.robot import robot_specs
-from handloom.synth.robot_dataset import WrittenDemo, write_demo, write_tables
+from handloom.synth.clip import write_clip
+from handloom.synth.robot.dataset import WrittenDemo, write_demo, write_tables
+from handloom.synth.robot.demonstration import robot_specs
+from handloom.synth.script.demo import synth_specs
+from handloom.synth.script.scene import SceneSpec
 
 WORDS = ("video", "narration", "verb", "noun")  # of clips.csv: without times, so that each video is one clip
 CAMERAS = ("poses", "intrinsics", "none")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from handloom.schemas.tables import SCHEMA_VERSION
+from handloom.schemas.tables.arrow import SCHEMA_VERSION
 from handloom.schemas.versions import counted
 
 

@@ -2,7 +2,7 @@
 
 Whole versions are recorded in `runs.versions`. Of some packages only the first numbers count, so that a patch release
 does not ask for a new database (pycolmap's do: rows with 4.2.0 and 4.2.1 differed). Names are those of
-`handloom.workers.versions`; what is not listed counts whole.
+`handloom.workers.extraction.versions`; what is not listed counts whole.
 """
 
 from __future__ import annotations

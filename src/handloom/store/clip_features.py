@@ -16,11 +16,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ShapeError
-from handloom.schemas.tables import key_field
-from handloom.store.database import Database
+from handloom.schemas.tables.arrow import key_field
 from handloom.store.lance_faults import LANCE_ERRORS
 from handloom.store.location import store_error
 from handloom.store.sql import in_list
+from handloom.store.tables import Tables
 
 TABLE = "clip_features"
 IDS_PER_READ = 1000
@@ -61,7 +61,7 @@ def feature_id(table: str, row_id: str, row_key: str, encoder_key: str, num_step
 
 
 def read_features(
-    db: Database, table: str, rows: Mapping[str, str], encoder_key: str, num_steps: int, sizes: tuple[int, int]
+    db: Tables, table: str, rows: Mapping[str, str], encoder_key: str, num_steps: int, sizes: tuple[int, int]
 ) -> ClipFeatures:
     """What is there for `rows` ({row id: its run_key or source_key}), in their order; those without features left out.
 
@@ -87,7 +87,7 @@ def read_features(
     return ClipFeatures(tuple(wanted[id_] for id_ in there), text, seen)
 
 
-def write_features(db: Database, table: str, rows: Mapping[str, str], encoder_key: str, features: ClipFeatures) -> None:
+def write_features(db: Tables, table: str, rows: Mapping[str, str], encoder_key: str, features: ClipFeatures) -> None:
     """Add the features of rows that have none yet; those that are there are left as they are.
 
     rows: {row id: its run_key or source_key}, of all in `features`. Raises StoreError where it cannot be written.

@@ -15,7 +15,7 @@ import lance
 import pyarrow as pa
 
 from handloom.errors import StoreError
-from handloom.schemas.tables import GROWING, KEY_MARK
+from handloom.schemas.tables.arrow import GROWING, KEY_MARK
 from handloom.store.retry import retried
 
 Rows = TypeVar("Rows", pa.Table, pa.RecordBatch)

@@ -10,15 +10,15 @@ from collections.abc import Iterable
 import pyarrow.compute as pc
 
 from handloom.errors import ConfigError
-from handloom.schemas.robot import TABLE
-from handloom.store.database import Database
+from handloom.schemas.tables.robot import TABLE
 from handloom.store.sql import clause, in_list
+from handloom.store.tables import Tables
 
 EPISODE_VIDEO = "~episode_"  # in the video id of every clip of an episode: CAMERA~episode_000000
 HUMAN, ROBOT, ALL = EMBODIMENTS = ("human", "robot", "all")
 
 
-def robot_datasets(db: Database) -> tuple[str, ...]:
+def robot_datasets(db: Tables) -> tuple[str, ...]:
     """Names of the datasets that hold robot episodes, sorted; none before the first ingest of one."""
     rows = db.read(TABLE, ["dataset"])
     return tuple(sorted(pc.unique(rows.column("dataset")).to_pylist())) if rows.num_rows else ()
@@ -30,7 +30,7 @@ def check_embodiment(embodiment: str) -> None:
         raise ConfigError(f"embodiment {embodiment!r}", f"expected one of: {', '.join(EMBODIMENTS)}")
 
 
-def condition_of(db: Database, embodiment: str) -> str | None:
+def condition_of(db: Tables, embodiment: str) -> str | None:
     """SQL on the column `dataset`: the clips of people (`human`) or of robots (`robot`); None where all are meant.
 
     Raises ConfigError for another word.
@@ -44,7 +44,7 @@ def condition_of(db: Database, embodiment: str) -> str | None:
     return f"NOT ({in_list('dataset', of_robots)})" if of_robots else None
 
 
-def narrowed(db: Database, where: str | None, embodiment: str) -> str | None:
+def narrowed(db: Tables, where: str | None, embodiment: str) -> str | None:
     """The filter, and the embodiment as a part of it. Raises ConfigError as `condition_of` and `clause` do."""
     condition = condition_of(db, embodiment)
     if condition is None:
@@ -52,7 +52,7 @@ def narrowed(db: Database, where: str | None, embodiment: str) -> str | None:
     return condition if where is None else f"{clause(where)} AND {condition}"
 
 
-def check_of_people(db: Database, datasets: Iterable[str]) -> None:
+def check_of_people(db: Tables, datasets: Iterable[str]) -> None:
     """Raise ConfigError where clips of people would come into a dataset of robots: they would count as robots'."""
     taken = sorted(set(datasets) & set(robot_datasets(db)))
     if taken:
@@ -62,7 +62,7 @@ def check_of_people(db: Database, datasets: Iterable[str]) -> None:
         )
 
 
-def check_of_robots(db: Database, dataset: str) -> None:
+def check_of_robots(db: Tables, dataset: str) -> None:
     """Raise ConfigError where robots would come into a dataset of people, whose clips would count as robots' then."""
     others = f"{in_list('dataset', [dataset])} AND NOT (video_id LIKE '%{EPISODE_VIDEO}%')"
     if num := db.count("clip_list", others):

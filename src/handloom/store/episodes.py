@@ -9,11 +9,11 @@ import lance
 import pyarrow as pa
 
 from handloom.errors import CommitConflict
-from handloom.schemas.robot import ROBOT_EPISODES, TABLE
-from handloom.store.database import Database
+from handloom.schemas.tables.robot import ROBOT_EPISODES, TABLE
 from handloom.store.repeated import drop_repeated
 from handloom.store.retry import retried
 from handloom.store.sql import in_list
+from handloom.store.tables import Tables
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class KnownEpisode:
     clip_ids: tuple[str | None, ...]
 
 
-def known_episodes(db: Database, dataset: str | None = None) -> dict[str, KnownEpisode]:
+def known_episodes(db: Tables, dataset: str | None = None) -> dict[str, KnownEpisode]:
     """`{episode_id: KnownEpisode}` of the committed episodes, of one dataset or of all."""
     where = None if dataset is None else in_list("dataset", [dataset])
     columns = ["episode_id", "source_key", "source_uri", "clip_ids"]
@@ -50,17 +50,17 @@ def known_episodes(db: Database, dataset: str | None = None) -> dict[str, KnownE
 
 
 def read_episodes(
-    db: Database, columns: Sequence[str] | None = None, where: str | None = None, version: int | None = None
+    db: Tables, columns: Sequence[str] | None = None, where: str | None = None, version: int | None = None
 ) -> pa.Table:
     """Rows of `robot_episodes` in stored order; without rows and columns before the first ingest.
 
-    Name the columns: with pictures a row is tens of megabytes. `handloom.schemas.robot.episode_arrays` turns a row
-    into arrays. Raises ConfigError for a filter that cannot be read, StoreError where the table cannot be.
+    Name the columns: with pictures a row is tens of megabytes. `handloom.schemas.tables.robot.episode_arrays` turns a
+    row into arrays. Raises ConfigError for a filter that cannot be read, StoreError where the table cannot be.
     """
     return db.read(TABLE, columns, where, version)
 
 
-def write_episodes(db: Database, batches: Iterable[pa.RecordBatch | pa.Table]) -> EpisodesWritten:
+def write_episodes(db: Tables, batches: Iterable[pa.RecordBatch | pa.Table]) -> EpisodesWritten:
     """Commit episodes: a batch is one commit, so a kill leaves whole batches and nothing of the others.
 
     An episode that is there with the same `source_key` is left alone; with another key the new row takes the old one's
@@ -80,7 +80,7 @@ def write_episodes(db: Database, batches: Iterable[pa.RecordBatch | pa.Table]) -
     return EpisodesWritten(added, replaced, same, None if table is None else table.version)
 
 
-def _commit(db: Database, rows: pa.Table) -> tuple[int, int]:
+def _commit(db: Tables, rows: pa.Table) -> tuple[int, int]:
     """(new, replaced) of one batch. Every try looks again at what is there, so none writes an episode twice."""
     uri = db.location.table_uri(TABLE)
     before: list[dict[str, KnownEpisode]] = []  # what the first try found: later ones may find our own rows
@@ -101,7 +101,7 @@ def _commit(db: Database, rows: pa.Table) -> tuple[int, int]:
     return len(new), len(changed)
 
 
-def _append(db: Database, uri: str, rows: pa.Table, seen: int) -> None:
+def _append(db: Tables, uri: str, rows: pa.Table, seen: int) -> None:
     """Append rows, and see that nobody appended the same ones since version `seen` (Lance rebases a stale append)."""
     after = lance.write_dataset(rows, uri, mode="append", storage_options=db.storage_options or None)
     if after.version == seen + 1:

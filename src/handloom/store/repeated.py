@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import lance
 
-from handloom.store.database import Database
 from handloom.store.retry import retried
+from handloom.store.tables import Tables
 
 ROWS_PER_DELETE = 500
 
 
-def drop_repeated(db: Database, name: str, key: str = "clip_id", *, keep_last: bool = False) -> int:
+def drop_repeated(db: Tables, name: str, key: str = "clip_id", *, keep_last: bool = False) -> int:
     """Delete every row whose key has an earlier row, or a later one with `keep_last`. Returns how many: normally none.
 
     Raises StoreError where it cannot be read or written.
@@ -27,7 +27,7 @@ def drop_repeated(db: Database, name: str, key: str = "clip_id", *, keep_last: b
     return dropped
 
 
-def _drop_some(db: Database, name: str, key: str, keep_last: bool) -> int:
+def _drop_some(db: Tables, name: str, key: str, keep_last: bool) -> int:
     table = db.table(name)
     repeated = [] if table is None else _repeated(table, key, keep_last)[:ROWS_PER_DELETE]
     if repeated:

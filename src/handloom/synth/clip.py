@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from handloom.synth.render import MapKeeper, render_clip
-from handloom.synth.scene import SceneSpec, Truth
+from handloom.synth.render.render import MapKeeper, render_clip
+from handloom.synth.script.scene import SceneSpec
+from handloom.synth.truth import Truth
 from handloom.video.write import DEFAULT, Encoding, write_video
 
 

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ShapeError
 from handloom.schemas.values import LEFT, RIGHT
-
-if TYPE_CHECKING:
-    from handloom.synth.truth import Truth
+from handloom.synth.truth import DEPTH_UNIT_M, Truth
 
 Array = NDArray[np.float64]
 
 NOTHING, STILL, LEFT_HAND, RIGHT_HAND, OBJECT = -1, 0, 1, 2, 3
 """What a pixel shows, in `Truth.ids` and `SurfaceTracks.kind`: OBJECT + i is object i."""
-
-DEPTH_UNIT_M = 1e-4
-"""What one step of a stored depth map is worth; 0 says that nothing is there."""
 
 _TOLERANCE, _TOLERANCE_M = 0.015, 0.003
 _TURNED_AWAY = -0.1  # cosine: flesh is thin, and depth alone would see through a fingertip
@@ -70,6 +64,11 @@ def follow(truth: Truth, query_px: Array, query_frame: NDArray[np.integer]) -> S
     visible = _visible(truth, px, cam[..., 2], kind) & ~away
     visible[at] = kind != NOTHING
     return SurfaceTracks(px, cam, world, visible, kind, query_px, query_frame)
+
+
+def follow_drawn(truth: Truth, num: int = 256, seed: int = 0) -> SurfaceTracks:
+    """`num` surface points drawn over hands, objects and the still scene, followed through the clip."""
+    return follow(truth, *draw_queries(truth.maps()[1], num, seed))
 
 
 def draw_queries(ids: NDArray[np.uint8], num: int, seed: int) -> tuple[Array, NDArray[np.int64]]:

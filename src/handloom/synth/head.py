@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.synth.scene import SceneSpec
+from handloom.synth.script.scene import SceneSpec
 
 Array = NDArray[np.float64]
 

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
-from handloom.synth import follow
-from handloom.synth.actions import ActionSpan
-from handloom.synth.follow import DEPTH_UNIT_M, SurfaceTracks
-from handloom.synth.lens import Lens
+from handloom.synth.render.lens import Lens
+from handloom.synth.script.actions import ActionSpan
 
 Array = NDArray[np.float64]
+
+DEPTH_UNIT_M = 1e-4
+"""What one step of a stored depth map is worth; 0 says that nothing is there."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,6 @@ class Truth:
         if self.depth is None or self.ids is None:
             raise ConfigError("this truth has no depth and id maps", "take it from `render_all` or `write_clip`")
         return self.depth, self.ids
-
-    def follow(self, query_px: Array, query_frame: NDArray[np.integer]) -> SurfaceTracks:
-        """The surface points seen at pixels (N, 2) of frames (N,), followed through the clip: see `synth.follow`."""
-        return follow.follow(self, query_px, query_frame)
-
-    def surface(self, num: int = 256, seed: int = 0) -> SurfaceTracks:
-        """`num` surface points drawn over hands, objects and the still scene, followed through the clip."""
-        return follow.follow(self, *follow.draw_queries(self.maps()[1], num, seed))
 
     def save(self, path: Path | str) -> None:
         """One .npz; maps are stored as second differences, deflated: about 55 kB a frame of 480 x 360."""

@@ -24,18 +24,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
 from handloom.schemas.training import TrainSettings
-from handloom.store.database import Database
 from handloom.train import checkpoint as checkpoints
 from handloom.train import ranks
-from handloom.train.checkpoint import Checkpoint, CheckpointFacts
+from handloom.train.checkpoint import Checkpoint, CheckpointFacts, random_state, seed_all, set_random_state
 from handloom.train.folder import RunFolder
 from handloom.train.history import History
-from handloom.train.random_state import random_state, seed_all, set_random_state
 from handloom.train.recipe import Recipe, RecipeData
-from handloom.train.schedule import end_position, lr_factor
-from handloom.train.step import Stepper, held_out_sums
+from handloom.train.step import Stepper, end_position, held_out_sums, lr_factor
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ __all__ = ["Example", "Recipe", "RecipeData"]
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from handloom.store.database import Database
-    from handloom.store.windows.dataset import Windows
+    from handloom.api import Database
+    from handloom.windows.api import Windows
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from handloom.errors import ClipError, ConfigError
 from handloom.schemas.clip import Clip
-from handloom.schemas.reasons import RETRIABLE
-from handloom.schemas.reject import Reject
-from handloom.video.decoder import DecodedClip, DecoderSwitched, Header
+from handloom.schemas.tables.reject import RETRIABLE, Reject
+from handloom.video.decode.decoder import DecodedClip, DecoderSwitched, Header
 from handloom.workers.bugs import for_each
 from handloom.workers.ledger import MAX_DEATHS
 from handloom.workers.place import Place

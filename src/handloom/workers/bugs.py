@@ -82,8 +82,8 @@ def trace_of(error: BaseException) -> str:
     """The exception and where it came from, innermost first, in at most a few dozen lines.
 
     TypeError: 'NoneType' object is not subscriptable
-      at handloom/models/tracks_lk.py:33 in track
-      at handloom/workers/stages.py:103 in understand
+      at handloom/models/tracks/lucas_kanade.py:33 in track
+      at handloom/workers/extraction/stages.py:103 in understand
     """
     parts = []
     for _ in range(MAX_CAUSES):
@@ -127,7 +127,7 @@ def _stack(error: BaseException) -> Iterator[traceback.FrameSummary]:
 
 
 def _short(filename: str) -> str:
-    """`handloom/models/tracks_lk.py`: without the folders of this machine."""
+    """`handloom/models/tracks/lucas_kanade.py`: without the folders of this machine."""
     parts = PurePath(filename).parts
     for folder in ("site-packages", "src"):
         if folder in parts:

@@ -3,14 +3,70 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
-from handloom.workers.handout import Handout
 from handloom.workers.place import on_this_node
+
+
+@dataclass
+class _Video:
+    """The shards of one video that nobody has yet, in order of time. nodes: those that have fetched it."""
+
+    left: deque[int]
+    nodes: set[str] = field(default_factory=set)
+
+
+class Handout:
+    """Hands out shards, each once; a ticket that comes again (its worker has died) gets the same shard again.
+
+    Args:
+        videos: for each shard the video that most of it is of; shards of one video follow each other.
+        num_nodes: of the cluster, about.
+    """
+
+    def __init__(self, videos: Sequence[str], num_nodes: int) -> None:
+        self._num_nodes = max(1, num_nodes)
+        self._given: dict[int, int] = {}
+        self._videos: dict[str, _Video] = {}
+        for shard, video in enumerate(videos):
+            self._videos.setdefault(video, _Video(deque())).left.append(shard)
+        self._fresh = deque(self._videos.values())  # nobody has begun them
+        self._begun: list[_Video] = []
+        self._last: dict[str, _Video] = {}
+
+    def take(self, ticket: int, node: str, worker: str) -> int:
+        """The shard for whoever holds the ticket: of the video in hand, of one that its node has, of a new one, or of
+        the one with the most left.
+        """
+        if ticket not in self._given:
+            video = self._video_for(node, worker)
+            self._last[worker] = video
+            video.nodes.add(node)
+            self._given[ticket] = video.left.popleft()
+        return self._given[ticket]
+
+    def _video_for(self, node: str, worker: str) -> _Video:
+        last = self._last.get(worker)
+        if last is not None and last.left:
+            return last
+        self._begun = [video for video in self._begun if video.left]
+        own = [video for video in self._begun if node in video.nodes]
+        share = -(-(len(self._fresh) + len(self._begun)) // self._num_nodes)
+        if self._fresh and len(own) < share:
+            self._begun.append(self._fresh.popleft())
+            return self._begun[-1]
+        if own:
+            return max(own, key=lambda video: len(video.left))
+        if self._fresh:
+            self._begun.append(self._fresh.popleft())
+            return self._begun[-1]
+        return max(self._begun, key=lambda video: len(video.left) / len(video.nodes))
+
 
 MAX_DEATHS = 2
 MAX_HANGS = 2
@@ -80,7 +136,7 @@ class Overdue:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ShardEntry:
     """What a worker learns when it takes up a shard.
 
     deaths: workers that have died on each clip. careful: workers have died in this shard, on no clip in particular.
@@ -156,11 +212,11 @@ class Ledger:
         """The shard that a worker on this node gets for its ticket."""
         return self._shards[self._handout.take(ticket, node, worker)]
 
-    def enter(self, clip_ids: Sequence[str]) -> Entry:
+    def enter(self, clip_ids: Sequence[str]) -> ShardEntry:
         """A worker takes up a shard, again if an earlier worker died in it."""
         shard = tuple(clip_ids)
         if self._drained:
-            return Entry({}, careful=False, drained=True)
+            return ShardEntry({}, careful=False, drained=True)
         self._shard_of.update(dict.fromkeys(shard, shard))
         unexplained = shard in self._entered and self._on_clip[shard] is None
         self._entered[shard] = self._entered.get(shard, 0) + unexplained
@@ -170,7 +226,7 @@ class Ledger:
         deaths = {clip_id: len(self._begun.get(clip_id, ())) for clip_id in shard}
         spoilt = {clip_id: self._spoilt[clip_id] for clip_id in shard if clip_id in self._spoilt}
         hangs = {clip_id: tuple(self._hangs[clip_id]) for clip_id in shard if clip_id in self._hangs}
-        return Entry(deaths, careful=self._entered[shard] >= MAX_DEATHS, spoilt=spoilt, hangs=hangs)
+        return ShardEntry(deaths, careful=self._entered[shard] >= MAX_DEATHS, spoilt=spoilt, hangs=hangs)
 
     def decode(self, clip_ids: Sequence[str]) -> DecodeEntry | None:
         """Split mode: a decode worker takes up a shard. None: drained."""

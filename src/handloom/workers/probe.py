@@ -15,9 +15,9 @@ from typing import Any
 from handloom.errors import ConfigError, StoreError
 from handloom.schemas.settings import Settings
 from handloom.store.writable import check_writable
-from handloom.video.cache import cache_folder
-from handloom.video.readable import why_unreadable
-from handloom.video.schemes import is_remote
+from handloom.video.fetch.cache import cache_folder
+from handloom.video.fetch.presence import why_unreadable
+from handloom.video.fetch.schemes import is_remote
 from handloom.workers.place import here
 
 MIN_FREE_MB = 64  # in the temporary folder and where videos are fetched to; with less the first clips fail
@@ -78,7 +78,10 @@ def _problem(trial: Trial) -> str | None:
 
 
 def _other(trial: Trial) -> str | None:
-    from handloom.workers.versions import check_same, model_versions  # a second: OpenCV, and models of all kinds
+    from handloom.workers.extraction.versions import (  # a second: OpenCV, and models of all kinds
+        check_same,
+        model_versions,
+    )
 
     try:
         check_same(trial.versions, model_versions(trial.settings), here().host)

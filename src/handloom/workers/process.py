@@ -16,19 +16,18 @@ import ray
 
 from handloom.errors import ClipError, ConfigError, ShapeError, StoreError
 from handloom.schemas.clip import Clip
-from handloom.schemas.reasons import RETRIABLE
-from handloom.schemas.reject import Reject
 from handloom.schemas.settings import Resources, Settings
-from handloom.schemas.tables import clips_schema
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.schemas.tables.reject import RETRIABLE, Reject
 from handloom.store.fragments import FragmentRecord, write_fragment
-from handloom.video.cache import cache_folder
-from handloom.video.decoder import DecodeLimits, Decoder
-from handloom.video.source import VideoSource
+from handloom.video.decode.decoder import DecodeLimits, Decoder
+from handloom.video.fetch.cache import cache_folder
+from handloom.video.fetch.source import VideoSource
 from handloom.workers.bugs import BUG, HINT, NO_MEMORY, bugs_as_rejects, for_each
-from handloom.workers.extract import Extractor, Frames
+from handloom.workers.extraction.extract import Extractor, Frames
+from handloom.workers.extraction.versions import check_same, model_versions
 from handloom.workers.ledger import MAX_DEATHS, MAX_HANGS, Hang
 from handloom.workers.shard import ShardResult
-from handloom.workers.versions import check_same, model_versions
 from handloom.workers.work import DECODE, LOAD, WRITE, Work
 
 log = logging.getLogger(__name__)

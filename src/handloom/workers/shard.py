@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field, replace
 
 from handloom.errors import ConfigError, StoreError
 from handloom.schemas.clip import Clip
-from handloom.schemas.reject import Reject
+from handloom.schemas.tables.reject import Reject
 from handloom.store.fragments import FragmentRecord
-from handloom.video.schemes import is_remote
+from handloom.video.fetch.schemes import is_remote
 from handloom.workers.place import Place
 
 TAIL_SHARDS = 4  # a shard takes at most a quarter of what each worker still has before it

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from handloom.bench.metrics.comparable import comparable
+from handloom.bench.metrics.comparable import comparable, placeholder_m
 from handloom.bench.metrics.hands import PredictedHands, TrueHands, mpjpe_mm
 from handloom.bench.metrics.parts import ratios
-from handloom.bench.metrics.penalty import placeholder_m
-from handloom.geometry.world import to_world
+from handloom.geometry.camera.world import to_world
 
 FOCAL_PX, FRAMES, RATE_HZ = 400.0, 31, 15.0
 TURN = Rotation.from_rotvec([0.3, -0.5, 0.2]).as_matrix()

@@ -9,8 +9,9 @@ import pytest
 
 from handloom.bench.metrics.tracks import evaluated, mean_scores, swapped, tapvid, tapvid_3d
 from handloom.schemas.values import Camera
-from handloom.synth import render_all, synth_specs
-from handloom.synth.follow import LEFT_HAND, RIGHT_HAND
+from handloom.synth.follow import LEFT_HAND, RIGHT_HAND, follow
+from handloom.synth.render.render import render_all
+from handloom.synth.script.demo import synth_specs
 
 SIZE = (256, 256)
 CAMERA = Camera(np.array([[200.0, 0, 128], [0, 200, 128], [0, 0, 1]]), "given")
@@ -146,7 +147,7 @@ def test_swaps_where_rendered_hands_cross():
     _, truth = render_all(replace(spec, width=128, height=96, fps=6.0, distortion=()))
     on_hands = np.argwhere(np.isin(truth.ids[0], (LEFT_HAND, RIGHT_HAND)))[::7]
     query = np.zeros(len(on_hands), int)
-    tracks = truth.follow(on_hands[:, ::-1].astype(float), query)
+    tracks = follow(truth, on_hands[:, ::-1].astype(float), query)
     where = evaluated(query, len(truth.frame_s))
     wrong, followed = swapped(truth.ids, tracks.kind, tracks.px, tracks.visible, where, (128, 96))
     assert followed.sum() > 10

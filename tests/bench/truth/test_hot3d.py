@@ -15,8 +15,8 @@ from handloom.bench.truth.fisheye import Fisheye624, rectified
 from handloom.bench.truth.hot3d import read_hot3d
 from handloom.bench.truth.umetrack import UmeTrackHand
 from handloom.errors import ConfigError
-from handloom.geometry.camera import project
-from handloom.geometry.world import to_camera, to_world
+from handloom.geometry.camera.intrinsics import project
+from handloom.geometry.camera.world import to_camera, to_world
 
 
 def test_the_lens_is_equidistant_where_it_does_not_distort_and_straight_on_its_axis():

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from handloom.bench.truth.virtual import HAND, NOTHING, VirtualClip
-from handloom.bench.truth.virtual_shots import SHOTS, Texture, make_clips, read_textures, still
+from handloom.bench.truth.virtual.camera import HAND, NOTHING, VirtualClip
+from handloom.bench.truth.virtual.shots import SHOTS, Texture, make_clips, read_textures, still
 from handloom.errors import ConfigError
 
 SIZE = (160, 96)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.geometry.camera import slope_per_pixel
+from handloom.geometry.camera.intrinsics import slope_per_pixel
 from handloom.schemas.values import Camera
 
 Floats = NDArray[np.floating]

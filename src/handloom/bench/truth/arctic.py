@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from handloom.bench.truth.mano import HINT, MEDIAPIPE, Mano
 from handloom.bench.truth.recorded import Recorded
 from handloom.errors import ConfigError
-from handloom.ingest.arrays_only import READ_ERRORS, ForbiddenContent, read_npy
+from handloom.ingest.robot.arrays_only import READ_ERRORS, ForbiddenContent, read_npy
 from handloom.schemas.values import Camera
 
 Array = NDArray[np.float64]

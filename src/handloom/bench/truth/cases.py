@@ -20,15 +20,15 @@ from handloom.bench.truth.hot3d_recording import hot3d_recordings, read_recordin
 from handloom.bench.truth.mano import mano_folder, read_hands
 from handloom.bench.truth.recorded import Recorded
 from handloom.errors import ConfigError
-from handloom.ingest.camera_file import SUFFIX, read_camera_file
+from handloom.ingest.camera.file import SUFFIX, read_camera_file
 from handloom.schemas.camera_presets import PRESETS
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.values import Camera, VideoInfo
-from handloom.synth import Truth
-from handloom.video.decoder import DecoderSwitched
-from handloom.video.frame_store import FrameStore
+from handloom.synth.truth import Truth
+from handloom.video.container.packets import read_packet_index
+from handloom.video.decode.decoder import DecoderSwitched
+from handloom.video.decode.frame_store import FrameStore
 from handloom.video.grid import clip_range, sample_frames, working_size
-from handloom.video.packets import read_packet_index
 
 RENDERED, EGODEX, HOT3D, ARCTIC = "rendered", "egodex", "hot3d", "arctic"
 SOURCES = (RENDERED, EGODEX, HOT3D, ARCTIC)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.geometry.camera import project
+from handloom.geometry.camera.intrinsics import project
 from handloom.schemas.values import Camera
 
 Floats = NDArray[np.floating]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from handloom.errors import ConfigError
-from handloom.ingest.arrays_only import READ_ERRORS, ForbiddenContent, plain, read_pickle
+from handloom.ingest.robot.arrays_only import READ_ERRORS, ForbiddenContent, plain, read_pickle
 
 Floats = NDArray[np.floating]
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.bench.metrics.hands import TrueHands
-from handloom.geometry.camera import project
-from handloom.geometry.world import to_camera
+from handloom.geometry.camera.intrinsics import project
+from handloom.geometry.camera.world import to_camera
 from handloom.schemas.values import Camera, VideoInfo
 
 Floats = NDArray[np.floating]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from handloom.errors import ConfigError
-from handloom.train.arm4r.network import FRESH_FOR_CONTROL
+from handloom.train.arm4r.network.network import FRESH_FOR_CONTROL
 
 SHOWN = 4
 

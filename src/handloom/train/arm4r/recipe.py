@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from handloom.train.arm4r.control_data import control_data
+from handloom.train.arm4r.data.control import control_data
+from handloom.train.arm4r.data.points import point_data
 from handloom.train.arm4r.init import take_over
-from handloom.train.arm4r.network import Arm4rNetwork
-from handloom.train.arm4r.point_data import point_data
+from handloom.train.arm4r.network.network import Arm4rNetwork
 from handloom.train.arm4r.reporting import report_of
 from handloom.train.arm4r.settings import Arm4rSettings
 from handloom.train.recipe import RecipeData
 
 if TYPE_CHECKING:
-    from handloom.store.database import Database
+    from handloom.api import Database
 
 
 class Arm4r:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from handloom.train.arvrm.hand_data import hand_data
+from handloom.train.arvrm.data.hands import hand_data
+from handloom.train.arvrm.data.robot import robot_data
 from handloom.train.arvrm.init import take_over
-from handloom.train.arvrm.network import HandNetwork
+from handloom.train.arvrm.network.network import HandNetwork
+from handloom.train.arvrm.network.robot_network import RobotNetwork
 from handloom.train.arvrm.reporting import report_of
-from handloom.train.arvrm.robot_data import robot_data
-from handloom.train.arvrm.robot_network import RobotNetwork
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.recipe import RecipeData
 
 if TYPE_CHECKING:
-    from handloom.store.database import Database
+    from handloom.api import Database
 
 
 class Arvrm:

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handloom.schemas.training import Example
-from handloom.store.windows.collate import collate
 from handloom.train.arvrm.baselines import past_of
-from handloom.train.arvrm.hand_data import hand_windows
-from handloom.train.arvrm.keypoints import NUM_POINTS
-from handloom.train.arvrm.robot_network import COMPONENTS
+from handloom.train.arvrm.data.hands import hand_windows
+from handloom.train.arvrm.network.keypoints import NUM_POINTS
+from handloom.train.arvrm.network.robot_network import COMPONENTS
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.parts.rates import slower_note
 from handloom.train.recipe import RecipeData
 from handloom.train.step import to_device
+from handloom.windows.loading.collate import collate
 
 FINGERS = ("thumb", "index", "middle", "ring", "little")
 NAMES = ("wrist", *(f"{finger} {number}" for finger in FINGERS for number in range(1, 5)))

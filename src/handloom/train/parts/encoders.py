@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from handloom.models.hub_files import CACHE
+from handloom.models.hub.files import CACHE
 from handloom.schemas.settings import Frozen
 from handloom.train.parts.small_encoders import SmallImageEncoder, SmallTextEncoder
 
@@ -37,7 +37,7 @@ def image_encoder(spec: EncoderSpec) -> nn.Module:
     """A picture encoder. Raises ConfigError where a published one cannot be had (see `load_image_encoder`)."""
     if spec.kind == "small":
         return SmallImageEncoder(spec.width, spec.image_size or SmallImageEncoder.IMAGE_SIZE)
-    from handloom.models.hub_encoders import load_image_encoder
+    from handloom.models.hub.encoders import load_image_encoder
 
     encoder = load_image_encoder(spec.model, spec.image_size, spec.cache)
     encoder.note = f"Pictures are encoded by {spec.model}, frozen."
@@ -48,7 +48,7 @@ def text_encoder(spec: EncoderSpec) -> nn.Module:
     """A text encoder. Raises ConfigError where a published one cannot be had (see `load_text_encoder`)."""
     if spec.kind == "small":
         return SmallTextEncoder(spec.width)
-    from handloom.models.hub_encoders import load_text_encoder
+    from handloom.models.hub.encoders import load_text_encoder
 
     encoder = load_text_encoder(spec.model, spec.cache)
     encoder.note = f"Texts are encoded by {spec.model}, frozen."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from handloom.store.database import Database
+    from handloom.api import Database
 
 TOLERANCE = 1.05  # a clip of 15 frames a second may have one fewer
 

@@ -1,0 +1,329 @@
+"""`handloom bench extract`: frames/s and CPU-seconds per frame end to end, beside the ceiling and a plain script.
+
+All three process the same clips with as many processes as there are cores, with models loaded beforehand, in turns over
+several rounds; ratios are taken within a round, because machines drift. What is measured is bounded: a round holds
+`ROUND_S` of video, and rounds are added while they fit into `LIMIT_S`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from handloom.api import Database
+from handloom.bench.cpu import busy_s, idle_share
+from handloom.bench.extract.clips import readable, renamed, rendered, repeat, same_second, seconds_of
+from handloom.bench.extract.plain import Failed, Spent, measure
+from handloom.bench.report import describe, goal
+from handloom.bench.watch import Watch
+from handloom.errors import ConfigError
+from handloom.machine import cores_allowed
+from handloom.pipelines.cluster.connect import joined
+from handloom.pipelines.run.run import run
+from handloom.schemas.clip import Clip
+from handloom.schemas.settings import RunConfig
+from handloom.store.clips.clip_list import add_clips
+from handloom.workers.ledger import Finished
+
+POLL_S, FIRST_POLL_S = 0.5, 0.02
+
+
+@dataclass(frozen=True)
+class EndToEnd(Spent):
+    """with_start_s: the whole command, Ray's start and end and loading the models included. finished: clips in order of
+    their end. failed: clips that were rejected."""
+
+    with_start_s: float
+    finished: list[Finished]
+    failed: list[Failed]
+
+
+def end_to_end(clips: list[Clip], path: Path, watch: Watch, did: Callable[[int], None]) -> EndToEnd:
+    """One `run` into a new database: from the first clip's beginning to the last commit, and every clip's times.
+
+    Raises KeyboardInterrupt where the run was interrupted: `run` takes the signal, and ends well.
+    """
+    db = Database.open(path, create=True)
+    try:
+        add_clips(db, clips)
+        meter = _Meter(did)
+        began = time.perf_counter()
+        with joined(None):  # here, and not in `run`: the meter must have ended when Ray does
+            watch.take_signals()
+            try:
+                summary = run(db, RunConfig(), quiet=True, watch=meter)
+            finally:
+                meter.end()
+        with_start_s = time.perf_counter() - began
+        if summary.exit == "interrupted":
+            raise KeyboardInterrupt
+        rejects = db.read("rejects", ["clip_id", "reason", "detail"]).to_pylist() if summary.num_rejects else []
+    finally:
+        shutil.rmtree(path)
+    failed = [Failed(r["clip_id"], f"{r['reason']}: {r['detail'].splitlines()[0]}") for r in rejects]
+    return EndToEnd(summary.num_frames, meter.wall_s, meter.cpu_s, with_start_s, meter.finished, failed)
+
+
+class _Meter:
+    """Watches a run: the time and the CPU time from its first clip's beginning to its last commit."""
+
+    def __init__(self, did: Callable[[int], None]) -> None:
+        self._did = did
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+        self._cpu_at_start = 0.0
+
+    def __call__(self, ledger: ray.actor.ActorHandle) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._follow, args=(ledger,), daemon=True)
+            self._thread.start()
+            return
+        busy = busy_s()
+        self.end()
+        self.cpu_s = busy - self._cpu_at_start
+        self.finished = list(ray.get(ledger.finished.remote()).values())
+        self.wall_s = time.time() - min(clip.began for clip in self.finished)
+
+    def end(self) -> None:
+        """No more questions to Ray: a driver that asks while Ray ends is ended by it, without a word."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _follow(self, ledger: ray.actor.ActorHandle) -> None:
+        """The CPU time when the first clip begins; how many have ended, until the run has."""
+        try:
+            while not ray.get(ledger.progress.remote()).working and not self._ended.is_set():
+                time.sleep(FIRST_POLL_S)
+            self._cpu_at_start = busy_s()
+            while not self._ended.wait(POLL_S):
+                progress = ray.get(ledger.progress.remote())
+                self._did(progress.num_rows + progress.num_rejects)
+        except (ray.exceptions.RayError, RuntimeError, OSError):
+            return  # Ray is going down: the run's own end says why
+
+
+KINDS = ("end_to_end", "ceiling", "plain_script")
+MANY = 112  # short clips: the hundredth is the median of clips 91 to 110
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much is measured: clips of clip_s at most, so many or round_s of video a round. Rounds: `least`, then more up
+    to `most` while they fit into limit_s. extra: also twice the clips, and many short ones."""
+
+    clip_s: float
+    round_s: float
+    clips: int
+    least: int
+    most: int
+    limit_s: float
+    extra: bool
+
+
+FULL = Amount(clip_s=10.0, round_s=80.0, clips=20, least=2, most=5, limit_s=600.0, extra=True)
+QUICK = Amount(clip_s=3.0, round_s=12.0, clips=4, least=1, most=2, limit_s=75.0, extra=False)
+
+
+class _Unusable(Exception):
+    """Clips that one of the three cannot read."""
+
+    def __init__(self, failed: list[Failed]) -> None:
+        super().__init__(failed)
+        self.failed = failed
+
+
+def bench_extract(videos: Path | None, watch: Watch) -> dict[str, Any]:
+    """Measure on the videos of a folder (those that one of the three cannot read left out), or on rendered clips."""
+    amount = QUICK if watch.quick else FULL
+    found = _Found("rendered scenes" if videos is None else "videos of a folder")
+    with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
+        work = Path(folder)
+        watch.say("rendering scenes" if videos is None else f"reading what the videos of {videos} are")
+        source = rendered(work / "rendered", watch.quick, watch.say) if videos is None else videos
+        _measure(readable(source, amount.clip_s), amount, work, watch, found)
+    return describe("extract", found.results(), goals_of(found), watch)
+
+
+class _Found:
+    """What has been measured so far."""
+
+    def __init__(self, videos: str) -> None:
+        self.videos = videos
+        self.clips: list[Clip] = []
+        self.left_out: dict[str, str] = {}
+        self.idle: float | None = None
+        self.rounds: list[dict[str, Any]] = []
+        self.part: dict[str, Any] = {}  # of a round that has begun
+        self.twice: EndToEnd | None = None
+        self.many: dict[str, Any] | None = None
+
+    def results(self) -> dict[str, Any]:
+        return {
+            "videos": f"{len({clip.video_uri for clip in self.clips})} {self.videos}",
+            "left_out": self.left_out,
+            "idle_at_start": None if self.idle is None else round(self.idle, 3),
+            "processes": cores_allowed(),
+            "clips_per_round": len(self.clips),
+            "video_s_per_round": round(sum(map(seconds_of, self.clips)), 1),
+            "rounds": self.rounds,
+            "unfinished_round": self.part or None,
+            **{kind: self._median(kind) for kind in KINDS},
+            "twice_the_clips": None if self.twice is None else _with_start(self.twice),
+            "many_short_clips": self.many,
+        }
+
+    def ratio(self, kind: str) -> float | None:
+        """Of end to end against `kind`, median of the rounds."""
+        if not self.rounds:
+            return None
+        return statistics.median(r["end_to_end"]["frames_per_s"] / r[kind]["frames_per_s"] for r in self.rounds)
+
+    def _median(self, kind: str) -> dict[str, float] | None:
+        if not self.rounds:
+            return None
+        names = [name for name in self.rounds[0][kind] if name not in ("frames", "wall_s")]
+        return {name: round(statistics.median(r[kind][name] for r in self.rounds), 2) for name in names}
+
+
+def _measure(clips: list[Clip], amount: Amount, work: Path, watch: Watch, found: _Found) -> None:
+    found.idle = max(idle_share(), 0.0)
+    found.clips = _usable(repeat(clips, amount.clips, amount.round_s), amount, work, watch, found)
+    video_s = sum(map(seconds_of, found.clips))
+    extra_s = (2 * video_s + MANY) if amount.extra else 0.0
+    while len(found.rounds) < amount.least:
+        watch.expect(watch.num_done + 3 * video_s * (amount.least - len(found.rounds)) + extra_s)
+        _round(found, amount, work, watch)
+    if amount.extra:
+        _extra(found, work, watch)
+    while len(found.rounds) < amount.most and watch.elapsed_s * (1 + 1 / len(found.rounds)) < amount.limit_s:
+        watch.expect(watch.num_done + 3 * video_s)
+        _round(found, amount, work, watch)
+
+
+def _usable(clips: list[Clip], amount: Amount, work: Path, watch: Watch, found: _Found) -> list[Clip]:
+    """The clips that all three can read: the first round is measured with what is left after a round of others."""
+    while True:
+        found.clips = clips
+        seconds = sum(map(seconds_of, clips))
+        extra_s = 2 * seconds + MANY if amount.extra else 0.0
+        watch.say(f"{len(clips)} clips of {seconds:.0f} s a round, {cores_allowed()} processes, "
+                  f"{found.idle:.0%} of the machine idle")  # fmt: skip
+        watch.expect(watch.num_done + 3 * seconds * amount.least + extra_s)
+        try:
+            _round(found, amount, work, watch)
+        except _Unusable as error:
+            uris = {clip.clip_id: clip.video_uri for clip in clips}
+            for failed in error.failed:
+                found.left_out[Path(uris[failed.clip_id]).name] = failed.problem
+                watch.say(f"left out: {Path(uris[failed.clip_id]).name}: {failed.problem}")
+            bad = {uris[failed.clip_id] for failed in error.failed}
+            clips = [clip for clip in clips if clip.video_uri not in bad]
+            if not clips:
+                raise ConfigError("no clip of the benchmark can be read", "give other --videos") from error
+        else:
+            return clips
+
+
+def _round(found: _Found, amount: Amount, work: Path, watch: Watch) -> None:
+    """One round, the order turned from round to round. End to end is first in the first: it tells what is unreadable.
+
+    Raises _Unusable where one of the three cannot read a clip.
+    """
+    number = len(found.rounds)
+    found.part = {}
+    for kind in KINDS[number % 3 :] + KINDS[: number % 3]:
+        watch.part(f"round {number + 1} (of {amount.least} to {amount.most}), {kind}")
+        did = _counting(watch, found.clips)
+        if kind == "end_to_end":
+            spent = end_to_end(found.clips, work / "db", watch, did)
+            failed, numbers_of = spent.failed, _with_start
+        else:
+            spent, failed = measure(kind, found.clips, cores_allowed(), did)
+            numbers_of = _numbers
+        if failed:
+            raise _Unusable(failed)
+        found.part[kind] = numbers = numbers_of(spent)
+        watch.say(f"round {number + 1}, {kind}: {numbers['frames_per_s']:.1f} frames/s, "
+                  f"{numbers['cpu_ms_per_frame']:.1f} ms CPU a frame")  # fmt: skip
+    found.rounds.append(found.part)
+    found.part = {}
+
+
+def _extra(found: _Found, work: Path, watch: Watch) -> None:
+    """Whether the cost grows with the number of clips: once with twice as many, once with one second many times."""
+    doubled = renamed(found.clips * 2)
+    watch.part("twice the clips, end_to_end")
+    found.twice = end_to_end(doubled, work / "db", watch, _counting(watch, doubled))
+    short = same_second(found.clips, MANY)
+    watch.part("one second of one video, many times, end_to_end")
+    found.many = early_and_late(end_to_end(short, work / "db", watch, _counting(watch, short)))
+
+
+def _counting(watch: Watch, clips: list[Clip]) -> Callable[[int], None]:
+    """Takes how many clips are finished; tells the watch in seconds of video, as if all were of one length."""
+    done, each_s = 0, sum(map(seconds_of, clips)) / len(clips)
+
+    def did(num: int) -> None:
+        nonlocal done
+        if num > done:
+            watch.did(f"clip {num} of {len(clips)}", (num - done) * each_s)
+            done = num
+
+    return did
+
+
+def goals_of(found: _Found) -> list[dict[str, Any]]:
+    """The goals that extraction is held against; null where nothing was measured."""
+    linear = against = None
+    if found.twice is not None and found.rounds:
+        linear = found.twice.frames_per_s / statistics.median(r["end_to_end"]["frames_per_s"] for r in found.rounds)
+    if found.many is not None:
+        against = found.many["second_ms_per_frame"] / found.many["hundredth_ms_per_frame"]
+    by_round = "ratio of frames/s, median of rounds"
+    return [
+        goal("end to end against the ceiling", found.ratio("ceiling"), by_round, 0.90),
+        goal("end to end against the plain script", found.ratio("plain_script"), by_round, 1.0),
+        goal("cost linear in clips: rate with twice the clips", linear, "ratio of frames/s", 0.95),
+        goal(
+            "second clip of the run against the hundredth",
+            against,
+            "ratio of ms per frame, medians of clips 2 to 11 and 91 to 110",
+            1.1,
+            at_least=False,
+        ),
+    ]
+
+
+def early_and_late(spent: EndToEnd) -> dict[str, Any]:
+    """Cost of the first clips of a run beside that of the hundredth."""
+    cost = [1000 * (clip.ended - clip.began) / clip.num_frames for clip in spent.finished]
+    return {
+        "clips": len(cost),
+        "first_ms_per_frame": round(cost[0], 2),
+        "second_ms_per_frame": round(statistics.median(cost[1:11]), 2),
+        "hundredth_ms_per_frame": round(statistics.median(cost[90:110]), 2),
+    }
+
+
+def _numbers(spent: Spent) -> dict[str, float]:
+    return {
+        "frames": spent.num_frames,
+        "wall_s": round(spent.wall_s, 3),
+        "frames_per_s": round(spent.frames_per_s, 2),
+        "cpu_ms_per_frame": round(1000 * spent.cpu_s_per_frame, 2),
+    }
+
+
+def _with_start(spent: EndToEnd) -> dict[str, float]:
+    """With the rate that a user waits for: Ray's start and end, and loading the models, counted."""
+    return _numbers(spent) | {"frames_per_s_with_start": round(spent.num_frames / spent.with_start_s, 2)}

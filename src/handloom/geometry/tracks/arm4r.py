@@ -1,0 +1,68 @@
+"""Tracks as ARM4R's authors store them: (u, v, z) of every frame and every point of the first frame's grid."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError
+from handloom.geometry.camera.intrinsics import project
+from handloom.geometry.tracks.arm4r_scale import SIDE, at_912x512
+from handloom.geometry.tracks.still import camera_points
+from handloom.schemas.values import Camera, CameraPath, LiftedTracks, TrackKind, Tracks, VideoInfo
+
+
+def arm4r_points(
+    tracks: Tracks,
+    lifted: LiftedTracks,
+    info: VideoInfo,
+    camera: Camera | None = None,
+    path: CameraPath | None = None,
+) -> NDArray[np.float32]:
+    """(T, 1296, 3): u, v in pixels at 912 x 512, z metres, each in that frame's own camera.
+
+    The points are those of the first frame's 36 x 36 grid, row by row, x fastest, followed forward. u and v are scaled
+    alone: pixel (0, 0) stays the first pixel's centre, and a point outside the picture has coordinates outside of it.
+
+    The authors' arrays know no missing value; their tracker guesses on. Here NaN says unknown: a point that is hidden
+    and whose place is not known, or a depth that nothing tells; an exporter decides what to do about it. With `camera`
+    and `path`, a point that rests in the world has u, v and z in every frame with a pose, hidden or outside the picture
+    or not; nothing else is filled in.
+
+    Raises:
+        ConfigError: the tracks do not begin with a grid of 36 x 36 points.
+
+    Source: ARM4R, scripts/run_spatracker_mp.py (`grid_size 36`, EPIC's 456 x 256 enlarged twice).
+    """
+    num = SIDE * SIDE
+    is_grid = tracks.kind == TrackKind.GRID
+    if is_grid.sum() != num or not is_grid[:num].all():
+        raise ConfigError(
+            f"ARM4R's view needs a grid of {SIDE} x {SIDE} points, this clip has {int(is_grid.sum())} grid points",
+            f"extract with tracks.grid = {SIDE}",
+        )
+    pixels = np.where(tracks.visible[:, :num, None], tracks.points_px[:, :num], np.nan).astype(np.float64)
+    depth = np.where(tracks.visible[:, :num], lifted.depth_m[:, :num], np.nan).astype(np.float64)
+    if camera is not None and path is not None and lifted.points_world_m is not None:
+        pixels, depth = _fill_in(pixels, depth, lifted.points_world_m[:, :num], camera, path)
+    pixels = at_912x512(pixels, info.width, info.height)
+    return np.concatenate([pixels, depth[..., None]], axis=-1).astype(np.float32)
+
+
+def _fill_in(pixels, depth, world, camera: Camera, path: CameraPath):
+    """Points that are in one place of the world in all frames that know it, projected into the others."""
+    place = _one_place(world.astype(np.float64))
+    cam = camera_points(place, path.world_from_camera)
+    cam[~(cam[..., 2] > 0)] = np.nan
+    unknown = np.isnan(depth)
+    depth = np.where(unknown, cam[..., 2], depth)
+    hidden = np.isnan(pixels[..., 0])
+    return np.where(hidden[..., None], project(cam, camera), pixels), depth
+
+
+def _one_place(world: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 3): the first known place of each point, NaN for points that are in more than one, or in none."""
+    known = np.isfinite(world[..., 0])
+    first = world[np.argmax(known, axis=0), np.arange(world.shape[1])]
+    off = np.where(known, np.abs(world - first).max(axis=-1), 0.0).max(axis=0)
+    return np.where(((off < 1e-6) & known.any(axis=0))[:, None], first, np.nan)

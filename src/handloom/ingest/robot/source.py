@@ -1,0 +1,189 @@
+"""What every source of robot episodes gives: raw episodes one by one, and a reason for each that it cannot give."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.schemas.clip import Clip
+from handloom.schemas.tables.robot import Signal
+
+DEPTH_FORMAT = re.compile(r"gray(?:9|1[0-9]|f)")
+"""Of a video's pixel format: one channel of more than 8 bits is what depth cameras write; 8 bits are a grey picture."""
+KEY_VERSION = "1"  # changes when the same source makes other rows
+
+SKIP_REASONS: Mapping[str, str] = {
+    "data_missing": "the file with its states and actions is not there",
+    "data_unreadable": "that file cannot be read, or was never closed by its writer",
+    "not_in_data": "the file is there and does not hold the episode",
+    "not_in_meta": "the episode is in the data and not in the list of episodes",
+    "duplicated": "the episode is there twice, with different contents",
+    "length_differs": "the list of episodes and the data disagree about the number of frames",
+    "bad_timestamps": "its frame times are missing, not finite, or do not rise",
+    "bad_values": "states or actions have another width or type than announced",
+    "bad_entry": "its entry in the list of episodes lacks what is needed, or gives no whole number",
+    "video_missing": "a camera's video is not there",
+    "video_unreadable": "a camera's video cannot be read",
+    "outside_video": "the video does not reach as far as the episode",
+    "frames_missing": "too many of its frames are not in the video, or not among the pictures",
+    "bad_pictures": "its pictures cannot be decoded, are no 8-bit pictures, or differ in size",
+    "damaged": "a camera's video is damaged inside the episode",
+    "too_large": "its pictures are more than a row can hold",
+}
+"""Why an episode is left out. Other reasons of videos are those of rejects (docs/reasons.md)."""
+
+
+NOTES: Mapping[str, str] = {
+    "irregular_times": "timestamps off the rate's grid",
+    "unknown_values": "states or actions that are not finite",
+    "no_task": "no text says what was to be done",
+    "no_camera": "no video of this camera is listed for it",
+    "depth_camera": "a camera's video holds depth; it is left out",
+    "other_file": "its frames lie in another file than the list says",
+    "end_differs": "the listed end is not the data's",
+    "video_missing": "only without pictures: no file, so no clip of this camera",
+    "video_clock": "the video's times are off by more than a tenth of a frame",
+    "video_count": "the video holds another number of frames than the episodes in it",
+    "frames_missing": "a few of its pictures are missing",
+}
+"""What may be odd about an episode that is taken all the same."""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """An episode that was left out: counted, printed, listed by --json; never silent."""
+
+    episode_index: int
+    reason: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"episode {self.episode_index}: {self.reason}: {self.detail}"
+
+
+class Unusable(Exception):
+    """This episode cannot be taken; becomes a `Skip`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class VideoCamera:
+    """A camera whose pictures lie in a video: the picture of step i stands at `clip.start_s + frame_s[i]` of it.
+
+    present: whether the file was found. tag: what of the video enters the episode's key (its size in bytes).
+    num_listed: frames of all episodes that are said to lie in this video; None where that is not known.
+    """
+
+    name: str
+    clip: Clip
+    present: bool
+    tag: str = ""
+    num_listed: int | None = None
+
+
+@dataclass(frozen=True)
+class ImageCamera:
+    """A camera whose pictures are single images.
+
+    has(i): whether step i has one. picture(i): (h, w, 3) uint8 RGB of it; raises `Unusable` where it cannot be decoded.
+    tag: what of the images enters the episode's key.
+    """
+
+    name: str
+    has: Callable[[int], bool]
+    picture: Callable[[int], NDArray[np.uint8]]
+    tag: str
+
+
+@dataclass(frozen=True)
+class RawEpisode:
+    """An episode as its source gives it, pictures not yet read.
+
+    frame_s: (T,) float64 from its first frame, which is 0, strictly rising. state, action: None where the source has
+    none. notes: what is odd about it and does not make it unusable, by name.
+    """
+
+    index: int
+    frame_s: NDArray[np.float64]
+    state: Signal | None
+    action: Signal | None
+    cameras: tuple[VideoCamera | ImageCamera, ...]
+    task: str | None = None
+    split: str | None = None
+    notes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What holds for all episodes of a source. version: "lerobot v3.0", "calvin". num_listed: episodes it announces."""
+
+    dataset: str
+    uri: str
+    version: str
+    fps: float
+    robot_type: str | None
+    licence: str | None
+    view: str | None
+    num_listed: int
+
+
+class RobotSource(Protocol):
+    """A dataset of robot episodes. problems: what is odd about it as a whole, one line each.
+
+    num_unread: of its lists of episodes, those of which nobody knows what they held; each is among the problems.
+    """
+
+    facts: SourceFacts
+    problems: list[str]
+    num_unread: int
+
+    def episodes(self) -> Iterator[RawEpisode | Skip]:
+        """Every announced episode exactly once, as itself or as a `Skip`; one in memory at a time."""
+        ...
+
+
+@dataclass
+class EpisodeTally:
+    """Counts of an ingest. skipped: by reason; notes: by name; lines: one per skip or note, for people."""
+
+    skips: list[Skip] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    lines: list[str] = field(default_factory=list)
+
+    def skip(self, skip: Skip) -> None:
+        self.skips.append(skip)
+        self.lines.append(f"{skip}; left out")
+
+    def note(self, index: int, name: str, detail: str) -> None:
+        self.notes[name] += 1
+        self.lines.append(f"episode {index}: {name}: {detail}")
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        return dict(sorted(Counter(skip.reason for skip in self.skips).items()))
+
+
+def source_key(facts: SourceFacts, raw: RawEpisode, pictures: Mapping[str, Any]) -> str:
+    """Hash of everything an episode's row is made from: 16 hex digits. pictures: the settings of its pictures."""
+    digest = hashlib.sha256()
+    cameras = [[c.name, c.tag, c.clip.to_json() if isinstance(c, VideoCamera) else ""] for c in raw.cameras]
+    signals = [None if s is None else [s.names, s.units] for s in (raw.state, raw.action)]
+    constant = replace(facts, num_listed=0)
+    words = [KEY_VERSION, vars(constant), raw.index, raw.task, raw.split, cameras, signals, dict(pictures)]
+    digest.update(json.dumps(words, sort_keys=True).encode())
+    for array in (raw.frame_s, *(s.values for s in (raw.state, raw.action) if s is not None)):
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,60 @@
+"""Why a clip has no row: the closed set of `rejects.reason`, and a reject as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from handloom.errors import ClipError
+
+REASONS: Final[dict[str, str]] = {
+    "video_missing": "there is no file at video_uri",
+    "video_unreadable": "the file is there but cannot be opened as a video (permission, empty, not a video)",
+    "video_changed": "the file at video_uri is another one than the one that was ingested",
+    "no_video_stream": "the file opens but holds no video",
+    "uri_refused": "video_uri has a scheme that is not opened",
+    "fetch_failed": "a remote video could not be fetched (network, credentials, a full cache disk)",
+    "bad_range": "start_s and end_s are no range: zero length, reversed, negative or not finite",
+    "outside_video": "the clip's times lie outside its video",
+    "too_small": "the picture is smaller than 16 pixels on a side",
+    "size_changes": "the picture changes its size in the middle of the clip",
+    "damaged": "the stream is damaged or cut short: some of the clip's frames cannot be decoded, or have no time",
+    "decode_timeout": "decoding made no progress within the time limit",
+    "decode_memory": "decoding needed more memory than the limit",
+    "decoder_died": "both decoders crashed on the clip",
+    "bad_camera": "the camera that the clip list has of it cannot be used, or does not fit the video",
+    "bad_depth": "the depth maps given for the video cannot be used",
+    "model_failed": "a model could not process the clip's frames",
+    "out_of_memory": "the process had no memory left for what it was doing with the clip, twice",
+    "bug": "an exception that nobody expected; the detail holds its trace",
+    "hung": "one of the clip's stages took longer than its limit, twice, once in a shard of its own",
+    "worker_died": "the worker process died twice while it was working on the clip",
+}
+
+RETRIABLE: Final[frozenset[str]] = frozenset({"fetch_failed", "decode_timeout", "out_of_memory"})
+"""Reasons that a second try in the same run can cure: the cause may lie outside the clip."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One clip that could not be processed: a row of `rejects` without its run key and time.
+
+    stage: where it failed. reason: a word of `handloom.schemas.tables.reject.REASONS`. attempts: how often it was
+    tried in this run. host: the machine on which it failed last; None: unknown. node_id: its name for Ray, while the
+    run lasts.
+    """
+
+    clip_id: str
+    stage: str
+    reason: str
+    detail: str
+    attempts: int = 1
+    host: str | None = None
+    node_id: str | None = None
+
+    @staticmethod
+    def from_error(error: ClipError, attempts: int = 1) -> Reject:
+        """Characters of the error's words that UTF-8 has not (names of files of other encodings) become `\\udce9`."""
+        detail = f"{error.problem}\nhint: {error.hint}" if error.hint else error.problem
+        detail = detail.encode(errors="backslashreplace").decode()
+        return Reject(error.clip_id, error.stage, error.reason, detail, attempts)

@@ -1,0 +1,159 @@
+"""Which rows score best: by embeddings, exactly or through an index, and by words.
+
+Every function returns at least the best `k` rows that pass the filter and all rows that tie with the last of them, so
+that `best_clips` can order them the same way on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from lance.query import CombinedFieldsQuery
+from numpy.typing import NDArray
+
+from handloom.store.search.index import TEXT_COLUMNS
+from handloom.store.search.unspaced import score_pieces, split_query
+from handloom.store.sql import clause, filtered
+
+SCORE_DIGITS = 6
+FLOAT32_MARGIN = 1e-4
+BATCH_ROWS = 8192
+NUM_PROBES = 40  # partitions of 1024 rows that an approximate search reads
+ANN_SLACK = 16  # more candidates than asked for, so that most ties at the end are decided by clip_id
+MAX_LISTED_ROWS = 2000  # row ids in one filter
+
+
+class Scored(NamedTuple):
+    """A row that was found; a higher score is better."""
+
+    score: float
+    clip_id: str
+    row_id: int
+
+
+def best_clips(scored: Iterable[Scored], k: int) -> list[Scored]:
+    """The best `k`, each clip once: score downwards, equal scores by clip_id."""
+    best = {found.clip_id: found for found in sorted(scored)}  # sorted: the best score of a clip comes last and stays
+    return sorted(best.values(), key=lambda found: (-found.score, found.clip_id))[:k]
+
+
+def scan(
+    table: lance.LanceDataset, column: str, queries: NDArray[np.float64], k: int, where: str | None
+) -> list[Scored]:
+    """Exact: every row that passes the filter is compared; memory stays at one batch. queries: (Q, D), unit norm."""
+    best: list[Scored] = []
+    with filtered(where, table.schema):
+        for batch in table.to_batches(
+            columns=["clip_id", column], filter=clause(where), batch_size=BATCH_ROWS, with_row_id=True
+        ):
+            best = best_clips([*best, *_score(batch, column, queries, k)], k)
+    return best
+
+
+def approximate(
+    table: lance.LanceDataset, column: str, queries: NDArray[np.float64], k: int, where: str | None
+) -> list[Scored]:
+    """The nearest partitions of the index and the rows it does not hold yet; candidates are scored exactly."""
+    found: list[Scored] = []
+    for query in queries:
+        nearest = {
+            "column": column,
+            "q": query.astype(np.float32),
+            "k": k + ANN_SLACK,
+            "metric": "cosine",
+            "nprobes": NUM_PROBES,
+        }
+        with filtered(where, table.schema):
+            rows = table.scanner(
+                columns=["clip_id", column],
+                nearest=nearest,
+                filter=clause(where),
+                prefilter=True,
+                with_row_id=True,
+                disable_scoring_autoprojection=True,
+            ).to_table()
+        for batch in rows.to_batches():
+            found.extend(_score(batch, column, queries, k + ANN_SLACK))
+    return found
+
+
+def by_text(table: lance.LanceDataset, text: str, k: int, where: str | None) -> list[Scored]:
+    """BM25 over narration, verb and noun as one field. Scores come first, from the index alone.
+
+    What the text has of scripts without spaces is scored by its pieces, and added (`unspaced`).
+    """
+    words, pieces = split_query(text)
+    by_row = score_pieces(table, TEXT_COLUMNS, pieces, where) if pieces else {}
+    if words or not pieces:
+        row_ids, scores = _full_text(table, words, where)
+        if by_row:
+            for row_id, score in zip(row_ids.tolist(), scores.tolist(), strict=True):
+                by_row[row_id] = by_row.get(row_id, 0.0) + score
+    if by_row:
+        row_ids, scores = np.array(list(by_row)), np.array(list(by_row.values()))
+    elif pieces and not words:
+        return []
+    scores = np.round(scores, SCORE_DIGITS)
+    kept = _best_index(scores, k, margin=0)
+    scores, row_ids = scores[kept].tolist(), row_ids[kept].tolist()
+    ids = {row["_rowid"]: row["clip_id"] for row in rows_at(table, row_ids, ["clip_id"])}
+    return [Scored(score, ids[row_id], row_id) for score, row_id in zip(scores, row_ids, strict=True)]
+
+
+def _full_text(
+    table: lance.LanceDataset, words: str, where: str | None
+) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+    """Row ids and scores of all rows that the index finds."""
+    with filtered(where, table.schema):
+        rows = table.to_table(
+            columns=["_score"],
+            full_text_query=CombinedFieldsQuery(words, list(TEXT_COLUMNS)),
+            filter=clause(where),
+            prefilter=True,
+            with_row_id=True,
+        )
+    return rows.column("_rowid").to_numpy(), rows.column("_score").to_numpy().astype(np.float64)
+
+
+def rows_at(table: lance.LanceDataset, row_ids: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """These rows with their `_rowid`, in stored order."""
+    if not row_ids:
+        return []
+    wanted = f"_rowid IN ({', '.join(map(str, row_ids))})" if len(row_ids) <= MAX_LISTED_ROWS else None
+    rows = table.to_table(columns=list(columns), filter=wanted, with_row_id=True)
+    if wanted is None:
+        rows = rows.filter(pc.is_in(rows.column("_rowid"), value_set=pa.array(row_ids, pa.uint64())))
+    return rows.to_pylist()
+
+
+def _score(batch: pa.RecordBatch, column: str, queries: NDArray[np.float64], k: int) -> list[Scored]:
+    """The best `k` of a batch and ties; rows without the embedding do not take part.
+
+    float32 picks candidates with a margin, float64 scores them: equal vectors get equal scores in every batch.
+    """
+    batch = batch.filter(batch.column(column).is_valid())
+    if not batch.num_rows:
+        return []
+    stored = batch.column(column).flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
+    norms = np.sqrt(np.einsum("nd,nd->n", stored, stored))
+    rough = (stored @ queries.T.astype(np.float32)).max(axis=1) / np.where(norms > 0, norms, np.nan)
+    index = _best_index(rough, k, FLOAT32_MARGIN)
+    exact = stored[index].astype(np.float64)
+    scores = (exact @ queries.T).max(axis=1) / np.linalg.norm(exact, axis=1)
+    picked = batch.select(["clip_id", "_rowid"]).take(pa.array(index))
+    ids, row_ids = (picked.column(name).to_pylist() for name in ("clip_id", "_rowid"))
+    return list(map(Scored, np.round(scores, SCORE_DIGITS).tolist(), ids, row_ids))
+
+
+def _best_index(scores: NDArray[np.floating], k: int, margin: float) -> NDArray[np.intp]:
+    """Places of the best `k` finite scores and of those within `margin` of the last of them."""
+    index = np.flatnonzero(np.isfinite(scores))
+    if len(index) <= k:
+        return index
+    worst = np.partition(scores[index], len(index) - k)[len(index) - k]
+    return index[scores[index] >= worst - margin]

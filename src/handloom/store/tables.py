@@ -1,0 +1,257 @@
+"""A database: a folder or `s3://` URI that holds the Lance tables `clip_list`, `clips`, `rejects`, `runs`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import lance
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from handloom.errors import StoreError
+from handloom.schemas.tables.arrow import CLIP_LIST
+from handloom.store.columns import absent_fields, bring_up_to_date, with_nulls
+from handloom.store.lance_faults import LANCE_ERRORS, first_words, is_missing
+from handloom.store.location import Location, lance_errors, store_error
+from handloom.store.sql import clause, filtered
+
+TABLES = ("clip_list", "clips", "rejects", "runs")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one open database. No handles: every read sees the newest version unless a version is asked for."""
+
+    location: Location
+
+    @classmethod
+    def open(cls, uri: str | Path, storage_options: Mapping[str, str] | None = None, *, create: bool = False) -> Self:
+        """Open a database, or with `create` make an empty one where there is nothing.
+
+        Raises:
+            StoreError: there is no database (`create` false), the folder holds something else, it is a file, or it
+                cannot be read or written.
+        """
+        if create:
+            database = cls.open_or_new(uri, storage_options)
+            database.ensure_table("clip_list", CLIP_LIST)
+            return database
+        location = Location.parse(uri, storage_options)
+        if location.is_local:
+            _check_folder(location.path, create=False)
+        database = cls(location)
+        if (clip_list := database.table("clip_list")) is None:
+            raise _no_database(location.uri)
+        database._check_clip_list(clip_list)
+        return database
+
+    @classmethod
+    def open_or_new(cls, uri: str | Path, storage_options: Mapping[str, str] | None = None) -> Self:
+        """Open a database; where there is nothing, one that its first write makes: what fails before leaves no trace.
+
+        Raises:
+            StoreError: the folder holds something else or cannot be made, it is a file, or it cannot be read.
+        """
+        location = Location.parse(uri, storage_options)
+        if location.is_local:
+            _check_folder(location.path, create=True)
+        database = cls(location)
+        if (clip_list := database.table("clip_list")) is not None:
+            database._check_clip_list(clip_list)
+        return database
+
+    def _check_clip_list(self, clip_list: lance.LanceDataset) -> None:
+        missing = {field.name for field in CLIP_LIST if not field.nullable} - set(clip_list.schema.names)
+        if missing:
+            uri = self.location.table_uri("clip_list")
+            problem = f"{uri} is no clip list of handloom: it lacks {', '.join(sorted(missing))}"
+            raise StoreError(problem, "use another folder for the database")
+
+    @property
+    def uri(self) -> str:
+        return self.location.uri
+
+    @property
+    def storage_options(self) -> dict[str, str]:
+        return dict(self.location.storage_options)
+
+    @property
+    def version(self) -> int | None:
+        """Newest version of `clips`; None before the first run."""
+        clips = self.table("clips")
+        return None if clips is None else clips.version
+
+    def table(self, name: str, version: int | None = None) -> lance.LanceDataset | None:
+        """The Lance table, at its newest version or at `version`; None if it does not exist yet."""
+        uri = self.location.table_uri(name)
+        try:
+            return lance.dataset(uri, version=version, storage_options=self.storage_options or None)
+        except LANCE_ERRORS as error:
+            if not is_missing(error):
+                raise store_error(f"open table {name}", uri, error) from error
+            if version is not None and (newest := self.table(name)) is not None:
+                raise StoreError(f"table {name} has no version {version} ({uri})", versions_there(newest)) from error
+            return None
+
+    def ensure_table(self, name: str, schema: pa.Schema) -> lance.LanceDataset:
+        """The table, to be written: created empty if it is missing, brought up to date if an older version made it.
+
+        Raises StoreError if it has a column of that name and another type, or lacks one that cannot be added.
+        """
+        if self.table(name) is None:
+            self._create(name, schema)
+        return bring_up_to_date(name, self.location.table_uri(name), lambda: self._there(name), schema)
+
+    def _there(self, name: str) -> lance.LanceDataset:
+        table = self.table(name)
+        if table is None:
+            raise StoreError(f"table {name} has gone ({self.location.table_uri(name)})", "was it removed meanwhile?")
+        return table
+
+    def _create(self, name: str, schema: pa.Schema) -> lance.LanceDataset:
+        """A new table, or the one that another process has made meanwhile.
+
+        `write_dataset(mode="create")` tries again where two create a table at once, and then overwrites the other's,
+        rows and all (20 of 60 tries with four threads); a commit that is not repeated fails instead (0 of 60).
+        """
+        uri = self.location.table_uri(name)
+        empty = lance.LanceOperation.Overwrite(schema, [])
+        try:
+            return lance.LanceDataset.commit(uri, empty, max_retries=0, storage_options=self.storage_options or None)
+        except LANCE_ERRORS as error:
+            if (table := self.table(name)) is not None:
+                return table  # another process was faster
+            raise store_error(f"create table {name}", uri, error) from error
+
+    def read(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        version: int | None = None,
+        limit: int | None = None,
+    ) -> pa.Table:
+        """Rows of one table in memory, in stored order; without rows and columns if the table does not exist.
+
+        `where` is an SQL filter; one that Lance cannot read is a ConfigError that names the columns.
+        """
+        table = self.table(name, version)
+        if table is None:
+            return pa.table({})
+        with lance_errors(f"read table {name}", self.location.table_uri(name)), filtered(where, table.schema):
+            absent = absent_fields(name, table.schema, columns)
+            rows = table.to_table(columns=_stored(columns, absent, table.schema), filter=clause(where), limit=limit)
+            return with_nulls(rows, absent, columns) if absent else rows
+
+    def batches(
+        self,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        version: int | None = None,
+        batch_size: int = 64,
+        name: str = "clips",
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows of a table, `batch_size` at a time and in stored order: for tables larger than memory."""
+        table = self.table(name, version)
+        if table is None:
+            return
+        with lance_errors(f"read table {name}", self.location.table_uri(name)), filtered(where, table.schema):
+            absent = absent_fields(name, table.schema, columns)
+            for batch in table.to_batches(
+                columns=_stored(columns, absent, table.schema),
+                filter=clause(where),
+                batch_size=batch_size,
+                batch_readahead=2,
+                fragment_readahead=1,
+            ):
+                yield with_nulls(batch, absent, columns) if absent else batch
+
+    def clips(
+        self, columns: Sequence[str] | None = None, where: str | None = None, version: int | None = None
+    ) -> pa.Table:
+        """The processed clips. Name the columns: a row is about a megabyte."""
+        return self.read("clips", columns, where, version)
+
+    def rejects(self) -> pa.Table:
+        """The clips that could not be processed; never one that has a row: a run may have died in between."""
+        rejects = self.read("rejects")
+        if not rejects.num_rows:
+            return rejects
+        done = self.read("clips", ["clip_id"])
+        if not done.num_rows:
+            return rejects
+        has_row = pc.is_in(rejects.column("clip_id"), value_set=done.column("clip_id").combine_chunks())
+        return rejects.filter(pc.invert(has_row))
+
+    def runs(self) -> pa.Table:
+        """The runs, oldest first."""
+        runs = self.read("runs")
+        return runs.sort_by("started_at") if runs.num_rows else runs
+
+    def count(self, name: str, where: str | None = None) -> int:
+        """Number of rows of a table; 0 if it does not exist."""
+        table = self.table(name)
+        if table is None:
+            return 0
+        with lance_errors(f"count table {name}", self.location.table_uri(name)), filtered(where, table.schema):
+            return table.count_rows(filter=clause(where))
+
+
+def versions_there(table: lance.LanceDataset) -> str:
+    """Which versions can still be read, in words: oldest and newest."""
+    found = [version["version"] for version in table.versions()]
+    return f"the oldest that is still there is {min(found)}, the newest {max(found)}"
+
+
+def _stored(columns: Sequence[str] | None, absent: Sequence[pa.Field], schema: pa.Schema) -> list[str] | None:
+    """The columns to read from disk; one at least, which tells how many rows there are."""
+    if columns is None:
+        return None
+    nulls = {field.name for field in absent}
+    return [name for name in columns if name not in nulls] or schema.names[:1]
+
+
+def _no_database(uri: str) -> StoreError:
+    return StoreError(
+        f"there is no database at {uri}", "make one with `handloom ingest folder DIR --db DB` (or `epic`, `ego4d`)"
+    )
+
+
+def _check_folder(path: Path, create: bool) -> None:
+    """Refuse a file and a folder that holds something else; with `create` a folder may be missing that can be made."""
+    try:
+        if path.is_dir():
+            names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+        elif path.exists():
+            raise StoreError(f"{path} is a file, a database is a folder", "give a folder or an s3:// URI")
+        elif not create:
+            raise _no_database(str(path))
+        else:
+            _check_can_be_made(path)
+            names = []
+    except OSError as error:
+        raise StoreError(f"cannot use {path} as a database: {error.strerror or first_words(error)}") from error
+    others = [name for name in names if not (create and name == "videos")]  # an ingest was stopped before its first row
+    if others and not any(f"{table}.lance" in names for table in TABLES):
+        found = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+        below = [name for name in names if (path / name / "clip_list.lance").is_dir()]
+        hint = f"did you mean {path / below[0]}?" if below else "name the folder that `handloom ingest` wrote with --db"
+        if create:
+            hint = "give the database a new or an empty folder of its own"
+        raise StoreError(f"{path} is not a handloom database: it holds {found}", hint)
+
+
+def _check_can_be_made(path: Path) -> None:
+    """Make the folder and take it away again: what cannot be made is told before anything is read for it.
+
+    Raises OSError.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        with contextlib.suppress(OSError):  # another process has begun to use it
+            folder.rmdir()

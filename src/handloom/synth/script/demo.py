@@ -1,0 +1,88 @@
+"""Varied sets of scenes: the demo's, and those of `handloom synth`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from handloom.errors import ConfigError
+from handloom.schemas.values import LEFT, RIGHT
+from handloom.synth.render.lens import LENSES
+from handloom.synth.render.textures import TEXTURES
+from handloom.synth.script.actions import ACTIONS
+from handloom.synth.script.scene import SKINS, SceneSpec
+
+_DEMO = ("reach", "pick-place", "push", "wave", "wipe", "rotate", "pour", "open-drawer", "reach-lift-place")
+_SECONDS_PER_STEP = 1.6
+_LENS = (-0.22, 0.05, 0.0, 0.0)  # a moderate barrel, the middle of what is drawn
+
+
+def demo_specs(num: int, seed: int = 0) -> list[SceneSpec]:
+    """`num` scenes of 480 x 360 at 30 fps, 2 to 5 s: actions in turn, everything else drawn from the seed."""
+    rng = np.random.default_rng([seed, 0])
+    return [_draw(rng, _DEMO[i % len(_DEMO)]) for i in range(num)]
+
+
+def synth_specs(
+    num: int,
+    seed: int = 0,
+    *,
+    width: int = 480,
+    height: int = 360,
+    fps: float = 30.0,
+    duration_s: float | None = None,
+    distorted_share: float = 0.25,
+    lens: str | None = None,
+) -> list[SceneSpec]:
+    """`num` scenes over the whole vocabulary, in turn; size, length and lens as asked, everything else from the seed.
+
+    duration_s: of every clip; None gives each action about 1.6 s and two seconds at least.
+    distorted_share: how many of the lenses distort. lens: a key of `LENSES`, which all of them have then.
+    """
+    rng = np.random.default_rng([seed, 7])
+    out = []
+    for i in range(num):
+        action = list(ACTIONS)[i % len(ACTIONS)]
+        usual_s = max(2.5, _SECONDS_PER_STEP * sum(step.weight for step in ACTIONS[action].steps) + 0.5)
+        params = (np.array(_LENS) * rng.uniform(0.4, 1.4) + [0, 0, *rng.uniform(-0.002, 0.002, 2)]).tolist()
+        spec = SceneSpec(
+            **_common(rng, action),
+            duration_s=float(np.round(usual_s, 1)) if duration_s is None else duration_s,
+            fps=fps,
+            width=width,
+            height=height,
+            distortion=tuple(params) if rng.random() < distorted_share else (),
+            entrance=str(rng.choice(["none", "none", "helper", "both"])),
+            camera_motion=float(np.round(rng.uniform(0.6, 1.3), 2)),
+        )
+        out.append(spec if lens is None else through_lens(spec, lens))
+    return out
+
+
+def through_lens(spec: SceneSpec, name: str) -> SceneSpec:
+    """The same scene seen through a lens of `LENSES`. Raises ConfigError for another name."""
+    if name not in LENSES:
+        raise ConfigError(f"lens {name!r} is not known", f"one of: {', '.join(LENSES)}")
+    kind = LENSES[name]
+    return replace(spec, fov_deg=kind.fov_deg, camera_model=kind.model, distortion=kind.params)
+
+
+def _draw(rng: np.random.Generator, action: str) -> SceneSpec:
+    length_s = float(rng.choice([2.0, 2.5, 3.0])) + (2.0 if len(ACTIONS[action].steps) > 1 else 0.0)
+    return SceneSpec(**_common(rng, action), duration_s=length_s)
+
+
+def _common(rng: np.random.Generator, action: str) -> dict:
+    return {
+        "action": action,
+        "noun": str(rng.choice(ACTIONS[action].nouns)),
+        "main_hand": RIGHT if rng.random() < 0.6 else LEFT,
+        "hands": "both" if rng.random() < 0.85 or action == "cross" else "main",
+        "seed": int(rng.integers(2**31)),
+        "fov_deg": float(np.round(rng.uniform(62.0, 72.0), 1)),
+        "skin": str(rng.choice(list(SKINS))),
+        "hand_scale": float(np.round(rng.uniform(0.88, 1.10), 2)),
+        "table": str(rng.choice(list(TEXTURES))),
+        "shutter": float(np.round(rng.uniform(0.15, 0.5), 2)),
+    }

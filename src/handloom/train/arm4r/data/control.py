@@ -1,0 +1,144 @@
+"""The windows of stage 3: robots' episodes, their states in one form, and the cameras that are looked through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from handloom.errors import ConfigError
+from handloom.schemas.tables.robot import TABLE
+from handloom.train.arm4r.data import scales
+from handloom.train.arm4r.data.control_sample import ControlSample
+from handloom.train.arm4r.data.points import STATISTICS_WINDOWS, check_rate
+from handloom.train.arm4r.data.robot_state import POSE_NAMES, StateForm, form_of, plain_name
+from handloom.train.arm4r.settings import Arm4rSettings
+from handloom.train.recipe import RecipeData
+
+if TYPE_CHECKING:
+    from handloom.api import Database
+    from handloom.windows.api import Windows
+
+INGEST = "bring robots in with `handloom ingest lerobot` or `handloom ingest calvin`"
+
+
+def control_data(db: Database, settings: Arm4rSettings, version: int | None = None) -> RecipeData:
+    """Training and held-out windows of episodes; whole episodes are held out.
+
+    Raises:
+        ConfigError: there are no episodes, they have no states or not all the same, a camera is not among theirs, or
+            the actions that are asked for have another form than the states.
+    """
+    rows = _episodes(db, settings, version)
+    check_rate(settings, min(row["fps"] for row in rows))
+    state_names = _alike(rows, "state_names", db)
+    cameras = _cameras(rows, settings)
+    form = form_of(state_names, _euler(rows, settings))
+    target = _target(rows, state_names, settings)
+    fields = tuple(f"images:{name}" for name in cameras)
+    sample = ControlSample(settings.context, settings.predicted_steps(), form, target, fields)
+    train = _windows(db, settings, version, "train", sample, fields)
+    held_out = _windows(db, settings, version, "held_out", sample, fields)
+    if not len(train):
+        raise ConfigError(
+            f"no window to train on in {len(rows)} episodes of {db.uri}: windows count {dict(train.counts)}",
+            "use a smaller held_out_share, or a lower rate_hz",
+        )
+    plain = _windows(db, settings, version, "train", ControlSample(*_without_cameras(sample)), ())
+    facts = statistics(plain, settings) | {
+        "state_names": list(POSE_NAMES) if form else list(state_names or ()),
+        "has_pose": form is not None,
+        "target": target,
+        "euler": form.euler if form else "",
+        "cameras": list(cameras),
+        "counts": {"rows": len(rows), "train": dict(train.counts), "held_out": dict(held_out.counts)},
+    }
+    return RecipeData(train, held_out, train.version, facts)
+
+
+def statistics(windows: Windows, settings: Arm4rSettings) -> dict[str, Any]:
+    """`handloom.train.arm4r.data.scales` of up to 512 training windows, evenly spread."""
+    picked = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), STATISTICS_WINDOWS)).astype(int))
+    found = [windows[int(index)] for index in (picked if settings.standardise else picked[:1])]
+    return scales.of_control([s["state"] for s in found], [s["target"] for s in found], settings.standardise)
+
+
+def _episodes(db: Database, settings: Arm4rSettings, version: int | None) -> list[dict[str, Any]]:
+    """What the episodes say of themselves. Raises ConfigError where there are none."""
+    columns = ["episode_id", "state_names", "action_names", "cameras", "source_version", "fps"]
+    if db.table(TABLE, version) is None:
+        raise ConfigError(f"there are no robot episodes in {db.uri}", INGEST)
+    rows = db.read(TABLE, columns, settings.where or None, version).to_pylist()
+    if not rows:
+        raise ConfigError(f"where = {settings.where!r} passes no robot episode of {db.uri}", f"change it, or {INGEST}")
+    return rows
+
+
+def _alike(rows: Sequence[dict[str, Any]], column: str, db: Database) -> list[str] | None:
+    """The names that all episodes share. Raises ConfigError with two episodes that differ."""
+    for row in rows:
+        if row[column] != rows[0][column]:
+            raise ConfigError(
+                f"{column} differ: {rows[0][column]} in {rows[0]['episode_id']}, {row[column]} in {row['episode_id']}",
+                "train on one kind of robot: where = \"dataset = '...'\"",
+            )
+    return rows[0][column]
+
+
+def _cameras(rows: Sequence[dict[str, Any]], settings: Arm4rSettings) -> tuple[str, ...]:
+    """The cameras to look through, none without a picture encoder. Raises ConfigError for one that is not there."""
+    if settings.image_encoder == "none":
+        return ()
+    for row in rows:
+        missing = [name for name in settings.cameras if name not in row["cameras"]]
+        if missing or not row["cameras"]:
+            wanted = f"{missing[0]!r} is no camera" if missing else "there is no camera"
+            raise ConfigError(
+                f"{wanted} of {row['episode_id']}; its cameras: {row['cameras']}",
+                "set cameras to some of them, or image_encoder = none",
+            )
+    return settings.cameras or tuple(rows[0]["cameras"][: settings.num_cameras])
+
+
+def _euler(rows: Sequence[dict[str, Any]], settings: Arm4rSettings) -> str:
+    """`xyz` for CALVIN (PyBullet's angles, about fixed axes), else the paper's `XYZ`, unless it is said."""
+    if settings.euler != "auto":
+        return settings.euler
+    return "xyz" if rows[0]["source_version"].startswith("calvin") else "XYZ"
+
+
+def _target(rows: Sequence[dict[str, Any]], state_names: list[str] | None, settings: Arm4rSettings) -> str:
+    """`action` or `next_state`. Raises ConfigError where actions are asked for and have another form."""
+    names = [None if row["action_names"] is None else [plain_name(n) for n in row["action_names"]] for row in rows]
+    state = None if state_names is None else [plain_name(n) for n in state_names]
+    fits = state is not None and all(n == state for n in names)
+    if settings.control_target == "action" and not fits:
+        raise ConfigError(
+            f"the actions ({rows[0]['action_names']}) have another form than the states ({state_names})",
+            "use control_target = next_state: what the robot did is then what it is to do",
+        )
+    return "action" if fits and settings.control_target != "next_state" else "next_state"
+
+
+def _without_cameras(sample: ControlSample) -> tuple[int, int, StateForm | None, str, tuple[str, ...]]:
+    return sample.context, sample.num_pred_steps, sample.form, sample.target, ()
+
+
+def _windows(db, settings: Arm4rSettings, version, split: str, sample: ControlSample, images: Sequence[str]) -> Windows:
+    return db.windows(
+        past=1,
+        future=settings.context + settings.predicted_steps() - 1,
+        fields=["state", "task", *(["action"] if sample.target == "action" else []), *images],
+        rate_hz=settings.rate_hz,
+        stride=settings.stride,
+        pad=True,
+        where=settings.where or None,
+        split=split,
+        held_out_share=settings.held_out_share,
+        seed=settings.seed,
+        version=version,
+        table=TABLE,
+        image_size=settings.image_size if images else None,
+        transform=sample,
+    )

@@ -1,0 +1,55 @@
+"""Held-out windows with what drawing needs: the picture of one step, the camera, and back from metres to pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.geometry.camera.intrinsics import project
+from handloom.geometry.tracks.arm4r_scale import PER_PX, from_912x512
+from handloom.schemas.tables.row import row_camera
+from handloom.train.arm4r.data.track_sample import TrackSample
+
+SHOWN_FIELDS = ("images", "camera_matrix", "camera_distortion", "camera_model")
+
+
+@dataclass(frozen=True)
+class ShownSample:
+    """A transform: what `sample` gives, and `frame` (h, w, 3) uint8 of step `at`, grey where no picture is stored,
+    `has_frame`, `picture_size` (width, height) of the source and `camera`, None where there is none."""
+
+    sample: TrackSample
+    at: int
+
+    def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """The sample's own arrays, and those that drawing needs."""
+        images, valid = sample.get("images"), sample.get("images_valid")
+        has_frame = images is not None and bool(valid[self.at])
+        grey = np.full((sample["height"], sample["width"], 3), 128, np.uint8)
+        return {
+            **self.sample(sample),
+            "frame": np.asarray(images[self.at]) if has_frame else grey,
+            "has_frame": has_frame,
+            "picture_size": (int(sample["width"]), int(sample["height"])),
+            "camera": None if sample.get("camera_matrix") is None else row_camera(sample),
+        }
+
+
+def frame_pixels(points: NDArray[np.floating], shown: Mapping[str, Any], frame: str) -> NDArray[np.float32]:
+    """(S, N, 3) of a sample to (S, N, 2) pixels of `shown["frame"]`.
+
+    frame: `camera`: (u', v', z'), each step's own picture; `world`: metres in the camera of the first step, whose
+    picture they are drawn in, as its lens shows them.
+    """
+    width, height = shown["picture_size"]
+    if frame == "camera":
+        pixels = from_912x512(np.asarray(points, np.float64)[..., :2] / PER_PX, width, height)
+    else:
+        camera = shown["camera"]
+        pixels = np.full((*points.shape[:-1], 2), np.nan) if camera is None else project(points, camera)
+    size = np.array([shown["frame"].shape[1], shown["frame"].shape[0]])
+    return ((pixels + 0.5) * (size / [width, height]) - 0.5).astype(np.float32)

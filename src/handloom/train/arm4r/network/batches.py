@@ -1,0 +1,97 @@
+"""Collated samples as what the network is given and what it is asked for, with everything unknown said so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def sums_of(wrong: Tensor, targets: Targets) -> dict[str, Tensor]:
+    """name -> (sum, count), float64. `wrong`: (B, T, P, A) absolute errors of the network, 0 where unknown.
+
+    `l1`, `zero_motion` and `constant_velocity` are over the same elements: target and the delta before it are known.
+    `loss` is over all known targets: also where there is no delta before (a sample's first step). The same three again
+    for every part, as in `l1_moving`. `unknown_inputs`: share of the states' numbers that were NaN.
+    """
+    fair = targets.known & targets.velocity.isfinite()
+    still = targets.delta.abs()
+    steady = (targets.delta - torch.nan_to_num(targets.velocity)).abs()
+    out = {"loss": _sum(wrong, targets.known)}
+    for part, mask in {"": torch.ones_like(fair), **targets.parts}.items():
+        end = f"_{part}" if part else ""
+        for name, error in {"l1": wrong, "zero_motion": still, "constant_velocity": steady}.items():
+            out[f"{name}{end}"] = _sum(error, fair & mask)
+    counted = torch.tensor(float(targets.num_inputs), dtype=torch.float64, device=wrong.device)
+    out["unknown_inputs"] = torch.stack([targets.num_missing.double(), counted])
+    return out
+
+
+def _sum(error: Tensor, mask: Tensor) -> Tensor:
+    return torch.stack([torch.where(mask, error, 0.0).sum(dtype=torch.float64), mask.sum().double()])
+
+
+@dataclass(frozen=True)
+class Targets:
+    """A batch of B samples of T steps, P predicted steps, A numbers an action, D a state. NaN says unknown.
+
+    proprio: (B, T, D). action: (B, T, A), the first predicted step's true delta: the teacher-forced action token.
+    delta: (B, T, P, A), 0 where unknown. known: the same shape, bool: the loss's mask.
+    velocity: (B, T, P, A), what constant velocity predicts, NaN where the step before is unknown.
+    parts: name -> mask that broadcasts to `known`: elements that are also reported apart.
+    num_inputs, num_missing: numbers of the states, and how many of them were unknown (they count, and weigh nothing).
+    """
+
+    proprio: Tensor
+    action: Tensor
+    delta: Tensor
+    known: Tensor
+    velocity: Tensor
+    parts: Mapping[str, Tensor]
+    num_inputs: int
+    num_missing: Tensor
+
+
+def point_targets(batch: Mapping[str, Any], metric: bool = False) -> Targets:
+    """Stages 1 and 2, of `points` (B, T + 1, N, 3) with NaN, and `moves` (B, T, N) where the samples say it.
+
+    The target is the next place minus this one; it is known where both are, number by number: a point without depth is
+    learned in u and v. metric: the numbers are x, y and z in metres.
+    """
+    points = batch["points"].float()
+    change = points[:, 1:] - points[:, :-1]
+    delta = change.flatten(2)[:, :, None]
+    before = torch.full_like(change[:, :1], torch.nan)
+    velocity = torch.cat([before, change[:, :-1]], dim=1).flatten(2)[:, :, None]
+    third = torch.arange(delta.shape[-1], device=delta.device) % 3
+    parts = {"xy" if metric else "uv": third < 2, "z": third == 2}
+    if "moves" in batch:
+        parts["moving"] = batch["moves"].repeat_interleave(3, dim=-1)[:, :, None]
+    return _targets(points[:, :-1].flatten(2), delta, velocity, parts)
+
+
+def control_targets(batch: Mapping[str, Any]) -> Targets:
+    """Stage 3, of `state` (B, T, D) and `target` (B, T, P, D), deltas to the state of their step, both with NaN."""
+    state, delta = batch["state"].float(), batch["target"].float()
+    step = torch.diff(state, dim=1, prepend=torch.full_like(state[:, :1], torch.nan))
+    ahead = torch.arange(1, delta.shape[2] + 1, device=delta.device)[:, None]
+    first = torch.arange(delta.shape[2], device=delta.device)[:, None] == 0
+    return _targets(state, delta, step[:, :, None] * ahead, {"first_step": first})
+
+
+def _targets(proprio: Tensor, delta: Tensor, velocity: Tensor, parts: Mapping[str, Tensor]) -> Targets:
+    known = delta.isfinite()
+    return Targets(
+        proprio=proprio,
+        action=delta[:, :, 0],
+        delta=torch.nan_to_num(delta),
+        known=known,
+        velocity=velocity,
+        parts=parts,
+        num_inputs=proprio.numel(),
+        num_missing=proprio.isnan().sum(),
+    )

@@ -1,0 +1,149 @@
+"""Stage 1's windows: which clips can be used, how many cannot, and the spread of their keypoints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError
+from handloom.store.embodiment import HUMAN, narrowed
+from handloom.store.sql import both
+from handloom.train.arvrm.data.hand_sample import FIELDS, HandSample
+from handloom.train.arvrm.settings import ArvrmSettings
+from handloom.train.parts.rates import TOLERANCE, rates_of
+from handloom.train.recipe import RecipeData
+
+if TYPE_CHECKING:
+    from handloom.api import Database
+    from handloom.windows.api import Windows
+
+WITH_HANDS = "(hand_left OR hand_right)"
+STATISTICS_WINDOWS = 512
+
+
+def hand_data(db: Database, settings: ArvrmSettings, version: int | None = None) -> RecipeData:
+    """Training and held-out windows of human clips in which a hand was seen.
+
+    facts: `counts`, and mean and deviation of the keypoints' three coordinates, `keypoint_mean`, `keypoint_std`, and of
+    their steps, `keypoint_step_std`.
+
+    Raises:
+        ConfigError: there are no clips, none with hands, none as long as a window, pictures that were not stored, or
+            steps faster than the clips' frames.
+        StoreError: the version is gone.
+    """
+    version = version or settings.version or db.version
+    counts = usable(db, settings.where, version)
+    of_people = narrowed(db, both(settings.where, WITH_HANDS), HUMAN)
+    hz, slower = rates_of(db, of_people, version, settings.rate_hz * settings.phases)
+    check_rate(settings, hz)
+    counts["slower"] = slower
+    train, held_out = (hand_windows(db, settings, version, split) for split in ("train", "held_out"))
+    plain = hand_windows(db, settings, version, "train", with_images=False)
+    counts |= {"train": dict(train.counts), "held_out": dict(held_out.counts)}
+    return RecipeData(train, held_out, train.version, spread_of(plain) | {"counts": counts})
+
+
+def hand_windows(
+    db: Database,
+    settings: ArvrmSettings,
+    version: int | None,
+    split: str | None,
+    with_images: bool = True,
+    **changed: Any,
+) -> Windows:
+    """Windows of the clips with hands; `changed` are other parameters of `Database.windows`."""
+    size = settings.image_size if with_images and settings.image_encoder != "none" else 0
+    asked = {
+        "past": 1,
+        "future": (settings.steps - 1) * settings.phases,
+        "fields": [*FIELDS, *(["images"] if size else [])],
+        "rate_hz": settings.rate_hz * settings.phases,
+        "stride": settings.stride,
+        "where": both(settings.where, WITH_HANDS),
+        "split": split,
+        "held_out_share": settings.held_out_share,
+        "seed": settings.seed,
+        "version": version,
+        "image_size": size or None,
+        "transform": HandSample(settings.phases, size),
+    }
+    return db.windows(**(asked | changed))
+
+
+def usable(db: Database, where: str, version: int | None) -> dict[str, int]:
+    """Counts of the clips: rows, asked for (of people), without hands, without text.
+
+    Raises ConfigError where none is left.
+    """
+    if version is None or db.table("clips", version) is None:
+        raise ConfigError(f"there are no clips to train on in {db.uri}", "extract some with `handloom run --db DB`")
+    asked, where = where, narrowed(db, where or None, HUMAN)
+    counts = {"rows": _count(db, None, version), "asked_for": _count(db, where, version)}
+    if not counts["asked_for"]:
+        of_robots = _count(db, asked or None, version)
+        if of_robots:
+            passing = f"that pass where = {asked!r}" if asked else "there are"
+            raise ConfigError(
+                f"this recipe learns from the hands of people, and the {of_robots} clips {passing} are of robots "
+                f"({db.uri})",
+                "change the filter, or extract clips of people",
+            )
+        raise ConfigError(
+            f"where = {asked!r} passes none of the {counts['rows']} clips of {db.uri}",
+            "change the filter, or extract more clips",
+        )
+    with_hands = _count(db, both(where, WITH_HANDS), version)
+    counts["without_hands"] = counts["asked_for"] - with_hands
+    counts["without_text"] = _count(db, both(where, f"{WITH_HANDS} AND narration IS NULL"), version)
+    if not with_hands:
+        raise ConfigError(
+            f"no hand was seen in any of the {counts['asked_for']} clips, and this recipe learns from hands",
+            "extract clips that show hands; `handloom show CLIP` draws what was found",
+        )
+    return counts
+
+
+def spread_of(windows: Windows) -> dict[str, list[float]]:
+    """Per coordinate (x, y, depth) of up to 512 windows, evenly spread: mean, deviation, deviation of a step.
+
+    0, 1 and 1 where there are no windows: whoever trains on them will say so.
+    """
+    if not len(windows):
+        return plain_spread()
+    picked = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), STATISTICS_WINDOWS)).astype(int))
+    places = np.stack([windows[int(index)]["keypoints"] for index in picked]).astype(np.float64)
+    steps = np.diff(places, axis=1)
+    step_std = [_deviation(steps[..., c], 0.0) for c in range(3)]
+    means = [float(np.nanmean(places[..., c])) if np.isfinite(places[..., c]).any() else 0.0 for c in range(3)]
+    stds = [_deviation(places[..., c], mean) for c, mean in enumerate(means)]
+    return {"keypoint_mean": means, "keypoint_std": stds, "keypoint_step_std": step_std}
+
+
+def plain_spread() -> dict[str, list[float]]:
+    """Scales that change nothing."""
+    return {"keypoint_mean": [0.0] * 3, "keypoint_std": [1.0] * 3, "keypoint_step_std": [1.0] * 3}
+
+
+def check_rate(settings: ArvrmSettings, hz: float) -> None:
+    """Raise ConfigError where places come faster than frames: many would have none."""
+    asked = settings.rate_hz * settings.phases
+    if asked > TOLERANCE * hz:
+        raise ConfigError(
+            f"rate_hz {settings.rate_hz:g} times phases {settings.phases} is {asked:.3g}, and the frames come at "
+            f"{hz:.3g} Hz",
+            "lower phases or rate_hz, or extract with a higher video.sample_hz",
+        )
+
+
+def _deviation(values: NDArray, mean: float) -> float:
+    """Root mean square of the known differences to `mean`; 1 where nothing is known or nothing varies."""
+    known = values[np.isfinite(values)]
+    found = float(np.sqrt(np.mean((known - mean) ** 2))) if known.size else 0.0
+    return found if found > 1e-9 else 1.0
+
+
+def _count(db: Database, where: str | None, version: int | None) -> int:
+    return db.read("clips", ["clip_id"], where, version).num_rows

@@ -1,0 +1,225 @@
+"""Stage 2's windows: robot episodes, and for each the human clips that are most like it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from handloom.errors import ConfigError
+from handloom.schemas.tables.robot import TABLE
+from handloom.store.sql import both
+from handloom.train import checkpoint as checkpoints
+from handloom.train.arvrm.data.hands import STATISTICS_WINDOWS, check_rate, plain_spread, spread_of, usable
+from handloom.train.arvrm.data.human_library import Replay, human_windows, show_rows, spread_keypoints
+from handloom.train.arvrm.data.retrieval import FeatureMaker, all_features, retrieve
+from handloom.train.arvrm.data.robot_sample import Retrieved, RobotSample, image_name
+from handloom.train.arvrm.network.backbone import image_spec, text_spec
+from handloom.train.arvrm.settings import ArvrmSettings
+from handloom.train.parts.encoders import image_encoder, text_encoder
+from handloom.train.recipe import RecipeData
+
+if TYPE_CHECKING:
+    from handloom.api import Database
+    from handloom.windows.api import Windows
+
+GRIPPER_WORDS = ("gripper", "finger")
+
+
+def robot_data(db: Database, settings: ArvrmSettings, version: int | None = None) -> RecipeData:
+    """Training and held-out windows of robot episodes, with what was retrieved for each.
+
+    facts: `state_names`, `gripper` (which of the S numbers are the gripper's), `state_mean`, `state_std`,
+    `state_step_std` (S), the human keypoints' spread as in stage 1, and `counts`.
+
+    Raises:
+        ConfigError: there are no robot episodes or none with states; their states differ in names; a camera that is not
+            there; steps faster than their frames; no window is as long as a sample; no human clip shows a hand, or
+            fewer than `topk`.
+        StoreError: the version of the episodes or of the clips is gone.
+    """
+    table = db.table(TABLE, version or settings.version)
+    if table is None:
+        raise ConfigError(
+            f"there are no robot episodes in {db.uri}", "fill the table with `handloom ingest lerobot DIR --db DB`"
+        )
+    version = table.version
+    episodes = _episodes(db, settings, version)
+    check_rate(settings, min(episodes["fps"]))
+    names, gripper = _numbers(db, settings, version, episodes)
+    size = settings.image_size if settings.image_encoder != "none" else 0
+    sample = RobotSample(settings.camera, settings.phases, size)
+    facts: dict[str, Any] = {"state_names": names, "gripper": gripper, "counts": {"episodes": len(episodes["keys"])}}
+    plain = _windows(db, settings, version, "train", replace(sample, image_size=0))
+    facts |= _state_spread(plain, len(names))
+    if settings.retrieval:
+        settings = settings.model_copy(update={"human_version": settings.human_version or db.version})
+        usable(db, settings.human_where, settings.human_version)
+        retrieved, counts = _retrieve(db, settings, version, episodes["keys"])
+        sample = replace(sample, retrieved=retrieved)
+        facts["counts"] |= counts
+    # with `init`, stage 1's own numbers come with its weights
+    is_new = settings.retrieval and not settings.init
+    facts |= spread_of(human_windows(db, settings, False, whole=False)) if is_new else plain_spread()
+    train, held_out = (_windows(db, settings, version, split, sample) for split in ("train", "held_out"))
+    facts["counts"] |= {"train": dict(train.counts), "held_out": dict(held_out.counts)}
+    return RecipeData(train, held_out, version, facts)
+
+
+def _episodes(db: Database, settings: ArvrmSettings, version: int) -> dict[str, Any]:
+    columns = ["episode_id", "source_key", "state_names", "cameras", "fps"]
+    rows = db.read(TABLE, columns, both(settings.where, "state IS NOT NULL"), version)
+    if not rows.num_rows:
+        total = db.read(TABLE, ["episode_id"], None, version).num_rows
+        raise ConfigError(
+            f"none of the {total} robot episodes of {db.uri} has states and passes where = {settings.where!r}",
+            "change the filter, or ingest with the dataset's own key: `handloom ingest lerobot DIR --state KEY`",
+        )
+    values = {name: rows.column(name).to_pylist() for name in columns}
+    seen_by = zip(values["episode_id"], values["cameras"], strict=True)
+    lacking = [episode for episode, cameras in seen_by if settings.camera not in cameras]
+    if settings.camera and lacking:
+        there = sorted({camera for cameras in values["cameras"] for camera in cameras})
+        raise ConfigError(
+            f"{len(lacking)} episodes have no camera {settings.camera!r}, the first of them {min(lacking)}",
+            f"cameras that are there: {', '.join(there) or 'none'}",
+        )
+    return values | {"keys": dict(zip(values["episode_id"], values["source_key"], strict=True))}
+
+
+def _numbers(db, settings, version: int, episodes: Mapping[str, Any]) -> tuple[list[str], list[int]]:
+    """Names of the S numbers, and which of them are the gripper's: by name, or the last where no name says so."""
+    kinds = {tuple(names) if names else None for names in episodes["state_names"]}
+    if len(kinds) > 1:
+        listed = "; ".join(", ".join(kind or ("no names",)) for kind in list(kinds)[:3])
+        raise ConfigError(f"the episodes' states differ: {listed}", "choose with --set \"where=dataset = '...'\"")
+    names = next(iter(kinds))
+    if names is None:
+        width = _windows(db, settings, version, None, RobotSample())[0]["state"].shape[1]
+        names = tuple(f"state {number}" for number in range(width))
+    if len(names) < 2:
+        raise ConfigError(f"the state has one number, {names[0]!r}; the map needs an arm and a gripper")
+    gripper = [i for i, name in enumerate(names) if any(word in name.lower() for word in GRIPPER_WORDS)]
+    return list(names), gripper if 0 < len(gripper) < len(names) else [len(names) - 1]
+
+
+def _windows(db: Database, settings: ArvrmSettings, version: int, split: str | None, sample: RobotSample) -> Windows:
+    fields = ["state", "task", "num_frames", "fps", *([image_name(settings.camera)] if sample.image_size else [])]
+    return db.windows(
+        past=1,
+        future=(settings.steps - 1) * settings.phases,
+        fields=fields,
+        rate_hz=settings.rate_hz * settings.phases,
+        stride=settings.stride,
+        where=both(settings.where, "state IS NOT NULL"),
+        split=split,
+        held_out_share=settings.held_out_share,
+        seed=settings.seed,
+        version=version,
+        table=TABLE,
+        image_size=sample.image_size or None,
+        transform=sample,
+    )
+
+
+def _state_spread(windows: Windows, size: int) -> dict[str, list[float]]:
+    """Mean, deviation and deviation of a step of every number, from up to 512 training windows, evenly spread."""
+    if not len(windows):  # the loop refuses to train on none
+        return {f"state_{name}": [1.0] * size for name in ("mean", "std", "step_std")}
+    picked = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), STATISTICS_WINDOWS)).astype(int))
+    states = np.stack([windows[int(index)]["state"] for index in picked]).astype(np.float64)
+    if not np.isfinite(states).any((0, 1)).all():
+        raise ConfigError("a number of the robot's state is unknown in all training windows", "leave it out at ingest")
+    mean = np.nanmean(states, axis=(0, 1))
+    spread = (np.nanstd(states, axis=(0, 1)), np.sqrt(np.nanmean(np.diff(states, axis=1) ** 2, axis=(0, 1))))
+    std, step_std = (np.where(np.isfinite(values) & (values > 1e-6), values, 1.0).tolist() for values in spread)
+    return {"state_mean": mean.tolist(), "state_std": std, "state_step_std": step_std}
+
+
+def _retrieve(
+    db: Database, settings: ArvrmSettings, version: int, episodes: Mapping[str, str]
+) -> tuple[Retrieved, dict[str, Any]]:
+    """The `topk` clips of every episode, and what to say about it."""
+    eyes = settings.image_encoder != "none"
+    clips = human_windows(db, settings, eyes, whole=True)
+    of_robots = _clips_of_episodes(db, version) & set(clips.clip_ids)
+    human_keys = _run_keys(db, set(clips.clip_ids) - of_robots, clips.version)
+    if len(human_keys) < settings.topk:
+        raise ConfigError(
+            f"topk is {settings.topk}, but there are {len(human_keys)} human clips with hands",
+            "lower topk, widen human_where, or extract more clips",
+        )
+    maker = FeatureMaker(*encoders(db, settings))
+    show = lambda ids: show_rows(clips, ids, "images", "narration")
+    human = all_features(db, "clips", human_keys, show, maker, settings.steps)
+    whole = _whole_episodes(db, settings, version)
+    show_robot = lambda ids: show_rows(whole, ids, image_name(settings.camera), "task")
+    robot = all_features(db, TABLE, episodes, show_robot, maker, settings.steps)
+    found = retrieve(robot, human, settings.topk)
+    ids = tuple(sorted({clip for clips_ in found.values() for clip, _ in clips_}))
+    number = {clip: place for place, clip in enumerate(ids)}
+    places = {episode: np.array([number[clip] for clip, _ in near]) for episode, near in found.items()}
+    replay = Replay(human_windows(db, settings, eyes, whole=False)) if settings.replay else None
+    keypoints = spread_keypoints(human_windows(db, settings, False, whole=True), ids)
+    counts = {"human_clips": len(human.ids), "clips_of_robots": len(of_robots), "retrieved_clips": len(ids)}
+    counts["human_version"] = clips.version
+    counts["mean_similarity"] = float(np.mean([value for near in found.values() for _, value in near]))
+    counts["without_text"] = int((~np.isfinite(human.text.astype(np.float32)).any(1)).sum())
+    return Retrieved(places, ids, keypoints, replay), counts
+
+
+def _clips_of_episodes(db: Database, version: int) -> set[str]:
+    """Clips that are videos of robots: where a hand was seen in one, it is none, and it is the nearest to itself."""
+    listed = db.read(TABLE, ["clip_ids"], None, version).column("clip_ids").to_pylist()
+    return {clip for clips in listed for clip in clips or []}
+
+
+def _run_keys(db: Database, ids: set[str], version: int) -> dict[str, str]:
+    keys = db.clips(["clip_id", "run_key"], version=version).to_pydict()
+    return {id_: key for id_, key in zip(keys["clip_id"], keys["run_key"], strict=True) if id_ in ids}
+
+
+def _whole_episodes(db: Database, settings: ArvrmSettings, version: int) -> Windows:
+    sees = settings.image_encoder != "none"
+    return db.windows(
+        past=1,
+        future=settings.steps - 1,
+        fields=["task", *([image_name(settings.camera)] if sees else [])],
+        stride=1 << 20,
+        pad=True,
+        where=both(settings.where, "state IS NOT NULL"),
+        version=version,
+        table=TABLE,
+        image_size=settings.image_size if sees else None,
+    )
+
+
+def encoders(db: Database, settings: ArvrmSettings) -> tuple[nn.Module, nn.Module | None]:
+    """The encoders that retrieval compares by: published ones, or the small ones of `init`, or new ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        words = text_encoder(text_spec(settings))
+        eyes = image_encoder(image_spec(settings)) if settings.image_encoder != "none" else None
+    own = {"backbone.words.": words, "backbone.eyes.encoder.": eyes}
+    own = {prefix: part for prefix, part in own.items() if part is not None and not part.frozen}
+    if settings.init and own:
+        start = checkpoints.load_weights(settings.init, db.storage_options)
+        for prefix, part in own.items():
+            _take_over(part, prefix, start.network, start.uri)
+    return words, eyes
+
+
+def _take_over(part: nn.Module, prefix: str, weights: Mapping[str, torch.Tensor], uri: str) -> None:
+    given = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    expected: Sequence[str] = [n for n, v in part.state_dict().items() if n not in given or given[n].shape != v.shape]
+    if expected:
+        raise ConfigError(
+            f"{uri} does not hold the small encoder of these settings: {prefix}{expected[0]} is missing or has another "
+            "shape",
+            "give the encoders, dim, image_size and image_width that the checkpoint was trained with",
+        )
+    part.load_state_dict(given)

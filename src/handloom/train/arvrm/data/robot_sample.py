@@ -1,0 +1,81 @@
+"""A window of a robot episode as a sample: states, pictures, the task, and what was retrieved for the episode."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.errors import StoreError
+from handloom.train.arvrm.data.hand_sample import KEYPOINTS, pictures_of
+from handloom.train.arvrm.data.human_library import Replay
+
+
+@dataclass
+class Retrieved:
+    """What was retrieved. places: {episode_id: (J,) rows of `keypoints`}. ids: (N) clips. keypoints: (N, T, 2, 21, 3)
+    of each, spread over the clip. replay: None without replay."""
+
+    places: Mapping[str, NDArray[np.int64]]
+    ids: tuple[str, ...]
+    keypoints: NDArray[np.float32]
+    replay: Replay | None = None
+
+
+@dataclass
+class RobotSample:
+    """The transform of robot windows.
+
+    A sample has `episode_id`, `now_s`, `text`, `state` (T, S), with eyes `images` and `images_valid`; with retrieval
+    `retrieved` (J, T, 2, 21, 3) keypoints and `progress`, the share of the episode that has passed at the last step;
+    with replay also `replay_keypoints`, `replay_text`, `replay_size`, and `replay_images` with `replay_images_valid`.
+    """
+
+    camera: str = ""
+    phases: int = 1
+    image_size: int = 0
+    retrieved: Retrieved | None = None
+
+    def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        if sample["state"] is None:
+            raise StoreError(f"the episode {sample['episode_id']} has no states", "ingest it again with --state KEY")
+        state = np.asarray(sample["state"][:: self.phases], np.float32)
+        out = {"episode_id": sample["episode_id"], "now_s": sample["now_s"], "text": sample["task"], "state": state}
+        if self.image_size:
+            out |= pictures_of(sample, image_name(self.camera), self.phases, self.image_size)
+        if self.retrieved is not None:
+            out |= self._beside(sample, len(state))
+        return out
+
+    def _beside(self, sample: Mapping[str, Any], num_steps: int) -> dict[str, Any]:
+        places = self.retrieved.places[sample["episode_id"]]
+        length_s = max((sample["num_frames"] - 1) / sample["fps"], 1e-6)
+        times = sample["frame_s"][np.isfinite(sample["frame_s"])]
+        passed = float(times[-1]) / length_s if len(times) else 1.0
+        out = {"retrieved": self.retrieved.keypoints[places], "progress": min(max(passed, 0.0), 1.0)}
+        if self.retrieved.replay is not None:
+            number = zlib.crc32(f"{sample['episode_id']} {sample['now_s']:.6f}".encode())
+            found = self.retrieved.replay.sample([self.retrieved.ids[p] for p in places], number)
+            out |= _replayed(found, num_steps, self.image_size)
+        return out
+
+
+def image_name(camera: str) -> str:
+    """The field of a robot window that holds the pictures of a camera; empty: of the first."""
+    return f"images:{camera}" if camera else "images"
+
+
+def _replayed(found: Mapping[str, Any] | None, num_steps: int, size: int) -> dict[str, Any]:
+    """A human sample under `replay_` names; nothing known where there is none."""
+    if found is None:
+        found = {"keypoints": np.full((num_steps, *KEYPOINTS), np.nan, np.float32), "text": None}
+        found |= {"size": np.ones(2, np.float32)}
+        if size:
+            images = np.zeros((num_steps, size, size, 3), np.uint8)
+            found |= {"images": images, "images_valid": np.zeros(num_steps, bool)}
+    kept = ("keypoints", "text", "size", "images", "images_valid")
+    return {f"replay_{name}": found[name] for name in kept if name in found}

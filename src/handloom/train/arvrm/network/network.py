@@ -1,0 +1,93 @@
+"""Stage 1's network: next hand keypoints from words, pictures and past keypoints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handloom.train.arvrm.baselines import error_sums, mean_square, past_of
+from handloom.train.arvrm.network.backbone import Backbone, pictures
+from handloom.train.arvrm.network.keypoints import KeypointEncoder, KeypointHead
+from handloom.train.arvrm.settings import ArvrmSettings
+
+_SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
+
+
+class HandNetwork(nn.Module):
+    """[z_l, z_o1, z_k1, ..., z_ot, z_kt] to the keypoints of step t + 1, for every t at once (SPECS 2.2).
+
+    Loss: mean squared error over the known coordinates of the next steps, whether or not they were known before.
+    """
+
+    def __init__(self, settings: ArvrmSettings, facts: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.settings = settings
+        self.backbone = Backbone(settings)
+        self.keypoint_encoder = KeypointEncoder(settings, facts)
+        self.keypoint_head = KeypointHead(settings, facts)
+        self.hand_place = nn.Parameter(0.02 * torch.randn(1, settings.dim))
+
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """A batch of `HandSample`s to `{"loss", "sums", "prediction"}`; prediction (B, T - 1, 2, 21, 3) from step 2."""
+        if self.training:
+            batch = varied(batch, self.settings)
+        predicted, before = self.predict(batch)
+        true = batch["keypoints"][:, 1:]
+        loss, counted = mean_square(predicted.float(), true)
+        sums = {"loss": counted} | error_sums(predicted.float(), true, before, pixels(batch["size"]))
+        hands = batch["keypoints"][..., 0, 0].isfinite()
+        sums["missing_hands"] = torch.stack([(~hands).sum(), torch.tensor(hands.numel(), device=hands.device)]).double()
+        return {"loss": loss, "sums": sums, "prediction": predicted}
+
+    def predict(self, batch: Mapping[str, Any]):
+        """(prediction of the next step at all steps but the last, `Past` at those steps)."""
+        keypoints = batch["keypoints"][:, :-1]
+        before = past_of(keypoints)
+        _, tokens = self.keypoint_encoder(keypoints, before)
+        seen = pictures(batch)
+        seen = None if seen is None else (seen[0][:, :-1], seen[1][:, :-1])
+        out = self.backbone(list(batch["text"]), seen, tokens + self.hand_place)
+        return self.keypoint_head(out[:, :, -1], before), before
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """`torch.compile` the transformer; what stands before it works on words and on pictures of any size."""
+        self.backbone.gpt.compile(*args, **kwargs)
+
+
+def pixels(size: Tensor) -> Tensor:
+    """(B, 1, 1, 1, 3) what turns a normalised difference into pixels of the source; 0 for the depth."""
+    return torch.cat([size, torch.zeros_like(size[:, :1])], dim=-1)[:, None, None, None]
+
+
+def varied(batch: Mapping[str, Any], settings: ArvrmSettings) -> dict[str, Any]:
+    """Some samples mirrored and all moved a little, as the settings say; drawn anew for every batch."""
+    batch = dict(batch)
+    keypoints, device = batch["keypoints"], batch["keypoints"].device
+    if settings.mirror:
+        turned = torch.rand(len(keypoints), device=device) < settings.mirror
+        batch |= _mirrored(batch, turned)
+    if settings.jitter:
+        move = settings.jitter * torch.randn(len(keypoints), 1, 1, 1, 2, device=device)
+        batch["keypoints"] = torch.cat([batch["keypoints"][..., :2] + move, batch["keypoints"][..., 2:]], dim=-1)
+    return batch
+
+
+def _mirrored(batch: Mapping[str, Any], turned: Tensor) -> dict[str, Any]:
+    """Left and right exchanged in the samples that are `turned` (B,): keypoints, pictures, words."""
+    keypoints = batch["keypoints"]
+    last = 1 - 1 / batch["size"][:, 0].view(-1, 1, 1, 1)  # x of the last column's centre
+    other = torch.cat([last[..., None] - keypoints[..., :1], keypoints[..., 1:]], dim=-1).flip(2)
+    out = {"keypoints": torch.where(turned.view(-1, 1, 1, 1, 1), other, keypoints)}
+    if "images" in batch:
+        flip = turned.view(-1, 1, 1, 1, 1)
+        out["images"] = torch.where(flip, batch["images"].flip(3), batch["images"])
+    out["text"] = [_other_side(t) if turn else t for t, turn in zip(batch["text"], turned.tolist(), strict=True)]
+    return out
+
+
+def _other_side(text: str | None) -> str | None:
+    return text and re.sub(r"\b([Ll]eft|[Rr]ight)\b", lambda word: _SIDES[word[0]], text)

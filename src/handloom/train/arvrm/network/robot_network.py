@@ -1,0 +1,156 @@
+"""Stage 2's network: next robot states, the analogical map from hand keypoints to robot components, and replay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handloom.train.arvrm.baselines import Past, error_sums, mean_square, past_of
+from handloom.train.arvrm.network.backbone import Backbone, pictures
+from handloom.train.arvrm.network.keypoints import NUM_POINTS, KeypointEncoder, KeypointHead
+from handloom.train.arvrm.settings import ArvrmSettings
+from handloom.train.parts.mlp import Mlp
+
+COMPONENTS = ("arm", "gripper")
+
+
+class AnalogicalMap(nn.Module):
+    """f*_s = (1 - alpha) m . f_k + alpha f_s, and from it the robot's state at the last step (SPECS 2.4).
+
+    m: (S, K) learned, S = 2 components, K = 42 keypoints. That a linear layer brings the keypoints' features to the
+    transformer's width, and one per component leads to its numbers of the state, is ours.
+    """
+
+    def __init__(self, settings: ArvrmSettings, sizes: tuple[int, int]) -> None:
+        """sizes: how many numbers of the state each component has."""
+        super().__init__()
+        self.alpha = settings.alpha
+        self.m = nn.Parameter(torch.full((len(COMPONENTS), NUM_POINTS), 1 / NUM_POINTS))
+        self.lift = nn.Linear(settings.keypoint_dim, settings.dim)
+        self.out = nn.ModuleList(nn.Linear(settings.dim, size) for size in sizes)
+
+    def forward(self, keypoints: Tensor, own: Tensor) -> Tensor:
+        """keypoints: (B, J, 42, keypoint_dim) features. own: (B, 2, dim) of the robot. Returns (B, J, numbers)."""
+        human = self.lift(torch.einsum("sk,bjkd->bjsd", self.m, keypoints))
+        mixed = (1 - self.alpha) * human + self.alpha * own[:, None]
+        return torch.cat([out(mixed[:, :, number]) for number, out in enumerate(self.out)], dim=-1)
+
+
+class RobotNetwork(nn.Module):
+    """[z_l, z_o1, z_arm1, z_gripper1, z_o2, ...] to the state of step t + 1, for every t at once.
+
+    Loss: L_state + beta L_AR + replay x keypoint loss. States are measured in deviations of the training windows
+    (ours: their numbers have different units). With `init` the keypoint encoder and head are frozen: their weights are
+    buffers, so that no optimiser sees them and checkpoints hold them.
+    """
+
+    def __init__(self, settings: ArvrmSettings, facts: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.settings = settings
+        self.backbone = Backbone(settings)
+        self.keypoint_encoder = KeypointEncoder(settings, facts)
+        self.keypoint_head = KeypointHead(settings, facts)
+        self.hand_place = nn.Parameter(0.02 * torch.randn(1, settings.dim))
+        for name in ("mean", "std", "step_std"):
+            self.register_buffer(f"state_{name}", torch.tensor(facts[f"state_{name}"], dtype=torch.float32))
+        self.parts = parts_of(facts)
+        sizes = tuple(len(part) for part in self.parts)
+        self.state_encoders = nn.ModuleList(Mlp(2 * size, settings.dim, hidden=settings.dim) for size in sizes)
+        self.state_place = nn.Parameter(0.02 * torch.randn(len(COMPONENTS), settings.dim))
+        self.state_head = Mlp(len(COMPONENTS) * settings.dim, sum(sizes), hidden=settings.dim)
+        with torch.no_grad():
+            self.state_head.outer.weight.mul_(0.1)
+        self.map = AnalogicalMap(settings, sizes) if settings.retrieval else None
+        if settings.init:
+            freeze(self.keypoint_encoder)
+            freeze(self.keypoint_head)
+
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """A batch of `RobotSample`s to `{"loss", "sums", "prediction"}`; prediction (B, T - 1, S), in its units."""
+        state = batch["state"].float()
+        before = past_of(state[:, :-1])
+        own = self._own(batch, state[:, :-1], before)
+        predicted = self._predict(own, before)
+        scaled = Past(before.last / self.state_std, before.velocity / self.state_std, before.age)
+        guess, true = predicted.float() / self.state_std, state[:, 1:] / self.state_std
+        loss, counted = mean_square(guess, true)
+        sums = {"state": counted} | error_sums(guess, true, scaled)
+        if self.map is not None:
+            loss_ar, sums["analogy"] = self._analogy(batch, own[:, -1], state[:, -1])
+            loss = loss + self.settings.beta * loss_ar
+        if self.training and "replay_keypoints" in batch and self.settings.replay:
+            loss = loss + self.settings.replay * self._replayed(batch)
+        sums["loss"] = torch.stack([loss.detach().double() * counted[1], counted[1]])
+        return {"loss": loss, "sums": sums, "prediction": predicted}
+
+    def _own(self, batch: Mapping[str, Any], state: Tensor, before: Past) -> Tensor:
+        """(B, T - 1, 2, dim) the transformer's outputs at the tokens of arm and gripper."""
+        places, motion = (state - self.state_mean) / self.state_std, before.velocity / self.state_step_std
+        numbers = torch.nan_to_num(torch.stack([places, motion], dim=-1))
+        pairs = zip(self.state_encoders, self.parts, strict=True)
+        tokens = torch.stack([encode(numbers[:, :, part].flatten(2)) for encode, part in pairs], dim=2)
+        seen = pictures(batch)
+        seen = None if seen is None else (seen[0][:, :-1], seen[1][:, :-1])
+        return self.backbone(list(batch["text"]), seen, tokens + self.state_place)
+
+    def _predict(self, own: Tensor, before: Past) -> Tensor:
+        """(B, T - 1, S) next states, in their own order and units."""
+        found = self._ordered(self.state_head(own.flatten(2)))
+        if not self.settings.residual:
+            return self.state_mean + self.state_std * found
+        known = before.last.isfinite()
+        start = torch.where(known, before.last, self.state_mean)
+        return start + torch.where(known, self.state_step_std, self.state_std) * found
+
+    def _analogy(self, batch: Mapping[str, Any], own: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """L_AR: sum over the retrieved clips of the mean squared error of the last state, and (sum, count) of it per
+        clip. A clip's keypoints are taken where as much of it has passed as of the episode (ours)."""
+        keypoints = batch["retrieved"].float()
+        size, num = keypoints.shape[:2]
+        flat = keypoints.flatten(0, 1)
+        at = (batch["progress"].float() * (flat.shape[1] - 1)).round().long().repeat_interleave(num)
+        row = torch.arange(len(flat), device=flat.device)
+        past = past_of(flat)
+        past = Past(*(values[row, at][:, None] for values in (past.last, past.velocity, past.age)))
+        features, _ = self.keypoint_encoder(flat[row, at][:, None], past)
+        found = self._ordered(self.map(features.view(size, num, *features.shape[-2:]), own))
+        true = ((last - self.state_mean) / self.state_std)[:, None].expand_as(found)
+        mean, counted = mean_square(found.float(), true)
+        return num * mean, counted
+
+    def _replayed(self, batch: Mapping[str, Any]) -> Tensor:
+        """Stage 1's loss on the retrieved clips' windows."""
+        keypoints = batch["replay_keypoints"][:, :-1]
+        before = past_of(keypoints)
+        _, tokens = self.keypoint_encoder(keypoints, before)
+        seen = pictures(batch, "replay_")
+        seen = None if seen is None else (seen[0][:, :-1], seen[1][:, :-1])
+        out = self.backbone(list(batch["replay_text"]), seen, tokens + self.hand_place)
+        return mean_square(self.keypoint_head(out[:, :, -1], before).float(), batch["replay_keypoints"][:, 1:])[0]
+
+    def _ordered(self, values: Tensor) -> Tensor:
+        """Numbers that stand component by component, in the state's order."""
+        order = torch.tensor([i for part in self.parts for i in part], device=values.device)
+        return values[..., order.argsort()]
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """`torch.compile` the transformer; what stands before it works on words and on pictures of any size."""
+        self.backbone.gpt.compile(*args, **kwargs)
+
+
+def parts_of(facts: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """Which numbers of the state are the arm's, and which the gripper's."""
+    gripper = list(facts["gripper"])
+    return [i for i in range(len(facts["state_mean"])) if i not in gripper], gripper
+
+
+def freeze(module: nn.Module) -> None:
+    """Make every parameter a buffer of the same name: it is kept, moved and used as before, and never trained."""
+    for part in module.modules():
+        for name, value in list(part.named_parameters(recurse=False)):
+            delattr(part, name)
+            part.register_buffer(name, value.detach())
+    module.eval()

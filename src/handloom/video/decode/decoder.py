@@ -1,0 +1,289 @@
+"""The actor's side of decoding: clips in, frames out, decoded ahead in a child process that may die without harm."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.errors import ClipError, ConfigError
+from handloom.schemas.clip import Clip
+from handloom.schemas.values import VideoInfo
+from handloom.video.decode.process import DecodingProcess, Identity, Launcher, ProcessDied
+from handloom.video.decode.wire import GarbledError, Header, Request, TooSlowError
+from handloom.video.fetch.source import Media, VideoSource
+from handloom.video.fetch.steady import NoRangesError
+from handloom.video.fetch.version import VideoVersion
+
+log = logging.getLogger(__name__)
+
+
+class DecoderSwitched(Exception):
+    """decord failed in the middle of a clip; its frames come again from the first one, from PyAV."""
+
+
+class DecodedClip:
+    """One clip being decoded. Read `header`, then iterate `chunks()`; begin again after DecoderSwitched."""
+
+    def __init__(self, clip: Clip, header: Header, events: Iterator[tuple[Any, ...]]) -> None:
+        self.clip = clip
+        self.header = header
+        self._events = events
+        self.finished = False
+
+    def chunks(self) -> Iterator[NDArray[np.uint8]]:
+        """(n, h, w, 3) uint8 RGB, in order, T frames in all.
+
+        Raises:
+            DecoderSwitched: forget this clip's frames and iterate again.
+            ClipError: the clip cannot be decoded.
+            RuntimeError: its frames were already read or skipped.
+        """
+        if self.finished:
+            raise RuntimeError(f"the frames of {self.clip.clip_id} have already been read")
+        for event in self._events:
+            if event[0] == "chunk":
+                yield event[1]
+            elif event[0] == "header":
+                self.header = event[1]
+                raise DecoderSwitched
+            elif event[0] == "error":
+                self.finished = True
+                raise event[1]
+            else:
+                self.finished = True
+                return
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """Cost settings of decoding (see `settings.Resources`)."""
+
+    timeout_s: float = 60.0
+    memory_mb: int = 1536
+    ahead_mb: int = 96
+    sandbox: Literal["auto", "required", "off"] = "auto"
+
+
+class Decoder:
+    """Decodes clips in a process of their video's own, the next clips while the caller works on this one.
+
+    Use from one thread. `close()` ends the processes.
+    """
+
+    def __init__(self, sample_hz: float, short_side_px: int, limits: DecodeLimits, source: VideoSource) -> None:
+        self._sample_hz = sample_hz
+        self._short_side_px = short_side_px
+        self._limits = limits
+        self._source = source
+        self._launcher: Launcher | None = None
+        self._process: DecodingProcess | None = None
+        self._identity: Identity | None = None
+        self._versions: dict[str, VideoVersion] = {}  # of the videos of clips that are on their way
+
+    def stream(self, clips: Sequence[Clip], max_bytes: int | None = None) -> Iterator[DecodedClip | ClipError]:
+        """Yield each clip in order, decoded or failed. Finish a clip's `chunks()` before asking for the next.
+
+        The clip of what is decoded says which file its video was.
+
+        A clip whose frames exceed `max_bytes` comes with its header and without frames.
+        """
+        self._versions.clear()
+        buffer = _Buffer(self._limits.ahead_mb << 20)
+        pump = threading.Thread(target=self._pump, args=(clips, max_bytes, buffer), daemon=True)
+        pump.start()
+        events = iter(buffer.get, None)
+        try:
+            for clip in clips:
+                event = next(events)
+                if event[0] == "error":
+                    yield event[1]
+                    continue
+                decoded = DecodedClip(self._versions[clip.clip_id].on(clip), event[1], events)
+                yield decoded
+                while not decoded.finished:  # the caller gave up on it: skip what is left
+                    try:
+                        for _ in decoded.chunks():
+                            pass
+                    except (DecoderSwitched, ClipError):
+                        continue
+        finally:
+            buffer.stop()
+            if pump.is_alive() and self._process is not None:
+                pump.join(0.2)
+                process = self._process
+                if pump.is_alive() and process is not None:  # in the middle of a clip that nobody wants any more
+                    process.end()
+            pump.join()
+
+    def probe(self, clip: Clip) -> VideoInfo:
+        """The facts of a clip's video, without decoding it.
+
+        Raises:
+            ClipError: the video cannot be fetched or read.
+        """
+        events: list[tuple[Any, ...]] = []
+        self._answer(clip, events.append, probe_only=True)
+        if events[0][0] == "error":
+            raise events[0][1]
+        return events[0][1]
+
+    def close(self) -> None:
+        self._end_process()
+        if self._launcher is not None:
+            self._launcher.close()
+            self._launcher = None
+
+    def _end_process(self) -> int | None:
+        """The exit code of the process that was there."""
+        process, self._process = self._process, None
+        return None if process is None or self._launcher is None else process.close(self._launcher)
+
+    def _pump(self, clips: Sequence[Clip], max_bytes: int | None, buffer: _Buffer) -> None:
+        try:
+            for clip in clips:
+                self._answer(clip, buffer.put, buffer.is_stopped, max_bytes=max_bytes)
+        except _Stopped:
+            self._end_process()  # it stands in the middle of an answer
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            buffer.fail(error)
+
+    def _answer(self, clip: Clip, put, is_stopped: Callable[[], bool] = lambda: False, **kind: Any) -> None:
+        """Put all that is to say of a clip. A remote video that cannot be read in parts is fetched whole."""
+        try:
+            media = self._source.opened(clip)
+            self._versions[clip.clip_id] = media.version
+            if not self._ask(clip, media, put, is_stopped, kind):
+                media = self._source.whole(clip, only=True)
+                self._versions[clip.clip_id] = media.version
+                self._ask(clip, media, put, is_stopped, kind)
+        except ClipError as error:
+            put(("error", error))
+
+    def _ask(self, clip: Clip, media: Media, put, is_stopped: Callable[[], bool], kind: dict[str, Any]) -> bool:
+        """Put the process's answer; where it dies, ask a new one, which then avoids decord.
+
+        False: the video must be read whole, and nothing was put.
+        """
+        path, ranged = os.path.abspath(media.path), media.supply is not None
+        request = Request(clip, path, self._sample_hz, self._short_side_px, ranged=ranged, **kind)
+        clip_id, problem = clip.clip_id, ""
+        for attempt in (request, replace(request, avoid_decord=True)):
+            try:
+                for event in self._process_for(request).ask(attempt, media.supply):
+                    if event[0] == "not_ranged":
+                        return False
+                    put(event)
+                return True
+            except NoRangesError:
+                self._end_process()  # it waits for a part
+                return False
+            except ClipError:
+                self._end_process()  # it may stand in the middle of an answer
+                raise
+            except (EOFError, OSError) as death:
+                code = self._end_process()
+                if is_stopped():
+                    raise _Stopped from death
+                problem = f"the decoding process died twice, last with exit code {code}{self._last_words()}"
+            except GarbledError as error:
+                self._end_process()
+                problem = f"the decoding process {error}{self._last_words()}"
+                log.warning("clip_id=%s stage=decode problem=%r", clip_id, problem)
+            except TooSlowError:
+                self._end_process()
+                problem = f"no frame for {self._limits.timeout_s:g} s, the limit of resources.decode_timeout_s"
+                hint = "raise the limit for slow storage; otherwise the file is damaged: drop it from the clip list"
+                raise ClipError(clip_id, "decode", "decode_timeout", problem, hint) from None
+        hint = "the file makes the decoders crash: re-encode it, or drop it from the clip list"
+        raise ClipError(clip_id, "decode", "decoder_died", problem, hint)
+
+    def _last_words(self) -> str:
+        words = self._launcher.last_words() if self._launcher is not None else ""
+        return f"; it wrote: {words}" if words else ""
+
+    def _process_for(self, request: Request) -> DecodingProcess:
+        """A process that may read the request's file: the last one where that still stands.
+
+        Raises:
+            ClipError: the file cannot be opened. ConfigError: no process can be started on this machine.
+        """
+        try:
+            file_fd = os.open(request.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        except OSError as error:
+            reason = "video_missing" if isinstance(error, FileNotFoundError) else "video_unreadable"
+            problem, hint = f"{request.path} cannot be opened: {error.strerror}", "then run with --retry-rejects"
+            raise ClipError(request.clip.clip_id, "fetch", reason, problem, f"give it back, {hint}") from error
+        try:
+            identity = Identity.of(request.path, file_fd)
+            if self._process is not None and (identity != self._identity or self._process.has_ended()):
+                self._end_process()  # where it died while idle, that is not this clip's doing
+            if self._process is None:
+                self._process, self._identity = self._started(file_fd), identity
+            return self._process
+        finally:
+            os.close(file_fd)
+
+    def _started(self, file_fd: int) -> DecodingProcess:
+        for _ in range(2):
+            if self._launcher is None:
+                limits = self._limits
+                self._launcher = Launcher(limits.memory_mb, limits.timeout_s, limits.sandbox)
+            try:
+                return self._launcher.start(file_fd)
+            except ProcessDied as death:
+                self.close()  # a launcher may have been killed as a bystander: one more try
+                problem = death.problem
+        raise ConfigError(f"no decoding process can be started on this machine: {problem}", "run `handloom doctor`")
+
+
+class _Stopped(Exception):
+    """The reader of the buffer has gone."""
+
+
+class _Buffer:
+    """Events from the pump to the caller; `put` blocks while the frames inside exceed the limit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._queue: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._room = threading.Condition()
+        self._bytes = 0
+        self._stopped = False
+
+    def put(self, event: tuple[Any, ...]) -> None:
+        size = event[1].nbytes if event[0] == "chunk" else 0
+        with self._room:
+            self._room.wait_for(lambda: self._stopped or self._bytes == 0 or self._bytes + size <= self._limit_bytes)
+            if self._stopped:
+                raise _Stopped
+            self._bytes += size
+        self._queue.put(event)
+
+    def get(self) -> tuple[Any, ...]:
+        event = self._queue.get()
+        if event[0] == "failed":
+            raise event[1]
+        if event[0] == "chunk":
+            with self._room:
+                self._bytes -= event[1].nbytes
+                self._room.notify()
+        return event
+
+    def fail(self, error: BaseException) -> None:
+        self._queue.put(("failed", error))
+
+    def stop(self) -> None:
+        with self._room:
+            self._stopped = True
+            self._room.notify()
+
+    def is_stopped(self) -> bool:
+        return self._stopped

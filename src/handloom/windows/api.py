@@ -1,0 +1,86 @@
+"""`Windows`: windows of a version of a table, with the loaders, the stream and the statistics over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from handloom.errors import ConfigError, StoreError, with_extra
+from handloom.store.embodiment import robot_datasets
+from handloom.windows.dataset import Memory, Transform, WindowDataset
+from handloom.windows.neighbours import Neighbours
+from handloom.windows.plan import check_pictures, make_plan
+from handloom.windows.spec import WindowSpec, check_columns, make_spec
+
+if TYPE_CHECKING:
+    from handloom.store.tables import Tables
+    from handloom.windows.loading.loader import WindowLoader
+
+
+class Windows(WindowDataset):
+    """Windows of one version of a table, by number: `len(windows)`, `windows[i]`, and loaders over them.
+
+    Opens nothing before it reads, and may be pickled. Made by `Database.windows`, which explains samples.
+    """
+
+    def at(self, version: int | None = None) -> Windows:
+        """The same windows of another version, by default the newest. Raises as `Database.windows`."""
+        spec = self.spec
+        return open_windows(self.db, spec, version, self.transform, self.neighbours, self.memory)
+
+    def statistics(self, fields: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+        """Per element of each per-frame field: see `handloom.windows.statistics.statistics`."""
+        from handloom.windows.statistics import statistics
+
+        return statistics(self, fields)
+
+    def loader(self, batch_size: int, **options: Any) -> WindowLoader:
+        """Batches as torch tensors, resumable: see `handloom.windows.loading.loader.WindowLoader`."""
+        _need_torch()
+        from handloom.windows.loading.loader import WindowLoader
+
+        return WindowLoader(self, batch_size, **options)
+
+    def stream(self, **options: Any):
+        """A torch IterableDataset of samples: see `handloom.windows.loading.stream.WindowStream`."""
+        _need_torch()
+        from handloom.windows.loading.stream import WindowStream
+
+        return WindowStream(self, **options)
+
+
+def open_windows(
+    db: Tables,
+    spec: WindowSpec,
+    version: int | None,
+    transform: Transform | None = None,
+    neighbours: Neighbours | Mapping[str, Sequence[str]] | None = None,
+    memory: Memory | None = None,
+) -> Windows:
+    """The windows of `spec` in a version, by default the newest. Raises as `Database.windows`."""
+    table = db.table(spec.table, version)
+    if table is None:
+        what = "`handloom run`" if spec.table == "clips" else "`handloom ingest lerobot` or `calvin`"
+        raise StoreError(f"{db.uri} has no table {spec.table}", f"fill it with {what}")
+    check_columns(spec, table.schema)
+    plan = make_plan(table, spec, robot_datasets(db) if spec.table == "clips" else ())
+    check_pictures(table, spec, plan)
+    made = Windows(db, spec, table.version, plan, transform=transform, neighbours=neighbours, memory=memory)
+    made.check_neighbours()
+    return made
+
+
+def windows_of(db: Tables, **asked: Any) -> Windows:
+    """`Database.windows`: the parameters of the spec, and how they are read."""
+    reading = {name: asked.pop(name) for name in ("transform", "neighbours", "memory")}
+    version = asked.pop("version")
+    return open_windows(db, make_spec(**asked), version, **reading)
+
+
+def _need_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"loaders give torch tensors, and torch is not installed ({error})", with_extra("train")
+        ) from error

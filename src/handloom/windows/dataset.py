@@ -1,0 +1,160 @@
+"""A map-style dataset over windows of a pinned version of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from handloom.windows.neighbours import Finder, Neighbours
+from handloom.windows.plan import Plan, now_of
+from handloom.windows.rows.pictures import PictureCache
+from handloom.windows.rows.reader import RowReader, TableRow
+from handloom.windows.sample import Sample, cut_window
+from handloom.windows.spec import WindowSpec
+from handloom.windows.split import why_empty
+
+if TYPE_CHECKING:
+    from handloom.store.tables import Tables
+
+Transform = Callable[[Sample], Sample]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one process may hold, MiB: rows kept for random access, rows of one block of a loader (which holds up to
+    three), decoded pictures. The processes of one loader share its blocks and its pictures' memory."""
+
+    rows_mb: int = 256
+    block_mb: int = 128
+    pictures_mb: int = 512
+
+
+class WindowDataset:
+    """Windows of one version of a table, by number: `len(windows)`, `windows[i]`.
+
+    Opens nothing before it reads, and may be pickled.
+    """
+
+    def __init__(
+        self,
+        db: Tables,
+        spec: WindowSpec,
+        version: int,
+        plan: Plan,
+        *,
+        transform: Transform | None = None,
+        neighbours: Neighbours | Mapping[str, Sequence[str]] | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        self.db = db
+        self.spec = spec
+        self.version = version
+        self.plan = plan
+        self.transform = transform
+        self.neighbours = neighbours
+        self.memory = memory or Memory()
+        self._reader = RowReader(db.location, spec, version, self.memory.rows_mb << 20)
+        self._finder = None if neighbours is None else Finder(db, spec, version, neighbours, self.memory.rows_mb << 20)
+        self._pictures = PictureCache(self.memory.pictures_mb << 20)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_pictures"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._pictures = PictureCache(self.memory.pictures_mb << 20)
+
+    def __len__(self) -> int:
+        return self.plan.num_windows
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Several samples at once, as torch's loaders ask. Raises IndexError for a window that there is not."""
+        wanted = np.asarray(indices, np.int64)
+        wanted = np.where(wanted < 0, wanted + len(self), wanted)
+        if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"window {indices}: there are {len(self)}")
+        clips, numbers = self.plan.locate(wanted)
+        return [self.sample(self._row(int(c)), int(n)) for c, n in zip(clips, numbers, strict=True)]
+
+    def _row(self, clip: int) -> TableRow:
+        return self._reader.row(int(self.plan.rows[clip]))
+
+    def sample(self, row: TableRow, number: int) -> Sample:
+        """The sample of a clip's window `number`, neighbours and transform included."""
+        return self.finish(self.cut(row, number))
+
+    def cut(self, row: TableRow, number: int, copy: bool = True) -> Sample:
+        """A clip's window `number` as it is in the table; any thread may cut.
+
+        copy: False may give views of the row, for whoever copies them into a batch; a transform gets its own arrays.
+        """
+        copy = copy or self.transform is not None
+        return cut_window(row, now_of(number, self.spec), self.spec, self._pictures, copy)
+
+    def finish(self, sample: Sample) -> Sample:
+        """Neighbours and the transform, which may draw random numbers and belongs into the thread that trains."""
+        id_ = sample[self.spec.id_column]
+        if self._finder is not None:
+            sample["neighbours"] = self._finder.samples(id_)
+        if self.transform is None:
+            return sample
+        with _noting(f"in the transform of the window of {id_} at {sample['now_s']:g} s"):
+            return self.transform(sample)
+
+    def keep_pictures(self, max_bytes: int) -> None:
+        """Keep decoded pictures up to so many bytes from now on; those kept so far go."""
+        self._pictures = PictureCache(max_bytes)
+
+    def read_rows(self, clips: Sequence[int]) -> list[TableRow]:
+        """Rows of the plan's clips in one request, not kept."""
+        return self._reader.read([int(self.plan.rows[clip]) for clip in clips])
+
+    def check_neighbours(self) -> None:
+        """Raises ConfigError where the neighbours that were asked for cannot be found for these clips."""
+        if self._finder is not None:
+            self._finder.check(self.plan)
+
+    @property
+    def key(self) -> str:
+        """Hash of what the windows are: their spec and neighbours. With `version` it says which samples a job saw."""
+        key = self.spec.key()
+        return key if self._finder is None else f"{key}-{self._finder.key()}"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """`Plan.counts`: rows, those left out (filtered, other_embodiment, other_split, too_short, null_COLUMN), clips,
+        windows."""
+        return dict(self.plan.counts)
+
+    def why_empty(self) -> str:
+        """Why this side of a split has no windows, and what gives it some; empty where it has."""
+        return "" if len(self) else why_empty(self.spec, self.plan.num_videos)
+
+    @property
+    def clip_ids(self) -> list[str]:
+        """Ids of the clips (or episodes) that have windows, in stored order."""
+        return self.plan.ids.to_pylist()
+
+    def describe(self) -> dict[str, Any]:
+        """What a report says of them; JSON values."""
+        spec = self.spec
+        kept = ("table", "embodiment", "past", "future", "rate_hz", "stride", "pad", "where", "split", "held_out_share")
+        facts = {name: getattr(spec, name) for name in kept}
+        return facts | {"fields": list(spec.fields), "version": self.version, "key": self.key, "counts": self.counts}
+
+
+@contextmanager
+def _noting(where: str) -> Iterator[None]:
+    """Whatever error passes, of whatever type, says where it was raised."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(where)
+        raise

@@ -1,0 +1,222 @@
+"""What Ray Train runs: on every worker the jobs of `handloom train`, one after the other, and what the driver hears."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import platform
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from handloom.errors import ConfigError, StoreError
+from handloom.train.checkpoint import JOB, frozen_parts
+from handloom.train.folder import RunFolder
+from handloom.train.machine import hardware, versions
+from handloom.workers.place import on_this_node
+from handloom.workers.training.peers import losses_told
+
+RESULT, EXAMPLES, BOARD = "result.json", "examples.npz", "tensorboard"
+POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What the workers are told. variants: {name: settings as JSON}, trained in this order, each in `out/NAME`.
+
+    token: of this start of the job; `out/job.json` holds it, so that a worker can tell whether it sees the same folder.
+    """
+
+    recipe: str
+    db_uri: str
+    db_options: dict[str, str]
+    out: RunFolder
+    variants: dict[str, dict[str, Any]]
+    token: str
+
+
+class TrainingLedger:
+    """A small actor between the workers and the driver: lines of progress one way, the wish to stop the other."""
+
+    def __init__(self) -> None:
+        self._lines: list[tuple[str, dict[str, Any]]] = []
+        self._stop = False
+        self._pids: dict[int, int] = {}
+        self._actors: dict[int, ray.actor.ActorHandle] = {}
+
+    def tell(self, variant: str, line: dict[str, Any]) -> None:
+        self._lines.append((variant, line))
+
+    def take(self) -> list[tuple[str, dict[str, Any]]]:
+        """The lines since the last call: (variant, line)."""
+        lines, self._lines = self._lines, []
+        return lines
+
+    def stop(self) -> None:
+        """Every job is to write a checkpoint and end."""
+        self._stop = True
+
+    def is_stopped(self) -> bool:
+        return self._stop
+
+    def enter(self, rank: int, pid: int, actor: ray.actor.ActorHandle) -> None:
+        """A worker says who it is."""
+        self._pids[rank] = pid
+        self._actors[rank] = actor
+
+    def actors(self) -> dict[int, ray.actor.ActorHandle]:
+        """The workers by rank, of the newest start."""
+        return dict(self._actors)
+
+    def pids(self) -> dict[int, int]:
+        """Process ids of the workers by rank, of the newest start."""
+        return dict(self._pids)
+
+
+def start_training_ledger() -> ray.actor.ActorHandle:
+    """The job's ledger, on the driver's node: it must not die with a worker's."""
+    return ray.remote(TrainingLedger).options(max_concurrency=1, **on_this_node()).remote()
+
+
+def training_worker(config: Mapping[str, Any]) -> str:
+    """One rank, from start to end: `{"plan": TrainingPlan, "ledger": handle}`; returns "done" or "stopped".
+
+    Raises:
+        HandloomError: as `handloom.train.loop.train` does; the driver tells them to the user.
+        RankLost: another rank has died; the driver starts the job again.
+    """
+    from ray.train.torch import get_device
+
+    from handloom.api import Database
+    from handloom.train import ranks
+    from handloom.train.registry import find_recipe
+
+    plan, ledger = config["plan"], config["ledger"]
+    # Waited for: a rank that is lost in the next instant is looked for by the others.
+    ray.get(ledger.enter.remote(ranks.rank(), os.getpid(), ray.get_runtime_context().current_actor))
+    _check_same_folder(plan)
+    recipe = find_recipe(plan.recipe)
+    try:
+        db = Database.open(plan.db_uri, plan.db_options)
+    except StoreError as error:
+        raise StoreError(f"on the worker's node {platform.node()}: {error.problem}", error.hint) from error
+    with _StopListener(ledger) as ear, losses_told(ledger):
+        for name, values in plan.variants.items():
+            settings = recipe.settings_type(**values)
+            if not _train_one(plan, name, settings, recipe, db, ledger, ear, get_device()):
+                return "stopped"
+    return "done"
+
+
+def _train_one(plan: TrainingPlan, name: str, settings, recipe, db, ledger, ear: _StopListener, device) -> bool:
+    """One job and its results; returns whether it came to its end. What was finished before is not done again."""
+    from handloom.train import ranks
+    from handloom.train.loop import train
+
+    folder = plan.out.sub(name)
+
+    def report(line: Mapping[str, Any], checkpoint: str | None) -> None:
+        if ranks.rank() == 0:
+            ledger.tell.remote(name, dict(line) | ({"checkpoint": checkpoint} if checkpoint else {}))
+        if line["kind"] == "held_out":  # for Ray's own dashboard; every rank must take part
+            numbers = {k: v for k, v in line["numbers"].items() if v is not None}
+            ray.train.report({"variant": name, "step": line["step"], "epoch": line["epoch"], **numbers})
+
+    outcome = train(
+        recipe,
+        db,
+        settings,
+        folder,
+        tensorboard=plan.out.sub(BOARD).sub(name),
+        report=report,
+        device=device,
+        should_stop=ear.is_stopped,
+    )
+    if outcome.stopped:
+        return False
+    if ranks.rank() == 0 and folder.read_json(RESULT) is None:
+        _write_result(folder, recipe, outcome, settings, device)
+    return True
+
+
+def _write_result(folder: RunFolder, recipe, outcome, settings, device) -> None:
+    """`result.json` and `examples.npz`: what the report shows besides the curves."""
+    shown = recipe.report(outcome.network, outcome.data, settings)
+    arrays: dict[str, Any] = {}
+    texts = []
+    for number, example in enumerate(shown.get("examples", ())):
+        arrays |= {f"{number}_frame": example.frame, f"{number}_true_px": example.true_px}
+        arrays[f"{number}_predicted_px"] = example.predicted_px
+        texts.append({"clip_id": example.clip_id, "now_s": float(example.now_s), "title": example.title})
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)
+    folder.write(EXAMPLES, packed.getvalue())
+    figures = {
+        title: {
+            "values": [[_number(v) for v in row] for row in np.asarray(values, float)],
+            "rows": list(rows),
+            "columns": list(columns),
+        }
+        for title, (values, rows, columns) in shown.get("figures", {}).items()
+    }
+    content = {
+        "frozen": frozen_parts(outcome.network),
+        "examples": texts,
+        "figures": figures,
+        "notes": list(shown.get("notes", ())),
+    }
+    content |= {"numbers": {name: _number(value) for name, value in shown.get("numbers", {}).items()}}
+    content |= {"counts": _jsonable(getattr(outcome.data.train, "counts", {})), "checkpoint": outcome.checkpoint}
+    folder.write_json(RESULT, content | {"hardware": hardware(device), "versions": versions()})
+
+
+def _check_same_folder(plan: TrainingPlan) -> None:
+    job = plan.out.read_json(JOB)
+    if not isinstance(job, dict) or job.get("token") != plan.token:
+        raise ConfigError(
+            f"the worker on {platform.node()} does not see the folder {plan.out.uri} that the job writes into",
+            "give an s3:// URI, or a folder on a disk that all nodes share",
+        )
+
+
+def _number(value: Any) -> Any:
+    """A JSON value: no NumPy types, null for NaN."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(name): _number(value) for name, value in values.items()}
+
+
+class _StopListener:
+    """Hears from the ledger, in a thread, whether the job is to stop."""
+
+    def __init__(self, ledger: ray.actor.ActorHandle) -> None:
+        self._ledger = ledger
+        self._stopped = threading.Event()
+        self._left = threading.Event()
+
+    def __enter__(self) -> _StopListener:
+        threading.Thread(target=self._listen, daemon=True, name="ear").start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def _listen(self) -> None:
+        while not self._left.wait(POLL_S):
+            try:
+                if ray.get(self._ledger.is_stopped.remote()):
+                    return self._stopped.set()
+            except ray.exceptions.RayError:
+                return None  # the driver has gone, and Ray is about to end this worker
+        return None
