@@ -15,6 +15,8 @@ from handloom.store.retry import retried
 from handloom.store.sql import in_list
 from handloom.store.tables import Tables
 
+KNOWN_BY = ("episode_id", "source_key", "source_uri", "clip_ids")
+
 
 @dataclass(frozen=True)
 class EpisodesWritten:
@@ -41,11 +43,14 @@ class KnownEpisode:
 def known_episodes(db: Tables, dataset: str | None = None) -> dict[str, KnownEpisode]:
     """`{episode_id: KnownEpisode}` of the committed episodes, of one dataset or of all."""
     where = None if dataset is None else in_list("dataset", [dataset])
-    columns = ["episode_id", "source_key", "source_uri", "clip_ids"]
-    rows = db.read(TABLE, columns, where)
+    rows = db.read(TABLE, KNOWN_BY, where)
     if not rows.num_columns:
         return {}
-    values = zip(*(rows.column(name).to_pylist() for name in columns), strict=True)
+    return _episodes_of(rows)
+
+
+def _episodes_of(rows: pa.Table) -> dict[str, KnownEpisode]:
+    values = zip(*(rows.column(name).to_pylist() for name in KNOWN_BY), strict=True)
     return {i: KnownEpisode(key, uri, tuple(clips)) for i, key, uri, clips in values}
 
 
@@ -60,6 +65,53 @@ def read_episodes(
     return db.read(TABLE, columns, where, version)
 
 
+class EpisodeWriter:
+    """Commits episodes, batch after batch: what is there is looked up once, and again where others have written."""
+
+    def __init__(self, db: Tables) -> None:
+        self._db = db
+        self._uri = db.location.table_uri(TABLE)
+        self._known: dict[str, KnownEpisode] = {}
+        self._version: int | None = None  # of the table that `known` tells of
+
+    def write(self, batches: Iterable[pa.RecordBatch | pa.Table]) -> EpisodesWritten:
+        """As `write_episodes`."""
+        self._db.ensure_table(TABLE, ROBOT_EPISODES)
+        added = replaced = same = 0
+        for batch in batches:
+            table = _last_of_each(pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch)
+            new, changed = self._commit(table)
+            added, replaced, same = added + new, replaced + changed, same + table.num_rows - new - changed
+        table = self._db.table(TABLE)
+        return EpisodesWritten(added, replaced, same, None if table is None else table.version)
+
+    def _open(self) -> lance.LanceDataset:
+        return lance.dataset(self._uri, storage_options=self._db.storage_options or None)
+
+    def _commit(self, rows: pa.Table) -> tuple[int, int]:
+        """(new, replaced) of one batch. Every try looks again at what is there, so none writes an episode twice."""
+        first: list[tuple[int, int]] = []  # what the first try found: later ones may find our own rows
+
+        def attempt() -> None:
+            seen = self._open().version  # before what is looked up
+            if seen != self._version:
+                self._known = known_episodes(self._db)
+            new, changed = _sorted_out(rows, self._known)
+            first.append((len(new), len(changed)))
+            self._version = None
+            if len(new):
+                _append(self._db, self._uri, rows if len(new) == rows.num_rows else rows.take(new), seen)
+            if len(changed):
+                self._open().merge_insert("episode_id").when_matched_update_all().execute(rows.take(changed))
+            wrote = bool(len(new)) + bool(len(changed))
+            if self._open().version == seen + wrote:  # nobody else has written
+                self._known |= _episodes_of(rows)
+                self._version = seen + wrote
+
+        retried("commit robot episodes", self._uri, attempt)
+        return first[0]
+
+
 def write_episodes(db: Tables, batches: Iterable[pa.RecordBatch | pa.Table]) -> EpisodesWritten:
     """Commit episodes: a batch is one commit, so a kill leaves whole batches and nothing of the others.
 
@@ -70,35 +122,7 @@ def write_episodes(db: Tables, batches: Iterable[pa.RecordBatch | pa.Table]) -> 
         CommitConflict: another process added the same episodes meanwhile; its rows stay, ours are removed.
         StoreError: it could not be written; batches committed before stay.
     """
-    db.ensure_table(TABLE, ROBOT_EPISODES)
-    added = replaced = same = 0
-    for batch in batches:
-        table = _last_of_each(pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch)
-        new, changed = _commit(db, table)
-        added, replaced, same = added + new, replaced + changed, same + table.num_rows - new - changed
-    table = db.table(TABLE)
-    return EpisodesWritten(added, replaced, same, None if table is None else table.version)
-
-
-def _commit(db: Tables, rows: pa.Table) -> tuple[int, int]:
-    """(new, replaced) of one batch. Every try looks again at what is there, so none writes an episode twice."""
-    uri = db.location.table_uri(TABLE)
-    before: list[dict[str, KnownEpisode]] = []  # what the first try found: later ones may find our own rows
-
-    def attempt() -> None:
-        seen = lance.dataset(uri, storage_options=db.storage_options or None).version  # before what is looked up
-        known = known_episodes(db)
-        before.append(known)
-        new, changed = _sorted_out(rows, known)
-        if len(new):
-            _append(db, uri, rows if len(new) == rows.num_rows else rows.take(new), seen)
-        if len(changed):
-            table = lance.dataset(uri, storage_options=db.storage_options or None)
-            table.merge_insert("episode_id").when_matched_update_all().execute(rows.take(changed))
-
-    retried("commit robot episodes", uri, attempt)
-    new, changed = _sorted_out(rows, before[0])
-    return len(new), len(changed)
+    return EpisodeWriter(db).write(batches)
 
 
 def _append(db: Tables, uri: str, rows: pa.Table, seen: int) -> None:

@@ -176,6 +176,7 @@ class Ledger:
         self._handles: dict[str, Any] = {}  # only while it does something: an actor lives as long as its handles
         self._num_begun = 0
         self._finished: dict[str, Finished] = {}
+        self._counts = [0, 0, 0]  # rows, rejects, frames of rows
         self._last_word = time.monotonic()
         self._drained = False
         self._shards: Sequence[str] = ()
@@ -264,7 +265,14 @@ class Ledger:
         self.leave(clip_id)
         now = time.time()
         _, began = self._working.pop(pid, (clip_id, now))
+        self._count(self._finished.get(clip_id), -1)
         self._finished[clip_id] = Finished(has_row, num_frames, began, now)
+        self._count(self._finished[clip_id], 1)
+
+    def _count(self, clip: Finished | None, times: int) -> None:
+        if clip is not None:
+            for place, number in enumerate((clip.has_row, not clip.has_row, clip.num_frames * clip.has_row)):
+                self._counts[place] += times * number
 
     def at(self, doing: Doing, spent_s: float, handle: Sequence[Any] = ()) -> None:
         """What a worker is doing, since `spent_s` seconds. handle: its own, where it begins with something."""
@@ -312,10 +320,9 @@ class Ledger:
         return self._finished
 
     def progress(self) -> Progress:
-        frames = [clip.num_frames for clip in self._finished.values() if clip.has_row]
         working = {pid: clip_id for pid, (clip_id, _) in self._working.items()}
         idle_s = 0.0 if self._doing else time.monotonic() - self._last_word
-        return Progress(len(frames), len(self._finished) - len(frames), sum(frames), working, idle_s)
+        return Progress(*self._counts, working, idle_s)
 
 
 def start_ledger(name: str | None = None) -> ray.actor.ActorHandle:

@@ -33,9 +33,9 @@ from handloom.ingest.robot.source import (
 )
 from handloom.schemas.clip import Clip
 from handloom.schemas.tables.robot import RobotEpisode, episode_row, make_episode_id
-from handloom.store.clips.clip_list import AddResult, add_clips, listed_videos
+from handloom.store.clips.clip_list import AddResult, ClipListWriter, listed_videos
 from handloom.store.embodiment import check_of_robots
-from handloom.store.episodes import TABLE, KnownEpisode, known_episodes, write_episodes
+from handloom.store.episodes import TABLE, EpisodeWriter, KnownEpisode, known_episodes
 from handloom.video.fetch.source import VideoSource
 from handloom.video.fetch.version import VideoVersion, with_versions
 
@@ -140,6 +140,7 @@ class _Ingest:
         storage_options: dict[str, Any],
     ) -> None:
         self._db = db
+        self._clip_list, self._episodes = ClipListWriter(db), EpisodeWriter(db)
         self._source = source
         self._known = known
         self._reader = reader
@@ -190,9 +191,9 @@ class _Ingest:
             return
         clips = with_versions([clip for _, clips in self.waiting for clip in clips], self._versions, self._options)
         self._versions |= {clip.video_uri: VideoVersion.of_clip(clip) for clip in clips}
-        listed = add_clips(self._db, clips)
+        listed = self._clip_list.add(clips)
         rows = pa.Table.from_batches([episode_row(episode) for episode, _ in self.waiting])
-        written = write_episodes(self._db, [rows])
+        written = self._episodes.write([rows])
         self._count_clips(listed)
         self._counts["added"] += written.added
         self._counts["replaced"] += written.replaced
@@ -204,7 +205,7 @@ class _Ingest:
         listed = self._db.read("clip_list", ["clip_id"]).column("clip_id").to_pylist() if self._listed else []
         if gone := {clip.clip_id for clip in self._listed} - set(listed):
             again = [clip for clip in self._listed if clip.clip_id in gone]
-            self._count_clips(add_clips(self._db, with_versions(again, self._versions, self._options)))
+            self._count_clips(self._clip_list.add(with_versions(again, self._versions, self._options)))
 
     def _count_clips(self, done: AddResult) -> None:
         for name in self._clip_counts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import lance
@@ -67,10 +67,85 @@ class _Known:
             clip = self.clips[clip.clip_id][2].on(clip)
         return clip
 
+    def add(self, clips: Iterable[Clip]) -> None:
+        """The list holds these as well."""
+        for clip in clips:
+            version = VideoVersion.of_clip(clip)
+            version = self.versions[_video(clip)].setdefault(version, version)  # one object for all clips of a video
+            self.clips[clip.clip_id] = _digest(clip), _video(clip), version
+            if not clip.clip_id.isascii() and not unicodedata.is_normalized("NFC", clip.clip_id):
+                self.other_forms[unicodedata.normalize("NFC", clip.clip_id)] = clip.clip_id, clip.video_id
+
+    def of_videos(self, videos: Collection[_Video]) -> list[str]:
+        """Ids of the clips of these videos."""
+        return [i for i, (_, video, _) in self.clips.items() if video in videos] if videos else []
+
     def renewed(self, clips: Iterable[Clip]) -> dict[_Video, VideoVersion]:
         """The videos of these clips that are other files than the list knows, with the new files' versions."""
         seen = {_video(clip): VideoVersion.of_clip(clip) for clip in clips}
         return {v: new for v, new in seen.items() if any(new.differs(old) for old in self.versions.get(v, ()))}
+
+
+class ClipListWriter:
+    """Adds clips to the clip list, batch after batch: the list is read once, and again where others have changed it.
+
+    Raises StoreError if the list cannot be read or written.
+    """
+
+    def __init__(self, db: Tables) -> None:
+        self._db = db
+        self._version = db.ensure_table("clip_list", CLIP_LIST).version
+        self._known = self._read()
+
+    def _read(self) -> _Known:
+        known = _read_known(self._db)
+        if self._db.count("clip_list") > len(known.clips):  # two ingests at once, one of them killed before it looked
+            drop_repeated(self._db, "clip_list", keep_last=True)
+        return known
+
+    def _table(self) -> lance.LanceDataset:
+        return lance.dataset(_uri(self._db), storage_options=self._db.storage_options or None)
+
+    def add(self, clips: Iterable[Clip], *, whole_videos: bool = False, batch_clips: int = 50_000) -> AddResult:
+        """As `add_clips`."""
+        db, version = self._db, self._table().version
+        if version != self._version:
+            self._known = self._read()
+        known = self._known
+        given: dict[str, Clip] = {}
+        repeated = 0
+        for clip in map(known.as_listed, clips):
+            repeated += clip.clip_id in given
+            given[clip.clip_id] = clip
+        renewed = known.renewed(given.values())
+        stale = known.of_videos(renewed)
+        others = [i for i in stale if i not in given]
+        redone = remove_rows(db, stale)
+        dropped = remove_clips(db, others, episodes=False).listed if whole_videos else 0
+        new = [c for i, c in given.items() if i not in known.clips]
+        changed = [c for i, c in given.items() if i in known.clips and _digest(c) != known.clips[i][0]]
+        touched = [c for i, c in given.items() if i in known.clips and VideoVersion.of_clip(c) != known.clips[i][2]]
+        if not whole_videos:
+            touched += [renewed[_video(clip)].on(clip) for clip in read_clips(db, others)]
+        alone = not dropped and version == self._table().version
+        with lance_errors("write the clip list", _uri(db)):
+            before = self._table().version
+            for start in range(0, len(new), batch_clips):  # appended: `merge_insert` would not keep their order
+                rows = _to_table(new[start : start + batch_clips])
+                after = lance.write_dataset(rows, _uri(db), mode="append", storage_options=db.storage_options or None)
+                raced, before = after.version != before + 1, after.version
+                if raced:
+                    alone = False
+                    drop_repeated(db, "clip_list", keep_last=True)
+        updates = {c.clip_id: c for c in (*changed, *touched)}
+        update_clips(db, updates.values(), batch_clips=batch_clips)
+        if alone and not updates:  # what is known is what is there, as long as its version stays
+            known.add(new)
+            self._version = before
+        else:
+            self._version = -1
+        counts = (len(new), len(changed), len(given) - len(new) - len(changed), repeated)
+        return AddResult(*counts, len(renewed), dropped, redone.rows + redone.rejects)
 
 
 def add_clips(db: Tables, clips: Iterable[Clip], *, whole_videos: bool = False, batch_clips: int = 50_000) -> AddResult:
@@ -91,36 +166,7 @@ def add_clips(db: Tables, clips: Iterable[Clip], *, whole_videos: bool = False, 
 
     Raises StoreError if the list cannot be written.
     """
-    table = db.ensure_table("clip_list", CLIP_LIST)
-    known = _read_known(db)
-    if db.count("clip_list") > len(known.clips):  # two ingests at once, one of them killed before it looked
-        drop_repeated(db, "clip_list", keep_last=True)
-    given: dict[str, Clip] = {}
-    repeated = 0
-    for clip in map(known.as_listed, clips):
-        repeated += clip.clip_id in given
-        given[clip.clip_id] = clip
-    renewed = known.renewed(given.values())
-    stale = [i for i, (_, video, _) in known.clips.items() if video in renewed]
-    others = [i for i in stale if i not in given]
-    redone = remove_rows(db, stale)
-    dropped = remove_clips(db, others, episodes=False).listed if whole_videos else 0
-    new = [c for i, c in given.items() if i not in known.clips]
-    changed = [c for i, c in given.items() if i in known.clips and _digest(c) != known.clips[i][0]]
-    touched = [c for i, c in given.items() if i in known.clips and VideoVersion.of_clip(c) != known.clips[i][2]]
-    if not whole_videos:
-        touched += [renewed[_video(clip)].on(clip) for clip in read_clips(db, others)]
-    with lance_errors("write the clip list", _uri(db)):
-        before = (db.table("clip_list") or table).version
-        for start in range(0, len(new), batch_clips):  # appended: `merge_insert` would not keep their order
-            rows = _to_table(new[start : start + batch_clips])
-            after = lance.write_dataset(rows, _uri(db), mode="append", storage_options=db.storage_options or None)
-            raced, before = after.version != before + 1, after.version
-            if raced:
-                drop_repeated(db, "clip_list", keep_last=True)
-    update_clips(db, {c.clip_id: c for c in (*changed, *touched)}.values(), batch_clips=batch_clips)
-    counts = (len(new), len(changed), len(given) - len(new) - len(changed), repeated)
-    return AddResult(*counts, len(renewed), dropped, redone.rows + redone.rejects)
+    return ClipListWriter(db).add(clips, whole_videos=whole_videos, batch_clips=batch_clips)
 
 
 def renew_videos(db: Tables, found: Mapping[str, VideoVersion]) -> AddResult:
@@ -223,15 +269,8 @@ def _uri(db: Tables) -> str:
 
 def _read_known(db: Tables) -> _Known:
     known = _Known({}, defaultdict(dict), {})
-    for row in (
-        row for batch in db.batches(CLIP_LIST.names, name="clip_list", batch_size=4096) for row in _rows(batch)
-    ):
-        clip = Clip(*row)
-        version = VideoVersion.of_clip(clip)
-        version = known.versions[_video(clip)].setdefault(version, version)  # one object for all clips of a video
-        known.clips[clip.clip_id] = _digest(clip), _video(clip), version
-        if not clip.clip_id.isascii() and not unicodedata.is_normalized("NFC", clip.clip_id):
-            known.other_forms[unicodedata.normalize("NFC", clip.clip_id)] = clip.clip_id, clip.video_id
+    for batch in db.batches(CLIP_LIST.names, name="clip_list", batch_size=4096):
+        known.add(Clip(*row) for row in _rows(batch))
     return known
 
 

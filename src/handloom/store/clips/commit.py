@@ -223,10 +223,10 @@ class Committer:
 
     def _missing(self, records: Sequence[FragmentRecord]) -> list[FragmentRecord]:
         """The records that hold no committed row and no row twice; one that does is rewritten or left out."""
-        seen = set(self.done)
+        seen: set[str] = set()
         wanted = []
         for record in records:
-            fresh = [i for i in dict.fromkeys(record.clip_ids) if i not in seen]
+            fresh = [i for i in dict.fromkeys(record.clip_ids) if i not in seen and i not in self.done]
             seen.update(fresh)
             if len(fresh) == len(record.clip_ids):
                 wanted.append(record)
