@@ -23,7 +23,7 @@ from handloom.geometry.camera.intrinsics import rays
 from handloom.geometry.tracks.arm4r_scale import at_912x512
 from handloom.models.tracks.lucas_kanade import query_grid
 from handloom.schemas.tables.row import build_row, row_arrays, row_camera
-from handloom.schemas.values import Camera, CameraPath, Hands, LaterGrid, LiftedTracks, Tracks, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, ClipAnalysis, Hands, LaterGrid, LiftedTracks, Tracks, VideoInfo
 
 SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).parents[3] / "shared"))
 AUTHORS = SHARED / "clips/gt/arm4r_tracks/arm4r_spatracker_mechanic_tracks.npy"
@@ -47,16 +47,15 @@ def clip_row(number: int, num_frames: int = 32, share_hidden: float = 0.3, depth
         info=VideoInfo(640, 360, 30.0, "h264", "yuv420p", 0, 0.0, 10.0, 300),
         decoder="decord",
         frame_s=clip.start_s + np.arange(num_frames) / 15,
-        camera=Camera(np.diag([500.0, 500.0, 1.0]), "assumed"),
-        path=CameraPath(None, "none", "none", "static"),
-        hands=Hands(unseen, unseen, blank(), blank(21, 2), blank(21, 3)),
-        hands_world_m=None,
-        tracks=replace(Tracks.of_grid(points, visible), grids=later and later[0]),
-        lifted=LiftedTracks(depth_m, None, later and later[1]) if depth else None,
-        depth_source="geometry",
+        found=ClipAnalysis(
+            camera=Camera(np.diag([500.0, 500.0, 1.0]), "assumed"),
+            path=CameraPath(None, "none", "none", "static"),
+            hands=Hands(unseen, unseen, blank(), blank(21, 2), blank(21, 3)),
+            tracks=replace(Tracks.of_grid(points, visible), grids=later and later[0]),
+            lifted=LiftedTracks(depth_m, None, later and later[1]) if depth else None,
+            depth_source="geometry",
+        ),
         embeddings={"motion": None, "appearance": None},
-        quality={},
-        frame_flags=None,
         frame_jpeg=[f"{number} {n}".encode() for n in range(num_frames)],
         thumbnail=b"",
         run_key="k",

@@ -26,7 +26,7 @@ from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.tables.arrow import QUALITY_FIELDS, clips_schema
 from handloom.schemas.tables.embeddings import EMBEDDINGS
 from handloom.schemas.tables.row import build_row
-from handloom.schemas.values import Camera, CameraPath, Hands, Tracks, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, ClipAnalysis, Hands, Tracks, VideoInfo
 
 NUM_TRACKS = 3
 SCHEMA = clips_schema(NUM_TRACKS)
@@ -49,25 +49,23 @@ def make_row(
         info=VideoInfo(64, 48, 30.0, "h264", "yuv420p", 0, 0.0, 1e6, 10),
         decoder="decord",
         frame_s=start_s + np.arange(num_frames) / 15,
-        camera=Camera(np.diag([60.0, 60.0, 1.0]), "assumed"),
-        path=CameraPath(None, "none", "none", "static"),
-        hands_world_m=None,
-        lifted=None,
-        depth_source=None,
-        frame_flags=None,
-        hands=Hands(
-            visible,
-            np.zeros_like(visible),
-            np.where(visible, 0.9, np.nan).astype(np.float32),
-            keypoints,
-            rng.normal(size=(num_frames, 2, 21, 3)).astype(np.float32),
+        found=ClipAnalysis(
+            camera=Camera(np.diag([60.0, 60.0, 1.0]), "assumed"),
+            path=CameraPath(None, "none", "none", "static"),
+            hands=Hands(
+                visible,
+                np.zeros_like(visible),
+                np.where(visible, 0.9, np.nan).astype(np.float32),
+                keypoints,
+                rng.normal(size=(num_frames, 2, 21, 3)).astype(np.float32),
+            ),
+            tracks=Tracks.of_grid(points, tracked),
+            quality={name: None if rng.random() < 0.3 else float(rng.normal()) for name in QUALITY_FIELDS},
         ),
-        tracks=Tracks.of_grid(points, tracked),
         embeddings={
             name: rng.normal(size=spec.dim).astype(np.float32) if embedded else None
             for name, spec in EMBEDDINGS.items()
         },
-        quality={name: None if rng.random() < 0.3 else float(rng.normal()) for name in QUALITY_FIELDS},
         frame_jpeg=[rng.bytes(int(rng.integers(0, 200))) for _ in range(num_frames)] if pictures else None,
         thumbnail=rng.bytes(50),
         run_key="0123456789abcdef",

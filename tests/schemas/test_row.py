@@ -27,7 +27,7 @@ from handloom.schemas.tables.row import (
     row_arrays,
     row_camera,
 )
-from handloom.schemas.values import Camera, CameraPath, Hands, LaterGrid, LiftedTracks, Tracks, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, ClipAnalysis, Hands, LaterGrid, LiftedTracks, Tracks, VideoInfo
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
 INFO = VideoInfo(1920, 1080, 29.97, "h264", "yuv420p", 0, 0.0, 60.0, 1800)
@@ -70,7 +70,7 @@ def outputs(draw):
             st.none() | st.builds(LiftedTracks, st.just(floats(num, grid**2)), st.none(), st.none() | st.just(depths))
         ),
         "depth_source": draw(st.none() | st.just("geometry")),
-        "frame_flags": draw(st.none() | hnp.arrays(np.int32, num)),
+        "flags": draw(st.none() | hnp.arrays(np.int32, num)),
         "embeddings": {
             name: None if draw(st.booleans()) else np.linspace(-1, 1, spec.dim, dtype=np.float32)
             for name, spec in EMBEDDINGS.items()
@@ -83,7 +83,10 @@ def outputs(draw):
 
 def row_of(values: dict, clip: Clip | None = None) -> pa.RecordBatch:
     clip = clip or make_clip(3, narration="öffne die Schublade")
-    return build_row(clip, info=INFO, decoder="pyav", thumbnail=b"strip", run_key="0" * 16, **values)
+    analysis = {field.name: values[field.name] for field in dataclasses.fields(ClipAnalysis)}
+    rest = {name: values[name] for name in values.keys() - analysis.keys()}
+    found = ClipAnalysis(**analysis)
+    return build_row(clip, info=INFO, decoder="pyav", found=found, thumbnail=b"strip", run_key="0" * 16, **rest)
 
 
 @settings(deadline=None, max_examples=50)
@@ -99,7 +102,7 @@ def test_what_goes_in_comes_out(values):
     depth_m = None if lifted is None else lifted.grids_depth_m
     expected |= grid_columns(grids, depth_m, values["tracks"].visible.shape[1])
     expected |= {"world_from_camera": None if poses is None else poses.astype(np.float32)}
-    expected |= {"hand_keypoints_world_m": values["hands_world_m"], "frame_flags": values["frame_flags"]}
+    expected |= {"hand_keypoints_world_m": values["hands_world_m"], "frame_flags": values["flags"]}
     expected |= {"track_depth_m": None if lifted is None else lifted.depth_m, "track_points_world_m": None}
     expected |= {f"embedding_{name}": vector for name, vector in values["embeddings"].items()}
     expected |= {"frame_s": values["frame_s"], "camera_matrix": values["camera"].camera_matrix.astype(np.float32)}
@@ -232,5 +235,5 @@ def _plain(num: int = 3) -> dict:
         "hands_world_m": None,
         "lifted": None,
         "depth_source": None,
-        "frame_flags": None,
+        "flags": None,
     }

@@ -14,7 +14,7 @@ from support.window_tables import picture
 from handloom.api import Database
 from handloom.schemas.tables.embeddings import EMBEDDINGS
 from handloom.schemas.tables.row import build_row
-from handloom.schemas.values import Camera, CameraPath, Hands, Tracks, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, ClipAnalysis, Hands, Tracks, VideoInfo
 
 WORDS = ("open the jar", "pour", None, "stack the cubes")
 
@@ -46,16 +46,13 @@ def hand_row(
         info=VideoInfo(WIDTH, HEIGHT, hz, "h264", "yuv420p", 0, 0.0, num_frames / hz, num_frames),
         decoder="decord",
         frame_s=clip.start_s + np.arange(num_frames) / hz,
-        camera=Camera(MATRIX, "given"),
-        path=CameraPath(None, "none", "none", "static"),
-        hands=Hands(seen, np.zeros_like(seen), np.where(seen, 0.9, np.nan).astype(np.float32), px, cam),
-        hands_world_m=None,
-        tracks=Tracks.of_grid(tracks, np.ones((num_frames, 4), bool)),
-        lifted=None,
-        depth_source=None,
+        found=ClipAnalysis(
+            camera=Camera(MATRIX, "given"),
+            path=CameraPath(None, "none", "none", "static"),
+            hands=Hands(seen, np.zeros_like(seen), np.where(seen, 0.9, np.nan).astype(np.float32), px, cam),
+            tracks=Tracks.of_grid(tracks, np.ones((num_frames, 4), bool)),
+        ),
         embeddings={name: random_unit(rng, spec.dim) for name, spec in EMBEDDINGS.items()},
-        quality={},
-        frame_flags=None,
         frame_jpeg=[picture(number, f) for f in range(num_frames)] if jpeg else None,
         thumbnail=b"",
         run_key=RUN_KEY,

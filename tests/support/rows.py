@@ -11,7 +11,7 @@ import pyarrow as pa
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.tables.embeddings import EMBEDDINGS
 from handloom.schemas.tables.row import build_row, row_arrays
-from handloom.schemas.values import Camera, CameraPath, Hands, LaterGrid, Tracks, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, ClipAnalysis, Hands, LaterGrid, Tracks, VideoInfo
 
 RUN_KEY = "0123456789abcdef"
 
@@ -68,16 +68,15 @@ def make_row(
         info=VideoInfo(640, 360, 30.0, "h264", "yuv420p", 0, 0.0, 10.0, 300),
         decoder="decord",
         frame_s=clip.start_s + np.arange(num_frames) / 15,
-        camera=camera,
-        path=CameraPath(None, "none", "none", "static"),
-        hands=Hands(visible, np.zeros_like(visible), confidence, px, cam),
-        hands_world_m=None,
-        tracks=replace(Tracks.of_grid(points, track_visible), grids=later),
-        lifted=None,
-        depth_source=None,
+        found=ClipAnalysis(
+            camera=camera,
+            path=CameraPath(None, "none", "none", "static"),
+            hands=Hands(visible, np.zeros_like(visible), confidence, px, cam),
+            tracks=replace(Tracks.of_grid(points, track_visible), grids=later),
+            quality={"hand_coverage": float(visible.any(1).mean()) if num_frames else None, "blur": 12.5}
+            | (quality or {}),
+        ),
         embeddings=vectors,
-        quality={"hand_coverage": float(visible.any(1).mean()) if num_frames else None, "blur": 12.5} | (quality or {}),
-        frame_flags=None,
         frame_jpeg=frame_jpeg,
         thumbnail=b"\xff\xd8strip",
         run_key=run_key,

@@ -15,7 +15,7 @@ from handloom.schemas.tables.arrow import CLIP_LIST
 from handloom.schemas.tables.embeddings import EMBEDDINGS
 from handloom.schemas.tables.robot import ROBOT_EPISODES
 from handloom.schemas.tables.row import build_row
-from handloom.schemas.values import Camera, CameraPath, Hands, LaterGrid, LiftedTracks, Tracks, VideoInfo
+from handloom.schemas.values import Camera, CameraPath, ClipAnalysis, Hands, LaterGrid, LiftedTracks, Tracks, VideoInfo
 
 WIDTH, HEIGHT, HZ, GRID = 384, 288, 15.0, 4
 MATRIX = np.array([[300.0, 0, 191.5], [0, 300.0, 143.5], [0, 0, 1]])
@@ -61,16 +61,17 @@ def room_row(
         info=VideoInfo(WIDTH, HEIGHT, HZ, "h264", "yuv420p", 0, 0.0, num_frames / HZ, num_frames),
         decoder="decord",
         frame_s=clip.start_s + np.arange(num_frames) / HZ,
-        camera=Camera(MATRIX, "given"),
-        path=path,
-        hands=Hands(no_hands, no_hands, nothing[..., 0, 0], nothing[..., :2], nothing),
-        hands_world_m=None,
-        tracks=Tracks(points.astype(np.float32), visible, query, kind, grids=None if later is None else tuple(grids)),
-        lifted=lifted if depth else None,
-        depth_source="geometry" if depth else None,
+        found=ClipAnalysis(
+            camera=Camera(MATRIX, "given"),
+            path=path,
+            hands=Hands(no_hands, no_hands, nothing[..., 0, 0], nothing[..., :2], nothing),
+            tracks=Tracks(
+                points.astype(np.float32), visible, query, kind, grids=None if later is None else tuple(grids)
+            ),
+            lifted=lifted if depth else None,
+            depth_source="geometry" if depth else None,
+        ),
         embeddings={name: random_unit(rng, spec.dim) for name, spec in EMBEDDINGS.items()},
-        quality={},
-        frame_flags=None,
         frame_jpeg=[picture(number, t) for t in range(num_frames)],
         thumbnail=b"",
         run_key=RUN_KEY,

@@ -6,7 +6,8 @@ index, middle, ring, little finger, each from base to tip), N tracks. NaN marks 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -224,3 +225,22 @@ class LiftedTracks:
     depth_m: NDArray[np.float32]
     points_world_m: NDArray[np.float32] | None
     grids_depth_m: tuple[NDArray[np.float32], ...] | None = None
+
+
+@dataclass(frozen=True)
+class ClipAnalysis:
+    """What a clip's frames hold, as the stages found it; None: not computed.
+
+    hands_world_m: (T, 2, 21, 3) metres in the world of `path`, NaN where unknown. depth_source: `geometry` or the depth
+    maps' source. quality: numbers of the column `quality` (None: unknown). flags: (T,) int32, `frame_flags`.
+    """
+
+    camera: Camera
+    path: CameraPath
+    hands: Hands
+    tracks: Tracks
+    hands_world_m: NDArray[np.floating] | None = None
+    lifted: LiftedTracks | None = None
+    depth_source: str | None = None
+    quality: Mapping[str, float | None] = field(default_factory=dict)
+    flags: NDArray[np.int32] | None = None

@@ -19,9 +19,9 @@ from handloom.bench.truth.cases import Case, Loaded, load
 from handloom.geometry.camera.world import metric_poses
 from handloom.geometry.picture_stats import PictureNumbers, PictureStats
 from handloom.schemas.settings import Settings
-from handloom.schemas.values import LEFT, RIGHT, TrackKind, Tracks
+from handloom.schemas.values import LEFT, RIGHT, ClipAnalysis, TrackKind, Tracks
 from handloom.synth.follow import STILL, follow
-from handloom.workers.extraction.stages import ClipAnalysis, Stages
+from handloom.workers.extraction.stages import Stages
 
 GIVEN, ESTIMATED, MEDIAPIPE, LK = "handloom", "handloom_estimated", "mediapipe", "lk"
 BLIND = "handloom_blind"  # without intrinsics

@@ -28,9 +28,9 @@ from handloom.geometry.picture_stats import PictureStats
 from handloom.pipelines.process_pool import process_pool
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.settings import Settings
-from handloom.schemas.values import TrackKind, Tracks, VideoInfo
+from handloom.schemas.values import ClipAnalysis, TrackKind, Tracks, VideoInfo
 from handloom.video.decode.frame_store import FrameStore
-from handloom.workers.extraction.stages import ClipAnalysis, Stages
+from handloom.workers.extraction.stages import Stages
 
 SIZE, SECONDS = (640, 360), 3.0
 QUICK_SHOTS = ("pan", "look_around", "room")

@@ -13,7 +13,7 @@ from handloom.errors import ShapeError
 from handloom.schemas.clip import Clip
 from handloom.schemas.tables.arrow import QUALITY_FIELDS, clips_schema
 from handloom.schemas.tables.later_grids import GRID_INDEX, GRID_SHAPES, grid_columns
-from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Camera, CameraPath, Hands, LiftedTracks, Tracks, VideoInfo
+from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Camera, ClipAnalysis, VideoInfo
 
 # Shape of one frame's value in each per-frame array column; -1 is N, the number of tracks.
 FRAME_SHAPES: dict[str, tuple[int, ...]] = {
@@ -90,16 +90,8 @@ def build_row(
     info: VideoInfo,
     decoder: str,
     frame_s: NDArray[np.float64],
-    camera: Camera,
-    path: CameraPath,
-    hands: Hands,
-    hands_world_m: NDArray[np.floating] | None,
-    tracks: Tracks,
-    lifted: LiftedTracks | None,
-    depth_source: str | None,
-    embeddings: dict[str, NDArray[np.float32] | None],
-    quality: dict[str, float | None],
-    frame_flags: NDArray[np.int32] | None,
+    found: ClipAnalysis,
+    embeddings: Mapping[str, NDArray[np.float32] | None],
     frame_jpeg: list[bytes] | None,
     thumbnail: bytes,
     run_key: str,
@@ -111,14 +103,16 @@ def build_row(
     Columns that no stage computed are null, as are the world's columns without poses. Raises ShapeError if the outputs
     disagree in T.
 
-    host: the machine that made the row; None: unknown. num_grid: points of a grid; None: as many as tracks.
+    found: what the stages found. embeddings: (D,) by name, None where there is none. frame_jpeg: T pictures, None: not
+    kept. host: the machine that made the row; None: unknown. num_grid: points of a grid; None: as many as tracks.
     """
+    camera, path, hands, tracks, lifted = found.camera, found.path, found.hands, found.tracks, found.lifted
     num_frames = len(frame_s)
     num_tracks = tracks.points_px.shape[1]
     for name, array in (("hands", hands.visible), ("tracks", tracks.visible)):
         if len(array) != num_frames:
             raise ShapeError(f"{name} has {len(array)} frames, the clip {num_frames} (clip {clip.clip_id})")
-    unknown = set(quality) - set(QUALITY_FIELDS)
+    unknown = set(found.quality) - set(QUALITY_FIELDS)
     if unknown:
         raise ShapeError(f"unknown quality fields {sorted(unknown)} (clip {clip.clip_id})")
     num_grid = num_tracks if num_grid is None else num_grid
@@ -151,11 +145,11 @@ def build_row(
         "hand_view": hands.view,
         "track_query_frame": tracks.query_frame.tolist(),
         "track_kind": tracks.kind.tolist(),
-        "track_depth_source": depth_source,
-        "frame_flags": None if frame_flags is None else frame_flags.tolist(),
+        "track_depth_source": found.depth_source,
+        "frame_flags": None if found.flags is None else found.flags.tolist(),
         "hand_left": bool(hands.visible[:, 0].any()),
         "hand_right": bool(hands.visible[:, 1].any()),
-        "quality": {name: quality.get(name) for name in QUALITY_FIELDS},
+        "quality": {name: found.quality.get(name) for name in QUALITY_FIELDS},
         "thumbnail": thumbnail,
         "host": host,
         "run_key": run_key,
@@ -167,7 +161,7 @@ def build_row(
         "hand_confidence": hands.confidence,
         "hand_keypoints_px": hands.keypoints_px,
         "hand_keypoints_cam_m": hands.keypoints_cam_m,
-        "hand_keypoints_world_m": hands_world_m,
+        "hand_keypoints_world_m": found.hands_world_m,
         "hand_sigma_m": hands.sigma_m,
         "track_points_px": tracks.points_px,
         "track_visible": tracks.visible,
@@ -179,8 +173,8 @@ def build_row(
     columns = []
     for field in schema:
         if field.name in GRID_INDEX:
-            found = arrays[field.name]
-            columns.append(pa.array([None if found is None else found.tolist()], field.type))
+            array = arrays[field.name]
+            columns.append(pa.array([None if array is None else array.tolist()], field.type))
         elif arrays.get(field.name) is not None:
             columns.append(frames_to_arrow(arrays[field.name], field.type))
         elif field.name.startswith("embedding_"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,31 +36,16 @@ from handloom.schemas.settings import Settings
 from handloom.schemas.values import (
     Camera,
     CameraPath,
+    ClipAnalysis,
     DepthMaps,
     HandPoints,
     Hands,
-    LiftedTracks,
     Tracks,
     VideoInfo,
 )
 from handloom.workers.extraction.choose import depth_provider, hand_extractor, point_tracker
 
 Begin = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class ClipAnalysis:
-    """What a clip holds. hands_world_m: (T, 2, 21, 3) or None; flags: (T,) int32, `schemas.frame_flags`."""
-
-    camera: Camera
-    path: CameraPath
-    hands: Hands
-    hands_world_m: NDArray[np.floating] | None
-    tracks: Tracks
-    lifted: LiftedTracks | None
-    depth_source: str | None
-    quality: dict[str, float | None]
-    flags: NDArray[np.int32]
 
 
 class Stages:
@@ -133,7 +118,7 @@ class Stages:
         measured = bool(np.isfinite(lifted.depth_m).any())
         source = None if not measured else "geometry" if maps is None else maps.source
         world = hands_to_world(hands, path)
-        return ClipAnalysis(camera, path, hands, world, tracks, lifted, source, quality, flags)
+        return ClipAnalysis(camera, path, hands, tracks, world, lifted, source, quality, flags)
 
     def _hand_size(self, clip: Clip) -> HandSize:
         """What the clip list says of the hands, with the settings where it says nothing."""
