@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from handloom.moved import install
+
 if TYPE_CHECKING:
     from handloom.api import Database
+
+install()
 
 __version__ = "0.3.0"
 __all__ = ["__version__", "open"]
