@@ -21,7 +21,7 @@ with LastWords("/data/db", 9) as last_words:
     {end}
 """
 LOST = """
-from handloom.pipelines import head
+from handloom.pipelines.cluster import head
 from handloom.pipelines.cluster.head import LastWords
 head.LOOK_S, head.LOST_S, head.LATE_S = 0.05, 0.2, 0.2
 with LastWords("/data/db", 9) as last_words, head.Head("{address}", last_words) as found:

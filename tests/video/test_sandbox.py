@@ -30,7 +30,7 @@ FOUND = sandbox.support()
 
 ATTEMPTS = """
 import ctypes, json, os, socket, sys
-from handloom.video import sandbox
+from handloom.video.decode import sandbox
 video, other, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 inet = socket.socket()
 libc = ctypes.CDLL(None, use_errno=True)
@@ -170,7 +170,7 @@ def test_the_sandbox_can_be_demanded_or_left_out(video, make_decoder, monkeypatc
     assert outcome(make_decoder(sandbox="off"), clip(video)) == list(range(NUM))
     if set(FOUND.layers) == sandbox.LAYERS.keys():
         assert outcome(make_decoder(sandbox="required"), clip(video)) == list(range(NUM))
-    blind = process_module._BOOT.replace("main(told", "from handloom.video import sandbox\nNONE\nmain(told")
+    blind = process_module._BOOT.replace("main(told", "from handloom.video.decode import sandbox\nNONE\nmain(told")
     monkeypatch.setattr(
         process_module, "_BOOT", blind.replace("NONE", "sandbox.support = lambda: sandbox.Support(0, False)")
     )
@@ -244,7 +244,7 @@ LIES = {
 
 LIAR = """
 import json, pathlib, time
-from handloom.video import child
+from handloom.video.decode import child
 LIES = {name: bytes.fromhex(lie) for name, lie in json.loads(pathlib.Path(FILE).read_text()).items()}
 class Liar:
     def __init__(self, end):

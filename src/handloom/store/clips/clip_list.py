@@ -94,8 +94,8 @@ class ClipListWriter:
 
     def __init__(self, db: Tables) -> None:
         self._db = db
-        self._version = db.ensure_table("clip_list", CLIP_LIST).version
-        self._known = self._read()
+        self._known = _Known({}, defaultdict(dict), {})
+        self._version: int | None = None  # of the list that `known` tells of
 
     def _read(self) -> _Known:
         known = _read_known(self._db)
@@ -108,7 +108,7 @@ class ClipListWriter:
 
     def add(self, clips: Iterable[Clip], *, whole_videos: bool = False, batch_clips: int = 50_000) -> AddResult:
         """As `add_clips`."""
-        db, version = self._db, self._table().version
+        db, version = self._db, self._db.ensure_table("clip_list", CLIP_LIST).version
         if version != self._version:
             self._known = self._read()
         known = self._known
@@ -143,7 +143,7 @@ class ClipListWriter:
             known.add(new)
             self._version = before
         else:
-            self._version = -1
+            self._version = None
         counts = (len(new), len(changed), len(given) - len(new) - len(changed), repeated)
         return AddResult(*counts, len(renewed), dropped, redone.rows + redone.rejects)
 
