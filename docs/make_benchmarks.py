@@ -1,4 +1,4 @@
-"""Writes the tables of accuracy in README.md, docs/accuracy.md and docs/benchmarks.md from the reports of
+"""Writes the tables of accuracy in docs/accuracy.md and docs/benchmarks.md from the reports of
 `handloom bench accuracy` in benchmarks/results: `accuracy.json`, and of real footage `footage.json` and, of the version
 before, `footage_before.json`."""
 
@@ -10,7 +10,7 @@ from handloom.bench.accuracy.table import markdown
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
-PAGES = (ROOT / "README.md", ROOT / "docs/accuracy.md", ROOT / "docs/benchmarks.md")
+PAGES = (ROOT / "docs/accuracy.md", ROOT / "docs/benchmarks.md")
 MARKS = re.compile(r"(<!-- docs/make_benchmarks.py: (goals|parts|truth|others) -->\n).*?(<!-- end -->)", re.DOTALL)
 REPORTS = ("accuracy", "footage")
 PARTS = ("virtual", "footage", "published_tracks")
@@ -41,7 +41,7 @@ def goals() -> str:
 
 
 def parts() -> str:
-    """The tables of the parts that are no clips with truth; those stand in accuracy.md and the README."""
+    """The tables of the parts that are no clips with truth; those stand by themselves."""
     found = {
         part: report(name)["results"][part] for name in REPORTS for part in PARTS if part in report(name)["results"]
     }

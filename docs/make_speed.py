@@ -1,4 +1,4 @@
-"""Writes the README's figures on speed from the report that `handloom bench extract --save benchmarks/results` left."""
+"""Writes the speed in docs/benchmarks.md from what `handloom bench extract --save benchmarks/results` left."""
 
 import json
 import re
@@ -7,15 +7,15 @@ from pathlib import Path
 from handloom.bench.catalogue import table
 
 ROOT = Path(__file__).parents[1]
-REPORT, README = ROOT / "benchmarks/results/extract.json", ROOT / "README.md"
+REPORT, PAGE = ROOT / "benchmarks/results/extract.json", ROOT / "docs/benchmarks.md"
 BETWEEN = re.compile(r"(?<=<!-- docs/make_speed.py -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def figures() -> str:
-    """What stands between the README's two marks."""
-    link = "[`handloom bench extract`](benchmarks/results/extract.json)"
+    """What stands between the page's two marks."""
+    link = "[`handloom bench extract`](../benchmarks/results/extract.json)"
     return f"**Speed** ({link}). {table(json.loads(REPORT.read_text()))}"
 
 
 if __name__ == "__main__":
-    README.write_text(BETWEEN.sub(lambda _: figures(), README.read_text()))
+    PAGE.write_text(BETWEEN.sub(lambda _: figures(), PAGE.read_text()))

@@ -81,7 +81,7 @@ def run_benchmark(
 
 
 def table(report: dict[str, Any]) -> str:
-    """A report of one of `TABLES` as Markdown, as the README shows it."""
+    """A report of one of `TABLES` as Markdown, as docs/benchmarks.md shows it."""
     if report["name"] == "extract":
         from handloom.bench.extract.table import markdown
 

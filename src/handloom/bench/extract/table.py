@@ -1,4 +1,4 @@
-"""The report of `bench extract` as Markdown: the README's paragraph on speed."""
+"""The report of `bench extract` as Markdown: the paragraph on speed of docs/benchmarks.md."""
 
 from __future__ import annotations
 
