@@ -44,9 +44,9 @@ def test_what_is_on_its_way_can_still_be_had():
         assert next(iter(arrivals)) == 1
         go.set()
         began = time.monotonic()
-        assert next(arrivals.late(5.0, 10.0)) == 2
-        assert list(arrivals.late(0.2, 10.0)) == []
-        assert time.monotonic() - began < 9  # `late` gives up after ten
+        assert next(arrivals.drain(5.0, 10.0)) == 2
+        assert list(arrivals.drain(0.2, 10.0)) == []
+        assert time.monotonic() - began < 9  # `drain` gives up after ten
 
 
 def test_the_wait_ends_when_nobody_works_and_only_then():

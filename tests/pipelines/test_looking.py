@@ -92,9 +92,9 @@ def waiting(monkeypatch, caplog):
         shown = iter(rooms)
         monkeypatch.setattr(scaling, "_steady", lambda _: next(shown))
         monkeypatch.setattr(scaling, "WAIT_S", 0.01)
-        monkeypatch.setattr(scaling.sharing, "others", lambda _: [])
-        monkeypatch.setattr(scaling.sharing, "holders_text", lambda _: "nobody holds anything")
-        monkeypatch.setattr(scaling.sharing, "REMIND_S", 0.05)
+        monkeypatch.setattr(scaling.broker, "others", lambda _: [])
+        monkeypatch.setattr(scaling.broker, "holders_text", lambda _: "nobody holds anything")
+        monkeypatch.setattr(scaling.broker, "REMIND_S", 0.05)
         monkeypatch.setattr(scaling, "look", lambda: EMPTY)
         return scaling.PoolScaler(Resources(wait_s=0.2, num_actors=4), "db", None)
 
