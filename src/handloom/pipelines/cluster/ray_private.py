@@ -20,6 +20,7 @@ TESTED = "2.60.0"
 """The Ray that the whole suite runs on."""
 
 WAIT_S = 0.5
+"""The longest that Ray Data waits for results before it looks for other work."""
 
 Amounts = Mapping[str, float]
 """CPUs, GPUs and bytes of memory by Ray's names: `CPU`, `GPU`, `memory`."""
