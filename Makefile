@@ -1,5 +1,5 @@
 # make demo   set everything up and run the main job on clips rendered here
-# make test   the tests and the linter, in the same environment (WORKERS=2: in two processes, not three)
+# make test   the tests and the linters, in the same environment (WORKERS=2: in two processes, not three)
 #
 # Needs Python 3.11 or 3.12 with venv, and PyPI. Another interpreter: make demo PYTHON=/path/to/python3.11
 
@@ -14,23 +14,28 @@ WORKERS ?= 3
 
 help:
 	@echo "make demo      set everything up in $(VENV), run the main job on clips rendered here"
-	@echo "make test      the tests and the linter; make test-all adds the slow ones and torch"
+	@echo "make test      the tests and the linters; make test-all adds the slow ones and torch"
 	@echo "make test-peers  exports in the readers of other packages, in an environment of their own (8 GB)"
 	@echo "make bench     measure extraction on this machine (minutes)"
-	@echo "make lint      the linter alone"
+	@echo "make lint      the linters alone: ruff and mypy"
 	@echo "make docs      write docs/settings.md again, from the settings' own definitions"
 	@echo "make clean     remove $(VENV), the demo and the caches"
 
 demo: $(READY)
 	@$(BIN)/handloom demo --out handloom-demo
 
-# The linter's verdict counts, but does not keep the tests from running: pytest's closing line is always the last.
+# The linters' verdict counts, but does not keep the tests from running: pytest's closing line is always the last.
+LINT := $(BIN)/ruff check --output-format concise . && $(BIN)/mypy
+
+# Tests start more than a hundred processes: each would compile the package again where Python may not keep bytecode.
+test test-all: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(READY)
-	@$(BIN)/ruff check --output-format concise .; lint=$$?; $(BIN)/pytest -q -n $(WORKERS) || exit $$?; exit $$lint
+	@$(LINT); lint=$$?; $(BIN)/pytest -q -n $(WORKERS) || exit $$?; exit $$lint
 
 test-all: $(READY)
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[extract,models,dev]'
-	@$(BIN)/ruff check --output-format concise .; lint=$$?; $(BIN)/pytest -q -n $(WORKERS) -m "slow or not slow" || exit $$?; exit $$lint
+	@$(LINT); lint=$$?; $(BIN)/pytest -q -n $(WORKERS) -m "slow or not slow" || exit $$?; exit $$lint
 
 # lerobot wants other versions of numpy, pyarrow and av than extraction does. PEERS_PIP: more arguments for pip.
 PEERS := .venv-peers
@@ -47,7 +52,7 @@ $(PEERS)/.ready:
 	@touch $@
 
 lint: $(READY)
-	@$(BIN)/ruff check --output-format concise .
+	@$(LINT)
 
 bench: $(READY)
 	@$(BIN)/handloom bench extract --save benchmarks/results
@@ -56,7 +61,7 @@ docs: $(READY)
 	@$(BIN)/python docs/make_settings.py > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 
 clean:
-	rm -rf $(VENV) $(PEERS) handloom-demo build src/handloom.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) handloom-demo build src/handloom.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # mediapipe asks for opencv-contrib-python, whose windows need libGL.so.1: a bare server has none. handloom opens no
 # windows, so there the same version without them takes its place (both removed first: they fill one folder, and

@@ -4,7 +4,7 @@
 #   sbatch deploy/slurm.sh run                    # extraction alone
 #   sbatch deploy/slurm.sh train                  # training alone
 #   sbatch deploy/slurm.sh run train              # one after the other
-#   sbatch deploy/slurm.sh run+train              # side by side: extraction gives way to training
+#   sbatch deploy/slurm.sh run+train              # side by side: extraction scales down for training
 #
 # or as two, the second once the first has ended:
 #
@@ -41,12 +41,12 @@ export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN
 
-# Ports and a folder of this turn's own: another job, or the turn before, may still have a Ray on the same node.
+# Ports and a folder for this turn only: another job, or the turn before, may still have a Ray on the same node.
 port=$((20000 + (${SLURM_JOB_ID:?started by sbatch} + 97 * ${SLURM_RESTART_COUNT:-0}) % 10000 * 3))
 cpus=${SLURM_CPUS_PER_TASK:-1}
 gpus=${SLURM_GPUS_ON_NODE:-0}
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-# Where `ray[client]` is installed its server starts too, and wants a port; elsewhere Ray refuses to hear of one.
+# If `ray[client]` is installed its server starts too, and needs a port; else Ray refuses the option.
 client=()
 if python -c 'import grpc' 2>/dev/null; then client=(--ray-client-server-port=$((port + 2))); fi
 head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-address | awk '{print $1}')

@@ -1,6 +1,6 @@
-"""Writes the tables of accuracy in docs/accuracy.md and docs/benchmarks.md from the reports of
-`handloom bench accuracy` in benchmarks/results: `accuracy.json`, and of real footage `footage.json` and, of the version
-before, `footage_before.json`."""
+"""Writes the accuracy tables of docs/accuracy.md and docs/benchmarks.md from the reports of `handloom bench accuracy`
+in benchmarks/results: `accuracy.json`, `footage.json` (real footage), and `footage_before.json` (real footage, with the
+version before). The list of goals has those of `commit.json` and `stages.json` as well."""
 
 import json
 import re
@@ -13,22 +13,23 @@ RESULTS = ROOT / "benchmarks/results"
 PAGES = (ROOT / "docs/accuracy.md", ROOT / "docs/benchmarks.md")
 MARKS = re.compile(r"(<!-- docs/make_benchmarks.py: (goals|parts|truth|others) -->\n).*?(<!-- end -->)", re.DOTALL)
 REPORTS = ("accuracy", "footage")
+GOALS = (*REPORTS, "commit", "stages")
 PARTS = ("virtual", "footage", "published_tracks")
 SOURCES = ("rendered", "egodex", "crossing")
 
 
 def report(name: str) -> dict:
-    """A report, empty where there is none."""
+    """A report; without goals and results if the file does not exist."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else {"goals": [], "results": {}}
 
 
 def goals() -> str:
-    """Every goal: the version before where it was measured, now, what is wanted, and whether it is met."""
+    """Every goal: the value of the version before (if measured), the value now, the goal, and whether it is met."""
     before = {goal["name"]: goal["value"] for goal in report("footage_before")["goals"]}
     lines = ["| what | unit | before | now | goal | met |", "|---|---|---:|---:|---:|---|"]
     seen = set()
-    for name in REPORTS:
+    for name in GOALS:
         for goal in report(name)["goals"]:
             if goal["name"] in seen:
                 continue
@@ -41,7 +42,7 @@ def goals() -> str:
 
 
 def parts() -> str:
-    """The tables of the parts that are no clips with truth; those stand by themselves."""
+    """The tables of `PARTS`; clips with truth have tables of their own."""
     found = {
         part: report(name)["results"][part] for name in REPORTS for part in PARTS if part in report(name)["results"]
     }
@@ -49,12 +50,12 @@ def parts() -> str:
 
 
 def truth() -> str:
-    """Of clips with truth, our lines."""
+    """Clips with truth: the tables of our own numbers."""
     return "\n\n".join(table for table in _with_truth() if not _of_others(table)) + "\n"
 
 
 def others() -> str:
-    """Of clips with truth, the lines that others print, and the clips where hands cross."""
+    """Clips with truth: the tables of the numbers that other projects print, and of clips in which hands cross."""
     return "\n\n".join(table for table in _with_truth() if _of_others(table)) + "\n"
 
 
@@ -69,12 +70,12 @@ def _of_others(table: str) -> bool:
 
 
 def number(value: float | None) -> str:
-    """Three digits that count."""
+    """Three significant digits; `-` for None."""
     return "-" if value is None else f"{value:.3g}"
 
 
 def page(text: str) -> str:
-    """The page with its tables anew."""
+    """The page with its tables replaced."""
     tables = {"goals": goals, "parts": parts, "truth": truth, "others": others}
     return MARKS.sub(lambda found: found[1] + tables[found[2]]() + found[3], text)
 

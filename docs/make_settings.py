@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from handloom.schemas.settings import Resources, Settings
+from handloom.schemas.settings import Resources, Settings, StageConfig
 from handloom.schemas.training import TrainResources, TrainSettings
 
 INTRO = """# Settings
@@ -25,7 +25,7 @@ prints what a run would use.
 sample_hz = 10
 
 [camera]
-assumed_fov_deg = 92.0    # better: `handloom ingest ... --fov-deg 92`, which is each clip's own
+assumed_fov_deg = 92.0    # better: `handloom ingest ... --fov-deg 92`, for those clips alone
 
 [resources]
 num_actors = 4
@@ -33,22 +33,28 @@ num_actors = 4
 
 ## What changes a row
 
-These are part of the *run key*. All rows of a database are made with the same ones: asking for others ends with an
-error that names what differs. Leave out `--config` and `--set` to go on with the database's own, or ingest into
-another `--db`.
+Each is part of the [key](stages.md#keys-and-what-is-computed-again) of the stage that uses it, and all are part of the
+*run key*. A run with other ones than the database's ends with an error that names what differs, the stages that depend
+on it, rows and hours: `--recompute` computes these stages of existing rows again. Leave out `--config` and `--set` to
+go on with the database's own settings.
+"""
+STAGES = """
+## Stages of one's own
+
+Each has a section `[stages.NAME]` ([stages](stages.md)). Its class and settings are part of the stage's key, the rest
+changes only the cost.
 """
 RESOURCES = """
 ## What changes only the cost
 
-Under `[resources]`, and never part of the run key: change them from run to run as you like, the rows are the same
-bytes.
+Under `[resources]`, and never part of the run key: they may change from run to run, the rows are the same bytes.
 """
 TRAINING = """
 ## Of training
 
-What every recipe of `handloom train` can be told, in a TOML file or with `--set lr=0.0003` ([training](training.md)); a
-recipe's own settings are on its page. All but `loader_workers`, `log_every`, `checkpoint_every`, `keep_checkpoints` and
-`compare` are part of a job: a checkpoint that was made with others is refused.
+These settings are the same for every recipe of `handloom train`, in a TOML file or with `--set lr=0.0003`
+([training](training.md)); a recipe's own settings are on its page. All but `loader_workers`, `log_every`,
+`checkpoint_every`, `keep_checkpoints` and `compare` are part of a job: a checkpoint made with others is refused.
 """
 TRAINING_RESOURCES = """
 Under `[resources]`, and never part of a job:
@@ -60,7 +66,9 @@ SIGNS = {Gt: (">", "gt"), Ge: (">=", "ge"), Lt: ("<", "lt"), Le: ("<=", "le")}
 def page() -> str:
     lines = [INTRO + HEADER]
     for section, field in Settings.model_fields.items():
-        lines += _rows(type(field.default), f"{section}.")
+        if section != "stages":
+            lines += _rows(type(field.default), f"{section}.", "none")
+    lines += [STAGES + HEADER, *_rows(StageConfig, "stages.NAME.", "none")]
     lines += [RESOURCES + HEADER, *_rows(Resources, "resources.")]
     lines += [TRAINING + HEADER, *_rows(TrainSettings, "", "none")]
     lines += [TRAINING_RESOURCES + HEADER, *_rows(TrainResources, "resources.")]
@@ -71,12 +79,13 @@ def _rows(model: type[BaseModel], prefix: str, absent: str = "automatic") -> lis
     lines = []
     for name, field in model.model_fields.items():
         meaning = " ".join((field.description or "").split())
+        name = field.alias or name
         lines.append(f"| `{prefix}{name}` | {_default(field.default, absent)} | {_range(field)} | {meaning} |")
     return lines
 
 
 def _default(value: Any, absent: str) -> str:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value:
         return ", ".join(f"`{key}` {number:g}" for key, number in value.items())
     return absent if value is None else f"`{json.dumps(value)}`"
 

@@ -1,4 +1,4 @@
-"""Writes the speed in docs/benchmarks.md from what `handloom bench extract --save benchmarks/results` left."""
+"""Writes the speeds in docs/benchmarks.md from the report of `handloom bench extract --save benchmarks/results`."""
 
 import json
 import re
@@ -12,7 +12,7 @@ BETWEEN = re.compile(r"(?<=<!-- docs/make_speed.py -->\n).*?(?=<!-- end -->)", r
 
 
 def figures() -> str:
-    """What stands between the page's two marks."""
+    """The text between the page's two marks."""
     link = "[`handloom bench extract`](../benchmarks/results/extract.json)"
     return f"**Speed** ({link}). {table(json.loads(REPORT.read_text()))}"
 

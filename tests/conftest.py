@@ -81,8 +81,17 @@ def cli(capsys, monkeypatch):
         out, err = capsys.readouterr()
         return ended.value.code or 0, out, err
 
-    yield call
-    logging.getLogger("handloom").handlers = []
+    return call
+
+
+@pytest.fixture(autouse=True)
+def _logs():
+    """A command that runs in this process sets up its logs: the next test's `caplog` would see nothing."""
+    yield
+    logger = logging.getLogger("handloom")
+    logger.handlers = []
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +118,7 @@ def clips(rendered: Path) -> tuple[Clip, ...]:
     """Six clips of one second, two of each rendered video."""
     from handloom.ingest.human.folder import ingest_folder
     from handloom.video.decode.probe import Prober
-    from handloom.video.fetch.source import VideoSource
+    from handloom.video.fetch.video_source import VideoSource
 
     with Prober(VideoSource(str(rendered.parent / "cache"))) as probe:
         found = ingest_folder(str(rendered), dataset="test", clip_seconds=1.0, probe=probe).clips

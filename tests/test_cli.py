@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
+import time
+from itertools import groupby
 
 import pyarrow.parquet as pq
 import pytest
 from support.process import HANDLOOM
+
+from handloom.cli.console import Counting
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,7 @@ def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
 
     code, out, _ = cli("status", "--db", db, "--json")
     assert (code, json.loads(out)["pending"]) == (0, 7)
-    code, out, err = cli("run", "--db", db, "--set", "resources.shard_clips=2", "--json")
+    code, out, err = cli("run", "--db", db, "--set=resources.shard_clips=2", "--set=resources.num_actors=1", "--json")
     summary = json.loads(out)
     assert code == 3, err
     counts = [summary[f"num_{name}"] for name in ("clips", "rejects", "frames")]
@@ -128,7 +133,7 @@ def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
         (("run", "--db", "{tmp}/foreign"), 1, "not a handloom database: it holds notes.txt"),
         (("run", "--db", "{tmp}/db", "--set", "video.sample=3"), 2, "there is no setting video.sample"),
         (("run", "--db", "{tmp}/db", "--set", "video.sample_hz=-3"), 2, "video.sample_hz = -3"),
-        (("run", "--db", "{tmp}/db", "--set", "nonsense"), 2, "no assignment"),
+        (("run", "--db", "{tmp}/db", "--set", "nonsense"), 2, "not an assignment"),
         (("run", "--db", "{tmp}/db", "--config", "{tmp}/absent.toml"), 2, "absent.toml cannot be read"),
         (("run", "--db", "{tmp}/db", "--set", "resources.cpus_per_actor=64"), 2, "resources.cpus_per_actor"),
         (("run",), 2, "missing option '--db'\nhint: --db: The database: a folder or an s3:// URI"),
@@ -141,15 +146,13 @@ def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
         (("serch",), 2, "Did you mean 'search'"),
         (("export",), 2, "lerobot"),
         (("search", "--db", "{tmp}/db", "--clip", "folder:nobody:0-1"), 1, "no processed clips"),
-        (("search", "--db", "{tmp}/db"), 2, "one of --clip, --video and --text"),
-        (("search", "--db", "{tmp}/db", "--video", "{tmp}/absent.mp4"), 2, "hint: check the path"),
-        (("search", "--db", "{tmp}/db", "--video", "{tmp}"), 2, "hint: name one whole video file"),
+        (("search", "--db", "{tmp}/db"), 2, "one or more of --text, --clip, --video"),
         (("search", "--db", "{tmp}/db", "--text", "open", "--end-s", "3"), 2, "choose a part of --video"),
-        (("search", "--db", "{tmp}/db", "--text", "open", "--by", "colour"), 2, "'--by': 'colour' is not one of"),
+        (("search", "--db", "{tmp}/db", "--text", "open", "--stage-key", "tracks"), 2, "expected STAGE=KEY"),
         (("export", "lerobot", "--db", "{tmp}/db", "--out", "{tmp}/o", "--size", "91x90"), 2, "a side is odd"),
         (("train", "arm4r", "--db", "{tmp}/db", "--out", "{tmp}/o", "--set", "epoch=2"), 2, "did you mean epochs"),
         (("train", "arm4r", "--db", "{tmp}/db", "--out", "{tmp}/foreign/notes.txt"), 2, "is a file, expected a folder"),
-        (("train", "json:loads", "--db", "{tmp}/db", "--out", "{tmp}/o"), 2, "loads is a function, no recipe"),
+        (("train", "json:loads", "--db", "{tmp}/db", "--out", "{tmp}/o"), 2, "loads is a function, not a recipe"),
         (("bench", "extract", "--clips", "3"), 2, "takes no --clips"),
         (("show", "folder:nobody:0-1", "--db", "{tmp}/db", "--out", "{tmp}/a.png"), 1, "there is no clip"),
         (("ingest", "folder", "{tmp}/one", "--db", "/proc/none/db"), 1, "/proc/none/db"),
@@ -205,3 +208,38 @@ def test_help_answers_and_doctor_knows_this_machine(cli):
     code, out, err = cli("doctor", "--json")
     assert code == 0, err
     assert {"python", "machine", "ray", "mediapipe"} <= {finding["name"] for finding in json.loads(out)}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_counts_are_rewritten_on_a_terminal_and_are_lines_elsewhere():
+    out = Terminal()
+    with Counting("episodes", out) as count:
+        time.sleep(0.25)
+        count(3, 40)
+        count(5, 40)  # at once: shown at the end
+    states = out.getvalue().split("\r")
+    shown = [state.strip() for state in states if state.strip()]
+    assert [state for state, _ in groupby(shown)] == ["3/40 episodes", "5/40 episodes"]
+    assert out.getvalue().endswith("\n")
+
+    out = io.StringIO()
+    with Counting("rows", out, line_every_s=0.6) as count:
+        for done in (1, 2, 3):
+            count(done, None)  # at once: not shown
+        time.sleep(0.7)
+        count(4, None)
+        count(5, 9)
+        time.sleep(0.7)
+        count(6, 9)
+    assert out.getvalue().splitlines() == ["4 rows", "6/9 rows"]
+
+
+def test_a_short_count_writes_nothing():
+    out = io.StringIO()
+    with Counting("files", out) as count:
+        count(1, 1)
+    assert out.getvalue() == ""

@@ -3,28 +3,38 @@
 import json
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import typer
+from packaging.version import Version
 from support.rows import RUN_KEY, make_row
 
 from handloom import __version__
 from handloom.api import Database
 from handloom.cli import app
+from handloom.models.vision_language.prompts import PROMPTS
 from handloom.schemas.camera_presets import PRESETS
-from handloom.schemas.tables.arrow import CLIP_LIST, QUALITY_FIELDS, REJECTS, RUNS, clips_schema
+from handloom.schemas.settings import Settings
+from handloom.schemas.tables.arrow import CLIP_LIST, QUALITY_FIELDS, REJECTS, RUNS, STAGE_REJECTS, clips_schema
+from handloom.schemas.tables.duplicates import DUPLICATES
 from handloom.schemas.tables.embeddings import EMBEDDINGS
 from handloom.schemas.tables.reject import REASONS
 from handloom.schemas.tables.robot import ROBOT_EPISODES
-from handloom.schemas.tables.video_notes import VIDEO_NOTES
+from handloom.schemas.tables.segments import SEGMENT
+from handloom.schemas.tables.skills import SKILLS
+from handloom.schemas.towers import CaptionSettings
+from handloom.schemas.values import VIDEO_NOTES
+from handloom.stages.registry import own_stages
 from handloom.store.clip_features import CLIP_FEATURES
 from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
 from handloom.windows.statistics import SCHEMA as STATISTICS
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "handloom"
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 INLINE = re.compile(r"`(handloom [a-z][^`]*)`")
@@ -139,6 +149,16 @@ def test_settings_page_is_fresh():
     assert [name for name, row in rows_of(page).items() if not row[-1]] == []
 
 
+def test_captions_page_has_every_setting_and_prompt():
+    page = sections(DOCS / "captions.md")
+    rows = rows_of(page["Settings of `Caption`"])
+    assert set(rows) == set(CaptionSettings.model_fields)
+    assert {name for name, row in rows.items() if row[-1].endswith("*")} == {
+        name for name, setting in CaptionSettings.model_fields.items() if setting.exclude
+    }
+    assert set(rows_of(page["Prompts"])) == set(PROMPTS)
+
+
 def test_speed_in_the_docs_is_that_of_the_report():
     made = runpy.run_path(str(DOCS / "make_speed.py"))
     written = made["BETWEEN"].search((DOCS / "benchmarks.md").read_text())
@@ -180,15 +200,26 @@ def type_text(kind: pa.DataType, num_tracks: int) -> str:
 def test_tables_page_has_every_column_with_its_type():
     num_tracks = 7919  # prime: no other width is a multiple of it
     page = sections(DOCS / "tables.md")
-    clips = clips_schema(num_tracks, num_grid=GRID_POINTS)
+    brought = [field for stage in own_stages(Settings()) for field in stage.fields]
+    clips = pa.schema([*clips_schema(num_tracks, num_grid=GRID_POINTS), *brought, DUPLICATES.field(0)])
     added = pa.schema([field for field in clips if field.name not in CLIP_LIST.names])
-    tables = {"clip_list": CLIP_LIST, "clips": added, "rejects": REJECTS, "runs": RUNS}
+    tables = {"clip_list": CLIP_LIST, "clips": added, "rejects": REJECTS, "runs": RUNS, "stage_rejects": STAGE_REJECTS}
     tables |= {"robot_episodes": ROBOT_EPISODES, "window_statistics": STATISTICS, "clip_features": CLIP_FEATURES}
     for table, schema in tables.items():
         text = page[table].split("### quality")[0]
         written = {name: row[1] for name, row in rows_of(text).items()}
         assert written == {field.name: type_text(field.type, num_tracks) for field in schema}, table
     assert set(rows_of(page["clips"].split("### quality")[1])) == set(QUALITY_FIELDS)
+
+
+def test_segments_page_has_every_field_with_its_type():
+    written = {name: row[1] for name, row in rows_of(sections(DOCS / "segments.md")["Columns"]).items()}
+    assert written == {field.name: type_text(field.type, 7919) for field in SEGMENT}
+
+
+def test_skills_page_has_every_column_with_its_type():
+    written = {name: row[1] for name, row in rows_of(sections(DOCS / "skills.md")["The table `skills`"]).items()}
+    assert written == {field.name: type_text(field.type, 7919) for field in SKILLS}
 
 
 def test_filters_that_the_tables_page_gives_can_be_used(tmp_path):
@@ -238,5 +269,41 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors, f"{page.name}: {target}"
 
 
-def test_changelog_has_this_version():
-    assert f"## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+def test_the_version_is_the_same_everywhere():
+    """A development version is one of the version that the changelog's first section is about."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == __version__
+    first = re.search(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    version = Version(__version__)
+    assert first == version.base_version + (" (unreleased)" if version.is_devrelease else "")
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name below handloom is a package, a module, or stands in one."""
+    folder = PACKAGE
+    for number, part in enumerate(parts := name.removeprefix("handloom.").split(".")):
+        if (folder / part).is_dir():
+            folder /= part
+            continue
+        file = folder / f"{part}.py"
+        inside = parts[number + 1 :] if file.exists() else parts[number:]
+        text = (file if file.exists() else folder / "__init__.py").read_text()
+        return not inside or re.search(rf"\b{inside[0]}\b", text) is not None
+    return True
+
+
+def test_names_in_docstrings_and_pages_are_there():
+    """`store.clips.commit` and `video/grid.py`, wherever code or docs name them; `windows.loader` is an object's."""
+    packages = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"windows", "video"}
+    dotted = re.compile(r"`((?:handloom\.)?[a-z]\w*(?:\.\w+){2,})[`(]")
+    paths = re.compile(r"`((?:" + "|".join(packages | {"windows", "video"}) + r")(?:/\w+)+\.py)`")
+    stale = []
+    for page in [*PACKAGE.rglob("*.py"), *PAGES]:
+        if page.name == "CHANGELOG.md":  # it tells of modules that have moved since
+            continue
+        text = page.read_text()
+        names = [name for name in dotted.findall(text) if name.removeprefix("handloom.").split(".")[0] in packages]
+        names = [name for name in names if not name.startswith("stages.NAME.")]  # settings
+        stale += [f"{page.name}: {name}" for name in names if not is_there(name)]
+        stale += [f"{page.name}: {path}" for path in paths.findall(text) if not (PACKAGE / path).exists()]
+    assert stale == []

@@ -1,4 +1,4 @@
-"""What reports and `doctor` say about the machine."""
+"""Facts about the machine in reports and in `handloom doctor`."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def test_gpus_with_memory_and_driver(driver):
     assert (finding.state, finding.detail.count("MiB")) == ("ok", 2)
 
 
-def test_a_driver_that_does_not_answer_is_no_gpu(driver):
+def test_a_driver_that_does_not_reply_is_no_gpu(driver):
     driver("echo 'NVIDIA-SMI has failed' >&2; exit 9")
     assert hardware()["gpu"] is None
     (finding,) = gpu()
     assert (finding.state, finding.detail) == ("optional", "NVIDIA-SMI has failed")
 
 
-def test_what_decides_numbers_is_named():
+def test_facts_that_change_numbers_are_recorded():
     found = hardware()
     assert 1 <= found["cores_allowed"] <= found["cores"]
     assert set(cpu_flags()) <= set(VECTORS)
 
 
-def test_the_code_that_openblas_chose():
+def test_the_kernels_that_openblas_chose():
     """In a process of its own: it is chosen when numpy is imported."""
     code = "import numpy; from handloom.machine import openblas_cores; print(*openblas_cores())"
     env = os.environ | {"OPENBLAS_CORETYPE": "Haswell"}

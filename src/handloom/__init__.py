@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 install()
 
-__version__ = "0.3.0"
+__version__ = "0.4.0.dev0"
 __all__ = ["__version__", "open"]
 
 
 def open(uri: str | Path, storage_options: Mapping[str, str] | None = None) -> Database:
     """Open a database for reading and search: a folder or an `s3://` URI.
 
-    For S3, Lance reads the usual AWS variables; `storage_options` overrides them. Raises StoreError if there is none.
+    For S3, Lance reads the usual AWS variables; `storage_options` overrides them. Raises StoreError if there is no
+    database.
     """
     from handloom.api import Database
 

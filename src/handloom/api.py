@@ -1,39 +1,34 @@
-"""What a user opens: a database's tables, one row of them, search, and windows for training."""
+"""`Database`, the object that users open: tables, single rows, search, and windows for training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from handloom.store.sql import forms_of, in_list
 from handloom.store.tables import Tables
 
 if TYPE_CHECKING:
-    from handloom.store.search.search import Hits
+    from handloom.store.search.results import Hits
     from handloom.windows.api import Windows
 
 
 class Database(Tables):
-    """One open database. It holds no handles: every read sees the newest version unless a version is asked for."""
+    """A database: its tables, search and windows. Every read takes the newest version unless one is given."""
 
     def row(self, clip_id: str, columns: Sequence[str] | None = None, version: int | None = None) -> pa.Table:
-        """The one row of a clip (`handloom.schemas.tables.row.row_arrays` turns it into arrays).
+        """The row of a clip (`handloom.schemas.tables.row.row_arrays` turns it into arrays).
 
         Raises StoreError, with the nearest ids, if the clip has no row.
         """
-        for form in forms_of(clip_id):
-            rows = self.clips(columns, in_list("clip_id", [form]), version)
-            if rows.num_rows:
-                return rows
-        from handloom.store.search.search import unknown_clip
+        from handloom.store.search.scope import row_of
 
-        raise unknown_clip(self, clip_id)
+        return row_of(self, clip_id, columns, version)
 
     def search(self, **query: Any) -> Hits:
-        """Similar clips, best first: see `handloom.store.search.search.search`."""
-        from handloom.store.search.search import search
+        """Clips like a text, clip, video, image, trajectory, or several: see `handloom.retrieval.search.search`."""
+        from handloom.retrieval.search import search
 
         return search(self, **query)
 
@@ -58,39 +53,46 @@ class Database(Tables):
         neighbours: Any = None,
         memory: Any = None,
         track_grid: str = "nearest",
+        stage_keys: Mapping[str, str] | str | None = None,
+        clips: Hits | Sequence[str] | None = None,
     ) -> Windows:
         """Windows for training: a map-style torch dataset of dicts of numpy arrays, with loaders (docs/windows.md).
 
         Args:
-            past, future: steps up to and including now, and after it; S = past + future.
+            past: steps up to and including now.
+            future: steps after now; S = past + future.
             fields: columns, or groups of them: images, hands, hands_world, tracks, tracks_world. Of robot episodes also
                 state, action, and `images:CAMERA`.
-            rate_hz: steps per second; None takes the table's own frames. Otherwise a step's frame is the nearest one
-                within half a step, or there is none.
+            rate_hz: steps per second; a step's frame is the nearest one within half a step, if there is one. None: a
+                step is a frame of the table.
             stride: steps between one window's now and the next one's.
-            pad: also windows that reach beyond their clip, whose steps outside are not valid.
+            pad: also windows that reach beyond their clip; their steps outside of it are not valid.
             where: SQL filter on the rows.
-            split: `train` or `held_out`: whole videos, by a hash of their id that other videos do not change; at least
-                one on either side where the table has two.
+            split: `train` or `held_out`: whole videos, by a hash of their id, which does not depend on other videos; at
+                least one on each side if the table has two.
             held_out_share: of the videos.
             seed: of that hash.
-            version: of the table; None is the newest, and `windows.version` says which.
+            version: of the table; None: the newest (then in `windows.version`).
             table: `clips` or `robot_episodes`.
-            embodiment: of `clips`: those of people (`human`), of robots (`robot`), or `all`.
-            image_size: pictures' side or (height, width); None leaves them as stored.
+            embodiment: which rows of `clips`: `human`, `robot` or `all`.
+            image_size: side of the images, or (height, width), in pixels; None: as stored.
             transform: sample -> sample; picklable.
-            neighbours: `handloom.windows.neighbours.Neighbours(k, by)`, or a mapping of ids to ids: the sample
-                gets `neighbours`, a list of samples spread evenly over those clips.
+            neighbours: `handloom.windows.neighbours.Neighbours(k, by)`, or a mapping from ids to ids. Samples then have
+                `neighbours`, a list of samples of those clips, each spread evenly over its clip.
             memory: `handloom.windows.dataset.Memory`.
-            track_grid: `nearest` takes the grid that shows most in the window; `first` ARM4R's, of the clip's first
-                frame, alone.
+            track_grid: `nearest`: the grid that shows most in the window. `first`: only that of the clip's first frame,
+                as in ARM4R.
+            stage_keys: only rows with these keys, `{"hands_2d": "5f0c9d1ab2e34477"}`; `current`: those of the last run,
+                for all stages whose columns are read. None: rows of any key; several keys are logged as a warning.
+            clips: hits of a search, or ids: windows of these clips alone. Of hits with matching times, windows within
+                these times. Without `version`, that of the hits.
 
         A sample: `clip_id` (or `episode_id`), `now_s`, `valid` (S,) bool, `frame_s` (S,), every per-frame column
-        (S, ...) with NaN (False) where unknown or outside, `images` (S, h, w, 3) uint8 with `images_valid` (S,), and
-        the per-clip columns.
+        (S, ...) with NaN (False) where unknown or outside the clip, `images` (S, h, w, 3) uint8 with `images_valid`
+        (S,), and the per-clip columns.
 
         Raises:
-            ConfigError: an unknown column, a column that was not computed, or no window: it says what took them.
+            ConfigError: an unknown column, a column that was not computed, or no window; the message says why.
             StoreError: no such table or version.
         """
         from handloom.windows.api import windows_of

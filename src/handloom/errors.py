@@ -1,11 +1,11 @@
-"""The errors a caller can meet. Each says what is wrong, with the value, and what to do next.
+"""The errors that handloom raises. Each says what is wrong, with the value, and what to do next.
 
 Every field goes to ``super().__init__``: Ray and pickle rebuild an exception from ``.args``.
 """
 
 
 def with_extra(extra: str) -> str:
-    """The command that adds an extra to this installation, for hints. Handloom is installed from its repository."""
+    """For hints: the command that installs an extra. Handloom is usually installed from a clone of its repository."""
     return f"pip install '.[{extra}]' in the clone of handloom; where it was installed otherwise, 'handloom[{extra}]'"
 
 
@@ -22,7 +22,7 @@ class HandloomError(Exception):
 
 
 class ConfigError(HandloomError):
-    """A setting, an option or an input file's form is wrong. Exit code 2."""
+    """A setting, an option or the format of an input file is wrong. Exit code 2."""
 
 
 class StoreError(HandloomError):
@@ -34,7 +34,7 @@ class CommitConflict(StoreError):
 
 
 class ShapeError(HandloomError):
-    """Arrays that must agree in shape do not: a caller's mistake."""
+    """Arrays whose shapes must agree do not: a mistake of the caller."""
 
 
 class ClipError(HandloomError):
@@ -43,7 +43,7 @@ class ClipError(HandloomError):
     Args:
         clip_id: the clip, `{dataset}:{video_id}:{start_ms}-{end_ms}`.
         stage: where it failed: `fetch`, `decode`, `hands`, `tracks`, ...
-        reason: a word of `handloom.schemas.tables.reject.REASONS`.
+        reason: a key of `handloom.schemas.tables.reject.REASONS`.
         problem: what is wrong, with the value and what was expected.
         hint: what to do next.
     """

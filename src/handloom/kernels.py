@@ -1,7 +1,7 @@
-"""Which arithmetic a process computes with: environment variables that numpy, SciPy, OpenCV and torch read on import.
+"""Environment variables that decide the order of sums: numpy, SciPy, OpenCV and torch read them when imported.
 
-OpenBLAS, numpy and OpenCV hold code for several generations of processors and pick one when they are imported; sums
-then come out in another order on another kind of processor. With several threads they come out in yet another order.
+OpenBLAS, numpy and OpenCV have kernels for several generations of processors and choose one when they are imported, so
+sums are taken in another order on another kind of processor, and again in another order with several threads.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 from collections.abc import Mapping
 
 PINNED: Mapping[str, str] = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""For every process that makes numbers which are stored, set before it imports numpy: one thread in every library.
+"""One thread in every library, for every process that computes stored numbers; set before it imports numpy.
 
-Not the kind of code: a process that imported numpy before handloom could not be given the same, and rows made there
+The kernels are not pinned: a process that imported numpy before handloom cannot change them any more, and its rows
 would differ from those of a run on the same machine.
 """
 
@@ -21,9 +21,10 @@ AVX2: Mapping[str, str] = {
     "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL",
     "OPENCV_CPU_DISABLE": "AVX512-SKX",
 }
-"""For clusters of several kinds of x86-64 processors: the newest code that all with AVX2 and FMA have. Users set it."""
+"""For clusters with several kinds of x86-64 processors: the newest kernels that run on all with AVX2 and FMA. Set by
+users."""
 
 
 def for_workers() -> dict[str, str]:
-    """The variables of a run's workers: one thread, and the kind of code that this process was told to use, if any."""
+    """The variables for a run's workers: one thread, and those of `AVX2` that are set in this process."""
     return dict(PINNED) | {name: os.environ[name] for name in AVX2 if name in os.environ}

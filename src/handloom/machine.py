@@ -1,4 +1,4 @@
-"""What this machine is: processor, GPU, the code that numerical libraries chose. Reads files and asks drivers only."""
+"""Facts about this machine: processor, memory, GPUs, and the kernels that numerical libraries chose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 CPU_INFO = Path("/proc/cpuinfo")
 MAPS = Path("/proc/self/maps")
-VECTORS = ("avx2", "fma", "avx512f")  # what makes OpenBLAS, numpy and OpenCV choose other code
+VECTORS = ("avx2", "fma", "avx512f")  # the choice of kernels in OpenBLAS, numpy and OpenCV depends on these
 GPU_FACTS = ("name", "memory.total", "driver_version")
 GPU_TIMEOUT_S = 30.0
 CORE_NAMES = ("scipy_openblas_get_corename64_", "openblas_get_corename64_", "scipy_openblas_get_corename",
@@ -21,7 +21,7 @@ CORE_NAMES = ("scipy_openblas_get_corename64_", "openblas_get_corename64_", "sci
 
 
 def hardware() -> dict[str, Any]:
-    """The machine as benchmarks record it: what changes their numbers. `gpu` is null where there is none."""
+    """The facts that benchmarks record with their numbers. `gpu` is None if there is none."""
     return {
         "cpu": cpu_model(),
         "cpu_flags": cpu_flags(),
@@ -35,12 +35,12 @@ def hardware() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """The processor's name as Linux tells it; elsewhere what Python knows."""
+    """The processor's name, from /proc/cpuinfo; without it, from Python's platform module."""
     return _cpu_info("model name") or platform.processor()
 
 
 def cpu_flags() -> list[str]:
-    """Those of `VECTORS` that the processor has."""
+    """The flags of `VECTORS` that the processor has."""
     has = set(_cpu_info("flags").split())
     return [flag for flag in VECTORS if flag in has]
 
@@ -57,15 +57,15 @@ def memory_gib() -> float:
 
 
 def gpus() -> list[dict[str, str]]:
-    """`name`, `memory`, `driver` of every NVIDIA GPU. Empty where there is none; a driver that does not answer too."""
-    told = ask_gpus()
-    lines = told.stdout.splitlines() if told is not None and told.returncode == 0 else []
+    """`name`, `memory`, `driver` of every NVIDIA GPU; empty if there is none or the driver does not reply."""
+    reply = ask_gpus()
+    lines = reply.stdout.splitlines() if reply is not None and reply.returncode == 0 else []
     rows = [[cell.strip() for cell in line.split(",")] for line in lines if line.strip()]
     return [dict(zip(("name", "memory", "driver"), row, strict=True)) for row in rows if len(row) == len(GPU_FACTS)]
 
 
 def ask_gpus() -> subprocess.CompletedProcess[str] | None:
-    """What `nvidia-smi` says, in `GPU_FACTS`' order; None where it is not installed."""
+    """The output of `nvidia-smi`, in the order of `GPU_FACTS`; None if it is not installed."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return None
@@ -73,11 +73,11 @@ def ask_gpus() -> subprocess.CompletedProcess[str] | None:
     try:
         return subprocess.run(query, capture_output=True, text=True, timeout=GPU_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return subprocess.CompletedProcess(query, 1, "", f"nvidia-smi does not answer: {error}")
+        return subprocess.CompletedProcess(query, 1, "", f"nvidia-smi does not reply: {error}")
 
 
 def openblas_cores() -> list[str]:
-    """The code that each OpenBLAS loaded here chose, such as `Haswell`: numpy, SciPy and OpenCV carry one each."""
+    """The kernels that each loaded OpenBLAS chose, such as `Haswell`: numpy, SciPy and OpenCV each bring their own."""
     lines = MAPS.read_text(errors="replace").splitlines() if MAPS.exists() else []
     paths = dict.fromkeys(line.split()[-1] for line in lines if "openblas" in line)
     return sorted({core for path in paths if (core := _core_of(path))})
@@ -87,9 +87,9 @@ def _core_of(path: str) -> str | None:
     library = ctypes.CDLL(path)  # loaded already: this only finds it
     for name in CORE_NAMES:
         if hasattr(library, name):
-            tell = getattr(library, name)
-            tell.restype = ctypes.c_char_p
-            return tell().decode()
+            core_name = getattr(library, name)
+            core_name.restype = ctypes.c_char_p
+            return core_name().decode()
     return None
 
 

@@ -1,4 +1,4 @@
-"""Modules that stand elsewhere since 0.4: their old names still import, with a warning."""
+"""Old names of modules that were moved in 0.4: they can still be imported, with a warning."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from types import ModuleType
 
 MOVED = {
     "handloom.geometry.arm4r": "handloom.geometry.tracks.arm4r",
+    "handloom.geometry.later_grids": "handloom.geometry.tracks.stored_grids",
     "handloom.models.hub_encoders": "handloom.models.hub.encoders",
     "handloom.schemas.frame_flags": "handloom.schemas.tables.frame_flags",
     "handloom.schemas.robot": "handloom.schemas.tables.robot",
@@ -21,13 +22,15 @@ MOVED = {
     "handloom.store.windows": "handloom.windows",
     "handloom.store.windows.dataset": "handloom.windows.dataset",
     "handloom.store.windows.neighbours": "handloom.windows.neighbours",
+    "handloom.train.arm4r.robot_state": "handloom.train.arm4r.data.robot_state",
+    "handloom.train.folder": "handloom.io.folder",
     "handloom.workers.window_source": "handloom.workers.training.window_source",
 }
-"""Those that the documentation of 0.3 named."""
+"""Modules that the documentation of 0.3 names, and where they are now."""
 
 
 class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds a module of `MOVED` by its old name: the same module, not a second one."""
+    """Imports a module of `MOVED` by its old name. It is the same module object, not a second one."""
 
     def __init__(self) -> None:
         self._specs: dict[str, ModuleSpec | None] = {}
@@ -45,16 +48,16 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._specs[module.__name__]  # the import system has given it the old name's
+        module.__spec__ = self._specs[module.__name__]  # the import system has set that of the old name
 
 
 def _now(name: str) -> str:
-    """What a module that has moved, or one in a package that has, is called now; empty for all others."""
+    """The new name of a module that was moved, itself or with its package; empty for all others."""
     above, _, last = name.rpartition(".")
     return MOVED.get(name) or (f"{MOVED[above]}.{last}" if above in MOVED else "")
 
 
 def install() -> None:
-    """Have the old names found, before the files of a package that has moved are found a second time."""
+    """Put the finder first, so that the files of a moved package are not imported a second time under its old name."""
     if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
         sys.meta_path.insert(0, MovedModules())

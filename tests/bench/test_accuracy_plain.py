@@ -1,41 +1,49 @@
-"""What `bench accuracy` compares with, on real pictures."""
+"""The baselines of `bench accuracy`: MediaPipe's results as arrays."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
-from handloom.bench.accuracy.plain import mediapipe_hands
-from handloom.bench.metrics.hands import hand_errors
-from handloom.bench.truth.cases import EGODEX, Case, load
-from handloom.video.decode.frame_store import FrameStore
-
-CLIPS = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "clips"
-VIDEO, TRUTH = CLIPS / "videos/egodex_open_close_1.mp4", CLIPS / "gt/egodex/egodex_open_close_1.hdf5"
-NUM = 9
+from handloom.bench.accuracy.plain import hands_as_arrays
+from handloom.bench.metrics.hands import PredictedHands, TrueHands, hand_errors
+from handloom.schemas.values import LEFT, RIGHT
 
 
-@pytest.mark.skipif(not (VIDEO.exists() and TRUTH.exists()), reason="needs the shared clips")
-def test_a_third_hand_of_mediapipes_is_kept_and_counted():
-    """Asked for two hands, it gives three in frames 6 and 7."""
-    pytest.importorskip("h5py")
-    whole = load(Case("open_close_1", EGODEX, VIDEO, TRUTH), sample_hz=15.0, short_side_px=360)
-    few = FrameStore(whole.frames.frame_s[:NUM])
-    few.append(np.stack([whole.frames.rgb(t) for t in range(NUM)]))
-    whole.frames.close()
-    found, cpu_s = mediapipe_hands(replace(whole, frames=few, world_from_camera=whole.world_from_camera[:NUM]))
-    few.close()
-    there = np.isfinite(found.keypoints_px).all(axis=(2, 3))
-    assert there.sum(axis=1).max() == 3
-    assert found.handedness.shape == there.shape
-    assert (np.isfinite(found.keypoints_cam_m).all(axis=(2, 3)) <= there).all()
-    assert cpu_s > 0
-    truth = whole.hands
-    truth = replace(truth, **{k: getattr(truth, k)[:NUM] for k in vars(truth) if k != "focal_px"})
-    errors = hand_errors(truth, found)
-    assert errors.num_false >= 1
-    assert errors.num_found <= errors.num_visible
+def point(x: float, y: float, z: float = 0.0) -> SimpleNamespace:
+    return SimpleNamespace(x=x, y=y, z=z)
+
+
+def result(*hands: tuple[str, float]) -> SimpleNamespace:
+    """What `mp.solutions.hands` returns for a frame: hands by MediaPipe's label and the place of their wrist."""
+    if not hands:
+        return SimpleNamespace(multi_hand_landmarks=None, multi_hand_world_landmarks=None, multi_handedness=None)
+    marks = [SimpleNamespace(landmark=[point(x + 0.005 * k, 0.5) for k in range(21)]) for _, x in hands]
+    worlds = [SimpleNamespace(landmark=[point(0.01 * k, 0.0, x) for k in range(21)]) for _, x in hands]
+    labels = [SimpleNamespace(classification=[SimpleNamespace(label=label)]) for label, _ in hands]
+    return SimpleNamespace(multi_hand_landmarks=marks, multi_hand_world_landmarks=worlds, multi_handedness=labels)
+
+
+def test_labels_are_swapped_and_frames_without_hands_are_nan():
+    shares, model_m, handedness = hands_as_arrays([result(("Left", 0.2)), result()])
+    assert shares.shape == (2, 2, 21, 2)
+    assert model_m.shape == (2, 2, 21, 3)
+    np.testing.assert_allclose(shares[0, 0, 1], [0.205, 0.5])
+    np.testing.assert_allclose(model_m[0, 0, 1], [0.01, 0.0, 0.2])
+    assert handedness[0, 0] == RIGHT  # MediaPipe expects mirrored images
+    assert np.isnan(shares[0, 1]).all()
+    assert np.isnan(shares[1]).all()
+
+
+def test_a_third_hand_is_kept_and_counted_as_false():
+    """Asked for two hands, MediaPipe returns three in some frames."""
+    shares, _, handedness = hands_as_arrays([result(("Left", 0.2), ("Right", 0.6), ("Right", 0.9))])
+    assert shares.shape == (1, 3, 21, 2)
+    assert handedness.tolist() == [[RIGHT, LEFT, LEFT]]
+    px = 1000 * shares
+    cam = np.concatenate([px[:, [1, 0]] - 500, np.full((1, 2, 21, 1), 500.0)], axis=-1) / 1000
+    cam[..., 17, 1] += 0.08  # a palm has a width
+    truth = TrueHands(px[:, [1, 0]], cam, cam, np.ones((1, 2), bool), 1000.0)
+    errors = hand_errors(truth, PredictedHands(px, handedness, np.full((1, 3, 21, 3), np.nan)))
+    assert (errors.num_found, errors.num_visible, errors.num_false, errors.num_right_handed) == (2, 2, 1, 2)

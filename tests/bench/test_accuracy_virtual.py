@@ -31,9 +31,9 @@ SIZE = (128, 96)
 @pytest.fixture(scope="module")
 def clip() -> VirtualClip:
     """A camera that moves before a wall."""
-    picture = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
     shot = next(shot for shot in SHOTS if shot.name == "wall")
-    return make_clips([still("grain", picture)], [shot], SIZE, seconds=1.0, hz=8.0)[0]
+    return make_clips([still("grain", image)], [shot], SIZE, seconds=1.0, hz=8.0)[0]
 
 
 def exact(clip: VirtualClip) -> Tracks:
@@ -101,8 +101,8 @@ def test_shots_are_pooled_and_told():
     assert results["tracks"]["aj"] == pytest.approx(0.8)
     assert results[WITHOUT]["rotation_deg"] == pytest.approx(0.4)
     assert results["sigma"] == {"within_1_sigma": 0.6}
-    goals = {goal["name"].removeprefix("virtual camera over real pictures: "): goal for goal in goals_of(results)}
-    assert goals["tracks, AJ in the picture"]["value"] == 0.8
+    goals = {goal["name"].removeprefix("virtual camera over real images: "): goal for goal in goals_of(results)}
+    assert goals["tracks, AJ in the image"]["value"] == 0.8
     assert goals["rotation, intrinsics given"]["met"]
     assert not goals["rotation, no intrinsics"]["met"]
     text = markdown(results)

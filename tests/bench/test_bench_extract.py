@@ -18,7 +18,7 @@ from handloom.bench.catalogue import run_benchmark, table
 from handloom.bench.extract.clips import repeat, same_second, seconds_of
 from handloom.bench.extract.measure import FULL, EndToEnd, _Found, early_and_late, goals_of
 from handloom.bench.extract.plain import Failed, measure
-from handloom.bench.pictures import Pictures
+from handloom.bench.images import Images
 from handloom.bench.report import describe
 from handloom.bench.watch import Watch
 from handloom.schemas.clip import Clip
@@ -77,7 +77,7 @@ def test_a_table_of_nothing_has_dashes():
 
 @pytest.mark.parametrize("kind", ["ceiling", "plain_script"])
 def test_a_video_that_cannot_be_read_ends_no_process(kind, clips, tmp_path: Path):
-    """A child that died of one left the benchmark waiting for ever."""
+    """A crashed child left the benchmark waiting forever."""
     bad = tmp_path / "letter.mp4"
     bad.write_text("Dear reader\n" * 500)
     counted: list[int] = []
@@ -93,15 +93,15 @@ def test_a_video_that_cannot_be_read_ends_no_process(kind, clips, tmp_path: Path
 def test_where_decord_fails_the_ceiling_reads_with_pyav(rendered: Path):
     path = str(rendered / "video0.mp4")
     index = read_packet_index(path)
-    good = Pictures(path, index, np.arange(3), (320, 240))
+    good = Images(path, index, np.arange(3), (320, 240))
     assert good.decoder == "decord"
     other = replace(index, times_s=index.times_s * 1.1)  # as decord has them is not as the container has
-    assert Pictures(path, other, np.arange(3), (320, 240)).decoder == "pyav"
+    assert Images(path, other, np.arange(3), (320, 240)).decoder == "pyav"
 
 
 @pytest.fixture
 def folder(rendered: Path, tmp_path: Path) -> Path:
-    """Two sound videos, and one that is cut short: it opens, and cannot be decoded."""
+    """Two good videos, and a truncated one that opens but cannot be decoded."""
     videos = tmp_path / "videos"
     videos.mkdir()
     for name in ("video0.mp4", "video1.mp4"):
@@ -131,7 +131,7 @@ def test_an_interrupted_benchmark_prints_what_it_has(folder: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_the_command_is_interrupted_while_ray_works(folder: Path):
-    """Ray ended the driver without a word where it was asked for progress while it ended."""
+    """Ray killed the driver without a message when it was polled during shutdown."""
     process = start("bench", "extract", "--quick", "--videos", folder)
 
     def ray_works() -> bool:

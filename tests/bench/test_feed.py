@@ -1,4 +1,4 @@
-"""`bench feed`: every reader delivers the same windows, and the report says what the issue asks for."""
+"""`bench feed`: every reader delivers the same windows, and the report has every goal."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def test_all_readers_deliver_the_same_windows(data, kind):
         for name in kind.names:
             assert np.array_equal(sample[name], theirs[name], equal_nan=sample[name].dtype.kind == "f"), name
             assert np.array_equal(sample[name], cut[name], equal_nan=sample[name].dtype.kind == "f"), name
-        if kind.pictures:
+        if kind.images:
             assert np.array_equal(sample["images"], cut["images"])
             assert psnr_db(sample["images"], theirs["images"]) > MIN_PSNR_DB
             other = np.roll(theirs["images"], 1, axis=0)  # the bound tells a frame from its neighbour
             assert psnr_db(sample["images"], other) < MIN_PSNR_DB
 
 
-def test_the_pictures_and_points_are_not_all_alike(data):
+def test_the_images_and_points_are_not_all_alike(data):
     kinds = {kind.name: ours(data, kind) for kind in measure.KINDS}
     first, second = list(kinds["arvrm"].values())[:2]
     assert not np.array_equal(first["images"], second["images"])
@@ -79,7 +79,7 @@ def test_the_pictures_and_points_are_not_all_alike(data):
     assert np.isnan(first[HANDS[1]]).any()
 
 
-def test_our_order_is_what_the_loader_hands_out(data):
+def test_order_of_is_the_loaders_order(data):
     kind = measure.KINDS[0]
     windows = measure.open_windows(data, kind)
     loader = windows.loader(measure.BATCH, drop_last=False)
@@ -91,12 +91,10 @@ def test_our_order_is_what_the_loader_hands_out(data):
     assert [now for _, now in handed] == pytest.approx([now for _, now in order])
 
 
-def test_every_reader_reads_all_windows_and_all_bytes(data, monkeypatch):
-    monkeypatch.setattr(measure, "WORKERS", (0,))
-    monkeypatch.setattr(measure, "BATCH", 5)
+def test_every_reader_reads_all_windows_and_all_bytes(data):
     for kind in measure.KINDS:
         num = CLIPS * (FRAMES - kind.num_steps + 1)
-        found = {name: reader(0) for name, reader in measure.make_readers(data, kind).items()}
+        found = {name: reader(0) for name, reader in measure.make_readers(data, kind, [0], batch=5).items()}
         reads = [read for name, read in found.items() if name.endswith("workers")]
         assert len(reads) == 3
         assert {read.num_windows for read in reads} == {num}  # five clips: batches of five leave nothing over
@@ -104,13 +102,12 @@ def test_every_reader_reads_all_windows_and_all_bytes(data, monkeypatch):
         assert all(read.seconds > 0 for read in found.values())
 
 
-def test_the_report_has_every_goal(data, monkeypatch):
-    monkeypatch.setattr(measure, "WORKERS", (0,))
+def test_the_report_has_every_goal(data):
     results: dict[str, dict] = {kind.name: {} for kind in measure.KINDS}
     for kind in measure.KINDS:
-        measure.measure(data, kind, 2, Watch(lambda _: None), results[kind.name])
+        measure.measure(data, kind, 2, Watch(lambda _: None), results[kind.name], [0])
     results["recipes"] = {"arm4r": {"loader_wait_share": 0.01}, "arvrm": {"loader_wait_share": 0.2}}
-    goals = measure.goals_of(results)
+    goals = measure.goals_of(results, [0])
     assert [goal["goal"] for goal in goals] == [0.8, 3.0, 1.0, 1.0, 0.05, 0.05]
     assert [goal["met"] for goal in goals[-2:]] == [True, False]
     assert results["arvrm"]["readers"]["lance_take_and_decode"]["windows_per_s"] > 0

@@ -1,4 +1,4 @@
-"""Rows of real clips to numbers: of a database that is older than some columns, and of videos."""
+"""Metrics of real clips' rows: from a database older than some columns, and from videos."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from handloom.schemas.clip import Clip
 
 
 def row(name: str, lost_from: int | None = None, flags: int = 0) -> dict:
-    """20 frames of a still picture, 1296 points of which from a frame on nothing is left."""
+    """20 frames of one image, with 1296 points that are all lost from one frame on."""
     x, y = np.meshgrid(np.linspace(12, 307, 36), np.linspace(12, 227, 36))
     px = np.tile(np.stack([x, y], axis=-1).reshape(1, -1, 2), (20, 1, 1)).astype(np.float32)
     visible = np.ones(px.shape[:2], bool)
     if lost_from is not None:
         visible[lost_from:] = False
-    picture = np.random.default_rng(0).integers(0, 255, (120, 160), np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (120, 160), np.uint8)
     return {
         "clip_id": f"set:{name}:0-2000", "video_id": name, "start_s": 0.0, "width": 320, "height": 240,
         "frame_s": np.arange(20) / 10, "hand_visible": np.zeros((20, 2), bool),
@@ -39,11 +39,11 @@ def row(name: str, lost_from: int | None = None, flags: int = 0) -> dict:
         "track_points_px": px, "track_visible": visible, "camera_source": "assumed", "camera_path_reason": "static",
         "world_from_camera": np.tile(np.eye(4), (20, 1, 1)), "world_scale": "metric",
         "frame_flags": np.full(20, flags, np.int32),
-        "frame_jpeg": [cv2.imencode(".jpg", picture)[1].tobytes()] * 20,
+        "frame_jpeg": [cv2.imencode(".jpg", image)[1].tobytes()] * 20,
     }  # fmt: skip
 
 
-def test_a_collapse_is_told_and_whether_it_was_flagged():
+def test_a_collapse_is_found_and_whether_it_was_flagged():
     kept, lost, flagged = (measured(row("a", *args), None) for args in ((), (8,), (8, 1 << 17)))
     assert (kept.survival.share, kept.collapsed, kept.windows) == (1.0, False, (4, 4))
     assert (lost.survival.share, lost.collapsed, lost.loss_flagged) == (0.0, True, False)
@@ -120,17 +120,17 @@ def test_a_database_is_not_followed_backwards(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def drifting(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A second of a picture that goes 2 px to the left a frame."""
+    """One second of an image that moves left by 2 px per frame."""
     import av
 
     grain = np.random.default_rng(2).normal(size=(200, 320))
-    picture = np.clip(128 + 500 * cv2.GaussianBlur(grain, (0, 0), 2), 0, 255).astype(np.uint8)
+    image = np.clip(128 + 500 * cv2.GaussianBlur(grain, (0, 0), 2), 0, 255).astype(np.uint8)
     path = tmp_path_factory.mktemp("drift") / "drift.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=15)
         stream.width, stream.height, stream.bit_rate = 240, 180, 8_000_000
         for t in range(15):
-            shown = np.repeat(picture[:180, 2 * t : 240 + 2 * t, None], 3, axis=2)
+            shown = np.repeat(image[:180, 2 * t : 240 + 2 * t, None], 3, axis=2)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), "rgb24")))
         container.mux(stream.encode())
     return path

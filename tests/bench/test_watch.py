@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from handloom.pipelines.process_pool import process_pool
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that the test moves."""
 
     now_s = 1000.0
 
@@ -25,7 +26,7 @@ class Clock:
         return self.now_s
 
 
-def test_lines_say_which_part_how_long_and_how_long_still():
+def test_lines_have_the_part_the_time_and_the_time_left():
     said, clock = [], Clock()
     watch = Watch(said.append, clock=clock)
     clock.now_s += 5  # rendering, say
@@ -51,7 +52,7 @@ def test_lines_say_which_part_how_long_and_how_long_still():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_measuring_and_the_report_goes_on(number):
+def test_a_signal_ends_the_measuring_and_the_report_is_made(number):
     watch, found = Watch(print), []
     before = signal.getsignal(number)
     with watch.measuring():
@@ -63,14 +64,14 @@ def test_a_signal_ends_the_measuring_and_the_report_goes_on(number):
     assert signal.getsignal(number) == before
 
 
-def test_an_error_in_the_measuring_is_one():
+def test_an_error_in_the_measuring_is_raised():
     watch = Watch(print)
     with pytest.raises(ValueError, match="no"), watch.measuring():
         raise ValueError("no")
     assert not watch.interrupted
 
 
-def test_what_was_not_measured_is_null_and_a_report_says_how_it_came_to_be():
+def test_what_was_not_measured_is_null_and_a_report_describes_its_run():
     watch = Watch(print, quick=True)
     watch.interrupted = True
     report = describe("extract", {}, [goal("a", None, "ratio", 0.9), goal("b", 0.95, "ratio", 0.9)], watch)
@@ -83,7 +84,7 @@ def test_what_was_not_measured_is_null_and_a_report_says_how_it_came_to_be():
     assert hardware["openblas_cores"] is not None
 
 
-def test_a_whole_report_is_never_replaced_by_a_lesser_one(tmp_path: Path):
+def test_a_whole_report_is_never_replaced_by_a_partial_one(tmp_path: Path):
     watch = Watch(print)
     kept = keep(describe("extract", {}, [], watch), tmp_path)
     whole = kept.read_bytes()
@@ -96,17 +97,27 @@ def test_a_whole_report_is_never_replaced_by_a_lesser_one(tmp_path: Path):
     assert json.loads(whole)["interrupted"] is False
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, whoever started this process: a script's background job (`make test &`) begins
+    with SIGINT ignored, and Python leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_pool_that_is_given_up_ends_at_once():
     before, began = set(active_children()), time.monotonic()
 
     def give_up() -> None:
         with process_pool(1) as pool:
             assert pool.submit(len, "abc").result() == 3
-            jobs = [pool.submit(time.sleep, 60) for _ in range(3)]
+            jobs = [pool.submit(time.sleep, 200) for _ in range(3)]
             os.kill(os.getpid(), signal.SIGINT)
             jobs[0].result()
 
     with pytest.raises(KeyboardInterrupt):
         give_up()
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 100
     assert set(active_children()) <= before

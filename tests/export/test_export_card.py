@@ -1,4 +1,4 @@
-"""Dataset cards: every export says what is in it, where it is from and what it may be used for."""
+"""Dataset cards: every export has one with its content, sources and licences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from handloom.pipelines.export.webdataset import webdataset
 from handloom.schemas.tables.arrow import clips_schema
 from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.runs.runs import start_run
+from handloom.store.runs.runs import recorded_licences, start_run
 
 yaml = pytest.importorskip("yaml")
 SCHEMA = clips_schema(4)
@@ -42,7 +42,7 @@ def jpeg(size: tuple[int, int] = (48, 36)) -> bytes:
 
 @pytest.fixture(scope="module")
 def db(tmp_path_factory) -> Database:
-    """Four clips of two datasets: two licences, one unknown; one clip has other pictures."""
+    """Four clips of two datasets: two licences, one unknown; one clip has other images."""
     db = Database.open(tmp_path_factory.mktemp("db"), create=True)
     start_run(db, RUN_KEY, settings=SETTINGS, resources={}, versions={"hands": "offline 1"})
     facts = [
@@ -53,8 +53,8 @@ def db(tmp_path_factory) -> Database:
     ]
     rows = []
     for number, fact in enumerate(facts):
-        picture = jpeg((48, 48) if number == 3 else (48, 36))
-        row = make_row(make_clip(number, **fact), num_frames=3, frame_jpeg=[picture] * 3)
+        image = jpeg((48, 48) if number == 3 else (48, 36))
+        row = make_row(make_clip(number, **fact), num_frames=3, frame_jpeg=[image] * 3)
         if number == 3:
             row = row.set_column(
                 row.schema.get_field_index("width"), SCHEMA.field("width"), pa.array([360], pa.int32())
@@ -68,6 +68,48 @@ def read_card(out: Path) -> tuple[dict, str]:
     """(front matter, the rest)."""
     _, front, text = (out / "README.md").read_text().split("---\n", 2)
     return yaml.safe_load(front), text
+
+
+def licences(card: str) -> list[str]:
+    """The rows of the table of weights."""
+    _, found, rest = card.partition("| made by | licence of the weights | rows |\n")
+    return rest.partition("\n\n")[0].splitlines()[1:] if found else []
+
+
+def test_a_card_names_the_licences_of_weights_by_the_keys_of_rows(tmp_path) -> None:
+    """Of the runs that made these rows; a run whose columns were all computed again is left out."""
+    db = Database.open(tmp_path, create=True)
+    for key, licence in (("1", "cc-by-nc-4.0"), ("2", "apache-2.0"), ("3", "mit")):
+        keys = {"tracks": key, "hands_2d": "h"}
+        versions = {"licence_tracks": licence, "licence_hands_2d": "apache-2.0"}
+        start_run(db, RUN_KEY, settings={}, resources={}, versions=versions, stage_keys=keys)
+    recorded = recorded_licences(db)
+    assert recorded["tracks"] == {"1": "cc-by-nc-4.0", "2": "apache-2.0", "3": "mit"}
+    tally = CardTally()
+    for number, key in enumerate(("1", "2", "2", "of 0.3", None)):
+        row = make_row(number).to_pydict() | {"stage_key_tracks": [key]}
+        fields = [*SCHEMA, pa.field("stage_key_tracks", pa.string())]
+        names = [field.name for field in fields]
+        arrays = [pa.array(row[field.name], field.type) for field in fields]
+        list(tally.over([pa.RecordBatch.from_arrays(arrays, names=names)]))
+    text = Card("parquet", "clips", "", {"licences": recorded}).text(tally)
+    assert licences(text) == [
+        "| stage `hands_2d` | apache-2.0 |  |",  # the batch has no keys of it
+        "| stage `tracks` | apache-2.0 | 2 |",
+        "| stage `tracks` | cc-by-nc-4.0 | 1 |",
+        "| stage `tracks` | unknown | 1 |",
+    ]
+    assert "Weights under cc-by-nc-4.0 may not be used commercially" in text
+
+
+def test_a_card_names_the_licence_that_a_column_names() -> None:
+    """Of a stage whose run is not in this database, such as a table that was copied."""
+    row = make_row(1)
+    field = pa.field("embedding_x", pa.list_(pa.float32(), 2), metadata={"encoder": "x", "licence": "apache-2.0"})
+    tally = CardTally()
+    list(tally.over([row.append_column(field, pa.nulls(1, field.type))]))
+    assert licences(Card("parquet", "clips", "", {}).text(tally)) == ["| column `embedding_x` | apache-2.0 |  |"]
+    assert not licences(Card("parquet", "clips", "", {}).text(CardTally()))
 
 
 def test_a_card_counts_the_lenses_that_distort(db: Database) -> None:
@@ -110,7 +152,7 @@ def test_every_export_has_a_card_that_the_hub_can_read(tmp_path: Path, db: Datab
     assert "unknown: nobody said" not in text
 
 
-def test_licences_in_the_hubs_words() -> None:
+def test_licences_by_the_hubs_names() -> None:
     assert hub_licence(["CC-BY-NC 4.0"]) == "cc-by-nc-4.0"
     assert hub_licence(["CC0-1.0"]) == "cc0-1.0"
     assert hub_licence(["EPIC's own"]) == "other"
@@ -127,7 +169,7 @@ def test_strange_names_do_not_break_the_front_matter() -> None:
     assert front["pretty_name"] == 'Ti: "tle"'
 
 
-def test_lerobot_says_what_does_not_fit_one_dataset(tmp_path: Path, db: Database) -> None:
+def test_lerobot_names_what_does_not_fit_one_dataset(tmp_path: Path, db: Database) -> None:
     with pytest.raises(ConfigError, match=r"48x36 \(such as .*48x48 \(such as"):
         lerobot(db, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()

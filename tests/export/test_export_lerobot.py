@@ -1,4 +1,4 @@
-"""LeRobot exports: what a reader of the format finds is what the table holds."""
+"""LeRobot exports: a reader of the format finds the values of the table."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from support.rows import later_grid, make_clip, make_row
 
 from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
-from handloom.export.lerobot.clips import CAMERA, KEYPOINTS, clip_episode, clip_layout
+from handloom.export.images import Fit
+from handloom.export.lerobot.clips import CAMERA, clip_episode, clip_layout
 from handloom.export.lerobot.dataset import Layout, export_lerobot
 from handloom.export.lerobot.grids import num_slots
 from handloom.export.lerobot.stats import RunningStats
-from handloom.export.pictures import Fit
 from handloom.export.steps import rate_of, steps_at
 from handloom.pipelines.export.lerobot import lerobot
 from handloom.pipelines.ingest.robots import lerobot as ingest_lerobot
+from handloom.schemas.hand_topology import KEYPOINT_NAMES
 from handloom.schemas.tables.later_grids import grid_columns
 from handloom.schemas.tables.robot import RobotEpisode, Signal, episode_arrays, episode_row
 from handloom.schemas.tables.row import row_arrays
@@ -38,7 +39,7 @@ from handloom.store.episodes import read_episodes, write_episodes
 SIZE = (48, 36)
 
 
-def picture(number: int, size: tuple[int, int] = SIZE) -> bytes:
+def image(number: int, size: tuple[int, int] = SIZE) -> bytes:
     """A smooth JPEG that differs from its neighbours."""
     x, y = np.meshgrid(np.linspace(0, 1, size[0]), np.linspace(0, 1, size[1]))
     grey = 0.5 + 0.5 * np.sin(2 * np.pi * (x + 0.5 * y + number / 7))
@@ -49,7 +50,7 @@ def picture(number: int, size: tuple[int, int] = SIZE) -> bytes:
 
 
 def clip_row(number: int, num_frames: int = 6, size: tuple[int, int] = SIZE, **values) -> pa.RecordBatch:
-    jpegs = [picture(10 * number + n, size) for n in range(num_frames)]
+    jpegs = [image(10 * number + n, size) for n in range(num_frames)]
     return make_row(make_clip(number, **values), num_frames=num_frames, frame_jpeg=jpegs)
 
 
@@ -130,11 +131,11 @@ def test_statistics_are_those_of_known_values(tmp_path: Path) -> None:
         np.testing.assert_allclose(np.array(stats[name])[:63], value, rtol=1e-9, atol=1e-12)
         assert np.isnan(np.array(stats[name])[63:]).all()
     assert stats["count"] == [len(values)]
-    picture_stats = json.loads((tmp_path / "out/meta/stats.json").read_text())[CAMERA]
+    image_stats = json.loads((tmp_path / "out/meta/stats.json").read_text())[CAMERA]
     pixels = np.concatenate([np.asarray(Image.open(io.BytesIO(j))) for r in rows for j in row_arrays(r)["frame_jpeg"]])
-    np.testing.assert_allclose(np.ravel(picture_stats["mean"]), pixels.reshape(-1, 3).mean(0) / 255, rtol=1e-9)
-    np.testing.assert_allclose(np.ravel(picture_stats["std"]), pixels.reshape(-1, 3).std(0) / 255, rtol=1e-9)
-    assert np.shape(picture_stats["q50"]) == (3, 1, 1)
+    np.testing.assert_allclose(np.ravel(image_stats["mean"]), pixels.reshape(-1, 3).mean(0) / 255, rtol=1e-9)
+    np.testing.assert_allclose(np.ravel(image_stats["std"]), pixels.reshape(-1, 3).std(0) / 255, rtol=1e-9)
+    assert np.shape(image_stats["q50"]) == (3, 1, 1)
 
 
 @settings(max_examples=30, deadline=None)
@@ -170,7 +171,7 @@ def test_frames_on_the_grid_are_the_steps() -> None:
     assert steps_at(np.array([0, 0.1, 0.4]), 10).tolist() == [0, 1, -1, -1, 2]
 
 
-def test_a_gap_is_unknown_and_its_picture_is_not_its_own(tmp_path: Path) -> None:
+def test_a_gap_is_unknown_and_its_image_is_not_its_own(tmp_path: Path) -> None:
     row = row_arrays(clip_row(0))
     row["frame_s"] = np.array([0, 1, 2, 5, 6, 7]) / 15
     layout = clip_layout(15.0, SIZE, world=False, num_tracks=4)
@@ -181,13 +182,13 @@ def test_a_gap_is_unknown_and_its_picture_is_not_its_own(tmp_path: Path) -> None
     assert np.isnan(episode.values["track_depth_m"]).all()
     assert not episode.values["track_visible"][gap].any()
     assert not episode.values["next.hand_visible"][[2, 3, 7]].any()
-    pictures = list(episode.pictures[CAMERA]())
-    assert all((pictures[n] == pictures[2]).all() for n in (3, 4))
-    assert not (pictures[5] == pictures[2]).all()
+    images = list(episode.images[CAMERA]())
+    assert all((images[n] == images[2]).all() for n in (3, 4))
+    assert not (images[5] == images[2]).all()
 
 
 def test_a_window_of_steps_finds_one_later_grid_in_a_slot(tmp_path: Path) -> None:
-    """x the dataset's files alone; one grid ends as another begins, and a step has no frame."""
+    """Read from the dataset's files alone; one grid ends as another begins, and a step has no frame."""
     row = row_arrays(clip_row(0, num_frames=12, size=(96, 72)))
     row["frame_s"] = row["frame_s"] + np.where(np.arange(12) >= 6, 1 / 15, 0)  # no frame for step 6
     row["track_sigma_px"] = np.ones((12, 4), np.float16)
@@ -219,7 +220,7 @@ def test_a_window_of_steps_finds_one_later_grid_in_a_slot(tmp_path: Path) -> Non
     np.testing.assert_array_equal(step["track_visible"][13:], step["track_visible"][:13])
 
 
-def test_points_and_camera_follow_the_picture_into_another_size() -> None:
+def test_points_and_camera_follow_the_image_into_another_size() -> None:
     fit = Fit.into((100, 100), 64, 48).seen_from((64, 48), 640, 480)
     assert fit.inner == (100, 75)
     corners = np.array([[-0.5, -0.5], [639.5, 479.5]])  # the outer corners of the source's first and last pixel
@@ -243,7 +244,7 @@ def test_a_broken_export_leaves_nothing_and_an_earlier_one_stays(tmp_path: Path)
     write([clip_row(0)], out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     broken = row_arrays(clip_row(1))
-    broken["frame_jpeg"][3] = b"no picture"
+    broken["frame_jpeg"][3] = b"no image"
     layout = clip_layout(15.0, SIZE, world=False, num_tracks=None)
     episodes = [clip_episode(row_arrays(clip_row(2)), layout), clip_episode(broken, layout)]
     with pytest.raises(StoreError, match="stored frame 3 of clip test:v0:1000-2000 is no JPEG"):
@@ -265,15 +266,15 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_keypoints_have_the_names_of_mediapipes_order() -> None:
-    assert len(KEYPOINTS) == 21
-    assert [KEYPOINTS[n] for n in (0, 4, 8, 20)] == ["wrist", "thumb_4", "index_4", "little_4"]
+    assert len(KEYPOINT_NAMES) == 21
+    assert [KEYPOINT_NAMES[n] for n in (0, 4, 8, 20)] == ["wrist", "thumb_4", "index_4", "little_4"]
 
 
 def robot_row(number: int, num_frames: int = 9, **values) -> pa.RecordBatch:
     rng = np.random.default_rng(number)
     state, action = (rng.normal(size=(num_frames, 3)).astype(np.float32) for _ in range(2))
     state[2, 1] = np.nan
-    jpegs = [[picture(20 * number + n + 5 * camera) for n in range(num_frames)] for camera in range(2)]
+    jpegs = [[image(20 * number + n + 5 * camera) for n in range(num_frames)] for camera in range(2)]
     jpegs[1][4] = None
     facts = {
         "dataset": "arm",
@@ -302,7 +303,7 @@ def robots(tmp_path: Path) -> Database:
 
 
 def test_robot_episodes_come_back_as_they_were(tmp_path: Path, robots: Database) -> None:
-    """Table to LeRobot to table: the numbers, times, names and tasks; and each camera its own pictures."""
+    """Table to LeRobot to table: the numbers, times, names and tasks; and each camera its own images."""
     lerobot(robots, str(tmp_path / "out"), table="robot_episodes")
     again = Database.open(tmp_path / "again", create=True)
     ingest_lerobot(again, str(tmp_path / "out"), dataset="arm")
@@ -337,7 +338,7 @@ def test_robots_that_do_not_fit_one_dataset_are_named(tmp_path: Path, robots: Da
     assert lerobot(robots, str(tmp_path / "out"), table="robot_episodes", where="dataset = 'other'").num_episodes == 1
 
 
-def test_zeros_stand_beside_masks_where_asked_for(tmp_path: Path) -> None:
+def test_unknown_values_are_zero_beside_masks_if_asked_for(tmp_path: Path) -> None:
     layout = replace(clip_layout(15.0, SIZE, world=False, num_tracks=None), unknown="zero")
     write([clip_row(0)], tmp_path / "zero", layout)
     write([clip_row(0)], tmp_path / "nan")
@@ -351,7 +352,7 @@ def test_zeros_stand_beside_masks_where_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_killed_export_says_so(tmp_path: Path) -> None:
-    """Killed while it writes: no info.json, so LeRobot opens nothing; and --overwrite clears what is left."""
+    """Killed while it writes: without info.json LeRobot does not open it, and --overwrite removes what is left."""
     code = f"""
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})

@@ -119,7 +119,7 @@ def test_a_bucket_takes_the_formats_of_many_files(bucket: str) -> None:
             [arm4r_row(int(overwrite), 31)], out, card=lambda s: "", image_root="/data/arm4r", overwrite=overwrite
         )
     under = root.removesuffix("lerobot") + "arm4r"
-    assert len(names(under)) == 3 + 3 * 2 + 1 + 31  # card, clips, index; three arrays; images.json; pictures
+    assert len(names(under)) == 3 + 3 * 2 + 1 + 31  # card, clips, index; three arrays; images.json; images
     with storage.open_input_stream(f"{under}/epic_tasks_final/common_task/000000/images.json") as stream:
         first = json.loads(stream.read())["observation/ego_image"][0]
     assert first == "/data/arm4r/frames/000000/frame_0000000000.jpg"

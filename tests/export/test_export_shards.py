@@ -1,4 +1,4 @@
-"""Exports: what is read back is what was written, and a folder says by itself whether it is whole."""
+"""Exports read back as they were written, and a folder shows whether its export is complete."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ formats = pytest.mark.parametrize("form", sorted(EXPORTS))
 
 
 def make_row(
-    seed: int, num_frames: int = 4, *, pictures: bool = True, embedded: bool = True, narration: str | None = "öffne 箱"
+    seed: int, num_frames: int = 4, *, images: bool = True, embedded: bool = True, narration: str | None = "öffne 箱"
 ) -> pa.RecordBatch:
-    """A row with NaN where nothing was seen, nulls where nothing was computed, pictures of uneven size."""
+    """A row with NaN where nothing was seen, nulls where nothing was computed, images of uneven size."""
     rng = np.random.default_rng(seed)
     visible = rng.random((num_frames, 2)) < 0.6
     keypoints = np.where(visible[..., None, None], rng.normal(size=(num_frames, 2, 21, 2)), np.nan).astype(np.float32)
@@ -66,14 +66,14 @@ def make_row(
             name: rng.normal(size=spec.dim).astype(np.float32) if embedded else None
             for name, spec in EMBEDDINGS.items()
         },
-        frame_jpeg=[rng.bytes(int(rng.integers(0, 200))) for _ in range(num_frames)] if pictures else None,
+        frame_jpeg=[rng.bytes(int(rng.integers(0, 200))) for _ in range(num_frames)] if images else None,
         thumbnail=rng.bytes(50),
         run_key="0123456789abcdef",
     )
 
 
 def read_shards(out: Path) -> Iterator[pa.Table]:
-    """The tables of an export, by its index."""
+    """The tables of an export, in the order of its index."""
     index = read_index(str(out))
     for shard in index["shards"]:
         path = out / shard["path"]
@@ -85,7 +85,7 @@ def read_back(out: Path) -> pa.Table:
 
 
 def values(table: pa.Table) -> list[str]:
-    """Rows as text: equal text, equal values, where NaN equals NaN."""
+    """Rows as text: equal values have equal text, NaN included."""
     return [repr(row) for row in table.to_pylist()]
 
 
@@ -102,7 +102,7 @@ row_lists = st.lists(
         make_row,
         st.integers(0, 10_000),
         st.integers(1, 5),
-        pictures=st.booleans(),
+        images=st.booleans(),
         embedded=st.integers(0, 5).map(bool),
         narration=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=10),
     ),
@@ -136,7 +136,7 @@ def test_rows_and_schema_read_back_exactly(tmp_path_factory, form, rows, shard_b
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=st.lists(st.integers(1, 4), max_size=6), shard_bytes=st.sampled_from([30_000, 10**9]))
 def test_any_batching_gives_the_same_bytes(tmp_path_factory, form, sizes, shard_bytes) -> None:
-    table = pa.Table.from_batches([make_row(n, 1 + n % 4, pictures=n % 3 > 0) for n in range(8)])
+    table = pa.Table.from_batches([make_row(n, 1 + n % 4, images=n % 3 > 0) for n in range(8)])
     outs = [str(tmp_path_factory.mktemp("export") / "out") for _ in range(2)]
     cut_up = EXPORTS[form](cut(table, sizes), outs[0], schema=SCHEMA, max_shard_bytes=shard_bytes)
     assert cut_up == EXPORTS[form](cut(table, []), outs[1], schema=SCHEMA, max_shard_bytes=shard_bytes)
@@ -163,8 +163,8 @@ OWN_COLUMNS = {
 
 
 @pytest.mark.parametrize("name", OWN_COLUMNS)
-def test_columns_of_one_s_own_are_counted_and_exported(tmp_path, name) -> None:
-    """Of whatever type: what pandas and polars give to Lance has large texts."""
+def test_columns_of_the_users_own_are_counted_and_exported(tmp_path, name) -> None:
+    """Of any type: pandas and polars write large texts into Lance."""
     kind, own, num_bytes = OWN_COLUMNS[name]
     rows = pa.RecordBatch.from_arrays([pa.array(own, kind)], names=["own"])
     assert bytes_per_row(rows).tolist() == num_bytes
@@ -179,6 +179,27 @@ def test_vectors_that_are_null_can_be_read(tmp_path) -> None:
     back = read_back(tmp_path)
     assert back.schema.field("embedding_motion").type == pa.list_(pa.float32())
     assert values(back.cast(SCHEMA)) == values(pa.Table.from_batches(rows))
+
+
+VECTOR = pa.list_(pa.float32(), 2)
+NULL_VECTORS = [
+    (pa.list_(VECTOR), [[[1, 2], None], None, []]),
+    (pa.struct([("v", VECTOR)]), [{"v": [1, 2]}, {"v": None}, None]),
+    (pa.list_(pa.struct([("v", VECTOR), ("path", pa.list_(VECTOR))])), [[{"v": None, "path": [[1, 2]]}], None, []]),
+    (pa.list_(VECTOR, 2), [[[1, 2], [3, 4]], None, [[5, 6], [7, 8]]]),
+    (pa.large_list(pa.struct([("s", pa.struct([("v", VECTOR)]))])), [[{"s": None}], None, [{"s": {"v": [1, 2]}}]]),
+]
+
+
+@pytest.mark.parametrize(("kind", "own"), NULL_VECTORS, ids=lambda value: str(value) if "list" in str(value) else None)
+def test_vectors_that_are_null_within_lists_and_structs_can_be_read(tmp_path, kind, own) -> None:
+    table = pa.table({"clip_id": ["a", "b", "c"], "own": pa.array(own, kind)})
+    export_parquet(table.to_batches(), str(tmp_path / "nulls"), schema=table.schema)
+    back = read_back(tmp_path / "nulls")
+    assert back.column("own").to_pylist() == own
+    whole = table.filter(table.column("own").is_valid()).slice(0, 0)
+    export_parquet(whole.to_batches(), str(tmp_path / "none"), schema=table.schema)
+    assert read_back(tmp_path / "none").schema.field("own").type == kind
 
 
 def test_an_empty_table_keeps_its_schema(tmp_path) -> None:
@@ -291,7 +312,7 @@ def test_rows_of_another_schema_are_refused(tmp_path) -> None:
     assert not list((tmp_path / "b").iterdir())
 
 
-def test_reading_what_is_no_export(tmp_path) -> None:
+def test_reading_a_folder_that_is_no_export(tmp_path) -> None:
     with pytest.raises(ConfigError, match="holds no export"):
         read_index(str(tmp_path / "none"))
     (tmp_path / "index.json").write_text("{")

@@ -1,4 +1,4 @@
-"""WebDataset exports: `webdataset` itself reads back what the table holds."""
+"""WebDataset exports: `webdataset` itself reads the values of the table."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def rows(count: int) -> list:
     clips = [
         make_clip(n, narration=None if n else "öffne 箱", dataset="d.x", clip_id=f"d.x:a/b c:{n}") for n in range(count)
     ]
-    pictures = [[jpeg(3 * n + k) for k in range(3)] for n in range(count)]
+    images = [[jpeg(3 * n + k) for k in range(3)] for n in range(count)]
     later = [None if n else (later_grid(1, 0, 2),) for n in range(count)]
-    return [make_row(c, num_frames=3, frame_jpeg=p, later=g) for c, p, g in zip(clips, pictures, later, strict=True)]
+    return [make_row(c, num_frames=3, frame_jpeg=p, later=g) for c, p, g in zip(clips, images, later, strict=True)]
 
 
 def write(batches: list, out: Path, **options):
@@ -86,14 +86,14 @@ def test_bytes_do_not_depend_on_batches_or_time(tmp_path: Path) -> None:
         assert {(m.mtime, m.uid, m.gid, m.mode) for m in tar} == {(0, 0, 0, 0o644)}
 
 
-def test_keys_end_at_no_dot_and_differ() -> None:
+def test_keys_have_no_dots_and_differ() -> None:
     ids = ["d:v.1:0-1", "d:v_1:0-1", "d:v/1:0-1", "d:" + "x" * 500 + ":0-1", "d:" + "x" * 500 + ":0-2", "d:箱:0-1"]
     keys = [sample_key(i) for i in ids]
     assert len(set(keys)) == len(ids)
     assert all(len(key) <= 60 and not set("./:") & set(key) for key in keys)
 
 
-def test_nothing_to_export_and_what_is_there_are_refused(tmp_path: Path) -> None:
+def test_empty_exports_and_used_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no clip"):
         write([], tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

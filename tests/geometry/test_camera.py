@@ -35,12 +35,14 @@ def test_a_given_camera_is_taken_as_given():
 
 
 @given(st.integers(400, 4000), st.floats(0.97, 1.03))
-def test_a_matrix_for_another_size_sees_the_same_share_of_the_picture(width, stretch):
-    """A ray that meets the picture's corner does so at every size; pixel centres lie at whole numbers."""
+def test_a_matrix_for_another_size_sees_the_same_share_of_the_image(width, stretch):
+    """A ray that meets the image's corner does so at every size; pixel centres lie at whole numbers."""
     height = round(width * 9 / 16 * stretch)
     info = VideoInfo(width, height, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
     own = camera_for(clip({"camera_matrix": MATRIX}), INFO, CameraConfig()).camera_matrix
-    scaled = camera_for(clip({"camera_matrix": MATRIX, "picture_size": [640, 360]}), info, CameraConfig()).camera_matrix
+    scaled = camera_for(clip({"camera_matrix": MATRIX, "image_size": [640, 360]}), info, CameraConfig()).camera_matrix
+    stored = clip({"camera_matrix": MATRIX, "picture_size": [640, 360]})  # as clips have it
+    np.testing.assert_array_equal(camera_for(stored, info, CameraConfig()).camera_matrix, scaled)
     corner = np.linalg.inv(own) @ [639.5, 359.5, 1]
     assert scaled @ corner == pytest.approx([width - 0.5, height - 0.5, 1])
     assert np.linalg.inv(scaled) @ [-0.5, -0.5, 1] == pytest.approx(np.linalg.inv(own) @ [-0.5, -0.5, 1])
@@ -49,32 +51,32 @@ def test_a_matrix_for_another_size_sees_the_same_share_of_the_picture(width, str
 @pytest.mark.parametrize(
     ("size", "given_camera", "says"),
     [
-        ((640, 480), {"picture_size": [640, 360]}, "picture_size is 640 x 360, the video 640 x 480: expected the same"),
-        ((360, 640), {"picture_size": [640, 360]}, "turned by a quarter fits"),
-        ((1280, 720), {}, "about 641 x 361; the video has 1280 x 720: name the matrix's own size in picture_size"),
+        ((640, 480), {"image_size": [640, 360]}, "image_size is 640 x 360, the video 640 x 480: expected the same"),
+        ((360, 640), {"image_size": [640, 360]}, "turned by a quarter fits"),
+        ((1280, 720), {}, "about 641 x 361; the video has 1280 x 720: name the matrix's own size in image_size"),
     ],
 )
-def test_intrinsics_of_another_picture_are_refused(size, given_camera, says):
+def test_intrinsics_of_another_image_are_refused(size, given_camera, says):
     info = VideoInfo(*size, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
     with pytest.raises(ClipError, match=says):
         camera_for(clip({"camera_matrix": MATRIX} | given_camera), info, CameraConfig())
 
 
-def test_a_matrix_for_the_picture_before_it_is_turned_is_refused():
+def test_a_matrix_for_the_image_before_it_is_turned_is_refused():
     info = VideoInfo(360, 640, 30.0, "h264", "yuv420p", 90, 0.0, 1.0, 30)
-    with pytest.raises(ClipError, match="in the middle of the picture before it is turned by a quarter"):
+    with pytest.raises(ClipError, match="in the middle of the image before it is turned by a quarter"):
         camera_for(clip({"camera_matrix": MATRIX}), info, CameraConfig())
 
 
 def test_a_matrix_for_stored_pixels_that_are_not_square():
-    """Given with the stored size it is stretched as the frames are; without, it is refused and not taken as it is."""
+    """With the stored size it is stretched as the frames are; without, it is refused."""
     info = VideoInfo(1920, 1080, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30, pixel_aspect=4 / 3)
     stored = [750.0, 0, 719.5, 0, 1000, 539.5, 0, 0, 1]
-    shown = camera_for(clip({"camera_matrix": stored, "picture_size": [1440, 1080]}), info, CameraConfig())
+    shown = camera_for(clip({"camera_matrix": stored, "image_size": [1440, 1080]}), info, CameraConfig())
     assert shown.camera_matrix.reshape(-1).tolist() == pytest.approx([1000, 0, 959.5, 0, 1000, 539.5, 0, 0, 1])
     again = camera_for(clip({"camera_matrix": shown.camera_matrix.reshape(-1).tolist()}), info, CameraConfig())
     assert again.camera_matrix.tolist() == shown.camera_matrix.tolist()
-    with pytest.raises(ClipError, match=r"focal lengths are 750 and 1000, as for the stored pixels.*picture_size"):
+    with pytest.raises(ClipError, match=r"focal lengths are 750 and 1000, as for the stored pixels.*image_size"):
         camera_for(clip({"camera_matrix": stored}), info, CameraConfig())
 
 
@@ -104,15 +106,15 @@ def test_no_distortion_is_none(distortion):
         ("{", "not JSON"),
         ("[1, 2]", "list"),
         ({}, "camera_matrix is missing"),
-        ({"camera_matrix": MATRIX, "picture_size": [640]}, "picture_size"),
-        ({"camera_matrix": MATRIX, "picture_size": [0, 360]}, "picture_size"),
+        ({"camera_matrix": MATRIX, "image_size": [640]}, "image_size"),
+        ({"camera_matrix": MATRIX, "image_size": [0, 360]}, "image_size"),
         ({"camera_matrix": MATRIX[:8]}, "8 numbers"),
         ({"camera_matrix": "wide"}, "expected numbers"),
         ({"camera_matrix": [[1, 2], [3]]}, "expected numbers"),
         ({"camera_matrix": [float("nan"), *MATRIX[1:]]}, "not finite"),
         ({"camera_matrix": [1.0, 0, 0, 0, 1.0, 0, 0, 0, 1]}, "focal lengths are 1 and 1"),
         ({"camera_matrix": [-500.0, *MATRIX[1:]]}, "focal lengths"),
-        ({"camera_matrix": [500.0, 0, 3200, *MATRIX[3:]]}, "another picture size"),
+        ({"camera_matrix": [500.0, 0, 3200, *MATRIX[3:]]}, "another image size"),
         ({"camera_matrix": [*MATRIX[:6], 0, 0, 2]}, "expected [[fx, 0, cx]"),
         ({"camera_matrix": [*MATRIX[:6], 1, 0, 1]}, "expected [[fx, 0, cx]"),
         ({"camera_matrix": MATRIX, "distortion": [0.1]}, "model and params"),
@@ -120,7 +122,7 @@ def test_no_distortion_is_none(distortion):
         ({"camera_matrix": MATRIX, "distortion": {"model": "opencv", "params": [1, 2]}}, "2 params"),
     ],
 )
-def test_nonsense_is_a_bad_camera_that_says_what_is_wrong(camera, says):
+def test_a_wrong_camera_is_a_reject_with_the_reason(camera, says):
     with pytest.raises(ClipError) as raised:
         camera_for(clip(camera), INFO, CameraConfig())
     assert raised.value.reason == "bad_camera"
@@ -129,7 +131,7 @@ def test_nonsense_is_a_bad_camera_that_says_what_is_wrong(camera, says):
     assert "camera.json" in raised.value.hint
 
 
-def test_without_a_camera_the_settings_say_the_field_of_view_and_how_sure_it_is():
+def test_without_a_camera_the_settings_give_field_of_view_and_sigma():
     camera = camera_for(clip(dataset="egodex"), INFO, CameraConfig())  # the name decides nothing
     assert (camera.source, camera.focal_sigma, camera.preset) == ("assumed", 0.33, None)
     assert camera.camera_matrix[0, 0] == pytest.approx(320 / math.tan(math.radians(35)))
@@ -151,7 +153,7 @@ def test_every_preset_is_a_camera_at_every_size(preset, size):
     assert math.degrees(math.acos(first @ last)) == pytest.approx(preset.fov_deg, abs=0.01)
 
 
-def test_the_numbers_of_presets_are_those_they_were_measured_as():
+def test_presets_have_the_measured_numbers():
     """Focal lengths at the sizes that their sources name."""
     sizes = {"egodex": (1920, 1080, 736.634, 2e-3), "epic": (456, 256, 248.8, 1e-3), "aria": (1408, 1408, 609.36, 1e-3)}
     for name, (width, height, focal_px, tolerance) in sizes.items():
@@ -161,7 +163,7 @@ def test_the_numbers_of_presets_are_those_they_were_measured_as():
 
 
 @pytest.mark.parametrize("fov_deg", [0.0, 180.0, float("nan"), {"*": 70.0}])
-def test_an_assumption_that_is_none_is_a_settings_error(fov_deg):
+def test_an_impossible_field_of_view_is_a_settings_error(fov_deg):
     with pytest.raises(ValidationError, match="assumed_fov_deg"):
         CameraConfig(assumed_fov_deg=fov_deg)
 

@@ -1,4 +1,4 @@
-"""Camera paths from corners: exact on exact input, and honest where nothing can be told."""
+"""Camera paths from corners: exact on exact input, and none where they are not determined."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from handloom.geometry.camera.intrinsics import assumed_camera, project, rays, s
 from handloom.geometry.camera.lens_search import camera_of
 from handloom.geometry.camera.path import REASONS, estimate_path, with_scale
 from handloom.geometry.camera.turn_lens import find_turn_lens
-from handloom.geometry.sfm.pieces import reconstruct_long
+from handloom.geometry.sfm.long_clips import reconstruct_long
 from handloom.geometry.sfm.plane import twin_pose
 from handloom.geometry.sfm.solver import Observations
 from handloom.schemas.values import Camera, CameraPath, FeatureTracks, Hands, VideoInfo
@@ -39,7 +39,7 @@ def room(count, rng):
 
 
 def corners(poses, camera=CAMERA, count=160, noise_px=0.3, seed=0, points=None):
-    """Every point followed while it is in the picture, with noise; long-lived ones get a new identity now and then."""
+    """Every point followed while it is in the image, with noise; long-lived ones get a new identity now and then."""
     rng = np.random.default_rng(seed)
     points = room(count, rng) if points is None else points
     frames, tracks, pixels = [], [], []
@@ -150,8 +150,8 @@ def test_the_other_pose_that_a_flat_scene_allows():
 
 
 @pytest.mark.parametrize(("apart_deg", "scale"), [(0.5, "metric"), (2.5, "arbitrary")])
-def test_without_a_scale_turns_alone_stand_in_for_a_path_that_turns_alike(apart_deg, scale):
-    """Hands that are not seen tell no metres."""
+def test_without_a_scale_turns_alone_replace_a_path_with_the_same_turns(apart_deg, scale):
+    """Invisible hands give no metric scale."""
     poses = path_of(sway_m=0.01)
     turned = poses.copy()
     turned[:, :3, 3] = 0
@@ -171,7 +171,7 @@ def test_without_a_scale_turns_alone_stand_in_for_a_path_that_turns_alike(apart_
     assert with_scale(moving, hands, np.arange(40) / 15, INFO).path.scale == scale
 
 
-def test_things_that_move_do_not_carry_the_camera_along():
+def test_things_that_move_do_not_move_the_camera():
     rng = np.random.default_rng(3)
     still, loose = room(110, rng), np.array([0.0, 0.1, 0.6]) + rng.uniform(-0.12, 0.12, (35, 3))
     step = np.array([0.004, -0.003, 0.0])
@@ -182,7 +182,7 @@ def test_things_that_move_do_not_carry_the_camera_along():
     assert place_m < 0.006
 
 
-def test_a_camera_on_a_tripod_was_measured_to_stand_still():
+def test_a_camera_on_a_tripod_is_measured_as_static():
     poses = path_of(sway_m=0, turn_rad=0)
     result = estimated(corners(poses, noise_px=0.2), len(poses))
     assert (result.path.scale, result.path.source, result.path.reason) == ("metric", "estimated", "static")
@@ -191,7 +191,7 @@ def test_a_camera_on_a_tripod_was_measured_to_stand_still():
 
 
 def test_a_tripod_before_busy_hands():
-    """Half of what is seen moves; the camera does not."""
+    """Half of the corners move; the camera does not."""
     rng = np.random.default_rng(3)
     still, busy = room(80, rng), np.array([0.0, 0.0, 0.6]) + rng.uniform(-0.25, 0.25, (80, 3)) * [1, 1, 0.1]
     poses = path_of(sway_m=0, turn_rad=0)
@@ -201,7 +201,7 @@ def test_a_tripod_before_busy_hands():
 
 
 def test_a_back_before_the_lens_does_not_move_the_tripod():
-    """In three frames of forty all that is seen moves."""
+    """In three frames of forty all corners move."""
     poses = path_of(sway_m=0, turn_rad=0)
     features = corners(poses, noise_px=0.2)
     shown = features.points_px + 9.0 * (np.isin(features.frame, (20, 21, 22)))[:, None]
@@ -209,8 +209,8 @@ def test_a_back_before_the_lens_does_not_move_the_tripod():
     assert estimated(covered, len(poses)).path.reason == "static"
 
 
-def test_blurred_pictures_of_a_fast_turn_are_less_exact():
-    """Corners off by 1.5 px of a 640 px wide picture: where the first try fails, that is allowed."""
+def test_blurred_images_of_a_fast_turn_are_less_exact():
+    """Corners off by 1.5 px of a 640 px wide image: the second try tolerates them."""
     rng = np.random.default_rng(0)
     away, around, height = rng.uniform(0.6, 2, 900), rng.uniform(-1.2, 2.2, 900), rng.uniform(-1, 1, 900)
     points = np.stack([np.sin(around) * away, height * away, np.cos(around) * away], axis=1)
@@ -222,7 +222,7 @@ def test_blurred_pictures_of_a_fast_turn_are_less_exact():
 
 
 def test_a_tripod_that_is_taken_away_in_the_end():
-    """It turns by nine degrees in the last three frames: of those nothing is said, of the others that it stood."""
+    """It turns by nine degrees in the last three frames: these have no pose, the others are static."""
     poses = path_of(sway_m=0, turn_rad=0)
     poses[37:, :3, :3] = Rotation.from_euler("y", [[3], [6], [9]], degrees=True).as_matrix()
     path = estimated(corners(poses, noise_px=0.2), len(poses)).path
@@ -231,8 +231,8 @@ def test_a_tripod_that_is_taken_away_in_the_end():
 
 
 @pytest.mark.parametrize("turn_rad", [0.0, 0.5])
-def test_nothing_is_said_across_a_cut(turn_rad):
-    """Two shots from two tripods: the world of the first says nothing of the second."""
+def test_poses_end_at_a_cut(turn_rad):
+    """Two shots from two tripods have no common world."""
     poses = path_of(sway_m=0, turn_rad=turn_rad)
     one, two = corners(poses[:25], noise_px=0.2), corners(poses[:15], noise_px=0.2, seed=5)
     parts = [np.concatenate(pair) for pair in ((one.frame, two.frame + 25), (one.track, two.track + 10_000))]
@@ -264,14 +264,14 @@ def _none(result, reason):
     assert len(result.frame) == len(result.point) == len(result.points_world) == 0
 
 
-def test_without_texture_there_is_none():
+def test_without_texture_there_is_no_path():
     nothing = FeatureTracks(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 2), np.float32))
     _none(estimated(nothing, 40), "few_tracks")
     _none(estimated(corners(path_of(), count=8), 40), "few_tracks")
 
 
 def test_corners_in_one_place_are_a_logo():
-    """A watermark stands still on any film: no camera was measured."""
+    """A watermark stands still in every video: it does not show a resting camera."""
     rng = np.random.default_rng(0)
     logo = np.stack([rng.uniform(-0.7, -0.55, 40), rng.uniform(-0.4, -0.3, 40), np.ones(40)], axis=1)
     _none(estimated(corners(path_of(sway_m=0, turn_rad=0), points=logo), 40), "few_tracks")
@@ -286,7 +286,7 @@ def test_two_frames_and_one():
 
 
 @pytest.mark.slow
-def test_a_film_is_too_long():
+def test_a_very_long_clip_is_refused():
     times = np.tile(np.r_[0:40, 39:-1:-1], 76)  # 6080 frames
     _none(estimated(corners(path_of()[times], count=50), len(times)), "too_long")
 
@@ -304,7 +304,7 @@ def as_sightings(features, num):
 
 
 def test_a_long_clip_in_pieces_that_are_joined():
-    """The pieces have worlds and units of their own; together they are as exact as one."""
+    """The pieces have worlds and units of their own; joined, they are as exact as one."""
     poses = path_of(num=120, sway_m=0.3, turn_rad=0.6)
     seen = as_sightings(corners(poses), len(poses))
     found = reconstruct_long(seen, MATRIX[0, 0], piece=50, overlap=20)
@@ -314,11 +314,11 @@ def test_a_long_clip_in_pieces_that_are_joined():
     turn_deg, place_m = errors(np.linalg.inv(world_from_camera[0]) @ world_from_camera, poses)
     assert turn_deg < 0.4
     assert place_m < 0.01
-    assert len(found.sightings.frame) > 0.95 * len(seen.frame)
+    assert len(found.observations.frame) > 0.95 * len(seen.frame)
 
 
 def test_pieces_that_do_not_agree_are_not_joined():
-    """Nothing goes on from frame 70 on: only what lies before has poses."""
+    """No corner continues at frame 70: only the frames before have poses."""
     poses = path_of(num=120, sway_m=0.3, turn_rad=0.6)
     features = corners(poses)
     track = np.where(features.frame < 70, features.track, features.track + features.track.max() + 1)
@@ -349,7 +349,7 @@ def test_frames_that_see_nothing_have_no_pose():
 
 
 @pytest.mark.parametrize("factor", [0.75, 1.3])
-def test_an_assumed_focal_length_is_corrected_where_the_views_say_so(factor):
+def test_views_correct_an_assumed_focal_length(factor):
     poses = path_of(sway_m=0.15)
     guess = MATRIX.copy()
     guess[[0, 1], [0, 1]] *= factor
@@ -392,8 +392,8 @@ def test_an_unknown_lens_is_found_with_its_uncertainty(name):
 
 
 @pytest.mark.parametrize("name", ["wide", "fisheye"])
-def test_a_camera_that_only_turns_tells_its_lens(name):
-    """Of a camera that turns by ten degrees each way; no view says how far anything is."""
+def test_the_lens_of_a_camera_that_only_turns_is_found(name):
+    """It turns by ten degrees each way; there is no parallax."""
     focal, numbers, model = LENSES[name]
     matrix = np.array([[focal, 0, 639.5], [0, focal, 359.5], [0, 0, 1]])
     lens = Camera(matrix, "given", None if numbers is None else np.array(numbers), model)
@@ -415,8 +415,8 @@ def test_a_camera_that_only_turns_tells_its_lens(name):
         (490.0, None, "opencv", 840.0),
     ],
 )
-def test_a_pan_through_a_lens_that_bends_tells_it(focal, numbers, model, assumed):
-    """By 26 degrees. With the assumed pinhole turns explain nothing: 2 to 3 px are left over."""
+def test_the_lens_of_a_pan_through_a_distorting_lens_is_found(focal, numbers, model, assumed):
+    """By 26 degrees. With the assumed pinhole, turns leave residuals of 2 to 3 px."""
     matrix = np.array([[focal, 0, 640], [0, focal, 360], [0, 0, 1]])
     lens = Camera(matrix, "given", None if numbers is None else np.array(numbers), model)
     poses = np.tile(np.eye(4), (20, 1, 1))
@@ -428,7 +428,7 @@ def test_a_pan_through_a_lens_that_bends_tells_it(focal, numbers, model, assumed
     from_middle = seen.points_px.astype(np.float64) - [640, 360]
     found = find_turn_lens(Observations.of(frame, track, from_middle / 2, 20, int(track.max()) + 1), assumed / 2, None)
     assert abs(np.log(2 * found.focal / focal)) < 2 * np.sqrt(found.covariance[0, 0]) < 0.2
-    corner = np.array([[250.0, 140.0]])  # from the middle, of a picture 640 wide
+    corner = np.array([[250.0, 140.0]])  # from the middle, of an image 640 wide
     true = Camera(matrix * [[0.5, 1, 0], [1, 0.5, 0], [1, 1, 1]], "given", lens.distortion, model)
     assert np.degrees(np.arccos((rays(corner, camera_of(found)) * rays(corner, true)).sum())) < 1.0
 
@@ -440,15 +440,15 @@ def _shifted(num):
     return shift
 
 
-def test_an_assumed_focal_length_stays_where_nothing_says_otherwise():
+def test_an_assumed_focal_length_stays_without_evidence():
     camera = Camera(1.1 * MATRIX + np.diag([0, 0, -0.1]), "assumed")
     nearly_still = path_of(sway_m=0.006, turn_rad=0.01)
     assert estimated(corners(nearly_still, noise_px=0.2), 40, camera).camera is camera
     assert estimated(corners(path_of(sway_m=0, turn_rad=0)), 40, camera).camera is camera
 
 
-def test_turns_of_a_part_do_not_stand_in_for_a_path_of_all():
-    """A head that rests for half of a clip and then goes off: the path is told of all frames, and says of how many."""
+def test_turns_of_a_part_do_not_replace_a_path_of_all_frames():
+    """A head that rests for half of a clip and then moves on: the path of all frames is kept, with its coverage."""
     poses = np.concatenate([np.tile(np.eye(4), (20, 1, 1)), path_of(20)])
     result = estimated(corners(poses, noise_px=0.05), len(poses))
     assert result.turning is None or np.isfinite(result.turning.world_from_camera).all(axis=(1, 2)).mean() > 0.9

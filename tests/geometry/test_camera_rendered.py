@@ -1,24 +1,17 @@
-"""Pictures to a camera path, end to end: rendered clips with the exact truth, and real ones from a device."""
+"""From images to a camera path: rendered clips, whose truth is exact."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from handloom.geometry.camera.path import estimate_path
-from handloom.models.features import CornerTracks
+from handloom.models.corner_tracks import CornerTracks
 from handloom.schemas.values import Camera, HandPoints, Hands, VideoInfo
 from handloom.synth.render.render import render_clip
 from handloom.synth.script.scene import SceneSpec
 from handloom.video.decode.frame_store import FrameStore
-
-SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "clips"
-EGODEX = ("basic_pick_place_0", "insert_remove_2")
 
 
 def with_hands(visible, keypoints_px, keypoints_cam_m) -> tuple[HandPoints, Hands]:
@@ -70,36 +63,3 @@ def test_a_head_that_only_turns():
     result, poses = rendered(camera_path="turn")
     assert result.path.reason == "pure_rotation"
     assert errors(result.path.world_from_camera, poses)[0] < 0.3
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not SHARED.exists(), reason="the shared clips are not here")
-@pytest.mark.parametrize("name", EGODEX)
-def test_device_truth(name):
-    truth = np.load(SHARED / f"gt/egodex/egodex_{name}_mp21.npz")
-    frames, step = _read(SHARED / f"videos/egodex_{name}.mp4"), 2
-    chosen = slice(0, step * len(frames), step)
-    poses = truth["T_world_camera"][chosen].astype(np.float64)
-    frames.frame_s = frames.frame_s[: len(poses)]
-    info = VideoInfo(1920, 1080, 30.0, "h264", "yuv420p", 0, 0.0, len(poses) / 15, 2 * len(poses))
-    visible = truth["in_frame"][chosen].mean(axis=-1) > 0.3
-    points, hands = with_hands(visible, truth["px"][chosen], truth["cam"][chosen])
-    corners = CornerTracks().track(info, frames, points)
-    result = estimate_path(corners, hands, Camera(truth["K"].astype(float), "given"), frames.frame_s, info)
-    turn_deg, place_m, _ = errors(result.path.world_from_camera, poses)
-    assert turn_deg < 1.5
-    assert place_m < 0.01
-
-
-def _read(path: Path) -> FrameStore:
-    """Every second frame, 640 wide."""
-    video = cv2.VideoCapture(str(path))
-    pictures = []
-    while video.grab():
-        if len(pictures) * 2 == int(video.get(cv2.CAP_PROP_POS_FRAMES)) - 1:
-            picture = cv2.resize(video.retrieve()[1], (640, 360), interpolation=cv2.INTER_AREA)
-            pictures.append(picture[None, ..., ::-1].copy())
-    frames = FrameStore(np.arange(len(pictures)) / 15)
-    for picture in pictures:
-        frames.append(picture)
-    return frames

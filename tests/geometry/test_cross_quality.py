@@ -1,4 +1,4 @@
-"""Clips in which one thing is wrong: its flag and no other; and what cannot be said."""
+"""Clips with one fault: its flag and no other; and unknown numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from handloom.geometry.camera.intrinsics import assumed_camera, project
 from handloom.geometry.camera.world import to_camera
 from handloom.geometry.cross_quality import FIELDS, cross_quality
-from handloom.geometry.picture_stats import PictureNumbers
+from handloom.geometry.image_stats import ImageNumbers
 from handloom.schemas.tables.arrow import QUALITY_FIELDS
 from handloom.schemas.tables.frame_flags import FrameFlag, flag_names
 from handloom.schemas.values import (
@@ -67,12 +67,12 @@ class Scene:
         )
         self.doubts = HandDoubts(np.zeros((NUM, 2), bool), np.zeros((NUM, 2), bool))
         flat = np.full(NUM, 0.0)
-        self.pictures = PictureNumbers(flat + 300.0, flat + 0.5, flat + 0.01, np.zeros(NUM, bool))
+        self.images = ImageNumbers(flat + 300.0, flat + 0.5, flat + 0.01, np.zeros(NUM, bool))
 
     def judge(self):
         return cross_quality(
             self.hands, self.tracks, self.lifted, self.path, CAMERA, INFO, FRAME_S[: len(self.hands.visible)],
-            self.pictures, doubts=self.doubts,
+            self.images, doubts=self.doubts,
         )  # fmt: skip
 
     def cut(self, num: int) -> Scene:
@@ -85,8 +85,8 @@ class Scene:
         self.tracks = short(self.tracks, "points_px", "visible")
         self.lifted = short(self.lifted, "depth_m", "points_world_m")
         self.path = short(self.path, "world_from_camera")
-        self.doubts = short(self.doubts, "side_unsure", "off_picture")
-        self.pictures = short(self.pictures, "sharpness", "brightness", "white_share", "repeat")
+        self.doubts = short(self.doubts, "side_unsure", "unsupported")
+        self.images = short(self.images, "sharpness", "brightness", "white_share", "repeat")
         return self
 
 
@@ -112,19 +112,19 @@ def test_a_perfect_clip_has_no_flag():
 
 
 def blurred(s):
-    s.pictures.sharpness[AT] *= 0.2
+    s.images.sharpness[AT] *= 0.2
 
 
 def dark(s):
-    s.pictures.brightness[AT] = 0.02
+    s.images.brightness[AT] = 0.02
 
 
 def saturated(s):
-    s.pictures.white_share[AT] = 0.6
+    s.images.white_share[AT] = 0.6
 
 
 def duplicate(s):
-    s.pictures.repeat[AT] = True
+    s.images.repeat[AT] = True
 
 
 def no_hands(s):
@@ -148,15 +148,15 @@ def jump(s):
 
 
 def off_tracks(s):
-    s.hands.keypoints_px[AT, RIGHT] += 40.0  # the picture's keypoints leave the hand
+    s.hands.keypoints_px[AT, RIGHT] += 40.0  # the image's keypoints leave the hand
 
 
 def side_unsure(s):
     s.doubts.side_unsure[AT, LEFT] = True
 
 
-def off_picture(s):
-    s.doubts.off_picture[AT, RIGHT] = True
+def unsupported(s):
+    s.doubts.unsupported[AT, RIGHT] = True
 
 
 def overlap(s):
@@ -214,7 +214,7 @@ BESIDE = {AT - 1, AT, AT + 1}
         (jump, "HAND_JUMP_RIGHT", BESIDE),
         (off_tracks, "HAND_OFF_TRACKS_RIGHT", BESIDE),
         (side_unsure, "HAND_SIDE_UNSURE_LEFT", ONE),
-        (off_picture, "HAND_OFF_PICTURE_RIGHT", ONE),
+        (unsupported, "HAND_UNSUPPORTED_RIGHT", ONE),
         (overlap, "HANDS_OVERLAP", set(range(NUM))),
         (few_tracks, "FEW_TRACKS", ONE),
         (tracks_lost, "TRACKS_LOST", ONE),
@@ -283,7 +283,7 @@ def test_frames_without_a_pose_do_not_hide_the_others():
     assert names_by_frame(flags) == {t: {"NO_POSE"} for t in range(8, NUM)}
 
 
-def test_an_interpolated_hand_is_not_held_against_the_tracks():
+def test_an_interpolated_hand_is_not_compared_with_the_tracks():
     scene = Scene()
     scene.hands.infilled[AT, RIGHT] = True
     scene.hands.keypoints_px[AT, RIGHT] += 40.0

@@ -1,4 +1,4 @@
-"""Poses beside a video: exact where given, on the arc between, nothing where nothing is known."""
+"""Poses beside a video: exact where given, interpolated between, NaN elsewhere."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_gap_stays_a_gap():
 @pytest.mark.parametrize(
     ("said", "is_"), [("metric", "metric"), ("arbitrary", "arbitrary"), ("none", "arbitrary"), (None, "arbitrary")]
 )
-def test_scale_is_as_said(said, is_):
+def test_scale_is_as_given(said, is_):
     assert given_path(clip(listed([0.0], poses_at([0.0])), said), np.array([0.0])).scale == is_
 
 

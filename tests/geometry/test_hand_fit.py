@@ -11,14 +11,14 @@ import pytest
 from handloom.geometry.camera.intrinsics import project, rays
 from handloom.geometry.hands import model
 from handloom.geometry.hands.fit import fit_hands
-from handloom.geometry.hands.palm import likeliest_path
+from handloom.geometry.hands.initial_pose import likeliest_path
 from handloom.geometry.hands.solve import P, Problem, State, misfit, normal_equations
 from handloom.geometry.metric.posterior import Posterior
+from handloom.schemas.hand_topology import FINGER_BONES, MIDDLE_JOINTS
 from handloom.schemas.values import Camera, HandPoints, Hands, VideoInfo
 
 INFO = VideoInfo(1280, 720, 15.0, "h264", "yuv420p", 0, 0.0, 10.0, 150)
 CAMERA = Camera(np.array([[700.0, 0, 639.5], [0, 700.0, 359.5], [0, 0, 1]]), "given")
-BONES = [(0, 1), (0, 5), (0, 9), (0, 13), (0, 17), *((k, k + 1) for k in range(1, 20) if k % 4)]
 
 
 def _turns(vectors: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ def clip(
         place = away * np.array([0.13, 0.08, 0.45]) + _wave(rng, num, 3, 0.04)
         mirror = np.array([-1.0 if hand == 0 else 1.0, 1, 1])
         at = [np.einsum("nij,nkj->nki", turn, p) * scale + place[:, None] for p in (posed.points_m, posed.seen_m)]
-        middle = at[0][:, [6, 10, 14, 18]].mean(axis=1, keepdims=True)
+        middle = at[0][:, MIDDLE_JOINTS].mean(axis=1, keepdims=True)
         truth[:, hand] = at[0] * mirror
         marked[:, hand] = (middle + seen * (at[1] - middle)) * mirror
         metric[:, hand] = (at[0] - at[0].mean(axis=1, keepdims=True)) * mirror
@@ -73,7 +73,7 @@ def clip(
 def fit(points: HandPoints, frame_s: np.ndarray, camera: Camera = CAMERA, **options: float) -> Hands:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return fit_hands(points, camera, INFO, frame_s, **{"seen_size": 1.0, **options})
+        return fit_hands(points, camera, INFO, frame_s, **{"keypoint_scale": 1.0, **options})
 
 
 def keep(points: HandPoints, where: np.ndarray) -> HandPoints:
@@ -96,7 +96,7 @@ def root_relative_mm(hands: Hands, truth: np.ndarray) -> float:
 
 def bones(hands: Hands) -> np.ndarray:
     """(T, 2, 20)."""
-    first, second = np.array(BONES).T
+    first, second = np.array(FINGER_BONES).T
     return np.linalg.norm(hands.keypoints_cam_m[:, :, first] - hands.keypoints_cam_m[:, :, second], axis=-1)
 
 
@@ -175,13 +175,13 @@ def test_seen_from_outside_the_tilt_is_the_models() -> None:
     assert root_relative_mm(hands, truth) < 15
 
 
-def test_frames_without_the_models_tilt_go_with_their_neighbours() -> None:
+def test_frames_without_the_models_tilt_take_their_neighbours() -> None:
     points, truth, frame_s = clip(14, num=30, tilt=-0.6)
     points.model_m[8:22] = np.nan
     assert root_relative_mm(fit(replace(points, view="exo"), frame_s), truth) < 18
 
 
-def test_the_likeliest_path_holds_on_where_a_frame_says_nothing() -> None:
+def test_the_likeliest_path_continues_over_a_frame_without_evidence() -> None:
     turns = np.stack([np.eye(3), _turns(np.array([[1.2, 0, 0]]))[0]])[None].repeat(6, axis=0)
     place, spread = np.full((6, 2, 3), 0.4), np.full(6, 0.2)
     cost = np.array([[5, 0], [1, 1.1], [1.1, 1], [1, 1.1], [np.inf, 3], [0, 9]])
@@ -201,11 +201,11 @@ def test_the_right_hand_does_not_follow_from_the_left() -> None:
     np.testing.assert_allclose(both, alone, atol=0.01)
 
 
-def test_sigma_tells_how_far_off_the_distance_is() -> None:
+def test_sigma_is_the_size_of_the_distances_error() -> None:
     rng, share = np.random.default_rng(0), []
     for seed in range(30):
         points, truth, frame_s = clip(seed, num=2, scale=rng.normal(1, 0.055), seen=rng.normal(0.9, 0.1))
-        hands = fit(points, frame_s, seen_size=0.9)
+        hands = fit(points, frame_s, keypoint_scale=0.9)
         distance, true = (np.linalg.norm(x.mean(axis=2), axis=-1) for x in (hands.keypoints_cam_m, truth))
         share.append(np.abs(distance - true) / hands.sigma_m)
     off = np.concatenate(share).ravel()
@@ -213,13 +213,13 @@ def test_sigma_tells_how_far_off_the_distance_is() -> None:
     assert (off < 2).mean() > 0.9
 
 
-def test_what_is_not_known_of_lens_and_hand_makes_distances_less_certain() -> None:
+def test_unknown_lens_and_hand_make_distances_less_certain() -> None:
     points, _, frame_s = clip(8, num=3)
     cameras = [replace(CAMERA, focal_sigma=sigma) for sigma in (None, 0.08, 0.33)]
     given, preset, assumed = (fit(points, frame_s, camera).sigma_m for camera in cameras)
     assert (preset > given * 1.05).all()
     assert (assumed > preset * 1.5).all()
-    known = Posterior.before(None, length=0.02)
+    known = Posterior.prior(None, length=0.02)
     assert (fit(points, frame_s, posterior=known).sigma_m < given).all()
 
 
@@ -287,15 +287,15 @@ def test_angles_of_keypoints_are_those_they_were_posed_with() -> None:
     np.testing.assert_allclose(model.angles_of(points), angles, atol=1e-9)
 
 
-def test_the_gradient_is_that_of_what_is_minimised() -> None:
+def test_the_gradient_is_that_of_the_cost() -> None:
     rng, num = np.random.default_rng(2), 5
     _, truth, _ = clip(13, num=num)
     rays = truth[:, 1, :, :2] / truth[:, 1, :, 2:] + rng.normal(0, 0.01, (num, 21, 2))
-    before = np.array([np.nan, 1, 2, 1, 1]) / 15
-    drop = np.full(num, 0.04), np.full(num, 0.02)
+    dt_s = np.array([np.nan, 1, 2, 1, 1]) / 15
+    offset = np.full(num, 0.04), np.full(num, 0.02)
     shape, spread = rng.normal(0, 0.002, 36), model.SHAPE_SPREAD
     rest = model.ANGLE_REST + rng.normal(0, 0.3, (num, 20))
-    problem = Problem(rays, rng.uniform(20, 60, (num, 21)), rest, before, *drop, shape, spread)
+    problem = Problem(rays, rng.uniform(20, 60, (num, 21)), rest, dt_s, *offset, shape, spread)
     turn = _turns(rng.normal(0, 0.01, (num, 3))) @ _turns(np.tile([[2.5, 0.1, 0.1]], (num, 1)))
     angles = model.ANGLE_REST + rng.normal(0, 0.5, (num, 20))
     state = State(np.array([0.1, 0.1, 0.4]) + rng.normal(0, 0.01, (num, 3)), turn, angles, shape + 0.003)

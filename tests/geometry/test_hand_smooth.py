@@ -43,7 +43,7 @@ def test_a_short_gap_is_filled_along_the_way():
         (slice(4, 9), (300, 150), (3, 1)),  # too long
         (slice(0, 3), (300, 150), (3, 1)),  # before the first sighting
         (slice(9, 12), (300, 150), (3, 1)),  # after the last
-        (slice(4, 7), (-60, 150), (1, 0)),  # beside the picture
+        (slice(4, 7), (-60, 150), (1, 0)),  # beside the image
         (slice(4, 7), (100, 150), (40, 0)),  # farther than a hand moves
     ],
 )
@@ -87,7 +87,7 @@ def test_a_sharp_turn_keeps_its_corner():
     assert away.max() < 4  # the hand moves 20 pixels a frame, and is 110 long
 
 
-def test_what_is_not_seen_stays_unseen_and_parts_its_sides():
+def test_unseen_frames_stay_unseen_and_separate_what_is_smoothed():
     points, _, _, seconds = hand(30)
     points[10:14] = np.nan
     points[14:] += 40

@@ -19,7 +19,7 @@ OUTLINE = np.array(
 
 
 def hand(x: float, y: float, angle_deg: float, size_px: float = 70.0) -> np.ndarray:
-    """(21, 2) keypoints: wrist at (x, y), fingers towards `angle_deg`; 90 is up in the picture."""
+    """(21, 2) keypoints: wrist at (x, y), fingers towards `angle_deg`; 90 is up in the image."""
     turn = np.radians(-angle_deg)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     return OUTLINE @ rotation.T * size_px + [x, y]
@@ -48,7 +48,7 @@ def mirrored(found: Detections) -> Detections:
 
 @st.composite
 def clips(draw) -> Detections:
-    """Up to 12 frames with no, one or two hands anywhere, with any belief of the model."""
+    """Up to 12 frames with no, one or two hands anywhere, with any probability by the model."""
     place = st.tuples(st.integers(0, WIDTH), st.integers(0, HEIGHT), st.integers(0, 359), st.integers(30, 90))
     rows = []
     for frame in range(draw(st.integers(1, 12))):
@@ -105,7 +105,7 @@ def test_a_hand_lost_for_a_moment_comes_back_as_itself():
 
 
 @pytest.mark.parametrize("view", [None, "ego"])
-def test_from_a_head_camera_the_forearms_outvote_the_model(view):
+def test_in_first_person_views_forearms_outweigh_the_model(view):
     """Both hands called right throughout, as MediaPipe does with a left hand seen from its thumb's side."""
     rows = []
     for t in range(30):
@@ -117,8 +117,8 @@ def test_from_a_head_camera_the_forearms_outvote_the_model(view):
 
 
 @pytest.mark.parametrize("view", [None, "exo"])
-def test_from_outside_the_model_is_believed(view):
-    """A person who faces the camera: forearms from above, the right hand at the left of the picture."""
+def test_in_views_from_outside_the_model_decides(view):
+    """A person who faces the camera: forearms from above, the right hand at the left of the image."""
     rows = []
     for t in range(20):
         rows += [(t, hand(180, 120, 280), 0.95), (t, hand(470, 130, 255), 0.06)]
@@ -158,7 +158,7 @@ def test_a_longer_step_links_only_what_was_followed():
 
 
 def person_across_the_table() -> tuple[Detections, np.ndarray]:
-    """Seen from outside: the right hand at the picture's left, gone after a second; the left one lost for a moment."""
+    """Seen from outside: the right hand at the image's left, gone after a second; the left one lost for a moment."""
     rows = []
     for t in range(60):
         if t < 20:
@@ -203,7 +203,7 @@ def test_a_margin_says_how_sure_the_sides_are():
     torn = assigned(detections(*((t, hand(320, 270, 90), 0.5) for t in range(30))), "ego")
     assert (sure.margin > 8).all()
     assert (torn.margin < 2).all()
-    # By the model a left hand, by its place in a head camera's picture a right one: no surer than the view is.
+    # By the model a left hand, by its place in a head camera's image a right one: no surer than the view is.
     either = detections((0, hand(420, 270, 118), 0.15))
     assert labels(either, "ego") != labels(either, "exo")
     found = assigned(either)

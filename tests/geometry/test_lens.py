@@ -1,4 +1,4 @@
-"""Lens models: the way into the picture and back, against OpenCV and COLMAP, and where a distortion folds."""
+"""Lens models: projection and its inverse against OpenCV and COLMAP, and where a distortion folds."""
 
 from __future__ import annotations
 
@@ -160,20 +160,20 @@ def test_a_fisheye_without_coefficients_is_no_pinhole():
     ("model", "params", "says"),
     [
         # r (1 - 0.5 r^2) turns back at r = sqrt(2 / 3), where it is 0.544: times sqrt(600 * 610) px
-        ("simple_radial", [-0.5], "folds at 329 px from the principal point, the 1280 x 720 picture reaches 7"),
+        ("simple_radial", [-0.5], "folds at 329 px from the principal point, the 1280 x 720 image reaches 7"),
         ("opencv", [0.1, -0.4, 0.0, 0.0], "folds at"),
         ("full_opencv", [-0.4, 0, 0, 0, 0, 0.5, 0, 0], "folds at"),
         ("opencv_fisheye", [-0.9, 0.0, 0.0, 0.0], "folds at"),
         ("fisheye624", [-0.9] + [0.0] * 11, "folds at"),
     ],
 )
-def test_a_distortion_that_folds_within_the_picture_is_refused(model, params, says):
+def test_a_distortion_that_folds_within_the_image_is_refused(model, params, says):
     with pytest.raises(ValueError, match=says):
         given_camera(model, params)
 
 
 def test_a_fold_in_a_fisheyes_black_corners_is_no_fault():
-    lens = given_camera("fisheye", [-0.33, 0.0, 0.0, 0.0])  # folds at 404 px, the picture's half height is 352
+    lens = given_camera("fisheye", [-0.33, 0.0, 0.0, 0.0])  # folds at 404 px, the image's half height is 352
     assert lens_of(lens.model, lens.distortion).reach[1] * 600 == pytest.approx(402, abs=1)
     assert np.isnan(rays(np.array([[0.0, 0.0], [645.0, 352.0]]), lens)).all(axis=1).tolist() == [True, False]
 
@@ -193,7 +193,7 @@ def test_a_field_of_view_is_that_of_the_lens():
         assert lens.source == "assumed"
 
 
-def test_what_a_camera_says_of_itself():
+def test_the_fields_of_a_cameras_json():
     keys = {"source": "estimated", "focal_sigma": 0.1, "preset": "gopro-wide"}
     found = given_camera("fisheye", PARAMS["fisheye"], **keys)
     assert (found.source, found.focal_sigma, found.preset) == ("estimated", 0.1, "gopro-wide")
@@ -215,7 +215,7 @@ def test_what_a_camera_says_of_itself():
         ({"fov_deg": 90, "distortion": {"model": "fisheye", "params": [0.1]}}, "has 1 params, expected 4"),
     ],
 )
-def test_nonsense_says_what_is_wrong(content, says):
+def test_a_wrong_json_is_refused_with_the_reason(content, says):
     clip = Clip("mine:v:0-1000", "mine", "v", "v.mp4", 0.0, 1.0, camera=json.dumps(content))
     info = VideoInfo(WIDTH, HEIGHT, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
     with pytest.raises(ClipError, match=says) as raised:

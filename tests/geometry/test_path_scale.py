@@ -1,4 +1,4 @@
-"""Metres from hands: right within what is said, and silent where nothing can be said."""
+"""Metric scale from hands: right within its sigma, and None where it is not determined."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 
 from handloom.geometry.camera.intrinsics import project
 from handloom.geometry.metric.path_scale import MAX_SIGMA, by_depth, by_rest, by_touch, metric_scale
+from handloom.schemas.hand_topology import PALM_TRIANGLE
 from handloom.schemas.values import Camera, DepthMaps, Hands, VideoInfo
 
 INFO = VideoInfo(640, 360, 30.0, "h264", "yuv420p", 0, 0.0, 1.0, 30)
@@ -31,7 +32,7 @@ def hands_on_table(poses, *, above_m=0.0, sigma_m=0.02, noise_m=0.001, seed=0, r
     """A right hand that lies on the table (or `above_m` over it) most of the time, and moves in between."""
     rng = np.random.default_rng(seed)
     shape = np.stack([rng.uniform(-0.05, 0.05, 21), rng.uniform(-0.09, 0.09, 21)], axis=1)
-    shape[[0, 5, 17]] = [[0, 0.08], [-0.04, 0], [0.04, 0]]
+    shape[list(PALM_TRIANGLE)] = [[0, 0.08], [-0.04, 0], [0.04, 0]]
     moving = (np.arange(60) % 15) >= 15 * resting
     middle = np.stack([0.1 + 0.02 * np.cumsum(moving), 0.1 - 0.004 * np.cumsum(moving)], axis=1)
     world = np.empty((60, 21, 3))
@@ -78,7 +79,7 @@ def test_a_camera_that_hardly_moves_leaves_only_touch():
     assert scale.metres == pytest.approx(UNIT, rel=0.06)
 
 
-def test_a_hand_above_the_table_is_no_touch_when_rest_says_more():
+def test_a_hand_above_the_table_is_no_touch_where_rest_gives_more():
     """Fingertips 0.2 m over the surface: the ceiling is a lower bound, not the scale."""
     poses = head(0.15)
     hands = hands_on_table(poses, above_m=0.2)
@@ -88,7 +89,7 @@ def test_a_hand_above_the_table_is_no_touch_when_rest_says_more():
 
 
 def test_a_hand_carried_along_does_not_shrink_the_world():
-    """A hand that moves with the camera stands still at scale 0: no rest, and below what touch allows."""
+    """A hand that moves with the camera stands still at scale 0: no rest, and less than touch gives."""
     poses = head(0.15)
     carried = hands_on_table(head(0.0), resting=1.0)
     path, points = scene(poses)
@@ -96,7 +97,7 @@ def test_a_hand_carried_along_does_not_shrink_the_world():
     assert scale is None or scale.metres > 0.6 * UNIT
 
 
-def test_what_is_not_known_is_not_said():
+def test_an_undetermined_scale_is_none():
     poses = head(0.15)
     path, points = scene(poses)
     assert metric_scale(path, points, None, CAMERA, FRAME_S) is None

@@ -9,10 +9,9 @@ import pytest
 
 from handloom.errors import ConfigError, ShapeError
 from handloom.geometry.camera.intrinsics import project
-from handloom.geometry.pieces import lift_in_pieces
 from handloom.geometry.tracks.arm4r import arm4r_points
 from handloom.geometry.tracks.hand import flesh_depth
-from handloom.geometry.tracks.lift import lift_tracks
+from handloom.geometry.tracks.lift import lift_in_pieces, lift_tracks
 from handloom.schemas.values import Camera, CameraPath, DepthMaps, Hands, TrackKind, Tracks, VideoInfo
 
 T, N = 20, 60
@@ -50,7 +49,7 @@ def in_camera(world: np.ndarray, poses: np.ndarray) -> np.ndarray:
 
 
 def tracked(cam: np.ndarray, noise_px: float = 0.0, camera: Camera = CAMERA) -> Tracks:
-    """Tracks of camera-frame points, visible inside the picture."""
+    """Tracks of camera-frame points, visible inside the image."""
     pixels = project(cam, camera) + np.random.default_rng(1).normal(0, 1, (*cam.shape[:2], 2)) * noise_px
     visible = np.all((pixels > 0) & (pixels < [INFO.width - 1, INFO.height - 1]), axis=-1)
     return Tracks.of_grid(np.where(visible[..., None], pixels, np.nan).astype(np.float32), visible)
@@ -71,7 +70,7 @@ def one_hand(cam: np.ndarray) -> Hands:
 
 
 def flat_hand() -> np.ndarray:
-    """(21, 3): an open hand held flat before the camera, wrist at the origin, fingers up in the picture."""
+    """(21, 3): an open hand held flat before the camera, wrist at the origin, fingers up in the image."""
     out = np.zeros((21, 3))
     for finger, x in enumerate((-0.04, -0.025, 0.0, 0.02, 0.04)):
         for joint in range(4):
@@ -92,7 +91,7 @@ def test_points_at_rest_are_placed_exactly():
     assert not known[~tracks.visible].any()
 
 
-def test_distortion_is_taken_out():
+def test_distortion_is_removed():
     camera = Camera(MATRIX, "given", np.array([-0.2, 0.05, 0, 0]))
     cam = in_camera(cloud(), head())
     tracks = tracked(cam, camera=camera)
@@ -133,7 +132,7 @@ def test_a_fisheyes_points_are_placed_out_to_its_corners():
     assert not np.nanmedian(np.linalg.norm(wrong.points_world_m - world, axis=-1)[outer]) < 0.1
 
 
-def test_flesh_at_the_pictures_edge_is_as_thick_as_in_its_middle():
+def test_flesh_at_the_images_edge_is_as_thick_as_in_its_middle():
     """The same hand before a turned camera: rays through the little finger meet it, one beside it does not."""
     for degrees in (0, 60):
         turn = np.radians(degrees)
@@ -161,7 +160,7 @@ def test_a_pixel_of_noise_stays_a_few_percent_and_outliers_do_not_count():
 
 
 @pytest.mark.parametrize("path", [CameraPath(None, "none", "none", "no_texture"), metric(0.0), metric(0.02)])
-def test_without_poses_or_parallax_nothing_is_said(path):
+def test_without_poses_or_parallax_there_is_no_depth(path):
     poses = head() if path.world_from_camera is None else path.world_from_camera
     tracks = tracked(in_camera(cloud(), poses), noise_px=0.5)
     lifted = lift_tracks(tracks, no_hands(), path, CAMERA, None, INFO)
@@ -202,7 +201,7 @@ def test_an_arbitrary_scale_gives_no_metres_unless_metric_maps_fix_it():
 
 
 def maps_of(cam: np.ndarray, tracks: Tracks, factor: float = 1.0, scale: str = "metric", every: int = 1) -> DepthMaps:
-    """Maps of half the picture's size with the points' depth in blocks around them, unknown elsewhere."""
+    """Maps of half the image's size with the points' depth in blocks around them, unknown elsewhere."""
     depth = np.full((T, 240, 320), np.nan, np.float32)
     for t, n in np.argwhere(tracks.visible):
         x, y = np.rint((tracks.points_px[t, n] + 0.5) / 2 - 0.5).astype(int)
@@ -269,7 +268,7 @@ def grid_tracks(side: int = 36) -> tuple[Tracks, np.ndarray]:
     return tracked(cam), cam
 
 
-def test_arm4r_gets_pixels_of_its_own_picture_size_and_depths_forward_from_the_first_frame():
+def test_arm4r_gets_pixels_of_its_own_image_size_and_depths_forward_from_the_first_frame():
     tracks, cam = grid_tracks()
     lifted = lift_tracks(tracks, no_hands(), metric(), CAMERA, None, INFO)
     out = arm4r_points(tracks, lifted, INFO)

@@ -1,4 +1,4 @@
-"""What is lost in a step, and what has a reason."""
+"""Points that are lost in a step, with and without a reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def scene(shift: float = 0.0) -> tuple[Tracks, Hands]:
     )
 
 
-def test_a_share_that_is_lost_is_said_and_what_stays_is_not():
+def test_the_lost_share_of_each_step():
     tracks, hands = scene()
     tracks.visible[2:, :100] = False
     lost = lost_shares(tracks, hands, INFO)
@@ -31,7 +31,7 @@ def test_a_share_that_is_lost_is_said_and_what_stays_is_not():
     np.testing.assert_allclose(lost_shares(tracks, hands, INFO, cuts=[2]), [np.nan, 0, np.nan, 0])
 
 
-def test_what_leaves_the_picture_or_goes_behind_a_hand_has_a_reason():
+def test_points_that_leave_the_image_or_go_behind_a_hand_have_a_reason():
     tracks, hands = scene(100.0)
     tracks.visible[:] = tracks.points_px[..., 0] < 640
     np.testing.assert_allclose(lost_shares(tracks, hands, INFO), [np.nan, 0, 0, 0])
@@ -53,7 +53,7 @@ def test_without_a_step_nothing_is_known(num):
     assert track_quality(tracks, lost)["track_lost_step"] is None
 
 
-def test_where_little_of_the_grid_was_visible_nothing_is_said():
+def test_where_little_of_the_grid_was_visible_the_share_is_unknown():
     tracks, hands = scene()
     tracks.visible[1:, 10:] = False
     tracks.visible[2:] = False

@@ -1,4 +1,4 @@
-"""There and back again, and nothing in metres without a unit."""
+"""From camera to world and back; no metres without a unit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CALVIN's layout as robot episodes. The data is made here after the format's description: none was at hand."""
+"""CALVIN's layout as robot episodes. The data is made after the format's description: no real data was available."""
 
 import io
 import os
@@ -33,7 +33,7 @@ def rows_of(db: Database) -> dict[int, dict]:
     return {row["episode_index"]: row for row in sorted(rows, key=lambda row: row["episode_index"])}
 
 
-def test_windows_told_in_words(tmp_path, db):
+def test_described_windows(tmp_path, db):
     root = make_calvin(tmp_path / "debug", splits=("training", "validation"))
     summary = calvin(db, str(root), licence="MIT")
     assert summary.counts["added"] == 4
@@ -94,14 +94,14 @@ FAULTS = {
     "a narrow state": (lambda r: edit_frame(r, 101, robot_obs=np.zeros(14)), "bad_values"),
     "words for numbers": (lambda r: edit_frame(r, 101, rel_actions=np.array(["a"] * 7)), "bad_values"),
     "objects for numbers": (lambda r: edit_frame(r, 101, rel_actions=np.array([None] * 7)), "data_unreadable"),
-    "no picture": (lambda r: edit_frame(r, 101, rgb_gripper=None), "bad_values"),
-    "a grey picture": (lambda r: edit_frame(r, 101, rgb_static=np.zeros((96, 128), np.uint8)), "bad_pictures"),
-    "a larger picture": (lambda r: edit_frame(r, 101, rgb_static=np.zeros((98, 128, 3), np.uint8)), "bad_pictures"),
+    "no image": (lambda r: edit_frame(r, 101, rgb_gripper=None), "bad_values"),
+    "a grey image": (lambda r: edit_frame(r, 101, rgb_static=np.zeros((96, 128), np.uint8)), "bad_pictures"),
+    "a larger image": (lambda r: edit_frame(r, 101, rgb_static=np.zeros((98, 128, 3), np.uint8)), "bad_pictures"),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_costs_its_windows_and_no_other(tmp_path, db, name):
+def test_a_fault_costs_only_its_own_windows(tmp_path, db, name):
     spoil, reason = FAULTS[name]
     root = make_calvin(tmp_path / "debug")
     spoil(root)
@@ -116,7 +116,7 @@ def test_a_fault_costs_its_windows_and_no_other(tmp_path, db, name):
 def test_values_that_are_not_finite_are_unknown(tmp_path, db):
     root = make_calvin(tmp_path / "debug")
     edit_frame(root, 101, robot_obs=np.r_[np.inf, np.nan, np.zeros(13)])
-    summary = calvin(db, str(root), pictures=False)
+    summary = calvin(db, str(root), images=False)
     assert summary.notes == {"unknown_values": 1}
     assert np.isnan(rows_of(db)[0]["state"][1, :2]).all()
     assert rows_of(db)[0]["frame_jpeg"] is None
@@ -141,7 +141,7 @@ def test_nothing_in_a_file_is_executed(tmp_path, payload, monkeypatch):
     assert not os.path.exists("bombed")
 
 
-def test_arrays_and_scalars_come_out_as_they_were(tmp_path):
+def test_arrays_and_scalars_are_read_as_they_were(tmp_path):
     content = {
         "spans": [(np.int64(3), np.int32(9))],
         "array": np.arange(6.0).reshape(2, 3),
@@ -164,8 +164,8 @@ def test_arrays_and_scalars_come_out_as_they_were(tmp_path):
     np.testing.assert_array_equal(read_npy((tmp_path / "b.npy").read_bytes()), content["array"])
 
 
-def test_damaged_files_are_errors_and_no_crash(tmp_path):
-    """numpy's own unpickling of such bytes ends in segmentation faults."""
+def test_damaged_files_are_errors_not_crashes(tmp_path):
+    """numpy's own unpickling of such bytes crashes."""
     path = tmp_path / "auto_lang_ann.npy"
     np.save(path, language())
     whole = path.read_bytes()
@@ -186,7 +186,7 @@ def test_damaged_files_are_errors_and_no_crash(tmp_path):
 @pytest.mark.parametrize("size", [1 << 29, 1 << 62, (1 << 64) - 1])
 @pytest.mark.parametrize("framed", [False, True])
 def test_a_file_that_claims_more_bytes_than_it_holds_costs_no_memory(tmp_path, framed, size):
-    """One changed byte of a length made Python's own unpickler fill all memory there was."""
+    """One changed byte of a length made Python's own unpickler fill all memory."""
     claim = pickle.BYTEARRAY8 + size.to_bytes(8, "little") + b"four" + pickle.STOP
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(np.array({}, dtype=object)))
@@ -202,7 +202,7 @@ def test_a_file_that_claims_more_bytes_than_it_holds_costs_no_memory(tmp_path, f
 
 
 def test_whole_byte_arrays_are_read():
-    """numpy writes the data of writable arrays so, from protocol 5 on."""
+    """From protocol 5 on, numpy writes the data of writable arrays like this."""
     values = np.arange(100_000.0)
     data = io.BytesIO()
     np.lib.format.write_array_header_1_0(data, np.lib.format.header_data_from_array_1_0(np.array({}, dtype=object)))
@@ -269,9 +269,9 @@ def test_other_mistakes(tmp_path, db):
         calvin(db, str(root), action="both")
 
 
-def test_the_same_frames_told_twice(tmp_path, db):
-    """In other words they are two episodes; in the same words one, and that is said."""
+def test_the_same_frames_described_twice(tmp_path, db):
+    """With different descriptions they are two episodes; with equal ones they are one, and a problem."""
     windows = [*WINDOWS, WINDOWS[0], ((100, 108), "pull the handle", "open_drawer")]
-    summary = calvin(db, str(make_calvin(tmp_path / "debug", windows=windows)), pictures=False)
+    summary = calvin(db, str(make_calvin(tmp_path / "debug", windows=windows)), images=False)
     assert [row["task"] for row in rows_of(db).values()] == ["open the drawer", "push the block", "pull the handle"]
     assert "1 windows are listed again" in summary.problems[0]

@@ -1,4 +1,4 @@
-"""Camera files and annotations from strangers: whatever their size and form, one message, and little memory."""
+"""Hostile camera files and annotations: one message and little memory, whatever their size and form."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from handloom.errors import ConfigError
 from handloom.geometry.camera.given_path import parse_poses
 from handloom.geometry.camera.intrinsics import parse_camera
 from handloom.ingest.camera.file import read_camera_file
-from handloom.ingest.files import read_json
+from handloom.io.reading import read_json
 from handloom.schemas.bounded_json import CAMERA, DESCRIPTION, Bounds, parse
 
 MATRIX = [500, 0, 320, 0, 500, 240, 0, 0, 1]
@@ -77,7 +77,7 @@ def test_too_much_is_refused_before_it_is_parsed(tmp_path):
 
 
 def test_an_hour_of_poses_is_within_the_bounds():
-    """30 Hz, 17 digits; measured on its text, which is not parsed here."""
+    """At 30 Hz with 17 digits; the bounds are checked on the text, which is not parsed here."""
     number = "-0.12345678901234567"
     pose = f'{{"frame_s": 3599.9666666666667, "matrix": [{", ".join([number] * 12)}, 0, 0, 0, 1]}}, '
     num_bytes, num_values = 108_000 * len(pose), 108_000 * sum(pose.count(mark) for mark in ",[{")

@@ -25,7 +25,7 @@ def test_pieces_tile_the_video(start_s, length_s, clip_seconds):
 
 @given(times, lengths, st.floats(0.1, 600))
 @settings(deadline=None)
-def test_every_piece_but_the_last_has_the_asked_length(start_s, length_s, clip_seconds):
+def test_every_piece_but_the_last_has_the_requested_length(start_s, length_s, clip_seconds):
     pieces = cut(start_s, start_s + length_s, clip_seconds)
     least = max(0.1 * clip_seconds, 0.5)
     assert all(abs(end - start - clip_seconds) < 1e-6 for start, end in pieces[:-1])
@@ -50,13 +50,13 @@ def test_short_tails_join_the_piece_before(length_s, clip_seconds, expected):
 
 
 @pytest.mark.parametrize("clip_seconds", [0, -1, float("nan"), float("inf"), 0.01])
-def test_a_clip_length_that_is_none_is_refused(clip_seconds):
+def test_an_impossible_clip_length_is_refused(clip_seconds):
     with pytest.raises(ConfigError, match="clip length"):
         check_clip_seconds(clip_seconds)
 
 
 @given(st.tuples(st.integers(0, 40), st.integers(41, 90)), intervals)
-def test_what_is_left_out_and_what_is_left_share_no_moment(whole, out):
+def test_removed_and_remaining_intervals_do_not_overlap(whole, out):
     left = subtract(whole, joined(out))
     moments = [x + 0.5 for x in range(*whole)]
     inside = [m for m in moments if any(a <= m < b for a, b in left)]
@@ -64,5 +64,5 @@ def test_what_is_left_out_and_what_is_left_share_no_moment(whole, out):
 
 
 @given(st.tuples(st.integers(0, 40), st.integers(1, 20)).map(lambda p: (p[0], p[0] + p[1])), intervals)
-def test_overlap_is_a_shared_moment(interval, others):
+def test_intervals_that_only_touch_do_not_overlap(interval, others):
     assert overlaps(interval, joined(others)) == any(interval[0] < b and a < interval[1] for a, b in others)

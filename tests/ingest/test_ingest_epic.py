@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -18,7 +17,6 @@ HEADER = (
     "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,start_frame,stop_frame,"
     "narration,verb,verb_class,noun,noun_class,all_nouns,all_noun_classes"
 )
-SHARED = Path(os.environ.get("HANDLOOM_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "annotations"
 
 
 def row(number=0, video="P01_11", start="00:00:01.50", stop="00:00:03.00", narration="take plate", verb="take"):
@@ -78,7 +76,7 @@ def test_of_two_videos_that_differ_in_case_the_official_one_is_taken_or_none(tmp
     assert (found[0], found[2], result.counts["videos_missing"]) == ("P01_11.mkv", "P03_01.MP4", 1)
 
 
-def test_a_missing_video_is_expected_where_the_others_lie(tmp_path, videos):
+def test_a_missing_video_is_expected_beside_the_others(tmp_path, videos):
     (videos / "P01_11.mp4").touch()
     result = ingest_epic(write(tmp_path, [row(), row(video="P02_01")]), str(videos))
     assert result.clips[1].video_uri == str(videos / "P02_01.mp4")
@@ -120,14 +118,14 @@ def test_a_bad_row_is_named_and_the_others_kept(tmp_path, videos, bad, says):
 
 
 @pytest.mark.parametrize(("stop", "what"), [("00:00:01.50", "zero-length"), ("00:00:00.10", "reversed")])
-def test_a_range_that_is_none_is_kept_and_named(tmp_path, videos, stop, what):
+def test_a_reversed_or_empty_range_is_kept_and_named(tmp_path, videos, stop, what):
     result = ingest_epic(write(tmp_path, [row(stop=stop), row(1, start="00:00:02.00")]), str(videos))
     assert len(result.clips) == 2
     assert f"row 1 (line 2): column stop_timestamp: {what} range" in result.problems[0]
     assert adds_up(result.counts)
 
 
-def test_two_narrations_of_one_range_are_one_clip_that_says_both(tmp_path, videos):
+def test_two_narrations_of_one_range_are_one_clip_with_both(tmp_path, videos):
     lines = [row(0), row(1, narration="lift plate", verb="lift"), row(2)]
     result = ingest_epic(write(tmp_path, lines), str(videos))
     (clip,) = result.clips
@@ -217,7 +215,7 @@ def test_files_that_spreadsheets_saved_are_read_alike(tmp_path, videos, name):
 
 @pytest.mark.parametrize("start", ["00:00.1", "0.00013", "1.2E-5", "12:00:01 AM"])
 def test_a_file_without_a_usable_row_is_an_error(tmp_path, videos, start):
-    """The times as spreadsheets rewrite them; a file that holds no row at all is none either."""
+    """Times as spreadsheets rewrite them; and files without any row."""
     path = write(tmp_path, [row(0, start=start), row(1, start=start)])
     with pytest.raises(ConfigError, match=r"nothing of annotation file .*: bad 2; the first: .* row 1 .*spreadsheet"):
         ingest_epic(path, str(videos))
@@ -246,10 +244,24 @@ def test_rows_add_up_and_their_order_does_not_matter(tmp_path, values, random):
     assert ingest_epic(write(tmp_path, lines), str(videos)).clips == result.clips
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real annotation files are not here")
-def test_the_real_files_give_a_clip_for_every_row(tmp_path):
-    result = ingest_epic(str(SHARED / "epic100/EPIC_100_validation.csv"), str(tmp_path))
-    assert (len(result.clips), result.problems, result.counts["videos"]) == (9668, [], 138)
-    assert Counter(clip.split for clip in result.clips) == {"validation": 9668}
-    epic55 = ingest_epic(str(SHARED / "epic55/EPIC_train_action_labels.csv"), str(tmp_path))
-    assert (epic55.counts["entries"], epic55.counts["merged"], epic55.problems) == (28_472, 2, [])
+def test_files_of_epic_kitchens_55_have_other_columns(tmp_path, videos):
+    """`uid` in place of `narration_id`, no time of the narration, and the split in the name."""
+    header = (
+        "uid,participant_id,video_id,narration,start_timestamp,stop_timestamp,start_frame,stop_frame,verb,verb_class,"
+        "noun,noun_class,all_nouns,all_noun_classes"
+    )
+    lines = [
+        "0,P01,P01_01,open door,00:00:00.14,00:00:03.37,8,202,open,2,door,8,['door'],[8]",
+        "1,P01,P01_01,take both,00:00:04.37,00:00:06.17,262,370,take,0,cup,13,\"['cup', 'plate']\",\"[13, 2]\"",
+        "2,P31,P31_14,open door,00:00:00.14,00:00:03.37,8,202,open,2,door,8,['door'],[8]",
+    ]
+    path = tmp_path / "EPIC_train_action_labels.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    result = ingest_epic(str(path), str(videos))
+    assert [clip.clip_id for clip in result.clips] == [
+        "epic:P01_01:140-3370",
+        "epic:P01_01:4370-6170",
+        "epic:P31_14:140-3370",
+    ]
+    assert (result.problems, Counter(clip.split for clip in result.clips)) == ([], {"train": 3})
+    assert (result.clips[1].narration, result.clips[1].noun) == ("take both", "cup")

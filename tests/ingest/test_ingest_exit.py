@@ -1,4 +1,4 @@
-"""How `handloom ingest` ends, whatever the source: 2 where nothing can be used, 3 where something could not."""
+"""Exit codes of `handloom ingest` for all sources: 2 if nothing can be used, 3 if something could not."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_ego4d(ingest, tmp_path, narrations, videos, code):
     ],
 )
 def test_folder(ingest, rendered, tmp_path, labels, code):
-    """A file of labels is an annotation file; a video that cannot be read is kept, and `run` will reject it."""
+    """`clips.csv` is an annotation file. A video that cannot be read is kept, and `run` will reject it."""
     folder = tmp_path / "videos"
     folder.mkdir()
     shutil.copy(rendered / "video0.mp4", folder / "a.mp4")
@@ -121,3 +121,9 @@ def test_calvin(ingest, tmp_path, lost, code):
     for path in sorted((tmp_path / "calvin").rglob("episode_*.npz"))[:lost]:
         path.unlink()
     assert ingest("calvin", tmp_path / "calvin", "--no-pictures")[0] == code
+
+
+@pytest.mark.parametrize("source", ["folder", "lerobot", "calvin"])
+def test_help_lists_the_views(cli, source):
+    code, out, _ = cli("ingest", source, "--help")
+    assert (code, "--view <ego|exo>" in out) == (0, True)

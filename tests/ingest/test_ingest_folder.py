@@ -13,7 +13,7 @@ from handloom.errors import ConfigError
 from handloom.ingest.human.folder import ingest_folder
 from handloom.schemas.values import VideoInfo
 from handloom.video.decode.probe import Prober
-from handloom.video.fetch.source import VideoSource
+from handloom.video.fetch.video_source import VideoSource
 
 RATE_HZ = 10
 
@@ -87,7 +87,7 @@ def test_pieces_lie_on_the_clock_of_the_container(tmp_path):
 
 
 @pytest.mark.parametrize("length_s", [float("nan"), -1.0, 0.0, 1e12])
-def test_a_length_no_video_has_gives_one_clip(tmp_path, length_s):
+def test_an_impossible_length_gives_one_clip(tmp_path, length_s):
     (tmp_path / "a.mp4").touch()
     result = ingest_folder(str(tmp_path), probe=given_length(length_s), clip_seconds=1.0)
     assert [clip.clip_id for clip in result.clips] == ["folder:a:0-end"]
@@ -103,7 +103,7 @@ def test_progress_reaches_the_total(tmp_path):
     assert seen[-1] == (3, 3)
 
 
-def test_folders_without_videos_say_so(tmp_path):
+def test_a_folder_without_videos_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"holds no video: 0 files"):
         ingest_folder(str(tmp_path), probe=given_length(1.0))
     with pytest.raises(ConfigError, match="does not exist, expected a folder"):

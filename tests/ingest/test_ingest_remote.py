@@ -1,4 +1,4 @@
-"""Videos behind URIs: listed, or asked for by name where a server does not list; ids as on a local disk."""
+"""Videos behind URIs: listed, or requested by name from a server that does not list; ids as on a local disk."""
 
 import functools
 import threading
@@ -88,10 +88,10 @@ def test_a_server_that_is_down_is_named(tree):
     result = ingest_epic(str(tree.parent / "EPIC_100_train.csv"), "http://127.0.0.1:9")
     assert len(result.clips) == result.counts["videos_missing"] == 2
     assert "http://127.0.0.1:9 cannot be listed" in result.problems[0]
-    assert result.problems[0].endswith("asked for each of 2 videos by name, found none")
+    assert result.problems[0].endswith("requested each of 2 videos by name, found none")
 
 
-def test_a_protocol_nobody_knows_is_refused():
+def test_an_unknown_protocol_is_refused():
     with pytest.raises(ConfigError, match="nope://x cannot be opened"):
         ids("nope://x")
 

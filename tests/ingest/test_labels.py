@@ -1,4 +1,4 @@
-"""`clips.csv` beside videos: its words reach every piece of a video, and a bad line costs a problem, never a video."""
+"""`clips.csv` beside videos: its words reach every piece of a video; a bad line is a problem and costs no video."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def test_bad_lines_are_named_and_cost_no_video(tmp_path):
         ("left,\x1b[31mright", r"has the columns left, <U\+001B>\[31mright: expected"),
     ],
 )
-def test_a_file_that_is_not_understood_ends_the_ingest(tmp_path, header, says):
-    """Words that are left alone would look as if they had been read."""
+def test_a_header_that_is_not_understood_ends_the_ingest(tmp_path, header, says):
+    """Otherwise the columns that are not read would look as if they were."""
     with pytest.raises(ConfigError, match=says):
         ingest(make_folder(tmp_path, f"{header}\n1,2,3,4\n"))
 
 
-def test_an_empty_file_is_called_so(tmp_path):
+def test_an_empty_file_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"clips\.csv is empty, expected a header and rows") as caught:
         ingest(make_folder(tmp_path, "\n"))
     assert caught.value.hint == "write it, or move it away to go without words"
@@ -103,8 +103,8 @@ def test_lines_with_times_are_clips_and_the_rest_is_cut(tmp_path):
     ]
 
 
-def test_lines_that_say_different_things_of_the_same_times_are_named(tmp_path):
-    """Words are kept side by side; of a view there is one."""
+def test_lines_that_disagree_about_the_same_times_are_named(tmp_path):
+    """Narrations are joined; a clip has one view."""
     lines = [
         "video,start_s,end_s,verb,view,licence",
         "a.mp4,0.5,1.5,open,,CC0",
@@ -114,9 +114,9 @@ def test_lines_that_say_different_things_of_the_same_times_are_named(tmp_path):
     result = ingest(make_folder(tmp_path, "\n".join(lines)))
     clip = next(c for c in result.clips if c.video_id == "a")
     assert (clip.verb, clip.view, clip.licence) == ("open; lift", "ego", "CC0")
-    said = "view 'exo', but clips.csv row 2 (line 3) says 'ego' of the same times (a.mp4); that one counts"
+    said = "view 'exo', but clips.csv row 2 (line 3) has 'ego' for the same times (a.mp4); that one counts"
     assert f"clips.csv row 3 (line 4): {said}" in result.problems
-    assert sum("of the same times" in problem for problem in result.problems) == 1
+    assert sum("for the same times" in problem for problem in result.problems) == 1
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_lines_that_say_different_things_of_the_same_times_are_named(tmp_path):
         ("-1,2", "start_s -1.0 is before the video's start, 0 s"),
     ],
 )
-def test_times_that_are_none_are_named_by_line(tmp_path, times, says):
-    """The video is not cut into pieces instead: its clips are what the file says, the good lines."""
+def test_bad_times_are_named_by_line(tmp_path, times, says):
+    """The video is not cut into pieces instead: its clips are the usable lines."""
     folder = make_folder(tmp_path, f"video,start_s,end_s,verb\na.mp4,{times},x\nd.mp4,1,2,y\n")
     result = ingest(folder)
     assert {c.clip_id: c.verb for c in result.clips if c.dataset and c.video_id in "ad"} == {"folder:d:1000-2000": "y"}
@@ -178,8 +178,8 @@ TABLE = [["video", "start_s", "end_s", "narration"], ["a.mp4", "0.5", "1.25", "Ã
 @pytest.mark.parametrize(
     ("between", "point", "end"), [(",", ".", "\n"), (";", ",", "\r\n"), ("\t", ",", "\r"), (",", ",", "\n")]
 )
-def test_every_dialect_says_the_same(tmp_path, encoding, between, point, end):
-    """A spreadsheet's decimal comma stands between semicolons or tabs, or in quotes."""
+def test_every_csv_dialect_gives_the_same_clips(tmp_path, encoding, between, point, end):
+    """Decimal commas appear between semicolons or tabs, or in quotes."""
     text = io.StringIO()
     rows = [[cell.replace(".", point) if cell[0].isdigit() else cell for cell in row] for row in TABLE]
     csv.writer(text, delimiter=between, lineterminator=end).writerows(rows)
@@ -191,8 +191,8 @@ def test_every_dialect_says_the_same(tmp_path, encoding, between, point, end):
 
 
 @pytest.mark.parametrize("between", [",", ";", "\t"])
-def test_what_a_spreadsheet_leaves_beside_and_below_says_nothing(tmp_path, between):
-    """Cells that were formatted, or emptied again, are written as columns without a name and rows without a word."""
+def test_empty_cells_of_spreadsheets_are_skipped(tmp_path, between):
+    """Spreadsheets write formatted or emptied cells as columns without a name and rows of empty cells."""
     lines = ["video,,narration,,", "a.mp4,,opens,,", ",,,,", ' , ,"",, ', "d.mp4,,closes,,", ",,,,"]
     folder = make_folder(tmp_path, "\n".join(lines).replace(",", between))
     result = ingest(folder)
@@ -222,7 +222,7 @@ def test_a_name_is_found_however_it_is_written(tmp_path):
     assert {c.video_uri for c in result.clips if c.video_id == KUECHE} == {str(tmp_path / f"{DECOMPOSED}.mp4")}
 
 
-def test_of_two_files_that_differ_only_in_case_or_form_none_is_guessed(tmp_path):
+def test_of_two_files_that_differ_only_in_case_or_form_neither_is_taken(tmp_path):
     for name in ("a.mp4", "A.mp4", f"{KUECHE}.mp4", f"{DECOMPOSED}.mp4"):
         (tmp_path / name).write_bytes(b"x")
     lines = ["A.mp4,exact", "a.MP4,either", "KÃœCHE.mp4,either", f"{DECOMPOSED}.mp4,exact", f"{KUECHE[:-1]}.mp4,none"]
@@ -249,7 +249,7 @@ def test_of_two_files_of_labels_one_is_read_and_the_other_named(tmp_path):
 
 
 def test_clips_of_an_older_list_keep_their_ids(tmp_path):
-    """Before 0.4 a name kept the form in which its machine wrote it; the same clips are not added again."""
+    """Before 0.4 names were not normalised; the same clips are not added a second time."""
     (tmp_path / f"{DECOMPOSED}.mp4").write_bytes(b"x")
     clips = ingest(tmp_path).clips
     assert {c.video_id for c in clips} == {KUECHE}

@@ -1,4 +1,4 @@
-"""Messages of `handloom ingest` as those meet them who made that mistake: each says what is there, and what to do."""
+"""Messages of `handloom ingest` for wrong paths: each names what is there, and what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EGO4D = ("ingest", "ego4d", "--manifest", "ego4d.json", "--videos", "videos")
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A working folder with a folder of one video, annotations, and an arm's dataset; nothing is right twice."""
+    """A working folder with a folder of one video, annotations, and a robot dataset."""
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos/P01_01.mp4").touch()
     (tmp_path / "EPIC_train.csv").write_text(f"{HEADER}\nP01_01_0,P01,P01_01,00:00:01.00,00:00:02.00\n")

@@ -1,4 +1,4 @@
-"""Cuts are found, and what looks like one to a histogram is not: turns, light, flashes, black parts."""
+"""Cuts are found; turns, changes of light, flashes and black parts, which change a histogram as well, are none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from handloom.models.cuts import find_cuts
-from handloom.models.hands.points import not_across
+from handloom.models.hands.hand_points import without_infill_across
 from handloom.schemas.values import HandPoints
 from handloom.video.decode.frame_store import FrameStore
 
@@ -18,22 +18,22 @@ WIDTH, HEIGHT = 320, 180
 
 @functools.cache
 def room(seed: int) -> np.ndarray:
-    """(600, 1600, 3) uint8: things of several sizes and colours before a wall, all with some texture."""
+    """(600, 1600, 3) uint8: objects of several sizes and colours in front of a wall, all with some texture."""
     rng = np.random.default_rng(seed)
-    picture = np.full((600, 1600, 3), rng.integers(60, 200, 3), np.uint8)
+    image = np.full((600, 1600, 3), rng.integers(60, 200, 3), np.uint8)
     for _ in range(160):
         x, y, w, h = rng.integers(0, 1600), rng.integers(0, 600), rng.integers(20, 160), rng.integers(20, 120)
-        cv2.rectangle(picture, (int(x), int(y)), (int(x + w), int(y + h)), rng.integers(0, 255, 3).tolist(), -1)
+        cv2.rectangle(image, (int(x), int(y)), (int(x + w), int(y + h)), rng.integers(0, 255, 3).tolist(), -1)
     grain = sum(cv2.resize(rng.standard_normal((600 // s, 1600 // s)), (1600, 600)) for s in (4, 10, 20))
-    return np.clip(picture + 15 * grain[..., None], 0, 255).astype(np.uint8)
+    return np.clip(image + 15 * grain[..., None], 0, 255).astype(np.uint8)
 
 
 def shot(seed: int, num: int, speed_px: float = 2.0, blur_px: int = 1) -> list[np.ndarray]:
-    """Frames of a camera that turns to the right; it smears over `blur_px`."""
-    picture, out = room(seed), []
+    """Frames of a camera that turns to the right, with motion blur of `blur_px`."""
+    image, out = room(seed), []
     for t in range(num):
         x = round(speed_px * t) % 1200
-        view = picture[150 : 150 + HEIGHT, x : x + WIDTH]
+        view = image[150 : 150 + HEIGHT, x : x + WIDTH]
         out.append(cv2.blur(view, (blur_px, 1)) if blur_px > 1 else view.copy())
     return out
 
@@ -69,7 +69,7 @@ def test_jumps_of_the_exposure_are_none():
     assert cuts_of(frames[:5] + darker + brighter) == []
 
 
-def test_flashes_torn_pictures_and_black_parts_between_two_of_one_shot_are_none():
+def test_flashes_torn_images_and_black_parts_between_two_of_one_shot_are_none():
     frames = shot(6, 20)
     frames[4] = np.full_like(frames[4], 255)
     frames[8] = np.random.default_rng(1).integers(0, 255, frames[8].shape).astype(np.uint8)
@@ -90,7 +90,7 @@ def test_one_colour_and_one_frame_have_none():
     assert find_cuts(FrameStore(np.zeros(0))).tolist() == []
 
 
-def test_hands_are_not_filled_in_from_one_shot_to_the_next():
+def test_hands_are_not_infilled_across_a_cut():
     infilled = np.zeros((12, 2), bool)
     infilled[[3, 4, 8, 9], 0] = True  # left: seen, filled in at 3 and 4, and at 8 and 9 where the cut is
     infilled[5:7, 1] = True
@@ -99,8 +99,8 @@ def test_hands_are_not_filled_in_from_one_shot_to_the_next():
         np.ones((12, 2), bool), infilled, np.ones((12, 2), np.float32), np.ones((*shape, 2), np.float32),
         np.ones((*shape, 3), np.float32), "ego",
     )  # fmt: skip
-    assert not_across(points, np.array([11])).infilled.tolist() == infilled.tolist()
-    left = not_across(points, np.array([9]))
+    assert without_infill_across(points, np.array([11])).infilled.tolist() == infilled.tolist()
+    left = without_infill_across(points, np.array([9]))
     assert np.flatnonzero(~left.visible[:, 0]).tolist() == [8, 9]
     assert np.flatnonzero(np.isnan(left.keypoints_px[:, 0, 0, 0])).tolist() == [8, 9]
     assert np.flatnonzero(left.infilled[:, 0]).tolist() == [3, 4]

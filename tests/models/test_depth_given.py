@@ -1,4 +1,4 @@
-"""Depth maps on disk: both layouts, matched by time, and every way in which they can be wrong."""
+"""Depth maps in files: both layouts, matched by time, and every error."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_files_are_named_by_their_time(tmp_path):
     np.testing.assert_allclose(read(tmp_path).depth_m, MAPS, atol=6e-4)
 
 
-def test_zero_and_what_is_not_finite_are_unknown(tmp_path):
+def test_zero_and_values_that_are_not_finite_are_unknown(tmp_path):
     depth = MAPS.copy()
     depth[0, 0, :4] = [0, np.nan, np.inf, -1]
     save(tmp_path, frame_s=FRAME_S, depth_m=depth, scale="arbitrary")
@@ -73,7 +73,7 @@ def test_a_clip_without_maps_has_none(tmp_path):
     [
         (
             {"frame_s": FRAME_S, "depth_m": MAPS[:, :, :40]},
-            "they are 40 x 48 px, expected the whole picture of the 640",
+            "they are 40 x 48 px, expected the whole image of the 640",
         ),
         ({"frame_s": FRAME_S[:3], "depth_m": MAPS}, r"depth_m is \(5, 48, 64\) and frame_s \(3,\)"),
         ({"frame_s": FRAME_S, "depth": MAPS}, r"lacks depth_m \(found"),
@@ -93,8 +93,8 @@ def test_malformed_files_say_what_is_wrong(tmp_path):
     cv2.imwrite(str(folder / "00002000.png"), np.zeros((48, 64), np.uint8))
     with pytest.raises(ClipError, match=r"uint8 .* expected one channel of 16 bits"):
         read(tmp_path)
-    (folder / "00002000.png").write_bytes(b"no picture")
-    with pytest.raises(ClipError, match="no picture"):
+    (folder / "00002000.png").write_bytes(b"no image")
+    with pytest.raises(ClipError, match="no image"):
         read(tmp_path)
     (folder / "00002000.png").unlink()
     np.save(folder / "00002000.npy", MAPS[0])

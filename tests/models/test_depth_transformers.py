@@ -77,8 +77,8 @@ def test_a_model_that_is_not_there_says_so(tmp_path):
         TransformersDepth(DepthConfig(provider="transformers", model=str(tmp_path)))
 
 
-def test_a_folder_is_told_by_its_bytes_and_a_hub_model_by_its_revision(tiny, tmp_path, monkeypatch):
-    """The hub's cache holds a model under the commit that its main branch had; nothing is asked of the network."""
+def test_the_identity_is_a_folders_digest_or_a_hub_models_revision(tiny, tmp_path, monkeypatch):
+    """The hub's cache has a model under the commit of its main branch; the network is not used."""
     first = model_identity(DepthConfig(provider="transformers", model=str(tiny)))
     copy = tmp_path / "copy"
     shutil.copytree(tiny, copy)

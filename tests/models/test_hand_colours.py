@@ -1,4 +1,4 @@
-"""Colours of hands on drawn pictures: whatever the hand looks like, as long as it is told apart from what is around."""
+"""Colours of hands on drawn images: any hand, as long as its colours differ from the surroundings."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def test_hands_that_look_like_the_table_are_not_judged():
     assert HandColours.learn(frames, points, SEEN, SURE) is None
 
 
-def test_too_few_sightings_are_not_judged():
+def test_too_few_detections_are_not_judged():
     frames, points = clip((SKIN, SKIN))
     few = np.zeros_like(SEEN)
     few[0] = few[1, 0] = True
     assert HandColours.learn(frames, points, few, SURE) is None
 
 
-def test_what_lies_outside_the_picture_is_not_known():
+def test_hands_outside_the_image_have_no_score():
     frames, points = clip((SKIN, SKIN))
     found = HandColours.learn(frames, points, SEEN, SURE)
     outside = found.scores(frames, np.array([0, 0]), points[0] + [0.0, 160.0])

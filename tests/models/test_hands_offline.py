@@ -13,13 +13,13 @@ import pytest
 
 from handloom.errors import ClipError, ConfigError
 from handloom.geometry.hands.tracklets import hand_size
-from handloom.models.hands.check import check_on_hands, tracks_without_palms
-from handloom.models.hands.crops import hand_picture, palm_picture, palm_regions, read_hands, read_palms
-from handloom.models.hands.litert import LiteRtNets
-from handloom.models.hands.offline import OfflineHands, make_nets
-from handloom.models.hands.reader import HandReader, Track
-from handloom.models.hands.search import HandSearch
-from handloom.models.hands.torch_networks import TorchNets
+from handloom.models.hands.crops import hand_image, palm_image, palm_regions, read_hands, read_palms
+from handloom.models.hands.detector import HandDetector, HandTrack
+from handloom.models.hands.litert import LiteRtHandNetworks
+from handloom.models.hands.offline import OfflineHands, make_networks
+from handloom.models.hands.torch_networks import TorchHandNetworks
+from handloom.models.hands.tracker import HandTracker
+from handloom.models.hands.verify import tracks_without_palms, verify_hands
 from handloom.models.quiet import quiet_stderr
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import HandsConfig
@@ -54,21 +54,21 @@ def extract(model: OfflineHands, frames: np.ndarray, view: str | None = None) ->
     return model.extract(Clip("folder:x:0-1000", "folder", "x", "x.mp4", 0.0, 1.0, view=view), info, store)
 
 
-def first_hands(nets, image: np.ndarray):
-    """The network's reading of every palm of one picture."""
+def first_hands(networks, image: np.ndarray):
+    """The network's output for every palm of one image."""
     height, width = image.shape[:2]
-    boxes, raw = nets.palms(palm_picture(image)[None])
+    boxes, raw = networks.palms(palm_image(image)[None])
     regions = palm_regions(read_palms(boxes[0], raw[0], width, height, 0.5))
-    crops = np.stack([hand_picture(image, region) for region in regions])
-    return read_hands(nets.hands(crops), regions)
+    crops = np.stack([hand_image(image, region) for region in regions])
+    return read_hands(networks.hands(crops), regions)
 
 
-def test_pictures_are_read_as_mediapipe_reads_them(images):
-    num_hands, nets = 0, LiteRtNets(1)
+def test_the_networks_find_what_mediapipe_finds(images):
+    num_hands, networks = 0, LiteRtHandNetworks(1)
     with quiet_stderr(), mediapipe.solutions.hands.Hands(static_image_mode=True, max_num_hands=2) as graph:
         results = [graph.process(image) for image in images[::3]]
     for image, result in zip(images[::3], results, strict=True):
-        found = first_hands(nets, image)
+        found = first_hands(networks, image)
         theirs = (result.multi_hand_landmarks, result.multi_hand_world_landmarks, result.multi_handedness)
         for landmarks, world, side in zip(*(each or [] for each in theirs), strict=True):
             num_hands += 1
@@ -77,7 +77,7 @@ def test_pictures_are_read_as_mediapipe_reads_them(images):
             each = int(distance.argmin())
             assert distance[each] < 1
             np.testing.assert_allclose(found.metric_m[each], [(p.x, p.y, p.z) for p in world.landmark], atol=2e-3)
-            # MediaPipe's label is that of a mirrored picture.
+            # MediaPipe's label is that of a mirrored image.
             label = side.classification[0]
             right = label.score if label.label == "Left" else 1 - label.score
             assert found.right[each] == pytest.approx(right, abs=0.03)
@@ -90,8 +90,8 @@ def test_torch_and_litert_agree(images, complexity, request):
     threads = torch.get_num_threads()
     request.addfinalizer(lambda: torch.set_num_threads(threads))
     torch.set_num_threads(1)
-    one, two = LiteRtNets(complexity), TorchNets(complexity, "cpu")
-    palms = palm_picture(images[0])[None]
+    one, two = LiteRtHandNetworks(complexity), TorchHandNetworks(complexity, "cpu")
+    palms = palm_image(images[0])[None]
     for mine, other in zip(one.palms(palms), two.palms(palms), strict=True):
         np.testing.assert_allclose(mine, other, atol=2e-3)
     ours, theirs = first_hands(one, images[6]), first_hands(two, images[6])
@@ -101,11 +101,11 @@ def test_torch_and_litert_agree(images, complexity, request):
     np.testing.assert_allclose(ours.metric_m, theirs.metric_m, atol=1e-4)
     store = FrameStore(np.arange(5) / FPS)
     store.append(images[:5])
-    tracks, others = (HandSearch(nets, store, 0.5, 0.5).run() for nets in (one, two))
-    assert [sorted(track.seen) for track in tracks] == [sorted(track.seen) for track in others]
+    tracks, others = (HandTracker(networks, store, 0.5, 0.5).run() for networks in (one, two))
+    assert [sorted(track.detections) for track in tracks] == [sorted(track.detections) for track in others]
     for track, other in zip(tracks, others, strict=True):
-        for frame, sighting in track.seen.items():
-            assert np.abs(sighting.points - other.seen[frame].points).max() < 0.5
+        for frame, detection in track.detections.items():
+            assert np.abs(detection.points - other.detections[frame].points).max() < 0.5
 
 
 def test_rendered_hands_are_found_where_they_are(model, rendered, images):
@@ -121,13 +121,13 @@ def test_rendered_hands_are_found_where_they_are(model, rendered, images):
     assert not (hands.infilled & ~hands.visible).any()
 
 
-def test_skeletons_beside_their_hands_are_put_right_or_marked(model, rendered, images):
-    """Two sightings of a whole clip moved: one a little, one far; of the others none that is right is marked."""
+def test_skeletons_beside_their_hands_are_corrected_or_marked(model, rendered, images):
+    """Two detections of a clip are moved, one a little, one far. No other correct hand may be marked."""
     hands = extract(model, images)
     error = np.linalg.norm(hands.keypoints_px - rendered.truth.keypoints_px, axis=-1).mean(axis=-1)
     right = hands.visible & (error < 0.2 * hand_size(np.nan_to_num(hands.keypoints_px)))
     assert right.sum() > 0.8 * hands.visible.sum()
-    assert not hands.doubts.off_picture[right].any()
+    assert not hands.doubts.unsupported[right].any()
     near, far = (3, RIGHT), (4, LEFT)
     moved = hands.keypoints_px.copy()
     size = float(hand_size(moved[near]))
@@ -135,36 +135,37 @@ def test_skeletons_beside_their_hands_are_put_right_or_marked(model, rendered, i
     moved[far] += [0.0, -1.2 * size]  # over the table
     store = FrameStore(np.arange(len(images)) / FPS)
     store.append(images)
-    checked = check_on_hands(HandReader(LiteRtNets(1), store), replace(hands, keypoints_px=moved), np.ones(2), 0.3)
+    detector = HandDetector(LiteRtHandNetworks(1), store)
+    checked = verify_hands(detector, replace(hands, keypoints_px=moved), np.ones(2), 0.3)
     after = checked.hands
     assert np.linalg.norm(after.keypoints_px[near] - hands.keypoints_px[near], axis=-1).mean() < 0.1 * size
-    assert not after.doubts.off_picture[near]
-    assert after.doubts.off_picture[far] or not after.visible[far]
+    assert not after.doubts.unsupported[near]
+    assert after.doubts.unsupported[far] or not after.visible[far]
     assert checked.moved[near]
-    assert checked.asked[far]
+    assert checked.checked[far]
     assert (checked.dropped == hands.visible & ~after.visible).all()
     right[near] = right[far] = False
     assert after.visible[right].all()
-    assert not after.doubts.off_picture[right].any()
+    assert not after.doubts.unsupported[right].any()
     for values in (after.confidence, after.keypoints_px, after.model_m):
         assert np.isnan(values[~after.visible]).all()
 
 
 def test_a_track_on_which_no_palm_is_seen_is_doubted(images):
-    """Beside the clip's own tracks, less sure than they are, copies of them over the table."""
+    """The clip's own tracks with a lower presence, and copies of them shifted onto the table."""
     store = FrameStore(np.arange(2 * len(images)) / FPS)
     store.append(np.concatenate([images, images[::-1]]))
-    reader = HandReader(LiteRtNets(1), store)
+    detector = HandDetector(LiteRtHandNetworks(1), store)
     tracks = []
-    for track in HandSearch(LiteRtNets(1), store, 0.5, 0.5).run():
+    for track in HandTracker(LiteRtHandNetworks(1), store, 0.5, 0.5).run():
         for shift in ([0.0, 0.0], [0.0, -130.0]):
-            copy = Track(track.first, track.seen[track.first])
-            for frame, each in track.seen.items():
+            copy = HandTrack(track.first, track.detections[track.first])
+            for frame, each in track.detections.items():
                 copy.add(frame, replace(each, points=each.points + shift, presence=0.8))
             tracks.append(copy)
-    long = [number for number, track in enumerate(tracks) if len(track.seen) >= 15]
+    long = [number for number, track in enumerate(tracks) if len(track.detections) >= 15]
     assert len(long) >= 2
-    assert tracks_without_palms(reader, tracks) == [number for number in long if number % 2]
+    assert tracks_without_palms(detector, tracks) == [number for number in long if number % 2]
 
 
 def test_a_mirrored_clip_has_its_hands_changed(model, images):
@@ -184,7 +185,7 @@ def test_a_clip_has_the_same_bytes_whatever_ran_before(model, images):
 
 
 @pytest.mark.parametrize("num_frames", [0, 1, 2, 7])
-def test_where_there_is_nothing_there_are_no_hands(model, num_frames):
+def test_a_blank_clip_has_no_hands(model, num_frames):
     for level in (0, 255):
         hands = extract(model, np.full((num_frames, 90, 160, 3), level, np.uint8))
         assert hands.visible.shape == (num_frames, 2)
@@ -198,19 +199,19 @@ def test_very_short_clips_keep_their_hands(model, images, num_frames):
     assert extract(model, images[3 : 3 + num_frames]).visible.all()
 
 
-def test_25_frames_a_second_are_asked_about_as_30_are(images):
-    class Counting(LiteRtNets):
+def test_25_frames_a_second_cost_as_many_measurements_as_30(images):
+    class Counting(LiteRtHandNetworks):
         asked = 0
 
-        def hands(self, pictures):
-            self.asked += len(pictures)
-            return super().hands(pictures)
+        def hands(self, images):
+            self.asked += len(images)
+            return super().hands(images)
 
     def num_asked(frame_s: np.ndarray) -> int:
-        nets, store = Counting(1), FrameStore(frame_s)
+        networks, store = Counting(1), FrameStore(frame_s)
         store.append(np.repeat(images[3:4], len(frame_s), axis=0))
-        HandSearch(nets, store, 0.5, 0.5).run()
-        return nets.asked
+        HandTracker(networks, store, 0.5, 0.5).run()
+        return networks.asked
 
     at = np.arange(21) / 15
     assert num_asked(np.ceil(at * 25 - 1e-9) / 25) == num_asked(at)
@@ -229,7 +230,7 @@ def test_pixels_are_the_sources(model, images):
     assert np.abs((full.keypoints_px - shrunk.keypoints_px)[both].mean(axis=(0, 1))).max() < 4
 
 
-def test_frames_that_are_no_pictures_reject_the_clip(model, images):
+def test_frames_that_are_no_images_reject_the_clip(model, images):
     with pytest.raises(ClipError) as raised:
         extract(model, images[..., :2])
     assert raised.value.reason == "model_failed"
@@ -237,7 +238,7 @@ def test_frames_that_are_no_pictures_reject_the_clip(model, images):
 
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="tpu"):
-        make_nets(1, "tpu")
+        make_networks(1, "tpu")
 
 
 @pytest.mark.parametrize("first", ["mediapipe, ai_edge_litert.interpreter", "ai_edge_litert.interpreter, mediapipe"])
@@ -245,11 +246,11 @@ def test_both_runtimes_live_in_one_process_and_are_quiet(first):
     code = f"""
 import {first}
 import numpy as np
-from handloom.models.hands.litert import LiteRtNets
+from handloom.models.hands.litert import LiteRtHandNetworks
 from handloom.models.hands.mediapipe_graph import MediaPipeHands
 from handloom.schemas.settings import HandsConfig
-nets, graph = LiteRtNets(0), MediaPipeHands(HandsConfig())
-print(nets.hands(np.zeros((1, 224, 224, 3), np.uint8))[0].shape)
+networks, graph = LiteRtHandNetworks(0), MediaPipeHands(HandsConfig())
+print(networks.hands(np.zeros((1, 224, 224, 3), np.uint8))[0].shape)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (result.stdout, result.stderr) == ("(1, 63)\n", "")

@@ -1,4 +1,4 @@
-"""The recovering tracker on moving pictures whose motion is known to the last pixel."""
+"""The recovering tracker on moving images whose motion is known to the last pixel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from handloom.models.tracks.lucas_kanade import LucasKanade, query_grid
-from handloom.models.tracks.robust import RecoveringTracker
+from handloom.models.tracks.recovering_tracker import RecoveringTracker
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import TracksConfig
 from handloom.schemas.values import HandPoints, TrackKind, Tracks, VideoInfo
@@ -22,7 +22,7 @@ SMALL = TracksConfig(grid=12, extra=32)
 
 
 def surface(seed: int = 0, size: int = 700, contrast: float = 40.0) -> np.ndarray:
-    """(size, size, 3) uint8, a picture with detail at several sizes."""
+    """(size, size, 3) uint8, an image with detail at several sizes."""
     rng = np.random.default_rng(seed)
     out = sum(cv2.GaussianBlur(rng.standard_normal((size, size)), (0, 0), s) * s for s in (1.5, 3.0, 6.0))
     out = np.clip(128 + contrast * out / out.std(), 0, 255).astype(np.uint8)
@@ -30,25 +30,25 @@ def surface(seed: int = 0, size: int = 700, contrast: float = 40.0) -> np.ndarra
 
 
 def homography(t: float) -> np.ndarray:
-    """Picture of frame `t` to the surface: it shifts, turns and comes nearer, as under a moving head."""
+    """Image of frame `t` to the surface, which shifts, turns and comes nearer, as under a moving head."""
     turn, zoom = 0.006 * t, 1 - 0.004 * t
     c, s = zoom * np.cos(turn), zoom * np.sin(turn)
     return np.array([[c, -s, 180 + 3.0 * t], [s, c, 200 - 1.7 * t], [0, 0, 1.0]])
 
 
 def truth(queries: np.ndarray, num: int) -> np.ndarray:
-    """(T, N, 2) where points of the first picture are."""
+    """(T, N, 2) where points of the first image are."""
     flat = cv2.perspectiveTransform(queries[None].astype(np.float64), homography(0))
     return np.concatenate([cv2.perspectiveTransform(flat, np.linalg.inv(homography(t))) for t in range(num)])
 
 
 def film(num: int = NUM, noise: float = 2.0, cover=None, contrast: float = 40.0) -> np.ndarray:
     """(T, h, w, 3) of the surface; `cover(frame, t)` paints over a frame."""
-    rng, picture = np.random.default_rng(1), surface(contrast=contrast)
+    rng, image = np.random.default_rng(1), surface(contrast=contrast)
     out = []
     for t in range(num):
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        frame = cv2.warpPerspective(picture, homography(t), (WIDTH, HEIGHT), flags=flags)
+        frame = cv2.warpPerspective(image, homography(t), (WIDTH, HEIGHT), flags=flags)
         if cover is not None:
             cover(frame, t)
         out.append(np.clip(frame + rng.normal(0, noise, frame.shape[:2])[..., None], 0, 255).astype(np.uint8))
@@ -115,7 +115,7 @@ def test_points_chosen_later_are_followed_back_to_the_start(seen):
 
 
 def passing(frame: np.ndarray, t: int) -> None:
-    """A board of another texture goes over the picture from left to right."""
+    """A board of another texture moves over the image from left to right."""
     x = int(-90 + 22 * t)
     board = surface(5, 260)[:, :90]
     left, right = max(0, x), min(WIDTH, x + 90)
@@ -139,7 +139,7 @@ def test_points_come_back_under_their_number_after_something_passed(seen):
     assert np.nanpercentile(error[again & visible], 95) < 1.0
 
 
-def test_points_that_leave_the_picture_and_come_back_keep_their_number():
+def test_points_that_leave_the_image_and_come_back_keep_their_number():
     frames = film(13)
     there_and_back = np.concatenate([frames, frames[-2::-1]])
     tracks, num = follow(there_and_back), SMALL.grid**2
@@ -153,7 +153,7 @@ def test_points_that_leave_the_picture_and_come_back_keep_their_number():
     assert np.median(error[back]) < 0.5
 
 
-def test_what_is_not_there_any_more_is_not_visible():
+def test_points_that_are_gone_are_not_visible():
     def cut(frame: np.ndarray, t: int) -> None:
         if t >= 12:
             frame[:] = surface(9, 400)[:HEIGHT, :WIDTH]
@@ -163,13 +163,13 @@ def test_what_is_not_there_any_more_is_not_visible():
 
 
 @pytest.mark.parametrize("grey", [0, 128, 255])
-def test_pictures_without_any_texture_tell_of_no_motion(grey):
+def test_images_without_texture_have_no_known_motion(grey):
     tracks = follow(np.full((4, 64, 96, 3), grey, np.uint8), config=TracksConfig(grid=4, extra=8))
     assert tracks.visible[0, :16].all()
     assert not tracks.visible[1:, :16].any()
 
 
-def test_hands_of_no_size_or_far_outside_do_no_harm():
+def test_hands_without_size_or_far_outside_change_nothing():
     frames = film(6)
     hands = no_hands(6)
     hands.visible[:] = True
@@ -192,8 +192,8 @@ def test_the_same_frames_give_the_same_bytes(seen):
         assert getattr(again, name).tobytes() == getattr(seen, name).tobytes()
 
 
-def test_points_of_a_hand_stay_on_it_and_those_behind_do_not_come_along():
-    """A rendered scene whose truth says what every pixel shows."""
+def test_points_of_a_hand_stay_on_it_and_those_behind_it_do_not_move():
+    """A rendered scene whose truth has the object at every pixel."""
     images, truth = render_all(SceneSpec("pick-place", "can", seed=3, duration_s=1.2, fps=12.5, width=320, height=240))
     seen = truth.hand_visible
     keypoints = np.where(seen[..., None, None], truth.keypoints_px, np.nan).astype(np.float32)

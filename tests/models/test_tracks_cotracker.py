@@ -106,13 +106,12 @@ def test_what_cannot_be_loaded_says_what_to_do(repo, tmp_path):
         CoTracker3(bad)
 
 
-def test_a_clip_too_long_for_the_model_is_a_reject(repo, monkeypatch):
-    monkeypatch.setattr("handloom.models.tracks.cotracker.MAX_FRAMES", 4)
+def test_a_clip_too_long_for_the_model_is_a_reject(repo):
     with pytest.raises(ClipError, match="9 frames, CoTracker3 takes at most 4"):
-        CoTracker3(config(repo)).track(CLIP, INFO, frames(), no_hands(9))
+        CoTracker3(config(repo), max_frames=4).track(CLIP, INFO, frames(), no_hands(9))
 
 
-def test_code_and_weights_are_told_by_their_bytes(repo, tmp_path):
+def test_the_identity_is_the_digest_of_code_and_weights(repo, tmp_path):
     first = model_identity(config(repo))
     assert first.startswith("code ")
     copy = tmp_path / "copy"
@@ -125,7 +124,7 @@ def test_code_and_weights_are_told_by_their_bytes(repo, tmp_path):
     assert model_identity(config(repo)) != first
 
 
-def test_weights_that_nobody_can_find_are_not_guessed(repo):
+def test_weights_that_cannot_be_found_are_an_error(repo):
     with pytest.raises(ConfigError, match="no network"):
         model_identity(config(repo, checkpoint=False))
 

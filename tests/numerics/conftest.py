@@ -1,13 +1,13 @@
-"""What the tests of this room share: two decoded clips and one Extractor."""
+"""Fixtures of these tests: two decoded clips and one Extractor."""
 
 from __future__ import annotations
 
 import pytest
 from support.decoded import HeldFrames, decoded
+from support.extraction import new_extractor
 
 from handloom.schemas.settings import Settings
-from handloom.workers.extraction.extract import Extractor
-from handloom.workers.extraction.versions import model_versions
+from handloom.stages.extract import Extractor
 
 
 @pytest.fixture(scope="package")
@@ -18,4 +18,4 @@ def two(clips) -> list[HeldFrames]:
 
 @pytest.fixture(scope="package")
 def extractor() -> Extractor:
-    return Extractor(Settings(), Settings().run_key(model_versions(Settings())))
+    return new_extractor(Settings())

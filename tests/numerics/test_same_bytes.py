@@ -14,7 +14,6 @@ from support.elsewhere import rows_elsewhere
 from support.rows import digests
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from handloom.draw.thumbnail import FrameKeeper
 from handloom.geometry.camera.intrinsics import camera_for
 from handloom.geometry.camera.path import estimate_path, with_scale
 from handloom.geometry.camera.world import hands_to_world
@@ -22,23 +21,24 @@ from handloom.geometry.cross_quality import cross_quality
 from handloom.geometry.hands.fit import fit_hands
 from handloom.geometry.hands.pnp import place_hands
 from handloom.geometry.hands.quality import hand_quality
-from handloom.geometry.picture_stats import PictureStats
-from handloom.geometry.pieces import lift_in_pieces
+from handloom.geometry.image_stats import ImageStats
+from handloom.geometry.tracks.lift import lift_in_pieces
 from handloom.geometry.tracks.quality import lost_shares, track_quality
+from handloom.models.corner_tracks import CornerTracks
 from handloom.models.embeddings.appearance import GistHogHsv
 from handloom.models.embeddings.motion import encode_motion
-from handloom.models.features import CornerTracks
 from handloom.schemas.settings import Settings
+from handloom.stages.builtin.camera import in_metres
+from handloom.stages.choose import hand_extractor, point_tracker
+from handloom.stages.extract import settled
 from handloom.video.decode.frame_store import FrameStore
-from handloom.workers.extraction.choose import hand_extractor, point_tracker
-from handloom.workers.extraction.extract import settled
-from handloom.workers.extraction.stages import in_metres
+from handloom.video.stored_frames import FrameKeeper
 
 
 @pytest.fixture(scope="module")
 def models() -> tuple[Any, ...]:
     settings = Settings()
-    return hand_extractor(settings.hands), CornerTracks(), point_tracker(settings.tracks)
+    return hand_extractor(settings.hands, settings.camera), CornerTracks(), point_tracker(settings.tracks)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def steps(held: HeldFrames, models: tuple[Any, ...], at: Callable[[Any], Any]) -
     hand_model, corner_model, track_model = models
     clip, info, frame_s = held.clip, held.header.info, held.header.frame_s
     out: dict[str, Any] = {}
-    store, stats, keeper, look = FrameStore(frame_s), PictureStats(), FrameKeeper(Settings().frames), GistHogHsv()
+    store, stats, keeper, look = FrameStore(frame_s), ImageStats(), FrameKeeper(Settings().frames), GistHogHsv()
     stats.begin()
     keeper.begin(len(frame_s))
     look.begin(clip, info)
@@ -80,7 +80,7 @@ def steps(held: HeldFrames, models: tuple[Any, ...], at: Callable[[Any], Any]) -
     out["corners"] = corners = corner_model.track(info, store, at(points))
     out["path"] = path = estimate_path(at(corners), None, at(out["camera"]), at(frame_s), info)
     camera = path.camera
-    out["fit"] = hands = fit_hands(*at((points, camera)), info, at(frame_s), seen_size=1.0)
+    out["fit"] = hands = fit_hands(*at((points, camera)), info, at(frame_s), keypoint_scale=1.0)
     out["scaled"] = scaled = with_scale(at(path), at(hands), at(frame_s), info, None)
     out["tracks"] = tracks = track_model.track(clip, info, store, at(points))
     metres = in_metres(at(scaled.path))

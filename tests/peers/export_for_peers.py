@@ -29,7 +29,7 @@ LENGTHS = (20, 33, 27)
 HZ = 15.0
 
 
-def picture(number: int) -> np.ndarray:
+def image(number: int) -> np.ndarray:
     """(64, 96, 3): smooth, and different from its neighbours."""
     x, y = np.meshgrid(np.linspace(0, 1, SIZE[0]), np.linspace(0, 1, SIZE[1]))
     grey = 0.5 + 0.5 * np.sin(2 * np.pi * (x + 0.5 * y + number / 7))
@@ -38,7 +38,7 @@ def picture(number: int) -> np.ndarray:
 
 def jpeg(number: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture(number)).save(buffer, "JPEG", quality=95)
+    Image.fromarray(image(number)).save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
 
 
@@ -59,11 +59,11 @@ def export_clips(out: Path, first: int, unknown: str = "nan", **limits: int) -> 
     episodes = (clip_episode(row, layout) for row in rows)
     export_lerobot(episodes, str(out), layout, card=lambda info: "# card\n", **limits)
     state = np.concatenate([row["hand_keypoints_cam_m"].reshape(-1, 126) for row in rows])
-    pictures = np.stack([picture(100 * n + k) for n, length in enumerate(LENGTHS, start=first) for k in range(length)])
+    images = np.stack([image(100 * n + k) for n, length in enumerate(LENGTHS, start=first) for k in range(length)])
     tasks = [row["narration"] for row in rows for _ in row["frame_s"]]
     visible = np.concatenate([row["track_visible"] for row in rows])
     grid = later_grid(6, 2, 14).visible
-    truth = {"state": state, "pictures": pictures, "visible": visible, "later_visible": grid, "later_first": 2}
+    truth = {"state": state, "pictures": images, "visible": visible, "later_visible": grid, "later_first": 2}
     np.savez(out.with_suffix(".npz"), **truth, tasks=tasks, lengths=LENGTHS, hz=HZ)
 
 
@@ -91,7 +91,7 @@ def export_robots(out: Path) -> None:
             task="pick the cube",
         )
         rows.append(episode_arrays(episode_row(episode)))
-    shape = shape_of({**rows[0], "state_width": 7, "action_width": 7}, has_pictures=True)
+    shape = shape_of({**rows[0], "state_width": 7, "action_width": 7}, has_images=True)
     layout = robot_layout(30.0, shape, dict.fromkeys(shape.cameras, SIZE), {})
     export_lerobot((robot_episode(row, layout) for row in rows), str(out), layout, card=lambda info: "# card\n")
     values = {name: np.concatenate([row[name] for row in rows]) for name in ("state", "action")}

@@ -145,14 +145,14 @@ def check_merging(roots: list[Path], out: Path) -> None:
     merged = LeRobotDataset("local/merged", root=out, video_backend="pyav")
     truths = [np.load(root.with_suffix(".npz")) for root in roots]
     state = np.concatenate([truth["state"] for truth in truths])
-    pictures = np.concatenate([truth["pictures"] for truth in truths])
+    images = np.concatenate([truth["pictures"] for truth in truths])
     assert len(merged) == len(state)
     for index in range(0, len(merged), 7):
         item = merged[index]
         np.testing.assert_array_equal(item["observation.state"].numpy(), np.nan_to_num(state[index]))
         seen = np.isfinite(state[index].reshape(2, -1)).all(axis=1)
         np.testing.assert_array_equal(item["observation.hand_visible"].numpy(), seen)
-        assert psnr(item[EGO].numpy().transpose(1, 2, 0), pictures[index] / 255) > 30, index
+        assert psnr(item[EGO].numpy().transpose(1, 2, 0), images[index] / 255) > 30, index
 
 
 def check_robots(root: Path, decoder: str) -> None:

@@ -13,26 +13,28 @@ from support.rows import RUN_KEY, make_clip, make_row
 
 from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
-from handloom.geometry.camera.calibration import field_of_view_deg
 from handloom.geometry.camera.intrinsics import camera_for
+from handloom.geometry.shared_value import field_of_view_deg
 from handloom.ingest.human.folder import ingest_folder
-from handloom.pipelines.calibrate import calibrate as module
 from handloom.pipelines.calibrate.calibrate import calibrate
-from handloom.pipelines.calibrate.words import words_of
+from handloom.pipelines.calibrate.clip_evidence import read_evidence
 from handloom.schemas.calibrated import Seen, before_calibration, read_calibrated
 from handloom.schemas.hand_size import parse_hand
 from handloom.schemas.settings import Settings
 from handloom.schemas.tables.arrow import clips_schema
 from handloom.schemas.values import Camera, VideoInfo
+from handloom.stages.registry import stage_graph
+from handloom.stages.versions import model_versions
+from handloom.store.clips.changed_inputs import changed_inputs
 from handloom.store.clips.clip_list import add_clips, pending_clips, read_clips, update_clips
 from handloom.store.clips.commit import Committer
+from handloom.store.clips.removal import remove_rows
 from handloom.store.fragments import write_fragment
 from handloom.store.runs.lease import leased
 from handloom.synth.clip import write_clip
 from handloom.synth.script.demo import synth_specs
 from handloom.video.decode.probe import Prober
-from handloom.video.fetch.source import VideoSource
-from handloom.workers.extraction.versions import model_versions
+from handloom.video.fetch.video_source import VideoSource
 
 SCHEMA = clips_schema(4)
 INFO = VideoInfo(640, 360, 30.0, "h264", "yuv420p", 0, 0.0, 10.0, 300)
@@ -41,7 +43,7 @@ TRUE = 0.3836  # EgoDex: 105 degrees
 
 
 def row_of(clip, found: float | None, sigma: float = 0.08, width: int = 640, told: tuple[float, float] = ASSUMED):
-    """The row of a clip that says `found` of its lens by itself, None: nothing; weighed with what was told before."""
+    """The row of a clip whose own measurement of its lens is `found` (None: no measurement), combined with `told`."""
     camera = camera_for(clip, INFO, Settings().camera)
     if found is None and told is ASSUMED:
         return make_row(clip, camera=camera)
@@ -71,14 +73,15 @@ def write(db: Database, rows) -> None:
 
 
 def fill(db: Database, found: dict, **values) -> None:
-    """Clips `{(video, number): what it says, None for nothing}` in the list, each with its row."""
+    """Put clips `{(video, number): own measurement or None}` into the list, each with its row."""
     clips = {key: clip_of(db, *key, **values) for key in found}
     add_clips(db, clips.values())
     write(db, (row_of(clips[key], focal) for key, focal in found.items()))
 
 
 def rerun(db: Database) -> list[str]:
-    """Make pending rows anew, as a run does: with a calibrated lens none is looked for."""
+    """Make outdated rows anew, as a run does: with a calibrated lens a row measures none."""
+    remove_rows(db, changed_inputs(db))
     pending = pending_clips(db)
     if pending:
         write(db, (row_of(clip, None) for clip in pending))
@@ -92,12 +95,13 @@ def cameras(db: Database) -> dict[str, str | None]:
 EGODEX = {("a", 0): 0.394, ("a", 1): 0.555, ("a", 2): 0.372, ("a", 3): 0.390, ("a", 4): None}
 
 
-def test_clips_of_a_video_share_their_lens_and_their_rows_are_pending(db):
+def test_clips_of_a_video_share_their_lens_and_their_rows_are_outdated(db):
     fill(db, EGODEX | {("b", 0): 0.6})
     before = cameras(db)
     tried = calibrate(db, dry_run=True)
     assert cameras(db) == before
-    assert not pending_clips(db)
+    assert not changed_inputs(db)
+    version = db.version
     done = calibrate(db)
     assert done == replace(tried, dry_run=False)
     video, lone = done.groups
@@ -106,6 +110,8 @@ def test_clips_of_a_video_share_their_lens_and_their_rows_are_pending(db):
     assert video.lens.after_sigma < 0.1
     assert (lone.lens.note, lone.num_changed) == ("one clip takes part: nothing to share", 0)
     assert (done.num_changed, done.rows, done.kept_rows) == (5, 5, 0)
+    assert set(changed_inputs(db).values()) == {frozenset({"camera"})}, "a run with --recompute finds them"
+    assert (db.version, pending_clips(db)) == (version, []), "no row is touched"
     assert rerun(db) == [f"test:a:{n}-{n + 1}" for n in range(5)]
     rows = db.clips(["clip_id", "camera_source", "camera_matrix", "camera_focal_sigma"]).to_pylist()
     found = {row["camera_matrix"][0] / 640: row["camera_focal_sigma"] for row in rows if ":a:" in row["clip_id"]}
@@ -119,9 +125,9 @@ def test_its_own_output_is_no_evidence(db):
     fill(db, EGODEX)
     first = calibrate(db)
     written = cameras(db)
-    for _ in range(3):
+    for number in range(3):
         again = calibrate(db)
-        assert (again.num_changed, again.rows) == (0, 0)
+        assert (again.num_changed, again.rows) == (0, 0 if number else 5)
         assert (again.groups[0].lens.after, again.groups[0].lens.num_clips) == (first.groups[0].lens.after, 4)
         rerun(db)
         assert cameras(db) == written
@@ -130,7 +136,7 @@ def test_its_own_output_is_no_evidence(db):
 
 
 def test_what_hands_tell_counts_once_and_stays_known(db):
-    """Rows hold it in their lens; made anew with a calibrated lens they do not."""
+    """A row's lens includes it; a row made anew with a calibrated lens does not."""
     clips = [clip_of(db, "a", n) for n in range(6)]
     add_clips(db, clips)
     hands = (0.5, 0.18)
@@ -145,11 +151,11 @@ def test_what_hands_tell_counts_once_and_stays_known(db):
 
 
 def test_what_rows_assumed_counts_no_more_once_another_lens_is_said(db):
-    """They were made with 70 degrees, known to a third; a preset is said later, and the rows are still there."""
+    """The rows were made with 70 degrees, known to a third; a preset is given later, and the rows are still there."""
     fill(db, {("a", n): 0.36 for n in range(3)})
     said = json.dumps({"fov_deg": 105, "focal_sigma": 0.1, "source": "assumed", "preset": "egodex"})
     update_clips(db, [replace(clip, camera=said) for clip in read_clips(db)])
-    assert {words.told for words in words_of(db, read_clips(db))} == {None}
+    assert {words.told for words in read_evidence(db, read_clips(db))} == {None}
     found = calibrate(db, by="device", dry_run=True).groups[0].lens
     assert 105 < found.after < field_of_view_deg(0.36, "opencv", None)
 
@@ -158,11 +164,11 @@ def test_a_lens_that_was_said_surer_than_clips_can_tell_stays(db):
     said = json.dumps({"fov_deg": 105, "focal_sigma": 0.01, "source": "assumed", "preset": "egodex"})
     fill(db, {("a", n): TRUE for n in range(2)}, camera=said)
     lens = calibrate(db, by="device").groups[0].lens
-    assert (lens.after, lens.note) == (None, "what was said of the lens is surer, and stays: 2 clips")
+    assert (lens.after, lens.note) == (None, "the lens is known better, and stays, in 2 clips")
     fill(db, {("a", 2): None})
     done = calibrate(db)
     assert (done.num_changed, done.groups[0].lens.after) == (1, pytest.approx(105, abs=2))
-    assert done.groups[0].lens.note.endswith("stays: 2 clips")
+    assert done.groups[0].lens.note.endswith("stays, in 2 clips")
 
 
 def test_a_new_clip_takes_the_lens_that_is_there_and_a_surprise_moves_it(db):
@@ -172,7 +178,7 @@ def test_a_new_clip_takes_the_lens_that_is_there_and_a_surprise_moves_it(db):
     fill(db, {("a", 7): 0.40})
     done = calibrate(db)
     assert (done.num_changed, done.rows) == (1, 1)
-    assert len({read_calibrated(camera).said for camera in cameras(db).values()}) == 1
+    assert len({read_calibrated(camera).shared for camera in cameras(db).values()}) == 1
     rerun(db)
     fill(db, {("a", n): 0.47 for n in range(20, 30)})
     assert calibrate(db).num_changed == 17
@@ -198,7 +204,7 @@ def test_two_lenses_in_one_group_are_not_merged(db):
     fill(db, {("a", n): 0.39 for n in range(3)} | {("b", n): 0.60 for n in range(3)})
     mixed = calibrate(db, by="all")
     assert (mixed.num_changed, mixed.groups[0].lens.after) == (0, None)
-    assert "not of one lens, or zoomed (they say 80 to 104 degrees)" in mixed.groups[0].lens.note
+    assert "not of one lens, or zoomed (measured: 80 to 104 degrees)" in mixed.groups[0].lens.note
     assert calibrate(db).num_changed == 6
 
 
@@ -209,15 +215,20 @@ def test_different_assumptions_in_one_group_are_named(db):
     add_clips(db, [clip_of(db, "c", 0)])
     write(db, [row_of(clip_of(db, "c", 0), 0.38)])
     (group,) = calibrate(db, by="all").groups
-    assert "different lenses were assumed, 105 degrees (test:a:0-1) and 85 degrees (test:b:0-1)" in group.lens.note
+    assert (
+        "different lenses were assumed of this group's clips, 105 degrees (test:a:0-1) and 85 degrees"
+        in group.lens.note
+    )
     by_device = calibrate(db, by="device")
     assert [group.group for group in by_device.groups] == ["preset egodex", "preset epic"]
     assert by_device.ungrouped == 1
 
 
-def test_hands_of_one_person_share_their_length(db):
-    """What is found is the length at the size that hands were taken to be drawn at: that goes with it."""
-    drawn = json.dumps({"seen_size": 0.75, "source": "preset egodex"})
+@pytest.mark.parametrize("name", ["keypoint_scale", "seen_size"])
+def test_hands_of_one_person_share_their_length(db, name):
+    """The length that is found holds for the keypoint scale that was assumed: both are written. A list from before 0.4
+    has the scale under its old name."""
+    drawn = json.dumps({name: 0.75, "source": "preset egodex"})
     clips = [clip_of(db, "a", n, hand=drawn) for n in range(5)]
     add_clips(db, clips)
     said = [{"hand_length_found_m": length, "hand_length_found_sigma": 0.06} for length in (0.170, 0.172, 0.168, 0.169)]
@@ -231,13 +242,15 @@ def test_hands_of_one_person_share_their_length(db):
     assert len({clip.hand for clip in read_clips(db)}) == 5  # each keeps its own word
     for clip in read_clips(db):
         size = parse_hand(clip.hand)
-        assert (size.length_m, size.seen_size, size.seen_sigma) == (pytest.approx(hand.after, abs=1e-4), 0.75, 0.0)
+        assert (size.keypoint_scale, size.keypoint_scale_sigma) == (0.75, 0.0)
+        assert size.length_m == pytest.approx(hand.after, abs=1e-4)
+        assert "seen_size" not in json.loads(clip.hand)
         assert before_calibration(clip.hand) == json.dumps(json.loads(drawn), sort_keys=True, separators=(",", ":"))
     assert rerun(db)
     assert calibrate(db).num_changed == 0
 
 
-def test_pictures_of_two_sizes_are_compared(db):
+def test_images_of_two_sizes_are_compared(db):
     fill(db, {("a", n): 0.39 for n in range(4)})
     small = [row_of(clip_of(db, "b", n), found, 0.03, 320) for n, found in enumerate((0.55, 0.56))]
     add_clips(db, [clip_of(db, "b", n) for n in range(2)])
@@ -246,6 +259,7 @@ def test_pictures_of_two_sizes_are_compared(db):
     note = calibrate(db, by="all").groups[0].lens.note
     assert "640 x 360: 103 degrees and 320 x 240:" in note
     assert calibrate(db, where="video_id = 'a'").groups[0].lens.note == ""
+    remove_rows(db, changed_inputs(db))
     write(db, [row_of(pending_clips(db)[0], None)])  # of the other rows, which are to be made anew, no size is known
     assert calibrate(db, where="video_id = 'a'").groups[0].lens.note == ""
 
@@ -254,7 +268,7 @@ def test_a_clip_of_another_size_that_says_nothing_is_told_of(db):
     fill(db, {("a", 0): 0.39, ("a", 1): 0.39, ("b", 0): None})
     db.table("clips").update({"width": "320", "height": "240"}, "video_id = 'b'")
     lens = calibrate(db, by="all", dry_run=True).groups[0].lens
-    assert (lens.num_clips, lens.note) == (2, "pictures of 2 sizes, of one lens as far as can be told")
+    assert (lens.num_clips, lens.note) == (2, "images of 2 sizes, whose measured lenses do not differ")
 
 
 def test_rows_whose_video_has_gone_stay(db, tmp_path):
@@ -262,24 +276,15 @@ def test_rows_whose_video_has_gone_stay(db, tmp_path):
     (tmp_path / "a.mp4").unlink()
     done = calibrate(db)
     assert (done.num_changed, done.rows, done.kept_rows) == (5, 0, 5)
-    assert not pending_clips(db)
 
 
-def test_a_kill_between_the_list_and_the_rows_is_mended_by_the_same_command(db, monkeypatch):
+def test_twice_before_a_run_gives_the_same(db):
+    """The new list beside the old rows."""
     fill(db, EGODEX)
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "remove_rows", killed)
-        with pytest.raises(KeyboardInterrupt):
-            calibrate(db)
-    assert all(cameras(db).values())
-    assert not pending_clips(db)
+    first = calibrate(db)
     done = calibrate(db)
     assert (done.num_changed, done.rows) == (0, 5)
-    assert len(pending_clips(db)) == 5
+    assert (done.groups[0].lens.after, done.groups[0].lens.num_clips) == (first.groups[0].lens.after, 4)
 
 
 def test_not_while_a_run_works(db):
@@ -298,8 +303,9 @@ def test_command(db, cli):
     code, out, _ = cli("calibrate", "--db", db.uri)
     assert code == 0
     assert "5 clips of the list have another lens or hand size than before" in out
-    assert f"5 rows were made with another one: removed; `handloom run --db {db.uri}` makes them anew" in out
-    assert cli("calibrate", "--db", db.uri)[1].splitlines()[-1].startswith("0 clips of the list have")
+    again = f"`handloom run --db {db.uri} --recompute` computes what depends on it again"
+    assert f"5 rows were made with the old one: {again}" in out
+    assert cli("calibrate", "--db", db.uri)[1].splitlines()[-2].startswith("0 clips of the list have")
     code, _, err = cli("calibrate", "--db", db.uri, "--where", "video_id = 'z'")
     assert (code, "no clip that passes" in err) == (2, True)
 
@@ -321,7 +327,7 @@ def test_rows_of_older_versions_say_nothing(db):
     fill(db, dict.fromkeys(EGODEX))
     db.table("clips").drop_columns(["hand", "camera_model", "camera_focal_sigma"])
     (group,) = calibrate(db).groups
-    assert group.lens.note == "no clip says anything by itself"
+    assert group.lens.note == "no clip measured it"
     assert group.lens.before_sigma is None
 
 
@@ -346,9 +352,10 @@ def test_rendered_clips_of_one_lens(tmp_path):
     add_clips(db, clips)
     settings = Settings()
     run_key = settings.run_key(model_versions(settings))
-    schema = clips_schema(settings.num_tracks(), num_grid=settings.num_grid())
+    schema = stage_graph(settings).schema()
 
     def run() -> None:
+        remove_rows(db, changed_inputs(db))
         rows = list(rows_of(pending_clips(db), settings))
         Committer(db, run_key, schema).commit([write_fragment(db.uri, rows, schema)], [])
 

@@ -9,7 +9,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from handloom.pipelines.doctor import Finding, decoding, extra_of, is_bad, package, packages, requirements
-from handloom.video.decode import process
+from handloom.video.decode.process import ProcessDied
 from handloom.video.decode.sandbox import LAYERS, support
 
 ANY = SpecifierSet()
@@ -65,12 +65,15 @@ def test_the_extra_that_brings_a_module():
     assert list(found.values()) == ["extract", "models", "rerun", "train", None]
 
 
-def test_how_decoding_is_confined_is_said(monkeypatch):
+def test_how_decoding_is_confined_is_reported():
     found = support().layers
     (finding,) = decoding()
     assert finding.state == ("ok" if set(found) == LAYERS.keys() else "optional")
     assert all((LAYERS[name] in finding.detail.partition("; not here")[0]) is (name in found) for name in LAYERS)
-    monkeypatch.setattr(process, "_BOOT", "import sys; sys.exit('no decoder')")
-    (finding,) = decoding()
+
+    def died() -> set[str]:
+        raise ProcessDied("the decoder ended: no decoder")
+
+    (finding,) = decoding(died)
     assert (finding.state, is_bad([finding])) == ("missing", True)
     assert "no decoder" in finding.detail

@@ -14,8 +14,8 @@ from handloom.api import Database
 from handloom.errors import ConfigError
 from handloom.pipelines.export.parquet import export
 from handloom.pipelines.export.webdataset import webdataset
-from handloom.pipelines.similar import search_clips, why_nothing
-from handloom.pipelines.status import status, status_text
+from handloom.pipelines.search import search_clips, why_nothing
+from handloom.pipelines.status.status import status, status_text
 from handloom.schemas.tables.arrow import clips_schema
 from handloom.schemas.tables.embeddings import EMBEDDINGS
 from handloom.schemas.tables.robot import ROBOT_EPISODES, RobotEpisode, episode_row
@@ -72,11 +72,11 @@ def test_people_are_found_unless_robots_are_asked_for(db):
 @pytest.mark.parametrize(
     ("text", "where", "embodiment", "says"),
     [
-        ("sing", None, "human", "no clip that may be found has these words; `handloom status --db"),
+        ("sing", None, "human", "no clip of people has these words; `handloom status --db"),
         ("lift", None, "human", "clips of robots have these words: --embodiment robot"),
         ("open", "duration_s > 99", "all", "passes none of the 7 clips"),
         ("open", "dataset = 'arm'", "human", "no clip that passes --where is of people; --embodiment robot"),
-        ("open", "clip_id = 'test:v0:0-1000'", "human", "none of the 1 clips that may be found has words"),
+        ("open", "clip_id = 'test:v0:0-1000'", "human", "none of the 1 clips that pass --where has words"),
     ],
 )
 def test_why_nothing_was_found(db, text, where, embodiment, says):

@@ -1,9 +1,10 @@
-"""An exception that nobody expected costs the clip it came from, until it comes from too many."""
+"""An unexpected exception costs the clip it came from, until too many clips have one."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC
+from functools import partial
 
 import pytest
 import ray
@@ -11,9 +12,9 @@ from support.extraction import new_database, outcome, row_digests
 from support.faults import faulty, slow_to_load
 
 from handloom.errors import HandloomError
-from handloom.pipelines.cluster import nodes
+from handloom.pipelines.cluster.nodes import Nodes
 from handloom.pipelines.run.graph import Graph
-from handloom.pipelines.run.run import run
+from handloom.pipelines.run.run import RunParts, run
 from handloom.store.clips.clip_list import pending_clips
 
 pytestmark = pytest.mark.usefixtures("ray_address")
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("ray_address")
 
 @pytest.mark.timeout(240)  # a worker that starts again takes 40 s at a load of 20
 def test_a_bug_on_one_clip_costs_that_clip(tmp_path, clips, expected):
-    """In one shard with clips whose rows are as ever; a worker that cannot go on after a bug is followed by another."""
+    """The other clips of its shard get their usual rows; a worker that cannot go on after a bug is replaced."""
     faults = {1: "bug", 2: "memory", 4: "spoilt"}
     listed = [replace(clip, dataset=faults.get(number, clip.dataset)) for number, clip in enumerate(clips)]
     db = new_database(tmp_path / "db", listed)
@@ -32,12 +33,12 @@ def test_a_bug_on_one_clip_costs_that_clip(tmp_path, clips, expected):
     assert outcome(db) == dict.fromkeys(expected, "row") | lost
     assert row_digests(db) == {i: digest for i, digest in expected.items() if i not in lost}
     for reject in db.rejects().to_pylist():
-        assert reject["stage"] == "hand_fit"
+        assert reject["stage"] == "lens"
         assert reject["attempts"] == (1 if reject["clip_id"] == clips[1].clip_id else 2)
         error, place, *_, hint = reject["detail"].splitlines()
         assert error in ("TypeError: injected", "MemoryError: injected")
         assert place.startswith("  at support/faults.py:")
-        assert "  at handloom/workers/extraction/stages.py:" in reject["detail"]
+        assert "  at handloom/stages/builtin/camera.py:" in reject["detail"]
         assert "--retry-rejects" in hint
     assert not pending_clips(db)
     assert run(db, None, quiet=True).exit == "done"
@@ -47,7 +48,7 @@ def test_a_bug_on_one_clip_costs_that_clip(tmp_path, clips, expected):
 def test_a_bug_on_most_clips_fails_the_run_with_its_trace(tmp_path, clips):
     db = new_database(tmp_path / "db", [replace(clip, dataset="bug") for clip in clips[:3]])
     message = (
-        r"(?s)3 of 3 clips met an exception.*commonest, on 3 of them:\nTypeError: injected\n  at support/faults.py"
+        r"(?s)3 of 3 clips met an unexpected exception.*on 3 of them:\nTypeError: injected\n  at support/faults.py"
     )
     with pytest.raises(HandloomError, match=message):
         run(db, faulty(num_actors=1), quiet=True)
@@ -76,7 +77,7 @@ def test_a_clip_that_hangs_is_tried_again_and_rejected_and_holds_up_nobody(tmp_p
     assert row_digests(db) == {clip.clip_id: expected[clip.clip_id] for clip in clips[:3] if clip.clip_id != lost}
     (reject,) = db.rejects().to_pylist()
     assert (reject["clip_id"], reject["attempts"]) == (lost, 2)
-    assert reject["stage"] in (("hand_fit",) if fault == "hang" else ("hands", "hand_fit"))  # see `Work`
+    assert reject["stage"] in (("hands_3d",) if fault == "hang" else ("hands", "hands_3d"))  # see `Work`
     assert reject["detail"].count("(limit 8 s)") == 2
     commits = [version["timestamp"].astimezone(UTC) for version in db.table("clips").versions()]
     assert (reject["at"] - commits[1]).total_seconds() > LIMITS["stage_s"]  # by time: no other result had come
@@ -91,21 +92,21 @@ def test_models_that_never_load_end_the_run(tmp_path, clips):
     assert pending_clips(db) == [*clips[:1]]
 
 
-def test_a_pool_that_ends_by_itself_is_followed_by_another_but_not_for_ever(tmp_path, clips, expected, monkeypatch):
+def test_a_pool_that_ends_by_itself_is_followed_by_another_but_not_for_ever(tmp_path, clips, expected):
     """As Ray ended one on a machine at a load of 30: `The actor never ran`."""
-    db, whole, begun = new_database(tmp_path / "db", clips[:1]), Graph.__iter__, []
+    db, begun = new_database(tmp_path / "db", clips[:1]), []
 
-    def ends(graph):
-        begun.append(graph)
-        if len(begun) in (1, 2, 3, 4):
-            raise ray.exceptions.ActorDiedError
-        return whole(graph)
+    class EndsAtOnce(Graph):
+        def __iter__(self):
+            begun.append(self)
+            if len(begun) in (1, 2, 3, 4):
+                raise ray.exceptions.ActorDiedError
+            return super().__iter__()
 
-    monkeypatch.setattr(Graph, "__iter__", ends)
-    monkeypatch.setattr(nodes, "NOTICED_S", 0.0)
+    parts = RunParts(graph=EndsAtOnce, nodes=partial(Nodes, noticed_s=0.0))
     with pytest.raises(HandloomError, match="the run cannot go on, Ray reports ActorDiedError"):
-        run(db, faulty(num_actors=1), quiet=True)
+        run(db, faulty(num_actors=1), quiet=True, parts=parts)
     assert len(begun) == 3
-    assert run(db, None, quiet=True).exit == "done"
+    assert run(db, None, quiet=True, parts=parts).exit == "done"
     assert len(begun) == 5
     assert row_digests(db) == {clips[0].clip_id: expected[clips[0].clip_id]}

@@ -1,4 +1,4 @@
-"""Ingesting again: other cuts, other words, videos that have gone; and what is said about it."""
+"""Ingesting again: other cuts, other words, missing videos; and the messages about it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.rows import RUN_KEY, make_row
 from support.tagged_video import gopro, iphone, tag
 
 from handloom.api import Database
-from handloom.pipelines.run.present import renew_changed_videos
+from handloom.pipelines.run.changed_videos import renew_changed_videos
 from handloom.schemas.tables.arrow import clips_schema
 from handloom.schemas.tables.reject import Reject
 from handloom.store.clips.clip_list import read_clips
@@ -68,7 +68,7 @@ def test_another_cut_is_added_or_replaces_the_first_but_never_silently(ingest, c
     code, _, err = ingest("folder", videos, "--clip-seconds", 1)
     assert code == 2
     assert "4 new clips overlap clips of the list" in err
-    assert "folder:video0:0-1000 and folder:video0:0-2000, for one" in err
+    assert "for example folder:video0:0-1000 and folder:video0:0-2000" in err
     assert "--replace takes those out" in err
     assert counts(tmp_path) == (2, 2, 0)
     code, done, err = ingest("folder", videos, "--clip-seconds", 1, "--add")
@@ -126,6 +126,7 @@ def test_words_arrive_and_only_what_is_said_changes(ingest, videos, tmp_path):
     ingest("folder", videos, "--view", "ego")
     told = {"folder:video0:0-2000": ["öffnet", None, "exo"], "folder:video1:0-2000": ["schließt", None, "ego"]}
     assert listed(tmp_path, "narration", "verb", "view") == told
+    assert ingest("folder", videos, "--view", "ego")[1]["changed"] == 0, "the same again"
     labels.write_text("clip;text\nvideo0.mp4;x\n")
     code, _, err = ingest("folder", videos)
     assert code == 2
@@ -148,10 +149,8 @@ def test_words_that_come_after_the_run_reach_the_rows(ingest, cli, videos, tmp_p
     (videos / "clips.csv").write_text("video,narration,view\nvideo0.mp4,opens the drawer,\nvideo1.mp4,,ego\n")
     _, out, err = cli("ingest", "folder", videos, "--db", db.uri)
     assert "  1 row that was made before has its new words\n" in out
-    assert (
-        "1 row was made with another camera, view or hand size than the list has now, folder:video1:0-2000 for one"
-        in err
-    )
+    assert "1 row was made with another view than the list has now, for example folder:video1:0-2000: `handloom" in err
+    assert f"run --db {db.uri} --recompute` computes what depends on it again" in err
     assert [hit.clip_id for hit in db.search(text="drawer")] == ["folder:video0:0-2000"]
     assert db.count("clips") == 2
     code, out, err = cli("ingest", "folder", videos, "--db", db.uri, "--replace")
@@ -221,7 +220,7 @@ def test_where_no_video_is_there_it_is_said_loudly(epic, tmp_path):
     assert not (tmp_path / "db").exists()
     code, done, err = epic(videos=tmp_path / "elsewhere")
     assert (code, done["added"]) == (3, 6)
-    assert err.startswith("problem: none of the 3 videos is there: ")
+    assert err.startswith("problem: none of the 3 videos exists, for example ")
     epic()
     assert epic("--only-present", videos=tmp_path / "elsewhere")[0] == 2
     assert counts(tmp_path)[0] == 6
@@ -239,7 +238,7 @@ def test_corrected_times_are_named_and_replaced_where_that_is_asked_for(epic, tm
 
 
 def test_a_videos_own_words_are_its_camera_until_a_command_says_more(ingest, videos, tmp_path):
-    """What a command says stays when files are ingested again; `--replace` forgets it."""
+    """Values given on the command line stay when files are ingested again; `--replace` clears them."""
     tag(videos / "video0.mp4", gopro(setting=b"L"))
     tag(videos / "video1.mp4", iphone(model="iPhone 13", focal_mm=27))
 
@@ -254,7 +253,9 @@ def test_a_videos_own_words_are_its_camera_until_a_command_says_more(ingest, vid
     finish(tmp_path)
     code, done, err = ingest("folder", videos, "--camera-preset", "egodex", "--hand-length-m", "0.17")
     assert (code, done["changed"], done["outdated"]) == (0, 2, 2)
-    assert "2 rows were made with another camera, view or hand size" in err
+    shown = {(change["before"], change["now"]) for change in done["shown"] if change["field"] == "camera"}
+    assert shown == {("preset gopro-linear", "preset egodex"), ("55.4 degrees", "preset egodex")}
+    assert "2 rows were made with another camera and hand size than the list has now" in err
     assert presets() == ["egodex", "egodex"]
     assert ingest("folder", videos)[1]["changed"] == 0
     assert presets() == ["egodex", "egodex"]

@@ -1,4 +1,4 @@
-"""A run whose process is ended from outside still says how far it came."""
+"""A run whose process is killed still prints how far it came."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from support.raylets import NodeSpec, cluster
 
 RUN = """
 import os, signal
-from handloom.pipelines.cluster.head import LastWords
+from handloom.pipelines.cluster.head_health import LastWords
 with LastWords("/data/db", 9) as last_words:
     last_words.know(num_clips=4, num_rejects=1)
     {end}
 """
 LOST = """
-from handloom.pipelines.cluster import head
-from handloom.pipelines.cluster.head import LastWords
+from handloom.pipelines.cluster import head_health as head
+from handloom.pipelines.cluster.head_health import LastWords
 head.LOOK_S, head.LOST_S, head.LATE_S = 0.05, 0.2, 0.2
 with LastWords("/data/db", 9) as last_words, head.Head("{address}", last_words) as found:
     print(flush=True)

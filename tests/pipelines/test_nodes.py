@@ -1,4 +1,4 @@
-"""Real raylets with what goes wrong on nodes: no clip is lost, and the end says which node was left."""
+"""Faults of single nodes, on real raylets: no clip is lost, and the summary names the nodes that were left."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from support.raylets import NodeSpec, cluster, mounts_allowed
 
 import handloom as handloom_package
 from handloom.ingest.human.folder import ingest_folder
-from handloom.pipelines.status import status, status_text
+from handloom.pipelines.status.status import status, status_text
 from handloom.video.decode.probe import Prober
-from handloom.video.fetch.source import VideoSource
+from handloom.video.fetch.video_source import VideoSource
 
 pytestmark = pytest.mark.skipif(not mounts_allowed(), reason="this user may not give a process mounts of its own")
 
@@ -67,7 +67,7 @@ def changed_build(folder: Path) -> Path:
 
 
 def hanging_mount(folder: Path, videos: Path) -> Path:
-    """A folder for PYTHONPATH with which nobody comes back who opens a video, as on a mount whose server is down."""
+    """A folder for PYTHONPATH with which opening a video never returns, as on a mount whose server is down."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(HANGING.format(videos=str(videos)))
     return folder
@@ -106,7 +106,7 @@ def test_four_kinds_of_bad_nodes_at_once(tmp_path, rendered):
 @pytest.mark.parametrize("what", ["videos", "database", "node"])
 @pytest.mark.parametrize("mode", ["fused", "split"])
 def test_what_goes_during_the_run(tmp_path, rendered, clips, expected, mode, what):
-    """A file system of one node, or the whole node, after the first row: the other node does what is left."""
+    """A file system of one node, or the whole node, goes after the first row: the other node does the rest."""
     gone = [clips[0], *clips[2:]]
     db = new_database(tmp_path / "db", gone)
     cpus = {"fused": 1, "split": 2}[mode]

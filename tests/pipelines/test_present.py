@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from support.rows import make_clip
 
-from handloom.pipelines.run.present import present_first
-from handloom.video.fetch.presence import presence
+from handloom.io.presence import presence
+from handloom.pipelines.run.changed_videos import present_first
 
 
 class Answers(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""`handloom remove`: what is chosen, what is kept, what is said."""
+"""`handloom remove`: what is chosen, what is kept, what is printed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_rows_only_leaves_the_clips_pending(db):
 @pytest.mark.parametrize(
     ("choice", "says"),
     [
-        ({}, "not said which clips"),
+        ({}, "no clips are chosen"),
         ({"clips": ["x"], "missing": True}, "more than one way"),
         ({"clips": ["test:a:0-2"]}, r"no clip 'test:a:0-2' is in .*near: .*test:a:0-1"),
         ({"videos": ["test:a"]}, "no video 'test:a'"),

@@ -22,11 +22,11 @@ def test_a_result_that_never_came_is_made_again():
     rounds = Rounds(CLIPS)
     shards = rounds.shards(rounds.left, 2, 60.0, 1)
     for shard in shards[1:]:
-        rounds.heard(ended(shard))
+        rounds.add(ended(shard))
     rounds.end(drained=False)
     assert rounds.left == list(shards[0].clips)
     for shard in rounds.shards(rounds.left, 2, 60.0, 1):
-        rounds.heard(ended(shard))
+        rounds.add(ended(shard))
     rounds.end(drained=False)
     assert (rounds.left, rounds.number) == ([], 2)
 
@@ -34,15 +34,15 @@ def test_a_result_that_never_came_is_made_again():
 def test_a_clip_that_is_to_be_alone_comes_again_as_a_shard_of_one_after_the_others():
     rounds = Rounds(CLIPS)
     first, *others = rounds.shards(rounds.left, 4, 60.0, 1)
-    rounds.heard(ended(first, alone=(first.clips[0].clip_id,)))
+    rounds.add(ended(first, alone=(first.clips[0].clip_id,)))
     rounds.end(drained=False)
     *together, last = rounds.shards(rounds.left, 4, 60.0, 1)
     assert last.clips == first.clips[:1]
     assert [c for shard in together for c in shard.clips] == [c for shard in others for c in shard.clips]
     for shard in together:
-        rounds.heard(ended(shard))
+        rounds.add(ended(shard))
     rounds.end(drained=False)
-    rounds.heard(ShardResult(None, (), 0, alone=(last.clips[0].clip_id,)))  # which is nothing new
+    rounds.add(ShardResult(None, (), 0, alone=(last.clips[0].clip_id,)))  # which is nothing new
     with pytest.raises(StoreError, match=f"1 clip has neither a row nor a reject.*: {last.clips[0].clip_id}"):
         rounds.end(drained=False)
 

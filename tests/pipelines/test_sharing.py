@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from support.extraction import new_database, row_digests
 
 from handloom.errors import ConfigError
-from handloom.pipelines.cluster import broker, reservation, scaling
+from handloom.pipelines.cluster import broker
 from handloom.pipelines.cluster.capacity import ClusterSnapshot, Pools, actor_needs, count_fitting, place, size_pools
 from handloom.pipelines.cluster.reservation import reserve_resources
-from handloom.pipelines.cluster.scaling import Watch
+from handloom.pipelines.cluster.scaling import PoolScaler, ScalingTimes, Watch
 from handloom.pipelines.run.run import run
 from handloom.schemas.settings import Resources, RunConfig
 from handloom.workers.ledger import Ledger, start_ledger
@@ -48,13 +48,13 @@ nodes = st.lists(
 )
 def test_pools_fit_into_what_is_free_and_keep_the_reserve(found, used, mode, needs, reserve, num_shards):
     free = tuple({k: n[k] * (1 - share) for k in n} for n, share in zip(found, used, strict=False))
-    room = ClusterSnapshot(tuple(found), free)
+    cluster = ClusterSnapshot(tuple(found), free)
     resources = Resources(mode=mode, cpus_per_actor=needs[0], gpus_per_actor=needs[1], reserve_cpus=reserve)
     try:
-        pools = size_pools(resources, num_shards, room)
+        pools = size_pools(resources, num_shards, cluster)
     except ConfigError:
         with contextlib.suppress(ConfigError):  # never only for what others hold
-            assert not size_pools(resources, num_shards, room.emptied()).num_actors
+            assert not size_pools(resources, num_shards, cluster.emptied()).num_actors
         return
     if not pools.num_actors:
         return
@@ -63,8 +63,8 @@ def test_pools_fit_into_what_is_free_and_keep_the_reserve(found, used, mode, nee
     assert num_decode == pools.num_decode
     assert count_fitting(left, actor_needs(resources)) >= pools.num_actors
     ours = pools.num_actors * needs[0] + pools.num_decode * resources.cpus_per_decode_actor
-    assert ours + max(reserve, room.used("CPU")) <= room.total["CPU"] + 1e-3
-    assert pools.memory_bytes * (pools.num_actors + pools.num_decode) <= room.free_of("memory")
+    assert ours + max(reserve, cluster.used("CPU")) <= cluster.total["CPU"] + 1e-3
+    assert pools.memory_bytes * (pools.num_actors + pools.num_decode) <= cluster.free_of("memory")
 
 
 def test_gpu_shares_are_counted_beside_training():
@@ -96,7 +96,7 @@ def test_a_drained_ledger_gives_everything_back_and_blames_nobody():
     for _ in range(3):
         ledger.resume()
         entry = ledger.enter(("b",))
-        assert (entry.deaths, entry.careful, entry.drained) == ({"b": 0}, False, False)
+        assert (entry.crashes, entry.one_by_one, entry.drained) == ({"b": 0}, False, False)
         ledger.drain()
     assert ledger.progress().working == {}
 
@@ -104,7 +104,7 @@ def test_a_drained_ledger_gives_everything_back_and_blames_nobody():
 @settings(max_examples=200)
 @given(st.integers(1, 8), st.integers(1, 3), st.data())
 def test_a_pool_that_stops_ends_when_all_that_was_taken_up_has_arrived(num_shards, num_workers, data):
-    """Workers take up shards, die, and finish in any order; the answer to `drain` may come late."""
+    """Workers begin shards, die, and finish in any order; the reply to `drain` may come late."""
     ledger, watch = Ledger(), Watch(None, Pools(num_workers, 0, 0), num_shards)
     waiting, at_work, on_the_way, lost = [(f"{i}",) for i in range(num_shards)], [], [], set()
     answer = told = None
@@ -127,7 +127,7 @@ def test_a_pool_that_stops_ends_when_all_that_was_taken_up_has_arrived(num_shard
             answer = ledger.drain()
         elif step == "tell":
             told = answer
-            watch.told(told)
+            watch.stopping(told)
         else:
             ended = watch.arrived(ShardResult(None, (), 0, given_back=on_the_way.pop(0)[1]))
             to_come = [shard for shard, given_back in at_work + on_the_way if not given_back]
@@ -140,7 +140,7 @@ def test_a_pool_that_stops_ends_when_all_that_was_taken_up_has_arrived(num_shard
 class Trainer(threading.Thread):
     """Asks for one CPU once a worker of the run is at work, and holds it until `until_rows` rows are finished.
 
-    The workers are stopped until the run has heard of it, so that however fast they are the run is still going on.
+    The workers are stopped until the run has seen the request: else fast workers would end the run before.
     """
 
     def __init__(self, until_rows: int) -> None:
@@ -194,7 +194,7 @@ class Trainer(threading.Thread):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["fused", "split"])
 @pytest.mark.timeout(180)
-def test_a_run_gives_way_to_training_and_both_finish(tmp_path, clips, expected, ray_address, caplog, mode):
+def test_a_run_scales_down_for_training_and_both_finish(tmp_path, clips, expected, ray_address, caplog, mode):
     db = new_database(tmp_path / "db", clips)
     trainer = Trainer(until_rows=4)
     resources = Resources(shard_clips=3, commit_clips=2)
@@ -206,19 +206,19 @@ def test_a_run_gives_way_to_training_and_both_finish(tmp_path, clips, expected, 
     assert trainer.error is None
     assert trainer.waiting == ["waiting"]
     assert trainer.began_at < len(clips)  # beside the run, not after it
-    assert "gives way to training test" in caplog.text
+    assert "extraction scales down for training test" in caplog.text
     assert (summary.exit, summary.num_clips, summary.num_rejects) == ("done", len(clips), 0)
     assert row_digests(db) == expected
 
 
 @pytest.mark.slow
-def test_without_room_both_say_who_holds_it(tmp_path, clips, ray_address, caplog):
+def test_where_nothing_is_free_both_say_who_holds_it(tmp_path, clips, ray_address, caplog):
     db = new_database(tmp_path / "db", clips[:2])
     with reserve_resources([{"CPU": 1.0}] * 2, "training one", wait_s=30):
         group = ray.util.placement_group([{"CPU": 2.0}])
         assert group.wait(20)
-        told = r"no room for 1 x 1 CPUs within 1 s: of 2 CPUs 0 CPUs are free; held by training one"
-        with pytest.raises(ConfigError, match=told):
+        problem = r"1 x 1 CPUs did not become free within 1 s: of 2 CPUs 0 CPUs are free; held by training one"
+        with pytest.raises(ConfigError, match=problem):
             run(db, RunConfig(resources=Resources(wait_s=1)), quiet=True)
         second = reserve_resources([{"CPU": 1.0}], "training two", wait_s=1)
         with pytest.raises(ConfigError, match=r"held by training one .*2 CPUs"), second:
@@ -226,9 +226,7 @@ def test_without_room_both_say_who_holds_it(tmp_path, clips, ray_address, caplog
         ray.util.remove_placement_group(group)
     assert not [entry for entry in broker.others("") if entry.kind == broker.TRAINING]
 
-    with reserve_resources(
-        [{"CPU": 1.0}], "training three", wait_s=30
-    ):  # a run that starts before it has taken its room
+    with reserve_resources([{"CPU": 1.0}], "training three", wait_s=30):  # a run starts before training has taken it
         late = threading.Timer(3.0, ray.util.placement_group, [[{"CPU": 1.0}]], {"name": "late"})
         late.start()
         assert run(db, RunConfig(resources=Resources(shard_clips=1)), quiet=True).num_clips == 2
@@ -237,10 +235,9 @@ def test_without_room_both_say_who_holds_it(tmp_path, clips, ray_address, caplog
         ray.util.remove_placement_group(ray.util.get_placement_group("late"))
 
 
-def test_a_run_gives_room_to_training_and_takes_it_back(ray_address, monkeypatch, caplog):
-    """The short form of the slow runs above: the real balance and ledger, and actors that only hold CPUs."""
-    for name, seconds in {"POLL_S": 0.2, "STEADY_S": 0.5, "GROW_AFTER_S": 0.5}.items():
-        monkeypatch.setattr(scaling, name, seconds)
+def test_a_run_scales_down_for_training_and_grows_again(ray_address, caplog):
+    """The short form of the slow runs above: the real scaler and ledger, and actors that only hold CPUs."""
+    times = ScalingTimes(poll_s=0.2, steady_s=0.5, grow_after_s=0.5)
     ledger = start_ledger()
     sizes, trained = [], []
 
@@ -258,13 +255,13 @@ def test_a_run_gives_room_to_training_and_takes_it_back(ray_address, monkeypatch
             ray.util.remove_placement_group(group)
 
     trainer = threading.Thread(target=training, daemon=True)
-    with scaling.PoolScaler(Resources(shard_clips=1), "db", ledger) as share:
+    with PoolScaler(Resources(shard_clips=1), "db", ledger, times=times) as scaler:
         for first in (True, False, False):
-            pools = share.pools(8, first)
+            pools = scaler.pools(8, first)
             sizes.append(pools.num_actors)
             workers = [ray.remote(num_cpus=1)(Worker).remote() for _ in range(pools.num_actors)]
             ray.get([worker.ready.remote() for worker in workers])
-            with share.watched(pools, 8) as watched:
+            with scaler.watched(pools, 8) as watched:
                 watched.arrived(ShardResult(None, (), 0))  # all actors are up
                 if first:
                     assert ray.get(ledger.enter.remote(("a",))).drained is False
@@ -274,19 +271,18 @@ def test_a_run_gives_room_to_training_and_takes_it_back(ray_address, monkeypatch
                     time.sleep(0.05)
             if len(sizes) < 3:
                 assert ray.get(ledger.enter.remote(("b",))).drained is True
-                share.resume()
+                scaler.resume()
             for worker in workers:
                 ray.kill(worker)
     trainer.join(60)
     assert (sizes, trained) == ([2, 1, 2], [True])
-    assert "gives way to training five" in caplog.text
-    assert "takes up to 1 actors more" in caplog.text
+    assert "scales down for training five" in caplog.text
+    assert "adds up to 1 actor: resources have been free for 0.5 s" in caplog.text
 
 
-def test_a_job_that_loses_its_room_asks_again(ray_address, monkeypatch):
+def test_a_job_that_loses_its_resources_asks_again(ray_address):
     """As when its workers have died, and a run was faster than their successors."""
-    monkeypatch.setattr(reservation, "SETTLE_S", 2.0)
-    with reserve_resources([{"CPU": 1.0}], "training four", wait_s=30):
+    with reserve_resources([{"CPU": 1.0}], "training four", wait_s=30, settle_s=4.0):
         states = [_state_of("training four", broker.GRANTED)]
         group = ray.util.placement_group([{"CPU": 1.0}])
         states.append(_state_of("training four", broker.HOLDING))
@@ -299,7 +295,7 @@ def test_a_job_that_loses_its_room_asks_again(ray_address, monkeypatch):
 
 
 def _state_of(name: str, wanted: str) -> bool:
-    """Whether the job says `wanted` within half a minute: a cluster that others use as well answers late."""
+    """Whether the job publishes `wanted` within half a minute: a busy cluster replies late."""
     end = time.monotonic() + 30
     while time.monotonic() < end:
         if wanted in [entry.state for entry in broker.others("") if entry.job.startswith(name)]:

@@ -1,4 +1,4 @@
-"""`handloom synth`: the same seed gives the same files, which the rest of the house can read."""
+"""`handloom synth`: the same seed gives the same files, which the other commands can read."""
 
 from __future__ import annotations
 

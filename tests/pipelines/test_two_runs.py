@@ -1,4 +1,4 @@
-"""Two runs on one database: the second says who runs, or works on other clips; one that was taken for dead stops."""
+"""Two runs on one database: the second names the first, or works on other clips; a run that was taken over stops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONE = RunConfig(resources=Resources(num_actors=1, commit_clips=1))
 
 
 class Once:
-    """Calls `job` when a run has its ledger: nothing is done yet. What it returned is in `said`."""
+    """Calls `job` when the run has its ledger, before the first clip; `said` is what it returned."""
 
     def __init__(self, job):
         self.job = job
@@ -57,7 +57,7 @@ def test_a_second_run_is_refused_or_takes_other_clips(tmp_path, clips, expected,
 def test_a_run_that_was_taken_for_dead_writes_nothing_more(tmp_path, clips):
     db = new_database(tmp_path / "db", clips[:1])
     taken = Once(lambda: db.table("runs").update({"exit": "'killed'"}))
-    with pytest.raises(StoreError, match="took it for dead"):
+    with pytest.raises(StoreError, match="saw no heartbeat and took over its clips"):
         run(db, ONE, quiet=True, watch=taken)
     assert db.count("clips") == db.count("rejects") == 0
     assert [run.exit for run in list_runs(db)] == ["failed"]

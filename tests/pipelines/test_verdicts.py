@@ -1,4 +1,4 @@
-"""A clip's failure counts once another node has had its say; a node on which all fails is left, a healthy one never."""
+"""A failure counts once another node has confirmed it; a node on which all clips fail is left, a healthy one never."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from handloom.pipelines.run.rounds import Rounds
 from handloom.pipelines.run.verdicts import Verdicts
 from handloom.schemas.tables.reject import Reject
 from handloom.store.fragments import FragmentRecord
+from handloom.store.stages.staged import ColumnUpdate
 from handloom.workers.place import Place
 from handloom.workers.shard import ShardResult
 
@@ -82,7 +83,7 @@ def run(machines: Machines, clips, seed: int = 0) -> tuple[dict[str, str | Rejec
             node_id = rng.choice(pool)
             result = verdicts.on(machines.nodes[node_id].work(node_id, shard.clips, machines.gone))
             result.check()
-            rounds.heard(result)
+            rounds.add(result)
             found = dict.fromkeys(result.record.clip_ids if result.record else (), "row")
             found |= {reject.clip_id: reject for reject in result.rejects}
             assert not found.keys() & ends.keys()
@@ -123,7 +124,7 @@ def test_a_list_of_missing_videos_is_no_nodes_fault():
 
 
 def test_a_server_that_is_down_is_no_nodes_fault():
-    """Where no fetch has gone well on any node, every clip is fetched on six of them, and then counts."""
+    """If no fetch has succeeded on any node, every clip is fetched on six of them before it is rejected."""
     clips = [make_clip(number) for number in range(20)]
     for names, attempts in (("abc", 3), ("abcdefghi", 6)):
         machines = Machines({name: Node(offline=True) for name in names}, set())
@@ -134,7 +135,7 @@ def test_a_server_that_is_down_is_no_nodes_fault():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_two_nodes_that_fail_are_no_witnesses_while_a_third_does_its_work(seed):
-    """Four of five nodes hang: their word was believed for clips that the fifth had no say about."""
+    """Four of five nodes hang: once clips were rejected that the fifth had not tried."""
     clips = [make_clip(number) for number in range(60)]
     nodes = {name: Node(stuck=name != "c") for name in "abcde"}
     ends, _ = run(Machines(nodes, {clips[0].video_uri}), clips, seed)
@@ -180,9 +181,29 @@ def test_rows_that_the_driver_cannot_see_were_not_written(tmp_path):
     machines = Machines({"a": Node(), "b": Node()}, set())
     judged = Verdicts(machines, [clip], str(tmp_path)).on(result)
     assert (judged.record, judged.clip_ids(), judged.num_frames) == (None, (), 0)
-    assert machines.left["a"].why == f"it wrote 1 rows into another folder {tmp_path} than the driver's"
+    assert machines.left["a"].why == f"it wrote 1 row into another folder {tmp_path} than the driver's"
     alone = Verdicts(Machines({"a": Node()}, set()), [clip], str(tmp_path)).on(result)
     assert "another folder" in alone.failure[0]
+
+    update = ColumnUpdate("run/elsewhere.lance", (clip.clip_id,), ("mine",), 4)
+    result = ShardResult(None, (), 0, targets=("mine",), updates=(update,), updated=(clip.clip_id,)).at(Place("a", "h"))
+    machines = Machines({"a": Node(), "b": Node()}, set())
+    judged = Verdicts(machines, [clip], str(tmp_path)).on(result)
+    assert (judged.updates, judged.clip_ids(), list(machines.left)) == ((), (), ["a"])
+
+
+def test_a_clip_whose_stage_has_hung_goes_to_another_node_if_there_is_one():
+    clips = [make_clip(number) for number in range(2)]
+    reject = Reject(clips[0].clip_id, "mine", "hung", "killed twice", node_id="a")
+    machines = Machines({"a": Node(), "b": Node()}, set())
+    verdicts = Verdicts(machines, clips, S3)
+    through_two_pools = ShardResult(None, (), 0, moved=(reject,)).at(Place("b", "host b"))
+    result = verdicts.on(through_two_pools)
+    assert (result.elsewhere, result.clip_ids()) == ((clips[0].clip_id,), ())
+    assert verdicts.next_pool(clips) == ([clips[1]], frozenset())
+    assert verdicts.next_pool(clips[:1]) == (clips[:1], frozenset("a"))
+    machines.leave("b", "it has gone")
+    assert verdicts.next_pool(clips[:1]) == (clips[:1], frozenset("b")), "it ends where it has hung"
 
 
 @pytest.mark.parametrize("reason", ["video_missing", "fetch_failed"])

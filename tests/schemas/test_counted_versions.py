@@ -1,4 +1,4 @@
-"""What counts of a version: patch releases of the listed packages do not ask for a new database, all else does."""
+"""The part of a version that counts: patch releases of listed packages need no new database, other changes do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handloom.schemas.settings import Settings
-from handloom.schemas.versions import COUNTED, counted, differing_versions
+from handloom.schemas.version_policy import COUNTED, counted, differing_versions
 
 NUMBERS = st.lists(st.integers(0, 99), min_size=3, max_size=3)
 BY_NUMBERS = sorted(name for name, one in COUNTED.items() if one.numbers == 2)
@@ -45,13 +45,14 @@ def test_a_digest_counts_whole(one, two):
 
 
 @pytest.mark.parametrize("text", ["2.14.0.dev20261101+cpu", "2.14.0a0", "2.14.0rc1"])
-def test_a_development_build_is_like_no_other(text):
+def test_a_development_build_counts_whole(text):
     assert key({"torch": text}) != key({"torch": "2.14.0"})
     assert counted({"torch": text}) == {"torch": text}
 
 
 def test_the_build_of_handloom_is_not_of_the_key_and_a_missing_package_is():
     assert key({"handloom": "0.4.0, sources 12"}) == key({"handloom": "0.4.1, sources 34"})
+    assert key({"handloom": "0.3.0, sources 12"}) == key({"handloom": "0.4.0.dev0, sources 34"})
     assert key({"torch": "2.13.0"}) != key({})
     assert differing_versions({"torch": "2.13.0"}, {}) == [("torch", "2.13.0", None)]
 
@@ -60,7 +61,7 @@ def test_every_entry_says_why():
     assert all(len(one.why) > 20 for one in COUNTED.values())
 
 
-def test_the_page_says_of_each_package_how_much_counts():
+def test_the_page_has_the_counting_part_of_each_package():
     page = (Path(__file__).parents[2] / "docs" / "reproducibility.md").read_text()
     lines = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
     said = {name: cells[2] for cells in lines for name in re.findall(r"`([\w-]+)`", cells[1])}

@@ -15,7 +15,7 @@ def test_every_flag_has_a_meaning_and_fits_the_column():
     assert all(value.bit_count() == 1 for value in values)
 
 
-def test_frames_without_what_is_excluded():
+def test_frames_without_excluded_flags():
     flags = np.array([0, FrameFlag.DARK, FrameFlag.DARK | FrameFlag.NO_POSE, FrameFlag.NO_HANDS], np.int32)
     assert frame_mask(flags, []).tolist() == [True] * 4
     assert frame_mask(flags, ["dark"]).tolist() == [True, False, False, True]

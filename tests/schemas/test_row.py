@@ -1,8 +1,9 @@
-"""A row is what went into it: every array comes back bit by bit, NaN and null included, for any T and N."""
+"""Rows round-trip: every array comes back bit by bit, with NaN and null, for any T and N."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -91,7 +92,7 @@ def row_of(values: dict, clip: Clip | None = None) -> pa.RecordBatch:
 
 @settings(deadline=None, max_examples=50)
 @given(outputs())
-def test_what_goes_in_comes_out(values):
+def test_a_row_round_trips(values):
     row = row_of(values)
     assert row.schema.equals(clips_schema(values["tracks"].points_px.shape[1]), check_metadata=True)
     back = row_arrays(pa.Table.from_batches([row]))
@@ -199,8 +200,8 @@ def test_clip_ids_are_stable():
 
 
 @given(st.builds(make_clip, st.integers(0, 99), narration=st.none() | st.text(), end_s=st.none() | st.floats(0, 9)))
-def test_clips_travel_as_json_and_fit_the_clip_list(clip):
-    assert Clip.from_json(clip.to_json()) == clip
+def test_clips_fit_the_clip_list(clip):
+    assert Clip(**json.loads(clip.to_json())) == clip
     assert list(clip.to_dict()) == CLIP_LIST.names
     assert CLIP_LIST.names == [name for name in clips_schema(1).names if name in CLIP_LIST.names]
 

@@ -1,8 +1,9 @@
-"""Ingesting twice adds nothing; a moved video gets its new place."""
+"""Ingesting twice adds nothing; a moved video gets its new URI."""
 
 import contextlib
 import math
 from dataclasses import replace
+from datetime import timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +16,10 @@ from handloom.schemas.tables.reject import Reject
 from handloom.store.clips.clip_list import AddResult, add_clips, listed_videos, pending_clips, read_clips, renew_videos
 from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.runs.runs import end_run, latest_run, list_runs, start_run, stored_settings
+from handloom.store.runs.runs import end_run, latest_run, list_runs, settings_to_go_on, start_run, stored_settings
 from handloom.video.fetch.version import VideoVersion
+
+NOTHING = {"num_clips": 0, "num_rejects": 0, "num_frames": 0, "stage_s": {}}
 
 
 @settings(max_examples=15, deadline=None)
@@ -48,7 +51,7 @@ def test_every_field_comes_back(tmp_path):
     assert read_clips(db, where="verb = 'open'") == [full]
 
 
-def test_a_time_that_is_none_is_not_new_every_time(tmp_path):
+def test_a_start_that_is_nan_equals_itself(tmp_path):
     db = Database.open(tmp_path, create=True)
     clip = make_clip(0, start_s=math.nan)
     assert add_clips(db, [clip]).added == 1
@@ -86,7 +89,7 @@ def test_a_replaced_video_loses_its_rows_and_rejects(tmp_path):
     assert add_clips(db, new) == AddResult(0, 0, 3, 0)
 
 
-def test_clips_that_no_longer_fit_go_with_the_file(tmp_path):
+def test_clips_that_no_longer_fit_are_removed_with_the_old_file(tmp_path):
     db = Database.open(tmp_path, create=True)
     add_clips(db, [of_file(make_clip(n), "old") for n in (0, 1, 2, 10)])
     finish(db, [0, 1, 2, 10])
@@ -99,7 +102,7 @@ def test_clips_that_no_longer_fit_go_with_the_file(tmp_path):
     assert {c.clip_id for c in pending_clips(db)} == {c.clip_id for c in new}
 
 
-def test_a_video_that_is_not_there_now_keeps_its_version(tmp_path):
+def test_a_missing_video_keeps_its_version(tmp_path):
     db = Database.open(tmp_path, create=True)
     known = of_file(make_clip(0), "old")
     add_clips(db, [known])
@@ -110,7 +113,7 @@ def test_a_video_that_is_not_there_now_keeps_its_version(tmp_path):
     assert not pending_clips(db)
 
 
-def test_a_video_of_two_datasets_is_another_file_to_that_which_knows_the_old_one(tmp_path):
+def test_a_video_of_two_datasets_is_replaced_in_the_one_that_lists_the_old_file(tmp_path):
     db = Database.open(tmp_path, create=True)
     old = of_file(make_clip(0), "old")
     there = of_file(make_clip(1, dataset="other", video_uri=old.video_uri), "new")
@@ -165,3 +168,31 @@ def test_runs_and_stored_settings(tmp_path):
     second = start_run(db, RUN_KEY, settings={}, resources={}, versions={})
     assert list_runs(db) == [ended, second]
     assert ended.wall_s >= 0
+
+
+def test_the_newest_run_began_last_whatever_the_clocks_say(tmp_path):
+    """The first driver's clock is a day ahead: the next run went on with the settings of before, and computed all rows
+    back to them."""
+    db = Database.open(tmp_path, create=True)
+    early = start_run(db, RUN_KEY, settings={"video": {"sample_hz": 15}}, resources={}, versions={}, stage_keys={})
+    schema = clips_schema(4)
+    Committer(db, RUN_KEY, schema).commit([write_fragment(db.uri, [make_row(0)], schema)])
+    end_run(db, replace(early, started_at=early.started_at + timedelta(days=1)), "done", **NOTHING)
+    late = start_run(db, RUN_KEY, settings={"video": {"sample_hz": 10}}, resources={}, versions={}, stage_keys={})
+    assert [run.run_id for run in list_runs(db)] == [early.run_id, late.run_id]
+    assert (early.number, late.number) == (1, 2)
+    assert stored_settings(db).settings == {"video": {"sample_hz": 10}}
+    db.table("runs").update({"number": "NULL"})  # as of before 0.4
+    assert [run.run_id for run in list_runs(db)] == [late.run_id, early.run_id]
+    assert start_run(db, RUN_KEY, settings={}, resources={}, versions={}) == list_runs(db)[-1]
+
+
+def test_a_run_that_ends_before_its_first_commit_leaves_its_settings_to_the_next(tmp_path):
+    db = Database.open(tmp_path, create=True)
+    assert settings_to_go_on(db) is None
+    begun = {"settings": {"video": {"sample_hz": 10}}, "resources": {}, "versions": {}}
+    start_run(db, RUN_KEY, **begun, stage_keys={"probe": "a"})
+    start_run(db, "ingest", settings={}, resources={}, versions={})  # of a killed one
+    assert stored_settings(db) is None, "there is nothing that they could outdate"
+    assert settings_to_go_on(db).settings == {"video": {"sample_hz": 10}}
+    assert settings_to_go_on(db).stage_keys == {"probe": "a"}

@@ -110,7 +110,15 @@ def test_runs_and_rejects_of_an_older_version(old):
     assert len(list_runs(old)) == 2
 
 
-def test_a_column_of_another_type_is_no_growth(db):
+def test_rows_without_a_digest_of_their_camera_get_the_column(db):
+    Committer(db, RUN_KEY, SCHEMA).commit([write(db, 0)])
+    db.table("clips").drop_columns(["camera_digest"])
+    assert values(db, column="camera_digest") == {ids(0)[0]: None}
+    Committer(db, RUN_KEY, SCHEMA).commit([write(db, 1)])
+    assert values(db, column="camera_digest") == dict(zip(ids(0, 1), (None, make_clip(1).camera_digest), strict=True))
+
+
+def test_a_column_of_another_type_is_refused(db):
     db.ensure_table("runs", pa.schema([*(f for f in RUNS if f.name != "wall_s"), pa.field("wall_s", pa.string())]))
     with pytest.raises(StoreError, match=r"table runs has other columns than this run writes: wall_s"):
         start_run(db, RUN_KEY, settings={}, resources={}, versions={})

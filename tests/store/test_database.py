@@ -1,4 +1,4 @@
-"""What may be opened as a database, and what is refused with which words."""
+"""Folders and URIs that can be opened as a database, and the errors for others."""
 
 import subprocess
 import sys
@@ -50,7 +50,7 @@ def test_a_file_is_refused(tmp_path):
         Database.open(tmp_path / "db", create=True)
 
 
-def test_nothing_there_names_ingest(tmp_path):
+def test_the_error_for_a_missing_database_names_ingest(tmp_path):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(StoreError, match="handloom ingest"):
             Database.open(path)
@@ -64,7 +64,7 @@ def test_an_unwritable_folder_is_refused(tmp_path):
 
 def test_another_tables_schema_is_refused(tmp_path):
     lance.write_dataset(pa.table({"a": [1]}), tmp_path / "clip_list.lance")
-    with pytest.raises(StoreError, match="no clip list of handloom"):
+    with pytest.raises(StoreError, match="not a clip list of handloom"):
         Database.open(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Robot episodes: round trip, exactly once, replaced where the source has changed."""
+"""Robot episodes: round trip, exactly once, replaced if the source has changed."""
 
 import subprocess
 import sys
@@ -83,7 +83,7 @@ def test_parts_that_disagree_in_length_are_refused():
         Signal(np.zeros((4, 2), np.float32), ("x",))
 
 
-def test_written_twice_is_there_once_and_changed_replaces(db):
+def test_an_episode_written_twice_has_one_row_and_a_changed_one_replaces_it(db):
     first = write_episodes(db, [rows(make_episode(0), make_episode(1)), rows(make_episode(2))])
     assert (first.added, first.replaced, first.already_there) == (3, 0, 0)
     again = write_episodes(db, [rows(make_episode(1), make_episode(2), make_episode(3))])
@@ -105,7 +105,7 @@ def test_the_last_of_several_with_one_id_wins(db):
     assert known_episodes(db)["arm:0"].source_key == "b"
 
 
-def test_nothing_there_reads_as_nothing(db):
+def test_a_missing_table_has_no_episodes(db):
     assert read_episodes(db).num_rows == 0
     assert known_episodes(db) == {}
     assert write_episodes(db, []).version == 1
@@ -131,7 +131,7 @@ def test_two_writers_at_once_leave_every_episode_once(db):
     path = __file__.rsplit("/", 2)[0]
     code = f"import sys; sys.path.insert(0, {path!r})\n{WRITER}"
     writers = [subprocess.Popen([sys.executable, "-c", code, db.uri]) for _ in range(2)]
-    assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
     write_episodes(db, [rows(*(make_episode(i) for i in range(8)))])
     ids = read_episodes(db, ["episode_id"]).column("episode_id").to_pylist()
     assert sorted(ids) == [f"arm:{i}" for i in range(8)]

@@ -1,4 +1,4 @@
-"""Real faults below the installed Lance, each told apart: a new Lance that says them in other words fails here.
+"""Real faults with the installed Lance: if a new version reports one in other words, a test fails here.
 
 Those of a disk are made in a process of their own, which may then limit itself and give up its rights.
 """
@@ -128,7 +128,7 @@ def test_a_key_that_the_server_does_not_know(bucket):
         send(switch, "POST", b"inf")
 
 
-def test_a_filter_that_cannot_be_read_is_no_fault_of_the_disk(tmp_path):
+def test_a_wrong_filter_is_not_a_fault_of_the_disk(tmp_path):
     lance.write_dataset(pa.table({"a": [1], "s": ["x"]}), str(tmp_path / "x.lance"))
     table = lance.dataset(str(tmp_path / "x.lance"))
     for text in ("b > 1", "a > ", "a > 'x'"):
@@ -140,7 +140,7 @@ def test_a_filter_that_cannot_be_read_is_no_fault_of_the_disk(tmp_path):
     assert not is_filters_fault(OSError("LanceError(IO): No space left on device (os error 28)"))
 
 
-def test_pythons_own_errors_are_told_by_their_number():
+def test_errors_of_python_are_recognised_by_their_number():
     assert fault_of(OSError(28, "No space left on device")) is Fault.FULL
     assert fault_of(PermissionError(13, "Permission denied")) is Fault.REFUSED
     assert is_missing(FileNotFoundError(2, "no such file"))

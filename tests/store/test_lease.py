@@ -1,4 +1,4 @@
-"""One run at a time has a clip: who holds it, when a holder counts as dead, and what it learns of that."""
+"""The lease: one run at a time has a clip, and a run whose process is gone loses it."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ def change(db, lease, **values):
 
 
 def move_elsewhere(db, lease):
-    """As if its process were on another machine."""
+    """Change the record as if its process were on another machine."""
     holder = replace(Holder.from_json(lease.run.holder), machine="another", host="far")
     change(db, lease, holder=f"'{holder.to_json()}'")
 
@@ -58,7 +58,7 @@ def exits(db):
     return [run.exit for run in list_runs(db)]
 
 
-def test_a_second_run_is_told_who_runs_and_leaves_no_trace(db):
+def test_a_second_run_is_refused_with_the_holder_and_leaves_no_record(db):
     with begun(db) as first, pytest.raises(StoreError) as caught, begun(db):
         pass
     here = this_process()
@@ -114,7 +114,7 @@ def test_the_lease_of_a_killed_process_is_free_at_once(db, caplog):
     assert "waiting" not in caplog.text
 
 
-def test_another_process_of_the_same_number_is_not_the_holder():
+def test_another_process_with_the_same_pid_is_not_the_holder():
     here = this_process()
     assert here.has_gone() is False
     assert replace(here, process_start=1).has_gone() is True
@@ -125,7 +125,7 @@ def test_another_process_of_the_same_number_is_not_the_holder():
 
 
 @pytest.mark.parametrize("clock", [timedelta(0), timedelta(days=1), timedelta(days=-1)])
-def test_a_holder_elsewhere_is_dead_when_its_heartbeat_stands_still(db, clock):
+def test_a_holder_elsewhere_is_gone_when_its_heartbeat_does_not_change(db, clock):
     """Whatever the clock there says."""
     with leased(db, RUN_KEY, settings={}, resources={}, versions={}, beat_s=60) as asleep:
         move_elsewhere(db, asleep)
@@ -143,7 +143,7 @@ def test_a_holder_elsewhere_is_dead_when_its_heartbeat_stands_still(db, clock):
 
 
 @pytest.mark.parametrize("clock", [timedelta(days=1), timedelta(days=-1)])
-def test_a_holder_elsewhere_lives_while_its_heartbeat_changes(db, clock):
+def test_a_holder_elsewhere_is_active_while_its_heartbeat_changes(db, clock):
     with begun(db, beat_s=60) as far:
         move_elsewhere(db, far)
         done = threading.Event()
@@ -166,7 +166,7 @@ def test_a_holder_elsewhere_lives_while_its_heartbeat_changes(db, clock):
 
 
 def test_a_process_that_did_not_write_its_end_is_watched(db):
-    """A notebook whose run failed to write its end, for one: the process lives, and its run does not."""
+    """For example a notebook whose run failed to write its end: the process is alive, its run is not."""
     with leased(db, RUN_KEY, settings={}, resources={}, versions={}) as lease:
         pass
     with pytest.raises(StoreError, match="works on"), begun(db):
@@ -177,7 +177,7 @@ def test_a_process_that_did_not_write_its_end_is_watched(db):
 
 
 def test_runs_of_older_versions_hold_nothing(db):
-    """Their exit is null for ever where they were killed, and they have no holder."""
+    """If they were killed their exit stays null, and they have no holder."""
     with begun(db) as lease:
         pass
     change(db, lease, holder="NULL", exit="NULL")
@@ -188,7 +188,7 @@ def test_runs_of_older_versions_hold_nothing(db):
 def test_heartbeats_and_ends_are_written(db):
     with begun(db, beat_s=0.05) as lease:
         first = list_runs(db)[0].heartbeat_at
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while list_runs(db)[0].heartbeat_at == first and time.monotonic() < until:
             time.sleep(0.05)
         assert list_runs(db)[0].heartbeat_at > first

@@ -1,4 +1,4 @@
-"""Other cuts of an ingest's videos are found, and what was said before is kept."""
+"""Other clips of an ingest's videos are found, and values of the list are kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.rows import make_clip
 from handloom.api import Database
 from handloom.schemas.clip import make_clip_id
 from handloom.store.clips.clip_list import add_clips
-from handloom.store.clips.listed import keep_unsaid, other_cuts
+from handloom.store.clips.ingest_diff import keep_unsaid, other_cuts
 
 
 def clip(dataset: str, video: str, start_s: int, length_s: int | None, **values):
@@ -54,7 +54,7 @@ def test_other_cuts_are_those_of_the_same_videos(tmp_path_factory, listed, new):
     assert {one for one, _ in pairs} == {one for one, _ in shares}
 
 
-def test_what_is_not_said_stays(tmp_path):
+def test_values_that_are_not_given_stay(tmp_path):
     db = Database.open_or_new(tmp_path / "db")
     told = make_clip(0, narration="opens", verb="open", view="ego")
     assert keep_unsaid(db, [told], ["narration"]) == [told]

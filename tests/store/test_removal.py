@@ -1,4 +1,4 @@
-"""Clips are taken out whole: whatever is killed in between, no row is left without its line in the clip list."""
+"""Removal of clips: after a kill no row is without its entry in the clip list."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from support.column_tables import new_columns
 from support.rows import RUN_KEY, digests, make_clip, make_row
 from support.s3_server import s3_server
 from support.window_tables import clip_row, write_clips
@@ -14,6 +15,7 @@ from handloom.api import Database
 from handloom.errors import StoreError
 from handloom.schemas.tables.arrow import clips_schema
 from handloom.schemas.tables.reject import Reject
+from handloom.schemas.tables.stage_columns import stage_fields
 from handloom.store.clips.clip_list import add_clips, pending_clips
 from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
@@ -21,6 +23,9 @@ from handloom.store.location import storage_options_from
 from handloom.store.runs.lease import leased
 from handloom.store.runs.runs import list_runs
 from handloom.store.search.index import build_indexes
+from handloom.store.stages.columns import add_columns_for
+from handloom.store.stages.staged import remove_leftovers, staged_files, write_update
+from handloom.store.stages.update import ColumnCommitter
 from handloom.windows.neighbours import Neighbours
 
 SCHEMA = clips_schema(4)
@@ -57,6 +62,25 @@ def test_ingest_commit_index_and_search(options):
     build_indexes(db)
     assert len(db.search(text="drawers")) == 3
     assert len(db.search(clip=make_clip(0).clip_id, where="duration_s < 4")) == 2
+
+
+def test_new_columns_of_rows(options):
+    """Staged files are written, listed, read and deleted in the table's folder."""
+    db = Database.open("s3://bucket/columns", options, create=True)
+    rows = Committer(db, RUN_KEY, SCHEMA)
+    rows.commit([write(db, 0, 1), write(db, 2)])
+    fields = [SCHEMA.field("embedding_motion"), *stage_fields(["motion"])]
+    add_columns_for(db, fields, ours=SCHEMA.names)
+    columns = ColumnCommitter(db, RUN_KEY, fields)
+    updates = [write_update(db.uri, new_columns(part, ["motion"], 1), "run", options) for part in ((2, 0), (1,))]
+    assert staged_files(db) == sorted(update.file for update in updates)
+    result = columns.commit(updates[:1])
+    assert (result.num_clips, result.fragments, staged_files(db)) == (2, 2, [updates[1].file])
+    assert remove_leftovers(db) == 1
+    assert staged_files(db) == []
+    found = db.clips(["embedding_motion", "stage_key_motion"])
+    assert found.column(1).to_pylist() == ["motion-1", None, "motion-1"]
+    assert found.column(0)[0] == new_columns([0], ["motion"], 1).column("embedding_motion")[0]
 
 
 def test_two_writers_at_once_lose_and_double_nothing(options):

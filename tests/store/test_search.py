@@ -1,4 +1,4 @@
-"""Search equals brute force; filters, words and mistakes."""
+"""Search equals brute force; filters, words and errors."""
 
 from dataclasses import replace
 
@@ -128,7 +128,7 @@ def test_an_id_is_found_in_any_unicode_form(tmp_path):
     assert [hit.clip_id for hit in db.search(clip=asked)] == [make_clip(1).clip_id]
 
 
-def test_mistakes_say_what_to_do(db):
+def test_errors_say_what_to_do(db):
     known = clip_of(3).clip_id
     for where, words in (
         ("speed > 3", "no column 'speed'"),
@@ -148,7 +148,7 @@ def test_mistakes_say_what_to_do(db):
     for query in ({"text": " "}, {"vector": np.zeros(MOTION_DIM)}, {"vector": np.ones(3)}, {"text": "a", "k": 0}, {}):
         with pytest.raises(ConfigError):
             db.search(**query)
-    with pytest.raises(ConfigError, match="motion or appearance"):
+    with pytest.raises(ConfigError, match="expected one of: motion, appearance"):
         db.search(clip=known, by="colour")
 
 

@@ -50,7 +50,7 @@ def db(request, tmp_path_factory):
         ("Ku\u0308che", ["k\u00fcche \u00f6ffnen"]),
     ],
 )
-def test_words_are_found_in_what_is_written_without_spaces(db, query, expected):
+def test_words_are_found_in_text_without_spaces(db, query, expected):
     assert [hit.narration for hit in db.search(text=query)] == expected
 
 

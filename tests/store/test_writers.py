@@ -1,4 +1,4 @@
-"""Several processes that write to one table at once: nothing is lost, nothing is there twice."""
+"""Several processes that write to one table at once: no row is lost, none is repeated."""
 
 import lance
 import pyarrow as pa
@@ -34,7 +34,7 @@ def make_unmarked(db, name, schema):
 
 
 def test_ingests_at_once_add_every_clip_once(at_once, db):
-    """Without the look at what came between, 4 processes made 80 rows of 20 clips."""
+    """Without the check for other commits, 4 processes made 80 rows of 20 clips."""
     for number in range(NUM_ROUNDS):
         (said,) = at_once("ingest", db, number * NUM_CLIPS)
         assert all(words.startswith("added") for words in said)
@@ -43,7 +43,7 @@ def test_ingests_at_once_add_every_clip_once(at_once, db):
 
 
 def test_rows_of_drivers_at_once(at_once, db):
-    """Leases keep drivers apart; where they meet all the same, a clip has one row."""
+    """Leases keep drivers apart; if they meet all the same, a clip has one row."""
     for number in range(NUM_ROUNDS):
         _, said = at_once("commit", db, number * NUM_CLIPS)
         assert sum(int(words.removeprefix("committed ")) for words in said) == NUM_CLIPS
@@ -81,8 +81,8 @@ def test_rejects_and_runs_of_drivers_at_once(at_once, db, marked):
     assert db.table("rejects").schema.field("clip_id").metadata == {KEY_MARK.encode(): b"true"}
 
 
-def test_clips_that_were_added_twice_go_at_the_next_ingest(db):
-    """Two ingests at once, and the one that would have looked was killed."""
+def test_clips_that_were_added_twice_are_deleted_at_the_next_ingest(db):
+    """Two ingests at once, and the one that would have found it was killed."""
     add_clips(db, [make_clip(0, narration="first"), make_clip(1)])
     rows = db.read("clip_list", where="narration = 'first'").set_column(6, "narration", pa.array(["last"]))
     lance.write_dataset(rows.cast(CLIP_LIST), db.location.table_uri("clip_list"), mode="append")

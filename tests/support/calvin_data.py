@@ -1,4 +1,4 @@
-"""A small dataset in CALVIN's layout, written here after its description; every picture carries its own number."""
+"""A small dataset in CALVIN's layout, written here after its description; every image carries its own number."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support.numbered_video import numbered_picture
+from support.numbered_video import numbered_image
 
 WINDOWS = (((100, 108), "open the drawer", "open_drawer"), ((104, 112), "push the block", "push_red_block"))
 
@@ -17,11 +17,11 @@ def state_of(frame: int) -> np.ndarray:
 
 
 def frame_arrays(frame: int) -> dict[str, np.ndarray]:
-    """What one npz file holds: pictures, depths, actions, states, in CALVIN's types."""
+    """What one npz file holds: images, depths, actions, states, in CALVIN's types."""
     relative = np.r_[np.sin(frame + np.arange(6.0)), 1.0 if frame % 2 else -1.0]
     return {
-        "rgb_static": numbered_picture(frame, 128, 96),
-        "rgb_gripper": numbered_picture(frame + 1000, 84, 84),
+        "rgb_static": numbered_image(frame, 128, 96),
+        "rgb_gripper": numbered_image(frame + 1000, 84, 84),
         "rgb_tactile": np.zeros((16, 12, 6), np.uint8),
         "depth_static": np.ones((96, 128), np.float32),
         "actions": np.r_[state_of(frame)[:6], relative[6]],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,23 +12,32 @@ from numpy.typing import NDArray
 
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Settings
-from handloom.video.decode.decoder import DecodeLimits, Decoder, Header
-from handloom.video.fetch.source import VideoSource
+from handloom.video.decode.decoder import DecodedClip, DecodeLimits, Decoder, Header
+from handloom.video.fetch.video_source import VideoSource
 
 LINE_BYTES = 64  # a cache line, and the widest register
 
 
 @dataclass(frozen=True)
 class HeldFrames:
-    """A decoded clip that can be read again and again; what `Extractor.row` takes."""
+    """A decoded clip for `Extractor.row` that can be read many times."""
 
     clip: Clip
     header: Header
     frames: tuple[NDArray[np.uint8], ...]
     offset: int | None = None
 
-    def chunks(self) -> Iterator[NDArray[np.uint8]]:
+    def chunks(self, begin: Callable[[], object]) -> Iterator[NDArray[np.uint8]]:
+        begin()
         yield from self.frames if self.offset is None else moved(self.frames, self.offset)
+
+
+def chunks_of(item: DecodedClip) -> list[NDArray[np.uint8]]:
+    """All of the clip's chunks, of one decoder."""
+    chunks: list[NDArray[np.uint8]] = []
+    for chunk in item.chunks(chunks.clear):
+        chunks.append(chunk)
+    return chunks
 
 
 def decoded(clips: Iterable[Clip]) -> list[HeldFrames]:
@@ -38,7 +47,7 @@ def decoded(clips: Iterable[Clip]) -> list[HeldFrames]:
     decoder = Decoder(video.sample_hz, video.short_side_px, DecodeLimits(), source)
     try:
         items = decoder.stream(list(clips))
-        return [HeldFrames(item.clip, item.header, tuple(chunk.copy() for chunk in item.chunks())) for item in items]
+        return [HeldFrames(item.clip, item.header, tuple(chunk.copy() for chunk in chunks_of(item))) for item in items]
     finally:
         decoder.close()
 
@@ -64,7 +73,7 @@ def moved(value: Any, offset: int) -> Any:
 
 
 def content(value: Any) -> Any:
-    """What `==` compares to the bit: arrays as their bytes."""
+    """The value with arrays as their bytes, so that `==` compares bits."""
     if isinstance(value, np.ndarray | np.generic):
         return (str(value.dtype), value.shape, np.ascontiguousarray(value).tobytes())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -9,7 +9,7 @@ from handloom.api import Database
 
 
 class Killed(BaseException):
-    """Stands for a SIGKILL: nothing of ours catches it."""
+    """Stands for a SIGKILL: handloom does not catch it."""
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from handloom.schemas.settings import HandsConfig, Resources, RunConfig
 
 
 class Faults(HandsConfig):
-    """`seen_size` is read once or twice a clip in the stage `hand_fit`: misbehaves by the dataset of that clip."""
+    """`keypoint_scale` is read once or twice a clip in the stage `hand_fit`: misbehaves by the dataset of that clip."""
 
     def __getattribute__(self, name: str):
-        if name == "seen_size" and (dataset := dataset_of_caller()) is not None:
+        if name == "keypoint_scale" and (dataset := dataset_of_caller()) is not None:
             misbehave(dataset)
         return super().__getattribute__(name)
 
@@ -39,13 +39,15 @@ def misbehave(dataset: str) -> None:
         raise TypeError("injected")
     if dataset == "memory":
         raise MemoryError("injected")
-    if dataset == "spoilt":  # nothing can be opened any more, the files of the models for one
+    if dataset == "spoilt":  # no file can be opened any more, such as those of the models
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         raise TypeError("injected")
     if dataset == "hang":
         time.sleep(3600)
     if dataset == "spin":
-        re.match("(a|aa)+$", "a" * 200 + "b")  # for ages, and holds the interpreter's lock
+        re.match("(a|aa)+$", "a" * 200 + "b")  # takes very long, and holds the interpreter's lock
+    if dataset == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
     if dataset == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
 

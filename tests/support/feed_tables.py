@@ -1,4 +1,4 @@
-"""A table with hands, tracks with depth, and pictures that tell one frame from the next, of odd width."""
+"""A table with hands, tracks with depth, and images that tell one frame from the next, of odd width."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from handloom.schemas.tables.arrow import CLIP_LIST
 SIZE, HZ, GRID = (65, 48), 15.0, 2
 
 
-def feed_picture(number: int, frame: int) -> bytes:
+def feed_image(number: int, frame: int) -> bytes:
     """A slope of grey with a bright square that moves."""
     x, y = np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1]))
     image = np.stack([x + 20 * number % 60, y + 40, x + y], -1).astype(np.uint8)
@@ -33,8 +33,8 @@ def feed_db(path: Path, num_clips: int, num_frames: int, *, depth: bool = True) 
     path.mkdir()
     rows = []
     for number in range(num_clips):
-        pictures = [feed_picture(number, t) for t in range(num_frames)]
-        row = make_row(make_clip(10 * number), num_frames=num_frames, grid=GRID, frame_jpeg=pictures)
+        images = [feed_image(number, t) for t in range(num_frames)]
+        row = make_row(make_clip(10 * number), num_frames=num_frames, grid=GRID, frame_jpeg=images)
         rows.append(_with_depth(row, number, num_frames) if depth else row)
     lance.write_dataset(CLIP_LIST.empty_table(), str(path / "clip_list.lance"))
     lance.write_dataset(pa.Table.from_batches(rows), str(path / "clips.lance"), max_rows_per_file=2)

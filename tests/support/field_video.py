@@ -1,6 +1,6 @@
 """A small H.264 stream coded field by field, as camcorders do: no encoder at hand writes one.
 
-Every macroblock is stored as it is (I_PCM), so a picture needs a handful of header bits and its samples.
+Every macroblock is stored as it is (I_PCM), so an image needs a handful of header bits and its samples.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _headers(width: int, height: int) -> bytes:
 
 def _field(planes: Sequence[np.ndarray], frame: int, bottom: int, order: int, idr: bool) -> bytes:
     bits = _Bits()
-    bits.ue(0, 7, 0)  # first macroblock, an I slice, the picture's parameters
+    bits.ue(0, 7, 0)  # first macroblock, an I slice, the image's parameters
     bits.u(4, frame % _MAX_FRAME_NUM)
     bits.u(2, 2 | bottom)  # a field, which one
     if idr:
@@ -87,12 +87,12 @@ def _field(planes: Sequence[np.ndarray], frame: int, bottom: int, order: int, id
     return bits.unit(0x60 | (_IDR if idr else _SLICE))
 
 
-def field_pairs(pictures: Sequence[np.ndarray], gop: int) -> list[tuple[bytes, bytes]]:
-    """The two access units of each (h, w, 3) RGB picture: its upper and its lower field; h divisible by 32."""
+def field_pairs(images: Sequence[np.ndarray], gop: int) -> list[tuple[bytes, bytes]]:
+    """The two access units of each (h, w, 3) RGB image: its upper and its lower field; h divisible by 32."""
     pairs = []
-    for number, picture in enumerate(pictures):
-        height, width = picture.shape[:2]
-        yuv = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p").to_ndarray().clip(1, 254)
+    for number, image in enumerate(images):
+        height, width = image.shape[:2]
+        yuv = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p").to_ndarray().clip(1, 254)
         cut = height * width
         luma, blue, red = np.split(yuv.reshape(-1), [cut, cut * 5 // 4])
         planes = [luma.reshape(height, width), *(c.reshape(height // 2, width // 2) for c in (blue, red))]
@@ -104,9 +104,9 @@ def field_pairs(pictures: Sequence[np.ndarray], gop: int) -> list[tuple[bytes, b
     return pairs
 
 
-def write_fields(path: Path, pictures: Sequence[np.ndarray], gop: int, hz: int, apart: bool) -> str:
+def write_fields(path: Path, images: Sequence[np.ndarray], gop: int, hz: int, apart: bool) -> str:
     """A transport stream of them; `apart`: every field has a packet and a time of its own, not every frame."""
-    pairs = field_pairs(pictures, gop)
+    pairs = field_pairs(images, gop)
     raw = io.BytesIO(b"".join(upper + lower for upper, lower in pairs))
     step = 90_000 // hz
     with av.open(raw, format="h264") as source, av.open(str(path), "w", format="mpegts") as target:

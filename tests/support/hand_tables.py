@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from support.rows import RUN_KEY, make_clip, random_unit
 from support.track_tables import HEIGHT, HZ, MATRIX, WIDTH, robot_db
-from support.window_tables import picture
+from support.window_tables import image
 
 from handloom.api import Database
 from handloom.schemas.tables.embeddings import EMBEDDINGS
@@ -53,7 +53,7 @@ def hand_row(
             tracks=Tracks.of_grid(tracks, np.ones((num_frames, 4), bool)),
         ),
         embeddings={name: random_unit(rng, spec.dim) for name, spec in EMBEDDINGS.items()},
-        frame_jpeg=[picture(number, f) for f in range(num_frames)] if jpeg else None,
+        frame_jpeg=[image(number, f) for f in range(num_frames)] if jpeg else None,
         thumbnail=b"",
         run_key=RUN_KEY,
     )

@@ -16,7 +16,7 @@ from handloom.bench.truth.fisheye import Fisheye624
 FRAMES, SIDE = 5, 240
 PARAMS = [100.0, 119.0, 121.0, 0.02, -0.01, 0.003, -0.001, 0.0, 0.0, 1e-3, -5e-4, 4e-4, -2e-4, 3e-4, 1e-4]
 LENS = Fisheye624.of_params(PARAMS, (SIDE, SIDE))
-# The camera lies on its side, as Aria's: what is up in the world is left in its pictures.
+# The camera lies on its side, as Aria's: what is up in the world is left in its images.
 MOUNTED = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])  # world_from_camera: x right, y down, z forward in both
 
 
@@ -67,10 +67,10 @@ def members(with_hands: bool = True, stream: str = "214-1") -> dict[str, bytes]:
         }
         camera = {stream: {"calibration": calibration, "T_world_from_camera": rigid(poses()[t])}}
         out[f"{t:06d}.cameras.json"] = json.dumps(camera).encode()
-        picture = np.full((SIDE, SIDE, 3), 90, np.uint8)
+        image = np.full((SIDE, SIDE, 3), 90, np.uint8)
         mark = LENS.project(MOUNTED.T @ [0.05, -0.1, 0.4])  # a white disc, right of the axis and above it
-        cv2.circle(picture, np.rint(mark).astype(int).tolist(), 4, (255, 255, 255), -1)
-        out[f"{t:06d}.image_{stream}.jpg"] = cv2.imencode(".jpg", picture)[1].tobytes()
+        cv2.circle(image, np.rint(mark).astype(int).tolist(), 4, (255, 255, 255), -1)
+        out[f"{t:06d}.image_{stream}.jpg"] = cv2.imencode(".jpg", image)[1].tobytes()
         out[f"{t:06d}.info.json"] = json.dumps({"image_timestamps_ns": {stream: 10**12 + t * 33_333_333}}).encode()
         if with_hands:
             hands = {}

@@ -1,4 +1,4 @@
-"""Small LeRobot datasets, written here after the format; every picture carries its own number."""
+"""Small LeRobot datasets, written here after the format; every image carries its own number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from support.numbered_video import numbered_picture
+from support.numbered_video import numbered_image
 
 from handloom.video.write import write_video
 
@@ -23,7 +23,7 @@ TASKS = ("put it in", "take it out")
 
 
 def number(episode: int, step: int) -> int:
-    """What the picture of a step shows."""
+    """What the image of a step shows."""
     return episode * 64 + step
 
 
@@ -96,7 +96,7 @@ def frames(
 
 
 def png(shown: int) -> bytes:
-    return cv2.imencode(".png", cv2.cvtColor(numbered_picture(shown), cv2.COLOR_RGB2BGR))[1].tobytes()
+    return cv2.imencode(".png", cv2.cvtColor(numbered_image(shown), cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def edit_info(root: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -116,7 +116,7 @@ def edit_table(path: Path, change: Callable[[list[dict[str, Any]]], Any], schema
 
 
 def reencode(path: Path, codec: str, options: dict[str, str]) -> None:
-    """The same pictures at the same times in another codec."""
+    """The same images at the same times in another codec."""
     draft = path.with_suffix(".new.mp4")
     with av.open(str(path)) as source, av.open(str(draft), "w", format="mp4") as target:
         old = source.streams.video[0]
@@ -169,7 +169,7 @@ def _write(path: Path, table: pa.Table) -> None:
 
 def _video(path: Path, numbers: Sequence[int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, (numbered_picture(n) for n in numbers), np.arange(len(numbers)) / FPS)
+    write_video(path, (numbered_image(n) for n in numbers), np.arange(len(numbers)) / FPS)
 
 
 def numbers_in(jpegs: Sequence[bytes | None]) -> Iterator[int | None]:

@@ -1,6 +1,6 @@
 """Small videos of any codec in any container, with the marks of real files: edit lists, mirrors, joined clocks.
 
-Every picture carries its number (`numbered_video`). A codec's packets are encoded once and laid into containers.
+Every image carries its number (`numbered_video`). A codec's packets are encoded once and laid into containers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import av
 import numpy as np
 from av.codec.context import Flags
 from av.video.reformatter import VideoReformatter
-from support.numbered_video import numbered_picture
+from support.numbered_video import numbered_image
 
 NUM, HZ, GOP = 40, 25, 10
 CLOCK_HZ = 90_000
@@ -72,7 +72,7 @@ def encoded(
     pixel_aspect: Fraction | None = None,
     color_trc: int | None = None,
 ) -> Encoded:
-    """`num` pictures from number `first` on, at HZ from 0 s; `stored` turns what is to be seen into what is stored."""
+    """`num` images from number `first` on, at HZ from 0 s; `stored` turns what is to be seen into what is stored."""
     name, options = CODECS[codec]
     file, times, scaler = io.BytesIO(), [], VideoReformatter()  # a frame's own would start threads for it
 
@@ -87,7 +87,7 @@ def encoded(
         if "qscale" in options:
             context.flags |= Flags.qscale
             context.global_quality = 2 * 118
-        width, height = size if stored is None else np.shape(stored(numbered_picture(0, *size)))[1::-1]
+        width, height = size if stored is None else np.shape(stored(numbered_image(0, *size)))[1::-1]
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         if pixel_aspect is not None:
@@ -95,9 +95,9 @@ def encoded(
         if color_trc is not None:
             context.color_trc = color_trc
         for number in range(first, first + num):
-            picture = numbered_picture(number, *size)
-            picture = picture if stored is None else np.ascontiguousarray(stored(picture))
-            frame = scaler.reformat(av.VideoFrame.from_ndarray(picture, format="rgb24"), format=stream.pix_fmt)
+            image = numbered_image(number, *size)
+            image = image if stored is None else np.ascontiguousarray(stored(image))
+            frame = scaler.reformat(av.VideoFrame.from_ndarray(image, format="rgb24"), format=stream.pix_fmt)
             frame.pts, frame.time_base = number - first, Fraction(1, HZ)
             mux(stream.encode(frame))
         mux(stream.encode(None))
@@ -157,7 +157,7 @@ def lay(
 def with_edits(path: str, edits: Sequence[tuple[float, float]]) -> str:
     """Replaces the edit list of a one-track MP4 whose `moov` comes last.
 
-    edits: (start in the media, from its first picture on, or -1 for an empty edit; length), in seconds.
+    edits: (start in the media, from its first image on, or -1 for an empty edit; length), in seconds.
     """
     data = Path(path).read_bytes()
     delay_s = min(float(p.pts * p.time_base - p.dts * p.time_base) for p in _packets(path)[:1])

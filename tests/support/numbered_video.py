@@ -1,4 +1,4 @@
-"""Videos whose pictures carry their own number, so that a decoded frame says which one it is."""
+"""Videos whose images show their own number, so that each decoded frame can be identified."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from handloom.video.write import DEFAULT, Encoding, write_video
 BITS = 12
 
 
-def numbered_picture(number: int, width: int = 128, height: int = 96) -> np.ndarray:
+def numbered_image(number: int, width: int = 128, height: int = 96) -> np.ndarray:
     """(h, w, 3) uint8: `number` as 4 x 3 black and white fields, over a band that is red left and blue right."""
     image = np.full((height, width, 3), 128, np.uint8)
     for bit in range(BITS):
@@ -25,12 +25,12 @@ def numbered_picture(number: int, width: int = 128, height: int = 96) -> np.ndar
     return image
 
 
-def number_of(picture: np.ndarray) -> int:
-    """The number of a decoded picture of any size; AssertionError if it is not one of ours, upright and unspoilt."""
-    rows, columns = _centres(*picture.shape[:2])
-    fields = picture[rows, columns].mean(1)
+def number_of(image: np.ndarray) -> int:
+    """The number of a decoded image of any size; AssertionError if it is not an upright, undamaged numbered image."""
+    rows, columns = _centres(*image.shape[:2])
+    fields = image[rows, columns].mean(1)
     levels = fields[:BITS].mean(1)
-    assert ((levels < 80) | (levels > 175)).all(), f"spoilt picture: levels {levels.round()}"
+    assert ((levels < 80) | (levels > 175)).all(), f"damaged image: levels {levels.round()}"
     left, right = fields[12], fields[15]
     assert left[0] > left[2] + 60, f"not upright: red band is {left.round()}"
     assert right[2] > right[0] + 60, f"not upright: blue band is {right.round()}"
@@ -41,7 +41,7 @@ def number_of(picture: np.ndarray) -> int:
 def _centres(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns, each (16, 9), of the nine pixels in the middle of every field.
 
-    For one index: reading a picture takes 36 us, 159 with a slice for each field, and tests read tens of thousands.
+    For one index: reading an image takes 36 us, 159 with a slice for each field, and tests read tens of thousands.
     """
     y, x = (((np.arange(4) + 0.5) * size / 4).astype(int) for size in (height, width))
     near = np.arange(-1, 2)
@@ -50,13 +50,13 @@ def _centres(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return rows.reshape(16, 9), columns.reshape(16, 9)
 
 
-def numbers_of(pictures: Iterable[np.ndarray]) -> list[int]:
-    return [number_of(picture) for picture in pictures]
+def numbers_of(images: Iterable[np.ndarray]) -> list[int]:
+    return [number_of(image) for image in images]
 
 
 def write_numbered(
     path: Path, frame_s: Sequence[float] | np.ndarray, encoding: Encoding = DEFAULT, width: int = 128, height: int = 96
 ) -> str:
-    """One numbered picture per frame time; returns the path as a string."""
-    write_video(path, (numbered_picture(i, width, height) for i in range(len(frame_s))), frame_s, encoding)
+    """One numbered image per frame time; returns the path as a string."""
+    write_video(path, (numbered_image(i, width, height) for i in range(len(frame_s))), frame_s, encoding)
     return str(path)

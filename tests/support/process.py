@@ -11,14 +11,14 @@ HANDLOOM = [sys.executable, "-c", "from handloom.cli import main; main()"]
 
 
 def start(*args: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """`handloom ARGS` in a process group of its own, no terminal."""
+    """Start `handloom ARGS` in a process group of its own, without a terminal."""
     return subprocess.Popen([*HANDLOOM, *map(str, args)], **_options(env), start_new_session=True)
 
 
 def handloom(
     *args: object, env: dict[str, str] | None = None, timeout_s: float = 240
 ) -> subprocess.CompletedProcess[str]:
-    """`handloom ARGS` to its end."""
+    """Run `handloom ARGS` to its end."""
     process = start(*args, env=env)
     try:
         out, err = process.communicate(timeout=timeout_s)

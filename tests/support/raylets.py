@@ -23,19 +23,20 @@ from support.process import descendants
 
 RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 START = [*RAY, "start", "--block", "--disable-usage-stats"]
-UP_S, DOWN_S = 60.0, 10.0
+UP_S, DOWN_S = 120.0, 30.0
 
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """What sets a node apart. hidden: folders that are empty there. read_only: folders that cannot be written there.
+    """How a node differs from the others. hidden: folders that are empty there. read_only: folders it cannot write to.
 
     name: for Ray (`--node-name`); None: Ray knows the node by its address alone. env: over the test's own variables.
-    own_mounts: also where nothing is hidden yet.
+    own_mounts: also where nothing is hidden yet. num_gpus: that Ray is told of; there need not be any.
     """
 
     name: str | None
     num_cpus: int = 1
+    num_gpus: int = 0
     hidden: Sequence[Path] = ()
     read_only: Sequence[Path] = ()
     hostname: str | None = None
@@ -57,6 +58,7 @@ class Cluster:
         number = len(self._nodes)
         host = f"127.0.0.{number + 1}"
         options = ["--node-ip-address", host, "--num-cpus", str(spec.num_cpus), "--object-store-memory", str(80 << 20)]
+        options += ["--num-gpus", str(spec.num_gpus)]
         options += ["--node-name", spec.name] if spec.name else []
         if number:
             options += ["--address", self.address]
@@ -76,13 +78,13 @@ class Cluster:
         return number
 
     def hide(self, number: int, folder: Path) -> None:
-        """From now on the folder is empty on a node with mounts of its own: its file system has gone."""
+        """Make the folder empty on a node with its own mounts, as when its file system goes."""
         mount = ["mount", "-t", "tmpfs", "none", str(folder)]
         command = ["nsenter", "--mount", "--target", str(self._nodes[number].pid), *mount]
         subprocess.run(command, check=True, capture_output=True, timeout=20)
 
     def kill(self, number: int, with_signal: int = signal.SIGKILL) -> None:
-        """The node's raylet and its workers, at once: a node that loses power."""
+        """Kill the node's raylet and its workers at once, as when a node loses power."""
         found = descendants(self._nodes[number].pid)
         self._started |= found
         for pid in (self._nodes[number].pid, *found):
@@ -98,7 +100,7 @@ class Cluster:
         raise LookupError(f"node {number} has no raylet")
 
     def end(self) -> None:
-        """End every process that was started, at once: asked politely, Ray's agents take up to a minute."""
+        """Kill every process that was started: on SIGTERM Ray's agents take up to a minute."""
         for _ in range(2):  # a worker that was just being started
             for node in self._nodes:
                 self._started |= {node.pid} | descendants(node.pid)
@@ -111,7 +113,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(*specs: NodeSpec) -> Iterator[Cluster]:
-    """Raylets as the specs say, the first of them the head. All end with the block."""
+    """Raylets by these specs; the first is the head. All end with the block."""
     with tempfile.TemporaryDirectory(prefix="hl-", dir="/tmp") as folder:  # short: it holds Ray's sockets
         running = Cluster(folder)
         try:

@@ -15,13 +15,11 @@ def main(frames: Path, out: Path, first: list[str]) -> None:
     for module in first:
         importlib.import_module(module)
     import pyarrow as pa
+    from support.extraction import new_extractor
 
     from handloom.schemas.settings import Settings
-    from handloom.workers.extraction.extract import Extractor
-    from handloom.workers.extraction.versions import model_versions
 
-    settings = Settings()
-    extractor = Extractor(settings, settings.run_key(model_versions(settings)))
+    extractor = new_extractor(Settings())
     rows = [extractor.row(held) for held in pickle.loads(frames.read_bytes())]
     with pa.OSFile(str(out), "wb") as file, pa.ipc.new_file(file, rows[0].schema) as writer:
         for row in rows:

@@ -12,13 +12,13 @@ from xdist.scheduler import LoadScopeScheduling
 
 RAY, RAY_TRAIN = "those that share a Ray", "those that share a Ray for training"
 NEEDS_RAY = re.compile(r"^def test\w+\([^)]*\bray_address\b|usefixtures\(\"ray_address\"\)", re.MULTILINE)
-TRAINS = re.compile(r"\bhandloom\.(pipelines\.(train|sharing)|workers\.(training|peers|window_source))\b")
+TRAINS = re.compile(r"\bhandloom\.(pipelines\.(train|cluster\.reservation)|workers\.training)\b")
 # Few tests, but long ones: they extract the clips that `expected` is about, some with Rays of their own.
 EXTRACTS = re.compile(r"^def test\w+\([^)]*\bclips, expected\b", re.MULTILINE)
 
 
 def scope_of(path: Path) -> str:
-    """What stays in one process: a file, or the files that share a Ray. Two Rays: they wait more than they compute."""
+    """What one process must run: a file, or the files that share a Ray. There are two Rays: such tests mostly wait."""
     text = _text(path)
     if not NEEDS_RAY.search(text):
         return str(path)
@@ -26,7 +26,7 @@ def scope_of(path: Path) -> str:
 
 
 def shares_ray(path: Path) -> bool:
-    """Whether the tests of the file share a Ray. `sort` puts them first: after another file none of these comes."""
+    """Whether the tests of the file share a Ray. `sort` puts those first."""
     return scope_of(path) in (RAY, RAY_TRAIN)
 
 

@@ -2,8 +2,9 @@
 
     python -m support.store_writer DB STEP
 
-A clip of video `lost` is rejected. STEP counts what changes the database: fragment written,
-clips committed, rejects committed; after step STEP the process says "ready" and waits to be killed. 0: never.
+A clip of video `lost` is rejected. STEP counts what changes the database: fragment written, clips committed, rejects
+committed, fragments copied into a larger one, put in their place; after step STEP the process says "ready" and waits to
+be killed. 0: never.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from handloom.schemas.tables.arrow import clips_schema
 from handloom.schemas.tables.reject import Reject
 from handloom.store.clips.clip_list import pending_clips
 from handloom.store.clips.commit import Committer
+from handloom.store.clips.upkeep import plan, put_in_place, rewrite
 from handloom.store.fragments import write_fragment
 
 SCHEMA = clips_schema(4)
@@ -44,6 +46,10 @@ def main(uri: str, stop_after: int) -> None:
         committer.commit(records)
         step()
         committer.commit([], [Reject(c.clip_id, "decode", "damaged", "cut short") for c in lost])
+        step()
+        merged = [rewrite(db.uri, task) for task in plan(db, max_small=1)]
+        step()
+        put_in_place(db, merged)
         step()
 
 

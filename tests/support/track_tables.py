@@ -8,7 +8,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 from support.rows import RUN_KEY, make_clip, random_unit
-from support.window_tables import picture
+from support.window_tables import image
 
 from handloom.api import Database
 from handloom.schemas.tables.arrow import CLIP_LIST
@@ -72,7 +72,7 @@ def room_row(
             depth_source="geometry" if depth else None,
         ),
         embeddings={name: random_unit(rng, spec.dim) for name, spec in EMBEDDINGS.items()},
-        frame_jpeg=[picture(number, t) for t in range(num_frames)],
+        frame_jpeg=[image(number, t) for t in range(num_frames)],
         thumbnail=b"",
         run_key=RUN_KEY,
         num_grid=GRID**2,
@@ -110,7 +110,7 @@ def robot_db(path: Path, names: list[str], num: int = 8, num_frames: int = 40, a
                 "state": state[:-1].tolist(), "action": state[1:].tolist(), "cameras": ["front", "wrist"],
                 "clip_ids": [f"r:{number}f", f"r:{number}w"], "source_uri": "x", "source_version": "lerobot v3.0",
                 "source_key": "k",
-                "frame_jpeg": [[picture(number + c, f) for f in range(num_frames)] for c in (0, 5)],
+                "frame_jpeg": [[image(number + c, f) for f in range(num_frames)] for c in (0, 5)],
             }
         )  # fmt: skip
     lance.write_dataset(CLIP_LIST.empty_table(), str(path / "clip_list.lance"))

@@ -1,4 +1,4 @@
-"""A database to train on in tests, and what a job's history says."""
+"""A database for training in tests, and the history of a job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCHEMA = clips_schema(4)
 def training_db(
     uri: str | Path, clips: range = range(12), options: dict[str, str] | None = None, **row: Any
 ) -> Database:
-    """Rows of random hands, one clip of eight frames for each of as many videos; called again, it adds rows."""
+    """A database with rows of random hands, one clip of eight frames per video; called again, it adds rows."""
     db = Database.open(uri, options, create=True)
     made = [make_clip(10 * number) for number in clips]
     add_clips(db, made)
@@ -35,6 +35,6 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def curve(lines: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """What a job learned, without the times: every step and every held-out number."""
+    """Every step and every held-out number of a job, without the times."""
     steps = [(line["step"], line["loss"], line["lr"], line["grad_norm"]) for line in lines if line["kind"] == "step"]
     return steps + [(line["step"], *line["numbers"].values()) for line in lines if line["kind"] == "held_out"]

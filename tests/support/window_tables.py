@@ -18,7 +18,7 @@ NUM_TRACKS = 4
 HZ = 10.0
 
 
-def picture(clip: int, frame: int, size=(24, 16)) -> bytes:
+def image(clip: int, frame: int, size=(24, 16)) -> bytes:
     """A JPEG of one colour that tells the clip (red) and the frame (green)."""
     buffer = io.BytesIO()
     Image.new("RGB", size, (clip * 20 % 256, frame * 10 % 256, 128)).save(buffer, "JPEG", quality=95)
@@ -56,8 +56,8 @@ def clip_row(clip: int, num_frames: int, *, world: bool = False, jpeg: bool = Tr
         if field.name in per_frame:
             columns.append(frames_to_arrow(per_frame[field.name], field.type))
         elif field.name == "frame_jpeg":
-            pictures = [picture(clip, t) for t in range(num_frames)] if jpeg else None
-            columns.append(binaries_to_arrow(pictures, field.type))
+            images = [image(clip, t) for t in range(num_frames)] if jpeg else None
+            columns.append(binaries_to_arrow(images, field.type))
         elif field.name == "embedding_motion":
             vector = rng.normal(size=608).astype(np.float32)
             columns.append(pa.array([(vector / np.linalg.norm(vector)).tolist()], field.type))
@@ -88,8 +88,8 @@ def write_episodes(path, widths: list[int], num_frames: int = 12) -> Database:
                 "clip_ids": [f"r:{number}f", f"r:{number}w"], "source_uri": "x", "source_version": "test",
                 "source_key": "k",
                 "frame_jpeg": [
-                    [picture(number, t) for t in range(num_frames)],
-                    [picture(number + 5, t) for t in range(num_frames)],
+                    [image(number, t) for t in range(num_frames)],
+                    [image(number + 5, t) for t in range(num_frames)],
                 ],
             }
         )  # fmt: skip

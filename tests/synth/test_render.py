@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 
 import av
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from handloom.errors import ConfigError
+from handloom.schemas.hand_topology import FINGER_BONES
 from handloom.schemas.values import LEFT, RIGHT
 from handloom.synth.clip import write_clip
 from handloom.synth.hand import forward_kinematics
@@ -22,8 +22,6 @@ from handloom.synth.script.scene import SceneSpec
 from handloom.synth.truth import Truth
 
 SMALL = {"width": 320, "height": 240, "duration_s": 0.5, "fps": 10.0}
-FINGERS = [[0, 1, 2, 3, 4], [0, 5, 6, 7, 8], [0, 9, 10, 11, 12], [0, 13, 14, 15, 16], [0, 17, 18, 19, 20]]
-BONES = [bone for finger in FINGERS for bone in itertools.pairwise(finger)]
 
 
 def digest(spec: SceneSpec) -> str:
@@ -46,7 +44,7 @@ def test_truth_agrees_with_itself(action, main_hand):
     assert truth.keypoints_px == pytest.approx(homogeneous[..., :2] / homogeneous[..., 2:])
     assert pose[:, :3, :3] @ pose[:, :3, :3].transpose(0, 2, 1) == pytest.approx(np.tile(np.eye(3), (len(pose), 1, 1)))
     assert np.linalg.det(pose[:, :3, :3]) == pytest.approx(1.0)
-    bones = np.stack([np.linalg.norm(world[:, :, a] - world[:, :, b], axis=-1) for a, b in BONES])
+    bones = np.stack([np.linalg.norm(world[:, :, a] - world[:, :, b], axis=-1) for a, b in FINGER_BONES])
     assert np.ptp(bones, axis=1).max() < 1e-9
     assert bones.min() > 0.015
     speed_m_s = np.linalg.norm(np.diff(world, axis=0), axis=-1) * 30

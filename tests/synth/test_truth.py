@@ -1,4 +1,4 @@
-"""The truth of rendered clips: surface points that follow what they sit on, maps, boundaries, lenses, files."""
+"""The truth of rendered clips: surface points that move with their surface, maps, boundaries, lenses, files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+import handloom.synth
 from handloom.errors import ConfigError, ShapeError
 from handloom.schemas.values import LEFT, RIGHT
 from handloom.synth.follow import LEFT_HAND, NOTHING, OBJECT, RIGHT_HAND, STILL, follow, follow_drawn
@@ -102,7 +103,7 @@ def test_visible_points_lie_on_what_the_maps_show_and_hidden_ones_behind_it(trut
 
 
 def test_points_that_were_found_again_are_the_same_points(truth):
-    """Query a point where it lies in another frame: the same path comes out."""
+    """A query of the same point in another frame gives the same path."""
     first = follow(truth, grid(), np.zeros(len(grid()), int))
     last = len(truth.frame_s) - 1
     seen = np.flatnonzero(first.visible[last] & (first.kind != NOTHING))
@@ -114,7 +115,7 @@ def test_points_that_were_found_again_are_the_same_points(truth):
     assert (apart_m < 0.02).mean() > 0.95
 
 
-def test_a_query_that_meets_nothing_stays_unknown(truth):
+def test_a_query_without_a_surface_stays_unknown(truth):
     tracks = follow(truth, np.array([[-5.0, 3.0], [20.0, 500.0]]), np.array([0, 1]))
     assert tracks.kind.tolist() == [NOTHING, NOTHING]
     assert not tracks.visible.any()
@@ -192,7 +193,7 @@ def test_a_lens_projects_back_to_its_rays():
     assert straight.project(straight.rays(px) * 3.0) == pytest.approx(px)
 
 
-def test_a_distorted_picture_is_the_straight_one_bent():
+def test_a_distorted_image_is_the_straight_one_bent():
     spec = SceneSpec("reach", "can", seed=5, duration_s=0.4, **TINY)
     straight, bent = render_all(spec)[1], render_all(dataclasses.replace(spec, distortion=LENS))[1]
     np.testing.assert_array_equal(straight.keypoints_cam_m, bent.keypoints_cam_m)
@@ -215,7 +216,7 @@ def wide(request) -> tuple[np.ndarray, Truth]:
 
 
 def test_every_pixel_of_a_wide_lens_shows_what_the_truth_has_there(wide):
-    """Depth and ray meet the room's planes, the hands' flesh and nothing else, also where faces of the cube meet."""
+    """Depth and ray give points on the room's planes or the hands' flesh, also where faces of the cube meet."""
     truth = wide[1]
     depth_m, ids = truth.depth_m, truth.maps()[1]
     pixels = np.stack(np.meshgrid(np.arange(200.0), np.arange(150.0)), -1)
@@ -257,8 +258,8 @@ def test_keypoints_and_points_land_where_the_wide_lens_shows_them(wide):
         assert (ids[t, y, x] == kind).mean() > 0.9
 
 
-def test_a_wide_picture_has_no_seams(wide):
-    """Through the lens and back it is the picture of a pinhole, but for noise and blur, across the faces' edges too."""
+def test_a_wide_image_has_no_seams(wide):
+    """Undistorted, it is the image of a pinhole up to noise and blur, across the faces' edges, too."""
     images, truth = wide
     spec = SceneSpec(
         "pick-place", "can", seed=5, duration_s=0.6, **TINY | {"width": 240, "height": 180, "fov_deg": 110}
@@ -277,7 +278,7 @@ def test_a_wide_picture_has_no_seams(wide):
     assert np.median(off[seam]) < 1.5 * np.median(off[inside]) + 1
 
 
-def test_a_lens_that_cannot_be_is_refused():
+def test_an_impossible_lens_is_refused():
     with pytest.raises(ConfigError, match="lens 'monocle' is not known"):
         through_lens(SceneSpec("wave"), "monocle")
     with pytest.raises(ConfigError, match="no such lens: camera model 'fisheye' has 2 coefficients"):
@@ -324,3 +325,10 @@ def test_a_held_thing_is_rigid_with_the_hand_and_a_pushed_one_stays_level():
     assert placed[-1, 2, 3] == pytest.approx(placed[0, 2, 3])
     pushed = render_clip(SceneSpec("push", "box", seed=6, duration_s=3.0, **TINY)).truth.world_from_object[:, 0]
     assert pushed[:, 2] == pytest.approx(np.broadcast_to(pushed[0, 2], (len(pushed), 4)))
+
+
+def test_the_name_of_before_is_found_with_a_warning():
+    with pytest.warns(FutureWarning, match=r"handloom\.synth\.truth\.Truth since"):
+        assert handloom.synth.Truth is Truth
+    with pytest.raises(AttributeError, match="no attribute 'Untruth'"):
+        _ = handloom.synth.Untruth

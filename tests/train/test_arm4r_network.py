@@ -1,4 +1,4 @@
-"""ARM4R's network: what it may see, what counts as an error, and what its stages take over from each other."""
+"""ARM4R's network: what a prediction depends on, masked errors, and weights from one stage to the next."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from handloom.errors import ConfigError
 from handloom.train.arm4r.network.network import Arm4rNetwork
 from handloom.train.arm4r.network.skip import DeltaSkip
 from handloom.train.arm4r.recipe import RECIPE
-from handloom.train.arm4r.reporting import one_step, roll_out, steady
+from handloom.train.arm4r.reporting import constant_velocity, one_step, roll_out
 from handloom.train.arm4r.settings import Arm4rSettings
 
 SMALL = {
@@ -35,7 +35,7 @@ def network(facts=POINTS, seed: int = 0, **values) -> Arm4rNetwork:
 
 
 def tracks(seed: int = 0, size: int = 2, context: int = 8, num: int = 9) -> dict:
-    """Points that drift; some are hidden for a while, some have no depth, one clip has nothing at its end."""
+    """Points that drift; some are hidden for a while, some have no depth, one clip has no points at its end."""
     rng = torch.Generator().manual_seed(seed)
     start = torch.rand(size, 1, num, 3, generator=rng)
     points = start + 0.01 * torch.randn(size, context + 1, num, 3, generator=rng).cumsum(1)
@@ -69,7 +69,7 @@ def test_nothing_later_and_not_the_own_action_is_seen(values):
     apart = (predicted(net, changed) - before).abs().amax(dim=(0, 2, 3))
     assert apart[: at + 1].max() == 0
     assert apart[at + 1 :].min() > 0
-    if "images" in batch:  # and pictures are looked at
+    if "images" in batch:  # predictions depend on images
         changed = {**batch, "images": 255 - batch["images"]}
         assert (predicted(net, changed) - before).abs().max() > 0
 
@@ -104,7 +104,7 @@ def test_the_loss_is_the_mean_absolute_error_of_what_is_known():
 
 
 def test_unknown_targets_have_no_influence_and_unknown_inputs_are_one_value():
-    """NaN is masked: no gradient from it, and no NaN anywhere."""
+    """NaN is masked: it gives no gradient and no NaN."""
     net, batch = network(standardise=True), tracks()
     net.train()
     out = net(batch)
@@ -178,11 +178,11 @@ def test_standardising_changes_the_networks_units_and_not_the_numbers_units():
 
 def test_hidden_points_are_hidden_from_the_network_and_stay_targets():
     net, batch = network(point_dropout=0.9), tracks()
-    seen = net._varied(net.targets(batch))[0]
+    seen = net._augmented(net.targets(batch))[0]
     assert torch.equal(seen.isnan(), batch["points"][:, :-1].flatten(2).isnan())
     net.train()
     torch.manual_seed(1)
-    proprio, action = net._varied(net.targets(batch))
+    proprio, action = net._augmented(net.targets(batch))
     hidden = proprio.unflatten(-1, (9, 3)).isnan().all(dim=(1, 3))
     assert 0 < hidden.sum() < 18
     assert action.unflatten(-1, (9, 3)).isnan().all(dim=(1, 3))[hidden].all()
@@ -204,7 +204,7 @@ def test_roll_outs_begin_with_the_truth_and_go_on_from_themselves():
     hidden["points"][:, 4, 3] = torch.nan
     assert roll_out(net, hidden, 5)[:, 5:, 3].isnan().all()
     line = torch.arange(9.0)[None, :, None, None].expand(1, 9, 2, 3)
-    assert torch.equal(steady(line, 4), line)
+    assert torch.equal(constant_velocity(line, 4), line)
 
 
 def episodes(size: int = 2, dim: int = 10, ahead: int = 16) -> dict:
@@ -220,7 +220,7 @@ def test_control_predicts_sixteen_steps_of_ten_numbers():
     out = net(episodes())
     assert out["prediction"].shape == (2, 8, 16, 10)
     assert out["sums"]["loss"][1] == 8 * 10 * (16 + 3)
-    noisy = net.train()._varied(net.targets(episodes()))[0] - episodes()["state"]
+    noisy = net.train()._augmented(net.targets(episodes()))[0] - episodes()["state"]
     assert 0.003 < noisy.std() < 0.008
 
 

@@ -59,11 +59,11 @@ def test_places_are_the_papers_and_hidden_ones_are_unknown():
     v = 0.002 * ((row["track_points_px"][:, :16, 1] + 0.5) * 512 / 288 - 0.5)
     expected = np.stack([u, v, row["track_depth_m"][:, :16]], axis=-1)
     np.testing.assert_allclose(points[visible], expected[visible], rtol=1e-6)
-    assert np.isnan(points[..., 2]).sum() > np.isnan(points[..., 0]).sum()  # no depth: u and v are known all the same
+    assert np.isnan(points[..., 2]).sum() > np.isnan(points[..., 0]).sum()  # without depth u and v are still known
 
 
 def test_the_windows_view_is_the_clips_view():
-    """What the exporter writes for a whole clip and what training sees of a window are the same numbers."""
+    """The exporter's numbers for a whole clip equal those of a training window."""
     from handloom.geometry.tracks.arm4r import arm4r_points
     from handloom.schemas.values import LiftedTracks, Tracks, VideoInfo
 
@@ -96,7 +96,7 @@ def test_selected_points_come_by_kind_and_only_from_their_query_on():
     out = grid_sample(points="selected", num_selected=9)(row)
     assert out["slots"].tolist() == [16, 20, -1, 17, 21, -1, 18, 23, -1]
     assert np.isnan(out["points"][:, [2, 5, 8]]).all()
-    before = row["frame_index"] < 8  # chosen at the clip's frame 8: earlier steps would be known from later ones
+    before = row["frame_index"] < 8  # the point's query frame: before it, it would be known from later frames
     assert before.sum() == 5
     assert np.isnan(out["points"][before]).all()
     seen = row["track_visible"][:, 16] & ~before
@@ -147,7 +147,7 @@ def test_places_in_the_world_are_drawn_where_the_lens_shows_them():
     assert np.isnan(frame_pixels(place, ShownSample(grid_sample(), 3)(row), "world")).all()
 
 
-def test_a_missing_picture_is_an_error_that_names_the_clip():
+def test_a_missing_image_is_an_error_that_names_the_clip():
     row = window()
     row["images"] = np.random.default_rng(0).integers(0, 255, (STEPS, 8, 8, 3)).astype(np.uint8)
     row["images_valid"] = np.ones(STEPS, bool)
@@ -155,7 +155,7 @@ def test_a_missing_picture_is_an_error_that_names_the_clip():
     row["images_valid"][16] = False  # the last step is a target alone
     grid_sample(images=True)(row)
     row["images_valid"][3] = False
-    with pytest.raises(StoreError, match=r"1 of 16 pictures are missing.*d:v:0-1000"):
+    with pytest.raises(StoreError, match=r"1 of 16 images are missing.*d:v:0-1000"):
         grid_sample(images=True)(row)
 
 
@@ -198,7 +198,7 @@ def test_every_way_to_write_a_rotation_gives_the_same_six_numbers():
 
 
 def test_euler_angles_turn_about_moving_axes_or_fixed_ones():
-    """A quarter about x, then a quarter about the moved y: z goes to x first, then stays on the moved y's plane."""
+    """Quarter turns about x and y, about moving axes and about fixed ones."""
     quarter = np.array([np.pi / 2, np.pi / 2, 0])
     moving, fixed = from_euler(quarter, "XYZ"), from_euler(quarter, "xyz")
     np.testing.assert_allclose(moving @ [0, 0, 1], [1, 0, 0], atol=1e-12)  # about y: z to x; about x: x stays

@@ -13,10 +13,10 @@ from support.track_tables import robot_db, room_db, room_row
 
 import handloom.train.arm4r as package
 from handloom.errors import ConfigError
+from handloom.io.folder import Folder
 from handloom.schemas.training import TrainSettings
 from handloom.train.arm4r.recipe import RECIPE
 from handloom.train.arm4r.settings import Arm4rSettings
-from handloom.train.folder import RunFolder
 from handloom.train.loop import train
 
 SMALL = tomllib.loads((Path(package.__file__).parent / "small.toml").read_text())
@@ -55,7 +55,7 @@ def test_what_cannot_be_used_is_left_out_and_counted(rooms):
     data = RECIPE.data(rooms, settings())
     counts = data.facts["counts"]
     assert (counts["rows"], counts["without_depth"]) == (15, 2)
-    assert counts["train"]["too_short"] == counts["held_out"]["too_short"] == 1  # of the table, whatever the split
+    assert counts["train"]["too_short"] == counts["held_out"]["too_short"] == 1  # of the whole table
     used = set(data.train.clip_ids) | set(data.held_out.clip_ids)
     assert len(used) == 12
     assert not set(data.train.clip_ids) & set(data.held_out.clip_ids)
@@ -92,15 +92,15 @@ def test_a_table_that_cannot_be_trained_on_is_refused(rooms, values, words):
     assert caught.value.hint
 
 
-def test_a_table_of_before_is_refused_with_the_columns_it_lacks(tmp_path):
+def test_a_table_of_an_older_version_is_refused_with_the_columns_it_lacks(tmp_path):
     db = room_db(tmp_path, [room_row(0).drop_columns(["world_unit_m", "track_depth_source"])])
     with pytest.raises(ConfigError, match="no column track_depth_source, world_unit_m") as caught:
         RECIPE.data(db, settings())
     assert "extract" in caught.value.hint
 
 
-def test_stage_one_learns_and_its_report_draws_it_and_the_next_stages_begin_with_it(rooms, robots, tmp_path):
-    first = train(RECIPE, rooms, settings(epochs=4, batch_size=8, stride=1), RunFolder.parse(tmp_path / "human"))
+def test_stage_one_learns_and_the_next_stages_start_from_its_weights(rooms, robots, tmp_path):
+    first = train(RECIPE, rooms, settings(epochs=4, batch_size=8, stride=1), Folder.parse(tmp_path / "human"))
     found = numbers(first)
     assert found["l1"] < 0.9 * min(found["zero_motion"], found["constant_velocity"])
     assert 0 < found["unknown_inputs"] < 0.2
@@ -120,13 +120,13 @@ def test_stage_one_learns_and_its_report_draws_it_and_the_next_stages_begin_with
     }  # fmt: skip
     assert any(note.startswith("Left out: 2 clips without depth") for note in report["notes"])
 
-    of_robot = {"stage": "robot_points", "where": "video_id IS NOT NULL"}  # without episodes, `where` says whose clips
+    of_robot = {"stage": "robot_points", "where": "video_id IS NOT NULL"}  # without episodes `where` chooses the clips
     second = settings(**of_robot, init=first.checkpoint, max_steps=1, stride=1, lr=1e-9)
-    kept = train(RECIPE, rooms, second, RunFolder.parse(tmp_path / "robot"))
+    kept = train(RECIPE, rooms, second, Folder.parse(tmp_path / "robot"))
     assert numbers(kept)["l1"] == pytest.approx(found["l1"], rel=1e-3)
 
     control = settings(stage="control", init=first.checkpoint, max_steps=1, skip="none", lr=1e-9)
-    third = train(RECIPE, robots, control, RunFolder.parse(tmp_path / "control"))
+    third = train(RECIPE, robots, control, Folder.parse(tmp_path / "control"))
     weight = "transformer.blocks.0.qkv.weight"
     assert torch.allclose(third.network.state_dict()[weight], first.network.state_dict()[weight], atol=1e-6)
 
@@ -135,19 +135,19 @@ def test_stage_one_learns_and_its_report_draws_it_and_the_next_stages_begin_with
     ("values", "unit"), [({"points": "selected", "num_selected": 12}, "px"), ({"frame": "world"}, "m")]
 )
 def test_our_variants_train_and_report(rooms, tmp_path, values, unit):
-    outcome = train(RECIPE, rooms, settings(max_steps=3, **values), RunFolder.parse(tmp_path))
+    outcome = train(RECIPE, rooms, settings(max_steps=3, **values), Folder.parse(tmp_path))
     report = RECIPE.report(outcome.network, outcome.data, settings(**values))
     assert all(name.endswith(f"({unit})") and value >= 0 for name, value in report["numbers"].items())
     assert len(report["examples"]) == 2
     assert any(note.startswith("Ours") for note in report["notes"])
-    if unit == "m":  # what rests in the world rests in its numbers: only the moving point is left
+    if unit == "m":  # resting points have constant coordinates: only the moving point has an error
         assert numbers(outcome)["zero_motion"] < 1e-6
         assert np.nanstd(report["examples"][0].true_px[:, :16], axis=0).max() < 1e-3
 
 
 def test_control_learns_poses_and_reports_each_number(robots, tmp_path):
     control = settings(stage="control", epochs=4, lr=3e-3, skip="none", num_pred_steps=4, stride=2, context=8)
-    outcome = train(RECIPE, robots, control, RunFolder.parse(tmp_path))
+    outcome = train(RECIPE, robots, control, Folder.parse(tmp_path))
     assert outcome.data.facts["has_pose"]
     assert outcome.data.facts["target"] == "action"
     found = numbers(outcome)
@@ -161,7 +161,7 @@ def test_control_learns_poses_and_reports_each_number(robots, tmp_path):
     assert np.isfinite(table).all()
 
 
-def test_joints_are_taken_as_they_are_and_two_cameras_are_seen(tmp_path):
+def test_joint_states_are_used_unchanged_and_two_cameras_are_pooled(tmp_path):
     db = robot_db(tmp_path, JOINTS, num=6, num_frames=20)
     values = {"image_encoder": "small", "image_size": 16, "num_cameras": 2, "skip": "none", "max_steps": 1}
     control = settings(stage="control", num_pred_steps=2, context=4, **values)
@@ -171,7 +171,7 @@ def test_joints_are_taken_as_they_are_and_two_cameras_are_seen(tmp_path):
     sample = data.train[0]
     assert sample["images"].shape == (4, 2, 16, 16, 3)
     assert not np.array_equal(sample["images"][:, 0], sample["images"][:, 1])
-    notes = train(RECIPE, db, control, RunFolder.parse(tmp_path / "out"))
+    notes = train(RECIPE, db, control, Folder.parse(tmp_path / "out"))
     assert any("hold no pose" in note for note in RECIPE.report(notes.network, notes.data, control)["notes"])
 
 
@@ -190,7 +190,7 @@ def test_episodes_that_cannot_be_trained_on_are_refused(tmp_path, values, action
     assert caught.value.hint
 
 
-def test_every_settings_file_is_whole():
+def test_every_settings_file_can_be_loaded():
     for size in RECIPE.sizes:
         values = tomllib.loads((Path(package.__file__).parent / f"{size}.toml").read_text())
         values.pop("resources", None)
@@ -201,7 +201,7 @@ def test_every_settings_file_is_whole():
             assert (found.skip, found.standardise, found.point_dropout) == ("none", False, 0)
 
 
-def test_every_setting_stands_on_the_page_as_it_is():
+def test_the_page_has_every_setting_with_its_default_and_meaning():
     page = (Path(__file__).parents[2] / "docs" / "arm4r.md").read_text()
     for name in Arm4rSettings.model_fields.keys() - TrainSettings.model_fields.keys():
         field = Arm4rSettings.model_fields[name]

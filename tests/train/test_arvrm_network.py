@@ -1,4 +1,4 @@
-"""AR-VRM's parts: keypoints in image space, baselines, what a token may see, the map, what is frozen."""
+"""AR-VRM's parts: keypoints in image space, baselines, causality, the map, frozen weights."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from handloom.errors import ConfigError
 from handloom.train.arvrm.baselines import error_sums, mean_square, past_of
 from handloom.train.arvrm.data.hand_sample import image_space
-from handloom.train.arvrm.init import take_over
-from handloom.train.arvrm.network.network import HandNetwork, varied
+from handloom.train.arvrm.network.network import HandNetwork, augmented
 from handloom.train.arvrm.network.robot_network import AnalogicalMap, RobotNetwork
+from handloom.train.arvrm.recipe import RECIPE
 from handloom.train.arvrm.reporting import keypoint_names, map_figures, map_text, roll_out
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.parts.gpt import Gpt
-from handloom.train.parts.perceiver import PerceiverResampler
+from handloom.train.parts.pooling import PerceiverResampler
 
 FACTS = {"keypoint_mean": [0.5, 0.5, 0.0], "keypoint_std": [0.2, 0.2, 0.05], "keypoint_step_std": [0.05, 0.05, 0.01]}
 ROBOT = {"state_mean": [0.1] * 5, "state_std": [0.5] * 5, "state_step_std": [0.1] * 5, "gripper": [2]}
@@ -74,7 +74,7 @@ def network(kind=HandNetwork, facts=FACTS | ROBOT, **values):
     return kind(settings(**values), facts)
 
 
-def test_image_space_is_places_over_the_picture_and_depth_from_the_wrist():
+def test_image_space_is_places_over_the_image_and_depth_from_the_wrist():
     rng = np.random.default_rng(0)
     px, cam = rng.uniform(0, 300, (4, 2, 21, 2)), rng.uniform(0.3, 1, (4, 2, 21, 3))
     visible = np.array([[True, True], [True, False], [False, False], [True, True]])
@@ -89,7 +89,7 @@ def test_image_space_is_places_over_the_picture_and_depth_from_the_wrist():
     assert np.isnan(found[3, 0, :, 2]).all()
 
 
-def test_baselines_go_on_from_the_last_known_values():
+def test_baselines_start_from_the_last_known_values():
     nan = torch.nan
     values = torch.tensor([[nan, 1.0, nan, 2.0, 4.0, nan, nan]])
     past = past_of(values)
@@ -103,7 +103,7 @@ def test_errors_are_over_the_same_known_elements():
     true = torch.tensor([[nan, 2.0, 3.0, nan, 5.0]])
     sums = error_sums(torch.zeros(1, 4), true[:, 1:], past_of(true[:, :-1]), torch.full((1, 4), 10.0))
     assert {tuple(pair.shape) for pair in sums.values()} == {(2,)}
-    assert {float(pair[1]) for pair in sums.values()} == {2.0}  # 3 and 5: nothing was known before 2
+    assert {float(pair[1]) for pair in sums.values()} == {2.0}  # steps 3 and 5; step 1 has no earlier value
     assert sums["error"].tolist() == [9 + 25, 2]
     assert sums["zero_motion_l1"].tolist() == [1 + 2, 2]
     assert sums["constant_velocity_px"].tolist() == [10 * (1 + 0), 2]
@@ -114,23 +114,23 @@ def test_errors_are_over_the_same_known_elements():
 
 
 @pytest.mark.parametrize("residual", [False, True])
-def test_a_prediction_sees_only_what_is_before_it(residual):
+def test_a_prediction_depends_only_on_earlier_steps(residual):
     net = network(residual=residual, motion=residual, standardise=residual).eval()
     one, other = batch(), batch()
     for name in ("keypoints", "images"):
         other[name] = other[name].clone()
         other[name][:, 4:] = 0
     with torch.no_grad():
-        before, after = (net.predict(b)[0] for b in (one, other))
+        before, after = (net.predict_keypoints(b)[0] for b in (one, other))
     assert before.shape == (3, 5, 2, 21, 3)
     torch.testing.assert_close(before[:, :4], after[:, :4])
     assert (before[:, 4] - after[:, 4]).abs().max() > 1e-6
     other["text"] = ["wave"] * 3
     with torch.no_grad():
-        assert (net.predict(other)[0][:, 0] - after[:, 0]).abs().max() > 1e-7
+        assert (net.predict_keypoints(other)[0][:, 0] - after[:, 0]).abs().max() > 1e-7
 
 
-def test_unknown_hands_and_pictures_are_masked_never_averaged_in():
+def test_unknown_hands_and_images_are_masked():
     net = network(motion=True, residual=True, standardise=True).eval()
     given = batch()
     out = net(given)
@@ -147,7 +147,7 @@ def test_unknown_hands_and_pictures_are_masked_never_averaged_in():
     assert net(nothing)["loss"] == 0
 
 
-def test_a_roll_out_sees_nothing_of_the_steps_that_it_predicts():
+def test_a_roll_out_does_not_depend_on_the_steps_that_it_predicts():
     net = network(residual=True, standardise=True, motion=True).eval()
     one, other = batch(), batch()
     for name in ("keypoints", "images"):
@@ -155,29 +155,29 @@ def test_a_roll_out_sees_nothing_of_the_steps_that_it_predicts():
         other[name][:, 3:] = 0
     with torch.no_grad():
         found, same = roll_out(net, one, 3), roll_out(net, other, 3)
-        next_step = net.predict(one)[0][:, 2]
+        next_step = net.predict_keypoints(one)[0][:, 2]
     torch.testing.assert_close(found, same, equal_nan=True, rtol=0, atol=0)
     assert found[:, :2].isnan().all()
     torch.testing.assert_close(found[:, 2], one["keypoints"][:, 2], equal_nan=True)
     assert found[:, 3:].isfinite().all()
     torch.testing.assert_close(found[:, 3], next_step)
     one["keypoints"][:, :3, 0] = torch.nan
-    assert roll_out(net, one, 3)[:, 3:, 0].isnan().all()  # a hand that nobody saw
+    assert roll_out(net, one, 3)[:, 3:, 0].isnan().all()  # a hand that is never visible
 
 
 def test_mirroring_twice_changes_nothing():
     torch.manual_seed(0)
     given = batch()
-    once = varied(given, settings(mirror=1.0))
+    once = augmented(given, settings(mirror=1.0))
     assert once["text"] == ["cut", None, "right hand"]
     torch.testing.assert_close(
         once["keypoints"][:, :, 1, :, 0], 1 - 1 / 400 - given["keypoints"][:, :, 0, :, 0], equal_nan=True
     )
-    twice = varied(once, settings(mirror=1.0))
+    twice = augmented(once, settings(mirror=1.0))
     torch.testing.assert_close(twice["keypoints"], given["keypoints"], equal_nan=True)
     assert torch.equal(twice["images"], given["images"])
     assert twice["text"] == given["text"]
-    moved = varied(given, settings(jitter=0.1))["keypoints"] - given["keypoints"]
+    moved = augmented(given, settings(jitter=0.1))["keypoints"] - given["keypoints"]
     assert moved[..., 2].nan_to_num().abs().max() == 0
     assert moved[1, :, 1, :, 0].std() < 1e-6
 
@@ -215,7 +215,7 @@ def test_the_map_is_the_papers_formula():
     np.testing.assert_allclose(moved, values - 1 / 42)
 
 
-def test_what_is_frozen_keeps_its_bytes_and_the_transformer_moves():
+def test_frozen_weights_keep_their_bytes_and_the_transformer_is_trained():
     net = network(RobotNetwork, init="somewhere", replay=1.0, residual=True, standardise=True)
     frozen = {n: v.clone() for n, v in net.state_dict().items() if n.startswith(("keypoint_encoder", "keypoint_head"))}
     assert len(frozen) > 20
@@ -229,7 +229,7 @@ def test_what_is_frozen_keeps_its_bytes_and_the_transformer_moves():
     assert all(torch.equal(net.state_dict()[name], value) for name, value in frozen.items())
     moved = {name for name, value in net.named_parameters() if not torch.equal(before[name], value)}
     assert {"map.m", "backbone.gpt.blocks.0.qkv.weight", "hand_place", "state_head.outer.weight"} <= moved
-    assert network(RobotNetwork, replay=1.0).keypoint_head.mlp.outer.weight.requires_grad  # nothing was pre-trained
+    assert network(RobotNetwork, replay=1.0).keypoint_head.mlp.outer.weight.requires_grad  # without init
 
 
 def test_robot_states_keep_their_order_and_baselines_are_in_deviations():
@@ -247,25 +247,25 @@ def test_robot_states_keep_their_order_and_baselines_are_in_deviations():
     assert "analogy" not in out["sums"]
 
 
-def test_stage_two_takes_over_stage_one_and_refuses_what_does_not_fit():
+def test_stage_two_starts_from_stage_one_and_refuses_what_does_not_fit():
     first = network(motion=True)
     weights = {name: value + 1 for name, value in first.state_dict().items()}
     second = network(RobotNetwork, init="x", motion=True)
-    kept = take_over(second, weights, "finetune")
+    kept = RECIPE.load_init(second, weights, settings(stage="finetune"))
     assert not [name for name in kept if name.startswith(("backbone.", "keypoint_"))]
     assert {"map.m", "state_place"} <= set(kept)
     for name, value in weights.items():
         assert torch.equal(second.state_dict()[name], value), name
-    take_over(network(RobotNetwork, init="x", motion=True), second.state_dict(), "finetune")
+    RECIPE.load_init(network(RobotNetwork, init="x", motion=True), second.state_dict(), settings(stage="finetune"))
     with pytest.raises(ConfigError, match=r"backbone\.gpt\.blocks\.1.*is not in it"):
-        take_over(second, {n: v for n, v in weights.items() if "blocks.1" not in n}, "finetune")
+        RECIPE.load_init(second, {n: v for n, v in weights.items() if "blocks.1" not in n}, settings(stage="finetune"))
     with pytest.raises(ConfigError, match=r"there and .* here"):
-        take_over(network(RobotNetwork, init="x"), weights, "finetune")  # without motion
+        RECIPE.load_init(network(RobotNetwork, init="x"), weights, settings(stage="finetune"))  # without motion
     with pytest.raises(ConfigError, match="of stage finetune"):
-        take_over(first, second.state_dict(), "pretrain")
+        RECIPE.load_init(first, second.state_dict(), settings(stage="pretrain"))
 
 
-def test_transformers_are_causal_and_latents_take_the_patches_place():
+def test_transformers_are_causal_and_latents_replace_patches():
     torch.manual_seed(0)
     gpt = Gpt(16, 2, 4).eval()
     tokens = torch.randn(2, 7, 16)

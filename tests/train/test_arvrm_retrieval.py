@@ -1,4 +1,4 @@
-"""Retrieval of human clips: what is compared, in which order, and that vectors are stored once."""
+"""Retrieval of human clips: similarity, order of the results, and vectors that are stored once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from handloom.api import Database
 from handloom.errors import ShapeError
 from handloom.store import clip_features
 from handloom.store.clip_features import ClipFeatures, read_features, write_features
-from handloom.train.arvrm.data import retrieval
-from handloom.train.arvrm.data.retrieval import FeatureMaker, Shown, all_features, retrieve, similarity
-from handloom.train.parts.small_encoders import SmallImageEncoder, SmallTextEncoder
+from handloom.store.search.arvrm import retrieve, similarity
+from handloom.train.arvrm.data.retrieval import FeatureMaker, RetrievalInput, all_features
+from handloom.train.parts.encoders import SmallImageEncoder, SmallTextEncoder
 
 STEPS = 4
 
@@ -54,7 +54,7 @@ def both() -> tuple[ClipFeatures, ClipFeatures]:
     return robot, human
 
 
-def test_similarity_is_the_papers_sum_and_what_is_missing_adds_nothing(both):
+def test_similarity_is_the_papers_sum_and_missing_terms_are_zero(both):
     robot, human = both
     expected = [[papers(robot, human, r, h) for h in range(40)] for r in range(3)]
     np.testing.assert_allclose(similarity(robot, human), expected, atol=1e-5)
@@ -64,10 +64,9 @@ def test_similarity_is_the_papers_sum_and_what_is_missing_adds_nothing(both):
 
 
 @pytest.mark.parametrize("numbers_at_once", [1, 100, 1 << 20])
-def test_the_best_of_all_whatever_the_blocks(both, numbers_at_once, monkeypatch):
+def test_the_best_of_all_whatever_the_blocks(both, numbers_at_once):
     robot, human = both
-    monkeypatch.setattr(retrieval, "BLOCK_NUMBERS", numbers_at_once)
-    found = retrieve(robot, human, 7)
+    found = retrieve(robot, human, 7, numbers_at_once)
     for r, episode in enumerate(robot.ids):
         values = {human.ids[h]: papers(robot, human, r, h) for h in range(40)}
         assert [clip for clip, _ in found[episode]] == sorted(values, key=lambda clip: -values[clip])[:7]
@@ -76,16 +75,15 @@ def test_the_best_of_all_whatever_the_blocks(both, numbers_at_once, monkeypatch)
 
 
 @pytest.mark.parametrize("numbers_at_once", [1, 1 << 20])
-def test_of_equals_the_smaller_id_comes_first(numbers_at_once, monkeypatch):
-    monkeypatch.setattr(retrieval, "BLOCK_NUMBERS", numbers_at_once)
+def test_of_equals_the_smaller_id_comes_first(numbers_at_once):
     one = features(1, 3)
     ids = ("b", "a", "d", "c")
     same = ClipFeatures(ids, np.repeat(one.text, 4, 0), np.repeat(one.seen, 4, 0))
-    assert [clip for clip, _ in retrieve(one, same, 3)[one.ids[0]]] == ["a", "b", "c"]
+    assert [clip for clip, _ in retrieve(one, same, 3, numbers_at_once)[one.ids[0]]] == ["a", "b", "c"]
 
 
 def test_a_clip_that_differs_more_ranks_lower():
-    """The specification's test: disturbing what is compared lowers a clip's rank."""
+    """The more noise a clip's vectors have, the lower it ranks."""
     robot, rng = features(1, 5), np.random.default_rng(0)
     amounts = np.linspace(0, 3, 8)[:, None, None]
     seen = robot.seen + amounts * rng.normal(size=robot.seen.shape)
@@ -117,7 +115,7 @@ def test_what_is_stored_is_what_is_read(tmp_path):
         ClipFeatures(("a",), given.text, given.seen)
 
 
-def test_what_is_there_is_left_as_it_is_and_writers_do_not_disturb_each_other(tmp_path):
+def test_stored_vectors_stay_and_writers_do_not_disturb_each_other(tmp_path):
     db, given = _empty(tmp_path), features(12, 4)
     rows = {id_: "k" for id_ in given.ids}
     parts = [slice(0, 6), slice(3, 9), slice(6, 12), slice(0, 12)]
@@ -141,13 +139,13 @@ def maker(seed: int = 0, size: int = 32) -> FeatureMaker:
     return FeatureMaker(SmallTextEncoder(8), SmallImageEncoder(16, size))
 
 
-def shown(id_: str, text: str | None = "pour", num: int = STEPS) -> Shown:
+def shown(id_: str, text: str | None = "pour", num: int = STEPS) -> RetrievalInput:
     rng = np.random.default_rng(list(id_.encode()))
     valid = np.ones(num, bool)
-    return Shown(id_, text, rng.integers(0, 255, (num, 32, 32, 3), dtype=np.uint8), valid)
+    return RetrievalInput(id_, text, rng.integers(0, 255, (num, 32, 32, 3), dtype=np.uint8), valid)
 
 
-def test_the_key_is_of_every_weight_and_size_and_the_same_in_another_process():
+def test_the_key_depends_on_every_weight_and_size_and_not_on_the_process():
     key = maker().key
     assert maker().key == key
     assert maker(1).key != key
@@ -160,17 +158,17 @@ def test_the_key_is_of_every_weight_and_size_and_the_same_in_another_process():
     assert FeatureMaker(words, eyes).key != key
     code = (
         "import torch; from handloom.train.arvrm.data.retrieval import *;"
-        "from handloom.train.parts.small_encoders import *;"
+        "from handloom.train.parts.encoders import *;"
         "torch.manual_seed(0); print(FeatureMaker(SmallTextEncoder(8), SmallImageEncoder(16, 32)).key)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == key
 
 
-def test_vectors_of_a_clip_are_its_texts_and_each_pictures_first_token():
+def test_vectors_of_a_clip_are_its_texts_and_each_images_first_token():
     made, half = maker(), shown("b")
     half.images_valid[1:] = False
-    blind = Shown("c", "", None, None)
+    blind = RetrievalInput("c", "", None, None)
     found = made.features([shown("a"), half, blind, shown("d", None)], STEPS)
     torch.manual_seed(0)
     words, eyes = SmallTextEncoder(8).eval(), SmallImageEncoder(16, 32).eval()
@@ -183,7 +181,7 @@ def test_vectors_of_a_clip_are_its_texts_and_each_pictures_first_token():
     assert np.isnan(found.seen[2]).all()
 
 
-def test_features_are_made_once_and_anew_for_a_row_that_was_extracted_anew(tmp_path):
+def test_features_are_computed_once_and_again_for_a_row_that_was_extracted_again(tmp_path):
     db, made, asked = _empty(tmp_path), maker(), []
 
     def show(ids):

@@ -16,12 +16,12 @@ from support.track_tables import HZ, robot_db
 
 import handloom.train.arvrm as package
 from handloom.errors import ConfigError, StoreError
+from handloom.io.folder import Folder
 from handloom.schemas.training import TrainSettings
 from handloom.store.clip_features import TABLE as FEATURES
 from handloom.train.arvrm.baselines import past_of
 from handloom.train.arvrm.recipe import RECIPE
 from handloom.train.arvrm.settings import ArvrmSettings
-from handloom.train.folder import RunFolder
 from handloom.train.loop import train
 
 FOLDER = Path(package.__file__).parent
@@ -58,14 +58,14 @@ def finetune(**values) -> ArvrmSettings:
 @pytest.fixture(scope="module")
 def first(db, tmp_path_factory):
     """Stage 1, trained."""
-    return train(RECIPE, db, pretrain(epochs=8, lr=3e-3), RunFolder.parse(tmp_path_factory.mktemp("pretrain")))
+    return train(RECIPE, db, pretrain(epochs=8, lr=3e-3), Folder.parse(tmp_path_factory.mktemp("pretrain")))
 
 
 def numbers(outcome) -> dict:
     return [line for line in outcome.history if line["kind"] == "held_out"][-1]["numbers"]
 
 
-def test_stage_one_learns_counts_what_it_lacks_and_draws_it(first):
+def test_stage_one_learns_counts_left_out_clips_and_draws_examples(first):
     found, data = numbers(first), first.data
     assert found["error"] < min(found["zero_motion"], found["constant_velocity"])
     assert 0.2 < found["missing_hands"] < 0.5
@@ -85,7 +85,7 @@ def test_stage_one_learns_counts_what_it_lacks_and_draws_it(first):
         seen = np.isfinite(example.true_px[2])
         np.testing.assert_allclose(example.predicted_px[2][seen], example.true_px[2][seen], rtol=1e-5)
         assert -24 < np.nanmin(example.true_px) < np.nanmax(example.true_px) < 48
-        assert "After 3 steps by itself" in example.title
+        assert "After 3 predicted steps" in example.title
     assert any("1 clips without hands were left out; 4 clips have no text" in note for note in report["notes"])
 
 
@@ -100,10 +100,10 @@ def test_scales_are_of_the_training_windows_alone(db):
     np.testing.assert_allclose(robot.facts["state_std"], states.std((0, 1)), rtol=1e-4)
 
 
-def test_stage_two_begins_with_stage_one_and_keeps_what_is_frozen(db, first, tmp_path):
+def test_stage_two_starts_from_stage_one_and_keeps_frozen_weights(db, first, tmp_path):
     settings = finetune(init=first.checkpoint, epochs=3, lr=3e-3)
     assert list(RECIPE.variants(settings)) == ["retrieval", "without retrieval", "scratch"]
-    outcome = train(RECIPE, db, settings, RunFolder.parse(tmp_path / "with"))
+    outcome = train(RECIPE, db, settings, Folder.parse(tmp_path / "with"))
     weights, before = outcome.network.state_dict(), first.network.state_dict()
     frozen = [name for name in before if name.startswith(("keypoint_encoder.", "keypoint_head."))]
     assert len(frozen) > 20
@@ -126,11 +126,11 @@ def test_stage_two_begins_with_stage_one_and_keeps_what_is_frozen(db, first, tmp
     assert report["numbers"]["mean similarity of retrieved clips"] > 0
 
     plain = RECIPE.variants(settings)["without retrieval"]
-    without = train(RECIPE, db, plain, RunFolder.parse(tmp_path / "without"))
+    without = train(RECIPE, db, plain, Folder.parse(tmp_path / "without"))
     assert without.network.map is None
     assert "analogy" not in numbers(without)
     assert not RECIPE.report(without.network, without.data, plain)["figures"]
-    own = train(RECIPE, db, finetune(init=outcome.checkpoint, max_steps=1, lr=1e-9), RunFolder.parse(tmp_path / "own"))
+    own = train(RECIPE, db, finetune(init=outcome.checkpoint, max_steps=1, lr=1e-9), Folder.parse(tmp_path / "own"))
     assert torch.allclose(own.network.state_dict()["map.m"], weights["map.m"])
     scratch = RECIPE.variants(settings)["scratch"]
     assert scratch.init == ""
@@ -156,14 +156,14 @@ def test_the_loss_is_states_and_beta_times_analogy_and_replay(db):
         human = batch["retrieved"][:, j]
         past = past_of(human)
         features = torch.cat([net.keypoint_encoder(human, past)[0][i : i + 1, at[i]] for i in range(4)])
-        # a step's features are of this step: those of the whole clip are the same
+        # the features of a step depend on this step only: those of the whole clip are the same
         mixed = 0.5 * net.map.lift(net.map.m @ features) + 0.5 * own
         found = torch.cat([net.map.out[0](mixed[:, 0]), net.map.out[1](mixed[:, 1])], dim=-1)
         true = ((state[:, -1] - torch.tensor(data.facts["state_mean"])) / std)[:, [0, 1, 2, 3, 4]]
         analogy = analogy + (found - true).square().mean()
-    expected = state_loss + 0.5 * analogy + 0.25 * net._replayed(batch)
+    expected = state_loss + 0.5 * analogy + 0.25 * net._replay_loss(batch)
     torch.testing.assert_close(out["loss"], expected, rtol=1e-4, atol=1e-5)
-    assert net._replayed(batch) > 0
+    assert net._replay_loss(batch) > 0
     torch.testing.assert_close(net.eval()(batch)["loss"], state_loss + 0.5 * analogy, rtol=1e-4, atol=1e-5)
 
 
@@ -174,14 +174,14 @@ def test_states_are_predicted_from_what_was_before(db):
     other = {name: value.clone() if torch.is_tensor(value) else value for name, value in batch.items()}
     for name in ("state", "images"):
         other[name][:, 3:] = 0
-    other["retrieved"][:], other["progress"][:] = 0.3, 0.1  # the map is for learning, not for predicting
+    other["retrieved"][:], other["progress"][:] = 0.3, 0.1  # predictions do not use the map
     with torch.no_grad():
         one, two = net(batch)["prediction"], net(other)["prediction"]
     torch.testing.assert_close(one[:, :3], two[:, :3])
     assert (one[:, 3:] - two[:, 3:]).abs().amax(-1).min() > 1e-5
 
 
-def test_a_sample_holds_what_was_retrieved_and_how_far_it_is(db):
+def test_a_sample_has_the_retrieved_clips_and_the_progress_of_the_episode(db):
     data = RECIPE.data(db, finetune())
     assert data.facts["gripper"] == [4]
     sample = data.train[len(data.train) - 1]
@@ -194,7 +194,7 @@ def test_a_sample_holds_what_was_retrieved_and_how_far_it_is(db):
     np.testing.assert_array_equal(again["replay_keypoints"], sample["replay_keypoints"])
     retrieved = data.train.transform.retrieved
     assert clip_id(0) not in retrieved.ids  # a robot's own video
-    assert len(pickle.dumps(data.train)) < 2 * retrieved.keypoints.nbytes + 400_000  # what a loader's process gets
+    assert len(pickle.dumps(data.train)) < 2 * retrieved.keypoints.nbytes + 400_000  # pickled for a loader
     num_rows = db.count(FEATURES)
     RECIPE.data(db, finetune())
     assert db.count(FEATURES) == num_rows
@@ -228,7 +228,7 @@ def test_a_table_that_cannot_be_trained_on_is_refused(db, values, words):
     assert caught.value.hint
 
 
-def test_versions_that_are_gone_and_tables_that_are_not_there(db, tmp_path):
+def test_deleted_versions_and_missing_tables_are_refused(db, tmp_path):
     for values in ({}, {"stage": "finetune"}):
         with pytest.raises(StoreError, match="no version 99"):
             RECIPE.data(db, pretrain(**values), 99)
@@ -247,9 +247,9 @@ def test_versions_that_are_gone_and_tables_that_are_not_there(db, tmp_path):
         RECIPE.data(empty, finetune())
 
 
-def test_pictures_that_were_not_stored_are_said(tmp_path):
+def test_images_that_were_not_stored_are_an_error(tmp_path):
     db = hand_db(tmp_path, [hand_row(n, jpeg=False) for n in range(4)], NAMES)
-    with pytest.raises(ConfigError, match="pictures"):
+    with pytest.raises(ConfigError, match="images"):
         RECIPE.data(db, pretrain())
     blind = RECIPE.data(db, finetune(image_encoder="none"))
     net = RECIPE.network(finetune(image_encoder="none"), blind.facts)
@@ -270,19 +270,19 @@ def test_states_that_differ_and_states_without_names(tmp_path):
 
 def test_a_checkpoint_of_other_sizes_is_refused(db, first, tmp_path):
     with pytest.raises(ConfigError, match="does not hold the small encoder"):
-        train(RECIPE, db, finetune(init=first.checkpoint, image_width=24), RunFolder.parse(tmp_path))
+        train(RECIPE, db, finetune(init=first.checkpoint, image_width=24), Folder.parse(tmp_path))
     with pytest.raises(ConfigError, match="does not fit this network"):
-        train(RECIPE, db, finetune(init=first.checkpoint, layers=2), RunFolder.parse(tmp_path / "other"))
+        train(RECIPE, db, finetune(init=first.checkpoint, layers=2), Folder.parse(tmp_path / "other"))
 
 
-def test_no_window_left_to_train_on_is_said(tmp_path):
+def test_no_window_to_train_on_is_an_error(tmp_path):
     db = hand_db(tmp_path, [hand_row(1)], NAMES, 1)
     for settings in (pretrain(batch_size=999), finetune(batch_size=999, topk=1)):
         with pytest.raises(ConfigError, match="windows to train on, but one step takes 999"):
-            train(RECIPE, db, settings, RunFolder.parse(tmp_path / settings.stage))
+            train(RECIPE, db, settings, Folder.parse(tmp_path / settings.stage))
 
 
-def test_every_settings_file_is_whole():
+def test_every_settings_file_can_be_loaded():
     for size in RECIPE.sizes:
         found = ArvrmSettings(**tomllib.loads((FOLDER / f"{size}.toml").read_text()))
         assert (found.stage == "finetune") == size.endswith("finetune")
@@ -294,7 +294,7 @@ def test_every_settings_file_is_whole():
     assert {name: SMALL[name] for name in shared} == {name: FINE[name] for name in shared}
 
 
-def test_every_setting_stands_on_the_page_as_it_is():
+def test_the_page_has_every_setting_with_its_default_and_meaning():
     page = (Path(__file__).parents[2] / "docs" / "arvrm.md").read_text()
     for name in ArvrmSettings.model_fields.keys() - TrainSettings.model_fields.keys():
         field = ArvrmSettings.model_fields[name]

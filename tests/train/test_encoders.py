@@ -1,4 +1,4 @@
-"""The small encoders, and the one door to all of them."""
+"""The small encoders, and the functions that make any encoder."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ torch = pytest.importorskip("torch")
 from handloom.train.parts.encoders import EncoderSpec, image_encoder, text_encoder  # noqa: E402
 
 
-def test_small_pictures_encoder_takes_any_size_and_learns():
+def test_small_images_encoder_takes_any_size_and_learns():
     torch.manual_seed(0)
     encoder = image_encoder(EncoderSpec(width=32, image_size=48))
-    pictures = torch.randint(0, 256, (2, 40, 60, 3), dtype=torch.uint8)
-    tokens = encoder(pictures)
+    images = torch.randint(0, 256, (2, 40, 60, 3), dtype=torch.uint8)
+    tokens = encoder(images)
     assert tokens.shape == (2, encoder.num_tokens, encoder.width) == (2, 10, 32)
     assert not encoder.frozen
     tokens.square().sum().backward()
     assert all(p.grad is not None for p in encoder.parameters())
-    torch.testing.assert_close(encoder(pictures[1:]), tokens[1:])
+    torch.testing.assert_close(encoder(images[1:]), tokens[1:])
 
 
-def test_a_patch_of_the_picture_is_a_token():
+def test_a_patch_of_the_image_is_a_token():
     torch.manual_seed(0)
     encoder = image_encoder(EncoderSpec(width=32, image_size=64))
     before = torch.full((1, 64, 64, 3), 128, dtype=torch.uint8)
@@ -37,9 +37,7 @@ def test_a_patch_of_the_picture_is_a_token():
 
 
 def test_small_text_encoder_is_the_same_on_every_machine():
-    code = (
-        "from handloom.train.parts.small_encoders import *; print([zlib.crc32(p.encode()) for p in pieces('Cut it')])"
-    )
+    code = "from handloom.train.parts.encoders import *; print([zlib.crc32(p.encode()) for p in pieces('Cut it')])"
     runs = {
         subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True

@@ -10,7 +10,7 @@ from handloom.train.parts.mlp import Mlp, MlpHead
 from handloom.train.parts.pooling import AttentionPool
 
 
-def test_a_position_sees_itself_and_what_is_before_it():
+def test_a_position_attends_to_itself_and_to_those_before_it():
     torch.manual_seed(0)
     model = Llama(dim=24, layers=3, heads=3, multiple_of=8)
     tokens = torch.randn(2, 10, 24)
@@ -21,8 +21,8 @@ def test_a_position_sees_itself_and_what_is_before_it():
     assert apart[6:].min() > 1e-4
 
 
-def test_attention_depends_on_how_far_apart_tokens_are_alone():
-    """Rotary positions: shifting query and key together changes no product, shifting one does."""
+def test_attention_depends_only_on_the_distance_of_tokens():
+    """Rotary positions: a product does not change when query and key are shifted together, but when one is shifted."""
     torch.manual_seed(0)
     table = rotary_table(32, 8)
     query, key = torch.randn(2, 1, 1, 1, 8)
@@ -52,7 +52,7 @@ def test_a_block_has_the_weights_of_its_formula():
     assert sum(p.numel() for p in model.parameters()) == 2 * (4 * 96**2 + 3 * 96 * 256 + 2 * 96) + 96
 
 
-def test_pooling_does_not_mind_the_order_of_tokens_and_minds_each():
+def test_pooling_depends_on_every_token_and_not_on_their_order():
     torch.manual_seed(0)
     pool = AttentionPool(16, 6, heads=4)
     tokens = torch.randn(3, 7, 16)
@@ -61,7 +61,7 @@ def test_pooling_does_not_mind_the_order_of_tokens_and_minds_each():
     assert not torch.allclose(pool(tokens), pool(tokens[:, :-1]), atol=1e-4)
 
 
-def test_encoders_are_as_wide_inside_as_their_input_and_heads_start_at_nothing():
+def test_perceptrons_are_as_wide_as_their_input_and_heads_start_near_zero():
     assert Mlp(40, 8).inner.weight.shape == (40, 40)
     torch.manual_seed(0)
     head = MlpHead(16, 9)

@@ -1,4 +1,4 @@
-"""The loop: a resumed job is the undisturbed one, ranks agree, empty batches change nothing, NaN is told."""
+"""The loop: a resumed job equals an undisturbed one, ranks agree, empty batches change nothing, NaN is an error."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torch import nn
 
 from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
+from handloom.io.folder import Folder
 from handloom.store.location import storage_options_from
 from handloom.train import checkpoint as checkpoints
-from handloom.train.folder import RunFolder
 from handloom.train.history import loader_wait_share
 from handloom.train.loop import train
 from handloom.train.registry import open_network
@@ -36,12 +36,12 @@ def db(tmp_path_factory) -> Database:
 def undisturbed(db, tmp_path_factory) -> Path:
     """The folder of a job that ran to its end."""
     folder = tmp_path_factory.mktemp("whole")
-    train(RECIPE, db, SETTINGS, RunFolder.parse(folder))
+    train(RECIPE, db, SETTINGS, Folder.parse(folder))
     return folder
 
 
 def stop_after(number: int):
-    """A `should_stop` that says so at the given call."""
+    """A `should_stop` that is true at the given call."""
     calls = iter(range(1, 10**9))
     return lambda: next(calls) == number
 
@@ -63,9 +63,9 @@ def test_history_is_complete(undisturbed):
 
 
 @pytest.mark.parametrize("stops", [(1,), (4, 3), (7,), (8,)])
-def test_a_stopped_job_goes_on_to_the_same_bits(db, undisturbed, tmp_path, stops):
+def test_a_stopped_job_resumes_to_the_same_bits(db, undisturbed, tmp_path, stops):
     """In the middle of an epoch, between checkpoints, at an epoch's end, and twice."""
-    folder = RunFolder.parse(tmp_path / "out")
+    folder = Folder.parse(tmp_path / "out")
     for number in stops:
         outcome = train(RECIPE, db, SETTINGS, folder, should_stop=stop_after(number))
         assert outcome.stopped
@@ -73,7 +73,7 @@ def test_a_stopped_job_goes_on_to_the_same_bits(db, undisturbed, tmp_path, stops
     outcome = train(RECIPE, db, SETTINGS, folder)
     assert not outcome.stopped
     assert curve(lines_of(tmp_path / "out")) == curve(lines_of(undisturbed))
-    ends = [checkpoints.load(f, checkpoints.newest(f)) for f in (folder, RunFolder.parse(undisturbed))]
+    ends = [checkpoints.load(f, checkpoints.newest(f)) for f in (folder, Folder.parse(undisturbed))]
     assert all(torch.equal(ends[0].network[name], ends[1].network[name]) for name in ends[1].network)
     assert ends[0].facts.finished
     again = train(RECIPE, db, SETTINGS, folder)  # there is nothing left to do
@@ -84,9 +84,9 @@ class Killed(BaseException):
     pass
 
 
-def test_a_killed_job_goes_on_from_the_last_checkpoint(db, undisturbed, tmp_path):
-    """What came after the checkpoint is done again, and stands in the history once."""
-    folder = RunFolder.parse(tmp_path / "out")
+def test_a_killed_job_resumes_from_the_last_checkpoint(db, undisturbed, tmp_path):
+    """Steps after the checkpoint are repeated, and are in the history once."""
+    folder = Folder.parse(tmp_path / "out")
 
     def killer(line, _):
         if line["kind"] == "step" and line["step"] == 6 and not killed:
@@ -103,8 +103,8 @@ def test_a_killed_job_goes_on_from_the_last_checkpoint(db, undisturbed, tmp_path
 
 def test_max_steps_ends_training_and_the_schedule_there(db, tmp_path):
     settings = SETTINGS.model_copy(update={"max_steps": 21, "checkpoint_every": None, "epochs": 99})
-    whole = train(RECIPE, db, settings, RunFolder.parse(tmp_path / "whole"))
-    folder = RunFolder.parse(tmp_path / "out")
+    whole = train(RECIPE, db, settings, Folder.parse(tmp_path / "whole"))
+    folder = Folder.parse(tmp_path / "out")
     train(RECIPE, db, settings, folder, should_stop=stop_after(17))
     outcome = train(RECIPE, db, settings, folder)
     assert curve(outcome.history) == curve(whole.history)
@@ -114,8 +114,8 @@ def test_max_steps_ends_training_and_the_schedule_there(db, tmp_path):
     assert whole.history[-1]["kind"] == "held_out"
 
 
-def test_other_settings_are_refused_and_no_resume_begins_anew(db, undisturbed, tmp_path):
-    folder = RunFolder.parse(tmp_path / "out")
+def test_other_settings_are_refused_and_no_resume_starts_again(db, undisturbed, tmp_path):
+    folder = Folder.parse(tmp_path / "out")
     train(RECIPE, db, SETTINGS, folder, should_stop=stop_after(3))
     other = SETTINGS.model_copy(update={"lr": 0.02})
     with pytest.raises(ConfigError, match=r"lr is 0\.01 in the checkpoint, 0\.02 now"):
@@ -129,18 +129,18 @@ def test_a_clip_that_spoils_the_loss_is_named(db, tmp_path):
     assert clip in RECIPE.data(db, SETTINGS).train.clip_ids
     settings = SETTINGS.model_copy(update={"spoilt_clip": clip})
     with pytest.raises(LossNotFinite, match=f"the loss is not finite at step .*{clip}") as caught:
-        train(RECIPE, db, settings, RunFolder.parse(tmp_path))
+        train(RECIPE, db, settings, Folder.parse(tmp_path))
     assert "lower it" in caught.value.hint
 
 
 def test_too_few_windows_say_how_many_a_step_takes(db, tmp_path):
     with pytest.raises(ConfigError, match="one step takes 5000"):
-        train(RECIPE, db, SETTINGS.model_copy(update={"batch_size": 5000}), RunFolder.parse(tmp_path))
+        train(RECIPE, db, SETTINGS.model_copy(update={"batch_size": 5000}), Folder.parse(tmp_path))
 
 
-def test_a_deleted_version_is_told_with_those_that_are_there(tmp_path):
+def test_a_deleted_version_is_an_error_that_names_those_that_exist(tmp_path):
     db = training_db(tmp_path / "db", range(8))
-    folder = RunFolder.parse(tmp_path / "out")
+    folder = Folder.parse(tmp_path / "out")
     train(RECIPE, db, SETTINGS, folder, should_stop=stop_after(2))
     first = db.version
     training_db(tmp_path / "db", range(8, 12))
@@ -153,7 +153,7 @@ def test_a_deleted_version_is_told_with_those_that_are_there(tmp_path):
     assert f"clips {db.version}" in caught.value.hint
 
 
-def test_newer_versions_are_taken_up_at_epoch_ends(tmp_path):
+def test_a_job_switches_to_newer_versions_at_the_end_of_epochs(tmp_path):
     db = training_db(tmp_path / "db", range(8))
     first = db.version
 
@@ -166,20 +166,20 @@ def test_newer_versions_are_taken_up_at_epoch_ends(tmp_path):
             training_db(tmp_path / "db", range(8, 12))
 
     settings = SETTINGS.model_copy(update={"follow_versions": True})
-    outcome = train(RECIPE, db, settings, RunFolder.parse(tmp_path / "out"), report=extraction)
+    outcome = train(RECIPE, db, settings, Folder.parse(tmp_path / "out"), report=extraction)
     (line,) = begins
     assert line["train_rows"] + line["held_out_rows"] == 8
     assert line["train_windows"] == 6 * line["train_rows"]
     taken = [line for line in outcome.history if line["kind"] == "version"]
     assert [(line["epoch"], line["version"]) for line in taken] == [(1, db.version)]
     assert [line["version"] for line in outcome.history if line["kind"] == "held_out"] == [first] * 2 + [db.version] * 2
-    assert checkpoints.peek(RunFolder.parse(tmp_path / "out"))[0].data_version == db.version
+    assert checkpoints.peek(Folder.parse(tmp_path / "out"))[0].data_version == db.version
     sizes = [sum(line["kind"] == "step" and line["epoch"] == n for line in outcome.history) for n in range(3)]
     assert sizes[0] < sizes[1] == sizes[2]
-    assert outcome.history[-2]["lr"] < 0.1 * settings.lr  # the schedule ends with the epochs, however long they got
+    assert outcome.history[-2]["lr"] < 0.1 * settings.lr  # the schedule ends with the epochs, which have become longer
 
     whole = lines_of(tmp_path / "out")
-    folder = RunFolder.parse(tmp_path / "again")
+    folder = Folder.parse(tmp_path / "again")
     train(RECIPE, db, settings.model_copy(update={"version": first}), folder, should_stop=stop_after(sizes[0] + 2))
     assert checkpoints.peek(folder)[0].data_version == db.version
     train(RECIPE, db, settings.model_copy(update={"version": first}), folder)
@@ -188,16 +188,16 @@ def test_newer_versions_are_taken_up_at_epoch_ends(tmp_path):
 
 def test_init_starts_from_another_jobs_weights(db, undisturbed, tmp_path):
     settings = SETTINGS.model_copy(update={"init": str(undisturbed), "max_steps": 1})
-    outcome = train(RECIPE, db, settings, RunFolder.parse(tmp_path))
+    outcome = train(RECIPE, db, settings, Folder.parse(tmp_path))
     first = next(line for line in outcome.history if line["kind"] == "held_out")
     last = [line for line in lines_of(undisturbed) if line["kind"] == "held_out"][-1]
     assert first["numbers"] == last["numbers"]
     assert [line["step"] for line in outcome.history if line["kind"] == "step"] == [1]
-    assert checkpoints.peek(RunFolder.parse(tmp_path))[0].finished
+    assert checkpoints.peek(Folder.parse(tmp_path))[0].finished
 
 
 def test_a_trained_network_is_opened_from_its_folder(db, undisturbed):
-    outcome = train(RECIPE, db, SETTINGS, RunFolder.parse(undisturbed))  # finished: nothing is done
+    outcome = train(RECIPE, db, SETTINGS, Folder.parse(undisturbed))  # finished: nothing is done
     network, checkpoint = open_network(str(undisturbed), recipe=RECIPE)
     assert (checkpoint.facts.data_version, checkpoint.facts.finished) == (db.version, True)
     batch = next(iter(outcome.data.held_out.loader(batch_size=4)))
@@ -209,7 +209,7 @@ def test_a_trained_network_is_opened_from_its_folder(db, undisturbed):
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.needs_gpu)])
 def test_bf16_learns_too(db, tmp_path, device):
     settings = SETTINGS.model_copy(update={"precision": "bf16", "compile": device == "cuda"})
-    outcome = train(RECIPE, db, settings, RunFolder.parse(tmp_path), device=device)
+    outcome = train(RECIPE, db, settings, Folder.parse(tmp_path), device=device)
     held_out = [line["numbers"]["l1"] for line in outcome.history if line["kind"] == "held_out"]
     assert held_out[-1] < held_out[0]
     assert all(p.dtype == torch.float32 for p in outcome.network.parameters())
@@ -260,7 +260,7 @@ def weights_of(made: Stepper) -> list[np.ndarray]:
 
 
 def test_accumulated_batches_weigh_as_one():
-    """Also where some of them hold fewer valid elements, or none."""
+    """Also if some of them have fewer valid elements, or none."""
     batches = plain_batches([(4, 4), (4, 1), (4, 0), (4, 3)])
     parts, whole = stepper(), stepper()
     apart = parts.step(batches, 0.1, 1)
@@ -288,7 +288,7 @@ def test_gradients_are_clipped_and_measured_before():
     assert norm == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_a_gradient_that_overflows_is_told():
+def test_a_gradient_that_overflows_is_an_error():
     batches = plain_batches([(2, 2)])
     batches[0]["y"] = batches[0]["y"] * 0 + 1e19
     with pytest.raises(LossNotFinite, match="step 7; the batch held c0, c1"):
@@ -310,7 +310,7 @@ def rank_of_two(rank: int, db: Database, out: str, settings: TinySettings, store
     """One of two processes of a data-parallel job over gloo."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    outcome = train(RECIPE, db, settings, RunFolder.parse(out))
+    outcome = train(RECIPE, db, settings, Folder.parse(out))
     torch.save({n: p.detach() for n, p in outcome.network.named_parameters()}, f"{out}/rank{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -328,7 +328,7 @@ def test_two_workers_do_what_one_does_with_twice_the_batch(db, tmp_path, monkeyp
     held_out = [line for line in two if line["kind"] == "held_out"]
     assert [line["windows"] for line in held_out] == [len(RECIPE.data(db, settings).held_out)] * 2
 
-    folder = RunFolder.parse(tmp_path / "one")
+    folder = Folder.parse(tmp_path / "one")
     one = train(RECIPE, db, settings.model_copy(update={"batch_size": 8}), folder)
     ones = [line for line in one.history if line["kind"] == "held_out"]
     assert held_out[0]["counts"] == ones[0]["counts"]
@@ -337,7 +337,7 @@ def test_two_workers_do_what_one_does_with_twice_the_batch(db, tmp_path, monkeyp
     for name, value in ones[1]["numbers"].items():  # after an epoch of other batches
         assert held_out[1]["numbers"][name] == pytest.approx(value, rel=0.1)
     with pytest.raises(ConfigError, match="made by 2 workers, 1 were asked for"):
-        train(RECIPE, db, settings, RunFolder.parse(tmp_path / "two"))
+        train(RECIPE, db, settings, Folder.parse(tmp_path / "two"))
 
 
 # The schedule
@@ -366,11 +366,11 @@ def test_training_into_a_bucket(db, tmp_path):
     with s3_server() as env:
         options = storage_options_from(env)
         with pytest.raises(StoreError, match="cannot write"):
-            train(RECIPE, db, settings, RunFolder.parse("s3://absent/run", options))
-        out = RunFolder.parse("s3://bucket/run", options)
+            train(RECIPE, db, settings, Folder.parse("s3://absent/run", options))
+        out = Folder.parse("s3://bucket/run", options)
         train(RECIPE, db, settings, out, tensorboard=out.sub("board"), should_stop=stop_after(3))
         outcome = train(RECIPE, db, settings, out, tensorboard=out.sub("board"))
-        whole = train(RECIPE, db, settings, RunFolder.parse(tmp_path))
+        whole = train(RECIPE, db, settings, Folder.parse(tmp_path))
         assert curve(outcome.history) == curve(whole.history)
         assert out.read("history.jsonl").count(b'"step"') >= len(whole.history)
         assert any(name.startswith("events.out.tfevents") for name in out.names("board"))

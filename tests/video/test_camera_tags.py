@@ -1,4 +1,4 @@
-"""What video files say of their cameras: read from boxes as cameras write them; from any other bytes, nothing."""
+"""Camera tags of video files: read from boxes as cameras write them; nothing from any other bytes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tags(data: bytes) -> CameraTags:
         (b"", CameraTags()),
     ],
 )
-def test_what_a_file_says(inside, expected):
+def test_tags_of_each_maker(inside, expected):
     assert tags(file_of(inside)) == expected
 
 
@@ -55,17 +55,17 @@ def test_what_a_file_says(inside, expected):
         box(b"udta", box(b"GPMF", gpmf(b"DEVC", "", gpmf(b"ZFOV", "f", b"", 4)))),
     ],
 )
-def test_a_number_that_cannot_be_is_not_said(inside):
+def test_an_impossible_number_is_left_out(inside):
     assert tags(file_of(inside)).diagonal_fov_deg is None
 
 
-def test_names_that_a_terminal_would_act_on_are_cleaned_and_cut():
+def test_control_characters_and_long_names_are_cut():
     found = tags(file_of(keys({"com.apple.quicktime.make": "A\x1b[31m\n", "com.apple.quicktime.model": "x" * 9000})))
     assert found.make == "A[31m"
     assert len(found.model) == 80
 
 
-def test_files_that_are_no_mp4_or_are_not_there_say_nothing(tmp_path):
+def test_a_missing_file_or_another_format_has_no_tags(tmp_path):
     (tmp_path / "a.mkv").write_bytes(b"\x1aE\xdf\xa3" + WHOLE)
     for path in (tmp_path / "a.mkv", tmp_path / "b.mp4", tmp_path, Path("nowhere://x/y.mp4")):
         assert read_camera_tags(str(path)) == CameraTags()
@@ -73,7 +73,7 @@ def test_files_that_are_no_mp4_or_are_not_there_say_nothing(tmp_path):
 
 @settings(max_examples=300)
 @given(st.data())
-def test_damaged_bytes_end_and_never_raise(data):
+def test_damaged_bytes_never_raise_or_hang(data):
     """Cut, changed and inserted bytes, sizes of boxes above all."""
     damaged = bytearray(WHOLE)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -85,13 +85,13 @@ def test_damaged_bytes_end_and_never_raise(data):
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_inside_end_and_never_raise(noise):
+def test_any_bytes_inside_never_raise_or_hang(noise):
     tags(file_of(noise))
     tags(file_of(box(b"udta", box(b"GPMF", noise), box(b"meta", noise), noise)))
 
 
-def test_a_file_of_boxes_without_end_is_left(monkeypatch):
-    """Eight bytes are a box: a GB of them, and boxes in boxes, are looked at no longer than others."""
+def test_the_number_of_boxes_that_are_read_is_bounded():
+    """A box can have eight bytes: a GB of them, or boxes in boxes, must not take longer than other files."""
     reads = 0
 
     class Counting(io.BytesIO):
@@ -116,7 +116,7 @@ def test_a_huge_box_is_not_read_whole():
     assert len(parts.read(inner)) == boxes_module.MAX_BYTES
 
 
-def test_behind_a_web_server_its_pictures_stay_there(tmp_path):
+def test_of_a_remote_file_no_image_data_is_fetched(tmp_path):
     (tmp_path / "a.mp4").write_bytes(
         box(b"ftyp", b"mp42", bytes(4)) + box(b"mdat", bytes(8 << 20)) + box(b"moov", gopro(setting=b"L"))
     )

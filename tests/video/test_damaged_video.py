@@ -1,4 +1,4 @@
-"""Damaged and foreign files end as the right frames or as a ClipError with a reason; the child serves on."""
+"""Damaged and foreign files give the right frames or a ClipError with a reason; decoding of other clips goes on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from support.numbered_video import numbers_of, write_numbered
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
 from handloom.schemas.tables.reject import REASONS
-from handloom.video.decode.decoder import DecodedClip, DecodeLimits, Decoder, DecoderSwitched
-from handloom.video.fetch.source import VideoSource
+from handloom.video.decode.decoder import DecodedClip, DecodeLimits, Decoder
+from handloom.video.fetch.video_source import VideoSource
 from handloom.video.write import Encoding
 
 HZ, NUM = 30, 90
@@ -22,7 +22,7 @@ GOP = Encoding(gop=15, options=(("sc_threshold", "0"),))
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory):
-    """One for all tests: whatever the file before was, the next clip must be fine."""
+    """One for all tests: after any file the next clip must decode."""
     decoder = Decoder(HZ, 360, DecodeLimits(timeout_s=20), VideoSource(str(tmp_path_factory.mktemp("cache"))))
     yield decoder
     decoder.close()
@@ -62,22 +62,18 @@ def outcome(decoder: Decoder, wanted: Clip) -> list[int] | str:
         assert item.problem
         assert item.hint
         return item.reason
-    return item[1] if item[0] == "frames" else item[0]
+    return [n for chunk in item[1] for n in numbers_of(chunk)] if item[0] == "frames" else item[0]
 
 
-def drained(item: DecodedClip, numbers: list[int] | None = None) -> str:
-    """Read a clip to its end: `frames` or a reason; `numbers`, if given, receives what the pictures say."""
-    while True:
-        try:
-            for chunk in item.chunks():
-                if numbers is not None:
-                    numbers.extend(numbers_of(chunk))
-            return "frames"
-        except DecoderSwitched:
-            if numbers is not None:
-                numbers.clear()
-        except ClipError as error:
-            return error.reason
+def drained(item: DecodedClip, chunks: list[np.ndarray] | None = None) -> str:
+    """Read a clip to its end: `frames` or a reason; `chunks`, if given, receives the images."""
+    chunks = [] if chunks is None else chunks
+    try:
+        for chunk in item.chunks(chunks.clear):
+            chunks.append(chunk)
+    except ClipError as error:
+        return error.reason
+    return "frames"
 
 
 def test_files_that_hold_no_video(tmp_path, decoder, moov_last):
@@ -106,8 +102,8 @@ def test_files_that_hold_no_video(tmp_path, decoder, moov_last):
 
 
 @pytest.mark.parametrize("share", [0.4, 0.6, 0.7, 0.75, 0.97])
-def test_a_file_cut_short_gives_what_it_still_holds(tmp_path, decoder, moov_first, share):
-    """A clip within what is left has its right frames, one beyond it is `damaged`: nothing in between."""
+def test_a_file_cut_short_gives_the_clips_that_it_still_holds(tmp_path, decoder, moov_first, share):
+    """A clip within the rest has its right frames; one beyond it is `damaged`."""
     path = tmp_path / "cut.mp4"
     first = moov_first.find(b"mdat")
     path.write_bytes(moov_first[: first + int((len(moov_first) - first) * share)])
@@ -120,12 +116,12 @@ def test_a_file_cut_short_gives_what_it_still_holds(tmp_path, decoder, moov_firs
 
 
 def test_damage_in_the_middle_costs_the_clips_that_need_it(tmp_path, decoder, moov_first):
-    """One lost packet: its group of pictures is lost as far as it depends on it, all other clips are whole."""
+    """One lost packet: the clip of its group of pictures is lost, all other clips are whole."""
     path = tmp_path / "middle.mp4"
     path.write_bytes(moov_first)
     with av.open(path) as container:
         packets = [p for p in container.demux(video=0) if p.size]
-    hit = packets[52]  # not so early in its group that the one before still waits for its last pictures
+    hit = packets[52]  # late enough in its group that the group before has no images to come
     number = round(float(hit.pts * hit.time_base) * HZ)
     data = bytearray(moov_first)
     data[hit.pos : hit.pos + hit.size] = bytes(hit.size)
@@ -136,8 +132,8 @@ def test_damage_in_the_middle_costs_the_clips_that_need_it(tmp_path, decoder, mo
 
 
 @pytest.mark.parametrize("num_trials", [6, pytest.param(60, marks=pytest.mark.slow)])
-def test_any_scattered_damage_ends_in_order(tmp_path, decoder, moov_first, num_trials):
-    """Flipped bytes anywhere, the header too: pictures or a reason, never a hang, a crash or an unknown error."""
+def test_scattered_damage_gives_frames_or_a_reason(tmp_path, decoder, moov_first, num_trials):
+    """Flipped bytes anywhere, in the header too: never a hang, a crash or an unknown error."""
     rng = np.random.default_rng(5)
     whole = tmp_path / "whole.mp4"
     whole.write_bytes(moov_first)

@@ -1,4 +1,4 @@
-"""The decode child: right frames through one process, and what happens when it dies, hangs or is left alone."""
+"""Decoding processes: the right frames from one process; crashes, hangs, and a parent that ends."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import time
 
 import numpy as np
 import pytest
+from support.decoded import chunks_of
 from support.numbered_video import numbers_of, write_numbered
 
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip, make_clip_id
-from handloom.video.decode.decoder import DecodedClip, DecodeLimits, Decoder, DecoderSwitched
+from handloom.video.decode.decoder import DecodedClip, DecodeLimits, Decoder
 from handloom.video.decode.process import DecodingProcess
-from handloom.video.fetch.source import VideoSource
+from handloom.video.fetch.video_source import VideoSource
 from handloom.video.write import Encoding
 
 HZ, NUM = 30, 120
@@ -26,7 +27,7 @@ LONG = Encoding(gop=250, preset="ultrafast")
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> dict[str, str]:
-    """`big`: frames large enough that a clip needs several chunks; the others small."""
+    """`big`: frames large enough that a buffer of 1 MB holds one chunk; the others small."""
     folder = tmp_path_factory.mktemp("videos")
     times = np.arange(NUM) / HZ
     return {
@@ -55,19 +56,15 @@ def clip(uri: str, start_s: float, end_s: float | None) -> Clip:
 
 
 def numbers(decoded: DecodedClip) -> list[int]:
-    return [n for chunk in decoded.chunks() for n in numbers_of(chunk)]
+    return [n for chunk in chunks_of(decoded) for n in numbers_of(chunk)]
 
 
 def outcome(item: DecodedClip | ClipError) -> list[int] | str:
-    """The numbers of a clip's frames, or why it has none."""
-    while isinstance(item, DecodedClip):
-        try:
-            return numbers(item)
-        except DecoderSwitched:
-            continue
-        except ClipError as error:
-            item = error
-    return item.reason
+    """The numbers of a clip's frames, or the reason why it has none."""
+    try:
+        return item.reason if isinstance(item, ClipError) else numbers(item)
+    except ClipError as error:
+        return error.reason
 
 
 def child_of(decoder: Decoder) -> DecodingProcess:
@@ -84,7 +81,7 @@ def is_running(pid: int) -> bool:
 
 
 def test_clips_of_any_video_in_any_order(videos, make_decoder):
-    """Consecutive, overlapping, backward, other videos in between, hopeless ones among them: one launcher for all."""
+    """Consecutive, overlapping, backward, with other videos and bad clips in between: one launcher for all."""
     spans = [("plain", 0, 1), ("plain", 1, 2), ("turned", 5, 6), ("plain", 1.5, 3), ("plain", 0.2, 0.8), ("deep", 3, 4)]
     spans += [("plain", 1, 1), ("turned", 8, 9.3), ("turned", 1, 2), ("turned", 6, None), ("gone", 0, 1)]
     spans += [("deep", 0, 4)]
@@ -119,7 +116,7 @@ def test_facts_without_frames(videos, make_decoder):
     too_big = next(stream)
     assert len(too_big.header.frame_s) == 60
     assert too_big.header.num_bytes == 60 * 480 * 360 * 3
-    assert not list(too_big.chunks())
+    assert not numbers(too_big)
     assert numbers(next(stream)) == [0, 2]
 
 
@@ -127,25 +124,31 @@ def test_skipped_frames_do_not_reach_the_next_clip(videos, make_decoder):
     clips = [clip(videos["big"], 0, 4), clip(videos["big"], 1, 2)]
     stream = make_decoder(hz=30).stream(clips)
     first = next(stream)
-    next(first.chunks())
+    next(first.chunks(lambda: None))
     second = next(stream)
     assert numbers(second) == list(range(30, 60))
     with pytest.raises(RuntimeError, match="already"):
-        list(first.chunks())
+        numbers(first)
 
 
 def test_a_child_killed_in_a_clip_costs_no_frame(videos, make_decoder):
-    """The clip comes again from PyAV, the next from decord; a child killed between two streams is not even noticed."""
+    """The clip is sent again by PyAV, the next one by decord; a crash between two streams has no effect."""
     decoder = make_decoder(hz=30, short_side_px=480, ahead_mb=1)
     stream = decoder.stream([clip(videos["big"], 0, 4), clip(videos["big"], 1, 2)])
     first = next(stream)
-    chunks = first.chunks()
-    assert numbers_of(next(chunks)) == list(range(16))
-    os.kill(child_of(decoder).pid, signal.SIGKILL)
-    with pytest.raises(DecoderSwitched):
-        list(chunks)
-    assert first.header.decoder == "pyav"
-    assert numbers(first) == list(range(NUM))
+    found: list[int] = []
+    begun: list[str] = []
+
+    def begin() -> None:
+        found.clear()
+        begun.append(first.header.decoder)
+
+    for chunk in first.chunks(begin):
+        if not found and len(begun) == 1:
+            os.kill(child_of(decoder).pid, signal.SIGKILL)
+        found += numbers_of(chunk)
+    assert begun == ["decord", "pyav"]
+    assert found == list(range(NUM))
     second = next(stream)
     assert second.header.decoder == "decord"
     assert numbers(second) == list(range(30, 60))
@@ -161,20 +164,23 @@ def test_a_child_killed_twice_in_a_clip_is_a_reject(videos, make_decoder):
     decoder = make_decoder(hz=30, short_side_px=480, ahead_mb=1)
     stream = decoder.stream([clip(videos["big"], 0, 4), clip(videos["plain"], 1, 2)])
     first = next(stream)
-    for expected in (DecoderSwitched, ClipError):
-        chunks = first.chunks()
-        next(chunks)
+    begun: list[str] = []
+    chunks = first.chunks(lambda: begun.append(first.header.decoder))
+    for num_before in (0, 1):
+        while len(begun) <= num_before:
+            next(chunks)
         os.kill(child_of(decoder).pid, signal.SIGKILL)
-        with pytest.raises(expected) as caught:
-            list(chunks)
+    with pytest.raises(ClipError) as caught:
+        list(chunks)
+    assert begun == ["decord", "pyav"]
     assert caught.value.reason == "decoder_died"
     assert "-9" in caught.value.problem
     assert numbers(next(stream)) == list(range(30, 60))
 
 
 @pytest.mark.parametrize("busy", [True, False])
-def test_a_child_that_hangs_is_found_out(videos, make_decoder, busy):
-    """Stopped in the middle of a message or between two: the wait ends with the limit, the next clip is fine."""
+def test_a_child_that_hangs_is_ended_at_the_time_limit(videos, make_decoder, busy):
+    """Stopped in the middle of a message or between two messages: the next clip decodes."""
     timeout_s = 4.0
     decoder = make_decoder(hz=30, short_side_px=480, ahead_mb=1, timeout_s=timeout_s)
     decoder.probe(clip(videos["big"], 0, None))
@@ -184,7 +190,7 @@ def test_a_child_that_hangs_is_found_out(videos, make_decoder, busy):
     stream = decoder.stream([clip(videos["big"], 0, 4), clip(videos["plain"], 1, 2)])
     item = next(stream)
     if isinstance(item, DecodedClip):
-        chunks = item.chunks()
+        chunks = item.chunks(lambda: None)
         next(chunks)
         time.sleep(0.3)  # the child fills its socket
         os.kill(child_of(decoder).pid, signal.SIGSTOP)
@@ -192,11 +198,11 @@ def test_a_child_that_hangs_is_found_out(videos, make_decoder, busy):
             list(chunks)
         item = caught.value
     assert item.reason == "decode_timeout"
-    assert time.monotonic() - started < timeout_s + 10  # a machine with other work starts the next child late
+    assert time.monotonic() - started < timeout_s + 40  # a busy machine starts the next child late
     assert numbers(next(stream)) == list(range(30, 60))
 
 
-def test_pictures_beyond_the_memory_limit(tmp_path, videos, make_decoder):
+def test_images_beyond_the_memory_limit(tmp_path, videos, make_decoder):
     path = tmp_path / "huge.mp4"
     write_numbered(path, np.arange(6) / HZ, LONG, 4096, 3072)
     decoder = make_decoder(hz=30, short_side_px=3072, memory_mb=192)
@@ -207,10 +213,10 @@ def test_pictures_beyond_the_memory_limit(tmp_path, videos, make_decoder):
 def test_an_abandoned_stream_leaves_nothing_behind(videos, make_decoder):
     decoder = make_decoder(hz=30, short_side_px=480, ahead_mb=1)
     stream = decoder.stream([clip(videos["big"], 0, 4)] * 3)
-    next(next(stream).chunks())
+    next(next(stream).chunks(lambda: None))
     pid, started = child_of(decoder).pid, time.monotonic()
     stream.close()
-    assert time.monotonic() - started < 10  # not the limit of 60 s
+    assert time.monotonic() - started < 40  # not the limit of 60 s
     assert not is_running(pid)
     assert not [t for t in threading.enumerate() if t is not threading.main_thread() and "_pump" in t.name]
     (after,) = decoder.stream([clip(videos["plain"], 1, 2)])
@@ -226,11 +232,11 @@ def test_the_child_ends_with_its_parent(videos, tmp_path, busy):
 import sys, time
 from handloom.schemas.clip import Clip
 from handloom.video.decode.decoder import DecodeLimits, Decoder
-from handloom.video.fetch.source import VideoSource
+from handloom.video.fetch.video_source import VideoSource
 decoder = Decoder(30, 480, DecodeLimits(ahead_mb=1), VideoSource({str(tmp_path)!r}))
 stream = decoder.stream([Clip("c", "d", "v", {videos["big"]!r}, 0.0, 4.0 if {busy} else 0.1)])
 decoded = next(stream)
-next(decoded.chunks()) if {busy} else list(decoded.chunks())
+next(decoded.chunks(lambda: None)) if {busy} else list(decoded.chunks(lambda: None))
 print(decoder._process.pid, flush=True)
 time.sleep(60)
 """

@@ -1,4 +1,4 @@
-"""Frames come back as they went in, from memory and from the file beyond it."""
+"""Frames are read as they were appended, from memory and from the file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from handloom.video.decode.frame_store import FrameStore
 
 
 @pytest.mark.parametrize("memory_frames", [0, 5, 100])
-def test_what_goes_in_comes_out(memory_frames):
+def test_frames_are_read_as_they_were_appended(memory_frames):
     rng = np.random.default_rng(memory_frames)
     frames = rng.integers(0, 255, (23, 6, 8, 3), np.uint8)
     store = FrameStore(np.arange(23) / 15, memory_bytes=memory_frames * frames[0].nbytes)
@@ -28,5 +28,10 @@ def test_what_goes_in_comes_out(memory_frames):
             store.rgb(index)
     with pytest.raises(ShapeError):
         store.append(frames[:1, :4])
+    store.clear()  # another decoder sends the clip again, here in another size
+    assert len(store) == 0
+    store.append(frames[::-1, :4])
+    assert np.array_equal(store.rgb(3), frames[19, :4])
+    assert np.array_equal(store.grey(3), cv2.cvtColor(frames[19, :4], cv2.COLOR_RGB2GRAY))
     store.close()
     store.close()

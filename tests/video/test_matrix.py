@@ -1,4 +1,4 @@
-"""Every container, codec and condition: the right picture at the right time, judged by libav's plain decoding in order.
+"""Every container, codec and condition: the right image at the right time, judged by libav's plain decoding in order.
 
 A file is written, decoded from its first packet to its last without any seek, and then read in pieces by our readers:
 at the start, across groups of pictures, at the end, backwards. decord is tried wherever `suits_decord` lets it.
@@ -20,7 +20,7 @@ import pytest
 from av.video.reformatter import VideoReformatter
 from support.field_video import write_fields
 from support.made_videos import CLOCK_HZ, GOP, HZ, NUM, STEP, Encoded, encoded, lay, with_edits, with_second_header
-from support.numbered_video import number_of, numbered_picture, numbers_of
+from support.numbered_video import number_of, numbered_image, numbers_of
 
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
@@ -29,8 +29,8 @@ from handloom.video.container.frame_stamps import Scan, stamp_frames
 from handloom.video.container.output_order import times_on_grid
 from handloom.video.container.packets import PacketIndex, is_shown, read_packet_index, size_header
 from handloom.video.decode.decoder import DecodeLimits, Decoder
-from handloom.video.decode.readers import AvReader, DecodeFailedError, DecordReader, PictureSizeError, suits_decord
-from handloom.video.fetch.source import VideoSource
+from handloom.video.decode.readers import AvReader, DecodeFailedError, DecordReader, ImageSizeError, suits_decord
+from handloom.video.fetch.video_source import VideoSource
 
 SIZE = (128, 96)
 WRAP = 1 << 33  # of the 90 kHz clock of transport and program streams
@@ -59,14 +59,14 @@ def _quiet_decord():
 
 
 def plain(path: str, stream: int = 0) -> tuple[list[int], list[float]]:
-    """Numbers and times of all frames, decoded in order from the first packet on."""
-    frames, scaler = [], VideoReformatter()  # one of a frame's own takes 0.45 ms, most of it to start threads
+    """(numbers, times_s) of all frames, decoded in order from the first packet on."""
+    frames, scaler = [], VideoReformatter()  # kept: one per frame takes 0.45 ms, mostly to start threads
     with av.open(path) as container:
         for packet in container.demux(container.streams[stream]):
-            with contextlib.suppress(av.InvalidDataError):  # ffmpeg, too, goes on with the next packet
+            with contextlib.suppress(av.InvalidDataError):  # ffmpeg also continues with the next packet
                 frames += [f for f in packet.decode() if not f.is_corrupt]
-        pictures = (scaler.reformat(f, format="rgb24").to_ndarray() for f in frames)
-        return numbers_of(pictures), [f.time for f in frames]
+        images = (scaler.reformat(f, format="rgb24").to_ndarray() for f in frames)
+        return numbers_of(images), [f.time for f in frames]
 
 
 def readers(path: str, index: PacketIndex, by_decord: bool = True) -> Iterable[AvReader | DecordReader]:
@@ -82,7 +82,7 @@ def pieces(num: int) -> list[np.ndarray]:
 
 
 def check(path: str, numbers: list[int], times_s: Iterable[float], by_decord: bool = True) -> PacketIndex:
-    """Our times are `times_s`, and every reader finds `numbers` there, whatever it read before."""
+    """The index has `times_s`, and every reader finds `numbers` at them, whatever it read before."""
     index = read_packet_index(path)
     assert index.times_s == pytest.approx(list(times_s), abs=0.0011)  # Matroska and Flash count milliseconds
     assert index.info.num_frames == len(numbers)
@@ -100,7 +100,7 @@ def test_every_frame_of_every_codec_in_every_container(tmp_path, kind, codec):
     path = lay(tmp_path / f"v.{kind}", encoded(codec))
     numbers, times_s = plain(path)
     assert numbers == list(range(NUM))
-    # AVI stores no presentation times, and libav guesses them late or out of order: frame n stands at chunk n.
+    # AVI stores no presentation times, and libav guesses them late or out of order: frame n has the time of chunk n.
     index = check(path, numbers, np.arange(NUM) / HZ if kind == "avi" else times_s)
     assert suits_decord(index) == (codec in BY_DECORD.get(kind, "").split())
     assert index.cut_at_s is None
@@ -123,7 +123,7 @@ def test_files_without_a_table_of_contents(tmp_path, kind, codec):
     path = lay(tmp_path / f"v.{kind}", encoded(codec), indexed=False)
     numbers, times_s = plain(path)
     assert numbers == list(range(NUM))
-    if kind != "mp4":  # the pipeline's child then takes PyAV
+    if kind != "mp4":  # the pipeline then uses PyAV
         with pytest.raises(DecodeFailedError, match="duration"):
             DecordReader(path, read_packet_index(path), SIZE)
     check(path, numbers, times_s, by_decord=kind == "mp4")
@@ -132,9 +132,9 @@ def test_files_without_a_table_of_contents(tmp_path, kind, codec):
 @pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("num", [5, 40])
 def test_fields_in_packets_of_their_own(tmp_path, num, apart):
-    """Camcorders code fields: two packets a frame, the second without a time or half a frame later."""
-    pictures = [numbered_picture(n, 64, 64) for n in range(num)]
-    path = write_fields(tmp_path / "v.ts", pictures, GOP, HZ, apart)
+    """Camcorders code fields: two packets per frame, the second without a time or half a frame later."""
+    images = [numbered_image(n, 64, 64) for n in range(num)]
+    path = write_fields(tmp_path / "v.ts", images, GOP, HZ, apart)
     numbers, times_s = plain(path)
     assert numbers == list(range(num))
     index = check(path, numbers, times_s)
@@ -176,7 +176,7 @@ def test_several_frames_in_a_packet_of_a_program_stream(tmp_path, codec):
 
 
 def test_a_gap_leaves_frames_without_a_time(tmp_path):
-    """Two seconds are missing after 17 frames: on which side of them a frame without a time stands is not known."""
+    """Two seconds are missing after 17 frames: a frame without a time may be before or after them."""
     path = two_a_packet(tmp_path, shift=lambda n: (n >= 17) * 2 * HZ * STEP)
     index = read_packet_index(path)
     assert index.info.notes == ("untimed_left_out",)
@@ -192,7 +192,7 @@ def test_a_gap_leaves_frames_without_a_time(tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["none", "another's time", "jitter", "a lost frame"])
-def test_times_by_place_need_a_grid_that_every_known_time_shows(fault):
+def test_times_are_computed_only_if_every_known_time_confirms_the_grid(fault):
     """30000 frames of 23.976 Hz in ticks of 90 kHz, two of three without a time."""
     order, true = np.arange(30000), np.rint(5000 + np.arange(30000) * 3753.75).astype(np.int64)
     known, stamp = order % 3 == 0, true.copy()
@@ -211,7 +211,7 @@ def test_times_by_place_need_a_grid_that_every_known_time_shows(fault):
 
 @pytest.mark.parametrize("codec", ["h264", "mpeg4", "mjpeg"])
 def test_avi_with_dropped_frames(tmp_path, codec):
-    """The muxer writes an empty chunk for each frame that is not there; the last of a group, that no other needs."""
+    """The muxer writes an empty chunk for each missing frame; here the last of a group, to which no other refers."""
     path = lay(tmp_path / "v.avi", encoded(codec), keep=lambda n: n < 2 * GOP - 4 or n >= 2 * GOP)
     numbers = [n for n in range(NUM) if n < 2 * GOP - 4 or n >= 2 * GOP]
     assert plain(path)[0] == numbers
@@ -219,7 +219,7 @@ def test_avi_with_dropped_frames(tmp_path, codec):
 
 
 @pytest.mark.parametrize("codec", ["h264", "mpeg4-b"])
-def test_an_avi_cut_short_says_so(tmp_path, codec):
+def test_an_avi_that_is_cut_short_is_detected(tmp_path, codec):
     path = Path(lay(tmp_path / "v.avi", encoded(codec)))
     data = path.read_bytes()
     first, last = data.find(b"movi"), data.find(b"idx1")
@@ -252,7 +252,7 @@ def test_edit_lists(tmp_path, name, codec):
     assert check(path, found, times_s).cut_at_s is None
 
 
-# What the display matrix (a, b, c, d) does to a picture: shown x = a x + c y, shown y = b x + d y.
+# What the display matrix (a, b, c, d) does to an image: shown x = a x + c y, shown y = b x + d y.
 ORIENTATIONS: dict[tuple[int, int, int, int], tuple[int, bool]] = {
     (1, 0, 0, 1): (0, False), (0, 1, -1, 0): (90, False), (-1, 0, 0, -1): (180, False), (0, -1, 1, 0): (270, False),
     (-1, 0, 0, 1): (0, True), (0, -1, -1, 0): (90, True), (1, 0, 0, -1): (180, True), (0, 1, 1, 0): (270, True),
@@ -260,7 +260,7 @@ ORIENTATIONS: dict[tuple[int, int, int, int], tuple[int, bool]] = {
 
 
 def stored_under(matrix: tuple[int, int, int, int]) -> Callable[[np.ndarray], np.ndarray]:
-    """The inverse of the matrix on pictures, pixel by pixel."""
+    """The inverse of the matrix, on images, pixel by pixel."""
     a, b, c, d = matrix
 
     def stored(seen: np.ndarray) -> np.ndarray:
@@ -288,7 +288,7 @@ def test_every_turn_and_mirror_of_the_display_matrix(tmp_path, matrix):
 
 
 def test_a_turn_of_pixels_that_are_not_square(tmp_path):
-    """Columns are added before the picture is turned; Matroska writes the turn in words of its own."""
+    """Columns are added before the image is turned; Matroska stores the rotation in another way."""
     quarter = (0, 1, -1, 0)
     stored = stored_under(quarter)
     for kind in ("mp4", "mkv"):
@@ -308,12 +308,12 @@ def test_a_turn_of_pixels_that_are_not_square(tmp_path):
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "ts", "mpg", "avi"])
 @pytest.mark.parametrize("aspect", [Fraction(4, 3), Fraction(8, 9)])
 def test_pixels_that_are_not_square(tmp_path, kind, aspect):
-    """Stored with fewer or more columns than it is shown with; players, and we, bring it to square pixels."""
+    """Stored with fewer or more columns than shown; players, and handloom, scale it to square pixels."""
     columns = {Fraction(4, 3): 96, Fraction(8, 9): 144}[aspect]
     nearest = (np.arange(columns) + 0.5) * SIZE[0] / columns
     codec = {"mpg": "mpeg2-b", "avi": "mpeg4"}.get(kind, "h264-b")
     if kind == "mpg" and aspect == Fraction(8, 9):
-        pytest.skip("MPEG-2 says the shape of the picture, in four steps")
+        pytest.skip("MPEG-2 says the shape of the image, in four steps")
     source = encoded(codec, num=12, stored=Columns(tuple(nearest.astype(int))), pixel_aspect=aspect)
     path = lay(tmp_path / f"v.{kind}", source)
     index = read_packet_index(path)
@@ -323,8 +323,8 @@ def test_pixels_that_are_not_square(tmp_path, kind, aspect):
         assert [n for chunk in reader.read(np.arange(12), SIZE) for n in numbers_of(chunk)] == list(range(12))
 
 
-def test_a_rounded_width_makes_no_other_pixels(tmp_path):
-    """ffmpeg's scaler writes 640:639 beside a width of 426; frames are left as they are."""
+def test_pixels_stay_square_where_a_width_was_rounded(tmp_path):
+    """ffmpeg's scaler writes 640:639 with a width of 426; frames are not scaled."""
     path = lay(tmp_path / "v.mp4", encoded("h264", num=12, pixel_aspect=Fraction(640, 639)))
     with av.open(path) as container:
         assert container.streams.video[0].sample_aspect_ratio == Fraction(640, 639)
@@ -333,13 +333,13 @@ def test_a_rounded_width_makes_no_other_pixels(tmp_path):
 
 
 class Columns:
-    """Picks columns of a picture. As a class, so that equal picks are encoded once."""
+    """Picks columns of an image. As a class, so that equal picks are encoded once."""
 
     def __init__(self, columns: tuple[int, ...]) -> None:
         self.columns = columns
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        return picture[:, list(self.columns)]
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return image[:, list(self.columns)]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Columns) and other.columns == self.columns
@@ -348,7 +348,7 @@ class Columns:
         return hash(self.columns)
 
 
-def test_of_two_streams_one_is_taken_for_facts_and_pictures(tmp_path):
+def test_of_two_streams_one_is_taken_for_facts_and_images(tmp_path):
     small, large = encoded("h264", (64, 48), num=12), encoded("h264-b", first=100)
     other = encoded("h264-b", first=500)
     cases = {
@@ -374,8 +374,8 @@ STARTS = [
 
 
 @pytest.mark.parametrize(("kind", "codec"), [*STARTS, ("ts", "h264-refresh"), ("mpg", "mpeg2-b"), ("flv", "h264-b")])
-def test_a_start_in_the_middle_of_a_group_of_pictures(tmp_path, kind, codec):
-    """What was cut off is missing: the video begins with the first frame that comes out whole."""
+def test_a_start_in_the_middle_of_a_group_of_images(tmp_path, kind, codec):
+    """The video begins with the first frame that comes out whole."""
     path = lay(tmp_path / f"v.{kind}", encoded(codec), keep=lambda n: n >= 4)
     found, times_s = plain(path)
     assert found == list(range(found[0], NUM))
@@ -387,7 +387,7 @@ def test_a_start_in_the_middle_of_a_group_of_pictures(tmp_path, kind, codec):
 @pytest.mark.parametrize("codec", ["h264-open", "hevc-open", "mpeg2-b"])
 @pytest.mark.parametrize("kind", ["ts", "mkv", "mp4"])
 def test_leading_frames_of_a_cut_at_an_open_group(tmp_path, kind, codec):
-    """Cut at a key frame: the frames stored behind it but shown before it need what was cut off."""
+    """Cut at a key frame: the frames stored after it but shown before it refer to frames that were cut off."""
     source = encoded(codec)
     with av.open(lay(tmp_path / "whole.ts", source)) as container:
         packets = [p for p in container.demux(video=0) if p.size]
@@ -397,7 +397,7 @@ def test_leading_frames_of_a_cut_at_an_open_group(tmp_path, kind, codec):
     assert found == list(range(found[0], NUM))
     index = check(path, found, times_s)
     assert len(found) < NUM - second
-    # The muxer's edit list hides them in MP4: then the file itself says that they are not shown.
+    # In MP4 the muxer's edit list hides them.
     assert index.info.notes == (() if kind == "mp4" else ("start_left_out",))
 
 
@@ -413,7 +413,7 @@ def test_the_clock_wraps(tmp_path, kind, codec):
 
 @pytest.mark.parametrize("codec", ["h264", "h264-b", "hevc", "mpeg2-b"])
 def test_joined_files_whose_clock_starts_again(tmp_path, codec):
-    """Laid one behind the other, three parts with the same times: the later parts follow on."""
+    """Three parts with the same times, one after the other: the times of later parts continue."""
     parts = [lay(tmp_path / f"{first}.ts", encoded(codec, first=first)) for first in (0, 100, 200)]
     path = tmp_path / "v.ts"
     path.write_bytes(b"".join(Path(part).read_bytes() for part in parts))
@@ -446,15 +446,15 @@ def test_two_frames_of_a_program_stream_do_not_share_a_time():
 
 @pytest.mark.parametrize("cut", [0.55, 0.7, 0.8])
 def test_a_stream_cut_anywhere_has_its_whole_frames(tmp_path, cut):
-    """A transport stream that begins and ends at any packet, with no table of contents in sight."""
+    """A transport stream that begins and ends at any packet."""
     whole = Path(lay(tmp_path / "whole.ts", encoded("h264-b"))).read_bytes()
     first, last = 188 * int(len(whole) * 0.1 / 188), 188 * int(len(whole) * cut / 188)
     path = tmp_path / "v.ts"
-    path.write_bytes(whole[:376] + whole[first:last])  # with its tables, which come every tenth of a second
+    path.write_bytes(whole[:376] + whole[first:last])  # with its tables, which are sent every tenth of a second
     numbers, times_s = plain(str(path))
     index = read_packet_index(str(path))
     reader = AvReader(str(path), index)
-    num = len(numbers) - 1  # the last may be half a picture
+    num = len(numbers) - 1  # the last may be half an image
     assert index.times_s[:num] == pytest.approx(times_s[:num], abs=1e-3)
     assert [n for chunk in reader.read(np.arange(num), SIZE) for n in numbers_of(chunk)] == numbers[:num]
 
@@ -471,7 +471,7 @@ def test_a_stream_cut_anywhere_has_its_whole_frames(tmp_path, cut):
     ],
 )
 def test_a_size_that_changes(tmp_path, kind, codec):
-    """Pieces of one size are read at that size; one across the change is refused, with the time of the change."""
+    """Clips of one size are read at that size; one across the change is refused, with the time of the change."""
     upright, lying = encoded(codec, (96, 128), num=20), encoded(codec, num=20)
     path = joined(tmp_path / f"v.{kind}", codec, lying, upright)
     index = read_packet_index(path)
@@ -481,27 +481,27 @@ def test_a_size_that_changes(tmp_path, kind, codec):
     assert reader.shown_size(3) == (128, 96)
     assert reader.shown_size(25) == (96, 128)
     second = np.concatenate(list(reader.read(np.arange(21, 30), (96, 128))))
-    assert [number_of(picture) for picture in second] == list(range(1, 10))
-    with pytest.raises(PictureSizeError) as caught:
+    assert [number_of(image) for image in second] == list(range(1, 10))
+    with pytest.raises(ImageSizeError) as caught:
         list(reader.read(np.arange(12, 30, 3), SIZE))
     assert (caught.value.before, caught.value.after) == ((128, 96), (96, 128))
     assert caught.value.at_s == pytest.approx(index.times_s[20])
 
 
 def test_an_mp4_with_two_headers(tmp_path):
-    """MP4 keeps headers apart from the frames; libav hands over the second one with the first frame that needs it."""
+    """MP4 stores headers apart from the frames; libav returns the second with the first frame that needs it."""
     upright, lying = encoded("h264-bare", (96, 128), num=20), encoded("h264-bare", num=20)
     path = joined(tmp_path / "v.mp4", "h264-bare", lying, upright)
     index = read_packet_index(with_second_header(path, lay(tmp_path / "other.mp4", upright), 20))
     assert index.info.notes == ("size_changes",)
     assert not suits_decord(index)
-    with pytest.raises(PictureSizeError) as caught:
+    with pytest.raises(ImageSizeError) as caught:
         list(AvReader(path, index).read(np.arange(NUM), SIZE))
     assert caught.value.at_s == pytest.approx(20 / HZ)
 
 
 def joined(path: Path, codec: str, *sources: Encoded) -> str:
-    """The sources behind each other in one stream, under the header of the first."""
+    """The sources one after the other in one stream, with the header of the first."""
     if path.suffix == ".ts":
         parts = [Path(lay(path.with_name(f"{n}.ts"), source)).read_bytes() for n, source in enumerate(sources)]
         path.write_bytes(b"".join(parts))
@@ -524,10 +524,10 @@ def joined(path: Path, codec: str, *sources: Encoded) -> str:
 
 
 def test_headers_that_set_the_size():
-    """Too short or another codec's: nothing is told. VP8 marks frames that only others use."""
+    """None for data that is too short or of another codec. VP8 marks frames that are only referred to."""
     assert size_header("h264", b"\0\0\0\1\x67abc\0\0\0\1\x68d") == size_header("h264", b"\0\0\0\4\x67abc") == b"\x67abc"
     assert size_header("hevc", b"\0\0\1\x40\1a\0\0\1\x42\1b") == b"\x42\1b"
-    assert size_header("mpeg4", b"\0\0\1\x20layer\0\0\1\xb6picture") == b"\x20layer"
+    assert size_header("mpeg4", b"\0\0\1\x20layer\0\0\1\xb6image") == b"\x20layer"
     for codec in ("h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg"):
         assert size_header(codec, b"") is None
         assert size_header(codec, b"\0\0\0\xff") is None
@@ -542,7 +542,7 @@ def test_hdr_is_named(tmp_path):
 
 
 def test_files_that_name_other_files_are_refused(tmp_path):
-    """A play list or a list of files under a video's name opens nothing, on this disk or elsewhere."""
+    """A playlist or list of files with a video's name opens no other file, here or elsewhere."""
     lay(tmp_path / "secret.ts", encoded("h264"))
     lists = {
         "a.mp4": "ffconcat version 1.0\nfile secret.ts\n",

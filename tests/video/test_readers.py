@@ -1,4 +1,4 @@
-"""Both decoders deliver the frames that the container's timestamps name; each picture carries its own number."""
+"""Both decoders return the frames that the container's times name; each image shows its own number."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_odd_video_through_pyav(tmp_path, name):
 
 
 def test_decord_is_wrong_after_a_seek_in_open_gops(tmp_path):
-    """Why `suits_decord` turns them away; if this fails, decord has learnt it."""
+    """Why `suits_decord` refuses them; if this test fails, decord has been fixed."""
     path = write_numbered(tmp_path / "v.mp4", *ODD["open-gop"])
     reader = DecordReader(path, read_packet_index(path), SIZE)
     with pytest.raises(AssertionError):
@@ -100,7 +100,7 @@ def test_odd_sizes(tmp_path):
 
 
 def test_decoders_agree_in_their_pixels(tmp_path):
-    """The same scaler in both: a clip that falls back to PyAV in one run differs by rounding only."""
+    """Both use the same scaler: a clip that falls back to PyAV differs by rounding only."""
     path = write_numbered(tmp_path / "v.mp4", COUNT[:40] / 30, gop(12), 192, 144)
     index = read_packet_index(path)
     for size in ((192, 144), SIZE, (100, 76)):
@@ -123,7 +123,7 @@ def test_times_are_those_of_the_packets(tmp_path):
     assert 0 < info.end_s - index.times_s[-1] <= 0.1 + 1e-4  # a step: MP4 stores durations in decoding order
 
 
-def test_consecutive_clips_are_read_on_without_a_seek(tmp_path):
+def test_consecutive_clips_need_no_seek(tmp_path):
     path = write_numbered(tmp_path / "v.mp4", COUNT / 30, gop(250))
     reader = AvReader(path, read_packet_index(path))
     list(reader.read(np.arange(0, 40, 2), SIZE))
@@ -153,7 +153,7 @@ def test_decord_refuses_a_count_or_clock_that_is_not_the_containers(tmp_path):
         DecordReader(path, read_packet_index(slower), SIZE)
 
 
-def test_a_file_that_is_none_says_so(tmp_path):
+def test_a_file_that_is_no_video_is_refused(tmp_path):
     contents = {"empty": b"", "text": b"no video\n" * 50, "random": np.random.default_rng(0).bytes(9000)}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)

@@ -69,7 +69,7 @@ def test_clips_that_tile_a_video_use_each_frame_once():
 def test_a_gap_gives_fewer_frames_and_none_twice():
     times = np.concatenate([np.arange(15) / 15, 4 + np.arange(15) / 15])
     assert sample_frames(times, 0.0, 5.0, 15.0).tolist() == list(range(30))
-    assert sample_frames(times, 2.0, 2.5, 15.0).tolist() == [14]  # inside the gap: what a player shows then
+    assert sample_frames(times, 2.0, 2.5, 15.0).tolist() == [14]  # inside the gap: the frame that a player shows then
 
 
 INFO = VideoInfo(640, 360, 30.0, "h264", "yuv420p", 0, 5.0, 15.0, 300)
@@ -82,7 +82,7 @@ def clip(start_s: float, end_s: float | None) -> Clip:
 @pytest.mark.parametrize(
     ("start_s", "end_s"), [(3.0, 3.0), (4.0, 3.0), (math.nan, 6.0), (6.0, math.nan), (6.0, math.inf), (-math.inf, 6.0)]
 )
-def test_what_is_no_range_is_refused(start_s, end_s):
+def test_invalid_ranges_are_refused(start_s, end_s):
     with pytest.raises(ClipError, match="are no range") as caught:
         clip_range(clip(start_s, end_s), INFO)
     assert caught.value.reason == "bad_range"
@@ -114,7 +114,7 @@ def test_times_inside_the_video_are_taken(start_s, end_s, expected):
 
 
 @given(st.integers(16, 5000), st.integers(16, 5000), st.sampled_from([64, 180, 360, 1080]))
-def test_working_size_keeps_the_form_and_never_enlarges(width, height, short_side):
+def test_working_size_keeps_the_aspect_ratio_and_never_enlarges(width, height, short_side):
     w, h = working_size(width, height, short_side)
     assert w % 2 == h % 2 == 0
     assert w <= width + 1

@@ -1,4 +1,4 @@
-"""What a decoding process may do, tried from inside: one file, one socket, nothing else; and what a liar achieves."""
+"""The rights of a decoding process, tried from inside (one file, one socket), and replies of a hostile one."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.decoded import chunks_of
 from support.numbered_video import numbers_of, write_numbered
 
 from handloom.errors import ClipError, ConfigError
 from handloom.schemas.clip import Clip
 from handloom.schemas.values import VideoInfo
-from handloom.video.decode import process as process_module
 from handloom.video.decode import sandbox
-from handloom.video.decode.decoder import DecodeLimits, Decoder, DecoderSwitched
-from handloom.video.fetch.source import VideoSource
+from handloom.video.decode.decoder import DecodeLimits, Decoder
+from handloom.video.decode.process import BOOT, Launcher
+from handloom.video.fetch.video_source import VideoSource
 
 NUM, HZ = 30, 30
 FOUND = sandbox.support()
@@ -72,8 +74,9 @@ def video(tmp_path_factory) -> str:
 def make_decoder(tmp_path):
     made: list[Decoder] = []
 
-    def make(**limits) -> Decoder:
-        made.append(Decoder(HZ, 96, DecodeLimits(**limits), VideoSource(str(tmp_path / "cache"))))
+    def make(program: str = BOOT, **limits) -> Decoder:
+        source, launch = VideoSource(str(tmp_path / "cache")), partial(Launcher, program=program)
+        made.append(Decoder(HZ, 96, DecodeLimits(**limits), source, launch))
         return made[-1]
 
     yield make
@@ -86,13 +89,13 @@ def clip(path: str, end_s: float | None = 1.0) -> Clip:
 
 
 def outcome(decoder: Decoder, wanted: Clip) -> list[int] | ClipError:
-    (item,) = (i if isinstance(i, ClipError) else [n for c in i.chunks() for n in numbers_of(c)]
+    (item,) = (i if isinstance(i, ClipError) else [n for c in chunks_of(i) for n in numbers_of(c)]
                for i in decoder.stream([wanted]))  # fmt: skip
     return item
 
 
 def inside(path: Path, video: str, *, as_nobody: bool = False) -> dict[str, list[str]]:
-    """What worked of ATTEMPTS, with the layers that stood."""
+    """`layers`: the active layers of the sandbox; `worked`: the ATTEMPTS that succeeded."""
     other = path / "other.txt"
     other.write_text("secret")
     code = (
@@ -127,7 +130,7 @@ def test_it_needs_no_root(tmp_path, video):
     assert inside(tmp_path, video, as_nobody=True) == {"layers": list(FOUND.layers), "worked": ["read the video"]}
 
 
-def test_nothing_of_the_caller_reaches_the_process(tmp_path, video, make_decoder, monkeypatch):
+def test_environment_and_import_path_of_the_caller_do_not_reach_the_process(tmp_path, video, make_decoder, monkeypatch):
     """No keys; no module of the working directory, of PYTHONPATH or beside the package."""
     for name in ("random", "socket", "logging", "types", "signal", "select", "sitecustomize", "usercustomize"):
         (tmp_path / f"{name}.py").write_text(
@@ -166,25 +169,21 @@ def test_a_process_for_each_file(tmp_path, video, make_decoder):
     assert decoder._process.pid != pids[3]
 
 
-def test_the_sandbox_can_be_demanded_or_left_out(video, make_decoder, monkeypatch):
+def test_the_sandbox_can_be_required_or_switched_off(video, make_decoder):
     assert outcome(make_decoder(sandbox="off"), clip(video)) == list(range(NUM))
     if set(FOUND.layers) == sandbox.LAYERS.keys():
         assert outcome(make_decoder(sandbox="required"), clip(video)) == list(range(NUM))
-    blind = process_module._BOOT.replace("main(told", "from handloom.video.decode import sandbox\nNONE\nmain(told")
-    monkeypatch.setattr(
-        process_module, "_BOOT", blind.replace("NONE", "sandbox.support = lambda: sandbox.Support(0, False)")
-    )
-    assert outcome(make_decoder(), clip(video)) == list(range(NUM))
+    none = "from handloom.video.decode import sandbox\nsandbox.support = lambda: sandbox.Support(0, False)\n"
+    blind = BOOT.replace("main(config", none + "main(config")
+    assert outcome(make_decoder(blind), clip(video)) == list(range(NUM))
     with pytest.raises(ConfigError, match=r"cannot give: read access to the video alone \(Landlock\), no network"):
-        outcome(make_decoder(sandbox="required"), clip(video))
+        outcome(make_decoder(blind, sandbox="required"), clip(video))
 
 
-def test_a_process_that_cannot_start_says_why(video, make_decoder, monkeypatch):
-    """Not the clip's fault: the run ends with what the interpreter wrote."""
-    monkeypatch.setattr(process_module, "DEPENDENCIES", ("numpy", "no_such_package"))
-    monkeypatch.setattr(process_module, "_BOOT", process_module._BOOT.replace("import main", "import no_such_name"))
+def test_the_error_of_a_process_that_cannot_start_is_shown(video, make_decoder):
+    """It concerns all clips: the run ends, with what the interpreter wrote."""
     with pytest.raises(ConfigError, match="cannot import name 'no_such_name'") as caught:
-        outcome(make_decoder(), clip(video))
+        outcome(make_decoder(BOOT.replace("import main", "import no_such_name")), clip(video))
     assert "handloom doctor" in caught.value.hint
 
 
@@ -226,7 +225,7 @@ LIES = {
     "an endless payload": (framed(HEADER, payload_bytes=1 << 60), "16 were expected"),
     "times that fall": (framed(HEADER, struct.pack("<dd", 1, 0)), "do not rise"),
     "times that are none": (framed(HEADER, struct.pack("<dd", 0, float("nan"))), "do not rise"),
-    "a huge picture": (framed(HEADER | {"size": [30000, 30000]}, TIMES), "frames of (30000, 30000) pixels"),
+    "a huge image": (framed(HEADER | {"size": [30000, 30000]}, TIMES), "frames of (30000, 30000) pixels"),
     "text for a number": (framed(HEADER | {"info": INFO | {"width": "128"}}, TIMES), "'128' where int"),
     "true for a number": (framed(HEADER | {"info": INFO | {"width": True}}, TIMES), "'True' where int"),
     "no info": (framed(HEADER | {"info": None}, TIMES), "'None' where VideoInfo"),
@@ -256,36 +255,30 @@ class Liar:
                 self.line._socket.sendall(lie[at : at + STEP])
                 time.sleep(PAUSE_S)
 child.Server = Liar
-main(told"""
+main(config"""
 
 
-@pytest.fixture
-def lying(tmp_path, monkeypatch):
-    """Decoding processes answer a clip with the bytes of its name, `step` bytes at a time."""
-
-    def lie(lies: dict[str, bytes], step: int = 1 << 30, pause_s: float = 0.0) -> None:
-        file = tmp_path / "lies.json"
-        file.write_text(json.dumps({name: text.hex() for name, text in lies.items()}))
-        values = {"FILE": str(file), "STEP": step, "PAUSE_S": pause_s}
-        code = process_module._BOOT.replace("main(told", LIAR)
-        for name, value in values.items():
-            code = code.replace(name, repr(value))
-        monkeypatch.setattr(process_module, "_BOOT", code)
-
-    return lie
+def liar(folder: Path, lies: dict[str, bytes], step: int = 1 << 30, pause_s: float = 0.0) -> str:
+    """A launcher's program whose processes reply with `lies[clip_id]`, `step` bytes at a time."""
+    file = folder / "lies.json"
+    file.write_text(json.dumps({name: text.hex() for name, text in lies.items()}))
+    code = BOOT.replace("main(config", LIAR)
+    for name, value in {"FILE": str(file), "STEP": step, "PAUSE_S": pause_s}.items():
+        code = code.replace(name, repr(value))
+    return code
 
 
-def test_what_a_hostile_process_answers_is_a_reject(tmp_path, video, make_decoder, lying):
-    """Every lie to processes of its own; none is executed, none costs memory or ends the run."""
+def test_replies_of_a_hostile_process_become_rejects(tmp_path, video, make_decoder):
+    """Each lie by processes of its own; none is executed, uses up memory or ends the run."""
     lies = {**LIES, "a pickle": (pickle.dumps(Payload(tmp_path / "executed")), "bytes of JSON")}
     lies["a framed pickle"] = (framed(pickle.dumps(Payload(tmp_path / "executed"))), "sent no JSON")
-    lying({name: lie for name, (lie, _) in lies.items()})
+    program = liar(tmp_path, {name: lie for name, (lie, _) in lies.items()})
     clips = [replace(clip(video), clip_id=name) for name in lies]
-    for wanted, item in zip(clips, make_decoder().stream(clips), strict=True):
+    for wanted, item in zip(clips, make_decoder(program).stream(clips), strict=True):
         name = wanted.clip_id
         if not isinstance(item, ClipError):
             with pytest.raises(ClipError) as caught:  # after the headers that it sent
-                _drain(item)
+                chunks_of(item)
             item = caught.value
         assert item.reason == "decoder_died", name
         assert lies[name][1] in item.problem, name
@@ -293,20 +286,10 @@ def test_what_a_hostile_process_answers_is_a_reject(tmp_path, video, make_decode
     assert not (tmp_path / "executed").exists()
 
 
-def _drain(item) -> None:
-    for _ in range(9):
-        try:
-            for _ in item.chunks():
-                pass
-            return
-        except DecoderSwitched:
-            continue
-
-
-def test_a_trickle_is_no_answer(video, make_decoder, lying):
-    """A byte now and then, each within the time limit: the message as a whole is not."""
-    lying({clip(video).clip_id: GOOD}, step=1, pause_s=0.2)
+def test_a_reply_that_trickles_in_is_given_up(tmp_path, video, make_decoder):
+    """Each byte arrives within the time limit, the whole message does not."""
+    program = liar(tmp_path, {clip(video).clip_id: GOOD}, step=1, pause_s=0.2)
     started = time.monotonic()
-    error = outcome(make_decoder(timeout_s=1.0), clip(video))
+    error = outcome(make_decoder(program, timeout_s=1.0), clip(video))
     assert error.reason == "decode_timeout"
     assert time.monotonic() - started < 20

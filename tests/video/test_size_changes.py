@@ -1,17 +1,18 @@
-"""A turned phone: clips on either side of the change have their own size, one across it is a reject that says when."""
+"""A turned phone: clips before and after the change have their own sizes; one across it is rejected, with the time."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from support.decoded import chunks_of
 from support.made_videos import HZ, encoded, lay
 from support.numbered_video import numbers_of
 
 from handloom.errors import ClipError
 from handloom.schemas.clip import Clip
 from handloom.video.decode.decoder import DecodeLimits, Decoder
-from handloom.video.fetch.source import VideoSource
+from handloom.video.fetch.video_source import VideoSource
 
 
 @pytest.fixture
@@ -39,19 +40,19 @@ def test_clips_around_a_change_of_size(tmp_path, decoder):
             found.append((item.reason, item.problem))
             continue
         try:
-            numbers = [n for chunk in item.chunks() for n in numbers_of(chunk)]
+            numbers = [n for chunk in chunks_of(item) for n in numbers_of(chunk)]
         except ClipError as error:
             found.append((error.reason, error.problem))
             continue
         info = item.header.info
         assert item.header.size == (info.width, info.height)
         found.append((info.width, info.height, numbers, info.notes))
-    changes = f"the picture changes from 128 x 96 to 96 x 128 px at {first_s + 0.8:.3f} s"
+    changes = f"the image changes from 128 x 96 to 96 x 128 px at {first_s + 0.8:.3f} s"
     notes = ("clock_restarts", "size_changes")
     assert found == [
         (128, 96, list(range(10, 20)), notes),
         (96, 128, list(range(20, 40)), notes),
         ("size_changes", changes),
         (128, 96, list(range(10)), notes),
-        ("too_small", "the picture is 96 x 12 px, expected at least 16 on a side"),
+        ("too_small", "the image is 96 x 12 px, expected at least 16 on a side"),
     ]

@@ -1,4 +1,4 @@
-"""Which file a video is: touched and copied files are the same, replaced ones are not."""
+"""Versions of videos: touched and copied files are the same, replaced ones are not."""
 
 import os
 import shutil
@@ -65,7 +65,7 @@ def test_what_differs(one, other, differ):
     assert one.differs(other) == other.differs(one) == differ
 
 
-def test_many_at_once_and_what_is_not_there(tmp_path):
+def test_many_at_once_and_missing_ones(tmp_path):
     for number in range(20):
         (tmp_path / f"v{number}.mp4").write_bytes(bytes([number]))
     uris = [f"{tmp_path}/v{number}.mp4" for number in range(20)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -18,15 +19,18 @@ from pathlib import Path
 import pytest
 
 from handloom.errors import ClipError, ConfigError
-from handloom.ingest.files import list_files, read_bytes
+from handloom.io import remote
+from handloom.io.addresses import is_remote
+from handloom.io.listing import list_files
+from handloom.io.reading import read_bytes
+from handloom.io.remote import source_options_from
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Resources, Settings
-from handloom.video.fetch import cache as cache_module
-from handloom.video.fetch import schemes, steady
-from handloom.video.fetch import source as source_module
-from handloom.video.fetch.source import VideoSource, is_remote, source_options_from
+from handloom.video.fetch.cache import FetchCache
+from handloom.video.fetch.steady import Pace
 from handloom.video.fetch.version import with_versions
-from handloom.workers.process import WorkerSetup
+from handloom.video.fetch.video_source import FetchLimits, VideoSource
+from handloom.workers.setup import WorkerSetup
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 
@@ -89,9 +93,11 @@ def site():
     site.server.server_close()
 
 
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch):
-    monkeypatch.setattr(source_module, "PAUSE_S", 0.01)
+QUICK = FetchLimits(pause_s=0.01)
+
+
+def source_in(cache: Path, limits: FetchLimits = QUICK, **options: object) -> VideoSource:
+    return VideoSource(str(cache), limits=limits, **options)
 
 
 def clip(uri: str) -> Clip:
@@ -108,7 +114,7 @@ def failure(source: VideoSource, uri: str) -> ClipError:
 
 def test_local_files_are_used_where_they_lie(tmp_path):
     (tmp_path / "v 1.mp4").write_bytes(BODY)
-    source = VideoSource(str(tmp_path / "cache"))
+    source = source_in(tmp_path / "cache")
     assert source.local_path(clip(f"{tmp_path}/v 1.mp4")) == f"{tmp_path}/v 1.mp4"
     assert source.local_path(clip(f"file://{tmp_path}/v 1.mp4")) == f"{tmp_path}/v 1.mp4"
     assert not (tmp_path / "cache").exists()
@@ -122,27 +128,27 @@ def test_a_file_without_permission(tmp_path):
     path = tmp_path / "v.mp4"
     path.write_bytes(BODY)
     path.chmod(0)
-    assert failure(VideoSource(str(tmp_path / "cache")), str(path)).reason == "video_unreadable"
+    assert failure(source_in(tmp_path / "cache"), str(path)).reason == "video_unreadable"
     path.chmod(stat.S_IRUSR)
 
 
 def test_a_video_is_fetched_once(tmp_path, site):
-    source = VideoSource(str(tmp_path / "cache"))
+    source = source_in(tmp_path / "cache")
     path = source.local_path(clip(f"{site.url}/a.mp4"))
     assert Path(path).read_bytes() == BODY
     assert path.endswith(".mp4")
     assert source.local_path(clip(f"{site.url}/a.mp4")) == path
-    assert VideoSource(str(tmp_path / "cache")).local_path(clip(f"{site.url}/a.mp4")) == path
+    assert source_in(tmp_path / "cache").local_path(clip(f"{site.url}/a.mp4")) == path
     assert site.fetched == ["/a.mp4"]
     assert source.local_path(clip(f"{site.url}/b.mp4")) != path
 
 
-def test_who_waits_for_a_video_gives_signs_of_life(tmp_path, site):
+def test_waiting_for_a_video_reports_that_the_worker_lives(tmp_path, site):
     said: list[str] = []
-    source = VideoSource(str(tmp_path), alive=lambda: said.append("a block has come"))
+    source = source_in(tmp_path, alive=lambda: said.append("a block has come"))
     source.local_path(clip(f"{site.url}/a.mp4"))
     assert said == ["a block has come"]
-    cache = cache_module.FetchCache(str(tmp_path), 1 << 20)
+    cache = FetchCache(str(tmp_path), 1 << 20)
 
     def second() -> None:
         with cache.locked("name", lambda: said.append("another fetches it")):
@@ -151,48 +157,49 @@ def test_who_waits_for_a_video_gives_signs_of_life(tmp_path, site):
     waiting = threading.Thread(target=second)
     with cache.locked("name", lambda: None):
         waiting.start()
-        time.sleep(0.5)
+        until = time.monotonic() + 30
+        while len(said) == 1 and time.monotonic() < until:
+            time.sleep(0.02)
         assert set(said[1:]) == {"another fetches it"}
     waiting.join()
     assert said[-1] == "done"
 
 
-def test_the_clips_of_a_shard_share_one_question(tmp_path, site, monkeypatch):
-    source = VideoSource(str(tmp_path / "cache"))
+@pytest.mark.parametrize(("known_s", "more"), [(60.0, 0), (0.0, 1)])
+def test_one_request_for_the_version_serves_the_clips_of_a_shard(tmp_path, site, known_s, more):
+    source = source_in(tmp_path / "cache", replace(QUICK, known_s=known_s))
     source.local_path(clip(f"{site.url}/a.mp4"))
     num_asked = len(site.asked)
     source.local_path(clip(f"{site.url}/a.mp4"))
-    assert len(site.asked) == num_asked
-    monkeypatch.setattr(source_module, "ASKED_AGAIN_S", 0.0)
-    source.local_path(clip(f"{site.url}/a.mp4"))
-    assert len(site.asked) == num_asked + 1
+    assert len(site.asked) == num_asked + more
 
 
 def test_a_video_that_was_replaced_is_fetched_again(tmp_path, site):
     """The cached copy was found by its address alone, and old bytes were served."""
     for headers in ({"ETag": '"1"'}, {"ETag": '"2"'}, {"Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}):
         site.headers, site.body = headers, os.urandom(2000)
-        path = VideoSource(str(tmp_path / "cache")).local_path(clip(f"{site.url}/a.mp4"))
+        path = source_in(tmp_path / "cache").local_path(clip(f"{site.url}/a.mp4"))
         assert Path(path).read_bytes() == site.body
     site.headers, site.body = {}, os.urandom(2001)  # a server that tells no version: another size
-    assert Path(VideoSource(str(tmp_path / "cache")).local_path(clip(f"{site.url}/a.mp4"))).read_bytes() == site.body
+    assert Path(source_in(tmp_path / "cache").local_path(clip(f"{site.url}/a.mp4"))).read_bytes() == site.body
     assert len(site.fetched) == 4
 
 
-def test_a_copy_without_a_version_is_used_for_an_hour(tmp_path, site, monkeypatch):
+def test_a_copy_without_a_version_is_used_for_a_while(tmp_path, site):
     site.headers = {}
-    now = 1_000_000.0
-    monkeypatch.setattr(source_module.time, "time", lambda: now)
-    paths = []
-    for at in (0.0, 60.0, 3600.0):
-        monkeypatch.setattr(source_module.time, "time", lambda at=at: now + at)
-        paths.append(VideoSource(str(tmp_path / "cache")).local_path(clip(f"{site.url}/a.mp4")))
-    assert paths[0] == paths[1] != paths[2]
+
+    def path_with(unversioned_s: float) -> str:
+        return source_in(tmp_path, replace(QUICK, unversioned_s=unversioned_s)).local_path(clip(f"{site.url}/a.mp4"))
+
+    assert path_with(1e6) == path_with(1e6)
+    early = path_with(0.01)
+    time.sleep(0.02)
+    assert path_with(0.01) != early
 
 
 def test_an_endpoint_has_copies_of_its_own(tmp_path, site):
     options = [{"endpoint_url": "http://one"}, {"endpoint_url": "http://two"}]
-    sources = [VideoSource(str(tmp_path / "cache"), storage_options=given) for given in options]
+    sources = [source_in(tmp_path / "cache", storage_options=given) for given in options]
     assert len({source.local_path(clip(f"{site.url}/a.mp4")) for source in sources}) == 2
 
 
@@ -201,7 +208,7 @@ def test_a_video_that_is_replaced_while_it_is_fetched(tmp_path, site):
         site.headers, site.after_get = {"ETag": '"2"'}, lambda: None
 
     site.after_get = replaced_once
-    source = VideoSource(str(tmp_path / "cache"))
+    source = source_in(tmp_path / "cache")
     assert Path(source.local_path(clip(f"{site.url}/a.mp4"))).read_bytes() == BODY
     assert len(site.fetched) == 2
     site.after_get = lambda: site.headers.update(ETag=f'"{len(site.fetched)}"')
@@ -214,33 +221,38 @@ def test_another_file_than_the_one_ingested_is_refused(tmp_path, site):
     local, remote = tmp_path / "v.mp4", f"{site.url}/a.mp4"
     local.write_bytes(BODY)
     clips = with_versions([clip(str(local)), clip(remote)])
-    source = VideoSource(str(tmp_path / "cache"))
+    source = source_in(tmp_path / "cache")
     for ingested in clips:
         assert source.opened(ingested).version.on(ingested) == ingested
     local.write_bytes(BODY[::-1])
     site.headers = {"ETag": '"2"'}
     for ingested in clips:
         with pytest.raises(ClipError, match="another file than the one ingested: of 1048576 bytes") as caught:
-            VideoSource(str(tmp_path / "cache")).local_path(ingested)
+            source_in(tmp_path / "cache").local_path(ingested)
         assert (caught.value.reason, caught.value.stage) == ("video_changed", "fetch")
         assert "ingest again" in caught.value.hint
     with pytest.raises(ClipError, match="another file"):
         source.local_path(clips[0])  # replaced while this source is in use
 
 
-def test_a_full_disk_is_left_some_room(tmp_path, site, monkeypatch):
-    source = VideoSource(str(tmp_path / "cache"))
+def test_a_full_disk_is_left_some_room(tmp_path, site):
+    usage = shutil.disk_usage(tmp_path)._replace(total=100 << 30)
+    free_mib: list[int] = []  # what is free each time it is asked for; the last stays
+
+    def disk_usage(_: Path) -> object:
+        return usage._replace(free=(free_mib.pop(0) if len(free_mib) > 1 else free_mib[0]) << 20)
+
+    source = VideoSource(FetchCache(str(tmp_path / "cache"), 1 << 40, disk_usage), limits=QUICK)
+    free_mib[:] = [2048]
     kept = source.local_path(clip(f"{site.url}/a.mp4"))
-    usage = cache_module.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _: usage._replace(total=100 << 30, free=1 << 30))
+    free_mib[:] = [1024]
     error = failure(source, f"{site.url}/b.mp4")
     assert error.reason == "fetch_failed"
-    assert "1048576 bytes are needed and the disk has 0 to give: 1073741824 are free" in error.problem
+    assert "1048576 bytes are needed, 0 can be used: 1073741824 are free" in error.problem
     assert "resources.fetch_cache_dir" in error.hint
     assert site.fetched == ["/a.mp4"]
     os.utime(kept, (0, 0))  # long unused: it makes room, if that helps
-    freed = [usage._replace(total=100 << 30, free=free << 20) for free in (1024, 1024, 1025, 1025, 1025)]
-    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _: freed.pop(0) if len(freed) > 1 else freed[0])
+    free_mib[:] = [1024, 1024, 1025]
     assert Path(source.local_path(clip(f"{site.url}/b.mp4"))).exists()
     assert not Path(kept).exists()
 
@@ -257,10 +269,10 @@ def test_the_folder_is_the_nodes_own(tmp_path, monkeypatch):
 def test_a_cache_that_others_may_fill_is_refused(tmp_path, site, monkeypatch):
     (tmp_path / "theirs").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "theirs")
-    error = failure(VideoSource(str(tmp_path / "link")), f"{site.url}/a.mp4")
+    error = failure(source_in(tmp_path / "link"), f"{site.url}/a.mp4")
     assert error.reason == "fetch_failed"
     assert "is a link" in error.problem
-    source = VideoSource(str(tmp_path / "cache"))
+    source = source_in(tmp_path / "cache")
     source.local_path(clip(f"{site.url}/a.mp4"))
     assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) & 0o077 == 0
     monkeypatch.setattr(os, "geteuid", lambda: 4242)
@@ -268,7 +280,7 @@ def test_a_cache_that_others_may_fill_is_refused(tmp_path, site, monkeypatch):
 
 
 def test_what_cannot_be_fetched_says_why_and_leaves_no_part(tmp_path, site):
-    source = VideoSource(str(tmp_path / "cache"), attempts=2)
+    source = source_in(tmp_path / "cache", attempts=2)
     assert failure(source, f"{site.url}/gone.txt").reason == "video_missing"
     assert failure(source, f"{site.url}/secret/a.mp4").reason == "video_unreadable"
     for uri in (f"{site.url}/cut/a.mp4", f"{site.url}/error/a.mp4"):
@@ -282,25 +294,22 @@ def test_what_cannot_be_fetched_says_why_and_leaves_no_part(tmp_path, site):
     assert {file.suffix for file in (tmp_path / "cache").iterdir()} == {".lock"}
 
 
-def test_a_server_that_says_nothing_is_given_up(tmp_path, monkeypatch):
-    """And not one that takes long: aiohttp allows 300 s for a whole answer, the work on a clip a little less."""
-    monkeypatch.setattr(schemes, "SILENT_S", 0.3)
+def test_a_silent_server_is_given_up(tmp_path):
+    """A slow one is not: aiohttp allows 300 s for a whole file, a clip has a little less."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}/video.mp4"
         clip = Clip("c", "d", "v", uri, 0.0, 1.0)
         with pytest.raises(ClipError, match=r"attempts made: 1; .*[Tt]imeout") as caught:
-            VideoSource(str(tmp_path), attempts=1).local_path(clip)
+            source_in(tmp_path, replace(QUICK, silent_s=0.3), attempts=1).local_path(clip)
         assert caught.value.reason == "fetch_failed"
-    filesystem, _ = schemes.open_scheme(uri)
+    filesystem, _ = remote.open_remote(uri)
     assert filesystem.client_kwargs["timeout"].total is None
 
 
 @pytest.mark.parametrize("in_parts", [False, True])
-def test_a_server_that_sends_next_to_nothing_is_given_up(tmp_path, monkeypatch, in_parts):
-    """A byte now and then is no silence: the clip's time went by, and it ended as `hung`."""
-    monkeypatch.setattr(steady, "WITHIN_S", 0.4)
-    monkeypatch.setattr(steady, "BEAT_S", 0.1)
-    monkeypatch.setattr(source_module.ranges, "MIN_BYTES", 1 if in_parts else 1 << 40)
+def test_a_server_that_sends_almost_nothing_is_given_up(tmp_path, in_parts):
+    """It is not silent, but the clip's time ran out: the reason was `hung`."""
+    limits = FetchLimits(pace=Pace(within_s=0.6, beat_s=0.1), min_ranged_bytes=1 if in_parts else 1 << 40)
     beats: list[int] = []
 
     class Dripping(BaseHTTPRequestHandler):
@@ -322,12 +331,12 @@ def test_a_server_that_sends_next_to_nothing_is_given_up(tmp_path, monkeypatch, 
     with ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         given = clip(f"http://127.0.0.1:{server.server_port}/a.mp4")
-        source = VideoSource(str(tmp_path), attempts=1, alive=lambda: beats.append(1))
-        with pytest.raises(ClipError, match=r"TimeoutError: \d+ bytes came in 0\.\d s, expected 65536") as caught:
+        source = source_in(tmp_path, limits, attempts=1, alive=lambda: beats.append(1))
+        with pytest.raises(ClipError, match=r"TimeoutError: \d+ bytes came in \d+\.\d s, expected 65536") as caught:
             source.opened(given).supply(0, 1000)
         server.shutdown()
     assert caught.value.reason == "fetch_failed"
-    assert len(beats) >= 2
+    assert beats
 
 
 @pytest.mark.parametrize(
@@ -352,7 +361,7 @@ def test_other_schemes_are_refused_at_ingest_and_at_fetch(tmp_path, uri):
     secret = tmp_path / "secret"
     secret.write_text("secret")
     uri = uri.format(secret=secret)
-    error = failure(VideoSource(str(tmp_path / "cache")), uri)
+    error = failure(source_in(tmp_path / "cache"), uri)
     assert error.reason == "uri_refused"
     assert repr(uri.split("://")[0]) in error.problem
     assert "s3://" in error.problem
@@ -364,10 +373,21 @@ def test_other_schemes_are_refused_at_ingest_and_at_fetch(tmp_path, uri):
         assert "s3://" in caught.value.hint
 
 
+def test_a_store_whose_package_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    error = failure(source_in(tmp_path), "gs://bucket/a.mp4")
+    assert error.reason == "fetch_failed"
+    assert "gcsfs" in error.problem
+    assert "install that package" in error.hint
+    with pytest.raises(ConfigError, match=r"gs://bucket cannot be opened: .*gcsfs") as caught:
+        list_files("gs://bucket", "video folder")
+    assert "install that package" in caught.value.hint
+
+
 def test_a_server_cannot_lead_to_a_file_or_through_a_chain(tmp_path, site):
     secret = tmp_path / "secret"
     secret.write_text("secret")
-    source = VideoSource(str(tmp_path / "cache"), attempts=1)
+    source = source_in(tmp_path / "cache", attempts=1)
     for leads_to in (f"file://{secret}", "s3://bucket/a.mp4"):
         site.leads_to = leads_to
         assert failure(source, f"{site.url}/elsewhere/a.mp4").reason in ("fetch_failed", "video_missing")
@@ -379,13 +399,13 @@ def test_a_server_cannot_lead_to_a_file_or_through_a_chain(tmp_path, site):
 
 def test_a_cache_that_cannot_be_used(tmp_path, site):
     (tmp_path / "file").write_text("")
-    error = failure(VideoSource(str(tmp_path / "file" / "cache")), f"{site.url}/a.mp4")
+    error = failure(source_in(tmp_path / "file" / "cache"), f"{site.url}/a.mp4")
     assert error.reason == "fetch_failed"
     assert "cache" in error.problem
 
 
 def test_the_longest_unused_videos_make_room(tmp_path, site):
-    source = VideoSource(str(tmp_path / "cache"), cache_mb=2)
+    source = source_in(tmp_path / "cache", cache_mb=2)
     paths = {name: Path(source.local_path(clip(f"{site.url}/{name}.mp4"))) for name in "abc"}
     assert all(path.exists() for path in paths.values()), "a video given out just now is not removed"
     long_ago = time.time() - 3600
@@ -399,7 +419,7 @@ def test_the_longest_unused_videos_make_room(tmp_path, site):
 def test_two_processes_fetch_a_video_once(tmp_path, site):
     code = f"""
 from handloom.schemas.clip import Clip
-from handloom.video.fetch.source import VideoSource
+from handloom.video.fetch.video_source import VideoSource
 print(VideoSource({str(tmp_path / "cache")!r}).local_path(Clip("c", "d", "v", "{site.url}/a.mp4", 0.0, 1.0)))
 """
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -433,14 +453,14 @@ def test_a_bucket(tmp_path, monkeypatch):
         bucket = s3fs.S3FileSystem(**options)
         bucket.mkdir("videos")
         bucket.pipe("videos/P01/a.mp4", BODY)
-        source = VideoSource(str(tmp_path / "cache"), storage_options=options)
+        source = source_in(tmp_path / "cache", storage_options=options)
         path = source.local_path(clip("s3://videos/P01/a.mp4"))
         assert Path(path).read_bytes() == BODY
         bucket.pipe("videos/P01/a.mp4", BODY[::-1])
-        again = VideoSource(str(tmp_path / "cache"), storage_options=options).local_path(clip("s3://videos/P01/a.mp4"))
+        again = source_in(tmp_path / "cache", storage_options=options).local_path(clip("s3://videos/P01/a.mp4"))
         assert Path(again).read_bytes() == BODY[::-1]
         bucket.rm("videos/P01/a.mp4")
-        source = VideoSource(str(tmp_path / "cache"), storage_options=options)
+        source = source_in(tmp_path / "cache", storage_options=options)
         assert failure(source, "s3://videos/P01/a.mp4").reason == "video_missing"
         assert failure(source, "s3://videos/P01").reason == "video_missing"
         assert failure(source, "s3://videos/P01/b.mp4").reason == "video_missing"

@@ -11,8 +11,8 @@ from support.extraction import rows_of
 from support.rows import digests
 
 from handloom.schemas.settings import Settings
-from handloom.schemas.tables.arrow import clips_schema
 from handloom.schemas.tables.row import row_arrays
+from handloom.stages.registry import stage_graph
 
 
 def test_a_row_does_not_depend_on_the_clips_before_it(clips, expected):
@@ -43,11 +43,11 @@ def test_rows_hold_what_the_settings_ask_for(clips):
     assert np.isfinite(given["track_points_world_m"]).any()
     assert assumed["camera_path_source"] in ("estimated", "none")
     row = next(iter(rows_of(two[:1], settings)))
-    assert row.schema.equals(clips_schema(44, num_grid=36))
+    assert row.schema.equals(stage_graph(settings).schema())
 
 
 def test_a_given_path_of_unknown_unit_gets_its_unit_from_the_hands_or_none(clips):
-    """The same poses in quarter metres: metres come out where the hands tell them, else no column in metres."""
+    """The same poses in quarter metres: columns in metres where the hands give the unit, else none."""
     camera = json.loads(clips[3].camera)
     for pose in camera["world_from_camera"]:
         pose["matrix"] = [4 * x if i in (3, 7, 11) else x for i, x in enumerate(pose["matrix"])]

@@ -1,4 +1,4 @@
-"""Shards of remote videos: each once, and a node fetches a video once."""
+"""Shards of remote videos: each is handed out once, and a node fetches a video once."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def simulate(videos: list[str], num_nodes: int, actors: int, work_s: float, fetc
     [(1, 100, 1.0), (10, 100, 1.15), (100, 100, 1.7), (100, 1000, 1.15), (100, 20, 6.1)],
 )
 def test_a_node_fetches_a_video_once(num_nodes, num_videos, most):
-    """Videos of an hour in 30 shards of two minutes; 16 actors a node; a fetch takes as long as half a shard.
+    """Videos of an hour in 30 shards of two minutes; 16 actors per node; a fetch takes as long as half a shard.
 
     Shards in the order of the list to whoever is idle: 1, 10 and 26 downloads a video on 1, 10 and 100 nodes. Where
     there are many more actors than videos, several nodes must work on one.

@@ -1,4 +1,4 @@
-"""What a training rank meets when another one has died, and when it is at fault itself."""
+"""Errors of a training rank: another rank has crashed, or it has a bug itself."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import ray
 import torch.distributed as dist
 
 from handloom.train import ranks
-from handloom.workers.training.peers import RankLost, losses_told
+from handloom.workers.training.peers import RankLost, detect_lost_ranks
 from handloom.workers.training.training import start_training_ledger
 
 
 def two_ranks(store: str, ledger):
-    """Two actors as Ray Train makes them: they answer while they work."""
+    """Two actors as Ray Train makes them: they reply while they work."""
 
     class Rank:
         def __init__(self, rank: int) -> None:
@@ -33,7 +33,7 @@ def two_ranks(store: str, ledger):
 
         def _told(self, work) -> str:
             try:
-                with losses_told(ledger):
+                with detect_lost_ranks(ledger):
                     return str(work())
             except (RankLost, RuntimeError) as error:
                 return f"{type(error).__name__}: {error}"
@@ -43,8 +43,8 @@ def two_ranks(store: str, ledger):
 
 
 @pytest.mark.timeout(120)
-def test_a_rank_that_is_left_is_told_from_one_that_is_wrong(ray_address, tmp_path):
-    """Gloo has no error class: the same RuntimeError is a loss where the other process is dead, and else a bug."""
+def test_a_lost_rank_is_told_apart_from_a_bug(ray_address, tmp_path):
+    """Gloo has no error class: the same RuntimeError means a lost rank if the other process has exited, else a bug."""
     first, second = two_ranks(str(tmp_path / "store"), start_training_ledger())
     assert ray.get([first.sum.remote(), second.sum.remote()]) == ["[2.0]", "[2.0]"]
     assert ray.get(first.fail.remote()) == "RuntimeError: socket of a wrong shape"
@@ -54,10 +54,10 @@ def test_a_rank_that_is_left_is_told_from_one_that_is_wrong(ray_address, tmp_pat
     ray.kill(first)
 
 
-def test_what_torch_has_a_type_for_needs_no_question(ray_address):
-    with pytest.raises(RankLost, match="rank 0 lost the others: the store has gone"), losses_told(None):
+def test_error_types_of_torch_need_no_check_of_the_ranks(ray_address):
+    with pytest.raises(RankLost, match="rank 0 lost the others: the store has gone"), detect_lost_ranks(None):
         raise dist.DistNetworkError("the store has gone\nand more")
-    with pytest.raises(ValueError, match="mine"), losses_told(None):
+    with pytest.raises(ValueError, match="mine"), detect_lost_ranks(None):
         raise ValueError("mine")
-    with pytest.raises(RuntimeError, match="alone"), losses_told(None):
+    with pytest.raises(RuntimeError, match="alone"), detect_lost_ranks(None):
         raise RuntimeError("alone")

@@ -1,4 +1,4 @@
-"""Unexpected exceptions, their traces, and a stream that breaks."""
+"""Unexpected exceptions, their traces, and streams that fail."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import pytest
 from support.rows import make_clip
 
 from handloom.errors import ClipError, ConfigError
-from handloom.workers.bugs import bugs_as_rejects, for_each, place_of, trace_of
+from handloom.stages.traces import is_lack_of_memory, place_of, trace_of
+from handloom.workers.bugs import bugs_as_rejects, for_each
 
 
 class Panic(BaseException):
-    """As what a library that is written in Rust raises where it panics: `pyo3_runtime.PanicException`."""
+    """Like `pyo3_runtime.PanicException`, which a Rust library raises when it panics."""
 
 
 CLIPS = [make_clip(number) for number in range(5)]
@@ -34,7 +35,7 @@ def nested(depth: int) -> None:
         raise ValueError("no such thing") from error
 
 
-def test_a_trace_is_short_and_says_where():
+def test_a_trace_is_short_and_names_the_lines():
     with pytest.raises(ValueError, match="no such thing") as caught:
         nested(50)
     trace = trace_of(caught.value)
@@ -66,19 +67,19 @@ def test_what_becomes_a_reject(error, reason):
     assert (caught.value.reason, caught.value.stage) == (reason, "hands")
 
 
-def test_opencv_says_in_its_own_way_that_memory_is_short():
+def test_opencv_has_an_error_of_its_own_for_a_lack_of_memory():
     with pytest.raises(ClipError) as caught, bugs_as_rejects("a", lambda: "hands"):
         cv2.resize(np.zeros((1, 1), np.uint8), (2**30, 2**30))
-    assert caught.value.reason in ("out_of_memory", "bug")  # the number wraps in some builds
+    assert caught.value.reason in ("out_of_memory", "bug")  # the size overflows in some builds
 
 
 @pytest.mark.parametrize("error", [ConfigError("no sandbox"), KeyboardInterrupt(), SystemExit(1)])
-def test_what_concerns_more_than_a_clip_passes(error):
+def test_errors_that_concern_more_than_a_clip_are_not_caught(error):
     with pytest.raises(type(error)), bugs_as_rejects("a", lambda: "hands"):
         raise error
 
 
-def test_a_stream_that_breaks_begins_again_behind_the_clip():
+def test_a_stream_that_fails_is_started_again_after_the_clip():
     begun, streams = [], []
 
     def stream(clips):
@@ -107,8 +108,8 @@ def test_a_stream_that_breaks_begins_again_behind_the_clip():
     assert [clip for clip, _ in short] == CLIPS[:1]
 
 
-def test_a_stream_has_ended_when_its_bug_is_told():
-    """Whoever hears of it ends the decoder, and the stream's thread would be starting a process of it meanwhile."""
+def test_a_stream_is_closed_before_its_bug_is_yielded():
+    """The caller then closes the decoder, while the stream's thread could start a process of it."""
     is_open = False
 
     def stream(clips):
@@ -125,3 +126,9 @@ def test_a_stream_has_ended_when_its_bug_is_told():
 
     told = for_each(CLIPS, stream, work, begin=lambda _: True, stage=lambda: "here")
     assert [is_open for _ in told] == [True, False, True, True, False]
+
+
+def test_torchs_lack_of_memory_on_a_gpu_is_one():
+    torch = pytest.importorskip("torch")
+    assert is_lack_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_lack_of_memory(RuntimeError("CUDA out of memory"))

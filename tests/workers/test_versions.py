@@ -1,10 +1,10 @@
-"""Which versions a run depends on, and that a worker with other ones makes no row."""
+"""The versions that a run depends on; a worker with other versions makes no row."""
 
 from __future__ import annotations
 
 import pickle
 import shutil
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,11 @@ from handloom.errors import ConfigError, StoreError
 from handloom.models.hub.fingerprints import file_digest, files_digest, sources_digest
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Resources, Settings
-from handloom.workers.actors import DecodeWorker, FusedWorker, ModelWorker
-from handloom.workers.extraction.versions import check_same, model_versions, packages_of
+from handloom.stages.versions import OWN, check_same, model_versions, packages_of
+from handloom.workers.actors import DecodeWorker, GroupWorker
 from handloom.workers.ledger import start_ledger
 from handloom.workers.place import here
-from handloom.workers.process import WorkerSetup
+from handloom.workers.setup import WorkerSetup
 from handloom.workers.shard import Shard, ShardResult
 
 PLAIN = model_versions(Settings())
@@ -39,14 +39,34 @@ def test_only_what_the_settings_use_counts():
     assert PLAIN["opencv"]
 
 
-def test_a_package_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr("handloom.workers.extraction.versions.ALWAYS", ("no-such-package",))
-    with pytest.raises(ConfigError, match="need no-such-package, which is not installed"):
-        model_versions(Settings())
+def test_a_step_that_makes_the_same_rows_keeps_the_text_of_its_version():
+    """It is hashed into the run key: a text that was only reworded refuses every database that exists."""
+    assert {name: PLAIN[name] for name in OWN} == {
+        "decode": "numbered packets, pictures as players show them 1",
+        "arithmetic": "one thread, OpenCV without IPP 1",
+        "hands": "whole-clip handedness 2, offline 3",
+        "hand_fit": "kinematic hand 1",
+        "cuts": "cuts 1",
+        "corners": "corners-klt 5",
+        "camera_path": "corners, lens, parts, incremental bundle adjustment 6",
+        "tracks": "recover 3, lk-forward-backward 1",
+        "lift": "triangulation, hands, maps 1",
+        "row": "2",
+    }
 
 
-def test_given_maps_are_told_by_their_contents(tmp_path):
-    """A copy is the same; another map of the same size, a further file and a lost one are not."""
+def test_a_package_that_is_not_installed_is_named():
+    def version_of(package: str) -> str:
+        if package == "decord":
+            raise PackageNotFoundError(package)
+        return version(package)
+
+    with pytest.raises(ConfigError, match="need decord, which is not installed"):
+        model_versions(Settings(), version_of)
+
+
+def test_given_maps_are_identified_by_their_contents(tmp_path):
+    """A copy is equal; a changed map of the same size, an added file and a removed one are not."""
     folder, copy = tmp_path / "maps", tmp_path / "copy"
     (folder / "kitchen").mkdir(parents=True)
     maps = np.random.default_rng(0).uniform(0.3, 2.0, (2, 400, 600)).astype(np.float32)
@@ -90,7 +110,7 @@ def test_digests_follow_the_bytes_and_come_from_the_cache(tmp_path):
     assert files_digest(file.parent, ["*"], cache) != whole
 
 
-def test_a_changed_build_of_the_same_number_is_found(tmp_path):
+def test_a_changed_build_of_the_same_version_is_detected(tmp_path):
     package = Path(handloom.__file__).parent
     other = tmp_path / "handloom"
     for path in ("errors.py", "models/devices.py"):
@@ -117,30 +137,30 @@ def test_a_node_may_have_another_patch_release_and_no_other_version():
 
 @pytest.mark.parametrize("mode", ["fused", "split"])
 def test_a_worker_with_other_versions_makes_no_row_and_ends_the_run(mode, tmp_path, ray_address):
-    """Through the actors' own classes; what the driver has is what this process has not."""
+    """With the actors' own classes; the driver's versions are made up here."""
     drivers = PLAIN | {"scipy": "0.1.0"}
     setup = WorkerSetup(Settings(), Resources(), drivers, str(tmp_path / "db"), {}, {})
     batch = {"shard": np.array([Shard((CLIP,)).to_json()], dtype=object)}
     ledger = start_ledger()
     if mode == "fused":
-        out = FusedWorker(setup, ledger)(batch)
+        out = GroupWorker(setup, ledger)(batch)
     else:
         frames = DecodeWorker(setup, ledger)(batch)
         assert isinstance(pickle.loads(frames["frames"][0]), ShardResult)
-        out = ModelWorker(setup, ledger)(frames)
+        out = GroupWorker(setup, ledger)(frames)
     result = ShardResult.from_json(out["result"][0])
     assert (result.record, result.rejects, result.clip_ids()) == (None, (), ())
     with pytest.raises(ConfigError, match=rf"{here().host} would make other rows .* scipy is .* 0\.1\.0 here"):
         result.check()
 
 
-def test_a_worker_without_the_device_says_where(tmp_path, ray_address):
+def test_a_worker_without_the_device_names_its_node(tmp_path, ray_address):
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     settings = Settings(hands={"device": "cuda"})
     setup = WorkerSetup(settings, Resources(), model_versions(settings), str(tmp_path), {}, {})
-    out = FusedWorker(setup, start_ledger())({"shard": np.array([Shard((CLIP,)).to_json()], dtype=object)})
+    out = GroupWorker(setup, start_ledger())({"shard": np.array([Shard((CLIP,)).to_json()], dtype=object)})
     result = ShardResult.from_json(out["result"][0])
     assert result.host == here().host  # another node may have one
     with pytest.raises(StoreError, match=r"hands[.]device = 'cuda', but torch sees no CUDA"):

@@ -1,4 +1,4 @@
-"""Windows on Ray Data: each once, with what `windows[i]` holds, of the version they are pinned to."""
+"""Windows on Ray Data: each once, equal to `windows[i]`, of the table version they are pinned to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LENGTHS = (12, 5, 20, 9, 2, 7)
 
 
 @pytest.mark.parametrize("block_mb", [0, 128])  # a block per clip, and one of all
-def test_each_window_comes_once_as_it_is_and_of_its_version(tmp_path, ray_address, block_mb):
+def test_each_window_comes_once_and_of_its_version(tmp_path, ray_address, block_mb):
     db = write_clips(tmp_path, [clip_row(n, length) for n, length in enumerate(LENGTHS)])
     fields = ["hands", "images", "narration", "verb", "embedding_motion"]
     windows = db.windows(2, 1, fields, pad=True, memory=Memory(block_mb=block_mb))
@@ -31,7 +31,7 @@ def test_each_window_comes_once_as_it_is_and_of_its_version(tmp_path, ray_addres
             np.testing.assert_array_equal(row[name], value, err_msg=name)
 
 
-def test_lists_of_samples_travel_too(tmp_path, ray_address):
+def test_lists_in_samples_are_kept(tmp_path, ray_address):
     db = write_clips(tmp_path, [clip_row(n, 6) for n in range(4)])
     windows = db.windows(2, 1, ["hands"], neighbours=Neighbours(2), where="video_id <> 'v3'")
     for row in window_dataset(windows, shuffle=False).iter_rows():

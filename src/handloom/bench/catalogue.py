@@ -27,27 +27,38 @@ def run_benchmark(
     backwards: bool = False,
     stills: Path | None = None,
 ) -> dict[str, Any]:
-    """Run the benchmark `name` and return its report, that of what was measured where it is interrupted.
+    """Run the benchmark `name` and return its report; after an interruption, a report of what was measured.
 
     `extract` measures on a folder of videos, or on rendered clips. `accuracy` measures on `num_clips` rendered clips
-    and, beside them, on a folder of clips with truth, and on `footage` without any. `feed` measures on `num_clips`
-    clips of a database, of a folder of videos, or rendered; with a Python that has the `lerobot` package, on that
-    package's reader too.
+    and on a folder of clips with truth, and on `footage` without truth. `feed` measures on `num_clips` clips of a
+    database, of a folder of videos, or rendered; with a Python that has the `lerobot` package, also its reader.
+    `commit` measures on synthetic shards, `search` on synthetic rows. `stages` measures on a few clips of a folder of
+    videos, or rendered, and on copies of their rows; `look` on such clips and on altered copies of their images.
+    `segments` measures on `num_clips` rendered sequences, and on the annotated actions of a database;
+    `skills` on scripted scenes.
 
     Args:
         save: a folder that keeps the report (`report.keep`).
-        footage: videos without truth, or a database of them; held: a file that names those that nothing was tuned on;
-            sheets: a folder for their contact sheets; backwards: follow them from their end as well.
-        stills: pictures, and videos of still cameras, that a virtual camera films.
+        footage: videos without truth, or a database of them.
+        held: a file with the names of those on which nothing was tuned.
+        sheets: a folder for their contact sheets.
+        backwards: follow them also from their end.
+        stills: images, and videos of cameras at rest, for the virtual camera.
         quick: measure less, in under two minutes on two cores.
 
     Raises:
         ConfigError: no such benchmark, or no videos.
     """
     from handloom.bench.accuracy.measure import Inputs, bench_accuracy
+    from handloom.bench.commit.measure import bench_commit
     from handloom.bench.extract.measure import bench_extract
     from handloom.bench.footage.measure import read_held
+    from handloom.bench.look.measure import bench_look
     from handloom.bench.report import keep
+    from handloom.bench.search.measure import bench_search
+    from handloom.bench.segments.measure import bench_segments
+    from handloom.bench.skills.measure import bench_skills
+    from handloom.bench.stages.measure import bench_stages
     from handloom.bench.watch import Watch
 
     if footage is None and (held is not None or sheets is not None or backwards):
@@ -62,17 +73,26 @@ def run_benchmark(
     def of_accuracy(videos: Path | None, watch: Watch) -> dict[str, Any]:
         return bench_accuracy(Inputs(videos, num_clips, footage, read_held(held), sheets, backwards, stills), watch)
 
-    benchmarks = {"extract": bench_extract, "accuracy": of_accuracy}
+    benchmarks = {"extract": bench_extract, "accuracy": of_accuracy, "commit": bench_commit, "stages": bench_stages}
+    benchmarks["search"] = bench_search
+    benchmarks["look"] = bench_look
+    benchmarks["skills"] = lambda videos, watch: bench_skills(watch)
     if name == "feed":  # needs torch and webdataset
         from handloom.bench.feed.measure import bench_feed
 
         benchmarks[name] = partial(bench_feed, num_clips=num_clips, db=db, lerobot_python=lerobot_python)
+    elif name == "segments":
+        benchmarks[name] = lambda videos, watch: bench_segments(num_clips, db, watch)
     elif db is not None or lerobot_python is not None:
         raise ConfigError(f"benchmark {name!r} takes no --db and no --lerobot-python", "they are feed's")
     if name not in benchmarks:
-        raise ConfigError(f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed'])}")
-    if name == "extract" and num_clips is not None:
-        raise ConfigError("benchmark 'extract' takes no --clips", "--quick measures fewer; accuracy and feed take it")
+        raise ConfigError(f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed', 'segments'])}")
+    if name in ("extract", "commit", "search", "stages", "look", "skills") and num_clips is not None:
+        raise ConfigError(
+            f"benchmark {name!r} takes no --clips", "--quick measures fewer; accuracy, feed and segments take it"
+        )
+    if name in ("commit", "search", "segments", "skills") and videos is not None:
+        raise ConfigError(f"benchmark {name!r} takes no --videos", "what it measures on is synthetic")
     watch = Watch(say, quick)
     report = benchmarks[name](videos, watch)
     if save is not None:

@@ -1,4 +1,4 @@
-"""CPU time of the whole machine: what a run costs, whoever spends it."""
+"""CPU time of the whole machine, which counts every process of a run; and of this process by stage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from handloom.errors import ConfigError
 
 
 def busy_s() -> float:
-    """Seconds that all cores together have been busy since boot. Only differences on a quiet machine mean anything.
+    """Seconds that all cores together have been busy since boot. Only differences on an idle machine are meaningful.
 
     Raises:
         ConfigError: not on Linux.
@@ -26,7 +26,7 @@ def busy_s() -> float:
 
 
 def idle_share(seconds: float = 1.0) -> float:
-    """Share of the machine that is idle right now: a benchmark on a busy machine says so."""
+    """Share of the machine that is idle now, for the report."""
     before = busy_s()
     time.sleep(seconds)
     return 1 - (busy_s() - before) / (seconds * (os.cpu_count() or 1))
@@ -40,7 +40,7 @@ class CpuClock:
         self._stage, self._last = "", 0.0
 
     def begin(self, stage: str, num_frames: int = 0) -> None:
-        """A stage ends, where one has begun, and `stage` begins; num_frames: what an `Extractor` says beside it."""
+        """End the present stage, if any, and begin `stage`. num_frames: passed by `Extractor`, not used."""
         self.end()
         self._stage = stage
 

@@ -1,4 +1,4 @@
-"""What every benchmark report says about how and where it was measured, and where it is kept."""
+"""The fields that every benchmark report has: how and where it was measured; and writing reports to files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("ray", "mediapipe", "ai-edge-litert", "pycolmap", "decord", "av", *O
 
 
 def goal(name: str, value: float | None, unit: str, wanted: float, at_least: bool = True) -> dict[str, Any]:
-    """One goal of the report; `met` compares unrounded values. None: it was not measured, `met` is null, too."""
+    """One goal of the report. `met` compares unrounded values; null if the value is None, not measured."""
     if value is None:
         return {"name": name, "value": None, "unit": unit, "goal": wanted, "met": None}
     met = value >= wanted if at_least else value <= wanted
@@ -40,8 +40,8 @@ def describe(name: str, results: dict[str, Any], goals: list[dict[str, Any]], wa
 
 
 def keep(report: dict[str, Any], folder: Path) -> Path:
-    """Write the report into `folder`: `NAME.json` is a whole one, always; others are `NAME.quick.json` or
-    `NAME.interrupted.json`, so that they never take its place."""
+    """Write the report into `folder`: a whole one as `NAME.json`, others as `NAME.quick.json` or
+    `NAME.interrupted.json`, so that they never replace it."""
     kind = ".interrupted" if report["interrupted"] else ".quick" if report["quick"] else ""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{report['name']}{kind}.json"
@@ -50,7 +50,7 @@ def keep(report: dict[str, Any], folder: Path) -> Path:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout the package runs from, with `+changes` where it is not as committed; None elsewhere."""
+    """Commit of the checkout that the package runs from, with `+changes` if files differ; None outside a checkout."""
     folder = Path(__file__).parent
     try:
         head = subprocess.run(

@@ -1,8 +1,8 @@
-"""What every benchmark is handed: its progress on stderr, `--quick`, and what becomes of it when it is interrupted.
+"""Progress of a benchmark on stderr, `--quick`, and interruption; every benchmark gets a `Watch`.
 
     def bench_feed(videos, watch, ...):
         found = {}
-        with watch.measuring(units=rounds * len(readers)):    # Ctrl-C or SIGTERM: leaves the block, goes on below it
+        with watch.measuring(units=rounds * len(readers)):    # Ctrl-C or SIGTERM leaves this block
             for number in range(rounds):
                 watch.part(f"round {number + 1} of {rounds}")
                 for name, reader in readers.items():
@@ -10,8 +10,8 @@
                     watch.did(name)
         return describe("feed", results_of(found), goals_of(found), watch)
 
-After the block `watch.interrupted` is true where the measuring was cut off: the report is made of what is there, and
-`goal(name, None, ...)` stands for what is not.
+After the block `watch.interrupted` is true if it was left early: the report then has what was measured, and
+`goal(name, None, ...)` for what was not.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ MESSAGE = b"\nstopping: the report will hold what was measured (once more to sto
 
 
 class Watch:
-    """One benchmark's progress. Units of work are of any kind (clips, seconds of video, rounds): what is left is told
-    from the pace so far.
+    """One benchmark's progress, in units of any kind (clips, seconds of video, rounds); the time left is estimated from
+    the pace so far.
 
-    quick: measure less, in under two minutes on two cores; the report says so. interrupted: the measuring was cut off.
+    quick: measure less, in under two minutes on two cores; the report says so. interrupted: by Ctrl-C or SIGTERM.
     """
 
     def __init__(self, say: Callable[[str], None], quick: bool = False, clock: Callable[[], float] = time.monotonic):
@@ -53,7 +53,7 @@ class Watch:
 
     @contextmanager
     def measuring(self, units: float = 0.0) -> Iterator[None]:
-        """The part of a benchmark that takes time. Ctrl-C or SIGTERM ends it, and the program goes on behind."""
+        """The part of a benchmark that takes time. Ctrl-C or SIGTERM ends it, and the program continues after it."""
         self._measuring_since = self._clock()
         self.expect(units)
         with Interrupts(MESSAGE) as self._interrupts:
@@ -64,26 +64,26 @@ class Watch:
         self._units = self._done
 
     def take_signals(self) -> None:
-        """Again, while measuring, after somebody else took them: `ray.init` does."""
+        """Install the signal handlers again, while measuring: `ray.init` replaces them."""
         self._interrupts.install()
 
     def expect(self, units: float) -> None:
-        """So many units in all, those done included; may be said again as more is known."""
+        """Set the number of units in all, those done included; may be called again when more is known."""
         self._units = max(units, self._done)
 
     def part(self, text: str) -> None:
-        """A new part begins, such as `round 2 of 3, ceiling`."""
+        """Start a new part, such as `round 2 of 3, ceiling`."""
         self._part = text
         self._line(text)
 
     def did(self, text: str = "", units: float = 1.0) -> None:
-        """So much more is done; `text` says which of the part's pieces it was. Told every few seconds only."""
+        """Add finished units; `text` names the piece of the part. Printed every few seconds only."""
         self._done += units
         if self._clock() - self._last_line >= LINE_EVERY_S:
             self._line(f"{self._part}: {text}" if text else self._part)
 
     def say(self, text: str) -> None:
-        """A line of its own, such as `rendered 3/12: NAME`."""
+        """Print a line, such as `rendered 3/12: NAME`."""
         self._line(text)
 
     def _line(self, text: str) -> None:

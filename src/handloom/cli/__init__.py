@@ -9,27 +9,28 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from handloom import __version__
 from handloom.cli import calibrate, clips, export, ingest, machine, remove, scenes, search, train  # noqa: F401 - each adds its commands
-from handloom.cli.console import DONE, FAILED, USAGE, UsageError, app, say
+from handloom.cli.console import DONE, FAILED, USAGE, UsageError, app, say, set_up_logs
+from handloom.cli.skills import skill  # noqa: F401
 from handloom.errors import ConfigError, HandloomError, with_extra
 
 
 def main() -> None:
-    """Entry point: errors of ours become one message and an exit code; bugs keep their trace."""
+    """Entry point: errors of handloom become one message and an exit code; bugs keep their trace."""
     os.environ.setdefault("LANCE_LOG", "error")  # Lance's own progress would mix with ours
-    # Spawned Pythons import nothing of the working directory: a file random.py may lie there.
+    # Child processes must not import a file random.py of the working directory.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         _check_working_folder()
         sys.exit(app(standalone_mode=False) or DONE)
     except UsageError as error:
-        _tell_usage(error)
+        _show_usage(error)
         sys.exit(USAGE)
     except typer.Abort:
         say("stopped")
@@ -44,28 +45,28 @@ def main() -> None:
 
         say(f"error: this command needs the package {error.name}, which is not installed")
         module = (error.name or "").split(".")[0]
-        extra = "train" if module == "torch" else extra_of(module)  # two extras bring it: training is what needs it
+        extra = "train" if module == "torch" else extra_of(module)  # two extras bring it; training needs it
         say(f"hint: {with_extra(extra) if extra else f'pip install {module}'}; `handloom doctor` shows what is missing")
         sys.exit(FAILED)
-    except BrokenPipeError:  # the reader of our output has gone: `handloom search ... | head`
+    except BrokenPipeError:  # the reader of stdout has ended: `handloom search ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
 
 
-def _tell_usage(error: UsageError) -> None:
-    """A wrong or missing option or argument, with what it is for; the rest (no such command, ...) in click's words."""
+def _show_usage(error: Any) -> None:
+    """Print a wrong or missing option or argument with its help; other errors (no such command, ...) as click does."""
     param, command = getattr(error, "param", None), error.ctx.command_path if error.ctx else "handloom"
     if param is None:
         error.show()
         return
-    said = error.format_message().replace("Value error, ", "").replace(": Input", ": input").rstrip(".")
+    problem = error.format_message().replace("Value error, ", "").replace(": Input", ": input").rstrip(".")
     name = param.opts[0] if param.param_type_name == "option" else param.name.upper()
     help_ = f"{name}: {param.help.rstrip('.')}. " if getattr(param, "help", None) else ""
-    say(f"error: {command}: {said[:1].lower()}{said[1:]}\nhint: {help_}`{command} --help` shows all options")
+    say(f"error: {command}: {problem[:1].lower()}{problem[1:]}\nhint: {help_}`{command} --help` shows all options")
 
 
 def _check_working_folder() -> None:
-    """Ray, and the paths of what is imported, are looked up in it: without one, every video is called unreadable."""
+    """Raise ConfigError if the working directory is gone: without one, every video would be rejected as unreadable."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -80,6 +81,4 @@ def top(
     if version:
         print(__version__)
         raise typer.Exit
-    from handloom import logs
-
-    logs.setup(verbose)
+    set_up_logs(verbose)

@@ -1,4 +1,4 @@
-"""`handloom calibrate`: what clips share, from their rows into the clip list."""
+"""`handloom calibrate`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from handloom import text
+from handloom.cli import text
 from handloom.cli.console import DbOption, JsonOption, app, open_db
 
 
@@ -30,12 +30,12 @@ def calibrate(
     where: Annotated[
         str | None, typer.Option(help="Only clips of the list that pass this SQL filter: \"dataset = 'mine'\".")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what was found, and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what was found, and write nothing.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Let clips share what they say of their lens and of the size of the hands."""
+    """Combine the measurements that clips have of one lens and one person's hands."""
+    from handloom.io.remote import source_options_from
     from handloom.pipelines.calibrate.calibrate import calibrate as pipeline
-    from handloom.video.fetch.source import source_options_from
 
     source = source_options_from(os.environ)
     summary = pipeline(open_db(db), by=by.value, where=where, dry_run=dry_run, source_options=source)

@@ -1,26 +1,31 @@
-"""What the commands share: their app, options, exit codes, and how they speak."""
+"""What the commands share: their app, options, exit codes, messages, counters and logs."""
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import sys
 from enum import StrEnum
-from typing import Annotated
+from types import TracebackType
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 
-# As one meets them: from clips to a table, from the table to others. Commands that are not named here come last.
+from handloom.errors import ConfigError
+
+# In the order of use: from clips to a table, from the table to others. Commands that are not named here come last.
 ORDER = (
-    *("demo", "synth", "ingest", "run", "calibrate", "status", "index", "search", "show", "remove"),
+    *("demo", "synth", "ingest", "run", "calibrate", "status", "stages", "index", "search", "show", "skill", "remove"),
     *("export", "train", "presets", "bench", "doctor"),
 )
 
 
 class InOrder(TyperGroup):
-    """Lists commands in `ORDER`, wherever they are written."""
+    """Lists commands in `ORDER`, whichever module they are in."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
 
@@ -33,11 +38,22 @@ app = typer.Typer(
     help="Human video in, robot training data out: hands, point tracks and embeddings in one searchable table.",
 )
 
-UsageError = typer.BadParameter.__base__  # typer carries click inside or beside it, by its version
+UsageError: Any = typer.BadParameter.__base__  # typer carries click inside or beside it, by its version
 DONE, FAILED, USAGE, SOME_REJECTED = 0, 1, 2, 3
+REWRITE_EVERY_S, LINE_EVERY_S = 0.2, 10.0
 
 DbOption = Annotated[str, typer.Option("--db", help="The database: a folder or an s3:// URI.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+StageKeyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stage-key",
+        metavar="STAGE=KEY",
+        help="Only rows with this key of the stage; KEY, or the whole, may be `current`: the last run's. Repeatable.",
+    ),
+]
 
 
 class Embodiment(StrEnum):
@@ -52,20 +68,78 @@ WhereOption = Annotated[
 ]
 
 
-def open_db(uri: str, create: bool = False):
-    """With `create` it may not be there yet: its first write makes it."""
+def stage_keys_of(given: list[str] | None) -> dict[str, str] | str | None:
+    """The values of --stage-key, as readers take them. Raises ConfigError for one that names no stage."""
+    if given == ["current"]:
+        return "current"
+    pairs = [text.partition("=")[::2] for text in given or ()]
+    if wrong := [text for text, pair in zip(given or (), pairs, strict=True) if not all(pair)]:
+        raise ConfigError(f"--stage-key {wrong[0]!r}", "expected STAGE=KEY, such as hands_2d=current; or current alone")
+    return dict(pairs) or None
+
+
+def open_db(uri: str, create: bool = False, only_read: bool = False):
+    """The database at `uri`. create: it need not exist yet; its first write creates it, unless it is `only_read`."""
     from handloom.api import Database
     from handloom.store.location import storage_options_from
 
     options = storage_options_from(os.environ) if "://" in uri else None
-    return Database.open_or_new(uri, options) if create else Database.open(uri, options)
+    return Database.open_or_new(uri, options, only_read=only_read) if create else Database.open(uri, options)
 
 
-def counting(unit: str):
-    from handloom.counting import Counting
+class Counting:
+    """Shows a count on stderr. Call it with (done, total or None).
 
-    return Counting(unit)
+    On a terminal one line is rewritten; elsewhere a line is added every `line_every_s` seconds.
+    """
+
+    def __init__(self, unit: str, out: TextIO | None = None, line_every_s: float = LINE_EVERY_S) -> None:
+        from tqdm import tqdm
+
+        out = out or sys.stderr
+        every_s = REWRITE_EVERY_S if out.isatty() else line_every_s
+        how = {"file": out, "leave": True} if out.isatty() else {"file": _Lines(out), "leave": False}
+        self._unit, self._bar = unit, tqdm(mininterval=every_s, delay=every_s, miniters=1, **how)
+
+    def __enter__(self) -> Counting:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self._bar.total = total
+        self._bar.bar_format = "{n_fmt}/{total_fmt} " + self._unit if total else "{n_fmt} " + self._unit
+        self._bar.update(done - self._bar.n)
+
+
+class _Lines(io.TextIOBase):
+    """Writes each state of a tqdm bar as a line of its own."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        if line := text.strip():
+            print(line, file=self._out, flush=True)
+        return len(text)
+
+
+counting = Counting
 
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def set_up_logs(verbose: bool) -> None:
+    """Log warnings and errors to stderr; with `verbose` also a line per commit and shard."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("handloom")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.getLogger("pylance").setLevel(logging.WARNING)

@@ -1,17 +1,18 @@
-"""`handloom ingest`: clips into the clip list."""
+"""`handloom ingest`: clips into the clip list, episodes of robots into their table."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from handloom import text
+from handloom.cli import text
 from handloom.cli.console import SOME_REJECTED, DbOption, JsonOption, app, counting, open_db, say
+from handloom.cli.option_groups import with_options
 
 ingest_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Add clips to the clip list.")
 app.add_typer(ingest_app, name="ingest")
@@ -20,40 +21,16 @@ DatasetOption = Annotated[str | None, typer.Option(help="Name of the dataset, th
 OnlyPresentOption = Annotated[
     bool, typer.Option(help="Leave out clips whose video is missing, and take them out of the list.")
 ]
-
-
-OthersOption = Annotated[
+ReplaceOption = Annotated[
     bool,
     typer.Option("--replace", help="Remove clips of these videos that are not named here, with their rows."),
 ]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and write nothing.")]
 
 
-CameraPresetOption = Annotated[
-    str | None, typer.Option(help="The lens of all these videos, by name: `handloom presets` lists them.")
-]
-FovOption = Annotated[
-    float | None, typer.Option(help="Field of view of all these videos along the longer side, degrees.")
-]
-IntrinsicsOption = Annotated[
-    str | None, typer.Option(help="File like NAME.camera.json: the intrinsics of all these videos.")
-]
-HandLengthOption = Annotated[
-    float | None, typer.Option(help="Length of the person's hand in metres, wrist to tip of the middle finger.")
-]
-
-
-class ViewOption(StrEnum):
+class View(StrEnum):
     ego = "ego"
     exo = "exo"
-
-
-LicenceOption = Annotated[str | None, typer.Option(help="Licence of the data, kept with every episode and clip.")]
-ViewOption = Annotated[ViewOption, typer.Option(help="Where the cameras stand, kept with every clip.")]
-PicturesOption = Annotated[bool, typer.Option(help="Keep the frames as JPEG in the table.")]
-VideosOption = Annotated[
-    str | None, typer.Option(help="Folder or URI for videos made of single images; by default videos/ in the database.")
-]
-ReplaceOption = Annotated[bool, typer.Option(help="The dataset of this name now lies here: replace its episodes.")]
 
 
 class Window(StrEnum):
@@ -66,7 +43,51 @@ class CalvinAction(StrEnum):
     absolute = "actions"
 
 
+@dataclass(frozen=True)
+class CameraOptions:
+    """The lens of all videos of one ingest, and the hands in them."""
+
+    camera_preset: Annotated[
+        str | None, typer.Option(help="The lens of all these videos, by name: `handloom presets` lists them.")
+    ] = None
+    fov_deg: Annotated[
+        float | None, typer.Option(help="Field of view of all these videos along the longer side, degrees.")
+    ] = None
+    intrinsics: Annotated[
+        str | None, typer.Option(help="File like NAME.camera.json: the intrinsics of all these videos.")
+    ] = None
+    hand_length_m: Annotated[
+        float | None, typer.Option(help="Length of the person's hand in metres, wrist to tip of the middle finger.")
+    ] = None
+
+    def requested(self):
+        from handloom.ingest.camera.requested import requested_camera
+        from handloom.io.remote import source_options_from
+
+        options = source_options_from(os.environ)
+        return requested_camera(self.camera_preset, self.fov_deg, self.intrinsics, self.hand_length_m, options)
+
+
+@dataclass(frozen=True)
+class RobotOptions:
+    """What holds for all episodes of one ingest of robot data."""
+
+    licence: Annotated[str | None, typer.Option(help="Licence of the data, kept with every episode and clip.")] = None
+    view: Annotated[View, typer.Option(help="Where the cameras stand, kept with every clip.")] = View.exo
+    pictures: Annotated[bool, typer.Option(help="Keep the frames as JPEG in the table.")] = True
+    videos: Annotated[
+        str | None,
+        typer.Option(help="Folder or URI for videos made of single images; by default videos/ in the database."),
+    ] = None
+    replace: Annotated[bool, typer.Option(help="The dataset of this name now lies here: replace its episodes.")] = False
+
+    def of_pipeline(self) -> dict[str, Any]:
+        names = {"view": self.view.value, "images": self.pictures}
+        return names | {name: getattr(self, name) for name in ("licence", "videos", "replace")}
+
+
 @ingest_app.command("folder")
+@with_options
 def ingest_folder(
     directory: Annotated[str, typer.Argument(help="Folder or URI with videos, searched to any depth.")],
     db: DbOption,
@@ -75,31 +96,37 @@ def ingest_folder(
         float | None, typer.Option(help="Cut long videos every so many seconds; 0 keeps them whole.")
     ] = 10.0,
     view: Annotated[
-        ViewOption | None, typer.Option(help="ego: filmed from the person's own head or chest; exo: from outside.")
+        View | None, typer.Option(help="ego: filmed from the person's own head or chest; exo: from outside.")
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the videos, kept with every clip.")] = None,
-    camera_preset: CameraPresetOption = None,
-    fov_deg: FovOption = None,
-    intrinsics: IntrinsicsOption = None,
-    hand_length_m: HandLengthOption = None,
-    replace: OthersOption = False,
+    cameras: CameraOptions = CameraOptions(),
+    replace: ReplaceOption = False,
     add: Annotated[
-        bool, typer.Option("--add", help="Add clips also where they overlap clips that are there: two cuts of a video.")
+        bool, typer.Option("--add", help="Add clips even if they overlap clips of the list: two cuts of a video.")
     ] = False,
+    dry_run: DryRunOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Add every video file below a folder; long videos are cut."""
     from handloom.pipelines.ingest import human
 
-    options = {"clip_seconds": clip_seconds or None, "view": view, "licence": licence, "dataset": dataset or "folder"}
+    options: dict[str, Any] = {
+        "clip_seconds": clip_seconds or None,
+        "view": None if view is None else view.value,
+        "licence": licence,
+        "dataset": dataset or "folder",
+    }
     options |= {"replace_others": replace, "add_overlapping": add}
-    options["asked"] = _asked(camera_preset, fov_deg, intrinsics, hand_length_m)
+    options["requested"] = cameras.requested()
     with counting("files") as progress:
-        summary = human.folder(open_db(db, create=True), directory, **options, **_ingest_io(progress))
+        summary = human.folder(
+            open_db(db, create=True, only_read=dry_run), directory, **options, **_ingest_io(progress, dry_run)
+        )
     _print_ingest(summary, json_)
 
 
 @ingest_app.command("epic")
+@with_options
 def ingest_epic(
     annotations: Annotated[list[str], typer.Option(help="EPIC_100_*.csv; may be given several times.")],
     videos: Annotated[str, typer.Option(help="Folder or URI of the videos: the official layout or flat.")],
@@ -108,26 +135,32 @@ def ingest_epic(
     split: Annotated[str | None, typer.Option(help="Split of all rows; by default from the file name.")] = None,
     participant: Annotated[list[str] | None, typer.Option(help="Only this participant (P01); may be repeated.")] = None,
     fields: Annotated[str | None, typer.Option(help="Folder or URI of EPIC-Fields' VIDEO_ID.json: cameras.")] = None,
-    camera_preset: CameraPresetOption = None,
-    fov_deg: FovOption = None,
-    intrinsics: IntrinsicsOption = None,
-    hand_length_m: HandLengthOption = None,
+    cameras: CameraOptions = CameraOptions(),
     only_present: OnlyPresentOption = False,
-    replace: OthersOption = False,
+    replace: ReplaceOption = False,
+    dry_run: DryRunOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Add the action clips of EPIC-KITCHENS-100 annotations."""
     from handloom.pipelines.ingest import human
 
-    options = {"dataset": dataset or "epic", "split": split, "participants": participant, "only_present": only_present}
+    options: dict[str, Any] = {
+        "dataset": dataset or "epic",
+        "split": split,
+        "participants": participant,
+        "only_present": only_present,
+    }
     options |= {"fields": fields, "replace_others": replace}
-    options["asked"] = _asked(camera_preset, fov_deg, intrinsics, hand_length_m)
+    options["requested"] = cameras.requested()
     with counting("rows") as progress:
-        summary = human.epic(open_db(db, create=True), annotations, videos, **options, **_ingest_io(progress))
+        summary = human.epic(
+            open_db(db, create=True, only_read=dry_run), annotations, videos, **options, **_ingest_io(progress, dry_run)
+        )
     _print_ingest(summary, json_)
 
 
 @ingest_app.command("ego4d")
+@with_options
 def ingest_ego4d(
     manifest: Annotated[str, typer.Option(help="ego4d.json")],
     videos: Annotated[str, typer.Option(help="Folder or URI of the videos: the official layout or flat.")],
@@ -144,101 +177,91 @@ def ingest_ego4d(
     after_s: Annotated[float, typer.Option(min=0, help="Seconds after a narration (fixed window).")] = 2.0,
     others: Annotated[bool, typer.Option(help="Keep what other people than the wearer do (#O).")] = True,
     clip_seconds: Annotated[float, typer.Option(help="Length of pieces where neither file is given; 0: whole.")] = 10.0,
-    camera_preset: CameraPresetOption = None,
-    fov_deg: FovOption = None,
-    intrinsics: IntrinsicsOption = None,
-    hand_length_m: HandLengthOption = None,
+    cameras: CameraOptions = CameraOptions(),
     only_present: OnlyPresentOption = False,
-    replace: OthersOption = False,
+    replace: ReplaceOption = False,
+    dry_run: DryRunOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Add clips of Ego4D: narrations, hand-object actions, or whole videos in pieces."""
     from handloom.pipelines.ingest import human
 
-    options = {"dataset": dataset or "ego4d", "narrations": narrations, "fho": fho, "only_present": only_present}
+    options: dict[str, Any] = {
+        "dataset": dataset or "ego4d",
+        "narrations": narrations,
+        "fho": fho,
+        "only_present": only_present,
+    }
     options |= {"clip_seconds": clip_seconds or None, "window": window.value, "before_s": before_s, "after_s": after_s}
     options["replace_others"] = replace
-    options["asked"] = _asked(camera_preset, fov_deg, intrinsics, hand_length_m)
+    options["requested"] = cameras.requested()
     with counting("entries") as progress:
-        database = open_db(db, create=True)
-        summary = human.ego4d(database, manifest, videos, others=others, **options, **_ingest_io(progress))
+        database = open_db(db, create=True, only_read=dry_run)
+        summary = human.ego4d(database, manifest, videos, others=others, **options, **_ingest_io(progress, dry_run))
     _print_ingest(summary, json_)
 
 
 @ingest_app.command("lerobot")
+@with_options
 def ingest_lerobot(
     directory: Annotated[str, typer.Argument(help="The dataset's top folder or URI: it holds meta/info.json.")],
     db: DbOption,
     dataset: Annotated[str | None, typer.Option(help="Name of the dataset; by default the folder's.")] = None,
     state: Annotated[
-        list[str] | None, typer.Option(help="Feature of the state; may be repeated, side by side; none: without.")
+        list[str] | None, typer.Option(help="Feature of the state; may be repeated: they are joined; none: no state.")
     ] = None,
     action: Annotated[
-        list[str] | None, typer.Option(help="Feature of the action; may be repeated, side by side; none: without.")
+        list[str] | None, typer.Option(help="Feature of the action; may be repeated: they are joined; none: no action.")
     ] = None,
-    licence: LicenceOption = None,
-    view: ViewOption = ViewOption.exo,
-    pictures: PicturesOption = True,
-    videos: VideosOption = None,
-    replace: ReplaceOption = False,
+    robot: RobotOptions = RobotOptions(),
+    dry_run: DryRunOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Add a LeRobotDataset (v3.0, v2.1, v2.0): episodes of a robot, and their videos as clips."""
     from handloom.pipelines.ingest import robots
 
-    options = {"dataset": dataset, "state": state or (), "action": action or (), "licence": licence}
-    options |= {"view": view.value, "pictures": pictures, "videos": videos, "replace": replace}
+    options: dict[str, Any] = {"dataset": dataset, "state": state or (), "action": action or ()} | robot.of_pipeline()
     with counting("episodes") as progress:
-        database = open_db(db, create=True)
-        summary = robots.lerobot(database, directory, **options, **_ingest_io(progress))
+        database = open_db(db, create=True, only_read=dry_run)
+        summary = robots.lerobot(database, directory, **options, **_ingest_io(progress, dry_run))
     _print_robots(summary, json_)
 
 
 @ingest_app.command("calvin")
+@with_options
 def ingest_calvin(
     directory: Annotated[str, typer.Argument(help="Folder or URI with training/ and validation/, or one of them.")],
     db: DbOption,
     dataset: DatasetOption = None,
     whole: Annotated[
-        bool, typer.Option("--all/--language-only", help="Whole recordings instead of the windows told in words.")
+        bool, typer.Option("--all/--language-only", help="Whole recordings instead of the described windows.")
     ] = False,
     action: Annotated[CalvinAction, typer.Option(help="Which of the two kinds of action to keep.")] = CalvinAction.rel,
-    licence: LicenceOption = None,
-    view: ViewOption = ViewOption.exo,
-    pictures: PicturesOption = True,
-    videos: VideosOption = None,
-    replace: ReplaceOption = False,
+    robot: RobotOptions = RobotOptions(),
+    dry_run: DryRunOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Add CALVIN episodes; a video is made of each episode's frames."""
     from handloom.pipelines.ingest import robots
 
-    options = {"dataset": dataset, "whole": whole, "action": action.value, "licence": licence}
-    options |= {"view": view.value, "pictures": pictures, "videos": videos, "replace": replace}
+    options: dict[str, Any] = {"dataset": dataset, "whole": whole, "action": action.value} | robot.of_pipeline()
     with counting("episodes") as progress:
-        database = open_db(db, create=True)
-        summary = robots.calvin(database, directory, **options, **_ingest_io(progress))
+        database = open_db(db, create=True, only_read=dry_run)
+        summary = robots.calvin(database, directory, **options, **_ingest_io(progress, dry_run))
     _print_robots(summary, json_)
 
 
-def _asked(preset: str | None, fov_deg: float | None, intrinsics: str | None, hand_length_m: float | None):
-    from handloom.ingest.camera.said import asked_cameras
-    from handloom.video.fetch.source import source_options_from
+def _ingest_io(progress, dry_run: bool) -> dict[str, Any]:
+    from handloom.io.remote import source_options_from
 
-    return asked_cameras(preset, fov_deg, intrinsics, hand_length_m, source_options_from(os.environ))
-
-
-def _ingest_io(progress) -> dict[str, Any]:
-    from handloom.video.fetch.source import source_options_from
-
-    return {"progress": progress, "storage_options": source_options_from(os.environ)}
+    return {"progress": progress, "storage_options": source_options_from(os.environ), "dry_run": dry_run}
 
 
 def _print_ingest(summary, json_: bool) -> None:
     for line in (*text.problems(summary), *text.notes(summary)):
         say(line)
     print(json.dumps(asdict(summary)) if json_ else text.ingest(summary))
-    if summary.left_out:
+    if summary.left_out and not summary.dry_run:
         raise typer.Exit(SOME_REJECTED)
 
 
@@ -246,5 +269,5 @@ def _print_robots(summary, json_: bool) -> None:
     for line in text.robot_problems(summary):
         say(line)
     print(json.dumps(asdict(summary)) if json_ else text.robots(summary))
-    if summary.left_out:
+    if summary.left_out and not summary.dry_run:
         raise typer.Exit(SOME_REJECTED)

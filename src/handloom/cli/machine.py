@@ -1,31 +1,31 @@
-"""`bench`, `doctor` and `presets`: what this machine does and has, and which lenses are known."""
+"""`bench`, `doctor` and `presets`."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from handloom import text
+from handloom.cli import text
 from handloom.cli.console import FAILED, JsonOption, app, say
 from handloom.errors import ConfigError
 
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="extract, accuracy or feed")],
+    name: Annotated[
+        str, typer.Argument(help="extract, accuracy, feed, commit, search, stages, look, segments or skills")
+    ],
     videos: Annotated[
         Path | None, typer.Option(help="extract, feed: videos to use. accuracy: clips as EgoDex's, HOT3D's, ARCTIC's.")
     ] = None,
-    clips: Annotated[
-        int | None, typer.Option(min=0, help="accuracy: rendered clips to measure on; feed: clips; 12.")
-    ] = None,
-    db: Annotated[str | None, typer.Option(help="feed: a database to measure on, instead of rendered clips.")] = None,
+    clips: Annotated[int | None, typer.Option(min=0, help="accuracy, feed, segments: how many rendered clips.")] = None,
+    db: Annotated[str | None, typer.Option(help="feed, segments: a database to measure on.")] = None,
     stills: Annotated[
-        Path | None, typer.Option(help="accuracy: pictures, and videos of still cameras, for a virtual camera.")
+        Path | None, typer.Option(help="accuracy: images, and videos of still cameras, for a virtual camera.")
     ] = None,
     footage: Annotated[
         Path | None, typer.Option(help="accuracy: videos without truth, a folder or a database made of them.")
@@ -55,7 +55,13 @@ def bench(
     if markdown and name not in TABLES:
         raise ConfigError(f"there is no table of benchmark {name!r}", f"--markdown is for {' and '.join(TABLES)}")
     package = lerobot_python if name == "feed" else None
-    more = {"footage": footage, "held": held, "sheets": sheets, "stills": stills, "backwards": backwards}
+    more: dict[str, Any] = {
+        "footage": footage,
+        "held": held,
+        "sheets": sheets,
+        "stills": stills,
+        "backwards": backwards,
+    }
     report = run_benchmark(name, videos, save, say, num_clips=clips, db=db, lerobot_python=package, quick=quick, **more)
     print(table(report) if markdown else json.dumps(report, indent=2))
     if report["interrupted"]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,10 +23,10 @@ class CameraFile(StrEnum):
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for videos, database and pictures.")] = Path("handloom-demo"),
+    out: Annotated[Path, typer.Option(help="Folder for videos, database and images.")] = Path("handloom-demo"),
     clips: Annotated[int, typer.Option(min=2, help="Clips to render.")] = 6,
 ) -> None:
-    """Render clips, run everything below on them, and say where to look."""
+    """Render clips, run all steps on them, and print where to look."""
     from handloom.pipelines.demo import demo as pipeline
 
     print(pipeline(out, clips, say=say))
@@ -53,13 +53,20 @@ def synth(
     from handloom.pipelines import synth as pipeline
 
     width, height = _size(size)
-    common = {"width": width, "height": height, "fps": fps, "duration_s": seconds, "truth": truth, "workers": workers}
+    common: dict[str, Any] = {
+        "width": width,
+        "height": height,
+        "fps": fps,
+        "duration_s": seconds,
+        "truth": truth,
+        "workers": workers,
+    }
     if robot:
         summary = pipeline.synth_robot(out, clips, seed, wrist=wrist, say=say, **common)
     elif wrist:
         raise ConfigError("--wrist without --robot", "only a robot has a camera on its wrist")
     else:
-        options = {"distorted_share": distorted, "lens": lens or None, "camera": camera.value}
+        options: dict[str, Any] = {"distorted_share": distorted, "lens": lens or None, "camera": camera.value}
         summary = pipeline.synth(out, clips, seed, say=say, **options, **common)
     if json_:
         print(json.dumps(asdict(summary) | {"frames_per_s": summary.frames_per_s}))

@@ -1,23 +1,29 @@
-"""`index` and `search`."""
+"""`index`, `duplicates` and `search`."""
 
 from __future__ import annotations
 
 import json
 import os
 from dataclasses import asdict
-from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from handloom import text
-from handloom.cli.console import DbOption, Embodiment, EmbodimentOption, JsonOption, WhereOption, app, open_db, say
+from handloom.cli import text
+from handloom.cli.console import (
+    DbOption,
+    Embodiment,
+    EmbodimentOption,
+    JsonOption,
+    StageKeyOption,
+    WhereOption,
+    app,
+    open_db,
+    say,
+    stage_keys_of,
+)
 from handloom.errors import ConfigError
-
-
-class By(StrEnum):
-    motion = "motion"
-    appearance = "appearance"
 
 
 @app.command()
@@ -29,55 +35,88 @@ def index(
     json_: JsonOption = False,
 ) -> None:
     """Build or update the vector, text and scalar indexes."""
-    from handloom.store.search.index import build_indexes
-    from handloom.store.search.index import compact as merge
+    from handloom.pipelines.index import report_text, update_indexes
 
-    database = open_db(db)
-    if compact:
-        merge(database)
-    report = build_indexes(database)
-    if json_:
-        print(json.dumps(asdict(report)))
-        return
-    print(text.index(report))
+    report, dropped, found = update_indexes(open_db(db), compact=compact)
+    more = {"versions_dropped": dropped, "duplicates": None if found is None else asdict(found)}
+    print(json.dumps(asdict(report) | more) if json_ else report_text(report, dropped, found))
+
+
+@app.command()
+def duplicates(
+    db: DbOption,
+    min_look: Annotated[
+        float | None, typer.Option(help="Smallest cosine of embedding_look; as the last time by default.")
+    ] = None,
+    min_motion: Annotated[
+        float | None, typer.Option(help="Smallest cosine of embedding_motion; as the last time by default.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Group near-duplicates: copies of a clip, and overlapping cuts of one video."""
+    from handloom.pipelines.index import duplicates_text, find_duplicates
+
+    found = find_duplicates(open_db(db), look=min_look, motion=min_motion)
+    print(json.dumps(asdict(found)) if json_ else duplicates_text(found))
 
 
 @app.command()
 def search(
     db: DbOption,
+    words: Annotated[str | None, typer.Option("--text", help="What is done: by words and by meaning.")] = None,
     clip: Annotated[str | None, typer.Option(help="Id of a processed clip.")] = None,
     video: Annotated[str | None, typer.Option(help="Any video file or URI: processed in memory.")] = None,
-    words: Annotated[str | None, typer.Option("--text", help="Words of narration, verb or noun.")] = None,
+    image: Annotated[str | None, typer.Option(help="An image file: compared by look.")] = None,
+    trajectory: Annotated[
+        str | None, typer.Option(help="Hand keypoints: .npz with keypoints and frame_s, or .npy with --hz.")
+    ] = None,
+    from_s: Annotated[
+        float | None, typer.Option(help="With --clip or --video: find when others move as in this piece, from here.")
+    ] = None,
+    to_s: Annotated[float | None, typer.Option(help="End of the piece.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Number of results.")] = 10,
-    by: Annotated[By, typer.Option(help="Embedding to compare.")] = By.motion,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="Embedding to compare: NAME or NAME=WEIGHT of any column embedding_NAME. Repeatable."),
+    ] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="Add weighted scores in place of ranks.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Text by its words alone.")] = False,
     where: WhereOption = None,
+    stage_key: StageKeyOption = None,
     embodiment: EmbodimentOption = Embodiment.human,
     mirror: Annotated[bool, typer.Option(help="Motion: the left/right mirror image counts as well.")] = False,
     start_s: Annotated[float, typer.Option(min=0, help="With --video: start of the part to use.")] = 0.0,
     end_s: Annotated[float | None, typer.Option(help="With --video: end of the part to use.")] = None,
+    hz: Annotated[float | None, typer.Option(help="With --trajectory: frames per second of an .npy file.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write the results as pictures into this PNG.")] = None,
     json_: JsonOption = False,
 ) -> None:
     """Similar clips, best first."""
-    from handloom.pipelines.similar import search_clips, why_nothing
-    from handloom.video.fetch.source import source_options_from
+    from handloom.io.remote import source_options_from
+    from handloom.pipelines.search import search_clips, why_nothing
 
-    given = [name for name, value in (("--clip", clip), ("--video", video), ("--text", words)) if value is not None]
-    if len(given) != 1:
+    given = {"--text": words, "--clip": clip, "--video": video, "--image": image, "--trajectory": trajectory}
+    if all(value is None for value in given.values()):
         raise ConfigError(
-            f"search takes one of --clip, --video and --text, got {' and '.join(given) or 'none'}",
-            "--clip ID: clips like this one; --video FILE: like any video; --text WORDS: by their words",
+            f"search takes one or more of {', '.join(given)}, got none",
+            "--clip ID: clips like this one; --video FILE: like any video; --text WORDS: about this",
         )
-    if video is None and (start_s or end_s is not None):
-        raise ConfigError(f"--start-s and --end-s choose a part of --video, got {given[0]}", "leave them out")
-    query = {"clip": clip, "video": video, "text": words, "by": by.value, "mirror": mirror}
-    query |= {"start_s": start_s, "end_s": end_s, "k": k, "where": where, "embodiment": embodiment.value}
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise ConfigError(f"--sheet {str(sheet)!r} is no .png file", "name a file that ends in .png")
+    query: dict[str, Any] = {"text": words, "clip": clip, "video": video, "image": image, "trajectory": trajectory}
+    query |= {"from_s": from_s, "to_s": to_s, "by": by, "weights": weights, "meaning": not exact, "mirror": mirror}
+    query |= {"start_s": start_s, "end_s": end_s, "hz": hz, "k": k, "where": where, "embodiment": embodiment.value}
+    query |= {"stage_keys": stage_keys_of(stage_key)}
     database = open_db(db)
-    hits = search_clips(database, source_options=source_options_from(os.environ), **query)
+    hits = search_clips(database, sheet=sheet, source_options=source_options_from(os.environ), **query)
     if json_:
-        found = [{name: value for name, value in asdict(hit).items() if name != "more"} for hit in hits]
-        print(json.dumps({"version": hits.version, "exact": hits.exact, "hits": found}))
+        print(json.dumps(text.hits_json(hits)))
         return
-    for hit in hits:
-        print(text.hit(hit))
     if not hits:
         say(f"nothing found{why_nothing(database, words, where, embodiment.value)}")
+    for note in text.search_notes(hits, by):
+        say(note)
+    for hit in hits:
+        print(text.hit(hit))
+    if hits and sheet is not None:
+        say(f"wrote {sheet}")

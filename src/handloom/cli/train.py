@@ -1,4 +1,4 @@
-"""`handloom train`: a recipe on the table, on the cluster that extracts it."""
+"""`handloom train`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,12 +25,12 @@ def train(
     ray_address: Annotated[
         str | None, typer.Option(envvar="RAY_ADDRESS", help="Cluster to join; a local Ray by default.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint in --out, or remove it.")] = True,
+    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint in --out, or delete that job.")] = True,
     show_settings: Annotated[bool, typer.Option(help="Print the settings as JSON and exit.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Train a recipe on the table and report how far it came."""
+    """Train a recipe on the table, and report its held-out numbers."""
     from handloom.pipelines.train.settings import load_train_config
     from handloom.train.registry import find_recipe
 
@@ -39,13 +39,13 @@ def train(
     if show_settings:
         print(json.dumps(settings.shown(), indent=2))
         return
+    from handloom.io.folder import Folder
     from handloom.pipelines.train.train import train as pipeline
     from handloom.pipelines.train.train import train_text
     from handloom.store.location import storage_options_from
-    from handloom.train.folder import RunFolder
 
-    folder = RunFolder.parse(out, storage_options_from(os.environ))  # for `init` on S3, too
-    options = {"ray_address": ray_address, "resume": resume, "quiet": quiet}
+    folder = Folder.parse(out, storage_options_from(os.environ))  # for `init` on S3, too
+    options: dict[str, Any] = {"ray_address": ray_address, "resume": resume, "quiet": quiet}
     summary = pipeline(open_db(db), found, recipe, settings, folder, **options)
     print(json.dumps(asdict(summary)) if json_ else train_text(summary))
     raise typer.Exit(DONE if summary.exit == "done" else FAILED)

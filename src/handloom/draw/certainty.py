@@ -1,4 +1,4 @@
-"""How sure a clip's metres and its lens are, in numbers and in words."""
+"""The uncertainty of a clip's metres and of its lens, in numbers and in words."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SOURCES = {"given": "lens given", "estimated": "lens estimated from the video", 
 
 
 def scale_sigma(row: dict[str, Any]) -> float | None:
-    """Relative standard deviation of a clip's metres: of the path's scale where it was found, else of the distance of
-    its hands (a camera at rest has no scale to find); None where nothing says it.
+    """Relative standard deviation of a clip's metres: of the path's scale if it was found, else of the distance of the
+    hands (the path of a camera at rest has no scale); None where neither is known.
     """
     quality = row.get("quality") or {}
     if quality.get("camera_scale_sigma") is not None:
@@ -34,7 +34,7 @@ def scale_sigma(row: dict[str, Any]) -> float | None:
 
 
 def scale_text(row: dict[str, Any]) -> str:
-    """In which unit the clip's world is, in words; without one, why there is none."""
+    """The unit of the clip's world, in words; without a world, the reason."""
     scale, reason = row.get("world_scale") or "none", row.get("camera_path_reason")
     sigma = scale_sigma(row) if scale == "metric" else None
     if scale == "metric" and sigma is None and reason in STILL:
@@ -46,7 +46,7 @@ def scale_text(row: dict[str, Any]) -> str:
 
 
 def lens_text(row: dict[str, Any]) -> str:
-    """Where the clip's intrinsics come from, and how sure the focal length is; empty where the row does not say."""
+    """Source of the clip's intrinsics and uncertainty of the focal length, in words; empty where they are unknown."""
     source, preset, sigma = (row.get(f"camera_{name}") for name in ("source", "preset", "focal_sigma"))
     if source not in SOURCES:
         return ""
@@ -58,8 +58,8 @@ def lens_text(row: dict[str, Any]) -> str:
 
 
 def trust_text(row: dict[str, Any]) -> str:
-    """How likely the distances of hands are about right, without hands those along the path; empty where nothing is in
-    metres. Hands have metres of their own: they are known also where the path's scale is not.
+    """Probability that distances are right within 20 %, in words: those of hands, without hands those along the path;
+    empty where nothing is in metres. Hands may have metres although the path's scale is unknown.
     """
     quality = row.get("quality") or {}
     trust, whose = quality.get("metric_trust"), "of hands" if quality.get("hand_coverage") else "along the path"
@@ -67,7 +67,7 @@ def trust_text(row: dict[str, Any]) -> str:
 
 
 def short_words(row: dict[str, Any]) -> list[str]:
-    """The same in a few words, for a line of numbers; nothing of rows that do not say it."""
+    """Lens, metres and trust in a few words each, for a line of numbers; words for unknown values are left out."""
     words = []
     if row.get("camera_source") in SOURCES:
         words.append(f"lens {row['camera_source']}{_plus_minus(row.get('camera_focal_sigma'))}")

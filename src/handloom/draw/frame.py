@@ -1,4 +1,4 @@
-"""One frame as a finished picture: overlay below, a small header above that covers nothing."""
+"""One frame as a finished image: a small header, and below it the frame with its overlay."""
 
 from __future__ import annotations
 
@@ -29,34 +29,35 @@ def draw_frame(image: NDArray[np.uint8], row: dict[str, Any], index: int) -> NDA
     image: (h, w, 3) RGB, the frame at any size; enlarged where its short side is below 480, so that text is legible.
     row: what `handloom.schemas.tables.row.row_arrays` gives. index: frame of the row.
     """
-    picture = draw_overlay(enlarge(image, MIN_SHORT_SIDE_PX), row, index)
+    image = draw_overlay(enlarge(image, MIN_SHORT_SIDE_PX), row, index)
     time = f"{float(row['frame_s'][index]):.2f} s   {index + 1}/{len(row['frame_s'])}"
-    header = draw_header(row, picture.shape[1], text_px(picture), time)
-    return np.concatenate([header, picture])
+    header = draw_header(row, image.shape[1], text_px(image), time)
+    return np.concatenate([header, image])
 
 
 def enlarge(image: NDArray[np.uint8], min_short_side_px: int) -> NDArray[np.uint8]:
-    """`image`, enlarged to the short side where it is smaller; a very long picture not beyond 4 times that side."""
+    """`image`, enlarged if its short side is below `min_short_side_px`; its long side stays below 4 times that."""
     height, width = image.shape[:2]
     scale = min(min_short_side_px / min(height, width), 4 * min_short_side_px / max(height, width))
     if scale <= 1:
         return image
-    return cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_CUBIC)
+    size = (round(width * scale), round(height * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def draw_header(row: dict[str, Any], width: int, size_px: int, right: str) -> NDArray[np.uint8]:
-    """(height, width, 3) RGB: clip id and `right`, what is said of the clip, the quality numbers.
+    """(height, width, 3) RGB: clip id and `right`, narration, the quality numbers.
 
-    Its height does not depend on `right`, so that all frames of a clip agree.
+    The height does not depend on `right`, so that all frames of a clip have the same size.
     """
     margin = size_px // 2
     inner = max(1, width - 2 * margin - size_px)
     gap = size_px
-    room = inner - text_width(right, size_px) - gap
-    title = [(fit_text(row["clip_id"], size_px, max(room, inner // 2)), WHITE)]
+    title_width = inner - text_width(right, size_px) - gap
+    title = [(fit_text(row["clip_id"], size_px, max(title_width, inner // 2)), WHITE)]
     lines = [title]
-    if said := words_of(row.get("narration"), row.get("verb"), row.get("noun")):
-        words = [(word, (240, 228, 66)) for word in said.split()]
+    if narration := words_of(row.get("narration"), row.get("verb"), row.get("noun")):
+        words = [(word, (240, 228, 66)) for word in narration.split()]
         lines += _flow(words, inner, size_px, " ", NARRATION_LINES)
     lines += _flow(quality_words(row), inner, size_px, "  ", 8)
     step = line_height(size_px)
@@ -66,13 +67,13 @@ def draw_header(row: dict[str, Any], width: int, size_px: int, right: str) -> ND
         for text, color in line:
             put_text(header, text, (x, number * step + margin // 2), size_px, color)
             x += text_width(text, size_px)
-    if room >= inner // 2:
+    if title_width >= inner // 2:
         put_text(header, right, (margin + inner - text_width(right, size_px), margin // 2), size_px, GREY)
     return header
 
 
 def quality_words(row: dict[str, Any]) -> list[Word]:
-    """The numbers that tell a good row from a bad one; what is null is left out."""
+    """The row's quality numbers as coloured words; null ones are left out."""
     quality = row.get("quality") or {}
     parts: list[tuple[str, str, tuple[int, int, int]]] = [
         ("hand_coverage_left", "L seen {:.0%}", HAND_COLORS[LEFT]),
@@ -88,14 +89,14 @@ def quality_words(row: dict[str, Any]) -> list[Word]:
 
 
 def _oddities(row: dict[str, Any]) -> list[str]:
-    """Cuts, and a view that the pictures spoke against."""
+    """Words about cuts, and about a view that the images contradict."""
     num_cuts, view, seen = (row.get("quality") or {}).get("num_cuts"), row.get("view"), row.get("hand_view")
     found = [plural(int(num_cuts), "cut")] if num_cuts else []
     return [*found, f"view {seen}, not {view}"] if view and seen and view != seen else found
 
 
 def _flow(words: list[Word], width: int, size_px: int, gap: str, max_lines: int) -> list[list[Word]]:
-    """Words set line by line, none wider than `width`; what does not fit in `max_lines` is cut with an ellipsis."""
+    """Words in lines of at most `width`; a text that needs more than `max_lines` ends with an ellipsis."""
     lines: list[list[Word]] = []
     used = 0
     for number, (word, color) in enumerate(words):

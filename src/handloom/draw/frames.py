@@ -1,11 +1,8 @@
-"""Frames to draw on: matched to the row by time, or taken from the row itself; and files that appear whole."""
+"""Frames to draw on: matched to a row by their times, or the stored frames of the row itself."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -20,9 +17,9 @@ Frames = Iterable[tuple[float, NDArray[np.uint8]]]  # (frame_s, (h, w, 3) RGB), 
 
 
 def frames_from_row(row: dict[str, Any]) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """(frame_s, RGB) of every stored frame, for when the video itself is gone.
+    """(frame_s, RGB) of every stored frame, for a clip whose video no longer exists.
 
-    Raises ConfigError at once if the row holds no frames (`frame_jpeg` is null), StoreError if one cannot be decoded.
+    Raises ConfigError at once if the row has no frames (`frame_jpeg` is null), StoreError if one cannot be decoded.
     """
     if row.get("frame_jpeg") is None:
         raise ConfigError(
@@ -33,7 +30,7 @@ def frames_from_row(row: dict[str, Any]) -> Iterator[tuple[float, NDArray[np.uin
 
 
 def match_frames(frames: Frames, row: dict[str, Any]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """(index in the row, image) of the frames that are the row's: by time, never by count. Others are passed over."""
+    """(index in the row, image) of the row's frames, found by their time; other frames are skipped."""
     frame_s = np.asarray(row["frame_s"])
     for time_s, image in frames:
         index = int(np.argmin(np.abs(frame_s - time_s))) if len(frame_s) else -1
@@ -42,29 +39,11 @@ def match_frames(frames: Frames, row: dict[str, Any]) -> Iterator[tuple[int, NDA
 
 
 def other_video(row: dict[str, Any], num_found: int) -> ConfigError:
-    """The frames that came are not the row's."""
+    """The error for frames that are not the row's."""
     return ConfigError(
         f"found {num_found} of the {len(row['frame_s'])} frames of clip {row['clip_id']} by their times",
         "the video has changed since it was processed; draw on the stored frames instead",
     )
-
-
-@contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
-    """A path to write to that becomes `path` when the block ends well, and vanishes otherwise. Raises StoreError."""
-    path = Path(path)
-    hint = "check the folder, its permissions and its space"
-    if not path.parent.is_dir():
-        raise StoreError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}", hint)
-    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield draft
-        os.replace(draft, path)
-    except OSError as error:
-        raise StoreError(f"cannot write {str(path)!r}: {error}", hint) from error
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
 
 
 def _decode_jpegs(row: dict[str, Any]) -> Iterator[tuple[float, NDArray[np.uint8]]]:
@@ -72,4 +51,4 @@ def _decode_jpegs(row: dict[str, Any]) -> Iterator[tuple[float, NDArray[np.uint8
         image = cv2.imdecode(np.frombuffer(data or b"\0", np.uint8), cv2.IMREAD_COLOR)
         if image is None:
             raise StoreError(f"stored frame {index} of clip {row['clip_id']} is no JPEG ({len(data or b'')} bytes)")
-        yield float(time_s), cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        yield float(time_s), np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)

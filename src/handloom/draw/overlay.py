@@ -1,4 +1,4 @@
-"""Hands and tracks of one frame, drawn over its picture."""
+"""Hands and tracks of one frame, drawn over its image."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.draw.segments.things import draw_things
 from handloom.draw.text import put_text, text_width
-from handloom.geometry.tracks.later_grids import window_tracks
+from handloom.geometry.tracks.stored_grids import window_tracks
+from handloom.schemas.hand_topology import PALM_OUTLINE, PHALANGES
 from handloom.schemas.tables.frame_flags import flag_bits
 from handloom.schemas.values import LEFT, RIGHT
 
-# Okabe and Ito's palette: told apart with any colour vision, and on any skin. RGB.
+# Okabe and Ito's palette: different for every kind of colour vision, and from every skin. RGB.
 HAND_COLORS = {LEFT: (86, 180, 233), RIGHT: (255, 159, 0)}
 HAND_LETTERS = {LEFT: "L", RIGHT: "R"}
 HAND_DOUBTS = {
-    hand: flag_bits([f"HAND_{doubt}_{side}" for doubt in ("SIDE_UNSURE", "OFF_PICTURE", "OFF_TRACKS")])
+    hand: flag_bits([f"HAND_{doubt}_{side}" for doubt in ("SIDE_UNSURE", "UNSUPPORTED", "OFF_TRACKS")])
     for hand, side in ((LEFT, "LEFT"), (RIGHT, "RIGHT"))
 }
 EDGE = (15, 15, 15)
 WHITE = (255, 255, 255)
 
-# MediaPipe's keypoint order: wrist, then five fingers of four from base to tip, and the palm's outline.
-BONES = [(0, 1), (0, 5), (5, 9), (9, 13), (13, 17), (0, 17)]
-BONES += [(first + k, first + k + 1) for first in (1, 5, 9, 13, 17) for k in range(3)]
+SKELETON = (*PALM_OUTLINE, *PHALANGES)
 
 TAIL_FRAMES = 8
-TAIL_SHARE = 0.09  # longest tail, as a share of the image's short side: a fast camera pan must not cover the picture
+TAIL_SHARE = 0.09  # longest tail, as a share of the image's short side: a fast camera pan must not cover the image
 STILL_SHARE = 0.004  # a tail shorter than this share of the short side is drawn as a dot
 SUBPIXEL_BITS = 4
 
@@ -49,19 +49,20 @@ def draw_overlay(
         image: (h, w, 3) RGB, the frame at any size.
         row: what `row_arrays` gives; a null or all-NaN column draws nothing.
         index: frame of the row, 0 <= index < T.
-        label_px: text height of the hands' labels; by default what suits the image.
+        label_px: text height of the hands' labels; by default it follows from the image's size.
         letters_only: label hands L and R, without their confidence.
     """
     canvas = np.ascontiguousarray(image).copy()
     scale = np.array([canvas.shape[1] / row["width"], canvas.shape[0] / row["height"]])
     _draw_tracks(canvas, row, index, scale)
+    draw_things(canvas, row, index, scale)
     labels = _draw_hands(canvas, row, index, scale, letters_only)
     _draw_labels(canvas, labels, label_px or text_px(canvas))
     return canvas
 
 
 def is_doubted(row: dict[str, Any], index: int, hand: int) -> bool:
-    """Whether the frame's flags doubt which hand this is, or that it lies there."""
+    """Whether the frame's flags doubt the handedness or the position of this hand."""
     flags = row.get("frame_flags")
     return flags is not None and bool(int(flags[index]) & HAND_DOUBTS[hand])
 
@@ -77,7 +78,7 @@ def stroke_px(image: NDArray[np.uint8]) -> float:
 
 
 def text_px(image: NDArray[np.uint8]) -> int:
-    """Text height that suits the image."""
+    """Text height for an image of this size."""
     return max(9, round(13 * min(stroke_px(image), image.shape[1] / 360)))
 
 
@@ -112,7 +113,7 @@ def _draw_tracks(canvas: NDArray[np.uint8], row: dict[str, Any], index: int, sca
 
 
 def _first_known(points: NDArray[np.floating]) -> NDArray[np.floating]:
-    """(N, 2) each track's place in the first frame in which it has one."""
+    """(N, 2) first known position of each track."""
     first = np.isfinite(points).all(axis=-1).argmax(axis=0)
     return points[first, np.arange(points.shape[1])]
 
@@ -133,7 +134,7 @@ def _tails(
 def _draw_hands(
     canvas: NDArray[np.uint8], row: dict[str, Any], index: int, scale: NDArray[np.float64], letters_only: bool
 ) -> list[Label]:
-    """Draw both skeletons; returns the labels, to be drawn once no skeleton can cover them."""
+    """Draw both skeletons; returns the labels, which are drawn later so that no skeleton covers them."""
     labels: list[Label] = []
     keypoints, visible = row.get("hand_keypoints_px"), row.get("hand_visible")
     if keypoints is None or visible is None:
@@ -163,7 +164,7 @@ def _draw_skeleton(
     """Bones with a dark edge; white joints, hollow where the hand was filled in. A small hand has thinner lines."""
     hand_px = float(np.hypot(*np.ptp(points[seen], axis=0)))
     unit = min(stroke_px(canvas), max(0.35 * stroke_px(canvas), hand_px / 75))
-    bones = [_fixed(points[[a, b]]) for a, b in BONES if seen[a] and seen[b]]
+    bones = [_fixed(points[[a, b]]) for a, b in SKELETON if seen[a] and seen[b]]
     for width, tint in ((max(2, round(4.5 * unit)), EDGE), (max(1, round(2.5 * unit)), color)):
         cv2.polylines(canvas, bones, False, tint, width, cv2.LINE_AA, SUBPIXEL_BITS)
     for radius, tint in ((3.2, EDGE), (2.6, color), (1.3, EDGE if infilled else WHITE)):
@@ -173,7 +174,7 @@ def _draw_skeleton(
 
 
 def _draw_labels(canvas: NDArray[np.uint8], labels: list[Label], size_px: int) -> None:
-    """Each label above its hand; below it or beside it where the image ends, or a label or another hand is there."""
+    """Draw each label above its hand, or below or beside it where it overlaps less with hands and other labels."""
     taken = [(*points.min(axis=0), *points.max(axis=0)) for points, _, _ in labels]
     for number, (_, text, color) in enumerate(labels):
         low_x, low_y, high_x, high_y = taken[number]
@@ -197,6 +198,6 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 
 def _fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Points as OpenCV's fixed-point coordinates; far outside the image they are held, since OpenCV would wrap."""
-    held = np.clip(np.nan_to_num(points, nan=0.0), -30_000, 30_000)
-    return np.round(held * 2**SUBPIXEL_BITS).astype(np.int32)
+    """Points as OpenCV's fixed-point coordinates, clipped far outside the image, where OpenCV's would overflow."""
+    clipped = np.clip(np.nan_to_num(points, nan=0.0), -30_000, 30_000)
+    return np.round(clipped * 2**SUBPIXEL_BITS).astype(np.int32)

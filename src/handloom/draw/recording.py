@@ -1,6 +1,6 @@
-"""A clip as a Rerun recording (.rrd): pictures, camera, hands and tracks in space, to be turned and scrubbed.
+"""A clip as a Rerun recording (.rrd): images, camera, hands and tracks in 3D over time.
 
-Opens with `rerun FILE.rrd` (the package `rerun-sdk`).
+`rerun FILE.rrd` opens it (the package `rerun-sdk`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.draw.frames import Frames, match_frames, other_video, whole_file
-from handloom.draw.overlay import BONES, HAND_COLORS, track_colors
+from handloom.draw.frames import Frames, match_frames, other_video
+from handloom.draw.overlay import HAND_COLORS, SKELETON, track_colors
 from handloom.errors import ConfigError, with_extra
-from handloom.geometry.tracks.later_grids import window_tracks
+from handloom.geometry.tracks.stored_grids import window_tracks
+from handloom.io.atomic import atomic_file
 
 HAND_NAMES = ("left", "right")
 JPEG_QUALITY = 85
@@ -25,8 +26,8 @@ NEEDS_RERUN = f"{with_extra('rerun')}; or name the file .png or .mp4"
 def write_recording(frames: Frames, row: dict[str, Any], path: str | Path) -> None:
     """A recording of all of the row's frames, on the timeline `frame_s` (seconds on the video's clock).
 
-    With poses everything lies in the world of `world_from_camera` (`/world`), in metres where the scale is known;
-    without, in the camera's own frame. What is NaN is left out of its frame.
+    With poses all is in the world of `world_from_camera` (`/world`), in metres if the scale is known; without poses, in
+    the camera's frame. NaN values are left out.
 
     Raises:
         ConfigError: rerun-sdk is not installed, or the frames are not the row's.
@@ -36,13 +37,13 @@ def write_recording(frames: Frames, row: dict[str, Any], path: str | Path) -> No
         import rerun
     except ModuleNotFoundError as error:
         raise ConfigError("a .rrd file needs the package rerun-sdk, which is not installed", NEEDS_RERUN) from error
-    with whole_file(path) as draft:
+    with atomic_file(path) as draft:
         recording = rerun.RecordingStream("handloom", recording_id=row["clip_id"])
         recording.save(str(draft))
         recording.log("world", rerun.ViewCoordinates.RIGHT_HAND_Y_DOWN, static=True)
         scale = 1.0 if row.get("world_unit_m") is None else float(row["world_unit_m"])
         if row.get("camera_distortion") is not None:
-            # Rerun knows pinholes only: without this note its picture and its hands seem to disagree.
+            # Rerun has pinhole cameras only: without this note its image and its hands seem to contradict each other.
             recording.log("lens", rerun.TextDocument(_lens_note(row)), static=True)
         num_drawn = 0
         for index, image in match_frames(frames, row):
@@ -63,9 +64,9 @@ def _has_world(row: dict[str, Any]) -> bool:
 
 def _lens_note(row: dict[str, Any]) -> str:
     return (
-        f"The lens distorts ({row.get('camera_model') or 'opencv'}). Places in 3D are true; the picture and the points "
-        "on it are as the camera shows them, and the camera's frustum is that of a pinhole with the same matrix: at "
-        "the rim 3D and picture do not lie over each other."
+        f"The lens distorts ({row.get('camera_model') or 'opencv'}). Positions in 3D are true; the image and the "
+        "points on it are as the lens shows them, but the frustum is that of a pinhole with the same matrix: near the "
+        "edges 3D and image do not coincide."
     )
 
 
@@ -73,7 +74,7 @@ def _log_camera(rerun, recording, row: dict[str, Any], index: int, image: NDArra
     height, width = image.shape[:2]
     shrink = np.array([width / row["width"], height / row["height"]])
     matrix = np.array(row["camera_matrix"], np.float64).reshape(3, 3).copy()
-    matrix[:2, 2] += 0.5  # Rerun's (0, 0) is the corner of the first pixel, ours its centre
+    matrix[:2, 2] += 0.5  # (0, 0) is the corner of the first pixel in Rerun, its centre in handloom
     matrix[:2] *= shrink[:, None]
     if _has_world(row):
         pose = row["world_from_camera"][index].astype(np.float64)
@@ -109,7 +110,7 @@ def _log_hands(rerun, recording, row: dict[str, Any], index: int) -> None:
             continue
         color = HAND_COLORS[hand]
         recording.log(f"{entity}/keypoints", rerun.Points3D(points, colors=[color] * len(points), radii=0.004))
-        bones = [points[[a, b]] for a, b in BONES]
+        bones = [points[[a, b]] for a, b in SKELETON]
         recording.log(f"{entity}/bones", rerun.LineStrips3D(bones, colors=[color] * len(bones), radii=0.002))
 
 

@@ -1,4 +1,4 @@
-"""What `handloom show` writes: a contact sheet (.png), a video drawn over (.mp4), or a Rerun recording (.rrd)."""
+"""The files of `handloom show`: a contact sheet (.png), a video with overlay (.mp4), or a Rerun recording (.rrd)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.draw.frame import draw_frame
-from handloom.draw.frames import Frames, match_frames, other_video, whole_file
+from handloom.draw.frames import Frames, match_frames, other_video
 from handloom.draw.recording import write_recording
 from handloom.draw.sheet import write_contact_sheet
 from handloom.errors import ConfigError
+from handloom.io.atomic import atomic_file
 from handloom.video.write import write_video
 
 SUFFIXES = (".png", ".mp4", ".rrd")
@@ -46,14 +47,14 @@ def write_show(frames: Frames, row: dict[str, Any], path: str | Path) -> None:
 
 
 def write_overlay_video(frames: Frames, row: dict[str, Any], path: str | Path) -> None:
-    """An H.264 MP4 of all of the row's frames, drawn over, at the clip's own pace; its first frame stands at 0 s.
+    """An H.264 MP4 of all of the row's frames with their overlay, at the clip's own times less that of the first frame.
 
     Holds a few frames at a time. Raises ConfigError if the frames are not the row's or the file cannot be written.
     """
     times_s = np.asarray(row["frame_s"], np.float64)
     if not len(times_s):
         raise other_video(row, 0)
-    with whole_file(path) as draft:
+    with atomic_file(path) as draft:
         write_video(draft, _drawn(frames, row), times_s - times_s[0])
 
 
@@ -69,6 +70,6 @@ def _drawn(frames: Frames, row: dict[str, Any]) -> Iterator[NDArray[np.uint8]]:
 
 
 def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """4:2:0 video wants even sides: an odd one is extended by its last pixels."""
+    """The image with even sides, as 4:2:0 video needs: an odd side is extended by its last pixels."""
     height, width = image.shape[:2]
     return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge") if height % 2 or width % 2 else image

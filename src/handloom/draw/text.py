@@ -26,7 +26,7 @@ ELLIPSIS = "..."
 
 
 def fit_text(text: str, size_px: int, max_width_px: int) -> str:
-    """`text` on one line, cut in the middle where it is wider than `max_width_px`."""
+    """`text` on one line; its middle is replaced by an ellipsis if it is wider than `max_width_px`."""
     text = " ".join(text.split())
     if text_width(text, size_px) <= max_width_px:
         return text
@@ -54,9 +54,9 @@ def put_text(
     color: tuple[int, int, int],
     outline: tuple[int, int, int] | None = None,
 ) -> None:
-    """Draw `text` into `image` (h, w, 3) RGB with its top-left corner at `corner_px` (x, y); what falls outside is cut.
+    """Draw `text` into `image` (h, w, 3) RGB with its top-left corner at `corner_px` (x, y), cut at the image's edges.
 
-    outline: colour of a thin edge that keeps the text legible on any picture.
+    outline: colour of a thin edge that keeps the text legible on any image.
     """
     if outline is not None:
         _blend(image, _text_mask(text, size_px, max(1, round(size_px / 8))), corner_px, outline)
@@ -84,7 +84,7 @@ def _blend(
 
 @lru_cache(maxsize=512)
 def _text_mask(text: str, size_px: int, stroke_px: int) -> NDArray[np.uint8]:
-    """Coverage 0..255 of the text, in a box of the line's height with a margin of a quarter of the size."""
+    """Coverage of the text, 0 to 255, in a box of the line's height with margins of a quarter of the size."""
     margin = max(2, size_px // 4)
     canvas = Image.new("L", (text_width(text, size_px) + 2 * margin, line_height(size_px)), 0)
     font = _font(_font_path(text), size_px)
@@ -102,13 +102,13 @@ def _font(path: str | None, size_px: int) -> ImageFont.FreeTypeFont | ImageFont.
 
 @lru_cache(maxsize=512)
 def _font_path(text: str) -> str | None:
-    """The font that has most of the text's characters; the first of equals."""
+    """The font with most of the text's characters; of equals the first."""
     return max(_font_paths(), key=lambda path: sum(_has(path, c) for c in set(text)))
 
 
 @lru_cache(maxsize=1)
 def _font_paths() -> tuple[str | None, ...]:
-    """DejaVu (Latin, Greek, Cyrillic, Arabic), which comes with matplotlib; the system's; Pillow's own (Latin)."""
+    """Fonts that exist: DejaVu (Latin, Greek, Cyrillic, Arabic) of matplotlib, the system's, Pillow's (Latin, None)."""
     spec = find_spec("matplotlib")  # finds the package without importing it
     folders = list(spec.submodule_search_locations or []) if spec else []
     bundled = [Path(folder, "mpl-data/fonts/ttf/DejaVuSans.ttf") for folder in folders]

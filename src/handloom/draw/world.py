@@ -1,4 +1,4 @@
-"""A clip's world from above and from the side: the camera's path, both wrists, and where the tracks lie."""
+"""A clip's world from above and from the side: the camera's path, the wrists' paths and the tracked points."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from handloom.draw.certainty import STILL, scale_sigma
 from handloom.draw.frame import BACKGROUND
 from handloom.draw.overlay import EDGE, HAND_COLORS, WHITE
 from handloom.draw.text import line_height, put_text, text_width
-from handloom.geometry.tracks.later_grids import WORLD, StoredGrids
+from handloom.geometry.tracks.stored_grids import WORLD, StoredGrids
 from handloom.schemas.values import NUM_HANDS, TrackKind
 
 TEXT_PX = 14
 MARGIN_PX = 24
 NO_SCALE = "scale unknown"
-STILL_M = 0.02  # a world that is smaller holds nothing to be measured: a camera at rest, and no hands
+STILL_M = 0.02  # a smaller world, of a camera at rest without hands, has no bar
 POINT_COLORS = {
     TrackKind.GRID: (120, 128, 136),
     TrackKind.CORNER: (150, 158, 166),
@@ -32,10 +32,10 @@ VIEWS = (("from above", (0, 2), (1, -1)), ("from the side", (2, 1), (1, 1)))  # 
 def draw_world(row: dict[str, Any], width: int, height: int) -> NDArray[np.uint8] | None:
     """(height, width, 3) RGB with two views in the frame of the first camera that has a pose; None without poses.
 
-    White: the camera, a ring where it begins. Blue, orange: left and right wrist. Dots: the median place of each track,
-    by its kind. Both views are to one scale: a straight path shall not show its noise from the side. The bar says how
-    long it is, and how sure that is, where the scale is metric and there is something to be measured; else words say
-    what is known.
+    White: the camera, with a ring at its start. Blue, orange: left and right wrist. Dots: the median position of each
+    track, coloured by its kind. Both views have one scale, so that the noise of a straight path is not magnified from
+    the side. A bar shows a length and its uncertainty if the scale is metric and the world is larger than `STILL_M`;
+    otherwise words say what is known.
     """
     poses = row.get("world_from_camera")
     if poses is None or not np.isfinite(poses).all(axis=(1, 2)).any():
@@ -48,7 +48,9 @@ def draw_world(row: dict[str, Any], width: int, height: int) -> NDArray[np.uint8
     points, kinds = _still_places(row, first_from_world)
     panel = np.full((height, width, 3), BACKGROUND, np.uint8)
     half = width // 2
-    views = [[np.asarray(p)[:, axes] * signs for p in (camera, *wrists, points)] for _, axes, signs in VIEWS]
+    views: list[list[NDArray[Any]]] = [
+        [np.asarray(p)[:, axes] * signs for p in (camera, *wrists, points)] for _, axes, signs in VIEWS
+    ]
     boxes = [_bounds(flat) for flat in views]
     unit_px = min(_unit_px(box, half, height) for box in boxes)
     for number, ((title, _, _), flat, box) in enumerate(zip(VIEWS, views, boxes, strict=True)):
@@ -81,7 +83,7 @@ def _moved(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray
 
 
 def _still_places(row: dict[str, Any], first_from_world: NDArray[np.float64]):
-    """Median places of the tracks and of later grids' points, (n, 3), those that have one, and their kinds, (n,)."""
+    """(n, 3) median positions of the tracks and of later grids' points, those that have one, and (n,) their kinds."""
     points, kinds = row.get("track_points_world_m"), row.get("track_kind")
     if points is None or kinds is None:
         return np.empty((0, 3)), np.empty(0, np.int8)
@@ -96,13 +98,13 @@ def _still_places(row: dict[str, Any], first_from_world: NDArray[np.float64]):
 
 
 def _median(points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(n, 3) median places of (T, N, 3) points; those that have none are left out."""
+    """(n, 3) median positions of (T, N, 3) points; points that are never known are left out."""
     placed = np.isfinite(points).all(axis=-1).any(axis=0)
     return np.nanmedian(points[:, placed].astype(np.float64), axis=0) if placed.any() else np.empty((0, 3))
 
 
 def _bounds(paths: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """(2, 2) corners of what is shown in a view: all of the camera and the wrists, and nine tenths of the points."""
+    """(2, 2) corners of a view: it shows all of the camera's and the wrists' paths and nine tenths of the points."""
     solid = np.concatenate([path[np.isfinite(path).all(axis=1)] for path in paths[:-1]])
     bounds = np.stack([solid.min(axis=0), solid.max(axis=0)])
     if len(paths[-1]):
@@ -112,13 +114,13 @@ def _bounds(paths: list[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def _unit_px(bounds: NDArray[np.float64], width: int, height: int) -> float:
-    """Pixels per unit with which a view fills its part of the picture."""
+    """Pixels per unit at which a view fills its part of the image."""
     size = np.maximum(bounds[1] - bounds[0], 1e-6)
     return float(np.min((np.array([width, height]) - 2 * MARGIN_PX) / size))
 
 
 def _placed(bounds: NDArray[np.float64], unit_px: float, width: int, height: int):
-    """Places of a view, (n, 2), to pixels: the middle of its bounds is in the middle."""
+    """A function from positions in a view, (n, 2), to pixels; the centre of `bounds` is the centre of the image."""
     middle = bounds.mean(axis=0)
     return lambda p: (p - middle) * unit_px + np.array([width, height]) / 2
 
@@ -126,12 +128,12 @@ def _placed(bounds: NDArray[np.float64], unit_px: float, width: int, height: int
 def _draw_path(part: NDArray[np.uint8], path_px: NDArray[np.float64], color: tuple[int, int, int]) -> None:
     seen = np.isfinite(path_px).all(axis=1)
     for start, end in zip(path_px[:-1][seen[:-1] & seen[1:]], path_px[1:][seen[:-1] & seen[1:]], strict=True):
-        held = [np.clip(p, -30_000, 30_000).round().astype(int).tolist() for p in (start, end)]
-        cv2.line(part, *held, color, 2, cv2.LINE_AA)
+        first, last = (np.clip(p, -30_000, 30_000).round().astype(int).tolist() for p in (start, end))
+        cv2.line(part, first, last, color, 2, cv2.LINE_AA)
 
 
 def _draw_bar(part: NDArray[np.uint8], unit_px: float, sigma: float | None) -> None:
-    """A bar of the largest round length below a third of the picture; how sure it is, one standard deviation."""
+    """A bar of the largest round length below a third of the image, with its uncertainty, one standard deviation."""
     longest = part.shape[1] / 3 / unit_px
     length = max((m * 10.0**e for m in (1, 2, 5) for e in range(-4, 5) if m * 10.0**e <= longest), default=longest)
     y, x = part.shape[0] - 14, part.shape[1] - 14

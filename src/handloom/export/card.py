@@ -1,4 +1,4 @@
-"""A dataset card (README.md) for an export: what is in it, where it is from, what it may be used for, how good it is.
+"""A dataset card (README.md) for an export: content, sources, licences, quality, limits.
 
 The front matter is what the Hugging Face hub reads (hub-docs, `datasetcard.md`).
 """
@@ -18,6 +18,7 @@ from handloom import __version__
 from handloom.plural import plural
 from handloom.schemas.tables.arrow import QUALITY_FIELDS
 from handloom.schemas.tables.robot import TABLE as ROBOT_EPISODES
+from handloom.schemas.tables.stage_columns import KEY_PREFIX, owner_of
 
 TALLIED = (
     "dataset",
@@ -36,7 +37,7 @@ TALLIED = (
     "fps",
 )
 UNKNOWN = "unknown"
-# Licences as datasets write them, in the hub's words: https://huggingface.co/docs/hub/repositories-licenses
+# Licences by the hub's names: https://huggingface.co/docs/hub/repositories-licenses
 HUB_LICENCES = {
     "apache-2.0",
     "mit",
@@ -67,7 +68,7 @@ SHOWN_QUALITY = (
 
 @dataclass
 class CardTally:
-    """What the rows that went into an export say about it. Memory grows by some numbers a row."""
+    """Counts and quality numbers of the exported rows. Memory grows by a few numbers a row."""
 
     sources: Counter[str] = field(default_factory=Counter)
     licences: dict[str, Counter[str]] = field(default_factory=dict)
@@ -75,6 +76,10 @@ class CardTally:
     camera_source: Counter[str] = field(default_factory=Counter)
     lens: Counter[str] = field(default_factory=Counter)
     depth_source: Counter[str] = field(default_factory=Counter)
+    weights: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """`{column: (stage, licence of its weights)}` of the columns that name a licence."""
+    stage_keys: dict[str, Counter[str | None]] = field(default_factory=dict)
+    """Rows by the key that made each stage's columns; None: not computed."""
     num_rows: int = 0
     num_frames: int = 0
     num_without_text: int = 0
@@ -82,7 +87,7 @@ class CardTally:
     quality: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Count one row of `clips` or `robot_episodes`; of its values, those in `TALLIED`."""
+        """Count one row of `clips` or `robot_episodes`: its values of `TALLIED`."""
         dataset = row["dataset"]
         self.num_rows += 1
         self.num_frames += row["num_frames"]
@@ -102,9 +107,19 @@ class CardTally:
             if value is not None and np.isfinite(value):
                 self.quality.setdefault(name, []).append(float(value))
 
+    def _add_stages(self, batch: pa.RecordBatch) -> None:
+        for number, column in enumerate(batch.schema):
+            licence = (column.metadata or {}).get(b"licence")
+            if licence:
+                self.weights[column.name] = (owner_of(column) or "", licence.decode())
+            if column.name.startswith(KEY_PREFIX):
+                counter = self.stage_keys.setdefault(column.name.removeprefix(KEY_PREFIX), Counter())
+                counter.update(batch.column(number).to_pylist())
+
     def over(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The same batches, counted as they pass."""
         for batch in batches:
+            self._add_stages(batch)
             names = [name for name in TALLIED if name in batch.schema.names]
             for row in batch.select(names).to_pylist():
                 self.add(row)
@@ -113,11 +128,11 @@ class CardTally:
 
 @dataclass(frozen=True)
 class Card:
-    """What a card says besides the tally.
+    """The content of a card besides the tally.
 
     form: the format's name. title: of the page. layout: how the files are laid out and read, in Markdown. data_files:
-    pattern for the hub's viewer, or None where it cannot read the files. source: as in `index.json`: table, version,
-    where, run_key, settings, versions. limits: what is known not to be right or not to be there. tags: beside ours.
+    pattern for the hub's viewer, None where it cannot read the files. source: as in `index.json`: table, version,
+    where, run_key, settings, versions, licences. limits: what is wrong or missing in the data. tags: beside handloom's.
     """
 
     form: str
@@ -138,6 +153,7 @@ class Card:
             self.layout.strip(),
         ]
         parts += ["## Sources and licences", _sources(tally), _licence_note(tally)]
+        parts += [_weights(tally, self.source)]
         if tally.quality or tally.world_scale:
             parts += ["## Quality", _quality(tally)]
         parts += ["## Known limits", _limits([*self.limits, *_limits_of(tally, self.source)])]
@@ -146,12 +162,12 @@ class Card:
 
 
 def hub_licence(licences: Iterable[str]) -> str:
-    """The hub's one word: `unknown` where nobody said, `other` for several or for one that the hub does not know."""
+    """The hub's name of the licence: `unknown` without any, `other` for several and for one not on the hub's list."""
     found = list(licences)
     if len(found) != 1:
         return "other" if found else UNKNOWN
-    word = found[0].strip().lower().replace(" ", "-")
-    return word if word in HUB_LICENCES or word == UNKNOWN else "other"
+    name = found[0].strip().lower().replace(" ", "-")
+    return name if name in HUB_LICENCES or name == UNKNOWN else "other"
 
 
 def _front_matter(card: Card, tally: CardTally) -> str:
@@ -183,11 +199,7 @@ def _summary(tally: CardTally, source: Mapping[str, Any]) -> str:
     if robots := source.get("robot_datasets"):
         of_robots = sum(tally.sources[dataset] for dataset in robots)
         rows += f" ({tally.num_rows - of_robots} of people, {of_robots} of robots)"
-    return f"{rows}, {tally.num_frames} frames, {long} of video, from {_plural(tally)}."
-
-
-def _plural(tally: CardTally) -> str:
-    return f"{len(tally.sources)} dataset{'' if len(tally.sources) == 1 else 's'}"
+    return f"{rows}, {tally.num_frames} frames, {long} of video, from {plural(len(tally.sources), 'dataset')}."
 
 
 def _sources(tally: CardTally) -> str:
@@ -206,10 +218,39 @@ def _licence_note(tally: CardTally) -> str:
     notes = []
     missing = sum(tally.licences.get(UNKNOWN, Counter()).values())
     if missing:
-        notes.append(f"The licence of {missing} rows is unknown: nobody said. Find out before sharing them.")
+        notes.append(f"The licence of {missing} rows is unknown. Find it out before you share them.")
     if len(tally.licences) > 1:
         notes.append("Rows carry their own licence; the strictest of them holds for the whole.")
     return " ".join(notes)
+
+
+def _weights(tally: CardTally, source: Mapping[str, Any]) -> str:
+    """The licences of the weights that made columns of these rows; empty where no run has recorded any.
+
+    By the key of each row's stage, so that a run with other weights that made none of these rows is left out.
+    """
+    found: list[tuple[str, str, str]] = []
+    for stage, by_key in sorted((source.get("licences") or {}).items()):
+        rows = tally.stage_keys.get(stage)
+        if rows is None:  # the form of the export has no keys
+            found += [(f"stage `{stage}`", licence, "") for licence in sorted(set(by_key.values()))]
+            continue
+        count: Counter[str] = Counter()
+        for key, num in rows.items():
+            count[by_key.get(key or "", UNKNOWN)] += num if key else 0
+        found += [(f"stage `{stage}`", licence, str(num)) for licence, num in sorted(count.items()) if num]
+    told = source.get("licences") or {}
+    named = {name: licence for name, (stage, licence) in tally.weights.items() if stage not in told}
+    found += sorted((f"column `{name}`", licence, "") for name, licence in named.items())
+    if not found:
+        return ""
+    lines = ["Learned weights made columns of these rows:", "", "| made by | licence of the weights | rows |"]
+    lines += ["| --- | --- | --- |", *(f"| {what} | {_cell(licence)} | {rows} |" for what, licence, rows in found)]
+    limited = sorted({licence for _, licence, _ in found if "-nc" in licence.lower()})
+    if limited:
+        problem = f"Weights under {' and '.join(limited)} may not be used commercially"
+        lines += ["", f"{problem}: find out what that means for the rows."]
+    return "\n".join(lines)
 
 
 def _quality(tally: CardTally) -> str:
@@ -239,7 +280,15 @@ def _limits_of(tally: CardTally, source: Mapping[str, Any]) -> list[str]:
         others = "robots" if source["embodiment"] == "human" else "people"
         found.append(f"{source['other_embodiment']} clips of {others} that pass the filter were left out.")
     if tally.num_without_text:
-        found.append(f"{tally.num_without_text} rows have no text that says what is done.")
+        found.append(f"{tally.num_without_text} rows have no text that describes the action.")
+    if source.get("other_stage_key"):
+        keys = ", ".join(f"{stage} {key}" for stage, key in source["stage_keys"].items())
+        found.append(f"{source['other_stage_key']} clips of other stage keys than {keys} were left out.")
+    if several := [stage for stage, counts in source.get("rows_of_key", {}).items() if len(counts) > 1]:
+        found.append(
+            f"Rows were made by different settings or models: {', '.join(several)} with several keys (below). "
+            "`stage_key_NAME` of the table has each row's."
+        )
     assumed = tally.camera_source.get("assumed", 0)
     if assumed:
         found.append(f"The camera of {assumed} rows is assumed, not measured: their metres are as good as that guess.")
@@ -247,7 +296,7 @@ def _limits_of(tally: CardTally, source: Mapping[str, Any]) -> list[str]:
     if bent:
         found.append(
             f"The lens of {plural(bent, 'row')} distorts: pixels are as the camera shows them, and `camera_matrix` "
-            "alone does not lead from them to 3D. handloom's docs/tables.md (`camera_model`) explains a lens's numbers."
+            "alone does not give their rays. handloom's docs/tables.md (`camera_model`) explains a lens's numbers."
         )
     return found
 
@@ -266,6 +315,11 @@ def _made(source: Mapping[str, Any]) -> str:
     }
     lines = ["| | |", "| --- | --- |", *(f"| {name} | `{value}` |" for name, value in facts.items())]
     parts = ["\n".join(lines)]
+    if source.get("rows_of_key"):
+        rows = [(stage, key, num) for stage, counts in source["rows_of_key"].items() for key, num in counts.items()]
+        lines = ["| stage | key | rows |", "| --- | --- | --- |"]
+        lines += [f"| {_cell(stage)} | {f'`{key}`' if key else 'not computed'} | {num} |" for stage, key, num in rows]
+        parts.append("\n".join(["Stages, by the key of their settings, models and versions:", "", *lines]))
     for title, name in (("Models and libraries", "versions"), ("Settings", "settings")):
         if source.get(name):
             text = json.dumps(_without_folders(source[name]), indent=2, sort_keys=True)
@@ -274,7 +328,7 @@ def _made(source: Mapping[str, Any]) -> str:
 
 
 def _without_folders(value: Any) -> Any:
-    """Settings without the folders of the machine that they were made on: a card is for others."""
+    """Settings without the folders of this machine: a card is for others."""
     if isinstance(value, Mapping):
         return {name: _without_folders(inner) for name, inner in value.items()}
     return value.rstrip("/").rsplit("/", 1)[-1] if isinstance(value, str) and value.startswith(("/", "~")) else value

@@ -1,13 +1,14 @@
-"""An export of many files that is whole or says that it is not.
+"""Exports of many files: complete, or marked as unfinished.
 
 Files are written as `NAME.unfinished` and get their names when all are there; `index.json` comes last, and
 `index.unfinished.json` names everything that an export under way may leave behind. An earlier export is replaced only
-when the new one is complete. Exports of too many files to name each (`claim`) fill a folder of their own instead, which
-is cleared first.
+when the new one is complete. Where there are too many files to name each one (`claim`), they fill a folder of their
+own, which is cleared first.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,117 +17,126 @@ from pathlib import Path
 from typing import Any
 
 from handloom.errors import ConfigError, StoreError
-from handloom.export.files import INDEX, UNFINISHED, ExportFolder, HashingSink, storage_errors
+from handloom.io.folder import Folder, Sink
 
+INDEX = "index.json"
+MARK = "index.unfinished.json"
+CARD = "README.md"
 SUFFIX = ".unfinished"
 INDEX_VERSION = 1
 COPY_BYTES = 2**20
-OURS = ("README.md", "data", "meta", "videos", "epic_tasks_final", "frames", "epic_clips.json")
-"""What exports write at the top, beside `clips-*`."""
+OURS = (CARD, "data", "meta", "videos", "epic_tasks_final", "frames", "epic_clips.json")
+"""What exports write into their folder, beside `clips-*`."""
 
 
 class NewExport:
-    """One export under way; made by `new_export`. Names are relative, with `/`."""
+    """An export under way, made by `new_export`. Names of files are relative, with `/`."""
 
-    def __init__(self, folder: ExportFolder, old: list[str]) -> None:
+    def __init__(self, folder: Folder, old: list[str]) -> None:
         self.folder = folder
         self._old = old  # names of an earlier export's files, and of claimed folders with a `/` at the end
-        self._drafts: dict[str, HashingSink] = {}
+        self._drafts: dict[str, Sink] = {}
+        self._final: dict[str, str] = {}  # the name of each draft in the finished export, as far as it is known
         self._claimed: list[str] = []
+        self._placed: list[str] = []  # files that have their final names
         self._mark()
 
-    def open(self, name: str) -> HashingSink:
-        """A file to write; close it. It is called `name` once the export is finished."""
-        self._drafts[name] = sink = self._begin(name)
+    def open(self, name: str) -> Sink:
+        """A file to write and close. It is called `name` once the export is finished."""
+        self._final[name] = name
+        return self.open_draft(name)
+
+    def open_draft(self, name: str) -> Sink:
+        """A file to write and close whose final name is not known yet: `rename` gives it."""
+        self._mark(name)
+        self._drafts[name] = sink = self.folder.open(name + SUFFIX)
         return sink
+
+    def rename(self, final: dict[str, str]) -> None:
+        """Give drafts their names in the finished export: `{name of open_draft: final name}`."""
+        self._final |= final
+        self._mark()
 
     def write(self, name: str, data: bytes) -> None:
         """A whole file at once."""
-        sink = self.open(name)
-        with storage_errors(f"write {name} in", self.folder.out):
+        with self.open(name) as sink:
             sink.write(data)
-            sink.close()
-
-    def _begin(self, name: str) -> HashingSink:
-        self._mark(name)
-        return self.folder.open_shard(name + SUFFIX)
 
     @contextmanager
     def local_file(self, name: str) -> Iterator[Path]:
         """A local path to fill, for writers that must seek; its content is `name` once the export is finished.
 
-        Removed inside the block, it is no part of the export.
+        If the block removes the file, it is not part of the export.
         """
         with tempfile.TemporaryDirectory(prefix="handloom-export-") as place:
             path = Path(place) / os.path.basename(name)
             yield path
             if not path.exists():
                 return
-            with path.open("rb") as source, storage_errors(f"write {name} in", self.folder.out):
-                sink = self.open(name)
+            with path.open("rb") as source, self.open(name) as sink:
                 while block := source.read(COPY_BYTES):
                     sink.write(block)
-                sink.close()
 
     def claim(self, folder: str) -> None:
-        """Take a folder of the export for files that are not named one by one; what an earlier export left is removed.
+        """Take a folder of the export for files that are not named one by one. An earlier export's folder is removed.
 
         Files go there with `open_inside`, under their final names at once.
         """
         self._claimed.append(folder + "/")
         self._mark()
-        self.folder.remove([INDEX])
+        self.folder.remove_files([INDEX])
         self.folder.remove_folder(folder)
 
-    def open_inside(self, name: str) -> HashingSink:
+    def open_inside(self, name: str) -> Sink:
         """A file in a claimed folder."""
         if not any(name.startswith(folder) for folder in self._claimed):
             raise ValueError(f"{name} is in none of the claimed folders {self._claimed}")
-        return self.folder.open_shard(name)
+        return self.folder.open(name)
 
     def files(self) -> list[dict[str, Any]]:
-        """`path`, `num_bytes` and `sha256` of every file so far, sorted; not of those in claimed folders."""
+        """`path`, `num_bytes` and `sha256` of every file so far, sorted, without those in claimed folders."""
         drafts = sorted(self._drafts.items())
-        return [{"path": name, "num_bytes": sink.tell(), "sha256": sink.sha256()} for name, sink in drafts]
+        return [{"path": n, "num_bytes": s.num_bytes, "sha256": s.digest.hexdigest()} for n, s in drafts]
 
     def finish(self, index: dict[str, Any], last: Sequence[str] = ()) -> dict[str, Any]:
         """Give the files their names, those in `last` at the end and in that order, and write the index; returns it."""
-        files = self.files()
-        names = [*(f["path"] for f in files if f["path"] not in last), *last]
-        index = {"handloom_export": INDEX_VERSION, **index, "written": files}
-        index["files"] = [*sorted(names), *self._claimed]
-        self.folder.remove([INDEX])
+        draft_of = {final: draft for draft, final in self._final.items()}
+        names = [*sorted(name for name in draft_of if name not in last), *last]
+        index = {"handloom_export": INDEX_VERSION, **index, "files": [*sorted(names), *self._claimed]}
+        self.folder.remove_files([INDEX])
         remove_files(self.folder, [name for name in self._old if name not in self._claimed])
         for name in names:
-            self.folder.move(name + SUFFIX, name)
+            self.folder.move(draft_of[name] + SUFFIX, name)
+            self._placed.append(name)
         self.folder.write_json(INDEX, index)
-        self.folder.remove([UNFINISHED])
+        self._drafts, self._placed, self._claimed = {}, [], []  # the export is whole: there is nothing to abandon
+        self.folder.remove_files([MARK])
         return index
 
     def abandon(self) -> None:
         """Remove what was begun. The mark of an earlier, killed export stays with its files."""
-        remove_files(self.folder, [*(name + SUFFIX for name in self._drafts), *self._claimed])
-        if self._old and self.folder.read_json(INDEX) is None:
-            self._drafts, self._claimed = {}, []
+        remove_files(self.folder, [*(name + SUFFIX for name in self._drafts), *self._placed, *self._claimed])
+        if self._old and read_record(self.folder, INDEX) is None:
+            self._drafts, self._final, self._placed, self._claimed = {}, {}, [], []
             self._mark()
         else:
-            self.folder.remove([UNFINISHED])
+            self.folder.remove_files([MARK])
 
     def _mark(self, *more: str) -> None:
-        names = {name for draft in (*self._drafts, *more) for name in (draft, draft + SUFFIX)}
-        files = sorted({*self._old, *names, *self._claimed})
-        self.folder.write_json(UNFINISHED, {"handloom_export": INDEX_VERSION, "files": files})
+        drafts = [name + SUFFIX for name in (*self._drafts, *more)]
+        files = sorted({*self._old, *drafts, *self._final.values(), *self._claimed})
+        self.folder.write_json(MARK, {"handloom_export": INDEX_VERSION, "files": files})
 
 
 @contextmanager
-def new_export(out: str, *, overwrite: bool = False) -> Iterator[NewExport]:
-    """Begin an export in `out`; the block ends with `finish`. Whatever else ends it, what was begun is removed.
+def new_export(out: str | Folder, *, overwrite: bool = False) -> Iterator[NewExport]:
+    """Begin an export in `out`. The block ends with `finish`; if anything else ends it, what was begun is removed.
 
     Raises:
-        ConfigError: `out` holds files and `overwrite` is false, or holds something that no export wrote.
+        ConfigError: `out` holds files and `overwrite` is false, or an index that no export wrote.
         StoreError: it cannot be written to.
     """
-    folder = ExportFolder(out)
+    folder = out if isinstance(out, Folder) else Folder.parse(out)
     old = earlier_files(folder, overwrite)
     folder.create()
     stale = [name for name in old if name.endswith(SUFFIX)]
@@ -135,12 +145,12 @@ def new_export(out: str, *, overwrite: bool = False) -> Iterator[NewExport]:
     try:
         yield export
     except BaseException:  # Ctrl-C too: no half export stays behind; raised again
-        with suppress(StoreError):  # the first error is the one to tell
+        with suppress(StoreError):  # the first error is the one to report
             export.abandon()
         raise
 
 
-def earlier_files(folder: ExportFolder, overwrite: bool) -> list[str]:
+def earlier_files(folder: Folder, overwrite: bool) -> list[str]:
     """Files (and claimed folders, with a `/` at the end) of an earlier export, finished or not, that may be removed.
 
     Raises ConfigError where the folder is not empty and `overwrite` is false, or an index names anything outside.
@@ -150,32 +160,47 @@ def earlier_files(folder: ExportFolder, overwrite: bool) -> list[str]:
         return []
     if not overwrite:
         raise ConfigError(
-            f"{folder.out!r} is not empty: it holds {len(present)} files, such as {present[0]!r}",
+            f"{folder.uri!r} is not empty: it holds {len(present)} files, such as {present[0]!r}",
             "export into a new folder, or replace an earlier export with --overwrite",
         )
     found: list[str] = []
-    for index in (INDEX, UNFINISHED):
-        content = folder.read_json(index)
+    for index in (INDEX, MARK):
+        content = read_record(folder, index)
         if content is None:
             continue
         listed = content.get("files")
         if "handloom_export" not in content or not isinstance(listed, list) or not all(map(_is_ours, listed)):
-            raise ConfigError(f"{index} in {folder.out!r} was not written by an export", "export into a new folder")
+            raise ConfigError(f"{index} in {folder.uri!r} was not written by an export", "export into a new folder")
         found += listed
     return sorted(set(found))
 
 
 def _is_ours(name: Any) -> bool:
-    """Whether some export writes files of this name; nothing else is ever removed."""
+    """Whether exports write files of this name; no others are ever removed."""
     parts = name.split("/") if isinstance(name, str) else [".."]
     strange = ".." in parts or any(":" in part or "\\" in part for part in parts)
     return not strange and (parts[0].removesuffix(SUFFIX) in OURS or (len(parts) == 1 and name.startswith("clips-")))
 
 
-def remove_files(folder: ExportFolder, names: Sequence[str]) -> None:
+def remove_files(folder: Folder, names: Sequence[str]) -> None:
     """Remove files, claimed folders (a `/` at the end), and the folders that this leaves empty."""
-    folder.remove([name for name in names if not name.endswith("/")])
+    folder.remove_files(name for name in names if not name.endswith("/"))
     for name in names:
         if name.endswith("/"):
             folder.remove_folder(name.rstrip("/"))
     folder.remove_empty({name.rsplit("/", 1)[0] for name in names if "/" in name.rstrip("/")})
+
+
+def read_record(folder: Folder, name: str) -> dict[str, Any] | None:
+    """The content of an index or a mark, None where there is none. Raises ConfigError if it is no JSON object."""
+    data = folder.read(name)
+    if data is None:
+        return None
+    hint = "it was not written by an export"
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise ConfigError(f"{name} in {folder.uri!r} is no JSON: {error}", hint) from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name} in {folder.uri!r} is no JSON object", hint)
+    return content

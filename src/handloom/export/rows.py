@@ -1,8 +1,8 @@
-"""A stream of record batches, regrouped by bytes alone: however the rows arrive, the groups are the same."""
+"""Rows on their way into an export: grouped by their bytes alone, however they arrive; and the text of a clip."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema, *, max_byte
 
 
 def bytes_per_row(batch: pa.RecordBatch) -> NDArray[np.int64]:
-    """(num_rows,) bytes of each row's values. Not `nbytes`, which also counts how a batch happens to be laid out."""
+    """(num_rows,) bytes of each row's values. Not `nbytes`, which depends on how a batch is laid out in memory."""
     return sum((_value_bytes(column) for column in batch.columns), start=np.zeros(batch.num_rows, np.int64))
 
 
@@ -53,6 +53,12 @@ def with_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             raise ShapeError(f"column {field.name} is {column.type}, expected {field.type}: {error}") from error
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def task_of(row: Mapping[str, Any]) -> str:
+    """What is done in a clip: its narration, else verb and noun; empty without either."""
+    words = [row.get(name) for name in ("verb", "noun")]
+    return row.get("narration") or " ".join(word for word in words if word)
 
 
 def _value_bytes(array: pa.Array[Any]) -> NDArray[np.int64]:
@@ -96,6 +102,6 @@ def _fixed_bytes(kind: pa.DataType) -> int | None:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    """Text or bytes, in whichever of their forms: pandas and polars write the large ones."""
+    """Text or bytes, of the small or the large kind, which pandas and polars write."""
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     return is_text or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

@@ -1,4 +1,4 @@
-"""Sampled frames on a regular grid: for formats that know one rate."""
+"""Sampled frames on a regular grid, for formats with one rate."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _TIE_S = 5e-7
 
 
 def steps_at(frame_s: NDArray[np.float64], hz: float) -> NDArray[np.intp]:
-    """(S,) which frame stands for step i, `i / hz` after the first frame: the nearest within half a step, else -1.
+    """(S,) the frame of each step i, `i / hz` after the first frame: the nearest within half a step, -1 without one.
 
-    The grid ends with the last frame's step. Of two frames as far away the earlier one is taken. A frame stands for
-    more than one step only where the grid is finer than the frames, and then for those within half of its steps.
+    The grid ends with the last frame's step. Of two frames at the same distance the earlier one is taken. A frame
+    serves several steps only where the grid is finer than the frames, and then those within half a step of it.
     """
     if not len(frame_s):
         return np.empty(0, np.intp)
@@ -45,6 +45,6 @@ def rate_of(rates: Iterable[float], hz: float | None, what: str) -> float:
         return next(iter(counts))
     text = ", ".join(f"{rate:g} Hz ({count})" for rate, count in sorted(counts.items()))
     raise ConfigError(
-        f"the {what} have different rates, and this format knows one: {text}",
+        f"the {what} have different rates, and this format has one: {text}",
         "give --hz to resample them all (nearest frame within half a step), or choose some with --where",
     )

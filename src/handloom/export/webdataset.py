@@ -1,33 +1,33 @@
-"""WebDataset: tar shards, one sample per clip, that `webdataset` decodes without any code of ours.
+"""WebDataset: tar shards, one sample per clip, that `webdataset` decodes without code of handloom's.
 
-A sample is `KEY.json` (what is one value per clip), `KEY.COLUMN.npy` for every array, and `KEY.000000.jpg` and so on,
-the stored frames as they are. Files of a sample follow each other; names, order, times and owners are the same
-whenever the same rows are exported. Format: webdataset's `docs/`, POSIX ustar.
+A sample is `KEY.json` (columns with one value per clip), `KEY.COLUMN.npy` for every array, and `KEY.000000.jpg` and so
+on, the stored frames as they are. Files of a sample follow each other; the same rows give the same names, order, times
+and owners. Format: webdataset's `docs/`, POSIX ustar.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import pyarrow as pa
 
 from handloom.errors import ConfigError, StoreError
-from handloom.export.files import HashingSink, storage_errors
-from handloom.export.new_export import NewExport, new_export
+from handloom.export.new_export import CARD, NewExport, new_export
 from handloom.export.shards import MAX_SHARD_BYTES
 from handloom.schemas.tables.row import row_arrays
 
 KEY_LENGTH = 48  # with the longest column it must stay within ustar's 100 characters
-_NOT_IN_JSON = ("frame_jpeg", "thumbnail", "camera", "video_uri")  # pictures, what went in, this machine's paths
+NAME_LENGTH = 36  # of a column with a file of its own: longer names, of stages of one's own, are in the JSON
+_NOT_IN_JSON = ("frame_jpeg", "thumbnail", "camera", "video_uri")  # images, the input's camera, paths of this machine
 Progress = Callable[[int, int], None]  # samples written so far, bytes written so far
 
 
@@ -75,23 +75,24 @@ def export_webdataset(
         StoreError: writing failed. What was written is removed as far as that is possible.
     """
     if max_shard_bytes < 1:
-        raise ConfigError(f"a shard of at most {max_shard_bytes} bytes holds nothing", "give at least 1")
+        raise ConfigError(f"a shard of at most {max_shard_bytes} bytes can hold no clip", "give at least 1")
     with new_export(out, overwrite=overwrite) as export:
         shards, num_frames = _write_shards(export, _samples(batches), max_shard_bytes, progress)
         if not shards:
             raise ConfigError("there is no clip to export", "loosen --where, or process clips first")
         urls = brace_notation(len(shards))
-        export.write("README.md", card(urls).encode())
+        export.write(CARD, card(urls).encode())
         num_samples = sum(shard.num_rows for shard in shards)
         num_bytes = sum(shard.num_bytes for shard in shards)
         facts = {"num_rows": num_samples, "num_frames": num_frames, "num_bytes": num_bytes, "urls": urls}
         listed = {"shards": [asdict(shard) for shard in shards]}
+        listed["written"] = export.files()
         export.finish({"format": "webdataset", "source": metadata or {}, **facts, **listed})
     return WebDatasetSummary(num_samples, num_frames, num_bytes, urls, tuple(shards))
 
 
 def brace_notation(num_shards: int) -> str:
-    """`clips-{000000..000011}.tar`, as `webdataset` takes it."""
+    """`clips-{000000..000011}.tar`, as `webdataset` expects it."""
     return f"clips-{{000000..{num_shards - 1:06d}}}.tar"
 
 
@@ -107,17 +108,24 @@ def sample_files(row: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
     row: of `handloom.schemas.tables.row.row_arrays`. Columns that were not computed have no file and are null in the
     JSON, `arrays` of which names those that have one.
     """
-    arrays = {name: value for name, value in row.items() if isinstance(value, np.ndarray)}
+    values = {name: value for name, value in row.items() if isinstance(value, np.ndarray)}
+    arrays = {name: value for name, value in values.items() if len(name) <= NAME_LENGTH}
+    row = {**row, **{name: value.tolist() for name, value in values.items() if name not in arrays}}
     frames = row.get("frame_jpeg") or []
     plain = {name: value for name, value in row.items() if name not in arrays and name not in _NOT_IN_JSON}
     plain |= {"arrays": sorted(arrays), "num_pictures": len(frames)}
-    yield "json", json.dumps(plain, ensure_ascii=False, sort_keys=True, default=str).encode()
+    yield "json", json.dumps(plain, ensure_ascii=False, sort_keys=True, default=_as_text).encode()
     for name in sorted(arrays):
         buffer = io.BytesIO()
         np.lib.format.write_array(buffer, np.ascontiguousarray(arrays[name]), version=(1, 0), allow_pickle=False)
         yield f"{name}.npy", buffer.getvalue()
     for number, jpeg in enumerate(frames):
         yield f"{number:06d}.jpg", jpeg
+
+
+def _as_text(value: object) -> str:
+    """What JSON has no type for: bytes in Base64, times and others as Python writes them."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def _samples(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
@@ -135,18 +143,21 @@ def _write_shards(
     sample = next(samples, None)
     while sample is not None:
         name = f"clips-{len(shards):06d}.tar"
-        sink, rows_before = export.open(name), num_rows
-        with _open_tar(sink, export.folder.out) as tar:
-            while sample is not None and (sink.tell() < max_bytes or num_rows == rows_before):
+        rows_before = num_rows
+        with (
+            export.open(name) as sink,
+            tarfile.open(fileobj=cast(IO[bytes], sink), mode="w|", format=tarfile.USTAR_FORMAT) as tar,
+        ):
+            while sample is not None and (sink.num_bytes < max_bytes or num_rows == rows_before):
                 key = _new_key(sample["clip_id"], keys)
                 for extension, content in sample_files(sample):
                     _add(tar, f"{key}.{extension}", content)
                 num_rows, num_frames = num_rows + 1, num_frames + sample["num_frames"]
                 if progress is not None:
-                    progress(num_rows, num_bytes + sink.tell())
+                    progress(num_rows, num_bytes + sink.num_bytes)
                 sample = next(samples, None)
-        num_bytes += sink.tell()
-        shards.append(TarShard(name, num_rows - rows_before, sink.tell(), sink.sha256()))
+        num_bytes += sink.num_bytes
+        shards.append(TarShard(name, num_rows - rows_before, sink.num_bytes, sink.digest.hexdigest()))
     return shards, num_frames
 
 
@@ -156,14 +167,6 @@ def _new_key(clip_id: str, keys: set[str]) -> str:
         raise StoreError(f"two clips have the key {key}, the second is {clip_id}", "is it in the table twice?")
     keys.add(key)
     return key
-
-
-@contextmanager
-def _open_tar(sink: HashingSink, out: str) -> Iterator[tarfile.TarFile]:
-    """A tar archive on a sink that cannot seek; closes both."""
-    opened = {"fileobj": sink, "mode": "w|", "format": tarfile.USTAR_FORMAT}
-    with storage_errors("write a shard of", out), closing(sink), tarfile.open(**opened) as tar:
-        yield tar
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -1,23 +1,24 @@
-"""Hands against tracks against the camera's path, frame by frame: numbers of a clip, and `schemas.frame_flags`.
+"""Hands, tracks and the camera's path compared with each other: numbers of a clip, and flags of its frames.
 
-Whatever is measured twice is compared: where the hand model says a hand goes and where the points on it go, where the
-camera's path puts points at rest and where they are seen, one hand's bones now and later. Unknown is None or no flag.
+What is measured twice is compared: the motion of a hand by the model and by the points on it, points at rest as the
+camera's path projects them and as they are seen, a hand's bones over time. Unknown is None, or no flag.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera.intrinsics import project
 from handloom.geometry.camera.world import metric_poses, to_camera, to_world
-from handloom.geometry.hands.model import BONES, PALM
-from handloom.geometry.picture_stats import PictureNumbers
+from handloom.geometry.image_stats import ImageNumbers
 from handloom.geometry.tracks.on_hands import either_side, hand_sizes_px, hand_track_residuals
 from handloom.geometry.tracks.quality import lost_shares
+from handloom.schemas.hand_topology import BONES, PALM
 from handloom.schemas.tables.frame_flags import NOT_THERE, FrameFlag
 from handloom.schemas.values import (
     LEFT,
@@ -35,34 +36,34 @@ from handloom.schemas.values import (
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# Limits of flags, chosen by hand, not fitted: rendered clips with one thing wrong set that flag and no other.
-# The pictures.
-BLUR_SHARE = 0.35  # of the median detail of the frames around: what motion blur of some pixels leaves
-BLUR_AROUND_S = 1.0  # to either side: a scene's detail changes as the camera turns
-NO_DETAIL = 2.0  # variance of the Laplacian at working size: less than the noise of a decoded picture leaves
+# Limits of flags, chosen by hand, not fitted: rendered clips with one fault get the flag of that fault and no other.
+# The images.
+BLUR_SHARE = 0.35  # of the median detail of the frames around: left by a motion blur of some pixels
+BLUR_AROUND_S = 1.0  # to either side: the detail changes as the camera turns
+NO_DETAIL = 2.0  # variance of the Laplacian at working size: less than that of a decoded image's noise
 DARK = 16 / 255  # black in video levels
-SATURATED_SHARE = 0.3  # a window or a lamp is less
+SATURATED_SHARE = 0.3  # a window or a lamp covers less
 # The hands.
-HAND_SPEED_M_S = 5.0  # reaching is below 2 m/s, quick throws reach 5 (and leave a blur that no model reads)
+HAND_SPEED_M_S = 5.0  # reaching is below 2 m/s, quick throws come to 5 (with a blur in which no model finds a hand)
 LEAST_CONFIDENCE = 0.3
-SIGMA_SHARE = 0.35  # of the distance; hand size and tilt are 0.15; a focal length is not the frame's, and aside
+SIGMA_SHARE = 0.35  # of the distance; hand size and tilt give 0.15. The focal length's share is added
 SAME_PLACE = 0.25  # mean distance of the two hands' corresponding keypoints, in hand sizes
 OFF_TRACKS = 0.15  # median residual of the tracked points, in hand sizes: about half a palm's width a frame
 # The tracks and the path.
 FEW_SHARE = 0.15  # of the points chosen so far
 LOST_SHARE = 1 / 3  # of the grid's visible points, in one step
-COMPARED = 300  # points that stand for all of them
-STILL_TRACKS = 8  # fewer say nothing about a pose
+COMPARED = 300  # points at most, evenly taken from all
+STILL_TRACKS = 8  # least number of points to judge a pose by
 STILL_SHARE = 0.6  # least share of a point's frames in which it has one place in the world
-STILL_SPREAD = 1e-4  # of its distance: `track_lift` gives a point at rest one and the same place
-CAMERA_OFF = 0.01  # median residual over the focal length: 4 px at 400 px, four deviations of a track's place
+STILL_SPREAD = 1e-4  # of its distance: `tracks.lift` gives a point at rest the same place in all frames
+CAMERA_OFF = 0.01  # median residual over the focal length: 4 px at 400 px, four standard deviations of a track
 
 _HELD = (TrackKind.NONE, TrackKind.LEFT_HAND, TrackKind.RIGHT_HAND)
 
 
 @dataclass(frozen=True)
 class _Signs:
-    """(T,) or (T, 2) numbers that the flags come from; NaN unknown."""
+    """(T,) or (T, 2) numbers from which flags are set; NaN unknown."""
 
     speed_m_s: Floats  # (T, 2), the faster of the steps to and from the frame
     off_tracks: Floats  # (T, 2), in hand sizes
@@ -77,15 +78,17 @@ def cross_quality(
     camera: Camera,
     info: VideoInfo,
     frame_s: NDArray[np.float64],
-    pictures: PictureNumbers,
-    cuts: Sequence[int] | NDArray[np.integer] = (),
+    images: ImageNumbers,
+    cuts: Sequence[int] | NDArray[np.integer[Any]] = (),
     doubts: HandDoubts | None = None,
     lost: Floats | None = None,
 ) -> tuple[dict[str, float | None], NDArray[np.int32]]:
-    """The numbers named in `FIELDS`, None where nothing can be said (`schemas.tables` has their meanings); (T,) flags.
+    """The numbers named in `FIELDS`, None unknown (`schemas.tables.arrow` has their meanings); and (T,) frame flags.
 
-    cuts: first frames of shots, but of the first. lost: (T,) of `lost_shares`; None: it is asked here.
-    Hands are measured in the world where poses are metric, else in the camera frame, which a turning camera adds to.
+    Hands are measured in the world where poses are metric, else in the camera frame, whose own motion then adds to
+    theirs.
+
+    cuts: first frames of all shots but the first. lost: (T,) of `lost_shares`; None: computed here.
     """
     poses = metric_poses(path)
     points = hands.keypoints_cam_m.astype(np.float64)
@@ -98,7 +101,7 @@ def cross_quality(
     residual_px, by_hand = hand_track_residuals(hands, tracks)
     camera_px, of_frame = camera_residuals(tracks, lifted, poses, camera)
     signs = _Signs(either_side(speed, len(points)), by_hand, of_frame)
-    flags = _flags(hands, tracks, path, camera, frame_s, pictures, signs, doubts)
+    flags = _flags(hands, tracks, path, camera, frame_s, images, signs, doubts)
     lost = lost_shares(tracks, hands, info, cuts) if lost is None else lost
     with np.errstate(invalid="ignore"):
         flags[lost > LOST_SHARE] |= FrameFlag.TRACKS_LOST.value
@@ -131,8 +134,8 @@ FIELDS = (
 def camera_residuals(
     tracks: Tracks, lifted: LiftedTracks | None, poses: Floats | None, camera: Camera
 ) -> tuple[Floats, Floats]:
-    """Of the points that have one place in the world for most of their frames: how far from it they are seen, source
-    pixels, flat; and its median by frame, (T,), NaN where fewer than `STILL_TRACKS` can be seen."""
+    """Reprojection residuals, source pixels, flat, of the points that have one place in the world in most of their
+    frames; and their median by frame, (T,), NaN with fewer than `STILL_TRACKS` visible points."""
     of_frame = np.full(len(tracks.visible), np.nan)
     if lifted is None or lifted.points_world_m is None or poses is None or not tracks.visible.any():
         return np.zeros(0), of_frame
@@ -153,15 +156,15 @@ def camera_residuals(
     return off[enough], of_frame
 
 
-def _middle(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Lower median over axis 0 of what is known: a value of the input, unlike the median of an even number."""
+def _middle(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Lower median of the known values over axis 0: always one of them, unlike the median of an even number."""
     ordered = np.sort(values, axis=0)  # NaN last
     middle = np.maximum(np.isfinite(values).sum(axis=0) - 1, 0) // 2
     return np.take_along_axis(ordered, middle[None], axis=0)[0]
 
 
 def bone_variation(hands: Hands) -> float | None:
-    """Standard deviation of bone lengths over their mean: mean of a hand's bones, the larger of both hands.
+    """Standard deviation of bone lengths over their mean, averaged over a hand's bones; of both hands the larger.
 
     None without a hand that is known in three frames.
     """
@@ -170,7 +173,8 @@ def bone_variation(hands: Hands) -> float | None:
         points = hands.keypoints_cam_m[hands.visible[:, hand], hand].astype(np.float64)
         points = points[np.isfinite(points).all(axis=(1, 2))]
         if len(points) >= 3:
-            lengths = np.linalg.norm(points[:, BONES[:, 0]] - points[:, BONES[:, 1]], axis=-1)
+            first, second = np.array(BONES).T
+            lengths = np.linalg.norm(points[:, first] - points[:, second], axis=-1)
             found.append(float(np.mean(lengths.std(axis=0) / np.maximum(lengths.mean(axis=0), 1e-9))))
     return max(found, default=None)
 
@@ -181,7 +185,7 @@ def _flags(
     path: CameraPath,
     camera: Camera,
     frame_s: NDArray[np.float64],
-    pictures: PictureNumbers,
+    images: ImageNumbers,
     signs: _Signs,
     doubts: HandDoubts | None,
 ) -> NDArray[np.int32]:
@@ -193,11 +197,11 @@ def _flags(
     if hands.sigma_m is not None:
         distance = np.linalg.norm(hands.keypoints_cam_m[:, :, 0], axis=-1)
         unsure |= hands.visible & (hands.sigma_m > np.hypot(SIGMA_SHARE, camera.focal_sigma or 0.0) * distance)
-    said: dict[FrameFlag, Mask] = {
-        FrameFlag.BLURRED: _blurred(pictures.sharpness, frame_s),
-        FrameFlag.DARK: pictures.brightness < DARK,
-        FrameFlag.SATURATED: pictures.white_share > SATURATED_SHARE,
-        FrameFlag.DUPLICATE: pictures.repeat,
+    flagged: dict[FrameFlag, Mask] = {
+        FrameFlag.BLURRED: _blurred(images.sharpness, frame_s),
+        FrameFlag.DARK: images.brightness < DARK,
+        FrameFlag.SATURATED: images.white_share > SATURATED_SHARE,
+        FrameFlag.DUPLICATE: images.repeat,
         FrameFlag.NO_HANDS: ~hands.visible.any(axis=1),
         FrameFlag.HANDS_OVERLAP: _same_place(hands),
         FrameFlag.FEW_TRACKS: (tracks.visible & chosen).sum(1) < FEW_SHARE * chosen.sum(1),
@@ -205,22 +209,22 @@ def _flags(
         FrameFlag.CAMERA_RESIDUAL: signs.camera_px > CAMERA_OFF * focal_px,
     }
     for hand, side in ((LEFT, "LEFT"), (RIGHT, "RIGHT")):
-        said[FrameFlag[f"HAND_INFILLED_{side}"]] = hands.infilled[:, hand]
-        said[FrameFlag[f"HAND_JUMP_{side}"]] = signs.speed_m_s[:, hand] > HAND_SPEED_M_S
-        said[FrameFlag[f"HAND_UNSURE_{side}"]] = unsure[:, hand]
-        said[FrameFlag[f"HAND_OFF_TRACKS_{side}"]] = signs.off_tracks[:, hand] > OFF_TRACKS
+        flagged[FrameFlag[f"HAND_INFILLED_{side}"]] = hands.infilled[:, hand]
+        flagged[FrameFlag[f"HAND_JUMP_{side}"]] = signs.speed_m_s[:, hand] > HAND_SPEED_M_S
+        flagged[FrameFlag[f"HAND_UNSURE_{side}"]] = unsure[:, hand]
+        flagged[FrameFlag[f"HAND_OFF_TRACKS_{side}"]] = signs.off_tracks[:, hand] > OFF_TRACKS
         if doubts is not None:
-            said[FrameFlag[f"HAND_SIDE_UNSURE_{side}"]] = doubts.side_unsure[:, hand]
-        if doubts is not None and doubts.off_picture is not None:
-            said[FrameFlag[f"HAND_OFF_PICTURE_{side}"]] = doubts.off_picture[:, hand]
+            flagged[FrameFlag[f"HAND_SIDE_UNSURE_{side}"]] = doubts.side_unsure[:, hand]
+        if doubts is not None and doubts.unsupported is not None:
+            flagged[FrameFlag[f"HAND_UNSUPPORTED_{side}"]] = doubts.unsupported[:, hand]
     flags = np.zeros(num, np.int32)
-    for flag, frames in said.items():
+    for flag, frames in flagged.items():
         flags[frames] |= flag.value
     return flags
 
 
 def _blurred(sharpness: Floats, frame_s: NDArray[np.float64]) -> Mask:
-    """Without detail, or much less of it than the median of the frames around."""
+    """(T,) frames without detail, or with much less than the median of the frames around."""
     begin = np.searchsorted(frame_s, frame_s - BLUR_AROUND_S, "left")
     end = np.searchsorted(frame_s, frame_s + BLUR_AROUND_S, "right")
     usual = np.array([np.median(sharpness[b:e]) for b, e in zip(begin, end, strict=True)])
@@ -244,6 +248,6 @@ def _bends(points: Floats) -> Floats:
     return np.linalg.norm(points[:-2] - 2 * points[1:-1] + points[2:], axis=-1)
 
 
-def _median(values: NDArray[np.floating]) -> float | None:
+def _median(values: NDArray[np.floating[Any]]) -> float | None:
     known = values[np.isfinite(values)]
     return float(np.median(known.astype(np.float64))) if known.size else None

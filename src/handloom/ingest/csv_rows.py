@@ -1,7 +1,7 @@
-"""Rows of a CSV file, one per line, so that one damaged line never swallows the next.
+"""CSV files, read line by line, so that a damaged line never swallows the next one.
 
-As spreadsheets save it, too: UTF-8 or UTF-16, with or without a byte order mark, `;` or tabs between the cells, any
-line ends, line breaks inside quoted cells.
+What spreadsheets save is read: UTF-8 or UTF-16, with or without a byte order mark; commas, semicolons or tabs between
+cells; any line ends; line breaks inside quoted cells.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from handloom.errors import ConfigError
-from handloom.ingest.files import Options, read_bytes
 from handloom.ingest.names import printable
+from handloom.io.reading import read_bytes
+from handloom.io.remote import Options
 
 DELIMITERS = (",", ";", "\t")
 MAX_LINES_OF_A_ROW = 20
@@ -23,16 +24,16 @@ _SEPARATOR = re.compile(r'"?sep=([,;\t|])"?')  # a first line that Excel writes 
 
 @dataclass(frozen=True)
 class CsvRow:
-    """One row: `row["column"]` is its cell, without surrounding spaces; `where` names file, row and line."""
+    """One row: `row["column"]` is its cell without surrounding spaces; `where` names file, row and line."""
 
     path: str
     number: int  # the first row after the header is 1
     line: int  # of the file, as an editor shows it
     columns: dict[str, int]
     cells: list[str]
-    width: int  # of the header: columns without a name count, too
+    width: int  # number of columns of the header, with those that have no name
     problem: str = ""
-    between: str = ","
+    delimiter: str = ","
 
     @property
     def where(self) -> str:
@@ -42,7 +43,7 @@ class CsvRow:
         return self.cells[self.columns[column]].strip()
 
     def check_width(self) -> None:
-        """Raises ValueError where the row does not have one cell per column, or cannot be read at all."""
+        """Raises ValueError if the row cannot be read, or does not have one cell per column."""
         if self.problem:
             raise ValueError(self.problem)
         if len(self.cells) != self.width:
@@ -54,8 +55,8 @@ class CsvRow:
 def read_rows(
     path: str, what: str, options: Options = None, if_empty: str = "download it again"
 ) -> tuple[list[str], Iterator[CsvRow]]:
-    """The header's columns, and the rows. Lines of empty cells are no rows, and columns without a name are passed over:
-    spreadsheets write both below and beside what was typed. A line break in a quoted cell becomes a space.
+    """The header's columns, and the rows. Lines of empty cells and columns without a name are skipped: spreadsheets
+    write both around the cells in use. A line break in a quoted cell becomes a space.
 
     Args:
         if_empty: what to do about an empty file.
@@ -71,64 +72,64 @@ def read_rows(
     if "\0" in lines[first]:
         raise ConfigError(f"{what} {path} is no text, expected a CSV file", "check the path")
     try:
-        if said := _SEPARATOR.fullmatch(lines[first].strip()):
+        if separator := _SEPARATOR.fullmatch(lines[first].strip()):
             first = next((i for i in range(first + 1, len(lines)) if lines[i].strip()), first)
-        most = max(DELIMITERS, key=lambda d: len(_cells(lines[first], d)))  # a comma where they give as many
-        between = said[1] if said else most
-        columns = [cell.strip() for cell in _cells(lines[first], between)]
+        most = max(DELIMITERS, key=lambda d: len(_cells(lines[first], d)))  # of equal numbers the comma's
+        delimiter = separator[1] if separator else most
+        columns = [cell.strip() for cell in _cells(lines[first], delimiter)]
     except csv.Error as error:
         raise ConfigError(f"{what} {path} is no CSV file: {error} in its first line", "check the path") from error
     named = [name for name in columns if name]
     if twice := sorted({name for name in named if named.count(name) > 1}):
         raise ConfigError(f"{what} {path} has the column {printable(twice[0])} twice", "expected every column once")
     by_name = {name: i for i, name in enumerate(columns) if name}
-    return named, _rows(path, lines, first + 1, by_name, len(columns), between)
+    return named, _rows(path, lines, first + 1, by_name, len(columns), delimiter)
 
 
-def _cells(line: str, between: str) -> list[str]:
+def _cells(line: str, delimiter: str) -> list[str]:
     """Raises csv.Error."""
-    return next(csv.reader([line], delimiter=between))
+    return next(csv.reader([line], delimiter=delimiter))
 
 
 def _rows(
-    path: str, lines: list[str], first: int, columns: dict[str, int], width: int, between: str
+    path: str, lines: list[str], first: int, columns: dict[str, int], width: int, delimiter: str
 ) -> Iterator[CsvRow]:
     number = 0
     i = first
     while i < len(lines):
         line, here, i = lines[i], i, i + 1
-        if not line.strip(f'{between}"{string.whitespace}'):
+        if not line.strip(f'{delimiter}"{string.whitespace}'):
             continue
         number += 1
         try:
-            cells, problem = _cells(line, between), ""
+            cells, problem = _cells(line, delimiter), ""
             if len(cells) != width and line.count('"') % 2:
-                cells, i = _joined(lines, here, width, between) or (cells, i)
+                cells, i = _joined(lines, here, width, delimiter) or (cells, i)
         except csv.Error as error:
             cells, problem = [], f"no CSV: {error}"
         if not _is_text("\n".join(lines[here:i])):
             problem = "bytes that are no text (neither UTF-8 nor UTF-16): save it as CSV UTF-8"
-        yield CsvRow(path, number, here + 1, columns, cells, width, problem, between)
+        yield CsvRow(path, number, here + 1, columns, cells, width, problem, delimiter)
 
 
-def _joined(lines: list[str], first: int, width: int, between: str) -> tuple[list[str], int] | None:
-    """The row whose quoted cell goes on in the next lines, and the line after it; None where that gives no whole row.
+def _joined(lines: list[str], first: int, width: int, delimiter: str) -> tuple[list[str], int] | None:
+    """A row whose quoted cell continues on the next lines, and the index of the line after it; None if there is none.
 
-    A line that is a row by itself is never swallowed: the quote before it is a stray one.
+    A line that is a whole row by itself is not joined: the quote before it is a stray one.
     """
     joined = lines[first]
     for i in range(first + 1, min(first + MAX_LINES_OF_A_ROW, len(lines))):
-        if len(_cells(lines[i], between)) == width:
+        if len(_cells(lines[i], delimiter)) == width:
             return None
         joined = f"{joined} {lines[i]}"
         if joined.count('"') % 2 == 0:
-            cells = _cells(joined, between)
+            cells = _cells(joined, delimiter)
             return (cells, i + 1) if len(cells) == width else None
     return None
 
 
 def _is_text(line: str) -> bool:
-    """False where `decode_text` left what is no character."""
+    """Whether `decode_text` could decode all of it."""
     if line.isascii():
         return True
     try:
@@ -139,8 +140,8 @@ def _is_text(line: str) -> bool:
 
 
 def decode_text(data: bytes) -> str:
-    """UTF-8 or UTF-16 (spreadsheets write it, with or without a mark); bytes that are neither become lone surrogates,
-    in UTF-16 U+FFFD."""
+    """Decode UTF-8 or UTF-16, with or without a byte order mark. Bytes that are neither become lone surrogates; in
+    UTF-16 they become U+FFFD."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", errors="replace")
     if len(data) > 1 and 0 in data[:2] and data[:2] != b"\0\0":

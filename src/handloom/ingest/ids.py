@@ -20,7 +20,7 @@ def check_dataset(name: str) -> str:
     """The dataset's name, unchanged.
 
     Raises:
-        ConfigError: it would not survive as the first part of a clip id.
+        ConfigError: it cannot be the first part of a clip id.
     """
     if not _DATASET.fullmatch(name):
         raise ConfigError(
@@ -31,10 +31,10 @@ def check_dataset(name: str) -> str:
 
 
 def video_id_of(relative_path: str) -> str:
-    """`day 1/cut:a` as `day%201~cut%3Aa`: folders joined by `~`, what ids, shells or SQL would read otherwise as %XX.
+    """`day 1/cut:a` as `day%201~cut%3Aa`: folders joined by `~`; characters that ids, shells or SQL use as %XX.
 
-    Two paths never give the same id: `~` and `%` themselves are escaped. An id over 400 characters keeps its end,
-    behind a hash of the whole.
+    Two paths never give the same id: `~` and `%` themselves are escaped. An id over 400 characters is a hash of the
+    whole and the end of it.
     """
     parts = [
         _UNSAFE.sub(lambda m: quote(m.group(), safe="") if m.group() != "~" else "%7E", part)
@@ -50,9 +50,8 @@ def video_id_of(relative_path: str) -> str:
 def unique_video_ids(relative_paths: Iterable[str]) -> dict[str, str]:
     """`{relative path: video id}`: the path without its extension, or with it where two files differ only there.
 
-    `a.mp4` alone is `a`; beside `a.mkv` they are `a.mp4` and `a.mkv`, both, so that neither takes the other's name.
-    Ids are in Unicode's composed form, whatever the machine has made of the name; only where two files differ in
-    nothing but that form, each keeps its own.
+    `a.mp4` alone is `a`; beside `a.mkv` the two are `a.mp4` and `a.mkv`. Ids are in Unicode's composed form (NFC) on
+    every machine; only two files that differ in nothing but that form keep their own.
     """
     paths = list(relative_paths)
     forms = Counter(map(composed, paths))

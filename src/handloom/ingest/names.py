@@ -1,8 +1,8 @@
 """One name written in several ways: Unicode forms (macOS decomposes `ü`, Linux and Windows do not) and letter case.
 
-A list and the files it names often come from different machines. Every lookup of a name to a file goes through `Names`:
-the very same name first, then the same in another Unicode form, then in another case. Where two files fit alike nothing
-is guessed.
+A list and the files that it names often come from different machines. Every lookup of a file by name goes through
+`Names`: first the exact name, then the name in another Unicode form, then in another case. If two files match equally,
+neither is taken.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import unicodedata
 from collections.abc import Iterable
 
 MAX_COMPARED = 5_000
-MAX_NEAREST = 20  # names for which the nearest is looked for: each is compared with all others, 0.2 s for 5 000
+MAX_NEAREST = 20  # searches for the nearest name: each compares with all names, 0.2 s for 5 000
 
 
 class AmbiguousName(Exception):
-    """Several names differ from the one looked for only in case or Unicode form: `str()` says which."""
+    """Several names differ from the requested one only in case or Unicode form; the text lists them."""
 
     def __init__(self, name: str, candidates: list[str]) -> None:
         super().__init__(name, candidates)
@@ -40,7 +40,7 @@ class Names:
             self._by_case.setdefault(folded(name), []).append(name)
 
     def find(self, name: str) -> str | None:
-        """The one of the names that `name` means, None where none does. Raises AmbiguousName."""
+        """The known name that `name` stands for; None if there is none. Raises AmbiguousName."""
         if name in self._names:
             return name
         for found in (self._by_form.get(composed(name)), self._by_case.get(folded(name))):
@@ -51,7 +51,7 @@ class Names:
         return None
 
     def nearest(self, name: str) -> str:
-        """`; the nearest is X` for a message; nothing where none is near, and after the first names of a long list."""
+        """`; the nearest is X` for a message; empty if no name is near, and after the first `MAX_NEAREST` calls."""
         self._num_asked += 1
         if self._num_asked > MAX_NEAREST:
             return ""
@@ -61,7 +61,7 @@ class Names:
 
 
 def composed(text: str) -> str:
-    """In Unicode's composed form (NFC): in this form names and words are stored."""
+    """In Unicode's composed form (NFC), in which names and words are stored."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
@@ -73,12 +73,12 @@ def folded(text: str) -> str:
 
 
 def spelled(name: str) -> str:
-    """A name for a message; what is not ASCII also by code points, so that look-alikes can be told apart."""
+    """A name for a message; if it is not ASCII also with code points, so that look-alikes can be distinguished."""
     if name.isascii():
         return printable(name)
     return f"{printable(name)} ({''.join(c if c.isascii() else f'<U+{ord(c):04X}>' for c in name)})"
 
 
 def printable(text: str) -> str:
-    """Text of somebody's file, for a message: without what a terminal obeys."""
+    """Text of a file, for a message: control characters as code points."""
     return "".join(c if c.isprintable() else f"<U+{ord(c):04X}>" for c in text)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from handloom.errors import ConfigError
 from handloom.ingest.names import composed
@@ -17,9 +18,9 @@ Progress = Callable[[int, int | None], None]
 PROGRESS_EVERY = 1000
 WORDS = ("narration", "verb", "noun", "participant", "split")
 JOINED = ("narration", "verb", "noun")
-"""Words of clips with the same times that are kept side by side."""
+"""Words that are joined if several entries describe the same times."""
 LEFT_OUT = ("bad", "bad_videos", "bad_labels", "bad_cameras", "none_there")
-"""Counts of what a file holds and could not be used; what was left out on purpose is `skipped_WHY`."""
+"""Counts of input that could not be used. What was left out on purpose is counted as `skipped_WHY`."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class IngestResult:
         another entry already gave), `bad` (entries that gave no clip; each is named in `problems`) and
         `videos_missing`; every `skipped_WHY` counts entries left out on purpose. Each source documents how they add up.
     absent: ids of clips that were left out because their video is not there.
-    notes: one line per thing that was decided for several videos: their cameras.
+    notes: one line per decision about several videos, such as their camera.
     """
 
     clips: list[Clip]
@@ -43,7 +44,7 @@ class IngestResult:
 
     @property
     def num_left_out(self) -> int:
-        """How much of the input could not be used; each is named in `problems`."""
+        """How many entries and files could not be used; each is named in `problems`."""
         return sum(self.counts.get(name, 0) for name in LEFT_OUT)
 
 
@@ -67,14 +68,16 @@ class Gathering:
         return len(self._clips)
 
     def step(self) -> None:
-        """One more entry was looked at."""
+        """Count one more entry as read, and report progress."""
         self._done += 1
         if self._progress is not None and self._done % self._every == 0:
             self._progress(self._done, self.total)
 
     def add(self, clip: Clip) -> None:
-        """Words are kept in Unicode's composed form: search splits what is decomposed at every accent."""
-        words = {name: composed(said) for name in WORDS if (said := getattr(clip, name)) and not said.isascii()}
+        """Add a clip, its words in Unicode's composed form: text search splits decomposed words at every accent."""
+        words: dict[str, Any] = {
+            name: composed(text) for name in WORDS if (text := getattr(clip, name)) and not text.isascii()
+        }
         clip = replace(clip, **words) if words else clip
         if clip.clip_id in self._clips:
             self.counts["merged"] += 1
@@ -83,15 +86,15 @@ class Gathering:
             self._clips[clip.clip_id] = clip
 
     def bad(self, problem: str) -> None:
-        """An entry that gives no clip."""
+        """Count and name an entry that gives no clip."""
         self.counts["bad"] += 1
         self.problems.append(problem)
 
     @contextmanager
     def reading(self, what: str, hint: str) -> Iterator[None]:
-        """Around the reading of one annotation file. Raises ConfigError where nothing of it could be used.
+        """Wraps the reading of one annotation file. Raises ConfigError if no entry of it could be used.
 
-        What was left out on purpose was usable; an entry of an unknown video was not.
+        Entries that are left out on purpose count as usable, entries of unknown videos do not.
         """
         before, num_problems = Counter(self.counts), len(self.problems)
         yield
@@ -116,10 +119,10 @@ class Gathering:
 def merge(same: list[Clip]) -> Clip:
     """Clips of the same pixels as one: different narrations, verbs and nouns are kept, joined by `; `.
 
-    The id of a clip is its video and its times, so two narrations of one range are one clip; nothing that was said
-    about it is lost, and its pixels are processed once.
+    The id of a clip is its video and its times, so two narrations of one range are one clip: no narration is lost, and
+    the pixels are processed once.
     """
-    joined = {}
+    joined: dict[str, Any] = {}
     for name in JOINED:
         values = dict.fromkeys(value for clip in same if (value := getattr(clip, name)))
         joined[name] = "; ".join(values) or None

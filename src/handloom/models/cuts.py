@@ -1,4 +1,4 @@
-"""Cuts: where one shot ends and another begins, with nothing between their pictures that motion or light explains."""
+"""Cuts: frames where a shot begins whose image neither motion nor light explains from the one before."""
 
 from __future__ import annotations
 
@@ -16,97 +16,97 @@ VERSION = "cuts 1"
 # Chosen by hand on 37 real videos, none of which has a cut, and on frames of two of them put side by side.
 TINY = (32, 18)
 ALIKE = 0.85
-"""Correlation of two tiny pictures, the best over small shifts, above which nobody has to look closer."""
+"""Two tiny images of a higher correlation, the best over small shifts, need no closer comparison."""
 SMALL_PX = 160
-"""Longer side of the pictures that are compared closely."""
+"""Longer side of the small images, for the closer comparison."""
 SIDE_PX, ACROSS, DOWN = 32, 5, 3
-"""Patches of them: their side, and how many of them stand side by side and one below the other."""
+"""Patches of the small images: their side, and how many there are across and down."""
 PLAIN_GREY = 4.0
-"""Standard deviation of a patch, or of a whole picture, below which it says nothing."""
-FOUND = 0.7
-"""Correlation of a patch with its place in the other picture."""
-TOGETHER_PX = 12.0
-"""Patches that moved alike, to this many small pixels, tell of one motion."""
-LEAST_TOGETHER = 4
-"""So many of them, or half of those that say something, are one motion. Of 449 steps of real clips in which the tiny
-pictures differ, 1 has fewer (a flying pillow before a moving camera, seen again in the next frames); of 466 pairs of
-frames of two clips, 8 have as many, some of which show the same room."""
-LEAST_PATCHES = 4
-"""Pictures with fewer patches that say something are never held against each other."""
+"""A patch or an image of a smaller standard deviation is plain, and not compared."""
+MIN_CORRELATION = 0.7
+"""Least correlation of a patch with its place in the other image."""
+SAME_MOTION_PX = 12.0
+"""Patches whose shifts differ by no more, in pixels of the small image, have one motion."""
+MIN_WITH_ONE_MOTION = 4
+"""Two images are of one shot if so many patches, or half of those that are not plain, have one motion. Of 449 steps of
+real clips in which the tiny images differ, 1 has fewer (a flying pillow before a moving camera; the old shot returns in
+the next frames); of 466 pairs of frames of two clips, 8 have as many, some of which show the same room."""
+MIN_PATCHES = 4
+"""Images with fewer patches that are not plain are never taken for different."""
 FLASH_FRAMES = 3
-"""So many frames may pass, a flash or a torn picture, before the old shot must be seen again."""
+"""After a flash or a torn image the old shot must return within so many frames."""
 MAX_WAIT = 450
-"""Frames without any detail, black or of one colour, over which the last picture before them is remembered."""
+"""Plain frames, black or of one colour, over which the last image before them is remembered."""
 
 
 @dataclass(frozen=True)
-class _Look:
-    """A frame for comparison: its tiny and its small grey picture."""
+class _Thumbnails:
+    """A frame for comparison: its tiny and its small grey image."""
 
     tiny: Grey
     small: Grey
     plain: bool
 
     @staticmethod
-    def at(frames: ClipFrames, t: int) -> _Look:
+    def at(frames: ClipFrames, t: int) -> _Thumbnails:
         grey = frames.grey(t)
         share = SMALL_PX / max(grey.shape)
         size = tuple(max(SIDE_PX, round(side * share)) for side in grey.shape[::-1])
         small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
         tiny = cv2.resize(small, TINY, interpolation=cv2.INTER_AREA)
-        return _Look(tiny, small, float(tiny.std()) < PLAIN_GREY)
+        return _Thumbnails(tiny, small, float(tiny.std()) < PLAIN_GREY)
 
 
 def find_cuts(frames: ClipFrames) -> NDArray[np.int64]:
-    """The first frame of every shot but the first, ascending.
+    """The first frames of the second and later shots, ascending.
 
-    A cut is where the picture changes, no motion of the camera brings patches of the one to where they are in the
-    other, whatever their brightness and contrast, and the old shot is not seen again within three frames: no turn of
-    the head, no change of the exposure, no flash, no torn or black picture between two of one shot. A dissolve is found
-    only where it takes a frame or two; a jump within the view of one camera at rest is none.
+    A cut is where the image changes, no motion of the camera takes its patches to their places in the next image,
+    whatever their brightness and contrast, and the old shot does not return within three frames. So a turn of the head,
+    a change of the exposure, a flash, and a torn or black image within a shot are no cuts. A dissolve is found only if
+    it takes a frame or two; a jump in the video of a camera at rest is not found.
     """
     cuts: list[int] = []
-    last: tuple[int, _Look] | None = None  # the last frame with something to see
+    last: tuple[int, _Thumbnails] | None = None  # the last frame that is not plain
     for t in range(len(frames)):
-        look = _Look.at(frames, t)
-        if look.plain:
+        thumbnails = _Thumbnails.at(frames, t)
+        if thumbnails.plain:
             continue
-        if last is not None and t - last[0] <= MAX_WAIT and _differ(last[1], look):
+        if last is not None and t - last[0] <= MAX_WAIT and _differ(last[1], thumbnails):
             if _returns(frames, t, last[1]):
                 continue
             cuts.append(t)
-        last = (t, look)
+        last = (t, thumbnails)
     return np.array(cuts, np.int64)
 
 
-def _returns(frames: ClipFrames, t: int, before: _Look) -> bool:
-    """Whether what was before frame `t` is seen again within a few frames."""
+def _returns(frames: ClipFrames, t: int, before: _Thumbnails) -> bool:
+    """Whether the image before frame `t` returns within a few frames."""
     for later in range(t + 1, min(t + 1 + FLASH_FRAMES, len(frames))):
-        look = _Look.at(frames, later)
-        if not look.plain and not _differ(before, look):
+        thumbnails = _Thumbnails.at(frames, later)
+        if not thumbnails.plain and not _differ(before, thumbnails):
             return True
     return False
 
 
-def _differ(a: _Look, b: _Look) -> bool:
-    """Whether no motion brings one picture onto the other."""
-    if _best(a.tiny[3:-3, 4:-4], b.tiny) > ALIKE:
+def _differ(a: _Thumbnails, b: _Thumbnails) -> bool:
+    """Whether no motion takes one image to the other."""
+    if _best_correlation(a.tiny[3:-3, 4:-4], b.tiny) > ALIKE:
         return False
-    moves = _moves(a.small, b.small)
-    if _one_motion(moves):
+    shifts = _patch_shifts(a.small, b.small)
+    if _have_one_motion(shifts):
         return False
-    back = _moves(b.small, a.small)
-    return max(len(moves), len(back)) >= LEAST_PATCHES and not _one_motion(back)
+    back = _patch_shifts(b.small, a.small)
+    return max(len(shifts), len(back)) >= MIN_PATCHES and not _have_one_motion(back)
 
 
-def _best(patch: Grey, picture: Grey) -> float:
-    return float(cv2.matchTemplate(picture, patch, cv2.TM_CCOEFF_NORMED).max())
+def _best_correlation(patch: Grey, image: Grey) -> float:
+    return float(cv2.matchTemplate(image, patch, cv2.TM_CCOEFF_NORMED).max())
 
 
-def _moves(a: Grey, b: Grey) -> NDArray[np.float64]:
-    """(n, 3) of each patch of `a` that says something: how well it is found in `b`, and how far from its place.
+def _patch_shifts(a: Grey, b: Grey) -> NDArray[np.float64]:
+    """(n, 3) of the patches of `a` that are not plain: correlation with the best place in `b`, and the shift to it.
 
-    No more of them than it takes for one motion.
+    Stops as soon as enough patches have one motion.
     """
     height, width = a.shape
     out = []
@@ -118,21 +118,21 @@ def _moves(a: Grey, b: Grey) -> NDArray[np.float64]:
             match = cv2.matchTemplate(b, patch, cv2.TM_CCOEFF_NORMED)
             _, best, _, (at_x, at_y) = cv2.minMaxLoc(match)
             out.append((best, at_x - x, at_y - y))
-            if _num_together(np.array(out, np.float64)) >= LEAST_TOGETHER:
+            if _num_with_one_motion(np.array(out, np.float64)) >= MIN_WITH_ONE_MOTION:
                 return np.array(out, np.float64)
     return np.array(out, np.float64).reshape(-1, 3)
 
 
-def _one_motion(moves: NDArray[np.float64]) -> bool:
-    """Whether enough of the patches were found where one motion takes them."""
-    together = _num_together(moves)
-    return together > 0 and together >= min(LEAST_TOGETHER, len(moves) / 2)
+def _have_one_motion(shifts: NDArray[np.float64]) -> bool:
+    """Whether enough patches have one motion."""
+    num = _num_with_one_motion(shifts)
+    return num > 0 and num >= min(MIN_WITH_ONE_MOTION, len(shifts) / 2)
 
 
-def _num_together(moves: NDArray[np.float64]) -> int:
-    """How many patches at most were found where one motion takes them."""
-    shift = moves[moves[:, 0] > FOUND, 1:]
+def _num_with_one_motion(shifts: NDArray[np.float64]) -> int:
+    """The largest number of patches with one motion."""
+    shift = shifts[shifts[:, 0] > MIN_CORRELATION, 1:]
     if not len(shift):
         return 0
     apart = np.abs(shift[:, None] - shift[None]).max(axis=-1)
-    return int((apart <= TOGETHER_PX).sum(axis=1).max())
+    return int((apart <= SAME_MOTION_PX).sum(axis=1).max())

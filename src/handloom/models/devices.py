@@ -1,4 +1,4 @@
-"""Where a torch model runs: as its setting says, never on whatever happens to be there."""
+"""The device of a torch model: the one of its setting, never whichever is available."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from handloom.errors import ConfigError
 
 
 def check_device(setting: str, device: str) -> None:
-    """Raise ConfigError where `device` is cuda and torch sees none. setting: its name, for the error."""
+    """Raise ConfigError if `device` is cuda and torch finds none. setting: its name, for the error."""
     if device != "cpu" and not _has_cuda():
         raise ConfigError(f"{setting} = {device!r}, but torch sees no CUDA device", "use cpu, or a machine with one")
 

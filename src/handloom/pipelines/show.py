@@ -18,8 +18,8 @@ from handloom.schemas.clip import Clip
 from handloom.schemas.settings import Settings, of_any_version
 from handloom.schemas.tables.row import row_arrays
 from handloom.store.runs.runs import stored_settings
-from handloom.video.decode.decoder import DecodeLimits, Decoder, DecoderSwitched
-from handloom.video.fetch.source import VideoSource
+from handloom.video.decode.decoder import DecodeLimits, Decoder
+from handloom.video.fetch.video_source import VideoSource
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +27,13 @@ SHORT_SIDE_PX = 720
 
 
 def show(db: Database, clip_id: str, out: Path, source_options: dict[str, Any] | None = None) -> str:
-    """Draw a clip into `out` (.mp4 or .png); returns where the pictures came from: `video` or `frame_jpeg`.
+    """Draw a clip into `out` (.mp4 or .png); returns where the images came from: `video` or `frame_jpeg`.
 
-    The clip's own video is decoded again at the row's times; where it is gone, or another file than the row was made
-    of, the stored frames are drawn on.
+    The clip's video is decoded again at the row's times. If it is missing, or another file than the row was made of,
+    the stored frames are drawn on instead.
 
     Raises:
-        ConfigError: another suffix, or neither the video nor stored frames are there.
+        ConfigError: another suffix, or there is neither the video nor stored frames.
         StoreError: the clip has no row, or `out` cannot be written.
     """
     check_suffix(out)
@@ -65,14 +65,12 @@ def _decoded(db: Database, row: dict[str, Any], source_options) -> Iterator[tupl
         for item in decoder.stream([clip]):
             if isinstance(item, ClipError):
                 raise item
-            at = 0
-            while not item.finished:
-                try:
-                    for chunk in item.chunks():
-                        yield from zip(item.header.frame_s[at : at + len(chunk)].tolist(), chunk, strict=True)
-                        at += len(chunk)
-                except DecoderSwitched:
-                    at = 0  # the frames come again; those already drawn are passed over by their times
+            frame_s: list[float] = []
+            # Where the decoder changes all frames come again: those already drawn are passed over by their times.
+            for chunk in item.chunks(frame_s.clear):
+                at = len(frame_s)
+                frame_s += item.header.frame_s[at : at + len(chunk)].tolist()
+                yield from zip(frame_s[at:], chunk, strict=True)
     finally:
         decoder.close()
 

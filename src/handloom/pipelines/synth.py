@@ -25,7 +25,7 @@ CAMERAS = ("poses", "intrinsics", "none")
 
 @dataclass(frozen=True)
 class SynthSummary:
-    """What was rendered: clip names in order, frames, how long it took, by how many processes."""
+    """What was rendered: names of clips in order, number of frames, seconds, number of processes."""
 
     names: tuple[str, ...]
     num_frames: int
@@ -53,15 +53,16 @@ def synth(
     workers: int | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> SynthSummary:
-    """Renders `num_clips` clips into `out_dir`: the same seed gives the same files, whatever the number of processes.
+    """Render `num_clips` clips into `out_dir`: the same seed gives the same files, whatever the number of processes.
 
-    Files: NAME.mp4, NAME.camera.json, NAME.truth.npz (`synth.Truth`); clips.csv, one line per clip with its narration,
-    verb and noun, which `ingest folder` reads; clips.json, the same with every
-    scene's specification and the boundaries of its actions. NAME is `synth_SEED_NUMBER_ACTION`.
+    Files: NAME.mp4, NAME.camera.json, NAME.truth.npz (`synth.truth.Truth`); clips.csv, one line per clip with its
+    narration, verb and noun, which `ingest folder` reads; clips.json, the same with every scene's specification and the
+    boundaries of its actions. NAME is `synth_SEED_NUMBER_ACTION`.
 
     Args:
         duration_s: of every clip; None lets each action have its own time (2.5 to 6 s).
-        distorted_share: how many of the lenses distort, 0 to 1. lens: a key of `synth.LENSES`, for all clips.
+        distorted_share: share of the lenses that distort, 0 to 1.
+        lens: a key of `synth.render.lens.LENSES`, for all clips.
         camera: `poses` writes intrinsics and poses, `intrinsics` no poses, `none` no camera file.
         truth: write NAME.truth.npz.
         workers: processes; None is one per core.
@@ -99,9 +100,9 @@ def synth_robot(
     workers: int | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> SynthSummary:
-    """Renders `num_demos` demonstrations of a robot into `out_dir`, a LeRobot v3.0 dataset: `ingest lerobot` reads it.
+    """Render `num_demos` demonstrations of a robot into `out_dir`, a LeRobot v3.0 dataset: `ingest lerobot` reads it.
 
-    The actions and words are those of `synth`, done by a gripper (`synth.robot_stage`) before a camera that stands
+    The actions and words are those of `synth`, done by a gripper (`synth.robot.stage`) before a camera that stands
     still. `observation.state` (7): x, y, z in metres in the robot's base frame, roll, pitch, yaw (intrinsic X-Y-Z),
     gripper 0 closed to 1 open; `action` (7): the next state. truth/episode_NNNNNN.npz: see `robot_dataset.write_demo`.
 
@@ -173,7 +174,7 @@ def _make(out: Path) -> None:
 
 
 def _render(spec: SceneSpec, path: Path, camera: str, truth: bool) -> None:
-    """In its own process, on one thread: the cores are shared out by clip."""
+    """Render one clip on one thread: each core renders a clip of its own."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -188,7 +189,7 @@ def _render_demo(spec: SceneSpec, out: Path, index: int, cameras: tuple[str, ...
 
 
 def write_labels(out: Path, specs: dict[str, SceneSpec]) -> None:
-    """What is said of rendered clips: clips.csv, which `ingest folder` reads, and clips.json with the scenes whole."""
+    """Write clips.csv, the words of rendered clips for `ingest folder`, and clips.json, their whole scenes."""
     lines, scenes = [], []
     for name, spec in specs.items():
         actions = spec.actions

@@ -1,4 +1,4 @@
-"""JSON from elsewhere, measured before it is parsed: Python's objects take ten to thirty times a text's size."""
+"""JSON of unknown origin: its size is checked before it is parsed, as Python objects take 10 to 30 times its bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Bounds:
-    """max_values: lists, objects and what stands between their commas."""
+    """The largest JSON that is read. max_values: number of values, lists and objects included; None: no limit."""
 
     max_bytes: int
     max_values: int | None = None
@@ -24,16 +24,19 @@ ANNOTATIONS = Bounds(4 << 30)
 
 
 def parse(text: bytes | str, bounds: Bounds) -> Any:
-    """The content; numbers of any size that a float holds, NaN and Infinity as Python reads them.
+    """The content as Python objects; NaN and Infinity are allowed.
 
     Raises:
-        ValueError: it is larger than `bounds`, is nested too deeply, holds an integer of thousands of digits, or is no
-            JSON (then a json.JSONDecodeError, or a UnicodeDecodeError of bytes).
+        ValueError: it is larger than `bounds`, nested too deeply, holds an integer of thousands of digits, or is not
+            JSON (then json.JSONDecodeError, or UnicodeDecodeError for bytes).
     """
     check_size(len(text), bounds)
     if bounds.max_values is not None:
-        marks = (b",", b"[", b"{") if isinstance(text, bytes) else (",", "[", "{")
-        num_values = sum(text.count(mark) for mark in marks)
+        num_values = (
+            sum(map(text.count, (b",", b"[", b"{")))
+            if isinstance(text, bytes)
+            else sum(map(text.count, (",", "[", "{")))
+        )
         if num_values > bounds.max_values:
             raise ValueError(f"it holds {num_values} values, expected at most {bounds.max_values}")
     text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
@@ -43,11 +46,11 @@ def parse(text: bytes | str, bounds: Bounds) -> Any:
         raise
     except RecursionError:
         raise ValueError("it is nested too deeply to be read") from None
-    except ValueError as error:  # Python reads no integer of more than 4300 digits: it would take hours
+    except ValueError as error:  # Python refuses integers of more than 4300 digits
         raise ValueError(f"it holds a number that cannot be read: {str(error).split(';')[0]}") from None
 
 
 def check_size(num_bytes: int, bounds: Bounds) -> None:
-    """Raise ValueError where that is too much."""
+    """Raise ValueError for more bytes than `bounds` allow."""
     if num_bytes > bounds.max_bytes:
         raise ValueError(f"it is larger than {bounds.max_bytes >> 20} MiB, the most that is read of such a file")

@@ -1,7 +1,7 @@
-"""What `handloom calibrate` writes into a clip's `camera` and `hand` JSON beside the numbers: the key `calibrated`.
+"""The key `calibrated` that `handloom calibrate` adds to a clip's `camera` and `hand` JSON.
 
-It keeps what was there before, which counts as what was assumed, and what the clip alone says (`seen`): a row that is
-made with a calibrated lens looks for none, so the clip's own word would be lost.
+It keeps the values from before, which a new calibration takes as the assumed ones, and the estimate from this clip
+alone (`seen`): extraction with a calibrated lens estimates none, so the clip's own estimate would be lost.
 """
 
 from __future__ import annotations
@@ -10,17 +10,22 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from handloom.schemas.bounded_json import CAMERA, parse
 
 KEY = "calibrated"
-POSES = ("world_from_camera", "world_scale")  # a clip's own, whatever its lens is: not kept twice
+POSES = ("world_from_camera", "world_scale")  # do not depend on the lens, so they are not kept in `before`
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one clip says by itself. value: a focal length over the picture's longer side, or a hand's length, m. sigma:
-    its relative standard deviation. bend: of the lens, see `geometry.calibration.bend_of`.
+    """An estimate from one clip alone. value: focal length over the image's longer side, or length of a hand in metres.
+    sigma: relative standard deviation of value. bend: of the lens, see `geometry.shared_value.bend_of`; None for
+    a hand.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     value: float
     sigma: float
@@ -29,10 +34,15 @@ class Seen:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """by, group: which clips were taken together. num_clips: how many of them said something. value, sigma, bend: what
-    they say. seen: what this clip says. told: what was known of its lens before its motion said anything: what was
-    assumed, and what its hands tell. before: the JSON without all this, without poses; None: there was none.
+    """A calibration over several clips.
+
+    by, group: which clips were taken together. num_clips: how many of them have an estimate. value, sigma, bend: the
+    estimate from all of them. seen: the estimate from this clip. told: what was known of its lens without its motion:
+    the assumed value and the estimate from its hands. before: the JSON before calibration, without poses; None: there
+    was none.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     by: str
     group: str
@@ -45,39 +55,38 @@ class Calibrated:
     before: dict[str, Any] | None = None
 
     @property
-    def said(self) -> tuple[str, str, int, float, float, float | None]:
-        """What is the same in all clips of the group."""
+    def shared(self) -> tuple[str, str, int, float, float, float | None]:
+        """The values that all clips of the group share."""
         return self.by, self.group, self.num_clips, self.value, self.sigma, self.bend
 
 
 def is_calibrated(text: str | None) -> bool:
-    """Whether a `camera` or `hand` JSON was written by `calibrate`, at a glance."""
+    """Whether a `camera` or `hand` JSON has the key of `calibrate`; it is not parsed."""
     return text is not None and f'"{KEY}":' in text
 
 
 def read_calibrated(text: str | None) -> Calibrated | None:
-    """None where it was not calibrated, or somebody else wrote the key. Raises ValueError where it is no JSON."""
-    found = parse(text, CAMERA).get(KEY) if text is not None and is_calibrated(text) else None
+    """The calibration in a JSON; None if it has none of this form. Raises ValueError if it is not JSON."""
+    found = None if text is None or not is_calibrated(text) else parse(text, CAMERA).get(KEY)
     if not isinstance(found, dict):
         return None
     try:
-        words = {name: Seen(**found[name]) for name in ("seen", "told") if found.get(name) is not None}
-        return Calibrated(**(found | words))
-    except TypeError:
+        return TypeAdapter(Calibrated).validate_python(found)
+    except ValidationError:
         return None
 
 
 def before_calibration(text: str | None) -> str | None:
-    """The JSON as it was before `calibrate`; as it is where that has not written it."""
+    """The JSON as it was before `calibrate`; unchanged if it was not calibrated."""
     found = read_calibrated(text)
     if found is None:
         return text
-    poses = {name: value for name, value in parse(text, CAMERA).items() if name in POSES}
+    poses = {name: value for name, value in parse(text or "{}", CAMERA).items() if name in POSES}
     return dump(poses | (found.before or {})) if poses or found.before is not None else None
 
 
 def with_calibration(before: str | None, values: dict[str, Any], calibrated: Calibrated) -> str:
-    """The JSON `before` with `values`, and with what they come from. A value of None takes its key out."""
+    """The JSON `before` with `values` and the key `calibrated`. A value of None removes its key."""
     content = {} if before is None else parse(before, CAMERA)
     kept = {name: value for name, value in content.items() if name not in POSES}
     own = asdict(calibrated) | {"before": None if before is None else kept}
@@ -86,5 +95,5 @@ def with_calibration(before: str | None, values: dict[str, Any], calibrated: Cal
 
 
 def dump(content: dict[str, Any]) -> str:
-    """As every JSON of the clip list is written: equal content is equal text."""
+    """The text of a JSON in the clip list: equal content gives equal text."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"))

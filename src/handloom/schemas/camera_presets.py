@@ -1,4 +1,4 @@
-"""Lenses by name: a starting value for videos without intrinsics, and how much cameras of that name differ.
+"""Lenses by name, for videos without intrinsics: the field of view, and how much it varies among such cameras.
 
 Numbers marked with lens_profiles were computed from the calibrations of github.com/gyroflow/lens_profiles (CC0, commit
 886fc616 of July 2026), 16:9 video without attachments: the median of the field of view, and the spread of the focal
@@ -18,10 +18,11 @@ from handloom.errors import ConfigError
 class CameraPreset:
     """A lens by name.
 
-    fov_deg: field of view along the longer side through the middle of the picture, as the lens shows it. focal_sigma:
+    fov_deg: field of view along the longer side through the middle of the image, as the lens shows it. focal_sigma:
     relative standard deviation of the focal length among cameras of this name. origin: where the numbers come from.
-    distortion: `{"model", "params"}`, None for a pinhole. seen_size: where it was measured, how large MediaPipe draws
-    hands in these pictures, over their own size (`hands.seen_size`). is_square: the numbers are of square pictures.
+    distortion: `{"model", "params"}`, None for a pinhole. keypoint_scale: size of hands as MediaPipe's keypoints show
+    it in these images, over their own size (`hands.keypoint_scale`); None where it was not measured. is_square: the
+    numbers are of square images.
     """
 
     name: str
@@ -30,22 +31,24 @@ class CameraPreset:
     focal_sigma: float
     origin: str
     distortion: dict[str, Any] | None = None
-    seen_size: float | None = None
+    keypoint_scale: float | None = None
     is_square: bool = False
 
     def camera(self) -> dict[str, Any]:
-        """The `camera` JSON of clips with this lens, of any picture size."""
+        """The `camera` JSON of clips with this lens, of any image size."""
         lens = {} if self.distortion is None else {"distortion": self.distortion}
         values = {"fov_deg": self.fov_deg, "focal_sigma": self.focal_sigma, "source": "assumed", "preset": self.name}
         return values | lens
 
     def hand(self) -> dict[str, Any] | None:
-        """The `hand` JSON of clips with this lens; None where nothing is known of hands in its pictures."""
-        return None if self.seen_size is None else {"seen_size": self.seen_size, "source": f"preset {self.name}"}
+        """The `hand` JSON of clips with this lens; None where nothing is known of hands in its images."""
+        if self.keypoint_scale is None:
+            return None
+        return {"keypoint_scale": self.keypoint_scale, "source": f"preset {self.name}"}
 
 
 _WIDE = {"model": "fisheye", "params": [0.104, -0.0702, 0.0414, 0.0006]}
-# Radial part of a calibration; the tangential and thin-prism numbers, which turn with the picture, move nothing by more
+# Radial part of a calibration; the tangential and thin-prism numbers, which turn with the image, move nothing by more
 # than 2 px of 1408.
 _ARIA = {
     "model": "fisheye624",
@@ -107,7 +110,7 @@ PRESETS = {
         ),
         CameraPreset(
             "aria",
-            "Project Aria glasses, colour camera, square pictures as recorded or turned upright",
+            "Project Aria glasses, colour camera, square images as recorded or turned upright",
             112.5,
             0.01,
             "online calibration of HOT3D's sample P0003_c701bd11: 609.36 px of 1408, radial numbers of FISHEYE624",
@@ -119,9 +122,9 @@ PRESETS = {
             "EgoDex, Apple Vision Pro",
             105.0,
             0.01,
-            "the matrix in EgoDex's HDF5 files, 736.6 px of 1920, equal in all six that were looked at; seen_size "
+            "the matrix in EgoDex's HDF5 files, 736.6 px of 1920, equal in all six that were looked at; keypoint_scale "
             "against the headset's own skeleton, found on two clips, confirmed on three",
-            seen_size=0.75,
+            keypoint_scale=0.75,
         ),
         CameraPreset(
             "epic",

@@ -1,4 +1,4 @@
-"""Settings of a training job: what every recipe has (`TrainSettings`), and what only changes the cost."""
+"""Settings of a training job: `TrainSettings`, which every recipe has; `TrainResources`, which change only the cost."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 class TrainSettings(Frozen):
-    """What every recipe can be told; a recipe's own settings add to it. All of it is kept with every checkpoint."""
+    """The settings that every recipe has; a recipe adds its own. All are stored with every checkpoint."""
 
     COSTS: ClassVar[frozenset[str]] = frozenset(
         {"loader_workers", "log_every", "checkpoint_every", "keep_checkpoints", "compare"}
     )
 
     seed: int = Field(0, ge=0)
-    """Starts the weights, the order of the windows and the augmentation."""
+    """Seed of the initial weights, the order of the windows and the augmentation."""
     where: str = ""
     """SQL filter on the rows that are trained on; empty: all."""
     version: int | None = Field(None, ge=1)
     """Version of the table to train on; by default the newest when the job starts."""
     follow_versions: bool = False
-    """Take up a newer version of the table at the end of an epoch: training may start while clips are extracted."""
+    """Go on with the newest version of the table after each epoch: training may start while clips are extracted."""
     held_out_share: float = Field(0.2, ge=0, lt=1)
     """Share of the videos (whole videos, chosen by a hash of their id) that is never trained on."""
     batch_size: int = Field(32, ge=1)
@@ -76,21 +76,21 @@ class TrainSettings(Frozen):
 
 
 class TrainResources(Frozen):
-    """What only changes the cost of a training job: how it is placed on the cluster."""
+    """What changes only the cost of a training job: how it is placed on the cluster."""
 
     workers: int = Field(1, ge=1)
     """Data-parallel training workers."""
     cpus_per_worker: float | None = Field(None, gt=0)
-    """CPUs that Ray reserves for one worker, its loader's threads included, and threads that torch computes with. By
-    default 1 on a cluster that is joined; of a machine of one's own, the workers share all."""
+    """CPUs that Ray reserves for one worker, including its loader's threads, and the number of torch's threads. By
+    default 1 on an existing cluster; on a single machine the workers share all CPUs."""
     gpus_per_worker: float = Field(0.0, ge=0)
     """GPU share that Ray reserves for one worker; 0 trains on CPUs."""
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     """How Ray places the workers over the nodes."""
     max_failures: int = Field(3, ge=0)
-    """Worker deaths after which the job fails; each resumes from the newest checkpoint."""
+    """Worker crashes after which the job fails; after each, training resumes from the newest checkpoint."""
     wait_s: float = Field(300.0, gt=0)
-    """Longest wait for the cluster to have room for the workers."""
+    """Longest wait until the cluster has free resources for the workers."""
 
 
 @dataclass(frozen=True)

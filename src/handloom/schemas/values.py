@@ -1,7 +1,7 @@
-"""What the stages hand to each other: frozen values, arrays with fixed letters.
+"""The inputs and outputs of the stages.
 
-T sampled frames, H = 2 hands (0 left, 1 right: the person's own), K = 21 keypoints (MediaPipe order: wrist, then thumb,
-index, middle, ring, little finger, each from base to tip), N tracks. NaN marks a missing value.
+Letters of shapes: T sampled frames, H = 2 hands (0 left, 1 right: the person's own), K = 21 keypoints (in the order of
+`schemas.hand_topology`), N tracks. NaN marks a missing value.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +25,8 @@ CAMERA_SOURCES = ("given", "estimated", "assumed")  # of intrinsics
 class VideoInfo:
     """A video stream as its container describes it, as players show it: upright, in square pixels.
 
-    width, height: of what one sees; a stored picture may have fewer or more columns (`pixel_aspect`), or lie on its
-    side.
-    notes: words of `schemas.video_notes`.
+    width, height: as shown; a stored image may have fewer or more columns (`pixel_aspect`), or lie on its side.
+    notes: keys of `VIDEO_NOTES`.
     """
 
     width: int
@@ -38,10 +38,25 @@ class VideoInfo:
     start_s: float  # time of the first frame
     end_s: float  # time of the last frame plus its duration
     num_frames: int
-    mirrored: bool = False  # left and right of the stored picture were exchanged, before it was turned
+    mirrored: bool = False  # left and right of the stored image were exchanged, before it was turned
     pixel_aspect: float = 1.0  # width over height of a stored pixel
     stream: int = 0  # number of the stream in its file
     notes: tuple[str, ...] = ()
+
+
+VIDEO_NOTES: Final[dict[str, str]] = {
+    "several_streams": "the file holds several video streams; `video_stream` says which one was read",
+    "mirrored": "the file says that players mirror the image; frames are as players show them",
+    "turned_askew": "the file turns the image by an angle between quarter turns; the nearest was applied",
+    "interlaced": "each frame holds two half images of different times; they were not separated",
+    "hdr_pq": "colours are coded for HDR (PQ); they were not tone-mapped, images look pale",
+    "hdr_hlg": "colours are coded for HDR (HLG); they were not tone-mapped, images look pale",
+    "clock_restarts": "the file's clock starts again (joined files): times go on from the part before",
+    "start_left_out": "the first frames need others from before the file's start: the video begins after them",
+    "untimed_left_out": "some frames, at most a tenth of a clip's, have no time in the file; they were left out",
+    "size_changes": "the image's size changes in the video; `width` and `height` are those of the clip",
+}
+"""What is unusual about a video: the values that `video_notes` can have."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +66,8 @@ class Camera:
     camera_matrix: (3, 3) float64. source: `given`, `estimated` or `assumed`. distortion: the coefficients of `model`,
     or None for a pinhole. model: `opencv` (OpenCV's polynomial; without distortion a pinhole), `fisheye`
     (Kannala-Brandt, OpenCV's four numbers), `fisheye624` (Project Aria) or `thin_prism_fisheye` (COLMAP): their numbers
-    in `geometry.lens.MODELS`. focal_sigma: relative standard deviation of the focal length, None where it was given or
-    nothing is known. preset: the name of the lens it was made from.
+    in `geometry.camera.distortion.MODELS`. focal_sigma: relative standard deviation of the focal length, None where it
+    was given or nothing is known. preset: name of the camera preset it was made from.
     """
 
     camera_matrix: NDArray[np.float64]
@@ -65,26 +80,27 @@ class Camera:
 
 @dataclass(frozen=True)
 class HandDoubts:
-    """What speaks against a visible hand, (T, 2) bool each.
+    """Doubts about visible hands, (T, 2) bool each.
 
-    side_unsure: it may be the person's other hand, or somebody else's. off_picture: no hand lies where its keypoints
-    are; None: not looked at.
+    side_unsure: it may be the person's other hand, or somebody else's. unsupported: no hand lies at its keypoints;
+    None: not checked.
     """
 
     side_unsure: NDArray[np.bool_]
-    off_picture: NDArray[np.bool_] | None = None
+    unsupported: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
 class HandPoints:
-    """What a hand model saw of both hands over a clip, before any 3D. A hand that was not seen is NaN, `visible` false.
+    """Both hands in 2D over a clip, as a hand model finds them. A hand that is not seen is NaN, with `visible` false.
 
     visible, infilled: (T, 2) bool; an infilled hand is interpolated over a short gap, and is also `visible`.
     confidence: (T, 2) float32, NaN where not visible. keypoints_px: (T, 2, 21, 2) float32, source pixels.
-    model_m: (T, 2, 21, 3) float32, the model's own metric keypoints: axes as the camera's, any origin, tilt not to be
-    trusted. view: `ego` or `exo`, as the pictures and what was given say; None where no hand was seen and none was
-    given. view_log_odds: natural logarithm of how much likelier the pictures are from a head than from outside; None
-    where they say nothing. doubts: None where the model has none.
+    model_m: (T, 2, 21, 3) float32, the model's own keypoints in metres: axes as the camera's, any origin, unreliable
+    tilt. view: `ego` or `exo`, from the images and the clip list; None: no hand was seen and none was given.
+    view_log_odds: natural logarithm of the odds that the images are from the person's head, not from outside; None:
+    unknown. doubts: None if the model has none. cam_m: (T, 2, 21, 3) float32, metres in the frame of the clip's first
+    camera, of a model that places hands itself; None: they are to be fitted.
     """
 
     visible: NDArray[np.bool_]
@@ -95,11 +111,12 @@ class HandPoints:
     view: str | None = None
     view_log_odds: float | None = None
     doubts: HandDoubts | None = None
+    cam_m: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
 class Hands:
-    """Both hands over a clip. A hand that was not seen is NaN with `visible` false.
+    """Both hands over a clip. A hand that is not seen is NaN, with `visible` false.
 
     visible, infilled: (T, 2) bool. confidence: (T, 2) float32, NaN where not visible.
     keypoints_px: (T, 2, 21, 2) float32, source pixels. keypoints_cam_m: (T, 2, 21, 3) float32, camera frame
@@ -129,11 +146,11 @@ class TrackKind(IntEnum):
 
 @dataclass(frozen=True)
 class LaterGrid:
-    """A grid of points like the first frame's that lies so in `query_frame`, in L frames around it.
+    """A grid of points that begins in `query_frame`, tracked through L frames around it.
 
-    points_px: (L, G, 2) float32, source pixels, NaN where not known. visible: (L, G). sigma_px: (L, G) float32,
-    standard deviation of the places, NaN where unknown; None: not estimated. num_before: of the L frames, those before
-    the query frame.
+    points_px: (L, G, 2) float32, source pixels, NaN where unknown. visible: (L, G) bool. sigma_px: (L, G) float32, one
+    standard deviation of x and of y, source pixels, NaN where unknown; None: not estimated. num_before: how many of the
+    L frames come before the query frame.
     """
 
     query_frame: int
@@ -144,19 +161,19 @@ class LaterGrid:
 
     @property
     def first_frame(self) -> int:
-        """Of the clip, the frame that row 0 is of."""
+        """Index in the clip of the first of the L frames."""
         return self.query_frame - self.num_before
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """Surface points followed through a clip.
+    """Surface points tracked through a clip.
 
-    points_px: (T, N, 2) float32, source pixels, NaN where not known. visible: (T, N) bool: seen in this frame; a point
-    that was hidden for a while is visible again under the same n. query_frame: (N,) int32, the frame in which the point
-    was chosen, -1 for an unused slot. kind: (N,) int8, `TrackKind`. sigma_px: (T, N) float32, one standard deviation of
-    x and of y, source pixels, NaN where not visible; None: the tracker does not say.
-    grids: those that began after the first, in order; None: none were asked for.
+    points_px: (T, N, 2) float32, source pixels, NaN where unknown. visible: (T, N) bool, seen in this frame; a point
+    that was hidden for a while keeps its n. query_frame: (N,) int32, the frame in which the point was chosen, -1 for an
+    unused slot. kind: (N,) int8, `TrackKind`. sigma_px: (T, N) float32, one standard deviation of x and of y, source
+    pixels, NaN where not visible; None: the tracker gives none. grids: the later ones, in order; None: none were asked
+    for.
     """
 
     points_px: NDArray[np.float32]
@@ -175,7 +192,7 @@ class Tracks:
 
 @dataclass(frozen=True)
 class FeatureTracks:
-    """Corners of the scene, each followed for as long as it can be seen: what the camera's path is estimated from.
+    """Corners of the scene, each tracked for as long as it is visible. The camera's path is estimated from them.
 
     frame: (M,) int32; track: (M,) int32; points_px: (M, 2) float32, source pixels; sorted by frame, then by track.
     """
@@ -187,12 +204,12 @@ class FeatureTracks:
 
 @dataclass(frozen=True)
 class CameraPath:
-    """Where the camera is over a clip.
+    """The camera's poses over a clip.
 
-    world_from_camera: (T, 4, 4) float64, NaN for frames without a pose; None where there is none at all.
-    scale: `metric`, `arbitrary` or `none`. source: `given`, `estimated` or `none`. reason: why there is none, or "".
-    unit_m: metres per unit of the translations: 1 where the scale is metric, measured where a given path has a unit of
-    its own, None where unknown.
+    world_from_camera: (T, 4, 4) float64, NaN for frames without a pose; None if no frame has one.
+    scale: `metric`, `arbitrary` or `none`. source: `given`, `estimated` or `none`. reason: why there are no poses, or
+    "". unit_m: metres per unit of the translations: 1 for a metric scale, measured for a given path in another unit,
+    None where unknown.
     """
 
     world_from_camera: NDArray[np.float64] | None
@@ -204,12 +221,12 @@ class CameraPath:
 
 @dataclass(frozen=True)
 class DepthMaps:
-    """Depth along the optical axis. depth_m: (T, h, w) float16 or float32 over the whole picture, NaN unknown.
+    """Depth along the optical axis. depth_m: (T, h, w) float16 or float32 over the whole image, NaN unknown.
 
     scale: `metric` or `arbitrary`. source: the provider and its model.
     """
 
-    depth_m: NDArray[np.floating]
+    depth_m: NDArray[np.floating[Any]]
     scale: str
     source: str
 
@@ -218,8 +235,8 @@ class DepthMaps:
 class LiftedTracks:
     """The tracks in 3D. depth_m: (T, N) float32, along the optical axis of that frame's camera, NaN unknown.
 
-    points_world_m: (T, N, 3) float32, or None without poses. grids_depth_m: of each later
-    grid (L, G) float32; None: not measured.
+    points_world_m: (T, N, 3) float32, None without poses. grids_depth_m: (L, G) float32 of each later grid; None: not
+    measured.
     """
 
     depth_m: NDArray[np.float32]
@@ -229,17 +246,17 @@ class LiftedTracks:
 
 @dataclass(frozen=True)
 class ClipAnalysis:
-    """What a clip's frames hold, as the stages found it; None: not computed.
+    """The outputs of all stages for one clip; None: not computed.
 
-    hands_world_m: (T, 2, 21, 3) metres in the world of `path`, NaN where unknown. depth_source: `geometry` or the depth
-    maps' source. quality: numbers of the column `quality` (None: unknown). flags: (T,) int32, `frame_flags`.
+    hands_world_m: (T, 2, 21, 3) metres in the world frame of `path`, NaN where unknown. depth_source: `geometry` or the
+    source of the depth maps. quality: values of the column `quality`, None: unknown. flags: (T,) int32, `frame_flags`.
     """
 
     camera: Camera
     path: CameraPath
     hands: Hands
     tracks: Tracks
-    hands_world_m: NDArray[np.floating] | None = None
+    hands_world_m: NDArray[np.floating[Any]] | None = None
     lifted: LiftedTracks | None = None
     depth_source: str | None = None
     quality: Mapping[str, float | None] = field(default_factory=dict)

@@ -1,8 +1,8 @@
-"""The table `clip_features`: what retrieval compares, per clip or episode and encoder, computed once and added to.
+"""The table `clip_features`: the vectors that retrieval compares, computed once per clip or episode and encoder.
 
-A row is a text's vector and one vector for each of T pictures. Its id says of what row it was made and how: another
-encoder, another T or a row that was extracted anew has another id. An id is written once; should two processes write it
-at the same moment, their values are the same, and reading takes one of them.
+A row holds the vector of a text and one vector for each of T images. Its id is a hash of what it was made from: with
+another encoder, another T, or a row that was extracted anew it is another one. If two processes write one id at the
+same time their values are equal, and reading takes one of them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from handloom.errors import ShapeError
 from handloom.schemas.tables.arrow import key_field
+from handloom.store.filters import in_list
 from handloom.store.lance_faults import LANCE_ERRORS
 from handloom.store.location import store_error
-from handloom.store.sql import in_list
 from handloom.store.tables import Tables
 
 TABLE = "clip_features"
@@ -34,7 +34,7 @@ CLIP_FEATURES = pa.schema(
         pa.field("encoder_key", pa.string(), nullable=False),
         pa.field("num_steps", pa.int32(), nullable=False),  # T
         pa.field("text", pa.list_(pa.float16())),  # (D), null without a text
-        pa.field("seen", pa.list_(pa.float16())),  # (T * E), NaN where a picture is missing; null without any
+        pa.field("seen", pa.list_(pa.float16())),  # (T * E), NaN where an image is missing; null without any
     ],
     metadata={"handloom_schema": "1"},
 )
@@ -43,7 +43,7 @@ CLIP_FEATURES = pa.schema(
 @dataclass(frozen=True)
 class ClipFeatures:
     """Vectors of N rows of a table. ids: (N). text: (N, D) float16, NaN for a row without a text. seen: (N, T, E)
-    float16, NaN where a picture is missing; E may be 0 (encoders without eyes)."""
+    float16, NaN where an image is missing; E is 0 for encoders of text alone."""
 
     ids: tuple[str, ...]
     text: NDArray[np.float16]
@@ -63,9 +63,9 @@ def feature_id(table: str, row_id: str, row_key: str, encoder_key: str, num_step
 def read_features(
     db: Tables, table: str, rows: Mapping[str, str], encoder_key: str, num_steps: int, sizes: tuple[int, int]
 ) -> ClipFeatures:
-    """What is there for `rows` ({row id: its run_key or source_key}), in their order; those without features left out.
+    """The stored features of `rows` ({row id: its run_key or source_key}), in their order; rows without are left out.
 
-    sizes: D and E. Raises StoreError where the table cannot be read.
+    sizes: D and E. Raises StoreError if the table cannot be read.
     """
     wanted = {feature_id(table, row, key, encoder_key, num_steps): row for row, key in rows.items()}
     found: dict[str, list[NDArray[np.float16] | None]] = {}
@@ -79,18 +79,18 @@ def read_features(
     text = np.full((len(there), sizes[0]), np.nan, np.float16)
     seen = np.full((len(there), num_steps, sizes[1]), np.nan, np.float16)
     for number, id_ in enumerate(there):
-        words, pictures = found[id_]
+        words, images = found[id_]
         if words is not None:
             text[number] = words
-        if pictures is not None:
-            seen[number] = pictures.reshape(num_steps, sizes[1])
+        if images is not None:
+            seen[number] = images.reshape(num_steps, sizes[1])
     return ClipFeatures(tuple(wanted[id_] for id_ in there), text, seen)
 
 
 def write_features(db: Tables, table: str, rows: Mapping[str, str], encoder_key: str, features: ClipFeatures) -> None:
-    """Add the features of rows that have none yet; those that are there are left as they are.
+    """Add the features of rows that have none yet; existing ones stay as they are.
 
-    rows: {row id: its run_key or source_key}, of all in `features`. Raises StoreError where it cannot be written.
+    rows: {row id: its run_key or source_key} of all rows in `features`. Raises StoreError if it cannot be written.
     """
     if not features.ids:
         return
@@ -116,10 +116,10 @@ def write_features(db: Tables, table: str, rows: Mapping[str, str], encoder_key:
 
 
 def _arrays(column: pa.ChunkedArray) -> list[NDArray[np.float16] | None]:
-    """The vectors of a column, without a Python number for each of theirs."""
+    """The vectors of a column, as numpy arrays and not as lists of Python numbers."""
     return [one.values.to_numpy(zero_copy_only=False) if one.is_valid else None for one in column]
 
 
 def _vectors(values: NDArray[np.float16]) -> Sequence[NDArray[np.float16] | None]:
-    """Rows; None for one that holds nothing."""
+    """The rows; None for a row that is empty or all NaN."""
     return [row if row.size and np.isfinite(row).any() else None for row in values]

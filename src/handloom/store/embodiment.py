@@ -1,6 +1,6 @@
-"""Who is seen in a clip: a person, or a robot that `robot_episodes` has the states and actions of.
+"""Whether a clip shows a person or a robot, whose states and actions are in `robot_episodes`.
 
-A dataset is of one embodiment: the clips of a robot's videos carry the dataset's name, as its episodes do.
+A dataset has one embodiment: the clips of a robot's videos have the same `dataset` as its episodes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from handloom.errors import ConfigError
 from handloom.schemas.tables.robot import TABLE
-from handloom.store.sql import clause, in_list
+from handloom.store.filters import clause, in_list
 from handloom.store.tables import Tables
 
 EPISODE_VIDEO = "~episode_"  # in the video id of every clip of an episode: CAMERA~episode_000000
@@ -19,19 +19,19 @@ HUMAN, ROBOT, ALL = EMBODIMENTS = ("human", "robot", "all")
 
 
 def robot_datasets(db: Tables) -> tuple[str, ...]:
-    """Names of the datasets that hold robot episodes, sorted; none before the first ingest of one."""
+    """Names of the datasets that hold robot episodes, sorted; empty if there are none."""
     rows = db.read(TABLE, ["dataset"])
     return tuple(sorted(pc.unique(rows.column("dataset")).to_pylist())) if rows.num_rows else ()
 
 
 def check_embodiment(embodiment: str) -> None:
-    """Raise ConfigError for a word that is none of `EMBODIMENTS`."""
+    """Raise ConfigError for a word that is not in `EMBODIMENTS`."""
     if embodiment not in EMBODIMENTS:
         raise ConfigError(f"embodiment {embodiment!r}", f"expected one of: {', '.join(EMBODIMENTS)}")
 
 
 def condition_of(db: Tables, embodiment: str) -> str | None:
-    """SQL on the column `dataset`: the clips of people (`human`) or of robots (`robot`); None where all are meant.
+    """SQL on the column `dataset`: the clips of people (`human`) or of robots (`robot`); None for `all`.
 
     Raises ConfigError for another word.
     """
@@ -45,7 +45,7 @@ def condition_of(db: Tables, embodiment: str) -> str | None:
 
 
 def narrowed(db: Tables, where: str | None, embodiment: str) -> str | None:
-    """The filter, and the embodiment as a part of it. Raises ConfigError as `condition_of` and `clause` do."""
+    """The filter with a condition on the embodiment. Raises ConfigError as `condition_of` and `clause` do."""
     condition = condition_of(db, embodiment)
     if condition is None:
         return where
@@ -53,7 +53,7 @@ def narrowed(db: Tables, where: str | None, embodiment: str) -> str | None:
 
 
 def check_of_people(db: Tables, datasets: Iterable[str]) -> None:
-    """Raise ConfigError where clips of people would come into a dataset of robots: they would count as robots'."""
+    """Raise ConfigError for clips of people in a dataset of robots: they would count as clips of robots."""
     taken = sorted(set(datasets) & set(robot_datasets(db)))
     if taken:
         raise ConfigError(
@@ -63,7 +63,7 @@ def check_of_people(db: Tables, datasets: Iterable[str]) -> None:
 
 
 def check_of_robots(db: Tables, dataset: str) -> None:
-    """Raise ConfigError where robots would come into a dataset of people, whose clips would count as robots' then."""
+    """Raise ConfigError for robots in a dataset of people: its clips would count as clips of robots."""
     others = f"{in_list('dataset', [dataset])} AND NOT (video_id LIKE '%{EPISODE_VIDEO}%')"
     if num := db.count("clip_list", others):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The table `robot_episodes`: whole episodes, each exactly once, whatever was killed in between."""
+"""The table `robot_episodes`: each episode exactly once and whole, also after a kill."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pyarrow as pa
 
 from handloom.errors import CommitConflict
 from handloom.schemas.tables.robot import ROBOT_EPISODES, TABLE
+from handloom.store.filters import in_list
 from handloom.store.repeated import drop_repeated
 from handloom.store.retry import retried
-from handloom.store.sql import in_list
 from handloom.store.tables import Tables
 
-KNOWN_BY = ("episode_id", "source_key", "source_uri", "clip_ids")
+_KNOWN_COLUMNS = ("episode_id", "source_key", "source_uri", "clip_ids")
 
 
 @dataclass(frozen=True)
 class EpisodesWritten:
-    """What `write_episodes` did: episodes that are new, that replaced an older row, and that were there unchanged.
+    """What `write_episodes` did: how many episodes were new, replaced an older row, or existed unchanged.
 
-    version: of `robot_episodes`, None where there is no table.
+    version: of `robot_episodes`; None if there is no table.
     """
 
     added: int
@@ -33,7 +33,7 @@ class EpisodesWritten:
 
 @dataclass(frozen=True)
 class KnownEpisode:
-    """What a committed episode was made from (`source_key`), where that lies, and its clips."""
+    """A committed episode: the hash of its source (`source_key`), the source's URI, and its clips."""
 
     source_key: str
     source_uri: str
@@ -41,16 +41,16 @@ class KnownEpisode:
 
 
 def known_episodes(db: Tables, dataset: str | None = None) -> dict[str, KnownEpisode]:
-    """`{episode_id: KnownEpisode}` of the committed episodes, of one dataset or of all."""
+    """`{episode_id: KnownEpisode}` of the committed episodes of one dataset, or of all."""
     where = None if dataset is None else in_list("dataset", [dataset])
-    rows = db.read(TABLE, KNOWN_BY, where)
+    rows = db.read(TABLE, _KNOWN_COLUMNS, where)
     if not rows.num_columns:
         return {}
     return _episodes_of(rows)
 
 
 def _episodes_of(rows: pa.Table) -> dict[str, KnownEpisode]:
-    values = zip(*(rows.column(name).to_pylist() for name in KNOWN_BY), strict=True)
+    values = zip(*(rows.column(name).to_pylist() for name in _KNOWN_COLUMNS), strict=True)
     return {i: KnownEpisode(key, uri, tuple(clips)) for i, key, uri, clips in values}
 
 
@@ -59,20 +59,20 @@ def read_episodes(
 ) -> pa.Table:
     """Rows of `robot_episodes` in stored order; without rows and columns before the first ingest.
 
-    Name the columns: with pictures a row is tens of megabytes. `handloom.schemas.tables.robot.episode_arrays` turns a
-    row into arrays. Raises ConfigError for a filter that cannot be read, StoreError where the table cannot be.
+    Name the columns: with images a row has tens of megabytes. `handloom.schemas.tables.robot.episode_arrays` turns a
+    row into arrays. Raises ConfigError for a filter that Lance cannot use, StoreError if the table cannot be read.
     """
     return db.read(TABLE, columns, where, version)
 
 
 class EpisodeWriter:
-    """Commits episodes, batch after batch: what is there is looked up once, and again where others have written."""
+    """Commits episodes in batches. It reads the table's keys once, and again when others have written to it."""
 
     def __init__(self, db: Tables) -> None:
         self._db = db
         self._uri = db.location.table_uri(TABLE)
         self._known: dict[str, KnownEpisode] = {}
-        self._version: int | None = None  # of the table that `known` tells of
+        self._version: int | None = None  # of the table when `_known` was read
 
     def write(self, batches: Iterable[pa.RecordBatch | pa.Table]) -> EpisodesWritten:
         """As `write_episodes`."""
@@ -89,14 +89,14 @@ class EpisodeWriter:
         return lance.dataset(self._uri, storage_options=self._db.storage_options or None)
 
     def _commit(self, rows: pa.Table) -> tuple[int, int]:
-        """(new, replaced) of one batch. Every try looks again at what is there, so none writes an episode twice."""
-        first: list[tuple[int, int]] = []  # what the first try found: later ones may find our own rows
+        """(new, replaced) of one batch. Every try compares with the newest version, so no episode is written twice."""
+        first: list[tuple[int, int]] = []  # the counts of the first try: later tries may find its rows
 
         def attempt() -> None:
-            seen = self._open().version  # before what is looked up
+            seen = self._open().version  # before the episodes are read
             if seen != self._version:
                 self._known = known_episodes(self._db)
-            new, changed = _sorted_out(rows, self._known)
+            new, changed = _new_and_changed(rows, self._known)
             first.append((len(new), len(changed)))
             self._version = None
             if len(new):
@@ -104,7 +104,7 @@ class EpisodeWriter:
             if len(changed):
                 self._open().merge_insert("episode_id").when_matched_update_all().execute(rows.take(changed))
             wrote = bool(len(new)) + bool(len(changed))
-            if self._open().version == seen + wrote:  # nobody else has written
+            if self._open().version == seen + wrote:  # no other process has written
                 self._known |= _episodes_of(rows)
                 self._version = seen + wrote
 
@@ -113,20 +113,20 @@ class EpisodeWriter:
 
 
 def write_episodes(db: Tables, batches: Iterable[pa.RecordBatch | pa.Table]) -> EpisodesWritten:
-    """Commit episodes: a batch is one commit, so a kill leaves whole batches and nothing of the others.
+    """Commit episodes. A batch is one commit, so a kill leaves whole batches and nothing of the others.
 
-    An episode that is there with the same `source_key` is left alone; with another key the new row takes the old one's
-    place. Of several rows with one id in a batch the last wins. Only one batch is held in memory.
+    An episode that exists with the same `source_key` is left alone; with another key its row is replaced. Of several
+    rows with one id in a batch the last wins. One batch is in memory at a time.
 
     Raises:
         CommitConflict: another process added the same episodes meanwhile; its rows stay, ours are removed.
-        StoreError: it could not be written; batches committed before stay.
+        StoreError: the table cannot be written; batches that were committed before stay.
     """
     return EpisodeWriter(db).write(batches)
 
 
 def _append(db: Tables, uri: str, rows: pa.Table, seen: int) -> None:
-    """Append rows, and see that nobody appended the same ones since version `seen` (Lance rebases a stale append)."""
+    """Append rows and check that nobody appended the same ones since version `seen`: Lance rebases a stale append."""
     after = lance.write_dataset(rows, uri, mode="append", storage_options=db.storage_options or None)
     if after.version == seen + 1:
         return
@@ -141,8 +141,8 @@ def _append(db: Tables, uri: str, rows: pa.Table, seen: int) -> None:
     )
 
 
-def _sorted_out(rows: pa.Table, known: dict[str, KnownEpisode]) -> tuple[list[int], list[int]]:
-    """Row numbers of the episodes that are not in the table, and of those that are there under another key."""
+def _new_and_changed(rows: pa.Table, known: dict[str, KnownEpisode]) -> tuple[list[int], list[int]]:
+    """Row numbers of the episodes that are not in the table, and of those that are in it with another source key."""
     ids, keys = rows.column("episode_id").to_pylist(), rows.column("source_key").to_pylist()
     new = [n for n, episode_id in enumerate(ids) if episode_id not in known]
     pairs = enumerate(zip(ids, keys, strict=True))

@@ -1,7 +1,8 @@
-"""What went wrong below Lance. It has no error classes: OSError, ValueError and RuntimeError, and a sentence.
+"""The cause of an error that Lance raises: it has no error classes of its own, only Python's.
 
-So its sentences are read, here and nowhere else in the package: the operating system's error number, the error code of
-S3, the status of HTTP, and a few words. tests/store/test_lance_faults.py makes each fault with the installed Lance.
+So its messages are parsed, here and nowhere else in the package: the operating system's error number, S3's error code,
+HTTP's status, and a few phrases. tests/store/test_lance_faults.py, test_filters.py and test_upkeep.py cause each with
+the installed Lance.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import re
 from enum import Enum
 
 LANCE_ERRORS = (OSError, ValueError, RuntimeError)
-"""What Lance raises: OSError for storage, ValueError for its `Invalid user input`, RuntimeError for the rest."""
+"""Lance raises OSError for storage, ValueError for `Invalid user input`, RuntimeError for the rest."""
 
 
 class Fault(Enum):
-    """What went wrong; the value is what to do about it."""
+    """A cause; its value is the hint for the user."""
 
     FULL = (
         "the disk is full: free some space (or use a database on another disk) and run the same command again; "
@@ -38,19 +39,22 @@ _STATUS = {"401": Fault.WRONG_KEY, "403": Fault.WRONG_KEY}
 _WORDS = {"CredentialsNotLoaded": Fault.WRONG_KEY, "error sending request": Fault.UNREACHABLE}
 _NO_TABLE = re.compile(r"^Dataset at path .* was not found", re.DOTALL)
 _FILTERS_FAULT = ("Invalid user input", "Query Execution error", "does not support logical expression")
+_NO_COLUMN = re.compile(r"No field named (.+?)\.(?: Valid fields are| Did you mean|,|$)", re.DOTALL)
+_NO_MEMBER = re.compile(r"Field (\S+) not found in struct")
+_NO_STRUCT = re.compile(r"Cannot access field at argument \d+: type (\w+) is not Struct")
 _OF_SEVERAL_ROWS = re.compile(r"does not support logical expression (?:Aggregate|Window)Function")
 
 
 def fault_of(error: Exception) -> Fault | None:
-    """The fault behind an error of Lance's, or of Python's on the same files; None where it is another one."""
+    """The cause of an error of Lance, or of Python on the same files; None if it is none of `Fault`."""
     text = str(error)
-    told = re.search(r"\(os error (\d+)\)", text)
-    number = int(told[1]) if told else getattr(error, "errno", None)
+    in_text = re.search(r"\(os error (\d+)\)", text)
+    number: int | None = int(in_text[1]) if in_text else getattr(error, "errno", None)
     code = re.search(r"<Code>(\w+)</Code>", text)
     status = re.search(r"non-2xx status code: (\d{3})", text)
     word = next((word for word in _WORDS if word in text), None)
     found = (
-        _NUMBERS.get(number),
+        number is not None and _NUMBERS.get(number),
         code and _CODES.get(code[1]),
         status and _STATUS.get(status[1]),
         word and _WORDS[word],
@@ -59,22 +63,42 @@ def fault_of(error: Exception) -> Fault | None:
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether there is no table at the place."""
+    """Whether the error says that there is no table."""
     return isinstance(error, FileNotFoundError) or _NO_TABLE.match(str(error)) is not None
 
 
+def is_conflict(error: Exception) -> bool:
+    """Whether a commit was refused because of what another writer has committed meanwhile. A class of errors says so,
+    but not for compactions."""
+    return " commit conflict for version " in str(error)
+
+
 def is_filters_fault(error: Exception) -> bool:
-    """Whether Lance cannot read a filter. The class tells nothing: scans raise ValueError, counts OSError."""
+    """Whether Lance cannot use a filter. The class does not say: scans raise ValueError, counts OSError."""
     return any(words in str(error) for words in _FILTERS_FAULT)
 
 
+def unknown_column(error: Exception) -> str | None:
+    """The name that is no column, from Lance's error; None if the error is about something else."""
+    found = _NO_COLUMN.search(str(error))
+    return None if found is None else found[1].split(".")[0].strip('"`')
+
+
+def unknown_member(error: Exception) -> str | None:
+    """The name that a struct column does not have, from Lance's error; None if the error is about something else."""
+    found = _NO_MEMBER.search(str(error))
+    return None if found is None else found[1].strip('"`')
+
+
 def first_words(error: Exception) -> str:
-    """The readable part of a Lance message: its Rust source positions are cut off."""
+    """Lance's message without its Rust source positions."""
     words = str(error).split(", /home/")[0].split(", /Users/")[0].split(", /rustc/")[0]
-    answer = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", words)
-    if answer is not None:  # S3 answers in XML
-        return f"the server says {answer[1]}: {answer[2]}"
-    if _OF_SEVERAL_ROWS.search(words):  # DataFusion writes its whole expression
-        return "it asks about several rows at once (count, sum, max, ... over), expected a condition on one row"
+    reply = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", words)
+    if reply is not None:  # S3 replies in XML
+        return f"the server says {reply[1]}: {reply[2]}"
+    if _OF_SEVERAL_ROWS.search(words):  # DataFusion prints the whole expression
+        return "it is computed over several rows (count, sum, max, ... over), expected a condition on one row"
+    if (kind := _NO_STRUCT.search(words)) is not None:
+        return f"it asks for a member of a column of type {kind[1]}, which has no members"
     words = words.removeprefix("Invalid user input: ").removeprefix("LanceError(IO): ").strip()
     return words if len(words) <= 500 else words[:500] + " ..."

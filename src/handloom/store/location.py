@@ -1,7 +1,8 @@
-"""Where a database lies, how to reach it, and Lance's errors as ours."""
+"""The address of a database, its storage options, and Lance's errors as `StoreError`."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ ENV_OPTIONS: dict[str, tuple[str, ...]] = {
 
 
 def storage_options_from(env: Mapping[str, str]) -> dict[str, str]:
-    """Lance's options for S3 from the usual AWS variables. Called once, by the CLI; the result is handed down."""
+    """Lance's options for S3 from the usual AWS variables. Called once, by the command line."""
     options = {}
     for option, names in ENV_OPTIONS.items():
         value = next((env[name] for name in names if env.get(name)), None)
@@ -44,7 +45,7 @@ class Location:
         if not text:
             raise StoreError("the database's name is empty", "give a folder or an s3:// URI")
         if "://" not in text:
-            return Location(str(Path(text).expanduser().absolute()), dict(storage_options or {}))
+            return Location(str(Path(os.path.expanduser(text)).absolute()), dict(storage_options or {}))
         scheme = text.split("://", 1)[0]
         if scheme == "file":
             return Location(text.removeprefix("file://").rstrip("/") or "/", dict(storage_options or {}))
@@ -67,7 +68,7 @@ class Location:
 
 
 def store_error(doing: str, uri: str, error: Exception) -> StoreError:
-    """Lance's own error as ours: what failed, where, its words without the source positions, and what to do."""
+    """Lance's error as a StoreError: what failed, where, Lance's message without its source positions, what to do."""
     fault = fault_of(error)
     return StoreError(f"could not {doing} ({uri}): {first_words(error)}", fault.value if fault else "")
 

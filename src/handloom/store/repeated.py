@@ -1,8 +1,8 @@
-"""Rows that several writers have added under one key, and how all but one of them go again.
+"""Deletes all but one of the rows that several writers have appended under one key.
 
-Lance adds what is appended, whatever is there. Whoever finds other commits before its own looks for repeated keys and
-deletes them. Several processes may do so at once: each decides from one version of the table, and deletes only where
-that version is still the newest in what it touches, so they agree on the row that stays.
+Lance appends rows whether their keys exist or not. A writer that finds commits of others before its own looks for
+repeated keys and deletes them. Several processes may do so at once: each decides on one version of the table, and its
+delete fails if a newer version has touched the same fragments, so all agree on the row that stays.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ ROWS_PER_DELETE = 500
 
 
 def drop_repeated(db: Tables, name: str, key: str = "clip_id", *, keep_last: bool = False) -> int:
-    """Delete every row whose key has an earlier row, or a later one with `keep_last`. Returns how many: normally none.
+    """Delete every row whose key has an earlier row (with `keep_last`, a later one). Returns how many: normally none.
 
-    Raises StoreError where it cannot be read or written.
+    Raises StoreError if the table cannot be read or written.
     """
     uri = db.location.table_uri(name)
     dropped = 0
@@ -29,9 +29,11 @@ def drop_repeated(db: Tables, name: str, key: str = "clip_id", *, keep_last: boo
 
 def _drop_some(db: Tables, name: str, key: str, keep_last: bool) -> int:
     table = db.table(name)
-    repeated = [] if table is None else _repeated(table, key, keep_last)[:ROWS_PER_DELETE]
+    if table is None:
+        return 0
+    repeated = _repeated(table, key, keep_last)[:ROWS_PER_DELETE]
     if repeated:
-        # Lance's own retries would look for the same row numbers in a newer version: compaction gives them anew.
+        # No retries by Lance: they would delete the same row ids in a newer version, and compaction changes row ids.
         table.delete(f"_rowid IN ({', '.join(map(str, repeated))})", conflict_retries=0)
     return len(repeated)
 

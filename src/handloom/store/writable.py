@@ -20,10 +20,10 @@ TRIAL_BYTES = 4096
 
 
 def check_writable(uri: str, storage_options: Mapping[str, str] | None = None) -> None:
-    """Write a little where workers write their rows, and remove it again.
+    """Write a small file where workers write their rows, and remove it.
 
-    Raises StoreError where that fails, or where the folder holds no table `clips`: a node on which the database's file
-    system is not mounted would write into an empty folder of its own.
+    Raises StoreError if that fails, or if the folder holds no table `clips`: a node that has not mounted the database's
+    file system would write into an empty folder of its own.
     """
     location = Location.parse(uri, storage_options)
     if location.is_local:
@@ -39,7 +39,7 @@ def _try_folder(table: Path) -> None:
         with tempfile.NamedTemporaryFile(prefix=".trial-", dir=folder) as file:
             file.write(bytes(TRIAL_BYTES))
             file.flush()
-            os.fsync(file.fileno())  # a full quota is told here
+            os.fsync(file.fileno())  # a full quota is reported here
     except OSError as error:
         raise StoreError(f"{folder} cannot be written: {error.strerror}", "check who may write there") from error
 
@@ -51,5 +51,5 @@ def _try_store(location: Location) -> None:
         lance.write_dataset(pa.table({"trial": [1]}), uri, storage_options=options)
     except LANCE_ERRORS as error:
         raise store_error("write", location.uri, error) from error
-    with lance_errors("remove what was written to try", uri):
+    with lance_errors("remove the trial table", uri):
         lance.LanceDataset.drop(uri, storage_options=options)

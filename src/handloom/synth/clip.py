@@ -1,4 +1,4 @@
-"""A rendered clip on disk: the video, and beside it the camera as given and the truth."""
+"""A rendered clip on disk: the video, and beside it its camera file and its truth."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ def write_clip(
     truth: bool = True,
     encoding: Encoding = DEFAULT,
 ) -> Truth:
-    """Renders `spec` to PATH (`.mp4`), NAME.camera.json and NAME.truth.npz beside it, and returns the truth.
+    """Render `spec` to `path` (.mp4), with NAME.camera.json and NAME.truth.npz beside it, and return the truth.
 
-    camera, truth: write the file. poses: the camera file holds poses, not only intrinsics. The returned truth
-    has depth and id maps where `truth` is set; its pixels are those of the picture as seen, whatever the rotation tag.
+    Args:
+        camera, truth: whether to write these files. poses: whether the camera file has poses beside intrinsics.
+
+    Returns:
+        The truth, with depth and id maps if `truth` is set; its pixels are those of the image as players show it,
+        whatever rotation tag `encoding` writes.
     """
     path = Path(path)
     clip = render_clip(spec)

@@ -1,8 +1,9 @@
-"""Surface points followed through a rendered clip: exactly, since everything in it is rigid piece by piece."""
+"""Surface points followed through a rendered clip, exactly: every piece of the scene is rigid."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +18,15 @@ NOTHING, STILL, LEFT_HAND, RIGHT_HAND, OBJECT = -1, 0, 1, 2, 3
 """What a pixel shows, in `Truth.ids` and `SurfaceTracks.kind`: OBJECT + i is object i."""
 
 _TOLERANCE, _TOLERANCE_M = 0.015, 0.003
-_TURNED_AWAY = -0.1  # cosine: flesh is thin, and depth alone would see through a fingertip
+_TURNED_AWAY = -0.1  # cosine: flesh is thin, by depth alone the far side of a fingertip would count as visible
 
 
 @dataclass(frozen=True)
 class SurfaceTracks:
     """Surface points through a clip. px: (T, N, 2), NaN behind the camera. cam_m, world_m: (T, N, 3).
 
-    visible: (T, N), in the picture and hidden by nothing. kind: (N,) int8, STILL, LEFT_HAND, RIGHT_HAND, OBJECT + i, or
-    NOTHING where no surface was seen at the query (then NaN and never visible). query_px: (N, 2); query_frame: (N,).
+    visible: (T, N), in the image and not hidden. kind: (N,) int8, STILL, LEFT_HAND, RIGHT_HAND, OBJECT + i, or NOTHING
+    where the query shows no surface (then NaN and never visible). query_px: (N, 2); query_frame: (N,).
     """
 
     px: Array
@@ -37,11 +38,11 @@ class SurfaceTracks:
     query_frame: NDArray[np.int64]
 
 
-def follow(truth: Truth, query_px: Array, query_frame: NDArray[np.integer]) -> SurfaceTracks:
-    """The surface points seen at pixels (N, 2) of frames (N,), followed through the clip.
+def follow(truth: Truth, query_px: Array, query_frame: NDArray[np.integer[Any]]) -> SurfaceTracks:
+    """The surface points at pixels (N, 2) of frames (N,), followed through the clip.
 
-    The still scene and objects are followed rigidly, hands as rigidly attached to the nearest piece of flesh. A point
-    is visible where it lies in the picture and the depth map has, within a pixel, the same thing at its depth (within
+    Points of the still scene and of objects move rigidly with them, points of hands with the nearest piece of flesh. A
+    point is visible where it lies in the image and the maps show, within a pixel, the same thing at its depth (within
     1.5 % and 3 mm).
 
     Raises:
@@ -67,12 +68,13 @@ def follow(truth: Truth, query_px: Array, query_frame: NDArray[np.integer]) -> S
 
 
 def follow_drawn(truth: Truth, num: int = 256, seed: int = 0) -> SurfaceTracks:
-    """`num` surface points drawn over hands, objects and the still scene, followed through the clip."""
+    """`num` random surface points on hands, objects and the still scene, followed through the clip."""
     return follow(truth, *draw_queries(truth.maps()[1], num, seed))
 
 
 def draw_queries(ids: NDArray[np.uint8], num: int, seed: int) -> tuple[Array, NDArray[np.int64]]:
-    """`num` pixels (N, 2) and frames (N,): two fifths on hands, as many on objects, the rest on the still scene."""
+    """`num` random pixels (N, 2) and frames (N,): two fifths on hands, as many on objects, the rest on the still
+    scene."""
     rng = np.random.default_rng([seed, 5])
     frames = np.sort(rng.choice(len(ids), min(len(ids), 12), replace=False))
     wanted = np.repeat([0, 1, 2], [num - 2 * (2 * num // 5), 2 * num // 5, 2 * num // 5])
@@ -89,7 +91,8 @@ def draw_queries(ids: NDArray[np.uint8], num: int, seed: int) -> tuple[Array, ND
 
 
 def _seen(truth: Truth, px: Array, frame: NDArray[np.int64]) -> tuple[Array, NDArray[np.int8]]:
-    """Depth (N,) and kind (N,) at pixels; the depth is interpolated where the surface is one around the pixel."""
+    """Depth (N,) and kind (N,) at pixels; the depth is interpolated where the pixel's neighbours show the same
+    surface."""
     depth, ids = truth.maps()
     inside = truth.lens.inside(px)
     safe = np.where(inside[:, None], px, 0.0)
@@ -111,7 +114,8 @@ def _seen(truth: Truth, px: Array, frame: NDArray[np.int64]) -> tuple[Array, NDA
 def _carried(
     truth: Truth, first: Array, frame: NDArray[np.int64], kind: NDArray[np.int8]
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """World places (T, N, 3) of points that lie at `first` (N, 3) in their frames, and where flesh is turned away."""
+    """World places (T, N, 3) of points that lie at `first` (N, 3) in their frames; and (T, N) where they are on flesh
+    that faces away from the camera."""
     num = len(truth.frame_s)
     world = np.tile(np.where((kind == NOTHING)[:, None], np.nan, first), (num, 1, 1))
     away = np.zeros((num, len(kind)), bool)
@@ -135,7 +139,7 @@ def _carried(
 
 
 def _with_body(world_from_body: Array, first: Array, frame: NDArray[np.int64]) -> Array:
-    """(T, n, 3) of points on a body (T, 4, 4) that lie at `first` (n, 3) in their frames (n,)."""
+    """(T, n, 3) world places of points on a body (T, 4, 4) that lie at `first` (n, 3) in their frames (n,)."""
     rotation, origin = world_from_body[:, :3, :3], world_from_body[:, :3, 3]
     local = np.einsum("nji,nj->ni", rotation[frame], first - origin[frame])
     return np.einsum("tij,nj->tni", rotation, local) + origin[:, None]

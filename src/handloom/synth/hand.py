@@ -8,6 +8,7 @@ Anthropometric data for describing the kinematics of the human hand, Ergonomics 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,8 @@ _PHALANX_M = np.array([[0.043, 0.026, 0.023], [0.047, 0.030, 0.024], [0.044, 0.0
 _CMC = np.array([-0.021, 0.022, -0.010])
 _THUMB_M = np.array([0.045, 0.034, 0.028])
 _THUMB_REST = np.array([-0.62, 0.72, -0.30])
-_THUMB_NAIL = np.array([-0.62, -0.15, 0.77])  # where the thumb's nail faces; it flexes away from it
-_TIP_INSET = 0.6  # a tip keypoint lies this share of the tip's radius beyond the last capsule's end
+_THUMB_NAIL = np.array([-0.62, -0.15, 0.77])  # out of the thumb's nail; the thumb flexes away from it
+_TIP_INSET = 0.6  # from the last capsule's end to the tip keypoint, over the tip's radius
 
 
 @dataclass(frozen=True)
@@ -45,31 +46,31 @@ class Capsules:
     kind: NDArray[np.int64]
 
     def moved(self, rotation: Array, origin_m: Array) -> Capsules:
-        """The same capsules in another frame: rotation (T, 3, 3) and origin (T, 3) are target_from_this."""
+        """The same capsules in another frame; rotation (T, 3, 3) and origin (T, 3) take points to it."""
         points = [np.einsum("tij,tcj->tci", rotation, v) for v in (self.start_m, self.end_m, self.lateral, self.dorsal)]
         start, end = points[0] + origin_m[:, None], points[1] + origin_m[:, None]
         return Capsules(start, end, points[2], points[3], self.radius_m, self.kind)
 
-    def at(self, frames: NDArray[np.integer]) -> Capsules:
-        """Those of some frames."""
+    def at(self, frames: NDArray[np.integer[Any]]) -> Capsules:
+        """The capsules of some frames."""
         vectors = (v[frames] for v in (self.start_m, self.end_m, self.lateral, self.dorsal))
         return Capsules(*vectors, self.radius_m, self.kind)
 
     def frames(self) -> Array:
-        """(T, C, 4, 4) where each capsule is and how it is turned: its origin is its start, its axes are rigid."""
+        """(T, C, 4, 4) pose of each capsule: its start, and axes that move rigidly with it."""
         out = np.tile(np.eye(4), (*self.start_m.shape[:2], 1, 1))
         out[..., :3, :3] = np.stack([self.lateral, np.cross(self.dorsal, self.lateral), self.dorsal], axis=-1)
         out[..., :3, 3] = self.start_m
         return out
 
     def mirrored(self) -> Capsules:
-        """x -> -x."""
+        """The mirror image, x -> -x."""
         flip = np.array([-1.0, 1.0, 1.0])
         vectors = [v * flip for v in (self.start_m, self.end_m, self.lateral, self.dorsal)]
         return Capsules(*vectors, self.radius_m, self.kind)
 
 
-PHALANX, TIP, PALM, FOREARM, SLEEVE = 0, 1, 2, 3, 4
+PHALANX, TIP, PALM, FOREARM, SLEEVE = range(5)
 
 _FINGER_RADIUS_M = np.array([[0.0098, 0.0088, 0.0080, 0.0068], [0.0100, 0.0090, 0.0081, 0.0069],
                              [0.0094, 0.0084, 0.0076, 0.0065], [0.0082, 0.0072, 0.0066, 0.0057]])  # fmt: skip
@@ -79,14 +80,14 @@ _THUMB_RADIUS_M = np.array([0.0150, 0.0115, 0.0105, 0.0080])
 def forward_kinematics(
     fingers_rad: Array, scale: float = 1.0, proportions: Array | None = None
 ) -> tuple[Array, Array, Array]:
-    """Joint angles to keypoints of a right hand in its own frame.
+    """Keypoints of a right hand in its own frame, from joint angles.
 
     Args:
         fingers_rad: (T, 5, 4); thumb to little finger. A finger's four are flexion at the MCP, abduction (towards the
             thumb), flexion at the PIP, flexion at the DIP; the thumb's are CMC flexion (opposition), CMC abduction,
             MCP flexion, IP flexion.
         scale: 1 is a hand of 0.19 m.
-        proportions: (5,) how long each finger is against the mean hand's; None: all 1. People differ by about 5 %.
+        proportions: (5,) length of each finger over the mean hand's; None: all 1. People differ by about 5 %.
 
     Returns:
         keypoints (T, 21, 3) metres in MediaPipe's order, and per phalanx the lateral and the dorsal unit vector
@@ -179,7 +180,7 @@ def hand_capsules(
 
 
 def _about(axis: Array, side: Array) -> tuple[Array, Array]:
-    """Lateral and dorsal unit vectors (T, 3) square to `axis` (T, 3), lateral as near to `side` as can be."""
+    """Lateral and dorsal unit vectors (T, 3) normal to `axis` (T, 3), the lateral one as near to `side` as possible."""
     along = axis / np.linalg.norm(axis, axis=1, keepdims=True)
     lateral = side - along * (along * side).sum(1, keepdims=True)
     lateral = lateral / np.linalg.norm(lateral, axis=1, keepdims=True)
@@ -187,7 +188,7 @@ def _about(axis: Array, side: Array) -> tuple[Array, Array]:
 
 
 def as_handed(keypoints_m: Array, capsules: Capsules, hand: int) -> tuple[Array, Capsules]:
-    """A right hand's world-frame geometry as that of `hand`: mirrored in x for the left."""
+    """World-frame geometry of `hand`, given as a right hand: mirrored in x for the left."""
     if hand != LEFT:
         return keypoints_m, capsules
     return keypoints_m * np.array([-1.0, 1.0, 1.0]), capsules.mirrored()

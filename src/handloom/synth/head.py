@@ -1,4 +1,4 @@
-"""The camera's path: a head above the table, and points seen from it."""
+"""The camera's path: a head above the table."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ Array = NDArray[np.float64]
 
 _HEAD = np.array([0.0, -0.33, 0.46])
 _GAZE = np.array([0.01, 0.055, 0.035])
-_SWAY_M = np.array([0.022, 0.014, 0.013])  # standard size of the sways: sideways, to and fro, up and down
-_LOOK_M = np.array([0.032, 0.024, 0.012])  # how far what is looked at wanders on the table
-_LEAN_M = np.array([0.045, 0.030, 0.025])  # how far a lean takes the head over the clip
+_SWAY_M = np.array([0.022, 0.014, 0.013])  # amplitude of the sways: sideways, to and fro, up and down
+_LOOK_M = np.array([0.032, 0.024, 0.012])  # amplitude of the gaze on the table
+_LEAN_M = np.array([0.045, 0.030, 0.025])  # displacement by a lean over the clip
 
 
 def camera_path(spec: SceneSpec, since_s: Array) -> Array:
-    """(T, 4, 4) world_from_camera: a head that sways, leans, looks around and tilts, smoothly, in six degrees.
+    """(T, 4, 4) world_from_camera: a head that sways, leans, looks around and tilts, smoothly, in six degrees of
+    freedom.
 
-    At `camera_motion` 1 it moves by 6 to 12 cm and turns by 10 to 20 degrees within five seconds.
-    `camera_path` "turn" keeps it in its place.
+    With `camera_motion` 1 it moves by 6 to 12 cm and turns by 10 to 20 degrees within five seconds. With `camera_path`
+    "turn" it stays in one place.
+
+    since_s: (T,) seconds since the clip's first frame.
     """
     rng = np.random.default_rng([spec.seed, 2])
     phase, hertz = rng.uniform(0, 2 * np.pi, (2, 6)), rng.uniform(0.18, 0.5, (2, 6))
@@ -42,18 +45,6 @@ def camera_path(spec: SceneSpec, since_s: Array) -> Array:
     out[:, :3, :3] = np.stack([c * right + s * down, c * down - s * right, forward], axis=2)
     out[:, :3, 3] = moved
     return out
-
-
-def to_camera(world_from_camera: Array, points_world_m: Array) -> Array:
-    """(T, ..., 3) world points in each frame's camera."""
-    shifted = points_world_m - world_from_camera[:, :3, 3].reshape(-1, *(1,) * (points_world_m.ndim - 2), 3)
-    return np.einsum("tji,t...j->t...i", world_from_camera[:, :3, :3], shifted)
-
-
-def to_world(world_from_camera: Array, points_cam_m: Array) -> Array:
-    """(T, ..., 3) points of each frame's camera in the world."""
-    origin = world_from_camera[:, :3, 3].reshape(-1, *(1,) * (points_cam_m.ndim - 2), 3)
-    return np.einsum("tij,t...j->t...i", world_from_camera[:, :3, :3], points_cam_m) + origin
 
 
 def _unit(v: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What stands on the table: textured rigid things made of a few simple solids, z up, origin in the middle of them."""
+"""The things on the table: rigid, textured, made of a few simple solids; z up, the origin in their middle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Part:
 
 @dataclass(frozen=True)
 class ObjectShape:
-    """A rigid thing. half_m: half extents of all its parts together. hold: how a hand takes it (`verbs.GRASPS`)."""
+    """A rigid thing. half_m: half extents of all its parts together. hold: the grasp that takes it (`verbs.GRASPS`)."""
 
     parts: tuple[Part, ...]
     half_m: tuple[float, float, float]
@@ -35,7 +35,7 @@ class ObjectShape:
 
     @property
     def radius_m(self) -> float:
-        """Of the upright cylinder around it."""
+        """Radius of the upright cylinder around it."""
         return float(np.hypot(*self.half_m[:2])) if self.parts[0].kind == "box" else max(self.half_m[:2])
 
 
@@ -50,7 +50,7 @@ _WOOD, _FRONT = (0.55, 0.40, 0.26), (0.62, 0.50, 0.36)
 CABINET_HALF_M = (0.115, 0.085, 0.050)
 DRAWER_HALF_M = (0.100, 0.088, 0.036)
 HANDLE_M = (0.0, -0.112, 0.0)
-"""Where a hand takes the drawer, in its frame."""
+"""Where a hand takes the drawer, in the drawer's frame."""
 
 
 def _cabinet() -> ObjectShape:
@@ -107,11 +107,11 @@ NOUNS: dict[str, ObjectShape] = {
 """Every thing by its noun; a `drawer` slides in a `cabinet`."""
 
 STANDALONE = tuple(noun for noun in NOUNS if noun not in ("drawer", "cabinet", "cloth"))
-"""What can stand about anywhere."""
+"""Things that can stand anywhere on the table."""
 
 
 def varied(shape: ObjectShape, rng: np.random.Generator) -> ObjectShape:
-    """The same thing in other colours: hue, brightness and saturation differ from scene to scene."""
+    """The same thing in other colours: random hue, brightness and saturation."""
     gain = rng.uniform(0.75, 1.2)
     roll = int(rng.integers(3))
     tint = rng.uniform(0.85, 1.15, 3)

@@ -1,4 +1,4 @@
-"""A spec put on stage: the camera's path, both hands' keypoints and flesh, the things' paths, and what is visible."""
+"""A scene frame by frame: the paths of camera and things, keypoints and flesh of both hands, and their visibility."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.geometry.camera.world import to_camera
 from handloom.schemas.values import LEFT, NUM_HANDS, NUM_KEYPOINTS, RIGHT
 from handloom.synth.hand import (
     FOREARM,
@@ -17,12 +18,13 @@ from handloom.synth.hand import (
     forward_kinematics,
     hand_capsules,
 )
-from handloom.synth.head import camera_path, to_camera
+from handloom.synth.head import camera_path
 from handloom.synth.objects import NOUNS, STANDALONE, ObjectShape, varied
 from handloom.synth.render.solids import first_hit
-from handloom.synth.script.actions import write_play
+from handloom.synth.script.actions import ContactSpan, write_play
 from handloom.synth.script.scene import SceneSpec
-from handloom.synth.script.timeline import Actor, Thing, about_z, mirrored
+from handloom.synth.script.sequence import write_sequence
+from handloom.synth.script.timeline import MAIN, Actor, Thing, mirrored
 from handloom.synth.truth import Truth
 
 Array = NDArray[np.float64]
@@ -31,12 +33,12 @@ Array = NDArray[np.float64]
 def hidden_by_capsules(
     points_m: Array, start_m: Array, end_m: Array, radius_m: Array, *, own: bool
 ) -> NDArray[np.bool_]:
-    """(T, K) true where the sight line from the camera (the origin) to a point passes through a capsule before it.
+    """(T, K) true where the line of sight from the camera (the origin) to a point passes through a capsule before it.
 
     Args:
         points_m: (T, K, 3), camera frame. start_m, end_m: (T, C, 3). radius_m: (C, 2).
-        own: the points lie inside these capsules, as keypoints lie inside their hand: only flesh that stands at least
-            a finger's thickness in front of the point hides it.
+        own: the points lie inside these capsules, as keypoints inside their hand: only flesh at least a finger's
+            thickness in front of a point hides it.
 
     Source: Ericson, Real-Time Collision Detection, section 5.1.9 (closest points of two segments).
     """
@@ -61,7 +63,7 @@ def _dot(left: Array, right: Array) -> Array:
 
 _CLEARANCE_M = 0.002
 _SHOULDER = np.array([0.19, -0.40, 0.20])  # of the right arm
-_SPARE_M = 0.012  # between what moves and what nobody touches
+_SPARE_M = 0.012  # between moving things and those that are not touched
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,14 @@ class Stage:
 
 
 def build_stage(spec: SceneSpec) -> Stage:
-    """Everything that moves in a scene, frame by frame; the same spec gives the same stage."""
+    """The scene frame by frame; the same spec gives the same stage."""
     rng = np.random.default_rng([spec.seed, 1])
     since_s = np.arange(spec.num_frames) / spec.fps
-    play = write_play(spec.action, spec.noun, rng, spec.num_frames / spec.fps, spec.entrance, spec.hands == "both")
+    length_s = spec.num_frames / spec.fps
+    if spec.beats:
+        play = write_sequence(spec.beats, rng, length_s)
+    else:
+        play = write_play(spec.action, spec.noun, rng, length_s, spec.entrance, spec.hands == "both")
     changes = [at_s for thing in play.things for contact in thing.contacts for at_s in (contact.start_s, contact.end_s)]
     every_s = np.union1d(since_s, np.array([at_s for at_s in changes if at_s < since_s[-1]]))
     drawn = np.searchsorted(every_s, since_s)
@@ -99,7 +105,7 @@ def build_stage(spec: SceneSpec) -> Stage:
     if spec.main_hand == LEFT:
         world_from_object = mirrored(world_from_object)
     others = _bystanders(spec, things, world_from_object, capsules)
-    still = np.stack([np.eye(4)] + [_standing(thing) for thing in others])[1:]
+    still = np.stack([np.eye(4)] + [thing.first_pose for thing in others])[1:]
     still = np.broadcast_to(still, (spec.num_frames, *still.shape))
     world_from_object = np.concatenate([world_from_object, still], axis=1)
     cast = [*things, *others]
@@ -110,9 +116,9 @@ def _seen_stage(
     spec: SceneSpec, since_s: Array, keypoints: Array, capsules: list[Capsules | None], objects: Array,
     cast: list[Thing],
 ) -> Stage:  # fmt: skip
-    """The stage as its camera sees it."""
+    """The stage with its camera, and what that sees."""
     world_from_camera, lens = camera_path(spec, since_s), spec.lens()
-    cam = to_camera(world_from_camera, keypoints)
+    cam = to_camera(keypoints, world_from_camera)
     pixels = lens.project(cam)
     inside = lens.inside(pixels)
     by_others, by_itself = _hidden(cam, world_from_camera, capsules, objects, [thing.shape for thing in cast])
@@ -122,12 +128,25 @@ def _seen_stage(
         inside & ~by_others & ~by_itself, (inside & ~by_others).sum(-1) * 2 > NUM_KEYPOINTS, objects,
         np.array(spec.distortion, float), np.array([spec.width, spec.height]), bones, ends, radii,
         tuple(thing.noun for thing in cast), spec.actions, camera_model=spec.camera_model,
+        contacts=_contact_spans(spec, cast),
     )  # fmt: skip
     return Stage(truth, (capsules[0], capsules[1]), tuple(thing.shape for thing in cast))
 
 
+def _contact_spans(spec: SceneSpec, cast: list[Thing]) -> tuple[ContactSpan, ...]:
+    """When which hand moves which thing, in order."""
+    length_s, other = spec.num_frames / spec.fps, LEFT + RIGHT - spec.main_hand
+    found = []
+    for number, thing in enumerate(cast):
+        for contact in thing.contacts:
+            hand = "left" if (spec.main_hand if contact.side == MAIN else other) == LEFT else "right"
+            end_s = min(contact.end_s, length_s)
+            found.append(ContactSpan(number, hand, spec.start_s + contact.start_s, spec.start_s + end_s, contact.how))
+    return tuple(sorted(found, key=lambda span: span.start_s))
+
+
 def _place_hand(actor: Actor, since_s: Array, scale: float, proportions: Array) -> tuple[Array, Array, Capsules]:
-    """Pose (T, 4, 4), keypoints (T, 21, 3) and flesh of a right hand, in the actor's own terms."""
+    """Pose (T, 4, 4), keypoints (T, 21, 3) and flesh of a right hand, in the actor's own frame."""
     wrist, rotation, elbow = actor.path(since_s, _SHOULDER)
     local, lateral, dorsal = forward_kinematics(actor.fingers.at(since_s), scale, proportions)
 
@@ -142,23 +161,17 @@ def _place_hand(actor: Actor, since_s: Array, scale: float, proportions: Array) 
 
 
 def _lift_m(flesh: Capsules) -> Array:
-    """(T, 3) straight up, as far as the hand would sink into the table."""
+    """(T, 3) upward displacement that keeps the hand out of the table."""
     hand = flesh.kind < FOREARM
     ends = np.stack([flesh.start_m[..., 2], flesh.end_m[..., 2]], axis=2)[:, hand]
     lowest = (ends - flesh.radius_m[hand]).min(axis=(1, 2))
     return np.maximum(_CLEARANCE_M - lowest, 0.0)[:, None] * np.array([0.0, 0.0, 1.0])
 
 
-def _standing(thing: Thing) -> Array:
-    out = np.eye(4)
-    out[:3, :3], out[:3, 3] = about_z(thing.yaw_rad), thing.start_m
-    return out
-
-
 def _bystanders(
     spec: SceneSpec, things: list[Thing], world_from_object: Array, capsules: list[Capsules | None]
 ) -> list[Thing]:
-    """Things that nobody touches, where nothing ever comes."""
+    """Things that are not touched, away from all that moves."""
     rng = np.random.default_rng([spec.seed, 6])
     wanted = int(rng.integers(1, 4)) if spec.distractors is None else spec.distractors
     frames = np.unique(np.linspace(0, spec.num_frames - 1, 16).astype(int))
@@ -182,7 +195,7 @@ def _bystanders(
 
 
 def _outline(flesh: Capsules, frames: NDArray[np.intp]) -> tuple[Array, Array]:
-    """Points along all capsules of a hand (F, n, 3), and how thick it is there (n,)."""
+    """Points along all capsules of a hand (F, n, 3), and the radius there (n,)."""
     start, end = flesh.start_m[frames], flesh.end_m[frames]
     shares = np.linspace(0, 1, 5)
     points = np.concatenate([start + share * (end - start) for share in shares], axis=1)
@@ -191,7 +204,7 @@ def _outline(flesh: Capsules, frames: NDArray[np.intp]) -> tuple[Array, Array]:
 
 
 def _gap(points: Array, radius: Array, spot: Array, height_m: float) -> float:
-    """How near flesh comes to the upright line of `height_m` at a spot."""
+    """Smallest distance, metres, of flesh from the upright line of `height_m` at a spot; inf where it passes above."""
     beside = np.linalg.norm(points[..., :2] - spot[:2], axis=-1) - radius
     return float(np.where(points[..., 2] - radius < height_m + _SPARE_M, beside, np.inf).min())
 
@@ -216,7 +229,7 @@ def _hidden(
     for hand, flesh in enumerate(capsules):
         if flesh is None:
             continue
-        ends = [to_camera(world_from_camera, p) for p in (flesh.start_m, flesh.end_m)]
+        ends = [to_camera(p, world_from_camera) for p in (flesh.start_m, flesh.end_m)]
         for seen in range(NUM_HANDS):
             hidden = hidden_by_capsules(cam[:, seen], *ends, flesh.radius_m, own=hand == seen)
             (own if hand == seen else others)[:, seen] |= hidden

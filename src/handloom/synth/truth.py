@@ -1,4 +1,4 @@
-"""What is true in a rendered clip (`Truth`), and its file."""
+"""The exact truth of a rendered clip, and its file."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
 from handloom.synth.render.lens import Lens
-from handloom.synth.script.actions import ActionSpan
+from handloom.synth.script.actions import ActionSpan, ContactSpan
 
 Array = NDArray[np.float64]
 
 DEPTH_UNIT_M = 1e-4
-"""What one step of a stored depth map is worth; 0 says that nothing is there."""
+"""One step of a stored depth map; the value 0 stands for no surface."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is exactly so in a rendered clip. A hand that is not in the scene is NaN.
+    """The exact truth of a rendered clip. A hand that is not in the scene is NaN.
 
     frame_s: (T,). camera_matrix: (3, 3). distortion: of `camera_model`, as in `Camera`, or (0,). size: (2,) width,
     height.
     world_from_camera: (T, 4, 4); camera x right, y down, z forward; world z up, table top at z = 0, metres.
     keypoints_px: (T, 2, 21, 2), as the lens shows them; keypoints_cam_m, keypoints_world_m: (T, 2, 21, 3).
-    keypoint_visible: (T, 2, 21), inside the image and hidden by nothing. hand_visible: (T, 2), at least half of the
-    hand's keypoints inside the image and hidden by nothing but the hand itself.
-    world_from_object: (T, O, 4, 4); object_nouns: O words, the acted thing first. actions: in order, filling the clip.
+    keypoint_visible: (T, 2, 21), inside the image and not hidden. hand_visible: (T, 2), more than half of the hand's
+    keypoints are inside the image and not hidden by anything but the hand itself.
+    world_from_object: (T, O, 4, 4); object_nouns: O words, the acted thing first. actions: in order, they fill the
+    clip, but for a sequence of beats. contacts: when a hand moves an object.
     world_from_bone: (T, 2, C, 4, 4) of every piece of flesh, a round cone from its origin to bone_end_m (T, 2, C, 3,
-    world) with bone_radius_m (2, C, 2) at both ends: what a surface point of a hand is attached to.
-    depth: (T, h, w) uint16 in `DEPTH_UNIT_M` along the optical axis, 0 nothing; ids: (T, h, w) uint8, 0 still scene,
-    1 left hand, 2 right hand, 3 + i object i. Both None where nothing was drawn (`RenderedClip.truth`).
+    world) with bone_radius_m (2, C, 2) at both ends: a hand's surface points move rigidly with one of them.
+    depth: (T, h, w) uint16 in `DEPTH_UNIT_M` along the optical axis, 0 no surface; ids: (T, h, w) uint8, 0 still scene,
+    1 left hand, 2 right hand, 3 + i object i. Both None where no image was drawn (`RenderedClip.truth`).
     """
 
     frame_s: Array
@@ -57,6 +58,7 @@ class Truth:
     depth: NDArray[np.uint16] | None = None
     ids: NDArray[np.uint8] | None = None
     camera_model: str = "opencv"
+    contacts: tuple[ContactSpan, ...] = ()
 
     @property
     def lens(self) -> Lens:
@@ -64,23 +66,24 @@ class Truth:
 
     @property
     def depth_m(self) -> NDArray[np.float32]:
-        """(T, h, w) metres along the optical axis, NaN where nothing is there."""
+        """(T, h, w) metres along the optical axis, NaN where there is no surface."""
         depth, _ = self.maps()
         return np.where(depth > 0, depth * np.float32(DEPTH_UNIT_M), np.float32(np.nan))
 
     def maps(self) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-        """depth and ids. Raises ConfigError where the clip was not drawn."""
+        """`depth` and `ids`. Raises ConfigError where no images were drawn."""
         if self.depth is None or self.ids is None:
             raise ConfigError("this truth has no depth and id maps", "take it from `render_all` or `write_clip`")
         return self.depth, self.ids
 
     def save(self, path: Path | str) -> None:
-        """One .npz; maps are stored as second differences, deflated: about 55 kB a frame of 480 x 360."""
+        """Write one .npz; maps are stored as deflated second differences: about 55 kB for a frame of 480 x 360."""
         stored: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TEXTS + _MAPS}
         texts = {
             "object_nouns": self.object_nouns,
             "camera_model": self.camera_model,
             "actions": [asdict(span) for span in self.actions],
+            "contacts": [asdict(span) for span in self.contacts],
         }
         stored["texts"] = np.array(json.dumps(texts))
         if self.depth is not None and self.ids is not None:
@@ -96,6 +99,7 @@ class Truth:
         stored["object_nouns"] = tuple(texts["object_nouns"])
         stored["camera_model"] = texts.get("camera_model", "opencv")
         stored["actions"] = tuple(ActionSpan(**span) for span in texts["actions"])
+        stored["contacts"] = tuple(ContactSpan(**span) for span in texts.get("contacts", ()))
         shape = stored.pop("map_shape", None)
         if shape is not None:
             stored["depth"] = _sums(_unpacked(stored["depth"], np.uint16, shape))
@@ -103,17 +107,17 @@ class Truth:
         return Truth(**stored)
 
 
-_TEXTS, _MAPS = ("object_nouns", "camera_model", "actions"), ("depth", "ids")
+_TEXTS, _MAPS = ("object_nouns", "camera_model", "actions", "contacts"), ("depth", "ids")
 
 
 def quantised(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Metres to map steps; what is farther than the last step (6.55 m), or nothing, is 0."""
+    """Metres to map steps; 0 beyond the last step (6.55 m) and without a surface."""
     steps = np.nan_to_num(depth_m / np.float32(DEPTH_UNIT_M), nan=0.0, posinf=0.0)
     return np.where(steps < 65535, np.rint(steps), 0).astype(np.uint16)
 
 
 def _differences(maps: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Along columns, then along rows, modulo 2^16: planes become almost nothing."""
+    """Differences along columns, then along rows, modulo 2^16: planes become nearly zero."""
     for axis in (2, 1):
         maps = np.diff(maps, axis=axis, prepend=np.zeros_like(maps.take([0], axis)))
     return maps

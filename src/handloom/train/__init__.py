@@ -1,1 +1,1 @@
-"""Training on the table: recipes (settings, a network, a report) and the one loop that runs them. It knows no Ray."""
+"""Training on the table: recipes (settings, a network, a report) and the one loop that trains them, without Ray."""

@@ -1,9 +1,9 @@
-"""Checkpoints: folders that are there whole or not at all, read without running code, refused where they do not fit.
+"""Checkpoints: folders that are complete or do not exist, and that are read without running code.
 
-`checkpoints/step-00000120/` holds `network.pt` (weights without the frozen encoders'), `training.pt` (optimiser, loader
-and random states of every rank), `history.jsonl`, and `checkpoint.json`, which is written last and names the others
-with their sizes and CRC-32. On a disk the folder is written under another name and renamed; on S3, which cannot rename,
-`checkpoint.json` makes it a checkpoint.
+`checkpoints/step-00000120/` holds `network.pt` (weights without those of frozen encoders), `training.pt` (optimiser,
+loader and random states of every rank), `history.jsonl`, and `checkpoint.json`, which is written last and names the
+others with their sizes and CRC-32. A local folder is written under another name and then renamed; S3 cannot rename: a
+folder there is a checkpoint if it has a `checkpoint.json`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,23 @@ from torch import Tensor, nn
 
 from handloom import __version__
 from handloom.errors import ConfigError, StoreError
+from handloom.io.atomic import UNFINISHED, atomic_folder
+from handloom.io.folder import Crc32, Folder
 from handloom.schemas.settings import differing
 from handloom.schemas.training import TrainSettings
-from handloom.train.folder import RunFolder
 from handloom.train.history import parse_lines
+
+log = logging.getLogger(__name__)
+
+FOLDER = "checkpoints"
+FACTS, NETWORK, TRAINING, HISTORY = "checkpoint.json", "network.pt", "training.pt", "history.jsonl"
+JOB = "job.json"
+"""In `--out`: `variants` names the jobs' folders, the asked one first."""
+NO_RESUME = "start again with --no-resume, which removes the checkpoints, or give another --out"
 
 
 def seed_all(seed: int, rank: int = 0) -> None:
-    """Start Python's, NumPy's and torch's generators from `seed`, differently on every rank."""
+    """Seed Python's, NumPy's and torch's generators, differently on every rank."""
     words = np.random.SeedSequence([seed, rank]).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))
@@ -40,7 +49,7 @@ def seed_all(seed: int, rank: int = 0) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The state of all generators, of types that `torch.load(weights_only=True)` takes."""
+    """The state of all generators, in types that `torch.load(weights_only=True)` accepts."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     version, words, next_gauss = random.getstate()
     state = {
@@ -52,7 +61,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Put back what `random_state` gave; the GPU's where both times there was one."""
+    """Restore the result of `random_state`; the GPU's state only if the job had and has a GPU."""
     version, words, next_gauss = state["python"]
     random.setstate((version, tuple(words), next_gauss))
     kind, keys, position, has_gauss, gauss = state["numpy"]
@@ -62,23 +71,14 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-log = logging.getLogger(__name__)
-
-FOLDER = "checkpoints"
-FACTS, NETWORK, TRAINING, HISTORY = "checkpoint.json", "network.pt", "training.pt", "history.jsonl"
-JOB = "job.json"
-"""In `--out`: `variants` names the jobs' folders, the asked one first."""
-NO_RESUME = "begin anew with --no-resume, which removes what is there, or give another --out"
-
-
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """`checkpoint.json`: what a checkpoint is of. JSON values only.
+    """The content of `checkpoint.json`: job, position and versions. JSON values only.
 
-    step: optimiser steps done. epoch: epochs gone; batches: of the epoch that is under way, handed out to every rank.
-    finished: training has ended. data_version: of the table; windows_key: of the windows' own settings. facts: the
-    recipe's (`RecipeData.facts`): with the settings they are what its network is built from. frozen: {name of a
-    frozen part: its encoder's name}; its weights are not here. train_s: seconds of training so far.
+    step: finished optimiser steps. epoch: finished epochs. batches: of the current epoch, taken by every rank.
+    finished: training has ended. data_version: of the table. windows_key: of the settings of the windows. facts: the
+    recipe's (`RecipeData.facts`), which with the settings define its network. frozen: {name of a frozen part: name of
+    its encoder}; their weights are not in the checkpoint. train_s: seconds of training so far.
     """
 
     recipe: str
@@ -101,13 +101,14 @@ class CheckpointFacts:
 
     @property
     def name(self) -> str:
-        """The folder's name: names sort as steps do."""
+        """The folder's name; names sort by step."""
         return f"step-{self.step:08d}"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as read. uri: its folder. network: the trained weights. training: see `TRAINING` in `loop`."""
+    """A checkpoint that was read. uri: of its folder. network: the trained weights. training: the content of
+    `training.pt` (optimizer, loaders, random, epoch_began). history: lines."""
 
     uri: str
     facts: CheckpointFacts
@@ -117,40 +118,41 @@ class Checkpoint:
 
 
 def save(
-    folder: RunFolder, facts: CheckpointFacts, network: nn.Module, training: Mapping[str, Any], history: str, keep: int
+    folder: Folder, facts: CheckpointFacts, network: nn.Module, training: Mapping[str, Any], history: str, keep: int
 ) -> str:
-    """Write a checkpoint, remove all but the newest `keep`, and return its URI. Raises StoreError where it cannot."""
-    final = f"{FOLDER}/{facts.name}"
-    place = f"{FOLDER}/.{facts.name}.unfinished" if folder.is_local else final
-    folder.remove(place)
+    """Write a checkpoint and remove all but the newest `keep`; returns its URI.
+
+    Raises StoreError where the folder cannot be written.
+    """
     files = {}
-    for name, content in ((NETWORK, trained_weights(network)), (TRAINING, dict(training)), (HISTORY, history.encode())):
-        with folder.stream(f"{place}/{name}") as sink:
-            if isinstance(content, bytes):
-                sink.write(content)
-            else:
-                torch.save(content, sink)
-        files[name] = {"bytes": sink.num_bytes, "crc32": sink.crc}
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    folder.write_json(f"{place}/{FACTS}", asdict(facts) | {"files": files, "at": at})
-    if place != final:
-        folder.move(place, final)
+    contents = ((NETWORK, trained_weights(network)), (TRAINING, dict(training)), (HISTORY, history.encode()))
+    with atomic_folder(folder.sub(FOLDER), facts.name) as place:
+        for name, content in contents:
+            crc = Crc32()
+            with place.open(name, crc) as sink:
+                if isinstance(content, bytes):
+                    sink.write(content)
+                else:
+                    torch.save(content, sink)
+            files[name] = {"bytes": sink.num_bytes, "crc32": crc.value}
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        place.write_json(FACTS, asdict(facts) | {"files": files, "at": at})
     _prune(folder, keep)
-    return f"{folder.uri}/{final}"
+    return f"{folder.uri}/{FOLDER}/{facts.name}"
 
 
-def newest(folder: RunFolder) -> str | None:
-    """Name of the newest complete checkpoint; unfinished and damaged ones are passed over with a line in the log."""
+def newest(folder: Folder) -> str | None:
+    """Name of the newest complete checkpoint; unfinished and damaged ones are skipped, with a line in the log."""
     for name in reversed(_names(folder)):
         problem = _problem(folder, name)
         if not problem:
             return name
-        log.warning("passing over the checkpoint %s/%s/%s: %s", folder.uri, FOLDER, name, problem)
+        log.warning("skipping the checkpoint %s/%s/%s: %s", folder.uri, FOLDER, name, problem)
     return None
 
 
-def peek(folder: RunFolder) -> tuple[CheckpointFacts, str] | None:
-    """Facts and URI of the newest whole checkpoint, its weights unread: to refuse a job before it starts."""
+def peek(folder: Folder) -> tuple[CheckpointFacts, str] | None:
+    """Facts and URI of the newest checkpoint, without reading its weights: to refuse a job before it starts."""
     for name in reversed(_names(folder)):
         place = folder.sub(FOLDER).sub(name)
         content = place.read_json(FACTS)
@@ -162,18 +164,18 @@ def peek(folder: RunFolder) -> tuple[CheckpointFacts, str] | None:
     return None
 
 
-def load(folder: RunFolder, name: str) -> Checkpoint:
+def load(folder: Folder, name: str) -> Checkpoint:
     """The checkpoint `name` of a job's folder. Raises StoreError where it is damaged."""
     return _load(folder.sub(FOLDER).sub(name))
 
 
 def load_weights(uri: str, storage_options: Mapping[str, str]) -> Checkpoint:
-    """The checkpoint at `uri`: its own folder, a job's folder, or an `--out` (the asked job's newest).
+    """The checkpoint at `uri`: its own folder, a variant's folder, or an `--out` (the newest of the asked variant).
 
     Raises:
         ConfigError: there is no checkpoint at `uri`.
     """
-    folder = RunFolder.parse(uri, storage_options)
+    folder = Folder.parse(uri, storage_options)
     if folder.read(FACTS) is not None:
         return _load(folder)
     job = folder.read_json(JOB)
@@ -189,10 +191,10 @@ def load_weights(uri: str, storage_options: Mapping[str, str]) -> Checkpoint:
 
 
 def check_fits(facts: CheckpointFacts, uri: str, recipe: str, settings: TrainSettings, workers: int) -> None:
-    """Refuse to go on from a checkpoint of another job.
+    """Refuse to resume from a checkpoint of another job.
 
     Raises:
-        ConfigError: naming the recipe, every setting or the number of workers that differs, and the ways on.
+        ConfigError: the recipe, settings or the number of workers differ; it names each difference.
     """
     if facts.recipe != recipe:
         raise ConfigError(f"{uri} is a checkpoint of the recipe {facts.recipe}, not of {recipe}", NO_RESUME)
@@ -202,11 +204,11 @@ def check_fits(facts: CheckpointFacts, uri: str, recipe: str, settings: TrainSet
             f"{name} is {_show(old)} in the checkpoint, {_show(new)} now"
             for name, old, new in differing(_weighty(facts.settings, settings), _weighty(asked, settings))
         )
-        listed = listed or f"the settings of handloom {facts.handloom} are others than those of {__version__}"
+        listed = listed or f"handloom {facts.handloom} has other settings than {__version__}"
         raise ConfigError(f"{uri} was made with other settings: {listed}", f"give those settings, or {NO_RESUME}")
     if facts.workers != workers:
         raise ConfigError(
-            f"{uri} was made by {facts.workers} workers, {workers} were asked for: the batches would be others",
+            f"{uri} was made by {facts.workers} workers, {workers} were asked for: the batches would differ",
             f"give --workers {facts.workers}, or {NO_RESUME}",
         )
 
@@ -220,7 +222,7 @@ def trained_weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def put_weights(network: nn.Module, weights: Mapping[str, Tensor], uri: str) -> None:
-    """Load what `trained_weights` gave. Raises ConfigError where names or shapes do not fit."""
+    """Load the result of `trained_weights`. Raises ConfigError where names or shapes do not fit."""
     expected = trained_weights(network)
     other = sorted(expected.keys() ^ weights.keys())
     other += [name for name in expected.keys() & weights.keys() if expected[name].shape != weights[name].shape]
@@ -233,7 +235,7 @@ def put_weights(network: nn.Module, weights: Mapping[str, Tensor], uri: str) -> 
 
 
 def frozen_parts(network: nn.Module) -> dict[str, str]:
-    """`{name: encoder}` of the largest submodules that are frozen throughout; encoder: its `name`, or its class."""
+    """`{name: encoder}` of the largest submodules with all parameters frozen; encoder: its `name`, or its class."""
     found: dict[str, str] = {}
     for name, module in network.named_modules():
         parameters = list(module.parameters())
@@ -243,7 +245,7 @@ def frozen_parts(network: nn.Module) -> dict[str, str]:
     return found
 
 
-def _load(place: RunFolder) -> Checkpoint:
+def _load(place: Folder) -> Checkpoint:
     content = place.read_json(FACTS)
     try:
         facts = _facts(content)
@@ -262,19 +264,19 @@ def _facts(content: Mapping[str, Any]) -> CheckpointFacts:
 def _read(data: bytes) -> Any:
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except RuntimeError as error:  # what torch raises for a file that is none of its own
+    except RuntimeError as error:  # torch raises it for a file that torch did not write
         raise ValueError(str(error).splitlines()[0]) from error
 
 
-def _whole(place: RunFolder, name: str, expected: Mapping[str, int]) -> bytes:
+def _whole(place: Folder, name: str, expected: Mapping[str, int]) -> bytes:
     data = place.read(name)
     if data is None or len(data) != expected["bytes"] or zlib.crc32(data) != expected["crc32"]:
         raise ValueError(f"{name} is {'absent' if data is None else 'not what was written'}")
     return data
 
 
-def _problem(folder: RunFolder, name: str) -> str:
-    """Why `name` is no complete checkpoint; empty if it is one. Reads every byte: a size alone shows no damage."""
+def _problem(folder: Folder, name: str) -> str:
+    """Why `name` is not a complete checkpoint; empty if it is. Reads every byte: damage may not change the size."""
     place = folder.sub(FOLDER).sub(name)
     content = place.read_json(FACTS)
     if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
@@ -287,12 +289,12 @@ def _problem(folder: RunFolder, name: str) -> str:
     return ""
 
 
-def _names(folder: RunFolder) -> list[str]:
+def _names(folder: Folder) -> list[str]:
     return [name for name in folder.names(FOLDER) if name.startswith("step-")]
 
 
-def _prune(folder: RunFolder, keep: int) -> None:
-    stale = [name for name in folder.names(FOLDER) if name.endswith(".unfinished")]
+def _prune(folder: Folder, keep: int) -> None:
+    stale = [name for name in folder.names(FOLDER) if name.endswith(UNFINISHED)]
     for name in (*_names(folder)[:-keep], *stale):
         folder.remove(f"{FOLDER}/{name}")
 
@@ -302,4 +304,4 @@ def _weighty(values: Mapping[str, Any], settings: TrainSettings) -> dict[str, An
 
 
 def _show(value: Any) -> str:
-    return "absent" if value is None else repr(value)
+    return "not set" if value is None else repr(value)

@@ -1,13 +1,13 @@
-"""What a job writes down as it goes: `history.jsonl`, one JSON object a line, and TensorBoard scalars.
+"""The history of a job: `history.jsonl`, one JSON object a line, and TensorBoard scalars.
 
 Lines by their `kind`:
 
 - `step`: `step` (1 is the first), `epoch` (0 is the first), `loss` (null where no element was valid), `lr`,
-  `grad_norm`, `loader_wait_s` (of `step_s`, seconds that the step waited for its windows; rank 0's), `step_s`,
-  `windows` (of all ranks), `at_s` (seconds of training so far, over all resumptions).
-- `held_out`: `step`, `epoch` (epochs gone: 0 before the first step), `version`, `windows`, `numbers` ({name: value or
-  null}), `counts` ({name: number of valid elements}), `seconds`, `at_s`; without windows also `why_none`.
-- `version`: `epoch`, `step`, `version`, `windows`: the job takes up a newer version of the table.
+  `grad_norm`, `step_s` (seconds) and of these `loader_wait_s` (waiting for windows), both of rank 0, `windows` (of all
+  ranks), `at_s` (seconds of training so far, over all resumptions).
+- `held_out`: `step`, `epoch` (finished epochs: 0 before the first step), `version`, `windows`, `numbers` ({name: value
+  or null}), `counts` ({name: number of valid elements}), `seconds`, `at_s`; without windows also `why_none`.
+- `version`: `epoch`, `step`, `version`, `windows`: the job switches to a newer version of the table.
 - `resumed`: `step`, `checkpoint`, `workers`.
 """
 
@@ -19,19 +19,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from handloom.train.folder import RunFolder
+from handloom.io.folder import Folder
 
 FILE = "history.jsonl"
 SCALARS = ("loss", "lr", "grad_norm", "loader_wait_s", "step_s")
 
 
 class History:
-    """The lines of one job. Only rank 0 gives it a folder to write to; the others keep theirs in memory."""
+    """The lines of one job. Rank 0 writes them to a folder; the other ranks keep them in memory."""
 
-    def __init__(
-        self, folder: RunFolder | None, tensorboard: RunFolder | None, lines: Iterable[dict[str, Any]]
-    ) -> None:
-        """lines: those of the checkpoint the job goes on from; what the file held after them is dropped."""
+    def __init__(self, folder: Folder | None, tensorboard: Folder | None, lines: Iterable[dict[str, Any]]) -> None:
+        """lines: those of the checkpoint that the job resumes from; later lines of the file are dropped."""
         self.lines = list(lines)
         self._folder = folder
         self._num_written = 0
@@ -40,13 +38,13 @@ class History:
         self._write_all()
 
     def add(self, line: dict[str, Any]) -> None:
-        """Keep a line; it reaches the disk with the next `flush`."""
+        """Add a line; the next `flush` writes it."""
         self.lines.append(line)
         if self._board is not None:
             self._board.add(line)
 
     def flush(self, with_remote: bool = False) -> None:
-        """Write what is new: appended on a disk; on S3, which cannot append, written anew and only `with_remote`."""
+        """Write new lines: appended to a local file; S3 cannot append, so there the whole file, if `with_remote`."""
         if self._folder is None:
             return
         if self._folder.is_local:
@@ -59,7 +57,7 @@ class History:
             self._board.flush(with_remote)
 
     def text(self) -> str:
-        """All lines, as the file holds them."""
+        """All lines, as in the file."""
         return "".join(map(_text, self.lines))
 
     def close(self) -> None:
@@ -74,7 +72,7 @@ class History:
 
 
 def parse_lines(data: bytes | None) -> list[dict[str, Any]]:
-    """The lines of a history file; a last line that was cut off by a kill is left out."""
+    """The lines of a history file; a last line that is cut off, as after a kill, is left out."""
     lines = []
     for text in (data or b"").decode("utf-8", errors="replace").splitlines():
         try:
@@ -93,8 +91,8 @@ def held_out_of(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def loader_wait_share(lines: Iterable[dict[str, Any]]) -> float | None:
-    """Share of the step time that was spent waiting for windows; the first step of the job, which starts the loader
-    and warms the network up, is left out. None without a second step."""
+    """Share of the step time that was spent waiting for windows, without the first step, which starts the loader and
+    warms up the network. None without a second step."""
     steps = steps_of(lines)[1:]
     total = sum(step["step_s"] for step in steps)
     return sum(step["loader_wait_s"] for step in steps) / total if total else None
@@ -105,15 +103,15 @@ def _text(line: dict[str, Any]) -> str:
 
 
 class _Board:
-    """TensorBoard's event files: written into the folder, or beside it and copied to S3 now and then."""
+    """TensorBoard's event files: written into a local folder, or into a temporary one that is copied to S3."""
 
-    def __init__(self, folder: RunFolder, step: int | None) -> None:
+    def __init__(self, folder: Folder, step: int | None) -> None:
         from tensorboardX import SummaryWriter
 
         self._remote = None if folder.is_local else folder
         self._temporary = None if folder.is_local else tempfile.TemporaryDirectory(prefix="handloom-board-")
         self._path = Path(folder.path() if self._temporary is None else self._temporary.name)
-        # Steps after the checkpoint are done again: TensorBoard is told to forget the first time.
+        # Steps after the checkpoint are repeated: TensorBoard drops the first ones.
         self._writer = SummaryWriter(str(self._path), purge_step=None if step is None else step + 1)
 
     def add(self, line: dict[str, Any]) -> None:

@@ -1,16 +1,16 @@
-"""The loop that trains every recipe, in one process or as one rank of several; it knows no Ray.
+"""The loop that trains every recipe, in one process or as one rank of several; it does not use Ray.
 
 For a trial without a cluster::
 
-    from handloom.train.folder import RunFolder
+    from handloom.io.folder import Folder
     from handloom.train.loop import train
-    outcome = train(recipe, handloom.open(DB), settings, RunFolder.parse("trial"))
+    outcome = train(recipe, handloom.open(DB), settings, Folder.parse("trial"))
     print(outcome.history[-1]["numbers"])      # the last held-out numbers; `outcome.network` is the trained network
 
-What a recipe's network owes the loop: `forward(batch)` returns `{"loss": scalar, "sums": {name: tensor of (sum,
-count)}}`; a batch without a valid element gives a loss of 0, not of 0/0 (divide by the count, at least 1); where `sums`
-has `"loss"`, its count weighs the batch. A network that computes on strings, or that should be compiled in part,
-overrides `nn.Module.compile`. Transforms draw no numbers from the global generators.
+The network of a recipe must do the following. `forward(batch)` returns `{"loss": scalar, "sums": {name: tensor of (sum,
+count)}}`; the loss of a batch without a valid element is 0, not 0/0 (divide by the count, at least 1); the count of
+`sums["loss"]`, if present, is the batch's weight. A network that computes on strings, or that should be compiled in
+part, overrides `nn.Module.compile`. Transforms do not use the global random generators.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from torch import nn
 
 from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
+from handloom.io.folder import Folder
 from handloom.schemas.training import TrainSettings
 from handloom.train import checkpoint as checkpoints
 from handloom.train import ranks
 from handloom.train.checkpoint import Checkpoint, CheckpointFacts, random_state, seed_all, set_random_state
-from handloom.train.folder import RunFolder
 from handloom.train.history import History
 from handloom.train.recipe import Recipe, RecipeData
 from handloom.train.step import Stepper, end_position, held_out_sums, lr_factor
@@ -38,14 +38,14 @@ from handloom.train.step import Stepper, end_position, held_out_sums, lr_factor
 log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, Any], str | None], None]
-"""Called on every rank with a line of the history (see `handloom.train.history`), and with a checkpoint's URI once it
-is written (then the line is `{"kind": "checkpoint", "step": ...}`); before the first held-out pass with the numbers of
-windows and rows on both sides (`{"kind": "begins", ...}`, not in the history)."""
+"""Called on every rank with a line of the history (see `handloom.train.history`) and None; after a checkpoint is
+written with `{"kind": "checkpoint", "step": ...}` and its URI; at the start with the numbers of training and held-out
+windows and rows, `{"kind": "begins", ...}`, which is not in the history."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job came to. stopped: it was asked to stop, and goes on from `checkpoint` when it is started again.
+    """The result of a job. stopped: it was asked to stop; when it is started again, it resumes from `checkpoint`.
 
     network: on its device, in eval mode. history: the lines of all ranks' steps (times are rank 0's).
     """
@@ -61,27 +61,27 @@ def train(
     recipe: Recipe,
     db: Database,
     settings: TrainSettings,
-    folder: RunFolder,
+    folder: Folder,
     *,
-    tensorboard: RunFolder | None = None,
+    tensorboard: Folder | None = None,
     report: Report | None = None,
     resume: bool = True,
     device: str | torch.device = "cpu",
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Train `recipe` to the end, from the newest checkpoint in `folder` if there is one.
+    """Train `recipe` to the end, resuming from the newest checkpoint in `folder` if there is one.
 
     With `torch.distributed` initialised this is one rank of several; all must call it with the same arguments.
 
     Args:
-        folder: takes `checkpoints/` and `history.jsonl`; of one job only.
+        folder: gets `checkpoints/` and `history.jsonl`; of one job only.
         tensorboard: folder for TensorBoard's files; none by default.
-        resume: False removes the checkpoints that are there.
-        should_stop: asked after every step; the first rank that says so makes all of them write a checkpoint and end.
+        resume: False removes existing checkpoints.
+        should_stop: called after every step; once it is true on a rank, all ranks write a checkpoint and end.
 
     Raises:
         ConfigError: the checkpoint is of another job; the table lacks what the recipe needs; too few windows.
-        StoreError: `folder` cannot be written; the version of the table that the checkpoint needs is gone.
+        StoreError: `folder` cannot be written; the version of the table that the checkpoint needs no longer exists.
         LossNotFinite: with the step and its clips.
     """
     if ranks.rank() == 0:
@@ -95,20 +95,20 @@ def train(
 
 
 class _Job:
-    """The state of one rank: what it trains, where it is, and what it has written."""
+    """The state of one rank: network, optimiser, windows, position and history."""
 
     def __init__(self, recipe, db, settings, folder, tensorboard, report, device, found: Checkpoint | None) -> None:
         self.recipe: Recipe = recipe
         self.db: Database = db
         self.settings: TrainSettings = settings
-        self.folder: RunFolder = folder
+        self.folder: Folder = folder
         self.device: torch.device = device
         self.step = self.epoch = self.batches = self.epoch_began = 0
         self.train_s = 0.0
         self.checkpoint = found.uri if found else ""
         self.finished = found is not None and found.facts.finished
         self.data = _data(recipe, db, settings, found)
-        # Those that the network was built from: a newer version of the table may have others.
+        # The facts that the network was built from: a newer version of the table may have others.
         self.facts: Mapping[str, Any] = found.facts.facts if found else self.data.facts
         self._load_windows()
         self._build(found)
@@ -116,10 +116,10 @@ class _Job:
         self._report = report or (lambda line, uri: None)
         self.history = History(folder if here else None, tensorboard if here else None, found.history if found else ())
         if found is not None:
-            self._go_on(found)
+            self._resume(found)
 
     def run(self, should_stop: Callable[[], bool]) -> bool:
-        """To the end, or until a rank is asked to stop; returns whether it was."""
+        """Train to the end, or until a rank is asked to stop; returns whether it was stopped."""
         stopped = False
         try:
             if not self.finished:
@@ -166,7 +166,7 @@ class _Job:
         elif settings.init:
             start = checkpoints.load_weights(settings.init, self.folder.storage_options)
             kept = self.recipe.load_init(self.network, start.network, settings)
-            log.info("weights of %s taken up; own start kept by %d parameters", start.uri, len(kept))
+            log.info("weights loaded from %s; %d parameters keep their initial values", start.uri, len(kept))
         self.network.to(self.device)
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         options = {"lr": settings.lr, "betas": tuple(settings.betas), "weight_decay": settings.weight_decay}
@@ -180,8 +180,8 @@ class _Job:
         self.stepper = Stepper(model, self.optimizer, settings, self.device)
         seed_all(settings.seed, 1 + ranks.rank())
 
-    def _go_on(self, found: Checkpoint) -> None:
-        """Take up optimiser, loader, generators and position of a checkpoint."""
+    def _resume(self, found: Checkpoint) -> None:
+        """Restore optimiser, loader, random generators and position from a checkpoint."""
         facts, training = found.facts, found.training
         self.step, self.epoch, self.batches, self.train_s = facts.step, facts.epoch, facts.batches, facts.train_s
         self.epoch_began = training["epoch_began"]
@@ -190,10 +190,10 @@ class _Job:
         set_random_state(training["random"][ranks.rank()], self.device)
         if not self.finished:
             line = {"kind": "resumed", "step": self.step, "checkpoint": found.uri, "workers": ranks.world_size()}
-            self._add(line, say=True)
+            self._add(line, report=True)
 
     def _run_epoch(self, should_stop: Callable[[], bool]) -> bool:
-        """The rest of the epoch; returns whether a rank was asked to stop. `max_steps` ends it, too."""
+        """Train for the rest of the epoch or up to `max_steps`; returns whether a rank was asked to stop."""
         last_saved = self.step
         batches = iter(self.loader)
         while self.step != self.settings.max_steps and (group := self._take(batches)):
@@ -207,7 +207,7 @@ class _Job:
         return False
 
     def _take(self, batches: Iterator[Mapping[str, Any]]) -> tuple[float, float, list[Mapping[str, Any]]] | None:
-        """The batches of the next step: (time it began, seconds waited, batches); None at the epoch's end."""
+        """(start time of the step, seconds waited for its batches, batches); None at the epoch's end."""
         began = time.perf_counter()
         samples = [batch for _, batch in zip(range(self.settings.accumulate), batches, strict=False)]
         return (began, time.perf_counter() - began, samples) if samples else None
@@ -224,11 +224,11 @@ class _Job:
         line = {"kind": "step", "step": self.step, "epoch": self.epoch, "loss": numbers.loss, "lr": lr}
         line |= {"grad_norm": numbers.grad_norm, "loader_wait_s": wait_s, "step_s": step_s, "windows": numbers.windows}
         line |= {"at_s": self.train_s}
-        self._add(line, say=self.step % settings.log_every == 0)
+        self._add(line, report=self.step % settings.log_every == 0)
         return numbers.stop
 
     def _end_epoch(self) -> None:
-        """Held-out numbers, a newer version of the table, and a checkpoint."""
+        """Compute held-out numbers, look for a newer version of the table, and write a checkpoint."""
         whole = self.batches >= len(self.loader)
         self.finished = self.epoch + 1 >= self.settings.epochs or self.step == self.settings.max_steps
         if whole:
@@ -250,10 +250,10 @@ class _Job:
         line |= {"counts": {name: n for name, (_, n) in sums.items()}, "seconds": seconds, "at_s": self.train_s}
         if not windows:
             line["why_none"] = self.data.held_out.why_empty()
-        self._add(line, say=True)
+        self._add(line, report=True)
 
     def _follow(self) -> None:
-        """Take up the newest version of the table, the same on every rank."""
+        """Switch to the newest version of the table, the same on every rank."""
         table = self.data.train.spec.table
         newest = ranks.broadcast(self.db.table(table).version if ranks.rank() == 0 else None)
         if newest == self.data.version:
@@ -261,10 +261,10 @@ class _Job:
         self.data = self.recipe.data(self.db, self.settings, newest)
         self._load_windows()
         line = {"kind": "version", "epoch": self.epoch, "step": self.step, "version": newest}
-        self._add(line | {"windows": len(self.data.train)}, say=True)
+        self._add(line | {"windows": len(self.data.train)}, report=True)
 
     def _save(self) -> None:
-        """Rank 0 writes; every rank hands in its loader and its generators."""
+        """Write a checkpoint, on rank 0; every rank contributes the state of its loader and of its generators."""
         loaders = ranks.gathered(self.loader.state_dict())
         states = ranks.gathered(random_state(self.device))
         self.history.flush(with_remote=True)
@@ -296,15 +296,16 @@ class _Job:
             train_s=self.train_s,
         )
 
-    def _add(self, line: dict[str, Any], say: bool) -> None:
+    def _add(self, line: dict[str, Any], report: bool) -> None:
         self.history.add(line)
-        if say:
+        if report:
             self.history.flush()
             self._report(line, None)
 
 
-def _find(folder: RunFolder, resume: bool) -> Checkpoint | None:
-    """The newest complete checkpoint, the same on every rank; with `resume` false they are removed."""
+def _find(folder: Folder, resume: bool) -> Checkpoint | None:
+    """The newest complete checkpoint, the same on every rank; None without one, or with `resume` false, which removes
+    them."""
     name = None
     if ranks.rank() == 0:
         if resume:
@@ -316,7 +317,7 @@ def _find(folder: RunFolder, resume: bool) -> Checkpoint | None:
 
 
 def _data(recipe: Recipe, db: Database, settings: TrainSettings, found: Checkpoint | None) -> RecipeData:
-    """The windows, of the checkpoint's version where there is one; else of the version that rank 0 sees."""
+    """The windows, of the checkpoint's version of the table, or of the version that rank 0 reads."""
     if found is not None:
         return _data_of_checkpoint(recipe, db, settings, found)
     data = recipe.data(db, settings, settings.version)
@@ -331,12 +332,12 @@ def _data_of_checkpoint(recipe: Recipe, db: Database, settings: TrainSettings, f
     except StoreError as error:
         raise StoreError(
             f"{found.uri} was trained on version {version} of the table, which cannot be read: {error.problem}",
-            f"versions that are there: {_versions(db)}; begin anew with --no-resume on one of them",
+            f"versions that exist: {_versions(db)}; start again with --no-resume on one of them",
         ) from error
     if data.train.key != found.facts.windows_key:
         raise StoreError(
-            f"the windows of version {version} are others than those that {found.uri} was trained on",
-            "another version of handloom cuts other windows: begin anew with --no-resume, or give another --out",
+            f"the windows of version {version} differ from those that {found.uri} was trained on",
+            "another version of handloom cuts windows differently: start again with --no-resume, or give another --out",
         )
     return data
 

@@ -1,4 +1,4 @@
-"""The ranks of a data-parallel job: sums, gathers and broadcasts that also work where there is only one."""
+"""Sums, gathers and broadcasts over the ranks of a data-parallel job; they also work in a job of one process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 BROKEN = (dist.DistError,) if dist.is_available() else ()
-"""What torch raises, by type, where the connection between ranks breaks: NCCL's errors, the store's; Gloo has none."""
+"""Types that torch raises when the connection between ranks breaks: NCCL's and the store's; Gloo has no type."""
 
 
 def is_parallel() -> bool:

@@ -1,4 +1,4 @@
-"""What a recipe is: settings, windows, a network, and what its report shows. The loop is `handloom.train.loop`."""
+"""The interface of a recipe: settings, windows, a network, its part of the report. `handloom.train.loop` trains it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecipeData:
-    """The windows of a job: `train` and `held_out` (never of the same video), both with the recipe's transform set.
+    """The windows of a job: `train` and `held_out` (never of the same video), both with the recipe's transform.
 
-    version: of the table. facts: JSON values the network and the report need (widths, statistics, counted skips).
+    version: of the table. facts: JSON values for the network and the report (widths, statistics, counts of clips that
+    are left out).
     """
 
     train: Windows
@@ -31,10 +32,10 @@ class RecipeData:
 
 
 class Recipe(Protocol):
-    """One published way of training on the table. Stateless: everything it needs is passed in.
+    """A way of training on the table, such as a published one. Stateless: everything it needs is passed in.
 
-    name: of the command, `handloom train NAME`. settings_type: its settings. sizes: names of its settings files,
-    `small` first (`src/handloom/train/NAME/{size}.toml`).
+    name: as in the command `handloom train NAME`. settings_type: the class of its settings. sizes: names of its
+    settings files, `small` first (`src/handloom/train/NAME/{size}.toml`).
     """
 
     name: str
@@ -42,9 +43,10 @@ class Recipe(Protocol):
     sizes: Sequence[str]
 
     def data(self, db: Database, settings: Any, version: int | None = None) -> RecipeData:
-        """The windows of `settings`, of the table's `version` (newest by default). Counts what it leaves out.
+        """The windows that `settings` ask for, of the table's `version` (the newest by default), with counts of clips
+        that are left out.
 
-        Raises ConfigError where the table lacks what the recipe needs, and says which extraction or ingest brings it.
+        Raises ConfigError where the table lacks what the recipe needs; its hint names the extraction or ingest to run.
         """
         ...
 
@@ -52,14 +54,15 @@ class Recipe(Protocol):
         """A new network with random weights (and frozen encoders loaded).
 
         Its `forward(batch)` takes the collated samples (dict of tensors) and returns `{"loss": scalar, "sums": {name:
-        tensor of 2}}`: for every reported number the sum over valid elements and how many there were, baselines such
-        as `zero_motion` and `constant_velocity` over the same elements among them, so that the held-out value is
-        exact whatever the batches. Frozen parameters have `requires_grad` false.
+        tensor of 2}}`: for every reported number the sum over valid elements and their count, among them baselines such
+        as `zero_motion` and `constant_velocity` over the same elements. So held-out values do not depend on how windows
+        are divided into batches. Frozen parameters have `requires_grad` false.
         """
         ...
 
     def load_init(self, network: nn.Module, weights: Mapping[str, Tensor], settings: Any) -> list[str]:
-        """Put the weights of another stage's checkpoint into `network`; returns the names that kept their own start.
+        """Copy the weights of another stage's checkpoint into `network`; returns the names of tensors that keep their
+        initial values.
 
         Raises ConfigError where they do not fit.
         """
@@ -70,10 +73,10 @@ class Recipe(Protocol):
         ...
 
     def report(self, network: nn.Module, data: RecipeData, settings: Any) -> dict[str, Any]:
-        """What the report shows besides the curves, after training, on one process.
+        """The recipe's part of the report, computed once after training, in one process.
 
-        `examples`: list of `Example`; `notes`: sentences that say what is the paper's and what is ours here;
-        `figures`: {title: (array, labels of its rows, labels of its columns)}, for a learned map; `numbers`: {name:
+        `examples`: list of `Example`; `notes`: sentences about what is the paper's and what is ours in this run;
+        `figures`: {title: (array, labels of its rows, labels of its columns)}, such as a learned map; `numbers`: {name:
         number}.
         """
         ...

@@ -1,4 +1,4 @@
-"""Recipes by name: `handloom train NAME`. A recipe of one's own is named `package.module:ATTRIBUTE`."""
+"""Recipes by name, as in `handloom train NAME`. A recipe of your own has the name `package.module:ATTRIBUTE`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RECIPES = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of that name. Raises ConfigError, with the names there are, where there is none."""
+    """The recipe of that name. Raises ConfigError, with the known names, where there is no such recipe."""
     place = RECIPES.get(name, name if ":" in name else "")
     module_name, _, attribute = place.partition(":")
     if not module_name or not attribute:
@@ -32,15 +32,15 @@ def find_recipe(name: str) -> Recipe:
         found = getattr(importlib.import_module(module_name), attribute)
     except ModuleNotFoundError as error:
         if error.name is None or not module_name.startswith(error.name):
-            raise  # a package that the recipe needs is not installed: the command says which
+            raise  # a package that the recipe needs is not installed: the command names it
         hint = "install your package into this environment, on every node of the cluster"
         raise ConfigError(f"the recipe {name}: there is no module {error.name}", hint) from error
     except AttributeError as error:
         hint = "name the module's attribute that holds the recipe"
         raise ConfigError(f"the recipe {name}: {module_name} has no {attribute}", hint) from error
     if isinstance(found, type) or not all(hasattr(found, part) for part in ("name", "sizes", "settings_type", "data")):
-        hint = "docs/training.md shows what a recipe of one's own has; name an instance, not a class"
-        raise ConfigError(f"the recipe {name}: {attribute} is a {type(found).__name__}, no recipe", hint)
+        hint = "name an instance, not a class; docs/training.md shows what a recipe of your own must have"
+        raise ConfigError(f"the recipe {name}: {attribute} is a {type(found).__name__}, not a recipe", hint)
     return found
 
 
@@ -51,7 +51,7 @@ def open_network(
 
     Args:
         uri: a checkpoint, a variant's folder, or an `--out`.
-        recipe: the recipe it is of; looked up by its name otherwise.
+        recipe: the checkpoint's recipe; by default looked up by its name.
 
     Raises:
         ConfigError: there is no checkpoint, or no recipe of its name.

@@ -15,18 +15,20 @@ from handloom.errors import HandloomError
 from handloom.schemas.training import TrainSettings
 from handloom.train import ranks
 
+MAX_NAMED = 8
+
 
 def lr_factor(position: float, end: float, warmup: float) -> float:
     """Share of the largest learning rate at `position`; 0 at `end`.
 
     Args:
-        position: epochs gone, with their fraction: 2.5 is the middle of the third. The loop asks for the middle of a
-            step, so that the first step is not lost to a rate of zero.
-        end: position at which training ends, epochs. It may move: newer versions of a table have more windows, and
+        position: finished epochs, with their fraction: 2.5 is the middle of the third. The loop gives the middle of a
+            step, so that the first step does not have a rate of zero.
+        end: position at which training ends, epochs. It may change: newer versions of a table have more windows, and
             `max_steps` may come first.
-        warmup: epochs of linear warm-up; at most half of `end`, so that short trials reach the full rate too (ours).
+        warmup: epochs of linear warm-up; at most half of `end`, so that short trials reach the full rate, too (ours).
 
-    Source: the schedule of ARM4R's pre-training (SPECS 1.7): warm-up 1.25 epochs, half cosine to 0.
+    Source: the schedule of ARM4R's pre-training (arXiv 2502.13142): linear warm-up, then half a cosine to 0.
     """
     warmup = min(warmup, end / 2)
     if position < warmup:
@@ -37,7 +39,7 @@ def lr_factor(position: float, end: float, warmup: float) -> float:
 
 
 def end_position(epochs: int, max_steps: int | None, steps_done: int, epoch: int, steps_per_epoch: int) -> float:
-    """Where training ends, in epochs: after `epochs`, or where `max_steps` falls.
+    """Position at which training ends, in epochs: after `epochs`, or at `max_steps` if that comes first.
 
     steps_done: steps before epoch number `epoch` (0 is the first) began; steps_per_epoch: of this epoch's data.
     """
@@ -46,17 +48,14 @@ def end_position(epochs: int, max_steps: int | None, steps_done: int, epoch: int
     return min(float(epochs), epoch + max(max_steps - steps_done, 0) / max(steps_per_epoch, 1))
 
 
-MAX_NAMED = 8
-
-
 class LossNotFinite(HandloomError):
-    """The loss or a gradient is NaN or infinite: going on would spoil the weights."""
+    """The loss or a gradient is NaN or infinite: another step would make the weights NaN."""
 
 
 @dataclass(frozen=True)
 class StepNumbers:
-    """loss: mean over the valid elements of all ranks; None where there was none (then nothing was changed).
-    grad_norm: before clipping. windows: of all ranks. stop: some rank was asked to stop."""
+    """loss: mean over the valid elements of all ranks; None without a valid element (then no weight was changed).
+    grad_norm: before clipping. windows: of all ranks. stop: a rank was asked to stop."""
 
     loss: float | None
     grad_norm: float | None
@@ -67,9 +66,9 @@ class StepNumbers:
 class Stepper:
     """Forward, backward, and the optimiser.
 
-    Every batch weighs as much as it has valid elements (the count of the recipe's `sums["loss"]`; without it, one where
+    The weight of a batch is its number of valid elements (the count of the recipe's `sums["loss"]`; without it, one if
     any count is above zero): the gradient is that of the mean over the valid elements of all batches of the step, on
-    all ranks, as if they had been one batch. A batch without any valid element changes nothing.
+    all ranks, as if they were one batch. A batch without a valid element changes nothing.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, settings: TrainSettings, device) -> None:
@@ -110,7 +109,7 @@ class Stepper:
         return StepNumbers(total / count, norm, int(num_all), num_stop > 0)
 
     def _backward(self, batch: Mapping[str, Any]) -> tuple[float, float]:
-        """Adds the gradient of loss times weight; returns (loss, weight). An empty batch takes part with weight 0."""
+        """Add the gradient of loss times weight; returns (loss, weight); weight 0: the batch has no valid element."""
         with precision(self._settings, self._device):
             out = self._model(to_device(batch, self._device))
         loss, weight = out["loss"].float(), _weight(out["sums"])
@@ -134,9 +133,9 @@ class Stepper:
 def held_out_sums(
     network: nn.Module, batches: Iterable[Mapping[str, Any]], settings: TrainSettings, device: torch.device
 ) -> tuple[dict[str, tuple[float, float]], int]:
-    """`{name: (sum over valid elements, their number)}` over all batches of all ranks, and how many windows there were.
+    """`{name: (sum over valid elements, their number)}` over all batches of all ranks, and the number of windows.
 
-    No rank waits for another before the end, so the ranks may have different numbers of batches.
+    The ranks may have different numbers of batches: they exchange sums once, at the end.
     """
     network.eval()
     own: dict[str, Tensor] = {}
@@ -162,7 +161,7 @@ def precision(settings: TrainSettings, device: torch.device):
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Tensors of a batch, wherever they are nested, on `device`."""
+    """The batch with its tensors, nested ones among them, on `device`."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, Mapping):
@@ -193,6 +192,7 @@ def _not_finite(what: str, number: int, batches: Sequence[Mapping[str, Any]], he
     named = ", ".join(clips[:MAX_NAMED]) + (f" and {len(clips) - MAX_NAMED} more" if len(clips) > MAX_NAMED else "")
     return LossNotFinite(
         f"{what} is not finite at step {number}; the batch held {named or 'windows without ids'}",
-        "NaN in the windows is masked, so it is most often a learning rate that is too high: lower it (--set lr=...), "
-        "set clip_grad_norm=1, or use precision fp32; to leave a clip out, --set \"where=clip_id <> 'ID'\"",
+        "NaN in the windows is masked, so that the most likely cause is a learning rate that is too high: lower it "
+        "(--set lr=...), set clip_grad_norm=1, or use precision fp32; to leave out a clip: "
+        "--set \"where=clip_id <> 'ID'\"",
     )

@@ -12,16 +12,16 @@ from handloom.schemas.clip import Clip
 from handloom.schemas.values import VideoInfo
 
 EDGE_S = 0.0005  # clip times are often rounded to milliseconds
-OVERHANG_S = 0.5  # annotations may stand out this much at either end (EPIC's times come from another frame rate)
+OVERHANG_S = 0.5  # annotations may exceed the video this much at either end (EPIC's are of another frame rate)
 MIN_SIDE_PX = 16
 TIE_S = 5e-7
 
 
 def clip_range(clip: Clip, info: VideoInfo) -> tuple[float, float]:
-    """The part of the clip's `[start_s, end_s)` that its video holds; an unknown end means the video's end.
+    """The part of the clip's `[start_s, end_s)` that its video holds, seconds; an unknown end means the video's end.
 
     Raises:
-        ClipError: `bad_range` for no range at all, `outside_video` where the video does not hold it.
+        ClipError: `bad_range`: no valid range; `outside_video`: more than `OVERHANG_S` of it lies outside of the video.
     """
     check_range(clip)
     end_s = info.end_s if clip.end_s is None else clip.end_s
@@ -36,12 +36,12 @@ def clip_range(clip: Clip, info: VideoInfo) -> tuple[float, float]:
             f"the clip runs from {start_s:.3f} s to {end_s:.3f} s, but {where}",
             "check that the annotation belongs to this file, and that its times are seconds of the container's clock",
         )
-    # The grid begins and ends with the video: beyond it, the nearest frame would break the rhythm.
+    # The grid begins and ends with the video: beyond it the nearest frames would not be evenly spaced.
     return max(start_s, info.start_s), min(end_s, info.end_s)
 
 
 def check_range(clip: Clip) -> None:
-    """Raise ClipError `bad_range` unless start < end, both finite; a None end is fine, and so are times below zero."""
+    """Raise ClipError `bad_range` unless start < end, both finite; the end may be None, and times may be negative."""
     end_s = math.inf if clip.end_s is None else clip.end_s
     finite = math.isfinite(clip.start_s) and (clip.end_s is None or math.isfinite(end_s))
     if not finite or end_s <= clip.start_s:
@@ -75,7 +75,7 @@ def sample_frames(
     num_points = max(math.ceil((end_s - start_s) * sample_hz - 1e-6), 1)
     times = frame_times_s[first:last]
     # A frame is taken if a grid point lies between the middles of its two intervals. Ties go to the earlier frame; the
-    # small bias keeps float noise from deciding them. Counting points costs no memory where a damaged clock says years.
+    # small bias keeps float noise from deciding them. Points are counted, not made: a damaged clock may span years.
     middles_s = (times[:-1] + times[1:]) / 2 + TIE_S
     points_before = np.clip(np.floor((middles_s - start_s) * sample_hz) + 1, 0, num_points)
     num_nearest = np.diff(points_before, prepend=0, append=num_points)

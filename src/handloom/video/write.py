@@ -1,4 +1,4 @@
-"""Pictures to an MP4 file (H.264), with any frame times, rotation tag, first time, B-frames and pixel format."""
+"""Images to MP4 files (H.264): all at once with any frame times, or one at a time at one rate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TKHD_MATRIX = {  # degrees clockwise: a, b, c, d of the matrix that a player ap
 class Encoding:
     """How a video is encoded; none of it changes what a reader should see.
 
-    rotation: degrees clockwise that a player must turn the stored pictures. b_frames: the most in a row. gop: frames
+    rotation: degrees clockwise that a player must turn the stored images. b_frames: the most in a row. gop: frames
     from key frame to key frame. crf: x264's quality, lower is better. options: more of libx264's own options.
     """
 
@@ -46,6 +46,8 @@ class Encoding:
 
 
 DEFAULT = Encoding()
+RANDOM_ACCESS = Encoding(b_frames=0, gop=2, crf=18)
+"""Every second frame can be decoded by itself, for training jobs that read frames at random."""
 
 
 def write_video(
@@ -54,26 +56,26 @@ def write_video(
     frame_s: Sequence[float] | NDArray[np.float64],
     encoding: Encoding = DEFAULT,
 ) -> None:
-    """Writes frames as seen to an MP4 file; memory holds a few of them at a time.
+    """Write frames to an MP4 file; memory holds a few of them at a time.
 
     Args:
         path: an `.mp4` file; overwritten.
-        frames: (h, w, 3) uint8 RGB, as a viewer is to see them: the writer stores them turned where there is a
-            rotation tag. Sides must be even for 4:2:0.
+        frames: (h, w, 3) uint8 RGB, as a viewer will see them: with a rotation tag they are stored turned. Sides
+            must be even for 4:2:0.
         frame_s: (T,) strictly rising times on the container's clock, rounded to 1/90000 s. The first may be above zero.
-            The last frame stays as long as the one before it.
+            The last frame is shown as long as the one before it.
 
     Raises:
         ShapeError: the numbers of frames and times differ, or frames differ in shape.
         ConfigError: times that do not rise or lie below zero; an encoder that refuses the frames.
     """
     ticks = _ticks(frame_s)
-    pictures = iter(frames)
-    first = next(pictures, None)
+    images = iter(frames)
+    first = next(images, None)
     if first is None:
         raise ShapeError(f"no frame for {len(ticks)} frame times")
     try:
-        _encode(str(path), itertools.chain([first], pictures), ticks, first.shape, encoding)
+        _encode(str(path), itertools.chain([first], images), ticks, first.shape, encoding)
     except (av.error.FFmpegError, ValueError) as error:
         raise ConfigError(
             f"cannot write {path}: {error} ({first.shape[1]}x{first.shape[0]} px, {encoding.pix_fmt})",
@@ -105,10 +107,10 @@ def _encode(
         lengths = [b - a for a, b in itertools.pairwise(ticks)]
         lengths.append(lengths[-1] if lengths else _CLOCK_HZ // 30)
         count = 0
-        for picture in frames:
-            if count == len(ticks) or picture.shape != shape:
-                raise ShapeError(f"frame {count} of shape {picture.shape}: expected {len(ticks)} of shape {shape}")
-            stored = np.ascontiguousarray(np.rot90(picture, _TURNS[encoding.rotation]))
+        for image in frames:
+            if count == len(ticks) or image.shape != shape:
+                raise ShapeError(f"frame {count} of shape {image.shape}: expected {len(ticks)} of shape {shape}")
+            stored = np.ascontiguousarray(np.rot90(image, _TURNS[encoding.rotation]))
             frame = av.VideoFrame.from_ndarray(stored, format="rgb24")
             frame.pts, frame.duration, frame.time_base = ticks[count], lengths[count], Fraction(1, _CLOCK_HZ)
             for packet in stream.encode(frame):
@@ -140,7 +142,7 @@ def x264_options(encoding: Encoding) -> dict[str, str]:
 
 
 def _tag_rotation(path: Path, rotation: int) -> None:
-    """Writes the display matrix into the track header in place; PyAV has no call for it."""
+    """Write the display matrix into the track header in place; PyAV has no call for it."""
     data = bytearray(path.read_bytes())
     at = data.find(b"tkhd") + 4
     version = data[at]
@@ -151,3 +153,76 @@ def _tag_rotation(path: Path, rotation: int) -> None:
     y = {90: 0, 180: height, 270: width}[rotation] << 16
     struct.pack_into(">9i", data, at, a, b, 0, c, d, 0, x, y, 1 << 30)
     path.write_bytes(data)
+
+
+class GrowingVideo:
+    """Frames appended one at a time; frame i stands at i / hz. Close it, or the file cannot be read.
+
+    Args:
+        path: a local `.mp4`; overwritten.
+        size: (width, height) in pixels, both even for 4:2:0.
+        hz: frames per second; times are rounded to 1/90000 s.
+
+    Raises:
+        ConfigError: an encoder that refuses the size, or a file that cannot be written.
+    """
+
+    def __init__(self, path: Path | str, size: tuple[int, int], hz: float, encoding: Encoding = RANDOM_ACCESS) -> None:
+        self.path, self.hz, self.num_frames = Path(path), hz, 0
+        self._size = size
+        clocks = {"video_track_timescale": str(_CLOCK_HZ)}
+        try:
+            self._container = av.open(str(self.path), "w", format="mp4", options=clocks)
+            rate = Fraction(hz).limit_denominator(1001)
+            self._stream = self._container.add_stream("libx264", rate=rate, options=x264_options(encoding))
+            self._stream.width, self._stream.height = size
+            self._stream.pix_fmt = encoding.pix_fmt
+            self._stream.time_base = self._stream.codec_context.time_base = Fraction(1, _CLOCK_HZ)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise self._refused(error) from error
+
+    def append(self, image: NDArray[np.uint8]) -> None:
+        """Add one (h, w, 3) uint8 RGB frame. Raises ShapeError where it has another size than the file."""
+        if image.shape != (self._size[1], self._size[0], 3):
+            raise ShapeError(f"an image of shape {image.shape} in a video of {self._size[0]}x{self._size[1]} px")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame.pts, end = _tick(self.num_frames, self.hz), _tick(self.num_frames + 1, self.hz)
+        frame.duration, frame.time_base = end - frame.pts, Fraction(1, _CLOCK_HZ)
+        self._mux(frame)
+        self.num_frames += 1
+
+    @property
+    def end_s(self) -> float:
+        """The time of the next frame, seconds."""
+        return _tick(self.num_frames, self.hz) / _CLOCK_HZ
+
+    def num_bytes(self) -> int:
+        """Bytes on disk so far; the encoder and the file's buffers hold a few frames more."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def close(self) -> None:
+        """Write the encoder's last frames and the table of frames. Raises ConfigError where that fails."""
+        if self.num_frames:
+            self._mux(None)
+        try:
+            self._container.close()
+        except (av.error.FFmpegError, OSError) as error:
+            raise self._refused(error) from error
+
+    def _mux(self, frame: av.VideoFrame | None) -> None:
+        try:
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> ConfigError:
+        width, height = self._size
+        return ConfigError(
+            f"cannot write {self.path}: {error} ({width}x{height} px, {self.hz:g} Hz)",
+            "sides must be even; the folder must exist, be writable and have space left",
+        )
+
+
+def _tick(index: int, hz: float) -> int:
+    return round(index * _CLOCK_HZ / hz)

@@ -1,1 +1,1 @@
-"""Windows over clips and robot episodes: which there are, in what order, and their samples. See `Database.windows`."""
+"""Windows of clips and robot episodes for training: spec, plan, order and samples. See `Database.windows`."""

@@ -1,26 +1,30 @@
-"""`Windows`: windows of a version of a table, with the loaders, the stream and the statistics over them."""
+"""`Windows`: windows of one version of a table, with loaders, a stream and statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from handloom.errors import ConfigError, StoreError, with_extra
 from handloom.store.embodiment import robot_datasets
+from handloom.store.stages.row_keys import StageKeys, demanded, note_mixed
+from handloom.windows.chosen import narrowed_to
 from handloom.windows.dataset import Memory, Transform, WindowDataset
-from handloom.windows.neighbours import Neighbours
-from handloom.windows.plan import check_pictures, make_plan
+from handloom.windows.neighbours import Neighbours, columns_for
+from handloom.windows.plan import check_images, make_plan
 from handloom.windows.spec import WindowSpec, check_columns, make_spec
 
 if TYPE_CHECKING:
     from handloom.store.tables import Tables
     from handloom.windows.loading.loader import WindowLoader
+    from handloom.windows.loading.stream import WindowStream
 
 
 class Windows(WindowDataset):
     """Windows of one version of a table, by number: `len(windows)`, `windows[i]`, and loaders over them.
 
-    Opens nothing before it reads, and may be pickled. Made by `Database.windows`, which explains samples.
+    Opens nothing before the first read, and can be pickled. Made by `Database.windows`, which describes samples.
     """
 
     def at(self, version: int | None = None) -> Windows:
@@ -41,7 +45,7 @@ class Windows(WindowDataset):
 
         return WindowLoader(self, batch_size, **options)
 
-    def stream(self, **options: Any):
+    def stream(self, **options: Any) -> WindowStream:
         """A torch IterableDataset of samples: see `handloom.windows.loading.stream.WindowStream`."""
         _need_torch()
         from handloom.windows.loading.stream import WindowStream
@@ -56,23 +60,31 @@ def open_windows(
     transform: Transform | None = None,
     neighbours: Neighbours | Mapping[str, Sequence[str]] | None = None,
     memory: Memory | None = None,
+    stage_keys: StageKeys = None,
 ) -> Windows:
-    """The windows of `spec` in a version, by default the newest. Raises as `Database.windows`."""
+    """The windows of `spec` in a version, by default the newest. stage_keys: in addition to the spec's. Raises as
+    `Database.windows`."""
     table = db.table(spec.table, version)
     if table is None:
         what = "`handloom run`" if spec.table == "clips" else "`handloom ingest lerobot` or `calvin`"
         raise StoreError(f"{db.uri} has no table {spec.table}", f"fill it with {what}")
     check_columns(spec, table.schema)
+    if stage_keys:
+        demand = demanded(db, table.schema, stage_keys, [*spec.read_columns(), *columns_for(neighbours)])
+        spec = replace(spec, stage_keys=tuple(sorted((dict(spec.stage_keys) | demand).items())))
     plan = make_plan(table, spec, robot_datasets(db) if spec.table == "clips" else ())
-    check_pictures(table, spec, plan)
+    check_images(table, spec, plan)
+    note_mixed(plan.stage_keys, f"windows of {', '.join(spec.fields)} in {db.uri}")
     made = Windows(db, spec, table.version, plan, transform=transform, neighbours=neighbours, memory=memory)
     made.check_neighbours()
     return made
 
 
 def windows_of(db: Tables, **asked: Any) -> Windows:
-    """`Database.windows`: the parameters of the spec, and how they are read."""
-    reading = {name: asked.pop(name) for name in ("transform", "neighbours", "memory")}
+    """`Database.windows`, from its arguments."""
+    reading = {name: asked.pop(name) for name in ("transform", "neighbours", "memory", "stage_keys")}
+    clips = asked.pop("clips", None)
+    asked = asked if clips is None else narrowed_to(clips, asked)
     version = asked.pop("version")
     return open_windows(db, make_spec(**asked), version, **reading)
 

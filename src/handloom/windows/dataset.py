@@ -11,7 +11,7 @@ import numpy as np
 
 from handloom.windows.neighbours import Finder, Neighbours
 from handloom.windows.plan import Plan, now_of
-from handloom.windows.rows.pictures import PictureCache
+from handloom.windows.rows.images import ImageCache
 from handloom.windows.rows.reader import RowReader, TableRow
 from handloom.windows.sample import Sample, cut_window
 from handloom.windows.spec import WindowSpec
@@ -25,8 +25,9 @@ Transform = Callable[[Sample], Sample]
 
 @dataclass(frozen=True)
 class Memory:
-    """What one process may hold, MiB: rows kept for random access, rows of one block of a loader (which holds up to
-    three), decoded pictures. The processes of one loader share its blocks and its pictures' memory."""
+    """Memory of one process in MiB. rows_mb: rows kept for random access. block_mb: rows of one block of a loader,
+    which holds up to three. pictures_mb: decoded images. The processes of a loader share its blocks and `pictures_mb`.
+    """
 
     rows_mb: int = 256
     block_mb: int = 128
@@ -36,7 +37,7 @@ class Memory:
 class WindowDataset:
     """Windows of one version of a table, by number: `len(windows)`, `windows[i]`.
 
-    Opens nothing before it reads, and may be pickled.
+    Opens nothing before the first read, and can be pickled.
     """
 
     def __init__(
@@ -59,14 +60,14 @@ class WindowDataset:
         self.memory = memory or Memory()
         self._reader = RowReader(db.location, spec, version, self.memory.rows_mb << 20)
         self._finder = None if neighbours is None else Finder(db, spec, version, neighbours, self.memory.rows_mb << 20)
-        self._pictures = PictureCache(self.memory.pictures_mb << 20)
+        self._images = ImageCache(self.memory.pictures_mb << 20)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_pictures"}
+        return {name: value for name, value in self.__dict__.items() if name != "_images"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._pictures = PictureCache(self.memory.pictures_mb << 20)
+        self._images = ImageCache(self.memory.pictures_mb << 20)
 
     def __len__(self) -> int:
         return self.plan.num_windows
@@ -75,7 +76,7 @@ class WindowDataset:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Several samples at once, as torch's loaders ask. Raises IndexError for a window that there is not."""
+        """Several samples at once, as torch's loaders ask for them. Raises IndexError for a number out of range."""
         wanted = np.asarray(indices, np.int64)
         wanted = np.where(wanted < 0, wanted + len(self), wanted)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
@@ -87,19 +88,20 @@ class WindowDataset:
         return self._reader.row(int(self.plan.rows[clip]))
 
     def sample(self, row: TableRow, number: int) -> Sample:
-        """The sample of a clip's window `number`, neighbours and transform included."""
+        """The sample of a clip's window `number`, with neighbours and transform."""
         return self.finish(self.cut(row, number))
 
     def cut(self, row: TableRow, number: int, copy: bool = True) -> Sample:
-        """A clip's window `number` as it is in the table; any thread may cut.
+        """A clip's window `number` without neighbours and transform. Any thread may call it.
 
-        copy: False may give views of the row, for whoever copies them into a batch; a transform gets its own arrays.
+        copy: False may give views of the row, for a caller that copies them into a batch. With a transform the arrays
+            are always copies.
         """
         copy = copy or self.transform is not None
-        return cut_window(row, now_of(number, self.spec), self.spec, self._pictures, copy)
+        return cut_window(row, now_of(number, self.spec), self.spec, self._images, copy)
 
     def finish(self, sample: Sample) -> Sample:
-        """Neighbours and the transform, which may draw random numbers and belongs into the thread that trains."""
+        """Add neighbours and apply the transform, in the thread that trains: it may draw random numbers."""
         id_ = sample[self.spec.id_column]
         if self._finder is not None:
             sample["neighbours"] = self._finder.samples(id_)
@@ -108,33 +110,38 @@ class WindowDataset:
         with _noting(f"in the transform of the window of {id_} at {sample['now_s']:g} s"):
             return self.transform(sample)
 
-    def keep_pictures(self, max_bytes: int) -> None:
-        """Keep decoded pictures up to so many bytes from now on; those kept so far go."""
-        self._pictures = PictureCache(max_bytes)
+    def keep_images(self, max_bytes: int) -> None:
+        """Set the memory for decoded images; those kept so far are dropped."""
+        self._images = ImageCache(max_bytes)
 
     def read_rows(self, clips: Sequence[int]) -> list[TableRow]:
-        """Rows of the plan's clips in one request, not kept."""
+        """Rows of clips of the plan, read in one request and not kept."""
         return self._reader.read([int(self.plan.rows[clip]) for clip in clips])
 
     def check_neighbours(self) -> None:
-        """Raises ConfigError where the neighbours that were asked for cannot be found for these clips."""
+        """Raises ConfigError if the neighbours cannot be found for these clips."""
         if self._finder is not None:
             self._finder.check(self.plan)
 
     @property
     def key(self) -> str:
-        """Hash of what the windows are: their spec and neighbours. With `version` it says which samples a job saw."""
+        """Hash of the spec and the neighbours. With `version` it identifies the samples of a training job."""
         key = self.spec.key()
         return key if self._finder is None else f"{key}-{self._finder.key()}"
 
     @property
     def counts(self) -> dict[str, int]:
-        """`Plan.counts`: rows, those left out (filtered, other_embodiment, other_split, too_short, null_COLUMN), clips,
-        windows."""
+        """`Plan.counts`: rows, rows left out (filtered, other_stage_key, other_embodiment, other_split, too_short,
+        null_COLUMN), clips, windows."""
         return dict(self.plan.counts)
 
+    @property
+    def stage_keys(self) -> dict[str, dict[str | None, int]]:
+        """Of each stage whose columns are read, how many of the clips have which key; None: not computed."""
+        return {stage: dict(counts) for stage, counts in self.plan.stage_keys.items()}
+
     def why_empty(self) -> str:
-        """Why this side of a split has no windows, and what gives it some; empty where it has."""
+        """Why this side of a split has no windows, and what to do; empty if it has some."""
         return "" if len(self) else why_empty(self.spec, self.plan.num_videos)
 
     @property
@@ -143,16 +150,18 @@ class WindowDataset:
         return self.plan.ids.to_pylist()
 
     def describe(self) -> dict[str, Any]:
-        """What a report says of them; JSON values."""
+        """Spec, version, key and counts as JSON values, for reports."""
         spec = self.spec
         kept = ("table", "embodiment", "past", "future", "rate_hz", "stride", "pad", "where", "split", "held_out_share")
         facts = {name: getattr(spec, name) for name in kept}
-        return facts | {"fields": list(spec.fields), "version": self.version, "key": self.key, "counts": self.counts}
+        facts |= {"fields": list(spec.fields), "version": self.version, "key": self.key, "counts": self.counts}
+        keys = {stage: {key or "": num for key, num in counts.items()} for stage, counts in self.stage_keys.items()}
+        return facts | {"stage_keys": keys}
 
 
 @contextmanager
 def _noting(where: str) -> Iterator[None]:
-    """Whatever error passes, of whatever type, says where it was raised."""
+    """Add a note with the place to every error that is raised in the block."""
     try:
         yield
     except Exception as error:

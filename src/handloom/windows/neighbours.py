@@ -1,4 +1,4 @@
-"""Similar clips for every sample: by an embedding, or as a mapping says."""
+"""Similar clips for every sample: by an embedding, or from a mapping."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
+from handloom.schemas.tables.embeddings import embedding_columns, no_embedding
 from handloom.store.embodiment import narrowed, robot_datasets
 from handloom.store.search.ranking import SCORE_DIGITS
+from handloom.store.stages.row_keys import key_spread, note_mixed, stages_behind, with_demand
 from handloom.windows.plan import long_enough
-from handloom.windows.rows.pictures import PictureCache
+from handloom.windows.rows.images import ImageCache
 from handloom.windows.rows.reader import RowReader
 from handloom.windows.sample import Sample, spread_window
 from handloom.windows.spec import VIDEO_OF, WindowSpec, check_columns, make_spec
-from handloom.windows.split import held_out_of
+from handloom.windows.split import held_out_of, joined_videos
 
 if TYPE_CHECKING:
     from handloom.store.tables import Tables
@@ -31,12 +33,12 @@ if TYPE_CHECKING:
 class Neighbours:
     """The `k` clips of other videos that are nearest by cosine, best first; equal scores (to 6 digits) go by clip_id.
 
-    They are chosen among the clips that pass the windows' own filter; windows with a split get neighbours of the
-    training split alone, so that nothing held out is ever trained on or looked up.
+    They are chosen among the clips that pass the windows' filter. Windows with a split get neighbours of the training
+    split alone, so that held-out clips are neither trained on nor looked up.
 
-    by: `motion` or `appearance`. ids: instead of `by`, the neighbours of every clip (or episode), of which the first k
-    are taken. fields: of the neighbours' samples; by default the windows' own (robot episodes have none of clips).
-    version: of `clips`, for robot episodes; None is the newest.
+    by: `motion`, `appearance`, or NAME of any other column `embedding_NAME`. ids: instead of `by`, the neighbours of
+    every clip (or episode), of which the first k are taken. fields: of the neighbours' samples; by default those of the
+    windows; required for robot episodes. version: of `clips`, for robot episodes; None is the newest.
     """
 
     k: int
@@ -46,10 +48,15 @@ class Neighbours:
     version: int | None = None
 
 
-class Finder:
-    """A clip's neighbours as samples. Reads ids and embeddings once per process, when asked first.
+def columns_for(wanted: Neighbours | Mapping[str, Sequence[str]] | None) -> list[str]:
+    """The columns by which neighbours are found."""
+    return [f"embedding_{wanted.by}"] if isinstance(wanted, Neighbours) and wanted.ids is None else []
 
-    Brute force: 1e5 clips of 608 numbers are 243 MB and 20 ms a query on one core, once per clip and process.
+
+class Finder:
+    """A clip's neighbours as samples. Ids and embeddings are read once per process, at the first call.
+
+    Brute force: 1e5 clips of 608 numbers take 243 MB, and 20 ms a query on one core, once per clip and process.
     """
 
     def __init__(
@@ -60,7 +67,7 @@ class Finder:
         wanted: Neighbours | Mapping[str, Sequence[str]],
         max_bytes: int = 256 << 20,
     ) -> None:
-        """Raises ConfigError for neighbours that these windows cannot have, StoreError where there are no clips."""
+        """Raises ConfigError for neighbours that these windows cannot have, StoreError if there are no clips."""
         if not isinstance(wanted, Neighbours):
             wanted = Neighbours(max((len(ids) for ids in wanted.values()), default=0), ids=wanted)
         other_table = spec.table != "clips"
@@ -74,8 +81,9 @@ class Finder:
         self._max_bytes = max_bytes
         self._version = version if not other_table else _clips_version(db, wanted.version)
         self._spec = _clip_spec(spec, wanted.fields)
-        check_columns(self._spec, db.table("clips", self._version).schema)
-        self._pool = (None, None) if other_table else (spec.where, spec.split)
+        check_columns(self._spec, db.existing_table("clips", self._version).schema)
+        where = with_demand(spec.where, dict(spec.stage_keys))
+        self._pool = (None, None) if other_table else (where, spec.split)
         self._reader = RowReader(db.location, self._spec, self._version, max_bytes)
         self._forget()
 
@@ -90,10 +98,10 @@ class Finder:
         self._now_place: dict[str, int] = {}
         self._now_pool: _Pool | None = None
         self._now_found: dict[str, list[int]] = {}
-        self._now_pictures = PictureCache(self._max_bytes)
+        self._now_images = ImageCache(self._max_bytes)
 
     def key(self) -> str:
-        """Hash of which neighbours there are, and of what their samples hold."""
+        """Hash of the choice of neighbours and of the spec of their samples."""
         wanted = self._wanted
         ids = None if wanted.ids is None else sorted((key, list(names)) for key, names in wanted.ids.items())
         content = [wanted.k, wanted.by, ids, self._spec.key(), self._pool]
@@ -103,70 +111,72 @@ class Finder:
     def samples(self, id_: str) -> list[Sample]:
         """The neighbours of a clip (or episode), best first: S frames of each, evenly from its first to its last.
 
-        Raises ConfigError where a mapping lacks the clip or names one that is not in the table, or where too few clips
-        of other videos have the embedding.
+        Raises ConfigError if the mapping lacks the clip or names one that is not in the table, or if too few clips of
+        other videos have the embedding.
         """
         rows = [self._reader.row(place) for place in self.places(id_)]
-        return [spread_window(row, self._spec, self._now_pictures) for row in rows]
+        return [spread_window(row, self._spec, self._now_images) for row in rows]
 
     def places(self, id_: str) -> list[int]:
         """Rows of the neighbours in `clips`, best first."""
         if id_ not in self._now_found:
-            self._load()
-            self._now_found[id_] = self._near(id_) if self._wanted.ids is None else self._named(id_)
+            self._now_found[id_] = self._near(id_) if self._wanted.ids is None else self._named(id_, self._wanted.ids)
         return self._now_found[id_]
 
     def check(self, plan: Plan) -> None:
-        """Raise ConfigError early, where the first clip's neighbours cannot be found."""
+        """Find the neighbours of the first clip, so that a ConfigError is raised early."""
         if len(plan.ids):
             self.places(plan.ids[0].as_py())
 
-    def _load(self) -> None:
-        if self._now_place:
-            return
-        rows = self._db.read("clips", ["clip_id"], version=self._version)
-        self._now_place = {id_: place for place, id_ in enumerate(rows.column(0).to_pylist())}
-        if self._wanted.ids is None:
-            self._now_pool = _read_pool(self._db, self._spec, self._version, self._wanted.by, *self._pool)
+    def _place_of(self) -> dict[str, int]:
+        """The row of every clip, read once."""
+        if not self._now_place:
+            rows = self._db.read("clips", ["clip_id"], version=self._version)
+            self._now_place = {id_: place for place, id_ in enumerate(rows.column(0).to_pylist())}
+        return self._now_place
 
     def _near(self, id_: str) -> list[int]:
-        found, by = self._now_pool, self._wanted.by
+        by, place_of = self._wanted.by, self._place_of()
+        if self._now_pool is None:
+            self._now_pool = _read_pool(self._db, self._spec, self._version, by, *self._pool)
+        found = self._now_pool
         own = found.number.get(id_)
         if own is None or not np.isfinite(found.vectors[own]).all():
             raise ConfigError(
-                f"clip {id_} has no {by} embedding, so nothing is near it", f"where='embedding_{by} IS NOT NULL'"
+                f"clip {id_} has no {by} embedding, so it has no neighbours", f"where='embedding_{by} IS NOT NULL'"
             )
-        scores = np.round((found.vectors @ found.vectors[own]).astype(np.float64), SCORE_DIGITS)
+        scores = (found.vectors @ found.vectors[own]).astype(np.float64).round(SCORE_DIGITS)
         scores[(found.videos == found.videos[own]) | ~found.allowed | ~np.isfinite(scores)] = -np.inf
         num = int(np.isfinite(scores).sum())
         if num < self._wanted.k:
             raise ConfigError(
-                f"{self._wanted.k} neighbours of {id_} are asked for, {num} clips of other videos may be some and have "
-                f"a {by} embedding",
+                f"{self._wanted.k} neighbours of {id_} are asked for, but only {num} allowed clips of other videos "
+                f"have a {by} embedding",
                 "ask for fewer, or add videos",
             )
         last = np.partition(scores, len(scores) - self._wanted.k)[len(scores) - self._wanted.k]
         best = np.flatnonzero(scores >= last)
         best = best[np.lexsort((found.ids[best], -scores[best]))][: self._wanted.k]
-        return [self._now_place[str(name)] for name in found.ids[best]]
+        return [place_of[str(name)] for name in found.ids[best]]
 
-    def _named(self, id_: str) -> list[int]:
-        names = list(self._wanted.ids.get(id_, ()))[: self._wanted.k]
+    def _named(self, id_: str, ids: Mapping[str, Sequence[str]]) -> list[int]:
+        names, place_of = list(ids.get(id_, ()))[: self._wanted.k], self._place_of()
         if len(names) < self._wanted.k:
             problem = f"names {len(names)} of {self._wanted.k} neighbours of" if names else "lacks"
             raise ConfigError(f"the mapping of neighbours {problem} {id_}", "give every clip of the windows as many")
-        unknown = [name for name in names if name not in self._now_place]
+        unknown = [name for name in names if name not in place_of]
         if unknown:
             raise ConfigError(
                 f"neighbour {unknown[0]!r} of {id_} has no row in version {self._version} of clips",
-                "compute the mapping on the version that is trained on",
+                "compute the mapping from the version that is trained on",
             )
-        return [self._now_place[name] for name in names]
+        return [place_of[name] for name in names]
 
 
 @dataclass(frozen=True, eq=False)
 class _Pool:
-    """Every clip: ids (R,), videos (R,) as numbers, vectors (R, D) NaN where there is none, which may be neighbours."""
+    """All R clips. ids: (R,). number: {id: its place}. videos: (R,) as numbers. vectors: (R, D), NaN for null. allowed:
+    (R,) which may be neighbours."""
 
     ids: NDArray[np.str_]
     number: dict[str, int]
@@ -177,10 +187,9 @@ class _Pool:
 
 def _read_pool(db: Tables, spec: WindowSpec, version: int, by: str, where: str | None, split: str | None) -> _Pool:
     column = f"embedding_{by}"
-    names = db.table("clips", version).schema.names
-    if column not in names:
-        known = ", ".join(n.removeprefix("embedding_") for n in names if n.startswith("embedding_"))
-        raise ConfigError(f"neighbours by {by!r}: no such embedding", f"expected one of: {known}")
+    table = db.existing_table("clips", version)
+    if by not in embedding_columns(table.schema):
+        raise ConfigError(f"neighbours by {by!r}: {no_embedding(by, table.schema)}")
     rows = db.read("clips", ["clip_id", *VIDEO_OF["clips"], column], version=version)
     ids = np.array(rows.column("clip_id").to_pylist())
     parts = [rows.column(name).to_pylist() for name in VIDEO_OF["clips"]]
@@ -190,15 +199,17 @@ def _read_pool(db: Tables, spec: WindowSpec, version: int, by: str, where: str |
     if where is not None:
         allowed &= np.isin(ids, db.read("clips", ["clip_id"], where, version).column(0).to_pylist())
     if split is not None:
-        allowed &= ~held_out_of(rows, spec, robot_datasets(db), long_enough(db.table("clips", version), spec))
+        joined = joined_videos(table, spec)
+        allowed &= ~held_out_of(rows, spec, robot_datasets(db), long_enough(table, spec), joined)
+    note_mixed(key_spread(table, stages_behind(table.schema, [column]), where), f"neighbours by {by} in {db.uri}")
     vectors = _matrix(rows.column(column).combine_chunks())
     return _Pool(ids, {name: n for n, name in enumerate(ids.tolist())}, numbers, vectors, allowed)
 
 
 def _clip_spec(spec: WindowSpec, fields: Sequence[str] | None) -> WindowSpec:
-    """What a neighbour's sample holds: the windows' steps and picture size, of `clips`."""
+    """What a neighbour's sample holds: the windows' steps and image size, of `clips`."""
     if fields is None:
-        return replace(spec, where=None, split=None)
+        return replace(spec, where=None, split=None, spans=())
     return make_spec(
         past=spec.past,
         future=spec.future,

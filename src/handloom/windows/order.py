@@ -1,4 +1,4 @@
-"""In what order windows are handed out: shuffled, shared out evenly, the same for any number of readers."""
+"""The order of windows in an epoch: shuffled, divided evenly over ranks, the same for any number of processes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from handloom.windows.plan import Plan
 class Order:
     """The windows of one rank in one epoch.
 
-    Clips are shuffled, consecutive ones of together up to `block_steps` steps make a block, and windows are shuffled
-    within their block: a row is read once an epoch, and a batch holds windows of many clips. Ranks take consecutive
-    shares of the shuffled clips' windows. No window comes twice: with `drop_last` what fills no batch on every rank is
-    left out in this epoch; else shares differ by one window at most, and so may the numbers of batches.
+    Clips are shuffled; consecutive ones with up to `block_steps` steps together make a block; windows are shuffled
+    within their block. So a row is read once an epoch, and a batch holds windows of many clips. Each rank takes a
+    consecutive share of the shuffled clips' windows. No window comes twice. With `drop_last` windows that do not fill a
+    batch on every rank are left out of this epoch; without it shares differ by at most one window, and the numbers of
+    batches may differ.
     """
 
     plan: Plan
@@ -33,7 +34,7 @@ class Order:
 
     @property
     def share(self) -> tuple[int, int]:
-        """This rank's part of the epoch's row of windows: from, to."""
+        """This rank's part of the epoch's windows, before they are shuffled within blocks: first, end."""
         total = self.plan.num_windows
         if self.drop_last:
             num = total // self.world_size
@@ -42,7 +43,7 @@ class Order:
 
     @property
     def num_windows(self) -> int:
-        """Of this rank, those that drop_last leaves out included."""
+        """Of this rank, including those that `drop_last` leaves out."""
         begin, end = self.share
         return end - begin
 
@@ -52,7 +53,7 @@ class Order:
         return num // self.batch_size if self.drop_last else -(-num // self.batch_size)
 
     def batches(self, start: int = 0) -> Iterator[tuple[NDArray[np.int64], list[Block]]]:
-        """From batch `start` on: the window numbers of each batch, and the blocks that hold their clips."""
+        """From batch `start` on: the window numbers of each batch, and the blocks of their clips."""
         left = start * self.batch_size
         held: NDArray[np.int64] = np.empty(0, np.int64)
         blocks: list[Block] = []
@@ -79,11 +80,11 @@ class Order:
         return self.random(0).permutation(num) if self.shuffle else np.arange(num)
 
     def random(self, *what: int) -> np.random.Generator:
-        """The generator of one decision: of the clips' order (0) or of a rank's block (1, rank, block)."""
+        """The generator for the order of the clips (0), or for a block of a rank (1, rank, block)."""
         return np.random.default_rng([self.seed, self.epoch, *what])
 
     def blocks(self) -> Iterator[Block]:
-        """This rank's share, cut between blocks of clips."""
+        """The blocks of this rank's share."""
         order = self.clips()
         upto = np.concatenate([[0], np.cumsum((self.plan.starts[1:] - self.plan.starts[:-1])[order])])
         steps = np.cumsum(self.plan.steps[order], dtype=np.int64)
@@ -101,8 +102,8 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Windows `begin` to `end` of the epoch's unshuffled row of windows. clips: (B,) of the plan; upto: (B + 1,) where
-    each begins in that row."""
+    """Windows `begin` to `end` of the epoch, before they are shuffled within blocks. clips: (B,) numbers of clips in
+    the plan. upto: (B + 1,) number of the first window of each, and of the end."""
 
     number: int
     begin: int

@@ -1,4 +1,4 @@
-"""What windows are asked for, and which columns of a table that means."""
+"""`WindowSpec`: the parameters of windows, and the columns that they need."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from handloom.errors import ConfigError
 from handloom.schemas.tables.later_grids import GRID_INDEX
 from handloom.schemas.tables.row import FRAME_SHAPES
+from handloom.schemas.tables.stage_columns import is_private
 from handloom.store.embodiment import HUMAN, check_embodiment
 
 IMAGES = "images"
@@ -25,7 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 NEAREST, FIRST = "nearest", "first"
 _GRID = (*GRID_INDEX, "regrid_visible", "track_visible")
 _CAMERA = ("camera_matrix", "camera_source", "camera_distortion", "camera_model", "world_from_camera", "world_unit_m")
-# What a column of the tracks needs of the grids that began later.
+# The columns of later grids that a column of the tracks needs.
 GRIDS_FOR: dict[str, tuple[str, ...]] = {
     "track_points_px": (*_GRID, "regrid_points_px"),
     "track_visible": _GRID,
@@ -34,24 +36,25 @@ GRIDS_FOR: dict[str, tuple[str, ...]] = {
     "track_points_world_m": (*_GRID, "regrid_points_px", "regrid_depth_m", *_CAMERA),
 }
 SPLITS = ("train", "held_out")
-# Per table: its id, what tells one video from another, and the columns with one value per frame.
+# Per table: its id, the columns that identify a video, and the columns with one value per frame.
 ID_OF = {"clips": "clip_id", "robot_episodes": "episode_id"}
 VIDEO_OF = {"clips": ("dataset", "video_id"), "robot_episodes": ("episode_id",)}
 FRAMED = {
     "clips": frozenset(FRAME_SHAPES) | {"frame_flags"},
     "robot_episodes": frozenset({"state", "action"}),
 }
-# Where a column is null is told by another that is cheap to read; the column itself may be a megabyte a row.
+# A condition on a light column that is true where the column is null; the column itself may have a megabyte a row.
+_NO_WORLD = "world_scale IS NULL OR world_scale = 'none'"  # null: the stage was not computed
 NULL_WHERE = {
-    "hand_keypoints_world_m": "world_scale = 'none'",
-    "track_points_world_m": "world_scale = 'none'",
-    "world_from_camera": "world_scale = 'none'",
+    "hand_keypoints_world_m": _NO_WORLD,
+    "track_points_world_m": _NO_WORLD,
+    "world_from_camera": _NO_WORLD,
     "track_depth_m": "track_depth_source IS NULL",
 }
 COMPUTED_BY = {
     "hand_keypoints_world_m": 'poses: `camera.poses = "estimate"` finds them where the scene allows, or give them in '
     "NAME.camera.json",
-    "frame_jpeg": "`frames.store = true` of `handloom run`, or pictures at `handloom ingest lerobot`",
+    "frame_jpeg": "`frames.store = true` of `handloom run`, or images at `handloom ingest lerobot`",
     "track_depth_m": "camera paths, hands or a depth model: `depth.provider` of `handloom run`",
     "state": "`handloom ingest lerobot` or `calvin`, with the dataset's own key of it: --state",
     "action": "`handloom ingest lerobot` or `calvin`, with the dataset's own key of it: --action",
@@ -61,7 +64,7 @@ COMPUTED_BY |= dict.fromkeys(("track_points_world_m", "world_from_camera"), COMP
 
 @dataclass(frozen=True)
 class WindowSpec:
-    """Which windows: everything that decides what a window holds. Parameters as in `Database.windows`."""
+    """Everything that decides which windows there are and what they hold. Parameters as in `Database.windows`."""
 
     past: int
     future: int
@@ -77,10 +80,12 @@ class WindowSpec:
     image_size: tuple[int, int] | None = None
     embodiment: str = HUMAN
     track_grid: str = NEAREST
+    stage_keys: tuple[tuple[str, str], ...] = ()  # (stage, key) that rows must have, sorted; never `current`
+    spans: tuple[tuple[str, float, float], ...] = ()  # (clip, start_s, end_s): its windows lie within these times
 
     @property
     def num_steps(self) -> int:
-        """S: past, of which the last is now, and future."""
+        """S, past (the last of which is now) and future."""
         return self.past + self.future
 
     @property
@@ -89,12 +94,12 @@ class WindowSpec:
 
     @property
     def cameras(self) -> tuple[str | None, ...]:
-        """The cameras whose pictures are asked for; None is the first one (or a clip's only one)."""
+        """The cameras whose images are asked for; None is the first one (or the only one of a clip)."""
         found = (name.partition(":") for name in self.fields if name.partition(":")[0] == IMAGES)
         return tuple(camera or None for _, _, camera in found)
 
     def grid_columns(self) -> list[str]:
-        """The table's columns that later grids are taken from; a table may lack them."""
+        """The columns of later grids that the fields need; a table may lack them."""
         if self.table != "clips" or self.track_grid == FIRST:
             return []
         return list(dict.fromkeys(column for name in self.fields for column in GRIDS_FOR.get(name, ())))
@@ -107,32 +112,44 @@ class WindowSpec:
         names += [name for name in self.fields if name.partition(":")[0] != IMAGES]
         return list(dict.fromkeys(names))
 
+    def read_columns(self) -> list[str]:
+        """The columns that samples are made of; a table may lack those of later grids."""
+        return [*self.columns(), *self.grid_columns()]
+
     def key(self) -> str:
-        """Hash of all of it: 16 hex digits."""
+        """Hash of the spec: 16 hex digits."""
         content = asdict(self)
-        if self.embodiment == HUMAN:  # windows that were asked for before there was a choice keep their key
+        if self.embodiment == HUMAN:  # specs from before this parameter existed keep their key
             del content["embodiment"]
         if self.track_grid == NEAREST:
             del content["track_grid"]
+        if not self.stage_keys:
+            del content["stage_keys"]
+        if not self.spans:
+            del content["spans"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def make_spec(*, fields: Sequence[str], image_size: int | tuple[int, int] | None = None, **values) -> WindowSpec:
-    """The spec with groups resolved. Raises ConfigError for values out of range."""
+def make_spec(*, fields: Sequence[str], image_size: int | Sequence[int] | None = None, **values: Any) -> WindowSpec:
+    """The spec, with groups replaced by their columns. Raises ConfigError for values out of range."""
     if isinstance(image_size, int):
         image_size = (image_size, image_size)
     if isinstance(fields, str):
         raise ConfigError(f"fields={fields!r}: expected a list of columns and groups", f"fields=[{fields!r}]")
     names = dict.fromkeys(column for name in fields for column in GROUPS.get(name, (name,)))
-    spec = WindowSpec(fields=tuple(names), image_size=None if image_size is None else tuple(image_size), **values)
+    size: Any = None if image_size is None else tuple(image_size)  # of two numbers: checked
+    spec = WindowSpec(fields=tuple(names), image_size=size, **values)
     _check(spec)
     return spec
 
 
 def check_columns(spec: WindowSpec, schema: pa.Schema) -> None:
     """Raise ConfigError for a field that the table does not have, with the nearest names."""
-    known = [*schema.names, *GROUPS, IMAGES]
+    known = [*(name for name in schema.names if not is_private(name)), *GROUPS, IMAGES]
     for name in spec.columns():
+        if is_private(name):
+            problem = f"fields names {name!r}, which only handloom's own stages read"
+            raise ConfigError(problem, "the stage's columns in docs/tables.md hold what is for readers")
         if name not in schema.names:
             near = difflib.get_close_matches(name, known, 3, 0.5)
             raise ConfigError(

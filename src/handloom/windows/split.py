@@ -1,20 +1,29 @@
-"""Which videos are held out: whole ones, by a hash of their name, and at least one where there are two."""
+"""The split into training and held-out videos: whole videos, by a hash of their name, at least one on each side.
+
+Videos that share near-duplicates (`duplicate_group`) count as one, under the smallest of their names.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
+import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from handloom.schemas.tables.duplicates import COLUMN as GROUP
+from handloom.store.duplicates.groups import components
 from handloom.windows.spec import VIDEO_OF, WindowSpec
+
+Joined = Mapping[str, str]
+"""`{name of a video: name that it is split by}`, of videos that share near-duplicates with others."""
 
 
 def split_position(key: str, seed: int) -> float:
-    """Where a video stands between 0 and 1: below the held-out share it is held out, whatever else is in the table."""
+    """A hash of a video's name as a number from 0 to 1: below the held-out share the video is held out."""
     digest = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
@@ -22,10 +31,10 @@ def split_position(key: str, seed: int) -> float:
 def held_out_videos(videos: Collection[str], seed: int, share: float) -> frozenset[str]:
     """The videos that are held out, of all that are long enough for a window.
 
-    They are those whose `split_position` lies below the share. Neither side is empty where there are two videos, unless
-    the share is 0: of videos that all stand above it the lowest is held out, of videos that all stand below it the
-    highest is not. So, as a table grows, a video that was trained on is held out later in two cases only: it was alone,
-    or all videos stood below the share.
+    These are the videos whose `split_position` is below the share. With two or more videos neither side is empty unless
+    the share is 0: if all positions are above the share the lowest is held out, if all are below it the highest is not.
+    So, as a table grows, a video that was trained on is held out later in two cases only: it was the only video, or all
+    videos were below the share.
     """
     place = {video: (split_position(video, seed), video) for video in videos}
     held_out = {video for video, (position, _) in place.items() if position < share}
@@ -37,44 +46,66 @@ def held_out_videos(videos: Collection[str], seed: int, share: float) -> frozens
 
 
 def held_out_rows(
-    found: pa.Table, spec: WindowSpec, robots: Collection[str], long_enough: Callable[[], pa.Table]
+    found: pa.Table,
+    spec: WindowSpec,
+    robots: Collection[str],
+    long_enough: Callable[[], pa.Table],
+    joined: Joined,
 ) -> NDArray[np.bool_]:
-    """(R,) whether each row's video is held out. Clips of people and of robots are split apart from each other.
+    """(R,) whether each row's video is held out. Clips of people and of robots are split separately.
 
-    The answer is of the whole table, whatever filter found the rows: with another filter a video stays where it is.
+    The split is that of the whole table: a video is on the same side with any filter.
 
     Args:
         found: rows that have windows, with the columns of `VIDEO_OF` at least.
         robots: names of the datasets whose clips are of robots.
-        long_enough: reads these columns of all rows of the table that are as long as a window; asked only where the
-            hash puts all videos found on one side.
+        long_enough: reads these columns of all rows of the table that are as long as a window; called only if the hash
+            puts all videos of `found` on one side.
+        joined: of the whole table (`joined_videos`).
     """
     of_robots_ = of_robots(found, spec, robots)
-    names = _videos(found, spec)
+    names = _videos(found, spec, joined)
     held_out: set[str] = set()
     for kind in np.unique(of_robots_):
         videos = _distinct(names, of_robots_ == kind)
         chosen = _by_hash(videos, spec)
         if len(chosen) in (0, len(videos)) and spec.held_out_share > 0:
-            return held_out_of(found, spec, robots, long_enough())
+            return held_out_of(found, spec, robots, long_enough(), joined)
         held_out |= chosen
     return _marked(names, held_out)
 
 
-def held_out_of(rows: pa.Table, spec: WindowSpec, robots: Collection[str], long_enough: pa.Table) -> NDArray[np.bool_]:
-    """(R,) as `held_out_rows`, of any rows; videos that are shorter than a window go by the hash alone."""
-    of_robots_, names = of_robots(rows, spec, robots), _videos(rows, spec)
+def held_out_of(
+    rows: pa.Table, spec: WindowSpec, robots: Collection[str], long_enough: pa.Table, joined: Joined
+) -> NDArray[np.bool_]:
+    """(R,) as `held_out_rows`, for any rows; videos shorter than a window are split by the hash alone."""
+    of_robots_, names = of_robots(rows, spec, robots), _videos(rows, spec, joined)
     held_out: set[str] = set()
     for kind in np.unique(of_robots_):
-        used = _distinct(_videos(long_enough, spec), of_robots(long_enough, spec, robots) == kind)
+        used = _distinct(_videos(long_enough, spec, joined), of_robots(long_enough, spec, robots) == kind)
         held_out |= held_out_videos(used, spec.seed, spec.held_out_share)
         held_out |= _by_hash(_distinct(names, of_robots_ == kind) - used, spec)
     return _marked(names, held_out)
 
 
-def num_videos(found: pa.Table, spec: WindowSpec) -> int:
-    """How many videos (of robot episodes: episodes) the rows are of."""
-    return len(pc.unique(_videos(found, spec)))
+def joined_videos(table: lance.LanceDataset, spec: WindowSpec) -> Joined:
+    """The videos of a version of `clips` that share a `duplicate_group`, directly or through others."""
+    if spec.table != "clips" or GROUP not in table.schema.names:
+        return {}
+    rows = table.to_table(columns=[*VIDEO_OF["clips"], GROUP], filter=f"{GROUP} IS NOT NULL")
+    videos = _videos(rows, spec)
+    names = np.array(videos.dictionary.to_pylist(), dtype=str)
+    order, place = np.unique(names, return_inverse=True)
+    groups = rows.column(GROUP).combine_chunks().dictionary_encode()
+    of_row = place[videos.indices.to_numpy()] if len(names) else np.empty(0, np.int64)
+    pairs = np.stack([groups.indices.to_numpy() + len(order), of_row], axis=1).astype(np.int64)
+    first = components(len(order) + len(groups.dictionary), pairs)[: len(order)]
+    return {str(order[n]): str(order[one]) for n, one in enumerate(first.tolist()) if n != one}
+
+
+def num_videos(found: pa.Table, spec: WindowSpec, joined: Joined) -> int:
+    """Number of videos (for robot episodes: of episodes) of the rows; those that are split as one count once."""
+    return len(set(_videos(found, spec, joined).dictionary.to_pylist()))
 
 
 def of_robots(rows: pa.Table, spec: WindowSpec, robots: Collection[str]) -> NDArray[np.bool_]:
@@ -86,13 +117,14 @@ def of_robots(rows: pa.Table, spec: WindowSpec, robots: Collection[str]) -> NDAr
 
 
 def why_empty(spec: WindowSpec, videos: int) -> str:
-    """Why one side of a split has no windows though the other has some. videos: of those that have windows."""
+    """Why one side of a split has no windows although the other has some. videos: number of videos with windows."""
     what = "video" if spec.table == "clips" else "episode"
     side = "is held out" if spec.split == "held_out" else "is left to train on"
     if spec.held_out_share == 0:
         return f"no {what} is held out: held_out_share is 0"
     if videos < 2:
-        return f"no {what} {side}: all windows are of one {what}, which is never cut in two; add a second one"
+        one = f"one {what} (or copies of it)"
+        return f"no {what} {side}: all windows are of {one}, which is never cut in two; add a second one"
     return (
         f"none of the {videos} {what}s that have windows {side}, with held_out_share {spec.held_out_share:g} and seed "
         f"{spec.seed}: others of the table are; take another seed or share, a wider filter, or more {what}s"
@@ -112,6 +144,11 @@ def _marked(names: pa.DictionaryArray, chosen: Collection[str]) -> NDArray[np.bo
     return np.array([name in chosen for name in names.dictionary.to_pylist()], bool)[names.indices.to_numpy()]
 
 
-def _videos(rows: pa.Table, spec: WindowSpec) -> pa.DictionaryArray:
+def _videos(rows: pa.Table, spec: WindowSpec, joined: Joined | None = None) -> pa.DictionaryArray:
+    """(R,) the name of each row's video; of `joined` ones that which they are split by."""
     columns = [rows.column(name) for name in VIDEO_OF[spec.table]]
-    return pc.binary_join_element_wise(*columns, "/").combine_chunks().dictionary_encode()
+    names = pc.binary_join_element_wise(*columns, "/").combine_chunks().dictionary_encode()
+    if not joined:
+        return names
+    split_by = pa.array([joined.get(name, name) for name in names.dictionary.to_pylist()], pa.string())
+    return pa.DictionaryArray.from_arrays(names.indices, split_by)

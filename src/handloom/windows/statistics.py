@@ -1,4 +1,4 @@
-"""What normalisation needs of a field: computed once over the frames of the windows' rows, kept in the database."""
+"""Means, spreads and quantiles of fields, for normalisation: computed once over the windows' rows, then stored."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
+from handloom.schemas.tables.stage_columns import is_per_frame
+from handloom.store.filters import quoted
 from handloom.store.lance_faults import LANCE_ERRORS, first_words
-from handloom.store.sql import quoted
-from handloom.windows.rows.reader import RowReader
+from handloom.windows.rows.reader import RowReader, TableRow
 from handloom.windows.spec import COMPUTED_BY, FIRST, FRAMED, check_columns, make_spec
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 TABLE = "window_statistics"
 SCHEMA = pa.schema(
     [
-        pa.field("key", pa.string(), nullable=False),  # of table, rows and field
+        pa.field("key", pa.string(), nullable=False),  # hash of table, version, rows and field
         pa.field("table", pa.string(), nullable=False),
         pa.field("version", pa.int64(), nullable=False),
         pa.field("field", pa.string(), nullable=False),
@@ -43,21 +44,22 @@ QUANTILES = {"q01": 0.01, "q99": 0.99}
 def statistics(windows: WindowDataset, fields: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """`{field: {mean, std, min, max, q01, q99, count, num_missing}}`, each an array of a frame's shape.
 
-    Over all frames of the rows that have windows, each frame once. NaN is missing: counted, never averaged in; an
-    element that is never known has NaN. std is the population's. Quantiles are exact up to 2^24 numbers of a field
-    (64 MiB, 133 000 frames of hands); beyond that they are of every n-th frame. By default all floating per-frame
-    fields of the windows.
+    Over all frames of the rows that have windows, each frame once. NaN is missing: it is counted and left out of the
+    averages; an element that is never known is NaN. std is that of the population. Quantiles are exact up to 2^24
+    numbers of a field (64 MiB, 133 000 frames of hands); beyond that they are those of every n-th frame. fields: by
+    default all floating per-frame fields of the windows.
 
-    Stored in the table `window_statistics` under the version and the rows; a database that cannot be written is read
-    again every time (logged). Raises ConfigError for a field that has no numbers per frame, or one named of
-    which no frame is known.
+    Stored in the table `window_statistics` by version and rows; if the database cannot be written they are computed
+    again every time, with a warning in the log. Raises ConfigError for a field without numbers per frame, and for a
+    field in `fields` of which no frame is known.
     """
     names = _fields(windows, fields)
-    found = {name: _stored(windows, name) for name in names}
-    missing = [name for name in names if found[name] is None]
+    found = {name: stored for name in names if (stored := _stored(windows, name)) is not None}
+    missing = [name for name in names if name not in found]
     if missing:
-        found |= _compute(windows, missing)
-        _keep(windows, {name: found[name] for name in missing})
+        computed = compute_statistics(windows, missing)
+        _keep(windows, computed)
+        found |= computed
     for name in fields or ():
         if not found[name]["count"].any():
             raise _unknown(name, int(found[name]["num_missing"].max()))
@@ -66,54 +68,72 @@ def statistics(windows: WindowDataset, fields: Sequence[str] | None = None) -> d
 
 def _fields(windows: WindowDataset, fields: Sequence[str] | None) -> list[str]:
     spec = windows.spec
+    schema = windows.db.existing_table(spec.table, windows.version).schema
+    own = {field.name: _number(field.type) for field in schema if is_per_frame(field)}
+    framed = FRAMED[spec.table] | {name for name, kind in own.items() if kind is not None}
     if fields is None:
-        fields = [name for name in spec.columns() if name in FRAMED[spec.table]]
-        fields = [name for name in fields if not name.endswith(("_visible", "_infilled", "_flags"))]
+        fields = [
+            name for name in spec.columns() if name in framed and pa.types.is_floating(own.get(name, pa.float32()))
+        ]
+        fields = [name for name in fields if name in own or not name.endswith(("_visible", "_infilled", "_flags"))]
     for name in fields:
-        if name not in FRAMED[spec.table]:
-            known = ", ".join(sorted(FRAMED[spec.table]))
-            raise ConfigError(f"statistics of {name!r}: no per-frame column of {spec.table}", f"one of {known}")
-    check_columns(replace(spec, fields=tuple(fields)), windows.db.table(spec.table, windows.version).schema)
+        if name not in framed:
+            known = ", ".join(sorted(framed))
+            problem = f"statistics of {name!r}: no column of {spec.table} with numbers for each frame"
+            raise ConfigError(problem, f"one of {known}")
+    check_columns(replace(spec, fields=tuple(fields)), schema)
     return list(fields)
 
 
-def _compute(windows: WindowDataset, names: list[str]) -> dict[str, dict[str, Any]]:
+def _number(kind: pa.DataType) -> pa.DataType | None:
+    """The type of a list's numbers, however deep; None where it holds others."""
+    while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return kind if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind) else None
+
+
+def compute_statistics(
+    windows: WindowDataset, names: Sequence[str], *, quantile_values: int = QUANTILE_VALUES
+) -> dict[str, dict[str, Any]]:
+    """As `statistics`, computed anew and not stored. quantile_values: of a field, of which quantiles are exact."""
     spec = make_spec(past=1, future=0, fields=names, table=windows.spec.table, track_grid=FIRST)
     reader = RowReader(windows.db.location, spec, windows.version, 0)
     total = int(windows.plan.steps.sum())
-    sums = {name: _Sums(total) for name in names}
+    sums = {name: _Sums(total, quantile_values) for name in names}
     for row in _rows(reader, windows.plan.rows):
         for name in names:
-            if row.framed[name] is None:
+            values = row.framed[name]
+            if values is None:
                 sums[name].skip(len(row.frame_s))
             else:
-                sums[name].add(row.framed[name])
+                sums[name].add(values)
     return {name: sums[name].result(name) for name in names}
 
 
-def _rows(reader: RowReader, places: NDArray[np.int64]) -> Iterator[Any]:
+def _rows(reader: RowReader, places: NDArray[np.int64]) -> Iterator[TableRow]:
     for start in range(0, len(places), ROWS_AT_ONCE):
         yield from reader.read(places[start : start + ROWS_AT_ONCE].tolist())
 
 
 class _Sums:
-    """Means and variances merged row by row (Chan, Golub and LeVeque 1983), and every n-th frame for quantiles."""
+    """Means and variances, merged row by row (Chan, Golub and LeVeque 1983), and every n-th frame for quantiles."""
 
-    def __init__(self, num_frames: int) -> None:
-        """num_frames: how many there will be at most."""
+    def __init__(self, num_frames: int, quantile_values: int) -> None:
+        """num_frames: the most frames that are added. quantile_values: numbers that are kept for quantiles."""
         self._num_frames = num_frames
+        self._quantile_values = quantile_values
         self._step = 0
         self._seen = self._skipped = 0
         self._kept: list[NDArray[np.float32]] = []
         self.count: NDArray[np.int64] | None = None
 
     def skip(self, num_frames: int) -> None:
-        """Frames of which nothing is known."""
+        """Count frames of a row where the field is null."""
         self._skipped += num_frames
 
     def add(self, values: NDArray[Any]) -> None:
         """values: (T, ...), NaN unknown."""
-        self._step = self._step or max(1, -(-self._num_frames * values[:1].size // QUANTILE_VALUES))
+        self._step = self._step or max(1, -(-self._num_frames * values[:1].size // self._quantile_values))
         self._kept.append(values[(-self._seen) % self._step :: self._step].astype(np.float32))
         self._seen += len(values)
         values = values.astype(np.float64)

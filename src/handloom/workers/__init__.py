@@ -1,1 +1,1 @@
-"""What Ray holds: models loaded once, then shard after shard. No knowledge of scheduling, commits or progress bars."""
+"""What runs inside Ray: models loaded once, then shard after shard. Scheduling, commits and progress are elsewhere."""

@@ -1,9 +1,9 @@
-"""Who works on which clip: one small actor that outlives the workers, so that a clip that kills them is found out."""
+"""Which worker is on which clip: an actor that outlives the workers, so that a clip that crashes them is identified."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,18 +15,18 @@ from handloom.workers.place import on_this_node
 
 @dataclass
 class _Video:
-    """The shards of one video that nobody has yet, in order of time. nodes: those that have fetched it."""
+    """left: the shards of one video that are not handed out, in order of time. nodes: those that have fetched it."""
 
     left: deque[int]
     nodes: set[str] = field(default_factory=set)
 
 
 class Handout:
-    """Hands out shards, each once; a ticket that comes again (its worker has died) gets the same shard again.
+    """Hands out shards, each once; a ticket that comes again (its worker has crashed) gets the same shard again.
 
     Args:
-        videos: for each shard the video that most of it is of; shards of one video follow each other.
-        num_nodes: of the cluster, about.
+        videos: for each shard the video of most of its clips; shards of one video are consecutive.
+        num_nodes: about how many nodes the cluster has.
     """
 
     def __init__(self, videos: Sequence[str], num_nodes: int) -> None:
@@ -35,13 +35,13 @@ class Handout:
         self._videos: dict[str, _Video] = {}
         for shard, video in enumerate(videos):
             self._videos.setdefault(video, _Video(deque())).left.append(shard)
-        self._fresh = deque(self._videos.values())  # nobody has begun them
+        self._fresh = deque(self._videos.values())  # no shard of them is handed out
         self._begun: list[_Video] = []
         self._last: dict[str, _Video] = {}
 
     def take(self, ticket: int, node: str, worker: str) -> int:
-        """The shard for whoever holds the ticket: of the video in hand, of one that its node has, of a new one, or of
-        the one with the most left.
+        """The shard for a ticket: of the worker's last video; else of one that its node has fetched, or of a new one;
+        else of the one with the most shards left per node.
         """
         if ticket not in self._given:
             video = self._video_for(node, worker)
@@ -68,15 +68,15 @@ class Handout:
         return max(self._begun, key=lambda video: len(video.left) / len(video.nodes))
 
 
-MAX_DEATHS = 2
+MAX_CRASHES = 2
 MAX_HANGS = 2
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Counts since the run began; `working` maps a worker's process id to the clip it is on.
+    """Counts since the run began; `working` maps a worker's process id to its current clip.
 
-    idle_s: seconds since any worker had something to do; 0 while one has.
+    idle_s: seconds since any worker was busy; 0 while one is.
     """
 
     num_rows: int
@@ -88,7 +88,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Finished:
-    """One clip that ended. began, ended: seconds since the epoch, as the ledger heard of them."""
+    """One clip that ended. began, ended: seconds since the epoch, when the message arrived at the ledger."""
 
     has_row: bool
     num_frames: int
@@ -98,10 +98,11 @@ class Finished:
 
 @dataclass(frozen=True)
 class Doing:
-    """What a worker has begun and not ended: one stage of one clip, or of what lies between clips.
+    """A worker's current stage, of one clip or between clips.
 
-    worker: the actor; its processes follow each other. clip_ids: its shard; empty while it loads its models. clip_id:
-    None between clips. limit_s: after so many seconds it counts as hung.
+    worker: the actor's id, which stays when its process is restarted. clip_ids: its shard; empty while it loads its
+    models. clip_id: None between clips. limit_s: after so many seconds it counts as hung. group: of the stages that the
+    worker computes (`stages.pools`), counted from 0.
     """
 
     worker: str
@@ -112,11 +113,12 @@ class Doing:
     clip_id: str | None
     stage: str
     limit_s: float
+    group: int = 0
 
 
 @dataclass(frozen=True)
 class Hang:
-    """A stage that had not ended after `seconds`, when `limit_s` was the longest that it may take."""
+    """A stage that had not ended after `seconds`; `limit_s` is the most that it may take."""
 
     stage: str
     seconds: float
@@ -127,7 +129,7 @@ class Hang:
 
 @dataclass(frozen=True)
 class Overdue:
-    """Work beyond its limit. number: which of all that was begun. handle: of the actor, to kill it."""
+    """A stage beyond its limit. number: of the report that it began. handle: of the actor, to kill it."""
 
     doing: Doing
     number: int
@@ -137,132 +139,163 @@ class Overdue:
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """What a worker learns when it takes up a shard.
+    """The ledger's reply to a worker that begins a shard.
 
-    deaths: workers that have died on each clip. careful: workers have died in this shard, on no clip in particular.
-    drained: the shard is to be given back as it is: the pool of workers is about to change. spoilt: stage and trace of
-    clips whose bug a worker did not survive. hangs: of each clip that has hung.
+    crashes: how many workers have crashed on each clip. one_by_one: workers have crashed in this shard between clips;
+    process and write the clips one by one. drained: give the shard back unprocessed, because the pool of workers is
+    about to change. bugs: stage and trace of clips after whose bug a worker had to end. hangs: of each clip that hung.
+    at: `{clip: {stage: crashes}}`, the stages at which workers have crashed; "" for an unknown one. elsewhere: of the
+    clips in `hangs`, those that have not hung on every node of the run.
     """
 
-    deaths: dict[str, int]
-    careful: bool
+    crashes: dict[str, int]
+    one_by_one: bool
     drained: bool = False
-    spoilt: dict[str, tuple[str, str]] = field(default_factory=dict)
+    bugs: dict[str, tuple[str, str]] = field(default_factory=dict)
     hangs: dict[str, tuple[Hang, ...]] = field(default_factory=dict)
+    at: dict[str, dict[str, int]] = field(default_factory=dict)
+    elsewhere: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class DecodeEntry:
-    """What a decode worker learns: how many have died on the shard, and which of its clips have hung."""
+    """The reply to a decode worker: how many have crashed on the shard, and which of its clips have hung."""
 
-    num_deaths: int
+    num_crashes: int
     hung: frozenset[str]
 
 
+InGroup = tuple[int, str]
+"""A clip in a group of stages: each group counts the crashes and hangs of its own workers."""
+
+
 class Ledger:
-    """Attempts per clip, and progress. A worker asks before it begins a shard and tells when it has finished a clip."""
+    """Attempts per clip, and progress. Workers report what they begin and end; the reply says what to leave out.
+
+    group: of the stages that a worker computes, see `Doing`.
+    """
 
     def __init__(self) -> None:
-        self._begun: dict[str, set[int]] = {}  # process ids
+        self._begun: dict[InGroup, dict[int, str]] = {}  # process ids, and the stage that each has reported last
         self._decoded: dict[tuple[str, ...], int] = {}
-        self._entered: dict[tuple[str, ...], int] = {}
-        self._on_clip: dict[tuple[str, ...], str | None] = {}
-        self._shard_of: dict[str, tuple[str, ...]] = {}
+        self._entered: dict[tuple[int, tuple[str, ...]], int] = {}
+        self._on_clip: dict[tuple[int, tuple[str, ...]], str | None] = {}
+        self._shard_of: dict[InGroup, tuple[str, ...]] = {}
         self._working: dict[int, tuple[str, float]] = {}
-        self._spoilt: dict[str, tuple[str, str]] = {}
-        self._hangs: dict[str, list[Hang]] = {}
+        self._bugs: dict[InGroup, tuple[str, str]] = {}
+        self._hangs: dict[InGroup, list[Hang]] = {}
         self._hung_between: dict[tuple[str, ...], int] = {}
         self._doing: dict[str, tuple[Doing, int, float]] = {}  # by worker; number, and when it began
-        self._handles: dict[str, Any] = {}  # only while it does something: an actor lives as long as its handles
+        self._handles: dict[str, Any] = {}  # only of busy workers: an actor lives as long as its handles
         self._num_begun = 0
         self._finished: dict[str, Finished] = {}
+        self._stage_counts: dict[str, Counter[str]] = {}
         self._counts = [0, 0, 0]  # rows, rejects, frames of rows
         self._last_word = time.monotonic()
         self._drained = False
+        self._nodes: frozenset[str] = frozenset()
         self._shards: Sequence[str] = ()
         self._handout = Handout((), 1)
 
+    def use(self, node_ids: Collection[str]) -> None:
+        """The nodes (ids) that get work from now on."""
+        self._nodes = frozenset(node_ids)
+
     def drain(self) -> int:
-        """From now on workers end after the clip in hand, and give shards back. Returns how many had been taken up."""
+        """Workers stop after their current clip, and give shards back. Returns how many shards were begun."""
         self._drained = True
-        return len(self._entered)
+        return sum(group == 0 for group, _ in self._entered)
 
     def resume(self) -> None:
-        """New workers take up shards. Shards that were left and come again are no deaths; clips keep theirs."""
+        """New workers begin shards. Shards that come again count as no crashes; clips keep theirs."""
         self._drained = False
         for shards in (self._entered, self._on_clip, self._decoded):
             shards.clear()
-        self._doing.clear()  # of workers that have gone with their pool
+        self._doing.clear()  # of workers of the last pool
         self._handles.clear()
         self._last_word = time.monotonic()
 
     def cut_off(self, gone: Collection[str]) -> None:
-        """The pool was ended amid its work. Its workers did not die of their clips, but perhaps those on nodes that are
-        gone.
+        """The pool was ended while it worked. Its workers did not crash on their clips, except perhaps those on `gone`.
+
+        gone: ids of nodes that have left the cluster.
         """
         for doing, _, _ in self._doing.values():
             at_it = self._working.get(doing.pid, ("", 0.0))[0] == doing.clip_id
             if at_it and doing.node_id not in gone:
-                self._begun.get(doing.clip_id, set()).discard(doing.pid)
+                self._begun.get((doing.group, doing.clip_id), {}).pop(doing.pid, None)
 
     def hand_out(self, shards: Sequence[str], videos: Sequence[str], num_nodes: int) -> None:
-        """The workers' shards are tickets from now on: see `Handout`. shards: what they are exchanged for."""
+        """From now on workers get numbers of tickets instead of shards (see `Handout`). shards: as JSON."""
         self._shards, self._handout = shards, Handout(videos, num_nodes)
 
     def take(self, ticket: int, node: str, worker: str) -> str:
-        """The shard that a worker on this node gets for its ticket."""
+        """The shard, as JSON, for the ticket of a worker on this node."""
         return self._shards[self._handout.take(ticket, node, worker)]
 
-    def enter(self, clip_ids: Sequence[str]) -> ShardEntry:
-        """A worker takes up a shard, again if an earlier worker died in it."""
-        shard = tuple(clip_ids)
+    def enter(self, clip_ids: Sequence[str], group: int = 0) -> ShardEntry:
+        """A worker begins a shard, perhaps one in which another worker has crashed."""
+        clips = tuple(clip_ids)
         if self._drained:
-            return ShardEntry({}, careful=False, drained=True)
-        self._shard_of.update(dict.fromkeys(shard, shard))
+            return ShardEntry({}, one_by_one=False, drained=True)
+        shard, keys = (group, clips), {clip_id: (group, clip_id) for clip_id in clips}
+        self._shard_of.update(dict.fromkeys(keys.values(), clips))
         unexplained = shard in self._entered and self._on_clip[shard] is None
         self._entered[shard] = self._entered.get(shard, 0) + unexplained
         self._on_clip[shard] = None
-        self._working = {pid: work for pid, work in self._working.items() if work[0] not in shard}  # who died here
+        self._working = {pid: work for pid, work in self._working.items() if work[0] not in clips}  # of crashed workers
         self._last_word = time.monotonic()
-        deaths = {clip_id: len(self._begun.get(clip_id, ())) for clip_id in shard}
-        spoilt = {clip_id: self._spoilt[clip_id] for clip_id in shard if clip_id in self._spoilt}
-        hangs = {clip_id: tuple(self._hangs[clip_id]) for clip_id in shard if clip_id in self._hangs}
-        return ShardEntry(deaths, careful=self._entered[shard] >= MAX_DEATHS, spoilt=spoilt, hangs=hangs)
+        at = {clip_id: dict(Counter(self._begun.get(key, {}).values())) for clip_id, key in keys.items()}
+        crashes = {clip_id: sum(stages.values()) for clip_id, stages in at.items()}
+        bugs = {clip_id: self._bugs[key] for clip_id, key in keys.items() if key in self._bugs}
+        hangs = {clip_id: tuple(self._hangs[key]) for clip_id, key in keys.items() if key in self._hangs}
+        one_by_one = self._entered[shard] >= MAX_CRASHES
+        elsewhere = frozenset(one for one, some in hangs.items() if self._nodes - {hang.node_id for hang in some})
+        return ShardEntry(crashes, one_by_one, bugs=bugs, hangs=hangs, at=at, elsewhere=elsewhere)
 
     def decode(self, clip_ids: Sequence[str]) -> DecodeEntry | None:
-        """Split mode: a decode worker takes up a shard. None: drained."""
+        """Split mode: a decode worker begins a shard. None: drained."""
         shard = tuple(clip_ids)
         if self._drained:
             return None
         self._decoded[shard] = self._decoded.get(shard, -1) + 1
         self._last_word = time.monotonic()
-        return DecodeEntry(self._decoded[shard], frozenset(shard) & self._hangs.keys())
+        return DecodeEntry(self._decoded[shard], frozenset(c for c in shard if (0, c) in self._hangs))
 
-    def begin(self, clip_id: str, pid: int) -> bool:
-        """A worker begins a clip; if it never ends it, it has died on it. Saying it twice changes nothing.
+    def begin(self, clip_id: str, pid: int, group: int = 0) -> bool:
+        """A worker begins a clip; if it never ends it, it has crashed on it. A second call changes nothing.
 
-        False: drained, the worker is not to begin it.
+        Returns False where the worker must not begin: drained.
         """
         if self._drained:
             return False
-        self._begun.setdefault(clip_id, set()).add(pid)
-        self._on_clip[self._shard_of.get(clip_id, ())] = clip_id
+        self._begun.setdefault((group, clip_id), {})[pid] = ""
+        self._on_clip[self._shard(clip_id, group)] = clip_id
         self._working[pid] = (clip_id, time.time())
         self._last_word = time.monotonic()
         return True
 
-    def leave(self, clip_id: str) -> None:
-        """The worker has survived the clip, which has no row so far."""
-        self._begun.pop(clip_id, None)
-        self._on_clip[self._shard_of.get(clip_id, ())] = None
+    def pause(self, clip_id: str, pid: int, group: int = 0) -> None:
+        """The worker goes on with another clip, and comes back: crashes of others on this one still count."""
+        self._begun.get((group, clip_id), {}).pop(pid, None)
+        self._on_clip[self._shard(clip_id, group)] = None
+
+    def leave(self, clip_id: str, group: int = 0) -> None:
+        """The worker has finished the clip without a crash; it has no row so far."""
+        self._begun.pop((group, clip_id), None)
+        self._on_clip[self._shard(clip_id, group)] = None
         self._last_word = time.monotonic()
 
-    def spoil(self, clip_id: str, stage: str, trace: str) -> None:
-        """A worker has met a bug on the clip and is going to end, because it cannot work any more."""
-        self._spoilt[clip_id] = (stage, trace)
+    def _shard(self, clip_id: str, group: int) -> tuple[int, tuple[str, ...]]:
+        return group, self._shard_of.get((group, clip_id), ())
 
-    def end(self, clip_id: str, pid: int, has_row: bool, num_frames: int) -> None:
-        self.leave(clip_id)
+    def keep_bug(self, clip_id: str, stage: str, trace: str, group: int = 0) -> None:
+        """A worker has met a bug on the clip, and ends because it cannot load its models again."""
+        self._bugs[group, clip_id] = (stage, trace)
+
+    def end(self, clip_id: str, pid: int, has_row: bool, num_frames: int, group: int = 0) -> None:
+        """The clip has a row of `num_frames` frames, or is a reject."""
+        self.leave(clip_id, group)
         now = time.time()
         _, began = self._working.pop(pid, (clip_id, now))
         self._count(self._finished.get(clip_id), -1)
@@ -274,22 +307,37 @@ class Ledger:
             for place, number in enumerate((clip.has_row, not clip.has_row, clip.num_frames * clip.has_row)):
                 self._counts[place] += times * number
 
-    def at(self, doing: Doing, spent_s: float, handle: Sequence[Any] = ()) -> None:
-        """What a worker is doing, since `spent_s` seconds. handle: its own, where it begins with something."""
+    def count(self, stage: str, name: str, amount: float, most: float | None) -> bool:
+        """A stage counts in the run (`stages.stage.Stage.count`). It outlives the worker: a crash loses no count."""
+        sums = self._stage_counts.setdefault(stage, Counter())
+        if most is not None and sums[name] + amount > most:
+            return False
+        sums[name] += amount  # type: ignore[assignment]
+        return True
+
+    def stage_counts(self) -> dict[str, dict[str, float]]:
+        """`{stage: {name: sum}}`."""
+        return {stage: dict(sums) for stage, sums in self._stage_counts.items() if sums}
+
+    def report(self, doing: Doing, spent_s: float, handle: Sequence[Any] = ()) -> None:
+        """A worker's current stage, begun `spent_s` seconds ago. handle: the worker's own, once per shard."""
         self._last_word = time.monotonic()
         self._num_begun += 1
         self._doing[doing.worker] = (doing, self._num_begun, self._last_word - spent_s)
+        begun = self._begun.get((doing.group, doing.clip_id or ""), {})
+        if doing.pid in begun:
+            begun[doing.pid] = doing.stage
         if handle:
             self._handles[doing.worker] = handle[0]
 
-    def rest(self, worker: str) -> None:
-        """The worker has nothing to do."""
+    def idle(self, worker: str) -> None:
+        """The worker waits for its next shard."""
         self._last_word = time.monotonic()
         self._doing.pop(worker, None)
         self._handles.pop(worker, None)
 
     def overdue(self) -> list[Overdue]:
-        """All work that has taken longer than its limit."""
+        """All current stages that have taken longer than their limits."""
         now = time.monotonic()
         return [
             Overdue(doing, number, now - began, self._handles.get(doing.worker))
@@ -298,25 +346,25 @@ class Ledger:
         ]
 
     def give_up(self, late: Overdue) -> int:
-        """The worker is going to be killed for it. Its clip has hung once more, and has not died.
+        """Count a hang: the worker is about to be killed. It counts for the clip, and not as a crash.
 
-        Returns how often its clip has hung, or its shard between clips; 0 where the worker has gone on meanwhile.
+        Returns how often the clip has hung, or the shard between clips; 0 where the stage has ended meanwhile.
         """
         doing = late.doing
         if self._doing.get(doing.worker, (None, 0))[1] != late.number:
             return 0
-        self.rest(doing.worker)
+        self.idle(doing.worker)
         self._working.pop(doing.pid, None)
         if doing.clip_id is None:
             self._hung_between[doing.clip_ids] = self._hung_between.get(doing.clip_ids, 0) + 1
             return self._hung_between[doing.clip_ids]
-        self._begun.get(doing.clip_id, set()).discard(doing.pid)
-        hangs = self._hangs.setdefault(doing.clip_id, [])
+        self._begun.get((doing.group, doing.clip_id), {}).pop(doing.pid, None)
+        hangs = self._hangs.setdefault((doing.group, doing.clip_id), [])
         hangs.append(Hang(doing.stage, late.seconds, doing.limit_s, doing.host, doing.node_id))
         return len(hangs)
 
     def finished(self) -> dict[str, Finished]:
-        """Every clip that ended, in order of its end."""
+        """Every clip that ended, by clip_id, in order of its end."""
         return self._finished
 
     def progress(self) -> Progress:
@@ -326,5 +374,5 @@ class Ledger:
 
 
 def start_ledger(name: str | None = None) -> ray.actor.ActorHandle:
-    """The run's ledger. It must not die with a worker node: it runs where the driver runs."""
+    """The run's ledger, on the driver's node: it must survive the loss of any other node."""
     return ray.remote(Ledger).options(max_concurrency=1, name=name, **on_this_node()).remote()

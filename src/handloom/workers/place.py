@@ -1,4 +1,4 @@
-"""Where in the cluster a process runs, as rows and rejects name it."""
+"""The node on which a process runs, as rows and rejects name it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import ray
 
 @dataclass(frozen=True)
 class Place:
-    """A node. node_id: Ray's. host: the name that a person knows it by."""
+    """A node. node_id: Ray's. host: the name that people use."""
 
     node_id: str
     host: str
@@ -27,15 +27,15 @@ def host_of(node: Mapping[str, Any]) -> str:
 
 
 def here() -> Place:
-    """The node of this process. Ray is initialised here."""
+    """The node of this process; Ray must be initialised."""
     node_id = ray.get_runtime_context().get_node_id()
     return Place(node_id, next(host_of(node) for node in ray.nodes() if node["NodeID"] == node_id))
 
 
 def on_this_node() -> dict[str, Any]:
-    """Options of an actor that must not die with another node: it runs on the node of this process.
+    """Ray options of an actor that must survive the loss of other nodes: it runs on the node of this process.
 
-    A label is waited for. A soft affinity is not: Ray asks any node to place an actor that needs nothing, and one that
-    has just joined does not know the others yet, and keeps it (seen: that node was killed, and the run ended).
+    By label, not by soft affinity: Ray lets any node place an actor that needs no resources, and a node that has just
+    joined does not know the others yet and keeps it (seen: that node was killed, and the run ended).
     """
     return {"num_cpus": 0, "label_selector": {"ray.io/node-id": ray.get_runtime_context().get_node_id()}}

@@ -1,6 +1,6 @@
-"""What a node can do for a run: asked on the node itself, before and while it works.
+"""Whether a node can work for a run: checked on the node itself, before and while it works.
 
-A task of Ray that imports little, so that it answers within seconds.
+A Ray task that imports little, so that it returns within seconds.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from handloom.errors import ConfigError, StoreError
+from handloom.io.addresses import is_remote
+from handloom.io.presence import why_unreadable
 from handloom.schemas.settings import Settings
 from handloom.store.writable import check_writable
 from handloom.video.fetch.cache import cache_folder
-from handloom.video.fetch.presence import why_unreadable
-from handloom.video.fetch.schemes import is_remote
 from handloom.workers.place import here
 
-MIN_FREE_MB = 64  # in the temporary folder and where videos are fetched to; with less the first clips fail
+MIN_FREE_MB = 64  # in the temporary folder and the video cache; with less the first clips fail
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a node is to try. cache_dir: `resources.fetch_cache_dir`. videos: a few URIs of the clip list. versions: the
-    driver's, of what `settings` use.
+    """What a node is to check. cache_dir: `resources.fetch_cache_dir`. videos: a few URIs of the clip list. versions:
+    the driver's `model_versions(settings)`.
     """
 
     db_uri: str
@@ -40,9 +40,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What a node found.
+    """A node's result.
 
-    unreadable: URI of a video to why it cannot be read there. problem: why the node can do no work. other: how its
+    unreadable: `{URI of a video: why it cannot be read there}`. problem: why the node cannot work. other: how its
     versions differ from the driver's.
     """
 
@@ -52,12 +52,13 @@ class NodeReport:
 
 
 def try_node(trial: Trial) -> NodeReport:
-    """Write to the database and look for the videos, on the node on which this runs."""
+    """Check on this node that the database is writable, disks have space, videos are there and versions agree."""
     problem = _problem(trial)
-    return NodeReport(look_for(trial.videos, trial.source_options), problem, None if problem else _other(trial))
+    unreadable = unreadable_videos(trial.videos, trial.source_options)
+    return NodeReport(unreadable, problem, None if problem else _other(trial))
 
 
-def look_for(videos: Sequence[str], source_options: Mapping[str, Any]) -> dict[str, str]:
+def unreadable_videos(videos: Sequence[str], source_options: Mapping[str, Any]) -> dict[str, str]:
     """`{URI: why it cannot be read here}` of those videos that cannot."""
     found = ((uri, why_unreadable(uri, dict(source_options))) for uri in videos)
     return {uri: why for uri, why in found if why is not None}
@@ -78,7 +79,7 @@ def _problem(trial: Trial) -> str | None:
 
 
 def _other(trial: Trial) -> str | None:
-    from handloom.workers.extraction.versions import (  # a second: OpenCV, and models of all kinds
+    from handloom.stages.versions import (  # takes a second: OpenCV, and all models' modules
         check_same,
         model_versions,
     )

@@ -1,4 +1,4 @@
-"""The numbers that others print: known answers, and what must not change them."""
+"""The metrics that others report: known values, and what must not change them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from handloom.bench.metrics.averages import averages
 from handloom.bench.metrics.comparable import comparable, placeholder_m
 from handloom.bench.metrics.hands import PredictedHands, TrueHands, mpjpe_mm
-from handloom.bench.metrics.parts import ratios
 from handloom.geometry.camera.world import to_world
 
 FOCAL_PX, FRAMES, RATE_HZ = 400.0, 31, 15.0
@@ -24,7 +24,7 @@ def pose(turn: np.ndarray, shift: np.ndarray) -> np.ndarray:
 
 
 def scene() -> TrueHands:
-    """Two hands at 0.5 m, 0.3 m apart, drifting at constant speed, before a camera that moves along x at 0.1 m/s."""
+    """Two hands at 0.5 m, 0.3 m apart, drifting steadily, in front of a camera that moves along x at 0.1 m/s."""
     rng = np.random.default_rng(3)
     hand = rng.uniform(-0.04, 0.04, (21, 3))
     hand[0], hand[5], hand[17] = (0, 0.08, 0), (0.04, 0, 0), (-0.04, 0, 0)
@@ -50,7 +50,7 @@ def without(predicted: PredictedHands, frames: slice, hand: int) -> PredictedHan
 
 
 def scores(truth: TrueHands, predicted: PredictedHands) -> dict[str, float]:
-    return ratios([comparable(truth, predicted)])
+    return averages([comparable(truth, predicted)])
 
 
 def test_a_perfect_prediction_scores_one_or_nothing():
@@ -89,7 +89,7 @@ def test_nothing_predicted_is_worse_than_any_found_hand():
     assert found["mpjpe_p_mm"] > 50
 
 
-def test_a_hand_that_is_not_there_costs_precision_and_its_frame():
+def test_a_false_hand_costs_precision_and_its_frame():
     truth = scene()
     there = truth.present.copy()
     there[:3, 0] = False
@@ -99,7 +99,7 @@ def test_a_hand_that_is_not_there_costs_precision_and_its_frame():
     assert found["facc"] == pytest.approx((FRAMES - 3) / FRAMES)
 
 
-def test_penalty_slots_go_by_label_and_two_claims_of_one_label_are_one_too_many():
+def test_slots_are_labels_and_a_second_hand_of_one_label_is_false():
     truth = scene()
     both_right = replace(perfect(truth), handedness=np.ones((FRAMES, 2), int))
     found = scores(truth, both_right)
@@ -188,7 +188,7 @@ def test_labels_that_change_are_counted_once_per_change():
     assert found["hand_swaps_per_1000"] == pytest.approx(1000 * 4 / (2 * FRAMES))
 
 
-def test_a_turn_of_everything_changes_nothing_but_the_depth_axis():
+def test_rotating_the_world_changes_only_the_depth_axis():
     rng = np.random.default_rng(1)
     truth = scene()
     ours = replace(perfect(truth), keypoints_cam_m=truth.keypoints_cam_m + rng.normal(0, 0.01, (FRAMES, 2, 21, 3)))
@@ -205,11 +205,11 @@ def test_a_turn_of_everything_changes_nothing_but_the_depth_axis():
 
 
 def test_clips_pool_by_what_was_counted():
-    assert ratios([{"a": (1.0, 1.0)}, {"a": (0.0, 3.0), "b": (0.0, 0.0)}])["a"] == 0.25
-    assert np.isnan(ratios([{"b": (0.0, 0.0)}])["b"])
+    assert averages([{"a": (1.0, 1.0)}, {"a": (0.0, 3.0), "b": (0.0, 0.0)}])["a"] == 0.25
+    assert np.isnan(averages([{"b": (0.0, 0.0)}])["b"])
 
 
-def test_the_placeholder_lies_as_manos_mean_hand_does():
+def test_the_placeholder_has_the_orientation_of_manos_mean_hand():
     left, right = placeholder_m()
     assert right[0] == pytest.approx([0, 0, 0])
     assert right[12, 0] < -0.15  # the middle fingertip, along -x

@@ -1,4 +1,4 @@
-"""Two sets of tracks against each other, on made ones."""
+"""Agreement of two sets of tracks, on synthetic ones."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_clip_followed_backwards_agrees_where_both_are_seen():
     assert np.isnan(reversal(forward, seen & False, back, back_seen, SIZE)["compared"])
 
 
-def test_a_triangle_over_an_edge_is_not_asked():
+def test_a_triangle_over_an_edge_is_not_used():
     back = np.tile(grid(15, 20), (9, 1, 1))
     back[:8, 112] += 400  # one corner went elsewhere
     found = reversal(np.tile(grid(), (9, 1, 1)), np.ones((9, 144), bool), back, np.ones((9, 225), bool), SIZE)

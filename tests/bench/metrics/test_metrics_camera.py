@@ -27,7 +27,7 @@ def in_other_world(poses: np.ndarray, scale: float = 1.0, seed: int = 1) -> np.n
 
 
 @pytest.mark.parametrize("scale", [0.25, 1.0, 40.0])
-def test_a_path_in_another_world_and_unit_is_right_but_for_its_scale(scale: float):
+def test_a_path_in_another_world_and_unit_differs_only_in_scale(scale: float):
     true = path()
     found = camera_errors(in_other_world(true, scale), true)
     assert found["rotation_deg"] == pytest.approx(0, abs=1e-5)
@@ -37,7 +37,7 @@ def test_a_path_in_another_world_and_unit_is_right_but_for_its_scale(scale: floa
     assert found["ate_rigid_m"] == pytest.approx(abs(scale - 1) * found["travel_m"], abs=1e-9)
 
 
-def test_a_turn_that_is_the_same_in_every_camera_is_an_error_the_world_cannot_take():
+def test_a_roll_of_every_camera_is_not_removed_by_aligning_the_world():
     """Every camera rolled by 2 degrees about its own axis, orientations spread wide: the world's turn hardly helps."""
     true = path(200)
     true[:, :3, :3] = Rotation.random(200, random_state=3).as_matrix()
@@ -62,7 +62,7 @@ def test_noise_of_the_centres_is_the_ate():
     assert camera_errors(ours, true)["ate_rigid_m"] == pytest.approx(0.001 * np.sqrt(3), rel=0.05)
 
 
-def test_the_scale_of_a_head_that_hardly_moved_is_not_asked_for():
+def test_a_head_that_hardly_moved_has_no_scale():
     true = path(spread_m=0.002)
     found = camera_errors(true, true)
     assert np.isnan(found["scale"])

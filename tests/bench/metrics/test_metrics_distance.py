@@ -1,4 +1,4 @@
-"""Distances of hands from the camera, and what they say of their own error."""
+"""Distances of hands from the camera, and their predicted standard deviations."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from handloom.bench.metrics.hands import PredictedHands, TrueHands
 
 
 def truth() -> TrueHands:
-    """Two frames, both hands flat before the camera, half a metre away; the left one is not asked for in the second."""
+    """Two frames, both hands flat in front of the camera, 0.5 m away; in the second the left one does not count."""
     cam = np.zeros((2, 2, 21, 3))
     cam[..., 0] = np.linspace(-0.04, 0.04, 21)
     cam[..., 1] = np.linspace(-0.05, 0.05, 21)[::-1]
@@ -34,7 +34,7 @@ def test_errors_of_found_hands_against_their_sigma():
     assert scores["distance_within_2_sigma"] == pytest.approx(2 / 3)
 
 
-def test_nothing_said_is_nan():
+def test_no_standard_deviation_is_nan():
     scores = distance_scores([Distances(np.array([-0.2, 0.1]), np.full(2, np.nan))])
     assert scores["distance_bias"] == pytest.approx(-0.05)
     assert np.isnan(scores["distance_within_2_sigma"])

@@ -1,4 +1,4 @@
-"""Real clips without truth: what is counted on made arrays and pictures."""
+"""Metrics of real clips without truth, on synthetic arrays and images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from handloom.bench.metrics.footage import LaterGrid, dense_windows, largest_loss, survival
-from handloom.bench.metrics.still import carried, hand_regions, still_steps, under_hands
+from handloom.bench.metrics.scene_motion import hand_polygons, moved_points, scene_homographies, under_hands
 
 SIZE = (320, 240)
 NO_HANDS = np.full((6, 2, 21, 2), np.nan)
@@ -25,7 +25,7 @@ def grid() -> np.ndarray:
 
 
 def pan(step_px: float, num: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Steps (num - 1, 3, 3) and places (num, N, 2) of a scene that goes to the left."""
+    """Steps (num - 1, 3, 3) and places (num, N, 2) of a scene that moves to the left."""
     steps = np.tile(np.eye(3), (num - 1, 1, 1))
     steps[:, 0, 2] = -step_px
     return steps, np.stack([grid() - [step_px * t, 0] for t in range(num)])
@@ -35,7 +35,7 @@ def inside(px: np.ndarray) -> np.ndarray:
     return ((px >= 0) & (px <= [319, 239])).all(axis=-1)
 
 
-def test_points_that_left_the_picture_are_not_missed():
+def test_points_that_left_the_image_are_not_missing():
     steps, px = pan(20)
     found = survival(px, inside(px), steps, NO_HANDS, SIZE)
     assert (found.missing, found.unknown) == (0, 0)
@@ -43,7 +43,7 @@ def test_points_that_left_the_picture_are_not_missed():
     assert largest_loss(px, inside(px), steps, NO_HANDS, SIZE, np.zeros(6, bool)).share == 0
 
 
-def test_points_given_up_in_the_picture_are_missed_and_a_collapse_is_found():
+def test_points_given_up_in_the_image_are_missing_and_a_collapse_is_found():
     steps, px = pan(4)
     visible = inside(px)
     visible[3:, ::2] = False
@@ -67,7 +67,7 @@ def test_a_cut_a_black_frame_and_a_step_that_cannot_be_judged_are_no_collapse():
     assert survival(px, visible, steps, NO_HANDS, SIZE).unknown == len(grid()) - 10
 
 
-def test_points_under_a_hand_and_its_forearm_are_not_missed():
+def test_points_under_a_hand_and_its_forearm_are_not_missing():
     steps, px = pan(0)
     hands = NO_HANDS.copy()
     hands[2:, 1] = hand(160, 120)
@@ -91,7 +91,7 @@ def test_a_point_that_moved_by_itself_is_not_judged():
     assert (found.unknown, found.missing) == (1, 1)
 
 
-def test_a_window_takes_the_grid_of_which_most_is_seen():
+def test_a_window_takes_the_grid_with_the_most_visible_points():
     visible = np.zeros((30, 4), bool)
     visible[:12] = True
     assert dense_windows(visible, length=5, enough=4) == (8, 26)
@@ -104,33 +104,33 @@ def test_later_grids_of_a_window_are_counted_whole():
     assert dense_windows(np.zeros((20, 3), bool), [LaterGrid(0, np.ones((20, 3), bool))], 5, 3) == (16, 16)
 
 
-def picture(seed: int = 0) -> np.ndarray:
+def image(seed: int = 0) -> np.ndarray:
     grain = np.random.default_rng(seed).normal(size=(300, 500))
     return np.clip(128 + 700 * cv2.GaussianBlur(grain, (0, 0), 3), 0, 255).astype(np.uint8)
 
 
-def test_the_still_scene_is_followed_past_a_hand_that_moves():
-    scene = picture()
+def test_the_static_scene_is_followed_beside_a_moving_hand():
+    scene = image()
     frames = [scene[30:270, 20 + 7 * t : 340 + 7 * t].copy() for t in range(4)]
     hands = NO_HANDS[:4].copy()
     for t, frame in enumerate(frames):
         hands[t, 0] = hand(80 + 30 * t, 150)
-        for polygon in hand_regions(hands[t], SIZE):
+        for polygon in hand_polygons(hands[t], SIZE):
             cv2.fillPoly(frame, [polygon], 90 + 40 * (t % 2))
-    steps = still_steps(frames, hands * 2, (640, 480))  # pictures at half the source's size
-    there = carried(2 * grid(), steps)
+    steps = scene_homographies(frames, hands * 2, (640, 480))  # images at half the source's size
+    there = moved_points(2 * grid(), steps)
     np.testing.assert_allclose(there, 2 * grid() - [42, 0], atol=1.0)
 
 
-def test_rest_is_rest_without_a_corner_and_another_scene_is_not_told():
+def test_rest_needs_no_corner_and_another_scene_has_no_homography():
     plain = np.full((240, 320), 120, np.uint8)
-    np.testing.assert_array_equal(still_steps([plain, plain + 1], NO_HANDS[:2], SIZE), np.eye(3)[None])
-    cut = still_steps([picture(0)[:240, :320], picture(1)[:240, :320]], NO_HANDS[:2], SIZE)
+    np.testing.assert_array_equal(scene_homographies([plain, plain + 1], NO_HANDS[:2], SIZE), np.eye(3)[None])
+    cut = scene_homographies([image(0)[:240, :320], image(1)[:240, :320]], NO_HANDS[:2], SIZE)
     assert np.isnan(cut).all()
 
 
-def test_a_fast_turn_is_found_by_what_corners_look_like():
-    scene = cv2.resize(picture(3), (1500, 900))
+def test_a_fast_turn_is_found_by_descriptors():
+    scene = cv2.resize(image(3), (1500, 900))
     frames = [scene[:240, :320], scene[:240, 130:450]]
-    steps = still_steps(frames, NO_HANDS[:2], SIZE)
-    np.testing.assert_allclose(carried(grid(), steps), grid() - [130, 0], atol=1.5)
+    steps = scene_homographies(frames, NO_HANDS[:2], SIZE)
+    np.testing.assert_allclose(moved_points(grid(), steps), grid() - [130, 0], atol=1.5)

@@ -112,7 +112,7 @@ def test_two_predictions_of_one_hand_are_one_hand_and_a_false_one():
     assert (found["coverage"], found["false_hands"]) == (0.5, 0.5)
 
 
-def test_a_hand_that_is_not_asked_for_may_be_found():
+def test_a_hand_that_need_not_be_found_may_be_found():
     truth = scene()
     visible = truth.visible.copy()
     visible[:, 1] = False
@@ -120,7 +120,7 @@ def test_a_hand_that_is_not_asked_for_may_be_found():
     assert (found["visible_hand_frames"], found["coverage"], found["false_hands"]) == (FRAMES, 1, 0)
 
 
-def test_a_true_keypoint_without_a_place_in_the_picture_is_left_out():
+def test_a_true_keypoint_without_a_place_in_the_image_is_left_out():
     truth = scene()
     moved = replace(perfect(truth), keypoints_px=truth.keypoints_px + np.array([3, 4]))
     px = truth.keypoints_px.copy()

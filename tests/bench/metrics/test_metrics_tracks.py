@@ -33,14 +33,14 @@ def test_three_px_off_is_within_three_of_five_thresholds():
     assert tapvid(px, visible, px + np.array([3, 0]), visible, where, SIZE) == {"oa": 1, "delta_avg": 0.6, "aj": 0.6}
 
 
-def test_pixels_are_those_of_a_256_picture():
+def test_pixels_are_those_of_a_256_image():
     px, visible, where = still()
     found = tapvid(4 * px, visible, 4 * px + np.array([12, 0]), visible, where, (1024, 1024))
     assert found["delta_avg"] == 0.6
 
 
 def test_jaccard_of_false_and_missed_points_by_hand():
-    """One of four points is hidden and said to be seen, one is seen and said to be hidden: 2 / (3 + 1)."""
+    """One of four points is hidden but predicted visible, one is visible but predicted hidden: 2 / (3 + 1)."""
     px, visible, where = still(1)
     truth, said = visible.copy(), visible.copy()
     truth[0, 0], said[0, 1] = False, False
@@ -120,8 +120,8 @@ def test_clips_count_alike_and_unmeasured_ones_are_left_out():
     assert mean_scores([]) == {}
 
 
-def test_a_track_that_ends_on_another_thing_is_swapped():
-    """Thing 1 in the left half, thing 2 in the right one; they change places after frame 1."""
+def test_a_track_that_ends_on_another_object_is_swapped():
+    """Object 1 in the left half, object 2 in the right one; they change places after frame 1."""
     ids = np.ones((3, 64, 256), np.uint8)
     ids[:2, :, 128:] = 2
     ids[2, :, :128] = 2
@@ -132,7 +132,7 @@ def test_a_track_that_ends_on_another_thing_is_swapped():
     px[2, 2, 0] = 126  # two pixels from its own thing: no swap
     visible = np.ones((3, 6), bool)
     visible[2, 4] = False  # said to be hidden: it was last seen on its thing
-    px[2, 5] = (-30, 32)  # left the picture
+    px[2, 5] = (-30, 32)  # left the image
     where = evaluated(np.zeros(6, int), 3)
     wrong, followed = swapped(ids, kind, px, visible, where, (256, 64))
     np.testing.assert_array_equal(wrong, [False, True, False, False, False, False])
@@ -142,7 +142,7 @@ def test_a_track_that_ends_on_another_thing_is_swapped():
 
 
 def test_swaps_where_rendered_hands_cross():
-    """True tracks never are, whatever hides them; points that stay in place end on the other hand or the table."""
+    """True tracks are never swapped; points that stay in place end on the other hand or on the table."""
     spec = next(spec for spec in synth_specs(20, seed=3, duration_s=1.5) if spec.action == "cross")
     _, truth = render_all(replace(spec, width=128, height=96, fps=6.0, distortion=()))
     on_hands = np.argwhere(np.isin(truth.ids[0], (LEFT_HAND, RIGHT_HAND)))[::7]

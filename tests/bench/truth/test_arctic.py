@@ -1,4 +1,4 @@
-"""ARCTIC's folders, made small: five pictures, a lens, poses, and hands by both ways."""
+"""Small ARCTIC folders: five images, a lens, poses, and hands from both sources."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def release(tmp_path: Path) -> Path:
     sides = {f"joints.{side}": joints()[:, h].astype(np.float32) for h, side in enumerate(("left", "right"))}
     np.save(tmp_path / PROCESSED, {"world_coord": sides}, allow_pickle=True)
     for number in range(1, FRAMES + OFFSET + 4):  # two before the truth begins, some after its end
-        picture = np.full((100, 140, 3), 10 * number, np.uint8)
-        cv2.imwrite(str(tmp_path / f"images/s05/box_use_01/0/{number:05d}.jpg"), picture)
+        image = np.full((100, 140, 3), 10 * number, np.uint8)
+        cv2.imwrite(str(tmp_path / f"images/s05/box_use_01/0/{number:05d}.jpg"), image)
     return tmp_path
 
 
-def test_pictures_meet_their_frames_and_the_lens_their_size(release: Path):
+def test_images_match_their_frames_and_the_lens_their_size(release: Path):
     truth = read_arctic(release / EGO, release / PROCESSED)
     np.testing.assert_allclose(truth.frame_s, np.arange(FRAMES) / 30)
-    assert truth.rgb(0).mean() == pytest.approx(10 * OFFSET, abs=2)  # picture `ioi_offset` is frame 0
+    assert truth.rgb(0).mean() == pytest.approx(10 * OFFSET, abs=2)  # image `ioi_offset` is frame 0
     assert truth.size == (140, 100)
     np.testing.assert_allclose(truth.camera.camera_matrix[0], [120, 0, (1390 + 0.5) / 20 - 0.5])
     np.testing.assert_array_equal(truth.camera.distortion, LENS)
@@ -73,7 +73,7 @@ def test_a_sequence_is_a_case_of_the_benchmark(release: Path):
     loaded.frames.close()
 
 
-def test_without_processed_keypoints_manos_files_are_asked_for_and_used(release: Path):
+def test_without_processed_keypoints_manos_files_are_required_and_used(release: Path):
     shutil.rmtree(release / "outputs")
     with pytest.raises(ConfigError, match=r"no s05/box_use_01\.npy with keypoints") as caught:
         read_arctic(release / EGO, None)
@@ -90,7 +90,7 @@ def test_without_processed_keypoints_manos_files_are_asked_for_and_used(release:
     np.testing.assert_allclose(truth.keypoints_world_m[:, :, 0], np.tile([0, 0, 0.5], (FRAMES, 2, 1)))
 
 
-def test_smaller_pictures_do_where_the_large_ones_are_not_there(release: Path):
+def test_smaller_images_replace_missing_large_ones(release: Path):
     (release / "images").rename(release / "cropped_images")
     assert read_arctic(release / EGO, release / PROCESSED).size == (140, 100)
 
@@ -102,18 +102,18 @@ def test_smaller_pictures_do_where_the_large_ones_are_not_there(release: Path):
         (lambda r: (r / "meta/misc.json").write_text("{}"), "KeyError: 's05'"),
         (lambda r: (r / EGO).write_bytes(b"no npy"), "cannot be read"),
         (lambda r: np.save(r / EGO, {"R_k_cam_np": 1}, allow_pickle=True), "cannot be read"),
-        (lambda r: (r / "meta/misc.json").write_text('{"s05": {"ioi_offset": 900}}'), "0 of 11 pictures"),
+        (lambda r: (r / "meta/misc.json").write_text('{"s05": {"ioi_offset": 900}}'), "0 of 11 images"),
         (lambda r: np.save(r / PROCESSED, {}, allow_pickle=True), "joints.left"),
     ],
 )
-def test_what_is_missing_or_spoilt_is_named(release: Path, spoil, message: str):
+def test_errors_name_missing_and_damaged_files(release: Path, spoil, message: str):
     spoil(release)
     with pytest.raises(ConfigError, match=message):
         read_arctic(release / EGO, release / PROCESSED)
 
 
-def test_a_folder_in_no_layout_says_which_are_known(tmp_path: Path):
-    with pytest.raises(ConfigError, match="no layout that is known") as caught:
+def test_a_folder_of_unknown_layout_lists_the_known_ones(tmp_path: Path):
+    with pytest.raises(ConfigError, match="is in no known layout") as caught:
         real_cases(tmp_path)
     for word in ("egodex", "hot3d", "arctic"):
         assert word in caught.value.hint

@@ -1,4 +1,4 @@
-"""HOT3D-Clips: a lens and a hand by hand, and a small tar of their form."""
+"""HOT3D-Clips: a lens and a hand computed by hand, and a small tar in their format."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def test_the_lens_is_equidistant_where_it_does_not_distort_and_straight_on_its_a
 
 
 @pytest.mark.parametrize("turns", range(4))
-def test_what_the_lens_shows_lies_where_the_pinhole_projects_it(turns: int):
+def test_the_rectified_image_agrees_with_the_pinhole(turns: int):
     view = rectified(LENS, turns)
     point = np.array([0.12, -0.07, 0.5])  # in the camera of the view
-    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
-    cv2.circle(picture, np.rint(LENS.project(view.fisheye_from_view @ point)).astype(int).tolist(), 3, (255,) * 3, -1)
-    y, x = np.argwhere(view.picture(picture)[..., 0] > 128).mean(axis=0)
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    cv2.circle(image, np.rint(LENS.project(view.fisheye_from_view @ point)).astype(int).tolist(), 3, (255,) * 3, -1)
+    y, x = np.argwhere(view.image(image)[..., 0] > 128).mean(axis=0)
     px = view.camera_matrix @ point
     assert (x, y) == pytest.approx(px[:2] / px[2], abs=1.2)
     assert np.linalg.det(view.fisheye_from_view) == pytest.approx(1)
@@ -56,7 +56,7 @@ def test_bent_fingers_and_mirrored_hands():
     assert hand.keypoints_m(angles, at, right=True)[0] == pytest.approx(bent * [-1, 1, 1])
 
 
-def test_a_clip_is_rectified_turned_upright_and_its_truth_with_it(tmp_path: Path):
+def test_a_clip_and_its_truth_are_rectified_and_turned_upright(tmp_path: Path):
     truth = read_hot3d(write(tmp_path / "clip-000001.tar", members()))
     assert "UmeTrack" in truth.note
     assert "turned by 90 degrees clockwise" in truth.note
@@ -99,7 +99,7 @@ def test_a_clip_is_a_case_of_the_benchmark(tmp_path: Path):
         (lambda m: {}, "0 frames"),
     ],
 )
-def test_what_is_no_such_clip_says_why(tmp_path: Path, change, message: str):
+def test_a_file_that_is_no_clip_says_why(tmp_path: Path, change, message: str):
     path = write(tmp_path / "clip-000001.tar", change(members()))
     with pytest.raises(ConfigError, match=message):
         read_hot3d(path)

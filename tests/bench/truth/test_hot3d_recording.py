@@ -1,4 +1,4 @@
-"""A full recording of HOT3D, made small: hand and lens of `support.hot3d_clip`, in the files of its folder."""
+"""A small full recording of HOT3D: hand and lens of `support.hot3d_clip`, in the files of a folder."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def recording(tmp_path: Path) -> Path:
         wrists = (wrist(t, -0.1), wrist(t, 0.1))
         both = {str(h): {"wrist_xform": transform(w), "joint_angles": [0.0] * 22} for h, w in enumerate(wrists)}
         hands.append({"timestamp_ns": stamp, "hand_poses": both})
-        picture = np.full((SIDE, SIDE, 3), 10 * t, np.uint8)
-        cv2.imwrite(str(path / f"frames/1201-1/{stamp + 900_000}.jpg"), picture)  # 0.9 ms later
+        image = np.full((SIDE, SIDE, 3), 10 * t, np.uint8)
+        cv2.imwrite(str(path / f"frames/1201-1/{stamp + 900_000}.jpg"), image)  # 0.9 ms later
     (path / "headset_trajectory.csv").write_text("\n".join(rows) + "\n")
     (path / "umetrack_hand_pose_trajectory.jsonl").write_text(lines(hands))
     (path / "umetrack_hand_user_profile.json").write_text(json.dumps({"hand_model": profile()}))
@@ -59,7 +59,7 @@ def recording(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_recording_is_what_its_clip_is(recording: Path, tmp_path: Path):
+def test_a_recording_equals_its_clip(recording: Path, tmp_path: Path):
     truth = read_recording(recording)
     clip = tmp_path / "clip.tar"
     same = read_hot3d(write(clip, members()))
@@ -113,7 +113,7 @@ def test_manos_keypoints_where_its_files_are(recording: Path):
         (lambda r: [p.rename(p.with_stem(f"{int(p.stem) + 10**9}")) for p in [*r.glob("frames/*/*")]], "0 of 5"),
     ],
 )
-def test_what_is_missing_or_spoilt_is_named(recording: Path, spoil, message: str):
+def test_errors_name_missing_and_damaged_files(recording: Path, spoil, message: str):
     spoil(recording)
     with pytest.raises(ConfigError, match=message):
         read_recording(recording)

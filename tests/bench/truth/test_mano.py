@@ -1,4 +1,4 @@
-"""MANO's files: one made here in their form, with the pickled names of chumpy and scipy, read without either."""
+"""MANO's files: one made here in their format, with the pickled names of chumpy and scipy, read without either."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 from support.mano_file import CHAIN_ENDS, JOINTS_M, PARENTS, write_mano
 
-from handloom.bench.truth.find import files_below
+from handloom.bench.truth.files import files_below
 from handloom.bench.truth.mano import left_mended, mano_folder, read_hands, read_mano
 from handloom.errors import ConfigError
+from handloom.schemas.hand_topology import TIPS
 
 
 def test_rest_pose_in_mediapipe_order(tmp_path: Path):
@@ -24,7 +25,7 @@ def test_rest_pose_in_mediapipe_order(tmp_path: Path):
     for k, joint in enumerate(order):
         if joint is not None:
             assert points[k] == pytest.approx(JOINTS_M[joint]), k
-    assert points[[4, 8, 12, 16, 20]] == pytest.approx(JOINTS_M[list(CHAIN_ENDS)] - [0.02, 0, 0])
+    assert points[list(TIPS)] == pytest.approx(JOINTS_M[list(CHAIN_ENDS)] - [0.02, 0, 0])
 
 
 def test_shape_turn_bend_and_shift(tmp_path: Path):
@@ -60,19 +61,19 @@ def test_the_left_hands_shapes_are_mirrored_where_they_are_the_right_ones(tmp_pa
     assert mano_folder(files_below(tmp_path)) is None
 
 
-def test_a_file_that_would_run_something_is_refused(tmp_path: Path):
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path):
     class Evil:
         def __reduce__(self):
             return print, ("run",)
 
     path = tmp_path / "MANO_RIGHT.pkl"
     path.write_bytes(pickle.dumps({"v_template": Evil()}, protocol=2))
-    with pytest.raises(ConfigError, match="asks for"):
+    with pytest.raises(ConfigError, match="it names "):
         read_mano(path)
 
 
 @pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps({"v_template": 1.0}, protocol=2), b"\x80\x02]q\x00."])
-def test_what_is_no_mano_says_so(tmp_path: Path, data: bytes):
+def test_a_file_that_is_not_manos_is_refused(tmp_path: Path, data: bytes):
     path = tmp_path / "MANO_RIGHT.pkl"
     path.write_bytes(data)
     with pytest.raises(ConfigError, match=r"MANO_RIGHT\.pkl is no MANO file"):
@@ -86,9 +87,9 @@ def test_arrays_of_another_size_are_named(tmp_path: Path):
         read_mano(path)
 
 
-def test_folders_of_pictures_are_not_walked(tmp_path: Path):
-    pictures = ("images/s01/a/0/1.jpg", "rec/frames/1.jpg")
-    for name in (*pictures, "raw_seqs/s01/a.npy", "other/images/b.hdf5", "rec/headset_trajectory.csv"):
+def test_folders_of_images_are_not_walked(tmp_path: Path):
+    images = ("images/s01/a/0/1.jpg", "rec/frames/1.jpg")
+    for name in (*images, "raw_seqs/s01/a.npy", "other/images/b.hdf5", "rec/headset_trajectory.csv"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "raw_seqs/loop").symlink_to(tmp_path)

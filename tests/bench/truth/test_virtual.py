@@ -1,4 +1,4 @@
-"""The virtual camera: what it says of a point is what its pictures show."""
+"""The virtual camera: its exact tracks agree with its images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = (160, 96)
 BY_NAME = {shot.name: shot for shot in SHOTS}
 
 
-def picture(seed: int, width: int = 480, height: int = 320) -> np.ndarray:
+def image(seed: int, width: int = 480, height: int = 320) -> np.ndarray:
     """Soft blobs of many sizes: smooth enough to be sampled, different everywhere."""
     rng = np.random.default_rng(seed)
     out = np.zeros((height, width, 3))
@@ -28,7 +28,7 @@ def picture(seed: int, width: int = 480, height: int = 320) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def textures() -> list[Texture]:
-    return [still(f"picture{seed}", picture(seed)) for seed in range(3)]
+    return [still(f"image{seed}", image(seed)) for seed in range(3)]
 
 
 def made(textures: list[Texture], name: str, sprite=None, **changes) -> VirtualClip:
@@ -72,8 +72,8 @@ def test_a_card_hides_what_is_behind_it_and_the_query_frame_may_be_any(textures:
     clip = made(textures, "room", move_m=(0.8, 0.0, 0.0), shake_deg=0.0)
     px = clip.follow(grid(), np.zeros(160, int))
     assert set(np.unique(px.kind)) == {0, 1, 2}
-    in_picture = ((px.px[-1] >= 0) & (px.px[-1] < np.array(SIZE) - 1)).all(axis=1)
-    assert (in_picture & (px.kind == 0) & ~px.visible[-1]).any()
+    in_image = ((px.px[-1] >= 0) & (px.px[-1] < np.array(SIZE) - 1)).all(axis=1)
+    assert (in_image & (px.kind == 0) & ~px.visible[-1]).any()
     seen = px.visible[-1]
     back = clip.follow(px.px[-1, seen], np.full(seen.sum(), 5))
     np.testing.assert_allclose(back.px[0], px.px[0, seen], atol=1e-6)
@@ -112,12 +112,12 @@ def test_gain_and_noise(textures: list[Texture]):
     np.testing.assert_array_equal(next(noisy.frames()), next(noisy.frames()))
 
 
-def test_a_folder_of_pictures_and_videos(tmp_path, textures: list[Texture]):
+def test_a_folder_of_images_and_videos(tmp_path, textures: list[Texture]):
     import av
 
-    cv2.imwrite(str(tmp_path / "b.png"), picture(1))
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    back = picture(2, 160, 96)
+    cv2.imwrite(str(tmp_path / "b.png"), image(1))
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    back = image(2, 160, 96)
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.bit_rate = 160, 96, 4_000_000
@@ -130,8 +130,8 @@ def test_a_folder_of_pictures_and_videos(tmp_path, textures: list[Texture]):
     assert [texture.name for texture in found] == ["b", "a"]
     assert len(found[1].frames) == 5
     moving = found[1].moving
-    assert moving[0, 80, 40]  # the white patch in a picture twice as wide
+    assert moving[0, 80, 40]  # the white patch in an image twice as wide
     assert not moving[4, 80, 40]
     assert moving.mean() < 0.15
-    with pytest.raises(ConfigError, match="no picture or video"):
+    with pytest.raises(ConfigError, match="no image or video"):
         read_textures(tmp_path / "nothing", 1.0, 5.0)

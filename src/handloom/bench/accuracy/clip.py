@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cv2
@@ -9,32 +10,34 @@ import numpy as np
 
 from handloom.bench.accuracy.plain import at_depth, lucas_kanade, mediapipe_hands
 from handloom.bench.cpu import CpuClock
+from handloom.bench.metrics.averages import Sums
 from handloom.bench.metrics.camera import MIN_TRAVEL_M, align_world, camera_errors, relative_errors, windowed
 from handloom.bench.metrics.comparable import comparable
 from handloom.bench.metrics.distance import Distances, distances
 from handloom.bench.metrics.hands import HandErrors, PredictedHands, hand_errors
-from handloom.bench.metrics.parts import Parts
 from handloom.bench.metrics.tracks import evaluated, swapped, tapvid, tapvid_3d
 from handloom.bench.truth.cases import Case, Loaded, load
 from handloom.geometry.camera.world import metric_poses
-from handloom.geometry.picture_stats import PictureNumbers, PictureStats
+from handloom.geometry.image_stats import ImageNumbers, ImageStats
 from handloom.schemas.settings import Settings
 from handloom.schemas.values import LEFT, RIGHT, ClipAnalysis, TrackKind, Tracks
+from handloom.stages.analysis import Analyser
 from handloom.synth.follow import STILL, follow
-from handloom.workers.extraction.stages import Stages
 
 GIVEN, ESTIMATED, MEDIAPIPE, LK = "handloom", "handloom_estimated", "mediapipe", "lk"
 BLIND = "handloom_blind"  # without intrinsics
 WINDOW_S = 5.0
+CPU_OF = {"images": "pictures", "hands_2d": "hands", "lens": "hand_fit", "hands_3d": "hand_fit", "world": "camera"}
+"""Names in results under which the CPU time of stages is added up."""
 NEED_METRES = ("scale", "scale_sigmas", "ate_rigid_m", "ate_rigid_m_5s", "rpe_m", "rpe_1s_m", "length_ratio")
 
 
 @dataclass(frozen=True)
 class ClipScores:
-    """hands: by method; tracks: by method, then `grid` or `extra`; camera: `camera_errors` over the clip, by method,
-    with the means over `WINDOW_S` as `..._5s`; cpu_s: by method, then stage; printed: by method, the numbers that
-    others print (`metrics.comparable`); swaps: by method, tracks that changed their thing; crossing: hands cross in
-    it; truth: what the truth is; distances: of hands from the camera, by method."""
+    """Scores by method. tracks: by method, then `grid` or `extra`; camera: `camera_errors` over the clip, with means
+    over `WINDOW_S` as `..._5s`; cpu_s: by method, then stage; printed: the metrics that others report
+    (`metrics.comparable`); swaps: tracks that changed to another object; crossing: whether hands cross in the clip;
+    truth: what the truth is; distances: of hands from the camera."""
 
     name: str
     source: str
@@ -43,20 +46,20 @@ class ClipScores:
     tracks: dict[str, dict[str, dict[str, float]]]
     camera: dict[str, dict[str, float]]
     cpu_s: dict[str, dict[str, float]]
-    printed: dict[str, Parts] = field(default_factory=dict)
-    swaps: dict[str, Parts] = field(default_factory=dict)
+    printed: dict[str, Sums] = field(default_factory=dict)
+    swaps: dict[str, Sums] = field(default_factory=dict)
     crossing: bool = False
     truth: str = ""
     distances: dict[str, Distances] = field(default_factory=dict)
 
 
 class Scorer:
-    """Holds the models of one process. CPU seconds are of the whole process, all threads: it works on one clip."""
+    """The models of one process. CPU seconds are those of the whole process, which works on one clip at a time."""
 
     def __init__(self, settings: Settings) -> None:
         cv2.setNumThreads(1)
         self._settings = settings
-        self._stages = Stages(settings)
+        self._stages = Analyser(settings)
 
     def score(self, case: Case) -> ClipScores:
         loaded = load(case, self._settings.video.sample_hz, self._settings.video.short_side_px)
@@ -66,13 +69,13 @@ class Scorer:
             loaded.frames.close()
 
     def _all(self, case: Case, loaded: Loaded) -> ClipScores:
-        ours, cpu, pictures = {}, {}, _pictures(loaded)
+        ours, cpu, images = {}, {}, _images(loaded)
         clips = {GIVEN: loaded.clip, ESTIMATED: loaded.without_poses}
-        if loaded.surfaces is None:  # of rendered clips it would take half as long again
+        if loaded.surfaces is None:  # for rendered clips this would add half of the time
             clips[BLIND] = loaded.without_camera
         for method, clip in clips.items():
             clock = CpuClock()
-            ours[method] = self._stages.understand(clip, loaded.info, loaded.frames, pictures, clock.begin)
+            ours[method] = self._stages.analyse(clip, loaded.info, loaded.frames, images, _begin(clock))
             clock.end()
             cpu[method] = dict(clock.sums)
         plain, spent = mediapipe_hands(loaded)
@@ -81,7 +84,7 @@ class Scorer:
         hands = {method: hand_errors(loaded.hands, some) for method, some in predicted.items()}
         printed = {method: comparable(loaded.hands, some) for method, some in predicted.items()}
         tracks: dict[str, dict[str, dict[str, float]]] = {}
-        swaps: dict[str, Parts] = {}
+        swaps: dict[str, Sums] = {}
         if loaded.surfaces is not None:
             for method, found in ours.items():
                 tracks[method] = _our_tracks(found, loaded)
@@ -107,16 +110,20 @@ class Scorer:
         )
 
 
-def _pictures(loaded: Loaded) -> PictureNumbers:
-    stats = PictureStats()
+def _images(loaded: Loaded) -> ImageNumbers:
+    stats = ImageStats()
     stats.begin()
     for t in range(len(loaded.frames)):
         stats.feed(loaded.frames.rgb(t)[None])
     return stats.finish()
 
 
+def _begin(clock: CpuClock) -> Callable[[str], None]:
+    return lambda stage: clock.begin(CPU_OF.get(stage, stage))
+
+
 def _predicted(found: ClipAnalysis, loaded: Loaded) -> PredictedHands:
-    """Our hands; a world of our own making is laid onto the true one by the camera path, its scale kept."""
+    """Our hands. An estimated world is aligned to the true one by the camera path; its scale is kept."""
     hands, world, poses = found.hands, found.hands_world_m, None
     if world is not None and found.path.source == "estimated":
         poses = metric_poses(found.path)
@@ -143,12 +150,13 @@ def _our_tracks(found: ClipAnalysis, loaded: Loaded) -> dict[str, dict[str, floa
 
 
 def _plain_tracks(tracks: Tracks, loaded: Loaded) -> dict[str, float]:
-    """Generous to it: the depth of every point's query is the true one, and stays."""
+    """Scores with the true depth of every point's query, held constant: this favours the method."""
     return _track_scores(tracks, lambda query_depth_m: query_depth_m, loaded)
 
 
 def _track_scores(tracks: Tracks, depth_of, loaded: Loaded) -> dict[str, float]:
-    """2D and 3D scores; depth_of: the true depths (N,) at the queries to the predicted ones, (T, N) or (N,)."""
+    """2D and 3D scores. depth_of: function from the true depths (N,) at the queries to predicted ones, (T, N) or
+    (N,)."""
     query = tracks.query_frame
     each = np.arange(len(query))
     query_px = tracks.points_px[query, each].astype(float)
@@ -166,8 +174,8 @@ def _track_scores(tracks: Tracks, depth_of, loaded: Loaded) -> dict[str, float]:
     return out
 
 
-def _swaps(tracks: Tracks, loaded: Loaded) -> Parts:
-    """Tracks of the grid that ended on another thing; and of those that began on a hand or an object."""
+def _swaps(tracks: Tracks, loaded: Loaded) -> Sums:
+    """Tracks of the grid that ended on another object; and the same for those that began on a hand or an object."""
     at = np.flatnonzero((tracks.kind == TrackKind.GRID) & (tracks.query_frame >= 0))
     px, visible, query = tracks.points_px[:, at], tracks.visible[:, at], tracks.query_frame[at]
     index = loaded.index

@@ -1,4 +1,4 @@
-"""The goals that `bench accuracy` is held against. A number that could not be measured meets none."""
+"""The goals of `bench accuracy`. A number that could not be measured meets none."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from handloom.bench.footage.measure import goals_of as footage_goals
 from handloom.bench.report import goal
 from handloom.bench.truth.cases import EGODEX, RENDERED
 
-FOOTAGE, VIRTUAL, PUBLISHED = "footage", "virtual", "published_tracks"  # keys of the parts that are no clips with truth
+FOOTAGE, VIRTUAL, PUBLISHED = "footage", "virtual", "published_tracks"  # keys of the parts without true clips
 NAN = float("nan")
 
 
 def goals_of(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Goals of every source that was measured; `results` as `accuracy.report_of` pools them, NaN not yet null."""
+    """Goals of every source that was measured; `results` as in `report_of`, NaN not yet null."""
     out = []
     if EGODEX in results:
         out += _device_goals(results[EGODEX]) + _camera_goals(results[EGODEX], EGODEX)
@@ -39,7 +39,7 @@ def _device_goals(found: dict[str, Any]) -> list[dict[str, Any]]:
         goal("EgoDex: root-relative MPJPE", ours["root_relative_mm"], "mm", 30.0, at_least=False),
         goal("EgoDex: camera-space MPJPE", ours["camera_mm"], "mm", 45.0, at_least=False),
         goal("EgoDex: jitter in 3D against mediapipe's", jitter["mm"], "ratio", 0.5, at_least=False),
-        goal("EgoDex: jitter in the picture against mediapipe's", jitter["px"], "ratio", 0.5, at_least=False),
+        goal("EgoDex: jitter in the image against mediapipe's", jitter["px"], "ratio", 0.5, at_least=False),
         *_cpu_goals(found, "EgoDex"),
         _world_goal(found, "EgoDex"),
         *_blind_goals(found, "EgoDex"),
@@ -47,7 +47,7 @@ def _device_goals(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _blind_goals(found: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """Without intrinsics: how far hands are, and whether it is known how far off that is."""
+    """Without intrinsics: the error of hands' distances, and whether its predicted standard deviation fits."""
     if BLIND not in found:
         return []
     hands = found[BLIND]["hands"]
@@ -97,7 +97,7 @@ def _camera_goals(found: dict[str, Any], source: str) -> list[dict[str, Any]]:
 
 
 def _cpu_goals(found: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """Finding hands alone is what `mp.solutions.hands` does; the whole-clip fit comes on top."""
+    """`mp.solutions.hands` only finds hands; ours has the whole-clip fit on top."""
     plain, ours = found[MEDIAPIPE]["cpu_ms_per_frame"]["hands"], found[GIVEN]["cpu_ms_per_frame"]
     finding, all_ = _ratio(ours["hands"], plain), _ratio(ours["hands"] + ours["hand_fit"], plain)
     return [
@@ -107,7 +107,7 @@ def _cpu_goals(found: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def _world_goal(found: dict[str, Any], name: str) -> dict[str, Any]:
-    """A tenth of a millimetre is what float32 and interpolated poses are allowed."""
+    """A tenth of a millimetre is allowed for float32 and interpolated poses."""
     hands = found[GIVEN]["hands"]
     more = hands["world_mm"] - hands["camera_mm"]
     return goal(f"{name}: world-frame less camera-space error, poses given", more, "mm", 0.1, at_least=False)

@@ -3,7 +3,7 @@
 All methods see the same frames. `handloom` is the default pipeline with the given intrinsics and poses,
 `handloom_estimated` the same with the intrinsics alone, `handloom_blind` (on recorded clips) without either.
 `mediapipe` tracks hands frame by frame and places them by PnP; `lk` follows the grid and holds the true depth of each
-query. Beside them, where asked for: a virtual camera over real pictures, and real clips without truth.
+query. On request, a virtual camera over real images, and real clips without truth, are measured, too.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from handloom.bench.cpu import idle_share
 from handloom.bench.footage.clips import FootageClip
 from handloom.bench.footage.measure import footage_clips
 from handloom.bench.footage.measure import results_of as footage_results
+from handloom.bench.metrics.averages import averages
 from handloom.bench.metrics.distance import distance_scores
 from handloom.bench.metrics.hands import hand_scores
-from handloom.bench.metrics.parts import ratios
 from handloom.bench.metrics.tracks import mean_scores
 from handloom.bench.report import describe
 from handloom.bench.truth.cases import EGODEX, RENDERED, SOURCES, Case, real_cases, rendered_cases
@@ -47,22 +47,21 @@ NUM_CLIPS, SEED, SECONDS = 12, 1000, 3.0
 QUICK_CLIPS = 2  # rendered, and as many of a folder
 NOTES = {
     EGODEX: "In-sample: the rule for left and right and the usual tilt of a palm were fitted to five clips of this "
-    "data set (those of the README), seen_size and the weights of the fit in 3D to two of them, and the other three "
-    "were looked at meanwhile. Device truth, visibly off the hands in places.",
+    "data set (those of the README), keypoint_scale and the weights of the fit in 3D to two of them, and the other "
+    "three were viewed during development. Device truth, visibly off the hands in places.",
     RENDERED: "Exact truth; a seed that was not used for tuning, but scenes of the kind that was. The rendered hand "
     "has nearly the bones of the template that is fitted.",
 }
-"""What is to be known beside the numbers of a source."""
+"""What a reader of a source's numbers has to know."""
 IN_SAMPLE = frozenset({EGODEX})  # rules and settings were fitted to clips of these
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What `bench accuracy` measures on. videos: clips with truth, in any of `truth.cases.LAYOUTS`; num_clips: rendered
-    ones, None for the usual number. footage: a folder of videos without truth, or a database of them; held: names of
-    the videos that nothing was tuned on; sheets: a folder for their contact sheets;
-    backwards: they are followed from their end as well. stills: pictures, and videos of still cameras, for the virtual
-    camera."""
+    ones, None for the default number. footage: a folder of videos without truth, or a database of them; held: names of
+    the videos on which nothing was tuned; sheets: a folder for their contact sheets; backwards: whether they are also
+    followed from their end. stills: images, and videos of cameras at rest, for the virtual camera."""
 
     videos: Path | None = None
     num_clips: int | None = None
@@ -74,7 +73,7 @@ class Inputs:
 
 
 def bench_accuracy(inputs: Inputs, watch: Watch) -> dict[str, Any]:
-    """Measure on rendered clips and on whatever else is given.
+    """Measure on rendered clips and on all other inputs given.
 
     Raises:
         ConfigError: no clip of `videos` has truth in a known layout, no video of `footage` can be read.
@@ -108,7 +107,7 @@ def bench_accuracy(inputs: Inputs, watch: Watch) -> dict[str, Any]:
 
 
 def _with_truth(folder: Path) -> tuple[list[Case], list[tuple[Path, Path]]]:
-    """Clips with truth, and videos for which others published tracks; one of the two may be empty."""
+    """Clips with truth, and videos with published tracks; one of the two may be empty."""
     published = published_tracks(folder)
     try:
         return real_cases(folder), published
@@ -119,11 +118,11 @@ def _with_truth(folder: Path) -> tuple[list[Case], list[tuple[Path, Path]]]:
 
 
 def score_all(cases: Sequence[Case], watch: Watch, into: dict[str, ClipScores]) -> None:
-    """Put every case's scores into `into` as they are finished, by as many processes as there are cores."""
+    """Score every case into `into`, in one process per core."""
     workers = max(min(os.cpu_count() or 1, len(cases)), 1)
     watch.expect(watch.num_done + len(cases))
     watch.part("scoring")
-    with _one_thread_each(), process_pool(workers, _start) as pool:
+    with one_thread_each(), process_pool(workers, _start) as pool:
         jobs = {pool.submit(_score, case): case for case in cases}
         for number, job in enumerate(as_completed(jobs), 1):
             into[jobs[job].name] = job.result()
@@ -131,8 +130,8 @@ def score_all(cases: Sequence[Case], watch: Watch, into: dict[str, ClipScores]) 
 
 
 @contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes started meanwhile compute on one thread, as the pipeline's actors do: idle BLAS threads spin."""
+def one_thread_each() -> Iterator[None]:
+    """Processes started in this block compute on one thread, as the pipeline's actors do: idle BLAS threads spin."""
     before = {name: os.environ.get(name) for name in PINNED}
     os.environ.update(PINNED)
     try:
@@ -146,7 +145,7 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def report_of(scores: Sequence[ClipScores], watch: Watch, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The report of scored clips: pooled by source, clip by clip, and the goals; NaN is null. more: of other parts."""
+    """The report: pooled by source, clip by clip, and the goals; NaN becomes null. more: results of other parts."""
     results: dict[str, Any] = {
         "settings": Settings().model_dump(mode="json"),
         "rendered_seed": SEED,
@@ -184,7 +183,7 @@ def pooled(scores: Sequence[ClipScores]) -> dict[str, Any]:
         hands = [score.hands[method] for score in scores if method in score.hands]
         if hands:
             printed = [score.printed[method] for score in scores if method in score.printed]
-            values["hands"] = hand_scores(hands) | ratios(printed)
+            values["hands"] = hand_scores(hands) | averages(printed)
             away = [score.distances[method] for score in scores if method in score.distances]
             values["hands"] |= distance_scores(away) if away else {}
         for group in ("grid", "extra"):
@@ -193,7 +192,7 @@ def pooled(scores: Sequence[ClipScores]) -> dict[str, Any]:
                 values.setdefault("tracks", {})[group] = mean_scores(tracks)
         swaps = [score.swaps[method] for score in scores if method in score.swaps]
         if swaps:
-            values.setdefault("tracks", {})["swaps"] = ratios(swaps)
+            values.setdefault("tracks", {})["swaps"] = averages(swaps)
         cameras = [score.camera[method] for score in scores if method in score.camera]
         if cameras:
             values["camera"] = mean_scores(cameras) | _scale_errors(cameras)
@@ -207,7 +206,7 @@ def _methods(scores: Sequence[ClipScores]) -> list[str]:
 
 
 def _scale_errors(cameras: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Of the clips whose path has a scale; and whether its error is as large as it is said to be."""
+    """Scale errors of the clips whose path has a scale, and how they fit the predicted standard deviation."""
     nan = float("nan")
     errors = np.array([camera["scale"] - 1 for camera in cameras if math.isfinite(camera["scale"])])
     sigmas = np.array([camera["scale_sigmas"] for camera in cameras if math.isfinite(camera.get("scale_sigmas", nan))])
@@ -242,7 +241,7 @@ def _score(case: Case) -> ClipScores:
 
 
 def _plain(value: Any) -> Any:
-    """NaN as None, numbers rounded to six digits that count."""
+    """NaN as None, numbers rounded to six significant digits."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What `bench accuracy` compares with: `mp.solutions.hands` frame by frame, and Lucas-Kanade at a constant depth."""
+"""The baselines of `bench accuracy`: `mp.solutions.hands` frame by frame, and Lucas-Kanade at a constant depth."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from handloom.schemas.values import LEFT, NUM_HANDS, NUM_KEYPOINTS, RIGHT, HandP
 
 
 def mediapipe_hands(case: Loaded) -> tuple[PredictedHands, float]:
-    """MediaPipe's hands in tracking mode, its own left and right, placed by PnP; and the CPU seconds it took.
+    """MediaPipe's hands in tracking mode with its own left and right, placed by PnP; and the CPU seconds it took.
 
-    Its labels take the picture for a mirrored one, so they are swapped. The world is where the given poses put it.
+    It expects mirrored images, so its labels are swapped. World keypoints use the given poses.
     """
     import mediapipe
 
@@ -32,7 +32,7 @@ def mediapipe_hands(case: Loaded) -> tuple[PredictedHands, float]:
         began = time.process_time()
         for t in range(len(case.frames)):
             found.append(hands.process(case.frames.rgb(t)))
-        px, model_m, side = _as_arrays(found)
+        px, model_m, side = hands_as_arrays(found)
         px = px * [case.info.width, case.info.height] - 0.5
         cam_m = np.full(model_m.shape, np.nan)
         seen = np.isfinite(px).all(axis=(2, 3))
@@ -44,10 +44,10 @@ def mediapipe_hands(case: Loaded) -> tuple[PredictedHands, float]:
     return PredictedHands(px, side, cam_m, world_m), spent
 
 
-def _as_arrays(found: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """MediaPipe's answers as (T, D, 21, 2) shares of the picture, (T, D, 21, 3) metres and (T, D) handedness.
+def hands_as_arrays(found: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """MediaPipe's results as (T, D, 21, 2) shares of the image, (T, D, 21, 3) metres and (T, D) handedness.
 
-    D is two or more: for some frames MediaPipe gives more hands than `max_num_hands`, and all of them are scored.
+    D is at least two: in some frames MediaPipe returns more hands than `max_num_hands`, and all of them are scored.
     """
     marks = [frame.multi_hand_landmarks or [] for frame in found]
     shape = (len(found), max([NUM_HANDS, *map(len, marks)]))

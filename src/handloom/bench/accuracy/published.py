@@ -1,4 +1,4 @@
-"""Ours beside tracks that others published for the same video. Neither is truth: it says how far the two agree."""
+"""How far our tracks agree with published ones of the same video. Neither is the truth."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.values import TrackKind
 from handloom.video.container.packets import read_packet_index
 
-NOTE = "Neither is truth: theirs are SpatialTracker's. Compared where ours are visible and theirs lie in the picture."
+NOTE = "Neither is truth: theirs are SpatialTracker's. Compared where ours are visible and theirs are in the image."
 
 
 def published_scores(pairs: Sequence[tuple[Path, Path]], watch: Watch) -> dict[str, Any]:
-    """Agreement over all videos, and for each.
+    """Agreement over all videos, and of each.
 
     Raises:
         ConfigError: a file of tracks cannot be read. ClipError: a video cannot.
@@ -40,7 +40,7 @@ def published_scores(pairs: Sequence[tuple[Path, Path]], watch: Watch) -> dict[s
 
 
 def compared(video: Path, theirs: np.ndarray) -> dict[str, float]:
-    """One video, in a process where `footage_clips.begin` was called."""
+    """Agreement of one video, in a process where `footage.clips.begin` was called."""
     clip = Clip(make_clip_id("published", video.stem, 0.0, None), "published", video.stem, str(video), 0.0, None)
     row, frames, _ = row_of(clip)
     frames.store.close()
@@ -56,7 +56,7 @@ def compared(video: Path, theirs: np.ndarray) -> dict[str, float]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """A line a video."""
+    """One line per video."""
     lines = [
         "| Ours and published tracks, neither is truth | median, px of 640 | within 4 px | 8 px | 16 px | compared "
         "| depth, correlation | depth, median difference |",

@@ -21,7 +21,7 @@ TITLES = {
     ARCTIC: "ARCTIC",
     CROSSING: "Rendered scenes where hands cross",
 }
-# What a line says, where its number is, and its digits.
+# A line's text, the keys of its number, and its digits.
 LINES: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("hand coverage", ("hands", "coverage"), 3),
     ("false hands per visible hand", ("hands", "false_hands"), 4),
@@ -62,7 +62,7 @@ LINES: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("CPU of tracks, ms a frame", ("cpu_ms_per_frame", "tracks"), 1),
     ("CPU of all, ms a frame", ("cpu_ms_per_frame", "all"), 1),
 )
-# A table of its own: read these against other projects' tables, not against the lines above.
+# A separate table: compare these with other projects' tables, not with the lines above.
 AS_OTHERS: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("FAcc", ("hands", "facc"), 3),
     ("recall", ("hands", "recall"), 3),
@@ -98,8 +98,8 @@ JITTERS = ("jitter_px", "jitter_mm", "jitter_mean_mm", "jitter_mean_mm_30hz")
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Two tables per source that was measured, our lines and those that others print, and one of the clips where hands
-    cross; before them those of the virtual camera and of real clips. A dash where a method has no such number."""
+    """Two tables per source that was measured, our metrics and those that others report, and one of the clips where
+    hands cross; before them those of the virtual camera and of real clips. A dash where a method has no such number."""
     written = {VIRTUAL: virtual_markdown, FOOTAGE: footage_markdown, PUBLISHED: published_markdown}
     out = [write(results[part]) for part, write in written.items() if part in results]
     for source in (source for source in TITLES if source in results):

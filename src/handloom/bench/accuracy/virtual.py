@@ -1,7 +1,6 @@
-"""`bench accuracy --stills`: the pipeline on a virtual camera's shots over real pictures, against exact truth.
+"""`bench accuracy --stills`: the pipeline on a virtual camera's shots over real images, against exact truth.
 
-With the true intrinsics, and without any. What the tracker says of how far off its points are is held against how far
-off they are.
+With the true intrinsics, and without any. The tracker's standard deviations are compared with its errors.
 """
 
 from __future__ import annotations
@@ -17,49 +16,49 @@ from typing import Any
 import cv2
 import numpy as np
 
+from handloom.bench.metrics.averages import Sums, averages
 from handloom.bench.metrics.camera import camera_errors
-from handloom.bench.metrics.parts import Parts, ratios
 from handloom.bench.metrics.tracks import SIDE_PX, evaluated, mean_scores, tapvid
 from handloom.bench.report import goal
 from handloom.bench.truth.virtual.camera import NOTHING, VirtualClip, VirtualTracks
 from handloom.bench.truth.virtual.shots import SHOTS, hand_sprite, make_clips, read_textures
 from handloom.bench.watch import Watch
-from handloom.geometry.picture_stats import PictureStats
+from handloom.geometry.image_stats import ImageStats
 from handloom.pipelines.process_pool import process_pool
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.settings import Settings
 from handloom.schemas.values import ClipAnalysis, TrackKind, Tracks, VideoInfo
+from handloom.stages.analysis import Analyser
 from handloom.video.decode.frame_store import FrameStore
-from handloom.workers.extraction.stages import Stages
 
 SIZE, SECONDS = (640, 360), 3.0
 QUICK_SHOTS = ("pan", "look_around", "room")
 WITH, WITHOUT = "intrinsics_given", "without_intrinsics"
-SURVIVAL_PX = 8  # of a picture 256 wide: a point that is called visible further off than that has not survived
+SURVIVAL_PX = 8  # of an image 256 wide: a visible point with a larger error has not survived
 NAN = float("nan")
 
 
 @dataclass(frozen=True)
 class ShotScores:
-    """Of one shot. tracks: TAP-Vid's numbers and `survival`; sigma: within one and two of what the tracker says, {}
-    where it says nothing; camera: by `WITH` and `WITHOUT`."""
+    """Scores of one shot. tracks: TAP-Vid's numbers and `survival`; sigma: shares within one and two of the tracker's
+    standard deviations, {} without them; camera: by `WITH` and `WITHOUT`."""
 
     name: str
     tracks: dict[str, float]
-    sigma: Parts
+    sigma: Sums
     camera: dict[str, dict[str, float]]
 
 
 def virtual_scores(stills: Path, watch: Watch) -> Iterator[ShotScores]:
-    """Every shot's scores, as they are finished.
+    """The scores of every shot as it finishes.
 
     Raises:
-        ConfigError: the folder holds no picture and no video.
+        ConfigError: the folder holds no image and no video.
     """
     shots = [shot for shot in SHOTS if not watch.quick or shot.name in QUICK_SHOTS]
     hz = Settings().video.sample_hz
     textures = read_textures(stills, SECONDS, hz)
-    watch.say(f"{stills}: {len(textures)} pictures and videos, {len(shots)} shots")
+    watch.say(f"{stills}: {len(textures)} images and videos, {len(shots)} shots")
     sprite = hand_sprite(SIZE) if any(shot.hand for shot in shots) else None
     clips = make_clips(textures, shots, SIZE, SECONDS, hz, sprite=sprite)
     workers = max(min(os.cpu_count() or 1, len(clips)), 1)
@@ -73,34 +72,34 @@ def virtual_scores(stills: Path, watch: Watch) -> Iterator[ShotScores]:
 
 
 class ShotScorer:
-    """Holds the models of one process."""
+    """The models of one process."""
 
     def __init__(self, settings: Settings) -> None:
         cv2.setNumThreads(1)
-        self._stages = Stages(settings)
+        self._stages = Analyser(settings)
 
     def score(self, clip: VirtualClip) -> ShotScores:
-        """Run the pipeline on a shot, twice where its focal length stays."""
-        frames, pictures = FrameStore(clip.frame_s), PictureStats()
-        pictures.begin()
+        """Run the pipeline on a shot; twice if its focal length is constant."""
+        frames, images = FrameStore(clip.frame_s), ImageStats()
+        images.begin()
         for frame in clip.frames():
             frames.append(frame[None])
-            pictures.feed(frame[None])
-        numbers = pictures.finish()
+            images.feed(frame[None])
+        numbers = images.finish()
         step_s = float(clip.frame_s[1] - clip.frame_s[0])
         info = VideoInfo(*clip.size, 1 / step_s, "raw", "rgb24", 0, 0.0, clip.frame_s[-1] + step_s, len(frames))
-        found = {WITHOUT: self._stages.understand(_clip(clip, None), info, frames, numbers, lambda stage: None)}
+        found = {WITHOUT: self._stages.analyse(_clip(clip, None), info, frames, numbers, lambda stage: None)}
         if len(clip.cameras) == 1:
             given = _clip(clip, _camera_text(clip))
-            found[WITH] = self._stages.understand(given, info, frames, numbers, lambda stage: None)
+            found[WITH] = self._stages.analyse(given, info, frames, numbers, lambda stage: None)
         frames.close()
         tracks, sigma = track_scores(found[WITHOUT].tracks, clip)
         return ShotScores(clip.name, tracks, sigma, {name: _camera(one, clip) for name, one in found.items()})
 
 
-def track_scores(tracks: Tracks, clip: VirtualClip) -> tuple[dict[str, float], Parts]:
-    """TAP-Vid's numbers of the grid, `survival`, the same of the extra points, and how often an error of x or of y lies
-    within one and two of the standard deviations that the tracker says."""
+def track_scores(tracks: Tracks, clip: VirtualClip) -> tuple[dict[str, float], Sums]:
+    """TAP-Vid's numbers and `survival` of the grid and of the extra points, and how often an error of x or of y is
+    within one and two of the tracker's standard deviations."""
     used = np.flatnonzero(tracks.query_frame >= 0)
     query = tracks.query_frame[used]
     truth = clip.follow(tracks.points_px[query, used].astype(float), query)
@@ -124,7 +123,7 @@ def _of_points(tracks: Tracks, points, truth: VirtualTracks, size: tuple[int, in
     return scores | {"survival": float(kept.sum() / asked.sum()) if asked.any() else NAN}
 
 
-def _within_sigma(tracks: Tracks, used, truth: VirtualTracks) -> Parts:
+def _within_sigma(tracks: Tracks, used, truth: VirtualTracks) -> Sums:
     sigma = getattr(tracks, "sigma_px", None)
     if sigma is None:
         return {}
@@ -148,8 +147,8 @@ def _camera_text(clip: VirtualClip) -> str:
 
 
 def _camera(found: ClipAnalysis, clip: VirtualClip) -> dict[str, float]:
-    """rotation_deg: mean angle after the one turn of the world that fits best; path_share: rms distance of the centres
-    after the best similarity, of the way's length, NaN where the camera does not travel; focal: relative error."""
+    """rotation_deg: mean angle after the best rotation of the world; path_share: rms distance of the centres after the
+    best similarity over the path's length, NaN if the camera does not travel; focal_error: relative."""
     poses = found.path.world_from_camera
     out = {"has_path": float(poses is not None), "rotation_deg": NAN, "path_share": NAN, "focal_error": NAN}
     if poses is not None:
@@ -177,22 +176,22 @@ def _pooled(shots: Sequence[ShotScores]) -> dict[str, Any]:
         some = [shot.camera[method] for shot in shots if method in shot.camera]
         if some:
             camera[method] = mean_scores(some)
-    return {"num_shots": len(shots), "tracks": tracks, "sigma": ratios([shot.sigma for shot in shots]), **camera}
+    return {"num_shots": len(shots), "tracks": tracks, "sigma": averages([shot.sigma for shot in shots]), **camera}
 
 
 def goals_of(results: dict[str, Any]) -> list[dict[str, Any]]:
     """Tracks, and the camera with and without intrinsics."""
-    words = "virtual camera over real pictures"
-    out = [goal(f"{words}: tracks, AJ in the picture", results["tracks"].get("aj"), "grid, mean over shots", 0.80)]
-    for method, said in ((WITH, "intrinsics given"), (WITHOUT, "no intrinsics")):
+    words = "virtual camera over real images"
+    out = [goal(f"{words}: tracks, AJ in the image", results["tracks"].get("aj"), "grid, mean over shots", 0.80)]
+    for method, camera in ((WITH, "intrinsics given"), (WITHOUT, "no intrinsics")):
         if method in results:
             one = results[method]
             shots = f"mean, path in {one['has_path']:.0%} of shots"
             out.append(
-                goal(f"{words}: rotation, {said}", one["rotation_deg"], f"degrees, {shots}", 0.3, at_least=False)
+                goal(f"{words}: rotation, {camera}", one["rotation_deg"], f"degrees, {shots}", 0.3, at_least=False)
             )
             out.append(
-                goal(f"{words}: path, {said}", one["path_share"], f"share of the way, {shots}", 0.02, at_least=False)
+                goal(f"{words}: path, {camera}", one["path_share"], f"share of the way, {shots}", 0.02, at_least=False)
             )
     return out
 
@@ -211,8 +210,8 @@ COLUMNS = (
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """A line for every shot, and for all; a dash where something is not known."""
-    lines = ["| Virtual camera over real pictures | " + " | ".join(name for name, _, _ in COLUMNS) + " |"]
+    """One line per shot, and one for all; a dash for unknown numbers."""
+    lines = ["| Virtual camera over real images | " + " | ".join(name for name, _, _ in COLUMNS) + " |"]
     lines.append("|---" + "|---:" * len(COLUMNS) + "|")
     for shot in (*results["shots"], {"shot": f"all {results['num_shots']}", **results}):
         cells = [_cell(shot.get(group, {}).get(key), digits) for _, (group, key), digits in COLUMNS]

@@ -12,14 +12,14 @@ from handloom.errors import ConfigError
 from handloom.ingest.human.folder import ingest_folder
 from handloom.schemas.clip import Clip
 from handloom.video.decode.probe import Prober
-from handloom.video.fetch.source import VideoSource
+from handloom.video.fetch.video_source import VideoSource
 
 RENDERED = 6
 QUICK_SCENE = {"width": 320, "height": 240, "fps": 15.0, "duration_s": 2.0}
 
 
 def rendered(folder: Path, quick: bool, say: Callable[[str], None]) -> Path:
-    """Scenes of two to five seconds in a new folder; small ones where it is to be quick."""
+    """Scenes of two to five seconds in a new folder; small ones if `quick`."""
     from handloom.synth.clip import write_clip
     from handloom.synth.script.demo import demo_specs
 
@@ -34,7 +34,7 @@ def rendered(folder: Path, quick: bool, say: Callable[[str], None]) -> Path:
 
 
 def readable(folder: Path, clip_s: float) -> list[Clip]:
-    """Pieces of `clip_s` of the videos that libav opens, the first of every video before the second of any.
+    """Clips of `clip_s` of the videos that libav opens: the first clip of every video before the second of any.
 
     Raises:
         ConfigError: there is none.
@@ -50,7 +50,7 @@ def readable(folder: Path, clip_s: float) -> list[Clip]:
 
 
 def repeat(clips: Sequence[Clip], num: int, seconds: float) -> list[Clip]:
-    """The clips again and again until there are `num`, or `seconds` of video; two at least."""
+    """The clips repeated until there are `num`, or `seconds` of video; at least two."""
     chosen: list[Clip] = []
     for clip in itertools.cycle(clips):
         if len(chosen) >= num or (len(chosen) >= 2 and sum(map(seconds_of, [*chosen, clip])) > seconds):
@@ -60,16 +60,16 @@ def repeat(clips: Sequence[Clip], num: int, seconds: float) -> list[Clip]:
 
 
 def same_second(clips: Sequence[Clip], num: int) -> list[Clip]:
-    """One second of one video `num` times: what differs between the clips is only when they are processed."""
+    """One second of one video `num` times: the clips differ only in when they are processed."""
     first = clips[0]
     return renamed([replace(first, end_s=first.start_s + min(1.0, seconds_of(first)))] * num)
 
 
 def renamed(clips: Sequence[Clip]) -> list[Clip]:
-    """The clips under ids of their own, so that one may be there twice."""
+    """The clips under unique ids, so that one may occur twice."""
     return [replace(clip, clip_id=f"bench:{i:04d}:{clip.video_id}") for i, clip in enumerate(clips)]
 
 
 def seconds_of(clip: Clip) -> float:
-    """Length of the clip; 0 where its end is not known."""
+    """Length of the clip; 0 if its end is not known."""
     return 0.0 if clip.end_s is None else clip.end_s - clip.start_s

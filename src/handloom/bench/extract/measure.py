@@ -1,8 +1,8 @@
 """`handloom bench extract`: frames/s and CPU-seconds per frame end to end, beside the ceiling and a plain script.
 
-All three process the same clips with as many processes as there are cores, with models loaded beforehand, in turns over
-several rounds; ratios are taken within a round, because machines drift. What is measured is bounded: a round holds
-`ROUND_S` of video, and rounds are added while they fit into `LIMIT_S`.
+All three process the same clips with one process per core, with models loaded beforehand, in turn over several rounds.
+Ratios are taken within a round, because machines drift. A round has a limited length of video (`Amount`), and rounds
+are added while they fit into a limit of time.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ POLL_S, FIRST_POLL_S = 0.5, 0.02
 
 @dataclass(frozen=True)
 class EndToEnd(Spent):
-    """with_start_s: the whole command, Ray's start and end and loading the models included. finished: clips in order of
-    their end. failed: clips that were rejected."""
+    """with_start_s: of the whole command, with the start and end of Ray and loading the models. finished: clips in
+    order of their end. failed: clips that were rejected."""
 
     with_start_s: float
     finished: list[Finished]
@@ -48,16 +48,16 @@ class EndToEnd(Spent):
 
 
 def end_to_end(clips: list[Clip], path: Path, watch: Watch, did: Callable[[int], None]) -> EndToEnd:
-    """One `run` into a new database: from the first clip's beginning to the last commit, and every clip's times.
+    """One `run` into a new database: from the first clip's start to the last commit, and every clip's times.
 
-    Raises KeyboardInterrupt where the run was interrupted: `run` takes the signal, and ends well.
+    Raises KeyboardInterrupt if the run was interrupted: `run` handles the signal itself and returns.
     """
     db = Database.open(path, create=True)
     try:
         add_clips(db, clips)
         meter = _Meter(did)
         began = time.perf_counter()
-        with joined(None):  # here, and not in `run`: the meter must have ended when Ray does
+        with joined(None):  # here, not in `run`: the meter must stop before Ray does
             watch.take_signals()
             try:
                 summary = run(db, RunConfig(), quiet=True, watch=meter)
@@ -74,7 +74,7 @@ def end_to_end(clips: list[Clip], path: Path, watch: Watch, did: Callable[[int],
 
 
 class _Meter:
-    """Watches a run: the time and the CPU time from its first clip's beginning to its last commit."""
+    """Measures a run: time and CPU time from its first clip's start to its last commit."""
 
     def __init__(self, did: Callable[[int], None]) -> None:
         self._did = did
@@ -94,13 +94,13 @@ class _Meter:
         self.wall_s = time.time() - min(clip.began for clip in self.finished)
 
     def end(self) -> None:
-        """No more questions to Ray: a driver that asks while Ray ends is ended by it, without a word."""
+        """Stop polling: Ray ends a driver that calls it during shutdown, without a message."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
 
     def _follow(self, ledger: ray.actor.ActorHandle) -> None:
-        """The CPU time when the first clip begins; how many have ended, until the run has."""
+        """Note the CPU time when the first clip starts; then report the number of finished clips until the run ends."""
         try:
             while not ray.get(ledger.progress.remote()).working and not self._ended.is_set():
                 time.sleep(FIRST_POLL_S)
@@ -109,7 +109,7 @@ class _Meter:
                 progress = ray.get(ledger.progress.remote())
                 self._did(progress.num_rows + progress.num_rejects)
         except (ray.exceptions.RayError, RuntimeError, OSError):
-            return  # Ray is going down: the run's own end says why
+            return  # Ray is shutting down; the run reports why
 
 
 KINDS = ("end_to_end", "ceiling", "plain_script")
@@ -118,8 +118,9 @@ MANY = 112  # short clips: the hundredth is the median of clips 91 to 110
 
 @dataclass(frozen=True)
 class Amount:
-    """How much is measured: clips of clip_s at most, so many or round_s of video a round. Rounds: `least`, then more up
-    to `most` while they fit into limit_s. extra: also twice the clips, and many short ones."""
+    """How much is measured: clips of at most clip_s; per round `clips` of them, or round_s of video. Rounds: `least`,
+    then more up to `most` while they fit into limit_s. extra: also a run with twice the clips, and one with many short
+    ones."""
 
     clip_s: float
     round_s: float
@@ -135,7 +136,7 @@ QUICK = Amount(clip_s=3.0, round_s=12.0, clips=4, least=1, most=2, limit_s=75.0,
 
 
 class _Unusable(Exception):
-    """Clips that one of the three cannot read."""
+    """One of the three cannot read some clips."""
 
     def __init__(self, failed: list[Failed]) -> None:
         super().__init__(failed)
@@ -143,19 +144,19 @@ class _Unusable(Exception):
 
 
 def bench_extract(videos: Path | None, watch: Watch) -> dict[str, Any]:
-    """Measure on the videos of a folder (those that one of the three cannot read left out), or on rendered clips."""
+    """Measure on the videos of a folder, without those that one of the three cannot read, or on rendered clips."""
     amount = QUICK if watch.quick else FULL
     found = _Found("rendered scenes" if videos is None else "videos of a folder")
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
         work = Path(folder)
-        watch.say("rendering scenes" if videos is None else f"reading what the videos of {videos} are")
+        watch.say("rendering scenes" if videos is None else f"reading the videos of {videos}")
         source = rendered(work / "rendered", watch.quick, watch.say) if videos is None else videos
         _measure(readable(source, amount.clip_s), amount, work, watch, found)
     return describe("extract", found.results(), goals_of(found), watch)
 
 
 class _Found:
-    """What has been measured so far."""
+    """The measurements so far."""
 
     def __init__(self, videos: str) -> None:
         self.videos = videos
@@ -183,7 +184,7 @@ class _Found:
         }
 
     def ratio(self, kind: str) -> float | None:
-        """Of end to end against `kind`, median of the rounds."""
+        """End to end over `kind`, median of the rounds."""
         if not self.rounds:
             return None
         return statistics.median(r["end_to_end"]["frames_per_s"] / r[kind]["frames_per_s"] for r in self.rounds)
@@ -211,7 +212,7 @@ def _measure(clips: list[Clip], amount: Amount, work: Path, watch: Watch, found:
 
 
 def _usable(clips: list[Clip], amount: Amount, work: Path, watch: Watch, found: _Found) -> list[Clip]:
-    """The clips that all three can read: the first round is measured with what is left after a round of others."""
+    """The clips that all three can read; repeats the first round until no clip fails."""
     while True:
         found.clips = clips
         seconds = sum(map(seconds_of, clips))
@@ -235,9 +236,10 @@ def _usable(clips: list[Clip], amount: Amount, work: Path, watch: Watch, found: 
 
 
 def _round(found: _Found, amount: Amount, work: Path, watch: Watch) -> None:
-    """One round, the order turned from round to round. End to end is first in the first: it tells what is unreadable.
+    """One round; the order rotates from round to round. In the first one end to end is first: it finds unreadable
+    clips.
 
-    Raises _Unusable where one of the three cannot read a clip.
+    Raises _Unusable if one of the three cannot read a clip.
     """
     number = len(found.rounds)
     found.part = {}
@@ -260,7 +262,7 @@ def _round(found: _Found, amount: Amount, work: Path, watch: Watch) -> None:
 
 
 def _extra(found: _Found, work: Path, watch: Watch) -> None:
-    """Whether the cost grows with the number of clips: once with twice as many, once with one second many times."""
+    """Runs that show whether the cost per clip grows: one with twice the clips, one with one second many times."""
     doubled = renamed(found.clips * 2)
     watch.part("twice the clips, end_to_end")
     found.twice = end_to_end(doubled, work / "db", watch, _counting(watch, doubled))
@@ -270,7 +272,7 @@ def _extra(found: _Found, work: Path, watch: Watch) -> None:
 
 
 def _counting(watch: Watch, clips: list[Clip]) -> Callable[[int], None]:
-    """Takes how many clips are finished; tells the watch in seconds of video, as if all were of one length."""
+    """A function of the number of finished clips that reports them to the watch, in seconds of video of equal clips."""
     done, each_s = 0, sum(map(seconds_of, clips)) / len(clips)
 
     def did(num: int) -> None:
@@ -283,7 +285,7 @@ def _counting(watch: Watch, clips: list[Clip]) -> Callable[[int], None]:
 
 
 def goals_of(found: _Found) -> list[dict[str, Any]]:
-    """The goals that extraction is held against; null where nothing was measured."""
+    """The goals of extraction; null where nothing was measured."""
     linear = against = None
     if found.twice is not None and found.rounds:
         linear = found.twice.frames_per_s / statistics.median(r["end_to_end"]["frames_per_s"] for r in found.rounds)
@@ -305,7 +307,7 @@ def goals_of(found: _Found) -> list[dict[str, Any]]:
 
 
 def early_and_late(spent: EndToEnd) -> dict[str, Any]:
-    """Cost of the first clips of a run beside that of the hundredth."""
+    """Cost of the first clips of a run, and of the hundredth."""
     cost = [1000 * (clip.ended - clip.began) / clip.num_frames for clip in spent.finished]
     return {
         "clips": len(cost),
@@ -325,5 +327,5 @@ def _numbers(spent: Spent) -> dict[str, float]:
 
 
 def _with_start(spent: EndToEnd) -> dict[str, float]:
-    """With the rate that a user waits for: Ray's start and end, and loading the models, counted."""
+    """With the rate of the whole command, including the start and end of Ray and loading the models."""
     return _numbers(spent) | {"frames_per_s_with_start": round(spent.num_frames / spent.with_start_s, 2)}

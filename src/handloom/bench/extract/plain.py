@@ -1,7 +1,7 @@
-"""What `bench extract` compares with: plain processes, one per core, without Ray and Lance.
+"""The baselines of `bench extract`: plain processes, one per core, without Ray and Lance.
 
-`ceiling`: the pipeline's own decoding and models, frames handed over in memory, nothing written.
-`plain_script`: an afternoon's work: decord, `mp.solutions.hands`, OpenCV's Lucas-Kanade, an .npz a clip.
+`ceiling`: the pipeline's own decoding and models in one process, nothing written.
+`plain_script`: a simple script: decord, `mp.solutions.hands`, OpenCV's Lucas-Kanade, one .npz per clip.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ END_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class Spent:
-    """num_frames processed in wall_s, with cpu_s of the whole machine; models were loaded before."""
+    """num_frames processed in wall_s, with cpu_s of the whole machine, after the models were loaded."""
 
     num_frames: int
     wall_s: float
@@ -46,7 +46,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Failed:
-    """A clip that a process could not read, and what it said."""
+    """A clip that a process could not read, and its message."""
 
     clip_id: str
     problem: str
@@ -58,14 +58,14 @@ def measure(
     """Process the clips with `ceiling` or `plain_script` in `num_processes` processes that take clips in turn.
 
     Args:
-        did: told how many clips are finished, after each.
+        did: called with the number of finished clips after each.
 
     Raises:
-        HandloomError: a process died.
+        HandloomError: a process crashed.
     """
     context = mp.get_context("spawn")
     jobs, done = context.Queue(), context.Queue()
-    # daemons: a process that waits for its next clip must not keep this one from ending
+    # daemons: processes that wait for a clip must not keep this one from exiting
     folder = tempfile.TemporaryDirectory(prefix="handloom-bench-")
     processes = [
         context.Process(target=_work, args=(kind, jobs, done, Path(folder.name)), daemon=True)
@@ -75,7 +75,7 @@ def measure(
         for process in processes:
             process.start()
         for _ in processes:
-            _take(kind, done, processes)  # ready: imported, models loaded and run once
+            _take(kind, done, processes)  # one message per process: models loaded and run once
         started, cpu = time.perf_counter(), busy_s()
         for clip in clips:
             jobs.put(clip)
@@ -103,20 +103,20 @@ def _take(kind: str, done, processes) -> int | Failed:
         dead = [process.exitcode for process in processes if process.exitcode is not None]
         if dead:
             problem = f"{kind}: a process of the benchmark ended with exit code {dead[0]}"
-            raise HandloomError(problem, "its message is above; -9 is what a machine short of memory does")
+            raise HandloomError(problem, "its message is above; -9 usually means that the machine ran out of memory")
         time.sleep(0.005)
     return done.get()
 
 
 def _work(kind: str, jobs, done, folder: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
     cv2.setNumThreads(1)
     with quiet_stderr():
         one = Ceiling() if kind == "ceiling" else PlainScript(folder / f"{os.getpid()}.npz")
     done.put(0)
     while (clip := jobs.get()) is not None:
         try:
-            with quiet_stderr():  # MediaPipe talks again when it first sees a hand
+            with quiet_stderr():  # MediaPipe logs again at the first hand
                 num_frames = one(clip)
             done.put(num_frames)
         except (*one.unreadable, ClipError) as error:
@@ -124,19 +124,19 @@ def _work(kind: str, jobs, done, folder: Path) -> None:
 
 
 class Ceiling:
-    """Decode and models as the pipeline calls them, in one process."""
+    """Decoding and models as in the pipeline, in one process."""
 
     def __init__(self) -> None:
+        from handloom.stages.extract import Extractor
         from handloom.video.container.packets import NotAVideoError
-        from handloom.video.decode.readers import DecodeFailedError, PictureSizeError
-        from handloom.workers.extraction.extract import Extractor
+        from handloom.video.decode.readers import DecodeFailedError, ImageSizeError
 
-        self.unreadable = (NotAVideoError, DecodeFailedError, PictureSizeError)
+        self.unreadable = (NotAVideoError, DecodeFailedError, ImageSizeError)
         self._settings = Settings()
         self._extractor = Extractor(self._settings, "bench")
 
     def __call__(self, clip: Clip) -> int:
-        from handloom.bench.pictures import Pictures
+        from handloom.bench.images import Images
         from handloom.video.container.packets import read_packet_index
         from handloom.video.decode.decoder import Header
         from handloom.video.grid import clip_range, sample_frames, working_size
@@ -145,27 +145,27 @@ class Ceiling:
         info = index.info
         indices = sample_frames(index.times_s, *clip_range(clip, info), self._settings.video.sample_hz)
         size = working_size(info.width, info.height, self._settings.video.short_side_px)
-        pictures = Pictures(clip.video_uri, index, indices, size)
-        header = Header(info, pictures.decoder, index.times_s[indices], size)
-        self._extractor.row(InMemory(clip, header, pictures))
+        images = Images(clip.video_uri, index, indices, size)
+        header = Header(info, images.decoder, index.times_s[indices], size)
+        self._extractor.row(InMemory(clip, header, images))
         return len(indices)
 
 
 class InMemory:
-    """Frames of a reader in this process, as the extractor wants them."""
+    """Frames of a reader in this process, in the form that the extractor takes."""
 
-    def __init__(self, clip: Clip, header, pictures) -> None:
-        self.clip, self.header, self.chunks = clip, header, pictures.chunks
+    def __init__(self, clip: Clip, header, images) -> None:
+        self.clip, self.header, self.chunks = clip, header, images.chunks
 
 
 class PlainScript:
-    """The afternoon's script: it keeps 2D hands as MediaPipe labels them, and tracks; one .npz a clip."""
+    """The simple script: 2D hands with MediaPipe's labels, and tracks; one .npz per clip."""
 
     def __init__(self, out: Path) -> None:
         import decord
         import mediapipe as mediapipe
 
-        self.unreadable = (decord.DECORDError, RuntimeError, IndexError, ZeroDivisionError)  # as decord has them
+        self.unreadable = (decord.DECORDError, RuntimeError, IndexError, ZeroDivisionError)  # what decord raises
         self._decord = decord
         self._hands = mediapipe.solutions.hands.Hands(static_image_mode=False, max_num_hands=2)
         self._hands.process(np.zeros((360, 640, 3), np.uint8))

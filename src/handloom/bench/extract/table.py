@@ -17,7 +17,7 @@ RATIOS = {
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """What was measured on what, the table, and the ratios; a dash for what was not measured."""
+    """The machine and the clips, the table, and the ratios; a dash for what was not measured."""
     return "\n\n".join([_where(report), _table(report["results"]), _ratios(report)]) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What `bench feed` reads: a database, and the same clips as a LeRobot v3 dataset and as WebDataset shards."""
+"""The data of `bench feed`: a database, and the same clips as a LeRobot v3 dataset and as WebDataset shards."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from handloom.api import Database
 from handloom.bench.feed.lerobot import to_arrow
 from handloom.errors import ConfigError
+from handloom.export.images import decode_jpeg, jpeg_size
 from handloom.export.lerobot.dataset import Episode, Layout, export_lerobot
 from handloom.export.lerobot.meta import Feature, video_feature
-from handloom.export.pictures import decode_jpeg, jpeg_size
 from handloom.export.webdataset import export_webdataset
 from handloom.pipelines.ingest import human
 from handloom.pipelines.run.run import run
 from handloom.pipelines.synth import synth
 from handloom.schemas.settings import RunConfig
 from handloom.schemas.tables.row import row_arrays
-from handloom.store.sql import in_list
+from handloom.store.filters import in_list
 
 NUM_CLIPS, SEED = 12, 2000
 RENDERED = {"width": 384, "height": 288, "fps": 15.0, "duration_s": 3.2, "truth": False}
@@ -39,16 +39,16 @@ NOTE = "Made by a benchmark of handloom.\n"
 
 @dataclass(frozen=True)
 class FeedData:
-    """The same clips three times. shards: by what they hold, `tracks` or `hands` (with pictures).
+    """The same clips in three formats. shards: by content, `tracks` or `hands` (with images).
 
-    clip_ids: in the order of the dataset's episodes and of the shards. where: SQL that selects them. picture: (h, w) of
-    every stored picture. shapes: of one step of every column.
+    clip_ids: in the order of the dataset's episodes and of the shards. where: SQL that selects them. image: (h, w) of
+    every stored image. shapes: of one step of every column.
     """
 
     db: Database
     clip_ids: tuple[str, ...]
     hz: float
-    picture: tuple[int, int]
+    image: tuple[int, int]
     shapes: dict[str, tuple[int, ...]]
     lerobot: Path
     arrow: Path
@@ -60,7 +60,7 @@ class FeedData:
 
 
 def database(db: str | None, videos: Path | None, num_clips: int, work: Path, say: Callable[[str], None]) -> Database:
-    """The database that is given; else one of a folder of videos, or of `num_clips` rendered ones, made in `work`."""
+    """The given database; else one made in `work` from a folder of videos, or from `num_clips` rendered ones."""
     if db is not None:
         return Database.open(db)
     if videos is None:
@@ -69,14 +69,14 @@ def database(db: str | None, videos: Path | None, num_clips: int, work: Path, sa
     made = Database.open(work / "db", create=True)
     human.folder(made, str(videos), dataset="bench", view="ego")
     if run(made, RunConfig()).exit == "interrupted":
-        raise KeyboardInterrupt  # `run` took the signal, and ended well
+        raise KeyboardInterrupt  # `run` handled the signal itself
     return made
 
 
 def prepare(db: Database, num_clips: int, work: Path, say: Callable[[str], None]) -> FeedData:
-    """Up to `num_clips` clips of one rate and one picture size, written into `work` in the other two formats.
+    """Up to `num_clips` clips of one rate and one image size, written into `work` in the other two formats.
 
-    Raises ConfigError where the database has none with pictures and tracks.
+    Raises ConfigError if the database has none with images and tracks.
     """
     ids, hz = _alike(db, num_clips)
     say(f"{len(ids)} clips at {hz:g} Hz: as LeRobot v3 and as WebDataset shards")
@@ -97,7 +97,7 @@ def prepare(db: Database, num_clips: int, work: Path, say: Callable[[str], None]
 
 
 def _alike(db: Database, num_clips: int) -> tuple[list[str], float]:
-    """The clips of the most frequent rate and size that have everything, in stored order."""
+    """The clips with images and tracks of the most frequent rate and size, in stored order."""
     columns = ["clip_id", "frame_s", "width", "height"]
     there = "frame_jpeg IS NOT NULL AND track_depth_source IS NOT NULL AND num_frames > 1"
     rows = db.read("clips", columns, there).to_pylist()
@@ -108,7 +108,7 @@ def _alike(db: Database, num_clips: int) -> tuple[list[str], float]:
             kinds[row["clip_id"]] = (round(1 / steps.mean(), 2), row["width"], row["height"])
     if not kinds:
         raise ConfigError(
-            f"{db.uri} has no clip at an even rate with pictures and track depths", "fill it: `handloom run`"
+            f"{db.uri} has no clip at an even rate with images and track depths", "fill it: `handloom run`"
         )
     kind = Counter(kinds.values()).most_common(1)[0][0]
     ids = [row["clip_id"] for row in rows if kinds.get(row["clip_id"]) == kind][:num_clips]
@@ -123,19 +123,19 @@ def _row(db: Database, clip_id: str) -> dict[str, Any]:
 def _episode(row: dict[str, Any]) -> Episode:
     num = len(row["frame_s"])
     values = {name: row[name].reshape(num, -1) for name in ARRAYS}
-    pictures = {VIDEO: partial(_pictures, row)}
-    return Episode(row["narration"] or "", num, values, pictures, {"clip_id": row["clip_id"]})
+    images = {VIDEO: partial(_images, row)}
+    return Episode(row["narration"] or "", num, values, images, {"clip_id": row["clip_id"]})
 
 
-def _pictures(row: dict[str, Any]) -> Iterator[NDArray[np.uint8]]:
-    """Of even size: the last row and column twice where they are odd."""
+def _images(row: dict[str, Any]) -> Iterator[NDArray[np.uint8]]:
+    """Images of even size: an odd one has its last row or column repeated."""
     for number, jpeg in enumerate(row["frame_jpeg"]):
         image = decode_jpeg(jpeg, f"frame {number} of {row['clip_id']}")
         yield np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")
 
 
 def _write_shards(db: Database, ids: list[str], names: tuple[str, ...], out: Path) -> tuple[str, ...]:
-    """About `NUM_SHARDS` tar files with these columns: enough for two processes to have their own."""
+    """About `NUM_SHARDS` tar files with these columns, so that each of two processes has its own."""
     columns = ["clip_id", "num_frames", *names]
     where = in_list("clip_id", ids)
     size = sum(batch.nbytes for batch in db.batches(columns, where, None, 4))

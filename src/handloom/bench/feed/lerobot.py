@@ -1,8 +1,8 @@
-"""Windows of a LeRobot v3 dataset as lerobot reads them, without the package: a script apart from the rest.
+"""Windows of a LeRobot v3 dataset as lerobot reads them, without its package; uses nothing of handloom.
 
-lerobot 0.4 turns the Parquet files into Arrow files that it maps into memory, takes a window's rows from there, and
-decodes the window's pictures from the video: seek to the key frame before, decode up to the last frame. So does this;
-it keeps videos open between windows and copies no number twice, which is to its advantage.
+lerobot 0.4 converts the Parquet files to Arrow files that it maps into memory, takes a window's rows from there, and
+decodes the window's images from the video: it seeks to the key frame before and decodes up to the last frame. This
+reader does the same, but keeps videos open between windows and copies no number twice, which is faster.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Window = tuple[int, int]  # episode, first step
 
 
 def to_arrow(root: Path, out: Path) -> None:
-    """The dataset's data files as one Arrow file, as lerobot's first opening leaves it in its cache."""
+    """Write the dataset's data files as one Arrow file, as lerobot caches it when it first opens a dataset."""
     tables = [pq.read_table(path) for path in sorted((root / "data").rglob("*.parquet"))]
     table = pa.concat_tables(tables).combine_chunks()
     with pa.OSFile(str(out), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -31,9 +31,9 @@ def to_arrow(root: Path, out: Path) -> None:
 
 
 class LeRobotWindows(torch.utils.data.Dataset):
-    """Map-style dataset: windows[i] is a dict of arrays (S, ...), pictures (S, h, w, 3) uint8.
+    """Map-style dataset: windows[i] is a dict of arrays (S, ...), images (S, h, w, 3) uint8.
 
-    shapes: `{column: shape of one step}`. video: its key, or None. crop: (h, w) that pictures are cut to.
+    shapes: `{column: shape of one step}`. video: its key, or None. crop: (h, w) to which images are cut.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class LeRobotWindows(torch.utils.data.Dataset):
         rows = self._table.slice(episode["dataset_from_index"] + first, self.num_steps)
         found = {name: _array(rows.column(name), shape) for name, shape in self.shapes.items()}
         if self.video is not None:
-            found["images"] = self._pictures(episode, first)
+            found["images"] = self._images(episode, first)
         return found
 
     def _open(self) -> None:
@@ -71,7 +71,7 @@ class LeRobotWindows(torch.utils.data.Dataset):
         self._table = pa.ipc.open_file(pa.memory_map(str(self.arrow))).read_all()
         self._videos: dict[str, Any] = {}
 
-    def _pictures(self, episode: dict[str, Any], first: int) -> NDArray[np.uint8]:
+    def _images(self, episode: dict[str, Any], first: int) -> NDArray[np.uint8]:
         """(S, h, w, 3) RGB."""
         stem = f"videos/{self.video}"
         place = f"chunk-{episode[f'{stem}/chunk_index']:03d}/file-{episode[f'{stem}/file_index']:03d}.mp4"
@@ -100,7 +100,7 @@ def _array(column: pa.ChunkedArray, shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def batches(dataset: LeRobotWindows, batch_size: int, num_workers: int) -> torch.utils.data.DataLoader:
-    """A loader over the windows in their order; its processes stay for the next epoch."""
+    """A loader over the windows in order; its processes persist over epochs."""
     return torch.utils.data.DataLoader(
         dataset, batch_size, num_workers=num_workers, persistent_workers=num_workers > 0, drop_last=True,
         collate_fn=stack, multiprocessing_context="spawn" if num_workers else None,
@@ -112,5 +112,5 @@ def stack(windows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def in_order(dataset: LeRobotWindows) -> Iterator[dict[str, Any]]:
-    """Every window, one by one (tests)."""
+    """Every window in order (for tests)."""
     return (dataset[i] for i in range(len(dataset)))

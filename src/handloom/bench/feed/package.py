@@ -1,4 +1,4 @@
-"""Windows through the `lerobot` package itself: run by a Python that has it, apart from handloom.
+"""Windows through the `lerobot` package: run by a Python that has it; uses nothing of handloom.
 
     PYTHON feed_package.py '{"root": DIR, "keys": [...], "num_steps": S, "indices": [...], "batch_size": B,
                              "workers": N, "rounds": R}'
@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 def video_backend() -> str:
-    """The faster of lerobot's two decoders that works here; lerobot itself takes one that is installed but broken."""
+    """The faster of lerobot's two decoders that works; lerobot alone would take one that is installed but broken."""
     try:
         import torchcodec.decoders  # noqa: F401
     except (ImportError, RuntimeError, OSError):

@@ -1,4 +1,4 @@
-"""How long the recipes wait for their windows: a few steps of each with its small settings."""
+"""How long the recipes wait for windows, over a few steps of each with its small settings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from handloom.api import Database
 from handloom.errors import ConfigError
+from handloom.io.folder import Folder
 from handloom.pipelines.train.settings import load_train_config
-from handloom.train.folder import RunFolder
 from handloom.train.history import loader_wait_share, steps_of
 from handloom.train.loop import train
 from handloom.train.registry import find_recipe
@@ -28,9 +28,9 @@ def loader_waits(
     recipes: Sequence[str] = RECIPES,
     assignments: Sequence[str] = (),
 ) -> None:
-    """Into `into`: `{recipe: {"loader_wait_share", "step_s", "loader_wait_s", "steps", ...}}`; medians.
+    """Write `{recipe: {"loader_wait_share", "step_s", "loader_wait_s", "steps", ...}}` to `into`; medians.
 
-    Trains in this process, without Ray. assignments: settings laid over the small ones, as `--set` takes them.
+    Trains in this process, without Ray. assignments: settings on top of the small ones, as for `--set`.
     """
     for name in recipes:
         say(f"{name}: {num_steps} steps with the small settings")
@@ -39,8 +39,8 @@ def loader_waits(
         config = load_train_config(recipe, size, None, [f"max_steps={num_steps}", *assignments])
         try:
             with tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
-                outcome = train(recipe, db, config.settings, RunFolder.parse(str(Path(folder) / "run")))
-        except ConfigError as error:  # too few clips, as a rule: what the readers gave is not lost for it
+                outcome = train(recipe, db, config.settings, Folder.parse(str(Path(folder) / "run")))
+        except ConfigError as error:  # usually too few clips; the readers' results are kept
             say(f"{name}: not measured: {error.problem}")
             into[name] = {"not_measured": error.problem}
             continue

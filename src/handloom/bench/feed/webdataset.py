@@ -1,7 +1,7 @@
-"""Windows from WebDataset shards, as a training script would cut them: a script apart from the rest.
+"""Windows cut from WebDataset shards, as a training script does; uses nothing of handloom.
 
 A shard's sample is a clip: its frames as JPEG and its arrays as npy (`handloom export webdataset`). Clips are read in
-the shards' order, their pictures decoded once, windows cut as views, mixed in a shuffle buffer and stacked to batches.
+the shards' order, their images decoded once, windows cut as views, mixed in a shuffle buffer and stacked to batches.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ BUFFER = 400  # windows
 
 
 class CutWindows:
-    """clips -> windows: dicts of (S, ...) views of a clip's arrays; `images` (S, h, w, 3) uint8 where `pictures`."""
+    """From clips to windows: dicts of (S, ...) views of a clip's arrays; with `images` (S, h, w, 3) uint8, if asked."""
 
-    def __init__(self, num_steps: int, names: Sequence[str], pictures: bool, stride: int = 1) -> None:
-        self.num_steps, self.names, self.pictures, self.stride = num_steps, tuple(names), pictures, stride
+    def __init__(self, num_steps: int, names: Sequence[str], images: bool, stride: int = 1) -> None:
+        self.num_steps, self.names, self.images, self.stride = num_steps, tuple(names), images, stride
 
     def __call__(self, clips: Iterable[Sample]) -> Iterator[Sample]:
         for clip in clips:
@@ -36,7 +36,7 @@ class CutWindows:
 
     def _arrays(self, clip: Sample) -> dict[str, NDArray[Any]]:
         arrays = {name: np.load(io.BytesIO(clip[f"{name}.npy"]), allow_pickle=False) for name in self.names}
-        if self.pictures:
+        if self.images:
             names = sorted(name for name in clip if name.endswith("jpg"))
             arrays["images"] = np.stack([decode(clip[name]) for name in names])
         return arrays
@@ -44,8 +44,8 @@ class CutWindows:
 
 def decode(jpeg: bytes) -> NDArray[np.uint8]:
     """(h, w, 3) RGB."""
-    with Image.open(io.BytesIO(jpeg)) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(io.BytesIO(jpeg)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def stack(windows: list[Sample]) -> dict[str, torch.Tensor]:
@@ -53,7 +53,7 @@ def stack(windows: list[Sample]) -> dict[str, torch.Tensor]:
 
 
 def batches(shards: Sequence[str], cut: CutWindows, batch_size: int, num_workers: int, buffer: int = BUFFER):
-    """A loader; with several processes each reads shards of its own. They stay for the next epoch."""
+    """A loader; each of several processes reads its own shards. They persist over epochs."""
     data = wds.DataPipeline(
         wds.SimpleShardList(list(shards)), wds.split_by_worker, wds.tarfile_to_samples(), cut,
         wds.shuffle(buffer, initial=buffer, rng=random.Random(0)),
@@ -66,5 +66,5 @@ def batches(shards: Sequence[str], cut: CutWindows, batch_size: int, num_workers
 
 
 def in_order(shards: Sequence[str], cut: CutWindows) -> Iterator[Sample]:
-    """Every window in the shards' order (tests)."""
+    """Every window in the shards' order (for tests)."""
     return iter(wds.DataPipeline(wds.SimpleShardList(list(shards)), wds.tarfile_to_samples(), cut))

@@ -1,8 +1,8 @@
-"""One real clip without truth: its row's numbers, its contact sheet, and its row where there is none yet."""
+"""One real clip without truth: the metrics of its row, its contact sheet, and the row itself if there is none yet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from handloom.bench.cpu import CpuClock
+from handloom.bench.images import Images
 from handloom.bench.metrics.agreement import reversal
 from handloom.bench.metrics.footage import (
     COLLAPSE,
@@ -21,8 +22,7 @@ from handloom.bench.metrics.footage import (
     largest_loss,
     survival,
 )
-from handloom.bench.metrics.still import Floats, still_steps
-from handloom.bench.pictures import Pictures
+from handloom.bench.metrics.scene_motion import Floats, scene_homographies
 from handloom.draw.frames import frames_from_row
 from handloom.draw.sheet import write_contact_sheet
 from handloom.models.protocols import PointTracker
@@ -31,12 +31,12 @@ from handloom.schemas.settings import Settings
 from handloom.schemas.tables.frame_flags import FrameFlag
 from handloom.schemas.tables.row import row_arrays
 from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, HandPoints, TrackKind
+from handloom.stages.choose import point_tracker
+from handloom.stages.extract import Extractor
 from handloom.video.container.packets import read_packet_index
 from handloom.video.decode.decoder import Header
 from handloom.video.decode.frame_store import FrameStore
 from handloom.video.grid import clip_range, sample_frames, working_size
-from handloom.workers.extraction.choose import point_tracker
-from handloom.workers.extraction.extract import Extractor
 
 SHEET_FRAMES = 8
 TRACKS_LOST, CUT = 1 << 17, 1 << 18  # of `frame_flags`
@@ -48,9 +48,9 @@ COLUMNS = ("clip_id", "video_id", "start_s", "width", "height", "frame_s", "hand
 
 @dataclass(frozen=True)
 class FootageClip:
-    """Numbers of one clip. survival, loss: None without stored frames; cpu_ms: a frame, by stage, {} where the row was
-    there before; backwards: agreement with the tracks of the clip followed from its end, where that was asked for;
-    reject: why there is no row."""
+    """Metrics of one clip. survival, loss: None without stored frames; cpu_ms: per frame by stage, {} for a row from a
+    database; backwards: agreement with the tracks of the clip followed from its end, on request; reject: why there is
+    no row."""
 
     name: str
     video: str
@@ -71,13 +71,13 @@ class FootageClip:
 
     @property
     def collapsed(self) -> bool:
-        """Over a third of the visible grid was lost in one step, without a reason."""
+        """Whether more than a third of the visible grid was lost in one step without a reason."""
         return self.loss is not None and self.loss.share > COLLAPSE
 
 
 def measured(row: Mapping[str, Any], sheets: Path | None, cpu_ms: Mapping[str, float] | None = None) -> FootageClip:
-    """The numbers of a row (`row_arrays`; a column that is not there counts as null). sheets: folder that gets its
-    contact sheet, where its frames are stored."""
+    """The metrics of a row (`row_arrays`; a missing column counts as null). sheets: folder for its contact sheet,
+    written if its frames are stored."""
     row = dict.fromkeys(COLUMNS) | dict(row)
     start_s = row["start_s"] or 0.0
     name = row["video_id"] + (f"@{start_s:g}" if start_s else "")
@@ -87,7 +87,7 @@ def measured(row: Mapping[str, Any], sheets: Path | None, cpu_ms: Mapping[str, f
     if row["frame_jpeg"] is not None:
         if sheets is not None:
             write_contact_sheet(frames_from_row(row), row, sheets / f"{_file_name(name)}.png", num_frames=SHEET_FRAMES)
-        steps = still_steps(_greys(row), hands_px, size)
+        steps = scene_homographies(_greys(row), hands_px, size)
         dark = np.zeros(len(visible), bool) if flags is None else (flags & (FrameFlag.DARK | CUT)) != 0
         kept = survival(px, visible, steps, hands_px, size)
         loss = largest_loss(px, visible, steps, hands_px, size, dark)
@@ -110,7 +110,7 @@ def measured(row: Mapping[str, Any], sheets: Path | None, cpu_ms: Mapping[str, f
 
 
 def _grid_and_hands(row: Mapping[str, Any]) -> tuple[np.ndarray, Floats, Floats, tuple[int, int]]:
-    """The first grid's visible (T, G) and places (T, G, 2), hands (T, 2, 21, 2) with NaN for none, and the size."""
+    """The first grid's visible (T, G) and places (T, G, 2); hands (T, 2, 21, 2), NaN for none; the image's size."""
     num = len(row["frame_s"])
     grid = row["track_kind"] == TrackKind.GRID
     hands_px = np.full((num, NUM_HANDS, NUM_KEYPOINTS, 2), np.nan)
@@ -125,7 +125,7 @@ def _greys(row: Mapping[str, Any]):
 
 
 def _later(row: Mapping[str, Any]) -> list[LaterGrid]:
-    """The grids that began within the clip; [] where there are none."""
+    """The grids that began after the first; [] if there are none."""
     query, frame, visible = (row[f"regrid_{name}"] for name in ("query_frame", "frame", "visible"))
     if query is None:
         return []
@@ -142,11 +142,11 @@ _tracker: PointTracker | None = None
 
 
 def begin(backwards: bool = False) -> None:
-    """Load the models, once a process. backwards: the footage is followed from its end as well."""
+    """Load the models, once per process. backwards: the footage is also followed from its end."""
     global _extractor, _clock, _tracker
     cv2.setNumThreads(1)
     _clock = CpuClock()
-    _extractor = Extractor(Settings(), "bench", tell=_clock.begin)
+    _extractor = Extractor(Settings(), "bench", on_stage=_clock.begin)
     _tracker = point_tracker(Settings().tracks) if backwards else None
 
 
@@ -154,7 +154,7 @@ def processed(clip: Clip, sheets: Path | None) -> FootageClip:
     """Run the pipeline on a clip in this process and measure its row.
 
     Raises:
-        ClipError, NotAVideoError, DecodeFailedError, PictureSizeError: it gives no row.
+        ClipError, NotAVideoError, DecodeFailedError, ImageSizeError: the clip has no row.
     """
     row, frames, cpu_ms = row_of(clip)
     found = measured(row, sheets, cpu_ms)
@@ -165,13 +165,14 @@ def processed(clip: Clip, sheets: Path | None) -> FootageClip:
 
 
 def row_of(clip: Clip) -> tuple[dict[str, Any], KeptFrames, dict[str, float]]:
-    """A clip's row, its frames, to be closed, and the CPU time of a frame by stage; after `begin`."""
+    """A clip's row; its frames, which the caller closes; and CPU milliseconds per frame by stage. Call `begin`
+    before."""
     settings = Settings()
     packets = read_packet_index(clip.video_uri)
     index = sample_frames(packets.times_s, *clip_range(clip, packets.info), settings.video.sample_hz)
     size = working_size(packets.info.width, packets.info.height, settings.video.short_side_px)
-    pictures = Pictures(clip.video_uri, packets, index, size)
-    frames = KeptFrames(clip, Header(packets.info, pictures.decoder, packets.times_s[index], size), pictures)
+    images = Images(clip.video_uri, packets, index, size)
+    frames = KeptFrames(clip, Header(packets.info, images.decoder, packets.times_s[index], size), images)
     _clock.sums.clear()
     row = _extractor.row(frames)
     _clock.end()
@@ -179,22 +180,26 @@ def row_of(clip: Clip) -> tuple[dict[str, Any], KeptFrames, dict[str, float]]:
 
 
 class KeptFrames:
-    """A clip's frames as an `Extractor` wants them, which are there afterwards as well: `store`."""
+    """A clip's frames for an `Extractor`, kept in `store` for later."""
 
-    def __init__(self, clip: Clip, header: Header, pictures: Pictures) -> None:
-        self.clip, self.header, self._pictures = clip, header, pictures
+    def __init__(self, clip: Clip, header: Header, images: Images) -> None:
+        self.clip, self.header, self._images = clip, header, images
         self.store = FrameStore(header.frame_s)
 
-    def chunks(self) -> Iterator[np.ndarray]:
-        self.store.close()
-        self.store = FrameStore(self.header.frame_s)
-        for chunk in self._pictures.chunks():
+    def chunks(self, begin: Callable[[], object]) -> Iterator[np.ndarray]:
+        """As `DecodedClip.chunks`; can be read again."""
+
+        def restart() -> None:
+            self.store.clear()
+            begin()
+
+        for chunk in self._images.chunks(restart):
             self.store.append(chunk)
             yield chunk
 
 
 class _FromTheEnd:
-    """The frames of a store in the other order."""
+    """The frames of a store in reverse order."""
 
     def __init__(self, store: FrameStore) -> None:
         self._store, self.frame_s = store, store.frame_s[-1] - store.frame_s[::-1]
@@ -210,7 +215,7 @@ class _FromTheEnd:
 
 
 def _backwards(clip: Clip, frames: KeptFrames, row: Mapping[str, Any]) -> dict[str, float]:
-    """How far the grid agrees with that of the last frame, followed back."""
+    """How far the grid agrees with that of the last frame, followed backwards."""
     shape = (*row["hand_keypoints_px"].shape[:3], 3)
     names = ("hand_visible", "hand_infilled", "hand_confidence", "hand_keypoints_px")
     hands = HandPoints(*(row[name][::-1] for name in names), np.full(shape, np.nan, np.float32), row["hand_view"])

@@ -1,6 +1,6 @@
-"""`bench accuracy --footage`: what can be said of real clips without truth, clip by clip and together.
+"""`bench accuracy --footage`: metrics of real clips without truth, clip by clip and together.
 
-The rows come from a database, of an older version too, or are made of a folder of videos, with their CPU time.
+The rows come from a database, also one of an older version, or are made from a folder of videos, with their CPU time.
 """
 
 from __future__ import annotations
@@ -28,39 +28,42 @@ from handloom.pipelines.process_pool import process_pool
 from handloom.schemas.clip import Clip
 from handloom.schemas.tables.row import row_arrays
 from handloom.video.container.packets import NotAVideoError
-from handloom.video.decode.readers import DecodeFailedError, PictureSizeError
+from handloom.video.decode.readers import DecodeFailedError, ImageSizeError
 
-TOO_SHORT = "too_short"  # reason of a path that cannot be asked for
-CLIP_S = 10.0  # longer videos are cut so, as `ingest folder` does
+TOO_SHORT = "too_short"  # reason of a clip too short for a path
+CLIP_S = 10.0  # longer videos are cut into clips of this length, as `ingest folder` does
 QUICK_CLIPS = 2
 NAN = float("nan")
 
 
 def read_held(path: Path | None) -> frozenset[str]:
-    """Names of videos, without their endings, of a file that has one a line.
+    """Names of videos, without suffixes, from a file with one per line.
 
     Raises:
-        ConfigError: it cannot be read, or names none.
+        ConfigError: the file cannot be read, or is empty.
     """
     if path is None:
         return frozenset()
     try:
         names = frozenset(Path(line.strip()).stem for line in path.read_text().splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--held {path} cannot be read: {error}", "expected a text file, a video a line") from error
+        raise ConfigError(
+            f"--held {path} cannot be read: {error}", "expected a text file, one video per line"
+        ) from error
     if not names:
-        raise ConfigError(f"--held {path} names no video", "expected a text file, a video a line")
+        raise ConfigError(f"--held {path} names no video", "expected a text file, one video per line")
     return names
 
 
 def footage_clips(source: Path, sheets: Path | None, watch: Watch, backwards: bool = False) -> Iterator[FootageClip]:
-    """The numbers of every clip of a database, of a folder of them, or of a folder of videos, as they are finished.
+    """The metrics of every clip of a database, a folder of databases, or a folder of videos, as each finishes.
 
-    sheets: a folder that gets a contact sheet of every clip. backwards: videos are followed from their end as well.
+    sheets: a folder for a contact sheet of every clip. backwards: videos are also followed from their end.
 
     Raises:
-        ConfigError: no video of the folder can be read, a database has no videos to follow. StoreError: the database
-            cannot be read, a sheet not written.
+        ConfigError: no video of the folder can be read, or `backwards` with a database. StoreError: the database cannot
+        be
+            read, or a sheet not written.
     """
     if sheets is not None:
         sheets.mkdir(parents=True, exist_ok=True)
@@ -76,7 +79,7 @@ def footage_clips(source: Path, sheets: Path | None, watch: Watch, backwards: bo
 
 
 def databases_in(source: Path) -> list[Path]:
-    """The database that a folder is, or those that lie in it, up to two folders down; [] where it holds none."""
+    """The folder itself if it is a database, else the databases in it, up to two levels down."""
     for where in ("", "*/", "*/*/"):
         found = sorted(path.parent for path in source.glob(f"{where}clip_list.lance"))
         if found:
@@ -110,13 +113,13 @@ def _of_videos(clips: Sequence[Clip], sheets: Path | None, watch: Watch, backwar
             name = jobs[job].video_id
             try:
                 yield job.result()
-            except (ClipError, NotAVideoError, DecodeFailedError, PictureSizeError) as error:
+            except (ClipError, NotAVideoError, DecodeFailedError, ImageSizeError) as error:
                 yield FootageClip(name, name, reject=getattr(error, "reason", type(error).__name__))
             watch.did(name)
 
 
 def results_of(clips: Sequence[FootageClip], held: frozenset[str]) -> dict[str, Any]:
-    """Numbers of all clips, of those that were tuned on and of those held out, and one by one."""
+    """Metrics of all clips, of those used for tuning and of those held out, and of each clip."""
     clips = sorted(clips, key=lambda clip: clip.name)
     out = {"all": pooled(clips)}
     if held:
@@ -126,7 +129,7 @@ def results_of(clips: Sequence[FootageClip], held: frozenset[str]) -> dict[str, 
 
 
 def pooled(clips: Sequence[FootageClip]) -> dict[str, Any]:
-    """Shares over clips; the grid's points at the end and windows are summed over clips first."""
+    """Shares over clips; the grid's points at the end and the windows are summed over clips first."""
     rows = [clip for clip in clips if clip.reject is None]
     asked = [clip for clip in rows if clip.reason != TOO_SHORT]
     kept = [clip.survival for clip in rows if clip.survival is not None]
@@ -159,7 +162,7 @@ def pooled(clips: Sequence[FootageClip]) -> dict[str, Any]:
 
 
 def goals_of(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """The goals of real footage, over all clips and, where some were held out, over those as well."""
+    """The goals of real footage, over all clips and over those held out, if any."""
     out = []
     for part, words in (("all", "real clips"), ("held_out", "held-out clips")):
         if part in results:
@@ -194,7 +197,7 @@ def _one(clip: FootageClip, held: frozenset[str]) -> dict[str, Any]:
 
 
 def _cpu(clips: Sequence[FootageClip]) -> dict[str, float]:
-    """By stage, frames counted alike; {} where nothing was timed."""
+    """CPU milliseconds per frame by stage, all frames weighted alike; {} if nothing was timed."""
     frames = sum(clip.num_frames for clip in clips)
     sums: Counter[str] = Counter()
     for clip in clips:
@@ -221,7 +224,7 @@ HEADS = {"all": "all", "tuned": "tuned on", "held_out": "held out"}
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Two tables: all clips together, and clip by clip; a dash where something is not known."""
+    """Two tables: all clips together, and clip by clip; a dash for unknown numbers."""
     parts = [part for part in HEADS if part in results]
     lines = ["| Real clips without truth | " + " | ".join(HEADS[part] for part in parts) + " |"]
     lines.append("|---" + "|---:" * len(parts) + "|")

@@ -1,6 +1,6 @@
-"""How far two sets of tracks agree where neither is the truth: other authors' tracks, and a clip followed backwards.
+"""How far two sets of tracks agree, neither of which is the truth: published tracks, and a clip followed backwards.
 
-Pixels are those of a picture 640 wide. T frames, N tracks.
+Pixels are those of an image 640 wide. T frames, N tracks.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ Bools = NDArray[np.bool_]
 
 WIDTH_PX = 640
 NEAR_PX = (4, 8, 16)
-_SAME_QUERY_PX = 2.0  # queries this near to each other are one point
-_STRETCHED = 2.5  # a triangle of neighbours whose sides grow or shrink by more spans an edge of something
+_SAME_QUERY_PX = 2.0  # queries no farther apart are the same point
+_STRETCHED = 2.5  # a triangle of neighbours whose sides grow or shrink by a larger factor spans the edge of an object
 NAN = float("nan")
 
 
 def agreement(
     px: Floats, visible: Bools, depth: Floats, theirs_px: Floats, theirs_depth: Floats, size: tuple[int, int]
 ) -> dict[str, float]:
-    """Ours (T, N) against theirs (T, M), paired by their places on the first frame; where ours are visible and theirs
-    lie in the picture.
+    """Compare our tracks (T, N) with theirs (T, M), paired by place on the first frame, where ours are visible and
+    theirs are in the image.
 
-    depth, theirs_depth: (T, N), (T, M), of any unit. depth_error: median relative difference after the one scale that
-    fits best, depth_correlation: of the depths' logarithms; compared: share of their points in the picture.
+    depth, theirs_depth: (T, N), (T, M), of any unit. depth_error: median relative difference after the best common
+    scale; depth_correlation: of the depths' logarithms; compared: share of their points in the image that have a pair.
     """
     scale = WIDTH_PX / size[0]
     away, pair = cKDTree(px[0]).query(theirs_px[0])
@@ -50,11 +50,11 @@ def agreement(
 def reversal(
     px: Floats, visible: Bools, back_px: Floats, back_visible: Bools, size: tuple[int, int]
 ) -> dict[str, float]:
-    """Points of the first frame's grid (T, N) that are seen on the last frame, against the last frame's grid (T, M)
-    followed back, both in the clip's own order; on the first frame and three between, where both are visible.
+    """Compare the first frame's grid (T, N) with the last frame's grid (T, M) followed backwards, both in the clip's
+    order, on the first frame and three in between, where both are visible.
 
-    Where a point should be is told by the triangle of the other grid's points in which it lies on the last frame.
-    compared: share of the points seen then and on the last frame for which it can be told.
+    The expected place of a point comes from the triangle of the other grid's points around it on the last frame.
+    compared: of the points visible then and on the last frame, the share with such a triangle.
     """
     last = len(px) - 1
     seen = np.flatnonzero(visible[last])
@@ -80,7 +80,7 @@ def reversal(
 
 
 def _stretched(now: Floats, before: Floats) -> Bools:
-    """Triangles (N, 3, 2) of which a side is much longer or shorter than it was."""
+    """Which triangles (N, 3, 2) have a side that is much longer or shorter than before."""
     sides = [np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1) for corners in (now, before)]
     ratio = sides[0] / np.maximum(sides[1], 1e-6)
     return ~((ratio < _STRETCHED) & (ratio > 1 / _STRETCHED)).all(axis=1)

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 Floats = NDArray[np.floating]
 
 MIN_TRAVEL_M = 0.02
-"""Spread (rms) of a trajectory below which its scale and its shape are not asked for: the head hardly moved."""
+"""A trajectory of a smaller rms spread has no scale or shape to compare: the head hardly moved."""
 
 
 def camera_errors(estimated: Floats, truth: Floats) -> dict[str, float]:
@@ -39,13 +39,13 @@ def camera_errors(estimated: Floats, truth: Floats) -> dict[str, float]:
 
 
 def relative_errors(estimated: Floats, truth: Floats, frame_s: Floats) -> dict[str, float]:
-    """What happens from frame to frame, and how long the path is; over a whole clip, nothing aligned, no scale fitted.
+    """Errors from frame to frame and the path's length, over a whole clip, without alignment or a fitted scale.
 
     rpe_m, rpe_deg: rms of the translation, and of the angle, of (true motion)^-1 (estimated motion) from a frame to the
-    next one; rpe_1s_m, rpe_1s_deg: to the frame one second later. Translations are seen from the first frame of each
-    pair. length_ratio: length of the estimated path over that of the true one, NaN where the true centres' rms distance
-    from their mean is below `MIN_TRAVEL_M`; jitter makes it longer, a scale too small shorter. path_m: the true length.
-    Steps whose frames are not both known are left out, on both sides.
+    next one; rpe_1s_m, rpe_1s_deg: to the frame one second later. Translations are in the first frame of each pair.
+    length_ratio: length of the estimated path over the true one, NaN where the true centres' rms distance from their
+    mean is below `MIN_TRAVEL_M`; jitter makes it larger, too small a scale smaller. path_m: the true length. Steps with
+    an unknown frame are left out of both.
 
     Source: RPE: Sturm et al., IROS 2012, section V; ratio: MINT's Table 2.
     """
@@ -89,8 +89,8 @@ def _relative(poses: Floats, ahead: int) -> Floats:
 
 
 def windowed(estimated: Floats, truth: Floats, frame_s: Floats, seconds: float) -> list[dict[str, float]]:
-    """`camera_errors` of stretches of `seconds` one after another, the last one ending with the clip; a shorter clip is
-    one stretch."""
+    """`camera_errors` of consecutive stretches of `seconds`, the last one ending with the clip; a shorter clip is one
+    stretch."""
     starts = np.arange(frame_s[0], max(frame_s[-1] - seconds, frame_s[0]) + 1e-9, seconds)
     if frame_s[-1] - starts[-1] > seconds + 1e-9:
         starts = np.append(starts, frame_s[-1] - seconds)
@@ -102,10 +102,10 @@ def windowed(estimated: Floats, truth: Floats, frame_s: Floats, seconds: float) 
 
 
 def align_world(estimated: Floats, truth: Floats) -> Floats:
-    """The rigid motion (4, 4) that takes the estimated world to the true one: its turn fits the orientations, its shift
-    the centres. The scale is kept. NaN where no pose is known in both.
+    """The rigid motion (4, 4) from the estimated world to the true one: its rotation is fitted to the orientations, its
+    translation to the centres. The scale is kept. NaN where no pose is known in both.
 
-    Orientations settle the turn also where the camera moved along a line, or hardly at all.
+    Orientations determine the rotation also if the camera moved along a line, or hardly moved.
     """
     known = np.isfinite(estimated).all(axis=(1, 2)) & np.isfinite(truth).all(axis=(1, 2))
     out = np.full((4, 4), np.nan)
@@ -132,7 +132,7 @@ def _angle_deg(turn: Floats, ours: Floats, true: Floats) -> float:
 
 
 def _fit(ours: Floats, true: Floats, scaled: bool) -> tuple[float, float]:
-    """Umeyama's scale (1 where not asked for; 0 where `ours` stands still) and the rms distance that stays."""
+    """Umeyama's scale (1 if not `scaled`; 0 if `ours` does not move) and the rms distance that is left."""
     a, b = ours - ours.mean(axis=0), true - true.mean(axis=0)
     u, s, vt = np.linalg.svd(b.T @ a)
     s[2] *= np.sign(np.linalg.det(u @ vt))

@@ -1,4 +1,4 @@
-"""How far away hands are said to be, against the truth, and whether the error is as large as it is said to be."""
+"""The error of hands' distance from the camera, and whether it fits the predicted standard deviation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.floating]
 @dataclass(frozen=True)
 class Distances:
     """One value per visible hand-frame that was found and placed. relative: error over the true distance, positive is
-    too far; sigmas: error in its own standard deviations, NaN where none is said."""
+    too far; sigmas: error over its predicted standard deviation, NaN without one."""
 
     relative: Floats
     sigmas: Floats
@@ -37,15 +37,15 @@ def distances(truth: TrueHands, predicted: PredictedHands, sigma_m: Floats | Non
 
 
 def distance_scores(clips: Sequence[Distances]) -> dict[str, float]:
-    """All hand-frames together: medians of the relative error's size and of the error, and shares within one and two
-    standard deviations of those that say one."""
+    """All hand-frames together: medians of the absolute relative error and of the relative error, and the shares within
+    one and two predicted standard deviations."""
     relative, sigmas = (np.concatenate([getattr(clip, name) for clip in clips]) for name in ("relative", "sigmas"))
-    said = sigmas[np.isfinite(sigmas)]
-    shares = {f"distance_within_{k}_sigma": _mean(np.abs(said) <= k) for k in (1, 2)}
+    claimed = sigmas[np.isfinite(sigmas)]
+    shares = {f"distance_within_{k}_sigma": _mean(np.abs(claimed) <= k) for k in (1, 2)}
     return {
         "distance_error": _median(np.abs(relative)),
         "distance_bias": _median(relative),
-        "distance_bias_sigmas": _median(said),
+        "distance_bias_sigmas": _median(claimed),
         **shares,
     }
 

@@ -1,6 +1,8 @@
-"""What can be said of a real clip's row without truth: is there a path, what became of the grid, do windows fill.
+"""Metrics of a real clip's row without truth: whether points of the grid survive, and whether windows have enough
+points.
 
-T frames, N tracks. A point is *judged* where the still scene's motion (`metrics.still`) says where it should be.
+T frames, N tracks. A point can be judged where the static scene's motion (`metrics.scene_motion`) gives its expected
+place.
 """
 
 from __future__ import annotations
@@ -11,16 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.bench.metrics.still import carried, under_hands
+from handloom.bench.metrics.scene_motion import moved_points, under_hands
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 
-WINDOW, ENOUGH_POINTS = 17, 600  # 16 samples after the first one; points that must be visible in all of them
-COLLAPSE = 1 / 3  # of the visible points, lost in one step
-MIN_GRID = 0.1  # of the grid that must be visible for a step to count
-_BORDER = 0.03  # of the picture's shorter side: a point expected nearer to the border may have left
-_MOVER_PX, _MOVER_FRAMES = 8.0, 5  # off the still scene's motion by more, in a picture 640 wide: it moves by itself
+WINDOW, ENOUGH_POINTS = 17, 600  # frames of a window; points that must be visible in all of them
+COLLAPSE = 1 / 3  # share of the visible points lost in one step
+MIN_GRID = 0.1  # share of the grid that must be visible for a step to count
+_BORDER = 0.03  # share of the image's shorter side; a point expected nearer to the border may have left
+_MOVER_PX, _MOVER_FRAMES = 8.0, 5  # a point that departs more from the static scene, in an image 640 wide, moves itself
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class LaterGrid:
 
 @dataclass(frozen=True)
 class Survival:
-    """Points of the first grid at the clip's end: seen there; expected there but not seen; not to be judged."""
+    """Points of the first grid at the clip's end: seen; expected but not seen; not possible to judge."""
 
     seen: int
     missing: int
@@ -41,14 +43,14 @@ class Survival:
 
     @property
     def share(self) -> float:
-        """Seen, of those that should be; NaN where none should be."""
+        """Share seen of those expected; NaN if none is expected."""
         return self.seen / (self.seen + self.missing) if self.seen + self.missing else float("nan")
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Largest share of the visible grid lost in one step without a reason: at frame `frame`, -1 where none was lost;
-    unjudged: steps that could not be judged, a cut or too fast a turn."""
+    """Largest share of the visible grid lost in one step without a reason, at frame `frame`; -1 if none was lost.
+    unjudged: steps that cannot be judged, such as a cut or too fast a turn."""
 
     share: float
     frame: int
@@ -56,10 +58,10 @@ class Loss:
 
 
 def survival(px: Floats, visible: Bools, steps: Floats, hands_px: Floats, size: tuple[int, int]) -> Survival:
-    """Points (T, N) of a grid on the last frame, against where the still scene says they should be.
+    """Points (T, N) of a grid on the last frame, compared with their expected places in the static scene.
 
-    A point that is missing is expected in the picture, not under a hand, and was not on a hand when it was last seen;
-    one that moved by itself then, or whose place cannot be said, is unknown. Points never seen do not count.
+    A missing point is expected in the image, not under a hand, and was not on a hand when last seen. One that moved by
+    itself then, or has no expected place, is unknown. Points never seen do not count.
     """
     last = len(visible) - 1
     at_end = visible[last]
@@ -69,7 +71,7 @@ def survival(px: Floats, visible: Bools, steps: Floats, hands_px: Floats, size: 
     for t in np.unique(seen_at):
         at = np.flatnonzero(seen_at == t)
         place = px[t, gone[at]].astype(float)
-        there = carried(place, steps[t:last])
+        there = moved_points(place, steps[t:last])
         known = np.isfinite(there).all(axis=1)
         mover = _moves(px, visible, gone[at], int(t), steps, size)
         on_hand = under_hands(place, hands_px[max(t - 1, 0) : t + 2], size)
@@ -82,8 +84,8 @@ def survival(px: Floats, visible: Bools, steps: Floats, hands_px: Floats, size: 
 def largest_loss(
     px: Floats, visible: Bools, steps: Floats, hands_px: Floats, size: tuple[int, int], dark: Bools
 ) -> Loss:
-    """The step in which most of the visible grid (T, N) is lost, other than out of the picture, under a hand, or into a
-    black frame (dark: (T,))."""
+    """The step with the largest loss of the visible grid (T, N), not counting points that leave the image, go under a
+    hand or end in a black frame (dark: (T,))."""
     worst, worst_at, unjudged = 0.0, -1, 0
     for t in range(len(visible) - 1):
         num, lost = int(visible[t].sum()), np.flatnonzero(visible[t] & ~visible[t + 1])
@@ -93,7 +95,7 @@ def largest_loss(
             unjudged += len(lost) > COLLAPSE * num
             continue
         place = px[t, lost].astype(float)
-        there = carried(place, steps[t : t + 1])
+        there = moved_points(place, steps[t : t + 1])
         explained = ~within(there, size)
         some = np.flatnonzero(~explained)
         explained[some] = under_hands(there[some], hands_px[max(t - 1, 0) : t + 3], size)
@@ -104,7 +106,7 @@ def largest_loss(
 
 
 def within(points_px: Floats, size: tuple[int, int]) -> Bools:
-    """Whether points (N, 2) lie in the picture, further from its border than the still scene's motion may be wrong."""
+    """Whether points (N, 2) are in the image, farther from its border than the possible error of the expected place."""
     margin = _BORDER * min(size)
     return ((points_px >= margin) & (points_px <= np.array(size) - 1 - margin)).all(axis=-1)
 
@@ -112,10 +114,11 @@ def within(points_px: Floats, size: tuple[int, int]) -> Bools:
 def dense_windows(
     visible: Bools, later: Sequence[LaterGrid] = (), length: int = WINDOW, enough: int = ENOUGH_POINTS
 ) -> tuple[int, int]:
-    """Windows of `length` frames in a row with `enough` points visible throughout, and windows in all.
+    """The number of windows of `length` consecutive frames with `enough` points visible in all frames; and of all
+    windows.
 
-    visible: (T, N), the first grid's points first. A window takes, in their place, the grid of which most points are
-    visible in all its frames: the rule of `geometry.later_grids`.
+    visible: (T, N), the first grid's points first. A window uses the grid with the most points visible in all its
+    frames, as `geometry.tracks.stored_grids` does.
     """
     num = len(visible) - length + 1
     if num <= 0:
@@ -135,10 +138,10 @@ def dense_windows(
 
 
 def _moves(px: Floats, visible: Bools, points: NDArray[np.intp], t: int, steps: Floats, size: tuple[int, int]) -> Bools:
-    """Whether points moved otherwise than the still scene in the frames before `t`."""
+    """Whether points moved differently from the static scene in the frames before `t`."""
     before = max(t - _MOVER_FRAMES, 0)
     if before == t:
         return np.zeros(len(points), bool)
-    there = carried(px[before, points].astype(float), steps[before:t])
+    there = moved_points(px[before, points].astype(float), steps[before:t])
     off = np.linalg.norm(there - px[t, points], axis=1) * 640 / max(size)
     return visible[before, points] & (off > _MOVER_PX)

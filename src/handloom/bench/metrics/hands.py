@@ -1,7 +1,7 @@
 """How far predicted hands are from true ones: presence, handedness, 2D, 3D and jitter.
 
 T frames, D predictions a frame, H = 2 true hands (0 left, 1 right), K = 21 keypoints. Predictions are matched to the
-true hands of their frame by 2D distance, whatever handedness they claim; handedness is a measure of its own.
+true hands of their frame by 2D distance, whatever their handedness, which is a separate metric.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from handloom.schemas.hand_topology import INDEX, LITTLE, PALM_TRIANGLE
+
 Floats = NDArray[np.floating]
 
 MATCH_PALMS = 1.5
-"""A prediction further from a hand than this many palm widths (mean of its keypoints) is not a prediction of it."""
-WRIST, INDEX_BASE, LITTLE_BASE = 0, 5, 17
+"""Palm widths; a prediction whose keypoints are farther from a hand, in the mean, is not matched to it."""
 
 
 @dataclass(frozen=True)
 class TrueHands:
-    """keypoints_px: (T, 2, 21, 2); keypoints_cam_m, keypoints_world_m: (T, 2, 21, 3); visible: (T, 2) bool: hands that
-    a prediction is asked for. Others may be predicted without error, where half of their keypoints are known.
+    """keypoints_px: (T, 2, 21, 2); keypoints_cam_m, keypoints_world_m: (T, 2, 21, 3); visible: (T, 2) bool, hands that
+    must be predicted. Others may be predicted without penalty if half of their keypoints are known.
 
-    frame_s: (T,), world_from_camera: (T, 4, 4), present: (T, 2) bool, a keypoint of the hand lies in the picture;
-    numbers that need one that is None are left out."""
+    frame_s: (T,), world_from_camera: (T, 4, 4), present: (T, 2) bool, a keypoint of the hand is in the image; metrics
+    that need one that is None are left out."""
 
     keypoints_px: Floats
     keypoints_cam_m: Floats
@@ -53,7 +54,7 @@ class PredictedHands:
 
 @dataclass(frozen=True)
 class HandErrors:
-    """What was measured in one clip: counts, and one value per visible hand-frame that was found (NaN: no 3D).
+    """Errors of one clip: counts, and one value per visible hand-frame that was found (NaN: no 3D).
 
     jitter arrays: one value per hand and three frames in a row; the truth's over the same frames.
     """
@@ -75,10 +76,10 @@ class HandErrors:
 
 
 def palm_width_px(truth: TrueHands) -> Floats:
-    """(T, 2): the palm's width (index to little finger's base) as it would show facing the camera at its distance."""
+    """(T, 2): the palm's width, from the base of the index to that of the little finger, if it faced the camera."""
     cam = np.asarray(truth.keypoints_cam_m, float)
-    width_m = np.linalg.norm(cam[:, :, INDEX_BASE] - cam[:, :, LITTLE_BASE], axis=-1)
-    depth_m = cam[:, :, [WRIST, INDEX_BASE, LITTLE_BASE], 2].mean(axis=-1)
+    width_m = np.linalg.norm(cam[:, :, INDEX[0]] - cam[:, :, LITTLE[0]], axis=-1)
+    depth_m = cam[:, :, PALM_TRIANGLE, 2].mean(axis=-1)
     return truth.focal_px * width_m / np.where(depth_m > 1e-3, depth_m, np.nan)
 
 
@@ -101,7 +102,7 @@ def match(truth: TrueHands, predicted: PredictedHands) -> tuple[NDArray[np.int64
 
 
 def hand_errors(truth: TrueHands, predicted: PredictedHands) -> HandErrors:
-    """Everything that is measured of one clip's hands."""
+    """All errors of one clip's hands."""
     found, false = match(truth, predicted)
     scored = truth.visible & (found >= 0)
     at = np.nonzero(scored)
@@ -132,7 +133,7 @@ def hand_errors(truth: TrueHands, predicted: PredictedHands) -> HandErrors:
 
 
 def hand_scores(clips: Sequence[HandErrors]) -> dict[str, float]:
-    """The clips' numbers together: every visible hand-frame counts the same. NaN where nothing was measured."""
+    """The scores of all clips: every visible hand-frame has the same weight. NaN where nothing was measured."""
     visible, found, false, right = (
         sum(getattr(clip, name) for clip in clips)
         for name in ("num_visible", "num_found", "num_false", "num_right_handed")
@@ -158,8 +159,8 @@ def hand_scores(clips: Sequence[HandErrors]) -> dict[str, float]:
 
 
 def distance_px(predicted: Floats, truth: Floats) -> Floats:
-    """Mean distance (...) of keypoints (..., 21, 2) over those whose true place is known: one far outside the picture
-    may have none, where the lens does not reach. NaN where more than half have none, or the prediction is NaN."""
+    """Mean distance (...) of keypoints (..., 21, 2) over those with a known true place, which one outside of the lens's
+    view does not have. NaN if more than half have none, or the prediction is NaN."""
     away = np.linalg.norm(np.asarray(predicted, float) - truth, axis=-1)
     known = np.broadcast_to(np.isfinite(truth).all(axis=-1), away.shape)
     num = known.sum(axis=-1)
@@ -173,7 +174,7 @@ def mpjpe_mm(predicted_m: Floats, truth_m: Floats) -> Floats:
 
 
 def procrustes(predicted: Floats, truth: Floats) -> Floats:
-    """(n, K, 3) `predicted`, each moved, turned and scaled (no mirror) to lie as near to `truth` as it can. NaN stays.
+    """(n, K, 3) `predicted`, each aligned to `truth` by the best similarity (no reflection). NaN stays.
 
     Source: Umeyama, Least-squares estimation of transformation parameters between two point patterns, PAMI 1991; as
     PA-MPJPE in Kanazawa et al., End-to-end Recovery of Human Shape and Pose, CVPR 2018.
@@ -196,12 +197,14 @@ def procrustes(predicted: Floats, truth: Floats) -> Floats:
 
 
 def of_truth(values: NDArray, found: NDArray[np.int64]) -> NDArray:
-    """(T, D, ...) of predictions as (T, 2, ...) of true hands; what was not found is prediction 0 of the frame."""
+    """(T, D, ...) of predictions as (T, 2, ...) of true hands; a hand that was not found gets the frame's prediction
+    0."""
     return np.asarray(values)[np.arange(len(found))[:, None], np.maximum(found, 0)]
 
 
 def _jitter(predicted: Floats, truth: Floats, scored: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Norm of the second difference, mean over keypoints, of hands scored in three frames in a row; and the truth's."""
+    """Norm of the second difference, mean over keypoints, of hands scored in three consecutive frames; and the
+    truth's."""
     three = scored[:-2] & scored[1:-1] & scored[2:]
     ours, true = (np.linalg.norm(np.diff(x.astype(float), 2, axis=0), axis=-1).mean(-1) for x in (predicted, truth))
     at = three & np.isfinite(ours) & np.isfinite(true)

@@ -1,4 +1,4 @@
-"""How far tracks are from true ones: TAP-Vid in the picture, TAPVid-3D in the camera frame. T frames, N points."""
+"""How far tracks are from true ones: TAP-Vid in the image, TAPVid-3D in the camera frame. T frames, N points."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Bools = NDArray[np.bool_]
 
 THRESHOLDS_PX = (1, 2, 4, 8, 16)
 SWAP_PX = 4
-SIDE_PX = 256  # TAP-Vid measures in a picture of 256 x 256, whatever the video's size
+SIDE_PX = 256  # TAP-Vid measures in an image of 256 x 256, whatever the video's size
 
 
 def evaluated(query_frame: NDArray[np.integer], num_frames: int) -> Bools:
@@ -28,7 +28,7 @@ def tapvid(
 ) -> dict[str, float]:
     """Occlusion accuracy, delta_avg and average Jaccard of tracks (T, N, 2) over the frames and points of `where`.
 
-    A NaN prediction is within no threshold. size: width, height of the picture the pixels are of.
+    A NaN prediction is within no threshold. size: width, height of the image.
 
     Source: Doersch et al., TAP-Vid: A Benchmark for Tracking Any Point in a Video, NeurIPS 2022.
     """
@@ -49,9 +49,9 @@ def tapvid_3d(
 ) -> dict[str, float]:
     """OA, APD_3D and 3D-AJ of tracks (T, N, 3) in the camera frame, over the frames and points of `where`.
 
-    A threshold of n px is n z / sqrt(fx fy) metres at the true depth z of a pinhole; of a lens, as many as its pixels
-    are wide there. scaling: `none` takes predictions as they are;
-    `median` first scales them by the ratio of median distances over what both see.
+    A threshold of n px is n z / sqrt(fx fy) metres at the true depth z of a pinhole; for a lens with distortion, the
+    width of n of its pixels there. scaling: `none` takes predictions as they are; `median` first scales them by the
+    ratio of median distances over points that both see.
 
     Source: Koppula et al., TAPVid-3D: A Benchmark for Tracking Any Point in 3D, NeurIPS 2024.
     """  # fmt: skip
@@ -77,20 +77,20 @@ def swapped(
     where: Bools,
     size: tuple[int, int],
 ) -> tuple[Bools, Bools]:
-    """Tracks that end on another thing than they began on (N,), and those that were followed at all (N,).
+    """Tracks that end on another object than they began on (N,), and tracks that were followed at all (N,).
 
-    A track is followed where it is called visible in a frame of `where`. It is swapped where, in the last such frame,
-    no pixel within `SWAP_PX` (of TAP-Vid's picture, 256 wide) shows the thing of its query; outside the picture it is
-    not. ids: (T, h, w), what each pixel shows; kind: (N,) what each query showed.
+    A track is followed if it is visible in a frame of `where`. It is swapped if, in the last such frame, no pixel
+    within `SWAP_PX` (of TAP-Vid's image, 256 wide) shows the object of its query; not if it is outside the image. ids:
+    (T, h, w), the object at each pixel; kind: (N,) the object of each query.
 
     Source: ours; occlusion swaps are counted by hand elsewhere.
     """
-    said = np.asarray(visible, bool) & where & np.isfinite(px).all(axis=-1)
-    followed = said.any(axis=0) & (kind >= 0)
+    claimed = np.asarray(visible, bool) & where & np.isfinite(px).all(axis=-1)
+    followed = claimed.any(axis=0) & (kind >= 0)
     out = np.zeros(len(kind), bool)
     reach = round(SWAP_PX * size[0] / SIDE_PX)
     for n in np.flatnonzero(followed):
-        t = int(np.flatnonzero(said[:, n])[-1])
+        t = int(np.flatnonzero(claimed[:, n])[-1])
         x, y = np.rint(px[t, n]).astype(int)
         if 0 <= x < ids.shape[2] and 0 <= y < ids.shape[1]:
             around = ids[t, max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
@@ -101,20 +101,20 @@ def swapped(
 def mean_scores(clips: list[dict[str, float]]) -> dict[str, float]:
     """Mean over clips of every number, as TAP-Vid's tables; clips where it is NaN are left out."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # nothing was measured: NaN is the answer
+        warnings.simplefilter("ignore", RuntimeWarning)  # nothing was measured: the result is NaN
         return {name: float(np.nanmean([clip[name] for clip in clips])) for name in (clips[0] if clips else ())}
 
 
 def _scores(within: list[Bools], truth_visible: Bools, visible: Bools, where: Bools) -> tuple[float, float, float]:
-    seen, said = truth_visible & where, visible & where
+    seen, claimed = truth_visible & where, visible & where
     num = int(seen.sum())
     accuracy = float((truth_visible == visible)[where].mean()) if where.any() else float("nan")
     if not num:
         return accuracy, float("nan"), float("nan")
     shares, jaccards = [], []
     for near in within:
-        hits = int((near & seen & said).sum())
-        wrong = int((said & ~(near & seen)).sum())
+        hits = int((near & seen & claimed).sum())
+        wrong = int((claimed & ~(near & seen)).sum())
         shares.append(int((near & seen).sum()) / num)
         jaccards.append(hits / (num + wrong))
     return accuracy, float(np.mean(shares)), float(np.mean(jaccards))

@@ -1,11 +1,12 @@
-"""ARCTIC's own view: pictures of the head camera, its lens and pose, and the hands, in the folders of the release.
+"""ARCTIC's own view: images of the head camera, its lens and pose, and the hands, in the folders of the release.
 
-`images/s05/box_use_01/0/00001.jpg` (2800 x 2000; or `cropped_images`, the same view made smaller), `meta/misc.json`
-(`ioi_offset`: pictures are numbered from it on), `raw_seqs/s05/box_use_01.egocam.dist.npy` and `.mano.npy`. Keypoints
-are read where ARCTIC's processing wrote them (`processed*/.../s05/box_use_01.npy`), else made with MANO's files.
+`images/s05/box_use_01/0/00001.jpg` (2800 x 2000; or `cropped_images`, the same view at a smaller size),
+`meta/misc.json` (`ioi_offset`: the number of the first image), `raw_seqs/s05/box_use_01.egocam.dist.npy` and
+`.mano.npy`. Keypoints are read from ARCTIC's processed files (`processed*/.../s05/box_use_01.npy`), or made with
+MANO's.
 
 Source: Fan et al., ARCTIC: A Dataset for Dexterous Bimanual Hand-Object Manipulation, CVPR 2023; docs/data/data_doc.md
-of zc-alexfan/arctic. World to camera, and OpenCV's distortion of eight numbers, as there.
+of zc-alexfan/arctic. World-to-camera poses and OpenCV's distortion of eight numbers, as there.
 """
 
 from __future__ import annotations
@@ -28,25 +29,25 @@ from handloom.schemas.values import Camera
 Array = NDArray[np.float64]
 
 RATE_HZ = 30.0
-SIZE = (2800, 2000)  # of the head camera's pictures, which the intrinsics are for
+SIZE = (2800, 2000)  # of the head camera's images to which the intrinsics belong
 EGO = ".egocam.dist.npy"
-PICTURES = ("images", "cropped_images")
+IMAGES = ("images", "cropped_images")
 EXPECTED = "expected ARCTIC's folders: raw_seqs, meta and images (or cropped_images) side by side"
 
 
 def arctic_sequences(files: Sequence[Path]) -> list[tuple[Path, Path | None]]:
-    """`.egocam.dist.npy` files whose sequence has pictures of the head camera; and their processed keypoints, or None:
-    `SUBJECT/NAME.npy`, which ARCTIC's scripts write elsewhere."""
+    """`.egocam.dist.npy` files of sequences with images of the head camera, each with its processed keypoints or None.
+    ARCTIC's scripts write these to another folder as `SUBJECT/NAME.npy`."""
     processed = {(path.parent.name, path.stem): path for path in files if path.suffix == ".npy"}
-    ego = [path for path in files if path.name.endswith(EGO) and _pictures(path)]
+    ego = [path for path in files if path.name.endswith(EGO) and _images(path)]
     return [(path, processed.get((path.parent.name, path.name.removesuffix(EGO)))) for path in ego]
 
 
 def read_arctic(path: Path, processed: Path | None, mano: tuple[Mano, Mano] | None = None) -> Recorded:
-    """One sequence by its `.egocam.dist.npy`; keypoints of the processed sequence, else made with MANO's hands.
+    """Read one sequence by its `.egocam.dist.npy`; keypoints are those of the processed sequence, else made with MANO.
 
     Raises:
-        ConfigError: a file is missing or is not as ARCTIC's, or keypoints need MANO's files.
+        ConfigError: a file is missing or has another format than ARCTIC's, or keypoints need MANO's files.
     """
     root, subject = path.parents[2], path.parent.name
     ego = _read(path)
@@ -60,12 +61,12 @@ def read_arctic(path: Path, processed: Path | None, mano: tuple[Mano, Mano] | No
         raise ConfigError(f"{path} cannot be read: {type(error).__name__}: {error}", EXPECTED) from error
     world, note = _keypoints(path, processed, mano)
     num = min(len(world), len(camera_from_world))
-    pictures = {int(p.stem) - offset: p for p in _pictures(path) if p.stem.isdigit()}
-    at = np.array(sorted(t for t in pictures if 0 <= t < num), np.int64)
+    images = {int(p.stem) - offset: p for p in _images(path) if p.stem.isdigit()}
+    at = np.array(sorted(t for t in images if 0 <= t < num), np.int64)
     if len(at) < 2:
-        problem = f"{path}: {len(at)} of {len(pictures)} pictures belong to its {num} frames (ioi_offset {offset})"
+        problem = f"{path}: {len(at)} of {len(images)} images belong to its {num} frames (ioi_offset {offset})"
         raise ConfigError(problem, EXPECTED)
-    height, width = _picture(pictures[int(at[0])]).shape[:2]
+    height, width = _image(images[int(at[0])]).shape[:2]
     scale = np.array([width, height]) / SIZE
     matrix[:2] *= scale[:, None]
     matrix[:2, 2] += 0.5 * scale - 0.5
@@ -76,12 +77,12 @@ def read_arctic(path: Path, processed: Path | None, mano: tuple[Mano, Mano] | No
         np.linalg.inv(camera_from_world[at]),
         world[at],
         f"{note}; view 0, its own lens (OpenCV, 8 numbers)",
-        rgb=lambda t: _picture(pictures[int(at[t])]),
+        rgb=lambda t: _image(images[int(at[t])]),
     )
 
 
 def _keypoints(path: Path, processed: Path | None, mano: tuple[Mano, Mano] | None) -> tuple[Array, str]:
-    """World keypoints (T, 2, 21, 3) and where they are from."""
+    """World keypoints (T, 2, 21, 3), and a note on their source."""
     if processed is not None:
         content = _read(processed)
         try:
@@ -107,20 +108,20 @@ def _keypoints(path: Path, processed: Path | None, mano: tuple[Mano, Mano] | Non
         raise ConfigError(f"{file} cannot be read: {type(error).__name__}: {error}", EXPECTED) from error
 
 
-def _pictures(path: Path) -> list[Path]:
-    """Of the head camera, of the first of `PICTURES` that has any."""
+def _images(path: Path) -> list[Path]:
+    """The head camera's images, from the first folder of `IMAGES` that has any."""
     root, subject, name = path.parents[2], path.parent.name, path.name.removesuffix(EGO)
-    for kind in PICTURES:
+    for kind in IMAGES:
         found = sorted((root / kind / subject / name / "0").glob("*.jpg"))
         if found:
             return found
     return []
 
 
-def _picture(path: Path) -> NDArray[np.uint8]:
+def _image(path: Path) -> NDArray[np.uint8]:
     decoded = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if decoded is None:
-        raise ConfigError(f"{path} is missing or no picture", EXPECTED)
+        raise ConfigError(f"{path} is missing or no image", EXPECTED)
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
@@ -133,7 +134,7 @@ def _misc(root: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Any:
-    """A pickled `.npy` of ARCTIC's: dictionaries of arrays; nothing in it is run."""
+    """Read a pickled `.npy` of ARCTIC: dictionaries of arrays. No code in it is run."""
     try:
         return read_npy(path.read_bytes())
     except (OSError, ForbiddenContent, *READ_ERRORS) as error:

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.bench.images import Images
 from handloom.bench.metrics.hands import TrueHands
-from handloom.bench.pictures import Pictures
 from handloom.bench.truth.arctic import arctic_sequences, read_arctic
 from handloom.bench.truth.egodex import egodex_pairs, read_egodex
-from handloom.bench.truth.find import files_below
+from handloom.bench.truth.files import files_below
 from handloom.bench.truth.hot3d import hot3d_clips, read_hot3d
 from handloom.bench.truth.hot3d_recording import hot3d_recordings, read_recording
 from handloom.bench.truth.mano import mano_folder, read_hands
@@ -26,7 +26,6 @@ from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.values import Camera, VideoInfo
 from handloom.synth.truth import Truth
 from handloom.video.container.packets import read_packet_index
-from handloom.video.decode.decoder import DecoderSwitched
 from handloom.video.decode.frame_store import FrameStore
 from handloom.video.grid import clip_range, sample_frames, working_size
 
@@ -42,7 +41,7 @@ EGODEX_NOTE = "ARKit's joints, as the headset estimated them"
 
 @dataclass(frozen=True)
 class Case:
-    """Pictures and where their truth is. source: one of `SOURCES`; keypoints: ARCTIC's processed sequence; mano: the
+    """The files of a clip and of its truth. source: one of `SOURCES`; keypoints: ARCTIC's processed sequence; mano: the
     folder of MANO's files."""
 
     name: str
@@ -55,10 +54,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A case at the sampled frames. clip: with intrinsics and poses; `without_poses` leaves those away.
+    """A case at the sampled frames. clip: with intrinsics and poses; `without_poses` has only the intrinsics.
 
-    index: (T,) frames of the truth; world_from_camera: (T, 4, 4); surfaces: the rendered truth, that can follow points;
-    note: what the truth is.
+    index: (T,) frames of the truth; world_from_camera: (T, 4, 4); surfaces: the rendered truth, which can follow
+    points; note: what the truth is.
     """
 
     clip: Clip
@@ -79,7 +78,7 @@ class Loaded:
 
     @property
     def without_camera(self) -> Clip:
-        """Of a data set that nothing is known of."""
+        """Without camera, and of an unknown data set."""
         return replace(self.clip, camera=None, dataset="unknown")
 
 
@@ -110,7 +109,7 @@ def real_cases(folder: Path) -> list[Case]:
         if cases:
             return cases
         known = "; ".join(f"{name} ({form})" for name, form in LAYOUTS.items())
-        raise ConfigError(f"{folder} is in no layout that is known: {error.problem}", f"expected {known}") from error
+        raise ConfigError(f"{folder} is in no known layout: {error.problem}", f"expected {known}") from error
     return [Case(_name(video, folder), EGODEX, video, file) for video, file in pairs] + cases
 
 
@@ -128,7 +127,7 @@ def load(case: Case, sample_hz: float, short_side_px: int) -> Loaded:
     if case.source == EGODEX:
         clip = replace(clip, hand=json.dumps(PRESETS["egodex"].hand()))
     if case.source in (HOT3D, ARCTIC):
-        truth = _of_pictures(case)
+        truth = _of_images(case)
         index = sample_frames(truth.frame_s, *clip_range(clip, truth.info), sample_hz)
         return _recorded(clip, truth, truth.info, index, _rectified(truth, index, short_side_px))
     packets = read_packet_index(str(case.video))
@@ -162,7 +161,7 @@ def _rendered(case: Case, clip: Clip, packets, index, short_side_px: int) -> Loa
     )
 
 
-def _of_pictures(case: Case) -> Recorded:
+def _of_images(case: Case) -> Recorded:
     mano = None if case.mano is None else read_hands(case.mano)
     if case.source == ARCTIC:
         return read_arctic(case.truth, case.keypoints, mano)
@@ -171,7 +170,7 @@ def _of_pictures(case: Case) -> Recorded:
 
 def _of_egodex(case: Case, packets) -> Recorded:
     truth = read_egodex(case.truth)
-    num = min(len(packets.times_s), len(truth.world_from_camera))  # one may have a frame more
+    num = min(len(packets.times_s), len(truth.world_from_camera))  # one of them may have one frame more
     return Recorded(
         packets.times_s[:num],
         Camera(truth.camera_matrix, "given"),
@@ -198,13 +197,8 @@ def _rectified(truth: Recorded, index: NDArray[np.intp], short_side_px: int) -> 
 
 def _decode(video: Path, packets, index: NDArray[np.intp], short_side_px: int) -> FrameStore:
     size = working_size(packets.info.width, packets.info.height, short_side_px)
-    pictures = Pictures(str(video), packets, index, size)
-    while True:
-        store = FrameStore(packets.times_s[index])
-        try:
-            for chunk in pictures.chunks():
-                store.append(chunk)
-        except DecoderSwitched:
-            store.close()
-            continue
-        return store
+    images = Images(str(video), packets, index, size)
+    store = FrameStore(packets.times_s[index])
+    for chunk in images.chunks(store.clear):
+        store.append(chunk)
+    return store

@@ -22,7 +22,7 @@ KEYPOINTS = (
     *(f"Thumb{part}" for part in _FINGER),
     *(f"{name}Finger{part}" for name in ("Index", "Middle", "Ring", "Little") for part in _FINGER),
 )
-"""The 21 of 25 joints that are MediaPipe's keypoints, in its order; fingers' metacarpals are left out."""
+"""MediaPipe's 21 keypoints among the 25 joints, in its order; without the metacarpals of the fingers."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_egodex(path: Path | str) -> EgoDexTruth:
     """Read one HDF5 file.
 
     Raises:
-        ConfigError: h5py is not installed, or the file is not as EgoDex's.
+        ConfigError: h5py is not installed, or the file has another format than EgoDex's.
     """
     try:
         import h5py
@@ -55,12 +55,12 @@ def read_egodex(path: Path | str) -> EgoDexTruth:
         raise ConfigError(f"{path} cannot be read: {error}", expected) from error
     if matrix.shape != (3, 3) or poses.shape != (len(keypoints), 4, 4):
         raise ConfigError(f"{path}: intrinsic {matrix.shape}, camera {poses.shape}", "expected (3, 3) and (T, 4, 4)")
-    poses[:, 3] = [0, 0, 0, 1]  # single precision leaves 4e-7 there
+    poses[:, 3] = [0, 0, 0, 1]  # exact: single precision leaves 4e-7
     return EgoDexTruth(matrix, poses, keypoints)
 
 
 def egodex_pairs(folder: Path | str) -> list[tuple[Path, Path]]:
-    """Videos below `folder` with their HDF5 file: beside the video, else the only one of its name below `folder`.
+    """Videos below `folder`, each with its HDF5 file: beside it, else the only one of its name below `folder`.
 
     Raises:
         ConfigError: there is no such pair.

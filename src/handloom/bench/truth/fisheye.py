@@ -1,6 +1,6 @@
-"""Project Aria's and Quest's fisheye lens, and the pinhole pictures that are made of its.
+"""Project Aria's and Quest's fisheye lens, and its images rectified to a pinhole.
 
-Published evaluations are of rectified pictures, so these are, too, and the truth is that of the rectified camera.
+Published evaluations use rectified images, so this one does, too; the truth is that of the rectified camera.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Fisheye624:
 
     @staticmethod
     def of_params(params: list[float], size: tuple[int, int]) -> Fisheye624:
-        """f cx cy and 12 coefficients (Aria), or fx fy cx cy and 12 (Quest). Raises ValueError for another number."""
+        """From f cx cy and 12 coefficients (Aria), or fx fy cx cy and 12 (Quest). Raises ValueError for other
+        numbers."""
         values = np.asarray(params, np.float64)
         if values.shape not in ((15,), (16,)) or not np.isfinite(values).all() or values[0] <= 0:
             raise ValueError(f"{values.size} projection parameters, expected 15 or 16 finite numbers, a focal first")
@@ -50,26 +51,26 @@ class Fisheye624:
 
 @dataclass(frozen=True)
 class Rectified:
-    """A pinhole view of a fisheye picture. camera_matrix: (3, 3); size: width, height; fisheye_from_view: (3, 3), the
-    turn between the two cameras; the view sees what the lens sees, the rest is black."""
+    """A pinhole view of a fisheye image. camera_matrix: (3, 3); size: width, height; fisheye_from_view: (3, 3) rotation
+    between the two cameras. Pixels outside of the lens's view are black."""
 
     camera_matrix: Floats
     size: tuple[int, int]
     fisheye_from_view: Floats
     maps: tuple[NDArray[np.float32], NDArray[np.float32]]
 
-    def picture(self, fisheye_rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def image(self, fisheye_rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return cv2.remap(fisheye_rgb, *self.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
 def rectified(lens: Fisheye624, quarter_turns: int) -> Rectified:
-    """The pinhole camera with the lens's focal length and picture, turned clockwise by quarter turns to stand upright.
+    """The pinhole camera with the lens's focal length and image size, turned clockwise by quarter turns.
 
-    The focal length is the lens's on its axis: 609 px of 1408 on Aria, 98 degrees. Evaluations by ViDiHand's protocol
-    have the same camera (207.8 px of 480).
+    The focal length is the lens's on its axis: 609 px of 1408 on Aria, 98 degrees. ViDiHand's protocol has the same
+    camera (207.8 px of 480).
     """
     width, height = lens.size if quarter_turns % 2 == 0 else lens.size[::-1]
-    angle = -np.pi / 2 * quarter_turns  # the picture turns clockwise where its camera turns the other way
+    angle = -np.pi / 2 * quarter_turns  # the image turns clockwise when the camera turns the other way
     turn = np.round([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     focal = lens.focal_px if quarter_turns % 2 == 0 else lens.focal_px[::-1]
     matrix = np.array([[focal[0], 0, (width - 1) / 2], [0, focal[1], (height - 1) / 2], [0, 0, 1]])

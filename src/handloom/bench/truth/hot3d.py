@@ -1,4 +1,4 @@
-"""HOT3D-Clips: one tar a clip, 150 frames of 30 Hz, with pictures, cameras and hands of every frame.
+"""HOT3D-Clips: one tar per clip, 150 frames at 30 Hz, with images, cameras and hands of every frame.
 
 `000000.image_214-1.jpg`, `.cameras.json` (`calibration`, `T_world_from_camera` of every stream), `.hands.json` (poses
 of UmeTrack's and MANO's hands), `__hand_shapes.json__`. Test clips have no `.hands.json`.
@@ -42,11 +42,11 @@ def hot3d_clips(files: Iterable[Path]) -> list[Path]:
 
 
 def read_hot3d(path: Path, mano: tuple[Mano, Mano] | None = None) -> Recorded:
-    """One clip: pictures rectified to a pinhole, turned upright; keypoints of MANO's hand where its files are given, as
-    published tables have them, else of UmeTrack's, which HOT3D calls the more accurate.
+    """Read one clip: images rectified to a pinhole and turned upright; keypoints of MANO's hand if its files are given,
+    as in published tables, else of UmeTrack's, which HOT3D calls more accurate.
 
     Raises:
-        ConfigError: the file cannot be read, or holds no truth.
+        ConfigError: the file cannot be read, or has no truth.
     """
     try:
         with tarfile.open(path) as tar:
@@ -70,7 +70,7 @@ def _clip(path: Path, files: dict[str, bytes], names: list[str], mano: tuple[Man
     shapes = json.loads(files.get(SHAPES, b"{}"))
     world, truth = _keypoints(path, hands, shapes, mano)
     shown = np.array([[_shown(hand.get(side), stream) for side in SIDES] for hand in hands])
-    rgb = _pictures(path, files, names, stream)
+    rgb = _images(path, files, names, stream)
     return upright(lens, poses, world, f"{truth}; stream {stream}", _times(files, names, stream), shown, rgb)
 
 
@@ -83,8 +83,8 @@ def upright(
     shown: Array,
     rgb: Callable[[int], NDArray[np.uint8]],
 ) -> Recorded:
-    """A recording of HOT3D's by a pinhole camera that stands upright. poses: (T, 4, 4) of the fisheye as it is mounted;
-    rgb: its pictures; the rest as in `Recorded`."""
+    """A recording of HOT3D as seen by an upright pinhole camera. poses: (T, 4, 4) of the fisheye as mounted; rgb: its
+    images; the others as in `Recorded`."""
     turns = upright_turns(world_m, poses)
     view = rectified(lens, turns)
     turned = poses.copy()
@@ -99,14 +99,14 @@ def upright(
         world_m,
         f"{note}, {how}",
         shown,
-        lambda t: view.picture(rgb(t)),
+        lambda t: view.image(rgb(t)),
     )
 
 
 def upright_turns(world_m: Array, poses: Array) -> int:
-    """Clockwise quarter turns (0 to 3) after which the hands point up in the pictures, as a wearer's do: the cameras of
-    both headsets are mounted on their side. 0 where no hand is known. world_m: (T, 2, 21, 3); poses: (T, 4, 4) of the
-    camera as it is mounted."""
+    """Clockwise quarter turns (0 to 3) after which the hands point up in the images, as a wearer's hands do: the
+    cameras of both headsets are mounted on their side. 0 if no hand is known. world_m: (T, 2, 21, 3); poses: (T, 4, 4)
+    of the camera as mounted."""
     along = np.einsum("tji,thj->thi", poses[:, :3, :3], world_m[:, :, 9] - world_m[:, :, 0])[..., :2]
     known = along[np.isfinite(along).all(axis=-1)]
     if not len(known):
@@ -127,7 +127,7 @@ def _lens(path: Path, calibration: dict[str, Any]) -> Fisheye624:
 def _keypoints(
     path: Path, hands: list[dict[str, Any]], shapes: dict[str, Any], mano: tuple[Mano, Mano] | None
 ) -> tuple[Array, str]:
-    """World keypoints (T, 2, 21, 3), NaN where a frame has no such hand, and whose hand they are of."""
+    """World keypoints (T, 2, 21, 3), NaN where a frame has no such hand; and a note on the hand model."""
     kind = "mano" if mano is not None and "mano" in shapes else "umetrack"
     if kind not in shapes:
         raise ConfigError(f"{path}: {SHAPES} holds {sorted(shapes)}", f"{EXPECTED}: umetrack or mano is needed there")
@@ -150,7 +150,7 @@ def _keypoints(
 
 
 def _wrist(pose: dict[str, Any]) -> Array:
-    """(4, 4): a quaternion and a place, or the matrix itself: the README and the files differ."""
+    """(4, 4), from a quaternion and a translation, or from a matrix: the README and the files differ."""
     if "T_world_from_wrist" in pose:
         return _matrix(pose["T_world_from_wrist"])
     return np.array(pose["wrist_xform"], np.float64).reshape(4, 4)
@@ -161,7 +161,7 @@ def _matrix(transform: dict[str, Any]) -> Array:
 
 
 def rigid(quaternion_wxyz: Sequence[float], shift_m: Sequence[float]) -> Array:
-    """(4, 4) of a turn and a shift."""
+    """(4, 4) of a rotation and a translation."""
     w, x, y, z = quaternion_wxyz
     out = np.eye(4)
     out[:3, :3] = Rotation.from_quat([x, y, z, w]).as_matrix()
@@ -175,7 +175,7 @@ def _shown(hand: dict[str, Any] | None, stream: str) -> float:
 
 
 def _times(files: dict[str, bytes], names: list[str], stream: str) -> Array:
-    """Seconds from the first picture: of `.info.json` where it says, else 30 Hz."""
+    """Seconds from the first image: from `.info.json` if it has them, else at 30 Hz."""
     info = [json.loads(files.get(f"{name}.info.json", b"{}")) for name in names]
     stamps = [one.get("image_timestamps_ns", {}).get(stream) for one in info]
     if all(stamp is not None for stamp in stamps):
@@ -185,12 +185,12 @@ def _times(files: dict[str, bytes], names: list[str], stream: str) -> Array:
     return np.arange(len(names)) / RATE_HZ
 
 
-def _pictures(path: Path, files: dict[str, bytes], names: list[str], stream: str) -> Callable[[int], NDArray[np.uint8]]:
+def _images(path: Path, files: dict[str, bytes], names: list[str], stream: str) -> Callable[[int], NDArray[np.uint8]]:
     def rgb(t: int) -> NDArray[np.uint8]:
         name = f"{names[t]}.image_{stream}.jpg"
         decoded = cv2.imdecode(np.frombuffer(files[name], np.uint8), cv2.IMREAD_COLOR) if name in files else None
         if decoded is None:
-            raise ConfigError(f"{path}: {name} is missing or no picture", EXPECTED)
+            raise ConfigError(f"{path}: {name} is missing or no image", EXPECTED)
         return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
     return rgb

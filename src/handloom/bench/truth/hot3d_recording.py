@@ -1,8 +1,8 @@
-"""A full recording of HOT3D: hands, headset and lenses in files of its folder, pictures beside them.
+"""A full recording of HOT3D: hands, headset and lenses in files of its folder, with extracted images.
 
-The pictures lie in a VRS file, which needs Meta's tools. This reads them where they were extracted to
-`frames/STREAM/TIMESTAMP.jpg` (or .png), timestamps in nanoseconds as the toolkit gives them; docs/accuracy.md has the
-lines that do it. Timestamps of pictures and truth meet within `NEAR_NS`.
+The images are in a VRS file, which needs Meta's tools. They must be extracted to `frames/STREAM/TIMESTAMP.jpg` (or
+.png), with the toolkit's timestamps in nanoseconds; docs/accuracy.md shows how. Timestamps of images and truth are
+matched within `NEAR_NS`.
 
 Source: Banerjee et al., HOT3D, CVPR 2025; file formats as in facebookresearch/hot3d, data_loaders.
 """
@@ -37,20 +37,20 @@ EXPECTED = f"expected a recording's folder of HOT3D, with frames/STREAM/TIMESTAM
 
 
 def hot3d_recordings(files: Iterable[Path]) -> list[Path]:
-    """Folders that hold a headset's path, which is among the files, and pictures."""
+    """Folders of a headset's trajectory, found among the files, that also have images."""
     return [path.parent for path in files if path.name == HEADSET and (path.parent / "frames").is_dir()]
 
 
 def read_recording(path: Path, mano: tuple[Mano, Mano] | None = None) -> Recorded:
-    """One recording by its folder: as `read_hot3d` gives a clip.
+    """Read one recording by its folder, in the form of `read_hot3d`.
 
     Raises:
-        ConfigError: a file is missing or is not as HOT3D's, or keypoints need MANO's files.
+        ConfigError: a file is missing or has another format than HOT3D's, or keypoints need MANO's files.
     """
     stream = next((stream for stream in STREAMS if (path / "frames" / stream).is_dir()), None)
     if stream is None:
         raise ConfigError(f"{path}/frames has no folder {' or '.join(STREAMS)}", EXPECTED)
-    pictures = {int(p.stem): p for p in (path / "frames" / stream).iterdir() if p.stem.isdigit()}
+    images = {int(p.stem): p for p in (path / "frames" / stream).iterdir() if p.stem.isdigit()}
     try:
         hands, note = _hands(path, mano)
         headset = {
@@ -59,13 +59,13 @@ def read_recording(path: Path, mano: tuple[Mano, Mano] | None = None) -> Recorde
             )
             for row in _rows(path / HEADSET)
         }
-        stamps, found = _meeting(pictures, headset, hands)
+        stamps, found = _meeting(images, headset, hands)
         if len(stamps) < 2:
             problem = (
-                f"{path}: {len(stamps)} of {len(pictures)} pictures of stream {stream} meet hands and headset in time"
+                f"{path}: {len(stamps)} of {len(images)} images of stream {stream} match hands and headset in time"
             )
-            raise ConfigError(problem, "name pictures by the timestamps in nanoseconds that HOT3D's toolkit gives")
-        rgb = _pictures([pictures[stamp] for stamp in stamps])
+            raise ConfigError(problem, "name images by the timestamps in nanoseconds that HOT3D's toolkit gives")
+        rgb = _images([images[stamp] for stamp in stamps])
         height, width = rgb(0).shape[:2]
         lens, device_from_camera = _lens(path, stream, (width, height))
         shown = _shown(path, stream, [at[1] for at in found])
@@ -78,7 +78,7 @@ def read_recording(path: Path, mano: tuple[Mano, Mano] | None = None) -> Recorde
 
 
 def _hands(path: Path, mano: tuple[Mano, Mano] | None) -> tuple[dict[int, Array], str]:
-    """World keypoints (2, 21, 3) by timestamp, NaN where there is no such hand, and whose hand they are of."""
+    """World keypoints (2, 21, 3) by timestamp, NaN where there is no such hand; and a note on the hand model."""
     by_mano = mano is not None and (path / MANO).exists()
     if not by_mano and not (path / PROFILE).exists():
         raise ConfigError(f"{path} has no {PROFILE}, and no MANO files are below the folder", f"fetch it, or {HINT}")
@@ -99,11 +99,11 @@ def _hands(path: Path, mano: tuple[Mano, Mano] | None) -> tuple[dict[int, Array]
     return out, "MANO's keypoints" if by_mano else "UmeTrack's keypoints"
 
 
-def _meeting(pictures: dict[int, Path], *truth: dict[int, Any]) -> tuple[list[int], list[tuple[int, ...]]]:
-    """Timestamps of pictures that have a neighbour within `NEAR_NS` in every truth, and those neighbours."""
+def _meeting(images: dict[int, Path], *truth: dict[int, Any]) -> tuple[list[int], list[tuple[int, ...]]]:
+    """Timestamps of images that match one within `NEAR_NS` in every truth, and these matches."""
     sides = [np.array(sorted(one), np.int64) for one in truth]
     stamps, found = [], []
-    for stamp in sorted(pictures) if all(map(len, sides)) else ():
+    for stamp in sorted(images) if all(map(len, sides)) else ():
         near = [int(side[np.abs(side - stamp).argmin()]) for side in sides]
         if all(abs(at - stamp) <= NEAR_NS for at in near):
             stamps.append(stamp)
@@ -112,7 +112,8 @@ def _meeting(pictures: dict[int, Path], *truth: dict[int, Any]) -> tuple[list[in
 
 
 def _lens(path: Path, stream: str, size: tuple[int, int]) -> tuple[Fisheye624, Array]:
-    """The lens and device_from_camera (4, 4): Quest's of its file, Aria's of the middle of its online calibration."""
+    """The lens and device_from_camera (4, 4): Quest's from its file, Aria's from the middle of its online
+    calibration."""
     if (path / QUEST).exists():
         for model in json.loads((path / QUEST).read_text()):
             if model["stream_id"] == stream:
@@ -132,7 +133,7 @@ def _lens(path: Path, stream: str, size: tuple[int, int]) -> tuple[Fisheye624, A
 
 
 def _shown(path: Path, stream: str, stamps: list[int]) -> Array:
-    """(T, 2) shares of the hands that show, NaN where nothing is said."""
+    """(T, 2) visible shares of the hands, NaN where unknown."""
     out = np.full((len(stamps), 2), np.nan)
     if (path / BOXES).exists():
         row_of = {stamp: t for t, stamp in enumerate(stamps)}
@@ -148,11 +149,11 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _pictures(paths: list[Path]) -> Callable[[int], NDArray[np.uint8]]:
+def _images(paths: list[Path]) -> Callable[[int], NDArray[np.uint8]]:
     def rgb(t: int) -> NDArray[np.uint8]:
         decoded = cv2.imread(str(paths[t]), cv2.IMREAD_COLOR)
         if decoded is None:
-            raise ConfigError(f"{paths[t]} is no picture", EXPECTED)
+            raise ConfigError(f"{paths[t]} is no image", EXPECTED)
         return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
     return rgb

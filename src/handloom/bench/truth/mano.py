@@ -1,8 +1,8 @@
-"""MANO's hand, from the files that its licence lets everybody fetch for himself: keypoints of poses and shapes.
+"""MANO's hand model, from files that each user has to fetch: keypoints from poses and shapes.
 
 HOT3D and ARCTIC give hands as MANO's parameters. `MANO_RIGHT.pkl` and `MANO_LEFT.pkl` come from mano.is.tue.mpg.de,
-after registration, and must not be passed on; they are pickles of Python 2 with arrays of chumpy and scipy, read here
-without either and without running anything.
+after registration, and must not be redistributed. They are pickles of Python 2 with arrays of chumpy and scipy, read
+here without either package and without running code.
 
 Source: Romero, Tzionas and Black, Embodied Hands: Modeling and Capturing Hands and Bodies Together, SIGGRAPH Asia 2017;
 order of joints and vertices of the fingertips as in the smplx package.
@@ -53,8 +53,8 @@ class Mano:
         return values @ self.components[: values.shape[1]]
 
     def keypoints_m(self, shape: Floats, orient: Floats, fingers: Floats, shift_m: Floats) -> NDArray[np.float64]:
-        """(T, 21, 3) in MediaPipe's order: shape (10,), turn of the wrist (T, 3), finger pose (T, 45) off the mean,
-        both axis-angle, shift (T, 3), as smplx takes them: the wrist turns about itself, then the hand is shifted."""
+        """(T, 21, 3) in MediaPipe's order, from shape (10,), wrist rotation (T, 3) and finger pose (T, 45) relative to
+        the mean, both axis-angle, and shift (T, 3), as in smplx: the hand is rotated about the wrist, then shifted."""
         rest = self.template_m + self.shape_m @ np.asarray(shape, np.float64)
         joints = self.regressor @ rest
         pose = np.concatenate([np.asarray(orient, np.float64), np.asarray(fingers, np.float64) + self.mean], axis=1)
@@ -74,13 +74,13 @@ class Mano:
 
 
 def mano_folder(files: Sequence[Path]) -> Path | None:
-    """The first folder that holds both of `FILES`; None where there is none."""
+    """The first folder with both of `FILES`; None if there is none."""
     there = set(files)
     return next((p.parent for p in files if p.name == FILES[1] and p.with_name(FILES[0]) in there), None)
 
 
 def read_hands(folder: Path | str) -> tuple[Mano, Mano]:
-    """Left and right hand of a folder with both of `FILES`.
+    """Read the left and the right hand from a folder with both of `FILES`.
 
     Raises:
         ConfigError: a file cannot be used.
@@ -90,7 +90,7 @@ def read_hands(folder: Path | str) -> tuple[Mano, Mano]:
 
 
 def left_mended(left: Mano, right: Mano) -> Mano:
-    """MANO's published left hand has the right one's shape directions, not mirrored (vchoutas/smplx, issue 48)."""
+    """MANO's published left hand has the right hand's shape directions without mirroring (vchoutas/smplx, issue 48)."""
     if left.shape_m.shape == right.shape_m.shape and np.abs(left.shape_m[:, 0] - right.shape_m[:, 0]).sum() < 1:
         return replace(left, shape_m=left.shape_m * np.array([-1.0, 1.0, 1.0])[:, None])
     return left
@@ -100,7 +100,7 @@ def read_mano(path: Path | str) -> Mano:
     """Read one of MANO's files.
 
     Raises:
-        ConfigError: the file is no such pickle, or asks for something else than arrays.
+        ConfigError: the file is no such pickle, or holds more than arrays.
     """
     try:
         content = read_pickle(Path(path).read_bytes(), _STAND_INS)
@@ -125,7 +125,7 @@ def read_mano(path: Path | str) -> Mano:
 
 
 class _Object:
-    """An object of scipy's or chumpy's: what it was given, and nothing that it does."""
+    """Stands for an object of scipy or chumpy: its state without its code."""
 
     def __init__(self, *_: Any) -> None:
         self.state: dict[str, Any] = {}
@@ -137,14 +137,14 @@ class _Object:
 
 
 def _rebuilt(kind: Any, *_: Any) -> Any:
-    """Python 2's way of naming an object's class."""
+    """How Python 2's pickles name an object's class."""
     if kind is not _Object:
-        raise ForbiddenContent(f"it asks to rebuild {kind!r}")
+        raise ForbiddenContent(f"it would rebuild {kind!r}")
     return _Object()
 
 
 def _numbers(value: Any) -> NDArray[np.float64]:
-    """A dense array of an array, of scipy's sparse matrix by columns, of chumpy's variable or its selection."""
+    """A dense array from an array, scipy's sparse matrix by columns, or chumpy's variable or a selection of one."""
     if not isinstance(value, _Object):
         return np.array(value, np.float64)
     state = {key: plain(item) for key, item in value.state.items()}

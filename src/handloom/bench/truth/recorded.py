@@ -1,4 +1,4 @@
-"""What a recording with device truth says, whatever its layout, and what a benchmark makes of it."""
+"""A recording with device truth, independent of its layout, and what a benchmark uses of it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from handloom.schemas.values import Camera, VideoInfo
 
 Floats = NDArray[np.floating]
 
-MIN_INSIDE = 0.5  # share of a hand's keypoints inside the picture, for device truth, which knows no occlusion
-MIN_SHOWN = 0.3  # share of a hand's surface that shows, where the truth says it
+MIN_INSIDE = 0.5  # least share of a visible hand's keypoints in the image; device truth does not know occlusion
+MIN_SHOWN = 0.3  # least visible share of a hand's surface, if the truth has it
 
 
 @dataclass(frozen=True)
 class Recorded:
     """Truth of T frames. frame_s: (T,); size: width, height; keypoints_world_m: (T, 2, 21, 3), axis 1 left, right, NaN
-    where there is no hand; shown: (T, 2) share of the hand's surface that shows, NaN unknown, None: it is not said;
-    rgb: the picture of a frame, (h, w, 3) uint8, or None where a video holds them; note: what the truth is."""
+    where there is no hand; shown: (T, 2) visible share of the hand's surface, NaN unknown, None if the data has none;
+    rgb: the image of a frame, (h, w, 3) uint8, or None if a video has the images; note: what the truth is."""
 
     frame_s: Floats
     camera: Camera
@@ -37,13 +37,13 @@ class Recorded:
 
     @property
     def info(self) -> VideoInfo:
-        """Of the pictures, as of a video's stream."""
+        """The properties of the images, as of a video stream."""
         step_s = float(np.median(np.diff(self.frame_s))) if len(self.frame_s) > 1 else 1 / 30
         start_s, end_s = float(self.frame_s[0]), float(self.frame_s[-1]) + step_s
         return VideoInfo(*self.size, 1 / step_s, "jpeg", "rgb24", 0, start_s, end_s, len(self.frame_s))
 
     def hands(self, index: NDArray[np.intp]) -> TrueHands:
-        """Truth at frames (n,). A hand is asked for where half of its keypoints lie in the picture and it shows."""
+        """Truth at frames (n,). A hand is visible if half of its keypoints are in the image and it is not hidden."""
         world, poses = self.keypoints_world_m[index], self.world_from_camera[index]
         cam = to_camera(world.reshape(len(index), -1, 3), poses).reshape(world.shape)
         px = project(cam, self.camera)

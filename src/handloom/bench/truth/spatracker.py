@@ -1,7 +1,7 @@
-"""Tracks that others published for a video: the ARM4R authors', made with SpatialTracker. No truth, a second opinion.
+"""Published tracks of a video, made with SpatialTracker by the authors of ARM4R: for comparison, not truth.
 
-`NAME_tracks.npy` (T, N, 3): x, y in pixels of the video NAME, depth in a unit of its own; row i is the video's frame i,
-the points are a grid of frame 0. It does not say what is visible.
+`NAME_tracks.npy` (T, N, 3): x, y in pixels of the video NAME, depth in an arbitrary unit; row i is the video's frame i,
+the points are a grid in frame 0. Visibility is not given.
 
 Source: Niu et al., Pre-training Auto-regressive Robotic Models with 4D Representations, 2025; Xiao et al.,
 SpatialTracker, CVPR 2024.
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.bench.truth.find import files_below
+from handloom.bench.truth.files import files_below
 from handloom.errors import ConfigError
 
 ENDING = "_tracks.npy"
@@ -22,7 +22,7 @@ VIDEOS = (".mp4", ".mkv", ".mov", ".avi", ".webm")
 
 
 def published_tracks(folder: Path) -> list[tuple[Path, Path]]:
-    """Videos below a folder with the file of their tracks, wherever it lies below it."""
+    """Videos below a folder, each with its file of tracks, anywhere below the folder."""
     files = files_below(folder)
     videos = {path.stem: path for path in files if path.suffix.lower() in VIDEOS}
     found = [path for path in files if path.name.endswith(ENDING)]
@@ -34,7 +34,7 @@ def read_published(path: Path) -> NDArray[np.float64]:
     """(T, N, 3).
 
     Raises:
-        ConfigError: the file is no such array.
+        ConfigError: the file has no such array.
     """
     try:
         tracks = np.load(path, allow_pickle=False)

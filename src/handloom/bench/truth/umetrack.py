@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 Floats = NDArray[np.floating]
 
 _FINGERS, _JOINTS = 5, 4  # thumb first; a finger's joints are two hinges at its base and one at each of the next two
-_THUMB_ROOT = 1  # joint that is the root of the thumb, which has no landmark of its own
+_THUMB_ROOT = 1  # joint at the root of the thumb, which has no landmark
 _LANDMARKS = (5, 20, 6, 7, 0, 8, 9, 10, 1, 11, 12, 13, 2, 14, 15, 16, 3, 17, 18, 19, 4)
 """MediaPipe's 21 keypoints among the profile's landmarks (tips, wrist, then joints of each finger); 20 is `_THUMB_ROOT`
 here, where the profile has the middle of the palm."""
@@ -34,7 +34,7 @@ class UmeTrackHand:
 
     @staticmethod
     def of_profile(profile: dict[str, Any]) -> UmeTrackHand:
-        """Of the JSON's object, with or without `hand_model` around it. Raises KeyError or ValueError."""
+        """From the JSON object, with or without `hand_model` around it. Raises KeyError or ValueError."""
         model = profile.get("hand_model", profile)
         joints = np.array(model["joint_rest_positions"], np.float64)[: _FINGERS * _JOINTS] / 1000
         axes = np.array(model["joint_rotation_axes"], np.float64)[: _FINGERS * _JOINTS]
@@ -49,7 +49,7 @@ class UmeTrackHand:
         return UmeTrackHand(axes, joints, np.concatenate([landmarks, joints[_THUMB_ROOT : _THUMB_ROOT + 1]]), weights)
 
     def keypoints_m(self, angles: Floats, world_from_wrist: Floats, right: bool) -> NDArray[np.float64]:
-        """(T, 21, 3) in MediaPipe's order, of joint angles (T, 20 or more) and wrists (T, 4, 4)."""
+        """(T, 21, 3) in MediaPipe's order, from joint angles (T, 20 or more) and wrists (T, 4, 4)."""
         num = len(angles)
         wrist = np.array(world_from_wrist, np.float64)
         if right:

@@ -1,16 +1,33 @@
-"""Line charts and heat maps as SVG text: colours come from the page's style, so they follow its light or dark theme."""
+"""Line charts as SVG elements of the training page, drawn by matplotlib in the colours of the page's style."""
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Any
+from xml.etree import ElementTree
 
-WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 76, 16, 14, 46
-MAX_POINTS = 800
+import numpy as np
+from matplotlib import style as matplotlib_style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
 NUM_COLOURS = 6
+MAX_POINTS = 800
+LARGEST = 1e100  # matplotlib cannot scale an axis on which differences or ratios overflow
+ROUND = (1, 2, 5, 10)
+SIZE = (520, 290)
+"""Width and height of a chart; the page scales it to its column."""
+
+# matplotlib writes colours as hex. These stand-ins become the style's variables, which follow the light or dark theme.
+CURVE_COLOURS = tuple(f"#0001{number:02x}" for number in range(NUM_COLOURS))
+TEXT, GRID = "#000200", "#000201"
+VARIABLES = {colour: f"var(--c{number})" for number, colour in enumerate(CURVE_COLOURS)}
+VARIABLES |= {TEXT: "var(--soft)", GRID: "var(--line)"}
 
 
 @dataclass(frozen=True)
@@ -27,29 +44,35 @@ class Curve:
     colour: int = 0
     style: str = "line"
 
-
-def line_chart(curves: Sequence[Curve], x_label: str, y_label: str) -> str:
-    """An SVG element with axes and lines; the y axis is logarithmic if all is positive and spans two decades."""
-    curves = [_thinned(curve) for curve in curves if any(_known(y) for y in curve.y)]
-    if not curves:
-        return "<p class='none'>Nothing to draw: no number is known.</p>"
-    ys = [y for curve in curves for y in curve.y if _known(y)]
-    xs = [x for curve in curves if curve.style != "level" for x in curve.x] or [0.0, 1.0]
-    frame = _Frame(min(xs), max(xs), min(ys), max(ys))
-    body = [frame.axes(x_label, y_label), *(frame.curve(c) for c in sorted(curves, key=lambda c: c.style != "faint"))]
-    label = escape(f"{y_label} by {x_label}: {', '.join(curve.name for curve in curves)}", quote=True)
-    return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{label}'>{''.join(body)}</svg>{_legend(curves)}"
+    def values(self) -> NDArray[np.float64]:
+        """y, with NaN for None, for what is not finite and for what is too large to draw; 0 for what is too small."""
+        y = np.array([np.nan if value is None or not abs(value) < LARGEST else value for value in self.y], np.float64)
+        y[np.abs(y) < 1 / LARGEST] = 0
+        return y
 
 
-def heat_map(values: Sequence[Sequence[float | None]], rows: Sequence[str], columns: Sequence[str]) -> str:
-    """A table of coloured cells: the hue says a value's sign, its strength the size; unknown is hatched."""
-    largest = max((abs(v) for row in values for v in row if _known(v)), default=0.0) or 1.0
-    head = "".join(f"<th scope='col'><span>{escape(name)}</span></th>" for name in columns)
-    lines = []
-    for name, row in zip(rows, values, strict=True):
-        cells = "".join(_cell(value, largest) for value in row)
-        lines.append(f"<tr><th scope='row'>{escape(name)}</th>{cells}</tr>")
-    return f"<div class='wide'><table class='heat'><tr><td></td>{head}</tr>{''.join(lines)}</table></div>"
+@dataclass(frozen=True)
+class Chart:
+    """Curves over one x axis; `curves` holds those of which a value is known."""
+
+    title: str
+    curves: Sequence[Curve]
+    x_label: str
+    y_label: str
+
+    def __post_init__(self) -> None:
+        known = [curve for curve in self.curves if np.isfinite(curve.values()).any()]
+        object.__setattr__(self, "curves", known)
+
+    def legend(self) -> list[Curve]:
+        return [curve for curve in self.curves if curve.style != "faint"]
+
+    def svg(self) -> str:
+        """An `<svg>` element; the y axis is logarithmic where all values are positive and span two decades.
+
+        Empty where there is no curve. The same curves make the same text.
+        """
+        return _themed(_drawn(self), self) if self.curves else ""
 
 
 def smoothed(values: Sequence[float | None], width: int) -> list[float | None]:
@@ -57,127 +80,101 @@ def smoothed(values: Sequence[float | None], width: int) -> list[float | None]:
     out: list[float | None] = []
     window: list[float] = []
     for value in values:
-        if _known(value):
+        if value is not None and math.isfinite(value):
             window = [*window, float(value)][-width:]
         out.append(sum(window) / len(window) if window else None)
     return out
 
 
-class _Frame:
-    """The plotting area: from numbers to pixels, and the axes with round ticks."""
-
-    def __init__(self, x_low: float, x_high: float, y_low: float, y_high: float) -> None:
-        self._log = y_low > 0 and y_high / y_low > 100
-        if self._log:
-            low, high = math.log10(y_low), math.log10(y_high)
-            margin = 0.04 * (high - low)
-            self._y = (low - margin, high + margin)
-        else:
-            low = 0.0 if 0 <= y_low < 0.5 * y_high else y_low
-            margin = 0.06 * (y_high - low) or abs(y_high) * 0.1 or 1.0
-            self._y = (low - (margin if low else 0.0), y_high + margin)
-        self._x = (x_low, x_high if x_high > x_low else x_low + 1)
-
-    def px(self, x: float) -> float:
-        return LEFT + (x - self._x[0]) / (self._x[1] - self._x[0]) * (WIDTH - LEFT - RIGHT)
-
-    def py(self, y: float) -> float:
-        value = math.log10(y) if self._log else y
-        return HEIGHT - BOTTOM - (value - self._y[0]) / (self._y[1] - self._y[0]) * (HEIGHT - TOP - BOTTOM)
-
-    def axes(self, x_label: str, y_label: str) -> str:
-        parts = []
-        for y in self._y_ticks():
-            at = self.py(y)
-            parts.append(f"<line class='grid' x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{at:.1f}' y2='{at:.1f}'/>")
-            parts.append(f"<text class='tick' x='{LEFT - 8}' y='{at + 4:.1f}' text-anchor='end'>{_number(y)}</text>")
-        for x in _round_ticks(*self._x, 7, whole=True):
-            parts.append(
-                f"<text class='tick' x='{self.px(x):.1f}' y='{HEIGHT - BOTTOM + 20}' text-anchor='middle'>"
-                f"{_number(x)}</text>"
-            )
-        base = HEIGHT - BOTTOM
-        parts.append(f"<line class='axis' x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{base}' y2='{base}'/>")
-        parts.append(
-            f"<text class='label' x='{(LEFT + WIDTH - RIGHT) / 2}' y='{HEIGHT - 4}' text-anchor='middle'>"
-            f"{escape(x_label)}</text>"
-        )
-        middle = (TOP + base) / 2
-        parts.append(
-            f"<text class='label' transform='translate(13 {middle}) rotate(-90)' text-anchor='middle'>{escape(y_label)}"
-            f"{' (log)' if self._log else ''}</text>"
-        )
-        return "".join(parts)
-
-    def curve(self, curve: Curve) -> str:
-        classes = f"{curve.style} c{curve.colour % NUM_COLOURS}"
-        title = f"<title>{escape(curve.name)}</title>"
-        if curve.style == "level":
-            y = self.py(next(y for y in reversed(curve.y) if _known(y)))
-            return f"<line class='{classes}' x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{y:.1f}' y2='{y:.1f}'>{title}</line>"
-        points = [(self.px(x), self.py(y)) if _known(y) else None for x, y in zip(curve.x, curve.y, strict=True)]
-        path = "".join(f"{'L' if i and points[i - 1] else 'M'}{p[0]:.1f} {p[1]:.1f}" for i, p in enumerate(points) if p)
-        known = [point for point in points if point]
-        dots = known if curve.style == "dots" else []
-        marks = "".join(f"<circle class='{classes}' cx='{x:.1f}' cy='{y:.1f}' r='3'/>" for x, y in dots)
-        return f"<path class='{classes}' d='{path}'>{title}</path>{marks}"
-
-    def _y_ticks(self) -> list[float]:
-        if not self._log:
-            return _round_ticks(*self._y, 6)
-        low, high = self._y
-        steps = (1, 2, 5) if high - low < 3 else (1,)
-        found = [m * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for m in steps]
-        return [value for value in found if low <= math.log10(value) <= high]
+def _drawn(chart: Chart) -> bytes:
+    """The chart as matplotlib's SVG file; group `curve-N` holds curve N."""
+    style: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": chart.title,  # ids differ between the charts of a page, not between two runs
+        "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib; wider than the fonts that a browser takes instead
+        "font.size": 13,
+        "axes.edgecolor": TEXT,
+        "axes.labelcolor": TEXT,
+        "xtick.color": TEXT,
+        "ytick.color": TEXT,
+        "grid.color": GRID,
+    }
+    with matplotlib_style.context(["default", style]):  # not the user's own matplotlibrc
+        figure = Figure((SIZE[0] / 72, SIZE[1] / 72), layout="constrained", facecolor="none")
+        axes = figure.add_subplot(facecolor="none")
+        axes.spines[["left", "top", "right"]].set_visible(False)
+        for number, curve in enumerate(chart.curves):
+            _draw(axes, curve, f"curve-{number}")
+        _scale(axes, chart)
+        out = io.BytesIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
 
 
-def _round_ticks(low: float, high: float, wanted: int, whole: bool = False) -> list[float]:
-    """At most `wanted` + 1 round numbers from `low` to `high`; `whole`: no fractions, as of steps and epochs."""
-    step = 10 ** math.floor(math.log10((high - low) / wanted))
-    step *= next(m for m in (1, 2, 5, 10) if (high - low) / (m * step) <= wanted)
-    step = max(step, 1) if whole else step
-    first = math.ceil(low / step - 1e-9)
-    return [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
+def _draw(axes: Axes, curve: Curve, name: str) -> None:
+    y = curve.values()
+    colour = CURVE_COLOURS[curve.colour % NUM_COLOURS]
+    if curve.style == "level":
+        axes.axhline(y[np.isfinite(y)][-1], color=colour, linewidth=1.5, linestyle="--", gid=name, clip_on=False)
+        return
+    is_dotted = curve.style == "dots" or np.isfinite(y).sum() == 1  # a line through one point is not seen
+    look: dict[str, Any] = {"linewidth": 1, "alpha": 0.28, "zorder": 1} if curve.style == "faint" else {"linewidth": 2}
+    marker: dict[str, Any] = {"marker": "o", "markersize": 6} if is_dotted else {}
+    step = -(-len(y) // MAX_POINTS)  # a page of a long job stays small
+    kept = np.unique([*range(0, len(y), max(step, 1)), len(y) - 1])
+    axes.plot(np.asarray(curve.x)[kept], y[kept], color=colour, gid=name, clip_on=False, **look, **marker)
 
 
-def _number(value: float) -> str:
-    if value and not 1e-4 <= abs(value) < 1e5:
-        return f"{value:.0e}"
-    return f"{value:.6g}"
+def _scale(axes: Axes, chart: Chart) -> None:
+    """Limits, ticks and labels of both axes."""
+    values = np.concatenate([curve.values() for curve in chart.curves])
+    low, high = np.nanmin(values), np.nanmax(values)
+    is_log = low > 0 and high / low > 100
+    axes.margins(x=0, y=0.06)
+    axes.grid(axis="y")
+    axes.tick_params(length=0, pad=7)
+    if is_log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
+        if 0 <= low < 0.5 * high:
+            axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=ROUND, integer=True))  # steps and epochs are whole
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(_tick))
+    axes.set_xlabel(_shown(chart.x_label), parse_math=False)  # a recipe's names are no TeX
+    axes.set_ylabel(_shown(chart.y_label) + (" (log)" if is_log else ""), labelpad=8, parse_math=False)
 
 
-def _legend(curves: Sequence[Curve]) -> str:
-    names = (
-        f"<li><i class='{curve.style} c{curve.colour % NUM_COLOURS}'></i>{escape(curve.name)}</li>"
-        for curve in curves
-        if curve.style != "faint"
-    )
-    return f"<ul class='legend'>{''.join(names)}</ul>"
+def _shown(label: str) -> str:
+    """The label without control characters: SVG cannot hold them."""
+    return "".join(filter(str.isprintable, label))
 
 
-def _cell(value: float | None, largest: float) -> str:
-    if not _known(value):
-        return "<td class='unknown'></td>"
-    share = abs(value) / largest
-    sign = "plus" if value >= 0 else "minus"
-    strong = " strong" if share > 0.75 else ""
-    return f"<td class='{sign}{strong}' style='--share:{share:.3f}'>{_short(value, largest)}</td>"
+def _tick(value: float, _: int) -> str:
+    return f"{value:.0e}" if value and not 1e-4 <= abs(value) < 1e5 else f"{value:.6g}"
 
 
-def _short(value: float, largest: float) -> str:
-    if 0.1 <= largest < 1000:
-        return f"{value:.2f}"
-    return f"{value:.3f}" if 0.005 <= largest < 0.1 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
-
-
-def _thinned(curve: Curve) -> Curve:
-    """At most `MAX_POINTS` points: a page of a long job stays small."""
-    step = -(-len(curve.x) // MAX_POINTS)
-    if step <= 1:
-        return curve
-    kept = sorted({*range(0, len(curve.x), step), len(curve.x) - 1})
-    return Curve(curve.name, [curve.x[i] for i in kept], [curve.y[i] for i in kept], curve.colour, curve.style)
-
-
-def _known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _themed(file: bytes, chart: Chart) -> str:
+    """The file as an element inside of HTML: no namespaces, a label for screen readers, tooltips with the names."""
+    root = ElementTree.fromstring(file)
+    for part in (*root.findall("{*}metadata"), *root.findall("{*}defs[{*}style]")):  # its style would reach the page
+        root.remove(part)
+    for element in root.iter():
+        element.text, element.tail = (element.text or "").strip(), (element.tail or "").strip()
+        element.tag = element.tag.rpartition("}")[2]
+        element.attrib = {name.rpartition("}")[2]: text for name, text in element.attrib.items()}
+        name = element.attrib.pop("id", "") if element.tag == "g" else ""
+        if name.startswith("curve-"):
+            title = ElementTree.Element("title")
+            title.text = _shown(chart.curves[int(name.removeprefix("curve-"))].name)
+            element.insert(0, title)
+    names = ", ".join(curve.name for curve in chart.curves if curve.style != "faint")
+    label = _shown(f"{chart.y_label} by {chart.x_label}: {names}")
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
+    text = ElementTree.tostring(root, encoding="unicode")
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, variable)
+    return text

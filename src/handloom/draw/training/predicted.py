@@ -1,4 +1,4 @@
-"""A held-out window as a picture: the true way of its points and the predicted one, in two colours on the frame."""
+"""A held-out window as an image: the true and the predicted paths of its points, in two colours on the frame."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SUPERSAMPLING = 2
 
 
 def draw_example(example: Example, width_px: int = WIDTH_PX) -> NDArray[np.uint8]:
-    """(h, w, 3) uint8 RGB: the frame, `width_px` wide and somewhat faded, with both ways of the points over it.
+    """(h, w, 3) uint8 RGB: the frame, `width_px` wide and somewhat faded, with both paths of each point.
 
-    Blue is true, orange (thinner, on top) predicted; a ring marks where a point starts, a dot where each way ends. The
-    points that move most are drawn, and an even selection of the others; a way has gaps where it is unknown.
+    Blue is true, orange (thinner, on top) predicted; a ring marks the start of a path, a dot its end. The points that
+    move most are drawn, and an even selection of the others; paths have gaps where they are unknown.
     """
     scale = SUPERSAMPLING * width_px / example.frame.shape[1]
     size = (round(example.frame.shape[1] * scale), round(example.frame.shape[0] * scale))
@@ -30,7 +30,7 @@ def draw_example(example: Example, width_px: int = WIDTH_PX) -> NDArray[np.uint8
     chosen = chosen_points(example.true_px, example.predicted_px)
     for points, colour, width in ((example.true_px, TRUE_COLOUR, 2.0), (example.predicted_px, PREDICTED_COLOUR, 1.0)):
         for number in chosen:
-            _way(pen, points[:, number] * scale + (scale - 1) / 2, colour, width * SUPERSAMPLING)
+            _draw_path(pen, points[:, number] * scale + (scale - 1) / 2, colour, width * SUPERSAMPLING)
     small = (size[0] // SUPERSAMPLING, size[1] // SUPERSAMPLING)
     return np.asarray(image.resize(small, Image.Resampling.LANCZOS))
 
@@ -43,7 +43,7 @@ def jpeg_of(example: Example, width_px: int = WIDTH_PX, quality: int = 85) -> by
 
 
 def chosen_points(true_px: NDArray[np.float32], predicted_px: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Indices of the points that are drawn: the `MAX_MOVERS` that truly move farthest, and every so-manyth other."""
+    """Indices of the points to draw: the `MAX_MOVERS` with the longest true paths, and at most `MAX_OTHERS` others."""
     known = np.isfinite(true_px).all(-1).sum(0) >= 2
     known |= np.isfinite(predicted_px).all(-1).sum(0) >= 2
     candidates = np.flatnonzero(known)
@@ -54,8 +54,10 @@ def chosen_points(true_px: NDArray[np.float32], predicted_px: NDArray[np.float32
     return np.concatenate([others[::stride], movers])
 
 
-def _way(pen: ImageDraw.ImageDraw, points: NDArray[np.float64], colour: tuple[int, int, int], width: float) -> None:
-    """One point's way, with a gap where it is unknown; width in pixels of the larger picture."""
+def _draw_path(
+    pen: ImageDraw.ImageDraw, points: NDArray[np.float64], colour: tuple[int, int, int], width: float
+) -> None:
+    """The path of one point, (S, 2), with gaps where it is unknown; width in pixels of the supersampled image."""
     known = np.isfinite(points).all(axis=-1)
     if not known.any():
         return

@@ -1,4 +1,4 @@
-"""One job of a training run as its page shows it, and how the page writes numbers."""
+"""The data of one variant on the training page, and the formats of the page's numbers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from handloom.schemas.training import Example
 
 @dataclass(frozen=True)
 class VariantShown:
-    """One job as the page shows it.
+    """The data of one variant on the page.
 
-    steps, held_out: lines of its history (`handloom.train.history`). versions: of the table, taken up later.
-    resumed: how often it went on from a checkpoint. loader_wait_share: of the step time. result: `result.json`
+    steps, held_out: lines of its history (`handloom.train.history`). versions: of the table, to which it switched.
+    resumed: how often it resumed from a checkpoint. loader_wait_share: of the step time. result: `result.json`
     (numbers, figures, notes, counts, hardware, versions). examples: held-out windows with predictions.
     """
 
@@ -28,7 +28,7 @@ class VariantShown:
     examples: Sequence[Example]
 
     def data_versions(self) -> list[int]:
-        """Versions of the table that it was trained on, in order."""
+        """Versions of the table that the variant was trained on, in order."""
         return list(dict.fromkeys([*(line["version"] for line in self.held_out[:1]), *self.versions]))
 
     def numbers(self) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""ARM4R's own layout for pre-training: (u, v, z) tracks in Zarr, pictures as JPEG files, one folder per clip.
+"""ARM4R's own layout for pre-training: (u, v, z) tracks in Zarr, images as JPEG files, one folder per clip.
 
     epic_tasks_final/common_task/000000/points.zarr        (T, 1296, 3) float32
                                         instruction.zarr   (512,) float32, with a text encoder and a text only
@@ -9,12 +9,13 @@
     frames/000000/frame_0000000000.jpg                     the stored frames as they are
 
 Format: Dantong88/arm4r, `DATASET.md` and `arm4r/data/dataset_3dpoints_pretraining.py`. The authors' tracker guesses
-where it does not see, so their arrays have no missing value and their loss no place for one. See `UNKNOWN`.
+hidden points, so their arrays have no missing values and their loss has no mask for them. See `UNKNOWN`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,20 +29,21 @@ from numpy.typing import NDArray
 from handloom.errors import ConfigError, ShapeError
 from handloom.export.arm4r.points import clip_points, held, later_parts
 from handloom.export.arm4r.zarr2 import zarr_files
-from handloom.export.files import storage_errors
-from handloom.export.new_export import NewExport, new_export
+from handloom.export.new_export import CARD, NewExport, new_export
+from handloom.export.rows import task_of
+from handloom.io.folder import Folder
 from handloom.schemas.tables.row import row_arrays
 
 TASKS, FRAMES, CLIPS = "epic_tasks_final", "frames", "epic_clips.json"
 TASK = "common_task"
 IMAGE_KEY = "observation/ego_image"
 MIN_STEPS, MAX_STEPS = 30, 450
-"""Lengths T - 1 that the authors' loader takes; it passes over the others."""
+"""Lengths T - 1 that the authors' loader takes; it skips the others."""
 TEXT_WIDTH = 512
 UNKNOWN = ("nan", "hold", "drop-clip")
-"""`nan`: an unknown value is NaN, and training on it fails at once. `hold`: the last known value, before it the first
-known one, and for a point whose depth is never known its nearest neighbour's; all finite, with a mask beside, which
-the authors' loader does not read. `drop-clip`: clips with any unknown value are left out."""
+"""`nan`: an unknown value is NaN, and training on it fails at once. `hold`: the last known value, else the first known
+one, and for a point whose depth is never known that of its nearest neighbour; all finite, with a mask that the authors'
+loader does not read. `drop-clip`: clips with any unknown value are left out."""
 LEFT_OUT = {
     "too_short": f"fewer than {MIN_STEPS + 1} frames",
     "too_long": f"more than {MAX_STEPS + 1} frames",
@@ -130,7 +132,7 @@ def export_arm4r(
         metadata: kept in `index.json` under `source`. JSON values.
         taken: called with the row of every clip that is not left out.
 
-    An earlier export in `out` is removed at the start (`overwrite`): there are too many files to write beside it.
+    With `overwrite` an earlier export in `out` is removed at the start: there are too many files to write beside it.
 
     Raises:
         ConfigError: `unknown` is none of the three, no clip remains, or `out` holds files and `overwrite` is false.
@@ -141,7 +143,7 @@ def export_arm4r(
         raise ConfigError(f"--unknown {unknown!r} is none of {', '.join(UNKNOWN)}")
     summary = Arm4rSummary(unknown=unknown, has_instructions=text_encoder is not None)
     with new_export(out, overwrite=overwrite) as export:
-        image_root = (image_root or export.folder.local_root()).rstrip("/")
+        image_root = (image_root or _local_root(export.folder)).rstrip("/")
         for folder in (TASKS, FRAMES):
             export.claim(folder)
         writer = _Writer(export, summary, image_root, text_encoder)
@@ -156,13 +158,14 @@ def export_arm4r(
         if not summary.num_clips:
             found = ", ".join(f"{name} {len(ids)}" for name, ids in sorted(summary.left_out.items()))
             raise ConfigError(f"no clip can be exported for ARM4R: {found or 'there is none'}", _hint(summary))
-        export.write("README.md", card(summary).encode())
+        export.write(CARD, card(summary).encode())
         counts = {"num_rows": summary.num_clips, "num_frames": summary.num_frames, "left_out": summary.left_out}
         counts |= {
             "rates_hz": dict(sorted(summary.rates.items())),
             "unknown": unknown,
             "share_unknown": summary.share_unknown,
             "image_root": image_root,
+            "written": export.files(),
         }
         export.finish({"format": "arm4r", "source": metadata or {}, **counts}, last=[CLIPS])
     return summary
@@ -190,7 +193,7 @@ class _Writer:
         return True
 
     def _add(self, row: Mapping[str, Any], points: NDArray[np.float32], of: tuple[str, int] | None = None) -> str:
-        """Write one grid's points; of: the clip whose pictures these are, and the first of them. Returns its name."""
+        """Write one grid's points; of: the clip whose images these are, and the first of them. Returns its name."""
         name = f"{self._summary.num_clips:06d}"
         known = np.isfinite(points).all(axis=-1)
         self._summary.num_values += points.size
@@ -200,19 +203,19 @@ class _Writer:
         folder = f"{TASKS}/{TASK}/{name}"
         visible = row["track_visible"][:, : points.shape[1]]
         arrays = {"points": points, "points_mask": known.astype(np.uint8), "points_vis": visible.astype(np.uint8)}
-        text = _text_of(row)
-        if self._encode is not None and text:  # where nobody said what is done there is nothing to encode
-            arrays["instruction"] = self._instruction(text)
+        text = task_of(row)
+        if self._encode is not None and text:
+            arrays["instruction"] = _instruction(self._encode, text)
         for array, values in arrays.items():
             for file, content in zarr_files(values):
                 self._write(f"{folder}/{array}.zarr/{file}", content)
-        pictures, first = of or (name, 0)
+        images, first = of or (name, 0)
         entry = {} if of is None else {"first_frame": first, "grid_frame": int(row["track_query_frame"][0])}
-        paths = [f"{FRAMES}/{pictures}/frame_{number + first:010d}.jpg" for number in range(len(points))]
+        paths = [f"{FRAMES}/{images}/frame_{number + first:010d}.jpg" for number in range(len(points))]
         for path, jpeg in zip(paths, row["frame_jpeg"], strict=True) if of is None else ():
             self._write(path, jpeg)
-        images = {IMAGE_KEY: [f"{self._image_root}/{path}" for path in paths]}
-        self._write(f"{folder}/images.json", json.dumps(images).encode())
+        listed = {IMAGE_KEY: [f"{self._image_root}/{path}" for path in paths]}
+        self._write(f"{folder}/images.json", json.dumps(listed).encode())
         self._list(name, text, row, entry)
         self._summary.num_clips += 1
         self._summary.num_later += of is not None
@@ -223,9 +226,8 @@ class _Writer:
 
     def close(self) -> None:
         """Finish the list of clips."""
-        with storage_errors(f"write {CLIPS} in", self._export.folder.out):
-            self._clips.write(b"\n]\n" if self._summary.num_clips else b"[]\n")
-            self._clips.close()
+        self._clips.write(b"\n]\n" if self._summary.num_clips else b"[]\n")
+        self._clips.close()
 
     def _points(self, row: Mapping[str, Any]) -> tuple[NDArray[np.float32] | None, str]:
         """The clip's points, or None and why it is left out."""
@@ -245,34 +247,32 @@ class _Writer:
             return None, "unknown_points"
         return points, ""
 
-    def _instruction(self, text: str) -> NDArray[np.float32]:
-        found = np.asarray(self._encode(text), np.float32)
-        if found.shape != (TEXT_WIDTH,):
-            raise ShapeError(f"the text encoder gives {found.shape}, ARM4R expects ({TEXT_WIDTH},): OpenCLIP ViT-B-32")
-        return found
-
     def _list(self, name: str, text: str, row: Mapping[str, Any], of_part: dict[str, int]) -> None:
         entry = {"clip_id": name, "instruction": text, "handloom_clip_id": row["clip_id"]}
         entry |= {key: row[key] for key in ("dataset", "video_id", "start_s", "end_s")}
         entry |= of_part
         before = ",\n" if self._summary.num_clips else "[\n"
-        with storage_errors(f"write {CLIPS} in", self._export.folder.out):
-            self._clips.write((before + json.dumps(entry, ensure_ascii=False)).encode())
+        self._clips.write((before + json.dumps(entry, ensure_ascii=False)).encode())
 
     def _write(self, name: str, content: bytes) -> None:
-        with storage_errors(f"write {name} in", self._export.folder.out):
-            sink = self._export.open_inside(name)
+        with self._export.open_inside(name) as sink:
             sink.write(content)
-            sink.close()
 
 
-def _text_of(row: Mapping[str, Any]) -> str:
-    """The narration, else verb and noun; empty where nobody said what is done."""
-    words = [row.get(name) for name in ("verb", "noun")]
-    return row.get("narration") or " ".join(word for word in words if word)
+def _local_root(folder: Folder) -> str:
+    if not folder.is_local:
+        raise ConfigError(f"{folder.uri!r} is no folder of this machine", "say where its readers find it: --image-root")
+    return os.path.abspath(folder.uri)
 
 
 def _hint(summary: Arm4rSummary) -> str:
     if "unknown_points" in summary.left_out:
         return "hardly any tracked clip knows every point in every frame: use --unknown nan or hold"
     return "ARM4R takes clips of 31 to 451 frames with a 36 x 36 grid of tracks and their depth"
+
+
+def _instruction(encode: Callable[[str], NDArray[np.float32]], text: str) -> NDArray[np.float32]:
+    found = np.asarray(encode(text), np.float32)
+    if found.shape != (TEXT_WIDTH,):
+        raise ShapeError(f"the text encoder gives {found.shape}, ARM4R expects ({TEXT_WIDTH},): OpenCLIP ViT-B-32")
+    return found

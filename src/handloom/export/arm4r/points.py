@@ -1,4 +1,4 @@
-"""A clip's tracks as ARM4R's points, and what to put where one is not known."""
+"""A clip's tracks as ARM4R's points, and values in place of unknown ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from handloom.geometry.tracks.arm4r import arm4r_points
 from handloom.geometry.tracks.arm4r_scale import SIDE
-from handloom.geometry.tracks.later_grids import TRACK_OF, WORLD, StoredGrids
+from handloom.geometry.tracks.stored_grids import TRACK_OF, WORLD, StoredGrids
 from handloom.schemas.tables.row import row_camera
 from handloom.schemas.values import CameraPath, LiftedTracks, TrackKind, Tracks, VideoInfo
 
@@ -20,9 +20,9 @@ Points = NDArray[np.float32]
 def clip_points(row: Mapping[str, Any]) -> Points | None:
     """(T, 1296, 3) of a row of `clips`, NaN where unknown; None where its tracks do not begin with ARM4R's grid.
 
-    u and v are where the picture shows a point, its lens's distortion included; z is along the optical axis.
+    u and v are where the image shows a point, its lens's distortion included; z is along the optical axis.
 
-    Points that rest in the world are known in every frame with a pose in metres, hidden or not (see `arm4r_points`).
+    Points at rest in the world are known in every frame with a pose in metres, also hidden ones (see `arm4r_points`).
     """
     kind = row["track_kind"]
     if kind is None or not (
@@ -43,7 +43,9 @@ def clip_points(row: Mapping[str, Any]) -> Points | None:
 def later_parts(row: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
     """(first frame, row) of each grid that began after the first: the clip cut to its frames, and its points alone."""
     grids = StoredGrids.of(row)
-    for number in range(0 if grids is None else len(grids.query_frame)):
+    if grids is None:
+        return
+    for number in range(len(grids.query_frame)):
         frames = grids.frames(number)
         part = dict(row) | {"num_frames": len(frames), "frame_s": row["frame_s"][frames]}
         for name in (*TRACK_OF.values(), WORLD, "world_from_camera"):

@@ -18,8 +18,8 @@ CHUNK_BYTES = 2**20
 def zarr_files(values: NDArray, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[str, bytes]]:
     """`(name, content)` of an array's files: `.zarray`, then the chunks, cut along the first axis.
 
-    Every chunk is as large as the first; what stands beyond the array's end is the fill value, NaN for floats: a chunk
-    that gets lost reads as unknown, never as zero.
+    Every chunk is as large as the first, filled up with the fill value, NaN for floats: a chunk that is lost reads as
+    unknown, never as zero.
     """
     values = np.ascontiguousarray(values)
     row_bytes = max(1, values[:1].nbytes)

@@ -23,10 +23,10 @@ from handloom.export.lerobot import meta
 from handloom.export.lerobot.files import DATA_FILE_MB, MB, VIDEO_FILE_MB, RollingParquet, RollingVideo
 from handloom.export.lerobot.meta import BOOKKEEPING, Feature
 from handloom.export.lerobot.stats import RunningImageStats, RunningStats
-from handloom.export.new_export import new_export
+from handloom.export.new_export import CARD, new_export
 
 UNKNOWN = ("nan", "zero")
-Pictures = Iterator[NDArray[np.uint8]]
+Images = Iterator[NDArray[np.uint8]]
 Progress = Callable[[int, int], None]  # episodes written so far, frames written so far
 
 
@@ -34,8 +34,8 @@ Progress = Callable[[int, int], None]  # episodes written so far, frames written
 class Layout:
     """What every episode of a dataset has.
 
-    features: by key, without LeRobot's own bookkeeping. hz: frames per second. source: columns that say where an
-    episode came from, added to the list of episodes. robot_type: as LeRobot asks; None where there is no robot.
+    features: by key, without LeRobot's own bookkeeping. hz: frames per second. source: columns on the origin of an
+    episode, added to the list of episodes. robot_type: LeRobot's; None where there is no robot.
     """
 
     features: Mapping[str, Feature]
@@ -49,14 +49,14 @@ class Layout:
 class Episode:
     """One episode on the dataset's grid: S steps, `1 / hz` apart.
 
-    values: (S, D) by key, NaN where unknown. pictures: by key, a function that begins S pictures, (h, w, 3) uint8 RGB
-    of the feature's size. source: one value for each of the layout's source columns.
+    values: (S, D) by key, NaN where unknown. images: by key, a function that returns an iterator over S images,
+    (h, w, 3) uint8 RGB of the feature's size. source: one value for each of the layout's source columns.
     """
 
     task: str
     num_steps: int
     values: Mapping[str, NDArray[Any]]
-    pictures: Mapping[str, Callable[[], Pictures]]
+    images: Mapping[str, Callable[[], Images]]
     source: Mapping[str, Any]
 
 
@@ -87,7 +87,7 @@ def export_lerobot(
     """Write a dataset into `out`, a folder or URI. Memory holds one episode and one row group.
 
     Args:
-        episodes: read once. Those without a step are passed over.
+        episodes: read once. Those without a step are left out.
         card: given info.json, the text of README.md; called when all episodes are written.
         metadata: kept in `index.json` under `source`. JSON values.
         max_data_bytes, max_video_bytes: a file is closed with the episode that brings it to this size.
@@ -110,7 +110,7 @@ def export_lerobot(
         except BaseException:  # videos under way are closed; raised again
             writer.discard()
             raise
-        export.write("README.md", card(info).encode())
+        export.write(CARD, card(info).encode())
         export.write(meta.INFO_PATH, _json(info))
         index = export.finish(
             {
@@ -119,6 +119,7 @@ def export_lerobot(
                 "source": metadata or {},
                 "num_rows": writer.num_episodes,
                 "num_frames": writer.num_frames,
+                "written": export.files(),
             },
             last=[meta.INFO_PATH],
         )
@@ -135,13 +136,15 @@ class _Writer:
         self._episodes_schema = meta.episodes_schema(self.features, layout.source)
         self._data = RollingParquet(export, meta.DATA_PATH, self._schema, max_data_bytes)
         self._episodes = RollingParquet(export, meta.EPISODES_PATH, self._episodes_schema, max_data_bytes)
-        self._videos, self._stats = {}, {}
+        self._videos: dict[str, RollingVideo] = {}
+        self._image_stats: dict[str, RunningImageStats] = {}
+        self._stats: dict[str, RunningStats] = {}
         for key, feature in self.features.items():
             if feature.is_video:
                 template = meta.VIDEO_PATH.replace("{video_key}", key)
                 size = feature.shape[1], feature.shape[0]
                 self._videos[key] = RollingVideo(export, template, size, layout.hz, max_video_bytes)
-                self._stats[key] = RunningImageStats()
+                self._image_stats[key] = RunningImageStats()
             else:
                 self._stats[key] = RunningStats()
         self.num_episodes = self.num_frames = 0
@@ -150,12 +153,12 @@ class _Writer:
     def add(self, episode: Episode) -> None:
         if not episode.num_steps:
             return
-        place = {}
+        place: dict[str, Any] = {}
         for key, video in self._videos.items():
             place |= self._add_video(key, video, episode)
         values = self._columns(episode)
         stats = {key: self._stats[key].add(array) for key, array in values.items()}
-        stats |= {key: self._stats[key].end_episode() for key in self._videos}
+        stats |= {key: self._image_stats[key].end_episode() for key in self._videos}
         chunk, file = self._data.place()
         self._data.add(_table(self._filled(values), self._schema))
         row = {
@@ -179,12 +182,12 @@ class _Writer:
     def _add_video(self, key: str, video: RollingVideo, episode: Episode) -> dict[str, Any]:
         chunk, file, from_s = video.begin_episode()
         count = 0
-        for picture in episode.pictures[key]():
-            video.append(picture)
-            self._stats[key].add(picture)
+        for image in episode.images[key]():
+            video.append(image)
+            self._image_stats[key].add(image)
             count += 1
         if count != episode.num_steps:
-            raise ShapeError(f"{count} pictures of {key} for {episode.num_steps} steps ({dict(episode.source)})")
+            raise ShapeError(f"{count} images of {key} for {episode.num_steps} steps ({dict(episode.source)})")
         names = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
         return {f"videos/{key}/{n}": v for n, v in zip(names, (chunk, file, from_s, video.end_s), strict=True)}
 
@@ -214,19 +217,21 @@ class _Writer:
         return {key: np.nan_to_num(v, nan=0.0) if v.dtype.kind == "f" else v for key, v in columns.items()}
 
     def finish(self) -> dict[str, Any]:
-        for part in (*self._videos.values(), self._data, self._episodes):
+        parts: list[RollingVideo | RollingParquet] = [*self._videos.values(), self._data, self._episodes]
+        for part in parts:
             part.close()
+        stats = self._stats | self._image_stats
         tasks = io.BytesIO()
         pq.write_table(meta.tasks_table(list(self.tasks)), tasks)
         self._export.write(meta.TASKS_PATH, tasks.getvalue())
-        self._export.write(meta.STATS_PATH, _json({key: stats.result() for key, stats in self._stats.items()}))
+        self._export.write(meta.STATS_PATH, _json({key: stats[key].result() for key in self.features}))
         layout = self._layout
         counts = (self.num_episodes, self.num_frames, len(self.tasks))
         return meta.info(self.features, layout.hz, layout.robot_type, *counts)
 
     def discard(self) -> None:
         for video in self._videos.values():
-            with suppress(ConfigError):  # the first error is the one to tell
+            with suppress(ConfigError):  # the first error is the one to report
                 video.discard()
 
 
@@ -243,5 +248,5 @@ def _table(columns: Mapping[str, NDArray[Any]], schema: pa.Schema) -> pa.Table:
 
 
 def _json(content: dict[str, Any]) -> bytes:
-    """Indented JSON; a value that nobody knows is NaN, as LeRobot's own writer has it."""
+    """Indented JSON; an unknown value is NaN, as LeRobot's own writer has it."""
     return json.dumps(content, indent=4, ensure_ascii=False).encode() + b"\n"

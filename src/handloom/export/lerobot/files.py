@@ -1,4 +1,4 @@
-"""LeRobot v3.0's files: Parquet and MP4 that many episodes share, closed by size, numbered in chunks."""
+"""LeRobot v3.0's files: Parquet and MP4 files that many episodes share, closed at a size, numbered in chunks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from handloom.export.files import HashingSink, storage_errors
+from handloom.errors import StoreError
 from handloom.export.new_export import NewExport
-from handloom.video.append import GrowingVideo
+from handloom.io.folder import Sink
+from handloom.video.write import GrowingVideo
 
 FILES_PER_CHUNK = 1000
 DATA_FILE_MB = 100
@@ -27,7 +28,7 @@ class Numbering:
         self._template, self._number = template, -1
 
     def next_name(self) -> str:
-        """Go on to the next file."""
+        """The name of the next file."""
         self._number += 1
         return self._template.format(chunk_index=self.chunk, file_index=self.file)
 
@@ -47,13 +48,13 @@ class RollingParquet:
         self._export, self._schema, self._max_bytes = export, schema, max_bytes
         self._numbering = Numbering(template)
         self._writer: pq.ParquetWriter | None = None
-        self._sink: HashingSink | None = None
+        self._sink: Sink | None = None
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
 
     def place(self) -> tuple[int, int]:
-        """(chunk, file) of the next episode; begins a new file where this one is full."""
-        if self._sink is not None and self._sink.tell() + self._pending_bytes >= self._max_bytes:
+        """(chunk, file) of the next episode; begins a new file if this one is full."""
+        if self._sink is not None and self._sink.num_bytes + self._pending_bytes >= self._max_bytes:
             self.close()
         if self._writer is None:
             self._sink = self._export.open(self._numbering.next_name())
@@ -68,27 +69,27 @@ class RollingParquet:
             self._flush()
 
     def close(self) -> None:
-        """Finish the file: without its footer nobody can read it."""
-        if self._writer is None:
+        """Finish the file: without its footer it cannot be read."""
+        if self._writer is None or self._sink is None:
             return
         self._flush()
-        with storage_errors("finish a file of", self._export.folder.out):
-            self._writer.close()
-            self._sink.close()
+        self._writer.close()
+        self._sink.close()
         self._writer = self._sink = None
 
     def _flush(self) -> None:
         if self._pending:
+            if self._writer is None:
+                raise StoreError("rows were added to no file", "call `place` before `add`")
             table = pa.concat_tables(self._pending).combine_chunks()
-            with storage_errors("write a file of", self._export.folder.out):
-                self._writer.write_table(table, row_group_size=max(1, len(table)))
+            self._writer.write_table(table, row_group_size=max(1, len(table)))
         self._pending, self._pending_bytes = [], 0
 
 
 class RollingVideo:
     """One camera's episodes, one after the other, in MP4 files of about `max_bytes`.
 
-    Every file is written on a local disk and goes to the export when it is closed: MP4 must be sought in.
+    Every file is written on a local disk and goes to the export when it is closed: MP4 writers seek.
     """
 
     def __init__(self, export: NewExport, template: str, size: tuple[int, int], hz: float, max_bytes: int) -> None:
@@ -98,7 +99,7 @@ class RollingVideo:
         self._file = ExitStack()
 
     def begin_episode(self) -> tuple[int, int, float]:
-        """(chunk, file, seconds at which the next picture stands in it)."""
+        """(chunk, file, time in seconds of the next image in it)."""
         if self._video is not None and self._video.num_bytes() >= self._max_bytes:
             self.close()
         if self._video is None:
@@ -106,13 +107,18 @@ class RollingVideo:
             self._video = GrowingVideo(path, self._size, self._hz)
         return self._numbering.chunk, self._numbering.file, self._video.end_s
 
-    def append(self, picture: NDArray[np.uint8]) -> None:
+    def append(self, image: NDArray[np.uint8]) -> None:
         """(h, w, 3) RGB of the dataset's size."""
-        self._video.append(picture)
+        self._open_video().append(image)
 
     @property
     def end_s(self) -> float:
-        return self._video.end_s
+        return self._open_video().end_s
+
+    def _open_video(self) -> GrowingVideo:
+        if self._video is None:
+            raise StoreError("no video is open", "call `begin_episode` before `append`")
+        return self._video
 
     def close(self) -> None:
         """Finish the file and hand it to the export."""

@@ -1,8 +1,8 @@
-"""Grids of points that began later, as features of one shape: a fixed number of slots, each with one grid at a time.
+"""Later grids of points as features of a fixed shape: a number of slots, each with one grid at a time.
 
-A step of a LeRobot dataset has as many numbers whatever the clip. So each later grid keeps one slot from its first step
-to its last one, and every step says in which step the grid of each slot began: its points are followed from there,
-forth and back.
+All steps of a LeRobot dataset have the same number of values. Each later grid keeps one slot from its first step to its
+last, and every step holds, for each slot, the step in which its grid began: the points are followed from there,
+forwards and backwards.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from handloom.export.images import Fit
 from handloom.export.lerobot.meta import Feature
-from handloom.export.pictures import Fit
-from handloom.geometry.tracks.later_grids import StoredGrids
+from handloom.geometry.tracks.stored_grids import StoredGrids
 from handloom.schemas.tables.later_grids import GRID_INDEX, GRID_SHAPES
 
 BEGUN = "regrid_query_frame"
 EMPTY = -1
-"""In `regrid_query_frame`: no grid is in the slot."""
+"""In `regrid_query_frame`: the slot holds no grid."""
 GRID_COLUMNS = (*GRID_INDEX, *GRID_SHAPES)
 
 
 def num_slots(batches: Iterable[pa.RecordBatch]) -> int:
-    """The most later grids that any clip has in one frame; 0 where none has any.
+    """The most later grids that a clip has in one frame, over all clips; 0 without any.
 
     batches: `regrid_frame` of rows of `clips`.
     """
@@ -67,19 +67,20 @@ def grid_values(
     depth, sigma = (np.full((num, slots, num_points), np.nan, np.float32) for _ in range(2))
     visible = np.zeros((num, slots, num_points), bool)
     grids = StoredGrids.of(row)
-    for grid, slot in () if grids is None else _slots_of(grids):
-        followed = grids.frames(grid)
-        steps = np.flatnonzero((index >= followed[0]) & (index <= followed[-1]))
-        if not len(steps):
-            continue
-        frames = index[steps]
-        # Steps without a frame of their own, between those of the grid, are of it too.
-        begun[steps[0] : steps[-1] + 1, slot] = steps[np.argmin(np.abs(frames - grids.query_frame[grid]))]
-        points[steps, slot] = fit.points(grids.take(grid, "track_points_px", frames))
-        depth[steps, slot] = grids.take(grid, "track_depth_m", frames)
-        visible[steps, slot] = grids.take(grid, "track_visible", frames)
-        sigma[steps, slot] = grids.take(grid, "track_sigma_px", frames) * np.float32(np.mean(fit.scale))
-    found = {
+    if grids is not None:
+        for grid, slot in _slots_of(grids):
+            followed = grids.frames(grid)
+            steps = np.flatnonzero((index >= followed[0]) & (index <= followed[-1]))
+            if not len(steps):
+                continue
+            frames = index[steps]
+            # Steps without a frame of their own, between the grid's steps, belong to it too.
+            begun[steps[0] : steps[-1] + 1, slot] = steps[np.argmin(np.abs(frames - grids.query_frame[grid]))]
+            points[steps, slot] = fit.points(grids.take(grid, "track_points_px", frames))
+            depth[steps, slot] = grids.take(grid, "track_depth_m", frames)
+            visible[steps, slot] = grids.take(grid, "track_visible", frames)
+            sigma[steps, slot] = grids.take(grid, "track_sigma_px", frames) * np.float32(np.mean(fit.scale))
+    found: dict[str, NDArray[Any]] = {
         BEGUN: begun,
         "regrid_points_px": points.reshape(num, -1),
         "regrid_depth_m": depth.reshape(num, -1),
@@ -90,7 +91,7 @@ def grid_values(
 
 
 def _slots_of(grids: StoredGrids) -> Iterator[tuple[int, int]]:
-    """(grid, slot) in the order of the frames in which grids begin to be followed: the first slot that is free then."""
+    """(grid, slot), ordered by the grids' first frames. A grid takes the first slot that is free in that frame."""
     ends: list[int] = []
     for grid in np.argsort(grids.first_frame, kind="stable").tolist():
         first, last = grids.frames(grid)[[0, -1]].tolist()

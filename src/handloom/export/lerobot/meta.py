@@ -24,6 +24,8 @@ TASKS_PATH = "meta/tasks.parquet"
 STATS_PATH = "meta/stats.json"
 INFO_PATH = "meta/info.json"
 
+EPISODE_COLUMNS = ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")
+"""LeRobot's own columns of the list of episodes whose names hold no slash."""
 _ARROW = {"float32": pa.float32(), "float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_()}
 _TASK_INDEX_NAME = "__index_level_0__"  # what pandas calls an index without a name
 
@@ -33,7 +35,7 @@ class Feature:
     """One entry of info.json's features.
 
     dtype: numpy's name, or `video`. shape: of one frame; a video's is (height, width, 3). names: of the elements.
-    units: of the elements, None for each that is not known; kept beside the names, where LeRobot has no field for it.
+    units: of the elements, None where unknown; kept beside the names: LeRobot has no field for them.
     """
 
     dtype: str
@@ -46,7 +48,7 @@ class Feature:
         return self.dtype == "video"
 
     def arrow_type(self) -> pa.DataType:
-        """A number for one element, else a list; a file's reader makes it as long as `shape` says."""
+        """A number for one element, else a list; LeRobot's reader takes its length from `shape`."""
         kind = _ARROW[self.dtype]
         return kind if self.shape == (1,) else pa.list_(pa.field("element", kind))
 
@@ -70,7 +72,7 @@ def data_schema(features: Mapping[str, Feature]) -> pa.Schema:
 
 
 def episodes_schema(features: Mapping[str, Feature], sources: pa.Schema) -> pa.Schema:
-    """Columns of the list of episodes: LeRobot's, then `sources`, where an episode came from."""
+    """Columns of the list of episodes: LeRobot's, then `sources`, the origin of an episode."""
     integer, seconds = pa.int64(), pa.float64()
     fields = [("episode_index", integer), ("tasks", pa.list_(pa.string())), ("length", integer)]
     fields += [(f"data/{name}", integer) for name in ("chunk_index", "file_index")]
@@ -87,7 +89,7 @@ def episodes_schema(features: Mapping[str, Feature], sources: pa.Schema) -> pa.S
 
 
 def tasks_table(tasks: Sequence[str]) -> pa.Table:
-    """The tasks' texts as a pandas data frame's index, which is where LeRobot looks for them."""
+    """The tasks' texts as the index of a pandas data frame, where LeRobot looks for them."""
     columns = [
         _pandas_column("task_index", "int64", "int64"),
         _pandas_column(None, "unicode", "object", _TASK_INDEX_NAME),

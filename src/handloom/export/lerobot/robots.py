@@ -1,4 +1,4 @@
-"""A row of `robot_episodes` as a LeRobot episode: what came from LeRobot goes back as it was."""
+"""A row of `robot_episodes` as a LeRobot episode: one that came from LeRobot goes back unchanged."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.export.images import Fit, decode_jpeg
 from handloom.export.lerobot.dataset import Episode, Layout
 from handloom.export.lerobot.meta import Feature, video_feature
-from handloom.export.pictures import Fit, decode_jpeg
 from handloom.export.steps import steps_at
 
 IMAGES = "observation.images."
@@ -35,28 +35,28 @@ _RENAMED = {"source_dataset": "dataset", "source_episode_index": "episode_index"
 
 @dataclass(frozen=True)
 class Shape:
-    """What all episodes of one LeRobot dataset must agree on."""
+    """What all episodes of one LeRobot dataset have in common."""
 
     cameras: tuple[str, ...]
     state: tuple[str | None, ...] | None
     action: tuple[str | None, ...] | None
     robot_type: str | None
-    has_pictures: bool
+    has_images: bool
 
     def __str__(self) -> str:
         state, action = ("none" if words is None else len(words) for words in (self.state, self.action))
-        pictures = "" if self.has_pictures else " without pictures"
+        images = "" if self.has_images else " without images"
         cameras = ", ".join(self.cameras) or "none"
-        return f"robot {self.robot_type}, state of {state}, action of {action}, cameras {cameras}{pictures}"
+        return f"robot {self.robot_type}, state of {state}, action of {action}, cameras {cameras}{images}"
 
 
-def shape_of(row: Mapping[str, Any], has_pictures: bool) -> Shape:
+def shape_of(row: Mapping[str, Any], has_images: bool) -> Shape:
     """The shape of a row; `state` and `action` as their names, None for each element without one."""
     signals = {}
     for name in SIGNALS:
         width, names = row[f"{name}_width"], row[f"{name}_names"]
         signals[name] = None if width is None else tuple(names or (None,) * width)
-    return Shape(tuple(row["cameras"]), signals["state"], signals["action"], row["robot_type"], has_pictures)
+    return Shape(tuple(row["cameras"]), signals["state"], signals["action"], row["robot_type"], has_images)
 
 
 def one_shape(shapes: Iterable[Shape]) -> Shape:
@@ -76,7 +76,7 @@ def one_shape(shapes: Iterable[Shape]) -> Shape:
 def robot_layout(
     hz: float, shape: Shape, sizes: Mapping[str, tuple[int, int]], units: Mapping[str, Sequence[str | None] | None]
 ) -> Layout:
-    """The features of robot episodes. sizes: (width, height) of each camera's pictures; units: of `state`, `action`."""
+    """The features of robot episodes. sizes: (width, height) of each camera's images; units: of `state`, `action`."""
     features: dict[str, Feature] = {}
     for name, key in SIGNALS.items():
         words = getattr(shape, name)
@@ -84,9 +84,9 @@ def robot_layout(
             names = None if None in words else tuple(str(word) for word in words)
             unit = units.get(name)
             features[key] = Feature("float32", (len(words),), names, None if unit is None else tuple(unit))
-    for camera in shape.cameras if shape.has_pictures else ():
+    for camera in shape.cameras if shape.has_images else ():
         features[video_key(camera)] = video_feature(*sizes[camera])
-    if shape.has_pictures:
+    if shape.has_images:
         features[PICTURE_VALID] = Feature("bool", (len(shape.cameras),), tuple(map(video_key, shape.cameras)))
     return Layout(features, hz, SOURCE, shape.robot_type)
 
@@ -99,9 +99,9 @@ def video_key(camera: str) -> str:
 def robot_episode(row: Mapping[str, Any], layout: Layout) -> Episode:
     """The episode of one row (of `handloom.schemas.tables.robot.episode_arrays`).
 
-    Where its times are on the grid it stays as it is. Otherwise each step is the nearest one within half a step; where
-    there is none, states and actions are NaN. A picture that is missing is the last one again (black before the
-    first), and `picture_valid` is false.
+    If its times are on the grid it stays as it is. Otherwise a step takes the nearest one within half a step; without
+    one, states and actions are NaN. In place of a missing image the last one is repeated (black before the first), and
+    `picture_valid` is false.
     """
     index = steps_at(row["frame_s"], layout.hz)
     values: dict[str, NDArray[Any]] = {}
@@ -110,29 +110,29 @@ def robot_episode(row: Mapping[str, Any], layout: Layout) -> Episode:
             signal = row[name][index].astype(np.float32)
             signal[index < 0] = np.nan
             values[key] = signal
-    pictures = {}
+    images = {}
     if PICTURE_VALID in layout.features:
         values[PICTURE_VALID] = np.stack([_there(jpegs, index) for jpegs in row["frame_jpeg"]], axis=1)
         for camera, jpegs in zip(row["cameras"], row["frame_jpeg"], strict=True):
             feature = layout.features[video_key(camera)]
             what = f"of camera {camera} of episode {row['episode_id']}"
             size = feature.shape[1], feature.shape[0]
-            pictures[video_key(camera)] = partial(_pictures, jpegs, index, size, what)
+            images[video_key(camera)] = partial(_images, jpegs, index, size, what)
     source = {field.name: row[_RENAMED.get(field.name, field.name)] for field in SOURCE}
-    return Episode(row["task"] or "", len(index), values, pictures, source)
+    return Episode(row["task"] or "", len(index), values, images, source)
 
 
 def _there(jpegs: Sequence[bytes | None], index: NDArray[np.intp]) -> NDArray[np.bool_]:
     return np.array([at >= 0 and jpegs[at] is not None for at in index.tolist()], bool)
 
 
-def _pictures(
+def _images(
     jpegs: Sequence[bytes | None], index: NDArray[np.intp], size: tuple[int, int], what: str
 ) -> Iterator[NDArray[np.uint8]]:
-    picture = np.zeros((size[1], size[0], 3), np.uint8)
+    image = np.zeros((size[1], size[0], 3), np.uint8)
     last = -1
     for at in index.tolist():
         if at >= 0 and at != last and jpegs[at] is not None:
-            image = decode_jpeg(jpegs[at], f"picture {at} {what}")
-            picture, last = Fit.into(size, image.shape[1], image.shape[0]).picture(image), at
-        yield picture
+            image = decode_jpeg(jpegs[at], f"image {at} {what}")
+            image, last = Fit.into(size, image.shape[1], image.shape[0]).image(image), at
+        yield image

@@ -1,7 +1,7 @@
 """Statistics of features in LeRobot's form: min, max, mean, std, count, q01, q10, q50, q90, q99.
 
-Only known values count: NaN is left out. LeRobot's own code would make every statistic of such a feature NaN. An
-element that is never known stays NaN in all of them.
+Only known values count: NaN is left out, where LeRobot's own code would make every statistic of the feature NaN. The
+statistics of an element that is never known are NaN.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 NAMES = ("min", "max", "mean", "std", "count", *QUANTILES)
 MAX_KEPT_VALUES = 2**22
-"""Values of a feature that are kept for quantiles; beyond it every 2nd, 4th, ... frame is."""
+"""Values of a feature that are kept for quantiles; beyond that, those of every 2nd, 4th, ... frame."""
 
 Floats = NDArray[np.float64]
 
 
 class RunningStats:
-    """Of one feature, over episodes, in bounded memory: exact but for quantiles of more than `MAX_KEPT_VALUES`."""
+    """Statistics of one feature over episodes in bounded memory; quantiles of over `MAX_KEPT_VALUES` are not exact."""
 
     def __init__(self) -> None:
         self._known: Floats | None = None
-        self._kept: list[NDArray[np.float32 | np.float64]] = []
+        self._kept: list[NDArray[Any]] = []
         self._every, self._num_frames = 1, 0
         self._count = 0
 
@@ -65,21 +65,21 @@ class RunningStats:
 
 
 class RunningImageStats:
-    """Of a camera's pictures, per channel, over every pixel: a histogram of 256 levels says all exactly."""
+    """Statistics of a camera's images, per channel, over every pixel: exact, from a histogram of the 256 levels."""
 
     def __init__(self) -> None:
         self._total = np.zeros((3, 256), np.int64)
         self._episode = np.zeros((3, 256), np.int64)
         self._count = self._num = 0
 
-    def add(self, picture: NDArray[np.uint8]) -> None:
-        """One (h, w, 3) picture of the episode under way."""
+    def add(self, image: NDArray[np.uint8]) -> None:
+        """One (h, w, 3) image of the episode under way."""
         for channel in range(3):
-            self._episode[channel] += np.bincount(picture[..., channel].reshape(-1), minlength=256)
+            self._episode[channel] += np.bincount(image[..., channel].reshape(-1), minlength=256)
         self._num += 1
 
     def end_episode(self) -> dict[str, Any]:
-        """The episode's statistics; the next picture begins another."""
+        """The episode's statistics; the next image begins another."""
         found = _image_stats(self._episode, self._num)
         self._total += self._episode
         self._count += self._num

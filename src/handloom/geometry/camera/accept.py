@@ -1,4 +1,4 @@
-"""A path that was found, and when it is believed."""
+"""Which estimated paths are accepted, and as what."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.geometry.camera.rest import MIN_PER_FRAME, MIN_THIRDS, num_thirds
+from handloom.geometry.camera.static_camera import MIN_PER_FRAME, MIN_THIRDS, num_thirds
 from handloom.geometry.camera.turns import ALL_THIRDS, LASTING
-from handloom.geometry.sfm.pieces import support_of_pieces
-from handloom.geometry.sfm.reconstruct import MAX_SUPPORT_RAD, Reconstructed
+from handloom.geometry.sfm.long_clips import split_half_error_of_pieces
+from handloom.geometry.sfm.reconstruct import MAX_SPLIT_HALF_RAD, Reconstructed
 from handloom.geometry.sfm.solver import Observations
 from handloom.geometry.sfm.views import reprojection_error
 from handloom.schemas.values import Camera, CameraPath
@@ -19,28 +19,31 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 USUAL_THIRDS = 6
-"""Of the picture's nine parts, in the median frame, hold corners that agree: 7 to 9 where the path is right, 5 where it
-followed a box."""
+"""Least number of the image's nine parts with corners that agree, in the median frame: 7 to 9 where the path is right,
+5 where it followed a box."""
 MIN_EXPLAINED = 0.7
-"""Share of the sightings of lasting tracks that the still scene explains. EgoDex: 0.88 to 0.95, and 0.56 where a box
-filled a bare room (its path would have been wrong by 20 degrees)."""
+"""Least share of the observations of lasting tracks that the still scene explains. EgoDex: 0.88 to 0.95, and 0.56 where
+a box filled a bare room (its path would have been wrong by 20 degrees)."""
 MIN_EXPLAINED_EVERYWHERE = 0.56
-"""In ALL_THIRDS parts: what moves does not fill eight of the picture's nine parts. A wall of 16 videos: 0.554."""
-SURE_EXPLAINED = 0.9  # where less is explained, half of the tracks must lead to the same turns (`support_rad`)
-MIN_COVERAGE = 0.4  # of the frames of a part; the others are NaN
-MIN_PART = 0.25  # of the clip's frames have a pose
+"""The same where corners agree in ALL_THIRDS parts: nothing that moves fills eight of the image's nine parts. A wall of
+16 videos has 0.554."""
+SURE_EXPLAINED = 0.9
+"""Where less is explained, a reconstruction from half of the tracks must have the same turns (`MAX_SPLIT_HALF_RAD`)."""
+MIN_COVERAGE = 0.4  # least share of a part's frames with a pose; the others are NaN
+MIN_PART = 0.25  # least share of the clip's frames with a pose
 WHOLE = 0.6
-"""Where less of a part could be placed, what agrees must lie all over the picture: before a bare wall a box that was
-closed carried 0.44 of a clip along, 12 degrees off, with 0.8 explained (EgoDex)."""
+"""Where fewer frames of a part are placed, corners must agree all over the image: before a bare wall 0.44 of a clip
+followed a box that was being closed, 12 degrees off, with 0.8 explained (EgoDex)."""
 
 
 @dataclass(frozen=True)
 class EstimatedPath:
-    """path: as in `CameraPath`. camera: the given one, or with its focal length refined (`estimated`).
+    """A camera path, or the reason why there is none (`path.reason`).
 
-    points_world: (P, 3) still points of the scene, in the path's world and unit; empty without parallax.
-    frame, point: (M,) which point was seen in which frame, and agrees with it. numbers: for the row's `quality`.
-    turning: the path of a camera that only turns, where that explains nearly as much.
+    camera: the one that came in, or with the lens that was found (`estimated`). points_world: (P, 3) still points of
+    the scene, in the path's world and unit; empty without parallax. frame, point: (M,) observations that agree: of
+    which point, in which frame. numbers: for the row's `quality`. turning: the path of a camera that only turns, where
+    that explains nearly as much.
     """
 
     path: CameraPath
@@ -53,16 +56,16 @@ class EstimatedPath:
 
 
 def no_path(reason: str, camera: Camera) -> EstimatedPath:
-    """None, with the reason."""
+    """No path, and the reason (a key of `path.REASONS`)."""
     none = np.zeros(0, np.int64)
     return EstimatedPath(CameraPath(None, "none", "none", reason), camera, np.zeros((0, 3)), none, none, {})
 
 
-def unmoved(poses: Floats, sightings: Observations, camera: Camera, part: Flags) -> EstimatedPath:
-    """A path whose places are all the same, in a part (T,) of the clip. Frames without enough corners are NaN: nothing
-    was measured there."""
+def unmoved(poses: Floats, observations: Observations, camera: Camera, part: Flags) -> EstimatedPath:
+    """The path of a camera that stays in one place, in a part (T,) of the clip. Frames without enough corners are NaN:
+    nothing was measured there."""
     poses = poses.copy()
-    poses[np.diff(sightings.first) < MIN_PER_FRAME] = np.nan
+    poses[np.diff(observations.first) < MIN_PER_FRAME] = np.nan
     known = np.isfinite(poses).all(axis=(1, 2))
     if known.sum() < MIN_COVERAGE * part.sum() or known.mean() < MIN_PART:
         return no_path("few_tracks", camera)
@@ -78,23 +81,23 @@ def _from_first(world_from_camera: Floats) -> Floats:
 
 
 def moving(
-    found: Reconstructed, sightings: Observations, camera: Camera, half_size: Floats, part: Flags
+    found: Reconstructed, observations: Observations, camera: Camera, half_size: Floats, part: Flags
 ) -> EstimatedPath:
-    """The reconstruction of a part (T,) of the clip where it explains what was seen; frames without enough support are
-    NaN."""
-    num_frames = len(sightings.first) - 1
-    scene, kept = found.scene, found.sightings
+    """The reconstruction of a part (T,) of the clip as a path, if it explains the observations; frames in which too few
+    agree are NaN."""
+    num_frames = len(observations.first) - 1
+    scene, kept = found.scene, found.observations
     per_frame = np.bincount(kept.frame, minlength=num_frames)
     thirds = np.array([num_thirds(kept.at(f)[1], half_size) for f in range(num_frames)])
     valid = np.isfinite(scene.poses).all(axis=(1, 2)) & (per_frame >= MIN_PER_FRAME) & (thirds >= MIN_THIRDS)
-    explained = _explained(sightings, kept, valid)
+    explained = _explained(observations, kept, valid)
     everywhere = valid.any() and np.median(thirds[valid]) >= ALL_THIRDS
     whole = valid.sum() >= WHOLE * part.sum()
     if explained < (MIN_EXPLAINED_EVERYWHERE if everywhere and whole else MIN_EXPLAINED):
         return no_path("high_error", camera)
     if explained < SURE_EXPLAINED and not (everywhere or whole):
         return no_path("ambiguous", camera)
-    if explained < SURE_EXPLAINED and support_of_pieces(scene, sightings) > MAX_SUPPORT_RAD:
+    if explained < SURE_EXPLAINED and split_half_error_of_pieces(scene, observations) > MAX_SPLIT_HALF_RAD:
         return no_path("ambiguous", camera)
     if valid.mean() < MIN_PART or np.median(thirds[valid]) < USUAL_THIRDS:
         return no_path("few_tracks", camera)
@@ -122,18 +125,18 @@ def moving(
     )
 
 
-def _explained(sightings: Observations, kept: Observations, valid: Flags) -> float:
-    """Share of the sightings of lasting tracks, in frames with a pose, that the scene agrees with."""
-    length = np.bincount(sightings.track, minlength=sightings.num_tracks)
+def _explained(observations: Observations, kept: Observations, valid: Flags) -> float:
+    """Share of the observations of lasting tracks, in frames with a pose, that agree with the scene."""
+    length = np.bincount(observations.track, minlength=observations.num_tracks)
     lasting = length >= LASTING
-    total = np.sum(lasting[sightings.track] & valid[sightings.frame])
+    total = np.sum(lasting[observations.track] & valid[observations.frame])
     return float(np.sum(lasting[kept.track] & valid[kept.frame]) / max(total, 1))
 
 
-def close(found: Reconstructed, sightings: Observations) -> float:
-    """Share of the sightings of lasting tracks that the reconstruction explains within half a pixel."""
-    length = np.bincount(sightings.track, minlength=sightings.num_tracks)
-    error = (reprojection_error(found.scene, sightings) * sightings.slack[sightings.frame])[
-        length[sightings.track] >= LASTING
+def close(found: Reconstructed, observations: Observations) -> float:
+    """Share of the observations of lasting tracks that the reconstruction explains within half a pixel."""
+    length = np.bincount(observations.track, minlength=observations.num_tracks)
+    error = (reprojection_error(found.scene, observations) * observations.slack[observations.frame])[
+        length[observations.track] >= LASTING
     ]
     return float(np.mean(np.nan_to_num(error, nan=np.inf) <= 0.5)) if len(error) else 0.0

@@ -1,4 +1,4 @@
-"""Lenses: where a direction lands in the picture, and the way back, for every distortion model of a Camera.
+"""Lenses: from directions to image points and back, for every distortion model of a Camera.
 
 A direction has a place on the lens's plane: its slopes (x/z, y/z) for OpenCV's polynomial, the angle off the axis
 towards (x, y) for fisheyes. A model bends the plane; the camera matrix turns the bent plane into pixels. Every model
@@ -12,13 +12,14 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# Numbers that each model may have, in their order.
+# Counts of coefficients that each model may have; the comments give their order.
 MODELS: dict[str, tuple[int, ...]] = {
     "opencv": (4, 5, 8, 12),  # k1 k2 p1 p2 k3 k4 k5 k6 s1 s2 s3 s4
     "fisheye": (4,),  # k1 k2 k3 k4
@@ -26,8 +27,8 @@ MODELS: dict[str, tuple[int, ...]] = {
     "thin_prism_fisheye": (8,),  # k1 k2 p1 p2 k3 k4 s1 s3
 }
 _SAMPLES = 2048  # of the angle off the axis: starts for the inversion, and where the lens folds
-_NEWTON_ROUNDS = 4  # from those starts: 3 come within 3e-8 px where tangential terms are strong, 4 to the last digit
-_RADIAL_ROUNDS = 3  # a radial lens starts within 1e-6: 2 do
+_NEWTON_ROUNDS = 4  # from those starts: after 3, 3e-8 px off where tangential terms are strong; after 4, the last digit
+_RADIAL_ROUNDS = 3  # a radial lens starts within 1e-6: 2 are enough
 _CLOSE = 1e-7  # of the bent plane: 1e-4 pixels at a focal length of 1000
 _WIDEST_SLOPE_RAD = math.radians(89.5)  # slopes have no end at 90 degrees
 
@@ -48,8 +49,8 @@ class Lens:
 
     @functools.cached_property
     def reach(self) -> tuple[float, float]:
-        """Radius on the plane up to which the radial factor grows, and its image on the bent plane. Beyond, the lens
-        folds back into the picture (or a picture has no end there): there are no directions."""
+        """Radius on the plane up to which the image's radius grows, and that radius on the bent plane. Beyond it the
+        lens folds back, and no direction is used."""
         return float(self._table[0][-1]), float(self._table[1][-1])
 
     @property
@@ -58,7 +59,7 @@ class Lens:
         return self.reach[0] if self.angular else math.atan(self.reach[0])
 
     def radius_of(self, angle_rad: float) -> float:
-        """Radius on the bent plane of a direction so far off the axis, by the radial factor alone; NaN beyond reach."""
+        """Radius on the bent plane of a direction `angle_rad` off the axis, by the radial factor; NaN beyond reach."""
         radius = angle_rad if self.angular else math.tan(angle_rad)
         if not angle_rad <= self.max_angle_rad:
             return math.nan
@@ -72,13 +73,13 @@ class Lens:
         return bent
 
     def magnification(self, plane: Floats) -> Floats:
-        """(N,) by how much a small patch around (N, 2) of the plane grows in area; NaN where the lens folds."""
+        """(N,) factor by which the area of a small patch at (N, 2) of the plane grows; NaN where the lens folds."""
         a, b, c, d = self._jacobian(plane[:, 0], plane[:, 1], plane[:, 0] ** 2 + plane[:, 1] ** 2)
         area = a * d - b * c
         return np.where(area > 0, area, np.nan)
 
     def unbend(self, bent: Floats) -> Floats:
-        """(N, 2) of the bent plane to (N, 2) of the plane; NaN where no direction lands."""
+        """(N, 2) of the bent plane to (N, 2) of the plane; NaN where no direction leads."""
         radius = np.hypot(bent[:, 0], bent[:, 1])
         plane_at, bent_at = self._table
         start = np.interp(radius, bent_at, plane_at)
@@ -165,7 +166,8 @@ class Lens:
         a, b, d = factor + 2 * slope * x * x, 2 * slope * x * y, factor + 2 * slope * y * y
         if self._is_radial:
             return a, b, b, d
-        u, v = (factor * x, factor * y) if self.chained else (x, y)
+        u: Floats = factor * x if self.chained else x
+        v: Floats = factor * y if self.chained else y
         (tx, ty), (s1, s2, s3, s4) = self.tangential, self.prism
         r2 = u * u + v * v
         px, py = 2 * (s1 + 2 * s2 * r2), 2 * (s3 + 2 * s4 * r2)
@@ -178,7 +180,7 @@ class Lens:
         return a + qa * a + qb * b, b + qa * b + qb * d, b + qc * a + qd * b, d + qc * b + qd * d
 
 
-def lens_of(model: str, coefficients: NDArray[np.floating] | None) -> Lens | None:
+def lens_of(model: str, coefficients: NDArray[np.floating[Any]] | None) -> Lens | None:
     """The lens of a Camera's `model` and `distortion`; None for a pinhole.
 
     Raises ValueError where the model is not one of MODELS, or has another number of coefficients.
@@ -201,12 +203,12 @@ def _lens(model: str, c: tuple[float, ...]) -> Lens:
     if model == "fisheye":
         return Lens(True, c, (), (0.0, 0.0), none4, False)
     if model == "fisheye624":
-        return Lens(True, c[:6], (), c[6:8], c[8:], True)
+        return Lens(True, c[:6], (), (c[6], c[7]), (c[8], c[9], c[10], c[11]), True)
     if model == "thin_prism_fisheye":
         return Lens(True, (c[0], c[1], c[4], c[5]), (), (c[3], c[2]), (c[6], 0.0, c[7], 0.0), False)
-    k1, k2, p1, p2, k3, k4, k5, k6, *prism = (*c, *[0.0] * (12 - len(c)))
+    k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = (*c, *[0.0] * (12 - len(c)))
     divisor = (k4, k5, k6) if k4 or k5 or k6 else ()
-    return Lens(False, (k1, k2, k3), divisor, (p2, p1), tuple(prism), False)
+    return Lens(False, (k1, k2, k3), divisor, (p2, p1), (s1, s2, s3, s4), False)
 
 
 def _polynomial(coefficients: tuple[float, ...], square: Floats) -> tuple[Floats, Floats]:
@@ -220,7 +222,7 @@ def _polynomial(coefficients: tuple[float, ...], square: Floats) -> tuple[Floats
 
 
 def _last_true(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """The last number of [low, high] for which `holds`, which is so at `low` and not at `high`."""
+    """The last number of [low, high] for which `holds`; it holds at `low`, not at `high`."""
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if holds(middle) else (low, middle)

@@ -14,19 +14,18 @@ from handloom.schemas.values import WORLD_SCALES, CameraPath
 Floats = NDArray[np.float64]
 
 MAX_GAP_S = 0.5
-"""Between poses further apart nothing is said. A head turns up to 200 degrees/s: 0.5 s is already generous."""
+"""Between poses further apart frames have no pose. A head turns up to 200 degrees/s: 0.5 s is generous."""
 ROTATION_TOLERANCE = 1e-2  # poses are often written as float32, or with four digits
 
 
 def given_path(clip: Clip, frame_s: Floats) -> CameraPath | None:
-    """The poses of the clip's camera file at `frame_s` (T,), or None where it has none for these times.
+    """The poses of the clip's camera file at `frame_s` (T,); None where it has none for these times.
 
-    Between two poses the place is linear in time and the turn is the shortest arc at even speed (SLERP). Before the
-    first, after the last and beside a gap longer than `MAX_GAP_S`, the nearest pose stands for times up to half a
-    sampling step away; everything further is NaN: nothing is extrapolated.
+    Between two poses the place is linear in time and the rotation is interpolated by SLERP. Before the first, after the
+    last and beside a gap longer than `MAX_GAP_S`, the nearest pose is taken for times up to half a sampling step away;
+    all other times are NaN: nothing is extrapolated.
 
-    The world is the file's own. Its scale is the file's `world_scale`; poses whose scale is `none` or not said are in
-    a unit nobody knows, which is `arbitrary`.
+    The world is the file's own. Its scale is the file's `world_scale`; where that is `none` or missing, `arbitrary`.
 
     Raises:
         ClipError: `bad_camera`, the poses cannot be used.
@@ -76,7 +75,7 @@ def _checked(pose_s: Floats, matrices: Floats) -> Floats:
         at = int(late[0]) + 1
         raise ValueError(f"world_from_camera[{at}].frame_s is {pose_s[at]:g}, expected more than {pose_s[at - 1]:g}")
     rotations = matrices[:, :3, :3]
-    beyond = np.abs(rotations).max(axis=(1, 2), keepdims=True) > 2  # no rotation's: and squares of 1e299 have no value
+    beyond = np.abs(rotations).max(axis=(1, 2), keepdims=True) > 2  # in no rotation; squares of 1e299 would overflow
     rotations = np.where(beyond, 0.0, rotations)
     off = np.abs(rotations.transpose(0, 2, 1) @ rotations - np.eye(3)).max(axis=(1, 2))
     bad = (off > ROTATION_TOLERANCE) | (np.linalg.det(rotations) <= 0) | (matrices[:, 3] != [0, 0, 0, 1]).any(axis=1)

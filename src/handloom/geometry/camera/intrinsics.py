@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from handloom.errors import ClipError
 from handloom.geometry.camera.distortion import Lens, lens_of
 from handloom.schemas.bounded_json import CAMERA, parse
-from handloom.schemas.clip import Clip
+from handloom.schemas.clip import Clip, given_size
 from handloom.schemas.settings import CameraConfig
 from handloom.schemas.values import CAMERA_SOURCES, Camera, VideoInfo
 
 STAGE = "camera"
 HINT = "correct NAME.camera.json beside the video (or the file of --intrinsics), or leave it out; then ingest again"
 
-# Distortion models by lower-case name, COLMAP's where it has one: the Camera's model (`geometry.lens.MODELS`) and the
-# numbers of `params` they may have. Those that have fewer than the Camera's model are its case with zeros after them.
+# Distortion models by lower-case name, COLMAP's where it has one: the Camera's model (`distortion.MODELS`) and the
+# counts of `params` that they may have; missing ones are zero.
 DISTORTIONS: dict[str, tuple[str, tuple[int, ...]]] = {
     "none": ("opencv", (0,)),
     "pinhole": ("opencv", (0,)),
@@ -36,19 +36,19 @@ DISTORTIONS: dict[str, tuple[str, tuple[int, ...]]] = {
     "thin_prism_fisheye": ("thin_prism_fisheye", (8,)),
     "fisheye624": ("fisheye624", (12,)),
 }
-MAX_ANGLE_RAD = math.radians(85)  # off the axis: a pinhole picture shows what lies further out 11 focal lengths away
-MAX_STRETCH = 0.05  # of a picture's shape: 456 x 256 for 1920 x 1080 is off by 0.2 %, 480 x 368 for 1440 x 1080 by 2 %
-_SHOWN_SHARE = 0.95  # of the way to the nearest side that a fisheye has to show
-FOV_SIGMA = 0.05  # of a field of view that somebody states: product pages round, and a stabilised picture shows less
+MAX_ANGLE_RAD = math.radians(85)  # off the axis: in a pinhole image 11 focal lengths from the middle
+MAX_STRETCH = 0.05  # of an image's shape: 456 x 256 for 1920 x 1080 is off by 0.2 %, 480 x 368 for 1440 x 1080 by 2 %
+_SHOWN_SHARE = 0.95  # of the distance to the nearest side, up to which a fisheye must show something
+FOV_SIGMA = 0.05  # of a stated field of view: product pages round, and a stabilised image shows less
 FOCAL_RANGE = (0.05, 100.0)  # focal length over the longer side: 169 degrees of view down to half a degree
 
 
 def camera_for(clip: Clip, info: VideoInfo, config: CameraConfig) -> Camera:
-    """The clip's camera: of the clip list's JSON, else `assumed` from the settings' field of view.
+    """The clip's camera, from the clip list's JSON; else `assumed`, from the settings' field of view.
 
     The given JSON: `camera_matrix`, 9 numbers in pixels of the video as players show it, row by row, or `fov_deg`, the
-    field of view along the longer side through the middle of the picture. Optional: `distortion` with `model` (a key of
-    `DISTORTIONS`, in any case) and `params`; `picture_size`, width and height of the picture the matrix is for, where
+    field of view along the longer side through the middle of the image. Optional: `distortion` with `model` (a key of
+    `DISTORTIONS`, in any case) and `params`; `image_size`, width and height of the image the matrix is for, where
     that is not the video's; `source`, one of CAMERA_SOURCES (`given` with a matrix, `assumed` with a field of view);
     `focal_sigma`, the relative standard deviation of the focal length (`FOV_SIGMA` where it is missing and the
     source is not `given`); `preset`, the name of what it was made from. Its poses are read by `given_path`.
@@ -68,7 +68,7 @@ def camera_for(clip: Clip, info: VideoInfo, config: CameraConfig) -> Camera:
 def camera_of(text: str, info: VideoInfo) -> Camera:
     """A camera's JSON as the Camera of a video. Raises ValueError where it cannot be used or does not fit the video."""
     camera = parse_camera(text, info.width, info.height)
-    size = camera_content(text).get("picture_size")
+    size = given_size(camera_content(text))
     _check_pixels(camera.camera_matrix, size, info)
     if size is not None:
         _check_shape(size, info)
@@ -78,12 +78,12 @@ def camera_of(text: str, info: VideoInfo) -> Camera:
 
 
 def assumed_camera(width: int, height: int, fov_deg: float, focal_sigma: float | None = None) -> Camera:
-    """Pinhole with `fov_deg` along the longer side, square pixels, principal point in the middle of the picture."""
+    """Pinhole with `fov_deg` along the longer side, square pixels, principal point in the middle of the image."""
     return Camera(_matrix_of_view(fov_deg, None, width, height), "assumed", focal_sigma=focal_sigma)
 
 
 def camera_content(text: str) -> dict[str, Any]:
-    """The object that a given camera's JSON holds. Raises ValueError with what is wrong."""
+    """The object in a camera's JSON. Raises ValueError: it says what is wrong."""
     try:
         content = parse(text, CAMERA)
     except json.JSONDecodeError as error:
@@ -94,7 +94,7 @@ def camera_content(text: str) -> dict[str, Any]:
 
 
 def parse_camera(text: str, width: int, height: int) -> Camera:
-    """A given camera's JSON as a Camera. Raises ValueError with what is wrong."""
+    """A camera's JSON as a Camera of an image of this size. Raises ValueError: it says what is wrong."""
     content = camera_content(text)
     model, distortion = _distortion(content.get("distortion"))
     lens = lens_of(model, distortion)
@@ -120,7 +120,7 @@ def _given_matrix(content: dict[str, Any], width: int, height: int) -> NDArray[n
     matrix = _numbers(content["camera_matrix"], "camera_matrix")
     if matrix.size != 9:
         raise ValueError(f"camera_matrix has {matrix.size} numbers, expected 9")
-    return _of_size(matrix.reshape(3, 3), content.get("picture_size"), width, height)
+    return _of_size(matrix.reshape(3, 3), given_size(content), width, height)
 
 
 def _matrix_of_view(fov_deg: float, lens: Lens | None, width: int, height: int) -> NDArray[np.float64]:
@@ -129,12 +129,12 @@ def _matrix_of_view(fov_deg: float, lens: Lens | None, width: int, height: int) 
     if not 1.0 <= fov_deg <= (340.0 if lens is not None and lens.angular else 170.0):
         raise ValueError(f"fov_deg is {fov_deg:g}, expected 1 to 170 degrees (of a fisheye lens 340)")
     at_side = math.tan(half_rad) if lens is None else lens.radius_of(half_rad)
-    if not at_side > 0:
+    if lens is not None and not at_side > 0:
         raise ValueError(
             f"fov_deg is {fov_deg:g}, but its distortion folds at {math.degrees(2 * lens.max_angle_rad):.1f} degrees"
         )
     focal_px = max(width, height) / 2 / at_side
-    # (0, 0) is the centre of the top-left pixel: the middle of the picture is half a pixel short of width / 2.
+    # (0, 0) is the centre of the top-left pixel: the middle of the image is half a pixel short of width / 2.
     return np.array([[focal_px, 0, (width - 1) / 2], [0, focal_px, (height - 1) / 2], [0, 0, 1]], np.float64)
 
 
@@ -162,12 +162,12 @@ def _preset(content: dict[str, Any]) -> str | None:
 
 
 def _of_size(matrix: NDArray[np.float64], size: Any, width: int, height: int) -> NDArray[np.float64]:
-    """The matrix of the same picture at the video's size; pixel centres lie at whole numbers in both."""
+    """The matrix of the same image at the video's size; pixel centres lie at whole numbers in both."""
     if size is None:
         return matrix
-    given = _numbers(size, "picture_size")
+    given = _numbers(size, "image_size")
     if given.size != 2 or given.min() < 1:
-        raise ValueError(f"picture_size is {str(size)[:80]}, expected width and height in pixels")
+        raise ValueError(f"image_size is {str(size)[:80]}, expected width and height in pixels")
     scaled = matrix.copy()
     scale = np.array([width, height]) / given
     scaled[:2] *= scale[:, None]
@@ -202,14 +202,14 @@ def _check_matrix(matrix: NDArray[np.float64], width: int, height: int) -> None:
     if not (-width <= cx <= 2 * width and -height <= cy <= 2 * height):
         raise ValueError(
             f"the principal point is ({cx:g}, {cy:g}), far outside the {width} x {height} video: "
-            "is the matrix for another picture size?"
+            "is the matrix for another image size?"
         )
     if abs(matrix[0, 1]) > 1e-2 * fx or np.abs(matrix[[1, 2, 2], [0, 0, 1]]).max() > 1e-6 or matrix[2, 2] != 1:
         raise ValueError(f"camera_matrix is {matrix.round(3).tolist()}, expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]")
 
 
 def _check_pixels(matrix: NDArray[np.float64], size: Any, info: VideoInfo) -> None:
-    """Raise ValueError for a matrix that fits stored pixels, which are not square, better than those that are shown."""
+    """Raise ValueError for a matrix that fits the stored pixels, which are not square, better than the shown ones."""
     if size is not None or info.pixel_aspect == 1:
         return
     stretch = 1 / info.pixel_aspect if info.rotation % 180 else info.pixel_aspect
@@ -217,40 +217,40 @@ def _check_pixels(matrix: NDArray[np.float64], size: Any, info: VideoInfo) -> No
     if abs(math.log(ratio * stretch)) < abs(math.log(ratio)):
         raise ValueError(
             f"focal lengths are {matrix[0, 0]:g} and {matrix[1, 1]:g}, as for the stored pixels, which are not square "
-            f"(pixel aspect {info.pixel_aspect:.4g}); expected those of the {info.width} x {info.height} picture that "
-            "players show, or picture_size with the stored width and height"
+            f"(pixel aspect {info.pixel_aspect:.4g}); expected those of the {info.width} x {info.height} image that "
+            "players show, or image_size with the stored width and height"
         )
 
 
 def _check_shape(size: Any, info: VideoInfo) -> None:
-    """Raise ValueError where a matrix is for a picture of another shape: stretched, it would be another lens."""
+    """Raise ValueError for a matrix of an image of another shape: stretched, it would be another lens."""
     width, height = (float(side) for side in size)
     stretch = 1 / info.pixel_aspect if info.rotation % 180 else info.pixel_aspect
     ratio = math.log(info.width / info.height / (width / height))
     if min(abs(ratio), abs(ratio - math.log(stretch))) > MAX_STRETCH:
-        turned = "; the same turned by a quarter fits: is the matrix for the picture before it is turned?"
+        turned = "; the same turned by a quarter fits: is the matrix for the image before it is turned?"
         hint = turned if abs(math.log(info.width / info.height * (width / height))) <= MAX_STRETCH else ""
         raise ValueError(
-            f"picture_size is {width:g} x {height:g}, the video {info.width} x {info.height}: expected the same shape, "
+            f"image_size is {width:g} x {height:g}, the video {info.width} x {info.height}: expected the same shape, "
             f"width over height within {MAX_STRETCH:.0%}{hint}"
         )
 
 
 def _check_middle(matrix: NDArray[np.float64], info: VideoInfo) -> None:
-    """Raise ValueError where the principal point is in the middle of a picture of another size, of the same shape."""
+    """Raise ValueError for a principal point in the middle of an image of another size and the same shape."""
     scales = (2 * matrix[:2, 2] + 1) / [info.width, info.height]
     turned = (2 * matrix[:2, 2] + 1) / [info.height, info.width]
     if abs(math.log(info.width / info.height)) > 0.2 and np.abs(turned - 1).max() < 0.1:
         raise ValueError(
-            f"the principal point is ({matrix[0, 2]:g}, {matrix[1, 2]:g}), in the middle of the picture before it is "
-            f"turned by a quarter; expected a matrix for the {info.width} x {info.height} picture that players show"
+            f"the principal point is ({matrix[0, 2]:g}, {matrix[1, 2]:g}), in the middle of the image before it is "
+            f"turned by a quarter; expected a matrix for the {info.width} x {info.height} image that players show"
         )
     if scales.min() > 0 and abs(math.log(scales[0] / scales[1])) < 0.1 and abs(math.log(scales.mean())) > 0.35:
         width, height = (2 * matrix[:2, 2] + 1).round().astype(int).tolist()
         raise ValueError(
-            f"the principal point is ({matrix[0, 2]:g}, {matrix[1, 2]:g}), in the middle of a picture of about "
+            f"the principal point is ({matrix[0, 2]:g}, {matrix[1, 2]:g}), in the middle of an image of about "
             f"{width} x {height}; the video has {info.width} x {info.height}: name the matrix's own size in "
-            "picture_size, and it is scaled"
+            "image_size, and it is scaled"
         )
 
 
@@ -275,7 +275,7 @@ def _distortion(value: Any) -> tuple[str, NDArray[np.float64] | None]:
 
 
 def _check_lens(camera: Camera, lens: Lens, name: str, width: int, height: int) -> None:
-    """Raise ValueError where the lens shows no direction in a part of the picture that it should fill."""
+    """Raise ValueError where no direction leads to a part of the image that the lens should fill."""
     places = _inner_circle(camera, width, height) if lens.angular else _border(width, height)
     blind = np.isnan(rays(places, camera)[:, 0])
     if not blind.any():
@@ -284,20 +284,20 @@ def _check_lens(camera: Camera, lens: Lens, name: str, width: int, height: int) 
     fold_px = lens.reach[1] * math.sqrt(matrix[0, 0] * matrix[1, 1])
     far_px = np.hypot(*(places[blind] - matrix[:2, 2]).T).max()
     raise ValueError(
-        f"distortion {name!r} folds at {fold_px:.0f} px from the principal point, the {width} x {height} picture "
-        f"reaches {far_px:.0f} px: are the params for another model, or the matrix for another picture size?"
+        f"distortion {name!r} folds at {fold_px:.0f} px from the principal point, the {width} x {height} image "
+        f"reaches {far_px:.0f} px: are the params for another model, or the matrix for another image size?"
     )
 
 
 def _border(width: int, height: int) -> NDArray[np.float64]:
-    """Pixels along the picture's four sides."""
+    """Pixels along the image's four sides."""
     x, y = np.linspace(-0.5, width - 0.5, 33), np.linspace(-0.5, height - 0.5, 33)
     sides = [np.stack([x, np.full(33, at)], 1) for at in (-0.5, height - 0.5)]
     return np.concatenate(sides + [np.stack([np.full(33, at), y], 1) for at in (-0.5, width - 0.5)])
 
 
 def _inner_circle(camera: Camera, width: int, height: int) -> NDArray[np.float64]:
-    """Pixels of the circle about the principal point that nearly touches the nearest side: outside, a fisheye's picture
+    """Pixels of the circle about the principal point that nearly touches the nearest side: outside, a fisheye's image
     may be black. Of 500 published fisheye calibrations of action cameras one folds inside, at 0.975 of the way."""
     centre = camera.camera_matrix[:2, 2]
     radius = max(0.0, float(min(centre.min() + 0.5, width - 0.5 - centre[0], height - 0.5 - centre[1])))
@@ -305,10 +305,10 @@ def _inner_circle(camera: Camera, width: int, height: int) -> NDArray[np.float64
     return centre + _SHOWN_SHARE * radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
-def project(points_cam_m: NDArray[np.floating], camera: Camera) -> NDArray[np.float64]:
+def project(points_cam_m: NDArray[np.floating[Any]], camera: Camera) -> NDArray[np.float64]:
     """(..., 3) camera frame to (..., 2) source pixels, distortion included.
 
-    NaN where NaN, behind the camera (a fisheye's picture may show what lies more than 90 degrees off the axis), and
+    NaN where NaN, behind the camera (a fisheye's image may show what lies more than 90 degrees off the axis), and
     beyond the angle at which a distortion folds.
     """
     points = np.asarray(points_cam_m, np.float64)
@@ -327,7 +327,7 @@ def project(points_cam_m: NDArray[np.floating], camera: Camera) -> NDArray[np.fl
     return (bent * [matrix[0, 0], matrix[1, 1]] + matrix[:2, 2]).reshape(*points.shape[:-1], 2)
 
 
-def rays(points_px: NDArray[np.floating], camera: Camera) -> NDArray[np.float64]:
+def rays(points_px: NDArray[np.floating[Any]], camera: Camera) -> NDArray[np.float64]:
     """(..., 2) source pixels to (..., 3) unit directions of the camera frame. NaN where a pixel has none."""
     points = np.asarray(points_px, np.float64)
     plane, lens = _plane(points.reshape(-1, 2), camera)
@@ -341,17 +341,17 @@ def rays(points_px: NDArray[np.floating], camera: Camera) -> NDArray[np.float64]
     return direction.reshape(*points.shape[:-1], 3)
 
 
-def slopes(points_px: NDArray[np.floating], camera: Camera) -> NDArray[np.float64]:
+def slopes(points_px: NDArray[np.floating[Any]], camera: Camera) -> NDArray[np.float64]:
     """(..., 2) source pixels to (..., 2) slopes (x/z, y/z) of their directions; NaN where `undistort` has it."""
     matrix = camera.camera_matrix
     return (undistort(points_px, camera) - matrix[:2, 2]) / [matrix[0, 0], matrix[1, 1]]
 
 
-def slope_per_pixel(xy: NDArray[np.floating], camera: Camera) -> NDArray[np.float64]:
-    """(...) of slopes (..., 2): how much more they change from pixel to pixel than a pinhole's, for which it is 1.
+def slope_per_pixel(xy: NDArray[np.floating[Any]], camera: Camera) -> NDArray[np.float64]:
+    """(...) how much slopes (..., 2) change per pixel, over a pinhole's change: 1 for a pinhole.
 
-    So much larger is an error of a pixel in slopes: 5 times at 70 degrees of an equidistant lens. The geometric mean
-    over the directions in the picture; NaN where NaN.
+    An error of one pixel is so much larger in slopes: 5 times at 70 degrees of an equidistant lens. The geometric mean
+    over the directions in the image; NaN where NaN.
     """
     xy = np.asarray(xy, np.float64)
     lens = lens_of(camera.model, camera.distortion)
@@ -367,10 +367,10 @@ def slope_per_pixel(xy: NDArray[np.floating], camera: Camera) -> NDArray[np.floa
         return (1 / np.sqrt(area * lens.magnification(plane))).reshape(square.shape)
 
 
-def undistort(points_px: NDArray[np.floating], camera: Camera) -> NDArray[np.float64]:
-    """(..., 2) source pixels to the pixels an undistorted camera with the same matrix would show. NaN stays NaN.
+def undistort(points_px: NDArray[np.floating[Any]], camera: Camera) -> NDArray[np.float64]:
+    """(..., 2) source pixels to pixels of a pinhole with the same matrix. NaN stays NaN.
 
-    Of a camera with distortion, directions more than 85 degrees off the axis are NaN too.
+    With distortion, directions more than 85 degrees off the axis are NaN, too.
     """
     points = np.array(points_px, np.float64)
     plane, lens = _plane(points.reshape(-1, 2), camera)
@@ -388,7 +388,7 @@ def undistort(points_px: NDArray[np.floating], camera: Camera) -> NDArray[np.flo
 
 
 def _plane(flat_px: NDArray[np.float64], camera: Camera) -> tuple[NDArray[np.float64], Lens | None]:
-    """(N, 2) places on the lens's plane of (N, 2) pixels, and the lens."""
+    """(N, 2) pixels to (N, 2) points of the lens's plane, and the lens."""
     matrix = camera.camera_matrix
     lens = lens_of(camera.model, camera.distortion)
     bent = (flat_px - matrix[:2, 2]) / [matrix[0, 0], matrix[1, 1]]

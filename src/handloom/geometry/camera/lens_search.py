@@ -1,8 +1,8 @@
-"""The focal length and one radial term of an unknown lens, from a short stretch of the clip, and what was assumed.
+"""The focal length and one radial term of an unknown lens, from a short stretch of the clip and from what was assumed.
 
-A few key frames are reconstructed from several focal lengths, since from one that is wrong by more than a third the
-right one is not always found; the lens of the best of them is refined together with one radial term. What the views say
-and what was assumed are weighed by their uncertainties: weak evidence does not run away.
+A few key frames are reconstructed starting from several focal lengths, since a start that is wrong by more than a third
+does not always lead to the right one; the lens of the best of them is refined together with one radial term. The result
+of the views and what was assumed are weighed by their uncertainties.
 """
 
 from __future__ import annotations
@@ -13,38 +13,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera.intrinsics import project
-from handloom.geometry.sfm.reconstruct import MAX_ERROR_PX, NotReconstructed, grown, stretch
+from handloom.geometry.sfm.key_frames import NotReconstructed
+from handloom.geometry.sfm.poses import MAX_ERROR_PX
+from handloom.geometry.sfm.reconstruct import grown, stretch
 from handloom.geometry.sfm.solver import Observations, RadialLens, Scene, refine_lens
 from handloom.schemas.values import Camera
 
 Floats = NDArray[np.float64]
 
 STARTS = (1.0, 0.55)
-"""Of the focal length to begin with: 70 degrees of view, and 104 (cameras on heads)."""
+"""Starts of the search, over the focal length to begin with: 70 degrees of view, and 104 (cameras on heads)."""
 USUAL_FOCAL, WIDE_SIGMA = 457.0, 0.15
-"""Of 70 degrees, in pixels of a picture 640 wide. Where less is known than `WIDE_SIGMA`, the search begins there: from
-below the right one, a wrong one is found more often (Aria's lens: 0.67 of the right one, as if known to 4 %)."""
+"""Focal length of 70 degrees, in pixels of an image 640 wide. Where the lens is known to less than `WIDE_SIGMA`, the
+search begins there: starts below the right focal length more often lead to a wrong one (Aria's lens: 0.67 of the right
+one, with a sigma of 4 %)."""
 CLEAR_SIGMA, CLEAR_COST, CLEAR_NEAR = 0.05, 0.35, 0.25
-"""Many clips have such a lens after the first start. With the second it was nearly the same or, where a camera only
-turned, less right (475 for 544 px, true 554)."""
+"""A lens that is as sure, and explains as much or lies as near, needs no second start: that led to nearly the same lens
+or, where a camera only turned, to a worse one (475 for 544 px, true 554)."""
 INDEPENDENT = 0.25
-"""Of the tracks: neighbours err alike."""
+"""Share of the tracks that counts as independent: neighbours err alike."""
 NUM_KEYS, NUM_TRACKS = 12, 120
 ROUNDS = 2
 LEFT_OUT = 3  # parts of the views, each left out once
-BARREL = -0.04  # below it the polynomial in tan(t) folds near the picture's corners: in t it does not
-MARGIN = 1.1  # from the outermost corner to the picture's own
-ASSUMED_SIGMA = 0.3  # of an assumed focal length, relative, where nothing else is said
+BARREL = -0.04  # below it the polynomial in tan(t) folds near the image's corners; the one in t does not
+MARGIN = 1.1  # from the outermost observation to the image's corner
+ASSUMED_SIGMA = 0.3  # relative, of an assumed focal length without a sigma of its own
 RADIAL_SIGMA = 0.1
 MIN_SIGMA = 0.03
-"""Of a focal length that was found. EgoDex (245 px at 640): found 256, 253, 276 with 3.5, 8 and 16 percent."""
+"""Least sigma of a focal length that was found. EgoDex (245 px at 640): found 256, 253, 276 with 3.5, 8 and 16
+percent."""
 UNLIKE_SIGMA = 0.06
-"""Of a focal length that was found, for lenses that one radial term does not follow: rendered clips through Aria's are
-11 to 13 % off, others 0 to 5 %, where the sightings alone say 2 to 5 %."""
+"""Added for lenses that one radial term does not follow: rendered clips through Aria's are 11 to 13 % off, others 0 to
+5 %, where the observations alone give 2 to 5 %."""
 
 
 def find_lens(seen: Observations, focal: float, sigma: float | None) -> RadialLens | None:
-    """The lens that the sightings and the assumed focal length make likely; None where no stretch can be reconstructed.
+    """The likeliest lens by the observations and the assumed focal length; None where no stretch can be reconstructed.
 
     Args:
         seen: pixels as the lens shows them, from the principal point.
@@ -69,8 +73,8 @@ def find_lens(seen: Observations, focal: float, sigma: float | None) -> RadialLe
 
 
 def _clear(cost: float, scene: Scene, lens: RadialLens, start: float) -> bool:
-    """Whether a lens explains its stretch so well, or is so near where the search began, that another start tells
-    nothing."""
+    """Whether a lens explains its stretch so well, or is so near to where the search began, that no other start is
+    needed."""
     if lens.covariance[0, 0] >= CLEAR_SIGMA**2:
         return False
     near = abs(np.log(lens.focal / start)) <= CLEAR_NEAR and not lens.fisheye
@@ -78,10 +82,10 @@ def _clear(cost: float, scene: Scene, lens: RadialLens, start: float) -> bool:
 
 
 def _unsteadiness(scene: Scene, seen: Observations, lens: RadialLens) -> float:
-    """Standard deviation of the log of the focal length, from what it is without a third of the views each (jackknife).
+    """Standard deviation of the log of the focal length when each third of the views is left out (jackknife).
 
-    The covariance takes errors of sightings to be independent. Where the scene moves, or corners slide, they are not:
-    one head camera's clip gave 313 px with 0.05, and with other corners 476. Of 28 clips with a known lens all
+    The covariance takes errors of observations to be independent. Where the scene moves, or corners slide, they are
+    not: one clip of a head camera gave 313 px with 0.05, and 476 with other corners. Of 28 clips with a known lens all
     are within 1.5 sigma with this; without it one was 3.7 off.
     """
     views = np.unique(seen.frame)
@@ -95,7 +99,7 @@ def _unsteadiness(scene: Scene, seen: Observations, lens: RadialLens) -> float:
 
 
 def camera_of(lens: RadialLens) -> Camera:
-    """In pixels from the principal point."""
+    """The lens as a Camera whose principal point is (0, 0)."""
     matrix = np.diag([lens.focal, lens.focal, 1.0])
     if lens.radial == 0 and not lens.fisheye:
         return Camera(matrix, "estimated")
@@ -118,7 +122,7 @@ def _from(seen: Observations, focal: float) -> tuple[float, Scene, RadialLens] |
 
 
 def folds(lens: RadialLens, seen: Observations) -> bool:
-    """Whether two directions would be seen in one place of the picture."""
+    """Whether the lens would show two directions in one place of the image."""
     if lens.radial >= 0:
         return False
     turning_point = float(np.sqrt(-1 / (3 * lens.radial)))
@@ -126,7 +130,7 @@ def folds(lens: RadialLens, seen: Observations) -> bool:
 
 
 def _refined(scene: Scene, seen: Observations, lens: RadialLens) -> tuple[float, Scene, RadialLens] | None:
-    """Cost, scene and lens: scene and lens in one adjustment, a few times over, with what then agrees."""
+    """Cost, scene and lens: both adjusted together, a few times, each time with the observations that agree."""
     for _ in range(ROUNDS):
         found = refine_lens(scene, seen.kept(_errors(scene, seen, lens) <= 2 * MAX_ERROR_PX), lens)
         if found is None:
@@ -136,7 +140,7 @@ def _refined(scene: Scene, seen: Observations, lens: RadialLens) -> tuple[float,
 
 
 def _errors(scene: Scene, seen: Observations, lens: RadialLens) -> Floats:
-    """(M,) pixels of the picture as the lens shows it; what the scene says nothing of is off by `MAX_ERROR_PX`."""
+    """(M,) reprojection errors in pixels as the lens shows them; `MAX_ERROR_PX` where camera or point is unknown."""
     poses, points = scene.poses[seen.frame], scene.points[seen.track]
     local = np.einsum("mij,mj->mi", poses[:, :, :3], points) + poses[:, :, 3]
     off = np.linalg.norm(project(local, camera_of(lens)) - seen.xy, axis=1) / seen.slack[seen.frame]
@@ -145,13 +149,13 @@ def _errors(scene: Scene, seen: Observations, lens: RadialLens) -> Floats:
 
 
 def weighed(lens: RadialLens, focal: float, sigma: float) -> RadialLens:
-    """What was found and what was assumed, both as normal distributions of (log focal, radial)."""
+    """The found lens combined with what was assumed, as normal distributions of (log focal, radial)."""
     return _weighed(lens, 0.0, focal, sigma)[1]
 
 
 def _likely(found: list[tuple[float, RadialLens]], num_tracks: float, focal: float, sigma: float) -> RadialLens:
     """The likeliest of the lenses that were found, with the mean and the spread of all: another one that explains the
-    sightings nearly as well is nearly as likely. The sightings of a track err alike, and count as one.
+    observations nearly as well is nearly as likely. The observations of a track err alike, and count as one.
 
     EgoDex before a bare wall: 1.45 and 1.09 of the true focal length, with costs of 0.217 and 0.240.
     """
@@ -170,9 +174,9 @@ def _likely(found: list[tuple[float, RadialLens]], num_tracks: float, focal: flo
 
 
 def _weighed(lens: RadialLens, cost: float, focal: float, sigma: float) -> tuple[float, RadialLens]:
-    """How well what was found and what was assumed agree, and both together: normal distributions of log focal, radial.
+    """How well the found lens agrees with what was assumed (a density), and both combined.
 
-    cost: mean of log(1 + squared error) of the sightings; those that are off by more than a pixel tell less.
+    cost: mean of log(1 + squared error) of the observations; those that are off by more than a pixel count less.
     """
     middle = np.array([np.log(focal), 1 / 3 if lens.fisheye else 0.0])
     found = np.array([np.log(lens.focal), lens.radial])

@@ -1,23 +1,21 @@
-"""The camera's own movement in the image: one homography per step between frames, from point tracks.
+"""The camera's own motion between two images: one homography, from matched points.
 
 As in Improved Dense Trajectories (Wang and Schmid, ICCV 2013, section 3.1): a homography is fitted robustly to the
-matches of two frames, matches on people (here: near the hands) are left out, and what the homography does not explain
-is motion of the scene. It is exact for a camera that only turns, or for a flat background; parallax stays in.
+matches; what it does not explain is motion of the scene. It is exact for a camera that only turns, and for a flat
+background; of other scenes parallax is left over.
 
-Everything is deterministic: OpenCV's USAC starts from a fixed state of its own generator (the global one is neither
+The result is deterministic: OpenCV's USAC starts from a fixed state of its own generator (the global one is neither
 read nor set) and runs on one thread; products of long matrices are written out, because a BLAS may sum in another order
 with another number of threads.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from handloom.errors import ShapeError
 
 Floats = NDArray[np.float64]
 
@@ -31,61 +29,14 @@ TOLERANCE = 0.003
 _CANONICAL_PX = 512.0  # USAC computes in float32 and its code has pixel-sized constants: give it a usual image size
 
 
-@dataclass(frozen=True)
-class CameraMotion:
-    """Dominant motion of the background over T frames.
-
-    next_from_frame: (T-1, 3, 3) float64; maps a pixel of frame t to frame t+1, last entry 1. NaN where too few
-    background tracks are seen in both frames. num_inliers: (T-1,) int64, the tracks that agree with it.
-    """
-
-    next_from_frame: Floats
-    num_inliers: NDArray[np.int64]
-
-
-def estimate_camera_motion(
-    points_px: NDArray[np.floating],
-    visible: NDArray[np.bool_],
-    width: float,
-    height: float,
-    foreground: NDArray[np.bool_] | None = None,
-) -> CameraMotion:
-    """Dominant homography of every step from frame t to t+1.
-
-    Args:
-        points_px: (T, N, 2) tracks; NaN is the same as not visible.
-        visible: (T, N).
-        width, height: of the image the points are measured in.
-        foreground: (T, N), True for points that must not vote (on or near a hand). None: all vote.
-
-    Raises:
-        ShapeError: the arrays disagree in T or N.
-    """
-    shape = points_px.shape[:2]
-    masks = [visible] if foreground is None else [visible, foreground]
-    if points_px.shape != (*shape, 2) or any(mask.shape != shape for mask in masks):
-        got = f"points {points_px.shape}, visible {visible.shape}"
-        raise ShapeError(f"{got}: expected (T, N, 2) and (T, N), and foreground like visible")
-    usable = visible & np.isfinite(points_px).all(-1)
-    if foreground is not None:
-        usable = usable & ~foreground
-    steps = max(len(points_px) - 1, 0)
-    homographies = np.full((steps, 3, 3), np.nan)
-    num_inliers = np.zeros(steps, np.int64)
-    for t in range(steps):
-        both = usable[t] & usable[t + 1]
-        homographies[t], inliers = dominant_homography(points_px[t, both], points_px[t + 1, both], width, height)
-        num_inliers[t] = inliers.sum()
-    return CameraMotion(homographies, num_inliers)
-
-
 def dominant_homography(
-    from_px: NDArray[np.floating], to_px: NDArray[np.floating], width: float, height: float
+    from_px: NDArray[np.floating[Any]], to_px: NDArray[np.floating[Any]], width: float, height: float
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """The homography most matches agree with; with few matches a similarity, with fewer a translation.
+    """The homography that most matches agree with; from few matches a similarity, from fewer a translation.
 
     Args:
-        from_px, to_px: (N, 2) finite pixels of the same points in two images of `width` x `height`.
+        from_px, to_px: (N, 2) finite pixels of the same points in two images of `width` x `height`, without those that
+            may not vote (on hands).
 
     Returns:
         (3, 3) float64 with last entry 1, and (N,) bool inliers. NaN and all False below 4 matches.
@@ -103,8 +54,8 @@ def dominant_homography(
     return homography / homography[2, 2], inliers
 
 
-def warp(homography: Floats, points: NDArray[np.floating]) -> Floats:
-    """(..., 2) points through a (3, 3) homography; float64. NaN stays NaN."""
+def warp(homography: Floats, points: NDArray[np.floating[Any]]) -> Floats:
+    """(..., 2) points mapped by a (3, 3) homography. NaN stays NaN."""
     x, y = points[..., 0].astype(np.float64), points[..., 1].astype(np.float64)
     across, down, depth = (row[0] * x + row[1] * y + row[2] for row in homography.tolist())
     out = np.empty(points.shape)
@@ -114,7 +65,7 @@ def warp(homography: Floats, points: NDArray[np.floating]) -> Floats:
 
 
 def _fit(source: Floats, target: Floats, tolerance: float, size: Floats) -> Floats | None:
-    """Homography, else similarity, else translation, in canonical pixels; None below four matches."""
+    """Homography, else similarity, else translation, in canonical pixels; None for fewer than four matches."""
     if len(source) >= MIN_HOMOGRAPHY_POINTS:
         found, mask = cv2.findHomography(source, target, _usac(tolerance))
         if found is not None and _trustworthy(found, mask, size):
@@ -146,11 +97,11 @@ def _usac(tolerance: float) -> cv2.UsacParams:
     return params
 
 
-def _trustworthy(homography: Floats, mask: NDArray[np.uint8], size: Floats) -> bool:
+def _trustworthy(homography: NDArray[Any], mask: NDArray[Any], size: Floats) -> bool:
     return bool(mask.mean() >= MIN_INLIER_SHARE and mask.sum() >= MIN_TRANSLATION_POINTS) and _is_sane(homography, size)
 
 
-def _is_sane(homography: Floats, size: Floats) -> bool:
+def _is_sane(homography: NDArray[Any], size: Floats) -> bool:
     """No camera step mirrors the image, more than doubles or halves it, or tilts its edge by more than 0.3.
 
     So the divisor of `warp` stays above 0.7 up to half an image size outside the image.

@@ -1,8 +1,8 @@
-"""The focal length and one radial term of a lens from a camera that only turns: how far apart directions are.
+"""The focal length and one radial term of a lens, from a camera that only turns.
 
-A turn moves the picture's rim further than its middle, by how much tells the focal length. Rotations of a few key
-frames and the directions of what they see are found again for every lens that is tried (variable projection); the lens
-is refined by Gauss-Newton, on pixels as the lens shows them.
+A turn moves the image's rim further than its middle, and by how much depends on the focal length. For every lens that
+is tried, the rotations of a few key frames and the directions of their corners are fitted again (variable projection);
+the lens is refined by Gauss-Newton, on pixels as the lens shows them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from handloom.geometry.camera.intrinsics import project, slopes
 from handloom.geometry.camera.lens_search import ASSUMED_SIGMA, BARREL, NUM_KEYS, STARTS, camera_of, folds, weighed
 from handloom.geometry.camera.turns import TURN_PX, turned_directions, turns
-from handloom.geometry.sfm.reconstruct import key_frames
+from handloom.geometry.sfm.key_frames import key_frames
 from handloom.geometry.sfm.solver import Observations, RadialLens
 from handloom.geometry.sfm.views import steps_px
 
@@ -25,25 +25,26 @@ TURN_TRACKS, MIN_SEEN = 150, 60
 STEPS = np.array([0.03, 0.02])  # of log focal and the radial term, for differences
 MOST = np.array([0.4, 0.15])  # in one step of refinement
 REFINEMENTS = 8
-WORTH = 0.99  # of the cost at most is left after a round, or it was the last
-MIN_TURN_RAD = np.radians(3)  # a head that trembles moves, too, and that bends small turns
-GOOD_PX = 0.3  # median left over: no other start is tried
+WORTH = 0.99  # share of the cost: a round that leaves more is the last
+MIN_TURN_RAD = np.radians(3)  # a head that trembles moves, too, which falsifies small turns
+GOOD_PX = 0.3  # median residual with which no other start is tried
 MAX_START_PX = 1.2
-"""Median that turns leave over with the best lens to begin with: 0.3 to 1.1 where a virtual camera turned; 1.2 to 4.3
-with a pinhole where it moved through a room, 1.7 along a wall."""
+"""Largest median residual of turns with the best start: 0.3 to 1.1 where a virtual camera turned; 1.2 to 4.3 with a
+pinhole where it moved through a room, 1.7 along a wall."""
 BEGUN = (RadialLens(1.0, 0.08, fisheye=True), RadialLens(0.65))
-"""Beside a pinhole of the assumed focal length; theirs as a share of it. Turns through barrel and fisheye lenses of 65
-to 110 degrees leave 1.2 to 3.7 px over with the pinhole, 0.4 to 1 with the first of these; through pinholes of 92 and
-105 degrees, taken to be of 70, 1.2 to 2.2, and less than 1.2 with the second. Above `MAX_WRONG_PX` neither is tried."""
+"""Starts beside a pinhole of the assumed focal length, theirs as a share of it. Turns through barrel and fisheye lenses
+of 65 to 110 degrees have residuals of 1.2 to 3.7 px with the pinhole, 0.4 to 1 with the first of these; through
+pinholes of 92 and 105 degrees, taken for 70, 1.2 to 2.2, and less than 1.2 with the second. Above `MAX_WRONG_PX`
+neither is tried."""
 MAX_WRONG_PX = 5.0
-LEAST_PX = 0.5  # what corners are off by at least: where the head moves a little, too, a turn is not all
+LEAST_PX = 0.5  # least error of corners: the head moves a little, too, besides turning
 PER_KEY = 4.0
-"""Sightings of a key frame that count as independent: blur, parallax and a wrong lens move neighbours alike. All of 12
-virtual cameras over real stills then lie within one sigma, one to five percent off."""
+"""Observations of a key frame that count as independent: blur, parallax and a wrong lens move neighbours alike. All of
+12 virtual cameras over real stills then lie within one sigma, one to five percent off."""
 
 
 def find_turn_lens(seen: Observations, focal: float, sigma: float | None) -> RadialLens | None:
-    """The lens that turns and the assumed focal length make likely; None where turns alone do not explain a stretch.
+    """The likeliest lens by turns and the assumed focal length; None where turns alone do not explain a stretch.
 
     Args:
         seen: pixels as the lens shows them, from the principal point.
@@ -56,7 +57,7 @@ def find_turn_lens(seen: Observations, focal: float, sigma: float | None) -> Rad
     if start is None:
         return None
     best = _found(seen, start)
-    if best.middle_px > TURN_PX:  # it moves: no camera that turned, over real stills, left more than 0.53 here
+    if best.middle_px > TURN_PX:  # it moves: cameras that turned, over real stills, had at most 0.53 here
         return None
     for share in STARTS[1:] if best.middle_px > GOOD_PX else ():
         other = _fit(seen, RadialLens(focal * share))
@@ -72,7 +73,7 @@ def find_turn_lens(seen: Observations, focal: float, sigma: float | None) -> Rad
 
 
 def _start(seen: Observations, focal: float) -> _Fit | None:
-    """The lens by which turns explain, roughly, what was seen; None where none of a few does."""
+    """The first of a few lenses with which turns roughly explain the observations; None where none does."""
     fits = [_fit(seen, RadialLens(focal))]
     if fits[0] is None or fits[0].middle_px > MAX_WRONG_PX:
         return None
@@ -85,7 +86,7 @@ def _start(seen: Observations, focal: float) -> _Fit | None:
 
 
 def _turn_rad(seen: Observations, lens: RadialLens) -> float:
-    """How far the frames turn from the first."""
+    """The largest turn of a frame from the first."""
     poses, _ = turns(replace(seen, xy=lens.focal * slopes(seen.xy, camera_of(lens))), lens.focal)
     rotations = poses[np.isfinite(poses).all(axis=(1, 2)), :3, :3]
     cosine = (np.einsum("fij,ij->f", rotations, rotations[0]) - 1) / 2
@@ -94,7 +95,7 @@ def _turn_rad(seen: Observations, lens: RadialLens) -> float:
 
 @dataclass(frozen=True)
 class _Fit:
-    """A lens, what it leaves over (M, 2) in pixels, and the cost of that (Cauchy)."""
+    """A lens, its residuals (M, 2) in pixels, and their cost (Cauchy)."""
 
     lens: RadialLens
     left: Floats
@@ -106,7 +107,7 @@ class _Fit:
 
 
 def _stretch(seen: Observations) -> Observations:
-    """The key frames in a row that turn most, and the tracks that most of them see."""
+    """The consecutive key frames that turn most, and the tracks that most of them see."""
     keys = key_frames(seen)
     way = np.cumsum(np.nan_to_num(steps_px(seen)))[keys]
     num = min(NUM_KEYS, len(keys))
@@ -118,7 +119,7 @@ def _stretch(seen: Observations) -> Observations:
 
 
 def _fit(seen: Observations, lens: RadialLens) -> _Fit | None:
-    """None where the lens has no direction for what was seen."""
+    """None where the lens has no direction for an observation."""
     camera = camera_of(lens)
     straight = lens.focal * slopes(seen.xy, camera)
     if lens.focal <= 0 or not np.isfinite(straight).all():
@@ -133,7 +134,8 @@ def _moved(lens: RadialLens, step: Floats) -> RadialLens:
 
 
 def _slopes_of(seen: Observations, fit: _Fit) -> Floats | None:
-    """(2M, 2) change of what is left over with log focal and the radial term, weighted; None without a neighbour."""
+    """(2M, 2) weighted derivatives of the residuals by log focal and the radial term; None where they cannot be
+    made."""
     columns = []
     for unit in np.diag(STEPS):
         beside = _fit(seen, _moved(fit.lens, unit))
@@ -144,12 +146,12 @@ def _slopes_of(seen: Observations, fit: _Fit) -> Floats | None:
 
 
 def _weights(fit: _Fit) -> Floats:
-    """(2M,): robust, what is off by much more than corners are counts little."""
+    """(2M,) robust weights: observations that are off by much more than corners usually are count little."""
     return np.repeat(1 / (1 + (fit.left**2).sum(axis=1) / (2 * TURN_PX) ** 2), 2)
 
 
 def _found(seen: Observations, start: _Fit) -> _Fit:
-    """Refined; of a strong barrel as the polynomial that fits better, in tan(t) or in t (a fisheye)."""
+    """The refined lens; of a strong barrel the polynomial that fits better, in tan(t) or in t (a fisheye)."""
     best = _refined(seen, start)
     if best.lens.fisheye or best.lens.radial >= BARREL:
         return best
@@ -158,7 +160,8 @@ def _found(seen: Observations, start: _Fit) -> _Fit:
 
 
 def _refined(seen: Observations, fit: _Fit) -> _Fit:
-    """The best of a few steps from `fit`; a step that makes it worse is made shorter once, then it ends."""
+    """A few Gauss-Newton steps from `fit`; a step that raises the cost is shortened once, and ends the search if it
+    still does."""
     for _ in range(REFINEMENTS):
         slope = _slopes_of(seen, fit)
         if slope is None:
@@ -176,7 +179,7 @@ def _refined(seen: Observations, fit: _Fit) -> _Fit:
 
 
 def _covariance(seen: Observations, fit: _Fit) -> Floats | None:
-    """(2, 2) of (log focal, radial)."""
+    """(2, 2) of (log focal, radial); None where the turns do not determine them."""
     slope = _slopes_of(seen, fit)
     if slope is None:
         return None

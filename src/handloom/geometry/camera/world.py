@@ -1,13 +1,16 @@
-"""Between a frame's camera and the world of a camera path."""
+"""Points of a frame's camera in the world of a camera path, and back."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.schemas.values import CameraPath, Hands
+from handloom.geometry.camera.intrinsics import slopes
+from handloom.schemas.values import Camera, CameraPath, Hands
 
-Floats = NDArray[np.floating]
+Floats = NDArray[np.floating[Any]]
 
 
 def metric_poses(path: CameraPath) -> NDArray[np.float64] | None:
@@ -35,3 +38,9 @@ def hands_to_world(hands: Hands, path: CameraPath) -> NDArray[np.float32] | None
     """(T, 2, 21, 3) metres; None without poses or where their unit is unknown."""
     poses = metric_poses(path)
     return None if poses is None else to_world(hands.keypoints_cam_m, poses).astype(np.float32)
+
+
+def rays_of(points_px: NDArray[np.floating[Any]], camera: Camera) -> NDArray[np.float64]:
+    """(..., 2) source pixels to (..., 3) rays (x, y, 1) of the camera frame; NaN stays NaN."""
+    xy = slopes(points_px, camera)
+    return np.concatenate([xy, np.ones_like(xy[..., :1])], axis=-1)

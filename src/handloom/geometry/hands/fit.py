@@ -14,40 +14,40 @@ from numpy.typing import NDArray
 
 from handloom.geometry.camera.intrinsics import slopes
 from handloom.geometry.hands import model
-from handloom.geometry.hands.palm import (
-    EGO_DROP_M,
-    EGO_DROP_SPREAD_M,
+from handloom.geometry.hands.initial_pose import (
+    EGO_OFFSET_M,
+    EGO_OFFSET_SPREAD_M,
     candidate_turns,
     knuckle_depth_offset_m,
     likeliest_path,
     palm_frame,
-    turn_to,
 )
 from handloom.geometry.hands.solve import Problem, State, depth_spread, keypoints_of, solve
 from handloom.geometry.metric.posterior import Posterior
+from handloom.geometry.rotations import turn_to
+from handloom.schemas.hand_topology import MIDDLE_JOINTS, THUMB, TIPS, WRIST
 from handloom.schemas.values import LEFT, NUM_KEYPOINTS, Camera, HandPoints, Hands, VideoInfo
 
 Array = NDArray[np.float64]
 
-# Origins. MISFIT, weights and steps were set by hand, for a lower error, on rendered hands and on two of the five
-# EgoDex clips of the README's table; the other three were looked at meanwhile. No other fit of them is on record.
+# MISFIT, weights and steps were set by hand, for a lower error, on rendered hands and on two of the five EgoDex clips
+# of docs/benchmarks.md; the other three were looked at meanwhile.
 GAP_S = 0.5  # a hand unseen for longer starts anew
-MIN_KEYPOINTS = 12  # known ones, for a hand to be placed
+MIN_KEYPOINTS = 12  # known keypoints that a hand must have to be placed
 MIN_SIZE = 2e-3  # mean distance of keypoints from their middle, as a ray: a hand 25 m away
-MISFIT = 0.16  # error of a 2D keypoint over the hand's size in the picture
+MISFIT = 0.16  # error of a 2D keypoint over the hand's size in the image
 TRUST = np.ones(NUM_KEYPOINTS)
-TRUST[[0, 1]] = 1.5  # the wrist and the root of the thumb tell the palm's turn and place; where they lie is fitted
-TRUST[[4, 8, 12, 16, 20]] = 0.6  # tips are hidden most often
-OUTSIDE_TRUST = 0.4  # of a keypoint that the model places outside the picture
+TRUST[[WRIST, THUMB[0]]] = 1.5  # they determine where the palm is and how it is turned
+TRUST[list(TIPS)] = 0.6  # tips are hidden most often
+OUTSIDE_TRUST = 0.4  # of a keypoint that the model places outside the image
 INFILLED_TRUST = 0.5
 START_MISFIT = 0.10
 START_TURN_RAD, TURN_RAD_S = 0.15, 2.0
 # MediaPipe's own tilt, seen from outside, has the right sign and is too large.
-MODEL_DROP_SHARE, MODEL_DROP_SPREAD_M = 0.75, 0.015
+MODEL_OFFSET_SHARE, MODEL_OFFSET_SPREAD_M = 0.75, 0.015
 STEPS = 20
-WINDOW, OVERLAP = 450, 30  # frames: longer clips are fitted piece by piece, with the shape of all of them
-_PIP = (6, 10, 14, 18)
-_LENGTH = np.array([0.0, 1.0, 0.0, 0.0])  # of `metric_posterior.UNKNOWNS`
+WINDOW, OVERLAP = 450, 30  # frames: longer clips are fitted in pieces, all with one shape
+_LENGTH = np.array([0.0, 1.0, 0.0, 0.0])  # of `posterior.UNKNOWNS`
 
 
 def fit_hands(
@@ -57,26 +57,26 @@ def fit_hands(
     frame_s: NDArray[np.float64],
     *,
     hand_length_m: float = model.HAND_LENGTH_M,
-    seen_size: float,
+    keypoint_scale: float,
     posterior: Posterior | None = None,
 ) -> Hands:
     """Both hands of a clip in the camera frame (x right, y down, z forward), as one person's: one size, constant bones.
 
-    The size of a hand cannot be seen in one camera: distances are those of an adult hand of `hand_length_m`, drawn
-    `seen_size` times as large as it is. Against the device truth of EgoDex MediaPipe draws hands too small (0.75; with
-    the picture turned so that the hand is in its middle, too), rendered ones not (1.0).
+    One camera does not show the size of a hand: distances are those of an adult hand of `hand_length_m` whose keypoints
+    are `keypoint_scale` times as far apart as its joints. Against the device truth of EgoDex, MediaPipe's keypoints are
+    too close together (0.75; also where the image is turned to have the hand in its middle); not those of rendered
+    hands (1.0).
 
     Args:
         points: 2D keypoints; `model_m` gives the fingers' bend and, in a view from outside, the palm's tilt.
         frame_s: (T,) seconds.
-        posterior: what is known of lens and sizes; its focal length is the camera's already. By default what is known
-            beforehand.
+        posterior: of lens and sizes; the camera has its focal length already. None: the prior.
 
     Returns:
-        Hands; `sigma_m` holds the spread of the fit in each frame, and of the posterior, which all frames share.
-        A hand with fewer than 12 known keypoints, or none in front of the camera, is NaN and stays `visible`.
+        Hands; `sigma_m` combines the spread of the fit in each frame with that of the posterior, which all frames
+        share. A hand with fewer than 12 known keypoints, or not in front of the camera, is NaN and stays `visible`.
     """
-    known = posterior or Posterior.before(camera.focal_sigma)
+    known = posterior or Posterior.prior(camera.focal_sigma)
     lifted = np.full(points.model_m.shape, np.nan)
     sigma = np.full(points.visible.shape, np.nan)
     seen = SeenHands.of(points, camera, info, np.asarray(frame_s, np.float64))
@@ -86,7 +86,7 @@ def fit_hands(
         if len(kept):
             keypoints, spread = _fit(seen.problem.part(kept), part_of(state, kept), seen.frame[kept])
             scale = known.factor(_LENGTH) * hand_length_m / model.HAND_LENGTH_M
-            size = known.factor(Posterior.SIZE - _LENGTH) * seen_size
+            size = known.factor(Posterior.SIZE - _LENGTH) * keypoint_scale
             keypoints = scale * _full_size(keypoints, size)
             spread = np.hypot(scale * size * spread, known.sigma(Posterior.HAND) * _distance(keypoints))
             keypoints[..., 0] *= seen.flip[kept, None]
@@ -98,15 +98,15 @@ def fit_hands(
 
 
 def resized(hands: Hands, before: Posterior, after: Posterior) -> Hands:
-    """Hands placed with `before`, as they are with `after` and the same lens."""
+    """Hands that were placed with the posterior `before`, placed with `after` and the same lens."""
     if after is before or hands.sigma_m is None:
         return hands
     was = hands.keypoints_cam_m.astype(np.float64)
-    length, drawn = (after.factor(of) / before.factor(of) for of in (_LENGTH, Posterior.SIZE - _LENGTH))
-    keypoints = length * _full_size(was, drawn)
+    length, size = (after.factor(of) / before.factor(of) for of in (_LENGTH, Posterior.SIZE - _LENGTH))
+    keypoints = length * _full_size(was, size)
     of_fit = np.square(hands.sigma_m.astype(np.float64)) - np.square(before.sigma(Posterior.HAND) * _distance(was))
     shared = after.sigma(Posterior.HAND) * _distance(keypoints)
-    sigma = np.sqrt(np.square(length * drawn) * np.maximum(of_fit, 0.0) + np.square(shared))
+    sigma = np.sqrt(np.square(length * size) * np.maximum(of_fit, 0.0) + np.square(shared))
     return replace(hands, keypoints_cam_m=keypoints.astype(np.float32), sigma_m=sigma.astype(np.float32))
 
 
@@ -114,19 +114,19 @@ def _distance(keypoints: Array) -> Array:
     return np.linalg.norm(keypoints.mean(axis=-2), axis=-1)
 
 
-def _full_size(keypoints: Array, seen_size: float) -> Array:
-    """Hands (..., 21, 3) fitted to what was drawn, moved to where hands drawn `seen_size` times too large are.
+def _full_size(keypoints: Array, keypoint_scale: float) -> Array:
+    """Hands (..., 21, 3) fitted to keypoints that are too far apart by `keypoint_scale`, moved to their distance.
 
-    A hand as drawn is the hand itself shrunk about its middle joints: they keep their place in the picture.
+    The keypoints are those of the hand itself, scaled about its middle joints, whose place in the image stays.
     """
-    return keypoints + (seen_size - 1) * keypoints[..., _PIP, :].mean(axis=-2, keepdims=True)
+    return keypoints + (keypoint_scale - 1) * keypoints[..., MIDDLE_JOINTS, :].mean(axis=-2, keepdims=True)
 
 
 @dataclass(frozen=True)
 class SeenHands:
-    """The hands that can be fitted, as right hands: left ones first, each in the order of time.
+    """The hands that can be fitted, mirrored to right hands: sorted by hand (left first), then by frame.
 
-    hand, frame: (N,). flip: (N,) -1 for left hands.
+    hand, frame: (N,) where each is in the clip. flip: (N,) -1 for left hands, else 1.
     """
 
     problem: Problem
@@ -147,12 +147,12 @@ class SeenHands:
         own = np.where(known[at][..., None], rays[at], 0.0) * mirror[..., :2]
         model_m = points.model_m[at].astype(np.float64) * mirror
         rest = _articulation(model_m)
-        drop, drop_spread = _drop(points.view, own, model_m)
-        before = np.diff(frame_s[frame], prepend=np.nan)
-        before[1:][np.diff(hand) != 0] = np.nan
-        before[~((before > 0) & (before <= GAP_S))] = np.nan
+        offset, offset_spread = _knuckle_offset(points.view, own, model_m)
+        dt_s = np.diff(frame_s[frame], prepend=np.nan)
+        dt_s[1:][np.diff(hand) != 0] = np.nan
+        dt_s[~((dt_s > 0) & (dt_s <= GAP_S))] = np.nan
         shape = np.zeros(model.NUM_SHAPE)
-        problem = Problem(own, weight, rest, before, drop, drop_spread, shape, model.SHAPE_SPREAD)
+        problem = Problem(own, weight, rest, dt_s, offset, offset_spread, shape, model.SHAPE_SPREAD)
         return SeenHands(problem, hand, frame, flip)
 
 
@@ -184,34 +184,35 @@ def _articulation(model_m: Array) -> Array:
     return angles
 
 
-def _drop(view: str | None, rays: Array, model_m: Array) -> tuple[Array, Array]:
-    """How much farther the knuckles are than the wrist (N,), and its spread: a rule for a head's view, the model's own
-    keypoints otherwise.
+def _knuckle_offset(view: str | None, rays: Array, model_m: Array) -> tuple[Array, Array]:
+    """(N,) how much farther from the camera the knuckles are than the wrist, metres, and its spread: a fixed rule in
+    first-person views, else from the model's own keypoints.
     """
     if view == "ego":
-        return np.full(len(rays), EGO_DROP_M), np.full(len(rays), EGO_DROP_SPREAD_M)
-    drop = MODEL_DROP_SHARE * knuckle_depth_offset_m(np.einsum("nij,nkj->nki", turn_to(rays.mean(axis=1)), model_m))
-    known = np.isfinite(drop)
-    return np.where(known, drop, 0.0), np.where(known, MODEL_DROP_SPREAD_M, np.inf)
+        return np.full(len(rays), EGO_OFFSET_M), np.full(len(rays), EGO_OFFSET_SPREAD_M)
+    offset = MODEL_OFFSET_SHARE * knuckle_depth_offset_m(np.einsum("nij,nkj->nki", turn_to(rays.mean(axis=1)), model_m))
+    known = np.isfinite(offset)
+    return np.where(known, offset, 0.0), np.where(known, MODEL_OFFSET_SPREAD_M, np.inf)
 
 
 def likely_start(problem: Problem) -> tuple[State, NDArray[np.bool_]]:
-    """The likeliest turn of each hand, seen from afar; and whether there is one in front of the camera."""
+    """The likeliest pose of each hand, and (N,) whether one in front of the camera was found."""
     angles = np.where(np.isfinite(problem.rest), problem.rest, model.ANGLE_REST)
     posed = model.pose(angles, problem.shape, derivatives=False)
     found = candidate_turns(problem.rays, problem.weight, posed.seen_m)
     cost = (found.misfit / START_MISFIT) ** 2
-    drop = knuckle_depth_offset_m(np.einsum("ncij,nkj->ncki", found.rotation, posed.points_m))
-    cost = cost + np.minimum(((drop - problem.drop[:, None]) / problem.drop_spread[:, None]) ** 2, 25.0)
-    spread = START_TURN_RAD + TURN_RAD_S * np.nan_to_num(problem.before, nan=1.0)
-    choice = likeliest_path(cost, found.rotation, found.translation, ~np.isfinite(problem.before), spread)
+    offset = knuckle_depth_offset_m(np.einsum("ncij,nkj->ncki", found.rotation, posed.points_m))
+    off = (offset - problem.knuckle_offset_m[:, None]) / problem.knuckle_offset_spread_m[:, None]
+    cost = cost + np.minimum(off**2, 25.0)
+    spread = START_TURN_RAD + TURN_RAD_S * np.nan_to_num(problem.dt_s, nan=1.0)
+    choice = likeliest_path(cost, found.rotation, found.translation, ~np.isfinite(problem.dt_s), spread)
     index = np.arange(len(choice))
     good = np.isfinite(found.misfit[index, choice])
     return State(found.translation[index, choice], found.rotation[index, choice], angles, problem.shape), good
 
 
 def _fit(problem: Problem, start: State, frame: NDArray[np.int64]) -> tuple[Array, Array]:
-    """Keypoints (N, 21, 3) of right hands, metres, and the spread (N,) of their distance as the fit sees it."""
+    """Keypoints (N, 21, 3) of right hands, metres, and the spread (N,) of their depth by the fit alone."""
     last = int(frame.max()) + 1
     if last <= WINDOW:
         state = solve(problem, start, STEPS)

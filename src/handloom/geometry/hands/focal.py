@@ -1,11 +1,11 @@
-"""What hands say of an unknown focal length: by their perspective, and by how far a person's own hands are away.
+"""An unknown focal length from the hands: from their perspective, and from a person's reach.
 
-A hand of some centimetres of depth, seen from near, has more perspective than from afar: with a wrong focal length it
-fits the picture worse. And one's own hands are within reach. Neither says much (a third of the focal length), but much
-more than nothing, also where the camera rests.
+A hand has some centimetres of depth: seen from near it has more perspective than from afar, so with a wrong focal
+length it fits the image worse. And one's own hands are within reach. Each gives the focal length to about a third only,
+but also where the camera rests.
 
-Origins. Looks were set by hand on six EgoDex clips and 17 rendered ones: the best focal length of a clip is then off by
-one standard deviation (rms). Reach: medians of six EgoDex clips are 0.33 to 0.46 m, of one Ego4D clip 0.77, of rendered
+LOOKS was set by hand on six EgoDex clips and 17 rendered ones: the best focal length of a clip is then off by one
+standard deviation (rms). Reach: medians of six EgoDex clips are 0.33 to 0.46 m, of one Ego4D clip 0.77, of rendered
 ones 0.5 to 0.6.
 """
 
@@ -19,24 +19,25 @@ from numpy.typing import NDArray
 from handloom.geometry.hands.fit import SeenHands, likely_start, part_of
 from handloom.geometry.hands.model import HAND_LENGTH_M
 from handloom.geometry.hands.solve import Problem, keypoints_of, misfit, solve
-from handloom.geometry.metric.posterior import Posterior, alone
+from handloom.geometry.metric.posterior import Posterior, without_prior
 from handloom.schemas.values import Camera, HandPoints, VideoInfo
 
 Floats = NDArray[np.float64]
 
-REACH_M, REACH_SIGMA = 0.47, 0.28  # of a clip's hands from the eyes: median, and its relative standard deviation
+REACH_M, REACH_SIGMA = 0.47, 0.28  # median distance of a clip's hands from the eyes; its relative standard deviation
 LOOKS, LOOKS_A_S = 4.0, 0.6
-"""At a hand, that are independent of each other: at most in a clip, and in a second of a hand. Errors of keypoints
-last: 13 frames of an Ego4D clip, one hand far away, would tell 1.8 times the right focal length, as if to 17 %."""
-PERSPECTIVE_SIGMA = 0.12  # at least, of what perspective says
+"""Independent observations of a hand: at most in a clip, and in a second of a hand. Errors of keypoints last over
+frames: 13 frames of an Ego4D clip, one hand far away, would give 1.8 times the right focal length, with a sigma
+of 17 %."""
+PERSPECTIVE_SIGMA = 0.12  # least sigma of what perspective gives
 SHARES = np.exp(np.linspace(-0.9, 0.6, 5))  # of the assumed focal length
 NUM_HANDS, MIN_HANDS = 16, 6  # hand-frames that are fitted
 STEPS = 5
 DIGITS = 4
-MIN_FOCAL_SIGMA = 0.15  # a focal length that is known better gains nothing
+MIN_FOCAL_SIGMA = 0.15  # hands do not improve a focal length that is known better than this
 
 
-def told_by_hands(
+def focal_from_hands(
     known: Posterior,
     points: HandPoints,
     camera: Camera,
@@ -44,25 +45,34 @@ def told_by_hands(
     frame_s: Floats,
     *,
     hand_length_m: float = HAND_LENGTH_M,
-    seen_size: float,
+    keypoint_scale: float,
 ) -> tuple[Posterior, Camera]:
-    """`known` with what the hands of a head's view say of an assumed focal length, and the camera that has it.
+    """The posterior with the evidence of first-person hands for an assumed focal length, and the camera that has it.
 
-    Both as they were where the lens is known, in views from outside, and with fewer than `MIN_HANDS` hands.
+    Both are returned unchanged where the lens is known, in views from outside, and with fewer than `MIN_HANDS` hands.
+
+    Args:
+        known: before this evidence.
+        points: 2D keypoints. frame_s: (T,) seconds.
+        hand_length_m, keypoint_scale: as for `fit_hands`.
     """
     before = known.sigma(Posterior.FOCAL)
     if camera.source != "assumed" or points.view != "ego" or before < MIN_FOCAL_SIGMA:
         return known, camera
-    fitted = [_fitted(points, _longer(camera, share), info, frame_s) for share in SHARES]
-    if any(one is None for one in fitted):
-        return known, camera
+    fitted = []
+    for share in SHARES:
+        fit = _fitted(points, _longer(camera, share), info, frame_s)
+        if fit is None:
+            return known, camera
+        fitted.append(fit)
     cost = np.array([one[0] for one in fitted])
-    distance = np.interp(0.0, np.log(SHARES), [one[1] for one in fitted]) * seen_size * hand_length_m / HAND_LENGTH_M
+    distance = np.interp(0.0, np.log(SHARES), [one[1] for one in fitted])
+    distance = distance * keypoint_scale * hand_length_m / HAND_LENGTH_M
     found = _perspective(cost, before, min(LOOKS, LOOKS_A_S * _hand_seconds(points, frame_s)))
     if found is not None:
-        known = known.told(Posterior.FOCAL, found[0], float(np.hypot(found[1], PERSPECTIVE_SIGMA)))
-    known = known.told(Posterior.HAND, float(np.log(REACH_M / distance)), REACH_SIGMA)
-    # Rounded: the last digits, which depend on the processor, are not to choose among the views of the camera's path.
+        known = known.updated(Posterior.FOCAL, found[0], float(np.hypot(found[1], PERSPECTIVE_SIGMA)))
+    known = known.updated(Posterior.HAND, float(np.log(REACH_M / distance)), REACH_SIGMA)
+    # Rounded: the last digits depend on the processor, and must not decide which views the camera's path begins with.
     changed = _longer(camera, round(known.factor(Posterior.FOCAL), DIGITS))
     return known, replace(changed, focal_sigma=round(known.sigma(Posterior.FOCAL), DIGITS))
 
@@ -75,8 +85,8 @@ def _longer(camera: Camera, share: float) -> Camera:
 
 
 def _fitted(points: HandPoints, camera: Camera, info: VideoInfo, frame_s: Floats) -> tuple[float, float] | None:
-    """How badly some of the hands fit, each frame by itself: twice the negative log likelihood of one; and their median
-    distance as drawn, metres. None where there are too few."""
+    """Cost of some of the hands, each frame fitted by itself: minus twice the log likelihood of one; and their median
+    distance at a keypoint scale of 1, metres. None where there are too few."""
     problem = SeenHands.of(points, camera, info, frame_s).problem
     num = len(problem.rays)
     if num < MIN_HANDS:
@@ -94,20 +104,22 @@ def _fitted(points: HandPoints, camera: Camera, info: VideoInfo, frame_s: Floats
 
 
 def _unchained(problem: Problem) -> Problem:
-    return replace(problem, before=np.full(len(problem.before), np.nan))
+    return replace(problem, dt_s=np.full(len(problem.dt_s), np.nan))
 
 
 def _hand_seconds(points: HandPoints, frame_s: Floats) -> float:
-    """How long hands are seen, one after the other."""
+    """Seconds in which hands are visible, the two hands added up."""
     return float(points.visible.sum() * np.median(np.diff(frame_s))) if len(frame_s) > 1 else 0.0
 
 
 def _perspective(cost: Floats, before: float, looks: float) -> tuple[float, float] | None:
-    """Mean and spread of the log of the focal length's share by the likelihood alone, from its product with what is
-    known beforehand: a likelihood that ends on one side only is no normal distribution, the product nearly is one."""
+    """Mean and spread of log(focal length / assumed) by the likelihood alone.
+
+    Taken from the product with the prior (sigma `before`), which is nearly normal where the likelihood is not: that may
+    fall off on one side only."""
     logs = np.linspace(np.log(SHARES[0]), np.log(SHARES[-1]), 200)
     log_likely = -0.5 * (looks * np.interp(logs, np.log(SHARES), cost) + (logs / before) ** 2)
     likely = np.exp(log_likely - log_likely.max())
     likely /= likely.sum()
     mean = float((likely * logs).sum())
-    return alone(mean, float(np.sqrt((likely * (logs - mean) ** 2).sum())), 0.0, before)
+    return without_prior(mean, float(np.sqrt((likely * (logs - mean) ** 2).sum())), 0.0, before)

@@ -1,20 +1,20 @@
-"""Which detection is the person's own left hand and which the right: one decision over the whole clip.
+"""Which detection is the person's own left hand and which the right: one decision for the whole clip.
 
 Evidence is summed as log-likelihoods of two explanations of the clip:
 
 - *exo*, a third-person view: only the model's handedness counts; hands lie and point anywhere.
-- *ego*, a camera on the person's head or chest: forearms also enter from the person's side of the picture, from below,
+- *ego*, a camera on the person's head or chest: forearms also enter from the person's side of the image, from below,
   and the left hand is to the left of the right one.
 
-The explanation under which the clip is more likely is taken; a view that is given counts as strong evidence for it, and
-is overruled where the pictures clearly speak against it. So a clip of one hand that the model calls right with
-certainty, and that reaches up from the lower left, stays a right hand seen from outside.
+The explanation under which the clip is more likely is taken. A given view counts as strong evidence, and is overruled
+where the images clearly contradict it: one hand that the model calls right with certainty, and that reaches up from
+the lower left, stays a right hand seen from outside.
 
 Two detections of one frame are always two hands, so tracklets that share a frame form a component with two possible
-labellings, and every frame belongs to one component. The best labelling of the chain of components, which prefers a
-hand to go on where it was last seen and hardly lets one hand take the other's place, is found by dynamic programming
-(Viterbi, with each path remembering where it last saw each hand). The same from the other end tells how much worse the
-best chain is in which a component has the other labelling: how sure its sides are.
+labellings, and every frame belongs to one component. Dynamic programming finds the best labelling of the sequence of
+components (Viterbi; each path remembers where it last saw each hand): it favours a hand that continues where it was
+last seen, and hardly lets one hand take the other's place. The same from the end of the clip gives how much worse the
+best sequence is in which a component has the other labelling: how sure its sides are.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.hands.tracklets import Detections, hand_size
+from handloom.schemas.hand_topology import KNUCKLES, WRIST
 from handloom.schemas.values import LEFT, RIGHT
 
 # The model's belief is kept away from 0 and 1, and counts for less than independent evidence would: its mistakes last
@@ -32,23 +33,23 @@ from handloom.schemas.values import LEFT, RIGHT
 MODEL_FLOOR = 0.03
 MODEL_WEIGHT = 0.8
 # Both chosen by hand on five EgoDex clips, not fitted.
-# A tracklet's frames are no independent witnesses: it counts as 1 observation and 1 more per second, at most 3.
+# A tracklet's frames are not independent: it counts as 1 observation and 1 more per second, at most 3.
 MAX_OBSERVATIONS = 3.0
 
 # The ego explanation, fitted by eye to 547 detections with device truth in five EgoDex clips (wrist to knuckles: left
 # 37 to 96 degrees, median 63; right 83 to 161, median 117; wrist 0.1 to 0.6 half widths to its own side) and widened.
-# They are the clips of the README's table: its handedness is in-sample.
-FOREARM_DEG = (62.0, 118.0)  # left, right; 0 points to the right of the picture, 90 up
+# They are the clips of docs/benchmarks.md: its handedness is in-sample.
+FOREARM_DEG = (62.0, 118.0)  # left, right; 0 points to the right of the image, 90 up
 FOREARM_KAPPA = 2.5  # concentration of the von Mises distribution
-WRIST_X = (-0.3, 0.3)  # in half widths of the picture, from its middle
+WRIST_X = (-0.3, 0.3)  # in half widths of the image, from its middle
 WRIST_X_STD = 0.4
-OUTLIER_SHARE = 0.1  # hands that lie and point anywhere, in an ego clip too
-ORDER_FLOOR = 0.04  # hands that have changed sides
+OUTLIER_SHARE = 0.1  # of hands in an ego clip lie and point anywhere
+ORDER_FLOOR = 0.04  # of pairs of hands have changed sides
 ORDER_SLOPE = 4.0  # per hand size of distance
 
 
 def side_evidence(detections: Detections, width: int, ego: bool) -> NDArray[np.float64]:
-    """(D, 2): log-likelihood of each detection if it is the left, the right hand."""
+    """(D, 2) log-likelihood of each detection if it is the left, the right hand."""
     right = np.clip(detections.right_probability, MODEL_FLOOR, 1 - MODEL_FLOOR)
     evidence = MODEL_WEIGHT * np.log(np.stack([1 - right, right], axis=1))
     if ego:
@@ -57,9 +58,10 @@ def side_evidence(detections: Detections, width: int, ego: bool) -> NDArray[np.f
 
 
 def ego_log_ratio(keypoints_px: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """(D, 2): how much likelier place and direction are for an ego camera's left, right hand than for any hand."""
-    wrist = keypoints_px[:, 0]
-    forearm = keypoints_px[:, (5, 9, 13, 17)].mean(axis=1) - wrist
+    """(D, 2) log of how much likelier place and direction are for an ego camera's left, right hand than for any
+    hand."""
+    wrist = keypoints_px[:, WRIST]
+    forearm = keypoints_px[:, KNUCKLES].mean(axis=1) - wrist
     angle = np.arctan2(-forearm[:, 1], forearm[:, 0])[:, None]
     x = (wrist[:, :1] + 0.5) / (width / 2) - 1
     # Both against a uniform distribution: over the circle, and over the two half widths.
@@ -69,7 +71,7 @@ def ego_log_ratio(keypoints_px: NDArray[np.float64], width: int) -> NDArray[np.f
 
 
 def order_log_ratio(left_px: NDArray[np.float64], right_px: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(P, 21, 2) each to (P,): how much likelier an ego camera is to see the hands in this order than any camera."""
+    """(P, 21, 2) each to (P,): log of how much likelier an ego camera shows the hands in this order than any camera."""
     gap = right_px[..., 0].mean(axis=-1) - left_px[..., 0].mean(axis=-1)
     gap = gap / np.maximum(hand_size(left_px), hand_size(right_px))
     in_order = 1 / (1 + np.exp(-ORDER_SLOPE * np.clip(gap, -5, 5)))
@@ -80,27 +82,27 @@ def num_observations(seconds: NDArray[np.float64]) -> float:
     return min(1.0 + float(seconds[-1] - seconds[0]), MAX_OBSERVATIONS)
 
 
-# What a given view is worth, in nats. On real clips the pictures speak for the view of their camera with 3 to 22 where
-# it is on the head, with 6 to 64 where it is not.
+# Log-odds of a given view. On real clips the images give 3 to 22 for the camera's true view where it is on the head, 6
+# to 64 where it is not.
 VIEW_PRIOR = 8.0
 
-# Continuity: a hand that turns up where it was last seen is the same hand, the surer the shorter the gap.
+# Continuity: a hand that appears where it was last seen is the same hand, the more so the shorter the gap.
 # Chosen by hand on the same clips, not fitted.
 NEW_PLACE_COST = 4.0
 FAR_PLACE = 1.25  # a hand far from where it was last seen costs this much more than one not seen before
 CONTINUITY_S = 1.0  # the costs fall to 1/e after so long
 STEP_SIZES = (0.25, 1.0)  # standard deviation of a step in hand sizes: at once, and more per second
-# A hand that turns up just where the other one was, and far from its own last place: more than a long tracklet's whole
-# evidence (2 x 8 nats), so that a wrong belief about the view cannot exchange two hands that go on.
+# A hand that appears where the other one was, far from its own last place: more than all the evidence of a long
+# tracklet (2 x 8), so that a wrong view cannot exchange two hands that continue.
 TAKEOVER_COST = 20.0
 TAKEOVER_S = 0.5
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """hand: (D,) 0 left, 1 right. margin: (D,) nats by which its best labelling beats the best with the other hand.
+    """hand: (D,) 0 left, 1 right. margin: (D,) log-odds of its best labelling over the best with the other hand.
 
-    ego: whether the first-person cues were used. ego_log_odds: of ego over exo, by the pictures alone.
+    ego: whether the first-person cues were used. ego_log_odds: of ego over exo, by the images alone.
     """
 
     hand: NDArray[np.int64]
@@ -122,8 +124,8 @@ def assign(
         detections: without duplicates, at most two a frame (`tracklets.keep_hands`).
         tracklet: (D,), from `tracklets.link`.
         frame_s: (T,), time of each frame.
-        width: of the picture, in the pixels of the detections.
-        view: `ego` or `exo` as somebody said it is, None where nobody did.
+        width: of the image, in the pixels of the detections.
+        view: `ego` or `exo` where it was given, else None.
 
     Returns:
         The assignment: tracklets keep one label, detections of one frame have two.
@@ -138,11 +140,11 @@ def assign(
         scores = [_component_scores(detections, tracklet, each, evidence, seconds, ego) for each in components]
         chains[ego] = _best_chain(detections, tracklet, components, np.array(scores), seconds)
     log_odds = chains[True].score - chains[False].score
-    believed = log_odds + {"ego": VIEW_PRIOR, "exo": -VIEW_PRIOR, None: 0.0}[view]
-    ego = believed > 0
+    with_prior = log_odds + {"ego": VIEW_PRIOR, "exo": -VIEW_PRIOR, None: 0.0}[view]
+    ego = with_prior > 0
     chosen, other = chains[ego], chains[not ego]
-    # Where the other view would have it the other way round, the sides are no surer than the view.
-    margin = np.where(chosen.flip == other.flip, chosen.margin, np.minimum(chosen.margin, abs(believed)))
+    # Where the other view labels the hands the other way, the sides are no surer than the view.
+    margin = np.where(chosen.flip == other.flip, chosen.margin, np.minimum(chosen.margin, abs(with_prior)))
     hand, sure = np.empty(len(detections), np.int64), np.empty(len(detections))
     for number, component in enumerate(components):
         for index in range(component.first, component.last):
@@ -162,7 +164,7 @@ class _Component:
 
 
 def _components(detections: Detections, tracklet: NDArray[np.int64]) -> list[_Component]:
-    """Components in order of time. Tracklets are intervals, at most two at a time: two colours always suffice."""
+    """Components in order of time. Tracklets are intervals, at most two at a time: two colours always do."""
     components: list[_Component] = []
     for indices in detections.by_frame():
         first, last = int(indices[0]), int(indices[-1]) + 1
@@ -192,7 +194,7 @@ def _component_scores(
     seconds: NDArray[np.float64],
     ego: bool,
 ) -> NDArray[np.float64]:
-    """(2,): log-likelihood of the component as coloured, and flipped."""
+    """(2,) log-likelihood of the component as coloured, and flipped."""
     members: dict[int, list[int]] = {}
     for index in range(component.first, component.last):
         members.setdefault(int(tracklet[index]), []).append(index)
@@ -220,12 +222,15 @@ class _Chain:
 Ends = dict[int, tuple[int, int]]  # the detections of each colour of a component that a chain meets first and last
 
 
+Flips = tuple["Flips | None", int]  # (flips before, flip): a linked list, so that paths share their past
+
+
 @dataclass(frozen=True)
 class _Path:
     """The best labelling so far that ends in one flip: its score, all flips, and each hand's last detection."""
 
     score: float
-    flips: tuple | None  # (flips before, flip): a linked list, so that paths share their past
+    flips: Flips | None
     last_seen: tuple[int | None, int | None]
 
 
@@ -244,8 +249,8 @@ def _best_chain(
     flips: list[int] = []
     node = best.flips
     while node is not None:
-        node, flip = node
-        flips.append(flip)
+        node, last = node
+        flips.append(last)
     flip = np.array(flips[::-1], np.int64)
     through = forward + backward[::-1] - scores
     each = np.arange(len(flip))
@@ -255,7 +260,7 @@ def _best_chain(
 def _walk(
     detections: Detections, ends: list[Ends], scores: NDArray[np.float64], seconds: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], _Path]:
-    """(C, 2): score of the best labelling up to each component and flip of it, and the best of them all."""
+    """(C, 2) score of the best labelling up to each component and flip of it; and the best path of all."""
     so_far = np.empty((len(ends), 2))
     paths = [_Path(0.0, None, (None, None))]
     for number, of_component in enumerate(ends):
@@ -291,7 +296,7 @@ def _continuity(
     seconds: NDArray[np.float64],
     flip: int,
 ) -> float:
-    """Log-likelihood of where the component's hands turn up, given where the path last saw each hand."""
+    """Log-likelihood of where the component's hands appear, given where the path last saw each hand."""
     seen = [index for index in last_seen if index is not None]
     if not seen:
         return 0.0
@@ -311,6 +316,6 @@ def _continuity(
 
 
 def _step(then_px: NDArray[np.float64], now_px: NDArray[np.float64], gap_s: float) -> float:
-    """How far a hand, (21, 2), has gone, in standard deviations of what it goes in so long."""
+    """How far a hand, (21, 2), has moved, in standard deviations of a hand's motion in `gap_s`."""
     size = max(hand_size(then_px), hand_size(now_px)) * (STEP_SIZES[0] + STEP_SIZES[1] * gap_s)
     return float(np.linalg.norm(now_px.mean(axis=0) - then_px.mean(axis=0)) / size)

@@ -22,9 +22,10 @@ from handloom.schemas.values import NUM_KEYPOINTS
 Array = NDArray[np.float64]
 
 NUM_ANGLES = 20  # digit (thumb first) x (flexion at its base, splay, flexion at the middle joint, at the last joint)
-NUM_SHAPE = 36  # off the template: base of each digit, 5 x 3 m; log length of 5 x 3 phalanges; `SEEN_M`, 2 x 3 m
+NUM_SHAPE = 36  # differences from the template: base of each digit, 5 x 3 m; log length of 5 x 3 phalanges; 2 x 3 m of
+# `SEEN_M`
 HAND_LENGTH_M = 0.185  # wrist to tip of the middle finger
-MIN_DEPTH_M = 0.02  # no keypoint of a hand that a camera sees as a hand is nearer
+MIN_DEPTH_M = 0.02  # of every keypoint of a hand that a camera shows as a hand
 
 # Thumb first.
 _BASE_M = np.array(
@@ -50,9 +51,9 @@ _THUMB_ALONG = np.array([-0.62, 0.72, -0.30])
 _THUMB_NAIL = np.array([-0.62, -0.15, 0.77])
 
 _DEG = np.pi / 180
-# Chosen by hand as an adult's, not fitted to a data set, and so are the bones above. The hands that `synth` renders
-# have bones of nearly these lengths, and a thumb with the same axes: rendered truth does not test this template.
-# (digit, joint): middle of what is usual and its spread (a weak prior), and the range.
+# Chosen by hand as an adult's, not fitted to a data set, as the bones above. The hands that `synth` renders have bones
+# of nearly these lengths, and a thumb with the same axes: rendered truth does not test this template. (digit, joint):
+# mean and spread of a weak prior, and the range.
 _REST_DEG = [[15, 0, 12, 15], [28, 0, 32, 18], [30, 0, 34, 18], [32, 0, 34, 18], [32, 0, 32, 18]]
 ANGLE_REST = _DEG * np.array(_REST_DEG, np.float64).ravel()
 ANGLE_SPREAD = _DEG * np.array([[22, 18, 22, 25]] + 4 * [[30, 8, 30, 20]]).ravel()
@@ -72,13 +73,9 @@ def _axes() -> Array:
 
 
 _AXES = _axes()
-# Where a hand model sees the wrist and the root of the thumb, off the joints: MediaPipe's lie nearer to the fingers.
+# From the joints of the wrist and the root of the thumb to where a hand model marks them: MediaPipe's keypoints lie
+# nearer to the fingers.
 SEEN_M = np.array([[0.0, 0.022, 0.0], [0.0, 0.012, 0.0]])
-BONES = np.array([(0 if k % 4 == 1 else k - 1, k) for k in range(1, 21)] + [(5, 9), (9, 13), (13, 17)])
-"""(23, 2) pairs of keypoints: each finger from the wrist out, and the palm's far edge."""
-
-PALM = (0, 5, 9, 13, 17)  # wrist and knuckles: one rigid, nearly flat body, the part of a hand that does not bend
-KNUCKLES = (5, 9, 13, 17)
 
 
 @dataclass(frozen=True)
@@ -96,12 +93,13 @@ class Posed:
 
 
 def template_palm() -> Array:
-    """(5, 3) keypoints `PALM`."""
+    """(5, 3) keypoints `PALM` of the template, metres, in the hand's frame."""
     return np.concatenate([np.zeros((1, 3)), _BASE_M[1:]])
 
 
 def pose(angles: Array, shape: Array, derivatives: bool = True, by_shape: bool = True) -> Posed:
-    """angles (N, 20) radians and one shape (36,) to keypoints of a right hand; derivatives where they are asked for."""
+    """Keypoints of a right hand from angles (N, 20), radians, and one shape (36,); without `derivatives` or `by_shape`
+    the arrays of these are empty."""
     num = len(angles)
     digit = angles.reshape(num, 5, 4)
     base = _BASE_M + shape[:15].reshape(5, 3)
@@ -145,14 +143,15 @@ def _by_shape(bone: Array) -> Array:
 
 
 def _in_palm(vectors: Array) -> Array:
-    """(N, 5, 3, 3) in each digit's axes to the palm's: only the thumb's differ."""
+    """(N, 5, 3, 3) vectors in each digit's axes to the palm's: only the thumb's axes differ."""
     turned = vectors.copy()
     turned[:, 0] = vectors[:, 0] @ _AXES[0]
     return turned
 
 
 def angles_of(points_m: Array) -> Array:
-    """Joint angles (N, 20) of hands in their own frame (N, 21, 3), whatever their bone lengths; within the range."""
+    """Joint angles (N, 20), radians, of hands in their own frame (N, 21, 3), of any bone lengths; clipped to the
+    range."""
     digits = points_m[:, 1:].reshape(-1, 5, 4, 3)
     bone = np.diff(digits, axis=2)
     bone = np.concatenate([bone[:, :1] @ _AXES[0].T, bone[:, 1:]], axis=1)

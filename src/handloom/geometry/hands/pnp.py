@@ -1,6 +1,8 @@
-"""Hands in the camera frame: metric model landmarks fitted to their image under the intrinsics."""
+"""Hands in the camera frame by PnP: the model's metric keypoints fitted to their 2D keypoints, frame by frame."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,13 +10,14 @@ from numpy.typing import NDArray
 
 from handloom.geometry.camera.intrinsics import slopes
 from handloom.geometry.hands.model import MIN_DEPTH_M
+from handloom.geometry.rotations import turn_to
 from handloom.schemas.values import Camera, HandPoints, Hands
 
 MAX_TURN_RAD = np.radians(80)
 
 
 def place_hands(points: HandPoints, camera: Camera) -> Hands:
-    """The reference lift: frame by frame, MediaPipe's metric keypoints as they are. Nothing is said of its error."""
+    """The reference: MediaPipe's metric keypoints as they are, placed frame by frame. `sigma_m` is None: unknown."""
     lifted = np.full(points.model_m.shape, np.nan, np.float32)
     lifted[points.visible] = lift_hands(points.keypoints_px[points.visible], points.model_m[points.visible], camera)
     seen = (points.visible, points.infilled, points.confidence, points.keypoints_px)
@@ -22,17 +25,17 @@ def place_hands(points: HandPoints, camera: Camera) -> Hands:
 
 
 def lift_hands(
-    keypoints_px: NDArray[np.floating], model_m: NDArray[np.floating], camera: Camera
+    keypoints_px: NDArray[np.floating[Any]], model_m: NDArray[np.floating[Any]], camera: Camera
 ) -> NDArray[np.float64]:
     """Place hands of known metric shape in the camera frame (x right, y down, z forward).
 
-    The pose is the global optimum of the algebraic error (SQPnP). The model's landmarks already have the turn that the
-    hand shows to the camera, up to the direction it is seen in. Where the optimum is not in front of the camera, or
-    turns the hand by more than 80 degrees from there (a flat hand seen twice: the ambiguous case), the turn is taken
-    from the model and only the place is fitted.
+    The pose is the global optimum of the algebraic error (SQPnP). The model's keypoints already have the rotation that
+    the hand shows to the camera, up to the direction in which it is seen. Where the optimum is not in front of the
+    camera, or turns the hand by more than 80 degrees from the model's rotation (the second solution of a flat hand),
+    that rotation is taken and only the place is fitted.
 
     Against device truth (EgoDex, true intrinsics) SQPnP alone had the smallest error; minimising the reprojection error
-    from there on moves hands 30 mm too far, because the model's tilt in depth is not good.
+    from there moves hands 30 mm too far away, because the model's tilt in depth is not good.
 
     Args:
         keypoints_px: (D, 21, 2), source pixels, distorted as the camera shows them.
@@ -58,7 +61,7 @@ def lift_hands(
 
 
 def _place(xy: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    turn = _turn_to(xy.mean(axis=0))
+    turn = turn_to(xy.mean(axis=0)[None])[0]
     placed = _sqpnp(xy, shape, turn)
     if placed is None:
         turned = shape @ turn.T
@@ -71,7 +74,7 @@ def _sqpnp(
     xy: NDArray[np.float64], shape: NDArray[np.float64], turn: NDArray[np.float64]
 ) -> NDArray[np.float64] | None:
     try:
-        found, rotation, place = cv2.solvePnP(shape, xy, np.eye(3), None, flags=cv2.SOLVEPNP_SQPNP)
+        found, rotation, place = cv2.solvePnP(shape, xy, np.eye(3), np.empty(0), flags=cv2.SOLVEPNP_SQPNP)
     except cv2.error:  # degenerate points: OpenCV checks them with assertions
         return None
     if not found or not np.isfinite(rotation).all():
@@ -82,15 +85,8 @@ def _sqpnp(
     return placed if angle <= MAX_TURN_RAD and placed[:, 2].min() >= MIN_DEPTH_M else None
 
 
-def _turn_to(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The smallest rotation that takes the optical axis to the direction (x, y, 1)."""
-    ray = np.append(xy, 1.0) / np.sqrt(1.0 + xy @ xy)
-    skew = np.array([[0, 0, ray[0]], [0, 0, ray[1]], [-ray[0], -ray[1], 0]])
-    return np.eye(3) + skew + skew @ skew / (1 + ray[2])
-
-
 def _fit_place(xy: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Translation (3,) of a hand with a known turn: linear least squares of x = X / Z, y = Y / Z."""
+    """Translation (3,) of a hand whose rotation is known: linear least squares of x = X / Z, y = Y / Z."""
     num = len(shape)
     system = np.zeros((2 * num, 3))
     system[:num, 0] = system[num:, 1] = 1

@@ -1,8 +1,9 @@
-"""Quality numbers of a clip's hands: the `hand_*` fields of the `quality` column. Numbers only, no verdicts."""
+"""Quality numbers of a clip's hands: the `hand_*` fields of the `quality` column."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,9 @@ from handloom.schemas.values import LEFT, RIGHT, Camera, Hands, VideoInfo
 
 
 def hand_quality(hands: Hands, info: VideoInfo, camera: Camera) -> dict[str, float | None]:
-    """The `hand_*` fields of `schemas.tables.QUALITY_FIELDS`, which also says what each means.
+    """The `hand_*` fields of `schemas.tables.arrow.QUALITY_FIELDS`, which has their meanings.
 
-    None where there is nothing to measure: no frame, no visible hand, no hand on three consecutive frames, no lift.
+    None where there is nothing to measure: no frame, no visible hand, no hand in three consecutive frames, no 3D.
     Pixel fields are in source pixels, the pixels of `info` and `camera`.
     """
     visible = hands.visible
@@ -33,7 +34,9 @@ def hand_quality(hands: Hands, info: VideoInfo, camera: Camera) -> dict[str, flo
     }
 
 
-def _over_known(measure: Callable[[NDArray], float], values: NDArray[np.floating]) -> float | None:
+def _over_known(
+    measure: Callable[[NDArray[np.float64]], np.floating[Any]], values: NDArray[np.floating[Any]]
+) -> float | None:
     known = values[np.isfinite(values)]
     return float(measure(known.astype(np.float64))) if known.size else None
 

@@ -1,6 +1,8 @@
-"""Hands over time: short gaps filled, and motion smoothed without delay, as much as its noise allows."""
+"""Hands over time: short gaps are filled in, and motion is smoothed without delay."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +12,12 @@ from handloom.geometry.hands.tracklets import hand_size
 
 MAX_GAP_S = 0.3
 GAP_CONFIDENCE = 0.5  # of the lesser neighbour's
-MAX_GAP_STEP = 1.0  # farthest mean way of the keypoints over a gap, in hand sizes
-INSIDE_SHARE = 0.5  # of a filled hand's keypoints that must lie in the picture
+MAX_GAP_STEP = 1.0  # largest mean displacement of the keypoints over a gap, in hand sizes
+INSIDE_SHARE = 0.5  # of a filled hand's keypoints that must lie in the image
 
-# Smoothing: how strongly the second derivative is punished, and from which bend on less and less so. In units of a
-# frame at 15 Hz and of the hand's size. Chosen by hand on two EgoDex clips, not fitted: at equal 2D error jitter over
-# MediaPipe's fell from 0.38 to 0.34 there, and from 0.53 to 0.42 on others.
+# Smoothing: weight of the squared second derivative, and the bend beyond which it falls, in units of a frame at 15 Hz
+# and of the hand's size. Chosen by hand on two EgoDex clips, not fitted: at equal 2D error, jitter over MediaPipe's
+# fell from 0.38 to 0.34 there, and from 0.53 to 0.42 on others.
 STIFFNESS = 4.0
 FREE_BEND = 0.03
 ROUNDS = 3
@@ -24,21 +26,21 @@ USUAL_S = 1 / 15
 
 
 def fill_gaps(
-    keypoints_px: NDArray[np.floating],
-    metric_m: NDArray[np.floating],
-    confidence: NDArray[np.floating],
+    keypoints_px: NDArray[np.floating[Any]],
+    metric_m: NDArray[np.floating[Any]],
+    confidence: NDArray[np.floating[Any]],
     frame_s: NDArray[np.float64],
     width: int,
     height: int,
 ) -> NDArray[np.bool_]:
-    """Interpolate one hand, in place, over gaps of at most `MAX_GAP_S` between two sightings; never beyond the ends.
+    """Interpolate one hand, in place, over gaps of at most `MAX_GAP_S` between two detections; never beyond the ends.
 
-    A gap is left open where the hand would lie outside the picture, or would have moved farther than its own size.
+    A gap stays where the hand would lie outside the image, or would have moved farther than its own size.
 
     Args:
         keypoints_px: (T, 21, 2), source pixels, NaN where not seen. metric_m: (T, 21, 3). confidence: (T,).
         frame_s: (T,).
-        width, height: of the picture, pixels.
+        width, height: of the image, pixels.
 
     Returns:
         (T,) bool: which frames were filled.
@@ -65,18 +67,20 @@ def fill_gaps(
 
 
 def smooth(
-    keypoints_px: NDArray[np.floating], frame_s: NDArray[np.float64], confidence: NDArray[np.floating] | None = None
+    keypoints_px: NDArray[np.floating[Any]],
+    frame_s: NDArray[np.float64],
+    confidence: NDArray[np.floating[Any]] | None = None,
 ) -> NDArray[np.float64]:
-    """One hand's keypoints, smoothed over each run of consecutive frames; no phase shift, NaN stays NaN.
+    """(T, 21, 2) one hand's keypoints, smoothed over each run of consecutive frames; no phase shift, NaN stays NaN.
 
-    Minimises the squared distance to the points plus their squared second derivative over time (Whittaker 1923); the
-    punishment is taken back where the hand as a whole bends more than noise does, by iterative reweighting (Geman and
+    Minimises the squared distance to the points plus their squared second derivative over time (Whittaker 1923). The
+    weight of the latter falls where the hand as a whole bends more than noise does, by iterative reweighting (Geman and
     McClure's loss), so that quick turns keep their corners.
 
     Args:
         keypoints_px: (T, 21, 2), NaN where not seen.
         frame_s: (T,), any spacing.
-        confidence: (T,); what the model doubts counts less. None: all count alike.
+        confidence: (T,); frames of low confidence count less. None: all count alike.
     """
     trust = np.ones(len(frame_s)) if confidence is None else np.asarray(confidence, np.float64) ** TRUST_POWER
     out = np.array(keypoints_px, np.float64)
@@ -97,7 +101,8 @@ def _smooth_run(
     fitted = values
     for _ in range(ROUNDS):
         fitted = _solve(values, trust, bend, STIFFNESS * weight)
-        bent = sum(bend[:, k, None] * fitted[k : len(fitted) - 2 + k] for k in range(3))
+        bends = [bend[:, k, None] * fitted[k : len(fitted) - 2 + k] for k in range(3)]
+        bent = bends[0] + bends[1] + bends[2]
         strength = np.linalg.norm(bent.reshape(len(bend), -1, 2), axis=-1).mean(axis=1) / size
         weight = 1 / (1 + (strength / FREE_BEND) ** 2) ** 2
     return fitted.reshape(points.shape)

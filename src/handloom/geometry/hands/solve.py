@@ -1,7 +1,7 @@
 """Robust least squares of one person's hands over a clip: a pose per hand and frame, one shape for all of them.
 
-The poses couple only to their neighbours in time and to the shape, so the normal equations are banded with a thin
-border: a clip costs time in proportion to its frames.
+Each pose depends only on its neighbours in time and on the shape, so the normal equations are banded with a thin
+border: the time grows in proportion to the frames.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, cho_solve_banded, cholesky_banded
+from scipy.spatial.transform import Rotation
 
 from handloom.geometry.hands import model
-from handloom.geometry.hands.palm import FIT_MIN_DEPTH_M, knuckle_depth_offset_m
+from handloom.geometry.hands.initial_pose import FIT_MIN_DEPTH_M, knuckle_depth_offset_m
+from handloom.schemas.hand_topology import KNUCKLES
 from handloom.schemas.values import NUM_KEYPOINTS
 
 Array = NDArray[np.float64]
 
 P = 6 + model.NUM_ANGLES  # translation, rotation vector, joint angles of one hand in one frame
 BAND = 2 * P  # a second difference couples frame n to n - 2
-# Chosen by hand, not fitted, on rendered hands and on two EgoDex clips (see `hand_fit`).
+# Chosen by hand, not fitted, on rendered hands and on two EgoDex clips (see `fit`).
 DEGREES_OF_FREEDOM = 8.0  # of Student's t: how robust the reprojection is
 INDEPENDENT = 6
 SHAPE_STEPS = range(2, 7)
 COUPLING, COUPLING_SPREAD = 0.55, 0.30  # the last joint of a finger bends with the middle one
 LIMIT_SPREAD = np.radians(4.0)
 MODEL_SPREAD = 1.0
-# Spread of what a hand does from one frame to the next, m/s2 and rad/s2: tight along the axis and for turns, which the
-# picture shows least.
+# Spread of a hand's accelerations, m/s2 and rad/s2: small along the optical axis and for turns, which an image shows
+# least.
 ACCELERATION = np.concatenate([[2.0, 2.0, 0.6], [6.0] * 3, np.full(model.NUM_ANGLES, 10.0)])
 
 
@@ -44,29 +46,29 @@ class State:
 
 @dataclass(frozen=True)
 class Problem:
-    """What was seen of N right hands (left ones mirrored), the frames of a hand in order, one hand after the other.
+    """Observations and priors of N right hands (left ones mirrored), sorted by hand, then by frame.
 
     rays: (N, 21, 2) x/z and y/z. weight: (N, 21), one over the standard deviation of a ray, 0 where it is unknown.
-    rest: (N, 20) angles of the model's own keypoints, NaN unknown. before: (N,) seconds since the same hand's frame
-    before, NaN where the chain starts anew. drop, drop_spread: (N,) metres, what is known beforehand of how much
-    farther the knuckles are than the wrist; an infinite spread for nothing. shape, shape_spread: (36,) the same of the
-    hand's shape.
+    rest: (N, 20) joint angles of the model's own keypoints, radians, NaN unknown. dt_s: (N,) seconds since the hand's
+    previous frame, NaN where its motion starts anew. knuckle_offset_m, knuckle_offset_spread_m: (N,) prior of how much
+    farther from the camera the knuckles are than the wrist, and its standard deviation; inf: no prior. shape,
+    shape_spread: (36,) the same of the hand's shape.
     """
 
     rays: Array
     weight: Array
     rest: Array
-    before: Array
-    drop: Array
-    drop_spread: Array
+    dt_s: Array
+    knuckle_offset_m: Array
+    knuckle_offset_spread_m: Array
     shape: Array
     shape_spread: Array
 
     def part(self, index: NDArray[np.int64]) -> Problem:
-        """Some of the hands, in order; a chain is cut where frames are left out."""
-        per_hand = ("rays", "weight", "rest", "before", "drop", "drop_spread")
+        """Some of the hands, by ascending index; motion starts anew where frames are left out."""
+        per_hand = ("rays", "weight", "rest", "dt_s", "knuckle_offset_m", "knuckle_offset_spread_m")
         taken = {name: getattr(self, name)[index] for name in per_hand}
-        taken["before"] = np.where(np.diff(index, prepend=-2) == 1, taken["before"], np.nan)
+        taken["dt_s"] = np.where(np.diff(index, prepend=-2) == 1, taken["dt_s"], np.nan)
         return replace(self, **taken)
 
 
@@ -86,15 +88,15 @@ class Normal:
 
 
 def keypoints_of(state: State) -> Array:
-    """(N, 21, 3) metres in the camera of the (mirrored) hands."""
+    """(N, 21, 3) keypoints in the camera frame, metres; of the mirrored hands where they are left ones."""
     points = model.pose(state.angles, state.shape, derivatives=False).points_m
     return np.einsum("nij,nkj->nki", state.rotation, points) + state.translation[:, None]
 
 
 def solve(problem: Problem, start: State, steps: int, tolerance: float = 3e-4) -> State:
-    """Levenberg-Marquardt until a step gains less than `tolerance` of the cost.
+    """Levenberg-Marquardt until a step lowers the cost by less than `tolerance` of it.
 
-    The shape costs more than the poses and settles first: only steps `SHAPE_STEPS` move it.
+    The shape takes more time than the poses and converges first: only the steps `SHAPE_STEPS` change it.
     """
     state, damping, cost = start, 1e-3, misfit(problem, start)
     for step in range(steps):
@@ -117,7 +119,7 @@ def solve(problem: Problem, start: State, steps: int, tolerance: float = 3e-4) -
 
 
 def misfit(problem: Problem, state: State) -> float:
-    """What is minimised: minus twice the log of the posterior; infinite where a hand is not in front of the camera."""
+    """The cost: minus twice the log of the posterior; infinite where a hand is not in front of the camera."""
     posed = model.pose(state.angles, state.shape, derivatives=False)
     points = np.einsum("nij,nkj->nki", state.rotation, posed.seen_m) + state.translation[:, None]
     if not points[..., 2].min() > FIT_MIN_DEPTH_M:
@@ -127,22 +129,23 @@ def misfit(problem: Problem, state: State) -> float:
     total = (nu + 2) * np.log1p(squared / nu).sum()
     for residual, scale, _, _ in _pose_priors(problem, state.angles):
         total += ((residual / scale) ** 2).sum()
-    drop = (
-        knuckle_depth_offset_m(posed.points_m @ state.rotation.transpose(0, 2, 1)) - problem.drop
-    ) / problem.drop_spread
-    total += nu * np.log1p(drop**2 / nu).sum()
+    offset_m = knuckle_depth_offset_m(posed.points_m @ state.rotation.transpose(0, 2, 1))
+    offset = (offset_m - problem.knuckle_offset_m) / problem.knuckle_offset_spread_m
+    total += nu * np.log1p(offset**2 / nu).sum()
     residual, weight = _acceleration(problem, state)
     off = (state.shape - problem.shape) / problem.shape_spread
     return total + ((residual * weight) ** 2).sum() + _shape_trust(problem) * (off**2).sum()
 
 
 def _shape_trust(problem: Problem) -> float:
-    """Errors of 2D keypoints last: a clip holds about `INDEPENDENT` looks at a hand, not as many as it has frames."""
+    """Weight of the shape's prior. Errors of 2D keypoints last over frames: a clip counts as about `INDEPENDENT`
+    independent observations of a hand, not as many as it has frames."""
     return max(1.0, len(problem.rays) / INDEPENDENT)
 
 
 def _pose_priors(problem: Problem, angles: Array) -> list[tuple[Array, Array, NDArray[np.int64], float]]:
-    """Residuals on joint angles: (N, J) value, spread (J,) or (N, J), the joints, and the share of the joint before."""
+    """Residuals on joint angles: (N, J) value, spread (J,) or (N, J), the joints, and the share that the previous joint
+    has in them."""
     joints = np.arange(model.NUM_ANGLES)
     over = np.maximum(angles - model.ANGLE_HIGH, 0) + np.minimum(angles - model.ANGLE_LOW, 0)
     last = joints[7::4]
@@ -156,27 +159,31 @@ def _pose_priors(problem: Problem, angles: Array) -> list[tuple[Array, Array, ND
 
 
 def _acceleration(problem: Problem, state: State) -> tuple[Array, Array]:
-    """Second differences (N, P) of what moves, as accelerations, and one over their spread; 0 without a past."""
-    weight = np.where(_has_two_before(problem.before)[:, None], 1 / ACCELERATION, 0.0)
+    """Accelerations (N, P) from second differences, and one over their spread; 0 without two previous frames."""
+    weight = np.where(_has_two_before(problem.dt_s)[:, None], 1 / ACCELERATION, 0.0)
     velocity = np.concatenate([_since(state.translation), _turns(state.rotation), _since(state.angles)], axis=1)
-    now, past = problem.before, np.roll(problem.before, 1)
+    now, past = problem.dt_s, np.roll(problem.dt_s, 1)
     with np.errstate(invalid="ignore"):
         speed = velocity / now[:, None]
         residual = (speed - np.roll(speed, 1, axis=0)) * (2 / (now + past))[:, None]
     return np.where(weight > 0, residual, 0.0), weight
 
 
-def _has_two_before(before: Array) -> NDArray[np.bool_]:
-    chained = np.isfinite(before)
-    return chained & np.roll(chained, 1)
+def _has_two_before(dt_s: Array) -> NDArray[np.bool_]:
+    continues = np.isfinite(dt_s)
+    return continues & np.roll(continues, 1)
 
 
 def _since(values: Array) -> Array:
+    """Change since the previous row; 0 for the first."""
     return np.diff(values, axis=0, prepend=values[:1])
 
 
 def _turns(rotation: Array) -> Array:
-    """Rotation vectors (N, 3) from each frame to the next, in the camera's axes."""
+    """Rotation vectors (N, 3) from the previous frame to each, in the camera's axes.
+
+    Written out: scipy's `Rotation` makes the matrices orthogonal first, and takes three times as long (90 hands).
+    """
     turn = np.einsum("nij,nkj->nik", rotation, np.concatenate([rotation[:1], rotation[:-1]]))
     sine = 0.5 * np.stack(
         [turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]], axis=1
@@ -187,7 +194,7 @@ def _turns(rotation: Array) -> Array:
 
 
 def normal_equations(problem: Problem, state: State, with_shape: bool = True) -> Normal:
-    """Gauss-Newton about a state; the gradients are half of those of `misfit`. Without the shape, S = 0."""
+    """Gauss-Newton at a state; the gradients are half of those of `misfit`. S = 0 without the shape."""
     num, size = len(state.angles), model.NUM_SHAPE if with_shape else 0
     posed = model.pose(state.angles, state.shape, by_shape=with_shape)
     arm = np.einsum("nij,nkj->nki", state.rotation, posed.seen_m)
@@ -208,12 +215,13 @@ def normal_equations(problem: Problem, state: State, with_shape: bool = True) ->
     row = (by[..., :2, :] - image[..., None] * by[..., 2:, :]) * (inverse * problem.weight * robust)[..., None, None]
     row = row.reshape(num, 2 * NUM_KEYPOINTS, -1)
     value = (off * robust[..., None]).reshape(num, -1)
-    drop = (points[:, model.KNUCKLES, 2].mean(axis=1) - state.translation[:, 2] - problem.drop) / problem.drop_spread
-    share = np.sqrt(nu / (nu + drop**2))
-    slope = by[:, model.KNUCKLES, 2].mean(axis=1)
+    offset_m = points[:, KNUCKLES, 2].mean(axis=1) - state.translation[:, 2]
+    offset = (offset_m - problem.knuckle_offset_m) / problem.knuckle_offset_spread_m
+    share = np.sqrt(nu / (nu + offset**2))
+    slope = by[:, KNUCKLES, 2].mean(axis=1)
     slope[:, 2] -= 1
-    row = np.concatenate([row, (slope * (share / problem.drop_spread)[:, None])[:, None]], axis=1)
-    value = np.concatenate([value, (drop * share)[:, None]], axis=1)
+    row = np.concatenate([row, (slope * (share / problem.knuckle_offset_spread_m)[:, None])[:, None]], axis=1)
+    value = np.concatenate([value, (offset * share)[:, None]], axis=1)
     trust = (_shape_trust(problem) / problem.shape_spread**2)[:size]
     square = np.matmul(row.transpose(0, 2, 1), row)
     gradient = np.matmul(value[:, None], row)[:, 0]
@@ -248,10 +256,10 @@ def _add_angle_priors(problem: Problem, state: State, normal: Normal) -> None:
 
 
 def _add_acceleration(problem: Problem, state: State, normal: Normal) -> None:
-    """The residual of frame n is a x[n] + b x[n-1] + c x[n-2]; frames are in order, so its entries are diagonal."""
+    """The residual of frame n is a x[n] + b x[n-1] + c x[n-2]."""
     residual, weight = _acceleration(problem, state)
     with np.errstate(invalid="ignore"):
-        now, past = problem.before, np.roll(problem.before, 1)
+        now, past = problem.dt_s, np.roll(problem.dt_s, 1)
         a, c = 2 / (now * (now + past)), 2 / (past * (now + past))
     a, c = (np.where(weight[:, 0] > 0, v, 0.0)[:, None] * weight for v in (a, c))
     b, value = -(a + c), residual * weight
@@ -297,25 +305,15 @@ def _step(state: State, normal: Normal, damping: float) -> State:
     by_pose = by_pose.reshape(num, P)
     return State(
         state.translation - by_pose[:, :3],
-        _rotations(-by_pose[:, 3:6]) @ state.rotation,
+        Rotation.from_rotvec(-by_pose[:, 3:6]).as_matrix() @ state.rotation,
         state.angles - by_pose[:, 6:],
         shape,
     )
 
 
-def _rotations(vectors: Array) -> Array:
-    """Rotation vectors (N, 3) to matrices (Rodrigues)."""
-    angle = np.linalg.norm(vectors, axis=1)
-    axis = vectors / np.maximum(angle, 1e-12)[:, None]
-    zero = np.zeros(len(vectors))
-    skew = np.stack(
-        [zero, -axis[:, 2], axis[:, 1], axis[:, 2], zero, -axis[:, 0], -axis[:, 1], axis[:, 0], zero], axis=1
-    ).reshape(-1, 3, 3)
-    return np.eye(3) + np.sin(angle)[:, None, None] * skew + (1 - np.cos(angle))[:, None, None] * (skew @ skew)
-
-
 def depth_spread(problem: Problem, state: State) -> Array:
-    """Standard deviation (N,) of a hand's distance, metres, from the covariance of the fit (in some frames)."""
+    """(N,) standard deviation of a hand's depth, metres, from the covariance of the fit: made for every fourth frame or
+    fewer, and interpolated."""
     normal = normal_equations(problem, state)
     num, size = len(state.angles), model.NUM_SHAPE
     banded = _Banded(normal, 1e-9)

@@ -1,12 +1,11 @@
-"""How long the unit of an estimated camera path is: from hands of known size, or from metric depth maps.
+"""The unit of an estimated camera path in metres: from hands of known size, or from metric depth maps.
 
-Three ways, each with its own uncertainty, all in metres per unit of the path:
+Three ways, each with its own uncertainty:
 
-- *rest*: a hand that rests in the world while the camera moves. Of all scales, the right one makes the hands stand
-  still most often. Needs a camera that moves by some centimetres.
-- *touch*: fingertips touch the surface behind them now and then, and never lie beyond it. So the ratio of their depth
-  to the surface's has its ceiling where they touch. A lower bound at least: in a clip where nothing is touched it is
-  too small, so it never overrules a *rest* that says more.
+- *rest*: a hand rests in the world while the camera moves. The right scale is the one with which hands stand still most
+  often. The camera must move by some centimetres.
+- *touch*: fingertips touch the surface behind them now and then, and are never beyond it. So the ratio of their depth
+  to the surface's is largest where they touch. Where nothing is touched it is too small: a larger *rest* overrules it.
 - *depth*: metric depth maps against the depth of the scene's points.
 """
 
@@ -18,24 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera.intrinsics import project
+from handloom.schemas.hand_topology import INDEX, LITTLE, MIDDLE, PALM_TRIANGLE, TIPS, WRIST
 from handloom.schemas.values import Camera, DepthMaps, Hands, VideoInfo
 
 Floats = NDArray[np.float64]
 
-# Origins: sizes of adults are published (`hand_fit`). The rest was chosen by hand on six rendered clips and four EgoDex
-# clips with their true hands, where scales came out within 6 percent (12 with all hands 30 mm too far); not fitted.
-MAX_SIGMA = 0.25  # relative; beyond it the scale is not known
+# Chosen by hand on six rendered clips and four EgoDex clips with their true hands, where scales were within 6 percent
+# (12 with all hands 30 mm too far); not fitted.
+MAX_SIGMA = 0.25  # relative; beyond it the scale counts as unknown
 DEFAULT_HAND_SIGMA = 0.08  # of adults' hands (4 to 5 percent), and of placing them
-PALM = (0, 5, 17)  # wrist and the knuckles of index and little finger: they hold still when a hand does
-TIPS = (4, 8, 12, 16, 20)
 FINGER_M = 0.012  # from a fingertip's keypoint to what it touches
-LATERAL_M, DEPTH_M = 0.003, 0.010  # noise of a palm's way over STEP_S
+LATERAL_M, DEPTH_M = 0.003, 0.010  # noise of a palm's displacement over STEP_S
 STEP_S = 0.2
 SCALE_RANGE = (0.02, 50.0)  # metres per unit: the unit is the scene's median distance
 TOUCH_QUANTILE = 0.8
 TOUCH_SIGMA = 0.12
 REST_SIGMA = 0.05
-REACH = 2.5  # palms around a hand in which its surface is looked for
+REACH = 2.5  # palms around a hand in which the surface behind it is looked for
 MIN_SURFACE_POINTS = 8
 MAX_TOUCH_FRAMES = 48
 DEPTH_SIGMA, GIVEN_DEPTH_SIGMA = 0.12, 0.03
@@ -59,11 +57,12 @@ def metric_scale(
     depth: DepthMaps | None = None,
     info: VideoInfo | None = None,
 ) -> Scale | None:
-    """Metres per unit of the path; None where nothing says so with less than `MAX_SIGMA`.
+    """Metres per unit of the path; None where it is not known to `MAX_SIGMA`.
 
     Args:
-        world_from_camera: (T, 4, 4), NaN unknown. points_world: (P, 3) still points of the scene, same unit.
+        world_from_camera: (T, 4, 4), NaN unknown. points_world: (P, 3) still points of the scene, in the path's unit.
         hands: metric, in the camera frame; their own uncertainty adds to the scale's.
+        frame_s: (T,) seconds.
         depth: maps of the same frames; used where their scale is metric (needs `info`).
     """
     if depth is not None and depth.scale == "metric" and info is not None:
@@ -78,21 +77,21 @@ def metric_scale(
         return None
     keypoints = np.where(seen[..., None, None], hands.keypoints_cam_m.astype(np.float64), np.nan)
     rest = by_rest(world_from_camera, keypoints, frame_s)
-    # Seen from elsewhere, what is behind a hand is seldom what it touches.
+    # In views from outside, what is behind a hand is seldom what it touches.
     touch = by_touch(world_from_camera, points_world, keypoints, camera) if hands.view != "exo" else None
     best = _weighed(rest, touch)
     if best is None:
         return None
     own = _hand_sigma(hands, seen)
     sigma = float(np.hypot(best.sigma, own))
-    # A focal length that is not known well makes the whole world larger or smaller, its hands with it: that is said in
-    # the sigma, and is no reason to give the path a unit of its own.
-    found = sigma**2 - (camera.focal_sigma or 0.0) ** 2 <= MAX_SIGMA**2
-    return Scale(best.metres, sigma, best.way) if found else None
+    # A wrong focal length makes the whole world larger or smaller, its hands with it: it counts in the sigma, and is no
+    # reason to leave the path without metres.
+    known = sigma**2 - (camera.focal_sigma or 0.0) ** 2 <= MAX_SIGMA**2
+    return Scale(best.metres, sigma, best.way) if known else None
 
 
 def _weighed(rest: Scale | None, touch: Scale | None) -> Scale | None:
-    """Both where they agree; else the larger one if it is *rest*: a hand above a surface, not beyond it."""
+    """Both where they agree; else *rest* if it is larger (a hand above the surface), else *touch*."""
     if rest is None or touch is None:
         return rest or touch
     apart = np.log(rest.metres / touch.metres) / np.hypot(rest.sigma, touch.sigma)
@@ -105,7 +104,7 @@ def _weighed(rest: Scale | None, touch: Scale | None) -> Scale | None:
 
 
 def _hand_sigma(hands: Hands, seen: NDArray[np.bool_]) -> float:
-    """Relative uncertainty of the hands' distance: one hand size for the whole clip, so it does not average out."""
+    """Relative uncertainty of the hands' distance. It does not average out over frames: a clip has one hand size."""
     if hands.sigma_m is None:
         return DEFAULT_HAND_SIGMA
     away = np.linalg.norm(hands.keypoints_cam_m.mean(axis=2), axis=-1)
@@ -115,15 +114,21 @@ def _hand_sigma(hands: Hands, seen: NDArray[np.bool_]) -> float:
 
 
 def by_rest(world_from_camera: Floats, keypoints_cam_m: Floats, frame_s: Floats) -> Scale | None:
-    """The scale that makes the hands stand still most often: a Cauchy likelihood of the palms' ways.
+    """The scale with which hands stand still most often: Cauchy likelihood of the palms' displacements over `STEP_S`.
 
-    A way along the line of sight counts less: there the hand itself is uncertain.
+    Displacements along the line of sight count less, since the hand's own depth is uncertain.
+
+    Args:
+        world_from_camera: (T, 4, 4), NaN unknown. keypoints_cam_m: (T, 2, 21, 3), NaN unknown. frame_s: (T,).
+
+    Returns:
+        None where hands and camera move too little, or the likelihood has no clear maximum.
     """
     gap = max(round(STEP_S / float(np.median(np.diff(frame_s)))), 1) if len(frame_s) > 1 else 1
     if len(frame_s) <= 2 * gap:
         return None
     turn, place = world_from_camera[:, :3, :3], world_from_camera[:, :3, 3]
-    palm = keypoints_cam_m[:, :, PALM].mean(axis=2)
+    palm = keypoints_cam_m[:, :, PALM_TRIANGLE].mean(axis=2)
     turned = np.einsum("tij,thj->thi", turn, palm)
     sight = turned / np.linalg.norm(turned, axis=-1, keepdims=True)
     camera_way = np.broadcast_to((place[gap:] - place[:-gap])[:, None], turned[gap:].shape)
@@ -132,9 +137,10 @@ def by_rest(world_from_camera: Floats, keypoints_cam_m: Floats, frame_s: Floats)
     if known.sum() < 2 * gap:
         return None
     camera_way, hand_way = (_whitened(way[known], sight[known]) for way in (camera_way, hand_way))
-    logs = np.linspace(*np.log(SCALE_RANGE), 400)
+    low, high = np.log(SCALE_RANGE).tolist()
+    logs = np.linspace(low, high, 400)
     ways = np.exp(logs)[:, None, None] * camera_way + hand_way
-    cost = np.log1p((ways**2).sum(axis=-1)).sum(axis=1) * 2 / gap  # ways overlap: one in `gap` is independent
+    cost = np.log1p((ways**2).sum(axis=-1)).sum(axis=1) * 2 / gap  # of overlapping displacements one in `gap` is new
     best = int(cost.argmin())
     likely = np.exp(-0.5 * (cost - cost[best]))
     likely /= likely.sum()
@@ -151,7 +157,10 @@ def _whitened(ways: Floats, sight: Floats) -> Floats:
 
 
 def by_touch(world_from_camera: Floats, points_world: Floats, keypoints_cam_m: Floats, camera: Camera) -> Scale | None:
-    """The ceiling of fingertip depth over the depth of the surface behind the hand."""
+    """The largest ratio of fingertip depth (metres) to that of the surface behind it (units), as a high quantile.
+
+    Args: as of `metric_scale`; keypoints_cam_m (T, 2, 21, 3). None from fewer than eight hands.
+    """
     frames = np.flatnonzero(np.isfinite(keypoints_cam_m).all(axis=(2, 3)).any(axis=1))
     frames = frames[:: max(1, -(-len(frames) // MAX_TOUCH_FRAMES))]
     ratios, misfits = [], []
@@ -169,7 +178,7 @@ def by_touch(world_from_camera: Floats, points_world: Floats, keypoints_cam_m: F
         return None
     logs = np.log(ratios)
     ceiling = float(np.quantile(logs, TOUCH_QUANTILE))
-    # A ceiling is where many ratios end: what lies above it is noise.
+    # Many ratios end near the ceiling: what lies above it is noise.
     above = float(np.quantile(logs, 0.95)) - ceiling
     sigma = float(np.sqrt(TOUCH_SIGMA**2 + np.median(misfits) ** 2 + above**2))
     return Scale(float(np.exp(ceiling)), sigma, "touch") if sigma <= MAX_SIGMA else None
@@ -178,10 +187,11 @@ def by_touch(world_from_camera: Floats, points_world: Floats, keypoints_cam_m: F
 def _over_surface(depth: Floats, pixels: Floats, keypoints: Floats, keypoints_px: Floats) -> tuple[float, float] | None:
     """The largest ratio (metres per unit) of a fingertip to the surface behind it, and how badly the surface fits.
 
-    The surface is a plane: in the picture its inverse depth is linear. Robust and local, from the scene's points.
+    The surface is a plane: in the image its inverse depth is linear. Robust and local, from the scene's points.
     """
     middle = keypoints_px.mean(axis=0)
-    palm = float(np.linalg.norm(keypoints_px[5] - keypoints_px[17]) + np.linalg.norm(keypoints_px[9] - keypoints_px[0]))
+    across, along = keypoints_px[INDEX[0]] - keypoints_px[LITTLE[0]], keypoints_px[MIDDLE[0]] - keypoints_px[WRIST]
+    palm = float(np.linalg.norm(across) + np.linalg.norm(along))
     offset = (pixels - middle) / max(palm / 2, 1e-6)
     away = np.linalg.norm(offset, axis=1)
     near = (depth > 1e-3) & (away < REACH)  # NaN behind the camera: not near
@@ -205,7 +215,7 @@ def _over_surface(depth: Floats, pixels: Floats, keypoints: Floats, keypoints_px
 def by_depth(
     world_from_camera: Floats, points_world: Floats, camera: Camera, depth: DepthMaps, info: VideoInfo
 ) -> Scale | None:
-    """Median ratio of metric depth maps to the depth of the scene's points that lie in the picture."""
+    """Median ratio of metric depth maps to the depth of the scene's points that lie in the image."""
     ratios = []
     height, width = depth.depth_m.shape[1:]
     size = np.array([info.width, info.height], np.float64)

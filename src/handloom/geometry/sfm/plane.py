@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-FLAT = 0.7  # of what two views share must lie on one plane
+FLAT = 0.7  # least share of two views' points on one plane
 MIN_FLAT = 10
-APART_RAD = np.radians(0.5)  # between both turns: nearer ones are grown into the same scene
+APART_RAD = np.radians(0.5)  # between the rotations of both: nearer ones grow into the same scene
 
 
 def twin_pose(xy_a: Floats, xy_b: Floats, focal: float, max_error_px: float, pose: Floats) -> Floats | None:
-    """The other pose (3, 4) of camera b in a's frame that shows a flat scene alike; None where it is not flat.
+    """The second pose (3, 4) of camera b in a's frame that shows a flat scene in the same way; None where it is not
+    flat.
 
-    xy_a, xy_b: (n, 2) pixels from the principal point. pose: the one that is known, as `relative_pose` finds it.
+    xy_a, xy_b: (n, 2) pixels from the principal point. pose: the first one, from `relative_pose`.
     """
     rays = xy_a / focal
     homography, mask = cv2.findHomography(rays, xy_b / focal, _usac(max_error_px / focal))

@@ -1,4 +1,4 @@
-"""Where single views are, from the points of a scene that they see."""
+"""Poses of single views, from the points of a scene that they see."""
 
 from __future__ import annotations
 
@@ -15,43 +15,44 @@ from handloom.geometry.sfm.views import filled, medians
 Floats = NDArray[np.float64]
 Seen = tuple[Floats, Floats]  # points (n, 3) of the scene, and the pixels (n, 2) in which a view shows them
 
-MAX_ERROR_PX = 2.0  # of a sighting that is believed, pixels of a 640 px wide picture
+MAX_ERROR_PX = 2.0  # of an observation that agrees, pixels of a 640 px wide image
 MIN_SEEN = 0.6 * MIN_COMMON
 WARM, MOST_STEPS = 1, 10
 MOST_SEEN = 120  # points that a pose is refined with
-LEAST_GAIN = 1e-3  # of the cost: a step that gains less is the last
-DAMPING, MORE, LESS = 1e-4, 10.0, 0.1  # of a step; after one that made it worse, and better
+LEAST_GAIN = 1e-3  # of the cost: a step that lowers it by less is the last
+DAMPING, MORE, LESS = 1e-4, 10.0, 0.1  # at first; factors after a step that raised the cost, and that lowered it
 
 
-def place(scene: Scene, sightings: Observations, frame: int) -> Floats | None:
-    """Pose of a frame from the points it sees, starting from the nearest placed frame; None where it cannot be said."""
-    seen = _seen(scene, sightings, frame)
+def place(scene: Scene, observations: Observations, frame: int) -> Floats | None:
+    """Pose (3, 4) of a frame from the points that it sees, starting from the nearest placed frame; None where no pose
+    fits."""
+    seen = _seen(scene, observations, frame)
     if seen is None:
         return None
     for start in (_nearest(scene, frame), None):
-        pose = absolute_pose(*seen, scene.focal, _most_px(sightings, frame), start)
-        if pose is not None and _fits(pose, seen, scene, sightings, frame):
+        pose = absolute_pose(*seen, scene.focal, _most_px(observations, frame), start)
+        if pose is not None and _fits(pose, seen, scene, observations, frame):
             return pose
     return None
 
 
-def place_all(scene: Scene, sightings: Observations, frames: list[int]) -> Scene:
+def place_all(scene: Scene, observations: Observations, frames: list[int]) -> Scene:
     """The scene with poses for those of the frames that can be placed (`place`).
 
-    All are refined at once from the frames that are placed already: one by one they took longer.
+    All are refined at once, from the frames that are placed already: one by one took longer.
     """
-    seen = {frame: one for frame in frames if (one := _seen(scene, sightings, frame)) is not None}
+    seen = {frame: one for frame in frames if (one := _seen(scene, observations, frame)) is not None}
     if not seen:
         return scene
     found = _refined(list(seen.values()), scene.focal, np.stack([_nearest(scene, frame) for frame in seen]))
     poses, left = scene.poses.copy(), []
     for (frame, one), pose in zip(seen.items(), found, strict=True):
-        if _fits(pose, one, scene, sightings, frame):
+        if _fits(pose, one, scene, observations, frame):
             poses[frame] = pose
         else:
             left.append(frame)
     for frame in left:
-        pose = place(replace(scene, poses=poses), sightings, frame)
+        pose = place(replace(scene, poses=poses), observations, frame)
         if pose is not None:
             poses[frame] = pose
     return replace(scene, poses=poses)
@@ -70,9 +71,9 @@ def pose_errors(pose: Floats, points: Floats, xy: Floats, focal: float) -> Float
     return np.where(local[:, 2] > 1e-6, error, np.inf)
 
 
-def _seen(scene: Scene, sightings: Observations, frame: int) -> Seen | None:
-    """None where a frame sees too few known points."""
-    tracks, xy = sightings.at(frame)
+def _seen(scene: Scene, observations: Observations, frame: int) -> Seen | None:
+    """The known points that a frame sees; None where they are too few."""
+    tracks, xy = observations.at(frame)
     known = np.isfinite(scene.points[tracks]).all(axis=1)
     return (scene.points[tracks[known]], xy[known]) if known.sum() >= MIN_SEEN else None
 
@@ -83,21 +84,21 @@ def _nearest(scene: Scene, frame: int) -> Floats:
     return scene.poses[there[np.argmin(np.abs(there - frame))]]
 
 
-def _most_px(sightings: Observations, frame: int) -> float:
-    return MAX_ERROR_PX * float(sightings.slack[frame])
+def _most_px(observations: Observations, frame: int) -> float:
+    return MAX_ERROR_PX * float(observations.slack[frame])
 
 
-def _fits(pose: Floats, seen: Seen, scene: Scene, sightings: Observations, frame: int) -> bool:
-    """Whether half of what the frame sees is where the pose has it."""
+def _fits(pose: Floats, seen: Seen, scene: Scene, observations: Observations, frame: int) -> bool:
+    """Whether half of the frame's points are seen where the pose projects them."""
     errors = pose_errors(pose, *seen, scene.focal)
-    return bool(np.mean(errors <= 2 * _most_px(sightings, frame)) >= 0.5)
+    return bool(np.mean(errors <= 2 * _most_px(observations, frame)) >= 0.5)
 
 
 def _refined(seen: list[Seen], focal: float, guesses: Floats) -> Floats:
-    """(P, 3, 4) the poses near the guesses (P, 3, 4) with which P views agree best (Cauchy, one pixel).
+    """(P, 3, 4) poses of P views, refined from the guesses (P, 3, 4) by Levenberg-Marquardt (Cauchy, one pixel).
 
-    The first round takes half of what is seen to be right, however far off it is: with one pixel from the beginning it
-    takes more of them. Three such rounds went over to what moves, where that is nearly half of the picture.
+    The first round scales errors by their median instead of one pixel: without it, more rounds are needed. Three such
+    rounds led to poses that follow what moves, where that is nearly half of the image.
     """
     seen = [(points[step], xy[step]) for points, xy in seen for step in [_thinned(len(points))]]
     there = np.arange(max(len(points) for points, _ in seen)) < np.array([len(points) for points, _ in seen])[:, None]
@@ -127,7 +128,7 @@ def _thinned(num: int) -> slice:
 
 
 def _step(normal: Floats, vector: Floats, damping: Floats) -> Floats:
-    """(P, 6)."""
+    """(P, 6) damped Gauss-Newton steps."""
     diagonal = np.einsum("pii->pi", normal)
     damped = normal + (damping[:, None] * diagonal + 1e-9)[:, :, None] * np.eye(6)
     return np.linalg.solve(damped, -vector[..., None])[..., 0]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,13 @@ def _with_its_own_symbols() -> ModuleType:
 
 
 pycolmap = _with_its_own_symbols()
+# pycolmap has no types: for a type checker its objects are Any. The names are those of its classes.
+Reconstruction: TypeAlias = Any
+Adjuster: TypeAlias = Any
+AdjustmentOptions: TypeAlias = Any
+ColmapCamera: TypeAlias = Any
+Rigid: TypeAlias = Any
+RansacOptions: TypeAlias = Any
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -45,7 +53,7 @@ _SIZE = (640, 480)  # of the camera object; the solvers used here do not read it
 class Scene:
     """Cameras and points. poses: (F, 3, 4), NaN unknown. points: (N, 3), NaN unknown. focal: pixels.
 
-    focal_sigma: its relative standard deviation if sightings are off by one pixel; NaN where it was not refined.
+    focal_sigma: its relative standard deviation if observations are off by one pixel; NaN where it was not refined.
     """
 
     poses: Floats
@@ -56,9 +64,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Observations:
-    """What was seen where. frame, track: (M,) indices; xy: (M, 2) pixels. Sorted by frame, then by track.
+    """Where tracks were seen. frame, track: (M,) indices; xy: (M, 2) pixels. Sorted by frame, then by track.
 
-    first: (F + 1,) where each frame's sightings begin. slack: (F,) how much less exact than usual each frame is, >= 1.
+    first: (F + 1,) where each frame's observations begin. slack: (F,) how much less exact than usual each frame is, >=
+    1.
     """
 
     frame: Ints
@@ -114,19 +123,19 @@ def absolute_pose(points: Floats, xy: Floats, focal: float, max_error_px: float,
 
 def bundle_adjust(
     scene: Scene,
-    sightings: Observations,
+    observations: Observations,
     *,
     free: NDArray[np.bool_] | None = None,
     refine_focal: bool = False,
     loss_px: float = 1.0,
     iterations: int = 15,
 ) -> Scene | None:
-    """The scene that the sightings of known points in known cameras agree with best (soft L1 beyond `loss_px`).
+    """The scene adjusted to the observations of known points in known cameras (Cauchy loss of `loss_px`).
 
     free: (F,) cameras that may move; None: all, with COLMAP's gauge of two fixed cameras. A point must be seen by two
     cameras. None where the problem has no usable solution.
     """
-    seen = _known_twice(scene, sightings)
+    seen = _known_twice(scene, observations)
     if not len(seen.frame):
         return None
     model, frames, tracks = _model(scene, seen, _camera(scene.focal))
@@ -137,7 +146,7 @@ def bundle_adjust(
             config.set_constant_rig_from_world_pose(int(frame) + 1)
     if free is None or free[frames].all():
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value  # a step that has to be tried again is no news
+    pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value  # no warning where a step is tried again
     adjuster = pycolmap.create_default_ceres_bundle_adjuster(_options(refine_focal, loss_px, iterations), config, model)
     if not adjuster.solve().is_solution_usable():
         return None
@@ -145,15 +154,16 @@ def bundle_adjust(
     return _solved(scene, model, frames, tracks, focal_sigma)
 
 
-def _known_twice(scene: Scene, sightings: Observations) -> Observations:
-    """Those of known points in known cameras, of points that two of these see: anything else ends the process."""
-    known = np.isfinite(scene.poses).all(axis=(1, 2))[sightings.frame]
-    known &= np.isfinite(scene.points).all(axis=1)[sightings.track] & np.isfinite(sightings.xy).all(axis=1)
-    often = np.bincount(sightings.track[known], minlength=len(scene.points)) >= 2
-    return sightings.kept(known & often[sightings.track])
+def _known_twice(scene: Scene, observations: Observations) -> Observations:
+    """Observations of known points in known cameras that see the point twice or more: COLMAP ends the process on
+    others."""
+    known = np.isfinite(scene.poses).all(axis=(1, 2))[observations.frame]
+    known &= np.isfinite(scene.points).all(axis=1)[observations.track] & np.isfinite(observations.xy).all(axis=1)
+    often = np.bincount(observations.track[known], minlength=len(scene.points)) >= 2
+    return observations.kept(known & often[observations.track])
 
 
-def _solved(scene: Scene, model: pycolmap.Reconstruction, frames: Ints, tracks: Ints, focal_sigma: float) -> Scene:
+def _solved(scene: Scene, model: Reconstruction, frames: Ints, tracks: Ints, focal_sigma: float) -> Scene:
     """`scene` with the solution's cameras, points and focal length."""
     poses, points = scene.poses.copy(), scene.points.copy()
     for frame in frames:
@@ -169,19 +179,19 @@ class RadialLens:
 
     A ray at the angle t off the axis is seen at focal * r * (1 + radial * r^2) pixels from the middle, with r = tan(t),
     or r = t for a `fisheye`.
-    covariance: (2, 2) of (log focal, radial) if sightings are off by one pixel; None unknown.
-    cost: mean of log(1 + squared error) of the sightings that it was found from; 0 unknown.
+    covariance: (2, 2) of (log focal, radial) if observations are off by one pixel; NaN unknown.
+    cost: mean of log(1 + squared error) of the observations that it was found from; 0 unknown.
     """
 
     focal: float
     radial: float = 0.0
     fisheye: bool = False
-    covariance: Floats | None = None
+    covariance: Floats = field(default_factory=lambda: np.full((2, 2), np.nan))
     cost: float = 0.0
 
 
 def refine_lens(scene: Scene, seen: Observations, lens: RadialLens) -> tuple[Scene, RadialLens] | None:
-    """The scene and the lens that sightings, as the lens shows them, agree with best; None without a usable one."""
+    """The scene and the lens, adjusted to observations as the lens shows them; None without a usable solution."""
     seen = _known_twice(scene, seen)
     if not len(seen.frame):
         return None
@@ -205,7 +215,7 @@ def refine_lens(scene: Scene, seen: Observations, lens: RadialLens) -> tuple[Sce
     return _solved(scene, model, frames, tracks, scene.focal_sigma), found
 
 
-def _radial_camera(lens: RadialLens) -> pycolmap.Camera:
+def _radial_camera(lens: RadialLens) -> ColmapCamera:
     models = pycolmap.CameraModelId
     kind = models.SIMPLE_RADIAL_FISHEYE if lens.fisheye else models.SIMPLE_RADIAL
     camera = pycolmap.Camera.create_from_model_id(1, kind, lens.focal, *_SIZE)
@@ -213,18 +223,18 @@ def _radial_camera(lens: RadialLens) -> pycolmap.Camera:
     return camera
 
 
-def _focal_sigma(model: pycolmap.Reconstruction, adjuster: pycolmap.CeresBundleAdjuster) -> float:
+def _focal_sigma(model: Reconstruction, adjuster: Adjuster) -> float:
     focal = _lens_covariance(model, adjuster)
     return float("inf") if focal is None else float(np.sqrt(max(focal[0, 0], 0.0)) / model.camera(1).params[0])
 
 
-def _lens_covariance(model: pycolmap.Reconstruction, adjuster: pycolmap.CeresBundleAdjuster) -> Floats | None:
-    """Of the camera's numbers that were free; None where it cannot be told."""
+def _lens_covariance(model: Reconstruction, adjuster: Adjuster) -> Floats | None:
+    """Covariance of the camera's free parameters; None where it cannot be computed."""
     covariance = pycolmap.estimate_ba_covariance(pycolmap.BACovarianceOptions(), model, adjuster)
     return None if covariance is None else covariance.get_other_params_cov(model.camera(1).params)
 
 
-def _model(scene: Scene, seen: Observations, camera: pycolmap.Camera) -> tuple[pycolmap.Reconstruction, Ints, Ints]:
+def _model(scene: Scene, seen: Observations, camera: ColmapCamera) -> tuple[Reconstruction, Ints, Ints]:
     """COLMAP's own container: frame f is image f + 1, track n is point n + 1."""
     model = pycolmap.Reconstruction()
     model.add_camera_with_trivial_rig(camera)
@@ -246,30 +256,30 @@ def _model(scene: Scene, seen: Observations, camera: pycolmap.Camera) -> tuple[p
     return model, frames, tracks
 
 
-def _options(refine_focal: bool, loss_px: float, iterations: int) -> pycolmap.BundleAdjustmentOptions:
+def _options(refine_focal: bool, loss_px: float, iterations: int) -> AdjustmentOptions:
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.refine_focal_length, options.refine_extra_params = refine_focal, False
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = loss_px
-    options.ceres.max_num_images_direct_sparse_cpu_solver = 10_000  # cameras of a film see their neighbours only
+    options.ceres.max_num_images_direct_sparse_cpu_solver = 10_000  # cameras of a video share points with few others
     solver = options.ceres.solver_options
     solver.num_threads, solver.max_num_iterations, solver.function_tolerance = 1, iterations, 1e-5
     return options
 
 
-def _camera(focal: float) -> pycolmap.Camera:
+def _camera(focal: float) -> ColmapCamera:
     model = pycolmap.CameraModelId.SIMPLE_PINHOLE
     camera = pycolmap.Camera.create_from_model_id(1, model, focal, *_SIZE)
     camera.params = [focal, 0.0, 0.0]
     return camera
 
 
-def _rigid(pose: Floats) -> pycolmap.Rigid3d:
+def _rigid(pose: Floats) -> Rigid:
     return pycolmap.Rigid3d(pycolmap.Rotation3d(np.ascontiguousarray(pose[:, :3])), pose[:, 3])
 
 
-def _ransac(max_error_px: float) -> pycolmap.RANSACOptions:
+def _ransac(max_error_px: float) -> RansacOptions:
     options = pycolmap.RANSACOptions()
     options.max_error, options.random_seed, options.num_threads = max_error_px, SEED, 1
     options.min_num_trials, options.max_num_trials, options.min_inlier_ratio = 100, 1000, 0.25

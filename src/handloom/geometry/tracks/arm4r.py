@@ -1,4 +1,4 @@
-"""Tracks as ARM4R's authors store them: (u, v, z) of every frame and every point of the first frame's grid."""
+"""Tracks in the form of ARM4R's authors: (u, v, z) in every frame, of every point of the first frame's grid."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from handloom.geometry.tracks.arm4r_scale import SIDE, at_912x512
 from handloom.geometry.tracks.still import camera_points
 from handloom.schemas.values import Camera, CameraPath, LiftedTracks, TrackKind, Tracks, VideoInfo
 
+Floats = NDArray[np.float64]
+
 
 def arm4r_points(
     tracks: Tracks,
@@ -22,12 +24,11 @@ def arm4r_points(
     """(T, 1296, 3): u, v in pixels at 912 x 512, z metres, each in that frame's own camera.
 
     The points are those of the first frame's 36 x 36 grid, row by row, x fastest, followed forward. u and v are scaled
-    alone: pixel (0, 0) stays the first pixel's centre, and a point outside the picture has coordinates outside of it.
+    separately: (0, 0) stays the first pixel's centre, and a point outside the image has coordinates outside of it.
 
-    The authors' arrays know no missing value; their tracker guesses on. Here NaN says unknown: a point that is hidden
-    and whose place is not known, or a depth that nothing tells; an exporter decides what to do about it. With `camera`
-    and `path`, a point that rests in the world has u, v and z in every frame with a pose, hidden or outside the picture
-    or not; nothing else is filled in.
+    The authors' arrays have no missing values; their tracker extrapolates. Here unknown u, v and z are NaN; an exporter
+    decides what to do about them. With `camera` and `path`, a point that rests in the world has u, v and z in every
+    frame with a pose, also where it is hidden or outside the image; nothing else is filled in.
 
     Raises:
         ConfigError: the tracks do not begin with a grid of 36 x 36 points.
@@ -43,16 +44,19 @@ def arm4r_points(
         )
     pixels = np.where(tracks.visible[:, :num, None], tracks.points_px[:, :num], np.nan).astype(np.float64)
     depth = np.where(tracks.visible[:, :num], lifted.depth_m[:, :num], np.nan).astype(np.float64)
-    if camera is not None and path is not None and lifted.points_world_m is not None:
-        pixels, depth = _fill_in(pixels, depth, lifted.points_world_m[:, :num], camera, path)
+    poses = None if path is None else path.world_from_camera
+    if camera is not None and poses is not None and lifted.points_world_m is not None:
+        pixels, depth = _fill_in(pixels, depth, lifted.points_world_m[:, :num], camera, poses)
     pixels = at_912x512(pixels, info.width, info.height)
     return np.concatenate([pixels, depth[..., None]], axis=-1).astype(np.float32)
 
 
-def _fill_in(pixels, depth, world, camera: Camera, path: CameraPath):
-    """Points that are in one place of the world in all frames that know it, projected into the others."""
+def _fill_in(
+    pixels: Floats, depth: Floats, world: NDArray[np.float32], camera: Camera, world_from_camera: Floats
+) -> tuple[Floats, Floats]:
+    """Pixels (T, N, 2) and depths (T, N) with those of points that have one place in the world, in all frames."""
     place = _one_place(world.astype(np.float64))
-    cam = camera_points(place, path.world_from_camera)
+    cam = camera_points(place, world_from_camera)
     cam[~(cam[..., 2] > 0)] = np.nan
     unknown = np.isnan(depth)
     depth = np.where(unknown, cam[..., 2], depth)

@@ -1,27 +1,28 @@
-"""Depth of what lies on a hand or moves with it: capsules of flesh around the hand's keypoints."""
+"""Depth of points on a hand or beside it: capsules of flesh around the hand's bones."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.schemas.hand_topology import INDEX, KNUCKLE_LINE, METACARPALS, PHALANGES, THUMB, WRIST
+
 Floats = NDArray[np.float64]
 
-BONES = np.array(
-    [(0, 1), (1, 2), (2, 3), (3, 4), (5, 6), (6, 7), (7, 8), (9, 10), (10, 11), (11, 12), (13, 14), (14, 15), (15, 16),
-     (17, 18), (18, 19), (19, 20), (0, 5), (0, 9), (0, 13), (0, 17), (5, 9), (9, 13), (13, 17), (1, 5)]
-)  # fmt: skip
+_WEB = (THUMB[0], INDEX[0])  # the flesh between thumb and palm
+BONES = np.array([(WRIST, THUMB[0]), *PHALANGES, *METACARPALS, *KNUCKLE_LINE, _WEB])
+"""(24, 2) pairs of keypoints with flesh between them: 4 of the thumb, 12 of the fingers, 8 of the palm."""
 _NUM_FINGER_BONES, _NUM_THUMB_BONES = 16, 4
 RADIUS_M = np.full(len(BONES), 0.020)
 RADIUS_M[:_NUM_FINGER_BONES] = 0.0085
 RADIUS_M[:_NUM_THUMB_BONES] = 0.011
 THICKNESS_M = np.minimum(RADIUS_M, 0.013)
-"""Half the width a bone's flesh covers in the picture, and how far it comes towards the camera (a palm is flat)."""
-_LOOSE = 1.25  # points a little beside the flesh, as keypoints are not exact
+"""Half the width of a bone's flesh in the image, and its half thickness towards the camera (a palm is flat)."""
+_LOOSE = 1.25  # radii within which a point counts as on the hand: keypoints are not exact
 
 
 def flesh_depth(rays: Floats, keypoints_cam_m: Floats) -> Floats:
-    """(n,) depth of a hand's surface along (n, 3) rays (x, y, 1), metres; NaN where a ray passes the hand.
+    """(n,) depth of a hand's surface along (n, 3) rays (x, y, 1), metres; NaN where a ray misses the hand.
 
     keypoints_cam_m: (21, 3), all finite.
     """
@@ -29,8 +30,8 @@ def flesh_depth(rays: Floats, keypoints_cam_m: Floats) -> Floats:
 
 
 def on_and_beside(rays: Floats, keypoints_cam_m: Floats, reach_m: float) -> tuple[Floats, Floats]:
-    """(n,) depth of a hand's surface as in `flesh_depth`; and (n,) depth of its nearest bone for rays that pass within
-    `reach_m` of it, across the line of sight, else NaN.
+    """(n,) depth of a hand's surface as in `flesh_depth`; and (n,) depth of its nearest bone for rays that pass it
+    within `reach_m` across the line of sight, else NaN.
     """
     surface, beside = np.full(len(rays), np.nan), np.full(len(rays), np.nan)
     image = keypoints_cam_m[:, :2] / keypoints_cam_m[:, 2:]
@@ -54,10 +55,10 @@ def on_and_beside(rays: Floats, keypoints_cam_m: Floats, reach_m: float) -> tupl
 
 
 def _share_of_depth(rays: Floats, bone: NDArray[np.int64], keypoints_cam_m: Floats) -> Floats:
-    """(m,) how much of the flesh before a bone is along the optical axis: all of it in the middle of the picture and
-    where a ray leans along the bone, half of it where it comes from 60 degrees across the bone.
+    """(m,) share of a bone's thickness that shortens the depth along the optical axis: 1 in the middle of the image and
+    where a ray leans along the bone, 0.5 where it leans by 60 degrees across it.
 
-    rays: (m, 3), each before the bone number `bone` (m,).
+    rays: (m, 3), of the bones with the numbers `bone` (m,).
     """
     axis = keypoints_cam_m[BONES[:, 1]] - keypoints_cam_m[BONES[:, 0]]
     axis = axis / np.maximum(np.sqrt((axis * axis).sum(1, keepdims=True)), 1e-9)
@@ -86,7 +87,7 @@ def _nearest_on_bones(rays: Floats, keypoints_cam_m: Floats) -> tuple[Floats, Fl
     depth = (1 - share) / za
     depth += share / zb
     np.divide(1, depth, out=depth)  # straight in space: the inverse of the depth is linear in the image
-    # Across the line of sight: at 60 degrees off the axis that is half of the distance in the plane of the picture.
+    # Across the line of sight: 60 degrees off the axis this is half of the distance in the plane of the image.
     along_ray = gap_x * x
     along_ray += gap_y * y
     along_ray *= along_ray

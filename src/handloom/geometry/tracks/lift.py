@@ -1,26 +1,33 @@
-"""Tracks in 3D: still points triangulated, points on hands and in them by the hand, others from depth maps."""
+"""Tracks in 3D: still points are triangulated, points on hands and held ones go by the hand, others by depth maps."""
 
 from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ShapeError
+from handloom.geometry.camera.world import rays_of
 from handloom.geometry.tracks.hand import on_and_beside
-from handloom.geometry.tracks.still import StillPoints, place_still_points, rays_of, seen_from, spread_of
+from handloom.geometry.tracks.still import StillPoints, place_still_points, seen_from, spread_of
 from handloom.schemas.values import NUM_HANDS, Camera, CameraPath, DepthMaps, Hands, LiftedTracks, Tracks, VideoInfo
 
 Floats = NDArray[np.float64]
 
 EDGE = 1.05
-"""Four neighbours that differ by more than this factor lie on both sides of an edge: the nearest pixel decides."""
+"""Four neighbouring depths that differ by more than this factor lie on both sides of an edge: the nearest is taken."""
 MIN_PAIRS = 20
-"""Fewer points than this with both depths fix no scale."""
-_MAX_SPREAD = 0.35  # median deviation of the logarithm of the ratio: beyond it the two are not one scale apart
+"""Least number of points with both depths to find the scale between them."""
+PIECE = 1200
+"""Frames lifted at once: 80 s at 15 Hz. 1552 tracks need up to 0.5 GB; ten minutes at once needed 2."""
+_MAX_SPREAD = 0.35  # largest median deviation of the log ratio of two depths that differ by one scale
 
 
 def sample_maps(maps: DepthMaps, tracks: Tracks, info: VideoInfo) -> Floats:
-    """(T, N) depth at every visible point, bilinear, NaN where a map says nothing there or the point is not seen.
+    """(T, N) depth at every visible point, bilinear; NaN where a map has no depth there or the point is not visible.
 
     Raises:
         ShapeError: the maps have another number of frames than the tracks.
@@ -37,7 +44,7 @@ def sample_maps(maps: DepthMaps, tracks: Tracks, info: VideoInfo) -> Floats:
     return out
 
 
-def _bilinear(depth: NDArray[np.floating], at: Floats) -> Floats:
+def _bilinear(depth: NDArray[np.floating[Any]], at: Floats) -> Floats:
     height, width = depth.shape
     at = np.clip(at, 0, [width - 1, height - 1])
     low = np.floor(at).astype(int)
@@ -66,9 +73,9 @@ def scale_to(depth: Floats, metric: Floats) -> Floats:
 
 
 HELD_M = 0.06
-"""Within this distance of a hand's bones, across the line of sight, a point that moves goes with the hand."""
+"""A moving point within this distance of a hand's bones, across the line of sight, counts as held."""
 GIVEN = "given"
-"""Start of a `DepthMaps.source` that was measured: it comes before what hands tell."""
+"""Beginning of the `DepthMaps.source` of measured maps, which go before the hands' depth."""
 
 
 def lift_tracks(
@@ -80,20 +87,22 @@ def lift_tracks(
     info: VideoInfo,
     places: bool = True,
 ) -> LiftedTracks:
-    """Depth of every visible point where something tells it, and its place in the world where poses are metric.
+    """Depth of visible points, as far as there is a source for it, and their places in the world where poses are
+    metric.
 
-    In this order: triangulated over the clip (the point rests, the camera moved enough, the path is metric); measured
-    maps; the hand's surface where a point lies on it; the hand's depth where a point moves and is held; other maps.
-    Metres throughout: a path of arbitrary scale is used only with metric maps that fix its scale, maps of arbitrary
-    scale only where enough triangulated or hand depths fix theirs. NaN where nothing tells, and where not visible.
+    The sources, in this order: triangulation over the clip (the point rests, the camera moved enough, the path is
+    metric); measured maps; the hand's surface where a point lies on it; the hand's depth where a point moves and is
+    held; other maps. Depth is in metres: a path of arbitrary scale is used only with metric maps that give its scale,
+    maps of arbitrary scale only with enough triangulated or hand depths that give theirs.
 
-    places: whether places in the world are wanted.
+    places: whether to make places in the world.
 
     Returns:
-        depth_m (T, N) along the optical axis; points_world_m (T, N, 3), None unless `path.scale` is `metric`.
+        depth_m (T, N) along the optical axis, NaN unknown or not visible; points_world_m (T, N, 3), None unless
+        `path.scale` is `metric`.
     """
     if maps is None and path.scale != "metric" and not np.isfinite(hands.keypoints_cam_m).any():
-        return LiftedTracks(np.full(tracks.visible.shape, np.nan, np.float32), None)  # nothing tells of metres
+        return LiftedTracks(np.full(tracks.visible.shape, np.nan, np.float32), None)  # there is no source of metres
     rays = rays_of(tracks.points_px, camera)
     rays[~tracks.visible] = np.nan
     sampled = None if maps is None else sample_maps(maps, tracks, info)
@@ -101,16 +110,17 @@ def lift_tracks(
     metric = sampled if maps is not None and maps.scale == "metric" else None
     depth = _still_depth(still, path, metric, tracks.visible.shape)
     on_hand = hand_depth(rays, hands, still, depth)
-    if sampled is not None and maps.scale != "metric":
+    if sampled is not None and metric is None:
         sampled = scale_to(sampled, np.where(np.isfinite(depth), depth, on_hand))
     measured = maps is not None and maps.source.startswith(GIVEN)
     for more in (sampled, on_hand) if measured else (on_hand, sampled):
         if more is not None:
             depth = np.where(np.isfinite(depth), depth, more)
     depth[~tracks.visible] = np.nan
-    placed = places and path.scale == "metric" and path.world_from_camera is not None
-    world = _world(rays, depth, still, path) if placed else None
-    return LiftedTracks(depth.astype(np.float32), None if world is None else world.astype(np.float32))
+    if not places or path.scale != "metric" or path.world_from_camera is None or still is None:
+        return LiftedTracks(depth.astype(np.float32), None)
+    world = _world(rays, depth, still, path.world_from_camera)
+    return LiftedTracks(depth.astype(np.float32), world.astype(np.float32))
 
 
 def _still_points(tracks: Tracks, rays: Floats, path: CameraPath, camera: Camera) -> StillPoints | None:
@@ -120,19 +130,21 @@ def _still_points(tracks: Tracks, rays: Floats, path: CameraPath, camera: Camera
 
 
 def _still_depth(still: StillPoints | None, path: CameraPath, metric: Floats | None, shape: tuple[int, ...]) -> Floats:
-    """(T, N) metres; all NaN where there is no metric scale to be had."""
-    if still is None or (path.scale != "metric" and metric is None):
+    """(T, N) metres; all NaN where no metric scale is available."""
+    if still is None or path.world_from_camera is None:
         return np.full(shape, np.nan)
     depth = np.where(still.at_rest, seen_from(still.place, path.world_from_camera)[2], np.nan)
-    return depth if path.scale == "metric" else scale_to(depth, metric)
+    if path.scale == "metric":
+        return depth
+    return np.full(shape, np.nan) if metric is None else scale_to(depth, metric)
 
 
 def hand_depth(rays: Floats, hands: Hands, still: StillPoints | None, known: Floats) -> Floats:
     """(T, N) depth of points that lie on a hand or are held by one, metres, NaN elsewhere.
 
-    rays: (T, N, 3), NaN where not visible. still: points seen at rest are on no hand; None: that is not known, and
-    then no point is taken to be held. known: (T, N) depths of the points at rest: one that was picked up keeps the
-    difference to the hand's depth that it had when the hand came.
+    rays: (T, N, 3), NaN where not visible. still: points at rest are on no hand; None: unknown, then no point counts as
+    held. known: (T, N) depths of the points at rest: one that is picked up keeps the difference from the hand's depth
+    that it had when the hand came.
     """
     depth = np.full(rays.shape[:2], np.nan)
     rest = np.zeros(depth.shape, bool) if still is None else still.at_rest
@@ -152,7 +164,7 @@ def hand_depth(rays: Floats, hands: Hands, still: StillPoints | None, known: Flo
 
 
 def _held_depth(hand_z: Floats, still: StillPoints, known: Floats, seen: NDArray[np.bool_]) -> Floats:
-    """(T, N): depth of the nearer hand plus the difference a point had to it while it rested beside it (0 unknown)."""
+    """(T, N) depth of the nearer hand plus the point's difference from it while it rested beside it (0 if unknown)."""
     z = np.fmin(hand_z[..., 0], hand_z[..., 1])
     moving = seen & ~still.at_rest & (still.moves | np.isfinite(still.place[:, 0]))
     held, apart = moving & np.isfinite(z), known - z
@@ -164,10 +176,84 @@ def _held_depth(hand_z: Floats, still: StillPoints, known: Floats, seen: NDArray
     return out
 
 
-def _world(rays: Floats, depth: Floats, still: StillPoints | None, path: CameraPath) -> Floats:
-    """(T, N, 3); a point at rest has one place, the others lie on their rays."""
+def _world(rays: Floats, depth: Floats, still: StillPoints, poses: Floats) -> Floats:
+    """(T, N, 3) places, metres: one for all frames in which a point rests, in other frames on the point's ray."""
     cam = rays * depth[..., None]
-    poses = path.world_from_camera
-    world = sum(cam[..., i, None] * poses[:, None, :3, i] for i in range(3)) + poses[:, None, :3, 3]
+    turned = [cam[..., i, None] * poses[:, None, :3, i] for i in range(3)]
+    world = turned[0] + turned[1] + turned[2] + poses[:, None, :3, 3]
     fixed = still.at_rest & np.isfinite(depth)
     return np.where(fixed[..., None], still.place[None], world)
+
+
+def lift_in_pieces(
+    tracks: Tracks,
+    hands: Hands,
+    path: CameraPath,
+    camera: Camera,
+    maps: DepthMaps | None,
+    info: VideoInfo,
+    piece: int = PIECE,
+    places: bool = True,
+) -> LiftedTracks:
+    """`lift_tracks`, in equal parts for clips longer than `piece` frames: a point at rest has one place in each
+    part."""
+    num_frames = len(tracks.visible)
+    num = max(1, -(-num_frames // piece))
+    edges = np.linspace(0, num_frames, num + 1).round().astype(int)
+    parts = []
+    for start, end in itertools.pairwise(edges):
+        at = slice(start, end)
+        part = (_tracks(tracks, at), _hands(hands, at), _path(path, at), camera)
+        part_maps = None if maps is None else replace(maps, depth_m=maps.depth_m[at])
+        parts.append(lift_tracks(*part, part_maps, info, places))
+    if num == 1:
+        return parts[0]
+    depth = np.concatenate([part.depth_m for part in parts])
+    if all(part.points_world_m is None for part in parts):
+        return LiftedTracks(depth, None)
+    return LiftedTracks(depth, np.concatenate([_places(part) for part in parts]))
+
+
+def lift_later(
+    tracks: Tracks, hands: Hands, path: CameraPath, camera: Camera, maps: DepthMaps | None, info: VideoInfo
+) -> tuple[NDArray[np.float32], ...]:
+    """(L, G) depth of each later grid in the L frames in which it is followed, metres, NaN unknown."""
+    found = []
+    for grid in tracks.grids or ():
+        at = slice(grid.first_frame, grid.first_frame + len(grid.visible))
+        one = Tracks.of_grid(grid.points_px, grid.visible)
+        part_maps = None if maps is None else replace(maps, depth_m=maps.depth_m[at])
+        part = (one, _hands(hands, at), _path(path, at), camera, part_maps, info)
+        found.append(lift_in_pieces(*part, places=False).depth_m)
+    return tuple(found)
+
+
+def _places(part: LiftedTracks) -> NDArray[np.float32]:
+    """(T, N, 3) places of a part; NaN for one without poses."""
+    known = part.points_world_m
+    return np.full((*part.depth_m.shape, 3), np.nan, np.float32) if known is None else known
+
+
+def _tracks(tracks: Tracks, at: slice) -> Tracks:
+    return replace(tracks, points_px=tracks.points_px[at], visible=tracks.visible[at])
+
+
+def _hands(hands: Hands, at: slice) -> Hands:
+    return replace(
+        hands,
+        visible=hands.visible[at],
+        infilled=hands.infilled[at],
+        confidence=hands.confidence[at],
+        keypoints_px=hands.keypoints_px[at],
+        keypoints_cam_m=hands.keypoints_cam_m[at],
+        sigma_m=None if hands.sigma_m is None else hands.sigma_m[at],
+    )
+
+
+def _path(path: CameraPath, at: slice) -> CameraPath:
+    poses = path.world_from_camera
+    if poses is None:
+        return path
+    if not np.isfinite(poses[at]).all(axis=(1, 2)).any():
+        return CameraPath(None, "none", "none", path.reason)
+    return replace(path, world_from_camera=poses[at])

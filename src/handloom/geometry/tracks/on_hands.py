@@ -1,6 +1,8 @@
-"""Tracked points on a hand against the hand's own keypoints: do both go the same way from frame to frame."""
+"""Tracked points on a hand compared with the hand's own keypoints: whether both move alike from frame to frame."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +12,18 @@ from handloom.schemas.values import NUM_HANDS, Hands, Tracks
 Floats = NDArray[np.float64]
 
 ON_HAND = 0.12  # of the hand's size, from the nearest keypoint: beside a bone, not between two fingers
-SETTLED_TRACKS = 4  # fewer points say nothing about a hand
+SETTLED_TRACKS = 4  # least number of points to judge a hand by
 _NEAREST = 3
 
 
 def hand_track_residuals(hands: Hands, tracks: Tracks) -> tuple[Floats, Floats]:
-    """How far tracked points on a hand go from where the hand's keypoints say they should, over one frame.
+    """How far tracked points on a hand move differently from the keypoints nearest to them, over one frame.
 
-    A point goes as the keypoints nearest to it do, weighted by distance. Returns all residuals in source pixels, flat,
-    and by frame and hand, (T, 2), their median in hand sizes, the larger of the steps to and from the frame; NaN where
-    fewer than `SETTLED_TRACKS` points tell. Hands that are interpolated are left out.
+    A point should move as its nearest keypoints do, weighted by distance. Interpolated hands are left out.
+
+    Returns:
+        All residuals, source pixels, flat; and (T, 2) their median by frame and hand, in hand sizes, of the steps to
+        and from the frame the larger one; NaN with fewer than `SETTLED_TRACKS` points.
     """
     num_frames = len(hands.visible)
     by_step = np.full((max(num_frames - 1, 0), NUM_HANDS), np.nan)
@@ -38,13 +42,15 @@ def hand_track_residuals(hands: Hands, tracks: Tracks) -> tuple[Floats, Floats]:
 
 
 def either_side(steps: Floats, num_frames: int) -> Floats:
-    """(T-1, ...) numbers of steps to (T, ...) of frames: the larger one beside each frame, NaN where both are."""
+    """(T-1, ...) values of steps to (T, ...) of frames: of the steps to and from a frame the larger one; NaN where both
+    are."""
     gap = np.full((min(num_frames, 1), *steps.shape[1:]), np.nan)
     return np.fmax(np.concatenate([gap, steps]), np.concatenate([steps, gap]))
 
 
-def _residuals(keypoints: Floats, points: NDArray[np.floating], size_px: float) -> Floats:
-    """(2, 21, 2) keypoints and (2, n, 2) points of two frames: residuals of the points that lie on the hand, pixels."""
+def _residuals(keypoints: Floats, points: NDArray[np.floating[Any]], size_px: float) -> Floats:
+    """(m,) residuals, pixels, of the m points on the hand: of (2, n, 2) points and (2, 21, 2) keypoints in two
+    frames."""
     reach = ON_HAND * size_px
     low, high = keypoints[0].min(axis=0) - reach, keypoints[0].max(axis=0) + reach
     near = points[:, ((points[0] > low) & (points[0] < high)).all(axis=1)].astype(np.float64)

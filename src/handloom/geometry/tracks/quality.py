@@ -1,8 +1,9 @@
-"""Quality numbers of point tracks: the `track_*` fields of `quality`; and steps in which many points are lost."""
+"""Quality numbers of point tracks (the `track_*` fields of `quality`), and steps in which many points are lost."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +11,14 @@ from numpy.typing import NDArray
 from handloom.geometry.tracks.on_hands import hand_sizes_px
 from handloom.schemas.values import Hands, TrackKind, Tracks, VideoInfo
 
-LEAST_SEEN = 0.1  # of the grid: where less was visible, what is lost in a step says nothing
-BORDER = 0.03  # of the picture's shorter side: what is expected nearer to the border may have left
-UNDER_HAND = 0.3  # of a hand's size around its keypoints: flesh, and what it holds
-LEAST_KEPT = 8  # points that tell how the picture moved
+LEAST_SEEN = 0.1  # of the grid must be visible before a step, for the share that is lost in it
+BORDER = 0.03  # of the image's shorter side: points expected nearer to the border may have left the image
+UNDER_HAND = 0.3  # of a hand's size around its keypoints: flesh, and what the hand holds
+LEAST_KEPT = 8  # least number of points from which the image's motion is taken
 
 
-def track_quality(tracks: Tracks, lost: NDArray[np.floating]) -> dict[str, float | None]:
-    """`track_survival`, `track_mean_visible`, `track_motion_px`, `track_lost_step`; None where nothing can be said.
+def track_quality(tracks: Tracks, lost: NDArray[np.floating[Any]]) -> dict[str, float | None]:
+    """`track_survival`, `track_mean_visible`, `track_motion_px`, `track_lost_step`; None unknown.
 
     lost: (T,) of `lost_shares`.
     """
@@ -35,12 +36,12 @@ def track_quality(tracks: Tracks, lost: NDArray[np.floating]) -> dict[str, float
 
 
 def lost_shares(
-    tracks: Tracks, hands: Hands, info: VideoInfo, cuts: Sequence[int] | NDArray[np.integer] = ()
+    tracks: Tracks, hands: Hands, info: VideoInfo, cuts: Sequence[int] | NDArray[np.integer[Any]] = ()
 ) -> NDArray[np.float64]:
     """(T,) share of the visible grid that is lost in the step to each frame without a reason; NaN unknown.
 
-    A reason is to leave the picture, as far as the points that stay tell how it moves, or a hand that is there before
-    or after. At `cuts`, first frames of shots, every point ends: NaN.
+    Reasons are that the point leaves the image, by the motion of the points that stay, and a hand over it before or
+    after. At `cuts`, first frames of shots, every point ends: NaN.
     """
     out = np.full(len(tracks.visible), np.nan)
     grid = np.flatnonzero(tracks.kind == TrackKind.GRID)

@@ -1,4 +1,4 @@
-"""Still points and their neighbours: surfaces are mostly flat, so what lies around a point tells of its distance."""
+"""Still points and their neighbours: surfaces are mostly flat, so neighbours give evidence of a point's distance."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ Floats = NDArray[np.float64]
 
 NEIGHBOURS = 14
 REACH = 0.12
-"""Neighbours lie within this distance in the picture, as a share of the focal length."""
+"""Neighbours lie within this distance in the image, as a share of the focal length."""
 MIN_NEIGHBOURS = 6
 FLATNESS = 0.004
 """Standard deviation of the inverse distance of a surface from the plane fitted to it, as a share."""
 STRAY = 4.0
-"""A point that is further off the plane around it than this many standard deviations, and has fewer than
-`MIN_COMPANY` neighbours at its own distance, is a stray."""
+"""A point that is further than this many standard deviations from the plane around it, with fewer than `MIN_COMPANY`
+neighbours at its own distance, is dropped."""
 MIN_COMPANY = 3
 SURE = 0.01
-"""A place as sure as this, as a share of its distance, is no stray whatever lies around it."""
+"""A point whose distance is as sure as this, as a share of it, is never dropped."""
 _ROUNDS = 4
 
 
 def smooth_places(place: Floats, error: Floats, centre: Floats, view: Floats) -> tuple[Floats, Floats]:
-    """Places moved along their lines of sight towards the planes around them, as far as those are surer.
+    """Places moved along their lines of sight towards the planes around them, weighted by their uncertainties.
 
     Args:
         place: (N, 3) world, NaN unknown. error: (N,) standard deviation of the distance, as a share of it.
-        centre: (N, 3) where the camera was that saw the point. view: (4, 4) world_from_camera of a middle pose, in
-            whose picture neighbours are looked for.
+        centre: (N, 3) place of the camera that saw the point. view: (4, 4) world_from_camera of a middle pose:
+            neighbours are neighbours in its image.
 
     Returns:
-        The places and their errors; NaN for strays.
+        The places and their errors; NaN for dropped points.
     """
     cam = (place - view[:3, 3]) @ view[:3, :3]
     usable = np.flatnonzero(np.isfinite(cam).all(1) & (cam[:, 2] > 1e-6) & np.isfinite(error))
@@ -64,15 +64,15 @@ def smooth_places(place: Floats, error: Floats, centre: Floats, view: Floats) ->
 
 
 def _planes(x: Floats, share: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Of each of (n, 3) points: the plane around it without it, the plane's error there as a share of the inverse
-    depth (NaN without one), and how many neighbours are at its own depth."""
-    picture, inverse = x[:, :2] / x[:, 2:], 1 / x[:, 2]
-    distance, index = cKDTree(picture).query(picture, k=min(NEIGHBOURS + 1, len(x)))
+    """For each of (n, 3) points: the plane of its neighbours, that plane's error at the point as a share of the inverse
+    depth (NaN: no plane), and the number of neighbours at the point's own depth."""
+    image, inverse = x[:, :2] / x[:, 2:], 1 / x[:, 2]
+    distance, index = cKDTree(image).query(image, k=min(NEIGHBOURS + 1, len(x)))
     distance, index = distance[:, 1:], index[:, 1:]
     near = distance < REACH
     sigma = np.hypot(share, FLATNESS) * inverse
     kernel = near * np.exp(-0.5 * (distance / (0.5 * REACH)) ** 2) / sigma[index] ** 2
-    rows = np.concatenate([picture[index], np.ones((*index.shape, 1))], -1)  # a u + b v + c = 1 / z
+    rows = np.concatenate([image[index], np.ones((*index.shape, 1))], -1)  # a u + b v + c = 1 / z
     value, weight = inverse[index], kernel
     for _ in range(_ROUNDS):
         scaled = rows * weight[..., None]
@@ -81,9 +81,9 @@ def _planes(x: Floats, share: Floats) -> tuple[Floats, Floats, NDArray[np.int64]
         plane = np.linalg.solve(normal, np.einsum("nki,nk->ni", scaled, value)[..., None])[..., 0]
         off = ((rows * plane[:, None]).sum(-1) - value) / sigma[index]
         weight = kernel / (1 + (off / 2) ** 2)
-    here = np.column_stack([picture, np.ones(len(x))])
+    here = np.column_stack([image, np.ones(len(x))])
     variance = np.einsum("ni,nij,nj->n", here, np.linalg.inv(normal), here)
-    # How badly the plane fits its own points counts as well: at an edge there is none.
+    # How badly the plane fits its own points counts as well: at an edge there is no plane.
     misfit = (weight * off**2).sum(1) / np.maximum(weight.sum(1), 1e-12)
     at = (here * plane).sum(1)
     spread = np.sqrt(variance * np.maximum(misfit, 1) + (FLATNESS * at) ** 2) / np.maximum(np.abs(at), 1e-9)

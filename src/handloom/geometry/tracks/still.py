@@ -1,4 +1,4 @@
-"""Places of still points, triangulated over a whole clip from a known camera path."""
+"""Still points of the scene, triangulated over a whole clip from a known camera path."""
 
 from __future__ import annotations
 
@@ -8,66 +8,61 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.geometry.camera.intrinsics import slope_per_pixel, slopes
+from handloom.geometry.camera.intrinsics import slope_per_pixel
 from handloom.geometry.tracks.smooth import smooth_places
 from handloom.schemas.values import Camera, Tracks
 
 Floats = NDArray[np.float64]
 
 NOISE_SHARE = 0.0025
-"""Standard deviation of a track's place, as a share of the picture's focal length: 1 px at 400 px. In slopes it is that
-on the axis."""
+"""Standard deviation of a track's position over the image's focal length: 1 px at 400 px; in slopes, on the axis."""
 MAX_OFF = 4.0
-"""A frame in which a point is further than this many standard deviations from its place does not show it at rest."""
+"""In a frame where a point is further than this many standard deviations from its place, it does not rest."""
 MIN_FRAMES = 4
 MIN_SHARE = 0.6
 """Least share of a point's frames that must agree on its place."""
 MIN_SHARE_OF_HALF = 0.9
 MAX_DEPTH_ERROR = 0.1
-"""Largest standard deviation of the distance, as a share of it: what too little parallax is judged by."""
+"""Largest standard deviation of the distance, as a share of it: with little parallax it is larger."""
 MAX_FIRST_ERROR = 1.0
-"""The same before neighbours were asked."""
+"""The same before neighbours are taken into account."""
 LEAST_NOISE_SHARE, CORRELATION = 0.0007, 2.5
-"""Least noise of a track; and by how much frames that err together make the distance's error larger."""
+"""Least noise of a track; and the factor by which errors that frames have in common enlarge the distance's error."""
 _ROUNDS = 6
 _CHUNK = 40_000  # frames times points
 _UPPER = (0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2)  # rows and columns of a symmetric matrix
 _SOLVED_FRAMES = 32
-"""A point is placed from so many of its frames, evenly spread; all of them are then asked whether it rests there."""
+"""A point is placed from at most so many of its frames, evenly spread; then all frames are checked."""
 
 
 @dataclass(frozen=True)
 class StillPoints:
-    """place: (N, 3) in the path's units, world, NaN where a point could not be placed. at_rest: (T, N), the frames in
-    which a visible point is where its place says. moves: (N,) seen often enough, and in no one place."""
+    """place: (N, 3) in the path's world and unit, NaN where a point could not be placed. at_rest: (T, N) frames in
+    which a visible point is seen at its place. moves: (N,) points seen often enough, but not in one place."""
 
     place: Floats
     at_rest: NDArray[np.bool_]
     moves: NDArray[np.bool_]
 
 
-def rays_of(points_px: NDArray[np.floating], camera: Camera) -> Floats:
-    """(..., 2) source pixels to (..., 3) rays (x, y, 1) of the camera frame; NaN stays NaN."""
-    xy = slopes(points_px, camera)
-    return np.concatenate([xy, np.ones_like(xy[..., :1])], axis=-1)
-
-
 def spread_of(rays: Floats, camera: Camera) -> Floats | None:
-    """(...) how much larger a pixel's error is in rays (..., 3) than on the axis; None: nowhere, a pinhole."""
+    """(...) how much larger a pixel's error is in rays (..., 3) than on the axis; None for a pinhole: 1 everywhere."""
     return None if camera.distortion is None else slope_per_pixel(rays[..., :2], camera)
 
 
 def place_still_points(
     tracks: Tracks, rays: Floats, world_from_camera: Floats, spread: Floats | None = None
 ) -> StillPoints:
-    """Least squares over all frames that see a point, frames that disagree weighed down (Cauchy).
+    """Least squares over all frames that see a point, robust (Cauchy).
 
     Args:
         rays: (T, N, 3) from `rays_of`. world_from_camera: (T, 4, 4), NaN for frames without a pose. spread: (T, N) from
             `spread_of`.
 
-    A point that moves agrees with few frames, and one that the camera saw from one direction only has a large error;
-    both stay NaN. Source: Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 12.2, weighted by depth.
+    A point that moves agrees with few frames, and one that the camera saw from one direction only has a large error:
+    both stay NaN.
+
+    Source: Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 12.2, weighted by depth.
     """
     num_frames, num = tracks.visible.shape
     place, at_rest = np.full((num, 3), np.nan), np.zeros((num_frames, num), bool)
@@ -84,7 +79,8 @@ def place_still_points(
         noise = NOISE_SHARE * spread[np.ix_(posed, some)]
         known = tracks.visible[np.ix_(posed, some)] & np.isfinite(ray).all(-1) & np.isfinite(noise)
         place[some], rest, moves[some], error[some] = _place(ray, noise, known, poses, MIN_SHARE)
-        # What is picked up or put down rests for a part of the clip: try the first and the last half of its frames.
+        # A thing that is picked up or put down rests for a part of the clip: try the first and the last half of the
+        # frames.
         order = np.cumsum(known, axis=0)
         for half in (order <= order[-1] // 2, order > order[-1] // 2):
             again = np.flatnonzero(moves[some] & np.isnan(place[some, 0]))
@@ -104,21 +100,21 @@ def place_still_points(
 
 
 def camera_points(place: Floats, world_from_camera: Floats) -> Floats:
-    """(N, 3) world points in every frame's camera, (T, N, 3)."""
+    """(T, N, 3) world points (N, 3) in every frame's camera."""
     return np.stack(seen_from(place, world_from_camera), axis=-1)
 
 
 def seen_from(place: Floats, world_from_camera: Floats) -> tuple[Floats, Floats, Floats]:
-    """x, y and z of the same, (T, N) each."""
+    """The same as x, y and z, (T, N) each."""
     rotation, centre = world_from_camera[:, :3, :3, None], world_from_camera[:, :3, 3, None]
     offset = [place[:, i] - centre[:, i] for i in range(3)]
     x, y, z = (_dot(offset, rotation[:, :, axis].transpose(1, 0, 2)) for axis in range(3))
     return x, y, z
 
 
-def _dot(a: Sequence[Floats], b: Sequence[Floats]) -> Floats:
-    """a[0] b[0] + a[1] b[1] + a[2] b[2]; `sum` begins with a zero, which is one more pass over the arrays."""
-    total = a[0] * b[0]
+def _dot(a: Sequence[Floats] | Floats, b: Sequence[Floats] | Floats) -> Floats:
+    """a[0] b[0] + a[1] b[1] + a[2] b[2], in place: `sum` needs one more pass over the arrays."""
+    total: Floats = a[0] * b[0]
     total += a[1] * b[1]
     total += a[2] * b[2]
     return total
@@ -144,7 +140,7 @@ def _place(
         place, normal = seen.solve(weight)
         depth, off = seen.off(place)
         off /= sigma
-        # From forgiving to strict: first frames that are far off may be right and the start wrong.
+        # From tolerant to strict: at first, frames that are far off may be right and the start wrong.
         width = max(2.0, 16.0 / 2**round_)
         weight = used * trust / (1 + (off / width) ** 2) / depth**2
     at_rest = known & _rests(place, rays, noise, poses)
@@ -166,7 +162,7 @@ def _rests(place: Floats, rays: Floats, noise: Floats, poses: Floats) -> NDArray
 
 
 def _gap(x: Floats, y: Floats, depth: Floats, ray_x: Floats, ray_y: Floats) -> Floats:
-    """Square of how far x / depth and y / depth are from a ray's slopes; it takes x and y for it."""
+    """Squared distance of x / depth and y / depth from a ray's slopes. Overwrites x and y."""
     for value, ray in ((x, ray_x), (y, ray_y)):
         value /= depth
         value -= ray
@@ -176,7 +172,7 @@ def _gap(x: Floats, y: Floats, depth: Floats, ray_x: Floats, ray_y: Floats) -> F
 
 
 def _spread(known: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """(m, n) frames in which each point is known, evenly spread over them, and which of these entries count."""
+    """(m, n) frames of each point, evenly spread over those in which it is known; and which of these entries count."""
     count = known.sum(axis=0)
     num = min(_SOLVED_FRAMES, len(known))
     rank = np.arange(num)[:, None]
@@ -188,12 +184,12 @@ def _spread(known: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.boo
 
 @dataclass(frozen=True)
 class _Seen:
-    """Rays (x, y, 1) of n points in m frames each, in what the rounds need of them: made once.
+    """Rays (x, y, 1) of n points in m frames each, and all that the rounds need of them, made once.
 
-    A ray of pose (R, c) asks r1.(X - c) = x r3.(X - c) and r2.(X - c) = y r3.(X - c), r the camera's axes.
-    x, y: (m, n).
-    axes: (3, 3, m, n) and shift: (3, m, n), camera from world. equations: (9, m, n) products of the two equations'
-    sides: six of the normal matrix, three of its right side.
+    For a camera with axes r and centre c, a ray gives r1.(X - c) = x r3.(X - c) and r2.(X - c) = y r3.(X - c).
+
+    x, y: (m, n). axes: (3, 3, m, n) and shift: (3, m, n), camera from world. equations: (9, m, n) products of the two
+    equations' sides: six of the normal matrix, three of its right side.
     """
 
     x: Floats
@@ -204,10 +200,11 @@ class _Seen:
 
     @staticmethod
     def of(rays: Floats, frame: NDArray[np.int64], poses: Floats) -> _Seen:
-        """rays: (m, n, 3). frame: (m, n), theirs among (F, 4, 4) poses."""
+        """rays: (m, n, 3). frame: (m, n), the rays' frames among (F, 4, 4) poses."""
         turn, centre = poses[:, :3, :3], poses[:, :3, 3]
         axes = np.ascontiguousarray(turn.transpose(2, 1, 0))[:, :, frame]
-        shift = -np.ascontiguousarray(sum(turn[:, i] * centre[:, i, None] for i in range(3)).T)[:, frame]
+        moved: list[Floats] = [turn[:, i] * centre[:, i, None] for i in range(3)]
+        shift = -np.ascontiguousarray((moved[0] + moved[1] + moved[2]).T)[:, frame]
         x, y = np.ascontiguousarray(rays[..., 0]), np.ascontiguousarray(rays[..., 1])
         first, second = axes[0] - x * axes[2], axes[1] - y * axes[2]  # (3, m, n)
         sides = x * shift[2] - shift[0], y * shift[2] - shift[1]
@@ -220,7 +217,7 @@ class _Seen:
         return _Seen(x, y, axes, shift, equations)
 
     def solve(self, weight: Floats) -> tuple[Floats, Floats]:
-        """(n, 3) points that weighted rays pass nearest to, in image terms, and their (n, 3, 3) normal matrices.
+        """(n, 3) points nearest to the weighted rays, in the image, and their (n, 3, 3) normal matrices.
 
         weight: (m, n).
         """

@@ -18,6 +18,7 @@ Interval = tuple[float, float]
 
 
 def check_clip_seconds(clip_seconds: float | None) -> None:
+    """Raises ConfigError if clips would be shorter than `MIN_CLIP_SECONDS`. None keeps videos whole."""
     if clip_seconds is not None and not (math.isfinite(clip_seconds) and clip_seconds >= MIN_CLIP_SECONDS):
         raise ConfigError(
             f"clip length {clip_seconds} s, expected seconds, at least {MIN_CLIP_SECONDS}",
@@ -26,7 +27,7 @@ def check_clip_seconds(clip_seconds: float | None) -> None:
 
 
 def cut(start_s: float, end_s: float, clip_seconds: float | None) -> list[Interval]:
-    """Half-open pieces that tile `[start_s, end_s)` without gap or overlap.
+    """Half-open pieces that tile `[start_s, end_s)` without gap or overlap, in seconds.
 
     Every piece is `clip_seconds` long but the last. A tail shorter than a tenth of `clip_seconds`, or than half a
     second, joins the piece before it: no clip is too short to track points in, and the last may be a little longer.
@@ -43,7 +44,7 @@ def cut(start_s: float, end_s: float, clip_seconds: float | None) -> list[Interv
 
 
 def joined(intervals: Iterable[Interval]) -> list[Interval]:
-    """The same points as sorted intervals that do not touch."""
+    """The union of the intervals, as sorted intervals that do not touch."""
     disjoint: list[Interval] = []
     for start, end in sorted(intervals):
         if disjoint and start <= disjoint[-1][1]:
@@ -54,13 +55,13 @@ def joined(intervals: Iterable[Interval]) -> list[Interval]:
 
 
 def overlaps(interval: Interval, disjoint: Sequence[Interval]) -> bool:
-    """True where `interval` shares a moment with one of `disjoint`, which `joined` made."""
+    """Whether `interval` overlaps one of `disjoint`, which come from `joined`."""
     after = bisect.bisect_right(disjoint, interval[0], key=lambda other: other[1])  # the first that ends later
     return after < len(disjoint) and disjoint[after][0] < interval[1]
 
 
 def subtract(interval: Interval, disjoint: Sequence[Interval]) -> list[Interval]:
-    """What is left of `interval` outside `disjoint`, in order."""
+    """The parts of `interval` outside `disjoint`, in order."""
     left = []
     position = interval[0]
     for start, end in disjoint:

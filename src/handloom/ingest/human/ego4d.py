@@ -1,6 +1,6 @@
 """Ego4D: narrations, hands and objects actions, or whole videos.
 
-Ego4D gives no intrinsics, and asks that redacted intervals are not used.
+Ego4D has no intrinsics, and demands that redacted intervals are not used.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from handloom.ingest.files import Options, normalise, read_json
 from handloom.ingest.human.cutting import Interval, check_clip_seconds, cut, overlaps, subtract
 from handloom.ingest.human.ego4d_fho import actions_of
 from handloom.ingest.human.ego4d_manifest import Ego4DVideo, read_manifest
 from handloom.ingest.human.ego4d_narrations import LAYOUTS, NarrationWindow, narrations_of, read_narrations
 from handloom.ingest.human.library import VideoLibrary, find_videos
 from handloom.ingest.ids import check_dataset
-from handloom.ingest.json_shape import need_list
 from handloom.ingest.result import Gathering, IngestResult, Progress
+from handloom.io.addresses import normalise
+from handloom.io.reading import read_json
+from handloom.io.remote import Options
 from handloom.schemas.clip import Clip, make_clip_id
+from handloom.schemas.json_format import Entry, Form, Listed
 
 LICENCE = "LicenseRef-Ego4D"  # its own agreement, ego4d-data.org/pdfs/Ego4D-Licenses-Draft.pdf
 DEFAULT_CLIP_SECONDS = 10.0
@@ -27,12 +29,21 @@ _LAYOUTS = ("v2/full_scale", "v2/video_540ss", "v1/full_scale", "v1/video_540ss"
 _FOLDERS = {"v1", "v2", "public", "videos", "full_scale", "video_540ss"}
 
 
+class _Actions(Entry):
+    """fho_main.json."""
+
+    videos: Listed
+
+
+_ACTIONS = Form(_Actions)
+
+
 @dataclass(frozen=True)
 class Choice:
     """Which narrations become clips.
 
     others: keep what other people do (`#O`). unsure: keep narrations in which the annotator was unsure (`#unsure`).
-    repeats: keep narrations of the second pass that say what the first says within 1 s.
+    repeats: keep narrations of the second pass that repeat one of the first within 1 s.
     """
 
     others: bool = True
@@ -67,14 +78,14 @@ def ingest_ego4d(
     """One clip per narration and per action; without either file, whole videos cut every `clip_seconds`.
 
     Videos are looked for as `v2/full_scale/UID.mp4` (the official download), `v2/video_540ss/UID.mp4` or `UID.mp4`
-    below `videos`, the best picture first. Clips whose video is missing are kept, and end as rejects.
+    below `videos`, the best image first. Clips whose video is missing are kept, and end as rejects.
 
-    Both annotation passes are read: two people described every video, and saw different things. Windows are clipped to
-    the video; one that touches a redacted interval is left out, and whole videos are cut around those intervals. A time
-    after the video's end is named in `problems` and kept: it ends as an `outside_video` reject.
+    Both annotation passes are read: two people described every video and noticed different things. Windows are clipped
+    to the video; a window that touches a redacted interval is left out, and whole videos are cut around those
+    intervals. A time after the video's end is named in `problems` and kept: it ends as an `outside_video` reject.
 
-    Counts: entries (narrations, actions, pieces) = clips + merged + bad + every skipped_*; a video whose layout is not
-    known is one bad entry. Also `videos`, `videos_missing`, `clips_missing_video`, `videos_stereo` (two pictures side
+    Counts: entries (narrations, actions, pieces) = clips + merged + bad + every skipped_*; a video of an unknown layout
+    is one bad entry. Also `videos`, `videos_missing`, `clips_missing_video`, `videos_stereo` (two images side
     by side), `videos_redacted` and `videos_without_narration` of the narration file, `bad_videos` of the manifest.
 
     Args:
@@ -112,7 +123,7 @@ def ingest_ego4d(
 def _gather(
     wanted: list[Iterator[_Wanted]], dataset: str, library: VideoLibrary, only_present: bool, gathering: Gathering
 ) -> set[str]:
-    """Turns what is wanted into clips; returns the videos it is of."""
+    """Turn wanted times into clips; returns the uids of their videos."""
     uris: dict[str, str] = {}
     for item in (item for source in wanted for item in source):
         video = item.video
@@ -157,27 +168,28 @@ def _narrated(
     by_video = read_narrations(path, options)
     with gathering.reading(f"narration file {path}", f"{_SAME_RELEASE}; a video has {LAYOUTS}"):
         for uid in list(by_video):
-            said_of_it = by_video.pop(uid)  # freed as it becomes clips: the whole file is 4 million narrations
+            narrations = by_video.pop(uid)  # freed as it becomes clips: the whole file has 4 million narrations
             video = known.get(uid)
             unknown = 0
-            for said in narrations_of(uid, said_of_it, window, name, gathering):
+            for narration in narrations_of(uid, narrations, window, name, gathering):
                 if video is None:
                     unknown += 1
-                elif said.repeated and not choice.repeats:
+                elif narration.repeated and not choice.repeats:
                     gathering.counts["skipped_repeated"] += 1
-                elif said.who == "O" and not choice.others:
+                elif narration.who == "O" and not choice.others:
                     gathering.counts["skipped_other_person"] += 1
-                elif said.unsure and not choice.unsure:
+                elif narration.unsure and not choice.unsure:
                     gathering.counts["skipped_unsure"] += 1
-                elif times := _usable(said.window, video, f"{name}: {uid} at {said.time_s} s", gathering):
-                    yield _Wanted(video, times, video.split, said.text)
+                elif times := _usable(narration.window, video, f"{name}: {uid} at {narration.time_s} s", gathering):
+                    yield _Wanted(video, times, video.split, narration.text)
             _not_in_manifest(uid, unknown, name, gathering)
 
 
 def _acted(path: str, known: dict[str, Ego4DVideo], options: Options, gathering: Gathering) -> Iterator[_Wanted]:
     name = path.rpartition("/")[2]
     content = read_json(path, "FHO file", options)
-    listed = need_list(content, "videos", path, "FHO file", "fho_main.json; narrations go to --narrations")
+    hint = "check that it is fho_main.json; narrations go to --narrations"
+    listed = _ACTIONS.read_file(content, f"FHO file {path}", hint).videos
     with gathering.reading(f"FHO file {path}", f"expected fho_main.json; {_SAME_RELEASE}"):
         for i, entry in enumerate(listed):
             where = f"{name}: videos[{i}]"
@@ -206,9 +218,9 @@ def _whole(
 
 
 def _usable(times: Interval, video: Ego4DVideo, where: str, gathering: Gathering) -> Interval | None:
-    """The times clipped to the video; None where they touch a redacted interval.
+    """The times clipped to the video; None if they touch a redacted interval.
 
-    Times that are no range, or lie outside the video altogether, are named and kept as they are: they end as rejects.
+    Times that are no range, or lie wholly outside the video, are named and kept unchanged: they end as rejects.
     """
     start_s, end_s = max(times[0], video.start_s), min(times[1], video.end_s)
     if end_s <= start_s:

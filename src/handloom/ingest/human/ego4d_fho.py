@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import with_config
+from typing_extensions import TypedDict
 
 from handloom.ingest.human.ego4d_narrations import without_tag
-from handloom.ingest.json_shape import BadEntry, entries, seconds, shown_keys, text
 from handloom.ingest.result import Gathering
+from handloom.schemas.json_format import STRICT, BadEntry, Entry, Form, Listed, OrElse, Seconds, Text
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,45 @@ class Action:
     where: str
 
 
+class _Video(Entry):
+    annotated_intervals: Listed | None
+
+
+class _Interval(Entry):
+    narrated_actions: Listed | None
+
+
+_Word = Annotated[str | None, OrElse(None)]
+
+
+@with_config(STRICT)
+class _Box(TypedDict, total=False):
+    object_type: _Word
+    structured_noun: _Word
+
+
+@with_config(STRICT)
+class _Frame(TypedDict, total=False):
+    boxes: Annotated[list[Annotated[_Box | None, OrElse(None)]], OrElse(())]
+
+
+class _Action(Entry):
+    start_sec: Seconds
+    end_sec: Seconds
+    narration_text: Text | None = None
+    structured_verb: _Word
+    freeform_verb: _Word
+    frames: Annotated[list[Annotated[_Frame | None, OrElse(None)]], OrElse(())]
+
+
+_VIDEO, _INTERVAL, _ACTION = Form(_Video), Form(_Interval), Form(_Action)
+
+
 def actions_of(video: Any, where: str, gathering: Gathering) -> Iterator[Action]:
-    """The accepted actions of one entry of `videos`; rejected and invalid ones are counted, bad ones named."""
-    for i, interval in enumerate(_checked(video, "annotated_intervals", where, gathering)):
+    """The accepted actions of one entry of `videos`. Rejected and invalid ones are counted, unreadable ones named."""
+    for i, interval in enumerate(_read_list(_VIDEO, video, where, gathering)):
         here = f"{where}.annotated_intervals[{i}]"
-        for j, action in enumerate(_checked(interval, "narrated_actions", here, gathering)):
+        for j, action in enumerate(_read_list(_INTERVAL, interval, here, gathering)):
             gathering.counts["entries"] += 1
             gathering.step()
             if reason := _why_skipped(interval, action):
@@ -43,22 +80,20 @@ def actions_of(video: Any, where: str, gathering: Gathering) -> Iterator[Action]
                 gathering.bad(str(error))
 
 
-def _checked(entry: Any, key: str, where: str, gathering: Gathering) -> list[Any]:
-    """The list under `key`. An object that lacks the key altogether is of another layout: bad, not empty."""
+def _read_list(form: Form[Any], entry: Any, where: str, gathering: Gathering) -> list[Any]:
+    """The list under the one key of `form`. An entry without that key is bad: it is of another layout."""
     try:
-        listed = entries(entry, key, where)
-        if key not in entry:
-            raise BadEntry(where, shown_keys(entry), f"an object with {key}")
-        return listed
+        ((_, listed),) = form.read(entry, where)
+        return listed or []
     except BadEntry as error:
         gathering.counts["entries"] += 1
         gathering.bad(str(error))
         return []
 
 
-def _why_skipped(interval: Any, action: Any) -> str | None:
+def _why_skipped(interval: dict[str, Any], action: Any) -> str | None:
     if not isinstance(action, dict):
-        return None  # not skipped: reading it says what is wrong
+        return None  # `_read` names what is wrong with it
     if interval.get("redacted") is True:
         return "redacted"
     if action.get("is_rejected") is True:
@@ -68,36 +103,27 @@ def _why_skipped(interval: Any, action: Any) -> str | None:
     return None
 
 
-def _read(action: Any, where: str) -> Action:
-    if not isinstance(action, dict):
-        raise BadEntry(where, action, "an object")
-    said = text(action, "narration_text", where) if action.get("narration_text") is not None else None
+def _read(entry: Any, where: str) -> Action:
+    action = _ACTION.read(entry, where)
     return Action(
-        start_s=round(seconds(action, "start_sec", where), 6),
-        end_s=round(seconds(action, "end_sec", where), 6),
-        narration=without_tag(said)[1] if said else None,
+        start_s=round(action.start_sec, 6),
+        end_s=round(action.end_sec, 6),
+        narration=without_tag(action.narration_text)[1] if action.narration_text else None,
         verb=_verb(action),
         noun=_noun(action),
         where=where,
     )
 
 
-def _verb(action: dict[str, Any]) -> str | None:
-    """The taxonomy's verb; the annotator's own word where the taxonomy has none (`[other]`)."""
-    structured, freeform = action.get("structured_verb"), action.get("freeform_verb")
-    if isinstance(structured, str) and structured and not structured.startswith("["):
-        return structured
-    return freeform if isinstance(freeform, str) and freeform else None
+def _verb(action: _Action) -> str | None:
+    """The taxonomy's verb; the annotator's own word if the taxonomy has none (`[other]`)."""
+    verb = action.structured_verb
+    return verb if verb and not verb.startswith("[") else action.freeform_verb or None
 
 
-def _noun(action: dict[str, Any]) -> str | None:
-    """The noun that most boxes around the object of change carry; None where no box names one."""
-    nouns: Counter[str] = Counter()
-    frames = action.get("frames")
-    for frame in frames if isinstance(frames, list) else []:
-        boxes = frame.get("boxes") if isinstance(frame, dict) else None
-        for box in boxes if isinstance(boxes, list) else []:
-            if isinstance(box, dict) and box.get("object_type") == "object_of_change":
-                noun = box.get("structured_noun")
-                nouns.update([noun] if isinstance(noun, str) and noun else [])
+def _noun(action: _Action) -> str | None:
+    """The most frequent noun of boxes around the object of change; None if no box has one."""
+    boxes = (box for frame in action.frames if frame for box in frame["boxes"] if box)
+    nouns = Counter(box["structured_noun"] for box in boxes if box["object_type"] == "object_of_change")
+    del nouns[None], nouns[""]
     return min(nouns, key=lambda noun: (-nouns[noun], noun), default=None)

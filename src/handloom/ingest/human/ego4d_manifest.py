@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
 
 from handloom.errors import ConfigError
-from handloom.ingest.files import Options, read_json
 from handloom.ingest.human.cutting import MAX_VIDEO_S, Interval, joined
-from handloom.ingest.json_shape import BadEntry, entries, is_number, need_list, seconds, text
 from handloom.ingest.result import Gathering
+from handloom.io.reading import read_json
+from handloom.io.remote import Options
+from handloom.schemas.json_format import BadEntry, Entry, Expected, Form, Listed, OrElse, Positive, Seconds, shown
 
-_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
-_SPLIT_KEYS = ("split_em", "split_av", "split_fho")
 
 
 @dataclass(frozen=True)
 class Ego4DVideo:
     """One video. `[start_s, end_s)` is its stream on the container's clock; `redacted` intervals are disjoint, sorted.
 
-    split: what its benchmarks agree on, or None. split_fho: the one of the hands and objects benchmark.
+    split: the split in which its benchmarks agree, else None. split_fho: that of the hands and objects benchmark.
     """
 
     uid: str
@@ -34,6 +34,43 @@ class Ego4DVideo:
     redacted: tuple[Interval, ...]
 
 
+class _Interval(Entry):
+    start_sec: Seconds
+    end_sec: Seconds
+
+
+class _Stream(Entry):
+    """Where the video begins on its container's clock, and how long it is."""
+
+    video_start_sec: Annotated[float, Field(ge=0, allow_inf_nan=False), OrElse(0.0)]
+    video_duration_sec: Annotated[Positive | None, OrElse(None)]
+
+
+class _Video(Entry):
+    """If its redacted intervals cannot be read the whole video is left out: they must not be used."""
+
+    video_uid: Annotated[
+        str,
+        StringConstraints(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"),
+        Expected("letters, digits, '-', '_' and '.', at most 128"),
+    ]
+    duration_sec: Seconds
+    video_metadata: Annotated[_Stream, OrElse(_Stream())]
+    redacted_intervals: list[_Interval] | None = None
+    fb_participant_id: Any = None
+    is_stereo: Any = None
+    split_em: Any = None
+    split_av: Any = None
+    split_fho: Any = None
+
+
+class _Manifest(Entry):
+    videos: Listed
+
+
+_VIDEO, _MANIFEST = Form(_Video), Form(_Manifest)
+
+
 def read_manifest(path: str, gathering: Gathering, options: Options = None) -> dict[str, Ego4DVideo]:
     """`{video_uid: video}`. An entry that cannot be read is named in the problems.
 
@@ -41,8 +78,9 @@ def read_manifest(path: str, gathering: Gathering, options: Options = None) -> d
         ConfigError: the file cannot be read, has another shape, or holds no good video.
     """
     content = read_json(path, "manifest", options)
+    hint = "check that it is ego4d.json; annotations go to --narrations and --fho"
+    listed = _MANIFEST.read_file(content, f"manifest {path}", hint).videos
     videos: dict[str, Ego4DVideo] = {}
-    listed = need_list(content, "videos", path, "manifest", "ego4d.json; annotations go to --narrations and --fho")
     for i, entry in enumerate(listed):
         try:
             video = _read_video(entry, f"videos[{i}]")
@@ -61,41 +99,28 @@ def read_manifest(path: str, gathering: Gathering, options: Options = None) -> d
 
 
 def _read_video(entry: Any, where: str) -> Ego4DVideo:
-    uid = text(entry, "video_uid", where)
-    if not _UID.fullmatch(uid):
-        raise BadEntry(f"{where}.video_uid", uid, "letters, digits, '-', '_' and '.'")
-    start_s, end_s = _stream(entry, where)
-    intervals = []
-    for i, interval in enumerate(entries(entry, "redacted_intervals", where)):
-        # a video whose redactions cannot be read is left out whole: what must not be seen is not guessed at
-        here = f"{where}.redacted_intervals[{i}]"
-        intervals.append((seconds(interval, "start_sec", here), seconds(interval, "end_sec", here)))
-    participant = entry.get("fb_participant_id")
+    video = _VIDEO.read(entry, where)
+    stream = video.video_metadata
+    length_s = stream.video_duration_sec
+    start_s = stream.video_start_sec
+    end_s = video.duration_sec if length_s is None else start_s + length_s
+    if not start_s < end_s <= MAX_VIDEO_S:
+        expected = "more than 0 s and less than a month"
+        raise BadEntry(f"{where}.duration_sec is {shown(entry['duration_sec'])}, expected {expected}")
+    participant = video.fb_participant_id
     return Ego4DVideo(
-        uid=uid,
+        uid=video.video_uid,
         start_s=start_s,
         end_s=end_s,
         participant=None if participant is None else str(participant),
-        split=_agreed(entry),
-        split_fho=_SPLITS.get(str(entry.get("split_fho"))),
-        is_stereo=entry.get("is_stereo") is True,
-        redacted=tuple(joined(intervals)),
+        split=_agreed(video),
+        split_fho=_SPLITS.get(str(video.split_fho)),
+        is_stereo=video.is_stereo is True,
+        redacted=tuple(joined((gap.start_sec, gap.end_sec) for gap in video.redacted_intervals or ())),
     )
 
 
-def _stream(entry: Any, where: str) -> Interval:
-    """From `video_metadata` where it says, else `[0, duration_sec)`."""
-    duration_s = seconds(entry, "duration_sec", where)
-    metadata = entry.get("video_metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    start_s, length_s = metadata.get("video_start_sec"), metadata.get("video_duration_sec")
-    start_s = float(start_s) if is_number(start_s) and start_s >= 0 else 0.0
-    end_s = start_s + float(length_s) if is_number(length_s) and length_s > 0 else duration_s
-    if not start_s < end_s <= MAX_VIDEO_S:
-        raise BadEntry(f"{where}.duration_sec", duration_s, "more than 0 s and less than a month")
-    return start_s, end_s
-
-
-def _agreed(entry: Any) -> str | None:
-    found = {_SPLITS.get(str(entry[key])) for key in _SPLIT_KEYS if entry.get(key) is not None}
+def _agreed(video: _Video) -> str | None:
+    splits = (video.split_em, video.split_av, video.split_fho)
+    found = {_SPLITS.get(str(split)) for split in splits if split is not None}
     return found.pop() if len(found) == 1 else None

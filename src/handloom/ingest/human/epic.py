@@ -13,12 +13,13 @@ from typing import Any
 
 from handloom.errors import ConfigError
 from handloom.ingest.csv_rows import CsvRow, read_rows
-from handloom.ingest.files import Options, normalise
 from handloom.ingest.human.epic_fields import Fields, FieldsCamera
 from handloom.ingest.human.library import find_videos
 from handloom.ingest.ids import check_dataset
 from handloom.ingest.names import printable
 from handloom.ingest.result import Gathering, IngestResult, Progress
+from handloom.io.addresses import normalise
+from handloom.io.remote import Options
 from handloom.schemas.clip import Clip, make_clip_id
 
 LICENCE = "CC-BY-NC-4.0"
@@ -26,7 +27,7 @@ _ID_COLUMNS = ("narration_id", "uid")  # EPIC-KITCHENS-100, -55
 _NEEDED = ("participant_id", "video_id", "start_timestamp", "stop_timestamp")
 _LABELS = ("narration", "verb", "noun")  # absent, all three, from the test set
 _TIMESTAMP = re.compile(r"([0-9]{1,3}):([0-5]?[0-9]):([0-5]?[0-9](?:[.,][0-9]{1,9})?)")
-# What spreadsheets make of HH:mm:ss.SS: minutes and seconds, a part of a day, a time of the day.
+# How spreadsheets rewrite HH:mm:ss.SS: minutes and seconds, a share of a day, a time of day.
 _SPREADSHEET = re.compile(
     r"[0-9]{1,2}:[0-9]{2}(?:[.,][0-9]+)?|0?[.,][0-9]+|[0-9](?:[.,][0-9]+)?E-[0-9]+|[0-9:.]+ ?[AP]M", re.IGNORECASE
 )
@@ -40,7 +41,7 @@ class _Action:
     participant: str
     start_s: float
     end_s: float
-    labels: dict[str, str | None]
+    labels: dict[str, Any]  # str or None
     split: str | None
 
 
@@ -63,10 +64,10 @@ def ingest_epic(
 
     A row that cannot be read (wrong number of cells, no id, no timestamp) is named in `problems` and gives no clip. A
     reversed or zero-length range is named there too, but kept: it ends as a `bad_range` reject. Two rows with one video
-    and one range are one clip with both narrations (the train set holds two such pairs, each saying the same twice).
+    and one range are one clip with both narrations (the train set has two such pairs with equal narrations).
 
     Counts: entries = clips + merged + bad + skipped_participant + skipped_missing_video. With `fields` also `cameras`
-    and `cameras_missing`, videos with and without a camera there; the latter's intrinsics will be assumed.
+    and `cameras_missing`, videos with and without a camera there; intrinsics of the latter are assumed.
 
     Args:
         annotations: CSV files, paths or URIs: `EPIC_100_train.csv`, `_validation.csv`, `_test_timestamps.csv`.
@@ -78,9 +79,8 @@ def ingest_epic(
         storage_options: fsspec options of s3:// URIs.
 
     Raises:
-        ConfigError: a file cannot be read, lacks columns, or has no row that can be used; `videos` is no folder; no row
-            is of `participants`; or a file of `fields` is malformed, or none
-            is of these videos.
+        ConfigError: a file cannot be read, lacks columns, or has no usable row; `videos` is no folder; no row is of
+            `participants`; a file of `fields` is malformed, or none is of these videos.
     """
     check_dataset(dataset)
     cameras = Fields(fields, storage_options) if fields is not None else None
@@ -245,7 +245,7 @@ def _seconds(row: CsvRow, column: str) -> float:
 
 
 def split_of(path: str) -> str | None:
-    """`train`, `validation` or `test` where the file's name says exactly one of them."""
+    """`train`, `validation` or `test`; None unless the file's name has exactly one of them."""
     name = path.rpartition("/")[2].lower()
     found = {split for word, split in _SPLITS.items() if re.search(rf"(?<![a-z]){word}", name)}
     return found.pop() if len(found) == 1 else None

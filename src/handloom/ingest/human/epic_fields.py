@@ -6,8 +6,8 @@ Format: github.com/epic-kitchens/epic-fields-code. `{video_id}.json` holds
     images: {"frame_0000000123.jpg": [qw, qx, qy, qz, tx, ty, tz], ...}, camera from world, COLMAP's axes (ours)
     points: [[x, y, z, r, g, b], ...], not read
 
-Frame n of a video stands at n / R seconds, R = 60 (PXX_YY) or 50 (PXX_1YY): the JPEGs are a resampling of the video.
-The unit of length is each video's own (`arbitrary`), and not every frame is there.
+Frame n of a video is at n / R seconds, R = 60 (PXX_YY) or 50 (PXX_1YY): the JPEGs are a resampling of the video. Each
+video has its own unit of length (`arbitrary`), and some frames have no pose.
 
 Source: Tschernezki et al., EPIC Fields: Marrying 3D Geometry and Video Understanding, NeurIPS 2023.
 """
@@ -18,25 +18,49 @@ import bisect
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from handloom.errors import ConfigError
-from handloom.ingest.files import Options, join, list_files, normalise, read_json
-from handloom.ingest.json_shape import is_number
 from handloom.ingest.names import AmbiguousName, Names
+from handloom.io.addresses import join, normalise
+from handloom.io.listing import list_files
+from handloom.io.reading import read_json
+from handloom.io.remote import Options
+from handloom.schemas.clip import STORED_SIZE
+from handloom.schemas.json_format import Entry, Expected, Form, Number, OneOf, shown
 
 Floats = NDArray[np.float64]
 
 HINT = "download the file again; expected {video_id}.json of EPIC-Fields"
 NUM_PARAMS = {"OPENCV": 8, "PINHOLE": 4, "SIMPLE_PINHOLE": 3}
 MIN_STEP_S = 1 / 30 - 1e-3
-"""Poses closer than this are thinned out: 60 Hz doubles the clip list, and between poses 1/30 s apart a turning head
-(20 rad/s^2) strays 0.1 degrees from the arc."""
+"""Poses closer than this are thinned out: 60 Hz doubles the clip list, and between poses 1/30 s apart the rotation of a
+turning head (20 rad/s^2) is interpolated to 0.1 degrees."""
 _FRAME = re.compile(r"frame_([0-9]{1,12})(?:\.[A-Za-z]{2,5})?")
 _EXTENSION_VIDEO = re.compile(r"P[0-9]{2}_1[0-9]{2}")
+
+
+_Pixels = Annotated[int, Field(ge=1, le=100_000), Expected("a number of pixels")]
+_Pose = Annotated[list[Number], Field(min_length=7, max_length=7), Expected("7 finite numbers qw qx qy qz tx ty tz")]
+
+
+class _Camera(Entry):
+    model: Annotated[str, OneOf(tuple(NUM_PARAMS))]
+    width: _Pixels
+    height: _Pixels
+    params: Annotated[list[Number], Expected("a list of finite numbers")]
+
+
+class _File(Entry):
+    camera: _Camera
+    images: dict[str, _Pose]
+
+
+_FILE = Form(_File)
 
 
 @dataclass(frozen=True)
@@ -44,13 +68,13 @@ class FieldsCamera:
     """One video's camera. frame_s: (P,) rising; camera_from_world: (P, 7) qw qx qy qz tx ty tz."""
 
     camera_matrix: list[float]
-    picture_size: list[int]
+    image_size: list[int]
     distortion: list[float]
     frame_s: Floats
     camera_from_world: Floats
 
     def text(self, start_s: float, end_s: float | None) -> str:
-        """The camera JSON of a clip (DESIGN, section 2): the poses between its ends and one on either side."""
+        """The camera JSON of a clip, with the poses between its ends and one on either side."""
         first = max(bisect.bisect_right(self.frame_s, start_s) - 1, 0)
         last = len(self.frame_s) if end_s is None else bisect.bisect_left(self.frame_s, end_s) + 1
         times, poses = self.frame_s[first:last], self.camera_from_world[first:last]
@@ -58,7 +82,7 @@ class FieldsCamera:
         listed = [{"frame_s": round(s, 6), "matrix": m} for s, m in zip(times.tolist(), matrices, strict=True)]
         content = {
             "camera_matrix": self.camera_matrix,
-            "picture_size": self.picture_size,
+            STORED_SIZE: self.image_size,
             "distortion": {"model": "OPENCV", "params": self.distortion},
             "world_from_camera": listed or None,
             "world_scale": "arbitrary",
@@ -88,11 +112,11 @@ class Fields:
             raise ConfigError(problem, "check the path; the files must be unpacked")
 
     def camera(self, video_id: str) -> FieldsCamera | None:
-        """A video's camera, or None where the folder has none.
+        """A video's camera; None if the folder has none.
 
         Raises:
             ConfigError: the file is malformed; names the file, the key, the value and what was expected. Or two files
-                may be meant.
+                match.
         """
         try:
             name = self._names.find(video_id)
@@ -102,32 +126,21 @@ class Fields:
 
 
 def frames_per_s(video_id: str) -> float:
-    """Rate of the frame numbers of a video: 50 for the extension of EPIC-KITCHENS-100, 60 for EPIC-KITCHENS-55."""
+    """Rate of a video's frame numbers in Hz: 50 for the extension of EPIC-KITCHENS-100, 60 for EPIC-KITCHENS-55."""
     return 50.0 if _EXTENSION_VIDEO.fullmatch(video_id) else 60.0
 
 
 def read_fields(path: str, video_id: str, options: Options = None) -> FieldsCamera:
     """Read and check one file. Raises ConfigError naming the file, the key and the value."""
-    content = read_json(path, "EPIC-Fields file", options)
-    if not isinstance(content, dict):
-        raise _wrong(path, "the top level", content, "an object with camera and images")
-    matrix, size, distortion = _camera(path, content.get("camera"))
-    frame_s, poses = _poses(path, content.get("images"), frames_per_s(video_id))
+    content = _FILE.read_file(read_json(path, "EPIC-Fields file", options), f"EPIC-Fields file {path}", HINT)
+    matrix, size, distortion = _intrinsics(path, content.camera)
+    frame_s, poses = _poses(path, content.images, frames_per_s(video_id))
     return FieldsCamera(matrix, size, distortion, frame_s, poses)
 
 
-def _camera(path: str, camera: Any) -> tuple[list[float], list[int], list[float]]:
-    if not isinstance(camera, dict):
-        raise _wrong(path, "camera", camera, "an object with model, width, height and params")
-    num_params = NUM_PARAMS.get(camera.get("model"))
-    if num_params is None:
-        raise _wrong(path, "camera.model", camera.get("model"), f"one of {', '.join(NUM_PARAMS)}")
-    size = [camera.get("width"), camera.get("height")]
-    for name, value in zip(("width", "height"), size, strict=True):
-        if not (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 100_000):
-            raise _wrong(path, f"camera.{name}", value, "a number of pixels")
-    params = camera.get("params")
-    if not (isinstance(params, list) and len(params) == num_params and all(is_number(p) for p in params)):
+def _intrinsics(path: str, camera: _Camera) -> tuple[list[float], list[int], list[float]]:
+    params, num_params, size = camera.params, NUM_PARAMS[camera.model], [camera.width, camera.height]
+    if len(params) != num_params:
         raise _wrong(path, "camera.params", params, f"{num_params} finite numbers")
     fx, fy, cx, cy, *distortion = params if num_params != 3 else [params[0], *params]
     if not (0 < fx < 100 * max(size) and 0 < fy < 100 * max(size)):
@@ -136,17 +149,13 @@ def _camera(path: str, camera: Any) -> tuple[list[float], list[int], list[float]
     return [fx, 0.0, cx - 0.5, 0.0, fy, cy - 0.5, 0.0, 0.0, 1.0], size, distortion or [0.0] * 4
 
 
-def _poses(path: str, images: Any, rate: float) -> tuple[Floats, Floats]:
+def _poses(path: str, images: dict[str, list[float]], rate: float) -> tuple[Floats, Floats]:
     """Times (P,) rising, and (P, 7) with unit quaternions."""
-    if not isinstance(images, dict):
-        raise _wrong(path, "images", images, "an object of frame names and poses")
     numbers = {}
     for name, pose in images.items():
         match = _FRAME.fullmatch(name.rpartition("/")[2])
         if match is None:
-            raise _wrong(path, f"images: the frame name {name[:60]}", name, "a name such as frame_0000000123.jpg")
-        if not (isinstance(pose, list) and len(pose) == 7 and all(is_number(x) for x in pose)):
-            raise _wrong(path, f"images.{name}", pose, "7 finite numbers qw qx qy qz tx ty tz")
+            raise _wrong(path, "images: the name of a frame", name, "a name such as frame_0000000123.jpg")
         numbers[int(match[1])] = pose
     frames = np.array(sorted(numbers), np.float64)
     poses = np.array([numbers[int(frame)] for frame in frames], np.float64).reshape(-1, 7)
@@ -160,7 +169,7 @@ def _poses(path: str, images: Any, rate: float) -> tuple[Floats, Floats]:
 
 
 def _thinned(frame_s: Floats) -> NDArray[np.bool_]:
-    """Frames kept: none nearer to the kept one before it than `MIN_STEP_S`, unless the next comes after a gap."""
+    """Mask of frames to keep: at least `MIN_STEP_S` after the kept frame before; also the last frame before a gap."""
     keep = np.zeros(len(frame_s), bool)
     last = -np.inf
     for index, time in enumerate(frame_s):
@@ -185,7 +194,5 @@ def _inverted(camera_from_world: Floats) -> Floats:
     return world_from_camera
 
 
-def _wrong(path: str, key: str, value: Any, expected: str) -> ConfigError:
-    shown = "missing" if value is None else json.dumps(value)
-    shown = shown if len(shown) <= 120 else shown[:117] + "..."
-    return ConfigError(f"EPIC-Fields file {path}: {key} is {shown}, expected {expected}", HINT)
+def _wrong(path: str, key: str, value: object, words: str) -> ConfigError:
+    return ConfigError(f"EPIC-Fields file {path}: {key} is {shown(value)}, expected {words}", HINT)

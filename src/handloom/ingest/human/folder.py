@@ -10,21 +10,23 @@ from typing import Any
 
 from handloom.errors import ClipError, ConfigError
 from handloom.ingest.camera.devices import device_camera
-from handloom.ingest.camera.file import SUFFIX, GivenCamera, read_camera_file
-from handloom.ingest.camera.said import Asked
-from handloom.ingest.files import VIDEO_EXTENSIONS, FoundFile, Listing, Options, list_files, normalise
+from handloom.ingest.camera.file import OLD_SIZE, SUFFIX, GivenCamera, read_camera_file
+from handloom.ingest.camera.requested import RequestedCamera
 from handloom.ingest.human.cutting import MAX_VIDEO_S, check_clip_seconds, cut
-from handloom.ingest.human.labels import VIEWS, Said, clips_of, is_labels, nothing_of, read_labels
+from handloom.ingest.human.labels import VIEWS, VideoLabels, clips_of, is_labels, no_usable_line, read_labels
 from handloom.ingest.ids import check_dataset, unique_video_ids
 from handloom.ingest.names import AmbiguousName, Names
 from handloom.ingest.result import Gathering, IngestResult, Progress
+from handloom.io.addresses import normalise
+from handloom.io.listing import VIDEO_EXTENSIONS, FoundFile, Listing, list_files
+from handloom.io.remote import Options
 from handloom.plural import plural
 from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.values import VideoInfo
 from handloom.video.container.camera_tags import CameraTags
 
 Piece = tuple[float, float | None, dict[str, str]]
-"""start_s, end_s (None: unknown), and what `clips.csv` says of it."""
+"""start_s, end_s (None: unknown), and its columns of `clips.csv`."""
 
 
 def ingest_folder(
@@ -32,7 +34,7 @@ def ingest_folder(
     *,
     probe: Callable[[str], VideoInfo],
     tags: Callable[[str], CameraTags] = lambda uri: CameraTags(),
-    asked: Asked | None = None,
+    requested: RequestedCamera | None = None,
     dataset: str = "folder",
     clip_seconds: float | None = None,
     view: str | None = None,
@@ -40,18 +42,18 @@ def ingest_folder(
     storage_options: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> IngestResult:
-    """Every video file below `directory`, cut every `clip_seconds`, with its camera: the one given beside it, else the
-    one asked for, else what the file says of its camera.
+    """Every video file below `directory`, cut every `clip_seconds`. Its camera is that of the file beside it, else the
+    requested one, else the one that its own tags give.
 
     A video's id is its path below `directory` without the extension, folders joined by `~` (`ids.unique_video_ids`).
-    A file is a video by its extension, in any case. Names that begin with a dot are left out: they are what file
-    managers and download tools leave behind. Links to folders are followed, each folder once.
+    A file is a video by its extension, in any case. Names that begin with a dot are left out: file managers and
+    download tools leave them behind. Links to folders are followed, each folder once.
 
-    A file that cannot be read as a video stays in the list as one clip from 0 to an unknown end, and ends as a reject
-    that says why. `clips.csv` at the top gives narrations, verbs, nouns, views, and the times of actions, which are
-    clips then (`labels.read_labels`). Pieces lie on the container's clock, from its first frame to the end of its last,
-    and are a little longer at the end rather than tiny (`cutting.cut`). A camera file that cannot be used, or does not
-    fit its video, is named, and the video left out: with another camera its rows would be wrong.
+    A file that cannot be read as a video stays in the list as one clip from 0 to an unknown end; it ends as a reject
+    with the reason. `clips.csv` at the top gives narrations, verbs, nouns, views, and the times of actions, which then
+    are the clips (`labels.read_labels`). Pieces lie on the container's clock, from its first frame to the end of its
+    last; the last piece may be a little longer (`cutting.cut`). If a camera file cannot be used or does not fit its
+    video, it is named and the video left out: with another camera its rows would be wrong.
 
     Counts: entries (files) = videos + skipped_not_video + camera_files + label_files + bad. Also `unreadable` (videos),
     `cameras`, `labelled` (videos), `actions`, `bad_labels` (lines), `bad_cameras` (files) and `hidden` (names that
@@ -61,8 +63,8 @@ def ingest_folder(
     Args:
         directory: folder, or the URI of one.
         probe: facts of one video; raises ClipError with the reason.
-        tags: what one video file says of its camera.
-        asked: the camera and the hands of all of them. A video that the camera does not fit is named and left out.
+        tags: the camera tags of one video file.
+        requested: camera and hands of all these videos. A video that the camera does not fit is named and left out.
         clip_seconds: None keeps every video whole.
         view: `ego` or `exo`; None where unknown.
         storage_options: fsspec options of s3:// URIs.
@@ -89,7 +91,7 @@ def ingest_folder(
     labels = read_labels(listing.files, gathering, storage_options)
     num_problems = len(gathering.problems)
     unopened: list[str] = []
-    lenses = _Lenses(asked or Asked(), tags, gathering)
+    lenses = _Lenses(requested or RequestedCamera(), tags, gathering)
     for file in files:
         gathering.step()
         camera = cameras.get(_stem(file.path))
@@ -100,10 +102,10 @@ def ingest_folder(
             lens = lenses.of(file, info, camera)
         except ValueError as error:
             gathering.counts["bad_cameras"] += 1
-            whose = lenses.said if camera is None else "the camera file beside it"
+            whose = lenses.description if camera is None else "the camera file beside it"
             gathering.problems.append(f"{file.path}: {whose} cannot be used: {error}; the video is left out")
             continue
-        for start_s, end_s, said in _pieces(file, info, clip_seconds, labels.get(file.path), gathering):
+        for start_s, end_s, values in _pieces(file, info, clip_seconds, labels.get(file.path), gathering):
             clip = Clip(
                 clip_id=make_clip_id(dataset, ids[file.path], start_s, end_s),
                 dataset=dataset,
@@ -116,22 +118,23 @@ def ingest_folder(
                 camera=camera.text(start_s, end_s) if camera is not None else lens,
                 hand=camera.hand(lenses.hand) if camera is not None else lenses.hand,
             )
-            gathering.add(replace(clip, **said))
-    if labels and not gathering.counts["actions"] and all(said.timed for said in labels.values()):
-        raise nothing_of(f"of {root}", gathering.problems[num_problems:])
+            named: dict[str, Any] = dict(values)
+            gathering.add(replace(clip, **named))
+    if labels and not gathering.counts["actions"] and all(of_video.timed for of_video in labels.values()):
+        raise no_usable_line(f"of {root}", gathering.problems[num_problems:])
     if files and not gathering.num_clips:
-        hint = "correct these files" if lenses.said == "" else "correct the camera that is asked for, or these files"
+        hint = "correct these files" if lenses.description == "" else "correct the requested camera, or these files"
         raise ConfigError(f"no video of {root} can be used; the first: {gathering.problems[0]}", hint)
     if len(unopened) == len(files):
         gathering.bad(f"none of the {len(files)} videos of {root} can be read: `run` will reject all of them")
-    lenses.tell()
+    lenses.add_notes()
     _count(gathering, listing.files, files, cameras)
     gathering.counts["hidden"] = listing.num_hidden
     return gathering.result()
 
 
 def _no_video(root: str, listing: Listing) -> ConfigError:
-    """A folder without videos: what it holds instead, and what it may be."""
+    """The error for a folder without videos: what it holds instead, and what it probably is."""
     kinds = Counter(file.name[len(file.stem) :] or "no extension" for file in listing.files)
     found = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(5)) or "it is empty"
     more = f"; {listing.problems[0]}" if listing.problems else ""
@@ -145,13 +148,17 @@ def _no_video(root: str, listing: Listing) -> ConfigError:
 
 
 def _pieces(
-    file: FoundFile, info: VideoInfo | None, clip_seconds: float | None, said: Said | None, gathering: Gathering
+    file: FoundFile,
+    info: VideoInfo | None,
+    clip_seconds: float | None,
+    labels: VideoLabels | None,
+    gathering: Gathering,
 ) -> list[Piece]:
-    """The clips of a video: the actions that are named, else pieces."""
+    """The clips of a video: its labelled actions, else pieces."""
     span = None if info is None else _span(file, info, gathering)
-    if said is not None and said.timed:
-        return list(clips_of(file.path, said, span, gathering))
-    whole = (said.whole if said is not None else None) or {}
+    if labels is not None and labels.timed:
+        return list(clips_of(file.path, labels, span, gathering))
+    whole = (labels.whole if labels is not None else None) or {}
     pieces = [(0.0, None)] if span is None else cut(*span, clip_seconds)
     return [(start_s, end_s, whole) for start_s, end_s in pieces]
 
@@ -159,7 +166,7 @@ def _pieces(
 def _info(
     file: FoundFile, probe: Callable[[str], VideoInfo], gathering: Gathering, unopened: list[str]
 ) -> VideoInfo | None:
-    """Facts of a video; None where it cannot be read."""
+    """Facts of a video; None if it cannot be read."""
     try:
         return probe(file.uri)
     except ClipError as error:
@@ -170,7 +177,7 @@ def _info(
 
 
 def _span(file: FoundFile, info: VideoInfo, gathering: Gathering) -> tuple[float, float] | None:
-    """Start and end of a video; None where it claims an impossible length."""
+    """Start and end of a video in seconds; None if it claims an impossible length."""
     length = info.end_s - info.start_s
     if not (math.isfinite(length) and 0 < length <= MAX_VIDEO_S):
         gathering.counts["unreadable"] += 1
@@ -189,9 +196,9 @@ def _stem(path: str) -> str:
 def _read_cameras(
     all_files: list[FoundFile], videos: list[FoundFile], gathering: Gathering, options: Options
 ) -> dict[str, GivenCamera | None]:
-    """`{path of a video without its extension: camera, or None}`: None where its file cannot be used.
+    """`{path of a video without its extension: camera}`; the camera is None if its file cannot be used.
 
-    A file without its video, and one that cannot be used, are named in the problems.
+    Files that cannot be used, and files without a video, are named in the problems.
     """
     names = Names(_stem(file.path) for file in videos)
     cameras: dict[str, GivenCamera | None] = {}
@@ -232,65 +239,67 @@ def _count(
     gathering.counts["entries"] = len(all_files) + gathering.counts["bad"]
     gathering.counts["videos"] = len(videos)
     gathering.counts["cameras"] = sum(camera is not None for camera in cameras.values())
+    if num_old := sum(camera is not None and camera.is_old for camera in cameras.values()):
+        gathering.notes.append(f"{plural(num_old, 'camera file')}: {OLD_SIZE}")
     gathering.counts["camera_files"] = num_cameras
     gathering.counts["label_files"] = num_labels
     gathering.counts["skipped_not_video"] = len(all_files) - len(videos) - num_cameras - num_labels
 
 
 class _Lenses:
-    """Cameras of videos that have no file beside them; what was found is told once, not for every video."""
+    """Cameras of videos that have no file beside them. Counts what it found, for one note about many videos."""
 
-    def __init__(self, asked: Asked, tags: Callable[[str], CameraTags], gathering: Gathering) -> None:
-        self._asked, self._tags, self._gathering = asked, tags, gathering
+    def __init__(self, requested: RequestedCamera, tags: Callable[[str], CameraTags], gathering: Gathering) -> None:
+        self._requested, self._tags, self._gathering = requested, tags, gathering
         self._sizes: Counter[tuple[int, int]] = Counter()
         self._cut: Counter[tuple[int, int]] = Counter()
         self._beside = 0  # camera files of another size than their video's
         self._devices: Counter[str] = Counter()
-        self.hand, self.said = asked.hand, asked.said
+        self.hand, self.description = requested.hand, requested.description
 
     def of(self, file: FoundFile, info: VideoInfo | None, beside: GivenCamera | None) -> str | None:
-        """The camera JSON of a video, None where a file beside it has it. Raises ValueError where the camera of that
-        file, or the one that is asked for, does not fit the video.
+        """The camera JSON of a video; None if the file beside it gives the camera. Raises ValueError if the camera of
+        that file, or the requested one, does not fit the video.
         """
         if beside is not None:
             if info is not None:
                 beside.check(info)
                 self._beside += beside.size not in (None, (info.width, info.height))
             return None
-        if self._asked.camera is not None:
+        if self._requested.camera is not None:
             if info is not None:
-                self._asked.of_video(info)
-                self._sizes[info.width, info.height] += self._asked.is_scaled(info)
-                self._cut[info.width, info.height] += self._asked.is_cut(info)
+                self._requested.of_video(info)
+                self._sizes[info.width, info.height] += self._requested.is_scaled(info)
+                self._cut[info.width, info.height] += self._requested.is_cut(info)
             self._gathering.counts["cameras_asked"] += 1
-            return self._asked.camera
+            return self._requested.camera
         found = None if info is None else device_camera(self._tags(file.uri), info)
         if found is None:
             return None
-        self._devices[found.said] += 1
+        self._devices[found.description] += 1
         if found.camera is not None:
             self._gathering.counts["cameras_of_device"] += 1
         return found.camera
 
-    def tell(self) -> None:
-        """The notes of the summary."""
+    def add_notes(self) -> None:
+        """Write what was found into the notes of the summary."""
         notes = self._gathering.notes
         if self._beside:
             self._gathering.counts["cameras_scaled"] += self._beside
             files = plural(self._beside, "camera file is", "camera files are")
-            notes.append(f"{files} for pictures of another size, and scaled to the video beside")
+            notes.append(f"{files} for images of another size, and scaled to the video beside")
         if num := self._gathering.counts["cameras_asked"]:
-            notes.append(f"{plural(num, 'video has', 'videos have')} {self.said}")
+            notes.append(f"{plural(num, 'video has', 'videos have')} {self.description}")
         for (width, height), num in sorted(self._sizes.items()):
-            if num:
+            if num and self._requested.size is not None:
                 self._gathering.counts["cameras_scaled"] += num
-                given = "{} x {}".format(*self._asked.size)
+                given = "{} x {}".format(*self._requested.size)
                 notes.append(f"intrinsics of {given} are scaled to {width} x {height}: {plural(num, 'video')}")
         for (width, height), num in sorted(self._cut.items()):
             if num:
                 videos = plural(num, "video is", "videos are")
                 notes.append(
-                    f"that lens is of square pictures, {videos} {width} x {height}: its field of view is taken along "
-                    "the longer side, as of a square picture that strips were cut off"
+                    f"that lens is of square images, {videos} {width} x {height}: its field of view is taken along the "
+                    "longer side, as if strips of a square image had been cut off"
                 )
-        notes += [f"{plural(num, 'video')} {said}" for said, num in self._devices.most_common()]
+        notes += [f"{plural(num, 'video')} {description}" for description, num in self._devices.most_common()]

@@ -1,4 +1,4 @@
-"""`clips.csv` at the top of a folder of videos: what is said of each video, and which actions are its clips."""
+"""`clips.csv` at the top of a folder of videos: words for each video, and the actions that are its clips."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 
 from handloom.errors import ConfigError
 from handloom.ingest.csv_rows import CsvRow, read_rows
-from handloom.ingest.files import FoundFile, Options
 from handloom.ingest.names import AmbiguousName, Names, folded, printable, spelled
 from handloom.ingest.result import JOINED, WORDS, Gathering
+from handloom.io.listing import FoundFile
+from handloom.io.remote import Options
 
 NAME = "clips.csv"
 VIEWS = ("ego", "exo")
 TIMES = ("start_s", "end_s")
-SAID = (*WORDS, "view", "licence")
+COLUMNS = (*WORDS, "view", "licence")
 SLACK_S = 0.5  # annotators' tools round: a time this little outside the video is its start or end
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?")
 _MAYBE_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
@@ -29,25 +30,29 @@ _OTHER_WORDS = {
 
 @dataclass(frozen=True)
 class Action:
-    """A line that names times. None stands for the start, or the end, of the video."""
+    """A line with times.
+
+    start_s, end_s: seconds on the container's clock; None is the video's start or end. values: its other cells by
+    column. where: file, row and line, for messages.
+    """
 
     start_s: float | None
     end_s: float | None
-    said: dict[str, str]
+    values: dict[str, str]
     where: str
 
 
 @dataclass
-class Said:
-    """What the file says of one video. whole: of all of it. timed: some line names times, good or bad: its clips are
-    `actions` then, and not pieces."""
+class VideoLabels:
+    """The lines about one video. whole: cells of the line without times. timed: whether any line has times, usable or
+    not: then the clips are `actions`, not pieces of the video."""
 
     whole: dict[str, str] | None = None
     timed: bool = False
     actions: list[Action] = field(default_factory=list)
 
 
-Labels = dict[str, Said]
+Labels = dict[str, VideoLabels]
 _Timed = tuple[float, float | None, Action]
 
 
@@ -56,16 +61,16 @@ def is_labels(file: FoundFile) -> bool:
 
 
 def read_labels(files: Iterable[FoundFile], gathering: Gathering, options: Options = None) -> Labels:
-    """`{path of the video: what is said}` of the folder's `clips.csv`; empty where there is none.
+    """`{path of the video: its labels}` of the folder's `clips.csv`; empty if there is no such file.
 
     The file has a column `video` (path below the folder, with extension; in any case and Unicode form) and any of
-    `SAID`, `start_s` and `end_s`; an empty cell says nothing. Other columns are named and not read. A line with times
-    is a clip; one without speaks of the whole video. Lines that cannot be used are named in the gathering's problems
-    and counted as `bad_labels`: they are no entries.
+    `COLUMNS`, `start_s` and `end_s`; an empty cell has no effect. Other columns are named and not read. A line with
+    times is a clip; a line without times describes the whole video. Lines that cannot be used are named in the
+    gathering's problems and counted as `bad_labels`, not as entries.
 
     Raises:
         ConfigError: it cannot be read, is no CSV, lacks what is needed, has a column that is almost one of these, or
-            none of its lines can be used. Nothing shall be changed by a file that is not understood.
+            none of its lines can be used. A file that is not understood must not change anything.
     """
     files = list(files)
     found = sorted((file for file in files if is_labels(file)), key=lambda file: (file.path != NAME, file.path))
@@ -91,31 +96,31 @@ def read_labels(files: Iterable[FoundFile], gathering: Gathering, options: Optio
         else:
             num_good += 1
     if not num_good:
-        raise nothing_of(file.uri, gathering.problems[num_problems:])
+        raise no_usable_line(file.uri, gathering.problems[num_problems:])
     gathering.counts["labelled"] = len(labels)
     return labels
 
 
-def nothing_of(uri: str, problems: list[str]) -> ConfigError:
-    """No line of the file can be used: the first of the problems says why."""
+def no_usable_line(uri: str, problems: list[str]) -> ConfigError:
+    """The error for a file of which no line can be used; it shows the first of the problems."""
     first = f"; the first: {problems[0]}" if problems else ": it holds a header alone"
     hint = "`video` is the path below the folder, with its extension; or move the file away to go without words"
     return ConfigError(f"no line of the labels {uri} can be used{first}", hint)
 
 
 def clips_of(
-    path: str, said: Said, span: tuple[float, float] | None, gathering: Gathering
+    path: str, labels: VideoLabels, span: tuple[float, float] | None, gathering: Gathering
 ) -> Iterator[tuple[float, float | None, dict[str, str]]]:
-    """(start_s, end_s, what is said) of each action of a video.
+    """(start_s, end_s, values by column) of each action of a video.
 
     Args:
-        span: start and end of the video; None where it could not be read, and times cannot be checked.
+        span: start and end of the video in seconds; None if it could not be read, so that times cannot be checked.
 
-    Times outside the video are named and give no clip; actions that share moments are named and kept. Lines with the
-    same times are one clip: where they say different things of it and only one can be kept, the second is named.
+    Times outside the video are named and give no clip; actions that overlap are named and kept. Lines with the same
+    times are one clip: if they differ in a column that keeps one value, the second line is named.
     """
     good: list[_Timed] = []
-    for action in said.actions:
+    for action in labels.actions:
         try:
             start_s, end_s = _times(action, span)
         except ValueError as error:
@@ -125,27 +130,27 @@ def clips_of(
             good.append((start_s, end_s, action))
     gathering.counts["actions"] += len(good)
     if not good:
-        gathering.counts["labelled"] -= said.whole is None
+        gathering.counts["labelled"] -= labels.whole is None
         problem = f"{path}: none of its lines with times can be used: it is left out"
         gathering.problems.append(f"{problem}; clips that the list has of it stay")
     good.sort(key=lambda one: (one[0], math.inf if one[1] is None else one[1]))
     _name_overlaps(path, good, gathering)
     for (start_s, end_s, action), kept in _settled(path, good, gathering):
-        yield start_s, end_s, (said.whole or {}) | action.said | kept
+        yield start_s, end_s, (labels.whole or {}) | action.values | kept
 
 
 def _settled(path: str, good: list[_Timed], gathering: Gathering) -> list[tuple[_Timed, dict[str, str]]]:
-    """With each action, what of all that is said of its times counts: the first line that says something."""
+    """Each action with the values that count for its times, where one value is kept: those of the first line."""
     kept: dict[tuple[int, int | None], dict[str, tuple[str, str]]] = {}
     found = []
     for start_s, end_s, action in good:
-        of_times = kept.setdefault((round(start_s * 1000), end_s and round(end_s * 1000)), {})
+        of_times = kept.setdefault((round(start_s * 1000), None if end_s is None else round(end_s * 1000)), {})
         found.append(of_times)
-        for name, value in action.said.items():
+        for name, value in action.values.items():
             before, where = of_times.setdefault(name, (value, action.where))
             if before != value and name not in JOINED:
                 gathering.problems.append(
-                    f"{action.where}: {name} {value!r}, but {where} says {before!r} of the same times ({path}); "
+                    f"{action.where}: {name} {value!r}, but {where} has {before!r} for the same times ({path}); "
                     "that one counts"
                 )
     settled = [{name: value for name, (value, _) in one.items() if name not in JOINED} for one in found]
@@ -153,8 +158,8 @@ def _settled(path: str, good: list[_Timed], gathering: Gathering) -> list[tuple[
 
 
 def _columns(file: FoundFile, columns: list[str], gathering: Gathering) -> dict[str, str]:
-    """`{known column: as the file writes it}`. Raises ConfigError where the file cannot be meant."""
-    known = ("video", *TIMES, *SAID)
+    """`{known column: as the file writes it}`. Raises ConfigError if the header cannot be understood."""
+    known = ("video", *TIMES, *COLUMNS)
     by_name = {folded(name): name for name in columns if folded(name) in known}
     expected = f"expected `video` and any of {', '.join(known[1:])}"
     unknown = [name for name in columns if name not in by_name.values()]
@@ -190,48 +195,49 @@ def _nearest(name: str, known: list[str]) -> str | None:
 
 
 def _take(row: CsvRow, by_name: dict[str, str], names: Names, labels: Labels) -> None:
-    """Put a line where it belongs. Raises ValueError where it cannot be used."""
+    """Add a line to `labels`. Raises ValueError if it cannot be used."""
     row.check_width()
     path = _video(row, by_name["video"], names)
-    said = {name: cell for name in SAID if name in by_name and (cell := row[by_name[name]])}
-    if "view" in said:
-        said["view"] = folded(said["view"])
-        if said["view"] not in VIEWS:
+    values = {name: cell for name in COLUMNS if name in by_name and (cell := row[by_name[name]])}
+    if "view" in values:
+        values["view"] = folded(values["view"])
+        if values["view"] not in VIEWS:
             raise ValueError(f"view {row[by_name['view']]!r}, expected {' or '.join(VIEWS)}")
     cells = {name: row[by_name[name]] if name in by_name else "" for name in TIMES}
     if any(cells.values()):
-        of_video = labels.setdefault(path, Said())
+        of_video = labels.setdefault(path, VideoLabels())
         of_video.timed = True
-        start_s, end_s = (_seconds(name, cell, row.between) for name, cell in cells.items())
+        start_s, end_s = (_seconds(name, cell, row.delimiter) for name, cell in cells.items())
         if start_s is not None and end_s is not None and end_s <= start_s:
             raise ValueError(f"end_s {cells['end_s']} is not after start_s {cells['start_s']}")
-        of_video.actions.append(Action(start_s, end_s, said, row.where))
+        of_video.actions.append(Action(start_s, end_s, values, row.where))
         return
-    of_video = labels.setdefault(path, Said())
+    of_video = labels.setdefault(path, VideoLabels())
     if of_video.whole is not None:
         raise ValueError(
             f"video {path} is named twice; the first line counts (lines with start_s and end_s may repeat)"
         )
-    of_video.whole = said
+    of_video.whole = values
 
 
 def _video(row: CsvRow, column: str, names: Names) -> str:
-    """The path of the video that a line is about. Raises ValueError where it names none."""
-    said = row[column].replace("\\", "/").removeprefix("./")
+    """The path of the video that a line describes. Raises ValueError if there is no such video."""
+    name = row[column].replace("\\", "/").removeprefix("./")
     try:
-        path = names.find(said)
+        path = names.find(name)
     except AmbiguousName as error:
         raise ValueError(f"video {error}") from error
     if path is None:
-        raise ValueError(f"there is no video {spelled(said)}{names.nearest(said)}")
+        raise ValueError(f"there is no video {spelled(name)}{names.nearest(name)}")
     return path
 
 
-def _seconds(column: str, cell: str, between: str) -> float | None:
-    """`between` the cells tells what a comma is: who writes it into a number writes no commas there, mostly."""
+def _seconds(column: str, cell: str, delimiter: str) -> float | None:
+    """Raises ValueError. In files that put commas between cells a comma in a number is ambiguous; elsewhere it is a
+    decimal comma."""
     if not cell:
         return None
-    if between == "," and _MAYBE_THOUSANDS.fullmatch(cell):
+    if delimiter == "," and _MAYBE_THOUSANDS.fullmatch(cell):
         a_point, none = cell.replace(",", "."), cell.replace(",", "")
         raise ValueError(f"{column} {cell!r} may be {a_point} or {none} seconds, expected one of these")
     if not _NUMBER.fullmatch(cell):
@@ -240,7 +246,7 @@ def _seconds(column: str, cell: str, between: str) -> float | None:
 
 
 def _times(action: Action, span: tuple[float, float] | None) -> tuple[float, float | None]:
-    """Start and end on the video's clock. Raises ValueError where they lie outside it."""
+    """Start and end in seconds on the video's clock. Raises ValueError if they lie outside the video."""
     if span is None:
         if (action.start_s or 0.0) < 0:
             raise ValueError(f"start_s {action.start_s} is before the video's start")
@@ -261,7 +267,7 @@ def _times(action: Action, span: tuple[float, float] | None) -> tuple[float, flo
 
 
 def _name_overlaps(path: str, sorted_: list[_Timed], gathering: Gathering) -> None:
-    """One line for a video: people may do two things at once, so it is no fault, but it may be a slip."""
+    """One line about overlapping actions: people may do two things at once, but it may also be a mistake."""
     num, example = 0, ""
     latest: tuple[float, Action] | None = None
     for start_s, end_s, action in sorted_:

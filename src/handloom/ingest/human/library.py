@@ -1,4 +1,4 @@
-"""A dataset's videos on disk or behind a URI: listed once, looked up by video id."""
+"""A dataset's videos on disk or behind a URI: listed once, then looked up by video id."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from handloom.errors import ConfigError
-from handloom.ingest.files import Descend, FoundFile, Options, existing, is_http, join, list_files, normalise
 from handloom.ingest.names import AmbiguousName, folded
+from handloom.io.addresses import is_http, join, normalise
+from handloom.io.listing import Descend, FoundFile, list_files
+from handloom.io.presence import existing
+from handloom.io.remote import Options
 
 Rank = Callable[[tuple[str, ...]], int]
 Guess = Callable[[str], list[str]]
@@ -16,7 +19,7 @@ Guess = Callable[[str], list[str]]
 
 @dataclass(frozen=True)
 class VideoLibrary:
-    """found: `{video id: uri}`. expected: where a missing video would lie, in the layout of those that were found."""
+    """found: `{video id: uri}`. expected: the URI of a missing video, in the layout of those that were found."""
 
     found: dict[str, str]
     expected: Callable[[str], str]
@@ -29,13 +32,13 @@ class VideoLibrary:
 def find_videos(
     root: str, video_ids: Iterable[str], descend: Descend, rank: Rank, guess: Guess, options: Options = None
 ) -> VideoLibrary:
-    """Look for `{video_id}.{any video extension}` below `root`, whatever the case of the name.
+    """Look for `{video_id}.{any video extension}` below `root`, in any letter case.
 
-    A server that does not list its files (most http servers) is asked for every video by name instead.
+    If a server does not list its files (most http servers do not), every video is requested by name instead.
 
     Args:
-        descend: which folders to look into; a data set's root also holds millions of frames.
-        rank: of the folders of a video: the lowest wins where two files have one video id.
+        descend: whether to look into a folder: a dataset's root may also hold millions of frames.
+        rank: rank of a video's folders; of two files with one video id the lower rank wins.
         guess: paths below `root` where a video may lie, the official one first.
 
     Raises:
@@ -66,16 +69,17 @@ def find_videos(
             except AmbiguousName as error:
                 problems.append(f"video {error}; its clips have no video")
     if not best and is_http(root):
-        best = _ask(root, itertools.chain.from_iterable(wanted.values()), guess)
+        best = _request(root, itertools.chain.from_iterable(wanted.values()), guess)
         if unlisted and wanted and not best:
-            problems.append(f"{unlisted}; asked for each of {len(wanted)} videos by name, found none")
+            problems.append(f"{unlisted}; requested each of {len(wanted)} videos by name, found none")
     return VideoLibrary({i: f.uri for i, f in best.items()}, _expectation(root, best, guess), problems)
 
 
 def _choose(video_id: str, files: list[FoundFile], rank: Rank, official: list[str]) -> FoundFile:
-    """The file of the best place. Raises AmbiguousName where two there differ in case or Unicode form only.
+    """The file in the folder of the lowest rank.
 
-    The official name is none to be guessed at, nor is the only one that is written as the id.
+    Raises AmbiguousName if two files there differ only in case or Unicode form, and neither is at the official path nor
+    the only one that is spelled like the id.
     """
 
     def key(file: FoundFile) -> tuple[int, int, bool, bool, str]:
@@ -89,7 +93,7 @@ def _choose(video_id: str, files: list[FoundFile], rank: Rank, official: list[st
     return best
 
 
-def _ask(root: str, video_ids: Iterable[str], guess: Guess) -> dict[str, FoundFile]:
+def _request(root: str, video_ids: Iterable[str], guess: Guess) -> dict[str, FoundFile]:
     best: dict[str, FoundFile] = {}
     missing = list(video_ids)
     for number in range(len(guess(missing[0])) if missing else 0):
@@ -101,7 +105,7 @@ def _ask(root: str, video_ids: Iterable[str], guess: Guess) -> dict[str, FoundFi
 
 
 def _expectation(root: str, best: dict[str, FoundFile], guess: Guess) -> Callable[[str], str]:
-    """The guess that most videos follow; the official one where none was found."""
+    """The layout of most videos that were found; the official one if there are none."""
     votes: dict[int, int] = {}
     for video_id, file in best.items():
         paths = guess(video_id)

@@ -1,7 +1,7 @@
-"""`.npy` files from elsewhere, pickled ones too: arrays and plain values come out, and nothing in them is executed.
+"""`.npy` files and pickles from elsewhere: only arrays and plain values are read, and no code in them is executed.
 
-numpy's own reader of pickled files runs whatever they ask for, and damaged ones crash inside its C code (numpy 1.26: a
-changed byte in the state of a dtype). Here the few names that pickled arrays use lead to stand-ins written below.
+numpy's own reader of pickled files calls whatever they name, and damaged files crash inside its C code (numpy 1.26: a
+changed byte in the state of a dtype). Here the few names that pickled arrays use stand for classes of this module.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pickle
 import struct
 import sys
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,16 +30,16 @@ READ_ERRORS = (
     struct.error,
     tokenize.TokenError,
 )
-"""What numpy and pickle raise of bytes that are damaged or no array."""
+"""What numpy and pickle raise for bytes that are damaged or no array."""
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 class ForbiddenContent(Exception):
-    """A pickle asks for something that is neither an array nor a plain value."""
+    """A pickle names something that is neither an array nor a plain value."""
 
 
 def read_npy(data: bytes) -> Any:
-    """A numeric array; for a pickled one its content as lists, dictionaries, numbers, strings and numeric arrays.
+    """A numeric array; of a pickled array its content as lists, dictionaries, numbers, strings and numeric arrays.
 
     Raises ForbiddenContent, or one of `READ_ERRORS` for bytes that are no whole `.npy` file.
     """
@@ -57,8 +57,8 @@ def read_npy(data: bytes) -> Any:
 
 
 def read_pickle(data: bytes, stand_ins: Mapping[tuple[str, str], Any]) -> Any:
-    """What a pickle of Python 2 or 3 holds, by the names of arrays and `stand_ins` alone: (module, name) to a class or
-    function of the caller's that takes the place of the real one.
+    """The content of a pickle of Python 2 or 3. It may name arrays, and the keys of `stand_ins`: (module, name) of a
+    class or function, with the replacement for it.
 
     Raises ForbiddenContent, or one of `READ_ERRORS` for bytes that are no whole pickle.
     """
@@ -69,7 +69,7 @@ def read_pickle(data: bytes, stand_ins: Mapping[tuple[str, str], Any]) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """The value without stand-ins, inside lists, tuples and dictionaries as well."""
+    """The value with arrays in place of stand-ins, also inside lists, tuples and dictionaries."""
     if isinstance(value, _Array):
         return plain(value.content())
     if isinstance(value, dict):
@@ -96,7 +96,7 @@ class _Dtype:
 
 
 class _Array:
-    """An array's shape, type and data, still as they were pickled."""
+    """An array's shape, type and data as they were pickled."""
 
     def __init__(self, *_: Any) -> None:
         self._state: tuple[Any, ...] = (1, (0,), _Dtype("f4"), False, b"")
@@ -107,7 +107,7 @@ class _Array:
         self._state = state
 
     def content(self) -> Any:
-        """Of an object array its one value or the list of them; else a numpy array."""
+        """A numpy array; of an object array its one value, or the list of its values."""
         _, shape, dtype, fortran, data = self._state
         if dtype.code.startswith("O"):
             if not isinstance(data, list) or (shape == () and len(data) != 1):
@@ -118,7 +118,7 @@ class _Array:
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's own in Python: the one in C hands out freed memory for some damaged files. Fast enough for labels."""
+    """Python's own unpickler written in Python: the C one reads freed memory in some damaged files."""
 
     def __init__(self, file: io.BytesIO, more: Mapping[tuple[str, str], Any] | None = None, **options: Any) -> None:
         super().__init__(file, **options)
@@ -127,11 +127,14 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         known = _STAND_INS.get((module.replace("numpy._core", "numpy.core"), name)) or self._more.get((module, name))
         if known is None:
-            raise ForbiddenContent(f"it asks for {module}.{name}, only arrays and plain values are read")
+            raise ForbiddenContent(f"it names {module}.{name}, only arrays and plain values are read")
         return known
 
+    read: Callable[[int], bytes]  # both set by `load`
+    append: Callable[[object], None]
+
     def load_bytearray8(self) -> None:
-        """As much as the file holds. Python's own first fills as much memory as the file asks for: 30 s, then EOF."""
+        """Reads as much as the file holds. Python's own first allocates what the file claims: 30 s, then EOF."""
         (size,) = struct.unpack("<Q", self.read(8))
         data = self.read(min(size, sys.maxsize))
         if len(data) < size:
@@ -142,7 +145,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 def _scalar(dtype: Any, data: Any = b"") -> Any:
-    """A number or string that was a numpy scalar."""
+    """A number or string in place of a numpy scalar."""
     if not isinstance(dtype, _Dtype):
         raise ValueError(f"a scalar of type {dtype!r}")
     return np.frombuffer(data, dtype.numpy())[0].item()
@@ -155,9 +158,9 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """Bytes as pickles of protocol 2 hold them."""
+    """Bytes, as pickles of protocol 2 write them."""
     if encoding != "latin1" or not isinstance(text, str):
-        raise ForbiddenContent(f"it asks to encode as {encoding!r}")
+        raise ForbiddenContent(f"it encodes text as {encoding!r}")
     return text.encode("latin1")
 
 

@@ -1,13 +1,12 @@
-"""CALVIN: one npz file per frame at 30 Hz, and windows of frames that were described in words.
+"""CALVIN: one npz file per frame at 30 Hz, and windows of frames with a description in words.
 
-Format: mees/calvin, `dataset/README.md` and `calvin_agent/datasets/disk_dataset.py`. Written after that code; no real
-episode was at hand: UNVERIFIED on the real data.
+Format: mees/calvin, `dataset/README.md` and `calvin_agent/datasets/disk_dataset.py`. UNVERIFIED on real data: no real
+episode was available.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import struct
 import zipfile
 import zlib
@@ -20,19 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
-from handloom.ingest.files import Options, existing, is_remote, normalise, read_bytes
 from handloom.ingest.ids import check_dataset
 from handloom.ingest.names import composed
 from handloom.ingest.robot.arrays_only import READ_ERRORS, ForbiddenContent, read_npy
 from handloom.ingest.robot.source import ImageCamera, RawEpisode, Skip, SourceFacts, Unusable
+from handloom.io.addresses import normalise
+from handloom.io.presence import existing
+from handloom.io.reading import read_bytes
+from handloom.io.remote import Options
 from handloom.schemas.tables.robot import Signal
 
-_HINT = "it is made by CALVIN's own annotation script; download it again"
+_HINT = "CALVIN's own annotation script makes this file; download it again"
 
 
 @dataclass(frozen=True)
 class Span:
-    """Frames [first, end) of a split, and what was said of them: text and task id, None for a whole recording."""
+    """Frames [first, end) of a split, their description and task id; these are None for a whole recording."""
 
     first: int
     end: int
@@ -55,9 +57,9 @@ def read_recordings(folder: str, options: Options = None) -> list[Span]:
 
 
 def read_language(where: str, options: Options = None) -> list[Span]:
-    """`auto_lang_ann.npy`: the windows that were described. Half-open: the annotator wrote `(first, first + length)`.
+    """`auto_lang_ann.npy`: the described windows. Half-open: the annotator wrote `(first, first + length)`.
 
-    Raises ConfigError: it cannot be read, has another form, or asks for more than arrays and plain values.
+    Raises ConfigError: it cannot be read, has another form, or names more than arrays and plain values.
     """
     found = _read(where, "CALVIN's language file", options)
     try:
@@ -93,7 +95,7 @@ def _span(where: str, number: int, pair: Any, text: str | None = None, task: str
 
 
 def _word(value: Any) -> str | None:
-    """The text; annotations have been seen as `"text"` and as `["text"]`."""
+    """The text; it may be written as `"text"` or as `["text"]`."""
     if isinstance(value, list | tuple | np.ndarray) and len(value):
         value = value[0]
     return composed(str(value).strip()) or None if isinstance(value, str) else None
@@ -125,7 +127,7 @@ one unit is 2 cm, or 0.05 rad. The gripper's action is -1 (close) or 1 (open).""
 
 @dataclass(frozen=True)
 class _Split:
-    """One folder of frames, and what is taken of it. Frames are not listed: there are millions, one file each."""
+    """One folder of frames and the spans in it. Its frames are not listed: there are millions, one file each."""
 
     name: str
     folder: str
@@ -137,11 +139,11 @@ class _Split:
 
 
 class CalvinSource:
-    """A CALVIN dataset's described windows, or its whole recordings. See `robot_source.RobotSource`.
+    """A CALVIN dataset's described windows, or its whole recordings. See `handloom.ingest.robot.source.RobotSource`.
 
     Args:
         directory: the folder with `training/` and `validation/`, or one of the two.
-        whole: the recordings of `ep_start_end_ids.npy`, without words, instead of the windows of `auto_lang_ann.npy`.
+        whole: the recordings of `ep_start_end_ids.npy`, without descriptions, not the windows of `auto_lang_ann.npy`.
         action: `rel_actions` or `actions`.
 
     Raises:
@@ -206,10 +208,10 @@ class CalvinSource:
         return RawEpisode(index, frame_s, state, action, cameras, span.text, split.name, notes)
 
     def _camera(self, name: str, files: list[str], tag: str) -> ImageCamera:
-        return ImageCamera(name, lambda step: True, lambda step: self._frame(files[step]).picture(name), tag)
+        return ImageCamera(name, lambda step: True, lambda step: self._frame(files[step]).image(name), tag)
 
     def _frame(self, uri: str) -> _Frame:
-        """Windows overlap, and a frame holds both cameras and the state: the last ones read stay."""
+        """The last frames stay in memory: windows overlap, and a file holds both cameras and the state."""
         frame = self._recent.pop(uri, None) or _Frame(uri, self._options)
         self._recent[uri] = frame
         if len(self._recent) > RECENT_FRAMES:
@@ -220,7 +222,7 @@ class CalvinSource:
         """The splits below `root`, or the one that it is."""
         folders = {name: f"{root}/{name}" for name in SPLITS} | {"": root}
         lists = [LANGUAGE, "auto_lang_ann.npy", RECORDINGS]
-        there = _existing([f"{folder}/{name}" for folder in folders.values() for name in lists], self._options)
+        there = existing([f"{folder}/{name}" for folder in folders.values() for name in lists], self._options)
         found = []
         for name, folder in folders.items():
             language = next((f"{folder}/{n}" for n in lists[:2] if f"{folder}/{n}" in there), None)
@@ -241,18 +243,16 @@ class CalvinSource:
         if language is None:
             self.problems.append(f"{folder} has no {LANGUAGE}: none of its frames is described")
             return []
-        return self._told(read_language(language, self._options), folder)
+        return self._unique(read_language(language, self._options), folder)
 
-    def _told(self, spans: list[Span], where: str) -> list[Span]:
-        """The windows, each once; the same frames told in two ways are two episodes."""
+    def _unique(self, spans: list[Span], where: str) -> list[Span]:
+        """Each window once; equal frames with different descriptions are two episodes."""
         counted = Counter(spans)
         if len(counted) < len(spans):
-            self.problems.append(f"{where}: {len(spans) - len(counted)} windows are listed again with the same words")
+            self.problems.append(
+                f"{where}: {len(spans) - len(counted)} windows are listed again with the same description"
+            )
         return list(counted)
-
-
-def _existing(uris: list[str], options: Options) -> set[str]:
-    return existing(uris, options) if is_remote(uris[0]) else {uri for uri in uris if os.path.exists(uri)}
 
 
 class _Frame:
@@ -278,7 +278,7 @@ class _Frame:
             )
         return array.astype(np.float64)
 
-    def picture(self, key: str) -> NDArray[np.uint8]:
+    def image(self, key: str) -> NDArray[np.uint8]:
         """(h, w, 3) RGB."""
         array = self._array(key)
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
@@ -288,7 +288,7 @@ class _Frame:
         return array
 
     def checksum(self, key: str) -> bytes:
-        """Of the unpacked array, as the file gives it: nothing is unpacked for it."""
+        """CRC32 of the unpacked array, from the file's directory: nothing is unpacked."""
         return self._info(key).CRC.to_bytes(4, "little")
 
     def _info(self, key: str) -> zipfile.ZipInfo:

@@ -1,4 +1,4 @@
-"""LeRobotDataset v3.0, v2.1 and v2.0: episodes of robots, wherever their files lie."""
+"""LeRobotDataset v3.0, v2.1 and v2.0: episodes of robots, in local folders or behind URIs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from dataclasses import replace
 import pyarrow as pa
 
 from handloom.errors import ConfigError
-from handloom.ingest.camera.file import SUFFIX, GivenCamera, read_camera_file
-from handloom.ingest.files import FoundFile, Options, is_remote, join, list_files, normalise
+from handloom.ingest.camera.file import OLD_SIZE, SUFFIX, GivenCamera, read_camera_file
 from handloom.ingest.ids import check_dataset, video_id_of
 from handloom.ingest.names import AmbiguousName, Names
 from handloom.ingest.robot.lerobot_data import (
     count_runs,
+    decode_image,
+    depth_in,
     first_index,
     frame_times,
+    image_bytes,
     read_runs,
     signal_of,
     tasks_of,
@@ -26,25 +28,27 @@ from handloom.ingest.robot.lerobot_data import (
 from handloom.ingest.robot.lerobot_episodes import EpisodeEntry, read_entries, read_tasks
 from handloom.ingest.robot.lerobot_info import Feature, read_info
 from handloom.ingest.robot.lerobot_parquet import UnreadableParquet
-from handloom.ingest.robot.lerobot_pictures import decode_image, depth_in, image_bytes
 from handloom.ingest.robot.source import ImageCamera, RawEpisode, Skip, SourceFacts, Unusable, VideoCamera
+from handloom.io.addresses import is_remote, join, normalise
+from handloom.io.listing import FoundFile, list_files
+from handloom.io.remote import Options
 from handloom.schemas.clip import Clip, make_clip_id
 
 STATE_KEYS = ("observation.state", "state", "observation.states")
 ACTION_KEYS = ("action", "actions")
-END_TOLERANCE_FRAMES = 1.5  # some writers give the last frame's time as the end, some the end of the last frame
+END_TOLERANCE_FRAMES = 1.5  # the end is the time of the last frame for some writers, the end of that frame for others
 NO_KEY = "none"
 
 
 class LeRobotSource:
     """A dataset's episodes, in the order of its files. See `handloom.ingest.robot.source.RobotSource`.
 
-    The data's own clock decides: an episode's clip runs from its first timestamp to one frame after its last, counted
-    from `from_timestamp` in the video; `to_timestamp` is only compared. Pictures are found by their time.
+    The timestamps of the data count: an episode's clip runs from its first timestamp to one frame after its last, both
+    relative to `from_timestamp` in the video; `to_timestamp` is only compared. Images are found by their time.
 
     Args:
-        directory: the dataset's top folder, here or behind a URI.
-        state, action: features to be stored side by side; empty: the usual names. `("none",)`: none at all.
+        directory: the dataset's top folder, a path or a URI.
+        state, action: features to be stored side by side; empty: the usual names. `("none",)`: none of them.
 
     Raises:
         ConfigError: no dataset, of a version that is not read, without an episode, or without the named features.
@@ -95,9 +99,9 @@ class LeRobotSource:
         )
 
     def episodes(self) -> Iterator[RawEpisode | Skip]:
-        """Every listed episode once, file by file; and whatever the files hold besides.
+        """Every listed episode once, file by file, and a `Skip` for each episode of the files that is not listed.
 
-        Those that are not where the list says are looked for in the other files at the end.
+        Episodes that are not in the listed file are searched for in the other files at the end.
         """
         for index, detail in self._repeated:
             yield Skip(index, "duplicated", detail)
@@ -118,9 +122,9 @@ class LeRobotSource:
             yield from self._elsewhere(lost, {i: entry for entries in by_file.values() for i, entry in entries.items()})
 
     def _elsewhere(self, lost: dict[int, Skip], entries: dict[int, EpisodeEntry]) -> Iterator[RawEpisode | Skip]:
-        """Episodes that the list places in a wrong file: LeRobot's converter from v2.1 wrote the file before for the
-        first episode of each new one (lerobot issue 2401). One place, one run of frames, and, where both are there, the
-        same place among all frames: then it is the episode."""
+        """Episodes that the list places in a wrong file: LeRobot's converter from v2.1 wrote the previous file for the
+        first episode of each new file (lerobot issue 2401). An episode counts as found if its frames are one run in
+        one file, at the listed place among all frames if both are known."""
         places: dict[int, list[str]] = {i: [] for i in lost}
         for file in self._files.values():
             if not file.path.endswith(".parquet"):
@@ -146,7 +150,7 @@ class LeRobotSource:
                 yield raw
 
     def _found(self, path: str) -> FoundFile | None:
-        """The file of a path in the lists, however it is written. Raises ConfigError where two may be meant."""
+        """The file of a path in the lists, in any case and Unicode form. Raises ConfigError if two files match."""
         try:
             name = self._names.find(path)
         except AmbiguousName as error:
@@ -158,7 +162,7 @@ class LeRobotSource:
     def _episodes_of_file(
         self, path: str, entries: dict[int, EpisodeEntry], moved: bool = False
     ) -> Iterator[RawEpisode | Skip]:
-        """moved: the list names another file, so what this one holds besides has been said before."""
+        """moved: the list names another file for these entries; the file's other episodes were yielded before."""
         left = dict(entries)
         file = self._found(path)
         if file is None:
@@ -169,7 +173,7 @@ class LeRobotSource:
         known = {entry.index for entry in self._entries} | {index for index, _ in self._repeated}
         try:
             for index, places in count_runs(file.uri, self._options).items():
-                if places > 1 and left.pop(index, None):
+                if places > 1 and left.pop(index, None) is not None:
                     yield Skip(index, "duplicated", f"{path} holds frames of it in {places} places")
                 elif index not in known and not moved:
                     yield Skip(index, "not_in_meta", f"{path} holds frames of it")
@@ -210,7 +214,7 @@ class LeRobotSource:
         if task is None:
             notes.append(("no_task", "neither the list of episodes nor the tasks name one"))
         split = info.split_of(entry.index)
-        cameras = []
+        cameras: list[ImageCamera | VideoCamera] = []
         for feature in self._cameras:
             if feature.dtype == "image":
                 cameras.append(_image_camera(feature.key, table))
@@ -225,7 +229,7 @@ class LeRobotSource:
         start_s = from_s + times.first_s
         end_s = start_s + float(times.frame_s[-1]) + 1 / self._info.fps
         if to_s is not None and abs(to_s - end_s) > END_TOLERANCE_FRAMES / self._info.fps:
-            text = f"{key} is said to end at {to_s:.3f} s, by its {len(times.frame_s)} frames it ends at {end_s:.3f} s"
+            text = f"{key} ends at {to_s:.3f} s by the list, at {end_s:.3f} s by its {len(times.frame_s)} frames"
             notes.append(("end_differs", text))
         facts = self.facts
         video_id = video_id_of(f"{key}/episode_{entry.index:06d}")
@@ -247,24 +251,26 @@ class LeRobotSource:
         return VideoCamera(key, clip, found is not None, tag, self._num_in_video[path])
 
     def _given_camera(self, path: str, start_s: float, end_s: float) -> str | None:
-        """What `NAME.camera.json` beside the video says of its camera. Raises ConfigError where that is malformed."""
+        """The camera in `NAME.camera.json` beside the video; None if there is no such file. Raises ConfigError."""
         found = self._found(path.rpartition(".")[0] + SUFFIX)
         if found is None:
             return None
         if found.path not in self._given:
-            self._given[found.path] = read_camera_file(found.uri, self._options)
+            given = self._given[found.path] = read_camera_file(found.uri, self._options)
+            if given.is_old:
+                self.problems.append(f"{found.path}: {OLD_SIZE}")
         return self._given[found.path].text(start_s, end_s)
 
-    def _choose(self, asked: Sequence[str], usual: Sequence[str], what: str) -> tuple[Feature, ...]:
-        """The features of the state or the action. Raises ConfigError for one that is not there or holds no numbers."""
-        if tuple(asked) == (NO_KEY,):
+    def _choose(self, requested: Sequence[str], usual: Sequence[str], what: str) -> tuple[Feature, ...]:
+        """The features of the state or the action. Raises ConfigError if one does not exist or holds no numbers."""
+        if tuple(requested) == (NO_KEY,):
             return ()
         features = self._info.features
         numbers = [f.key for f in features.values() if f.is_number and f.key not in _BOOKKEEPING]
         hint = f"features with numbers: {', '.join(numbers) or 'none'}; give --{what} KEY, or --{what} {NO_KEY}"
         unusable = self._info.unusable
         there = [key for key in usual if key in unusable or (key in features and features[key].width)]
-        names = tuple(asked) or tuple(there[:1])
+        names = tuple(requested) or tuple(there[:1])
         if not names:
             raise ConfigError(f"LeRobot dataset {self._root} has no {what} under {' or '.join(usual)}", hint)
         for key in names:
@@ -278,20 +284,20 @@ class LeRobotSource:
         return tuple(features[key] for key in names)
 
     def _find_cameras(self) -> list[Feature]:
-        """The cameras whose pictures are no depth; what info.json does not say, their first picture does."""
+        """The cameras that do not hold depth, by info.json or else by their first image."""
         cameras = []
         for feature in self._info.features.values():
             if feature.dtype not in ("video", "image", "depth"):
                 continue
-            said = feature.is_depth or feature.dtype == "depth"
-            depth = "by meta/info.json" if said else self._first_picture_is_depth(feature)
+            is_listed = feature.is_depth or feature.dtype == "depth"
+            depth = "by meta/info.json" if is_listed else self._first_image_is_depth(feature)
             if depth:
-                self.problems.append(f"camera {feature.key} holds depth, not pictures ({depth}); left out")
+                self.problems.append(f"camera {feature.key} holds depth, not images ({depth}); left out")
             else:
                 cameras.append(feature)
         return cameras
 
-    def _first_picture_is_depth(self, feature: Feature) -> str | None:
+    def _first_image_is_depth(self, feature: Feature) -> str | None:
         files = [self._found(entry.data_path) for entry in self._entries if not entry.problem]
         first = next((file for file in files if file is not None), None)
         if feature.dtype != "image" or first is None:
@@ -299,10 +305,10 @@ class LeRobotSource:
         try:
             return depth_in(first.uri, feature.key, self._options)
         except UnreadableParquet:
-            return None  # said when its episodes are read
+            return None  # reported when its episodes are read
 
     def _list(self) -> Iterable[FoundFile]:
-        """Data and videos; not the folder `images`, which recording leaves behind with a file per frame."""
+        """Data and videos, without the folder `images`, in which recordings leave a file per frame."""
         tops = {path.split("/")[0] for path in (self._info.data_path, self._info.video_path or "videos")}
         listing = list_files(self._root, "LeRobot dataset", lambda parts: parts[0] in tops, self._options)
         self.problems += [*listing.problems, *listing.unusable]
@@ -313,7 +319,7 @@ _BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_inde
 
 
 def _unique(entries: list[EpisodeEntry]) -> tuple[list[EpisodeEntry], list[tuple[int, str]]]:
-    """The entries, and those episodes that are listed more than once with different contents."""
+    """The entries, and (index, detail) of episodes that are listed more than once with different contents."""
     by_index: dict[int, list[EpisodeEntry]] = {}
     for entry in entries:
         by_index.setdefault(entry.index, []).append(entry)
@@ -330,14 +336,14 @@ def _unique(entries: list[EpisodeEntry]) -> tuple[list[EpisodeEntry], list[tuple
 def _image_camera(key: str, table: pa.Table) -> ImageCamera:
     data = image_bytes(table, key)
     digest = hashlib.sha256()
-    for picture in data:
-        digest.update(hashlib.sha256(picture or b"").digest())
-    has = [picture is not None for picture in data]
+    for image in data:
+        digest.update(hashlib.sha256(image or b"").digest())
+    has = [image is not None for image in data]
     return ImageCamera(key, has.__getitem__, lambda step: decode_image(data[step]), digest.hexdigest())
 
 
 def _size_tag(uri: str) -> str:
-    """The size of a local file in bytes: a video that was replaced is noticed. Remote ones are not asked for."""
+    """The size of a local file in bytes, to notice a replaced video; empty for remote files."""
     try:
         return "" if is_remote(uri) else str(os.path.getsize(uri))
     except OSError:

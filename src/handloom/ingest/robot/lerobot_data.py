@@ -1,4 +1,4 @@
-"""The frames of a LeRobotDataset: Parquet files, read an episode at a time, and checked."""
+"""The frames of a LeRobotDataset: Parquet files, read an episode at a time and checked, and the images in them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from handloom.ingest.files import Options
 from handloom.ingest.robot.lerobot_info import Feature, whole
 from handloom.ingest.robot.lerobot_parquet import open_parquet, parquet_errors
 from handloom.ingest.robot.source import Unusable
+from handloom.io.remote import Options
 from handloom.schemas.tables.robot import Signal
 
 BATCH_FRAMES = 1024
-ON_TIME_S = 1e-3  # LeRobot's own tolerance is 1e-4 s; float32 seconds are off by 6e-5 s after a quarter of an hour
+PEEKED_ROWS = 16
+ON_TIME_S = 1e-3  # LeRobot's own tolerance is 1e-4 s; float32 seconds are 6e-5 s off after a quarter of an hour
 COLUMNS = ("episode_index", "timestamp", "frame_index", "task_index", "index")
 
 
 @dataclass(frozen=True)
 class FrameTimes:
-    """frame_s: (T,) from the first frame, which is 0. first_s: what the dataset calls its time. note: or ""."""
+    """frame_s: (T,) seconds from the first frame, which is 0. first_s: the dataset's time of it. note: may be empty."""
 
     frame_s: NDArray[np.float64]
     first_s: float
@@ -64,7 +66,7 @@ def read_runs(uri: str, wanted: Sequence[str], image_keys: Sequence[str], option
 def count_runs(uri: str, options: Options) -> Counter[int]:
     """`{episode_index: in how many places of the file}`; each 1 in a whole file.
 
-    Raises UnreadableParquet; Unusable where the file does not say which episodes its frames are of.
+    Raises UnreadableParquet; Unusable if the file does not tell the episodes of its frames.
     """
     file = open_parquet(uri, options)
     try:
@@ -89,7 +91,7 @@ def _batches(file: pq.ParquetFile, columns: list[str], num_frames: int) -> Itera
 
 
 def _cut(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
-    """A batch as pieces of one episode each; a frame without an episode belongs to episode -1."""
+    """The batch in pieces of one episode each; frames without an episode are of episode -1."""
     column = table.column("episode_index")
     try:
         numbers = _numbers(column, "episode_index")
@@ -107,10 +109,10 @@ def _cut(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
 
 
 def frame_times(table: pa.Table, fps: float) -> FrameTimes:
-    """The episode's own clock: its timestamps where it has them, else the frame number over the rate.
+    """The episode's timestamps; if it has none, frame number over rate.
 
-    Times within a millisecond of the rate's grid are put onto it (they are float32 in the file). Others are kept as
-    they are, with a note: the table keeps a time for every frame.
+    Times within a millisecond of the rate's grid are moved onto it (they are float32 in the file). Other times are kept
+    with a note: the table has a time for every frame.
 
     Raises Unusable: times that are missing, not finite, or do not rise.
     """
@@ -129,14 +131,14 @@ def frame_times(table: pa.Table, fps: float) -> FrameTimes:
     if off.max() <= ON_TIME_S:
         return FrameTimes(grid, float(times[0]))
     at = int(np.argmax(off > ON_TIME_S))
-    note = f"frame {at} stands at {frame_s[at]:.4f} s, at {fps:g} Hz expected {grid[at]:.4f} s; times kept as given"
+    note = f"frame {at} is at {frame_s[at]:.4f} s, expected {grid[at]:.4f} s at {fps:g} Hz; times kept as given"
     return FrameTimes(frame_s, float(times[0]), note)
 
 
 def signal_of(table: pa.Table, features: Sequence[Feature]) -> tuple[Signal | None, int]:
-    """The named features side by side as one (T, D) signal, and how many of its values are not known (now NaN).
+    """The features side by side as one (T, D) signal, and how many of its values are unknown (NaN).
 
-    Raises Unusable: a column that is not there, or not as wide as announced.
+    Raises Unusable: a column is missing, or not as wide as announced.
     """
     if not features:
         return None, 0
@@ -162,7 +164,7 @@ def signal_of(table: pa.Table, features: Sequence[Feature]) -> tuple[Signal | No
 
 
 def unit_of(name: str) -> str | None:
-    """The unit that ends a name, as in `left_arm_joint_1_rad`; None where none does. `_m` alone may mean anything."""
+    """The unit at the end of a name, as in `left_arm_joint_1_rad`, or None. `_m` alone is ambiguous."""
     return next((unit for unit in ("rad", "deg", "mm") if re.search(rf"[_.]{unit}$", name)), None)
 
 
@@ -172,7 +174,7 @@ def _names(feature: Feature, prefix: bool) -> tuple[str, ...]:
 
 
 def _numbers(column: pa.ChunkedArray, key: str) -> NDArray[Any]:
-    """Every number of a column, of however nested lists, in order; null as NaN. Raises Unusable."""
+    """All numbers of a column in order, also of nested lists; null is NaN. Raises Unusable."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type.value_type)
@@ -199,5 +201,61 @@ def tasks_of(table: pa.Table, tasks: dict[int, str]) -> tuple[str, ...]:
 
 
 def first_index(table: pa.Table) -> int | None:
-    """The place of the first frame among all frames of the dataset; None where the data do not say."""
+    """The place of the first frame among all frames of the dataset; None if the data lack it."""
     return whole(table.column("index")[0].as_py()) if "index" in table.column_names and table.num_rows else None
+
+
+def image_bytes(table: pa.Table, key: str) -> list[bytes | None]:
+    """(T) encoded images of an image feature; None where the file holds no image."""
+    if key not in table.column_names:
+        raise Unusable("bad_pictures", f"the data has no column {key!r}")
+    cells = table.column(key).to_pylist()
+    cells = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
+    return [cell if isinstance(cell, bytes) else None for cell in cells]
+
+
+def decode_image(data: bytes | None) -> NDArray[np.uint8]:
+    """(h, w, 3) RGB of an encoded image of 8 bits. Raises Unusable if it is none."""
+    image = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data else None
+    if image is None or data is None:
+        raise Unusable("bad_pictures", f"an image of {len(data or b'')} bytes is no PNG or JPEG")
+    if image.dtype != np.uint8:  # cv2 would keep the upper byte: 900 mm of depth become 3 of 255
+        raise Unusable("bad_pictures", f"{_what(data)}, expected 8 bits")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def depth_in(uri: str, key: str, options: Options = None) -> str | None:
+    """A description of the first image of an image feature if it is depth (one channel, more than 8 bits), else None.
+
+    Raises UnreadableParquet.
+    """
+    file = open_parquet(uri, options)
+    try:
+        if key not in file.schema_arrow.names:
+            return None
+        with parquet_errors(uri):
+            for batch in file.iter_batches(batch_size=PEEKED_ROWS, columns=[key], use_threads=False):
+                data = next(filter(None, image_bytes(pa.Table.from_batches([batch]), key)), None)
+                if data is not None:
+                    image = _decode(data, cv2.IMREAD_UNCHANGED)
+                    is_depth = image is not None and image.ndim == 2 and image.dtype != np.uint8
+                    return _what(data) if is_depth else None
+        return None
+    finally:
+        file.close()
+
+
+def _what(data: bytes) -> str:
+    image = _decode(data, cv2.IMREAD_UNCHANGED)
+    if image is None:
+        return f"an image of {len(data)} bytes that cannot be decoded"
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    return f"an image of {image.dtype} and {channels} channel{'s' * (channels > 1)}"
+
+
+def _decode(data: bytes, flags: int) -> np.ndarray | None:
+    """None if it cannot be decoded; cv2 raises for images that claim to be larger than its limit."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None

@@ -12,18 +12,21 @@ from typing import Any
 import pyarrow as pa
 
 from handloom.errors import ConfigError
-from handloom.ingest.files import Options, is_http, list_files, read_bytes
 from handloom.ingest.names import composed
 from handloom.ingest.robot.lerobot_info import Info, fill, is_missing, whole
 from handloom.ingest.robot.lerobot_parquet import UnreadableParquet, open_parquet, parquet_errors
+from handloom.io.addresses import is_http
+from handloom.io.listing import list_files
+from handloom.io.reading import read_bytes
+from handloom.io.remote import Options
 
 
 @dataclass(frozen=True)
 class EpisodeEntry:
     """One episode of the list. videos: `{key: (path, from_s, to_s)}`; to_s is None where the format gives none.
 
-    problem: why it cannot be used; None where it can. no_video: `{key: why}` of cameras it was not filmed with.
-    first: the place of its first frame among all frames of the dataset; None where the list does not say.
+    problem: why it cannot be used, else None. no_video: `{key: why}` of cameras without a video of it. first: the place
+    of its first frame among all frames of the dataset; None if the list lacks it.
     """
 
     index: int
@@ -37,7 +40,7 @@ class EpisodeEntry:
 
 
 def read_tasks(root: str, info: Info, options: Options = None) -> dict[int, str]:
-    """`{task_index: text}`; empty where the file holds none.
+    """`{task_index: text}`; empty if the file holds none.
 
     v3 keeps the text as the table's index (`__index_level_0__`) or in a column of any name. Raises UnreadableParquet,
     for v2 ConfigError.
@@ -59,8 +62,8 @@ def read_tasks(root: str, info: Info, options: Options = None) -> dict[int, str]
     if not texts:
         return {}
     name = "task" if "task" in texts else texts[0]
-    pairs = zip(map(whole, table.column("task_index").to_pylist()), table.column(name).to_pylist(), strict=True)
-    return {index: composed(text) for index, text in pairs if index is not None and text}
+    numbered = zip(map(whole, table.column("task_index").to_pylist()), table.column(name).to_pylist(), strict=True)
+    return {index: composed(text) for index, text in numbered if index is not None and text}
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -70,7 +73,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def read_entries(root: str, info: Info, options: Options = None) -> tuple[list[EpisodeEntry], list[str], list[str]]:
-    """The list of episodes as it is written, repeated ones included; what is odd about it; its unreadable files.
+    """The list of episodes as it is written, repeated ones included; problems with it; its unreadable files.
 
     Raises ConfigError: there is none, none of it can be read, or it is empty.
     """
@@ -103,9 +106,9 @@ def _v3_entries(root: str, info: Info, options: Options, unread: list[str]) -> I
         try:
             file = open_parquet(found.uri, options)
         except UnreadableParquet as error:
-            unread.append(f"meta/episodes/{found.path}: {error}; its episodes are not known")
+            unread.append(f"meta/episodes/{found.path}: {error}; its episodes are unknown")
             continue
-        # The many stats/ columns are not needed: they are most of the file.
+        # The stats/ columns are not needed, and are most of the file.
         names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
         try:
             for group in range(file.num_row_groups):
@@ -113,7 +116,7 @@ def _v3_entries(root: str, info: Info, options: Options, unread: list[str]) -> I
                     rows = file.read_row_group(group, columns=names).to_pylist()
                 yield from (_v3_entry(row, info) for row in rows)
         except UnreadableParquet as error:
-            unread.append(f"meta/episodes/{found.path}: {error}; some of its episodes are not known")
+            unread.append(f"meta/episodes/{found.path}: {error}; some of its episodes are unknown")
         finally:
             file.close()
 
@@ -123,12 +126,14 @@ def _v3_entry(row: Mapping[str, Any], info: Info) -> EpisodeEntry:
     places = ("data/chunk_index", "data/file_index")
     chunk, number = (whole(row.get(name)) for name in places)
     faults += [_fault(name, row.get(name)) for name in places if whole(row.get(name)) is None]
-    videos, no_video = {}, {}
+    videos: dict[str, tuple[str, float, float | None]] = {}
+    no_video: dict[str, str] = {}
     for key in (f.key for f in info.features.values() if f.dtype == "video"):
-        at = {n: row.get(f"videos/{key}/{n}") for n in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")}
+        names = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+        at: dict[str, Any] = {n: row.get(f"videos/{key}/{n}") for n in names}
         needed = {n: at[n] for n in ("chunk_index", "file_index", "from_timestamp")}
         lost = [name for name, value in needed.items() if is_missing(value)]
-        if lost:  # a camera this episode was not filmed with
+        if lost:  # no video of this camera
             part = f" ({', '.join(lost)} missing)" if len(lost) < len(needed) else ""
             no_video[key] = f"the list of episodes gives no video of {key}{part}"
             continue
@@ -137,7 +142,7 @@ def _v3_entry(row: Mapping[str, Any], info: Info) -> EpisodeEntry:
         if wrong:
             faults += [_fault(name, row.get(name)) for name in wrong]
             continue
-        numbers = {n: whole(at[n]) for n in ("chunk_index", "file_index")}
+        numbers: dict[str, Any] = {n: whole(at[n]) for n in ("chunk_index", "file_index")}
         to_s = float(at["to_timestamp"]) if _finite(at["to_timestamp"]) else None
         videos[key] = (fill(_video_path(info), video_key=key, **numbers), float(at["from_timestamp"]), to_s)
     path = "" if chunk is None or number is None else fill(info.data_path, chunk_index=chunk, file_index=number)
@@ -149,19 +154,21 @@ def _v2_entry(row: Mapping[str, Any], info: Info) -> EpisodeEntry:
     index, length, tasks, faults = _head(row)
     places = {"episode_chunk": max(index, 0) // info.chunks_size, "episode_index": max(index, 0)}
     keys = [f.key for f in info.features.values() if f.dtype == "video"]
-    videos = {key: (fill(_video_path(info), video_key=key, **places), 0.0, None) for key in keys}
+    videos: dict[str, tuple[str, float, float | None]] = {
+        key: (fill(_video_path(info), video_key=key, **places), 0.0, None) for key in keys
+    }
     return EpisodeEntry(index, length, tasks, fill(info.data_path, **places), videos, _problem(faults))
 
 
 def _head(row: Mapping[str, Any]) -> tuple[int, int, tuple[str, ...], list[str]]:
-    """Number, length (-1 where they are none), tasks, and what is wrong with them."""
-    index, length = (whole(row.get(name)) for name in ("episode_index", "length"))
+    """Index and length (-1 if unusable), tasks, and what is wrong with them."""
+    given = (whole(row.get(name)) for name in ("episode_index", "length"))
+    index, length = (-1 if number is None or number < 0 else number for number in given)
     tasks = row.get("tasks")
     tasks = [tasks] if isinstance(tasks, str) else tasks if isinstance(tasks, list) else []
     texts = tuple(dict.fromkeys(composed(task) for task in tasks if isinstance(task, str) and task))
-    bad = [name for name, n in (("episode_index", index), ("length", length)) if n is None or n < 0]
-    faults = [_fault(name, row.get(name)) for name in bad]
-    return -1 if "episode_index" in bad else index, -1 if "length" in bad else length, texts, faults
+    bad = [name for name, number in (("episode_index", index), ("length", length)) if number < 0]
+    return index, length, texts, [_fault(name, row.get(name)) for name in bad]
 
 
 def _fault(name: str, value: Any) -> str:

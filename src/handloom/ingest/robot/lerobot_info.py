@@ -1,7 +1,7 @@
-"""A LeRobotDataset's `meta/info.json`: version, rate, features, splits and where files lie, of v3.0, v2.1 and v2.0.
+"""A LeRobotDataset's `meta/info.json`: version, rate, features, splits and paths of files, of v3.0, v2.1 and v2.0.
 
 Format: huggingface/lerobot, `datasets/utils.py` and `datasets/v30/convert_dataset_v21_to_v30.py` (0.4.4). v2.1 differs
-from v2.0 in where statistics lie, which are not read here.
+from v2.0 in the place of the statistics, which are not read here.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from handloom.errors import ConfigError
-from handloom.ingest.files import Options, is_remote, read_json
 from handloom.ingest.robot.source import DEPTH_FORMAT
-from handloom.ingest.wrong_path import instead_of, names_in
+from handloom.io.addresses import is_remote
+from handloom.io.reading import read_json
+from handloom.io.remote import Options
+from handloom.io.wrong_path import instead_of, names_in
 from handloom.schemas.bounded_json import DESCRIPTION
+from handloom.schemas.json_format import BadEntry, Entry, Expected, Form, OneOf, OrElse, Positive, place_of
 
 VERSIONS = ("v3.0", "v2.1", "v2.0")
 _CONVERTERS = (
@@ -31,7 +36,7 @@ _RANGE = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*")
 
 @dataclass(frozen=True)
 class Feature:
-    """One entry of info.json's features. names: (D) or None where there are none, or not as many as values."""
+    """One entry of info.json's features. names: (D), None if there are none, or not as many as values."""
 
     key: str
     dtype: str
@@ -41,7 +46,7 @@ class Feature:
 
     @property
     def width(self) -> int:
-        """D: how many numbers a frame has."""
+        """D, the number of values per frame."""
         return math.prod(self.shape)
 
     @property
@@ -51,7 +56,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Info:
-    """meta/info.json, checked. unusable: `{key: why}` of features that cannot be used: an error if one is asked for."""
+    """meta/info.json, checked. unusable: `{key: why}` of features that cannot be used: an error if one is requested."""
 
     version: str
     robot_type: str | None
@@ -74,61 +79,100 @@ class Info:
         return next((name for name, (a, b) in self.splits.items() if a <= episode_index < b), None)
 
 
+def whole(value: Any) -> int | None:
+    """A whole number that may be stored as float or text: tables with missing numbers store floats. Else None."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _listed(value: Any) -> Any:
+    """One number is a list of one."""
+    return value if value is None or isinstance(value, list) else [value]
+
+
+_Text = Annotated[str | None, OrElse(None)]
+_Object = Annotated[dict[str, Any], OrElse({})]
+_Count = Annotated[int, BeforeValidator(whole), Field(ge=0), Expected("a whole number, none below 0")]
+
+
+class _Version(Entry):
+    codebase_version: Annotated[str, OneOf(VERSIONS)]
+
+
+class _Info(Entry):
+    fps: Positive
+    features: Annotated[dict[str, Any], Field(min_length=1), Expected("an object with at least one feature")]
+    robot_type: _Text
+    chunks_size: Annotated[int | None, BeforeValidator(whole), OrElse(None)]
+    total_episodes: Annotated[int | None, BeforeValidator(whole), OrElse(None)]
+    data_path: _Text
+    video_path: _Text
+    splits: _Object
+    discarded_episode_indices: Any = None
+
+
+class _Feature(Entry):
+    """A width of 0 is allowed: optional vectors have it."""
+
+    dtype: Annotated[str, Expected("the name of a type, such as float32")]
+    shape: Annotated[list[_Count] | None, BeforeValidator(_listed)] = None
+    names: Any = None
+    info: _Object
+    video_info: _Object
+
+
+_VERSION, _INFO, _FEATURE = Form(_Version), Form(_Info), Form(_Feature)
+
+
 def read_info(root: str, options: Options = None) -> Info:
     """meta/info.json.
 
-    Raises ConfigError: it is not there, of a version that is not read, or lacks what is needed.
+    Raises ConfigError: it does not exist, is of a version that is not read, or lacks a needed key.
     """
     where = f"{root}/meta/info.json"
     if not is_remote(root) and not os.path.exists(where):
         raise _no_dataset(root)
-    raw = read_json(where, "LeRobot dataset description", options, DESCRIPTION)
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{where} holds {type(raw).__name__}, expected an object", "give the dataset's top folder")
-    version = raw.get("codebase_version")
-    if version not in VERSIONS:
-        raise ConfigError(f"{where}: codebase_version {version!r}, expected one of {', '.join(VERSIONS)}", _CONVERTERS)
-    fps, features = raw.get("fps"), raw.get("features")
-    if not (isinstance(fps, int | float) and math.isfinite(fps) and fps > 0):
-        raise ConfigError(f"{where}: fps {fps!r}, expected a number above 0")
-    if not isinstance(features, dict) or not features:
-        raise ConfigError(f"{where}: features {type(features).__name__}, expected an object with at least one")
+    content = read_json(where, "LeRobot dataset description", options, DESCRIPTION)
+    version = _VERSION.read_file(content, where, _CONVERTERS).codebase_version
+    raw = _INFO.read_file(content, where, "give the dataset's top folder, as it was recorded or downloaded")
     problems: list[str] = []
     found: dict[str, Feature] = {}
     unusable: dict[str, str] = {}
-    for key, value in features.items():
+    for key, value in raw.features.items():
         try:
             found[key] = _feature(key, value, problems)
-        except ValueError as error:
-            unusable[key] = f"feature {key!r} {error}"
-            problems.append(f"meta/info.json: {unusable[key]}; not used")
-    splits = _splits(raw.get("splits") or {}, where, problems)
-    if discarded := raw.get("discarded_episode_indices"):
-        problems.append(f"meta/info.json names discarded episodes, {str(discarded)[:80]}; taken where they are listed")
+        except BadEntry as error:
+            unusable[key] = str(error)
+            problems.append(f"meta/info.json: {error}; not used")
+    if raw.discarded_episode_indices:
+        listed = str(raw.discarded_episode_indices)[:80]
+        problems.append(f"meta/info.json names discarded episodes, {listed}; taken where they are listed")
     v3 = version.startswith("v3")
     standard = (
         "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
         if v3
         else "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
     )
-    chunks_size, total = whole(raw.get("chunks_size")), whole(raw.get("total_episodes"))
     return Info(
         version=version,
-        robot_type=raw.get("robot_type") if isinstance(raw.get("robot_type"), str) else None,
-        fps=float(fps),
-        chunks_size=chunks_size if chunks_size and chunks_size > 0 else 1000,
-        data_path=_text(raw.get("data_path")) or standard,
-        video_path=_text(raw.get("video_path")),
+        robot_type=raw.robot_type,
+        fps=raw.fps,
+        chunks_size=raw.chunks_size if raw.chunks_size and raw.chunks_size > 0 else 1000,
+        data_path=raw.data_path or standard,
+        video_path=raw.video_path or None,
         features=found,
-        splits=splits,
-        total_episodes=total,
+        splits=_splits(raw.splits, where, problems),
+        total_episodes=raw.total_episodes,
         problems=tuple(problems),
         unusable=unusable,
     )
 
 
 def _no_dataset(root: str) -> ConfigError:
-    """What is wrong with a local folder that lacks meta/info.json, and where the dataset may be."""
+    """The error for a local folder without meta/info.json, with a hint where the dataset may be."""
     if not os.path.isdir(root):
         found = "is a file" if os.path.exists(root) else "does not exist"
         return ConfigError(f"LeRobot dataset {root} {found}, expected a folder", instead_of(root, folder=True))
@@ -138,24 +182,15 @@ def _no_dataset(root: str) -> ConfigError:
     return ConfigError(f"{root} is no LeRobot dataset: it has no meta/info.json", hint)
 
 
-def whole(value: Any) -> int | None:
-    """A whole number, however it is stored: tables in which one is missing keep the others as floats, some as text."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
-        return int(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 def is_missing(value: Any) -> bool:
-    """None or NaN: nothing is said, as against something that cannot be read."""
+    """None or NaN: the value is missing, not unreadable."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def fill(template: str, **numbers: int | str) -> str:
     """`data/chunk-{chunk_index:03d}/...` with its places filled in.
 
-    Raises ConfigError for a place that is not known, and for a path that leaves the dataset.
+    Raises ConfigError for an unknown place, and for a path that leaves the dataset.
     """
 
     def put(match: re.Match[str]) -> str:
@@ -174,30 +209,22 @@ def _places(numbers: Mapping[str, Any]) -> str:
     return f"expected only {', '.join(sorted(numbers))}"
 
 
-def _feature(key: str, raw: Any, problems: list[str]) -> Feature:
-    """A width of 0 is allowed: optional vectors have it. Raises ValueError saying what is wrong."""
-    if not isinstance(raw, dict) or not isinstance(raw.get("dtype"), str):
-        raise ValueError(f"is {str(raw)[:80]}, expected dtype, shape and names")
-    given = raw.get("shape")
-    shape = [whole(n) for n in given] if isinstance(given, list) else [1 if given is None else whole(given)]
-    if not all(n is not None and n >= 0 for n in shape):
-        raise ValueError(f"has the shape {str(given)[:80]}, expected whole numbers, none below 0")
-    facts = {name: value for part in ("info", "video_info") for name, value in _object(raw.get(part)).items()}
+def _feature(key: str, value: Any, problems: list[str]) -> Feature:
+    """Raises BadEntry."""
+    raw = _FEATURE.read(value, place_of("features", key))
+    shape = (1,) if raw.shape is None else tuple(raw.shape)
+    facts = raw.info | raw.video_info
     depth = bool(facts.get("video.is_depth_map") or facts.get("is_depth_map"))
     depth |= bool(DEPTH_FORMAT.match(str(facts.get("video.pix_fmt"))))
-    names = _names(raw.get("names"))
-    if raw["dtype"] not in ("video", "image") and names is not None and len(names) != math.prod(shape):
+    names = _names(raw.names)
+    if raw.dtype not in ("video", "image") and names is not None and len(names) != math.prod(shape):
         problems.append(f"meta/info.json: feature {key} has {len(names)} names for {math.prod(shape)} values; not used")
         names = None
-    return Feature(key, raw["dtype"], tuple(shape) or (1,), names, depth)
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+    return Feature(key, raw.dtype, shape or (1,), names, depth)
 
 
 def _names(raw: Any) -> tuple[str, ...] | None:
-    """Names as they come: a list, nested lists, `{"motors": [...]}`, `{name: position}`; None where there are none."""
+    """Names in any form: a list, nested lists, `{"motors": [...]}`, `{name: position}`; None if there are none."""
     if isinstance(raw, dict):
         if raw and all(isinstance(value, int) for value in raw.values()):
             return tuple(sorted(raw, key=lambda name: raw[name]))
@@ -208,17 +235,13 @@ def _names(raw: Any) -> tuple[str, ...] | None:
     return tuple(flat) or None
 
 
-def _splits(raw: Any, where: str, problems: list[str]) -> dict[str, tuple[int, int]]:
+def _splits(raw: dict[str, Any], where: str, problems: list[str]) -> dict[str, tuple[int, int]]:
     """`{"train": "0:50"}` as half-open ranges of episode indices."""
     found: dict[str, tuple[int, int]] = {}
-    for name, text in raw.items() if isinstance(raw, dict) else ():
+    for name, text in raw.items():
         match = _RANGE.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             problems.append(f"{where}: split {name!r} is {str(text)[:60]!r}, expected 'FIRST:END'; not used")
         else:
             found[name] = int(match[1]), int(match[2])
     return found
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None

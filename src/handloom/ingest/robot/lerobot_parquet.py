@@ -1,4 +1,4 @@
-"""Parquet files, here or behind a URI, and what it means when one cannot be read."""
+"""Parquet files, local or behind a URI, and why one cannot be read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from handloom.ingest.files import Options, is_remote, normalise, open_filesystem, remote_errors
+from handloom.io.addresses import is_remote, normalise
+from handloom.io.remote import Options, open_filesystem, remote_errors
 
 
 class UnreadableParquet(Exception):
-    """`missing` says whether the file is not there at all; the text says what is wrong."""
+    """`missing`: whether the file does not exist. The text says what is wrong."""
 
     def __init__(self, problem: str, missing: bool = False) -> None:
         super().__init__(problem, missing)
@@ -39,7 +40,7 @@ def open_parquet(uri: str, options: Options = None) -> pq.ParquetFile:
 
 @contextmanager
 def parquet_errors(uri: str, options: Options = None) -> Iterator[None]:
-    """Around reading: what pyarrow and the filesystem raise becomes UnreadableParquet."""
+    """Wraps reading: errors of pyarrow and of the filesystem become UnreadableParquet."""
     try:
         yield
     except FileNotFoundError as error:
@@ -53,7 +54,7 @@ def parquet_errors(uri: str, options: Options = None) -> Iterator[None]:
         raise UnreadableParquet(f"it cannot be read: {str(error).splitlines()[0][:200]}") from error
     except UnicodeDecodeError as error:
         raise UnreadableParquet(f"it is damaged: a column's name is no text ({error.reason})") from error
-    except remote_errors(uri) as error:
+    except remote_errors() as error:
         raise UnreadableParquet(f"it cannot be read: {type(error).__name__}: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Depth maps that lie on disk, from a depth camera or from another program."""
+"""Depth maps from files, made by a depth camera or by another program."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from handloom.schemas.values import Camera, DepthMaps, VideoInfo
 HINT = "correct the maps, or set depth.provider = geometry"
 SUFFIXES = (".npz", ".png", ".npy")
 END_BYTES, MAX_ENDS = 4096, 1000
-READERS = 16  # threads: on a network's disk each file waits for the server
+READERS = 16  # threads: on a network disk each file waits for the server
 NEAR_S = 0.025
 """A map belongs to a frame when their times differ by no more than this (or half the time between frames)."""
 MAX_ASPECT = 0.02
-"""A map shows the whole picture: its width over its height may differ from the video's by this share."""
+"""A map shows the whole image: its width over its height may differ from the video's by this share."""
 
 
 class GivenDepth:
-    """Maps found by video id and time below `depth.folder`. Two layouts:
+    """Depth maps of a clip's frames, found by video id and time below `depth.folder`, in one of two layouts:
 
     - `FOLDER/VIDEO_ID.npz`: `frame_s` (M,) seconds on the container's clock and `depth_m` (M, h, w) in metres; optional
       `scale`, `metric` (default) or `arbitrary`.
     - `FOLDER/VIDEO_ID/MILLISECONDS.png`, 16 bits, millimetres; or `MILLISECONDS.npy`, metres. The name is the frame's
       time on the container's clock in milliseconds, rounded: `00001533.png`.
 
-    Any size, over the whole picture as seen (after its rotation tag). 0 and what is not finite say unknown. A frame
-    without a map of its time is unknown everywhere; a clip without any has no maps.
+    A map may have any size; it shows the whole image after rotation. Values of 0 and values that are not finite are
+    unknown. A frame without a map of its time is unknown everywhere; a clip without any map has none.
 
     Raises:
         ConfigError: there is no such folder.
@@ -53,7 +53,7 @@ class GivenDepth:
         """(T, h, w) float32 metres, NaN unknown; None where there is no file for the clip's frames.
 
         Raises:
-            ClipError: `bad_depth`, a file cannot be read, or has another form than is said above.
+            ClipError: `bad_depth`, a file cannot be read, or has another layout than those above.
         """
         archive, folder = self._folder / f"{clip.video_id}.npz", self._folder / clip.video_id
         try:
@@ -70,11 +70,11 @@ class GivenDepth:
 
 
 def folder_identity(config: DepthConfig) -> str:
-    """The digest of the maps below `depth.folder`: of each file its name and size, and of some the last 4 KiB.
+    """The digest of the maps below `depth.folder`: names and sizes of all files, and the last 4 KiB of up to 1000.
 
-    An .npz ends with the CRC-32 of each array and a .png with the Adler-32 of its pixels: the end tells other contents
-    of the same size. An .npy ends with its last values. A copy of the folder has the same digest. Ends are read of all
-    files, or of 1000 spread evenly where there are more: a folder may hold a million pictures, and each worker looks.
+    An .npz ends with the CRC-32 of its arrays and a .png with the Adler-32 of its pixels, so the end differs for other
+    contents of the same size. An .npy ends with its last values. A copy of the folder has the same digest. The 1000
+    files are spread evenly: a folder may hold a million, and every worker computes this.
 
     Raises:
         ConfigError: there is no such folder, or a file cannot be read.
@@ -175,17 +175,17 @@ def _metres(source: NDArray[np.floating] | Path) -> NDArray[np.float32]:
 
 
 def _read_png(path: Path) -> NDArray[np.float32]:
-    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if picture is None or picture.dtype != np.uint16:
-        found = "no picture" if picture is None else f"{picture.dtype} {picture.shape}"
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint16:
+        found = "no image" if image is None else f"{image.dtype} {image.shape}"
         raise ValueError(f"{path.name} is {found}, expected one channel of 16 bits, millimetres")
-    return picture.astype(np.float32) / 1000
+    return image.astype(np.float32) / 1000
 
 
 def _check_aspect(shape: tuple[int, ...], info: VideoInfo) -> None:
     height, width = shape
     if abs(width * info.height / (height * info.width) - 1) > MAX_ASPECT:
         raise ValueError(
-            f"they are {width} x {height} px, expected the whole picture of the {info.width} x {info.height} video, "
+            f"they are {width} x {height} px, expected the whole image of the {info.width} x {info.height} video, "
             "at any size"
         )

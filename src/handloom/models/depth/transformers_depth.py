@@ -1,4 +1,4 @@
-"""Metric depth maps by a learned model from the transformers library, in metres."""
+"""Metric depth maps, in metres, by a learned model from the transformers library."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from handloom.errors import ClipError, ConfigError, with_extra
 from handloom.models.devices import check_device
 from handloom.models.hub.fingerprints import files_digest, hub_revision
+from handloom.models.hub.pretrained import fetch_card
 from handloom.models.protocols import ClipFrames
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import DepthConfig
@@ -19,13 +20,13 @@ from handloom.schemas.values import Camera, DepthMaps, VideoInfo
 
 BATCH = 4
 SHRINK = 2
-"""Maps are kept at half the working size: nets of this kind resolve no more."""
+"""Maps are stored at half the working size: these networks resolve no more."""
 METRIC_MODELS = {"zoedepth", "depth_pro", "glpn"}
 """Model types that always give metres; Depth Anything says in its configuration whether it does."""
 
 
 class TransformersDepth:
-    """Depth Anything V2 (metric) and its like: each frame by itself, on `depth.device`.
+    """Depth Anything V2 (metric) and similar models: each frame alone, on `depth.device`.
 
     `depth.model` is a Hugging Face id (fetched once into the hub's cache) or a folder that `save_pretrained` wrote.
     The default model is Apache-2.0; the larger Depth Anything V2 models are CC BY-NC 4.0.
@@ -33,8 +34,8 @@ class TransformersDepth:
     Source: Yang et al., Depth Anything V2 (NeurIPS 2024).
 
     Raises:
-        ConfigError: torch or transformers are not installed, there is no such device, the model is not to be had, or
-            gives no metres.
+        ConfigError: torch or transformers are not installed, there is no such device, or the model is not available or
+            does not give metres.
     """
 
     def __init__(self, config: DepthConfig) -> None:
@@ -50,9 +51,9 @@ class TransformersDepth:
         size = (max(1, height // SHRINK), max(1, width // SHRINK))
         depth = np.empty((len(frames), *size), np.float16)
         for start in range(0, len(frames), BATCH):
-            pictures = [frames.rgb(t) for t in range(start, min(start + BATCH, len(frames)))]
+            images = [frames.rgb(t) for t in range(start, min(start + BATCH, len(frames)))]
             try:
-                found = self._predict(pictures)
+                found = self._predict(images)
             except (RuntimeError, ValueError) as error:
                 problem = f"{self._name} failed on frames of {width} x {height}: {error}"
                 hint = "a GPU out of memory: lower video.short_side_px"
@@ -60,20 +61,20 @@ class TransformersDepth:
             depth[start : start + len(found)] = [_fit(one, size) for one in found]
         return DepthMaps(depth, "metric", f"transformers {self._name}")
 
-    def _predict(self, pictures: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Metres at the pictures' size."""
+    def _predict(self, images: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        """Metres at the images' size."""
         with self._torch.inference_mode():
-            inputs = self._processor(images=pictures, return_tensors="pt").to(self._device)
+            inputs = self._processor(images=images, return_tensors="pt").to(self._device)
             outputs = self._model(**inputs)
-        sizes = [picture.shape[:2] for picture in pictures]
+        sizes = [image.shape[:2] for image in images]
         found = self._processor.post_process_depth_estimation(outputs, target_sizes=sizes)
         return [one["predicted_depth"].float().cpu().numpy() for one in found]
 
 
 def model_identity(config: DepthConfig) -> str:
-    """The revision of a model from the hub, the digest of a folder's files: what the maps are made with.
+    """The revision of a model from the hub, or the digest of a folder's files.
 
-    Asks no network where the model has been fetched before; else fetches it.
+    Uses no network if the model has been fetched before; else fetches it.
 
     Raises:
         ConfigError: as `TransformersDepth` does.
@@ -87,6 +88,7 @@ def model_identity(config: DepthConfig) -> str:
             raise ConfigError(problem, "check who may read its files") from None
     if not _is_cached(config.model):
         _load(config.model)
+        fetch_card(config.model)
     return f"revision {hub_revision(config.model)}"
 
 
@@ -94,11 +96,11 @@ def _is_cached(model: str) -> bool:
     try:
         return hub_revision(model) is not None
     except ImportError:
-        return False  # loading says what is not installed
+        return False  # loading reports what is not installed
 
 
 def _fit(depth: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """The map at (h, w): every second sample's neighbourhood, not a mean over an edge."""
+    """The map at (h, w), by the nearest sample: a mean over an edge would be between near and far."""
     small = cv2.resize(depth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     with np.errstate(invalid="ignore"):
         return np.where(np.isfinite(small) & (small > 0), small, np.nan)
@@ -112,7 +114,9 @@ def _load(name: str) -> tuple[Any, Any, Any]:
     except ImportError as error:
         problem = f"depth.provider is transformers, but {error.name} is not installed"
         raise ConfigError(problem, f"{with_extra('models')}; or set depth.provider = geometry") from None
-    revision = {} if Path(name).is_dir() else {"revision": hub_revision(name) or "main"}  # what `model_identity` says
+    revision = (
+        {} if Path(name).is_dir() else {"revision": hub_revision(name) or "main"}
+    )  # the one that `model_identity` reports
     try:
         processor = AutoImageProcessor.from_pretrained(name, **revision)
         model = AutoModelForDepthEstimation.from_pretrained(name, dtype=torch.float32, **revision)

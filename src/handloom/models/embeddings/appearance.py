@@ -4,11 +4,11 @@
 |---|---|---|
 | `scene_gist` | 384 | GIST (Oliva and Torralba, IJCV 2001): energy of 3 x 8 Gabor filters, averaged over a 4 x 4 grid |
 | `scene_colour` | 160 | HSV histogram of 32 bins, image and quarters (spatial pyramid: Lazebnik et al., CVPR 2006) |
-| `hand_hog` | 144 | HOG (Dalal and Triggs, CVPR 2005) of the square round each hand: 4 x 4 cells of 9 directions |
+| `hand_hog` | 144 | HOG (Dalal and Triggs, CVPR 2005) of the square around each hand: 4 x 4 cells of 9 directions |
 | `hand_colour` | 32 | HSV histogram of the same squares |
 
 Each block is averaged over frames spread over the clip (GIST 8, colour 32, hands 16 at most), then balanced against the
-others (`descriptors.balance`). Without a visible hand both hand blocks are zero, and the scene carries the vector.
+others (`descriptors.balance`). Without a visible hand both hand blocks are zero.
 """
 
 from __future__ import annotations
@@ -23,22 +23,21 @@ from numpy.typing import NDArray
 
 from handloom.errors import ShapeError
 from handloom.models.embeddings.descriptors import balance, to_unit_float32
-from handloom.models.protocols import Frames
 from handloom.schemas.clip import Clip
-from handloom.schemas.values import NUM_HANDS, Hands, VideoInfo
+from handloom.schemas.values import NUM_HANDS, HandPoints, Hands, VideoInfo
 
 Floats = NDArray[np.float64]
 
 MAX_FRAMES = 32
 """Frames kept for a clip, whatever its length."""
 MAX_GIST_FRAMES, MAX_HAND_FRAMES = 8, 16
-"""GIST and HOG cost 1 ms a picture and see little new in the next one: they look at every other or every fourth."""
+"""GIST and HOG cost 1 ms an image and change little from one frame to the next: every second or fourth is enough."""
 FIRST_STEP_S = 0.25
 KEPT_SHORT_SIDE_PX, COLOUR_SHORT_SIDE_PX = 180, 72
 GIST_SIDE_PX, GIST_GRID, GIST_SCALES, GIST_DIRECTIONS = 64, 4, 3, 8
 HAND_SIDE_PX, HOG_CELLS, HOG_DIRECTIONS = 64, 4, 9
-HAND_MARGIN = 0.25  # the square round a hand's keypoints grows by this share of its side, each way
-MIN_HAND_PX = 8  # of the kept frame: below this a hand shows nothing but noise
+HAND_MARGIN = 0.25  # the square around a hand's keypoints grows by this share of its side, each way
+MIN_HAND_PX = 8  # of the kept frame; a smaller hand shows only noise
 HUES, SHADES, GREYS = 8, 3, 8
 
 WEIGHTS = {"scene_gist": 1.0, "scene_colour": 1.0, "hand_hog": 0.5, "hand_colour": 0.5}
@@ -46,10 +45,10 @@ FLOORS = {"scene_gist": 1e-6, "scene_colour": 1e-6, "hand_hog": 1e-3, "hand_colo
 
 
 class GistHogHsv:
-    """Appearance encoder of GIST, HOG and HSV histograms. Use: `begin`, `feed` each chunk in order, `finish`.
+    """Appearance of a clip by GIST, HOG and HSV histograms. Use: `begin`, `feed` each chunk in order, `finish`.
 
-    Which frames are looked at depends on their times alone: the first of every interval of 0.25 s since the clip's
-    first frame, and whenever that gives more than 32 frames, of intervals twice as long. So any chunking gives the same
+    Which frames are used depends on their times alone: the first of every interval of 0.25 s since the clip's first
+    frame; whenever that gives more than 32 frames, the intervals become twice as long. So any chunking gives the same
     bytes, and memory stays below 33 small frames (6 MB at 16:9).
     """
 
@@ -64,10 +63,10 @@ class GistHogHsv:
         self._kept: list[tuple[int, int, NDArray[np.uint8]]] = []  # (interval, index of the frame, small frame)
 
     def begin(self, clip: Clip, info: VideoInfo) -> None:
-        """Forget the clip before. `info` gives the source's size, in which `finish` gets the hands."""
+        """Start a clip. `info` gives the size of the source, in whose pixels `finish` gets the hands."""
         self._reset(info)
 
-    def feed(self, frames: Frames, frame_s: NDArray[np.float64]) -> None:
+    def feed(self, frames: NDArray[np.uint8], frame_s: NDArray[np.float64]) -> None:
         """The next frames, (n, h, w, 3) RGB, and their times. Raises ShapeError if their numbers differ."""
         if len(frames) != len(frame_s) or frames.ndim != 4:
             raise ShapeError(f"frames {frames.shape}, frame_s {frame_s.shape}: expected (n, h, w, 3) and (n,)")
@@ -77,10 +76,10 @@ class GistHogHsv:
             interval = self._interval(float(at_s))
             if not self._kept or interval > self._kept[-1][0]:
                 self._kept.append((interval, self._count, _at_most(frame, KEPT_SHORT_SIDE_PX)))
-                self._make_room()
+                self._thin_out()
             self._count += 1
 
-    def finish(self, hands: Hands) -> NDArray[np.float32]:
+    def finish(self, hands: Hands | HandPoints) -> NDArray[np.float32]:
         """The clip's embedding, (720,) float32, unit norm.
 
         Args:
@@ -100,14 +99,14 @@ class GistHogHsv:
             "hand_colour": colour,
         }
         vector = balance(blocks, FLOORS, WEIGHTS)
-        if vector is None:  # cannot be: a colour histogram of at least one pixel is never zero
+        if vector is None:  # impossible: a colour histogram of at least one pixel is never zero
             raise ShapeError(f"frames of shape {small[0].shape} hold no pixels")
         return to_unit_float32(vector)
 
     def _interval(self, at_s: float) -> int:
         return int(np.floor((at_s - self._start_s) / self._step_s + 1e-6))
 
-    def _make_room(self) -> None:
+    def _thin_out(self) -> None:
         while len(self._kept) > MAX_FRAMES:
             self._step_s *= 2
             first: dict[int, tuple[int, int, NDArray[np.uint8]]] = {}
@@ -115,7 +114,7 @@ class GistHogHsv:
                 first.setdefault(interval // 2, (interval // 2, index, frame))
             self._kept = list(first.values())
 
-    def _describe_hands(self, hands: Hands) -> tuple[Floats, Floats]:
+    def _describe_hands(self, hands: Hands | HandPoints) -> tuple[Floats, Floats]:
         """Mean HOG (144,) and colour histogram (32,) of the visible hands of the kept frames; zeros without one."""
         hogs, histograms = [], []
         for _, index, frame in _spread(self._kept, MAX_HAND_FRAMES):
@@ -138,12 +137,12 @@ class GistHogHsv:
 
 
 def _spread(items: list[Any], most: int) -> list[Any]:
-    """Every item, every second, every third, ...: at most `most`."""
+    """At most `most` items: every one, or every second, third, ..."""
     return items[:: max(1, -(-len(items) // most))]
 
 
 def _at_most(frame: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:
-    """The image shrunk to this short side, never enlarged; a copy, so that the caller's frames can go."""
+    """The image shrunk to this short side, never enlarged; a copy, so that the caller's frames can be freed."""
     height, width = frame.shape[:2]
     scale = min(1.0, short_side_px / min(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -151,7 +150,8 @@ def _at_most(frame: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:
 
 
 def _square(keypoints: Floats, size: Floats) -> tuple[int, int, int, int] | None:
-    """Left, top, right, bottom of the grown square round a hand, cut at the image; None if too little is inside."""
+    """Left, top, right, bottom of the grown square around a hand, clipped to the image; None if too little is
+    inside."""
     low, high = keypoints.min(0), keypoints.max(0)
     reach = (high - low).max() * (0.5 + HAND_MARGIN)
     middle = (low + high) / 2

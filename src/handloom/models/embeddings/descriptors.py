@@ -13,12 +13,12 @@ NUM_DIRECTIONS = 8
 
 
 def direction_votes(vectors: Floats, still: float | None, cap: float = np.inf) -> Floats:
-    """Votes of 2D vectors for 8 directions, shared linearly between the two nearest, and for standing still.
+    """Votes of 2D vectors for 8 directions, shared linearly between the two nearest, and for being at rest.
 
     Args:
         vectors: (..., 2); NaN votes for nothing.
-        still: length below which a vector counts (linearly) as standing still; None: no such bin.
-        cap: a vote never weighs more than this length, so that a few wild vectors do not decide.
+        still: length below which a vector counts (linearly) as at rest; None: no such bin.
+        cap: largest weight of a vote, a length, so that a few outliers do not decide.
 
     Returns:
         (..., 8) or, with `still`, (..., 9): the last bin weighs `still` for a vector of length zero.
@@ -38,7 +38,7 @@ def direction_votes(vectors: Floats, still: float | None, cap: float = np.inf) -
 
 
 def summed_votes(vectors: Floats, still: float, group: NDArray[np.integer], num_groups: int) -> Floats:
-    """(num_groups, 9): `direction_votes` of (n, 2) vectors, summed over each of their groups (n,); to the last bit."""
+    """(num_groups, 9): `direction_votes` of (n, 2) vectors, summed by their groups (n,); equal to the last bit."""
     known, length, lower, share = _directions(vectors, np.inf)
     moving = np.clip(length / still, 0, 1)
     votes = np.empty((len(vectors), 3))
@@ -52,7 +52,8 @@ def summed_votes(vectors: Floats, still: float, group: NDArray[np.integer], num_
 
 
 def _directions(vectors: Floats, cap: float) -> tuple[NDArray[np.bool_], Floats, Floats, Floats]:
-    """Which vectors are known, their length up to `cap`, the direction below, and the share of the one above it."""
+    """Which vectors are known; their lengths up to `cap`; the lower of the two nearest directions; the upper one's
+    share."""
     known = np.isfinite(vectors[..., 0]) & np.isfinite(vectors[..., 1])
     x, y = np.where(known, vectors[..., 0], 0.0), np.where(known, vectors[..., 1], 0.0)
     length = np.minimum(np.hypot(x, y), cap)
@@ -62,7 +63,7 @@ def _directions(vectors: Floats, cap: float) -> tuple[NDArray[np.bool_], Floats,
 
 
 def fourier_pyramid(signals: Floats, levels: int = 2, num_coefficients: int = 4, samples: int = 64) -> Floats:
-    """Magnitudes of the low Fourier coefficients of each signal, over the whole and over halves, quarters, ...
+    """Magnitudes of the low Fourier coefficients of each signal, over the whole clip and its halves, quarters, ...
 
     Args:
         signals: (T, C), T >= 1, finite, evenly spaced in time; any length is averaged or interpolated to `samples`.
@@ -106,9 +107,9 @@ def average_resample(signals: Floats, samples: int) -> Floats:
 
 
 def balance(blocks: Mapping[str, Floats], floors: Mapping[str, float], weights: Mapping[str, float]) -> Floats | None:
-    """Concatenate blocks so that each weighs what it should: signed square root, L2 per block, weight, L2 over all.
+    """Concatenate blocks by weight: signed square root, L2 norm per block, weight, L2 norm over all.
 
-    A block shorter than its floor is noise and counts less, in proportion (as the epsilon of HOG's L2 norm does).
+    A block smaller than its floor is mostly noise and counts less (as with the epsilon of HOG's L2 norm).
 
     Returns:
         (D,) unit norm, or None where every block is zero.

@@ -1,16 +1,16 @@
-"""Embedding `motion`: what the hands and the surface points do, in 608 numbers, from a row's own columns.
+"""Embedding `motion`: what the hands and the surface points do, in 608 numbers, from a row's columns.
 
-A function of the stored arrays, so it can be computed again from a row: a search can ask for the mirrored clip.
+A function of the stored arrays, so that a search can compute it for the mirrored clip.
 
 Steps: hands and tracks are interpolated to one time grid of about 7.5 Hz in real time (so the sampling rate hardly
 matters) and measured in units of sqrt(width * height) (so the image size does not); the dominant camera motion of each
 step is removed, hands left out of its estimate (Wang and Schmid, Improved trajectories, ICCV 2013, section 3.1); nine
-blocks describe what is left, each normalised so that none drowns the others (see `descriptors.balance`).
+blocks describe what is left, each normalised so that none dominates (see `descriptors.balance`).
 
 | block | dims | what |
 |---|---|---|
 | `hand_path` | 96 | Fourier Temporal Pyramid (Wang et al., CVPR 2012) of each hand's palm x, y, log size, pinch |
-| `hand_way` | 32 | the same signals' first four DCT coefficients, with sign: tells there from back, open from close |
+| `hand_way` | 32 | the same signals' first four DCT coefficients, with sign: there and back, open and close differ |
 | `hand_flow` | 54 | HOF of each hand's keypoints, over the clip and its two halves (Laptev et al., CVPR 2008) |
 | `hand_shape` | 92 | 15 finger bends from 3D, mean and spread; 2D directions of palm and knuckles, each hand |
 | `hand_place` | 35 | where each palm is (soft 4 x 3 grid), shares seen, sizes, speeds, one hand from the other |
@@ -19,7 +19,7 @@ blocks describe what is left, each normalised so that none drowns the others (se
 | `flow_edges` | 80 | motion boundary histograms (Dalal et al., ECCV 2006) of the residual flow: image and quarters |
 | `flow_time` | 48 | Fourier Temporal Pyramid of the strength of the residual flow in each quarter |
 
-A block about something not seen (a hand, the tracks) is zero and the others carry the vector.
+The block of something that is not seen (a hand, the tracks) is zero.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ShapeError
-from handloom.geometry.hands.model import PALM
 from handloom.models.embeddings.descriptors import (
     average_resample,
     balance,
@@ -40,13 +39,13 @@ from handloom.models.embeddings.descriptors import (
     to_unit_float32,
 )
 from handloom.models.embeddings.motion_signals import FASTEST, NUM_LAGS, STILL, MotionSignals, measure
+from handloom.schemas.hand_topology import CHAINS, INDEX, LITTLE, MIDDLE, PALM, THUMB, WRIST
 from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Hands, Tracks, VideoInfo
 
 Floats = NDArray[np.float64]
 
 DIRECTION_CAP = 3.0
 """Length of palm or knuckle row, in hand sizes, at which its vote for a direction is capped."""
-FINGERS = np.array([[0, 1, 2, 3, 4], [0, 5, 6, 7, 8], [0, 9, 10, 11, 12], [0, 13, 14, 15, 16], [0, 17, 18, 19, 20]])
 
 WEIGHTS = {
     "hand_path": 0.7,
@@ -79,14 +78,14 @@ def encode_motion(
     """The motion embedding of a clip: (608,) float32, unit norm, the same bytes for the same input.
 
     Args:
-        hands, tracks: over T frames, in source pixels. Values not finite, or far outside the image, are unseen.
-        frame_s: (T,) seconds, increasing; a frame that does not come later than the one before is left out.
+        hands, tracks: over T frames, in source pixels. Values not finite, or far outside the image, are not seen.
+        frame_s: (T,) seconds, increasing; a frame that is not later than the one before is left out.
         info: gives the size of the source.
         mirrored: describe the left/right mirrored clip: equals `encode_motion` of `mirror_clip`.
 
     Returns:
-        None where there is no motion to describe: fewer than two frames, or neither a hand nor a track that is seen in
-        two frames that follow each other. A clip in which nothing moves does have an embedding (its zero bins).
+        None if there is no motion to describe: fewer than two frames, or neither a hand nor a track that is seen in two
+        consecutive frames. A clip in which nothing moves has an embedding (its zero bins).
 
     Raises:
         ShapeError: the arrays disagree in T or N.
@@ -107,7 +106,7 @@ def encode_motion(
 
 
 def mirror_clip(hands: Hands, tracks: Tracks, info: VideoInfo) -> tuple[Hands, Tracks]:
-    """The clip as a mirror shows it: x turned round, left and right hand swapped."""
+    """The clip in a mirror: x reversed, left and right hand swapped."""
     turn_px = np.array([-1, 1], np.float32)
     shift_px = np.array([info.width - 1, 0], np.float32)
     mirrored_hands = Hands(
@@ -161,16 +160,16 @@ def _blocks(motion: MotionSignals, hands: Hands, info: VideoInfo) -> dict[str, F
 
 
 def _autocorrelation(velocity: Floats) -> Floats:
-    """(12,) of a (S, 2) velocity, zeros where unknown: how alike the motion is to itself one, two, ... steps later."""
+    """(12,) autocorrelation of a (S, 2) velocity at lags of 1 to 12 steps; zeros where unknown."""
     energy = np.sum(velocity**2) + 0.25 * STILL**2 * len(velocity)
     lags = [np.sum(velocity[:-lag] * velocity[lag:]) if lag < len(velocity) else 0.0 for lag in range(1, NUM_LAGS + 1)]
     return np.array(lags) / energy
 
 
 def _hand_signals(motion: MotionSignals, hand: int) -> Floats:
-    """(S+1, 4) of one hand: its palm's way (x, y) with the camera motion removed, its log size and its pinch.
+    """(S+1, 4) of one hand: its palm's path (x, y) without the camera's motion, its log size and its pinch.
 
-    Where the hand is not seen its palm rests and the others are interpolated; zeros if it is never seen.
+    While the hand is not seen its palm rests and the others are interpolated; zeros if it is never seen.
     """
     keypoints = motion.hand[:, hand]
     seen = np.isfinite(keypoints[:, 0, 0])
@@ -179,7 +178,7 @@ def _hand_signals(motion: MotionSignals, hand: int) -> Floats:
     steps = np.nan_to_num(motion.hand_velocity[:, hand][:, PALM].mean(1)) * motion.step_s
     path = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
     size = _size(keypoints)
-    pinch = np.hypot(*(keypoints[:, 4] - keypoints[:, 8]).T) / size
+    pinch = np.hypot(*(keypoints[:, THUMB[-1]] - keypoints[:, INDEX[-1]]).T) / size
     moments = np.arange(len(seen))
     filled = [np.interp(moments, moments[seen], column[seen]) for column in (np.log(size), pinch)]
     return np.concatenate([path, np.stack(filled, axis=1)], axis=1)
@@ -195,7 +194,7 @@ def _hand_shape(motion: MotionSignals, hands: Hands, hand: int) -> Floats:
     """(46,) of one hand: mean (from 0.5 rad) and spread of 15 finger bends; 2D directions of palm and knuckles."""
     points = hands.keypoints_cam_m[:, hand].astype(np.float64)
     seen = hands.visible[:, hand] & (np.abs(np.nan_to_num(points, nan=np.inf)) < 1e3).all((1, 2))
-    bones = np.diff(points[seen][:, FINGERS], axis=2)  # (seen, 5, 4, 3)
+    bones = np.diff(points[seen][:, CHAINS], axis=2)  # (seen, 5, 4, 3)
     length = np.maximum(np.sqrt(np.sum(bones**2, axis=-1)), 1e-9)
     cosine = np.sum(bones[:, :, :-1] * bones[:, :, 1:], axis=-1) / (length[..., :-1] * length[..., 1:])
     bends = np.arccos(np.clip(cosine, -1, 1)).reshape(-1, 15)
@@ -203,7 +202,8 @@ def _hand_shape(motion: MotionSignals, hands: Hands, hand: int) -> Floats:
     spread = bends.std(0) if len(bends) else np.zeros(15)
     keypoints = motion.hand[:, hand]
     size = _size(keypoints)[:, None]
-    palm, knuckles = (keypoints[:, 9] - keypoints[:, 0]) / size, (keypoints[:, 17] - keypoints[:, 5]) / size
+    palm = (keypoints[:, MIDDLE[0]] - keypoints[:, WRIST]) / size
+    knuckles = (keypoints[:, LITTLE[0]] - keypoints[:, INDEX[0]]) / size
     share = max(int(np.isfinite(size).sum()), 1)
     directions = [direction_votes(v, still=None, cap=DIRECTION_CAP).sum(0) / share for v in (palm, knuckles)]
     return np.concatenate([mean, spread, *directions])

@@ -1,4 +1,4 @@
-"""What moves in a clip, on one time grid, with the camera's own motion taken out: the signals `motion` is made of."""
+"""The signals of the embedding `motion`: what moves in a clip, on one time grid, without the camera's motion."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Floats = NDArray[np.float64]
 STEP_S = 2 / 15
 """Time grid of the descriptor: 7.5 Hz, half the default sampling rate."""
 MAX_GAP_S = 0.5
-"""A hand unseen for less than this is interpolated (for the embedding only)."""
+"""A hand that is not seen for less than this is interpolated, for the embedding only."""
 STILL = 0.05
-"""Speed below which a point stands still, in sqrt(width * height) per second: 0.4 px a frame in IJCV 2013's videos."""
+"""Speed below which a point is at rest, in sqrt(width * height) per second: 0.4 px a frame in IJCV 2013's videos."""
 FASTEST = 2.0
 """Votes are capped at this speed, in sqrt(width * height) per second."""
 NUM_LAGS = 12
 MAX_STEPS_PER_FRAME = 16
 """A video sampled more slowly than 0.5 Hz is described on a coarser grid."""
 RASTER = (12, 16)  # rows, columns on which the residual flow is differentiated
-HAND_MARGIN = 0.3  # the box round a hand grows by this share of its size on each side before tracks are masked
+HAND_MARGIN = 0.3  # the box around a hand grows by this share of its size on each side before tracks are masked
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class MotionSignals:
 def measure(
     hands: Hands, tracks: Tracks, frame_s: NDArray[np.float64], frames: NDArray[np.int64], info: VideoInfo
 ) -> MotionSignals:
-    """Walk the time grid once; memory does not grow with the number of tracks times the number of steps."""
+    """Compute the signals in one pass over the time grid; memory does not grow with tracks times steps."""
     times = frame_s[frames]
     steps = int(np.clip(round((times[-1] - times[0]) / STEP_S), 1, MAX_STEPS_PER_FRAME * len(times)))
     grid = np.linspace(times[0], times[-1], steps + 1)
@@ -68,7 +68,7 @@ def measure(
         voters = both & ~_near_hands(before, hand_px[k])
         homography, _ = dominant_homography(before[voters], after[voters], info.width, info.height)
         if not np.isfinite(homography).all():
-            homography = np.eye(3)  # unknown: nothing is compensated
+            homography = np.eye(3)  # unknown: the camera's motion is not removed
         scale = 1 / (unit * step_s)
         hand_velocity[k] = (hand_px[k + 1] - warp(homography, hand_px[k])) * scale
         flow = np.zeros_like(before)
@@ -90,7 +90,7 @@ def measure(
 def _in_reach(points: Floats, info: VideoInfo) -> NDArray[np.bool_]:
     """Finite and at most half an image size outside the image."""
     x, y = points[..., 0] / info.width, points[..., 1] / info.height
-    with np.errstate(invalid="ignore"):  # what is not finite is not below one either
+    with np.errstate(invalid="ignore"):  # NaN compares as false
         return (np.abs(x - 0.5) < 1.0) & (np.abs(y - 0.5) < 1.0)
 
 
@@ -111,13 +111,13 @@ def _hand_on_grid(
     share = np.where(gap > 0, (grid - seen_s[left]) / np.where(gap > 0, gap, 1), 0.0)
     longest = max(MAX_GAP_S, 2.5 * float(np.median(np.diff(times))))
     known = (seen_s[left] <= grid + 1e-6) & (grid <= seen_s[right] + 1e-6) & (gap <= longest)
-    between = values[left] + (values[right] - values[left]) * share[:, None, None]
-    found[known] = between[known]
+    interpolated = values[left] + (values[right] - values[left]) * share[:, None, None]
+    found[known] = interpolated[known]
     return found
 
 
 def _tracks_at(tracks: Tracks, times: Floats, frames: NDArray[np.int64], at_s: float, info: VideoInfo) -> Floats:
-    """(N, 2) pixels at one time, between the two frames round it; NaN unless seen in both."""
+    """(N, 2) pixels at one time, interpolated between the two frames around it; NaN unless seen in both."""
     right = int(np.clip(np.searchsorted(times, at_s), 1, len(times) - 1))
     share = (at_s - times[right - 1]) / (times[right] - times[right - 1])
     share = 0.0 if share < 1e-3 else 1.0 if share > 1 - 1e-3 else share
@@ -130,7 +130,7 @@ def _tracks_at(tracks: Tracks, times: Floats, frames: NDArray[np.int64], at_s: f
 
 
 def _near_hands(points: Floats, hands_px: Floats) -> NDArray[np.bool_]:
-    """(N,) whether a point lies in the grown box round a hand; hands_px (2, 21, 2)."""
+    """(N,) whether a point lies in the grown box around a hand; hands_px (2, 21, 2)."""
     near = np.zeros(len(points), bool)
     for keypoints in hands_px[np.isfinite(hands_px).all((1, 2))]:
         low, high = keypoints.min(0), keypoints.max(0)

@@ -1,5 +1,5 @@
-"""What a clip's hands look like beside what is around them: colours learnt from its surest sightings, whatever skin,
-gloves and light there are; and how much a skeleton lies on such colours.
+"""The colours of a clip's hands and of their surroundings, learned from its surest detections, whatever the skin,
+gloves and light; and a score of how much a skeleton lies on such colours.
 """
 
 from __future__ import annotations
@@ -7,32 +7,32 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.geometry.hands.model import BONES
 from handloom.geometry.hands.tracklets import hand_size
 from handloom.models.protocols import ClipFrames
+from handloom.schemas.hand_topology import BONES
 
 Floats = NDArray[np.float64]
 
-_ALONG = np.array([0.15, 0.5, 0.85])  # where a bone is looked at
-# Colour bins: brightness, and the differences of red and blue from it, which skin and most things keep within 80..176.
+_ALONG = np.array([0.15, 0.5, 0.85])  # places along a bone where the image is sampled
+# Colour bins: brightness, red minus it, blue minus it. These differences are within 80..176 for skin and most things.
 _SHAPE = (6, 16, 16)
 _BRIGHT, _CHROMA, _LOWEST = 43, 6, 80  # widths of bins, and where those of the differences begin
 
 # All chosen by hand on 37 real clips and 16 rendered ones, not fitted.
-SURE = 0.85  # presence of sightings that are learnt from
-LEAST_LEARNT, MOST_LEARNT = 4, 60  # sightings
-RING = 0.35  # how far around a hand's box its surroundings reach, in hand sizes,
-APART = 0.2  # and how far they are from its bones
+SURE = 0.85  # least presence of detections to learn from
+LEAST_LEARNT, MOST_LEARNT = 4, 60  # detections
+RING = 0.35  # the surroundings reach so far around a hand's box, in hand sizes,
+APART = 0.2  # and keep so far from its bones
 RING_GRID = 10
-FLOOR = 2e-4  # of all pixels of a kind: a bin that was never seen says nothing
-LIMIT = 2.0  # of one pixel's word, nats
-LEAST_SEEN = 15  # places of a skeleton that have to be in the picture
-TOLD_APART = 0.8  # usual score of a clip's own hands, below which their colours say too little
+FLOOR = 2e-4  # share added to each bin, so that rare colours have log-odds near 0
+LIMIT = 2.0  # largest log-odds of one pixel, nats
+LEAST_SEEN = 15  # of a skeleton's 69 places, as many must be in the image
+TOLD_APART = 0.8  # least median score of the hands learned from; below it hands and surroundings look alike
 
 
 class HandColours:
-    """Learnt with `learn`. Scores are mean log-odds of the colours on a skeleton being a hand's: 1 to 2 on a
-    hand, below 0 beside it.
+    """Made by `learn`. A score is the mean log-odds that the colours on a skeleton are a hand's: 1 to 2 on a hand,
+    below 0 beside it. usual: the median score of the hands learned from.
     """
 
     def __init__(self, log_odds: Floats, usual: float = 0.0) -> None:
@@ -42,9 +42,12 @@ class HandColours:
     def learn(
         cls, frames: ClipFrames, points: Floats, shown: NDArray[np.bool_], confidence: NDArray[np.floating]
     ) -> HandColours | None:
-        """None where there are too few sightings, or hands look like what is around them.
+        """The colours of a clip; None if there are too few detections, or hands look like their surroundings.
 
-        points: (T, 2, 21, 2), pixels of `frames`. shown: (T, 2), seen and not interpolated. confidence: (T, 2).
+        Args:
+            points: (T, 2, 21, 2), pixels of `frames`.
+            shown: (T, 2), hands that were detected, not interpolated.
+            confidence: (T, 2).
         """
         sure = np.argwhere(shown & (confidence >= SURE))
         chosen = sure if len(sure) >= LEAST_LEARNT else np.argwhere(shown)
@@ -53,7 +56,7 @@ class HandColours:
         frame, hand = chosen[:: -(-len(chosen) // MOST_LEARNT)].T
         own, other = points[frame, hand], np.where(shown[frame, 1 - hand, None, None], points[frame, 1 - hand], np.inf)
         around, on = (_spread(_bins(frames, frame, places)) for places in (_around(own, other), _on(own)))
-        # To whole 1024ths: logarithms differ in the last digit from processor to processor.
+        # Rounded to 1/1024: the last digit of a logarithm differs between processors.
         log_odds = np.round(1024 * np.clip(np.log((on + FLOOR) / (around + FLOOR)), -LIMIT, LIMIT)) / 1024
         scores = cls(log_odds).scores(frames, frame, own)
         scores = scores[np.isfinite(scores)]
@@ -61,7 +64,7 @@ class HandColours:
         return cls(log_odds, usual) if usual >= TOLD_APART else None
 
     def scores(self, frames: ClipFrames, frame: NDArray[np.integer], points: Floats) -> Floats:
-        """(n,) frames and (n, 21, 2) points in their pixels to (n,); NaN where too little is in the picture."""
+        """(n,) scores of (n, 21, 2) points in the frames numbered (n,); NaN where too few are in the image."""
         bins = _bins(frames, frame, _on(points))
         inside = (bins >= 0).sum(axis=1)
         total = np.where(bins >= 0, self._log_odds[bins], 0.0).sum(axis=1)
@@ -69,13 +72,13 @@ class HandColours:
 
 
 def _on(points: Floats) -> Floats:
-    """(n, 21, 2) hands to (n, 69, 2) places on their bones."""
-    first, last = points[:, BONES[:, 0], None], points[:, BONES[:, 1], None]
+    """(n, 69, 2) places on the bones of (n, 21, 2) hands."""
+    first, last = (points[:, list(ends), None] for ends in zip(*BONES, strict=True))
     return (first + (last - first) * _ALONG[:, None]).reshape(len(points), len(BONES) * len(_ALONG), 2)
 
 
 def _around(points: Floats, other: Floats) -> Floats:
-    """(n, 100, 2) places around hands; infinite where they lie on the hand or on the other one.
+    """(n, 100, 2) places around hands; infinite where they are near the hand or the other one.
 
     points, other: (n, 21, 2), infinite where there is no other hand.
     """
@@ -91,9 +94,9 @@ def _around(points: Floats, other: Floats) -> Floats:
 
 
 def _bins(frames: ClipFrames, frame: NDArray[np.integer], places: Floats) -> NDArray[np.int64]:
-    """(n,) frames and (n, m, 2) places to (n, m) bins of their colours, -1 outside the picture.
+    """(n, m) colour bins at (n, m, 2) places of the frames numbered (n,), -1 outside the image.
 
-    In whole numbers: the same on every processor.
+    Integer arithmetic: the same on every processor.
     """
     height, width = frames.rgb(int(frame[0])).shape[:2] if len(frame) else (1, 1)
     inside = ((places > -0.5) & (places < [width - 0.5, height - 0.5])).all(axis=-1)
@@ -109,7 +112,7 @@ def _bins(frames: ClipFrames, frame: NDArray[np.integer], places: Floats) -> NDA
 
 
 def _spread(bins: NDArray[np.int64]) -> Floats:
-    """Shares of all bins, each bin's a little in its neighbours."""
+    """The share of every bin, smoothed over neighbouring bins."""
     out = np.bincount(bins[bins >= 0], minlength=int(np.prod(_SHAPE))).reshape(_SHAPE).astype(np.float64)
     for axis, share in ((0, 0.25), (1, 0.5), (2, 0.5)):
         edge = [(1, 1) if each == axis else (0, 0) for each in range(3)]

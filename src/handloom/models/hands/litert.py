@@ -14,10 +14,10 @@ from handloom.models.quiet import quiet_stderr
 _SHARES = np.arange(256, dtype=np.float32) * np.float32(1 / 255)  # of white, by grey level
 
 
-class LiteRtNets:
-    """Palm and hand network. One thread: an actor is scheduled on one core, and results do not depend on it.
+class LiteRtHandNetworks:
+    """Palm and hand network on one thread, since an actor has one core; results do not depend on it.
 
-    batch: how many pictures a call should bring; more bring nothing on one thread.
+    batch: images per call; on one thread larger batches are not faster.
     """
 
     batch = 1
@@ -26,13 +26,13 @@ class LiteRtNets:
         self._palm = _Runner(model_path(PALM_FILES[complexity]))
         self._hand = _Runner(model_path(HAND_FILES[complexity]))
 
-    def palms(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+    def palms(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         """(n, 192, 192, 3) to boxes (n, 2016, 18) and raw scores (n, 2016, 1)."""
-        return self._palm(pictures)
+        return self._palm(images)
 
-    def hands(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+    def hands(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         """(n, 224, 224, 3) to keypoints (n, 63), presence (n, 1), handedness (n, 1), metric keypoints (n, 63)."""
-        return self._hand(pictures)
+        return self._hand(images)
 
 
 class _Runner:
@@ -45,10 +45,10 @@ class _Runner:
         self._input = self._net.get_input_details()[0]["index"]
         self._outputs = [output["index"] for output in self._net.get_output_details()]
 
-    def __call__(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+    def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         rows = []
-        for picture in pictures:
-            self._net.set_tensor(self._input, cv2.LUT(picture, _SHARES)[None])  # a third of a product's time
+        for image in images:
+            self._net.set_tensor(self._input, cv2.LUT(image, _SHARES)[None])  # a third of a product's time
             self._net.invoke()
             rows.append([self._net.get_tensor(output)[0] for output in self._outputs])
         return tuple(np.stack(column) for column in zip(*rows, strict=True))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from handloom.errors import ClipError
 from handloom.geometry.hands.handedness import assign
 from handloom.geometry.hands.tracklets import Detections, keep_hands, link
-from handloom.models.hands.points import in_slots
+from handloom.models.hands.hand_points import to_hand_points
 from handloom.models.protocols import ClipFrames
 from handloom.models.quiet import quiet_stderr
 from handloom.schemas.clip import Clip
@@ -34,7 +34,7 @@ OUTPUTS = ["multi_hand_landmarks", "multi_hand_world_landmarks", "multi_handedne
 
 @dataclass
 class _Found:
-    """What the graph has found so far."""
+    """Detections of the frames processed so far, one entry each."""
 
     frame: list[int] = field(default_factory=list)
     landmarks: list[NDArray[np.float64]] = field(default_factory=list)  # (21, 2), shares of width and height
@@ -46,21 +46,21 @@ class _Found:
 class MediaPipeHands:
     """MediaPipe's hand graph in tracking mode, at most two hands, frame by frame.
 
-    The graph is MediaPipe's own with one more output, the landmark model's hand presence. One graph lives as long as
-    the worker and is started anew for each clip (1 to 3 ms), which forgets the hands it was tracking.
+    The graph is MediaPipe's own with one more output, the landmark model's hand presence. It is built once per worker
+    and reset for each clip (1 to 3 ms), which makes it forget the hands it was tracking.
 
-    `confidence` in the result is the hand presence: the landmark model's probability that the crop it was given holds a
-    hand. It is above `min_tracking_confidence` for every visible hand, and says nothing about left and right.
+    `confidence` in the result is the hand presence: the landmark model's probability that its crop holds a hand. It is
+    above `min_tracking_confidence` for every visible hand, and does not depend on left and right.
 
-    MediaPipe's handedness takes the image for a mirrored one, so it is swapped here; then left and right are decided
-    over the whole clip (`geometry.handedness`).
+    MediaPipe expects mirrored images, so its handedness is swapped here. Left and right are then decided over the whole
+    clip (`geometry.hands.handedness`).
     """
 
-    def __init__(self, config: HandsConfig) -> None:
+    def __init__(self, config: HandsConfig, graph: solution_base.SolutionBase | None = None) -> None:
         self._config = config
-        self._graph: solution_base.SolutionBase | None = None
-        self._fresh = False  # started, and no frame fed yet
-        self._seen_hand = False  # since construction
+        self._graph = graph  # None: MediaPipe's own is built
+        self._fresh = False  # started, no frame processed yet
+        self._seen_hand = False  # since construction: MediaPipe logs to stderr at the first hand
         self._start_graph()
 
     def extract(self, clip: Clip, info: VideoInfo, frames: ClipFrames) -> HandPoints:
@@ -79,7 +79,7 @@ class MediaPipeHands:
                     result = self._graph.process(input_data={"image": np.ascontiguousarray(frames.rgb(at))})
                 self._collect(raw, at, result)
         except (RuntimeError, ValueError) as error:
-            self._graph, self._fresh = None, False  # the graph is given up, the next clip gets a new one
+            self._graph, self._fresh = None, False  # the next clip gets a new graph
             problem = f"MediaPipe failed at frame {at} of the clip: {str(error)[:300]}"
             hint = "look at the clip; if it is sound, report it with the message above"
             raise ClipError(clip.clip_id, STAGE, "model_failed", problem, hint) from error
@@ -88,10 +88,10 @@ class MediaPipeHands:
     def _start_graph(self) -> None:
         with quiet_stderr():
             if self._graph is None:
-                self._graph = _build_graph(self._config)
+                self._graph = build_graph(self._config)
             else:
                 self._graph.reset()
-            self._graph._graph.wait_until_idle()  # the models are loaded, and have had their say
+            self._graph._graph.wait_until_idle()  # the models are loaded and have logged what they log
         self._fresh = True
 
     def _collect(self, raw: _Found, frame: int, result: Any) -> None:
@@ -113,7 +113,7 @@ class MediaPipeHands:
 def _assigned(clip: Clip, info: VideoInfo, frame_s: NDArray[np.float64], raw: _Found) -> HandPoints:
     found = Detections(
         np.array(raw.frame, np.int64),
-        # MediaPipe's coordinates are shares of the picture; ours have (0, 0) at the centre of the first pixel.
+        # MediaPipe's coordinates are shares of the image; ours have (0, 0) at the centre of the first pixel.
         np.array(raw.landmarks, np.float64).reshape(-1, NUM_KEYPOINTS, 2) * [info.width, info.height] - 0.5,
         np.array(raw.right, np.float64),
         np.array(raw.presence, np.float64),
@@ -128,11 +128,11 @@ def _assigned(clip: Clip, info: VideoInfo, frame_s: NDArray[np.float64], raw: _F
         *(sides.ego, sides.ego_log_odds),
     )
     model_m = np.array(raw.world_m, np.float64).reshape(-1, NUM_KEYPOINTS, 3)[kept]
-    return in_slots(len(frame_s), detections, sides, crowded, model_m, clip.view)
+    return to_hand_points(len(frame_s), detections, sides, crowded, model_m, clip.view)
 
 
 def _passed(presence: list[float], config: HandsConfig, num_hands: int) -> list[float]:
-    """Presence of the hands that the graph let through: it scores every crop, and drops those below its threshold."""
+    """Presence of the hands that the graph returned: it scores every crop, and drops those below its threshold."""
     threshold = np.float32(config.min_tracking_confidence)
     passed = [score for score in presence if np.float32(score) > threshold]
     if len(passed) != num_hands:
@@ -140,7 +140,7 @@ def _passed(presence: list[float], config: HandsConfig, num_hands: int) -> list[
     return passed
 
 
-def _build_graph(config: HandsConfig) -> solution_base.SolutionBase:
+def build_graph(config: HandsConfig) -> solution_base.SolutionBase:
     """`mediapipe.solutions.hands.Hands` with hand presence as one more output."""
     validated = validated_graph_config.ValidatedGraphConfig()
     validated.initialize(binary_graph_path=os.path.join(os.path.dirname(mediapipe.__file__), GRAPH))

@@ -1,4 +1,4 @@
-"""Hands of a whole clip: MediaPipe's networks run directly, forwards and backwards in time. A HandExtractor."""
+"""Hands of a whole clip by MediaPipe's networks, followed forwards and backwards in time: a HandExtractor."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from handloom.geometry.hands.handedness import assign
 from handloom.geometry.hands.smooth import fill_gaps, smooth
 from handloom.geometry.hands.tracklets import Detections, keep_hands, link
 from handloom.models.devices import check_device
-from handloom.models.hands.check import check_on_hands, tracks_without_palms
-from handloom.models.hands.points import in_slots
-from handloom.models.hands.reader import Nets, Track
-from handloom.models.hands.search import KEEP, HandSearch
+from handloom.models.hands.detector import HandNetworks, HandTrack
+from handloom.models.hands.hand_points import to_hand_points
+from handloom.models.hands.tracker import FOLLOW_SHARE, HandTracker
+from handloom.models.hands.verify import tracks_without_palms, verify_hands
 from handloom.models.protocols import ClipFrames
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import HandsConfig
@@ -27,32 +27,32 @@ log = logging.getLogger(__name__)
 
 STAGE = "hands"
 VERSION = "3"
-# A tracklet is taken for a hand only if it lasts, or if the network is sure of it. Chosen by hand on two EgoDex clips,
-# rendered scenes and four clips without hands (none is found there), not fitted.
+# A tracklet is a hand only if it lasts long enough or has a high presence. Chosen by hand on two EgoDex clips, rendered
+# scenes and four clips without hands (none is found there), not fitted.
 SURE_PRESENCE = 0.8
 MIN_PRESENCE = 0.68
 MIN_SECONDS = 0.19
 
 
 class OfflineHands:
-    """Finds palms in few frames and follows each hand both ways (`hands_search`); left and right are decided over the
-    whole clip, short gaps filled, keypoints smoothed; where colours doubt that a hand is there, it is looked at again.
+    """Finds palms in few frames and follows each hand both ways (`tracker`). Left and right are decided over the whole
+    clip, short gaps are filled, keypoints smoothed, and hands whose colours look wrong are checked (`verify`).
 
-    `confidence` is the hand network's presence: the probability that the crop it was given holds a hand. In frames
-    that were not measured it is the lesser of the two neighbours', in filled gaps half of that.
+    `confidence` is the hand network's presence: the probability that its crop holds a hand. In frames that were not
+    measured it is the lesser of the two neighbours', in filled gaps half of that.
 
     device: `cpu` (LiteRT) or `cuda` (torch). On a CPU both agree within 0.01 pixels; CUDA was not measured yet.
     """
 
     def __init__(self, config: HandsConfig, device: str = "cpu") -> None:
         self._config = config
-        self._nets = make_nets(config.model_complexity, device)
+        self._networks = make_networks(config.model_complexity, device)
 
     def extract(self, clip: Clip, info: VideoInfo, frames: ClipFrames) -> HandPoints:
         """Both hands of the clip.
 
         Raises:
-            ClipError: `model_failed`: frames that are no pictures.
+            ClipError: `model_failed`, the frames are not images.
         """
         if not len(frames):
             return _assigned(clip, info, frames.frame_s, [], (1, 1))
@@ -62,47 +62,47 @@ class OfflineHands:
             raise ClipError(clip.clip_id, STAGE, "model_failed", problem, "look at how the clip was decoded")
         config = self._config
         least = config.min_tracking_confidence
-        search = HandSearch(self._nets, frames, config.min_detection_confidence, least)
+        search = HandTracker(self._networks, frames, config.min_detection_confidence, least)
         size, frame_s = (shape[1], shape[0]), np.asarray(frames.frame_s, np.float64)
-        tracks, reader = search.run(), search.reader
-        found = _assigned(clip, info, frame_s, tracks, size, tracks_without_palms(reader, tracks))
+        tracks, detector = search.run(), search.detector
+        found = _assigned(clip, info, frame_s, tracks, size, tracks_without_palms(detector, tracks))
         scale = np.array([info.width, info.height]) / size
-        checked = check_on_hands(reader, _smoothed(found, frame_s), scale, KEEP * least)
+        checked = verify_hands(detector, _smoothed(found, frame_s), scale, FOLLOW_SHARE * least)
         log.debug(
-            "clip_id=%s stage=%s asked=%d moved=%d dropped=%d",
-            *(clip.clip_id, STAGE, checked.asked.sum(), checked.moved.sum(), checked.dropped.sum()),
+            "clip_id=%s stage=%s checked=%d moved=%d dropped=%d",
+            *(clip.clip_id, STAGE, checked.checked.sum(), checked.moved.sum(), checked.dropped.sum()),
         )
         if not (checked.moved | checked.dropped).any():
             return checked.hands
-        # The new sightings among the old ones as they were measured: beside smoothed ones they would stand out.
+        # New detections are smoothed together with the measured ones; beside smoothed ones they would stand out.
         measured = np.where(checked.moved[..., None, None], checked.hands.keypoints_px, found.keypoints_px)
         measured[checked.dropped] = np.nan
         return _smoothed(replace(checked.hands, keypoints_px=measured), frame_s, sure=checked.moved)
 
 
-def make_nets(complexity: int, device: str = "cpu") -> Nets:
-    """Raises ConfigError where the asked device is not there."""
+def make_networks(complexity: int, device: str = "cpu") -> HandNetworks:
+    """The palm and hand networks on a device. Raises ConfigError if there is no such device."""
     if device == "cpu":
-        from handloom.models.hands.litert import LiteRtNets
+        from handloom.models.hands.litert import LiteRtHandNetworks
 
-        return LiteRtNets(complexity)
+        return LiteRtHandNetworks(complexity)
     if device != "cuda":
         raise ConfigError(f"hands.device = {device!r}; expected cpu or cuda", "correct hands.device")
     check_device("hands.device", device)
-    from handloom.models.hands.torch_networks import TorchNets
+    from handloom.models.hands.torch_networks import TorchHandNetworks
 
-    return TorchNets(complexity, "cuda")
+    return TorchHandNetworks(complexity, "cuda")
 
 
 def _assigned(
     clip: Clip,
     info: VideoInfo,
     frame_s: NDArray[np.float64],
-    tracks: list[Track],
+    tracks: list[HandTrack],
     size: tuple[int, int],
-    off_picture: Sequence[int] = (),
+    unsupported: Sequence[int] = (),
 ) -> HandPoints:
-    """off_picture: numbers of the tracks on which no hand seems to lie."""
+    """Hands from tracks, gaps filled. unsupported: numbers of the tracks on which there seems to be no hand."""
     found, metric, track = _detections(tracks, np.array([info.width, info.height]) / size)
     kept, crowded = keep_hands(found, track)
     believable = _believable(found.take(kept), track[kept], frame_s)
@@ -115,33 +115,34 @@ def _assigned(
         *(clip.clip_id, STAGE, len(tracks), len(found), len(kept), len(np.unique(tracklet)), clip.view),
         *(sides.ego, sides.ego_log_odds),
     )
-    off = np.isin(track[kept], np.array(off_picture, np.int64))
-    slots = in_slots(len(frame_s), detections, sides, crowded, metric[kept], clip.view, off)
+    is_unsupported = np.isin(track[kept], np.array(unsupported, np.int64))
+    slots = to_hand_points(len(frame_s), detections, sides, crowded, metric[kept], clip.view, is_unsupported)
     return _filled(info, frame_s, slots)
 
 
 def _detections(
-    tracks: list[Track], scale: NDArray[np.float64]
+    tracks: list[HandTrack], scale: NDArray[np.float64]
 ) -> tuple[Detections, NDArray[np.float64], NDArray[np.int64]]:
-    """All sightings, by frame, in source pixels, their (D, 21, 3) metric keypoints and their (D,) tracks."""
+    """All detections by frame, in source pixels; their metric keypoints (D, 21, 3); the numbers of their tracks
+    (D,)."""
     rows = sorted(
-        ((frame, number, each) for number, track in enumerate(tracks) for frame, each in track.seen.items()),
+        ((frame, number, each) for number, track in enumerate(tracks) for frame, each in track.detections.items()),
         key=lambda row: row[:2],
     )
-    seen = [each for _, _, each in rows]
+    detections = [each for _, _, each in rows]
     found = Detections(
         np.array([frame for frame, _, _ in rows], np.int64),
-        # MediaPipe's coordinates are shares of the picture; ours have (0, 0) at the centre of the first pixel.
-        np.array([each.points for each in seen], np.float64).reshape(-1, NUM_KEYPOINTS, 2) * scale - 0.5,
-        np.array([each.right for each in seen], np.float64),
-        np.array([each.presence for each in seen], np.float64),
+        # MediaPipe's coordinates are shares of the image; ours have (0, 0) at the centre of the first pixel.
+        np.array([each.points for each in detections], np.float64).reshape(-1, NUM_KEYPOINTS, 2) * scale - 0.5,
+        np.array([each.right for each in detections], np.float64),
+        np.array([each.presence for each in detections], np.float64),
     )
-    metric = np.array([each.metric_m for each in seen], np.float64).reshape(-1, NUM_KEYPOINTS, 3)
+    metric = np.array([each.metric_m for each in detections], np.float64).reshape(-1, NUM_KEYPOINTS, 3)
     return found, metric, np.array([number for _, number, _ in rows], np.int64)
 
 
 def _believable(detections: Detections, track: NDArray[np.int64], frame_s: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(D,): whether a detection's tracklet is taken for a hand."""
+    """(D,): whether a detection's tracklet is long or sure enough to be a hand."""
     tracklet = link(detections, track)
     out = np.zeros(len(detections), bool)
     for name in np.unique(tracklet):
@@ -165,7 +166,7 @@ def _filled(info: VideoInfo, frame_s: NDArray[np.float64], found: HandPoints) ->
 
 
 def _smoothed(hands: HandPoints, frame_s: NDArray[np.float64], sure: NDArray[np.bool_] | None = None) -> HandPoints:
-    """sure: (T, 2), sightings that count in full, whatever their confidence."""
+    """sure: (T, 2), detections that have full weight whatever their confidence."""
     trust = hands.confidence if sure is None else np.where(sure, 1.0, hands.confidence)
     sides = [smooth(hands.keypoints_px[:, side], frame_s, trust[:, side]) for side in range(NUM_HANDS)]
     return replace(hands, keypoints_px=np.stack(sides, axis=1).astype(np.float32))

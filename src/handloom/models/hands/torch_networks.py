@@ -1,4 +1,4 @@
-"""The hand networks in torch, built from the same file and weights: batches on CUDA."""
+"""The hand networks in torch, built from the same files and weights, for batches on CUDA."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import torch
 
 
-class TorchNets:
-    """As `LiteRtNets`, on a torch device, in float32 (TensorFloat-32 is switched off while they run)."""
+class TorchHandNetworks:
+    """As `LiteRtHandNetworks`, on a torch device, in float32 (TensorFloat-32 is switched off while they run)."""
 
     batch = 64
 
@@ -22,17 +22,17 @@ class TorchNets:
         self._palm = TorchRunner(read_network(model_path(PALM_FILES[complexity])), device)
         self._hand = TorchRunner(read_network(model_path(HAND_FILES[complexity])), device)
 
-    def palms(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+    def palms(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         """(n, 192, 192, 3) to boxes (n, 2016, 18) and raw scores (n, 2016, 1)."""
-        return self._palm(pictures)
+        return self._palm(images)
 
-    def hands(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+    def hands(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         """(n, 224, 224, 3) to keypoints (n, 63), presence (n, 1), handedness (n, 1), metric keypoints (n, 63)."""
-        return self._hand(pictures)
+        return self._hand(images)
 
 
 class TorchRunner:
-    """Runs a `Network`. Tensors stay (n, h, w, c) in memory: torch's channels_last, seen through `permute`."""
+    """Runs a `Network`. Tensors stay (n, h, w, c) in memory: torch's channels_last, viewed through `permute`."""
 
     def __init__(self, network: Network, device: str) -> None:
         import torch
@@ -41,7 +41,7 @@ class TorchRunner:
         self._network = network
         self._weights = {n: _weight(network, n).to(self._device) for n in network.constants}
 
-    def __call__(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+    def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         import torch
 
         conv, product = torch.backends.cudnn, torch.backends.cuda.matmul
@@ -49,7 +49,7 @@ class TorchRunner:
         conv.allow_tf32 = product.allow_tf32 = False
         try:
             with torch.inference_mode():
-                given = torch.from_numpy(np.ascontiguousarray(pictures)).to(self._device)
+                given = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
                 values = {self._network.input: given.float() * (1 / 255)}
                 for operator in self._network.operators:
                     arguments = [values[n] if n in values else self._weights.get(n) for n in operator.inputs]
@@ -76,7 +76,7 @@ def _activated(operator: Operator, values: torch.Tensor) -> torch.Tensor:
 
 
 def _same(operator: Operator, planes: torch.Tensor, window: tuple[int, int], value: float) -> torch.Tensor:
-    """Pad as TensorFlow's `SAME`: what is odd goes after."""
+    """Pad as TensorFlow's `SAME`: of an odd number of pixels, the larger half goes after."""
     from torch.nn.functional import pad
 
     if operator.options["padding"] == "valid":
@@ -112,7 +112,7 @@ def _pad(_: Operator, x: torch.Tensor, widths: torch.Tensor) -> torch.Tensor:
 
 
 def _resize(operator: Operator, x: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
-    """Half-pixel centres, as both palm models have it."""
+    """Half-pixel centres, as both palm models use."""
     from torch.nn.functional import interpolate
 
     return interpolate(x.permute(0, 3, 1, 2), tuple(size.tolist()), mode="bilinear").permute(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""MediaPipe's palm and hand models as they lie in its wheel: where the files are, their operators and their weights."""
+"""MediaPipe's palm and hand models in its wheel: their files, operators and weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, with_extra
 
-PALM_PX, HAND_PX = 192, 224  # sides of the square pictures that the two models take
+PALM_PX, HAND_PX = 192, 224  # sides of the square images that the two models take
 # By `model_complexity`: 0 the light, 1 the full.
 PALM_FILES = ("palm_detection/palm_detection_lite.tflite", "palm_detection/palm_detection_full.tflite")
 HAND_FILES = ("hand_landmark/hand_landmark_lite.tflite", "hand_landmark/hand_landmark_full.tflite")
@@ -41,9 +41,9 @@ class Network:
 
 
 def model_path(file: str) -> Path:
-    """Where MediaPipe's wheel keeps a model; the package itself is not imported (that takes seconds).
+    """The path of a model in MediaPipe's wheel. The package is not imported, which would take seconds.
 
-    Raises ConfigError where it is not installed, or carries no models (0.10.21 is the last that does).
+    Raises ConfigError if it is not installed, or is newer than 0.10.21, the last release with these models.
     """
     found = importlib.util.find_spec("mediapipe")
     if found is None or not found.submodule_search_locations:
@@ -94,7 +94,7 @@ def _kinds() -> dict[int, str]:
 
 
 def _options(given: Any) -> dict[str, Any]:
-    """`{"padding": "same", "stride": (2, 2), "activation": "relu6", "axis": 1}`, as far as the operator has them."""
+    """Those that the operator has of `{"padding": "same", "stride": (2, 2), "activation": "relu6", "axis": 1, ...}`."""
     named = vars(given) if given is not None else {}
     options: dict[str, Any] = {}
     if "padding" in named:

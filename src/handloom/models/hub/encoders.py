@@ -1,4 +1,4 @@
-"""Frozen, published encoders of pictures and text: MAE, ViT, CLIP (transformers), and ViTs in timm's key layout.
+"""Frozen, published encoders of images and text: MAE, ViT and CLIP, by transformers; ViTs in timm's key layout, too.
 
 A model is a hub id, a folder that `save_pretrained` wrote, a checkpoint file (`.pth`), or an s3:// URI of either.
 """
@@ -15,17 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handloom.errors import ConfigError, with_extra
+from handloom.models.hub.colours import CLIP_COLOURS, HALF, IMAGENET
 from handloom.models.hub.files import CACHE, local_model
-from handloom.models.hub.vit_timm import read_state_dict, timm_vit
+from handloom.models.hub.pretrained import load_network
+from handloom.models.hub.timm_weights import read_state_dict, renamed, vit_config
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CLIP_COLOURS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""Mean and deviation of the colours for which models of a kind were trained, where their folder does not say."""
 IMAGE_TYPES = {"vit_mae": IMAGENET, "vit": HALF, "clip": CLIP_COLOURS, "clip_vision_model": CLIP_COLOURS}
 TEXT_TYPES = ("clip", "clip_text_model")
 CHUNK = 256
-"""Pictures that go through a frozen network at once."""
+"""Images per batch of a frozen network."""
 
 
 class FrozenEncoder(nn.Module):
@@ -42,9 +40,9 @@ class FrozenEncoder(nn.Module):
 
 
 class HubImageEncoder(FrozenEncoder):
-    """(B, h, w, 3) uint8 pictures of any size to (B, P + 1, width) tokens after the last layer norm, CLS first.
+    """(B, h, w, 3) uint8 images of any size to (B, P + 1, width) tokens after the last layer norm, CLS first.
 
-    Pictures are resized to a square of `image_size` (bicubic, antialiased; the models' own preprocessing would crop a
+    Images are resized to a square of `image_size` (bicubic, antialiased; the models' own preprocessing would crop a
     square from the middle and lose the sides), then normalised with the model's colours. A size that is not the
     model's own has its positions interpolated.
     """
@@ -54,14 +52,13 @@ class HubImageEncoder(FrozenEncoder):
         self.network = network
         self.kind = kind
         self.name = name
-        sizes = (network.image_size, network.patch) if kind == "timm" else None
-        own_size, patch = sizes or (network.config.image_size, network.config.patch_size)
+        own_size, patch = network.config.image_size, network.config.patch_size
         self.image_size = image_size or own_size
         if self.image_size % patch:
             raise ConfigError(f"image_size is {self.image_size}, expected a multiple of {patch}, the patch of {name}")
         self._resampled = self.image_size != own_size
         self.num_tokens = (self.image_size // patch) ** 2 + 1
-        self.width = network.pos_embed.shape[-1] if kind == "timm" else network.config.hidden_size
+        self.width = network.config.hidden_size
         self.register_buffer("mean", torch.tensor(colours[0]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(colours[1]).view(3, 1, 1), persistent=False)
         self.freeze()
@@ -72,22 +69,20 @@ class HubImageEncoder(FrozenEncoder):
 
     def _tokens(self, images: Tensor) -> Tensor:
         size = (self.image_size, self.image_size)
-        pictures = images.permute(0, 3, 1, 2).float() / 255
-        if pictures.shape[-2:] != size:
-            pictures = F.interpolate(pictures, size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
-        pictures = (pictures - self.mean) / self.std
-        if self.kind == "timm":
-            return self.network(pictures)
+        images = images.permute(0, 3, 1, 2).float() / 255
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+        images = (images - self.mean) / self.std
         options: dict[str, Any] = {"interpolate_pos_encoding": self._resampled}
-        if self.kind == "vit_mae":  # it sorts the patches by this noise before it masks some: in order, none masked
+        if self.kind == "vit_mae":  # MAE sorts the patches by this noise before it masks some; so they stay in order
             options["noise"] = torch.arange(self.num_tokens - 1.0, device=images.device).expand(len(images), -1)
-        tokens = self.network(pixel_values=pictures, **options).last_hidden_state
+        tokens = self.network(pixel_values=images, **options).last_hidden_state
         return self.network.post_layernorm(tokens) if self.kind.startswith("clip") else tokens
 
 
 class HubTextEncoder(FrozenEncoder):
-    """Texts to (B, width) CLIP embeddings, float32, as the projection gives them: not of unit norm (as ARM4R wants
-    them; a cosine does not care). No text and an empty text give zeros."""
+    """Texts to (B, width) CLIP embeddings, float32, straight from the projection: not of unit norm, as ARM4R uses them.
+    None and an empty text give zeros."""
 
     def __init__(self, text_model: nn.Module, projection: nn.Module, tokenizer: Any, name: str) -> None:
         super().__init__()
@@ -118,16 +113,17 @@ class HubTextEncoder(FrozenEncoder):
 
 
 def load_image_encoder(model: str, image_size: int | None = None, cache: str = CACHE) -> HubImageEncoder:
-    """A frozen picture encoder. `image_size`: of the square; None: the model's own.
+    """A frozen image encoder. image_size: side of the square; None: the model's own.
 
     Raises:
-        ConfigError: the model is not there, cannot be fetched, lacks weights or is of another kind.
+        ConfigError: the model does not exist, cannot be fetched, lacks weights or is of another kind.
     """
     path = local_model(model, cache)
-    if Path(path).is_file():
-        return HubImageEncoder(timm_vit(read_state_dict(Path(path)), model), "timm", model, image_size or 0, IMAGENET)
+    _check_transformers(model)
     from transformers import CLIPModel, CLIPVisionModel, ViTMAEModel, ViTModel
 
+    if Path(path).is_file():
+        return HubImageEncoder(_timm_vit(Path(path), model), "vit", model, image_size or 0, IMAGENET)
     config = _config(model, path)
     kind = config.model_type
     if kind not in IMAGE_TYPES:
@@ -144,6 +140,7 @@ def load_image_encoder(model: str, image_size: int | None = None, cache: str = C
 def load_text_encoder(model: str, cache: str = CACHE) -> HubTextEncoder:
     """A frozen CLIP text encoder. Raises ConfigError as `load_image_encoder` does."""
     path = local_model(model, cache)
+    _check_transformers(model)
     from transformers import AutoTokenizer, CLIPModel, CLIPTextModelWithProjection
 
     kind = _config(model, path).model_type
@@ -157,32 +154,47 @@ def load_text_encoder(model: str, cache: str = CACHE) -> HubTextEncoder:
     return HubTextEncoder(network.text_model, network.text_projection, tokenizer, model)
 
 
-def _config(model: str, path: str) -> Any:
+def _check_transformers(model: str) -> None:
     try:
-        from transformers import AutoConfig
+        import transformers  # noqa: F401
     except ImportError as error:
         problem = f"the encoder {model} needs {error.name}, which is not installed"
         raise ConfigError(problem, f"{with_extra('models')}; or take the small encoder") from None
+
+
+def _config(model: str, path: str) -> Any:
+    from transformers import AutoConfig
+
     try:
         return AutoConfig.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
         raise _unavailable(model, str(error)) from error
 
 
-def _load(kind: type, model: str, path: str, **options: Any) -> nn.Module:
-    """The model with all of its weights; transformers itself would start missing ones at random."""
-    try:
-        network, found = kind.from_pretrained(path, dtype=torch.float32, output_loading_info=True, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise _unavailable(model, str(error)) from error
-    missing = sorted(found["missing_keys"])
-    if missing:
-        raise ConfigError(f"{model} lacks weights of {kind.__name__}: {', '.join(missing[:5])} ({len(missing)} in all)")
+def _timm_vit(path: Path, model: str) -> nn.Module:
+    """A ViT from a file in timm's key layout; without a last norm where the file has none."""
+    from transformers import ViTConfig, ViTModel
+
+    weights = read_state_dict(path)
+    config, given = ViTConfig(**vit_config(weights, model)), renamed(weights)
+    if "norm.weight" not in weights:
+        given |= {"layernorm.weight": torch.ones(config.hidden_size), "layernorm.bias": torch.zeros(config.hidden_size)}
+    network = _load(ViTModel, model, None, config=config, state_dict=given, add_pooling_layer=False)
+    if "norm.weight" not in weights:
+        network.layernorm = nn.Identity()
     return network
 
 
+def _load(kind: type, model: str, path: str | None, **options: Any) -> nn.Module:
+    """The model with all of its weights."""
+    try:
+        return load_network(kind, model, path, dtype=torch.float32, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _unavailable(model, str(error)) from error
+
+
 def _colours(path: str, otherwise):
-    """Mean and deviation from the model's own preprocessing file, where it has one."""
+    """Mean and standard deviation from the model's preprocessing file, if it has one."""
     from transformers.utils import cached_file
 
     found = cached_file(path, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)

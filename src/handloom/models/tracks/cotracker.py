@@ -1,4 +1,4 @@
-"""CoTracker3 behind the tracker's Protocol: a learned tracker, for those who have its checkpoint and may use it."""
+"""CoTracker3 as a PointTracker: a learned tracker, for users who have its checkpoint and may use it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from handloom.errors import ClipError, ConfigError, with_extra
 from handloom.models.devices import check_device
 from handloom.models.hub.fingerprints import file_digest, files_digest
 from handloom.models.protocols import ClipFrames
-from handloom.models.tracks.hands import HandRegions
+from handloom.models.tracks.hand_regions import HandRegions
 from handloom.models.tracks.lucas_kanade import query_grid
-from handloom.models.tracks.queries import Budget, choose
+from handloom.models.tracks.queries import Budget, choose_queries
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import TracksConfig
 from handloom.schemas.values import HandPoints, TrackKind, Tracks, VideoInfo
@@ -30,7 +30,9 @@ MAX_FRAMES = 900
 
 
 class CoTracker3:
-    """CoTracker3 offline, through torch.hub: both ways in time from every query, on `tracks.device`.
+    """CoTracker3 offline, through torch.hub: forwards and backwards from every query, on `tracks.device`.
+
+    max_frames: a longer clip is an error.
 
     `tracks.cotracker_repo`: `facebookresearch/co-tracker` (fetched once into torch's hub cache) or a local checkout.
     `tracks.cotracker_checkpoint`: `scaled_offline.pth`; empty: the hub fetches it. Code and weights are CC BY-NC 4.0:
@@ -39,12 +41,12 @@ class CoTracker3:
     Source: Karaev et al., CoTracker3 (arXiv 2410.11831); `CoTrackerPredictor.forward` of its repository.
 
     Raises:
-        ConfigError: torch is not installed, there is no such device, or the repository or the checkpoint is not to be
-            had.
+        ConfigError: torch is not installed, there is no such device, or the repository or the checkpoint is not
+            available.
     """
 
-    def __init__(self, config: TracksConfig) -> None:
-        self._config = config
+    def __init__(self, config: TracksConfig, max_frames: int = MAX_FRAMES) -> None:
+        self._config, self._max_frames = config, max_frames
         self._torch, self._model = _load(config.cotracker_repo, config.cotracker_checkpoint)
         self._device = config.device
         check_device("tracks.device", self._device)
@@ -63,11 +65,10 @@ class CoTracker3:
         Raises:
             ClipError: `model_failed`, the clip is too long, or the model fails on it.
         """
-        if len(frames) > MAX_FRAMES:
-            problem = f"{len(frames)} frames, CoTracker3 takes at most {MAX_FRAMES} at once"
-            raise ClipError(
-                clip.clip_id, "tracks", "model_failed", problem, "cut shorter clips, or lower video.sample_hz"
-            )
+        if len(frames) > self._max_frames:
+            problem = f"{len(frames)} frames, CoTracker3 takes at most {self._max_frames} at once"
+            hint = "cut shorter clips, or lower video.sample_hz"
+            raise ClipError(clip.clip_id, "tracks", "model_failed", problem, hint)
         height, width = frames.grey(0).shape
         scale = np.array([info.width / width, info.height / height], np.float32)
         queries, kind, query_frame = self._queries(info, frames, hands, scale)
@@ -97,7 +98,7 @@ class CoTracker3:
         regions, budget, free = HandRegions.of(hands, scale), Budget(self._config.extra), len(grid)
         none = np.zeros((0, 2), np.float32)
         for t in np.unique(np.linspace(0, len(frames) - 1, NUM_KEYFRAMES + 1)[:-1].astype(int)):
-            found, kinds = choose(frames.grey(t), grid if t == 0 else none, regions, t, none, budget)
+            found, kinds = choose_queries(frames.grey(t), grid if t == 0 else none, regions, t, none, budget)
             at = slice(free, free + len(found))
             points[at], kind[at], query_frame[at] = found, kinds, t
             free += len(found)
@@ -120,10 +121,10 @@ class CoTracker3:
 def model_identity(config: TracksConfig) -> str:
     """The digests of the repository's code and of the weights.
 
-    Asks no network where both have been fetched before; else fetches them.
+    Uses no network if both have been fetched before; else fetches them.
 
     Raises:
-        ConfigError: as `CoTracker3` does; the weights lie where nobody can tell.
+        ConfigError: as `CoTracker3` does; the weights' file is not known.
     """
     torch = _torch()
     home = Path(torch.hub.get_dir())

@@ -14,15 +14,14 @@ from handloom.schemas.settings import TracksConfig
 from handloom.schemas.values import HandPoints, Tracks, VideoInfo
 
 VERSION = "lk-forward-backward 1"
-MIN_EIGENVALUE = (
-    1e-6  # OpenCV's 1e-4 gives up at once on plain table tops: 0.33 against 0.77 of the grid after one step
-)
+# OpenCV's 1e-4 loses plain table tops at once: 0.33 of the grid is left after one step, 0.77 with this.
+MIN_EIGENVALUE = 1e-6
 
 
 def query_grid(width: int, height: int, side: int) -> NDArray[np.float32]:
     """ARM4R's query points on the first frame: (side * side, 2) pixels, row by row, x fastest.
 
-    The margin is 8 px of a 512 x 384 picture, scaled to the image.
+    The margin is 8 px of a 512 x 384 image, scaled to the image.
 
     Source: SpatialTracker's grid as ARM4R's scripts call it (`grid_size 36`, interp_shape (384, 512)).
     """
@@ -34,8 +33,8 @@ def query_grid(width: int, height: int, side: int) -> NDArray[np.float32]:
 class LucasKanade:
     """Follows a grid of points from the clip's first frame, frame to frame.
 
-    A point is visible until tracking it on and back misses its start by more than `forward_backward_px`, or it leaves
-    the image; from then on it is NaN and not visible: it is not looked for again.
+    A point is visible until tracking it forward and backward misses its start by more than `forward_backward_px`, or it
+    leaves the image; from then on it is NaN and not visible: it is not searched again.
 
     Source: Bouguet, Pyramidal Implementation of the Lucas Kanade Feature Tracker (2001); Kalal et al.,
     Forward-Backward Error (ICPR 2010).
@@ -54,7 +53,7 @@ class LucasKanade:
         hands: HandPoints,
         cuts: Sequence[int] | NDArray[np.integer] = (),
     ) -> Tracks:
-        """The first frame's grid only, which ends at a cut: `hands` is not looked at."""
+        """The first frame's grid only, which ends at a cut; `hands` is not used."""
         queries = query_grid(info.width, info.height, self._config.grid)
         previous = frames.grey(0)
         height, width = previous.shape
@@ -77,7 +76,7 @@ class LucasKanade:
         return Tracks.of_grid(points, visible)
 
     def _track(self, before, after, points, size):
-        """Positions in the next frame, (n, 2), and whether each can be believed, (n,)."""
+        """Positions in the next frame, (n, 2), and whether each passed the checks, (n,)."""
         if not len(points):
             return points, np.zeros(0, bool)
         options = {

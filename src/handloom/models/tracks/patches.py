@@ -1,8 +1,8 @@
-"""Small pictures of surface points: taken once, looked for again by Gauss-Newton with a prior on where they are.
+"""Patches of surface points: stored once, found again by Gauss-Newton with a prior on their place.
 
-A patch is 6 x 6 samples, 2.5 px apart, of a lightly blurred frame, so it covers 14 x 14 px. It is compared after
-its mean and its contrast are taken out, and sampled through an affine warp, so light and viewpoint may change. All
-points are handled at once.
+A patch is 6 x 6 samples, 2.5 px apart, of a lightly blurred frame, so it covers 14 x 14 px. It is compared without its
+mean, tilt and contrast, and sampled through an affine warp, so light and viewpoint may change. All points are handled
+at once.
 """
 
 from __future__ import annotations
@@ -22,35 +22,34 @@ _STEPS = (np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2) * np.float32(STRID
 _X, _Y = (np.ascontiguousarray(a.ravel()) for a in np.meshgrid(_STEPS, _STEPS))  # (36,) each
 NUM = SIDE * SIDE
 _TILTS = tuple((tilt, np.float32(1 / (tilt @ tilt))) for tilt in (np.ones(NUM, np.float32), _X, _Y))
-"""What is constant or grows along x or y, and one over its square."""
+"""A constant and the gradients along x and y, and one over their squared norms."""
 REACH_PX = 9.0
-"""A patch whose point is further than this from the picture's border lies within it."""
+"""A patch whose point is farther than this from the border is inside the image."""
 _SHIFTS = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], np.float32)
 OFFSETS = np.stack([_X, _Y], -1)  # (36, 2)
 BLUR_PX = 1.4
-_MIDDLE_GREY = np.float32(128)  # taken out first: squares of large numbers lose what a plain surface shows
+_MIDDLE_GREY = np.float32(128)  # subtracted first: squares of large float32 numbers lose the contrast of plain surfaces
 NOISE_GREY = 1.5
-"""Standard deviation of what two pictures of one surface differ by after the blur, grey levels."""
+"""Standard deviation of the difference of two images of one surface after the blur, grey levels."""
 SHORT_PX = 0.7
-"""A last shift of a patch up to which its slopes say what is there after it."""
+"""After a last shift up to this, the patch is not sampled again: its gradients predict the samples."""
 SENSOR_GREY = 0.8
-"""Of that, what a sensor's noise leaves after the blur."""
+"""The part of `NOISE_GREY` that comes from the sensor's noise."""
 NOISE_SLOPE = 0.3
-"""Standard deviation of the slopes of noise alone, grey levels per pixel."""
+"""Standard deviation of the gradients of noise alone, grey levels per pixel."""
 _GAIN_RANGE = (0.5, 2.0)
-BLIND_GREY = 2.0
-"""Standard deviation of a frame's grey below which it shows nothing."""
+BLANK_GREY = 2.0
+"""A frame with a smaller standard deviation of its grey levels is blank."""
 
 
 @dataclass
 class Patches:
-    """N patches and what is needed to look for them; rows are overwritten in place.
+    """N patches; rows are overwritten in place. Levelled: without mean and tilt (`_level`).
 
-    share: (N, 36) 1 where a sample belongs to the point's surface, else 0; scale: (N, 3) what `_level` needs of it;
-    whole: (N,) all do.
-    values: (N, 36) grey, levelled.
-    contrast: (N,) standard deviation. slope_x, slope_y: (N, 36) grey levels per pixel, levelled. tensor: (N, 3) sums of
-    their products xx, xy, yy, less what noise adds. colour: (N, 3) RGB.
+    share: (N, 36) 1 where a sample belongs to the point's surface, else 0; scale: (N, 3) its norms for `_level`; whole:
+    (N,) all samples do. values: (N, 36) grey, levelled. contrast: (N,) standard deviation. slope_x, slope_y: (N, 36)
+    grey levels per pixel, levelled. tensor: (N, 3) sums of their products xx, xy, yy, without the noise. colour: (N, 3)
+    RGB.
     """
 
     share: Array
@@ -70,29 +69,29 @@ class Patches:
         rows = (many, three, whole, many, one, many, many, three, three)
         return Patches(*(own.copy() for own in rows))
 
-    def only(self, some: NDArray[np.bool_]) -> Patches:
-        """Those that `some` (N,) marks."""
+    def select(self, some: NDArray[np.bool_]) -> Patches:
+        """The patches that `some` (N,) marks."""
         return Patches(*(getattr(self, name)[some] for name in Patches.__dataclass_fields__))
 
     def rows(self, at: NDArray[np.integer]) -> Patches:
-        """Patches number `at`, as copies."""
+        """Copies of the patches numbered `at`."""
         return Patches(*(getattr(self, name).take(at, axis=0) for name in Patches.__dataclass_fields__))
 
-    def and_also(self, more: Patches) -> Patches:
+    def concatenate(self, more: Patches) -> Patches:
         """These, then `more`."""
         names = Patches.__dataclass_fields__
         return Patches(*(np.concatenate([getattr(self, name), getattr(more, name)]) for name in names))
 
-    def take(self, at: NDArray[np.integer], view: FrameView, points: Array, share: Array) -> None:
-        """Stores what lies around `points` (n, 2) as patches number `at` (n,); share: (n, 36)."""
+    def store(self, at: NDArray[np.integer], view: FrameView, points: Array, share: Array) -> None:
+        """Store the image around `points` (n, 2) as the patches numbered `at` (n,). share: (n, 36)."""
         self.share[at] = share
         self.scale[at] = _scale(share)
         self.whole[at] = share.all(axis=1)
         right, left, down, up = (view.samples(points + shift, None) for shift in _SHIFTS)
-        self._put(at, view.samples(points, None), (right - left) / 2, (down - up) / 2)
+        self._store_levelled(at, view.samples(points, None), (right - left) / 2, (down - up) / 2)
         self.colour[at] = view.colours(points)
 
-    def _put(self, at: NDArray[np.integer], values: Array, slope_x: Array, slope_y: Array) -> None:
+    def _store_levelled(self, at: NDArray[np.integer], values: Array, slope_x: Array, slope_y: Array) -> None:
         share, scale = self.share[at], self.scale[at]
         self.values[at] = grey = _level(values, share, scale)
         self.slope_x[at] = x = _level(slope_x, share, scale)
@@ -102,8 +101,8 @@ class Patches:
         noise = np.float32(NOISE_SLOPE**2) / scale[:, :1]
         self.tensor[at] = tensor - np.minimum(tensor, noise) * np.float32([1, 0, 1])
 
-    def part(self, at: NDArray[np.integer], view: FrameView, points: Array, warp: Array) -> Patches:
-        """Patches number `at` as copies; of those that reach beyond the picture at `points`, only what lies in it."""
+    def clipped(self, at: NDArray[np.integer], view: FrameView, points: Array, warp: Array) -> Patches:
+        """Copies of the patches numbered `at`, without the samples that are outside the image at `points`."""
         out = self.rows(at)
         near = np.flatnonzero(~view.inside(points, REACH_PX))
         covers = view.covers(points[near], warp[near])
@@ -113,50 +112,50 @@ class Patches:
             out.share[near] *= covers[beyond]
             out.scale[near] = _scale(out.share[near])
             out.whole[near] = out.share[near].all(axis=1)
-            out._put(near, out.values[near], out.slope_x[near], out.slope_y[near])
+            out._store_levelled(near, out.values[near], out.slope_x[near], out.slope_y[near])
         return out
 
     def corner_strength(self, at: NDArray[np.integer]) -> Array:
-        """(n,) smaller eigenvalue of the mean slope tensor, (grey levels per pixel) squared."""
+        """(n,) smaller eigenvalue of the mean structure tensor, (grey levels per pixel) squared."""
         a, b, c = self.tensor[at].T * self.scale[at, 0]
         return (a + c) / 2 - np.sqrt(((a - c) / 2) ** 2 + b * b)
 
 
 class FrameView:
-    """One frame, prepared for sampling: (h, w) grey blurred, and small colours.
+    """One frame, prepared for sampling: (h, w) grey, blurred, and small colours.
 
-    light: (3,) RGB, how bright it is over a follower's first frame; colours are given as they would be in that.
+    light: (3,) RGB brightness relative to a follower's first frame; colours are given as in that frame's light.
     """
 
     _SHRINK = 4
 
     def __init__(self, grey: NDArray[np.uint8], rgb: NDArray[np.uint8]) -> None:
         self.size = np.array([grey.shape[1], grey.shape[0]], np.float32)
-        self.soft = cv2.GaussianBlur(grey, (0, 0), BLUR_PX)
+        self.blurred = cv2.GaussianBlur(grey, (0, 0), BLUR_PX)
         small = [max(1, n // self._SHRINK) for n in grey.shape[::-1]]
         half = cv2.resize(rgb, [2 * n for n in small], interpolation=cv2.INTER_AREA)  # a third of the time of one step
         self._small = cv2.resize(half, small, interpolation=cv2.INTER_AREA)
         self.light = np.ones(3, np.float32)
 
     @cached_property
-    def blind(self) -> bool:
-        """It shows nothing: it is black, or of one colour."""
-        return float(cv2.meanStdDev(self.soft)[1][0, 0]) < BLIND_GREY
+    def is_blank(self) -> bool:
+        """Whether the frame is black or of one colour."""
+        return float(cv2.meanStdDev(self.blurred)[1][0, 0]) < BLANK_GREY
 
     def samples(self, points: Array, warp: Array | None) -> Array:
-        """(n, 36) float32 grey around (n, 2) points, through (n, 2, 2) warps of the offsets; the edge is continued."""
+        """(n, 36) float32 grey around (n, 2) points, through (n, 2, 2) warps of the offsets; the border is repeated."""
         return self.at(points, (_X, _Y) if warp is None else warped(warp))
 
     def at(self, points: Array, offsets: tuple[Array, Array]) -> Array:
-        """The same of offsets (n, 36) that were warped before."""
+        """The same for offsets (n, 36) that are already warped."""
         if not len(points):
             return np.zeros((0, NUM), np.float32)
         x, y = points[:, :1] + offsets[0], points[:, 1:] + offsets[1]
-        found = cv2.remap(self.soft, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        found = cv2.remap(self.blurred, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return found.astype(np.float32, copy=False)
 
     def covers(self, points: Array, warp: Array) -> Array:
-        """(n, 36) 1 where a sample lies in the picture, else 0."""
+        """(n, 36) 1 where a sample lies in the image, else 0."""
         x, y = (offset + points[:, i : i + 1] for i, offset in enumerate(warped(warp)))
         return ((x >= 0) & (y >= 0) & (x <= self.size[0] - 1) & (y <= self.size[1] - 1)).astype(np.float32)
 
@@ -179,8 +178,8 @@ class FrameView:
 @dataclass(frozen=True)
 class Match:
     """points: (n, 2) where the patches were found. likeness: (n,) normalised cross-correlation, -1 to 1. difference:
-    (n,) root mean square grey difference after the mean is taken out and the gain is matched. colour: (n,) largest
-    difference of the RGB means. contrast: (n,) standard deviation of what is there now."""
+    (n,) root mean square grey difference without mean and gain. colour: (n,) largest difference of the RGB means.
+    contrast: (n,) standard deviation of the image there."""
 
     points: Array
     likeness: Array
@@ -189,12 +188,12 @@ class Match:
     contrast: Array
 
 
-def find(
+def align_patches(
     patches: Patches, view: FrameView, start: Array, warp: Array, prior: Array, prior_px: Array, rounds: int
 ) -> Match:
-    """The n patches near `start`, held towards `prior` by a standard deviation of `prior_px`.
+    """Find n patches from `start` on, with a Gaussian prior of mean `prior` and standard deviation `prior_px`.
 
-    Where the patch is plain, or only an edge, the prior decides; where it is a corner, the picture does.
+    Where a patch is plain, or only an edge, the prior decides; where it is a corner, the image does.
 
     Args:
         start, prior: (n, 2) working pixels. warp: (n, 2, 2) now_from_patch. prior_px: (n,).
@@ -209,8 +208,8 @@ def find(
     a, c = xx + weight, yy + weight
     det, area = a * c - xy * xy, weight / (d * g - e * f)
     for _ in range(rounds):
-        # In patch pixels: minimise sum (picture - patch - slope s)^2 + weight |s - towards|^2 over the shift s.
-        grey, power = _shown(patches, view, points, offsets)
+        # In patch pixels: minimise sum (image - patch - slope s)^2 + weight |s - towards|^2 over the shift s.
+        grey, power = _sampled(patches, view, points, offsets)
         gain = _gain(_contrast(power, patches), patches)
         now_x, now_y = _dot(grey, slope_x), _dot(grey, slope_y)
         x, y = (prior - points).T
@@ -219,25 +218,25 @@ def find(
         x, y = (c * pull_x - xy * pull_y) / det, (a * pull_y - xy * pull_x) / det
         points[:, 0] += np.maximum(np.minimum(d * x + e * y, 3), -3)
         points[:, 1] += np.maximum(np.minimum(f * x + g * y, 3), -3)
-    # What is there after the last shift: by the slopes where it was small, else looked at.
+    # The samples after the last shift: predicted by the gradients if it was small, else sampled again.
     alike = _dot(grey, patches.values) + (x * own_x + y * own_y) / gain
     power += (2 * (x * now_x + y * now_y) + (x * x * xx + 2 * x * y * xy + y * y * yy) / gain) / gain
     far = np.flatnonzero(x * x + y * y > SHORT_PX**2)
     if len(far):
         some = patches.rows(far)
-        grey, power[far] = _shown(some, view, points[far], tuple(offset[far] for offset in offsets))
+        grey, power[far] = _sampled(some, view, points[far], tuple(offset[far] for offset in offsets))
         alike[far] = _dot(grey, some.values)
     return _match(patches, view, points, alike, power)
 
 
-def judge(patches: Patches, view: FrameView, points: Array, warp: Array) -> Match:
-    """How alike the n patches and the picture at `points` are."""
-    grey, power = _shown(patches, view, points, warped(warp))
+def compare(patches: Patches, view: FrameView, points: Array, warp: Array) -> Match:
+    """Compare n patches with the image at `points`."""
+    grey, power = _sampled(patches, view, points, warped(warp))
     return _match(patches, view, points, _dot(grey, patches.values), power)
 
 
 def warped(warp: Array) -> tuple[Array, Array]:
-    """x and y, (n, 36), of a patch's samples from its point, through (n, 2, 2) warps."""
+    """x and y offsets, (n, 36), of patches' samples from their points, through (n, 2, 2) warps."""
     x, y = (warp[:, i, :1] * _X for i in range(2))
     x += warp[:, 0, 1:] * _Y
     y += warp[:, 1, 1:] * _Y
@@ -245,7 +244,7 @@ def warped(warp: Array) -> tuple[Array, Array]:
 
 
 def _match(patches: Patches, view: FrameView, points: Array, alike: Array, power: Array) -> Match:
-    """alike: (n,) product of what is seen with the patch. power: with itself; both levelled."""
+    """alike: (n,) product of the image's samples with the patch's. power: with themselves; both levelled."""
     shown, alike = _contrast(power, patches), alike * patches.scale[:, 0]
     likeness = alike / np.maximum(shown * patches.contrast, 1e-3)
     gain = _gain(shown, patches)
@@ -258,10 +257,10 @@ def _contrast(power: Array, patches: Patches) -> Array:
     return np.sqrt(np.maximum(power * patches.scale[:, 0], 0))
 
 
-def _shown(patches: Patches, view: FrameView, points: Array, offsets: tuple[Array, Array]) -> tuple[Array, Array]:
-    """(n, 36) grey whose products with what is levelled are those of levelled grey, and (n,) its own square, levelled.
+def _sampled(patches: Patches, view: FrameView, points: Array, offsets: tuple[Array, Array]) -> tuple[Array, Array]:
+    """(n, 36) grey whose products with levelled values equal those of levelled grey, and (n,) its levelled square.
 
-    Mean and tilt have no share in such a product where all samples count: there they need not be taken out.
+    Where all samples count, mean and tilt cancel in such products, and need not be subtracted.
     """
     grey = view.at(points, offsets)
     grey -= _MIDDLE_GREY
@@ -275,13 +274,13 @@ def _shown(patches: Patches, view: FrameView, points: Array, offsets: tuple[Arra
 
 
 def _scale(share: Array) -> Array:
-    """(n, 3) one over the number of samples that count, and over the squares of their places along x and y."""
+    """(n, 3) one over the number of samples that count, and over the sums of their squared offsets along x and y."""
     sums = [share.sum(axis=1), *(np.einsum("nk,k->n", share, tilt * tilt) for tilt in (_X, _Y))]
     return 1 / np.maximum(np.stack(sums, -1), 1)
 
 
 def _level(grey: Array, share: Array, scale: Array) -> Array:
-    """Mean and tilt taken out, which light and soft shadows change; 0 where the sample is not of the surface."""
+    """Grey without mean and tilt, which light and soft shadows change; 0 where a sample is not of the surface."""
     out = grey - (_dot(grey, share) * scale[:, 0])[:, None]
     out *= share
     x = np.einsum("nk,k->n", out, _X) * scale[:, 1]
@@ -294,7 +293,7 @@ def _level(grey: Array, share: Array, scale: Array) -> Array:
 
 
 def _gain(shown: Array, patches: Patches) -> Array:
-    """(n,) what brings a contrast (n,) to the patches', as far as it may."""
+    """(n,) gain from a contrast (n,) to the patches', clipped to `_GAIN_RANGE`."""
     gain = np.maximum(np.minimum(patches.contrast / np.maximum(shown, 1e-3), _GAIN_RANGE[1]), _GAIN_RANGE[0])
     gain[patches.contrast < 2 * NOISE_GREY] = 1  # plain: its contrast is noise
     return gain

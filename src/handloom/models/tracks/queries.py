@@ -1,4 +1,4 @@
-"""Where a point carries information: on hands, on what moves beside them, on corners."""
+"""Choose points that carry information: on hands, on what moves near them, on corners."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.models.tracks.hands import HandRegions
-from handloom.models.tracks.layers import StillMotion
+from handloom.models.tracks.hand_regions import HandRegions
+from handloom.models.tracks.scene_motion import SceneMotion
 from handloom.schemas.values import NUM_HANDS, TrackKind
 
 Array = NDArray[np.float32]
@@ -17,14 +17,14 @@ Array = NDArray[np.float32]
 # Chosen by hand, not fitted.
 POINTS_A_HAND = 28
 SHARES = {TrackKind.LEFT_HAND: 0.25, TrackKind.RIGHT_HAND: 0.25, TrackKind.MOVING: 0.25, TrackKind.CORNER: 0.25}
-"""Of the extra points, at most, by kind. A third of each may be spent at once, so that later frames get some."""
+"""Largest share of the extra points by kind. A frame may use half of a kind's points, so that later frames get some."""
 MOVING_PX = 1.5
 NEAR_HAND = 1.2
-"""Palm lengths from a hand's outline within which a thing may be what it handles."""
+"""Palm lengths from a hand within which an object may be what it handles."""
 _BORDER_PX = 8
 _HALF = np.float32(0.5)
 _CLOSE_PX = 0.3
-"""Of the way back, in the pictures at half size."""
+"""Of the forward-backward check, in the images at half size."""
 _LUCAS_KANADE = {
     "winSize": (9, 9),
     "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03),
@@ -34,7 +34,7 @@ _LUCAS_KANADE = {
 
 @dataclass
 class Budget:
-    """How many points of each kind were chosen so far, out of `total`."""
+    """How many of `total` points were chosen so far, by kind."""
 
     total: int
     used: dict[TrackKind, int] = field(default_factory=lambda: dict.fromkeys(SHARES, 0))
@@ -44,19 +44,19 @@ class Budget:
         return min(whole - self.used[kind], max(1, whole // 2))
 
 
-def choose(
+def choose_queries(
     grey: NDArray[np.uint8], seen: Array, regions: HandRegions, t: int, moving: Array, budget: Budget
 ) -> tuple[Array, NDArray[np.int8]]:
     """New query points of frame `t`: (m, 2) working pixels and their kinds, (m,).
 
     Args:
-        seen: (n, 2) points that are visible already; new ones keep away from them.
-        moving: (k, 2) points near hands that the camera's motion does not explain.
+        seen: (n, 2) points that are visible already; new ones keep a distance from them.
+        moving: (k, 2) points near hands whose motion is not the camera's.
     """
     strength = corner_map(grey)
     points, kinds = [], []
     taken = seen
-    for kind, found in _wishes(strength, taken, regions, t, moving, budget):
+    for kind, found in _candidates(strength, taken, regions, t, moving, budget):
         found = found[: budget.left(kind)]
         budget.used[kind] += len(found)
         points.append(found)
@@ -64,8 +64,8 @@ def choose(
     return np.concatenate(points), np.concatenate(kinds)
 
 
-def _wishes(strength: Array, seen: Array, regions: HandRegions, t: int, moving: Array, budget: Budget):
-    """(kind, points best first) of each kind in turn."""
+def _candidates(strength: Array, seen: Array, regions: HandRegions, t: int, moving: Array, budget: Budget):
+    """(kind, points), the best points first, of each kind in turn."""
     height, width = 2 * np.array(strength.shape)
     for hand in range(NUM_HANDS):
         palm = float(regions.palm_px[t, hand])
@@ -80,7 +80,7 @@ def _wishes(strength: Array, seen: Array, regions: HandRegions, t: int, moving: 
     yield TrackKind.MOVING, _away_from(moving, seen, 4.0)
     spacing = float(np.sqrt(height * width / max(budget.total * SHARES[TrackKind.CORNER], 1.0)))
     found = _best_of_cells(strength, spacing)
-    found = found[regions.side(t, found, 0.1) == 0]
+    found = found[regions.hand_at(t, found, 0.1) == 0]
     yield TrackKind.CORNER, _away_from(found, seen, 4.0)
 
 
@@ -94,7 +94,7 @@ def _half(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _best_of_cells(strength: Array, spacing: float) -> Array:
-    """(m, 2) the strongest place of every cell of `spacing` px, strongest first; the picture's border left out."""
+    """(m, 2) the strongest pixel of every cell of `spacing` px, strongest first, without the image's border."""
     border = _BORDER_PX // 2
     inner = strength[border:-border, border:-border]
     cell = max(2, round(spacing / 2))
@@ -111,7 +111,7 @@ def _best_of_cells(strength: Array, spacing: float) -> Array:
 
 
 def _away_from(points: Array, taken: Array, distance: float) -> Array:
-    """Those of (n, 2) points that keep `distance` from all (m, 2) others."""
+    """Those of (n, 2) points that are farther than `distance` from all (m, 2) others."""
     if not len(points) or not len(taken):
         return points
     x, y = (points[:, None, i] - taken[None, :, i] for i in range(2))
@@ -122,12 +122,12 @@ def _away_from(points: Array, taken: Array, distance: float) -> Array:
     return points[nearest > distance * distance]
 
 
-def movers(
-    before: NDArray[np.uint8], after: NDArray[np.uint8], regions: HandRegions, t: int, motion: StillMotion
+def moving_corners(
+    before: NDArray[np.uint8], after: NDArray[np.uint8], regions: HandRegions, t: int, motion: SceneMotion
 ) -> Array:
-    """(m, 2) corners of frame `t` (grey `after`) near a hand, not on it, that did not come with the still scene.
+    """(m, 2) corners of frame `t` (grey `after`) near a hand, not on it, that did not move with the static scene.
 
-    before: grey of the frame before it; motion: the still scene's, from there to here.
+    before: grey of the frame before; motion: the static scene's from that frame to `t`.
     """
     none = np.zeros((0, 2), np.float32)
     if not motion.known or not np.isfinite(regions.keypoints[t]).any():
@@ -138,12 +138,12 @@ def movers(
     corners = np.ascontiguousarray(corners[(nearest > -NEAR_HAND) & (nearest < -0.1)][:200])
     if not len(corners):
         return none
-    guess = motion.move(corners)  # most of them stay with it: half the time of a search from where they were
-    pictures = [_half(grey) for grey in (before, after)]
+    guess = motion.moved_points(corners)  # most move so: half the time of a search from the old place
+    images = [_half(grey) for grey in (before, after)]
     start, place = (_HALF * (points + _HALF) - _HALF for points in (corners, guess))
-    found, ok, _ = cv2.calcOpticalFlowPyrLK(*pictures, start, place.copy(), maxLevel=2, **_LUCAS_KANADE)
+    found, ok, _ = cv2.calcOpticalFlowPyrLK(*images, start, place.copy(), maxLevel=2, **_LUCAS_KANADE)
     back, back_ok, _ = cv2.calcOpticalFlowPyrLK(
-        *pictures[::-1], found, found + (start - place), maxLevel=1, **_LUCAS_KANADE
+        *images[::-1], found, found + (start - place), maxLevel=1, **_LUCAS_KANADE
     )
     good = (ok[:, 0] == 1) & (back_ok[:, 0] == 1) & (np.linalg.norm(back - start, axis=1) < _CLOSE_PX)
     found = (found + _HALF) / _HALF - _HALF

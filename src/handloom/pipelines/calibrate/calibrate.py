@@ -1,15 +1,16 @@
-"""`handloom calibrate`: lens and hand size that several clips share, from their rows into the clip list.
+"""`handloom calibrate`: combines what several clips measured of one lens and one person's hands, into the clip list.
 
-**What counts.** Of each clip what it says alone (`quality.focal_found`, `quality.hand_length_found_m`): never what was
-assumed of it, which its row's `camera_matrix` contains. A row made with a calibrated lens looks for no lens of its own,
-since its own word is in that lens already; so the clip list keeps each clip's word beside the result
-(`schemas.calibrated`), and what was known without it: what was assumed, and what hands within reach told. Calibrating,
-running and calibrating again therefore weighs the same words and the same assumption once more, and comes to the same
-numbers: it does not get surer by itself. New clips add theirs. A lens that is there already stays while the new result
-is much the same (`calibrate_group.SAME`): otherwise one new clip of a thousand would have a thousand rows made anew.
+**What counts.** Of each clip its own measurement (`quality.focal_found`, `quality.hand_length_found_m`), never what was
+assumed, which its row's `camera_matrix` contains. A row that is made with a calibrated lens measures none itself; so
+the clip list keeps, beside the result, each clip's measurement and what was known without it: the assumption, and the
+reach of the hands (`schemas.calibrated`). Calibrating, running and calibrating again therefore combines the same
+measurements with the same assumption, and gives the same numbers: it does not become surer by itself. New clips add
+theirs. A calibrated lens stays while the new result is nearly the same (`group.SAME`): else one new clip in a thousand
+would have a thousand rows made anew.
 
-**Killed at any moment** the list is the old or the new one: it changes in one commit. Rows that were made with another
-lens go after it; where a kill comes between, the same command again finds and removes them.
+**Killed at any moment** the list is the old or the new one: it changes in one commit, and nothing else does. Rows stay
+as they were made; a run with `--recompute` finds those of another lens or hand size (`store.clips.changed_inputs`), and
+computes again what depends on it: not the hands in the image, nor the tracks.
 """
 
 from __future__ import annotations
@@ -23,15 +24,14 @@ from typing import Any
 
 from handloom.api import Database
 from handloom.errors import ConfigError
+from handloom.io.presence import presence
+from handloom.pipelines.calibrate.clip_evidence import ClipEvidence, read_evidence
 from handloom.pipelines.calibrate.group import Shared, calibrate_group
-from handloom.pipelines.calibrate.words import Words, words_of
 from handloom.schemas.calibrated import is_calibrated
 from handloom.schemas.clip import Clip
 from handloom.store.clips.clip_list import read_clips, update_clips
-from handloom.store.clips.removal import remove_rows
 from handloom.store.embodiment import robot_datasets
 from handloom.store.runs.lease import alone
-from handloom.video.fetch.presence import presence
 
 WAYS = {
     "video": "clips of one video",
@@ -44,7 +44,7 @@ OF_ONE_PERSON = ("video", "participant", "all")  # a device may be worn by many
 
 @dataclass(frozen=True)
 class GroupReport:
-    """See `calibrate_group.GroupResult`. num_changed: clips of which the list says something new."""
+    """See `group.GroupResult`. num_changed: clips whose lens or hand size in the list is new."""
 
     group: str
     num_clips: int
@@ -56,12 +56,12 @@ class GroupReport:
 
 @dataclass(frozen=True)
 class CalibrateSummary:
-    """What was found, and what was written or with `dry_run` would be.
+    """What was found and written; with `dry_run`, what would be written.
 
     num_changed: clips of the list with another lens or hand size than before. rows: rows that were made with another
-    one: they go, and the next run makes them anew. kept_rows: such rows whose video is not there: they stay as they
-    are, because they could not be made again. ungrouped: clips of which it is not known what they belong to. robots:
-    clips of robots, which are left alone: their next ingest would say that nothing is known of their lens.
+    one: the next run with `--recompute` computes what depends on it again. kept_rows: such rows whose video is missing:
+    they stay as they are. ungrouped: clips whose group is unknown. robots: clips of robots, which are
+    left alone: their next ingest would overwrite their lens as unknown.
     """
 
     by: str
@@ -83,13 +83,13 @@ def calibrate(
     dry_run: bool = False,
     source_options: dict[str, Any] | None = None,
 ) -> CalibrateSummary:
-    """Combine what clips of one `video`, `participant`, `device`, or `all` of them, say of their lens and their hands.
+    """Combine what the clips of one `video`, `participant`, `device`, or `all` clips, measured of their lens and hands.
 
-    What was given is left alone: a matrix, a distortion, a hand's length. Between devices hands are not shared.
+    A given matrix, distortion or hand length is left alone. Clips of one device share no hands.
 
     Args:
         where: an SQL filter on columns of the clip list.
-        dry_run: only say what would be written.
+        dry_run: only report what would be written.
         source_options: fsspec's, for s3:// videos.
 
     Raises:
@@ -105,15 +105,14 @@ def calibrate(
         if not listed:
             chosen = "holds no clips" if where is None else f"has no clip that passes {where!r}"
             raise ConfigError(f"the clip list of {db.uri} {chosen}", "nothing was changed; `status --clips` lists them")
-        groups, ungrouped = _grouped(by, words_of(db, clips))
+        groups, ungrouped = _grouped(by, read_evidence(db, clips))
         results = [calibrate_group(by, name, group, by in OF_ONE_PERSON) for name, group in groups.items()]
         before = {clip.clip_id: clip for clip in clips}
         changed = {clip.clip_id for result in results for clip in result.clips if clip != before[clip.clip_id]}
         shall = [clip for result in results for clip in result.clips]
-        gone, kept = _outdated(db, shall, source_options)
+        num_outdated, kept = _outdated(db, shall, source_options)
         if not dry_run:
             update_clips(db, [clip for clip in shall if clip.clip_id in changed], batch_clips=max(len(changed), 1))
-            remove_rows(db, gone)
     reports = tuple(
         GroupReport(
             result.group,
@@ -126,37 +125,37 @@ def calibrate(
         for result in results
     )
     num_robots = len(listed) - len(clips)
-    return CalibrateSummary(by, dry_run, reports, len(clips), len(changed), len(gone), kept, ungrouped, num_robots)
+    return CalibrateSummary(by, dry_run, reports, len(clips), len(changed), num_outdated, kept, ungrouped, num_robots)
 
 
-def _grouped(by: str, clips: Sequence[Words]) -> tuple[dict[str, list[Words]], int]:
-    """Clips by group, in the order of the list; and how many are of none."""
-    groups: dict[str, list[Words]] = defaultdict(list)
-    for words in clips:
-        name = _group(by, words)
+def _grouped(by: str, clips: Sequence[ClipEvidence]) -> tuple[dict[str, list[ClipEvidence]], int]:
+    """Clips by group, in the order of the list; and the number of clips without a group."""
+    groups: dict[str, list[ClipEvidence]] = defaultdict(list)
+    for evidence in clips:
+        name = _group(by, evidence)
         if name is not None:
-            groups[name].append(words)
+            groups[name].append(evidence)
     return dict(groups), len(clips) - sum(map(len, groups.values()))
 
 
-def _group(by: str, words: Words) -> str | None:
-    clip = words.clip
+def _group(by: str, evidence: ClipEvidence) -> str | None:
+    clip = evidence.clip
     if by == "all":
         return "all"
     if by == "video":
         return f"{clip.dataset}:{clip.video_id}"
     if by == "participant":
         return None if clip.participant is None else f"{clip.dataset}:{clip.participant}"
-    before = words.camera_before or ""
+    before = evidence.camera_before or ""
     camera = json.loads(before) if '"device":' in before or '"preset":' in before else {}
     if isinstance(camera.get("device"), str):
         return camera["device"]
     return f"preset {camera['preset']}" if isinstance(camera.get("preset"), str) else None
 
 
-def _outdated(db: Database, clips: Sequence[Clip], options: dict[str, Any] | None) -> tuple[list[str], int]:
-    """Ids of rows that were made with another lens or hand size than these clips shall have; and how many more of them
-    cannot be made again, because their video is not there."""
+def _outdated(db: Database, clips: Sequence[Clip], options: dict[str, Any] | None) -> tuple[int, int]:
+    """The number of rows that were made with another lens or hand size than these clips have now; and of such rows
+    whose video is missing, which are not among them."""
     given = {clip.clip_id: clip for clip in clips if is_calibrated(clip.camera) or is_calibrated(clip.hand)}
     table = db.table("clips")
     columns = [name for name in ("clip_id", "camera", "hand") if table is not None and name in table.schema.names]
@@ -167,5 +166,5 @@ def _outdated(db: Database, clips: Sequence[Clip], options: dict[str, Any] | Non
         if (clip := given.get(row["clip_id"])) and (row["camera"], row.get("hand")) != (clip.camera, clip.hand)
     ]
     there = presence((given[clip_id].video_uri for clip_id in outdated), options)
-    gone = [clip_id for clip_id in outdated if there[given[clip_id].video_uri] is not False]
-    return gone, len(outdated) - len(gone)
+    kept = sum(there[given[clip_id].video_uri] is False for clip_id in outdated)
+    return len(outdated) - kept, kept

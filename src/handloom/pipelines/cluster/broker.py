@@ -1,4 +1,4 @@
-"""One cluster for extraction and training: jobs tell each other, through a small actor, what they ask for and hold.
+"""One cluster for extraction and training: jobs publish, through a small actor, what they ask for and hold.
 
 A training job asks for resources (`handloom.pipelines.cluster.reservation`). A run of extraction that sees it scales
 down (`handloom.pipelines.cluster.scaling`): it finishes the clips in flight, commits, starts again with fewer actors,
@@ -11,31 +11,35 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import ray
 
 from handloom.errors import ConfigError
-from handloom.pipelines.cluster.capacity import Amounts, amounts_text, look
+from handloom.pipelines.cluster.capacity import Amounts, ClusterSnapshot, amounts_text, look
 from handloom.workers.place import on_this_node
 
 ACTOR, NAMESPACE = "handloom-shares", "handloom"
 RENEW_S = 2.0
 LAPSE_S = 15.0
-REMIND_S = 60.0
+REMIND_S = 60.0  # between two log lines of a job that waits
 CALL_TIMEOUT_S = 10.0
 WAITING, GRANTED, HOLDING = "waiting", "granted", "holding"
 EXTRACTION, TRAINING = "extraction", "training"
-TOLD = (ray.exceptions.RayError, ray.exceptions.GetTimeoutError)
+NO_REPLY = (ray.exceptions.RayError, ray.exceptions.GetTimeoutError)
 
 
 @dataclass(frozen=True)
 class JobDemand:
-    """What one job asks for or holds. job: unique, and what messages call it. kind: `extraction` or `training`.
+    """What one job asks for or holds.
 
-    bundles: each is reserved on one node, `{"CPU": 1.0, "GPU": 0.5}`. state: `waiting` for room; `granted`: there is
-    room, and it is about to be taken, for the first time or after workers have died; `holding`.
+    Args:
+        job: unique; the job's name in messages.
+        kind: `extraction` or `training`.
+        bundles: each is reserved on one node, `{"CPU": 1.0, "GPU": 0.5}`.
+        state: `waiting` for free resources; `granted`: they are free, and the job is about to take them, for the first
+            time or after its workers have died; `holding`.
     """
 
     job: str
@@ -52,55 +56,71 @@ class JobDemand:
 
 
 class ResourceBroker:
-    """Everybody's entries. Each is renewed every few seconds; those of jobs that died lapse.
+    """The demands of all jobs. Each is renewed every few seconds; that of a job that has died lapses.
 
-    It belongs to the job that started it, and ends with it. The others then start it again: every renewal carries the
-    whole entry, so nothing is lost.
+    The actor belongs to the job that started it, and ends with it. The other jobs then start it again: every renewal
+    carries the whole demand, so nothing is lost.
     """
 
     def __init__(self) -> None:
-        self._entries: dict[str, tuple[JobDemand, float]] = {}
+        self._demands: dict[str, tuple[JobDemand, float]] = {}
 
-    def put(self, entry: JobDemand) -> None:
-        self._entries[entry.job] = (entry, time.monotonic())
+    def put(self, demand: JobDemand) -> None:
+        self._demands[demand.job] = (demand, time.monotonic())
 
     def drop(self, job: str) -> None:
-        self._entries.pop(job, None)
+        self._demands.pop(job, None)
 
     def entries(self) -> list[JobDemand]:
-        """Those that have not lapsed, in order of their coming."""
+        """Those that have not lapsed, the oldest first."""
         now = time.monotonic()
-        self._entries = {job: (entry, at) for job, (entry, at) in self._entries.items() if now - at < LAPSE_S}
-        return [entry for entry, _ in self._entries.values()]
+        self._demands = {job: (demand, at) for job, (demand, at) in self._demands.items() if now - at < LAPSE_S}
+        return [demand for demand, _ in self._demands.values()]
+
+
+class ClusterView:
+    """What a job sees of its cluster: the resources, from Ray, and the demands of other jobs, from the broker."""
+
+    def look(self, without: Collection[str] = ()) -> ClusterSnapshot:
+        """The resources now; without these nodes (Ray's ids)."""
+        return look(without)
+
+    def others(self, job: str) -> list[JobDemand]:
+        """The demands of all jobs but `job`."""
+        return others(job)
+
+    def holders_text(self, job: str) -> str:
+        """Who holds what of the cluster, besides `job`."""
+        return holders_text(self.look(), self.others(job))
 
 
 def named(what: str) -> str:
-    """`training arm4r [node1:4711]`: what the job of this process is called."""
+    """`training arm4r [node1:4711]`: the name of this process's job."""
     return f"{what} [{socket.gethostname()}:{os.getpid()}]"
 
 
 def others(job: str) -> list[JobDemand]:
-    """The entries of all other jobs; none where nobody has ever asked."""
+    """The demands of all other jobs; empty where no job has ever started the broker."""
     actor = _actor(create=False)
     if actor is None:
         return []
     try:
-        return [e for e in ray.get(actor.entries.remote(), timeout=CALL_TIMEOUT_S) if e.job != job]
-    except TOLD:
-        return []  # it went down with its owner: those who still are there start it again
+        return [demand for demand in ray.get(actor.entries.remote(), timeout=CALL_TIMEOUT_S) if demand.job != job]
+    except NO_REPLY:
+        return []  # it ended with the job that owned it; the jobs that are left start it again
 
 
 class Lease:
-    """This job's entry, renewed by a thread until the block ends.
+    """This job's demand, renewed by a thread until the block ends.
 
-    create: start the actor where there is none. A run does not: alone on a cluster it needs nobody to talk to.
+    create: start the actor if there is none. A run does not: alone on a cluster it has no job to coordinate with.
     """
 
-    def __init__(self, entry: JobDemand, create: bool) -> None:
-        self._entry, self._create = entry, create
+    def __init__(self, demand: JobDemand, create: bool) -> None:
+        self._demand, self._create = demand, create
         self._changed, self._ended = threading.Event(), False
-        self._actor = None  # Ray ends an actor when the handle of who started it is gone
-        self._thread = threading.Thread(target=self._renew, daemon=True, name="shares")
+        self._actor = None  # Ray ends an actor once the handle of its owner is gone
+        self._thread = threading.Thread(target=self._renew, daemon=True, name="demand")
 
     def __enter__(self) -> Lease:
         self._put()
@@ -112,14 +132,13 @@ class Lease:
         self._changed.set()
         self._thread.join()
         if self._actor is not None:
-            _told(self._actor.drop.remote(self._entry.job))
+            _is_done(self._actor.drop.remote(self._demand.job))
         self._actor = None
 
     def change(self, state: str, bundles: Sequence[Amounts] | None = None) -> None:
-        """Say something else from now on."""
-        self._entry = replace(
-            self._entry, state=state, bundles=self._entry.bundles if bundles is None else tuple(bundles)
-        )
+        """Publish another state, and other bundles where they are given."""
+        bundles = self._demand.bundles if bundles is None else tuple(bundles)
+        self._demand = replace(self._demand, state=state, bundles=bundles)
         self._changed.set()
 
     def _renew(self) -> None:
@@ -131,16 +150,16 @@ class Lease:
 
     def _put(self) -> None:
         self._actor = self._actor or _actor(self._create)
-        if self._actor is not None and not _told(self._actor.put.remote(self._entry)):
-            self._actor = None  # it went down with its owner
+        if self._actor is not None and not _is_done(self._actor.put.remote(self._demand)):
+            self._actor = None  # it ended with the job that owned it
 
 
-def no_room(job: str, asked: Sequence[Amounts], wait_s: float) -> ConfigError:
-    """The error of a cluster that stayed full for `wait_s`."""
+def not_free(asked: Sequence[Amounts], wait_s: float, holders: str) -> ConfigError:
+    """The error of a cluster that stayed full for `wait_s`. holders: see `holders_text`."""
     return ConfigError(
-        f"no room for {asked_text(asked)} within {wait_s:g} s: {holders_text(job)}",
-        "wait for the others to end, ask for less, add nodes, or raise resources.wait_s; extraction started with a "
-        "lower resources.num_actors, or with resources.reserve_cpus, leaves more",
+        f"{asked_text(asked)} did not become free within {wait_s:g} s: {holders}",
+        "wait for the other jobs to end, ask for less, add nodes, or raise resources.wait_s; extraction started with a "
+        "lower resources.num_actors, or with resources.reserve_cpus, leaves more free",
     )
 
 
@@ -150,20 +169,20 @@ def asked_text(bundles: Sequence[Amounts]) -> str:
     return " + ".join(f"{texts.count(text)} x {text}" for text in dict.fromkeys(texts))
 
 
-def holders_text(job: str) -> str:
-    """Who holds what of the cluster, seen by `job`."""
-    room, known = look(), [entry for entry in others(job) if entry.state != WAITING]
-    parts = [f"{entry.text()}" for entry in known]
-    rest = {name: room.used(name) - sum(entry.needs(name) for entry in known) for name in ("CPU", "GPU")}
+def holders_text(cluster: ClusterSnapshot, demands: Sequence[JobDemand]) -> str:
+    """`of 8 CPUs 6 CPUs are free; held by training arm4r (2 CPUs)`; what no job of handloom holds is added up."""
+    known = [demand for demand in demands if demand.state != WAITING]
+    parts = [demand.text() for demand in known]
+    rest = {name: cluster.used(name) - sum(demand.needs(name) for demand in known) for name in ("CPU", "GPU")}
     if any(amount > 0.01 for amount in rest.values()):
-        parts.append(f"jobs that have not told handloom ({amounts_text({k: max(0.0, v) for k, v in rest.items()})})")
-    free = {name: room.free_of(name) for name in ("CPU", "GPU")}
-    held = f"held by {', '.join(parts)}" if parts else "nobody holds anything"
-    return f"of {amounts_text(room.total)} {amounts_text(free)} are free; {held}"
+        parts.append(f"jobs outside of handloom ({amounts_text({k: max(0.0, v) for k, v in rest.items()})})")
+    free = {name: cluster.free_of(name) for name in ("CPU", "GPU")}
+    held = f"held by {', '.join(parts)}" if parts else "no job holds any"
+    return f"of {amounts_text(cluster.total)} {amounts_text(free)} are free; {held}"
 
 
 def _actor(create: bool):
-    """The cluster's; None where there is none."""
+    """The cluster's broker; None if there is none."""
     if not ray.is_initialized():
         return None
     try:
@@ -171,13 +190,13 @@ def _actor(create: bool):
             return ray.get_actor(ACTOR, namespace=NAMESPACE)
         options = {"max_concurrency": 1, "get_if_exists": True, **on_this_node()}
         return ray.remote(ResourceBroker).options(name=ACTOR, namespace=NAMESPACE, **options).remote()
-    except (ValueError, *TOLD):
+    except (ValueError, *NO_REPLY):
         return None
 
 
-def _told(answer) -> bool:
+def _is_done(call: ray.ObjectRef) -> bool:
     try:
-        ray.get(answer, timeout=CALL_TIMEOUT_S)
-    except TOLD:
+        ray.get(call, timeout=CALL_TIMEOUT_S)
+    except NO_REPLY:
         return False
     return True

@@ -1,7 +1,7 @@
-"""Everything that is taken from Ray's inside, where its public calls give no way: one function each.
+"""All uses of Ray's private names, for what its public calls cannot do: one function each, which says why.
 
-Each says why it is needed. tests/pipelines/test_ray_private.py holds the installed Ray to what they rely on. A Ray that
-has lost one of the names ends in an error that says which version was tested.
+tests/pipelines/test_ray_private.py checks the installed Ray. If a Ray has lost one of the names, the command ends with
+an error that says which version was tested.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ray.job_config import JobConfig
 from handloom.errors import HandloomError
 
 TESTED = "2.60.0"
-"""The Ray that the whole suite runs on."""
+"""The Ray with which all tests are run."""
 
 WAIT_S = 0.5
-"""The longest that Ray Data waits for results before it looks for other work."""
+"""The longest wait of Ray Data for results before it looks for other work."""
 
 Amounts = Mapping[str, float]
 """CPUs, GPUs and bytes of memory by Ray's names: `CPU`, `GPU`, `memory`."""
@@ -28,35 +28,38 @@ Amounts = Mapping[str, float]
 
 @contextmanager
 def _inside(what: str) -> Iterator[None]:
-    """Translate the loss of a private name."""
+    """Raise HandloomError if a private name is missing."""
     try:
         yield
     except (AttributeError, ImportError) as error:
-        problem = f"Ray {ray.__version__} has changed inside, {what} needs a name that is not there: {error}"
+        problem = f"Ray {ray.__version__} has changed inside, {what} needs a name that is missing: {error}"
         hint = f"install the Ray that handloom is tested with: pip install 'ray=={TESTED}'"
         raise HandloomError(problem, hint) from error
 
 
 def free_by_node() -> dict[str, Amounts]:
-    """`{node id: what nobody has reserved}`.
-
-    `ray.available_resources` adds the nodes up, and an actor must fit into one.
-    """
+    """`{node id: what is not reserved}`. `ray.available_resources` is a sum, but an actor must fit onto one node."""
     with _inside("counting what each node has free"):
         return dict(ray._private.state.available_resources_per_node())
 
 
 def gets_more_nodes() -> bool:
-    """Whether an autoscaler adds nodes to this cluster. Only one that does tells Ray how large it may grow."""
+    """Whether an autoscaler adds nodes to this cluster: then Ray knows how large it may grow."""
     with _inside("asking for the autoscaler"):
         return bool(ray._private.state.state.get_max_resources_from_cluster_config())
 
 
-def never_start_unasked() -> None:
-    """A call of Ray after `ray.shutdown` is an error from now on.
+def session_folder() -> str:
+    """The folder of this process's Ray: logs, sockets, and the environments that it has built (`runtime_resources`)."""
+    with _inside("finding Ray's folder"):
+        return ray._private.worker._global_node.get_session_dir_path()
 
-    Ray would start a second cluster for it (seen: a thread's progress line after the end). RAY_ENABLE_AUTO_CONNECT does
-    the same where it is set before Ray is imported, which a library cannot see to.
+
+def never_start_unasked() -> None:
+    """From now on a call of Ray after `ray.shutdown` is an error.
+
+    Ray would start a second cluster for it (seen: a thread's progress line after the end). RAY_ENABLE_AUTO_CONNECT has
+    the same effect, but only if it is set before Ray is imported, which a library cannot ensure.
     """
     with _inside("keeping Ray from starting by itself"):
         _look_up(ray._private.auto_init_hook, "enable_auto_connect")
@@ -65,11 +68,11 @@ def never_start_unasked() -> None:
 
 @contextmanager
 def groups_of_their_own() -> Iterator[None]:
-    """Let the processes of a Ray that is started inside leave our process group.
+    """A Ray that is started inside the block has process groups of its own.
 
-    SIGTERM to the group (`timeout`, a shell, a batch system) is for the driver, which ends the run in order. Ray's own
-    processes would end at once, and the driver, asking them, hung for a minute and ended without its summary: Ray
-    blocks SIGINT only. They still end with the driver (PDEATHSIG): this runs beside the call that sees to it.
+    SIGTERM to the driver's group (`timeout`, a shell, a batch system) is for the driver, which ends the run in order.
+    Ray blocks SIGINT only: its processes ended at once, and the driver, which called them, hung for a minute and ended
+    without its summary. They still end with the driver (PDEATHSIG): this runs beside the call that arranges it.
     """
     with _inside("starting Ray's processes in groups of their own"):
         utils = ray._private.utils
@@ -87,18 +90,18 @@ def groups_of_their_own() -> Iterator[None]:
 
 
 @contextmanager
-def nobody_watches() -> Iterator[None]:
-    """A local Ray that is started inside has no process that reads logs, and Ray Data gathers no numbers for it.
+def without_monitors() -> Iterator[None]:
+    """A local Ray that is started inside the block has no log reader, and Ray Data no actor that collects statistics.
 
-    They feed a dashboard, and a driver that asks for logs: there is neither. Log reader and gathering actor took 1.5 s
-    of processor time in a run of a minute, most of it while they started.
+    They serve a dashboard, and a driver that prints logs: here is neither. They took 1.5 s of CPU time in a run of a
+    minute, most of it while they started.
     """
-    with _inside("starting Ray without what watches it"):
+    with _inside("starting Ray without its monitors"):
         from ray._private.node import Node
-        from ray.data._internal.stats import _StatsManager as Numbers
+        from ray.data._internal.stats import _StatsManager as Statistics
 
-        told = ("update_execution_metrics", "update_iteration_metrics", "register_dataset_to_stats_actor")
-        quiet = [(Node, "start_log_monitor"), *((Numbers, name) for name in told)]
+        calls = ("update_execution_metrics", "update_iteration_metrics", "register_dataset_to_stats_actor")
+        quiet = [(Node, "start_log_monitor"), *((Statistics, name) for name in calls)]
         before = [(where, name, inspect.getattr_static(where, name)) for where, name in quiet]
     with _set([(where, name, staticmethod(_nothing)) for where, name in quiet], before):
         yield
@@ -106,9 +109,9 @@ def nobody_watches() -> Iterator[None]:
 
 @contextmanager
 def no_more_nodes() -> Iterator[None]:
-    """Ray Data asks nobody for nodes, nor which node its actors are on: a Ray of one machine has one.
+    """Ray Data requests no nodes, and does not look up the nodes of its actors: a local Ray has one node.
 
-    The two actors that it would ask take a second each to start, and 1 % of a core.
+    The two actors that it would start for that take a second each to start, and 1 % of a core.
     """
     with _inside("keeping Ray Data from asking for nodes"):
         from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
@@ -138,22 +141,22 @@ def no_more_nodes() -> Iterator[None]:
 
 
 class _OneNode:
-    """Told by each actor of a pool where it is, in place of an actor that keeps it."""
+    """Stands in for the actor that keeps the nodes of a pool's actors."""
 
     @property
     def update_actor_location(self) -> _OneNode:
         return self
 
     def remote(self, actor: str, node: str) -> None:
-        """Nobody asks."""
+        """Each actor of a pool calls it; the node is not looked up."""
 
 
 @contextmanager
-def unhurried() -> Iterator[None]:
-    """Ray Data looks twice a second whether something is to be done besides taking results, not ten times.
+def polling_less() -> Iterator[None]:
+    """Ray Data looks for work besides results twice a second, not ten times.
 
-    A result, or the wish to stop, ends the wait at once as before: shards take seconds, and ten looks cost the driver
-    and those that it asks 2 % of a core.
+    A result or a stop still ends the wait at once. Shards take seconds, and ten looks a second cost the driver and the
+    processes that it calls 2 % of a core.
     """
     with _inside("letting Ray Data wait"):
         from ray.data._internal.execution import streaming_executor_state as state
@@ -165,7 +168,7 @@ def unhurried() -> Iterator[None]:
 
 @contextmanager
 def _set(inside: Iterable[tuple[object, str, object]], after: Iterable[tuple[object, str, object]]) -> Iterator[None]:
-    """Attributes (owner, name, value) while the block lasts, and those that they have behind it."""
+    """Set attributes (owner, name, value) for the block, and others after it."""
     for owner, name, value in inside:
         setattr(owner, name, value)
     try:
@@ -176,18 +179,18 @@ def _set(inside: Iterable[tuple[object, str, object]], after: Iterable[tuple[obj
 
 
 def _nothing(*_: object, **__: object) -> None:
-    """Instead of a call of Ray's that nobody needs."""
+    """Replaces a call of Ray's that is not needed."""
 
 
 class _OtherFolders(list[str]):
-    """What Ray puts first on its workers' import path: the script's folder, and not the working directory."""
+    """The first folders of the workers' import path: the script's, but not the working directory."""
 
     def extend(self, folders: Iterable[str]) -> None:
         super().extend(folder for folder in folders if folder != os.path.abspath(os.curdir))
 
 
 def job_without_working_directory() -> JobConfig:
-    """Ray puts the driver's working directory on its workers' import path; with this job it does not."""
+    """A job whose workers do not have the driver's working directory on their import path, where Ray puts it."""
     config = JobConfig()
     with _inside("keeping the working directory off the import path"):
         _look_up(config, "_py_driver_sys_path")
@@ -196,7 +199,7 @@ def job_without_working_directory() -> JobConfig:
 
 
 def stop_dataset(data: ray.data.Dataset, wait_s: float) -> None:
-    """Stop the actors of a dataset that is being read, from whatever thread. Nothing to do before it is read."""
+    """Stop the actors of a dataset that is being read, from any thread. No effect before it is read."""
     with _inside("stopping a pool"):
         executor = data._current_executor
         if executor is not None:
@@ -204,9 +207,9 @@ def stop_dataset(data: ray.data.Dataset, wait_s: float) -> None:
             executor.join(wait_s)  # shutdown itself waits for two seconds only
 
 
-def ends_for_lack_of_room(failure: Exception) -> bool:
-    """Whether Ray Train's workers found no place in the cluster."""
-    with _inside("telling how training ended"):
+def lacked_resources(failure: Exception) -> bool:
+    """Whether Ray Train's workers found no free resources on the cluster."""
+    with _inside("finding out how training ended"):
         from ray.train.v2._internal import exceptions
 
         return isinstance(
@@ -214,22 +217,22 @@ def ends_for_lack_of_room(failure: Exception) -> bool:
         )
 
 
-def death_behind(failure: Exception) -> Exception | None:
-    """The death of a worker or of its node that a failure of Ray Train stands for; None where it is something else."""
-    with _inside("telling how training ended"):
+def crash_behind(failure: Exception) -> Exception | None:
+    """The crash of a worker or of its node that caused a failure of Ray Train; None if it has another cause."""
+    with _inside("finding out how training ended"):
         from ray.train.v2._internal import exceptions
 
         checked = isinstance(failure, exceptions.WorkerHealthCheckFailedError)
         cause = failure.health_check_failure if checked else failure
-        deaths = (
+        crashes = (
             ray.exceptions.RayActorError,
             ray.exceptions.NodeDiedError,
             exceptions.WorkerGroupStartupFailedError,
             exceptions.WorkerHealthCheckTimeoutError,
         )
-        return cause if isinstance(cause, deaths) else None
+        return cause if isinstance(cause, crashes) else None
 
 
 def _look_up(where: object, name: str) -> None:
-    """Raise AttributeError where there is no such name: to set it would succeed all the same, without an effect."""
+    """Raise AttributeError if there is no such name: setting it would succeed all the same, without effect."""
     getattr(where, name)

@@ -1,4 +1,4 @@
-"""How a training job gets its room on a cluster that others fill, and keeps it until it ends."""
+"""How a training job gets its resources on a cluster that others fill, and keeps them until it ends."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import ray
 from handloom.pipelines.cluster.broker import (
     GRANTED,
     HOLDING,
+    NO_REPLY,
     REMIND_S,
-    TOLD,
     TRAINING,
     WAITING,
+    ClusterView,
     JobDemand,
     Lease,
     asked_text,
-    holders_text,
     named,
-    no_room,
+    not_free,
 )
 from handloom.pipelines.cluster.capacity import Amounts
 
@@ -34,36 +34,40 @@ FIRST_LOOK_S = 1.0
 
 @contextmanager
 def reserve_resources(
-    bundles: Sequence[Mapping[str, float]], name: str, wait_s: float, strategy: str = "PACK"
+    bundles: Sequence[Mapping[str, float]],
+    name: str,
+    wait_s: float,
+    strategy: str = "PACK",
+    settle_s: float = SETTLE_S,
 ) -> Iterator[None]:
-    """Wait until the cluster has room for `bundles`; runs of extraction give way. Use around the job that takes it.
+    """Wait until `bundles` are free on the cluster; runs of extraction scale down for them. Use around the job.
 
-    A placement group of `bundles` waits in Ray's own queue, so that an autoscaler hears of it too. Once it stands it is
-    removed, and the block, Ray Train with the same bundles say, takes its place with one of its own. Until that stands
-    runs leave the room alone; where it does not within `SETTLE_S`, somebody was faster, and runs are asked to give way
-    again. Until the block ends the room is known to be held by `name`.
+    A placement group of `bundles` waits in Ray's own queue, so that an autoscaler sees it too. Once it is ready it is
+    removed, and the block, Ray Train with the same bundles say, creates its own. Until that one is ready runs leave the
+    resources alone. If it is not ready within `settle_s`, another job was faster, and runs are asked again to scale
+    down. Until the block ends, messages say that `name` holds the resources.
 
     Args:
-        name: what messages call the job, `training arm4r`.
+        name: the job's name in messages, `training arm4r`.
         strategy: Ray's, `PACK` or another.
 
     Raises:
-        ConfigError: there is no room within `wait_s`; says who holds what.
+        ConfigError: they are not free within `wait_s`; says who holds what.
     """
     job = named(name)
     asked = tuple({key: float(value) for key, value in bundle.items() if value} for bundle in bundles)
     group = ray.util.placement_group([dict(bundle) for bundle in asked], strategy=strategy)
     try:
         ready = group.wait(FIRST_LOOK_S)
-        with Lease(JobDemand(job, TRAINING, asked, GRANTED if ready else WAITING), create=True) as entry:
+        with Lease(JobDemand(job, TRAINING, asked, GRANTED if ready else WAITING), create=True) as lease:
             if not ready:
                 _wait(group, job, asked, wait_s)
-                entry.change(GRANTED)
+                lease.change(GRANTED)
             before = set(ray.util.placement_group_table())
             ray.util.remove_placement_group(group)
             ended = threading.Event()
-            args = (entry, asked, before, ended)
-            thread = threading.Thread(target=_tell_whether_taken, args=args, daemon=True, name="taken")
+            args = (lease, asked, before, settle_s, ended)
+            thread = threading.Thread(target=_keep_state, args=args, daemon=True, name="reservation")
             thread.start()
             try:
                 yield
@@ -74,24 +78,26 @@ def reserve_resources(
         ray.util.remove_placement_group(group)
 
 
-def _tell_whether_taken(entry: Lease, asked: Sequence[Amounts], before: set[str], ended: threading.Event) -> None:
-    """The job's state, looked after until it ends: Ray Train gives its placement group up when a worker dies."""
-    told, stood = GRANTED, time.monotonic()
+def _keep_state(
+    lease: Lease, asked: Sequence[Amounts], before: set[str], settle_s: float, ended: threading.Event
+) -> None:
+    """Publish the job's state until it ends: Ray Train removes its placement group when a worker dies."""
+    published, taken_at = GRANTED, time.monotonic()
     while not ended.wait(SETTLE_LOOK_S):
-        taken = _taken(asked, before)
-        stood = time.monotonic() if taken else stood
-        missing_s = time.monotonic() - stood
-        state = HOLDING if taken else GRANTED if missing_s < SETTLE_S else WAITING
-        if state != told:
-            entry.change(state)
-            told = state
+        taken = _is_taken(asked, before)
+        taken_at = time.monotonic() if taken else taken_at
+        missing_s = time.monotonic() - taken_at
+        state = HOLDING if taken else GRANTED if missing_s < settle_s else WAITING
+        if state != published:
+            lease.change(state)
+            published = state
 
 
-def _taken(asked: Sequence[Amounts], before: set[str]) -> bool:
-    """Whether a placement group as large as the one asked for stands, none of `before`."""
+def _is_taken(asked: Sequence[Amounts], before: set[str]) -> bool:
+    """Whether a placement group that is not in `before` is ready, and as large as the one asked for."""
     try:
         groups = ray.util.placement_group_table()
-    except TOLD:
+    except NO_REPLY:
         return False
     new = [group for key, group in groups.items() if key not in before and group["state"] == "CREATED"]
     names = ("CPU", "GPU")
@@ -101,11 +107,12 @@ def _taken(asked: Sequence[Amounts], before: set[str]) -> bool:
 
 
 def _wait(group, job: str, asked: Sequence[Amounts], wait_s: float) -> None:
-    started, told = time.monotonic(), -REMIND_S
+    started, reminded, view = time.monotonic(), -REMIND_S, ClusterView()
     while not group.wait(1.0):
         waited = time.monotonic() - started
         if waited >= wait_s:
-            raise no_room(job, asked, wait_s)
-        if waited - told >= REMIND_S:
-            told = waited
-            log.warning("%s waits for room, up to %g s: %s", asked_text(asked), wait_s, holders_text(job))
+            raise not_free(asked, wait_s, view.holders_text(job))
+        if waited - reminded >= REMIND_S:
+            reminded = waited
+            holders = view.holders_text(job)
+            log.warning("%s waits for free resources, up to %g s: %s", asked_text(asked), wait_s, holders)

@@ -1,4 +1,4 @@
-"""`handloom export arm4r`: tracks and pictures as ARM4R's own loader reads them."""
+"""`handloom export arm4r`: tracks and images as ARM4R's own loader reads them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from handloom.export.card import TALLIED, Card, CardTally
 from handloom.pipelines.export.parquet import opened
 from handloom.schemas.tables.later_grids import GRID_INDEX, GRID_SHAPES
 from handloom.store.embodiment import ALL, HUMAN, ROBOT
+from handloom.store.stages.row_keys import StageKeys
 
 BATCH_ROWS = 4
 TITLES = {
@@ -20,15 +21,15 @@ TITLES = {
 }
 LAYOUT = """ARM4R's layout for pre-training on clips:
 
-- `epic_tasks_final/common_task/000000/points.zarr`: (T, 1296, 3) float32, `u` and `v` in pixels of a picture of
+- `epic_tasks_final/common_task/000000/points.zarr`: (T, 1296, 3) float32, `u` and `v` in pixels of an image of
   912 x 512, `z` in metres, each in that frame's own camera; a grid of 36 x 36 points of the first frame, row by row.
 - `points_mask.zarr` (T, 1296): 1 where all three numbers are known; `points_vis.zarr`: 1 where the point was seen.
   ARM4R has neither, and its loader reads neither.
-- `images.json`: paths of the T pictures in `frames/`. They begin with a folder: rewrite it if that moves. ARM4R's
-  loader puts noise in the place of a picture that it does not find, and says nothing.
-- A clip whose first grid leaves the picture is there several times: whole, with the first grid, and once for each later
+- `images.json`: paths of the T images in `frames/`. They begin with a folder: rewrite it if that moves. ARM4R's
+  loader puts noise in place of an image that it does not find, without a message.
+- A clip whose first grid leaves the image is there several times: whole, with the first grid, and once for each later
   grid that lasts, cut to its frames (`first_frame` in `epic_clips.json`; `grid_frame`: the frame of the part in which
-  its points are a grid). Their pictures are the same files.
+  its points are a grid). Their images are the same files.
 - `epic_clips.json`: what is done in each clip, and which clip of the table it is.
 - `index.json`: the clips that were left out, by reason."""
 
@@ -39,6 +40,7 @@ def arm4r(
     where: str | None = None,
     *,
     embodiment: str = HUMAN,
+    stage_keys: StageKeys = None,
     text_encoder: str = "",
     unknown: str = "nan",
     **options: Any,
@@ -47,13 +49,14 @@ def arm4r(
 
     Args:
         embodiment: whose clips: `human`, `robot` or `all`.
+        stage_keys: only rows with these keys, by stage; `current`: those of the last run, for the columns read.
         text_encoder: OpenCLIP ViT-B-32's text tower for instruction.zarr: a hub id or a folder; empty: none.
 
     Raises:
         StoreError: nothing is processed yet, or `out` cannot be written.
-        ConfigError: `out` is not empty, no clip can be exported, the encoder cannot be had, or `where` is no SQL.
+        ConfigError: `out` is not empty, no clip can be exported, the encoder is not available, or `where` is no SQL.
     """
-    table, source, where = opened(db, "clips", where, embodiment)
+    table, source, where = opened(db, "clips", where, embodiment, stage_keys, (*COLUMNS, *GRID_SHAPES))
     missing = sorted(set(COLUMNS) - set(table.schema.names))
     if missing:
         raise ConfigError(f"the table has no {', '.join(missing)}: it is older", "process its clips again")
@@ -79,7 +82,7 @@ def _encoder(model: str) -> TextEncoder:
 
 
 def _limits(summary: Arm4rSummary, text_encoder: str) -> list[str]:
-    share = f"{summary.share_unknown:.1%} of the numbers in points.zarr are not known"
+    share = f"{summary.share_unknown:.1%} of the numbers in points.zarr are unknown"
     known = {
         "nan": f"{share}: they are NaN, and a loss without a mask becomes NaN.",
         "hold": f"{share}: the last known value stands there (`--unknown hold`); points_mask.zarr says where.",
@@ -100,7 +103,7 @@ def _limits(summary: Arm4rSummary, text_encoder: str) -> list[str]:
         f"Steps are as far apart as the table's frames: {rates}. ARM4R's are 1/20 s (EPIC-KITCHENS-55) and 1/16.7 s."
     )
     found.append(
-        "Camera motion is in the tracks, as in the authors'. u and v are scaled alone: 4:3 pictures are widened. They "
-        "are where the picture shows a point, the lens's distortion included, as a tracker sees it."
+        "Tracks include the camera's motion, as the authors' do. u and v are scaled each for itself: 4:3 images are "
+        "widened. They are where the image shows a point, with the lens's distortion, as a tracker sees it."
     )
     return found

@@ -1,4 +1,4 @@
-"""`handloom export lerobot`: what the rows have in common is found first, then they are written one by one."""
+"""`handloom export lerobot`: first find what the rows have in common, then write them one by one."""
 
 from __future__ import annotations
 
@@ -11,21 +11,32 @@ import pyarrow as pa
 from handloom.api import Database
 from handloom.errors import ConfigError
 from handloom.export.card import TALLIED, Card, CardTally
-from handloom.export.lerobot.clips import SIGMA, WORLD, clip_columns, clip_episode, clip_layout
+from handloom.export.images import jpeg_size
+from handloom.export.lerobot.clips import (
+    COLUMNS,
+    SIGMA,
+    TRACK_COLUMNS,
+    WORLD,
+    clip_columns,
+    clip_episode,
+    clip_layout,
+    own_fields,
+)
 from handloom.export.lerobot.dataset import UNKNOWN, Episode, Layout, LeRobotSummary, export_lerobot
-from handloom.export.lerobot.grids import BEGUN, num_slots
+from handloom.export.lerobot.grids import BEGUN, GRID_COLUMNS, num_slots
 from handloom.export.lerobot.robots import one_shape, robot_episode, robot_layout, shape_of
-from handloom.export.pictures import jpeg_size
 from handloom.export.steps import rate_of
 from handloom.pipelines.export.parquet import opened
 from handloom.plural import plural
 from handloom.schemas.tables.robot import episode_arrays
 from handloom.schemas.tables.row import row_arrays
 from handloom.store.embodiment import ALL, HUMAN, ROBOT
-from handloom.store.sql import clause, in_list
+from handloom.store.filters import clause, in_list
+from handloom.store.stages.row_keys import StageKeys
 
 BATCH_ROWS = 4
 INDEX_ROWS = 256  # of a column of few bytes
+TRACKS = (*TRACK_COLUMNS, SIGMA, *GRID_COLUMNS)
 NO_TRACKS = {"num_tracks": None}
 TITLES = {
     HUMAN: "Human hands as robot episodes",
@@ -43,25 +54,25 @@ dataset = LeRobotDataset("local/handloom", root="DIR")
 
 `meta/episodes` says for every episode which clip it is (`clip_id` or `episode_id`), and its licence."""
 CLIP_LIMITS = (
-    "`observation.state` is not known where `observation.hand_visible` is false, nor `action` where "
+    "`observation.state` is unknown where `observation.hand_visible` is false, and `action` where "
     "`next.hand_visible` is. Mask them; statistics count known values only.",
-    "`action` is where the hands are one step later (absolute, camera frame of that step): nobody commanded it. "
+    "`action` is where the hands are one step later (absolute, camera frame of that step), not a command. "
     "The camera moves too; use the world's columns, where they are, to take that out.",
-    "An empty task means that nobody said what is done.",
-    "`picture_valid` is false where a step has no frame of its own; its picture is then the last one again.",
+    "An empty task: no text describes the clip.",
+    "`picture_valid` is false where a step has no frame of its own; its image is then the last one again.",
 )
 GRID_LIMITS = (
-    "The first grid of points may have left the picture long before an episode ends. Later ones are in `regrid_*`, in "
+    "The first grid of points may have left the image long before an episode ends. Later ones are in `regrid_*`, in "
     "{slots}, each with one grid from its first step to its last: `regrid_query_frame` says in which step that began "
     "(-1: none). Take for a window a slot whose number is the same in all of its steps.",
 )
-ROBOT_LIMITS = ("`picture_valid` is false where a picture was missing; the last one is there.",)
+ROBOT_LIMITS = ("`picture_valid` is false where an image was missing; the last one is there.",)
 UNKNOWN_LIMITS = {
-    "nan": "NaN is a value that is not known. LeRobot's reader and normaliser pass it on; its tool that merges "
+    "nan": "NaN is an unknown value. LeRobot's reader and normaliser pass it on; its tool that merges "
     "datasets makes nulls of it, which its reader cannot read.",
-    "zero": "Zero stands where a value is not known (`--unknown zero`): only the masks tell it from a measured one.",
+    "zero": "Unknown values are zero (`--unknown zero`): only the masks show which ones were measured.",
 }
-NO_PICTURES = "There are no pictures: the frames were not stored."
+NO_IMAGES = "There are no images: the frames were not stored."
 
 
 def lerobot(
@@ -71,6 +82,7 @@ def lerobot(
     *,
     table: str = "clips",
     embodiment: str = HUMAN,
+    stage_keys: StageKeys = None,
     hz: float | None = None,
     size: Size | None = None,
     tracks: bool = False,
@@ -80,17 +92,19 @@ def lerobot(
     """Write `clips` or `robot_episodes` as one LeRobotDataset v3.0.
 
     Args:
-        embodiment: of `clips`, whose: `human`, `robot` or `all`.
-        hz: frames per second of the dataset; None: the rate of all rows. size: (width, height) that pictures are
+        embodiment: of `clips`, whose: `human`, `robot` or `all`. stage_keys: only rows with these keys, by stage;
+            `current`: those of the last run, for the columns that are read.
+        hz: frames per second of the dataset; None: the rate of all rows. size: (width, height) that images are
             fitted into; None: the one that all have. tracks: with point tracks (clips only). unknown: `nan` or `zero`.
 
     Raises:
         StoreError: nothing is there to export, or `out` cannot be written.
-        ConfigError: rates, picture sizes, states or cameras differ; `out` is not empty; `where` is no SQL.
+        ConfigError: rates, image sizes, states or cameras differ; `out` is not empty; `where` is no SQL.
     """
     if unknown not in UNKNOWN:
         raise ConfigError(f"--unknown {unknown!r} is none of {', '.join(UNKNOWN)}")
-    dataset, source, where = opened(db, table, where, embodiment)
+    read = (*COLUMNS, *WORLD, *(TRACKS if tracks else ()))
+    dataset, source, where = opened(db, table, where, embodiment, stage_keys, read)
     tally = CardTally()
     plan = _plan_clips if table == "clips" else _plan_robots
     if table != "clips" and tracks:
@@ -103,7 +117,7 @@ def lerobot(
     if BEGUN in layout.features:
         slots = plural(layout.features[BEGUN].shape[0], "slot")
         limits += [limit.format(slots=slots) for limit in GRID_LIMITS]
-    limits += [] if any(feature.is_video for feature in layout.features.values()) else [NO_PICTURES]
+    limits += [] if any(feature.is_video for feature in layout.features.values()) else [NO_IMAGES]
     title = TITLES[embodiment] if table == "clips" else "Robot episodes"
     card = Card("lerobot", title, READING, source, "data/*/*.parquet", limits, ("LeRobot",))
     return export_lerobot(
@@ -139,7 +153,8 @@ def _plan_clips(
     world = all(row["world_scale"] == "metric" for row in rows)
     schema = db.table("clips", version).schema
     world = world and set(WORLD) <= set(schema.names)
-    layout = clip_layout(hz, size, world=world, **(_tracks(db, schema, where, version) if tracks else NO_TRACKS))
+    of_tracks = _tracks(db, schema, where, version) if tracks else NO_TRACKS
+    layout = clip_layout(hz, size, world=world, own=own_fields(schema), **of_tracks)
     names = [name for name in clip_columns(layout) if name in schema.names]
     return layout, names, lambda batch, index, layout: clip_episode(row_arrays(batch, index), layout)
 
@@ -171,7 +186,7 @@ def _plan_robots(db: Database, source: dict[str, Any], where: str | None, hz: fl
         found += [shape_of({**row, **widths}, not lacks[0]) for row in same]
     shape = one_shape(found)
     sizes = {}
-    if shape.has_pictures:
+    if shape.has_images:
         sizes = (
             {camera: size for camera in shape.cameras} if size else _camera_sizes(db, rows[0]["episode_id"], version)
         )
@@ -215,17 +230,17 @@ def _widths(db: Database, episode_id: str, version: int) -> dict[str, int | None
 
 
 def _camera_sizes(db: Database, episode_id: str, version: int) -> dict[str, Size]:
-    """The size of each camera's pictures in one episode; others are fitted into it, should they differ."""
+    """The size of each camera's images in one episode; others are fitted into it, should they differ."""
     row = db.read("robot_episodes", ["cameras", "frame_jpeg"], in_list("episode_id", [episode_id]), version)
     found = {}
     for camera, jpegs in zip(row.column("cameras")[0].as_py(), row.column("frame_jpeg")[0], strict=True):
         first = next((jpeg.as_py() for jpeg in jpegs if jpeg.is_valid), None)
         if first is None:
             raise ConfigError(
-                f"episode {episode_id} has no picture of camera {camera}, so the size of its video is not known",
+                f"episode {episode_id} has no image of camera {camera}, so the size of its video is not known",
                 "give --size WIDTHxHEIGHT",
             )
-        found[camera] = _even(jpeg_size(first, f"a picture of camera {camera} of episode {episode_id}"))
+        found[camera] = _even(jpeg_size(first, f"an image of camera {camera} of episode {episode_id}"))
     return found
 
 
@@ -235,13 +250,13 @@ def _stored_size(db: Database, clip_id: str, version: int) -> Size:
 
 
 def _one_size(sizes: dict[str, Size]) -> Size:
-    """The size of all pictures. Raises ConfigError, with every size and one of its clips, where they differ."""
+    """The size of all images. Raises ConfigError, with every size and one of its clips, where they differ."""
     examples = {size: clip_id for clip_id, size in sizes.items()}
     if len(examples) == 1:
         return _even(next(iter(examples)))
     found = ", ".join(f"{w}x{h} (such as {clip_id})" for (w, h), clip_id in sorted(examples.items()))
     raise ConfigError(
-        f"the clips' pictures differ in size, and a LeRobot dataset has one: {found}",
+        f"the clips' images differ in size, and a LeRobot dataset has one: {found}",
         "give --size WIDTHxHEIGHT to fit them all into one (black bars beside them), or choose some with --where",
     )
 

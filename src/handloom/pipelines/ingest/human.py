@@ -1,52 +1,55 @@
-"""`handloom ingest`: files and annotations into the clip list."""
+"""`handloom ingest folder`, `epic` and `ego4d`: videos and annotations into the clip list."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from handloom.api import Database
 from handloom.errors import ConfigError
-from handloom.ingest.camera.said import Asked, filled, is_file_gone, kept, of_preset
+from handloom.ingest.camera.requested import RequestedCamera, fill_cameras, has_lost_its_file, keep_listed, of_preset
 from handloom.ingest.human.ego4d import Choice, ingest_ego4d
 from handloom.ingest.human.ego4d_narrations import NarrationWindow
 from handloom.ingest.human.epic import ingest_epic
 from handloom.ingest.human.folder import ingest_folder
-from handloom.ingest.human.labels import SAID
+from handloom.ingest.human.labels import COLUMNS
 from handloom.ingest.result import IngestResult
+from handloom.pipelines.ingest.effects import NUM_EXAMPLES, apply, foresee, outdated_rows
 from handloom.plural import plural
 from handloom.schemas.camera_presets import PRESETS
 from handloom.schemas.clip import Clip
 from handloom.schemas.values import VideoInfo
-from handloom.store.clips.clip_list import add_clips, listed_videos, renewed_videos
+from handloom.store.clips.clip_list import listed_videos, renewed_videos
 from handloom.store.clips.commit import done_ids
-from handloom.store.clips.listed import OtherCuts, keep_unsaid, other_cuts
-from handloom.store.clips.removal import remove_clips, remove_rows
-from handloom.store.clips.row_words import rows_behind, write_words
+from handloom.store.clips.ingest_diff import OtherCuts, keep_unsaid, other_cuts
+from handloom.store.clips.known_clips import FieldChange
 from handloom.store.embodiment import check_of_people
 from handloom.store.runs.lease import alone, living_runs
 from handloom.video.container.camera_tags import CameraTags, read_camera_tags
 from handloom.video.decode.probe import Prober
-from handloom.video.fetch.source import VideoSource
 from handloom.video.fetch.version import with_versions
+from handloom.video.fetch.video_source import VideoSource
 
-EDGE_S = 1e-3  # ids tell no less
+EDGE_S = 1e-3  # times in ids are whole milliseconds
 
 
 @dataclass(frozen=True)
 class IngestSummary:
     """What one ingest did: the source's own counts, what changed in the clip list, what was wrong with the input.
 
-    left_out: how much of the input could not be used; each is named in `problems`. removed: clips that left the list,
-    with removed_rows rows and removed_rejects rejects. overlapping: added clips that share moments with clips of the
-    list that this ingest does not name. others: how many of those the list still holds. changed_videos: videos that
-    are other files than before. dropped: clips of theirs that are no longer in the list. redone: rows and rejects of
-    their old files, which were removed. rows_reworded: rows that were made already and have their clip's new words now.
-    outdated: rows that were made with another camera or view than the list has now. remade: those of them that went
-    with `--replace`, for the next run to make anew; they are among removed_rows. notes: what was decided for several
-    videos: their cameras.
+    left_out: number of entries and files that could not be used; each is named in `problems`. removed: clips removed
+    from the list, with removed_rows rows and removed_rejects rejects. overlapping: added clips that overlap listed
+    clips that this ingest does not name. others: how many of those are still listed. changed_videos: videos whose file
+    is another one than before. dropped: clips of these videos that left the list. redone: rows and rejects of their old
+    files, which were removed. rows_reworded: existing rows that got the new words of their clip. outdated: rows that
+    were made with another camera, view or hand size than the list has now; outdated_fields: by which of them.
+    stages_again: of each stage of one's own that reads changed words, the rows that need it again. remade:
+    outdated rows that `--replace` removed, for the next run to make again; they are among removed_rows.
+    others_with_row: those of `others` that have a row. fields: changed values of listed clips, by column; shown: the
+    first few of each. examples: by name of a number, the first few clips or videos of it. notes: decisions about
+    several videos, such as their cameras. dry_run: nothing was written; the numbers are what the ingest would do.
     """
 
     counts: dict[str, int]
@@ -68,32 +71,41 @@ class IngestSummary:
     outdated: int = 0
     remade: int = 0
     notes: tuple[str, ...] = ()
+    others_with_row: int = 0
+    fields: Mapping[str, int] = field(default_factory=dict)
+    shown: tuple[FieldChange, ...] = ()
+    outdated_fields: Mapping[str, int] = field(default_factory=dict)
+    stages_again: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, list[str]] = field(default_factory=dict)
+    dry_run: bool = False
 
 
 def folder(
     db: Database,
     directory: str,
     *,
-    asked: Asked | None = None,
+    requested: RequestedCamera | None = None,
     replace_others: bool = False,
     add_overlapping: bool = False,
+    dry_run: bool = False,
     **options: Any,
 ) -> IngestSummary:
     """Every video below a directory: see `handloom.ingest.human.folder.ingest_folder`.
 
-    Clips that overlap others of the list are added only where that is asked for: two cuts of one video are one by
-    mistake, mostly. The clips of a video that is another file than before take the place of its old ones, also where a
-    run has noticed that first: clips without a row that lie outside the video make room. What neither `clips.csv` nor
-    an option says of a clip stays as the list has it, the camera and the hands that an earlier command gave among it.
+    New clips that overlap listed ones are refused unless one of the two options is given: a second cut of a video is
+    usually a mistake. If a video's file is another one than before, its new clips replace the old ones, also if a run
+    noticed the change first: then clips without a row that lie outside the video are removed. Columns that neither
+    `clips.csv` nor an option gives stay as listed, also the camera and hands of an earlier command.
 
     Args:
-        asked: cameras and hands of all of these videos.
-        replace_others: clips of these videos that this ingest does not name leave the list, with rows and rejects; and
-            what it does not say is cleared.
-        add_overlapping: keep both.
+        requested: camera and hands of all these videos.
+        replace_others: remove clips of these videos that this ingest does not name, with their rows and rejects; and
+            clear columns that this ingest does not give.
+        add_overlapping: keep both cuts.
+        dry_run: only report what would change.
 
     Raises:
-        ConfigError: see there; or new clips overlap others, and neither is asked for.
+        ConfigError: see there; or new clips overlap listed ones, and neither option is given.
     """
     spans: dict[str, tuple[float, float]] = {}
 
@@ -107,7 +119,9 @@ def folder(
             spans[uri] = info.start_s, info.end_s
             return info
 
-        result = _of_files(db, ingest_folder(directory, probe=probe, tags=tags, asked=asked, **options), options)
+        result = _of_files(
+            db, ingest_folder(directory, probe=probe, tags=tags, requested=requested, **options), options
+        )
     others = other_cuts(db, result.clips)
     if outside := _outside(db, result.clips, others, spans):
         others = other_cuts(db, result.clips, without=outside)
@@ -118,12 +132,13 @@ def folder(
     if others.overlapping and not (replace_others or add_overlapping):
         num = plural(len(others.clip_ids), "clip")
         hint = f"--replace takes those out, with their rows: {num} in all; --add keeps both cuts"
-        raise ConfigError(_overlap(others), f"{hint}. Nothing was changed")
+        raise ConfigError(_overlap(others, done_ids(db)), f"{hint}. Nothing was changed")
     notes = result.notes
     if not replace_others:
-        clips, gone = _kept(db, keep_unsaid(db, clips, SAID), asked or Asked())
+        clips, gone = _kept(db, keep_unsaid(db, clips, COLUMNS), requested or RequestedCamera())
         notes = (*notes, *gone)
-    return _store(db, replace(result, clips=clips, notes=notes), others, replace_others, superseded, whole_videos=True)
+    result, how = replace(result, clips=clips, notes=notes), _How(replace_others, dry_run, whole_videos=True)
+    return _store(db, result, others, how, superseded)
 
 
 def epic(
@@ -131,18 +146,19 @@ def epic(
     annotations: list[str],
     videos: str,
     *,
-    asked: Asked | None = None,
+    requested: RequestedCamera | None = None,
     replace_others: bool = False,
+    dry_run: bool = False,
     **options: Any,
 ) -> IngestSummary:
-    """EPIC-KITCHENS actions: see `handloom.ingest.human.epic.ingest_epic`; the others as for `folder`.
+    """EPIC-KITCHENS actions: see `handloom.ingest.human.epic.ingest_epic`; other arguments as for `folder`.
 
     Clips without a camera take the preset `epic`.
     """
     result = _of_files(db, _checked(ingest_epic(annotations, videos, **options), videos), options)
     keep = {"keep": not replace_others, "keep_camera": options.get("fields") is None}
-    result = _with_cameras(db, result, asked or Asked(), "epic", **keep)
-    return _store(db, result, other_cuts(db, result.clips), replace_others)
+    result = _with_cameras(db, result, requested or RequestedCamera(), "epic", **keep)
+    return _store(db, result, other_cuts(db, result.clips), _How(replace_others, dry_run))
 
 
 def ego4d(
@@ -154,68 +170,69 @@ def ego4d(
     before_s: float = 1.0,
     after_s: float = 2.0,
     others: bool = True,
-    asked: Asked | None = None,
+    requested: RequestedCamera | None = None,
     replace_others: bool = False,
+    dry_run: bool = False,
     **options: Any,
 ) -> IngestSummary:
-    """Ego4D narrations and actions: see `handloom.ingest.human.ego4d.ingest_ego4d`; the others as for `folder`.
+    """Ego4D narrations and actions: see `handloom.ingest.human.ego4d.ingest_ego4d`; other arguments as for `folder`.
 
     Clips without a camera take the preset `ego4d`.
     """
     options["window"] = NarrationWindow(mode=window, before_s=before_s, after_s=after_s)
     result = _checked(ingest_ego4d(manifest, videos, choice=Choice(others=others), **options), videos)
-    result = _with_cameras(db, _of_files(db, result, options), asked or Asked(), "ego4d", keep=not replace_others)
-    return _store(db, result, other_cuts(db, result.clips), replace_others)
+    result = _with_cameras(
+        db, _of_files(db, result, options), requested or RequestedCamera(), "ego4d", keep=not replace_others
+    )
+    return _store(db, result, other_cuts(db, result.clips), _How(replace_others, dry_run))
 
 
 def _with_cameras(
-    db: Database, result: IngestResult, asked: Asked, own: str, *, keep: bool, keep_camera: bool = True
+    db: Database, result: IngestResult, requested: RequestedCamera, own: str, *, keep: bool, keep_camera: bool = True
 ) -> IngestResult:
-    """The result, its clips with the cameras and hands asked for, else those of the list (`keep`); clips without a
-    camera then take the preset `own`.
-    """
-    clips = [replace(clip, hand=asked.hand) for clip in result.clips]
+    """The result with the requested camera and hands, else those of the list (`keep`), else the preset `own`."""
+    clips = [replace(clip, hand=requested.hand) for clip in result.clips]
     if keep:
-        clips, _ = _kept(db, clips, asked, any_camera=keep_camera)
+        clips, _ = _kept(db, clips, requested, any_camera=keep_camera)
     preset = of_preset(PRESETS[own])
-    clips, num = filled(clips, asked, preset)
+    clips, num = fill_cameras(clips, requested, preset)
     if not num:
         return replace(result, clips=clips)
-    name, source = ("cameras_of_preset", preset) if asked.camera is None else ("cameras_asked", asked)
-    note = f"{plural(num, 'clip has', 'clips have')} {source.said}"
+    name, source = ("cameras_of_preset", preset) if requested.camera is None else ("cameras_asked", requested)
+    note = f"{plural(num, 'clip has', 'clips have')} {source.description}"
     return replace(result, clips=clips, counts=result.counts | {name: num}, notes=(*result.notes, note))
 
 
 def _kept(
-    db: Database, clips: list[Clip], asked: Asked, any_camera: bool = False
+    db: Database, clips: list[Clip], requested: RequestedCamera, any_camera: bool = False
 ) -> tuple[list[Clip], tuple[str, ...]]:
-    """See `ingest.cameras.kept`; and a note of camera files that are no longer there."""
+    """The clips after `keep_listed`, and a note about camera files that no longer exist."""
     bare = [replace(clip, camera=None, hand=None) for clip in clips]
     listed = keep_unsaid(db, bare, ("camera", "hand"))
-    found = [kept(clip, before, asked, any_camera) for clip, before in zip(clips, listed, strict=True)]
-    gone = {clip.video_id for clip, before in zip(found, listed, strict=True) if is_file_gone(clip, before)}
+    found = [keep_listed(clip, before, requested, any_camera) for clip, before in zip(clips, listed, strict=True)]
+    gone = {clip.video_id for clip, before in zip(found, listed, strict=True) if has_lost_its_file(clip, before)}
     num = plural(len(gone), "video has lost its camera file", "videos have lost their camera files")
-    return found, (f"{num}, {min(gone)} for one: its numbers count no more",) if gone else ()
+    return found, (f"{num}, for example {min(gone)}: its numbers are no longer used",) if gone else ()
 
 
 def _checked(result: IngestResult, videos: str) -> IngestResult:
-    """Say so where every video is missing: the folder is another one, mostly. Raises ConfigError where only those that
-    are there were asked for: all clips would leave the list."""
+    """Adds a problem if every video is missing: usually the folder is wrong. Raises ConfigError with `--only-present`:
+    all clips would be removed from the list."""
     counts = result.counts
     if not counts["videos_missing"] or counts["videos_missing"] < counts["videos"]:
         return result
     if not result.clips:
         raise ConfigError(
-            f"none of the {counts['videos']} videos is below {videos}, that of {min(result.absent)} for one",
-            "nothing was changed: check --videos; without --only-present the clips are listed all the same",
+            f"none of the {counts['videos']} videos is below {videos}, for example that of {min(result.absent)}",
+            "nothing was changed: check --videos; without --only-present the clips are listed without their videos",
         )
-    problem = f"none of the {counts['videos']} videos is there: {result.clips[0].video_uri}, for one; check --videos"
+    problem = f"none of the {counts['videos']} videos exists, for example {result.clips[0].video_uri}; check --videos"
     problems = [f"{problem}. `run` would reject every clip", *result.problems]
     return replace(result, problems=problems, counts=counts | {"none_there": 1})
 
 
 def _of_files(db: Database, result: IngestResult, options: dict[str, Any]) -> IngestResult:
-    """The clips with the files that their videos are now."""
+    """The clips with the current version of each video's file."""
     clips = with_versions(result.clips, listed_videos(db), options.get("storage_options"))
     sized = {clip.video_uri for clip in clips if clip.video_bytes is not None and clip.video_version is None}
     return replace(
@@ -223,70 +240,79 @@ def _of_files(db: Database, result: IngestResult, options: dict[str, Any]) -> In
     )
 
 
+@dataclass(frozen=True)
+class _How:
+    """replace: remove other clips and outdated rows. dry_run: write nothing. whole_videos: as for `add_clips`."""
+
+    replace: bool
+    dry_run: bool
+    whole_videos: bool = False
+
+
 def _store(
-    db: Database,
-    result: IngestResult,
-    others: OtherCuts,
-    replace_others: bool,
-    superseded: Sequence[str] = (),
-    whole_videos: bool = False,
+    db: Database, result: IngestResult, others: OtherCuts, how: _How, superseded: Sequence[str] = ()
 ) -> IngestSummary:
-    """Add first, remove then: a kill in between leaves both cuts, and the same ingest again removes the rest."""
+    """Adds before it removes: after a kill in between both cuts are listed, and the same ingest removes the rest."""
     check_of_people(db, {clip.dataset for clip in result.clips})
-    gone = {*superseded, *(others.clip_ids if replace_others else ())}
-    if result.absent:
-        gone |= result.absent - done_ids(db)  # what was extracted before its video went is kept
-    removes = replace_others or bool(gone) or bool(living_runs(db) and renewed_videos(db, result.clips))
-    with alone(db, "ingest") if removes else nullcontext():
-        done = add_clips(db, result.clips, whole_videos=whole_videos)
-        removed = remove_clips(db, gone)
-        behind = rows_behind(db, result.clips)
-        write_words(db, behind.words)
-        remade = remove_rows(db, behind.outdated).rows if replace_others else 0
-    kept = 0 if replace_others else len(others.clip_ids)
-    both = [] if replace_others else others.overlapping
+    gone = {*superseded, *(others.clip_ids if how.replace else ())}
+    with_row = done_ids(db) if result.absent or others.by_video else set()
+    gone |= result.absent - with_row  # rows stay, also of videos that are gone
+    runs = living_runs(db)
+    removes = how.replace or bool(gone) or bool(runs and renewed_videos(db, result.clips))
+    if how.dry_run:
+        done = foresee(db, result.clips, gone, whole_videos=how.whole_videos, remake=how.replace)
+    else:
+        with alone(db, "ingest") if removes else nullcontext():
+            done = apply(db, result.clips, gone, whole_videos=how.whole_videos, remake=how.replace)
+    kept = [] if how.replace else others.clip_ids
+    both = [] if how.replace else others.overlapping
+    problems = [f"{_overlap(others, with_row)}; both are kept (--replace removes those)"] if both else []
+    if done.outdated and not how.replace:
+        problems.append(outdated_rows(db, done))
+    if how.dry_run and removes and runs:
+        problems.append(f"run {runs[0].run_id} works on {db.uri}: an ingest that removes clips or rows has to wait")
+    old = sorted(with_row.intersection(kept))
     return IngestSummary(
         counts=result.counts,
         added=done.added,
         changed=done.changed,
         already_there=done.already_there,
-        num_clips=db.count("clip_list"),
+        num_clips=done.num_clips,
         left_out=result.num_left_out,
-        problems=(
-            *result.problems,
-            *([f"{_overlap(others)}; both are kept (--replace removes those)"] if both else ()),
-            *([_outdated(behind.outdated)] if behind.outdated and not replace_others else ()),
-        ),
-        removed=removed.listed,
-        removed_rows=removed.rows + remade,
-        removed_rejects=removed.rejects,
+        problems=(*problems, *result.problems),
+        removed=done.removed,
+        removed_rows=done.removed_rows,
+        removed_rejects=done.removed_rejects,
         overlapping=len(both),
-        others=kept,
+        others=len(kept),
         changed_videos=done.changed_videos,
         dropped=done.dropped,
         redone=done.redone,
-        rows_reworded=len(behind.words),
-        outdated=len(behind.outdated),
-        remade=remade,
+        rows_reworded=done.rows_reworded,
+        outdated=len(done.outdated),
+        remade=done.remade,
         notes=result.notes,
+        others_with_row=len(old),
+        fields=done.fields,
+        shown=tuple(done.shown()),
+        outdated_fields=done.outdated_fields,
+        stages_again=done.stages_again,
+        examples=done.examples | {"others": kept[:NUM_EXAMPLES], "others_with_row": old[:NUM_EXAMPLES]},
+        dry_run=how.dry_run,
     )
 
 
-def _overlap(others: OtherCuts) -> str:
-    clip, cut = others.overlapping[0]
+def _overlap(others: OtherCuts, with_row: Collection[str]) -> str:
+    """A sentence that names a new clip and an old one; one that has a row, if any has."""
+    old = [pair for pair in others.overlapping if pair[1].clip_id in with_row]
+    clip, cut = (old or others.overlapping)[0]
     num = plural(len(others.overlapping), "new clip overlaps", "new clips overlap")
-    first = f"{clip.clip_id} and {cut.clip_id}, for one"
+    first = f"for example {clip.clip_id} and {cut.clip_id}{', which has a row' if old else ''}"
     return f"{num} clips of the list that this ingest does not name: {first}"
 
 
-def _outdated(clip_ids: list[str]) -> str:
-    num = len(clip_ids)
-    made = f"{plural(num, 'row was', 'rows were')} made with another camera, view or hand size than the list has now"
-    return f"{made}, {clip_ids[0]} for one; --replace has {'it' if num == 1 else 'them'} made anew by the next run"
-
-
 def _without_unreadable(clips: list[Clip], others: OtherCuts) -> tuple[list[Clip], OtherCuts]:
-    """Without the clip `0-end` of a video that cannot be read today but could be before: its clips stay as they are."""
+    """Without the clip `0-end` of a video that could be read before and cannot be read now: its clips stay."""
     known = {video for video, cuts in others.by_video.items() if any(cut.end_s is not None for cut in cuts)}
     left = [clip for clip in clips if clip.end_s is not None or (clip.dataset, clip.video_id) not in known]
     if len(left) == len(clips):
@@ -298,7 +324,7 @@ def _without_unreadable(clips: list[Clip], others: OtherCuts) -> tuple[list[Clip
 
 
 def _without_renewed(others: OtherCuts, renewed: Collection[tuple[str, str]]) -> OtherCuts:
-    """Without the clips of videos that are other files now: those go with the old files."""
+    """Without the clips of videos whose file has changed: they are removed with the old file."""
     by_video = {video: cuts for video, cuts in others.by_video.items() if video not in renewed}
     both = [pair for pair in others.overlapping if (pair[0].dataset, pair[0].video_id) not in renewed]
     return OtherCuts(by_video, both)
@@ -307,7 +333,7 @@ def _without_renewed(others: OtherCuts, renewed: Collection[tuple[str, str]]) ->
 def _outside(
     db: Database, clips: Sequence[Clip], others: OtherCuts, spans: Mapping[str, tuple[float, float]]
 ) -> set[str]:
-    """Listed clips without a row that reach outside their video as it is now: of a file that was longer."""
+    """Listed clips without a row that reach outside their video: those of an earlier, longer file."""
     by_video = {(clip.dataset, clip.video_id): spans[clip.video_uri] for clip in clips if clip.video_uri in spans}
     outside = set()
     for video in others.by_video.keys() & by_video.keys():
@@ -319,7 +345,7 @@ def _outside(
 
 
 def _without_open_ends(others: OtherCuts) -> tuple[OtherCuts, list[str]]:
-    """Without listed clips `0-end` of videos that could not be read before, and can be now; and the ids of those."""
+    """Without listed clips `0-end` of videos that can be read now; and the ids of these clips."""
     open_ends = [cut.clip_id for cuts in others.by_video.values() for cut in cuts if cut.end_s is None]
     by_video = {video: [cut for cut in cuts if cut.end_s is not None] for video, cuts in others.by_video.items()}
     return OtherCuts({video: cuts for video, cuts in by_video.items() if cuts}, others.overlapping), open_ends

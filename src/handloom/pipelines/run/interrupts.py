@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM (Slurm, Kubernetes): they end a run where it waits, and are held back where it writes."""
+"""Ctrl-C and SIGTERM (Slurm, Kubernetes): they end a run while it waits, and are held back while it writes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ONE_PRESS_S = 1.0  # `timeout` and Slurm send a signal to the process and again to its group
@@ -15,13 +16,13 @@ MESSAGE = b"\nstopping: what is finished is committed first (once more to stop a
 
 
 class Interrupts:
-    """While entered, the first signal raises KeyboardInterrupt, a later one ends the process as it would without us."""
+    """While entered, the first signal raises KeyboardInterrupt; a later one ends the process as usual."""
 
     def __init__(self, message: bytes = MESSAGE) -> None:
         self._message = message
         self._noticed_at: float | None = None
         self._num_holds = 0
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         try:
@@ -36,13 +37,13 @@ class Interrupts:
             signal.signal(number, handler)
 
     def install(self) -> None:
-        """Take the signals, again after somebody else took them: `ray.init` does."""
+        """Set the handlers; again after `ray.init`, which sets its own."""
         for number in self._previous:
             signal.signal(number, self._handle)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """No KeyboardInterrupt inside the block; one that was due comes at its end, once."""
+        """No KeyboardInterrupt inside the block; after a signal one is raised at its end, once."""
         self._num_holds += 1
         due = self._noticed_at is None
         try:

@@ -1,11 +1,11 @@
-"""How far a run is, on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""The progress of a run, on stderr: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TextIO
 
@@ -18,15 +18,27 @@ LINES_AT_S, LINE_EVERY_S = (3.0, 8.0, 15.0, 30.0), 30.0  # a run of six clips ta
 SHOWN_CLIPS = 2
 
 
-def announce(num_clips: int, ray_address: str | None, quiet: bool, out: TextIO | None = None) -> None:
-    """Say what begins before there is anything to count: Ray takes some seconds to start."""
+def announce(
+    num_clips: int,
+    ray_address: str | None,
+    quiet: bool,
+    rows: Mapping[str, int] | None = None,
+    out: TextIO | None = None,
+) -> None:
+    """Print what begins, before there is anything to count: Ray takes some seconds to start.
+
+    rows: {stage: rows that have it computed}.
+    """
     if not quiet:
+        if rows:
+            listed = ", ".join(f"{stage} {num}" for stage, num in rows.items())
+            print(f"stages of existing rows to compute: {listed}", file=out or sys.stderr, flush=True)
         doing = f"joining the cluster {ray_address}" if ray_address else "starting Ray"
         print(f"0 of {num_clips} clips done: {doing}", file=out or sys.stderr, flush=True)
 
 
 class ProgressLine:
-    """Polls `read` in a thread and shows clips, rejects, frames/s and the time left. Use as a context manager."""
+    """Polls `read` in a thread and shows clips, rejects, the rate and the time left. Use as a context manager."""
 
     def __init__(
         self, total: int, read: Callable[[], Progress], out: TextIO | None = None, quiet: bool = False
@@ -36,7 +48,7 @@ class ProgressLine:
         self._out = out or sys.stderr
         self._quiet = quiet
         self._started = time.monotonic()
-        self._working_from: float | None = None  # when the first clip was begun: models are loaded then
+        self._working_from: float | None = None  # when the first clip was begun: its models are loaded by then
         self._last = Progress(0, 0, 0, {})
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -70,7 +82,7 @@ class ProgressLine:
         return f"{finished} of {self._total} clips done{rejects}{', '.join(['', *self._facts(progress)])}"
 
     def _facts(self, progress: Progress) -> list[str]:
-        """Rate and time left, once there are any, and what is being done now."""
+        """Rate and time left, once they are known, and what is being done now."""
         finished = progress.num_rows + progress.num_rejects
         if finished >= self._total:
             return ["the last rows are committed"]
@@ -78,7 +90,7 @@ class ProgressLine:
             return [f"workers start and load their models ({time.monotonic() - self._started:.0f} s)"]
         spent, facts = time.monotonic() - self._working_from, []
         if progress.num_rows and spent > 0:
-            facts.append(f"{progress.num_frames / spent:.1f} frames/s")
+            facts.append(_rate(progress, spent))
             facts.append(f"about {spent / finished * (self._total - finished):.0f} s left")
         return [*facts, *_working_on(progress)]
 
@@ -97,11 +109,11 @@ class ProgressLine:
             waits = [at for at in waits if at > now] or [now + LINE_EVERY_S]
 
     def _look(self) -> Progress | None:
-        """What is known; None where Ray is going down: the run's own end says why."""
+        """The counts now; None if Ray is shutting down: the run's own end says why."""
         try:
             self._last = self._read()
             return self._last
-        except ray.exceptions.GetTimeoutError:  # a machine with no time to answer: the count before stands
+        except ray.exceptions.GetTimeoutError:  # the machine is too busy: show the counts of before
             return self._last
         except (ray.exceptions.RayError, RuntimeError, OSError):
             return None
@@ -113,6 +125,13 @@ class ProgressLine:
         self._bar.n = progress.num_rows + progress.num_rejects
         rejects = [f"{progress.num_rejects} rejected"] if progress.num_rejects else []
         self._bar.set_postfix_str(", ".join([*rejects, *self._facts(progress)]))
+
+
+def _rate(progress: Progress, spent_s: float) -> str:
+    """In frames, or in clips where no video is decoded: of rows that get columns from columns."""
+    if progress.num_frames:
+        return f"{progress.num_frames / spent_s:.1f} frames/s"
+    return f"{progress.num_rows / spent_s:.2g} clips/s"
 
 
 def _working_on(progress: Progress) -> list[str]:

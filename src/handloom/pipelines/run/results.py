@@ -1,4 +1,4 @@
-"""Waiting for results of Ray so that the wait can be interrupted, and ends when nobody works any more."""
+"""Waits for results of Ray: the wait can be interrupted, and ends when no worker works any more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from handloom.errors import HandloomError
 
@@ -19,19 +19,19 @@ _END = object()
 
 
 class Stalled(HandloomError):
-    """Work is left and no worker has given a sign of life for a long time."""
+    """Work is left, and no worker has reported for a long time."""
 
 
 class ResultStream(Generic[T]):
-    """Iterating gives `results` in their order, read in a thread of its own, and None about every `POLL_S` seconds in
-    which none has come: time to look at other things. Leaving the context waits for the thread's end.
+    """Iterates over `results` in their order, and gives None after each `POLL_S` seconds without a result, so that the
+    caller can do other things. A thread reads them; leaving the context waits for its end.
 
-    Ray Data can wait for ever on an actor that is gone (ray#62746); and a KeyboardInterrupt inside its code may leave
+    Ray Data can wait for ever on an actor that is gone (ray#62746), and a KeyboardInterrupt inside its code may leave
     its locks held. So the caller waits on a queue instead.
 
     Args:
-        close: ends `results` early, from whatever thread.
-        idle_s: seconds since any worker was last heard of while it had something to do.
+        close: ends `results` early, from any thread.
+        idle_s: seconds since a worker with something to do has last reported.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class ResultStream(Generic[T]):
             self._arrived.put((_END, error))
 
     def __iter__(self) -> Iterator[T | None]:
-        """Raises Stalled when no result has come, and `idle_s` has been above `stall_s`, for `stall_s` seconds; and
-        whatever `results` raises.
+        """Raises Stalled after `stall_s` seconds without a result, if `idle_s` is above `stall_s` too; and whatever
+        `results` raises.
         """
         heard = time.monotonic()
         while True:
@@ -79,10 +79,10 @@ class ResultStream(Generic[T]):
                 raise error
             if result is _END:
                 return
-            yield result
+            yield cast("T", result)
 
     def drain(self, quiet_s: float, limit_s: float) -> Iterator[T]:
-        """After the iteration was left: what was already on its way, until none has come for `quiet_s` seconds."""
+        """After the iteration has ended: results that still arrive, until none has for `quiet_s` seconds."""
         until = time.monotonic() + limit_s
         while time.monotonic() < until:
             try:
@@ -91,10 +91,10 @@ class ResultStream(Generic[T]):
                 return
             if result is _END:
                 return
-            yield result
+            yield cast("T", result)
 
 
 def _stalled(stall_s: float) -> Stalled:
-    problem = f"no worker has given a sign of life for {stall_s:g} s, and clips are left: the run stops"
+    problem = f"no worker has reported for {stall_s:g} s, and clips are left: the run stops"
     hint = "finished clips are committed: run again to go on; look at the nodes' memory and at Ray's logs"
     return Stalled(problem, hint)

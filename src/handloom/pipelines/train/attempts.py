@@ -1,8 +1,7 @@
-"""Ray Train, started again as long as it is machines that fail: what dies resumes, what is wrong is told."""
+"""Starts of Ray Train: after a crash of a worker the job resumes, errors of settings, data and code end it."""
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -12,17 +11,20 @@ from dataclasses import dataclass
 import ray
 
 from handloom.errors import ConfigError, HandloomError
-from handloom.pipelines.cluster.broker import no_room
+from handloom.pipelines.cluster.broker import ClusterView, named, not_free
 from handloom.pipelines.cluster.capacity import amounts_text, look, place
-from handloom.pipelines.cluster.ray_private import death_behind, ends_for_lack_of_room
+from handloom.pipelines.cluster.ray_private import crash_behind, lacked_resources
 from handloom.pipelines.train.progress import TrainProgress
 from handloom.schemas.training import TrainResources
 from handloom.workers.training.peers import RankLost
 from handloom.workers.training.training import TrainingPlan, training_worker
 
+POLL_S = 0.25
+STORAGE = ".ray"
+
 
 def settled(resources: TrainResources, is_own: bool) -> TrainResources:
-    """With `cpus_per_worker` filled in. is_own: Ray was started for this job, which has the machine alone."""
+    """The resources with `cpus_per_worker` filled in. is_own: Ray was started for this job alone."""
     if resources.cpus_per_worker is not None:
         return resources
     cpus = int(look().total["CPU"]) // resources.workers if is_own else 1
@@ -30,78 +32,74 @@ def settled(resources: TrainResources, is_own: bool) -> TrainResources:
 
 
 def bundles(resources: TrainResources) -> list[dict[str, float]]:
-    """What every worker reserves on its node."""
+    """The resources that each worker reserves on its node, one entry for each worker."""
     one = {"CPU": resources.cpus_per_worker or 1.0, "GPU": resources.gpus_per_worker}
     return [{name: amount for name, amount in one.items() if amount}] * resources.workers
 
 
 def check_could_fit(resources: TrainResources) -> None:
-    """Refuse at once what the cluster, if nobody else were on it, could not hold.
+    """Refuse at once what the cluster could not hold even without other jobs.
 
-    A cluster that gets more nodes is asked all the same, and `wait_s` decides.
+    A cluster that scales may add nodes: it is not refused here, and `wait_s` limits the wait.
 
     Raises:
-        ConfigError: with what is asked and what the cluster has.
+        ConfigError: with the resources that are asked for and those of the cluster.
     """
-    room, asked = look(), bundles(resources)
-    placed = place(room.nodes, asked[0], len(asked))[1]
-    if placed < len(asked) and not room.scales:
+    cluster, asked = look(), bundles(resources)
+    placed = place(cluster.nodes, asked[0], len(asked))[1]
+    if placed < len(asked) and not cluster.scales:
         raise ConfigError(
-            f"the cluster has {amounts_text(room.total)}, but {len(asked)} workers of {amounts_text(asked[0])} "
+            f"the cluster has {amounts_text(cluster.total)}, but {len(asked)} workers of {amounts_text(asked[0])} "
             "were asked for",
             "lower --workers, resources.cpus_per_worker or resources.gpus_per_worker, or add nodes",
         )
 
 
-log = logging.getLogger(__name__)
-
-POLL_S = 0.25
-STORAGE = ".ray"
-
-
 @dataclass(frozen=True)
 class End:
-    """exit: `done` or `interrupted`. deaths: how often workers died and the job went on."""
+    """exit: `done` or `interrupted`. num_crashes: how often workers crashed and the job resumed."""
 
     exit: str
-    deaths: int
+    num_crashes: int
 
 
 class WorkersDied(HandloomError):
-    """Training workers died more often than `resources.max_failures` allows."""
+    """Training workers crashed more often than `resources.max_failures` allows."""
 
 
 def run_attempts(plan: TrainingPlan, resources: TrainResources, ledger, progress: TrainProgress) -> End:
-    """Train to the end. A first Ctrl-C or SIGTERM makes the workers write a checkpoint and end.
+    """Train to the end. At the first Ctrl-C or SIGTERM the workers write a checkpoint and end.
 
-    Ray Train itself is told not to try again: it would repeat wrong settings and bugs as often as deaths.
+    Ray Train's own retries are off: they would repeat wrong settings and bugs as often as crashes.
 
     Raises:
-        HandloomError: one that a worker raised; WorkersDied; ConfigError where there is no room.
+        HandloomError: as a worker raised it.
+        WorkersDied: more crashes than `resources.max_failures`.
+        ConfigError: the cluster has no free resources within `resources.wait_s`.
         ray.train.TrainingFailedError: a bug, with the worker's trace.
     """
-    deaths = 0
+    num_crashes = 0
     try:
         while True:
             error = _attempt(plan, resources, ledger, progress)
             if error is None:
                 stopped = ray.get(ledger.is_stopped.remote())
-                return End("interrupted" if stopped else "done", deaths)
-            death = _death(error, plan, resources)
-            deaths += 1
-            if deaths > resources.max_failures:
+                return End("interrupted" if stopped else "done", num_crashes)
+            crash = _crash(error, plan, resources)
+            num_crashes += 1
+            if num_crashes > resources.max_failures:
                 raise WorkersDied(
-                    f"training workers died {deaths} times, the last time: {death}",
-                    "most often it is memory: lower batch_size or loader_workers; `--set resources.max_failures=N` "
-                    "tries more often; the same command goes on from the newest checkpoint",
+                    f"training workers died {num_crashes} times, the last time: {crash}",
+                    "the most frequent cause is memory: lower batch_size or loader_workers; `--set "
+                    "resources.max_failures=N` allows more; the same command resumes from the newest checkpoint",
                 ) from error
-            progress.say(f"a training worker died ({death}): going on from the newest checkpoint")
+            progress.say(f"a training worker died ({crash}): resuming from the newest checkpoint")
     finally:
         plan.out.remove(STORAGE)
 
 
 def _attempt(plan, resources, ledger, progress) -> Exception | None:
-    """One start of Ray Train, in a thread, so that signals are ours; its error, or None."""
+    """One start of Ray Train; its error, or None. It runs in a thread, so that signals reach this one."""
     outcome: list[Exception | None] = []
 
     def fit() -> None:
@@ -120,7 +118,7 @@ def _attempt(plan, resources, ledger, progress) -> Exception | None:
                 progress.show()
             except KeyboardInterrupt:
                 ray.get(ledger.stop.remote())
-                if not ray.get(ledger.pids.remote()):  # nobody trains yet: nothing to save
+                if not ray.get(ledger.pids.remote()):  # no worker has started: there is nothing to save
                     return None
     progress.show()
     if not outcome:
@@ -154,23 +152,25 @@ def _trainer(plan: TrainingPlan, resources: TrainResources, ledger):
     )
 
 
-def _death(error: Exception, plan: TrainingPlan, resources: TrainResources) -> str:
-    """How a worker died, on one line. Raises what is no death: our own errors, no room, and bugs."""
+def _crash(error: Exception, plan: TrainingPlan, resources: TrainResources) -> str:
+    """The cause of a worker's crash, on one line. Raises `error` itself, or the error behind it, if it is no crash: an
+    error of handloom's own, a lack of resources, or a bug."""
     failures = _failures(error)
     for failure in failures:
         if isinstance(failure, HandloomError) and not isinstance(failure, RankLost):
             raise failure from None
-        if ends_for_lack_of_room(failure):
-            raise no_room(f"training {plan.recipe}", bundles(resources), resources.wait_s) from None
-    deaths = [death for failure in failures if (death := death_behind(failure)) is not None]
+        if lacked_resources(failure):
+            holders = ClusterView().holders_text(named(f"training {plan.recipe}"))
+            raise not_free(bundles(resources), resources.wait_s, holders) from None
+    crashes = [crash for failure in failures if (crash := crash_behind(failure)) is not None]
     lost = [failure for failure in failures if isinstance(failure, RankLost)]
-    for cause in [*deaths, *lost]:  # who died, before who missed it
+    for cause in [*crashes, *lost]:  # the rank that crashed goes before those that lost it
         return str(cause).strip().splitlines()[0]
     raise error
 
 
 def _failures(error: Exception) -> list[Exception]:
-    """The errors of the ranks, or of the controller."""
+    """The errors of the ranks, or the one of the controller."""
     if isinstance(error, ray.train.WorkerGroupError):
         return list(error.worker_failures.values())
     return [error.controller_failure if isinstance(error, ray.train.ControllerError) else error]
@@ -178,7 +178,7 @@ def _failures(error: Exception) -> list[Exception]:
 
 @contextmanager
 def _environment(resources: TrainResources) -> Iterator[None]:
-    """What Ray Train reads from the environment of the process that starts it; what a user has set there stays."""
+    """Set the environment variables that Ray Train reads; those that the user has set stay."""
     wanted = {
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{resources.wait_s:g}",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",

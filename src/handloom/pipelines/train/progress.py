@@ -1,4 +1,4 @@
-"""How far a training job is, on stderr: a line for every `log_every` steps and for every held-out pass."""
+"""Progress of a training job on stderr: a line for every `log_every` steps and for every held-out pass."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from handloom.plural import plural
 
 
 def announce(recipe: str, variants: Iterable[str], ray_address: str | None, quiet: bool) -> None:
-    """Say what begins: until Ray, its workers and the first held-out pass are through, minutes may go by."""
+    """Print what starts: the start of Ray and of its workers and the first held-out pass may take minutes."""
     if not quiet:
         doing = f"joining the cluster {ray_address}" if ray_address else "starting Ray"
         print(f"{recipe}: training {', '.join(variants)}: {doing}", file=sys.stderr, flush=True)
 
 
 class TrainProgress:
-    """Takes lines from the job's ledger and prints them."""
+    """Prints the lines of the job's ledger."""
 
     def __init__(self, ledger: ray.actor.ActorHandle, recipe: str, quiet: bool, out: TextIO | None = None) -> None:
         self._ledger = ledger
@@ -28,7 +28,7 @@ class TrainProgress:
         self._out = out or sys.stderr
 
     def show(self) -> None:
-        """Print what has come in."""
+        """Print the lines since the last call."""
         for variant, line in ray.get(self._ledger.take.remote()):
             self.say(text_of(line, f"{self._recipe}/{variant}"))
 
@@ -38,7 +38,7 @@ class TrainProgress:
 
 
 def text_of(line: dict[str, Any], title: str) -> str:
-    """One line of the history for a reader; empty for those that say nothing new."""
+    """A line of the history as text for a reader; empty for kinds that are not printed."""
     kind, step = line["kind"], line["step"]
     if kind == "step":
         loss = "-" if line["loss"] is None else f"{line['loss']:.5g}"
@@ -59,7 +59,7 @@ def text_of(line: dict[str, Any], title: str) -> str:
         )
         return f"{title} trains on {trained}; held out: {held}"
     if kind == "version":
-        return f"{title} takes up version={line['version']} windows={line['windows']}"
+        return f"{title} switches to version={line['version']} windows={line['windows']}"
     if kind == "resumed":
-        return f"{title} goes on from step={step}"
+        return f"{title} resumes from step={step}"
     return ""

@@ -1,4 +1,4 @@
-"""The report of a training job: `report.json` for programs, `report.html` for people, from what the jobs wrote."""
+"""The report of a training job: `report.json` for programs, `report.html` for people, from the variants' files."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 from handloom import __version__
 from handloom.draw.training.page import training_page
 from handloom.draw.training.shown import VariantShown
+from handloom.io.folder import Folder
 from handloom.pipelines.train.settings import TrainConfig
 from handloom.schemas.training import Example
-from handloom.train.folder import RunFolder
 from handloom.train.history import FILE, held_out_of, loader_wait_share, parse_lines, steps_of
 from handloom.workers.training.training import EXAMPLES, RESULT
 
 JSON, HTML = "report.json", "report.html"
 
 
-def write_report(out: RunFolder, recipe: str, variants: list[str], config: TrainConfig, deaths: int) -> str:
-    """Write both files and return the page's URI. variants: names of the jobs' folders, the asked one first."""
+def write_report(out: Folder, recipe: str, variants: list[str], config: TrainConfig, num_crashes: int) -> str:
+    """Write both files; returns the URI of the page. variants: names of the jobs' folders, the asked one first."""
     shown = [_variant(out.sub(name), name) for name in variants]
-    content = {"recipe": recipe, "handloom": __version__, **config.shown(), "worker_deaths": deaths}
+    content = {"recipe": recipe, "handloom": __version__, **config.shown(), "worker_deaths": num_crashes}
     content["variants"] = {variant.name: _summary(variant) for variant in shown}
     out.write_json(JSON, content)
-    out.write(HTML, training_page(recipe, shown, config.shown(), deaths).encode())
+    out.write(HTML, training_page(recipe, shown, config.shown(), num_crashes).encode())
     return f"{out.uri}/{HTML}"
 
 
-def _variant(folder: RunFolder, name: str) -> VariantShown:
+def _variant(folder: Folder, name: str) -> VariantShown:
     lines = parse_lines(folder.read(FILE))
     result = folder.read_json(RESULT) or {}
     return VariantShown(
@@ -44,7 +44,7 @@ def _variant(folder: RunFolder, name: str) -> VariantShown:
     )
 
 
-def _examples(folder: RunFolder, result: dict[str, Any]) -> list[Example]:
+def _examples(folder: Folder, result: dict[str, Any]) -> list[Example]:
     packed = folder.read(EXAMPLES)
     if packed is None:
         return []

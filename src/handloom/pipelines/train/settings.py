@@ -1,4 +1,4 @@
-"""From a recipe's settings file, a file of one's own and `--set key=value` to the settings of a training job."""
+"""The settings of a training job, from the recipe's settings file, the user's file and `--set key=value`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from handloom.errors import ConfigError
-from handloom.pipelines.configure import explain, merged_values, settings_hint
+from handloom.pipelines.configure import merged_values, settings_hint
+from handloom.schemas.json_format import explain
 from handloom.schemas.settings import flatten
 from handloom.schemas.training import TrainResources, TrainSettings
 from handloom.train.recipe import Recipe
@@ -22,22 +23,22 @@ RESOURCES = "resources"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """settings: of the recipe's own type. resources: what only changes the cost."""
+    """settings: of the recipe's own type. resources: settings that only change the cost."""
 
     settings: TrainSettings
     resources: TrainResources
 
     def shown(self) -> dict[str, Any]:
-        """As JSON, in the form that a `--config` file takes."""
+        """As JSON values, in the form of a `--config` file."""
         return self.settings.model_dump(mode="json") | {RESOURCES: self.resources.model_dump(mode="json")}
 
 
 def load_train_config(
     recipe: Recipe, size: str | None, config: Path | None, assignments: Sequence[str], workers: int | None = None
 ) -> TrainConfig:
-    """The recipe's file of that size (its first one by default), then `config`, then the assignments.
+    """Settings from the recipe's file of that size (its first one by default), then `config`, then the assignments.
 
-    Resources stand under `[resources]`; `workers` wins over all of them.
+    Resources are under `[resources]`; `workers` replaces what they say.
 
     Raises:
         ConfigError: there is no such size; a file cannot be read; a name or value is wrong.
@@ -47,7 +48,7 @@ def load_train_config(
     given = values.pop(RESOURCES, {}) | ({} if workers is None else {"workers": workers})
     resources = _checked(TrainResources, given, f"{RESOURCES}.")
     settings = _checked(recipe.settings_type, values, "")
-    if settings.init and "://" not in settings.init:  # the workers stand in other folders
+    if settings.init and "://" not in settings.init:  # workers run in other folders
         settings = settings.model_copy(update={"init": str(Path(settings.init).expanduser().absolute())})
     return TrainConfig(settings, resources)
 

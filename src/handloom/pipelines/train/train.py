@@ -1,4 +1,4 @@
-"""`handloom train`: a recipe's jobs through Ray Train, resumed after whatever dies, and the page that reports them."""
+"""`handloom train`: the variants of a recipe trained with Ray Train, resumed after crashes, and their report."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import ray
 
 from handloom.api import Database
 from handloom.errors import ConfigError
+from handloom.io.folder import Folder
 from handloom.pipelines.cluster.connect import joined
 from handloom.pipelines.cluster.reservation import reserve_resources
 from handloom.pipelines.run.interrupts import Interrupts
@@ -24,7 +25,6 @@ from handloom.plural import plural
 from handloom.schemas.training import TrainResources
 from handloom.train import checkpoint as checkpoints
 from handloom.train.checkpoint import JOB
-from handloom.train.folder import RunFolder
 from handloom.train.history import FILE, held_out_of, parse_lines
 from handloom.train.recipe import Recipe
 from handloom.workers.training.training import BOARD, RESULT, TrainingPlan, start_training_ledger
@@ -36,9 +36,9 @@ STOPPING = b"\nstopping: the workers write a checkpoint first (once more to stop
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """What a job came to. exit: `done` or `interrupted`. variants: {name: {"step", "epoch", "checkpoint", "numbers"
+    """The result of a job. exit: `done` or `interrupted`. variants: {name: {"step", "epoch", "checkpoint", "numbers"
     (the last held-out ones), "train_s"}}, and "why_none" where nothing was held out. report: URI of the page; empty
-    where the job was interrupted."""
+    if the job was interrupted. deaths: how often workers crashed."""
 
     recipe: str
     exit: str
@@ -53,24 +53,24 @@ def train(
     recipe: Recipe,
     recipe_name: str,
     config: TrainConfig,
-    out: RunFolder,
+    out: Folder,
     *,
     ray_address: str | None = None,
     resume: bool = True,
     quiet: bool = False,
     watch: Callable[[ray.actor.ActorHandle], None] | None = None,
 ) -> TrainSummary:
-    """Train `recipe` and what its report compares with, write checkpoints and the report below `out`.
+    """Train `recipe` and the variants that its report compares with; write checkpoints and the report below `out`.
 
     Args:
-        recipe_name: as `handloom.train.registry.find_recipe` takes it: the workers look it up themselves.
-        resume: go on from the newest checkpoint in `out`; False removes what an earlier job left there.
-        watch: called with the job's ledger once it is there (tests).
+        recipe_name: as `handloom.train.registry.find_recipe` takes it; each worker looks it up.
+        resume: resume from the newest checkpoint in `out`; False removes the files of an earlier job.
+        watch: called with the job's ledger when it has started (for tests).
 
     Raises:
-        ConfigError: the table lacks what the recipe needs; `out` holds another job; the cluster has no room.
+        ConfigError: the table lacks what the recipe needs; `out` holds another job; the cluster lacks resources.
         StoreError: `out` or the database cannot be read or written.
-        HandloomError: the loss is not finite; workers died more often than `max_failures`.
+        HandloomError: the loss is not finite; workers crashed more often than `max_failures`.
     """
     variants = _variants(recipe, config)
     plan = _prepare(db, recipe, recipe_name, config, variants, out, resume)
@@ -86,30 +86,30 @@ def train(
                 watch(ledger)
             end = _run(plan, resources, ledger, TrainProgress(ledger, recipe_name, quiet))
     ended = {name: _ended(out.sub(name)) for name in variants}
-    report = write_report(out, recipe.name, list(variants), config, end.deaths) if end.exit == "done" else ""
-    return TrainSummary(recipe.name, end.exit, out.uri, ended, report, end.deaths)
+    report = write_report(out, recipe.name, list(variants), config, end.num_crashes) if end.exit == "done" else ""
+    return TrainSummary(recipe.name, end.exit, out.uri, ended, report, end.num_crashes)
 
 
 def _run(plan: TrainingPlan, resources: TrainResources, ledger, progress: TrainProgress) -> End:
-    """Wait for room, which extraction makes, and train in it."""
+    """Wait for resources, which a running extraction frees, and train."""
     check_could_fit(resources)
-    room = {"name": f"training {plan.recipe}", "wait_s": resources.wait_s, "strategy": resources.placement}
+    asked = {"name": f"training {plan.recipe}", "wait_s": resources.wait_s, "strategy": resources.placement}
     try:
-        with reserve_resources(bundles(resources), **room):
+        with reserve_resources(bundles(resources), **asked):
             return run_attempts(plan, resources, ledger, progress)
-    except KeyboardInterrupt:  # while it waited: nothing to save
+    except KeyboardInterrupt:  # while waiting: there is nothing to save
         return End("interrupted", 0)
 
 
 def _variants(recipe: Recipe, config: TrainConfig) -> dict[str, dict[str, Any]]:
-    """`{folder name: settings}`, the asked one first; only that one where `compare` is off."""
+    """`{folder name: settings}` of the variants, the asked one first; only that one if `compare` is off."""
     found = recipe.variants(config.settings)
     kept = found if config.settings.compare else dict(list(found.items())[:1])
     return {re.sub(r"[^\w.-]+", "-", name): settings.model_dump(mode="json") for name, settings in kept.items()}
 
 
-def _prepare(db, recipe, recipe_name, config, variants, out: RunFolder, resume: bool) -> TrainingPlan:
-    """Refuse what cannot work before Ray starts, and write `job.json`."""
+def _prepare(db, recipe, recipe_name, config, variants, out: Folder, resume: bool) -> TrainingPlan:
+    """Check `out` and its checkpoints before Ray starts, and write `job.json`."""
     out.check_writable()
     job = out.read_json(JOB)
     others = [name for name in out.names() if not name.startswith(".")]
@@ -130,13 +130,13 @@ def _prepare(db, recipe, recipe_name, config, variants, out: RunFolder, resume: 
     return TrainingPlan(recipe_name, db.uri, db.storage_options, out, variants, token)
 
 
-def _is_finished(folder: RunFolder) -> bool:
+def _is_finished(folder: Folder) -> bool:
     found = checkpoints.peek(folder)
     return found is not None and found[0].finished and folder.read_json(RESULT) is not None
 
 
-def _ended(folder: RunFolder) -> dict[str, Any]:
-    """What a variant's newest checkpoint says; empty where it has none."""
+def _ended(folder: Folder) -> dict[str, Any]:
+    """A variant's entry of the summary, from its newest checkpoint; empty where it has none."""
     found = checkpoints.peek(folder)
     if found is None:
         return {}
@@ -149,7 +149,7 @@ def _ended(folder: RunFolder) -> dict[str, Any]:
 
 
 def train_text(summary: TrainSummary) -> str:
-    """The summary for a reader."""
+    """The summary as text for a reader."""
     lines = []
     for name, ended in summary.variants.items():
         numbers = (f"{key} {value:.5g}" for key, value in ended.get("numbers", {}).items() if value is not None)
@@ -158,5 +158,5 @@ def train_text(summary: TrainSummary) -> str:
         nothing = f"nothing: {ended['why_none']}" if "why_none" in ended else "nothing"
         lines.append(f"{summary.recipe}/{name}: {where}; held out: {', '.join(numbers) or nothing}")
     if summary.exit == "interrupted":
-        lines.append(f"stopped; the same command goes on from the checkpoints in {summary.out}")
+        lines.append(f"stopped; the same command resumes from the checkpoints in {summary.out}")
     return "\n".join([*lines, *([f"report: {summary.report}"] if summary.report else [])])

@@ -1,4 +1,4 @@
-"""The Arrow schemas of the database's tables: the one boundary every row passes."""
+"""The Arrow schemas of the database's tables. Every row is checked against one of them before it is written."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from handloom.schemas.tables.embeddings import EMBEDDINGS, EmbeddingSpec
 from handloom.schemas.tables.later_grids import grid_fields
 
 SCHEMA_VERSION = "3"
+"""Part of the run key, which says whether rows are alike: it stays, so that run keys stay."""
+TABLE_SCHEMA = 4
+"""The number of the columns of `clips`, `handloom_schema` in its metadata: `store.stages.schema_steps` has what each
+number added, and brings older tables to this one."""
 
 KEY_MARK = "lance-schema:unenforced-primary-key"
 
@@ -15,8 +19,8 @@ KEY_MARK = "lance-schema:unenforced-primary-key"
 def key_field(name: str) -> pa.Field:
     """The key of a table that several processes merge rows into.
 
-    Without the mark `merge_insert` of several writers adds a new key once for each of them, without a word
-    (lance#8949, pylance 14.0.2: 4 writers, 20 keys, 80 rows; with it 20).
+    Without the mark, writers that call `merge_insert` at once each add the same new key, and no error is raised
+    (lance#8949, pylance 14.0.2: 4 writers, 20 keys, 80 rows; with the mark 20).
     """
     return pa.field(name, pa.string(), nullable=False, metadata={KEY_MARK: "true"})
 
@@ -41,6 +45,7 @@ CLIP_LIST = pa.schema(
         pa.field("video_bytes", pa.int64()),
         pa.field("video_version", pa.string()),
         pa.field("video_digest", pa.string()),
+        pa.field("camera_digest", pa.string()),  # null in rows before 0.4: not computed yet
     ]
 )
 
@@ -56,22 +61,22 @@ QUALITY_FIELDS: dict[str, str] = {
     "hand_bone_cv": "variation of a hand's bone lengths over the clip: standard deviation over mean",
     "hand_sigma_mm": "median standard deviation of a hand's distance from the camera",
     "hand_max_speed_m_s": "largest speed of a palm between consecutive frames, in the world where poses are metric",
-    "hand_track_residual_px": "median distance between where points on a hand go from frame to frame and where its "
-    "keypoints do, source pixels",
-    "hand_view_log_odds": "natural logarithm of how much likelier the hands' places are seen from the person's own "
-    "head than from outside; below 0 in a clip given as `ego`: the pictures speak against it",
-    "hand_scale_sigma": "relative standard deviation of what the distances of all hands of the clip share: lens, hand "
-    "size, lasting errors of the fit",
-    "hand_length_found_m": "length of the hands, wrist to tip of the middle finger, as a given metric path or given "
-    "depth maps say alone, with `seen_size` taken as exact; null where they say nothing",
+    "hand_track_residual_px": "median difference between the motion of points on a hand and that of its keypoints "
+    "from frame to frame, source pixels",
+    "hand_view_log_odds": "natural logarithm of the odds, from the places of the hands, that the camera is on the "
+    "person's own head and not outside; below 0 in a clip given as `ego`: the images contradict it",
+    "hand_scale_sigma": "relative standard deviation of the factor that the distances of all hands of the clip share, "
+    "from lens, hand size and lasting errors of the fit",
+    "hand_length_found_m": "length of the hands, wrist to tip of the middle finger, estimated from a given metric "
+    "path or given depth maps alone, with `keypoint_scale` taken as exact; null: no estimate",
     "hand_length_found_sigma": "its relative standard deviation",
     "metric_trust": "probability that the distances of hands lie within 20 % of the truth; without hands that of "
-    "lengths of an estimated path; null where nothing is in metres",
-    "focal_found": "focal length over the picture's longer side, as the scene's motion says alone, without what was "
-    "assumed; null where it says nothing or the lens was given",
+    "lengths of an estimated path; null if nothing is in metres",
+    "focal_found": "focal length over the image's longer side, estimated from the scene's motion alone, without the "
+    "assumed value; null: no estimate, or the lens was given",
     "focal_found_sigma": "its relative standard deviation",
     "camera_error_px": "reprojection error of corners under an estimated path, median, px at a width of 640",
-    "camera_explained": "share of the sightings of lasting corners that an estimated path explains",
+    "camera_explained": "share of the observations of long-lived corners that an estimated path explains",
     "camera_parallax_px": "median parallax of the two views an estimated path began with, px at a width of 640",
     "camera_scale_sigma": "relative standard deviation of the scale found for an estimated path",
     "camera_residual_px": "median distance between tracked points at rest and where the path puts them, source pixels",
@@ -80,7 +85,7 @@ QUALITY_FIELDS: dict[str, str] = {
     "track_mean_visible": "share of visible points, over all frames",
     "track_motion_px": "median displacement of visible points between consecutive frames, source pixels",
     "track_lost_step": "largest share of the visible grid that is lost in one step, neither at a cut nor out of the "
-    "picture nor behind a hand",
+    "image nor behind a hand",
     "blur": "median over frames of the variance of the Laplacian of the grey frame at working size; low is blurred",
     "brightness": "mean grey level, 0 to 1",
     "share_flagged": "share of frames with a frame flag other than NO_HANDS and NO_POSE",
@@ -99,7 +104,7 @@ def clips_schema(
     Args:
         num_tracks: N, the number of query points.
         embeddings: the embedding columns; all known ones by default.
-        num_grid: G, those of them on the first frame's grid; by default all.
+        num_grid: G, how many of them lie on the first frame's grid; by default all.
     """
     embeddings = EMBEDDINGS if embeddings is None else embeddings
 
@@ -154,16 +159,32 @@ def clips_schema(
         pa.field("frame_flags", pa.list_(pa.int32())),
         pa.field("frame_jpeg", pa.list_(pa.binary())),
         pa.field("thumbnail", pa.binary()),
+        pa.field("faces_blurred", pa.list_(pa.int32())),
         pa.field("host", pa.string()),
         pa.field("run_key", pa.string(), nullable=False),
     ]
-    return pa.schema(fields, metadata={"handloom_schema": SCHEMA_VERSION})
+    return pa.schema(fields, metadata={"handloom_schema": str(TABLE_SCHEMA)})
 
 
 REJECTS = pa.schema(
     [
         key_field("clip_id"),
         pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("run_key", pa.string(), nullable=False),
+        pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("host", pa.string()),
+    ]
+)
+
+STAGE_REJECTS = pa.schema(
+    [
+        key_field("reject_id"),  # CLIP_ID/STAGE
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("stage_key", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),
         pa.field("attempts", pa.int32(), nullable=False),
@@ -188,11 +209,23 @@ RUNS = pa.schema(
         pa.field("num_frames", pa.int64()),
         pa.field("wall_s", pa.float64()),
         pa.field("stage_s", pa.string()),  # JSON: seconds per stage, summed over actors
+        pa.field("stage_clips", pa.string()),  # JSON: clips for which each stage was computed; null: before 0.4
         pa.field("holder", pa.string()),  # JSON: host, pid, user, ... of the process that holds the lease
         pa.field("heartbeat_at", pa.timestamp("us", tz="UTC")),
-        pa.field("left_nodes", pa.string()),  # JSON: nodes that got no work any more, and why; null: unknown
+        pa.field("left_nodes", pa.string()),  # JSON: nodes that were given no more work, and why; null: unknown
+        pa.field("stage_keys", pa.string()),  # JSON: {stage: key} of all stages of the run; null: of before 0.4
+        pa.field("number", pa.int64()),  # of the run in this database, from 1; null: of before 0.4
+        pa.field("stage_counts", pa.string()),  # JSON: {stage: {name: sum}}, what stages have counted
     ]
 )
 
-GROWING = {"clip_list": CLIP_LIST, "rejects": REJECTS, "runs": RUNS}
-"""Tables that take columns of later versions: added as null before something is written, read as null until then."""
+LATER_IN_CLIPS = pa.schema([CLIP_LIST.field("camera_digest")])
+GROWING = {
+    "clip_list": CLIP_LIST,
+    "clips": LATER_IN_CLIPS,
+    "rejects": REJECTS,
+    "stage_rejects": STAGE_REJECTS,
+    "runs": RUNS,
+}
+"""Tables made by older versions may lack columns of these schemas: they are read as null, and added as null before the
+next write."""

@@ -1,10 +1,11 @@
-"""What speaks against a frame: the bits of the column `frame_flags`. 0 says that nothing does."""
+"""Why a frame may be bad: the bits of the column `frame_flags`. 0: nothing was found."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
 from enum import IntFlag
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from handloom.errors import ConfigError
 
 
 class FrameFlag(IntFlag):
-    """One bit per reason; a bit keeps its meaning for good, new ones come at the end. `FLAGS` says what each means."""
+    """One bit per reason. The meaning of a bit never changes; new bits are added at the end. `FLAGS` describes them."""
 
     BLURRED = 1 << 0
     DARK = 1 << 1
@@ -36,42 +37,42 @@ class FrameFlag(IntFlag):
     CUT = 1 << 18
     HAND_SIDE_UNSURE_LEFT = 1 << 19
     HAND_SIDE_UNSURE_RIGHT = 1 << 20
-    HAND_OFF_PICTURE_LEFT = 1 << 21
-    HAND_OFF_PICTURE_RIGHT = 1 << 22
+    HAND_UNSUPPORTED_LEFT = 1 << 21
+    HAND_UNSUPPORTED_RIGHT = 1 << 22
 
 
 FLAGS: dict[str, str] = {
     "BLURRED": "much less detail than the clip's other frames, or next to none",
     "DARK": "next to black",
-    "SATURATED": "a large part of the picture is white, without any detail",
+    "SATURATED": "a large part of the image is white, without any detail",
     "DUPLICATE": "equal to the frame before",
     "NO_HANDS": "no hand is visible",
     "HAND_INFILLED_LEFT": "the left hand is interpolated over a short gap",
     "HAND_INFILLED_RIGHT": "the right hand is interpolated over a short gap",
-    "HAND_JUMP_LEFT": "the left hand goes faster than a hand can, to or from this frame",
-    "HAND_JUMP_RIGHT": "the right hand goes faster than a hand can, to or from this frame",
+    "HAND_JUMP_LEFT": "the left hand moves faster than a hand can, to or from this frame",
+    "HAND_JUMP_RIGHT": "the right hand moves faster than a hand can, to or from this frame",
     "HAND_UNSURE_LEFT": "the left hand: low confidence, or its distance is hardly known",
     "HAND_UNSURE_RIGHT": "the right hand: low confidence, or its distance is hardly known",
     "HAND_OFF_TRACKS_LEFT": "the left hand moves otherwise than the tracked points on it",
     "HAND_OFF_TRACKS_RIGHT": "the right hand moves otherwise than the tracked points on it",
-    "HANDS_OVERLAP": "both hands lie on the same place in the picture: one hand taken for two",
+    "HANDS_OVERLAP": "both hands lie on the same place in the image: one hand taken for two",
     "FEW_TRACKS": "few of the points chosen so far are visible",
     "NO_POSE": "the camera's pose is not known",
     "CAMERA_RESIDUAL": "points at rest do not lie where the camera's pose puts them",
-    "TRACKS_LOST": "over a third of the visible grid is lost in one step, neither out of the picture nor behind a hand",
-    "CUT": "another shot begins: nothing goes on from the frame before",
+    "TRACKS_LOST": "over a third of the visible grid is lost in one step, neither out of the image nor behind a hand",
+    "CUT": "another shot begins",
     "HAND_SIDE_UNSURE_LEFT": "the left hand may be the right one, or somebody else's",
     "HAND_SIDE_UNSURE_RIGHT": "the right hand may be the left one, or somebody else's",
-    "HAND_OFF_PICTURE_LEFT": "no hand seems to lie where the left hand's keypoints are",
-    "HAND_OFF_PICTURE_RIGHT": "no hand seems to lie where the right hand's keypoints are",
+    "HAND_UNSUPPORTED_LEFT": "there seems to be no hand at the left hand's keypoints",
+    "HAND_UNSUPPORTED_RIGHT": "there seems to be no hand at the right hand's keypoints",
 }
 
 NOT_THERE = FrameFlag.NO_HANDS | FrameFlag.NO_POSE
-"""Flags that say what a frame lacks rather than that something in it is wrong."""
+"""Flags of what is absent from a frame, as opposed to what is wrong in it."""
 
 
-def frame_mask(flags: NDArray[np.integer], exclude: Sequence[str]) -> NDArray[np.bool_]:
-    """(T,) true for the frames without any of the flags named in `exclude` (names of `FrameFlag`, any case).
+def frame_mask(flags: NDArray[np.integer[Any]], exclude: Sequence[str]) -> NDArray[np.bool_]:
+    """(T,) true for frames that have none of the flags in `exclude` (names of `FrameFlag`, in any case).
 
     Raises:
         ConfigError: a name is not known.
@@ -95,4 +96,4 @@ def flag_bits(names: Sequence[str]) -> int:
 
 def flag_names(flags: int) -> tuple[str, ...]:
     """The names of the bits set in one frame's flags, lowest first."""
-    return tuple(flag.name for flag in FrameFlag if flags & flag.value)
+    return tuple(name for name, flag in FrameFlag.__members__.items() if flags & flag.value)

@@ -1,7 +1,7 @@
-"""Grids that begin after the first frame, as columns of a row: flat, one entry for each frame of each grid.
+"""Columns of the grids that begin after the first frame. Each has one entry for each frame of each grid.
 
-Which points an entry shows is stored for all of them, where they are for those alone: half of the grids' points of 41
-real clips are not visible, and Lance keeps wide values as they are, NaN and all.
+Visibility is stored for all points of an entry, positions for the visible points alone: in 41 real clips half of the
+points are not visible, and Lance does not compress NaN in wide values.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from handloom.schemas.values import LaterGrid
 
-# Shape of one value of each column: of an entry, -1 is G, the points of a grid; else of a visible point of an entry.
+# Shape of one value of each column. `regrid_visible` has one per entry (-1 is G, the points of a grid), the others have
+# one per visible point.
 GRID_SHAPES: dict[str, tuple[int, ...]] = {
     "regrid_visible": (-1,),
     "regrid_points_px": (2,),
@@ -40,11 +41,11 @@ def grid_fields(num_grid: int) -> list[pa.Field]:
 def grid_columns(
     grids: tuple[LaterGrid, ...] | None, depth_m: tuple[NDArray[np.float32], ...] | None, num_grid: int
 ) -> dict[str, NDArray[Any] | None]:
-    """The columns' values, (R, ...), of visible points (V, ...); None for null.
+    """Values of the columns: (R, ...) per entry or (V, ...) per visible point; None for null.
 
     Args:
-        grids: None: none were asked for, and all columns are null.
-        depth_m: of each of them; None: nothing was measured, as where all of it is NaN.
+        grids: None if none were asked for: all columns are null.
+        depth_m: of each grid. Null if it is None or all NaN: nothing was measured.
     """
     if grids is None:
         return dict.fromkeys([*GRID_INDEX, *GRID_SHAPES])
@@ -52,7 +53,8 @@ def grid_columns(
         depth_m = None
     lengths = [len(grid.visible) for grid in grids]
     begun = np.array([grid.query_frame for grid in grids], np.int32)
-    sigma = None if any(grid.sigma_px is None for grid in grids) else [grid.sigma_px for grid in grids]
+    sigmas = [grid.sigma_px for grid in grids if grid.sigma_px is not None]
+    sigma = sigmas if len(sigmas) == len(grids) else None
     frames = [np.arange(len(grid.visible), dtype=np.int32) + grid.first_frame for grid in grids]
     seen = [grid.visible for grid in grids]
     return {

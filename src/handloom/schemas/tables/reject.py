@@ -1,4 +1,4 @@
-"""Why a clip has no row: the closed set of `rejects.reason`, and a reject as a value."""
+"""Why a clip has no row: the values that `rejects.reason` can have, and `Reject`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,27 @@ REASONS: Final[dict[str, str]] = {
     "fetch_failed": "a remote video could not be fetched (network, credentials, a full cache disk)",
     "bad_range": "start_s and end_s are no range: zero length, reversed, negative or not finite",
     "outside_video": "the clip's times lie outside its video",
-    "too_small": "the picture is smaller than 16 pixels on a side",
-    "size_changes": "the picture changes its size in the middle of the clip",
+    "too_small": "the image is smaller than 16 pixels on a side",
+    "size_changes": "the image changes its size in the middle of the clip",
     "damaged": "the stream is damaged or cut short: some of the clip's frames cannot be decoded, or have no time",
     "decode_timeout": "decoding made no progress within the time limit",
     "decode_memory": "decoding needed more memory than the limit",
     "decoder_died": "both decoders crashed on the clip",
-    "bad_camera": "the camera that the clip list has of it cannot be used, or does not fit the video",
+    "bad_camera": "the camera in the clip list cannot be used, or does not fit the video",
     "bad_depth": "the depth maps given for the video cannot be used",
+    "no_frames": "a stage reads stored frames, and the row has none (`frames.store` is off)",
+    "bad_output": "a stage of one's own gave values that do not fit its columns",
     "model_failed": "a model could not process the clip's frames",
-    "out_of_memory": "the process had no memory left for what it was doing with the clip, twice",
-    "bug": "an exception that nobody expected; the detail holds its trace",
+    "endpoint_timeout": "a model's endpoint has not answered in time",
+    "endpoint_busy": "a model's endpoint takes no more requests for now (429)",
+    "endpoint_failed": "a model's endpoint cannot be reached, fails, or answers what is no chat completion",
+    "endpoint_refused": "a model's endpoint refuses the request: key, account, model, address, or the request itself",
+    "answer_invalid": "a model's answers were not what it was asked for",
+    "request_limit": "the run has sent as many requests as `max_requests` allows",
+    "out_of_memory": "the process ran out of memory on the clip, twice",
+    "bug": "an unexpected exception; the detail holds its trace",
     "hung": "one of the clip's stages took longer than its limit, twice, once in a shard of its own",
-    "worker_died": "the worker process died twice while it was working on the clip",
+    "worker_died": "the worker process crashed twice while it was working on the clip",
 }
 
 RETRIABLE: Final[frozenset[str]] = frozenset({"fetch_failed", "decode_timeout", "out_of_memory"})
@@ -39,9 +47,8 @@ RETRIABLE: Final[frozenset[str]] = frozenset({"fetch_failed", "decode_timeout", 
 class Reject:
     """One clip that could not be processed: a row of `rejects` without its run key and time.
 
-    stage: where it failed. reason: a word of `handloom.schemas.tables.reject.REASONS`. attempts: how often it was
-    tried in this run. host: the machine on which it failed last; None: unknown. node_id: its name for Ray, while the
-    run lasts.
+    stage: where it failed. reason: a key of `REASONS`. attempts: how often it was tried in this run. host: the machine
+    on which it failed last; None: unknown. node_id: Ray's id of that machine, valid during the run.
     """
 
     clip_id: str
@@ -54,7 +61,8 @@ class Reject:
 
     @staticmethod
     def from_error(error: ClipError, attempts: int = 1) -> Reject:
-        """Characters of the error's words that UTF-8 has not (names of files of other encodings) become `\\udce9`."""
+        """The reject of a clip's error. Characters that UTF-8 cannot encode (file names in other encodings) are written
+        as `\\udce9`."""
         detail = f"{error.problem}\nhint: {error.hint}" if error.hint else error.problem
         detail = detail.encode(errors="backslashreplace").decode()
         return Reject(error.clip_id, error.stage, error.reason, detail, attempts)

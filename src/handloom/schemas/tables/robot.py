@@ -20,7 +20,7 @@ ROBOT_EPISODES = pa.schema(
         pa.field("dataset", pa.string(), nullable=False),
         pa.field("episode_index", pa.int64(), nullable=False),
         pa.field("robot_type", pa.string()),
-        pa.field("task", pa.string()),  # what it was told to do
+        pa.field("task", pa.string()),  # the instruction
         pa.field("split", pa.string()),
         pa.field("licence", pa.string()),
         pa.field("fps", pa.float64(), nullable=False),
@@ -34,7 +34,7 @@ ROBOT_EPISODES = pa.schema(
         pa.field("action_units", pa.list_(pa.string())),
         pa.field("cameras", pa.list_(pa.string()), nullable=False),  # (C), in the dataset's order
         pa.field("clip_ids", pa.list_(pa.string()), nullable=False),  # (C), its clip in `clip_list`: tracks, embeddings
-        pa.field("frame_jpeg", pa.list_(pa.list_(pa.binary()))),  # (C, T), null where pictures are missing
+        pa.field("frame_jpeg", pa.list_(pa.list_(pa.binary()))),  # (C, T), null where images are missing
         pa.field("source_uri", pa.string(), nullable=False),
         pa.field("source_version", pa.string(), nullable=False),  # "lerobot v3.0", "lerobot v2.1", "calvin"
         pa.field("source_key", pa.string(), nullable=False),  # hash of what the row was made from, and how
@@ -45,10 +45,10 @@ ROBOT_EPISODES = pa.schema(
 
 @dataclass(frozen=True)
 class Signal:
-    """A robot's states or actions over an episode, as their dataset gives them.
+    """A robot's states or actions over an episode, as the dataset gives them.
 
-    values: (T, D) float32, NaN where unknown. names: (D) or None where the dataset has none. units: (D), None for each
-    that the dataset does not give.
+    values: (T, D) float32, NaN where unknown. names: (D), None if the dataset has no names. units: (D), None for a unit
+    that the dataset does not give; None as a whole if it gives none. Raises ShapeError where D differs.
     """
 
     values: NDArray[np.float32]
@@ -65,9 +65,9 @@ class Signal:
 class RobotEpisode:
     """One row of `robot_episodes`.
 
-    frame_s: (T,) float64 from the episode's first frame, which is 0. cameras: (C), clip_ids: (C), None for a camera
-    that has no clip. frame_jpeg: (C, T) JPEG bytes, None for a picture that is missing; None as a whole where pictures
-    were not asked for. A clip's frame that stands at `start_s + frame_s[i]` of its video is the picture of step i.
+    frame_s: (T,) float64, seconds from the episode's first frame, which is 0. cameras: (C). clip_ids: (C), None for a
+    camera without a clip. frame_jpeg: (C, T) JPEG bytes, None for a missing image; None as a whole if images were not
+    asked for. The image of step i is the frame at `start_s + frame_s[i]` of the camera's video.
     """
 
     dataset: str
@@ -119,7 +119,7 @@ def episode_row(episode: RobotEpisode) -> pa.RecordBatch:
     columns = [
         _matrix(signals[field.name], field.type)
         if field.name in signals
-        else _pictures(episode.frame_jpeg, field.type)
+        else _images(episode.frame_jpeg, field.type)
         if field.name == "frame_jpeg"
         else pa.array([values[field.name]], field.type)
         for field in ROBOT_EPISODES
@@ -153,13 +153,13 @@ def _matrix(signal: Signal | None, column_type: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array([0, num_frames], pa.int32()), rows).cast(column_type)
 
 
-def _pictures(jpegs: Sequence[Sequence[bytes | None]] | None, column_type: pa.DataType) -> pa.Array:
-    """(C, T) byte strings as one value. One camera after the other: the bytes are in memory twice, never more."""
+def _images(jpegs: Sequence[Sequence[bytes | None]] | None, column_type: pa.DataType) -> pa.Array:
+    """(C, T) byte strings as one value. The bytes are in memory twice, never more."""
     if jpegs is None:
         return pa.nulls(1, column_type)
     total = sum(len(jpeg or b"") for camera in jpegs for jpeg in camera)
     if total > np.iinfo(np.int32).max:
-        raise ShapeError(f"pictures of {total} bytes do not fit one episode (2 GiB)")
+        raise ShapeError(f"images of {total} bytes do not fit one episode (2 GiB)")
     offsets = np.cumsum([0, *(len(camera) for camera in jpegs)], dtype=np.int32)
     flat = pa.array([jpeg for camera in jpegs for jpeg in camera], pa.binary())
     cameras = pa.ListArray.from_arrays(pa.array(offsets), flat)

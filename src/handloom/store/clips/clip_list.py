@@ -1,37 +1,36 @@
-"""The clip list: what should be processed, and what of it still is to be."""
+"""The clip list: adding clips, reading them, and finding those that are not processed yet."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import lance
 import pyarrow as pa
 
 from handloom.schemas.clip import Clip
 from handloom.schemas.tables.arrow import CLIP_LIST
+from handloom.store.clips.known_clips import Addition, KnownClips, read_known, video_of
 from handloom.store.clips.removal import remove_clips, remove_rows
 from handloom.store.location import lance_errors
 from handloom.store.repeated import drop_repeated
 from handloom.store.tables import Tables
 from handloom.video.fetch.version import UNKNOWN, VideoVersion
 
-_VIDEO_ID = CLIP_LIST.names.index("video_id")
-_NUM_OWN = CLIP_LIST.names.index("video_bytes")  # columns of the clip itself; behind them those of its video's file
-
-_Video = tuple[str, str]
-"""Dataset and video id."""
+_FIELDS = CLIP_LIST.names[: CLIP_LIST.names.index("camera_digest")]  # of `Clip`, in their order
+_FILE = ("video_bytes", "video_version", "video_digest")
 
 
 @dataclass(frozen=True)
 class AddResult:
-    """What `add_clips` did with the clips it was given.
+    """What `add_clips` did.
 
-    added: new. changed: already there with other values, which were replaced. already_there: nothing to do.
-    repeated: given more than once in this call. changed_videos: videos that are other files than before. dropped: clips
-    of these that the list no longer holds. redone: rows and rejects that were made of their old files, removed.
+    added: new clips. changed: listed clips whose values were replaced. already_there: listed clips with equal values.
+    repeated: given more than once in this call. changed_videos: videos whose file is another than before. dropped:
+    clips of these videos that were removed from the list. redone: rows and rejects of their old files that were
+    removed.
     """
 
     added: int
@@ -47,61 +46,31 @@ class AddResult:
         return self.added + self.changed + self.already_there
 
 
-@dataclass
-class _Known:
-    """The list before. clips: of each id its values' digest, its video, and the file that its video was.
-
-    other_forms: of ids that are not in the composed form, by that form, the id and the video's as they are.
-    """
-
-    clips: dict[str, tuple[int, _Video, VideoVersion]]
-    versions: dict[_Video, dict[VideoVersion, VideoVersion]]
-    other_forms: dict[str, tuple[str, str]]
-
-    def as_listed(self, clip: Clip) -> Clip:
-        """The clip under the id that the list has it by; of the file that is known, where none can be seen now."""
-        if clip.clip_id in self.other_forms and clip.clip_id not in self.clips:
-            clip_id, video_id = self.other_forms[clip.clip_id]
-            clip = replace(clip, clip_id=clip_id, video_id=video_id)
-        if clip.clip_id in self.clips and not VideoVersion.of_clip(clip).is_known:
-            clip = self.clips[clip.clip_id][2].on(clip)
-        return clip
-
-    def add(self, clips: Iterable[Clip]) -> None:
-        """The list holds these as well."""
-        for clip in clips:
-            version = VideoVersion.of_clip(clip)
-            version = self.versions[_video(clip)].setdefault(version, version)  # one object for all clips of a video
-            self.clips[clip.clip_id] = _digest(clip), _video(clip), version
-            if not clip.clip_id.isascii() and not unicodedata.is_normalized("NFC", clip.clip_id):
-                self.other_forms[unicodedata.normalize("NFC", clip.clip_id)] = clip.clip_id, clip.video_id
-
-    def of_videos(self, videos: Collection[_Video]) -> list[str]:
-        """Ids of the clips of these videos."""
-        return [i for i, (_, video, _) in self.clips.items() if video in videos] if videos else []
-
-    def renewed(self, clips: Iterable[Clip]) -> dict[_Video, VideoVersion]:
-        """The videos of these clips that are other files than the list knows, with the new files' versions."""
-        seen = {_video(clip): VideoVersion.of_clip(clip) for clip in clips}
-        return {v: new for v, new in seen.items() if any(new.differs(old) for old in self.versions.get(v, ()))}
-
-
 class ClipListWriter:
-    """Adds clips to the clip list, batch after batch: the list is read once, and again where others have changed it.
+    """Adds clips to the clip list in batches. The list is read once, and again if others have changed it.
 
     Raises StoreError if the list cannot be read or written.
     """
 
     def __init__(self, db: Tables) -> None:
         self._db = db
-        self._known = _Known({}, defaultdict(dict), {})
-        self._version: int | None = None  # of the list that `known` tells of
+        self._known = KnownClips({}, defaultdict(dict), {})
+        self._version: int | None = None  # of the list when `_known` was read
 
-    def _read(self) -> _Known:
-        known = _read_known(self._db)
-        if self._db.count("clip_list") > len(known.clips):  # two ingests at once, one of them killed before it looked
-            drop_repeated(self._db, "clip_list", keep_last=True)
-        return known
+    def plan(self, clips: Iterable[Clip]) -> Addition:
+        """What `add` would do; nothing is written."""
+        table = self._db.table("clip_list")
+        self._know(None if table is None else table.version)
+        return self._known.addition(clips)
+
+    @property
+    def listed(self) -> Collection[str]:
+        """Ids of the clips that the last `plan` or `add` found in the list."""
+        return self._known.clips.keys()
+
+    def _know(self, version: int | None) -> None:
+        if version is None or version != self._version:
+            self._known, self._version = read_known(self._db), version
 
     def _table(self) -> lance.LanceDataset:
         return lance.dataset(_uri(self._db), storage_options=self._db.storage_options or None)
@@ -109,60 +78,54 @@ class ClipListWriter:
     def add(self, clips: Iterable[Clip], *, whole_videos: bool = False, batch_clips: int = 50_000) -> AddResult:
         """As `add_clips`."""
         db, version = self._db, self._db.ensure_table("clip_list", CLIP_LIST).version
-        if version != self._version:
-            self._known = self._read()
+        self._know(version)
         known = self._known
-        given: dict[str, Clip] = {}
-        repeated = 0
-        for clip in map(known.as_listed, clips):
-            repeated += clip.clip_id in given
-            given[clip.clip_id] = clip
-        renewed = known.renewed(given.values())
-        stale = known.of_videos(renewed)
-        others = [i for i in stale if i not in given]
-        redone = remove_rows(db, stale)
-        dropped = remove_clips(db, others, episodes=False).listed if whole_videos else 0
-        new = [c for i, c in given.items() if i not in known.clips]
-        changed = [c for i, c in given.items() if i in known.clips and _digest(c) != known.clips[i][0]]
-        touched = [c for i, c in given.items() if i in known.clips and VideoVersion.of_clip(c) != known.clips[i][2]]
+        if db.count("clip_list") > len(known.clips):  # after two ingests at once, one of which was killed
+            drop_repeated(db, "clip_list", keep_last=True)
+        plan = known.addition(clips)
+        redone = remove_rows(db, plan.stale)
+        dropped = remove_clips(db, plan.others, episodes=False).listed if whole_videos else 0
+        touched = plan.touched
         if not whole_videos:
-            touched += [renewed[_video(clip)].on(clip) for clip in read_clips(db, others)]
+            touched = [*touched, *(plan.renewed[video_of(clip)].on(clip) for clip in read_clips(db, plan.others))]
+        new = plan.new
         alone = not dropped and version == self._table().version
         with lance_errors("write the clip list", _uri(db)):
             before = self._table().version
-            for start in range(0, len(new), batch_clips):  # appended: `merge_insert` would not keep their order
+            for start in range(0, len(new), batch_clips):  # appended: `merge_insert` does not keep the order
                 rows = _to_table(new[start : start + batch_clips])
                 after = lance.write_dataset(rows, _uri(db), mode="append", storage_options=db.storage_options or None)
                 raced, before = after.version != before + 1, after.version
                 if raced:
                     alone = False
                     drop_repeated(db, "clip_list", keep_last=True)
-        updates = {c.clip_id: c for c in (*changed, *touched)}
+        updates = {c.clip_id: c for c in (*plan.changed, *touched)}
         update_clips(db, updates.values(), batch_clips=batch_clips)
-        if alone and not updates:  # what is known is what is there, as long as its version stays
+        if alone and not updates:  # `_known` is right as long as the version stays
             known.add(new)
             self._version = before
         else:
             self._version = None
-        counts = (len(new), len(changed), len(given) - len(new) - len(changed), repeated)
-        return AddResult(*counts, len(renewed), dropped, redone.rows + redone.rejects)
+        counts = (len(new), len(plan.changed), plan.num_same, plan.num_repeated)
+        return AddResult(*counts, len(plan.renewed), dropped, redone.rows + redone.rejects)
 
 
 def add_clips(db: Tables, clips: Iterable[Clip], *, whole_videos: bool = False, batch_clips: int = 50_000) -> AddResult:
-    """Add clips to the clip list; a clip that is already there is not added twice.
+    """Add clips to the clip list; a clip that is in the list is not added twice.
 
-    A known `clip_id` with other values (the video moved, a narration was corrected) takes the new values, so that
-    ingesting again is how a moved video gets its new URI. The last of several clips with one id wins. Rows of `clips`
-    keep the values they were processed with. An id that is there in another Unicode form (lists before 0.4 keep names
-    as their machine wrote them) is the same clip, and stays as it is. Several processes may add clips at once: of the
-    values that they give to one clip the last committed ones stay.
+    A listed `clip_id` with other values (the video was moved, a narration was corrected) takes the new values: a moved
+    video gets its new URI by ingesting it again. Of several clips with one id the last wins. Rows of `clips` keep the
+    values that they were made with. An id that is listed in another Unicode form (ids before 0.4 have the form that
+    their machine used) is the same clip, and keeps its form. Several processes may add clips at once: of several values
+    for one clip the last committed stay.
 
-    A video that is another file than the list knows loses its rows and rejects, first of all: whatever a kill leaves,
-    a clip is pending or its video is still known as the old file. Other clips of it stay in the list, as clips of the
-    new file. A file that was only touched counts as unchanged.
+    If a video's file is another than the listed one, its rows and rejects are removed first, so that after a kill its
+    clips are either pending or still have the old file. Other listed clips of the video stay, with the new file. A file
+    of which only the time has changed counts as unchanged.
 
     Args:
-        whole_videos: the clips given are all that there are of their videos: others go with a file that has changed.
+        whole_videos: the clips are all clips of their videos: if a file has changed, other listed clips of its video
+            are removed.
 
     Raises StoreError if the list cannot be written.
     """
@@ -170,10 +133,11 @@ def add_clips(db: Tables, clips: Iterable[Clip], *, whole_videos: bool = False, 
 
 
 def renew_videos(db: Tables, found: Mapping[str, VideoVersion]) -> AddResult:
-    """Compare the list with the files that its videos are now, by URI; do as `add_clips` does where they are others.
+    """Compare the listed files with those that exist now, and do as `add_clips` does for files that have changed.
 
-    Files that are not known, now or to the list, are passed over. Clips of one file may know different ones: two
-    datasets hold its folder, and one was ingested again. For whoever is the only writer of `clips`.
+    found: {URI: version of its file}. Files whose version is unknown, now or in the list, are left out. Clips of one
+    file may have different versions: its folder is in two datasets, and one was ingested again. The caller must be the
+    only writer of `clips`.
     """
     listed = _listed_versions(db)
     touched = {uri for uri, new in found.items() if any(_other(new, old) for old in listed.get(uri, ()))}
@@ -189,7 +153,7 @@ def renew_videos(db: Tables, found: Mapping[str, VideoVersion]) -> AddResult:
 
 
 def update_clips(db: Tables, clips: Iterable[Clip], *, batch_clips: int = 50_000) -> None:
-    """Give clips of the list these values; ids that it does not hold are passed over. Raises StoreError."""
+    """Replace the values of listed clips; clips that are not listed are left out. Raises StoreError."""
     clips = list(clips)
     with lance_errors("write the clip list", _uri(db)):
         for start in range(0, len(clips), batch_clips):
@@ -199,10 +163,10 @@ def update_clips(db: Tables, clips: Iterable[Clip], *, batch_clips: int = 50_000
 
 
 def read_clips(db: Tables, ids: Sequence[str] | None = None, where: str | None = None) -> list[Clip]:
-    """The clip list in stored order, each id once; only `ids`, only what passes the SQL filter `where`."""
+    """The clip list in stored order, each id once; only those in `ids` and those that pass the SQL filter `where`."""
     if ids is not None and not len(ids):
         return []
-    table = db.read("clip_list", CLIP_LIST.names, where)
+    table = db.read("clip_list", _FIELDS, where)
     if not table.num_rows:
         return []
     wanted = None if ids is None else set(ids)
@@ -217,7 +181,7 @@ def read_clips(db: Tables, ids: Sequence[str] | None = None, where: str | None =
 def pending_clips(db: Tables, *, retry_reasons: Iterable[str] = (), where: str | None = None) -> list[Clip]:
     """The clips of the list that have neither a row nor a reject, in the order of the list.
 
-    A reject whose reason is in `retry_reasons` does not count: its clip is pending again.
+    A reject whose reason is in `retry_reasons` does not count.
     """
     retry = set(retry_reasons)
     finished = set(db.clips(["clip_id"]).column("clip_id").to_pylist()) if db.table("clips") is not None else set()
@@ -229,14 +193,14 @@ def pending_clips(db: Tables, *, retry_reasons: Iterable[str] = (), where: str |
 
 
 def renewed_videos(db: Tables, clips: Iterable[Clip]) -> set[tuple[str, str]]:
-    """(dataset, video id) of the videos of these clips that are other files than the list knows."""
-    return set(_read_known(db).renewed(clips))
+    """(dataset, video id) of the videos of these clips whose file differs from the listed one."""
+    return set(read_known(db).renewed(clips))
 
 
 def listed_videos(db: Tables, *, where: str | None = None) -> dict[str, VideoVersion]:
-    """`{video_uri: the file that it was}` of every video of the list, unknown where the list does not say.
+    """`{video_uri: version of its file}` of every listed video; `UNKNOWN` if the list has none, the first of several.
 
-    Where the list knows several, the first of them. where: videos all of whose clips pass it.
+    where: only videos of which all clips pass it.
     """
     if where is not None:
         everything = Counter(db.read("clip_list", ["video_uri"]).column("video_uri").to_pylist())
@@ -254,8 +218,8 @@ def _other(new: VideoVersion, old: VideoVersion) -> bool:
 
 
 def _listed_versions(db: Tables) -> dict[str, dict[VideoVersion, None]]:
-    """Of each URI all files that clips of the list know it as, in the order of the list."""
-    columns = ["video_uri", *CLIP_LIST.names[_NUM_OWN:]]
+    """Of each URI, the different file versions of its clips, in the order of the list."""
+    columns = ["video_uri", *_FILE]
     found: dict[str, dict[VideoVersion, None]] = defaultdict(dict)
     for batch in db.batches(columns, name="clip_list", batch_size=65_536):
         for uri, *version in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
@@ -267,27 +231,12 @@ def _uri(db: Tables) -> str:
     return db.location.table_uri("clip_list")
 
 
-def _read_known(db: Tables) -> _Known:
-    known = _Known({}, defaultdict(dict), {})
-    for batch in db.batches(CLIP_LIST.names, name="clip_list", batch_size=4096):
-        known.add(Clip(*row) for row in _rows(batch))
-    return known
-
-
-def _video(clip: Clip) -> _Video:
-    return clip.dataset, clip.video_id
-
-
 def _values(clip: Clip) -> tuple[object, ...]:
     return tuple(getattr(clip, name) for name in CLIP_LIST.names)
 
 
-def _digest(clip: Clip) -> int:
-    return hash(repr(_values(clip)[:_NUM_OWN]))  # repr: a start that is NaN must equal itself
-
-
-def _rows(batch: pa.RecordBatch) -> Iterable[tuple[object, ...]]:
-    return zip(*(batch.column(name).to_pylist() for name in CLIP_LIST.names), strict=True)
+def _rows(batch: pa.RecordBatch) -> Iterable[tuple[Any, ...]]:
+    return zip(*(batch.column(name).to_pylist() for name in _FIELDS), strict=True)
 
 
 def _to_table(clips: Sequence[Clip]) -> pa.Table:

@@ -1,11 +1,11 @@
-"""The commit: the driver makes written fragments part of `clips` and lost clips part of `rejects`.
+"""The commit: the driver adds written fragments to `clips` and failed clips to `rejects`.
 
 Lance does not protect an append: the same fragments appended twice double their rows, and an append with a stale read
-version is silently rebased (measured with pylance 14.0.2, also with `max_retries=0`). So each commit looks at what
-others have committed since the last one, is an anti-join on `clip_id` with all of it, an append, and a look at what
-came in between: a clip that two drivers have added keeps the row that was there first. Leases keep drivers apart
-(`handloom.store.runs.lease`); this holds where they meet all the same, one of them woken from a long sleep. Two tables
-cannot change in one transaction; whatever a kill leaves between them, `reconcile` puts right at the start of the next
+version is silently rebased (measured with pylance 14.0.2, also with `max_retries=0`). So each commit reads what others
+have committed since the last one, leaves out the clips that have a row (an anti-join on `clip_id`), appends, and reads
+what others committed in between: a clip that two drivers have added keeps its first row. Leases keep drivers apart
+(`handloom.store.runs.lease`); this is for drivers that meet all the same, for example after a long sleep of one. Two
+tables cannot change in one transaction; `reconcile` repairs what a kill between them leaves, at the start of the next
 run.
 """
 
@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import lance
 import pyarrow as pa
@@ -24,7 +25,8 @@ from handloom.errors import CommitConflict, StoreError
 from handloom.schemas.tables.arrow import REJECTS
 from handloom.schemas.tables.reject import Reject
 from handloom.store.clips.reconcile import delete_rejects, reconcile
-from handloom.store.fragments import FragmentRecord, read_rows, write_fragment
+from handloom.store.columns import allow_null
+from handloom.store.fragments import FragmentRecord, open_again, read_rows, write_fragment
 from handloom.store.lance_faults import LANCE_ERRORS
 from handloom.store.location import lance_errors
 from handloom.store.repeated import drop_repeated
@@ -34,7 +36,7 @@ from handloom.store.tables import Tables
 
 
 def unfinished(db: Tables, clip_ids: Iterable[str]) -> list[str]:
-    """Those of `clip_ids` that have neither a row nor a reject, in their order; without those no longer listed.
+    """Those of `clip_ids` that have neither a row nor a reject, in their order; clips no longer listed are left out.
 
     Reads one column of three tables: 0.1 s at 100,000 clips.
     """
@@ -46,6 +48,16 @@ def unfinished(db: Tables, clip_ids: Iterable[str]) -> list[str]:
         return []
     listed = _ids(db, "clip_list")
     return [clip_id for clip_id in left if clip_id in listed]
+
+
+def done_ids(db: Tables) -> set[str]:
+    """Ids of the clips that have a row."""
+    return _ids(db, "clips")
+
+
+def num_pending(db: Tables) -> int:
+    """How many clips of the list have neither a row nor a reject; for their number it makes no `Clip` of each."""
+    return len(_ids(db, "clip_list") - _ids(db, "clips") - _ids(db, "rejects"))
 
 
 def _ids(db: Tables, name: str) -> set[str]:
@@ -60,14 +72,15 @@ HARMLESS = (
     LanceOperation.Rewrite,  # compaction
     LanceOperation.Merge,  # a column is added
     LanceOperation.Project,  # a column is dropped, or may hold null
+    LanceOperation.DataReplacement,
 )
-"""What adds and loses no row."""
+"""Operations that neither add nor remove rows."""
 REPLACED = (LanceOperation.Overwrite, LanceOperation.Restore, LanceOperation.Clone)
 
 
 @dataclass(frozen=True)
 class CommitResult:
-    """What one commit changed. `num_dropped` rows were offered but already there; `version` is that of `clips`."""
+    """What one commit changed. num_dropped: rows that were left out, as their clips had one. version: of `clips`."""
 
     num_clips: int
     num_rejects: int
@@ -75,15 +88,8 @@ class CommitResult:
     version: int
 
 
-def done_ids(db: Tables, run_key: str | None = None) -> set[str]:
-    """Ids of the committed clips, of one run key or of all."""
-    where = None if run_key is None else f"run_key = '{run_key}'"
-    rows = db.clips(["clip_id"], where)
-    return set(rows.column("clip_id").to_pylist()) if rows.num_columns else set()
-
-
 class _Sent:
-    """What one commit has sent: which file holds which clips, and the clips whose rows of these files stay."""
+    """The files of one commit. clips_of: the clips in each file. landed: clips whose rows of these files stay."""
 
     def __init__(self) -> None:
         self.clips_of: dict[str, tuple[str, ...]] = {}
@@ -93,21 +99,33 @@ class _Sent:
 class Committer:
     """Writes `clips` and `rejects` for one driver.
 
-    Making one creates the tables where they are missing and reconciles them. From then on it knows which clips are done
-    (`done`) and which are rejected (`attempts`: clip_id to attempts so far), and keeps both up to date.
+    The constructor creates tables that are missing and reconciles them. `done` are the clips that have a row,
+    `attempts` the rejected clips with their number of attempts; each commit updates both.
 
-    `allowed` is called before each commit, and raises where this driver may not write any more.
+    allowed: called before each commit; it raises if this driver may not write any more.
+
+    earlier: run keys of rows that may be there; stage keys say what each of them was made with.
 
     Raises StoreError if the database cannot be written or holds clips of another run key.
     """
 
-    def __init__(self, db: Tables, run_key: str, schema: pa.Schema, allowed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        db: Tables,
+        run_key: str,
+        schema: pa.Schema,
+        allowed: Callable[[], None] = lambda: None,
+        earlier: Iterable[str] = (),
+    ) -> None:
         self._db = db
         self._run_key = run_key
+        self._known_keys = {run_key, *earlier}
         self._schema = schema
         self._allowed = allowed
         self._uri = db.location.table_uri("clips")
         self._options = db.storage_options or None
+        self._version: int
+        self.done: set[str]
         db.ensure_table("clips", schema)
         db.ensure_table("rejects", REJECTS)
         ensure_text_indexes(db)
@@ -121,14 +139,14 @@ class Committer:
         return self._version
 
     def commit(self, records: Sequence[FragmentRecord], rejects: Iterable[Reject] = ()) -> CommitResult:
-        """Commit finished clips, then lost ones; each clip ends in exactly one of the two tables.
+        """Commit finished clips, then rejects; each clip is then in exactly one of the two tables.
 
-        Safe to call again with the same records: rows already there are dropped. A clip that is rejected again replaces
-        its reject (attempts add up); a clip that has a row is never rejected, and its reject goes.
+        Safe to call again with the same records: clips that have a row are left out. A clip that is rejected again
+        replaces its reject (attempts add up); a clip with a row is never rejected, and its reject is deleted.
 
         Raises:
             CommitConflict: `clips` was replaced during this run.
-            StoreError: it could not be written (full disk, permission, network); what was committed before stays.
+            StoreError: the tables cannot be written (full disk, permission, network); earlier commits stay.
         """
         self._allowed()
         sent = _Sent()
@@ -146,27 +164,33 @@ class Committer:
         return lance.dataset(self._uri, storage_options=self._options)
 
     def _append(self, records: Sequence[FragmentRecord], sent: _Sent) -> None:
-        """One try: newest version, anti-join, append, and what came in between. Lance's errors come out as they are."""
+        """One try: read the newest version, anti-join, append, read what others committed in between.
+
+        Raises Lance's own errors.
+        """
         table = self._open()
-        self._catch_up(table, sent)  # an earlier try may have landed although it was reported as failed
-        wanted = self._missing(records)
+        if allow_null(table, self._schema):  # else rows without a user's new column could not be read again
+            table = self._open()
+        self._catch_up(table, sent)  # an earlier try may have been committed although it was reported as failed
+        columns = _field_ids(table.lance_schema.fields())
+        wanted = [self._of_today(record, columns) for record in self._missing(records)]
         if not wanted:
             return
         sent.clips_of.update({file: record.clip_ids for record in wanted for file in record.files()})
         after = lance.LanceDataset.commit(
-            self._uri,
+            table,  # opened already: its manifest is not read again
             LanceOperation.Append([fragment for record in wanted for fragment in record.metadata()]),
             read_version=table.version,
             storage_options=self._options,
             commit_message=f"handloom run_key={self._run_key}",
         )
+        allow_null(after, self._schema)  # a column may have been added in between
         self._catch_up(after, sent)
 
     def _catch_up(self, table: lance.LanceDataset, sent: _Sent) -> None:
-        """Learn what was committed since the last look, by this driver (the files `sent`) and by others.
+        """Read what this driver (the files in `sent`) and others have committed since the last call.
 
-        Only what was appended is read, unless something else has changed. A clip that is there twice loses its later
-        row.
+        Only appended files are read, unless the table was changed in another way. A clip with two rows loses the later.
         """
         if table.version < self._version:
             raise self._conflict(f"version {table.version} follows version {self._version}")
@@ -188,28 +212,32 @@ class Committer:
         self._version = max(self._version, table.version)
 
     def _operation(self, table: lance.LanceDataset, version: int) -> LanceOperation.BaseOperation | None:
-        """What made a version; None where that cannot be told."""
+        """The operation that made a version; None if it cannot be read."""
         try:
             transaction = table.read_transaction(version)
-        except (TypeError, *LANCE_ERRORS):
-            # pylance 14.0.2 cannot rebuild the description of a compaction that moved indexes; or old versions were
-            # dropped meanwhile.
-            return None
+        except TypeError as error:
+            # pylance 14.0.2 cannot read the transaction of a compaction that remapped indexes: it says
+            # "LanceOperation.RewrittenIndex.__init__() missing 3 required positional arguments".
+            return LanceOperation.Rewrite([], []) if "RewrittenIndex" in str(error) else None
+        except LANCE_ERRORS:
+            return None  # old versions were dropped meanwhile
         return None if transaction is None else transaction.operation
 
     def _appended(
         self, table: lance.LanceDataset, operation: LanceOperation.BaseOperation | None, sent: _Sent
     ) -> set[str] | None:
-        """The clips that an operation added; None: everything is to be looked at again."""
+        """The clips that an operation added; None: the whole table must be read again."""
         if isinstance(operation, HARMLESS) or type(operation) is LanceOperation.BaseOperation:
             return set()  # a bare BaseOperation: reserved fragment ids, table settings
+        if isinstance(operation, LanceOperation.Update) and _keeps_rows(operation):
+            return set()
         if not isinstance(operation, LanceOperation.Append):
             return None
         files = _files(operation)
         if files <= sent.clips_of.keys():
             return {clip_id for file in files for clip_id in sent.clips_of[file]}
         added = [f for f in table.get_fragments() if files & {file.path for file in f.metadata.files}]
-        if len(added) < len(operation.fragments):
+        if len(added) < len(list(operation.fragments)):
             return None  # compacted meanwhile
         rows = table.scanner(columns=["clip_id", "run_key"], fragments=added).to_table()
         self._check_run_keys(rows)
@@ -218,11 +246,11 @@ class Committer:
     def _conflict(self, found: str) -> CommitConflict:
         return CommitConflict(
             f"table {self._uri} was replaced by another one during this run: {found}",
-            "run again to go on with the new table; what this run had committed is in the old versions",
+            "run again to go on with the new table; what this run has committed is in the old versions",
         )
 
     def _missing(self, records: Sequence[FragmentRecord]) -> list[FragmentRecord]:
-        """The records that hold no committed row and no row twice; one that does is rewritten or left out."""
+        """The records of new clips; one with clips that have a row or come twice is rewritten or left out."""
         seen: set[str] = set()
         wanted = []
         for record in records:
@@ -235,18 +263,31 @@ class Committer:
                 wanted.append(write_fragment(self._db.uri, batches, self._schema, self._options))
         return wanted
 
+    def _of_today(self, record: FragmentRecord, columns: set[int]) -> FragmentRecord:
+        """The record, written again if a column was dropped and added since its worker has opened the table.
+
+        Lance knows columns by numbers: values under a number that is gone would read as null, without an error.
+
+        columns: the table's numbers.
+        """
+        if record.field_ids() <= columns:
+            return record
+        open_again(self._db.uri)
+        batches = read_rows(self._db.uri, record, record.clip_ids, self._schema, self._options)
+        return write_fragment(self._db.uri, batches, self._schema, self._options)
+
     def _load(self, table: lance.LanceDataset) -> None:
-        """Read what is committed: `done` and the version. Rows that repeat a clip go."""
+        """Read `done` and the version from the table, and delete repeated rows."""
         with lance_errors("read the committed clips", self._uri):
             rows = table.to_table(columns=["clip_id", "run_key"])
         self._check_run_keys(rows)
-        self.done: set[str] = set(rows.column("clip_id").to_pylist())
+        self.done = set(rows.column("clip_id").to_pylist())
         self._version = table.version
         if rows.num_rows > len(self.done):
             drop_repeated(self._db, "clips")
 
     def _check_run_keys(self, rows: pa.Table) -> None:
-        others = set(rows.column("run_key").unique().to_pylist()) - {self._run_key}
+        others = set(rows.column("run_key").unique().to_pylist()) - self._known_keys
         if others:
             raise StoreError(
                 f"{self._db.uri} holds clips of run key {', '.join(sorted(others))}, this run has {self._run_key}: "
@@ -255,7 +296,7 @@ class Committer:
             )
 
     def _commit_rejects(self, rejects: Iterable[Reject]) -> int:
-        """Upsert rejects. The attempts are absolute numbers, so that sending them again changes nothing."""
+        """Upsert rejects. Attempts are totals, so that writing them twice changes nothing."""
         lost = {r.clip_id: r for r in rejects if r.clip_id not in self.done}
         if not lost:
             return 0
@@ -283,6 +324,18 @@ class Committer:
     def _merge_rejects(self, uri: str, rows: pa.Table) -> None:
         table = lance.dataset(uri, storage_options=self._options)
         table.merge_insert("clip_id").when_matched_update_all().when_not_matched_insert_all().execute(rows)
+
+
+def _keeps_rows(operation: LanceOperation.Update) -> bool:
+    """Whether it replaced values of columns, and neither added nor deleted rows."""
+    return bool(operation.fields_modified) and not (operation.removed_fragment_ids or operation.new_fragments)
+
+
+def _field_ids(fields: Iterable[Any]) -> set[int]:
+    ids: set[int] = set()
+    for field in fields:
+        ids |= {field.id(), *_field_ids(field.children())}
+    return ids
 
 
 def _files(operation: LanceOperation.Append) -> set[str]:

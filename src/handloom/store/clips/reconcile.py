@@ -1,19 +1,19 @@
-"""Put right what a kill between two commits, or two writers at once, can leave behind."""
+"""Repairs the tables after a kill between two commits, and after two writers at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from handloom.store.filters import in_list
 from handloom.store.location import lance_errors
 from handloom.store.repeated import drop_repeated
-from handloom.store.sql import in_list
 from handloom.store.tables import Tables
 
 IDS_PER_DELETE = 500
 
 
 def reconcile(db: Tables) -> None:
-    """Leave exactly one row per clip in `clips` and `rejects` together: a row in `clips` wins over a reject."""
+    """Delete rows until `clips` and `rejects` together hold one row per clip; a row of `clips` wins over a reject."""
     drop_repeated(db, "clips")
     drop_repeated(db, "rejects", keep_last=True)
     rejects = db.read("rejects", ["clip_id"])
@@ -31,4 +31,4 @@ def delete_rejects(db: Tables, clip_ids: Iterable[str]) -> None:
         table, condition = db.table("rejects"), in_list("clip_id", ids[start : start + IDS_PER_DELETE])
         if table is not None:
             with lance_errors("remove healed rejects", db.location.table_uri("rejects")):
-                table.delete(condition)  # Lance tries again by itself, and the condition means the same in any version
+                table.delete(condition)  # Lance's own retries are safe: the condition is the same for any version

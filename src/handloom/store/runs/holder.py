@@ -1,4 +1,4 @@
-"""Which process holds a lease, and whether it is still there."""
+"""Which process holds a lease, and whether it still runs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
-ENDED = "ZX"  # states of a process that has ended and that nobody has asked about yet
+ENDED = "ZX"  # states of a process that has ended and was not waited for yet
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A process, told apart from every other one.
+    """A process, identified so that no other one is taken for it.
 
-    machine: this start of the operating system and this container's numbering of processes; None where /proc does not
-        tell. Two machines may have one name. process_start: clock ticks since then; numbers of processes come again.
-    where: the SQL filter on the clip list that its run was given.
+    machine: boot id and pid namespace, as two machines may have one name; None without /proc. process_start: clock
+    ticks from boot to the start of the process, as pids are used again. where: the run's SQL filter on the clip list.
     """
 
     host: str
@@ -38,7 +37,7 @@ class Holder:
         return Holder(**{name: values.get(name) for name in Holder.__dataclass_fields__})
 
     def has_gone(self) -> bool | None:
-        """Whether the process has ended; None where that cannot be seen from here: another machine."""
+        """Whether the process has ended; None if it is on another machine."""
         if self.machine is None or self.machine != _machine():
             return None
         return _process_start(self.pid) != self.process_start
@@ -59,7 +58,7 @@ def _machine() -> str | None:
 
 
 def _process_start(pid: int) -> int | None:
-    """When a process began; None where there is none of this number, or one that has ended."""
+    """When a process began, clock ticks after boot; None if there is no such process or it has ended."""
     try:
         words = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()  # the name may hold brackets
     except OSError:

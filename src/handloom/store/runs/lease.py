@@ -1,11 +1,11 @@
-"""The lease of a run: which clips of a database it alone works on, and that it is alive.
+"""The lease of a run: the clips of a database that it alone works on, and its heartbeat.
 
-A run that begins adds its row to `runs`, with who it is (`holder`) and what it selects, and says every few seconds that
-it is alive (`heartbeat_at`). A run that wants clips of another living run is refused. Nothing here needs clocks that
-agree: Lance puts commits in one order, on disks and in S3, and whoever finds no living run in the version that its own
-row made has the lease. Whether a process on this machine lives is asked of the operating system; one elsewhere is dead
-when its heartbeat has not changed for `STALE_S` seconds of the observer's own clock. The dead run's `exit` becomes
-`killed`; if it was only asleep, it finds that out before its next commit, and stops.
+A run that begins adds its row to `runs`, with its process (`holder`) and its filter, and writes `heartbeat_at` every
+few seconds. A run that selects clips of another active run is refused. Clocks need not agree: Lance orders commits, on
+disks and in S3, and a run has the lease if no other run is active in the version that its own row made. The operating
+system says whether a process on this machine runs; one on another machine counts as gone when its heartbeat has not
+changed for `STALE_S` seconds of the observer's clock. The `exit` of a run that is gone becomes `killed`; if it was only
+asleep, it finds that out before its next commit, and stops.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import pyarrow as pa
 from handloom.errors import ConfigError, StoreError
 from handloom.plural import plural
 from handloom.schemas.tables.arrow import CLIP_LIST, RUNS
+from handloom.store.filters import clause, quoted
 from handloom.store.lance_faults import LANCE_ERRORS, first_words
 from handloom.store.location import lance_errors
 from handloom.store.retry import retried
 from handloom.store.runs.holder import Holder, this_process
 from handloom.store.runs.runs import Run, list_runs, new_run
-from handloom.store.sql import clause, quoted
 from handloom.store.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -38,13 +38,13 @@ log = logging.getLogger(__name__)
 BEAT_S = 10.0  # a heartbeat is a version of `runs`: 10 ms of CPU time, 9 KB
 STALE_S = 60.0  # six heartbeats
 POLL_S = 0.25
-BEATS_PER_TIDY = 30  # every five minutes the versions that heartbeats have made go
+BEATS_PER_TIDY = 30  # every five minutes the versions that heartbeats have made are deleted
 KEPT_VERSIONS = timedelta(minutes=10)
-MAX_FRAGMENTS = 64  # of `runs`, one a run; a heartbeat looks into each
+MAX_FRAGMENTS = 64  # of `runs`, one a run; a heartbeat reads each
 
 
 class Lease:
-    """What a run holds. `run` is its row of `runs`."""
+    """The lease of one run; a thread writes its heartbeats. run: its row of `runs`."""
 
     def __init__(self, db: Tables, run: Run, beat_s: float) -> None:
         self.run = run
@@ -55,16 +55,16 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Say that this run is alive. Raises StoreError where another run has taken its place: it may not commit."""
+        """Write a heartbeat. Raises StoreError if another run has taken over: this one may not commit."""
         if not _beat(self._db, self.run):
             raise StoreError(
-                f"run {self.run.run_id} stops: another run on {self._db.uri} took it for dead, and its clips over. "
+                f"run {self.run.run_id} stops: another run on {self._db.uri} saw no heartbeat and took over its clips. "
                 "Was this machine asleep, or without its network?",
-                "what it had committed stays; the other run does the rest (`handloom status`)",
+                "what it has committed stays; the other run does the rest (`handloom status`)",
             )
 
     def release(self) -> None:
-        """No heartbeats any more: the run has ended, and says how (`end_run`)."""
+        """Stop the heartbeats. The caller writes how the run ended (`end_run`)."""
         self._stop.set()
         self._thread.join(self._beat_s)
 
@@ -90,24 +90,25 @@ def leased(
     settings: Mapping[str, Any],
     resources: Mapping[str, Any],
     versions: Mapping[str, str],
+    stage_keys: Mapping[str, str] | None = None,
     where: str | None = None,
     beat_s: float = BEAT_S,
     stale_s: float = STALE_S,
 ) -> Iterator[Lease]:
-    """Begin a run: its row of `runs`, and the lease of the clips of the list that pass `where` (None: all).
+    """Begin a run: write its row of `runs`, and lease the clips of the list that pass `where` (None: all).
 
-    The first write of a run. Whoever leaves the block writes how the run ended, with `end_run`.
+    After the block the caller writes how the run ended, with `end_run`.
 
     Raises:
         ConfigError: `where` cannot be used.
-        StoreError: another run works on some of these clips, or with another run key; the database cannot be written.
+        StoreError: another run works on some of these clips, or has another run key; the database cannot be written.
     """
     db.ensure_table("clip_list", CLIP_LIST)
     db.ensure_table("runs", RUNS)
     if where is not None:
         db.count("clip_list", where)
     _tidy(db)
-    run = new_run(run_key, settings=settings, resources=resources, versions=versions)
+    run = new_run(db, run_key, settings=settings, resources=resources, versions=versions, stage_keys=stage_keys)
     run = replace(run, holder=this_process(where).to_json())
     _take(db, run, where, stale_s)
     lease = Lease(db, run, beat_s)
@@ -119,11 +120,11 @@ def leased(
 
 @contextmanager
 def alone(db: Tables, doing: str) -> Iterator[None]:
-    """While rows are removed: no run works on the database, and one that begins is refused. No row of `runs` is left.
+    """Keep runs away while rows are removed: a run that begins meanwhile is refused. No row of `runs` remains.
 
-    Where no run has ever begun nothing is written. `doing` is a word for the other side's message.
+    Writes nothing if there was never a run. doing: a word that stands for the run key in the other run's message.
 
-    Raises StoreError where a run works.
+    Raises StoreError if a run works on the database.
     """
     for run in living_runs(db):
         if _holder(run).has_gone() is False:
@@ -141,12 +142,12 @@ def alone(db: Tables, doing: str) -> Iterator[None]:
 
 
 def living_runs(db: Tables) -> list[Run]:
-    """The runs that have not ended and whose process is not known to have died: those on other machines may have."""
+    """The runs that have not ended and whose process is not known to be gone; on other machines it may be."""
     return [run for run in list_runs(db) if run.exit is None and run.holder and not _holder(run).has_gone()]
 
 
 def _take(db: Tables, run: Run, where: str | None, stale_s: float) -> None:
-    """Add the run's row, unless another run stands in its way."""
+    """Add the run's row, unless another run works on its clips."""
     uri = db.location.table_uri("runs")
     others = _Others(db, run, where, stale_s)
     others.wait(None)
@@ -158,40 +159,40 @@ def _take(db: Tables, run: Run, where: str | None, stale_s: float) -> None:
             there = mine.to_table(columns=["run_id"], filter="exit IS NULL").column("run_id").to_pylist()
         others.wait(set(there) - {run.run_id})
         won = _beat(db, run)
-    except BaseException:  # refused, or Ctrl-C while it waited: no record stays that others wait for; raised again
+    except BaseException:  # refused, or Ctrl-C while it waited: others must not wait for this record; raised again
         _withdraw(db, run)
         raise
     if not won:
-        raise StoreError(f"the record of run {run.run_id} has gone from {uri}", "start the run again")
+        raise StoreError(f"the record of run {run.run_id} is gone from {uri}", "start the run again")
 
 
 class _Others:
-    """The other runs that have not ended, as one that wants to begin sees them."""
+    """The other runs that have not ended, as a run that begins sees them."""
 
     def __init__(self, db: Tables, run: Run, where: str | None, stale_s: float) -> None:
         self._db = db
         self._run = run
         self._where = where
         self._stale_s = stale_s
-        self._seen: dict[str, tuple[datetime | None, float]] = {}  # heartbeat, and since when it is this one
+        self._seen: dict[str, tuple[datetime | None, float]] = {}  # last heartbeat, and when it was first seen
         self._shared: dict[str | None, int | None] = {}
 
     def wait(self, before: set[str] | None) -> None:
-        """Wait until no other run is in the way: it ended, has died, or has other clips.
+        """Wait until every other run with common clips has ended or is known to be gone.
 
-        before: the runs whose rows were there before this run's; they come first, also those that are only about to
-            begin. None: this run has no row yet, and looks at runs that have begun alone.
+        before: ids of the runs whose rows are older than this run's; they have priority, also those without a heartbeat
+            yet. None: this run has no row yet; runs without a heartbeat are left out.
 
-        Raises StoreError where one of them lives.
+        Raises StoreError if one of them is active.
         """
-        told = False
+        is_logged = False
         while others := [other for other in list_runs(self._db) if self._in_the_way(other, before)]:
             unclear = [other.run_id for other in others if not self._has_died(other)]
             if not unclear:
                 continue
-            if not told and before is None:
-                log.warning("waiting up to %.0f s, to see whether run %s lives", self._stale_s, unclear[0])
-                told = True
+            if not is_logged and before is None:
+                log.warning("waiting up to %.0f s to see whether run %s is active", self._stale_s, unclear[0])
+                is_logged = True
             time.sleep(POLL_S)
 
     def _in_the_way(self, other: Run, before: set[str] | None) -> bool:
@@ -202,10 +203,11 @@ class _Others:
         return other.run_key != self._run.run_key or self._num_shared(other) != 0
 
     def _has_died(self, other: Run) -> bool:
-        """Take the place of one that has died; False where that is not clear yet. Raises StoreError where it lives.
+        """Mark a run as killed if its process is gone; False if that is not known yet. Raises StoreError if it is
+        active.
 
-        On this machine clocks agree: a process that is there and has no fresh heartbeat (it was stopped, or did not
-        write its end) is watched like one elsewhere.
+        On this machine clocks agree: a process that exists without a recent heartbeat (it was stopped, or did not write
+        its end) is watched like one on another machine.
         """
         gone = _holder(other).has_gone()
         heartbeat, since = self._seen.setdefault(other.run_id, (other.heartbeat_at, time.monotonic()))
@@ -217,21 +219,21 @@ class _Others:
         return bool(gone or time.monotonic() - since >= self._stale_s) and self._marked_killed(other)
 
     def _marked_killed(self, other: Run) -> bool:
-        """Write that the other has died; False where its record has changed meanwhile."""
+        """Write that the other run was killed; False if its record has changed meanwhile."""
         same = "IS NULL" if other.heartbeat_at is None else f"= {_sql_time(other.heartbeat_at)}"
         marked = _update(self._db, other.run_id, {"exit": "'killed'"}, f"heartbeat_at {same}")
         if marked:
-            log.warning("run %s has died (%s); its clips are taken over", other.run_id, _who(other))
+            log.warning("run %s is gone (%s); its clips are taken over", other.run_id, _who(other))
         return marked
 
     def _num_shared(self, other: Run) -> int | None:
-        """Clips of the list that both runs select; None where that cannot be told."""
+        """Clips of the list that both runs select; None if unknown."""
         where = _holder(other).where
         if where not in self._shared:
             both = " AND ".join(str(clause(condition)) for condition in (where, self._where) if condition is not None)
             try:
                 self._shared[where] = self._db.count("clip_list", both) if both else None
-            except ConfigError:  # the other's filter names a column that has gone
+            except ConfigError:  # the other's filter names a column that was dropped
                 self._shared[where] = None
         return self._shared[where]
 
@@ -248,18 +250,18 @@ class _Others:
             problem += f"; {plural(shared, 'clip of the list is', 'clips of the list are')} in both runs"
         return StoreError(
             problem,
-            "wait until it has ended, or stop it there; to share the work on purpose, give every run a --where of its "
-            "own, so that none has a clip of another",
+            "wait until it has ended, or stop it there; to share the work on purpose, give each run a --where of its "
+            "own, without common clips",
         )
 
 
 def _beat(db: Tables, run: Run) -> bool:
-    """Write a heartbeat; whether the run still has its lease."""
+    """Write a heartbeat. Returns whether the run still has its lease."""
     return _update(db, run.run_id, {"heartbeat_at": _sql_time(datetime.now(UTC))})
 
 
 def _update(db: Tables, run_id: str, values: dict[str, str], condition: str = "true") -> bool:
-    """Change the row of a run that has not ended; whether there is one (that passes the condition)."""
+    """Change the row of a run that has not ended. Returns whether there is one that passes the condition."""
     uri = db.location.table_uri("runs")
     where = f"run_id = {quoted(run_id)} AND exit IS NULL AND {condition}"
 
@@ -274,12 +276,12 @@ def _withdraw(db: Tables, run: Run) -> None:
     uri = db.location.table_uri("runs")
     try:
         lance.dataset(uri, storage_options=db.storage_options or None).delete(f"run_id = {quoted(run.run_id)}")
-    except LANCE_ERRORS as error:  # what ended the run is raised already; a row without its process counts as dead
+    except LANCE_ERRORS as error:  # the error that ended the run is raised already
         log.warning("the record of run %s stays: %s", run.run_id, first_words(error))
 
 
 def _tidy(db: Tables) -> None:
-    """Drop old versions of `runs` and merge its small fragments; what fails is done another time."""
+    """Delete old versions of `runs` and merge its small fragments; after a failure the next call tries again."""
     try:
         table = lance.dataset(db.location.table_uri("runs"), storage_options=db.storage_options or None)
         if len(table.get_fragments()) > MAX_FRAGMENTS:

@@ -1,17 +1,37 @@
-"""Indexes: full text on the words, scalar indexes on what filters name, cosine indexes on large embeddings."""
+"""Indexes of `clips`: full text on the words, scalar ones for filters, cosine ones on embeddings of large tables.
+
+None of them decides what is found: rows that an index lacks are read. An index is built beside the old one and takes
+its place in one commit, so a killed build changes nothing; its files are deleted once they are a week old, when
+versions are dropped.
+"""
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import lance
+from lance.optimize import Compaction
 
 from handloom.errors import StoreError
-from handloom.schemas.tables.embeddings import EMBEDDINGS
+from handloom.schemas.tables.embeddings import embedding_columns
+from handloom.store.clips.upkeep import MERGING
+from handloom.store.lance_faults import LANCE_ERRORS, fault_of
+from handloom.store.location import store_error
 from handloom.store.retry import retried
+from handloom.store.search.coverage import Coverage, coverage
+from handloom.store.search.parts import add_new_rows
+from handloom.store.search.vectors.build import VectorIndex, build_if_needed, described
+from handloom.store.search.vectors.build import vector_index_name as vector_index_name  # searches ask here
 from handloom.store.tables import Tables
+
+log = logging.getLogger(__name__)
 
 TEXT_COLUMNS = ("narration", "verb", "noun")
 SCALAR_INDEXES = {  # BTREE for many values, BITMAP for few
@@ -29,74 +49,123 @@ SCALAR_INDEXES = {  # BTREE for many values, BITMAP for few
 _TEXT = {"with_position": False}
 ANN_THRESHOLD_ROWS = 50_000  # measured at 100 000 rows, 2 busy cores: 0.3 to 1.3 s a scan, 0.3 to 0.45 s with an index
 MAX_SCANNED_FRAGMENTS = 256  # 24 000 rows in 1500 fragments: 1.6 s a scan, 0.1 s with an index, 2 cores
-ROWS_PER_PARTITION = 1024
 EVER = timedelta(days=36_500)
 
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What `build_indexes` left: `created` now, all `names`, rows covered and the version of `clips`."""
+    """The result of `build_indexes`. created: new indexes. names: all of them. num_rows: rows that they cover. version:
+    of `clips`. vectors: the indexes of embeddings. seconds: what took time."""
 
     num_rows: int
     created: tuple[str, ...]
     names: tuple[str, ...]
     exact: tuple[str, ...]  # embeddings that are searched without an index: few enough rows
     version: int
+    vectors: tuple[VectorIndex, ...]
+    seconds: dict[str, float]
 
 
 def ensure_text_indexes(db: Tables) -> tuple[str, ...]:
-    """Create the full-text indexes of `clips` where they are missing; returns the names of new ones.
+    """Create the full-text indexes of `clips` that are missing; returns the names of new ones.
 
-    The driver does this while the table is empty: the index then only fixes how words are split and stemmed, and Lance
-    searches rows that are not in it yet by reading them, so that text search works from the first committed clip on.
+    The driver calls it while the table is empty, so that text search works from the first committed clip on: the index
+    fixes how words are split and stemmed, and Lance searches rows that are not in it yet by reading them.
     """
     return tuple(name for column in TEXT_COLUMNS if _ensure(db, name := f"{column}_text", column, "INVERTED", **_TEXT))
 
 
-def build_indexes(db: Tables, *, ann_threshold_rows: int = ANN_THRESHOLD_ROWS) -> IndexReport:
-    """Create the indexes that are missing and bring the others up to date; a second call only adds new rows.
+def ensure_clip_index(db: Tables) -> bool:
+    """Create the index on `clip_id` of `clips` if it is missing, and return whether it was."""
+    return _ensure(db, "clip_id_scalar", "clip_id", SCALAR_INDEXES["clip_id"])
 
-    Embeddings get a cosine index (IVF_FLAT: exact distances inside the nearest partitions) from `ann_threshold_rows`
-    rows or `MAX_SCANNED_FRAGMENTS` fragments on; below that a search reads all of them and is exact. An index of up to
-    40 partitions (40 000 rows) is searched whole, and exact as well. Raises StoreError before the first run.
+
+def build_indexes(db: Tables, *, ann_threshold_rows: int = ANN_THRESHOLD_ROWS) -> IndexReport:
+    """Create the indexes that are missing and add new rows to the others; a second call changes nothing.
+
+    Embeddings get a cosine index (`vectors.kind`) from `ann_threshold_rows` rows or `MAX_SCANNED_FRAGMENTS` fragments
+    on; below that a search reads all rows and is exact. Raises StoreError before the first run.
     """
-    created = list(ensure_text_indexes(db))
+    seconds: dict[str, float] = {}
+    drop_unreadable(db)
+    with _timed(seconds, "text"):
+        created = list(ensure_text_indexes(db))
     table = _clips(db)
     num_rows = table.count_rows()
-    for column, kind in SCALAR_INDEXES.items() if num_rows else ():
-        name = f"{column}_scalar"
-        created += [name] if _ensure(db, name, column, kind) else []
+    with _timed(seconds, "scalar"):
+        for column, kind in SCALAR_INDEXES.items() if num_rows else ():
+            name = f"{column}_scalar"
+            created += [name] if _ensure(db, name, column, kind) else []
     many = num_rows >= max(ann_threshold_rows, 1) or len(table.get_fragments()) > MAX_SCANNED_FRAGMENTS
-    partitions = {"metric": "cosine", "num_partitions": max(1, num_rows // ROWS_PER_PARTITION)}
-    for column in [spec.column for spec in EMBEDDINGS.values()] if many else []:
-        name = vector_index_name(column)
-        created += [name] if _ensure(db, name, column, "IVF_FLAT", **partitions) else []
-    uri = db.location.table_uri("clips")
-    retried("update the indexes", uri, lambda: _clips(db).optimize.optimize_indices())
+    embeddings = list(embedding_columns(table.schema).values())
+    before = index_names(table)
+    built = {column: build_if_needed(db, column) for column in embeddings if many}
+    created += [name for column in built if (name := vector_index_name(column)) in index_names(_clips(db)) - before]
+    seconds |= {column: round(took, 2) for column, took in built.items() if took is not None}
+    with _timed(seconds, "new rows"):
+        add_new_rows(db, index_names(_clips(db)))
     table = _clips(db)
     names = tuple(sorted(index_names(table)))
-    exact = tuple(s.column for s in EMBEDDINGS.values() if vector_index_name(s.column) not in names)
-    return IndexReport(num_rows, tuple(created), names, exact, table.version)
+    exact = tuple(column for column in embeddings if vector_index_name(column) not in names)
+    vectors = [described(db, column, built.get(column)) for column in embeddings]
+    return IndexReport(
+        num_rows, tuple(created), names, exact, table.version, tuple(one for one in vectors if one), seconds
+    )
 
 
-def compact(db: Tables, *, rows_per_fragment: int = 1024, drop_versions_older_than: timedelta | None = None) -> int:
-    """Merge small fragments of `clips`; the rows stay the same. Returns the new version.
+def compact(db: Tables, *, drop_versions_older_than: timedelta | None = None) -> int:
+    """Merge small fragments of `clips`, however few; the rows stay the same. Returns the new version.
 
-    Every version stays readable unless `drop_versions_older_than` is given: somebody may have pinned one for training
-    (tagged versions are kept in any case). Merged rows are therefore on disk twice. Data files that no version uses
-    (of workers that died) go once they are a week old.
+    Without `drop_versions_older_than` every version stays readable, as training may have pinned one, and merged rows
+    are on disk twice. Tagged versions are always kept. Data files that no version uses (of workers that crashed) are
+    deleted once they are a week old.
     """
     uri = db.location.table_uri("clips")
-    compacted = {"target_rows_per_fragment": rows_per_fragment}
-    retried("compact clips", uri, lambda: _clips(db).optimize.compact_files(**compacted))
     older_than = EVER if drop_versions_older_than is None else drop_versions_older_than
-    dropped = {"older_than": older_than, "error_if_tagged_old_versions": False}
-    retried("drop old versions of clips", uri, lambda: _clips(db).cleanup_old_versions(**dropped))
+
+    def merge_fragments() -> None:
+        options: Any = MERGING
+        Compaction.execute(_clips(db), options)
+
+    def drop_versions() -> None:
+        _clips(db).cleanup_old_versions(older_than, error_if_tagged_old_versions=False)
+
+    retried("compact clips", uri, merge_fragments)
+    retried("drop old versions of clips", uri, drop_versions)
     return _clips(db).version
 
 
-def vector_index_name(column: str) -> str:
-    return f"{column}_cosine"
+def drop_unreadable(db: Tables) -> tuple[str, ...]:
+    """Drop indexes whose files are damaged or gone, so that they are built again; their names.
+
+    Raises StoreError for a cause that may pass: the network, access rights.
+    """
+    table = _clips(db)
+    lost = [index.name for index in coverage(table).values() if not _opens(table, index)]
+    for name in lost:
+        log.warning("index %s of %s is damaged, so it is built again", name, table.uri)
+        retried(f"drop index {name}", table.uri, partial(_drop, db, name))
+    return tuple(lost)
+
+
+def _drop(db: Tables, name: str) -> None:
+    table = _clips(db)
+    if name in index_names(table):
+        table.drop_index(name)
+
+
+def _opens(table: lance.LanceDataset, index: Coverage) -> bool:
+    """Whether its files can be opened. Statistics of a vector index would hold all its centres."""
+    try:
+        if index.kind.startswith("IVF"):
+            table.get_ivf_model(index.name)
+        else:
+            table.stats.index_stats(index.name)
+    except LANCE_ERRORS as error:
+        if fault_of(error) is not None:
+            raise store_error(f"open index {index.name}", table.uri, error) from error
+        return False
+    return True
 
 
 def index_names(table: lance.LanceDataset) -> set[str]:
@@ -104,14 +173,21 @@ def index_names(table: lance.LanceDataset) -> set[str]:
     return {index.name for index in table.describe_indices()}
 
 
+@contextmanager
+def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[what] = round(time.perf_counter() - began, 2)
+
+
 def _ensure(db: Tables, name: str, column: str, kind: str, **options: Any) -> bool:
-    """Create the index unless it is there; whether it was created. Of two processes at once one is refused by Lance."""
+    """Create the index if it is missing, and return whether it was. Lance refuses one of two processes at once."""
 
     def attempt() -> bool:
         table = _clips(db)
         if name in index_names(table):
             return False
-        create = table.create_index if kind.startswith("IVF") else table.create_scalar_index
+        create: Callable[..., Any] = table.create_scalar_index
         create(column, kind, name=name, **options)
         return True
 

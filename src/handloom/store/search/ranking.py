@@ -1,7 +1,7 @@
-"""Which rows score best: by embeddings, exactly or through an index, and by words.
+"""The rows with the best scores: by embeddings, exactly or through an index, and by words.
 
 Every function returns at least the best `k` rows that pass the filter and all rows that tie with the last of them, so
-that `best_clips` can order them the same way on every machine.
+that `best_clips` gives the same order on every machine.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ import pyarrow.compute as pc
 from lance.query import CombinedFieldsQuery
 from numpy.typing import NDArray
 
+from handloom.errors import StoreError
+from handloom.store.filters import clause, filtered
+from handloom.store.lance_faults import LANCE_ERRORS, fault_of, first_words
+from handloom.store.retry import past_lost_indexes
 from handloom.store.search.index import TEXT_COLUMNS
 from handloom.store.search.unspaced import score_pieces, split_query
-from handloom.store.sql import clause, filtered
+from handloom.store.search.vectors.effort import kept_effort
+from handloom.store.search.vectors.probe import near
 
 SCORE_DIGITS = 6
 FLOAT32_MARGIN = 1e-4
 BATCH_ROWS = 8192
-NUM_PROBES = 40  # partitions of 1024 rows that an approximate search reads
-ANN_SLACK = 16  # more candidates than asked for, so that most ties at the end are decided by clip_id
 MAX_LISTED_ROWS = 2000  # row ids in one filter
 
 
 class Scored(NamedTuple):
-    """A row that was found; a higher score is better."""
+    """A row with its score; higher is better."""
 
     score: float
     clip_id: str
@@ -37,55 +40,74 @@ class Scored(NamedTuple):
 
 
 def best_clips(scored: Iterable[Scored], k: int) -> list[Scored]:
-    """The best `k`, each clip once: score downwards, equal scores by clip_id."""
-    best = {found.clip_id: found for found in sorted(scored)}  # sorted: the best score of a clip comes last and stays
+    """The best `k`, each clip once: by falling score, equal scores by clip_id."""
+    best = {found.clip_id: found for found in sorted(scored)}  # sorted: the best score of a clip comes last and is kept
     return sorted(best.values(), key=lambda found: (-found.score, found.clip_id))[:k]
 
 
 def scan(
     table: lance.LanceDataset, column: str, queries: NDArray[np.float64], k: int, where: str | None
-) -> list[Scored]:
-    """Exact: every row that passes the filter is compared; memory stays at one batch. queries: (Q, D), unit norm."""
-    best: list[Scored] = []
-    with filtered(where, table.schema):
-        for batch in table.to_batches(
-            columns=["clip_id", column], filter=clause(where), batch_size=BATCH_ROWS, with_row_id=True
-        ):
-            best = best_clips([*best, *_score(batch, column, queries, k)], k)
-    return best
+) -> tuple[list[Scored], int, int]:
+    """Exact: every row that passes the filter is compared, one batch in memory. queries: (Q, D), unit norm.
+
+    Also the number of rows that have the column, and of those that lack it.
+    """
+
+    def compare(use_indexes: bool) -> tuple[list[Scored], int, int]:
+        best: list[Scored] = []
+        num_with = num_without = 0
+        with filtered(where, table.schema):
+            for batch in table.to_batches(
+                columns=["clip_id", column],
+                filter=clause(where),
+                batch_size=BATCH_ROWS,
+                with_row_id=True,
+                use_scalar_index=use_indexes,
+            ):
+                num_without += batch.column(column).null_count
+                num_with += batch.num_rows - batch.column(column).null_count
+                best = best_clips([*best, *_score(batch, column, queries, k)], k)
+        return best, num_with, num_without
+
+    return past_lost_indexes(table.uri, compare)
 
 
 def approximate(
     table: lance.LanceDataset, column: str, queries: NDArray[np.float64], k: int, where: str | None
 ) -> list[Scored]:
-    """The nearest partitions of the index and the rows it does not hold yet; candidates are scored exactly."""
+    """Rows of the nearest partitions of the index and rows that are not in it yet; their scores are exact.
+
+    If the index cannot be read, all rows are compared, and that is logged.
+    """
+    effort = kept_effort(table, column)
+
+    def compare(use_indexes: bool) -> list[Scored]:
+        if not use_indexes:
+            return scan(table, column, queries, k, where)[0]
+        rows = (near(table, column, query, k, where, effort).combine_chunks() for query in queries)
+        batches = (batch for some in rows for batch in some.to_batches())
+        return [found for batch in batches for found in _score(batch, column, queries, batch.num_rows)]
+
+    return past_lost_indexes(table.uri, compare)
+
+
+def scores_of(
+    table: lance.LanceDataset, column: str, queries: NDArray[np.float64], row_ids: Sequence[int]
+) -> list[Scored]:
+    """Exact scores of these rows, in any order; rows without the embedding are left out."""
     found: list[Scored] = []
-    for query in queries:
-        nearest = {
-            "column": column,
-            "q": query.astype(np.float32),
-            "k": k + ANN_SLACK,
-            "metric": "cosine",
-            "nprobes": NUM_PROBES,
-        }
-        with filtered(where, table.schema):
-            rows = table.scanner(
-                columns=["clip_id", column],
-                nearest=nearest,
-                filter=clause(where),
-                prefilter=True,
-                with_row_id=True,
-                disable_scoring_autoprojection=True,
-            ).to_table()
-        for batch in rows.to_batches():
-            found.extend(_score(batch, column, queries, k + ANN_SLACK))
+    for start in range(0, len(row_ids), MAX_LISTED_ROWS):
+        some = row_ids[start : start + MAX_LISTED_ROWS]
+        wanted = f"_rowid IN ({', '.join(map(str, some))})"
+        for batch in table.to_batches(columns=["clip_id", column], filter=wanted, with_row_id=True):
+            found.extend(_score(batch, column, queries, batch.num_rows))
     return found
 
 
 def by_text(table: lance.LanceDataset, text: str, k: int, where: str | None) -> list[Scored]:
-    """BM25 over narration, verb and noun as one field. Scores come first, from the index alone.
+    """BM25 over narration, verb and noun as one field.
 
-    What the text has of scripts without spaces is scored by its pieces, and added (`unspaced`).
+    Parts of the text in scripts without spaces are scored by pieces (`unspaced`), and the scores are added.
     """
     words, pieces = split_query(text)
     by_row = score_pieces(table, TEXT_COLUMNS, pieces, where) if pieces else {}
@@ -108,15 +130,22 @@ def by_text(table: lance.LanceDataset, text: str, k: int, where: str | None) -> 
 def _full_text(
     table: lance.LanceDataset, words: str, where: str | None
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
-    """Row ids and scores of all rows that the index finds."""
-    with filtered(where, table.schema):
-        rows = table.to_table(
-            columns=["_score"],
-            full_text_query=CombinedFieldsQuery(words, list(TEXT_COLUMNS)),
-            filter=clause(where),
-            prefilter=True,
-            with_row_id=True,
-        )
+    """Row ids and scores of all rows that the index finds. Raises StoreError if its files are damaged or gone."""
+    try:
+        with filtered(where, table.schema):
+            rows = table.to_table(
+                columns=["_score"],
+                full_text_query=CombinedFieldsQuery(words, list(TEXT_COLUMNS)),
+                filter=clause(where),
+                prefilter=True,
+                with_row_id=True,
+            )
+    except LANCE_ERRORS as error:
+        if fault_of(error) is not None:
+            raise
+        raise StoreError(
+            f"an index of {table.uri} cannot be read: {first_words(error)}", "`handloom index` builds it again"
+        ) from error
     return rows.column("_rowid").to_numpy(), rows.column("_score").to_numpy().astype(np.float64)
 
 
@@ -132,9 +161,9 @@ def rows_at(table: lance.LanceDataset, row_ids: Sequence[int], columns: Sequence
 
 
 def _score(batch: pa.RecordBatch, column: str, queries: NDArray[np.float64], k: int) -> list[Scored]:
-    """The best `k` of a batch and ties; rows without the embedding do not take part.
+    """The best `k` of a batch and ties; rows without the embedding are left out.
 
-    float32 picks candidates with a margin, float64 scores them: equal vectors get equal scores in every batch.
+    Candidates are chosen in float32 with a margin and scored in float64: equal vectors get equal scores in every batch.
     """
     batch = batch.filter(batch.column(column).is_valid())
     if not batch.num_rows:
@@ -150,7 +179,7 @@ def _score(batch: pa.RecordBatch, column: str, queries: NDArray[np.float64], k: 
     return list(map(Scored, np.round(scores, SCORE_DIGITS).tolist(), ids, row_ids))
 
 
-def _best_index(scores: NDArray[np.floating], k: int, margin: float) -> NDArray[np.intp]:
+def _best_index(scores: NDArray[np.floating[Any]], k: int, margin: float) -> NDArray[np.intp]:
     """Places of the best `k` finite scores and of those within `margin` of the last of them."""
     index = np.flatnonzero(np.isfinite(scores))
     if len(index) <= k:

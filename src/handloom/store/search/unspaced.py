@@ -1,10 +1,10 @@
-"""Words of scripts that put no spaces between them: found by pieces of two or three characters, by reading the words.
+"""Text search in scripts without spaces between words: by pieces of two or three characters, without an index.
 
-Lance's full-text index splits at spaces and punctuation: of a Japanese sentence only the whole sentence is a word then,
-of a Korean one a noun only with its particle. Its dictionary tokenizer (`icu/split`) finds parts of a sentence, but
-neither a character inside a longer word nor a noun before its particle, and it costs English: on the validation
-narrations of EPIC-KITCHENS-100 (300 of 9668 as queries) hit@10 falls from 0.983 to 0.977. So that index stays, and
-these scripts are read beside it.
+Lance's full-text index splits at spaces and punctuation: a whole Japanese sentence is one word then, and a Korean noun
+is found only with its particle. Its dictionary tokenizer (`icu/split`) finds parts of a sentence, but neither a
+character inside a longer word nor a noun before its particle, and it is worse for English: on the validation narrations
+of EPIC-KITCHENS-100 (300 of 9668 as queries) hit@10 falls from 0.983 to 0.977. So that index stays, and the words in
+these scripts are read for each search.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from handloom.store.sql import clause, filtered
+from handloom.store.filters import clause, filtered
 
 # Chinese, Japanese and Korean: two characters are about a word. The middle dot of katakana is punctuation.
 _EAST = (
@@ -36,7 +36,7 @@ K1, B = 1.2, 0.75  # BM25's usual constants, which Lance has too
 
 
 def split_query(text: str) -> tuple[str, tuple[str, ...]]:
-    """The words for the full-text index, and the pieces of what is written without spaces, each once."""
+    """The words for the full-text index, and the pieces of the parts in scripts without spaces, each once."""
     text = unicodedata.normalize("NFC", text)
     if text.isascii():
         return text, ()
@@ -53,9 +53,8 @@ def score_pieces(
 ) -> dict[int, float]:
     """`{row id: BM25}` of the rows that hold any of the pieces; the columns are one text, as in the index.
 
-    Rows that pass the filter are the collection, and lengths are compared with those of the rows that are found. Every
-    row's words are read: 100 000 rows cost 0.02 s of CPU where they are English, 0.35 s where they are Japanese and a
-    third of them is found.
+    The collection is the rows that pass the filter; the mean length is that of the rows found. Every row's words are
+    read: 100 000 rows cost 0.02 s of CPU time in English, 0.35 s in Japanese if a third of them is found.
     """
     found: list[tuple[int, list[int], int]] = []
     num_rows = 0
@@ -85,7 +84,7 @@ def score_pieces(
 def _holding(batch: pa.RecordBatch, columns: Sequence[str], pieces: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Row id and words (NFKC) of the rows that may hold any of the pieces.
 
-    Compared decomposed (NFKD): Arrow's composed forms are not composed (25.0), and 서라 begins 서랍 then.
+    They are compared in NFKD: Arrow 25.0 does not compose with NFKC, and 서라 would match 서랍 then.
     """
     holds = np.zeros(batch.num_rows, bool)
     for name in columns:
@@ -97,6 +96,6 @@ def _holding(batch: pa.RecordBatch, columns: Sequence[str], pieces: Sequence[str
                 found = pc.match_substring(words, unicodedata.normalize("NFKD", piece))
                 holds |= found.fill_null(False).to_numpy(zero_copy_only=False)
     rows = batch.take(pa.array(np.flatnonzero(holds)))
-    said = zip(*(rows.column(name).to_pylist() for name in columns), strict=True)
-    for row_id, words in zip(rows.column("_rowid").to_pylist(), said, strict=True):
+    texts = zip(*(rows.column(name).to_pylist() for name in columns), strict=True)
+    for row_id, words in zip(rows.column("_rowid").to_pylist(), texts, strict=True):
         yield row_id, unicodedata.normalize("NFKC", "\n".join(filter(None, words)))

@@ -1,4 +1,4 @@
-"""Motion blur from exact motion: how far every pixel's surface moves while the shutter is open, and the smear of it."""
+"""Motion blur from the exact motion of every pixel's surface while the shutter is open."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from handloom.synth.render.march import MarchedView
 Array = NDArray[np.float32]
 
 _TILE = 8
-_MIN_PX = 0.3  # shorter smears are not seen
+_MIN_PX = 0.3  # shorter smears are invisible
 _MAX_TAPS = 11
 _EDGE_TAPS = 15
 
 
 def still_motion(view: MarchedView, depth: Array, rate: NDArray) -> Array:
-    """(h, w, 2) pixels that points at `depth` move while the shutter is open.
+    """(h, w, 2) displacement in pixels of points at `depth` while the shutter is open.
 
-    rate: (4, 4), how a point (x, y, z, 1) of the camera changes over that time, in metres.
+    rate: (4, 4), change of a point (x, y, z, 1) of the camera over that time, metres.
     """
     x, y = view.columns(0, view.width)[None, :], view.rows(0, view.height)[:, None]
     return np.stack(_moved(view, x, y, depth, rate.astype(np.float32)), axis=-1)
 
 
 def body_motion(view: MarchedView, rows: NDArray, columns: NDArray, depth: Array, rates: NDArray) -> Array:
-    """(n, 2) the same for single pixels, each with its own rate (n, 4, 4) or all with one (4, 4)."""
+    """(n, 2) the same for n pixels, each with its own rate (n, 4, 4) or all with one (4, 4)."""
     x = ((columns - view.cx) / view.focal_px).astype(np.float32)
     y = ((rows - view.cy) / view.focal_px).astype(np.float32)
     parts = np.moveaxis(rates.astype(np.float32), 0, -1) if rates.ndim == 3 else rates.astype(np.float32)
@@ -34,7 +34,7 @@ def body_motion(view: MarchedView, rows: NDArray, columns: NDArray, depth: Array
 
 
 def _moved(view: MarchedView, x: Array, y: Array, depth: Array, rate: NDArray) -> tuple[Array, Array]:
-    """First order: with p = z (x, y, 1) and dp = rate p, the pixel moves by f (dp_xy - (x, y) dp_z) / z."""
+    """To first order: with p = z (x, y, 1) and dp = rate p, the pixel moves by f (dp_xy - (x, y) dp_z) / z."""
     near = np.float32(1) / np.minimum(depth, np.float32(1e3))
     du, dv, dw = (r[0] * x + r[1] * y + (r[2] + r[3] * near) for r in (rate[0], rate[1], rate[2]))
     focal = np.float32(view.focal_px)
@@ -42,10 +42,10 @@ def _moved(view: MarchedView, x: Array, y: Array, depth: Array, rate: NDArray) -
 
 
 def smear(colour: Array, depth: Array, motion: Array) -> Array:
-    """The picture with every pixel smeared along its motion; moving things also smear over what is behind them.
+    """The image with every pixel smeared along its motion; moving things also smear over what is behind them.
 
-    Each pixel gathers along its own motion; near something faster that lies in front, it takes what of that passes over
-    it. Source: McGuire et al., A Reconstruction Filter for Plausible Motion Blur, I3D 2012, simplified.
+    Each pixel gathers colours along its own motion; near something faster in front of it, also those that pass over it.
+    Source: McGuire et al., A Reconstruction Filter for Plausible Motion Blur, I3D 2012, simplified.
     """
     speed = np.sqrt((motion * motion).sum(-1))
     fastest = float(speed.max())
@@ -65,7 +65,7 @@ def smear(colour: Array, depth: Array, motion: Array) -> Array:
 
 
 def _smear_edges(colour: Array, depth: Array, motion: Array, speed: Array, out: Array) -> None:
-    """Adds, to slower pixels near a faster thing in front of them, what of it passes over them."""
+    """Add to slower pixels near a faster thing in front of them the colours that pass over them."""
     height, width = depth.shape
     leader = _leaders(motion, speed)
     ahead = np.sqrt((leader * leader).sum(-1))
@@ -88,7 +88,7 @@ def _smear_edges(colour: Array, depth: Array, motion: Array, speed: Array, out: 
 
 
 def _leaders(motion: Array, speed: Array) -> Array:
-    """(h / 8, w / 8, 2) the fastest motion in each tile and the tiles around it, as far as it reaches."""
+    """(h / 8, w / 8, 2) the fastest motion in each tile and in the tiles around it, as far as it reaches."""
     height, width = (-(-side // _TILE) for side in speed.shape)
     pad = ((0, height * _TILE - speed.shape[0]), (0, width * _TILE - speed.shape[1]))
     tiles = np.pad(speed, pad).reshape(height, _TILE, width, _TILE).transpose(0, 2, 1, 3).reshape(height, width, -1)

@@ -1,4 +1,4 @@
-"""Objects drawn into a picture: rays against their parts, textured and lit."""
+"""Objects drawn into an image: rays against their parts, textured and lit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class Furniture:
         self, view: MarchedView, world_from_object: NDArray, world_from_camera: NDArray, light: NDArray, name: int,
         colour: Array, depth: Array, ids: NDArray[np.uint8],
     ) -> None:  # fmt: skip
-        """Draws itself over what lies behind it. light: (3,) unit, world, towards the light."""
+        """Draw the object into colour, depth and ids, where it is nearer than what is there. light: (3,) unit vector
+        towards the light, world. name: its value in ids."""
         object_from_camera = np.linalg.inv(world_from_object) @ world_from_camera
         camera_from_object = np.linalg.inv(object_from_camera)
         light_here = (world_from_object[:3, :3].T @ light).astype(np.float32)
@@ -61,7 +62,7 @@ class Furniture:
 
 
 def _box(view: MarchedView, corners_cam: NDArray) -> tuple[int, int, int, int] | None:
-    """Pixel box (y0, y1, x0, x1) around corners; None where outside the picture or behind the camera."""
+    """Pixel box (y0, y1, x0, x1) around corners; None where outside the image or behind the camera."""
     if corners_cam[:, 2].max() < 0.04:
         return None
     if corners_cam[:, 2].min() < 0.04:

@@ -1,8 +1,8 @@
-"""The lens: OpenCV's polynomial or a fisheye, and the pinhole pictures that its picture is put together from.
+"""The lens: OpenCV's polynomial or a fisheye, and the pinhole images from which its image is made.
 
-Rays are marched through pinholes. One that is hardly distorted is cut from one larger pinhole picture; a wide one from
-up to five faces of a cube around the camera, each seeing 45 degrees to every side. Pixels: (0, 0) is the centre of the
-top-left one.
+Rays are marched through pinholes. The image of a lens with little distortion is cut from one larger pinhole image, that
+of a wide lens from up to five faces of a cube around the camera, each 45 degrees to every side. (0, 0) is the centre of
+the top-left pixel.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from handloom.schemas.values import Camera
 from handloom.synth.render.march import MarchedView
 
 Array = NDArray[np.float64]
-Picture = NDArray[np.float32]
+Image = NDArray[np.float32]
 
-_ONE_VIEW_SLOPE = 1.6  # 58 degrees: beyond, one pinhole picture would be mostly stretched rim
-_WIDEST_RAD = np.radians(86)  # black beyond: depth along the axis comes to nothing at 90 degrees
-_RIM_PX = 24  # around each face: motion blur and interpolation reach over its edge
+_ONE_VIEW_SLOPE = 1.6  # 58 degrees: beyond, most of one pinhole image would be its stretched rim
+_WIDEST_RAD = np.radians(86)  # black beyond: at 90 degrees the depth along the axis is 0
+_RIM_PX = 24  # around each face: motion blur and interpolation need pixels beyond its edge
 
 
 @dataclass(frozen=True)
 class LensKind:
-    """A kind of lens by its looks. fov_deg: along the width, as the lens shows it."""
+    """A kind of lens. fov_deg: along the width, as the lens shows it."""
 
     model: str
     params: tuple[float, ...]
@@ -37,7 +37,7 @@ class LensKind:
 
 
 LENSES: dict[str, LensKind] = {
-    # Near what calibrations of HERO7 to HERO10 in "Wide" say.
+    # Near calibrations of HERO7 to HERO10 in "Wide".
     "gopro-wide": LensKind("fisheye", (0.045, 0.03, -0.025, 0.009), 120.0),
     # Near Project Aria's colour camera; at 4:3 its diagonal has 110 degrees.
     "aria": LensKind(
@@ -51,21 +51,21 @@ LENSES: dict[str, LensKind] = {
 
 @dataclass(frozen=True)
 class Face:
-    """A pinhole picture that is rendered. camera_from_face: (3, 3). maps: where pixels of the lens's picture lie in it,
-    x and y (h, w); None: it is the same picture. mine: (h, w) the pixels that are taken from it; None: all of them.
-    depth_share: (h, w) depth along the camera's axis over depth along the face's; None: 1."""
+    """A pinhole image that is rendered. camera_from_face: (3, 3). maps: x and y (h, w) in it of the lens's pixels;
+    None: it is the lens's image. mine: (h, w) the lens's pixels that are taken from it; None: all. depth_share: (h, w)
+    depth along the camera's axis over depth along the face's; None: 1."""
 
     view: MarchedView
     camera_from_face: Array
-    maps: tuple[Picture, Picture] | None = None
+    maps: tuple[Image, Image] | None = None
     mine: NDArray[np.bool_] | None = None
-    depth_share: Picture | None = None
+    depth_share: Image | None = None
 
 
 @dataclass(frozen=True)
 class Lens:
     """camera_matrix: (3, 3). params: of `model` as in `Camera`, or (0,) without distortion. width, height: of the
-    picture."""
+    image."""
 
     camera_matrix: Array
     params: Array
@@ -78,26 +78,26 @@ class Lens:
         return Camera(self.camera_matrix, "given", self.params if len(self.params) else None, self.model)
 
     def rays(self, points_px: Array) -> Array:
-        """(..., 2) pixels to (..., 3) rays (x, y, 1) of the camera; NaN where none comes from less than 86 degrees off
-        the axis."""
+        """(..., 2) pixels to (..., 3) rays (x, y, 1) of the camera; NaN for pixels without a ray less than 86 degrees
+        off the axis."""
         direction = rays(points_px, self.camera)
         with np.errstate(invalid="ignore", divide="ignore"):
             ahead = np.where(direction[..., 2:] > np.cos(_WIDEST_RAD), direction[..., 2:], np.nan)
         return direction / ahead
 
     def project(self, points_cam_m: Array) -> Array:
-        """(..., 3) camera points to (..., 2) pixels; NaN behind the camera and where rays have no picture."""
+        """(..., 3) camera points to (..., 2) pixels; NaN behind the camera and beyond 86 degrees."""
         points = np.asarray(points_cam_m, float)
         ahead = points[..., 2:] > np.maximum(1e-6, np.linalg.norm(points, axis=-1, keepdims=True) * np.cos(_WIDEST_RAD))
         return project(np.where(ahead, points, np.nan), self.camera)
 
     def inside(self, points_px: Array) -> NDArray[np.bool_]:
-        """(...) true where a pixel lies in the picture."""
+        """(...) true where a pixel lies in the image."""
         with np.errstate(invalid="ignore"):
             return (points_px >= -0.5).all(-1) & (points_px < [self.width - 0.5, self.height - 0.5]).all(-1)
 
     def faces(self) -> list[Face]:
-        """The pictures that are rendered: this one, one that holds all that it shows, or those of a cube."""
+        """The pinhole images to render: one of the same size, one larger one, or the faces of a cube."""
         focal, (cx, cy) = float(self.camera_matrix[0, 0]), self.camera_matrix[:2, 2]
         if not len(self.params):
             return [Face(MarchedView(focal, cx, cy, self.width, self.height), np.eye(3))]
@@ -115,7 +115,7 @@ class Lens:
 def matrix_of_view(model: str, params: tuple[float, ...], fov_deg: float, width: int, height: int) -> Array:
     """(3, 3): square pixels, principal point in the middle, `fov_deg` along the width as the lens shows it.
 
-    Of OpenCV's polynomial it is that of the pinhole with the same matrix.
+    For OpenCV's polynomial it is that of the pinhole with the same matrix.
     """
     half_rad = np.radians(fov_deg) / 2
     fisheye = lens_of(model, np.array(params)) if model != "opencv" else None
@@ -134,7 +134,7 @@ _TURNS = [
 
 
 def _cube_side(seen: Array) -> NDArray[np.int64]:
-    """(h, w) number of the face that shows each ray (x, y, 1); -1 where there is no ray."""
+    """(h, w) number of the face that shows each ray (x, y, 1); -1 for no ray."""
     x, y = seen[..., 0], seen[..., 1]
     with np.errstate(invalid="ignore"):
         flat = np.where(np.abs(x) >= np.abs(y), np.where(x > 0, 1, 2), np.where(y > 0, 3, 4))
@@ -152,22 +152,20 @@ def _face(seen: Array, mine: NDArray[np.bool_], turn: Array, focal: float) -> Fa
 
 
 def _view_of(seen_px: Array, focal: float, rim_px: int) -> MarchedView:
-    """The pinhole picture that holds pixels (..., 2) about its principal point, and a rim around them."""
+    """The pinhole image that contains pixels (..., 2), measured from its principal point, and a rim around them."""
     flat = seen_px.reshape(-1, 2)
     low, high = np.floor(flat.min(0)) - rim_px, np.ceil(flat.max(0)) + rim_px
     width, height = (high - low + 1).astype(int).tolist()
     return MarchedView(focal, -float(low[0]), -float(low[1]), width, height)
 
 
-def _maps(local: Array, view: MarchedView) -> tuple[Picture, Picture]:
+def _maps(local: Array, view: MarchedView) -> tuple[Image, Image]:
     seen = local[..., :2] * view.focal_px + [view.cx, view.cy]
     return seen[..., 0].astype(np.float32), seen[..., 1].astype(np.float32)
 
 
-def through(
-    face: Face, colour: Picture, depth: Picture, ids: NDArray[np.uint8]
-) -> tuple[Picture, Picture, NDArray[np.uint8]]:
-    """A face's picture, depth and ids as the lens shows them; what is not the face's own is anything."""
+def through(face: Face, colour: Image, depth: Image, ids: NDArray[np.uint8]) -> tuple[Image, Image, NDArray[np.uint8]]:
+    """A face's image, depth and ids as the lens shows them; pixels of other faces have arbitrary values."""
     if face.maps is None:
         return colour, depth, ids
     nearest = cv2.remap(depth, *face.maps, cv2.INTER_NEAREST)

@@ -1,8 +1,8 @@
 """A hand as a smooth union of capsules, ray-marched: depth, coverage, normals and skin colour.
 
-Rays start at the camera with depth 1 (`r = (x, y, 1)`), so the marched length is the depth itself. Along a ray every
-capsule needs only dot products that stay fixed while marching, and only pixels near its own picture: that keeps the
-cost of 28 capsules near that of five. The smooth union is -log(sum exp(-k d)) / k.
+A ray is r = (x, y, 1), so the marched length is the depth itself. Along a ray every capsule needs only dot products
+that stay fixed while marching, and only for pixels near its own image: 28 capsules take about the time of five. The
+smooth union is -log(sum exp(-k d)) / k.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from handloom.synth.hand import FOREARM, SLEEVE, TIP
 
 Array = NDArray[np.float32]
 
-_SHARPNESS = 520.0  # 1 / metres: capsules melt into each other over about 2 mm
+_SHARPNESS = 520.0  # 1 / metres: capsules blend into each other over about 2 mm
 _MARGIN_M = 0.009  # beyond this a capsule adds less than exp(-4.7)
 _CELL = 4  # side of a coarse cell, pixels
 _ZERO, _ONE, _TINY = np.float32(0), np.float32(1), np.float32(1e-12)
-_BULGE_M = np.float32(0.004)  # the smooth union stands out of the plain one by up to this
-_CLOSE_PX = np.float32(0.4)  # a ray this close has met the surface
+_BULGE_M = np.float32(0.004)  # the smooth union is larger than the plain one by up to this
+_CLOSE_PX = np.float32(0.4)  # a ray this close has reached the surface
 _COARSE_STEPS, _FINE_STEPS, _SLOW_STEPS = 18, 5, 14
 
 
 @dataclass(frozen=True)
 class MarchedView:
-    """Pinhole of one picture; focal_px, centre (x, y) and size in pixels."""
+    """Pinhole of one image; focal_px, centre (x, y) and size in pixels."""
 
     focal_px: float
     cx: float
@@ -38,7 +38,7 @@ class MarchedView:
 
     @property
     def stretch(self) -> float:
-        """How much longer than wide a small ball is in the picture's farthest corner."""
+        """Length over width of a small ball in the image's farthest corner."""
         corner = max(self.cx, self.width - self.cx), max(self.cy, self.height - self.cy)
         return math.hypot(1.0, corner[0] / self.focal_px, corner[1] / self.focal_px)
 
@@ -72,8 +72,8 @@ class Paint:
 
 @dataclass(frozen=True)
 class Marched:
-    """What the rays of box (y0, y1, x0, x1) met: depth_m (inf where nothing), coverage 0 to 1, normal (3, h, w),
-    openness 0 to 1 (1: nothing near), colour (3, h, w), owner: which capsule it is."""
+    """The hand in the pixels of box (y0, y1, x0, x1): depth_m (inf without a hit), coverage 0 to 1, normal (3, h, w),
+    openness 0 to 1 (1: nothing near), colour (3, h, w), owner: number of the capsule."""
 
     box: tuple[int, int, int, int]
     depth_m: Array
@@ -85,7 +85,7 @@ class Marched:
 
 
 class _Capsule:
-    """One capsule over the pixels it can touch: all that marching needs, fixed along the ray."""
+    """One capsule over the pixels that it can touch: what marching needs and what is fixed along each ray."""
 
     def __init__(self, flesh: Flesh, i: int, window: tuple[int, int, int, int], x: Array, y: Array, rr: Array) -> None:
         y0, y1, x0, x1 = window
@@ -129,7 +129,7 @@ class _Capsule:
 
 
 def march_hand(view: MarchedView, flesh: Flesh, paint: Paint) -> Marched | None:
-    """Marches the rays that can meet the hand; None where it is out of the picture."""
+    """March the rays that can hit the hand; None where it is outside the image."""
     windows = _windows(view, flesh)
     used = [i for i, w in enumerate(windows) if w is not None]
     if not used:
@@ -150,7 +150,7 @@ def march_hand(view: MarchedView, flesh: Flesh, paint: Paint) -> Marched | None:
 
 
 def _windows(view: MarchedView, flesh: Flesh) -> list[tuple[int, int, int, int] | None]:
-    """Pixel box (y0, y1, x0, x1) that each capsule can touch, its margin included; None where outside."""
+    """Pixel box (y0, y1, x0, x1) that each capsule and its margin can touch; None outside the image."""
     out: list[tuple[int, int, int, int] | None] = []
     for start, end, radius in zip(flesh.start, flesh.end, flesh.radius, strict=True):
         ends = _clip_near(start, end)
@@ -169,7 +169,7 @@ def _windows(view: MarchedView, flesh: Flesh) -> list[tuple[int, int, int, int] 
 
 
 def _clip_near(start: NDArray, end: NDArray, near_m: float = 0.08) -> NDArray | None:
-    """The part of a segment that lies in front of the camera, (2, 3)."""
+    """(2, 3) the part of a segment in front of the camera; None where there is none."""
     if max(start[2], end[2]) <= near_m:
         return None
     ends = np.stack([start, end])
@@ -181,7 +181,7 @@ def _clip_near(start: NDArray, end: NDArray, near_m: float = 0.08) -> NDArray | 
 
 
 class _Rays:
-    """Single rays against all used capsules at once: for the coarse cells and for the few slow pixels."""
+    """Single rays with all used capsules at once: for the coarse cells and for the few slow pixels."""
 
     def __init__(self, flesh: Flesh, used: list[int], x: Array, y: Array) -> None:
         rays = np.stack([x, y, np.ones_like(x)], axis=1)
@@ -202,7 +202,7 @@ class _Rays:
         return np.sqrt(np.maximum(squared, _TINY)) - radius
 
     def gap(self) -> Array:
-        """(n,) how far each whole ray stays from the nearest capsule; below zero where it enters one."""
+        """(n,) smallest distance of each whole ray from a capsule; below zero where it enters one."""
         rax = self.rb * self.length2
         along = self.ab * self.length2 - 0.5 * self.ra2 * rax / self.rr[:, None]
         square = np.maximum(self.length2 - rax * rax / self.rr[:, None], np.float32(1e-10))
@@ -213,7 +213,7 @@ class _Rays:
 
 
 def _coarse(view: MarchedView, flesh: Flesh, used: list[int], box: tuple[int, int, int, int]) -> Array:
-    """Depth up to which no ray of a pixel's cell has met the hand; inf where none of them will (cone marching)."""
+    """Depth up to which no ray of a pixel's cell hits the hand; inf where none of them ever does (cone marching)."""
     y0, y1, x0, x1 = box
     middle = (_CELL - 1) / 2.0
     xs = ((np.arange(x0, x1, _CELL) + middle - view.cx) / view.focal_px).astype(np.float32)
@@ -234,7 +234,7 @@ def _coarse(view: MarchedView, flesh: Flesh, used: list[int], box: tuple[int, in
         live, t = live[keep], t[keep]
         if not len(live):
             break
-    result[live] = t  # still under way: close to the hand, the fine steps decide
+    result[live] = t  # not yet decided: close to the hand, the fine steps go on
     return result.reshape(len(ys), len(xs)).repeat(_CELL, 0).repeat(_CELL, 1)[: y1 - y0, : x1 - x0]
 
 
@@ -244,7 +244,7 @@ def _depth_range(flesh: Flesh, used: list[int]) -> tuple[np.float32, np.float32]
 
 
 def _falloff(distance: Array, sharpness: float) -> Array:
-    """exp(-k d) in place; a point deep inside is as good as one on the surface."""
+    """exp(-k d) in place, limited for points deep inside."""
     distance *= np.float32(-sharpness)
     return np.exp(np.minimum(distance, np.float32(60), out=distance), out=distance)
 
@@ -252,7 +252,8 @@ def _falloff(distance: Array, sharpness: float) -> Array:
 def _fine(
     view: MarchedView, flesh: Flesh, used: list[int], capsules: list[_Capsule], start: Array, rr: Array
 ) -> tuple[Array, Array]:
-    """Depth of the smooth union per pixel, or of the closest approach, and how much of the pixel it covers."""
+    """Depth of the smooth union for each pixel, or of the closest approach, and the share of the pixel that it
+    covers."""
     live = np.isfinite(start)
     t = np.where(live, start, _ONE)
     length = np.sqrt(rr)
@@ -284,7 +285,7 @@ def _keep_closest(closest: Array, closest_t: Array, ratio: Array, t: Array) -> N
 def _finish_slow(
     rays: _Rays, t: Array, at: tuple[NDArray, NDArray], closest: Array, closest_t: Array, far: float, pixel: float
 ) -> None:
-    """Rays that graze one finger need many short steps before they meet what lies behind it."""
+    """Go on with rays that graze a finger: they need many short steps to reach what lies behind it."""
     live = np.flatnonzero(rays.gap() < 0.0015)  # farther out the union bulges only in the webs between fingers
     t = t[live]
     for _ in range(_SLOW_STEPS):
@@ -303,7 +304,7 @@ def _finish_slow(
 
 
 def _surface(flesh: Flesh, capsules: list[_Capsule], t: Array, paint: Paint) -> tuple[Array, Array, NDArray[np.intp]]:
-    """Unit normals and albedo, planar (3, h, w), and each pixel's nearest capsule, as which it is painted."""
+    """Unit normals and albedo, planar (3, h, w), and each pixel's nearest capsule, which gives its colour."""
     best, owner = np.zeros(t.shape, np.float32), np.zeros(t.shape, np.intp)
     scale, foot = np.full(t.shape, 1e-20, np.float32), np.zeros((3, *t.shape), np.float32)
     for c in capsules:
@@ -354,9 +355,9 @@ def _painted(flesh: Flesh, points: Array, owner: NDArray[np.intp], paint: Paint)
 
 
 def _openness(capsules: list[_Capsule], t: Array, normal: Array) -> Array:
-    """Ambient openness 0 to 1: how far the hand is from a point 9 mm off its surface, against 9 mm.
+    """Ambient openness 0 to 1: distance of the hand from a point 9 mm above its surface, over 9 mm.
 
-    The point is taken on the pixel's own ray at that height, so that everything fixed along the ray can be reused.
+    The point is the one on the pixel's own ray at that height, so that what is fixed along the ray can be reused.
     Source: Quilez, "Rendering Worlds With Two Triangles", NVScene 2008 (ambient occlusion from distances).
     """
     height = np.float32(0.009)

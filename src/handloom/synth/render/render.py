@@ -1,4 +1,4 @@
-"""Pictures of a stage: room, things and hands in one depth buffer, light, shadow and a camera's small faults."""
+"""Images of a scene: room, things and hands in one depth buffer, with light, shadow, motion blur and sensor noise."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.geometry.camera.world import to_camera
 from handloom.schemas.values import LEFT, RIGHT
 from handloom.synth.follow import LEFT_HAND, OBJECT, RIGHT_HAND, STILL
 from handloom.synth.hand import Capsules
-from handloom.synth.head import to_camera
 from handloom.synth.render.blur import body_motion, smear, still_motion
 from handloom.synth.render.furniture import AMBIENT, Furniture
 from handloom.synth.render.lens import Face, through
@@ -29,8 +29,8 @@ _NOISE = 0.012  # standard deviation of the sensor's noise, of full scale
 
 @dataclass(frozen=True)
 class RenderedFrame:
-    """image: (h, w, 3) uint8 RGB. depth_m: (h, w) float32 along the optical axis, inf: nothing. ids: (h, w) uint8,
-    STILL, LEFT_HAND, RIGHT_HAND or OBJECT + i; both of the middle of the exposure."""
+    """image: (h, w, 3) uint8 RGB. depth_m: (h, w) float32 along the optical axis, inf without a surface. ids: (h, w)
+    uint8, STILL, LEFT_HAND, RIGHT_HAND or OBJECT + i. Both maps are of the middle of the exposure."""
 
     image: NDArray[np.uint8]
     depth_m: Array
@@ -39,7 +39,7 @@ class RenderedFrame:
 
 @dataclass(frozen=True)
 class RenderedClip:
-    """A clip whose truth is known at once (without maps) and whose frames are drawn one at a time, as asked for."""
+    """A clip whose truth, without maps, is known at once, and whose frames are drawn one by one while iterating."""
 
     spec: SceneSpec
     stage: Stage
@@ -59,7 +59,7 @@ class RenderedClip:
 
 
 class MapKeeper:
-    """Hands on a clip's images and keeps the depth and id maps that come with them."""
+    """Passes a clip's images on and keeps their depth and id maps."""
 
     def __init__(self, clip: RenderedClip) -> None:
         self._clip = clip
@@ -73,12 +73,12 @@ class MapKeeper:
             yield frame.image
 
     def truth(self) -> Truth:
-        """With the maps of all images that were taken."""
+        """The truth with the maps of all images so far."""
         return replace(self._clip.truth, depth=np.stack(self._depth), ids=np.stack(self._ids))
 
 
 def render_clip(spec: SceneSpec) -> RenderedClip:
-    """Puts a spec on stage; nothing is drawn until `frames()` or `images()` is iterated."""
+    """The clip of a spec; nothing is drawn until `frames()` or `images()` is iterated."""
     return RenderedClip(spec, build_stage(spec))
 
 
@@ -89,7 +89,7 @@ def render_all(spec: SceneSpec) -> tuple[NDArray[np.uint8], Truth]:
 
 
 class _Painter:
-    """All that stays the same from frame to frame."""
+    """Draws frames; holds what they have in common."""
 
     def __init__(self, spec: SceneSpec, stage: Stage) -> None:
         rng = np.random.default_rng([spec.seed, 4])
@@ -121,7 +121,7 @@ class _Painter:
         return RenderedFrame(self._develop(colour, t), depth, ids)
 
     def _draw(self, t: int, face: Face, shadow: Array) -> tuple[Array, Array, NDArray[np.uint8]]:
-        """What one pinhole picture shows: colour, depth and ids."""
+        """Colour, depth and ids of one pinhole image."""
         truth, view = self.stage.truth, face.view
         poses = _turned(truth.world_from_camera, face.camera_from_face)
         pose, objects = poses[t], truth.world_from_object[t]
@@ -152,7 +152,7 @@ class _Painter:
     def _motion(
         self, t: int, view: MarchedView, poses: NDArray, depth: Array, ids: NDArray[np.uint8], bone: NDArray[np.uint8]
     ) -> Array:
-        """(h, w, 2) pixels that everything moves while the shutter is open."""
+        """(h, w, 2) displacement of every pixel's surface while the shutter is open, pixels."""
         truth, flesh = self.stage.truth, (LEFT_HAND, RIGHT_HAND)
         motion = still_motion(view, depth, self._rate(t, poses, np.eye(4)[None].repeat(len(truth.frame_s), 0)))
         moving = np.ptp(truth.world_from_object[max(t - 1, 0) : t + 2], axis=0).max(axis=(1, 2)) > 0
@@ -168,14 +168,14 @@ class _Painter:
         return motion
 
     def _rate(self, t: int, poses: NDArray, world_from_body: NDArray) -> NDArray:
-        """(..., 4, 4) how points of a body (T, ..., 4, 4) change in the camera while the shutter is open."""
+        """(..., 4, 4) change in the camera of points of a body (T, ..., 4, 4) while the shutter is open."""
         before, after = max(t - 1, 0), min(t + 1, len(poses) - 1)
         back = np.linalg.inv(world_from_body[t]) @ poses[t]
         then = [np.linalg.inv(poses[at]) @ world_from_body[at] @ back for at in (before, after)]
         return (then[1] - then[0]) * (self.spec.shutter / (after - before))
 
     def _develop(self, colour: Array, t: int) -> NDArray[np.uint8]:
-        """White balance, the lens' softness, sensor noise, 8 bits."""
+        """Apply white balance, the lens's softness and sensor noise; 8 bits."""
         image = cv2.GaussianBlur(colour * self.warmth, (0, 0), 0.55 * self.spec.width / 480 + 0.15)
         y, x = self.noise_at[t]
         image += self.noise[y : y + self.spec.height, x : x + self.spec.width, None]
@@ -191,7 +191,7 @@ def _turned(world_from_camera: NDArray, camera_from_face: NDArray) -> NDArray:
 
 def _in_camera(capsules: Capsules, world_from_camera: NDArray, t: int) -> Flesh:
     pose = world_from_camera[t : t + 1]
-    start, end = (to_camera(pose, p[t : t + 1])[0] for p in (capsules.start_m, capsules.end_m))
+    start, end = (to_camera(p[t : t + 1], pose)[0] for p in (capsules.start_m, capsules.end_m))
     lateral, dorsal = (v[t] @ pose[0, :3, :3] for v in (capsules.lateral, capsules.dorsal))
     return Flesh(start, end, lateral, dorsal, capsules.radius_m, capsules.kind)
 
@@ -200,7 +200,7 @@ def _composite(
     hand: Marched, view: MarchedView, light: Array, up: Array, name: int, colour: Array, depth: Array,
     ids: NDArray[np.uint8], bone: NDArray[np.uint8],
 ) -> None:  # fmt: skip
-    """Lights the hand and lays it over what lies behind it, its edge pixels in part."""
+    """Light the hand and draw it over what lies behind it, edge pixels by their coverage."""
     y0, y1, x0, x1 = hand.box
     at = (slice(y0, y1), slice(x0, x1))
     in_front = hand.coverage * (_edge_depth(hand) < depth[at])
@@ -219,7 +219,7 @@ def _composite(
 
 
 def _lit(normal: Array, albedo: Array, openness: Array, x: Array, y: Array, light: Array, up: Array) -> Array:
-    """(3, n) light that n surface points send to the camera; x, y: (n,) of their rays (x, y, 1)."""
+    """(3, n) colours of n lit surface points; x, y: (n,) of their rays (x, y, 1)."""
     diffuse = np.clip((light @ normal + 0.25) / 1.25, 0, 1)  # wrapped: light scatters in skin
     sky = 0.5 + 0.5 * (up @ normal)
     rays = np.stack([x, y, np.ones_like(x)])
@@ -233,6 +233,6 @@ def _lit(normal: Array, albedo: Array, openness: Array, x: Array, y: Array, ligh
 
 
 def _edge_depth(hand: Marched) -> Array:
-    """Depth of covered pixels; an edge pixel, which its ray may miss, takes its nearest neighbour's."""
+    """Depth of covered pixels; an edge pixel whose ray misses the hand takes its nearest neighbour's."""
     grown = cv2.erode(np.where(np.isfinite(hand.depth_m), hand.depth_m, np.float32(100.0)), np.ones((3, 3), np.uint8))
     return np.where(np.isfinite(hand.depth_m), hand.depth_m, grown)

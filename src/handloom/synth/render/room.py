@@ -1,4 +1,4 @@
-"""The still world around the hands: a table top, the floor and walls, with exact depth and a soft shadow map."""
+"""The still scene: a table top, the floor and walls, with exact depth and a soft shadow map."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Plane:
     size: tuple[float, float]
     texture: Array
     repeat_m: float
-    light: float  # how bright it stands
+    light: float  # brightness
 
 
 class Room:
@@ -49,7 +49,7 @@ class Room:
         ]
 
     def draw(self, view: MarchedView, world_from_camera: NDArray[np.float64], shadow: Array) -> tuple[Array, Array]:
-        """Picture (h, w, 3) and depth (h, w); inf where there is nothing. shadow: from `shadow_map`."""
+        """Image (h, w, 3) and depth (h, w), inf without a surface. shadow: from `shadow_map`."""
         rows, columns = view.rows(0, view.height), view.columns(0, view.width)
         colour = np.zeros((view.height, view.width, 3), np.float32)
         depth = np.full((view.height, view.width), np.inf, np.float32)
@@ -61,7 +61,7 @@ class Room:
     def _draw_plane(
         plane: Plane, pose: NDArray, rows: Array, columns: Array, colour: Array, depth: Array, shadow: Array | None
     ) -> None:
-        """Fills what nothing nearer has filled: planes come nearest first, and the walls do not hide each other."""
+        """Fill the pixels that are still empty: planes come nearest first, and the walls do not hide each other."""
         empty = np.flatnonzero(np.isinf(depth).any(1))
         if not len(empty):
             return
@@ -78,17 +78,17 @@ class Room:
             return
         u[~hit] = v[~hit] = 0
         scale = np.float32(textures.SIZE / plane.repeat_m)
-        picture = cv2.remap(plane.texture, u * scale, v * scale, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-        picture *= np.float32(plane.light)
+        image = cv2.remap(plane.texture, u * scale, v * scale, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        image *= np.float32(plane.light)
         if shadow is not None:
             k = np.float32(_SHADOW_PX_PER_M)
-            picture *= cv2.remap(shadow, u * k, v * k, cv2.INTER_LINEAR)[..., None]
-        np.copyto(colour[band], picture, where=hit[..., None])
+            image *= cv2.remap(shadow, u * k, v * k, cv2.INTER_LINEAR)[..., None]
+        np.copyto(colour[band], image, where=hit[..., None])
         np.copyto(depth[band], t, where=hit)
 
 
 def shadow_map(lines: list[tuple[NDArray, NDArray, float]], outlines: list[NDArray], toward_light: NDArray) -> Array:
-    """How much light reaches the table: (h, w) 0 to 1, `_SHADOW_PX_PER_M` from its first corner.
+    """(h, w) light on the table, 0 to 1, with `_SHADOW_PX_PER_M`, from the table's first corner.
 
     lines: (start, end, radius) capsules in the world; outlines: (n, 3) convex solids' corners.
     """

@@ -1,4 +1,4 @@
-"""Rays against the simple solids that objects are made of."""
+"""Intersections of rays with the simple solids of which objects are made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from handloom.synth.objects import WALL_M, Part
 
 @dataclass(frozen=True)
 class RayHit:
-    """distance: (...) along the given rays, inf where missed. normal: (..., 3). uv: (..., 2), 0 to 1."""
+    """distance: (...) in lengths of the rays, inf without a hit. normal: (..., 3). uv: (..., 2) in the texture, 0 to
+    1."""
 
     distance: NDArray
     normal: NDArray
@@ -42,7 +43,7 @@ def _box(part: Part, origin: NDArray, rays: NDArray) -> RayHit:
 
 
 def _side(radius: float, origin: NDArray, rays: NDArray, sign: float) -> NDArray:
-    """Distance to an endless upright cylinder: entered (sign -1) or left (sign 1)."""
+    """Distance to an infinite upright cylinder, where a ray enters it (sign -1) or leaves it (sign 1)."""
     a = (rays[..., :2] ** 2).sum(-1)
     b = (rays[..., :2] * origin[..., :2]).sum(-1)
     root = np.sqrt(b * b - a * ((origin[..., :2] ** 2).sum(-1) - rays.dtype.type(radius**2)))
@@ -88,7 +89,7 @@ def _open(part: Part, origin: NDArray, rays: NDArray) -> RayHit:
 def _round(
     origin: NDArray, rays: NDArray, side: NDArray, level: NDArray, within: NDArray, radius: float, height: float
 ) -> RayHit:
-    """The nearest of an outer wall, a level face and an inner wall, with its normal and texture place."""
+    """The nearest of an outer wall, a level face and an inner wall, with its normal and texture coordinates."""
     distance = np.fmin(np.fmin(side, level), within).astype(rays.dtype)
     point = origin + _finite(distance)[..., None] * rays
     on_level = (level <= side) & (level <= within)

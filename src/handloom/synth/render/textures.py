@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Texture = NDArray[np.float32]  # (S, S, 3), linear position, sRGB 0 to 1
+Texture = NDArray[np.float32]  # (S, S, 3), sRGB 0 to 1
 
 SIZE = 512
 
@@ -66,10 +66,10 @@ def floor(rng: np.random.Generator) -> Texture:
 
 
 def wall(rng: np.random.Generator) -> Texture:
-    """A plain wall with pictures and shelves."""
+    """A plain wall with images and shelves."""
     shade = 0.06 * _fractal(rng, 6, 4)
     texture = _tinted((0.62, 0.62, 0.58), shade)
-    for _ in range(7):  # pictures and shelves: something for points to hold on to
+    for _ in range(7):  # images and shelves, so that there are corners to track
         x, y, w, h = rng.integers(0, SIZE - 140, 2).tolist() + rng.integers(40, 130, 2).tolist()
         colour = rng.uniform(0.15, 0.8, 3).tolist()
         cv2.rectangle(texture, (x, y), (x + w, y + h), colour, -1)

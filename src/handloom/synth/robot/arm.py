@@ -1,9 +1,9 @@
-"""A robot arm with a two-finger gripper: its links, where they are for a pose of the tool, and its base frame.
+"""A robot arm with a two-finger gripper: its links, their poses for a pose of the tool, and its base frame.
 
 World as in `truth`: z up, table top at z = 0, y away from the person's side, metres. The base frame stands on the
 table at `BASE_M`: x away from the robot (world y), y to its left (world -x), z up. The tool frame's origin is midway
-between the finger tips' pads; z points back out of the gripper, against its approach; y is the way its fingers move. A
-gripper that points straight down, its fingers to the left and right, has the base frame's axes.
+between the finger tips' pads; z points against the gripper's approach; its fingers move along y. A gripper that points
+straight down, with its fingers to the left and right, has the base frame's axes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 BASE_M = np.array([0.27, -0.40, 0.0])
 WORLD_FROM_BASE = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 MAX_OPENING_M = 0.11
-"""Between the pads of the open gripper; the state's 1.0."""
+"""Distance between the pads of the open gripper; 1.0 in the state."""
 STATE_NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 STATE_UNITS = ("m", "m", "m", "rad", "rad", "rad", "1")
 
@@ -29,10 +29,10 @@ ARM, GRIPPER = 0, 1
 _SHOULDER = BASE_M + np.array([0.0, 0.0, 0.26])
 _UPPER_M, _FORE_M = 0.40, 0.38
 _TOOL_M = 0.17  # from the wrist's middle to the tool's origin
-_POLE = np.array([0.35, -0.35, 1.0])  # the elbow stands up and to the outside
+_POLE = np.array([0.35, -0.35, 1.0])  # the elbow points up and outwards
 _LIGHT, _DARK, _PAD = (0.74, 0.75, 0.77), (0.20, 0.21, 0.24), (0.48, 0.50, 0.54)
 _FINGER_HALF = (0.010, 0.005, 0.032)  # across, along the way it moves, along the approach
-_TIP_M = 0.012  # how far a finger reaches beyond the tool's origin
+_TIP_M = 0.012  # length of a finger beyond the tool's origin
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ LINKS = (
 
 
 def tool_rotation(heading_rad: Array | float, elevation_rad: Array | float, across: bool = True) -> Array:
-    """(..., 3, 3) world-from-tool of a gripper that approaches along a heading, sloping down.
+    """(..., 3, 3) world-from-tool of a gripper that approaches along a heading, and downwards.
 
     heading_rad: of the approach, from world y towards world -x. elevation_rad: below the horizon, pi/2 straight down.
-    across: the fingers move level, across the approach; else in the upright plane of the approach.
+    across: the fingers move horizontally, across the approach; else in the vertical plane of the approach.
     """
     heading, elevation = np.broadcast_arrays(heading_rad, elevation_rad)
     ahead = np.stack([-np.sin(heading), np.cos(heading), np.zeros(heading.shape)], -1)
@@ -80,10 +80,10 @@ def tool_rotation(heading_rad: Array | float, elevation_rad: Array | float, acro
 
 
 def state_of(world_from_tool: Array, opening_m: Array) -> Array:
-    """(T, 7) in `STATE_NAMES`' order: position in the base frame, rotation, opening 0 to 1.
+    """(T, 7) in the order of `STATE_NAMES`: position in the base frame, rotation, opening 0 to 1.
 
-    Roll, pitch and yaw are intrinsic X-Y-Z angles of base-from-tool: R = Rx(roll) Ry(pitch) Rz(yaw); roll and yaw are
-    unwrapped along time, so they do not jump.
+    Roll, pitch and yaw are intrinsic X-Y-Z angles of base-from-tool: R = Rx(roll) Ry(pitch) Rz(yaw); they are unwrapped
+    over time, so that they do not jump.
     """
     position = (world_from_tool[:, :3, 3] - BASE_M) @ WORLD_FROM_BASE
     angles = Rotation.from_matrix(WORLD_FROM_BASE.T @ world_from_tool[:, :3, :3]).as_euler("XYZ")
@@ -100,7 +100,7 @@ def tool_of(state: Array) -> Array:
 
 
 def finger_tips(world_from_tool: Array, opening_m: Array) -> Array:
-    """(T, 2, 3) world: the middles of the left and the right pad."""
+    """(T, 2, 3) world places of the middles of the left and the right pad."""
     half = 0.5 * opening_m[:, None] * world_from_tool[:, :3, 1]
     middle = world_from_tool[:, :3, 3]
     return np.stack([middle + half, middle - half], axis=1)
@@ -117,10 +117,10 @@ def lowest_m(world_from_tool: Array, opening_m: Array) -> Array:
 
 
 def link_poses(world_from_tool: Array, opening_m: Array) -> Array:
-    """(T, L, 4, 4) world-from-link of every one of `LINKS`.
+    """(T, L, 4, 4) world-from-link of `LINKS`.
 
-    The arm's two bones and its wrist are solved in closed form; the elbow stands up and outwards. A tool beyond reach
-    stretches the arm straight and leaves a gap before the wrist (no scene does that: tested).
+    The arm's two bones and its wrist are solved in closed form; the elbow points up and outwards. For a tool beyond its
+    reach the arm is straight, with a gap before the wrist (a test checks that no scene has one).
     """
     num = len(opening_m)
     wrist = world_from_tool[:, :3, 3] + _TOOL_M * world_from_tool[:, :3, 2]
@@ -132,7 +132,7 @@ def link_poses(world_from_tool: Array, opening_m: Array) -> Array:
 
 
 def within_reach(world_from_tool: Array) -> NDArray[np.bool_]:
-    """(T,) whether the arm gets there without leaving a gap."""
+    """(T,) whether the arm reaches the tool's pose without a gap."""
     wrist = world_from_tool[:, :3, 3] + _TOOL_M * world_from_tool[:, :3, 2]
     distance = np.linalg.norm(wrist - _SHOULDER, axis=1)
     return (distance < _UPPER_M + _FORE_M) & (distance > abs(_UPPER_M - _FORE_M))
@@ -171,7 +171,7 @@ def _at(point: Array) -> Array:
 
 
 def _between(start: Array, end: Array) -> Array:
-    """(T, 4, 4) a frame halfway, z along the way from start to end."""
+    """(T, 4, 4) a frame halfway from start to end, z along that line."""
     z = (end - start) / np.linalg.norm(end - start, axis=1, keepdims=True)
     x = np.cross(np.broadcast_to([0.0, 1.0, 0.0], z.shape), z)
     x = x / np.linalg.norm(x, axis=1, keepdims=True)

@@ -29,13 +29,13 @@ _ENCODING = Encoding(b_frames=0, gop=15)
 _DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 _COUNTED = ("frame_index", "episode_index", "index", "task_index")
-_SAMPLED = 8  # pictures of a demonstration that statistics are taken from
+_SAMPLED = 8  # images of a demonstration from which statistics are made
 
 
 @dataclass(frozen=True)
 class WrittenDemo:
-    """What a demonstration's videos leave for the tables: state and action (T, 7), opening_m (T,), and per camera some
-    of its pictures (n, h, w, 3)."""
+    """What the tables need of a demonstration: state and action (T, 7), opening_m (T,), and for each camera some of its
+    images (n, h, w, 3)."""
 
     task: str
     state: Array
@@ -49,9 +49,9 @@ def camera_key(camera: str) -> str:
 
 
 def write_demo(spec: SceneSpec, out: Path, index: int, cameras: Sequence[str], truth: bool) -> WrittenDemo:
-    """Renders one demonstration's videos below `out`; with `truth`, what is exactly so into truth/episode_NNNNNN.npz.
+    """Render one demonstration's videos below `out`, and with `truth` its truth to truth/episode_NNNNNN.npz.
 
-    The truth file holds `RobotStage`'s arrays, object_nouns, and per camera `NAME_camera_matrix` (3, 3) and
+    The truth file holds `RobotStage`'s arrays, object_nouns, and for each camera `NAME_camera_matrix` (3, 3) and
     `NAME_world_from_camera` (T, 4, 4).
     """
     demo = render_robot(spec)
@@ -76,7 +76,7 @@ _TRUTH = ("frame_s", "state", "opening_m", "world_from_tool", "world_from_link",
 
 
 def write_tables(out: Path, demos: Sequence[WrittenDemo], spec: SceneSpec) -> None:
-    """Everything of the dataset but its videos, which `write_demo` has written. spec: for size and rate."""
+    """Write all files of the dataset but its videos, which `write_demo` has written. spec: for size and rate."""
     cameras = tuple(demos[0].samples)
     tasks = list(dict.fromkeys(demo.task for demo in demos))
     columns = [_columns(demo, index, tasks, spec.fps) for index, demo in enumerate(demos)]
@@ -119,12 +119,12 @@ def _episode(index: int, demo: WrittenDemo, columns: dict[str, Array], starts: A
 
 
 def _all_stats(columns: dict[str, Array], samples: dict[str, Array]) -> dict[str, dict[str, list]]:
-    """Per feature min, max, mean, std, count and quantiles; of pictures per channel (3, 1, 1), 0 to 1."""
+    """Per feature min, max, mean, std, count and quantiles; of images per channel (3, 1, 1), 0 to 1."""
     found = {key: _stats(values.reshape(len(values), -1)) for key, values in columns.items()}
-    for camera, pictures in samples.items():
-        stats = _stats(pictures.reshape(-1, 3) / 255.0)
+    for camera, images in samples.items():
+        stats = _stats(images.reshape(-1, 3) / 255.0)
         shaped = {name: [[[value]] for value in values] for name, values in stats.items() if name != "count"}
-        found[camera_key(camera)] = shaped | {"count": [len(pictures)]}
+        found[camera_key(camera)] = shaped | {"count": [len(images)]}
     return found
 
 
@@ -161,7 +161,7 @@ def _whole(fps: float) -> int | float:
 
 
 def _tasks_table(tasks: list[str]) -> pa.Table:
-    """The text is the index of a pandas frame: without the note that says so, lerobot's reader finds no text."""
+    """The text is the index of a pandas frame: without pandas' metadata, lerobot's reader finds no text."""
     text = "__index_level_0__"
     kinds = (("task_index", "task_index", "int64", "int64"), (None, text, "unicode", "object"))
     columns = [

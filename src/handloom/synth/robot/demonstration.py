@@ -1,4 +1,4 @@
-"""Rendered demonstrations of a robot: the same actions and words as the clips of a person, with exact states."""
+"""Rendered demonstrations of a robot: the actions and narrations of the clips of a person, with exact states."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from handloom.synth.script.scene import SceneSpec
 Array = NDArray[np.float64]
 
 ROBOT_ACTIONS = tuple(name for name in ACTIONS if name not in ("wave", "cross"))
-"""What one gripper can do: everything but waving and crossing hands."""
+"""What one gripper can do: all actions but waving and crossing hands."""
 CAMERAS = ("front", "wrist")
 ARM_ID, GRIPPER_ID = 1, 2
-"""Of the id map, beside STILL and OBJECT + i."""
+"""Values of the id map, beside STILL and OBJECT + i."""
 
 _FRONT_EYE, _FRONT_AIM = np.array([-0.50, -0.36, 0.50]), np.array([0.05, 0.09, 0.06])
 _FRONT_FOV_DEG, _WRIST_FOV_DEG = 52.0, 80.0
@@ -39,9 +39,9 @@ _NOISE = 0.010
 def robot_specs(
     num: int, seed: int = 0, *, width: int = 384, height: int = 288, fps: float = 15.0, duration_s: float | None = None
 ) -> list[SceneSpec]:
-    """`num` demonstrations: `ROBOT_ACTIONS` in turn, everything else drawn from the seed.
+    """`num` demonstrations: `ROBOT_ACTIONS` in turn, everything else random by the seed.
 
-    duration_s: of each; None gives each action about 1.6 s and two and a half seconds at least, as `synth_specs`.
+    duration_s: of each; None: about 1.6 s for each step, and 2.5 s at least, as `synth_specs`.
     """
     rng = np.random.default_rng([seed, 11])
     out = []
@@ -67,13 +67,13 @@ def robot_specs(
 
 @dataclass(frozen=True)
 class RobotDemo:
-    """A demonstration whose states are known at once and whose pictures are drawn as asked for."""
+    """A demonstration whose states are known at once and whose images are drawn while iterating."""
 
     spec: SceneSpec
     stage: RobotStage
 
     def camera_matrix(self, camera: str) -> Array:
-        """(3, 3) pinhole, pixels. Raises ConfigError for a camera that is not there."""
+        """(3, 3) of a pinhole, pixels. Raises ConfigError for a name that is not in `CAMERAS`."""
         if camera not in CAMERAS:
             raise ConfigError(f"camera {camera!r} is not known", f"one of: {', '.join(CAMERAS)}")
         fov_deg = _FRONT_FOV_DEG if camera == "front" else _WRIST_FOV_DEG
@@ -82,7 +82,7 @@ class RobotDemo:
         return np.array([[focal_px, 0.0, cx], [0.0, focal_px, cy], [0.0, 0.0, 1.0]])
 
     def world_from_camera(self, camera: str) -> Array:
-        """(T, 4, 4); camera x right, y down, z forward. `front` stands still, `wrist` rides on the gripper."""
+        """(T, 4, 4); camera x right, y down, z forward. `front` stands still, `wrist` moves with the gripper."""
         num = len(self.stage.frame_s)
         if camera == "front":
             return np.tile(_looking(_FRONT_EYE, _FRONT_AIM, np.array([0.0, 0.0, 1.0])), (num, 1, 1))
@@ -97,7 +97,7 @@ class RobotDemo:
         return homogeneous[..., :2] / homogeneous[..., 2:]
 
     def frames(self, camera: str = "front") -> Iterator[RenderedFrame]:
-        """Picture, depth and ids (STILL, ARM_ID, GRIPPER_ID, OBJECT + i) of every frame."""
+        """Image, depth and ids (STILL, ARM_ID, GRIPPER_ID, OBJECT + i) of every frame."""
         painter = _Painter(self, camera)
         for index in range(len(self.stage.frame_s)):
             yield painter.draw(index)
@@ -108,9 +108,10 @@ class RobotDemo:
 
 
 def render_robot(spec: SceneSpec) -> RobotDemo:
-    """Puts a spec on stage with a robot; nothing is drawn until `frames()` or `images()` is iterated.
+    """The demonstration of a spec; nothing is drawn until `frames()` or `images()` is iterated.
 
-    Raises ConfigError for an action that one gripper cannot do.
+    Raises:
+        ConfigError: one gripper cannot do the action.
     """
     if spec.action not in ROBOT_ACTIONS:
         raise ConfigError(f"a robot does not do {spec.action!r}", f"one of: {', '.join(ROBOT_ACTIONS)}")
@@ -118,7 +119,7 @@ def render_robot(spec: SceneSpec) -> RobotDemo:
 
 
 class _Painter:
-    """All that stays the same from frame to frame of one camera."""
+    """Draws frames of one camera; holds what they have in common."""
 
     def __init__(self, demo: RobotDemo, camera: str) -> None:
         spec = demo.spec
@@ -156,7 +157,7 @@ class _Painter:
         return RenderedFrame(self._develop(colour, t), depth, ids)
 
     def _develop(self, colour: NDArray[np.float32], t: int) -> NDArray[np.uint8]:
-        """White balance, the lens' softness, sensor noise, 8 bits."""
+        """Apply white balance, the lens's softness and sensor noise; 8 bits."""
         image = cv2.GaussianBlur(colour * self.warmth, (0, 0), self.softness)
         y, x = self.noise_at[t]
         image += self.noise[y : y + image.shape[0], x : x + image.shape[1], None]
@@ -164,7 +165,7 @@ class _Painter:
 
 
 def _looking(eye: Array, aim: Array, up: Array) -> Array:
-    """(4, 4) frame-from-camera of a camera at `eye` that looks at `aim`, `up` upwards in its picture."""
+    """(4, 4) frame-from-camera of a camera at `eye` that looks at `aim`, with `up` upwards in its image."""
     forward = (aim - eye) / np.linalg.norm(aim - eye)
     right = np.cross(forward, up)
     right = right / np.linalg.norm(right)

@@ -1,8 +1,8 @@
-"""A robot doing what a person does in a scene: the same play, its hand replaced by a gripper.
+"""A robot that does what a person does in a scene: the same moves, with a gripper in place of the hand.
 
-The tool's origin follows the hand's grip point and turns with the wrist; per grasp the gripper sits on the wrist in its
-own way (`_Take`), as steep as suits the thing. Its opening follows the distance of the hand's thumb and index tips,
-scaled so that the fingers touch what they hold.
+The tool's origin follows the hand's grip point and turns with the wrist; for each grasp the gripper has a rotation of
+its own relative to the wrist (`_Take`), as steep as suits the thing. Its opening follows the distance of the tips of
+thumb and index, scaled so that the fingers touch the thing they hold.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
+from handloom.schemas.hand_topology import INDEX, THUMB
 from handloom.synth.hand import forward_kinematics
 from handloom.synth.objects import NOUNS, STANDALONE, ObjectShape, varied
 from handloom.synth.robot.arm import MAX_OPENING_M, link_poses, lowest_m, state_of, tool_rotation
 from handloom.synth.script.actions import write_play
 from handloom.synth.script.poses import ease
 from handloom.synth.script.scene import SceneSpec
-from handloom.synth.script.timeline import Thing, about_z
+from handloom.synth.script.timeline import Thing
 from handloom.synth.script.verbs import Play
 
 Array = NDArray[np.float64]
 
 _SHOULDER = np.array([0.19, -0.40, 0.20])  # of the person who is followed
-_THUMB_TIP, _INDEX_TIP = 4, 8
 _CLEARANCE_M, _SPARE_M = 0.003, 0.03
 _HANDLE_M, _RIM_M = 0.012, 0.006
 _ELEVATION_DEG = {"power": 50.0, "pinch": 78.0, "claw": 84.0, "hook": 35.0, "flat": 62.0, "wipe": 76.0}
@@ -33,11 +33,11 @@ _ELEVATION_DEG = {"power": 50.0, "pinch": 78.0, "claw": 84.0, "hook": 35.0, "fla
 
 @dataclass(frozen=True)
 class RobotStage:
-    """What is true in a demonstration; world as in `Truth`.
+    """The exact truth of a demonstration; world as in `Truth`.
 
-    frame_s: (T,) from 0. state: (T, 7), see `robot_arm.state_of`. opening_m: (T,). world_from_tool: (T, 4, 4).
-    world_from_link: (T, L, 4, 4) of `robot_arm.LINKS`. world_from_object: (T, O, 4, 4); shapes, nouns: (O), the acted
-    thing first. held: (T,) whether the gripper holds a thing.
+    frame_s: (T,) from 0. state: (T, 7), see `arm.state_of`. opening_m: (T,). world_from_tool: (T, 4, 4).
+    world_from_link: (T, L, 4, 4) of `arm.LINKS`. world_from_object: (T, O, 4, 4); shapes, nouns: O, the acted thing
+    first. held: (T,) whether the gripper holds a thing.
     """
 
     frame_s: Array
@@ -52,15 +52,16 @@ class RobotStage:
 
     @property
     def action(self) -> Array:
-        """(T, 7) the next state; the last one stays."""
+        """(T, 7) the state of the next frame; the last one is repeated."""
         return np.concatenate([self.state[1:], self.state[-1:]])
 
 
 @dataclass(frozen=True)
 class _Take:
-    """The gripper at a thing from `start_s` to `end_s`: what it closes to, and how it comes.
+    """The gripper at a thing from `start_s` to `end_s`. kind: of the approach. width_m: to which it closes.
 
-    across: the fingers move level; else in the upright plane of the approach. grasps: the thing is between the fingers.
+    across: the fingers move horizontally; else in the vertical plane of the approach. grasps: the thing is between the
+    fingers.
     """
 
     thing: Thing
@@ -73,7 +74,7 @@ class _Take:
 
 
 def build_robot_stage(spec: SceneSpec) -> RobotStage:
-    """Everything that moves in a demonstration, frame by frame; the same spec gives the same stage."""
+    """A demonstration frame by frame; the same spec gives the same stage."""
     rng = np.random.default_rng([spec.seed, 1])
     since_s = np.arange(spec.num_frames) / spec.fps
     play = write_play(spec.action, spec.noun, rng, spec.num_frames / spec.fps, "none", helps=False)
@@ -93,7 +94,7 @@ def build_robot_stage(spec: SceneSpec) -> RobotStage:
     hand[:, :3, :3] = wrist
     paths = [thing.path(every_s, (hand, hand), (tool[:, :3, 3],) * 2)[drawn] for thing in play.things]
     others = _bystanders(spec, play.things, np.stack(paths, axis=1), tool[drawn])
-    still = [np.broadcast_to(_standing(thing), (len(since_s), 4, 4)) for thing in others]
+    still = [np.broadcast_to(thing.first_pose, (len(since_s), 4, 4)) for thing in others]
     held = np.zeros(len(since_s), bool)
     for take in takes:
         held |= take.grasps & (since_s >= take.start_s) & (since_s <= take.end_s)
@@ -105,7 +106,7 @@ def build_robot_stage(spec: SceneSpec) -> RobotStage:
 
 
 def _takes(play: Play) -> list[_Take]:
-    """What the gripper takes, in order. A thing that is only reached for is taken as the clip ends."""
+    """The takes of the gripper, in order. A thing that is only reached for is taken as the clip ends."""
     found = []
     for thing in play.things:
         for contact in thing.contacts:
@@ -130,7 +131,7 @@ def _take(thing: Thing, how: str, start_s: float, end_s: float) -> _Take:
 
 
 def _half_width_m(shape: ObjectShape, height_m: float) -> float:
-    """From the middle to the sides that face left and right, at a height above the middle."""
+    """Distance from the middle to the left and right sides, at `height_m` above the middle."""
     there = [part.half_m[0] for part in shape.parts if abs(height_m - part.centre_m[2]) <= part.half_m[2]]
     return max(there, default=shape.half_m[0])
 
@@ -138,8 +139,8 @@ def _half_width_m(shape: ObjectShape, height_m: float) -> float:
 def _rotation(takes: list[_Take], every_s: Array, wrist: Array) -> Array:
     """(n, 3, 3) world-from-tool.
 
-    While a take lasts, and before the first and after the last, the gripper is rigid on the wrist (n, 3, 3); between
-    takes it turns over from one way of sitting on it to the next.
+    During a take, before the first and after the last, the gripper is rigid relative to the wrist (n, 3, 3); between
+    takes it turns from one relative rotation to the next.
     """
     if not takes:
         level = tool_rotation(0.0, np.radians(_ELEVATION_DEG["flat"]))
@@ -157,7 +158,7 @@ def _rotation(takes: list[_Take], every_s: Array, wrist: Array) -> Array:
 
 
 def _heading(take: _Take, wrist: Array) -> float:
-    """Which way the gripper comes: as the hand points, and square to a face of something with corners."""
+    """Heading of the gripper's approach: the hand's, or normal to a face of a box that it grasps."""
     heading = float(np.arctan2(-wrist[0, 1], wrist[1, 1]))
     if take.kind == "hook":
         return 0.0
@@ -167,13 +168,13 @@ def _heading(take: _Take, wrist: Array) -> float:
 
 
 def _pinch_m(play: Play, every_s: Array, scale: float) -> Array:
-    """(n,) between the tips of the person's thumb and index."""
+    """(n,) distance between the tips of the person's thumb and index, metres."""
     keypoints = forward_kinematics(play.main.fingers.at(every_s), scale)[0]
-    return np.linalg.norm(keypoints[:, _THUMB_TIP] - keypoints[:, _INDEX_TIP], axis=1)
+    return np.linalg.norm(keypoints[:, THUMB[-1]] - keypoints[:, INDEX[-1]], axis=1)
 
 
 def _opening(takes: list[_Take], every_s: Array, pinch_m: Array) -> Array:
-    """(n,) metres between the pads: closed on each thing while it is held, in between as far open as the hand is."""
+    """(n,) metres between the pads: closed on each thing while it is held, else as far open as the hand is."""
     widest = pinch_m.max()
     if not takes:
         return MAX_OPENING_M * np.clip(pinch_m / widest, 0, 1)
@@ -192,14 +193,8 @@ def _opening(takes: list[_Take], every_s: Array, pinch_m: Array) -> Array:
     return out
 
 
-def _standing(thing: Thing) -> Array:
-    out = np.eye(4)
-    out[:3, :3], out[:3, 3] = about_z(thing.yaw_rad), thing.start_m
-    return out
-
-
 def _bystanders(spec: SceneSpec, things: list[Thing], world_from_object: Array, tool: Array) -> list[Thing]:
-    """Things that nobody touches, beside what moves and the gripper's way."""
+    """Things that are not touched, away from moving things and from the gripper."""
     rng = np.random.default_rng([spec.seed, 6])
     wanted = int(rng.integers(1, 4)) if spec.distractors is None else spec.distractors
     taken = [(world_from_object[:, i, :2, 3], thing.shape.radius_m) for i, thing in enumerate(things)]

@@ -1,4 +1,4 @@
-"""The vocabulary: actions and sequences of them, and how a clip's time, things and hands are given to them."""
+"""The actions and sequences of them, and how they share a clip's time, things and hands."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Step:
-    """One atomic action of a sequence. verb: the one it is known by. words: what is done, with `{noun}`, `{into}`.
+    """One atomic action of a sequence. verb: for the truth. words: its narration, with `{noun}` and `{into}`.
 
-    atomic: its name in `verbs.ON_ONE`, or `pour`, `put`, `wave`, `cross`. role: the thing it acts on: `thing` (the
-    scene's noun), `drawer`, `cloth` or `hand`. weight: its part of the clip's time, against the others'.
+    atomic: its name in `verbs.ON_ONE`, or `pour`, `put`, `wave`, `cross`. role: what it acts on: `thing` (the scene's
+    noun), `drawer`, `cloth` or `hand`. weight: its share of the clip's time, relative to the other steps.
     """
 
     verb: str
@@ -35,7 +35,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Action:
-    """verb and noun: what the whole clip is known by; noun None is the scene's own. nouns: what it suits."""
+    """verb, noun: of the whole clip; noun None: the scene's. nouns: the things that it is done with."""
 
     verb: str
     narration: str
@@ -48,13 +48,13 @@ class Action:
 
     @property
     def fills(self) -> bool:
-        """Something goes into a second thing."""
+        """Whether something goes into a second thing."""
         return any(step.atomic in ("pour", "put") for step in self.steps)
 
 
 @dataclass(frozen=True)
 class ActionSpan:
-    """One atomic action of a clip, seconds on the clip's clock, half-open. hand: `left`, `right` or `both`."""
+    """One atomic action of a clip, in seconds of the video, half-open. hand: `left`, `right` or `both`."""
 
     start_s: float
     end_s: float
@@ -62,6 +62,18 @@ class ActionSpan:
     noun: str
     hand: str
     narration: str
+
+
+@dataclass(frozen=True)
+class ContactSpan:
+    """A hand moves a thing, in seconds of the video, half-open. object: its number in `Truth.object_nouns`. how: see
+    `timeline.Contact`."""
+
+    object: int
+    hand: str
+    start_s: float
+    end_s: float
+    how: str
 
 
 _REACH = Step("reach", "reach for the {noun}", "reach")
@@ -109,7 +121,7 @@ COMPOSED = tuple(name for name, action in ACTIONS.items() if len(action.steps) >
 
 
 def container(noun: str) -> str:
-    """What things are put or poured into."""
+    """The thing that others are put or poured into."""
     return "bowl" if noun != "bowl" else "box"
 
 
@@ -118,7 +130,7 @@ def narration(name: str, noun: str) -> str:
 
 
 def boundaries(name: str, length_s: float) -> list[tuple[float, float]]:
-    """(start, end) of every step, seconds from the clip's start; together they fill it."""
+    """(start, end) of every step, seconds from the clip's start; they fill the clip."""
     weights = np.array([step.weight for step in ACTIONS[name].steps])
     edges = np.concatenate([[0.0], np.cumsum(weights) / weights.sum()]) * length_s
     edges[-1] = length_s
@@ -137,11 +149,12 @@ def spans(name: str, noun: str, main_hand: str, start_s: float, length_s: float)
 
 
 def write_play(name: str, noun: str, rng: np.random.Generator, length_s: float, entrance: str, helps: bool) -> Play:
-    """Casts the things, gives both hands their moves and returns the play.
+    """The things of an action and the moves of both hands.
 
     Args:
-        entrance: `none`, `helper` (the helping hand comes late and leaves early) or `both` (the acting hand comes too).
-        helps: the helping hand is there.
+        entrance: `none`, `helper` (the helping hand comes late and leaves early) or `both` (the acting hand comes late,
+            too).
+        helps: whether the helping hand is in the scene.
     """
     action = ACTIONS[name]
     habit = rng.normal(0.0, 0.07, (NUM_FINGERS, 4)) * [1.0, 0.5, 1.0, 0.6]

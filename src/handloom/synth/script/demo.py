@@ -1,4 +1,4 @@
-"""Varied sets of scenes: the demo's, and those of `handloom synth`."""
+"""Sets of varied scenes: the demo's, and those of `handloom synth`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from handloom.synth.render.lens import LENSES
 from handloom.synth.render.textures import TEXTURES
 from handloom.synth.script.actions import ACTIONS
 from handloom.synth.script.scene import SKINS, SceneSpec
+from handloom.synth.script.sequence import Beat, beats_of_turns, draw_beats
 
 _DEMO = ("reach", "pick-place", "push", "wave", "wipe", "rotate", "pour", "open-drawer", "reach-lift-place")
 _SECONDS_PER_STEP = 1.6
-_LENS = (-0.22, 0.05, 0.0, 0.0)  # a moderate barrel, the middle of what is drawn
+_LENS = (-0.22, 0.05, 0.0, 0.0)  # a moderate barrel, about which lenses vary
 
 
 def demo_specs(num: int, seed: int = 0) -> list[SceneSpec]:
-    """`num` scenes of 480 x 360 at 30 fps, 2 to 5 s: actions in turn, everything else drawn from the seed."""
+    """`num` scenes of 480 x 360 at 30 fps, 2 to 5 s: actions in turn, everything else random by the seed."""
     rng = np.random.default_rng([seed, 0])
     return [_draw(rng, _DEMO[i % len(_DEMO)]) for i in range(num)]
 
@@ -35,10 +36,10 @@ def synth_specs(
     distorted_share: float = 0.25,
     lens: str | None = None,
 ) -> list[SceneSpec]:
-    """`num` scenes over the whole vocabulary, in turn; size, length and lens as asked, everything else from the seed.
+    """`num` scenes over all actions in turn; size, length and lens as given, everything else random by the seed.
 
-    duration_s: of every clip; None gives each action about 1.6 s and two seconds at least.
-    distorted_share: how many of the lenses distort. lens: a key of `LENSES`, which all of them have then.
+    duration_s: of every clip; None: about 1.6 s for each step, and 2.5 s at least.
+    distorted_share: share of the scenes with lens distortion. lens: a key of `LENSES`, for all scenes.
     """
     rng = np.random.default_rng([seed, 7])
     out = []
@@ -60,8 +61,37 @@ def synth_specs(
     return out
 
 
+def sequence_specs(
+    num: int, seed: int = 0, *, turns: int = 3, width: int = 480, height: int = 360, fps: float = 15.0
+) -> list[SceneSpec]:
+    """`num` scenes in each of which one hand does several things in turn (`script.sequence`), random by the seed."""
+    rng = np.random.default_rng([seed, 8])
+    return [_sequence(rng, draw_beats(rng, turns), width, height, fps) for _ in range(num)]
+
+
+def turn_specs(
+    turn: str, num: int, seed: int = 0, *, width: int = 480, height: int = 360, fps: float = 15.0
+) -> list[SceneSpec]:
+    """`num` scenes of one turn of `script.sequence.TURNS`: other things, places, lengths and cameras each time."""
+    rng = np.random.default_rng([seed, 9, *turn.encode()])
+    return [_sequence(rng, beats_of_turns(rng, [turn]), width, height, fps) for _ in range(num)]
+
+
+def _sequence(rng: np.random.Generator, beats: tuple[Beat, ...], width: int, height: int, fps: float) -> SceneSpec:
+    common = {**_common(rng, "reach"), "hands": "both" if rng.random() < 0.7 else "main"}
+    return SceneSpec(
+        **common,
+        duration_s=float(np.round(beats[-1].end_s + 0.4, 2)),
+        fps=fps,
+        width=width,
+        height=height,
+        camera_motion=float(np.round(rng.uniform(0.6, 1.3), 2)),
+        beats=beats,
+    )
+
+
 def through_lens(spec: SceneSpec, name: str) -> SceneSpec:
-    """The same scene seen through a lens of `LENSES`. Raises ConfigError for another name."""
+    """The same scene through a lens of `LENSES`. Raises ConfigError for another name."""
     if name not in LENSES:
         raise ConfigError(f"lens {name!r} is not known", f"one of: {', '.join(LENSES)}")
     kind = LENSES[name]

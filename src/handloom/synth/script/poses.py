@@ -1,4 +1,4 @@
-"""Finger poses by name, easing between them, and the arm that carries the hand."""
+"""Finger poses by name, easing between them, and the arm behind the hand."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def ease(times: list[float], values: list, at: Array) -> Array:
 
 
 def elbow_position(shoulder_m: Array, wrist_m: Array) -> Array:
-    """(T, 3) elbow of a right arm of fixed bone lengths, pointing out and down; straight where the wrist is too far."""
+    """(T, 3) elbow of a right arm of fixed bone lengths, outwards and down; a straight arm where the wrist is too
+    far."""
     reach = wrist_m - shoulder_m
     distance = np.clip(np.linalg.norm(reach, axis=1, keepdims=True), 0.10, UPPER_ARM_M + FOREARM_M - 1e-3)
     along = reach / np.linalg.norm(reach, axis=1, keepdims=True)

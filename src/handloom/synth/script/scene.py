@@ -1,4 +1,4 @@
-"""What is rendered: one clip's specification."""
+"""The specification of one rendered clip."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from handloom.synth.objects import NOUNS
 from handloom.synth.render.lens import Lens, matrix_of_view
 from handloom.synth.render.textures import TEXTURES
 from handloom.synth.script.actions import ACTIONS, ActionSpan, narration, spans
-from handloom.synth.truth import Truth
-
-__all__ = ["SKINS", "SceneSpec", "Truth"]
+from handloom.synth.script.sequence import Beat, beat_spans
 
 SKINS: dict[str, tuple[float, float, float]] = {
     "light": (0.87, 0.66, 0.55),
@@ -36,13 +34,15 @@ CameraKind = Literal["head", "turn"]
 class SceneSpec:
     """One clip to render. The same values give the same bytes.
 
-    main_hand: LEFT or RIGHT, the hand that acts. hands: which of the two are there at all. hand_scale: 1 is a hand of
-    0.19 m. camera_motion: 0 keeps the camera still, 1 moves it like a head. fov_deg: along the width; of OpenCV's
-    polynomial that of the pinhole with the same matrix. start_s: time of the first frame. shutter: share of the time
-    from frame to frame that the shutter is open; 0: no motion blur. distortion: the coefficients of `camera_model` (as
-    in `Camera`), or empty: `synth.lens.LENSES` has some. distractors: things that nobody touches; None draws 1 to 3 of
-    them. entrance: `helper`, the helping hand comes late and leaves early; `both`, the acting hand also comes from
-    outside. camera_path: `head` moves in six degrees, `turn` only looks around.
+    main_hand: LEFT or RIGHT, the hand that acts. hands: which hands are in the scene. hand_scale: 1 is a hand of 0.19
+    m.
+    camera_motion: 0 keeps the camera still, 1 moves it like a head. fov_deg: along the width; for OpenCV's polynomial
+    that of the pinhole with the same matrix. start_s: time of the first frame. shutter: share of the frame time in
+    which the shutter is open; 0: no motion blur. distortion: the coefficients of `camera_model` (as in `Camera`), or
+    empty: `render.lens.LENSES` has some. distractors: number of things that are not touched; None: 1 to 3 by the seed.
+    entrance: `helper`, the helping hand comes late and leaves early; `both`, the acting hand also comes from outside.
+    camera_path: `head` moves in six degrees of freedom, `turn` only looks around. beats: a sequence of actions in place
+    of `action` and `noun` (`script.sequence`).
     """
 
     action: str
@@ -66,6 +66,7 @@ class SceneSpec:
     distractors: int | None = None
     entrance: Entrance = "none"
     camera_path: CameraKind = "head"
+    beats: tuple[Beat, ...] = ()
 
     def __post_init__(self) -> None:
         known = {"action": ACTIONS, "noun": NOUNS, "skin": SKINS, "table": TEXTURES,
@@ -94,21 +95,30 @@ class SceneSpec:
 
     @property
     def verb(self) -> str:
+        """Of the clip; with beats, of the first one that moves something."""
+        if self.beats:
+            return next((beat.verb for beat in self.beats if beat.verb != "reach"), self.beats[0].verb)
         return ACTIONS[self.action].verb
 
     @property
     def object_noun(self) -> str:
-        """The noun of the narration: what is acted on (a wave acts on nothing but the hand)."""
+        """The noun of the narration: the thing that is acted on; `hand` for a wave."""
+        if self.beats:
+            return self.beats[0].noun
         return ACTIONS[self.action].noun or self.noun
 
     @property
     def narration(self) -> str:
+        if self.beats:
+            return ", then ".join(span.narration for span in self.actions)
         return narration(self.action, self.object_noun)
 
     @property
     def actions(self) -> tuple[ActionSpan, ...]:
-        """The atomic actions in order; they fill the clip."""
+        """The atomic actions in order; they fill the clip, but for a sequence of beats."""
         hand = {LEFT: "left", RIGHT: "right"}[self.main_hand]
+        if self.beats:
+            return beat_spans(self.beats, hand, self.start_s)
         return spans(self.action, self.noun, hand, self.start_s, self.num_frames / self.fps)
 
     def camera_matrix(self) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
-"""What the hands and the things do over a clip, written down as keys on channels and resolved at frame times.
+"""Motions of the hands and the things over a clip: keys on channels, evaluated at frame times.
 
-Everything here is in the acting hand's own terms, as if it were the right hand; `stage` mirrors a left-handed clip. The
-helping hand's own terms are the mirror image of that (x -> -x). Seconds count from the clip's first frame.
+Everything here is in the acting hand's own frame, as if it were the right hand; `stage` mirrors a left-handed clip. The
+helping hand's own frame is the mirror image of that (x -> -x). Seconds count from the clip's first frame.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Array = NDArray[np.float64]
 
 MAIN, HELPER = 0, 1
 _FLIP = np.diag([-1.0, 1.0, 1.0, 1.0])
-_LEVEL_RAD = np.radians(-14.0)  # how a levelled hand points along its length before its own extension
+_LEVEL_RAD = np.radians(-14.0)  # slope of a levelled hand along its length, before its own extension
 
 
 class Channel:
-    """A value over time: minimum-jerk moves from key to key, constant elsewhere, and added swings."""
+    """A value over time: minimum-jerk moves from key to key, constant elsewhere, plus extras that are added."""
 
     def __init__(self, value: Array | list[float] | float) -> None:
         self._times, self._values = [0.0], [np.asarray(value, float)]
@@ -35,17 +35,17 @@ class Channel:
         return self._values[-1]
 
     def to(self, start_s: float, end_s: float, value: Array | list[float] | float) -> None:
-        """Moves to `value` between two times; a move that begins before the last one ended waits for it."""
+        """Move to `value` between two times; a move begins after the last one has ended."""
         start_s = max(start_s, self._times[-1])
         self._times += [start_s, max(end_s, start_s + 1e-3)]
         self._values += [self.last, np.asarray(value, float)]
 
     def add(self, extra: Callable[[Array], Array]) -> None:
-        """extra: (T,) seconds to (T, ...) what is added."""
+        """Add a function of (T,) seconds that returns (T, ...)."""
         self._extras.append(extra)
 
     def bump(self, start_s: float, end_s: float, size: Array | list[float] | float) -> None:
-        """Adds `size` in the middle between two times, nothing at their ends, smoothly."""
+        """Add a smooth bump of height `size` between two times."""
 
         def extra(at: Array) -> Array:
             share = np.clip((at - start_s) / (end_s - start_s), 0.0, 1.0)
@@ -77,13 +77,13 @@ class Actor:
         self.fingers = Channel(fingers_rad)
 
     def own(self, point_m: Array) -> Array:
-        """A point of the scene in this hand's own terms, or back."""
+        """A point of the scene in this hand's own frame, or back."""
         return point_m * [-1.0, 1.0, 1.0] if self.side == HELPER else point_m
 
     def path(self, since_s: Array, shoulder_m: Array) -> tuple[Array, Array, Array]:
-        """Wrist (T, 3), world-from-hand rotation (T, 3, 3) and elbow (T, 3), in own terms.
+        """Wrist (T, 3), world-from-hand rotation (T, 3, 3) and elbow (T, 3), in the hand's own frame.
 
-        The rotation depends on the wrist through the forearm, so the three are found by fixed-point iteration.
+        The rotation depends on the wrist through the forearm, so all three are found by fixed-point iteration.
         """
         grip, offset, turn, level = (c.at(since_s) for c in (self.grip, self.offset, self.turn, self.level))
         wrist = grip - [0.0, 0.08, 0.0]
@@ -101,8 +101,8 @@ class Actor:
 class Contact:
     """A thing moves with a hand from `start_s` to `end_s`.
 
-    how: `hold` (rigidly), `slide` (level, along with the grip point) or `turn` (about its own axis, with the hand).
-    goal_m: where its middle stands in the end, upright, for a thing that was put down; None leaves it where it is.
+    how: `hold` (rigidly), `slide` (horizontally, with the grip point) or `turn` (about its own axis, with the hand).
+    goal_m: the place of its middle at the end, upright, for a thing that is put down; None leaves it where it is.
     """
 
     side: int
@@ -114,9 +114,9 @@ class Contact:
 
 @dataclass
 class Thing:
-    """An object on the table: where its middle stands at first, its heading, and who moves it when.
+    """An object on the table: the first place of its middle, its heading, and its contacts with hands.
 
-    place_m is where it is after everything written down so far. `acted`: it belongs to the action.
+    place_m: its place after all moves that were written so far. acted: whether it belongs to the action.
     """
 
     noun: str
@@ -129,15 +129,20 @@ class Thing:
     def __post_init__(self) -> None:
         self.place_m = np.array(self.start_m, float)
 
+    @property
+    def first_pose(self) -> Array:
+        """(4, 4) scene-from-object before anything moves it."""
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = about_z(self.yaw_rad), self.start_m
+        return pose
+
     def path(self, since_s: Array, hands: tuple[Array, Array], grips: tuple[Array, Array]) -> Array:
         """(T, 4, 4) scene-from-object.
 
-        since_s: (T,) rising, among them when each contact begins and ends. hands: (T, 4, 4) of both; grips: (T, 3);
-        all in the scene's terms.
+        since_s: (T,) rising; it contains the times at which contacts begin and end. hands: (T, 4, 4) of both; grips:
+        (T, 3); all in the scene's frame.
         """
-        pose = np.eye(4)
-        pose[:3, :3], pose[:3, 3] = about_z(self.yaw_rad), self.start_m
-        out = np.tile(pose, (len(since_s), 1, 1))
+        out = np.tile(self.first_pose, (len(since_s), 1, 1))
         for contact in self.contacts:
             frames = np.flatnonzero((since_s >= contact.start_s) & (since_s <= contact.end_s))
             if not len(frames):
@@ -149,7 +154,7 @@ class Thing:
 
 
 def _moved(contact: Contact, start: Array, hand: Array, grip: Array) -> Array:
-    """(n, 4, 4) of a thing that stood at `start` (4, 4) when the hand took it."""
+    """(n, 4, 4) path of a thing that was at `start` (4, 4) when the hand took it."""
     if contact.how == "hold":
         return hand @ np.linalg.inv(hand[0]) @ start
     out = np.tile(start, (len(hand), 1, 1))
@@ -162,7 +167,7 @@ def _moved(contact: Contact, start: Array, hand: Array, grip: Array) -> Array:
 
 
 def _settled(moved: Array, goal_m: Array) -> Array:
-    """The path with its last part bent so that it ends upright with its middle at the goal, heading as it came."""
+    """The path with its last part changed so that it ends upright with its middle at the goal; the heading stays."""
     end, goal = moved[-1], np.eye(4)
     heading = np.arctan2(end[1, 0] - end[0, 1], end[0, 0] + end[1, 1])
     goal[:3, :3], goal[:3, 3] = about_z(heading), goal_m

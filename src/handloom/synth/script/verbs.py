@@ -1,6 +1,6 @@
-"""The atomic actions: each moves one hand on from wherever it is, between two times.
+"""The atomic actions: each moves one hand, from wherever it is, between two times.
 
-Places are in the acting hand's own terms (see `timeline`): x to the acting hand's side, y away from the person, z up.
+Places are in the acting hand's own frame (see `timeline`): x to the acting hand's side, y away from the person, z up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Grasp:
-    """How a hand takes a thing. offset_m: the grip point in the hand's frame. Angles in degrees."""
+    """A way to take a thing. offset_m: the grip point in the hand's frame. Angles in degrees."""
 
     offset_m: tuple[float, float, float]
     pronation: float
@@ -41,7 +41,8 @@ FINGERTIPS_M = (0.0, 0.165, -0.016)
 
 @dataclass
 class Play:
-    """A clip being written. length_s: all of it. habit: (5, 4) how this person's grasps differ from the usual."""
+    """The moves of a clip as they are written. length_s: of the clip. habit: (5, 4) radians that this person adds to
+    usual finger poses."""
 
     rng: np.random.Generator
     length_s: float
@@ -51,12 +52,12 @@ class Play:
     habit: Array
 
     def posed(self, name: str) -> Array:
-        """A finger pose, this person's way."""
+        """A finger pose with this person's habit."""
         return POSES[name] + self.habit * (0.4 if name in ("flat", "relaxed") else 1.0)
 
 
 def xyz(x: float, y: float, z: float) -> Array:
-    """(3,) a place, or a way, in metres."""
+    """(3,) a place or a displacement, metres."""
     return np.array([x, y, z])
 
 
@@ -65,7 +66,7 @@ def _at(start_s: float, end_s: float, share: float) -> float:
 
 
 def grip_point(thing: Thing, hold: str) -> Array:
-    """Where a hand takes a thing, scene terms, as it stands after what was written down so far."""
+    """Where a hand takes a thing, in the scene's frame, at the thing's place after the moves written so far."""
     half = thing.shape.half_m
     if hold == "hook":
         return thing.place_m + np.array(HANDLE_M)
@@ -75,7 +76,7 @@ def grip_point(thing: Thing, hold: str) -> Array:
 
 
 def approach(play: Play, actor: Actor, thing: Thing, hold: str, start_s: float, end_s: float) -> None:
-    """The hand comes to a thing and closes on it; nothing where it has it already."""
+    """The hand comes to a thing and closes on it; no move where it has it already."""
     if actor.touching is thing or actor.holding is thing:
         return
     grasp, rng = GRASPS[hold], play.rng
@@ -97,7 +98,7 @@ def approach(play: Play, actor: Actor, thing: Thing, hold: str, start_s: float, 
 
 
 def closing(play: Play, thing: Thing, grasp: Grasp) -> Array:
-    """(5, 4) fingers closed on a thing: wider things leave them further open."""
+    """(5, 4) fingers closed on a thing: more open on wider things."""
     width = np.clip((min(thing.shape.half_m[:2]) - 0.028) / 0.03, 0.0, 0.8) if grasp.closed == "grasp" else 0.0
     return (1 - width) * play.posed(grasp.closed) + width * play.posed(grasp.opened)
 
@@ -116,7 +117,7 @@ def reach(play: Play, actor: Actor, thing: Thing, start_s: float, end_s: float) 
 
 
 def lift(play: Play, actor: Actor, thing: Thing, start_s: float, end_s: float) -> None:
-    """Takes a thing (or has it) and raises it."""
+    """Take a thing, unless the hand has it, and raise it."""
     taken = start_s if actor.touching is thing else _at(start_s, end_s, 0.5)
     approach(play, actor, thing, thing.shape.hold, start_s, taken)
     up = np.array([play.rng.uniform(-0.03, 0.01), play.rng.uniform(-0.03, 0.0), play.rng.uniform(0.07, 0.11)])
@@ -127,7 +128,7 @@ def lift(play: Play, actor: Actor, thing: Thing, start_s: float, end_s: float) -
 
 
 def place(play: Play, actor: Actor, thing: Thing, start_s: float, end_s: float, goal_m: Array | None = None) -> None:
-    """Takes a thing (or has it), carries it over and puts it down. goal_m: where its middle is to stand."""
+    """Take a thing, unless the hand has it, carry it over and put it down. goal_m: the place for its middle."""
     if actor.holding is not thing:
         taken = _at(start_s, end_s, 0.45)
         lift(play, actor, thing, start_s, taken)
@@ -149,7 +150,7 @@ def _let_go(thing: Thing, at_s: float, goal_m: Array) -> None:
 
 
 def pour(play: Play, actor: Actor, thing: Thing, into: Thing, start_s: float, end_s: float) -> None:
-    """Takes a thing (or has it), brings it over another and tips it, and turns it back."""
+    """Take a thing, unless the hand has it, tip it over another and turn it back."""
     if actor.holding is not thing:
         taken = _at(start_s, end_s, 0.42)
         lift(play, actor, thing, start_s, taken)
@@ -165,7 +166,7 @@ def pour(play: Play, actor: Actor, thing: Thing, into: Thing, start_s: float, en
 
 
 def push(play: Play, actor: Actor, thing: Thing, start_s: float, end_s: float) -> None:
-    """Comes to a thing from this side with flat fingers and slides it away."""
+    """Slide a thing away with flat fingers, from the person's side."""
     half = thing.shape.half_m
     touch, away = _at(start_s, end_s, 0.38), _at(start_s, end_s, 0.9)
     behind = thing.place_m + xyz(0.006, -half[1] - 0.012, 0.35 * half[2] + 0.012)
@@ -183,7 +184,7 @@ def push(play: Play, actor: Actor, thing: Thing, start_s: float, end_s: float) -
 
 
 def rotate(play: Play, actor: Actor, thing: Thing, start_s: float, end_s: float) -> None:
-    """Takes a thing from above and turns it to and fro."""
+    """Take a thing from above and turn it to and fro."""
     taken = _at(start_s, end_s, 0.3)
     if actor.holding is None:
         actor.touching = None
@@ -198,14 +199,14 @@ def rotate(play: Play, actor: Actor, thing: Thing, start_s: float, end_s: float)
 
 
 def open_drawer(play: Play, actor: Actor, thing: Thing, start_s: float, end_s: float) -> None:
-    """Hooks the fingers behind the handle and pulls the drawer out."""
+    """Hook the fingers behind the handle and pull the drawer out."""
     taken, out = _at(start_s, end_s, 0.45), _at(start_s, end_s, 0.92)
     approach(play, actor, thing, "hook", start_s, taken)
     _draw(play, actor, thing, taken, out, end_s, -play.rng.uniform(0.075, 0.11))
 
 
 def close_drawer(play: Play, actor: Actor, thing: Thing, start_s: float, end_s: float) -> None:
-    """Pushes the open drawer back in."""
+    """Push the open drawer in."""
     taken = _at(start_s, end_s, 0.3)
     approach(play, actor, thing, "hook", start_s, taken)
     _draw(play, actor, thing, taken, _at(start_s, end_s, 0.9), end_s, thing.start_m[1] - thing.place_m[1])
@@ -219,7 +220,7 @@ def _draw(play: Play, actor: Actor, thing: Thing, start_s: float, stop_s: float,
 
 
 def wipe(play: Play, actor: Actor, thing: Thing, start_s: float, end_s: float) -> None:
-    """A flat hand moves what lies under it in circles."""
+    """A flat hand moves the thing under it in circles."""
     touch, rng = _at(start_s, end_s, 0.25), play.rng
     top = thing.place_m + xyz(0.0, 0.0, thing.shape.half_m[2])
     actor.grip.to(start_s, touch, actor.own(top))
@@ -242,7 +243,7 @@ def wipe(play: Play, actor: Actor, thing: Thing, start_s: float, end_s: float) -
 
 
 def wave(play: Play, actor: Actor, start_s: float, end_s: float) -> None:
-    """Raises the hand, waves and lowers it."""
+    """Raise the hand, wave and lower it."""
     rng = play.rng
     up, down = _at(start_s, end_s, 0.27), _at(start_s, end_s, 0.82)
     actor.grip.to(start_s, up, [rng.uniform(0.06, 0.10), 0.08, rng.uniform(0.13, 0.17)])
@@ -265,7 +266,7 @@ def wave(play: Play, actor: Actor, start_s: float, end_s: float) -> None:
 
 
 def cross(play: Play, start_s: float, end_s: float) -> None:
-    """Both hands reach over to the other side, one arm above the other, and come back."""
+    """Both hands reach to the other side, one arm above the other, and come back."""
     rng = play.rng
     for actor, height, lag in ((play.main, rng.uniform(0.12, 0.15), 0.0), (play.helper, 0.03, rng.uniform(0.0, 0.08))):
         there, back = _at(start_s, end_s, 0.40 + lag), _at(start_s, end_s, 0.62 + lag)
@@ -278,7 +279,7 @@ def cross(play: Play, start_s: float, end_s: float) -> None:
 
 
 def steady(play: Play, thing: Thing, start_s: float, end_s: float) -> None:
-    """The helping hand keeps a thing where it is."""
+    """The helping hand holds a thing in its place."""
     actor = play.helper
     beside = thing.place_m + xyz(-thing.shape.half_m[0] - 0.01, -0.01, 0.01)
     actor.grip.to(start_s, end_s, actor.own(beside))
@@ -289,7 +290,7 @@ def steady(play: Play, thing: Thing, start_s: float, end_s: float) -> None:
 
 
 def visit(play: Play, enter_s: float, leave_s: float) -> None:
-    """The helping hand comes into the picture late and leaves it early."""
+    """The helping hand comes into the image late and leaves it early."""
     actor, rng = play.helper, play.rng
     outside = np.array([0.34, -0.26, 0.06])
     actor.grip = Channel(outside)
@@ -300,12 +301,12 @@ def visit(play: Play, enter_s: float, leave_s: float) -> None:
 
 
 def arrive(play: Play, actor: Actor) -> None:
-    """The hand begins the clip outside the picture."""
+    """The hand begins the clip outside the image."""
     actor.grip = Channel(np.array([0.30, -0.24, 0.05]))
 
 
 def cabinet_place(thing: Thing) -> Array:
-    """Where a cabinet stands around its drawer."""
+    """The place of a cabinet around its drawer."""
     return np.array([thing.start_m[0], thing.start_m[1] + 0.006, CABINET_HALF_M[2]])
 
 

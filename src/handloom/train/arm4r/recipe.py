@@ -1,4 +1,4 @@
-"""The recipe `arm4r`: pre-training on 3D point tracks, then control (arXiv 2502.13142; SPECS 1)."""
+"""The recipe `arm4r`: pre-training on 3D point tracks, then control (arXiv 2502.13142)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from torch import Tensor, nn
 
 from handloom.train.arm4r.data.control import control_data
 from handloom.train.arm4r.data.points import point_data
-from handloom.train.arm4r.init import take_over
-from handloom.train.arm4r.network.network import Arm4rNetwork
+from handloom.train.arm4r.network.network import FRESH_FOR_CONTROL, Arm4rNetwork
 from handloom.train.arm4r.reporting import report_of
 from handloom.train.arm4r.settings import Arm4rSettings
+from handloom.train.parts.weights import copy_weights, is_fitting, trained_names
 from handloom.train.recipe import RecipeData
 
 if TYPE_CHECKING:
     from handloom.api import Database
+
+INIT_HINT = (
+    "train both with the same model, layers, points, grid_points, skip, cameras and encoders; a control checkpoint "
+    "does not fit a network of points"
+)
 
 
 class Arm4r:
@@ -37,8 +42,20 @@ class Arm4r:
         return Arm4rNetwork(settings, facts)
 
     def load_init(self, network: nn.Module, weights: Mapping[str, Tensor], settings: Arm4rSettings) -> list[str]:
-        """Weights of the stage before; see `take_over`."""
-        return take_over(network, weights, settings.stage)
+        """Weights of the stage before; returns the names that keep their initial values, sorted.
+
+        Stage 2 takes all of stage 1. Stage 3 takes all but `proprio_encoder`, `action_encoder` and `action_decoder`, as
+        the released code does; from a checkpoint of stage 3 with the same robot it takes these, too.
+
+        Raises:
+            ConfigError: the checkpoint is of another network.
+        """
+        wanted, given = (trained_names(names, network) for names in (network.state_dict(), weights))
+        fresh = {name for name in wanted if name.startswith(FRESH_FOR_CONTROL)}
+        if settings.stage == "control" and not is_fitting(network, weights, fresh):
+            wanted -= fresh
+            given = {name for name in given if not name.startswith(FRESH_FOR_CONTROL)}
+        return copy_weights(network, weights, wanted, INIT_HINT, given - wanted)
 
     def variants(self, settings: Arm4rSettings) -> dict[str, Arm4rSettings]:
         """With `init`: from scratch beside it. With our skip path: the paper's network beside it."""

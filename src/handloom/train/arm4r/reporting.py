@@ -1,4 +1,4 @@
-"""What the report of `arm4r` shows besides the curves."""
+"""The recipe's part of a report of `arm4r`: examples, roll-outs, errors of control and notes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from handloom.train.arm4r.data.points import PointData
 from handloom.train.arm4r.data.shown import frame_pixels
 from handloom.train.arm4r.network.network import Arm4rNetwork
 from handloom.train.arm4r.settings import Arm4rSettings
-from handloom.train.parts.rates import slower_note
+from handloom.train.parts.table_checks import evenly, slower_note
 from handloom.train.recipe import RecipeData
+
+MEASURED_WINDOWS = 64
+COMPARED = ("network", "zero motion", "constant velocity")
 
 
 @torch.no_grad()
 def roll_out(network: Arm4rNetwork, batch: Mapping[str, Any], given: int) -> Tensor:
-    """(B, T + 1, N, 3) places: the first `given` steps are the true ones, the rest predicted step by step, each from
-    the predictions before it (stages 1 and 2). Pictures of later steps are the last given one.
+    """(B, T + 1, N, 3) places, stages 1 and 2: the first `given` steps are true, each later one is predicted from the
+    predictions before it. Images of later steps are the last given one.
 
     A point that is not known at the last given step stays NaN.
     """
@@ -49,15 +52,15 @@ def one_step(network: Arm4rNetwork, batch: Mapping[str, Any]) -> Tensor:
     return torch.cat([points[:, :1], points[:, :-1] + change], dim=1)
 
 
-def steady(points: Tensor, given: int) -> Tensor:
-    """(B, T + 1, N, 3): constant velocity from the last two given steps."""
+def constant_velocity(points: Tensor, given: int) -> Tensor:
+    """(B, T + 1, N, 3) places: the first `given` steps, then constant velocity from the last two of them."""
     last, before = points[:, given - 1], points[:, given - 2]
     ahead = torch.arange(1, points.shape[1] - given + 1, device=points.device)[:, None, None]
     return torch.cat([points[:, :given], last[:, None] + ahead * (last - before)[:, None]], dim=1)
 
 
 def notes_of(settings: Arm4rSettings, facts: Mapping[str, Any]) -> list[str]:
-    """One sentence for each choice, the paper's first."""
+    """One sentence for each choice of the run, the paper's choices first."""
     width, layers, heads = settings.transformer()
     notes = [
         f"The paper's: three tokens a step (instruction, state, action), {settings.context} steps, a causal "
@@ -75,30 +78,30 @@ def notes_of(settings: Arm4rSettings, facts: Mapping[str, Any]) -> list[str]:
 
 
 def _inputs(settings: Arm4rSettings) -> list[str]:
-    pictures = {
-        "hub": f"The pictures' encoder is {settings.image_model}, frozen (the paper's: CrossMAE ViT-B/16).",
-        "small": "Ours: a small picture encoder, trained with the model, takes the place of the frozen CrossMAE ViT.",
-        "none": "Ours: the network sees no pictures.",
+    images = {
+        "hub": f"The images' encoder is {settings.image_model}, frozen (the paper's: CrossMAE ViT-B/16).",
+        "small": "Ours: a small image encoder, trained with the model, replaces the frozen CrossMAE ViT.",
+        "none": "Ours: the network uses no images.",
     }
     words = {
         "hub": f"The text encoder is {settings.text_model}, frozen (the paper's: OpenCLIP ViT-B-32).",
-        "small": "Ours: a small text encoder, trained with the model, takes the place of CLIP's.",
+        "small": "Ours: a small text encoder, trained with the model, replaces CLIP's.",
     }
-    return [pictures[settings.image_encoder], words[settings.text_encoder]]
+    return [images[settings.image_encoder], words[settings.text_encoder]]
 
 
 def _points(settings: Arm4rSettings, facts: Mapping[str, Any]) -> list[str]:
     rate = "the table's own rate" if settings.rate_hz is None else f"{settings.rate_hz:g} Hz"
-    notes = [f"Steps come at {rate}; ARM4R's own at 20 Hz."]
+    notes = [f"Steps come at {rate}; ARM4R's come at 20 Hz."]
     if settings.points == "selected":
-        notes.append(f"Ours: {settings.num_selected} points on hands and on what moves near them, not the grid.")
+        notes.append(f"Ours: {settings.num_selected} points on hands and on things that move near them, not the grid.")
     elif settings.grid_points != 36:
         side = settings.grid_points
         notes.append(f"Ours: a regular sub-grid of {side} x {side} points, not 36 x 36.")
     if settings.frame == "world":
         notes.append(
-            "Ours: points are in metres in the camera frame of the window's first step, so that the camera's own "
-            "motion is taken out; these numbers do not compare with those of the camera frame."
+            "Ours: points are in metres in the camera frame of the window's first step, which removes the camera's "
+            "motion; these numbers do not compare with those of the camera frame."
         )
     if settings.skip != "none":
         around = " and of the mean deltas around it" if settings.skip == "neighbours" else ""
@@ -122,7 +125,7 @@ def _points(settings: Arm4rSettings, facts: Mapping[str, Any]) -> list[str]:
     notes += slower_note(counts)
     notes.append(
         "Unknown places (hidden points, points without depth) are masked number by number and enter the network as 0; "
-        "`unknown_inputs` is their share. The paper's tracker guesses on instead."
+        "`unknown_inputs` is their share. The paper's tracker gives a guess for them instead."
     )
     return notes
 
@@ -133,20 +136,16 @@ def _control(settings: Arm4rSettings, facts: Mapping[str, Any]) -> list[str]:
         form = f"State: xyz, two columns of the rotation, gripper (the paper's ten); Euler angles turn {turned}."
     else:
         form = (
-            f"Ours: these robots' states hold no pose, so that their own {facts['proprio_dim']} numbers take the place "
-            "of the paper's ten."
+            f"Ours: these robots' states hold no pose, so that their own {facts['proprio_dim']} numbers replace the "
+            "paper's ten."
         )
     target = "the recorded actions" if facts.get("target") == "action" else "the states that follow"
     return [
         form,
         f"Targets are {target}, {settings.predicted_steps()} steps ahead, each minus the state of the step that "
-        "predicts; that gripper and rotation are deltas too is UNVERIFIED in the paper.",
-        f"Held out are whole episodes. Noise of {settings.proprio_noise:g} on the states while training.",
+        "predicts; whether gripper and rotation are deltas in the paper, too, is not known.",
+        f"Whole episodes are held out. States have noise of {settings.proprio_noise:g} while training.",
     ]
-
-
-MEASURED_WINDOWS = 64
-COMPARED = ("network", "zero motion", "constant velocity")
 
 
 def report_of(network: Arm4rNetwork, data: RecipeData, settings: Arm4rSettings) -> dict[str, Any]:
@@ -163,37 +162,37 @@ def report_of(network: Arm4rNetwork, data: RecipeData, settings: Arm4rSettings) 
 
 
 def roll_out_numbers(network: Arm4rNetwork, data: RecipeData, settings: Arm4rSettings) -> dict[str, float]:
-    """Mean distance from the true place after the last step of free-running roll-outs over held-out windows, pixels at
-    912 x 512 (camera frame) or metres (world frame): the network, zero motion and constant velocity, same points."""
+    """Mean distance from the true place after the last step of free-running roll-outs over held-out windows, in pixels
+    at 912 x 512 (`frame` camera) or metres (world): network, zero motion and constant velocity over the same points."""
     given = settings.context // 2
     unit = "m" if settings.frame == "world" else "px"
     sums, count = dict.fromkeys(COMPARED, 0.0), 0
     for batch in measured_batches(network, data):
         true = batch["points"].float()
         still = true[:, given - 1 : given].expand_as(true)
-        found = dict(zip(COMPARED, (roll_out(network, batch, given), still, steady(true, given)), strict=True))
-        apart = {name: _apart(places[:, -1], true[:, -1], unit) for name, places in found.items()}
-        known = torch.stack([distance.isfinite() for distance in apart.values()]).all(0)
+        guesses = (roll_out(network, batch, given), still, constant_velocity(true, given))
+        distances = [_distance(guess[:, -1], true[:, -1], unit) for guess in guesses]
+        known = torch.stack(distances).isfinite().all(0)
         count += int(known.sum())
-        sums = {name: sums[name] + float(apart[name][known].sum()) for name in COMPARED}
+        sums = {n: sums[n] + float(distance[known].sum()) for n, distance in zip(COMPARED, distances, strict=True)}
     steps = settings.context + 1 - given
     return {f"roll-out, {steps} steps, {name} ({unit})": sums[name] / count for name in COMPARED if count}
 
 
 def examples_of(network: Arm4rNetwork, data: PointData, settings: Arm4rSettings) -> list[Example]:
-    """Roll-outs over windows of different clips, as far as there are different ones."""
+    """Roll-outs over held-out windows, evenly chosen."""
     given = settings.context // 2
     out = []
-    for index in spread(len(data.shown), settings.num_examples):
+    for index in evenly(len(data.shown), settings.num_examples):
         sample = data.shown[index]
         batch = collated([sample], network)
         free = roll_out(network, batch, given)[0].cpu().numpy()
         forced = one_step(network, batch)[0].cpu().numpy()
         true = np.asarray(sample["points"], np.float32)
         px = {name: frame_pixels(p, sample, settings.frame) for name, p in (("true", true), ("free", free))}
-        size_px = _median_apart(frame_pixels(forced, sample, settings.frame), px["true"])
+        size_px = _median_distance(frame_pixels(forced, sample, settings.frame), px["true"])
         px["free"][: given - 1] = np.nan
-        seen = "" if sample["has_frame"] else "; no picture is stored"
+        seen = "" if sample["has_frame"] else "; no image is stored"
         title = (
             f"free-running: steps 1 to {given} are given, the {len(true) - given} after them are predicted from "
             f"predictions; teacher-forced one-step error {size_px:.2f} px (median){seen}"
@@ -206,7 +205,8 @@ def examples_of(network: Arm4rNetwork, data: PointData, settings: Arm4rSettings)
 def control_errors(
     network: Arm4rNetwork, data: RecipeData, settings: Arm4rSettings
 ) -> tuple[np.ndarray, Sequence[str], Sequence[str]]:
-    """(D, 3) mean absolute error of the first predicted step for every number of the state, in its own unit."""
+    """(D, 3) mean absolute error of the first predicted step for every number of the state, in its own unit, with the
+    labels of its rows and columns; NaN where no target is known."""
     network.eval()
     total, count = np.zeros((len(COMPARED), data.facts["action_dim"])), np.zeros(data.facts["action_dim"])
     for batch in measured_batches(network, data):
@@ -224,14 +224,9 @@ def control_errors(
 
 def measured_batches(network: Arm4rNetwork, data: RecipeData) -> Iterator[dict[str, Any]]:
     """The held-out windows that the report measures, in batches of 16."""
-    picked = spread(len(data.held_out), MEASURED_WINDOWS)
+    picked = evenly(len(data.held_out), MEASURED_WINDOWS)
     for start in range(0, len(picked), 16):
         yield collated([data.held_out[index] for index in picked[start : start + 16]], network)
-
-
-def spread(length: int, wanted: int) -> list[int]:
-    """At most `wanted` indices of a sequence, evenly spread, none twice."""
-    return sorted({int(index) for index in np.linspace(0, length - 1, min(length, wanted))})
 
 
 def collated(samples: Sequence[Mapping[str, Any]], network: Arm4rNetwork) -> dict[str, Any]:
@@ -245,14 +240,15 @@ def collated(samples: Sequence[Mapping[str, Any]], network: Arm4rNetwork) -> dic
     return out
 
 
-def _apart(found: Tensor, true: Tensor, unit: str) -> Tensor:
+def _distance(found: Tensor, true: Tensor, unit: str) -> Tensor:
     """(B, N) distances in pixels of 912 x 512 or in metres."""
     if unit == "m":
         return (found - true).norm(dim=-1)
     return (found - true)[..., :2].norm(dim=-1) / PER_PX
 
 
-def _median_apart(found: np.ndarray, true: np.ndarray) -> float:
-    apart = np.linalg.norm(found - true, axis=-1)[1:]
-    known = np.isfinite(apart)
-    return float(np.median(apart[known])) if known.any() else float("nan")
+def _median_distance(found: np.ndarray, true: np.ndarray) -> float:
+    """In pixels, over all steps but the first; NaN where nothing is known."""
+    distance = np.linalg.norm(found - true, axis=-1)[1:]
+    known = np.isfinite(distance)
+    return float(np.median(distance[known])) if known.any() else float("nan")

@@ -14,19 +14,19 @@ SIZES: dict[str, tuple[int, int, int]] = {
     "vit-s": (384, 12, 6),
     "tiny": (192, 12, 3),
 }
-"""Width, layers and heads of the transformer (SPECS 1.5)."""
+"""Width, layers and heads of the transformer (the released code's model configurations)."""
 
 
 class Arm4rSettings(TrainSettings):
-    """The paper's choices by default, but for the frozen encoders, which must be named."""
+    """The paper's choices by default; the frozen encoders have no default and must be named."""
 
     stage: Literal["human", "robot_points", "control"] = "human"
     """1 `human`: next-step prediction of 3D tracks on clips of people; 2 `robot_points`: the same on clips of robots
-    (`where` chooses among them); 3 `control`: robot states and actions of `robot_episodes`."""
+    (`where` chooses clips); 3 `control`: robot states and actions of `robot_episodes`."""
     model: Literal["vit-b", "vit-l", "vit-s", "tiny"] = "vit-b"
     """Width, layers and heads of the causal transformer: 768/12/12, 1024/24/16, 384/12/6, 192/12/3."""
     layers: int | None = Field(None, ge=1, le=48)
-    """Layers, where they are to differ from the model's."""
+    """Layers, if not the model's own number."""
     context: int = Field(16, ge=2, le=256)
     """Steps of a sample; three tokens each."""
     num_pred_steps: int | None = Field(None, ge=1, le=64)
@@ -41,15 +41,16 @@ class Arm4rSettings(TrainSettings):
     points: Literal["grid", "selected"] = "grid"
     """`grid`: a grid (the paper's). `selected` (ours): the points on hands and what moves near."""
     track_grid: Literal["nearest", "first"] = "nearest"
-    """`grid`: `first` is that of the clip's first frame (the paper's); `nearest` (ours) the one of which most points
-    are seen in all of a window: the first one leaves the picture."""
+    """`grid`: `first` takes the grid of the clip's first frame (the paper's), which leaves the image as the camera
+    turns; `nearest` (ours) the grid of which most points are visible throughout the window."""
     grid_points: int = Field(36, ge=2, le=200)
     """`grid`: points per side that are used; a number that divides the table's grid."""
     num_selected: int = Field(96, ge=3)
-    """`selected`: slots; a third each for the left hand, the right hand and moving things, the rest stays empty."""
+    """`selected`: slots for points, a third each for the left hand, the right hand and moving things; slots may stay
+    empty."""
     frame: Literal["camera", "world"] = "camera"
-    """`camera`: (u, v, z) of every frame's own camera (the paper's). `world` (ours): metres in the camera frame of the
-    window's first step, so that the camera's own motion is taken out; needs poses in metres."""
+    """`camera`: (u, v, z) in the camera of each frame (the paper's). `world` (ours): metres in the camera frame of the
+    window's first step, which removes the camera's motion; needs poses in metres."""
     depth: Literal["needed", "none"] = "needed"
     """`needed`: clips without any depth are left out and counted. `none`: z is masked everywhere."""
     skip: Literal["none", "deltas", "neighbours"] = "none"
@@ -62,29 +63,29 @@ class Arm4rSettings(TrainSettings):
     reported number stay in the paper's units."""
 
     augment: bool = True
-    """Random resized crop (0.65 to 1, no flip), contrast and brightness of the training pictures; targets stay."""
+    """Random resized crop (0.65 to 1, no flip), contrast and brightness of the training images; targets stay."""
     point_dropout: float = Field(0.0, ge=0, lt=1)
-    """Ours, stages 1 and 2: largest share of a sample's points that is hidden from the network while training (a share
-    drawn for each sample); they stay among the targets."""
+    """Ours, stages 1 and 2: largest share of a sample's points that is hidden from the network while training (the
+    share is drawn for each sample); they remain targets."""
     proprio_noise: float = Field(0.005, ge=0)
     """`control`: deviation of Gaussian noise on the normalised state while training."""
     cameras: tuple[str, ...] = ()
     """`control`: the robot's cameras; by default the first `num_cameras` of the episodes."""
     num_cameras: int = Field(2, ge=1, le=8)
-    """Pictures per step that are pooled apart; a clip with one camera gives the same one to each (the paper's way)."""
+    """Images per step, each pooled on its own; a clip with one camera gives each the same image (as in the paper)."""
     euler: Literal["auto", "XYZ", "xyz"] = "auto"
-    """`control`: how a state's Euler angles turn: `XYZ` about the moving axes (the paper's data), `xyz` about the fixed
-    ones (CALVIN's); `auto` goes by the episodes' source."""
+    """`control`: the axes of a state's Euler angles: `XYZ` the moving ones (the paper's data), `xyz` the fixed ones
+    (CALVIN's); `auto` decides by the episodes' source."""
     control_target: Literal["auto", "action", "next_state"] = "auto"
-    """`control`: what is predicted: the recorded action where it has the state's form (`action`), or the states that
-    follow (`next_state`); `auto` takes the action where its names are the state's."""
+    """`control`: the target: the recorded actions, which must have the state's form (`action`), or the states that
+    follow (`next_state`); `auto` takes actions whose names are the state's."""
 
     image_encoder: Literal["hub", "small", "none"] = "hub"
-    """`hub`: a frozen ViT from the hub, a folder or S3; `small`: handloom's own, trained along; `none`: no pictures."""
+    """`hub`: a frozen ViT from the hub, a folder or S3; `small`: handloom's own, trained; `none`: no images."""
     image_model: str = ""
-    """`hub`: id, folder or s3:// URI of the picture encoder."""
+    """`hub`: id, folder or s3:// URI of the image encoder."""
     image_size: int = Field(224, ge=16, le=1024)
-    """Pictures are resized to this square."""
+    """Images are resized to this square."""
     text_encoder: Literal["hub", "small"] = "hub"
     """`hub`: a frozen CLIP text encoder; `small`: handloom's own."""
     text_model: str = ""

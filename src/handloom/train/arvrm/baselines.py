@@ -1,4 +1,4 @@
-"""What a prediction is compared with: no motion and constant velocity, from the last known values."""
+"""The baselines that predictions are compared with: zero motion and constant velocity, from the last known values."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Past:
-    """What is known before each step; tensors are (B, T, ...), entry t about the steps up to and including t.
+    """What is known at each step; tensors are (B, T, ...), entry t is about the steps up to and including t.
 
-    last: last known value, NaN where none. velocity: change per step between the last two known values, NaN where there
-    are fewer. age: steps since the last known value (0: known at t).
+    last: last known value, NaN where there is none. velocity: change per step between the last two known values, NaN
+    where there are fewer. age: steps since the last known value (0: known at t).
     """
 
     last: Tensor
@@ -27,7 +27,7 @@ class Past:
 
     @property
     def constant_velocity(self) -> Tensor:
-        """The value at t + 1 if all goes on as it went; no motion where the velocity is not known."""
+        """The value at t + 1 if the velocity stays; no motion where it is not known."""
         return self.last + torch.nan_to_num(self.velocity) * (self.age + 1)
 
 
@@ -47,7 +47,7 @@ def past_of(values: Tensor) -> Past:
 
 
 def error_sums(predicted: Tensor, true: Tensor, before: Past, scale: Tensor | None = None) -> dict[str, Tensor]:
-    """`{name: (sum, count)}` in float64 over elements that are known and were known before: the same for all names.
+    """`{name: (sum, count)}` in float64, all over the same elements: those known now and at least once before.
 
     error, zero_motion, constant_velocity: squared errors; with `_l1` absolute ones; with `_px` absolute ones times
     `scale` where it is above zero. All arguments (B, T, ...).

@@ -1,4 +1,4 @@
-"""The recipe `arvrm`: hand keypoints from human clips, then robot data beside retrieved clips (arXiv 2508.07626)."""
+"""The recipe `arvrm`: hand keypoints from human clips, then robot data with retrieved clips (arXiv 2508.07626)."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from handloom.errors import ConfigError
 from handloom.train.arvrm.data.hands import hand_data
 from handloom.train.arvrm.data.robot import robot_data
-from handloom.train.arvrm.init import take_over
 from handloom.train.arvrm.network.network import HandNetwork
 from handloom.train.arvrm.network.robot_network import RobotNetwork
 from handloom.train.arvrm.reporting import report_of
 from handloom.train.arvrm.settings import ArvrmSettings
+from handloom.train.parts.weights import copy_weights, trained_names
 from handloom.train.recipe import RecipeData
 
 if TYPE_CHECKING:
     from handloom.api import Database
+
+SHARED = ("backbone.", "keypoint_encoder.", "keypoint_head.", "hand_place")
+"""Parts of the network that stage 2 takes from stage 1."""
+INIT_HINT = "give both stages the same dim, layers, latents, keypoint_dim, keypoint_layers, motion, steps and encoders"
 
 
 class Arvrm:
@@ -36,8 +41,20 @@ class Arvrm:
         return (HandNetwork if settings.stage == "pretrain" else RobotNetwork)(settings, facts)
 
     def load_init(self, network: nn.Module, weights: Mapping[str, Tensor], settings: ArvrmSettings) -> list[str]:
-        """Weights of the stage before; see `take_over`."""
-        return take_over(network, weights, settings.stage)
+        """Weights of the stage before; returns the names that keep their initial values, sorted.
+
+        Stage 2 takes `SHARED` from a checkpoint of stage 1, and everything from one of its own.
+
+        Raises:
+            ConfigError: the checkpoint is of a later stage, or of another network.
+        """
+        is_of_stage_2 = any(name.startswith("state_head.") for name in weights)
+        if settings.stage == "pretrain" and is_of_stage_2:
+            raise ConfigError("`init` is a checkpoint of stage finetune", "stage pretrain starts from one of its own")
+        wanted = trained_names(network.state_dict(), network)
+        if settings.stage == "finetune" and not is_of_stage_2:
+            wanted = {name for name in wanted if name.startswith(SHARED)}
+        return copy_weights(network, weights, wanted, INIT_HINT)
 
     def variants(self, settings: ArvrmSettings) -> dict[str, ArvrmSettings]:
         """Stage 2: with retrieval, without it, and without pre-training. Stage 1 compares with its baselines only."""

@@ -1,4 +1,4 @@
-"""What the report of `arvrm` shows besides the curves."""
+"""The recipe's part of a report of `arvrm`: examples, the learned map, numbers and notes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from handloom.schemas.hand_topology import KEYPOINT_NAMES
 from handloom.schemas.training import Example
 from handloom.train.arvrm.baselines import past_of
 from handloom.train.arvrm.data.hands import hand_windows
 from handloom.train.arvrm.network.keypoints import NUM_POINTS
 from handloom.train.arvrm.network.robot_network import COMPONENTS
 from handloom.train.arvrm.settings import ArvrmSettings
-from handloom.train.parts.rates import slower_note
+from handloom.train.parts.table_checks import evenly, slower_note
 from handloom.train.recipe import RecipeData
 from handloom.train.step import to_device
 from handloom.windows.loading.collate import collate
 
-FINGERS = ("thumb", "index", "middle", "ring", "little")
-NAMES = ("wrist", *(f"{finger} {number}" for finger in FINGERS for number in range(1, 5)))
+NAMES = tuple(name.replace("_", " ") for name in KEYPOINT_NAMES)
 HANDS = ("left", "right")
 
 
@@ -45,9 +45,9 @@ def keypoint_names() -> list[str]:
 
 
 def map_figures(m: NDArray) -> dict[str, tuple[NDArray, list[str], list[str]]]:
-    """The map (2, 42) as tables of a row for each component and hand: its weights, and how far they have gone."""
+    """The map (2, 42) as two tables with a row for each component and hand: the weights, and how they have changed."""
     rows = [f"{component}, {hand} hand" for component in COMPONENTS for hand in HANDS]
-    tables = {"map": m, "map, less what it began with (1/42)": m - 1 / NUM_POINTS}
+    tables = {"map": m, "change of the map from its start (1/42)": m - 1 / NUM_POINTS}
     return {title: (values.reshape(len(rows), -1), rows, list(NAMES)) for title, values in tables.items()}
 
 
@@ -63,35 +63,35 @@ def map_text(m: NDArray, top: int = 5) -> str:
 
 @torch.no_grad()
 def examples_of(network: Any, data: RecipeData, settings: ArvrmSettings) -> list[Example]:
-    """Held-out windows from their middle on, where the network goes on by itself, over the picture of that step."""
+    """Held-out windows, predicted freely from their middle on, over the image of that step."""
     network.eval()
     device = next(network.parameters()).device
     given = settings.steps // 2
     sized = hand_windows(data.held_out.db, settings, data.version, "held_out", image_size=None)
-    num = min(settings.num_examples, len(data.held_out))
     out = []
-    for index in np.unique(np.linspace(0, len(data.held_out) - 1, num).astype(int)):
-        sample = data.held_out[int(index)]
+    for index in evenly(len(data.held_out), settings.num_examples):
+        sample = data.held_out[index]
         batch = to_device(collate([sample]), device)
         found = roll_out(network, batch, given)
         true = sample["keypoints"][..., :2].reshape(-1, NUM_POINTS, 2)
-        frame = _frame(sized[int(index)], given - 1)
+        frame = _frame(sized[index], given - 1)
         size = np.array([frame.shape[1], frame.shape[0]], np.float32)
-        # 0 is the centre of the first pixel, of the source and of the frame
+        # 0 is the centre of the first pixel, in the source and in the frame.
         shift = 0.5 * size / sample["size"] - 0.5
         predicted = found[0, ..., :2].cpu().numpy().reshape(-1, NUM_POINTS, 2)
         shown = np.where(np.arange(len(true))[:, None, None] >= given - 1, true, np.nan)
         places = [(values * size + shift).astype(np.float32) for values in (shown, predicted)]
-        title = " ".join([f"{sample['text']}." if sample["text"] else "", *_apart(found, batch, given)])
+        title = " ".join([f"{sample['text']}." if sample["text"] else "", *_distances(found, batch, given)])
         now_s = float(sample["now_s"]) + (given - 1) / settings.rate_hz
         out.append(Example(sample["clip_id"], now_s, frame, *places, title.strip()))
     return out
 
 
 def roll_out(network: Any, batch: Mapping[str, Any], given: int) -> Tensor:
-    """(B, T, 2, 21, 3) keypoints: NaN before the last of `given` true steps, that one, and from there on what the
-    network predicts of its own predictions. Later pictures are the last given one; a hand that was not seen until then
-    stays unknown."""
+    """(B, T, 2, 21, 3) keypoints: the last of the `given` true steps, then predictions from predictions; NaN before it.
+
+    Later images are the last given one. A keypoint that is not known in the given steps stays unknown.
+    """
     keypoints = batch["keypoints"].clone()
     known = past_of(keypoints[:, :given]).last[:, -1].isfinite()
     keypoints[:, given:] = torch.nan
@@ -101,14 +101,15 @@ def roll_out(network: Any, batch: Mapping[str, Any], given: int) -> Tensor:
             batch[name] = batch[name].clone()
             batch[name][:, given:] = batch[name][:, given - 1 : given]
     for step in range(given, keypoints.shape[1]):
-        predicted, _ = network.predict(batch | {"keypoints": keypoints})
+        predicted, _ = network.predict_keypoints(batch | {"keypoints": keypoints})
         keypoints[:, step] = torch.where(known, predicted[:, step - 1].to(keypoints), torch.nan)
     keypoints[:, : given - 1] = torch.nan
     return keypoints
 
 
-def _apart(found: Tensor, batch: Mapping[str, Any], given: int) -> list[str]:
-    """A sentence: mean distance from the truth at the last step, pixels of the source, beside both baselines."""
+def _distances(found: Tensor, batch: Mapping[str, Any], given: int) -> list[str]:
+    """A sentence with the mean distance from the truth at the last step, in pixels of the source, and the baselines';
+    none where nothing can be compared."""
     true = batch["keypoints"]
     past = past_of(true[:, :given])
     last, velocity = past.last[:, -1], torch.nan_to_num(past.velocity[:, -1])
@@ -119,16 +120,16 @@ def _apart(found: Tensor, batch: Mapping[str, Any], given: int) -> list[str]:
         "at constant velocity": last + velocity * (past.age[:, -1] + num),
     }
     size = batch["size"][:, None, None]
-    apart = {name: ((guess - true[:, -1])[..., :2] * size).norm(dim=-1) for name, guess in guesses.items()}
-    fair = torch.stack(list(apart.values())).isfinite().all(0)
-    if not fair.any():
+    distances = {name: ((guess - true[:, -1])[..., :2] * size).norm(dim=-1) for name, guess in guesses.items()}
+    known = torch.stack(list(distances.values())).isfinite().all(0)
+    if not known.any():
         return []
-    off, *others = (f"{values[fair].mean():.0f} px {name}" for name, values in apart.items())
-    return [f"After {num} steps by itself {off} ({', '.join(others)})."]
+    off, *others = (f"{values[known].mean():.0f} px {name}" for name, values in distances.items())
+    return [f"After {num} predicted steps {off} ({', '.join(others)})."]
 
 
 def _frame(sample: Mapping[str, Any], step: int) -> NDArray[np.uint8]:
-    """The picture of a step as it is stored; grey, in the source's proportions, where there is none."""
+    """The stored image of a step; grey, in the source's proportions, where there is none."""
     if "images" in sample and sample["images_valid"][step]:
         return sample["images"][step]
     width, height = (int(number) for number in sample["size"])
@@ -136,22 +137,22 @@ def _frame(sample: Mapping[str, Any], step: int) -> NDArray[np.uint8]:
 
 
 def notes_of(network: Any, facts: Mapping[str, Any], settings: ArvrmSettings) -> list[str]:
-    """Sentences that say what is the paper's and what is ours in this run."""
+    """Sentences about what is the paper's and what is ours in this run."""
     counts = facts.get("counts", {})
     notes = [
-        "The paper's: next-step regression by mean squared error, a causal GPT-2 over words, pictures and keypoints, "
+        "The paper's: next-step regression by mean squared error, a causal GPT-2 over words, images and keypoints, "
         "keypoints as image-space x, y with root-relative depth.",
-        f"Ours: {settings.steps} steps at {settings.rate_hz:.3g} per second (the paper's rate is not known); places of "
-        "tokens told by step and kind.",
+        f"Ours: {settings.steps} steps at {settings.rate_hz:.3g} per second (the paper's rate is not known); a token's "
+        "position is the sum of a vector of its step and one of its kind.",
         network.backbone.words.note,
     ]
-    notes.append("No pictures were used." if network.backbone.eyes is None else network.backbone.eyes.encoder.note)
+    notes.append("No images were used." if network.backbone.eyes is None else network.backbone.eyes.encoder.note)
     for name, text in {
-        "residual": "the head predicts the difference to the last known value",
-        "standardise": "inputs and outputs scaled by the training windows' spread",
-        "motion": "keypoint tokens also hold motion and place relative to the wrist",
-        "mirror": f"a share of {settings.mirror:g} of the training samples mirrored",
-        "jitter": f"training keypoints shifted by {settings.jitter:g} of the picture",
+        "residual": "the head predicts the difference from the last known value",
+        "standardise": "inputs and outputs are scaled by the training windows' mean and deviation",
+        "motion": "keypoint tokens also hold motion and position relative to the wrist",
+        "mirror": f"a share of {settings.mirror:g} of the training samples is mirrored",
+        "jitter": f"training keypoints are shifted by {settings.jitter:g} of the image",
     }.items():
         if getattr(settings, name):
             notes.append(f"Ours ({name}): {text}.")
@@ -164,7 +165,7 @@ def notes_of(network: Any, facts: Mapping[str, Any], settings: ArvrmSettings) ->
     notes.append(
         "With `init`, the keypoint encoder and head are frozen, as in the paper."
         if settings.init
-        else "Without `init` nothing is pre-trained, so the keypoint encoder and head are trained along (ours)."
+        else "Without `init` nothing is pre-trained, so the keypoint encoder and head are trained, too (ours)."
     )
     if network.map is not None:
         notes.append(
@@ -173,9 +174,9 @@ def notes_of(network: Any, facts: Mapping[str, Any], settings: ArvrmSettings) ->
         )
         m = network.map.m.detach().cpu().numpy()
         which = "" if settings.init else ", without `init`"
-        notes.append(f"Largest weights of the map{which} (all began with {1 / NUM_POINTS:.3f}): {map_text(m)}.")
+        notes.append(f"Largest weights of the map{which} (all started at {1 / NUM_POINTS:.3f}): {map_text(m)}.")
         if counts.get("clips_of_robots"):
             notes.append(f"{counts['clips_of_robots']} clips with hands are the robots' own and were not retrieved.")
         if not settings.init and "small" in (settings.text_encoder, settings.image_encoder):
-            notes.append("Without `init`, small encoders that nobody trained chose the clips.")
+            notes.append("Without `init`, untrained small encoders chose the clips.")
     return notes

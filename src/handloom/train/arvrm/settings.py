@@ -10,7 +10,7 @@ from handloom.schemas.training import TrainSettings
 
 
 class ArvrmSettings(TrainSettings):
-    """The paper's choices by default, where it makes one; docs/arvrm.md says what is the paper's, ours, or unknown."""
+    """The paper's choices by default, where it gives them; docs/arvrm.md says what is the paper's, ours, or unknown."""
 
     stage: Literal["pretrain", "finetune"] = "pretrain"
     """1 `pretrain`: next hand keypoints of human clips. 2 `finetune`: next states of robot episodes, with human clips
@@ -25,7 +25,7 @@ class ArvrmSettings(TrainSettings):
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout in the transformer, while training."""
     latents: int = Field(9, ge=1)
-    """Latents that the Perceiver resampler makes of a picture's patches."""
+    """Latents that the Perceiver resampler makes of an image's patches."""
     resampler_depth: int = Field(3, ge=1)
     """Layers of the resampler."""
     resampler_heads: int = Field(4, ge=1)
@@ -40,54 +40,54 @@ class ArvrmSettings(TrainSettings):
     steps: int = Field(10, ge=3, le=256)
     """Steps of a sample."""
     rate_hz: float = Field(10 / 3, gt=0)
-    """Steps per second (about 10 frames in 3 s, as deduced in SPECS 2.1; the paper's rate is not known)."""
+    """Steps per second. The paper gives no rate; 10 frames in 3 s is an estimate from its 8 M frames of 800 K clips."""
     phases: int = Field(1, ge=1, le=30)
-    """Windows start at this many places per step: rate_hz times phases should not be above the table's own rate."""
+    """Windows may start at this many times per step; rate_hz times phases must not exceed the table's frame rate."""
     stride: int = Field(1, ge=1)
-    """Places between the starts of consecutive windows of a clip."""
+    """Distance between the starts of consecutive windows of a clip, in units of 1 / (rate_hz phases) s."""
 
     residual: bool = False
-    """Ours: the head predicts the difference to each number's last known value. Off: the value itself (the paper's)."""
+    """Ours: the head predicts the difference from each number's last known value. Off: the value itself."""
     standardise: bool = False
     """Ours: the network's inputs and outputs are scaled by the training windows' mean and deviation. The loss and every
     reported number stay in the paper's units."""
     motion: bool = False
-    """Ours: a keypoint's token also holds its place relative to its wrist and its motion since the step before."""
+    """Ours: a keypoint's token also holds its position relative to its wrist and its motion since the step before."""
     mirror: float = Field(0.0, ge=0, le=1)
-    """Ours: share of the training samples that are mirrored: picture, both hands, and the words left and right."""
+    """Ours: share of the training samples that are mirrored: image, both hands, and the words left and right."""
     jitter: float = Field(0.0, ge=0, lt=0.5)
-    """Ours: deviation of a random shift of a training sample's keypoints, in parts of the picture (which stays)."""
+    """Ours: deviation of a random shift of a training sample's keypoints, in parts of the image (which stays)."""
 
     image_encoder: Literal["hub", "small", "none"] = "hub"
-    """`hub`: a frozen MAE ViT from the hub, a folder or S3; `small`: handloom's own, trained; `none`: no pictures."""
+    """`hub`: a frozen MAE ViT from the hub, a folder or S3; `small`: handloom's own, trained; `none`: no images."""
     image_model: str = ""
-    """`hub`: id, folder or s3:// URI of the picture encoder, facebook/vit-mae-base for the paper's."""
+    """`hub`: id, folder or s3:// URI of the image encoder, facebook/vit-mae-base for the paper's."""
     image_size: int = Field(224, ge=16, le=1024)
-    """Pictures are resized to this square."""
+    """Images are resized to this square."""
     image_width: int = Field(64, ge=8)
-    """`small`: width of the picture encoder."""
+    """`small`: width of the image encoder."""
     text_encoder: Literal["hub", "small"] = "hub"
-    """`hub`: a frozen CLIP text encoder; `small`: handloom's own, trained along."""
+    """`hub`: a frozen CLIP text encoder; `small`: handloom's own, trained with the network."""
     text_model: str = ""
     """`hub`: id, folder or s3:// URI of the text encoder, openai/clip-vit-base-patch32 for the paper's."""
 
     retrieval: bool = True
     """`finetune`: retrieve human clips for every episode, learn the map, and train on them as replay."""
     topk: int = Field(10, ge=1, le=1000)
-    """`finetune`: J, how many human clips are retrieved for an episode."""
+    """`finetune`: J, the number of human clips that are retrieved for an episode."""
     human_where: str = ""
-    """`finetune`: SQL filter on the human clips; empty: all with hands. The episodes' own videos never count."""
+    """`finetune`: SQL filter on the human clips; empty: all with hands. Videos of the episodes are never retrieved."""
     human_version: int | None = Field(None, ge=1)
-    """`finetune`: version of the clips that are retrieved from, by default the newest; `version` is the episodes'. Name
-    it where extraction goes on while this trains: a job that resumes retrieves again."""
+    """`finetune`: version of the human clips, by default the newest (`version` is the episodes'). Set it if extraction
+    goes on meanwhile: a job that resumes retrieves again."""
     alpha: float = Field(0.5, ge=0, le=1)
-    """`finetune`: share of the robot's own feature in f* = (1 - alpha) m f_k + alpha f_s. Ours; its own: unknown."""
+    """`finetune`: share of the robot's own feature in f* = (1 - alpha) m f_k + alpha f_s. Ours; not in the paper."""
     beta: float = Field(1.0, ge=0)
-    """`finetune`: weight of L_AR. Ours; the paper's: not known."""
+    """`finetune`: weight of L_AR. Ours; not in the paper."""
     replay: float = Field(0.1, ge=0)
     """`finetune`: weight of the keypoint loss on one of the retrieved clips. Ours."""
     camera: str = ""
-    """`finetune`: the robot's camera that is looked through; by default the first."""
+    """`finetune`: the robot's camera whose images are used; by default the first."""
 
     num_examples: int = Field(4, ge=0)
     """Held-out windows that the report draws."""

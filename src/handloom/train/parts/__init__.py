@@ -1,1 +1,1 @@
-"""Pieces that several recipes are made of: transformers, poolings, perceptrons, encoders of pictures and text."""
+"""Parts of recipes: transformers, poolings, perceptrons, encoders of images and text, and what they ask of a table."""

@@ -1,6 +1,6 @@
-"""A causal transformer of GPT-2's kind that takes embeddings: pre-norm, biases, dropout; positions are the caller's.
+"""A causal transformer like GPT-2's that takes embeddings with their positions: norms first, biases, dropout.
 
-Source: Radford et al., Language Models are Unsupervised Multitask Learners (2019); AR-VRM's sizes: SPECS 2.2.
+Source: Radford et al., Language Models are Unsupervised Multitask Learners (2019).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class GptBlock(nn.Module):
-    """Causal self-attention and a ReLU perceptron, each behind a layer norm and added to its input."""
+    """Causal self-attention and a ReLU perceptron, each after a layer norm and added to its input."""
 
     def __init__(self, dim: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -28,9 +28,10 @@ class GptBlock(nn.Module):
 
 
 class Gpt(nn.Module):
-    """(B, L, dim) tokens, positions already added, to (B, L, dim); each token sees itself and those before it.
+    """(B, L, dim) tokens, positions already added, to (B, L, dim); each token attends to itself and those before it.
 
-    Weights start normal with 0.02, those that add to the stream smaller with the depth, as GPT-2's.
+    Weights are initialised as GPT-2's: normal with deviation 0.02, those that add to the residual stream smaller with
+    the depth.
     """
 
     def __init__(self, dim: int, layers: int, heads: int, hidden: int | None = None, dropout: float = 0.1) -> None:

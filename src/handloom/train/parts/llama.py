@@ -1,6 +1,6 @@
-"""A causal transformer of LLaMA's kind: RMS norms before each part, rotary positions, gated feed-forward, no biases.
+"""A causal transformer like LLaMA's: RMS norms before each part, rotary positions, gated feed-forward, no biases.
 
-Sources: Touvron et al., LLaMA (2023); Su et al., RoFormer (2021); Shazeer, GLU variants (2020). Sizes: SPECS 1.5.
+Sources: Touvron et al., LLaMA (2023); Su et al., RoFormer (2021); Shazeer, GLU Variants Improve Transformer (2020).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def rotary_table(length: int, head_dim: int, base: float = 10_000.0, device: tor
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn each neighbouring pair of numbers of (B, heads, L, head_dim) by its position's angle."""
+    """Rotate each pair of neighbouring numbers of (B, heads, L, head_dim) by the angle of its position."""
     pairs = x.float().unflatten(-1, (-1, 2))
     cos, sin = table[..., 0], table[..., 1]
     even = pairs[..., 0] * cos - pairs[..., 1] * sin
@@ -67,8 +67,10 @@ class Block(nn.Module):
 
 
 class Llama(nn.Module):
-    """(B, L, dim) tokens to (B, L, dim), each position seeing itself and what is before it. Takes embeddings: there is
-    no vocabulary. Weights start normal with 0.02, those that add to the stream smaller with the depth."""
+    """(B, L, dim) embeddings to (B, L, dim); each position attends to itself and to those before it. No vocabulary.
+
+    Weights are initialised normal with deviation 0.02, those that add to the residual stream smaller with the depth.
+    """
 
     def __init__(self, dim: int, layers: int, heads: int, multiple_of: int = 256, eps: float = 1e-5) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Perceptrons: the encoder of a vector, and the head that reads a vector from a token."""
+"""Perceptrons: the encoder of a vector, and the head that turns a token into numbers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 
 class Mlp(nn.Module):
-    """(..., num_in) to (..., num_out): linear, GELU, linear. The hidden layer is as wide as the input by default, which
-    is what ARM4R's encoders take over from timm's `Mlp` (SPECS 1.5)."""
+    """(..., num_in) to (..., num_out): linear, GELU, linear. The hidden layer is as wide as the input by default, as in
+    ARM4R's encoders (timm's `Mlp`)."""
 
     def __init__(self, num_in: int, num_out: int, hidden: int | None = None) -> None:
         super().__init__()
@@ -23,8 +23,8 @@ class Mlp(nn.Module):
 class MlpHead(Mlp):
     """(..., dim) tokens to (..., num_out) through `hidden` units (ARM4R: 128).
 
-    The last layer starts a hundred times smaller than usual: a new network then predicts almost nothing, which for
-    deltas is the zero-motion baseline, and not noise of the size of the activations (ours).
+    The last layer starts a hundred times smaller than usual (ours): a new network then predicts deltas near zero, the
+    zero-motion baseline, and not noise of the size of the activations.
     """
 
     def __init__(self, dim: int, num_out: int, hidden: int = 128) -> None:

@@ -1,6 +1,6 @@
-"""The boxes of an MP4 or QuickTime file, walked by their headers: nothing of the pictures is read.
+"""The boxes of an MP4 or QuickTime file, found by their headers; no image data is read.
 
-Files come from anywhere: sizes are checked against what holds them, and every walk has an end (`MAX_BOXES`,
+Files come from anywhere: sizes are checked against the box around, and every search is bounded (`MAX_BOXES`,
 `MAX_DEPTH`, `MAX_BYTES`).
 
 Source: ISO/IEC 14496-12, 4.2 (boxes); Apple, QuickTime File Format, metadata (`keys`, `ilst`).
@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-MAX_BOXES = 2000  # of one file; an hour of GoPro video has 80 on the way to its metadata
+MAX_BOXES = 2000  # read of one file; an hour of GoPro video has 80 up to its metadata
 MAX_DEPTH = 6
 MAX_BYTES = 1 << 20  # of one box that is read whole: GoPro's settings have 25 kB
-FIRST = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # what such files begin with
+FIRST = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # the kinds of a file's first box
 _INTEGERS = {21: True, 65: True, 66: True, 67: True, 74: True, 22: False, 75: False, 76: False, 77: False, 78: False}
 _FLOATS = {23: ">f", 24: ">d"}
 
@@ -33,24 +33,24 @@ class Box:
 
 
 class Boxes:
-    """Reads a file's boxes. `read` and `children` go on from any box."""
+    """Reads a file's boxes: `top` first, then `children` and `read` of any box."""
 
     def __init__(self, file: BinaryIO, num_bytes: int) -> None:
         self._file, self._num_bytes, self._left = file, num_bytes, MAX_BOXES
 
     def top(self) -> Iterator[Box]:
-        """The file's own boxes; none where it is no such file."""
+        """The boxes at the top; none where the file is no MP4 or QuickTime file."""
         self._file.seek(0)
         if self._file.read(8)[4:8] in FIRST:
             yield from self._between(0, self._num_bytes, 0)
 
     def children(self, box: Box, skip: int = 0) -> Iterator[Box]:
-        """The boxes in a box, behind its first `skip` bytes."""
+        """The boxes in a box, after its first `skip` bytes."""
         if box.depth < MAX_DEPTH:
             yield from self._between(box.start + skip, box.end, box.depth + 1)
 
     def read(self, box: Box) -> bytes:
-        """Its content, the first MiB of it."""
+        """Its content, at most the first `MAX_BYTES`."""
         self._file.seek(box.start)
         return self._file.read(min(box.end - box.start, MAX_BYTES))
 
@@ -74,7 +74,7 @@ class Boxes:
 
 
 def key_values(boxes: Boxes, meta: Box) -> dict[str, str | float]:
-    """`{key: value}` of a `meta` box with `keys` and `ilst`; text and numbers, what cannot be read is left out."""
+    """`{key: value}` of a `meta` box with `keys` and `ilst`: texts and finite numbers; others are left out."""
     skip = 0 if boxes.read(meta)[4:8] == b"hdlr" else 4  # MP4 has a version before its boxes, QuickTime has none
     inside = {box.kind: box for box in boxes.children(meta, skip)}
     if b"keys" not in inside or b"ilst" not in inside:

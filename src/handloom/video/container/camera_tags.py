@@ -1,8 +1,8 @@
-"""What a video file says of the camera that recorded it: maker, model, lens, field of view.
+"""The camera that recorded a video, by the file's tags: maker, model, lens, field of view.
 
 GoPro: `moov/udta` with `FIRM`, `CAME`, `LENS`, and `GPMF` (github.com/gopro/gpmf-parser, README: keys of four letters
 in devices; `MINF` model, `VFOV` field of view as set, `ZFOV` degrees from corner to corner). Apple and Android: keys in
-a `meta` box of the file or of its video track. Others: `(c)mak`, `(c)mod` and their like in `udta`.
+a `meta` box of the file or of its video track. Others: boxes like `(c)mak` and `(c)mod` in `udta`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from handloom.io.addresses import is_remote, local_path
+from handloom.io.remote import Options, open_remote, remote_errors
 from handloom.video.container.boxes import Box, Boxes, key_values
-from handloom.video.fetch.schemes import backend_errors, is_remote, open_scheme
 
 MAX_TEXT = 80
-BLOCK_BYTES = 1 << 16  # read at once of a file behind a URI
+BLOCK_BYTES = 1 << 16  # of one read of a remote file
 _APPLE = "com.apple.quicktime."
 _FOCAL = ("camera.focal_length.35mm_equivalent",)
 _TEXT_BOXES = {b"\xa9mak": "make", b"\xa9mod": "model", b"\xa9mdl": "model", b"manu": "make", b"modl": "model"}
@@ -28,9 +29,10 @@ _GPMF_SIZES = {"f": (4, 4), "d": (8, 8)}  # bytes of one value, and of all: one 
 
 @dataclass(frozen=True)
 class CameraTags:
-    """None: not said. fov_setting: GoPro's letter, `W` wide, `L` linear, `S` SuperView, `H` HyperView, ...;
-    diagonal_fov_deg: from corner to corner; focal_35mm: focal length of a 35 mm camera with this view; is_android:
-    Android wrote the file."""
+    """None: the file has no such tag. fov_setting: GoPro's letter, `W` wide, `L` linear, `S` SuperView, `H` HyperView,
+    ...; diagonal_fov_deg: from corner to corner; focal_35mm: focal length in mm of a 35 mm camera with this field of
+    view; is_android: Android wrote the file.
+    """
 
     make: str | None = None
     model: str | None = None
@@ -42,24 +44,21 @@ class CameraTags:
 
     @property
     def device(self) -> str | None:
-        """Maker and model as one would say them; None where neither is known."""
+        """Maker and model in one text ("GoPro HERO9 Black"); None where neither is known."""
         make, model = self.make or ("Android" if self.is_android else ""), self.model or ""
         return model if make and model.lower().startswith(make.lower()) else f"{make} {model}".strip() or None
 
 
-def read_camera_tags(uri: str, options: dict[str, Any] | None = None) -> CameraTags:
-    """What the file at a path or URI says; nothing where it cannot be read or is no MP4 or QuickTime file.
-
-    options: fsspec's, of s3:// URIs.
-    """
+def read_camera_tags(uri: str, options: Options = None) -> CameraTags:
+    """The tags of the file at a path or URI; all None where it cannot be read or is no MP4 or QuickTime file."""
     try:
         if not is_remote(uri):
-            with open(uri.removeprefix("file://"), "rb") as file:
+            with open(local_path(uri), "rb") as file:
                 return tags_of(Boxes(file, file.seek(0, 2)))
-        filesystem, path = open_scheme(uri, options)
+        filesystem, path = open_remote(uri, options)
         with filesystem.open(path, "rb", block_size=BLOCK_BYTES) as file:
             return tags_of(Boxes(file, file.seek(0, 2)))
-    except (OSError, ValueError, ImportError, *backend_errors()):  # ValueError: a scheme that is not opened
+    except remote_errors(ValueError, ImportError):  # ValueError: a scheme that is not opened
         return CameraTags()
 
 
@@ -117,7 +116,7 @@ def _take(values: dict[str, str | float], found: dict[str, Any]) -> None:
 
 
 def _of_gpmf(data: bytes, found: dict[str, Any]) -> None:
-    """Of GoPro's settings: key, type, size of one value, number of values; contents are padded to four bytes."""
+    """GoPro's settings. An entry is key, type, size of a value, number of values, content padded to four bytes."""
     for key, kind, _, content in _gpmf(data):
         if key == b"DEVC" and kind == "\x00":
             for inner, letter, num_bytes, value in _gpmf(content):
@@ -145,7 +144,7 @@ def _text(data: bytes) -> str:
 
 
 def _cleaned(found: dict[str, Any]) -> CameraTags:
-    """Words of a usable length, numbers that can be; the rest is not said."""
+    """The tags with printable texts of at most `MAX_TEXT`, and None for numbers that no camera has."""
     tags = CameraTags(**{name: value for name, value in found.items() if value not in ("", None)})
     texts = {name: _printable(getattr(tags, name)) for name in ("make", "model", "lens", "fov_setting")}
     focal, diagonal = tags.focal_35mm, tags.diagonal_fov_deg

@@ -1,4 +1,4 @@
-"""Times by place in the order of output, for streams that give a time to some of their frames only."""
+"""Times from the decoder's order of output, for streams in which only some frames have a time."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from numpy.typing import NDArray
 
 from handloom.video.container.containers import open_container
 
-# Decoding all of a stream to learn its order costs time before the first answer: about 20 s for this many.
+# To learn the order all of the stream is decoded before the first reply: about 20 s for this many pixels.
 MAX_PIXELS = 5_000_000_000
-MIN_UNTIMED = 0.01  # share of the packets; a few that damage left without a time are not worth the decoding
-MAX_OFF = 2.0  # ticks that a time may lie beside the grid: containers round, and the grid is found from such times
+MIN_UNTIMED = 0.01  # share of the packets; for the few that damage left without a time decoding costs too much
+MAX_OFF = 2.0  # ticks between a time and the grid: containers round times, and the grid is fitted to them
 
 
 def order_of_output(path: str, stream_index: int) -> NDArray[np.int64]:
-    """Numbers of the packets whose frames come out of the decoder whole, in the order in which they come out."""
+    """Numbers of the packets whose frames come out of the decoder whole, in the order of output."""
     order: list[int] = []
     number = 0
     with open_container(path) as container:
         stream = container.streams.video[0]
         stream = next((s for s in container.streams.video if s.index == stream_index), stream)
         stream.thread_type = "NONE"
-        stream.codec_context.options = {"skip_loop_filter": "all"}  # the pictures are not looked at
+        stream.codec_context.options = {"skip_loop_filter": "all"}  # the images are not used
         try:
             for packet in container.demux(stream):
                 if packet.size:
-                    packet.pts, packet.dts = number, None  # frames then say which packet they come from
+                    packet.pts, packet.dts = number, None  # each frame then carries the number of its packet
                     number += 1
                 try:
                     order += [f.pts for f in packet.decode() if f.pts is not None and not f.is_corrupt]
                 except av.InvalidDataError:
                     continue
         except av.FFmpegError:
-            pass  # a file cut short: what was read stands
+            pass  # the file is cut short: what was read is kept
     return np.array(order, np.int64)
 
 
 def times_on_grid(
     order: NDArray[np.int64], stamp: NDArray[np.int64], known: NDArray[np.bool_], stated_step: float = 0.0
 ) -> NDArray[np.int64] | None:
-    """For each frame of `order` its time: first + k / rate. None where the known times do not show that this is right.
+    """The time of each frame of `order`: first + k / rate. None where the known times do not confirm this.
 
-    Every known time must lie at its frame's own place. libav gives a frame whose header lies across two packets the
-    time of another one: a time that stands at its place elsewhere says nothing.
+    Every known time must fit the place of its frame. libav gives a frame whose header is split over two packets the
+    time of another frame: a time that fits another frame is ignored.
 
     Args:
         order: packets in the order of output. stamp: (P,) times in ticks. known: (P,) which packets have one.
-        stated_step: ticks between frames as the stream says; two known times suffice where they agree, else three.
+        stated_step: ticks between frames by the stream's header; two known times suffice where they agree, else three.
     """
     places = np.flatnonzero(known[order])
     times = stamp[order[places]]

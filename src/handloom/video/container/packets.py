@@ -1,4 +1,4 @@
-"""What a video file holds, read from its packets (PyAV); decoded is only until the first picture comes out."""
+"""Times and facts of a video, read from its packets (PyAV). Only the first image is decoded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from handloom.schemas.values import VideoInfo
 from handloom.video.container.containers import NotAVideoError, main_stream, open_container, video_streams
-from handloom.video.container.first_picture import UPRIGHT, FirstPicture, orientation_of, pixel_aspect_of
+from handloom.video.container.first_image import UPRIGHT, FirstImage, orientation_of, pixel_aspect_of
 from handloom.video.container.frame_stamps import (
     NONE,
     RESTARTING,
@@ -24,7 +24,7 @@ from handloom.video.container.frame_stamps import (
     stamp_frames,
 )
 from handloom.video.container.output_order import MAX_PIXELS, order_of_output
-from handloom.video.fetch.ranged import CODEC_TAGS, NotRangedError, Ranged, RangedFile
+from handloom.video.fetch.partial_file import CODEC_TAGS, NotRangedError, Ranged, RangedFile
 
 _H264_SPS, _HEVC_SPS = 7, 33
 _START_CODE = b"\x00\x00\x01"
@@ -32,7 +32,7 @@ _VOL = range(0x20, 0x30)  # MPEG-4's video object layer
 
 
 def size_header(codec: str, data: bytes) -> bytes | None:
-    """The bytes of a key frame that its size hangs on; None: it carries none, or the codec is not known here."""
+    """The bytes of a key frame that determine its size; None: it has none, or the codec is not handled here."""
     if codec in ("h264", "hevc"):
         for unit in _units(data):
             kind = unit[0] & 31 if codec == "h264" else unit[0] >> 1 & 63
@@ -49,12 +49,12 @@ def size_header(codec: str, data: bytes) -> bytes | None:
 
 
 def is_shown(codec: str, data: memoryview) -> bool:
-    """Whether the packet shows a frame: VP8 stores frames that only others refer to as packets of their own."""
+    """Whether the packet's frame is shown: VP8 stores frames that are only referred to, in packets of their own."""
     return codec != "vp8" or bool(data[0] & 16)
 
 
 def _units(data: bytes) -> Iterator[bytes]:
-    """NAL units, behind start codes (transport streams) or behind their lengths (MP4, Matroska)."""
+    """NAL units, separated by start codes (transport streams) or preceded by their lengths (MP4, Matroska)."""
     if data.startswith((_START_CODE, b"\x00" + _START_CODE)):
         yield from (unit.rstrip(b"\x00") for unit in data.split(_START_CODE) if unit.strip(b"\x00"))
         return
@@ -68,7 +68,7 @@ def _units(data: bytes) -> Iterator[bytes]:
 
 
 def _vp9_header(data: bytes) -> bytes | None:
-    """Sync code, colours, width and height of an 8-bit 4:2:0 key frame: bytes 1 to 8, of the last one half."""
+    """Sync code, colours, width and height of an 8-bit 4:2:0 key frame: bytes 1 to 7 and half of byte 8."""
     return data[1:8] + bytes([data[8] & 0xF0]) if len(data) > 8 and data[1:4] == b"\x49\x83\x42" else None
 
 
@@ -82,8 +82,8 @@ _HDR = {16: "hdr_pq", 18: "hdr_hlg"}  # transfer functions as ITU-T H.273 number
 
 @dataclass(frozen=True)
 class Keys:
-    """The key frames, in file order. number: of their packets, counted from the file's start. stamp, dts: as the
-    container says, `NONE` where it does not; pos: a place in the file from which the packet can be found, -1: unknown.
+    """The key frames, in file order. number: of their packets, counted from the file's start. stamp, dts: the
+    container's times in ticks, `NONE`: unknown. pos: byte position from which the packet can be found, -1: unknown.
     """
 
     number: NDArray[np.int64]
@@ -94,17 +94,17 @@ class Keys:
 
 @dataclass(frozen=True)
 class PacketIndex:
-    """Every frame a player would show, in presentation order.
+    """Every frame that a player shows, in order of presentation.
 
-    times_s: (F,) seconds on the container's clock, rising. frame_of: (P,) for each packet in file order the frame that
-    it holds, -1 for none. packet_of: (F,) the way back. keys: where decoding can begin.
+    times_s: (F,) seconds on the container's clock, rising. frame_of: (P,) index of the frame of each packet in file
+    order, -1: none. packet_of: (F,) the packet of each frame. keys: where decoding can begin.
     cut_at_s: where the file ends although its header announces more; None for a whole file. `info.end_s` is then the
-    announced end, so that what is missing shows.
-    counted: the container stores no presentation times (AVI) and the codec reorders: the n-th frame out of the decoder
-    stands at the n-th time, `frame_of` then numbers packets only.
-    open_gop: some frame is stored after a key frame but shown before it, so that who starts at the key frame lacks it.
-    untimed_s: (U,) for each frame that is left out because it has no time, that of a frame stored before it.
-    hides_packets: an edit list has packets that are decoded but not shown. varies: the picture's size may change.
+    announced end.
+    counted: the container stores no presentation times (AVI) and the codec reorders frames: the n-th frame out of the
+    decoder is shown at the n-th time, and `frame_of` only numbers the packets.
+    open_gop: some frame is stored after a key frame but shown before it, and is missing if decoding begins there.
+    untimed_s: (U,) for each frame that is left out because it has no time, the time of a frame stored before it.
+    hides_packets: an edit list has packets that are decoded but not shown. varies: the image's size may change.
     """
 
     info: VideoInfo
@@ -122,11 +122,11 @@ class PacketIndex:
 
 
 def read_packet_index(media: str | Ranged) -> PacketIndex:
-    """Read timestamps and facts of the main video stream of a local file, by its path or in parts.
+    """Read the times and facts of the main video stream of a local file, or of a remote one in parts.
 
     Raises:
-        NotAVideoError: no video, no packets, or no timestamps.
-        NotRangedError: it must be read whole.
+        NotAVideoError: no video, no packets, or no times.
+        NotRangedError: the file must be read whole.
     """
     path, file = (media, None) if isinstance(media, str) else (media.path, media.open())
     with open_container(file or path) as container:
@@ -143,9 +143,9 @@ def read_packet_index(media: str | Ranged) -> PacketIndex:
 
 def _scan(container, stream, file: RangedFile | None) -> Scan:
     name, codec = container.format.name.split(",")[0], stream.codec_context.codec.canonical_name
-    scan = Scan(picture=FirstPicture(name in RESTARTING))
+    scan = Scan(image=FirstImage(name in RESTARTING))
     stream.thread_type = "NONE"
-    # libav finds key frames in the data; where that is passed over, the file's own list of them stands.
+    # libav finds key frames in the data; where data is skipped, the file's own list of them is used.
     keys = {entry.pos for entry in stream.index_entries if entry.is_keyframe} if file is not None else None
     try:
         for packet in container.demux(stream):
@@ -158,15 +158,15 @@ def _scan(container, stream, file: RangedFile | None) -> Scan:
                 scan.shown.append(not packet.is_discard and is_shown(codec, memoryview(packet)))
                 if packet.is_keyframe and (header := size_header(codec, bytes(packet))):
                     scan.headers.add(header)
-                # MP4 keeps the headers apart from the frames, and may have several: the first one comes without this.
+                # MP4 stores headers apart from the frames, and may have several; the first has no such side data.
                 if packet.is_keyframe and name == "mov" and packet.has_sidedata("new_extradata"):
                     scan.changes_header = True
-            if not scan.picture.is_done:
-                scan.picture.feed(packet, len(scan.pts) - 1)
+            if not scan.image.is_done:
+                scan.image.feed(packet, len(scan.pts) - 1)
             elif file is not None:
                 file.skips_data = True
     except av.FFmpegError:
-        # A file cut short: what was read stands; clips beyond it are rejected by their missing frames.
+        # The file is cut short: what was read is kept; clips beyond it are rejected because frames are missing.
         pass
     return scan
 
@@ -218,15 +218,17 @@ def _index(path: str, container, stream, scan: Scan) -> PacketIndex:
 
 
 def _untimed_s(stamps: Stamps, time_base: float) -> NDArray[np.float64]:
-    """About when the frames without a time are shown: with the last usable frame stored before, or else the first."""
+    """About when frames without a time are shown: the time of the last usable frame stored before, else the first's."""
     usable = np.flatnonzero(stamps.usable)
     before = np.searchsorted(usable, np.flatnonzero(stamps.lost)) - 1
     return stamps.stamp[usable[np.maximum(before, 0)]] * time_base
 
 
 def _whole_until_s(times_s: NDArray[np.float64], last_dts: int, time_base: float, info: VideoInfo) -> float:
-    """Until when a file that was cut short has every frame. Frames are shown no earlier than they are decoded, so what
-    is missing is shown after the last decoding time; frames that are there may be shown after missing ones (B-frames).
+    """The time up to which a file that was cut short has every frame.
+
+    No frame is shown before it is decoded: missing ones are shown after the last decoding time, and some of those that
+    are there (B-frames) after missing ones.
     """
     if last_dts == NONE or len(times_s) < 2:
         return info.end_s
@@ -235,7 +237,7 @@ def _whole_until_s(times_s: NDArray[np.float64], last_dts: int, time_base: float
 
 def _describe(container, stream, times_s, last_duration_s: float, scan: Scan) -> VideoInfo:
     rate = stream.average_rate or stream.guessed_rate
-    if scan.picture.pairs_fields and len(times_s) > 1:  # libav counts fields
+    if scan.image.pairs_fields and len(times_s) > 1:  # libav's rate is that of fields
         rate = (len(times_s) - 1) / (times_s[-1] - times_s[0])
     if len(times_s) > 1:
         step_s = float(np.median(np.diff(times_s)))
@@ -243,7 +245,7 @@ def _describe(container, stream, times_s, last_duration_s: float, scan: Scan) ->
         step_s = last_duration_s or (1 / float(rate) if rate else 0.0)
     end_s = float(times_s[-1]) + (last_duration_s or step_s)
     span_s = end_s - float(times_s[0])
-    codec, frame = stream.codec_context, scan.picture.frame
+    codec, frame = stream.codec_context, scan.image.frame
     shown = UPRIGHT if frame is None else orientation_of(frame)
     aspect = pixel_aspect_of(stream)
     size = (codec.width, codec.height) if frame is None else (frame.width, frame.height)
@@ -273,22 +275,22 @@ def _describe(container, stream, times_s, last_duration_s: float, scan: Scan) ->
 
 
 def shown_size(stored: tuple[int, int], pixel_aspect: float, rotation: int) -> tuple[int, int]:
-    """Width and height of a stored picture as players show it: more or fewer columns, square pixels, then turned."""
+    """(width, height) of a stored image as players show it: widened to square pixels, then turned."""
     width, height = max(1, round(stored[0] * pixel_aspect)), stored[1]
     return (height, width) if rotation % 180 else (width, height)
 
 
 def _declared_end_s(path: str, name: str, stream, info: VideoInfo) -> float | None:
-    """The end that the header announces, where the file stops earlier; None where nothing is missing."""
+    """The end in seconds that the header announces, where the file ends earlier; None where nothing is missing."""
     length_s = float(stream.duration * stream.time_base) if stream.duration else 0.0
     if name == "mov":
         size = os.path.getsize(path)
         if any(entry.pos + entry.size > size for entry in stream.index_entries):
             return max(info.end_s, info.start_s + length_s)
-    if name == "avi" and _riff_is_cut(path):  # libav shortens the duration in step with the file; frames stay
+    if name == "avi" and _riff_is_cut(path):  # libav shortens the duration with the file, not the number of frames
         return max(info.end_s, info.start_s + float(stream.frames * stream.time_base))
     tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    if name == "matroska" and tag:  # it counts no frames but notes the length
+    if name == "matroska" and tag:  # it stores the length, not the number of frames
         declared_s = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
         if declared_s > info.end_s + max(1.0, 2 / max(info.fps, 1.0)):
             return declared_s
@@ -296,7 +298,7 @@ def _declared_end_s(path: str, name: str, stream, info: VideoInfo) -> float | No
 
 
 def _riff_is_cut(path: str) -> bool:
-    """Whether one of an AVI's top chunks announces more bytes than the file has."""
+    """Whether a top-level chunk of an AVI announces more bytes than the file has."""
     size, at = os.path.getsize(path), 0
     with open(path, "rb") as file:
         while at + 8 <= size:

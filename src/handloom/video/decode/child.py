@@ -1,7 +1,7 @@
-"""The decoding side: decoders crash, hang and eat memory on damaged files, and hostile files take them over.
+"""The processes that decode. Damaged files make decoders crash, hang or use up memory; hostile ones take them over.
 
-Started by `process.Launcher`. The launcher imports the decoders once and forks a process for each video; that one gives
-up what it does not need, then answers requests until its socket closes. All end when their parent does.
+`process.Launcher` starts the launcher, which imports the decoders once and forks a process for each video. That process
+gives up the rights that it does not need, then serves requests until its socket closes. All end when their parent does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import cv2
 import decord
 
 from handloom.video.decode import sandbox
-from handloom.video.decode.answer import Server
+from handloom.video.decode.server import Server
 from handloom.video.decode.wire import ChildEnd, Line
 
 LOOK_S = 1.0
@@ -30,17 +30,17 @@ LAZY = ("encodings.ascii", "encodings.latin_1", "encodings.idna", "linecache", "
 
 
 def main(control_fd: int, memory_mb: int, locked: bool) -> None:
-    """Fork a process for each `start` that comes over `control_fd`; end with the parent.
+    """Fork a process for each `start` that arrives over `control_fd`; end when the parent does.
 
-    memory_mb: data that each process may hold. locked: whether they are confined.
+    memory_mb: limit of each process's data. locked: whether they are confined (`sandbox`).
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
     parent_pid = os.getppid()
     av.logging.set_level(None)
     decord.logging.set_level(decord.logging.QUIET)
     cv2.setNumThreads(1)
-    _import_what_comes_late()
-    gc.freeze()  # a collection in a forked process would copy the memory that it looks at
+    _import_lazy_modules()
+    gc.freeze()  # a collection in a forked process would copy the memory that it visits
     found = sandbox.support()
     with socket.socket(fileno=control_fd) as control:
         while os.getppid() == parent_pid:
@@ -55,11 +55,11 @@ def main(control_fd: int, memory_mb: int, locked: bool) -> None:
             else:
                 reply = {"code": os.waitstatus_to_exitcode(os.waitpid(command["pid"], 0)[1])}
             control.sendall(json.dumps(reply).encode())
-    os._exit(0)  # not the interpreter's way: it would wait for decord's threads
+    os._exit(0)  # sys.exit would wait for decord's threads
 
 
-def _import_what_comes_late() -> None:
-    """A confined process can read no module: all of PyAV's, which it imports when it meets a stream of their kind."""
+def _import_lazy_modules() -> None:
+    """Import modules that are imported at first use (PyAV: by kind of stream): a confined process can read none."""
     for module in pkgutil.walk_packages(av.__path__, "av."):
         if not module.name.endswith((".__main__", ".datasets")):
             importlib.import_module(module.name)
@@ -85,7 +85,7 @@ def _serve(file_fd: int, line_fd: int, memory_mb: int, found: sandbox.Support | 
     sandbox.end_with_parent()
     limit = memory_mb << 20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    line = Line(socket.socket(fileno=line_fd))  # asks the kernel what it is: not possible later
+    line = Line(socket.socket(fileno=line_fd))  # asks the kernel for its type, which the sandbox forbids
     layers = () if found is None else sandbox.lock(file_fd, found)
     os.close(file_fd)
     line.send({"kind": "ready", "layers": layers})

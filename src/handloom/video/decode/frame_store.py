@@ -1,4 +1,4 @@
-"""All sampled frames of one clip, at hand in any order: in memory while they are few, else in a nameless file."""
+"""All sampled frames of one clip, readable in any order: in memory while they are few, else in an unnamed file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class FrameStore:
     """Append chunks in order, then read single frames. One store serves one clip; `close` it.
 
     Beyond `memory_bytes` the frames go to an unlinked temporary file, read with `pread`: pages of a mapped file would
-    count as the worker's memory. Grey pictures are kept as far as there is room beside the frames: every stage that
-    looks at all frames wants them.
+    count as the worker's memory. Grey images are kept while memory is left beside the frames: every stage that
+    reads all frames needs them.
 
     Raises StoreError where the disk is full.
     """
@@ -29,7 +29,7 @@ class FrameStore:
         self._memory_bytes = memory_bytes
         self._chunks: list[NDArray[np.uint8]] = []
         self._starts: list[int] = []  # index of each chunk's first frame
-        self._held = 0  # bytes of frames and grey pictures in memory
+        self._held = 0  # bytes of frames and grey images in memory
         self._greys: dict[int, NDArray[np.uint8]] = {}
         self._file: int | None = None
         self._file_from = 0  # frames from here on are in the file
@@ -58,7 +58,7 @@ class FrameStore:
                 self._file_from = self._num
             _write_all(self._file, np.ascontiguousarray(frames))
         except OSError as error:
-            problem = f"{self._num} frames of a clip were set aside in {tempfile.gettempdir()}, the next failed: "
+            problem = f"{self._num} frames of a clip were stored in {tempfile.gettempdir()}, writing the next failed: "
             hint = "free space there, set TMPDIR to a larger disk, or cut the clips shorter"
             raise StoreError(problem + str(error.strerror), hint) from error
 
@@ -66,7 +66,7 @@ class FrameStore:
         return self._num
 
     def rgb(self, index: int) -> NDArray[np.uint8]:
-        """(h, w, 3). IndexError beyond the last frame."""
+        """(h, w, 3) uint8. IndexError beyond the last frame."""
         if not 0 <= index < self._num:
             raise IndexError(f"frame {index} of {self._num}")
         if self._file is not None and index >= self._file_from:
@@ -77,7 +77,7 @@ class FrameStore:
         return self._chunks[chunk][index - self._starts[chunk]]
 
     def grey(self, index: int) -> NDArray[np.uint8]:
-        """(h, w), read-only: the next to ask gets the same array."""
+        """(h, w) uint8, read-only: the next call may return the same array. IndexError beyond the last frame."""
         grey = self._greys.get(index)
         if grey is None:
             grey = cv2.cvtColor(self.rgb(index), cv2.COLOR_RGB2GRAY)
@@ -87,11 +87,15 @@ class FrameStore:
                 self._held += grey.nbytes
         return grey
 
-    def close(self) -> None:
+    def clear(self) -> None:
+        """Forget all frames; the clip's first one can be appended again."""
         if self._file is not None:
             os.close(self._file)
-        self._file, self._chunks, self._num = None, [], 0
+        self._file, self._shape = None, None
+        self._chunks, self._starts, self._num, self._held = [], [], 0, 0
         self._greys.clear()
+
+    close = clear
 
 
 def _write_all(file: int, frames: NDArray[np.uint8]) -> None:

@@ -1,11 +1,11 @@
-"""The facts of video files, read in the decode child: what ingest needs to know a video's length."""
+"""Length and format of video files for ingest, read in a decoding process."""
 
 from __future__ import annotations
 
 from handloom.schemas.clip import Clip
 from handloom.schemas.values import VideoInfo
 from handloom.video.decode.decoder import DecodeLimits, Decoder
-from handloom.video.fetch.source import VideoSource
+from handloom.video.fetch.video_source import VideoSource
 
 
 class Prober:

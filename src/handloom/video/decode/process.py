@@ -1,8 +1,8 @@
-"""Decoding processes: a launcher that has imported the decoders, and one process a video that it forks.
+"""Decoding processes: a launcher imports the decoders once and forks one process per video.
 
-The launcher never reads a video. It is started with an environment and an import path of its own making: nothing of
-the working directory, of PYTHONPATH or of the caller's variables (keys!) reaches it. Each process that it forks may
-read one file (see `sandbox`): a file that takes its process over has gained the pictures of its own clips, no more.
+The launcher never reads a video. Its environment and import path are built from nothing: no part of the working
+directory, of PYTHONPATH or of the caller's variables (keys!) reaches it. Each process that it forks may read one file
+(see `sandbox`): a file that takes over its process gains the images of its own clips, no more.
 """
 
 from __future__ import annotations
@@ -22,38 +22,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import handloom
+from handloom import errors
 from handloom.errors import ConfigError
 from handloom.kernels import PINNED
 from handloom.video.decode import sandbox
-from handloom.video.decode.wire import GarbledError, Line, Request, answers, last_line, send_request
+from handloom.video.decode.wire import GarbledError, Line, Request, last_line, replies, send_request
 
 log = logging.getLogger(__name__)
 
+SandboxMode = Literal["auto", "required", "off"]
 DEPENDENCIES = ("numpy", "av", "cv2", "decord")
 PASSED_ON = ("LD_LIBRARY_PATH",)  # where the libraries of the packages lie, on clusters with environment modules
-MAX_WORDS = 1 << 16
+MAX_STDERR_BYTES = 1 << 16
 START_TIMEOUT_S = 120.0  # imports from a slow network disk
 
 # Isolated (-I): no PYTHON* variables, no working directory, no user's site. Without site (-S): no .pth files either.
-# The standard library stands first on the path, so that no folder below can shadow it; handloom itself is found by its
-# own folder alone: nothing that lies beside a checkout can be imported.
-_BOOT = """
+# The standard library is first on the path, so that no other folder can shadow it. handloom is loaded by its own
+# folder: nothing beside a checkout can be imported.
+BOOT = """
 import importlib.util, json, sys
-told = json.loads(sys.argv[1])
-sys.path += told["paths"]
+config = json.loads(sys.argv[1])
+sys.path += config["paths"]
 spec = importlib.util.spec_from_file_location(
-    "handloom", told["package"] + "/__init__.py", submodule_search_locations=[told["package"]]
+    "handloom", config["package"] + "/__init__.py", submodule_search_locations=[config["package"]]
 )
 sys.modules["handloom"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["handloom"])
 from handloom.video.decode.child import main
-main(told["control"], told["memory_mb"], told["locked"])
+main(config["control"], config["memory_mb"], config["locked"])
 """
 
 
 class ProcessDied(Exception):
-    """The decoding process, or the launcher, is gone. `problem` says how."""
+    """A decoding process, or the launcher, has exited or did not start. problem: exit code and what it wrote."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
@@ -62,7 +63,7 @@ class ProcessDied(Exception):
 
 @dataclass(frozen=True)
 class Identity:
-    """A file, as opposed to its name: another file under the same name needs another process."""
+    """Which file a path named when it was opened: another file of that name needs another process."""
 
     path: str
     device: int
@@ -75,7 +76,7 @@ class Identity:
 
 
 class DecodingProcess:
-    """One forked process: it decodes clips of one file. `end` may be called from any thread."""
+    """One forked process, which decodes clips of one file. `end` may be called from any thread."""
 
     def __init__(self, pid: int, connection: socket.socket, timeout_s: float) -> None:
         self.pid = pid
@@ -84,29 +85,29 @@ class DecodingProcess:
         self._reaped = False
         self._ending = threading.Lock()
 
-    def greet(self) -> None:
-        """Learn which layers of the sandbox stand. Raises EOFError, TooSlowError, GarbledError."""
+    def wait_ready(self) -> None:
+        """Wait until it can serve, and read its active `layers`. Raises EOFError, TooSlowError, GarbledError."""
         message, _ = self._line.receive()
         self.layers = tuple(str(layer) for layer in message.get("layers", ()))
 
     def ask(self, request: Request, supply: Callable[[int, int], int] | None = None) -> Iterator[tuple[Any, ...]]:
-        """See `wire.answers`."""
+        """See `wire.replies`."""
         send_request(self._line, request)
-        yield from answers(self._line, request, supply)
+        yield from replies(self._line, request, supply)
 
     def has_ended(self) -> bool:
-        """Whether it is gone, or speaks unasked, which comes to the same."""
+        """Whether it has exited, or has sent bytes that no request asked for."""
         return not self._line.is_silent()
 
     def end(self) -> None:
-        """Whoever is in `ask` gets an EOFError."""
+        """Kill it. A thread that waits in `ask` gets an EOFError."""
         with self._ending:
             if not self._reaped:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.pid, signal.SIGKILL)
 
     def close(self, launcher: Launcher) -> int | None:
-        """End it; its exit code, where the launcher knows it."""
+        """Kill it. Returns its exit code; None where the launcher does not know it."""
         self.end()
         with self._ending:
             code = launcher.reap(self.pid)
@@ -116,25 +117,26 @@ class DecodingProcess:
 
 
 class Launcher:
-    """The process that forks. `close()` ends it and all that it has forked.
+    """The process that forks. `close()` ends it and all processes that it has forked.
 
     Args:
         mode: `resources.decode_sandbox`.
+        program: what the process runs.
     """
 
-    def __init__(self, memory_mb: int, timeout_s: float, mode: Literal["auto", "required", "off"]) -> None:
+    def __init__(self, memory_mb: int, timeout_s: float, mode: SandboxMode, program: str = BOOT) -> None:
         self._timeout_s = timeout_s
         self._mode = mode
         self._control, theirs = socket.socketpair()
         self._control.settimeout(START_TIMEOUT_S)
-        self._words, words = os.pipe()
-        for end in (self._words, words):
-            os.set_blocking(end, False)  # nobody waits for what is written on stderr
-        told = {"package": str(Path(handloom.__file__).resolve().parent), "paths": _import_paths()}
-        told |= {"control": theirs.fileno(), "memory_mb": memory_mb, "locked": mode != "off"}
-        with theirs, open(words, "wb") as stderr:
+        self._stderr, write_end = os.pipe()
+        for end in (self._stderr, write_end):
+            os.set_blocking(end, False)  # a full pipe must not stop the processes
+        config = {"package": str(Path(errors.__file__).resolve().parent), "paths": _import_paths()}
+        config |= {"control": theirs.fileno(), "memory_mb": memory_mb, "locked": mode != "off"}
+        with theirs, open(write_end, "wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _BOOT, json.dumps(told)],
+                [sys.executable, "-I", "-S", "-c", program, json.dumps(config)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -148,10 +150,10 @@ class Launcher:
         """A process that may read the open file.
 
         Raises:
-            ProcessDied: the launcher, or the new process, did not come up. ConfigError: the sandbox that is required
-            does not stand.
+            ProcessDied: the launcher or the new process exited. ConfigError: mode `required`, and a layer of the
+                sandbox is missing.
         """
-        self.last_words()  # of the process before
+        self.last_stderr_line()  # drop what earlier processes wrote
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -161,28 +163,30 @@ class Launcher:
             raise
         process = DecodingProcess(reply["pid"], ours, self._timeout_s)
         try:
-            process.greet()
+            process.wait_ready()
         except (EOFError, OSError, GarbledError) as error:
             code = process.close(self)
-            raise ProcessDied(f"the decoding process did not start, exit code {code}; {self.last_words()}") from error
+            raise ProcessDied(
+                f"the decoding process did not start, exit code {code}; {self.last_stderr_line()}"
+            ) from error
         missing = [sandbox.LAYERS[layer] for layer in sandbox.LAYERS if layer not in process.layers]
         if self._mode == "required" and missing:
             process.close(self)
             problem = f"resources.decode_sandbox is `required`, but this node cannot give: {', '.join(missing)}"
-            raise ConfigError(problem, "change its kernel or container profile, or set `auto`: as far as a node allows")
+            raise ConfigError(problem, "change its kernel or container profile, or set `auto`: what a node supports")
         return process
 
     def reap(self, pid: int) -> int | None:
-        """The exit code of a process that was ended; None where the launcher is gone."""
+        """The exit code of a process that has ended; None where the launcher has exited."""
         try:
             return self._command({"do": "reap", "pid": pid}, [])["code"]
         except ProcessDied:
             return None
 
-    def last_words(self) -> str:
-        """The last line that the processes wrote to stderr; "" for none."""
+    def last_stderr_line(self) -> str:
+        """The last line that the processes wrote to stderr since the last call; "" for none."""
         try:
-            return last_line(os.read(self._words, MAX_WORDS).decode(errors="replace"))
+            return last_line(os.read(self._stderr, MAX_STDERR_BYTES).decode(errors="replace"))
         except BlockingIOError:
             return ""
 
@@ -190,26 +194,26 @@ class Launcher:
         self._control.close()
         self._process.kill()
         self._process.wait()
-        os.close(self._words)
+        os.close(self._stderr)
 
     def _command(self, command: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         try:
             socket.send_fds(self._control, [json.dumps(command).encode() + b"\n"], fds)
-            answer = self._control.recv(4096)
+            reply = self._control.recv(4096)
         except TimeoutError as error:
-            problem = f"the launcher of decoding processes was silent for {START_TIMEOUT_S:g} s"
+            problem = f"the launcher of decoding processes did not reply within {START_TIMEOUT_S:g} s"
             raise ProcessDied(problem) from error
         except OSError:
-            answer = b""
-        if not answer:
+            reply = b""
+        if not reply:
             self._process.kill()
             problem = f"the launcher of decoding processes ended with exit code {self._process.wait()}"
-            raise ProcessDied(f"{problem}; it wrote: {self.last_words() or 'nothing'}")
-        return json.loads(answer)
+            raise ProcessDied(f"{problem}; it wrote: {self.last_stderr_line() or 'nothing'}")
+        return json.loads(reply)
 
 
 def layers_here() -> tuple[str, ...]:
-    """The layers of the sandbox that stand on this machine, as a process finds that reads this file.
+    """The layers of the sandbox that are active on this machine: a process is started, and reports them.
 
     Raises:
         ProcessDied: no decoding process can be started.
@@ -225,13 +229,13 @@ def layers_here() -> tuple[str, ...]:
 
 
 def child_environment() -> dict[str, str]:
-    """All that the processes inherit: the pinned arithmetic, the encoding, and where libraries lie."""
+    """The processes' whole environment: pinned arithmetic (`kernels.PINNED`), encoding, paths of libraries."""
     passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    return {**passed_on, **PINNED, "LC_ALL": "C.UTF-8", "PATH": os.defpath}  # decord does not import without a PATH
+    return {**passed_on, **PINNED, "LC_ALL": "C.UTF-8", "PATH": os.defpath}  # decord cannot be imported without a PATH
 
 
 def _import_paths() -> list[str]:
-    """The folders that this process has the decoders from; never the working directory, whatever lies there."""
+    """The folders from which this process imports the decoders; never the working directory."""
     here = os.path.realpath(os.curdir)
     found: dict[str, None] = {}
     for name in DEPENDENCIES:

@@ -1,4 +1,4 @@
-"""Frames of one local video by index: decord first, PyAV for what decord cannot read. Runs in the decode child."""
+"""Frames of one video by index: decord first, PyAV for what decord cannot read. Runs in a decoding process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from handloom.schemas.values import VideoInfo
 from handloom.video.container.containers import open_container
 from handloom.video.container.frame_stamps import NONE
 from handloom.video.container.packets import PacketIndex, shown_size
-from handloom.video.fetch.ranged import Ranged
+from handloom.video.fetch.partial_file import Ranged
 
 CHUNK_FRAMES = 16
 MAX_DECORD_BYTES = 512 << 20
@@ -27,8 +27,8 @@ DECORD_PIX_FMTS = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "nv12
 DECORD_CONTAINERS = frozenset({"mov", "matroska"})
 DECORD_CODECS = frozenset({"h264", "hevc", "vp9", "mpeg4"})
 NOT_FOR_DECORD = frozenset({"several_streams", "start_left_out", "clock_restarts", "size_changes"})
-# libav's seeks by time search these formats for a time and stop behind the key frame; by place they are exact.
-SEEKS_BY_PLACE = frozenset({"mpegts", "mpeg"})
+# In these formats libav's seeks by time end behind the key frame; its seeks by file position are exact.
+SEEKS_BY_POSITION = frozenset({"mpegts", "mpeg"})
 SEEK_BACK = 8  # key frames before the one that a seek overshot
 MAX_REORDERED = 16  # frames: the most that H.264 and H.265 hold back
 
@@ -52,7 +52,7 @@ class FrameReader(Protocol):
 
 
 class DecordReader:
-    """decord, reading forwards where it can: frames it stands before are reached without seeking back."""
+    """decord. Frames ahead of its position are read on to, without a seek."""
 
     name = "decord"
 
@@ -83,12 +83,12 @@ class DecordReader:
 
 
 def suits_decord(index: PacketIndex) -> bool:
-    """Whether decord can be trusted with this file: plain 8-bit, upright, whole, nothing hidden by an edit list.
+    """Whether decord reads this file correctly: plain 8-bit, upright, whole, no frame hidden by an edit list.
 
     decord counts frames from a key frame in file order. Where frames stored after a key frame are shown before it
     (open GOP, x265's default) its numbers are off after a seek: 8 of 18 reads around the key frames of a 60 fps HEVC
     clip gave a frame two later; H.264 with `open-gop=1` alike. In transport streams its seeks land behind the first key
-    frame, and every picture is one GOP late. Of several streams it takes the one with the highest bit rate.
+    frame, and every image is one GOP late. Of several streams it takes the one with the highest bit rate.
     """
     info = index.info
     return (
@@ -107,17 +107,17 @@ def suits_decord(index: PacketIndex) -> bool:
 
 
 def decord_stays_small(index: PacketIndex, size: tuple[int, int]) -> bool:
-    """Whether decord may hold every frame of the video, at working size, in memory: it comes to that.
+    """Whether all frames of the video, at working size, fit into `MAX_DECORD_BYTES`: decord may hold them all.
 
     While it waits for a frame decord queues packets as fast as it can read them, and a thread of its own decodes them
-    all, however slowly the frames are taken: a child that fed slow models grew to its limit of 1.5 GiB on an hour of
-    video, died, and went on with PyAV, so that memory and the decoder of a row hung on timing.
+    all, however slowly the frames are taken. Measured: a process that fed slow models grew to its limit of 1.5 GiB on
+    an hour of video, crashed, and went on with PyAV, so that memory and the decoder of a row depended on timing.
     """
     return len(index.times_s) * size[0] * size[1] * 3 <= MAX_DECORD_BYTES
 
 
-class PictureSizeError(Exception):
-    """The picture's size changes inside a clip. at_s: time of the first frame of the other size (width, height)."""
+class ImageSizeError(Exception):
+    """The image's size changes inside a clip. at_s: time of the first frame of the other size (width, height)."""
 
     def __init__(self, before: tuple[int, int], after: tuple[int, int], at_s: float) -> None:
         super().__init__(before, after, at_s)
@@ -125,10 +125,10 @@ class PictureSizeError(Exception):
 
 
 class AvReader:
-    """PyAV: finds frames by the packets that hold them, applies mirrors and turns, reports damaged frames.
+    """PyAV: finds frames by the packets that hold them, applies mirroring and rotation, reports damaged frames.
 
-    Every packet is given its number in the file before it is decoded, and the frame that comes out carries it: neither
-    times that occur twice nor seeks that land elsewhere can put a picture at the wrong time.
+    Every packet is given its number in the file before it is decoded, and its frame carries that number: neither
+    times that occur twice nor seeks that end elsewhere can put an image at the wrong time.
     """
 
     name = "pyav"
@@ -136,29 +136,29 @@ class AvReader:
     def __init__(self, media: str | Ranged, index: PacketIndex) -> None:
         self._media, self._index = media, index
         self._container = self._opened()
-        self._scaler = VideoReformatter()  # one of a frame's own would be set up for each: 0.3 ms against 0.03
+        self._scaler = VideoReformatter()  # kept: to set one up for each frame takes 0.3 ms, to reuse it 0.03
         self._frames: Iterator[tuple[int, av.VideoFrame]] | None = None
-        self._next = 0  # the frame that the decoder stands before
+        self._next = 0  # index of the frame that `_frames` yields next
         self._held: tuple[int, av.VideoFrame] | None = None
-        self._size, self._same_since = (0, 0), 0  # of the last frame, and the first of an unbroken row of that size
+        self._size, self._same_since = (0, 0), 0  # of the last frame, and the frame since which it has not changed
 
     def shown_size(self, first: int) -> tuple[int, int]:
-        """Width and height, as players show it, of the picture of the frame `first`; it is decoded for that."""
+        """(width, height) of the frame `first` as players show it; decodes that frame."""
         return self._size_of(self._frame(first))
 
     def read(self, indices: NDArray[np.intp], size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
-        """Raises PictureSizeError where the stored size changes, besides DecodeFailedError."""
+        """As `FrameReader.read`. Raises ImageSizeError where the stored size changes, and DecodeFailedError."""
         before: tuple[int, int] | None = None
         for at in range(0, len(indices), CHUNK_FRAMES):
-            pictures = []
+            images = []
             for wanted in indices[at : at + CHUNK_FRAMES].tolist():
                 frame = self._frame(wanted)
                 after = self._size_of(frame)
                 if before is not None and after != before:
-                    raise PictureSizeError(before, after, float(self._index.times_s[self._same_since]))
+                    raise ImageSizeError(before, after, float(self._index.times_s[self._same_since]))
                 before = after
-                pictures.append(_to_rgb(self._scaler, frame, size, self._index.info))
-            yield np.stack(pictures)
+                images.append(_to_rgb(self._scaler, frame, size, self._index.info))
+            yield np.stack(images)
 
     def _time(self, at: int) -> str:
         return f"{self._index.times_s[at]:.3f} s"
@@ -179,9 +179,10 @@ class AvReader:
         return frame
 
     def _sought(self, wanted: int) -> av.VideoFrame:
-        """The frame `wanted`: read on if that crosses no key frame to come, else from a key frame before it.
+        """The frame `wanted`: read on from the current position if no key frame is passed, else from a key frame.
 
-        A key frame from which it does not come out whole may be a mere point of recovery: the one before is tried.
+        Where the frame is not whole from its key frame, the key frame before is tried: some are points of recovery
+        only (frames after them may refer to frames before).
         """
         key = self._key_before(wanted)
         if self._frames is not None and self._frame_of_key(key) <= self._next <= wanted:
@@ -209,9 +210,9 @@ class AvReader:
         return None, f"the stream ends before the frame at {self._time(wanted)}"
 
     def _key_before(self, wanted: int) -> int:
-        """Which of the key frames decoding must begin with to have the frame `wanted`."""
+        """The key frame (index into `keys`) at which decoding must begin to reach the frame `wanted`."""
         keys = self._index.keys.number
-        if self._index.counted:  # see _counted: the one after must still come out before `wanted`
+        if self._index.counted:  # see _counted: the next key frame must come out before `wanted`
             return max(int(np.searchsorted(keys, wanted - MAX_REORDERED, side="right")) - 2, 0)
         at = int(np.searchsorted(keys, self._index.packet_of[wanted], side="right")) - 1
         while at > 0 and not 0 <= self._index.frame_of[keys[at]] <= wanted:
@@ -235,7 +236,7 @@ class AvReader:
                 yield at, frame
 
     def _decoded(self, number: int, packets: Iterator[av.Packet]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """(number of its packet, frame); a packet that cannot be decoded is passed over, and its frame missing."""
+        """(number of its packet, frame); a packet that cannot be decoded is skipped, and its frame is missing."""
         for packet in packets:
             if packet.size:
                 number = self._resumed(number, packet)
@@ -250,17 +251,17 @@ class AvReader:
             yield from ((frame.pts, frame) for frame in frames if frame.pts is not None)
 
     def _resumed(self, number: int, packet: av.Packet) -> int:
-        """The packet's number: of a key frame its own, also where libav cuts a damaged stream otherwise than before."""
+        """The packet's number: a key frame has its own, also where libav splits a damaged stream in another way now."""
         key, keys = self._key_number(packet), self._index.keys
         at = int(np.searchsorted(keys.number, number))
         is_expected = at < len(keys.number) and keys.number[at] == number and keys.stamp[at] == keys.stamp[key]
         return number if key < 0 or is_expected else self._number_of(key)
 
     def _counted(self, number: int, decoded) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames by their place in the order in which they come out.
+        """Frames by their place in the decoder's order of output.
 
-        That place is known at the file's start, and at a key frame: all packets before it, and those behind it whose
-        frames came out before it did. The frames until the first such key frame are passed over.
+        That place is known at the file's start, and at a key frame: the number of packets before it, plus those after
+        it whose frames came out earlier. Frames before the first such key frame are skipped.
         """
         keys = self._index.keys.number
         known = not len(keys) or number == keys[0]
@@ -278,7 +279,7 @@ class AvReader:
                 later[0] += packet > after[0]
 
     def _located(self, key: int) -> Iterator[av.Packet]:
-        """The packets from a key frame on. Where no seek finds it, those before it are read and passed over."""
+        """The packets from a key frame on. Where no seek finds it, the file is read from its start up to it."""
         for target in (key, key - 1, key - SEEK_BACK):
             if target <= 0:
                 break
@@ -302,7 +303,7 @@ class AvReader:
         return int(keys[key]) if len(keys) else 0
 
     def _key_number(self, packet: av.Packet) -> int:
-        """Which key frame the packet is, -1 for none that is known by its time."""
+        """The key frame (index into `keys`) that the packet is; -1 for none, or one whose time is unknown."""
         if not packet.is_keyframe or not packet.size:
             return -1
         stamp = packet.dts if self._index.container == "avi" or packet.pts is None else packet.pts
@@ -310,12 +311,12 @@ class AvReader:
         same = np.flatnonzero(keys.stamp == stamp) if stamp is not None else ()
         if not len(same):
             return -1
-        # Joined files have the same times in every part: the nearest place in the file tells them apart.
+        # Joined files have the same times in every part: the nearest position in the file is the right one.
         return int(same[np.argmin(np.abs(keys.pos[same] - (packet.pos or 0)))])
 
     def _seek(self, key: int) -> None:
         keys = self._index.keys
-        if self._index.container in SEEKS_BY_PLACE:
+        if self._index.container in SEEKS_BY_POSITION:
             self._container.seek(int(keys.pos[key]), unsupported_byte_offset=True)
             return
         stamp = keys.stamp[key] if self._index.container == "matroska" or keys.dts[key] == NONE else keys.dts[key]
@@ -343,6 +344,6 @@ def _to_rgb(
 
 
 def _short(error: Exception) -> str:
-    """The telling line of a library's error, without its stack."""
+    """The first line of a library's error, without its stack."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__

@@ -1,8 +1,8 @@
-"""What a decoding process may do: read its one file, talk on its socket, compute. Linux, without root.
+"""What a decoding process may do: read its one file, use its socket, compute. Linux, without root.
 
-Three layers, each put up by the process itself, none of which can be taken off again: capabilities are dropped (they
-exist under root only), Landlock allows the reading of one file and no other, and a seccomp filter allows the system
-calls that decoding takes and no other: no new socket, no program, no signal to another process.
+Three layers, which the process applies to itself and cannot remove: capabilities are dropped (only root has any),
+Landlock allows the reading of one file, and a seccomp filter allows the system calls that decoding needs: no new
+socket, no program, no signal to another process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 FILES, CALLS = "files", "calls"
 LAYERS = {FILES: "read access to the video alone (Landlock)", CALLS: "no network, no programs (seccomp)"}
-"""The layers that `resources.decode_sandbox = "required"` asks for. Capabilities of root are dropped beside them."""
+"""The layers that `resources.decode_sandbox = "required"` requires. Root's capabilities are dropped as well."""
 
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
 SECCOMP_MODE_FILTER = 2
@@ -27,9 +27,9 @@ SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
 SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
 SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF = 444, 445, 446
 CAPABILITY_VERSION_3 = 0x20080522
-CAP_DAC_READ_SEARCH = 2  # root reads other people's files through it; Landlock leaves it one file
+CAP_DAC_READ_SEARCH = 2  # lets root read other users' files; Landlock limits it to one
 READ_FILE = 1 << 2
-# Rights that Landlock knows, by its version: on files, on TCP ports, and towards other processes (sockets, signals).
+# Rights that Landlock controls, by its version: on files, on TCP ports, and on other processes (sockets, signals).
 FILE_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
 TCP_RIGHTS = 0b11
 SCOPES = 0b11
@@ -48,9 +48,9 @@ class Support:
 
 
 def support() -> Support:
-    """Ask the kernel; changes nothing."""
+    """Query the kernel; changes nothing."""
     machine = platform.machine()
-    if platform.system() != "Linux" or machine != "x86_64":  # the filter below knows the call numbers of x86-64 only
+    if platform.system() != "Linux" or machine != "x86_64":  # the filter below has the call numbers of x86-64 only
         return Support(max(_syscall(SYS_LANDLOCK_CREATE_RULESET, None, 0, 1), 0) if machine == "aarch64" else 0, False)
     action = ctypes.c_uint32(SECCOMP_RET_ERRNO)
     seccomp = _syscall(SYS_SECCOMP[machine], 2, 0, ctypes.byref(action)) == 0  # 2: is this action available
@@ -58,22 +58,22 @@ def support() -> Support:
 
 
 def lock(file_fd: int, found: Support) -> tuple[str, ...]:
-    """Give up everything but the reading of `file_fd`'s file. One thread only may run. Returns the layers that stand.
+    """Give up all rights except to read the file of `file_fd`. The process must have one thread. Returns active layers.
 
-    A layer that cannot be put up is left out: whoever demands it must look at what is returned.
+    A layer that the kernel refuses is left out: a caller that requires it must check the result.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     _drop_capabilities()
-    end_with_parent()  # again: a change of capabilities undoes it
+    end_with_parent()  # again: a change of capabilities resets it
     if _prctl(PR_SET_NO_NEW_PRIVS, 1) != 0:
         return ()
-    stand = (FILES,) if found.landlock and _landlock(file_fd, found.landlock) else ()
-    return stand + ((CALLS,) if found.seccomp and _seccomp() else ())
+    layers = (FILES,) if found.landlock and _landlock(file_fd, found.landlock) else ()
+    return layers + ((CALLS,) if found.seccomp and _seccomp() else ())
 
 
 def end_with_parent() -> None:
-    """Have the kernel kill this process when the thread that forked it is gone."""
+    """Have the kernel kill this process when the thread that forked it ends."""
     if platform.system() == "Linux":
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -84,7 +84,7 @@ def _drop_capabilities() -> None:
         return
     kept = 1 << CAP_DAC_READ_SEARCH
     header = ctypes.create_string_buffer(struct.pack("=Ii", CAPABILITY_VERSION_3, 0))
-    for mask in (kept, 0):  # the first is refused where a container has taken that one away as well
+    for mask in (kept, 0):  # a container without CAP_DAC_READ_SEARCH refuses the first
         sets = ctypes.create_string_buffer(struct.pack("=6I", mask, mask, 0, 0, 0, 0))
         if _syscall(number, header, sets) == 0:
             return
@@ -106,7 +106,7 @@ def _landlock(file_fd: int, version: int) -> bool:
 
 
 def _syscall(number: int, *arguments: object) -> int:
-    """The kernel's answer; -1 for an error."""
+    """The system call's result; -1 for an error."""
     full = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     return _libc.syscall(ctypes.c_long(number), *full)
 
@@ -120,14 +120,14 @@ SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW = 0x80000000, 0x0
 AUDIT_ARCH_X86_64 = 0xC000003E
 LOAD, IF_EQUAL, IF_AT_LEAST, IF_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 EPERM, ENOSYS = 1, 38
-FIRST_NEW_CALL = 424  # glibc tries what is newer first and falls back where the kernel has it not
+FIRST_NEW_CALL = 424  # glibc tries newer calls first, and falls back on ENOSYS
 WRITING = 0x3 | 0x40 | 0x200 | 0x400000  # open's flags: access other than reading, create, truncate, nameless file
 CLONE_THREAD = 0x10000
 PR_SET_NAME = 15
 F_GETLK = 5
 
-# x86-64. Traced on PyAV 18, decord 0.6 and OpenCV 4.11, with threads that start and end; then what glibc does besides
-# on other kernels. Names and sizes of files can be seen (stat), their content cannot.
+# x86-64. Traced on PyAV 18, decord 0.6 and OpenCV 4.11, with threads that start and end; then what glibc also calls on
+# other kernels. Names and sizes of other files can be read (stat), their content cannot.
 ALLOWED = {
     "read": 0, "write": 1, "close": 3, "stat": 4, "fstat": 5, "lstat": 6, "poll": 7, "lseek": 8, "mmap": 9,
     "mprotect": 10, "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15,
@@ -156,7 +156,7 @@ def _program(pid: int) -> list[tuple[int, int, int, int]]:
     """Steps (code, steps to skip where true, where false, value)."""
     refuse, allow = (RETURN, 0, 0, SECCOMP_RET_ERRNO | EPERM), (RETURN, 0, 0, SECCOMP_RET_ALLOW)
     steps = [
-        (LOAD, 0, 0, 4),  # the processor's kind
+        (LOAD, 0, 0, 4),  # the architecture
         (IF_EQUAL, 1, 0, AUDIT_ARCH_X86_64),
         (RETURN, 0, 0, SECCOMP_RET_KILL_PROCESS),  # 32-bit calls have other numbers
         (LOAD, 0, 0, 0),  # the call's number
@@ -176,5 +176,5 @@ def _program(pid: int) -> list[tuple[int, int, int, int]]:
     where(FCNTL, 1, IF_AT_LEAST, F_GETLK, refuse, allow)  # flags of a descriptor; no owner to be signalled
     where(PRCTL, 0, IF_EQUAL, PR_SET_NAME, allow, refuse)
     where(TGKILL, 0, IF_EQUAL, pid, allow, refuse)  # abort()
-    where(PRLIMIT64, 2, IF_EQUAL, 0, allow, refuse)  # ask for a limit, set none: there is no new one to read
+    where(PRLIMIT64, 2, IF_EQUAL, 0, allow, refuse)  # read a limit, set none: the pointer to a new one is null
     return [*steps, refuse]

@@ -1,12 +1,12 @@
-"""What an actor and its decoding process say to each other: JSON with raw bytes behind it, checked on arrival.
+"""The messages between a worker and its decoding process: JSON followed by raw bytes, checked on arrival.
 
-The process reads files from anywhere and may have been taken over by one of them. So nothing that it says is executed
-(no pickle), every length is bounded by what was asked for, and every answer is rebuilt field by field.
+The process reads files from anywhere, and one of them may have taken it over. So nothing that it sends is executed (no
+pickle), every length is bounded by what was requested, and every reply is rebuilt field by field.
 
-A message is two lengths, a JSON object and a payload. A request (`clip`, ...) is answered by `info`; or by a `header`
+A message is two lengths, a JSON object and a payload. The reply to a request (`clip`, ...) is `info`; or a `header`
 (payload: the frames' times), `chunk`s of frames and an `end`, with a second `header` where another decoder begins
-again; or by an `error`, or a `bug` with its trace. Of a remote video the process may `need` parts that are not there
-yet, and gets its answer when they are.
+again; or an `error`; or a `bug` with its trace. For a remote video the process may `need` parts that are not fetched
+yet; it waits for the reply to that.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from handloom.schemas.values import VideoInfo
 LENGTHS = struct.Struct("<IQ")
 MAX_JSON_BYTES = 1 << 16
 MAX_TEXT = 2000
-MAX_FRAMES = 1 << 24  # of a clip whose end is not known: 19 hours at 240 frames/s
-MAX_CHUNK_FRAMES, MAX_ASPECT = 16, 16  # what a chunk may have at once: 100 MB at the usual 360 pixels
+MAX_FRAMES = 1 << 24  # of a clip without a known end: 19 hours at 240 frames/s
+MAX_CHUNK_FRAMES, MAX_ASPECT = 16, 16  # bounds of one chunk: 100 MB at the usual 360 pixels
 MAX_SIDE_PX = 1 << 15
 MAX_HEADERS = 2
-MAX_NEEDS = 1 << 20  # of a clip: each is of some kilobytes at least
+MAX_NEEDS = 1 << 20  # per clip; each is for some kilobytes at least
 MAX_NUMBER = 1 << 62
 
 
 class GarbledError(Exception):
-    """The other side sent what no honest one sends."""
+    """The other side sent a message that the protocol does not allow."""
 
 
 class TooSlowError(Exception):
@@ -51,10 +51,10 @@ class TooSlowError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """One clip to decode. `avoid_decord` after decord crashed on it; `probe_only` asks for the header alone.
+    """One clip to decode. avoid_decord: decord has crashed on it. probe_only: the reply is `info`, without frames.
 
-    A clip whose frames exceed `max_bytes` is answered by its header and no frames. ranged: parts of the file may be
-    missing, and are asked for; a file that must be read whole is answered by `not_ranged`.
+    max_bytes: for a clip whose frames exceed it, the reply is the header and no frames. ranged: parts of the file may
+    be missing, and are requested; for a file that must be read whole, the reply is `not_ranged`.
     """
 
     clip: Clip
@@ -87,13 +87,13 @@ class Line:
     def __init__(self, connection: socket.socket, timeout_s: float | None = None) -> None:
         self._socket = connection
         self._timeout_s = timeout_s
-        if timeout_s is not None:  # for each read and write: one that stops in the middle of a message is found out
+        if timeout_s is not None:  # of each read and write: the other side may stop in the middle of a message
             wait = struct.pack("@ll", int(timeout_s), max(int(timeout_s % 1 * 1e6), 1))
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 connection.setsockopt(socket.SOL_SOCKET, option, wait)
 
     def send(self, message: dict[str, Any], payload: memoryview | bytes = b"") -> None:
-        """Raises TooSlowError; OSError where the other side is gone."""
+        """Raises TooSlowError; OSError where the other side has closed."""
         text = json.dumps(message).encode()
         try:
             self._socket.sendall(LENGTHS.pack(len(text), len(payload)) + text)
@@ -103,10 +103,10 @@ class Line:
             raise TooSlowError from error
 
     def receive(self) -> tuple[dict[str, Any], int]:
-        """A message's object and the length of its payload, which must be read next.
+        """A message's object, and the length in bytes of its payload, which must be read next.
 
         Raises:
-            EOFError: the other side is gone. TooSlowError; GarbledError: no such object.
+            EOFError: the other side has closed. TooSlowError; GarbledError: the message is no JSON object.
         """
         deadline_s = self._deadline_s()
         start = bytearray(LENGTHS.size)
@@ -135,7 +135,7 @@ class Line:
         return array
 
     def is_silent(self) -> bool:
-        """Whether the other side is there and has sent nothing that was not read."""
+        """Whether the other side is open and there is nothing unread."""
         try:
             self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -150,21 +150,21 @@ class Line:
     def _deadline_s(self) -> float:
         return math.inf if self._timeout_s is None else time.monotonic() + self._timeout_s
 
-    def _fill(self, room: memoryview, deadline_s: float) -> None:
-        while len(room):
+    def _fill(self, buffer: memoryview, deadline_s: float) -> None:
+        while len(buffer):
             try:
-                count = self._socket.recv_into(room)
+                count = self._socket.recv_into(buffer)
             except BlockingIOError as error:
                 raise TooSlowError from error
             if count == 0:
                 raise EOFError
-            room = room[count:]
-            if len(room) and time.monotonic() > deadline_s:  # a byte now and then is no message either
+            buffer = buffer[count:]
+            if len(buffer) and time.monotonic() > deadline_s:  # each read was in time, the message as a whole is not
                 raise TooSlowError
 
 
 class ChildEnd:
-    """The decoding process's side, as `answer.Server` speaks: requests come in, tuples and frames go out."""
+    """The decoding process's side: requests come in, tuples (as `server.Server` makes them) and frames go out."""
 
     def __init__(self, line: Line) -> None:
         self._line = line
@@ -175,7 +175,7 @@ class ChildEnd:
         return Request(Clip(**message.pop("clip")), **message)
 
     def need(self, at: int, size: int) -> int:
-        """Ask for bytes [at, at + size) of the file; returns until where they are there."""
+        """Request bytes [at, at + size) of the file. Returns up to where it can be read from `at` on."""
         self._line.send({"kind": "need", "at": at, "size": size})
         message, _ = self._line.receive()
         return message["until"]
@@ -208,20 +208,20 @@ class ChildEnd:
 
 
 def send_request(line: Line, request: Request) -> None:
-    """What decoding needs to know of a clip: no narration, no camera."""
+    """Send the request with what decoding needs of the clip: no narration, no camera."""
     clip = Clip(request.clip.clip_id, "", "", "", request.clip.start_s, request.clip.end_s)
     line.send({**asdict(replace(request, clip=clip)), "clip": asdict(clip)})
 
 
-def answers(line: Line, request: Request, supply: Callable[[int, int], int] | None = None) -> Iterator[tuple[Any, ...]]:
-    """The answer to a request, checked: `("info", VideoInfo)`, `("header", Header)`, `("chunk", frames)`,
+def replies(line: Line, request: Request, supply: Callable[[int, int], int] | None = None) -> Iterator[tuple[Any, ...]]:
+    """The events of the reply to a request, checked: `("info", VideoInfo)`, `("header", Header)`, `("chunk", frames)`,
     `("error", ClipError)`, `("not_ranged",)` and `("end",)`. The last is `info`, `error`, `not_ranged` or `end`.
 
     Args:
-        supply: fetches the parts that a `ranged` request's process asks for; what it raises comes out.
+        supply: fetches the parts that the process of a `ranged` request needs; its exceptions are passed on.
 
     Raises:
-        EOFError, TooSlowError: as `Line.receive`. GarbledError: an answer that no honest process gives; also its bugs.
+        EOFError, TooSlowError: as `Line.receive`. GarbledError: a reply that the protocol does not allow, or a bug.
     """
     header, num_headers, num_frames, num_needs = None, 0, 0, 0
     while True:
@@ -311,10 +311,10 @@ def _error(clip: Clip, message: dict[str, Any]) -> ClipError:
 
 
 def checked(hint: Any, value: Any) -> Any:
-    """A JSON value as the type that `hint` names: numbers, texts, None, tuples and dataclasses of these.
+    """A JSON value as the type `hint`: numbers, texts, None, tuples and dataclasses of these.
 
     Raises:
-        GarbledError: it is another one; also texts that are too long and numbers that are not finite.
+        GarbledError: it has another type; a text is too long; a number is not finite.
     """
     kind, inside = typing.get_origin(hint), typing.get_args(hint)
     if kind in (typing.Union, types.UnionType):
@@ -338,6 +338,6 @@ def checked(hint: Any, value: Any) -> Any:
 
 
 def last_line(text: Any) -> str:
-    """The last line that says something, without control characters; "" for none."""
+    """The last line that is not empty, without control characters; "" for none."""
     lines = [line.strip() for line in str(text or "").splitlines() if line.strip()]
     return "".join(c for c in lines[-1] if c.isprintable())[-300:] if lines else ""

@@ -1,4 +1,4 @@
-"""The folder of fetched videos: one for each user and node, within a limit, and never filling the disk."""
+"""The folder of fetched videos: one for each user and node, of limited size, which never fills the disk."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 WAIT_S = 0.2
-IN_USE_S = 120.0  # a video given out this lately is not evicted: some decoder may be about to open it
-KEPT_FREE_BYTES, KEPT_FREE_SHARE = 1 << 30, 0.05  # of the disk, the smaller of the two: others write there, too
+IN_USE_S = 120.0  # a video used so recently is not evicted: a decoder may be about to open it
+KEPT_FREE_BYTES, KEPT_FREE_SHARE = 1 << 30, 0.05  # of the disk, the smaller of the two: for others who write there
 BOOKKEEPING = (".lock", ".part", ".map")
 
 
@@ -28,22 +28,22 @@ def cache_folder(setting: str = "") -> str:
     return str(Path(setting or tempfile.gettempdir()).expanduser() / f"handloom-videos-{os.getuid()}")
 
 
-class NoRoomError(OSError):
+class NoSpaceError(OSError):
     """The disk of the cache is too full."""
 
 
 class FetchCache:
-    """Files by name, each made under a lock, the longest unused removed first beyond `limit_bytes`."""
+    """Files by name, each fetched under a lock; beyond `limit_bytes` the longest unused are removed first."""
 
-    def __init__(self, folder: str, limit_bytes: int) -> None:
+    def __init__(self, folder: str, limit_bytes: int, disk_usage: Callable[[Path], Any] = shutil.disk_usage) -> None:
         self.folder = Path(folder)
-        self._limit_bytes = limit_bytes
+        self._limit_bytes, self._disk_usage = limit_bytes, disk_usage
 
     @contextmanager
     def locked(self, name: str, alive: Callable[[], None]) -> Iterator[Path]:
-        """The file of this name, there or not, while no other actor of the node makes it. Raises OSError.
+        """The path of this name, with a file or without, while no other actor of the node fetches it. Raises OSError.
 
-        alive: called now and then while another actor is waited for.
+        alive: called now and then while this actor waits for another one.
         """
         self._own_folder()
         with open(self.folder / f"{name}.lock", "w") as lock:
@@ -52,10 +52,10 @@ class FetchCache:
                 time.sleep(WAIT_S)
             yield self.folder / name
 
-    def make_room(self, num_bytes: int, keep: Path) -> None:
-        """Remove the longest unused files until so many bytes more are within the limit, and fit on the disk.
+    def free_space(self, num_bytes: int, keep: Path) -> None:
+        """Remove the longest unused files until `num_bytes` more are within the limit and fit on the disk.
 
-        An open file stays readable for whoever has it open. Raises NoRoomError where the disk stays too full.
+        A removed file stays readable through open handles. Raises NoSpaceError if the disk stays too full.
         """
         used = sorted(_uses(f for f in self.folder.iterdir() if f.suffix not in BOOKKEEPING and f != keep))
         total = sum(size for _, size, _ in used)
@@ -66,29 +66,29 @@ class FetchCache:
             for file in (path, path.with_name(f"{path.name}.map")):
                 file.unlink(missing_ok=True)
             total -= size
-        self.check_room(num_bytes)
+        self.check_space(num_bytes)
 
-    def check_room(self, num_bytes: int) -> None:
-        """Raise NoRoomError unless so many bytes more leave the disk some room for others."""
+    def check_space(self, num_bytes: int) -> None:
+        """Raise NoSpaceError unless the disk has `num_bytes` and, beyond these, the space that is left to others."""
         spare = self.spare_bytes()
         if num_bytes > spare:
-            raise NoRoomError(
-                f"{num_bytes} bytes are needed and the disk has {max(spare, 0)} to give: {self._disk().free} are free, "
-                f"{self._kept_free()} of them are left to others"
+            raise NoSpaceError(
+                f"{num_bytes} bytes are needed, {max(spare, 0)} can be used: {self._disk().free} are free on the disk, "
+                f"{self._kept_free()} of these are left to others"
             )
 
     def spare_bytes(self) -> int:
-        """What may still be written to the disk; below 0 where others have filled it."""
+        """Bytes that may still be written to the disk; below 0 where others have filled it."""
         return self._disk().free - self._kept_free()
 
     def _kept_free(self) -> int:
         return min(KEPT_FREE_BYTES, int(KEPT_FREE_SHARE * self._disk().total))
 
-    def _disk(self):
-        return shutil.disk_usage(self.folder)
+    def _disk(self) -> Any:
+        return self._disk_usage(self.folder)
 
     def _own_folder(self) -> None:
-        """Make the folder, or raise OSError where it is somebody else's: they could lay other videos into it."""
+        """Make the folder. Raises OSError where it is another user's, who could put other videos there."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = self.folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():

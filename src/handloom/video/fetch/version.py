@@ -1,32 +1,31 @@
-"""Which file a video is, as opposed to its name: its size, its version, and a digest of its head.
+"""Which file a video is, whatever its name: its size, its version, and a digest of its head.
 
-A video that is replaced under its name has other pictures: rows that were made of the old file do not belong to it. A
+A video that is replaced under its name has other images: rows that were made of the old file do not belong to it. A
 copy of the same file elsewhere, or a file that was only touched, is the same video.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
 
+from handloom.io.addresses import is_remote, local_path
+from handloom.io.presence import ask_all
+from handloom.io.remote import Options, open_remote, remote_errors
 from handloom.schemas.clip import Clip
-from handloom.video.fetch.schemes import backend_errors, is_remote, open_scheme
 
 HEAD_BYTES = 1 << 20
-NUM_QUESTIONS = 16  # at once: a disk across the network answers each after a millisecond, a store after 20 to 100
 
 
 @dataclass(frozen=True)
 class VideoVersion:
-    """What is known of a file; None for what is not.
+    """What identifies a file; None where unknown.
 
     version: `mtime:SECONDS.NANOSECONDS` or `etag:...`. digest: SHA-256 over the first MiB and the size.
     """
@@ -49,17 +48,18 @@ class VideoVersion:
         return self.num_bytes is not None
 
     def differs(self, other: VideoVersion) -> bool:
-        """Whether these are two files. Equal digests are one file, whatever its time or its place.
+        """Whether these are two files. Equal digests are one file, whatever its time or place.
 
-        Without a digest of both, two ETags tell, or two times; a time and an ETag say nothing of each other.
+        Without both digests, ETags are compared, or times; a time and an ETag cannot be compared.
         """
         for mine, theirs in ((self.num_bytes, other.num_bytes), (self.digest, other.digest)):
             if mine is not None and theirs is not None and mine != theirs:
                 return True
         if self.digest is not None and other.digest is not None:
             return False
-        mine, theirs = ((version or "").partition(":") for version in (self.version, other.version))
-        return mine[0] == theirs[0] and mine[2] != theirs[2]
+        my_kind, _, my_value = (self.version or "").partition(":")
+        their_kind, _, their_value = (other.version or "").partition(":")
+        return my_kind == their_kind and my_value != their_value
 
     def text(self) -> str:
         size = "of unknown size" if self.num_bytes is None else f"of {self.num_bytes} bytes"
@@ -87,7 +87,7 @@ def file_version(path: str, known: VideoVersion = UNKNOWN) -> VideoVersion:
 
 
 def stored_version(facts: Mapping[str, Any]) -> VideoVersion:
-    """The version of a file in a store or behind http, from fsspec's facts of it: one question, and no byte of it."""
+    """The version of a file in a store or behind http, from fsspec's `info`: one request, none of its bytes."""
     size = facts.get("size")
     num_bytes = size if isinstance(size, int) else None
     if etag := facts.get("ETag") or facts.get("etag"):
@@ -101,44 +101,32 @@ def stored_version(facts: Mapping[str, Any]) -> VideoVersion:
 
 
 def video_versions(
-    videos: Mapping[str, VideoVersion] | Iterable[str], storage_options: dict[str, Any] | None = None
+    videos: Mapping[str, VideoVersion] | Iterable[str], options: Options = None
 ) -> dict[str, VideoVersion]:
-    """`{uri: its version}`, unknown where it is not there or cannot be asked for.
+    """`{uri: its version}`; `UNKNOWN` where it is missing or out of reach.
 
     Args:
         videos: URIs; with what is known of each, so that heads of unchanged files are not read again.
-        storage_options: fsspec's, of s3:// URIs.
     """
     known = videos if isinstance(videos, Mapping) else dict.fromkeys(videos, UNKNOWN)
-
-    def ask(uris: Sequence[str]) -> list[tuple[str, VideoVersion]]:
-        return [(uri, _version(uri, known[uri], storage_options)) for uri in uris]
-
-    uris = list(known)
-    if len(uris) < NUM_QUESTIONS:
-        return dict(ask(uris))
-    with ThreadPoolExecutor(NUM_QUESTIONS) as pool:
-        found = dict(
-            itertools.chain.from_iterable(pool.map(ask, (uris[n::NUM_QUESTIONS] for n in range(NUM_QUESTIONS))))
-        )
-    return {uri: found[uri] for uri in uris}
+    return ask_all(known, lambda uri: _version(uri, known[uri], options))
 
 
-def _version(uri: str, known: VideoVersion, storage_options: dict[str, Any] | None) -> VideoVersion:
+def _version(uri: str, known: VideoVersion, options: Options) -> VideoVersion:
     try:
         if not is_remote(uri):
-            return file_version(uri.removeprefix("file://"), known)
-        filesystem, name = open_scheme(uri, storage_options)
+            return file_version(local_path(uri), known)
+        filesystem, name = open_remote(uri, options)
         return stored_version(filesystem.info(name))
-    except (OSError, ValueError, ImportError, *backend_errors()):  # ValueError: a scheme that is not opened
+    except remote_errors(ValueError, ImportError):  # ValueError: a scheme that is not opened
         return UNKNOWN
 
 
 def with_versions(
     clips: Sequence[Clip],
     known: Mapping[str, VideoVersion] = MappingProxyType({}),
-    storage_options: dict[str, Any] | None = None,
+    options: Options = None,
 ) -> list[Clip]:
     """The clips with the versions that their videos have now; see `video_versions`."""
-    found = video_versions({c.video_uri: known.get(c.video_uri, UNKNOWN) for c in clips}, storage_options)
+    found = video_versions({c.video_uri: known.get(c.video_uri, UNKNOWN) for c in clips}, options)
     return [found[clip.video_uri].on(clip) for clip in clips]

@@ -1,4 +1,4 @@
-"""Samples into a batch of torch tensors."""
+"""Makes a batch of torch tensors from samples."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
 from handloom.windows.sample import Sample
 
 NUMBERS = (((bool, np.bool_), np.bool_), ((int, np.integer), np.int64), ((float, np.floating), np.float64))
-Empty = Callable[[tuple[int, ...], np.dtype], np.ndarray]
+Empty = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
 
 
 def collate(samples: list[Sample], empty: Empty = np.empty) -> dict[str, Any]:
-    """`{key: (B, ...) tensor}` of arrays and numbers; lists of B for strings, None and whatever else there is.
+    """`{key: (B, ...) tensor}` for arrays and numbers; lists of B values for strings, None and other types.
 
-    `neighbours` (a list of k samples each) becomes a dict of (B, k, ...) tensors. Raises ConfigError where arrays of
+    `neighbours` (a list of k samples each) becomes a dict of (B, k, ...) tensors. Raises ConfigError if the arrays of
     one key differ in shape, or only some samples have one.
 
     Args:
-        empty: gives memory for an array of this shape and kind; it is written once.
+        empty: returns memory for an array of a shape and type; it is written once.
     """
     return {key: _column(key, [sample[key] for sample in samples], empty) for key in samples[0]}
 
@@ -58,23 +59,23 @@ def _grouped(value: Any, k: int) -> Any:
     return [value[start : start + k] for start in range(0, len(value), k)]
 
 
-def _array(key: str, values: list[Any], empty: Empty) -> np.ndarray:
+def _array(key: str, values: list[Any], empty: Empty) -> NDArray[Any]:
     shapes = {getattr(value, "shape", None) for value in values}
     if len(shapes) > 1:
         raise _several(key, shapes)
     return np.stack(values, out=empty((len(values), *values[0].shape), values[0].dtype))
 
 
-def merge(parts: list[tuple[np.ndarray, dict[str, Any]]]) -> dict[str, Any]:
-    """One batch of (places in it, collated samples), equal to what `collate` makes of all samples in order; a copy.
+def merge(parts: list[tuple[NDArray[np.int64], dict[str, Any]]]) -> dict[str, Any]:
+    """One batch from parts, (places in the batch, collated samples): equal to `collate` of all samples in order.
 
-    Raises ConfigError as `collate` does.
+    The result is a copy. Raises ConfigError as `collate` does.
     """
     total = sum(len(places) for places, _ in parts)
     return {key: _merged(key, [(places, part[key]) for places, part in parts], total) for key in parts[0][1]}
 
 
-def _merged(key: str, parts: list[tuple[np.ndarray, Any]], total: int) -> Any:
+def _merged(key: str, parts: list[tuple[NDArray[np.int64], Any]], total: int) -> Any:
     values = [value for _, value in parts]
     if all(isinstance(value, dict) for value in values):
         return merge(parts)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from handloom.errors import ConfigError
+from handloom.windows.loading.batch_reader import Cutter
 from handloom.windows.loading.collate import collate as collate_samples
-from handloom.windows.loading.cutter import Cutter
 from handloom.windows.loading.processes import Processes
 from handloom.windows.order import Order
 from handloom.windows.rows.reader import TableRow
@@ -25,20 +25,20 @@ class WindowLoader:
     """Batches of this rank's windows; `iter` gives one epoch, and the next `iter` the next one.
 
     The order is a function of (windows, version, seed, epoch, rank, world_size, batch_size, memory) alone: `Order`.
-    Reading goes block by block, the next block by a thread while this one is served.
+    Rows are read block by block; a thread reads the next block while one is in use.
 
     Args:
-        windows: what to hand out.
+        windows: the windows.
         batch_size: windows per batch.
         shuffle: False goes clip by clip, in stored order.
         seed: of the shuffling.
         rank, world_size: this process's share; no window comes twice.
-        num_workers: processes that read, decode, cut and transform ahead of their use; with 0 threads of this process
-            read and decode ahead, and the transform runs when a batch is asked for. They share
-            every block by clip, so that no row is read twice, and hand out the same batches for any number. They are
-            spawned: a script that makes a loader with workers needs `if __name__ == "__main__":`.
-        drop_last: leave out what fills no batch on every rank, so that all have equally many; False hands out every
-            window, with a smaller last batch, and ranks may differ by one batch.
+        num_workers: processes that read, decode, cut and transform ahead. 0: threads of this process read and decode
+            ahead, and the transform runs when a batch is asked for. The processes divide every block by clip, so that
+            no row is read twice; the batches are the same for any number of them. They are spawned: a script that makes
+            a loader with workers needs `if __name__ == "__main__":`.
+        drop_last: leave out windows that do not fill a batch on every rank, so that all ranks have the same number of
+            batches. False: every window, a smaller last batch, and ranks may differ by one batch.
         collate: list of samples -> batch, in this process; by default `handloom.windows.loading.collate.collate`.
 
     Raises ConfigError for a rank or size out of range.
@@ -65,9 +65,14 @@ class WindowLoader:
         self.windows = windows
         self.batch_size = batch_size
         self.epoch = 0
-        self._batches = 0  # of this epoch, handed out
+        self._batches = 0  # of this epoch, so far
         self._resumed = False
-        self._options = {"shuffle": shuffle, "seed": seed, "world_size": world_size, "drop_last": drop_last}
+        self._options: dict[str, Any] = {
+            "shuffle": shuffle,
+            "seed": seed,
+            "world_size": world_size,
+            "drop_last": drop_last,
+        }
         self._rank = rank
         self._num_workers = num_workers
         self._collate = collate or collate_samples
@@ -79,16 +84,16 @@ class WindowLoader:
         return self._order().num_batches
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next `iter` gives; the one that a loaded state is in goes on where it was."""
+        """Set the epoch of the next `iter`. If it is that of a loaded state, `iter` goes on after its last batch."""
         if epoch != self.epoch:
             self.epoch, self._batches, self._resumed = epoch, 0, False
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader is, counted in batches handed out; JSON values, the same on every rank."""
+        """The position in the epoch, in batches; JSON values, the same on every rank."""
         return self._facts() | {"epoch": self.epoch, "batches": self._batches, "block_steps": self._block_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the last batch that was handed out: the next `iter` gives the rest of that epoch.
+        """Go on after the last batch of a state: the next `iter` gives the rest of its epoch.
 
         Raises ConfigError for the state of other windows, another version, batch size, seed or number of ranks.
         """
@@ -138,7 +143,7 @@ class WindowLoader:
         )
 
     def _read(self, order: Order, start: int) -> Iterator[Any]:
-        copy = self._collate is not collate_samples  # which copies what it is given
+        copy = self._collate is not collate_samples  # collate_samples copies anyway
         if not self._num_workers:
             with Cutter(self.windows, order, copy=copy, kept=self._kept) as cutter:
                 batches = order.batches(start)
@@ -155,15 +160,15 @@ class WindowLoader:
 
 
 def block_steps(windows: WindowDataset) -> int:
-    """Steps of the clips of one block, from the sizes of up to four rows: their columns fit `memory.block_mb`, their
-    pictures `memory.pictures_mb`. Found anew from the same version it is the same."""
+    """Steps of the clips of one block, from the sizes of up to four rows: so many that their columns fit
+    `memory.block_mb` and their images `memory.pictures_mb`. The same for the same version."""
     plan, memory = windows.plan, windows.memory
     picked = np.unique(np.linspace(0, len(plan.rows) - 1, SAMPLED_ROWS).astype(int))
     rows = windows.read_rows(picked.tolist())
     num_steps = int(plan.steps[picked].sum())
     num = (memory.block_mb << 20) * num_steps // max(sum(row.num_bytes for row in rows), 1)
-    pictures = sum(len(jpegs) for row in rows for jpegs in row.jpegs.values() if jpegs is not None)
-    if pictures:
+    images = sum(len(jpegs) for row in rows for jpegs in row.jpegs.values() if jpegs is not None)
+    if images:
         height, width = windows.spec.image_size or (256, 456)
-        num = min(num, (memory.pictures_mb << 20) * num_steps // (pictures * height * width * 3))
+        num = min(num, (memory.pictures_mb << 20) * num_steps // (images * height * width * 3))
     return max(int(num), 1)

@@ -1,4 +1,4 @@
-"""Windows for other people's DataLoaders: an IterableDataset that shares itself out over ranks and workers."""
+"""`WindowStream`: windows as an IterableDataset for torch's DataLoader, divided over ranks and workers."""
 
 from __future__ import annotations
 
@@ -12,31 +12,39 @@ from handloom.windows.loading.loader import WindowLoader
 from handloom.windows.sample import Sample
 
 
-class WindowStream(IterableDataset):
-    """Samples in a shuffled order, each window once over all ranks and loader workers (but for what does not divide).
+class WindowStream(IterableDataset[Sample]):
+    """Samples in shuffled order, each window once over all ranks and workers, without a remainder that does not divide.
 
     Loader workers must be spawned (`multiprocessing_context="spawn"`): Lance does not survive a fork. The order depends
-    on their number; for one that does not, and for resuming, use `Windows.loader`. Each worker has the windows' memory.
+    on their number; `Windows.loader` has an order that does not, and can be resumed. `Memory` applies to each worker.
     """
 
     def __init__(
         self, windows: WindowDataset, *, shuffle: bool = True, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
         self.windows = windows
-        self._options = {"shuffle": shuffle, "seed": seed}
+        self._shuffle = shuffle
+        self._seed = seed
         self._rank = rank
         self._world_size = world_size
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that persist see it change
 
     def set_epoch(self, epoch: int) -> None:
-        """The order of the next epoch: another one for each number."""
+        """Set the epoch of the next `iter`; each has another order."""
         self._epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[Sample]:
         info = get_worker_info()
         number, count = (0, 1) if info is None else (info.id, info.num_workers)
-        share = {"rank": self._rank * count + number, "world_size": self._world_size * count}
-        loader = WindowLoader(self.windows, 1, collate=_only, **self._options, **share)
+        loader = WindowLoader(
+            self.windows,
+            1,
+            shuffle=self._shuffle,
+            seed=self._seed,
+            rank=self._rank * count + number,
+            world_size=self._world_size * count,
+            collate=_only,
+        )
         loader.set_epoch(int(self._epoch))
         yield from loader
 

@@ -1,4 +1,4 @@
-"""Columns of a table as numpy arrays per row: views of Arrow's buffers, made for many rows at once."""
+"""Columns of several rows as numpy arrays per row, which are views of Arrow's buffers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from handloom.errors import StoreError
 from handloom.schemas.tables.row import ARRAYS, SHAPES
+from handloom.schemas.tables.stage_columns import is_per_frame
 
 
 class Cells(Protocol):
@@ -20,7 +21,7 @@ class Cells(Protocol):
         ...
 
     def absent(self, num_frames: int) -> Any:
-        """What stands for null in a row of so many frames: NaN (False, 0) everywhere, or None: the width is unknown."""
+        """The value for null in a row of so many frames: NaN (False, 0) everywhere, or None if the width is unknown."""
         ...
 
     def num_bytes(self, index: int) -> int:
@@ -28,15 +29,18 @@ class Cells(Protocol):
         ...
 
 
-def cells_of(column: pa.ChunkedArray, name: str, table: str) -> Cells:
-    """The column as `Cells`: per-frame columns as (T, *frame shape), pictures as Arrow arrays, others as one value."""
+def cells_of(column: pa.ChunkedArray, field: pa.Field, table: str) -> Cells:
+    """The column as `Cells`: per-frame columns as (T, *frame shape), images as Arrow arrays, others as one value."""
+    name = field.name
     array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     if isinstance(array, pa.ChunkedArray):  # too large for one array
         array = pa.concat_arrays([chunk.cast(_large(chunk.type)) for chunk in array.chunks])
     if name == "frame_jpeg":
-        return _Pictures(array)
+        return _Images(array)
     if name == "frame_s" or (table == "clips" and name in (*SHAPES, "frame_flags")):
         return _Frames(array, SHAPES.get(name, ()))
+    if is_per_frame(field):
+        return _Frames(array, (-1,))
     if table == "robot_episodes" and name in ("state", "action"):
         return _Vectors(array, name)
     return _Values(array, name)
@@ -47,7 +51,7 @@ def _large(kind: pa.DataType) -> pa.DataType:
 
 
 def _flat(array: pa.Array) -> NDArray[Any]:
-    """The numbers of an array that cannot be written; null is NaN, False or 0."""
+    """The numbers of an array, read-only; null is NaN, False or 0."""
     if array.null_count and not pa.types.is_floating(array.type):
         array = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
     flat = _unpacked(array) if pa.types.is_boolean(array.type) else array.to_numpy(zero_copy_only=False)
@@ -144,7 +148,7 @@ class _Vectors(_Lists):
         return 0 if value is None else value.nbytes
 
 
-class _Pictures(_Lists):
+class _Images(_Lists):
     """`list<binary>` and `list<list<binary>>`: the row's part of the Arrow array."""
 
     def value(self, index: int) -> pa.Array | None:
@@ -178,5 +182,5 @@ class _Values:
         return self._array.nbytes // max(len(self._array), 1)
 
 
-def _nothing(kind: np.dtype) -> Any:
+def _nothing(kind: np.dtype[Any]) -> Any:
     return np.nan if np.issubdtype(kind, np.floating) else np.zeros((), kind)[()]

@@ -1,4 +1,4 @@
-"""Rows of the table as arrays, read by place: whole blocks for loaders, single ones for random access."""
+"""Reads rows as arrays by their place in the table: blocks for loaders, single rows for random access."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
-from handloom.geometry.tracks.later_grids import StoredGrids
+from handloom.geometry.tracks.stored_grids import StoredGrids
+from handloom.schemas.tables.stage_columns import is_per_frame
 from handloom.store.lance_faults import LANCE_ERRORS, first_words
 from handloom.store.location import Location
 from handloom.store.tables import Tables, versions_there
@@ -28,9 +29,9 @@ class TableRow:
     """One row; its arrays are views of Arrow's memory and cannot be written.
 
     place: in the table. id: of the clip or episode. frame_s: (T,). framed: (T, ...) per-frame columns; a null column is
-    NaN (False, 0) in every frame, or None where its width is not known. single: one value per row. jpegs: per camera
-    asked for, its T pictures, or None. grids: those that began after the first frame, where the windows take them, and
-    track_visible: (T, N), which says how much the first one shows.
+    NaN (False, 0) in every frame, or None if its width is unknown. single: columns with one value per row. jpegs: the T
+    images of each camera asked for, or None. grids: the later grids, if the windows need them; None otherwise.
+    track_visible: (T, N), only with `grids`: how much the first grid shows.
     """
 
     place: int
@@ -45,7 +46,7 @@ class TableRow:
 
 
 class RowReader:
-    """Reads rows of one version. Holds no handle across processes: Lance does not survive a fork, nor a pickle."""
+    """Reads rows of one version. It opens the table anew in every process: Lance survives neither fork nor pickle."""
 
     def __init__(self, location: Location, spec: WindowSpec, version: int, max_bytes: int) -> None:
         self._location = location
@@ -64,6 +65,7 @@ class RowReader:
     def _forget(self) -> None:
         self._table: lance.LanceDataset | None = None
         self._columns: list[str] = []
+        self._framed: frozenset[str] = frozenset()
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._held: OrderedDict[int, TableRow] = OrderedDict()
@@ -72,18 +74,18 @@ class RowReader:
     def read(self, places: Sequence[int]) -> list[TableRow]:
         """The rows at these places, in this order, in one request.
 
-        Raises StoreError where the version has gone or cannot be read.
+        Raises StoreError if the version is gone or cannot be read.
         """
         table = self._open()
         try:
             rows = table.take([int(place) for place in places], columns=self._columns)
         except LANCE_ERRORS as error:
             raise self._gone(error) from error
-        columns = {name: cells_of(rows.column(name), name, self._spec.table) for name in rows.column_names}
+        columns = {field.name: cells_of(rows.column(field.name), field, self._spec.table) for field in rows.schema}
         return [self._row(columns, i, int(place)) for i, place in enumerate(places)]
 
     def row(self, place: int) -> TableRow:
-        """One row, kept for the next call while memory allows."""
+        """One row; it is kept for later calls as long as `max_bytes` allow."""
         with self._lock:
             if place in self._held:
                 self._held.move_to_end(place)
@@ -110,6 +112,8 @@ class RowReader:
                 raise self._gone(error) from error
             grids = (name for name in self._spec.grid_columns() if name in there)
             self._columns = list(dict.fromkeys([*self._spec.columns(), *grids]))
+            own = {field.name for field in self._table.schema if is_per_frame(field)}
+            self._framed = FRAMED[self._spec.table] | own
         return self._table
 
     def _gone(self, error: Exception) -> StoreError:
@@ -126,14 +130,19 @@ class RowReader:
         values = {name: cells.value(index) for name, cells in columns.items() if name != "frame_jpeg"}
         grids, visible = self._grids(values)
         values = {name: values[name] for name in self._spec.columns() if name in values}
-        framed = {name: values.pop(name) for name in list(values) if name in FRAMED[spec.table]}
+        framed = {name: values.pop(name) for name in list(values) if name in self._framed}
         id_, frame_s = values.pop(spec.id_column), values.pop("frame_s")
         for name, array in framed.items():
             if array is None:
                 framed[name] = columns[name].absent(len(frame_s))
+            elif len(array) != len(frame_s):
+                raise StoreError(
+                    f"column {name} of {id_} has {len(array)} values for {len(frame_s)} frames",
+                    "its stage must give one for each: change its version, and `handloom run --recompute`",
+                )
         cameras = values.get("cameras")
-        pictures = columns["frame_jpeg"].value(index) if spec.cameras else None
-        jpegs = {camera: _jpegs(pictures, camera, cameras, id_) for camera in spec.cameras}
+        images = columns["frame_jpeg"].value(index) if spec.cameras else None
+        jpegs = {camera: _jpegs(images, camera, cameras, id_) for camera in spec.cameras}
         if "cameras" not in spec.fields:
             values.pop("cameras", None)
         num_bytes = sum(cells.num_bytes(index) for cells in columns.values())
@@ -145,13 +154,13 @@ class RowReader:
         return grids, None if grids is None else values["track_visible"]
 
 
-def _jpegs(pictures: pa.Array | None, camera: str | None, cameras: list[str] | None, id_: str) -> pa.Array | None:
-    """One camera's pictures. `cameras` None: the row has but one, and `pictures` are its."""
-    if pictures is None or cameras is None:
-        return pictures
+def _jpegs(images: pa.Array | None, camera: str | None, cameras: list[str] | None, id_: str) -> pa.Array | None:
+    """The images of one camera. cameras: None if the row has only one, whose images `images` are."""
+    if images is None or cameras is None:
+        return images
     if camera is not None and camera not in cameras:
         raise ConfigError(f"{id_} has no camera {camera!r}", f"it has: {', '.join(cameras) or 'none'}")
     if not cameras:
         return None
-    chosen = pictures[cameras.index(camera) if camera else 0]
+    chosen = images[cameras.index(camera) if camera else 0]
     return chosen.values if chosen.is_valid else None

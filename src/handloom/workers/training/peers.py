@@ -1,4 +1,4 @@
-"""Whether a training rank failed because another one has died: asked of Ray, not read from an error's words."""
+"""Whether a training rank failed because another one crashed: Ray is asked; texts of errors are not parsed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import ray
 
 from handloom.errors import HandloomError
 
-ANSWER_S = 60.0  # Ray takes up to half a minute to call a node dead that does not answer
+REPLY_S = 60.0  # Ray takes up to half a minute to declare a node dead that does not reply
 
 
 class RankLost(HandloomError):
-    """Another rank died, or the connection to it broke: nothing is wrong with this one, and the job can go on."""
+    """Another rank crashed, or the connection to it broke. This rank is sound, and the job can be restarted."""
 
 
 @contextmanager
-def losses_told(ledger: ray.actor.ActorHandle) -> Iterator[None]:
-    """Turn what a collective raises when another rank is gone into `RankLost`; what is wrong here passes as it is.
+def detect_lost_ranks(ledger: ray.actor.ActorHandle) -> Iterator[None]:
+    """Raise `RankLost` for errors that a collective raises when another rank is gone; errors of this rank unchanged.
 
-    torch has types for NCCL's errors and its store's (`ranks.BROKEN`). Gloo raises a bare RuntimeError, as a wrong
-    shape does: then the other ranks are looked for.
+    torch has types for errors of NCCL and of its store (`ranks.BROKEN`). Gloo raises a bare RuntimeError, as a wrong
+    shape does: then the other ranks are checked.
     """
     from handloom.train import ranks
 
@@ -37,12 +37,12 @@ def losses_told(ledger: ray.actor.ActorHandle) -> Iterator[None]:
 
 
 def _lost(ledger: ray.actor.ActorHandle, own: int) -> int | None:
-    """A rank whose actor is dead or does not answer."""
+    """A rank whose actor is dead or does not reply; None: all reply."""
     actors = ray.get(ledger.actors.remote())
-    asked = {rank: actor.__ray_ready__.remote() for rank, actor in actors.items() if rank != own}
-    for rank, answer in asked.items():
+    pings = {rank: actor.__ray_ready__.remote() for rank, actor in actors.items() if rank != own}
+    for rank, ping in pings.items():
         try:
-            ray.get(answer, timeout=ANSWER_S)
+            ray.get(ping, timeout=REPLY_S)
         except ray.exceptions.RayError:  # dead, unreachable, or GetTimeoutError
             return rank
     return None

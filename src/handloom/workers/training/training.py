@@ -1,4 +1,4 @@
-"""What Ray Train runs: on every worker the jobs of `handloom train`, one after the other, and what the driver hears."""
+"""What Ray Train runs on every worker: the jobs of `handloom train`, one after the other, and reports to the driver."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 import ray
 
 from handloom.errors import ConfigError, StoreError
+from handloom.io.folder import Folder
 from handloom.train.checkpoint import JOB, frozen_parts
-from handloom.train.folder import RunFolder
 from handloom.train.machine import hardware, versions
 from handloom.workers.place import on_this_node
-from handloom.workers.training.peers import losses_told
+from handloom.workers.training.peers import detect_lost_ranks
 
 RESULT, EXAMPLES, BOARD = "result.json", "examples.npz", "tensorboard"
 POLL_S = 1.0
@@ -27,21 +27,21 @@ POLL_S = 1.0
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What the workers are told. variants: {name: settings as JSON}, trained in this order, each in `out/NAME`.
+    """The workers' input. variants: {name: settings as JSON}, trained in this order, each in `out/NAME`.
 
-    token: of this start of the job; `out/job.json` holds it, so that a worker can tell whether it sees the same folder.
+    token: of this start of the job; it is in `out/job.json`, so that a worker can check that it sees the same folder.
     """
 
     recipe: str
     db_uri: str
     db_options: dict[str, str]
-    out: RunFolder
+    out: Folder
     variants: dict[str, dict[str, Any]]
     token: str
 
 
 class TrainingLedger:
-    """A small actor between the workers and the driver: lines of progress one way, the wish to stop the other."""
+    """An actor between the workers and the driver: lines of progress one way, the request to stop the other."""
 
     def __init__(self) -> None:
         self._lines: list[tuple[str, dict[str, Any]]] = []
@@ -49,7 +49,8 @@ class TrainingLedger:
         self._pids: dict[int, int] = {}
         self._actors: dict[int, ray.actor.ActorHandle] = {}
 
-    def tell(self, variant: str, line: dict[str, Any]) -> None:
+    def report(self, variant: str, line: dict[str, Any]) -> None:
+        """A line of progress, for the driver to `take`."""
         self._lines.append((variant, line))
 
     def take(self) -> list[tuple[str, dict[str, Any]]]:
@@ -58,28 +59,28 @@ class TrainingLedger:
         return lines
 
     def stop(self) -> None:
-        """Every job is to write a checkpoint and end."""
+        """Request that every job writes a checkpoint and ends."""
         self._stop = True
 
     def is_stopped(self) -> bool:
         return self._stop
 
     def enter(self, rank: int, pid: int, actor: ray.actor.ActorHandle) -> None:
-        """A worker says who it is."""
+        """A worker has started."""
         self._pids[rank] = pid
         self._actors[rank] = actor
 
     def actors(self) -> dict[int, ray.actor.ActorHandle]:
-        """The workers by rank, of the newest start."""
+        """The workers by rank, since the last start."""
         return dict(self._actors)
 
     def pids(self) -> dict[int, int]:
-        """Process ids of the workers by rank, of the newest start."""
+        """Process ids of the workers by rank, since the last start."""
         return dict(self._pids)
 
 
 def start_training_ledger() -> ray.actor.ActorHandle:
-    """The job's ledger, on the driver's node: it must not die with a worker's."""
+    """The job's ledger, on the driver's node: it must survive the loss of a worker's node."""
     return ray.remote(TrainingLedger).options(max_concurrency=1, **on_this_node()).remote()
 
 
@@ -87,8 +88,8 @@ def training_worker(config: Mapping[str, Any]) -> str:
     """One rank, from start to end: `{"plan": TrainingPlan, "ledger": handle}`; returns "done" or "stopped".
 
     Raises:
-        HandloomError: as `handloom.train.loop.train` does; the driver tells them to the user.
-        RankLost: another rank has died; the driver starts the job again.
+        HandloomError: as `handloom.train.loop.train` does; the driver prints them.
+        RankLost: another rank has crashed; the driver starts the job again.
     """
     from ray.train.torch import get_device
 
@@ -97,7 +98,7 @@ def training_worker(config: Mapping[str, Any]) -> str:
     from handloom.train.registry import find_recipe
 
     plan, ledger = config["plan"], config["ledger"]
-    # Waited for: a rank that is lost in the next instant is looked for by the others.
+    # Waits for the reply: if this rank crashes in the next instant, the others must know its actor.
     ray.get(ledger.enter.remote(ranks.rank(), os.getpid(), ray.get_runtime_context().current_actor))
     _check_same_folder(plan)
     recipe = find_recipe(plan.recipe)
@@ -105,16 +106,16 @@ def training_worker(config: Mapping[str, Any]) -> str:
         db = Database.open(plan.db_uri, plan.db_options)
     except StoreError as error:
         raise StoreError(f"on the worker's node {platform.node()}: {error.problem}", error.hint) from error
-    with _StopListener(ledger) as ear, losses_told(ledger):
+    with _StopListener(ledger) as stop, detect_lost_ranks(ledger):
         for name, values in plan.variants.items():
             settings = recipe.settings_type(**values)
-            if not _train_one(plan, name, settings, recipe, db, ledger, ear, get_device()):
+            if not _train_one(plan, name, settings, recipe, db, ledger, stop, get_device()):
                 return "stopped"
     return "done"
 
 
-def _train_one(plan: TrainingPlan, name: str, settings, recipe, db, ledger, ear: _StopListener, device) -> bool:
-    """One job and its results; returns whether it came to its end. What was finished before is not done again."""
+def _train_one(plan: TrainingPlan, name: str, settings, recipe, db, ledger, stop: _StopListener, device) -> bool:
+    """Train one variant and write its results. Returns whether it was finished, now or earlier; False: stopped."""
     from handloom.train import ranks
     from handloom.train.loop import train
 
@@ -122,7 +123,7 @@ def _train_one(plan: TrainingPlan, name: str, settings, recipe, db, ledger, ear:
 
     def report(line: Mapping[str, Any], checkpoint: str | None) -> None:
         if ranks.rank() == 0:
-            ledger.tell.remote(name, dict(line) | ({"checkpoint": checkpoint} if checkpoint else {}))
+            ledger.report.remote(name, dict(line) | ({"checkpoint": checkpoint} if checkpoint else {}))
         if line["kind"] == "held_out":  # for Ray's own dashboard; every rank must take part
             numbers = {k: v for k, v in line["numbers"].items() if v is not None}
             ray.train.report({"variant": name, "step": line["step"], "epoch": line["epoch"], **numbers})
@@ -135,7 +136,7 @@ def _train_one(plan: TrainingPlan, name: str, settings, recipe, db, ledger, ear:
         tensorboard=plan.out.sub(BOARD).sub(name),
         report=report,
         device=device,
-        should_stop=ear.is_stopped,
+        should_stop=stop.is_stopped,
     )
     if outcome.stopped:
         return False
@@ -144,8 +145,8 @@ def _train_one(plan: TrainingPlan, name: str, settings, recipe, db, ledger, ear:
     return True
 
 
-def _write_result(folder: RunFolder, recipe, outcome, settings, device) -> None:
-    """`result.json` and `examples.npz`: what the report shows besides the curves."""
+def _write_result(folder: Folder, recipe, outcome, settings, device) -> None:
+    """Write `result.json` and `examples.npz`: what the training page shows besides the curves."""
     shown = recipe.report(outcome.network, outcome.data, settings)
     arrays: dict[str, Any] = {}
     texts = []
@@ -195,7 +196,7 @@ def _jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _StopListener:
-    """Hears from the ledger, in a thread, whether the job is to stop."""
+    """Polls the ledger, in a thread, for the request to stop."""
 
     def __init__(self, ledger: ray.actor.ActorHandle) -> None:
         self._ledger = ledger
@@ -203,7 +204,7 @@ class _StopListener:
         self._left = threading.Event()
 
     def __enter__(self) -> _StopListener:
-        threading.Thread(target=self._listen, daemon=True, name="ear").start()
+        threading.Thread(target=self._listen, daemon=True, name="stop-listener").start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -218,5 +219,5 @@ class _StopListener:
                 if ray.get(self._ledger.is_stopped.remote()):
                     return self._stopped.set()
             except ray.exceptions.RayError:
-                return None  # the driver has gone, and Ray is about to end this worker
+                return None  # the driver has exited, and Ray is about to end this worker
         return None

@@ -1,4 +1,4 @@
-"""Windows as a Ray Data dataset: for Ray Train's `datasets=`, or any other consumer on the cluster."""
+"""Windows as a Ray Data dataset, for Ray Train's `datasets=` or another consumer on the cluster."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ROWS_PER_BATCH = 64
 def window_dataset(windows: Windows, *, shuffle: bool = True, seed: int = 0, epoch: int = 0) -> ray.data.Dataset:
     """Every window once, one row per window with the keys of a sample; None where a sample has None.
 
-    One read task per block of clips (`Windows.loader` has the same blocks), so that a row of the table is read by one
-    task. The blocks' order and the order within them follow `seed` and `epoch`; Ray Data hands blocks out as they are
-    ready: set `ray.data.DataContext.execution_options.preserve_order` where the order matters.
+    There is one read task per block of clips (`Windows.loader` has the same blocks): each row of the table is read by
+    one task. `seed` and `epoch` set the order of blocks and within them. Ray Data returns blocks as they get ready: set
+    `ray.data.DataContext.execution_options.preserve_order` where the order matters.
     """
     order = Order(windows.plan, 1, block_steps(windows), shuffle, seed, epoch)
     blocks = [{"windows": block.windows(order)} for block in order.blocks()]
@@ -30,7 +30,7 @@ def window_dataset(windows: Windows, *, shuffle: bool = True, seed: int = 0, epo
 
 
 class _Read:
-    """Reads a block's windows; holds no handle until it runs in a worker."""
+    """Reads a block's windows; opens the table only when it runs in a worker."""
 
     def __init__(self, windows: Windows) -> None:
         self._windows = windows

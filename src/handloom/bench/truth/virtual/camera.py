@@ -1,5 +1,5 @@
-"""A virtual camera over real pictures: panels that carry a picture or a video of a still camera, seen by a camera whose
-path, lens and focal length are known. Tracks are exact, the texture is real.
+"""A virtual camera over real images: panels with an image, or a video of a camera at rest, seen by a camera of known
+path, lens and focal length. Tracks are exact, textures are real.
 
 World: metres, x right, y down, z forward as the first camera's. Pixels: (0, 0) is the centre of the top-left one.
 """
@@ -19,20 +19,19 @@ from handloom.schemas.values import Camera
 
 Floats = NDArray[np.floating]
 
-NOTHING, HAND = -1, 100  # kinds of a point, beside the number of its panel
-SAMPLES, BLURRED_SAMPLES = 4, 8  # rays a pixel; at different times of the exposure where there is one
-_NEARER = 1.002  # another panel hides a point where it is nearer by more than this
+NOTHING, HAND = -1, 100  # kinds of a point other than the number of its panel
+SAMPLES, BLURRED_SAMPLES = 4, 8  # rays per pixel; the latter at different times of the exposure
+_NEARER = 1.002  # another panel hides a point if it is nearer by more than this factor
 _JITTER = ((0.375, 0.125), (-0.125, 0.375), (0.125, -0.375), (-0.375, -0.125), (0.25, 0.3125), (-0.3125, 0.25),
            (0.3125, -0.25), (-0.25, -0.3125))  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A flat thing that carries a picture. origin_m: centre of its top-left texel; right, down: unit vectors.
+    """A plane with an image. origin_m: centre of its top-left texel; right, down: unit vectors.
 
-    textures: (1 or T, h, w, 3) uint8, one for each frame where a video is its picture. endless: the picture is mirrored
-    at its borders for ever. moving: (T, h / n, w / n) bool, places of a video that show something else than the still
-    scene on the panel: what lies there is hidden by it; None: none.
+    textures: (1 or T, h, w, 3) uint8, one per frame for a video. endless: the image is repeated by mirroring at its
+    borders. moving: (T, h / n, w / n) bool, places of a video where something hides the static scene; None: none.
     """
 
     textures: NDArray[np.uint8]
@@ -44,20 +43,20 @@ class Panel:
     moving: NDArray[np.bool_] | None = None
 
     def texel_from_ray(self, centre_m: Floats) -> NDArray[np.float64]:
-        """(3, 3): a ray from `centre_m` to (column, row, 1) over the distance in lengths of the ray."""
+        """(3, 3): maps a ray from `centre_m` to (column, row, 1) over the distance in lengths of the ray."""
         step = self.metres_per_texel
         columns = (self.right * step, self.down * step, self.origin_m - centre_m)
         return np.linalg.inv(np.stack(columns, axis=1))
 
     def holds(self, texels: Floats) -> NDArray[np.bool_]:
-        """Whether there is something at texels (..., 2)."""
+        """Whether texels (..., 2) are on the panel."""
         if self.endless:
             return np.isfinite(texels).all(axis=-1)
         size = np.array(self.textures.shape[2:0:-1])
         return ((texels >= -0.5) & (texels < size - 0.5)).all(axis=-1)
 
-    def still(self, texels: Floats, t: int) -> NDArray[np.bool_]:
-        """Whether texels (N, 2) show the still scene in frame `t`; false where NaN."""
+    def shows_scene(self, texels: Floats, t: int) -> NDArray[np.bool_]:
+        """Whether texels (N, 2) show the static scene in frame `t`; false where NaN."""
         known = np.isfinite(texels).all(axis=-1)
         if self.moving is None:
             return known
@@ -71,15 +70,15 @@ class Panel:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A hand pasted over the picture, before the camera. rgb: (h, w, 3) uint8; alpha: (h, w) float32, 0 to 1, both of
-    the picture's size; shift_px: (T, 2), by which it is moved in each frame."""
+    """A hand pasted over the image. rgb: (h, w, 3) uint8; alpha: (h, w) float32, 0 to 1, both of the image's size;
+    shift_px: (T, 2) its shift in each frame."""
 
     rgb: NDArray[np.uint8]
     alpha: NDArray[np.float32]
     shift_px: Floats
 
     def at(self, t: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Its picture and its alpha in frame `t`."""
+        """Its image and its alpha in frame `t`."""
         move = np.float32([[1, 0, self.shift_px[t, 0]], [0, 1, self.shift_px[t, 1]]])
         size = self.alpha.shape[::-1]
         return cv2.warpAffine(self.rgb, move, size, borderMode=cv2.BORDER_REPLICATE), cv2.warpAffine(
@@ -90,7 +89,7 @@ class Sprite:
 @dataclass(frozen=True)
 class VirtualTracks:
     """Exact tracks. px: (T, N, 2), NaN behind the camera; visible: (T, N); kind: (N,) number of the panel, HAND, or
-    NOTHING where the point is not known to lie still on something (then nothing is known of it)."""
+    NOTHING for a point that is not on a known surface at rest (its track is not known)."""
 
     px: Floats
     visible: NDArray[np.bool_]
@@ -99,10 +98,10 @@ class VirtualTracks:
 
 @dataclass(frozen=True)
 class VirtualClip:
-    """A shot of T frames. cameras: one, or one a frame where it zooms; world_from_camera: (T, 4, 4).
+    """A shot of T frames. cameras: one, or one per frame in a zoom; world_from_camera: (T, 4, 4).
 
-    exposure_s: seconds over which a frame is gathered, 0: no motion blur. gain: (T,) brightness. noise: standard
-    deviation of the sensor's noise, grey levels. jpeg_quality: the pictures are coded so and decoded; None: not.
+    exposure_s: exposure time of a frame, 0: no motion blur. gain: (T,) brightness. noise: standard deviation of the
+    sensor's noise, grey levels. jpeg_quality: images are encoded and decoded with it; None: not.
     """
 
     name: str
@@ -134,7 +133,7 @@ class VirtualClip:
             yield self._coded(self._exposed(t), t, rng)
 
     def follow(self, query_px: Floats, query_frame: NDArray[np.integer]) -> VirtualTracks:
-        """What is seen at pixels (N, 2) of frames (N,), followed through the clip."""
+        """The exact tracks of the points at pixels (N, 2) of frames (N,)."""
         query_px, query_frame = np.asarray(query_px, float), np.asarray(query_frame, int)
         world, kind = self._found(query_px, query_frame)
         num = len(self.frame_s)
@@ -159,7 +158,7 @@ class VirtualClip:
         return total / num
 
     def _pose(self, t: int, after_s: float) -> NDArray[np.float64]:
-        """World from camera a moment before or after frame `t`, by its neighbours."""
+        """world_from_camera `after_s` seconds after frame `t` (or before), interpolated between frames."""
         if not after_s:
             return self.world_from_camera[t]
         other = int(np.clip(t + (1 if after_s > 0 else -1), 0, len(self.frame_s) - 1))
@@ -185,19 +184,19 @@ class VirtualClip:
             out[there], nearest[there] = colours[there], inverse[there]
         return out.astype(np.float32)
 
-    def _coded(self, picture: NDArray[np.float32], t: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    def _coded(self, image: NDArray[np.float32], t: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         if self.hand is not None:
             rgb, alpha = self.hand.at(t)
-            picture = picture + alpha[..., None] * (rgb - picture)
+            image = image + alpha[..., None] * (rgb - image)
         if self.gain is not None:
-            picture = picture * np.float32(self.gain[t])
+            image = image * np.float32(self.gain[t])
         if self.noise:
-            picture = picture + rng.normal(0, self.noise, picture.shape).astype(np.float32)
-        picture = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+            image = image + rng.normal(0, self.noise, image.shape).astype(np.float32)
+        image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
         if self.jpeg_quality is None:
-            return picture
+            return image
         options = [cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality]
-        _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
         return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
     def _alpha(self, t: int) -> NDArray[np.float32]:
@@ -217,7 +216,7 @@ class VirtualClip:
         return _pixel_rays(self.cameras[0], self.size, BLURRED_SAMPLES)
 
     def _found(self, px: Floats, frame: NDArray[np.intp]) -> tuple[Floats, NDArray[np.int16]]:
-        """World place (N, 3) and kind (N,) of what is at pixels of frames."""
+        """World positions (N, 3) and kinds (N,) of the surfaces at pixels of frames."""
         world, kind = np.full((len(px), 3), np.nan), np.full(len(px), NOTHING, np.int16)
         for t in np.unique(frame):
             at = np.flatnonzero(frame == t)
@@ -227,7 +226,7 @@ class VirtualClip:
             for number, panel in enumerate(self.panels):
                 texel, inverse = _met(panel, pose[:3, 3], sight)
                 there = (inverse > nearest) & panel.holds(texel)
-                kind[at[there]] = np.where(panel.still(texel[there], int(t)), number, NOTHING)
+                kind[at[there]] = np.where(panel.shows_scene(texel[there], int(t)), number, NOTHING)
                 world[at[there]] = pose[:3, 3] + sight[there] / inverse[there, None]
                 nearest[there] = inverse[there]
             if self.hand is not None:
@@ -246,12 +245,12 @@ class VirtualClip:
             texel, inverse = _met(panel, pose[:3, 3], away)
             on_it = kind == number
             visible &= ~((inverse > _NEARER) & panel.holds(texel) & ~on_it)
-            visible[on_it] &= panel.still(texel[on_it], t)
+            visible[on_it] &= panel.shows_scene(texel[on_it], t)
         return px, visible
 
 
 def _pixel_rays(camera: Camera, size: tuple[int, int], num: int) -> list[NDArray[np.float32]]:
-    """(h, w, 3) directions through the pixels, each time at another place within them; 0 where there is none."""
+    """`num` times (h, w, 3) ray directions, each at another place within the pixels; 0 where the lens has none."""
     x, y = np.meshgrid(np.arange(size[0], dtype=float), np.arange(size[1], dtype=float))
     px = np.stack([x, y], axis=-1).reshape(-1, 2)
     return [
@@ -261,7 +260,7 @@ def _pixel_rays(camera: Camera, size: tuple[int, int], num: int) -> list[NDArray
 
 
 def _through(matrix: Floats, sights: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-    """Columns, rows and inverse distances (h, w) where rays meet a panel; the last is 0 where they do not."""
+    """Columns, rows and inverse distances (h, w) of the rays' hits on a panel; the last is 0 for a miss."""
     m = matrix.astype(np.float32)
     rx, ry, rz = sights[..., 0], sights[..., 1], sights[..., 2]
     a, b, inverse = (m[i, 0] * rx + m[i, 1] * ry + m[i, 2] * rz for i in range(3))
@@ -302,7 +301,7 @@ def _off_axis(cam: Floats) -> NDArray[np.float64]:
 
 
 def _widest(camera: Camera, size: tuple[int, int]) -> float:
-    """Angle off the axis of the picture's corners, radians, and a little more: beyond it a polynomial lens folds."""
+    """Largest angle off the axis of the image's corners, radians, plus a margin: beyond it a polynomial lens folds."""
     w, h = size
     corners = np.array([[-0.5, -0.5], [w - 0.5, -0.5], [-0.5, h - 0.5], [w - 0.5, h - 0.5]])
     return float(np.nanmax(_off_axis(rays(corners, camera)))) + 0.02

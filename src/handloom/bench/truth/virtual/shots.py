@@ -1,4 +1,4 @@
-"""The virtual camera's shots: what it does, over which of a folder's pictures and videos."""
+"""The virtual camera's shots, over the images and videos of a folder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.bench.pictures import Pictures
-from handloom.bench.truth.find import files_below
+from handloom.bench.images import Images
+from handloom.bench.truth.files import files_below
 from handloom.bench.truth.virtual.camera import Panel, Sprite, VirtualClip
 from handloom.errors import ConfigError
 from handloom.schemas.values import Camera
@@ -20,25 +20,28 @@ from handloom.synth.follow import LEFT_HAND, RIGHT_HAND
 from handloom.synth.render.render import render_clip
 from handloom.synth.script.scene import SceneSpec
 from handloom.video.container.packets import NotAVideoError, read_packet_index
-from handloom.video.decode.decoder import DecoderSwitched
-from handloom.video.decode.readers import DecodeFailedError, PictureSizeError
+from handloom.video.decode.readers import DecodeFailedError, ImageSizeError
 from handloom.video.grid import sample_frames
 
-PICTURES, VIDEOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}, {".mp4", ".mkv", ".mov", ".avi", ".webm"}
-MOST_PICTURES, MOST_VIDEOS = 36, 3  # that are read: a video's frames take 200 MB
-TEXTURE_PX = 1600  # columns of every texture: one texel is about one pixel of the shots
-MOVING_LEVELS = 14  # grey levels by which a place of a video differs from its median where something passes
-_WALL_M, _TABLE_M, _CARD_M = 2.0, 0.5, 1.3  # the wall's distance, how far below the camera the table is, the card's
+IMAGES, VIDEOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}, {".mp4", ".mkv", ".mov", ".avi", ".webm"}
+MOST_IMAGES, MOST_VIDEOS = 36, 3  # read at most; a video's frames take 200 MB
+TEXTURE_PX = 1600  # columns of every texture, so that a texel is about a pixel of the shots
+MOVING_LEVELS = 14  # grey levels; where a video differs more from its median, something moves
+_WALL_M, _TABLE_M, _CARD_M = (
+    2.0,
+    0.5,
+    1.3,
+)  # distance of the wall, height of the camera over the table, distance of the card
 
 
 @dataclass(frozen=True)
 class Shot:
     """What a virtual camera does.
 
-    turn_deg: yaw, pitch and roll from beginning to end; within_s: the turn takes so long in the middle of the shot
-    (None: all of it). shake_deg, shake_m: size of a head's unrest. move_m: way to the right, down and forward. zoom:
-    last over first focal length. lens: key of `LENSES`. room: a wall, a table and a card instead of one wall. exposure:
-    share of a frame's time. dark: the gain jumps to it for a third of the time. video: over a video where there is one.
+    turn_deg: yaw, pitch and roll from start to end; within_s: duration of the turn, in the middle of the shot (None:
+    all of it). shake_deg, shake_m: size of a head's shaking. move_m: motion to the right, down and forward. zoom: last
+    over first focal length. lens: key of `LENSES`. room: a wall, a table and a card instead of one wall. exposure:
+    share of a frame's time. dark: gain for a third of the time. video: over a video, if there is one.
     """
 
     name: str
@@ -49,7 +52,7 @@ class Shot:
     move_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
     zoom: float = 1.0
     lens: str = "pinhole"
-    fov_deg: float = 60.0  # not what the pipeline assumes where nothing is known
+    fov_deg: float = 60.0  # differs from the pipeline's assumption for unknown cameras
     room: bool = False
     exposure: float = 0.0
     dark: float | None = None
@@ -84,8 +87,8 @@ SHOTS = (
 
 @dataclass(frozen=True)
 class Texture:
-    """A picture, or a still camera's video at the shots' times. frames: (1 or T, h, w, 3) uint8, `TEXTURE_PX` wide;
-    moving: (T, h / n, w / n) bool where something passes before the still scene, or None."""
+    """An image, or the video of a camera at rest at the shots' times. frames: (1 or T, h, w, 3) uint8, `TEXTURE_PX`
+    wide; moving: (T, h / n, w / n) bool where something hides the static scene, or None."""
 
     name: str
     frames: NDArray[np.uint8]
@@ -93,29 +96,29 @@ class Texture:
 
 
 def read_textures(folder: Path, seconds: float, hz: float) -> list[Texture]:
-    """The first pictures and videos below a folder, by name; every video is taken as one of a still camera.
+    """The first images and videos below a folder, by name; every video is assumed to be of a camera at rest.
 
     Raises:
-        ConfigError: there is none that can be read.
+        ConfigError: none can be read.
     """
-    pictures, videos = [], []
+    images, videos = [], []
     for path in files_below(folder):
-        if path.suffix.lower() in PICTURES and len(pictures) < MOST_PICTURES:
-            picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if picture is not None:
-                pictures.append(still(path.stem, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)))
+        if path.suffix.lower() in IMAGES and len(images) < MOST_IMAGES:
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if image is not None:
+                images.append(still(path.stem, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
         elif path.suffix.lower() in VIDEOS and len(videos) < MOST_VIDEOS:
             frames = _frames_of(path, seconds, hz)
             if frames is not None:
                 videos.append(_of_video(path.stem, frames))
-    if not pictures and not videos:
-        known = " ".join(sorted(PICTURES | VIDEOS))
-        raise ConfigError(f"{folder} holds no picture or video that can be read", f"expected files of {known}")
-    return pictures + videos
+    if not images and not videos:
+        known = " ".join(sorted(IMAGES | VIDEOS))
+        raise ConfigError(f"{folder} holds no image or video that can be read", f"expected files of {known}")
+    return images + videos
 
 
 def hand_sprite(size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """A rendered hand with its forearm: a picture of `size` and its alpha."""
+    """A rendered hand with forearm: an image of `size` and its alpha."""
     spec = SceneSpec(
         "reach", hands="main", seed=4, width=size[0], height=size[1], duration_s=1.2, fps=5.0, distractors=0
     )
@@ -126,9 +129,9 @@ def hand_sprite(size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.fl
     return frames[largest].image, alpha
 
 
-def still(name: str, picture: NDArray[np.uint8]) -> Texture:
-    """A picture as a texture."""
-    return Texture(name, _resized(picture)[None])
+def still(name: str, image: NDArray[np.uint8]) -> Texture:
+    """An image as a texture."""
+    return Texture(name, _resized(image)[None])
 
 
 def make_clips(
@@ -140,16 +143,16 @@ def make_clips(
     seed: int = 0,
     sprite: tuple[NDArray[np.uint8], NDArray[np.float32]] | None = None,
 ) -> list[VirtualClip]:
-    """A clip for every shot, each over the next of the textures.
+    """One clip per shot, each over the next of the textures.
 
-    sprite: a hand's picture (h, w, 3) and alpha (h, w), of `size`; without one no shot has a hand.
+    sprite: a hand's image (h, w, 3) and alpha (h, w), of `size`; without one no shot has a hand.
     """
     frame_s = np.arange(max(round(seconds * hz), 2)) / hz
     videos = [texture for texture in textures if len(texture.frames) > 1]
-    pictures = [texture for texture in textures if len(texture.frames) == 1] or list(textures)
+    images = [texture for texture in textures if len(texture.frames) == 1] or list(textures)
     clips = []
     for number, shot in enumerate(shots):
-        some = videos if shot.video and videos else pictures
+        some = videos if shot.video and videos else images
         chosen = [some[(number + i) % len(some)] for i in range(3)]
         clips.append(_clip(shot, chosen, frame_s, size, seed + number, sprite))
     return clips
@@ -164,7 +167,10 @@ def _clip(
     zooms = shot.zoom ** _share(frame_s, None) if shot.zoom != 1 else np.ones(1)
     hand = None
     if shot.hand and sprite is not None:
-        aside, below = _unrest(frame_s, rng), np.abs(_unrest(frame_s, rng))  # upwards the forearm's end would show
+        aside, below = (
+            _unrest(frame_s, rng),
+            np.abs(_unrest(frame_s, rng)),
+        )  # upwards, the end of the forearm would be visible
         shift = np.stack([0.22 * size[0] * aside, 0.18 * size[1] * below], axis=1)
         hand = Sprite(*sprite, shift)
     gain = None
@@ -193,7 +199,7 @@ def _camera(focal_px: float, lens: str, size: tuple[int, int]) -> Camera:
 
 
 def _path(shot: Shot, frame_s: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
-    """(T, 4, 4); a sweep that begins and ends turned half as far to either side."""
+    """(T, 4, 4) poses; the turn is centred on the first camera's direction."""
     share = _share(frame_s, shot.within_s) - 0.5
     angles = np.radians(np.array(shot.turn_deg) * share[:, None])
     angles += np.radians(shot.shake_deg) * np.stack([_unrest(frame_s, rng) for _ in range(3)], axis=1) * [1, 0.7, 0.5]
@@ -208,7 +214,7 @@ def _path(shot: Shot, frame_s: NDArray, rng: np.random.Generator) -> NDArray[np.
 
 
 def _share(frame_s: NDArray, within_s: float | None) -> NDArray[np.float64]:
-    """0 to 1, smoothly; within so many seconds in the middle."""
+    """From 0 to 1, smoothly, within so many seconds in the middle."""
     length = float(frame_s[-1] - frame_s[0])
     within = length if within_s is None else min(within_s, length)
     x = np.clip((frame_s - frame_s[0] - (length - within) / 2) / within, 0, 1)
@@ -224,7 +230,7 @@ def _unrest(frame_s: NDArray, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _wall(texture: Texture, focal_px: float) -> Panel:
-    """Straight ahead; one texel shows as one pixel from where the camera begins."""
+    """A wall straight ahead; a texel is one pixel from the world's origin."""
     height, width = texture.frames.shape[1:3]
     step = _WALL_M / focal_px
     origin = np.array([-(width - 1) / 2 * step, -(height - 1) / 2 * step, _WALL_M])
@@ -232,7 +238,7 @@ def _wall(texture: Texture, focal_px: float) -> Panel:
 
 
 def _room(textures: list[Texture], focal_px: float) -> tuple[Panel, ...]:
-    """The wall, a table that reaches from it below the camera, and a card that stands on it."""
+    """The wall, a table from the wall to below the camera, and a card standing on the table."""
     right, down, forward = np.eye(3)
     table, card = textures[1 % len(textures)], textures[2 % len(textures)]
     step = 0.8 / focal_px
@@ -242,22 +248,22 @@ def _room(textures: list[Texture], focal_px: float) -> tuple[Panel, ...]:
     )
     angle = math.radians(25)
     along = np.array([math.cos(angle), 0, math.sin(angle)])
-    picture = card.frames[:, ::2, ::2]
-    step = 0.5 / picture.shape[2]
-    origin = np.array([-0.45, _TABLE_M - picture.shape[1] * step, _CARD_M])
-    standing = Panel(np.ascontiguousarray(picture), origin, along, down, step, endless=False, moving=card.moving)
+    image = card.frames[:, ::2, ::2]
+    step = 0.5 / image.shape[2]
+    origin = np.array([-0.45, _TABLE_M - image.shape[1] * step, _CARD_M])
+    standing = Panel(np.ascontiguousarray(image), origin, along, down, step, endless=False, moving=card.moving)
     return _wall(textures[0], focal_px), on_table, standing
 
 
-def _resized(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = picture.shape[:2]
+def _resized(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
     scale = TEXTURE_PX / width
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return cv2.resize(picture, (TEXTURE_PX, max(round(height * scale), 2)), interpolation=method)
+    return cv2.resize(image, (TEXTURE_PX, max(round(height * scale), 2)), interpolation=method)
 
 
 def _of_video(name: str, frames: NDArray[np.uint8]) -> Texture:
-    """Frames of a still camera: what differs from the median over time passes before it; and a small margin."""
+    """A texture of a camera at rest; what differs from the median over time, with a margin, is moving."""
     small = [cv2.resize(frame, (320, max(frame.shape[0] * 320 // frame.shape[1], 2))) for frame in frames]
     small = np.stack([cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (0, 0), 1.2) for frame in small])
     away = np.abs(small.astype(np.int16) - np.median(small, axis=0).astype(np.int16)) > MOVING_LEVELS
@@ -267,17 +273,17 @@ def _of_video(name: str, frames: NDArray[np.uint8]) -> Texture:
 
 
 def _frames_of(path: Path, seconds: float, hz: float) -> NDArray[np.uint8] | None:
-    """The first `seconds` of a video, its last frame repeated where it is shorter; None where it cannot be read."""
+    """The first `seconds` of a video, its last frame repeated if it is shorter; None if it cannot be read."""
     try:
         packets = read_packet_index(str(path))
         index = sample_frames(packets.times_s, packets.info.start_s, packets.info.start_s + seconds, hz)
         size = (packets.info.width, packets.info.height)
-        pictures = Pictures(str(path), packets, index, size)
-        try:
-            frames = np.concatenate(list(pictures.chunks()))
-        except DecoderSwitched:
-            frames = np.concatenate(list(pictures.chunks()))
-    except (NotAVideoError, DecodeFailedError, PictureSizeError):
+        images = Images(str(path), packets, index, size)
+        chunks: list[NDArray[np.uint8]] = []
+        for chunk in images.chunks(chunks.clear):
+            chunks.append(chunk)
+    except (NotAVideoError, DecodeFailedError, ImageSizeError):
         return None
+    frames = np.concatenate(chunks)
     missing = max(round(seconds * hz), 2) - len(frames)
     return np.concatenate([frames, np.repeat(frames[-1:], max(missing, 0), axis=0)])

@@ -1,19 +1,18 @@
-"""The windows of stage 3: robots' episodes, their states in one form, and the cameras that are looked through."""
+"""The windows of stage 3: episodes of robots, their states in one form, and the cameras to use."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from handloom.errors import ConfigError
 from handloom.schemas.tables.robot import TABLE
 from handloom.train.arm4r.data import scales
 from handloom.train.arm4r.data.control_sample import ControlSample
-from handloom.train.arm4r.data.points import STATISTICS_WINDOWS, check_rate
+from handloom.train.arm4r.data.points import check_rate
 from handloom.train.arm4r.data.robot_state import POSE_NAMES, StateForm, form_of, plain_name
 from handloom.train.arm4r.settings import Arm4rSettings
+from handloom.train.parts.table_checks import STATISTICS_WINDOWS, evenly
 from handloom.train.recipe import RecipeData
 
 if TYPE_CHECKING:
@@ -27,8 +26,8 @@ def control_data(db: Database, settings: Arm4rSettings, version: int | None = No
     """Training and held-out windows of episodes; whole episodes are held out.
 
     Raises:
-        ConfigError: there are no episodes, they have no states or not all the same, a camera is not among theirs, or
-            the actions that are asked for have another form than the states.
+        ConfigError: there are no episodes; their states differ; an episode lacks a camera of the settings; the actions
+            that the settings ask for have another form than the states.
     """
     rows = _episodes(db, settings, version)
     check_rate(settings, min(row["fps"] for row in rows))
@@ -43,7 +42,7 @@ def control_data(db: Database, settings: Arm4rSettings, version: int | None = No
     if not len(train):
         raise ConfigError(
             f"no window to train on in {len(rows)} episodes of {db.uri}: windows count {dict(train.counts)}",
-            "use a smaller held_out_share, or a lower rate_hz",
+            "use a smaller held_out_share, a higher rate_hz, or longer episodes",
         )
     plain = _windows(db, settings, version, "train", ControlSample(*_without_cameras(sample)), ())
     facts = statistics(plain, settings) | {
@@ -58,14 +57,13 @@ def control_data(db: Database, settings: Arm4rSettings, version: int | None = No
 
 
 def statistics(windows: Windows, settings: Arm4rSettings) -> dict[str, Any]:
-    """`handloom.train.arm4r.data.scales` of up to 512 training windows, evenly spread."""
-    picked = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), STATISTICS_WINDOWS)).astype(int))
-    found = [windows[int(index)] for index in (picked if settings.standardise else picked[:1])]
+    """Sizes and, with `standardise`, means and deviations (see `scales`) from at most 512 training windows."""
+    found = [windows[index] for index in evenly(len(windows), STATISTICS_WINDOWS if settings.standardise else 1)]
     return scales.of_control([s["state"] for s in found], [s["target"] for s in found], settings.standardise)
 
 
 def _episodes(db: Database, settings: Arm4rSettings, version: int | None) -> list[dict[str, Any]]:
-    """What the episodes say of themselves. Raises ConfigError where there are none."""
+    """The episodes' names of numbers, cameras and rates. Raises ConfigError where there are no episodes."""
     columns = ["episode_id", "state_names", "action_names", "cameras", "source_version", "fps"]
     if db.table(TABLE, version) is None:
         raise ConfigError(f"there are no robot episodes in {db.uri}", INGEST)
@@ -87,7 +85,7 @@ def _alike(rows: Sequence[dict[str, Any]], column: str, db: Database) -> list[st
 
 
 def _cameras(rows: Sequence[dict[str, Any]], settings: Arm4rSettings) -> tuple[str, ...]:
-    """The cameras to look through, none without a picture encoder. Raises ConfigError for one that is not there."""
+    """The cameras to use, none without an image encoder. Raises ConfigError where an episode lacks one."""
     if settings.image_encoder == "none":
         return ()
     for row in rows:
@@ -102,21 +100,21 @@ def _cameras(rows: Sequence[dict[str, Any]], settings: Arm4rSettings) -> tuple[s
 
 
 def _euler(rows: Sequence[dict[str, Any]], settings: Arm4rSettings) -> str:
-    """`xyz` for CALVIN (PyBullet's angles, about fixed axes), else the paper's `XYZ`, unless it is said."""
+    """`xyz` for CALVIN (PyBullet's angles, about fixed axes), else the paper's `XYZ`; the setting goes first."""
     if settings.euler != "auto":
         return settings.euler
     return "xyz" if rows[0]["source_version"].startswith("calvin") else "XYZ"
 
 
 def _target(rows: Sequence[dict[str, Any]], state_names: list[str] | None, settings: Arm4rSettings) -> str:
-    """`action` or `next_state`. Raises ConfigError where actions are asked for and have another form."""
+    """`action` or `next_state`. Raises ConfigError where the settings ask for actions that have another form."""
     names = [None if row["action_names"] is None else [plain_name(n) for n in row["action_names"]] for row in rows]
     state = None if state_names is None else [plain_name(n) for n in state_names]
     fits = state is not None and all(n == state for n in names)
     if settings.control_target == "action" and not fits:
         raise ConfigError(
             f"the actions ({rows[0]['action_names']}) have another form than the states ({state_names})",
-            "use control_target = next_state: what the robot did is then what it is to do",
+            "use control_target = next_state: the states that the robot reached are then the targets",
         )
     return "action" if fits and settings.control_target != "next_state" else "next_state"
 

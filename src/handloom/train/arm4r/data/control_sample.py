@@ -1,4 +1,4 @@
-"""A window of a robot's episode as ARM4R's sample of stage 3: state, what comes next of it, pictures and words."""
+"""A window of a robot's episode as a sample of ARM4R's stage 3: states, targets, images and the task."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.train.arm4r.data.robot_state import StateForm
-from handloom.train.arm4r.data.track_sample import pictures
+from handloom.train.arm4r.data.track_sample import images
 
 
 @dataclass(frozen=True)
 class ControlSample:
     """The windows' transform of stage 3; runs in loader workers.
 
-    context: steps. num_pred_steps: P; the window has context + P steps. form: of the state, None: taken as it is.
-    target: `action` or `next_state`. cameras: fields of the windows whose pictures are wanted.
+    context: steps. num_pred_steps: P; the window has context + P steps. form: of the state; None leaves it as it is.
+    target: `action` or `next_state`. cameras: fields of the windows that hold the images.
     """
 
     context: int
@@ -28,11 +28,11 @@ class ControlSample:
     cameras: tuple[str, ...]
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """`state` (context, D), `target` (context, P, D) float32, NaN unknown: D is 10 for a pose. `target` is the
-        action k steps on, minus the state of its own step; NaN after the episode's end, which is all that the paper's
-        eos flag is used for. `images` (context, cameras, h, w, 3) uint8.
+        """`state` (context, D), `target` (context, P, D) float32, NaN where unknown; D is 10 for a pose. `target` is
+        the action k steps later, minus the state of its own step; NaN after the episode's end, which is the only use of
+        the paper's eos flag. `images` (context, cameras, h, w, 3) uint8.
 
-        Raises StoreError where a picture is missing.
+        Raises StoreError where an image is missing.
         """
         convert = (lambda values: np.asarray(values, np.float64)) if self.form is None else self.form.convert
         valid = np.asarray(sample["valid"])[:, None]
@@ -46,7 +46,7 @@ class ControlSample:
             "target": self._ahead(state, wanted).astype(np.float32),
         }
         if self.cameras:
-            seen = [pictures(sample, self.context, name) for name in self.cameras]
+            seen = [images(sample, self.context, name) for name in self.cameras]
             out["images"] = np.concatenate(seen, axis=1)
         return out
 

@@ -1,4 +1,4 @@
-"""The windows of stages 1 and 2: which clips can be used, and the numbers the network is built from."""
+"""The windows of stages 1 and 2: which clips can be used, and the sizes and statistics that the network needs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from handloom.errors import ConfigError
 from handloom.store.embodiment import ALL, HUMAN, ROBOT, narrowed, robot_datasets
-from handloom.store.sql import both
+from handloom.store.filters import both
 from handloom.train.arm4r.data import scales
 from handloom.train.arm4r.data.shown import SHOWN_FIELDS, ShownSample
 from handloom.train.arm4r.data.track_sample import TrackSample
 from handloom.train.arm4r.settings import Arm4rSettings
-from handloom.train.parts.rates import TOLERANCE, rates_of
+from handloom.train.parts.table_checks import STATISTICS_WINDOWS, TOLERANCE, count_clips, evenly, rates_of
 from handloom.train.recipe import RecipeData
 
 if TYPE_CHECKING:
@@ -24,16 +22,15 @@ if TYPE_CHECKING:
 
 FIELDS = ("track_points_px", "track_visible", "track_kind", "width", "height", "narration")
 WORLD_FIELDS = ("track_points_world_m", "world_from_camera", "world_unit_m")
-STATISTICS_WINDOWS = 512
 _COLUMNS = ("track_depth_source", "world_unit_m", "frame_jpeg")
 _WITH_DEPTH = "track_depth_source IS NOT NULL"
 _WITH_WORLD = "world_unit_m IS NOT NULL"
-_WITH_PICTURES = "frame_jpeg IS NOT NULL"
+_WITH_IMAGES = "frame_jpeg IS NOT NULL"
 
 
 @dataclass(frozen=True)
 class PointData(RecipeData):
-    """shown: the held-out windows again, with pictures, for the report."""
+    """shown: the held-out windows once more, with images, for the report."""
 
     shown: Windows = None
 
@@ -41,11 +38,11 @@ class PointData(RecipeData):
 def point_data(db: Database, settings: Arm4rSettings, version: int | None = None) -> PointData:
     """Training and held-out windows of tracks.
 
-    Held-out windows also carry the world, where the table has it, so that what moves can be measured apart.
+    Held-out windows also have world coordinates, if every clip has them, so that errors of moving points are reported.
 
     Raises:
-        ConfigError: there are no clips, none with depth or none with poses where they are needed, no grid that the
-            settings fit, all clips are shorter than a sample, or a split is empty.
+        ConfigError: there are no clips; none has the depth or the poses that the settings need; the table's grid does
+            not fit the settings; all clips are shorter than a sample; a split is empty.
     """
     version = version or settings.version or db.version
     counts = usable(db, settings, version)
@@ -64,7 +61,7 @@ def point_data(db: Database, settings: Arm4rSettings, version: int | None = None
     held_out = _windows(db, settings, version, "held_out", sample, _measured(db, settings, version))
     at = 0 if settings.frame == "world" else settings.context // 2 - 1
     names = db.table("clips", version).schema.names
-    shown_fields = [name for name in SHOWN_FIELDS if name in names or (name == "images" and _has_pictures(db, version))]
+    shown_fields = [name for name in SHOWN_FIELDS if name in names or (name == "images" and _has_images(db, version))]
     drawn = ShownSample(replace(sample, images=False), at)
     shown = _windows(db, settings, version, "held_out", drawn, shown_fields)
     plain = _windows(db, settings, version, "train", replace(sample, images=False))
@@ -76,10 +73,10 @@ def point_data(db: Database, settings: Arm4rSettings, version: int | None = None
 
 
 def usable(db: Database, settings: Arm4rSettings, version: int | None) -> dict[str, int]:
-    """How many rows there are, how many of the stage's embodiment pass the filter, and how many of those lack depth or
-    poses.
+    """Counts of clips: `rows` in all, `asked_for` (of the stage's embodiment, that pass the filter), and of these
+    `without_depth` and `without_world` (poses in metres), where the settings need them.
 
-    Raises ConfigError where nothing is left.
+    Raises ConfigError where no clip is left.
     """
     table = None if version is None else db.table("clips", version)
     if table is None:
@@ -92,12 +89,12 @@ def usable(db: Database, settings: Arm4rSettings, version: int | None) -> dict[s
         )
     embodiment = embodiment_of(db, settings)
     where = narrowed(db, settings.where or None, embodiment)
-    asked = _count(db, where, version)
-    counts = {"rows": _count(db, None, version), "asked_for": asked}
+    asked = count_clips(db, where, version)
+    counts = {"rows": count_clips(db, None, version), "asked_for": asked}
     if not asked:
         raise _none_asked_for(db, settings, version, counts["rows"])
     if settings.depth == "needed":
-        counts["without_depth"] = asked - _count(db, both(where, _WITH_DEPTH), version)
+        counts["without_depth"] = asked - count_clips(db, both(where, _WITH_DEPTH), version)
         if counts["without_depth"] == asked:
             raise ConfigError(
                 f"none of the {asked} clips has a depth for its tracks, so that z is unknown everywhere",
@@ -105,7 +102,7 @@ def usable(db: Database, settings: Arm4rSettings, version: int | None) -> dict[s
                 "or train on u and v alone with depth = none",
             )
     if settings.frame == "world":
-        counts["without_world"] = asked - _count(db, both(where, _WITH_WORLD), version)
+        counts["without_world"] = asked - count_clips(db, both(where, _WITH_WORLD), version)
         if counts["without_world"] == asked:
             raise ConfigError(
                 f"frame = world needs camera poses in metres, and none of the {asked} clips has them",
@@ -115,9 +112,9 @@ def usable(db: Database, settings: Arm4rSettings, version: int | None) -> dict[s
 
 
 def embodiment_of(db: Database, settings: Arm4rSettings) -> str:
-    """Whose clips a stage trains on: `human` on those of people, `robot_points` on those of robots.
+    """Whose clips a stage trains on: `human` on clips of people, `robot_points` on clips of robots.
 
-    A robot's videos may have come as plain ones, without episodes; `where` then says which they are.
+    Videos of robots may have been ingested without episodes: `where` then chooses them among all clips.
     """
     if settings.stage != "robot_points":
         return HUMAN
@@ -125,8 +122,8 @@ def embodiment_of(db: Database, settings: Arm4rSettings) -> str:
 
 
 def _none_asked_for(db: Database, settings: Arm4rSettings, version: int, rows: int) -> ConfigError:
-    """Says whether there are clips of the other embodiment, which another stage trains on."""
-    others = _count(db, settings.where or None, version)
+    """The error for an empty selection; it names clips of the other embodiment, which another stage trains on."""
+    others = count_clips(db, settings.where or None, version)
     if not others:
         problem = f"where = {settings.where!r} passes none of {rows} clips of {db.uri}"
         return ConfigError(problem, "change `where`, or extract more clips")
@@ -140,7 +137,7 @@ def _none_asked_for(db: Database, settings: Arm4rSettings, version: int, rows: i
 
 
 def check_rate(settings: Arm4rSettings, hz: float) -> None:
-    """Raise ConfigError where steps are asked for faster than frames come: many would have none."""
+    """Raise ConfigError where steps come faster than frames: many steps would have no frame."""
     if settings.rate_hz is not None and settings.rate_hz > TOLERANCE * hz:
         raise ConfigError(
             f"rate_hz is {settings.rate_hz:g}, and the frames come at {hz:.3g} Hz",
@@ -149,11 +146,9 @@ def check_rate(settings: Arm4rSettings, hz: float) -> None:
 
 
 def statistics(windows: Windows, settings: Arm4rSettings) -> dict[str, Any]:
-    """`handloom.train.arm4r.data.scales` of up to 512 training windows, evenly spread."""
-    picked = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), STATISTICS_WINDOWS)).astype(int))
-    if not settings.standardise:
-        picked = picked[:1]
-    return scales.of_points([windows[int(index)]["points"] for index in picked], settings.standardise)
+    """Sizes and, with `standardise`, means and deviations (see `scales`) from at most 512 training windows."""
+    picked = evenly(len(windows), STATISTICS_WINDOWS if settings.standardise else 1)
+    return scales.of_points([windows[index]["points"] for index in picked], settings.standardise)
 
 
 def _windows(
@@ -184,16 +179,16 @@ def _windows(
 
 
 def _measured(db: Database, settings: Arm4rSettings, version: int | None) -> tuple[str, ...]:
-    """The world's fields, where no clip would be left out for want of them."""
+    """The fields of world coordinates, if all clips have them: windows leave out clips that lack a field."""
     if settings.frame == "world":
         return ()
     used = narrowed(db, _filter(settings), embodiment_of(db, settings))
-    everywhere = _count(db, used, version) == _count(db, both(used, _WITH_WORLD), version)
+    everywhere = count_clips(db, used, version) == count_clips(db, both(used, _WITH_WORLD), version)
     return WORLD_FIELDS if everywhere else ()
 
 
-def _has_pictures(db: Database, version: int | None) -> bool:
-    return db.read("clips", ["clip_id"], _WITH_PICTURES, version, limit=1).num_rows > 0
+def _has_images(db: Database, version: int | None) -> bool:
+    return db.read("clips", ["clip_id"], _WITH_IMAGES, version, limit=1).num_rows > 0
 
 
 def _filter(settings: Arm4rSettings) -> str | None:
@@ -201,7 +196,3 @@ def _filter(settings: Arm4rSettings) -> str | None:
     parts += [_WITH_DEPTH] if settings.depth == "needed" else []
     parts += [_WITH_WORLD] if settings.frame == "world" else []
     return " AND ".join(f"({part})" for part in parts) or None
-
-
-def _count(db: Database, where: str | None, version: int | None) -> int:
-    return db.read("clips", ["clip_id"], where, version).num_rows

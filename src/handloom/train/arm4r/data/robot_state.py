@@ -1,4 +1,4 @@
-"""A robot's state by the names of its numbers: as the paper's ten numbers where it has a pose, else as it is."""
+"""A robot's state by the names of its numbers: the paper's ten numbers where it holds a pose, else unchanged."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SUFFIXES = re.compile(r"[._ ](?:pos|position|m|rad)$")
 
 @dataclass(frozen=True)
 class StateForm:
-    """Where the parts of a pose stand in a state.
+    """Which numbers of a state are the parts of a pose.
 
     xyz: three indices. rotation: indices of 3 Euler angles, 4 numbers of a quaternion (x, y, z, w) or 6 of two columns.
-    gripper: its index, or None (it is then NaN, which is masked). euler: `XYZ`, `xyz`, see `from_euler`.
+    gripper: its index, or None (its number is then NaN, which is masked). euler: `XYZ`, `xyz`, see `from_euler`.
     """
 
     xyz: tuple[int, ...]
@@ -47,7 +47,7 @@ class StateForm:
 
 
 def plain_name(name: str) -> str:
-    """`observation.ee.x`, `EE_x` and `x` are one: without what says whose number it is."""
+    """`x` for `observation.ee.x`, `EE_x` and `x`: the name without the part of the robot and without the unit."""
     short = name.strip().lower().removeprefix("observation.")
     while (stripped := _PREFIXES.sub("", short.replace("tcp_", "tcp.").replace("ee_", "ee."))) != short:
         short = stripped
@@ -55,7 +55,7 @@ def plain_name(name: str) -> str:
 
 
 def form_of(names: Sequence[str] | None, euler: str = "XYZ") -> StateForm | None:
-    """The form of a state with these names; None where it holds no pose of a hand (joint angles, say)."""
+    """The form of a state with these names; None where it holds no pose of the end effector (joint angles, say)."""
     if not names:
         return None
     at: dict[str, int] = {}

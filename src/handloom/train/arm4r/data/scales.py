@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAST_STD = 1e-4
-"""Nothing is scaled up more than by its inverse: a number that never changes would be noise."""
+"""A smaller deviation counts as this: scaling up a number that never changes would make noise of it."""
 
 
 def of_points(samples: Sequence[NDArray[np.floating]], standardise: bool) -> dict[str, Any]:
-    """Facts of stages 1 and 2 from `points` arrays (T + 1, N, 3), NaN unknown.
+    """Facts of stages 1 and 2 from `points` arrays (T + 1, N, 3), NaN where unknown.
 
-    A place's mean and deviation are each point's own (a grid's points have each their corner of the picture), a delta's
-    deviation is one number for u, one for v and one for z, so that all points weigh as the paper's loss weighs them.
+    Each point has a mean and a deviation of its own for its place (each point of a grid stays in its part of the
+    image). Deltas have one deviation for u, one for v and one for z, so that all points weigh as in the paper's loss.
     """
     points = np.stack(samples).astype(np.float64)
     dim = points.shape[2] * 3
@@ -32,8 +32,11 @@ def of_points(samples: Sequence[NDArray[np.floating]], standardise: bool) -> dic
 def of_control(
     states: Sequence[NDArray[np.floating]], targets: Sequence[NDArray[np.floating]], standardise: bool
 ) -> dict[str, Any]:
-    """Facts of stage 3 from `state` arrays (T, D) and `target` arrays (T, P, D), NaN unknown. Every one of the P steps
-    has deviations of its own: the sixteenth goes ten times as far as the first, which is the one that a robot does."""
+    """Facts of stage 3 from `state` arrays (T, D) and `target` arrays (T, P, D), NaN where unknown.
+
+    Each of the P steps has deviations of its own: the sixteenth moves ten times as far as the first, which is the one
+    that the robot executes.
+    """
     state, target = np.stack(states).astype(np.float64), np.stack(targets).astype(np.float64)
     facts: dict[str, Any] = {"proprio_dim": state.shape[-1], "action_dim": target.shape[-1]}
     if not standardise:
@@ -44,7 +47,7 @@ def of_control(
 
 
 def _moments(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and deviation over the first axis of (M, N, D), known numbers alone; 0 and 1 where none is known."""
+    """Mean and deviation of the known numbers over the first axis of (M, N, D); 0 and 1 where no number is known."""
     known = np.isfinite(values)
     count = known.sum(axis=0)
     mean = np.where(known, values, 0.0).sum(axis=0) / np.maximum(count, 1)
@@ -54,7 +57,7 @@ def _moments(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
 
 
 def _as_lists(mean, std, action_std) -> dict[str, list[float]]:
-    """As float32 numbers that JSON keeps exactly."""
+    """The facts, as float32 numbers, which JSON keeps exactly."""
     pairs = {"proprio_mean": mean, "proprio_std": std, "action_std": action_std}
     return {name: _list(value) for name, value in pairs.items()}
 

@@ -1,4 +1,4 @@
-"""Held-out windows with what drawing needs: the picture of one step, the camera, and back from metres to pixels."""
+"""Held-out windows for drawing: the image of one step, the camera, and places of points in pixels of that image."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SHOWN_FIELDS = ("images", "camera_matrix", "camera_distortion", "camera_model")
 
 @dataclass(frozen=True)
 class ShownSample:
-    """A transform: what `sample` gives, and `frame` (h, w, 3) uint8 of step `at`, grey where no picture is stored,
-    `has_frame`, `picture_size` (width, height) of the source and `camera`, None where there is none."""
+    """A transform that adds to `sample`'s: `frame` (h, w, 3) uint8 of step `at`, grey where no image is stored,
+    `has_frame`, `picture_size` (width, height) of the source, and `camera`, None where it is unknown."""
 
     sample: TrackSample
     at: int
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """The sample's own arrays, and those that drawing needs."""
+        """The arrays of `sample` and those for drawing."""
         images, valid = sample.get("images"), sample.get("images_valid")
         has_frame = images is not None and bool(valid[self.at])
         grey = np.full((sample["height"], sample["width"], 3), 128, np.uint8)
@@ -40,10 +40,10 @@ class ShownSample:
 
 
 def frame_pixels(points: NDArray[np.floating], shown: Mapping[str, Any], frame: str) -> NDArray[np.float32]:
-    """(S, N, 3) of a sample to (S, N, 2) pixels of `shown["frame"]`.
+    """(S, N, 3) points of a sample to (S, N, 2) pixels of `shown["frame"]`.
 
-    frame: `camera`: (u', v', z'), each step's own picture; `world`: metres in the camera of the first step, whose
-    picture they are drawn in, as its lens shows them.
+    frame: `camera`: points are (u', v', z') of each step's own image; `world`: points are metres in the camera frame of
+    the first step, and are projected into its image through its lens (NaN without a camera).
     """
     width, height = shown["picture_size"]
     if frame == "camera":

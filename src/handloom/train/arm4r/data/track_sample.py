@@ -1,4 +1,4 @@
-"""A window of the table as ARM4R's sample: normalised (u, v, z) of chosen points, the pictures and the words."""
+"""A window of the table as ARM4R's sample: normalised (u, v, z) of the chosen points, images and the narration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TrackSample:
     """The windows' transform of stages 1 and 2; runs in loader workers.
 
     context: steps of the sample; the window has one more, the last step's target. points, grid_points, num_selected,
-    frame: as in the settings. images: whether pictures are wanted.
+    frame: as in the settings. images: whether the sample has images.
     """
 
     context: int
@@ -41,12 +41,13 @@ class TrackSample:
         return self.grid_points**2 if self.points == "grid" else self.num_selected
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """`points` (context + 1, N, 3) float32, NaN unknown: (u', v', z') or, in the world variant, metres; `slots`
-        (N,) int32 of the row's tracks, -1 empty; `images` (context, 1, h, w, 3) uint8; `text`; `moves` (context, N)
-        bool, where the windows carry the world: the point itself is known to move from this step to the next.
+        """`points` (context + 1, N, 3) float32, NaN where unknown: (u', v', z') or, with `frame` world, metres; `slots`
+        (N,) int32, the track of each point, -1 for none; `images` (context, 1, h, w, 3) uint8; `text`; `moves`
+        (context, N) bool, if the windows have world coordinates: the point is known to move from this step to the next.
 
         Raises:
-            StoreError: a step has no picture. ConfigError: the row has no such grid.
+            StoreError: a step has no image.
+            ConfigError: the row's grid does not fit `grid_points`.
         """
         slots = self._slots(sample)
         used = slots >= 0
@@ -61,13 +62,13 @@ class TrackSample:
             "slots": slots.astype(np.int32),
         }
         if self.images:
-            out["images"] = pictures(sample, self.context)
+            out["images"] = images(sample, self.context)
         if "track_points_world_m" in sample:
             out["moves"] = self._moves(sample, slots, known)
         return out
 
     def _slots(self, sample: Mapping[str, Any]) -> NDArray[np.int64]:
-        """Which of the row's tracks the sample takes."""
+        """(N,) indices of the row's tracks that the sample takes, -1 for an empty slot."""
         kind = np.asarray(sample["track_kind"])
         if self.points == "grid":
             return grid_slots(kind, self.grid_points, sample["clip_id"])
@@ -76,19 +77,20 @@ class TrackSample:
         out = np.full(self.num_selected, -1, np.int64)
         for number, wanted in enumerate(SELECTED_KINDS):
             found = np.flatnonzero(kind == wanted)
-            found = np.sort(found[np.argsort(~seen[found], kind="stable")][:share])  # those seen now, before the others
+            found = np.sort(found[np.argsort(~seen[found], kind="stable")][:share])  # those visible now first
             out[number * share : number * share + len(found)] = found
         return out
 
     def _known(self, sample: Mapping[str, Any], slots: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(context + 1, slots): visible in a valid step, and chosen by then."""
+        """(context + 1, slots): visible in a valid step, not before its query frame."""
         known = np.asarray(sample["track_visible"])[:, slots] & np.asarray(sample["valid"])[:, None]
         if self.points == "grid":
             return known
         return known & (np.asarray(sample["track_query_frame"])[slots] <= np.asarray(sample["frame_index"])[:, None])
 
     def _places(self, sample: Mapping[str, Any], slots: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(context + 1, slots, 3) in the units of the setting `frame`; of these alone: a row has ten times as many."""
+        """(context + 1, slots, 3) in the units of the setting `frame`."""
+        # Tracks are chosen before they are converted: a row has ten times as many.
         if self.frame == "world":
             world_m = np.asarray(sample["track_points_world_m"])[:, slots]
             return in_first_camera(world_m, sample["world_from_camera"], float(sample["world_unit_m"]))
@@ -121,24 +123,26 @@ def grid_slots(kind: NDArray[np.integer], grid_points: int, clip_id: str) -> NDA
 
 
 def in_first_camera(world_m: NDArray, world_from_camera: NDArray, unit_m: float) -> NDArray[np.float64]:
-    """(S, N, 3) metres of the world in metres of the first step's camera frame; NaN all over without that pose.
+    """(S, N, 3) points in world metres to metres in the camera frame of the first step; all NaN without that pose.
 
-    world_from_camera: (S, 4, 4) with translations of `unit_m` metres.
+    world_from_camera: (S, 4, 4) with translations in units of `unit_m` metres.
 
-    Ours: a point at rest then has one place in all steps, whatever the camera does.
+    Ours: a point at rest then has the same coordinates in all steps, however the camera moves.
     """
     pose = np.asarray(world_from_camera, np.float64)[0]
     return (np.asarray(world_m, np.float64) - unit_m * pose[:3, 3]) @ pose[:3, :3]
 
 
-def pictures(sample: Mapping[str, Any], context: int, name: str = "images") -> NDArray[np.uint8]:
-    """(context, 1, h, w, 3) uint8. A step whose place is known and whose picture is not is an error, never noise: the
-    released loader puts random pixels there and says nothing (SPECS 1.4)."""
+def images(sample: Mapping[str, Any], context: int, name: str = "images") -> NDArray[np.uint8]:
+    """(context, 1, h, w, 3) uint8 images of the steps.
+
+    Raises StoreError where a valid step has no image: the released loader puts random pixels there without a warning.
+    """
     valid = np.asarray(sample["valid"])[:context]
     missing = valid & ~np.asarray(sample[f"{name}_valid"])[:context]
     if missing.any():
         raise StoreError(
-            f"{int(missing.sum())} of {int(valid.sum())} pictures are missing or unreadable "
+            f"{int(missing.sum())} of {int(valid.sum())} images are missing or unreadable "
             f"({sample.get('clip_id') or sample.get('episode_id')}, from {float(sample['now_s']):.3f} s)",
             "extract with frames.store = true, or train with image_encoder = none",
         )

@@ -1,4 +1,4 @@
-"""Collated samples as what the network is given and what it is asked for, with everything unknown said so."""
+"""Inputs and targets of the network from collated samples, with masks of what is unknown, and the reported sums."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch import Tensor
 
 @torch.no_grad()
 def sums_of(wrong: Tensor, targets: Targets) -> dict[str, Tensor]:
-    """name -> (sum, count), float64. `wrong`: (B, T, P, A) absolute errors of the network, 0 where unknown.
+    """`{name: (sum, count)}`, float64. wrong: (B, T, P, A) absolute errors of the network, 0 where unknown.
 
-    `l1`, `zero_motion` and `constant_velocity` are over the same elements: target and the delta before it are known.
-    `loss` is over all known targets: also where there is no delta before (a sample's first step). The same three again
-    for every part, as in `l1_moving`. `unknown_inputs`: share of the states' numbers that were NaN.
+    `l1`, `zero_motion` and `constant_velocity` are over the same elements: the target and the delta before it are
+    known. `loss` is over all known targets, a sample's first step among them, which has no delta before it. The first
+    three also for every part of `targets`, such as `l1_moving`. `unknown_inputs`: share of the states' numbers that are
+    NaN.
     """
     fair = targets.known & targets.velocity.isfinite()
     still = targets.delta.abs()
@@ -37,13 +38,13 @@ def _sum(error: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Targets:
-    """A batch of B samples of T steps, P predicted steps, A numbers an action, D a state. NaN says unknown.
+    """A batch of B samples of T steps, P predicted steps, A numbers in an action, D in a state. NaN: unknown.
 
-    proprio: (B, T, D). action: (B, T, A), the first predicted step's true delta: the teacher-forced action token.
-    delta: (B, T, P, A), 0 where unknown. known: the same shape, bool: the loss's mask.
+    proprio: (B, T, D). action: (B, T, A), the true delta of the first predicted step: the teacher-forced action token.
+    delta: (B, T, P, A), 0 where unknown. known: the same shape, bool: the mask of the loss.
     velocity: (B, T, P, A), what constant velocity predicts, NaN where the step before is unknown.
-    parts: name -> mask that broadcasts to `known`: elements that are also reported apart.
-    num_inputs, num_missing: numbers of the states, and how many of them were unknown (they count, and weigh nothing).
+    parts: {name: mask that broadcasts to `known`}, elements that are also reported on their own.
+    num_inputs, num_missing: how many numbers the states have, and how many of them are unknown.
     """
 
     proprio: Tensor
@@ -57,10 +58,10 @@ class Targets:
 
 
 def point_targets(batch: Mapping[str, Any], metric: bool = False) -> Targets:
-    """Stages 1 and 2, of `points` (B, T + 1, N, 3) with NaN, and `moves` (B, T, N) where the samples say it.
+    """Targets of stages 1 and 2 from `points` (B, T + 1, N, 3), NaN where unknown, and `moves` (B, T, N) if present.
 
-    The target is the next place minus this one; it is known where both are, number by number: a point without depth is
-    learned in u and v. metric: the numbers are x, y and z in metres.
+    The target is the next place minus this one, known number by number where both are: of a point without depth u and v
+    are learned. metric: the numbers are x, y and z in metres.
     """
     points = batch["points"].float()
     change = points[:, 1:] - points[:, :-1]
@@ -75,7 +76,8 @@ def point_targets(batch: Mapping[str, Any], metric: bool = False) -> Targets:
 
 
 def control_targets(batch: Mapping[str, Any]) -> Targets:
-    """Stage 3, of `state` (B, T, D) and `target` (B, T, P, D), deltas to the state of their step, both with NaN."""
+    """Targets of stage 3 from `state` (B, T, D) and `target` (B, T, P, D), deltas to the state of their step; NaN where
+    unknown."""
     state, delta = batch["state"].float(), batch["target"].float()
     step = torch.diff(state, dim=1, prepend=torch.full_like(state[:, :1], torch.nan))
     ahead = torch.arange(1, delta.shape[2] + 1, device=delta.device)[:, None]

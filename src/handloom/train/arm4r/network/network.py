@@ -1,4 +1,4 @@
-"""ARM4R's network: per step an instruction, a state and an action token; the state token says what comes next."""
+"""ARM4R's network: three tokens a step (instruction, state, action); the prediction is read at the state token."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ CROP_AREA = (0.65, 1.0)
 CROP_ASPECT = (3 / 4, 4 / 3)
 CONTRAST = (0.8, 1.2)
 BRIGHTNESS = (-0.1, 0.1)
+FRESH_FOR_CONTROL = ("proprio_encoder.", "action_encoder.", "action_decoder.", "skip.")
+"""Parts that a control network does not take from a network of points, as in the released code; `skip` is ours."""
 
 
-def varied(images: Tensor) -> Tensor:
-    """(B, T, cameras, h, w, 3) uint8, changed sample by sample and camera by camera: all steps of a sample alike.
+def augmented(images: Tensor) -> Tensor:
+    """(B, T, cameras, h, w, 3) uint8 images, cropped, with other contrast and brightness; per sample and camera.
 
-    Ranges: SPECS 1.4. That the steps share their crop is ours (UNVERIFIED in the source). Points do not move with it.
+    The ranges are those of the released loader. That all steps of a sample share their crop is ours (not known of the
+    released loader). Points do not move with the crop.
     """
     size, cameras = images.shape[0], images.shape[2]
     flat = images.transpose(1, 2).flatten(0, 1)  # (B * cameras, T, h, w, 3)
@@ -52,12 +55,8 @@ def _uniform(bounds: tuple[float, float], num: int, device: torch.device) -> Ten
     return bounds[0] + (bounds[1] - bounds[0]) * torch.rand(num, device=device)
 
 
-FRESH_FOR_CONTROL = ("proprio_encoder.", "action_encoder.", "action_decoder.", "skip.")
-"""What a control network does not take over from a network of points (SPECS 1.7); `skip` is ours and goes with them."""
-
-
 class Scaled(nn.Module):
-    """A module whose input is brought to mean 0 and deviation 1 first; the numbers are kept with the weights."""
+    """A module whose input is first brought to mean 0 and deviation 1; `mean` and `std` are saved with the weights."""
 
     def __init__(self, inner: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
@@ -66,12 +65,12 @@ class Scaled(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, values: Tensor) -> Tensor:
-        """(..., D) with NaN where unknown: an unknown number becomes 0 after the scaling."""
+        """values: (..., D), NaN where unknown: an unknown number becomes 0 after the scaling."""
         return self.inner(torch.nan_to_num((values - self.mean) / self.std))
 
 
 class Head(nn.Module):
-    """(..., dim) state tokens to (..., P, A) predicted deltas, in the units of the target. std: (P, A)."""
+    """(..., dim) state tokens to (..., P, A) predicted deltas in the units of the targets. std: (P, A)."""
 
     def __init__(self, dim: int, hidden: int, std: Tensor) -> None:
         super().__init__()
@@ -83,11 +82,13 @@ class Head(nn.Module):
 
 
 class Arm4rNetwork(nn.Module):
-    """Sizes follow from the settings and from the windows' facts (`Arm4r.data`): `proprio_dim`, `action_dim`, and with
-    `standardise` the lists `proprio_mean`, `proprio_std`, `action_std` and, of all predicted steps, `target_std`.
+    """Collated samples to predicted deltas; see `forward` and `predict`.
 
-    The names proprio_encoder, action_encoder and action_decoder are the paper's; SPECS 1.5 gives the sizes. The picture
-    encoder's CLS token is pooled with its patches: whether the authors keep it is UNVERIFIED.
+    Sizes follow from the settings and from the facts of the windows (`Arm4r.data`): `proprio_dim`, `action_dim`, and
+    with `standardise` the lists `proprio_mean`, `proprio_std`, `action_std` and, of all predicted steps, `target_std`.
+
+    Source: arXiv 2502.13142 and its released code, which names proprio_encoder, action_encoder and action_decoder and
+    gives the sizes. The image encoder's CLS token is pooled with its patches: whether the authors do so is not known.
     """
 
     def __init__(self, settings: Arm4rSettings, facts: Mapping[str, Any]) -> None:
@@ -124,19 +125,19 @@ class Arm4rNetwork(nn.Module):
         return {"loss": loss, "sums": sums_of(wrong.detach(), targets), "prediction": predicted}
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """`torch.compile` the transformer; what stands before it works on words and on pictures of any size."""
+        """`torch.compile` the transformer alone: the encoders take strings and images of any size."""
         self.transformer.compile(*args, **kwargs)
 
     def targets(self, batch: Mapping[str, Any]) -> Targets:
-        """What the batch's samples give the network and want from it."""
+        """Inputs and targets of a batch, in the form of the stage."""
         if self.settings.stage == "control":
             return control_targets(batch)
         return point_targets(batch, metric=self.settings.frame == "world")
 
     def predict(self, batch: Mapping[str, Any], targets: Targets) -> Tensor:
-        """(B, T, P, A) predicted deltas to the state of each step. What is predicted at step t follows from the states
-        up to t, and from the actions before t."""
-        proprio, seen = self._varied(targets)
+        """(B, T, P, A) predicted deltas to the state of each step. The prediction at step t depends on the states up to
+        t and on the actions before t."""
+        proprio, seen = self._augmented(targets)
         state = self._state_tokens(batch, proprio)
         action = self.action_encoder(seen)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_encoder.frozen):
@@ -149,9 +150,9 @@ class Arm4rNetwork(nn.Module):
             return predicted
         return predicted + self.skip(read, targets.proprio, targets.action)[:, :, None]
 
-    def _varied(self, targets: Targets) -> tuple[Tensor, Tensor]:
-        """States and actions as the encoders see them: while training, robots' states with noise, and of points a
-        random share hidden."""
+    def _augmented(self, targets: Targets) -> tuple[Tensor, Tensor]:
+        """States and actions for the encoders: while training, states of robots with noise, and a random share of the
+        points hidden."""
         proprio, action, settings = targets.proprio, targets.action, self.settings
         if not self.training:
             return proprio, action
@@ -166,7 +167,7 @@ class Arm4rNetwork(nn.Module):
         return proprio.masked_fill(hidden, torch.nan), action.masked_fill(hidden, torch.nan)
 
     def _state_tokens(self, batch: Mapping[str, Any], proprio: Tensor) -> Tensor:
-        """(B, T, width): each camera's patches and the encoded state, pooled, side by side."""
+        """(B, T, width): for each camera its patches pooled with the encoded state, concatenated."""
         encoded = self.proprio_encoder(proprio)
         size = encoded.shape[:2]
         encoded = encoded.flatten(0, 1)[:, None]
@@ -180,9 +181,9 @@ class Arm4rNetwork(nn.Module):
         return torch.cat(pooled, dim=-1).unflatten(0, size)
 
     def _patches(self, images: Tensor) -> list[Tensor]:
-        """Per camera (B * T, patches, width) of (B, T, cameras, h, w, 3) uint8."""
+        """For each camera of (B, T, cameras, h, w, 3) uint8 images: (B * T, patches, width)."""
         if self.training and self.settings.augment:
-            images = varied(images)
+            images = augmented(images)
         out = []
         for number in range(images.shape[2]):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.image_encoder.frozen):
@@ -192,7 +193,7 @@ class Arm4rNetwork(nn.Module):
 
 
 def image_spec(settings: Arm4rSettings) -> EncoderSpec:
-    """The picture encoder that the settings name."""
+    """The image encoder that the settings name."""
     return EncoderSpec(kind=settings.image_encoder, model=settings.image_model, image_size=settings.image_size)
 
 
@@ -202,8 +203,8 @@ def text_spec(settings: Arm4rSettings) -> EncoderSpec:
 
 
 def _scales(facts: Mapping[str, Any], num_pred_steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mean and deviation of the state, deviation of the action and of all predicted steps (P, A); zeros and ones (the
-    paper's) where facts give none."""
+    """Mean and deviation of the state, deviations of the action and of all predicted steps (P, A); zeros and ones (the
+    paper's) where the facts have no values."""
     mean = torch.tensor(facts.get("proprio_mean") or [0.0] * facts["proprio_dim"])
     std = torch.tensor(facts.get("proprio_std") or [1.0] * facts["proprio_dim"])
     action_std = torch.tensor(facts.get("action_std") or [1.0] * facts["action_dim"])

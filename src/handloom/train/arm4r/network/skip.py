@@ -1,4 +1,4 @@
-"""Ours, `skip`: the last deltas, of a point and of those around it, mixed with learned weights into the prediction."""
+"""The setting `skip` (ours): a learned mixture of the last deltas of a point and of its neighbours."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SPEED = 10.0
-"""AdamW moves every number by about the learning rate: weights of size one would take the whole training to move."""
+"""AdamW moves every parameter by about the learning rate a step: parameters of size one would take the whole training
+to change, so they are stored ten times smaller."""
 REACHES = (0.1, 0.3, None)
-"""How far neighbours reach: deviations of a Gaussian in u' and v' (50 and 150 px at 912 x 512) or in metres of the
-world, and all points alike."""
+"""Sizes of neighbourhoods: deviations of a Gaussian in u' and v' (50 and 150 px at 912 x 512) or in metres of the
+world; None: all points, equally."""
 _AT_ONCE = 32
-"""Steps whose N x N distances are held at once: they stay in the processor's cache."""
+"""Steps whose N x N distances are in memory at once: they fit into the processor's cache."""
 
 
 class DeltaSkip(nn.Module):
-    """Why: the network sees N points through a vector of its width, so that each point's own last step reaches the
-    prediction blurred; an extrapolation needs it exactly. And a tracker's jitter is each point's own, while the motion
-    of the camera is shared: means over neighbours tell one from the other. The weights are one set for all points, and
-    a gate that the state token sets step by step; before training they are constant velocity.
+    """A mixture of the last deltas, to be added to the network's prediction.
 
-    steps: how many of the last deltas. neighbours: with the means over `REACHES`. metric: distances are of all three
-    numbers (world), not of u' and v'.
+    Reasons: the network reads N points through one vector of its width, which blurs each point's last delta, and an
+    extrapolation needs it exactly. A tracker's jitter differs from point to point, while the camera's motion is shared:
+    means over neighbours separate the two. All points share one set of weights, plus a gate that follows from the state
+    token of the step; before training the mixture is constant velocity.
+
+    steps: how many of the last deltas. neighbours: also use the means over `REACHES`. metric: distances are of x, y and
+    z in metres, not of u' and v'.
     """
 
     def __init__(self, dim: int, steps: int, neighbours: bool, metric: bool = False) -> None:
@@ -38,10 +41,10 @@ class DeltaSkip(nn.Module):
         nn.init.zeros_(self.gate.bias)
 
     def forward(self, tokens: Tensor, proprio: Tensor, action: Tensor) -> Tensor:
-        """(B, T, 3 N) to be added.
+        """(B, T, 3 N) deltas to add.
 
-        tokens: (B, T, dim). proprio, action: (B, T, 3 N), places and true deltas, NaN unknown; step t uses those of
-        t - 1, ..., t - steps.
+        tokens: (B, T, dim). proprio, action: (B, T, 3 N), places and true deltas, NaN where unknown; step t uses those
+        of t - 1, ..., t - steps.
         """
         weight = SPEED * self.base + self.gate(tokens).float().unflatten(-1, self.shape)
         delta = action.unflatten(-1, (-1, 3)).float()
@@ -54,7 +57,7 @@ class DeltaSkip(nn.Module):
 
     @torch.no_grad()
     def _around(self, place: Tensor, delta: Tensor) -> list[Tensor]:
-        """For each reach (B, T, N, 3): mean of the known deltas around each place, 0 where none is known."""
+        """For each reach (B, T, N, 3): mean of the known deltas around each place, 0 where no delta is known."""
         if not self.reaches:
             return []
         where = torch.nan_to_num(place if self.metric else place[..., :2]).flatten(0, 1)
@@ -66,7 +69,7 @@ class DeltaSkip(nn.Module):
 
 
 def _mean_around(where: Tensor, values: Tensor, reach: float | None) -> Tensor:
-    """(M, N, 3) from places (M, N, 2 or 3) and (M, N, 6) values, 0 where unknown, beside 1 where known."""
+    """(M, N, 3) means. where: (M, N, 2 or 3) places. values: (M, N, 6), three numbers, then 1 or 0 for known or not."""
     if reach is None:
         near = values.sum(1, keepdim=True).expand_as(values)
     else:

@@ -1,4 +1,4 @@
-"""A window of a human clip as a sample: keypoints in image space, pictures, words."""
+"""A window of a human clip as a sample: keypoints in image space, images, narration."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ KEYPOINTS = (NUM_HANDS, NUM_KEYPOINTS, 3)
 
 
 def image_space(keypoints_px: NDArray, keypoints_cam_m: NDArray, visible: NDArray, size: tuple) -> NDArray[np.float32]:
-    """(T, 2, 21, 3): x over the picture's width, y over its height, depth in metres behind the hand's wrist.
+    """(T, 2, 21, 3): x over the image's width, y over its height, depth in metres relative to the hand's wrist.
 
-    2.5-D as InterHand's, which is what the paper's "3D coordinates in image space" come from (SPECS 2.1). NaN where a
-    hand was not seen; the depth alone is NaN where its lift failed.
+    2.5-D as in InterHand, the source of the paper's "3D coordinates in image space". NaN where a hand was not seen;
+    only the depth is NaN where the hand has no position in metres.
 
     Args:
-        keypoints_px: (T, 2, 21, 2) pixels of the source. keypoints_cam_m: (T, 2, 21, 3). visible: (T, 2).
+        keypoints_px: (T, 2, 21, 2) pixels of the source.
+        keypoints_cam_m: (T, 2, 21, 3) metres in the camera frame.
+        visible: (T, 2) bool.
         size: width and height of the source, pixels.
     """
     depth = keypoints_cam_m[..., 2:] - keypoints_cam_m[..., :1, 2:]
@@ -32,7 +34,7 @@ def image_space(keypoints_px: NDArray, keypoints_cam_m: NDArray, visible: NDArra
 
 @dataclass(frozen=True)
 class HandSample:
-    """The transform of human windows: every `phases`-th step of a fine window.
+    """The transform of human windows: it takes every `phases`-th step of a window.
 
     A sample has `clip_id`, `now_s`, `text`, `size` (2,) float32 width and height, `keypoints` (T, 2, 21, 3), and with
     an `image_size` also `images` (T, h, w, 3) uint8 and `images_valid` (T,).
@@ -47,12 +49,12 @@ class HandSample:
         out = {"clip_id": sample["clip_id"], "now_s": sample["now_s"], "text": sample["narration"]}
         out |= {"size": np.array(size, np.float32), "keypoints": image_space(*parts, size)}
         if self.image_size:
-            out |= pictures_of(sample, "images", self.phases, self.image_size)
+            out |= images_of(sample, "images", self.phases, self.image_size)
         return out
 
 
-def pictures_of(sample: Mapping[str, Any], name: str, phases: int, size: int) -> dict[str, NDArray]:
-    """`images` (T, size, size, 3) and `images_valid` (T,) of every `phases`-th step; what is missing is black."""
+def images_of(sample: Mapping[str, Any], name: str, phases: int, size: int) -> dict[str, NDArray]:
+    """`images` (T, size, size, 3) and `images_valid` (T,) of every `phases`-th step; missing images are black."""
     valid = np.asarray(sample[f"{name}_valid"])[::phases]
     images = sample[name]
     if images is None:

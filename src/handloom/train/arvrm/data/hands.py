@@ -1,4 +1,4 @@
-"""Stage 1's windows: which clips can be used, how many cannot, and the spread of their keypoints."""
+"""The windows of stage 1: which clips can be used, how many cannot, and statistics of their keypoints."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
 from handloom.store.embodiment import HUMAN, narrowed
-from handloom.store.sql import both
+from handloom.store.filters import both
 from handloom.train.arvrm.data.hand_sample import FIELDS, HandSample
 from handloom.train.arvrm.settings import ArvrmSettings
-from handloom.train.parts.rates import TOLERANCE, rates_of
+from handloom.train.parts.table_checks import STATISTICS_WINDOWS, TOLERANCE, count_clips, evenly, rates_of
 from handloom.train.recipe import RecipeData
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from handloom.windows.api import Windows
 
 WITH_HANDS = "(hand_left OR hand_right)"
-STATISTICS_WINDOWS = 512
 
 
 def hand_data(db: Database, settings: ArvrmSettings, version: int | None = None) -> RecipeData:
@@ -30,9 +29,9 @@ def hand_data(db: Database, settings: ArvrmSettings, version: int | None = None)
     their steps, `keypoint_step_std`.
 
     Raises:
-        ConfigError: there are no clips, none with hands, none as long as a window, pictures that were not stored, or
-            steps faster than the clips' frames.
-        StoreError: the version is gone.
+        ConfigError: there are no clips, none with hands or none as long as a window; images were not stored; steps come
+            faster than the clips' frames.
+        StoreError: the version no longer exists.
     """
     version = version or settings.version or db.version
     counts = usable(db, settings.where, version)
@@ -54,7 +53,7 @@ def hand_windows(
     with_images: bool = True,
     **changed: Any,
 ) -> Windows:
-    """Windows of the clips with hands; `changed` are other parameters of `Database.windows`."""
+    """Windows of the clips with hands. changed: parameters of `Database.windows` that replace those given here."""
     size = settings.image_size if with_images and settings.image_encoder != "none" else 0
     asked = {
         "past": 1,
@@ -74,16 +73,17 @@ def hand_windows(
 
 
 def usable(db: Database, where: str, version: int | None) -> dict[str, int]:
-    """Counts of the clips: rows, asked for (of people), without hands, without text.
+    """Counts of clips: `rows` in all, `asked_for` (of people, that pass `where`), and of these `without_hands` and,
+    with hands, `without_text`.
 
-    Raises ConfigError where none is left.
+    Raises ConfigError where no clip is left.
     """
     if version is None or db.table("clips", version) is None:
         raise ConfigError(f"there are no clips to train on in {db.uri}", "extract some with `handloom run --db DB`")
     asked, where = where, narrowed(db, where or None, HUMAN)
-    counts = {"rows": _count(db, None, version), "asked_for": _count(db, where, version)}
+    counts = {"rows": count_clips(db, None, version), "asked_for": count_clips(db, where, version)}
     if not counts["asked_for"]:
-        of_robots = _count(db, asked or None, version)
+        of_robots = count_clips(db, asked or None, version)
         if of_robots:
             passing = f"that pass where = {asked!r}" if asked else "there are"
             raise ConfigError(
@@ -95,9 +95,9 @@ def usable(db: Database, where: str, version: int | None) -> dict[str, int]:
             f"where = {asked!r} passes none of the {counts['rows']} clips of {db.uri}",
             "change the filter, or extract more clips",
         )
-    with_hands = _count(db, both(where, WITH_HANDS), version)
+    with_hands = count_clips(db, both(where, WITH_HANDS), version)
     counts["without_hands"] = counts["asked_for"] - with_hands
-    counts["without_text"] = _count(db, both(where, f"{WITH_HANDS} AND narration IS NULL"), version)
+    counts["without_text"] = count_clips(db, both(where, f"{WITH_HANDS} AND narration IS NULL"), version)
     if not with_hands:
         raise ConfigError(
             f"no hand was seen in any of the {counts['asked_for']} clips, and this recipe learns from hands",
@@ -107,14 +107,14 @@ def usable(db: Database, where: str, version: int | None) -> dict[str, int]:
 
 
 def spread_of(windows: Windows) -> dict[str, list[float]]:
-    """Per coordinate (x, y, depth) of up to 512 windows, evenly spread: mean, deviation, deviation of a step.
+    """Mean, deviation and deviation of a step for each coordinate (x, y, depth), from at most 512 windows.
 
-    0, 1 and 1 where there are no windows: whoever trains on them will say so.
+    0, 1 and 1 where there are no windows: the loop refuses to train on none.
     """
     if not len(windows):
         return plain_spread()
-    picked = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), STATISTICS_WINDOWS)).astype(int))
-    places = np.stack([windows[int(index)]["keypoints"] for index in picked]).astype(np.float64)
+    picked = evenly(len(windows), STATISTICS_WINDOWS)
+    places = np.stack([windows[index]["keypoints"] for index in picked]).astype(np.float64)
     steps = np.diff(places, axis=1)
     step_std = [_deviation(steps[..., c], 0.0) for c in range(3)]
     means = [float(np.nanmean(places[..., c])) if np.isfinite(places[..., c]).any() else 0.0 for c in range(3)]
@@ -123,12 +123,12 @@ def spread_of(windows: Windows) -> dict[str, list[float]]:
 
 
 def plain_spread() -> dict[str, list[float]]:
-    """Scales that change nothing."""
+    """Means of 0 and deviations of 1, which change nothing."""
     return {"keypoint_mean": [0.0] * 3, "keypoint_std": [1.0] * 3, "keypoint_step_std": [1.0] * 3}
 
 
 def check_rate(settings: ArvrmSettings, hz: float) -> None:
-    """Raise ConfigError where places come faster than frames: many would have none."""
+    """Raise ConfigError where steps come faster than frames: many steps would have no frame."""
     asked = settings.rate_hz * settings.phases
     if asked > TOLERANCE * hz:
         raise ConfigError(
@@ -139,11 +139,7 @@ def check_rate(settings: ArvrmSettings, hz: float) -> None:
 
 
 def _deviation(values: NDArray, mean: float) -> float:
-    """Root mean square of the known differences to `mean`; 1 where nothing is known or nothing varies."""
+    """Root mean square of the known differences to `mean`; 1 where no value is known or all are equal."""
     known = values[np.isfinite(values)]
     found = float(np.sqrt(np.mean((known - mean) ** 2))) if known.size else 0.0
     return found if found > 1e-9 else 1.0
-
-
-def _count(db: Database, where: str | None, version: int | None) -> int:
-    return db.read("clips", ["clip_id"], where, version).num_rows

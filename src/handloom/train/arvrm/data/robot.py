@@ -1,8 +1,8 @@
-"""Stage 2's windows: robot episodes, and for each the human clips that are most like it."""
+"""The windows of stage 2: robot episodes, each with the human clips that resemble it most."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,18 @@ from torch import nn
 
 from handloom.errors import ConfigError
 from handloom.schemas.tables.robot import TABLE
-from handloom.store.sql import both
+from handloom.store.filters import both
+from handloom.store.search.arvrm import retrieve
 from handloom.train import checkpoint as checkpoints
-from handloom.train.arvrm.data.hands import STATISTICS_WINDOWS, check_rate, plain_spread, spread_of, usable
-from handloom.train.arvrm.data.human_library import Replay, human_windows, show_rows, spread_keypoints
-from handloom.train.arvrm.data.retrieval import FeatureMaker, all_features, retrieve
+from handloom.train.arvrm.data.hands import check_rate, plain_spread, spread_of, usable
+from handloom.train.arvrm.data.human_library import Replay, human_windows, read_inputs, spread_keypoints
+from handloom.train.arvrm.data.retrieval import FeatureMaker, all_features
 from handloom.train.arvrm.data.robot_sample import Retrieved, RobotSample, image_name
 from handloom.train.arvrm.network.backbone import image_spec, text_spec
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.parts.encoders import image_encoder, text_encoder
+from handloom.train.parts.table_checks import STATISTICS_WINDOWS, evenly
+from handloom.train.parts.weights import is_fitting
 from handloom.train.recipe import RecipeData
 
 if TYPE_CHECKING:
@@ -31,16 +34,16 @@ GRIPPER_WORDS = ("gripper", "finger")
 
 
 def robot_data(db: Database, settings: ArvrmSettings, version: int | None = None) -> RecipeData:
-    """Training and held-out windows of robot episodes, with what was retrieved for each.
+    """Training and held-out windows of robot episodes, with the human clips that were retrieved for each.
 
-    facts: `state_names`, `gripper` (which of the S numbers are the gripper's), `state_mean`, `state_std`,
-    `state_step_std` (S), the human keypoints' spread as in stage 1, and `counts`.
+    facts: `state_names`, `gripper` (indices of the gripper's numbers), `state_mean`, `state_std`, `state_step_std` (S
+    numbers each), the statistics of human keypoints as in stage 1, and `counts`.
 
     Raises:
-        ConfigError: there are no robot episodes or none with states; their states differ in names; a camera that is not
-            there; steps faster than their frames; no window is as long as a sample; no human clip shows a hand, or
-            fewer than `topk`.
-        StoreError: the version of the episodes or of the clips is gone.
+        ConfigError: there are no robot episodes or none with states; their states have different names; an episode
+            lacks the camera; steps come faster than frames; no window is as long as a sample; fewer than `topk` human
+            clips show a hand.
+        StoreError: the version of the episodes or of the clips no longer exists.
     """
     table = db.table(TABLE, version or settings.version)
     if table is None:
@@ -62,7 +65,7 @@ def robot_data(db: Database, settings: ArvrmSettings, version: int | None = None
         retrieved, counts = _retrieve(db, settings, version, episodes["keys"])
         sample = replace(sample, retrieved=retrieved)
         facts["counts"] |= counts
-    # with `init`, stage 1's own numbers come with its weights
+    # With `init`, the statistics come with the weights of stage 1.
     is_new = settings.retrieval and not settings.init
     facts |= spread_of(human_windows(db, settings, False, whole=False)) if is_new else plain_spread()
     train, held_out = (_windows(db, settings, version, split, sample) for split in ("train", "held_out"))
@@ -80,8 +83,8 @@ def _episodes(db: Database, settings: ArvrmSettings, version: int) -> dict[str, 
             "change the filter, or ingest with the dataset's own key: `handloom ingest lerobot DIR --state KEY`",
         )
     values = {name: rows.column(name).to_pylist() for name in columns}
-    seen_by = zip(values["episode_id"], values["cameras"], strict=True)
-    lacking = [episode for episode, cameras in seen_by if settings.camera not in cameras]
+    pairs = zip(values["episode_id"], values["cameras"], strict=True)
+    lacking = [episode for episode, cameras in pairs if settings.camera not in cameras]
     if settings.camera and lacking:
         there = sorted({camera for cameras in values["cameras"] for camera in cameras})
         raise ConfigError(
@@ -92,7 +95,7 @@ def _episodes(db: Database, settings: ArvrmSettings, version: int) -> dict[str, 
 
 
 def _numbers(db, settings, version: int, episodes: Mapping[str, Any]) -> tuple[list[str], list[int]]:
-    """Names of the S numbers, and which of them are the gripper's: by name, or the last where no name says so."""
+    """Names of the S numbers, and indices of the gripper's: those with its name, or the last where no name has it."""
     kinds = {tuple(names) if names else None for names in episodes["state_names"]}
     if len(kinds) > 1:
         listed = "; ".join(", ".join(kind or ("no names",)) for kind in list(kinds)[:3])
@@ -127,11 +130,11 @@ def _windows(db: Database, settings: ArvrmSettings, version: int, split: str | N
 
 
 def _state_spread(windows: Windows, size: int) -> dict[str, list[float]]:
-    """Mean, deviation and deviation of a step of every number, from up to 512 training windows, evenly spread."""
+    """Mean, deviation and deviation of a step of every number, from at most 512 training windows."""
     if not len(windows):  # the loop refuses to train on none
         return {f"state_{name}": [1.0] * size for name in ("mean", "std", "step_std")}
-    picked = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), STATISTICS_WINDOWS)).astype(int))
-    states = np.stack([windows[int(index)]["state"] for index in picked]).astype(np.float64)
+    picked = evenly(len(windows), STATISTICS_WINDOWS)
+    states = np.stack([windows[index]["state"] for index in picked]).astype(np.float64)
     if not np.isfinite(states).any((0, 1)).all():
         raise ConfigError("a number of the robot's state is unknown in all training windows", "leave it out at ingest")
     mean = np.nanmean(states, axis=(0, 1))
@@ -143,9 +146,9 @@ def _state_spread(windows: Windows, size: int) -> dict[str, list[float]]:
 def _retrieve(
     db: Database, settings: ArvrmSettings, version: int, episodes: Mapping[str, str]
 ) -> tuple[Retrieved, dict[str, Any]]:
-    """The `topk` clips of every episode, and what to say about it."""
-    eyes = settings.image_encoder != "none"
-    clips = human_windows(db, settings, eyes, whole=True)
+    """The `topk` clips of every episode, and counts for the report."""
+    with_images = settings.image_encoder != "none"
+    clips = human_windows(db, settings, with_images, whole=True)
     of_robots = _clips_of_episodes(db, version) & set(clips.clip_ids)
     human_keys = _run_keys(db, set(clips.clip_ids) - of_robots, clips.version)
     if len(human_keys) < settings.topk:
@@ -154,16 +157,16 @@ def _retrieve(
             "lower topk, widen human_where, or extract more clips",
         )
     maker = FeatureMaker(*encoders(db, settings))
-    show = lambda ids: show_rows(clips, ids, "images", "narration")
-    human = all_features(db, "clips", human_keys, show, maker, settings.steps)
+    read_human = lambda ids: read_inputs(clips, ids, "images", "narration")
+    human = all_features(db, "clips", human_keys, read_human, maker, settings.steps)
     whole = _whole_episodes(db, settings, version)
-    show_robot = lambda ids: show_rows(whole, ids, image_name(settings.camera), "task")
-    robot = all_features(db, TABLE, episodes, show_robot, maker, settings.steps)
+    read_robot = lambda ids: read_inputs(whole, ids, image_name(settings.camera), "task")
+    robot = all_features(db, TABLE, episodes, read_robot, maker, settings.steps)
     found = retrieve(robot, human, settings.topk)
     ids = tuple(sorted({clip for clips_ in found.values() for clip, _ in clips_}))
     number = {clip: place for place, clip in enumerate(ids)}
     places = {episode: np.array([number[clip] for clip, _ in near]) for episode, near in found.items()}
-    replay = Replay(human_windows(db, settings, eyes, whole=False)) if settings.replay else None
+    replay = Replay(human_windows(db, settings, with_images, whole=False)) if settings.replay else None
     keypoints = spread_keypoints(human_windows(db, settings, False, whole=True), ids)
     counts = {"human_clips": len(human.ids), "clips_of_robots": len(of_robots), "retrieved_clips": len(ids)}
     counts["human_version"] = clips.version
@@ -173,7 +176,8 @@ def _retrieve(
 
 
 def _clips_of_episodes(db: Database, version: int) -> set[str]:
-    """Clips that are videos of robots: where a hand was seen in one, it is none, and it is the nearest to itself."""
+    """Clips of the episodes' own videos, not to be retrieved: an episode resembles its own video most, and hands found
+    in a video of a robot are not hands."""
     listed = db.read(TABLE, ["clip_ids"], None, version).column("clip_ids").to_pylist()
     return {clip for clips in listed for clip in clips or []}
 
@@ -184,42 +188,43 @@ def _run_keys(db: Database, ids: set[str], version: int) -> dict[str, str]:
 
 
 def _whole_episodes(db: Database, settings: ArvrmSettings, version: int) -> Windows:
-    sees = settings.image_encoder != "none"
+    with_images = settings.image_encoder != "none"
     return db.windows(
         past=1,
         future=settings.steps - 1,
-        fields=["task", *([image_name(settings.camera)] if sees else [])],
+        fields=["task", *([image_name(settings.camera)] if with_images else [])],
         stride=1 << 20,
         pad=True,
         where=both(settings.where, "state IS NOT NULL"),
         version=version,
         table=TABLE,
-        image_size=settings.image_size if sees else None,
+        image_size=settings.image_size if with_images else None,
     )
 
 
 def encoders(db: Database, settings: ArvrmSettings) -> tuple[nn.Module, nn.Module | None]:
-    """The encoders that retrieval compares by: published ones, or the small ones of `init`, or new ones."""
+    """The encoders of text and of images that retrieval compares with: published ones, the small ones of `init`, or new
+    small ones. No image encoder where the settings use none."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        words = text_encoder(text_spec(settings))
-        eyes = image_encoder(image_spec(settings)) if settings.image_encoder != "none" else None
-    own = {"backbone.words.": words, "backbone.eyes.encoder.": eyes}
+        of_text = text_encoder(text_spec(settings))
+        of_images = image_encoder(image_spec(settings)) if settings.image_encoder != "none" else None
+    own = {"backbone.words.": of_text, "backbone.eyes.encoder.": of_images}
     own = {prefix: part for prefix, part in own.items() if part is not None and not part.frozen}
     if settings.init and own:
         start = checkpoints.load_weights(settings.init, db.storage_options)
         for prefix, part in own.items():
-            _take_over(part, prefix, start.network, start.uri)
-    return words, eyes
+            _load_small(part, prefix, start.network, start.uri)
+    return of_text, of_images
 
 
-def _take_over(part: nn.Module, prefix: str, weights: Mapping[str, torch.Tensor], uri: str) -> None:
+def _load_small(part: nn.Module, prefix: str, weights: Mapping[str, torch.Tensor], uri: str) -> None:
+    """Load a small encoder from the weights of a network. Raises ConfigError where they are of another one."""
     given = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-    expected: Sequence[str] = [n for n, v in part.state_dict().items() if n not in given or given[n].shape != v.shape]
-    if expected:
+    unfit = next((name for name in part.state_dict() if not is_fitting(part, given, [name])), None)
+    if unfit is not None:
         raise ConfigError(
-            f"{uri} does not hold the small encoder of these settings: {prefix}{expected[0]} is missing or has another "
-            "shape",
+            f"{uri} does not hold the small encoder of these settings: {prefix}{unfit} is missing or has another shape",
             "give the encoders, dim, image_size and image_width that the checkpoint was trained with",
         )
     part.load_state_dict(given)

@@ -1,4 +1,4 @@
-"""A window of a robot episode as a sample: states, pictures, the task, and what was retrieved for the episode."""
+"""A window of a robot episode as a sample: states, images, the task, and the clips retrieved for the episode."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import StoreError
-from handloom.train.arvrm.data.hand_sample import KEYPOINTS, pictures_of
+from handloom.train.arvrm.data.hand_sample import KEYPOINTS, images_of
 from handloom.train.arvrm.data.human_library import Replay
 
 
 @dataclass
 class Retrieved:
-    """What was retrieved. places: {episode_id: (J,) rows of `keypoints`}. ids: (N) clips. keypoints: (N, T, 2, 21, 3)
-    of each, spread over the clip. replay: None without replay."""
+    """The retrieved clips. places: {episode_id: (J,) indices into `ids`}. ids: of N clips. keypoints: (N, T, 2, 21, 3),
+    T frames spread over each clip. replay: None without replay."""
 
     places: Mapping[str, NDArray[np.int64]]
     ids: tuple[str, ...]
@@ -30,9 +30,10 @@ class Retrieved:
 class RobotSample:
     """The transform of robot windows.
 
-    A sample has `episode_id`, `now_s`, `text`, `state` (T, S), with eyes `images` and `images_valid`; with retrieval
-    `retrieved` (J, T, 2, 21, 3) keypoints and `progress`, the share of the episode that has passed at the last step;
-    with replay also `replay_keypoints`, `replay_text`, `replay_size`, and `replay_images` with `replay_images_valid`.
+    A sample has `episode_id`, `now_s`, `text`, `state` (T, S); with an `image_size` also `images` and `images_valid`;
+    with retrieval `retrieved` (J, T, 2, 21, 3) keypoints and `progress`, the share of the episode that has passed at
+    the last step; with replay `replay_keypoints`, `replay_text`, `replay_size`, `replay_images` and
+    `replay_images_valid`.
     """
 
     camera: str = ""
@@ -46,7 +47,7 @@ class RobotSample:
         state = np.asarray(sample["state"][:: self.phases], np.float32)
         out = {"episode_id": sample["episode_id"], "now_s": sample["now_s"], "text": sample["task"], "state": state}
         if self.image_size:
-            out |= pictures_of(sample, image_name(self.camera), self.phases, self.image_size)
+            out |= images_of(sample, image_name(self.camera), self.phases, self.image_size)
         if self.retrieved is not None:
             out |= self._beside(sample, len(state))
         return out
@@ -65,12 +66,12 @@ class RobotSample:
 
 
 def image_name(camera: str) -> str:
-    """The field of a robot window that holds the pictures of a camera; empty: of the first."""
+    """The field of a robot window that holds the images of `camera`, of the first one if it is empty."""
     return f"images:{camera}" if camera else "images"
 
 
 def _replayed(found: Mapping[str, Any] | None, num_steps: int, size: int) -> dict[str, Any]:
-    """A human sample under `replay_` names; nothing known where there is none."""
+    """A human sample under `replay_` names; one with unknown keypoints and no images for None."""
     if found is None:
         found = {"keypoints": np.full((num_steps, *KEYPOINTS), np.nan, np.float32), "text": None}
         found |= {"size": np.ones(2, np.float32)}

@@ -1,4 +1,4 @@
-"""What both stages share: words and pictures as tokens, and the causal transformer over [z_l, z_o1, z_k1, z_o2, ..]."""
+"""The part that both stages share: encoders of text and images, the causal transformer over [z_l, z_o1, z_k1, ..]."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.parts.encoders import EncoderSpec, image_encoder, text_encoder
 from handloom.train.parts.gpt import Gpt
 from handloom.train.parts.mlp import Mlp
-from handloom.train.parts.perceiver import PerceiverResampler
+from handloom.train.parts.pooling import PerceiverResampler
 
 
-class Eyes(nn.Module):
-    """Pictures (B, T, h, w, 3) to observation tokens z_o (B, T, 1 + latents, dim): CLS, then the resampled patches."""
+class ImageTokens(nn.Module):
+    """Images (B, T, h, w, 3) to observation tokens z_o (B, T, 1 + latents, dim): CLS, then the resampled patches."""
 
     def __init__(self, settings: ArvrmSettings) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Eyes(nn.Module):
         self.missing = nn.Parameter(0.02 * torch.randn(1 + settings.latents, settings.dim))
 
     def forward(self, images: Tensor, valid: Tensor) -> Tensor:
-        """valid: (B, T); a step without a picture gets a learned token in its place."""
+        """valid: (B, T); a step without an image has learned tokens instead."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder.frozen):
             seen = self.encoder(images.flatten(0, 1))
         tokens = torch.cat([self.whole(seen[:, :1]), self.parts(self.resampler(seen[:, 1:]))], dim=1)
@@ -37,10 +37,10 @@ class Eyes(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The parts whose weights go from stage to stage: encoders of words and pictures, and the transformer.
+    """The parts whose weights stage 2 takes from stage 1: encoders of text and images, and the transformer.
 
-    A token's place is told by a learned vector of its step and one of its kind (text, CLS, latents, and what the stage
-    adds): ours, so that a robot's two state tokens per step may take the place of one keypoint token.
+    A token's position is a learned vector of its step plus one of its kind (text, CLS, latents, and the stage's own
+    tokens). Ours: so a robot's two state tokens a step can take the place of one keypoint token.
     """
 
     def __init__(self, settings: ArvrmSettings) -> None:
@@ -48,7 +48,7 @@ class Backbone(nn.Module):
         dim = settings.dim
         self.words = text_encoder(text_spec(settings))
         self.text = Mlp(self.words.width, dim)
-        self.eyes = Eyes(settings) if settings.image_encoder != "none" else None
+        self.eyes = ImageTokens(settings) if settings.image_encoder != "none" else None
         self.num_seen = 0 if self.eyes is None else 1 + settings.latents
         self.text_place = nn.Parameter(0.02 * torch.randn(dim))
         self.step_place = nn.Parameter(0.02 * torch.randn(settings.steps, 1, dim))
@@ -56,11 +56,12 @@ class Backbone(nn.Module):
         self.gpt = Gpt(dim, settings.layers, settings.heads, dropout=settings.dropout)
 
     def forward(self, texts: list[str | None], images: tuple[Tensor, Tensor] | None, tokens: Tensor) -> Tensor:
-        """(B, T, S, dim) of the stage's tokens, having seen all before them.
+        """(B, T, S, dim) outputs at the stage's own tokens; each depends on all tokens before it.
 
         Args:
-            texts: (B). images: pictures (B, T, h, w, 3) uint8 and whether each is there (B, T); None without eyes.
-            tokens: (B, T, S, dim), the last of every step.
+            texts: B texts, None for none.
+            images: images (B, T, h, w, 3) uint8 and which of them exist (B, T) bool; None without an image encoder.
+            tokens: (B, T, S, dim), the stage's own tokens; they come last in every step.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.words.frozen):
             words = self.words.encode(texts).to(tokens)
@@ -74,14 +75,14 @@ class Backbone(nn.Module):
         return out.unflatten(1, size[1:3])[:, :, self.num_seen :]
 
 
-def pictures(batch: Mapping[str, Any], prefix: str = "") -> tuple[Tensor, Tensor] | None:
-    """The batch's pictures and whether each is there; None where the sample has none."""
+def past_images(batch: Mapping[str, Any], prefix: str = "") -> tuple[Tensor, Tensor] | None:
+    """The batch's images of all steps but the last, and which of them exist; None where samples have no images."""
     name = f"{prefix}images"
-    return (batch[name], batch[f"{name}_valid"]) if name in batch else None
+    return (batch[name][:, :-1], batch[f"{name}_valid"][:, :-1]) if name in batch else None
 
 
 def image_spec(settings: ArvrmSettings) -> EncoderSpec:
-    """The picture encoder that the settings name."""
+    """The image encoder that the settings name."""
     return EncoderSpec(
         kind=settings.image_encoder,
         model=settings.image_model,

@@ -1,4 +1,4 @@
-"""The keypoint encoder, z_k and features of single keypoints, and the keypoint head."""
+"""The keypoint encoder (token z_k and a feature of each keypoint) and the keypoint head."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHAPE = (NUM_HANDS, NUM_KEYPOINTS, 3)
 
 
 class Scales(nn.Module):
-    """Mean and deviation of the keypoints' three coordinates, and deviation of their steps; kept with the weights.
+    """Mean and deviation of the keypoints' three coordinates, and deviation of their steps; saved with the weights.
 
     Without `standardise` they are 0, 1 and 1: the paper's own units throughout.
     """
@@ -34,9 +34,9 @@ class Scales(nn.Module):
 class KeypointEncoder(nn.Module):
     """(B, T, 2, 21, 3) keypoints to a feature of each (B, T, 42, keypoint_dim) and one token z_k (B, T, 1, dim).
 
-    A keypoint's numbers and a learned vector of its name, then attention among the keypoints of a step that are known
-    (the paper's encoder is "HandFormer-style"; its sizes are not known), then all of them through a perceptron. An
-    unknown keypoint is a learned vector, and no keypoint attends to it.
+    A keypoint's numbers plus a learned vector of its name, then attention among the known keypoints of a step (the
+    paper's encoder is "HandFormer-style"; its sizes are not known), then all features through a perceptron to the
+    token. An unknown keypoint has a learned vector, and no keypoint attends to it.
     """
 
     def __init__(self, settings: ArvrmSettings, facts: Mapping[str, Any]) -> None:
@@ -59,7 +59,8 @@ class KeypointEncoder(nn.Module):
         features = torch.where(known[..., None], self.numbers(flat), self.missing) + self.names
         size = features.shape[:2]
         features, hidden = features.flatten(0, 1), ~known.flatten(0, 1)
-        hidden = hidden & ~hidden.all(-1, keepdim=True)  # a step without hands: all look at all, and say so
+        # Attention over no key is NaN: in a step without hands all keypoints attend to all.
+        hidden = hidden & ~hidden.all(-1, keepdim=True)
         for layer in self.layers:
             features = layer(features, src_key_padding_mask=hidden)
         features = features.unflatten(0, size)

@@ -1,4 +1,4 @@
-"""Stage 1's network: next hand keypoints from words, pictures and past keypoints."""
+"""The network of stage 1: next hand keypoints from text, images and past keypoints."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handloom.train.arvrm.baselines import error_sums, mean_square, past_of
-from handloom.train.arvrm.network.backbone import Backbone, pictures
+from handloom.train.arvrm.baselines import Past, error_sums, mean_square, past_of
+from handloom.train.arvrm.network.backbone import Backbone, past_images
 from handloom.train.arvrm.network.keypoints import KeypointEncoder, KeypointHead
 from handloom.train.arvrm.settings import ArvrmSettings
 
 _SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 
 
-class HandNetwork(nn.Module):
-    """[z_l, z_o1, z_k1, ..., z_ot, z_kt] to the keypoints of step t + 1, for every t at once (SPECS 2.2).
-
-    Loss: mean squared error over the known coordinates of the next steps, whether or not they were known before.
-    """
+class KeypointNetwork(nn.Module):
+    """The parts that stage 2 takes from stage 1, and what both stages do with them."""
 
     def __init__(self, settings: ArvrmSettings, facts: Mapping[str, Any]) -> None:
         super().__init__()
@@ -31,11 +28,33 @@ class HandNetwork(nn.Module):
         self.keypoint_head = KeypointHead(settings, facts)
         self.hand_place = nn.Parameter(0.02 * torch.randn(1, settings.dim))
 
+    def predict_keypoints(self, batch: Mapping[str, Any], prefix: str = "") -> tuple[Tensor, Past]:
+        """(B, T - 1, 2, 21, 3) prediction of the next step at all steps but the last, and `Past` at those steps.
+
+        prefix: of the names in the batch: `replay_` for the replayed windows of stage 2.
+        """
+        keypoints = batch[f"{prefix}keypoints"][:, :-1]
+        before = past_of(keypoints)
+        _, tokens = self.keypoint_encoder(keypoints, before)
+        out = self.backbone(list(batch[f"{prefix}text"]), past_images(batch, prefix), tokens + self.hand_place)
+        return self.keypoint_head(out[:, :, -1], before), before
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """`torch.compile` the transformer alone: the encoders take strings and images of any size."""
+        self.backbone.gpt.compile(*args, **kwargs)
+
+
+class HandNetwork(KeypointNetwork):
+    """[z_l, z_o1, z_k1, ..., z_ot, z_kt] to the keypoints of step t + 1, for every t at once (arXiv 2508.07626).
+
+    Loss: mean squared error over the known coordinates of the next steps, whether or not they were known before.
+    """
+
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """A batch of `HandSample`s to `{"loss", "sums", "prediction"}`; prediction (B, T - 1, 2, 21, 3) from step 2."""
         if self.training:
-            batch = varied(batch, self.settings)
-        predicted, before = self.predict(batch)
+            batch = augmented(batch, self.settings)
+        predicted, before = self.predict_keypoints(batch)
         true = batch["keypoints"][:, 1:]
         loss, counted = mean_square(predicted.float(), true)
         sums = {"loss": counted} | error_sums(predicted.float(), true, before, pixels(batch["size"]))
@@ -43,28 +62,14 @@ class HandNetwork(nn.Module):
         sums["missing_hands"] = torch.stack([(~hands).sum(), torch.tensor(hands.numel(), device=hands.device)]).double()
         return {"loss": loss, "sums": sums, "prediction": predicted}
 
-    def predict(self, batch: Mapping[str, Any]):
-        """(prediction of the next step at all steps but the last, `Past` at those steps)."""
-        keypoints = batch["keypoints"][:, :-1]
-        before = past_of(keypoints)
-        _, tokens = self.keypoint_encoder(keypoints, before)
-        seen = pictures(batch)
-        seen = None if seen is None else (seen[0][:, :-1], seen[1][:, :-1])
-        out = self.backbone(list(batch["text"]), seen, tokens + self.hand_place)
-        return self.keypoint_head(out[:, :, -1], before), before
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """`torch.compile` the transformer; what stands before it works on words and on pictures of any size."""
-        self.backbone.gpt.compile(*args, **kwargs)
-
 
 def pixels(size: Tensor) -> Tensor:
-    """(B, 1, 1, 1, 3) what turns a normalised difference into pixels of the source; 0 for the depth."""
+    """(B, 1, 1, 1, 3) factors from normalised differences to pixels of the source; 0 for the depth."""
     return torch.cat([size, torch.zeros_like(size[:, :1])], dim=-1)[:, None, None, None]
 
 
-def varied(batch: Mapping[str, Any], settings: ArvrmSettings) -> dict[str, Any]:
-    """Some samples mirrored and all moved a little, as the settings say; drawn anew for every batch."""
+def augmented(batch: Mapping[str, Any], settings: ArvrmSettings) -> dict[str, Any]:
+    """The batch with a share `mirror` of its samples mirrored, and all keypoints shifted by `jitter`; random."""
     batch = dict(batch)
     keypoints, device = batch["keypoints"], batch["keypoints"].device
     if settings.mirror:
@@ -77,7 +82,7 @@ def varied(batch: Mapping[str, Any], settings: ArvrmSettings) -> dict[str, Any]:
 
 
 def _mirrored(batch: Mapping[str, Any], turned: Tensor) -> dict[str, Any]:
-    """Left and right exchanged in the samples that are `turned` (B,): keypoints, pictures, words."""
+    """Left and right exchanged in the samples that are `turned` (B,): keypoints, images, words."""
     keypoints = batch["keypoints"]
     last = 1 - 1 / batch["size"][:, 0].view(-1, 1, 1, 1)  # x of the last column's centre
     other = torch.cat([last[..., None] - keypoints[..., :1], keypoints[..., 1:]], dim=-1).flip(2)

@@ -1,4 +1,4 @@
-"""Stage 2's network: next robot states, the analogical map from hand keypoints to robot components, and replay."""
+"""The network of stage 2: next robot states, the map from hand keypoints to robot components, and replay."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from handloom.train.arvrm.baselines import Past, error_sums, mean_square, past_of
-from handloom.train.arvrm.network.backbone import Backbone, pictures
-from handloom.train.arvrm.network.keypoints import NUM_POINTS, KeypointEncoder, KeypointHead
+from handloom.train.arvrm.network.backbone import past_images
+from handloom.train.arvrm.network.keypoints import NUM_POINTS
+from handloom.train.arvrm.network.network import KeypointNetwork
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.parts.mlp import Mlp
 
@@ -18,14 +19,15 @@ COMPONENTS = ("arm", "gripper")
 
 
 class AnalogicalMap(nn.Module):
-    """f*_s = (1 - alpha) m . f_k + alpha f_s, and from it the robot's state at the last step (SPECS 2.4).
+    """The analogical-reasoning map: f*_s = (1 - alpha) m . f_k + alpha f_s, and from it the robot's state at the last
+    step (arXiv 2508.07626).
 
-    m: (S, K) learned, S = 2 components, K = 42 keypoints. That a linear layer brings the keypoints' features to the
-    transformer's width, and one per component leads to its numbers of the state, is ours.
+    m: (S, K) learned, S = 2 components, K = 42 keypoints. Ours: a linear layer brings the keypoints' features to the
+    transformer's width, and one per component gives its numbers of the state.
     """
 
     def __init__(self, settings: ArvrmSettings, sizes: tuple[int, int]) -> None:
-        """sizes: how many numbers of the state each component has."""
+        """sizes: the number of the state's numbers in each component."""
         super().__init__()
         self.alpha = settings.alpha
         self.m = nn.Parameter(torch.full((len(COMPONENTS), NUM_POINTS), 1 / NUM_POINTS))
@@ -39,21 +41,16 @@ class AnalogicalMap(nn.Module):
         return torch.cat([out(mixed[:, :, number]) for number, out in enumerate(self.out)], dim=-1)
 
 
-class RobotNetwork(nn.Module):
+class RobotNetwork(KeypointNetwork):
     """[z_l, z_o1, z_arm1, z_gripper1, z_o2, ...] to the state of step t + 1, for every t at once.
 
-    Loss: L_state + beta L_AR + replay x keypoint loss. States are measured in deviations of the training windows
-    (ours: their numbers have different units). With `init` the keypoint encoder and head are frozen: their weights are
-    buffers, so that no optimiser sees them and checkpoints hold them.
+    Loss: L_state + beta L_AR + replay x keypoint loss. Errors of states are in deviations of the training windows
+    (ours: a state's numbers have different units). With `init` the keypoint encoder and head are frozen: their weights
+    are buffers, which checkpoints keep and the optimiser does not change.
     """
 
     def __init__(self, settings: ArvrmSettings, facts: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.settings = settings
-        self.backbone = Backbone(settings)
-        self.keypoint_encoder = KeypointEncoder(settings, facts)
-        self.keypoint_head = KeypointHead(settings, facts)
-        self.hand_place = nn.Parameter(0.02 * torch.randn(1, settings.dim))
+        super().__init__(settings, facts)
         for name in ("mean", "std", "step_std"):
             self.register_buffer(f"state_{name}", torch.tensor(facts[f"state_{name}"], dtype=torch.float32))
         self.parts = parts_of(facts)
@@ -82,7 +79,7 @@ class RobotNetwork(nn.Module):
             loss_ar, sums["analogy"] = self._analogy(batch, own[:, -1], state[:, -1])
             loss = loss + self.settings.beta * loss_ar
         if self.training and "replay_keypoints" in batch and self.settings.replay:
-            loss = loss + self.settings.replay * self._replayed(batch)
+            loss = loss + self.settings.replay * self._replay_loss(batch)
         sums["loss"] = torch.stack([loss.detach().double() * counted[1], counted[1]])
         return {"loss": loss, "sums": sums, "prediction": predicted}
 
@@ -92,9 +89,7 @@ class RobotNetwork(nn.Module):
         numbers = torch.nan_to_num(torch.stack([places, motion], dim=-1))
         pairs = zip(self.state_encoders, self.parts, strict=True)
         tokens = torch.stack([encode(numbers[:, :, part].flatten(2)) for encode, part in pairs], dim=2)
-        seen = pictures(batch)
-        seen = None if seen is None else (seen[0][:, :-1], seen[1][:, :-1])
-        return self.backbone(list(batch["text"]), seen, tokens + self.state_place)
+        return self.backbone(list(batch["text"]), past_images(batch), tokens + self.state_place)
 
     def _predict(self, own: Tensor, before: Past) -> Tensor:
         """(B, T - 1, S) next states, in their own order and units."""
@@ -106,8 +101,10 @@ class RobotNetwork(nn.Module):
         return start + torch.where(known, self.state_step_std, self.state_std) * found
 
     def _analogy(self, batch: Mapping[str, Any], own: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """L_AR: sum over the retrieved clips of the mean squared error of the last state, and (sum, count) of it per
-        clip. A clip's keypoints are taken where as much of it has passed as of the episode (ours)."""
+        """L_AR: the sum over the retrieved clips of the mean squared error of the last state; and (sum, count) of it.
+
+        Ours: a clip's keypoints are those of the step at which the same share of the clip has passed as of the episode.
+        """
         keypoints = batch["retrieved"].float()
         size, num = keypoints.shape[:2]
         flat = keypoints.flatten(0, 1)
@@ -121,34 +118,25 @@ class RobotNetwork(nn.Module):
         mean, counted = mean_square(found.float(), true)
         return num * mean, counted
 
-    def _replayed(self, batch: Mapping[str, Any]) -> Tensor:
-        """Stage 1's loss on the retrieved clips' windows."""
-        keypoints = batch["replay_keypoints"][:, :-1]
-        before = past_of(keypoints)
-        _, tokens = self.keypoint_encoder(keypoints, before)
-        seen = pictures(batch, "replay_")
-        seen = None if seen is None else (seen[0][:, :-1], seen[1][:, :-1])
-        out = self.backbone(list(batch["replay_text"]), seen, tokens + self.hand_place)
-        return mean_square(self.keypoint_head(out[:, :, -1], before).float(), batch["replay_keypoints"][:, 1:])[0]
+    def _replay_loss(self, batch: Mapping[str, Any]) -> Tensor:
+        """The loss of stage 1 on windows of the retrieved clips."""
+        predicted, _ = self.predict_keypoints(batch, "replay_")
+        return mean_square(predicted.float(), batch["replay_keypoints"][:, 1:])[0]
 
     def _ordered(self, values: Tensor) -> Tensor:
-        """Numbers that stand component by component, in the state's order."""
+        """Numbers sorted by component, brought into the state's order."""
         order = torch.tensor([i for part in self.parts for i in part], device=values.device)
         return values[..., order.argsort()]
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """`torch.compile` the transformer; what stands before it works on words and on pictures of any size."""
-        self.backbone.gpt.compile(*args, **kwargs)
-
 
 def parts_of(facts: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    """Which numbers of the state are the arm's, and which the gripper's."""
+    """Indices of the state's numbers that belong to the arm, and of those that belong to the gripper."""
     gripper = list(facts["gripper"])
     return [i for i in range(len(facts["state_mean"])) if i not in gripper], gripper
 
 
 def freeze(module: nn.Module) -> None:
-    """Make every parameter a buffer of the same name: it is kept, moved and used as before, and never trained."""
+    """Make every parameter a buffer of the same name: it is saved, moved and used as before, but not trained."""
     for part in module.modules():
         for name, value in list(part.named_parameters(recurse=False)):
             delattr(part, name)

@@ -1,0 +1,1 @@
+"""`handloom bench segments`: atomic actions, contacts and object poses against rendered truth; EPIC's action times."""

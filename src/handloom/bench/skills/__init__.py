@@ -1,0 +1,1 @@
+"""How well constraints that few clips teach tell executions of a skill from others."""

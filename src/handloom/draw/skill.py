@@ -1,0 +1,84 @@
+"""The constraints of a skill as a picture: a row a step, from above and from the side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from handloom.errors import StoreError
+
+VIEWS = (("from above", 0, 1), ("from the person", 0, 2))
+NAMES = "xyz"
+GRASP, PATH, BOX = "#2563eb", "#d97706", "#6b7280"
+PALM_M = 0.09
+
+
+def write_skill_picture(skill: Mapping[str, Any], out: Path) -> None:
+    """Write the picture of a skill (the fields of `handloom.skills.skill.Skill`) to a PNG.
+
+    Raises StoreError if the file cannot be written.
+    """
+    constraints = skill["constraints"]
+    figure = Figure(figsize=(8, 0.6 + 3.4 * max(len(constraints), 1)), layout="constrained")
+    axes = figure.subplots(max(len(constraints), 1), 2, squeeze=False)
+    clips = "one clip" if len(skill["clip_ids"]) == 1 else f"{len(skill['clip_ids'])} clips"
+    figure.suptitle(f"{skill['name']}: {skill['task'] or 'no words'} ({clips})")
+    for row, one in enumerate(constraints):
+        for column, (view, across, up) in enumerate(VIEWS):
+            _draw(axes[row, column], one, across, up)
+            said = f"{row + 1}. {one['text']}" if column == 0 else ""
+            axes[row, column].set_title(f"{said}\n{view}", fontsize=8, loc="left")
+    try:
+        figure.savefig(out, format="png", dpi=100, metadata={"Software": None})
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {out}: {error.strerror}", "give --out a file in a folder that exists"
+        ) from error
+
+
+def _draw(axes: Axes, one: Mapping[str, Any], across: int, up: int) -> None:
+    box = one["box"]
+    if box is not None:
+        corner, size = (box[across], box[up]), (box[across + 3] - box[across], box[up + 3] - box[up])
+        axes.add_patch(Rectangle(corner, *size, fill=False, color=BOX, label="the thing"))
+    for number, region in enumerate(one["regions"]):
+        _draw_region(axes, region, across, up, named=number == 0)
+    if one["path"] is not None:
+        _draw_path(axes, one["path"], across, up)
+    if not one["regions"] and one["path"] is None:
+        axes.text(0.5, 0.5, "no geometry is known", ha="center", transform=axes.transAxes)
+    axes.set_xlabel(f"{NAMES[across]}, m")
+    axes.set_ylabel(f"{NAMES[up]}, m")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.autoscale_view()
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize=7)
+
+
+def _draw_region(axes: Axes, region: Mapping[str, Any], across: int, up: int, named: bool) -> None:
+    """Where the wrist may be, and a line from its middle to the knuckles."""
+    wrist = region["middle"][:3, 3]
+    low, high = wrist + region["low"][:3], wrist + region["high"][:3]
+    size = high - low
+    corner = (low[across], low[up])
+    axes.add_patch(Rectangle(corner, size[across], size[up], color=GRASP, alpha=0.2, label="wrist" if named else None))
+    palm = wrist + PALM_M * region["middle"][:3, 1]
+    axes.plot(
+        [wrist[across], palm[across]], [wrist[up], palm[up]], color=GRASP, label="to the knuckles" if named else None
+    )
+
+
+def _draw_path(axes: Axes, path: Mapping[str, Any], across: int, up: int) -> None:
+    """The bounds at each keypoint, and the line through their middles."""
+    low, high = np.asarray(path["low"]), np.asarray(path["high"])
+    for at, (near, far) in enumerate(zip(low, high, strict=True)):
+        size = far - near
+        axes.add_patch(Rectangle((near[across], near[up]), size[across], size[up], color=PATH, alpha=0.03 + 0.02 * at))
+    middle = 0.5 * (low + high)
+    axes.plot(middle[:, across], middle[:, up], "o-", ms=3, color=PATH, label="path, from start (0, 0)")

@@ -1,0 +1,1 @@
+"""What hands do with things: contacts, held things and their poses, atomic actions; of a row's arrays."""

@@ -1,0 +1,175 @@
+"""Where tracked points are in relation to a hand, and when a hand carries each of them.
+
+A point on a thing rests while the hand comes, then moves with it, then rests again; a point on the hand itself never
+rests while the hand moves. This tells them apart without a detector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.geometry.interactions.moving import PointMotion
+from handloom.geometry.interactions.scene import Scene
+from handloom.geometry.interactions.signals import HandMotion
+from handloom.geometry.tracks.hand import on_and_beside
+from handloom.schemas.hand_topology import MIDDLE, WRIST
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+REACH_M = 0.13
+"""A thing's points lie within this distance of a keypoint of the hand that moves it, across the line of sight."""
+MOST_ON_FLESH = 0.6
+"""A point that lies on the hand's outline in more of the frames in which it moves with the hand is the hand's."""
+FOREARM_WIDTH_M, FOREARM_SPREAD = 0.045, 0.5
+"""Half the width of the wedge at the wrist, and its growth: the wrist bends, and sleeves are wide."""
+HAND_MOVES_M_S = 0.05
+ALIKE_SHARE, ALIKE_M_S = 0.6, 0.03
+"""A point moves as the hand's nearest keypoint does if their velocities differ by less than this share of the
+keypoint's speed, and this much more: things turn in the hand, and keypoints are not exact."""
+BESIDE_FLESH = 0.1
+"""A point that comes into sight in the hand is taken for a thing's if it is on the hand's outline in fewer frames."""
+MOST_EARLY = 4
+"""A run that begins so many frames after its shot may be of a thing that the hand held already."""
+MOST_SILENT = 6
+"""Frames in which a point is hidden, or gives no sign while the hand moves, before a run ends."""
+MIN_WAY_M = 0.025
+SURE = 3
+"""So many signs in a row that a point rests while the hand moves: one alone may be an error."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Tracks beside a hand. apart_m: (T, N) distance from its nearest keypoint, across the line of sight. velocity: (T,
+    N, 2) of that keypoint across it, m/s. on_flesh: (T, N) the point's ray meets the hand; on_arm: (T, N) it lies
+    behind the wrist. NaN where the hand is unknown."""
+
+    apart_m: Floats
+    velocity: Floats
+    on_flesh: Bools
+    on_arm: Bools
+
+
+def beside_hand(scene: Scene, hand: HandMotion) -> Beside:
+    """Where the tracks are in relation to a hand."""
+    num, tracks = scene.rays.shape[:2]
+    apart, velocity = np.full((num, tracks), np.nan), np.full((num, tracks, 2), np.nan)
+    flesh, arm = np.zeros((num, tracks), bool), np.zeros((num, tracks), bool)
+    known = np.isfinite(hand.keypoints_m).all(axis=(1, 2)) & np.isfinite(scene.poses).all(axis=(1, 2))
+    for t in np.flatnonzero(known):
+        seen = np.flatnonzero(np.isfinite(scene.rays[t, :, 0]))
+        cam = (hand.keypoints_m[t] - scene.poses[t, :3, 3]) @ scene.poses[t, :3, :3]
+        if not len(seen) or (cam[:, 2] < 0.01).any():
+            continue
+        image = cam[:, :2] / cam[:, 2:]
+        gap = scene.rays[t, seen, None, :2] - image
+        distance = np.sqrt((gap**2).sum(-1)) * cam[:, 2]
+        which = distance.argmin(axis=1)
+        apart[t, seen] = distance[np.arange(len(seen)), which]
+        moved = hand.velocity[t] @ scene.poses[t, :3, :3]
+        velocity[t, seen] = (moved[:, :2] - image * moved[:, 2:])[which]
+        surface, _ = on_and_beside(scene.rays[t, seen], cam, 0.02)
+        flesh[t, seen] = np.isfinite(surface)
+        arm[t, seen] = _on_forearm(scene.rays[t, seen, :2], cam)
+    return Beside(apart, velocity, flesh, arm)
+
+
+def _on_forearm(image: Floats, keypoints_cam_m: Floats) -> Bools:
+    """(n,) whether points (n, 2) of the image may lie on the forearm or its sleeve: in a wedge behind the wrist, about
+    the line from the knuckles through it."""
+    wrist, knuckle = (keypoints_cam_m[k, :2] / keypoints_cam_m[k, 2] for k in (WRIST, MIDDLE[0]))
+    back = wrist - knuckle
+    length = max(float(np.linalg.norm(back)), 1e-6)
+    z = keypoints_cam_m[WRIST, 2]
+    along = (image - wrist) @ back / length * z
+    across = np.abs((image - wrist) @ np.array([-back[1], back[0]])) / length * z
+    return (along > -0.01) & (across < FOREARM_WIDTH_M + FOREARM_SPREAD * along)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Frames [start, end) in which a hand carries a point. rests: it is seen at rest afterwards, while the hand moves;
+    else it is lost, or the clip ends. is_sure: it was seen at rest while the hand moved: before, or after what the hand
+    held when the shot began."""
+
+    point: int
+    start: int
+    end: int
+    rests: bool
+    is_sure: bool
+
+
+def carried_points(scene: Scene, motion: PointMotion, beside: Beside) -> list[Run]:
+    """When a hand carries which points, by start."""
+    with np.errstate(invalid="ignore"):
+        speed = np.linalg.norm(beside.velocity, axis=-1)
+        differs = np.linalg.norm(motion.velocity - beside.velocity, axis=-1)
+        together = motion.moves & (speed > HAND_MOVES_M_S) & (beside.apart_m < REACH_M) & ~beside.on_arm
+        together &= differs < ALIKE_SHARE * speed + ALIKE_M_S
+        apart = motion.still & (speed > 2 * HAND_MOVES_M_S)
+    together &= _twice(together) & ~scene.on_hand
+    flesh = (together & beside.on_flesh).sum(axis=0) / np.maximum(together.sum(axis=0), 1)
+    together[:, flesh > MOST_ON_FLESH] = False
+    way = np.nan_to_num(motion.speed * np.gradient(scene.frame_s)[:, None]) * together
+    with np.errstate(invalid="ignore"):
+        silent = ~together & ~((speed <= HAND_MOVES_M_S) & np.isfinite(scene.rays[..., 0]))
+    runs = []
+    for n in np.flatnonzero(together.sum(axis=0) >= SURE):
+        for run in carried_runs(together[:, n], apart[:, n], silent[:, n], scene.shot, int(n)):
+            some = slice(run.start, run.end)
+            first = int(np.searchsorted(scene.shot, scene.shot[run.start]))
+            unseen = scene.rays[first : max(run.start - SURE, first), n, 0]
+            comes_up = flesh[n] <= BESIDE_FLESH and len(unseen) > SURE and not np.isfinite(unseen).any()
+            moved = together[some, n].sum() >= SURE and way[some, n].sum() > MIN_WAY_M
+            if moved and (run.is_sure or comes_up):
+                runs.append(run)
+    return sorted(runs, key=lambda run: (run.start, run.point))
+
+
+def carried_runs(together: Bools, apart: Bools, silent: Bools, shot: NDArray[np.int64], point: int = 0) -> list[Run]:
+    """When a point moves with a hand, pauses of both included.
+
+    A run goes from one sign that it does to the last one, without signs that it does not between them, and without many
+    frames in which it is hidden or rests while the hand moves.
+    """
+    apart = apart & in_a_row(together, apart, SURE)
+    quiet = np.concatenate([[0], np.cumsum(silent)])
+    runs, was_apart, begin, last = [], False, -1, -1
+    for t in np.flatnonzero(together | apart).tolist():
+        cut = begin >= 0 and shot[t] != shot[begin]
+        lost = begin >= 0 and quiet[t] - quiet[last + 1] > MOST_SILENT
+        if begin >= 0 and (apart[t] or cut or lost):
+            rests = bool(apart[t]) and not cut and not lost
+            early = begin <= MOST_EARLY or shot[begin - MOST_EARLY] != shot[begin]
+            runs.append(Run(point, begin, last + 1, rests, was_apart or (rests and early)))
+            begin, was_apart = -1, False
+        if apart[t]:
+            was_apart = True
+        elif begin < 0:
+            begin = last = t
+        else:
+            last = t
+    if begin >= 0:
+        runs.append(Run(point, begin, last + 1, False, was_apart))
+    return runs
+
+
+def in_a_row(together: Bools, apart: Bools, least: int) -> Bools:
+    """(T,) the signs of `apart` that are among at least so many, with none of `together` between them."""
+    out = np.zeros(len(apart), bool)
+    signs = np.flatnonzero(together | apart)
+    for part in np.split(signs, np.flatnonzero(np.diff(apart[signs].astype(int))) + 1):
+        if len(part) >= least:
+            out[part] = apart[part]
+    return out
+
+
+def _twice(signs: Bools) -> Bools:
+    """Signs with another one in a neighbouring frame."""
+    beside = np.zeros(signs.shape, bool)
+    beside[1:] |= signs[:-1]
+    beside[:-1] |= signs[1:]
+    return beside

@@ -1,0 +1,224 @@
+"""When a hand moves a thing, and which tracked points lie on that thing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.geometry.interactions.beside import SURE, Beside, Run, beside_hand, carried_points
+from handloom.geometry.interactions.grasps import CLOSES_M, find_grasps, held_until, last_stop
+from handloom.geometry.interactions.moving import PointMotion
+from handloom.geometry.interactions.scene import Scene
+from handloom.geometry.interactions.signals import HandMotion
+
+Floats = NDArray[np.float64]
+
+FLESH_M = 0.012
+"""Of a keypoint from the surface of the hand."""
+MIN_POINTS, MIN_SURE = 3, 2
+"""Least number of points that make a thing; and of those among them that were seen at rest while the hand moved."""
+RESTED_FRAMES, RESTED_SHARE, OVERTIME_FRAMES = 15, 0.5, 5
+"""A contact is over when so many of its points, in relation to those that still move, have come to rest within these
+frames. Points that go on with the hand for longer than the last do not belong to the thing."""
+CREEPS_M_S, MOST_EARLIER = 0.012, 4
+"""A contact is extended over frames in which its points move faster, and ever more slowly outwards; frames at most."""
+MIN_CONTACT_S = 0.2
+CLOSING_FRAMES = 15
+"""A hand has closed on a thing if it was open so many frames before."""
+SAME_THING = 0.3
+"""Share of the smaller set of points that two contacts with one thing have in common."""
+
+
+@dataclass(frozen=True)
+class Contact:
+    """Frames [start, end) in which a hand moves a thing. points: tracks on it; none where only the hand's shape tells
+    of it. released: its points came to rest at the
+    end; else they were lost from sight. thing: its number in the clip, from 1."""
+
+    hand: int
+    start: int
+    end: int
+    points: NDArray[np.int64]
+    released: bool = True
+    thing: int = 0
+
+
+def find_contacts(
+    scene: Scene, motion: PointMotion, hands: tuple[HandMotion, HandMotion], contact_m: float
+) -> list[Contact]:
+    """All contacts, by start; one thing has one number, also in several contacts and with both hands.
+
+    contact_m: a hand touches a thing whose points come this near to its surface.
+    """
+    found: list[Contact] = []
+    for hand, moves in enumerate(hands):
+        some = _of_hand(scene, motion, beside_hand(scene, moves), hand, contact_m)
+        some = [held_on(contact, moves, scene) for contact in _merged(some)]
+        some = [_from_rest(contact, moves.speed, scene.shot) for contact in _merged(some)]
+        found += [*some, *_without_points(some, moves, scene, hand)]
+    return _numbered(_one_hand_each(found, scene, motion, hands))
+
+
+def _of_hand(scene: Scene, motion: PointMotion, beside: Beside, hand: int, contact_m: float) -> list[Contact]:
+    found = []
+    for start, end, points, released in joint_runs(carried_points(scene, motion, beside), len(scene.frame_s)):
+        near = beside.apart_m[start:end, points]
+        if scene.frame_s[end - 1] - scene.frame_s[start] < MIN_CONTACT_S:
+            continue
+        if np.nanmin(near, initial=np.inf) < contact_m + FLESH_M:
+            found.append(_at_rest_outside(Contact(hand, start, end, points, released), motion, scene.shot))
+    return found
+
+
+def held_on(contact: Contact, hand: HandMotion, scene: Scene) -> Contact:
+    """A contact whose points were lost from sight, for as long as the hand that closed on the thing stays closed."""
+    before = hand.pinch_m[max(contact.start - CLOSING_FRAMES, 0) : contact.start + 1]
+    held = hand.pinch_m[contact.start : contact.end]
+    if contact.released or not (np.isfinite(before).any() and np.isfinite(held).any()):
+        return contact
+    closed = float(np.nanmedian(held))
+    if np.nanmax(before) - closed < CLOSES_M:
+        return contact
+    end, _ = held_until(hand, scene.frame_s, scene.shot, contact.end - 1, closed)
+    return replace(contact, end=max(last_stop(hand.speed, contact.end, end), contact.end))
+
+
+def _without_points(contacts: list[Contact], hand: HandMotion, scene: Scene, number: int) -> list[Contact]:
+    """Grasps of a hand, by its shape, where no points show what it holds."""
+    nothing = np.empty(0, np.int64)
+    grasps = find_grasps(hand, scene.frame_s, scene.shot)
+    alone = [g for g in grasps if not any(c.start < g.end and g.start < c.end for c in contacts)]
+    return [_from_rest(Contact(number, g.start, g.end, nothing), hand.speed, scene.shot) for g in alone]
+
+
+def joint_runs(runs: Sequence[Run], num_frames: int) -> list[tuple[int, int, NDArray[np.int64], bool]]:
+    """Frames [start, end) in which a hand carries `MIN_POINTS` points or more, these points, and whether they come to
+    rest.
+
+    A contact ends where its points come to rest, even if some go on with the hand: a track that was hidden by the
+    fingers may slip onto them.
+    """
+    found: list[tuple[int, int, NDArray[np.int64], bool]] = []
+    members: list[Run] = []
+    floor = begin = 0
+    for t in range(num_frames + 1):
+        if not members:
+            now = [run for run in runs if floor <= run.start <= t < run.end]
+            if len(now) >= MIN_POINTS:
+                members, begin = now, sorted(run.start for run in now)[1]
+            continue
+        members += [run for run in runs if run.start == t]
+        active = [run for run in members if t < run.end]
+        rested = [run.end for run in members if run.rests and t - RESTED_FRAMES <= run.end <= t]
+        is_over = len(rested) >= 2 and len(rested) >= RESTED_SHARE * len(active)
+        if len(active) >= 2 and not is_over and t < num_frames:
+            continue
+        end = int(np.median(rested)) if is_over else max(run.end for run in members)
+        begin = max(begin, _usual_start(members))
+        points = [run.point for run in members if min(run.end, end) - max(run.start, begin) >= SURE - 1
+                  and run.end <= end + OVERTIME_FRAMES]  # fmt: skip
+        sure = sum(run.is_sure for run in members if run.point in points)
+        if end > begin and len({*points}) >= MIN_POINTS and sure >= MIN_SURE:
+            found.append((begin, end, np.unique(points), is_over or bool(rested)))
+        members, floor = [], max(end - 2, begin)
+    return found
+
+
+def _from_rest(contact: Contact, speed: Floats, shot: NDArray[np.int64]) -> Contact:
+    """The contact, from where the hand that comes to rest at a thing begins to move it."""
+    start = contact.start
+    with np.errstate(invalid="ignore"):
+        while start > 0 and contact.start - start < MOST_EARLIER and speed[start - 1] < speed[start]:
+            if shot[start - 1] != shot[start]:
+                break
+            start -= 1
+    return replace(contact, start=start)
+
+
+def _at_rest_outside(contact: Contact, motion: PointMotion, shot: NDArray[np.int64]) -> Contact:
+    """The contact, from where its points begin to move to where they rest: movements begin and end slowly."""
+    speed = motion.speed[:, contact.points]
+    middle = np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in speed])
+    start, end = contact.start, contact.end - 1
+    with np.errstate(invalid="ignore"):
+        while start > 0 and contact.start - start < MOST_EARLIER and middle[start - 1] > CREEPS_M_S:
+            if not middle[start - 1] < middle[start] or shot[start - 1] != shot[start]:
+                break
+            start -= 1
+        while end + 1 < len(middle) and end - contact.end < MOST_EARLIER and middle[end + 1] > CREEPS_M_S:
+            if not middle[end + 1] < middle[end] or shot[end + 1] != shot[end]:
+                break
+            end += 1
+    return replace(contact, start=start, end=end + 1)
+
+
+def _usual_start(members: Sequence[Run]) -> int:
+    """When a fifth of the points has begun to move, at least two: single ones may slip onto the hand while it comes."""
+    starts = sorted(run.start for run in members)
+    return starts[min(max(1, len(starts) // 5), len(starts) - 1)]
+
+
+def _merged(contacts: Sequence[Contact]) -> list[Contact]:
+    """Contacts of one hand with one thing that was not seen at rest between them."""
+    out: list[Contact] = []
+    for contact in contacts:
+        last = out[-1] if out else None
+        touches = last is not None and contact.start <= last.end
+        if last is not None and _alike(last, contact) and (not last.released or touches):
+            points = np.union1d(last.points, contact.points)
+            out[-1] = replace(last, end=contact.end, points=points, released=contact.released)
+        elif last is not None and touches:  # the hand has taken something else
+            out += [replace(contact, start=min(last.end, contact.end - 1))]
+        else:
+            out.append(contact)
+    return out
+
+
+def _alike(one: Contact, other: Contact) -> bool:
+    shared = len(np.intersect1d(one.points, other.points, assume_unique=True))
+    return shared > 0 and shared >= SAME_THING * min(len(one.points), len(other.points))
+
+
+def _one_hand_each(
+    contacts: list[Contact], scene: Scene, motion: PointMotion, hands: tuple[HandMotion, HandMotion]
+) -> list[Contact]:
+    """Of contacts of both hands with the same points at the same time, the one whose hand is nearer; both where both
+    hands move."""
+    kept = []
+    for contact in contacts:
+        rivals = [
+            other
+            for other in contacts
+            if other.hand != contact.hand
+            and min(other.end, contact.end) > max(other.start, contact.start)
+            and _alike(other, contact)
+        ]
+        mine = _moved_m(hands[contact.hand], contact)
+        if all(_moved_m(hands[other.hand], contact) < 2.0 * mine for other in rivals):
+            kept.append(contact)
+    return sorted(kept, key=lambda one: (one.start, one.hand))
+
+
+def _moved_m(hand: HandMotion, contact: Contact) -> float:
+    some = hand.speed[contact.start : contact.end]
+    return float(np.nansum(some)) if np.isfinite(some).any() else 0.0
+
+
+def _numbered(contacts: list[Contact]) -> list[Contact]:
+    """Contacts with the number of their thing: the same points, the same thing."""
+    things: list[NDArray[np.int64]] = []
+    out = []
+    for contact in contacts:
+        shared = [len(np.intersect1d(points, contact.points)) / max(min(len(points), len(contact.points)), 1)
+                  for points in things]  # fmt: skip
+        if shared and max(shared) >= SAME_THING:
+            thing = int(np.argmax(shared))
+            things[thing] = np.union1d(things[thing], contact.points)
+        else:
+            thing = len(things)
+            things.append(contact.points)
+        out.append(replace(contact, thing=thing + 1))
+    return out

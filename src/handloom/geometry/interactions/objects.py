@@ -1,0 +1,217 @@
+"""Held things: their points in a frame of their own, and that frame's pose over time, without a detector.
+
+While a thing rests, its points are triangulated from the camera's motion, or put at the depth of the hand that takes
+it. While a hand moves it, each frame's pose is the rigid motion that puts the points on their rays; the hand says
+how far away it is. Points are then triangulated again over all frames, in the frame of the thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.geometry.interactions.contacts import MIN_POINTS, Contact
+from handloom.geometry.interactions.moving import PointMotion
+from handloom.geometry.interactions.rigid import inverse, pose_from_rays, triangulate
+from handloom.geometry.interactions.scene import Scene
+from handloom.geometry.interactions.signals import HandMotion
+
+Floats = NDArray[np.float64]
+
+RAY_NOISE = 0.0025
+"""Standard deviation of a ray, in slopes: one pixel at a focal length of 400."""
+DEPTH_SIGMA_M, HAND_DEPTH_SIGMA_M = 0.02, 0.04
+"""Of a point's own depth while it rests; of the hand's depth in place of it."""
+CARRIED = (0.12, 0.05, 0.012)
+"""Prior of a pose: its rotation is that of the frame before (radians), its place follows the hand (across the line of
+sight and along it, metres)."""
+MIN_INLIERS = 0.4
+_TABLE_M, _TABLE_REACH_M, _MIN_TABLE = 0.012, 0.45, 20
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A thing that was moved. number: in the clip, from 1. points: (n,) its tracks; local_m: (n, 3) in its frame.
+
+    poses: (T, 4, 4) world_from_object, NaN unknown. Its frame: origin in the middle of its points; while it rested
+    before its first contact, z was up (away from the surface it lay on, or up in the image), y away from the camera.
+    """
+
+    number: int
+    points: NDArray[np.int64]
+    local_m: Floats
+    poses: Floats
+
+    @property
+    def box_m(self) -> Floats:
+        """(6,) least and largest x, y, z of its points; NaN without."""
+        known = self.local_m[np.isfinite(self.local_m).all(axis=1)]
+        if not len(known):
+            return np.full(6, np.nan)
+        return np.concatenate([np.quantile(known, 0.02, axis=0), np.quantile(known, 0.98, axis=0)])
+
+
+def find_things(
+    scene: Scene, motion: PointMotion, hands: tuple[HandMotion, HandMotion], contacts: Sequence[Contact]
+) -> dict[int, Thing]:
+    """Every thing of the contacts, by number."""
+    out = {}
+    for number in sorted({contact.thing for contact in contacts}):
+        mine = [contact for contact in contacts if contact.thing == number]
+        found = _follow(scene, motion, hands, mine)
+        if found is not None:
+            out[number] = found
+    return out
+
+
+def _follow(
+    scene: Scene, motion: PointMotion, hands: tuple[HandMotion, HandMotion], contacts: list[Contact]
+) -> Thing | None:
+    first = contacts[0]
+    points = np.unique(np.concatenate([contact.points for contact in contacts]))
+    if len(points) < MIN_POINTS:
+        return None
+    rest = _rest_frames(scene, contacts)
+    place = _placed(scene, motion, hands[first.hand], points, rest, first.start)
+    if np.isfinite(place).all(axis=1).sum() < MIN_POINTS:
+        return None
+    start = np.eye(4)
+    middle = np.nanmean(place, axis=0)
+    start[:3, :3] = upright_axes(scene, motion, first.start, middle)
+    start[:3, 3] = start[:3, :3] @ np.nanmedian(place @ start[:3, :3], axis=0)
+    local = (place - start[:3, 3]) @ start[:3, :3]
+    poses = _poses(scene, hands, contacts, points, local, start)
+    for _ in range(2):
+        local, good = _refined(scene, points, local, poses)
+        points, local = points[good], local[good]
+        if len(points) < MIN_POINTS:
+            return None
+        poses = _poses(scene, hands, contacts, points, local, start)
+    return Thing(first.thing, points, local, poses)
+
+
+def _rest_frames(scene: Scene, contacts: list[Contact]) -> NDArray[np.int64]:
+    """Frames before the first contact, in its shot; its first frame if there are none."""
+    start, shot = contacts[0].start, scene.shot
+    frames = np.flatnonzero((np.arange(len(shot)) <= start) & (shot == shot[start]))
+    posed = np.isfinite(scene.poses[frames]).all(axis=(1, 2))
+    return frames[posed]
+
+
+def _placed(
+    scene: Scene, motion: PointMotion, hand: HandMotion, points: NDArray[np.int64], rest: NDArray[np.int64], start: int
+) -> Floats:
+    """(n, 3) places of the points while they rest, world."""
+    if not len(rest):
+        return np.full((len(points), 3), np.nan)
+    rays = scene.rays[np.ix_(rest, points)].copy()
+    rays[motion.moves[np.ix_(rest, points)] & (rest < start)[:, None]] = np.nan
+    own = scene.depth_m[np.ix_(rest, points)]
+    grip = hand.grip_m[min(start, len(hand.grip_m) - 1)]
+    z = ((grip - scene.poses[rest, :3, 3]) * scene.poses[rest, :3, 2]).sum(axis=1)
+    guess = np.where(np.isfinite(own), own, z[:, None])
+    sigma = np.where(np.isfinite(own).any(axis=0), DEPTH_SIGMA_M, HAND_DEPTH_SIGMA_M)
+    place, _ = triangulate(rays, scene.poses[rest], guess, sigma, RAY_NOISE)
+    return place
+
+
+def upright_axes(scene: Scene, motion: PointMotion, t: int, place_m: Floats) -> Floats:
+    """(3, 3) columns x, y, z: z away from the surface around a place, or up in the image where there is none; y away
+    from the camera. They turn with the world, whatever its axes are."""
+    camera = scene.poses[t]
+    up = -camera[:3, 1]
+    ray, depth = scene.rays[t], scene.depth_m[t]
+    seen = np.flatnonzero(np.isfinite(depth) & np.isfinite(ray[:, 0]) & ~motion.moves[t] & ~scene.on_hand)
+    around = (ray[seen] * depth[seen, None]) @ camera[:3, :3].T + camera[:3, 3]
+    around = around[np.linalg.norm(around - place_m, axis=1) < _TABLE_REACH_M]
+    normal = _surface(around)
+    if normal is not None:
+        up = normal if normal @ (camera[:3, 3] - place_m) > 0 else -normal
+    ahead = camera[:3, 2] - up * (up @ camera[:3, 2])
+    if np.linalg.norm(ahead) < 0.05:  # the camera looks straight down: away from it is up in the image
+        ahead = -camera[:3, 1] + up * (up @ camera[:3, 1])
+    ahead = ahead / np.linalg.norm(ahead)
+    return np.stack([np.cross(ahead, up), ahead, up], axis=1)
+
+
+def _surface(points: Floats) -> Floats | None:
+    """The normal of the plane through most points (n, 3); None where less than half of them lie in one."""
+    if len(points) < _MIN_TABLE:
+        return None
+    weight = np.ones(len(points))
+    for _ in range(12):
+        middle = weight @ points / weight.sum()
+        spread = (points - middle).T @ (weight[:, None] * (points - middle))
+        normal = np.linalg.eigh(spread)[1][:, 0]
+        off = np.abs((points - middle) @ normal)
+        weight = 1 / (1 + (off / _TABLE_M) ** 2) ** 2
+    return normal if (off < 2 * _TABLE_M).mean() > 0.5 else None
+
+
+def _poses(
+    scene: Scene, hands: tuple[HandMotion, HandMotion], contacts: list[Contact], points: NDArray[np.int64],
+    local: Floats, start: Floats,
+) -> Floats:  # fmt: skip
+    """(T, 4, 4) world_from_object: constant while it rests, from the rays while a hand moves it."""
+    num, shot = len(scene.frame_s), scene.shot
+    poses = np.full((num, 4, 4), np.nan)
+    now, since, rests = start, 0, True
+    for contact in contacts:
+        before = slice(since, contact.start + 1)
+        if rests:  # else it was lost from sight in a hand: nobody knows where it is
+            poses[before][shot[before] == shot[contact.start]] = now
+        now = _carried(scene, hands[contact.hand], contact, points, local, now, poses)
+        since, rests = contact.end, contact.released and np.isfinite(poses[contact.end - 1]).all()
+    after = slice(since, num)
+    if rests:
+        poses[after][shot[after] == shot[contacts[-1].end - 1]] = now
+    return poses
+
+
+def _carried(
+    scene: Scene, hand: HandMotion, contact: Contact, points: NDArray[np.int64], local: Floats, now: Floats,
+    poses: Floats,
+) -> Floats:  # fmt: skip
+    """Fill the poses of one contact; returns the last one that is known."""
+    begin, grip0 = now.copy(), hand.grip_m[contact.start]
+    poses[contact.start] = now
+    ready = np.isfinite(local).all(axis=1)
+    for t in range(contact.start + 1, contact.end):
+        camera = scene.poses[t]
+        seen = np.flatnonzero(np.isfinite(scene.rays[t, points, 0]) & ready)
+        poses[t] = np.nan
+        if len(seen) < MIN_POINTS or not np.isfinite(camera).all():
+            continue
+        expected = now.copy()
+        moved = hand.grip_m[t] - grip0
+        if np.isfinite(moved).all():
+            expected[:3, 3] = begin[:3, 3] + moved
+        in_camera = inverse(camera) @ expected
+        pose, off = pose_from_rays(local[seen], scene.rays[t, points[seen]], in_camera, RAY_NOISE, CARRIED)
+        good = off < 4 * RAY_NOISE
+        if good.sum() < MIN_POINTS or good.mean() < MIN_INLIERS:
+            continue
+        now = camera @ pose
+        poses[t] = now
+    return now
+
+
+def _refined(scene: Scene, points: NDArray[np.int64], local: Floats, poses: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """The points triangulated in the thing's frame over all frames with its pose; and those that move with it."""
+    frames = np.flatnonzero(np.isfinite(poses).all(axis=(1, 2)) & np.isfinite(scene.poses).all(axis=(1, 2)))
+    body_from_camera = inverse(poses[frames]) @ scene.poses[frames]
+    rays = scene.rays[np.ix_(frames, points)]
+    camera_from_body = inverse(body_from_camera)
+    known = np.where(np.isfinite(local).all(axis=1)[:, None], local, 0.0)  # the middle of the thing
+    z = np.einsum("tj,nj->tn", camera_from_body[:, 2, :3], known) + camera_from_body[:, 2, 3, None]
+    sigma = np.where(np.isfinite(local).all(axis=1), DEPTH_SIGMA_M, HAND_DEPTH_SIGMA_M)
+    place, _ = triangulate(rays, body_from_camera, z, sigma, RAY_NOISE)
+    cam = np.einsum("tij,nj->tni", camera_from_body[:, :3, :3], place) + camera_from_body[:, None, :3, 3]
+    with np.errstate(invalid="ignore"):
+        off = np.linalg.norm(cam[..., :2] / np.maximum(cam[..., 2:], 1e-3) - rays[..., :2], axis=-1)
+        seen = np.isfinite(off)
+        good = (off < 4 * RAY_NOISE).sum(axis=0) >= 0.5 * np.maximum(seen.sum(axis=0), 1)
+    return place, good & np.isfinite(place).all(axis=1)

@@ -1,0 +1,65 @@
+"""The embedding `look`: what is to be seen, by EfficientNet-Lite0, a small network that was trained on ImageNet.
+
+Its weights come inside a package, and it runs with LiteRT as the hand networks do: without torch or a download.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from handloom.models.embeddings.learned.pixels import resize
+from handloom.models.embeddings.lite0.layers import DIM, SIDE_PX, layers
+from handloom.models.embeddings.lite0.litert import ImageNetwork
+from handloom.models.embeddings.lite0.weights import FILE, read_weights
+from handloom.schemas.version_policy import counted
+
+NAME = "look"
+MODEL = "efficientnet-lite0"
+VERSION = "1"
+FRAMES = 8
+"""Frames of a clip that it sees."""
+_RANGE = ((np.arange(256) - 127) / 128).astype(np.float32)  # of the pixels that the network was trained on
+
+
+def look_identity() -> dict[str, str]:
+    """What can change the embedding: code, weights, libraries. Raises ConfigError if the weights are not there."""
+    FILE.find()
+    libraries = counted({name: version(name) for name in ("ai-edge-litert", "pillow")})
+    return {"look": VERSION, "weights": FILE.sha256, **libraries}
+
+
+class LookEncoder:
+    """Images to unit vectors. Equal bytes for an image, whatever other images there are and on any number of threads.
+
+    Raises:
+        ConfigError: the package with the weights, or LiteRT, is not installed.
+    """
+
+    dim = DIM
+
+    def __init__(self) -> None:
+        self._network = ImageNetwork(layers(read_weights(FILE.find())), SIDE_PX)
+
+    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n, h, w, 3) RGB to (n, 1280) of unit length. Wide images are squashed to a square: nothing is cut off."""
+        found = np.empty((len(images), DIM), np.float32)
+        for number, image in enumerate(images):
+            small = resize(image, (SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR)
+            found[number] = self._network(cv2.LUT(small, _RANGE))
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    def encode_clip(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n, h, w, 3), frames of one clip, to (1280,): the mean of their vectors, of unit length again.
+
+        Every second frame is mirrored, and one alone counts both ways: so a clip and its mirror image are alike, at no
+        further cost.
+        """
+        both = np.stack([images[0], images[0]]) if len(images) == 1 else np.array(images)
+        both[1::2] = both[1::2, :, ::-1]
+        mean = self.encode(both).mean(0)
+        return mean / np.linalg.norm(mean)

@@ -1,0 +1,62 @@
+"""`handloom search`: clips like a text, a clip, a video, an image, a movement, or several of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from handloom.api import Database
+from handloom.retrieval.search import search
+from handloom.store.embodiment import ALL, HUMAN, ROBOT, narrowed
+from handloom.store.filters import both
+from handloom.store.search.index import TEXT_COLUMNS
+from handloom.store.search.results import Hits
+from handloom.store.search.search import search as search_words
+
+ADD_WORDS = (
+    "; words come with `handloom ingest`, from clips.csv in the videos' folder or a dataset's annotations: write "
+    "clips.csv (docs/datasets.md), and ingest the folder again"
+)
+
+
+def search_clips(db: Database, *, sheet: Path | None = None, **query: Any) -> Hits:
+    """`handloom.retrieval.search.search`, and the hits as pictures.
+
+    Args:
+        sheet: a PNG to write. query: the other arguments of the search.
+
+    Raises:
+        ConfigError: an argument cannot be used, or a file cannot be read.
+        StoreError: no clip has been processed yet, the clip is unknown, or the sheet cannot be written.
+    """
+    hits = search(db, **query)
+    if sheet is not None and hits:
+        from handloom.draw.hits import write_hits  # OpenCV is not needed to search
+        from handloom.retrieval.pictures import read_image
+
+        image = None if query.get("image") is None else read_image(query["image"])
+        write_hits(db, hits, sheet, query.get("clip"), (query.get("from_s"), query.get("to_s")), image)
+    return hits
+
+
+def why_nothing(db: Database, text: str | None, where: str | None, embodiment: str) -> str:
+    """Why a search found nothing, and what to do: `: ...`; empty if the table does not show why."""
+    num_clips = db.count("clips")
+    if where is not None and not db.count("clips", where):
+        return f": --where {where!r} passes none of the {num_clips} clips"
+    asked = narrowed(db, where, embodiment)
+    who, others = ("people", ROBOT) if embodiment == HUMAN else ("robots", HUMAN)
+    if num_clips and not db.count("clips", asked):
+        passing = "that passes --where" if where is not None else "of the database"
+        return f": no clip {passing} is of {who}; --embodiment {others} searches the others"
+    with_words = " OR ".join(f"{column} IS NOT NULL" for column in TEXT_COLUMNS)
+    if text is not None and not db.count("clips", both(asked, with_words)):
+        passing = " that pass --where" if where is not None else f" of {who}" if asked else ""
+        return f": none of the {db.count('clips', asked)} clips{passing} has words (narration, verb, noun){ADD_WORDS}"
+    if text is not None and embodiment != ALL and search_words(db, text=text, where=where, embodiment=ALL, k=1):
+        others, word = ("robots", ROBOT) if embodiment == HUMAN else ("people", HUMAN)
+        return f": clips of {others} have these words: --embodiment {word}"
+    if text is not None:
+        passing = " that passes --where" if where is not None else f" of {who}" if asked else ""
+        return f": no clip{passing} has these words; `handloom status --db {db.uri} --clips` shows the words of each"
+    return ""

@@ -1,0 +1,261 @@
+"""`handloom skill`: learn, list, show, match and adapt skills of a database."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from handloom.api import Database
+from handloom.errors import ConfigError, StoreError
+from handloom.schemas.tables.segments import COLUMN
+from handloom.schemas.tables.stage_columns import key_column
+from handloom.skills.adapt import Adapted, adapt
+from handloom.skills.execution import Execution, read_execution
+from handloom.skills.learn import learn, weak_points
+from handloom.skills.match import Verdict, judge
+from handloom.skills.reader import RuleReader
+from handloom.skills.skill import Skill
+from handloom.store.skills.bank import read_skill, read_skills, write_skills
+
+MAX_CLIPS = 200
+WORDS = ("narration", "verb", "noun")
+VECTORS = ("text", "look")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LOOKED_UP = {"constraints": 0.5, "words": 0.2, "text": 0.15, "look": 0.15}
+"""Shares of a match's score; what is unknown of a skill or a clip is left out of the mean."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A skill beside a clip or a text. verdict: None for a text. parts: similarities 0 to 1 by what was compared."""
+
+    name: str
+    task: str
+    score: float
+    parts: Mapping[str, float]
+    verdict: Verdict | None
+
+
+def learn_skill(
+    db: Database,
+    name: str,
+    clips: Sequence[str] = (),
+    where: str | None = None,
+    task: str | None = None,
+    split: bool = False,
+    replace: bool = False,
+) -> tuple[list[Skill], list[str]]:
+    """Learn and keep a skill, or several with `split`; and sentences about what should be known of them.
+
+    Raises:
+        ConfigError: no clips, no usable ones, clips of different tasks, or a name that is taken or is no name.
+        StoreError: a clip has no row, or no segments were computed.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"--name {name!r} is no name", "letters, digits and . _ -, at most 100: put-cup-aside")
+    if not replace and any(row["name"] == name for row in read_skills(db)):
+        raise ConfigError(f"there is a skill {name!r} already", "give another --name, or --replace")
+    rows = _rows(db, clips, where)
+    executions = [_execution(row) for row in rows]
+    found = learn(name, task if task is not None else _task_of(rows), executions, RuleReader(), split)
+    version = db.version or 0
+    write_skills(db, [_skill_row(one, rows, version) for one in found.skills], replace)
+    notes = list(found.notes)
+    if len(keys := {row[key_column(COLUMN)] for row in rows}) > 1:
+        notes.append(f"segments of {len(keys)} settings or versions were mixed; `handloom run` brings them to one")
+    return list(found.skills), notes
+
+
+def list_skills(db: Database) -> list[dict[str, Any]]:
+    """Name, task, steps, number of clips, reader and time of each skill."""
+    names = ("name", "task", "steps", "num_clips", "reader", "learned_at")
+    return [{name: row[name] for name in names} for row in read_skills(db)]
+
+
+def show_skill(db: Database, name: str, out: Path | None = None) -> tuple[Skill, list[str]]:
+    """A skill and its weak points; with `out`, its constraints as a picture.
+
+    Raises ConfigError if `out` is no .png, StoreError if there is no such skill, or the picture cannot be written.
+    """
+    if out is not None and out.suffix.lower() != ".png":
+        raise ConfigError(f"--out {str(out)!r} is no .png file", "name a file that ends in .png")
+    skill = _skill(read_skill(db, name))
+    if out is not None:
+        from handloom.draw.skill import write_skill_picture
+
+        write_skill_picture(asdict(skill), out)
+    return skill, weak_points(skill)
+
+
+def match_skills(db: Database, clip: str | None = None, text: str | None = None, k: int = 10) -> list[Match]:
+    """Skills that a clip executes or resembles, or that a text names, best first.
+
+    Raises:
+        ConfigError: neither or both are given, or the text is empty.
+        StoreError: there is no skill, or the clip has no row or no segments.
+    """
+    if (clip is None) == (text is None):
+        raise ConfigError("match takes --clip or --text, got " + ("both" if clip else "none"), "give one of them")
+    skills = read_skills(db)
+    if not skills:
+        raise StoreError(f"there is no skill in {db.uri}", "learn one with `handloom skill learn`")
+    if text is not None:
+        if not _words(text):
+            raise ConfigError(f"--text {text!r} has no words", "say what is done: 'put the cup on the plate'")
+        found = [_of_text(row, text) for row in skills]
+    else:
+        row = _rows(db, [str(clip)], None)[0]
+        found = [_of_clip(skill, row) for skill in skills]
+    return sorted(found, key=lambda one: (-one.score, one.name))[:k]
+
+
+def adapt_skill(db: Database, name: str, clip: str) -> Adapted:
+    """A skill with bounds for the things of a clip; nothing is written.
+
+    Raises:
+        ConfigError: the clip shows no thing of a known size.
+        StoreError: there is no such skill, or the clip has no row or no segments.
+    """
+    skill = _skill(read_skill(db, name))
+    return adapt(skill, _execution(_rows(db, [clip], None)[0]), RuleReader())
+
+
+def _rows(db: Database, clips: Sequence[str], where: str | None) -> list[dict[str, Any]]:
+    """Words, segments and vectors of the clips, in the order given. Raises ConfigError, StoreError."""
+    if bool(clips) == (where is not None):
+        both = "both" if clips else "none"
+        raise ConfigError(f"learn takes --clips or --where, got {both}", "--clips ID, for each clip, or a filter")
+    table = db.table("clips")
+    if table is None:
+        raise StoreError(f"no clip of {db.uri} is processed yet", "process them with `handloom run --db DB`")
+    if COLUMN not in table.schema.names:
+        raise StoreError("the table has no column segments", "the next `handloom run` computes it, without decoding")
+    there = set(table.schema.names)
+    columns = ["clip_id", *WORDS, COLUMN, key_column(COLUMN), *(f"embedding_{one}" for one in VECTORS)]
+    columns = [column for column in columns if column in there]
+    if clips:
+        parts = [db.row(clip, columns) for clip in dict.fromkeys(clips)]
+        rows = pa.concat_tables(parts).to_pylist()
+    else:
+        rows = db.read("clips", columns, where, limit=MAX_CLIPS + 1).to_pylist()
+    if not rows:
+        raise ConfigError(f"--where {where!r} passes no clip", "`handloom status --db DB --clips` lists all")
+    if len(rows) > MAX_CLIPS:
+        raise ConfigError(f"more than {MAX_CLIPS} clips", "a skill is learned from a handful: filter further")
+    for row in rows:
+        if row.get(key_column(COLUMN)) is None:
+            raise StoreError(f"no segments were computed of clip {row['clip_id']}", "run `handloom run --db DB`")
+        for one in VECTORS:
+            field = table.schema.field(f"embedding_{one}") if f"embedding_{one}" in there else None
+            row[f"{one}_version"] = None if field is None else _version_of(field)
+    return rows
+
+
+def _version_of(field: pa.Field) -> str:
+    """Which weights made a vector column."""
+    return ((field.metadata or {}).get(b"version") or b"").decode()
+
+
+def _execution(row: Mapping[str, Any]) -> Execution:
+    return read_execution(row["clip_id"], row[COLUMN] or ())
+
+
+def _task_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The words that most clips share: the narration, else verb and noun; empty without words."""
+    said = [row["narration"] or " ".join(filter(None, (row["verb"], row["noun"]))) for row in rows]
+    counts = Counter(words for words in said if words)
+    return counts.most_common(1)[0][0] if counts else ""
+
+
+def _skill_row(skill: Skill, rows: Sequence[Mapping[str, Any]], version: int) -> dict[str, Any]:
+    taught = [row for row in rows if row["clip_id"] in skill.clip_ids]
+    out = {
+        "name": skill.name,
+        "task": skill.task,
+        "steps": skill.words,
+        "num_clips": len(skill.clip_ids),
+        "clip_ids": list(skill.clip_ids),
+        "clips_version": version,
+        "stage_keys": sorted({row[key_column(COLUMN)] for row in taught}),
+        "reader": skill.reader,
+        "constraints": skill.to_json(),
+        "learned_at": datetime.now(UTC),
+    }
+    for one in VECTORS:
+        vector = _mean([row.get(f"embedding_{one}") for row in taught])
+        out |= {one: vector, f"{one}_version": None if vector is None else taught[0][f"{one}_version"]}
+    return out
+
+
+def _mean(vectors: Sequence[Sequence[float] | None]) -> list[float] | None:
+    known = [np.array(vector, float) for vector in vectors if vector is not None]
+    mean = np.mean(known, axis=0) if known else np.zeros(1)
+    length = float(np.linalg.norm(mean))
+    return (mean / length).tolist() if length > 0 else None
+
+
+def _skill(row: Mapping[str, Any]) -> Skill:
+    try:
+        return Skill.from_json(row["constraints"])
+    except ValueError as error:
+        problem = f"skill {row['name']!r} was kept by another version of handloom: {error}"
+        raise StoreError(problem, f"learn it again: `handloom skill learn --name {row['name']} --replace`") from error
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
+
+
+def _overlap(a: str, b: str) -> float | None:
+    """Share of common words; None if one has none."""
+    one, other = _words(a), _words(b)
+    return len(one & other) / len(one | other) if one and other else None
+
+
+def _cosine(a: Sequence[float] | None, b: Sequence[float] | None) -> float | None:
+    if a is None or b is None or len(a) != len(b):
+        return None
+    x, y = (np.array(one, float) for one in (a, b))
+    length = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return max(float(x @ y) / length, 0.0) if length > 0 else None
+
+
+def _weighted(parts: Mapping[str, float | None]) -> tuple[float, dict[str, float]]:
+    known = {name: value for name, value in parts.items() if value is not None}
+    total = sum(LOOKED_UP[name] for name in known)
+    return (sum(LOOKED_UP[name] * value for name, value in known.items()) / total if total else 0.0), known
+
+
+def _of_clip(row: Mapping[str, Any], clip: Mapping[str, Any]) -> Match:
+    verdict = judge(_skill(row), _execution(clip))
+    parts: dict[str, float | None] = {"constraints": verdict.score, "words": _overlap(row["task"], _task_of([clip]))}
+    for one in VECTORS:
+        same = row[f"{one}_version"] == clip.get(f"{one}_version")
+        parts[one] = _cosine(row[one], clip.get(f"embedding_{one}")) if same else None
+    score, known = _weighted(parts)
+    return Match(row["name"], row["task"], score, known, verdict)
+
+
+def _of_text(row: Mapping[str, Any], text: str) -> Match:
+    by_words = max(_overlap(text, row["task"]) or 0.0, _overlap(text, row["steps"]) or 0.0)
+    vector = None if row["text"] is None else _sentence(text, row["text_version"])
+    score, known = _weighted({"words": by_words, "text": None if vector is None else _cosine(row["text"], vector)})
+    return Match(row["name"], row["task"], score, known, None)
+
+
+def _sentence(text: str, version: str) -> NDArray[np.float32] | None:
+    """The vector of a text beside those of `embedding_text` of these weights; None where other ones are installed."""
+    from handloom.models.language.sentences import WEIGHTS, SentenceEncoder, is_installed
+
+    if not is_installed() or version != WEIGHTS.digest:
+        return None
+    return SentenceEncoder().encode([text])[0]

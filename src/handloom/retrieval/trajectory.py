@@ -1,0 +1,129 @@
+"""A trajectory of hands as a query: keypoints with their times, from a file or from arrays."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError
+from handloom.schemas.hand_topology import MIDDLE, WRIST
+from handloom.schemas.values import LEFT, NUM_HANDS, NUM_KEYPOINTS, RIGHT, Hands, Tracks, VideoInfo
+
+SIDES = {"left": LEFT, "right": RIGHT}
+PALM_M = (0.03, 0.3)  # wrist to the middle finger's base; an adult's is 0.09
+FORMAT = (
+    "an .npz file with `keypoints` (T, 2, 21, 3) or (T, 21, 3), metres in the camera frame (x right, y down, z "
+    "forward), and `frame_s` (T,) seconds"
+)
+WIDTH_PX, HEIGHT_PX, FOCAL_PX = 640, 480, 500.0  # of the camera that the embedding is computed for
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """keypoints_cam_m: (T, 2, 21, 3) float32, left and right hand, NaN where not seen. frame_s: (T,) increasing."""
+
+    keypoints_cam_m: NDArray[np.float32]
+    frame_s: NDArray[np.float64]
+
+
+def read_trajectory(given: Any, hz: float | None = None) -> Trajectory:
+    """A trajectory from a file (.npz, or .npy of keypoints alone with `hz`), or from a pair (keypoints, frame_s).
+
+    One hand, (T, 21, 3), is the right one; an .npz file may say `hand` = "left".
+
+    Raises:
+        ConfigError: the file cannot be read, or what it holds is no trajectory of hands.
+    """
+    if isinstance(given, Trajectory):
+        return given
+    if isinstance(given, str | Path):
+        keypoints, frame_s, hand = _load(Path(given), hz)
+        name = str(given)
+    else:
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            kind = type(given).__name__
+            raise ConfigError(f"a trajectory of type {kind}", f"a pair (keypoints, frame_s), or {FORMAT}")
+        (keypoints, frame_s), hand, name = given, "right", "the trajectory"
+    return _checked(np.asarray(keypoints), np.asarray(frame_s), hand, name)
+
+
+def _load(path: Path, hz: float | None) -> tuple[Any, Any, str]:
+    try:
+        held = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"--trajectory {path} cannot be read: {error}", FORMAT) from error
+    if isinstance(held, np.ndarray):
+        if hz is None or not 0 < hz < 100_000:
+            raise ConfigError(f"--trajectory {path} holds keypoints without times", f"give --hz RATE, or {FORMAT}")
+        return held, np.arange(len(held)) / hz, "right"
+    with held:
+        lacking = [name for name in ("keypoints", "frame_s") if name not in held.files]
+        if lacking:
+            raise ConfigError(f"--trajectory {path} has no {' and no '.join(lacking)}: {', '.join(held.files)}", FORMAT)
+        hand = str(held["hand"]) if "hand" in held.files else "right"
+        try:
+            return held["keypoints"], held["frame_s"], hand
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"--trajectory {path} cannot be read: {error}", FORMAT) from error
+
+
+def _checked(keypoints: NDArray[Any], frame_s: NDArray[Any], hand: str, name: str) -> Trajectory:
+    if keypoints.dtype.kind not in "fiu" or frame_s.dtype.kind not in "fiu":
+        raise ConfigError(f"{name} holds {keypoints.dtype} and {frame_s.dtype}, expected numbers", FORMAT)
+    one_hand = keypoints.shape[1:] == (NUM_KEYPOINTS, 3)
+    if not one_hand and keypoints.shape[1:] != (NUM_HANDS, NUM_KEYPOINTS, 3):
+        raise ConfigError(f"{name} has keypoints of shape {keypoints.shape}", f"expected {FORMAT}")
+    if frame_s.shape != (len(keypoints),) or len(keypoints) < 2:
+        problem = f"{name} has {len(keypoints)} frames and times of {frame_s.shape}, expected two or more of each"
+        raise ConfigError(problem, FORMAT)
+    if not np.isfinite(frame_s).all() or (np.diff(frame_s) <= 0).any():
+        raise ConfigError(f"the times of {name} do not increase", "seconds of each frame, in order")
+    if hand not in SIDES:
+        raise ConfigError(f"{name} is of hand {hand!r}", f"expected one of: {', '.join(SIDES)}")
+    points = keypoints.astype(np.float32)
+    if one_hand:
+        both = np.full((len(points), NUM_HANDS, NUM_KEYPOINTS, 3), np.nan, np.float32)
+        both[:, SIDES[hand]] = points
+        points = both
+    _check_size(points, name)
+    return Trajectory(points, frame_s.astype(np.float64))
+
+
+def _check_size(points: NDArray[np.float32], name: str) -> None:
+    seen = np.isfinite(points).all((2, 3))
+    if not seen.any():
+        raise ConfigError(f"{name} has no frame with all 21 keypoints of a hand", FORMAT)
+    palm_m = float(np.median(np.linalg.norm(points[:, :, MIDDLE[0]] - points[:, :, WRIST], axis=-1)[seen]))
+    if not PALM_M[0] <= palm_m <= PALM_M[1]:
+        problem = f"{name} has hands of {palm_m:.3g} from the wrist to the middle finger's base, an adult's has 0.09 m"
+        raise ConfigError(problem, "keypoints are in metres, in MediaPipe's order, the wrist first")
+    if (points[seen][:, WRIST, 2] > 0).mean() < 0.5:
+        raise ConfigError(f"most wrists of {name} are behind the camera (z <= 0)", FORMAT)
+
+
+def row_of_trajectory(given: Trajectory) -> dict[str, Any]:
+    """The columns of a clip in which a camera of 640 x 480 pixels sees these hands, and nothing else."""
+    points = given.keypoints_cam_m.astype(np.float64)
+    seen = np.isfinite(points).all((2, 3)) & (points[..., 2].min(-1) > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pixels = FOCAL_PX * points[..., :2] / points[..., 2:] + [(WIDTH_PX - 1) / 2, (HEIGHT_PX - 1) / 2]
+    num = len(points)
+    hands = Hands(
+        seen,
+        np.zeros_like(seen),
+        np.where(seen, 1, np.nan).astype(np.float32),
+        np.where(seen[..., None, None], pixels, np.nan).astype(np.float32),
+        np.where(seen[..., None, None], points, np.nan).astype(np.float32),
+    )
+    tracks = Tracks.of_grid(np.empty((num, 0, 2), np.float32), np.empty((num, 0), bool))
+    info = VideoInfo(WIDTH_PX, HEIGHT_PX, 0.0, "", "", 0, float(given.frame_s[0]), float(given.frame_s[-1]), num)
+    columns = {f"hand_{name}": getattr(hands, name) for name in ("visible", "infilled", "confidence")}
+    columns |= {"hand_keypoints_px": hands.keypoints_px, "hand_keypoints_cam_m": hands.keypoints_cam_m}
+    columns |= {f"track_{name}": getattr(tracks, name) for name in ("points_px", "visible", "query_frame", "kind")}
+    size = {"width": info.width, "height": info.height, "fps": info.fps, "codec": info.codec}
+    return columns | size | {"frame_s": given.frame_s, "clip_id": "the trajectory"}

@@ -1,0 +1,108 @@
+"""A video that is not in the table, as a row: extracted in this process with the settings of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from handloom.errors import ClipError, ConfigError, HandloomError
+from handloom.schemas.clip import Clip
+from handloom.schemas.settings import Settings, of_any_version
+from handloom.schemas.tables.embeddings import embedding_columns, no_embedding
+from handloom.store.runs.runs import stored_settings
+from handloom.store.tables import Tables
+
+if TYPE_CHECKING:
+    from handloom.stages.graph import StageGraph
+
+# Instead of the hints of `handloom run`, which are for clips of the list.
+QUERY_HINTS = {
+    "video_missing": "check the path; one that does not begin with / is relative to the working directory",
+    "video_unreadable": "name one whole video file that you may read",
+    "fetch_failed": "check the address, the network and your credentials",
+    "uri_refused": "fetch the video yourself, and name the file",
+    "bad_range": "the start comes before the end, both in seconds of the video's own clock",
+    "outside_video": "choose times inside the video (--start-s and --end-s may be left out for the whole)",
+}
+MOVEMENT = ("probe", "hands_2d", "hands_3d", "tracks")
+"""Stages whose columns a movement is made of."""
+OTHER_HINT = "try another part of it, or another video"
+
+
+def settings_of(db: Tables) -> Settings:
+    """The settings of the database's last run; the default ones of an empty database."""
+    stored = stored_settings(db)
+    return Settings(**of_any_version(stored.settings)) if stored else Settings()
+
+
+def extract(
+    db: Tables,
+    video: str,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    source_options: dict[str, Any] | None = None,
+    *,
+    by: Collection[str] = ("motion",),
+    movement: bool = False,
+) -> dict[str, Any]:
+    """The columns of a part of a video that a search compares, as `row_arrays` gives them. Only the stages that they
+    need are computed.
+
+    by: names of embeddings. movement: also the columns of hands and tracks.
+
+    Raises:
+        ConfigError: it cannot be read or processed; the stage of an embedding is not in the settings.
+    """
+    from handloom.stages.extract import Extractor
+    from handloom.video.decode.decoder import DecodeLimits, Decoder
+    from handloom.video.fetch.video_source import VideoSource
+
+    settings, graph = _graph(db, by)
+    targets = [*_writers(db, graph, by), *(MOVEMENT if movement else ())]
+    query = Clip("query", "query", Path(video).stem, video, start_s, end_s)
+    source = VideoSource(storage_options=source_options)
+    decoder = Decoder(settings.video.sample_hz, settings.video.short_side_px, DecodeLimits(), source)
+    try:
+        items = decoder.stream([query])  # kept: decoding ends when the generator is deleted
+        item = next(items)
+        if isinstance(item, HandloomError):
+            raise item
+        return Extractor(settings, "query", stages=graph.ancestors(targets)).columns(item, targets)
+    except HandloomError as error:
+        hint = QUERY_HINTS.get(error.reason, OTHER_HINT) if isinstance(error, ClipError) else error.hint
+        raise ConfigError(f"--video {video}: {error.problem}", hint) from error
+    finally:
+        decoder.close()
+
+
+def _graph(db: Tables, by: Collection[str]) -> tuple[Settings, StageGraph]:
+    """Settings and graph without the declared stages where those that handloom brings write all embeddings: stages of
+    one's own may not be installed here."""
+    from handloom.stages.registry import stage_graph
+
+    settings = settings_of(db)
+    bare = settings.model_copy(update={"stages": {}})
+    graph = stage_graph(bare)
+    written = {column for node in graph.nodes for column in node.columns}
+    if written >= {f"embedding_{name}" for name in by}:
+        return bare, graph
+    return settings, stage_graph(settings)
+
+
+def _writers(db: Tables, graph: StageGraph, by: Collection[str]) -> Sequence[str]:
+    """The stages that write the embeddings. Raises ConfigError if the settings of the database have none."""
+    found = []
+    for name in by:
+        column = f"embedding_{name}"
+        writers = [node.name for node in graph.nodes if column in node.columns]
+        table = db.table("clips")
+        if not writers and table is not None and name not in embedding_columns(table.schema):
+            raise ConfigError(no_embedding(name, table.schema))
+        if not writers:
+            raise ConfigError(
+                f"--by {name} with --video: no stage of the database's settings writes {column}",
+                "--clip ID compares with a clip of the table; or `handloom run` with the stage in [stages.NAME]",
+            )
+        found += writers
+    return found

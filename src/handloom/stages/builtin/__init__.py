@@ -1,0 +1,1 @@
+"""The stages that handloom computes for every clip."""

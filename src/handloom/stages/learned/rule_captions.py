@@ -1,0 +1,102 @@
+"""Captions without a model: the clip's words and its segments, read out by rules; intents are image embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from pydantic import Field
+
+from handloom.models.embeddings.lite0.weights import LICENCE
+from handloom.models.embeddings.look import MODEL, LookEncoder, look_identity
+from handloom.stages.learned.intents import intent_fields, intent_values, json_text
+from handloom.stages.stage import ClipInput, FrameRequest, Stage, StageSettings
+
+ID = "rules/segments"
+"""In the place of a prompt's id."""
+
+
+class RuleCaption(Stage):
+    """The columns of `Caption`, without a vision-language model: the same words for the same row, on every machine."""
+
+    version = "1"
+    columns = ("narration", "verb", "noun", "segments")
+
+    class Settings(StageSettings):
+        frames: int = Field(8, ge=1, le=256)
+        """Steps of `intent`, evenly spread; fewer where the clip has fewer frames."""
+        prefix: str = Field("", pattern=r"^([a-z][a-z0-9_]{0,39})?$")
+        """Before the columns' names, for a second stage of captions."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        super().__init__(name, settings)
+        self.frames = FrameRequest(stored=True, count=settings.frames, optional=True)
+
+    def fields(self) -> Sequence[pa.Field]:
+        prefix, told = self.settings.prefix, {"model": "rules", "prompt": ID}
+        found = [pa.field(f"{prefix}{name}", pa.string(), metadata=told) for name in ("caption", "caption_json")]
+        return found + intent_fields(prefix, LookEncoder.dim, LICENCE)
+
+    def identity(self) -> Mapping[str, str]:
+        return look_identity()
+
+    def load(self) -> None:
+        self._look = LookEncoder()
+
+    def compute(self, clips: Sequence[ClipInput]) -> Sequence[Mapping[str, Any]]:
+        return [self._values(clip) for clip in clips]
+
+    def close(self) -> None:
+        del self._look
+
+    def _values(self, clip: ClipInput) -> Mapping[str, Any]:
+        caption, value = read_out(clip.row)
+        values: dict[str, Any] = {"caption": caption, "caption_json": None if value is None else json_text(value)}
+        frames = clip.frames
+        states = None if frames is None or len(frames) == 0 else self._look.encode(frames)
+        values |= intent_values(states, clip.frame_s, f"image embedding ({MODEL})")
+        return {self.settings.prefix + name: found for name, found in values.items()}
+
+
+def read_out(row: Mapping[str, Any]) -> tuple[str | None, dict[str, Any] | None]:
+    """The caption of a row, and the same as a dict; both None where it has neither words nor segments."""
+    task = _words(row)
+    segments = [_segment(number, one) for number, one in enumerate(row.get("segments") or [], 1)]
+    if task is None and not segments:
+        return None, None
+    texts = ([] if task is None else [task]) + [_with_times(one) for one in segments]
+    objects = sorted(
+        {one[role] for one in segments for role in ("master", "slave") if str(one[role]).startswith("object")}
+    )
+    return ". ".join(texts) + ".", {"task": task, "objects": objects, "segments": segments}
+
+
+def _words(row: Mapping[str, Any]) -> str | None:
+    """The narration; else verb and noun."""
+    narration = (row.get("narration") or "").strip().rstrip(".")
+    return narration or " ".join(filter(None, (row.get("verb"), row.get("noun")))).strip() or None
+
+
+def _segment(number: int, one: Mapping[str, Any]) -> dict[str, Any]:
+    told = {name: one.get(name) for name in ("hand", "phase", "master", "slave")}
+    times = {name: round(float(one[name]), 3) for name in ("start_s", "end_s")}
+    return {"number": number, **times, **told, "text": one.get("text") or _told(one)}
+
+
+def _told(one: Mapping[str, Any]) -> str:
+    """What a hand does, from phase, master and slave alone: nothing is known of what the things are."""
+    if one.get("phase") == "grasping":
+        return f"reach for {_thing(one['master'])}"
+    if one.get("phase") == "manipulation":
+        beside = "" if one["master"] in (None, "scene") else f" relative to {_thing(one['master'])}"
+        return f"move {_thing(one['slave'])}{beside}"
+    return "move without an object"
+
+
+def _thing(name: str | None) -> str:
+    return "something" if name is None else name.replace("_", " ")
+
+
+def _with_times(one: Mapping[str, Any]) -> str:
+    return f"{one['start_s']:.2f} s to {one['end_s']:.2f} s, {one['hand']} hand: {one['text']}"

@@ -1,0 +1,188 @@
+"""What a search looks at: one version of `clips`, the rows that pass, and rankings of them by vectors and by words."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError, StoreError
+from handloom.schemas.tables.embeddings import embedding_columns, no_embedding
+from handloom.store.embodiment import narrowed
+from handloom.store.filters import clause, filtered, forms_of, in_list
+from handloom.store.search.fusion import Ranking
+from handloom.store.search.index import TEXT_COLUMNS, index_names, vector_index_name
+from handloom.store.search.opened import open_clips
+from handloom.store.search.ranking import approximate, best_clips, by_text, scan, scores_of
+from handloom.store.stages.row_keys import (
+    StageKeys,
+    demanded,
+    key_spread,
+    none_has,
+    note_mixed,
+    stages_behind,
+    with_demand,
+)
+from handloom.store.tables import Tables
+
+MAX_COMPARED_IDS = 20_000
+
+
+class NoEmbedding(StoreError):
+    """A clip has no embedding of this name."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The rows that a search compares. passing: the filter without the demanded keys. left_out: ids that are no
+    hits."""
+
+    db: Tables
+    table: lance.LanceDataset
+    where: str | None
+    passing: str | None
+    demand: dict[str, str]
+    left_out: frozenset[str]
+
+    def by_vectors(
+        self, name: str, by: str, vectors: Sequence[NDArray[np.floating[Any]]], depth: int, weight: float = 1.0
+    ) -> Ranking:
+        """The `depth` clips nearest to the best of some vectors. Raises ConfigError for vectors of another width."""
+        column = column_of(self.table.schema, by)
+        queries = unit_queries(vectors, column, self.table)
+        num_with = num_without = None
+        exact = vector_index_name(column) not in index_names(self.table)
+        wanted = depth + len(self.left_out)
+        if exact:
+            scored, num_with, num_without = scan(self.table, column, queries, wanted, self.where)
+        else:
+            scored = approximate(self.table, column, queries, wanted, self.where)
+        note_mixed(
+            key_spread(self.table, stages_behind(self.table.schema, [column]), self.where),
+            f"search by {by} in {self.db.uri}",
+        )
+        kept = best_clips((found for found in scored if found.clip_id not in self.left_out), depth)
+        complete = num_with is not None and len(kept) >= num_with - len(self.left_out)
+        return Ranking(name, kept, weight, exact, complete, 1.0, num_with, num_without)
+
+    def by_words(self, name: str, text: str, depth: int, weight: float = 1.0) -> Ranking:
+        """Clips with these words by BM25. Raises ConfigError for no words, StoreError without the text index."""
+        if not text.strip():
+            raise ConfigError("the text to search for is empty", "give one or more words")
+        if not index_names(self.table) >= {f"{column}_text" for column in TEXT_COLUMNS}:
+            raise StoreError(f"{self.table.uri} has no text index", "build it with `handloom index --db DB`")
+        scored = by_text(self.table, text, depth + len(self.left_out), self.where)
+        kept = best_clips((found for found in scored if found.clip_id not in self.left_out), depth)
+        best = kept[0].score if kept else 1.0
+        return Ranking(name, kept, weight, True, len(kept) < depth, best if best > 0 else 1.0)
+
+    def vector_scores(
+        self, by: str, vectors: Sequence[NDArray[np.floating[Any]]], row_ids: Sequence[int]
+    ) -> dict[str, float]:
+        """Exact scores of some rows by clip id; rows without the embedding are left out."""
+        column = column_of(self.table.schema, by)
+        queries = unit_queries(vectors, column, self.table)
+        return {found.clip_id: found.score for found in scores_of(self.table, column, queries, row_ids)}
+
+    def check_demand(self) -> None:
+        """Raise ConfigError if no row has the demanded keys: why nothing was found."""
+        if self.demand and not self.table.count_rows(clause(self.where)):
+            raise none_has(self.demand, key_spread(self.table, self.demand, self.passing))
+
+
+def open_scope(
+    db: Tables,
+    *,
+    where: str | None,
+    embodiment: str,
+    columns: Sequence[str],
+    exclude: Iterable[str],
+    version: int | None,
+    stage_keys: StageKeys,
+    compared: Sequence[str],
+) -> Scope:
+    """The rows that pass. compared: names of the embeddings that are compared, whose stages `current` stands for.
+
+    Raises:
+        ConfigError: an unknown column or embedding; the SQL cannot be used.
+        StoreError: nothing is processed yet.
+    """
+    table = open_clips(db, version)
+    if table is None:
+        raise StoreError(f"{db.uri} holds no processed clips yet", "process them with `handloom run --db DB`")
+    unknown = [name for name in columns if name not in table.schema.names]
+    if unknown:
+        raise ConfigError(f"there is no column {', '.join(unknown)}", f"columns: {', '.join(table.schema.names)}")
+    if where is not None:
+        with filtered(where, table.schema):
+            table.scanner(columns=["clip_id"], filter=clause(where)).explain_plan()
+    passing = narrowed(db, where, embodiment)
+    demand = demanded(db, table.schema, stage_keys, [*columns, *(column_of(table.schema, by) for by in compared)])
+    left_out = frozenset(form for clip_id in exclude for form in forms_of(clip_id))
+    return Scope(db, table, with_demand(passing, demand), passing, demand, left_out)
+
+
+def column_of(schema: pa.Schema, by: str) -> str:
+    """The column of an embedding. Raises ConfigError, with the nearest names, if the table has none of this name."""
+    known = embedding_columns(schema)
+    if by not in known:
+        raise ConfigError(no_embedding(by, schema))
+    return known[by]
+
+
+def unit_queries(
+    vectors: Sequence[NDArray[np.floating[Any]]] | None, column: str, table: lance.LanceDataset
+) -> NDArray[np.float64]:
+    """Query vectors as (Q, D) of unit norm."""
+    dim = table.schema.field(column).type.list_size
+    queries = [np.asarray(v, np.float64).reshape(-1) for v in vectors or ()]
+    if not queries or any(len(q) != dim for q in queries):
+        raise ConfigError(
+            f"the query vectors have {[len(q) for q in queries]} numbers, {column} has {dim}",
+            "another encoder of the same name made them: search with the one that the table's column is of "
+            "(`handloom stages` shows its settings), or compute the column again",
+        )
+    norms = [float(np.linalg.norm(q)) for q in queries]
+    if not all(np.isfinite(n) and n > 0 for n in norms):
+        raise ConfigError("a query vector is zero or not finite", "was anything seen in the query's video?")
+    return np.stack([q / n for q, n in zip(queries, norms, strict=True)])
+
+
+def embedding_of(db: Tables, clip_id: str, by: str, version: int | None = None) -> NDArray[np.float32]:
+    """The stored embedding `by` of a clip: (D,). Raises StoreError if the clip or its embedding is not there."""
+    column = column_of(db.existing_table("clips", version).schema, by)
+    cell = row_of(db, clip_id, [column], version).column(0)[0]
+    if not cell.is_valid:
+        raise NoEmbedding(f"clip {clip_id} has no {by} embedding", "search by another embedding, or by text")
+    return cell.values.to_numpy(zero_copy_only=False)
+
+
+def row_of(db: Tables, clip_id: str, columns: Sequence[str] | None = None, version: int | None = None) -> pa.Table:
+    """The one row of a clip. Raises StoreError, with the nearest ids, if the clip has no row."""
+    for form in forms_of(clip_id):
+        rows = db.read("clips", columns, in_list("clip_id", [form]), version, few=True)
+        if rows.num_rows:
+            return rows
+    raise _unknown_clip(db, clip_id)
+
+
+def _unknown_clip(db: Tables, clip_id: str) -> StoreError:
+    """The error for a clip without a row: rejected, not processed yet, or unknown (with the nearest ids)."""
+    only = in_list("clip_id", forms_of(clip_id))
+    rejected = db.read("rejects", where=only)
+    if rejected.num_rows:
+        reject = rejected.to_pylist()[0]
+        return StoreError(f"clip {clip_id} was rejected at {reject['stage']} ({reject['reason']}): {reject['detail']}")
+    if db.count("clip_list", only):
+        return StoreError(f"clip {clip_id} is not processed yet", "process it with `handloom run --db DB`")
+    known = db.clips(["clip_id"])
+    ids = known.column("clip_id").to_pylist() if known.num_rows else []
+    close = [i for i in ids if clip_id in i][:3] or difflib.get_close_matches(clip_id, ids[:MAX_COMPARED_IDS], 3, 0.5)
+    hint = f"did you mean {', '.join(close)}?" if close else f"`handloom status --db {db.uri} --clips` lists all"
+    return StoreError(f"there is no clip {clip_id!r} in {db.uri}", hint)

@@ -1,0 +1,69 @@
+"""The strip of segments, and the points of things on the image."""
+
+import numpy as np
+from test_draw_show import black, images, make_row
+
+from handloom.draw.overlay import draw_overlay
+from handloom.draw.segments.strip import CONTACT_COLOR, PHASE_COLORS, draw_segments, segment_legend
+from handloom.draw.segments.things import THING_COLORS
+from handloom.draw.sheet import draw_legend, write_contact_sheet
+
+
+def segment(start: int, end: int, hand: str, phase: str | None, **values):
+    cell = {
+        "start_s": 5.0 + start / 15, "end_s": 5.0 + end / 15, "start_frame": start, "end_frame": end, "hand": hand,
+        "phase": phase, "master": "scene", "slave": f"hand_{hand}", "contact_start_s": None, "contact_end_s": None,
+        "object_tracks": [], "text": None,
+    }  # fmt: skip
+    return cell | values
+
+
+def row_with_segments():
+    row = make_row(30)
+    row["track_points_px"][:, 4], row["track_visible"][:, 4] = (320.0, 240.0), True
+    held = {"master": "scene", "slave": "object_1", "object_tracks": [4], "contact_start_s": 5.8, "contact_end_s": 6.6}
+    row["segments"] = [
+        segment(0, 12, "right", "grasping", master="object_1"),
+        segment(3, 9, "left", None),
+        segment(12, 24, "right", "manipulation", text="lift object 1", **held),
+    ]
+    return row
+
+
+def columns_with(panel, color):
+    return np.flatnonzero((panel == color).all(-1).any(axis=0))
+
+
+def test_the_strip_shows_time_phase_and_contact():
+    row = row_with_segments()
+    panel = draw_segments(row, 900)
+    grasping, moving, free = (columns_with(panel, PHASE_COLORS[p]) for p in ("grasping", "manipulation", None))
+    contact = columns_with(panel, CONTACT_COLOR)
+    assert grasping.max() < moving.min() <= contact.max()
+    assert free.min() > grasping.min()
+    assert abs((moving.max() - moving.min()) - (grasping.max() - grasping.min())) < 12, "both last 12 frames"
+    rows = (panel == PHASE_COLORS[None]).all(-1).any(axis=1).nonzero()[0]
+    assert rows.max() < (panel == PHASE_COLORS["grasping"]).all(-1).any(axis=1).nonzero()[0].min(), "a lane a hand"
+    assert draw_segments(row, 40) is not None
+    assert draw_segments(make_row(3), 900) is None
+    assert draw_segments(make_row(3) | {"segments": []}, 900) is None
+
+
+def test_points_of_a_thing_are_marked_while_a_hand_moves_it():
+    row = row_with_segments()
+    for index, marked in ((2, False), (15, True), (26, False)):
+        image = draw_overlay(black(640, 480), row, index)
+        assert (image[240, 320] == THING_COLORS[0]).all() == marked
+    row["track_visible"][:] = False
+    assert not (draw_overlay(black(640, 480), row, 15) == THING_COLORS[0]).all(-1).any()
+
+
+def test_the_legend_names_what_the_strip_shows(tmp_path):
+    row = row_with_segments()
+    assert [words for _, words in segment_legend(row)][:4] == [
+        "comes to a thing", "moves a thing", "moves without a thing", "contact",
+    ]  # fmt: skip
+    assert segment_legend(make_row(3)) == []
+    assert (draw_legend(row, 1200, False) == PHASE_COLORS["manipulation"]).all(-1).any()
+    write_contact_sheet(images(row), row, tmp_path / "sheet.png", num_frames=4)
+    assert (tmp_path / "sheet.png").stat().st_size > 1000

@@ -1,0 +1,253 @@
+"""Segments of scenes that are seen exactly: what must hold whatever the scene is."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+from support.interactions import exact_scene, sequence
+
+from handloom.bench.segments.clip import scores_of
+from handloom.geometry.interactions.beside import Run, carried_runs
+from handloom.geometry.interactions.cutting import speed_pieces
+from handloom.geometry.interactions.rigid import inverse, pose_from_rays, procrustes, robust_procrustes, triangulate
+from handloom.geometry.interactions.segments import find_segments, keypoints_of_path
+from handloom.geometry.interactions.signals import hand_frames, local_lines
+
+SETTINGS = (0.02, 0.10)
+FLIP = np.diag([-1.0, 1.0, 1.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def moved():
+    """A scene in which a thing is taken, lifted, put down, and another one pushed; and what is found in it."""
+    spec = sequence(5)
+    assert {"lift", "push"} <= {beat.name for beat in spec.beats}
+    scene, truth = exact_scene(spec, noise_px=0.3)
+    return scene, truth, find_segments(scene, *SETTINGS)
+
+
+def rigid(turn=(0.4, -0.9, 0.3), shift=(0.5, -2.0, 1.0)):
+    out = np.eye(4)
+    out[:3, :3], out[:3, 3] = Rotation.from_rotvec(turn).as_matrix(), shift
+    return out
+
+
+def times(found):
+    return [(s.start_frame, s.end_frame, s.hand, s.phase, s.master, s.slave) for s in found.segments]
+
+
+def test_procrustes_is_exact_with_a_third_of_the_points_elsewhere():
+    rng = np.random.default_rng(0)
+    source, motion = rng.normal(size=(30, 3)), rigid()
+    target = source @ motion[:3, :3].T + motion[:3, 3]
+    np.testing.assert_allclose(procrustes(source, target), motion, atol=1e-12)
+    target[:10] += rng.normal(0.5, 0.3, (10, 3))
+    target[10] = np.nan
+    found, follows = robust_procrustes(source, target, 0.002)
+    np.testing.assert_allclose(found, motion, atol=1e-5)
+    assert follows.tolist() == [False] * 11 + [True] * 19
+    assert np.isnan(robust_procrustes(source[:2], target[:2], 0.002)[0]).all()
+
+
+def test_a_pose_from_rays_and_points_from_poses_are_exact():
+    rng = np.random.default_rng(1)
+    local = rng.uniform(-0.05, 0.05, (20, 3))
+    poses = np.stack([rigid(turn, (0.02 * t, 0.01 * t, 0.5)) for t, turn in enumerate(rng.normal(0, 0.3, (6, 3)))])
+    cam = np.einsum("tij,nj->tni", poses[:, :3, :3], local) + poses[:, None, :3, 3]
+    rays = cam / cam[..., 2:]
+    rays[:, :4, 0] += 0.2  # on other things
+    start = poses[2] @ rigid((0.1, 0.05, -0.1), (0.01, 0.01, 0.01))
+    found, off = pose_from_rays(local, rays[2], start, 0.0025, (1.0, 1.0, 1.0))
+    np.testing.assert_allclose(found, poses[2], atol=2e-3)
+    assert (off < 0.01).tolist() == [False] * 4 + [True] * 16
+    places, _ = triangulate(rays[:, 4:], inverse(poses), np.full(rays[:, 4:, 0].shape, 0.5), 0.05, 0.0025)
+    np.testing.assert_allclose(places, local[4:], atol=2e-3)
+
+
+def test_lines_are_exact_and_do_not_cross_cuts():
+    at = np.arange(20) / 15
+    values = np.stack([2 * at, -at], axis=1)
+    values[10:] += 100
+    value, slope = local_lines(values, at, (np.arange(20) >= 10).astype(int))
+    np.testing.assert_allclose(value, values, atol=1e-9)
+    np.testing.assert_allclose(slope, np.tile([2.0, -1.0], (20, 1)), atol=1e-9)
+    values[3] = np.nan
+    assert np.isnan(local_lines(values, at, np.zeros(20, int))[0][3]).all()
+
+
+def test_hand_frames_are_rotations_with_the_back_of_the_hand_upwards():
+    flat = np.zeros((21, 3))
+    for finger, x in enumerate((-0.03, -0.02, 0.0, 0.02, 0.035)):
+        flat[1 + 4 * finger : 5 + 4 * finger] = [[x, y, 0] for y in (0.08, 0.11, 0.13, 0.15)]
+    right, left = hand_frames(flat, 1), hand_frames(flat * [-1, 1, 1], 0)
+    for frame in (right, left):
+        np.testing.assert_allclose(frame[:3, :3] @ frame[:3, :3].T, np.eye(3), atol=1e-9)
+        assert np.linalg.det(frame[:3, :3]) == pytest.approx(1)
+        np.testing.assert_allclose(frame[:3, 2], [0, 0, 1], atol=1e-9)
+
+
+def test_a_point_is_carried_from_rest_to_rest_and_a_point_of_the_hand_never_is():
+    shot, nothing = np.zeros(10, int), np.zeros(10, bool)
+    together, apart = np.zeros(10, bool), np.zeros(10, bool)
+    together[[3, 4, 6]], apart[[0, 1, 2, 7, 8, 9]] = True, True
+    assert carried_runs(together, apart, nothing, shot) == [Run(0, 3, 7, True, True)]  # frame 5 says nothing
+    assert carried_runs(~nothing, nothing, nothing, shot) == [Run(0, 0, 10, False, False)]
+    together[:] = apart[:] = False
+    together[2:5], apart[5:8] = True, True  # it was in the hand when the clip began
+    assert carried_runs(together, apart, nothing, shot) == [Run(0, 2, 5, True, True)]
+    another = carried_runs(together, apart, nothing, np.repeat([0, 1], 5))
+    assert another == [Run(0, 2, 5, False, False)], "another shot says nothing of it"
+    late = carried_runs(np.arange(10) == 6, np.arange(10) > 6, nothing, shot)
+    assert not late[0].is_sure, "a track that slips onto the hand rests where it slips off"
+    apart[7] = False
+    assert carried_runs(together, apart, nothing, shot) == [Run(0, 2, 5, False, False)], "two signs may be errors"
+    together[:] = False
+    together[[0, 9]] = True
+    assert len(carried_runs(together, nothing, nothing, shot)) == 1
+    assert len(carried_runs(together, nothing, ~together, shot)) == 2, "it was hidden for long"
+
+
+def test_movements_are_cut_at_rest_and_at_clear_minima():
+    at = np.arange(60) / 15
+    bump = np.clip(np.sin(np.pi * at / 0.8), 0, None) * 0.4  # 0.8 s of motion, 0.8 s of rest
+    assert len(speed_pieces(bump, at, 0, 60)) == 3
+    blended = np.where(at < 2.4, 0.2 + 0.15 * np.cos(2 * np.pi * at / 0.8), 0.0)
+    assert len(speed_pieces(blended, at, 0, 60)) >= 3
+    shallow = np.where(at < 2.4, 0.3 + 0.03 * np.cos(2 * np.pi * at / 0.8), 0.0)
+    assert len(speed_pieces(shallow, at, 0, 60)) == 1
+
+
+def test_the_script_is_found(moved):
+    scene, truth, found = moved
+    scores = scores_of("exact", scene, found, truth)
+    assert scores.boundary["handloom"].scores()["f1"] > 0.9
+    assert scores.segment["handloom"][0.5].scores()["f1"] > 0.9
+    assert scores.contact.scores()["f1"] > 0.9
+    assert scores.phase[0] == scores.phase[1] > 4
+    assert np.nanmedian(scores.away_m) < 0.01
+    assert np.nanmedian(scores.turned_deg) < 5
+    first = next(s for s in found.segments if s.phase == "grasping")
+    assert (first.master, first.slave) == ("object_1", f"hand_{first.hand}")
+    assert first.contact_start_s == first.end_s
+    assert first.grasp_pose.shape == (4, 4)
+    assert (first.object_box_m[3:] - first.object_box_m[:3] < 0.25).all()
+
+
+def test_segments_are_in_order_and_do_not_overlap(moved):
+    scene, _, found = moved
+    assert [(s.start_s, s.hand) for s in found.segments] == sorted((s.start_s, s.hand) for s in found.segments)
+    for hand in ("left", "right"):
+        mine = [s for s in found.segments if s.hand == hand]
+        assert all(one.end_frame <= other.start_frame for one, other in pairwise(mine))
+    for s in found.segments:
+        assert s.start_s < s.end_s
+        assert len(s.trajectory) == s.end_frame - s.start_frame
+        assert scene.frame_s[s.start_frame] == s.start_s
+        assert {*s.keyframes} <= {*range(s.start_frame, s.end_frame)}
+        assert 0 <= s.confidence <= 1
+
+
+def test_another_world_moves_only_what_is_relative_to_the_scene(moved):
+    scene, _, found = moved
+    world = rigid()
+    there = np.einsum("ij,thkj->thki", world[:3, :3], scene.hands_m) + world[:3, 3]
+    again = find_segments(replace(scene, poses=world @ scene.poses, hands_m=there), *SETTINGS)
+    assert times(again) == times(found)
+    for one, other in zip(found.segments, again.segments, strict=True):
+        if one.master.startswith("object"):
+            np.testing.assert_allclose(other.trajectory, one.trajectory, atol=1e-5)
+            np.testing.assert_allclose(other.grasp_pose, one.grasp_pose, atol=1e-5)
+        elif one.slave.startswith("hand"):
+            np.testing.assert_allclose(other.trajectory, world @ one.trajectory, atol=1e-5)
+
+
+def test_a_mirrored_clip_has_the_same_segments_of_the_other_hand(moved):
+    scene, _, found = moved
+    other = replace(
+        scene, poses=FLIP @ scene.poses @ FLIP, hands_m=scene.hands_m[:, ::-1] * [-1, 1, 1],
+        seen=scene.seen[:, ::-1], rays=scene.rays * [-1, 1, 1],
+    )  # fmt: skip
+    again = find_segments(other, *SETTINGS)
+    name = {"left": "right", "right": "left"}
+    assert [(s.start_frame, s.end_frame, s.phase) for s in again.segments] == [
+        (s.start_frame, s.end_frame, s.phase) for s in found.segments
+    ]
+    assert [s.hand for s in again.segments] == [name[s.hand] for s in found.segments]
+
+
+def test_times_move_with_the_clock_and_frames_with_the_clips_start(moved):
+    scene, _, found = moved
+    later = find_segments(replace(scene, frame_s=scene.frame_s + 100.0), *SETTINGS)
+    assert [s.start_s for s in later.segments] == pytest.approx([s.start_s + 100 for s in found.segments])
+    skipped = 3  # frames in which nothing moves yet
+    parts = ("frame_s", "hands_m", "seen", "rays", "depth_m", "poses")
+    cut = replace(scene, **{name: getattr(scene, name)[skipped:] for name in parts})
+    again = [(a + skipped, b + skipped, *rest) for a, b, *rest in times(find_segments(cut, *SETTINGS))]
+    assert again[1:] == times(found)[1:]
+
+
+def without(scene, **changes):
+    return find_segments(replace(scene, **changes), *SETTINGS)
+
+
+def test_nothing_is_made_up_of_what_is_unknown(moved):
+    scene, _, found = moved
+    num = len(scene.frame_s)
+    assert without(scene, hands_m=np.full_like(scene.hands_m, np.nan), seen=np.zeros_like(scene.seen)).segments == []
+    no_tracks = without(scene, rays=scene.rays[:, :0], depth_m=scene.depth_m[:, :0], on_hand=scene.on_hand[:0])
+    assert no_tracks.segments
+    assert no_tracks.things == {}, "a grasp is seen by the hand's shape, what it holds is not"
+    for s in no_tracks.segments:
+        assert (s.grasp_pose, s.object_tracks, s.object_box_m) == (None, (), None)
+        assert s.phase is None or (s.confidence <= 0.3 and np.isnan(s.trajectory).all())
+    still = without(
+        scene, **{name: np.repeat(getattr(scene, name)[:1], num, 0) for name in ("hands_m", "rays", "poses")}
+    )
+    assert still.segments == []
+    acting = found.segments[0].hand
+    hands = scene.hands_m.copy()
+    hands[:, ["left", "right"].index(acting)] = np.nan
+    assert all(s.hand != acting for s in without(scene, hands_m=hands).segments)
+
+
+def test_a_cut_divides_and_hidden_frames_are_unknown(moved):
+    scene, _, found = moved
+    lift = next(s for s in found.segments if s.phase == "manipulation")
+    cut = (lift.start_frame + lift.end_frame) // 2
+    assert all(not s.start_frame < cut < s.end_frame for s in without(scene, starts=np.array([cut])).segments)
+    hidden = scene.rays.copy()
+    hidden[lift.start_frame + 2 : lift.start_frame + 4] = np.nan
+    again = without(scene, rays=hidden)
+    poses = again.things[1].poses
+    assert np.isnan(poses[lift.start_frame + 2 : lift.start_frame + 4]).all()
+    assert np.isfinite(poses[lift.start_frame + 5 : lift.end_frame]).all()
+
+
+def test_repeated_frames_change_times_by_a_frame_at_most(moved):
+    """Some cameras repeat each frame in low light."""
+    scene, _, found = moved
+    which = (np.arange(len(scene.frame_s)) // 2) * 2
+    again = without(scene, **{name: getattr(scene, name)[which] for name in ("hands_m", "rays", "depth_m", "poses")})
+    assert len([s for s in again.segments if s.phase == "manipulation"]) >= 2
+    assert {c.thing for c in again.contacts} == {c.thing for c in found.contacts}
+
+
+def test_without_a_metric_path_confidence_is_lower_and_the_scene_unknown(moved):
+    scene, _, _ = moved
+    plain = np.tile(np.eye(4), (len(scene.frame_s), 1, 1))
+    cam = np.einsum("tji,thkj->thki", scene.poses[:, :3, :3], scene.hands_m - scene.poses[:, None, None, :3, 3])
+    again = without(scene, poses=plain, hands_m=cam, has_path=False, is_metric=False)
+    assert again.segments
+    assert max(s.confidence for s in again.segments) <= 0.5
+    for s in again.segments:
+        assert s.master != "scene" or np.isnan(s.trajectory).all()
+
+
+def test_keypoints_of_a_path_are_uniform_in_time():
+    path = np.tile(np.eye(4), (19, 1, 1))
+    path[:, 0, 3] = np.arange(19)
+    path[4] = np.nan
+    np.testing.assert_allclose(keypoints_of_path(path)[:, 0], np.arange(10) * 2)
+    assert keypoints_of_path(path[4:5]) is None

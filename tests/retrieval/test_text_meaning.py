@@ -1,0 +1,110 @@
+"""Text by meaning: synonyms are found, opposite actions stay apart, and without vectors words alone are used."""
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pytest
+from support.rows import make_clip, make_row
+from support.stage_keys import with_keys, with_own_column
+
+from handloom.api import Database
+from handloom.models.language.sentences import WEIGHTS, SentenceEncoder
+from handloom.retrieval.words import action_of
+from handloom.store.search.index import ensure_text_indexes
+
+WORDS = [
+    ("push the box", "push"),
+    ("open the fridge", "open"),
+    ("close the fridge", "close"),
+    ("close the cupboard", "close"),
+    ("closing a drawer", None),
+    ("shut the door", "shut"),
+    ("pour water into the kettle", "pour"),
+    ("turn off the tap", "turn-off"),
+    ("turn on the tap", "turn-on"),
+    (None, None),
+]
+
+
+def make_db(path, version=WEIGHTS.digest, keys=None) -> Database:
+    db = Database.open(path, create=True)
+    rows = [make_row(make_clip(n, narration=words, verb=verb)) for n, (words, verb) in enumerate(WORDS)]
+    encoder = SentenceEncoder()
+    vectors = [None if words is None else encoder.encode([words])[0].tolist() for words, _ in WORDS]
+    table = pa.Table.from_batches(rows)
+    if "embedding_text" in table.schema.names:
+        table = table.drop_columns(["embedding_text"])
+    table = table if keys is None else with_keys(table, {"text": keys})
+    column = pa.array(vectors, pa.list_(pa.float32(), encoder.dim))
+    lance.write_dataset(
+        with_own_column(table, "text", "embedding_text", column, version=version), db.location.table_uri("clips")
+    )
+    ensure_text_indexes(db)
+    return db
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory) -> Database:
+    return make_db(tmp_path_factory.mktemp("db"))
+
+
+def narrations(hits):
+    return [hit.narration for hit in hits]
+
+
+def test_a_synonym_finds_what_no_word_does(db):
+    assert narrations(db.search(text="shove the carton", k=1)) == ["push the box"]
+    assert narrations(db.search(text="shove", k=1)) == ["push the box"]
+    assert len(db.search(text="shove", meaning=False)) == 0
+    hits = db.search(text="close the fridge", k=3)
+    assert hits.scoring == "rrf"
+    assert set(hits[0].parts) == {"words", "meaning"}
+    assert hits[0].parts["meaning"].score == pytest.approx(1, abs=1e-4)  # the sentence's cosine, and the verb's
+    assert len(db.search(text="fridge", where="verb = 'open'")) == 1
+
+
+def test_opposite_actions_stay_apart(db):
+    """The encoder puts `open the fridge` right beside `close the fridge`, before every other closing."""
+    closed = narrations(db.search(text="close the fridge", k=9))
+    assert closed[0] == "close the fridge"
+    assert closed.index("open the fridge") > max(closed.index(w) for w, v in WORDS if v in ("close", "shut"))
+    taps = narrations(db.search(text="turning the tap off", k=9))
+    assert taps[0] == "turn off the tap"
+    assert taps[-1] == "turn on the tap"
+
+
+@pytest.mark.parametrize(
+    ("text", "action"),
+    [
+        ("shove the box", "shove"),
+        ("the man is turning the tap on", "turn-on"),
+        ("a person opened the fridge", "open"),
+        ("C closes the door", "close"),
+        ("the", None),
+    ],
+)
+def test_the_action_of_a_text(text, action):
+    assert action_of(text, {"open", "close", "turn-on", "turn", "push"}) == action
+
+
+def test_an_action_is_found_by_one_of_its_kind(db):
+    """A sentence's vector is mostly its things: the verbs are compared, too."""
+    pushed = db.search(text="thrust", k=9)
+    assert pushed[0].narration == "push the box"
+    assert pushed[0].parts["meaning"].score > pushed[1].parts["meaning"].score + 0.02
+
+
+def test_vectors_of_words_that_have_changed_since_are_not_compared(tmp_path):
+    """An ingest that gives a row other words removes the key of the stage that has read the old ones."""
+    changed = make_db(tmp_path, keys=["k"] * 4 + [None] + ["k"] * 5)
+    hits = changed.search(text="shut a box", k=9)
+    assert len(hits) == 8
+    assert "closing a drawer" not in narrations(hits)
+
+
+def test_vectors_of_other_weights_are_not_compared(tmp_path):
+    other = make_db(tmp_path, version="another")
+    hits = other.search(text="close the fridge")
+    assert hits.scoring == "bm25"
+    assert "made by weights another" in hits.unused["meaning"]
+    assert np.isfinite(hits[0].score)

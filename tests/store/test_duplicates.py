@@ -1,0 +1,240 @@
+"""Near-duplicates: the same groups in any order of rows, in blocks of any size, at once or as rows come."""
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pytest
+from support.rows import RUN_KEY, make_clip, make_row
+from support.stage_keys import with_keys, with_own_column
+
+from handloom.api import Database
+from handloom.errors import ConfigError, StoreError
+from handloom.pipelines.index import report_text, update_indexes
+from handloom.pipelines.stages import stage_states, stage_states_text
+from handloom.pipelines.status.status import status, status_text
+from handloom.schemas.tables.arrow import clips_schema
+from handloom.store.clips.clip_list import add_clips
+from handloom.store.clips.commit import Committer
+from handloom.store.clips.removal import remove_rows
+from handloom.store.duplicates import compare
+from handloom.store.duplicates.grouping import Thresholds, duplicate_counts, group_duplicates
+from handloom.store.duplicates.groups import components, overlapping_pairs
+from handloom.store.fragments import write_fragment
+from handloom.store.stages.staged import write_update
+from handloom.store.stages.update import ColumnCommitter
+
+LEAST = {"look": 0.9, "motion": 0.9}
+DIM = 8
+
+
+def turned(angle: float, axis: int = 0) -> np.ndarray:
+    """A unit vector at this angle from an axis: cosines of two of one axis are those of their difference."""
+    vector = np.zeros(DIM, np.float32)
+    vector[axis], vector[axis + 1] = np.cos(angle), np.sin(angle)
+    return vector
+
+
+def empty(tmp_path, num: int) -> Database:
+    db = Database.open(tmp_path / "db", create=True)
+    add_clips(db, [make_clip(number) for number in range(num)])
+    return db
+
+
+def add(db: Database, numbers, looks, motions, keys=None) -> None:
+    """Rows of these clips, one fragment: clip `number` has `looks[number]`, `motions[number]`."""
+    numbers = list(numbers)
+    motion = {}
+    for number in numbers:
+        vector = np.zeros(608, np.float32)
+        vector[:DIM] = motions[number]
+        motion[number] = None if np.isnan(vector).any() else vector
+    rows = pa.Table.from_batches([make_row(n, embeddings={"motion": motion[n]}) for n in numbers])
+    keys = keys or ["k"] * len(numbers)
+    rows = with_keys(rows, {"look": keys, "motion": keys})
+    vectors = pa.array([looks[n].tolist() for n in numbers], pa.list_(pa.float32(), DIM))
+    rows = with_own_column(rows, "look", "embedding_look", vectors)
+    schema = rows.schema.with_metadata(clips_schema(4).metadata)
+    table = db.table("clips")
+    if table is not None and "duplicate_group" in table.schema.names:
+        for name in ("duplicate_group", "stage_key_duplicates"):
+            rows = rows.append_column(table.schema.field(name), pa.nulls(len(numbers), pa.string()))
+        schema = rows.schema.with_metadata(clips_schema(4).metadata)
+    Committer(db, RUN_KEY, schema).commit([write_fragment(db.uri, rows.to_batches(), schema)])
+
+
+def groups(db: Database) -> dict[str, str | None]:
+    rows = db.clips(["clip_id", "duplicate_group"])
+    return dict(zip(*(rows.column(name).to_pylist() for name in rows.column_names), strict=True))
+
+
+def drawn(seed: int, num: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Chains of near angles: some joined only through others, some alike in one embedding alone."""
+    rng = np.random.default_rng(seed)
+    axes, angles = rng.integers(0, 6, num), rng.uniform(0, 1.5, num)
+    motions = [turned(angle + rng.choice([0, 0, 0, 1.0]), axis) for angle, axis in zip(angles, axes, strict=True)]
+    return [turned(angle, axis) for angle, axis in zip(angles, axes, strict=True)], motions
+
+
+def plainly(looks, motions) -> dict[str, str]:
+    """The groups by comparing every pair, and following pairs one by one."""
+    ids = [make_clip(number).clip_id for number in range(len(looks))]
+    group = dict(zip(ids, ids, strict=True))
+    for a, one in enumerate(ids):
+        for b, other in enumerate(ids):
+            same = all(float(v[a].astype(float) @ v[b]) >= 0.9 for v in (looks, motions))
+            if same and group[one] != group[other]:
+                low, high = sorted((group[one], group[other]))
+                group = {id_: low if now == high else now for id_, now in group.items()}
+    return group
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_order_blocks_and_growth_change_no_group(tmp_path, monkeypatch, seed):
+    num = 40
+    looks, motions = drawn(seed, num)
+    expected = plainly(looks, motions)
+    assert 1 < len(set(expected.values())) < num
+    order = np.random.default_rng(seed).permutation(num).tolist()
+    whole, grown = empty(tmp_path / "whole", num), empty(tmp_path / "grown", num)
+    add(whole, order[:25], looks, motions)
+    add(whole, order[25:], looks, motions)
+    found = group_duplicates(whole, **LEAST)
+    assert (found.num_rows, found.num_compared, found.num_written) == (num, num, num)
+    assert groups(whole) == expected
+    monkeypatch.setattr(compare, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(compare, "BATCH_ROWS", 3)
+    monkeypatch.setattr(compare, "CHUNK_PAIRS", 5)
+    for start, stop in ((0, 12), (12, 13), (13, 40)):
+        add(grown, sorted(order)[start:stop] if seed else order[start:stop], looks, motions)
+        found = group_duplicates(grown, **LEAST)
+        assert found.num_compared == stop - start
+    assert groups(grown) == expected
+    version = grown.version
+    again = group_duplicates(grown)
+    assert (again.num_compared, again.num_written, again.thresholds) == (0, 0, Thresholds(**LEAST))
+    assert grown.version == version
+
+
+def test_both_embeddings_must_be_alike_and_a_clip_alone_is_its_own_group(tmp_path):
+    db = empty(tmp_path, 5)
+    nothing = np.full(DIM, np.nan, np.float32)
+    looks = [turned(0), turned(0.1), turned(0.1), turned(0), turned(0)]
+    motions = [turned(0), turned(0.1), turned(1.0), nothing, nothing]
+    add(db, range(5), looks, motions)
+    found = group_duplicates(db, **LEAST)
+    ids = [make_clip(number).clip_id for number in range(5)]
+    assert groups(db) == dict(zip(ids, [ids[0], ids[0], *ids[2:]], strict=True))
+    assert (found.num_groups, found.num_in_groups, found.num_without) == (1, 2, 0)
+
+
+def test_a_mirror_image_counts_for_the_embeddings_that_can_be_turned(tmp_path):
+    db = empty(tmp_path, 3)
+    add(db, range(3), [turned(0)] * 3, [turned(0), turned(0, 6), turned(0, 4)])
+    swapped = {"motion": lambda vectors: np.concatenate([vectors[:, 6::-1], vectors[:, 7:]], axis=1)}
+    assert group_duplicates(db, **LEAST).num_groups == 0
+    group_duplicates(db, look=0.9, motion=0.91, mirrors=swapped)
+    ids = [make_clip(number).clip_id for number in range(3)]
+    assert [groups(db)[id_] for id_ in ids] == [ids[0], ids[0], ids[2]]
+
+
+def test_a_row_that_is_gone_or_was_computed_again_splits_what_it_joined(tmp_path):
+    db = empty(tmp_path, 4)
+    chain = [turned(0), turned(0.3), turned(0.6), turned(0, 4)]
+    add(db, range(4), chain, chain)
+    ids = [make_clip(number).clip_id for number in range(4)]
+    group_duplicates(db, **LEAST)
+    assert [groups(db)[id_] for id_ in ids] == [ids[0]] * 3 + [ids[3]]
+    remove_rows(db, [ids[1]])
+    found = group_duplicates(db)
+    assert (found.num_compared, found.num_written) == (3, 1)
+    assert groups(db) == {id_: id_ for id_ in (ids[0], ids[2], ids[3])}
+    new = pa.table(
+        {
+            "clip_id": [ids[3]],
+            "embedding_look": pa.array([turned(0.05).tolist()], pa.list_(pa.float32(), DIM)),
+            "stage_key_look": ["other"],
+        }
+    )
+    fields = [db.table("clips").schema.field(name) for name in new.schema.names[1:]]
+    ColumnCommitter(db, "test", fields).commit([write_update(db.uri, new, "test")])
+    counts = duplicate_counts(db)
+    assert (counts.current, counts.outdated, counts.missing) == (2, 1, 0)
+    assert group_duplicates(db).num_compared == 3
+    assert groups(db) == {id_: id_ for id_ in (ids[0], ids[2], ids[3])}  # another key: not comparable
+
+
+def test_other_thresholds_outdate_all_and_are_kept(tmp_path):
+    db = empty(tmp_path, 3)
+    chain = [turned(0), turned(0.3), turned(1.2)]
+    add(db, range(3), chain, chain)
+    assert group_duplicates(db, **LEAST).num_groups == 1
+    closer = group_duplicates(db, look=0.99, motion=0.99)
+    assert (closer.num_groups, closer.num_compared) == (0, 3)
+    assert group_duplicates(db).thresholds == Thresholds(0.99, 0.99)
+    with pytest.raises(ConfigError, match=r"threshold of motion is 1\.5"):
+        group_duplicates(db, motion=1.5)
+
+
+def test_overlapping_cuts_of_one_video_are_together(tmp_path):
+    start, end = np.array([0.0, 2.5, 1.0, 3.0, 0.5]), np.array([3.0, 4.0, 2.0, 5.0, 1.5])
+    video = np.array([0, 0, 0, 0, 1])
+    first = components(5, overlapping_pairs(video, start, end))
+    assert first.tolist() == [0, 0, 0, 0, 4]
+    touching = overlapping_pairs(np.zeros(2, int), np.array([0.0, 1.0]), np.array([1.0, 2.0]))
+    assert not len(touching)
+    assert not len(overlapping_pairs(np.array([-1, -1]), np.array([0.0, 0.0]), np.array([1.0, 1.0])))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_components_are_those_of_following_pairs(seed):
+    rng = np.random.default_rng(seed)
+    num = 60
+    pairs = rng.integers(0, num, (rng.integers(0, 70), 2))
+    label = list(range(num))
+    for a, b in pairs.tolist():
+        low, high = sorted((label[a], label[b]))
+        label = [low if one == high else one for one in label]
+    assert components(num, pairs).tolist() == label
+
+
+def test_rows_without_the_stages_have_no_group(tmp_path):
+    db = empty(tmp_path, 3)
+    same = [turned(0)] * 3
+    add(db, range(3), same, same, ["k", None, "k"])
+    found = group_duplicates(db, **LEAST)
+    assert (found.num_rows, found.num_without) == (2, 1)
+    assert groups(db)[make_clip(1).clip_id] is None
+    counts = duplicate_counts(db)
+    assert (counts.current, counts.outdated, counts.missing) == (2, 0, 1)
+
+
+def test_a_table_without_the_embeddings_says_what_computes_them(tmp_path):
+    db = empty(tmp_path, 1)
+    with pytest.raises(StoreError, match="holds no processed clips"):
+        group_duplicates(db)
+    rows = pa.Table.from_batches([make_row(0)])
+    Committer(db, RUN_KEY, rows.schema).commit([write_fragment(db.uri, rows.to_batches(), rows.schema)])
+    with pytest.raises(StoreError, match="has no embedding_look") as caught:
+        group_duplicates(db)
+    assert "handloom run" in caught.value.hint
+    assert duplicate_counts(db) is None
+    assert lance.dataset(db.table("clips").uri).version == db.version
+
+
+def test_index_groups_them_and_status_and_stages_say_what_is_missing(tmp_path):
+    db = empty(tmp_path, 3)
+    same = [turned(0)] * 3
+    add(db, range(2), same, same)
+    assert status(db)["duplicates"] is None
+    report, dropped, found = update_indexes(db)
+    assert (found.num_groups, found.num_in_groups) == (1, 2)
+    assert "1 group of near-duplicates with 2 clips" in report_text(report, dropped, found)
+    assert status(db)["stages_of_several_keys"] == {}
+    add(db, [2], same, same)
+    line = f"near-duplicates   1 group of 2 clips; rows whose group is 1 missing: handloom duplicates --db {db.uri}"
+    assert line in status_text(status(db))
+    told = stage_states_text(stage_states(db))
+    assert line in told
+    assert "duplicates  " not in told.replace(line, "")  # no stage that a run computes
+    assert update_indexes(db)[2].num_in_groups == 3
+    assert "rows whose group" not in status_text(status(db))
