@@ -48,7 +48,6 @@ def failing_environments(setup: WorkerSetup, node_ids: Collection[str]) -> dict[
             _check(ref, group, max(0.0, until - time.monotonic()), setup.resources.load_s)
         except ConfigError as error:
             failed.setdefault(node_id, error)
-            ray.cancel(ref, force=True)
     return failed
 
 

@@ -53,7 +53,12 @@ class NodeView:
     def call(
         self, function: Callable[[Any], T], values: Mapping[str, Any], limit_s: float = REPLY_S
     ) -> dict[str, T | str]:
-        """`{node id: function(values[node id])}`, on all nodes at once; a text says why a node did not reply."""
+        """`{node id: function(values[node id])}`, on all nodes at once; a text says why a node did not reply.
+
+        A call without a reply is left alone, it ends with the driver at the latest. `ray.cancel` of a task that
+        completes at that moment would end the driver's process without a message (Ray 2.60: "Tried to complete task
+        that was not pending").
+        """
         remote, started = ray.remote(function), time.monotonic()
         refs = {remote.options(**_on(node_id)).remote(value): node_id for node_id, value in values.items()}
         replies: dict[str, T | str] = {}
@@ -64,7 +69,6 @@ class NodeView:
             if len(replies) * 2 >= len(refs):
                 limit_s = min(limit_s, max(LATER_S, LATER_TIMES * (time.monotonic() - started)))
         for ref in waiting:
-            ray.cancel(ref, force=True)
             replies[refs[ref]] = f"it has not answered within {limit_s:.0f} s"
         return replies
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -58,10 +57,7 @@ class Upkeep:
         if kind is None and self._copying:
             ray.wait(self._copying, num_returns=len(self._copying), timeout=END_S)
             self._collect()
-        with contextlib.suppress(ray.exceptions.RayError):
-            for ref in (*self._copying, *self._tidying):
-                ray.cancel(ref, force=True)
-        self._copying, self._tidying = [], []
+        self._copying, self._tidying = [], []  # they go on to their end, or to the driver's: see `NodeView.call`
 
     def tick(self, version: int | None) -> None:
         """Commit what is copied, and start what is due; takes milliseconds. The one place where fragments are merged.
