@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import logging
@@ -20,6 +19,7 @@ from pathlib import Path
 import cv2  # noqa: F401  before decord: its zlib, loaded first, serves OpenCV's libpng as well, and no PNG is read
 import hypothesis
 import pytest
+from support.local_ray import LocalRay, Obituary
 from support.shared import made_once
 
 from handloom.schemas.clip import Clip
@@ -28,7 +28,8 @@ from handloom.schemas.clip import Clip
 hypothesis.settings.register_profile("handloom", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("handloom")
 
-RUNNING = pytest.StashKey[contextlib.ExitStack]()
+LOCAL_RAY = pytest.StashKey[LocalRay]()
+OBITUARIES = pytest.StashKey[dict[str, Obituary]]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -141,28 +142,44 @@ def expected(tmp_path_factory: pytest.TempPathFactory, clips: tuple[Clip, ...]) 
 
 
 @pytest.fixture(scope="session")
-def ray_address(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The one local Ray of this process, as an address that other processes can join."""
-    import ray
+def local_ray(request: pytest.FixtureRequest) -> Iterator[LocalRay]:
+    """The one local Ray of this process, for fixtures of a module; tests ask for `ray_address`."""
+    found = request.config.stash[LOCAL_RAY] = LocalRay()
+    yield found
+    found.end()
 
-    from handloom.pipelines.cluster.connect import joined
 
-    with contextlib.ExitStack() as running:
-        patch = running.enter_context(pytest.MonkeyPatch.context())
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # workers import `support`, too
-        running.enter_context(joined(None, num_cpus=2))
-        request.config.stash[RUNNING] = running
-        yield ray.get_runtime_context().gcs_address
+@pytest.fixture
+def ray_address(local_ray: LocalRay) -> str:
+    """The address of the local Ray, which runs. Looked up for each test: a Ray that was started again has another."""
+    return local_ray.address()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None):
     """Of several processes one that has run all tests on Ray ends it: idle it takes 3 to 6 % of a core, and memory."""
     result = yield
-    if hasattr(item.config, "workerinput") and RUNNING in item.config.stash:
+    if hasattr(item.config, "workerinput") and LOCAL_RAY in item.config.stash:
         from support import scheduling
 
         if nextitem is None or not scheduling.shares_ray(nextitem.path):
-            item.config.stash[RUNNING].close()
-            del item.config.stash[RUNNING]
+            item.config.stash[LOCAL_RAY].end()
     return result
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodeready(node) -> None:
+    """One of several processes can take tests. What it writes is kept open: should it die, it is printed."""
+    process = node.gateway._io.popen  # execnet has no public name for it
+    node.config.stash.setdefault(OBITUARIES, {})[node.gateway.id] = Obituary(process)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error: object | None) -> None:
+    """One of several processes has ended; with an `error`, it has died."""
+    obituary = node.config.stash.get(OBITUARIES, {}).pop(node.gateway.id, None)
+    if obituary is None:
+        return
+    if error is not None:
+        node.config.get_terminal_writer().line(f"\n{node.gateway.id}: {obituary.text()}")
+    obituary.close()

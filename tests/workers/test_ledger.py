@@ -149,8 +149,9 @@ def test_a_slow_fetch_is_no_hang_and_hides_none_of_another_stage(ray_address):
 
 
 @pytest.fixture(scope="module")
-def processor(ray_address, tmp_path_factory, clips):
+def processor(local_ray, tmp_path_factory, clips):
     """A worker in this process, its database and its ledger."""
+    local_ray.address()
     db = new_database(tmp_path_factory.mktemp("careful") / "db", clips)
     settings = Settings()
     versions = model_versions(settings)
