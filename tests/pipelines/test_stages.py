@@ -44,7 +44,7 @@ def record(db: Database, keys: dict[str, str] | None, **end) -> None:
     settings, versions = SETTINGS.model_dump(mode="json"), model_versions(SETTINGS)
     run = start_run(db, RUN_KEY, settings=settings, resources={}, versions=versions, stage_keys=keys)
     if end:
-        end_run(db, run, "done", num_rejects=0, num_frames=1, **end)
+        end_run(db, run, "done", **{"num_rejects": 0, "num_frames": 1, **end})
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_each_row_is_counted_once(db, keys):
     found = {one.name: one for one in states.stages}
     assert found["motion"].rows == RowCounts(current=2, outdated=1, missing=1, rejected=2)
     assert found["tracks"].rows == RowCounts(6, 0, 0, 0)
-    assert found["gone"].rows == RowCounts(0, 5, 1, 0)
+    assert found["gone"].rows == RowCounts(None, None, 1, 0), "there is nothing that its rows should be"
     assert {one.name: one.key for one in states.stages} == {**keys, "gone": None}
     assert not found["gone"].in_settings
     assert found["gone"].writes == ("gone_number",)
@@ -181,7 +181,12 @@ def test_sizes_after_columns_were_replaced(tmp_path):
 
 
 def test_a_run_that_only_updated_rows_is_the_last_one(db, keys):
-    record(db, keys, num_clips=0, stage_s={"motion": 3.0}, stage_clips={"motion": 3})
+    only = {"num_clips": 0, "num_frames": 0, "stage_s": {"motion": 3.0}, "stage_clips": {"motion": 3}}
+    record(db, keys, **only)
+    db.table("runs").update({"wall_s": "6.0"}, "num_clips = 0")
     run = status(db)["last_run"]
-    assert (run["clips"], run["stage_clips"]) == (0, {"motion": 3})
-    assert "  computed for rows that there were: motion 3" in status_text(status(db)).splitlines()
+    assert (run["clips"], run["stage_clips"], run["frames_per_s"]) == (0, {"motion": 3}, None)
+    text = status_text(status(db))
+    assert "  0 clips, 0 rejects in 6.0 s\n" in text
+    assert "  computed for rows that there were: motion 3 (0.5 rows/s)\n" in text
+    assert "frames/s" not in text

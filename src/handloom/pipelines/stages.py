@@ -143,7 +143,8 @@ def stage_states_text(states: StageStates, given: str = "") -> str:
 
 def _line(stage: StageState, width: int) -> str:
     rows = stage.rows
-    counts = f"{rows.current:>9} {rows.outdated:>9} {rows.missing:>9} {rows.rejected:>9}"
+    numbers = (rows.current, rows.outdated, rows.missing, rows.rejected)
+    counts = " ".join(f"{'-' if num is None else num:>9}" for num in numbers)
     clip_s = "-" if stage.clip_s is None else f"{stage.clip_s:.3f}"
     size = "-" if stage.clip_bytes is None else f"{stage.clip_bytes / 1000:.1f}"
     reads = [*(["video"] if stage.frames == "video" else ["stored frames"] if stage.frames else []), *stage.reads]

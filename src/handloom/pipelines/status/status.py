@@ -174,15 +174,7 @@ def status_text(values: dict[str, Any]) -> str:
     if run:
         lines.append(f"last run {run['run_id']}, begun {run['started_at']}: {_state(run)}")
     if run and run["wall_s"]:
-        lines.append(
-            f"  {plural(run['clips'], 'clip')}, {plural(run['rejects'], 'reject')}, "
-            f"{plural(run['frames'], 'frame')} in {run['wall_s']:.1f} s: {run['frames_per_s']:.1f} frames/s"
-        )
-        shares = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in run["stage_s"].items())
-        lines.append(f"  seconds per stage, summed over actors: {shares}")
-        more = {stage: num - run["clips"] for stage, num in run["stage_clips"].items() if num > run["clips"]}
-        if more := ", ".join(f"{stage} {num}" for stage, num in more.items() if stage in run["stage_s"]):
-            lines.append(f"  computed for rows that there were: {more}")
+        lines += _speed_lines(run)
     for stage, counts in (run or {}).get("stage_counts", {}).items():
         lines.append(f"  {stage} counted: {', '.join(f'{name} {num:,.12g}' for name, num in counts.items())}")
     if run:
@@ -205,6 +197,23 @@ def status_text(values: dict[str, Any]) -> str:
         lines += [f"         {e['clip_id']}: {e['detail'].splitlines()[0]}" for e in item["examples"]]
         lines += [f"         {hint}" for hint in _hints(item["examples"])]
     return "\n".join([*lines, *_stage_lines(values)])
+
+
+def _speed_lines(run: dict[str, Any]) -> list[str]:
+    """What a run did in which time. Frames a second are those of new rows: columns of rows that exist need no video."""
+    made = f"  {plural(run['clips'], 'clip')}, {plural(run['rejects'], 'reject')}"
+    if run["frames_per_s"] is None:
+        lines = [f"{made} in {run['wall_s']:.1f} s"]
+    else:
+        frames = plural(run["frames"], "frame")
+        lines = [f"{made}, {frames} in {run['wall_s']:.1f} s: {run['frames_per_s']:.1f} frames/s"]
+    shares = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in run["stage_s"].items())
+    lines.append(f"  seconds per stage, summed over actors: {shares}")
+    more = {stage: num - run["clips"] for stage, num in run["stage_clips"].items() if num > run["clips"]}
+    told = {stage: f"{stage} {num}" for stage, num in more.items() if stage in run["stage_s"]}
+    if told and not run["clips"]:
+        told = {stage: f"{text} ({more[stage] / run['wall_s']:.2g} rows/s)" for stage, text in told.items()}
+    return [*lines, f"  computed for rows that there were: {', '.join(told.values())}"] if told else lines
 
 
 def _several(spread: Spread) -> dict[str, str]:
@@ -311,7 +320,7 @@ def _state(run: dict[str, Any]) -> str:
 
 def _run(run) -> dict[str, Any]:
     stage_s = json.loads(run.stage_s) if run.stage_s else {}
-    rate = run.num_frames / run.wall_s if run.wall_s and run.num_frames is not None else None
+    rate = run.num_frames / run.wall_s if run.wall_s and run.num_frames else None  # a run of columns decodes nothing
     return {
         "run_id": run.run_id,
         "run_key": run.run_key,

@@ -33,12 +33,13 @@ WITH_KEYS = 4  # number of the schema of `clips` that brought columns with keys
 class RowCounts:
     """The rows of one stage: each is counted once.
 
-    current: they have the key that the settings give. outdated: another one. missing: the stage was not computed.
-    rejected: it failed with this key; the row has older columns of it, or none.
+    current: they have the key that the settings give. outdated: another one. Both are None where the settings give
+    none, as of a stage that they do not declare any more. missing: the stage was not computed. rejected: it failed with
+    this key; the row has older columns of it, or none.
     """
 
-    current: int
-    outdated: int
+    current: int | None
+    outdated: int | None
     missing: int
     rejected: int
 
@@ -47,14 +48,14 @@ def count_rows(db: Tables, keys: Mapping[str, str | None], recorded_keys: Record
     """How many rows have these keys, by stage.
 
     Args:
-        keys: `{stage: key}`; None: unknown, no row counts as current.
+        keys: `{stage: key}`; None: unknown, rows are neither current nor outdated.
         recorded_keys: for tables of before 0.4, whose rows have the keys that follow from what their run recorded.
 
     Raises StoreError if the table cannot be read.
     """
     table = db.table("clips")
     if table is None:
-        return dict.fromkeys(keys, RowCounts(0, 0, 0, 0))
+        return {stage: _counts(Counter(), Counter(), key) for stage, key in keys.items()}
     spread = _spread(db, table, keys, recorded_keys)
     failed = _failed(db, {stage: key for stage, key in keys.items() if key is not None})
     return {stage: _counts(spread[stage], failed.get(stage, Counter()), key) for stage, key in keys.items()}
@@ -147,6 +148,8 @@ def _failed(db: Tables, keys: Mapping[str, str]) -> dict[str, Counter[bool]]:
 
 
 def _counts(spread: Counter[str | None], failed: Counter[bool], key: str | None) -> RowCounts:
-    current = spread[key] if key is not None else 0
-    missing, rest = spread[None] - failed[False], sum(spread.values()) - current - spread[None] - failed[True]
-    return RowCounts(current, rest, missing, failed.total())
+    missing = spread[None] - failed[False]
+    if key is None:
+        return RowCounts(None, None, missing, failed.total())
+    outdated = spread.total() - spread[key] - spread[None] - failed[True]
+    return RowCounts(spread[key], outdated, missing, failed.total())
