@@ -49,8 +49,8 @@ class TextTowerSettings(Frozen):
     """Licence of the weights, where the model's README.md does not name it, or names a wrong one. Changes no key."""
 
 
-class CaptionSettings(Frozen):
-    """Of captions by a vision-language model: which one, where it runs, what it is asked, what it may cost.
+class AskSettings(Frozen):
+    """Of a vision-language model that is asked: which one, where it runs, what it may cost.
 
     Those that are excluded change the cost, or where the same model runs: they are in no key.
     """
@@ -58,25 +58,10 @@ class CaptionSettings(Frozen):
     model: str = Field(min_length=1)
     """Without `base_url` a Hugging Face id, a folder that `save_pretrained` wrote, or an s3:// URI of one; with it, the
     model's name at that endpoint."""
-    prompt: str = "robomirror/egocentric"
-    """Id of the question: of one that handloom knows, or of `prompt_text`."""
-    prompt_text: str = ""
-    """A question of your own. `{narration}`, `{verb}`, `{noun}` and `{segments}` stand for the row's values."""
-    answer_schema: dict[str, Any] = Field({})
-    """JSON schema of the answers to `prompt_text`; empty: they are free text."""
-    frames: int = Field(8, ge=1, le=256)
-    """Frames of a clip that the model sees, evenly spread; all of them, where the clip has fewer."""
-    source: Literal["stored", "video"] = "stored"
-    """`stored`: the frames of `frame_jpeg`, 256 px high by default. `video`: of the video, at the working size."""
     max_tokens: int = Field(512, ge=1, le=32768)
     """Of one answer. One that is cut there is not valid."""
     tries: int = Field(3, ge=1, le=10)
-    """Answers of a clip that may be invalid before it is rejected; each time the model is told why."""
-    intent: Literal["auto", "model", "look", "none"] = "auto"
-    """`model`: last hidden states of a model that runs here. `look`: image embeddings. `auto`: the first one that can
-    be had."""
-    prefix: str = Field("", pattern=r"^([a-z][a-z0-9_]{0,39})?$")
-    """Before the columns' names, for a second stage of this class."""
+    """Answers to one question that may be invalid before it is given up; each time the model is told why."""
 
     revision: str = ""
     """Branch, tag or commit of a Hugging Face model; empty: the main branch as this machine's cache has it."""
@@ -104,8 +89,28 @@ class CaptionSettings(Frozen):
     timeout_s: float = Field(60.0, gt=0, exclude=True)
     """Of one request."""
     clip_timeout_s: float = Field(100.0, gt=0, exclude=True)
-    """Of all requests of a clip, with the waits between them; below `resources.stage_s`."""
+    """Of all requests of a question, with the waits between them; below `resources.stage_s`."""
     max_requests_clip: int = Field(6, ge=1, exclude=True)
-    """Requests for one clip, repeated ones among them."""
+    """Requests for one question, repeated ones among them."""
     max_requests: int = Field(10_000, ge=1, exclude=True)
     """Requests of one run, by all of its workers."""
+
+
+class CaptionSettings(AskSettings):
+    """Of captions by a vision-language model: what it is asked, about which frames, and what is kept of it."""
+
+    prompt: str = "robomirror/egocentric"
+    """Id of the question: of one that handloom knows, or of `prompt_text`."""
+    prompt_text: str = ""
+    """A question of your own. `{narration}`, `{verb}`, `{noun}` and `{segments}` stand for the row's values."""
+    answer_schema: dict[str, Any] = Field({})
+    """JSON schema of the answers to `prompt_text`; empty: they are free text."""
+    frames: int = Field(8, ge=1, le=256)
+    """Frames of a clip that the model sees, evenly spread; all of them, where the clip has fewer."""
+    source: Literal["stored", "video"] = "stored"
+    """`stored`: the frames of `frame_jpeg`, 256 px high by default. `video`: of the video, at the working size."""
+    intent: Literal["auto", "model", "look", "none"] = "auto"
+    """`model`: last hidden states of a model that runs here. `look`: image embeddings. `auto`: the first one that can
+    be had."""
+    prefix: str = Field("", pattern=r"^([a-z][a-z0-9_]{0,39})?$")
+    """Before the columns' names, for a second stage of this class."""

@@ -42,10 +42,14 @@ class PretrainedFiles:
         Raises:
             ConfigError: a file cannot be read.
         """
-        names = [*weight_names(self.folder), "config.json", *PREPROCESSING]
+        return self.digest_of([*weight_names(self.folder), "config.json", *PREPROCESSING])
+
+    def digest_of(self, names: Iterable[str]) -> str:
+        """SHA-256 over the names and bytes of those of the files that are there, 16 hex digits. Raises ConfigError as
+        `digest`."""
         paths = [self.folder / name for name in sorted(names) if (self.folder / name).is_file()]
         try:
-            lines = [f"{path.name} {file_digest(path)}" for path in paths]
+            lines = [f"{path.relative_to(self.folder).as_posix()} {file_digest(path)}" for path in paths]
         except OSError as error:
             problem = f"a file of the model {self.name!r} cannot be read: {error}"
             raise ConfigError(problem, "check who may read its files") from None
@@ -159,6 +163,39 @@ def _fetch_weights(model: str, options: dict[str, Any]) -> None:
             shards = sorted(set(json.loads(Path(index).read_text())["weight_map"].values()))
             cached_files(model, shards, revision=options["revision"])
             return
+
+
+def find_with_config(
+    setting: str, model: str, revision: str = "", beside: Iterable[str] = ()
+) -> tuple[PretrainedFiles, Any]:
+    """The files of a model as `find_pretrained` finds them, and its configuration as transformers reads it.
+
+    beside: names of more files, which are fetched from the hub where the model has them.
+
+    Raises:
+        ConfigError: as `find_pretrained`; or the configuration cannot be read.
+    """
+    files = find_pretrained(setting, model, revision)
+    if files.revision is not None:
+        _fetch_beside(setting, files, beside)
+    from transformers import AutoConfig  # it is installed, or the line above has said so
+
+    try:
+        return files, AutoConfig.from_pretrained(files.folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise unavailable(setting, model, str(error)) from error
+
+
+def _fetch_beside(setting: str, files: PretrainedFiles, names: Iterable[str]) -> None:
+    from transformers.utils import cached_file
+
+    optional: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False}
+    optional |= {"_raise_exceptions_for_connection_errors": False, "revision": files.revision}
+    try:
+        for name in names:
+            cached_file(files.source, name, **optional)
+    except (OSError, ValueError) as error:
+        raise unavailable(setting, files.name, str(error)) from error
 
 
 def require_transformers(setting: str, model: str) -> None:

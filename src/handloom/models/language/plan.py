@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from handloom.errors import ConfigError
-from handloom.models.hub.fingerprints import LETTERS, file_digest
 from handloom.models.hub.licences import licence_of_folder
-from handloom.models.hub.pretrained import PretrainedFiles, find_pretrained, unavailable
+from handloom.models.hub.pretrained import PretrainedFiles, find_with_config
+from handloom.models.hub.tokens import POOLING, TOKENS, check_tokens, tokens_digest
 from handloom.schemas.towers import TextTowerSettings
 from handloom.schemas.version_policy import counted
 
 VERSION = "1"
-POOLING = "1_Pooling/config.json"
-TOKENS = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
-    *("merges.txt", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
-    *(POOLING, "sentence_bert_config.json"),
-)
-"""Files that decide how a text becomes tokens, and how their vectors become one."""
-VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-)
-"""One of them is there; without any, transformers would begin with an empty vocabulary."""
 IMAGE_ONLY = ("dinov2", "dinov2_with_registers", "dinov3_vit", "dinov3_convnext", "vjepa2", "videomae")
 
 
@@ -89,15 +72,7 @@ def plan_texts(settings: TextTowerSettings, where: str = "") -> TextPlan:
         ConfigError: the model is not available, is of a kind that is not supported, or sees images alone.
     """
     name = f"{where}model"
-    files = find_pretrained(name, settings.model, settings.revision)
-    if files.revision:
-        fetch_tokens(files, name)
-    from transformers import AutoConfig  # it is installed, or the line above has said so
-
-    try:
-        config = AutoConfig.from_pretrained(files.folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise unavailable(name, settings.model, str(error)) from error
+    files, config = find_with_config(name, settings.model, settings.revision, TOKENS)
     kind = KINDS.get(config.model_type)
     if kind is None:
         problem = f"{name}: {settings.model!r} is of the type {config.model_type}"
@@ -105,9 +80,7 @@ def plan_texts(settings: TextTowerSettings, where: str = "") -> TextPlan:
             hint = "take SigLIP 2 or CLIP, which were trained on images with their texts"
             raise ConfigError(f"{problem}, which sees images alone: it has no place for texts", hint)
         raise ConfigError(f"{problem}, expected one of {', '.join(KINDS)}", "take one of these networks")
-    if not any((files.folder / each).is_file() for each in VOCABULARIES):
-        problem = f"{name}: {settings.model!r} has no tokenizer ({', '.join(VOCABULARIES)}; looked in {files.folder})"
-        raise ConfigError(problem, "copy the tokenizer's files beside the weights")
+    check_tokens(name, files)
     text = getattr(config, "text_config", None) or config
     if config.model_type == "clip":
         text.projection_dim = config.projection_dim  # of both of its networks; the inner number is not used
@@ -122,30 +95,6 @@ def plan_texts(settings: TextTowerSettings, where: str = "") -> TextPlan:
         takes_first=kind.pools == "tokens" and _takes_first(files, name),
         licence=settings.licence or licence_of_folder(files.folder),
     )
-
-
-def fetch_tokens(files: PretrainedFiles, setting: str) -> None:
-    """Fetch the tokenizer's files of a model of the hub beside its weights, those that it has."""
-    from transformers.utils import cached_file
-
-    options: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False}
-    options |= {"_raise_exceptions_for_connection_errors": False, "revision": files.revision}
-    try:
-        for name in TOKENS:
-            cached_file(files.source, name, **options)
-    except (OSError, ValueError) as error:
-        raise unavailable(setting, files.name, str(error)) from error
-
-
-def tokens_digest(files: PretrainedFiles) -> str:
-    """SHA-256 over the names and bytes of the tokenizer's files, 16 hex digits. Raises ConfigError."""
-    paths = [files.folder / name for name in sorted(TOKENS) if (files.folder / name).is_file()]
-    try:
-        lines = [f"{path.relative_to(files.folder).as_posix()} {file_digest(path)}" for path in paths]
-    except OSError as error:
-        problem = f"a file of the model {files.name!r} cannot be read: {error}"
-        raise ConfigError(problem, "check who may read its files") from None
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:LETTERS]
 
 
 def _width(config: Any, text: Any, kind: TextKind) -> int:

@@ -9,9 +9,9 @@ from typing import Any
 from handloom.errors import ConfigError
 from handloom.models.hub.fingerprints import file_digest
 from handloom.models.hub.licences import licence_of_folder
-from handloom.models.hub.pretrained import PretrainedFiles, find_pretrained, unavailable
-from handloom.models.language.plan import VOCABULARIES, fetch_tokens, tokens_digest
-from handloom.schemas.towers import CaptionSettings
+from handloom.models.hub.pretrained import PretrainedFiles, find_with_config
+from handloom.models.hub.tokens import TOKENS, check_tokens, tokens_digest
+from handloom.schemas.towers import AskSettings
 from handloom.schemas.version_policy import counted
 
 VERSION = "1"
@@ -27,7 +27,7 @@ GENERATION = "generation_config.json"
 class LocalPlan:
     """where: what comes before the settings' names in errors. dim: width of the last hidden states."""
 
-    settings: CaptionSettings
+    settings: AskSettings
     where: str
     files: PretrainedFiles
     config: Any
@@ -44,7 +44,7 @@ class LocalPlan:
         return {"vision_language": VERSION, **digests, **libraries}
 
 
-def plan_local(settings: CaptionSettings, where: str = "") -> LocalPlan:
+def plan_local(settings: AskSettings, where: str = "") -> LocalPlan:
     """Find the model's files, fetching them if need be. No network is loaded.
 
     where: what comes before the settings' names in errors, such as `stages.caption.settings.`.
@@ -53,34 +53,11 @@ def plan_local(settings: CaptionSettings, where: str = "") -> LocalPlan:
         ConfigError: the model is not available, or of a kind that is not supported.
     """
     name = f"{where}model"
-    files = find_pretrained(name, settings.model, settings.revision)
-    if files.revision:
-        fetch_tokens(files, name)
-        _fetch_generation(files, name)
-    from transformers import AutoConfig  # it is installed, or the line above has said so
-
-    try:
-        config = AutoConfig.from_pretrained(files.folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise unavailable(name, settings.model, str(error)) from error
+    files, config = find_with_config(name, settings.model, settings.revision, (*TOKENS, GENERATION))
     if config.model_type not in KINDS:
         problem = f"{name}: {settings.model!r} is of the type {config.model_type}, expected one of {', '.join(KINDS)}"
         raise ConfigError(problem, "take a Qwen-VL model, or serve yours (vLLM) and give base_url")
-    if not any((files.folder / each).is_file() for each in VOCABULARIES):
-        problem = f"{name}: {settings.model!r} has no tokenizer ({', '.join(VOCABULARIES)}; looked in {files.folder})"
-        raise ConfigError(problem, "copy the tokenizer's files beside the weights")
+    check_tokens(name, files)
     text = getattr(config, "text_config", None) or config
     licence = settings.licence or licence_of_folder(files.folder)
     return LocalPlan(settings, where, files, config, text.hidden_size, licence)
-
-
-def _fetch_generation(files: PretrainedFiles, setting: str) -> None:
-    """Fetch `GENERATION` of a model of the hub beside its weights, if there is one."""
-    from transformers.utils import cached_file
-
-    options: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False}
-    options |= {"_raise_exceptions_for_connection_errors": False, "revision": files.revision}
-    try:
-        cached_file(files.source, GENERATION, **options)
-    except (OSError, ValueError) as error:
-        raise unavailable(setting, files.name, str(error)) from error

@@ -31,8 +31,9 @@ class AnswerError(Exception):
 class Question:
     """About frames of one clip.
 
-    images: each (h, w, 3) RGB, of one size. image_s: their times; None: they are not told. schema: of the answer;
-    None: free text. check: what is wrong with an answer that fits the schema; None: nothing.
+    images: each (h, w, 3) RGB; of one size where hidden states are asked for. image_s: their times; None: they are not
+    told. schema: of the answer; None: free text. check: what is wrong with an answer that fits the schema; None:
+    nothing.
     """
 
     text: str

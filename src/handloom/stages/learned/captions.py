@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,15 +15,12 @@ from numpy.typing import NDArray
 from handloom.errors import ClipError, ConfigError
 from handloom.models.embeddings.lite0.weights import LICENCE
 from handloom.models.embeddings.look import MODEL, LookEncoder, look_identity
-from handloom.models.vision_language.endpoint import Access, Endpoint, check_base_url
-from handloom.models.vision_language.local import LocalModel
-from handloom.models.vision_language.plan import LocalPlan, plan_local
+from handloom.models.vision_language.asking import Asking, planned
 from handloom.models.vision_language.prompts import SEGMENTS, find_prompt, with_schema
-from handloom.models.vision_language.questions import Answer, AskError, Model, Question, ask
+from handloom.models.vision_language.questions import Answer, AskError, Question
 from handloom.schemas.towers import CaptionSettings
 from handloom.stages.learned.intents import intent_fields, intent_values, json_text
 from handloom.stages.stage import ClipInput, FrameRequest, Stage, StageSettings
-from handloom.video.stored_frames import encode_jpeg
 
 VERSION = "1"
 
@@ -48,7 +44,7 @@ class Caption(Stage):
         super().__init__(name, settings)
         where = f"stages.{name}.settings."
         self._prompt = find_prompt(where, settings.prompt, settings.prompt_text, settings.answer_schema)
-        self._plan = self._planned(where)
+        self._plan = planned(settings, where)
         self._intent = _intent_of(settings, where)
         self.columns = self._prompt.columns
         self.frames = FrameRequest(stored=settings.source == "stored", count=settings.frames)
@@ -73,19 +69,20 @@ class Caption(Stage):
 
     def load(self) -> None:
         self._look = LookEncoder() if self._intent == "look" else None
-        self._local = None if self._plan is None else LocalModel(self._plan)
-        self._endpoint = self._connected() if self._plan is None else None
+        spend = partial(self.count, "requests", 1, self.settings.max_requests)
+        where = f"stages.{self.name}.settings."
+        self._asking: Asking | None = Asking(self.settings, self._plan, where, spend, self.count)
 
     def compute(self, clips: Sequence[ClipInput]) -> Sequence[Mapping[str, Any] | ClipError]:
         """Questions of a batch go to an endpoint at the same time; a model of this machine sees one clip at a time."""
-        if self._endpoint is None or len(clips) == 1:
+        if self._asking is None or not self._asking.is_remote or len(clips) == 1:
             return [self._one(clip) for clip in clips]
         with ThreadPoolExecutor(len(clips)) as threads:
             answers = list(threads.map(self._asked, clips))
         return [self._values(clip, found) for clip, found in zip(clips, answers, strict=True)]
 
     def close(self) -> None:
-        self._local = self._endpoint = self._look = None
+        self._asking = self._look = None
 
     def _one(self, clip: ClipInput) -> Mapping[str, Any] | ClipError:
         return self._values(clip, self._asked(clip))
@@ -95,15 +92,10 @@ class Caption(Stage):
         question = self._question(clip)
         if question is None:
             return None
-        model: Model
-        if self._endpoint is not None:
-            model = self._endpoint.session()
-        elif self._local is not None:
-            model = self._local
-        else:
+        if self._asking is None:
             raise RuntimeError(f"the stage {self.name} computes before it is loaded")
         try:
-            return ask(model, question, self.settings.tries)
+            return self._asking(question)
         except AskError as error:
             return ClipError(clip.clip.clip_id, self.name, error.reason, error.problem, error.hint)
 
@@ -141,8 +133,8 @@ class Caption(Stage):
             return None
         if self._look is not None:
             return self._look.encode(clip.frames)
-        question = self._question(clip)
-        return None if question is None or self._local is None else self._local.intent(question)
+        question, local = self._question(clip), None if self._asking is None else self._asking.local
+        return None if question is None or local is None else local.intent(question)
 
     def _column(self, name: str) -> str:
         return self.settings.prefix + name
@@ -151,23 +143,6 @@ class Caption(Stage):
         """Without folders of one machine."""
         plan = self._plan
         return self.settings.model if plan is None or plan.files.revision else Path(self.settings.model).name
-
-    def _planned(self, where: str) -> LocalPlan | None:
-        if not self.settings.base_url:
-            if self.settings.key_variable:
-                raise ConfigError(f"{where}key_variable is given without base_url", "give base_url, too, or neither")
-            return plan_local(self.settings, where)
-        check_base_url(f"{where}base_url", self.settings.base_url)
-        return None
-
-    def _connected(self) -> Endpoint:
-        s = self.settings
-        access = Access(
-            s.base_url, s.model, _key(s.key_variable, f"stages.{self.name}.settings.key_variable"), s.max_tokens,
-            s.temperature, s.answer_format, s.timeout_s, s.clip_timeout_s, s.max_requests_clip, s.request,
-        )  # fmt: skip
-        encode = partial(encode_jpeg, quality=s.jpeg_quality)
-        return Endpoint(access, encode, partial(self.count, "requests", 1, s.max_requests), self.count)
 
 
 def caption_of(answer: Answer) -> str | None:
@@ -202,16 +177,3 @@ def _intent_of(settings: CaptionSettings, where: str) -> str:
         problem = f"{where}intent is 'model', but an endpoint gives no hidden states"
         raise ConfigError(problem, "take 'look' or 'none', or run the model here: leave base_url out")
     return ("look" if settings.base_url else "model") if settings.intent == "auto" else settings.intent
-
-
-def _key(variable: str, setting: str) -> str | None:
-    """The key from the environment: it is in no setting, and never stored."""
-    if not variable:
-        return None
-    found = os.environ.get(variable, "").strip()
-    if not found or not found.isascii() or not found.isprintable():
-        what = "holds what is no key" if found else "is not set, or empty"
-        raise ConfigError(
-            f"{setting}: the environment variable {variable} {what}", "set it on every node, then run again"
-        )
-    return found

@@ -12,7 +12,7 @@ from handloom.errors import ConfigError
 from handloom.models.embeddings.learned.pixels import Patches, Preprocessing, Square, read_preprocessing
 from handloom.models.hub.colours import CLIP_COLOURS, HALF, IMAGENET
 from handloom.models.hub.licences import licence_of_folder
-from handloom.models.hub.pretrained import PretrainedFiles, find_pretrained, unavailable
+from handloom.models.hub.pretrained import PretrainedFiles, find_with_config
 from handloom.schemas.towers import TowerSettings
 from handloom.schemas.version_policy import counted
 
@@ -89,13 +89,7 @@ def plan_tower(settings: TowerSettings, where: str = "") -> TowerPlan:
         ConfigError: the model is not available or of a kind that is not supported, or the settings do not fit it.
     """
     name = f"{where}model"
-    files = find_pretrained(name, settings.model, settings.revision)
-    from transformers import AutoConfig  # it is installed, or the line above has said so
-
-    try:
-        config = AutoConfig.from_pretrained(files.folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise unavailable(name, settings.model, str(error)) from error
+    files, config = find_with_config(name, settings.model, settings.revision)
     kind = KINDS.get(config.model_type)
     if kind is None:
         problem = f"{name}: {settings.model!r} is of the type {config.model_type}, expected one of {', '.join(KINDS)}"
