@@ -5,7 +5,7 @@ from test_draw_show import black, images, make_row
 
 from handloom.draw.overlay import draw_overlay
 from handloom.draw.segments.strip import CONTACT_COLOR, PHASE_COLORS, draw_segments, segment_legend
-from handloom.draw.segments.things import THING_COLORS
+from handloom.draw.segments.things import THING_COLORS, moved_things
 from handloom.draw.sheet import draw_legend, write_contact_sheet
 
 
@@ -56,6 +56,32 @@ def test_points_of_a_thing_are_marked_while_a_hand_moves_it():
         assert (image[240, 320] == THING_COLORS[0]).all() == marked
     row["track_visible"][:] = False
     assert not (draw_overlay(black(640, 480), row, 15) == THING_COLORS[0]).all(-1).any()
+
+
+def path_along(axis: int, start_m: float, step_m: float, num: int):
+    poses = np.tile(np.eye(4), (num, 1, 1))
+    poses[:, axis, 3] = start_m + step_m * np.arange(num)
+    return poses
+
+
+def test_a_thing_rests_before_between_and_after_its_segments():
+    row = make_row(30)
+    box = {"object_box_m": [-0.1] * 3 + [0.1] * 3}
+    first, second = path_along(0, 0.0, 0.01, 5), path_along(0, 0.04, 0.01, 4)
+    second[-1] = np.nan
+    onto = path_along(1, 0.3, 0.0, 3)
+    row["segments"] = [
+        segment(5, 10, "right", "manipulation", slave="object_1", trajectory=first.reshape(-1, 16), **box),
+        segment(12, 15, "left", "manipulation", slave="object_2", master="object_1", trajectory=onto, **box),
+        segment(20, 24, "right", "manipulation", slave="object_1", trajectory=second.reshape(-1, 16), **box),
+        segment(25, 28, "right", "manipulation", slave="object_3", trajectory=[], object_box_m=None),
+    ]
+    one, other = moved_things(row)
+    assert (one.name, other.name) == ("object_1", "object_2")
+    np.testing.assert_allclose(one.poses[:20, 0, 3], [*[0.0] * 5, *first[:, 0, 3], *[0.04] * 10])
+    assert np.isnan(one.poses[23:]).all(), "it was lost from sight in the hand"
+    np.testing.assert_allclose(other.poses[:, :2, 3], np.tile([0.04, 0.3], (30, 1)))
+    assert moved_things(make_row(3)) == []
 
 
 def test_the_legend_names_what_the_strip_shows(tmp_path):

@@ -115,6 +115,12 @@ def test_a_recording_holds_what_the_row_knows(tmp_path):
     row |= {"clip_id": "t:v:0-1000", "width": 64, "height": 48, "frame_s": 2 + np.arange(5) / 15, "world_unit_m": 1.0}
     row |= {"camera_matrix": np.array([[60, 0, 31.5], [0, 60, 23.5], [0, 0, 1]]), "hand_keypoints_px": hands_px}
     row |= {"track_points_px": np.full((5, 3, 2), 10.0, np.float32), "track_visible": np.ones((5, 3), bool)}
+    path = np.tile(np.eye(4), (3, 1, 1))
+    path[:, 0, 3] = [0.1, 0.2, np.nan]
+    row["segments"] = [{
+        "start_frame": 1, "end_frame": 4, "master": "scene", "slave": "object_1", "object_tracks": [0, 2],
+        "object_box_m": [0.0, 0.0, 0.0, 0.2, 0.4, 0.6], "trajectory": path.reshape(3, 16).tolist(),
+    }]  # fmt: skip
     frames = [(float(s), np.full((48, 64, 3), 90, np.uint8)) for s in row["frame_s"]]
     write_show(frames, row, tmp_path / "clip.rrd")
     found = rerun.dataframe.load_recording(tmp_path / "clip.rrd")
@@ -125,6 +131,12 @@ def test_a_recording_holds_what_the_row_knows(tmp_path):
     assert np.array_equal(stored, row["hand_keypoints_world_m"][:, 1])
     assert not any(name.startswith("/world/hands/left/keypoints") for name in table.column_names)
     assert not any(name.startswith("/lens") for name in table.column_names)
+    of_thing = {name.rpartition(":")[2]: table[name].to_pylist() for name in table.column_names if "object_1" in name}
+    np.testing.assert_allclose(of_thing["Translation3D"][1:3], [[[0.1, 0, 0]], [[0.2, 0, 0]]], atol=1e-6)
+    np.testing.assert_allclose(of_thing["HalfSize3D"][2], [[0.1, 0.2, 0.3]], atol=1e-6)
+    assert not of_thing["HalfSize3D"][3], "its pose is unknown"
+    marked = table["/world/camera/image/things:Position2D"].to_pylist()
+    assert [len(points or ()) for points in marked] == [0, 2, 2, 2, 0]
     row |= {"camera_distortion": np.array([0.1, 0, 0, 0]), "camera_model": "fisheye"}
     write_show(frames, row, tmp_path / "bent.rrd")
     bent = rerun.dataframe.load_recording(tmp_path / "bent.rrd").schema().component_columns()

@@ -1,4 +1,4 @@
-"""A clip as a Rerun recording (.rrd): images, camera, hands and tracks in 3D over time.
+"""A clip as a Rerun recording (.rrd): images, camera, hands, tracks and moved things in 3D over time.
 
 `rerun FILE.rrd` opens it (the package `rerun-sdk`).
 """
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from handloom.draw.frames import Frames, match_frames, other_video
 from handloom.draw.overlay import HAND_COLORS, SKELETON, track_colors
+from handloom.draw.segments.things import MovedThing, color_of, marked_tracks, moved_things
 from handloom.errors import ConfigError, with_extra
 from handloom.geometry.tracks.stored_grids import window_tracks
 from handloom.io.atomic import atomic_file
@@ -45,12 +46,14 @@ def write_recording(frames: Frames, row: dict[str, Any], path: str | Path) -> No
         if row.get("camera_distortion") is not None:
             # Rerun has pinhole cameras only: without this note its image and its hands seem to contradict each other.
             recording.log("lens", rerun.TextDocument(_lens_note(row)), static=True)
+        things = moved_things(row) if _has_world(row) else []
         num_drawn = 0
         for index, image in match_frames(frames, row):
             recording.set_time("frame_s", duration=float(row["frame_s"][index]))
             _log_camera(rerun, recording, row, index, image, scale)
             _log_hands(rerun, recording, row, index)
             _log_tracks(rerun, recording, row, index)
+            _log_things(rerun, recording, things, index)
             num_drawn += 1
         recording.flush()
         recording.disconnect()
@@ -97,6 +100,16 @@ def _log_camera(rerun, recording, row: dict[str, Any], index: int, image: NDArra
         colors = track_colors(points[0], row["width"], row["height"])[shown]
         places = (seen[shown] + 0.5) * shrink
         recording.log("world/camera/image/tracks", rerun.Points2D(places, colors=colors, radii=1.5))
+        _log_marked(rerun, recording, row, index, shrink)
+
+
+def _log_marked(rerun, recording, row: dict[str, Any], index: int, shrink: NDArray[np.float64]) -> None:
+    """The points of the things that hands come to or move."""
+    marked = list(marked_tracks(row, index))
+    places = [(row["track_points_px"][index, tracks] + 0.5) * shrink for _, tracks in marked]
+    colors = [color for color, tracks in marked for _ in tracks]
+    at = np.concatenate([np.empty((0, 2)), *places])
+    recording.log("world/camera/image/things", rerun.Points2D(at, colors=colors, radii=3.0))
 
 
 def _log_hands(rerun, recording, row: dict[str, Any], index: int) -> None:
@@ -122,3 +135,17 @@ def _log_tracks(rerun, recording, row: dict[str, Any], index: int) -> None:
     shown = np.isfinite(points).all(axis=-1)
     colors = track_colors(row["track_points_px"][0], row["width"], row["height"])[shown]
     recording.log("world/tracks", rerun.Points3D(points[shown], colors=colors, radii=0.003))
+
+
+def _log_things(rerun, recording, things: list[MovedThing], index: int) -> None:
+    """The box and the axes of every thing whose pose is known in a frame."""
+    for thing in things:
+        entity, pose = f"world/things/{thing.name}", thing.poses[index]
+        if not np.isfinite(pose).all():
+            recording.log(entity, rerun.Clear(recursive=True))
+            continue
+        recording.log(entity, rerun.Transform3D(translation=pose[:3, 3], mat3x3=pose[:3, :3]))
+        low, high = thing.box_m[:3], thing.box_m[3:]
+        box = rerun.Boxes3D(centers=[(low + high) / 2], sizes=[high - low], colors=[color_of(thing.name)])
+        recording.log(f"{entity}/box", box)
+        recording.log(f"{entity}/axes", rerun.Arrows3D(vectors=0.05 * np.eye(3), colors=255 * np.eye(3, dtype=int)))
