@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[1]
 def test_a_folder_of_the_same_name_is_not_taken_for_the_package(tmp_path):
     (tmp_path / "handloom" / "docs").mkdir(parents=True)
     command = [sys.executable, "-c", "import handloom; print(handloom.__file__, handloom.open)"]
-    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert told.stdout.startswith(handloom.__file__), told.stderr
 
 

@@ -209,7 +209,7 @@ def later():
 
 
 def run_python(code: str) -> str:
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -273,7 +273,7 @@ for name in sys.argv[1:]:
 """
     names = [".".join(path.relative_to(REPOSITORY).with_suffix("").parts) for path in MODULES]
     names = [name.removesuffix(".__init__") for name in names]
-    result = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, timeout=100)
+    result = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
 
 
@@ -466,7 +466,7 @@ def test_every_command_and_flag_has_help():
 
 
 def tracked_files() -> list[Path]:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, timeout=20)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
     if listed.returncode:
         pytest.skip("not a git checkout")
     return [REPOSITORY / name for name in listed.stdout.split("\0") if name]

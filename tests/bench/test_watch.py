@@ -108,16 +108,15 @@ def ctrl_c() -> Iterator[None]:
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_a_pool_that_is_given_up_ends_at_once():
-    before, began = set(active_children()), time.monotonic()
+    before = set(active_children())
 
     def give_up() -> None:
         with process_pool(1) as pool:
             assert pool.submit(len, "abc").result() == 3
-            jobs = [pool.submit(time.sleep, 200) for _ in range(3)]
+            jobs = [pool.submit(time.sleep, 100_000) for _ in range(3)]
             os.kill(os.getpid(), signal.SIGINT)
             jobs[0].result()
 
     with pytest.raises(KeyboardInterrupt):
         give_up()
-    assert time.monotonic() - began < 100
     assert set(active_children()) <= before

@@ -148,7 +148,7 @@ def stages() -> dict[str, list[tuple[str, str]]]:
 def check_with(package: str, tool: str, *arguments: object) -> None:
     """Run a tool that a package brings. Raises AssertionError with what it finds."""
     program = next(file.locate() for file in files(package) if file.stem == tool and file.parent.name == "bin")
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=50)
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.extraction import new_database, row_digests
+from support.process import state
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "slurm.sh"
 SRUN = '#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\necho $$ "$@" >> "$STEPS"\nexec "$@"\n'
@@ -45,7 +46,7 @@ def allocation(tmp_path: Path) -> Iterator[dict[str, str]]:
     for pid in rays:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-    _until(lambda: not any(map(_lives, rays)), 60)
+    _until(lambda: not any(map(_lives, rays)), 240)
     shutil.rmtree(f"/tmp/ray-{job}", ignore_errors=True)
 
 
@@ -79,7 +80,9 @@ def venv(folder: Path, ray: str) -> str:
 def test_what_is_missing_is_said_before_anything_starts(allocation, arguments, told):
     if arguments:
         del allocation["HANDLOOM_DB"]
-    done = subprocess.run(["/bin/bash", SCRIPT, *arguments], env=allocation, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        ["/bin/bash", SCRIPT, *arguments], env=allocation, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode != 0
     assert told in done.stderr
     assert Path(allocation["STEPS"]).read_text() == ""
@@ -90,17 +93,17 @@ def test_the_signal_reaches_handloom_and_another_turn_is_asked_for(allocation, t
     env, told = allocation | {"HANDLOOM_VENV": venv(tmp_path, RAY)}, tmp_path / "steps.handloom"
     command = ["/bin/bash", SCRIPT, "run"]
     first = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    _until(lambda: told.exists() or first.poll() is not None, 60)
-    time.sleep(0.3)  # until the script, which has just started it, knows its process id
+    _until(lambda: told.exists() or first.poll() is not None, 240)
+    _until(lambda: state(first.pid) in "SZ", 240)  # the script, which has just started it, waits for it
     first.terminate()
-    assert first.wait(60) == 0
+    assert first.wait(240) == 0
     assert first.stdout.readline() == f"requeued {env['SLURM_JOB_ID']}\n"
     first.stdout.close()
     assert told.read_text().splitlines()[1:] == ["stopped"]
     for turn, (ends_with, code) in enumerate(((0, 0), (3, 0), (1, 1)), start=1):  # 3: some clips are rejected
         again = env | {"SLURM_RESTART_COUNT": str(turn), "ENDS_WITH": str(ends_with)}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # no pipe: Ray's stand-in would hold it
-        assert subprocess.run(command, env=again, timeout=60, **quiet).returncode == code
+        assert subprocess.run(command, env=again, timeout=240, **quiet).returncode == code
     calls = [line.split() for line in told.read_text().splitlines() if line != "stopped"]
     assert [call[:4] for call in calls] == [["run", "--db", env["HANDLOOM_DB"], "--ray-address"]] * 4
     assert len({call[4] for call in calls}) == 4  # each turn has ports of its own
@@ -111,7 +114,7 @@ def test_ray_starts_with_the_options_of_the_script(allocation, tmp_path):
     real = f'#!/bin/bash\nexec {sys.executable} -c "from ray.scripts.scripts import main; main()" "$@"\n'
     env = allocation | {"HANDLOOM_VENV": venv(tmp_path, real), "ENDS_WITH": "0"}
     with (tmp_path / "log").open("w") as log:  # no pipe: Ray would hold it
-        done = subprocess.run(["/bin/bash", SCRIPT, "run"], env=env, stdout=log, stderr=subprocess.STDOUT, timeout=100)
+        done = subprocess.run(["/bin/bash", SCRIPT, "run"], env=env, stdout=log, stderr=subprocess.STDOUT, timeout=240)
     assert done.returncode == 0, (tmp_path / "log").read_text()
     assert (tmp_path / "steps.handloom").read_text().startswith(f"run --db {env['HANDLOOM_DB']} --ray-address ")
 
@@ -128,9 +131,9 @@ def test_a_job_that_runs_out_of_time_is_queued_again_and_finishes(allocation, tm
         first = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
         _until(lambda: db.count("clips") or first.poll() is not None, 120)
         first.terminate()
-        assert first.wait(60) == 0, (tmp_path / "log").read_text()
+        assert first.wait(240) == 0, (tmp_path / "log").read_text()
         again = env | {"SLURM_RESTART_COUNT": "1"}
         assert f"requeued {env['SLURM_JOB_ID']}" in (tmp_path / "log").read_text()
-        second = subprocess.run(command, env=again, stdout=log, stderr=subprocess.STDOUT, timeout=120)
+        second = subprocess.run(command, env=again, stdout=log, stderr=subprocess.STDOUT, timeout=240)
     assert second.returncode == 0, (tmp_path / "log").read_text()
     assert row_digests(db) == expected

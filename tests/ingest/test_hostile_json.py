@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
-import time
 from pathlib import Path
 
 import pytest
@@ -59,19 +58,18 @@ def test_a_hostile_camera_file_is_one_message(tmp_path, name):
 
 
 def test_too_much_is_refused_before_it_is_parsed(tmp_path):
-    """78 MiB of poses took 23 s and 805 MiB; short lists take twenty times their text."""
+    """78 MiB of poses took 805 MiB; short lists take twenty times their text."""
     large = tmp_path / "large.camera.json"
     with large.open("wb") as file:
         file.truncate(10 << 30)  # a file with a hole: no disk
     dense = tmp_path / "dense.camera.json"
     dense.write_bytes(b'{"camera_matrix":[' + b"[]," * 4_000_000 + b"0]}")
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ConfigError, match="larger than 48 MiB"):
         read_camera_file(str(large))
     with pytest.raises(ConfigError, match="holds 8000002 values, expected at most 4000000"):
         read_camera_file(str(dense))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 250 << 10  # kB
-    assert time.process_time() - began < 5
     with pytest.raises(ConfigError, match="larger than 16 MiB"):
         read_json(str(large), "LeRobot dataset description", None, DESCRIPTION)
 

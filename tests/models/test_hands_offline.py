@@ -252,5 +252,5 @@ from handloom.schemas.settings import HandsConfig
 networks, graph = LiteRtHandNetworks(0), MediaPipeHands(HandsConfig())
 print(networks.hands(np.zeros((1, 224, 224, 3), np.uint8))[0].shape)
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert (result.stdout, result.stderr) == ("(1, 63)\n", "")

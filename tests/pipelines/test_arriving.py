@@ -31,30 +31,30 @@ def test_results_and_errors_come_as_they_are():
 
 
 def test_what_is_on_its_way_can_still_be_had():
-    go, release = threading.Event(), threading.Event()
+    go, release, ended = threading.Event(), threading.Event(), threading.Event()
 
     def slowly():
         yield 1
-        go.wait(20)
+        go.wait()
         time.sleep(0.1)
         yield 2
-        release.wait(20)
+        release.wait()
+        ended.set()
 
     with ResultStream(slowly(), release.set, lambda: 0.0) as arrivals:
         assert next(iter(arrivals)) == 1
         go.set()
-        began = time.monotonic()
-        assert next(arrivals.drain(5.0, 10.0)) == 2
-        assert list(arrivals.drain(0.2, 10.0)) == []
-        assert time.monotonic() - began < 9  # `drain` gives up after ten
+        assert next(arrivals.drain(1e6, 1e6)) == 2
+        assert list(arrivals.drain(0.2, 1e6)) == []
+        assert not ended.is_set()  # after 0.2 s without a result, not at the end
 
 
 def test_the_wait_ends_when_nobody_works_and_only_then():
-    release = threading.Event()
+    release, others = threading.Event(), set(threading.enumerate())
 
     def never():
         yield 1
-        release.wait(20)
+        release.wait()
 
     idle_s = iter([0.0, 0.0, 1e9])  # two looks at a worker that is busy, then silence
     with ResultStream(never(), release.set, lambda: next(idle_s), stall_s=0.3) as arrivals:
@@ -67,4 +67,4 @@ def test_the_wait_ends_when_nobody_works_and_only_then():
         assert time.monotonic() - began >= 1.5  # three looks
     assert next(idle_s, None) is None
     assert release.is_set()
-    assert not [thread for thread in threading.enumerate() if thread.name == "results"]
+    assert not [thread for thread in {*threading.enumerate()} - others if thread.name == "results"]

@@ -81,7 +81,7 @@ with joined(None, num_cpus=1):
     env = {**os.environ, "TMPDIR": str(scratch), "PYTHONSAFEPATH": "1"}
     env.pop("RAY_TMPDIR", None)
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert str(tmp_path) not in done.stdout
 

@@ -46,7 +46,7 @@ def test_killed_in_between_leaves_whole_episodes_and_goes_on(tmp_path, images):
     expected = contents(whole)
     code = SLOWLY.replace("commit_episodes=1", f"commit_episodes=1, videos={videos!r}")
     process = subprocess.Popen([sys.executable, "-c", code, db.uri, str(root)], stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while db.count("robot_episodes") < 3 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

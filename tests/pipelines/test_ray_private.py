@@ -63,7 +63,7 @@ def test_what_each_node_has_free_is_told(ray_address):
     head = "node:__internal_head__"
     holder = ray.remote(num_cpus=0.1, resources={head: 0.5})(Holder).remote()
     ray.get(holder.wait.remote())
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while (free := ray_private.free_by_node().popitem()[1])[head] != 0.5 or free.get("CPU", 0) > 1.95:
         assert time.monotonic() < until, f"what an actor holds is still called free: {free}"
         time.sleep(0.1)
@@ -79,7 +79,7 @@ def test_a_ray_of_our_own_keeps_apart(tmp_path):
     none is there to watch."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
-        [sys.executable, "-c", ALONE], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", ALONE], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
@@ -111,7 +111,7 @@ def test_the_actors_of_a_dataset_are_stopped(ray_address, tmp_path):
     (pid,) = [int(path.name) for path in tmp_path.iterdir()]
     assert alive(pid)
     ray_private.stop_dataset(data, 30.0)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 240
     while alive(pid):
         assert time.monotonic() < until, "the pool's actor lives on"
         time.sleep(0.1)

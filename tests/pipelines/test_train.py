@@ -146,7 +146,7 @@ def test_a_cluster_without_room_says_who_holds_it(db, tmp_path, ray_address):
     hog = ray.remote(num_cpus=2)(Hog).remote()
     try:
         ray.get(hog.wait.remote())
-        until = time.monotonic() + 30
+        until = time.monotonic() + 240
         while any(node.get("CPU") for node in free_by_node().values()) and time.monotonic() < until:
             time.sleep(0.1)  # Ray's numbers are late
         with pytest.raises(ConfigError, match=r" did not become free within 1 s: of 2 CPUs 0 CPUs are free; held by"):
@@ -235,7 +235,7 @@ def test_a_driver_that_dies_or_is_stopped_goes_on(db, tmp_path):
     assert curve(lines_of(out / "asked")) == curve(whole.history)
 
 
-def wait_until_gone(pids: set[int], limit_s: float = 60) -> None:
+def wait_until_gone(pids: set[int], limit_s: float = 240) -> None:
     until = time.monotonic() + limit_s
     while left := {pid for pid in pids if alive(pid) and not is_agent(pid)}:
         assert time.monotonic() < until, f"still there: {left}"

@@ -175,11 +175,11 @@ def test_a_run_sends_no_more_requests_than_it_may_and_a_batch_asks_at_once():
     together = threading.Barrier(3)
 
     def answer(number, body):
-        together.wait(10)
+        together.wait(100)
         return said(f"{number}")
 
     with fake_endpoint(answer) as server:
-        found, counted = outcome(server.base_url, clips=5, max_requests=3, timeout_s=15.0)
+        found, counted = outcome(server.base_url, clips=5, max_requests=3, timeout_s=150.0)
     errors = [one for one in found if isinstance(one, ClipError)]
     assert [error.reason for error in errors] == ["request_limit"] * 2
     assert sorted(cells(one)["caption"] for one in found if not isinstance(one, ClipError)) == ["0", "1", "2"]

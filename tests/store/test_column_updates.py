@@ -463,7 +463,7 @@ def test_killed_processes_and_appended_rows_beside_them(tmp_path):
             if wait_s is not None:
                 time.sleep(wait_s)
                 writer.kill()
-            assert writer.wait(60) in (0, -signal.SIGKILL)
+            assert writer.wait(240) in (0, -signal.SIGKILL)
     check(db, range(16), all_of(range(16)))
     remove_leftovers(db)
     assert staged_files(db) == []

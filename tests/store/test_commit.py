@@ -283,7 +283,7 @@ def run_writers(uri, stops):
         with writer:
             if writer.stdout.readline() == "ready\n":
                 writer.send_signal(signal.SIGKILL)
-            writer.wait(100)
+            writer.wait(240)
     return [writer.returncode for writer in writers]
 
 

@@ -131,7 +131,7 @@ def test_two_writers_at_once_leave_every_episode_once(db):
     path = __file__.rsplit("/", 2)[0]
     code = f"import sys; sys.path.insert(0, {path!r})\n{WRITER}"
     writers = [subprocess.Popen([sys.executable, "-c", code, db.uri]) for _ in range(2)]
-    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    assert [writer.wait(timeout=240) for writer in writers] == [0, 0]
     write_episodes(db, [rows(*(make_episode(i) for i in range(8)))])
     ids = read_episodes(db, ["episode_id"]).column("episode_id").to_pylist()
     assert sorted(ids) == [f"arm:{i}" for i in range(8)]

@@ -188,7 +188,7 @@ def test_runs_of_older_versions_hold_nothing(db):
 def test_heartbeats_and_ends_are_written(db):
     with begun(db, beat_s=0.05) as lease:
         first = list_runs(db)[0].heartbeat_at
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while list_runs(db)[0].heartbeat_at == first and time.monotonic() < until:
             time.sleep(0.05)
         assert list_runs(db)[0].heartbeat_at > first

@@ -41,7 +41,7 @@ def measured_in_chromium(page: str, measure: str, widths: list[int], tmp_path: P
     wrapper.write_text(f"<!doctype html><meta charset='utf-8'>{frames}{SCRIPT % measure}")
     theme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
     command = [chromium, *FLAGS, theme, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", wrapper.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     text = done.stdout.partition('<pre id="measured">')[2].partition("</pre>")[0]
     assert text, f"the page was not measured: {done.stderr[-2000:]}"
     return json.loads(html.unescape(text))

@@ -58,10 +58,15 @@ def is_agent(pid: int) -> bool:
         return False
 
 
-def alive(pid: int) -> bool:
-    """False once it has gone; a zombie has."""
+def state(pid: int) -> str:
+    """The letter of the kernel: R runs or waits for a processor, S sleeps until something happens, X has gone."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+            return stat.read().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return "X"
+
+
+def alive(pid: int) -> bool:
+    """False once it has gone; a zombie has."""
+    return state(pid) not in "ZX"

@@ -23,7 +23,7 @@ from support.process import descendants
 
 RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 START = [*RAY, "start", "--block", "--disable-usage-stats"]
-UP_S, DOWN_S = 120.0, 30.0
+UP_S, DOWN_S = 240.0, 240.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Cluster:
         """Make the folder empty on a node with its own mounts, as when its file system goes."""
         mount = ["mount", "-t", "tmpfs", "none", str(folder)]
         command = ["nsenter", "--mount", "--target", str(self._nodes[number].pid), *mount]
-        subprocess.run(command, check=True, capture_output=True, timeout=20)
+        subprocess.run(command, check=True, capture_output=True, timeout=240)
 
     def kill(self, number: int, with_signal: int = signal.SIGKILL) -> None:
         """Kill the node's raylet and its workers at once, as when a node loses power."""
@@ -128,7 +128,7 @@ def mounts_allowed() -> bool:
     """Whether this user may give a process mounts and a host name of its own."""
     command = ["unshare", "--mount", "--uts", "--propagation", "private", "true"]
     try:
-        return subprocess.run(command, capture_output=True, timeout=20).returncode == 0
+        return subprocess.run(command, capture_output=True, timeout=240).returncode == 0
     except FileNotFoundError:
         return False
 

@@ -31,5 +31,5 @@ def s3_server() -> Iterator[dict[str, str]]:
 
 def send(url: str, method: str = "PUT", body: bytes = b"") -> None:
     headers = {"Content-Type": "application/octet-stream"}  # the server would parse urllib's default as a form
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=60):
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=240):
         pass

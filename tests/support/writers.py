@@ -99,7 +99,7 @@ def writers(num: int) -> Iterator[Callable[..., list[list[str]]]]:
     finally:
         for process in processes:
             process.stdin.close()
-            process.wait(30)
+            process.wait(240)
             process.stdout.close()
 
 

