@@ -4,6 +4,7 @@ import json
 
 import cv2
 import pytest
+from support.fake_endpoint import Reply, fake_endpoint, said
 from support.skill_segments import PLACE, POUR, cell, taking
 from support.skill_tables import segment_table
 from typer.testing import CliRunner
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from handloom.api import Database
 from handloom.cli import app
 from handloom.errors import ConfigError, StoreError
+from handloom.pipelines.remove import remove
 from handloom.pipelines.skills.skill import adapt_skill, learn_skill, match_skills
 from handloom.store.skills.bank import read_skill, read_skills
 
@@ -118,3 +120,109 @@ def test_wrong_questions_say_what_is_wrong(filled, tmp_path):
         match_skills(empty, text="pour")
     with pytest.raises(StoreError, match="processed yet"):
         learn_skill(empty, "a", ["x"])
+
+
+def answers(num: int, body: dict) -> Reply:
+    """What is asked for, as a model would say it: by the schema of the question."""
+    asked = body["response_format"]["json_schema"]["schema"]["properties"]
+    for name, value in {
+        "constraint": {"constraint": f"held by its side, {num}"},
+        "num_regions": {"num_regions": 1, "reason": "alike"},
+        "succeeds": {"succeeds": False, "move_cm": [1, 0, 0], "reason": "too near"},
+    }.items():
+        if name in asked:
+            return said(json.dumps(value))
+    raise AssertionError(asked)
+
+
+def reads(endpoint, *more: str) -> tuple[str, ...]:
+    return ("--set", "model=m", "--set", f"base_url={endpoint.base_url}", *(f"--set={one}" for one in more))
+
+
+def test_a_model_behind_an_endpoint_reads(filled):
+    """Its words, its groups and its moves; how much was asked is said, and the key is sent but not kept."""
+    db, ids = filled
+    with fake_endpoint(lambda num, body: Reply(status=429) if num == 1 else answers(num, body)) as endpoint:
+        clips = [f"--clips={one}" for one in ids[:3]]
+        done = run("learn", "--db", db.uri, "--name", "read", *clips, *reads(endpoint), "--json")
+        assert done.exit_code == 0, done.output
+        told = json.loads(done.stdout)
+        assert told["skills"][0]["reader"] == read_skill(db, "read")["reader"] == "m (vlmimic/skill-1)"
+        texts = [one["text"] for one in told["skills"][0]["constraints"]]
+        assert texts == ["held by its side, 0", "held by its side, 3", "held by its side, 4"]
+        (cost,) = [note for note in told["notes"] if "was asked" in note]
+        assert "requests 5, failed requests 1, prompt tokens 400" in cost
+        parts = endpoint.requests[0][1]["messages"][0]["content"]
+        assert sum(part["type"] == "image_url" for part in parts) == 1, "rows without stored frames: the picture alone"
+        adapted = run("adapt", "read", "--db", db.uri, "--clip", ids[5], *reads(endpoint), "--json")
+        changes = json.loads(adapted.stdout)["changes"]
+        assert [(one["round"], one["moved_m"], one["reason"]) for one in changes] == [
+            (number, [0.01, 0.0, 0.0], "too near") for number in (1, 2, 3, 4)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "more", "told"),
+    [
+        (lambda num, body: said("as you like"), ["tries=2"], "2 answers were not what was asked"),
+        (lambda num, body: said('{"constraint": ""}'), ["tries=1"], "1 answers were not what was asked"),
+        (lambda num, body: Reply(status=500), ["max_requests_clip=1"], "failed (500)"),
+        (lambda num, body: Reply(status=401, body=b"who?"), [], "refuses the request (401)"),
+        (answers, ["max_requests=2"], "the run has sent max_requests requests"),
+    ],
+    ids=["nonsense", "empty", "fails", "refuses", "costs too much"],
+)
+def test_nothing_is_kept_of_a_skill_that_the_model_did_not_read(filled, cli, answer, more, told):
+    db, ids = filled
+    with fake_endpoint(answer) as endpoint:
+        options = (f"--clips={ids[0]}", *reads(endpoint, *more))
+        code, _, err = cli("skill", "learn", "--db", db.uri, "--name", "unread", *options)
+    assert code == 1
+    assert told in err
+    assert "nothing was written" in err
+    assert "unread" not in [one["name"] for one in read_skills(db)]
+
+
+def test_wrong_settings_of_a_model_are_named(filled, cli):
+    db, ids = filled
+    learn = ("skill", "learn", "--db", db.uri, "--name", "unread", f"--clips={ids[0]}")
+    for given, told in (
+        (["--set", "base=http://x"], "did you mean"),
+        (["--set", "model=m", "--set", "base_url=nowhere"], "base_url is 'nowhere'"),
+        (["--set", "base_url=http://localhost:1/v1"], "model"),
+        (["--set", "model=m", "--set", "base_url=http://localhost:1/v1", "--set", "key_variable=NO_KEY"], "NO_KEY"),
+    ):
+        code, _, err = cli(*learn, *given)
+        assert code == 2, err
+        assert told in err
+
+
+@pytest.mark.slow  # tests/stages/test_captions.py asks the same model through the same door
+def test_a_model_of_this_machine_reads(filled, cli, tmp_path):
+    """A tiny random one: it is shown what the other is shown, and what it says is no answer."""
+    pytest.importorskip("transformers")
+    from support.tiny_vlm import save_vlm
+
+    save_vlm(tmp_path / "vlm")
+    db, ids = filled
+    tiny = ("--set", f"model={tmp_path / 'vlm'}", "--set", "tries=2", "--set", "max_tokens=8")
+    code, _, err = cli("skill", "learn", "--db", db.uri, "--name", "unread", f"--clips={ids[0]}", *tiny)
+    assert code == 1, err
+    assert "2 answers were not what was asked" in err
+
+
+def test_clips_that_are_removed_are_named_and_the_skill_stays(tmp_path, cli):
+    db, ids = segment_table(tmp_path / "db", {f"put the cup aside/{seed}": taking(seed, PLACE) for seed in range(3)})
+    learn_skill(db, "aside", ids[:2])
+    assert remove(db, clips=[ids[2]]).skills == ()
+    removed = CliRunner().invoke(app, ["remove", "--db", db.uri, "--clip", ids[0]])
+    assert "1 skill was learned from some of these clips and it keeps what was learned: aside" in removed.stderr
+    listed = run("list", "--db", db.uri)
+    assert "aside  2 clips, 1 without a row  put" in listed.stdout
+    shown = run("show", "aside", "--db", db.uri)
+    assert f"1 of the 2 clips that taught it have no row any more ({ids[0]})" in shown.stderr
+    assert match_skills(db, clip=ids[1])[0].verdict.accepted, "what was learned holds"
+    assert run("remove", "aside", "--db", db.uri).exit_code == 0
+    assert read_skills(db) == []
+    code, _, err = cli("skill", "remove", "aside", "--db", db.uri)
+    assert (code, "no skill 'aside'" in err) == (1, True)

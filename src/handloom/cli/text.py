@@ -135,6 +135,11 @@ def remove_notes(summary) -> Iterator[str]:
         yield f"kept: it is unknown whether {uri} exists"
     if len(summary.unknown_videos) > MAX_PROBLEMS:
         yield f"... and {len(summary.unknown_videos) - MAX_PROBLEMS} more such videos (--json lists all)"
+    if summary.skills:
+        were, their = ("skill was", "it keeps") if len(summary.skills) == 1 else ("skills were", "they keep")
+        named = ", ".join(summary.skills)
+        yield f"{len(summary.skills)} {were} learned from some of these clips and {their} what was learned: {named}"
+        yield "  `handloom skill remove NAME` drops one, `handloom skill learn --replace` learns it from other clips"
 
 
 def calibrate(summary, db: str) -> str:

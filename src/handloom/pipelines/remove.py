@@ -13,6 +13,7 @@ from handloom.store.clips.clip_list import read_clips
 from handloom.store.clips.removal import episodes_of, remove_clips, remove_rows
 from handloom.store.filters import forms_of, in_list
 from handloom.store.runs.lease import alone
+from handloom.store.skills.bank import taught_by
 
 TABLES = ("clip_list", "clips", "rejects")  # in which a filter's columns are looked for, in this order
 
@@ -22,7 +23,8 @@ class RemoveSummary:
     """What was removed, or with `dry_run` would be: `listed` clips, `rows`, `rejects` and robot `episodes`.
 
     clip_ids: sorted. num_clips: those left in the list. unknown_videos: URIs that could not be checked; with `missing`
-    their clips stay. kept_rows: clips that `missing` keeps because they have a row.
+    their clips stay. kept_rows: clips that `missing` keeps because they have a row. skills: names of those that some of
+    the clips have taught; they stay.
     """
 
     dry_run: bool
@@ -35,6 +37,7 @@ class RemoveSummary:
     unknown_videos: tuple[str, ...] = ()
     kept_rows: int = 0
     rows_only: bool = False
+    skills: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,16 +81,19 @@ def remove(
         passing, found_in = _passing(db, where)
         ids = passing if chosen is None else ids & passing
     rest = (chosen.unknown_videos, chosen.kept_rows) if chosen is not None else ((), 0)
+    skills = tuple(taught_by(db, ids))
     if dry_run:
         counts = [_count(db, name, ids) for name in TABLES]
         num_episodes = 0 if rows_only or missing else len(episodes_of(db, ids))
         listed = 0 if rows_only else counts[0]
         left = db.count("clip_list") - listed
-        return RemoveSummary(True, listed, *counts[1:], num_episodes, left, tuple(sorted(ids)), *rest, rows_only)
+        return RemoveSummary(
+            True, listed, *counts[1:], num_episodes, left, tuple(sorted(ids)), *rest, rows_only, skills
+        )
     with alone(db, "remove"):
         done = remove_rows(db, ids) if rows_only else remove_clips(db, ids, episodes=not missing, found_in=found_in)
     counts = (done.listed, done.rows, done.rejects, done.episodes)
-    return RemoveSummary(False, *counts, db.count("clip_list"), tuple(sorted(ids)), *rest, rows_only)
+    return RemoveSummary(False, *counts, db.count("clip_list"), tuple(sorted(ids)), *rest, rows_only, skills)
 
 
 def _check_choice(num_ways: int, where: str | None) -> None:

@@ -19,7 +19,7 @@ from handloom.skills.bounds import along, gap_m, half_size, palm
 from handloom.skills.execution import GRASPING, Execution
 from handloom.skills.match import Verdict, judge
 from handloom.skills.order import align
-from handloom.skills.reader import Reader, Seen
+from handloom.skills.reader import Advice, Compared, Reader, Sampled
 from handloom.skills.skill import Constraint, PathBounds, Region, Skill
 
 Floats = NDArray[np.float64]
@@ -31,12 +31,14 @@ STEP_M = 1e-3
 
 @dataclass(frozen=True)
 class Change:
-    """What one round changed of a step: metres along the thing's axes. gap_m: the middle distance before it."""
+    """What one round changed of a step: metres along the thing's axes. gap_m: the middle distance before it. reason:
+    the reader's; empty: none."""
 
     step: str
     round: int
     gap_m: float
     moved_m: tuple[float, float, float]
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,14 +106,15 @@ def _adapt_grasp(one: Constraint, box: Floats, reader: Reader) -> tuple[Constrai
     regions, changes = [], []
     for region in one.regions:
         moved = region
-        for number in range(1, ROUNDS + 1):
-            grasps = grasp_grid(moved)
-            gaps = gap_m(palm(grasps), box)
-            way = None if one.gap_m is None else reader.compare(one.gap_m, Seen(gaps, _outwards(palm(grasps), box)))
-            if way is None or float(np.linalg.norm(way)) < STEP_M:
-                break
-            changes.append(Change(one.step.words, number, float(np.median(gaps)), _rounded(way)))
-            moved = _moved(moved, way)
+        if one.gap_m is not None and one.box is not None:
+            learned = _grasps_beside(region, one.box)
+            for number in range(1, ROUNDS + 1):
+                now = _grasps_beside(moved, box)
+                advice = reader.compare(Compared(one.step, one.text, one.gap_m, learned, now))
+                if advice is None or float(np.linalg.norm(advice.move_m)) < STEP_M:
+                    break
+                changes.append(_change(one, number, now, advice))
+                moved = _moved(moved, advice.move_m)
         regions.append(moved)
     return replace(one, regions=tuple(regions), box=box), changes
 
@@ -127,18 +130,36 @@ def _adapt_path(
     usual = usual + half_size(one.box) * path.by_box + half_size(one.master_box) * path.by_master_box
     gap = float(gap_m(usual[None], one.master_box)[0]) - float(np.linalg.norm(half_size(one.box)))
     wanted = (gap - 0.01, gap + 0.01)
+    learned = _paths_beside(path, one.box, one.master_box)
     changes = []
     for number in range(1, ROUNDS + 1):
-        ends = path_samples(path, box, master_box)[:, -1, :3]
-        gaps = gap_m(ends, master_box) - np.linalg.norm(half_size(box))
-        way = reader.compare(wanted, Seen(gaps, _outwards(ends, master_box)))
-        if way is None or float(np.linalg.norm(way)) < STEP_M:
+        now = _paths_beside(path, box, master_box)
+        advice = reader.compare(Compared(one.step, one.text, wanted, learned, now))
+        if advice is None or float(np.linalg.norm(advice.move_m)) < STEP_M:
             break
-        changes.append(Change(one.step.words, number, float(np.median(gaps)), _rounded(way)))
+        changes.append(_change(one, number, now, advice))
         shift = np.zeros_like(path.low)
-        shift[:, :3] = along(len(shift)) * way
+        shift[:, :3] = along(len(shift)) * advice.move_m
         path = replace(path, low=path.low + shift, high=path.high + shift)
     return path, changes
+
+
+def _grasps_beside(region: Region, box: Floats) -> Sampled:
+    grasps = grasp_grid(region)
+    palms = palm(grasps)
+    return Sampled(np.stack([grasps[:, :3, 3], palms], axis=1), gap_m(palms, box), _outwards(palms, box), box)
+
+
+def _paths_beside(path: PathBounds, box: Floats | None, master_box: Floats) -> Sampled:
+    """Paths of the middle of a thing beside its master; distances are those of the thing's surface, as if it were a
+    ball."""
+    paths = path_samples(path, box, master_box)[:, :, :3]
+    gaps = gap_m(paths[:, -1], master_box) - np.linalg.norm(half_size(box))
+    return Sampled(paths, gaps, _outwards(paths[:, -1], master_box), master_box)
+
+
+def _change(one: Constraint, number: int, now: Sampled, advice: Advice) -> Change:
+    return Change(one.step.words, number, float(np.median(now.gaps_m)), _rounded(advice.move_m), advice.reason)
 
 
 def grasp_grid(region: Region, side: int = GRID) -> Floats:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import squareform
 from scipy.spatial.transform import Rotation
 
 from handloom.skills.execution import Step
@@ -34,22 +38,35 @@ def bounds(values: Floats, margin: Floats | float) -> tuple[Floats, Floats]:
     return low - wide, high + wide
 
 
+def apart_se3(grasps: Floats) -> Floats:
+    """(n, n) how far grasps (n, 4, 4) are from each other: 1 is `NEAR_M` or `NEAR_RAD`, both shares are added."""
+    places, turns = grasps[:, :3, 3], Rotation.from_matrix(grasps[:, :3, :3])
+    far = np.linalg.norm(places[:, None] - places[None], axis=2) / NEAR_M
+    return far + np.stack([(turn.inv() * turns).magnitude() for turn in turns]) / NEAR_RAD
+
+
 def group_grasps(grasps: Floats) -> NDArray[np.int64]:
     """(n) number of the region of each grasp (n, 4, 4): neighbours of neighbours belong together, as in DBSCAN with one
     neighbour, on SE(3)."""
-    places, turns = grasps[:, :3, 3], Rotation.from_matrix(grasps[:, :3, :3])
-    labels = np.full(len(grasps), -1)
-    for start in range(len(grasps)):
-        if labels[start] >= 0:
-            continue
-        number, waiting = int(labels.max()) + 1, [start]
-        while waiting:
-            at = waiting.pop()
-            labels[at] = number
-            far = np.linalg.norm(places - places[at], axis=1) / NEAR_M
-            far += (turns[at].inv() * turns).magnitude() / NEAR_RAD
-            waiting += [int(i) for i in np.flatnonzero((far < 1.0) & (labels < 0)) if i not in waiting]
-    return labels
+    if not len(grasps):
+        return np.empty(0, np.int64)
+    found = connected_components(apart_se3(grasps) < 1.0, directed=False)[1]
+    return _from_first(found)
+
+
+def in_groups(apart: Floats, num: int) -> NDArray[np.int64]:
+    """(n) numbers from 0 to `num` - 1: groups of which the two things that are farthest apart (n, n) are as near as can
+    be (complete linkage)."""
+    if len(apart) < 2:
+        return np.zeros(len(apart), np.int64)
+    tree = linkage(squareform(apart, checks=False), "complete")
+    return _from_first(fcluster(tree, num, "maxclust"))
+
+
+def _from_first(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """The same groups, numbered by their first members."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return first.argsort().argsort()[inverse].astype(np.int64)
 
 
 def regions_of(grasps: Floats, labels: NDArray[np.int64]) -> tuple[Region, ...]:

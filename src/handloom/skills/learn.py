@@ -11,9 +11,9 @@ import numpy as np
 
 from handloom.errors import ConfigError
 from handloom.skills.bounds import OF_FEW, PERCENTILES, bounds, gap_m, palm, path_bounds, regions_of
-from handloom.skills.execution import GRASPING, Execution, Step
+from handloom.skills.execution import GRASPING, Execution
 from handloom.skills.order import FEW, align, apart, middle_one, tasks_of
-from handloom.skills.reader import Reader
+from handloom.skills.reader import Reader, Shown
 from handloom.skills.skill import Constraint, Skill, without_geometry
 
 T = TypeVar("T")
@@ -93,13 +93,13 @@ def _shown(group: Sequence[Execution]) -> str:
 
 def _skill(name: str, task: str, group: Sequence[Execution], reader: Reader) -> Skill:
     middle = middle_one(group)
-    per_step: list[list[Step]] = [[] for _ in middle.steps]
+    per_step: list[list[Shown]] = [[] for _ in middle.steps]
     for one in group:
         for i, j in align(middle.steps, one.steps)[1]:
-            per_step[i].append(one.steps[j])
-    kept = [steps for steps in per_step if len(steps) > LEAST_SUPPORT * len(group) or len(group) == 1]
+            per_step[i].append(Shown(one.clip_id, one.steps[j]))
+    kept = [shown for shown in per_step if len(shown) > LEAST_SUPPORT * len(group) or len(group) == 1]
     kept = kept or [max(per_step, key=len)]
-    constraints = tuple(_constraint(steps, len(group), reader) for steps in kept)
+    constraints = tuple(_constraint(shown, len(group), reader) for shown in kept)
     steps = [one.step for one in constraints]
     usual = float(np.percentile([apart(steps, one.steps) for one in group], PERCENTILES[1]))
     most_apart = min(usual + MOST_APART * (1.0 + OF_FEW / len(group)), AT_MOST)
@@ -110,7 +110,8 @@ def _most(values: Sequence[T]) -> T:
     return Counter(values).most_common(1)[0][0]
 
 
-def _constraint(steps: Sequence[Step], num_clips: int, reader: Reader) -> Constraint:
+def _constraint(shown: Sequence[Shown], num_clips: int, reader: Reader) -> Constraint:
+    steps = [one.step for one in shown]
     action = _most([step.action for step in steps if step.action] or [""])
     step = replace(
         without_geometry(steps[0]),
@@ -123,14 +124,15 @@ def _constraint(steps: Sequence[Step], num_clips: int, reader: Reader) -> Constr
     grasps = np.array([one.grasp for one in grasped]).reshape(-1, 4, 4)
     gaps = [gap_m(palm(one.grasp[None]), one.box) for one in grasped if one.box is not None and one.grasp is not None]
     low_high = None if not gaps else tuple(float(side) for side in bounds(np.concatenate(gaps), GAP_M))
+    box = _median([one.box for one in steps if one.box is not None])
     return Constraint(
         step,
-        reader.describe(steps),
+        reader.describe(shown),
         len(steps) / num_clips,
-        regions_of(grasps, reader.group(grasps)) if len(grasps) else (),
+        regions_of(grasps, reader.group(grasps, box)) if len(grasps) else (),
         low_high,
         path_bounds([one for one in steps if one.master == step.master]) if step.phase != GRASPING else None,
-        _median([one.box for one in steps if one.box is not None]),
+        box,
         _median([one.master_box for one in steps if one.master_box is not None]),
     )
 

@@ -1,4 +1,4 @@
-"""`skill`: learn, list, show, match and adapt."""
+"""`skill`: learn, list, show, match, adapt and remove."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ skill = typer.Typer(
     help="Skills as in VLMimic: learned from a few clips, matched with others, adapted.",
 )
 app.add_typer(skill, name="skill")
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file of settings of a vision-language model that reads.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="One setting of that model: base_url=http://...; may be repeated.")
+]
 
 
 @skill.command()
@@ -29,12 +35,16 @@ def learn(
     task: Annotated[str | None, typer.Option(help="The task in words; by default those of the clips.")] = None,
     split: Annotated[bool, typer.Option("--split", help="Clips of different tasks: one skill of each group.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="In place of a skill of this name.")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Learn a skill from a few clips, and keep it."""
+    from handloom.pipelines.skills.reading import load_ask_settings
     from handloom.pipelines.skills.skill import learn_skill
 
-    found, notes = learn_skill(open_db(db), name, clips or (), where, task, split, replace)
+    model = load_ask_settings(config, set_ or ())
+    found, notes = learn_skill(open_db(db), name, clips or (), where, task, split, replace, model)
     for note in notes:
         say(f"note: {note}")
     if json_:
@@ -56,7 +66,8 @@ def list_(db: DbOption, json_: JsonOption = False) -> None:
     if not found:
         say("no skill yet; learn one with `handloom skill learn`")
     for one in found:
-        print(f"{one['name']}  {plural(one['num_clips'], 'clip')}  {one['task'] or '-'}  ({one['steps']})")
+        gone = f", {len(one['gone'])} without a row" if one["gone"] else ""
+        print(f"{one['name']}  {plural(one['num_clips'], 'clip')}{gone}  {one['task'] or '-'}  ({one['steps']})")
 
 
 @skill.command()
@@ -107,12 +118,17 @@ def adapt_(
     name: Annotated[str, typer.Argument(metavar="SKILL", help="Name of the skill.")],
     db: DbOption,
     clip: Annotated[str, typer.Option(help="Id of the processed clip that shows the things to adapt to.")],
+    config: ConfigOption = None,
+    set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
     """The skill with bounds for the things of a clip; nothing is written."""
+    from handloom.pipelines.skills.reading import load_ask_settings
     from handloom.pipelines.skills.skill import adapt_skill
 
-    found = adapt_skill(open_db(db), name, clip)
+    found, notes = adapt_skill(open_db(db), name, clip, load_ask_settings(config, set_ or ()))
+    for note in notes:
+        say(f"note: {note}")
     if json_:
         told: dict[str, Any] = {"skill": json.loads(found.skill.to_json()), "things": dict(found.things)}
         told |= {"changes": [asdict(one) for one in found.changes]}
@@ -123,10 +139,23 @@ def adapt_(
         print(f"{thing}: {size} cm")
     for one in found.changes:
         way = ", ".join(f"{100 * value:+.1f}" for value in one.moved_m)
-        print(f"round {one.round}, {one.step}: {100 * one.gap_m:.1f} cm from the thing, moved by ({way}) cm")
+        why = f": {one.reason}" if one.reason else ""
+        print(f"round {one.round}, {one.step}: {100 * one.gap_m:.1f} cm from the thing, moved by ({way}) cm{why}")
     if not found.changes:
         print("the bounds fit the things of the clip as they are")
     say(f"the clip's own execution: score {found.before.score:.2f} before, {found.after.score:.2f} after")
+
+
+@skill.command()
+def remove(
+    name: Annotated[str, typer.Argument(metavar="SKILL", help="Name of the skill.")],
+    db: DbOption,
+) -> None:
+    """Drop a skill. Its clips stay."""
+    from handloom.pipelines.skills.skill import remove_skill
+
+    remove_skill(open_db(db), name)
+    print(f"removed the skill {name}")
 
 
 def _text(one: Any) -> str:

@@ -1,10 +1,10 @@
-"""`handloom skill`: learn, list, show, match and adapt skills of a database."""
+"""`handloom skill`: learn, list, show, match, adapt and remove skills of a database."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,15 +16,17 @@ from numpy.typing import NDArray
 
 from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
+from handloom.pipelines.skills.reading import Reading
+from handloom.plural import plural
 from handloom.schemas.tables.segments import COLUMN
 from handloom.schemas.tables.stage_columns import key_column
+from handloom.schemas.towers import AskSettings
 from handloom.skills.adapt import Adapted, adapt
 from handloom.skills.execution import Execution, read_execution
 from handloom.skills.learn import learn, weak_points
 from handloom.skills.match import Verdict, judge
-from handloom.skills.reader import RuleReader
 from handloom.skills.skill import Skill
-from handloom.store.skills.bank import read_skill, read_skills, write_skills
+from handloom.store.skills.bank import delete_skill, read_skill, read_skills, without_row, write_skills
 
 MAX_CLIPS = 200
 WORDS = ("narration", "verb", "noun")
@@ -53,12 +55,17 @@ def learn_skill(
     task: str | None = None,
     split: bool = False,
     replace: bool = False,
+    model: AskSettings | None = None,
 ) -> tuple[list[Skill], list[str]]:
     """Learn and keep a skill, or several with `split`; and sentences about what should be known of them.
 
+    model: the vision-language model that reads; None: rules.
+
     Raises:
-        ConfigError: no clips, no usable ones, clips of different tasks, or a name that is taken or is no name.
+        ConfigError: no clips, no usable ones, clips of different tasks, a name that is taken or is no name, or a model
+            that is not there.
         StoreError: a clip has no row, or no segments were computed.
+        HandloomError: the model does not answer, or not what was asked; nothing is written.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(f"--name {name!r} is no name", "letters, digits and . _ -, at most 100: put-cup-aside")
@@ -66,23 +73,30 @@ def learn_skill(
         raise ConfigError(f"there is a skill {name!r} already", "give another --name, or --replace")
     rows = _rows(db, clips, where)
     executions = [_execution(row) for row in rows]
-    found = learn(name, task if task is not None else _task_of(rows), executions, RuleReader(), split)
+    reading = Reading(db, model)
+    found = learn(name, task if task is not None else _task_of(rows), executions, reading.reader, split)
     version = db.version or 0
     write_skills(db, [_skill_row(one, rows, version) for one in found.skills], replace)
-    notes = list(found.notes)
+    notes = [*found.notes, *reading.notes]
     if len(keys := {row[key_column(COLUMN)] for row in rows}) > 1:
         notes.append(f"segments of {len(keys)} settings or versions were mixed; `handloom run` brings them to one")
     return list(found.skills), notes
 
 
 def list_skills(db: Database) -> list[dict[str, Any]]:
-    """Name, task, steps, number of clips, reader and time of each skill."""
+    """Name, task, steps, number of clips, reader and time of each skill; `gone`: its clips that have no row any
+    more."""
     names = ("name", "task", "steps", "num_clips", "reader", "learned_at")
-    return [{name: row[name] for name in names} for row in read_skills(db)]
+    rows = read_skills(db)
+    gone = without_row(db, {clip for row in rows for clip in row["clip_ids"]})
+    return [
+        {name: row[name] for name in names} | {"gone": [clip for clip in row["clip_ids"] if clip in gone]}
+        for row in rows
+    ]
 
 
 def show_skill(db: Database, name: str, out: Path | None = None) -> tuple[Skill, list[str]]:
-    """A skill and its weak points; with `out`, its constraints as a picture.
+    """A skill, and what should be known of it: weak points, clips without a row; with `out`, a picture.
 
     Raises ConfigError if `out` is no .png, StoreError if there is no such skill, or the picture cannot be written.
     """
@@ -93,7 +107,23 @@ def show_skill(db: Database, name: str, out: Path | None = None) -> tuple[Skill,
         from handloom.draw.skill import write_skill_picture
 
         write_skill_picture(asdict(skill), out)
-    return skill, weak_points(skill)
+    gone = without_row(db, skill.clip_ids)
+    return skill, [*weak_points(skill), *([gone_text(skill, gone)] if gone else [])]
+
+
+def gone_text(skill: Skill, gone: Collection[str]) -> str:
+    """A sentence about clips of a skill that have no row any more."""
+    named = ", ".join(clip for clip in skill.clip_ids if clip in gone)
+    of = f"{len(gone)} of the {plural(len(skill.clip_ids), 'clip')}"
+    return (
+        f"{skill.name}: {of} that taught it have no row any more ({named}). It keeps what it learned from them: "
+        f"`handloom skill learn --name {skill.name} --replace` learns it from others, `handloom skill remove` drops it"
+    )
+
+
+def remove_skill(db: Database, name: str) -> None:
+    """Drop a skill. Raises StoreError if there is no such skill, or the table cannot be written."""
+    delete_skill(db, name)
 
 
 def match_skills(db: Database, clip: str | None = None, text: str | None = None, k: int = 10) -> list[Match]:
@@ -118,15 +148,20 @@ def match_skills(db: Database, clip: str | None = None, text: str | None = None,
     return sorted(found, key=lambda one: (-one.score, one.name))[:k]
 
 
-def adapt_skill(db: Database, name: str, clip: str) -> Adapted:
-    """A skill with bounds for the things of a clip; nothing is written.
+def adapt_skill(db: Database, name: str, clip: str, model: AskSettings | None = None) -> tuple[Adapted, list[str]]:
+    """A skill with bounds for the things of a clip, and sentences about its cost; nothing is written.
+
+    model: the vision-language model that compares; None: rules.
 
     Raises:
-        ConfigError: the clip shows no thing of a known size.
+        ConfigError: the clip shows no thing of a known size, or the model is not there.
         StoreError: there is no such skill, or the clip has no row or no segments.
+        HandloomError: the model does not answer, or not what was asked.
     """
     skill = _skill(read_skill(db, name))
-    return adapt(skill, _execution(_rows(db, [clip], None)[0]), RuleReader())
+    execution = _execution(_rows(db, [clip], None)[0])
+    reading = Reading(db, model)
+    return adapt(skill, execution, reading.reader), reading.notes
 
 
 def _rows(db: Database, clips: Sequence[str], where: str | None) -> list[dict[str, Any]]:

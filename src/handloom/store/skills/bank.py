@@ -1,15 +1,16 @@
-"""The table `skills`: skills by name, written and read."""
+"""The table `skills`: skills by name, written, read and removed."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from handloom.errors import ConfigError, StoreError
 from handloom.schemas.tables.skills import SKILLS, TABLE
+from handloom.store.filters import in_list
 from handloom.store.retry import retried
 from handloom.store.tables import Tables
 
@@ -32,6 +33,28 @@ def write_skills(db: Tables, rows: Sequence[Mapping[str, Any]], replace: bool = 
         merge.when_not_matched_insert_all().execute(table)
 
     retried("write the skills", db.location.table_uri(TABLE), write)
+
+
+def delete_skill(db: Tables, name: str) -> None:
+    """Remove a row. Raises StoreError if there is no such skill, or the table cannot be written."""
+    read_skill(db, name)
+    delete = lambda: db.existing_table(TABLE).delete(in_list("name", [name]))
+    retried("remove a skill", db.location.table_uri(TABLE), delete)
+
+
+def without_row(db: Tables, clip_ids: Collection[str]) -> set[str]:
+    """Those of the clips that have no row in `clips`: they were removed, or their rows were."""
+    if not clip_ids or db.table("clips") is None:
+        return set(clip_ids)
+    there = db.read("clips", ["clip_id"], in_list("clip_id", clip_ids)).column("clip_id").to_pylist()
+    return set(clip_ids) - set(there)
+
+
+def taught_by(db: Tables, clip_ids: Collection[str]) -> list[str]:
+    """Names of the skills that were learned from some of these clips, sorted."""
+    wanted = set(clip_ids)
+    rows = db.read(TABLE, ["name", "clip_ids"]).to_pylist()
+    return sorted(row["name"] for row in rows if wanted.intersection(row["clip_ids"]))
 
 
 def read_skills(db: Tables) -> list[dict[str, Any]]:

@@ -1,0 +1,103 @@
+"""Who reads a skill: rules, or a vision-language model that settings name, here or behind an endpoint."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from handloom.api import Database
+from handloom.errors import ConfigError, HandloomError
+from handloom.pipelines.configure import merged_values, settings_hint
+from handloom.schemas.json_format import explain
+from handloom.schemas.towers import AskSettings
+from handloom.skills.model_reader import Image, ModelReader
+from handloom.skills.reader import Reader, RuleReader
+
+EXAMPLE = "base_url=http://localhost:8000/v1"
+LISTED = "docs/captions.md explains these settings"
+COUNTED = ("requests", "failed_requests", "prompt_tokens", "completion_tokens")
+NOTHING = "nothing was written; without --config and --set the skill is read by rules"
+
+
+def load_ask_settings(config: Path | None, assignments: Sequence[str]) -> AskSettings | None:
+    """The settings of the model that reads, from a TOML file and `--set`; None where neither is given: rules read.
+
+    Raises ConfigError if the file cannot be read, or a name or value is wrong.
+    """
+    if config is None and not assignments:
+        return None
+    values = merged_values([] if config is None else [config], assignments, EXAMPLE)
+    try:
+        return AskSettings(**values)
+    except ValidationError as error:
+        raise ConfigError(explain(error), settings_hint(error, AskSettings.model_fields, LISTED)) from error
+
+
+class Reading:
+    """A reader, and what its questions have cost. counts: requests, failed_requests, prompt_tokens and
+    completion_tokens of an endpoint; empty for rules and for a model of this machine."""
+
+    def __init__(self, db: Database, settings: AskSettings | None) -> None:
+        """settings: None: rules. Raises ConfigError if the model is not there, or its address or key is wrong."""
+        self.counts: Counter[str] = Counter()
+        self.reader: Reader = RuleReader()
+        if settings is not None:
+            self.reader = _model_reader(db, settings, self.counts)
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence about the cost; none without one."""
+        told = ", ".join(f"{name.replace('_', ' ')} {self.counts[name]:,}" for name in COUNTED if self.counts[name])
+        return [f"{self.reader.name} was asked: {told}"] if told else []
+
+
+def _model_reader(db: Database, settings: AskSettings, counts: Counter[str]) -> ModelReader:
+    from handloom.draw.skill import interactions_picture
+    from handloom.models.vision_language.asking import Asking, planned
+    from handloom.models.vision_language.questions import AskError, Question
+
+    plan = planned(settings, "")
+
+    def count(name: str, amount: float) -> None:
+        counts[name] += int(amount)
+
+    def spend() -> bool:
+        may = counts["requests"] < settings.max_requests
+        counts["requests"] += int(may)
+        return may
+
+    asking = Asking(settings, plan, "", spend, count)
+
+    def ask(
+        text: str,
+        images: Sequence[Image],
+        schema: Mapping[str, Any],
+        check: Callable[[Any], str | None] | None = None,
+    ) -> Any:
+        try:
+            return asking(Question(text, images, None, schema, check)).value
+        except AskError as error:
+            raise HandloomError(f"the skill was not read: {error.problem}", NOTHING) from error
+
+    name = settings.model if plan is None or plan.files.revision else Path(settings.model).name
+    return ModelReader(name, ask, interactions_picture, _frames_of(db))
+
+
+def _frames_of(db: Database) -> Callable[[str, Sequence[float]], list[Image]]:
+    """Stored frames of clips by time."""
+    from handloom.video.stored_frames import decode_jpeg
+
+    def frames(clip_id: str, times: Sequence[float]) -> list[Image]:
+        row = db.row(clip_id, ["frame_s", "frame_jpeg"])
+        frame_s, jpegs = row.column("frame_s")[0].values, row.column("frame_jpeg")[0]
+        if not jpegs.is_valid or not len(jpegs.values):
+            return []
+        at = np.abs(frame_s.to_numpy(zero_copy_only=False)[None] - np.asarray(times)[:, None]).argmin(axis=1)
+        return [decode_jpeg(jpegs.values[int(index)].as_py()) for index in dict.fromkeys(at.tolist())]
+
+    return frames
