@@ -26,18 +26,21 @@ WORDS = [
 ]
 
 
-def make_db(path, version=WEIGHTS.digest, keys=None) -> Database:
+def make_db(path, version=WEIGHTS.digest, keys=None, said=None) -> Database:
+    """said: by number, other words than those of the row that a vector is of."""
     db = Database.open(path, create=True)
     rows = [make_row(make_clip(n, narration=words, verb=verb)) for n, (words, verb) in enumerate(WORDS)]
     encoder = SentenceEncoder()
-    vectors = [None if words is None else encoder.encode([words])[0].tolist() for words, _ in WORDS]
+    spoken = [(said or {}).get(number, words) for number, (words, _) in enumerate(WORDS)]
+    vectors = [None if words is None else encoder.encode([words])[0].tolist() for words in spoken]
     table = pa.Table.from_batches(rows)
     if "embedding_text" in table.schema.names:
         table = table.drop_columns(["embedding_text"])
     table = table if keys is None else with_keys(table, {"text": keys})
     column = pa.array(vectors, pa.list_(pa.float32(), encoder.dim))
     lance.write_dataset(
-        with_own_column(table, "text", "embedding_text", column, version=version), db.location.table_uri("clips")
+        with_own_column(table, "text", "embedding_text", column, version=version, handloom_reads="narration,verb,noun"),
+        db.location.table_uri("clips"),
     )
     ensure_text_indexes(db)
     return db
@@ -100,6 +103,23 @@ def test_vectors_of_words_that_have_changed_since_are_not_compared(tmp_path):
     hits = changed.search(text="shut a box", k=9)
     assert len(hits) == 8
     assert "closing a drawer" not in narrations(hits)
+    there = make_clip(3).clip_id
+    hits = changed.search(clip=there, by="text", k=9)
+    assert "closing a drawer" not in narrations(hits)
+    assert (hits.num_with, hits.num_without) == (8, 1)
+    both = changed.search(clip=there, by=["text", "motion"], k=9)  # found by motion; its old words score nothing
+    (hit,) = [hit for hit in both if hit.narration == "closing a drawer"]
+    assert set(hit.parts) == {"motion"}
+
+
+def test_a_clip_whose_words_have_changed_is_compared_by_those_of_today(tmp_path):
+    """Row 4 says `closing a drawer`, and its stored vector is that of other words."""
+    changed = make_db(tmp_path, keys=["k"] * 4 + [None] + ["k"] * 5, said={4: "push the box"})
+    hits = changed.search(clip=make_clip(4).clip_id, by="text", k=9)
+    own = SentenceEncoder().encode(["closing a drawer"])[0]
+    expected = changed.search(vector=own, by="text", k=9)
+    assert [(hit.clip_id, hit.score) for hit in hits] == [(hit.clip_id, hit.score) for hit in expected]
+    assert hits[0].narration == "close the cupboard"
 
 
 def test_vectors_of_other_weights_are_not_compared(tmp_path):

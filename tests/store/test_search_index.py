@@ -90,6 +90,7 @@ def test_the_report_says_how_much_is_found(made):
     assert index.recall > 0.98
     assert index.built_s > 0
     assert report.exact == ()
+    assert report.copies.num_rows == ROWS
     again = build_indexes(db, ann_threshold_rows=1000)
     assert (again.version, again.created, again.vectors[0].built_s) == (report.version, (), None)
     assert again.vectors[0].recall == index.recall

@@ -20,7 +20,7 @@ from handloom.pipelines.status.status import status, status_text
 from handloom.pipelines.synth import write_labels
 from handloom.schemas.settings import RunConfig
 from handloom.store.search.index import build_indexes
-from handloom.store.search.search import Hits
+from handloom.store.search.results import Hits
 from handloom.synth.clip import write_clip
 from handloom.synth.script.demo import demo_specs
 from handloom.synth.script.scene import SceneSpec

@@ -115,6 +115,9 @@ def report_text(report: IndexReport, dropped: int, duplicates: Duplicates | None
     exact = f"; exact search on {', '.join(report.exact)}" if report.exact else ""
     lines = [f"{plural(report.num_rows, 'row')}, indexes {', '.join(report.names)} (version {report.version}){exact}"]
     lines += [_vector_line(index) for index in report.vectors]
+    if report.copies is not None:
+        told = f"{plural(report.copies.num_rows, 'row')}, {report.copies.num_bytes / 1e6:.1f} MB"
+        lines.append(f"  copies of ids, words and embeddings, which searches read: {told}")
     lines += [] if duplicates is None else [f"  near-duplicates: {duplicates_text(duplicates)}"]
     lines += [f"  {plural(dropped, 'old version')} dropped"] if dropped else []
     return "\n".join(lines)

@@ -11,7 +11,6 @@ from handloom.store.embodiment import ALL, HUMAN, ROBOT, narrowed
 from handloom.store.filters import both
 from handloom.store.search.index import TEXT_COLUMNS
 from handloom.store.search.results import Hits
-from handloom.store.search.search import search as search_words
 
 ADD_WORDS = (
     "; words come with `handloom ingest`, from clips.csv in the videos' folder or a dataset's annotations: write "
@@ -53,7 +52,8 @@ def why_nothing(db: Database, text: str | None, where: str | None, embodiment: s
     if text is not None and not db.count("clips", both(asked, with_words)):
         passing = " that pass --where" if where is not None else f" of {who}" if asked else ""
         return f": none of the {db.count('clips', asked)} clips{passing} has words (narration, verb, noun){ADD_WORDS}"
-    if text is not None and embodiment != ALL and search_words(db, text=text, where=where, embodiment=ALL, k=1):
+    everyone: dict[str, Any] = {"where": where, "embodiment": ALL, "k": 1}
+    if text is not None and embodiment != ALL and search(db, text=text, meaning=False, **everyone):
         others, word = ("robots", ROBOT) if embodiment == HUMAN else ("people", HUMAN)
         return f": clips of {others} have these words: --embodiment {word}"
     if text is not None:

@@ -46,7 +46,7 @@ def arvrm_part(scope: Scope, clip: str, name: str) -> PartQuery:
         NoPart: the table has no vectors of texts, or nothing of the clip can be compared.
         ConfigError: the images of too many clips would have to be encoded.
     """
-    if TEXT not in embedding_columns(scope.table.schema):
+    if TEXT not in embedding_columns(scope.schema):
         raise NoPart("AR-VRM's similarity compares embedding_text, which the table lacks", "the next run computes it")
 
     def rank(depth: int) -> Ranking:
@@ -74,9 +74,9 @@ def arvrm_part(scope: Scope, clip: str, name: str) -> PartQuery:
 
 def _light_rows(scope: Scope, where: str | None) -> dict[str, tuple[str, NDArray[np.float16], int]]:
     """`{clip_id: (key of its images, vector of its words, row id)}`; NaN without words, or with others since."""
-    field = scope.table.schema.field(f"embedding_{TEXT}")
+    field = scope.schema.field(f"embedding_{TEXT}")
     keys_of = {stage: key_column(stage) for stage in (IMAGES_STAGE, owner_of(field)) if stage is not None}
-    keys_of = {stage: column for stage, column in keys_of.items() if column in scope.table.schema.names}
+    keys_of = {stage: column for stage, column in keys_of.items() if column in scope.schema.names}
     columns = ["clip_id", "run_key", field.name, *keys_of.values()]
     found = {}
     for batch in scope.table.to_batches(columns=columns, filter=clause(where), with_row_id=True):
@@ -97,7 +97,7 @@ def _seen(scope: Scope, keys: dict[str, str]) -> NDArray[np.float16]:
     from handloom.models.embeddings.look import LookEncoder, look_identity
 
     encoder_key = hashlib.sha256(json.dumps(look_identity(), sort_keys=True).encode()).hexdigest()[:16]
-    sizes = (scope.table.schema.field(f"embedding_{TEXT}").type.list_size, LookEncoder.dim)
+    sizes = (scope.schema.field(f"embedding_{TEXT}").type.list_size, LookEncoder.dim)
     there = read_features(scope.db, "clips", keys, encoder_key, STEPS, sizes)
     kept = dict(zip(there.ids, there.seen, strict=True))
     lacking = [id_ for id_ in keys if id_ not in kept]

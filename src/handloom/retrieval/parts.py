@@ -16,9 +16,9 @@ from handloom.retrieval.moments import Movement, rank_moments
 from handloom.retrieval.query import ARVRM, DEFAULT_BY, NoPart, PartQuery
 from handloom.retrieval.ranges import frames_in, motion_of, piece
 from handloom.retrieval.trajectory import read_trajectory, row_of_trajectory
-from handloom.retrieval.words import text_vector
+from handloom.retrieval.words import TEXT, text_vector, todays_vector
 from handloom.schemas.tables.row import row_arrays
-from handloom.store.search.scope import Scope, embedding_of, row_of
+from handloom.store.search.scope import OtherWords, Scope, embedding_of, row_of
 
 MOMENT = "moment"
 Vectors = Sequence[NDArray[np.floating[Any]]]
@@ -128,7 +128,7 @@ def _names(scope: Scope, asked: Asked, origin: str) -> dict[str, float]:
     if origin == "image":
         from handloom.retrieval.pictures import LOOK, image_names
 
-        able = image_names(scope.db, scope.table.schema)
+        able = image_names(scope.db, scope.schema)
         named = {name: weight for name, weight in asked.by.items() if name in able}
         return named or (dict(asked.by) if asked.sources == ["image"] else {}) or {LOOK: 1.0}
     names = asked.names()
@@ -174,9 +174,9 @@ class _Source:
 
             frames = self._image[None] if origin == "image" else stored_frames(self._clip_row)
             self._need_column(by)
-            return [vector_of(scope.db, scope.table.schema, by, frames)]
+            return [vector_of(scope.db, scope.schema, by, frames)]
         if origin == "clip" and not (asked.mirror and by == DEFAULT_BY):
-            return [embedding_of(scope.db, asked.clip, by, scope.table.version)]
+            return [self._stored(by)]
         row = self._row(origin)
         mirrored = motion_of(row, mirrored=True) if asked.mirror and by == DEFAULT_BY else None
         there = [vector for vector in (row.get(f"embedding_{by}"), mirrored) if vector is not None]
@@ -189,9 +189,18 @@ class _Source:
             raise NoPart(f"{self._what(origin)} has no {by} embedding: its stage gives none", "try --by motion")
         return there
 
+    def _stored(self, by: str) -> NDArray[np.floating[Any]]:
+        """The clip's embedding; that of its words is made anew where an ingest has changed them since."""
+        try:
+            return embedding_of(self._scope.db, self._asked.clip, by, self._scope.table.version)
+        except OtherWords:
+            if by != TEXT:
+                raise
+            return todays_vector(self._scope, self._asked.clip)
+
     def _need_column(self, by: str) -> None:
         """Raise NoPart if the table lacks the embedding that images are compared with by default."""
-        if f"embedding_{by}" not in self._scope.table.schema.names:
+        if f"embedding_{by}" not in self._scope.schema.names:
             raise NoPart(
                 f"the table has no embedding_{by} to compare images with",
                 "the next `handloom run` computes it where frames are stored",

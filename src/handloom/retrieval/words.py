@@ -13,15 +13,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.models.language.words import vector_of
 from handloom.retrieval.opposites import actions_in, plain_forms, undoes
 from handloom.retrieval.query import NoPart
 from handloom.retrieval.video import settings_of
 from handloom.schemas.tables.embeddings import embedding_columns
-from handloom.schemas.tables.stage_columns import key_column, owner_of
-from handloom.store.filters import both
+from handloom.store.search.copies import rows_at
 from handloom.store.search.fusion import Ranking
-from handloom.store.search.ranking import SCORE_DIGITS, Scored, best_clips, rows_at
-from handloom.store.search.scope import Scope
+from handloom.store.search.ranking import SCORE_DIGITS, Scored, best_clips
+from handloom.store.search.scope import Scope, row_of
 
 TEXT = "text"
 WORDS, MEANING = "words", "meaning"
@@ -48,22 +48,14 @@ def rank_text(
     if not meaning:
         return [by_words], {}
     try:
-        vector = sentence_vector(scope.table.schema, text)
+        vector = sentence_vector(scope.schema, text)
     except NoPart as error:
         return [by_words], {MEANING: error.problem}
-    by_meaning = _of_todays_words(scope).by_vectors(MEANING, TEXT, [vector], depth, weight)
+    by_meaning = scope.by_vectors(MEANING, TEXT, [vector], depth, weight)
     if not by_meaning.scored:
         return [by_words], {MEANING: "no clip that passes the filter has a vector of its words (embedding_text)"}
     by_meaning = _with_actions(scope, by_meaning, text)
     return [replace(ranking, weight=weight / 2) for ranking in (by_words, by_meaning)], {}
-
-
-def _of_todays_words(scope: Scope) -> Scope:
-    """Without the rows that an ingest has given new words since their vectors were made: it removes their key."""
-    owner = owner_of(scope.table.schema.field(f"embedding_{TEXT}"))
-    if owner is None or key_column(owner) not in scope.table.schema.names:
-        return scope
-    return replace(scope, where=both(scope.where, f"`{key_column(owner)}` IS NOT NULL"))
 
 
 def action_of(text: str, known: Collection[str]) -> str | None:
@@ -107,6 +99,20 @@ def _action_vector(verb: str) -> NDArray[np.float32]:
 
 def sentence_vector(schema: pa.Schema, text: str) -> NDArray[np.float32]:
     """The vector of a text, comparable with the column `embedding_text`. Raises NoPart if there is none."""
+    return _encoder_of(schema).encode([text])[0]
+
+
+def todays_vector(scope: Scope, clip: str) -> NDArray[np.float32]:
+    """What `embedding_text` of a clip will be when its words of today are encoded. Raises NoPart if it has none."""
+    words = row_of(scope.db, clip, ["narration", "verb", "noun"], scope.table.version)
+    found = vector_of(_encoder_of(scope.schema), *(words.column(name)[0].as_py() for name in words.column_names))
+    if found is None:
+        raise NoPart(f"clip {clip} has no words any more", "search by another embedding")
+    return found
+
+
+def _encoder_of(schema: pa.Schema) -> Any:
+    """The encoder that has made `embedding_text`. Raises NoPart if it is not here."""
     if TEXT not in embedding_columns(schema):
         raise NoPart("the table has no vectors of words (embedding_text): the next `handloom run` computes them")
     from handloom.models.language.sentences import WEIGHTS, is_installed
@@ -116,7 +122,7 @@ def sentence_vector(schema: pa.Schema, text: str) -> NDArray[np.float32]:
     made_by = (schema.field(f"embedding_{TEXT}").metadata or {}).get(b"version", b"").decode()
     if made_by != WEIGHTS.digest:
         raise NoPart(f"embedding_text was made by weights {made_by or 'unknown'}, and those here are {WEIGHTS.digest}")
-    return _encoder().encode([text])[0]
+    return _encoder()
 
 
 def text_vector(scope: Scope, name: str, text: str) -> NDArray[np.float32]:
@@ -129,7 +135,7 @@ def text_vector(scope: Scope, name: str, text: str) -> NDArray[np.float32]:
     from handloom.stages.learned.texts import text_encoder
 
     try:
-        return text_encoder(stage, scope.table.schema.field(f"embedding_{name}")).encode([text])[0]
+        return text_encoder(stage, scope.schema.field(f"embedding_{name}")).encode([text])[0]
     except ConfigError as error:
         raise NoPart(error.problem, error.hint) from error
 

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
+import lance
 import pyarrow as pa
 
 from handloom.errors import ConfigError
@@ -158,14 +159,14 @@ def clause(where: str | None) -> str | None:
 
 
 @contextmanager
-def filtered(where: str | None, schema: pa.Schema) -> Iterator[None]:
-    """For reads that filter by `where`: an error about the filter is raised as ConfigError."""
+def filtered(where: str | None, table: lance.LanceDataset) -> Iterator[None]:
+    """For reads of a table that filter by `where`: an error about the filter is raised as ConfigError."""
     try:
         yield
     except (ValueError, OSError) as error:
         if where is None or not is_filters_fault(error):
             raise
-        raise _refused(where, schema, error) from error
+        raise _refused(where, table.schema, error) from error
 
 
 def both(where: str | None, condition: str) -> str:

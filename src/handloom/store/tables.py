@@ -155,7 +155,7 @@ class Tables:
         table = self.table(name, version)
         if table is None:
             return pa.table({})
-        with lance_errors(f"read table {name}", self.location.table_uri(name)), filtered(where, table.schema):
+        with lance_errors(f"read table {name}", self.location.table_uri(name)), filtered(where, table):
             absent = absent_fields(name, table.schema, columns)
             stored = _stored(columns, absent, table.schema)
             late = True if few else None  # None: Lance's own rule
@@ -174,7 +174,7 @@ class Tables:
         table = self.table(name, version)
         if table is None:
             return
-        with lance_errors(f"read table {name}", self.location.table_uri(name)), filtered(where, table.schema):
+        with lance_errors(f"read table {name}", self.location.table_uri(name)), filtered(where, table):
             absent = absent_fields(name, table.schema, columns)
             for batch in table.to_batches(
                 columns=_stored(columns, absent, table.schema),
@@ -216,7 +216,7 @@ class Tables:
         table = self.table(name)
         if table is None:
             return 0
-        with lance_errors(f"count table {name}", self.location.table_uri(name)), filtered(where, table.schema):
+        with lance_errors(f"count table {name}", self.location.table_uri(name)), filtered(where, table):
             return table.count_rows(filter=clause(where))
 
 

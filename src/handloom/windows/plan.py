@@ -164,7 +164,7 @@ def long_enough(table: lance.LanceDataset, spec: WindowSpec) -> pa.Table:
 
 def _read(table: lance.LanceDataset, spec: WindowSpec, columns: dict[str, str], where: str | None = None) -> pa.Table:
     try:
-        with filtered(where, table.schema):
+        with filtered(where, table):
             return table.to_table(columns=columns, filter=clause(where))
     except LANCE_ERRORS as error:
         raise StoreError(f"cannot read table {spec.table}: {first_words(error)}", "was it moved?") from error

@@ -67,8 +67,8 @@ class Size:
 
     @property
     def disk_bytes(self) -> int:
-        """What it takes: rows, the index, and some more."""
-        return int(self.rows * (4 * self.dim * 1.25 + THUMBNAIL_BYTES + 600))
+        """What it takes: rows, the index, copies for searches, and some more."""
+        return int(self.rows * (4 * self.dim * 2.25 + THUMBNAIL_BYTES + 800))
 
 
 QUICK = Size(rows=20_000, dim=64, queries=200, threshold_rows=10_000)
@@ -155,7 +155,7 @@ def searched(db: Database, queries: NDArray[np.float32], nearest: Nearest) -> di
 def first_search_s(db: Database, query: NDArray[np.float32]) -> float:
     """The first `db.search` of a new process, without its start and imports."""
     code = (
-        "import sys, json, time, handloom; from handloom.store.search import search\n"
+        "import sys, json, time, handloom; from handloom.retrieval.search import search\n"
         "began = time.perf_counter()\n"
         "handloom.open(sys.argv[1]).search(vector=json.loads(sys.stdin.read()), by=sys.argv[2])\n"
         "print(time.perf_counter() - began)"

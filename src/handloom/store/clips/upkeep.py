@@ -21,6 +21,7 @@ from lance.optimize import Compaction, CompactionTask, RewriteResult
 
 from handloom.store.lance_faults import LANCE_ERRORS, first_words, is_conflict
 from handloom.store.location import Location, lance_errors, store_error
+from handloom.store.search.copies import sweep_copies
 from handloom.store.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -103,14 +104,16 @@ def tidy(db: Tables, keep: timedelta) -> int:
 
 
 def drop_old_versions(db: Tables, keep: timedelta) -> int:
-    """Drop versions of `clips` older than `keep`, and files that only they use; returns their number.
+    """Drop versions of `clips` older than `keep`, and files and copies that only they use; returns their number.
 
     The newest version and tagged ones stay. Files that no version has ever used may be those of a worker whose shard is
     not yet committed: Lance deletes them only once they are a week old. Reads the manifest of every version.
     """
     table = db.existing_table("clips")
     with lance_errors("drop old versions", table.uri):
-        return table.cleanup_old_versions(keep, error_if_tagged_old_versions=False).old_versions
+        dropped = table.cleanup_old_versions(keep, error_if_tagged_old_versions=False).old_versions
+    sweep_copies(table)
+    return dropped
 
 
 def _is_small(fragment: lance.LanceFragment) -> bool:

@@ -25,6 +25,7 @@ from handloom.store.clips.upkeep import MERGING
 from handloom.store.lance_faults import LANCE_ERRORS, fault_of
 from handloom.store.location import store_error
 from handloom.store.retry import retried
+from handloom.store.search.copies import HIT_COLUMNS, Copied, bring_copies, sweep_copies
 from handloom.store.search.coverage import Coverage, coverage
 from handloom.store.search.parts import add_new_rows
 from handloom.store.search.vectors.build import VectorIndex, build_if_needed, described
@@ -55,7 +56,8 @@ EVER = timedelta(days=36_500)
 @dataclass(frozen=True)
 class IndexReport:
     """The result of `build_indexes`. created: new indexes. names: all of them. num_rows: rows that they cover. version:
-    of `clips`. vectors: the indexes of embeddings. seconds: what took time."""
+    of `clips`. vectors: the indexes of embeddings. seconds: what took time. copies: of rows'
+    small columns for searches; None: of a small table, or in an object store."""
 
     num_rows: int
     created: tuple[str, ...]
@@ -64,6 +66,7 @@ class IndexReport:
     version: int
     vectors: tuple[VectorIndex, ...]
     seconds: dict[str, float]
+    copies: Copied | None = None
 
 
 def ensure_text_indexes(db: Tables) -> tuple[str, ...]:
@@ -99,6 +102,8 @@ def build_indexes(db: Tables, *, ann_threshold_rows: int = ANN_THRESHOLD_ROWS) -
     many = num_rows >= max(ann_threshold_rows, 1) or len(table.get_fragments()) > MAX_SCANNED_FRAGMENTS
     embeddings = list(embedding_columns(table.schema).values())
     before = index_names(table)
+    with _timed(seconds, "copies"):
+        copied = bring_copies(db, [*HIT_COLUMNS, *embeddings]) if many else None
     built = {column: build_if_needed(db, column) for column in embeddings if many}
     created += [name for column in built if (name := vector_index_name(column)) in index_names(_clips(db)) - before]
     seconds |= {column: round(took, 2) for column, took in built.items() if took is not None}
@@ -108,9 +113,8 @@ def build_indexes(db: Tables, *, ann_threshold_rows: int = ANN_THRESHOLD_ROWS) -
     names = tuple(sorted(index_names(table)))
     exact = tuple(column for column in embeddings if vector_index_name(column) not in names)
     vectors = [described(db, column, built.get(column)) for column in embeddings]
-    return IndexReport(
-        num_rows, tuple(created), names, exact, table.version, tuple(one for one in vectors if one), seconds
-    )
+    found = tuple(one for one in vectors if one)
+    return IndexReport(num_rows, tuple(created), names, exact, table.version, found, seconds, copied)
 
 
 def compact(db: Tables, *, drop_versions_older_than: timedelta | None = None) -> int:
@@ -128,7 +132,9 @@ def compact(db: Tables, *, drop_versions_older_than: timedelta | None = None) ->
         Compaction.execute(_clips(db), options)
 
     def drop_versions() -> None:
-        _clips(db).cleanup_old_versions(older_than, error_if_tagged_old_versions=False)
+        table = _clips(db)
+        table.cleanup_old_versions(older_than, error_if_tagged_old_versions=False)
+        sweep_copies(table)
 
     retried("compact clips", uri, merge_fragments)
     retried("drop old versions of clips", uri, drop_versions)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import lance
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from lance.query import CombinedFieldsQuery
 from numpy.typing import NDArray
 
@@ -20,6 +19,7 @@ from handloom.errors import StoreError
 from handloom.store.filters import clause, filtered
 from handloom.store.lance_faults import LANCE_ERRORS, fault_of, first_words
 from handloom.store.retry import past_lost_indexes
+from handloom.store.search.copies import rows_at, stored_rows
 from handloom.store.search.index import TEXT_COLUMNS
 from handloom.store.search.unspaced import score_pieces, split_query
 from handloom.store.search.vectors.effort import kept_effort
@@ -28,7 +28,6 @@ from handloom.store.search.vectors.probe import near
 SCORE_DIGITS = 6
 FLOAT32_MARGIN = 1e-4
 BATCH_ROWS = 8192
-MAX_LISTED_ROWS = 2000  # row ids in one filter
 
 
 class Scored(NamedTuple):
@@ -56,7 +55,7 @@ def scan(
     def compare(use_indexes: bool) -> tuple[list[Scored], int, int]:
         best: list[Scored] = []
         num_with = num_without = 0
-        with filtered(where, table.schema):
+        with filtered(where, table):
             for batch in table.to_batches(
                 columns=["clip_id", column],
                 filter=clause(where),
@@ -95,13 +94,8 @@ def scores_of(
     table: lance.LanceDataset, column: str, queries: NDArray[np.float64], row_ids: Sequence[int]
 ) -> list[Scored]:
     """Exact scores of these rows, in any order; rows without the embedding are left out."""
-    found: list[Scored] = []
-    for start in range(0, len(row_ids), MAX_LISTED_ROWS):
-        some = row_ids[start : start + MAX_LISTED_ROWS]
-        wanted = f"_rowid IN ({', '.join(map(str, some))})"
-        for batch in table.to_batches(columns=["clip_id", column], filter=wanted, with_row_id=True):
-            found.extend(_score(batch, column, queries, batch.num_rows))
-    return found
+    rows = stored_rows(table, row_ids, ["clip_id", column]).combine_chunks()
+    return [found for batch in rows.to_batches() for found in _score(batch, column, queries, batch.num_rows)]
 
 
 def by_text(table: lance.LanceDataset, text: str, k: int, where: str | None) -> list[Scored]:
@@ -132,7 +126,7 @@ def _full_text(
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
     """Row ids and scores of all rows that the index finds. Raises StoreError if its files are damaged or gone."""
     try:
-        with filtered(where, table.schema):
+        with filtered(where, table):
             rows = table.to_table(
                 columns=["_score"],
                 full_text_query=CombinedFieldsQuery(words, list(TEXT_COLUMNS)),
@@ -147,17 +141,6 @@ def _full_text(
             f"an index of {table.uri} cannot be read: {first_words(error)}", "`handloom index` builds it again"
         ) from error
     return rows.column("_rowid").to_numpy(), rows.column("_score").to_numpy().astype(np.float64)
-
-
-def rows_at(table: lance.LanceDataset, row_ids: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """These rows with their `_rowid`, in stored order."""
-    if not row_ids:
-        return []
-    wanted = f"_rowid IN ({', '.join(map(str, row_ids))})" if len(row_ids) <= MAX_LISTED_ROWS else None
-    rows = table.to_table(columns=list(columns), filter=wanted, with_row_id=True)
-    if wanted is None:
-        rows = rows.filter(pc.is_in(rows.column("_rowid"), value_set=pa.array(row_ids, pa.uint64())))
-    return rows.to_pylist()
 
 
 def _score(batch: pa.RecordBatch, column: str, queries: NDArray[np.float64], k: int) -> list[Scored]:

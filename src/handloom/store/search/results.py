@@ -8,9 +8,8 @@ from typing import Any, NamedTuple, overload
 
 import lance
 
-from handloom.store.search.ranking import Scored, rows_at
-
-HIT_COLUMNS = ("clip_id", "dataset", "video_id", "video_uri", "start_s", "end_s", "narration", "verb", "noun")
+from handloom.store.search.copies import HIT_COLUMNS, rows_at
+from handloom.store.search.ranking import Scored
 
 
 class Part(NamedTuple):

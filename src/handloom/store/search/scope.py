@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import lance
@@ -14,8 +15,11 @@ from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
 from handloom.schemas.tables.embeddings import embedding_columns, no_embedding
+from handloom.schemas.tables.stage_columns import key_column, owner_of, readers_of
+from handloom.store.clips.changed_labels import WORDS
 from handloom.store.embodiment import narrowed
-from handloom.store.filters import clause, filtered, forms_of, in_list
+from handloom.store.filters import both, clause, filtered, forms_of, in_list
+from handloom.store.search.copies import rows_at
 from handloom.store.search.fusion import Ranking
 from handloom.store.search.index import TEXT_COLUMNS, index_names, vector_index_name
 from handloom.store.search.opened import open_clips
@@ -38,6 +42,10 @@ class NoEmbedding(StoreError):
     """A clip has no embedding of this name."""
 
 
+class OtherWords(NoEmbedding):
+    """A clip's embedding is of words that an ingest has replaced since."""
+
+
 @dataclass(frozen=True)
 class Scope:
     """The rows that a search compares. passing: the filter without the demanded keys. left_out: ids that are no
@@ -50,21 +58,29 @@ class Scope:
     demand: dict[str, str]
     left_out: frozenset[str]
 
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """That of the table, which Lance makes anew at each call: 0.1 ms."""
+        return self.table.schema
+
     def by_vectors(
         self, name: str, by: str, vectors: Sequence[NDArray[np.floating[Any]]], depth: int, weight: float = 1.0
     ) -> Ranking:
         """The `depth` clips nearest to the best of some vectors. Raises ConfigError for vectors of another width."""
-        column = column_of(self.table.schema, by)
-        queries = unit_queries(vectors, column, self.table)
+        column = column_of(self.schema, by)
+        queries = unit_queries(vectors, column, self.schema)
         num_with = num_without = None
         exact = vector_index_name(column) not in index_names(self.table)
         wanted = depth + len(self.left_out)
+        where = self.where
+        if (key := self._outdated(column)) is not None:
+            where = both(where, f"`{key}` IS NOT NULL")
         if exact:
-            scored, num_with, num_without = scan(self.table, column, queries, wanted, self.where)
+            scored, num_with, num_without = scan(self.table, column, queries, wanted, where)
         else:
-            scored = approximate(self.table, column, queries, wanted, self.where)
+            scored = approximate(self.table, column, queries, wanted, where)
         note_mixed(
-            key_spread(self.table, stages_behind(self.table.schema, [column]), self.where),
+            key_spread(self.table, stages_behind(self.schema, [column]), self.where),
             f"search by {by} in {self.db.uri}",
         )
         kept = best_clips((found for found in scored if found.clip_id not in self.left_out), depth)
@@ -86,9 +102,17 @@ class Scope:
         self, by: str, vectors: Sequence[NDArray[np.floating[Any]]], row_ids: Sequence[int]
     ) -> dict[str, float]:
         """Exact scores of some rows by clip id; rows without the embedding are left out."""
-        column = column_of(self.table.schema, by)
-        queries = unit_queries(vectors, column, self.table)
+        column = column_of(self.schema, by)
+        queries = unit_queries(vectors, column, self.schema)
+        if (key := self._outdated(column)) is not None:
+            row_ids = [row["_rowid"] for row in rows_at(self.table, row_ids, [key]) if row[key] is not None]
         return {found.clip_id: found.score for found in scores_of(self.table, column, queries, row_ids)}
+
+    def _outdated(self, column: str) -> str | None:
+        """The key column that is null where an embedding is of words that the row has no more; None: nowhere."""
+        stage = _words_stage(self.schema, column)
+        has_some = stage is not None and key_spread(self.table, [stage])[stage][None]
+        return key_column(stage) if stage is not None and has_some else None
 
     def check_demand(self) -> None:
         """Raise ConfigError if no row has the demanded keys: why nothing was found."""
@@ -116,14 +140,15 @@ def open_scope(
     table = open_clips(db, version)
     if table is None:
         raise StoreError(f"{db.uri} holds no processed clips yet", "process them with `handloom run --db DB`")
-    unknown = [name for name in columns if name not in table.schema.names]
+    schema = table.schema
+    unknown = [name for name in columns if name not in schema.names]
     if unknown:
-        raise ConfigError(f"there is no column {', '.join(unknown)}", f"columns: {', '.join(table.schema.names)}")
+        raise ConfigError(f"there is no column {', '.join(unknown)}", f"columns: {', '.join(schema.names)}")
     if where is not None:
-        with filtered(where, table.schema):
+        with filtered(where, table):
             table.scanner(columns=["clip_id"], filter=clause(where)).explain_plan()
     passing = narrowed(db, where, embodiment)
-    demand = demanded(db, table.schema, stage_keys, [*columns, *(column_of(table.schema, by) for by in compared)])
+    demand = demanded(db, schema, stage_keys, [*columns, *(column_of(schema, by) for by in compared)])
     left_out = frozenset(form for clip_id in exclude for form in forms_of(clip_id))
     return Scope(db, table, with_demand(passing, demand), passing, demand, left_out)
 
@@ -137,10 +162,10 @@ def column_of(schema: pa.Schema, by: str) -> str:
 
 
 def unit_queries(
-    vectors: Sequence[NDArray[np.floating[Any]]] | None, column: str, table: lance.LanceDataset
+    vectors: Sequence[NDArray[np.floating[Any]]] | None, column: str, schema: pa.Schema
 ) -> NDArray[np.float64]:
     """Query vectors as (Q, D) of unit norm."""
-    dim = table.schema.field(column).type.list_size
+    dim = schema.field(column).type.list_size
     queries = [np.asarray(v, np.float64).reshape(-1) for v in vectors or ()]
     if not queries or any(len(q) != dim for q in queries):
         raise ConfigError(
@@ -155,12 +180,27 @@ def unit_queries(
 
 
 def embedding_of(db: Tables, clip_id: str, by: str, version: int | None = None) -> NDArray[np.float32]:
-    """The stored embedding `by` of a clip: (D,). Raises StoreError if the clip or its embedding is not there."""
-    column = column_of(db.existing_table("clips", version).schema, by)
-    cell = row_of(db, clip_id, [column], version).column(0)[0]
-    if not cell.is_valid:
+    """The stored embedding `by` of a clip: (D,). Raises StoreError if the clip or its embedding is not there, and
+    OtherWords if it is not of the clip's words of today."""
+    schema = db.existing_table("clips", version).schema
+    column = column_of(schema, by)
+    stage = _words_stage(schema, column)
+    row = row_of(db, clip_id, [column, *([] if stage is None else [key_column(stage)])], version)
+    if not row.column(0)[0].is_valid:
         raise NoEmbedding(f"clip {clip_id} has no {by} embedding", "search by another embedding, or by text")
-    return cell.values.to_numpy(zero_copy_only=False)
+    if stage is not None and not row.column(1)[0].is_valid:
+        problem = f"clip {clip_id} has other words now than those of its {by} embedding"
+        raise OtherWords(problem, f"`handloom run --db {db.uri}` computes it again")
+    return row.column(0)[0].values.to_numpy(zero_copy_only=False)
+
+
+def _words_stage(schema: pa.Schema, column: str) -> str | None:
+    """The stage of an embedding that is made from a clip's words; None of others. An ingest that gives a row other
+    words removes this stage's key."""
+    owner = owner_of(schema.field(column))
+    readers = readers_of(schema)
+    of_words = any(owner in readers.get(word, ()) for word in WORDS)
+    return owner if owner is not None and of_words and key_column(owner) in schema.names else None
 
 
 def row_of(db: Tables, clip_id: str, columns: Sequence[str] | None = None, version: int | None = None) -> pa.Table:

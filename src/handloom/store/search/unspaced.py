@@ -58,7 +58,7 @@ def score_pieces(
     """
     found: list[tuple[int, list[int], int]] = []
     num_rows = 0
-    with filtered(where, table.schema):
+    with filtered(where, table):
         for batch in table.to_batches(
             columns=list(columns), filter=clause(where), batch_size=BATCH_ROWS, with_row_id=True
         ):

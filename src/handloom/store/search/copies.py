@@ -1,0 +1,283 @@
+"""Copies of what a search reads of single rows, vectors and ids and words, in files that are mapped into memory.
+
+Through Lance a candidate of a search costs 0.1 ms, because candidates lie in many fragments; from here some
+microseconds. A copy belongs to one data file of the table. Lance never changes a data file: new values are in a new
+one. So a copy is right for every version that has its data file, and rows without one (new rows, new values, rows that
+were deleted when it was made) are read through Lance. Which rows a version has, the index says. A file appears under
+its name only when it is whole and on the disk.
+
+`clips.lance/_search/NAME.arrow` is of the data file NAME.lance: an Arrow file with the columns named by Lance's field
+ids, which no other column of the table ever has, and `row`, the row's place in its fragment, rising.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import lance
+import numpy as np
+import pyarrow as pa
+
+from handloom.errors import StoreError
+from handloom.io.atomic import draft_of
+from handloom.store.location import lance_errors
+from handloom.store.tables import Tables
+
+log = logging.getLogger(__name__)
+
+HIT_COLUMNS = ("clip_id", "dataset", "video_id", "video_uri", "start_s", "end_s", "narration", "verb", "noun")
+"""What every hit shows. Copied beside the embeddings."""
+FOLDER = "_search"
+ROW = "row"
+BATCH_ROWS = 8192
+MAX_LISTED_ROWS = 2000  # row ids in one filter
+DRAFT_S = 3600.0  # another process may write a younger one
+NOT_COPIED = -1  # lists and structs, which have fields of their own
+RowAt = Callable[[int], pa.RecordBatch | None]
+"""A row of a fragment by its place in it, as one batch; None if it is not copied."""
+_opened: WeakKeyDictionary[lance.LanceDataset, Copies] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Copied:
+    """Copies of a table. num_rows: of the newest version that have one. num_bytes: on disk, those of older versions
+    too."""
+
+    num_rows: int
+    num_bytes: int
+
+
+class Copies:
+    """The copies that one version of a table can use; files are opened when a row of theirs is first asked for."""
+
+    def __init__(self, table: lance.LanceDataset, folder: Path) -> None:
+        self._table, self._folder, self._schema = table, folder, table.schema
+        self._field_ids = _field_ids(table)
+        self._files: dict[int, dict[int, _File]] = {}
+        self._views: dict[tuple[str, ...], dict[int, RowAt]] = {}
+
+    def take(self, row_ids: Sequence[int], columns: Sequence[str]) -> tuple[pa.Table, list[int]]:
+        """The rows that have copies of all these columns, with `_rowid`; and the ids of the others."""
+        views = self._views.setdefault(tuple(columns), {})
+        found, kept, others = [], [], []
+        for row_id in row_ids:
+            fragment = row_id >> 32
+            view = views.get(fragment)
+            if view is None:
+                view = views[fragment] = self._view(fragment, columns)
+            row = view(row_id & 0xFFFFFFFF)
+            if row is None:
+                others.append(row_id)
+            else:
+                found.append(row)
+                kept.append(row_id)
+        schema = pa.schema([self._schema.field(name) for name in columns])
+        rows = pa.Table.from_batches(found, schema)
+        return rows.append_column(pa.field("_rowid", pa.uint64()), pa.array(kept, pa.uint64())), others
+
+    def _view(self, fragment: int, columns: Sequence[str]) -> RowAt:
+        """These columns of a fragment."""
+        files = self._files.get(fragment)
+        if files is None:
+            files = self._files[fragment] = self._open(fragment)
+        schema = pa.schema([self._schema.field(name) for name in columns])
+        field_ids = [self._field_ids.get(name, NOT_COPIED) for name in columns]
+        used = [(file, field_id) for field_id in field_ids if (file := files.get(field_id)) is not None]
+        if len(used) < len(columns):
+            return lambda row: None
+        if len({file for file, _ in used}) == 1:
+            return used[0][0].view(field_ids, schema)
+        views = [file.view([id_], pa.schema([field])) for (file, id_), field in zip(used, schema, strict=True)]
+
+        def of_several(row: int) -> pa.RecordBatch | None:
+            parts = [part for view in views if (part := view(row)) is not None]
+            if len(parts) < len(views):
+                return None
+            return pa.RecordBatch.from_arrays([part.column(0) for part in parts], schema=schema)
+
+        return of_several
+
+    def _open(self, fragment: int) -> dict[int, _File]:
+        """The copy of each field that has one."""
+        there = self._table.get_fragment(fragment)
+        found: dict[int, _File] = {}
+        for name, field_ids in _fields_by_file(there, self._field_ids.values()).items() if there else ():
+            file = _open_file(_path_of(self._folder, name))
+            found |= {field_id: file for field_id in field_ids if file is not None and field_id in file.field_ids}
+        return found
+
+
+class _File:
+    """One mapped file. field_ids: of its columns."""
+
+    def __init__(self, batches: Sequence[pa.RecordBatch]) -> None:
+        self._batches = batches
+        names = batches[0].schema.names if batches else []
+        self.field_ids = {int(name): index for index, name in enumerate(names) if name != ROW}
+        rows = [batch.column(ROW).to_numpy() for batch in batches]
+        self._rows = rows[0] if len(rows) == 1 else np.concatenate([np.empty(0, np.uint32), *rows])
+        self._starts = np.cumsum([0, *map(len, rows)]).tolist()
+
+    def view(self, field_ids: Sequence[int], schema: pa.Schema) -> RowAt:
+        """Some fields."""
+        columns = [self.field_ids[field_id] for field_id in field_ids]
+        parts = [pa.RecordBatch.from_arrays([part.column(c) for c in columns], schema=schema) for part in self._batches]
+        rows, starts = self._rows, self._starts
+
+        def row_at(row: int) -> pa.RecordBatch | None:
+            place = int(rows.searchsorted(row))
+            if place == len(rows) or rows[place] != row:
+                return None
+            part = bisect_right(starts, place) - 1
+            return parts[part].slice(place - starts[part], 1)
+
+        return row_at
+
+
+def copies_of(table: lance.LanceDataset) -> Copies | None:
+    """The copies of a table on a local disk; None if it has none."""
+    if table not in _opened:
+        folder = _folder_of(table)
+        if folder is None or not folder.is_dir():
+            return None
+        _opened[table] = Copies(table, folder)
+    return _opened[table]
+
+
+def stored_rows(table: lance.LanceDataset, row_ids: Sequence[int], columns: Sequence[str]) -> pa.Table:
+    """These rows with their `_rowid`, in any order: from copies where there are any, else through Lance."""
+    copies = copies_of(table)
+    if copies is None:
+        return _through_lance(table, row_ids, columns)
+    found, others = copies.take(row_ids, columns)
+    return pa.concat_tables([found, _through_lance(table, others, columns)]) if len(others) else found
+
+
+def rows_at(table: lance.LanceDataset, row_ids: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """`stored_rows` as dicts."""
+    return stored_rows(table, row_ids, columns).to_pylist() if len(row_ids) else []
+
+
+def _through_lance(table: lance.LanceDataset, row_ids: Sequence[int], columns: Sequence[str]) -> pa.Table:
+    parts = []
+    for start in range(0, max(len(row_ids), 1), MAX_LISTED_ROWS):
+        listed = ", ".join(map(str, row_ids[start : start + MAX_LISTED_ROWS]))
+        wanted = f"_rowid IN ({listed})" if listed else "false"
+        parts.append(table.to_table(columns=list(columns), filter=wanted, with_row_id=True))
+    return pa.concat_tables(parts)
+
+
+def bring_copies(db: Tables, columns: Iterable[str]) -> Copied | None:
+    """Copy these columns of all rows of the newest version that lack it, and remove copies whose data files are gone.
+
+    None: the table is in an object store, whose files cannot be mapped. Raises StoreError if the disk is full.
+    """
+    table = db.existing_table("clips")
+    folder = _folder_of(table)
+    if folder is None:
+        return None
+    field_ids = _field_ids(table)
+    names = {field_ids[name]: name for name in columns if name in field_ids}
+    num_rows = 0
+    with lance_errors("copy what searches read", table.uri):
+        for fragment in table.get_fragments():
+            by_file = _fields_by_file(fragment, names)
+            for file, fields in by_file.items():
+                _copy(fragment, _path_of(folder, file), {field: names[field] for field in fields})
+            num_rows += fragment.metadata.num_rows if by_file else 0
+    _opened.pop(table, None)
+    sweep_copies(table)
+    return Copied(num_rows, sum(path.stat().st_size for path in folder.glob("*.arrow")) if folder.is_dir() else 0)
+
+
+def sweep_copies(table: lance.LanceDataset) -> None:
+    """Remove copies whose data files are gone, as those of removed rows are in the end, and what killed processes have
+    left."""
+    folder = _folder_of(table)
+    if folder is None or not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        draft = path.name.startswith(".")
+        if draft:
+            is_old = path.exists() and time.time() - path.stat().st_mtime > DRAFT_S
+        else:
+            is_old = not (folder.parent / "data" / f"{path.stem}.lance").exists()
+        if is_old:
+            path.unlink(missing_ok=True)
+
+
+def _copy(fragment: lance.LanceFragment, path: Path, names: Mapping[int, str]) -> None:
+    """Write the copy of one data file, unless there is one with all these columns ({field id: name})."""
+    there = _open_file(path)
+    if there is not None and there.field_ids.keys() >= names.keys():
+        return
+    kinds = {field.name: field.type for field in fragment.schema}
+    schema = pa.schema([(ROW, pa.uint32()), *((str(field_id), kinds[name]) for field_id, name in names.items())])
+    scanner = fragment.scanner(
+        columns=list(names.values()), batch_size=BATCH_ROWS, batch_readahead=2, with_row_address=True
+    )
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with draft_of(path) as draft, open(draft, "wb") as sink:
+            with pa.ipc.new_file(sink, schema) as writer:
+                for batch in scanner.to_batches():
+                    rows = (batch.column("_rowaddr").to_numpy() & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+                    arrays = [batch.column(name) for name in names.values()]
+                    writer.write_batch(pa.RecordBatch.from_arrays([pa.array(rows), *arrays], schema=schema))
+            sink.flush()
+            os.fsync(sink.fileno())
+    except OSError as error:
+        if error.errno is None:  # Lance's
+            raise
+        problem = f"could not copy what searches read to {path.parent}: {error.strerror}"
+        raise StoreError(problem, "free some space; searches find the same rows without, more slowly") from error
+
+
+def _open_file(path: Path) -> _File | None:
+    """A copy, mapped; None if there is none, or it is damaged: then `handloom index` makes it anew."""
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        return _File([reader.get_batch(number) for number in range(reader.num_record_batches)])
+    except FileNotFoundError:
+        return None
+    except (OSError, pa.ArrowInvalid) as error:
+        log.warning("%s is damaged (%s), so the table is read instead", path, error)
+        return None
+
+
+def _fields_by_file(fragment: lance.LanceFragment, field_ids: Iterable[int]) -> dict[str, list[int]]:
+    """`{data file: field ids}`, of those fields whose values are in one data file of the fragment, and only there."""
+    metadata: Any = fragment.metadata
+    if getattr(metadata, "overlays", None):
+        return {}
+    num_files = Counter(field_id for file in metadata.files for field_id in file.fields)
+    wanted = {field_id for field_id in field_ids if num_files[field_id] == 1}
+    found = {file.path: [field_id for field_id in file.fields if field_id in wanted] for file in metadata.files}
+    return {path: there for path, there in found.items() if there}
+
+
+def _path_of(folder: Path, data_file: str) -> Path:
+    return folder / f"{Path(data_file).stem}.arrow"
+
+
+def _field_ids(table: lance.LanceDataset) -> dict[str, int]:
+    """Of columns that are no lists or structs, which have fields of their own."""
+    kinds = {field.name: field.type for field in table.schema}
+    plain = {name for name, kind in kinds.items() if not pa.types.is_nested(kind) or pa.types.is_fixed_size_list(kind)}
+    return {field.name(): field.id() for field in table.lance_schema.fields() if field.name() in plain}
+
+
+def _folder_of(table: lance.LanceDataset) -> Path | None:
+    """None: in an object store; or row ids are no addresses."""
+    if "://" in table.uri or table.has_stable_row_ids:
+        return None
+    return Path(table.uri) / FOLDER
