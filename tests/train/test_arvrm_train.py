@@ -102,7 +102,14 @@ def test_scales_are_of_the_training_windows_alone(db):
 
 def test_stage_two_starts_from_stage_one_and_keeps_frozen_weights(db, first, tmp_path):
     settings = finetune(init=first.checkpoint, epochs=3, lr=3e-3)
-    assert list(RECIPE.variants(settings)) == ["retrieval", "without retrieval", "scratch"]
+    variants = RECIPE.variants(settings)
+    assert list(variants) == ["retrieval", "random clips", "without retrieval", "scratch"]
+    assert list(RECIPE.variants(variants["random clips"])) == [
+        "random clips",
+        "retrieval",
+        "without retrieval",
+        "scratch",
+    ]
     outcome = train(RECIPE, db, settings, Folder.parse(tmp_path / "with"))
     weights, before = outcome.network.state_dict(), first.network.state_dict()
     frozen = [name for name in before if name.startswith(("keypoint_encoder.", "keypoint_head."))]
@@ -124,6 +131,9 @@ def test_stage_two_starts_from_stage_one_and_keeps_frozen_weights(db, first, tmp
     assert "1 clips with hands are the robots' own" in notes
     assert "frozen, as in the paper" in notes
     assert report["numbers"]["mean similarity of retrieved clips"] > 0
+    told = report["data"]
+    assert (told["chosen"], told["version of clips"]) == ("by AR-VRM's sum of cosines, version 1", db.version)
+    assert (told["human clips"], told["clips per episode"], len(told["encoders' key"])) == (14, 3, 16)
 
     plain = RECIPE.variants(settings)["without retrieval"]
     without = train(RECIPE, db, plain, Folder.parse(tmp_path / "without"))
@@ -201,6 +211,45 @@ def test_a_sample_has_the_retrieved_clips_and_the_progress_of_the_episode(db):
     loaded = next(iter(data.train.loader(4, seed=1, num_workers=1)))
     alone = next(iter(data.train.loader(4, seed=1)))
     assert torch.equal(loaded["retrieved"].nan_to_num(), alone["retrieved"].nan_to_num())
+
+
+def test_clips_at_random_are_others_but_the_same_ones_each_time(db):
+    near = RECIPE.data(db, finetune())
+    far, again, other = (RECIPE.data(db, finetune(retrieve="random", seed=seed)) for seed in (0, 0, 1))
+    places = [one.train.transform.retrieved.places for one in (far, again, other)]
+    ids = [one.train.transform.retrieved.ids for one in (far, again, other)]
+    chosen = [{e: [ids[n][i] for i in where] for e, where in places[n].items()} for n in range(3)]
+    assert chosen[0] == chosen[1] != chosen[2]
+    assert all(len(set(some)) == 3 for some in chosen[0].values())
+    assert clip_id(0) not in {clip for some in chosen[0].values() for clip in some}
+    assert near.facts["counts"]["mean_similarity"] > far.facts["counts"]["mean_similarity"]
+    text = RECIPE.report(RECIPE.network(finetune(), far.facts), far, finetune(retrieve="random"))["data"]["chosen"]
+    assert text == "at random, seed 0"
+
+
+def test_a_job_goes_on_with_the_clips_that_it_began_with(tmp_path):
+    """Clips come while it trains: neither a start that resumes it nor the next variant retrieves them."""
+    db = hand_db(tmp_path / "db", [hand_row(n) for n in range(8)], NAMES)
+    settings = finetune(epochs=2)
+    begun = train(RECIPE, db, settings, Folder.parse(tmp_path / "job"), should_stop=lambda: True)
+    assert begun.stopped
+    version = db.version
+    db.table("clips").delete(f"clip_id = '{clip_id(3)}'")
+    gone = RECIPE.data(db, settings).facts["counts"]
+    assert (gone["human_clips"], gone["human_version"]) == (7, version + 1)
+    resumed = train(RECIPE, db, settings, Folder.parse(tmp_path / "job"), should_stop=lambda: True)
+    beside = train(
+        RECIPE, db, finetune(retrieve="random"), Folder.parse(tmp_path / "other"), should_stop=lambda: True,
+        beside=resumed.data,
+    )  # fmt: skip
+    for outcome in (resumed, beside):
+        counts = outcome.data.facts["counts"]
+        assert (counts["human_clips"], counts["human_version"]) == (8, version)
+    named = train(
+        RECIPE, db, finetune(human_version=version + 1), Folder.parse(tmp_path / "named"), should_stop=lambda: True,
+        beside=resumed.data,
+    )  # fmt: skip
+    assert named.data.facts["counts"]["human_clips"] == 7
 
 
 def test_encoders_of_init_choose_the_clips(db, first):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -68,6 +69,14 @@ class TrainSettings(Frozen):
     share them."""
     compare: bool = True
     """Also train what the report compares with (from scratch beside pre-trained, without retrieval beside with)."""
+
+    def pinned(self, facts: Mapping[str, Any]) -> Self:
+        """The settings with the versions of further tables that a job has read, by the `facts` of its windows.
+
+        So its other ranks, its other variants, and a start that resumes it read the same. A recipe that reads more
+        tables than that of its windows overrides this.
+        """
+        return self
 
     def settings_key(self) -> str:
         """Hash of everything that changes the weights: a checkpoint of another key is refused on resume."""

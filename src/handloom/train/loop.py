@@ -68,6 +68,7 @@ def train(
     resume: bool = True,
     device: str | torch.device = "cpu",
     should_stop: Callable[[], bool] = lambda: False,
+    beside: RecipeData | None = None,
 ) -> Outcome:
     """Train `recipe` to the end, resuming from the newest checkpoint in `folder` if there is one.
 
@@ -78,6 +79,8 @@ def train(
         tensorboard: folder for TensorBoard's files; none by default.
         resume: False removes existing checkpoints.
         should_stop: called after every step; once it is true on a rank, all ranks write a checkpoint and end.
+        beside: of a job that this one is compared with: the same versions of the tables are read, unless the settings
+            name others or follow the newest.
 
     Raises:
         ConfigError: the checkpoint is of another job; the table lacks what the recipe needs; too few windows.
@@ -89,7 +92,8 @@ def train(
     found = _find(folder, resume)
     if found is not None:
         checkpoints.check_fits(found.facts, found.uri, recipe.name, settings, ranks.world_size())
-    job = _Job(recipe, db, settings, folder, tensorboard, report, torch.device(device), found)
+    data = _data(recipe, db, settings, found, beside)
+    job = _Job(recipe, db, settings, folder, tensorboard, report, torch.device(device), found, data)
     stopped = job.run(should_stop)
     return Outcome(job.network.eval(), job.data, job.history.lines, job.checkpoint, stopped)
 
@@ -97,7 +101,9 @@ def train(
 class _Job:
     """The state of one rank: network, optimiser, windows, position and history."""
 
-    def __init__(self, recipe, db, settings, folder, tensorboard, report, device, found: Checkpoint | None) -> None:
+    def __init__(
+        self, recipe, db, settings, folder, tensorboard, report, device, found: Checkpoint | None, data: RecipeData
+    ) -> None:
         self.recipe: Recipe = recipe
         self.db: Database = db
         self.settings: TrainSettings = settings
@@ -107,7 +113,7 @@ class _Job:
         self.train_s = 0.0
         self.checkpoint = found.uri if found else ""
         self.finished = found is not None and found.facts.finished
-        self.data = _data(recipe, db, settings, found)
+        self.data = data
         # The facts that the network was built from: a newer version of the table may have others.
         self.facts: Mapping[str, Any] = found.facts.facts if found else self.data.facts
         self._load_windows()
@@ -258,7 +264,7 @@ class _Job:
         newest = ranks.broadcast(self.db.table(table).version if ranks.rank() == 0 else None)
         if newest == self.data.version:
             return
-        self.data = self.recipe.data(self.db, self.settings, newest)
+        self.data = self.recipe.data(self.db, self.settings.pinned(self.facts), newest)
         self._load_windows()
         line = {"kind": "version", "epoch": self.epoch, "step": self.step, "version": newest}
         self._add(line | {"windows": len(self.data.train)}, report=True)
@@ -316,19 +322,25 @@ def _find(folder: Folder, resume: bool) -> Checkpoint | None:
     return None if name is None else checkpoints.load(folder, name)
 
 
-def _data(recipe: Recipe, db: Database, settings: TrainSettings, found: Checkpoint | None) -> RecipeData:
-    """The windows, of the checkpoint's version of the table, or of the version that rank 0 reads."""
+def _data(
+    recipe: Recipe, db: Database, settings: TrainSettings, found: Checkpoint | None, beside: RecipeData | None
+) -> RecipeData:
+    """The windows, of the checkpoint's versions of the tables, those of `beside`, or those that rank 0 reads."""
     if found is not None:
         return _data_of_checkpoint(recipe, db, settings, found)
-    data = recipe.data(db, settings, settings.version)
-    version = ranks.broadcast(data.version)
-    return data if data.version == version else recipe.data(db, settings, version)
+    version = settings.version
+    if beside is not None and not settings.follow_versions:
+        version, settings = version or beside.version, settings.pinned(beside.facts)
+    data = recipe.data(db, settings, version)
+    version, pinned = ranks.broadcast((data.version, settings.pinned(data.facts)))
+    same = data.version == version and settings.pinned(data.facts) == pinned
+    return data if same else recipe.data(db, pinned, version)
 
 
 def _data_of_checkpoint(recipe: Recipe, db: Database, settings: TrainSettings, found: Checkpoint) -> RecipeData:
     version = found.facts.data_version
     try:
-        data = recipe.data(db, settings, version)
+        data = recipe.data(db, settings.pinned(found.facts.facts), version)
     except StoreError as error:
         raise StoreError(
             f"{found.uri} was trained on version {version} of the table, which cannot be read: {error.problem}",

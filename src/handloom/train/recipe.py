@@ -77,6 +77,6 @@ class Recipe(Protocol):
 
         `examples`: list of `Example`; `notes`: sentences about what is the paper's and what is ours in this run;
         `figures`: {title: (array, labels of its rows, labels of its columns)}, such as a learned map; `numbers`: {name:
-        number}.
+        number}; `data`: {name: number or text}, which data it was trained on beside its windows.
         """
         ...

@@ -162,6 +162,7 @@ def _side_by_side(tables: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 def _data_rows(variant: VariantShown) -> dict[str, Any]:
     rows: dict[str, Any] = {"table versions": ", ".join(map(str, variant.data_versions()))}
     rows["held-out windows"] = variant.held_out[-1]["windows"] if variant.held_out else None
+    rows |= variant.result.get("data", {})
     rows |= {f"training {name.replace('_', ' ')}": n for name, n in variant.result.get("counts", {}).items()}
     return rows | {"steps without a valid element": sum(step["loss"] is None for step in variant.steps)}
 

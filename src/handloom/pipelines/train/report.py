@@ -59,7 +59,7 @@ def _examples(folder: Folder, result: dict[str, Any]) -> list[Example]:
 def _summary(variant: VariantShown) -> dict[str, Any]:
     """A variant's entry of `report.json`."""
     last = variant.held_out[-1] if variant.held_out else {}
-    kept = ("numbers", "notes", "counts", "frozen", "hardware", "versions", "checkpoint")
+    kept = ("numbers", "data", "notes", "counts", "frozen", "hardware", "versions", "checkpoint")
     return {
         "held_out": last.get("numbers", {}),
         "held_out_counts": last.get("counts", {}),

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from handloom.store.clip_features import ClipFeatures
 from handloom.store.search.ranking import SCORE_DIGITS
 
+VERSION = "1"
+"""Of the formula and of the order of equals: reports of training name it."""
 BLOCK_NUMBERS = 8 << 20
 
 

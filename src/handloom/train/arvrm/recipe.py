@@ -57,11 +57,16 @@ class Arvrm:
         return copy_weights(network, weights, wanted, INIT_HINT)
 
     def variants(self, settings: ArvrmSettings) -> dict[str, ArvrmSettings]:
-        """Stage 2: with retrieval, without it, and without pre-training. Stage 1 compares with its baselines only."""
+        """Stage 2: with retrieval, with clips at random, without retrieval, and without pre-training. Stage 1 compares
+        with its baselines only."""
         if settings.stage == "pretrain":
             return {"arvrm": settings}
-        runs = {"retrieval" if settings.retrieval else "without retrieval": settings}
+        named = {"similar": "retrieval", "random": "random clips"}
+        runs = {named[settings.retrieve] if settings.retrieval else "without retrieval": settings}
         if settings.retrieval:
+            runs |= {
+                name: settings.model_copy(update={"retrieve": way}) for way, name in named.items() if name not in runs
+            }
             runs["without retrieval"] = settings.model_copy(update={"retrieval": False})
         if settings.init:
             runs["scratch"] = settings.model_copy(update={"init": ""})

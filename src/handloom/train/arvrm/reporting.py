@@ -12,6 +12,7 @@ from torch import Tensor
 
 from handloom.schemas.hand_topology import KEYPOINT_NAMES
 from handloom.schemas.training import Example
+from handloom.store.search.arvrm import VERSION
 from handloom.train.arvrm.baselines import past_of
 from handloom.train.arvrm.data.hands import hand_windows
 from handloom.train.arvrm.network.keypoints import NUM_POINTS
@@ -27,16 +28,26 @@ HANDS = ("left", "right")
 
 
 def report_of(network: Any, data: RecipeData, settings: ArvrmSettings) -> dict[str, Any]:
-    """`examples`, `notes`, `figures`, `numbers`; see `Recipe.report`."""
+    """`examples`, `notes`, `figures`, `numbers`, `data`; see `Recipe.report`."""
     out: dict[str, Any] = {"notes": notes_of(network, data.facts, settings), "examples": [], "figures": {}}
-    out["numbers"] = {}
+    out |= {"numbers": {}, "data": {}}
     if settings.stage == "finetune":
         if network.map is not None:
+            out["data"] = retrieved_from(data.facts["counts"], settings)
             out["figures"] = map_figures(network.map.m.detach().cpu().numpy())
             out["numbers"]["mean similarity of retrieved clips"] = data.facts["counts"]["mean_similarity"]
     elif len(data.held_out):
         out["examples"] = examples_of(network, data, settings)
     return out
+
+
+def retrieved_from(counts: Mapping[str, Any], settings: ArvrmSettings) -> dict[str, Any]:
+    """Which clips stage 2 was given, from which version of the table, and how they were chosen."""
+    by_chance = f"at random, seed {settings.seed}"
+    way = by_chance if settings.retrieve == "random" else f"by AR-VRM's sum of cosines, version {VERSION}"
+    told = {"chosen": way, "version of clips": counts["human_version"], "human clips": counts["human_clips"]}
+    told |= {"clips given": counts["retrieved_clips"], "clips per episode": settings.topk}
+    return told | {"encoders' key": counts.get("features_key")}
 
 
 def keypoint_names() -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -78,8 +79,11 @@ class ArvrmSettings(TrainSettings):
     human_where: str = ""
     """`finetune`: SQL filter on the human clips; empty: all with hands. Videos of the episodes are never retrieved."""
     human_version: int | None = Field(None, ge=1)
-    """`finetune`: version of the human clips, by default the newest (`version` is the episodes'). Set it if extraction
-    goes on meanwhile: a job that resumes retrieves again."""
+    """`finetune`: version of the human clips, by default the newest when the job starts (`version` is the
+    episodes')."""
+    retrieve: Literal["similar", "random"] = "similar"
+    """`finetune`: the clips that resemble an episode most; or as many at random, by `seed`, which the report compares
+    with."""
     alpha: float = Field(0.5, ge=0, le=1)
     """`finetune`: share of the robot's own feature in f* = (1 - alpha) m f_k + alpha f_s. Ours; not in the paper."""
     beta: float = Field(1.0, ge=0)
@@ -91,6 +95,11 @@ class ArvrmSettings(TrainSettings):
 
     num_examples: int = Field(4, ge=0)
     """Held-out windows that the report draws."""
+
+    def pinned(self, facts: Mapping[str, Any]) -> ArvrmSettings:
+        """With the version of the human clips that were retrieved from."""
+        known = facts.get("counts", {}).get("human_version")
+        return self if self.human_version or known is None else self.model_copy(update={"human_version": known})
 
     @model_validator(mode="after")
     def _fits(self) -> ArvrmSettings:

@@ -9,7 +9,7 @@ import platform
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
@@ -20,6 +20,9 @@ from handloom.train.checkpoint import JOB, frozen_parts
 from handloom.train.machine import hardware, versions
 from handloom.workers.place import on_this_node
 from handloom.workers.training.peers import detect_lost_ranks
+
+if TYPE_CHECKING:
+    from handloom.train.loop import Outcome
 
 RESULT, EXAMPLES, BOARD = "result.json", "examples.npz", "tensorboard"
 POLL_S = 1.0
@@ -107,15 +110,19 @@ def training_worker(config: Mapping[str, Any]) -> str:
     except StoreError as error:
         raise StoreError(f"on the worker's node {platform.node()}: {error.problem}", error.hint) from error
     with _StopListener(ledger) as stop, detect_lost_ranks(ledger):
+        first = None
         for name, values in plan.variants.items():
             settings = recipe.settings_type(**values)
-            if not _train_one(plan, name, settings, recipe, db, ledger, stop, get_device()):
+            outcome = _train_one(plan, name, settings, recipe, db, ledger, stop, get_device(), first)
+            if outcome.stopped:
                 return "stopped"
+            first = first or outcome.data
     return "done"
 
 
-def _train_one(plan: TrainingPlan, name: str, settings, recipe, db, ledger, stop: _StopListener, device) -> bool:
-    """Train one variant and write its results. Returns whether it was finished, now or earlier; False: stopped."""
+def _train_one(plan: TrainingPlan, name: str, settings, recipe, db, ledger, stop, device, first) -> Outcome:
+    """Train one variant and write its results. first: the data of the first variant, whose versions of the tables all
+    others read; None: this is it."""
     from handloom.train import ranks
     from handloom.train.loop import train
 
@@ -137,12 +144,11 @@ def _train_one(plan: TrainingPlan, name: str, settings, recipe, db, ledger, stop
         report=report,
         device=device,
         should_stop=stop.is_stopped,
+        beside=first,
     )
-    if outcome.stopped:
-        return False
-    if ranks.rank() == 0 and folder.read_json(RESULT) is None:
+    if not outcome.stopped and ranks.rank() == 0 and folder.read_json(RESULT) is None:
         _write_result(folder, recipe, outcome, settings, device)
-    return True
+    return outcome
 
 
 def _write_result(folder: Folder, recipe, outcome, settings, device) -> None:
@@ -171,6 +177,7 @@ def _write_result(folder: Folder, recipe, outcome, settings, device) -> None:
         "figures": figures,
         "notes": list(shown.get("notes", ())),
     }
+    content |= {"data": _jsonable(shown.get("data", {}))}
     content |= {"numbers": {name: _number(value) for name, value in shown.get("numbers", {}).items()}}
     content |= {"counts": _jsonable(getattr(outcome.data.train, "counts", {})), "checkpoint": outcome.checkpoint}
     folder.write_json(RESULT, content | {"hardware": hardware(device), "versions": versions()})

@@ -18,6 +18,7 @@ from torch import nn
 
 from handloom.api import Database
 from handloom.store.clip_features import ClipFeatures, read_features, write_features
+from handloom.store.search.arvrm import similarity
 
 COMMIT_ROWS = 64
 
@@ -85,6 +86,17 @@ def all_features(
     if waiting:
         write_features(db, table, rows, maker.key, maker.features(waiting, num_steps))
     return read_features(db, table, rows, maker.key, num_steps, maker.sizes)
+
+
+def at_random(robot: ClipFeatures, human: ClipFeatures, topk: int, seed: int) -> dict[str, list[tuple[str, float]]]:
+    """As `retrieve`, but `topk` clips by chance, the same ones for the same seed, episode and clips."""
+    found = {}
+    for number, episode in enumerate(robot.ids):
+        places = np.random.default_rng([seed, *episode.encode()]).permutation(len(human.ids))[:topk]
+        some = ClipFeatures(tuple(human.ids[i] for i in places), human.text[places], human.seen[places])
+        alone = ClipFeatures((episode,), robot.text[[number]], robot.seen[[number]])
+        found[episode] = list(zip(some.ids, similarity(alone, some)[0].tolist(), strict=True))
+    return found
 
 
 def _key(text_encoder: nn.Module, image_encoder: nn.Module | None) -> str:

@@ -17,7 +17,7 @@ from handloom.store.search.arvrm import retrieve
 from handloom.train import checkpoint as checkpoints
 from handloom.train.arvrm.data.hands import check_rate, plain_spread, spread_of, usable
 from handloom.train.arvrm.data.human_library import Replay, human_windows, read_inputs, spread_keypoints
-from handloom.train.arvrm.data.retrieval import FeatureMaker, all_features
+from handloom.train.arvrm.data.retrieval import FeatureMaker, all_features, at_random
 from handloom.train.arvrm.data.robot_sample import Retrieved, RobotSample, image_name
 from handloom.train.arvrm.network.backbone import image_spec, text_spec
 from handloom.train.arvrm.settings import ArvrmSettings
@@ -162,14 +162,17 @@ def _retrieve(
     whole = _whole_episodes(db, settings, version)
     read_robot = lambda ids: read_inputs(whole, ids, image_name(settings.camera), "task")
     robot = all_features(db, TABLE, episodes, read_robot, maker, settings.steps)
-    found = retrieve(robot, human, settings.topk)
+    is_random = settings.retrieve == "random"
+    found = (
+        at_random(robot, human, settings.topk, settings.seed) if is_random else retrieve(robot, human, settings.topk)
+    )
     ids = tuple(sorted({clip for clips_ in found.values() for clip, _ in clips_}))
     number = {clip: place for place, clip in enumerate(ids)}
     places = {episode: np.array([number[clip] for clip, _ in near]) for episode, near in found.items()}
     replay = Replay(human_windows(db, settings, with_images, whole=False)) if settings.replay else None
     keypoints = spread_keypoints(human_windows(db, settings, False, whole=True), ids)
     counts = {"human_clips": len(human.ids), "clips_of_robots": len(of_robots), "retrieved_clips": len(ids)}
-    counts["human_version"] = clips.version
+    counts |= {"human_version": clips.version, "features_key": maker.key}
     counts["mean_similarity"] = float(np.mean([value for near in found.values() for _, value in near]))
     counts["without_text"] = int((~np.isfinite(human.text.astype(np.float32)).any(1)).sum())
     return Retrieved(places, ids, keypoints, replay), counts
