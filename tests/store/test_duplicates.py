@@ -1,5 +1,7 @@
 """Near-duplicates: the same groups in any order of rows, in blocks of any size, at once or as rows come."""
 
+import json
+
 import lance
 import numpy as np
 import pyarrow as pa
@@ -9,7 +11,8 @@ from support.stage_keys import with_keys, with_own_column
 
 from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
-from handloom.pipelines.index import report_text, update_indexes
+from handloom.models.embeddings.motion_mirror import mirrored_motion
+from handloom.pipelines.index import find_duplicates, report_text, update_indexes
 from handloom.pipelines.stages import stage_states, stage_states_text
 from handloom.pipelines.status.status import status, status_text
 from handloom.schemas.tables.arrow import clips_schema
@@ -20,6 +23,8 @@ from handloom.store.duplicates import compare
 from handloom.store.duplicates.grouping import Thresholds, duplicate_counts, group_duplicates
 from handloom.store.duplicates.groups import components, overlapping_pairs
 from handloom.store.fragments import write_fragment
+from handloom.store.runs.lease import leased
+from handloom.store.runs.runs import end_run
 from handloom.store.stages.staged import write_update
 from handloom.store.stages.update import ColumnCommitter
 
@@ -101,9 +106,9 @@ def test_order_blocks_and_growth_change_no_group(tmp_path, monkeypatch, seed):
     found = group_duplicates(whole, **LEAST)
     assert (found.num_rows, found.num_compared, found.num_written) == (num, num, num)
     assert groups(whole) == expected
-    monkeypatch.setattr(compare, "BLOCK_ROWS", 7)
-    monkeypatch.setattr(compare, "BATCH_ROWS", 3)
-    monkeypatch.setattr(compare, "CHUNK_PAIRS", 5)
+    small = {"TILE_ROWS": 7, "BATCH_ROWS": 3, "CHUNK_PAIRS": 5, "WAITING_PAIRS": 9, "SHORT": 3, "SAMPLE_ROWS": 6}
+    for name, value in small.items():
+        monkeypatch.setattr(compare, name, value)
     for start, stop in ((0, 12), (12, 13), (13, 40)):
         add(grown, sorted(order)[start:stop] if seed else order[start:stop], looks, motions)
         found = group_duplicates(grown, **LEAST)
@@ -113,6 +118,32 @@ def test_order_blocks_and_growth_change_no_group(tmp_path, monkeypatch, seed):
     again = group_duplicates(grown)
     assert (again.num_compared, again.num_written, again.thresholds) == (0, 0, Thresholds(**LEAST))
     assert grown.version == version
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_short_vectors_miss_no_pair(tmp_path, monkeypatch, seed):
+    """Embeddings of usual width, pairs on both sides of the thresholds, some of them mirrored."""
+    monkeypatch.setattr(compare, "SHORT", 12)
+    rng, num, dims = np.random.default_rng(seed), 300, {"look": 96, "motion": 608}
+    scale = {name: (1 + np.arange(dim)) ** -0.5 for name, dim in dims.items()}
+    rows = {name: rng.standard_normal((num, dim)) * scale[name] for name, dim in dims.items()}
+    for row in range(100, num):  # somewhat like another one
+        for name in dims:
+            rows[name][row] = rows[name][row % 100] + rng.uniform(0, 1.2) * rows[name][row]
+    rows = {name: (v / np.linalg.norm(v, axis=1, keepdims=True)).astype(np.float32) for name, v in rows.items()}
+    rows["motion"][::3] = mirrored_motion(rows["motion"][::3])
+    columns = {f"embedding_{n}": pa.FixedSizeListArray.from_arrays(v.reshape(-1), dims[n]) for n, v in rows.items()}
+    table = lance.write_dataset(pa.table(columns), tmp_path / "t.lance", max_rows_per_file=70)
+    fresh = rng.random(num) < 0.7
+    least, wide = Thresholds(0.75, 0.7), {name: v.astype(float) for name, v in rows.items()}
+    alike = wide["look"] @ wide["look"].T >= least.look
+    turned = mirrored_motion(rows["motion"]).astype(float)
+    alike &= np.maximum(wide["motion"] @ wide["motion"].T, turned @ wide["motion"].T) >= least.motion
+    expected = {(a, b) for a, b in np.argwhere(alike).tolist() if a > b and (fresh[a] or fresh[b])}
+    kinds = np.zeros(num, np.int64)
+    found = compare.alike_pairs(table, kinds, fresh, least, {"motion": mirrored_motion})
+    assert {(max(pair), min(pair)) for pair in found.tolist()} == expected
+    assert 20 < len(expected) < 5000
 
 
 def test_both_embeddings_must_be_alike_and_a_clip_alone_is_its_own_group(tmp_path):
@@ -238,3 +269,42 @@ def test_index_groups_them_and_status_and_stages_say_what_is_missing(tmp_path):
     assert "duplicates  " not in told.replace(line, "")  # no stage that a run computes
     assert update_indexes(db)[2].num_in_groups == 3
     assert "rows whose group" not in status_text(status(db))
+
+
+@pytest.mark.parametrize("k", [1, 4, 30])
+def test_a_search_without_near_duplicates_has_the_best_of_each_group(tmp_path, k):
+    num = 40
+    looks, motions = drawn(1, num)
+    db = empty(tmp_path, num)
+    add(db, range(num), looks, motions)
+    with pytest.raises(ConfigError, match="no groups of them yet"):
+        db.search(vector=looks[0], by="look", duplicates=False)
+    group_duplicates(db, **LEAST)
+    db.table("clips").update({"duplicate_group": "NULL"}, where="clip_id LIKE '%7%'")  # as of rows that came later
+    group = groups(db)
+    every = [hit.clip_id for hit in db.search(vector=looks[0], by="look", k=num)]
+    first = [c for n, c in enumerate(every) if group[c] is None or group[c] not in [group[b] for b in every[:n]]]
+    expected = first[:k]
+    hits = db.search(vector=looks[0], by="look", k=k, duplicates=False)
+    assert [hit.clip_id for hit in hits] == expected
+    until = every.index(expected[-1]) if len(first) > k else num - 1
+    assert hits.num_duplicates == until + 1 - len(expected)
+    assert db.search(vector=looks[0], by="look", k=k).num_duplicates is None
+
+
+def test_groups_and_runs_keep_apart(tmp_path, cli, caplog):
+    db = empty(tmp_path, 3)
+    same = [turned(0)] * 3
+    add(db, range(3), same, same)
+    with leased(db, RUN_KEY, settings={}, resources={}, versions={}) as held:
+        with pytest.raises(StoreError, match=f"run {held.run.run_id} works on .*: near-duplicates cannot be grouped"):
+            find_duplicates(db)
+        assert update_indexes(db)[2] is None
+        assert f"not grouped while run {held.run.run_id} works" in caplog.text
+        end_run(db, held.run, "done", num_clips=0, num_rejects=0, num_frames=0, stage_s={})
+    assert update_indexes(db)[2].num_in_groups == 3
+    query = ("search", "--db", db.uri, "--clip", make_clip(0).clip_id, "--by", "look", "--no-duplicates")
+    code, out, err = cli(*query)
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert "1 near-duplicate of better clips left out" in err
+    assert json.loads(cli(*query, "--json")[1])["num_duplicates"] == 1

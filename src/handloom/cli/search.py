@@ -85,6 +85,9 @@ def search(
     stage_key: StageKeyOption = None,
     embodiment: EmbodimentOption = Embodiment.human,
     mirror: Annotated[bool, typer.Option(help="Motion: the left/right mirror image counts as well.")] = False,
+    no_duplicates: Annotated[
+        bool, typer.Option("--no-duplicates", help="Of near-duplicates the best one alone.")
+    ] = False,
     start_s: Annotated[float, typer.Option(min=0, help="With --video: start of the part to use.")] = 0.0,
     end_s: Annotated[float | None, typer.Option(help="With --video: end of the part to use.")] = None,
     hz: Annotated[float | None, typer.Option(help="With --trajectory: frames per second of an .npy file.")] = None,
@@ -106,7 +109,7 @@ def search(
     query: dict[str, Any] = {"text": words, "clip": clip, "video": video, "image": image, "trajectory": trajectory}
     query |= {"from_s": from_s, "to_s": to_s, "by": by, "weights": weights, "meaning": not exact, "mirror": mirror}
     query |= {"start_s": start_s, "end_s": end_s, "hz": hz, "k": k, "where": where, "embodiment": embodiment.value}
-    query |= {"stage_keys": stage_keys_of(stage_key)}
+    query |= {"stage_keys": stage_keys_of(stage_key), "duplicates": not no_duplicates}
     database = open_db(db)
     hits = search_clips(database, sheet=sheet, source_options=source_options_from(os.environ), **query)
     if json_:

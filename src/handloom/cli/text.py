@@ -306,6 +306,7 @@ def hits_json(hits) -> dict[str, Any]:
         one = {name: value for name, value in vars(hit).items() if name != "more"}
         found.append(one | {"parts": {name: part._asdict() for name, part in hit.parts.items()}})
     facts = {"version": hits.version, "exact": hits.exact, "scoring": hits.scoring, "unused": dict(hits.unused)}
+    facts["num_duplicates"] = hits.num_duplicates
     return facts | {"num_with": hits.num_with, "num_without": hits.num_without, "hits": found}
 
 
@@ -316,6 +317,8 @@ def search_notes(hits, by: list[str] | None) -> Iterator[str]:
         yield f"{hits.num_without} of {hits.num_with + hits.num_without} clips have no {name} embedding"
     for part, reason in hits.unused.items():
         yield f"not used: {part}: {reason}"
+    if hits.num_duplicates:
+        yield f"{plural(hits.num_duplicates, 'near-duplicate')} of better clips left out"
     if hits.scoring in ("rrf", "weights"):
         how = "reciprocal ranks" if hits.scoring == "rrf" else "weighted scores"
         yield f"score: sum of {how}; in brackets score and rank of each part"

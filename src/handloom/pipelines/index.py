@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -13,11 +14,14 @@ from handloom.plural import plural
 from handloom.store.clips.segments import bring_segments
 from handloom.store.clips.upkeep import drop_old_versions
 from handloom.store.duplicates.grouping import Duplicates, can_group, duplicate_counts, group_duplicates
+from handloom.store.runs.lease import alone, living_runs
 from handloom.store.runs.runs import latest_run
 from handloom.store.search.coverage import coverage
 from handloom.store.search.index import IndexReport, build_indexes
 from handloom.store.search.index import compact as merge
 from handloom.store.search.vectors.build import VectorIndex, described_of
+
+log = logging.getLogger(__name__)
 
 KEPT = "keep_versions_days"
 
@@ -27,11 +31,20 @@ def update_indexes(db: Database, *, compact: bool = False) -> tuple[IndexReport,
     drop, with their old index files.
 
     compact: merge small files first. Also the number of dropped versions, 0 where no run says how long they are kept;
-    and the near-duplicates, None where the table lacks the embeddings that find them.
+    and the near-duplicates, None where the table lacks the embeddings that find them, or a run works on the database.
     """
     if compact:
         merge(db)
-    duplicates = find_duplicates(db) if can_group(db) else None
+    duplicates = None
+    if can_group(db) and (runs := living_runs(db)):
+        log.warning(
+            "near-duplicates are not grouped while run %s works on %s; afterwards: handloom duplicates --db %s",
+            runs[0].run_id,
+            db.uri,
+            db.uri,
+        )
+    elif can_group(db):
+        duplicates = find_duplicates(db)
     report = build_indexes(db)
     bring_segments(db)
     run = latest_run(db)
@@ -42,8 +55,9 @@ def update_indexes(db: Database, *, compact: bool = False) -> tuple[IndexReport,
 
 def find_duplicates(db: Database, *, look: float | None = None, motion: float | None = None) -> Duplicates:
     """`store.duplicates.grouping.group_duplicates` with mirrored copies: `embedding_look` is that of the mirror image,
-    too, and `embedding_motion` can be turned."""
-    return group_duplicates(db, look=look, motion=motion, mirrors={"motion": mirrored_motion})
+    too, and `embedding_motion` can be turned. Raises StoreError as well if a run works on the database."""
+    with alone(db, "duplicates", "near-duplicates cannot be grouped meanwhile"):
+        return group_duplicates(db, look=look, motion=motion, mirrors={"motion": mirrored_motion})
 
 
 def index_counts(db: Database) -> list[dict[str, Any]]:

@@ -19,8 +19,10 @@ from handloom.retrieval.parts import Asked, PartQuery, vector_parts
 from handloom.retrieval.query import ARVRM, UNUSABLE, By, weights_of
 from handloom.retrieval.ranges import check_range
 from handloom.retrieval.words import MEANING, WORDS, apart, rank_text
+from handloom.schemas.tables.duplicates import COLUMN as GROUP
 from handloom.store.embodiment import HUMAN
 from handloom.store.location import lance_errors
+from handloom.store.search.copies import rows_at
 from handloom.store.search.fusion import RRF_K, Ranking, by_rank, by_weights, parts_of
 from handloom.store.search.ranking import Scored, best_clips
 from handloom.store.search.results import Hits, Part, read_hits
@@ -49,6 +51,7 @@ def search(
     weights: bool = False,
     meaning: bool = True,
     mirror: bool = False,
+    duplicates: bool = True,
     k: int = 10,
     where: str | None = None,
     embodiment: str = HUMAN,
@@ -80,6 +83,8 @@ def search(
         weights: add the weighted scores in place of reciprocal ranks. BM25 counts relative to its best score.
         meaning: False: text by words alone.
         mirror: also find the left/right mirrored motion: of a query and its mirror image the better score counts.
+        duplicates: False: of near-duplicates (the column `duplicate_group`) the best one alone. Clips without a group
+            stay.
         where: SQL filter, applied before the search: all `k` hits pass it.
         embodiment: of the clips that are found: `human`, `robot` or `all`. `clip` may be of either.
         columns: more columns of `clips`, for `Hit.more`. exclude: ids to leave out.
@@ -120,11 +125,14 @@ def search(
         stage_keys=stage_keys,
         compared=[name for name in asked.compared() if name != ARVRM],
     )
+    if not duplicates and GROUP not in scope.schema.names:
+        hint = f"group them: `handloom duplicates --db {db.uri}`"
+        raise ConfigError("near-duplicates shall be left out, and the table has no groups of them yet", hint)
     with lance_errors("search clips", db.location.table_uri("clips")):
         parts, unused, why = _usable(scope, asked)
         if text is None and not parts:
             raise why
-        query = _Query(scope, text, meaning, parts, weights, k, unused)
+        query = _Query(scope, text, meaning, parts, weights, k, not duplicates, unused)
         return query.answer(columns)
 
 
@@ -168,21 +176,22 @@ class _Query:
         parts: Sequence[PartQuery],
         weights: bool,
         k: int,
+        distinct: bool,
         unused: dict[str, str],
     ) -> None:
         self._scope, self._text, self._meaning, self._parts = scope, text, meaning, parts
-        self._weights, self._k, self._unused = weights, k, unused
+        self._weights, self._k, self._distinct, self._unused = weights, k, distinct, unused
 
     def answer(self, columns: Sequence[str]) -> Hits:
         """Rank, combine and read the hits."""
-        single = len(self._parts) == 1 and self._text is None
-        depth = self._k if single else max(DEPTH, self._k)
-        rankings = self._rank(depth)
-        best, sure = self._combine(rankings)
-        while not sure and depth < MAX_DEPTH and all(one.exact for one in rankings):
-            depth *= 8
-            rankings = self._rank(depth)
-            best, sure = self._combine(rankings)
+        k = 2 * self._k if self._distinct else self._k
+        rankings, best, sure = self._best(k)
+        kept, num_duplicates = self._kept(best)
+        while self._distinct and len(kept) < self._k and len(best) == k < MAX_DEPTH:
+            k *= 4
+            rankings, best, sure = self._best(k)
+            kept, num_duplicates = self._kept(best)
+        best = kept
         if not best:
             self._scope.check_demand()
         for one in rankings:
@@ -199,7 +208,38 @@ class _Query:
             alone.num_without if alone else None,
             self._scoring(rankings),
             self._unused,
+            num_duplicates,
         )
+
+    def _best(self, k: int) -> tuple[list[Ranking], list[Scored], bool]:
+        """The rankings, their best `k` clips, and whether no other clip can be among these."""
+        single = len(self._parts) == 1 and self._text is None
+        depth = k if single else max(DEPTH, k)
+        rankings = self._rank(depth)
+        best, sure = self._combine(rankings, k)
+        while not sure and depth < MAX_DEPTH and all(one.exact for one in rankings):
+            depth *= 8
+            rankings = self._rank(depth)
+            best, sure = self._combine(rankings, k)
+        return rankings, best, sure
+
+    def _kept(self, best: list[Scored]) -> tuple[list[Scored], int | None]:
+        """At most `k` of them; of those of one group the first one, where that is asked, and how many that left out."""
+        if not self._distinct:
+            return best, None
+        rows = rows_at(self._scope.table, [one.row_id for one in best], [GROUP])
+        group_of = {row["_rowid"]: row[GROUP] for row in rows}
+        kept, seen, num_left = [], set(), 0
+        for one in best:
+            group = group_of[one.row_id]
+            if group is not None and group in seen:
+                num_left += 1
+                continue
+            kept.append(one)
+            seen.add(group)
+            if len(kept) == self._k:
+                break
+        return kept, num_left
 
     def _rank(self, depth: int) -> list[Ranking]:
         found = [part.rank(depth) for part in self._parts]
@@ -209,8 +249,8 @@ class _Query:
             found = [*of_text, *found]
         return found
 
-    def _combine(self, rankings: Sequence[Ranking]) -> tuple[list[Scored], bool]:
-        """The best clips, and whether no clip that the rankings do not list can be among them."""
+    def _combine(self, rankings: Sequence[Ranking], k: int) -> tuple[list[Scored], bool]:
+        """The best `k` clips, and whether no clip that the rankings do not list can be among them."""
         bound = -math.inf
         found = [one for one in rankings if one.scored]
         if len(found) < 2:
@@ -224,8 +264,8 @@ class _Query:
             penalty = sum(one.weight for one in found) / RRF_K
         if any(one.name == MEANING for one in found):
             scored = apart(self._scope, self._text, scored, penalty)
-        best = best_clips(scored, self._k)
-        return best, bound == -math.inf or (len(best) == self._k and best[-1].score > bound)
+        best = best_clips(scored, k)
+        return best, bound == -math.inf or (len(best) == k and best[-1].score > bound)
 
     def _score_rest(self, name: str, clips: Mapping[str, int]) -> Mapping[str, float]:
         part = next((part for part in self._parts if part.name == name), None)

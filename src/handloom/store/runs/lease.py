@@ -119,17 +119,19 @@ def leased(
 
 
 @contextmanager
-def alone(db: Tables, doing: str) -> Iterator[None]:
-    """Keep runs away while rows are removed: a run that begins meanwhile is refused. No row of `runs` remains.
+def alone(db: Tables, doing: str, refused: str = "nothing can be removed meanwhile") -> Iterator[None]:
+    """Keep runs away while rows are removed or compared: a run that begins meanwhile is refused. No row of `runs`
+    remains.
 
     Writes nothing if there was never a run. doing: a word that stands for the run key in the other run's message.
+    refused: what cannot be done while a run works, for the message.
 
     Raises StoreError if a run works on the database.
     """
     for run in living_runs(db):
         if _holder(run).has_gone() is False:
             problem = f"run {run.run_id} works on {db.uri} since {run.started_at:%Y-%m-%d %H:%M} UTC ({_who(run)})"
-            raise StoreError(f"{problem}: nothing can be removed meanwhile", "wait until it has ended, or stop it")
+            raise StoreError(f"{problem}: {refused}", "wait until it has ended, or stop it")
     if db.table("runs") is None:
         yield
         return

@@ -48,6 +48,7 @@ class Hits(Sequence[Hit]):
     was compared. num_with, num_without: clips that pass the filter and have the embedding, or lack it; None: not
     counted (words, an approximate index, several parts). scoring: what `Hit.score` is: `cosine`, `bm25`, `moment`,
     `arvrm`; `rrf` or `weights` where several parts were combined. unused: parts that could not be used, and why.
+    num_duplicates: near-duplicates of better hits, left out; None: they were not asked to be.
     """
 
     hits: tuple[Hit, ...]
@@ -57,6 +58,7 @@ class Hits(Sequence[Hit]):
     num_without: int | None = None
     scoring: str = "cosine"
     unused: Mapping[str, str] = field(default_factory=dict, hash=False)
+    num_duplicates: int | None = None
 
     def __len__(self) -> int:
         return len(self.hits)
