@@ -85,6 +85,14 @@ def test_one_clip_is_learned_and_called_weak(filled):
     assert read_skill(db, "from-one")["clip_ids"] == [ids[7]]
 
 
+def test_clips_that_look_alike_and_are_called_different_things_are_named(tmp_path):
+    names = ["put the cup aside/0", "put the cup aside/1", "throw the cup/2"]
+    db, ids = segment_table(tmp_path / "db", {name: taking(seed, PLACE) for seed, name in enumerate(names)})
+    notes = learn_skill(db, "mixed", ids)[1]
+    assert any("the verbs of the clips differ (put 2, throw 1)" in note for note in notes)
+    assert not any("verbs" in note for note in learn_skill(db, "one", ids[:2])[1])
+
+
 @pytest.mark.parametrize(
     ("chosen", "error", "told"),
     [

@@ -124,6 +124,17 @@ def test_one_clip_is_called_weak():
     assert not learn("place", "", executions(5), READER).notes
 
 
+def test_clips_that_have_little_in_common_are_weak():
+    ways = [(0.3, 0.0, -0.1), (-0.3, 0.0, -0.1), (0.0, 0.3, -0.1)]
+    clips = [executions(1, [PLACE[0], ("lower", way, (0, 0, 0))], first=seed)[0] for seed, way in enumerate(ways)]
+    notes = learn("place", "", clips, READER).notes
+    assert any("the paths of 'lower A' have little in common: their ends are bounded by" in note for note in notes)
+    held = [(0.0, -0.14, 0.0), (0.1, -0.14, 0.0), (-0.1, -0.14, 0.0)]
+    clips = [executions(1, first=seed, grasp=grasp)[0] for seed, grasp in enumerate(held)]
+    notes = learn("place", "", clips, READER).notes
+    assert any("the grasps of 'reach for A' have nothing in common" in note for note in notes)
+
+
 def test_clips_of_different_tasks_are_refused_or_split():
     clips = [*executions(3), *executions(3, POUR, first=40)]
     with pytest.raises(ConfigError, match=r"different tasks: d:v0:0-9, .*lower A.*; d:v40:0-9, .*turn A"):

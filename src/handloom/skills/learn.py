@@ -27,6 +27,8 @@ MOST_APART = 0.09
 """How much more than the demonstrations themselves an execution may differ from the order of the skill, if there are
 many demonstrations: less than a step that is missing or too many among four."""
 AT_MOST = 0.3
+SCATTERED_M = 0.4
+"""Bounds of a path's end that are wider than this say nothing about where a thing goes."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,15 @@ def weak_points(skill: Skill) -> list[str]:
     for one in skill.constraints:
         if not one.regions and one.path is None:
             notes.append(f"{skill.name}: no geometry of the step {one.step.words!r}: its poses are unknown")
+        if len(one.regions) > 1 and all(region.num == 1 for region in one.regions):
+            notes.append(
+                f"{skill.name}: the grasps of {one.step.words!r} have nothing in common: each is its own region"
+            )
+        if one.path is not None and (apart_m := float((one.path.high - one.path.low)[-1, :3].max())) > SCATTERED_M:
+            notes.append(
+                f"{skill.name}: the paths of {one.step.words!r} have little in common: their ends are bounded by "
+                f"{100 * apart_m:.0f} cm"
+            )
     return notes
 
 

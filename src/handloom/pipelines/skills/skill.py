@@ -77,7 +77,7 @@ def learn_skill(
     found = learn(name, task if task is not None else _task_of(rows), executions, reading.reader, split)
     version = db.version or 0
     write_skills(db, [_skill_row(one, rows, version) for one in found.skills], replace)
-    notes = [*found.notes, *reading.notes]
+    notes = [*found.notes, *_other_verbs(found.skills, rows), *reading.notes]
     if len(keys := {row[key_column(COLUMN)] for row in rows}) > 1:
         notes.append(f"segments of {len(keys)} settings or versions were mixed; `handloom run` brings them to one")
     return list(found.skills), notes
@@ -209,6 +209,20 @@ def _task_of(rows: Sequence[Mapping[str, Any]]) -> str:
     said = [row["narration"] or " ".join(filter(None, (row["verb"], row["noun"]))) for row in rows]
     counts = Counter(words for words in said if words)
     return counts.most_common(1)[0][0] if counts else ""
+
+
+def _other_verbs(skills: Sequence[Skill], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence about each skill whose clips have different verbs: segments see how things move, not what is done."""
+    notes = []
+    for skill in skills:
+        verbs = Counter(row["verb"] for row in rows if row["clip_id"] in skill.clip_ids and row["verb"])
+        if len(verbs) > 1:
+            told = ", ".join(f"{verb} {num}" for verb, num in verbs.most_common())
+            notes.append(
+                f"{skill.name}: the verbs of the clips differ ({told}), and their steps are alike: is this one task? "
+                '--where "verb = ..." takes those of one'
+            )
+    return notes
 
 
 def _skill_row(skill: Skill, rows: Sequence[Mapping[str, Any]], version: int) -> dict[str, Any]:
