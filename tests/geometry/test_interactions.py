@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from support.interactions import exact_scene, sequence
 
 from handloom.bench.segments.clip import scores_of
 from handloom.geometry.interactions.beside import Run, carried_runs
+from handloom.geometry.interactions.contacts import apart_share
 from handloom.geometry.interactions.cutting import speed_pieces
 from handloom.geometry.interactions.rigid import inverse, pose_from_rays, procrustes, robust_procrustes, triangulate
 from handloom.geometry.interactions.segments import find_segments, keypoints_of_path
@@ -223,6 +225,41 @@ def test_a_cut_divides_and_hidden_frames_are_unknown(moved):
     poses = again.things[1].poses
     assert np.isnan(poses[lift.start_frame + 2 : lift.start_frame + 4]).all()
     assert np.isfinite(poses[lift.start_frame + 5 : lift.end_frame]).all()
+
+
+def test_a_hand_that_is_lost_while_it_moves_a_thing_still_moves_it(moved):
+    scene, _, found = moved
+    lift = found.contacts[0]
+    hands = scene.hands_m.copy()
+    lost = slice(lift.start + 1, lift.end - 2)
+    hands[lost, lift.hand] = np.nan
+    again = without(scene, hands_m=hands, seen=np.isfinite(hands[..., 0, 0]))
+    same = next(c for c in again.contacts if c.hand == lift.hand and c.start < lift.end and lift.start < c.end)
+    assert abs(same.start - lift.start) <= 3
+    assert abs(same.end - lift.end) <= 3
+    assert {*same.points.tolist()} <= {*again.things[same.thing].points.tolist()} | {*lift.points.tolist()}
+    assert np.isnan(again.hands[lift.hand].frame[lost]).all(), "where the hand is exactly, nobody knows"
+    held = [s for s in again.segments if s.phase == "manipulation" and s.start_frame < lift.end]
+    assert held
+    assert max(s.confidence for s in held) < 0.5
+    never = hands.copy()
+    never[lift.start + 1 :, lift.hand] = np.nan
+    assert np.isnan(without(scene, hands_m=never).hands[lift.hand].speed[lift.start + 2 :]).all(), (
+        "it is not seen again"
+    )
+
+
+def test_few_points_are_a_thing_if_they_move_as_one():
+    rng = np.random.default_rng(2)
+    place = rng.uniform(-0.05, 0.05, (8, 4, 2))
+    turn = 0.3 * np.stack([-place[..., 1], place[..., 0]], axis=-1) + [0.1, 0.02]
+    scene = SimpleNamespace(rays=np.concatenate([place, np.ones((8, 4, 1))], axis=-1))
+    points = np.arange(4)
+    assert apart_share(SimpleNamespace(velocity=turn), scene, 0, 8, points) < 1e-9
+    apart = rng.normal(0, 0.1, (8, 4, 2))
+    assert apart_share(SimpleNamespace(velocity=apart), scene, 0, 8, points) > 0.3
+    apart[:, 2:] = np.nan
+    assert apart_share(SimpleNamespace(velocity=apart), scene, 0, 8, points) == 1, "two points say nothing"
 
 
 def test_repeated_frames_change_times_by_a_frame_at_most(moved):

@@ -29,7 +29,7 @@ from handloom.schemas.settings import Settings
 from handloom.synth.script.demo import sequence_specs
 from handloom.synth.script.scene import SceneSpec
 
-NUM_CLIPS, QUICK_CLIPS, SEED = 24, 2, 2000
+NUM_CLIPS, QUICK_CLIPS, SEED = 24, 2, 4000
 
 
 def bench_segments(num_clips: int | None, db: str | None, watch: Watch) -> dict[str, Any]:

@@ -6,7 +6,8 @@ rests while the hand moves. This tells them apart without a detector.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +31,18 @@ HAND_MOVES_M_S = 0.05
 ALIKE_SHARE, ALIKE_M_S = 0.6, 0.03
 """A point moves as the hand's nearest keypoint does if their velocities differ by less than this share of the
 keypoint's speed, and this much more: things turn in the hand, and keypoints are not exact."""
+CREEP_SHARE = 0.2
+"""A point that creeps moves with the hand if it is not much slower than the hand's nearest keypoint."""
 BESIDE_FLESH = 0.1
 """A point that comes into sight in the hand is taken for a thing's if it is on the hand's outline in fewer frames."""
 MOST_EARLY = 4
 """A run that begins so many frames after its shot may be of a thing that the hand held already."""
 MOST_SILENT = 6
 """Frames in which a point is hidden, or gives no sign while the hand moves, before a run ends."""
-MIN_WAY_M = 0.025
+MIN_WAY_M = 0.012
+BRIDGED_S, MIN_BRIDGE = 6.0, 3
+"""A hand that is lost from sight for less than the first, and found again, is followed by points that move where it
+must be, if there are so many. Detectors lose hands above all while they hold things."""
 SURE = 3
 """So many signs in a row that a point rests while the hand moves: one alone may be an error."""
 
@@ -45,12 +51,13 @@ SURE = 3
 class Beside:
     """Tracks beside a hand. apart_m: (T, N) distance from its nearest keypoint, across the line of sight. velocity: (T,
     N, 2) of that keypoint across it, m/s. on_flesh: (T, N) the point's ray meets the hand; on_arm: (T, N) it lies
-    behind the wrist. NaN where the hand is unknown."""
+    behind the wrist; both only where the hand is seen, `is_exact` (T,). NaN where it is unknown."""
 
     apart_m: Floats
     velocity: Floats
     on_flesh: Bools
     on_arm: Bools
+    is_exact: Bools
 
 
 def beside_hand(scene: Scene, hand: HandMotion) -> Beside:
@@ -58,6 +65,7 @@ def beside_hand(scene: Scene, hand: HandMotion) -> Beside:
     num, tracks = scene.rays.shape[:2]
     apart, velocity = np.full((num, tracks), np.nan), np.full((num, tracks, 2), np.nan)
     flesh, arm = np.zeros((num, tracks), bool), np.zeros((num, tracks), bool)
+    exact = np.isfinite(hand.pinch_m)
     known = np.isfinite(hand.keypoints_m).all(axis=(1, 2)) & np.isfinite(scene.poses).all(axis=(1, 2))
     for t in np.flatnonzero(known):
         seen = np.flatnonzero(np.isfinite(scene.rays[t, :, 0]))
@@ -72,9 +80,53 @@ def beside_hand(scene: Scene, hand: HandMotion) -> Beside:
         moved = hand.velocity[t] @ scene.poses[t, :3, :3]
         velocity[t, seen] = (moved[:, :2] - image * moved[:, 2:])[which]
         surface, _ = on_and_beside(scene.rays[t, seen], cam, 0.02)
-        flesh[t, seen] = np.isfinite(surface)
-        arm[t, seen] = _on_forearm(scene.rays[t, seen, :2], cam)
-    return Beside(apart, velocity, flesh, arm)
+        flesh[t, seen] = np.isfinite(surface) & exact[t]
+        arm[t, seen] = _on_forearm(scene.rays[t, seen, :2], cam) & exact[t]
+    return Beside(apart, velocity, flesh, arm, exact)
+
+
+def bridge_gaps(hand: HandMotion, scene: Scene, motion: PointMotion) -> HandMotion:
+    """The hand's places and speed also where it is lost from sight for a while; its frame and grip stay unknown there.
+
+    It goes on as most points move that move where it is: points on itself, its sleeve, what it holds. What is left
+    between the last place and that where it is found again is spread over the gap.
+    """
+    keypoints, velocity, speed, pace = (x.copy() for x in (hand.keypoints_m, hand.velocity, hand.speed, hand.pace))
+    times, known = scene.frame_s, np.flatnonzero(np.isfinite(hand.speed))
+    for before, after in itertools.pairwise(known.tolist()):
+        is_short = times[after] - times[before] < BRIDGED_S and scene.shot[after] == scene.shot[before]
+        if after == before + 1 or not is_short or not np.isfinite(scene.poses[before:after]).all():
+            continue
+        keypoints[before:after], steps = _across(keypoints, scene, motion, before, after)
+        inside = np.arange(before + 1, after)
+        moves = (steps[1:] + steps[:-1]) / (times[inside + 1] - times[inside - 1])[:, None]
+        velocity[inside] = moves[:, None]
+        speed[inside] = pace[inside] = np.linalg.norm(moves, axis=1)
+    return replace(hand, keypoints_m=keypoints, velocity=velocity, speed=speed, pace=pace)
+
+
+def _across(keypoints_m: Floats, scene: Scene, motion: PointMotion, before: int, after: int) -> tuple[Floats, Floats]:
+    """(n, 21, 3) keypoints of the frames [before, after), and (n, 3) the steps from each to the next, world."""
+    first, last = keypoints_m[before], keypoints_m[after]
+    line = (last - first) / (after - before)
+    steps = np.tile(line.mean(axis=0), (after - before, 1))
+    at = first.copy()
+    for number, t in enumerate(range(before, after)):
+        camera = scene.poses[t]
+        cam = (at - camera[:3, 3]) @ camera[:3, :3]
+        gap = (scene.rays[t, :, None, :2] - cam[:, :2] / np.maximum(cam[:, 2:], 0.05)) * cam[:, 2:]
+        with np.errstate(invalid="ignore"):
+            near = np.flatnonzero(((gap**2).sum(-1).min(axis=1) < REACH_M**2) & motion.moves[t])
+        if len(near) >= MIN_BRIDGE:
+            moved = np.median(motion.velocity[t, near], axis=0) * (scene.frame_s[t + 1] - scene.frame_s[t])
+            along = steps[number] @ camera[:3, 2]
+            steps[number] = camera[:3, :3] @ np.array([*moved, along])
+        at = at + steps[number]
+    steps += ((last - first).mean(axis=0) - steps.sum(axis=0)) / len(steps)
+    gone = np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)[:-1]])
+    turned = (last - last.mean(axis=0)) - (first - first.mean(axis=0))
+    share = (np.arange(after - before) / (after - before))[:, None, None]
+    return first + gone[:, None] + share * turned, steps
 
 
 def _on_forearm(image: Floats, keypoints_cam_m: Floats) -> Bools:
@@ -107,11 +159,12 @@ def carried_points(scene: Scene, motion: PointMotion, beside: Beside) -> list[Ru
     with np.errstate(invalid="ignore"):
         speed = np.linalg.norm(beside.velocity, axis=-1)
         differs = np.linalg.norm(motion.velocity - beside.velocity, axis=-1)
-        together = motion.moves & (speed > HAND_MOVES_M_S) & (beside.apart_m < REACH_M) & ~beside.on_arm
-        together &= differs < ALIKE_SHARE * speed + ALIKE_M_S
+        near = (beside.apart_m < REACH_M) & ~beside.on_arm
+        together = motion.moves & (speed > HAND_MOVES_M_S) & near & (differs < ALIKE_SHARE * speed + ALIKE_M_S)
+        together |= motion.creeps & ~motion.moves & near & (motion.slow > CREEP_SHARE * speed)
         apart = motion.still & (speed > 2 * HAND_MOVES_M_S)
     together &= _twice(together) & ~scene.on_hand
-    flesh = (together & beside.on_flesh).sum(axis=0) / np.maximum(together.sum(axis=0), 1)
+    flesh = (together & beside.on_flesh).sum(axis=0) / np.maximum((together & beside.is_exact[:, None]).sum(axis=0), 1)
     together[:, flesh > MOST_ON_FLESH] = False
     way = np.nan_to_num(motion.speed * np.gradient(scene.frame_s)[:, None]) * together
     with np.errstate(invalid="ignore"):

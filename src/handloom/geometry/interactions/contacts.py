@@ -20,12 +20,17 @@ FLESH_M = 0.012
 """Of a keypoint from the surface of the hand."""
 MIN_POINTS, MIN_SURE = 3, 2
 """Least number of points that make a thing; and of those among them that were seen at rest while the hand moved."""
+FEW, MOST_APART = 6, 0.3
+"""So few points are a thing only if they move as one: all but this share of their motion."""
 RESTED_FRAMES, RESTED_SHARE, OVERTIME_FRAMES = 15, 0.5, 5
 """A contact is over when so many of its points, in relation to those that still move, have come to rest within these
 frames. Points that go on with the hand for longer than the last do not belong to the thing."""
 CREEPS_M_S, MOST_EARLIER = 0.012, 4
 """A contact is extended over frames in which its points move faster, and ever more slowly outwards; frames at most."""
 MIN_CONTACT_S = 0.2
+AWAY_M, CLOSES_ON_M, MOST_LEFT = 0.06, 0.04, 0.6
+"""A hand that is farther from a point than the first does not hide it. It closes on what is within the second of the
+grip, and has taken nothing if more than the third share of these points stay."""
 CLOSING_FRAMES = 15
 """A hand has closed on a thing if it was open so many frames before."""
 SAME_THING = 0.3
@@ -55,22 +60,44 @@ def find_contacts(
     """
     found: list[Contact] = []
     for hand, moves in enumerate(hands):
-        some = _of_hand(scene, motion, beside_hand(scene, moves), hand, contact_m)
+        beside = beside_hand(scene, moves)
+        some = _of_hand(scene, motion, beside, hand, contact_m)
         some = [held_on(contact, moves, scene) for contact in _merged(some)]
         some = [_from_rest(contact, moves.speed, scene.shot) for contact in _merged(some)]
-        found += [*some, *_without_points(some, moves, scene, hand)]
+        found += [*some, *_without_points(some, moves, scene, motion, beside, hand)]
     return _numbered(_one_hand_each(found, scene, motion, hands))
 
 
 def _of_hand(scene: Scene, motion: PointMotion, beside: Beside, hand: int, contact_m: float) -> list[Contact]:
     found = []
-    for start, end, points, released in joint_runs(carried_points(scene, motion, beside), len(scene.frame_s)):
+    runs = carried_points(scene, motion, beside)
+    shots = [[run for run in runs if scene.shot[run.start] == shot] for shot in np.unique(scene.shot)]
+    for start, end, points, released in (one for some in shots for one in joint_runs(some, len(scene.frame_s))):
         near = beside.apart_m[start:end, points]
         if scene.frame_s[end - 1] - scene.frame_s[start] < MIN_CONTACT_S:
+            continue
+        if len(points) <= FEW and apart_share(motion, scene, start, end, points) > MOST_APART:
             continue
         if np.nanmin(near, initial=np.inf) < contact_m + FLESH_M:
             found.append(_at_rest_outside(Contact(hand, start, end, points, released), motion, scene.shot))
     return found
+
+
+def apart_share(motion: PointMotion, scene: Scene, start: int, end: int, points: NDArray[np.int64]) -> float:
+    """How much of the energy of some points' motion is not that of one thing, which shifts and turns in the image: 0 to
+    1; 1 where fewer than three are ever seen together."""
+    left = whole = 0.0
+    for t in range(start, end):
+        velocity, place = motion.velocity[t, points], scene.rays[t, points, :2]
+        known = np.isfinite(velocity[:, 0]) & np.isfinite(place[:, 0])
+        if known.sum() < MIN_POINTS:
+            continue
+        velocity, place = velocity[known], place[known] - place[known].mean(axis=0)
+        about = np.stack([-place[:, 1], place[:, 0]], axis=1)
+        rest = velocity - velocity.mean(axis=0)
+        rest = rest - about * ((rest * about).sum() / max(float((about**2).sum()), 1e-12))
+        left, whole = left + float((rest**2).sum()), whole + float((velocity**2).sum())
+    return left / whole if whole else 1.0
 
 
 def held_on(contact: Contact, hand: HandMotion, scene: Scene) -> Contact:
@@ -86,12 +113,40 @@ def held_on(contact: Contact, hand: HandMotion, scene: Scene) -> Contact:
     return replace(contact, end=max(last_stop(hand.speed, contact.end, end), contact.end))
 
 
-def _without_points(contacts: list[Contact], hand: HandMotion, scene: Scene, number: int) -> list[Contact]:
-    """Grasps of a hand, by its shape, where no points show what it holds."""
+def _without_points(
+    contacts: list[Contact], hand: HandMotion, scene: Scene, motion: PointMotion, beside: Beside, number: int
+) -> list[Contact]:
+    """Grasps of a hand, by its shape, where no points show what it holds, and none that it has taken nothing."""
     nothing = np.empty(0, np.int64)
     grasps = find_grasps(hand, scene.frame_s, scene.shot)
     alone = [g for g in grasps if not any(c.start < g.end and g.start < c.end for c in contacts)]
-    return [_from_rest(Contact(number, g.start, g.end, nothing), hand.speed, scene.shot) for g in alone]
+    taken = [g for g in alone if not left_in_place(scene, motion, beside, hand.grip_m[g.start], g.start)]
+    return [_from_rest(Contact(number, g.start, g.end, nothing), hand.speed, scene.shot) for g in taken]
+
+
+def left_in_place(scene: Scene, motion: PointMotion, beside: Beside, grip_m: Floats, start: int) -> bool:
+    """Whether most points that were seen where a hand closes, before it came, are seen at rest there after it left:
+    then it has taken nothing."""
+    with np.errstate(invalid="ignore"):
+        away = ~(beside.apart_m < AWAY_M) & np.isfinite(scene.rays[..., 0]) & (scene.shot == scene.shot[start])[:, None]
+    before = away[:start] & ~motion.creeps[:start]
+    last = start - 1 - before[::-1].argmax(axis=0)
+    points = np.flatnonzero(before.any(axis=0))
+    ray, pose = scene.rays[last[points], points], scene.poses[last[points]]
+    place = np.einsum("nij,nj->ni", pose[:, :3, :3], ray * motion.depth_m[last[points], points, None]) + pose[:, :3, 3]
+    there = points[_across_m(place, grip_m, scene.poses[start]) < CLOSES_ON_M]
+    if len(there) < MIN_POINTS:
+        return False
+    rests = (away[start:, there] & motion.still[start:, there]).sum(axis=0) >= SURE
+    return bool(rests.mean() > MOST_LEFT)
+
+
+def _across_m(places_m: Floats, point_m: Floats, world_from_camera: Floats) -> Floats:
+    """(n,) distances of places (n, 3) from a point, across the line of sight."""
+    ray = point_m - world_from_camera[:3, 3]
+    ray = ray / np.linalg.norm(ray)
+    gap = places_m - point_m
+    return np.linalg.norm(gap - (gap @ ray)[:, None] * ray, axis=1)
 
 
 def joint_runs(runs: Sequence[Run], num_frames: int) -> list[tuple[int, int, NDArray[np.int64], bool]]:
@@ -158,7 +213,7 @@ def _at_rest_outside(contact: Contact, motion: PointMotion, shot: NDArray[np.int
 def _usual_start(members: Sequence[Run]) -> int:
     """When a fifth of the points has begun to move, at least two: single ones may slip onto the hand while it comes."""
     starts = sorted(run.start for run in members)
-    return starts[min(max(1, len(starts) // 5), len(starts) - 1)]
+    return starts[min(max(1, len(starts) // 3), len(starts) - 1)]
 
 
 def _merged(contacts: Sequence[Contact]) -> list[Contact]:

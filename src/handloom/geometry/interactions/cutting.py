@@ -25,8 +25,9 @@ DIP = 0.75
 MIN_PIECE_S = 0.2
 MAX_GAP_S = 0.25
 """A hand that is unknown for longer ends its movement."""
-PAUSE_S = 0.4
-"""A hand that rests for longer before a contact has not come for it."""
+PAUSE_S, REST_S, COMES_M = 0.6, 0.25, 0.04
+"""A hand that rests for longer than the first before a contact has not come for it; for less than the second, it comes
+to the thing until the contact begins. It comes over this distance at least."""
 HELD_PATH_M = 0.025
 """Shorter movements of a held thing belong to the next one."""
 TURN_RAD, COMES_BACK, TIPPED_S = 0.35, 0.45, 0.6
@@ -224,16 +225,25 @@ def _free(
     pieces: list[Piece], contacts: list[Contact], motion: HandMotion, frame_s: Floats, shot: NDArray[np.int64],
     min_path_m: float,
 ) -> list[Piece]:  # fmt: skip
-    """Movements without a thing; the last one before a contact goes on until it begins."""
-    kept = [piece for piece in pieces if way_m(motion.pace, frame_s, piece.start, piece.end) >= min_path_m]
+    """Movements without a thing. The last one before a contact comes to its thing, however short it is; it goes on
+    until the contact begins if the hand hardly rests between."""
+    comes_to: dict[int, Contact] = {}
     for contact in contacts:
         before = [
-            at for at, piece in enumerate(kept)
+            at for at, piece in enumerate(pieces)
             if piece.end <= contact.start and shot[piece.start] == shot[contact.start]
+            and way_m(motion.pace, frame_s, piece.start, piece.end) >= min(min_path_m, COMES_M)
         ]  # fmt: skip
-        if not before or frame_s[contact.start] - frame_s[kept[before[-1]].end - 1] > PAUSE_S + 0.2:
+        if not before or frame_s[contact.start] - frame_s[pieces[before[-1]].end - 1] > PAUSE_S:
             continue
-        piece = kept[before[-1]]
-        if not any(piece.end < other.end <= contact.start for other in contacts):
-            kept[before[-1]] = replace(piece, end=contact.start, comes_to=contact)
+        if not any(pieces[before[-1]].end < other.end <= contact.start for other in contacts):
+            comes_to[before[-1]] = contact
+    kept = []
+    for at, piece in enumerate(pieces):
+        if at in comes_to:
+            start = comes_to[at].start
+            rests_s = frame_s[start] - frame_s[piece.end - 1]
+            kept.append(replace(piece, end=start if rests_s < REST_S else piece.end, comes_to=comes_to[at]))
+        elif way_m(motion.pace, frame_s, piece.start, piece.end) >= min_path_m:
+            kept.append(piece)
     return kept

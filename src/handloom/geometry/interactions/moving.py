@@ -19,19 +19,26 @@ MOVES_M_S = 0.035
 """A point moves above this speed across the line of sight. Tracks that are off by half a pixel at 400 px and 0.5 m
 give 0.007."""
 STILL_M_S = 0.02
+CREEP_STEP_S, CREEP_M = 0.4, 0.004
+"""A point that is elsewhere by the second between two frames this far apart creeps: things that are turned in place, or
+put down with care, never reach `MOVES_M_S`."""
 _NEIGHBOURS, _MIN_POINTS = 6, 12
 
 
 @dataclass(frozen=True)
 class PointMotion:
-    """velocity: (T, N, 2) m/s along x and y of the frame's camera, NaN unknown; speed: (T, N) its size.
+    """velocity: (T, N, 2) m/s along x and y of the frame's camera, NaN unknown; speed: (T, N) its size; slow: (T, N)
+    the same over `CREEP_STEP_S`.
 
-    moves, still: (T, N). depth_m: (T, N), filled from neighbours in the image where it was unknown.
+    moves, creeps, still: (T, N); creeps: it moves, or does so slowly. depth_m: (T, N), filled from neighbours in the
+    image where it was unknown.
     """
 
     velocity: Floats
     speed: Floats
+    slow: Floats
     moves: Bools
+    creeps: Bools
     still: Bools
     depth_m: Floats
 
@@ -42,13 +49,26 @@ def point_motion(scene: Scene) -> PointMotion:
     A point at rest would be seen where the camera's path and the point's depth put it; without a path, where the
     affine motion of most points does. What most points have in common is taken off: errors of the path.
     """
-    rays, num = scene.rays, len(scene.frame_s)
     depth = filled_depth(scene)
-    velocity = np.full((*rays.shape[:2], 2), np.nan)
-    speed = np.full(rays.shape[:2], np.nan)
-    noise = np.full(num, np.nan)
+    velocity, noise = _velocities(scene, depth, STEP_S)
+    speed = np.linalg.norm(velocity, axis=-1)
+    slowly, slow_noise = _velocities(scene, depth, CREEP_STEP_S)
+    # A path that is wrong moves all points; with half of them moving, only clear motion counts.
+    floor, low = np.maximum(MOVES_M_S, 4.0 * noise)[:, None], STILL_M_S + noise[:, None]
+    slow_floor = np.maximum(CREEP_M / CREEP_STEP_S, 4.0 * slow_noise)[:, None]
+    with np.errstate(invalid="ignore"):
+        slow = np.linalg.norm(slowly, axis=-1)
+        creeps = (speed > floor) | (slow > slow_floor)
+        return PointMotion(velocity, speed, slow, speed > floor, creeps, (speed < low) & ~creeps, depth)
+
+
+def _velocities(scene: Scene, depth: Floats, step_s: float) -> tuple[Floats, Floats]:
+    """(T, N, 2) velocities between frames `step_s` apart or more, NaN unknown; and (T,) the usual speed of the points
+    that are not on hands, 0 unknown: what the path is wrong by."""
+    rays, num = scene.rays, len(scene.frame_s)
+    velocity, noise = np.full((*rays.shape[:2], 2), np.nan), np.zeros(num)
     for t in range(num):
-        pair = _around(scene, t)
+        pair = _around(scene, t, step_s)
         if pair is None:
             continue
         before, after = pair
@@ -61,25 +81,18 @@ def point_motion(scene: Scene) -> PointMotion:
         still = ~scene.on_hand[both]
         off -= np.median(off[still] if still.any() else off, axis=0)
         z = np.where(np.isfinite(depth[t, both]), depth[t, both], depth[before, both])
-        elapsed = scene.frame_s[after] - scene.frame_s[before]
-        velocity[t, both] = off * (z / elapsed)[:, None]
-        speed[t, both] = np.linalg.norm(velocity[t, both], axis=1)
-        known = speed[t, both[still]]
+        velocity[t, both] = off * (z / (scene.frame_s[after] - scene.frame_s[before]))[:, None]
+        known = np.linalg.norm(velocity[t, both[still]], axis=1)
         known = known[np.isfinite(known)]
-        noise[t] = np.median(known) if len(known) else np.nan
-    # A path that is wrong moves all points; with half of them moving, only clear motion counts.
-    floor = np.maximum(MOVES_M_S, 4.0 * np.nan_to_num(noise, nan=0.0))[:, None]
-    with np.errstate(invalid="ignore"):
-        return PointMotion(
-            velocity, speed, speed > floor, speed < STILL_M_S + np.nan_to_num(noise, nan=0.0)[:, None], depth
-        )
+        noise[t] = np.median(known) if len(known) else 0.0
+    return velocity, noise
 
 
-def _around(scene: Scene, t: int) -> tuple[int, int] | None:
-    """The frames before and after t that are compared: `STEP_S` apart or more, in one shot, with poses."""
+def _around(scene: Scene, t: int, step_s: float) -> tuple[int, int] | None:
+    """The frames before and after t that are compared: `step_s` apart or more, in one shot, with poses."""
     times, shot = scene.frame_s, scene.shot
-    before = max(int(np.searchsorted(times, times[t] - STEP_S / 2 + 1e-6, side="right")) - 1, 0)
-    after = min(int(np.searchsorted(times, times[t] + STEP_S / 2 - 1e-6)), len(times) - 1)
+    before = max(int(np.searchsorted(times, times[t] - step_s / 2 + 1e-6, side="right")) - 1, 0)
+    after = min(int(np.searchsorted(times, times[t] + step_s / 2 - 1e-6)), len(times) - 1)
     before, after = min(before, t), max(after, t)
     while before < t and shot[before] != shot[t]:
         before += 1

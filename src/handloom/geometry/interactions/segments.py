@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.geometry.interactions.beside import bridge_gaps
 from handloom.geometry.interactions.contacts import Contact, find_contacts
 from handloom.geometry.interactions.cutting import Piece, cut_movements
 from handloom.geometry.interactions.moving import point_motion
@@ -76,8 +77,8 @@ def find_segments(scene: Scene, contact_m: float, min_path_m: float) -> Found:
     left, right = (
         hand_motion(scene.hands_m[:, hand], scene.frame_s, shot, scene.poses, hand) for hand in range(NUM_HANDS)
     )
-    hands = (left, right)
     motion = point_motion(scene)
+    hands = (bridge_gaps(left, scene, motion), bridge_gaps(right, scene, motion))
     contacts = find_contacts(scene, motion, hands, contact_m)
     things = find_things(scene, motion, hands, contacts)
     pieces = [
