@@ -128,6 +128,26 @@ def test_time_reversal_and_the_hand_are_told_apart() -> None:
         assert encode(clip(seed, hands=[0])) @ encode(clip(seed, hands=[1])) < 0.8
 
 
+def test_a_hand_at_rest_says_little() -> None:
+    for seed in range(3):
+        (both, tracks, frame_s), (alone, _, _) = clip(seed), clip(seed, hands=[1])
+        none = Tracks.of_grid(tracks.points_px[:, :0], tracks.visible[:, :0])
+        one = encode((alone, none, frame_s))
+        two = encode((both, none, frame_s)) @ one
+        for array in (both.keypoints_px, both.keypoints_cam_m):
+            array[:, 0] = array[0, 0]
+        assert encode((both, none, frame_s)) @ one > max(0.9, two + 0.1)
+
+
+def test_where_in_the_image_hands_move_hardly_matters() -> None:
+    for seed in range(3):
+        hands, tracks, frame_s = clip(seed)
+        none = Tracks.of_grid(tracks.points_px[:, :0], tracks.visible[:, :0])
+        near = encode((hands, none, frame_s))
+        hands.keypoints_px[..., 0] += 150
+        assert encode((hands, none, frame_s)) @ near > 0.97
+
+
 def test_one_hand_no_hands_few_tracks_no_tracks() -> None:
     hands, tracks, frame_s = clip(3, hands=[])
     encode((hands, tracks, frame_s))

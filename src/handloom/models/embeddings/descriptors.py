@@ -1,8 +1,8 @@
-"""Building blocks of descriptors: soft direction histograms, Fourier pyramids, balanced blocks. Pure, float64."""
+"""Building blocks of descriptors: soft direction histograms, cosine coefficients, balanced blocks. Pure, float64."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,38 +62,19 @@ def _directions(vectors: Floats, cap: float) -> tuple[NDArray[np.bool_], Floats,
     return known, length, lower, place - lower
 
 
-def fourier_pyramid(signals: Floats, levels: int = 2, num_coefficients: int = 4, samples: int = 64) -> Floats:
-    """Magnitudes of the low Fourier coefficients of each signal, over the whole clip and its halves, quarters, ...
+def cosine_coefficients(signals: Floats, first: int, num: int, samples: int = 32) -> Floats:
+    """Coefficients of the DCT-II of each signal, `num` from number `first` on; they keep direction and order.
 
     Args:
-        signals: (T, C), T >= 1, finite, evenly spaced in time; any length is averaged or interpolated to `samples`.
+        signals: (T, C), T >= 1, finite, evenly spaced in time; any length is averaged to `samples`.
 
     Returns:
-        (C * num_coefficients * (2**levels - 1),). The mean of a segment is left out: coefficients 1, 2, ...
-
-    Source: Fourier Temporal Pyramid, Wang et al., Mining actionlet ensemble for action recognition with depth cameras,
-    CVPR 2012, section 4.
+        (C * num,), scaled so that the length does not matter; number 0 is the mean.
     """
+    order = np.arange(first, first + num)[:, None]
+    waves = np.cos(np.pi * order * (np.arange(samples) + 0.5) / samples) / samples
+    waves *= np.where(order == 0, 1.0, np.sqrt(2))
     even = average_resample(signals, samples)
-    parts = []
-    for level in range(levels):
-        for segment in np.split(even, 2**level):
-            parts.append(np.abs(np.fft.rfft(segment, axis=0))[1 : num_coefficients + 1] / len(segment))
-    return np.concatenate(parts).T.reshape(-1)
-
-
-def cosine_coefficients(signals: Floats, num_coefficients: int = 4, samples: int = 64) -> Floats:
-    """First coefficients of the orthonormal DCT-II of each signal, without the mean; they keep direction and order.
-
-    Args:
-        signals: (T, C) as in `fourier_pyramid`.
-
-    Returns:
-        (C * num_coefficients,), scaled so that the length does not matter.
-    """
-    even = average_resample(signals, samples)
-    order = np.arange(1, num_coefficients + 1)[:, None]
-    waves = np.cos(np.pi * order * (np.arange(samples) + 0.5) / samples) * np.sqrt(2) / samples  # (K, samples)
     return np.sum(waves[None] * even.T[:, None], axis=-1).reshape(-1)
 
 
@@ -106,8 +87,15 @@ def average_resample(signals: Floats, samples: int) -> Floats:
     return np.diff(integral, axis=0) * (samples / len(signals))
 
 
-def balance(blocks: Mapping[str, Floats], floors: Mapping[str, float], weights: Mapping[str, float]) -> Floats | None:
+def balance(
+    blocks: Mapping[str, Floats],
+    floors: Mapping[str, float],
+    weights: Mapping[str, float],
+    plain: Collection[str] = (),
+) -> Floats | None:
     """Concatenate blocks by weight: signed square root, L2 norm per block, weight, L2 norm over all.
+
+    plain: blocks that are no histograms, of which no root is taken.
 
     A block smaller than its floor is mostly noise and counts less (as with the epsilon of HOG's L2 norm).
 
@@ -118,7 +106,7 @@ def balance(blocks: Mapping[str, Floats], floors: Mapping[str, float], weights: 
     """
     parts = []
     for name, values in blocks.items():
-        rooted = np.sign(values) * np.sqrt(np.abs(values))
+        rooted = values if name in plain else np.sign(values) * np.sqrt(np.abs(values))
         parts.append(weights[name] * rooted / np.sqrt(np.sum(rooted**2) + floors[name]))
     whole = np.concatenate(parts)
     norm = np.sqrt(np.sum(whole**2))

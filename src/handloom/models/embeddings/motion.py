@@ -4,20 +4,18 @@ A function of the stored arrays, so that a search can compute it for the mirrore
 
 Steps: hands and tracks are interpolated to one time grid of about 7.5 Hz in real time (so the sampling rate hardly
 matters) and measured in units of sqrt(width * height) (so the image size does not); the dominant camera motion of each
-step is removed, hands left out of its estimate (Wang and Schmid, Improved trajectories, ICCV 2013, section 3.1); nine
+step is removed, hands left out of its estimate (Wang and Schmid, Improved trajectories, ICCV 2013, section 3.1); seven
 blocks describe what is left, each normalised so that none dominates (see `descriptors.balance`).
 
 | block | dims | what |
 |---|---|---|
-| `hand_path` | 96 | Fourier Temporal Pyramid (Wang et al., CVPR 2012) of each hand's palm x, y, log size, pinch |
-| `hand_way` | 32 | the same signals' first four DCT coefficients, with sign: there and back, open and close differ |
+| `hand_course` | 220 | cosine coefficients of each hand's way, turns of the palm, bends and pinch (`hand_course`) |
 | `hand_flow` | 54 | HOF of each hand's keypoints, over the clip and its two halves (Laptev et al., CVPR 2008) |
-| `hand_shape` | 92 | 15 finger bends from 3D, mean and spread; 2D directions of palm and knuckles, each hand |
 | `hand_place` | 35 | where each palm is (soft 4 x 3 grid), shares seen, sizes, speeds, one hand from the other |
 | `rhythm` | 36 | autocorrelation of velocity at 12 lags, 0.13 to 1.6 s: left hand, right hand, tracks |
 | `flow` | 135 | HOF with zero bin of the tracks: image and quarters x clip and halves (Laptev et al., CVPR 2008) |
 | `flow_edges` | 80 | motion boundary histograms (Dalal et al., ECCV 2006) of the residual flow: image and quarters |
-| `flow_time` | 48 | Fourier Temporal Pyramid of the strength of the residual flow in each quarter |
+| `flow_course` | 48 | cosine coefficients of the way of what moves, of its middle and of how much moves |
 
 The block of something that is not seen (a hand, the tracks) is zero.
 """
@@ -35,41 +33,37 @@ from handloom.models.embeddings.descriptors import (
     balance,
     cosine_coefficients,
     direction_votes,
-    fourier_pyramid,
     to_unit_float32,
 )
-from handloom.models.embeddings.motion_signals import FASTEST, NUM_LAGS, STILL, MotionSignals, measure
-from handloom.schemas.hand_topology import CHAINS, INDEX, LITTLE, MIDDLE, PALM, THUMB, WRIST
+from handloom.models.embeddings.hand_course import hand_course
+from handloom.models.embeddings.motion_signals import FASTEST, NUM_LAGS, STILL, MotionSignals, hand_size, measure
+from handloom.schemas.hand_topology import PALM
 from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Hands, Tracks, VideoInfo
 
 Floats = NDArray[np.float64]
 
-DIRECTION_CAP = 3.0
-"""Length of palm or knuckle row, in hand sizes, at which its vote for a direction is capped."""
-
+MUCH = 0.02
+"""Mean speed over all points, above that at rest, from which on the way of what moves counts in full."""
 WEIGHTS = {
-    "hand_path": 0.7,
-    "hand_way": 0.5,
-    "hand_flow": 1.0,
-    "hand_shape": 1.0,
-    "hand_place": 1.0,
-    "rhythm": 0.5,
-    "flow": 1.2,
+    "hand_course": 2.0,
+    "hand_flow": 0.7,
+    "hand_place": 0.25,
+    "rhythm": 0.25,
+    "flow": 2.0,
     "flow_edges": 1.0,
-    "flow_time": 0.5,
+    "flow_course": 1.0,
 }
 FLOORS = {
-    "hand_path": 0.1,
-    "hand_way": 0.1,
+    "hand_course": 0.1,
     "hand_flow": 0.02,
-    "hand_shape": 0.1,
     "hand_place": 0.1,
     "rhythm": 0.5,
     "flow": 0.02,
     "flow_edges": 0.01,
-    "flow_time": 0.02,
+    "flow_course": 0.02,
 }
-"""Sum of absolute values at which a block counts for about 0.7 of its weight: little motion is mostly noise."""
+"""Sum of absolute values, of a course of squares, at which a block counts for about 0.7 of its weight: little motion is
+mostly noise."""
 
 
 def encode_motion(
@@ -97,11 +91,14 @@ def encode_motion(
     later[later] &= np.diff(np.maximum.accumulate(frame_s[later]), prepend=-np.inf) > 0
     if later.sum() < 2:
         return None
-    motion = measure(hands, tracks, frame_s, np.flatnonzero(later), info)
+    frames = np.flatnonzero(later)
+    motion = measure(hands, tracks, frame_s, frames, info)
     seen = np.isfinite(motion.hand_velocity[..., 0, 0]).any()
     if not seen and not motion.any_flow:
         return None
-    vector = balance(_blocks(motion, hands, info), FLOORS, WEIGHTS)
+    course = hand_course(motion, hands, frame_s[frames], frames)
+    blocks = {"hand_course": course} | _blocks(motion, info)
+    vector = balance(blocks, FLOORS, WEIGHTS, plain=("hand_course", "flow_course"))
     return None if vector is None else to_unit_float32(vector)
 
 
@@ -133,8 +130,8 @@ def _check(hands: Hands, tracks: Tracks, frame_s: NDArray[np.float64]) -> None:
             raise ShapeError(f"{name} has shape {array.shape}, expected {shape}")
 
 
-def _blocks(motion: MotionSignals, hands: Hands, info: VideoInfo) -> dict[str, Floats]:
-    """The named blocks, before they are balanced; dims as in the module's table."""
+def _blocks(motion: MotionSignals, info: VideoInfo) -> dict[str, Floats]:
+    """The other blocks, before they are balanced; dims as in the module's table."""
     halves = average_resample(motion.flow_hof.reshape(len(motion.flow_hof), -1), 2).reshape(2, 4, 9)
     flow = np.concatenate([halves.mean(0, keepdims=True), halves])
     flow = np.concatenate([flow.sum(1, keepdims=True), flow], axis=1)
@@ -144,19 +141,28 @@ def _blocks(motion: MotionSignals, hands: Hands, info: VideoInfo) -> dict[str, F
     votes = direction_votes(motion.hand_velocity, still=STILL, cap=FASTEST).mean(2)
     hand_halves = average_resample(votes.reshape(len(votes), -1), 2)
     hand_flow = np.concatenate([hand_halves.mean(0, keepdims=True), hand_halves])
-    signals = [_hand_signals(motion, h) for h in range(NUM_HANDS)]
     lags = [_autocorrelation(velocity[:, h, PALM].mean(1)) for h in range(NUM_HANDS)]
     return {
-        "hand_path": np.concatenate([fourier_pyramid(s) for s in signals]),
-        "hand_way": np.concatenate([cosine_coefficients(s) for s in signals]),
         "hand_flow": hand_flow.reshape(-1),
-        "hand_shape": np.concatenate([_hand_shape(motion, hands, h) for h in range(NUM_HANDS)]),
         "hand_place": _hand_place(motion, info),
         "rhythm": np.concatenate([*lags, motion.flow_lags]),
         "flow": flow.reshape(-1),
         "flow_edges": mbh.reshape(-1),
-        "flow_time": fourier_pyramid(motion.flow_strength),
+        "flow_course": _flow_course(motion),
     }
+
+
+def _flow_course(motion: MotionSignals) -> Floats:
+    """(48,): cosine coefficients of the way of what moves (12 of x, of y), of its middle (8), and of how much (8)."""
+    velocity, middle, much = motion.moving[:, :2], motion.moving[:, 2:4], motion.moving[:, 4:]
+    moves = much[:, 0] > 0
+    if moves.any():  # the middle of nothing stays where it was
+        steps = np.arange(len(moves))
+        middle = np.stack([np.interp(steps, steps[moves], column[moves]) for column in middle.T], axis=1)
+    share = np.minimum(1, much / MUCH)
+    way = np.concatenate([np.zeros((1, 2)), np.cumsum(velocity * share * motion.step_s, axis=0)])
+    parts = [(way, 1, 12), (middle, 1, 8), (much, 0, 8)]
+    return np.concatenate([cosine_coefficients(*part) for part in parts])
 
 
 def _autocorrelation(velocity: Floats) -> Floats:
@@ -164,49 +170,6 @@ def _autocorrelation(velocity: Floats) -> Floats:
     energy = np.sum(velocity**2) + 0.25 * STILL**2 * len(velocity)
     lags = [np.sum(velocity[:-lag] * velocity[lag:]) if lag < len(velocity) else 0.0 for lag in range(1, NUM_LAGS + 1)]
     return np.array(lags) / energy
-
-
-def _hand_signals(motion: MotionSignals, hand: int) -> Floats:
-    """(S+1, 4) of one hand: its palm's path (x, y) without the camera's motion, its log size and its pinch.
-
-    While the hand is not seen its palm rests and the others are interpolated; zeros if it is never seen.
-    """
-    keypoints = motion.hand[:, hand]
-    seen = np.isfinite(keypoints[:, 0, 0])
-    if not seen.any():
-        return np.zeros((len(keypoints), 4))
-    steps = np.nan_to_num(motion.hand_velocity[:, hand][:, PALM].mean(1)) * motion.step_s
-    path = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
-    size = _size(keypoints)
-    pinch = np.hypot(*(keypoints[:, THUMB[-1]] - keypoints[:, INDEX[-1]]).T) / size
-    moments = np.arange(len(seen))
-    filled = [np.interp(moments, moments[seen], column[seen]) for column in (np.log(size), pinch)]
-    return np.concatenate([path, np.stack(filled, axis=1)], axis=1)
-
-
-def _size(keypoints: Floats) -> Floats:
-    """Root mean square distance of a hand's keypoints from its palm; (S, 21, 2) to (S,). NaN where not seen."""
-    palm = keypoints[:, PALM].mean(1, keepdims=True)
-    return np.maximum(np.sqrt(np.sum((keypoints - palm) ** 2, axis=-1).mean(-1)), 1e-3)
-
-
-def _hand_shape(motion: MotionSignals, hands: Hands, hand: int) -> Floats:
-    """(46,) of one hand: mean (from 0.5 rad) and spread of 15 finger bends; 2D directions of palm and knuckles."""
-    points = hands.keypoints_cam_m[:, hand].astype(np.float64)
-    seen = hands.visible[:, hand] & (np.abs(np.nan_to_num(points, nan=np.inf)) < 1e3).all((1, 2))
-    bones = np.diff(points[seen][:, CHAINS], axis=2)  # (seen, 5, 4, 3)
-    length = np.maximum(np.sqrt(np.sum(bones**2, axis=-1)), 1e-9)
-    cosine = np.sum(bones[:, :, :-1] * bones[:, :, 1:], axis=-1) / (length[..., :-1] * length[..., 1:])
-    bends = np.arccos(np.clip(cosine, -1, 1)).reshape(-1, 15)
-    mean = bends.mean(0) - 0.5 if len(bends) else np.zeros(15)
-    spread = bends.std(0) if len(bends) else np.zeros(15)
-    keypoints = motion.hand[:, hand]
-    size = _size(keypoints)[:, None]
-    palm = (keypoints[:, MIDDLE[0]] - keypoints[:, WRIST]) / size
-    knuckles = (keypoints[:, LITTLE[0]] - keypoints[:, INDEX[0]]) / size
-    share = max(int(np.isfinite(size).sum()), 1)
-    directions = [direction_votes(v, still=None, cap=DIRECTION_CAP).sum(0) / share for v in (palm, knuckles)]
-    return np.concatenate([mean, spread, *directions])
 
 
 def _hand_place(motion: MotionSignals, info: VideoInfo) -> Floats:
@@ -218,7 +181,7 @@ def _hand_place(motion: MotionSignals, info: VideoInfo) -> Floats:
     y = np.nan_to_num(palm[..., 1]) * unit / info.height
     votes = _soft(x, 4)[..., :, None] * _soft(y, 3)[..., None, :] * seen[..., None, None]
     shares = np.array([*seen.mean(0), seen.all(1).mean()])
-    size = np.array([_mean(np.log(_size(motion.hand[:, h]) / 0.1)) for h in range(NUM_HANDS)])
+    size = np.array([_mean(np.log(hand_size(motion.hand[:, h]) / 0.1)) for h in range(NUM_HANDS)])
     speed = np.hypot(*np.moveaxis(motion.hand_velocity[:, :, PALM].mean(2), -1, 0))
     apart = (palm[:, 1] - palm[:, 0])[seen.all(1)]
     relation = np.concatenate([apart.mean(0), apart.std(0)]) if len(apart) else np.zeros(4)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from handloom.geometry.camera.motion import dominant_homography, warp
 from handloom.models.embeddings.descriptors import direction_votes, summed_votes
+from handloom.schemas.hand_topology import PALM
 from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Hands, Tracks, VideoInfo
 
 Floats = NDArray[np.float64]
@@ -34,7 +35,8 @@ class MotionSignals:
     """A clip on the even time grid of S steps, camera motion removed; lengths in sqrt(width * height).
 
     hand: (S+1, 2, 21, 2) positions. hand_velocity: (S, 2, 21, 2) per second. Both NaN where a hand is not seen.
-    flow_hof: (S, 4, 9), flow_mbh: (S, 2, 4, 8), by quarter of the image. flow_strength: (S, 4). flow_lags: (12,).
+    flow_hof: (S, 4, 9), flow_mbh: (S, 2, 4, 8), by quarter of the image. flow_lags: (12,).
+    moving: (S, 5) of the points that move: mean velocity x, y, middle x, y, how much moves; 0 where nothing does.
     """
 
     step_s: float
@@ -42,8 +44,8 @@ class MotionSignals:
     hand_velocity: Floats
     flow_hof: Floats
     flow_mbh: Floats
-    flow_strength: Floats
     flow_lags: Floats
+    moving: Floats
     any_flow: bool
 
 
@@ -58,7 +60,7 @@ def measure(
     unit = float(np.sqrt(info.width * info.height))
     hand_px = np.stack([_hand_on_grid(hands, h, times, frames, grid, info) for h in range(NUM_HANDS)], axis=1)
     hand_velocity = np.full((steps, *hand_px.shape[1:]), np.nan)
-    hof, mbh, strength = np.zeros((steps, 4, 9)), np.zeros((steps, 2, 4, 8)), np.zeros((steps, 4))
+    hof, mbh, moving = np.zeros((steps, 4, 9)), np.zeros((steps, 2, 4, 8)), np.zeros((steps, 5))
     lags, energy, recent = np.zeros(NUM_LAGS), 0.0, deque(maxlen=NUM_LAGS)
     any_flow = False
     before = _tracks_at(tracks, times, frames, grid[0], info)
@@ -81,10 +83,17 @@ def measure(
         recent.append(flow.astype(np.float32))
         if both.any():
             any_flow = True
-            hof[k], mbh[k], strength[k] = _describe_flow(before[both], flow[both], info)
+            hof[k], mbh[k] = _describe_flow(before[both], flow[both], info)
+            moving[k] = _moving(before[both] / unit, flow[both])
         before = after
     lags = lags / energy if energy > 0 else lags
-    return MotionSignals(step_s, hand_px / unit, hand_velocity, hof, mbh, strength, lags, any_flow)
+    return MotionSignals(step_s, hand_px / unit, hand_velocity, hof, mbh, lags, moving, any_flow)
+
+
+def hand_size(keypoints: Floats) -> Floats:
+    """Root mean square distance of a hand's keypoints from its palm; (S, 21, 2) to (S,). NaN where not seen."""
+    palm = keypoints[:, PALM].mean(1, keepdims=True)
+    return np.maximum(np.sqrt(np.sum((keypoints - palm) ** 2, axis=-1).mean(-1)), 1e-3)
 
 
 def _in_reach(points: Floats, info: VideoInfo) -> NDArray[np.bool_]:
@@ -141,8 +150,19 @@ def _near_hands(points: Floats, hands_px: Floats) -> NDArray[np.bool_]:
     return near
 
 
-def _describe_flow(points: Floats, flow: Floats, info: VideoInfo) -> tuple[Floats, Floats, Floats]:
-    """One step's HOF (4, 9), MBH (2, 4, 8) and strength (4,) by quarter of the image.
+def _moving(points: Floats, flow: Floats) -> Floats:
+    """(5,) of one step, see `MotionSignals`: points weighted by how much faster they are than points at rest."""
+    length = np.hypot(flow[:, 0], flow[:, 1])
+    weight = np.maximum(length - STILL, 0)
+    total = float(weight.sum())
+    if not total > 0:
+        return np.zeros(5)
+    mean = [(weight * column).sum() / total for column in (*flow.T, *points.T)]
+    return np.array([*mean, total / (len(points) + 16)])
+
+
+def _describe_flow(points: Floats, flow: Floats, info: VideoInfo) -> tuple[Floats, Floats]:
+    """One step's HOF (4, 9) and MBH (2, 4, 8) by quarter of the image.
 
     Args:
         points: (M, 2) pixels. flow: (M, 2) residual, sqrt(width * height) per second.
@@ -150,10 +170,7 @@ def _describe_flow(points: Floats, flow: Floats, info: VideoInfo) -> tuple[Float
     inside = np.clip((points + 0.5) / [info.width, info.height], 0, 1 - 1e-9)
     quarter = (inside[:, 0] >= 0.5) + 2 * (inside[:, 1] >= 0.5)
     hof = summed_votes(flow, STILL, quarter, 4) / (len(points) + 16)
-    length = np.hypot(flow[:, 0], flow[:, 1])
-    members = np.arange(4)[:, None] == quarter
-    strength = np.array([length[m].sum() for m in members]) / (len(points) + 16)
-    return hof, _motion_boundaries(inside, flow), strength
+    return hof, _motion_boundaries(inside, flow)
 
 
 def _motion_boundaries(inside: Floats, flow: Floats) -> Floats:
