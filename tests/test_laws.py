@@ -430,7 +430,7 @@ COMMANDS = {
     "--no-show-settings --quiet -q --json --help",
     "presets": "--json --help",
     "bench": "NAME --videos --clips --stills --footage --held --sheets --backwards --db --lerobot-python --quick "
-    "--markdown --save --help",
+    "--markdown --save --data --help",
     "doctor": "--json --help",
 }
 """The command line, whole: a flag that comes or goes is a decision, made here as well."""

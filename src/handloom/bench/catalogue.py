@@ -26,6 +26,7 @@ def run_benchmark(
     sheets: Path | None = None,
     backwards: bool = False,
     stills: Path | None = None,
+    data: Path | None = None,
 ) -> dict[str, Any]:
     """Run the benchmark `name` and return its report; after an interruption, a report of what was measured.
 
@@ -35,7 +36,7 @@ def run_benchmark(
     `commit` measures on synthetic shards, `search` on synthetic rows. `stages` measures on a few clips of a folder of
     videos, or rendered, and on copies of their rows; `look` on such clips and on altered copies of their images.
     `segments` measures on `num_clips` rendered sequences, and on the annotated actions of a database;
-    `skills` on scripted scenes.
+    `skills` on scripted scenes. `retrieval` renders its clips.
 
     Args:
         save: a folder that keeps the report (`report.keep`).
@@ -44,6 +45,7 @@ def run_benchmark(
         sheets: a folder for their contact sheets.
         backwards: follow them also from their end.
         stills: images, and videos of cameras at rest, for the virtual camera.
+        data: a folder in which `retrieval` keeps its clips for the next time.
         quick: measure less, in under two minutes on two cores.
 
     Raises:
@@ -55,6 +57,7 @@ def run_benchmark(
     from handloom.bench.footage.measure import read_held
     from handloom.bench.look.measure import bench_look
     from handloom.bench.report import keep
+    from handloom.bench.retrieval.measure import bench_retrieval
     from handloom.bench.search.measure import bench_search
     from handloom.bench.segments.measure import bench_segments
     from handloom.bench.skills.measure import bench_skills
@@ -70,6 +73,9 @@ def run_benchmark(
     if name != "accuracy" and stills is not None:
         raise ConfigError(f"benchmark {name!r} takes no --stills", "it is accuracy's")
 
+    if name != "retrieval" and data is not None:
+        raise ConfigError(f"benchmark {name!r} takes no --data", "it is retrieval's")
+
     def of_accuracy(videos: Path | None, watch: Watch) -> dict[str, Any]:
         return bench_accuracy(Inputs(videos, num_clips, footage, read_held(held), sheets, backwards, stills), watch)
 
@@ -77,6 +83,7 @@ def run_benchmark(
     benchmarks["search"] = bench_search
     benchmarks["look"] = bench_look
     benchmarks["skills"] = lambda videos, watch: bench_skills(watch)
+    benchmarks["retrieval"] = lambda videos, watch: bench_retrieval(data, watch)
     if name == "feed":  # needs torch and webdataset
         from handloom.bench.feed.measure import bench_feed
 
@@ -87,11 +94,11 @@ def run_benchmark(
         raise ConfigError(f"benchmark {name!r} takes no --db and no --lerobot-python", "they are feed's")
     if name not in benchmarks:
         raise ConfigError(f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed', 'segments'])}")
-    if name in ("extract", "commit", "search", "stages", "look", "skills") and num_clips is not None:
+    if name in ("extract", "commit", "search", "stages", "look", "skills", "retrieval") and num_clips is not None:
         raise ConfigError(
             f"benchmark {name!r} takes no --clips", "--quick measures fewer; accuracy, feed and segments take it"
         )
-    if name in ("commit", "search", "segments", "skills") and videos is not None:
+    if name in ("commit", "search", "segments", "skills", "retrieval") and videos is not None:
         raise ConfigError(f"benchmark {name!r} takes no --videos", "what it measures on is synthetic")
     watch = Watch(say, quick)
     report = benchmarks[name](videos, watch)

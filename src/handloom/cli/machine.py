@@ -17,7 +17,8 @@ from handloom.errors import ConfigError
 @app.command()
 def bench(
     name: Annotated[
-        str, typer.Argument(help="extract, accuracy, feed, commit, search, stages, look, segments or skills")
+        str,
+        typer.Argument(help="extract, accuracy, feed, commit, search, stages, look, segments, skills or retrieval"),
     ],
     videos: Annotated[
         Path | None, typer.Option(help="extract, feed: videos to use. accuracy: clips as EgoDex's, HOT3D's, ARCTIC's.")
@@ -43,6 +44,9 @@ def bench(
         str | None,
         typer.Option(envvar="HANDLOOM_LEROBOT_PYTHON", help="feed: a Python with lerobot, measured as well."),
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="retrieval: folder that keeps the rendered clips for the next time.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure less: under two minutes on two cores.")] = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="extract, accuracy: print tables instead of JSON.")
@@ -61,6 +65,7 @@ def bench(
         "sheets": sheets,
         "stills": stills,
         "backwards": backwards,
+        "data": data,
     }
     report = run_benchmark(name, videos, save, say, num_clips=clips, db=db, lerobot_python=package, quick=quick, **more)
     print(table(report) if markdown else json.dumps(report, indent=2))

@@ -48,13 +48,14 @@ class RenderedClip:
     def truth(self) -> Truth:
         return self.stage.truth
 
-    def frames(self) -> Iterator[RenderedFrame]:
+    def frames(self, first: int = 0) -> Iterator[RenderedFrame]:
+        """The frames from number `first` on."""
         painter = _Painter(self.spec, self.stage)
-        for index in range(self.spec.num_frames):
+        for index in range(first, self.spec.num_frames):
             yield painter.draw(index)
 
-    def images(self) -> Iterator[NDArray[np.uint8]]:
-        for frame in self.frames():
+    def images(self, first: int = 0) -> Iterator[NDArray[np.uint8]]:
+        for frame in self.frames(first):
             yield frame.image
 
 

@@ -1,0 +1,1 @@
+"""How good the searches are: rendered clips whose actions are known, and what each search finds among them."""
