@@ -142,9 +142,9 @@ def expected(tmp_path_factory: pytest.TempPathFactory, clips: tuple[Clip, ...]) 
 
 
 @pytest.fixture(scope="session")
-def local_ray(request: pytest.FixtureRequest) -> Iterator[LocalRay]:
+def local_ray(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRay]:
     """The one local Ray of this process, for fixtures of a module; tests ask for `ray_address`."""
-    found = request.config.stash[LOCAL_RAY] = LocalRay()
+    found = request.config.stash[LOCAL_RAY] = LocalRay(tmp_path_factory.mktemp("site"))
     yield found
     found.end()
 

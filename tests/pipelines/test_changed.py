@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from support.extraction import LIGHT, rows_of
+from support.in_process import HERE
 
 from handloom.api import Database
 from handloom.cli import text
@@ -54,7 +55,7 @@ def test_a_run_does_the_clips_of_a_replaced_video_again(tmp_path, rendered, ray_
     shutil.copy(rendered / "video2.mp4", video)
     assert renew_changed_videos(db, "start_s < 0.5") == AddResult(0, 0, 0, 0)  # another run may have the other clip
     config = RunConfig(**LIGHT, resources=Resources(num_actors=1))
-    summary = run(db, config, quiet=True, watch=lambda _: say(db, "said while the run worked"))
+    summary = run(db, config, quiet=True, watch=lambda _: say(db, "said while the run worked"), parts=HERE)
     assert (summary.changed_videos, summary.redone, summary.num_clips) == (1, 2, 2)
     assert text.run(summary, "DB").startswith("changed videos 1: 2 rows and rejects of their old files were removed")
     after = db.clips(["clip_id", "video_digest", "thumbnail"]).to_pylist()

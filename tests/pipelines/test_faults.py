@@ -10,10 +10,10 @@ import pytest
 import ray
 from support.extraction import new_database, outcome, row_digests
 from support.faults import faulty, slow_to_load
+from support.in_process import HERE, InProcess
 
 from handloom.errors import HandloomError
 from handloom.pipelines.cluster.nodes import Nodes
-from handloom.pipelines.run.graph import Graph
 from handloom.pipelines.run.run import RunParts, run
 from handloom.store.clips.clip_list import pending_clips
 
@@ -51,7 +51,7 @@ def test_a_bug_on_most_clips_fails_the_run_with_its_trace(tmp_path, clips):
         r"(?s)3 of 3 clips met an unexpected exception.*on 3 of them:\nTypeError: injected\n  at support/faults.py"
     )
     with pytest.raises(HandloomError, match=message):
-        run(db, faulty(num_actors=1), quiet=True)
+        run(db, faulty(num_actors=1), quiet=True, parts=HERE)
     assert set(outcome(db).values()) == {"bug"}
     assert db.runs().column("exit").to_pylist() == ["failed"]
     assert run(db, None, quiet=True).exit == "done"  # nothing is tried again unless asked
@@ -96,7 +96,7 @@ def test_a_pool_that_ends_by_itself_is_followed_by_another_but_not_for_ever(tmp_
     """As Ray ended one on a machine at a load of 30: `The actor never ran`."""
     db, begun = new_database(tmp_path / "db", clips[:1]), []
 
-    class EndsAtOnce(Graph):
+    class EndsAtOnce(InProcess):
         def __iter__(self):
             begun.append(self)
             if len(begun) in (1, 2, 3, 4):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import time
 from collections import Counter
@@ -13,6 +15,7 @@ import pytest
 from support.extraction import new_database, outcome, row_digests
 from support.process import handloom, start
 from support.raylets import NodeSpec, cluster, mounts_allowed
+from support.rows import digests
 
 import handloom as handloom_package
 from handloom.ingest.human.folder import ingest_folder
@@ -39,22 +42,52 @@ def hosts_of(db) -> set[str]:
     return set(db.clips(["host"]).column("host").to_pylist())
 
 
-@pytest.mark.timeout(240)
-def test_nodes_without_the_videos_or_the_database_get_no_work(tmp_path, rendered, clips, expected):
-    clips = clips[::2]  # one of each video
-    db = new_database(tmp_path / "db", clips)
-    blind, mute = NodeSpec("blind", hidden=[rendered]), NodeSpec(None, read_only=[tmp_path], hostname="mute")
-    with cluster(HEALTHY, blind, mute) as running:
-        done = handloom("run", "--db", db.uri, "--ray-address", running.address, "--json", *ONE_EACH, timeout_s=200)
+DEVICE = """
+[stages.device]
+class = "support.pool_stages:Device"
+cpus = 0.5
+gpus = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def on_four_nodes(tmp_path_factory, rendered, clips):
+    """One run on a cluster of four nodes: (database, what it printed). Two of them cannot work, one has GPUs."""
+    folder = tmp_path_factory.mktemp("nodes")
+    (folder / "run.toml").write_text(DEVICE)
+    db = new_database(folder / "db", clips[::2])  # one of each video
+    tests = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
+    env = {"PYTHONPATH": tests}
+    blind = NodeSpec("blind", hidden=[rendered], env=env)
+    mute = NodeSpec(None, read_only=[folder], hostname="mute", env=env)
+    asked = ["--config", folder / "run.toml", "--set", "resources.cpus_per_actor=1", *ONE_EACH]
+    with cluster(replace(HEALTHY, env=env), NodeSpec("gpus", num_gpus=2, env=env), blind, mute) as running:
+        where = ["--db", db.uri, "--ray-address", running.address]
+        done = handloom("run", *where, "--json", *asked, env=env, timeout_s=280)
     assert done.returncode == 0, done.stderr
-    assert row_digests(db) == {clip.clip_id: expected[clip.clip_id] for clip in clips}
-    assert hosts_of(db) == {"healthy"}
-    left = json.loads(done.stdout)["left_nodes"]
+    return db, done.stdout
+
+
+@pytest.mark.timeout(400)
+def test_nodes_without_the_videos_or_the_database_get_no_work(on_four_nodes, clips, expected):
+    db, printed = on_four_nodes
+    found = digests(db.clips(), ("device", "stage_key_device"))
+    assert found == {clip.clip_id: expected[clip.clip_id] for clip in clips[::2]}
+    left = json.loads(printed)["left_nodes"]
     assert left.keys() == {"blind", "mute"}
-    assert left["blind"].startswith("reads 0 of 3 videos, healthy 3 (")
+    assert re.match(r"reads 0 of 3 videos, (healthy|gpus) 3 \(", left["blind"])
     assert status(db)["last_run"]["left_nodes"] == left
     assert f"left node mute: {left['mute']}" in status_text(status(db))
     assert left["mute"] == f"{db.uri}/clips.lance cannot be written: Read-only file system"
+
+
+@pytest.mark.timeout(400)
+def test_a_stage_with_a_gpu_runs_on_the_node_that_has_one(on_four_nodes):
+    """The first group, which decodes, is on the node without; rows are written by the last one."""
+    db, _ = on_four_nodes
+    rows = db.clips(["host", "device"]).to_pylist()
+    assert {row["host"] for row in rows} == {"gpus"}
+    assert {row["device"] for row in rows} <= {"0", "1"}
 
 
 def changed_build(folder: Path) -> Path:

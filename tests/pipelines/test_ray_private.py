@@ -23,7 +23,8 @@ from handloom.errors import HandloomError
 from handloom.pipelines.cluster import ray_private
 
 ALONE = """
-import json, os, sys
+import colorsys, json, os, statistics, sys, wave
+from pathlib import Path
 import ray
 from handloom.pipelines.cluster.connect import joined
 from handloom.pipelines.cluster.ray_private import never_start_unasked
@@ -32,8 +33,14 @@ class Same:
     def __call__(self, batch):
         return batch
 
+def seen():
+    import colorsys, statistics, wave
+    return sys.path
+
+for name in ("colorsys", "statistics", "wave"):
+    Path(f"{name}.py").write_text("raise SystemExit('a file of the working directory was imported')")
 with joined(None, num_cpus=2):
-    path = ray.get(ray.remote(lambda: sys.path).remote())
+    path = ray.get(ray.remote(seen).remote())
     below = [int(pid) for pid in open(f"/proc/self/task/{os.getpid()}/children").read().split()]
     groups = {os.getpgid(pid) for pid in below}
     names = [open(f"/proc/{pid}/cmdline").read() for pid in below]
@@ -76,8 +83,11 @@ def test_a_cluster_without_an_autoscaler_gets_no_more_nodes(ray_address):
 
 def test_a_ray_of_our_own_keeps_apart(tmp_path):
     """Its processes are in other groups, its workers import nothing of the working directory, none starts unasked, and
-    none is there to watch."""
+    none is there to watch. It starts where TMPDIR is too long for its sockets."""
+    scratch = tmp_path / ("x" * 44)
+    scratch.mkdir()
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {"TMPDIR": str(scratch)}
     done = subprocess.run(
         [sys.executable, "-c", ALONE], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240, check=False
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.extraction import LIGHT, extracted, row_digests, rows_of
+from support.in_process import HERE
 from support.process import descendants, handloom, start
 from support.rows import digests
 
@@ -86,7 +87,7 @@ def test_a_stage_of_ones_own_is_added_without_decoding_and_new_clips_get_it_at_o
     old = row_digests(db)
     (gone,) = [clip for clip in clips[:4:3] if clip.clip_id in old][:1]
     add_clips(db, [replace(gone, video_uri="/nowhere/video.mp4"), clips[1]])
-    summary = run(db, config(LIGHT, brightness=own("Brightness")), quiet=True)
+    summary = run(db, config(LIGHT, brightness=own("Brightness")), quiet=True, parts=HERE)
     assert (summary.exit, summary.num_clips, summary.num_updates) == ("done", 1, 2)
     assert summary.stages == {"brightness": 2}
     rows = db.clips()
@@ -103,7 +104,7 @@ def test_a_stage_of_ones_own_is_added_without_decoding_and_new_clips_get_it_at_o
 def test_a_stage_that_fails_costs_its_columns_alone_and_is_tried_again_when_asked(db, clips):
     add_clips(db, [clips[1]])
     failing = config(LIGHT, mine=own("Fails"), brightness=own("Brightness"))
-    summary = run(db, failing, quiet=True)
+    summary = run(db, failing, quiet=True, parts=HERE)
     late = {clip.clip_id for clip in (clips[0], clips[1], clips[3]) if clip.start_s > 0}
     assert (summary.exit, summary.num_clips, summary.num_stage_rejects) == ("rejects", 1, len(late))
     rows = db.clips(["clip_id", "mine", "stage_key_mine", "num_hands"]).to_pylist()
@@ -115,13 +116,13 @@ def test_a_stage_that_fails_costs_its_columns_alone_and_is_tried_again_when_aske
     assert set(hosts) == {socket.gethostname()}, "of the new clip and of a row"
     assert db.count("rejects") == 0
     assert run(db, None, quiet=True).stages == {}, "it is not tried again by itself"
-    again = run(db, None, quiet=True, retry_rejects=["all"])
+    again = run(db, None, quiet=True, retry_rejects=["all"], parts=HERE)
     assert (again.exit, again.stages) == ("rejects", {"mine": len(late)})
 
 
 def test_a_stage_that_is_interrupted_ends_the_run_as_ctrl_c_does(db, caplog):
     old = row_digests(db)
-    summary = run(db, config(LIGHT, mine=own("Interrupted")), quiet=True)
+    summary = run(db, config(LIGHT, mine=own("Interrupted")), quiet=True, parts=HERE)
     assert (summary.exit, summary.num_updates, summary.num_pending) == ("interrupted", 0, 2)
     assert "a worker was interrupted at stage mine: the run ends as after Ctrl-C" in caplog.text
     assert (db.count("rejects"), db.count("stage_rejects")) == (0, 0)
@@ -133,7 +134,7 @@ def test_a_row_whose_video_is_gone_keeps_its_columns(db, clips, surer):
     gone = next(clip for clip in clips[:4:3])
     old = row_digests(db)
     add_clips(db, [replace(gone, video_uri="/nowhere/video.mp4")])
-    summary = run(db, config(SURER), quiet=True, recompute=["all"])
+    summary = run(db, config(SURER), quiet=True, recompute=["all"], parts=HERE)
     assert (summary.exit, summary.num_updates, summary.reasons) == ("rejects", 1, {"video_missing": 1})
     found = row_digests(db)
     (kept,) = [clip_id for clip_id in found if found[clip_id] == old[clip_id]]
@@ -142,7 +143,7 @@ def test_a_row_whose_video_is_gone_keeps_its_columns(db, clips, surer):
     assert {stage for stage, _ in count_rejects(db)} == OF_HANDS
     assert run(db, None, quiet=True).stages == {}
     add_clips(db, [gone])
-    assert run(db, None, quiet=True, retry_rejects=["all"]).num_updates == 1
+    assert run(db, None, quiet=True, retry_rejects=["all"], parts=HERE).num_updates == 1
     assert row_digests(db) == surer
     assert not count_rejects(db)
 
@@ -150,9 +151,9 @@ def test_a_row_whose_video_is_gone_keeps_its_columns(db, clips, surer):
 def test_only_the_stages_that_are_named_are_computed(db, clips):
     add_clips(db, [clips[1]])
     both = config(LIGHT, brightness=own("Brightness"), mine=own("Reads"))
-    summary = run(db, both, quiet=True, stages=["mine"], limit=1)
+    summary = run(db, both, quiet=True, stages=["mine"], limit=1, parts=HERE)
     assert (summary.num_updates, summary.num_pending) == (1, 1)
-    summary = run(db, both, quiet=True, stages=["mine"])
+    summary = run(db, both, quiet=True, stages=["mine"], parts=HERE)
     assert (summary.num_clips, summary.stages, summary.num_pending) == (0, {"mine": 1}, 0)
     assert db.clips(["num_hands"]).column("num_hands").null_count == 2
     with pytest.raises(ConfigError, match="no stage 'brightnes'; near: brightness"):
@@ -189,7 +190,7 @@ def test_killed_in_a_recompute_the_table_is_whole_and_the_next_run_goes_on(db, s
     old = row_digests(db)
     killed_at_random(db, random.Random(1), *OTHER_HANDS, "--set=tracks.grid=6", "--set=tracks.extra=0")
     check_each_row_is_old_or_new(db, old, surer)
-    assert run(db, config(SURER), quiet=True, recompute=["all"]).exit == "done"
+    assert run(db, config(SURER), quiet=True, recompute=["all"], parts=HERE).exit == "done"
     assert row_digests(db) == surer
 
 

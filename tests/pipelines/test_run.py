@@ -13,6 +13,7 @@ import pytest
 import ray
 from support.extraction import new_database, outcome, row_digests
 from support.faults import faulty
+from support.in_process import HERE
 
 from handloom.errors import StoreError
 from handloom.pipelines.run.run import run
@@ -67,7 +68,7 @@ def test_a_full_disk_and_a_row_that_is_gone_at_the_end_fail_the_run_and_cost_not
             db.table("clips").delete(f"clip_id = '{gone_id}'")
 
     with pytest.raises(StoreError, match=f"1 clip has neither a row nor a reject at the end of the run: {gone_id}"):
-        run(db, config, quiet=True, watch=lose)
+        run(db, config, quiet=True, watch=lose, parts=HERE)
     assert db.runs().column("exit").to_pylist() == ["failed", "failed"]
     assert row_digests(db) == {clip_id: digest for clip_id, digest in wanted.items() if clip_id != gone_id}
     assert [clip.clip_id for clip in pending_clips(db)] == [gone_id]
@@ -89,7 +90,7 @@ def test_a_clip_that_kills_its_workers_and_missing_videos_are_rejects_and_can_be
     shutil.copy(clips[0].video_uri, missing[0].video_uri)
     assert [clip.clip_id for clip in pending_clips(db, retry_reasons=["worker_died"])] == [killer]
     config = RunConfig(resources=Resources(num_actors=1))
-    summary = run(db, config, quiet=True, retry_rejects=("all",))
+    summary = run(db, config, quiet=True, retry_rejects=("all",), parts=HERE)
     assert (summary.exit, summary.num_clips, summary.reasons) == ("rejects", 2, {"video_missing": 5})
     assert outcome(db)[missing[0].clip_id] == "row"
     assert row_digests(db).items() >= {clip_id: expected[clip_id] for clip_id in (sound, killer)}.items()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 
 import numpy as np
 import pytest
 from support.extraction import extracted
 from support.own_package import REPOSITORY, code_of_page, install
-from support.process import handloom
 from support.rows import digests
 
 from handloom.schemas.settings import Settings
@@ -22,14 +22,16 @@ OWN = ("gripper_closed", "embedding_gripper", "stage_key_gripper")
 
 
 @pytest.fixture
-def lab(tmp_path, monkeypatch):
-    """The page's class on the path of this process and of new ones, and its settings as a file."""
+def lab(tmp_path, monkeypatch, local_ray):
+    """The page's class on the path of this process and of Ray's workers, and its settings as a file."""
     stage, windows = code_of_page(PAGE)
     toml = re.search(r"```toml\n(# run\.toml\n.*?)```", (REPOSITORY / "docs" / PAGE).read_text(), re.DOTALL)[1]
-    site = install(tmp_path / "site", "my_lab", {"stages": stage})
+    site = install(local_ray.site, "my_lab", {"stages": stage})
     (tmp_path / "run.toml").write_text(toml)
     monkeypatch.syspath_prepend(str(site))
-    yield {"env": {"PYTHONPATH": str(site)}, "config": tmp_path / "run.toml", "windows": windows}
+    yield {"config": tmp_path / "run.toml", "windows": windows}
+    for path in site.glob("my_lab*"):
+        shutil.rmtree(path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_lab"]:
         del sys.modules[name]
 
@@ -40,14 +42,14 @@ def closed(row) -> np.ndarray:
     return np.clip(1 - apart / 0.08, 0, 1).astype(np.float32)
 
 
-def test_the_example_of_the_page(lab, tmp_path, clips, expected, cli):
+def test_the_example_of_the_page(lab, tmp_path, clips, expected, cli, ray_address):
     db = extracted(tmp_path / "db", clips[:1], Settings())  # rows as a run of before has made them
     add_clips(db, list(clips[:2]))
     before = db.version
     one = ("--set", "resources.num_actors=1")
-    done = handloom("run", "--db", db.uri, "--config", lab["config"], *one, "--quiet", "--json", env=lab["env"])
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    code, out, err = cli("run", "--db", db.uri, "--config", lab["config"], *one, "--quiet", "--json")
+    assert code == 0, err
+    summary = json.loads(out)
     assert (summary["num_clips"], summary["num_rejects"]) == (1, 0)
     assert (summary["stages"], summary["num_updates"]) == ({"gripper": 1}, 1)
 

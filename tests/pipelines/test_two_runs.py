@@ -6,6 +6,7 @@ import os
 
 import pytest
 from support.extraction import new_database, row_digests
+from support.in_process import HERE
 
 from handloom.errors import ConfigError, StoreError
 from handloom.pipelines.run.run import run
@@ -35,10 +36,10 @@ def test_a_second_run_is_refused_or_takes_other_clips(tmp_path, clips, expected,
 
     def meanwhile():
         refused = cli("run", "--db", db.uri)
-        return refused, run(db, ONE, where=f"video_id = '{second.video_id}'", quiet=True)
+        return refused, run(db, ONE, where=f"video_id = '{second.video_id}'", quiet=True, parts=HERE)
 
     watch = Once(meanwhile)
-    summary = run(db, ONE, where=f"video_id = '{first.video_id}'", quiet=True, watch=watch)
+    summary = run(db, ONE, where=f"video_id = '{first.video_id}'", quiet=True, watch=watch, parts=HERE)
     (code, _, err), other = watch.said
     assert code == 1
     assert f"run {summary.run_id} works on {db.uri} since" in err

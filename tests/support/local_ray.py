@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +22,13 @@ END_S = 5.0
 
 
 class LocalRay:
-    """At most one Ray of this process at a time. Its address changes when it is started again."""
+    """At most one Ray of this process at a time. Its address changes when it is started again.
 
-    def __init__(self) -> None:
+    site: a folder on the import path of its workers, for packages that a test installs.
+    """
+
+    def __init__(self, site: Path) -> None:
+        self.site = site
         self._running = contextlib.ExitStack()
         self._servers: set[int] = set()
 
@@ -49,10 +54,12 @@ class LocalRay:
 
         with contextlib.ExitStack() as starting:
             patch = starting.enter_context(pytest.MonkeyPatch.context())
-            patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)  # workers import `support`, too
+            for folder in (self.site, TESTS):  # workers import `support`, too
+                patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
             patch.setenv("RAY_BACKEND_LOG_LEVEL", "warning")  # else its core says not even why it ends the process
             before = descendants(os.getpid())
-            starting.enter_context(joined(None, num_cpus=2))
+            with contextlib.redirect_stdout(sys.__stdout__):  # what `joined` restores: pytest's own may be closed then
+                starting.enter_context(joined(None, num_cpus=2))
             self._servers = {pid for pid in descendants(os.getpid()) - before if _program(pid) in SERVERS}
             self._running = starting.pop_all()
 

@@ -69,7 +69,7 @@ class Faulty(Stage):
         faults: tuple[tuple[str, str], ...] = ()
         """`(part of a clip's id, what happens there)`."""
         once: str = ""
-        """Folder in which a file says that a fault has happened; it then happens no more. Empty: every time."""
+        """Folder in which a file says that a fault `dies once` has happened; it then happens no more."""
 
     def fields(self) -> Sequence[pa.Field]:
         return [pa.field(self.name, pa.int64())]
@@ -78,16 +78,14 @@ class Faulty(Stage):
         found = []
         for one in clips:
             kind = next((fault for part, fault in self.settings.faults if part in one.clip.clip_id), "")
-            if kind and self._is_due(one.clip.clip_id):
-                if kind == "few":
-                    return []
+            if kind == "few":
+                return []
+            if kind != "dies once" or self._is_due(one.clip.clip_id):
                 _fail(kind)
             found.append({self.name: int(one.row["num_frames"])})
         return found
 
     def _is_due(self, clip_id: str) -> bool:
-        if not self.settings.once:
-            return True
         mark = Path(self.settings.once) / clip_id.replace("/", "_").replace(":", "_")
         if mark.exists():
             return False
@@ -100,7 +98,7 @@ def _fail(kind: str) -> None:
         raise RuntimeError("this stage does not like the clip")
     if kind == "hangs":
         time.sleep(3600)
-    if kind == "dies":
+    if kind.startswith("dies"):
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "leaks":
         raise MemoryError("no memory is left")

@@ -49,13 +49,18 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def command(pid: int) -> str:
+    """The command that it was started with, or the title that it has given itself; "" once it has gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline") as found:
+            return found.read().replace("\0", " ").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def is_agent(pid: int) -> bool:
     """Ray's two agents wait up to a minute for a controller that has gone, then end."""
-    try:
-        with open(f"/proc/{pid}/cmdline") as command:
-            return "Agent" in command.read()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    return "Agent" in command(pid)
 
 
 def state(pid: int) -> str:

@@ -58,7 +58,7 @@ class Cluster:
         number = len(self._nodes)
         host = f"127.0.0.{number + 1}"
         options = ["--node-ip-address", host, "--num-cpus", str(spec.num_cpus), "--object-store-memory", str(80 << 20)]
-        options += ["--num-gpus", str(spec.num_gpus)]
+        options += ["--num-gpus", str(spec.num_gpus), "--include-log-monitor", "false"]
         options += ["--node-name", spec.name] if spec.name else []
         if number:
             options += ["--address", self.address]
