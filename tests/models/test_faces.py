@@ -51,6 +51,13 @@ def test_a_face_is_found_where_it_is_and_not_again_when_blurred(find, left):
     assert np.abs(np.diff(inside, 2, axis=1)).mean() < 3  # no detail is left
 
 
+def test_a_face_of_24_pixels_is_found(find):
+    whole = scene(None)
+    whole[100:183, 300:370] = cv2.resize(cv2.imread(str(PORTRAIT))[..., ::-1], (70, 83), interpolation=cv2.INTER_AREA)
+    (box,) = find(whole)
+    assert 315 < (box[0] + box[2]) / 2 < 355
+
+
 def test_nothing_is_found_where_nobody_is(find):
     assert find(scene(None)).shape == (0, 4)
     assert find(np.zeros((90, 160, 3), np.uint8)).shape == (0, 4)

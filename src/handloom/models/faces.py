@@ -2,9 +2,11 @@
 
 The networks run with LiteRT, without MediaPipe's graph. The full-range one sees the whole image and, as it looks at 192
 x 192 pixels, squares of the image's height (or width) besides: faces that are small in a wide image. It takes hands for
-faces, with scores up to 0.78 in close-ups of hands. So the short-range one looks at each place again, and a face needs
-0.75 from it: set on the clips and pictures that it was then measured on. Blurry faces score less (0.14 to 0.52 in one
-clip) and are missed.
+faces, with scores up to 0.78 in close-ups of hands. So each place is looked at again: by the short-range one, and by
+the full-range one in a square of four times the place's side and in its mirror image. What decides is the mean of these
+two scores: it takes no more hands for faces than the short-range network alone did, and finds half as many faces again.
+The thresholds were set on the first halves of 24 clips and on three photographs; docs/datasets.md has what was measured
+on other ones. Faces that are out of focus are missed.
 
 Sources: MediaPipe 0.10.21, modules/face_detection (face_detection_full_range.pbtxt, face_detection_short_range.pbtxt,
 face_detection.pbtxt: anchors of one layer of stride 4, one a cell; pixels from -1 to 1).
@@ -22,17 +24,24 @@ from numpy.typing import NDArray
 from handloom.models.hands.weights import model_path
 from handloom.models.quiet import quiet_stderr
 
-VERSION = "MediaPipe full range and short range, squares, ellipses of 5 cells 1"
+VERSION = "MediaPipe full range and short range, squares, ellipses of 5 cells 2"
 FULL_FILE = "face_detection/face_detection_full_range_sparse.tflite"
 SHORT_FILE = "face_detection/face_detection_short_range.tflite"
 SIDE_PX, STRIDE_PX = 192, 4
 SHORT_SIDE_PX = 128
-MIN_SCORE = 0.5
+MIN_SCORE = 0.3
 """Of the full-range network, to look again. MediaPipe's own is 0.6."""
-MIN_SECOND = 0.75
-"""Of the short-range network, in the better of two squares around the place."""
+SURE = 0.5
+"""Places from this score on that overlap are one, around all of them; lower ones that overlap with another are left."""
+MIN_SECOND = 0.4
+"""Of the short-range network, in the better of two squares around the place, to look once more."""
 LOOK_AGAIN = (1.5, 2.2)
 """Sides of these squares, in sides of the place."""
+MIN_THIRD = 0.65
+"""Of the full-range network, the mean of a square around the place and of its mirror image. On the pictures
+that set it, 0.6 took 7 frames of hands for faces, 0.65 none."""
+ZOOM, NEAR = 4.0, 0.3
+"""Side of that square, and how far from its middle a score counts, in sides of the place."""
 OVERLAP = 0.3
 """Boxes that share so much of the smaller one are one face."""
 MARGIN = 0.35
@@ -60,15 +69,26 @@ class FaceFinder:
         """(h, w, 3) RGB to the boxes of its faces, each once, the surest first."""
         found = [self._in_square(image, *square) for square in squares(*image.shape[1::-1])]
         scores, boxes = (np.concatenate(part) for part in zip(*found, strict=True))
-        places = one_a_face(boxes[np.argsort(-scores, kind="stable")])
-        return places[[self._second_score(image, place) >= MIN_SECOND for place in places]]
+        order = np.argsort(-scores, kind="stable")
+        places = _apart(scores[order], boxes[order])
+        return places[[self._is_face(image, place) for place in places]]
 
-    def _second_score(self, image: NDArray[np.uint8], place: NDArray[np.float64]) -> float:
-        """Of a face around this place, by the short-range network."""
+    def _is_face(self, image: NDArray[np.uint8], place: NDArray[np.float64]) -> bool:
+        """Whether both networks say so who look at this place alone."""
         middle, side = (place[:2] + place[2:]) / 2, float((place[2:] - place[:2]).max())
         around = ((*(middle - side * factor / 2), side * factor) for factor in LOOK_AGAIN)
         looks = (_shrunk(image, *square, SHORT_SIDE_PX) for square in around)
-        return max(float(self._short(look)[1].max()) for look in looks)
+        if max(float(self._short(look)[1].max()) for look in looks) < MIN_SECOND:
+            return False
+        look = _shrunk(image, *(middle - side * ZOOM / 2), side * ZOOM, SIDE_PX)
+        mirrored = np.ascontiguousarray(look[:, ::-1])
+        return float(np.mean([self._middle_score(one) for one in (look, mirrored)])) >= MIN_THIRD
+
+    def _middle_score(self, look: NDArray[np.uint8]) -> float:
+        """Best score of the full-range network near the middle of a square that shows a place `ZOOM` times as large."""
+        boxes, scores = self._full(look)
+        away = np.abs(boxes[:, :2] / SIDE_PX + self._anchors - 0.5).max(axis=1)
+        return float(scores[away < NEAR / ZOOM].max(initial=0.0))
 
     def _in_square(
         self, image: NDArray[np.uint8], left: float, top: float, side: float
@@ -115,14 +135,27 @@ def squares(width: int, height: int) -> list[tuple[float, float, float]]:
     return [around, *((at, 0.0, float(short)) if width > height else (0.0, at, float(short)) for at in starts)]
 
 
+def _apart(scores: NDArray[np.float64], boxes: Boxes) -> Boxes:
+    """Boxes that do not overlap, from scores that fall: `SURE` ones joined, others where nothing is yet."""
+    kept = list(one_a_face(boxes[scores >= SURE]))
+    for box in boxes[scores < SURE]:
+        if not any(_is_same(box, other) for other in kept):
+            kept.append(box)
+    return np.array(kept).reshape(-1, 4)
+
+
+def _is_same(box: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    shared = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
+    smaller = min(np.prod(box[2:] - box[:2]), np.prod(other[2:] - other[:2]))
+    return bool((shared > 0).all() and np.prod(shared) >= OVERLAP * smaller)
+
+
 def one_a_face(boxes: Boxes) -> Boxes:
     """Boxes that overlap as one, around all of them."""
     kept: list[NDArray[np.float64]] = []
     for box in boxes:
         for number, other in enumerate(kept):
-            shared = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
-            smaller = min(np.prod(box[2:] - box[:2]), np.prod(other[2:] - other[:2]))
-            if (shared > 0).all() and np.prod(shared) >= OVERLAP * smaller:
+            if _is_same(box, other):
                 kept[number] = np.append(np.minimum(box[:2], other[:2]), np.maximum(box[2:], other[2:]))
                 break
         else:
