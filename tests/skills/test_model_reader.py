@@ -67,6 +67,17 @@ def test_a_skill_says_what_the_model_said_of_frames_and_interactions():
     assert np.allclose(np.linalg.norm(grasps[:, 1] - grasps[:, 0], axis=1), 0.09)
 
 
+def test_nothing_is_asked_of_a_step_that_cannot_be_shown():
+    cells = taking(1, PLACE)
+    for one in cells:
+        one |= {"grasp_pose": None, "object_box_m": None, "trajectory": [[float("nan")] * 16] * 12}
+    told = model()
+    reader = ModelReader("a-model", told.ask, told.draw, lambda clip, times: [])
+    skill = learn("place", "", [read_execution("d:v:0-9", cells)], reader).skills[0]
+    assert told.asked == []
+    assert skill.constraints[0].text == "the main hand takes A (1.0 s)"
+
+
 def test_the_model_says_into_how_many_regions_grasps_fall():
     turned = pose((0.0, -0.14, 0.0))
     turned[:3, :3] = Rotation.from_euler("y", 180, degrees=True).as_matrix()

@@ -92,7 +92,8 @@ class ModelReader:
         self._ask, self._draw, self._frames = ask, draw, frames
 
     def describe(self, shown: Sequence[Shown]) -> str:
-        """Frames of at most `MOST_CLIPS` clips, and one picture of the interactions of all."""
+        """Frames of at most `MOST_CLIPS` clips, and one picture of the interactions of all. Where there is neither,
+        nothing is asked: the words are those of the rules."""
         steps = [one.step for one in shown]
         images: list[Image] = []
         for one in shown[:MOST_CLIPS]:
@@ -104,6 +105,8 @@ class ModelReader:
         box = np.median(boxes, axis=0) if boxes else None
         if lines or box is not None:
             images.append(self._draw(np.stack(lines) if lines else np.empty((0, 2, 3)), box))
+        if not images:
+            return by_rule(steps)
         text = DESCRIBE.format(words=by_rule(steps), what=what, axes=_AXES)
         return str(self._ask(text, images, CONSTRAINT)["constraint"]).strip()
 

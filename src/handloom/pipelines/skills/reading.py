@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def _model_reader(db: Database, settings: AskSettings, counts: Counter[str]) -> 
         counts["requests"] += int(may)
         return may
 
-    asking = Asking(settings, plan, "", spend, count)
+    opened = cache(lambda: Asking(settings, plan, "", spend, count))  # weights are loaded for the first question
 
     def ask(
         text: str,
@@ -80,7 +81,7 @@ def _model_reader(db: Database, settings: AskSettings, counts: Counter[str]) -> 
         check: Callable[[Any], str | None] | None = None,
     ) -> Any:
         try:
-            return asking(Question(text, images, None, schema, check)).value
+            return opened()(Question(text, images, None, schema, check)).value
         except AskError as error:
             raise HandloomError(f"the skill was not read: {error.problem}", NOTHING) from error
 
