@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
+from typing import get_args
 
 import av
 import numpy as np
@@ -13,12 +15,13 @@ from handloom.errors import ConfigError
 from handloom.schemas.hand_topology import FINGER_BONES
 from handloom.schemas.values import LEFT, RIGHT
 from handloom.synth.clip import write_clip
+from handloom.synth.follow import SOMEONE_ELSE
 from handloom.synth.hand import forward_kinematics
 from handloom.synth.render.render import LEFT_HAND, OBJECT, RIGHT_HAND, RenderedClip, render_clip
 from handloom.synth.script.actions import ACTIONS
 from handloom.synth.script.demo import demo_specs, synth_specs
 from handloom.synth.script.poses import POSES
-from handloom.synth.script.scene import SceneSpec
+from handloom.synth.script.scene import Person, SceneSpec, Seat
 from handloom.synth.truth import Truth
 
 SMALL = {"width": 320, "height": 240, "duration_s": 0.5, "fps": 10.0}
@@ -87,6 +90,24 @@ def test_ids_and_depth_show_the_keypoints():
             on_hand = frame.ids[y, x] == name
             assert (below_skin_m[on_hand] > -0.003).all()
             assert np.median(below_skin_m[on_hand]) < 0.02
+
+
+@pytest.mark.parametrize("seat", get_args(Seat))
+def test_a_second_person_comes_from_the_own_seat(seat):
+    """Its hands are in the image where its truth says, and the wearer's truth is the same as without it."""
+    spec = SceneSpec("reach", "cup", seed=1, width=160, height=120, duration_s=0.4, fps=5.0)
+    both, alone = render_clip(replace(spec, person=Person(seat))), render_clip(spec).truth
+    truth = both.truth
+    np.testing.assert_array_equal(truth.keypoints_px, alone.keypoints_px)
+    assert alone.other_keypoints_px is None
+    for t, frame in enumerate(both.frames()):
+        for seen, px in zip(truth.other_hand_visible[t], truth.other_keypoints_px[t], strict=True):
+            x, y = np.round(px).clip(0, [159, 119]).astype(int).T
+            assert not seen or (frame.ids[y, x] == SOMEONE_ELSE).mean() > 0.5
+    hands = truth.other_keypoints_px.mean(axis=(0, 1))
+    fingers = (hands[9] - hands[0]) / np.linalg.norm(hands[9] - hands[0])  # of both hands together
+    along = {"opposite": [0, 1], "left": [1, 0], "right": [-1, 0], "beside": [0, -1]}[seat]
+    assert fingers @ along > 0.5
 
 
 def test_one_hand_leaves_the_other_unknown():

@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 
 NOTHING, STILL, LEFT_HAND, RIGHT_HAND, OBJECT = -1, 0, 1, 2, 3
 """What a pixel shows, in `Truth.ids` and `SurfaceTracks.kind`: OBJECT + i is object i."""
+SOMEONE_ELSE = 255
+"""In `Truth.ids`: flesh of another person, which is not followed (as an int8 it is NOTHING)."""
 
 _TOLERANCE, _TOLERANCE_M = 0.015, 0.003
 _TURNED_AWAY = -0.1  # cosine: flesh is thin, by depth alone the far side of a fingertip would count as visible

@@ -9,22 +9,15 @@ from numpy.typing import NDArray
 
 from handloom.geometry.camera.world import to_camera
 from handloom.schemas.values import LEFT, NUM_HANDS, NUM_KEYPOINTS, RIGHT
-from handloom.synth.hand import (
-    FOREARM,
-    NUM_CAPSULES,
-    NUM_FINGERS,
-    Capsules,
-    as_handed,
-    forward_kinematics,
-    hand_capsules,
-)
+from handloom.synth.hand import NUM_CAPSULES, NUM_FINGERS, Capsules, as_handed
 from handloom.synth.head import camera_path
 from handloom.synth.objects import NOUNS, STANDALONE, ObjectShape, varied
+from handloom.synth.person import place_hand, second_person
 from handloom.synth.render.solids import first_hit
 from handloom.synth.script.actions import ContactSpan, write_play
 from handloom.synth.script.scene import SceneSpec
 from handloom.synth.script.sequence import write_sequence
-from handloom.synth.script.timeline import MAIN, Actor, Thing, mirrored
+from handloom.synth.script.timeline import MAIN, Thing, mirrored
 from handloom.synth.truth import Truth
 
 Array = NDArray[np.float64]
@@ -61,18 +54,18 @@ def _dot(left: Array, right: Array) -> Array:
     return (left * right).sum(-1)
 
 
-_CLEARANCE_M = 0.002
-_SHOULDER = np.array([0.19, -0.40, 0.20])  # of the right arm
 _SPARE_M = 0.012  # between moving things and those that are not touched
 
 
 @dataclass(frozen=True)
 class Stage:
-    """truth, and per hand (0 left, 1 right) its capsules in the world or None; shapes: of the O objects."""
+    """truth, and per hand (0 left, 1 right) its capsules in the world or None; shapes: of the O objects; others:
+    capsules of a second person's hands."""
 
     truth: Truth
     capsules: tuple[Capsules | None, Capsules | None]
     shapes: tuple[ObjectShape, ...]
+    others: tuple[Capsules | None, ...] = ()
 
 
 def build_stage(spec: SceneSpec) -> Stage:
@@ -93,7 +86,7 @@ def build_stage(spec: SceneSpec) -> Stage:
     capsules: list[Capsules | None] = [None, None]
     hands, grips = [], []
     for actor, hand in ((play.main, spec.main_hand), (play.helper, LEFT + RIGHT - spec.main_hand)):
-        pose, points, flesh = _place_hand(actor, every_s, spec.hand_scale, proportions)
+        pose, points, flesh = place_hand(actor, every_s, spec.hand_scale, proportions)
         hands.append(pose if actor is play.main else mirrored(pose))
         grips.append(actor.own(actor.grip.at(every_s)))
         if hand == spec.main_hand or spec.hands == "both":
@@ -104,6 +97,9 @@ def build_stage(spec: SceneSpec) -> Stage:
     world_from_object = np.stack(paths, axis=1)
     if spec.main_hand == LEFT:
         world_from_object = mirrored(world_from_object)
+    if spec.person is not None:
+        points, flesh = second_person(spec.person, spec.seed, since_s)
+        keypoints, capsules = np.concatenate([keypoints, points], axis=1), capsules + flesh
     others = _bystanders(spec, things, world_from_object, capsules)
     still = np.stack([np.eye(4)] + [thing.first_pose for thing in others])[1:]
     still = np.broadcast_to(still, (spec.num_frames, *still.shape))
@@ -116,21 +112,28 @@ def _seen_stage(
     spec: SceneSpec, since_s: Array, keypoints: Array, capsules: list[Capsules | None], objects: Array,
     cast: list[Thing],
 ) -> Stage:  # fmt: skip
-    """The stage with its camera, and what that sees."""
+    """The stage with its camera, and what that sees. keypoints (T, P, 21, 3), capsules: P = 2 hands of the wearer, and
+    those of a second person."""
     world_from_camera, lens = camera_path(spec, since_s), spec.lens()
     cam = to_camera(keypoints, world_from_camera)
     pixels = lens.project(cam)
     inside = lens.inside(pixels)
     by_others, by_itself = _hidden(cam, world_from_camera, capsules, objects, [thing.shape for thing in cast])
-    bones, ends, radii = _flesh_arrays(capsules, len(since_s))
+    bones, ends, radii = _flesh_arrays(capsules[:NUM_HANDS], len(since_s))
+    seen, hand_seen = inside & ~by_others & ~by_itself, (inside & ~by_others).sum(-1) * 2 > NUM_KEYPOINTS
+    own, rest = slice(NUM_HANDS), slice(NUM_HANDS, None)
+    has_more = len(capsules) > NUM_HANDS
     truth = Truth(
-        spec.start_s + since_s, spec.camera_matrix(), world_from_camera, pixels, cam, keypoints,
-        inside & ~by_others & ~by_itself, (inside & ~by_others).sum(-1) * 2 > NUM_KEYPOINTS, objects,
+        spec.start_s + since_s, spec.camera_matrix(), world_from_camera, pixels[:, own], cam[:, own],
+        keypoints[:, own], seen[:, own], hand_seen[:, own], objects,
         np.array(spec.distortion, float), np.array([spec.width, spec.height]), bones, ends, radii,
         tuple(thing.noun for thing in cast), spec.actions, camera_model=spec.camera_model,
         contacts=_contact_spans(spec, cast),
+        other_keypoints_px=pixels[:, rest] if has_more else None,
+        other_hand_visible=hand_seen[:, rest] if has_more else None,
     )  # fmt: skip
-    return Stage(truth, (capsules[0], capsules[1]), tuple(thing.shape for thing in cast))
+    shapes = tuple(thing.shape for thing in cast)
+    return Stage(truth, (capsules[0], capsules[1]), shapes, tuple(capsules[NUM_HANDS:]))
 
 
 def _contact_spans(spec: SceneSpec, cast: list[Thing]) -> tuple[ContactSpan, ...]:
@@ -143,29 +146,6 @@ def _contact_spans(spec: SceneSpec, cast: list[Thing]) -> tuple[ContactSpan, ...
             end_s = min(contact.end_s, length_s)
             found.append(ContactSpan(number, hand, spec.start_s + contact.start_s, spec.start_s + end_s, contact.how))
     return tuple(sorted(found, key=lambda span: span.start_s))
-
-
-def _place_hand(actor: Actor, since_s: Array, scale: float, proportions: Array) -> tuple[Array, Array, Capsules]:
-    """Pose (T, 4, 4), keypoints (T, 21, 3) and flesh of a right hand, in the actor's own frame."""
-    wrist, rotation, elbow = actor.path(since_s, _SHOULDER)
-    local, lateral, dorsal = forward_kinematics(actor.fingers.at(since_s), scale, proportions)
-
-    def flesh_at(wrist_m: Array) -> Capsules:
-        arm = [np.einsum("tji,tj->ti", rotation, joint - wrist_m) for joint in (elbow, _SHOULDER)]
-        return hand_capsules(local, lateral, dorsal, *arm, scale).moved(rotation, wrist_m)
-
-    wrist = wrist + _lift_m(flesh_at(wrist))
-    pose = np.tile(np.eye(4), (len(since_s), 1, 1))
-    pose[:, :3, :3], pose[:, :3, 3] = rotation, wrist
-    return pose, np.einsum("tij,tkj->tki", rotation, local) + wrist[:, None], flesh_at(wrist)
-
-
-def _lift_m(flesh: Capsules) -> Array:
-    """(T, 3) upward displacement that keeps the hand out of the table."""
-    hand = flesh.kind < FOREARM
-    ends = np.stack([flesh.start_m[..., 2], flesh.end_m[..., 2]], axis=2)[:, hand]
-    lowest = (ends - flesh.radius_m[hand]).min(axis=(1, 2))
-    return np.maximum(_CLEARANCE_M - lowest, 0.0)[:, None] * np.array([0.0, 0.0, 1.0])
 
 
 def _bystanders(
@@ -224,13 +204,13 @@ def _hidden(
     cam: Array, world_from_camera: Array, capsules: list[Capsules | None], world_from_object: Array,
     shapes: list[ObjectShape],
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:  # fmt: skip
-    """(T, 2, 21) keypoints hidden by another hand or an object, and by the hand's own flesh."""
+    """(T, P, 21) keypoints hidden by another hand or an object, and by the hand's own flesh."""
     others, own = np.zeros(cam.shape[:-1], bool), np.zeros(cam.shape[:-1], bool)
     for hand, flesh in enumerate(capsules):
         if flesh is None:
             continue
         ends = [to_camera(p, world_from_camera) for p in (flesh.start_m, flesh.end_m)]
-        for seen in range(NUM_HANDS):
+        for seen in range(len(capsules)):
             hidden = hidden_by_capsules(cam[:, seen], *ends, flesh.radius_m, own=hand == seen)
             (own if hand == seen else others)[:, seen] |= hidden
     flat = cam.reshape(len(cam), -1, 3)

@@ -36,7 +36,10 @@ class Truth:
     world_from_bone: (T, 2, C, 4, 4) of every piece of flesh, a round cone from its origin to bone_end_m (T, 2, C, 3,
     world) with bone_radius_m (2, C, 2) at both ends: a hand's surface points move rigidly with one of them.
     depth: (T, h, w) uint16 in `DEPTH_UNIT_M` along the optical axis, 0 no surface; ids: (T, h, w) uint8, 0 still scene,
-    1 left hand, 2 right hand, 3 + i object i. Both None where no image was drawn (`RenderedClip.truth`).
+    1 left hand, 2 right hand, 3 + i object i, 255 another person. Both None where no image was drawn
+    (`RenderedClip.truth`).
+    other_keypoints_px: (T, 2, 21, 2) of a second person's left and right hand; other_hand_visible: (T, 2), as
+    hand_visible. None: there is nobody else.
     """
 
     frame_s: Array
@@ -59,6 +62,8 @@ class Truth:
     ids: NDArray[np.uint8] | None = None
     camera_model: str = "opencv"
     contacts: tuple[ContactSpan, ...] = ()
+    other_keypoints_px: Array | None = None
+    other_hand_visible: NDArray[np.bool_] | None = None
 
     @property
     def lens(self) -> Lens:
@@ -79,6 +84,7 @@ class Truth:
     def save(self, path: Path | str) -> None:
         """Write one .npz; maps are stored as deflated second differences: about 55 kB for a frame of 480 x 360."""
         stored: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TEXTS + _MAPS}
+        stored = {name: value for name, value in stored.items() if value is not None}
         texts = {
             "object_nouns": self.object_nouns,
             "camera_model": self.camera_model,

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from handloom.geometry.camera.world import to_camera
 from handloom.schemas.values import LEFT, RIGHT
-from handloom.synth.follow import LEFT_HAND, OBJECT, RIGHT_HAND, STILL
+from handloom.synth.follow import LEFT_HAND, OBJECT, RIGHT_HAND, SOMEONE_ELSE, STILL
 from handloom.synth.hand import Capsules
 from handloom.synth.render.blur import body_motion, smear, still_motion
 from handloom.synth.render.furniture import AMBIENT, Furniture
 from handloom.synth.render.lens import Face, through
 from handloom.synth.render.march import Flesh, Marched, MarchedView, Paint, march_hand
 from handloom.synth.render.room import Room, shadow_map
-from handloom.synth.script.scene import SKINS, SceneSpec
+from handloom.synth.script.scene import SKINS, Person, SceneSpec
 from handloom.synth.stage import Stage, build_stage
 from handloom.synth.truth import Truth, quantised
 
@@ -30,7 +30,7 @@ _NOISE = 0.012  # standard deviation of the sensor's noise, of full scale
 @dataclass(frozen=True)
 class RenderedFrame:
     """image: (h, w, 3) uint8 RGB. depth_m: (h, w) float32 along the optical axis, inf without a surface. ids: (h, w)
-    uint8, STILL, LEFT_HAND, RIGHT_HAND or OBJECT + i. Both maps are of the middle of the exposure."""
+    uint8, STILL, LEFT_HAND, RIGHT_HAND, OBJECT + i or SOMEONE_ELSE. Both maps are of the middle of the exposure."""
 
     image: NDArray[np.uint8]
     depth_m: Array
@@ -107,6 +107,7 @@ class _Painter:
         self.noise = (rng.standard_normal((spec.height + 64, spec.width + 64)) * _NOISE).astype(np.float32)
         self.noise_at = rng.integers(0, 64, (spec.num_frames, 2))
         self.furniture = [Furniture(shape, rng) for shape in stage.shapes]
+        self.their_paint = self.paint if spec.person is None else _paint_of(spec.person, spec.seed, self.paint)
 
     def draw(self, t: int) -> RenderedFrame:
         shadow = self._shadow(t)
@@ -137,13 +138,17 @@ class _Painter:
                 marched = march_hand(view, flesh, self.paint)
                 if marched is not None:
                     _composite(marched, view, light, up, name, colour, depth, ids, bone)
+        for other in self.stage.others:
+            marched = None if other is None else march_hand(view, _in_camera(other, poses, t), self.their_paint)
+            if marched is not None:
+                _composite(marched, view, light, up, SOMEONE_ELSE, colour, depth, ids, bone)
         if self.spec.shutter > 0 and self.spec.num_frames > 1:
             colour = smear(colour, depth, self._motion(t, view, poses, depth, ids, bone))
         return colour, depth, ids
 
     def _shadow(self, t: int) -> Array:
         lines, outlines = [], []
-        for flesh in self.stage.capsules:
+        for flesh in (*self.stage.capsules, *self.stage.others):
             if flesh is not None:
                 lines += list(zip(flesh.start_m[t], flesh.end_m[t], flesh.radius_m.mean(1), strict=True))
         for i, thing in enumerate(self.furniture):
@@ -153,7 +158,8 @@ class _Painter:
     def _motion(
         self, t: int, view: MarchedView, poses: NDArray, depth: Array, ids: NDArray[np.uint8], bone: NDArray[np.uint8]
     ) -> Array:
-        """(h, w, 2) displacement of every pixel's surface while the shutter is open, pixels."""
+        """(h, w, 2) displacement of every pixel's surface while the shutter is open, pixels. Another person's hands are
+        taken as still."""
         truth, flesh = self.stage.truth, (LEFT_HAND, RIGHT_HAND)
         motion = still_motion(view, depth, self._rate(t, poses, np.eye(4)[None].repeat(len(truth.frame_s), 0)))
         moving = np.ptp(truth.world_from_object[max(t - 1, 0) : t + 2], axis=0).max(axis=(1, 2)) > 0
@@ -181,6 +187,13 @@ class _Painter:
         y, x = self.noise_at[t]
         image += self.noise[y : y + self.spec.height, x : x + self.spec.width, None]
         return np.clip(image * 255.0 + 0.5, 0, 255).astype(np.uint8)
+
+
+def _paint_of(person: Person, seed: int, paint: Paint) -> Paint:
+    """Skin and sleeve of a second person."""
+    rng = np.random.default_rng([seed, 12])
+    skin = np.clip(np.array(SKINS[person.skin]) * rng.uniform(0.95, 1.05, 3), 0, 1)
+    return Paint(skin, rng.uniform(0.08, 0.6, 3), paint.mottle)
 
 
 def _turned(world_from_camera: NDArray, camera_from_face: NDArray) -> NDArray:

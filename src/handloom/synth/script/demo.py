@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from handloom.schemas.values import LEFT, RIGHT
 from handloom.synth.render.lens import LENSES
 from handloom.synth.render.textures import TEXTURES
 from handloom.synth.script.actions import ACTIONS
-from handloom.synth.script.scene import SKINS, SceneSpec
+from handloom.synth.script.scene import SKINS, Person, SceneSpec, Seat
 from handloom.synth.script.sequence import Beat, beats_of_turns, draw_beats
 
 _DEMO = ("reach", "pick-place", "push", "wave", "wipe", "rotate", "pour", "open-drawer", "reach-lift-place")
@@ -75,6 +76,37 @@ def turn_specs(
     """`num` scenes of one turn of `script.sequence.TURNS`: other things, places, lengths and cameras each time."""
     rng = np.random.default_rng([seed, 9, *turn.encode()])
     return [_sequence(rng, beats_of_turns(rng, [turn]), width, height, fps) for _ in range(num)]
+
+
+def shared_table_specs(
+    num: int, seed: int = 0, *, width: int = 480, height: int = 360, fps: float = 15.0, duration_s: float = 2.5
+) -> list[SceneSpec]:
+    """`num` scenes with a second person at the table, each seat in turn, everything else random by the seed."""
+    rng = np.random.default_rng([seed, 10])
+    actions = [name for name in ACTIONS if name != "cross"]
+    out = []
+    for i in range(num):
+        theirs = Person(
+            get_args(Seat)[i % len(get_args(Seat))],
+            action=str(rng.choice(["reach", "wave", "pick-place", "push", "rotate"])),
+            main_hand=RIGHT if rng.random() < 0.6 else LEFT,
+            hands="both" if rng.random() < 0.7 else "main",
+            hand_scale=float(np.round(rng.uniform(0.88, 1.10), 2)),
+            skin=str(rng.choice(list(SKINS))),
+            entrance=str(rng.choice(["none", "helper", "both"])),
+        )
+        spec = SceneSpec(
+            **_common(rng, str(rng.choice(actions))),
+            duration_s=duration_s,
+            fps=fps,
+            width=width,
+            height=height,
+            entrance=str(rng.choice(["none", "none", "helper", "both"])),
+            camera_motion=float(np.round(rng.uniform(0.6, 1.3), 2)),
+            person=theirs,
+        )
+        out.append(spec)
+    return out
 
 
 def _sequence(rng: np.random.Generator, beats: tuple[Beat, ...], width: int, height: int, fps: float) -> SceneSpec:

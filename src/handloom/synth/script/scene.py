@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -28,6 +29,26 @@ SKINS: dict[str, tuple[float, float, float]] = {
 
 Entrance = Literal["none", "helper", "both"]
 CameraKind = Literal["head", "turn"]
+Seat = Literal["opposite", "left", "right", "beside"]
+
+
+@dataclass(frozen=True)
+class Person:
+    """A second person at the wearer's table: `opposite`, at its `left` or `right` end, or `beside` the wearer.
+
+    action: what the hands do, without any thing. main_hand, hands, hand_scale, skin, entrance: as in `SceneSpec`.
+    """
+
+    seat: Seat
+    action: str = "reach"
+    main_hand: int = RIGHT
+    hands: Literal["both", "main"] = "both"
+    hand_scale: float = 1.0
+    skin: str = "tan"
+    entrance: Entrance = "none"
+
+    def __post_init__(self) -> None:
+        _check_words(self, {"seat": get_args(Seat), "action": ACTIONS, "skin": SKINS, "entrance": get_args(Entrance)})
 
 
 @dataclass(frozen=True)
@@ -42,7 +63,7 @@ class SceneSpec:
     empty: `render.lens.LENSES` has some. distractors: number of things that are not touched; None: 1 to 3 by the seed.
     entrance: `helper`, the helping hand comes late and leaves early; `both`, the acting hand also comes from outside.
     camera_path: `head` moves in six degrees of freedom, `turn` only looks around. beats: a sequence of actions in place
-    of `action` and `noun` (`script.sequence`).
+    of `action` and `noun` (`script.sequence`). person: somebody else at the table.
     """
 
     action: str
@@ -67,13 +88,12 @@ class SceneSpec:
     entrance: Entrance = "none"
     camera_path: CameraKind = "head"
     beats: tuple[Beat, ...] = ()
+    person: Person | None = None
 
     def __post_init__(self) -> None:
         known = {"action": ACTIONS, "noun": NOUNS, "skin": SKINS, "table": TEXTURES,
                  "entrance": get_args(Entrance), "camera_path": get_args(CameraKind)}  # fmt: skip
-        for name, words in known.items():
-            if getattr(self, name) not in words:
-                raise ConfigError(f"{name} {getattr(self, name)!r} is not known", f"one of: {', '.join(words)}")
+        _check_words(self, known)
         if self.width < 16 or self.height < 16 or self.num_frames < 1:
             raise ConfigError(
                 f"nothing to render: {self.width}x{self.height} px, {self.duration_s} s at {self.fps} fps",
@@ -127,3 +147,10 @@ class SceneSpec:
 
     def lens(self) -> Lens:
         return Lens(self.camera_matrix(), np.array(self.distortion, float), self.width, self.height, self.camera_model)
+
+
+def _check_words(given: object, known: Mapping[str, Iterable[str]]) -> None:
+    """Raise ConfigError for a field whose word is not known."""
+    for name, words in known.items():
+        if getattr(given, name) not in words:
+            raise ConfigError(f"{name} {getattr(given, name)!r} is not known", f"one of: {', '.join(words)}")
