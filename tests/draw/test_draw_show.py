@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from handloom.draw.certainty import scale_text
 from handloom.draw.frame import draw_frame, draw_header, quality_words
 from handloom.draw.frames import frames_from_row
-from handloom.draw.overlay import HAND_COLORS, draw_overlay
+from handloom.draw.overlay import HAND_COLORS, OTHER_COLOR, draw_overlay
 from handloom.draw.sheet import draw_legend, write_contact_sheet
 from handloom.draw.show import check_suffix, write_overlay_video, write_show
 from handloom.draw.text import fit_text, put_text, text_width
@@ -98,6 +98,15 @@ def test_a_column_that_was_not_computed_draws_nothing(missing: str) -> None:
     assert image.any()
     np.testing.assert_array_equal(image, draw_overlay(black(), without, 0))
     assert not np.array_equal(image, draw_overlay(black(), full, 0))
+
+
+def test_hands_of_others_are_grey() -> None:
+    places = np.random.default_rng(0).uniform(200, 260, (1, 21, 2)).astype(np.float32)
+    row = make_row() | {"other_hand_frame": np.array([2], np.int32), "other_hand_keypoints_px": places}
+    image = draw_overlay(black(*SOURCE), row, 2)
+    assert (image == OTHER_COLOR).all(axis=-1).sum() > 100
+    assert (np.ptp(image.astype(int), axis=-1) == 0).all()
+    assert not draw_overlay(black(*SOURCE), row, 3).any()
 
 
 def test_the_hands_have_their_own_colours_and_places() -> None:

@@ -17,6 +17,7 @@ from handloom.schemas.values import LEFT, RIGHT
 
 # Okabe and Ito's palette: different for every kind of colour vision, and from every skin. RGB.
 HAND_COLORS = {LEFT: (86, 180, 233), RIGHT: (255, 159, 0)}
+OTHER_COLOR = (110, 110, 110)  # of other people's hands
 HAND_LETTERS = {LEFT: "L", RIGHT: "R"}
 HAND_DOUBTS = {
     hand: flag_bits([f"HAND_{doubt}_{side}" for doubt in ("SIDE_UNSURE", "UNSUPPORTED", "OFF_TRACKS")])
@@ -43,7 +44,7 @@ def draw_overlay(
     label_px: int | None = None,
     letters_only: bool = False,
 ) -> NDArray[np.uint8]:
-    """Draw the tracks and both hands of frame `index` over a copy of `image`.
+    """Draw the tracks and both hands of frame `index` over a copy of `image`; hands of other people in grey.
 
     Args:
         image: (h, w, 3) RGB, the frame at any size.
@@ -56,6 +57,7 @@ def draw_overlay(
     scale = np.array([canvas.shape[1] / row["width"], canvas.shape[0] / row["height"]])
     _draw_tracks(canvas, row, index, scale)
     draw_things(canvas, row, index, scale)
+    _draw_others(canvas, row, index, scale)
     labels = _draw_hands(canvas, row, index, scale, letters_only)
     _draw_labels(canvas, labels, label_px or text_px(canvas))
     return canvas
@@ -152,6 +154,15 @@ def _draw_hands(
             text += (f" {confidence:.2f}" if np.isfinite(confidence) else "") + (" filled" if infilled else "")
         labels.append((points[seen], text, color))
     return labels
+
+
+def _draw_others(canvas: NDArray[np.uint8], row: dict[str, Any], index: int, scale: NDArray[np.float64]) -> None:
+    """Hands that are somebody else's, without labels."""
+    frame, keypoints = row.get("other_hand_frame"), row.get("other_hand_keypoints_px")
+    if frame is None or keypoints is None:
+        return
+    for points in to_image(keypoints[np.asarray(frame) == index], scale):
+        _draw_skeleton(canvas, points, np.isfinite(points).all(axis=-1), OTHER_COLOR, infilled=False)
 
 
 def _draw_skeleton(

@@ -91,6 +91,24 @@ class HandDoubts:
 
 
 @dataclass(frozen=True)
+class OtherHands:
+    """Hands in a first-person view that are not the camera wearer's: O detections, ordered by frame, then by hand.
+
+    frame: (O,) int32, index of the sampled frame. hand: (O,) int32, number of the hand within the clip: 0 for the first
+    that is seen; a hand that is lost for long gets a new number. confidence: (O,) float32, the model's score that it
+    is a hand. right_probability: (O,) float32, that it is its owner's right one. wearer_confidence: (O,) float32, the
+    probability that it is the wearer's after all. keypoints_px: (O, 21, 2) float32, source pixels, as measured.
+    """
+
+    frame: NDArray[np.int32]
+    hand: NDArray[np.int32]
+    confidence: NDArray[np.float32]
+    right_probability: NDArray[np.float32]
+    wearer_confidence: NDArray[np.float32]
+    keypoints_px: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class HandPoints:
     """Both hands in 2D over a clip, as a hand model finds them. A hand that is not seen is NaN, with `visible` false.
 
@@ -100,7 +118,9 @@ class HandPoints:
     tilt. view: `ego` or `exo`, from the images and the clip list; None: no hand was seen and none was given.
     view_log_odds: natural logarithm of the odds that the images are from the person's head, not from outside; None:
     unknown. doubts: None if the model has none. cam_m: (T, 2, 21, 3) float32, metres in the frame of the clip's first
-    camera, of a model that places hands itself; None: they are to be fitted.
+    camera, of a model that places hands itself; None: they are to be fitted. wearer_confidence: (T, 2) float32, the
+    probability that a hand is the camera wearer's, NaN where not visible; others: hands that are somebody else's; both
+    None: not told apart.
     """
 
     visible: NDArray[np.bool_]
@@ -112,6 +132,8 @@ class HandPoints:
     view_log_odds: float | None = None
     doubts: HandDoubts | None = None
     cam_m: NDArray[np.float32] | None = None
+    wearer_confidence: NDArray[np.float32] | None = None
+    others: OtherHands | None = None
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,28 @@ def _box_overlap(first_px: NDArray[np.floating[Any]], second_px: NDArray[np.floa
     return both / np.maximum(union, 1e-9)
 
 
+def same_hand_pairs(detections: Detections) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """All pairs of detections of one frame, (P,) each: the indices of both, and whether they are one hand."""
+    pairs = [pair for indices in detections.by_frame() for pair in itertools.combinations(indices.tolist(), 2)]
+    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
+    return first, second, is_duplicate(detections.keypoints_px[first], detections.keypoints_px[second])
+
+
+def distinct_hands(detections: Detections) -> list[list[int]]:
+    """Indices of the detections of each frame that has any, the surest first, of two detections of a hand the better
+    one."""
+    first, second, same = same_hand_pairs(detections)
+    doubles = set(zip(first[same].tolist(), second[same].tolist(), strict=True))
+    found: list[list[int]] = []
+    for indices in detections.by_frame():
+        hands: list[int] = []
+        for i in sorted(indices.tolist(), key=lambda i: (-detections.confidence[i], i)):
+            if not any((min(i, j), max(i, j)) in doubles for j in hands):
+                hands.append(i)
+        found.append(hands)
+    return found
+
+
 def keep_hands(
     detections: Detections, track: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -89,18 +111,9 @@ def keep_hands(
     if track is not None and len(detections):
         _, number = np.unique(track, return_inverse=True)
         seen = np.asarray(np.bincount(number, weights=detections.confidence)[number], np.float64)
-    frames = detections.by_frame()
-    pairs = [pair for indices in frames for pair in itertools.combinations(indices.tolist(), 2)]
-    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
-    same = is_duplicate(detections.keypoints_px[first], detections.keypoints_px[second])
-    doubles = {pair for pair, double in zip(pairs, same.tolist(), strict=True) if double}
     kept: list[int] = []
     crowded: list[bool] = []
-    for indices in frames:
-        hands: list[int] = []
-        for i in sorted(indices.tolist(), key=lambda i: (-detections.confidence[i], i)):
-            if not any((min(i, j), max(i, j)) in doubles for j in hands):
-                hands.append(i)
+    for hands in distinct_hands(detections):
         chosen = sorted(sorted(hands, key=lambda i: (-seen[i], i))[:NUM_HANDS])
         kept.extend(chosen)
         sure = sum(detections.confidence[i] >= CROWD_CONFIDENCE for i in hands) > NUM_HANDS

@@ -8,6 +8,7 @@ that can be measured at one time is one batch, so that the order, and with it th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,9 +59,20 @@ class _TrackEnd:
 
 
 class HandTracker:
-    """Tracks the hands of one clip. min_palm, min_presence: MediaPipe's thresholds of palm score and hand presence."""
+    """Tracks the hands of one clip. min_palm, min_presence: MediaPipe's thresholds of palm score and hand presence.
+    others: tells the numbers of the tracks that are other people's hands; the person's own are then searched where
+    fewer than two besides them are known.
+    """
 
-    def __init__(self, networks: HandNetworks, frames: ClipFrames, min_palm: float, min_presence: float) -> None:
+    def __init__(
+        self,
+        networks: HandNetworks,
+        frames: ClipFrames,
+        min_palm: float,
+        min_presence: float,
+        others: Callable[[list[HandTrack]], Collection[int]] = lambda tracks: (),
+    ) -> None:
+        self._others = others
         self.detector = HandDetector(networks, frames)
         self._min_palm, self._min_presence = min_palm, min_presence
         self._tracks: list[HandTrack] = []
@@ -101,10 +113,11 @@ class HandTracker:
         return [int(run[len(run) // 2]) for run in runs]
 
     def _num_hands(self) -> NDArray[np.int64]:
-        """(T,) hands known in each frame, skipped frames included."""
+        """(T,) hands of the person known in each frame, skipped frames included."""
         count = np.zeros(len(self._frame_s), np.int64)
-        for track in self._tracks:
-            count[track.first : track.last + 1] += 1
+        others = self._others(self._tracks)
+        for number, track in enumerate(self._tracks):
+            count[track.first : track.last + 1] += number not in others
         return count
 
     def _search(self, frames: list[int]) -> list[_TrackEnd]:

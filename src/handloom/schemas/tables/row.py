@@ -38,12 +38,15 @@ FRAME_SHAPES: dict[str, tuple[int, ...]] = {
     "hand_keypoints_cam_m": (NUM_HANDS, NUM_KEYPOINTS, 3),
     "hand_keypoints_world_m": (NUM_HANDS, NUM_KEYPOINTS, 3),
     "hand_sigma_m": (NUM_HANDS,),
+    "hand_wearer_confidence": (NUM_HANDS,),
     "track_points_px": (-1, 2),
     "track_depth_m": (-1,),
     "track_visible": (-1,),
     "track_sigma_px": (-1,),
     "track_points_world_m": (-1, 3),
 }
+# Of `OtherHands`, one value for each detection: a column each.
+OTHER_HAND_NUMBERS = ("frame", "number", "confidence", "right_probability", "wearer_confidence")
 # Columns with one array per clip.
 ARRAYS = (
     "frame_s",
@@ -53,8 +56,9 @@ ARRAYS = (
     "track_query_frame",
     "track_kind",
     *GRID_INDEX,
+    *(f"other_hand_{name}" for name in OTHER_HAND_NUMBERS),
 )
-SHAPES = FRAME_SHAPES | GRID_SHAPES
+SHAPES = FRAME_SHAPES | GRID_SHAPES | {"other_hand_keypoints_px": (NUM_KEYPOINTS, 2)}
 
 
 def frames_to_arrow(values: NDArray[Any], column_type: pa.DataType) -> pa.Array:
@@ -217,6 +221,16 @@ def hands_2d_cells(hands: Hands | HandPoints) -> dict[str, Any]:
         "hand_infilled": hands.infilled,
         "hand_confidence": hands.confidence,
         "hand_keypoints_px": hands.keypoints_px,
+    }
+
+
+def other_hands_cells(hands: HandPoints) -> dict[str, Any]:
+    """Whose hands they are. Null: not told apart."""
+    sure, others = hands.wearer_confidence, hands.others
+    values = {} if others is None else vars(others) | {"number": others.hand}
+    return {
+        "hand_wearer_confidence": None if sure is None else np.where(hands.visible, sure, np.float32(np.nan)),
+        **{f"other_hand_{name}": values.get(name) for name in (*OTHER_HAND_NUMBERS, "keypoints_px")},
     }
 
 

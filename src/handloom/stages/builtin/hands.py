@@ -17,7 +17,7 @@ from handloom.models.hands.hand_points import without_infill_across
 from handloom.schemas.clip import Clip
 from handloom.schemas.hand_size import HandSize, parse_hand
 from handloom.schemas.settings import Settings
-from handloom.schemas.tables.row import hands_2d_cells, hands_3d_cells
+from handloom.schemas.tables.row import hands_2d_cells, hands_3d_cells, other_hands_cells
 from handloom.schemas.values import HandDoubts, HandPoints, Hands
 from handloom.stages.choose import hand_extractor
 from handloom.stages.state import pack, unpack
@@ -27,7 +27,8 @@ SEEN = ("hand_visible", "hand_infilled", "hand_confidence", "hand_keypoints_px")
 
 
 class Hands2D(BuiltinStage):
-    """Both hands in the image over the whole clip. Its value is `HandPoints`."""
+    """Both hands of one person in the image over the whole clip, and other people's. Its value is `HandPoints`; the
+    latter are in columns alone."""
 
     name = "hands_2d"
     after = ("probe", "images")
@@ -64,7 +65,7 @@ class Hands2D(BuiltinStage):
         return without_infill_across(points, work["images"].cuts)
 
     def cells(self, value: HandPoints, work: Work) -> dict[str, Any]:
-        return hands_2d_cells(value)
+        return hands_2d_cells(value) | other_hands_cells(value)
 
     def state(self, value: HandPoints) -> bytes:
         return pack((value.model_m, value.view_log_odds, value.doubts, value.cam_m), (HandDoubts,))
