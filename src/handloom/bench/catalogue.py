@@ -36,7 +36,8 @@ def run_benchmark(
     `commit` measures on synthetic shards, `search` on synthetic rows. `stages` measures on a few clips of a folder of
     videos, or rendered, and on copies of their rows; `look` on such clips and on altered copies of their images.
     `segments` measures on `num_clips` rendered sequences, and on the annotated actions of a database;
-    `skills` on scripted scenes. `retrieval` renders its clips.
+    `skills` on scripted scenes. `retrieval` renders its clips. `wearer` measures on `num_clips` rendered scenes of two
+    people, and on a folder of first-person videos of one.
 
     Args:
         save: a folder that keeps the report (`report.keep`).
@@ -63,6 +64,7 @@ def run_benchmark(
     from handloom.bench.skills.measure import bench_skills
     from handloom.bench.stages.measure import bench_stages
     from handloom.bench.watch import Watch
+    from handloom.bench.wearer.measure import bench_wearer
 
     if footage is None and (held is not None or sheets is not None or backwards):
         raise ConfigError(
@@ -82,6 +84,7 @@ def run_benchmark(
     benchmarks = {"extract": bench_extract, "accuracy": of_accuracy, "commit": bench_commit, "stages": bench_stages}
     benchmarks["search"] = bench_search
     benchmarks["look"] = bench_look
+    benchmarks["wearer"] = lambda videos, watch: bench_wearer(videos, num_clips, watch)
     benchmarks["skills"] = lambda videos, watch: bench_skills(watch)
     benchmarks["retrieval"] = lambda videos, watch: bench_retrieval(data, watch)
     if name == "feed":  # needs torch and webdataset
@@ -96,7 +99,8 @@ def run_benchmark(
         raise ConfigError(f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed', 'segments'])}")
     if name in ("extract", "commit", "search", "stages", "look", "skills", "retrieval") and num_clips is not None:
         raise ConfigError(
-            f"benchmark {name!r} takes no --clips", "--quick measures fewer; accuracy, feed and segments take it"
+            f"benchmark {name!r} takes no --clips",
+            "--quick measures fewer; accuracy, feed, segments and wearer take it",
         )
     if name in ("commit", "search", "segments", "skills", "retrieval") and videos is not None:
         raise ConfigError(f"benchmark {name!r} takes no --videos", "what it measures on is synthetic")

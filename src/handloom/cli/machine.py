@@ -18,12 +18,14 @@ from handloom.errors import ConfigError
 def bench(
     name: Annotated[
         str,
-        typer.Argument(help="extract, accuracy, feed, commit, search, stages, look, segments, skills or retrieval"),
+        typer.Argument(
+            help="extract, accuracy, feed, commit, search, stages, look, segments, skills, retrieval or wearer"
+        ),
     ],
     videos: Annotated[
-        Path | None, typer.Option(help="extract, feed: videos to use. accuracy: clips as EgoDex's, HOT3D's, ARCTIC's.")
+        Path | None, typer.Option(help="extract, feed, wearer: videos. accuracy: clips as EgoDex's, HOT3D's, ARCTIC's.")
     ] = None,
-    clips: Annotated[int | None, typer.Option(min=0, help="accuracy, feed, segments: how many rendered clips.")] = None,
+    clips: Annotated[int | None, typer.Option(min=0, help="accuracy, feed, segments, wearer: rendered clips.")] = None,
     db: Annotated[str | None, typer.Option(help="feed, segments: a database to measure on.")] = None,
     stills: Annotated[
         Path | None, typer.Option(help="accuracy: images, and videos of still cameras, for a virtual camera.")
