@@ -8,7 +8,7 @@ from support.movements import movement
 
 from handloom.errors import ShapeError
 from handloom.models.embeddings.hand_steps import GRID_S, WIDTH, hand_steps
-from handloom.retrieval.warping import best_match, match
+from handloom.retrieval.warping import best_match, best_matches, match, matches
 
 
 def plain(query, reference):
@@ -40,6 +40,20 @@ def test_it_equals_a_plain_loop(seed, n, m, dim):
     assert found.distance == pytest.approx(distance, abs=1e-9)
     assert (found.first, found.last) == (first, last)
     assert n - 1 <= last - first <= 2 * (n - 1)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10**6), st.integers(1, 9), st.lists(st.integers(1, 20), max_size=6))
+def test_many_references_together_are_each_alone(seed, n, lengths):
+    rng = np.random.default_rng(seed)
+    query, references = rng.normal(size=(n, 3)), [rng.normal(size=(m, 3)) for m in lengths]
+    for together, alone in ((matches, match), (best_matches, best_match)):
+        for found, one in zip(together(query, references), references, strict=True):
+            expected = alone(query, one)
+            assert (found is None) == (expected is None)
+            if expected is not None:
+                assert found.distance == pytest.approx(expected.distance, abs=1e-12)
+                assert found[1:] == expected[1:]
 
 
 @settings(max_examples=30)

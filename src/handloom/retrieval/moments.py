@@ -14,14 +14,15 @@ from handloom.errors import ConfigError
 from handloom.models.embeddings.hand_steps import HandSteps, hand_steps
 from handloom.retrieval.query import NoPart
 from handloom.retrieval.ranges import motion_of
-from handloom.retrieval.warping import Match, best_match
+from handloom.retrieval.warping import Match, best_matches
 from handloom.schemas.tables.row import FRAME_SHAPES, frames_from_arrow
 from handloom.store.filters import both, clause
 from handloom.store.search.fusion import Ranking
 from handloom.store.search.ranking import SCORE_DIGITS, Scored, best_clips
 from handloom.store.search.scope import Scope
 
-MAX_COMPARED = 400  # clips: of 100 frames each 1.4 s on one core
+MAX_COMPARED = 5000  # clips
+STEPS_AT_ONCE = 50_000  # of clips that are compared together: 14 MB of their numbers
 ROWS_AT_ONCE = 16  # of ten minutes each: 73 MB
 LONGEST_S = 60.0  # of a movement: 400 clips are compared in 14 s of CPU
 KEYPOINTS = "hand_keypoints_cam_m"
@@ -56,11 +57,11 @@ class Movement:
         vectors = [motion_of(self._row, mirrored=way) for way in self._ways]
         return [vector for vector in vectors if vector is not None]
 
-    def match(self, steps: HandSteps) -> Match | None:
-        """The best match in a clip's steps; None where the clip is shorter than half the movement."""
-        found = [best_match(one, steps.values) for one in self._steps]
-        there = [one for one in found if one is not None]
-        return min(there, key=lambda one: one.distance, default=None)
+    def matches(self, clips: Sequence[HandSteps]) -> list[Match | None]:
+        """The best match in each clip's steps; None where a clip is shorter than half the movement."""
+        ways = [best_matches(one, [clip.values for clip in clips]) for one in self._steps]
+        there = [[one for one in found if one is not None] for found in zip(*ways, strict=True)]
+        return [min(found, key=lambda one: one.distance, default=None) for found in there]
 
 
 def rank_moments(scope: Scope, name: str, movement: Movement, depth: int, weight: float = 1.0) -> Ranking:
@@ -76,17 +77,34 @@ def rank_moments(scope: Scope, name: str, movement: Movement, depth: int, weight
         nearest = scope.by_vectors("motion", "motion", movement.vectors, MAX_COMPARED)
         row_ids = [one.row_id for one in nearest.scored]
     scored, times = [], {}
-    for clip_id, row_id, frame_s, points in _read(scope, where, row_ids):
-        if clip_id in scope.left_out or len(frame_s) < 2:
-            continue
-        steps = hand_steps(points, frame_s)
-        found = movement.match(steps)
-        if found is not None and steps.seen[found.first : found.last + 1].any():
-            scored.append(Scored(round(1 / (1 + found.distance), SCORE_DIGITS), clip_id, row_id))
-            times[clip_id] = (float(steps.times_s[found.first]), float(steps.times_s[found.last]))
+    for group in _groups(_steps(scope, where, row_ids)):
+        for (clip_id, row_id, steps), found in zip(group, movement.matches([one[2] for one in group]), strict=True):
+            if found is not None and steps.seen[found.first : found.last + 1].any():
+                scored.append(Scored(round(1 / (1 + found.distance), SCORE_DIGITS), clip_id, row_id))
+                times[clip_id] = (float(steps.times_s[found.first]), float(steps.times_s[found.last]))
     best = best_clips(scored, depth)
     kept = {one.clip_id: times[one.clip_id] for one in best}
     return Ranking(name, best, weight, every, every and len(best) < depth, 1.0, times=kept)
+
+
+def _steps(scope: Scope, where: str | None, row_ids: Sequence[int] | None) -> Iterator[tuple[str, int, HandSteps]]:
+    """(id, row id, steps) of the clips to compare."""
+    for clip_id, row_id, frame_s, points in _read(scope, where, row_ids):
+        if clip_id not in scope.left_out and len(frame_s) >= 2:
+            yield clip_id, row_id, hand_steps(points, frame_s)
+
+
+def _groups(clips: Iterator[tuple[str, int, HandSteps]]) -> Iterator[list[tuple[str, int, HandSteps]]]:
+    """The clips in lists of some `STEPS_AT_ONCE` steps together."""
+    group, num = [], 0
+    for one in clips:
+        group.append(one)
+        num += len(one[2].times_s)
+        if num >= STEPS_AT_ONCE:
+            yield group
+            group, num = [], 0
+    if group:
+        yield group
 
 
 def _read(

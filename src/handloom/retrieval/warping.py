@@ -8,6 +8,7 @@ Source: Memmel et al., STRAP: Robot sub-trajectory retrieval for augmented polic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,18 +33,34 @@ def match(query: Floats, reference: Floats) -> Match | None:
     """The best match of the whole query (n, D) in the reference (m, D) by Euclidean distances; None where the reference
     has fewer steps. Of equals the earliest end, and single steps before double ones. Memory grows with m alone.
     """
-    if len(reference) < len(query):
-        return None
-    query, reference = np.asarray(query, np.float64), np.asarray(reference, np.float64)
-    squares = (reference**2).sum(1)
-    total, first = _distances(query[0], reference, squares), np.arange(len(reference))
+    return matches(query, [reference])[0]
+
+
+def matches(query: Floats, references: Sequence[Floats]) -> list[Match | None]:
+    """`match` in each of the references, together: a step of the query costs the calls of numpy once."""
+    kept = [one for one in references if len(one) >= len(query)]
+    if not kept:
+        return [None] * len(references)
+    lengths = np.array([len(one) for one in kept])
+    ends = np.cumsum(lengths)
+    place = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+    whole, query = np.concatenate(kept).astype(np.float64), np.asarray(query, np.float64)
+    squares = (whole**2).sum(1)
+    total, first = _distances(query[0], whole, squares), place
     for step in query[1:]:
         one, two = _shifted(total, 1, np.inf), _shifted(total, 2, np.inf)
+        one[place < 1], two[place < 2] = np.inf, np.inf  # no step leads from one reference into the next
         doubled = two < one
         first = np.where(doubled, _shifted(first, 2, -1), _shifted(first, 1, -1))
-        total = _distances(step, reference, squares) + np.where(doubled, two, one)
-    last = int(np.argmin(total))
-    return Match(float(total[last]) / len(query), int(first[last]), last)
+        total = _distances(step, whole, squares) + np.where(doubled, two, one)
+    found = iter(zip(ends - lengths, ends, strict=True))
+    return [None if len(one) < len(query) else _end(total, first, *next(found), len(query)) for one in references]
+
+
+def _end(total: Floats, first: NDArray[np.int64], start: int, end: int, num: int) -> Match:
+    """The best path that ends in `[start, end)`. num: steps of the query."""
+    last = int(np.argmin(total[start:end]))
+    return Match(float(total[start + last]) / num, int(first[start + last]), last)
 
 
 def _distances(step: Floats, reference: Floats, squares: Floats) -> NDArray[np.float64]:
@@ -53,11 +70,20 @@ def _distances(step: Floats, reference: Floats, squares: Floats) -> NDArray[np.f
 
 def best_match(query: Floats, reference: Floats) -> Match | None:
     """The better match of the query and of every second step of it (and its last), which must be clearly better."""
-    whole = match(query, reference)
+    return best_matches(query, [reference])[0]
+
+
+def best_matches(query: Floats, references: Sequence[Floats]) -> list[Match | None]:
+    """`best_match` in each of the references."""
+    whole = matches(query, references)
     if len(query) < SHORTEST:
         return whole
     last = query[[-1]] if len(query) % 2 == 0 else query[:0]
-    halved = match(np.concatenate([query[::2], last]), reference)
+    halved = matches(np.concatenate([query[::2], last]), references)
+    return [_better(*pair) for pair in zip(whole, halved, strict=True)]
+
+
+def _better(whole: Match | None, halved: Match | None) -> Match | None:
     if whole is None or (halved is not None and halved.distance < OTHER_PACE * whole.distance):
         return halved
     return whole
