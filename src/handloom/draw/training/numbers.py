@@ -16,6 +16,8 @@ BASELINES = ("zero_motion", "constant_velocity")
 ERRORS = ("l1", "error", "loss")
 """Stems of the numbers that are compared with the baselines, the headline first; `l1_all` goes with `l1`."""
 MAX_SMOOTH = 100
+LEAST_GAIN = 0.01
+"""An error that is lower by less is no gain: one run of each cannot tell."""
 
 
 def baseline_of(name: str) -> tuple[str, str] | None:
@@ -88,8 +90,8 @@ def comparison(variants: Sequence[VariantShown]) -> list[ComparedRow]:
 
 
 def against_others(variants: Sequence[VariantShown]) -> str:
-    """How the asked variant's first error compares with the others', and which of them it does not beat; empty where
-    there is no other."""
+    """How the asked variant's first error compares with the others', and which of them it does not beat by
+    `LEAST_GAIN`; empty where there is no other."""
     (asked, *others) = (next(iter(compared(v.numbers())), None) for v in variants)
     if asked is None:
         return ""
@@ -98,7 +100,7 @@ def against_others(variants: Sequence[VariantShown]) -> str:
         if other is not None and other.name == asked.name and other.value:
             change = asked.value / other.value - 1
             beside.append(f"{abs(change):.1%} {'below' if change < 0 else 'above'} {variant.name}")
-            as_good += [variant.name] if change >= 0 else []
+            as_good += [variant.name] if change > -LEAST_GAIN else []
     if not beside:
         return ""
     words = f"{variants[0].name} is {', '.join(beside)} (one run of each)."
