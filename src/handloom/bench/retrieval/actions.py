@@ -28,21 +28,35 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """Searches by a stored clip. `one hand`: without the mirror image, so that clips of the other hand come late."""
 FLOW, CHANCE = "optical flow histogram", "chance"
+MOTION, SEEN = "motion", "motion, where the acting hand is seen"
+ENOUGH = 0.8
 Ranked = Callable[[Filmed], list[str]]
 
 
-def measure_actions(db: Database, clips: Sequence[Filmed], videos: Path, watch: Watch) -> dict[str, Any]:
-    """By way of searching: mean average precision over all queries, by kind, and what is found in place of a kind."""
+def measure_actions(
+    db: Database, clips: Sequence[Filmed], seen: Mapping[str, float], videos: Path, watch: Watch
+) -> dict[str, Any]:
+    """By way of searching: mean average precision over all queries, by kind, and what is found in place of a kind.
+
+    seen: share of frames in which the acting hand is found, by clip id: `SEEN` has the clips that have enough of them.
+    """
     searched = [one for one in clips if one.role == SEARCHED]
     queries = [one for one in clips if one.role == QUERY]
     kinds = {clip_id(one.name): one.kind for one in searched}
-    ways: dict[str, Ranked] = {name: _searching(db, how) for name, how in WAYS.items()}
+    ways: dict[str, Ranked] = {name: _searching(db, how, K) for name, how in WAYS.items()}
     ways[FLOW] = by_flow(searched, queries, videos)
-    found = {}
+    found: dict[str, Any] = {}
     for name, ranked in ways.items():
         watch.part(f"searching by {name}")
         found[name] = scores_of([(one.kind, [kinds[id_] for id_ in ranked(one)]) for one in queries], kinds)
         watch.did(name)
+    known = {id_: kind for id_, kind in kinds.items() if seen[id_] >= ENOUGH}
+    every, asked = (
+        _searching(db, WAYS[MOTION], len(kinds)),
+        [one for one in queries if seen[clip_id(one.name)] >= ENOUGH],
+    )
+    ranked_seen = [(one.kind, [known[id_] for id_ in every(one) if id_ in known]) for one in asked]
+    found[SEEN] = scores_of(ranked_seen, known) | {"clips": len(known)}
     found[CHANCE] = {"mean": round(_chance(kinds), 4)}
     return found
 
@@ -90,8 +104,8 @@ MIRRORED = np.array([4, 3, 2, 1, 0, 7, 6, 5, 8])
 """Directions of a histogram in a mirror: x reversed, the bin at rest last."""
 
 
-def _searching(db: Database, how: Mapping[str, Any]) -> Ranked:
-    return lambda query: [hit.clip_id for hit in db.search(clip=clip_id(query.name), k=K, where=AMONG, **how)]
+def _searching(db: Database, how: Mapping[str, Any], k: int) -> Ranked:
+    return lambda query: [hit.clip_id for hit in db.search(clip=clip_id(query.name), k=k, where=AMONG, **how)]
 
 
 def _chance(kinds: Mapping[str, str]) -> float:

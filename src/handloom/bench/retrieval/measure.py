@@ -50,8 +50,9 @@ def _measure(folder: Path, scratch: Path, watch: Watch, results: dict[str, Any])
     db = new_database(scratch / "db", clips, copies, made, folder / "videos")
     searched = [one for one in clips if one.role == SEARCHED]
     kind_of = {clip_id(one.name): one.kind for one in searched}
-    results["hands_seen"] = hands_seen(db, clips)
-    results["actions"] = measure_actions(db, clips, folder / "videos", watch)
+    seen = hands_seen(db, clips)
+    results["hands_seen"] = seen_by_kind(clips, seen)
+    results["actions"] = measure_actions(db, clips, seen, folder / "videos", watch)
     results["moments"] = measure_moments(db, clips, watch)
     results["words"] = measure_words(db, searched, kind_of)
     results["duplicates"] = measure_duplicates(db, clips, copies, watch)
@@ -60,15 +61,23 @@ def _measure(folder: Path, scratch: Path, watch: Watch, results: dict[str, Any])
     results["candidates"] = measure_candidates(scratch / "grown", db, clips, run_key, watch)
 
 
-def hands_seen(db: Database, clips: Sequence[Filmed]) -> dict[str, Any]:
-    """Share of frames in which the acting hand is found, by kind: what is not seen cannot be searched for."""
-    seen: dict[str, list[float]] = {}
+def hands_seen(db: Database, clips: Sequence[Filmed]) -> dict[str, float]:
+    """Share of frames in which the acting hand is found, by clip id: what is not seen cannot be searched for."""
+    seen = {}
     for one in clips:
         if one.role in (SEARCHED, QUERY):
             told = db.row(clip_id(one.name), ["hand_visible"]).column(0)[0].as_py()
-            hand = 0 if one.spec.main_hand == LEFT else 1
-            seen.setdefault(one.kind, []).append(float(np.mean([frame[hand] for frame in told])))
-    return {kind: round(float(np.mean(values)), 3) for kind, values in seen.items()}
+            seen[clip_id(one.name)] = float(np.mean([frame[0 if one.spec.main_hand == LEFT else 1] for frame in told]))
+    return seen
+
+
+def seen_by_kind(clips: Sequence[Filmed], seen: Mapping[str, float]) -> dict[str, float]:
+    """The mean of each kind of action."""
+    kinds: dict[str, list[float]] = {}
+    for one in clips:
+        if clip_id(one.name) in seen:
+            kinds.setdefault(one.kind, []).append(seen[clip_id(one.name)])
+    return {kind: round(float(np.mean(values)), 3) for kind, values in kinds.items()}
 
 
 def goals_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:

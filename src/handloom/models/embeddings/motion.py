@@ -48,10 +48,10 @@ WEIGHTS = {
     "hand_course": 2.0,
     "hand_flow": 0.7,
     "hand_place": 0.25,
-    "rhythm": 0.25,
+    "rhythm": 0.5,
     "flow": 2.0,
     "flow_edges": 1.0,
-    "flow_course": 1.0,
+    "flow_course": 0.5,
 }
 FLOORS = {
     "hand_course": 0.1,

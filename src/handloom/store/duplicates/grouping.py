@@ -36,7 +36,7 @@ from handloom.store.tables import Tables
 log = logging.getLogger(__name__)
 
 METHOD = "1"  # of this module: part of the key
-DEFAULT = Thresholds(look=0.88, motion=0.85)
+DEFAULT = Thresholds(look=0.90, motion=0.90)
 LAST = "handloom.duplicates"
 """Configuration of `clips`: the thresholds of the last time, and how many rows it grouped."""
 KEYS = tuple(key_column(name) for name in COMPARED)
