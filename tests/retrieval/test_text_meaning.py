@@ -1,5 +1,7 @@
 """Text by meaning: synonyms are found, opposite actions stay apart, and without vectors words alone are used."""
 
+import re
+
 import lance
 import numpy as np
 import pyarrow as pa
@@ -9,7 +11,7 @@ from support.stage_keys import with_keys, with_own_column
 
 from handloom.api import Database
 from handloom.models.language.sentences import WEIGHTS, SentenceEncoder
-from handloom.retrieval.words import action_of
+from handloom.retrieval.words import action_of, least_cosine
 from handloom.store.search.index import ensure_text_indexes
 
 WORDS = [
@@ -64,6 +66,13 @@ def test_a_synonym_finds_what_no_word_does(db):
     assert set(hits[0].parts) == {"words", "meaning"}
     assert hits[0].parts["meaning"].score == pytest.approx(1, abs=1e-4)  # the sentence's cosine, and the verb's
     assert len(db.search(text="fridge", where="verb = 'open'")) == 1
+
+
+def test_a_text_about_something_else_finds_nothing_by_meaning(db):
+    hits = db.search(text="the parliament debates a new law")
+    assert (len(hits), hits.scoring) == (0, "bm25")
+    assert re.search(r"nearest has a cosine of 0\.[01]\d, below 0\.32", hits.unused["meaning"])
+    assert least_cosine(1) < least_cosine(30) == 0.36 < least_cosine(300) < least_cosine(10**6) == least_cosine(None)
 
 
 def test_opposite_actions_stay_apart(db):

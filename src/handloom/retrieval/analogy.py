@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 
 STEPS = 10
 """Images of a clip, as in the recipe."""
-MAX_NEW_CLIPS = 5000  # 10 images of 10 ms each: 8 minutes
+SECONDS_A_CLIP = 0.1
+MAX_NEW_CLIPS = 5000  # 8 minutes
+SILENT_CLIPS = 100
 MAX_CLIPS = 50_000  # 26 kB each
 ROWS_AT_ONCE = 16
 IMAGES_STAGE = "frames"
@@ -103,9 +105,12 @@ def _seen(scope: Scope, keys: dict[str, str]) -> NDArray[np.float16]:
     lacking = [id_ for id_ in keys if id_ not in kept]
     if len(lacking) > MAX_NEW_CLIPS:
         problem = f"the images of {len(lacking)} clips are not encoded yet, more than {MAX_NEW_CLIPS} in one search"
-        raise ConfigError(problem, "narrow it with --where; what a search has encoded is kept for the next one")
+        hint = "narrow it with --where, part by part: what a search has encoded is kept for the next one"
+        raise ConfigError(problem, hint)
     if lacking:
-        log.info("encoding %d images of each of %d clips", STEPS, len(lacking))
+        level = logging.WARNING if len(lacking) > SILENT_CLIPS else logging.INFO
+        told = "encoding %d images of each of %d clips, about %d s, once: they are kept"
+        log.log(level, told, STEPS, len(lacking), SECONDS_A_CLIP * len(lacking))
         encoder = LookEncoder()
         for ids, seen in _encoded(scope, lacking, encoder):
             kept.update(zip(ids, seen, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -29,6 +30,8 @@ ACTION_WEIGHT, ALONE_WEIGHT = 0.3, 10.0
 """Of the action's cosine beside the sentence's, and in a text that is nothing but an action. 700 of EPIC's narrations,
 fused with words: hit@1 .616 without and .654 with it, hit@10 .910 and .917. Such a text names no thing, so the sentence
 only decides between clips of one action: with 1 to 1 "shove" found "put the block into the bowl" before the pushes."""
+LEAST_OF_30, LEAST_OF_TEN_TIMES, LEAST_OF_MANY = 0.36, 0.07, 0.5
+"""Of the cosine of the nearest sentence: among 30 clips, what ten times as many add, and at most."""
 NOT_ACTIONS = frozenset({"a", "an", "the", "how", "to", "he", "she", "they", "someone", "person", "man", "woman", "c"})
 """Words before the action of a narration: `C` is the wearer of the camera in Ego4D."""
 _WORD = re.compile(r"\w+")
@@ -55,8 +58,21 @@ def rank_text(
     by_meaning = scope.by_vectors(MEANING, TEXT, [vector], depth, weight)
     if not by_meaning.scored:
         return [by_words], {MEANING: "no clip that passes the filter has a vector of its words (embedding_text)"}
+    nearest, least = by_meaning.scored[0].score, least_cosine(by_meaning.num_with)
+    if nearest < least:
+        return [by_words], {
+            MEANING: f"no clip says anything like it: the nearest has a cosine of {nearest:.2f}, below {least:.2f}"
+        }
     by_meaning = _with_actions(scope, by_meaning, text)
     return [replace(ranking, weight=weight / 2) for ranking in (by_words, by_meaning)], {}
+
+
+def least_cosine(num_clips: int | None) -> float:
+    """The cosine that the nearest of so many clips' sentences reaches if any of them has to do with the text; None:
+    many clips. Among more clips there is a nearer one by chance. docs/search.md has what was measured."""
+    if num_clips is None:
+        return LEAST_OF_MANY
+    return min(LEAST_OF_MANY, LEAST_OF_30 + LEAST_OF_TEN_TIMES * math.log10(max(num_clips, 1) / 30))
 
 
 def action_of(text: str, known: Collection[str]) -> str | None:
