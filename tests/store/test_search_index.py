@@ -228,6 +228,40 @@ def test_lost_index_files_hide_nothing(db, caplog, where):
     assert len(db.search(text="wash"))
 
 
+@pytest.mark.parametrize("name", [INDEX, "participant_scalar", "duration_s_scalar", "narration_text"])
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_damaged_part_of_an_index_hides_nothing_and_is_built_again(db, caplog, name, part):
+    """Files that are cut short. Of text the error says what to do: only the index knows how its words are stemmed."""
+    grow(db, ROWS, 40)
+    build_indexes(db, ann_threshold_rows=1000)
+    query = queries(1)[0]
+    wheres = [None, FILTER, "duration_s > 7.9"]
+    expected = [(found(db, query, where=where), db.count("clips", where)) for where in wheres]
+    said = [
+        hit.clip_id for hit in db.search(text="wash", meaning=False, where="duration_s < 3 AND participant < 'P50'")
+    ]
+    found_by_part = coverage(db.table("clips"))[name].part_ids[part]
+    for path in (Path(db.location.table_uri("clips")) / "_indices" / found_by_part).iterdir():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    db = Database.open(shutil.copytree(db.location.path, db.location.path.with_name("damaged")))  # nothing is kept open
+
+    def check(text_too):
+        for where, (clips, num) in zip(wheres, expected, strict=True):
+            assert found(db, query, where=where) == clips
+            assert db.count("clips", where) == db.clips(["clip_id"], where).num_rows == num
+            assert sum(batch.num_rows for batch in db.batches(["clip_id"], where)) == num
+        if text_too:
+            hits = db.search(text="wash", meaning=False, where="duration_s < 3 AND participant < 'P50'")
+            assert [hit.clip_id for hit in hits] == said
+
+    check(name != "narration_text")
+    assert caplog.records or name == "narration_text"
+    build_indexes(db, ann_threshold_rows=1000)
+    caplog.clear()
+    check(True)
+    assert not caplog.records
+
+
 def test_an_embedding_of_another_width_starts_again(db):
     wide = schema_of(2 * DIM).field(COLUMN)
     add_columns_for(db, [wide], ours=[COLUMN], replace=True)

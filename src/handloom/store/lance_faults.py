@@ -39,6 +39,7 @@ _STATUS = {"401": Fault.WRONG_KEY, "403": Fault.WRONG_KEY}
 _WORDS = {"CredentialsNotLoaded": Fault.WRONG_KEY, "error sending request": Fault.UNREACHABLE}
 _NO_TABLE = re.compile(r"^Dataset at path .* was not found", re.DOTALL)
 _FILTERS_FAULT = ("Invalid user input", "Query Execution error", "does not support logical expression")
+_FILES_FAULT = re.compile(r"Generic \w+ error: |Object at location ")
 _NO_COLUMN = re.compile(r"No field named (.+?)\.(?: Valid fields are| Did you mean|,|$)", re.DOTALL)
 _NO_MEMBER = re.compile(r"Field (\S+) not found in struct")
 _NO_STRUCT = re.compile(r"Cannot access field at argument \d+: type (\w+) is not Struct")
@@ -74,8 +75,10 @@ def is_conflict(error: Exception) -> bool:
 
 
 def is_filters_fault(error: Exception) -> bool:
-    """Whether Lance cannot use a filter. The class does not say: scans raise ValueError, counts OSError."""
-    return any(words in str(error) for words in _FILTERS_FAULT)
+    """Whether Lance cannot use a filter. The class does not say: scans raise ValueError, counts OSError. A file that
+    cannot be read, of an index or of the table, is no filter's fault."""
+    text = str(error)
+    return any(words in text for words in _FILTERS_FAULT) and _FILES_FAULT.search(text) is None
 
 
 def unknown_column(error: Exception) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +20,7 @@ from handloom.store.columns import absent_fields, bring_up_to_date, with_nulls
 from handloom.store.filters import clause, filtered
 from handloom.store.lance_faults import LANCE_ERRORS, first_words, is_missing
 from handloom.store.location import Location, lance_errors, store_error
+from handloom.store.retry import past_lost_indexes
 
 TABLES = ("clip_list", "clips", "rejects", "runs")
 
@@ -158,8 +161,11 @@ class Tables:
         with lance_errors(f"read table {name}", self.location.table_uri(name)), filtered(where, table):
             absent = absent_fields(name, table.schema, columns)
             stored = _stored(columns, absent, table.schema)
+            scan = partial(table.scanner, stored, clause(where), limit)
             late = True if few else None  # None: Lance's own rule
-            rows = table.scanner(stored, clause(where), limit, late_materialization=late).to_table()
+            rows = past_lost_indexes(
+                table.uri, lambda use: scan(late_materialization=late, use_scalar_index=use).to_table()
+            )
             return with_nulls(rows, absent, columns) if absent else rows
 
     def batches(
@@ -176,13 +182,15 @@ class Tables:
             return
         with lance_errors(f"read table {name}", self.location.table_uri(name)), filtered(where, table):
             absent = absent_fields(name, table.schema, columns)
-            for batch in table.to_batches(
+            scan = partial(
+                table.to_batches,
                 columns=_stored(columns, absent, table.schema),
                 filter=clause(where),
                 batch_size=batch_size,
                 batch_readahead=2,
                 fragment_readahead=1,
-            ):
+            )
+            for batch in past_lost_indexes(table.uri, lambda use: _begun(scan(use_scalar_index=use))):
                 yield with_nulls(batch, absent, columns) if absent else batch
 
     def clips(
@@ -217,7 +225,17 @@ class Tables:
         if table is None:
             return 0
         with lance_errors(f"count table {name}", self.location.table_uri(name)), filtered(where, table):
-            return table.count_rows(filter=clause(where))
+            scan = partial(table.scanner, columns=[], filter=clause(where), with_row_id=True)
+            return past_lost_indexes(
+                table.uri,
+                lambda use: table.count_rows(clause(where)) if use else scan(use_scalar_index=False).count_rows(),
+            )
+
+
+def _begun(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same batches, the first one read already: indexes are opened for it."""
+    first = next(batches, None)
+    return chain([] if first is None else [first], batches)
 
 
 def versions_there(table: lance.LanceDataset) -> str:

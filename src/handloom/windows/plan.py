@@ -17,6 +17,7 @@ from handloom.schemas.tables.stage_columns import key_column
 from handloom.store.embodiment import ALL, HUMAN, ROBOT
 from handloom.store.filters import clause, filtered
 from handloom.store.lance_faults import LANCE_ERRORS, first_words
+from handloom.store.retry import past_lost_indexes
 from handloom.store.stages.row_keys import Spread, key_spread, none_has, stages_behind, with_demand
 from handloom.windows.chosen import windows_within
 from handloom.windows.spec import COMPUTED_BY, IMAGES, NULL_WHERE, VIDEO_OF, WindowSpec
@@ -165,7 +166,9 @@ def long_enough(table: lance.LanceDataset, spec: WindowSpec) -> pa.Table:
 def _read(table: lance.LanceDataset, spec: WindowSpec, columns: dict[str, str], where: str | None = None) -> pa.Table:
     try:
         with filtered(where, table):
-            return table.to_table(columns=columns, filter=clause(where))
+            return past_lost_indexes(
+                table.uri, lambda use: table.to_table(columns=columns, filter=clause(where), use_scalar_index=use)
+            )
     except LANCE_ERRORS as error:
         raise StoreError(f"cannot read table {spec.table}: {first_words(error)}", "was it moved?") from error
 

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lance
+import numpy as np
 from lance.optimize import Compaction
 
 from handloom.errors import StoreError
@@ -161,10 +163,16 @@ def _drop(db: Tables, name: str) -> None:
 
 
 def _opens(table: lance.LanceDataset, index: Coverage) -> bool:
-    """Whether its files can be opened. Statistics of a vector index would hold all its centres."""
+    """Whether its files are whole, on a local disk, and can be opened. Statistics of a vector index would hold all its
+    centres, and its model is that of one part: a search opens all parts."""
+    if "://" not in table.uri and index.num_bytes is not None and _bytes_there(table, index) != index.num_bytes:
+        return False
     try:
         if index.kind.startswith("IVF"):
-            table.get_ivf_model(index.name)
+            any_vector = np.ones(table.schema.field(index.column).type.list_size, np.float32)
+            nearest = {"column": index.column, "q": any_vector, "k": 1, "metric": "cosine", "nprobes": 1}
+            scan: Any = partial(table.scanner, columns=[], with_row_id=True, fast_search=True)
+            scan(nearest=nearest, disable_scoring_autoprojection=True).to_table()
         else:
             table.stats.index_stats(index.name)
     except LANCE_ERRORS as error:
@@ -172,6 +180,11 @@ def _opens(table: lance.LanceDataset, index: Coverage) -> bool:
             raise store_error(f"open index {index.name}", table.uri, error) from error
         return False
     return True
+
+
+def _bytes_there(table: lance.LanceDataset, index: Coverage) -> int:
+    folders = [Path(table.uri) / "_indices" / part for part in index.part_ids]
+    return sum(path.stat().st_size for folder in folders if folder.is_dir() for path in folder.iterdir())
 
 
 def index_names(table: lance.LanceDataset) -> set[str]:

@@ -7,6 +7,7 @@ that `best_clips` gives the same order on every machine.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import lance
@@ -125,15 +126,15 @@ def _full_text(
     table: lance.LanceDataset, words: str, where: str | None
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
     """Row ids and scores of all rows that the index finds. Raises StoreError if its files are damaged or gone."""
-    try:
+    query = CombinedFieldsQuery(words, list(TEXT_COLUMNS))
+
+    def find(use_indexes: bool) -> pa.Table:  # of the filter
+        scan: Any = partial(table.to_table, columns=["_score"], full_text_query=query, filter=clause(where))
         with filtered(where, table):
-            rows = table.to_table(
-                columns=["_score"],
-                full_text_query=CombinedFieldsQuery(words, list(TEXT_COLUMNS)),
-                filter=clause(where),
-                prefilter=True,
-                with_row_id=True,
-            )
+            return scan(prefilter=True, with_row_id=True, use_scalar_index=use_indexes)
+
+    try:
+        rows = past_lost_indexes(table.uri, find)
     except LANCE_ERRORS as error:
         if fault_of(error) is not None:
             raise

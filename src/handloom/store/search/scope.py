@@ -146,7 +146,7 @@ def open_scope(
         raise ConfigError(f"there is no column {', '.join(unknown)}", f"columns: {', '.join(schema.names)}")
     if where is not None:
         with filtered(where, table):
-            table.scanner(columns=["clip_id"], filter=clause(where)).explain_plan()
+            table.scanner(columns=["clip_id"], filter=clause(where), use_scalar_index=False).explain_plan()
     passing = narrowed(db, where, embodiment)
     demand = demanded(db, schema, stage_keys, [*columns, *(column_of(schema, by) for by in compared)])
     left_out = frozenset(form for clip_id in exclude for form in forms_of(clip_id))
