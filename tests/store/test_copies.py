@@ -1,5 +1,6 @@
 """Copies of rows for searches: whatever happens to the table or to them, what is read is what the version holds."""
 
+import gc
 import os
 import random
 from datetime import timedelta
@@ -138,6 +139,16 @@ def test_a_killed_copy_is_not_seen_and_a_full_disk_is_named(tmp_path, monkeypatc
 
 def killed(*_):
     raise KeyboardInterrupt
+
+
+def test_copies_keep_no_table_open(tmp_path):
+    db = make(tmp_path / "db")
+    bring_copies(db, COLUMNS)
+    gc.collect()
+    before = len(copies._opened)
+    assert check(db) == STEP
+    gc.collect()
+    assert len(copies._opened) == before
 
 
 def test_lists_are_read_from_the_table(tmp_path):

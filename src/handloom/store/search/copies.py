@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import lance
 import numpy as np
@@ -60,7 +60,7 @@ class Copies:
     """The copies that one version of a table can use; files are opened when a row of theirs is first asked for."""
 
     def __init__(self, table: lance.LanceDataset, folder: Path) -> None:
-        self._table, self._folder, self._schema = table, folder, table.schema
+        self._table, self._folder, self._schema = ref(table), folder, table.schema  # `_opened` shall not keep it
         self._field_ids = _field_ids(table)
         self._files: dict[int, dict[int, _File]] = {}
         self._views: dict[tuple[str, ...], dict[int, RowAt]] = {}
@@ -108,7 +108,8 @@ class Copies:
 
     def _open(self, fragment: int) -> dict[int, _File]:
         """The copy of each field that has one."""
-        there = self._table.get_fragment(fragment)
+        table = self._table()
+        there = None if table is None else table.get_fragment(fragment)
         found: dict[int, _File] = {}
         for name, field_ids in _fields_by_file(there, self._field_ids.values()).items() if there else ():
             file = _open_file(_path_of(self._folder, name))
