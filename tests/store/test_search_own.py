@@ -73,6 +73,18 @@ def test_demanded_keys(db, caplog):
         db.search(clip=ids(7)[0], by="gripper", stage_keys={"gripper": "x"})
 
 
+def test_an_embedding_of_words_that_have_changed_since_is_refused_and_not_compared(tmp_path):
+    """An ingest has removed the key of row 3."""
+    db = Database.open(tmp_path, create=True)
+    rows = with_keys(pa.Table.from_batches([make_row(n) for n in range(4)]), {"said": ["k"] * 3 + [None]})
+    vectors = pa.array([[1.0, 0], [0.8, 0.6], [0.6, 0.8], [1.0, 0]], pa.list_(pa.float32(), 2))
+    rows = with_own_column(rows, "said", "embedding_said", vectors, handloom_reads="narration")
+    lance.write_dataset(rows, db.location.table_uri("clips"))
+    assert [hit.clip_id for hit in db.search(clip=ids(0)[0], by="said")] == ids(1, 2)
+    with pytest.raises(StoreError, match="has other words now than those of its said embedding\nhint: `handloom run"):
+        db.search(clip=ids(3)[0], by="said")
+
+
 def test_what_cannot_be_searched(db):
     with pytest.raises(
         ConfigError, match="no embedding 'griper'; near: gripper; expected one of: motion, appearance, gri"
