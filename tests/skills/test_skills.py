@@ -135,6 +135,16 @@ def test_clips_that_have_little_in_common_are_weak():
     assert any("the grasps of 'reach for A' have nothing in common" in note for note in notes)
 
 
+def test_clips_of_different_tasks_beside_one_of_an_unknown_action_are_noted():
+    """It is like both: what is learned is like neither."""
+    known = [executions(1, [(words, *PLACE[0][1:])], first=seed)[0] for seed, words in enumerate(("lift", "turn"))]
+    cells = taking(7, PLACE[:1])
+    cells[1] |= {"text": None}
+    notes = learn("odd", "", [*known, read_execution("d:unknown:0-9", cells)], READER).notes
+    assert any("differ in what is done in one step (lift 1, turn 1)" in note for note in notes)
+    assert not any("differ in what" in note for note in learn("place", "", executions(5), READER).notes)
+
+
 def test_clips_of_different_tasks_are_refused_or_split():
     clips = [*executions(3), *executions(3, POUR, first=40)]
     with pytest.raises(ConfigError, match=r"different tasks: d:v0:0-9, .*lower A.*; d:v40:0-9, .*turn A"):

@@ -12,7 +12,7 @@ import numpy as np
 from handloom.errors import ConfigError
 from handloom.skills.bounds import OF_FEW, PERCENTILES, bounds, gap_m, palm, path_bounds, regions_of
 from handloom.skills.execution import GRASPING, Execution
-from handloom.skills.order import FEW, align, apart, middle_one, tasks_of
+from handloom.skills.order import FEW, OTHER_ACTION, action_cost, align, apart, middle_one, tasks_of
 from handloom.skills.reader import Reader, Shown
 from handloom.skills.skill import Constraint, Skill, without_geometry
 
@@ -68,8 +68,12 @@ def learn(name: str, task: str, executions: Sequence[Execution], reader: Reader,
             notes.append(f"left out, other steps than most: {_shown(group)}")
     chosen = groups if split else large
     names = [name if number == 1 else f"{name}-{number}" for number in range(1, len(chosen) + 1)]
-    skills = tuple(_skill(one, task, group, reader) for one, group in zip(names, chosen, strict=True))
-    return Learned(skills, (*notes, *(note for skill in skills for note in weak_points(skill))))
+    skills = []
+    for one, group in zip(names, chosen, strict=True):
+        steps = _common_steps(group)
+        skills.append(_skill(one, task, group, steps, reader))
+        notes += [*weak_points(skills[-1]), *_other_actions(one, steps)]
+    return Learned(tuple(skills), tuple(notes))
 
 
 def weak_points(skill: Skill) -> list[str]:
@@ -102,15 +106,35 @@ def _shown(group: Sequence[Execution]) -> str:
     return f"{_listed([one.clip_id for one in group])} ({middle_one(group).words})"
 
 
-def _skill(name: str, task: str, group: Sequence[Execution], reader: Reader) -> Skill:
+def _common_steps(group: Sequence[Execution]) -> list[list[Shown]]:
+    """The steps that most clips of a group have, in order, as each of them shows it."""
     middle = middle_one(group)
     per_step: list[list[Shown]] = [[] for _ in middle.steps]
     for one in group:
         for i, j in align(middle.steps, one.steps)[1]:
             per_step[i].append(Shown(one.clip_id, one.steps[j]))
     kept = [shown for shown in per_step if len(shown) > LEAST_SUPPORT * len(group) or len(group) == 1]
-    kept = kept or [max(per_step, key=len)]
-    constraints = tuple(_constraint(shown, len(group), reader) for shown in kept)
+    return kept or [max(per_step, key=len)]
+
+
+def _other_actions(name: str, steps: Sequence[Sequence[Shown]]) -> list[str]:
+    """Sentences about steps in which a third of the clips or more do something else than most: a clip of which nothing
+    is known but that a thing was handled may stand between clips of different tasks."""
+    notes = []
+    for shown in steps:
+        counts = Counter(one.step.action for one in shown if one.step.action)
+        usual = counts.most_common(1)[0][0] if counts else ""
+        others = sum(num for action, num in counts.items() if action_cost(action, usual) >= OTHER_ACTION)
+        if others and others >= FEW * counts.total():
+            told = ", ".join(f"{action} {num}" for action, num in counts.most_common())
+            notes.append(f"{name}: the clips differ in what is done in one step ({told}): are they of one task?")
+    return notes
+
+
+def _skill(
+    name: str, task: str, group: Sequence[Execution], common: Sequence[Sequence[Shown]], reader: Reader
+) -> Skill:
+    constraints = tuple(_constraint(shown, len(group), reader) for shown in common)
     steps = [one.step for one in constraints]
     usual = float(np.percentile([apart(steps, one.steps) for one in group], PERCENTILES[1]))
     most_apart = min(usual + MOST_APART * (1.0 + OF_FEW / len(group)), AT_MOST)

@@ -28,12 +28,13 @@ def step_cost(a: Step, b: Step) -> float:
         return 1.0
     cost = 0.0
     if a.action != b.action:
-        cost += _action_cost(a.action, b.action)
+        cost += action_cost(a.action, b.action)
     cost += OTHER_ROLE * (a.master != b.master) + OTHER_ROLE * (a.slave != b.slave) + OTHER_HAND * (a.hand != b.hand)
     return min(cost, 1.0)
 
 
-def _action_cost(a: str, b: str) -> float:
+def action_cost(a: str, b: str) -> float:
+    """What a pair of actions costs; the empty string is an unknown one."""
     if not a or not b:
         return UNKNOWN_ACTION
     return NEAR_ACTION if {a, b} == NEAR or a.split()[0] == b.split()[0] else OTHER_ACTION
