@@ -1,6 +1,7 @@
 """`handloom skill`, from segments in a table to verdicts."""
 
 import json
+import threading
 
 import cv2
 import pytest
@@ -189,6 +190,17 @@ def test_nothing_is_kept_of_a_skill_that_the_model_did_not_read(filled, cli, ans
     assert told in err
     assert "nothing was written" in err
     assert "unread" not in [one["name"] for one in read_skills(db)]
+
+
+def test_an_endpoint_that_is_silent_is_not_waited_for(filled, cli):
+    db, ids = filled
+    answered = threading.Event()
+    with fake_endpoint(lambda num, body: Reply(wait=answered)) as endpoint:
+        options = (f"--clips={ids[0]}", *reads(endpoint, "timeout_s=0.2", "max_requests_clip=1"))
+        code, _, err = cli("skill", "learn", "--db", db.uri, "--name", "unread", *options)
+        answered.set()
+    assert code == 1
+    assert "has not answered a request within timeout_s = 0.2" in err
 
 
 def test_wrong_settings_of_a_model_are_named(filled, cli):
