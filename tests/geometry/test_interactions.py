@@ -14,8 +14,10 @@ from handloom.geometry.interactions.beside import Run, carried_runs
 from handloom.geometry.interactions.contacts import apart_share
 from handloom.geometry.interactions.cutting import speed_pieces
 from handloom.geometry.interactions.rigid import inverse, pose_from_rays, procrustes, robust_procrustes, triangulate
+from handloom.geometry.interactions.scene import make_scene
 from handloom.geometry.interactions.segments import find_segments, keypoints_of_path
 from handloom.geometry.interactions.signals import hand_frames, local_lines
+from handloom.schemas.values import Camera
 
 SETTINGS = (0.02, 0.10)
 FLIP = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -184,7 +186,7 @@ def test_times_move_with_the_clock_and_frames_with_the_clips_start(moved):
     later = find_segments(replace(scene, frame_s=scene.frame_s + 100.0), *SETTINGS)
     assert [s.start_s for s in later.segments] == pytest.approx([s.start_s + 100 for s in found.segments])
     skipped = 3  # frames in which nothing moves yet
-    parts = ("frame_s", "hands_m", "seen", "rays", "depth_m", "poses")
+    parts = ("frame_s", "hands_m", "seen", "rays", "depth_m", "poses", "on_path")
     cut = replace(scene, **{name: getattr(scene, name)[skipped:] for name in parts})
     again = [(a + skipped, b + skipped, *rest) for a, b, *rest in times(find_segments(cut, *SETTINGS))]
     assert again[1:] == times(found)[1:]
@@ -275,11 +277,33 @@ def test_without_a_metric_path_confidence_is_lower_and_the_scene_unknown(moved):
     scene, _, _ = moved
     plain = np.tile(np.eye(4), (len(scene.frame_s), 1, 1))
     cam = np.einsum("tji,thkj->thki", scene.poses[:, :3, :3], scene.hands_m - scene.poses[:, None, None, :3, 3])
-    again = without(scene, poses=plain, hands_m=cam, has_path=False, is_metric=False)
+    again = without(scene, poses=plain, hands_m=cam, on_path=np.zeros(len(plain), bool), is_metric=False)
     assert again.segments
     assert max(s.confidence for s in again.segments) <= 0.5
     for s in again.segments:
         assert s.master != "scene" or np.isnan(s.trajectory).all()
+
+
+def test_where_the_path_ends_the_clip_goes_on_without_one(moved):
+    scene, _, found = moved
+    num, last = len(scene.frame_s), found.contacts[-1]
+    camera = Camera(np.array([[400.0, 0, 320], [0, 400.0, 240], [0, 0, 1]]), "given")
+    cam = np.einsum("tji,thkj->thki", scene.poses[:, :3, :3], scene.hands_m - scene.poses[:, None, None, :3, 3])
+    path = scene.poses.copy()
+    path[last.start - 4 :] = np.nan
+    path[3:5] = np.nan
+    px = scene.rays[..., :2] * 400 + [320, 240]
+    tracks = (px, np.isfinite(px).all(-1), scene.depth_m, None)
+    half = make_scene(scene.frame_s, camera, path, 1.0, "metric", cam, None, *tracks, np.empty(0, int))
+    assert half.on_path.tolist() == [True] * (last.start - 4) + [False] * (num - last.start + 4)
+    assert half.starts.tolist() == [last.start - 4]
+    late = [s for s in find_segments(half, *SETTINGS).segments if s.start_frame >= last.start - 4]
+    assert any(s.phase == "manipulation" for s in late)
+    assert all(s.confidence <= 0.5 and (s.master != "scene" or np.isnan(s.trajectory).all()) for s in late)
+    turned = make_scene(scene.frame_s, camera, scene.poses, None, "arbitrary", cam, None, *tracks, np.empty(0, int))
+    assert not turned.on_path.any()
+    np.testing.assert_allclose(turned.poses[:, :3, :3], scene.poses[:, :3, :3])
+    assert (turned.poses[:, :3, 3] == 0).all(), "only rotations are known"
 
 
 def test_keypoints_of_a_path_are_uniform_in_time():

@@ -106,7 +106,7 @@ def _around(scene: Scene, t: int, step_s: float) -> tuple[int, int] | None:
 def _off(scene: Scene, depth: Floats, before: int, after: int, points: NDArray[np.int64]) -> Floats | None:
     """(n, 2) slopes by which points are elsewhere than if they had rested."""
     first, second = scene.rays[before, points], scene.rays[after, points]
-    if not scene.has_path:
+    if not scene.on_path[before]:
         return _beside_affine(first[:, :2], second[:, :2])
     turn = scene.poses[after, :3, :3].T @ scene.poses[before, :3, :3]
     shift = scene.poses[after, :3, :3].T @ (scene.poses[before, :3, 3] - scene.poses[after, :3, 3])

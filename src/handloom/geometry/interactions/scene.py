@@ -15,15 +15,20 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
+OFF_PATH_S = 0.5
+"""Hands have no place in the world in frames without a pose; a longer stretch of them is one without a path."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """One clip. T frames, N tracks; NaN unknown.
 
     frame_s: (T,). hands_m: (T, 2, 21, 3) in the world. seen: (T, 2) the hand was seen in the frame, not interpolated.
     rays: (T, N, 3) camera rays (x, y, 1) of the tracks, NaN where not visible. depth_m: (T, N). on_hand: (N,) chosen
-    on a hand. poses: (T, 4, 4) world_from_camera in metres; identities where `has_path` is false, and the world is
-    then the frame of each image's camera. starts: first frames of shots after the first. is_metric: whether lengths
-    come from a metric path and not from the usual size of a hand.
+    on a hand. poses: (T, 4, 4) world_from_camera in metres. on_path: (T,) where the camera's path is known; elsewhere
+    the world goes with the camera, and has its axes of a path without metres, or those of each frame. starts: first
+    frames of shots after the first; the path's beginning and end are such. is_metric: whether lengths come from a
+    metric path and not from the usual size of a hand.
     """
 
     frame_s: Floats
@@ -33,7 +38,7 @@ class Scene:
     depth_m: Floats
     on_hand: Bools
     poses: Floats
-    has_path: bool
+    on_path: Bools
     starts: NDArray[np.int64]
     is_metric: bool
 
@@ -58,7 +63,7 @@ def make_scene(
     starts: NDArray[np.integer[Any]],
 ) -> Scene:
     """A scene from a row's columns; what is None is unknown. Of a path without a unit in metres only rotations count:
-    such a clip is taken as one without a path.
+    a head that turns moves no hand. Where a path is unknown for longer than `OFF_PATH_S` the clip goes on without one.
 
     starts: frames at which another shot begins.
     """
@@ -66,11 +71,15 @@ def make_scene(
     keypoints = (
         np.full((num, NUM_HANDS, NUM_KEYPOINTS, 3), np.nan) if hands_cam_m is None else hands_cam_m.astype(float)
     )
-    has_path = world_from_camera is not None and unit_m is not None
+    on_path = np.full(num, world_from_camera is not None and unit_m is not None)
     poses = np.tile(np.eye(4), (num, 1, 1))
     if world_from_camera is not None and unit_m is not None:
         poses = world_from_camera.astype(float)
         poses[:, :3, 3] *= unit_m
+        on_path = ~_long_gaps(np.isfinite(poses).all(axis=(1, 2)), frame_s)
+        poses[~on_path] = np.eye(4)
+    elif world_from_camera is not None and np.isfinite(world_from_camera).all():
+        poses[:, :3, :3] = world_from_camera[:, :3, :3]
     world = np.einsum("tij,thkj->thki", poses[:, :3, :3], keypoints) + poses[:, None, None, :3, 3]
     known = np.isfinite(world).all(axis=(2, 3))
     world[~known] = np.nan
@@ -81,7 +90,17 @@ def make_scene(
     rays[~visible] = np.nan
     depth = np.full(visible.shape, np.nan) if depth_m is None else depth_m.astype(float)
     on_hand = np.zeros(visible.shape[1], bool) if kind is None else np.isin(kind, (1, 2))
+    begins = np.concatenate([np.asarray(starts, np.int64), np.flatnonzero(np.diff(on_path)) + 1])
     return Scene(
-        np.asarray(frame_s, float), world, seen, rays, depth, on_hand, poses, has_path,
-        np.unique(np.asarray(starts, np.int64)[np.asarray(starts) > 0]), has_path and scale == "metric",
+        np.asarray(frame_s, float), world, seen, rays, depth, on_hand, poses, on_path, np.unique(begins[begins > 0]),
+        bool(on_path.any()) and scale == "metric",
     )  # fmt: skip
+
+
+def _long_gaps(known: Bools, frame_s: Floats) -> Bools:
+    """(T,) the frames of stretches without a pose that last longer than `OFF_PATH_S`."""
+    out = np.zeros(len(known), bool)
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], known, [True]]).astype(np.int8)))
+    for first, end in edges.reshape(-1, 2):
+        out[first:end] = frame_s[end - 1] - frame_s[first] > OFF_PATH_S
+    return out

@@ -171,8 +171,8 @@ class _Maker:
             return self.hands[HANDS.index(name.removeprefix("hand_"))].frame[frames]
         num = len(range(*frames.indices(len(self.scene.frame_s))))
         if name == SCENE:
-            known = np.isfinite(self.scene.poses[frames]).all(axis=(1, 2), keepdims=True) & self.scene.has_path
-            return np.where(known, np.eye(4), np.nan)
+            known = np.isfinite(self.scene.poses[frames]).all(axis=(1, 2)) & self.scene.on_path[frames]
+            return np.where(known[:, None, None], np.eye(4), np.nan)
         thing = self.things.get(int(name.removeprefix("object_")))
         return np.full((num, 4, 4), np.nan) if thing is None else thing.poses[frames]
 
@@ -205,7 +205,7 @@ class _Maker:
         share = float(self.scene.seen[frames, piece.hand].mean())
         if contact is not None:
             share *= BY_SHAPE if thing is None else float(np.isfinite(thing.poses[frames, 0, 0]).mean())
-        return share * (1.0 if self.scene.is_metric else WITHOUT_METRES)
+        return share * (1.0 if self.scene.is_metric and self.scene.on_path[frames].all() else WITHOUT_METRES)
 
 
 def keypoints_of_path(trajectory: Floats) -> Floats | None:
