@@ -5,6 +5,7 @@ Each hand that was followed gets log-odds that it is another person's, from
 - *where the forearm comes from*: the line from the knuckles through the wrist, drawn on, leaves the image somewhere. A
   wearer's forearms come in through the lower border, or low at the sides; those of others from anywhere, most often
   from above. The shares are per detection, and a hand counts as one observation and one more a second (`handedness`);
+- *how usual its place and direction are* for the wearer's left or right hand, whichever the networks call it;
 - *how large it looks*: pixels per metre of the hand that the network gives, against what is usual within a wearer's
   reach, and against the hand of the clip that is most surely the wearer's: then the lens, which is not known here,
   cancels;
@@ -31,7 +32,7 @@ from handloom.geometry.hands.tracklets import (
     same_hand_pairs,
 )
 from handloom.schemas.hand_topology import KNUCKLES, WRIST
-from handloom.schemas.values import NUM_HANDS
+from handloom.schemas.values import LEFT, NUM_HANDS, RIGHT
 
 Floats = NDArray[np.float64]
 
@@ -44,7 +45,8 @@ PRIOR_LOG_ODDS = -4.0
 # around a table), times 0.6, since place and direction say part of it, too.
 ENTRY_LOG_RATIO = np.array([-1.3, -0.4, 0.3, 0.55, 1.4, 2.1])
 LEAST_ENTRY = -1.5  # of a hand: the forearms of somebody beside the wearer come from below, too
-USUAL_PLACE = 1.3  # `ego_log_ratio` of a wearer's hand: 0.8 to 1.9 on average in 11 real clips
+USUAL_PLACE = 0.7  # of a wearer's hand: on average -0.04 to 1.6 in 11 real clips, in the middle 1.3
+SIDE_FLOOR = 0.25  # the networks' left and right are believed so little: for some time, they are wrong in 4 of 11 clips
 # Natural logarithm of pixels per metre at a hand over the image's longer side: focal length over distance. A wearer's:
 # 11 real clips of seven kinds of camera (0.65 to 1.6 in the median of a hand, in the middle 0.98).
 WEARER_SIZE, LENS_STD, REACH_STD = np.log(0.98), 0.33, 0.30
@@ -52,8 +54,8 @@ FARTHER, FARTHER_STD = 0.7, 0.3  # others are twice as far, give or take
 SIZE_LIMIT = 3.0  # log-odds
 SURE_WEARER = -2.0  # log-odds by entry and place of a hand with which others are compared
 CROWD_FRAMES = 3  # three hands at once in so many frames are no accident
-# Two hands, from left to right in the image, are called a left and a right one, alike, a right and a left one. Chosen,
-# not fitted: in 4 of 11 real first-person clips the networks call the wearer's left hand a right one for some time.
+# Two hands, from left to right in the image, are called a left and a right one, alike, a right and a left one: chosen,
+# not fitted.
 OWN_PAIR, ANY_PAIR = (0.70, 0.22, 0.08), (0.25, 0.50, 0.25)
 SAME_POSE = 0.3  # two detections of one hand are no farther apart, in hand sizes
 CHAIN_GAP_S, CHAIN_STEP = 0.5, 0.5  # a hand found again so soon, so near (in hand sizes), is the same one
@@ -86,12 +88,20 @@ def others_log_odds(
     scale = np.log(px_per_m(detections.keypoints_px, metric_m) / max(size))
     members = [np.flatnonzero(hand == name) for name in range(num)]
     seen = np.array([num_observations(frame_s[detections.frame[each]]) for each in members])
-    place = USUAL_PLACE - ego_log_ratio(detections.keypoints_px, size[0]).max(axis=1)
+    place = USUAL_PLACE - _usual(detections, size[0])
     by_entry, by_place = (seen * np.array([some[each].mean() for each in members]) for some in (entry, place))
     by_direction = np.maximum(by_entry, LEAST_ENTRY) + by_place
     log_scale = np.array([np.median(scale[each]) for each in members])
     log_odds = PRIOR_LOG_ODDS + by_direction + _by_size(log_scale, by_direction)
     return _together(detections, hand, log_odds)[hand], hand
+
+
+def _usual(detections: Detections, width: int) -> Floats:
+    """(D,) log of how much likelier place and direction are for the wearer's left or right hand, whichever the networks
+    call it, than for any hand."""
+    right = SIDE_FLOOR + (1 - 2 * SIDE_FLOOR) * detections.right_probability
+    ratio = np.exp(ego_log_ratio(detections.keypoints_px, width))
+    return np.asarray(np.log((1 - right) * ratio[:, LEFT] + right * ratio[:, RIGHT]), np.float64)
 
 
 def px_per_m(keypoints_px: Floats, metric_m: Floats) -> Floats:

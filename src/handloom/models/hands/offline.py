@@ -28,7 +28,7 @@ from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, HandPoints, VideoI
 log = logging.getLogger(__name__)
 
 STAGE = "hands"
-VERSION = "4"
+VERSION = "5"
 # A tracklet is a hand only if it lasts long enough or has a high presence. Chosen by hand on two EgoDex clips, rendered
 # scenes and four clips without hands (none is found there), not fitted.
 SURE_PRESENCE = 0.8
