@@ -58,8 +58,10 @@ def searched(db: Database, one: Filmed, span: Span, speed: float) -> list[Hit] |
         row = row_arrays(db.row(clip_id(one.name), ["frame_s", "hand_keypoints_cam_m"]))
         times = row["frame_s"]
         inside = np.flatnonzero((times >= span[0]) & (times <= span[1]))
-        movement = (row["hand_keypoints_cam_m"][inside], times[inside] / speed)
-        return list(db.search(trajectory=movement, **query))
+        points = row["hand_keypoints_cam_m"][inside]
+        if not np.isfinite(points).all((2, 3)).any():
+            return None
+        return list(db.search(trajectory=(points, times[inside] / speed), **query))
     except NoPart:
         return None
 
