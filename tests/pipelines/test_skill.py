@@ -15,6 +15,7 @@ from handloom.cli import app
 from handloom.errors import ConfigError, StoreError
 from handloom.pipelines.remove import remove
 from handloom.pipelines.skills.skill import adapt_skill, learn_skill, match_skills
+from handloom.skills.skill import Skill
 from handloom.store.skills.bank import read_skill, read_skills
 
 FREE = [cell(0.0, "left", None, None, master="scene", slave="hand_left")]
@@ -94,6 +95,18 @@ def test_clips_that_look_alike_and_are_called_different_things_are_named(tmp_pat
     assert not any("verbs" in note for note in learn_skill(db, "one", ids[:2])[1])
 
 
+def test_the_words_of_a_skill_are_those_of_the_clips_that_taught_it(tmp_path):
+    """Clips that were left out, or went to another skill, say something else."""
+    clips = {f"wave/{n}": FREE for n in range(3)}
+    clips |= {"put the cup aside/0": taking(0, PLACE), "lay it down/1": taking(1, PLACE)}
+    clips |= {f"pour from the jug/{n}": taking(n, POUR) for n in (10, 11, 12)}
+    db, ids = segment_table(tmp_path / "db", clips)
+    (skill,), _ = learn_skill(db, "aside", ids[:4])
+    assert (skill.task, read_skill(db, "aside")["task"]) == ("put the cup aside", "put the cup aside")
+    found, _ = learn_skill(db, "both", ids, split=True)
+    assert [one.task for one in found] == ["pour from the jug", "put the cup aside"]
+
+
 @pytest.mark.parametrize(
     ("chosen", "error", "told"),
     [
@@ -124,6 +137,15 @@ def test_wrong_questions_say_what_is_wrong(filled, tmp_path):
         match_skills(db)
     with pytest.raises(ConfigError, match="has no words"):
         match_skills(db, text=" ")
+    with pytest.raises(ConfigError, match="got both"):
+        match_skills(db, clip="", text="pour")
+    with pytest.raises(ConfigError, match="k is -1"):
+        match_skills(db, text="pour", k=-1)
+    with pytest.raises(ConfigError, match="no UTF-8"):
+        learn_skill(db, "bytes", ids[:5], task="put \udcff")
+    for text in ("null", "[]", "{}"):
+        with pytest.raises(ValueError, match="format None"):
+            Skill.from_json(text)
     empty = Database.open(tmp_path / "empty", create=True)
     with pytest.raises(StoreError, match="no skill in"):
         match_skills(empty, text="pour")

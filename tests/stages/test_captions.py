@@ -13,6 +13,7 @@ from support.fake_endpoint import Reply, fake_endpoint, said
 from support.rows import make_clip
 
 from handloom.errors import ClipError, ConfigError
+from handloom.models.vision_language.prompts import check_schema
 from handloom.schemas.settings import Settings
 from handloom.stages.learned.rule_captions import read_out
 from handloom.stages.own import compute_own
@@ -126,7 +127,9 @@ def test_segments_are_told_with_numbers_and_asked_for_again_where_the_answer_is_
         (said("half", finish_reason="length"), {}, "answer_invalid", "cut at max_tokens = 512", 2),
         (said('{"task": "pour"}'), {"prompt": "vlmimic/task"}, "answer_invalid", "'objects' is a required", 2),
         (said('{"task": NaN}'), {"prompt": "vlmimic/task"}, "answer_invalid", "NaN is no number", 2),
+        (said('{"task": 1e999}'), {"prompt": "vlmimic/task"}, "answer_invalid", "1e999 is no number", 2),
         (said('"\\ud800"'), OWN, "answer_invalid", "surrogates", 2),
+        (said("half: \ud800"), {}, "answer_invalid", "half of a character", 2),
     ],
 )  # fmt: skip
 def test_a_fault_of_the_endpoint_costs_one_clip_and_few_requests(reply, more, reason, problem, num_requests):
@@ -200,6 +203,15 @@ def test_what_is_in_the_key_and_what_is_not(monkeypatch):
     assert (metadata[b"model"], metadata[b"prompt"]) == (b"some-vlm", b"robomirror/egocentric")
 
 
+def test_a_schema_may_refer_to_itself_as_a_tree_does():
+    node = {"type": "object", "properties": {"of": {"$ref": "#/$defs/node"}, "all": {"$ref": "#"}}}
+    check_schema("answer_schema", {"$ref": "#/$defs/node", "$defs": {"node": node}})
+    check_schema("answer_schema", {"$id": "http://a/b", "anyOf": [{"$ref": "#it"}], "$defs": {"it": {"$anchor": "it"}}})
+
+
+LOOP = {"$ref": "#/$defs/a"}
+
+
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
@@ -210,6 +222,16 @@ def test_what_is_in_the_key_and_what_is_not(monkeypatch):
         ({"answer_schema": {"type": "string"}}, "without prompt_text"),
         ({"prompt": "a", "prompt_text": "?", "answer_schema": {"type": "text"}}, "is no JSON schema"),
         ({"prompt": "a", "prompt_text": "?", "answer_schema": {"$ref": "http://x/"}}, "refers to 'http://x/'"),
+        (
+            {"prompt": "a", "prompt_text": "?", "answer_schema": {"$ref": "#/$defs/x"}},
+            "refers to '#/.defs/x', which is",
+        ),
+        (
+            {"prompt": "a", "prompt_text": "?", "answer_schema": {"items": LOOP, "$defs": {"a": LOOP}}},
+            "leads to itself",
+        ),
+        ({"base_url": "http://a..b/v1"}, "expected such as"),
+        ({"base_url": "http://host/\u20ac"}, "expected such as"),
         ({"intent": "model"}, "an endpoint gives no hidden states"),
         ({"max_requests": 0}, "max_requests"),
     ],

@@ -10,6 +10,16 @@ run others behind them (`reference`, `simplecache::`), and a clip list may come 
 EXPECTED = "a path, file:// or one of " + ", ".join(f"{scheme}://" for scheme in FETCHED)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a path, or another text, can be stored. Bytes of names and of command lines that are no UTF-8 become half
+    characters in Python, which can not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_remote(uri: str) -> bool:
     return "://" in uri and not uri.startswith("file://")
 

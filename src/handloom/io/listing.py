@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from handloom.errors import ConfigError
-from handloom.io.addresses import is_http, is_remote, normalise
+from handloom.io.addresses import is_http, is_remote, is_utf8, normalise
 from handloom.io.remote import Options, open_filesystem, remote_errors
 from handloom.io.wrong_path import instead_of
 
@@ -99,7 +99,7 @@ def _walk_local(root: str, descend: Descend | None) -> Listing:
             path = (*parts, entry.name)
             if entry.name.startswith("."):
                 num_hidden += 1
-            elif not _is_utf8(entry.name):
+            elif not is_utf8(entry.name):
                 unusable.append(f"{os.fsencode(entry.path)!r}: the name is not UTF-8 and cannot be stored; rename it")
             elif _is_folder(entry):
                 if (descend is None or descend(path)) and (identity := _identity(entry.path)) not in seen:
@@ -133,14 +133,6 @@ def _identity(path: str) -> tuple[int, int]:
     except OSError:
         return (-1, hash(path))
     return found.st_dev, found.st_ino
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _list_remote(root: str, what: str, descend: Descend | None, options: Options) -> Listing:

@@ -85,6 +85,10 @@ class Skill:
     def words(self) -> str:
         return ", ".join(step.words for step in self.steps)
 
+    def for_task(self, task: str) -> Skill:
+        """The same with other words of its task."""
+        return replace(self, task=task)
+
     def to_json(self) -> str:
         """One JSON object; numbers are exact."""
         return json.dumps({"format": FORMAT, **_plain(asdict(self))}, allow_nan=False)
@@ -93,8 +97,9 @@ class Skill:
     def from_json(cls, text: str) -> Skill:
         """The same from JSON of this version. Raises ValueError for another format."""
         told = json.loads(text)
-        if told.get("format") != FORMAT:
-            raise ValueError(f"format {told.get('format')!r}, expected {FORMAT}")
+        its_format = told.get("format") if isinstance(told, dict) else None
+        if its_format != FORMAT:
+            raise ValueError(f"format {its_format!r}, expected {FORMAT}")
         constraints = tuple(_constraint(one) for one in told["constraints"])
         return cls(told["name"], told["task"], constraints, tuple(told["clip_ids"]), told["reader"], told["most_apart"])
 

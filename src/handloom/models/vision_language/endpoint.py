@@ -242,6 +242,8 @@ def check_base_url(setting: str, url: str) -> None:
     try:
         parts = urlsplit(url)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        fits = fits and url.isascii() and url.isprintable() and " " not in url
+        (parts.hostname or "").encode("idna")  # UnicodeError is a ValueError
     except ValueError:
         fits = False
     if not fits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ PLACES = (*WORDS, SEGMENTS)
 """Columns that a prompt may name in braces."""
 _PLACE = re.compile("{(" + "|".join(PLACES) + ")}")
 UNKNOWN = "(unknown)"
+SCHEMA_URI = "urn:answer"
 
 
 def _object(**members: Any) -> dict[str, Any]:
@@ -131,20 +132,40 @@ def check_schema(setting: str, schema: Mapping[str, Any]) -> None:
         Draft202012Validator.check_schema(dict(schema))
     except SchemaError as error:
         raise ConfigError(f"{setting} is no JSON schema: {error.message}", "see json-schema.org") from None
-    if (elsewhere := _reference(schema)) is not None:
-        raise ConfigError(f"{setting} refers to {elsewhere!r}", "write the whole schema into the settings")
+    targets = list(_references(schema))
+    if elsewhere := [target for target in targets if not target.startswith("#")]:
+        raise ConfigError(f"{setting} refers to {elsewhere[0]!r}", "write the whole schema into the settings")
+    if (broken := next((target for target in targets if not _leads_on(schema, target)), None)) is not None:
+        problem = f"{setting} refers to {broken!r}, which is not in it, or leads to itself"
+        raise ConfigError(problem, "put what is referred to under $defs: '#/$defs/NAME'")
 
 
-def _reference(part: Any) -> str | None:
-    """A reference to a schema elsewhere, which nobody fetches."""
+def _references(part: Any) -> Iterator[str]:
+    """Where the references in a schema lead."""
     if isinstance(part, Mapping):
-        target = part.get("$ref") or part.get("$dynamicRef")
-        if isinstance(target, str) and not target.startswith("#"):
-            return target
+        yield from (target for name in ("$ref", "$dynamicRef") if isinstance(target := part.get(name), str))
         part = list(part.values())
     if isinstance(part, (list, tuple)):
-        return next((found for one in part if (found := _reference(one)) is not None), None)
-    return None
+        for one in part:
+            yield from _references(one)
+
+
+def _leads_on(schema: Mapping[str, Any], target: str) -> bool:
+    """Whether values can be checked by what a reference in a schema leads to."""
+    from jsonschema import Draft202012Validator
+    from referencing import Registry, Resource
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    whole = Resource(dict(schema), DRAFT202012)
+    registry = Registry().with_resource(SCHEMA_URI, whole).crawl()
+    validator = Draft202012Validator({"$ref": (whole.id() or SCHEMA_URI) + target}, registry=registry)
+    try:
+        for value in (None, "", 0, {}, []):
+            list(validator.iter_errors(value))
+    except (Unresolvable, RecursionError):
+        return False
+    return True
 
 
 def with_schema(text: str, schema: Mapping[str, Any] | None) -> str:

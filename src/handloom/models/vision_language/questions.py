@@ -6,10 +6,13 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from handloom.io.addresses import is_utf8
 
 FENCE = re.compile(r"^```\w*\n(.*?)\n?```$", re.DOTALL)
 MAX_QUOTED = 300
@@ -89,6 +92,8 @@ def complaint(problem: str) -> str:
 def _checked(text: str, question: Question) -> Answer:
     if not text:
         raise AnswerError("it is empty")
+    if not is_utf8(text):
+        raise AnswerError("it holds half of a character, which is no text")
     if question.schema is None:
         return Answer(text)
     value = _from_json(text)
@@ -102,11 +107,15 @@ def _from_json(text: str) -> Any:
     """JSON, perhaps between three backticks, as many models write it."""
     fenced = FENCE.match(text)
     try:
-        value = json.loads(fenced.group(1) if fenced else text, parse_constant=_no_number)
+        value = json.loads(fenced.group(1) if fenced else text, parse_constant=_no_number, parse_float=_number)
         json.dumps(value, ensure_ascii=False).encode()  # half of a pair (\ud800) is no text that can be stored
         return value
     except (ValueError, RecursionError) as error:
         raise AnswerError(f"it is no JSON ({error})") from None
+
+
+def _number(digits: str) -> float:
+    return float(digits) if isfinite(float(digits)) else _no_number(digits)
 
 
 def _no_number(name: str) -> Any:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
+from handloom.io.addresses import is_utf8
 from handloom.pipelines.skills.reading import Reading
 from handloom.plural import plural
 from handloom.schemas.tables.segments import COLUMN
@@ -69,18 +70,24 @@ def learn_skill(
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(f"--name {name!r} is no name", "letters, digits and . _ -, at most 100: put-cup-aside")
+    if task is not None and not is_utf8(task):
+        raise ConfigError(f"--task {task!r} is no UTF-8 text", "type it in a terminal with UTF-8")
     if not replace and any(row["name"] == name for row in read_skills(db)):
         raise ConfigError(f"there is a skill {name!r} already", "give another --name, or --replace")
     rows = _rows(db, clips, where)
     executions = [_execution(row) for row in rows]
     reading = Reading(db, model)
-    found = learn(name, task if task is not None else _task_of(rows), executions, reading.reader, split)
+    found = learn(name, task or "", executions, reading.reader, split)
+    taught = [[row for row in rows if row["clip_id"] in skill.clip_ids] for skill in found.skills]
+    skills = found.skills
+    if task is None:  # of clips that were left out, or taught another skill, the words say something else
+        skills = tuple(one.for_task(_task_of(its)) for one, its in zip(skills, taught, strict=True))
     version = db.version or 0
-    write_skills(db, [_skill_row(one, rows, version) for one in found.skills], replace)
-    notes = [*found.notes, *_other_verbs(found.skills, rows), *reading.notes]
+    write_skills(db, [_skill_row(one, its, version) for one, its in zip(skills, taught, strict=True)], replace)
+    notes = [*found.notes, *_other_verbs(skills, rows), *reading.notes]
     if len(keys := {row[key_column(COLUMN)] for row in rows}) > 1:
         notes.append(f"segments of {len(keys)} settings or versions were mixed; `handloom run` brings them to one")
-    return list(found.skills), notes
+    return list(skills), notes
 
 
 def list_skills(db: Database) -> list[dict[str, Any]]:
@@ -134,7 +141,11 @@ def match_skills(db: Database, clip: str | None = None, text: str | None = None,
         StoreError: there is no skill, or the clip has no row or no segments.
     """
     if (clip is None) == (text is None):
-        raise ConfigError("match takes --clip or --text, got " + ("both" if clip else "none"), "give one of them")
+        raise ConfigError(
+            "match takes --clip or --text, got " + ("none" if text is None else "both"), "give one of them"
+        )
+    if k < 1:
+        raise ConfigError(f"k is {k}, expected 1 or more")
     skills = read_skills(db)
     if not skills:
         raise StoreError(f"there is no skill in {db.uri}", "learn one with `handloom skill learn`")
@@ -225,8 +236,7 @@ def _other_verbs(skills: Sequence[Skill], rows: Sequence[Mapping[str, Any]]) -> 
     return notes
 
 
-def _skill_row(skill: Skill, rows: Sequence[Mapping[str, Any]], version: int) -> dict[str, Any]:
-    taught = [row for row in rows if row["clip_id"] in skill.clip_ids]
+def _skill_row(skill: Skill, taught: Sequence[Mapping[str, Any]], version: int) -> dict[str, Any]:
     out = {
         "name": skill.name,
         "task": skill.task,
