@@ -100,6 +100,31 @@ def test_weighted_scores_are_sums_of_cosines(db):
         assert hit.score == pytest.approx(parts.get("motion", 0) + 0.25 * parts.get("own", 0), abs=2e-6)
 
 
+def test_a_part_is_whole_only_if_all_its_clips_are_listed(db, monkeypatch):
+    """The query's clip does not pass the filter, and one more clip passes than each part lists."""
+    query = {"clip": ids(1)[0], "by": ["motion", "own"], "where": f"clip_id <> '{ids(1)[0]}'", "weights": True}
+    expected = db.search(k=NUM, **query)
+    num_own = sum("own" in hit.parts for hit in expected)
+    monkeypatch.setattr("handloom.retrieval.search.DEPTH", num_own - 1)
+    assert list(db.search(k=num_own - 1, **query)) == list(expected[: num_own - 1])
+
+
+def test_a_version_that_lacks_a_clip_or_an_index_is_named(tmp_path):
+    db = Database.open(tmp_path, create=True)
+    points, frame_s = movement(0, 4.0)
+    for number in range(2):
+        row = moving_row(clip_of(number), points, frame_s)
+        mode = "append" if number else "create"
+        lance.write_dataset(pa.Table.from_batches([row]), db.location.table_uri("clips"), mode=mode)
+    ensure_text_indexes(db)
+    with pytest.raises(StoreError, match=f"has no row in version 1 of clips\nhint: version {db.version} has one"):
+        db.search(clip=ids(1)[0], version=1)
+    with pytest.raises(StoreError, match=r"version 1 of .* has no text index\nhint: search a later one"):
+        db.search(text="open", meaning=False, version=1)
+    with pytest.raises(StoreError, match=r"there is no clip"):
+        db.search(clip=ids(2)[0], version=1)
+
+
 def test_a_piece_of_a_clip_finds_its_movement_and_its_times(db):
     """Clip 21 becomes a copy of a piece: the search names the clip and when; a clip is not its own result."""
     clip = clip_of(5)
@@ -147,10 +172,16 @@ def test_trajectory_files(db, tmp_path):
     (tmp_path / "text.npy").write_text("no array")
     np.savez(tmp_path / "lacking.npz", keypoints=points)
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
+    np.savez(tmp_path / "hand.npz", keypoints=points, frame_s=frame_s, hand=np.array({}, object))
+    np.save(tmp_path / "number.npy", np.float32(1))
+    head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999, 21, 3)}"
+    (tmp_path / "huge.npy").write_bytes(b"\x93NUMPY\x01\x00" + bytes([118, 0]) + head.ljust(117) + b"\n")
+    (tmp_path / "open.npy").write_bytes(b"\x93NUMPY\x01\x00" + bytes([118, 0]) + b"{'descr': (".ljust(117) + b"\n")
     whole = {"keypoints": points, "frame_s": frame_s}
     bad = {
         "shape": {"keypoints": points[..., :2]},
         "do not increase": {"frame_s": frame_s[::-1]},
+        "times of .* do not": {"frame_s": np.arange(len(frame_s), dtype=np.uint64)[::-1]},
         "times of": {"frame_s": frame_s[:-1]},
         "no frame with all 21": {"keypoints": points * np.nan},
         "hands of 90": {"keypoints": points * 1000},
@@ -162,6 +193,13 @@ def test_trajectory_files(db, tmp_path):
         np.savez(tmp_path / "bad.npz", **(whole | change))
         with pytest.raises(ConfigError, match=words):
             db.search(trajectory=tmp_path / "bad.npz")
+    for name in ("number.npy", "huge.npy", "open.npy", "hand.npz"):
+        with pytest.raises(ConfigError, match="shape" if name == "number.npy" else "cannot be read"):
+            db.search(trajectory=tmp_path / name, hz=None if name == "hand.npz" else 10.0)
+    with pytest.raises(ConfigError, match="has times, and --hz is given"):
+        db.search(trajectory=tmp_path / "both.npz", hz=5.0)
+    with pytest.raises(ConfigError, match="holds no arrays"):
+        db.search(trajectory=([[1], [1, 2]], [0, 1]))
     for name, words in (
         ("text.npy", "cannot be read"),
         ("objects.npy", "cannot be read"),
@@ -223,6 +261,16 @@ def test_bad_input_is_refused_with_what_to_do(db, tmp_path):
         ({"clip": one, "by": "arvrm", "text": None}, "embedding_text"),
         ({"clip": one, "by": ["arvrm", "own"]}, "alone"),
         ({"clip": one, "k": 0}, "k is 0"),
+        ({"clip": one, "k": 1.5}, "k is 1.5"),
+        ({"text": "!? \U0001f525"}, "has no word"),
+        ({"text": "push \udcff"}, "no UTF-8 text"),
+        ({"text": b"push"}, "which is no text"),
+        ({"clip": one, "meaning": False}, "--exact is about --text"),
+        ({"clip": one, "hz": 10.0}, "--hz is the rate of --trajectory"),
+        ({"text": "open", "exclude": one}, f"exclude='{one}': expected a list"),
+        ({"text": "open", "columns": "verb"}, "columns='verb': expected a list"),
+        ({"vector": "abc", "by": "own"}, "holds no numbers"),
+        ({"vectors": [None], "by": "own"}, "have .1. numbers"),
     ):
         with pytest.raises(ConfigError, match=words):
             db.search(**query)

@@ -1,5 +1,6 @@
 """Copies of rows for searches: whatever happens to the table or to them, what is read is what the version holds."""
 
+import errno
 import gc
 import os
 import random
@@ -16,7 +17,7 @@ from handloom.errors import StoreError
 from handloom.store.clips.upkeep import drop_old_versions
 from handloom.store.filters import in_list
 from handloom.store.search import copies
-from handloom.store.search.copies import FOLDER, HIT_COLUMNS, bring_copies, copies_of, stored_rows
+from handloom.store.search.copies import FOLDER, HIT_COLUMNS, bring_copies, copies_of, stored_rows, sweep_copies
 from handloom.store.search.index import compact
 from handloom.store.stages.staged import write_update
 from handloom.store.stages.update import ColumnCommitter
@@ -135,6 +136,40 @@ def test_a_killed_copy_is_not_seen_and_a_full_disk_is_named(tmp_path, monkeypatc
     with pytest.raises(StoreError, match=r"could not copy what searches read to .*_search"):
         bring_copies(db, COLUMNS)
     assert check(db) == 0
+
+
+def test_a_copy_that_vanishes_meanwhile_is_no_error(tmp_path, monkeypatch):
+    """Another process renames its draft, or removes old copies, between the listing and the look at the file."""
+    db = make(tmp_path / "db")
+    bring_copies(db, COLUMNS)
+    draft, (copy,) = folder_of(db) / ".other.arrow", folder_of(db).glob("*.arrow")
+    draft.touch()
+    looks, stat = [], Path.stat
+
+    def gone_at_the_second_look(path, **more):
+        looks.append(path)
+        if looks.count(path) > 1 and path == draft:
+            draft.unlink(missing_ok=True)
+        return stat(path, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", gone_at_the_second_look)
+        sweep_copies(db.table("clips"))
+        draft.unlink(missing_ok=True)
+        draft.symlink_to("nowhere")
+        assert bring_copies(db, COLUMNS).num_bytes == copy.lstat().st_size
+
+
+def test_a_folder_that_may_not_be_written_is_named_as_that(tmp_path, monkeypatch):
+    db = make(tmp_path / "db")
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StoreError, match=r"Permission denied\nhint: check who may read and write") as caught:
+        bring_copies(db, COLUMNS)
+    assert "space" not in caught.value.hint
 
 
 def killed(*_):

@@ -84,6 +84,9 @@ def test_unknown_version_and_bad_filter(tmp_path):
     db = Database.open(tmp_path, create=True)
     with pytest.raises(StoreError, match="no version 99"):
         db.read("clip_list", version=99)
+    for version in (-1, 1 << 64):
+        with pytest.raises(StoreError, match=f"no version {version}"):
+            db.read("clip_list", version=version)
     with pytest.raises(ConfigError, match="no column 'speed'"):
         db.read("clip_list", where="speed > 1")
 

@@ -105,6 +105,26 @@ def test_a_filter_of_the_wrong_type_is_refused_by_every_read(db, where):
         assert "\n" not in caught.value.problem
 
 
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("verb = b'x'", "there is 'b' before a text in quotes"),
+        ("hand_left AND verb=N'x'", "there is 'N' before"),
+        ('r"verb" IS NULL', "there is 'r' before"),
+        ("verb = '\udcff'", "no UTF-8 text"),
+    ],
+)
+def test_literals_that_lance_cannot_read_are_refused(db, where, words):
+    """On the first three Lance 14 panics, as on placeholders."""
+    for read in (lambda: db.clips(["clip_id"], where), lambda: db.count("clips", where)):
+        with pytest.raises(ConfigError, match=words):
+            read()
+
+
+def test_letters_before_quotes_that_are_no_prefix_are_kept(db):
+    assert db.count("clips", "clip_id LIKE'%' AND dataset NOT IN('b''x', 'n') AND dataset<>'r'") == 4
+
+
 @pytest.mark.parametrize("where", ["start_s = ?", "start_s = $1", "start_s = :x", "dataset = $$a$$"])
 def test_a_placeholder_is_refused(db, where):
     """Lance 14 panics on them: a count raised a BaseException, a scan said `Task was aborted`."""

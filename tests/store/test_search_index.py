@@ -96,6 +96,14 @@ def test_the_report_says_how_much_is_found(made):
     assert again.vectors[0].recall == index.recall
 
 
+def test_more_rows_may_be_asked_for_than_there_are(made):
+    """Lance allocates memory for as many rows as are asked for: with 2^31 the process was aborted."""
+    db, _ = made
+    hits = db.search(vector=queries(1)[0], by=NAME, k=1 << 31)
+    assert len(hits) == ROWS
+    assert [hit.clip_id for hit in hits[:K]] == brute_force(db, queries(1)[0])
+
+
 @pytest.mark.parametrize("person", [None, "P07"])
 def test_the_order_is_that_of_all_rows(made, person):
     db, _ = made

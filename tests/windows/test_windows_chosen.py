@@ -62,12 +62,22 @@ def test_windows_within_matching_times_are_those_of_all_that_fit(db, rate_hz, st
     assert found.key != every.key
 
 
+def test_a_part_of_the_hits_is_read_in_their_version(db):
+    hits = Hits((hit(1), hit(0, 0.25, 0.95)), db.version, scoring="moment")
+    assert (hits[1:].version, hits[1:].scoring, list(hits[1:])) == (db.version, "moment", [hits[1]])
+    found = db.windows(past=2, future=1, fields=FIELDS, clips=hits[1:])
+    assert set(found.clip_ids) == {hits[1].clip_id}
+
+
 def test_what_cannot_be_chosen(db):
     for clips, words in (
         ([], "clips is empty"),
         (Hits((), db.version), "clips is empty"),
         ("d:v0:0-1200", "expected hits of a search"),
         ([3], "clips holds 3"),
+        ([hit(0)], "clips holds Hit: expected hits"),
+        ([hit(0).clip_id, "d:gone:0-1"], "1 of 2 clips have no row in version .* of clips: d:gone:0-1"),
+        (Hits((hit(0), replace(hit(1), clip_id="d:gone:0-1")), db.version), "1 of 2 clips have no row"),
         (Hits((hit(0, 0.2, 0.3),), db.version), "matching times are shorter than a window of 3 steps"),
     ):
         with pytest.raises(ConfigError, match=words):

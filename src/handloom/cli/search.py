@@ -116,7 +116,7 @@ def search(
         print(json.dumps(text.hits_json(hits)))
         return
     if not hits:
-        say(f"nothing found{why_nothing(database, words, where, embodiment.value)}")
+        say(f"nothing found{why_nothing(database, words, where, embodiment.value, hits.scoring)}")
     for note in text.search_notes(hits, by):
         say(note)
     for hit in hits:

@@ -38,7 +38,7 @@ def search_clips(db: Database, *, sheet: Path | None = None, **query: Any) -> Hi
     return hits
 
 
-def why_nothing(db: Database, text: str | None, where: str | None, embodiment: str) -> str:
+def why_nothing(db: Database, text: str | None, where: str | None, embodiment: str, scoring: str = "") -> str:
     """Why a search found nothing, and what to do: `: ...`; empty if the table does not show why."""
     num_clips = db.count("clips")
     if where is not None and not db.count("clips", where):
@@ -59,4 +59,6 @@ def why_nothing(db: Database, text: str | None, where: str | None, embodiment: s
     if text is not None:
         passing = " that passes --where" if where is not None else f" of {who}" if asked else ""
         return f": no clip{passing} has these words; `handloom status --db {db.uri} --clips` shows the words of each"
+    if scoring == "moment":
+        return ": in no clip that could match are hands seen for half as long as the movement lasts"
     return ""

@@ -76,6 +76,8 @@ class Asked:
             raise ConfigError(
                 "--mirror compares motion: it goes with --by motion and --clip or --video, or with --trajectory"
             )
+        if self.hz is not None and self.trajectory is None:
+            raise ConfigError("--hz is the rate of --trajectory, and there is none", "leave it out")
         ranged = {"clip", "video"} & set(self.sources)
         if self.has_range and len(ranged) != 1:
             what = " and ".join(sorted(ranged)) or "neither"

@@ -18,7 +18,7 @@ from handloom.errors import ConfigError, HandloomError
 from handloom.retrieval.parts import Asked, PartQuery, vector_parts
 from handloom.retrieval.query import ARVRM, UNUSABLE, By, weights_of
 from handloom.retrieval.ranges import check_range
-from handloom.retrieval.words import MEANING, WORDS, apart, rank_text
+from handloom.retrieval.words import MEANING, WORDS, apart, check_text, rank_text
 from handloom.schemas.tables.duplicates import COLUMN as GROUP
 from handloom.store.embodiment import HUMAN
 from handloom.store.location import lance_errors
@@ -114,7 +114,9 @@ def search(
         hz=hz,
         source_options=source_options,
     )
-    _check(asked, text, k, vector is not None and vectors is not None)
+    if vector is not None and vectors is not None:
+        raise ConfigError("vector and vectors are given", "put all of them into vectors")
+    _check(asked, k, meaning, {"exclude": exclude, "columns": columns})
     scope = open_scope(
         db,
         where=where,
@@ -136,18 +138,21 @@ def search(
         return query.answer(columns)
 
 
-def _check(asked: Asked, text: str | None, k: int, vectors_twice: bool) -> None:
-    if k < 1:
-        raise ConfigError(f"k is {k}, expected 1 or more")
-    if text is not None and not text.strip():
-        raise ConfigError("the text to search for is empty", "give one or more words")
-    if text is None and not asked.has_source():
+def _check(asked: Asked, k: int, meaning: bool, lists: Mapping[str, Sequence[str]]) -> None:
+    if not isinstance(k, int) or k < 1:
+        raise ConfigError(f"k is {k!r}, expected a whole number, 1 or more")
+    for name, given in lists.items():
+        if isinstance(given, str):  # letter by letter it would be read
+            raise ConfigError(f"{name}={given!r}: expected a list", f"{name}=[{given!r}]")
+    if asked.text is not None:
+        check_text(asked.text)
+    elif not meaning:
+        raise ConfigError("--exact is about --text, and there is none", "leave it out, or give a text")
+    if asked.text is None and not asked.has_source():
         raise ConfigError(
             "search takes at least one of text, clip, video, image, trajectory and vector, got none",
             "name what the clips shall be like; `Database.clips(where=...)` lists clips by SQL alone",
         )
-    if vectors_twice:
-        raise ConfigError("vector and vectors are given", "put all of them into vectors")
     check_range(asked.from_s, asked.to_s)
     asked.check()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,9 @@ FORMAT = (
     "an .npz file with `keypoints` (T, 2, 21, 3) or (T, 21, 3), metres in the camera frame (x right, y down, z "
     "forward), and `frame_s` (T,) seconds"
 )
+NAMES = ("keypoints", "frame_s", "hand")
+UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, TokenError)
+"""What numpy raises for damaged files."""
 WIDTH_PX, HEIGHT_PX, FOCAL_PX = 640, 480, 500.0  # of the camera that the embedding is computed for
 
 
@@ -49,27 +54,31 @@ def read_trajectory(given: Any, hz: float | None = None) -> Trajectory:
             kind = type(given).__name__
             raise ConfigError(f"a trajectory of type {kind}", f"a pair (keypoints, frame_s), or {FORMAT}")
         (keypoints, frame_s), hand, name = given, "right", "the trajectory"
-    return _checked(np.asarray(keypoints), np.asarray(frame_s), hand, name)
+    try:
+        return _checked(np.asarray(keypoints), np.asarray(frame_s), hand, name)
+    except (ValueError, TypeError) as error:  # lists of lists of several lengths
+        raise ConfigError(f"{name} holds no arrays: {error}", FORMAT) from error
 
 
 def _load(path: Path, hz: float | None) -> tuple[Any, Any, str]:
     try:
-        held = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with open(path, "rb") as file:
+            held = np.load(file, allow_pickle=False)
+            is_bare = isinstance(held, np.ndarray)
+            there = ["keypoints"] if is_bare else held.files
+            arrays = {"keypoints": held} if is_bare else {name: held[name] for name in NAMES if name in there}
+    except UNREADABLE as error:
         raise ConfigError(f"--trajectory {path} cannot be read: {error}", FORMAT) from error
-    if isinstance(held, np.ndarray):
+    if is_bare:
         if hz is None or not 0 < hz < 100_000:
             raise ConfigError(f"--trajectory {path} holds keypoints without times", f"give --hz RATE, or {FORMAT}")
-        return held, np.arange(len(held)) / hz, "right"
-    with held:
-        lacking = [name for name in ("keypoints", "frame_s") if name not in held.files]
-        if lacking:
-            raise ConfigError(f"--trajectory {path} has no {' and no '.join(lacking)}: {', '.join(held.files)}", FORMAT)
-        hand = str(held["hand"]) if "hand" in held.files else "right"
-        try:
-            return held["keypoints"], held["frame_s"], hand
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ConfigError(f"--trajectory {path} cannot be read: {error}", FORMAT) from error
+        return held, np.arange(len(held) if held.ndim else 0) / hz, "right"
+    lacking = [name for name in ("keypoints", "frame_s") if name not in arrays]
+    if lacking:
+        raise ConfigError(f"--trajectory {path} has no {' and no '.join(lacking)}: {', '.join(there)}", FORMAT)
+    if hz is not None:
+        raise ConfigError(f"--trajectory {path} has times, and --hz is given", "leave --hz out")
+    return arrays["keypoints"], arrays["frame_s"], str(arrays.get("hand", "right"))
 
 
 def _checked(keypoints: NDArray[Any], frame_s: NDArray[Any], hand: str, name: str) -> Trajectory:
@@ -81,17 +90,19 @@ def _checked(keypoints: NDArray[Any], frame_s: NDArray[Any], hand: str, name: st
     if frame_s.shape != (len(keypoints),) or len(keypoints) < 2:
         problem = f"{name} has {len(keypoints)} frames and times of {frame_s.shape}, expected two or more of each"
         raise ConfigError(problem, FORMAT)
+    frame_s = frame_s.astype(np.float64)  # differences of unsigned numbers are never below 0
     if not np.isfinite(frame_s).all() or (np.diff(frame_s) <= 0).any():
         raise ConfigError(f"the times of {name} do not increase", "seconds of each frame, in order")
     if hand not in SIDES:
         raise ConfigError(f"{name} is of hand {hand!r}", f"expected one of: {', '.join(SIDES)}")
-    points = keypoints.astype(np.float32)
+    with np.errstate(over="ignore"):  # such a keypoint is none
+        points = keypoints.astype(np.float32)
     if one_hand:
         both = np.full((len(points), NUM_HANDS, NUM_KEYPOINTS, 3), np.nan, np.float32)
         both[:, SIDES[hand]] = points
         points = both
     _check_size(points, name)
-    return Trajectory(points, frame_s.astype(np.float64))
+    return Trajectory(points, frame_s)
 
 
 def _check_size(points: NDArray[np.float32], name: str) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.io.addresses import is_utf8
 from handloom.models.language.words import vector_of
 from handloom.retrieval.opposites import actions_in, plain_forms, undoes
 from handloom.retrieval.query import NoPart
@@ -73,6 +74,20 @@ def least_cosine(num_clips: int | None) -> float:
     if num_clips is None:
         return LEAST_OF_MANY
     return min(LEAST_OF_MANY, LEAST_OF_30 + LEAST_OF_TEN_TIMES * math.log10(max(num_clips, 1) / 30))
+
+
+def check_text(text: str) -> None:
+    """Raise ConfigError for a text that nothing can be found by."""
+    if not isinstance(text, str) or not is_utf8(text):
+        what = "no text" if not isinstance(text, str) else "no UTF-8 text"
+        raise ConfigError(
+            f"the text to search for is {text!r}, which is {what}", "give words, such as 'open the drawer'"
+        )
+    if not _WORD.search(text):
+        problem = (
+            f"the text to search for, {text[:40]!r}, has no word" if text.strip() else "the text to search for is empty"
+        )
+        raise ConfigError(problem, "give one or more words")
 
 
 def action_of(text: str, known: Collection[str]) -> str | None:

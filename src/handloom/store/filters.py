@@ -12,6 +12,7 @@ import lance
 import pyarrow as pa
 
 from handloom.errors import ConfigError
+from handloom.io.addresses import is_utf8
 from handloom.schemas.tables.stage_columns import KEY_PREFIX, key_column
 from handloom.store.lance_faults import first_words, is_filters_fault, unknown_column, unknown_member
 
@@ -101,6 +102,7 @@ _STAGE_KEY = re.compile(
     rf"{_STRINGS.pattern}|{_COMMENTS.pattern}|(?<![\w.])stage_key\s*\((?P<stage>[^()]*)\)", re.IGNORECASE | re.DOTALL
 )
 _NAME = re.compile(r"'([^'`]+)'|\"([^\"`]+)\"")
+_PREFIXED = re.compile(r"(?<![\w'])[bnr](?='')", re.IGNORECASE)
 _PLACEHOLDERS = re.compile(r"\?|\$\w*|(?<!:):[A-Za-z_]\w*")
 
 
@@ -139,15 +141,21 @@ def clause(where: str | None) -> str | None:
     """The filter in brackets, with the columns that `stage_key('NAME')` stands for.
 
     Without brackets Lance 14 ignores what follows a complete condition (`hand_left duration_s < 4`, `hand_left) OR
-    ...`); in brackets it raises an error. Raises ConfigError for unbalanced brackets, for a stage without quotes, and
-    for `?`, `$1` and `:name`, on which Lance 14 panics.
+    ...`); in brackets it raises an error. Raises ConfigError for unbalanced brackets, for a stage without quotes, for
+    what is no UTF-8, and for `?`, `$1`, `:name`, `b'x'`, `n'x'` and `r'x'`, on which Lance 14 panics.
     """
     if where is None:
         return None
-    depth, bare = 0, _STRINGS.sub("", where)
-    if (found := _PLACEHOLDERS.search(_COMMENTS.sub("", bare))) is not None:
+    if not is_utf8(where):
+        raise ConfigError(f"--where {where!r} cannot be used: it is no UTF-8 text", "type it in a terminal with UTF-8")
+    depth, bare = 0, _STRINGS.sub("''", where)
+    code = _COMMENTS.sub("", bare)
+    if (found := _PLACEHOLDERS.search(code)) is not None:
         problem = f"--where {where!r} cannot be used: {found[0]!r} is a placeholder, expected a value"
         raise ConfigError(problem, "write the value itself; text stands in single quotes")
+    if (found := _PREFIXED.search(code)) is not None:
+        problem = f"--where {where!r} cannot be used: there is {found[0]!r} before a text in quotes"
+        raise ConfigError(problem, "text stands in single quotes, with nothing before them: 'cup'")
     for character in bare:
         depth += {"(": 1, ")": -1}.get(character, 0)
         if depth < 0:

@@ -23,6 +23,7 @@ from handloom.store.location import Location, lance_errors, store_error
 from handloom.store.retry import past_lost_indexes
 
 TABLES = ("clip_list", "clips", "rejects", "runs")
+NUM_VERSIONS = 1 << 64  # Lance's numbers have 64 bits
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ class Tables:
         session: caches that several readers share.
         """
         uri = self.location.table_uri(name)
+        if isinstance(version, int) and not 0 <= version < NUM_VERSIONS and (newest := self.table(name)) is not None:
+            raise StoreError(f"table {name} has no version {version} ({uri})", versions_there(newest))
         try:
             return lance.dataset(uri, version=version, storage_options=self.storage_options or None, session=session)
         except LANCE_ERRORS as error:

@@ -84,7 +84,7 @@ def windows_of(db: Tables, **asked: Any) -> Windows:
     """`Database.windows`, from its arguments."""
     reading = {name: asked.pop(name) for name in ("transform", "neighbours", "memory", "stage_keys")}
     clips = asked.pop("clips", None)
-    asked = asked if clips is None else narrowed_to(clips, asked)
+    asked = asked if clips is None else narrowed_to(db, clips, asked)
     version = asked.pop("version")
     return open_windows(db, make_spec(**asked), version, **reading)
 

@@ -10,17 +10,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.plural import plural
 from handloom.store.filters import both, forms_of, in_list
-from handloom.store.search.results import Hits
+from handloom.store.search.results import Hit, Hits
+from handloom.store.tables import Tables
 
 Span = tuple[str, float, float]
 SLACK_S = 1e-3
 
 
-def narrowed_to(clips: Hits | Sequence[str], asked: dict[str, Any]) -> dict[str, Any]:
+def narrowed_to(db: Tables, clips: Hits | Sequence[str], asked: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `Database.windows` for these clips: `where`, `version` and `spans` follow from them.
 
-    Raises ConfigError for no clip, for something else than ids or hits, and for hits with robot episodes.
+    Raises ConfigError for no clip, for something else than ids or hits, for hits with robot episodes, and for clips
+    that have no row in this version.
     """
     if isinstance(clips, str):
         raise ConfigError(f"clips={clips!r}: expected hits of a search, or a list of ids", f"clips=[{clips!r}]")
@@ -36,12 +39,32 @@ def narrowed_to(clips: Hits | Sequence[str], asked: dict[str, Any]) -> dict[str,
             if h.match_start_s is not None and h.match_end_s is not None
         )
         asked = asked | {"version": clips.version if asked["version"] is None else asked["version"]}
-    if not ids or not all(isinstance(id_, str) for id_ in ids):
-        what = "is empty" if not ids else f"holds {next(id_ for id_ in ids if not isinstance(id_, str))!r}"
-        raise ConfigError(f"clips {what}: expected hits of a search, or ids", "a search without a hit gives no windows")
+    if not ids:
+        problem = "clips is empty: expected hits of a search, or ids"
+        raise ConfigError(problem, "a search without a hit gives no windows")
+    if others := [id_ for id_ in ids if not isinstance(id_, str)]:
+        what = type(others[0]).__name__ if isinstance(others[0], Hit) else repr(others[0])
+        hint = "hits, or a part of them: hits[:5]; or ids: [hit.clip_id for hit in hits]"
+        raise ConfigError(f"clips holds {what}: expected hits of a search, or a list of ids", hint)
     column = "clip_id" if asked["table"] == "clips" else "episode_id"
-    where = both(asked["where"], in_list(column, dict.fromkeys(form for id_ in ids for form in forms_of(id_))))
+    chosen = in_list(column, dict.fromkeys(form for id_ in ids for form in forms_of(id_)))
+    _check_there(db, asked, column, ids, chosen)
+    where = both(asked["where"], chosen)
     return asked | {"where": where, "spans": spans}
+
+
+def _check_there(db: Tables, asked: dict[str, Any], column: str, ids: Sequence[str], chosen: str) -> None:
+    """Raise ConfigError for ids without a row: training without them would be on something else."""
+    table = db.table(asked["table"], asked["version"])
+    if table is None:
+        return
+    there = set(db.read(asked["table"], [column], chosen, table.version).column(column).to_pylist())
+    lacking = [id_ for id_ in dict.fromkeys(ids) if there.isdisjoint(forms_of(id_))]
+    if lacking:
+        named = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+        problem = f"{len(lacking)} of {plural(len(set(ids)), 'clip')} have no row in version {table.version} of "
+        hint = "leave them out, or give the version that has them (`hits.version`)"
+        raise ConfigError(f"{problem}{asked['table']}: {named}", hint)
 
 
 def windows_within(

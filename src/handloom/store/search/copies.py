@@ -29,6 +29,7 @@ import pyarrow as pa
 
 from handloom.errors import StoreError
 from handloom.io.atomic import draft_of
+from handloom.store.lance_faults import fault_of
 from handloom.store.location import lance_errors
 from handloom.store.tables import Tables
 
@@ -197,7 +198,8 @@ def bring_copies(db: Tables, columns: Iterable[str]) -> Copied | None:
             num_rows += fragment.metadata.num_rows if by_file else 0
     _opened.pop(table, None)
     sweep_copies(table)
-    return Copied(num_rows, sum(path.stat().st_size for path in folder.glob("*.arrow")) if folder.is_dir() else 0)
+    sizes = [there.st_size for path in folder.glob("*.arrow") if (there := _stat(path)) is not None]
+    return Copied(num_rows, sum(sizes))
 
 
 def sweep_copies(table: lance.LanceDataset) -> None:
@@ -207,13 +209,23 @@ def sweep_copies(table: lance.LanceDataset) -> None:
     if folder is None or not folder.is_dir():
         return
     for path in folder.iterdir():
-        draft = path.name.startswith(".")
-        if draft:
-            is_old = path.exists() and time.time() - path.stat().st_mtime > DRAFT_S
+        there = _stat(path)
+        if there is None:
+            continue
+        if path.name.startswith("."):
+            is_old = time.time() - there.st_mtime > DRAFT_S
         else:
             is_old = not (folder.parent / "data" / f"{path.stem}.lance").exists()
         if is_old:
             path.unlink(missing_ok=True)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """None: it is gone. Another process has renamed or removed it."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
 
 
 def _copy(fragment: lance.LanceFragment, path: Path, names: Mapping[int, str]) -> None:
@@ -240,18 +252,20 @@ def _copy(fragment: lance.LanceFragment, path: Path, names: Mapping[int, str]) -
         if error.errno is None:  # Lance's
             raise
         problem = f"could not copy what searches read to {path.parent}: {error.strerror}"
-        raise StoreError(problem, "free some space; searches find the same rows without, more slowly") from error
+        fault = fault_of(error)
+        hint = "" if fault is None else f"{fault.value}; "
+        raise StoreError(problem, f"{hint}searches find the same rows without copies, more slowly") from error
 
 
 def _open_file(path: Path) -> _File | None:
-    """A copy, mapped; None if there is none, or it is damaged: then `handloom index` makes it anew."""
+    """A copy, mapped; None if there is none, or it cannot be read: then `handloom index` makes it anew."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         return _File([reader.get_batch(number) for number in range(reader.num_record_batches)])
     except FileNotFoundError:
         return None
     except (OSError, pa.ArrowInvalid) as error:
-        log.warning("%s is damaged (%s), so the table is read instead", path, error)
+        log.warning("%s cannot be read (%s), so the table is read instead", path, error)
         return None
 
 

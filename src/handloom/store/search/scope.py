@@ -87,8 +87,9 @@ class Scope:
             key_spread(self.table, stages_behind(self.schema, [column]), self.where),
             f"search by {by} in {self.db.uri}",
         )
-        kept = best_clips((found for found in scored if found.clip_id not in self.left_out), depth)
-        complete = num_with is not None and len(kept) >= num_with - len(self.left_out)
+        there = [found for found in scored if found.clip_id not in self.left_out]
+        kept = best_clips(there, depth)
+        complete = num_with is not None and len(scored) >= num_with and len(there) <= depth
         return Ranking(name, kept, weight, exact, complete, 1.0, num_with, num_without)
 
     def by_words(self, name: str, text: str, depth: int, weight: float = 1.0) -> Ranking:
@@ -96,6 +97,9 @@ class Scope:
         if not text.strip():
             raise ConfigError("the text to search for is empty", "give one or more words")
         if not index_names(self.table) >= {f"{column}_text" for column in TEXT_COLUMNS}:
+            if self.table.version < self.table.latest_version:
+                problem = f"version {self.table.version} of {self.table.uri} has no text index"
+                raise StoreError(problem, f"search a later one; the newest is {self.table.latest_version}")
             raise StoreError(f"{self.table.uri} has no text index", "build it with `handloom index --db DB`")
         scored = by_text(self.table, text, depth + len(self.left_out), self.where)
         kept = best_clips((found for found in scored if found.clip_id not in self.left_out), depth)
@@ -179,7 +183,10 @@ def unit_queries(
 ) -> NDArray[np.float64]:
     """Query vectors as (Q, D) of unit norm."""
     dim = schema.field(column).type.list_size
-    queries = [np.asarray(v, np.float64).reshape(-1) for v in vectors or ()]
+    try:
+        queries = [np.asarray(v, np.float64).reshape(-1) for v in vectors or ()]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"a query vector holds no numbers: {error}", f"{dim} numbers for {column}") from error
     if not queries or any(len(q) != dim for q in queries):
         raise ConfigError(
             f"the query vectors have {[len(q) for q in queries]} numbers, {column} has {dim}",
@@ -222,12 +229,15 @@ def row_of(db: Tables, clip_id: str, columns: Sequence[str] | None = None, versi
         rows = db.read("clips", columns, in_list("clip_id", [form]), version, few=True)
         if rows.num_rows:
             return rows
-    raise _unknown_clip(db, clip_id)
+    raise _unknown_clip(db, clip_id, version)
 
 
-def _unknown_clip(db: Tables, clip_id: str) -> StoreError:
-    """The error for a clip without a row: rejected, not processed yet, or unknown (with the nearest ids)."""
+def _unknown_clip(db: Tables, clip_id: str, version: int | None) -> StoreError:
+    """The error for a clip without a row: in another version, rejected, not processed yet, or unknown (with the nearest
+    ids)."""
     only = in_list("clip_id", forms_of(clip_id))
+    if version is not None and db.count("clips", only):
+        return StoreError(f"clip {clip_id} has no row in version {version} of clips", f"version {db.version} has one")
     rejected = db.read("rejects", where=only)
     if rejected.num_rows:
         reject = rejected.to_pylist()[0]

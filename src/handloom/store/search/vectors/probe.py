@@ -15,6 +15,7 @@ from handloom.store.search.vectors.effort import Effort
 
 FEWEST_SPARE = 8  # for ties at the end; through Lance, in 74 fragments, a candidate costs 0.13 ms
 MANY = 200  # rows that are asked for: 1000 of them lie in more partitions than ten
+MANY_ROWS = 10_000
 FILTERED = 2  # times as many partitions: the nearest rows that pass lie farther away
 
 
@@ -26,6 +27,7 @@ def near(
     Rows that the index lacks are compared one by one, and are among them. Fewer than `k` only if no more pass: other
     partitions are read, then. (With Lance's `nprobes` a filter that few rows pass found none of them.)
     """
+    k = min(k, table.count_rows()) if k > MANY_ROWS else k  # Lance allocates memory for all
     nearest = {
         "column": column,
         "q": query.astype(np.float32),
