@@ -29,8 +29,9 @@ MAX_TEXT = 300
 _AXES = "x, y and z are the axes of the thing, whose box is drawn; the unit is metres."
 DESCRIBE = (
     "A person shows one sub-task in several videos: {words}. A is the thing that is taken first, B the second, and so "
-    "on. The frames are from the beginning, the middle and the end of this sub-task, video by video. The last picture shows the {what} of all videos together, seen along z (left) "
-    "and along y (right), beside the box of the thing; {axes}\n"
+    "on. The frames are from the beginning, the middle and the end of this sub-task, video by video. The last picture "
+    "shows the {what} of all videos together, seen along z (left) and along y (right), beside the box of the thing; "
+    "{axes}\n"
     "Say in one sentence which constraint all executions share: where the thing is held or how it moves, and relative "
     "to what. Name things by ordinary words. Leave out what differs between the videos."
 )
