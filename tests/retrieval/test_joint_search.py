@@ -221,7 +221,7 @@ def test_what_could_not_be_used_is_named(db):
     assert list(hits.unused) == ["motion", "meaning"]
     assert "has no motion embedding" in hits.unused["motion"]
     nothing = db.search(clip=ids(1)[0], text="zebra", k=3, meaning=False)
-    assert nothing.unused == {"words": "it finds no clip that passes the filter"}
+    assert nothing.unused == {"words": "no clip that is searched has a word of the text"}
     ranged = db.search(clip=ids(1)[0], from_s=1, to_s=3, by=["motion", "own"], k=3)
     assert list(ranged.unused) == ["own"]
     assert "compares no texts" in db.search(text="drawer", by="motion", meaning=False, k=1).unused["motion"]

@@ -290,8 +290,10 @@ def hit(found) -> str:
     line = f"{found.score:8.4f}  {found.clip_id}  {times}  {_words(found)}  {found.video_uri}"
     if found.match_start_s is not None:
         line += f"  at {found.match_start_s:.2f}-{found.match_end_s:.2f} s"
-    if len(found.parts) > 1:
+    if found.parts and not found.parts.keys() == {"motion"}:
         line += "  [" + ", ".join(f"{name} {_part(part)}" for name, part in found.parts.items()) + "]"
+    if found.score < 0 and found.parts.keys() & {"words", "meaning"}:
+        line += "  (an opposite action)"
     return line
 
 
@@ -310,6 +312,17 @@ def hits_json(hits) -> dict[str, Any]:
     return facts | {"num_with": hits.num_with, "num_without": hits.num_without, "hits": found}
 
 
+_SCORES = {
+    "rrf": "sum of reciprocal ranks, in brackets score and rank of each part",
+    "weights": "sum of weighted scores, in brackets score and rank of each part",
+    "cosine": "cosine, 1 is the best there can be",
+    "bm25": "BM25 of the words, which has no best value",
+    "moment": "1 / (1 + distance) of the movements, 1 is equal",
+    "arvrm": "AR-VRM's sum of cosines of text and images",
+}
+"""By `Hits.scoring`."""
+
+
 def search_notes(hits, by: list[str] | None) -> Iterator[str]:
     """What a search left out, and why."""
     if hits.num_with is not None and hits.num_without:
@@ -319,9 +332,8 @@ def search_notes(hits, by: list[str] | None) -> Iterator[str]:
         yield f"not used: {part}: {reason}"
     if hits.num_duplicates:
         yield f"{plural(hits.num_duplicates, 'near-duplicate')} of better clips left out"
-    if hits.scoring in ("rrf", "weights"):
-        how = "reciprocal ranks" if hits.scoring == "rrf" else "weighted scores"
-        yield f"score: sum of {how}; in brackets score and rank of each part"
+    if hits:
+        yield f"score: {_SCORES[hits.scoring]}"
 
 
 def finding(found) -> str:

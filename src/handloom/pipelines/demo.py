@@ -75,7 +75,8 @@ def demo(out: Path, num_clips: int, say: Callable[[str], None]) -> str:
 
 
 def _found(hits: Hits) -> list[str]:
-    return [f"  {hit.score:.3f}  {hit.clip_id}  {hit.narration}" for hit in hits]
+    """Each hit with its place: scores of different searches are on different scales."""
+    return [f"  {place}. {hit.clip_id}  {hit.narration}" for place, hit in enumerate(hits, 1)]
 
 
 def _command() -> str:

@@ -33,6 +33,7 @@ from handloom.store.tables import Tables
 DEPTH = 1000
 """Clips of each part that are combined. In reciprocal rank fusion rank 1000 adds a seventeenth of rank 1."""
 MAX_DEPTH = 64_000
+NO_WORDS = "no clip that is searched has a word of the text"
 
 
 def search(
@@ -201,7 +202,7 @@ class _Query:
             self._scope.check_demand()
         for one in rankings:
             if len(rankings) > 1 and not one.scored:
-                self._unused.setdefault(one.name, "it finds no clip that passes the filter")
+                self._unused.setdefault(one.name, NO_WORDS if one.name == WORDS else "it finds no clip")
         times = {clip_id: span for one in rankings for clip_id, span in one.times.items()}
         hits = read_hits(self._scope.table, best, columns, self._filled(rankings, best), times)
         alone = rankings[0] if len(rankings) == 1 and self._text is None else None
