@@ -105,15 +105,9 @@ def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
         "folder:video1:1000-2000",
     }
 
-    # Mended, a rejected video gets its row; one that is not stays what it was.
-    shutil.copy(videos / "video1.mp4", videos / "letter.mp4")
-    assert cli("ingest", "folder", videos, "--db", db, "--clip-seconds", 1)[0] == 0
-    options = ("--retry-rejects", "--reason", "video_unreadable", "--set", "resources.num_actors=1")
-    code, out, err = cli("run", "--db", db, *options, "--json")
-    assert code in (0, 3), err
-    after = json.loads(cli("status", "--db", db, "--json")[1])
-    assert (after["pending"], after["clips"] + after["rejects"]) == (0, after["clip_list"])
-    assert after["clips"] > 4
+    # No reject is tried again for a reason that it does not have; that others are is in test_run.py and test_remote.py.
+    code, out, err = cli("run", "--db", db, "--retry-rejects", "--reason", "hung", "--json")
+    assert (code, json.loads(out)["num_clips"]) == (0, 0), err
 
     # Other settings are refused by name; the database's own are used when none are given.
     code, out, err = cli("run", "--db", db, "--set", "video.sample_hz=5")

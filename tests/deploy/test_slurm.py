@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.extraction import new_database, row_digests
-from support.process import state
+from support.process import alive, state
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "slurm.sh"
 SRUN = '#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\necho $$ "$@" >> "$STEPS"\nexec "$@"\n'
@@ -46,16 +46,8 @@ def allocation(tmp_path: Path) -> Iterator[dict[str, str]]:
     for pid in rays:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-    _until(lambda: not any(map(_lives, rays)), 240)
+    _until(lambda: not any(map(alive, rays)), 240)
     shutil.rmtree(f"/tmp/ray-{job}", ignore_errors=True)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _until(true, limit_s: float) -> None:

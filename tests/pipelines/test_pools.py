@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from support.extraction import extracted, new_database, outcome, row_digests, rows_of
+from support.in_process import HERE
 from support.own_package import install
 from support.rows import digests
 
@@ -50,15 +51,24 @@ def fused(some) -> list[pa.RecordBatch]:
 
 @pytest.mark.timeout(600)
 def test_pools_make_the_rows_of_one_process_and_add_columns_to_rows_that_exist(tmp_path, some, ray_address, fused):
-    """Half of the clips have rows without the stages' columns."""
+    """Half of the clips have rows without the stages' columns. One stage runs in an environment of its own: its package
+    is in there only, and so are the variables of all workers.
+    """
+    site = install(tmp_path / "site", "tinypkg", {})
+    (site / "tinypkg" / "__init__.py").write_text("import os\nWORD = 'threads ' + os.environ['OMP_NUM_THREADS']\n")
+    env = {"env_vars": {"PYTHONPATH": f"{site}{os.pathsep}{Path(__file__).parents[1]}"}}
+    stages = OWN | {"packaged": {"class": "support.pool_stages:Packaged", "env": env, "cpus": 0.2}}
     schema = stage_graph(Settings()).schema()
     rows = [pa.RecordBatch.from_arrays([row[name] for name in schema.names], schema=schema) for row in fused[::2]]
     db = extracted(tmp_path / "db", some[::2], Settings(), rows)
     add_clips(db, list(some))
-    done = run(db, config(OWN, num_actors=1), ray_address=ray_address, quiet=True)
+    done = run(db, config(stages, num_actors=1, load_s=120.0), ray_address=ray_address, quiet=True)
     assert (done.num_clips, done.num_updates, done.num_rejects) == (2, 2, 0)
     assert json.loads(latest_run(db).stage_counts) == {"ratio": {"clips": 4}}  # of new clips and rows, of all workers
-    assert row_digests(db) == digests(pa.Table.from_batches(fused))
+    rows = db.clips()
+    assert digests(rows, ("packaged", "stage_key_packaged")) == digests(pa.Table.from_batches(fused))
+    for row in rows.select(["clip_id", "packaged"]).to_pylist():
+        assert row["packaged"] == f"threads 1 {row['clip_id']}"
 
 
 @pytest.mark.slow
@@ -120,18 +130,6 @@ def packaged(env: dict) -> RunConfig:
 
 
 @pytest.mark.timeout(300)
-def test_a_stage_runs_in_an_environment_of_its_own(tmp_path, clips, ray_address):
-    """Its package is in that environment only; the variables of all workers are there, too."""
-    site = install(tmp_path / "site", "tinypkg", {})
-    (site / "tinypkg" / "__init__.py").write_text("import os\nWORD = 'threads ' + os.environ['OMP_NUM_THREADS']\n")
-    folders = f"{site}{os.pathsep}{Path(__file__).parents[1]}"
-    db = new_database(tmp_path / "db", clips[:1])
-    done = run(db, packaged({"env_vars": {"PYTHONPATH": folders}}), ray_address=ray_address, quiet=True)
-    assert (done.num_clips, done.exit) == (1, "done")
-    assert db.clips(["packaged"]).column("packaged").to_pylist() == [f"threads 1 {clips[0].clip_id}"]
-
-
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("env", "words"),
     [
@@ -156,7 +154,7 @@ def test_pools_that_no_row_needs_are_not_made(tmp_path, some, ray_address, fused
     row = pa.RecordBatch.from_arrays([fused[0][name] for name in schema.names], schema=schema)
     db = extracted(tmp_path / "db", some[:1], config({"bright": bright}).settings(), [row])
     with_other = config({"bright": bright, "other": {"class": "support.pool_stages:Faulty"}})
-    done = run(db, with_other, ray_address=ray_address, quiet=True)
+    done = run(db, with_other, quiet=True, parts=HERE)
     assert (done.num_clips, done.num_updates, done.exit) == (0, 1, "done")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pytest
 from support.decoded import HeldFrames, decoded
+from support.extraction import LIGHT
 from support.rows import digests
 
 from handloom.errors import ClipError
@@ -37,10 +38,10 @@ def held(clips) -> list[HeldFrames]:
 
 
 def extractor_of(stages: dict[str, StageConfig]) -> Extractor:
-    settings = Settings(stages=stages)
+    settings = Settings(**LIGHT, stages=stages)
     versions = model_versions(settings)
     keys = Extractor(settings, "", stages=()).graph.keys(versions)
-    return Extractor(settings, Settings().run_key(versions), keys=keys)
+    return Extractor(settings, Settings(**LIGHT).run_key(versions), keys=keys)
 
 
 @pytest.fixture(scope="module")
@@ -69,30 +70,22 @@ def pass_on(extractor: Extractor, groups: Sequence[Group], clips: Sequence[Under
 
 @pytest.mark.parametrize("pools", POOLS)
 def test_rows_do_not_depend_on_the_pools(held, fused, pools):
+    """Frames are sent in the size that later groups ask for: four small ones, or all as they are."""
     extractor, rows = fused
     groups = groups_of(extractor.graph, POOLS[pools])
     assert len(groups) > 1
     begun = [extractor.begin(one.clip, None, extractor.plan(None, extractor.graph.names), one) for one in held]
-    ended, _ = pass_on(extractor, groups, begun)
+    ended, sent = pass_on(extractor, groups, begun)
     for one, row in zip(ended, rows, strict=True):
         found, errors = extractor.row_of(one)
         assert not errors
         assert digests(found) == digests(row)
-
-
-def test_frames_are_shrunk_to_what_later_groups_ask_for(held, fused):
-    extractor, _ = fused
-    plan = extractor.plan(None, extractor.graph.names)
-
-    def sent(pools: str) -> list[int]:
-        begun = [extractor.begin(one.clip, None, plan, one) for one in held]
-        return pass_on(extractor, groups_of(extractor.graph, POOLS[pools]), begun)[1][0]
-
-    raw = [sum(chunk.nbytes for chunk in one.frames) for one in held]
-    few = [4 * 64 * 86 * 3] * len(held)
-    cells = [size - frames for size, frames in zip(sent("own"), few, strict=True)]
-    assert all(total < frames / 2 for total, frames in zip(cells, raw, strict=True)), "cells only"
-    assert all(total > frames for total, frames in zip(sent("hands"), raw, strict=True)), "all frames are read"
+    for one, size in zip(held, sent[0], strict=True):
+        raw = sum(chunk.nbytes for chunk in one.frames)
+        if pools == "own":
+            assert size - 4 * 64 * 86 * 3 < raw / 2, "cells only"
+        if pools == "hands":
+            assert size > raw, "all frames are read"
 
 
 def test_new_columns_of_a_row_travel_too(held, fused):
@@ -121,17 +114,17 @@ def test_a_stage_that_is_left_out_costs_its_dependents_only(held, fused):
     assert digests(row, own) == digests(rows[0], own)
 
 
-@pytest.mark.parametrize("batch_clips", [2, 3])
-def test_clips_come_together_and_give_the_same_bytes(held, fused, tmp_path, batch_clips):
+def test_clips_come_together_and_give_the_same_bytes(held, fused, tmp_path):
+    """Two at once, of three."""
     _, rows = fused
     log = tmp_path / "log"
-    bright = OWN["bright"].model_copy(update={"settings": {"log": str(log)}, "batch_clips": batch_clips})
+    bright = OWN["bright"].model_copy(update={"settings": {"log": str(log)}, "batch_clips": 2})
     extractor = extractor_of(OWN | {"bright": bright})
     (group,) = groups_of(extractor.graph, OWN | {"bright": bright})
     assert ("bright",) in group.steps
     plan = extractor.plan(None, extractor.graph.names)
     ended, _ = pass_on(extractor, [group], [extractor.begin(one.clip, None, plan, one) for one in (*held, held[0])])
-    assert log.read_text().split() == (["2", "1"] if batch_clips == 2 else ["3"])
+    assert log.read_text().split() == ["2", "1"]
     for one, row in zip(ended, (*rows, rows[0]), strict=True):
         skip = ("run_key", "stage_key_bright", "stage_key_ratio")  # the log is a setting
         assert digests(extractor.row_of(one)[0], skip) == digests(row, skip)

@@ -57,6 +57,7 @@ class LocalRay:
             for folder in (self.site, TESTS):  # workers import `support`, too
                 patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
             patch.setenv("RAY_BACKEND_LOG_LEVEL", "warning")  # else its core says not even why it ends the process
+            patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # an actor for each start of a training job
             before = descendants(os.getpid())
             with contextlib.redirect_stdout(sys.__stdout__):  # what `joined` restores: pytest's own may be closed then
                 starting.enter_context(joined(None, num_cpus=2))

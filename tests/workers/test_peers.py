@@ -10,8 +10,8 @@ import ray
 import torch.distributed as dist
 
 from handloom.train import ranks
+from handloom.workers.training.ledger import start_training_ledger
 from handloom.workers.training.peers import RankLost, detect_lost_ranks
-from handloom.workers.training.training import start_training_ledger
 
 
 def two_ranks(store: str, ledger):

@@ -27,7 +27,8 @@ from handloom.train import checkpoint as checkpoints
 from handloom.train.checkpoint import JOB
 from handloom.train.history import FILE, held_out_of, parse_lines
 from handloom.train.recipe import Recipe
-from handloom.workers.training.training import BOARD, RESULT, TrainingPlan, start_training_ledger
+from handloom.workers.training.ledger import start_training_ledger
+from handloom.workers.training.training import BOARD, RESULT, TrainingPlan
 
 log = logging.getLogger(__name__)
 
