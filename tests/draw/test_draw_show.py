@@ -107,6 +107,8 @@ def test_hands_of_others_are_grey() -> None:
     assert (image == OTHER_COLOR).all(axis=-1).sum() > 100
     assert (np.ptp(image.astype(int), axis=-1) == 0).all()
     assert not draw_overlay(black(*SOURCE), row, 3).any()
+    assert (draw_legend(row, 1200, False) == OTHER_COLOR).all(axis=-1).any()
+    assert not (draw_legend(make_row(), 1200, False) == OTHER_COLOR).all(axis=-1).any()
 
 
 def test_the_hands_have_their_own_colours_and_places() -> None:

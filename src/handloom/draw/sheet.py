@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from handloom.draw.certainty import lens_text, scale_text, trust_text
 from handloom.draw.frame import BACKGROUND, draw_header, enlarge
 from handloom.draw.frames import Frames, match_frames, other_video
-from handloom.draw.overlay import EDGE, HAND_COLORS, WHITE, draw_overlay, is_doubted, track_colors
+from handloom.draw.overlay import EDGE, HAND_COLORS, OTHER_COLOR, WHITE, draw_overlay, is_doubted, track_colors
 from handloom.draw.segments.strip import draw_segments, segment_legend
 from handloom.draw.text import fit_text, line_height, put_text, text_width
 from handloom.draw.world import POINT_COLORS, draw_world
@@ -140,6 +140,9 @@ def _of_frames(row: dict[str, Any]) -> list[LegendEntry]:
             LegendEntry("line", [HAND_COLORS[LEFT]], "L: the person's left hand"),
             LegendEntry("line", [HAND_COLORS[RIGHT]], "R: right hand"),
         ]
+        others = row.get("other_hand_frame")
+        if others is not None and len(others):
+            entries.append(LegendEntry("line", [OTHER_COLOR], "somebody else's hand"))
         infilled = row.get("hand_infilled")
         if infilled is not None and np.any(infilled):
             entries.append(LegendEntry("", [], "dark keypoints: filled in, not seen"))
