@@ -289,6 +289,8 @@ def test_a_search_without_near_duplicates_has_the_best_of_each_group(tmp_path, k
     assert [hit.clip_id for hit in hits] == expected
     until = every.index(expected[-1]) if len(first) > k else num - 1
     assert hits.num_duplicates == until + 1 - len(expected)
+    num_without = sum(group[clip] is None for clip in expected)
+    assert [text.split(" of the ")[0] for text in hits.unused.values()] == [str(num_without)] * (num_without > 0)
     assert db.search(vector=looks[0], by="look", k=k).num_duplicates is None
 
 

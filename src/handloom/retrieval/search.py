@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, HandloomError
+from handloom.plural import plural
 from handloom.retrieval.parts import Asked, PartQuery, vector_parts
 from handloom.retrieval.query import ARVRM, UNUSABLE, By, weights_of
 from handloom.retrieval.ranges import check_range
@@ -85,7 +86,7 @@ def search(
         meaning: False: text by words alone.
         mirror: also find the left/right mirrored motion: of a query and its mirror image the better score counts.
         duplicates: False: of near-duplicates (the column `duplicate_group`) the best one alone. Clips without a group
-            stay.
+            stay; `Hits.unused` says how many.
         where: SQL filter, applied before the search: all `k` hits pass it.
         embodiment: of the clips that are found: `human`, `robot` or `all`. `clip` may be of either.
         columns: more columns of `clips`, for `Hit.more`. exclude: ids to leave out.
@@ -245,6 +246,10 @@ class _Query:
             seen.add(group)
             if len(kept) == self._k:
                 break
+        if num_without := sum(group_of[one.row_id] is None for one in kept):
+            found = f"{num_without} of the {plural(len(kept), 'clip')} found"
+            hint = f"`handloom duplicates --db {self._scope.db.uri}` gives new rows theirs"
+            self._unused["duplicates"] = f"{found} {'has' if num_without == 1 else 'have'} no group; {hint}"
         return kept, num_left
 
     def _rank(self, depth: int) -> list[Ranking]:
