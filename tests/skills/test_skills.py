@@ -236,6 +236,20 @@ def test_adapting_to_a_clip_without_things_says_so(skill):
         adapt(skill, read_execution("d:none:0-9", []), READER)
 
 
+@pytest.mark.parametrize("box", [[0.1] * 6, [0.1, 0, 0, 0, 0.1, 0.1], [np.nan] * 6])
+def test_a_thing_of_no_size_has_an_unknown_one(skill, box):
+    segments = [dict(one) | {"object_box_m": box} for one in taking(9, PLACE)]
+    with pytest.raises(ConfigError, match="shows no thing whose size is known"):
+        adapt(skill, read_execution("point", segments), RuleReader())
+    flat = [dict(one) | {"object_box_m": [0, 0, 0, 0.1, 0.1, 0]} for one in segments]
+    assert adapt(skill, read_execution("flat", flat), RuleReader()).things["A"] == (0, 0, 0, 0.1, 0.1, 0)
+
+
+def test_a_grasp_that_is_not_finite_is_unknown():
+    segments = [dict(one) | {"grasp_pose": [np.nan] * 16} for one in taking(9, PLACE)]
+    assert all(step.grasp is None for step in read_execution("nan", segments).steps)
+
+
 def test_a_hand_turned_in_the_grasp_is_another_region():
     turned = pose((0.0, -0.14, 0.0))
     turned[:3, :3] = Rotation.from_euler("y", 180, degrees=True).as_matrix()

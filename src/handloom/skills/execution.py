@@ -134,6 +134,7 @@ def _step(
 ) -> Step:
     thing, flip = _thing_of(one), main == "left"
     grasp = None if one["grasp_pose"] is None else np.array(one["grasp_pose"], float).reshape(4, 4)
+    grasp = grasp if grasp is not None and np.isfinite(grasp).all() else None
     path = None
     if one["phase"] == MANIPULATION:
         path = _path(one["poses"], None if one["master"] != SCENE else axes, thing)
@@ -155,9 +156,13 @@ def _step(
 
 
 def _box(box: Sequence[float] | None, flip: bool) -> Floats | None:
+    """None: unknown, and where a thing has no size along any axis, as one of a single point."""
     if box is None or not np.isfinite(box).all():
         return None
     out = np.array(box, float)
+    sides = out[3:] - out[:3]
+    if (sides < 0).any() or not (sides > 0).any():
+        return None
     return np.array([-out[3], *out[1:3], -out[0], *out[4:]]) if flip else out
 
 
