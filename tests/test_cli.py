@@ -7,13 +7,16 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from itertools import groupby
 
 import pyarrow.parquet as pq
 import pytest
 from support.process import HANDLOOM
 
+from handloom.cli import text
 from handloom.cli.console import Counting
+from handloom.store.search.results import Hit, Hits, Part
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +242,18 @@ def test_a_short_count_writes_nothing():
     with Counting("files", out) as count:
         count(1, 1)
     assert out.getvalue() == ""
+
+
+def test_a_list_of_hits_says_what_its_scores_are():
+    """Reciprocal ranks and cosines are not comparable; a negative score is that of an opposite action."""
+    parts = {"words": Part(1.215, 2), "meaning": Part(0.804, 1)}
+    found = Hit("a:b:0-1000", -0.0004, "a", "b", "/b.mp4", 0.0, 1.0, "takes the lid off", "take", "lid", parts=parts)
+    line = text.hit(found)
+    assert "[words 1.215 #2, meaning 0.804 #1]" in line
+    assert line.endswith("(an opposite action)")
+    alone = replace(found, score=0.8, parts={"meaning": parts["meaning"]})
+    assert text.hit(alone).endswith("[meaning 0.804 #1]")
+    assert "[" not in text.hit(replace(found, score=-0.3, parts={"motion": Part(-0.3, 1)}))
+    for scoring, words in (("rrf", "reciprocal ranks"), ("cosine", "cosine"), ("bm25", "BM25"), ("moment", "distance")):
+        assert words in next(text.search_notes(Hits((found,), 1, scoring=scoring), None))
+    assert not list(text.search_notes(Hits((), 1), None))

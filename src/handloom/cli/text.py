@@ -290,7 +290,7 @@ def hit(found) -> str:
     line = f"{found.score:8.4f}  {found.clip_id}  {times}  {_words(found)}  {found.video_uri}"
     if found.match_start_s is not None:
         line += f"  at {found.match_start_s:.2f}-{found.match_end_s:.2f} s"
-    if found.parts and not found.parts.keys() == {"motion"}:
+    if found.parts and found.parts.keys() != {"motion"}:
         line += "  [" + ", ".join(f"{name} {_part(part)}" for name, part in found.parts.items()) + "]"
     if found.score < 0 and found.parts.keys() & {"words", "meaning"}:
         line += "  (an opposite action)"
