@@ -182,11 +182,23 @@ def stages(
 def show(
     clip: Annotated[str, typer.Argument(help="Id of a processed clip.")],
     db: DbOption,
-    out: Annotated[Path, typer.Option(help="File to write: .mp4 (video), .png (contact sheet) or .rrd (Rerun).")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write: .mp4 (video), .png (contact sheet) or .rrd (Rerun).")
+    ] = None,
+    json_: JsonOption = False,
 ) -> None:
-    """Draw hands, tracks and scores over the video."""
+    """Draw hands, tracks and scores over the video; without --out, list the clip's segments."""
+    from handloom.draw.segments.listed import segments_dict, segments_table
     from handloom.io.remote import source_options_from
     from handloom.pipelines.show import show as pipeline
+    from handloom.schemas.tables.row import row_arrays
 
-    pipeline(open_db(db), clip, out, source_options_from(os.environ))
-    print(out)
+    database = open_db(db)
+    if out is not None:
+        pipeline(database, clip, out, source_options_from(os.environ))
+        if not json_:
+            print(out)
+            return
+    row = row_arrays(database.row(clip))
+    told = segments_dict(row) | {"out": None if out is None else str(out)}
+    print(json.dumps(told, indent=2) if json_ else segments_table(row))

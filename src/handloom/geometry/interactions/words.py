@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
@@ -38,3 +41,16 @@ def manipulation_words(poses: Floats, up: Floats, thing: str, master: str) -> st
 
 def grasping_words(thing: str) -> str:
     return f"reach for {thing.replace('_', ' ')}"
+
+
+def segment_words(one: Mapping[str, Any]) -> str:
+    """What the hand does in a segment (a value of the column `segments`): its `text`; where that is null, what phase,
+    master and slave tell: `move object 2`."""
+    if one.get("text"):
+        return str(one["text"])
+    if one.get("phase") == "grasping":
+        return grasping_words(one["master"] or "something")
+    if one.get("phase") == "manipulation":
+        beside = "" if one["master"] in (None, "scene") else f" relative to {one['master'].replace('_', ' ')}"
+        return f"move {(one['slave'] or 'something').replace('_', ' ')}{beside}"
+    return "move without an object"

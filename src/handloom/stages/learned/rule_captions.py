@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field
 
+from handloom.geometry.interactions.words import segment_words
 from handloom.models.embeddings.lite0.weights import LICENCE
 from handloom.models.embeddings.look import MODEL, LookEncoder, look_identity
 from handloom.stages.learned.intents import intent_fields, intent_values, json_text
@@ -81,21 +82,7 @@ def _words(row: Mapping[str, Any]) -> str | None:
 def _segment(number: int, one: Mapping[str, Any]) -> dict[str, Any]:
     told = {name: one.get(name) for name in ("hand", "phase", "master", "slave")}
     times = {name: round(float(one[name]), 3) for name in ("start_s", "end_s")}
-    return {"number": number, **times, **told, "text": one.get("text") or _told(one)}
-
-
-def _told(one: Mapping[str, Any]) -> str:
-    """What a hand does, from phase, master and slave alone: nothing is known of what the things are."""
-    if one.get("phase") == "grasping":
-        return f"reach for {_thing(one['master'])}"
-    if one.get("phase") == "manipulation":
-        beside = "" if one["master"] in (None, "scene") else f" relative to {_thing(one['master'])}"
-        return f"move {_thing(one['slave'])}{beside}"
-    return "move without an object"
-
-
-def _thing(name: str | None) -> str:
-    return "something" if name is None else name.replace("_", " ")
+    return {"number": number, **times, **told, "text": segment_words(one)}
 
 
 def _with_times(one: Mapping[str, Any]) -> str:
