@@ -1,11 +1,9 @@
 """Faces: found by the networks of MediaPipe's wheel, unrecognisable to them afterwards, hands left alone."""
 
-from pathlib import Path
-
 import cv2
-import matplotlib as mpl
 import numpy as np
 import pytest
+from support.people import PORTRAIT, scene
 
 from handloom.models.faces import NEIGHBOURS, FaceBlur, FaceFinder, blur_faces, one_a_face, squares
 from handloom.schemas.settings import Settings
@@ -15,18 +13,7 @@ from handloom.stages.registry import builtin_stages
 from handloom.stages.versions import model_versions
 from handloom.video.stored_frames import decode_jpeg
 
-PORTRAIT = Path(mpl.get_data_path()) / "sample_data" / "grace_hopper.jpg"  # a public photograph, in matplotlib's wheel
 BLURS = Settings(frames={"blur_faces": True})
-
-
-def scene(left: int | None = 300, width: int = 640) -> np.ndarray:
-    """(360, width, 3): a grey room, with a person whose face is about 45 px wide from `left` on; None: nobody."""
-    y, x = np.mgrid[:360, :width]
-    image = np.stack([(x // 7 + y // 5) % 90 + 60] * 3, -1).astype(np.uint8)
-    if left is not None:
-        person = cv2.resize(cv2.imread(str(PORTRAIT))[..., ::-1], (128, 150), interpolation=cv2.INTER_AREA)
-        image[40:190, left : left + 128] = person[:, : width - left]
-    return image
 
 
 @pytest.fixture(scope="module")
