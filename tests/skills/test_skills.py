@@ -1,9 +1,13 @@
 """Constraints of skills: learned from a few clips, matched with executions of them and of others, and adapted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
-from support.skill_segments import PLACE, POUR, cell, pose, taking
+from support.skill_segments import NONE, PLACE, POUR, cell, pose, taking
 
 from handloom.errors import ConfigError
 from handloom.skills.adapt import ROUNDS, adapt, grasp_grid, path_samples
@@ -13,7 +17,7 @@ from handloom.skills.learn import learn
 from handloom.skills.match import judge
 from handloom.skills.order import align, apart
 from handloom.skills.reader import RuleReader
-from handloom.skills.skill import Skill
+from handloom.skills.skill import Constraint, Skill, without_geometry
 
 READER = RuleReader()
 
@@ -108,7 +112,50 @@ def test_a_step_of_which_nothing_is_known_is_no_evidence(skill):
     cells[2] |= {"text": None, "trajectory": [[float("nan")] * 16] * 12}
     verdict = judge(skill, read_execution("d:v:0-9", cells))
     assert not verdict.accepted
-    assert "'lower A': unknown what is done and how" in verdict.reasons
+    assert verdict.answer == "cannot tell"
+    assert verdict.doubts == ("'lower A': unknown what is done and how",)
+    assert judge(skill, executions(1, PLACE[::-1])[0]).answer == "not executed"
+
+
+def test_a_skill_that_knows_nothing_cannot_tell(skill):
+    """As one that an older version kept: `learn` refuses such clips."""
+    steps = [replace(without_geometry(step), action="") for step in skill.steps]
+    blank = replace(skill, constraints=tuple(Constraint(step, "", 1.0) for step in steps))
+    for moves in (PLACE, POUR, PLACE[:1]):
+        verdict = judge(blank, executions(1, moves)[0])
+        assert (verdict.answer, len(verdict.doubts)) == ("cannot tell", 1)
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_clip_executes_the_skill_that_it_taught_alone(data):
+    """Or it teaches none, whatever is unknown of it."""
+    moves = data.draw(st.lists(st.sampled_from([*PLACE, *POUR]), max_size=4))
+    cells = taking(data.draw(st.integers(0, 99)), moves, hand=data.draw(st.sampled_from(["left", "right"])))
+    for one in cells:
+        for name, value in (("text", None), ("grasp_pose", None), ("object_box_m", None)):
+            one[name] = data.draw(st.sampled_from([one[name], value]), name)
+        lost = data.draw(st.sampled_from([0, 6, len(one["trajectory"])]), "frames without a pose")
+        one["trajectory"] = [NONE] * lost + one["trajectory"][lost:]
+    clip = read_execution("d:v:0-9", cells)
+    moved = [step for step in clip.steps if step.phase == "manipulation"]
+    if any(step.action or step.path is not None for step in moved) or clip.steps[0].grasp is not None:
+        taught = learn("alone", "", [clip], READER).skills[0]
+        assert judge(Skill.from_json(taught.to_json()), clip).answer == "executed"
+    else:
+        with pytest.raises(ConfigError, match="nothing can be recognised"):
+            learn("alone", "", [clip], READER)
+
+
+def test_verbs_decide_where_it_is_unknown_what_is_done():
+    """Clips with other verbs are of one task if they are seen to do the same."""
+    told = [replace(one, verb=verb) for one, verb in zip(executions(2), ("put", "place"), strict=True)]
+    assert len(learn("place", "", told, READER).skills[0].clip_ids) == 2
+    blank = [replace(one, steps=tuple(replace(step, action="") for step in one.steps)) for one in told]
+    with pytest.raises(ConfigError, match=r"different tasks: d:v0:0-9 \(put: .*d:v1:0-9 \(place: "):
+        learn("place", "", blank, READER)
+    assert len(learn("place", "", [replace(one, verb="put") for one in blank], READER).skills) == 1
+    assert [one.name for one in learn("place", "", blank, READER, split=True).skills] == ["place", "place-2"]
 
 
 def test_bounds_are_wider_the_fewer_clips_there_are():

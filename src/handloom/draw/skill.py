@@ -24,18 +24,27 @@ PALM_M = 0.09
 def write_skill_picture(skill: Mapping[str, Any], out: Path) -> None:
     """Write the picture of a skill (the fields of `handloom.skills.skill.Skill`) to a PNG.
 
+    Steps without geometry are a line of words.
+
     Raises StoreError if the file cannot be written.
     """
     constraints = skill["constraints"]
-    figure = Figure(figsize=(8, 0.6 + 3.4 * max(len(constraints), 1)), layout="constrained")
-    axes = figure.subplots(max(len(constraints), 1), 2, squeeze=False)
+    drawn = [bool(one["regions"]) or one["path"] is not None for one in constraints]
+    heights = [3.4 if has_geometry else 0.4 for has_geometry in drawn]
+    figure = Figure(figsize=(8, 0.8 + sum(heights)), layout="constrained")
+    rows = figure.add_gridspec(len(heights), 2, height_ratios=heights)
     clips = "one clip" if len(skill["clip_ids"]) == 1 else f"{len(skill['clip_ids'])} clips"
     figure.suptitle(f"{skill['name']}: {skill['task'] or 'no words'} ({clips})")
-    for row, one in enumerate(constraints):
-        for column, (view, across, up) in enumerate(VIEWS):
-            _draw(axes[row, column], one, across, up)
-            said = f"{row + 1}. {one['text']}" if column == 0 else ""
-            axes[row, column].set_title(f"{said}\n{view}", fontsize=8, loc="left")
+    for row, (one, has_geometry) in enumerate(zip(constraints, drawn, strict=True)):
+        words = f"{row + 1}. {one['text']}"
+        if not has_geometry:
+            line = figure.add_subplot(rows[row, :])
+            line.set_axis_off()
+            line.text(0.0, 0.5, f"{words}: no geometry is known", fontsize=8, va="center", transform=line.transAxes)
+        for column, (view, across, up) in enumerate(VIEWS) if has_geometry else ():
+            axes = figure.add_subplot(rows[row, column])
+            _draw(axes, one, across, up)
+            axes.set_title(f"{words if column == 0 else ''}\n{view}", fontsize=8, loc="left")
     try:
         figure.savefig(out, format="png", dpi=100, metadata={"Software": None})
     except OSError as error:
@@ -89,8 +98,6 @@ def _draw(axes: Axes, one: Mapping[str, Any], across: int, up: int) -> None:
         _draw_region(axes, region, across, up, named=number == 0)
     if one["path"] is not None:
         _draw_path(axes, one["path"], across, up)
-    if not one["regions"] and one["path"] is None:
-        axes.text(0.5, 0.5, "no geometry is known", ha="center", transform=axes.transAxes)
     _finish(axes, across, up)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=7)

@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 
 GRASPING, MANIPULATION, SCENE, HAND = "grasping", "manipulation", "scene", "hand"
 MAIN, OTHER, HOLD = "main", "other", "hold"
+UNKNOWN_WORDS = "do something with"
+"""An action that the segments do not name."""
 NUM_KEYPOINTS = 10
 LEAST_KNOWN = 3
 """A path with fewer known frames says nothing about how it goes."""
@@ -51,26 +53,33 @@ class Step:
     master_box: Floats | None = None
 
     @property
+    def is_told(self) -> bool:
+        """Whether it is known what is done with the thing; that it was taken does not say it."""
+        return self.phase == MANIPULATION and bool(self.action)
+
+    @property
     def words(self) -> str:
         """`lift A`, `lower A to B`."""
         thing = self.master if self.phase == GRASPING else self.slave
         to = f" to {self.master}" if self.phase == MANIPULATION and self.master != SCENE else ""
-        return f"{self.action or 'handle'} {thing}{to}"
+        return f"{self.action or UNKNOWN_WORDS} {thing}{to}"
 
 
 @dataclass(frozen=True)
 class Execution:
-    """The steps of a clip in order of time; without any, nothing that is known was taken."""
+    """The steps of a clip in order of time; without any, nothing that is known was taken. verb: what the clip is
+    called; empty: unknown."""
 
     clip_id: str
     steps: tuple[Step, ...]
+    verb: str = ""
 
     @property
     def words(self) -> str:
         return ", ".join(step.words for step in self.steps) or "no step with a thing"
 
 
-def read_execution(clip_id: str, segments: Sequence[Mapping[str, Any]]) -> Execution:
+def read_execution(clip_id: str, segments: Sequence[Mapping[str, Any]], verb: str = "") -> Execution:
     """The steps of a clip from its column `segments`. Movements without a thing, and a thing that is only held,
     are left out; neighbours that say the same of the same things are one step."""
     acting = [one for one in segments if one["phase"] is not None and action_of(one["text"]) != HOLD]
@@ -89,7 +98,7 @@ def read_execution(clip_id: str, segments: Sequence[Mapping[str, Any]]) -> Execu
     boxes = {_thing_of(one): one["object_box_m"] for one in joined if one["object_box_m"] is not None}
     axes: dict[str, Floats] = {}
     steps = [_step(one, main, letters, boxes, axes) for one in joined]
-    return Execution(clip_id, tuple(steps))
+    return Execution(clip_id, tuple(steps), verb)
 
 
 def action_of(text: str | None) -> str:

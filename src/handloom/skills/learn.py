@@ -46,7 +46,8 @@ def learn(name: str, task: str, executions: Sequence[Execution], reader: Reader,
     that differ are few: then these are left out.
 
     Raises:
-        ConfigError: no clip has a step with a thing, or the clips show different tasks.
+        ConfigError: no clip has a step with a thing, the clips show different tasks, or nothing is known of what is
+            done in them or how.
     """
     useful = [one for one in executions if one.steps]
     notes = [f"left out: no segment with a thing in {one.clip_id}" for one in executions if not one.steps]
@@ -61,12 +62,22 @@ def learn(name: str, task: str, executions: Sequence[Execution], reader: Reader,
     if not split and len(large) != 1:
         raise ConfigError(
             f"the {len(useful)} clips show different tasks: " + "; ".join(_shown(group) for group in groups),
-            "give clips of one task, or --split for one skill of each group",
+            "clips belong together whose steps are alike and, where it is unknown what is done with the thing, that "
+            "have one verb; give clips of one task, or --split for one skill of each group",
         )
     for group in groups if not split else ():
         if group is not large[0]:
-            notes.append(f"left out, other steps than most: {_shown(group)}")
+            notes.append(f"left out, other steps or another verb than most: {_shown(group)}")
     chosen = groups if split else large
+    if not (known := [group for group in chosen if any(_is_told(one) for one in group)]):
+        raise ConfigError(
+            "nothing can be recognised by these clips: in none of them is it known what is done with a thing, or how: "
+            + "; ".join(_shown(group) for group in chosen),
+            "`handloom show CLIP` draws what was found; things need tracks and depth, docs/segments.md says what is "
+            "not found",
+        )
+    notes += [f"left out, unknown what is done and how: {_shown(group)}" for group in chosen if group not in known]
+    chosen = known
     names = [name if number == 1 else f"{name}-{number}" for number in range(1, len(chosen) + 1)]
     skills = []
     for one, group in zip(names, chosen, strict=True):
@@ -80,11 +91,18 @@ def weak_points(skill: Skill) -> list[str]:
     """Sentences about what a skill does not know."""
     num = len(skill.clip_ids)
     notes = []
+    if no_geometry := not any(one.has_geometry for one in skill.constraints):
+        can = "the order of the steps is all that is compared" if skill.is_told else "a match will say: cannot tell"
+        notes.append(
+            f"{skill.name}: NOTHING CAN BE RECOGNISED BY GEOMETRY with this skill: no pose of a hand or of a thing is "
+            f"known in its clips; {can}"
+        )
     if num < ENOUGH:
         clips = "one clip" if num == 1 else f"{num} clips"
-        notes.append(f"{skill.name}: weak, learned from {clips}: bounds are wide guesses; {ENOUGH} clips are better")
+        wide = "" if no_geometry else ": bounds are wide guesses"
+        notes.append(f"{skill.name}: weak, learned from {clips}{wide}; {ENOUGH} clips are better")
     for one in skill.constraints:
-        if not one.regions and one.path is None:
+        if not one.has_geometry and not no_geometry:
             notes.append(f"{skill.name}: no geometry of the step {one.step.words!r}: its poses are unknown")
         if len(one.regions) > 1 and all(region.num == 1 for region in one.regions):
             notes.append(
@@ -98,12 +116,21 @@ def weak_points(skill: Skill) -> list[str]:
     return notes
 
 
+def _is_told(one: Execution) -> bool:
+    """Whether anything is known of what is done with a thing, or how."""
+    return any(
+        step.is_told or step.path is not None or (step.phase == GRASPING and step.grasp is not None)
+        for step in one.steps
+    )
+
+
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _shown(group: Sequence[Execution]) -> str:
-    return f"{_listed([one.clip_id for one in group])} ({middle_one(group).words})"
+    verbs = "/".join(sorted({one.verb for one in group if one.verb}))
+    return f"{_listed([one.clip_id for one in group])} ({verbs and verbs + ': '}{middle_one(group).words})"
 
 
 def _common_steps(group: Sequence[Execution]) -> list[list[Shown]]:

@@ -79,12 +79,25 @@ def other_task(a: Sequence[Step], b: Sequence[Step]) -> bool:
     return apart(a, b) >= SAME_TASK or any(cost >= SAME_STEP for _, _, cost in _aligned(a, b)[1])
 
 
+def other_clips(a: Execution, b: Execution) -> bool:
+    """The same of two clips: where nothing that was done with a thing is known to be the same, their verbs decide."""
+    if other_task(a.steps, b.steps):
+        return True
+    return bool(a.verb and b.verb) and a.verb != b.verb and not _same_action(a.steps, b.steps)
+
+
+def _same_action(a: Sequence[Step], b: Sequence[Step]) -> bool:
+    """Whether a step of both moves a thing in the same known way; that a thing was taken says little."""
+    pairs = align(a, b)[1]
+    return any(a[i].is_told and a[i].action == b[j].action for i, j in pairs)
+
+
 def tasks_of(executions: Sequence[Execution]) -> list[list[Execution]]:
     """Executions that show one task together, largest group first: each shows that of the middle one of its group."""
     left, groups = list(executions), []
     while left:
         gaps = np.array([[apart(a.steps, b.steps) for b in left] for a in left])
-        same = np.array([[not other_task(a.steps, b.steps) for b in left] for a in left])
+        same = np.array([[not other_clips(a, b) for b in left] for a in left])
         middle = int(np.lexsort((gaps.sum(axis=1), -same.sum(axis=1)))[0])
         near = same[middle]
         groups.append([one for one, is_near in zip(left, near, strict=True) if is_near])

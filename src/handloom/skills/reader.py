@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.skills.bounds import group_grasps
-from handloom.skills.execution import GRASPING, SCENE, Step
+from handloom.skills.execution import GRASPING, SCENE, UNKNOWN_WORDS, Step
 
 Floats = NDArray[np.float64]
 
@@ -108,5 +108,5 @@ def by_rule(steps: Sequence[Step]) -> str:
     if step.phase == GRASPING:
         return f"the {step.hand} hand takes {step.master} ({seconds:.1f} s)"
     place = "where it stood" if step.master == SCENE else step.master
-    words = f"{step.action or 'handle'} {step.slave} with the {step.hand} hand"
+    words = f"{step.action or UNKNOWN_WORDS} {step.slave} with the {step.hand} hand"
     return f"{words}, relative to {place} ({seconds:.1f} s)"

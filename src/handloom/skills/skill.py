@@ -62,6 +62,11 @@ class Constraint:
     box: Floats | None = None
     master_box: Floats | None = None
 
+    @property
+    def has_geometry(self) -> bool:
+        """Whether a step of another clip can be compared by grasp or path."""
+        return bool(self.regions) or self.path is not None
+
 
 @dataclass(frozen=True)
 class Skill:
@@ -84,6 +89,11 @@ class Skill:
     @property
     def words(self) -> str:
         return ", ".join(step.words for step in self.steps)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it is known of any step what is done with a thing."""
+        return any(step.is_told for step in self.steps)
 
     def for_task(self, task: str) -> Skill:
         """The same with other words of its task."""

@@ -24,6 +24,9 @@ ConfigOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="One setting of that model: base_url=http://...; may be repeated.")
 ]
+COMPARED = {"constraints": "steps and geometry", "words": "words", "text": "sense of the words", "look": "look"}
+"""What the parts of a score compare, each 0 to 1."""
+LEGEND = "A, B: things in the order in which they are taken; main: the hand that acts longer"
 
 
 @skill.command()
@@ -104,12 +107,13 @@ def match(
         print(json.dumps([asdict(one) for one in found]))
         return
     for one in found:
-        parts = ", ".join(f"{name} {value:.2f}" for name, value in one.parts.items())
+        parts = ", ".join(f"{COMPARED[name]} {value:.2f}" for name, value in one.parts.items())
         print(f"{one.score:.3f}  {one.name}  {one.task or '-'}  ({parts})")
         if one.verdict is not None:
-            of = f"geometry of {one.verdict.num_checked} of {len(one.verdict.steps)} steps compared"
-            print(f"       {'executed' if one.verdict.accepted else 'not executed'}, {of}")
-            for reason in one.verdict.reasons:
+            num, of = one.verdict.num_checked, plural(len(one.verdict.steps), "step")
+            by = f"geometry of {num} of {of} compared" if num else f"by the order of its {of} alone, without geometry"
+            print(f"       {one.verdict.answer}, {by}")
+            for reason in (*one.verdict.reasons, *one.verdict.doubts):
                 print(f"       {reason}")
 
 
@@ -159,7 +163,10 @@ def remove(
 
 
 def _text(one: Any) -> str:
-    lines = [f"{one.name}: {one.task or '-'} ({plural(len(one.clip_ids), 'clip')}, read by {one.reader})"]
+    lines = [
+        f"{one.name}: {one.task or '-'} ({plural(len(one.clip_ids), 'clip')}, read by {one.reader})",
+        f"  {LEGEND}",
+    ]
     for number, step in enumerate(one.constraints, 1):
         lines.append(f"  {number}. {step.text}; in {step.support:.0%} of the clips")
         for region in step.regions:

@@ -212,14 +212,19 @@ def _version_of(field: pa.Field) -> str:
 
 
 def _execution(row: Mapping[str, Any]) -> Execution:
-    return read_execution(row["clip_id"], row[COLUMN] or ())
+    return read_execution(row["clip_id"], row[COLUMN] or (), (row["verb"] or "").strip().lower())
 
 
 def _task_of(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The words that most clips share: the narration, else verb and noun; empty without words."""
-    said = [row["narration"] or " ".join(filter(None, (row["verb"], row["noun"]))) for row in rows]
-    counts = Counter(words for words in said if words)
-    return counts.most_common(1)[0][0] if counts else ""
+    """The words that more than half of the clips share: the narration, else verb and noun, else the verb; empty where
+    there are none."""
+    narrations = [row["narration"] or "" for row in rows]
+    both = [" ".join(filter(None, (row["verb"], row["noun"]))) for row in rows]
+    for said in (narrations, both, [row["verb"] or "" for row in rows]):
+        counts = Counter(words for words in said if words)
+        if counts and counts.most_common(1)[0][1] > 0.5 * len(rows):
+            return counts.most_common(1)[0][0]
+    return ""
 
 
 def _other_verbs(skills: Sequence[Skill], rows: Sequence[Mapping[str, Any]]) -> list[str]:
