@@ -294,7 +294,7 @@ def test_a_search_without_near_duplicates_has_the_best_of_each_group(tmp_path, k
     assert db.search(vector=looks[0], by="look", k=k).num_duplicates is None
 
 
-def test_groups_and_runs_keep_apart(tmp_path, cli, caplog):
+def test_groups_and_runs_keep_apart(tmp_path, cli, caplog, monkeypatch):
     db = empty(tmp_path, 3)
     same = [turned(0)] * 3
     add(db, range(3), same, same)
@@ -303,6 +303,11 @@ def test_groups_and_runs_keep_apart(tmp_path, cli, caplog):
             find_duplicates(db)
         assert update_indexes(db)[2] is None
         assert f"not grouped while run {held.run.run_id} works" in caplog.text
+        with monkeypatch.context() as patch:  # the run begins after the look
+            patch.setattr("handloom.pipelines.index.living_runs", lambda db: [])
+            report, _, found = update_indexes(db)
+        assert (found, "near-duplicates cannot be grouped meanwhile; afterwards" in caplog.text) == (None, True)
+        assert "clip_id_scalar" in report.names
         end_run(db, held.run, "done", num_clips=0, num_rejects=0, num_frames=0, stage_s={})
     assert update_indexes(db)[2].num_in_groups == 3
     query = ("search", "--db", db.uri, "--clip", make_clip(0).clip_id, "--by", "look", "--no-duplicates")

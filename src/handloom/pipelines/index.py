@@ -14,7 +14,7 @@ from handloom.plural import plural
 from handloom.store.clips.segments import bring_segments
 from handloom.store.clips.upkeep import drop_old_versions
 from handloom.store.duplicates.grouping import Duplicates, can_group, duplicate_counts, group_duplicates
-from handloom.store.runs.lease import alone, living_runs
+from handloom.store.runs.lease import DatabaseBusy, alone, living_runs
 from handloom.store.runs.runs import latest_run
 from handloom.store.search.coverage import coverage
 from handloom.store.search.index import IndexReport, build_indexes
@@ -44,7 +44,12 @@ def update_indexes(db: Database, *, compact: bool = False) -> tuple[IndexReport,
             db.uri,
         )
     elif can_group(db):
-        duplicates = find_duplicates(db)
+        try:
+            duplicates = find_duplicates(db)
+        except DatabaseBusy as busy:  # it has begun since
+            log.warning(
+                "near-duplicates are not grouped: %s; afterwards: handloom duplicates --db %s", busy.problem, db.uri
+            )
     report = build_indexes(db)
     bring_segments(db)
     run = latest_run(db)
@@ -55,7 +60,7 @@ def update_indexes(db: Database, *, compact: bool = False) -> tuple[IndexReport,
 
 def find_duplicates(db: Database, *, look: float | None = None, motion: float | None = None) -> Duplicates:
     """`store.duplicates.grouping.group_duplicates` with mirrored copies: `embedding_look` is that of the mirror image,
-    too, and `embedding_motion` can be turned. Raises StoreError as well if a run works on the database."""
+    too, and `embedding_motion` can be turned. Raises DatabaseBusy as well if a run works on the database."""
     with alone(db, "duplicates", "near-duplicates cannot be grouped meanwhile"):
         return group_duplicates(db, look=look, motion=motion, mirrors={"motion": mirrored_motion})
 

@@ -43,6 +43,10 @@ KEPT_VERSIONS = timedelta(minutes=10)
 MAX_FRAGMENTS = 64  # of `runs`, one a run; a heartbeat reads each
 
 
+class DatabaseBusy(StoreError):
+    """A run works on the database."""
+
+
 class Lease:
     """The lease of one run; a thread writes its heartbeats. run: its row of `runs`."""
 
@@ -126,12 +130,12 @@ def alone(db: Tables, doing: str, refused: str = "nothing can be removed meanwhi
     Writes nothing if there was never a run. doing: a word that stands for the run key in the other run's message.
     refused: what cannot be done while a run works, for the message.
 
-    Raises StoreError if a run works on the database.
+    Raises DatabaseBusy if a run works on the database.
     """
     for run in living_runs(db):
         if _holder(run).has_gone() is False:
             problem = f"run {run.run_id} works on {db.uri} since {run.started_at:%Y-%m-%d %H:%M} UTC ({_who(run)})"
-            raise StoreError(f"{problem}: {refused}", "wait until it has ended, or stop it")
+            raise DatabaseBusy(f"{problem}: {refused}", "wait until it has ended, or stop it")
     if db.table("runs") is None:
         yield
         return
@@ -239,18 +243,18 @@ class _Others:
                 self._shared[where] = None
         return self._shared[where]
 
-    def _refused(self, other: Run) -> StoreError:
+    def _refused(self, other: Run) -> DatabaseBusy:
         shared = self._num_shared(other)
         beaten = f"{other.heartbeat_at:%H:%M:%S}" if other.heartbeat_at else "unknown"
         since = f"{other.started_at:%Y-%m-%d %H:%M} UTC ({_who(other)}; last heartbeat {beaten} UTC)"
         problem = f"run {other.run_id} works on {self._db.uri} since {since}"
         if other.run_key != self._run.run_key:
-            return StoreError(f"{problem}, with other settings or versions", "wait until it has ended")
+            return DatabaseBusy(f"{problem}, with other settings or versions", "wait until it has ended")
         if _holder(other).where is not None:
             problem += f", on the clips that pass {_holder(other).where!r}"
         if shared is not None:
             problem += f"; {plural(shared, 'clip of the list is', 'clips of the list are')} in both runs"
-        return StoreError(
+        return DatabaseBusy(
             problem,
             "wait until it has ended, or stop it there; to share the work on purpose, give each run a --where of its "
             "own, without common clips",
