@@ -11,7 +11,7 @@ from support.interactions import exact_scene, sequence
 
 from handloom.bench.segments.clip import scores_of
 from handloom.geometry.interactions.beside import Run, carried_runs
-from handloom.geometry.interactions.contacts import apart_share
+from handloom.geometry.interactions.contacts import apart_share, times_as_far
 from handloom.geometry.interactions.cutting import speed_pieces
 from handloom.geometry.interactions.rigid import inverse, pose_from_rays, procrustes, robust_procrustes, triangulate
 from handloom.geometry.interactions.scene import make_scene
@@ -262,6 +262,20 @@ def test_few_points_are_a_thing_if_they_move_as_one():
     assert apart_share(SimpleNamespace(velocity=apart), scene, 0, 8, points) > 0.3
     apart[:, 2:] = np.nan
     assert apart_share(SimpleNamespace(velocity=apart), scene, 0, 8, points) == 1, "two points say nothing"
+
+
+def test_points_far_behind_a_hand_are_not_what_it_holds(moved):
+    """A hand that waves before a wall drags points of the wall along, as trackers see it."""
+    scene, _, found = moved
+    hand = found.contacts[0].hand
+    start, points = found.contacts[0].start, found.contacts[0].points
+    as_far = [times_as_far(SimpleNamespace(depth_m=k * scene.depth_m), scene, hand, start, points) for k in (1, 2, 4)]
+    assert 0.7 < as_far[0] < 1.4
+    assert as_far[1:] == pytest.approx([2 * as_far[0], 4 * as_far[0]])
+    unknown = SimpleNamespace(depth_m=np.full_like(scene.depth_m, np.nan))
+    assert times_as_far(unknown, scene, hand, start, points) == 1.0
+    far = replace(scene, depth_m=2.5 * scene.depth_m)
+    assert not any(len(contact.points) for contact in find_segments(far, 0.02, 0.10).contacts)
 
 
 def test_repeated_frames_change_times_by_a_frame_at_most(moved):

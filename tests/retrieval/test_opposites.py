@@ -28,3 +28,4 @@ def test_what_undoes_what():
     assert not undoes(actions_in("close the door"), actions_in("open and close the door"))
     assert not undoes(actions_in("close the door"), actions_in("wash the door"))
     assert undoes(actions_in("take a cup"), actions_in("put the cup down"))
+    assert not undoes(actions_in("put the cup back"), actions_in("picks up a cup and places it")), "placing is putting"

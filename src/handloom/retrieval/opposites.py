@@ -31,16 +31,16 @@ PAIRS = (
 )
 
 
-def _by_action() -> dict[str, frozenset[str]]:
+def _by_action(same: bool) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for one, other in PAIRS:
         for some, against in ((one, other), (other, one)):
             for action in some.split():
-                found.setdefault(action, set()).update(against.split())
+                found.setdefault(action, set()).update((some if same else against).split())
     return {action: frozenset(others) for action, others in found.items()}
 
 
-OPPOSITE_OF = _by_action()
+OPPOSITE_OF, SAME_AS = _by_action(same=False), _by_action(same=True)
 _VERBS = frozenset(action.partition("-")[0] for action in OPPOSITE_OF)
 _PARTICLES = frozenset(action.partition("-")[2] for action in OPPOSITE_OF) - {""}
 _IRREGULAR = {"took": "take", "taken": "take", "got": "get", "froze": "freeze", "frozen": "freeze"}
@@ -59,8 +59,9 @@ def actions_in(text: str) -> frozenset[str]:
 
 
 def undoes(asked: frozenset[str], other: frozenset[str]) -> bool:
-    """Whether other actions undo those that are asked for: none is the same, and one is the opposite of one."""
-    return not asked & other and any(OPPOSITE_OF[action] & other for action in asked)
+    """Whether other actions undo those that are asked for: none does the same, and one is the opposite of one."""
+    does_the_same = any(SAME_AS[action] & other for action in asked)
+    return not does_the_same and any(OPPOSITE_OF[action] & other for action in asked)
 
 
 def plain_forms(word: str) -> set[str]:

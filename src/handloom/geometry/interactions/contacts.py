@@ -28,6 +28,9 @@ frames. Points that go on with the hand for longer than the last do not belong t
 CREEPS_M_S, MOST_EARLIER = 0.012, 4
 """A contact is extended over frames in which its points move faster, and ever more slowly outwards; frames at most."""
 MIN_CONTACT_S = 0.2
+BEHIND, BEFORE_FRAMES = 1.5, 8
+"""Points that rested, in the frames before a contact, more than so many times as far from the camera as the hand are
+behind it: a hand that waves in front of them drags them along. Of things that are moved: 0.85 to 1.39 times."""
 AWAY_M, CLOSES_ON_M, MOST_LEFT = 0.06, 0.04, 0.6
 """A hand that is farther from a point than the first does not hide it. It closes on what is within the second of the
 grip, and has taken nothing if more than the third share of these points stay."""
@@ -78,6 +81,8 @@ def _of_hand(scene: Scene, motion: PointMotion, beside: Beside, hand: int, conta
             continue
         if len(points) <= FEW and apart_share(motion, scene, start, end, points) > MOST_APART:
             continue
+        if times_as_far(motion, scene, hand, start, points) > BEHIND:
+            continue
         if np.nanmin(near, initial=np.inf) < contact_m + FLESH_M:
             found.append(_at_rest_outside(Contact(hand, start, end, points, released), motion, scene.shot))
     return found
@@ -98,6 +103,15 @@ def apart_share(motion: PointMotion, scene: Scene, start: int, end: int, points:
         rest = rest - about * ((rest * about).sum() / max(float((about**2).sum()), 1e-12))
         left, whole = left + float((rest**2).sum()), whole + float((velocity**2).sum())
     return left / whole if whole else 1.0
+
+
+def times_as_far(motion: PointMotion, scene: Scene, hand: int, start: int, points: NDArray[np.int64]) -> float:
+    """How far from the camera some points were before frame `start`, over how far the hand is then; 1 if unknown."""
+    before = motion.depth_m[max(start - BEFORE_FRAMES, 0) : max(start, 1), points]
+    away = np.einsum("kj,j->k", scene.hands_m[start, hand] - scene.poses[start, :3, 3], scene.poses[start, :3, 2])
+    if not (np.isfinite(before).any() and np.isfinite(away).all()):
+        return 1.0
+    return float(np.nanmedian(before) / away.mean())
 
 
 def held_on(contact: Contact, hand: HandMotion, scene: Scene) -> Contact:
