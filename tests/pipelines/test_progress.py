@@ -52,6 +52,27 @@ def test_a_short_run_says_what_it_is_doing():
     assert waiting.startswith("0 of 6 clips done, workers start and load their models")
 
 
+def test_rows_that_get_columns_are_told_from_new_clips():
+    out = io.StringIO()
+    announce(7, None, quiet=False, rows={"frames": 5, "caption": 5}, num_rows=5, out=out)
+    announce(3, None, quiet=False, rows={"caption": 1}, num_rows=1, out=out)
+    announce(5, None, quiet=False, rows={"frames": 5}, num_rows=5, out=out)
+    assert out.getvalue().splitlines() == [
+        "2 new clips, and 5 rows that get columns of these stages: frames 5, caption 5",
+        "0 of 7 clips done: starting Ray",
+        "2 new clips, and 1 row that gets columns of these stages: caption 1",
+        "0 of 3 clips done: starting Ray",
+        "0 new clips, and 5 rows that get columns of these stages: frames 5",
+        "0 of 5 rows done: starting Ray",
+    ]
+    line = ProgressLine(5, lambda: NOTHING, io.StringIO(), num_rows=5)
+    assert line.text(Progress(5, 0, 0, {})).startswith("5 of 5 rows done")
+    done = summary(exit="done", num_updates=5, stages={"frames": 5, "caption": 5}, stages_again={"frames": 5})
+    assert text.run(done, "db").splitlines()[1] == (
+        "5 rows got new columns; missing before: caption 5; outdated before: frames 5"
+    )
+
+
 def test_quiet_says_nothing():
     out = io.StringIO()
     announce(6, None, quiet=True, out=out)

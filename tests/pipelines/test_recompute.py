@@ -75,6 +75,7 @@ def test_a_changed_setting_asks_and_then_gives_the_rows_of_a_fresh_extraction(db
     summary = run(db, config(SURER), quiet=True, recompute=["hands_2d"])
     assert (summary.exit, summary.num_clips, summary.num_updates) == ("done", 0, 2)
     assert summary.stages == dict.fromkeys([name for name in (*COLUMNS_OF, "segments") if name in OF_HANDS], 2)
+    assert summary.stages_again == summary.stages
     assert row_digests(db) == surer
     assert digests(db.clips(version=version)) == old, "who has pinned a version keeps it"
     again = run(db, None, quiet=True)
@@ -89,7 +90,7 @@ def test_a_stage_of_ones_own_is_added_without_decoding_and_new_clips_get_it_at_o
     add_clips(db, [replace(gone, video_uri="/nowhere/video.mp4"), clips[1]])
     summary = run(db, config(LIGHT, brightness=own("Brightness")), quiet=True, parts=HERE)
     assert (summary.exit, summary.num_clips, summary.num_updates) == ("done", 1, 2)
-    assert summary.stages == {"brightness": 2}
+    assert (summary.stages, summary.stages_again) == ({"brightness": 2}, {})
     rows = db.clips()
     assert rows.num_rows == 3
     assert rows.column("num_hands").null_count == rows.column("embedding_brightness").null_count == 0

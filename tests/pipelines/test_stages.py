@@ -101,8 +101,9 @@ def test_the_command(db, cli):
     assert values["stages"][0]["class"] is None
     code, out, _ = cli("stages", "--db", db.uri, "--set", "tracks.extra=0")
     assert code == 0
-    assert f"outdated ones by: handloom run --db {db.uri} --recompute" in out
-    assert "(tracks, world, lift, quality, motion, " in out
+    assert out.count("columns are computed by:") == 1
+    assert f"missing and outdated columns are computed by: handloom run --db {db.uri} --recompute" in out
+    assert "(outdated: tracks, world, lift, quality, motion, " in out
     assert "(not in the settings any more)" in out
     code, _, err = cli("stages", "--db", db.uri, "--set", "stages.mine.class=nowhere:Mine")
     assert code == 2
@@ -188,5 +189,5 @@ def test_a_run_that_only_updated_rows_is_the_last_one(db, keys):
     assert (run["clips"], run["stage_clips"], run["frames_per_s"]) == (0, {"motion": 3}, None)
     text = status_text(status(db))
     assert "  0 clips, 0 rejects in 6.0 s\n" in text
-    assert "  computed for rows that there were: motion 3 (0.5 rows/s)\n" in text
+    assert "  new columns of rows that existed before: motion 3 (0.5 rows/s)\n" in text
     assert "frames/s" not in text

@@ -60,7 +60,7 @@ def test_what_is_known_of_lenses_paths_and_metres_is_counted(tmp_path):
     assert (values["clips_by_camera_preset"], values["share_with_assumed_camera"]) == ({"gopro-wide": 1}, 0.75)
     assert values["clips_with_default_camera"] == 2
     text = status_text(values)
-    assert "intrinsics given in 1 clip, estimated in 0, assumed in 3, 75% of all; presets: gopro-wide 1" in text
+    assert "intrinsics given in 1 clip, estimated in 0, assumed in 3 (75% of the clips); presets: gopro-wide 1" in text
     assert "the lens of 2 clips is unknown" in text
     assert "cuts      in 1 clip another" in text
     assert "the images of 1 clip contradict the given --view" in text

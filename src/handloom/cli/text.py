@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from handloom.plural import plural
@@ -55,7 +55,9 @@ def ingest(summary) -> str:
     if missing := summary.counts.get("videos_missing"):
         counts["videos"] = f"{summary.counts['videos']}, there {summary.counts['videos'] - missing}"
     lines = [f"{changes}: {plural(summary.num_clips, 'clip')} in the list"]
-    lines.append("  " + ", ".join(f"{name} {value}" for name, value in counts.items()))
+    entries = counts.pop("entries", 0)
+    begin = f"of {plural(entries, 'file or annotation', 'files or annotations')} read: " if entries else ""
+    lines.append(f"  {begin}{', '.join(f'{name} {value}' for name, value in counts.items())}")
     if summary.changed_videos:
         lines.insert(1, f"  {changed_videos(summary.changed_videos, summary.redone, summary.dropped)}")
     lines += _changed_values(summary)
@@ -237,8 +239,10 @@ def run(summary, db: str) -> str:
     if summary.changed_videos:
         lines.insert(0, changed_videos(summary.changed_videos, summary.redone))
     if summary.stages:
-        listed = ", ".join(f"{stage} {count}" for stage, count in summary.stages.items())
-        lines.append(f"{plural(summary.num_updates, 'row')} got new columns; rows that lacked a stage: {listed}")
+        first = {stage: num - summary.stages_again.get(stage, 0) for stage, num in summary.stages.items()}
+        told = {"missing before": first, "outdated before": summary.stages_again}
+        of_stages = [f"; {when}: {_counted(counts)}" for when, counts in told.items() if any(counts.values())]
+        lines.append(f"{plural(summary.num_updates, 'row')} got new columns{''.join(of_stages)}")
     if summary.num_stage_rejects:
         failed = plural(summary.num_stage_rejects, "time")
         lines.append(f"a stage failed on a row {failed}: `handloom status --db {db}` shows where and why")
@@ -268,6 +272,10 @@ def run(summary, db: str) -> str:
     if summary.exit == "interrupted" or summary.num_pending:
         lines.append(f"go on with: handloom run --db {db}")
     return "\n".join(lines)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{stage} {count}" for stage, count in counts.items() if count)
 
 
 def clip_state(found) -> str:

@@ -128,11 +128,12 @@ def stage_states_text(states: StageStates, given: str = "") -> str:
     behind = [stage.name for stage in states.stages if stage.in_settings and stage.rows.outdated]
     missing = [stage.name for stage in states.stages if stage.in_settings and stage.rows.missing]
     failed = [stage.name for stage in states.stages if stage.rows.rejected]
-    if missing:
-        again = " --recompute" if behind else ""
-        lines.append(f"missing columns are computed by: handloom run --db {states.db}{again}{given}")
     if behind:
-        lines.append(f"outdated ones by: handloom run --db {states.db} --recompute{given} ({', '.join(behind)})")
+        what = "missing and outdated" if missing else "outdated"
+        again = f"handloom run --db {states.db} --recompute{given}"
+        lines.append(f"{what} columns are computed by: {again} (outdated: {', '.join(behind)})")
+    elif missing:
+        lines.append(f"missing columns are computed by: handloom run --db {states.db}{given}")
     if failed:
         again = f"handloom run --db {states.db} --retry-rejects{given}"
         lines.append(f"rejected ones are tried again by: {again} ({', '.join(failed)}); `handloom status` says why")

@@ -57,10 +57,9 @@ def _unknown_column(where: str, word: str, schema: pa.Schema) -> ConfigError:
     near = _near(word, known, known)
     quotes = f"text stands in single quotes: '{word}'"
     is_value = re.search(rf"[=<>(,]\s*{re.escape(word)}\b", where) is not None
-    hint = f"{f'{quotes}; ' if is_value else ''}docs/tables.md has every column"
-    if not near:
-        hint = f"an SQL condition on these columns: {', '.join(schema.names)}"
-        hint += (f"; and on {', '.join(members)}" if members else "") + f"; {quotes}"
+    hint = "docs/tables.md has every column, `handloom stages --json` those of your own stages"
+    if is_value or not near:
+        hint = f"{quotes}; {hint}"
     return ConfigError(f"--where {where!r} cannot be used: there is no column {word!r}{near}", hint)
 
 

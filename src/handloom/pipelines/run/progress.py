@@ -11,6 +11,7 @@ from typing import TextIO
 
 import ray
 
+from handloom.plural import plural
 from handloom.workers.ledger import Progress
 
 POLL_S = 0.5
@@ -23,27 +24,41 @@ def announce(
     ray_address: str | None,
     quiet: bool,
     rows: Mapping[str, int] | None = None,
+    num_rows: int = 0,
     out: TextIO | None = None,
 ) -> None:
     """Print what begins, before there is anything to count: Ray takes some seconds to start.
 
-    rows: {stage: rows that have it computed}.
+    rows: {stage: rows that have it computed}. num_rows: how many of the clips have a row.
     """
     if not quiet:
         if rows:
             listed = ", ".join(f"{stage} {num}" for stage, num in rows.items())
-            print(f"stages of existing rows to compute: {listed}", file=out or sys.stderr, flush=True)
+            new = plural(num_clips - num_rows, "new clip")
+            told = f"{new}, and {plural(num_rows, 'row')} that get columns of these stages: {listed}"
+            print(told if num_rows != 1 else told.replace("that get", "that gets"), file=out or sys.stderr, flush=True)
         doing = f"joining the cluster {ray_address}" if ray_address else "starting Ray"
-        print(f"0 of {num_clips} clips done: {doing}", file=out or sys.stderr, flush=True)
+        print(f"0 of {num_clips} {_units(num_clips, num_rows)} done: {doing}", file=out or sys.stderr, flush=True)
+
+
+def _units(total: int, num_rows: int) -> str:
+    """What is counted: clips, or rows where every clip has one."""
+    return "rows" if num_rows and num_rows == total else "clips"
 
 
 class ProgressLine:
     """Polls `read` in a thread and shows clips, rejects, the rate and the time left. Use as a context manager."""
 
     def __init__(
-        self, total: int, read: Callable[[], Progress], out: TextIO | None = None, quiet: bool = False
+        self,
+        total: int,
+        read: Callable[[], Progress],
+        out: TextIO | None = None,
+        quiet: bool = False,
+        num_rows: int = 0,
     ) -> None:
-        self._total = total
+        """num_rows: how many of the `total` clips have a row, which gets new columns."""
+        self._total, self._units = total, _units(total, num_rows)
         self._read = read
         self._out = out or sys.stderr
         self._quiet = quiet
@@ -59,7 +74,7 @@ class ProgressLine:
             if self._out.isatty():
                 from tqdm import tqdm
 
-                form = "{l_bar}{bar}| {n_fmt}/{total_fmt} clips [{elapsed}{postfix}]"
+                form = f"{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}} {self._units} [{{elapsed}}{{postfix}}]"
                 self._bar = tqdm(total=self._total, file=self._out, bar_format=form, mininterval=0.2)
             self._thread.start()
         return self
@@ -79,7 +94,7 @@ class ProgressLine:
         """`12 of 40 clips done (1 rejected), 31.2 frames/s, about 58 s left; working on CLIP, CLIP and 2 more`"""
         finished = progress.num_rows + progress.num_rejects
         rejects = f" ({progress.num_rejects} rejected)" if progress.num_rejects else ""
-        return f"{finished} of {self._total} clips done{rejects}{', '.join(['', *self._facts(progress)])}"
+        return f"{finished} of {self._total} {self._units} done{rejects}{', '.join(['', *self._facts(progress)])}"
 
     def _facts(self, progress: Progress) -> list[str]:
         """Rate and time left, once they are known, and what is being done now."""

@@ -66,8 +66,9 @@ class RunSummary:
     changed_videos: videos whose files had been replaced when the run began. redone: rows and rejects of the old files,
     which were removed. num_updates: clips with a row that got new columns. num_stage_rejects: stages that failed on
     clips with a row. num_pending: what an interrupted run, or one with a limit, has left: clips without a row, and rows
-    that lack something. stages: {stage: rows for which it was to be computed}. left_out: {stage: rows that lack it and
-    do not get it, as they keep outdated columns that it reads}; it is `rejects` if one is a stage of one's own.
+    that lack something. stages: {stage: rows for which it was to be computed}. stages_again: those of them that had
+    older columns of it. left_out: {stage: rows that lack it and do not get it, as they keep outdated columns that it
+    reads}; it is `rejects` if one is a stage of one's own.
     """
 
     run_id: str
@@ -87,6 +88,7 @@ class RunSummary:
     num_stage_rejects: int = 0
     stages: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
+    stages_again: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def run(
                 )
                 setup = _setup(db, config, versions, source_options, lease.run.run_id)
                 setup = replace(setup, idle=todo.idle(asked.graph, settings.stages), wanted=todo.wanted)
-                announce(len(todo.clips), ray_address, quiet, todo.rows)
+                announce(len(todo.clips), ray_address, quiet, todo.rows, len(todo.targets))
                 with LastWords(db.uri, len(todo.clips)) as last_words:
                     fail = partial(_end, db, lease.run, "failed", tally)
                     known_s = stage_seconds(list_runs(db), asked.keys) if len(setup.groups) > 1 else {}
@@ -204,8 +206,9 @@ def run(
     counts = (tally.num_clips, tally.num_rejects, tally.num_frames, wall_s, dict(tally.reasons), num_pending)
     done = (db.version, tally.left_nodes, renewed.changed_videos, renewed.redone)
     of_stages = ({}, {}) if todo is None else (todo.rows, todo.left_out)
+    again = {} if todo is None else todo.again
     columns = (tally.num_updates, tally.num_stage_rejects, *of_stages)
-    return RunSummary(lease.run.run_id, run_key, exit, *counts, *done, *columns)
+    return RunSummary(lease.run.run_id, run_key, exit, *counts, *done, *columns, again)
 
 
 def _setup(db: Database, config: RunConfig, versions: dict[str, str], source_options, run_id: str) -> WorkerSetup:
@@ -274,7 +277,7 @@ def _process(todo: Todo, job: _Job, interrupts: Interrupts, ray_address, quiet, 
 
         try:
             scaler = PoolScaler(setup.resources, setup.db_uri, ledger, groups=setup.groups, known_s=job.known_s)
-            with ProgressLine(len(clips), progress, quiet=quiet), scaler:
+            with ProgressLine(len(clips), progress, quiet=quiet, num_rows=len(todo.targets)), scaler:
                 batch_clips = {name: stage.batch_clips for name, stage in setup.settings.stages.items()}
                 rounds = Rounds(clips, todo.targets, todo.columns.fragment_of, batch_clips)
                 nodes = job.parts.nodes(_trial(clips, setup), scaler.fits)

@@ -213,7 +213,7 @@ def _speed_lines(run: dict[str, Any]) -> list[str]:
     told = {stage: f"{stage} {num}" for stage, num in more.items() if stage in run["stage_s"]}
     if told and not run["clips"]:
         told = {stage: f"{text} ({more[stage] / run['wall_s']:.2g} rows/s)" for stage, text in told.items()}
-    return [*lines, f"  computed for rows that there were: {', '.join(told.values())}"] if told else lines
+    return [*lines, f"  new columns of rows that existed before: {', '.join(told.values())}"] if told else lines
 
 
 def _several(spread: Spread) -> dict[str, str]:
@@ -253,7 +253,7 @@ def _lens_lines(values: dict[str, Any]) -> list[str]:
     sources, share = values["clips_by_camera_source"], values["share_with_assumed_camera"]
     if share is None:
         return []
-    assumed = f", {share:.0%} of all" if sources["assumed"] else ""
+    assumed = f" ({share:.0%} of the clips)" if sources["assumed"] else ""
     presets = ", ".join(f"{name} {count}" for name, count in values["clips_by_camera_preset"].items())
     lines = [
         f"  lenses    intrinsics given in {plural(sources['given'], 'clip')}, estimated in {sources['estimated']}, "

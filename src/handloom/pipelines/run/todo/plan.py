@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,12 +59,13 @@ class Asked:
 @dataclass(frozen=True)
 class Todo:
     """clips: to process, those without a row first. targets: of the others, the stages to compute. rows: by stage, how
-    many rows get it. num_rows: rows that lack something, also those beyond the limit. left_out: by stage, how many rows
-    lack it and cannot get it (`Survey`)."""
+    many rows get it. again: those of `rows` that have older columns. num_rows: rows that lack something, also those
+    beyond the limit. left_out: by stage, how many rows lack it and cannot get it (`Survey`)."""
 
     clips: list[Clip]
     targets: Targets
     rows: dict[str, int]
+    again: dict[str, int]
     committer: Committer
     columns: ColumnCommitter
     num_rows: int
@@ -167,7 +169,9 @@ def plan_work(
     targets = by_targets(found, [clip.clip_id for clip in clips])
     counts = {name: sum(name in stages for stages in targets.values()) for name in graph.names}
     counts = {name: num for name, num in counts.items() if num}
-    return Todo(clips, targets, counts, committer, columns, len(rows), left_out)
+    lacking = Counter(name for clip_id in targets for name in found.lacking[clip_id].intersection(targets[clip_id]))
+    again = {name: num - lacking[name] for name, num in counts.items() if num > lacking[name]}
+    return Todo(clips, targets, counts, again, committer, columns, len(rows), left_out)
 
 
 def _left_out(db: Database, found: Survey, stages: Sequence[str], where: str | None) -> dict[str, int]:

@@ -18,13 +18,14 @@ class Survey:
 
     targets: {clip id: stages to compute, in order}. num_kept: rows whose outdated stages stay as they are. left_out:
     {stage: clips whose rows lack it and cannot get it, as they keep an outdated stage that it reads}. num_outdated:
-    {stage: rows with another key of it that get it}.
+    {stage: rows with another key of it that get it}. lacking: {clip id: stages without a key}, of `targets`.
     """
 
     targets: dict[str, tuple[str, ...]] = field(default_factory=dict)
     num_kept: int = 0
     left_out: dict[str, set[str]] = field(default_factory=dict)
     num_outdated: Counter[str] = field(default_factory=Counter)
+    lacking: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def num_of(self, stage: str) -> int:
         """Rows for which a stage is computed."""
@@ -74,6 +75,7 @@ def survey(
             plans[case] = targets_of(graph, *case, only)
         if plans[case]:
             found.targets[clip_id] = plans[case]
+            found.lacking[clip_id] = missing
             found.num_outdated.update(outdated.intersection(plans[case]))
     return found
 
