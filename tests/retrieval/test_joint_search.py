@@ -1,6 +1,7 @@
 """Queries of several parts: what is combined, what each part says, and what could not be used."""
 
 import json
+from pathlib import Path
 
 import cv2
 import lance
@@ -12,7 +13,9 @@ from support.rows import make_clip, random_unit
 from support.stage_keys import with_own_column
 
 from handloom.api import Database
+from handloom.draw.hits import FRAMES, write_hits
 from handloom.errors import ConfigError, StoreError
+from handloom.pipelines.search import _shown
 from handloom.store.search.index import ensure_text_indexes
 from handloom.store.search.results import Part
 
@@ -293,3 +296,25 @@ def test_on_the_command_line(db, cli, tmp_path):
     assert set(found["hits"][0]["parts"]["moment"]) == {"score", "rank"}
     code, _, err = cli("search", "--db", db.uri, "--text", "open", "--sheet", tmp_path / "found.jpg")
     assert (code, "no .png file" in err) == (2, True)
+
+
+def test_the_sheet_begins_with_what_was_asked(db, clips, tmp_path):
+    """A text, an image and a part of a video in words and pictures; strips end at the sheet's margin."""
+    image = np.full((60, 80, 3), (200, 30, 30), np.uint8)
+    cv2.imwrite(str(tmp_path / "red.png"), image[..., ::-1])
+    video = clips[0].video_uri
+    asked = _shown(db, {"text": "open it", "video": video, "start_s": 0.3, "image": tmp_path / "red.png"})
+    assert [part.words for part in asked] == ['"open it"', f"{Path(video).name}, from 0.30 s", "red.png"]
+    times = [float(label.removesuffix(" s")) for label, _ in asked[1].images]
+    assert len(times) == FRAMES
+    assert min(times) >= 0.3
+    assert np.ptp(np.diff(times)) < 0.15
+    assert np.array_equal(asked[2].images[0][1], image)
+    hits = db.search(text="open", k=2, meaning=False)
+    for name, query in (("without", []), ("with", asked)):
+        write_hits(db, hits, tmp_path / f"{name}.png", query=query)
+    without, drawn = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("without", "with"))
+    head = drawn[: len(drawn) - len(without)]
+    assert np.array_equal(drawn[len(head) :], without)
+    assert (np.abs(head.astype(int) - (30, 30, 200)).max(axis=2) < 5).sum() > 100 * 130, "the image is in it"
+    assert (head[:, -9:-5].max(axis=2) > 60).sum() > 100, "frames of the video reach the margin"

@@ -65,11 +65,15 @@ def write_contact_sheet(
         draft.write_bytes(data.tobytes())
 
 
-def draw_tile(image: NDArray[np.uint8], row: dict[str, Any], index: int) -> NDArray[np.uint8]:
-    """One tile: the overlay is drawn at twice the tile's size and shrunk, which makes thin lines smooth."""
+def draw_tile(image: NDArray[np.uint8], row: dict[str, Any], index: int, time: bool = True) -> NDArray[np.uint8]:
+    """One tile: the overlay is drawn at twice the tile's size and shrunk, which makes thin lines smooth.
+
+    time: whether the frame's time is written into it.
+    """
     big = enlarge(_shrink(image, 2 * TILE_SHORT_SIDE_PX), 2 * TILE_SHORT_SIDE_PX)
     tile = _shrink(draw_overlay(big, row, index, label_px=32, letters_only=True), TILE_SHORT_SIDE_PX)
-    put_text(tile, f"{float(row['frame_s'][index]):.2f} s", (2, 2), 14, WHITE, EDGE)
+    if time:
+        put_text(tile, f"{float(row['frame_s'][index]):.2f} s", (2, 2), 14, WHITE, EDGE)
     return tile
 
 

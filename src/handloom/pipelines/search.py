@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from handloom.api import Database
 from handloom.retrieval.search import search
@@ -11,6 +12,9 @@ from handloom.store.embodiment import ALL, HUMAN, ROBOT, narrowed
 from handloom.store.filters import both
 from handloom.store.search.index import TEXT_COLUMNS
 from handloom.store.search.results import Hits
+
+if TYPE_CHECKING:
+    from handloom.draw.hits import Shown
 
 ADD_WORDS = (
     "; words come with `handloom ingest`, from clips.csv in the videos' folder or a dataset's annotations: write "
@@ -31,11 +35,33 @@ def search_clips(db: Database, *, sheet: Path | None = None, **query: Any) -> Hi
     hits = search(db, **query)
     if sheet is not None and hits:
         from handloom.draw.hits import write_hits  # OpenCV is not needed to search
-        from handloom.retrieval.pictures import read_image
 
-        image = None if query.get("image") is None else read_image(query["image"])
-        write_hits(db, hits, sheet, query.get("clip"), (query.get("from_s"), query.get("to_s")), image)
+        write_hits(db, hits, sheet, query.get("clip"), (query.get("from_s"), query.get("to_s")), _shown(db, query))
     return hits
+
+
+def _shown(db: Database, query: Mapping[str, Any]) -> list[Shown]:
+    """What was asked for, but for a stored clip, in words and pictures."""
+    from handloom.draw.hits import FRAMES, Shown, span_text
+    from handloom.retrieval.pictures import read_image
+    from handloom.retrieval.video import some_frames
+
+    parts = []
+    if (text := query.get("text")) is not None:
+        parts.append(Shown(f'"{text}"'))
+    if (video := query.get("video")) is not None:
+        piece = (query.get("from_s"), query.get("to_s"))
+        span = piece if piece != (None, None) else (query.get("start_s") or None, query.get("end_s"))
+        frames = some_frames(db, video, span[0] or 0.0, span[1], query.get("source_options"), num=FRAMES)
+        images = [(f"{time_s:.2f} s", image) for time_s, image in frames]
+        parts.append(Shown(f"{video.rpartition('/')[2]}{span_text(span)}", images))
+    if (image := query.get("image")) is not None:
+        name = Path(image).name if isinstance(image, str | Path) else "an image"
+        parts.append(Shown(name, [("", read_image(image))]))
+    if (trajectory := query.get("trajectory")) is not None:
+        name = f" of {Path(trajectory).name}" if isinstance(trajectory, str | Path) else ""
+        parts.append(Shown(f"the movement{name}"))
+    return parts
 
 
 def why_nothing(db: Database, text: str | None, where: str | None, embodiment: str, scoring: str = "") -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from handloom.errors import ClipError, ConfigError, HandloomError
 from handloom.schemas.clip import Clip
@@ -12,9 +16,11 @@ from handloom.schemas.settings import Settings, of_any_version
 from handloom.schemas.tables.embeddings import embedding_columns, no_embedding
 from handloom.store.runs.runs import stored_settings
 from handloom.store.tables import Tables
+from handloom.video.stored_frames import strip_indices
 
 if TYPE_CHECKING:
     from handloom.stages.graph import StageGraph
+    from handloom.video.decode.decoder import DecodedClip
 
 # Instead of the hints of `handloom run`, which are for clips of the list.
 QUERY_HINTS = {
@@ -55,11 +61,51 @@ def extract(
         ConfigError: it cannot be read or processed; the stage of an embedding is not in the settings.
     """
     from handloom.stages.extract import Extractor
-    from handloom.video.decode.decoder import DecodeLimits, Decoder
-    from handloom.video.fetch.video_source import VideoSource
 
     settings, graph = _graph(db, by)
     targets = [*_writers(db, graph, by), *(MOVEMENT if movement else ())]
+    with _opened(settings, video, start_s, end_s, source_options) as item:
+        return Extractor(settings, "query", stages=graph.ancestors(targets)).columns(item, targets)
+
+
+def some_frames(
+    db: Tables,
+    video: str,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    source_options: dict[str, Any] | None = None,
+    *,
+    num: int,
+) -> list[tuple[float, NDArray[np.uint8]]]:
+    """At most `num` of the sampled frames of a part of a video, evenly spaced: (frame_s, (h, w, 3) RGB).
+
+    Raises ConfigError if it cannot be read.
+    """
+    with _opened(settings_of(db), video, start_s, end_s, source_options) as item:
+        wanted = set(strip_indices(len(item.header.frame_s), num).tolist())
+        found: list[tuple[float, NDArray[np.uint8]]] = []
+        at = 0
+
+        def begin() -> None:
+            nonlocal at
+            at = 0
+            found.clear()
+
+        for chunk in item.chunks(begin):
+            times = item.header.frame_s[at : at + len(chunk)].tolist()
+            found += [(times[i], chunk[i].copy()) for i in range(len(chunk)) if at + i in wanted]
+            at += len(chunk)
+        return found
+
+
+@contextmanager
+def _opened(
+    settings: Settings, video: str, start_s: float, end_s: float | None, source_options: dict[str, Any] | None
+) -> Iterator[DecodedClip]:
+    """The decoded part of a video. Errors inside are raised as ConfigError about --video."""
+    from handloom.video.decode.decoder import DecodeLimits, Decoder
+    from handloom.video.fetch.video_source import VideoSource
+
     query = Clip("query", "query", Path(video).stem, video, start_s, end_s)
     source = VideoSource(storage_options=source_options)
     decoder = Decoder(settings.video.sample_hz, settings.video.short_side_px, DecodeLimits(), source)
@@ -68,7 +114,7 @@ def extract(
         item = next(items)
         if isinstance(item, HandloomError):
             raise item
-        return Extractor(settings, "query", stages=graph.ancestors(targets)).columns(item, targets)
+        yield item
     except HandloomError as error:
         hint = QUERY_HINTS.get(error.reason, OTHER_HINT) if isinstance(error, ClipError) else error.hint
         raise ConfigError(f"--video {video}: {error.problem}", hint) from error
