@@ -156,6 +156,8 @@ def test_both_embeddings_must_be_alike_and_a_clip_alone_is_its_own_group(tmp_pat
     ids = [make_clip(number).clip_id for number in range(5)]
     assert groups(db) == dict(zip(ids, [ids[0], ids[0], *ids[2:]], strict=True))
     assert (found.num_groups, found.num_in_groups, found.num_without) == (1, 2, 0)
+    assert found.groups == (tuple(ids[:2]),)
+    assert group_duplicates(db).groups == found.groups, "also if nothing is new"
 
 
 def test_a_mirror_image_counts_for_the_embeddings_that_can_be_turned(tmp_path):
@@ -314,4 +316,15 @@ def test_groups_and_runs_keep_apart(tmp_path, cli, caplog, monkeypatch):
     code, out, err = cli(*query)
     assert (code, len(out.splitlines())) == (0, 1)
     assert "1 near-duplicate of better clips left out" in err
+    other = ("--clip", make_clip(2).clip_id, "--no-duplicates")
+    alone = f"clip_id = '{make_clip(0).clip_id}'"
+    assert (
+        "0 near-duplicates of better clips left out"
+        in cli("search", "--db", db.uri, *other, "--by", "look", "--where", alone)[2]
+    )
+    code, out, err = cli("duplicates", "--db", db.uri, "--min-look", 0.95)
+    members = [make_clip(number).clip_id for number in range(3)]
+    assert (code, out.splitlines()[1:]) == (0, [f"  {', '.join(members)}"])
+    assert "cosines are kept" in err
+    assert json.loads(cli("duplicates", "--db", db.uri, "--json")[1])["groups"] == [members]
     assert json.loads(cli(*query, "--json")[1])["num_duplicates"] == 1

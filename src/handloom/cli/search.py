@@ -46,18 +46,20 @@ def index(
 def duplicates(
     db: DbOption,
     min_look: Annotated[
-        float | None, typer.Option(help="Smallest cosine of embedding_look; as the last time by default.")
+        float | None, typer.Option(help="Smallest cosine of embedding_look; kept for the next times.")
     ] = None,
     min_motion: Annotated[
-        float | None, typer.Option(help="Smallest cosine of embedding_motion; as the last time by default.")
+        float | None, typer.Option(help="Smallest cosine of embedding_motion; kept for the next times.")
     ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Group near-duplicates: copies of a clip, and overlapping cuts of one video."""
-    from handloom.pipelines.index import duplicates_text, find_duplicates
+    from handloom.pipelines.index import duplicates_text, find_duplicates, group_lines
 
     found = find_duplicates(open_db(db), look=min_look, motion=min_motion)
-    print(json.dumps(asdict(found)) if json_ else duplicates_text(found))
+    print(json.dumps(asdict(found)) if json_ else "\n".join([duplicates_text(found), *group_lines(found)]))
+    if min_look is not None or min_motion is not None:
+        say("these smallest cosines are kept: the next `duplicates` and `index` take them, too")
 
 
 @app.command()

@@ -338,7 +338,7 @@ def search_notes(hits, by: list[str] | None) -> Iterator[str]:
         yield f"{hits.num_without} of {hits.num_with + hits.num_without} clips have no {name} embedding"
     for part, reason in hits.unused.items():
         yield f"not used: {part}: {reason}"
-    if hits.num_duplicates:
+    if hits.num_duplicates is not None:
         yield f"{plural(hits.num_duplicates, 'near-duplicate')} of better clips left out"
     if hits:
         yield f"score: {_SCORES[hits.scoring]}"

@@ -24,6 +24,7 @@ from handloom.store.search.vectors.build import VectorIndex, described_of
 log = logging.getLogger(__name__)
 
 KEPT = "keep_versions_days"
+MAX_GROUPS, MAX_MEMBERS = 20, 10  # that are printed
 
 
 def update_indexes(db: Database, *, compact: bool = False) -> tuple[IndexReport, int, Duplicates | None]:
@@ -127,6 +128,19 @@ def duplicates_text(found: Duplicates) -> str:
         told = plural(found.num_without, "clip has", "clips have")
         lines.append(f"  {told} no group: look or motion was not computed; `handloom run` computes what rows lack")
     return "\n".join(lines)
+
+
+def group_lines(found: Duplicates) -> list[str]:
+    """The clips of the first groups."""
+    lines = []
+    for group in found.groups[:MAX_GROUPS]:
+        more = f" and {len(group) - MAX_MEMBERS} more" if len(group) > MAX_MEMBERS else ""
+        lines.append(f"  {', '.join(group[:MAX_MEMBERS])}{more}")
+    if len(found.groups) > MAX_GROUPS:
+        lines.append(
+            f"  ... and {plural(len(found.groups) - MAX_GROUPS, 'more group', 'more groups')} (--json lists all)"
+        )
+    return lines
 
 
 def report_text(report: IndexReport, dropped: int, duplicates: Duplicates | None = None) -> str:

@@ -48,7 +48,7 @@ class Duplicates:
 
     num_rows: with a group. num_groups: of two or more clips. num_in_groups: clips in those. num_without: rows that lack
     an embedding's stage, and so have no group. num_compared: rows that were compared with all. num_written: rows whose
-    group or key is new. version: of `clips`.
+    group or key is new. version: of `clips`. groups: the clips' ids, of groups of two or more, in order.
     """
 
     num_rows: int
@@ -59,6 +59,7 @@ class Duplicates:
     num_written: int
     version: int
     thresholds: Thresholds
+    groups: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,23 +112,31 @@ def group_duplicates(
         ]
     groups = rows.named(np.concatenate(pairs))
     version, num_written = _write(db, rows, groups, table.version)
-    grouped = [group for group in groups if group is not None]
-    _, counts = np.unique(np.array(grouped, dtype=str), return_counts=True)
-    several = counts[counts > 1]
-    if _last(table) != (thresholds, len(grouped)):
-        told = json.dumps({**asdict(thresholds), "rows": len(grouped)})
+    num_grouped = len(groups) - groups.count(None)
+    several = _of_several(rows.ids.tolist(), groups)
+    if _last(table) != (thresholds, num_grouped):
+        told = json.dumps({**asdict(thresholds), "rows": num_grouped})
         retried("note what was grouped", table.uri, lambda: db.existing_table("clips").update_config({LAST: told}))
-    log.info("near-duplicates are grouped rows=%d compared=%d", len(grouped), fresh.sum())
+    log.info("near-duplicates are grouped rows=%d compared=%d", num_grouped, fresh.sum())
     return Duplicates(
-        len(grouped),
+        num_grouped,
         len(several),
-        int(several.sum()),
-        len(groups) - len(grouped),
+        sum(map(len, several)),
+        len(groups) - num_grouped,
         int(fresh.sum()),
         num_written,
         version,
         thresholds,
+        several,
     )
+
+
+def _of_several(ids: list[str], groups: list[str | None]) -> tuple[tuple[str, ...], ...]:
+    """The ids of each group of two or more clips, in order."""
+    members: dict[str, list[str]] = {}
+    for group, id_ in sorted((group, id_) for group, id_ in zip(groups, ids, strict=True) if group is not None):
+        members.setdefault(group, []).append(id_)
+    return tuple(tuple(some) for some in members.values() if len(some) > 1)
 
 
 def duplicate_counts(db: Tables) -> DuplicateCounts | None:
