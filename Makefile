@@ -71,9 +71,14 @@ $(READY): pyproject.toml
 		{ echo "handloom needs Python 3.11 or 3.12, $(PYTHON) is another: make demo PYTHON=/path/to/python3.11"; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "this Python has no venv; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-	@echo "installing into $(VENV) (3.5 GB on disk): a few minutes the first time"
+	@echo "1/3  making the environment $(VENV)"
 	@"$(PYTHON)" -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[extract,dev]'
+	@echo "2/3  fetching and installing packages, 3.9 GB on disk: some minutes; each is named when it is looked up"
+	@{ $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --editable '.[extract,dev]'; \
+		echo $$? > $(VENV)/.pip; } | \
+		sed -nu 's/^Collecting \([^ ]*\).*/     \1/p; s/^Installing collected.*/     unpacking all of them: a minute or two/p'; \
+		exit $$(cat $(VENV)/.pip)
+	@echo "3/3  trying OpenCV"
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
 		version=$$($(BIN)/python -c 'from importlib.metadata import version; print(version("opencv-contrib-python"))') && \
 		echo "no libGL on this machine: OpenCV without windows takes the place of opencv-contrib-python $$version" && \

@@ -68,8 +68,17 @@ def demo(out: Path, num_clips: int, say: Callable[[str], None]) -> str:
         lines += ["", f"{summary.num_clips} clips processed in {summary.wall_s:.1f} s, the start of Ray included"]
     lines += ["", "where to look:", f"  {images[0]}  hands and tracks over a clip (and {len(images) - 1} more)"]
     lines += [f"  {db_path}  the database", "what to try:"]
-    tries = ("status --db", f"search --text {word} --db", f"search --clip {clip_ids[1]} --by appearance --db")
-    lines += [f"  {_command()} {words} {db_path}" for words in tries]
+    one = clip_ids[min(1, len(clip_ids) - 1)]
+    tries = {
+        "status": "what is there, and how good it is",
+        f"search --text shove --sheet {out}/shove.png": "by meaning: no clip has the word; results as pictures",
+        f"search --clip {one} --from-s 0.5 --to-s 1.5": "who else moves as in this second, and when",
+        f"search --clip {one} --by appearance": "what looks alike",
+        f"show {one} --out {out}/one.png": "segments: a strip below the frames",
+        f"skill learn --name place --clips {one}": "what a clip shows as steps, for a robot",
+        "duplicates": "copies and overlapping cuts",
+    }
+    lines += [f"  {_command()} {words} --db {db_path}    # {what}" for words, what in tries.items()]
     lines += [f"  {_command()} ingest folder YOUR-VIDEOS --db my-db, then {_command()} run --db my-db"]
     return "\n".join(lines)
 
