@@ -9,15 +9,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from support.movements import movement, moving_row
+from support.people import scene
 from support.rows import make_clip, random_unit
 from support.stage_keys import with_own_column
 
 from handloom.api import Database
 from handloom.draw.hits import FRAMES, write_hits
 from handloom.errors import ConfigError, StoreError
+from handloom.models.faces import FaceFinder
 from handloom.pipelines.search import _shown
+from handloom.retrieval.video import some_frames
+from handloom.schemas.settings import Settings
 from handloom.store.search.index import ensure_text_indexes
 from handloom.store.search.results import Part
+from handloom.video.write import write_video
 
 NUM, DIM = 24, 8
 WORDS = ["open the drawer", "close the drawer", "wash the pan"]
@@ -318,3 +323,15 @@ def test_the_sheet_begins_with_what_was_asked(db, clips, tmp_path):
     assert np.array_equal(drawn[len(head) :], without)
     assert (np.abs(head.astype(int) - (30, 30, 200)).max(axis=2) < 5).sum() > 100 * 130, "the image is in it"
     assert (head[:, -9:-5].max(axis=2) > 60).sum() > 100, "frames of the video reach the margin"
+
+
+def test_faces_of_the_asked_video_are_blurred_where_those_of_rows_are(db, tmp_path, monkeypatch):
+    path = tmp_path / "person.mp4"
+    write_video(path, [scene(300 + number) for number in range(8)], np.arange(8) / 10)
+    plain = some_frames(db, str(path), num=4)
+    monkeypatch.setattr("handloom.retrieval.video.settings_of", lambda _: Settings(frames={"blur_faces": True}))
+    hidden = some_frames(db, str(path), num=4)
+    assert [time_s for time_s, _ in hidden] == [time_s for time_s, _ in plain]
+    find = FaceFinder()
+    assert all(len(find(image)) == 1 for _, image in plain)
+    assert not any(len(find(image)) for _, image in hidden)

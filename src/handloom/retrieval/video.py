@@ -16,7 +16,6 @@ from handloom.schemas.settings import Settings, of_any_version
 from handloom.schemas.tables.embeddings import embedding_columns, no_embedding
 from handloom.store.runs.runs import stored_settings
 from handloom.store.tables import Tables
-from handloom.video.stored_frames import strip_indices
 
 if TYPE_CHECKING:
     from handloom.stages.graph import StageGraph
@@ -79,23 +78,34 @@ def some_frames(
 ) -> list[tuple[float, NDArray[np.uint8]]]:
     """At most `num` of the sampled frames of a part of a video, evenly spaced: (frame_s, (h, w, 3) RGB).
 
-    Raises ConfigError if it cannot be read.
+    Faces are blurred where the settings of the database say so. Raises ConfigError if it cannot be read.
     """
-    with _opened(settings_of(db), video, start_s, end_s, source_options) as item:
-        wanted = set(strip_indices(len(item.header.frame_s), num).tolist())
-        found: list[tuple[float, NDArray[np.uint8]]] = []
-        at = 0
+    from handloom.models.faces import FaceBlur  # OpenCV is not needed to search
+    from handloom.video.stored_frames import strip_indices
+
+    settings = settings_of(db)
+    faces = FaceBlur() if settings.frames.blur_faces else None
+    with _opened(settings, video, start_s, end_s, source_options) as item:
+        times = item.header.frame_s.tolist()
+        wanted = set(strip_indices(len(times), num).tolist())
+        at, found = 0, {}
 
         def begin() -> None:
             nonlocal at
             at = 0
-            found.clear()
+            if faces is not None:
+                faces.begin()
 
-        for chunk in item.chunks(begin):
-            times = item.header.frame_s[at : at + len(chunk)].tolist()
-            found += [(times[i], chunk[i].copy()) for i in range(len(chunk)) if at + i in wanted]
-            at += len(chunk)
-        return found
+        def images() -> Iterator[NDArray[np.uint8]]:
+            for chunk in item.chunks(begin):
+                yield from chunk if faces is None else faces.feed(chunk)
+            yield from () if faces is None else faces.finish()
+
+        for image in images():
+            if at in wanted:
+                found[at] = image.copy()
+            at += 1
+        return [(times[number], found[number]) for number in sorted(found)]
 
 
 @contextmanager
