@@ -1,6 +1,6 @@
 """Writes the accuracy tables of docs/accuracy.md and docs/benchmarks.md from the reports of `handloom bench accuracy`
 in benchmarks/results: `accuracy.json`, `footage.json` (real footage), and `footage_before.json` (real footage, with the
-version before). The list of goals has those of `commit.json` and `stages.json` as well."""
+version before). The list of goals has those of other reports as well."""
 
 import json
 import re
@@ -13,7 +13,7 @@ RESULTS = ROOT / "benchmarks/results"
 PAGES = (ROOT / "docs/accuracy.md", ROOT / "docs/benchmarks.md")
 MARKS = re.compile(r"(<!-- docs/make_benchmarks.py: (goals|parts|truth|others) -->\n).*?(<!-- end -->)", re.DOTALL)
 REPORTS = ("accuracy", "footage")
-GOALS = (*REPORTS, "commit", "stages")
+GOALS = (*REPORTS, "commit", "stages", "segments", "skills", "retrieval", "look", "search", "wearer")
 PARTS = ("virtual", "footage", "published_tracks")
 SOURCES = ("rendered", "egodex", "crossing")
 
@@ -31,13 +31,14 @@ def goals() -> str:
     seen = set()
     for name in GOALS:
         for goal in report(name)["goals"]:
-            if goal["name"] in seen:
+            if name in REPORTS and goal["name"] in seen:
                 continue
             seen.add(goal["name"])
             met = {True: "yes", False: "no", None: "not measured"}[goal["met"]]
             values = [number(before.get(goal["name"])), number(goal["value"]), number(goal["goal"])]
             unit = goal["unit"].replace("|", "\\|")
-            lines.append(f"| {goal['name']} | {unit} | " + " | ".join(values) + f" | {met} |")
+            what = goal["name"] if name in REPORTS else f"{name}: {goal['name'].replace('_', ' ')}"
+            lines.append(f"| {what} | {unit} | " + " | ".join(values) + f" | {met} |")
     return "\n".join(lines) + "\n"
 
 
