@@ -19,6 +19,7 @@ from handloom.pipelines.show import show
 from handloom.pipelines.status.status import status, status_text
 from handloom.pipelines.synth import write_labels
 from handloom.schemas.settings import RunConfig
+from handloom.skills.execution import MANIPULATION
 from handloom.store.search.index import build_indexes
 from handloom.store.search.results import Hits
 from handloom.synth.clip import write_clip
@@ -75,12 +76,19 @@ def demo(out: Path, num_clips: int, say: Callable[[str], None]) -> str:
         f"search --clip {one} --from-s 0.5 --to-s 1.5": "who else moves as in this second, and when",
         f"search --clip {one} --by appearance": "what looks alike",
         f"show {one} --out {out}/one.png": "segments: a strip below the frames",
-        f"skill learn --name place --clips {one}": "what a clip shows as steps, for a robot",
         "duplicates": "copies and overlapping cuts",
     }
+    tries |= {f"skill learn --name first --clips {id_}": "its steps, for a robot" for id_ in _teaching(db)[:1]}
     lines += [f"  {_command()} {words} --db {db_path}    # {what}" for words, what in tries.items()]
     lines += [f"  {_command()} ingest folder YOUR-VIDEOS --db my-db, then {_command()} run --db my-db"]
     return "\n".join(lines)
+
+
+def _teaching(db: Database) -> list[str]:
+    """Clips in which it is known how a hand moves a thing: a skill can be learned from each."""
+    rows = db.clips(["clip_id", "segments"]).to_pylist()
+    done = {row["clip_id"]: [one for one in row["segments"] or () if one["phase"] == MANIPULATION] for row in rows}
+    return sorted(clip_id for clip_id, found in done.items() if any(one["text"] for one in found))
 
 
 def _found(hits: Hits) -> list[str]:
