@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handloom.geometry.hands.handedness import VIEW_PRIOR, Assignment, assign
-from handloom.geometry.hands.tracklets import Detections, is_duplicate, keep_hands, link
+from handloom.geometry.hands.tracklets import Detections, hand_size, is_duplicate, keep_hands, link
 from handloom.schemas.values import LEFT, RIGHT
 
 WIDTH, HEIGHT = 640, 360
@@ -137,6 +137,18 @@ def test_two_detections_of_one_hand_are_one():
     assert not is_duplicate(first, hand(350, 200, 90))
     found = Detections(np.array([0, 0]), np.stack([first, second]), np.array([0.9, 0.2]), np.array([0.6, 0.8]))
     assert keep_hands(found)[0].tolist() == [1]
+
+
+@pytest.mark.parametrize("along", [0.3, 0.45])
+def test_a_hand_and_its_forearm_are_not_two_hands(along):
+    """One detection takes the forearm for its palm: it begins behind the wrist and its fingers reach the hand's."""
+    fingers = hand(300, 200, 90)
+    size = hand_size(fingers)
+    forearm = fingers.copy()
+    forearm[..., 1] = 200 + 1.6 * (fingers[..., 1] - 200) + along * size
+    assert is_duplicate(fingers, forearm) and is_duplicate(forearm, fingers)
+    beside = hand(300 + 0.8 * size, 200, 90)
+    assert not is_duplicate(fingers, beside)
 
 
 def test_hands_that_pass_each_other_keep_their_tracklets_or_break_them():

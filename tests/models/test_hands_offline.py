@@ -13,7 +13,7 @@ import pytest
 
 from handloom.errors import ClipError, ConfigError
 from handloom.geometry.hands.tracklets import hand_size
-from handloom.models.hands.crops import hand_image, palm_image, palm_regions, read_hands, read_palms
+from handloom.models.hands.crops import hand_image, hand_regions, palm_image, palm_regions, read_hands, read_palms
 from handloom.models.hands.detector import HandDetector, HandTrack
 from handloom.models.hands.litert import LiteRtHandNetworks
 from handloom.models.hands.offline import OfflineHands, make_networks
@@ -166,6 +166,24 @@ def test_a_track_on_which_no_palm_is_seen_is_doubted(images):
     long = [number for number, track in enumerate(tracks) if len(track.detections) >= 15]
     assert len(long) >= 2
     assert tracks_without_palms(detector, tracks) == [number for number in long if number % 2]
+
+
+def test_a_hand_is_found_around_regions_that_miss_it(images):
+    """What is found around a region is never less sure than what is found in it, and it is the same hand."""
+    store = FrameStore(np.arange(len(images)) / FPS)
+    store.append(images)
+    detector = HandDetector(LiteRtHandNetworks(1), store)
+    tracks = HandTracker(LiteRtHandNetworks(1), store, 0.5, 0.5).run()
+    known = [(frame, each.points) for track in tracks for frame, each in sorted(track.detections.items())][::4]
+    missed = [(frame, hand_regions(points[None])[0] + [0.2 * hand_size(points), 0, 0, 0.4]) for frame, points in known]
+    here, around = detector.regions(missed), detector.around(missed)
+    assert all(found.presence >= each.presence for found, each in zip(around, here, strict=True))
+    off = [
+        np.linalg.norm(found.points - points, axis=1).mean() / hand_size(points)
+        for found, (_, points) in zip(around, known, strict=True)
+    ]
+    assert np.median(off) < 0.2
+    assert detector.around([]) == []
 
 
 def test_a_mirrored_clip_has_its_hands_changed(model, images):

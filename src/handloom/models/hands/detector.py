@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +20,13 @@ from handloom.models.hands.crops import (
 )
 from handloom.models.protocols import ClipFrames
 
+# Regions around an expected one: shifts along its axes and its size, both in its sides, and turns in radians.
+AROUND = (
+    (0.0, 0.0, 1.0, 0.0),
+    *((0.0, 0.0, size, 0.0) for size in (0.8, 1.25)),
+    *((0.0, 0.0, 1.0, turn) for turn in (-0.8, -0.4, 0.4, 0.8)),
+    *((x, y, 1.0, 0.0) for x, y in ((-0.2, 0.0), (0.2, 0.0), (0.0, -0.2), (0.0, 0.2))),
+)
 TURNS_PER_RAD = 64  # the rotation of a region is rounded to steps of one over this
 
 
@@ -96,6 +104,37 @@ class HandDetector:
     def hands(self, queries: list[tuple[int, NDArray[np.float64]]]) -> list[HandDetection]:
         """What the hand network finds around expected hands, given as (frame, (21, 2) points)."""
         return self.regions([(frame, hand_regions(points[None])[0]) for frame, points in queries])
+
+    def around(
+        self, queries: list[tuple[int, NDArray[np.float64]]], right: list[bool] | None = None
+    ) -> list[HandDetection]:
+        """The surest hand that the network finds in each region, given as (frame, (4,) region), or in regions a little
+        beside it, turned, larger or smaller. A hand that has just closed around a thing is often missed where it is
+        expected, and found there.
+
+        right: for each query, whether a right hand is looked for: one of the other side is taken only if there is none.
+        """
+        sides: list[bool] | list[None] = [None] * len(queries) if right is None else right
+        found = self.regions([(frame, each) for frame, region in queries for each in _around(region)])
+        rough = [
+            max(found[at * len(AROUND) : (at + 1) * len(AROUND)], key=partial(_worth, right=side))
+            for at, side in enumerate(sides)
+        ]
+        again = self.hands([(frame, each.points) for (frame, _), each in zip(queries, rough, strict=True)])
+        pairs = zip(again, rough, sides, strict=True)
+        return [max(one, other, key=partial(_worth, right=side)) for one, other, side in pairs]
+
+
+def _around(region: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(len(AROUND), 4)."""
+    x, y, size, turn = np.array(AROUND).T
+    cos, sin = np.cos(region[3]), np.sin(region[3])
+    shift = np.stack([x * cos - y * sin, x * sin + y * cos], axis=1) * region[2]
+    return np.column_stack([region[:2] + shift, region[2] * size, region[3] + turn])
+
+
+def _worth(detection: HandDetection, right: bool | None) -> tuple[bool, float]:
+    return right is None or (detection.right > 0.5) == right, detection.presence
 
 
 def _rounded(region: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -28,8 +28,9 @@ from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, HandPoints, VideoI
 log = logging.getLogger(__name__)
 
 STAGE = "hands"
-VERSION = "5"
-# A tracklet is a hand only if it lasts long enough or has a high presence. Chosen by hand on two EgoDex clips, rendered
+VERSION = "6"
+# A tracklet is a hand only if it lasts long enough or has a high presence: the mean of its better half, as a hand that
+# holds a thing may be unsure for most of its time. Chosen by hand on two EgoDex clips, rendered
 # scenes and four clips without hands (none is found there), not fitted.
 SURE_PRESENCE = 0.8
 MIN_PRESENCE = 0.68
@@ -213,7 +214,7 @@ def _believable(detections: Detections, track: NDArray[np.int64], frame_s: NDArr
     for name in np.unique(tracklet):
         members = np.flatnonzero(tracklet == name)
         seconds = frame_s[detections.frame[members]]
-        presence = float(np.mean(detections.confidence[members]))
+        presence = float(np.mean(np.sort(detections.confidence[members])[len(members) // 2 :]))
         lasts = seconds[-1] - seconds[0] >= min(MIN_SECONDS, frame_s[-1] - frame_s[0])
         out[members] = presence >= (MIN_PRESENCE if lasts else SURE_PRESENCE)
     return out

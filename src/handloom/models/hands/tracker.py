@@ -1,7 +1,8 @@
 """Find hands in a clip and follow them forwards and backwards.
 
 Palms are searched in few frames. Each hand found is followed both ways from there, in steps of about two frames, until
-the network finds no hand, or another track already has it. Where fewer than two hands are known, more frames are
+the network finds no hand, not even in regions around the expected one and some frames later, or another track already
+has it. Where fewer than two hands are known, more frames are
 searched, more densely around places where a track was lost. The skipped frames come last (`skipped_frames`). Everything
 that can be measured at one time is one batch, so that the order, and with it the result, is the same on every device.
 """
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.hands.tracklets import hand_size, is_duplicate
-from handloom.models.hands.crops import palm_regions
+from handloom.models.hands.crops import hand_regions, palm_regions
 from handloom.models.hands.detector import HandDetection, HandDetector, HandNetworks, HandTrack
 from handloom.models.hands.skipped_frames import fill_skipped, interpolate
 from handloom.models.protocols import ClipFrames
@@ -37,6 +38,9 @@ WEAK, STRONGER = 0.8, 0.08  # a detection of less presence is measured again if 
 RESTING = 0.08  # a hand that moved less than this share of its size in a step takes a step twice as long next
 NUM_SHORT_STEPS = 2  # after a step that failed
 STEP_S = 0.134  # usual step of a track
+# A hand that was lost is searched in regions around the expected one, so many frames ahead, one after another.
+REACH = (1, 2, 3, 4)
+AROUND_PALM_PRESENCE = 0.6  # a hand that is found around a palm, and not at it, needs this presence
 
 
 @dataclass
@@ -44,7 +48,7 @@ class _TrackEnd:
     """A track's end that is being followed: from `frame` in `direction`, by a next step of `step` frames.
 
     resting: the hand is expected where it was, not where its motion leads; tried last. short_steps: how many more steps
-    stay short, after a longer one failed.
+    stay short, after a longer one failed. reach: of a lost hand, how many entries of `REACH` were tried, and one.
     """
 
     track: HandTrack
@@ -53,6 +57,7 @@ class _TrackEnd:
     step: int
     resting: bool = False
     short_steps: int = 0
+    reach: int = 0
 
     def next(self) -> int:
         return self.frame + self.direction * self.step
@@ -130,6 +135,7 @@ class HandTracker:
         # A palm gives a rough region: the hand found in it gives a better one, in which it is measured again.
         rough = [(frame, each.points) for (frame, _), each in found if each.presence >= REMEASURE_PRESENCE]
         hands = [(frame, each) for (frame, _), each in zip(rough, self.detector.hands(rough), strict=True)]
+        hands += self._around_palms(queries, hands)
         ends: list[_TrackEnd] = []
         for frame, each in sorted(hands, key=lambda item: -item[1].presence):
             others = self._hands_in(frame)
@@ -137,6 +143,21 @@ class HandTracker:
                 self._tracks.append(HandTrack(frame, each))
                 ends += [_TrackEnd(self._tracks[-1], frame, direction, self._step) for direction in (1, -1)]
         return ends
+
+    def _around_palms(
+        self, queries: list[tuple[int, NDArray[np.float64]]], hands: list[tuple[int, HandDetection]]
+    ) -> list[tuple[int, HandDetection]]:
+        """Hands around the palms, (frame, (4,) region) each, at which no sure hand is among `hands`."""
+        sure = [(frame, each.points) for frame, each in hands if each.presence >= self._min_presence]
+        left = [
+            (frame, region)
+            for frame, region in queries
+            if not any(
+                at == frame and np.linalg.norm(points.mean(axis=0) - region[:2]) < region[2] / 4 for at, points in sure
+            )
+        ]
+        found = zip(left, self.detector.around(left), strict=True)
+        return [(frame, each) for (frame, _), each in found if each.presence >= AROUND_PALM_PRESENCE]
 
     def _is_known(self, frame: int, palms: NDArray[np.float64]) -> NDArray[np.bool_]:
         """(n,) whether each palm, (n, 7, 2), belongs to a hand that a track already has in this frame."""
@@ -149,8 +170,12 @@ class HandTracker:
     def _follow(self, ends: list[_TrackEnd]) -> None:
         while ends:
             ends = [end for end in map(self._clamped, ends) if end is not None and not self._meets_other_track(end)]
-            found = self.detector.hands([(end.next(), self._predict(end)) for end in ends])
-            ends = [end for end, each in zip(ends, found, strict=True) if self._advance(end, each)]
+            places = [(end.next(), hand_regions(self._predict(end)[None])[0]) for end in ends]
+            usual = [at for at, end in enumerate(ends) if not end.reach]
+            lost = [at for at, end in enumerate(ends) if end.reach]
+            found = dict(zip(usual, self.detector.regions([places[at] for at in usual]), strict=True))
+            found |= zip(lost, self.detector.around([places[at] for at in lost]), strict=True)
+            ends = [end for at, end in enumerate(ends) if self._advance(end, found[at])]
 
     def _clamped(self, end: _TrackEnd) -> _TrackEnd | None:
         """With its step shortened to stay inside the clip; None at the clip's border."""
@@ -160,16 +185,8 @@ class HandTracker:
 
     def _advance(self, end: _TrackEnd, found: HandDetection) -> bool:
         frame = end.next()
-        if found.presence < FOLLOW_SHARE * self._min_presence:
-            if end.step > 1:
-                end.step, end.short_steps = end.step // 2, NUM_SHORT_STEPS
-                return True
-            if not end.resting:
-                end.resting = True
-                return True
-            if self._is_inside(end.track.detections[end.frame].points):
-                end.track.lost.append(end.frame)
-            return False
+        if found.presence < (1.0 if end.reach else FOLLOW_SHARE) * self._min_presence:
+            return self._retry(end)
         if any(is_duplicate(found.points, points) for points in self._hands_in(frame, except_track=end.track)):
             return False
         before = end.track.detections[end.frame].points
@@ -177,10 +194,29 @@ class HandTracker:
         still = moved < RESTING * abs(frame - end.frame) / self._step
         end.track.add(frame, found)
         end.frame, end.resting = frame, False
+        if end.reach:
+            end.reach, end.step, end.short_steps = 0, 1, NUM_SHORT_STEPS
         if end.short_steps:
             end.short_steps -= 1
         else:
             end.step = self._step * (2 if still else 1)
+        return True
+
+    def _retry(self, end: _TrackEnd) -> bool:
+        """Choose the next try after a step on which no hand was found; whether there is one."""
+        if not end.reach and end.step > 1:
+            end.step, end.short_steps = end.step // 2, NUM_SHORT_STEPS
+            return True
+        if not end.reach and not end.resting:
+            end.resting = True
+            return True
+        if not self._is_inside(end.track.detections[end.frame].points):
+            return False
+        if end.reach == len(REACH):
+            end.track.lost.append(end.frame)
+            return False
+        end.step, end.resting = REACH[end.reach], False
+        end.reach += 1
         return True
 
     def _meets_other_track(self, end: _TrackEnd) -> bool:
