@@ -143,6 +143,26 @@ def test_from_videos_to_search(cli, videos, tmp_path, ray_address):
         (("export",), 2, "lerobot"),
         (("search", "--db", "{tmp}/db", "--clip", "folder:nobody:0-1"), 1, "no processed clips"),
         (("search", "--db", "{tmp}/db"), 2, "one or more of --text, --clip, --video"),
+        (
+            ("search", "--db", "{tmp}/db", "--clip", "A", "-k2", "--clip=B"),
+            2,
+            "search: invalid value for '--clip': takes one value, got 'A' and 'B'\n"
+            "hint: --clip: Id of a processed clip; one: search once for each",
+        ),
+        (("search", "--db", "{tmp}/db", "--clip", "A", "-k", "2", "-k3"), 2, "'-k': takes one value, got '2' and '3'"),
+        (
+            ("export", "lerobot", "--out", "o", "--db", "{tmp}/db", "--db", "c"),
+            2,
+            "'--db': takes one value, got '{tmp}/db' and",
+        ),
+        (("skill", "list", "--db", "{tmp}/db", "--db=b", "--db=c"), 2, "got '{tmp}/db' and 'b' and 'c'"),
+        (
+            ("ingest", "folder", "{tmp}/one", "--view", "ego", "--view", "exo", "--db", "d"),
+            2,
+            "'--view': takes one value",
+        ),
+        (("run", "--db", "{tmp}/db", "--recompute", "--recompute", "look"), 2, "got 'all' and 'look'"),
+        (("search", "--db", "{tmp}/db", "--mirror", "--no-mirror"), 2, "got --mirror and --no-mirror"),
         (("search", "--db", "{tmp}/db", "--text", "open", "--end-s", "3"), 2, "choose a part of --video"),
         (("search", "--db", "{tmp}/db", "--text", "open", "--stage-key", "tracks"), 2, "expected STAGE=KEY"),
         (("export", "lerobot", "--db", "{tmp}/db", "--out", "{tmp}/o", "--size", "91x90"), 2, "a side is odd"),
@@ -257,3 +277,13 @@ def test_a_list_of_hits_says_what_its_scores_are():
     for scoring, words in (("rrf", "reciprocal ranks"), ("cosine", "cosine"), ("bm25", "BM25"), ("moment", "distance")):
         assert words in next(text.search_notes(Hits((found,), 1, scoring=scoring), None))
     assert not list(text.search_notes(Hits((), 1), None))
+
+
+def test_an_option_given_twice_with_one_value_is_no_mistake(cli, tmp_path):
+    """Nor are options that take several values, nor `--help` among options."""
+    code, out, err = cli("status", "--db", tmp_path / "a", "--db", tmp_path / "a", "--json", "--json")
+    assert (code, out) == (1, "")
+    assert "there is no database at" in err
+    code, out, _ = cli("run", "--db", "a", "--set", "a=1", "--set", "b=2", "--db", "b", "--help")
+    assert code == 0
+    assert "--recompute" in out

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from handloom.cli import text
-from handloom.cli.console import DONE, FAILED, SOME_REJECTED, Counting, DbOption, JsonOption, app, open_db
+from handloom.cli.console import DONE, FAILED, SOME_REJECTED, Counting, DbOption, JsonOption, OneValue, app, open_db
 from handloom.errors import ConfigError
 
 
-class _Run(TyperCommand):
+class _Run(OneValue):
     """`--recompute` without stages means all: typer has no options whose value may be left out."""
 
     def parse_args(self, ctx, args):

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Annotated, Any, TextIO
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from handloom.errors import ConfigError
 
@@ -29,11 +29,49 @@ class InOrder(TyperGroup):
         return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
 
-app = typer.Typer(
+class OneValue(TyperCommand):
+    """A command whose options keep no last word: two values for an option that takes one are an error.
+
+    Typer takes the last one in silence. The same value twice, and `--help` among them, are no mistake.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = list(args)
+        rest = super().parse_args(ctx, args)
+        for param, values in self._values(ctx, given):
+            if len(set(values)) > 1:
+                words = [param.opts[0] if value else param.secondary_opts[0] for value in values]
+                shown = [repr(value) for value in values] if not param.is_flag else words
+                raise typer.BadParameter(f"takes one value, got {' and '.join(shown)}", ctx, param)
+        return rest
+
+    def _values(self, ctx: Any, args: list[str]) -> list[tuple[Any, list[Any]]]:
+        """(option, its values in the order of the command line) of the options that take one value."""
+        params: list[Any] = self.get_params(ctx)
+        single = [p for p in params if p.param_type_name == "option" and not (p.multiple or p.count)]
+        try:
+            for param in single:
+                param.multiple = True  # the parser keeps all of them; nothing is converted here
+            values, *_ = self.make_parser(ctx).parse_args(args)
+        finally:
+            for param in single:
+                param.multiple = False
+        return [(param, values.get(param.name, [])) for param in single]
+
+
+class Commands(typer.Typer):
+    """A group of commands, shown as plain text, whose commands are `OneValue` or a kind of it."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(no_args_is_help=True, rich_markup_mode=None, **more)
+
+    def command(self, name: str | None = None, *, cls: type[TyperCommand] | None = OneValue, **more: Any) -> Any:
+        return super().command(name, cls=cls, **more)
+
+
+app = Commands(
     cls=InOrder,
-    no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Human video in, robot training data out: hands, point tracks and embeddings in one searchable table.",
 )

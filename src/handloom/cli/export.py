@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from handloom.cli.console import (
+    Commands,
     DbOption,
     Embodiment,
     EmbodimentOption,
@@ -26,7 +27,7 @@ from handloom.cli.option_groups import with_options
 from handloom.errors import ConfigError
 from handloom.plural import plural
 
-export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write the rows in other formats.")
+export_app = Commands(help="Write the rows in other formats.")
 app.add_typer(export_app, name="export")
 
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from handloom.cli import text
-from handloom.cli.console import SOME_REJECTED, DbOption, JsonOption, app, counting, open_db, say
+from handloom.cli.console import SOME_REJECTED, Commands, DbOption, JsonOption, app, counting, open_db, say
 from handloom.cli.option_groups import with_options
 
-ingest_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Add clips to the clip list.")
+ingest_app = Commands(help="Add clips to the clip list.")
 app.add_typer(ingest_app, name="ingest")
 
 DatasetOption = Annotated[str | None, typer.Option(help="Name of the dataset, the first part of every clip id.")]

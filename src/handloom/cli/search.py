@@ -66,7 +66,7 @@ def duplicates(
 def search(
     db: DbOption,
     words: Annotated[str | None, typer.Option("--text", help="What is done: by words and by meaning.")] = None,
-    clip: Annotated[str | None, typer.Option(help="Id of a processed clip.")] = None,
+    clip: Annotated[str | None, typer.Option(help="Id of a processed clip; one: search once for each.")] = None,
     video: Annotated[str | None, typer.Option(help="Any video file or URI: processed in memory.")] = None,
     image: Annotated[str | None, typer.Option(help="An image file: compared by look.")] = None,
     trajectory: Annotated[

@@ -9,14 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from handloom.cli.console import DbOption, JsonOption, WhereOption, app, open_db, say
+from handloom.cli.console import Commands, DbOption, JsonOption, WhereOption, app, open_db, say
 from handloom.plural import plural
 
-skill = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Skills as in VLMimic: learned from a few clips, matched with others, adapted.",
-)
+skill = Commands(help="Skills as in VLMimic: learned from a few clips, matched with others, adapted.")
 app.add_typer(skill, name="skill")
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file of settings of a vision-language model that reads.")
