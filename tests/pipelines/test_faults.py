@@ -14,7 +14,8 @@ from support.in_process import HERE, InProcess
 
 from handloom.errors import HandloomError
 from handloom.pipelines.cluster.nodes import Nodes
-from handloom.pipelines.run.run import RunParts, run
+from handloom.pipelines.run.driver import RunParts
+from handloom.pipelines.run.run import run
 from handloom.store.clips.clip_list import pending_clips
 
 pytestmark = pytest.mark.usefixtures("ray_address")

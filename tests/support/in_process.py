@@ -7,7 +7,7 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from handloom.pipelines.run.run import RunParts
+from handloom.pipelines.run.driver import RunParts
 from handloom.workers.groups.processor import GroupProcessor
 from handloom.workers.setup import WorkerSetup
 from handloom.workers.shard import Shard, ShardResult
