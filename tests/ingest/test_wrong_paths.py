@@ -8,8 +8,10 @@ import pytest
 
 HEADER = "narration_id,participant_id,video_id,start_timestamp,stop_timestamp"
 UID = "0a8f6747-7f79-4176-85ca-f5ec01a15435"
-EPIC = ("ingest", "epic", "--annotations", "EPIC_train.csv", "--videos", "videos")
-EGO4D = ("ingest", "ego4d", "--manifest", "ego4d.json", "--videos", "videos")
+ANNOTATED = ("ingest", "epic", "--annotations", "EPIC_train.csv")
+EPIC = (*ANNOTATED, "--videos", "videos")
+IN_FOLDER = ("ingest", "ego4d", "--videos", "videos")
+EGO4D = (*IN_FOLDER, "--manifest", "ego4d.json")
 
 
 @pytest.fixture
@@ -43,11 +45,11 @@ def here(tmp_path, monkeypatch):
         ((*EPIC, "--annotations", "videos"), ("Is a directory", "it is a folder: give the file")),
         ((*EPIC, "--annotations", "film.csv"), ("is no text, expected a CSV file",)),
         ((*EPIC, "--annotations", "ego4d.json"), ("lacks the columns narration_id", "EPIC_100_validation.csv")),
-        ((*EPIC, "--videos", "EPIC_train.csv"), ("is a file, expected a folder",)),
+        ((*ANNOTATED, "--videos", "EPIC_train.csv"), ("is a file, expected a folder",)),
         ((*EPIC, "--participant", "P99"), ("of participant P99, expected some of P01", "check --participant and")),
-        ((*EPIC, "--videos", "texts", "--only-present"), ("none of the 1 videos is below", "nothing was changed")),
-        ((*EGO4D, "--manifest", "empty.json"), ("is empty, expected JSON", "download it again")),
-        ((*EGO4D, "--manifest", "narration.json"), ("expected a list", "it is ego4d.json; annotations go to")),
+        ((*ANNOTATED, "--videos", "texts", "--only-present"), ("none of the 1 videos is below", "nothing was changed")),
+        ((*IN_FOLDER, "--manifest", "empty.json"), ("is empty, expected JSON", "download it again")),
+        ((*IN_FOLDER, "--manifest", "narration.json"), ("expected a list", "it is ego4d.json; annotations go to")),
         ((*EGO4D, "--narrations", "ego4d.json"), ("nothing of narration file", "a video has narration_pass_1")),
         ((*EGO4D, "--fho", "narration.json"), ("expected a list", "fho_main.json; narrations go to --narrations")),
         ((*EGO4D, "--before-s", "0", "--after-s", "0"), ("expected 0.1 s or more", "give longer --before-s")),
