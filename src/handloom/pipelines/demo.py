@@ -13,11 +13,14 @@ from pathlib import Path
 from handloom.api import Database
 from handloom.errors import ConfigError
 from handloom.pipelines.ingest import human
+from handloom.pipelines.run.driver import RunParts
 from handloom.pipelines.run.run import run
+from handloom.pipelines.run.todo.recompute import ALL
 from handloom.pipelines.search import search_clips
 from handloom.pipelines.show import show
 from handloom.pipelines.status.status import status, status_text
 from handloom.pipelines.synth import write_labels
+from handloom.plural import plural
 from handloom.schemas.settings import RunConfig
 from handloom.skills.execution import MANIPULATION
 from handloom.store.search.index import build_indexes
@@ -30,10 +33,11 @@ DATASET = "demo"
 SEED = 0
 
 
-def demo(out: Path, num_clips: int, say: Callable[[str], None]) -> str:
+def demo(out: Path, num_clips: int, say: Callable[[str], None], parts: RunParts | None = None) -> str:
     """Render clips into `out`/videos, run every step on them, and return what was found and where to look.
 
-    A second call continues with the files of the first.
+    A second call continues with the files of the first; rows of another version of handloom, or of other settings, are
+    computed again. parts: of the run (tests).
 
     Raises:
         ConfigError: `out` cannot be written.
@@ -51,7 +55,7 @@ def demo(out: Path, num_clips: int, say: Callable[[str], None]) -> str:
     say("ingest: the folder into the clip list, with the narrations of the rendered scenes")
     human.folder(db, str(videos), dataset=DATASET, view="ego", licence="CC0-1.0")
     say("run: decode, hands, tracks, embeddings, through Ray into Lance")
-    summary = run(db, RunConfig())
+    summary = run(db, RunConfig(), recompute=(ALL,), parts=parts)
     build_indexes(db)
     say("show: a contact sheet and an overlay video of every clip")
     clip_ids = sorted(db.clips(["clip_id"]).column("clip_id").to_pylist())
@@ -65,6 +69,8 @@ def demo(out: Path, num_clips: int, say: Callable[[str], None]) -> str:
     lines = [status_text(status(db)), "", f"clips that move like {clip_ids[0]}:"]
     lines += _found(search_clips(db, clip=clip_ids[0], k=3))
     lines += [f"clips about {word!r}:", *_found(search_clips(db, text=word, k=3))]
+    if summary.num_updates:
+        lines += ["", f"{plural(summary.num_updates, 'row')} of an older version or of other settings computed again"]
     if summary.num_clips:
         lines += ["", f"{summary.num_clips} clips processed in {summary.wall_s:.1f} s, the start of Ray included"]
     lines += ["", "where to look:", f"  {images[0]}  hands and tracks over a clip (and {len(images) - 1} more)"]
