@@ -335,3 +335,15 @@ def test_faces_of_the_asked_video_are_blurred_where_those_of_rows_are(db, tmp_pa
     find = FaceFinder()
     assert all(len(find(image)) == 1 for _, image in plain)
     assert not any(len(find(image)) for _, image in hidden)
+
+
+def test_faces_of_the_asked_picture_are_blurred_where_those_of_rows_are(db, tmp_path, monkeypatch):
+    path = tmp_path / "person.png"
+    cv2.imwrite(str(path), cv2.cvtColor(scene(300), cv2.COLOR_RGB2BGR))
+    (plain,) = _shown(db, {"image": path})
+    monkeypatch.setattr("handloom.retrieval.pictures.settings_of", lambda _: Settings(frames={"blur_faces": True}))
+    find, counts = FaceFinder(), []
+    for given in (path, scene(300)):
+        (hidden,) = _shown(db, {"image": given})
+        counts.append([len(find(image)) for _, image in (*plain.images, *hidden.images)])
+    assert counts == [[1, 0], [1, 0]]

@@ -43,7 +43,7 @@ def search_clips(db: Database, *, sheet: Path | None = None, **query: Any) -> Hi
 def _shown(db: Database, query: Mapping[str, Any]) -> list[Shown]:
     """What was asked for, but for a stored clip, in words and pictures."""
     from handloom.draw.hits import FRAMES, Shown, span_text
-    from handloom.retrieval.pictures import read_image
+    from handloom.retrieval.pictures import shown_image
     from handloom.retrieval.video import some_frames
 
     parts = []
@@ -57,7 +57,7 @@ def _shown(db: Database, query: Mapping[str, Any]) -> list[Shown]:
         parts.append(Shown(f"{video.rpartition('/')[2]}{span_text(span)}", images))
     if (image := query.get("image")) is not None:
         name = Path(image).name if isinstance(image, str | Path) else "an image"
-        parts.append(Shown(name, [("", read_image(image))]))
+        parts.append(Shown(name, [("", shown_image(db, image))]))
     if (trajectory := query.get("trajectory")) is not None:
         name = f" of {Path(trajectory).name}" if isinstance(trajectory, str | Path) else ""
         parts.append(Shown(f"the movement{name}"))

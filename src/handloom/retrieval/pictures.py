@@ -49,6 +49,17 @@ def read_image(given: str | Path | NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
+def shown_image(db: Tables, given: str | Path | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image file, or an array, to be drawn: (h, w, 3) RGB, its faces blurred where the settings of the database say
+    so. Raises ConfigError if it is no image."""
+    image = read_image(given)
+    if not settings_of(db).frames.blur_faces:
+        return image
+    from handloom.models.faces import FaceFinder, blur_faces
+
+    return blur_faces(image, FaceFinder()(image))
+
+
 def image_names(db: Tables, schema: pa.Schema) -> list[str]:
     """The embeddings of the table that an image can be compared with: `look`, and declared networks of images."""
     declared = [name for name, stage in settings_of(db).stages.items() if stage.class_ == TOWER]
