@@ -365,3 +365,64 @@ def test_epic_and_ego4d_take_their_own_preset_with_a_note(tmp_path):
 def test_an_impossible_hand_size_is_refused(text, says):
     with pytest.raises(ValueError, match=says):
         parse_hand(text)
+
+
+def test_clips_csv_names_the_lens_of_each_video(tmp_path):
+    """A preset, or an intrinsics file of the folder; above the command's, below the file beside the video."""
+    root = folder_of(tmp_path, "a.mp4", "b.mp4", "c.mp4", "d.mp4")
+    (tmp_path / "lenses").mkdir()
+    write(tmp_path / "lenses" / "Head.json", INTRINSICS)
+    write(tmp_path / "d.camera.json", {"camera_matrix": [1500.0, 0, 960, 0, 1500, 540, 0, 0, 1]})
+    lines = ["a.mp4,lenses/head.json,0,1", "a.mp4,,1,2", "b.mp4,EgoDex,,", "c.mp4,,,", "d.mp4,aria,,"]
+    (tmp_path / "clips.csv").write_text("\n".join(["video,camera,start_s,end_s", *lines]))
+    asked = requested_camera(preset="gopro-wide", hand_length_m=0.175)
+    result = ingest_folder(root, probe=lambda uri: HD, requested=asked)
+    cameras = {clip.clip_id: json.loads(clip.camera) for clip in result.clips}
+    assert [camera.get("preset") for camera in cameras.values()] == [None, None, "egodex", "gopro-wide", None]
+    first, second, *_, last = cameras.values()
+    assert first == second == json.loads(requested_camera(intrinsics=str(tmp_path / "lenses/Head.json")).camera)
+    assert last["camera_matrix"][0] == 1500
+    hands = [parse_hand(clip.hand) for clip in result.clips]
+    assert {hand.length_m for hand in hands} == {0.175}
+    assert [hand.keypoint_scale for hand in hands] == [None, None, 0.75, None, None]
+    assert (result.counts["cameras_asked"], result.counts["cameras_scaled"], list(result.problems)) == (3, 1, [])
+    assert [note.split(" has ")[-1][:18] for note in result.notes[:3]] == [
+        "the intrinsics of ",
+        "preset egodex: 105",
+        "preset gopro-wide:",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        (["gopro-wid"], "a.mp4: camera gopro-wid (clips.csv row 1 (line 2)) cannot be used: there is no camera preset"),
+        (
+            ["lens.json"],
+            "a.mp4: camera lens.json (clips.csv row 1 (line 2)) cannot be used: there is no file lens.json",
+        ),
+        (["../lens.json"], "there is no file ../lens.json; give its path below the folder"),
+        (
+            ["aria", "egodex"],
+            "a.mp4: it has the cameras aria (clips.csv row 1 (line 2)) and egodex (clips.csv row 2 (line 3))",
+        ),
+        (["poses.json"], "poses are one video's own"),
+        (["portrait.json"], "portrait.json cannot be used: image_size is 720 x 1280, the video 1920 x 1080"),
+    ],
+)
+def test_a_video_whose_named_lens_cannot_be_used_is_left_out(tmp_path, cells, says):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    write(tmp_path / "lens.json", INTRINSICS)
+    pose = {"frame_s": 0.0, "matrix": [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]}
+    write(folder / "poses.json", INTRINSICS | {"world_from_camera": [pose]})
+    write(folder / "portrait.json", INTRINSICS | {"image_size": [720, 1280]})
+    root = folder_of(folder, "a.mp4", "b.mp4")
+    lines = [f"a.mp4,{cell},{number},{number + 1}" for number, cell in enumerate(cells)]
+    (folder / "clips.csv").write_text("\n".join(["video,camera,start_s,end_s", *lines, "b.mp4,aria,,"]))
+    result = ingest_folder(root, probe=lambda uri: HD)
+    assert [clip.video_id for clip in result.clips] == ["b"]
+    (problem,) = result.problems
+    assert says in problem
+    assert "the video is left out" in problem
+    assert result.counts["bad_cameras"] == 1

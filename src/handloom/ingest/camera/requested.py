@@ -1,7 +1,7 @@
 """The camera and hands that the options of a command give: a preset, a field of view, a file, a hand's length.
 
-The camera of a video is the first of these: the file beside the video; the command's options; what the clip list has
-from an earlier command; the tags of the video file; the preset of the source (`epic`, `ego4d`).
+The camera of a video is the first of these: the file beside the video; what `clips.csv` names; the command's options;
+what the clip list has from an earlier command; the tags of the video file; the preset of the source (`epic`, `ego4d`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from handloom.schemas.values import Camera, VideoInfo
 FOV_RANGE_DEG = (1.0, 170.0)
 LENGTH_SIGMA = 0.02  # of a hand that somebody has measured: 4 mm
 MAX_SHOWN_SIZE = 1e5
+SCALE = ("keypoint_scale", "keypoint_scale_sigma")
+"""Of the `hand` JSON: what belongs to the lens, not to the person."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,26 @@ def of_preset(preset: CameraPreset) -> RequestedCamera:
     )
 
 
+def named_camera(name: str, file: str | None, command: RequestedCamera, options: Options = None) -> RequestedCamera:
+    """The lens that a list of videos names for one of them, with the length of hands that the command gives.
+
+    name: of a preset, unless it ends in `.json`. file: then the intrinsics file (`--intrinsics`) that it names, None if
+    there is none.
+
+    Raises:
+        ConfigError: there is no such preset or file, or the file cannot be used.
+    """
+    if name.lower().endswith(".json"):
+        if file is None:
+            raise ConfigError(f"there is no file {name}", "give its path below the folder")
+        found = _of_file(file, options)
+    else:
+        found = of_preset(find_preset(name))
+    given = json.loads(command.hand or "{}")
+    length = {key: value for key, value in given.items() if key not in SCALE}
+    return _with_hand(found, length or None)
+
+
 def keep_listed(clip: Clip, before: Clip, requested: RequestedCamera, any_camera: bool = False) -> Clip:
     """The clip with the camera and hands of `before`, the clip in the list, if this command gives none.
 
@@ -133,7 +155,7 @@ def _keep_hand(given: str | None, before: str | None, is_new_lens: bool) -> str 
     if not is_new_lens and all(hand.get(name) == value for name, value in given_now.items()):
         return before
     if is_new_lens:
-        for name in ("keypoint_scale", "keypoint_scale_sigma"):
+        for name in SCALE:
             hand.pop(name, None)
     hand |= given_now
     known = any(hand.get(name) is not None for name in ("length_m", "keypoint_scale"))

@@ -11,11 +11,11 @@ from typing import Any
 from handloom.errors import ClipError, ConfigError
 from handloom.ingest.camera.devices import device_camera
 from handloom.ingest.camera.file import OLD_SIZE, SUFFIX, GivenCamera, read_camera_file
-from handloom.ingest.camera.requested import RequestedCamera
+from handloom.ingest.camera.requested import RequestedCamera, named_camera
 from handloom.ingest.human.cutting import MAX_VIDEO_S, check_clip_seconds, cut
 from handloom.ingest.human.labels import VIEWS, VideoLabels, clips_of, is_labels, no_usable_line, read_labels
 from handloom.ingest.ids import check_dataset, unique_video_ids
-from handloom.ingest.names import AmbiguousName, Names
+from handloom.ingest.names import AmbiguousName, Names, printable
 from handloom.ingest.result import Gathering, IngestResult, Progress
 from handloom.io.addresses import normalise
 from handloom.io.listing import VIDEO_EXTENSIONS, FoundFile, Listing, list_files
@@ -43,7 +43,8 @@ def ingest_folder(
     progress: Progress | None = None,
 ) -> IngestResult:
     """Every video file below `directory`, cut every `clip_seconds`. Its camera is that of the file beside it, else the
-    requested one, else the one that its own tags give.
+    one that `clips.csv` names (a preset, or an intrinsics file of the folder), else the requested one, else the one
+    that its own tags give.
 
     A video's id is its path below `directory` without the extension, folders joined by `~` (`ids.unique_video_ids`).
     A file is a video by its extension, in any case. Names that begin with a dot are left out: file managers and
@@ -56,9 +57,9 @@ def ingest_folder(
     video, it is named and the video left out: with another camera its rows would be wrong.
 
     Counts: entries (files) = videos + skipped_not_video + camera_files + label_files + bad. Also `unreadable` (videos),
-    `cameras`, `labelled` (videos), `actions`, `bad_labels` (lines), `bad_cameras` (files) and `hidden` (names that
-    begin with a dot: no entries). Counts of videos: `cameras_asked`, `cameras_scaled` (intrinsics of another size),
-    `cameras_of_device`.
+    `cameras`, `labelled` (videos), `actions`, `bad_labels` (lines), `bad_cameras` (files, and videos whose camera does
+    not fit) and `hidden` (names that begin with a dot: no entries). Counts of videos: `cameras_asked` (by the command
+    or `clips.csv`), `cameras_scaled` (intrinsics of another size), `cameras_of_device`.
 
     Args:
         directory: folder, or the URI of one.
@@ -91,7 +92,7 @@ def ingest_folder(
     labels = read_labels(listing.files, gathering, storage_options)
     num_problems = len(gathering.problems)
     unopened: list[str] = []
-    lenses = _Lenses(requested or RequestedCamera(), tags, gathering)
+    lenses = _Lenses(requested or RequestedCamera(), tags, gathering, listing.files, storage_options)
     for file in files:
         gathering.step()
         camera = cameras.get(_stem(file.path))
@@ -99,11 +100,10 @@ def ingest_folder(
             continue
         info = _info(file, probe, gathering, unopened)
         try:
-            lens = lenses.of(file, info, camera)
+            lens, hand = lenses.of(file, info, camera, labels.get(file.path))
         except ValueError as error:
             gathering.counts["bad_cameras"] += 1
-            whose = lenses.description if camera is None else "the camera file beside it"
-            gathering.problems.append(f"{file.path}: {whose} cannot be used: {error}; the video is left out")
+            gathering.problems.append(f"{file.path}: {error}; the video is left out")
             continue
         for start_s, end_s, values in _pieces(file, info, clip_seconds, labels.get(file.path), gathering):
             clip = Clip(
@@ -116,14 +116,16 @@ def ingest_folder(
                 licence=licence,
                 view=view,
                 camera=camera.text(start_s, end_s) if camera is not None else lens,
-                hand=camera.hand(lenses.hand) if camera is not None else lenses.hand,
+                hand=hand,
             )
             named: dict[str, Any] = dict(values)
             gathering.add(replace(clip, **named))
     if labels and not gathering.counts["actions"] and all(of_video.timed for of_video in labels.values()):
         raise no_usable_line(f"of {root}", gathering.problems[num_problems:])
     if files and not gathering.num_clips:
-        hint = "correct these files" if lenses.description == "" else "correct the requested camera, or these files"
+        asked = "the column camera of clips.csv, " if any(of_video.cameras for of_video in labels.values()) else ""
+        asked += "the requested camera, " if requested is not None and requested.camera is not None else ""
+        hint = f"correct {asked}or these files" if asked else "correct these files"
         raise ConfigError(f"no video of {root} can be used; the first: {gathering.problems[0]}", hint)
     if len(unopened) == len(files):
         gathering.bad(f"none of the {len(files)} videos of {root} can be read: `run` will reject all of them")
@@ -247,54 +249,99 @@ def _count(
 
 
 class _Lenses:
-    """Cameras of videos that have no file beside them. Counts what it found, for one note about many videos."""
+    """The lenses of videos. Counts what it found, for one note about many videos."""
 
-    def __init__(self, requested: RequestedCamera, tags: Callable[[str], CameraTags], gathering: Gathering) -> None:
-        self._requested, self._tags, self._gathering = requested, tags, gathering
-        self._sizes: Counter[tuple[int, int]] = Counter()
+    def __init__(
+        self,
+        requested: RequestedCamera,
+        tags: Callable[[str], CameraTags],
+        gathering: Gathering,
+        files: list[FoundFile],
+        options: Options,
+    ) -> None:
+        """files: of the folder, among which `clips.csv` names intrinsics. options: fsspec's."""
+        self._requested, self._tags, self._gathering, self._options = requested, tags, gathering, options
+        self._uris = {file.path: file.uri for file in files if file.path.lower().endswith(".json")}
+        self._paths = Names(self._uris)
+        self._named: dict[str, RequestedCamera | str] = {}  # by cell of `clips.csv`; a text: why it cannot be used
+        self._asked: Counter[RequestedCamera] = Counter()
+        self._scaled: Counter[tuple[tuple[int, int], tuple[int, int]]] = Counter()
         self._cut: Counter[tuple[int, int]] = Counter()
         self._beside = 0  # camera files of another size than their video's
         self._devices: Counter[str] = Counter()
-        self.hand, self.description = requested.hand, requested.description
 
-    def of(self, file: FoundFile, info: VideoInfo | None, beside: GivenCamera | None) -> str | None:
-        """The camera JSON of a video; None if the file beside it gives the camera. Raises ValueError if the camera of
-        that file, or the requested one, does not fit the video.
+    def of(
+        self, file: FoundFile, info: VideoInfo | None, beside: GivenCamera | None, labels: VideoLabels | None
+    ) -> tuple[str | None, str | None]:
+        """The camera and the hand JSON of a video; no camera if the file beside it gives it. Raises ValueError if its
+        camera cannot be used or does not fit the video.
         """
         if beside is not None:
+            self._check("the camera file beside it", beside.check, info)
+            self._beside += info is not None and beside.size not in (None, (info.width, info.height))
+            return None, beside.hand(self._requested.hand)
+        asked = self._asked_for(labels.cameras if labels is not None else {})
+        if asked.camera is not None:
+            self._check(asked.description, asked.of_video, info)
             if info is not None:
-                beside.check(info)
-                self._beside += beside.size not in (None, (info.width, info.height))
-            return None
-        if self._requested.camera is not None:
-            if info is not None:
-                self._requested.of_video(info)
-                self._sizes[info.width, info.height] += self._requested.is_scaled(info)
-                self._cut[info.width, info.height] += self._requested.is_cut(info)
-            self._gathering.counts["cameras_asked"] += 1
-            return self._requested.camera
+                if asked.size is not None and asked.is_scaled(info):
+                    self._scaled[asked.size, (info.width, info.height)] += 1
+                self._cut[info.width, info.height] += asked.is_cut(info)
+            self._asked[asked] += 1
+            return asked.camera, asked.hand
         found = None if info is None else device_camera(self._tags(file.uri), info)
         if found is None:
-            return None
+            return None, asked.hand
         self._devices[found.description] += 1
         if found.camera is not None:
             self._gathering.counts["cameras_of_device"] += 1
-        return found.camera
+        return found.camera, asked.hand
+
+    def _check(self, whose: str, check: Callable[[VideoInfo], object], info: VideoInfo | None) -> None:
+        try:
+            _ = None if info is None else check(info)
+        except ValueError as error:
+            raise ValueError(f"{whose} cannot be used: {error}") from error
+
+    def _asked_for(self, cells: dict[str, str]) -> RequestedCamera:
+        """What `clips.csv` names for a video, else what the command gives. Raises ValueError for two cameras, and for
+        one that cannot be used."""
+        if not cells:
+            return self._requested
+        if len(cells) > 1:
+            both = " and ".join(f"{printable(cell)} ({where})" for cell, where in cells.items())
+            raise ValueError(f"it has the cameras {both}, expected one for all its lines")
+        ((cell, where),) = cells.items()
+        if cell not in self._named:
+            self._named[cell] = self._read(cell)
+        found = self._named[cell]
+        if isinstance(found, str):
+            raise ValueError(f"camera {printable(cell)} ({where}) cannot be used: {found}")
+        return found
+
+    def _read(self, cell: str) -> RequestedCamera | str:
+        try:
+            path = self._paths.find(cell.replace("\\", "/").removeprefix("./"))
+            return named_camera(cell, None if path is None else self._uris[path], self._requested, self._options)
+        except AmbiguousName as error:
+            return f"the file {error}"
+        except ConfigError as error:
+            return f"{error.problem}; {error.hint}" if error.hint else error.problem
 
     def add_notes(self) -> None:
         """Write what was found into the notes of the summary."""
-        notes = self._gathering.notes
+        notes, counts = self._gathering.notes, self._gathering.counts
         if self._beside:
-            self._gathering.counts["cameras_scaled"] += self._beside
+            counts["cameras_scaled"] += self._beside
             files = plural(self._beside, "camera file is", "camera files are")
             notes.append(f"{files} for images of another size, and scaled to the video beside")
-        if num := self._gathering.counts["cameras_asked"]:
-            notes.append(f"{plural(num, 'video has', 'videos have')} {self.description}")
-        for (width, height), num in sorted(self._sizes.items()):
-            if num and self._requested.size is not None:
-                self._gathering.counts["cameras_scaled"] += num
-                given = "{} x {}".format(*self._requested.size)
-                notes.append(f"intrinsics of {given} are scaled to {width} x {height}: {plural(num, 'video')}")
+        for asked, num in self._asked.items():
+            counts["cameras_asked"] += num
+            notes.append(f"{plural(num, 'video has', 'videos have')} {asked.description}")
+        for (given, (width, height)), num in sorted(self._scaled.items()):
+            counts["cameras_scaled"] += num
+            size = "{} x {}".format(*given)
+            notes.append(f"intrinsics of {size} are scaled to {width} x {height}: {plural(num, 'video')}")
         for (width, height), num in sorted(self._cut.items()):
             if num:
                 videos = plural(num, "video is", "videos are")

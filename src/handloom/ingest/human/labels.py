@@ -19,6 +19,7 @@ NAME = "clips.csv"
 VIEWS = ("ego", "exo")
 TIMES = ("start_s", "end_s")
 COLUMNS = (*WORDS, "view", "licence")
+CAMERA = "camera"
 SLACK_S = 0.5  # annotators' tools round: a time this little outside the video is its start or end
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?")
 _MAYBE_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
@@ -44,12 +45,16 @@ class Action:
 
 @dataclass
 class VideoLabels:
-    """The lines about one video. whole: cells of the line without times. timed: whether any line has times, usable or
-    not: then the clips are `actions`, not pieces of the video."""
+    """The lines about one video.
+
+    whole: cells of the line without times. timed: whether any line has times, usable or not: then the clips are
+    `actions`, not pieces of the video. cameras: the cells of the column `camera`, each with the first line that has it.
+    """
 
     whole: dict[str, str] | None = None
     timed: bool = False
     actions: list[Action] = field(default_factory=list)
+    cameras: dict[str, str] = field(default_factory=dict)
 
 
 Labels = dict[str, VideoLabels]
@@ -64,9 +69,9 @@ def read_labels(files: Iterable[FoundFile], gathering: Gathering, options: Optio
     """`{path of the video: its labels}` of the folder's `clips.csv`; empty if there is no such file.
 
     The file has a column `video` (path below the folder, with extension; in any case and Unicode form) and any of
-    `COLUMNS`, `start_s` and `end_s`; an empty cell has no effect. Other columns are named and not read. A line with
-    times is a clip; a line without times describes the whole video. Lines that cannot be used are named in the
-    gathering's problems and counted as `bad_labels`, not as entries.
+    `COLUMNS`, `start_s`, `end_s` and `camera` (the video's lens: see `folder.ingest_folder`); an empty cell has no
+    effect. Other columns are named and not read. A line with times is a clip; a line without times describes the whole
+    video. Lines that cannot be used are named in the gathering's problems and counted as `bad_labels`, not as entries.
 
     Raises:
         ConfigError: it cannot be read, is no CSV, lacks what is needed, has a column that is almost one of these, or
@@ -159,7 +164,7 @@ def _settled(path: str, good: list[_Timed], gathering: Gathering) -> list[tuple[
 
 def _columns(file: FoundFile, columns: list[str], gathering: Gathering) -> dict[str, str]:
     """`{known column: as the file writes it}`. Raises ConfigError if the header cannot be understood."""
-    known = ("video", *TIMES, *COLUMNS)
+    known = ("video", *TIMES, *COLUMNS, CAMERA)
     by_name = {folded(name): name for name in columns if folded(name) in known}
     expected = f"expected `video` and any of {', '.join(known[1:])}"
     unknown = [name for name in columns if name not in by_name.values()]
@@ -204,6 +209,9 @@ def _take(row: CsvRow, by_name: dict[str, str], names: Names, labels: Labels) ->
         if values["view"] not in VIEWS:
             raise ValueError(f"view {row[by_name['view']]!r}, expected {' or '.join(VIEWS)}")
     cells = {name: row[by_name[name]] if name in by_name else "" for name in TIMES}
+    camera = row[by_name[CAMERA]] if CAMERA in by_name else ""
+    if camera:
+        labels.setdefault(path, VideoLabels()).cameras.setdefault(camera, row.where)
     if any(cells.values()):
         of_video = labels.setdefault(path, VideoLabels())
         of_video.timed = True
