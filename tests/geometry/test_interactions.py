@@ -17,7 +17,10 @@ from handloom.geometry.interactions.rigid import inverse, pose_from_rays, procru
 from handloom.geometry.interactions.scene import make_scene
 from handloom.geometry.interactions.segments import find_segments, keypoints_of_path
 from handloom.geometry.interactions.signals import hand_frames, local_lines
+from handloom.geometry.interactions.words import manipulation_words
 from handloom.schemas.values import Camera
+from handloom.synth.script.scene import SceneSpec
+from handloom.synth.stage import build_stage
 
 SETTINGS = (0.02, 0.10)
 FLIP = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -326,3 +329,45 @@ def test_keypoints_of_a_path_are_uniform_in_time():
     path[4] = np.nan
     np.testing.assert_allclose(keypoints_of_path(path)[:, 0], np.arange(10) * 2)
     assert keypoints_of_path(path[4:5]) is None
+
+
+def read(action, seed, noise_m=0.0, tilt_deg=0.0, **changes):
+    """The words for what a scripted action does with its thing, read from where it is, or with errors like those
+    of poses that are found."""
+    truth = build_stage(SceneSpec(action, seed=seed, fps=15.0, duration_s=4.0, distractors=0, **changes)).truth
+    contact = truth.contacts[0]
+    poses = truth.world_from_object[:, contact.object].copy()
+    rng = np.random.default_rng(seed)
+    poses[:, :3, 3] += noise_m * rng.normal(size=(len(poses), 3))
+    poses[:, :3, :3] = (
+        Rotation.from_rotvec(np.radians(tilt_deg) * rng.normal(size=(len(poses), 3))).as_matrix() @ (poses[:, :3, :3])
+    )
+    inside = (truth.frame_s >= contact.start_s) & (truth.frame_s < contact.end_s)
+    return manipulation_words(poses[inside], truth.world_from_object[0, contact.object], "object_1", "scene")
+
+
+@pytest.mark.parametrize(("noise_m", "tilt_deg"), [(0.0, 0.0), (0.006, 20.0)])
+def test_a_wipe_goes_to_and_fro_on_what_the_thing_lay_on(noise_m, tilt_deg):
+    """A pour, a turn, a push and a drawer do not. A wipe whose pose is found with errors was a turn and back."""
+    found = {
+        action: {read(action, seed, noise_m, tilt_deg, **changes) for seed in range(4)}
+        for action, changes in {
+            "wipe": {}, "push": {"noun": "box"}, "rotate": {"noun": "jar"}, "pour": {"noun": "cup"}, "open-close": {},
+        }.items()
+    }  # fmt: skip
+    assert found.pop("wipe") == {"wipe with object 1"}
+    assert not any("wipe" in words for of_action in found.values() for words in of_action)
+    if not noise_m:
+        assert found["push"] == {"move object 1"}
+
+
+def test_what_is_shaken_in_the_air_or_to_and_fro_once_wipes_nothing():
+    at = np.linspace(0, 4 * np.pi, 60)
+    poses = np.tile(np.eye(4), (60, 1, 1))
+    poses[:, 0, 3] = 0.06 * np.sin(at)
+    assert manipulation_words(poses, np.eye(4), "object_1", "scene") == "wipe with object 1"
+    raised = poses.copy()
+    raised[:, 2, 3] = 0.05
+    assert manipulation_words(raised, np.eye(4), "object_1", "scene") == "move object 1 to and fro"
+    assert manipulation_words(poses[:16], np.eye(4), "object_1", "scene") == "move object 1 to and fro"
+    assert manipulation_words(poses, np.full((4, 4), np.nan), "object_1", "scene") == "move object 1 to and fro"

@@ -196,7 +196,7 @@ class _Maker:
         if thing is None:
             return None
         first = next(one for one in self.contacts if one.thing == contact.thing)
-        return manipulation_words(thing.poses[piece.start : piece.end], thing.poses[first.start, :3, 2], name, master)
+        return manipulation_words(thing.poses[piece.start : piece.end], thing.poses[first.start], name, master)
 
     def _confidence(self, piece: Piece, contact: Contact | None, thing: Thing | None) -> float:
         """Share of frames in which the hand was seen, times that in which its thing has a pose, halved without

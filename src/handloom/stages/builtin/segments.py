@@ -23,7 +23,7 @@ COLUMN = "segments"
 class Segments(Stage):
     """Reads columns alone: it enters tables that exist without decoding a video."""
 
-    version = "3"
+    version = "4"
     columns = (
         "frame_s",
         "frame_flags",
