@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from handloom.api import Database
 from handloom.retrieval.search import search
+from handloom.schemas.tables.stage_columns import caption_columns
 from handloom.store.embodiment import ALL, HUMAN, ROBOT, narrowed
 from handloom.store.filters import both
 from handloom.store.search.index import TEXT_COLUMNS
@@ -74,7 +75,8 @@ def why_nothing(db: Database, text: str | None, where: str | None, embodiment: s
     if num_clips and not db.count("clips", asked):
         passing = "that passes --where" if where is not None else "of the database"
         return f": no clip {passing} is of {who}; --embodiment {others} searches the others"
-    with_words = " OR ".join(f"{column} IS NOT NULL" for column in TEXT_COLUMNS)
+    columns = (*TEXT_COLUMNS, *caption_columns(db.existing_table("clips").schema))
+    with_words = " OR ".join(f"{column} IS NOT NULL" for column in columns)
     if text is not None and not db.count("clips", both(asked, with_words)):
         passing = " that pass --where" if where is not None else f" of {who}" if asked else ""
         return f": none of the {db.count('clips', asked)} clips{passing} has words (narration, verb, noun){ADD_WORDS}"

@@ -19,7 +19,7 @@ from handloom.plural import plural
 from handloom.retrieval.parts import Asked, PartQuery, vector_parts
 from handloom.retrieval.query import ARVRM, UNUSABLE, By, weights_of
 from handloom.retrieval.ranges import check_range
-from handloom.retrieval.words import MEANING, WORDS, apart, check_text, rank_text
+from handloom.retrieval.words import MEANING, WORDS, apart, check_text, part_of, rank_text
 from handloom.schemas.tables.duplicates import COLUMN as GROUP
 from handloom.store.embodiment import HUMAN
 from handloom.store.location import lance_errors
@@ -70,7 +70,7 @@ def search(
 
     Args:
         text: found by its words in narration, verb and noun together (inflected English forms match, and parts of words
-            in scripts without spaces), and by its meaning.
+            in scripts without spaces), and by its meaning; the same of each column of captions.
         clip: id of a stored clip; the clip itself is left out of the hits.
         video: any file; extracted in memory with the settings of the database.
         image: a file, or (h, w, 3) uint8 RGB.
@@ -203,7 +203,7 @@ class _Query:
             self._scope.check_demand()
         for one in rankings:
             if len(rankings) > 1 and not one.scored:
-                self._unused.setdefault(one.name, NO_WORDS if one.name == WORDS else "it finds no clip")
+                self._unused.setdefault(one.name, NO_WORDS if part_of(one.name) == WORDS else "it finds no clip")
         times = {clip_id: span for one in rankings for clip_id, span in one.times.items()}
         hits = read_hits(self._scope.table, best, columns, self._filled(rankings, best), times)
         alone = rankings[0] if len(rankings) == 1 and self._text is None else None
@@ -273,7 +273,7 @@ class _Query:
         else:
             scored = by_rank(rankings)
             penalty = sum(one.weight for one in found) / RRF_K
-        if any(one.name == MEANING for one in found):
+        if self._text is not None and any(part_of(one.name) == MEANING for one in found):
             scored = apart(self._scope, self._text, scored, penalty)
         best = best_clips(scored, k)
         return best, bound == -math.inf or (len(best) == k and best[-1].score > bound)
@@ -298,4 +298,4 @@ class _Query:
         if len(found) > 1:
             return "weights" if self._weights else "rrf"
         kinds = {WORDS: "bm25", MEANING: "cosine"} | {part.name: part.scoring for part in self._parts}
-        return kinds[found[0]]
+        return kinds.get(found[0]) or kinds[part_of(found[0])]

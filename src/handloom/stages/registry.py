@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from handloom.errors import ConfigError
 from handloom.schemas.settings import OWN_STAGE, Settings, StageConfig
 from handloom.schemas.tables.stage_columns import COLUMNS_OF
@@ -42,6 +44,11 @@ MORE: dict[str, str] = {
 """More stages for every clip, classes of the kind that users write: `"NAME": "handloom.stages.builtin.MODULE:Class"`. A
 new stage needs its file and its line here, and nothing else."""
 
+CAPTIONS = ("handloom.stages.learned:Caption", "handloom.stages.learned:RuleCaption")
+LONGEST_NAME = 40
+CAPTION_TEXT = "handloom.stages.builtin.text:CaptionText"
+"""Follows each stage of captions, so that `search --text` finds them by meaning."""
+
 
 def builtin_stages(settings: Settings) -> list[BuiltinStage]:
     """The stages that handloom brings, in order, without their models."""
@@ -52,6 +59,7 @@ def own_stages(settings: Settings) -> list[OwnStage]:
     """The stages that the settings declare. Raises ConfigError where one cannot be used."""
     owners = {column: stage for stage, columns in COLUMNS_OF.items() for column in columns if column != "end_s"}
     declared = {name: StageConfig(class_=text) for name, text in MORE.items()}
+    declared |= dict(_of_captions(settings))
     declared |= {name: _of_more(name, config) for name, config in settings.stages.items() if not _brought(name, config)}
     found = [load_stage(name, config, owners) for name, config in declared.items()]
     owners |= {column: stage.name for stage in found for column in stage.columns}  # seen by all of them
@@ -77,6 +85,14 @@ def own_licences(settings: Settings) -> dict[str, str]:
         if named:
             found[stage.name] = ", ".join(sorted(named))
     return found
+
+
+def _of_captions(settings: Settings) -> Iterator[tuple[str, StageConfig]]:
+    """The stage `NAME_text` of each stage NAME of captions."""
+    for name, config in settings.stages.items():
+        if config.class_ in CAPTIONS:
+            column = f"{config.settings.get('prefix', '')}caption"
+            yield f"{name[: LONGEST_NAME - 5]}_text", StageConfig(class_=CAPTION_TEXT, settings={"column": column})
 
 
 def _brought(name: str, config: StageConfig) -> bool:

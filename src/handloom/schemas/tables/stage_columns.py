@@ -94,6 +94,13 @@ COLUMNS_OF: Final[dict[str, tuple[str, ...]]] = {
 WITH_STATE: Final = ("probe", "images", "hands_2d", "lens", "camera", "hands_3d", "world")
 
 
+def caption_columns(schema: pa.Schema) -> tuple[str, ...]:
+    """The columns that hold captions in words: `caption`, and `PREFIXcaption` of further stages. They name the prompt
+    that asked for them."""
+    texts = (field for field in schema if field.name.endswith("caption") and pa.types.is_string(field.type))
+    return tuple(field.name for field in texts if b"prompt" in (field.metadata or {}))
+
+
 def key_column(stage: str) -> str:
     return KEY_PREFIX + stage
 

@@ -23,6 +23,7 @@ from lance.optimize import Compaction
 
 from handloom.errors import StoreError
 from handloom.schemas.tables.embeddings import embedding_columns
+from handloom.schemas.tables.stage_columns import caption_columns
 from handloom.store.clips.upkeep import MERGING
 from handloom.store.lance_faults import LANCE_ERRORS, fault_of
 from handloom.store.location import store_error
@@ -72,12 +73,13 @@ class IndexReport:
 
 
 def ensure_text_indexes(db: Tables) -> tuple[str, ...]:
-    """Create the full-text indexes of `clips` that are missing; returns the names of new ones.
+    """Create the full-text indexes of `clips` that are missing, of words and captions; returns the names of new ones.
 
-    The driver calls it while the table is empty, so that text search works from the first committed clip on: the index
-    fixes how words are split and stemmed, and Lance searches rows that are not in it yet by reading them.
+    The driver calls it before a run's first commit, so that text search works from the first clip on: the index fixes
+    how words are split and stemmed, and Lance searches rows that are not in it yet by reading them.
     """
-    return tuple(name for column in TEXT_COLUMNS if _ensure(db, name := f"{column}_text", column, "INVERTED", **_TEXT))
+    columns = (*TEXT_COLUMNS, *caption_columns(_clips(db).schema))
+    return tuple(name for column in columns if _ensure(db, name := f"{column}_text", column, "INVERTED", **_TEXT))
 
 
 def ensure_clip_index(db: Tables) -> bool:

@@ -99,15 +99,17 @@ def scores_of(
     return [found for batch in rows.to_batches() for found in _score(batch, column, queries, batch.num_rows)]
 
 
-def by_text(table: lance.LanceDataset, text: str, k: int, where: str | None) -> list[Scored]:
-    """BM25 over narration, verb and noun as one field.
+def by_text(
+    table: lance.LanceDataset, text: str, k: int, where: str | None, columns: Sequence[str] = TEXT_COLUMNS
+) -> list[Scored]:
+    """BM25 over columns with a full-text index as one field.
 
     Parts of the text in scripts without spaces are scored by pieces (`unspaced`), and the scores are added.
     """
     words, pieces = split_query(text)
-    by_row = score_pieces(table, TEXT_COLUMNS, pieces, where) if pieces else {}
+    by_row = score_pieces(table, columns, pieces, where) if pieces else {}
     if words or not pieces:
-        row_ids, scores = _full_text(table, words, where)
+        row_ids, scores = _full_text(table, words, where, columns)
         if by_row:
             for row_id, score in zip(row_ids.tolist(), scores.tolist(), strict=True):
                 by_row[row_id] = by_row.get(row_id, 0.0) + score
@@ -123,10 +125,10 @@ def by_text(table: lance.LanceDataset, text: str, k: int, where: str | None) -> 
 
 
 def _full_text(
-    table: lance.LanceDataset, words: str, where: str | None
+    table: lance.LanceDataset, words: str, where: str | None, columns: Sequence[str]
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
     """Row ids and scores of all rows that the index finds. Raises StoreError if its files are damaged or gone."""
-    query = CombinedFieldsQuery(words, list(TEXT_COLUMNS))
+    query = CombinedFieldsQuery(words, list(columns))
 
     def find(use_indexes: bool) -> pa.Table:  # of the filter
         scan: Any = partial(table.to_table, columns=["_score"], full_text_query=query, filter=clause(where))

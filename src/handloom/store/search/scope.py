@@ -92,16 +92,19 @@ class Scope:
         complete = num_with is not None and len(scored) >= num_with and len(there) <= depth
         return Ranking(name, kept, weight, exact, complete, 1.0, num_with, num_without)
 
-    def by_words(self, name: str, text: str, depth: int, weight: float = 1.0) -> Ranking:
-        """Clips with these words by BM25. Raises ConfigError for no words, StoreError without the text index."""
+    def by_words(
+        self, name: str, text: str, depth: int, weight: float = 1.0, columns: Sequence[str] = TEXT_COLUMNS
+    ) -> Ranking:
+        """Clips with these words in some columns, as one field, by BM25. Raises ConfigError for no words, StoreError
+        without a text index."""
         if not text.strip():
             raise ConfigError("the text to search for is empty", "give one or more words")
-        if not index_names(self.table) >= {f"{column}_text" for column in TEXT_COLUMNS}:
+        if not index_names(self.table) >= {f"{column}_text" for column in columns}:
             if self.table.version < self.table.latest_version:
                 problem = f"version {self.table.version} of {self.table.uri} has no text index"
                 raise StoreError(problem, f"search a later one; the newest is {self.table.latest_version}")
             raise StoreError(f"{self.table.uri} has no text index", "build it with `handloom index --db DB`")
-        scored = by_text(self.table, text, depth + len(self.left_out), self.where)
+        scored = by_text(self.table, text, depth + len(self.left_out), self.where, columns)
         kept = best_clips((found for found in scored if found.clip_id not in self.left_out), depth)
         best = kept[0].score if kept else 1.0
         return Ranking(name, kept, weight, True, len(kept) < depth, best if best > 0 else 1.0)
