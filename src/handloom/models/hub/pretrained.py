@@ -181,9 +181,14 @@ def find_with_config(
     from transformers import AutoConfig  # it is installed, or the line above has said so
 
     try:
-        return files, AutoConfig.from_pretrained(files.folder)
+        config = AutoConfig.from_pretrained(files.folder)
     except (OSError, ValueError, KeyError) as error:
         raise unavailable(setting, model, str(error)) from error
+    if (
+        config.model_type == "clip"
+    ):  # the width of both its networks: their own configurations have one that is not used
+        config.text_config.projection_dim = config.vision_config.projection_dim = config.projection_dim
+    return files, config
 
 
 def _fetch_beside(setting: str, files: PretrainedFiles, names: Iterable[str]) -> None:

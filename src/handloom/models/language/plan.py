@@ -82,24 +82,22 @@ def plan_texts(settings: TextTowerSettings, where: str = "") -> TextPlan:
         raise ConfigError(f"{problem}, expected one of {', '.join(KINDS)}", "take one of these networks")
     check_tokens(name, files)
     text = getattr(config, "text_config", None) or config
-    if config.model_type == "clip":
-        text.projection_dim = config.projection_dim  # of both of its networks; the inner number is not used
     return TextPlan(
         settings=settings,
         where=where,
         files=files,
         kind=kind,
         config=text,
-        dim=_width(config, text, kind),
+        dim=_width(text, kind),
         num_tokens=_num_tokens(files, text),
         takes_first=kind.pools == "tokens" and _takes_first(files, name),
         licence=settings.licence or licence_of_folder(files.folder),
     )
 
 
-def _width(config: Any, text: Any, kind: TextKind) -> int:
+def _width(text: Any, kind: TextKind) -> int:
     if kind.pools == "projected":
-        return config.projection_dim
+        return text.projection_dim
     return getattr(text, "projection_size", None) or text.hidden_size if kind.pools == "pooled" else text.hidden_size
 
 

@@ -95,8 +95,6 @@ def plan_tower(settings: TowerSettings, where: str = "") -> TowerPlan:
         problem = f"{name}: {settings.model!r} is of the type {config.model_type}, expected one of {', '.join(KINDS)}"
         raise ConfigError(problem, "take one of these, or write a stage of your own (docs/stages.md)")
     vision = getattr(config, "vision_config", config)
-    if config.model_type == "clip":
-        vision.projection_dim = config.projection_dim  # of both of its networks; the inner number is not used
     return TowerPlan(
         settings=settings,
         where=where,
