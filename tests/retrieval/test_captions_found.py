@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import lance
 import pyarrow as pa
 import pytest
@@ -10,7 +12,7 @@ from support.rows import make_clip, make_row
 from handloom.api import Database
 from handloom.cli import text
 from handloom.models.language.words import caption_sentences
-from handloom.pipelines.search import why_nothing
+from handloom.pipelines.search import search_clips, why_nothing
 from handloom.schemas.settings import Settings
 from handloom.stages.own import compute_own
 from handloom.stages.registry import stage_graph
@@ -63,6 +65,11 @@ def test_words_of_captions_are_found_and_each_hit_says_where(db):
     assert {place(hit) for hit in hits} == {0, 1}
     assert all(set(hit.parts) == {"caption.words"} for hit in hits)
     assert "[caption.words" in text.hit(hits[0])
+    (hit,) = found = search_clips(db, text="carton", meaning=False)
+    assert '"Someone pushes a carton across the table!"' in text.hit(hit)
+    assert text.hits_json(found)["hits"][0]["captions"] == {"caption": "Someone pushes a carton across the table!"}
+    assert '"a b ' in text.hit(replace(hit, more={"caption": "a\nb\x1b[2J" + " word" * 40}))
+    assert "(an opposite action)" in text.hit(replace(hit, score=-1.0))
     hits = db.search(text="push", meaning=False)
     assert {place(hit): set(hit.parts) for hit in hits} == {2: {"caption.words"}, 3: {"words"}}
     (hit,) = db.search(text="pan", meaning=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from textwrap import shorten
 from typing import Any
 
 from handloom.plural import plural
@@ -15,6 +16,7 @@ MAX_EPISODES = 3
 MAX_IDS = 10
 DRY = "nothing was written (--dry-run); the ingest would do this:"
 MAX_VALUE = 60  # characters of a value in a line
+MAX_CAPTION = 80
 HIDDEN = ("videos_missing", "none_there")  # part of other lines
 
 
@@ -295,14 +297,22 @@ def _words(found) -> str:
 def hit(found) -> str:
     """One line of a search."""
     times = _times(found)
-    line = f"{found.score:8.4f}  {found.clip_id}  {times}  {_words(found)}  {found.video_uri}"
+    captions = [_shortened(caption) for caption in found.more.values() if caption]
+    words = words_of(found.narration, found.verb, found.noun) or " ".join(captions) or "-"
+    line = f"{found.score:8.4f}  {found.clip_id}  {times}  {words}  {found.video_uri}"
     if found.match_start_s is not None:
         line += f"  at {found.match_start_s:.2f}-{found.match_end_s:.2f} s"
     if found.parts and found.parts.keys() != {"motion"}:
         line += "  [" + ", ".join(f"{name} {_part(part)}" for name, part in found.parts.items()) + "]"
-    if found.score < 0 and found.parts.keys() & {"words", "meaning"}:
+    if found.score < 0 and any(name.endswith(("words", "meaning")) for name in found.parts):
         line += "  (an opposite action)"
     return line
+
+
+def _shortened(caption: str) -> str:
+    """Of one line: what a model writes may hold line ends, and codes that control the terminal."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in caption)
+    return f'"{shorten(plain, MAX_CAPTION, placeholder=" ...")}"'
 
 
 def _part(part) -> str:
@@ -314,6 +324,7 @@ def hits_json(hits) -> dict[str, Any]:
     found = []
     for hit in hits:
         one = {name: value for name, value in vars(hit).items() if name != "more"}
+        one |= {"captions": dict(hit.more)} if hit.more else {}
         found.append(one | {"parts": {name: part._asdict() for name, part in hit.parts.items()}})
     facts = {"version": hits.version, "exact": hits.exact, "scoring": hits.scoring, "unused": dict(hits.unused)}
     facts["num_duplicates"] = hits.num_duplicates

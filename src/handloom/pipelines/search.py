@@ -24,7 +24,7 @@ ADD_WORDS = (
 
 
 def search_clips(db: Database, *, sheet: Path | None = None, **query: Any) -> Hits:
-    """`handloom.retrieval.search.search`, and the hits as pictures.
+    """`handloom.retrieval.search.search`, for a text with the captions as `Hit.more`; and the hits as pictures.
 
     Args:
         sheet: a PNG to write. query: the other arguments of the search.
@@ -33,7 +33,9 @@ def search_clips(db: Database, *, sheet: Path | None = None, **query: Any) -> Hi
         ConfigError: an argument cannot be used, or a file cannot be read.
         StoreError: no clip has been processed yet, the clip is unknown, or the sheet cannot be written.
     """
-    hits = search(db, **query)
+    table = db.table("clips") if query.get("text") is not None else None
+    captions = () if table is None else caption_columns(table.schema)
+    hits = search(db, columns=captions, **query)
     if sheet is not None and hits:
         from handloom.draw.hits import write_hits  # OpenCV is not needed to search
 
