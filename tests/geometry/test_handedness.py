@@ -146,7 +146,8 @@ def test_a_hand_and_its_forearm_are_not_two_hands(along):
     size = hand_size(fingers)
     forearm = fingers.copy()
     forearm[..., 1] = 200 + 1.6 * (fingers[..., 1] - 200) + along * size
-    assert is_duplicate(fingers, forearm) and is_duplicate(forearm, fingers)
+    assert is_duplicate(fingers, forearm)
+    assert is_duplicate(forearm, fingers)
     beside = hand(300 + 0.8 * size, 200, 90)
     assert not is_duplicate(fingers, beside)
 

@@ -116,6 +116,17 @@ def test_a_point_is_carried_from_rest_to_rest_and_a_point_of_the_hand_never_is()
     assert len(carried_runs(together, nothing, ~together, shot)) == 2, "it was hidden for long"
 
 
+def test_a_point_that_rested_and_was_lost_is_still_no_point_of_the_hand():
+    """It rests, moves with the hand, is hidden for long, and moves with it again."""
+    shot, apart, together = np.zeros(30, int), np.zeros(30, bool), np.zeros(30, bool)
+    apart[:4], together[5:9], together[22:28] = True, True, True
+    hidden = ~together & ~apart
+    found = carried_runs(together, apart, hidden, shot)
+    assert found == [Run(0, 5, 9, False, True), Run(0, 22, 28, False, True)]
+    another = carried_runs(together, apart, hidden, np.repeat([0, 1], 15))
+    assert another == [found[0], replace(found[1], is_sure=False)], "another shot says nothing of it"
+
+
 def test_movements_are_cut_at_rest_and_at_clear_minima():
     at = np.arange(60) / 15
     bump = np.clip(np.sin(np.pi * at / 0.8), 0, None) * 0.4  # 0.8 s of motion, 0.8 s of rest

@@ -7,9 +7,10 @@ from support.interactions import exact_scene, sequence
 from handloom.geometry.interactions.segments import find_segments
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import RunConfig, Settings
+from handloom.schemas.tables.later_grids import grid_columns
 from handloom.schemas.tables.own_columns import own_cell
 from handloom.schemas.tables.segments import SEGMENT
-from handloom.schemas.values import TrackKind
+from handloom.schemas.values import LaterGrid, TrackKind
 from handloom.stages.builtin.segments import scene_of, segment_cell
 from handloom.stages.own import compute_own
 from handloom.stages.registry import own_stages, stage_graph
@@ -68,6 +69,45 @@ def test_a_clip_without_hands_has_null_and_one_without_actions_an_empty_list():
     assert compute(the_stage(), row | first) == []
     no_tracks = dict.fromkeys(("track_points_px", "track_visible", "track_depth_m", "track_kind"))
     assert {tuple(one["object_tracks"]) for one in compute(the_stage(), row | no_tracks)} == {()}
+
+
+def test_a_thing_that_only_later_grids_show_is_found_at_the_same_times():
+    scene, truth = exact_scene(sequence(5))
+    row, num = row_of(scene, truth), len(scene.frame_s)
+    contacts = find_segments(scene_of(row), 0.02, 0.10).contacts
+    things = np.unique(np.concatenate([contact.points for contact in contacts]))
+    without = {name: np.delete(row[name], things, axis=-1 if row[name].ndim < 3 else 1)
+               for name in ("track_kind", "track_points_px", "track_visible", "track_depth_m")}  # fmt: skip
+    middle = (contacts[0].end + contacts[1].start) // 2
+    parts = [slice(0, middle), slice(middle - 8, num)]
+    grid = np.flatnonzero(~scene.on_hand)
+    grids = tuple(LaterGrid(at.start, row["track_points_px"][at, grid], row["track_visible"][at, grid]) for at in parts)
+    depth = tuple(row["track_depth_m"][at, grid] for at in parts)
+    row |= without
+    none = find_segments(scene_of(row), 0.02, 0.10)
+    assert not any(len(contact.points) for contact in none.contacts)
+    row |= grid_columns(grids, depth, len(grid))
+    both = scene_of(row)
+    np.testing.assert_array_equal(both.later, np.arange(both.rays.shape[1]) >= len(row["track_kind"]))
+    assert both.later.sum() <= 2 * len(things)
+    found = find_segments(both, 0.02, 0.10)
+    assert [c.hand for c in found.contacts] == [c.hand for c in contacts]
+    for mine, one in zip(found.contacts, contacts, strict=True):
+        assert abs(mine.start - one.start) <= 1
+        assert abs(mine.end - one.end) <= 1
+        assert both.later[mine.points].all()
+        assert np.isfinite(found.things[mine.thing].poses[mine.start : mine.end]).all()
+    assert {tuple(cell["object_tracks"]) for cell in compute(the_stage(), row)} == {()}, "they have no number"
+
+
+def test_points_of_later_grids_that_rest_are_not_taken():
+    scene, truth = exact_scene(sequence(5))
+    row = row_of(scene, truth)
+    rests = np.flatnonzero(np.isfinite(scene.depth_m).all(axis=0))
+    assert len(rests) > 50
+    grid = LaterGrid(10, row["track_points_px"][10:, rests], row["track_visible"][10:, rests])
+    again = scene_of(row | grid_columns((grid,), (row["track_depth_m"][10:, rests],), len(rests)))
+    assert not again.later.any()
 
 
 def test_every_field_goes_through_arrow():

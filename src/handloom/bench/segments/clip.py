@@ -24,6 +24,7 @@ from handloom.bench.segments.scores import (
 )
 from handloom.bench.truth.cases import RENDERED, Case, Loaded, load
 from handloom.geometry.image_stats import ImageStats
+from handloom.geometry.interactions.later import LaterPoints, with_later_points
 from handloom.geometry.interactions.scene import Scene, make_scene
 from handloom.geometry.interactions.segments import GRASPING, HANDS, MANIPULATION, Found, find_segments
 from handloom.geometry.interactions.signals import local_lines
@@ -105,11 +106,21 @@ def scene_of_analysis(found: ClipAnalysis, frame_s: Floats) -> Scene:
     """The scene of an analysis that is not a row."""
     hands, tracks, path = found.hands, found.tracks, found.path
     flags = np.zeros(len(frame_s), np.int64) if found.flags is None else np.asarray(found.flags, np.int64)
-    return make_scene(
+    scene = make_scene(
         frame_s, found.camera, path.world_from_camera, path.unit_m, path.scale, hands.keypoints_cam_m, hands.infilled,
         tracks.points_px, tracks.visible, None if found.lifted is None else found.lifted.depth_m, tracks.kind,
         np.flatnonzero(flags & int(FrameFlag.CUT)),
     )  # fmt: skip
+    return with_later_points(scene, found.camera, _later_points(found))
+
+
+def _later_points(found: ClipAnalysis) -> list[LaterPoints]:
+    depths = None if found.lifted is None else found.lifted.grids_depth_m
+    out = []
+    for number, grid in enumerate(found.tracks.grids or ()):
+        depth = np.full(grid.visible.shape, np.nan) if depths is None else depths[number]
+        out.append(LaterPoints(grid.first_frame, grid.points_px, grid.visible, depth))
+    return out
 
 
 def true_spans(truth: Truth) -> list[Span]:

@@ -198,7 +198,8 @@ def carried_runs(together: Bools, apart: Bools, silent: Bools, shot: NDArray[np.
             rests = bool(apart[t]) and not cut and not lost
             early = begin <= MOST_EARLY or shot[begin - MOST_EARLY] != shot[begin]
             runs.append(Run(point, begin, last + 1, rests, was_apart or (rests and early)))
-            begin, was_apart = -1, False
+            begin = -1
+            was_apart &= not cut  # where it was lost, it stays one that rests without the hand
         if apart[t]:
             was_apart = True
         elif begin < 0:

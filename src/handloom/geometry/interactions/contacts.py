@@ -20,7 +20,7 @@ FLESH_M = 0.012
 """Of a keypoint from the surface of the hand."""
 MIN_POINTS, MIN_SURE = 3, 2
 """Least number of points that make a thing; and of those among them that were seen at rest while the hand moved."""
-FEW, MOST_APART = 6, 0.3
+FEW, MOST_APART = 12, 0.3
 """So few points are a thing only if they move as one: all but this share of their motion."""
 RESTED_FRAMES, RESTED_SHARE, OVERTIME_FRAMES = 15, 0.5, 5
 """A contact is over when so many of its points, in relation to those that still move, have come to rest within these

@@ -78,7 +78,7 @@ def _velocities(scene: Scene, depth: Floats, step_s: float) -> tuple[Floats, Flo
         off = _off(scene, depth, before, after, both)
         if off is None:
             continue
-        still = ~scene.on_hand[both]
+        still = ~(scene.on_hand | scene.later)[both]
         off -= np.median(off[still] if still.any() else off, axis=0)
         z = np.where(np.isfinite(depth[t, both]), depth[t, both], depth[before, both])
         velocity[t, both] = off * (z / (scene.frame_s[after] - scene.frame_s[before]))[:, None]

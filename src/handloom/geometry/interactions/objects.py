@@ -124,7 +124,8 @@ def upright_axes(scene: Scene, motion: PointMotion, t: int, place_m: Floats) -> 
     camera = scene.poses[t]
     up = -camera[:3, 1]
     ray, depth = scene.rays[t], scene.depth_m[t]
-    seen = np.flatnonzero(np.isfinite(depth) & np.isfinite(ray[:, 0]) & ~motion.moves[t] & ~scene.on_hand)
+    rests = ~motion.moves[t] & ~scene.on_hand & ~scene.later
+    seen = np.flatnonzero(np.isfinite(depth) & np.isfinite(ray[:, 0]) & rests)
     around = (ray[seen] * depth[seen, None]) @ camera[:3, :3].T + camera[:3, 3]
     around = around[np.linalg.norm(around - place_m, axis=1) < _TABLE_REACH_M]
     normal = _surface(around)

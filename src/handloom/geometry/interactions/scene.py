@@ -24,11 +24,12 @@ class Scene:
     """One clip. T frames, N tracks; NaN unknown.
 
     frame_s: (T,). hands_m: (T, 2, 21, 3) in the world. seen: (T, 2) the hand was seen in the frame, not interpolated.
-    rays: (T, N, 3) camera rays (x, y, 1) of the tracks, NaN where not visible. depth_m: (T, N). on_hand: (N,) chosen
-    on a hand. poses: (T, 4, 4) world_from_camera in metres. on_path: (T,) where the camera's path is known; elsewhere
-    the world goes with the camera, and has its axes of a path without metres, or those of each frame. starts: first
-    frames of shots after the first; the path's beginning and end are such. is_metric: whether lengths come from a
-    metric path and not from the usual size of a hand.
+    rays: (T, N, 3) camera rays (x, y, 1) of the tracks, NaN where not visible. depth_m: (T, N). on_hand: (N,) chosen on
+    a hand. later: (N,) of a later grid, chosen as they move: they say nothing about the camera. poses: (T, 4, 4)
+    world_from_camera in metres. on_path: (T,) where the camera's path is known; elsewhere the world goes with the
+    camera, and has its axes of a path without metres, or those of each frame. starts: first frames of shots after the
+    first; the path's beginning and end are such. is_metric: whether lengths come from a metric path and not from the
+    usual size of a hand.
     """
 
     frame_s: Floats
@@ -37,6 +38,7 @@ class Scene:
     rays: Floats
     depth_m: Floats
     on_hand: Bools
+    later: Bools
     poses: Floats
     on_path: Bools
     starts: NDArray[np.int64]
@@ -92,7 +94,8 @@ def make_scene(
     on_hand = np.zeros(visible.shape[1], bool) if kind is None else np.isin(kind, (1, 2))
     begins = np.concatenate([np.asarray(starts, np.int64), np.flatnonzero(np.diff(on_path)) + 1])
     return Scene(
-        np.asarray(frame_s, float), world, seen, rays, depth, on_hand, poses, on_path, np.unique(begins[begins > 0]),
+        np.asarray(frame_s, float), world, seen, rays, depth, on_hand, np.zeros_like(on_hand), poses,
+        on_path, np.unique(begins[begins > 0]),
         bool(on_path.any()) and scale == "metric",
     )  # fmt: skip
 

@@ -127,7 +127,7 @@ class _Maker:
             None if contact is None else float(self.scene.frame_s[contact.start]),
             None if contact is None else self._time(contact.end),
             tuple(sorted(keyframes)),
-            () if thing is None else tuple(thing.points.tolist()),
+            () if thing is None else tuple(thing.points[~self.scene.later[thing.points]].tolist()),
             None if thing is None else thing.box_m,
             None if contact is None else self._grasp(piece.hand, contact, thing),
             trajectory,

@@ -10,8 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
+from handloom.geometry.interactions.later import LaterPoints, with_later_points
 from handloom.geometry.interactions.scene import Scene, make_scene
 from handloom.geometry.interactions.segments import Segment, find_segments
+from handloom.geometry.tracks.stored_grids import StoredGrids
 from handloom.schemas.tables.frame_flags import FrameFlag
 from handloom.schemas.tables.row import row_camera
 from handloom.schemas.tables.segments import SEGMENT
@@ -42,6 +44,11 @@ class Segments(Stage):
         "track_points_px",
         "track_visible",
         "track_depth_m",
+        "regrid_query_frame",
+        "regrid_frame",
+        "regrid_visible",
+        "regrid_points_px",
+        "regrid_depth_m",
     )
 
     class Settings(StageSettings):
@@ -70,11 +77,26 @@ def scene_of(row: Mapping[str, Any]) -> Scene | None:
     hands = row.get("hand_keypoints_cam_m")
     if hands is None or row.get("camera_matrix") is None or not np.isfinite(hands).any():
         return None
-    return make_scene(
-        row["frame_s"], row_camera(row), row.get("world_from_camera"), row.get("world_unit_m"), row.get("world_scale"),
+    camera = row_camera(row)
+    scene = make_scene(
+        row["frame_s"], camera, row.get("world_from_camera"), row.get("world_unit_m"), row.get("world_scale"),
         hands, row.get("hand_infilled"), row.get("track_points_px"), row.get("track_visible"),
         row.get("track_depth_m"), row.get("track_kind"), cuts_of(row),
     )  # fmt: skip
+    return with_later_points(scene, camera, later_points_of(row))
+
+
+def later_points_of(row: Mapping[str, Any]) -> list[LaterPoints]:
+    """The later grids of a row; none where it has none."""
+    grids = StoredGrids.of(row)
+    if grids is None:
+        return []
+    found = []
+    for number in range(len(grids.query_frame)):
+        frames = grids.frames(number)
+        values = (grids.take(number, name, frames) for name in ("track_points_px", "track_visible", "track_depth_m"))
+        found.append(LaterPoints(int(frames[0]), *values))
+    return found
 
 
 def cuts_of(row: Mapping[str, Any]) -> NDArray[np.int64]:
