@@ -18,15 +18,22 @@ from handloom.skills.skill import PathBounds, Region
 Floats = NDArray[np.float64]
 
 PERCENTILES = (10.0, 90.0)
-PLACE_M, TURN_RAD = 0.02, np.radians(15.0)
+PLACE_M, TURN_RAD = 0.025, np.radians(15.0)
 """How far a good execution may be from a demonstration for no reason at all: tracks and hands are that exact."""
 OF_FEW = 2.0
 """With n demonstrations margins are this times 1 / n wider: one demonstration gives three times the margin of many."""
 OF_SPREAD = 0.25
+LEAST_OF_PATH = 0.7
+"""Share of a path's 10 keypoints, each with all of its 6 numbers, that must be inside their bounds, beside its end. A
+share of a path's 60 numbers let 53 % of paths pass that ended 10 cm elsewhere along one axis, this alone 13 %."""
+ENOUGH_TO_LEAVE_OUT, FAR_OFF = 4, 5.0
+"""Of so many paths those are left out that end farther than this times the median distance from the middle end."""
 LEAST_GAIN = 0.3
 """A box explains where paths end if the spread of the ends falls by this share or more, in three or more of them."""
 NEAR_M, NEAR_RAD = 0.06, np.radians(45.0)
 """Grasps nearer than this, in the sum of both shares, are of one region."""
+SIGHT = np.array([0.0, 1.0, -1.0]) / np.sqrt(2.0)
+"""Where a person's camera looks, along the axes of a thing before it (y away from the camera, z up): half down."""
 PALM_M = 0.09
 """From the wrist to the middle of the knuckles, along y of the hand's frame."""
 
@@ -117,6 +124,7 @@ def path_bounds(steps: Sequence[Step]) -> PathBounds | None:
     known = [step for step in steps if step.path is not None]
     if not known:
         return None
+    known = [step for step, is_far in zip(known, ends_far_off(known), strict=True) if not is_far]
     paths = np.stack([step.path for step in known if step.path is not None])
     sizes = np.stack([half_size(step.box) for step in known])
     masters = np.stack([half_size(step.master_box) for step in known])
@@ -124,6 +132,33 @@ def path_bounds(steps: Sequence[Step]) -> PathBounds | None:
     paths[:, :, :3] -= along(paths.shape[1]) * (sizes * by_box + masters * by_master)[:, None]
     low, high = bounds(paths, np.repeat([PLACE_M, TURN_RAD], 3))
     return PathBounds(low, high, by_box, by_master)
+
+
+def ends_far_off(steps: Sequence[Step]) -> list[bool]:
+    """Which of the known paths end much farther from the middle end than others do, along any axis: things that were
+    lost on the way. None of fewer than four."""
+    ends = np.array([step.path[-1, :3] for step in steps if step.path is not None])
+    if len(ends) < ENOUGH_TO_LEAVE_OUT:
+        return [False] * len(ends)
+    off = np.abs(ends - np.median(ends, axis=0))
+    most = PLACE_M * (1.0 + OF_FEW / len(ends)) + FAR_OFF * np.median(off, axis=0)
+    return [bool(one) for one in (off > most).any(axis=1)]
+
+
+def places_inside(places: Floats, low: Floats, high: Floats, error_m: float) -> NDArray[np.bool_]:
+    """(n) whether places (n, 3) are between bounds (n, 3), if each may be off by an error along the line of sight."""
+    sides = np.stack([low - places, high - places])[:, :, 1:] / SIGHT[1:]
+    least, most = sides.min(axis=0).max(axis=1), sides.max(axis=0).min(axis=1)  # shifts along the line of sight
+    across = (places[:, 0] >= low[:, 0]) & (places[:, 0] <= high[:, 0])
+    return across & (np.maximum(least, -error_m) <= np.minimum(most, error_m))
+
+
+def same_path(a: Step, b: Step) -> bool:
+    """Whether the path of one step is inside the bounds that the other alone would teach; not if one is unknown."""
+    if a.path is None or b.path is None:
+        return False
+    most = np.repeat([PLACE_M, TURN_RAD], 3) * (1.0 + OF_FEW)
+    return bool((np.abs(a.path - b.path) <= most).all(axis=1).mean() >= LEAST_OF_PATH)
 
 
 def _explained(ends: Floats, sizes: Floats, masters: Floats) -> tuple[Floats, Floats]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from handloom.errors import ConfigError
 from handloom.skills.bounds import OF_FEW, PERCENTILES, bounds, gap_m, palm, path_bounds, regions_of
-from handloom.skills.execution import GRASPING, Execution
+from handloom.skills.carrying import Carrying, alike, carryings
+from handloom.skills.execution import GRASPING, Execution, Step
 from handloom.skills.order import FEW, OTHER_ACTION, action_cost, align, apart, middle_one, tasks_of
 from handloom.skills.reader import Reader, Shown
 from handloom.skills.skill import Constraint, Skill, without_geometry
@@ -51,6 +52,13 @@ def learn(name: str, task: str, executions: Sequence[Execution], reader: Reader,
     """
     useful = [one for one in executions if one.steps]
     notes = [f"left out: no segment with a thing in {one.clip_id}" for one in executions if not one.steps]
+    if any(map(_is_told, useful)):
+        notes += [
+            f"left out: unknown what is done with a thing, and how, in {one.clip_id}"
+            for one in useful
+            if not _is_told(one)
+        ]
+        useful = [one for one in useful if _is_told(one)]
     if not useful:
         raise ConfigError(
             f"no segment with a thing in {_listed([one.clip_id for one in executions])}: nothing to learn from",
@@ -165,7 +173,34 @@ def _skill(
     steps = [one.step for one in constraints]
     usual = float(np.percentile([apart(steps, one.steps) for one in group], PERCENTILES[1]))
     most_apart = min(usual + MOST_APART * (1.0 + OF_FEW / len(group)), AT_MOST)
-    return Skill(name, task, constraints, tuple(one.clip_id for one in group), reader.name, most_apart)
+    clip_ids = tuple(one.clip_id for one in group)
+    return Skill(name, task, constraints, clip_ids, reader.name, most_apart, _carried(steps, group))
+
+
+def _carried(steps: Sequence[Step], group: Sequence[Execution]) -> tuple[Constraint, ...]:
+    """The bounds of the whole path of each thing that the steps carry; empty where no clip knows all of them."""
+    asked = carryings(steps)
+    told = [carryings(one.steps) for one in group]
+    if not all(alike(asked, found) for found in told) or not _cut_differently([one.steps for one in group]):
+        return ()
+    shown = [found for found in told if _all_known(found)]
+    out = []
+    for number, one in enumerate(asked if shown else ()):
+        wholes = [found[number].whole for found in shown]
+        whole = replace(without_geometry(one.whole), action="carry")
+        box = _median([step.box for step in wholes if step.box is not None])
+        out.append(Constraint(whole, whole.words, len(shown) / len(group), path=path_bounds(wholes), box=box))
+    return tuple(out)
+
+
+def _cut_differently(clips: Sequence[Sequence[Step]]) -> bool:
+    """Whether a third of the clips or more have other actions than the usual ones."""
+    counts = Counter(tuple(step.action for step in steps) for steps in clips)
+    return counts.total() - counts.most_common(1)[0][1] >= FEW * len(clips)
+
+
+def _all_known(found: Sequence[Carrying]) -> bool:
+    return all(one.whole.path is not None for one in found)
 
 
 def _most(values: Sequence[T]) -> T:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from handloom.skills.bounds import same_path
+from handloom.skills.carrying import alike, carryings
 from handloom.skills.execution import Execution, Step
 
 OTHER_ACTION, NEAR_ACTION, UNKNOWN_ACTION, OTHER_ROLE, OTHER_HAND = 0.6, 0.45, 0.25, 0.15, 0.2
@@ -80,7 +82,13 @@ def other_task(a: Sequence[Step], b: Sequence[Step]) -> bool:
 
 
 def other_clips(a: Execution, b: Execution) -> bool:
-    """The same of two clips: where nothing that was done with a thing is known to be the same, their verbs decide."""
+    """The same of two clips: where both carry things on known paths, these decide, however they are cut; where nothing
+    that was done with a thing is known to be the same, their verbs do."""
+    carried_a, carried_b = carryings(a.steps), carryings(b.steps)
+    if alike(carried_a, carried_b) and all(
+        same_path(x.whole, y.whole) for x, y in zip(carried_a, carried_b, strict=True)
+    ):
+        return False
     if other_task(a.steps, b.steps):
         return True
     return bool(a.verb and b.verb) and a.verb != b.verb and not _same_action(a.steps, b.steps)

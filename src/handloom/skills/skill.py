@@ -72,7 +72,8 @@ class Constraint:
 class Skill:
     """A name, a task in words, and the constraints of its steps in order.
 
-    clip_ids: what it was learned from. most_apart: how much the order of sub-tasks may differ (`order.apart`).
+    clip_ids: what it was learned from. most_apart: how much the order of sub-tasks may differ (`order.apart`). carried:
+    of each thing that is carried (`carrying.carryings`) the bounds of its whole path; empty: no clip has all of them.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Skill:
     clip_ids: tuple[str, ...]
     reader: str
     most_apart: float
+    carried: tuple[Constraint, ...] = ()
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -111,12 +113,16 @@ class Skill:
         if its_format != FORMAT:
             raise ValueError(f"format {its_format!r}, expected {FORMAT}")
         constraints = tuple(_constraint(one) for one in told["constraints"])
-        return cls(told["name"], told["task"], constraints, tuple(told["clip_ids"]), told["reader"], told["most_apart"])
+        carried = tuple(_constraint(one) for one in told.get("carried", ()))
+        clip_ids = tuple(told["clip_ids"])
+        return cls(told["name"], told["task"], constraints, clip_ids, told["reader"], told["most_apart"], carried)
 
 
 def without_geometry(step: Step) -> Step:
     """A step's words, hand and roles."""
-    return replace(step, start_s=0.0, end_s=0.0, grasp=None, path=None, box=None, master_box=None)
+    return replace(
+        step, start_s=0.0, end_s=0.0, grasp=None, path=None, box=None, master_box=None, gap=None, error_m=0.0
+    )
 
 
 def _plain(value: Any) -> Any:
