@@ -3,7 +3,9 @@
 import pytest
 from support.skill_segments import PLACE, POUR, taking
 
-from handloom.bench.skills.measure import CORRUPTIONS, execution_of, goals_of, results_of
+from handloom.bench.skills.corrupted import CORRUPTIONS
+from handloom.bench.skills.extracted import CLIPS, extracted_results, extracted_specs
+from handloom.bench.skills.measure import execution_of, goals_of, results_of
 from handloom.skills.execution import read_execution
 
 SETS = {"place": PLACE, "pour": POUR}
@@ -28,8 +30,8 @@ def test_rates_of_clean_executions():
     assert told["clips"]["3"]["by_turn"]["place"]["adapted"]["clips"] == 3
     assert told["without_steps"] == {"place": 0, "pour": 0}
     goals = goals_of({"clips": {"5": told["clips"]["3"]}})
-    assert [one["met"] for one in goals] == [True, True, True]
-    assert [one["met"] for one in goals_of({})] == [None, None, None]
+    assert [one["met"] for one in goals] == [True, True, True, None, None, None]
+    assert [one["met"] for one in goals_of({})] == [None] * 6
 
 
 def test_skills_that_cannot_be_learned_are_named():
@@ -50,3 +52,31 @@ def test_every_corruption_changes_an_execution():
 
 def test_a_scripted_scene_gives_steps():
     assert execution_of("move", 0).words == "reach for A, move A"
+
+
+def test_answers_about_extracted_clips_are_counted_apart():
+    """A clip in which nothing was found is neither accepted nor rejected, and teaches nothing."""
+    kinds = {"place": PLACE, "push": [("move", (0.0, 0.12, 0.0), (0, 0, 0))], "wipe": POUR}
+    clips = {
+        f"{verb}:{number:02d}": read_execution(f"{verb}:{number:02d}", taking(number, moves), verb)
+        for verb, moves in kinds.items()
+        for number in range(8)
+    }
+    clips["place:03"] = read_execution("place:03", [], "place")
+    told = extracted_results(clips, (1, 5))
+    assert (told["num_clips"]["place"], told["with_steps"]["place"]) == (8, 7)
+    five, one = told["clips"]["5"], told["clips"]["1"]
+    assert five["held_out_with_steps"]["accepted"] == 1.0
+    assert five["held_out"]["accepted"] + five["held_out"]["cannot_tell"] == pytest.approx(1.0, abs=1e-3)
+    assert 0.0 < five["held_out"]["cannot_tell"] < 0.5
+    assert five["others"]["accepted"] == five["corrupted"]["accepted"] == 0.0
+    assert 0.9 < five["taught"] < 1.0
+    assert one["skills"] + one["refused"] == 2 * told["draws"]
+    assert one["refused"] > 0
+    assert told["seen"]["place:03"]["of_five"]["executed"] == 0
+    assert told["seen"]["push:00"]["of_five"]["not executed"] == 0
+
+
+def test_the_extracted_scenes_are_those_that_are_counted():
+    specs = extracted_specs()
+    assert {verb: sum(spec.verb == verb for spec in specs.values()) for verb in CLIPS} == CLIPS

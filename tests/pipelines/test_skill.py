@@ -16,7 +16,7 @@ from handloom.errors import ConfigError, StoreError
 from handloom.pipelines.remove import remove
 from handloom.pipelines.skills.skill import adapt_skill, learn_skill, match_skills
 from handloom.skills.skill import Skill
-from handloom.store.skills.bank import read_skill, read_skills
+from handloom.store.skills.bank import read_skill, read_skills, write_skills
 
 FREE = [cell(0.0, "left", None, None, master="scene", slave="hand_left")]
 
@@ -55,13 +55,14 @@ def test_a_skill_is_kept_with_its_origin(filled):
 
 def test_clips_are_matched_with_reasons(filled):
     db, ids = filled
-    best, other = match_skills(db, clip=ids[5])
+    (best, other), notes = match_skills(db, clip=ids[5])
+    assert notes == []
     assert (best.name, best.verdict.accepted, best.verdict.num_checked) == ("aside", True, 3)
     assert best.parts["words"] == 1.0
     assert not other.verdict.accepted
     assert other.verdict.reasons
-    assert [one.name for one in match_skills(db, text="pour water", k=1)] == ["pour"]
-    assert not any(one.verdict.accepted for one in match_skills(db, clip=ids[9]))
+    assert [one.name for one in match_skills(db, text="pour water", k=1)[0]] == ["pour"]
+    assert not any(one.verdict.accepted for one in match_skills(db, clip=ids[9])[0])
 
 
 def test_the_command_line(filled, tmp_path):
@@ -185,6 +186,58 @@ def test_wrong_questions_say_what_is_wrong(filled, tmp_path):
         learn_skill(empty, "a", ["x"])
 
 
+@pytest.mark.parametrize(
+    ("kept", "reason"),
+    [
+        ('{"format": 99}', "format 99, expected 1"),
+        ('{"format": 1, "name": "odd"}', "not its fields: KeyError 'constraints'"),
+        ("[" * 5000, "nested too deeply"),
+        ('{"form', "Unterminated string"),
+    ],
+    ids=["newer", "fields", "deep", "cut short"],
+)
+def test_a_skill_that_cannot_be_read_is_named_and_left_out(tmp_path, kept, reason):
+    """All others are matched; alone it is an error, and by words it is found."""
+    db, ids = segment_table(tmp_path / "db", {f"put the cup aside/{seed}": taking(seed, PLACE) for seed in range(3)})
+    learn_skill(db, "odd", ids[:1])
+    row = read_skill(db, "odd") | {"constraints": kept}
+    write_skills(db, [row], replace=True)
+    with pytest.raises(StoreError, match=r"'odd' cannot be read.*\n.*--name odd --replace"):
+        match_skills(db, clip=ids[2])
+    learn_skill(db, "aside", ids)
+    shown = run("match", "--db", db.uri, "--clip", ids[2])
+    assert shown.exit_code == 0, shown.output
+    assert "aside" in shown.stdout
+    assert "odd" not in shown.stdout
+    assert "left out: skill 'odd' cannot be read" in shown.stderr
+    assert reason in shown.stderr
+    assert {one.name for one in match_skills(db, text="put")[0]} == {"odd", "aside"}
+
+
+def test_a_clip_in_which_nothing_was_found_is_said_to_tell_nothing(filled):
+    db, ids = filled
+    shown = run("match", "--db", db.uri, "--clip", ids[9]).stdout
+    assert "       cannot tell\n       no segment with a thing was found in the clip" in shown
+
+
+def test_whole_paths_are_told_and_drawn(tmp_path):
+    """Of clips that are cut differently."""
+    cells = {f"put the cup aside/{seed}": taking(seed, PLACE) for seed in range(4)}
+    for one in list(cells.values())[:2]:
+        up, down = one[1:3]
+        up |= {"text": "move object 1", "trajectory": [*up["trajectory"], *down["trajectory"]]}
+        up |= {name: down[name] for name in ("end_s", "end_frame")}
+        del one[2]
+    db, ids = segment_table(tmp_path / "db", cells)
+    told = run("learn", "--db", db.uri, "--name", "aside", "--where", "verb = 'put'").stdout
+    assert "as one path, as the clips are cut differently: carry A" in told
+    run("show", "aside", "--db", db.uri, "--out", str(tmp_path / "x.png"))
+    assert cv2.imread(str(tmp_path / "x.png")).shape[0] == 80 + 3 * 340  # two steps, and the whole of the second
+    adapted = json.loads(run("adapt", "aside", "--db", db.uri, "--clip", ids[3], "--json").stdout)
+    assert adapted["skill"]["carried"]
+    assert adapted["after"]["accepted"]
+
+
 def answers(num: int, body: dict) -> Reply:
     """What is asked for, as a model would say it: by the schema of the question."""
     asked = body["response_format"]["json_schema"]["schema"]["properties"]
@@ -295,7 +348,7 @@ def test_clips_that_are_removed_are_named_and_the_skill_stays(tmp_path, cli):
     assert "aside  2 clips, 1 without a row  put" in listed.stdout
     shown = run("show", "aside", "--db", db.uri)
     assert f"1 of the 2 clips that taught it have no row any more ({ids[0]})" in shown.stderr
-    assert match_skills(db, clip=ids[1])[0].verdict.accepted, "what was learned holds"
+    assert match_skills(db, clip=ids[1])[0][0].verdict.accepted, "what was learned holds"
     assert run("remove", "aside", "--db", db.uri).exit_code == 0
     assert read_skills(db) == []
     code, _, err = cli("skill", "remove", "aside", "--db", db.uri)

@@ -36,8 +36,8 @@ def run_benchmark(
     `commit` measures on synthetic shards, `search` on synthetic rows. `stages` measures on a few clips of a folder of
     videos, or rendered, and on copies of their rows; `look` on such clips and on altered copies of their images.
     `segments` measures on `num_clips` rendered sequences, and on the annotated actions of a database;
-    `skills` on scripted scenes. `retrieval` renders its clips. `wearer` measures on `num_clips` rendered scenes of two
-    people, and on a folder of first-person videos of one.
+    `skills` on scripted scenes and on clips that it renders. `retrieval` renders its clips. `wearer` measures on
+    `num_clips` rendered scenes of two people, and on a folder of first-person videos of one.
 
     Args:
         save: a folder that keeps the report (`report.keep`).

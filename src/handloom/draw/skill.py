@@ -28,7 +28,7 @@ def write_skill_picture(skill: Mapping[str, Any], out: Path) -> None:
 
     Raises StoreError if the file cannot be written.
     """
-    constraints = skill["constraints"]
+    constraints = [*skill["constraints"], *skill["carried"]]
     drawn = [bool(one["regions"]) or one["path"] is not None for one in constraints]
     heights = [3.4 if has_geometry else 0.4 for has_geometry in drawn]
     figure = Figure(figsize=(8, 0.8 + sum(heights)), layout="constrained")
@@ -36,7 +36,7 @@ def write_skill_picture(skill: Mapping[str, Any], out: Path) -> None:
     clips = "one clip" if len(skill["clip_ids"]) == 1 else f"{len(skill['clip_ids'])} clips"
     figure.suptitle(f"{skill['name']}: {skill['task'] or 'no words'} ({clips})")
     for row, (one, has_geometry) in enumerate(zip(constraints, drawn, strict=True)):
-        words = f"{row + 1}. {one['text']}"
+        words = f"{row + 1}. {one['text']}" if row < len(skill["constraints"]) else one["text"]
         if not has_geometry:
             line = figure.add_subplot(rows[row, :])
             line.set_axis_off()

@@ -189,7 +189,9 @@ def _carried(steps: Sequence[Step], group: Sequence[Execution]) -> tuple[Constra
         wholes = [found[number].whole for found in shown]
         whole = replace(without_geometry(one.whole), action="carry")
         box = _median([step.box for step in wholes if step.box is not None])
-        out.append(Constraint(whole, whole.words, len(shown) / len(group), path=path_bounds(wholes), box=box))
+        steps_of = f"step {one.first + 1}" if one.first == one.last else f"steps {one.first + 1} to {one.last + 1}"
+        text = f"{steps_of} as one path, as the clips are cut differently: {whole.words}, relative to where it stood"
+        out.append(Constraint(whole, text, len(shown) / len(group), path=path_bounds(wholes), box=box))
     return tuple(out)
 
 

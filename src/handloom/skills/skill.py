@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.skills.execution import Step
+from handloom.skills.execution import NUM_KEYPOINTS, Step
 
 Floats = NDArray[np.float64]
 
@@ -107,11 +107,21 @@ class Skill:
 
     @classmethod
     def from_json(cls, text: str) -> Skill:
-        """The same from JSON of this version. Raises ValueError for another format."""
-        told = json.loads(text)
+        """The same from JSON of this version. Raises ValueError for another format, or a damaged one."""
+        try:
+            told = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("JSON that is nested too deeply") from error
         its_format = told.get("format") if isinstance(told, dict) else None
         if its_format != FORMAT:
             raise ValueError(f"format {its_format!r}, expected {FORMAT}")
+        try:
+            return cls._from_fields(told)
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"format {FORMAT}, but not its fields: {type(error).__name__} {error}") from error
+
+    @classmethod
+    def _from_fields(cls, told: Mapping[str, Any]) -> Skill:
         constraints = tuple(_constraint(one) for one in told["constraints"])
         carried = tuple(_constraint(one) for one in told.get("carried", ()))
         clip_ids = tuple(told["clip_ids"])
@@ -133,14 +143,20 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _array(value: Sequence[Any] | None) -> Any:
-    return None if value is None else np.array(value, float)
+def _array(value: Sequence[Any] | None, *shape: int) -> Any:
+    """Raises ValueError for another shape."""
+    if value is None:
+        return None
+    out = np.array(value, float)
+    if out.shape != shape:
+        raise ValueError(f"numbers of shape {out.shape}, expected {shape}")
+    return out
 
 
 def _constraint(told: Mapping[str, Any]) -> Constraint:
-    path = told["path"]
     regions = (
-        Region(_array(one["middle"]), _array(one["low"]), _array(one["high"]), one["num"]) for one in told["regions"]
+        Region(_array(one["middle"], 4, 4), _array(one["low"], 6), _array(one["high"], 6), one["num"])
+        for one in told["regions"]
     )
     return Constraint(
         Step(**told["step"]),
@@ -148,7 +164,12 @@ def _constraint(told: Mapping[str, Any]) -> Constraint:
         told["support"],
         tuple(regions),
         None if told["gap_m"] is None else (told["gap_m"][0], told["gap_m"][1]),
-        None if path is None else PathBounds(**{name: _array(value) for name, value in path.items()}),
-        _array(told["box"]),
-        _array(told["master_box"]),
+        None if told["path"] is None else _path(told["path"]),
+        _array(told["box"], 6),
+        _array(told["master_box"], 6),
     )
+
+
+def _path(told: Mapping[str, Any]) -> PathBounds:
+    low, high = (_array(told[name], NUM_KEYPOINTS, 6) for name in ("low", "high"))
+    return PathBounds(low, high, _array(told["by_box"], 3), _array(told["by_master_box"], 3))

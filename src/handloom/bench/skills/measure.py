@@ -4,29 +4,30 @@ The clips are scripted scenes (other things, places, lengths and cameras each ti
 exactly, but for a pixel of noise: what is measured is the learning, after the real stage `segments`. `held_out` are
 executions of the same skill, `others` those of the other skills, `corrupted` held-out executions with a step missing,
 in another order, with a path that goes elsewhere, or with a grasp from elsewhere. A clip in which the stage finds no
-step is counted as rejected, and in `without_steps`.
+step is counted as rejected, and in `without_steps`. The same is measured on rendered clips that are extracted
+(`extracted`), but not with `--quick`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from handloom.bench.accuracy.measure import one_thread_each
 from handloom.bench.report import describe, goal
 from handloom.bench.segments.exact import exact_scene
+from handloom.bench.skills.corrupted import CORRUPTIONS, rate
+from handloom.bench.skills.extracted import EXTRACTED_SEED, extracted_executions, extracted_results
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
 from handloom.geometry.interactions.segments import find_segments
 from handloom.machine import cores_allowed
 from handloom.pipelines.process_pool import process_pool
 from handloom.skills.adapt import adapt
-from handloom.skills.execution import GRASPING, Execution, Step, read_execution
+from handloom.skills.execution import Execution, read_execution
 from handloom.skills.learn import learn
 from handloom.skills.match import By, judge
 from handloom.skills.reader import RuleReader
@@ -39,19 +40,23 @@ NUMBERS = (1, 3, 5, 7)
 HELD_OUT, QUICK_HELD_OUT = 8, 3
 SEED, NOISE_PX = 3000, 1.0
 METHODS: tuple[By, ...] = ("hierarchical", "geometric", "semantic")
-FAR_M, FAR_DEG = 0.10, 90.0
 
 
 def bench_skills(watch: Watch) -> dict[str, Any]:
-    """Measure on scripted scenes, in one process per core."""
+    """Measure on scripted scenes and on extracted clips, in one process per core."""
     turns = TURNS[:3] if watch.quick else TURNS
     numbers = NUMBERS[:2] if watch.quick else NUMBERS
     num = max(numbers) + (QUICK_HELD_OUT if watch.quick else HELD_OUT)
     found: dict[str, list[Execution]] = {}
+    extracted: dict[str, Execution] = {}
     with watch.measuring():
         found = _executions(turns, num, watch)
-    results = {"seed": SEED, "noise_px": NOISE_PX, "turns": list(turns)}
-    results |= results_of(found, numbers) if found and not watch.interrupted else {}
+        if not watch.quick:
+            extracted_executions(watch, extracted)
+    results: dict[str, Any] = {"seed": SEED, "noise_px": NOISE_PX, "turns": list(turns)}
+    results |= results_of(found, numbers) if found else {}
+    if extracted and not watch.interrupted:
+        results["extracted"] = {"seed": EXTRACTED_SEED} | extracted_results(extracted, numbers)
     return describe("skills", results, goals_of(results), watch)
 
 
@@ -130,66 +135,22 @@ def adapted_rates(skill: Skill, held: Sequence[Execution]) -> dict[str, Any]:
     return {"clips": len(before), "score_before": mean[0], "score_after": mean[1], "rounds": mean[2]}
 
 
-def rate(accepted: Sequence[bool]) -> float | None:
-    """Share; None of nothing."""
-    return round(sum(accepted) / len(accepted), 4) if accepted else None
-
-
 def _rates(told: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
     corrupted = [ok for name, values in told.items() if name.startswith("corrupted_") for ok in values]
     rates = {name: rate(values) for name, values in told.items()} | {"corrupted": rate(corrupted)}
     return rates | {"num": {name: len(values) for name, values in told.items()}}
 
 
-def _missing(one: Execution) -> Execution | None:
-    """The step in the middle was not done."""
-    middle = len(one.steps) // 2
-    return replace(one, steps=one.steps[:middle] + one.steps[middle + 1 :]) if len(one.steps) > 1 else None
-
-
-def _backwards(one: Execution) -> Execution | None:
-    """The steps were done in the other order."""
-    return replace(one, steps=one.steps[::-1]) if len(one.steps) > 1 else None
-
-
-def _elsewhere(one: Execution) -> Execution | None:
-    """The last path goes 10 cm elsewhere at its end."""
-
-    def away(step: Step) -> Step:
-        shift = np.zeros_like(step.path)
-        shift[:, 0] = np.linspace(0.0, FAR_M, len(shift))
-        return replace(step, path=step.path + shift)
-
-    return _changed(one, [i for i, step in enumerate(one.steps) if step.path is not None], away)
-
-
-def _held_elsewhere(one: Execution) -> Execution | None:
-    """The hand holds the thing turned by 90 degrees about its upright axis."""
-
-    def turned(step: Step) -> Step:
-        by = np.eye(4)
-        by[:3, :3] = Rotation.from_euler("z", FAR_DEG, degrees=True).as_matrix()
-        return replace(step, grasp=by @ step.grasp)
-
-    grasps = [i for i, step in enumerate(one.steps) if step.phase == GRASPING and step.grasp is not None]
-    return _changed(one, grasps, turned)
-
-
-def _changed(one: Execution, numbers: Sequence[int], change: Any) -> Execution | None:
-    if not numbers:
-        return None
-    last = numbers[-1]
-    return replace(one, steps=(*one.steps[:last], change(one.steps[last]), *one.steps[last + 1 :]))
-
-
-CORRUPTIONS = {"missing": _missing, "order": _backwards, "path": _elsewhere, "grasp": _held_elsewhere}
-
-
 def goals_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """With 5 clips, by both levels: executions accepted, others and corrupted ones not."""
     told = results.get("clips", {}).get("5", {}).get("hierarchical", {})
+    seen = results.get("extracted", {}).get("clips", {}).get("5", {})
+    of_extracted = {name: seen.get(name, {}).get("accepted") for name in ("held_out", "others", "corrupted")}
     return [
         goal("held_out_accepted", told.get("held_out"), "share", 0.80),
         goal("others_accepted", told.get("others"), "share", 0.10, at_least=False),
         goal("corrupted_accepted", told.get("corrupted"), "share", 0.10, at_least=False),
+        goal("extracted_held_out_accepted", of_extracted["held_out"], "share", 0.80),
+        goal("extracted_others_accepted", of_extracted["others"], "share", 0.10, at_least=False),
+        goal("extracted_corrupted_accepted", of_extracted["corrupted"], "share", 0.10, at_least=False),
     ]

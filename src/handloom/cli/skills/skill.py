@@ -98,7 +98,9 @@ def match(
     """Skills that a clip executes, or that a text names, best first."""
     from handloom.pipelines.skills.skill import match_skills
 
-    found = match_skills(open_db(db), clip, words, k)
+    found, notes = match_skills(open_db(db), clip, words, k)
+    for note in notes:
+        say(f"note: {note}")
     if json_:
         print(json.dumps([asdict(one) for one in found]))
         return
@@ -106,9 +108,7 @@ def match(
         parts = ", ".join(f"{COMPARED[name]} {value:.2f}" for name, value in one.parts.items())
         print(f"{one.score:.3f}  {one.name}  {one.task or '-'}  ({parts})")
         if one.verdict is not None:
-            num, of = one.verdict.num_checked, plural(len(one.verdict.steps), "step")
-            by = f"geometry of {num} of {of} compared" if num else f"by the order of its {of} alone, without geometry"
-            print(f"       {one.verdict.answer}, {by}")
+            print(f"       {one.verdict.answer}{_compared(one.verdict)}")
             for reason in (*one.verdict.reasons, *one.verdict.doubts):
                 print(f"       {reason}")
 
@@ -158,6 +158,22 @@ def remove(
     print(f"removed the skill {name}")
 
 
+def _compared(verdict: Any) -> str:
+    """What an answer rests on."""
+    if not verdict.steps:
+        return ""
+    num, of = verdict.num_checked, plural(len(verdict.steps), "step")
+    return f", geometry of {num} of {of} compared" if num else f", by the order of its {of} alone, without geometry"
+
+
+def _ends(path: Any) -> str:
+    """Where a path may end."""
+    sides = zip("xyz", path.low[-1, :3], path.high[-1, :3], strict=True)
+    return (
+        "     ends at " + ", ".join(f"{axis} {100 * low:.0f} to {100 * high:.0f}" for axis, low, high in sides) + " cm"
+    )
+
+
 def _text(one: Any) -> str:
     lines = [
         f"{one.name}: {one.task or '-'} ({plural(len(one.clip_ids), 'clip')}, read by {one.reader})",
@@ -169,9 +185,7 @@ def _text(one: Any) -> str:
             size = " x ".join(f"{100 * side:.0f}" for side in (region.high - region.low)[:3])
             lines.append(f"     grasps within {size} cm, from {plural(region.num, 'clip')}")
         if step.path is not None:
-            end = ", ".join(
-                f"{axis} {100 * low:.0f} to {100 * high:.0f}"
-                for axis, low, high in zip("xyz", step.path.low[-1, :3], step.path.high[-1, :3], strict=True)
-            )
-            lines.append(f"     ends at {end} cm")
+            lines.append(_ends(step.path))
+    for whole in one.carried:
+        lines += [f"  {whole.text}; known in {whole.support:.0%} of the clips", _ends(whole.path)]
     return "\n".join(lines)

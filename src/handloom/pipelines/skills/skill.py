@@ -133,12 +133,15 @@ def remove_skill(db: Database, name: str) -> None:
     delete_skill(db, name)
 
 
-def match_skills(db: Database, clip: str | None = None, text: str | None = None, k: int = 10) -> list[Match]:
-    """Skills that a clip executes or resembles, or that a text names, best first.
+def match_skills(
+    db: Database, clip: str | None = None, text: str | None = None, k: int = 10
+) -> tuple[list[Match], list[str]]:
+    """Skills that a clip executes or resembles, or that a text names, best first; and a sentence about each that a clip
+    was not compared with, because its constraints cannot be read.
 
     Raises:
         ConfigError: neither or both are given, or the text is empty.
-        StoreError: there is no skill, or the clip has no row or no segments.
+        StoreError: there is no skill, or none whose constraints can be read, or the clip has no row or no segments.
     """
     if (clip is None) == (text is None):
         raise ConfigError(
@@ -152,11 +155,10 @@ def match_skills(db: Database, clip: str | None = None, text: str | None = None,
     if text is not None:
         if not _words(text):
             raise ConfigError(f"--text {text!r} has no words", "say what is done: 'put the cup on the plate'")
-        found = [_of_text(row, text) for row in skills]
+        found, notes = [_of_text(row, text) for row in skills], []
     else:
-        row = _rows(db, [str(clip)], None)[0]
-        found = [_of_clip(skill, row) for skill in skills]
-    return sorted(found, key=lambda one: (-one.score, one.name))[:k]
+        found, notes = _of_clip(skills, _rows(db, [str(clip)], None)[0])
+    return sorted(found, key=lambda one: (-one.score, one.name))[:k], notes
 
 
 def adapt_skill(db: Database, name: str, clip: str, model: AskSettings | None = None) -> tuple[Adapted, list[str]]:
@@ -271,7 +273,9 @@ def _skill(row: Mapping[str, Any]) -> Skill:
     try:
         return Skill.from_json(row["constraints"])
     except ValueError as error:
-        problem = f"skill {row['name']!r} was kept by another version of handloom: {error}"
+        problem = (
+            f"skill {row['name']!r} cannot be read, it was kept by another version of handloom or is damaged: {error}"
+        )
         raise StoreError(problem, f"learn it again: `handloom skill learn --name {row['name']} --replace`") from error
 
 
@@ -299,8 +303,23 @@ def _weighted(parts: Mapping[str, float | None]) -> tuple[float, dict[str, float
     return (sum(LOOKED_UP[name] * value for name, value in known.items()) / total if total else 0.0), known
 
 
-def _of_clip(row: Mapping[str, Any], clip: Mapping[str, Any]) -> Match:
-    verdict = judge(_skill(row), _execution(clip))
+def _of_clip(rows: Sequence[Mapping[str, Any]], clip: Mapping[str, Any]) -> tuple[list[Match], list[str]]:
+    """Skills beside a clip; those that cannot be read are left out and named. Raises the first one's error where none
+    is left."""
+    found, errors = [], []
+    for row in rows:
+        try:
+            skill = _skill(row)
+        except StoreError as error:
+            errors.append(error)
+        else:
+            found.append(_beside(row, judge(skill, _execution(clip)), clip))
+    if not found:
+        raise errors[0]
+    return found, [f"left out: {error.problem}; {error.hint}" for error in errors]
+
+
+def _beside(row: Mapping[str, Any], verdict: Verdict, clip: Mapping[str, Any]) -> Match:
     parts: dict[str, float | None] = {"constraints": verdict.score, "words": _overlap(row["task"], _task_of([clip]))}
     for one in VECTORS:
         same = row[f"{one}_version"] == clip.get(f"{one}_version")
