@@ -74,7 +74,7 @@ def _belongs(steps: Sequence[Step], first: int, at: int, grasp: int | None) -> b
 
 
 def _is_carrying(steps: Sequence[Step]) -> bool:
-    return all(step.action.removesuffix(" to") in CARRIED for step in steps)
+    return all(step.action in CARRIED for step in steps)
 
 
 def _whole(steps: Sequence[Step]) -> Step:

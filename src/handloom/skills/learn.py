@@ -178,10 +178,12 @@ def _skill(
 
 
 def _carried(steps: Sequence[Step], group: Sequence[Execution]) -> tuple[Constraint, ...]:
-    """The bounds of the whole path of each thing that the steps carry; empty where no clip knows all of them."""
+    """The bounds of the whole path of each thing that the steps carry; empty where no clip knows all of them, a clip does
+    something else than carrying, or all are cut alike: then the order of the steps is what they show."""
     asked = carryings(steps)
     told = [carryings(one.steps) for one in group]
-    if not all(alike(asked, found) for found in told) or not _cut_differently([one.steps for one in group]):
+    cuts = {tuple(step.action for step in one.steps) for one in group}
+    if len(cuts) == 1 or not all(alike(asked, found) for found in told):
         return ()
     shown = [found for found in told if _all_known(found)]
     out = []
@@ -193,12 +195,6 @@ def _carried(steps: Sequence[Step], group: Sequence[Execution]) -> tuple[Constra
         text = f"{steps_of} as one path, as the clips are cut differently: {whole.words}, relative to where it stood"
         out.append(Constraint(whole, text, len(shown) / len(group), path=path_bounds(wholes), box=box))
     return tuple(out)
-
-
-def _cut_differently(clips: Sequence[Sequence[Step]]) -> bool:
-    """Whether a third of the clips or more have other actions than the usual ones."""
-    counts = Counter(tuple(step.action for step in steps) for steps in clips)
-    return counts.total() - counts.most_common(1)[0][1] >= FEW * len(clips)
 
 
 def _all_known(found: Sequence[Carrying]) -> bool:

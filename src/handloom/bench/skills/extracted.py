@@ -34,8 +34,8 @@ from handloom.stages.builtin.segments import Segments, segment_cell
 from handloom.synth.script.demo import demo_specs
 from handloom.synth.script.scene import SceneSpec
 
-EXTRACTED_SEED = 5100
-CLIPS = {"place": 10, "push": 10, "wipe": 3}
+EXTRACTED_SEED = 5200
+CLIPS = {"place": 12, "push": 12, "wipe": 4}
 """How many clips of each verb; skills are learned of those with enough of them."""
 TAUGHT = ("place", "push")
 DRAWS = 12
