@@ -38,6 +38,7 @@ TOLERANCE = {
     "embedding_appearance": 1e-5,
     "embedding_look": 1e-5,
     "embedding_text": 1e-5,
+    "motion_steps": 1e-3,
     "segments": 1e-3,
     "quality": 1e-2,
 }

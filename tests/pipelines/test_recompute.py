@@ -30,7 +30,7 @@ from handloom.store.stages.rejects import count_rejects
 pytestmark = pytest.mark.usefixtures("ray_address")
 
 SURER = LIGHT | {"hands": {"min_detection_confidence": 0.6}}
-OF_HANDS = {*COLUMNS_OF, "segments"} - {"probe", "frames", "images"}
+OF_HANDS = {*COLUMNS_OF, "segments", "motion_steps"} - {"probe", "frames", "images"}
 ONE = Resources(num_actors=1, shard_clips=2, commit_clips=1)
 
 
@@ -74,7 +74,9 @@ def test_a_changed_setting_asks_and_then_gives_the_rows_of_a_fresh_extraction(db
         run(db, config(SURER), quiet=True, recompute=["tracks"])
     summary = run(db, config(SURER), quiet=True, recompute=["hands_2d"])
     assert (summary.exit, summary.num_clips, summary.num_updates) == ("done", 0, 2)
-    assert summary.stages == dict.fromkeys([name for name in (*COLUMNS_OF, "segments") if name in OF_HANDS], 2)
+    assert summary.stages == dict.fromkeys(
+        [name for name in (*COLUMNS_OF, "segments", "motion_steps") if name in OF_HANDS], 2
+    )
     assert summary.stages_again == summary.stages
     assert row_digests(db) == surer
     assert digests(db.clips(version=version)) == old, "who has pinned a version keeps it"

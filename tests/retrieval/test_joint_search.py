@@ -161,10 +161,10 @@ def test_a_piece_of_a_clip_finds_its_movement_and_its_times(db):
 
 
 def test_candidates_of_a_large_table_are_chosen_by_motion(db, monkeypatch):
-    from handloom.retrieval import moments
+    from handloom.retrieval.movement import moments
 
     points, frame_s = movement(7, 4.0)
-    monkeypatch.setattr(moments, "MAX_COMPARED", 5)
+    monkeypatch.setattr(moments, "MOST", dict.fromkeys(moments.MOST, 5))
     hits = db.search(trajectory=(points, frame_s), k=NUM)
     assert (len(hits), hits.exact, hits[0].clip_id) == (5, False, ids(7)[0])
 

@@ -8,7 +8,7 @@ from support.movements import movement
 
 from handloom.errors import ShapeError
 from handloom.models.embeddings.hand_steps import GRID_S, WIDTH, hand_steps
-from handloom.retrieval.warping import best_match, best_matches, match, matches
+from handloom.retrieval.movement.warping import alignments, best_match, best_matches, match, matches
 
 
 def plain(query, reference):
@@ -108,3 +108,20 @@ def test_a_hand_is_interpolated_over_short_gaps_alone():
     with pytest.raises(ShapeError, match="expected"):
         hand_steps(points[:, :1], frame_s)
     assert len(hand_steps(points[:1], frame_s[:1]).values) == 1
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10**6), st.integers(2, 9), st.integers(1, 9))
+def test_whole_sequences_are_aligned_as_by_a_plain_loop(seed, n, band):
+    rng = np.random.default_rng(seed)
+    queries, references = rng.normal(size=(2, n, 3)), rng.normal(size=(3, n, 3))
+    found = alignments(queries, references, band, 0.3)
+    for q, query in enumerate(queries):
+        for r, reference in enumerate(references):
+            total = {(-1, -1): 0.0}
+            for i in range(n):
+                for j in range(max(0, i - band), min(n, i + band + 1)):
+                    alone = min(total.get((i - 1, j), np.inf), total.get((i, j - 1), np.inf)) + 0.3
+                    step = float(np.linalg.norm(query[i] - reference[j]))
+                    total[i, j] = step + min(total.get((i - 1, j - 1), np.inf), alone)
+            assert found[q, r] == pytest.approx(total[n - 1, n - 1] / n, abs=1e-6)

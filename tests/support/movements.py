@@ -47,15 +47,39 @@ def movement(seed: int, seconds: float, speed: float = 1.0) -> tuple[np.ndarray,
     return both, frame_s
 
 
-def moving_row(clip: Clip | int, keypoints: np.ndarray, frame_s: np.ndarray, **values: object) -> pa.RecordBatch:
-    """The row of a clip with these hands and no tracks; its embedding `motion` is the real one."""
+def tracks_of(keypoints: np.ndarray, seed: int = 0) -> Tracks:
+    """A grid at rest and 40 points that move as a right hand does, found by the detector or not, 0.1 px of noise."""
+    rng = np.random.default_rng(seed)
+    x, y = np.meshgrid(np.linspace(20, 620, 15), np.linspace(20, 460, 12))
+    wrist = 500 * keypoints[:, 1, 0, :2] / keypoints[:, 1, 0, 2:] + [319.5, 239.5]
+    arm = wrist[:, None] + rng.uniform(-40, 40, (40, 2))
+    rest = np.tile(np.stack([x, y], -1).reshape(1, -1, 2), (len(keypoints), 1, 1))
+    points = np.concatenate([rest, arm], axis=1)
+    points += rng.normal(0, 0.1, points.shape)
+    return Tracks.of_grid(points.astype(np.float32), np.ones(points.shape[:2], bool))
+
+
+def moving_row(
+    clip: Clip | int,
+    keypoints: np.ndarray,
+    frame_s: np.ndarray,
+    tracks: Tracks | None = None,
+    found: float = 1.0,
+    **values: object,
+) -> pa.RecordBatch:
+    """The row of a clip with these hands and no tracks, or `tracks`; its embedding `motion` is the real one.
+
+    found: share of the frames, from the first, in which the detector finds the hands.
+    """
     clip = make_clip(clip) if isinstance(clip, int) else clip
-    seen = np.isfinite(keypoints).all((2, 3))
+    seen = np.isfinite(keypoints).all((2, 3)) & (np.arange(len(frame_s)) < found * len(frame_s))[:, None]
+    keypoints = np.where(seen[..., None, None], keypoints, np.nan)
     with np.errstate(invalid="ignore"):
         pixels = 500 * keypoints[..., :2] / keypoints[..., 2:] + [319.5, 239.5]
     confidence = np.where(seen, 0.9, np.nan).astype(np.float32)
     hands = Hands(seen, np.zeros_like(seen), confidence, pixels.astype(np.float32), keypoints.astype(np.float32))
-    tracks = Tracks.of_grid(np.full((len(frame_s), 4, 2), np.nan, np.float32), np.zeros((len(frame_s), 4), bool))
+    if tracks is None:
+        tracks = Tracks.of_grid(np.full((len(frame_s), 4, 2), np.nan, np.float32), np.zeros((len(frame_s), 4), bool))
     times = clip.start_s + frame_s
     return build_row(
         clip,

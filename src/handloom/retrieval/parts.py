@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
 from handloom.retrieval import video
-from handloom.retrieval.moments import Movement, rank_moments
+from handloom.retrieval.movement.courses import SCORING, Courses, can_align
+from handloom.retrieval.movement.moments import Movement, knows_what_moves, rank_moments
+from handloom.retrieval.movement.trajectory import read_trajectory, row_of_trajectory
 from handloom.retrieval.query import ARVRM, DEFAULT_BY, NoPart, PartQuery
 from handloom.retrieval.ranges import frames_in, motion_of, piece
-from handloom.retrieval.trajectory import read_trajectory, row_of_trajectory
 from handloom.retrieval.words import TEXT, text_vector, todays_vector
 from handloom.schemas.tables.row import row_arrays
 from handloom.store.search.scope import OtherWords, Scope, embedding_of, row_of
@@ -156,9 +157,13 @@ class _Source:
 
             return arvrm_part(self._scope, self._asked.clip, name)
         if by == MOMENT:
-            movement = Movement(self._row(origin), self._what(origin), self._asked.mirror)
+            moving, by_hands = knows_what_moves(self._scope), origin == "trajectory"
+            movement = Movement(self._row(origin), self._what(origin), self._asked.mirror, moving, by_hands)
             return PartQuery(name, lambda depth: rank_moments(self._scope, name, movement, depth, weight), None, MOMENT)
         vectors = self._vectors(origin, by)
+        if by == DEFAULT_BY and origin in ("clip", "video") and can_align(self._scope, vectors):
+            courses = Courses(self._scope, name, vectors, weight)
+            return PartQuery(name, courses.rank, courses.scores, SCORING)
         return PartQuery(
             name,
             lambda depth: self._scope.by_vectors(name, by, vectors, depth, weight),

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.models.embeddings.flow_course import step_ends
 from handloom.schemas.values import Hands, Tracks, VideoInfo
 
 SLACK_S = 1e-3  # a clip's times are printed with two or three digits
@@ -57,6 +58,11 @@ def piece(row: dict[str, Any], frames: NDArray[np.int64]) -> dict[str, Any]:
         kept[name] = None if row.get(name) is None else row[name][frames]
     for name in ("track_query_frame", "track_kind"):
         kept[name] = row.get(name)
+    if row.get("motion_steps") is not None:
+        times = kept["frame_s"]
+        ends = step_ends(len(row["motion_steps"]), np.asarray(row["frame_s"], np.float64))
+        middles = (ends[:-1] + ends[1:]) / 2
+        kept["motion_steps"] = row["motion_steps"][(middles >= times[0]) & (middles <= times[-1])]
     if row.get("frame_jpeg") is not None:
         kept["frame_jpeg"] = [row["frame_jpeg"][i] for i in frames]
     return kept | {name: row.get(name) for name in ("clip_id", "width", "height", "fps", "codec")}

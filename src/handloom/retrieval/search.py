@@ -74,7 +74,7 @@ def search(
         clip: id of a stored clip; the clip itself is left out of the hits.
         video: any file; extracted in memory with the settings of the database.
         image: a file, or (h, w, 3) uint8 RGB.
-        trajectory: a file or a pair (keypoints, frame_s): see `handloom.retrieval.trajectory.read_trajectory`.
+        trajectory: a file or a pair (keypoints, frame_s): see `handloom.retrieval.movement.trajectory.read_trajectory`.
         vector: (D,) of the embedding `by`; need not be unit norm. vectors: several; a clip's score is the best one's.
         from_s, to_s: seconds of the video's clock: movements like this piece of `clip` or `video` are found, and when:
             `Hit.match_start_s`, `match_end_s`. The same for a trajectory.

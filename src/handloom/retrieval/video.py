@@ -30,7 +30,7 @@ QUERY_HINTS = {
     "bad_range": "the start comes before the end, both in seconds of the video's own clock",
     "outside_video": "choose times inside the video (--start-s and --end-s may be left out for the whole)",
 }
-MOVEMENT = ("probe", "hands_2d", "hands_3d", "tracks")
+MOVEMENT = ("probe", "hands_2d", "hands_3d", "tracks", "motion_steps")
 """Stages whose columns a movement is made of."""
 OTHER_HINT = "try another part of it, or another video"
 

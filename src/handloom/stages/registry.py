@@ -40,6 +40,7 @@ MORE: dict[str, str] = {
     "segments": "handloom.stages.builtin.segments:Segments",
     "text": "handloom.stages.builtin.text:Text",
     "look": "handloom.stages.builtin.look:Look",
+    "motion_steps": "handloom.stages.builtin.motion_steps:MotionSteps",
 }
 """More stages for every clip, classes of the kind that users write: `"NAME": "handloom.stages.builtin.MODULE:Class"`. A
 new stage needs its file and its line here, and nothing else."""

@@ -7,9 +7,16 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.schemas.hand_topology import PALM
+
 Floats = NDArray[np.float64]
 
 NUM_DIRECTIONS = 8
+NUM_FLOW = NUM_DIRECTIONS + 2
+"""Numbers of a step of flow: directions, and a mean velocity."""
+NUM_LAGS = 13
+FASTEST = 2.0
+"""Votes are capped at this speed, in sqrt(width * height) per second."""
 
 
 def direction_votes(vectors: Floats, still: float | None, cap: float = np.inf) -> Floats:
@@ -35,20 +42,6 @@ def direction_votes(vectors: Floats, still: float | None, cap: float = np.inf) -
     moving = np.clip(length / still, 0, 1)
     rest = np.where(known, still * (1 - moving), 0.0)
     return np.concatenate([(low + high) * moving[..., None], rest[..., None]], axis=-1)
-
-
-def summed_votes(vectors: Floats, still: float, group: NDArray[np.integer], num_groups: int) -> Floats:
-    """(num_groups, 9): `direction_votes` of (n, 2) vectors, summed by their groups (n,); equal to the last bit."""
-    known, length, lower, share = _directions(vectors, np.inf)
-    moving = np.clip(length / still, 0, 1)
-    votes = np.empty((len(vectors), 3))
-    votes[:, 0], votes[:, 1] = length * (1 - share) * moving, length * share * moving
-    votes[:, 2] = np.where(known, still * (1 - moving), 0.0)
-    place = np.empty(votes.shape, np.int64)
-    place[:, 0], place[:, 1], place[:, 2] = lower % NUM_DIRECTIONS, (lower + 1) % NUM_DIRECTIONS, NUM_DIRECTIONS
-    place += (NUM_DIRECTIONS + 1) * group[:, None]
-    total = np.bincount(place.ravel(), votes.ravel(), minlength=num_groups * (NUM_DIRECTIONS + 1))
-    return total.reshape(num_groups, NUM_DIRECTIONS + 1)
 
 
 def _directions(vectors: Floats, cap: float) -> tuple[NDArray[np.bool_], Floats, Floats, Floats]:
@@ -116,3 +109,9 @@ def balance(
 def to_unit_float32(vector: Floats) -> NDArray[np.float32]:
     """A float64 vector of length one as float32."""
     return (vector / np.sqrt(np.sum(vector**2))).astype(np.float32)
+
+
+def hand_size(keypoints: Floats) -> Floats:
+    """Root mean square distance of a hand's keypoints from its palm; (S, 21, 2) to (S,). NaN where not seen."""
+    palm = keypoints[:, PALM].mean(1, keepdims=True)
+    return np.maximum(np.sqrt(np.sum((keypoints - palm) ** 2, axis=-1).mean(-1)), 1e-3)

@@ -8,13 +8,17 @@ long the clip is does not matter. Each hand counts by its share of the movement:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.models.embeddings.descriptors import cosine_coefficients
-from handloom.models.embeddings.motion_signals import FASTEST, MotionSignals, hand_size
+from handloom.models.embeddings.descriptors import FASTEST, cosine_coefficients, hand_size
 from handloom.schemas.hand_topology import INDEX, LITTLE, MIDDLE, PALM, THUMB, TIPS, WRIST
 from handloom.schemas.values import LEFT, NUM_HANDS, Hands
+
+if TYPE_CHECKING:  # it opens OpenCV, which a search does without
+    from handloom.models.embeddings.motion_signals import MotionSignals
 
 Floats = NDArray[np.float64]
 

@@ -2,9 +2,9 @@
 
 A function of the stored arrays, so that a search can compute it for the mirrored clip.
 
-Steps: hands and tracks are interpolated to one time grid of about 7.5 Hz in real time (so the sampling rate hardly
+Steps: hands and tracks are interpolated to one time grid of about 10 Hz in real time (so the sampling rate hardly
 matters) and measured in units of sqrt(width * height) (so the image size does not); the dominant camera motion of each
-step is removed, hands left out of its estimate (Wang and Schmid, Improved trajectories, ICCV 2013, section 3.1); seven
+step is removed, hands left out of its estimate (Wang and Schmid, Improved trajectories, ICCV 2013, section 3.1); six
 blocks describe what is left, each normalised so that none dominates (see `descriptors.balance`).
 
 | block | dims | what |
@@ -12,12 +12,12 @@ blocks describe what is left, each normalised so that none dominates (see `descr
 | `hand_course` | 220 | cosine coefficients of each hand's way, turns of the palm, bends and pinch (`hand_course`) |
 | `hand_flow` | 54 | HOF of each hand's keypoints, over the clip and its two halves (Laptev et al., CVPR 2008) |
 | `hand_place` | 35 | where each palm is (soft 4 x 3 grid), shares seen, sizes, speeds, one hand from the other |
-| `rhythm` | 36 | autocorrelation of velocity at 12 lags, 0.13 to 1.6 s: left hand, right hand, tracks |
-| `flow` | 135 | HOF with zero bin of the tracks: image and quarters x clip and halves (Laptev et al., CVPR 2008) |
+| `rhythm` | 39 | autocorrelation of velocity at 13 lags, 0.1 to 1.3 s: left hand, right hand, tracks |
 | `flow_edges` | 80 | motion boundary histograms (Dalal et al., ECCV 2006) of the residual flow: image and quarters |
-| `flow_course` | 48 | cosine coefficients of the way of what moves, of its middle and of how much moves |
+| `flow_course` | 180 | in which directions and how far points move, in 18 parts of the clip (`flow_course`) |
 
-The block of something that is not seen (a hand, the tracks) is zero.
+The block of something that is not seen (a hand, the tracks) is zero. Most of the weight is on `flow_course`: the points
+on an arm and on what it holds are followed where the detector loses the hand.
 """
 
 from __future__ import annotations
@@ -29,38 +29,41 @@ from numpy.typing import NDArray
 
 from handloom.errors import ShapeError
 from handloom.models.embeddings.descriptors import (
+    FASTEST,
+    NUM_LAGS,
     average_resample,
     balance,
-    cosine_coefficients,
     direction_votes,
+    hand_size,
     to_unit_float32,
 )
+from handloom.models.embeddings.flow_course import flow_course, increasing
 from handloom.models.embeddings.hand_course import hand_course
-from handloom.models.embeddings.motion_signals import FASTEST, NUM_LAGS, STILL, MotionSignals, hand_size, measure
+from handloom.models.embeddings.motion_signals import (
+    STILL,
+    MotionSignals,
+    measure,
+)
 from handloom.schemas.hand_topology import PALM
 from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Hands, Tracks, VideoInfo
 
 Floats = NDArray[np.float64]
 
-MUCH = 0.02
-"""Mean speed over all points, above that at rest, from which on the way of what moves counts in full."""
 WEIGHTS = {
-    "hand_course": 2.0,
-    "hand_flow": 0.7,
-    "hand_place": 0.25,
-    "rhythm": 0.5,
-    "flow": 2.0,
-    "flow_edges": 1.0,
-    "flow_course": 0.5,
+    "hand_course": 1.0,
+    "hand_flow": 0.35,
+    "hand_place": 0.2,
+    "rhythm": 0.3,
+    "flow_edges": 0.5,
+    "flow_course": 4.0,
 }
 FLOORS = {
     "hand_course": 0.1,
     "hand_flow": 0.02,
     "hand_place": 0.1,
     "rhythm": 0.5,
-    "flow": 0.02,
     "flow_edges": 0.01,
-    "flow_course": 0.02,
+    "flow_course": 0.01,
 }
 """Sum of absolute values, of a course of squares, at which a block counts for about 0.7 of its weight: little motion is
 mostly noise."""
@@ -87,11 +90,9 @@ def encode_motion(
     _check(hands, tracks, frame_s)
     if mirrored:
         hands, tracks = mirror_clip(hands, tracks, info)
-    later = np.isfinite(frame_s)
-    later[later] &= np.diff(np.maximum.accumulate(frame_s[later]), prepend=-np.inf) > 0
-    if later.sum() < 2:
+    frames = increasing(frame_s)
+    if len(frames) < 2:
         return None
-    frames = np.flatnonzero(later)
     motion = measure(hands, tracks, frame_s, frames, info)
     seen = np.isfinite(motion.hand_velocity[..., 0, 0]).any()
     if not seen and not motion.any_flow:
@@ -132,9 +133,6 @@ def _check(hands: Hands, tracks: Tracks, frame_s: NDArray[np.float64]) -> None:
 
 def _blocks(motion: MotionSignals, info: VideoInfo) -> dict[str, Floats]:
     """The other blocks, before they are balanced; dims as in the module's table."""
-    halves = average_resample(motion.flow_hof.reshape(len(motion.flow_hof), -1), 2).reshape(2, 4, 9)
-    flow = np.concatenate([halves.mean(0, keepdims=True), halves])
-    flow = np.concatenate([flow.sum(1, keepdims=True), flow], axis=1)
     mbh = motion.flow_mbh.mean(0)
     mbh = np.concatenate([mbh.sum(1, keepdims=True), mbh], axis=1)
     velocity = np.nan_to_num(motion.hand_velocity)
@@ -146,27 +144,13 @@ def _blocks(motion: MotionSignals, info: VideoInfo) -> dict[str, Floats]:
         "hand_flow": hand_flow.reshape(-1),
         "hand_place": _hand_place(motion, info),
         "rhythm": np.concatenate([*lags, motion.flow_lags]),
-        "flow": flow.reshape(-1),
         "flow_edges": mbh.reshape(-1),
-        "flow_course": _flow_course(motion),
+        "flow_course": flow_course(motion).reshape(-1),
     }
 
 
-def _flow_course(motion: MotionSignals) -> Floats:
-    """(48,): cosine coefficients of the way of what moves (12 of x, of y), of its middle (8), and of how much (8)."""
-    velocity, middle, much = motion.moving[:, :2], motion.moving[:, 2:4], motion.moving[:, 4:]
-    moves = much[:, 0] > 0
-    if moves.any():  # the middle of nothing stays where it was
-        steps = np.arange(len(moves))
-        middle = np.stack([np.interp(steps, steps[moves], column[moves]) for column in middle.T], axis=1)
-    share = np.minimum(1, much / MUCH)
-    way = np.concatenate([np.zeros((1, 2)), np.cumsum(velocity * share * motion.step_s, axis=0)])
-    parts = [(way, 1, 12), (middle, 1, 8), (much, 0, 8)]
-    return np.concatenate([cosine_coefficients(*part) for part in parts])
-
-
 def _autocorrelation(velocity: Floats) -> Floats:
-    """(12,) autocorrelation of a (S, 2) velocity at lags of 1 to 12 steps; zeros where unknown."""
+    """(13,) autocorrelation of a (S, 2) velocity at lags of 1 to 13 steps; zeros where unknown."""
     energy = np.sum(velocity**2) + 0.25 * STILL**2 * len(velocity)
     lags = [np.sum(velocity[:-lag] * velocity[lag:]) if lag < len(velocity) else 0.0 for lag in range(1, NUM_LAGS + 1)]
     return np.array(lags) / energy

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.models.embeddings.descriptors import NUM_DIRECTIONS
+from handloom.models.embeddings.descriptors import NUM_DIRECTIONS, NUM_FLOW, NUM_LAGS
+from handloom.models.embeddings.flow_course import STEPS
 from handloom.models.embeddings.hand_course import NUM_TURN, NUM_WAY, OF_A_HAND, TURN_AT
 
 Moves = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -33,8 +34,10 @@ def _moves() -> Moves:
     course[:, :NUM_WAY] = -1  # x of the way
     for direction in (0, 3):  # x of the pointing direction, and of the palm's normal
         course[:, TURN_AT + direction * NUM_TURN : TURN_AT + (direction + 1) * NUM_TURN] = -1
-    flow_course = np.ones(48, np.float32)
-    flow_course[:12] = flow_course[24:32] = -1  # x of the way, and of the middle
+    flow = _plain(STEPS, NUM_FLOW)
+    flow[:, :NUM_DIRECTIONS] = flow[:, turned]
+    flow_sign = np.ones((STEPS, NUM_FLOW), np.float32)
+    flow_sign[:, NUM_DIRECTIONS] = -1  # x of the way
     place = np.concatenate([_plain(2, 4, 3)[_HANDS, ::-1].ravel(), [25, 24, 26, 28, 27, 30, 29], np.arange(31, 35)])
     place_sign = np.ones(35, np.float32)
     place_sign[32] = -1  # y of the right hand from the left one
@@ -44,10 +47,9 @@ def _moves() -> Moves:
         (_plain(2, OF_A_HAND)[_HANDS], course),
         (_plain(3, 2, 9)[:, _HANDS][..., _X_TURNED], None),
         (place, place_sign),
-        (_plain(3, 12)[[1, 0, 2]], None),
-        (_plain(3, 5, 9)[:, _IMAGE_AND_QUARTERS][..., _X_TURNED], None),
+        (_plain(3, NUM_LAGS)[[1, 0, 2]], None),
         (edges, None),
-        (_plain(48), flow_course),
+        (flow, flow_sign),
     ]
     starts = np.cumsum([0, *(places.size for places, _ in blocks)])
     places = [start + places.ravel() for start, (places, _) in zip(starts, blocks, strict=False)]

@@ -9,23 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.camera.motion import dominant_homography, warp
-from handloom.models.embeddings.descriptors import direction_votes, summed_votes
-from handloom.schemas.hand_topology import PALM
+from handloom.models.embeddings.descriptors import FASTEST, NUM_DIRECTIONS, NUM_FLOW, NUM_LAGS, direction_votes
 from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Hands, Tracks, VideoInfo
 
 Floats = NDArray[np.float64]
 
-STEP_S = 2 / 15
-"""Time grid of the descriptor: 7.5 Hz, half the default sampling rate."""
+STEP_S = 0.1
+"""Time grid of the descriptor."""
 MAX_GAP_S = 0.5
 """A hand that is not seen for less than this is interpolated, for the embedding only."""
 STILL = 0.05
 """Speed below which a point is at rest, in sqrt(width * height) per second: 0.4 px a frame in IJCV 2013's videos."""
-FASTEST = 2.0
-"""Votes are capped at this speed, in sqrt(width * height) per second."""
-NUM_LAGS = 12
 MAX_STEPS_PER_FRAME = 16
 """A video sampled more slowly than 0.5 Hz is described on a coarser grid."""
+AT_MOST = 1.0
+"""A point counts for the square of its speed above `STILL`, up to this: the hand at the end of an arm moves most."""
+NOTHING = 2e-4  # of such squares, a mean over all points: what moves less is mostly noise
 RASTER = (12, 16)  # rows, columns on which the residual flow is differentiated
 HAND_MARGIN = 0.3  # the box around a hand grows by this share of its size on each side before tracks are masked
 
@@ -35,24 +34,32 @@ class MotionSignals:
     """A clip on the even time grid of S steps, camera motion removed; lengths in sqrt(width * height).
 
     hand: (S+1, 2, 21, 2) positions. hand_velocity: (S, 2, 21, 2) per second. Both NaN where a hand is not seen.
-    flow_hof: (S, 4, 9), flow_mbh: (S, 2, 4, 8), by quarter of the image. flow_lags: (12,).
-    moving: (S, 5) of the points that move: mean velocity x, y, middle x, y, how much moves; 0 where nothing does.
+    flow: (S, 10) of the points that move: in which of 8 directions, as shares of all points; mean velocity x, y.
+    flow_mbh: (S, 2, 4, 8), by quarter of the image. flow_lags: (13,).
     """
 
     step_s: float
     hand: Floats
     hand_velocity: Floats
-    flow_hof: Floats
+    flow: Floats
     flow_mbh: Floats
     flow_lags: Floats
-    moving: Floats
     any_flow: bool
 
 
 def measure(
-    hands: Hands, tracks: Tracks, frame_s: NDArray[np.float64], frames: NDArray[np.int64], info: VideoInfo
+    hands: Hands,
+    tracks: Tracks,
+    frame_s: NDArray[np.float64],
+    frames: NDArray[np.int64],
+    info: VideoInfo,
+    *,
+    flow_alone: bool = False,
 ) -> MotionSignals:
-    """Compute the signals in one pass over the time grid; memory does not grow with tracks times steps."""
+    """Compute the signals in one pass over the time grid; memory does not grow with tracks times steps.
+
+    flow_alone: leave out `flow_mbh` and `flow_lags`, which are zeros then.
+    """
     times = frame_s[frames]
     steps = int(np.clip(round((times[-1] - times[0]) / STEP_S), 1, MAX_STEPS_PER_FRAME * len(times)))
     grid = np.linspace(times[0], times[-1], steps + 1)
@@ -60,7 +67,7 @@ def measure(
     unit = float(np.sqrt(info.width * info.height))
     hand_px = np.stack([_hand_on_grid(hands, h, times, frames, grid, info) for h in range(NUM_HANDS)], axis=1)
     hand_velocity = np.full((steps, *hand_px.shape[1:]), np.nan)
-    hof, mbh, moving = np.zeros((steps, 4, 9)), np.zeros((steps, 2, 4, 8)), np.zeros((steps, 5))
+    moving, mbh = np.zeros((steps, NUM_FLOW)), np.zeros((steps, 2, 4, 8))
     lags, energy, recent = np.zeros(NUM_LAGS), 0.0, deque(maxlen=NUM_LAGS)
     any_flow = False
     before = _tracks_at(tracks, times, frames, grid[0], info)
@@ -77,23 +84,20 @@ def measure(
         flow[both] = (after[both] - warp(homography, before[both])) * scale
         length = np.hypot(flow[:, 0], flow[:, 1])
         flow *= np.minimum(1, FASTEST / np.maximum(length, FASTEST))[:, None]
+        if both.any():
+            any_flow = True
+            moving[k] = _moving(flow[both])
+            if not flow_alone:
+                mbh[k] = _motion_boundaries(before[both], flow[both], info)
+        before = after
+        if flow_alone:
+            continue
         for i, earlier in enumerate(reversed(recent)):
             lags[i] += np.sum(earlier * flow)
         energy += float(np.sum(flow**2) + 0.25 * STILL**2 * both.sum())
         recent.append(flow.astype(np.float32))
-        if both.any():
-            any_flow = True
-            hof[k], mbh[k] = _describe_flow(before[both], flow[both], info)
-            moving[k] = _moving(before[both] / unit, flow[both])
-        before = after
     lags = lags / energy if energy > 0 else lags
-    return MotionSignals(step_s, hand_px / unit, hand_velocity, hof, mbh, lags, moving, any_flow)
-
-
-def hand_size(keypoints: Floats) -> Floats:
-    """Root mean square distance of a hand's keypoints from its palm; (S, 21, 2) to (S,). NaN where not seen."""
-    palm = keypoints[:, PALM].mean(1, keepdims=True)
-    return np.maximum(np.sqrt(np.sum((keypoints - palm) ** 2, axis=-1).mean(-1)), 1e-3)
+    return MotionSignals(step_s, hand_px / unit, hand_velocity, moving, mbh, lags, any_flow)
 
 
 def _in_reach(points: Floats, info: VideoInfo) -> NDArray[np.bool_]:
@@ -150,31 +154,22 @@ def _near_hands(points: Floats, hands_px: Floats) -> NDArray[np.bool_]:
     return near
 
 
-def _moving(points: Floats, flow: Floats) -> Floats:
-    """(5,) of one step, see `MotionSignals`: points weighted by how much faster they are than points at rest."""
+def _moving(flow: Floats) -> Floats:
+    """(10,) of one step, see `MotionSignals.flow`. flow: (M, 2) without the camera's, sqrt(width * height) a second."""
     length = np.hypot(flow[:, 0], flow[:, 1])
-    weight = np.maximum(length - STILL, 0)
-    total = float(weight.sum())
-    if not total > 0:
-        return np.zeros(5)
-    mean = [(weight * column).sum() / total for column in (*flow.T, *points.T)]
-    return np.array([*mean, total / (len(points) + 16)])
+    weight = np.minimum(np.maximum(length - STILL, 0), AT_MOST) ** 2
+    moves = weight > 0
+    flow, length, weight, num = flow[moves], length[moves], weight[moves], len(flow) + 16
+    votes = direction_votes(flow / length[:, None], still=None)
+    total = (weight[:, None] * np.concatenate([votes, flow], axis=1)).sum(0) / num
+    total[NUM_DIRECTIONS:] /= weight.sum() / num + NOTHING
+    return total
 
 
-def _describe_flow(points: Floats, flow: Floats, info: VideoInfo) -> tuple[Floats, Floats]:
-    """One step's HOF (4, 9) and MBH (2, 4, 8) by quarter of the image.
-
-    Args:
-        points: (M, 2) pixels. flow: (M, 2) residual, sqrt(width * height) per second.
-    """
+def _motion_boundaries(points: Floats, flow: Floats, info: VideoInfo) -> Floats:
+    """(2, 4, 8) of one step: directions of the spatial gradient of the flow's x and y component, by quarter of the
+    image. points: (M, 2) pixels. flow: (M, 2) residual."""
     inside = np.clip((points + 0.5) / [info.width, info.height], 0, 1 - 1e-9)
-    quarter = (inside[:, 0] >= 0.5) + 2 * (inside[:, 1] >= 0.5)
-    hof = summed_votes(flow, STILL, quarter, 4) / (len(points) + 16)
-    return hof, _motion_boundaries(inside, flow)
-
-
-def _motion_boundaries(inside: Floats, flow: Floats) -> Floats:
-    """(2, 4, 8): directions of the spatial gradient of the flow's x and y component, by quarter of the image."""
     rows, columns = RASTER
     cell = (inside[:, 1] * rows).astype(int) * columns + (inside[:, 0] * columns).astype(int)
     count = np.bincount(cell, minlength=rows * columns).reshape(RASTER)

@@ -26,7 +26,7 @@ class EmbeddingSpec:
 
 
 EMBEDDINGS: dict[str, EmbeddingSpec] = {
-    "motion": EmbeddingSpec("motion", "course-hof-mbh", "2", 608),
+    "motion": EmbeddingSpec("motion", "course-hof-mbh", "3", 608),
     "appearance": EmbeddingSpec("appearance", "gist-hog-hsv", "1", 720),
 }
 

@@ -94,3 +94,27 @@ def _shifted(values: NDArray, by: int, fill: float) -> NDArray:
     moved = np.full_like(values, fill)
     moved[by:] = values[: len(values) - by]
     return moved
+
+
+def alignments(queries: Floats, references: Floats, band: int, penalty: float) -> NDArray[np.float64]:
+    """(Q, R) distances of whole sequences of equal length by dynamic time warping: from first step to first, from last
+    to last, at most `band` steps apart, divided by their number.
+
+    Args:
+        queries: (Q, n, D). references: (R, n, D).
+        penalty: of each step that one side takes alone, beside its distance: without it, any pace is as good.
+
+    Source: Sakoe and Chiba, Dynamic programming algorithm optimization for spoken word recognition, 1978.
+    """
+    num, width = queries.shape[1:]
+    left, right = (np.asarray(one, np.float64).reshape(-1, width) for one in (queries, references))
+    squares = (left**2).sum(1)[:, None] + (right**2).sum(1) - 2 * left @ right.T
+    apart = np.sqrt(np.maximum(squares, 0)).reshape(len(queries), num, len(references), num)
+    apart = np.ascontiguousarray(apart.transpose(1, 3, 0, 2))  # (n, n, Q, R)
+    total = np.full((num + 1, num + 1, *apart.shape[2:]), np.inf)
+    total[0, 0] = 0
+    for i in range(num):
+        for j in range(max(0, i - band), min(num, i + band + 1)):
+            alone = np.minimum(total[i, j + 1], total[i + 1, j]) + penalty
+            total[i + 1, j + 1] = apart[i, j] + np.minimum(total[i, j], alone)
+    return total[num, num] / num

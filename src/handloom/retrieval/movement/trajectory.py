@@ -26,6 +26,7 @@ NAMES = ("keypoints", "frame_s", "hand")
 UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, TokenError)
 """What numpy raises for damaged files."""
 WIDTH_PX, HEIGHT_PX, FOCAL_PX = 640, 480, 500.0  # of the camera that the embedding is computed for
+GRID = 13  # rows and columns of points at rest
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,9 @@ def _check_size(points: NDArray[np.float32], name: str) -> None:
 
 
 def row_of_trajectory(given: Trajectory) -> dict[str, Any]:
-    """The columns of a clip in which a camera of 640 x 480 pixels sees these hands, and nothing else."""
+    """The columns of a clip in which a camera of 640 x 480 pixels, at rest, sees these hands before points at rest."""
+    from handloom.models.embeddings.flow_steps import flow_steps  # needs OpenCV, as the embedding does
+
     points = given.keypoints_cam_m.astype(np.float64)
     seen = np.isfinite(points).all((2, 3)) & (points[..., 2].min(-1) > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -131,10 +134,23 @@ def row_of_trajectory(given: Trajectory) -> dict[str, Any]:
         np.where(seen[..., None, None], pixels, np.nan).astype(np.float32),
         np.where(seen[..., None, None], points, np.nan).astype(np.float32),
     )
-    tracks = Tracks.of_grid(np.empty((num, 0, 2), np.float32), np.empty((num, 0), bool))
+    tracks = _tracks(hands)
     info = VideoInfo(WIDTH_PX, HEIGHT_PX, 0.0, "", "", 0, float(given.frame_s[0]), float(given.frame_s[-1]), num)
     columns = {f"hand_{name}": getattr(hands, name) for name in ("visible", "infilled", "confidence")}
     columns |= {"hand_keypoints_px": hands.keypoints_px, "hand_keypoints_cam_m": hands.keypoints_cam_m}
     columns |= {f"track_{name}": getattr(tracks, name) for name in ("points_px", "visible", "query_frame", "kind")}
     size = {"width": info.width, "height": info.height, "fps": info.fps, "codec": info.codec}
-    return columns | size | {"frame_s": given.frame_s, "clip_id": "the trajectory"}
+    seen_steps = (tracks.points_px, tracks.visible, hands.keypoints_px, hands.visible)
+    steps = flow_steps(*seen_steps, given.frame_s, (info.width, info.height))
+    return columns | size | {"frame_s": given.frame_s, "clip_id": "the trajectory", "motion_steps": steps}
+
+
+def _tracks(hands: Hands) -> Tracks:
+    """The keypoints as points that move, a tenth of all for a hand, and an even grid of points at rest."""
+    num = len(hands.visible)
+    side = (np.arange(GRID) + 0.5) / GRID
+    x, y = np.meshgrid(WIDTH_PX * side - 0.5, HEIGHT_PX * side - 0.5)
+    rest = np.tile(np.stack([x, y], axis=-1).reshape(1, -1, 2), (num, 1, 1))
+    points = np.concatenate([rest, hands.keypoints_px.reshape(num, -1, 2)], axis=1).astype(np.float32)
+    seen = np.repeat(hands.visible, NUM_KEYPOINTS, axis=1)
+    return Tracks.of_grid(points, np.concatenate([np.ones((num, GRID**2), bool), seen], axis=1))
