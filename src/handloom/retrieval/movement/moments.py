@@ -82,7 +82,7 @@ class Movement:
     def rough_distances(self, clips: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
         """How far the best match in each clip's steps of `MOVING` is, in steps `COARSE` times as long; -inf where a
         clip is too short to say."""
-        found = _matches([_coarser(one) for one in self._moving or []], [_coarser(one) for one in clips])
+        found = _matches(_coarser(self._moving or []), _coarser(clips))
         return np.array([-np.inf if one is None else one.distance for one in found])
 
 
@@ -154,10 +154,17 @@ def _values(group: Sequence[Found]) -> list[NDArray[np.float32]]:
     return [steps.values for _, _, steps in group]
 
 
-def _coarser(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(ceil(S / 3), D): means of `COARSE` steps; of fewer at the end."""
-    starts = np.arange(0, len(values), COARSE)
-    return np.add.reduceat(values, starts, axis=0) / np.diff([*starts, len(values)])[:, None].astype(np.float32)
+def _coarser(each: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """Of each (S, D) a (ceil(S / 3), D): means of `COARSE` steps; of fewer at the end."""
+    lengths = np.array([len(one) for one in each], np.int64)
+    nums = -(-lengths // COARSE)
+    at = np.arange(nums.sum()) - np.repeat(np.cumsum(nums) - nums, nums)  # long steps, counted in each
+    starts = np.repeat(np.cumsum(lengths) - lengths, nums) + COARSE * at
+    if not len(starts):
+        return list(each)
+    sums = np.add.reduceat(np.concatenate(each), starts, axis=0)
+    means = sums / np.diff(starts, append=lengths.sum())[:, None].astype(np.float32)
+    return np.split(means, np.cumsum(nums)[:-1])
 
 
 def _steps(scope: Scope, kind: Kind, where: str | None, row_ids: Sequence[int] | None) -> Iterator[Found]:

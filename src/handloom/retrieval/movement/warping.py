@@ -53,14 +53,12 @@ def matches(query: Floats, references: Sequence[Floats]) -> list[Match | None]:
         doubled = two < one
         first = np.where(doubled, _shifted(first, 2, -1), _shifted(first, 1, -1))
         total = _distances(step, whole, squares) + np.where(doubled, two, one)
-    found = iter(zip(ends - lengths, ends, strict=True))
-    return [None if len(one) < len(query) else _end(total, first, *next(found), len(query)) for one in references]
-
-
-def _end(total: Floats, first: NDArray[np.int64], start: int, end: int, num: int) -> Match:
-    """The best path that ends in `[start, end)`. num: steps of the query."""
-    last = int(np.argmin(total[start:end]))
-    return Match(float(total[start + last]) / num, int(first[start + last]), last)
+    starts = ends - lengths
+    least = np.minimum.reduceat(total, starts)
+    ties = np.flatnonzero(total == np.repeat(least, lengths))
+    last = ties[np.searchsorted(ties, starts)]  # of equals the earliest
+    found = map(Match, (least / len(query)).tolist(), first[last].tolist(), (last - starts).tolist())
+    return [None if len(one) < len(query) else next(found) for one in references]
 
 
 def _distances(step: Floats, reference: Floats, squares: Floats) -> NDArray[np.float64]:
