@@ -178,8 +178,8 @@ def _skill(
 
 
 def _carried(steps: Sequence[Step], group: Sequence[Execution]) -> tuple[Constraint, ...]:
-    """The bounds of the whole path of each thing that the steps carry; empty where no clip knows all of them, a clip does
-    something else than carrying, or all are cut alike: then the order of the steps is what they show."""
+    """The bounds of the whole path of each thing that the steps carry; empty where no clip knows all of them, a clip
+    does something else than carrying, or all are cut alike: then the order of the steps is what they show."""
     asked = carryings(steps)
     told = [carryings(one.steps) for one in group]
     cuts = {tuple(step.action for step in one.steps) for one in group}
