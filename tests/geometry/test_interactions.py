@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from support.interactions import exact_scene, sequence
 
 from handloom.bench.segments.clip import scores_of
-from handloom.geometry.interactions.beside import Run, carried_runs
+from handloom.geometry.interactions.beside import Beside, Run, carried_points, carried_runs
 from handloom.geometry.interactions.contacts import apart_share, times_as_far
 from handloom.geometry.interactions.cutting import speed_pieces
 from handloom.geometry.interactions.rigid import inverse, pose_from_rays, procrustes, robust_procrustes, triangulate
@@ -99,7 +99,7 @@ def test_a_point_is_carried_from_rest_to_rest_and_a_point_of_the_hand_never_is()
     shot, nothing = np.zeros(10, int), np.zeros(10, bool)
     together, apart = np.zeros(10, bool), np.zeros(10, bool)
     together[[3, 4, 6]], apart[[0, 1, 2, 7, 8, 9]] = True, True
-    assert carried_runs(together, apart, nothing, shot) == [Run(0, 3, 7, True, True)]  # frame 5 says nothing
+    assert carried_runs(together, apart, nothing, shot) == [Run(0, 3, 7, True, True, True)]  # frame 5 says nothing
     assert carried_runs(~nothing, nothing, nothing, shot) == [Run(0, 0, 10, False, False)]
     together[:] = apart[:] = False
     together[2:5], apart[5:8] = True, True  # it was in the hand when the clip began
@@ -122,9 +122,28 @@ def test_a_point_that_rested_and_was_lost_is_still_no_point_of_the_hand():
     apart[:4], together[5:9], together[22:28] = True, True, True
     hidden = ~together & ~apart
     found = carried_runs(together, apart, hidden, shot)
-    assert found == [Run(0, 5, 9, False, True), Run(0, 22, 28, False, True)]
+    assert found == [Run(0, 5, 9, False, True, True), Run(0, 22, 28, False, True, True)]
     another = carried_runs(together, apart, hidden, np.repeat([0, 1], 15))
-    assert another == [found[0], replace(found[1], is_sure=False)], "another shot says nothing of it"
+    assert another == [found[0], replace(found[1], is_sure=False, rested=False)], "another shot says nothing of it"
+
+
+def test_a_thing_that_the_hand_covers_is_told_from_background_that_the_hand_drags_along():
+    """Both points rest, then move with the hand on its outline; only at the first did the hand stop before."""
+    num = 30
+    hand = np.full((num, 2), 0.3)
+    hand[8:11, 0] = 0.02
+    velocity = np.stack([hand, np.zeros((num, 2))], axis=-1)
+    takes = np.broadcast_to(np.arange(num)[:, None] >= 11, (num, 2))
+    nothing = np.zeros((num, 2), bool)
+    at, rays = np.arange(num) / 15, np.ones((num, 2, 3))
+    scene = SimpleNamespace(frame_s=at, shot=np.zeros(num, int), rays=rays, on_hand=np.zeros(2, bool))
+    moves = SimpleNamespace(
+        velocity=velocity * takes[..., None], speed=hand * takes, moves=takes, creeps=nothing, still=~takes, slow=hand
+    )
+    beside = Beside(np.full((num, 2), 0.01), velocity, ~nothing, nothing, np.ones(num, bool))
+    assert [(run.point, run.start, run.end) for run in carried_points(scene, moves, beside)] == [(0, 11, num)]
+    free = replace(beside, on_flesh=nothing)
+    assert [run.point for run in carried_points(scene, moves, free)] == [0, 1], "beside the hand nothing is dragged"
 
 
 def test_movements_are_cut_at_rest_and_at_clear_minima():

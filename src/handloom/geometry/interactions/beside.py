@@ -24,7 +24,11 @@ Bools = NDArray[np.bool_]
 REACH_M = 0.13
 """A thing's points lie within this distance of a keypoint of the hand that moves it, across the line of sight."""
 MOST_ON_FLESH = 0.6
-"""A point that lies on the hand's outline in more of the frames in which it moves with the hand is the hand's."""
+"""A point that lies on the hand's outline in more of the frames in which it moves with the hand is the hand's, unless it
+rested while the hand came, and the hand was slow when it took it: the tracker also moves points of the background onto a hand
+that passes over them."""
+TAKES_M_S, TAKES_FRAMES = 0.06, 3
+"""Slower than this, in one of so many frames before, is a hand that takes a thing."""
 FOREARM_WIDTH_M, FOREARM_SPREAD = 0.045, 0.5
 """Half the width of the wedge at the wrist, and its growth: the wrist bends, and sleeves are wide."""
 HAND_MOVES_M_S = 0.05
@@ -145,13 +149,14 @@ def _on_forearm(image: Floats, keypoints_cam_m: Floats) -> Bools:
 class Run:
     """Frames [start, end) in which a hand carries a point. rests: it is seen at rest afterwards, while the hand moves;
     else it is lost, or the clip ends. is_sure: it was seen at rest while the hand moved: before, or after what the hand
-    held when the shot began."""
+    held when the shot began. rested: it was before."""
 
     point: int
     start: int
     end: int
     rests: bool
     is_sure: bool
+    rested: bool = False
 
 
 def carried_points(scene: Scene, motion: PointMotion, beside: Beside) -> list[Run]:
@@ -165,7 +170,6 @@ def carried_points(scene: Scene, motion: PointMotion, beside: Beside) -> list[Ru
         apart = motion.still & (speed > 2 * HAND_MOVES_M_S)
     together &= _twice(together) & ~scene.on_hand
     flesh = (together & beside.on_flesh).sum(axis=0) / np.maximum((together & beside.is_exact[:, None]).sum(axis=0), 1)
-    together[:, flesh > MOST_ON_FLESH] = False
     way = np.nan_to_num(motion.speed * np.gradient(scene.frame_s)[:, None]) * together
     with np.errstate(invalid="ignore"):
         silent = ~together & ~((speed <= HAND_MOVES_M_S) & np.isfinite(scene.rays[..., 0]))
@@ -177,6 +181,9 @@ def carried_points(scene: Scene, motion: PointMotion, beside: Beside) -> list[Ru
             unseen = scene.rays[first : max(run.start - SURE, first), n, 0]
             comes_up = flesh[n] <= BESIDE_FLESH and len(unseen) > SURE and not np.isfinite(unseen).any()
             moved = together[some, n].sum() >= SURE and way[some, n].sum() > MIN_WAY_M
+            if flesh[n] > MOST_ON_FLESH:
+                taken = speed[max(run.start - TAKES_FRAMES, 0) : run.start + 2, n]
+                moved &= run.rested and bool((taken < TAKES_M_S).any())
             if moved and (run.is_sure or comes_up):
                 runs.append(run)
     return sorted(runs, key=lambda run: (run.start, run.point))
@@ -197,7 +204,7 @@ def carried_runs(together: Bools, apart: Bools, silent: Bools, shot: NDArray[np.
         if begin >= 0 and (apart[t] or cut or lost):
             rests = bool(apart[t]) and not cut and not lost
             early = begin <= MOST_EARLY or shot[begin - MOST_EARLY] != shot[begin]
-            runs.append(Run(point, begin, last + 1, rests, was_apart or (rests and early)))
+            runs.append(Run(point, begin, last + 1, rests, was_apart or (rests and early), was_apart))
             begin = -1
             was_apart &= not cut  # where it was lost, it stays one that rests without the hand
         if apart[t]:
@@ -207,7 +214,7 @@ def carried_runs(together: Bools, apart: Bools, silent: Bools, shot: NDArray[np.
         else:
             last = t
     if begin >= 0:
-        runs.append(Run(point, begin, last + 1, False, was_apart))
+        runs.append(Run(point, begin, last + 1, False, was_apart, was_apart))
     return runs
 
 

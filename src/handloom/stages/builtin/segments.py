@@ -25,7 +25,7 @@ COLUMN = "segments"
 class Segments(Stage):
     """Reads columns alone: it enters tables that exist without decoding a video."""
 
-    version = "4"
+    version = "5"
     columns = (
         "frame_s",
         "frame_flags",
