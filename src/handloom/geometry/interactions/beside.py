@@ -24,9 +24,9 @@ Bools = NDArray[np.bool_]
 REACH_M = 0.13
 """A thing's points lie within this distance of a keypoint of the hand that moves it, across the line of sight."""
 MOST_ON_FLESH = 0.6
-"""A point that lies on the hand's outline in more of the frames in which it moves with the hand is the hand's, unless it
-rested while the hand came, and the hand was slow when it took it: the tracker also moves points of the background onto a hand
-that passes over them."""
+"""A point that lies on the hand's outline in more of the frames in which it moves with the hand is the hand's, unless
+it rested while the hand came, and the hand was slow when it took it: the tracker also moves points of the background
+onto a hand that passes over them."""
 TAKES_M_S, TAKES_FRAMES = 0.06, 3
 """Slower than this, in one of so many frames before, is a hand that takes a thing."""
 FOREARM_WIDTH_M, FOREARM_SPREAD = 0.045, 0.5
