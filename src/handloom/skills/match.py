@@ -99,9 +99,9 @@ def _by_steps(skill: Skill, execution: Execution, by: By) -> Verdict:
 def _by_carrying(skill: Skill, execution: Execution, by_steps: Verdict) -> Verdict | None:
     """The verdict from whole paths; None where they do not decide: the skill has none, other hands carry other things,
     or a path is unknown and the actions are not."""
-    asked, found = carryings(skill.steps), carryings(execution.steps)
     if not skill.carried:
         return None
+    asked, found = carryings(skill.steps), carryings(execution.steps)
     if not all(one.is_carrying for one in found):
         reasons = by_steps.reasons or (f"other steps: {execution.words}; asked: {skill.words}",)
         return replace(by_steps, accepted=False, reasons=reasons, doubts=())

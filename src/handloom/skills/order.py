@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from handloom.skills.bounds import same_path
-from handloom.skills.carrying import alike, carryings
+from handloom.skills.carrying import Carrying, alike, carryings
 from handloom.skills.execution import Execution, Step
 
 OTHER_ACTION, NEAR_ACTION, UNKNOWN_ACTION, OTHER_ROLE, OTHER_HAND = 0.6, 0.45, 0.25, 0.15, 0.2
@@ -81,10 +81,14 @@ def other_task(a: Sequence[Step], b: Sequence[Step]) -> bool:
     return apart(a, b) >= SAME_TASK or any(cost >= SAME_STEP for _, _, cost in _aligned(a, b)[1])
 
 
-def other_clips(a: Execution, b: Execution) -> bool:
-    """The same of two clips: where both carry things on known paths, these decide, however they are cut; where nothing
-    that was done with a thing is known to be the same, their verbs do."""
-    carried_a, carried_b = carryings(a.steps), carryings(b.steps)
+Clip = tuple[Execution, Sequence[Carrying]]
+"""An execution with what is carried in it (`carryings` of its steps)."""
+
+
+def other_clips(one: Clip, other: Clip) -> bool:
+    """Whether two clips show other tasks: where both carry things on known paths, these decide, however they are cut;
+    where nothing that was done with a thing is known to be the same, their verbs do."""
+    (a, carried_a), (b, carried_b) = one, other
     if alike(carried_a, carried_b) and all(
         same_path(x.whole, y.whole) for x, y in zip(carried_a, carried_b, strict=True)
     ):
@@ -102,13 +106,13 @@ def _same_action(a: Sequence[Step], b: Sequence[Step]) -> bool:
 
 def tasks_of(executions: Sequence[Execution]) -> list[list[Execution]]:
     """Executions that show one task together, largest group first: each shows that of the middle one of its group."""
-    left, groups = list(executions), []
+    left: list[Clip] = [(one, carryings(one.steps)) for one in executions]
+    groups: list[list[Execution]] = []
     while left:
-        gaps = np.array([[apart(a.steps, b.steps) for b in left] for a in left])
+        gaps = np.array([[apart(a.steps, b.steps) for b, _ in left] for a, _ in left])
         same = np.array([[not other_clips(a, b) for b in left] for a in left])
-        middle = int(np.lexsort((gaps.sum(axis=1), -same.sum(axis=1)))[0])
-        near = same[middle]
-        groups.append([one for one, is_near in zip(left, near, strict=True) if is_near])
+        near = same[int(np.lexsort((gaps.sum(axis=1), -same.sum(axis=1)))[0])]
+        groups.append([one for (one, _), is_near in zip(left, near, strict=True) if is_near])
         left = [one for one, is_near in zip(left, near, strict=True) if not is_near]
     return sorted(groups, key=len, reverse=True)
 
