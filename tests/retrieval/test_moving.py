@@ -146,3 +146,9 @@ def test_steps_of_a_batch_are_those_of_its_rows(rows, kind):
             np.testing.assert_array_equal(steps.acts, alone.acts)
             assert steps.span_of(2, 7) == alone.span_of(2, 7)
             assert values["frame_s"][0] <= steps.span_of(0, 0)[0] <= steps.span_of(0, 5)[1] <= values["frame_s"][-1]
+
+
+def test_on_the_command_line(db, cli):
+    code, out, err = cli("search", "--db", db.uri, "--clip", IDS[3], "-k", 2)
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert "what moves in the clips" in out + err

@@ -46,8 +46,9 @@ class Hit:
 class Hits(Sequence[Hit]):
     """Clips found, best first. version: of `clips`, to pin what was searched. exact: every clip that passes the filter
     was compared. num_with, num_without: clips that pass the filter and have the embedding, or lack it; None: not
-    counted (words, an approximate index, several parts). scoring: what `Hit.score` is: `cosine`, `bm25`, `moment`,
-    `arvrm`; `rrf` or `weights` where several parts were combined. unused: parts that could not be used, and why.
+    counted (words, an approximate index, several parts). scoring: what `Hit.score` is: `cosine`, `motion`, `bm25`,
+    `moment`, `arvrm`; `rrf` or `weights` where several parts were combined. unused: parts that could not be used, and
+    why.
     num_duplicates: near-duplicates of better hits, left out; None: they were not asked to be.
     """
 
