@@ -91,7 +91,7 @@ def test_a_trajectory_chooses_its_candidates_by_what_moves(db, monkeypatch):
     assert (whole.exact, found.exact) == (True, False)
 
 
-def test_rows_without_steps_are_searched_by_hands(db, rows, tmp_path):
+def test_rows_without_steps_are_searched_by_hands(db, rows, tmp_path, caplog):
     old = Database.open(tmp_path, create=True)
     table = with_keys(pa.Table.from_batches(rows), {COLUMN: ["1" * 16] * 5 + [None] * 7})
     table = with_own_column(table, COLUMN, COLUMN, pa.concat_arrays([steps_of(rows[:5]), pa.nulls(7, STEPS)]))
@@ -100,6 +100,7 @@ def test_rows_without_steps_are_searched_by_hands(db, rows, tmp_path):
     hits = old.search(clip=IDS[3], from_s=clip.start_s + 0.5, to_s=clip.start_s + 1.5, k=12)
     assert IDS[COPY] not in {hit.clip_id for hit in hits}
     assert hits[0].clip_id == IDS[SLOW]
+    assert "5 clips without motion_steps: compared by the hands" in caplog.text
     some = old.search(clip=IDS[3], from_s=clip.start_s + 1, to_s=clip.start_s + 3, k=12, where=f"clip_id < '{IDS[5]}'")
     assert len(some) == 4
 

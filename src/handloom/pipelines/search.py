@@ -90,5 +90,5 @@ def why_nothing(db: Database, text: str | None, where: str | None, embodiment: s
         passing = " that passes --where" if where is not None else f" of {who}" if asked else ""
         return f": no clip{passing} has these words; `handloom status --db {db.uri} --clips` shows the words of each"
     if scoring == "moment":
-        return ": in no clip that could match are hands seen for half as long as the movement lasts"
+        return ": in no clip that could match is anything seen to move for half as long as the movement lasts"
     return ""

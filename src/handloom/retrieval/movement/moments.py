@@ -8,6 +8,7 @@ compared at a third of the steps, or by `motion` where hands are, and the neares
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.plural import plural
 from handloom.retrieval.movement.steps import FLOW, HANDS, KEYPOINTS, MOVING, Kind, Steps
 from handloom.retrieval.movement.warping import Match, best_matches
 from handloom.retrieval.query import NoPart
@@ -25,6 +27,8 @@ from handloom.store.filters import both, clause
 from handloom.store.search.fusion import Ranking
 from handloom.store.search.ranking import SCORE_DIGITS, Scored, best_clips
 from handloom.store.search.scope import Scope
+
+log = logging.getLogger(__name__)
 
 MOST = {KEYPOINTS: 5000, FLOW: 10_000}
 """Clips that are compared whole: each costs 0.5 ms by its hands, most of it to read them, and 0.1 by what moves."""
@@ -106,11 +110,14 @@ def _matches(ways: Sequence[NDArray[np.float32]], clips: Sequence[NDArray[np.flo
 
 
 def knows_what_moves(scope: Scope) -> bool:
-    """Whether the stage `motion_steps` has seen every row with hands that passes."""
+    """Whether the stage `motion_steps` has seen every row with hands that passes; where it has seen some, a warning."""
     key = key_column(FLOW)
     if not {FLOW, key} <= set(scope.schema.names):
         return False
-    return not scope.table.count_rows(clause(both(scope.where, both(HANDS.where, f"`{key}` IS NULL"))))
+    num = scope.table.count_rows(clause(both(scope.where, both(HANDS.where, f"`{key}` IS NULL"))))
+    if num:
+        log.warning("%s without %s: compared by the hands; `handloom run` computes it", plural(num, "clip"), FLOW)
+    return num == 0
 
 
 def rank_moments(scope: Scope, name: str, movement: Movement, depth: int, weight: float = 1.0) -> Ranking:
