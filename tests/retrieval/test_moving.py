@@ -111,6 +111,8 @@ def test_whole_clips_are_aligned_and_scored_as_they_are_ranked(db, rows, tmp_pat
     assert {hit.clip_id for hit in hits[:2]} == {IDS[COPY], IDS[SLOW]}
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     mirrored = db.search(clip=IDS[3], k=3, mirror=True)
+    other = db.search(clip=IDS[5], k=3)
+    assert other[0].score < 0.9 < hits[0].score < 1, "nothing is like it"
     assert {hit.clip_id for hit in mirrored} == {IDS[COPY], IDS[SLOW], IDS[MIRRORED]}
     both = db.search(clip=IDS[3], text="no such words", k=12)
     assert {hit.clip_id: hit.parts["motion"].score for hit in both} == {hit.clip_id: hit.score for hit in hits}

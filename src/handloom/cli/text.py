@@ -337,7 +337,7 @@ _SCORES = {
     "cosine": "cosine, 1 is the best there can be",
     "bm25": "BM25 of the words, which has no best value",
     "moment": "1 / (1 + distance) of the movements, 1 is equal",
-    "motion": "1 / (1 + distance) of what moves in the clips, near 1 is alike",
+    "motion": "1 / (1 + distance) of what moves in the clips, 1 is equal",
     "arvrm": "AR-VRM's sum of cosines of text and images",
 }
 """By `Hits.scoring`."""

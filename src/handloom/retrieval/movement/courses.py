@@ -28,6 +28,7 @@ from handloom.store.search.scope import Scope
 ALIGNED = 400
 """Clips by cosine that are aligned, or as many as are asked for."""
 EXPANDED = 2
+LEAST_SHARE = 0.25
 BAND, PENALTY = 5, 0.3
 COSINE = 0.2
 """Weight of 1 - the cosine of the whole embeddings, in the distance of two clips: courses leave out the hands."""
@@ -49,7 +50,7 @@ def can_align(scope: Scope, vectors: Sequence[Floats]) -> bool:
 class Courses:
     """A clip's courses, to rank others by. vectors: its embedding `motion`, then that of its mirror image if it counts.
 
-    A score is 1 / (1 + the mean distance of a step, to the clip and to the two that are nearest).
+    A score is 1 / (1 + the mean distance of a step, to the clip and to the two that are nearest): 1 is equal.
     """
 
     def __init__(self, scope: Scope, name: str, vectors: Sequence[Floats], weight: float = 1.0) -> None:
@@ -88,11 +89,16 @@ class Courses:
         return [Scored(score, clip_id, row_id) for score, (clip_id, row_id) in zip(scores, rows, strict=True)]
 
     def _distances(self, asked: Sequence[NDArray[np.float32]], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(n,): the mean of the distance to the clip and of that to the expanding ones, if there are any."""
+        """(n,): the geometric mean of the distance to the clip and of that to the expanding ones, if there are any.
+
+        An equal clip is at 0. Copies of an expanding one are not: theirs counts for a share of the other at least.
+        """
         every = _apart(np.concatenate(asked), vectors)
         ends = np.cumsum([len(ways) for ways in asked])[:-1]
         each = [some.min(0) for some in np.split(every, ends)]
-        return each[0] if len(each) == 1 else (each[0] + np.mean(each[1:], axis=0)) / 2
+        if len(each) == 1:
+            return each[0]
+        return np.sqrt(each[0] * np.maximum(np.mean(each[1:], axis=0), LEAST_SHARE * each[0]))
 
     def _stored(self, row_ids: Sequence[int]) -> tuple[list[tuple[str, int]], NDArray[np.float32]]:
         """(clip id, row id) and embedding of those of the rows that have one, by row id."""
