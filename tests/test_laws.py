@@ -410,7 +410,7 @@ COMMANDS = {
     "status": "--db --clips --json --help",
     "stages": "--db --config --set --json --help",
     "index": "--db --compact --json --help",
-    "duplicates": "--db --min-look --min-motion --json --help",
+    "duplicates": "--db --min-look --min-agreement --json --help",
     "search": "--db --text --clip --video --image --trajectory --from-s --to-s -k --by --weights --exact --where "
     "--stage-key --embodiment --mirror --no-mirror --no-duplicates --start-s --end-s --hz --sheet --json --help",
     "show": "CLIP --db --out --json --help",

@@ -46,20 +46,20 @@ def index(
 def duplicates(
     db: DbOption,
     min_look: Annotated[
-        float | None, typer.Option(help="Smallest cosine of embedding_look; kept for the next times.")
+        float | None, typer.Option(help="Smallest cosine of embedding_look of clips whose pictures are compared; kept.")
     ] = None,
-    min_motion: Annotated[
-        float | None, typer.Option(help="Smallest cosine of embedding_motion; kept for the next times.")
+    min_agreement: Annotated[
+        float | None, typer.Option(help="Smallest agreement of the pictures of two copies; kept for the next times.")
     ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Group near-duplicates: copies of a clip, and overlapping cuts of one video."""
     from handloom.pipelines.index import duplicates_text, find_duplicates, group_lines
 
-    found = find_duplicates(open_db(db), look=min_look, motion=min_motion)
+    found = find_duplicates(open_db(db), look=min_look, agreement=min_agreement)
     print(json.dumps(asdict(found)) if json_ else "\n".join([duplicates_text(found), *group_lines(found)]))
-    if min_look is not None or min_motion is not None:
-        say("these smallest cosines are kept: the next `duplicates` and `index` take them, too")
+    if min_look is not None or min_agreement is not None:
+        say("these smallest values are kept: the next `duplicates` and `index` take them, too")
 
 
 @app.command()

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 from handloom.api import Database
-from handloom.models.embeddings.motion_mirror import mirrored_motion
 from handloom.plural import plural
 from handloom.store.clips.segments import bring_segments
 from handloom.store.clips.upkeep import drop_old_versions
@@ -32,7 +31,7 @@ def update_indexes(db: Database, *, compact: bool = False) -> tuple[IndexReport,
     drop, with their old index files.
 
     compact: merge small files first. Also the number of dropped versions, 0 where no run says how long they are kept;
-    and the near-duplicates, None where the table lacks the embeddings that find them, or a run works on the database.
+    and the near-duplicates, None where the table lacks the columns that find them, or a run works on the database.
     """
     if compact:
         merge(db)
@@ -59,11 +58,10 @@ def update_indexes(db: Database, *, compact: bool = False) -> tuple[IndexReport,
     return report, dropped, duplicates
 
 
-def find_duplicates(db: Database, *, look: float | None = None, motion: float | None = None) -> Duplicates:
-    """`store.duplicates.grouping.group_duplicates` with mirrored copies: `embedding_look` is that of the mirror image,
-    too, and `embedding_motion` can be turned. Raises DatabaseBusy as well if a run works on the database."""
+def find_duplicates(db: Database, *, look: float | None = None, agreement: float | None = None) -> Duplicates:
+    """`store.duplicates.grouping.group_duplicates`; raises DatabaseBusy as well if a run works on the database."""
     with alone(db, "duplicates", "near-duplicates cannot be grouped meanwhile"):
-        return group_duplicates(db, look=look, motion=motion, mirrors={"motion": mirrored_motion})
+        return group_duplicates(db, look=look, agreement=agreement)
 
 
 def index_counts(db: Database) -> list[dict[str, Any]]:
@@ -118,15 +116,15 @@ def duplicate_lines(counts: dict[str, int] | None, uri: str) -> list[str]:
 
 def duplicates_text(found: Duplicates) -> str:
     """The result of `handloom duplicates` as text."""
-    least = f"look {found.thresholds.look:g}, motion {found.thresholds.motion:g}"
+    least = f"look from {found.thresholds.look:g}, pictures agree from {found.thresholds.agreement:g}"
     compared = f"{found.num_compared} compared with all" if found.num_compared else "none of them new"
     lines = [
         f"{plural(found.num_rows, 'clip')}, {compared}: {plural(found.num_groups, 'group')} of near-duplicates with "
-        f"{plural(found.num_in_groups, 'clip')} (cosines from {least}; version {found.version})"
+        f"{plural(found.num_in_groups, 'clip')} ({least}; version {found.version})"
     ]
     if found.num_without:
         told = plural(found.num_without, "clip has", "clips have")
-        lines.append(f"  {told} no group: look or motion was not computed; `handloom run` computes what rows lack")
+        lines.append(f"  {told} no group: look or fingerprint was not computed; `handloom run` computes what rows lack")
     return "\n".join(lines)
 
 

@@ -41,6 +41,7 @@ MORE: dict[str, str] = {
     "text": "handloom.stages.builtin.text:Text",
     "look": "handloom.stages.builtin.look:Look",
     "motion_steps": "handloom.stages.builtin.motion_steps:MotionSteps",
+    "fingerprint": "handloom.stages.builtin.fingerprint:Fingerprints",
 }
 """More stages for every clip, classes of the kind that users write: `"NAME": "handloom.stages.builtin.MODULE:Class"`. A
 new stage needs its file and its line here, and nothing else."""

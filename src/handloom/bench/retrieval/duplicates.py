@@ -7,10 +7,12 @@ also be grouped with its clip through another copy: `found` counts that, `alike`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from handloom.api import Database
 from handloom.bench.retrieval.actions import AMONG
@@ -18,11 +20,13 @@ from handloom.bench.retrieval.data import Copy, clip_id
 from handloom.bench.retrieval.scenes import Filmed
 from handloom.bench.retrieval.scores import interval
 from handloom.bench.watch import Watch
-from handloom.models.embeddings.motion_mirror import mirrored_motion
 from handloom.pipelines.index import find_duplicates
 from handloom.store.duplicates.compare import Thresholds
+from handloom.video.fingerprint.compare import agreement
+from handloom.video.fingerprint.pictures import Fingerprint
 
-COLUMNS = ["clip_id", "duplicate_group", "embedding_look", "embedding_motion"]
+COLUMNS = ["clip_id", "duplicate_group", "embedding_look", "fingerprint"]
+Shown = tuple[NDArray[np.float32], Fingerprint]
 
 
 def measure_duplicates(db: Database, clips: Sequence[Filmed], copies: Sequence[Copy], watch: Watch) -> dict[str, Any]:
@@ -31,26 +35,23 @@ def measure_duplicates(db: Database, clips: Sequence[Filmed], copies: Sequence[C
     thresholds = find_duplicates(db).thresholds
     rows = db.clips(COLUMNS).to_pylist()
     groups = {row["clip_id"]: row["duplicate_group"] for row in rows}
-    vectors = {
-        row["clip_id"]: [None if row[name] is None else np.asarray(row[name]) for name in COLUMNS[2:]] for row in rows
-    }
+    shown = {row["clip_id"]: (np.asarray(row[COLUMNS[2]], np.float32), Fingerprint(row[COLUMNS[3]])) for row in rows}
     origin = {clip_id(one.name): clip_id(one.of.name) for one in copies}
     kinds = {clip_id(one.name): one.kind for one in clips}
-    found: dict[str, Any] = {"clips": len({*origin.values()}), "thresholds": {"look": thresholds.look,
-                             "motion": thresholds.motion}, "copies": {}}  # fmt: skip
+    found: dict[str, Any] = {"clips": len({*origin.values()}), "thresholds": asdict(thresholds), "copies": {}}
     for how in dict.fromkeys(one.how for one in copies):
         some = [one for one in copies if one.how == how]
         pairs = [(clip_id(one.name), clip_id(one.of.name)) for one in some]
-        cosines = [cosines_of(vectors[a], vectors[b]) for a, b in pairs]
+        numbers = [numbers_of(shown, *pair) for pair in pairs]
         found["copies"][how] = {
             "found": interval([float(groups[a] == groups[b]) for a, b in pairs]),
-            "alike": round(float(np.mean([is_alike(one, thresholds) for one in cosines])), 4),
-            "look": quartiles([one[0] for one in cosines]),
-            "motion": quartiles([one[1] for one in cosines]),
+            "alike": round(float(np.mean([is_alike(one, thresholds) for one in numbers])), 4),
+            "look": quartiles([one[0] for one in numbers]),
+            "agreement": quartiles([one[1] for one in numbers]),
             "look_finds_it": interval([looked_up(db, a, b) for a, b in pairs]),
         }
         watch.did(how)
-    return found | pairs_of(groups, origin, kinds) | {"same_action": nearest_of_an_action(vectors, kinds, thresholds)}
+    return found | pairs_of(groups, origin, kinds) | {"same_action": nearest_of_an_action(shown, kinds, thresholds)}
 
 
 def looked_up(db: Database, copy: str, of: str) -> float:
@@ -59,16 +60,14 @@ def looked_up(db: Database, copy: str, of: str) -> float:
     return float(bool(hits) and hits[0].clip_id == of)
 
 
-def cosines_of(one: Sequence[Any], other: Sequence[Any]) -> tuple[float, float]:
-    """Of look, and of motion, of one or its mirror image; NaN where one has none."""
-    look = float(one[0] @ other[0]) if one[0] is not None and other[0] is not None else float("nan")
-    if one[1] is None or other[1] is None:
-        return look, float("nan")
-    return look, float(max(one[1] @ other[1], mirrored_motion(one[1].astype(np.float32)) @ other[1]))
+def numbers_of(shown: Mapping[str, Shown], one: str, other: str) -> tuple[float, float]:
+    """The cosine of look, and the agreement of the pictures, of two clips by id; this one NaN if it cannot be told."""
+    (look, pictures), (other_look, other_pictures) = (shown[id_] for id_ in sorted((one, other)))
+    return float(look @ other_look), agreement(pictures, other_pictures)
 
 
-def is_alike(cosines: tuple[float, float], thresholds: Thresholds) -> bool:
-    return cosines[0] >= thresholds.look and cosines[1] >= thresholds.motion
+def is_alike(numbers: tuple[float, float], thresholds: Thresholds) -> bool:
+    return numbers[0] >= thresholds.look and numbers[1] >= thresholds.agreement
 
 
 def pairs_of(groups: Mapping[str, str | None], origin: Mapping[str, str], kinds: Mapping[str, str]) -> dict[str, Any]:
@@ -93,21 +92,21 @@ def pairs_of(groups: Mapping[str, str | None], origin: Mapping[str, str], kinds:
 
 
 def nearest_of_an_action(
-    vectors: Mapping[str, Sequence[Any]], kinds: Mapping[str, str], thresholds: Thresholds
+    shown: Mapping[str, Shown], kinds: Mapping[str, str], thresholds: Thresholds
 ) -> dict[str, Any]:
-    """Pairs of different executions of one action: how many, the nearest cosines, and those beyond each threshold."""
+    """Pairs of different executions of one action: how many, the nearest numbers, and those beyond each threshold."""
     pairs = [
-        cosines_of(vectors[a], vectors[b])
+        numbers_of(shown, a, b)
         for kind in dict.fromkeys(kinds.values())
         for a, b in combinations([id_ for id_ in kinds if kinds[id_] == kind], 2)
     ]
-    look, motion = (np.array(values) for values in zip(*pairs, strict=True)) if pairs else (np.zeros(0), np.zeros(0))
+    look, agreed = (np.array(values) for values in zip(*pairs, strict=True)) if pairs else (np.zeros(0), np.zeros(0))
     return {
         "pairs": len(pairs),
         "look_max": _round(np.nanmax(look)) if len(pairs) else None,
-        "motion_max": _round(np.nanmax(motion)) if len(pairs) else None,
+        "agreement_max": _round(np.nanmax(agreed)) if len(pairs) else None,
         "look_reached": int((look >= thresholds.look).sum()),
-        "motion_reached": int((motion >= thresholds.motion).sum()),
+        "agreement_reached": int((agreed >= thresholds.agreement).sum()),
         "both_reached": sum(is_alike(one, thresholds) for one in pairs),
     }
 

@@ -1,128 +1,151 @@
-"""Pairs of rows that look alike and move alike: exact, though nearly all pairs are compared by short vectors alone.
+"""Pairs of rows that show one recording: exact, though nearly all pairs are compared by short vectors alone.
 
 100,000 rows are 5 * 10^9 pairs. A vector's part in a few directions, and the length of the rest, bound its cosine with
-another one from above (Cauchy-Schwarz): x.y <= Px.Py + |x - Px| |y - Py|. Only pairs that may reach the thresholds by
-that are read and compared whole, one by one at full precision, so a pair has the same cosines in whichever block it
-comes, and the directions change no result. They are the principal ones of some of the rows.
+another one from above (Cauchy-Schwarz): x.y <= Px.Py + |x - Px| |y - Py|. Only pairs whose `look` may reach the
+threshold by that are read and compared whole, one by one at full precision; then by the course of their pictures, and
+last by the pictures themselves (`video.fingerprint`). So the directions change no result, nor does the order of the
+rows. They are the principal ones of some of the rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import lance
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from handloom.schemas.tables.duplicates import COMPARED
-from handloom.schemas.tables.embeddings import PREFIX
+from handloom.schemas.tables.duplicates import COMPARED, COURSE, PICTURES
 from handloom.store.duplicates.groups import Pairs
+from handloom.video.fingerprint.compare import agreement
+from handloom.video.fingerprint.course import Courses
+from handloom.video.fingerprint.pictures import Fingerprint
 
 SHORT = 64
 """Numbers of a short vector beside the length of the rest."""
 SAMPLE_ROWS = 4096
 TILE_ROWS = 1024  # products of a tile stay in the processor's cache
 BATCH_ROWS = 1024
-CHUNK_PAIRS = 8192
+CHUNK_PAIRS = 2048
 WAITING_PAIRS = 1 << 20
 FLOAT32_MARGIN = 1e-4
 REST_ERROR = 1e-6  # of the square of the rest's length, in float32
+KEPT_FINGERPRINTS = 512
 DIGITS = 9
 """Of a cosine: which of two rows comes first changes its last bits."""
+(LOOK,) = COMPARED["look"]
 
 Vectors = NDArray[np.float32]
-Mirrors = Mapping[str, Callable[[Vectors], Vectors]]
-"""By name of an embedding: vectors of clips to those of their mirror images. The better cosine of the two counts."""
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The smallest cosines of two clips that are near-duplicates; both must be reached."""
+    """Of two clips that are near-duplicates. look: the smallest cosine of their `embedding_look`; of others the
+    pictures are not compared. agreement: of their pictures, where they agree least."""
 
     look: float
-    motion: float
-
-    def least(self) -> tuple[float, ...]:
-        """By the order of `COMPARED`."""
-        return tuple(getattr(self, name) for name in COMPARED)
+    agreement: float
 
 
 def alike_pairs(
     table: lance.LanceDataset,
     kinds: NDArray[np.int64],
     fresh: NDArray[np.bool_],
+    order: NDArray[np.int64],
     thresholds: Thresholds,
-    mirrors: Mirrors,
 ) -> Pairs:
-    """Pairs of rows of one kind that reach the thresholds, at least one of them fresh; numbers in stored order.
+    """Pairs of rows of one kind that show one recording, at least one of them fresh; numbers in stored order.
 
-    Reads every vector once and those of likely pairs again; keeps 0.8 kB of a row in memory.
+    Reads every `look` once and those of likely pairs again; keeps 0.3 kB of a row in memory.
 
     Args:
-        kinds: (R,) embeddings of different kinds cannot be compared; below 0: the row has none.
+        kinds: (R,) rows of different kinds cannot be compared; below 0: a stage was not computed.
         fresh: (R,) rows that were not compared before.
+        order: (R,) of a pair, the row of the lower number is the first: by clip, whatever the order of the rows.
     """
     waiting = np.flatnonzero(fresh & (kinds >= 0))
     found = [np.empty((0, 2), np.int64)]
     if len(waiting):
-        short = _ShortRows(table, kinds >= 0, mirrors)
-        for pairs in _gathered(short.likely(waiting, kinds, fresh, thresholds)):
-            found += _compared(table, pairs, thresholds, mirrors)
+        short = _ShortRows(table, kinds >= 0)
+        pictures = _Pictures(table)
+        for pairs in _gathered(short.likely(waiting, kinds, fresh, thresholds.look)):
+            for some in _compared(table, pairs, thresholds.look):
+                turned = order[some[:, 0]] > order[some[:, 1]]
+                some[turned] = some[turned, ::-1]
+                found.append(some[pictures.agreements(some) >= thresholds.agreement])
     return np.concatenate(found)
 
 
 class _ShortRows:
-    """Short vectors of all rows that are wanted, of each embedding and of its mirror image."""
+    """Short vectors of `look` of all rows that are wanted."""
 
-    def __init__(self, table: lance.LanceDataset, wanted: NDArray[np.bool_], mirrors: Mirrors) -> None:
+    def __init__(self, table: lance.LanceDataset, wanted: NDArray[np.bool_]) -> None:
         rows = np.flatnonzero(wanted)
         sample = np.sort(np.random.default_rng(0).permutation(rows)[:SAMPLE_ROWS])
-        directions = [_directions(vectors) for vectors in _vectors(table.take(sample.tolist(), columns=_columns()))]
-        self._short = [np.zeros((len(wanted), basis.shape[1] + 1), np.float32) for basis in directions]
-        self._mirrored = {
-            number: np.zeros_like(self._short[number]) for number, name in enumerate(COMPARED) if name in mirrors
-        }
+        directions = _directions(_filled(table.take(sample.tolist(), columns=[LOOK]).column(LOOK)))
+        self._short = np.zeros((len(wanted), directions.shape[1] + 1), np.float32)
         at = 0
-        for batch in table.to_batches(columns=_columns(), batch_size=BATCH_ROWS):
+        for batch in table.to_batches(columns=[LOOK], batch_size=BATCH_ROWS):
             here = np.flatnonzero(wanted[at : at + batch.num_rows])
             if len(here):
-                vectors = _vectors(pa.Table.from_batches([batch]).take(here))
-                for number, basis in enumerate(directions):
-                    self._short[number][here + at] = _shortened(vectors[number], basis)
-                for number, short in self._mirrored.items():
-                    short[here + at] = _shortened(mirrors[COMPARED[number]](vectors[number]), directions[number])
+                vectors = _filled(pa.Table.from_batches([batch]).take(here).column(LOOK))
+                self._short[here + at] = _shortened(vectors, directions)
             at += batch.num_rows
 
     def likely(
-        self, waiting: NDArray[np.int64], kinds: NDArray[np.int64], fresh: NDArray[np.bool_], thresholds: Thresholds
+        self, waiting: NDArray[np.int64], kinds: NDArray[np.int64], fresh: NDArray[np.bool_], look: float
     ) -> Iterator[Pairs]:
-        """Pairs that may reach the thresholds, tile by tile; of two fresh rows the later one is the first."""
-        least = [value - FLOAT32_MARGIN for value in thresholds.least()]
+        """Pairs that may reach the threshold, tile by tile; of two fresh rows the later one is the first."""
         for start in range(0, len(waiting), TILE_ROWS):
             rows = waiting[start : start + TILE_ROWS]
             before = np.flatnonzero((kinds >= 0) & (~fresh | (np.arange(len(fresh)) < rows[-1])))
             for first in range(0, len(before), TILE_ROWS):
                 others = before[first : first + TILE_ROWS]
-                products = self._short[0][rows] @ self._short[0][others].T
-                left, right = np.divmod(np.flatnonzero(products >= least[0]), len(others))  # `nonzero`: 6 times as long
+                products = self._short[rows] @ self._short[others].T
+                close = np.flatnonzero(products >= look - FLOAT32_MARGIN)  # `nonzero`: 6 times as long
+                left, right = np.divmod(close, len(others))
                 ours, theirs = rows[left], others[right]
                 kept = (kinds[ours] == kinds[theirs]) & (~fresh[theirs] | (theirs < ours))
-                yield self._moving_alike(np.stack([ours[kept], theirs[kept]], axis=1), least)
+                yield np.stack([ours[kept], theirs[kept]], axis=1)
 
-    def _moving_alike(self, pairs: Pairs, least: list[float]) -> Pairs:
-        """Those of the pairs that may reach the thresholds of the other embeddings."""
-        for number in range(1, len(least)):
-            close = np.zeros(len(pairs), bool)
-            for start in range(0, len(pairs), CHUNK_PAIRS):
-                ours, theirs = pairs[start : start + CHUNK_PAIRS].T
-                bound = _products(self._short[number][ours], self._short[number][theirs])
-                if number in self._mirrored:
-                    bound = np.maximum(bound, _products(self._mirrored[number][ours], self._short[number][theirs]))
-                close[start : start + CHUNK_PAIRS] = bound >= least[number]
-            pairs = pairs[close]
-        return pairs
+
+class _Pictures:
+    """Compares fingerprints; keeps those that it used last."""
+
+    def __init__(self, table: lance.LanceDataset) -> None:
+        self._table = table
+        self._kept: OrderedDict[int, Fingerprint | None] = OrderedDict()
+
+    def agreements(self, pairs: Pairs) -> NDArray[np.float64]:
+        """(P,) NaN where it cannot be told, or the courses are unlike."""
+        told = np.full(len(pairs), np.nan)
+        for number in np.flatnonzero(self._likely(pairs)).tolist():
+            one, other = (self._of(row) for row in pairs[number].tolist())
+            if one is not None and other is not None:
+                told[number] = agreement(one, other)
+        return told
+
+    def _likely(self, pairs: Pairs) -> NDArray[np.bool_]:
+        """(P,) whether the courses are alike."""
+        if not len(pairs):
+            return np.zeros(0, bool)
+        rows, places = np.unique(pairs, return_inverse=True)
+        ours, theirs = places.reshape(pairs.shape).T
+        courses = Courses(_filled(self._table.take(rows.tolist(), columns=[COURSE]).column(COURSE), np.int8))
+        return courses.likely(ours, theirs)
+
+    def _of(self, row: int) -> Fingerprint | None:
+        if row not in self._kept:
+            data = self._table.take([row], columns=[PICTURES]).column(PICTURES)[0].as_py()
+            self._kept[row] = None if data is None else Fingerprint(data)
+            if len(self._kept) > KEPT_FINGERPRINTS:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(row)
+        return self._kept[row]
 
 
 def _gathered(parts: Iterator[Pairs]) -> Iterator[Pairs]:
@@ -141,21 +164,14 @@ def _sorted(pairs: Pairs) -> Pairs:
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def _compared(table: lance.LanceDataset, pairs: Pairs, thresholds: Thresholds, mirrors: Mirrors) -> Iterator[Pairs]:
-    """Those of the pairs whose cosines reach the thresholds."""
+def _compared(table: lance.LanceDataset, pairs: Pairs, look: float) -> Iterator[Pairs]:
+    """Those of the pairs whose cosines reach the threshold."""
     for start in range(0, len(pairs), CHUNK_PAIRS):
         some = pairs[start : start + CHUNK_PAIRS]
         rows, places = np.unique(some, return_inverse=True)
         left, right = places.reshape(some.shape).T
-        close = np.ones(len(some), bool)
-        of_rows = _vectors(table.take(rows.tolist(), columns=_columns()))
-        for name, least, vectors in zip(COMPARED, thresholds.least(), of_rows, strict=True):
-            ours, theirs = vectors[left], vectors[right]
-            cosine = _cosines(ours, theirs)
-            if name in mirrors:
-                cosine = np.maximum(cosine, _cosines(mirrors[name](ours), theirs))
-            close &= cosine >= least
-        yield some[close]
+        vectors = _filled(table.take(rows.tolist(), columns=[LOOK]).column(LOOK))
+        yield some[_cosines(vectors[left], vectors[right]) >= look]
 
 
 def _directions(sample: Vectors) -> Vectors:
@@ -175,28 +191,15 @@ def _shortened(vectors: Vectors, directions: Vectors) -> Vectors:
     return np.concatenate([part, length[:, None].astype(np.float32)], axis=1)
 
 
-def _products(ours: Vectors, theirs: Vectors) -> NDArray[np.float32]:
-    return np.einsum("nd,nd->n", ours, theirs)
-
-
 def _cosines(ours: Vectors, theirs: Vectors) -> NDArray[np.float64]:
     """Of unit vectors, row by row; equal in any block."""
     return np.round((ours.astype(np.float64) * theirs).sum(1), DIGITS)
 
 
-def _vectors(rows: pa.Table) -> tuple[Vectors, ...]:
-    """By the order of `COMPARED`. Zeros: the row has none, and is like no other."""
-    return tuple(_filled(rows.column(name)) for name in _columns())
-
-
-def _filled(column: pa.ChunkedArray) -> Vectors:
-    """(n, D), zeros for null."""
-    found = np.zeros((len(column), column.type.list_size), np.float32)
+def _filled(column: pa.ChunkedArray, kind: type = np.float32) -> NDArray[Any]:
+    """(n, D), zeros for null: the row has none, and is like no other."""
+    found: NDArray[Any] = np.zeros((len(column), column.type.list_size), kind)
     there = column.is_valid().to_numpy()
     flat = column.drop_null().combine_chunks().flatten()
     found[there] = flat.to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
     return found
-
-
-def _columns() -> list[str]:
-    return [f"{PREFIX}{name}" for name in COMPARED]

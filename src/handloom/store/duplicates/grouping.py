@@ -1,7 +1,7 @@
 """The column `duplicate_group` of `clips`: near-duplicates, found over the whole table.
 
-Two clips are near-duplicates if they look alike and move alike, or are overlapping cuts of one video; a group is all
-that such pairs join. Its name is the smallest id of its clips, so neither the order of the rows nor how often they
+Two clips are near-duplicates if they show one recording, or are overlapping cuts of one video; a group is all that such
+pairs join. Its name is the smallest id of its clips, so neither the order of the rows nor how often they
 were grouped before changes it. New rows are compared with all. Where a row is gone, or was computed again, all rows are
 compared again: it may have been what joined others.
 """
@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, StoreError
 from handloom.schemas.tables.duplicates import COLUMN, COMPARED, DUPLICATES, STAGE
-from handloom.schemas.tables.embeddings import PREFIX
 from handloom.schemas.tables.stage_columns import key_column
-from handloom.store.duplicates.compare import Mirrors, Thresholds, alike_pairs
+from handloom.store.duplicates.compare import Thresholds, alike_pairs
 from handloom.store.duplicates.groups import components, equal_pairs, overlapping_pairs
 from handloom.store.location import lance_errors
 from handloom.store.retry import retried
@@ -35,8 +34,8 @@ from handloom.store.tables import Tables
 
 log = logging.getLogger(__name__)
 
-METHOD = "1"  # of this module: part of the key
-DEFAULT = Thresholds(look=0.90, motion=0.90)
+METHOD = "2"  # of this module: part of the key
+DEFAULT = Thresholds(look=0.75, agreement=0.90)
 LAST = "handloom.duplicates"
 """Configuration of `clips`: the thresholds of the last time, and how many rows it grouped."""
 KEYS = tuple(key_column(name) for name in COMPARED)
@@ -47,8 +46,8 @@ class Duplicates:
     """What `group_duplicates` found.
 
     num_rows: with a group. num_groups: of two or more clips. num_in_groups: clips in those. num_without: rows that lack
-    an embedding's stage, and so have no group. num_compared: rows that were compared with all. num_written: rows whose
-    group or key is new. version: of `clips`. groups: the clips' ids, of groups of two or more, in order.
+    a stage that is compared, and so have no group. num_compared: rows that were compared with all. num_written: rows
+    whose group or key is new. version: of `clips`. groups: the clips' ids, of groups of two or more, in order.
     """
 
     num_rows: int
@@ -64,7 +63,7 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class DuplicateCounts:
-    """The rows of the column. outdated: made with other embeddings than the rows have now. missing: not grouped."""
+    """The rows of the column. outdated: made with other stages than the rows have now. missing: not grouped."""
 
     num_groups: int
     num_in_groups: int
@@ -74,22 +73,19 @@ class DuplicateCounts:
 
 
 def can_group(db: Tables) -> bool:
-    """Whether the table has the embeddings that are compared."""
+    """Whether the table has the columns that are compared."""
     table = db.table("clips")
     return table is not None and not _lacking(table)
 
 
-def group_duplicates(
-    db: Tables, *, look: float | None = None, motion: float | None = None, mirrors: Mirrors | None = None
-) -> Duplicates:
+def group_duplicates(db: Tables, *, look: float | None = None, agreement: float | None = None) -> Duplicates:
     """Bring the column `duplicate_group` up to date, in one commit; rows that have their group already are not written.
 
-    look, motion: smallest cosines of two clips that are near-duplicates, both of which must be reached. None: that of
-    the last time, of `DEFAULT` the first time. mirrors: None: mirrored copies are not found.
+    look, agreement: as in `Thresholds`. None: that of the last time, of `DEFAULT` the first time.
 
     Raises:
         ConfigError: a threshold is not between 0 and 1.
-        StoreError: nothing is processed yet, the table has no such embeddings, or cannot be read or written.
+        StoreError: nothing is processed yet, the table has no such columns, or cannot be read or written.
     """
     table = db.table("clips")
     if table is None:
@@ -98,15 +94,15 @@ def group_duplicates(
         problem = f"near-duplicates are found by {' and '.join(COMPARED)}, and the table has no {', '.join(lacking)}"
         raise StoreError(f"{problem} ({table.uri})", f"`handloom run --db {db.uri}` computes what rows lack")
     last = _last(table)[0]
-    thresholds = Thresholds(last.look if look is None else look, last.motion if motion is None else motion)
-    for name, least in zip(COMPARED, thresholds.least(), strict=True):
+    thresholds = Thresholds(last.look if look is None else look, last.agreement if agreement is None else agreement)
+    for name, least in asdict(thresholds).items():
         if not 0 < least <= 1:
-            raise ConfigError(f"the threshold of {name} is {least:g}", "expected a cosine above 0, at most 1: 0.9")
+            raise ConfigError(f"the threshold of {name} is {least:g}", "expected a number above 0, at most 1: 0.9")
     with lance_errors("compare the clips of", table.uri):
         rows = _Rows(table, thresholds)
         fresh = rows.fresh(_last(table)[1])
         pairs = [
-            alike_pairs(table, rows.kinds, fresh, thresholds, mirrors or {}),
+            alike_pairs(table, rows.kinds, fresh, rows.order, thresholds),
             rows.cuts(),
             rows.joined_before(fresh),
         ]
@@ -167,6 +163,7 @@ class _Rows:
         self.ids = np.array(there.column("clip_id").to_pylist(), dtype=str)
         self._keys = _keys([there.column(name).to_pylist() for name in KEYS], thresholds)
         self.kinds = _codes(self._keys)
+        self.order = np.unique(self.ids, return_inverse=True)[1]
         self._group_before = self._values(COLUMN)
         self._key_before = self._values(key_column(STAGE))
 
@@ -193,7 +190,7 @@ class _Rows:
         return equal_pairs(np.where(fresh | (self.kinds < 0), -1, _codes(self._group_before)))
 
     def named(self, pairs: NDArray[np.int64]) -> list[str | None]:
-        """(R,) the group of each row; None where an embedding was not computed."""
+        """(R,) the group of each row; None where a stage was not computed."""
         known, rank = np.unique(self.ids, return_inverse=True)
         first = components(len(known), rank[pairs])
         names = known[first[rank]].tolist()
@@ -228,7 +225,7 @@ def _write(db: Tables, rows: _Rows, groups: list[str | None], version: int) -> t
 
 def _lacking(table: lance.LanceDataset) -> list[str]:
     """Columns that a comparison needs and that the table does not have."""
-    names = [name for one in COMPARED for name in (f"{PREFIX}{one}", key_column(one))]
+    names = [name for stage, columns in COMPARED.items() for name in (*columns, key_column(stage))]
     return [name for name in names if name not in table.schema.names]
 
 
@@ -238,11 +235,13 @@ def _last(table: lance.LanceDataset) -> tuple[Thresholds, int]:
     if told is None:
         return DEFAULT, 0
     values = json.loads(told)
-    return Thresholds(*(values[name] for name in COMPARED)), values["rows"]
+    if "agreement" not in values:  # a development version of 0.4
+        return DEFAULT, 0
+    return Thresholds(values["look"], values["agreement"]), values["rows"]
 
 
 def _keys(columns: list[list[str | None]], thresholds: Thresholds) -> list[str | None]:
-    """The key that each row's group has by the keys of its embeddings; None where one of them was not computed."""
+    """The key that each row's group has by the keys of its stages; None where one of them was not computed."""
     made: dict[tuple[str | None, ...], str | None] = {}
     for told in set(zip(*columns, strict=True)):
         text = json.dumps([METHOD, asdict(thresholds), *told])
