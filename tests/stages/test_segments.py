@@ -4,14 +4,16 @@ import numpy as np
 import pyarrow as pa
 from support.interactions import exact_scene, sequence
 
+from handloom.geometry.interactions.later import with_later_points
 from handloom.geometry.interactions.segments import find_segments
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import RunConfig, Settings
 from handloom.schemas.tables.later_grids import grid_columns
 from handloom.schemas.tables.own_columns import own_cell
+from handloom.schemas.tables.row import row_camera
 from handloom.schemas.tables.segments import SEGMENT
 from handloom.schemas.values import LaterGrid, TrackKind
-from handloom.stages.builtin.segments import scene_of, segment_cell
+from handloom.stages.builtin.segments import later_points_of, scene_of, segment_cell
 from handloom.stages.own import compute_own
 from handloom.stages.registry import own_stages, stage_graph
 from handloom.stages.stage import ClipInput
@@ -108,6 +110,21 @@ def test_points_of_later_grids_that_rest_are_not_taken():
     grid = LaterGrid(10, row["track_points_px"][10:, rests], row["track_visible"][10:, rests])
     again = scene_of(row | grid_columns((grid,), (row["track_depth_m"][10:, rests],), len(rests)))
     assert not again.later.any()
+
+
+def test_of_many_later_grids_a_bounded_number_of_points_is_taken():
+    """Those that move near a hand for longest."""
+    scene, truth = exact_scene(sequence(5))
+    row, grid = row_of(scene, truth), np.flatnonzero(~scene.on_hand)
+    cells = (LaterGrid(0, row["track_points_px"][:, grid], row["track_visible"][:, grid]),)
+    columns = grid_columns(cells, (row["track_depth_m"][:, grid],), len(grid))
+    points = later_points_of(row | columns)
+    all_of_them, some = (
+        with_later_points(scene, row_camera(row), points, most).rays[:, scene.rays.shape[1] :] for most in (1000, 10)
+    )
+    assert some.shape[1] == 10 < all_of_them.shape[1]
+    kept = {one.tobytes() for one in some.transpose(1, 0, 2)}
+    assert kept < {one.tobytes() for one in all_of_them.transpose(1, 0, 2)}
 
 
 def test_every_field_goes_through_arrow():

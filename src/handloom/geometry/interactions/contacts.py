@@ -225,8 +225,12 @@ def _at_rest_outside(contact: Contact, motion: PointMotion, shot: NDArray[np.int
 
 
 def _usual_start(members: Sequence[Run]) -> int:
-    """When a fifth of the points has begun to move, at least two: single ones may slip onto the hand while it comes."""
-    starts = sorted(run.start for run in members)
+    """When a third of the points has begun to move, at least two: single ones may slip onto the hand while it comes. A
+    point that is lost and found again has begun once."""
+    first: dict[int, int] = {}
+    for run in members:
+        first[run.point] = min(run.start, first.get(run.point, run.start))
+    starts = sorted(first.values())
     return starts[min(max(1, len(starts) // 3), len(starts) - 1)]
 
 

@@ -24,6 +24,11 @@ LEAST_FRAMES = 3
 """In which a point moves near a hand, to be taken."""
 
 
+MOST = 3000
+"""Points that are taken of all grids together, as many of each: memory grows with their number times the frames. Of a
+grid of three seconds in which a hand moves a thing 20 to 150 are."""
+
+
 @dataclass(frozen=True)
 class LaterPoints:
     """A later grid: G points over the L frames of the clip from `first_frame` on.
@@ -37,10 +42,11 @@ class LaterPoints:
     depth_m: NDArray[np.floating[Any]]
 
 
-def with_later_points(scene: Scene, camera: Camera, grids: Sequence[LaterPoints]) -> Scene:
+def with_later_points(scene: Scene, camera: Camera, grids: Sequence[LaterPoints], most: int = MOST) -> Scene:
     """The scene with those points of later grids that move near a hand as more tracks, NaN outside of their frames.
 
-    Most points of a grid rest: with all of them a clip of ten minutes would have 100,000 tracks.
+    Most points of a grid rest: with all of them a clip of ten minutes would have 100,000 tracks. most: points of all
+    grids together.
     """
     if not grids or not np.isfinite(scene.hands_m).any():
         return scene
@@ -49,7 +55,7 @@ def with_later_points(scene: Scene, camera: Camera, grids: Sequence[LaterPoints]
     for grid in grids:
         part = _part(scene, camera, grid)
         at = slice(grid.first_frame, grid.first_frame + len(grid.visible))
-        chosen = _moved_near_hands(part, hands[at])
+        chosen = _moved_near_hands(part, hands[at], most // len(grids))
         for out, values in ((rays, part.rays), (depth, part.depth_m)):
             whole = np.full((num, len(chosen), *values.shape[2:]), np.nan)
             whole[at] = values[:, chosen]
@@ -78,8 +84,9 @@ def _part(scene: Scene, camera: Camera, grid: LaterPoints) -> Scene:
     )  # fmt: skip
 
 
-def _moved_near_hands(part: Scene, hands_m: Floats) -> NDArray[np.int64]:
-    """Numbers of the points that move near one of the hands (L, 2, 21, 3)."""
+def _moved_near_hands(part: Scene, hands_m: Floats, most: int) -> NDArray[np.int64]:
+    """Numbers of the points that move near one of the hands (L, 2, 21, 3); of more than `most` those that do so in most
+    frames."""
     motion = point_motion(part)
     near = np.zeros(motion.moves.shape, bool)
     known = np.isfinite(hands_m).all(axis=(2, 3)) & np.isfinite(part.poses).all(axis=(1, 2))[:, None]
@@ -90,7 +97,9 @@ def _moved_near_hands(part: Scene, hands_m: Floats) -> NDArray[np.int64]:
             continue
         gap = (part.rays[t, moving, None, :2] - cam[:, :2] / cam[:, 2:]) * cam[:, 2:]
         near[t, moving] |= (gap**2).sum(-1).min(axis=1) < NEAR_M**2
-    return np.flatnonzero(near.sum(axis=0) >= LEAST_FRAMES)
+    frames = near.sum(axis=0)
+    chosen = np.argsort(-frames, kind="stable")[:most]
+    return np.sort(chosen[frames[chosen] >= LEAST_FRAMES])
 
 
 def _without_gaps(keypoints_m: Floats) -> Floats:
