@@ -18,6 +18,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from handloom.schemas.tables.duplicates import COMPARED, COURSE, PICTURES
 from handloom.store.duplicates.groups import Pairs
@@ -34,6 +35,7 @@ CHUNK_PAIRS = 2048
 WAITING_PAIRS = 1 << 20
 FLOAT32_MARGIN = 1e-4
 REST_ERROR = 1e-6  # of the square of the rest's length, in float32
+TOLD_PAIRS = 256
 KEPT_FINGERPRINTS = 512
 DIGITS = 9
 """Of a cosine: which of two rows comes first changes its last bits."""
@@ -119,14 +121,20 @@ class _Pictures:
     def __init__(self, table: lance.LanceDataset) -> None:
         self._table = table
         self._kept: OrderedDict[int, Fingerprint | None] = OrderedDict()
+        self._threads = ThreadpoolController()
 
     def agreements(self, pairs: Pairs) -> NDArray[np.float64]:
         """(P,) NaN where it cannot be told, or the courses are unlike."""
         told = np.full(len(pairs), np.nan)
-        for number in np.flatnonzero(self._likely(pairs)).tolist():
-            one, other = (self._of(row) for row in pairs[number].tolist())
-            if one is not None and other is not None:
-                told[number] = agreement(one, other)
+        likely = np.flatnonzero(self._likely(pairs))
+        with self._threads.limit(limits=1, user_api="blas"):  # small products: more threads wait for each other
+            for start in range(0, len(likely), TOLD_PAIRS):
+                some = likely[start : start + TOLD_PAIRS]
+                self._read(np.unique(pairs[some]).tolist())
+                for number in some.tolist():
+                    one, other = (self._kept[row] for row in pairs[number].tolist())
+                    if one is not None and other is not None:
+                        told[number] = agreement(one, other)
         return told
 
     def _likely(self, pairs: Pairs) -> NDArray[np.bool_]:
@@ -138,14 +146,15 @@ class _Pictures:
         courses = Courses(_filled(self._table.take(rows.tolist(), columns=[COURSE]).column(COURSE), np.int8))
         return courses.likely(ours, theirs)
 
-    def _of(self, row: int) -> Fingerprint | None:
-        if row not in self._kept:
-            data = self._table.take([row], columns=[PICTURES]).column(PICTURES)[0].as_py()
-            self._kept[row] = None if data is None else Fingerprint(data)
-            if len(self._kept) > KEPT_FINGERPRINTS:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(row)
-        return self._kept[row]
+    def _read(self, rows: list[int]) -> None:
+        """Keep the fingerprints of these rows, and as many others as there is room for."""
+        if new := [row for row in rows if row not in self._kept]:
+            data = self._table.take(new, columns=[PICTURES]).column(PICTURES).to_pylist()
+            self._kept |= {row: None if one is None else Fingerprint(one) for row, one in zip(new, data, strict=True)}
+        for row in rows:
+            self._kept.move_to_end(row)
+        while len(self._kept) > max(KEPT_FINGERPRINTS, len(rows)):
+            self._kept.popitem(last=False)
 
 
 def _gathered(parts: Iterator[Pairs]) -> Iterator[Pairs]:

@@ -29,6 +29,8 @@ SHORTEST = 0.35
 STILL = 0.05
 """Changes of pictures (of unit contrast) below which nothing can be told."""
 BLUR_PX = 0.8
+CROPPED, COUNTED_OF_CROP = 0.85, 0.5
+"""Of a crop below this share of the area the disagreement counts half: its pixels were larger, and interpolated."""
 _STEPS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)
 _SMOOTHED_PX = 3
 _OF_MEAN = 0.25
@@ -56,11 +58,13 @@ def agreement(one: Fingerprint, other: Fingerprint) -> float:
     line = line.finer(len(few), len(few_part), len(whole.grey), len(part.grey))
     greys = (whole.grey.astype(np.float32), (part.grey[:, :, ::-1] if turned else part.grey).astype(np.float32))
     place = _place(*(pictures.mean(0) for pictures in line.frames(*greys)), FINE.crops[crop].pixels())
-    width = BLUR_PX * np.sqrt(max(1 / abs(float(np.linalg.det(place[:, :2]))) - 1, 0.0))  # a crop is less sharp
+    area = abs(float(np.linalg.det(place[:, :2])))
+    width = BLUR_PX * np.sqrt(max(1 / area - 1, 0.0))  # a crop is less sharp
     moved = np.stack([evened(_warped(picture, place)) for picture in greys[0]])
     even = np.stack([evened(_blurred(picture, width)) for picture in greys[1]])
     line = _fine_line(_flat(moved), _flat(even), line, max(len(moved) / len(few), len(even) / len(few_part)))
-    return _least_agreement(*(_changes(pictures) for pictures in line.frames(moved, even)))
+    agreed = _least_agreement(*(_changes(pictures) for pictures in line.frames(moved, even)))
+    return 1 - COUNTED_OF_CROP * (1 - agreed) if area < CROPPED else agreed
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from handloom.video.fingerprint.pictures import Fingerprint
 MOMENTS, HEIGHT_PX, WIDTH_PX = 12, 6, 8
 DIM = MOMENTS * HEIGHT_PX * WIDTH_PX
 LIKELY, LIKELY_CROP = 0.65, 0.35
-"""Correlation of changes below which two clips are no copies; where one may show a crop of the other, which so few
-pixels tell badly. Whole copies of rendered and real clips, also halves of them, reach 0.86 at least, crops 0.44."""
+"""Correlation of changes below which two clips are no copies; where one shows a crop of the other, which so few pixels
+tell badly. Whole copies of rendered and real clips, also halves of them, reach 0.86 at least, crops 0.44."""
 SAME_MEAN = 0.9
-"""Correlation of the means above which both show the whole picture."""
+"""Correlation of the means from which both show the whole picture."""
 _BINS = 6
 _SPANS = [(start, start + num) for num in (12, 10, 8, 7, 6) for start in range(0, 13 - num)]
 """Parts of a clip that a copy may show, in moments; the whole first."""
@@ -52,28 +52,25 @@ class Courses:
 
     def likely(self, ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(P,) whether pairs of rows may be copies."""
-        likeness, whole = self.likeness(ours, theirs)
-        return np.asarray(likeness >= np.where(whole, LIKELY, LIKELY_CROP))
-
-    def likeness(self, ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> tuple[Pictures, NDArray[np.bool_]]:
-        """((P,) the best correlation of the changes of pairs of rows, (P,) whether both surely show the whole)."""
-        crops = [_best(self._crops, self._means, *pair) for pair in ((ours, theirs), (theirs, ours))]
-        number = np.where(crops[0][0] >= crops[1][0], crops[0][1], len(_CROPS.crops) * 2 + crops[1][1])
-        shares = np.array([crop.share for crop in _CROPS.crops])
-        crop = number // 2 % len(_CROPS.crops)
-        is_whole = shares[crop] == 1
-        result = np.full(len(ours), -1, np.float32)
+        both = ((ours, theirs), (theirs, ours))
+        mean = _best(self._crops[:, :1], self._means, ours, theirs)[0]
+        crops = [_best(self._crops[:, 1:], self._means, *pair) for pair in both]
+        is_whole = mean >= np.maximum(crops[0][0], crops[1][0])
+        result = np.zeros(len(ours), bool)
         some = np.flatnonzero(is_whole)
-        for one, other in ((ours, theirs), (theirs, ours)):
-            result[some] = np.maximum(result[some], _best(self._parts, self._whole, one[some], other[some])[0])
-        for value in np.unique(number[~is_whole]).tolist():
-            some = np.flatnonzero(number == value)
-            cut, shown = (theirs[some], ours[some]) if value >= 2 * len(_CROPS.crops) else (ours[some], theirs[some])
-            result[some] = self._of_crop(cut, shown, value % 2, value // 2 % len(_CROPS.crops))
-        return result, is_whole & (np.maximum(crops[0][0], crops[1][0]) >= SAME_MEAN)
+        for one, other in both:
+            result[some] |= _best(self._parts, self._whole, one[some], other[some])[0] >= LIKELY
+        is_swapped = crops[1][0] > crops[0][0]
+        number = np.where(is_swapped, crops[1][1], crops[0][1])
+        waiting = ~result & (~is_whole | (mean < SAME_MEAN))
+        for value, swapped in sorted({*zip(number[waiting].tolist(), is_swapped[waiting].tolist(), strict=True)}):
+            some = np.flatnonzero(waiting & (number == value) & (is_swapped == swapped))
+            cut, shown = (theirs[some], ours[some]) if swapped else (ours[some], theirs[some])
+            result[some] = self._of_crop(cut, shown, value % 2, 1 + value // 2) >= LIKELY_CROP
+        return result
 
     def _of_crop(self, cut: NDArray[np.int64], shown: NDArray[np.int64], turned: int, crop: int) -> Pictures:
-        """(P,) the same where one shows this crop of the other, turned or not."""
+        """(P,) the best correlation of the changes where one shows this crop of the other, turned or not."""
         ours = _changes(_CROPS.of_all(crop, self._courses[cut]), _CENTRED[:_SPANS_OF_CROPS])
         theirs = self._parts[shown, :_SPANS_OF_CROPS]
         theirs = _mirrored(theirs) if turned else theirs
