@@ -34,7 +34,7 @@ from handloom.store.tables import Tables
 
 log = logging.getLogger(__name__)
 
-METHOD = "2"  # of this module: part of the key
+METHOD = "3"  # of this package and of `video.fingerprint.compare`: part of the key
 DEFAULT = Thresholds(look=0.75, agreement=0.90)
 LAST = "handloom.duplicates"
 """Configuration of `clips`: the thresholds of the last time, and how many rows it grouped."""
