@@ -157,3 +157,14 @@ def test_clips_of_which_nothing_is_known_do_not_teach():
     found = learn("place", "", [*[read(taking(s, PLACE), f"d:v{s}:0-9") for s in range(3)], blind], READER)
     assert "d:blind:0-9" not in found.skills[0].clip_ids
     assert any("unknown what is done" in note and "d:blind:0-9" in note for note in found.notes)
+
+
+def test_what_comes_back_may_be_called_differently():
+    """Wiping, as its strokes are seen, and as it was turned by mistake."""
+    words = ("wipe with", "move to and fro", "turn and back", "wipe with")
+    clips = [
+        read(taking(seed, [(word, (0.0, 0.05, 0.0), (0, 0, 0))]), f"d:v{seed}:0-9") for seed, word in enumerate(words)
+    ]
+    skill = learn("wipe", "", clips, READER).skills[0]
+    assert (skill.words, len(skill.clip_ids)) == ("reach for A, wipe with A", 4)
+    assert judge(skill, clips[2]).accepted

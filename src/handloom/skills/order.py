@@ -12,9 +12,13 @@ from handloom.skills.execution import Execution, Step
 
 OTHER_ACTION, NEAR_ACTION, UNKNOWN_ACTION, OTHER_ROLE, OTHER_HAND = 0.6, 0.45, 0.25, 0.15, 0.2
 """What a pair of steps of one phase costs, for each difference; steps of different phases cost 1."""
-NEAR = (frozenset({"move", "lower"}), frozenset({"move to and fro", "turn and back"}))
+NEAR = (
+    frozenset({"move", "lower"}),
+    frozenset({"move", "wipe with"}),
+    frozenset({"move to and fro", "turn and back", "wipe with"}),
+)
 """Actions that one movement may be called, as actions with the same first word are: whether a thing is carried or set
-down depends on a few centimetres, and whether what comes back was turned on a few degrees."""
+down depends on a few centimetres, whether what comes back was turned on a few degrees, and wiping on its strokes."""
 LEFT_OUT = 0.7
 """What a step without a partner costs."""
 SAME_STEP = 0.5
@@ -39,7 +43,7 @@ def action_cost(a: str, b: str) -> float:
     """What a pair of actions costs; the empty string is an unknown one."""
     if not a or not b:
         return UNKNOWN_ACTION
-    return NEAR_ACTION if {a, b} in NEAR or a.split()[0] == b.split()[0] else OTHER_ACTION
+    return NEAR_ACTION if any({a, b} <= group for group in NEAR) or a.split()[0] == b.split()[0] else OTHER_ACTION
 
 
 def align(a: Sequence[Step], b: Sequence[Step]) -> tuple[float, list[tuple[int, int]]]:
