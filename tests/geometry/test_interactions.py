@@ -142,6 +142,12 @@ def test_a_thing_that_the_hand_covers_is_told_from_background_that_the_hand_drag
     )
     beside = Beside(np.full((num, 2), 0.01), velocity, ~nothing, nothing, np.ones(num, bool))
     assert [(run.point, run.start, run.end) for run in carried_points(scene, moves, beside)] == [(0, 11, num)]
+    slow = replace(beside, velocity=velocity * 0.27)  # 0.08 m/s
+    creep = SimpleNamespace(
+        **vars(moves) | {name: getattr(moves, name) * 0.27 for name in ("velocity", "speed", "slow")}
+    )
+    assert carried_points(scene, creep, slow) == []
+    assert [run.point for run in carried_points(scene, creep, slow, is_slow=True)] == [0], "of a slow hand, if asked"
     free = replace(beside, on_flesh=nothing)
     assert [run.point for run in carried_points(scene, moves, free)] == [0, 1], "beside the hand nothing is dragged"
 

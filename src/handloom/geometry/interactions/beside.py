@@ -32,6 +32,9 @@ TAKES_M_S, TAKES_FRAMES = 0.06, 3
 FOREARM_WIDTH_M, FOREARM_SPREAD = 0.045, 0.5
 """Half the width of the wedge at the wrist, and its growth: the wrist bends, and sleeves are wide."""
 HAND_MOVES_M_S = 0.05
+APART_SPEED, SLOW_APART_SPEED = 2.0, 1.5
+"""A point that rests tells that it is not the hand's while the hand is so many times as fast; of a slow hand, the
+second."""
 ALIKE_SHARE, ALIKE_M_S = 0.6, 0.03
 """A point moves as the hand's nearest keypoint does if their velocities differ by less than this share of the
 keypoint's speed, and this much more: things turn in the hand, and keypoints are not exact."""
@@ -159,15 +162,16 @@ class Run:
     rested: bool = False
 
 
-def carried_points(scene: Scene, motion: PointMotion, beside: Beside) -> list[Run]:
-    """When a hand carries which points, by start."""
+def carried_points(scene: Scene, motion: PointMotion, beside: Beside, is_slow: bool = False) -> list[Run]:
+    """When a hand carries which points, by start. is_slow: also points that rested beside a hand that moved slowly."""
     with np.errstate(invalid="ignore"):
         speed = np.linalg.norm(beside.velocity, axis=-1)
         differs = np.linalg.norm(motion.velocity - beside.velocity, axis=-1)
         near = (beside.apart_m < REACH_M) & ~beside.on_arm
         together = motion.moves & (speed > HAND_MOVES_M_S) & near & (differs < ALIKE_SHARE * speed + ALIKE_M_S)
         together |= motion.creeps & ~motion.moves & near & (motion.slow > CREEP_SHARE * speed)
-        apart = motion.still & (speed > 2 * HAND_MOVES_M_S)
+        apart = motion.still & (speed > APART_SPEED * HAND_MOVES_M_S)
+        rests = motion.still & (speed > SLOW_APART_SPEED * HAND_MOVES_M_S)
     together &= _twice(together) & ~scene.on_hand
     flesh = (together & beside.on_flesh).sum(axis=0) / np.maximum((together & beside.is_exact[:, None]).sum(axis=0), 1)
     way = np.nan_to_num(motion.speed * np.gradient(scene.frame_s)[:, None]) * together
@@ -175,9 +179,11 @@ def carried_points(scene: Scene, motion: PointMotion, beside: Beside) -> list[Ru
         silent = ~together & ~((speed <= HAND_MOVES_M_S) & np.isfinite(scene.rays[..., 0]))
     runs = []
     for n in np.flatnonzero(together.sum(axis=0) >= SURE):
-        for run in carried_runs(together[:, n], apart[:, n], silent[:, n], scene.shot, int(n)):
+        rested = in_a_row(together[:, n], rests[:, n], SURE) & is_slow
+        for each in carried_runs(together[:, n], apart[:, n], silent[:, n], scene.shot, int(n)):
+            first = int(np.searchsorted(scene.shot, scene.shot[each.start]))
+            run = replace(each, is_sure=True, rested=True) if rested[first : each.start].any() else each
             some = slice(run.start, run.end)
-            first = int(np.searchsorted(scene.shot, scene.shot[run.start]))
             unseen = scene.rays[first : max(run.start - SURE, first), n, 0]
             comes_up = flesh[n] <= BESIDE_FLESH and len(unseen) > SURE and not np.isfinite(unseen).any()
             moved = together[some, n].sum() >= SURE and way[some, n].sum() > MIN_WAY_M

@@ -65,15 +65,24 @@ def find_contacts(
     for hand, moves in enumerate(hands):
         beside = beside_hand(scene, moves)
         some = _of_hand(scene, motion, beside, hand, contact_m)
+        slow = _of_hand(scene, motion, beside, hand, contact_m, is_slow=True)
+        some = sorted([*some, *_outside(slow, some)], key=lambda contact: contact.start)
         some = [held_on(contact, moves, scene) for contact in _merged(some)]
         some = [_from_rest(contact, moves.speed, scene.shot) for contact in _merged(some)]
         found += [*some, *_without_points(some, moves, scene, motion, beside, hand)]
     return _numbered(_one_hand_each(found, scene, motion, hands))
 
 
-def _of_hand(scene: Scene, motion: PointMotion, beside: Beside, hand: int, contact_m: float) -> list[Contact]:
+def _outside(contacts: list[Contact], others: list[Contact]) -> list[Contact]:
+    """Those that share no frame with any of the others."""
+    return [one for one in contacts if not any(other.start < one.end and one.start < other.end for other in others)]
+
+
+def _of_hand(
+    scene: Scene, motion: PointMotion, beside: Beside, hand: int, contact_m: float, is_slow: bool = False
+) -> list[Contact]:
     found = []
-    runs = carried_points(scene, motion, beside)
+    runs = carried_points(scene, motion, beside, is_slow)
     shots = [[run for run in runs if scene.shot[run.start] == shot] for shot in np.unique(scene.shot)]
     for start, end, points, released in (one for some in shots for one in joint_runs(some, len(scene.frame_s))):
         near = beside.apart_m[start:end, points]

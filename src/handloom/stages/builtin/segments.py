@@ -25,7 +25,7 @@ COLUMN = "segments"
 class Segments(Stage):
     """Reads columns alone: it enters tables that exist without decoding a video."""
 
-    version = "6"
+    version = "7"
     columns = (
         "frame_s",
         "frame_flags",
