@@ -87,6 +87,18 @@ def test_clips_that_are_all_cut_alike_ask_for_that_order():
     assert judge(steps, read(one_piece(taking(20, PLACE)))).answer == "not executed"
 
 
+def test_a_clip_in_which_a_second_thing_was_taken_for_moved_does_not_undo_the_others():
+    cells = [one_piece(taking(seed, PLACE)) if seed % 2 else taking(seed, PLACE) for seed in range(5)]
+    reach, up, _, rest = cells[4]
+    cells[4] = [reach, up, rest | {"hand": "right" if rest["hand"] == "left" else "left", "slave": "object_2"}]
+    found = learn("place", "", [read(one, f"d:v{seed}:0-9") for seed, one in enumerate(cells)], READER).skills[0]
+    assert len(found.carried) == 1
+    for seed in range(20, 24):
+        for whole in (taking(seed, PLACE), one_piece(taking(seed, PLACE))):
+            assert judge(found, read(whole)).accepted
+    assert judge(found, read(taking(50, PLACE[::-1]))).answer == "not executed"
+
+
 def test_a_thing_that_moves_in_a_hand_was_taken(skill):
     """Whether or not the hand was seen as it came; where it holds it is known from the contact."""
     found = read(without_reach(taking(20, PLACE)))

@@ -28,6 +28,8 @@ MOST_APART = 0.09
 """How much more than the demonstrations themselves an execution may differ from the order of the skill, if there are
 many demonstrations: less than a step that is missing or too many among four."""
 AT_MOST = 0.3
+MOST_OTHERS = 0.5
+"""Where so many of the clips do not show the carrying of most, the order of the steps is what they have in common."""
 SCATTERED_M = 0.4
 """Bounds of a path's end that are wider than this say nothing about where a thing goes."""
 
@@ -178,12 +180,13 @@ def _skill(
 
 
 def _carried(steps: Sequence[Step], group: Sequence[Execution]) -> tuple[Constraint, ...]:
-    """The bounds of the whole path of each thing that the steps carry; empty where no clip knows all of them, a clip
-    does something else than carrying, or all are cut alike: then the order of the steps is what they show."""
+    """The bounds of the whole path of each thing that the steps carry; empty where no clip knows all of them, half of
+    the clips or more do something else than carrying, or all are cut alike: then the order of the steps is what they
+    show."""
     asked = carryings(steps)
-    told = [carryings(one.steps) for one in group]
+    told = [found for one in group if alike(asked, found := carryings(one.steps))]
     cuts = {tuple(step.action for step in one.steps) for one in group}
-    if len(cuts) == 1 or not all(alike(asked, found) for found in told):
+    if len(cuts) == 1 or len(group) - len(told) >= MOST_OTHERS * len(group):
         return ()
     shown = [found for found in told if _all_known(found)]
     out = []
@@ -222,14 +225,19 @@ def _constraint(shown: Sequence[Shown], num_clips: int, reader: Reader) -> Const
     box = _median([one.box for one in steps if one.box is not None])
     return Constraint(
         step,
-        reader.describe(shown),
+        reader.describe([one for one in shown if _is_same(one.step, step)] or shown),
         len(steps) / num_clips,
         regions_of(grasps, reader.group(grasps, box)) if len(grasps) else (),
         low_high,
-        path_bounds([one for one in steps if one.master == step.master]) if step.phase != GRASPING else None,
+        path_bounds([one for one in steps if _is_same(one, step)]) if step.phase != GRASPING else None,
         box,
         _median([one.master_box for one in steps if one.master_box is not None]),
     )
+
+
+def _is_same(one: Step, step: Step) -> bool:
+    """Whether it is of the same thing, in relation to the same one, by the same hand."""
+    return (one.master, one.slave, one.hand) == (step.master, step.slave, step.hand)
 
 
 def _median(boxes: Sequence[np.ndarray]) -> np.ndarray | None:
