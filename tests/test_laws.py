@@ -29,7 +29,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     ("cli",),
     ("pipelines", "bench"),
-    ("workers",),
+    ("workers", "sim"),
     ("train", "skills", "ingest", "export", "synth", "draw"),
     ("api",),
     ("retrieval",),
@@ -60,6 +60,9 @@ DOORS = {
     "rerun": {"draw"},
     "matplotlib": {"draw"},
     "jinja2": {"draw"},
+    "metaworld": {"sim"},
+    "mujoco": {"sim"},
+    "gymnasium": {"sim"},
     "h5py": {"bench"},
     "faiss": {"bench"},
     "fsspec": {"io"},
@@ -432,6 +435,9 @@ COMMANDS = {
     "--no-overwrite --json --help",
     "train": "RECIPE --db --out --size --config --set --workers --ray-address --resume --no-resume --show-settings "
     "--no-show-settings --quiet -q --json --help",
+    "sim record": "--task --out --episodes --seed --picture-hz --camera --size --workers --overwrite --no-overwrite "
+    "--json --help",
+    "sim evaluate": "--task --policy --episodes --seeds --max-steps --workers --video --json --help",
     "presets": "--json --help",
     "bench": "NAME --videos --clips --stills --footage --held --sheets --backwards --db --lerobot-python --quick "
     "--markdown --save --data --help",

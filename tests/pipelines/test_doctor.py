@@ -8,7 +8,7 @@ from importlib.metadata import requires, version
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from handloom.pipelines.doctor import Finding, decoding, extra_of, is_bad, package, packages, requirements
+from handloom.pipelines.doctor import Finding, decoding, extra_of, is_bad, package, packages, requirements, simulator
 from handloom.video.decode.process import ProcessDied
 from handloom.video.decode.sandbox import LAYERS, support
 
@@ -77,3 +77,16 @@ def test_how_decoding_is_confined_is_reported():
     (finding,) = decoding(died)
     assert (finding.state, is_bad([finding])) == ("missing", True)
     assert "no decoder" in finding.detail
+
+
+def test_a_simulator_that_cannot_draw_is_named_with_its_library():
+    """Without the simulator there is nothing to say: the packages say it."""
+
+    def not_installed():
+        raise ModuleNotFoundError("No module named 'mujoco'", name="mujoco")
+
+    (found,) = simulator(lambda: {"egl": "no EGL device", "osmesa": "OSMesa is not there"})
+    assert (found.state, "no EGL device; osmesa: OSMesa" in found.detail) == ("optional", True)
+    assert "libosmesa6" in found.remedy
+    assert simulator(lambda: {"egl": "no EGL device", "osmesa": ""})[0].state == "ok"
+    assert simulator(not_installed) == []

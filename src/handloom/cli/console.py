@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import sys
 from enum import StrEnum
 from types import TracebackType
@@ -18,7 +19,7 @@ from handloom.errors import ConfigError
 # In the order of use: from clips to a table, from the table to others. Commands that are not named here come last.
 ORDER = (
     *("demo", "synth", "ingest", "run", "calibrate", "status", "stages", "index", "search", "show", "skill", "remove"),
-    *("export", "train", "presets", "bench", "doctor"),
+    *("export", "train", "sim", "presets", "bench", "doctor"),
 )
 
 
@@ -114,6 +115,19 @@ def stage_keys_of(given: list[str] | None) -> dict[str, str] | str | None:
     if wrong := [text for text, pair in zip(given or (), pairs, strict=True) if not all(pair)]:
         raise ConfigError(f"--stage-key {wrong[0]!r}", "expected STAGE=KEY, such as hands_2d=current; or current alone")
     return dict(pairs) or None
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """`480x360` as (480, 360). Raises ConfigError: no size, or a side that is odd or below 16."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text or "")
+    if text is None:
+        return None
+    hint = "give WIDTHxHEIGHT in pixels, both even and 16 or more: --size 456x256"
+    if not found:
+        raise ConfigError(f"--size {text!r} is no size", hint)
+    if any(int(side) % 2 or int(side) < 16 for side in found.groups()):
+        raise ConfigError(f"--size {text!r}: a side is odd, or below 16 pixels", hint)
+    return int(found[1]), int(found[2])
 
 
 def open_db(uri: str, create: bool = False, only_read: bool = False):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Annotated, Any
@@ -21,10 +20,10 @@ from handloom.cli.console import (
     app,
     counting,
     open_db,
+    size_of,
     stage_keys_of,
 )
 from handloom.cli.option_groups import with_options
-from handloom.errors import ConfigError
 from handloom.plural import plural
 
 export_app = Commands(help="Write the rows in other formats.")
@@ -97,7 +96,7 @@ def export_lerobot(
             **rows.of_pipeline(),
             table=table.value,
             hz=hz,
-            size=_size(size),
+            size=size_of(size),
             tracks=tracks,
             unknown=unknown,
             overwrite=write.overwrite,
@@ -171,19 +170,6 @@ def export_arm4r(
     share = f"{found.share_unknown:.1%} of values unknown ({unknown})"
     later = f" ({found.num_later} of them are parts of others, for later grids)" if found.num_later else ""
     print(f"{plural(found.num_clips, 'clip')}{later}, {plural(found.num_frames, 'frame')}, {share}: {rows.out}")
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    """`480x360` as (480, 360)."""
-    found = re.fullmatch(r"(\d+)x(\d+)", text or "")
-    if text is None:
-        return None
-    hint = "give WIDTHxHEIGHT in pixels, both even and 16 or more: --size 456x256"
-    if not found:
-        raise ConfigError(f"--size {text!r} is no size", hint)
-    if any(int(side) % 2 or int(side) < 16 for side in found.groups()):
-        raise ConfigError(f"--size {text!r}: a side is odd, or below 16 pixels", hint)
-    return int(found[1]), int(found[2])
 
 
 def _export(form: str, rows: RowOptions, write: WriteOptions) -> None:

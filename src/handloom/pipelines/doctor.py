@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires
 
@@ -48,8 +48,9 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Check Python, memory and disk, every package that handloom requires, how decoding is confined, and the GPU."""
-    looks = (python, machine, packages, decoding, gpu)
+    """Check Python, memory and disk, every package that handloom requires, how decoding is confined, whether the
+    simulator draws pictures, and the GPU."""
+    looks = (python, machine, packages, decoding, simulator, gpu)
     return [finding for look in looks for finding in look()]
 
 
@@ -91,6 +92,21 @@ def decoding(ask: Callable[[], Collection[str]] | None = None) -> list[Finding]:
     detail = f"confined: {'; '.join(there) or 'no'}" + (f"; not here: {'; '.join(missing)}" if missing else "")
     remedy = "Linux 5.13 or newer on x86-64, and a container profile that allows Landlock and seccomp"
     return [Finding("decoding", "optional" if missing else "ok", detail, remedy if missing else "")]
+
+
+def simulator(ask: Callable[[], Mapping[str, str]] | None = None) -> list[Finding]:
+    """Whether pictures of simulated tasks can be drawn; nothing where the simulator is not installed (`packages` says
+    so). ask: instead of processes that try to draw."""
+    from handloom.sim.rendering import LIBRARIES, backends
+
+    try:
+        found = (ask or backends)()
+    except ModuleNotFoundError:
+        return []
+    if works := [name for name, problem in found.items() if not problem]:
+        return [Finding("sim pictures", "ok", f"drawn by {works[0]}")]
+    detail = f"cannot be drawn: {'; '.join(f'{name}: {problem}' for name, problem in found.items())}"
+    return [Finding("sim pictures", "optional", detail, LIBRARIES)]
 
 
 def packages() -> list[Finding]:

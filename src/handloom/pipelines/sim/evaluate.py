@@ -1,0 +1,144 @@
+"""`handloom sim evaluate`: how often a policy does its tasks, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handloom.errors import ConfigError
+from handloom.machine import installed
+from handloom.pipelines.sim.jobs import blocks, in_order, workers_for, world_of
+from handloom.sim.policies import Policy, find_policy
+from handloom.sim.rendering import Camera, backend
+from handloom.sim.rollouts import Outcome, roll_out, shown_again
+from handloom.sim.scores import best_and_worst, scores_of
+from handloom.sim.tasks import MAX_STEPS, Task, Use, find_tasks, scene_seed
+from handloom.sim.world import HZ, require_simulator
+from handloom.video.write import write_video
+
+BLOCK = 5
+"""Episodes of a job: few enough that processes end together, many enough that a world is opened seldom."""
+VIDEO_CAMERA, VIDEO_HZ = Camera("corner4", 320, 320), 20.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measured. tasks: by name, see `scores.scores_of`. videos: paths, by task and `best`, `worst`."""
+
+    policy: str
+    episodes: int
+    seeds: int
+    max_steps: int
+    hz: float
+    tasks: dict[str, dict[str, Any]]
+    videos: dict[str, dict[str, str]]
+    versions: dict[str, str | None]
+
+
+def evaluate(
+    task_names: str,
+    policy: str,
+    num_episodes: int = 50,
+    num_seeds: int = 3,
+    *,
+    max_steps: int = MAX_STEPS,
+    workers: int | None = None,
+    video: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Run a policy on tasks: `num_episodes` of each seed, each in a scene of its own that no dataset has.
+
+    An episode that diverges, or in which an action is not finite, is a counted failure. The numbers do not depend on
+    the number of processes.
+
+    Args:
+        task_names: `NAME[,NAME]`. policy: see `sim.policies.FORMS`.
+        max_steps: after which an episode has failed, 1 to 500.
+        workers: processes; None: one per core.
+        video: folder for the best and the worst episode of each task, as MP4.
+        progress: called with the numbers of episodes that are done, and of all.
+
+    Raises:
+        ConfigError: an unknown task or policy, one that does not fit its task, a number out of range, or videos on a
+            machine that draws no pictures.
+        HandloomError: a process died.
+        ModuleNotFoundError: the simulator is not installed.
+    """
+    tasks = find_tasks(task_names)
+    _check(num_episodes, num_seeds, max_steps)
+    require_simulator()
+    gl = None if video is None else backend()
+    for task in tasks:
+        policy_of(policy, task)  # what is wrong with it is said before anything is computed
+    found = {task.name: {seed: [] for seed in range(num_seeds)} for task in tasks}
+    done = 0
+    for task, seed, outcomes in run_blocks(tasks, policy, num_episodes, num_seeds, max_steps, workers):
+        found[task.name][seed] += outcomes
+        done += len(outcomes)
+        if progress is not None:
+            progress(done, len(tasks) * num_seeds * num_episodes)
+    videos = {}
+    if video is not None and gl is not None:
+        videos = {task.name: _film(task, list(found[task.name].values()), video, gl) for task in tasks}
+    scores = {name: scores_of(by_seed) for name, by_seed in found.items()}
+    versions = {name: installed(name) for name in ("metaworld", "mujoco")}
+    return Evaluation(policy, num_episodes, num_seeds, max_steps, HZ, scores, videos, versions)
+
+
+def run_blocks(
+    tasks: Sequence[Task], policy: str, num_episodes: int, num_seeds: int, max_steps: int, workers: int | None
+) -> Iterator[tuple[Task, int, list[Outcome]]]:
+    """(task, seed, outcomes) of a few episodes at a time, in order. Raises as `evaluate`."""
+    parts = [(task, s, part) for task in tasks for s in range(num_seeds) for part in blocks(num_episodes, BLOCK)]
+    jobs = ((task, policy, seed, part, max_steps) for task, seed, part in parts)
+    results = in_order(jobs, run_episodes, workers_for(workers, len(parts)))
+    for (task, seed, _), outcomes in zip(parts, results, strict=True):
+        yield task, seed, outcomes
+
+
+def run_episodes(task: Task, policy: str, seed: int, numbers: range, max_steps: int) -> list[Outcome]:
+    """Some episodes of one seed. Raises ConfigError: a policy that does not fit."""
+    world, acting = world_of(task), policy_of(policy, task)
+    found = []
+    for number in numbers:
+        scene = scene_seed(task, Use.evaluate, seed, number)
+        own = int(np.random.SeedSequence([scene, seed]).generate_state(1)[0])
+        found.append(roll_out(world, acting, scene, own, max_steps))
+    return found
+
+
+@lru_cache(maxsize=4)
+def policy_of(name: str, task: Task) -> Policy:
+    """A policy, made once in a process: its weights may be large."""
+    return find_policy(name, task)
+
+
+def _check(num_episodes: int, num_seeds: int, max_steps: int) -> None:
+    for option, value in (("--episodes", num_episodes), ("--seeds", num_seeds)):
+        if value < 1:
+            raise ConfigError(f"{option} {value}", "at least 1")
+    if not 1 <= max_steps <= MAX_STEPS:
+        raise ConfigError(f"--max-steps {max_steps}", f"1 to {MAX_STEPS}, where Meta-World ends an episode")
+
+
+def _film(task: Task, by_seed: Sequence[Sequence[Outcome]], folder: Path, gl: str) -> dict[str, str]:
+    """Write the best and the worst episode of a task; paths."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--video {folder} cannot be made: {error.strerror}", "name a folder to write into"
+        ) from error
+    every = [one for outcomes in by_seed for one in outcomes]
+    paths = {}
+    for name, outcome in zip(("best", "worst"), best_and_worst(every), strict=True):
+        path = folder / f"{task.name}_{name}.mp4"
+        pictures = list(shown_again(world_of(task), outcome, VIDEO_CAMERA, VIDEO_HZ, gl))
+        write_video(path, pictures, np.arange(len(pictures)) / VIDEO_HZ)
+        paths[name] = str(path)
+    return paths

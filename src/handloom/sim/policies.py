@@ -1,0 +1,104 @@
+"""Policies that act in a world: the protocol, scripted experts, random actions, and those of other packages."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError
+from handloom.sim.replay import Replay
+from handloom.sim.tasks import Task
+from handloom.sim.world import ACTION_WIDTH, Observation, scripted_expert
+
+FORMS = "expert, random, replay:DATASET, or package.module:CLASS for one of your own"
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """What acts in a world. A policy that wants pictures has an attribute `camera` (`rendering.Camera`)."""
+
+    def reset(self, task: str, seed: int) -> None:
+        """A new episode begins: what to do, in words; and the seed of all that the policy draws at random."""
+
+    def act(self, observation: Observation) -> NDArray[Any]:
+        """The next n actions, (n, 4), n >= 1, each -1 to 1 (`world.ACTION_NAMES`); asked again when they are done."""
+
+
+class Expert:
+    """Meta-World's scripted expert of one task, which knows where everything is."""
+
+    def __init__(self, task: Task) -> None:
+        self._expert: Any = scripted_expert(task)
+        self._task = task
+
+    def reset(self, task: str, seed: int) -> None:
+        self._expert = scripted_expert(self._task)
+
+    def act(self, observation: Observation) -> NDArray[np.float64]:
+        return np.clip(self._expert.get_action(observation.vector), -1, 1)[None]
+
+
+class Random:
+    """Uniform actions: what chance alone achieves."""
+
+    def reset(self, task: str, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def act(self, observation: Observation) -> NDArray[np.float64]:
+        return self._rng.uniform(-1, 1, (1, ACTION_WIDTH))
+
+
+def find_policy(name: str, task: Task) -> Policy:
+    """A policy for one task by its name, see `FORMS`. Raises ConfigError: no such policy, or one that does not fit."""
+    if name == "expert":
+        return Expert(task)
+    if name == "random":
+        return Random()
+    kind, _, rest = name.partition(":")
+    if kind == "replay" and rest:
+        return Replay(rest, task)
+    if not kind or not rest or "/" in name:
+        raise ConfigError(f"there is no policy {name!r}", f"give {FORMS}")
+    return _own(name, kind, rest)
+
+
+def _own(name: str, module_name: str, attribute: str) -> Policy:
+    """An instance of a class of another package."""
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise  # a package that the policy needs is not installed: the command names it
+        hint = "install your package into this environment; from files of this folder: PYTHONPATH=."
+        raise ConfigError(f"the policy {name}: there is no module {error.name}", hint) from error
+    except AttributeError as error:
+        raise ConfigError(f"the policy {name}: {module_name} has no {attribute}", f"give {FORMS}") from error
+    needed = "a class with reset(task, seed) and act(observation); docs/sim.md shows one"
+    if not callable(found):
+        raise ConfigError(f"the policy {name}: {attribute} is a {type(found).__name__}", f"it must be {needed}")
+    try:
+        policy = found()
+    except TypeError as error:
+        raise ConfigError(f"the policy {name}: {error}", "it is made without arguments") from error
+    if not isinstance(policy, Policy):
+        lacks = " and ".join(part for part in ("reset", "act") if not hasattr(policy, part))
+        raise ConfigError(f"the policy {name}: {type(policy).__name__} has no {lacks}", f"it must be {needed}")
+    return policy
+
+
+def actions_of(policy: Policy, observation: Observation) -> NDArray[np.float64]:
+    """The policy's next actions, (n, 4). Raises ConfigError where it returns something else."""
+    given = policy.act(observation)
+    try:
+        actions = np.asarray(given, np.float64)
+    except (TypeError, ValueError) as error:
+        actions, problem = np.empty(0), f"a {type(given).__name__}: {error}"
+    else:
+        problem = f"an array of shape {actions.shape}"
+    if actions.ndim != 2 or actions.shape[1] != ACTION_WIDTH or not len(actions):
+        name = f"{type(policy).__module__}:{type(policy).__name__}"
+        raise ConfigError(f"the policy {name} returned {problem}", f"act() must return (n, {ACTION_WIDTH}), n >= 1")
+    return actions

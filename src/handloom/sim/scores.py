@@ -1,0 +1,71 @@
+"""Success rates of episodes with their intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from handloom.sim.rollouts import Outcome
+
+Z_95 = 1.959964
+
+
+def wilson(successes: int, num: int, z: float = Z_95) -> tuple[float, float]:
+    """The interval of a share at 95 %, which holds for 0 and all of them, too. NaN of no episode.
+
+    Source: Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22, 1927.
+    """
+    if not num:
+        return float("nan"), float("nan")
+    share, width = successes / num, z**2 / num
+    middle = (share + width / 2) / (1 + width)
+    half = z / (1 + width) * float(np.sqrt(share * (1 - share) / num + width / num / 4))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def scores_of(by_seed: Mapping[int, Sequence[Outcome]]) -> dict[str, Any]:
+    """One task's numbers. by_seed: the episodes of each seed.
+
+    `success_rate` with `interval` over all seeds, `by_seed`, `steps_to_success` of those that succeeded (null where
+    none did), `failures` by reason, `failed` with each failed episode.
+    """
+    every = [one for outcomes in by_seed.values() for one in outcomes]
+    steps = [one.steps for one in every if one.steps is not None]
+    successes = sum(one.success for one in every)
+    low, high = wilson(successes, len(every))
+    spread = np.quantile(steps, (0.1, 0.5, 0.9)).tolist() if steps else [None] * 3
+    return {
+        "episodes": len(every),
+        "successes": successes,
+        "success_rate": successes / len(every),
+        "interval": [low, high],
+        "by_seed": {
+            str(seed): sum(one.success for one in outcomes) / len(outcomes) for seed, outcomes in by_seed.items()
+        },
+        "steps_to_success": dict(zip(("p10", "median", "p90"), spread, strict=True)),
+        "reward_median": float(np.median([one.reward for one in every])),
+        "failures": dict(sorted(Counter(one.failure for one in every if one.failure).items())),
+        "failed": [
+            {
+                "seed": seed,
+                "episode": number,
+                "scene_seed": one.scene_seed,
+                "reason": one.failure,
+                "detail": one.detail,
+                "num_steps": one.num_steps,
+            }
+            for seed, outcomes in by_seed.items()
+            for number, one in enumerate(outcomes)
+            if not one.success
+        ],
+    }
+
+
+def best_and_worst(outcomes: Sequence[Outcome]) -> tuple[Outcome, Outcome]:
+    """The quickest success, or the highest reward where none succeeded; the failure of lowest reward, or the slowest
+    success."""
+    order = sorted(outcomes, key=lambda one: (one.success, -(one.steps or 0), one.reward))
+    return order[-1], order[0]

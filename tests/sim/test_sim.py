@@ -1,0 +1,292 @@
+"""Meta-World's tasks as worlds: seeds decide all, experts succeed, and a simulation that breaks is noticed."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from handloom.errors import ConfigError
+from handloom.ingest.robot.lerobot import LeRobotSource
+from handloom.sim.tasks import TEXTS, Use, find_task, find_tasks, scene_seed
+
+pytest.importorskip("metaworld", reason="the simulator is not installed: pip install '.[sim]'")
+
+from handloom.api import Database
+from handloom.cli import app
+from handloom.pipelines.ingest.robots import lerobot
+from handloom.pipelines.sim.evaluate import evaluate
+from handloom.pipelines.sim.jobs import world_of
+from handloom.pipelines.sim.record import record
+from handloom.schemas.tables.robot import episode_arrays
+from handloom.sim.policies import Expert, Random, find_policy
+from handloom.sim.rendering import Camera, backends
+from handloom.sim.rollouts import roll_out
+from handloom.sim.scores import best_and_worst, wilson
+from handloom.sim.world import HZ, STATE_NAMES
+from handloom.store.episodes import read_episodes
+
+REACH, DRAWER = find_task("reach"), find_task("drawer-open")
+
+
+@pytest.fixture(scope="module")
+def draws() -> None:
+    """Skips where no picture can be drawn, with the reason."""
+    found = backends()
+    if all(found.values()):
+        pytest.skip(f"pictures cannot be drawn here: {found}")
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory) -> str:
+    """Three demonstrations of opening a drawer, without pictures."""
+    out = str(tmp_path_factory.mktemp("drawer") / "dataset")
+    record("drawer-open", out, 3, workers=1)
+    return out
+
+
+class Faulty:
+    """Random actions; the tenth is not a number."""
+
+    def reset(self, task: str, seed: int) -> None:
+        self.policy, self.num = Random(), 0
+        self.policy.reset(task, seed)
+
+    def act(self, observation):
+        self.num += 1
+        actions = self.policy.act(observation)
+        return np.full_like(actions, np.nan) if self.num == 10 else actions
+
+
+class Wide(Faulty):
+    """Three numbers an action."""
+
+    def act(self, observation):
+        return np.zeros((2, 3))
+
+
+def test_every_task_has_words_and_an_expert():
+    from metaworld.policies import ENV_POLICY_MAP
+
+    assert {f"{name}-v3" for name in TEXTS} == set(ENV_POLICY_MAP)
+    assert len(set(TEXTS.values())) == len(TEXTS)
+
+
+def test_unknown_tasks_are_refused_with_the_list():
+    with pytest.raises(ConfigError, match="no task 'drawer'") as told:
+        find_task("drawer")
+    assert "drawer-open, faucet-close" in told.value.hint
+    with pytest.raises(ConfigError, match="twice"):
+        find_tasks("reach,push,reach-v3")
+
+
+def test_scenes_of_recording_and_of_evaluation_differ():
+    seeds = {
+        scene_seed(task, use, seed, number)
+        for task in (REACH, DRAWER)
+        for use in Use
+        for seed in range(3)
+        for number in range(50)
+    }
+    assert len(seeds) == 2 * 2 * 3 * 50
+
+
+def test_a_scene_depends_on_its_seed_alone():
+    """Not on what happened in the world before."""
+    world = world_of(DRAWER)
+    first = world.reset(5)
+    again = roll_out(world, Expert(DRAWER), 5, 0, 40)
+    other = world.reset(6)
+    roll_out(world, Random(), 6, 0, 30)
+    assert np.array_equal(world.reset(5).vector, first.vector)
+    assert not np.array_equal(other.environment, first.environment)
+    repeated = roll_out(world, Expert(DRAWER), 5, 0, 40)
+    assert np.array_equal(again.actions, repeated.actions)
+    assert again.reward == repeated.reward
+    assert np.isclose(np.linalg.norm(first.state[3:7]), 1.0)
+    assert world.environment_names[-3:] == ("goal.x", "goal.y", "goal.z")
+
+
+def test_experts_succeed_and_chance_does_not():
+    expert = evaluate("reach,drawer-open,button-press", "expert", 3, 1, workers=1)
+    chance = evaluate("drawer-open", "random", 2, 1, max_steps=100, workers=1)
+    for score in expert.tasks.values():
+        assert (score["success_rate"], score["failed"]) == (1.0, [])
+        assert 20 < score["steps_to_success"]["median"] < 200
+    score = chance.tasks["drawer-open"]
+    assert score["success_rate"] == 0.0
+    assert score["failures"] == {"not_done": 2}
+    assert score["steps_to_success"] == {"p10": None, "median": None, "p90": None}
+
+
+def test_a_simulation_that_breaks_is_a_counted_failure():
+    """MuJoCo resets a state that is not finite, and goes on: what it warned of counts."""
+
+    class Breaks(Expert):
+        def act(self, observation):
+            if observation.step == 5:
+                world.data.qvel[:] = 1e12
+            return super().act(observation)
+
+    world = world_of(DRAWER)
+    outcome = roll_out(world, Breaks(DRAWER), 1, 0, 100)
+    assert (outcome.success, outcome.steps, outcome.failure) == (False, None, "diverged")
+    assert "BADQ" in outcome.detail
+    assert outcome.num_steps == 5
+    assert roll_out(world, Expert(DRAWER), 1, 0, 200).success, "the next episode is whole"
+
+
+def test_an_action_that_is_not_finite_is_a_counted_failure():
+    found = evaluate("reach", f"{__name__}:Faulty", 2, 1, workers=1)
+    score = found.tasks["reach"]
+    assert score["failures"] == {"action_not_finite": 2}
+    assert [one["num_steps"] for one in score["failed"]] == [9, 9]
+    assert len({one["scene_seed"] for one in score["failed"]}) == 2
+    json.dumps(score, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("policy", "problem"),
+    [
+        ("best", "there is no policy 'best'"),
+        ("no.such.package:Policy", "no module no"),
+        ("json:Policy", "json has no Policy"),
+        ("json:JSONDecoder", "JSONDecoder has no reset and act"),
+        ("json:loads", "missing 1 required"),
+        (f"{__name__}:Wide", r"returned an array of shape \(2, 3\)"),
+    ],
+)
+def test_policies_that_do_not_fit_are_refused(policy, problem):
+    with pytest.raises(ConfigError, match=problem) as told:
+        evaluate("reach", policy, 1, 1, workers=1)
+    assert told.value.hint
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"num_episodes": 0}, "--episodes 0"),
+        ({"num_seeds": 0}, "--seeds 0"),
+        ({"max_steps": 501}, "--max-steps 501"),
+        ({"workers": 0}, "0 workers"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(options, problem):
+    with pytest.raises(ConfigError, match=problem):
+        evaluate("reach", "random", **options)
+
+
+def test_nothing_is_recorded_of_no_episode(tmp_path):
+    with pytest.raises(ConfigError, match="--episodes 0"):
+        record("reach", str(tmp_path / "out"), 0)
+    with pytest.raises(ConfigError, match="--picture-hz 81"):
+        record("reach", str(tmp_path / "out"), 1, picture_hz=81)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_simulator_is_named_with_its_extra(monkeypatch):
+    from handloom.sim.world import require_simulator
+
+    monkeypatch.setitem(sys.modules, "metaworld", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError) as told:
+        require_simulator()
+    assert told.value.name == "metaworld"
+
+
+def test_demonstrations_are_a_dataset_that_can_be_ingested(demonstrations, tmp_path):
+    """Recorded, ingested, cut into windows: states and actions are those of the simulation."""
+    db = Database.open(tmp_path / "db", create=True)
+    found = lerobot(db, demonstrations, dataset="drawer")
+    assert (found.counts["added"], found.skips, found.notes) == (3, [], {})
+    table = read_episodes(db)
+    rows = sorted((episode_arrays(table, n) for n in range(3)), key=lambda row: row["episode_index"])
+    world = world_of(DRAWER)
+    for number, row in enumerate(rows):
+        assert (row["task"], row["fps"], row["state_names"]) == (DRAWER.text, HZ, list(STATE_NAMES))
+        observation = world.reset(scene_seed(DRAWER, Use.record, 0, number))
+        for state, action in zip(row["state"], row["action"], strict=True):
+            assert np.allclose(state, observation.state, atol=1e-6)
+            step = world.step(action)
+            observation = step.after
+        assert step.success
+        assert step.diverged == ""
+    windows = db.windows(past=2, future=8, fields=["state", "action"], table="robot_episodes")
+    assert len(windows) > 100
+    assert windows[50]["state"].shape[1] == len(STATE_NAMES)
+
+
+def test_the_same_seed_records_the_same(demonstrations, tmp_path):
+    """In processes, too; another seed records other scenes."""
+
+    def actions(folder):
+        source = LeRobotSource(str(folder), dataset="d", state=("observation.environment_state",))
+        return [(one.state.values, one.action.values) for one in source.episodes()]
+
+    record("drawer-open", str(tmp_path / "again"), 3, workers=2)
+    record("drawer-open", str(tmp_path / "other"), 1, seed=1, workers=1)
+    first, again = actions(demonstrations), actions(tmp_path / "again")
+    assert len(first) == len(again) == 3
+    for values, others in zip(first, again, strict=True):
+        assert all(map(np.array_equal, values, others))
+    assert not np.array_equal(actions(tmp_path / "other")[0][0][0], first[0][0][0])
+
+
+def test_replay_does_the_most_similar_demonstration(demonstrations):
+    policy = find_policy(f"replay:{demonstrations}", DRAWER)
+    world = world_of(DRAWER)
+    for number in range(3):
+        scene = scene_seed(DRAWER, Use.record, 0, number)
+        assert roll_out(world, policy, scene, 0, 150).success, "its own scene"
+    with pytest.raises(ConfigError, match=r"no demonstration of reach .*it shows 'open the drawer'"):
+        find_policy(f"replay:{demonstrations}", REACH)
+
+
+def test_pictures_are_where_they_are_said_to_be(draws, tmp_path):
+    """A step between two pictures repeats the last one, and says so; the video has a frame for each step."""
+    import av
+    import pyarrow.parquet as pq
+
+    out = tmp_path / "filmed"
+    found = record("reach", str(out), 1, picture_hz=2, camera=Camera("corner3", 32, 32), workers=1)
+    data = pq.read_table(out / "data/chunk-000/file-000.parquet")
+    valid = np.array(data["picture_valid"].to_pylist())
+    assert np.flatnonzero(valid).tolist() == list(range(0, found.num_frames, 40))
+    with av.open(str(out / "videos/observation.images.corner3/chunk-000/file-000.mp4")) as video:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]).astype(int)
+    assert len(frames) == found.num_frames
+    assert frames[0].std() > 10, "there is something to see"
+    assert np.abs(frames[39] - frames[0]).max() < 40 < np.abs(frames[40] - frames[0]).max()
+
+
+def test_the_best_and_the_worst_episode_become_videos(draws, tmp_path, monkeypatch, capsys):
+    import av
+
+    monkeypatch.setattr("handloom.pipelines.sim.evaluate.VIDEO_CAMERA", Camera("corner3", 32, 32))
+    monkeypatch.setattr("handloom.pipelines.sim.evaluate.VIDEO_HZ", 2.0)
+    command = ["sim", "evaluate", "--task", "reach", "--policy", "expert", "--episodes", "2", "--seeds", "1"]
+    app([*command, "--workers", "1", "--video", str(tmp_path / "videos"), "--json"], standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)
+    assert found["tasks"]["reach"]["successes"] == 2
+    for path in found["videos"]["reach"].values():
+        with av.open(path) as video:
+            assert video.streams.video[0].frames >= 2
+
+
+def test_intervals_hold_at_the_ends():
+    """Values of Newcombe, Statistics in Medicine 17, 1998, table I."""
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert wilson(29, 29) == pytest.approx((0.8830, 1.0), abs=1e-4)
+
+
+def test_the_worst_episode_is_the_failure_of_least_reward():
+    world = world_of(REACH)
+    done = [roll_out(world, Expert(REACH), scene, 0, 200) for scene in range(3)]
+    failed = [roll_out(world, Random(), scene, 0, 10) for scene in range(2)]
+    best, worst = best_and_worst([*failed, *done])
+    assert best.steps == min(one.steps for one in done)
+    assert worst.reward == min(one.reward for one in failed)
