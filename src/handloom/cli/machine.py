@@ -19,7 +19,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="extract, accuracy, feed, commit, search, stages, look, segments, skills, retrieval or wearer"
+            help="extract, accuracy, feed, commit, search, stages, look, segments, skills, sim, retrieval or wearer"
         ),
     ],
     videos: Annotated[

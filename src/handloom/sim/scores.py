@@ -23,7 +23,7 @@ def wilson(successes: int, num: int, z: float = Z_95) -> tuple[float, float]:
     share, width = successes / num, z**2 / num
     middle = (share + width / 2) / (1 + width)
     half = z / (1 + width) * float(np.sqrt(share * (1 - share) / num + width / num / 4))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return middle - half if successes else 0.0, middle + half if successes < num else 1.0
 
 
 def scores_of(by_seed: Mapping[int, Sequence[Outcome]]) -> dict[str, Any]:

@@ -77,7 +77,8 @@ def evaluate(
         policy_of(policy, task)  # what is wrong with it is said before anything is computed
     found = {task.name: {seed: [] for seed in range(num_seeds)} for task in tasks}
     done = 0
-    for task, seed, outcomes in run_blocks(tasks, policy, num_episodes, num_seeds, max_steps, workers):
+    pairs = [(task, policy) for task in tasks]
+    for task, seed, outcomes in run_blocks(pairs, num_episodes, num_seeds, max_steps, workers):
         found[task.name][seed] += outcomes
         done += len(outcomes)
         if progress is not None:
@@ -91,13 +92,13 @@ def evaluate(
 
 
 def run_blocks(
-    tasks: Sequence[Task], policy: str, num_episodes: int, num_seeds: int, max_steps: int, workers: int | None
+    pairs: Sequence[tuple[Task, str]], num_episodes: int, num_seeds: int, max_steps: int, workers: int | None
 ) -> Iterator[tuple[Task, int, list[Outcome]]]:
-    """(task, seed, outcomes) of a few episodes at a time, in order. Raises as `evaluate`."""
-    parts = [(task, s, part) for task in tasks for s in range(num_seeds) for part in blocks(num_episodes, BLOCK)]
-    jobs = ((task, policy, seed, part, max_steps) for task, seed, part in parts)
+    """(task, seed, outcomes) of a few episodes at a time, in order. pairs: tasks and policies. Raises as `evaluate`."""
+    parts = [(*pair, s, part) for pair in pairs for s in range(num_seeds) for part in blocks(num_episodes, BLOCK)]
+    jobs = ((task, policy, seed, part, max_steps) for task, policy, seed, part in parts)
     results = in_order(jobs, run_episodes, workers_for(workers, len(parts)))
-    for (task, seed, _), outcomes in zip(parts, results, strict=True):
+    for (task, _, seed, _), outcomes in zip(parts, results, strict=True):
         yield task, seed, outcomes
 
 
