@@ -437,7 +437,7 @@ COMMANDS = {
     "--no-show-settings --quiet -q --json --help",
     "sim record": "--task --out --episodes --seed --picture-hz --camera --size --workers --overwrite --no-overwrite "
     "--json --help",
-    "sim evaluate": "--task --policy --episodes --seeds --max-steps --workers --video --json --help",
+    "sim evaluate": "--task --policy --episodes --seeds --max-steps --workers --ray-address --video --json --help",
     "presets": "--json --help",
     "bench": "NAME --videos --clips --stills --footage --held --sheets --backwards --db --lerobot-python --quick "
     "--markdown --save --data --help",

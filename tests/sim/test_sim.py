@@ -60,6 +60,12 @@ class Faulty:
         return np.full_like(actions, np.nan) if self.num == 10 else actions
 
 
+class Looks(Faulty):
+    """A camera that is none."""
+
+    camera = "corner"
+
+
 class Wide(Faulty):
     """Three numbers an action."""
 
@@ -147,6 +153,14 @@ def test_an_action_that_is_not_finite_is_a_counted_failure():
     json.dumps(score, allow_nan=False)
 
 
+def test_a_cluster_gives_the_same_numbers(ray_address):
+    """And says what is wrong on its nodes: they do not have this module."""
+    here = evaluate("drawer-open", "random", 6, 1, max_steps=20, workers=1)
+    assert evaluate("drawer-open", "random", 6, 1, max_steps=20, ray_address=ray_address) == here
+    with pytest.raises(ConfigError, match=f"the policy {__name__}:Wide: there is no module {__name__}"):
+        evaluate("drawer-open", f"{__name__}:Wide", 1, 1, ray_address=ray_address)
+
+
 @pytest.mark.parametrize(
     ("policy", "problem"),
     [
@@ -155,6 +169,7 @@ def test_an_action_that_is_not_finite_is_a_counted_failure():
         ("json:Policy", "json has no Policy"),
         ("json:JSONDecoder", "JSONDecoder has no reset and act"),
         ("json:loads", "missing 1 required"),
+        (f"{__name__}:Looks", "its camera is a str"),
         (f"{__name__}:Wide", r"returned an array of shape \(2, 3\)"),
     ],
 )

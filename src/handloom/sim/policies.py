@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.sim.rendering import Camera
 from handloom.sim.replay import Replay
 from handloom.sim.tasks import Task
 from handloom.sim.world import ACTION_WIDTH, Observation, scripted_expert
@@ -83,6 +84,10 @@ def _own(name: str, module_name: str, attribute: str) -> Policy:
         policy = found()
     except TypeError as error:
         raise ConfigError(f"the policy {name}: {error}", "it is made without arguments") from error
+    camera = getattr(policy, "camera", None)
+    if not isinstance(camera, Camera | None):
+        problem = f"the policy {name}: its camera is a {type(camera).__name__}"
+        raise ConfigError(problem, 'expected handloom.sim.rendering.Camera("corner4", 128, 128), or None')
     if not isinstance(policy, Policy):
         lacks = " and ".join(part for part in ("reset", "act") if not hasattr(policy, part))
         raise ConfigError(f"the policy {name}: {type(policy).__name__} has no {lacks}", f"it must be {needed}")

@@ -56,6 +56,9 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds, 0 to N - 1, of scenes and policy.")] = 3,
     max_steps: Annotated[int, typer.Option(min=1, max=500, help="Then an episode has failed; 80 are a second.")] = 500,
     workers: WorkersOption = None,
+    ray_address: Annotated[
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="Cluster to join; local processes by default.")
+    ] = None,
     video: Annotated[
         Path | None, typer.Option(help="Folder for videos of the best and the worst episode of each task.")
     ] = None,
@@ -66,8 +69,9 @@ def evaluate(
 
     with counting("episodes") as progress:
         found = pipeline(
-            task, policy, episodes, seeds, max_steps=max_steps, workers=workers, video=video, progress=progress
-        )
+            task, policy, episodes, seeds, max_steps=max_steps, workers=workers, ray_address=ray_address, video=video,
+            progress=progress,
+        )  # fmt: skip
     if json_:
         print(json.dumps(asdict(found)))
         return

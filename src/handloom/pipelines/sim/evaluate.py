@@ -12,7 +12,7 @@ import numpy as np
 
 from handloom.errors import ConfigError
 from handloom.machine import installed
-from handloom.pipelines.sim.jobs import blocks, in_order, workers_for, world_of
+from handloom.pipelines.sim.jobs import blocks, in_order, on_cluster, workers_for, world_of
 from handloom.sim.policies import Policy, find_policy
 from handloom.sim.rendering import Camera, backend
 from handloom.sim.rollouts import Outcome, roll_out, shown_again
@@ -48,6 +48,7 @@ def evaluate(
     *,
     max_steps: int = MAX_STEPS,
     workers: int | None = None,
+    ray_address: str | None = None,
     video: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -59,7 +60,7 @@ def evaluate(
     Args:
         task_names: `NAME[,NAME]`. policy: see `sim.policies.FORMS`.
         max_steps: after which an episode has failed, 1 to 500.
-        workers: processes; None: one per core.
+        workers: processes; None: one per core. ray_address: a Ray cluster that runs them instead, one on each core.
         video: folder for the best and the worst episode of each task, as MP4.
         progress: called with the numbers of episodes that are done, and of all.
 
@@ -73,12 +74,14 @@ def evaluate(
     _check(num_episodes, num_seeds, max_steps)
     require_simulator()
     gl = None if video is None else backend()
+    if video is not None:
+        _make(video)
     for task in tasks:
         policy_of(policy, task)  # what is wrong with it is said before anything is computed
     found = {task.name: {seed: [] for seed in range(num_seeds)} for task in tasks}
     done = 0
     pairs = [(task, policy) for task in tasks]
-    for task, seed, outcomes in run_blocks(pairs, num_episodes, num_seeds, max_steps, workers):
+    for task, seed, outcomes in run_blocks(pairs, num_episodes, num_seeds, max_steps, workers, ray_address):
         found[task.name][seed] += outcomes
         done += len(outcomes)
         if progress is not None:
@@ -92,12 +95,19 @@ def evaluate(
 
 
 def run_blocks(
-    pairs: Sequence[tuple[Task, str]], num_episodes: int, num_seeds: int, max_steps: int, workers: int | None
+    pairs: Sequence[tuple[Task, str]],
+    num_episodes: int,
+    num_seeds: int,
+    max_steps: int,
+    workers: int | None,
+    ray_address: str | None = None,
 ) -> Iterator[tuple[Task, int, list[Outcome]]]:
     """(task, seed, outcomes) of a few episodes at a time, in order. pairs: tasks and policies. Raises as `evaluate`."""
     parts = [(*pair, s, part) for pair in pairs for s in range(num_seeds) for part in blocks(num_episodes, BLOCK)]
     jobs = ((task, policy, seed, part, max_steps) for task, policy, seed, part in parts)
-    results = in_order(jobs, run_episodes, workers_for(workers, len(parts)))
+    num_workers = workers_for(workers, len(parts))
+    on_ray = ray_address is not None
+    results = on_cluster(jobs, run_episodes, ray_address) if on_ray else in_order(jobs, run_episodes, num_workers)
     for (task, _, seed, _), outcomes in zip(parts, results, strict=True):
         yield task, seed, outcomes
 
@@ -127,14 +137,17 @@ def _check(num_episodes: int, num_seeds: int, max_steps: int) -> None:
         raise ConfigError(f"--max-steps {max_steps}", f"1 to {MAX_STEPS}, where Meta-World ends an episode")
 
 
-def _film(task: Task, by_seed: Sequence[Sequence[Outcome]], folder: Path, gl: str) -> dict[str, str]:
-    """Write the best and the worst episode of a task; paths."""
+def _make(folder: Path) -> None:
+    """The folder for videos, before anything is computed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
-            f"--video {folder} cannot be made: {error.strerror}", "name a folder to write into"
-        ) from error
+        problem = f"--video {folder} cannot be made: {error.strerror}"
+        raise ConfigError(problem, "name a folder that can be written") from error
+
+
+def _film(task: Task, by_seed: Sequence[Sequence[Outcome]], folder: Path, gl: str) -> dict[str, str]:
+    """Write the best and the worst episode of a task; paths."""
     every = [one for outcomes in by_seed for one in outcomes]
     paths = {}
     for name, outcome in zip(("best", "worst"), best_and_worst(every), strict=True):
