@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 
@@ -288,6 +289,25 @@ def test_the_best_and_the_worst_episode_become_videos(draws, tmp_path, monkeypat
     for path in found["videos"]["reach"].values():
         with av.open(path) as video:
             assert video.streams.video[0].frames >= 2
+
+
+def test_a_policy_with_a_camera_sees_what_it_does(draws):
+    """A picture for each call, of the world as it is then; a policy without one gets none."""
+    shown: list = []
+
+    class Watches(Expert):
+        camera = Camera("corner4", 32, 32)
+
+        def act(self, observation):
+            shown.append(observation.picture)
+            return np.repeat(super().act(observation), 15, axis=0)
+
+    roll_out(world_of(DRAWER), Watches(DRAWER), 3, 0, 60)
+    assert [one.shape for one in shown] == [(32, 32, 3)] * 4
+    assert all(np.any(one != other) for one, other in itertools.pairwise(shown))
+    Watches.camera = None
+    roll_out(world_of(DRAWER), Watches(DRAWER), 3, 0, 15)
+    assert shown[-1] is None
 
 
 def test_intervals_hold_at_the_ends():
