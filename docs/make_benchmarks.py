@@ -13,7 +13,7 @@ RESULTS = ROOT / "benchmarks/results"
 PAGES = (ROOT / "docs/accuracy.md", ROOT / "docs/benchmarks.md")
 MARKS = re.compile(r"(<!-- docs/make_benchmarks.py: (goals|parts|truth|others) -->\n).*?(<!-- end -->)", re.DOTALL)
 REPORTS = ("accuracy", "footage")
-GOALS = (*REPORTS, "commit", "stages", "segments", "skills", "retrieval", "look", "search", "wearer")
+GOALS = (*REPORTS, "commit", "stages", "segments", "skills", "retrieval", "look", "search", "wearer", "sim")
 PARTS = ("virtual", "footage", "published_tracks")
 SOURCES = ("rendered", "egodex", "crossing")
 
