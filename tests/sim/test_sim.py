@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, HandloomError
 from handloom.ingest.robot.lerobot import LeRobotSource
 from handloom.sim.tasks import TEXTS, Use, find_task, find_tasks, scene_seed
 
@@ -18,7 +19,7 @@ pytest.importorskip("metaworld", reason="the simulator is not installed: pip ins
 from handloom.api import Database
 from handloom.cli import app
 from handloom.pipelines.ingest.robots import lerobot
-from handloom.pipelines.sim.evaluate import evaluate
+from handloom.pipelines.sim.evaluate import evaluate, policy_of
 from handloom.pipelines.sim.jobs import world_of
 from handloom.pipelines.sim.record import record
 from handloom.schemas.tables.robot import episode_arrays
@@ -72,6 +73,24 @@ class Wide(Faulty):
 
     def act(self, observation):
         return np.zeros((2, 3))
+
+
+class Tires(Expert):
+    """The expert of `reach`, which breaks in its third episode."""
+
+    episode = 0
+
+    def __init__(self):
+        super().__init__(REACH)
+
+    def reset(self, task: str, seed: int) -> None:
+        super().reset(task, seed)
+        Tires.episode += 1
+
+    def act(self, observation):
+        if Tires.episode == 3:
+            raise KeyError("grip")
+        return super().act(observation)
 
 
 def test_every_task_has_words_and_an_expert():
@@ -152,6 +171,28 @@ def test_an_action_that_is_not_finite_is_a_counted_failure():
     assert [one["num_steps"] for one in score["failed"]] == [9, 9]
     assert len({one["scene_seed"] for one in score["failed"]}) == 2
     json.dumps(score, allow_nan=False)
+
+
+def test_what_was_finished_before_a_policy_broke_is_kept(monkeypatch, capsys):
+    """With the error, its place and trace, and an exit code; a policy that breaks at once is an error alone."""
+    from handloom.cli.console import FAILED
+
+    monkeypatch.setattr(Tires, "episode", 0)
+    policy_of.cache_clear()
+    command = ["sim", "evaluate", "--task", "reach,drawer-open", "--policy", f"{__name__}:Tires", "--workers", "1"]
+    assert app([*command, "--episodes", "4", "--seeds", "1", "--json"], standalone_mode=False) == FAILED
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert list(found["tasks"]) == ["reach"], "nothing of the other task was finished"
+    assert (found["tasks"]["reach"]["episodes"], found["tasks"]["reach"]["successes"]) == (2, 2)
+    scene = scene_seed(REACH, Use.evaluate, 0, 2)
+    assert f"raised an error in reach, seed 0, episode 2 (scene_seed {scene})\nKeyError: 'grip'" in found["error"]
+    assert f"{Path(__file__).name}:" in found["error"]
+    assert "in act" in found["error"]
+    assert "partial: 2 of 8 episodes" in told.err
+    monkeypatch.setattr(Tires, "episode", 2)
+    with pytest.raises(HandloomError, match="in reach, seed 0, episode 0"):
+        evaluate("reach", f"{__name__}:Tires", 4, 1, workers=1)
 
 
 def test_a_cluster_gives_the_same_numbers(ray_address):

@@ -14,12 +14,16 @@ from handloom.sim.replay import Replay
 from handloom.sim.tasks import Task
 from handloom.sim.world import ACTION_WIDTH, Observation, scripted_expert
 
-FORMS = "expert, random, replay:DATASET, or package.module:CLASS for one of your own"
+FORMS = "expert, random, replay:DATASET, arm4r:CHECKPOINT, or package.module:CLASS for one of your own"
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """What acts in a world. A policy that wants pictures has an attribute `camera` (`rendering.Camera`)."""
+    """What acts in a world.
+
+    A policy that wants pictures has an attribute `camera` (`rendering.Camera`), and may have a method `looks(step)`:
+    whether it wants one at that step; without it there is one for each call of `act`.
+    """
 
     def reset(self, task: str, seed: int) -> None:
         """A new episode begins: what to do, in words; and the seed of all that the policy draws at random."""
@@ -61,6 +65,10 @@ def find_policy(name: str, task: Task) -> Policy:
     kind, _, rest = name.partition(":")
     if kind == "replay" and rest:
         return Replay(rest, task)
+    if kind == "arm4r" and rest:
+        from handloom.sim.recipes import Arm4r  # needs torch, which other policies do not
+
+        return Arm4r(rest)
     if not kind or not rest or "/" in name:
         raise ConfigError(f"there is no policy {name!r}", f"give {FORMS}")
     return _own(name, kind, rest)

@@ -72,10 +72,13 @@ def moves(
     policy.reset(world.task.text, seed)
     camera: Camera | None = getattr(policy, "camera", None)
     painter = None if camera is None else Painter(world, camera, backend())
+    looks: Callable[[int], bool] = getattr(policy, "looks", lambda step: True)
     num = 0
     try:
         while num < max_steps:
-            seen = observation if painter is None else replace(observation, picture=painter.picture())
+            seen = observation
+            if painter is not None and looks(num):
+                seen = replace(observation, picture=painter.picture())
             for action in actions_of(policy, seen)[: max_steps - num]:
                 if not np.isfinite(action).all():
                     yield Move(observation, action.astype(np.float32), 0.0, False, "action_not_finite", str(action))

@@ -57,10 +57,15 @@ def open_network(
         ConfigError: there is no checkpoint, or no recipe of its name.
     """
     found = load_weights(uri, storage_options or {})
+    return network_of(found, recipe), found
+
+
+def network_of(found: Checkpoint, recipe: Recipe | None = None) -> nn.Module:
+    """The network of a checkpoint that was read, ready to predict. Raises as `open_network`."""
     recipe = recipe or find_recipe(found.facts.recipe)
     network = recipe.network(recipe.settings_type(**found.facts.settings), found.facts.facts)
     put_weights(network, found.network, found.uri)
-    return network.eval(), found
+    return network.eval()
 
 
 def settings_file(recipe: Recipe, size: str) -> Path:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from handloom.cli.console import Commands, JsonOption, app, counting, say, size_of
+from handloom.cli.console import FAILED, Commands, JsonOption, app, counting, say, size_of
 from handloom.plural import plural
+
+if TYPE_CHECKING:
+    from handloom.pipelines.sim.evaluate import Evaluation
 
 sim = Commands(help="Manipulation tasks in MuJoCo (Meta-World): record demonstrations, evaluate policies.")
 app.add_typer(sim, name="sim")
@@ -51,7 +54,9 @@ def record(
 @sim.command()
 def evaluate(
     task: Annotated[str, typer.Option(metavar="NAME[,NAME]", help="The tasks: reach,drawer-open,door-open, ...")],
-    policy: Annotated[str, typer.Option(help="expert, random, replay:DATASET, or package.module:CLASS.")],
+    policy: Annotated[
+        str, typer.Option(help="expert, random, replay:DATASET, arm4r:CHECKPOINT, or package.module:CLASS.")
+    ],
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of each task and seed.")] = 50,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds, 0 to N - 1, of scenes and policy.")] = 3,
     max_steps: Annotated[int, typer.Option(min=1, max=500, help="Then an episode has failed; 80 are a second.")] = 500,
@@ -74,7 +79,17 @@ def evaluate(
         )  # fmt: skip
     if json_:
         print(json.dumps(asdict(found)))
-        return
+    else:
+        _show(found)
+    if found.error:
+        num = sum(score["episodes"] for score in found.tasks.values())
+        every = episodes * seeds * len(task.split(","))
+        say(f"error: {found.error}")
+        say(f"partial: {num} of {plural(every, 'episode')} were finished before it")
+        raise typer.Exit(FAILED)
+
+
+def _show(found: Evaluation) -> None:
     for name, score in found.tasks.items():
         low, high = score["interval"]
         steps = score["steps_to_success"]["median"]

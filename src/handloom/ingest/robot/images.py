@@ -27,15 +27,22 @@ from handloom.schemas.clip import Clip, make_clip_id
 from handloom.schemas.values import VideoInfo
 from handloom.video.decode.decoder import DecodedClip, DecodeLimits, Decoder
 from handloom.video.fetch.video_source import VideoSource
+from handloom.video.stored_frames import encode_jpeg, shrink_to_short_side
 from handloom.video.write import Encoding, write_video
 
 SHORT_SIDE_PX = 256
+JPEG_QUALITY = 90
 ALL_FRAMES_HZ = 1e4  # a sampling grid this fine takes every frame
 MATCH_SHARE = 0.4  # of a frame's duration: the frame of a step is not further from its time
 MAX_MISSING_SHARE = 0.05
 NEAR_LOSSLESS = 8  # x264's crf
 
 Encode = Callable[[NDArray[np.uint8]], bytes]
+
+
+def stored_jpeg(image: NDArray[np.uint8]) -> bytes:
+    """(h, w, 3) uint8 RGB, any size, as the JPEG that `robot_episodes` holds of it."""
+    return encode_jpeg(shrink_to_short_side(image, SHORT_SIDE_PX), JPEG_QUALITY)
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from handloom.api import Database
 from handloom.errors import ConfigError
 from handloom.ingest.result import Progress
 from handloom.ingest.robot.calvin import CalvinSource
-from handloom.ingest.robot.images import SHORT_SIDE_PX, Filmed, ImageReader, ImageSettings
+from handloom.ingest.robot.images import JPEG_QUALITY, Filmed, ImageReader, ImageSettings, stored_jpeg
 from handloom.ingest.robot.lerobot import LeRobotSource
 from handloom.ingest.robot.source import (
     EpisodeTally,
@@ -41,9 +39,7 @@ from handloom.store.embodiment import check_of_robots
 from handloom.store.episodes import TABLE, EpisodeWriter, KnownEpisode, known_episodes
 from handloom.video.fetch.version import VideoVersion, with_versions
 from handloom.video.fetch.video_source import VideoSource
-from handloom.video.stored_frames import encode_jpeg, shrink_to_short_side
 
-JPEG_QUALITY = 90
 COMMIT_BYTES = 64 << 20
 COMMIT_EPISODES = 64
 MAX_EPISODE_BYTES = 1 << 30  # Arrow's limit is 2 GiB; a row is in memory several times
@@ -129,7 +125,7 @@ def ingest(
     check_of_robots(db, facts.dataset)
     settings = ImageSettings(normalise(videos) if videos else join(db.uri, "videos"), images)
     fetching = VideoSource(storage_options=storage_options)
-    with ImageReader(facts, settings, _encode, fetching, dict(storage_options or {})) as reader:
+    with ImageReader(facts, settings, stored_jpeg, fetching, dict(storage_options or {})) as reader:
         ingest = _Ingest(db, source, known, settings, reader, dict(storage_options or {}), dry_run)
         for number, raw in enumerate(source.episodes(), start=1):
             ingest.take(raw)
@@ -346,10 +342,6 @@ def _episode(raw: RawEpisode, filmed: list[Filmed], facts: SourceFacts, key: str
         split=raw.split,
         licence=facts.licence,
     )
-
-
-def _encode(image: NDArray[np.uint8]) -> bytes:
-    return encode_jpeg(shrink_to_short_side(image, SHORT_SIDE_PX), JPEG_QUALITY)
 
 
 def _check_place(known: dict[str, KnownEpisode], dataset: str, uri: str, replace: bool) -> None:

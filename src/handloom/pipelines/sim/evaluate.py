@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, HandloomError
 from handloom.machine import installed
 from handloom.pipelines.sim.jobs import blocks, in_order, on_cluster, workers_for, world_of
 from handloom.sim.policies import Policy, find_policy
@@ -19,6 +19,7 @@ from handloom.sim.rollouts import Outcome, roll_out, shown_again
 from handloom.sim.scores import best_and_worst, scores_of
 from handloom.sim.tasks import MAX_STEPS, Task, Use, find_tasks, scene_seed
 from handloom.sim.world import HZ, require_simulator
+from handloom.stages.traces import trace_of
 from handloom.video.write import write_video
 
 BLOCK = 5
@@ -28,7 +29,11 @@ VIDEO_CAMERA, VIDEO_HZ = Camera("corner4", 320, 320), 20.0
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` measured. tasks: by name, see `scores.scores_of`. videos: paths, by task and `best`, `worst`."""
+    """What `evaluate` measured. tasks: by name, see `scores.scores_of`. videos: paths, by task and `best`, `worst`.
+
+    error: what ended it before all episodes were run, empty if nothing did; `tasks` then has those that were finished,
+    and no task without one.
+    """
 
     policy: str
     episodes: int
@@ -38,6 +43,7 @@ class Evaluation:
     tasks: dict[str, dict[str, Any]]
     videos: dict[str, dict[str, str]]
     versions: dict[str, str | None]
+    error: str = ""
 
 
 def evaluate(
@@ -55,7 +61,7 @@ def evaluate(
     """Run a policy on tasks: `num_episodes` of each seed, each in a scene of its own that no dataset has.
 
     An episode that diverges, or in which an action is not finite, is a counted failure. The numbers do not depend on
-    the number of processes.
+    the number of processes. An error of the policy ends the evaluation; what was finished before it is returned.
 
     Args:
         task_names: `NAME[,NAME]`. policy: see `sim.policies.FORMS`.
@@ -67,7 +73,7 @@ def evaluate(
     Raises:
         ConfigError: an unknown task or policy, one that does not fit its task, a number out of range, or videos on a
             machine that draws no pictures.
-        HandloomError: a process died.
+        HandloomError: a process died, or the policy raised an error, before any episode was finished.
         ModuleNotFoundError: the simulator is not installed.
     """
     tasks = find_tasks(task_names)
@@ -79,19 +85,27 @@ def evaluate(
     for task in tasks:
         policy_of(policy, task)  # what is wrong with it is said before anything is computed
     found = {task.name: {seed: [] for seed in range(num_seeds)} for task in tasks}
-    done = 0
+    done, told = 0, ""
     pairs = [(task, policy) for task in tasks]
-    for task, seed, outcomes in run_blocks(pairs, num_episodes, num_seeds, max_steps, workers, ray_address):
-        found[task.name][seed] += outcomes
-        done += len(outcomes)
-        if progress is not None:
-            progress(done, len(tasks) * num_seeds * num_episodes)
+    try:
+        for task, seed, outcomes in run_blocks(pairs, num_episodes, num_seeds, max_steps, workers, ray_address):
+            found[task.name][seed] += outcomes
+            done += len(outcomes)
+            if progress is not None:
+                progress(done, len(tasks) * num_seeds * num_episodes)
+    except HandloomError as error:
+        if not done:
+            raise
+        told = str(error)
+    finished = {name: {seed: some for seed, some in by_seed.items() if some} for name, by_seed in found.items()}
+    finished = {name: by_seed for name, by_seed in finished.items() if by_seed}
     videos = {}
     if video is not None and gl is not None:
-        videos = {task.name: _film(task, list(found[task.name].values()), video, gl) for task in tasks}
-    scores = {name: scores_of(by_seed) for name, by_seed in found.items()}
+        shown = [task for task in tasks if task.name in finished]
+        videos = {task.name: _film(task, list(finished[task.name].values()), video, gl) for task in shown}
+    scores = {name: scores_of(by_seed) for name, by_seed in finished.items()}
     versions = {name: installed(name) for name in ("metaworld", "mujoco")}
-    return Evaluation(policy, num_episodes, num_seeds, max_steps, HZ, scores, videos, versions)
+    return Evaluation(policy, num_episodes, num_seeds, max_steps, HZ, scores, videos, versions, told)
 
 
 def run_blocks(
@@ -102,25 +116,43 @@ def run_blocks(
     workers: int | None,
     ray_address: str | None = None,
 ) -> Iterator[tuple[Task, int, list[Outcome]]]:
-    """(task, seed, outcomes) of a few episodes at a time, in order. pairs: tasks and policies. Raises as `evaluate`."""
+    """(task, seed, outcomes) of a few episodes at a time, in order. pairs: tasks and policies.
+
+    Raises HandloomError after what was finished before the policy raised an error, or a process died; or as `evaluate`.
+    """
     parts = [(*pair, s, part) for pair in pairs for s in range(num_seeds) for part in blocks(num_episodes, BLOCK)]
     jobs = ((task, policy, seed, part, max_steps) for task, policy, seed, part in parts)
     num_workers = workers_for(workers, len(parts))
     on_ray = ray_address is not None
     results = on_cluster(jobs, run_episodes, ray_address) if on_ray else in_order(jobs, run_episodes, num_workers)
-    for (task, _, seed, _), outcomes in zip(parts, results, strict=True):
-        yield task, seed, outcomes
+    for (task, _, seed, _), (outcomes, error) in zip(parts, results, strict=True):
+        if outcomes:
+            yield task, seed, outcomes
+        if error is not None:
+            raise error
 
 
-def run_episodes(task: Task, policy: str, seed: int, numbers: range, max_steps: int) -> list[Outcome]:
-    """Some episodes of one seed. Raises ConfigError: a policy that does not fit."""
+def run_episodes(
+    task: Task, policy: str, seed: int, numbers: range, max_steps: int
+) -> tuple[list[Outcome], HandloomError | None]:
+    """Some episodes of one seed, up to one in which the policy raises an error, and that error.
+
+    Raises ConfigError: there is no such policy.
+    """
     world, acting = world_of(task), policy_of(policy, task)
-    found = []
+    found: list[Outcome] = []
     for number in numbers:
         scene = scene_seed(task, Use.evaluate, seed, number)
         own = int(np.random.SeedSequence([scene, seed]).generate_state(1)[0])
-        found.append(roll_out(world, acting, scene, own, max_steps))
-    return found
+        try:
+            found.append(roll_out(world, acting, scene, own, max_steps))
+        except HandloomError as error:
+            return found, error
+        except Exception as error:  # noqa: BLE001 - the policy's own, of any kind; it may not be picklable: its trace is
+            where = f"{task.name}, seed {seed}, episode {number} (scene_seed {scene})"
+            problem = f"the policy {policy} raised an error in {where}\n{trace_of(error)}"
+            return found, HandloomError(problem, "mend it; `--workers 1 --episodes N` comes to the same place")
+    return found, None
 
 
 @lru_cache(maxsize=4)

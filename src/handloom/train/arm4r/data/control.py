@@ -51,6 +51,8 @@ def control_data(db: Database, settings: Arm4rSettings, version: int | None = No
         "target": target,
         "euler": form.euler if form else "",
         "cameras": list(cameras),
+        "picture_size": _picture_size(db, settings, cameras, version),
+        "robot_types": sorted({row["robot_type"] or "unknown" for row in rows}),
         "counts": {"rows": len(rows), "train": dict(train.counts), "held_out": dict(held_out.counts)},
     }
     return RecipeData(train, held_out, train.version, facts)
@@ -64,7 +66,7 @@ def statistics(windows: Windows, settings: Arm4rSettings) -> dict[str, Any]:
 
 def _episodes(db: Database, settings: Arm4rSettings, version: int | None) -> list[dict[str, Any]]:
     """The episodes' names of numbers, cameras and rates. Raises ConfigError where there are no episodes."""
-    columns = ["episode_id", "state_names", "action_names", "cameras", "source_version", "fps"]
+    columns = ["episode_id", "state_names", "action_names", "cameras", "source_version", "fps", "robot_type"]
     if db.table(TABLE, version) is None:
         raise ConfigError(f"there are no robot episodes in {db.uri}", INGEST)
     rows = db.read(TABLE, columns, settings.where or None, version).to_pylist()
@@ -97,6 +99,28 @@ def _cameras(rows: Sequence[dict[str, Any]], settings: Arm4rSettings) -> tuple[s
                 "set cameras to some of them, or image_encoder = none",
             )
     return settings.cameras or tuple(rows[0]["cameras"][: settings.num_cameras])
+
+
+def _picture_size(
+    db: Database, settings: Arm4rSettings, cameras: Sequence[str], version: int | None
+) -> list[int] | None:
+    """Width and height of the first camera's stored pictures, in pixels; None without pictures."""
+    windows = (
+        None
+        if not cameras
+        else db.windows(
+            past=1,
+            future=1,
+            fields=[f"images:{cameras[0]}"],
+            pad=True,
+            where=settings.where or None,
+            version=version,
+            table=TABLE,
+            rate_hz=settings.rate_hz,
+        )
+    )
+    image = None if windows is None else windows[0][f"images:{cameras[0]}"]
+    return None if image is None else [image.shape[2], image.shape[1]]
 
 
 def _euler(rows: Sequence[dict[str, Any]], settings: Arm4rSettings) -> str:

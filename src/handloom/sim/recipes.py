@@ -1,0 +1,121 @@
+"""Trained recipes as policies: ARM4R's third stage, whose predicted states the hand follows."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError
+from handloom.ingest.robot.images import stored_jpeg
+from handloom.sim.rendering import CAMERAS, Camera, backend
+from handloom.sim.tasks import MAX_STEPS
+from handloom.sim.world import HZ, ROBOT_TYPE, STATE_NAMES, Observation
+from handloom.train.arm4r.acting import Predictor, open_predictor
+from handloom.windows.rows.images import decode_jpeg
+from handloom.windows.sample import frames_of_steps
+
+AHEAD_S = 0.05
+"""How far ahead the state is that the hand goes to: at 20 Hz the next one (measured, docs/sim.md)."""
+STEP_M = 0.01
+"""By how much an action of 1 moves the hand's goal."""
+SHARE = 0.5
+"""Of the way to the target that an action goes."""
+OPEN, CLOSING = 0.85, 0.01
+"""A gripper that shall be below `OPEN`, or more closed than it is by `CLOSING`, is closed."""
+
+
+def action_to(target: NDArray[np.floating], state: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(4,) the action that leads towards a state, not clipped; NaN where the target is.
+
+    Args:
+        target: (D,) x, y, z in metres first, the gripper last. state: (8,) as it is now, `STATE_NAMES`.
+    """
+    towards = SHARE * (np.asarray(target[:3], np.float64) - state[:3]) / STEP_M
+    gripper = float(target[-1])
+    close = np.nan if np.isnan(gripper) else 1.0 if gripper < max(OPEN, state[-1] - CLOSING) else -1.0
+    return np.append(towards, close)
+
+
+class Arm4r:
+    """A checkpoint of `handloom train arm4r`, stage `control`, as a policy.
+
+    It sees the states, and with an image encoder the pictures of one camera, at the rate of its training, in the
+    windows of its training; at the steps between it goes on to the same predicted state.
+
+    Args:
+        uri: a run's `--out`, a variant's folder, or one checkpoint.
+
+    Raises:
+        ConfigError: there is no checkpoint; it is of another recipe, stage or robot; its pictures cannot be drawn.
+        ModuleNotFoundError: torch is not installed.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._predictor = open_predictor(uri, STATE_NAMES)
+        _check_robot(self._predictor, uri)
+        self.camera = _camera(self._predictor, uri)
+        rate_hz = self._predictor.settings.rate_hz or HZ
+        frame_s = np.arange(MAX_STEPS) / HZ
+        steps = np.arange(int(frame_s[-1] * rate_hz) + 1)
+        self._due = frozenset(frames_of_steps(frame_s, steps, rate_hz).tolist())
+        self._ahead = min(max(round(AHEAD_S * rate_hz), 1), self._predictor.settings.predicted_steps())
+        self.reset("", 0)
+
+    def reset(self, task: str, seed: int) -> None:
+        """Forget what was seen. Nothing is drawn at random."""
+        self._states: list[NDArray[np.float32]] = []
+        self._pictures: list[NDArray[np.uint8]] = []
+        self._target = np.full(len(STATE_NAMES), np.nan)
+
+    def looks(self, step: int) -> bool:
+        """Whether the step is one of the recipe's rate: a picture is seen there."""
+        return step in self._due
+
+    def act(self, observation: Observation) -> NDArray[np.float64]:
+        """One action, (1, 4), towards the predicted state."""
+        if self.looks(observation.step):
+            context = self._predictor.settings.context
+            self._states = [*self._states, observation.state.astype(np.float32)][-context:]
+            if observation.picture is not None:
+                self._pictures = [*self._pictures, self._as_stored(observation.picture)][-context:]
+            predicted = self._predictor.predict(*self.seen(), observation.task)
+            self._target = predicted[self._ahead - 1]
+        return action_to(self._target, observation.state)[None]
+
+    def seen(self) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+        """(T, 8) states and (T, h, w, 3) pictures of the last steps, as the dataset has them; None without pictures."""
+        return np.stack(self._states), np.stack(self._pictures) if self._pictures else None
+
+    def _as_stored(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A picture with what storing it as JPEG and reading it for training do to it."""
+        size = self._predictor.settings.image_size
+        return decode_jpeg(stored_jpeg(picture), (size, size), "the simulation")
+
+
+def _check_robot(predictor: Predictor, uri: str) -> None:
+    """Refuse a checkpoint of another robot, where it says which robots it is of, and one that predicts commands."""
+    others = sorted(set(predictor.facts.get("robot_types", [])) - {ROBOT_TYPE})
+    if others:
+        raise ConfigError(
+            f"arm4r:{uri} is of the robot {', '.join(others)}, not of {ROBOT_TYPE}", "train on recorded demonstrations"
+        )
+    if predictor.facts["target"] != "next_state":
+        problem = f"arm4r:{uri} predicts a robot's recorded actions, not the states that follow"
+        raise ConfigError(problem, "train with control_target = next_state")
+
+
+def _camera(predictor: Predictor, uri: str) -> Camera | None:
+    """The camera whose pictures the checkpoint sees, of the size that its dataset stored."""
+    if not predictor.cameras:
+        return None
+    name = predictor.cameras[0].rpartition(".")[2]
+    if len(predictor.cameras) > 1 or name not in CAMERAS:
+        problem = f"arm4r:{uri} sees the cameras {', '.join(predictor.cameras)}"
+        raise ConfigError(problem, f"a policy here sees one camera, of: {', '.join(CAMERAS)}")
+    try:
+        backend()
+    except ConfigError as error:
+        raise ConfigError(f"arm4r:{uri} sees pictures of {name}, and {error.problem}", error.hint) from error
+    size = predictor.settings.image_size
+    width, height = predictor.facts.get("picture_size") or (size, size)
+    return Camera(name, 2 * round(width / 2), 2 * round(height / 2))

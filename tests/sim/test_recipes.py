@@ -1,0 +1,233 @@
+"""Trained recipes as policies: they see what they were trained on, and go where they predict."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("metaworld", reason="the simulator is not installed: pip install '.[sim]'")
+pytest.importorskip("torch", reason="training is not installed: pip install '.[train]'")
+
+import handloom.train.arm4r as package
+from handloom.api import Database
+from handloom.errors import ConfigError
+from handloom.io.folder import Folder
+from handloom.pipelines.ingest.robots import lerobot
+from handloom.pipelines.sim.evaluate import evaluate
+from handloom.pipelines.sim.jobs import world_of
+from handloom.pipelines.sim.record import record
+from handloom.schemas.tables.robot import episode_arrays
+from handloom.sim.policies import find_policy
+from handloom.sim.recipes import Arm4r, action_to
+from handloom.sim.rendering import Camera, Painter, backend, backends
+from handloom.sim.rollouts import roll_out
+from handloom.sim.tasks import Use, find_task, scene_seed
+from handloom.store.episodes import read_episodes
+from handloom.train.arm4r.recipe import RECIPE
+from handloom.train.arm4r.settings import Arm4rSettings
+from handloom.train.loop import train
+
+REACH = find_task("reach")
+CAMERA = Camera("corner3", 48, 32)
+SIZE = 32
+SMALL = tomllib.loads((Path(package.__file__).parent / "small-control.toml").read_text())
+TINY = SMALL | {"layers": 1, "head_hidden": 16, "max_steps": 1, "rate_hz": 20.0, "context": 6, "num_pred_steps": 2}
+
+
+def settings(**values) -> Arm4rSettings:
+    return Arm4rSettings(**(TINY | values))
+
+
+@pytest.fixture(scope="module")
+def draws() -> bool:
+    return not all(backends().values())
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory, draws) -> Database:
+    """Three demonstrations of reaching, with pictures where they can be drawn."""
+    folder = tmp_path_factory.mktemp("reach")
+    record("reach", str(folder / "dataset"), 3, picture_hz=20 if draws else 0, camera=CAMERA, workers=1)
+    found = Database.open(folder / "db", create=True)
+    lerobot(found, str(folder / "dataset"), dataset="reach")
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(db, tmp_path_factory) -> str:
+    """A checkpoint of one step, without pictures."""
+    out = tmp_path_factory.mktemp("trained")
+    return train(RECIPE, db, settings(), Folder.parse(out)).checkpoint
+
+
+def demonstration(db: Database) -> tuple[int, np.ndarray]:
+    """Scene and actions of an episode that is trained on."""
+    table = read_episodes(db)
+    rows = {row["episode_id"]: row for row in (episode_arrays(table, n) for n in range(3))}
+    name = RECIPE.data(db, settings()).train[0]["clip_id"]
+    return scene_seed(REACH, Use.record, 0, rows[name]["episode_index"]), rows[name]["action"]
+
+
+def shown(policy: Arm4r, scene: int, actions, num_steps: int):
+    """What the policy sees and predicts at the recipe's steps, while the recorded actions are done."""
+    world = world_of(REACH)
+    observation, seen, predicted = world.reset(scene), [], []
+    painter = None if policy.camera is None else Painter(world, policy.camera, backend())
+    policy.reset(REACH.text, 0)
+    real = policy._predictor.predict
+    policy._predictor.predict = lambda *given: predicted.append(real(*given)) or predicted[-1]
+    for action in actions[: 4 * num_steps]:
+        if painter is not None and policy.looks(observation.step):
+            observation = replace(observation, picture=painter.picture())
+        policy.act(observation)
+        if policy.looks(observation.step):
+            seen.append(policy._predictor.sample(*policy.seen(), REACH.text))
+        observation = world.step(action).after
+    policy._predictor.predict = real
+    if painter is not None:
+        painter.close()
+    return seen, predicted
+
+
+def test_the_policy_sees_what_it_was_trained_on(db, trained):
+    """States and past actions of the windows, and so the network's own predictions of them."""
+    import torch
+
+    data = RECIPE.data(db, settings())
+    network = Arm4r(trained)._predictor._network
+    scene, actions = demonstration(db)
+    seen, predicted = shown(Arm4r(trained), scene, actions, 9)
+    assert [window["clip_id"] for window in (data.train[n] for n in range(4))] == [data.train[0]["clip_id"]] * 4
+    for step, (sample, states) in enumerate(zip(seen, predicted, strict=True)):
+        first = max(0, step - 5)
+        window, last = data.train[first], step - first
+        assert window["text"] == sample["text"]
+        np.testing.assert_allclose(sample["state"][: last + 1], window["state"][: last + 1], atol=1e-5)
+        np.testing.assert_allclose(sample["target"][:last, 0], window["target"][:last, 0], atol=1e-5)
+        assert np.isnan(sample["target"][last]).all(), "what comes later is not known"
+        batch = {name: torch.from_numpy(window[name])[None] for name in ("state", "target")} | {
+            "text": [window["text"]]
+        }
+        with torch.no_grad():
+            delta = network(batch)["prediction"][0, last].numpy()
+        np.testing.assert_allclose(states, window["state"][last] + delta, atol=1e-5)
+
+
+def test_the_policys_pictures_are_those_of_training(db, draws, tmp_path):
+    """Within the error of coding the dataset's video and the table's images."""
+    if not draws:
+        pytest.skip(f"pictures cannot be drawn here: {backends()}")
+    with_pictures = settings(image_encoder="small", image_size=SIZE)
+    policy = Arm4r(train(RECIPE, db, with_pictures, Folder.parse(tmp_path)).checkpoint)
+    assert policy.camera == CAMERA
+    scene, actions = demonstration(db)
+    seen, _ = shown(policy, scene, actions, 8)
+    windows = RECIPE.data(db, with_pictures).train
+    stored = np.stack([windows[step]["images"][0, 0] for step in range(10)]).astype(int)
+    for step, sample in enumerate(seen):
+        first = max(0, step - 5)
+        for at, picture in enumerate(sample["images"][: step - first + 1, 0]):
+            wrong = np.abs(stored - picture).mean(axis=(1, 2, 3))
+            assert wrong[first + at] < 6
+            # The video's first picture is coded better than the second, which differs little from it.
+            assert wrong[2:].argmin() == max(0, first + at - 2), "the picture of this moment, no other"
+
+
+def test_states_that_are_predicted_are_reached(db, trained):
+    """With a network that foresees what the expert did, the task is done."""
+    scene, actions = demonstration(db)
+    world = world_of(REACH)
+    states, observation = [], world.reset(scene)
+    for action in actions:
+        states.append(observation.state)
+        observation = world.step(action).after
+    policy = Arm4r(trained)
+    asked: list[int] = []
+
+    def foresee(seen, pictures, text):
+        asked.append(len(seen))
+        return np.stack([states[min(4 * (len(asked) + k), len(states) - 1)] for k in range(2)])
+
+    policy._predictor.predict = foresee
+    outcome = roll_out(world, policy, scene, 0, 150)
+    assert outcome.success
+    assert asked[:8] == [1, 2, 3, 4, 5, 6, 6, 6]
+    assert len(asked) == (outcome.num_steps + 3) // 4, "asked at the recipe's rate"
+
+
+def test_an_action_goes_half_of_the_way_and_closes_where_it_shall():
+    state = np.array([0.1, 0.6, 0.2, 0, 0, 0, 1, 0.95])
+    target = np.array([0.11, 0.6, 0.19, 1, 0, 0, 0, 1, 0, 0.96])
+    np.testing.assert_allclose(action_to(target, state), [0.5, 0, -0.5, -1])
+    for gripper, close in ((0.8, 1), (0.93, 1), (0.945, -1)):
+        assert action_to(np.append(target[:9], gripper), state)[3] == close
+    assert np.isnan(action_to(np.full(10, np.nan), state)).all()
+
+
+def test_a_checkpoint_is_a_policy_by_its_name(trained):
+    """By its folder, and by a file in it; the numbers are those of any number of processes."""
+    found = evaluate("reach", f"arm4r:{trained}", 2, 1, max_steps=12, workers=1)
+    assert found.tasks["reach"]["episodes"] == 2
+    assert found.error == ""
+    assert find_policy(f"arm4r:{trained}/network.pt", REACH).seen
+
+
+def changed(trained: str, folder: Path, **values) -> str:
+    """A copy of a checkpoint that says something else of itself."""
+    shutil.copytree(trained, folder)
+    path = folder / "checkpoint.json"
+    content = json.loads(path.read_text())
+    for name, value in values.items():
+        content[name] = content[name] | value if isinstance(value, dict) else value
+    path.write_text(json.dumps(content))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"recipe": "arvrm"}, "of the recipe arvrm, not of arm4r"),
+        ({"settings": {"stage": "human", "num_pred_steps": 1}}, "of the stage human, which predicts points"),
+        ({"settings": {"stage": "robot_points", "num_pred_steps": 1}}, "of the stage robot_points"),
+        ({"facts": {"proprio_dim": 7, "has_pose": False}}, "a robot with 7 numbers in a state"),
+        ({"facts": {"action_dim": 7}}, "and 7 in a prediction"),
+        ({"facts": {"robot_types": ["panda"]}}, "of the robot panda, not of metaworld_sawyer"),
+        ({"facts": {"target": "action"}}, "recorded actions, not the states"),
+        ({"facts": {"cameras": ["wrist"]}}, "sees the cameras wrist"),
+        ({"facts": {"cameras": ["corner", "topview"]}}, "sees the cameras corner, topview"),
+    ],
+)
+def test_checkpoints_that_cannot_act_here_are_refused(trained, tmp_path, values, problem):
+    with pytest.raises(ConfigError, match=problem) as told:
+        find_policy(f"arm4r:{changed(trained, tmp_path / 'other', **values)}", REACH)
+    assert told.value.hint
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
+    for place in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ConfigError, match="no complete checkpoint at"):
+            find_policy(f"arm4r:{place}", REACH)
+
+
+def test_pictures_that_cannot_be_drawn_are_said_before_an_episode(trained, tmp_path, monkeypatch):
+    place = changed(trained, tmp_path / "sees", facts={"cameras": ["corner3"], "picture_size": [48, 32]})
+    monkeypatch.setattr("handloom.sim.rendering.backends", lambda: {"egl": "no driver", "osmesa": "no library"})
+    with pytest.raises(ConfigError, match=r"sees pictures of corner3, and .*cannot draw.*no driver") as told:
+        evaluate("reach", f"arm4r:{place}", 1, 1, workers=1)
+    assert "libosmesa6" in told.value.hint
+
+
+def test_without_torch_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in ("handloom.sim.recipes", "handloom.train.arm4r.acting"):
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ModuleNotFoundError) as told:
+        find_policy("arm4r:somewhere", REACH)
+    assert told.value.name == "torch"
