@@ -241,6 +241,20 @@ def test_rows_without_the_stages_have_no_group(tmp_path):
     assert (counts.current, counts.outdated, counts.missing) == (2, 0, 1)
 
 
+@pytest.mark.parametrize("damaged", [b"", b"no PNG"])
+def test_a_damaged_fingerprint_is_named_and_like_no_other(tmp_path, caplog, damaged):
+    db = empty(tmp_path, 3)
+    add(db, range(3), [turned(0)] * 3, [0] * 3)
+    broken = make_clip(1).clip_id
+    rows = pa.table({"clip_id": [broken], "fingerprint": pa.array([damaged], pa.binary())})
+    lance.dataset(db.table("clips").uri).merge_insert("clip_id").when_matched_update_all().execute(rows)
+    found = group_duplicates(db, **LEAST)
+    assert found.groups == ((make_clip(0).clip_id, make_clip(2).clip_id),)
+    (said,) = caplog.messages
+    assert broken in said
+    assert "remove --rows-only" in said
+
+
 def test_a_table_without_the_embeddings_says_what_computes_them(tmp_path):
     db = empty(tmp_path, 1)
     with pytest.raises(StoreError, match="holds no processed clips"):

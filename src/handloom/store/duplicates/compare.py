@@ -9,6 +9,7 @@ rows. They are the principal ones of some of the rows.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,11 +21,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from handloom.errors import ShapeError
 from handloom.schemas.tables.duplicates import COMPARED, COURSE, PICTURES
 from handloom.store.duplicates.groups import Pairs
 from handloom.video.fingerprint.compare import agreement
 from handloom.video.fingerprint.course import Courses
 from handloom.video.fingerprint.pictures import Fingerprint
+
+log = logging.getLogger(__name__)
 
 SHORT = 64
 """Numbers of a short vector beside the length of the rest."""
@@ -149,12 +153,24 @@ class _Pictures:
     def _read(self, rows: list[int]) -> None:
         """Keep the fingerprints of these rows, and as many others as there is room for."""
         if new := [row for row in rows if row not in self._kept]:
-            data = self._table.take(new, columns=[PICTURES]).column(PICTURES).to_pylist()
-            self._kept |= {row: None if one is None else Fingerprint(one) for row, one in zip(new, data, strict=True)}
+            there = self._table.take(new, columns=["clip_id", PICTURES]).to_pylist()
+            self._kept |= {row: _fingerprint(one) for row, one in zip(new, there, strict=True)}
         for row in rows:
             self._kept.move_to_end(row)
         while len(self._kept) > max(KEPT_FINGERPRINTS, len(rows)):
             self._kept.popitem(last=False)
+
+
+def _fingerprint(row: dict[str, Any]) -> Fingerprint | None:
+    """Of a row; None where it has none, or a damaged one: it is like no other."""
+    if row[PICTURES] is None:
+        return None
+    try:
+        return Fingerprint(row[PICTURES])
+    except ShapeError as error:
+        told = f"{row['clip_id']} is compared with no other clip: its {PICTURES} is damaged ({error})"
+        log.warning("%s; `handloom remove --rows-only` and a run make its row anew", told)
+        return None
 
 
 def _gathered(parts: Iterator[Pairs]) -> Iterator[Pairs]:

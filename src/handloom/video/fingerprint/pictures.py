@@ -51,7 +51,8 @@ class Fingerprint:
     """
 
     def __init__(self, data: bytes) -> None:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        # OpenCV raises an error of its own for no bytes at all.
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
         if image is None or image.shape[1] != WIDTH_PX or image.shape[0] % HEIGHT_PX:
             raise ShapeError(f"{len(data)} bytes are no fingerprint: expected a PNG of pictures of 24 x 32")
         self.grey: NDArray[np.uint8] = np.asarray(image, np.uint8).reshape(-1, HEIGHT_PX, WIDTH_PX)
