@@ -52,6 +52,17 @@ def test_a_short_run_says_what_it_is_doing():
     assert waiting.startswith("0 of 6 clips done, workers start and load their models")
 
 
+def test_what_was_done_before_the_first_look_gives_no_rate():
+    """Columns from columns take milliseconds: eight of 21 rows were done at "8.1e+05 clips/s, about 0 s left"."""
+    out = io.StringIO()
+    with ProgressLine(21, lambda: Progress(7, 1, 0, {9: "d:a:0-1"}), out, num_rows=21) as line:
+        while not out.getvalue():
+            time.sleep(0.02)
+        assert out.getvalue() == "8 of 21 rows done (1 rejected), working on d:a:0-1\n"
+        line._working_from = time.monotonic() - 2.0
+        assert re.search(r", 3 clips/s, about ", line.text(Progress(13, 1, 0, {})))
+
+
 def test_rows_that_get_columns_are_told_from_new_clips():
     out = io.StringIO()
     announce(7, None, quiet=False, rows={"frames": 5, "caption": 5}, num_rows=5, out=out)

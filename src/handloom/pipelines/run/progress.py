@@ -64,7 +64,7 @@ class ProgressLine:
         self._quiet = quiet
         self._started = time.monotonic()
         self._working_from: float | None = None  # when the first clip was begun: its models are loaded by then
-        self._last = Progress(0, 0, 0, {})
+        self._first = self._last = Progress(0, 0, 0, {})  # first: what was done when the first look found work
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._bar = None
@@ -104,9 +104,10 @@ class ProgressLine:
         if self._working_from is None:
             return [f"workers start and load their models ({time.monotonic() - self._started:.0f} s)"]
         spent, facts = time.monotonic() - self._working_from, []
-        if progress.num_rows and spent > 0:
-            facts.append(_rate(progress, spent))
-            facts.append(f"about {spent / finished * (self._total - finished):.0f} s left")
+        since = finished - self._first.num_rows - self._first.num_rejects
+        if progress.num_rows > self._first.num_rows and spent > 0:
+            facts.append(_rate(progress, self._first, spent))
+            facts.append(f"about {spent / since * (self._total - finished):.0f} s left")
         return [*facts, *_working_on(progress)]
 
     def _watch(self) -> None:
@@ -117,7 +118,7 @@ class ProgressLine:
                 return
             begins = self._working_from is None and bool(progress.working or progress.num_rows or progress.num_rejects)
             if begins:
-                self._working_from = time.monotonic()
+                self._working_from, self._first = time.monotonic(), progress
             if self._bar is not None or begins or time.monotonic() >= waits[0]:
                 self._show(progress)
             now = time.monotonic()
@@ -142,11 +143,11 @@ class ProgressLine:
         self._bar.set_postfix_str(", ".join([*rejects, *self._facts(progress)]))
 
 
-def _rate(progress: Progress, spent_s: float) -> str:
-    """In frames, or in clips where no video is decoded: of rows that get columns from columns."""
+def _rate(progress: Progress, first: Progress, spent_s: float) -> str:
+    """Since the first look; in frames, or in clips where no video is decoded: of rows that get columns from columns."""
     if progress.num_frames:
-        return f"{progress.num_frames / spent_s:.1f} frames/s"
-    return f"{progress.num_rows / spent_s:.2g} clips/s"
+        return f"{(progress.num_frames - first.num_frames) / spent_s:.1f} frames/s"
+    return f"{(progress.num_rows - first.num_rows) / spent_s:.2g} clips/s"
 
 
 def _working_on(progress: Progress) -> list[str]:
