@@ -258,7 +258,7 @@ def test_bad_input_is_refused_with_what_to_do(db, tmp_path):
         ({"clip": one, "from_s": 3, "to_s": 1}, "start comes before"),
         ({"clip": one, "from_s": 20, "to_s": 22}, r"not inside clip .*, which is 1 to 5 s"),
         ({"clip": one, "from_s": 20}, "range 20 to end s is not inside"),
-        ({"clip": one, "from_s": 1, "to_s": 1.05}, "holds 1 frames"),
+        ({"clip": one, "from_s": 1, "to_s": 1.05}, "holds 1 frame of"),
         ({"clip": ids(21)[0], "from_s": 1, "to_s": 3}, "no hand is seen in .* .1 to 3 s"),
         ({"text": "open", "from_s": 1, "to_s": 2}, "one clip or one video"),
         ({"clip": one, "start_s": 1.0}, "--start-s"),

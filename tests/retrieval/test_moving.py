@@ -12,6 +12,7 @@ from handloom.api import Database
 from handloom.models.embeddings.descriptors import NUM_FLOW
 from handloom.retrieval.movement import courses, moments
 from handloom.retrieval.movement.steps import HANDS, MOVING
+from handloom.retrieval.query import NoPart
 from handloom.schemas.clip import Clip
 from handloom.schemas.tables.row import frames_from_arrow, frames_to_arrow, row_arrays
 from handloom.stages.builtin.motion_steps import COLUMN, MotionSteps
@@ -103,6 +104,13 @@ def test_rows_without_steps_are_searched_by_hands(db, rows, tmp_path, caplog):
     assert "5 clips without motion_steps: compared by the hands" in caplog.text
     some = old.search(clip=IDS[3], from_s=clip.start_s + 1, to_s=clip.start_s + 3, k=12, where=f"clip_id < '{IDS[5]}'")
     assert len(some) == 4
+
+
+@pytest.mark.parametrize(("moving", "said"), [(True, "^nothing moves, and no hand"), (False, "^no hand is seen")])
+def test_a_piece_in_which_nothing_moves_says_so_where_that_is_known(rows, moving, said):
+    still = row_arrays(rows[COPY]) | {COLUMN: np.zeros((40, NUM_FLOW), np.float16)}
+    with pytest.raises(NoPart, match=said):
+        moments.Movement(still, "it", moving=moving)
 
 
 def test_whole_clips_are_aligned_and_scored_as_they_are_ranked(db, rows, tmp_path):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
 from handloom.models.embeddings.flow_course import step_ends
+from handloom.plural import plural
 from handloom.schemas.values import Hands, Tracks, VideoInfo
 
 SLACK_S = 1e-3  # a clip's times are printed with two or three digits
@@ -43,7 +44,8 @@ def frames_in(row: dict[str, Any], from_s: float | None, to_s: float | None) -> 
     if len(inside) < 2:
         step = f"; its frames are {np.median(np.diff(times)):.3g} s apart" if len(times) > 1 else ""
         raise ConfigError(
-            f"the range {low:g} to {high:g} s holds {len(inside)} frames of clip {clip_id}, expected two or more{step}",
+            f"the range {low:g} to {high:g} s holds {plural(len(inside), 'frame')} of clip {clip_id}, expected two or "
+            f"more{step}",
             "give a longer range",
         )
     return inside

@@ -44,7 +44,7 @@ class Movement:
     moving: the table tells what moves in its clips.
 
     Raises:
-        NoPart: no hand is seen in two steps of 0.1 s, and nothing else is compared.
+        NoPart: no hand is seen in two steps of 0.1 s, and nothing moves, or that is not compared.
         ConfigError: the movement is too long.
     """
 
@@ -65,7 +65,9 @@ class Movement:
             raise NoPart(f"{what} has no hand keypoints in 3D", "compute the stages hands_2d and hands_3d for it")
         seen = _ways(HANDS, row, self._ways)
         if seen is None:
-            raise NoPart(f"no hand is seen in {what} for two steps of 0.1 s", "choose another part, or compare by look")
+            still = moving and not by_hands and row.get(FLOW) is not None
+            problem = f"{'nothing moves, and ' if still else ''}no hand is seen in {what} for two steps of 0.1 s"
+            raise NoPart(problem, "choose another part, or compare by look")
         self._steps = seen
 
     @property
