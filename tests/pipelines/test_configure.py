@@ -170,6 +170,12 @@ def test_a_setting_under_its_old_name_is_read_and_the_user_is_told(tmp_path, cap
         load_config(tmp_path / "both.toml", [])
 
 
+def test_two_values_for_one_setting_are_an_error():
+    assert load_config(None, ["video.sample_hz=10", "video.sample_hz=10.0"]).video.sample_hz == 10, "no mistake"
+    with pytest.raises(ConfigError, match=r"--set gives video\.sample_hz two values, .*=10' and .*=12'"):
+        load_config(None, ["video.sample_hz=10", "video.short_side_px=240", "video.sample_hz=12"])
+
+
 def test_a_database_with_a_setting_under_its_old_name_goes_on():
     """The run key of 0.4 is that of the database, which has the setting under its old name."""
     now = Settings(hands={"keypoint_scale": 0.8})

@@ -19,8 +19,8 @@ from handloom.api import Database
 from handloom.pipelines.run.run import run
 
 ONE_CLIP = ("--set", "resources.shard_clips=1", "--set", "resources.num_actors=1")
+ONE_CLIP_UNMERGED = (*ONE_CLIP, "--set", "resources.max_small_fragments=512")
 ONE_CLIP += ("--set", "resources.max_small_fragments=1")  # two fragments are merged while the run goes on
-UNMERGED = ("--set", "resources.max_small_fragments=512")
 BOTH = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -53,7 +53,7 @@ def test_stopped_runs_lose_nothing_and_leave_nothing_behind(tmp_path, clips, exp
 
     for number in stops:
         before = files(db)
-        driver = start("run", "--db", db.uri, *ONE_CLIP, "--set", "resources.commit_s=600", *UNMERGED)
+        driver = start("run", "--db", db.uri, *ONE_CLIP_UNMERGED, "--set", "resources.commit_s=600")
         wait_for(lambda before=before: len(files(db) - before), 2, driver)
         out, err = kill_and_collect(driver, number)
         assert driver.returncode == 1, err

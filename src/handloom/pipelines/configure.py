@@ -65,6 +65,7 @@ def merged_values(paths: Sequence[Path], assignments: Sequence[str], example: st
         for old in old_names:
             log.warning("%s: %s", path, renamed_note(old))
         _lay_over(values, read)
+    given: dict[str, tuple[Any, str]] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or not name:
@@ -72,7 +73,11 @@ def merged_values(paths: Sequence[Path], assignments: Sequence[str], example: st
         name = name.strip()
         if name in RENAMED:
             log.warning("--set %s: %s", assignment, renamed_note(name))
-        _assign(values, RENAMED.get(name, name).split("."), _value(text.strip()), assignment)
+        today, value = RENAMED.get(name, name), _value(text.strip())
+        before, first = given.setdefault(today, (value, assignment))
+        if before != value:
+            raise ConfigError(f"--set gives {today} two values, {first!r} and {assignment!r}", "give it one")
+        _assign(values, today.split("."), value, assignment)
     return values
 
 
