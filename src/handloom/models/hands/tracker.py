@@ -39,7 +39,7 @@ RESTING = 0.08  # a hand that moved less than this share of its size in a step t
 NUM_SHORT_STEPS = 2  # after a step that failed
 STEP_S = 0.134  # usual step of a track
 # A hand that was lost is searched in regions around the expected one, so many frames ahead, one after another.
-REACH = (1, 2, 3, 4)
+REACH = range(1, 5)
 AROUND_PALM_PRESENCE = 0.6  # a hand that is found around a palm, and not at it, needs this presence
 
 
