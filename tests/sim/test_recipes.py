@@ -81,16 +81,16 @@ def shown(policy: Arm4r, scene: int, actions, num_steps: int):
     observation, seen, predicted = world.reset(scene), [], []
     painter = None if policy.camera is None else Painter(world, policy.camera, backend())
     policy.reset(REACH.text, 0)
-    real = policy._predictor.predict
-    policy._predictor.predict = lambda *given: predicted.append(real(*given)) or predicted[-1]
+    real = policy.predictor.predict
+    policy.predictor.predict = lambda *given: predicted.append(real(*given)) or predicted[-1]
     for action in actions[: 4 * num_steps]:
         if painter is not None and policy.looks(observation.step):
             observation = replace(observation, picture=painter.picture())
         policy.act(observation)
         if policy.looks(observation.step):
-            seen.append(policy._predictor.sample(*policy.seen(), REACH.text))
+            seen.append(policy.predictor.sample(*policy.seen(), REACH.text))
         observation = world.step(action).after
-    policy._predictor.predict = real
+    policy.predictor.predict = real
     if painter is not None:
         painter.close()
     return seen, predicted
@@ -101,7 +101,7 @@ def test_the_policy_sees_what_it_was_trained_on(db, trained):
     import torch
 
     data = RECIPE.data(db, settings())
-    network = Arm4r(trained)._predictor._network
+    network = Arm4r(trained).predictor.network
     scene, actions = demonstration(db)
     seen, predicted = shown(Arm4r(trained), scene, actions, 9)
     assert [window["clip_id"] for window in (data.train[n] for n in range(4))] == [data.train[0]["clip_id"]] * 4
@@ -155,7 +155,7 @@ def test_states_that_are_predicted_are_reached(db, trained):
         asked.append(len(seen))
         return np.stack([states[min(4 * (len(asked) + k), len(states) - 1)] for k in range(2)])
 
-    policy._predictor.predict = foresee
+    policy.predictor.predict = foresee
     outcome = roll_out(world, policy, scene, 0, 150)
     assert outcome.success
     assert asked[:8] == [1, 2, 3, 4, 5, 6, 6, 6]

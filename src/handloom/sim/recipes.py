@@ -40,7 +40,7 @@ class Arm4r:
     """A checkpoint of `handloom train arm4r`, stage `control`, as a policy.
 
     It sees the states, and with an image encoder the pictures of one camera, at the rate of its training, in the
-    windows of its training; at the steps between it goes on to the same predicted state.
+    windows of its training; at the steps between it goes on to the same predicted state. predictor: the checkpoint.
 
     Args:
         uri: a run's `--out`, a variant's folder, or one checkpoint.
@@ -51,14 +51,14 @@ class Arm4r:
     """
 
     def __init__(self, uri: str) -> None:
-        self._predictor = open_predictor(uri, STATE_NAMES)
-        _check_robot(self._predictor, uri)
-        self.camera = _camera(self._predictor, uri)
-        rate_hz = self._predictor.settings.rate_hz or HZ
+        self.predictor = open_predictor(uri, STATE_NAMES)
+        _check_robot(self.predictor, uri)
+        self.camera = _camera(self.predictor, uri)
+        rate_hz = self.predictor.settings.rate_hz or HZ
         frame_s = np.arange(MAX_STEPS) / HZ
         steps = np.arange(int(frame_s[-1] * rate_hz) + 1)
         self._due = frozenset(frames_of_steps(frame_s, steps, rate_hz).tolist())
-        self._ahead = min(max(round(AHEAD_S * rate_hz), 1), self._predictor.settings.predicted_steps())
+        self._ahead = min(max(round(AHEAD_S * rate_hz), 1), self.predictor.settings.predicted_steps())
         self.reset("", 0)
 
     def reset(self, task: str, seed: int) -> None:
@@ -74,11 +74,11 @@ class Arm4r:
     def act(self, observation: Observation) -> NDArray[np.float64]:
         """One action, (1, 4), towards the predicted state."""
         if self.looks(observation.step):
-            context = self._predictor.settings.context
+            context = self.predictor.settings.context
             self._states = [*self._states, observation.state.astype(np.float32)][-context:]
             if observation.picture is not None:
                 self._pictures = [*self._pictures, self._as_stored(observation.picture)][-context:]
-            predicted = self._predictor.predict(*self.seen(), observation.task)
+            predicted = self.predictor.predict(*self.seen(), observation.task)
             self._target = predicted[self._ahead - 1]
         return action_to(self._target, observation.state)[None]
 
@@ -88,7 +88,7 @@ class Arm4r:
 
     def _as_stored(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A picture with what storing it as JPEG and reading it for training do to it."""
-        size = self._predictor.settings.image_size
+        size = self.predictor.settings.image_size
         return decode_jpeg(stored_jpeg(picture), (size, size), "the simulation")
 
 

@@ -21,13 +21,13 @@ from handloom.train.registry import network_of
 class Predictor:
     """A checkpoint of the stage `control`, and how its windows hold what was seen.
 
-    settings, facts: of the checkpoint. cameras: names of the cameras it sees, none without pictures.
+    settings, facts, network: of the checkpoint. cameras: names of the cameras it sees, none without pictures.
     """
 
     def __init__(
         self, network: Arm4rNetwork, settings: Arm4rSettings, facts: dict[str, Any], names: tuple[str, ...]
     ) -> None:
-        self.settings, self.facts, self._network = settings, facts, network
+        self.settings, self.facts, self.network = settings, facts, network
         self.cameras: tuple[str, ...] = tuple(facts["cameras"])
         form: StateForm | None = form_of(names, facts["euler"]) if facts["has_pose"] else None
         self._fields = tuple(f"images:{name}" for name in self.cameras)
@@ -61,7 +61,7 @@ class Predictor:
         torch.set_num_threads(1)
         try:
             with torch.inference_mode():
-                delta = self._network.predict(batch, self._network.targets(batch))[0, last]
+                delta = self.network.predict(batch, self.network.targets(batch))[0, last]
         finally:
             torch.set_num_threads(threads)
         return np.asarray(sample["state"][last] + delta.float().numpy())
