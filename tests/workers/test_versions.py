@@ -44,7 +44,7 @@ def test_a_step_that_makes_the_same_rows_keeps_the_text_of_its_version():
     assert {name: PLAIN[name] for name in OWN} == {
         "decode": "numbered packets, pictures as players show them 1",
         "arithmetic": "one thread, OpenCV without IPP 1",
-        "hands": "whole-clip handedness 2, offline 5",
+        "hands": "whole-clip handedness 2, offline 6",
         "hand_fit": "kinematic hand 1",
         "cuts": "cuts 1",
         "corners": "corners-klt 5",

@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL
 import pyarrow as pa
 
 from handloom.schemas.tables.duplicates import COURSE, PICTURES
@@ -26,7 +27,7 @@ class Fingerprints(Stage):
         return [pa.field(PICTURES, pa.binary()), pa.field(COURSE, pa.list_(pa.int8(), course.DIM))]
 
     def identity(self) -> Mapping[str, str]:
-        return counted({"opencv": cv2.__version__, "numpy": np.__version__})
+        return counted({"opencv": cv2.__version__, "numpy": np.__version__, "pillow": PIL.__version__})
 
     def compute(self, clips: Sequence[ClipInput]) -> Sequence[Mapping[str, Any]]:
         return [self._one(clip) for clip in clips]

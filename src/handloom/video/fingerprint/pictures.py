@@ -7,12 +7,14 @@ compared, so light and colours hardly count.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from functools import cached_property
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from handloom.errors import ShapeError
 from handloom.video.fingerprint.crops import FINE, HEIGHT_PX, SMALL_PX, WIDTH_PX, Pictures, unit
@@ -37,10 +39,18 @@ def fingerprint(frames: Iterable[NDArray[np.uint8]]) -> bytes:
         small = small[::2]
     if not small:
         raise ShapeError("a fingerprint of no frames")
-    ok, data = cv2.imencode(".png", np.concatenate(small))
-    if not ok:
-        raise ShapeError(f"{len(small)} small pictures cannot be written as PNG")
-    return data.tobytes()
+    # Not by OpenCV: its PNG code fails in processes that have imported decord, which brings an older zlib.
+    data = io.BytesIO()
+    Image.fromarray(np.concatenate(small)).save(data, "PNG")
+    return data.getvalue()
+
+
+def _read(data: bytes) -> NDArray[np.uint8] | None:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert("L"))
+    except (OSError, ValueError, SyntaxError):
+        return None
 
 
 class Fingerprint:
@@ -51,8 +61,7 @@ class Fingerprint:
     """
 
     def __init__(self, data: bytes) -> None:
-        # OpenCV raises an error of its own for no bytes at all.
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+        image = _read(data)
         if image is None or image.shape[1] != WIDTH_PX or image.shape[0] % HEIGHT_PX:
             raise ShapeError(f"{len(data)} bytes are no fingerprint: expected a PNG of pictures of 24 x 32")
         self.grey: NDArray[np.uint8] = np.asarray(image, np.uint8).reshape(-1, HEIGHT_PX, WIDTH_PX)
