@@ -23,7 +23,9 @@ def test_a_small_report(rendered, tmp_path):
     assert column["column_bytes"] < column["added"]["bytes"] < column["rewritten"]["bytes"] / 4
     assert results["extract_again"] == {"seconds": round(results["extract_cpu_s_per_clip"] * 20, 1), "measured": False}
     before = ("probe", "frames", "images")
-    assert hands["stages_computed"] == {name: 1 for name in (*COLUMNS_OF, "segments", "motion_steps") if name not in before}
+    assert hands["stages_computed"] == {
+        name: 1 for name in (*COLUMNS_OF, "segments", "motion_steps") if name not in before
+    }
     assert hands["rows_differing"] == 0
     assert hands["update_bytes_per_clip"] > 0
     values = {goal["name"]: goal["value"] for goal in report["goals"]}
