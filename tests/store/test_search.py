@@ -14,7 +14,7 @@ from handloom.schemas.tables.reject import Reject
 from handloom.store.clips.clip_list import add_clips
 from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
-from handloom.store.search.index import build_indexes, compact
+from handloom.store.search.index import build_indexes, compact, index_names
 
 SCHEMA = clips_schema(4)
 WORDS = [("opening the drawers", "open", "drawer"), ("close the door", "close", "door"), (None, None, None)]
@@ -59,6 +59,14 @@ def brute_force(db, query, by, keep=lambda row: True, leave_out=()):
     return [(clip_id, -score) for score, clip_id in sorted(scored)]
 
 
+def is_approximate(db):
+    return any(name.endswith("_cosine") for name in index_names(db.existing_table("clips")))
+
+
+def unranked(hit):
+    return replace(hit, parts={})
+
+
 def found(hits):
     return [(hit.clip_id, round(hit.score, 5)) for hit in hits]
 
@@ -70,7 +78,12 @@ def test_search_equals_brute_force(db, by):
     expected = brute_force(db, query / np.linalg.norm(query), by)
     assert [c for c, _ in found(hits)] == [c for c, _ in expected]
     np.testing.assert_allclose([s for _, s in found(hits)], [s for _, s in expected], atol=2e-5)
-    assert list(db.search(vector=query, by=by, k=7)) == list(hits[:7])
+    few = list(db.search(vector=query, by=by, k=7))
+    if is_approximate(db):  # 5 bits of each number, rotated at random: 1 index of 250 lost one of these seven rows
+        assert [hit for hit in map(unranked, hits) if hit in map(unranked, few)] == list(map(unranked, few))
+        assert len({hit.clip_id for hit in few} & {hit.clip_id for hit in hits[:7]}) >= 5
+    else:
+        assert few == list(hits[:7])
     assert hits.version == db.version
 
 
