@@ -94,7 +94,7 @@ def test_the_report_says_how_much_is_found(made):
     (index,) = report.vectors
     assert (index.column, index.kind, index.num_rows, index.num_waiting, index.parts) == (COLUMN, "IVF_RQ", ROWS, 0, 1)
     assert index.partitions == index.probes == 3
-    assert index.recall > 0.98
+    assert index.recall >= 0.98
     assert index.built_s > 0
     assert report.exact == ()
     assert report.copies.num_rows == ROWS
@@ -168,7 +168,7 @@ def test_rows_without_the_embedding(tmp_path):
     table = db.table("clips")
     table.update({COLUMN: "NULL"}, where="participant <> 'P07' AND hand_left")
     (index,) = build_indexes(db, ann_threshold_rows=1000).vectors
-    assert index.recall > 0.98
+    assert index.recall >= 0.98
     rows = db.clips(["clip_id", COLUMN])
     without = {row["clip_id"] for row in rows.to_pylist() if row[COLUMN] is None}
     assert without
