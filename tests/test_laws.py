@@ -62,6 +62,7 @@ DOORS = {
     "jinja2": {"draw"},
     "metaworld": {"sim"},
     "mujoco": {"sim"},
+    "mink": {"sim"},
     "gymnasium": {"sim"},
     "h5py": {"bench"},
     "faiss": {"bench"},
