@@ -16,6 +16,7 @@ pytest.importorskip("metaworld", reason="the simulator is not installed: pip ins
 pytest.importorskip("torch", reason="training is not installed: pip install '.[train]'")
 
 import handloom.train.arm4r as package
+import handloom.train.arvrm as arvrm
 from handloom.api import Database
 from handloom.errors import ConfigError
 from handloom.io.folder import Folder
@@ -25,13 +26,15 @@ from handloom.pipelines.sim.jobs import world_of
 from handloom.pipelines.sim.record import record
 from handloom.schemas.tables.robot import episode_arrays
 from handloom.sim.policies import find_policy
-from handloom.sim.recipes import Arm4r, action_to
+from handloom.sim.recipes import Trained, action_to
 from handloom.sim.rendering import Camera, Painter, backend, backends
 from handloom.sim.rollouts import roll_out
 from handloom.sim.tasks import Use, find_task, scene_seed
 from handloom.store.episodes import read_episodes
 from handloom.train.arm4r.recipe import RECIPE
 from handloom.train.arm4r.settings import Arm4rSettings
+from handloom.train.arvrm.recipe import RECIPE as ARVRM
+from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.loop import train
 
 REACH = find_task("reach")
@@ -39,6 +42,22 @@ CAMERA = Camera("corner3", 48, 32)
 SIZE = 32
 SMALL = tomllib.loads((Path(package.__file__).parent / "small-control.toml").read_text())
 TINY = SMALL | {"layers": 1, "head_hidden": 16, "max_steps": 1, "rate_hz": 20.0, "context": 6, "num_pred_steps": 2}
+FINE = tomllib.loads((Path(arvrm.__file__).parent / "small-finetune.toml").read_text())
+FINE |= {
+    "dim": 32,
+    "layers": 1,
+    "heads": 2,
+    "max_steps": 1,
+    "stride": 1,
+    "batch_size": 8,
+    "retrieval": False,
+    "image_encoder": "none",
+}
+FINE |= {"rate_hz": 10.0, "phases": 2, "steps": 6, "image_size": SIZE}
+
+
+def fine(**values) -> ArvrmSettings:
+    return ArvrmSettings(**(FINE | values))
 
 
 def settings(**values) -> Arm4rSettings:
@@ -67,6 +86,12 @@ def trained(db, tmp_path_factory) -> str:
     return train(RECIPE, db, settings(), Folder.parse(out)).checkpoint
 
 
+@pytest.fixture(scope="module")
+def finetuned(db, tmp_path_factory) -> str:
+    """AR-VRM after one step, without pictures and retrieval."""
+    return train(ARVRM, db, fine(), Folder.parse(tmp_path_factory.mktemp("finetuned"))).checkpoint
+
+
 def demonstration(db: Database) -> tuple[int, np.ndarray]:
     """Scene and actions of an episode that is trained on."""
     table = read_episodes(db)
@@ -75,7 +100,7 @@ def demonstration(db: Database) -> tuple[int, np.ndarray]:
     return scene_seed(REACH, Use.record, 0, rows[name]["episode_index"]), rows[name]["action"]
 
 
-def shown(policy: Arm4r, scene: int, actions, num_steps: int):
+def shown(policy: Trained, scene: int, actions, num_steps: int):
     """What the policy sees and predicts at the recipe's steps, while the recorded actions are done."""
     world = world_of(REACH)
     observation, seen, predicted = world.reset(scene), [], []
@@ -101,9 +126,9 @@ def test_the_policy_sees_what_it_was_trained_on(db, trained):
     import torch
 
     data = RECIPE.data(db, settings())
-    network = Arm4r(trained).predictor.network
+    network = Trained("arm4r", trained).predictor.network
     scene, actions = demonstration(db)
-    seen, predicted = shown(Arm4r(trained), scene, actions, 9)
+    seen, predicted = shown(Trained("arm4r", trained), scene, actions, 9)
     assert [window["clip_id"] for window in (data.train[n] for n in range(4))] == [data.train[0]["clip_id"]] * 4
     for step, (sample, states) in enumerate(zip(seen, predicted, strict=True)):
         first = max(0, step - 5)
@@ -120,12 +145,32 @@ def test_the_policy_sees_what_it_was_trained_on(db, trained):
         np.testing.assert_allclose(states, window["state"][last] + delta, atol=1e-5)
 
 
+def test_arvrm_sees_what_it_was_trained_on(db, finetuned):
+    """Every other step of what it saw, in windows that begin at both phases; and so the network's own predictions."""
+    import torch
+
+    windows, policy = ARVRM.data(db, fine()).train, Trained("arvrm", finetuned)
+    scene, actions = demonstration(db)
+    seen, predicted = shown(policy, scene, actions, 13)
+    assert len({windows[n]["episode_id"] for n in range(5)}) == 1
+    for step, (sample, states) in enumerate(zip(seen, predicted, strict=True)):
+        first = step % 2 if step < 8 else step - 8
+        window, num = windows[first], (step - first) // 2 + 1
+        assert len(sample["state"]) == num + 1
+        np.testing.assert_allclose(sample["state"][:num], window["state"][:num], atol=1e-5)
+        assert np.isnan(sample["state"][num]).all(), "what comes later is not known"
+        batch = {"state": torch.from_numpy(window["state"])[None], "text": [window["text"]]}
+        with torch.no_grad():
+            whole = policy.predictor.network(batch)["prediction"][0, num - 1].numpy()
+        np.testing.assert_allclose(states[0], whole, atol=1e-5)
+
+
 def test_the_policys_pictures_are_those_of_training(db, draws, tmp_path):
     """Within the error of coding the dataset's video and the table's images."""
     if not draws:
         pytest.skip(f"pictures cannot be drawn here: {backends()}")
     with_pictures = settings(image_encoder="small", image_size=SIZE)
-    policy = Arm4r(train(RECIPE, db, with_pictures, Folder.parse(tmp_path)).checkpoint)
+    policy = Trained("arm4r", train(RECIPE, db, with_pictures, Folder.parse(tmp_path)).checkpoint)
     assert policy.camera == CAMERA
     scene, actions = demonstration(db)
     seen, _ = shown(policy, scene, actions, 8)
@@ -140,6 +185,25 @@ def test_the_policys_pictures_are_those_of_training(db, draws, tmp_path):
             assert wrong[2:].argmin() == max(0, first + at - 2), "the picture of this moment, no other"
 
 
+def test_arvrms_pictures_are_those_of_training(db, draws, tmp_path):
+    if not draws:
+        pytest.skip(f"pictures cannot be drawn here: {backends()}")
+    with_pictures = fine(image_encoder="small")
+    policy = Trained("arvrm", train(ARVRM, db, with_pictures, Folder.parse(tmp_path)).checkpoint)
+    assert policy.camera == CAMERA
+    scene, actions = demonstration(db)
+    seen, _ = shown(policy, scene, actions, 9)
+    windows = ARVRM.data(db, with_pictures).train
+    window = windows[0]
+    for step in (0, 4, 8):
+        sample = seen[step]
+        num = step // 2 + 1
+        assert (sample["images_valid"] == [True] * num + [False]).all()
+        wrong = np.abs(sample["images"][:num].astype(int) - window["images"][:num]).mean(axis=(1, 2, 3))
+        assert (wrong < 6).all()
+    assert window["images_valid"].all()
+
+
 def test_states_that_are_predicted_are_reached(db, trained):
     """With a network that foresees what the expert did, the task is done."""
     scene, actions = demonstration(db)
@@ -148,7 +212,7 @@ def test_states_that_are_predicted_are_reached(db, trained):
     for action in actions:
         states.append(observation.state)
         observation = world.step(action).after
-    policy = Arm4r(trained)
+    policy = Trained("arm4r", trained)
     asked: list[int] = []
 
     def foresee(seen, pictures, text):
@@ -171,12 +235,13 @@ def test_an_action_goes_half_of_the_way_and_closes_where_it_shall():
     assert np.isnan(action_to(np.full(10, np.nan), state)).all()
 
 
-def test_a_checkpoint_is_a_policy_by_its_name(trained):
+def test_a_checkpoint_is_a_policy_by_its_name(trained, finetuned):
     """By its folder, and by a file in it; the numbers are those of any number of processes."""
-    found = evaluate("reach", f"arm4r:{trained}", 2, 1, max_steps=12, workers=1)
-    assert found.tasks["reach"]["episodes"] == 2
-    assert found.error == ""
-    assert find_policy(f"arm4r:{trained}/network.pt", REACH).seen
+    for name, folder in (("arm4r", trained), ("arvrm", finetuned)):
+        found = evaluate("reach", f"{name}:{folder}", 2, 1, max_steps=12, workers=1)
+        assert found.tasks["reach"]["episodes"] == 2
+        assert found.error == ""
+        assert find_policy(f"{name}:{folder}/network.pt", REACH).seen
 
 
 def changed(trained: str, folder: Path, **values) -> str:
@@ -210,6 +275,26 @@ def test_checkpoints_that_cannot_act_here_are_refused(trained, tmp_path, values,
     assert told.value.hint
 
 
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"recipe": "arm4r"}, "of the recipe arm4r, not of arvrm"),
+        ({"settings": {"stage": "pretrain"}}, "of the stage pretrain, which predicts hands"),
+        ({"facts": {"state_names": ["a", "gripper"]}}, r"a robot with 2 numbers in a state \(a, gripper\); here"),
+        ({"facts": {"robot_types": ["panda"]}}, "of the robot panda, not of metaworld_sawyer"),
+        ({"settings": {"image_encoder": "small"}}, "does not say which camera it saw"),
+        (
+            {"settings": {"image_encoder": "small"}, "facts": {"camera": "corner", "picture_share": 0.25}},
+            "a picture at 25% of its steps",
+        ),
+    ],
+)
+def test_checkpoints_of_arvrm_that_cannot_act_here_are_refused(finetuned, tmp_path, values, problem):
+    with pytest.raises(ConfigError, match=problem) as told:
+        find_policy(f"arvrm:{changed(finetuned, tmp_path / 'other', **values)}", REACH)
+    assert told.value.hint
+
+
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
     for place in (tmp_path, tmp_path / "none"):
         with pytest.raises(ConfigError, match="no complete checkpoint at"):
@@ -226,7 +311,8 @@ def test_pictures_that_cannot_be_drawn_are_said_before_an_episode(trained, tmp_p
 
 def test_without_torch_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    for name in ("handloom.sim.recipes", "handloom.train.arm4r.acting"):
+    acting = [f"handloom.train.{part}.acting" for part in ("arm4r", "arvrm", "parts")]
+    for name in ("handloom.sim.recipes", *acting):
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ModuleNotFoundError) as told:
         find_policy("arm4r:somewhere", REACH)

@@ -14,7 +14,9 @@ from handloom.sim.replay import Replay
 from handloom.sim.tasks import Task
 from handloom.sim.world import ACTION_WIDTH, Observation, scripted_expert
 
-FORMS = "expert, random, replay:DATASET, arm4r:CHECKPOINT, or package.module:CLASS for one of your own"
+FORMS = (
+    "expert, random, replay:DATASET, arm4r:CHECKPOINT, arvrm:CHECKPOINT, or package.module:CLASS for one of your own"
+)
 
 
 @runtime_checkable
@@ -65,10 +67,10 @@ def find_policy(name: str, task: Task) -> Policy:
     kind, _, rest = name.partition(":")
     if kind == "replay" and rest:
         return Replay(rest, task)
-    if kind == "arm4r" and rest:
-        from handloom.sim.recipes import Arm4r  # needs torch, which other policies do not
+    if kind in ("arm4r", "arvrm") and rest:
+        from handloom.sim.recipes import Trained  # needs torch, which other policies do not
 
-        return Arm4r(rest)
+        return Trained(kind, rest)
     if not kind or not rest or "/" in name:
         raise ConfigError(f"there is no policy {name!r}", f"give {FORMS}")
     return _own(name, kind, rest)

@@ -1,4 +1,4 @@
-"""Trained recipes as policies: ARM4R's third stage, whose predicted states the hand follows."""
+"""Trained recipes as policies: ARM4R's third stage and AR-VRM's second, whose predicted states the hand follows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from handloom.ingest.robot.images import stored_jpeg
 from handloom.sim.rendering import CAMERAS, Camera, backend
 from handloom.sim.tasks import MAX_STEPS
 from handloom.sim.world import HZ, ROBOT_TYPE, STATE_NAMES, Observation
-from handloom.train.arm4r.acting import Predictor, open_predictor
+from handloom.train.arm4r.acting import Arm4rPredictor
+from handloom.train.arvrm.acting import ArvrmPredictor
+from handloom.train.parts.acting import Predictor
 from handloom.windows.rows.images import decode_jpeg
 from handloom.windows.sample import frames_of_steps
 
+PREDICTORS: dict[str, type[Arm4rPredictor | ArvrmPredictor]] = {"arm4r": Arm4rPredictor, "arvrm": ArvrmPredictor}
+"""The recipes that act, by name."""
 AHEAD_S = 0.05
 """How far ahead the state is that the hand goes to: at 20 Hz the next one (measured, docs/sim.md)."""
 STEP_M = 0.01
@@ -36,29 +40,31 @@ def action_to(target: NDArray[np.floating], state: NDArray[np.floating]) -> NDAr
     return np.append(towards, close)
 
 
-class Arm4r:
-    """A checkpoint of `handloom train arm4r`, stage `control`, as a policy.
+class Trained:
+    """A checkpoint of a recipe that acts, as a policy.
 
     It sees the states, and with an image encoder the pictures of one camera, at the rate of its training, in the
     windows of its training; at the steps between it goes on to the same predicted state. predictor: the checkpoint.
 
     Args:
-        uri: a run's `--out`, a variant's folder, or one checkpoint.
+        recipe: a key of `PREDICTORS`. uri: a run's `--out`, a variant's folder, or one checkpoint.
 
     Raises:
         ConfigError: there is no checkpoint; it is of another recipe, stage or robot; its pictures cannot be drawn.
         ModuleNotFoundError: torch is not installed.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.predictor = open_predictor(uri, STATE_NAMES)
-        _check_robot(self.predictor, uri)
-        self.camera = _camera(self.predictor, uri)
-        rate_hz = self.predictor.settings.rate_hz or HZ
+    def __init__(self, recipe: str, uri: str) -> None:
+        self.predictor: Predictor = PREDICTORS[recipe](uri, STATE_NAMES)
+        _check_robot(self.predictor, f"{recipe}:{uri}")
+        self.camera = _camera(self.predictor, f"{recipe}:{uri}")
+        rate_hz = self.predictor.rate_hz or HZ
         frame_s = np.arange(MAX_STEPS) / HZ
         steps = np.arange(int(frame_s[-1] * rate_hz) + 1)
         self._due = frozenset(frames_of_steps(frame_s, steps, rate_hz).tolist())
-        self._ahead = min(max(round(AHEAD_S * rate_hz), 1), self.predictor.settings.predicted_steps())
+        ahead_s = self.predictor.ahead / rate_hz
+        self._chosen = int(np.abs(ahead_s - AHEAD_S).argmin())
+        self._share = AHEAD_S / float(ahead_s[self._chosen])
         self.reset("", 0)
 
     def reset(self, task: str, seed: int) -> None:
@@ -74,48 +80,50 @@ class Arm4r:
     def act(self, observation: Observation) -> NDArray[np.float64]:
         """One action, (1, 4), towards the predicted state."""
         if self.looks(observation.step):
-            context = self.predictor.settings.context
-            self._states = [*self._states, observation.state.astype(np.float32)][-context:]
+            num = self.predictor.num_seen
+            self._states = [*self._states, observation.state.astype(np.float32)][-num:]
             if observation.picture is not None:
-                self._pictures = [*self._pictures, self._as_stored(observation.picture)][-context:]
+                self._pictures = [*self._pictures, self._as_stored(observation.picture)][-num:]
             predicted = self.predictor.predict(*self.seen(), observation.task)
-            self._target = predicted[self._ahead - 1]
+            self._target = self._at_once(predicted[self._chosen], observation.state)
         return action_to(self._target, observation.state)[None]
 
     def seen(self) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
         """(T, 8) states and (T, h, w, 3) pictures of the last steps, as the dataset has them; None without pictures."""
         return np.stack(self._states), np.stack(self._pictures) if self._pictures else None
 
+    def _at_once(self, predicted: NDArray[np.floating], state: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The predicted state with the place at `AHEAD_S` on the straight line to it."""
+        target = np.asarray(predicted, np.float64).copy()
+        target[:3] = state[:3] + self._share * (target[:3] - state[:3])
+        return target
+
     def _as_stored(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A picture with what storing it as JPEG and reading it for training do to it."""
-        size = self.predictor.settings.image_size
+        size = self.predictor.image_size
         return decode_jpeg(stored_jpeg(picture), (size, size), "the simulation")
 
 
-def _check_robot(predictor: Predictor, uri: str) -> None:
-    """Refuse a checkpoint of another robot, where it says which robots it is of, and one that predicts commands."""
-    others = sorted(set(predictor.facts.get("robot_types", [])) - {ROBOT_TYPE})
+def _check_robot(predictor: Predictor, name: str) -> None:
+    """Refuse a checkpoint of another robot, where it says which robots it is of."""
+    others = sorted(set(predictor.robot_types) - {ROBOT_TYPE})
     if others:
-        raise ConfigError(
-            f"arm4r:{uri} is of the robot {', '.join(others)}, not of {ROBOT_TYPE}", "train on recorded demonstrations"
-        )
-    if predictor.facts["target"] != "next_state":
-        problem = f"arm4r:{uri} predicts a robot's recorded actions, not the states that follow"
-        raise ConfigError(problem, "train with control_target = next_state")
+        problem = f"{name} is of the robot {', '.join(others)}, not of {ROBOT_TYPE}"
+        raise ConfigError(problem, "train on recorded demonstrations")
 
 
-def _camera(predictor: Predictor, uri: str) -> Camera | None:
+def _camera(predictor: Predictor, policy: str) -> Camera | None:
     """The camera whose pictures the checkpoint sees, of the size that its dataset stored."""
     if not predictor.cameras:
         return None
     name = predictor.cameras[0].rpartition(".")[2]
     if len(predictor.cameras) > 1 or name not in CAMERAS:
-        problem = f"arm4r:{uri} sees the cameras {', '.join(predictor.cameras)}"
+        problem = f"{policy} sees the cameras {', '.join(predictor.cameras)}"
         raise ConfigError(problem, f"a policy here sees one camera, of: {', '.join(CAMERAS)}")
     try:
         backend()
     except ConfigError as error:
-        raise ConfigError(f"arm4r:{uri} sees pictures of {name}, and {error.problem}", error.hint) from error
-    size = predictor.settings.image_size
-    width, height = predictor.facts.get("picture_size") or (size, size)
+        raise ConfigError(f"{policy} sees pictures of {name}, and {error.problem}", error.hint) from error
+    size = predictor.image_size
+    width, height = predictor.picture_size or (size, size)
     return Camera(name, 2 * round(width / 2), 2 * round(height / 2))

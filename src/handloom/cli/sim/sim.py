@@ -55,7 +55,8 @@ def record(
 def evaluate(
     task: Annotated[str, typer.Option(metavar="NAME[,NAME]", help="The tasks: reach,drawer-open,door-open, ...")],
     policy: Annotated[
-        str, typer.Option(help="expert, random, replay:DATASET, arm4r:CHECKPOINT, or package.module:CLASS.")
+        str,
+        typer.Option(help="expert, random, replay:DATASET, arm4r: or arvrm:CHECKPOINT, or package.module:CLASS."),
     ],
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of each task and seed.")] = 50,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds, 0 to N - 1, of scenes and policy.")] = 3,

@@ -24,7 +24,7 @@ from handloom.video.write import write_video
 
 BLOCK = 5
 """Episodes of a job: few enough that processes end together, many enough that a world is opened seldom."""
-VIDEO_CAMERA, VIDEO_HZ = Camera("corner4", 320, 320), 20.0
+VIDEO_CAMERA, VIDEO_HZ = Camera("corner4", 320, 320, shadows=True), 20.0
 
 
 @dataclass(frozen=True)

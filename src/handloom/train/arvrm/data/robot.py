@@ -37,7 +37,9 @@ def robot_data(db: Database, settings: ArvrmSettings, version: int | None = None
     """Training and held-out windows of robot episodes, with the human clips that were retrieved for each.
 
     facts: `state_names`, `gripper` (indices of the gripper's numbers), `state_mean`, `state_std`, `state_step_std` (S
-    numbers each), the statistics of human keypoints as in stage 1, and `counts`.
+    numbers each), the statistics of human keypoints as in stage 1, and `counts`. For acting: `robot_types`, and with
+    images `camera`, `picture_size` (width, height; None without pictures) and `picture_share` of the first window's
+    steps that have one.
 
     Raises:
         ConfigError: there are no robot episodes or none with states; their states have different names; an episode
@@ -57,6 +59,8 @@ def robot_data(db: Database, settings: ArvrmSettings, version: int | None = None
     size = settings.image_size if settings.image_encoder != "none" else 0
     sample = RobotSample(settings.camera, settings.phases, size)
     facts: dict[str, Any] = {"state_names": names, "gripper": gripper, "counts": {"episodes": len(episodes["keys"])}}
+    facts |= {"robot_types": sorted({kind or "unknown" for kind in episodes["robot_type"]})}
+    facts |= _pictures(db, settings, version, episodes)
     plain = _windows(db, settings, version, "train", replace(sample, image_size=0))
     facts |= _state_spread(plain, len(names))
     if settings.retrieval:
@@ -74,7 +78,7 @@ def robot_data(db: Database, settings: ArvrmSettings, version: int | None = None
 
 
 def _episodes(db: Database, settings: ArvrmSettings, version: int) -> dict[str, Any]:
-    columns = ["episode_id", "source_key", "state_names", "cameras", "fps"]
+    columns = ["episode_id", "source_key", "state_names", "cameras", "fps", "robot_type"]
     rows = db.read(TABLE, columns, both(settings.where, "state IS NOT NULL"), version)
     if not rows.num_rows:
         total = db.read(TABLE, ["episode_id"], None, version).num_rows
@@ -127,6 +131,22 @@ def _windows(db: Database, settings: ArvrmSettings, version: int, split: str | N
         image_size=sample.image_size or None,
         transform=sample,
     )
+
+
+def _pictures(db: Database, settings: ArvrmSettings, version: int, episodes: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts about the images that the network sees; none without an image encoder."""
+    first = settings.camera or next((names[0] for names in episodes["cameras"] if names), "")
+    if settings.image_encoder == "none" or not first:
+        return {}
+    name = image_name(settings.camera)
+    windows = db.windows(
+        past=1, future=settings.steps * settings.phases - 1, fields=[name], rate_hz=settings.rate_hz * settings.phases,
+        pad=True, where=both(settings.where, "state IS NOT NULL"), version=version, table=TABLE,
+    )  # fmt: skip
+    window = windows[0]
+    there = window[f"{name}_valid"][window["valid"]]
+    size = [window[name].shape[2], window[name].shape[1]] if there.any() else None
+    return {"camera": first, "picture_size": size, "picture_share": float(there.mean())}
 
 
 def _state_spread(windows: Windows, size: int) -> dict[str, list[float]]:

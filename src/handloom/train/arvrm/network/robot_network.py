@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,15 @@ class AnalogicalMap(nn.Module):
         return torch.cat([out(mixed[:, :, number]) for number, out in enumerate(self.out)], dim=-1)
 
 
+class Predicted(NamedTuple):
+    """state: (B, T - 1, S) of the step after each, in the dataset's units. own: (B, T - 1, 2, dim) the transformer's
+    outputs that it was read from. before: what was known at each step."""
+
+    state: Tensor
+    own: Tensor
+    before: Past
+
+
 class RobotNetwork(KeypointNetwork):
     """[z_l, z_o1, z_arm1, z_gripper1, z_o2, ...] to the state of step t + 1, for every t at once.
 
@@ -68,9 +77,7 @@ class RobotNetwork(KeypointNetwork):
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """A batch of `RobotSample`s to `{"loss", "sums", "prediction"}`; prediction (B, T - 1, S), in its units."""
         state = batch["state"].float()
-        before = past_of(state[:, :-1])
-        own = self._own(batch, state[:, :-1], before)
-        predicted = self._predict(own, before)
+        predicted, own, before = self.predict(batch)
         scaled = Past(before.last / self.state_std, before.velocity / self.state_std, before.age)
         guess, true = predicted.float() / self.state_std, state[:, 1:] / self.state_std
         loss, counted = mean_square(guess, true)
@@ -83,6 +90,13 @@ class RobotNetwork(KeypointNetwork):
         sums["loss"] = torch.stack([loss.detach().double() * counted[1], counted[1]])
         return {"loss": loss, "sums": sums, "prediction": predicted}
 
+    def predict(self, batch: Mapping[str, Any]) -> Predicted:
+        """The next states, from `state` (B, T, S), whose last step is not looked at, `text` and images."""
+        known = batch["state"].float()[:, :-1]
+        before = past_of(known)
+        own = self._own(batch, known, before)
+        return Predicted(self._next(own, before), own, before)
+
     def _own(self, batch: Mapping[str, Any], state: Tensor, before: Past) -> Tensor:
         """(B, T - 1, 2, dim) the transformer's outputs at the tokens of arm and gripper."""
         places, motion = (state - self.state_mean) / self.state_std, before.velocity / self.state_step_std
@@ -91,7 +105,7 @@ class RobotNetwork(KeypointNetwork):
         tokens = torch.stack([encode(numbers[:, :, part].flatten(2)) for encode, part in pairs], dim=2)
         return self.backbone(list(batch["text"]), past_images(batch), tokens + self.state_place)
 
-    def _predict(self, own: Tensor, before: Past) -> Tensor:
+    def _next(self, own: Tensor, before: Past) -> Tensor:
         """(B, T - 1, S) next states, in their own order and units."""
         found = self._ordered(self.state_head(own.flatten(2)))
         if not self.settings.residual:
