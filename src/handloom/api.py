@@ -55,6 +55,7 @@ class Database(Tables):
         track_grid: str = "nearest",
         stage_keys: Mapping[str, str] | str | None = None,
         clips: Hits | Sequence[str] | None = None,
+        optional: Sequence[str] = (),
     ) -> Windows:
         """Windows for training: a map-style torch dataset of dicts of numpy arrays, with loaders (docs/windows.md).
 
@@ -86,6 +87,7 @@ class Database(Tables):
                 for all stages whose columns are read. None: rows of any key; several keys are logged as a warning.
             clips: hits of a search, or ids: windows of these clips alone. Of hits with matching times, windows within
                 these times. Without `version`, that of the hits.
+            optional: of `fields`: clips of which these are not known have windows, too, with NaN (None).
 
         A sample: `clip_id` (or `episode_id`), `now_s`, `valid` (S,) bool, `frame_s` (S,), every per-frame column
         (S, ...) with NaN (False) where unknown or outside the clip, `images` (S, h, w, 3) uint8 with `images_valid`

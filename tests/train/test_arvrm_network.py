@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from handloom.errors import ConfigError
-from handloom.train.arvrm.baselines import error_sums, mean_square, past_of
 from handloom.train.arvrm.data.hand_sample import image_space
 from handloom.train.arvrm.network.network import HandNetwork, augmented
 from handloom.train.arvrm.network.robot_network import AnalogicalMap, RobotNetwork
 from handloom.train.arvrm.recipe import RECIPE
 from handloom.train.arvrm.reporting import keypoint_names, map_figures, map_text, roll_out
 from handloom.train.arvrm.settings import ArvrmSettings
+from handloom.train.parts.baselines import error_sums, mean_square, past_of
 from handloom.train.parts.gpt import Gpt
 from handloom.train.parts.pooling import PerceiverResampler
 

@@ -19,10 +19,10 @@ from handloom.errors import ConfigError, StoreError
 from handloom.io.folder import Folder
 from handloom.schemas.training import TrainSettings
 from handloom.store.clip_features import TABLE as FEATURES
-from handloom.train.arvrm.baselines import past_of
 from handloom.train.arvrm.recipe import RECIPE
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.loop import train
+from handloom.train.parts.baselines import past_of
 
 FOLDER = Path(package.__file__).parent
 SMALL = tomllib.loads((FOLDER / "small.toml").read_text())

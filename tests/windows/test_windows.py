@@ -253,3 +253,20 @@ def test_robot_episodes_have_windows_too(tmp_path):
 def write_clips_only(tmp_path):
     (tmp_path / "clips_only").mkdir()
     return write_clips(tmp_path / "clips_only", [clip_row(0, 3)])
+
+
+def test_clips_that_lack_an_optional_column_have_windows_too(db):
+    strict = db.windows(1, 1, ["hands", "hands_world"])
+    windows = db.windows(1, 1, ["hands", "hands_world"], optional=["hand_keypoints_world_m"])
+    assert {number_of(clip) for clip in strict.clip_ids} == {0, 3}
+    assert {number_of(clip) for clip in windows.clip_ids} == set(range(len(LENGTHS)))
+    there = {(sample["clip_id"], sample["now_s"]): sample["hand_keypoints_world_m"] for sample in strict}
+    assert len(there) == len(strict)
+    for sample in windows:
+        expected = there.pop((sample["clip_id"], sample["now_s"]), np.float32("nan"))
+        np.testing.assert_array_equal(sample["hand_keypoints_world_m"], np.broadcast_to(expected, (2, 2, 21, 3)))
+    assert not there
+    assert db.windows(1, 1, ["hands"], optional=[]).spec.key() == db.windows(1, 1, ["hands"]).spec.key()
+    assert windows.spec.key() != strict.spec.key()
+    with pytest.raises(ConfigError, match="optional names track_points_px"):
+        db.windows(1, 1, ["hands"], optional=["track_points_px"])

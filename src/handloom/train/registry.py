@@ -16,6 +16,7 @@ from handloom.train.recipe import Recipe
 RECIPES = {
     "arm4r": "handloom.train.arm4r.recipe:RECIPE",
     "arvrm": "handloom.train.arvrm.recipe:RECIPE",
+    "robomirror": "handloom.train.robomirror.recipe:RECIPE",
 }
 
 

@@ -135,7 +135,7 @@ def _scan(table: lance.LanceDataset, spec: WindowSpec) -> pa.Table:
         light["frame_s"] = "frame_s"
     if spec.table == "robot_episodes":
         light |= {"dataset": "dataset"} | {f"{name}_names": f"{name}_names" for name in _vectors(spec)}
-    for name in spec.columns():
+    for name in (name for name in spec.columns() if name not in spec.optional):
         if name in NULL_WHERE:
             light[f"null_{name}"] = NULL_WHERE[name]
         elif name.startswith("embedding_") or name in _vectors(spec):

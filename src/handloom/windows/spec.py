@@ -82,6 +82,7 @@ class WindowSpec:
     track_grid: str = NEAREST
     stage_keys: tuple[tuple[str, str], ...] = ()  # (stage, key) that rows must have, sorted; never `current`
     spans: tuple[tuple[str, float, float], ...] = ()  # (clip, start_s, end_s): its windows lie within these times
+    optional: tuple[str, ...] = ()  # of the fields: rows in which they are null have windows, too
 
     @property
     def num_steps(self) -> int:
@@ -125,8 +126,9 @@ class WindowSpec:
             del content["track_grid"]
         if not self.stage_keys:
             del content["stage_keys"]
-        if not self.spans:
-            del content["spans"]
+        for name in ("spans", "optional"):
+            if not content[name]:
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -138,6 +140,7 @@ def make_spec(*, fields: Sequence[str], image_size: int | Sequence[int] | None =
         raise ConfigError(f"fields={fields!r}: expected a list of columns and groups", f"fields=[{fields!r}]")
     names = dict.fromkeys(column for name in fields for column in GROUPS.get(name, (name,)))
     size: Any = None if image_size is None else tuple(image_size)  # of two numbers: checked
+    values["optional"] = tuple(values.get("optional", ()))
     spec = WindowSpec(fields=tuple(names), image_size=size, **values)
     _check(spec)
     return spec
@@ -162,6 +165,9 @@ def _check(spec: WindowSpec) -> None:
     check_embodiment(spec.embodiment)
     if spec.table not in ID_OF:
         raise ConfigError(f"table {spec.table!r}", f"one of {', '.join(ID_OF)}")
+    unasked = [name for name in spec.optional if name not in spec.fields]
+    if unasked:
+        raise ConfigError(f"optional names {', '.join(unasked)}, which fields does not", "name columns of `fields`")
     if spec.track_grid not in (NEAREST, FIRST):
         raise ConfigError(
             f"track_grid {spec.track_grid!r}",

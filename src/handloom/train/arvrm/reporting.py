@@ -13,11 +13,11 @@ from torch import Tensor
 from handloom.schemas.hand_topology import KEYPOINT_NAMES
 from handloom.schemas.training import Example
 from handloom.store.search.arvrm import VERSION
-from handloom.train.arvrm.baselines import past_of
 from handloom.train.arvrm.data.hands import hand_windows
 from handloom.train.arvrm.network.keypoints import NUM_POINTS
 from handloom.train.arvrm.network.robot_network import COMPONENTS
 from handloom.train.arvrm.settings import ArvrmSettings
+from handloom.train.parts.baselines import past_of
 from handloom.train.parts.table_checks import evenly, slower_note
 from handloom.train.recipe import RecipeData
 from handloom.train.step import to_device

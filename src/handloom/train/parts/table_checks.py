@@ -20,6 +20,11 @@ def count_clips(db: Database, where: str | None, version: int | None) -> int:
     return db.read("clips", ["clip_id"], where, version).num_rows
 
 
+def has_images(db: Database, version: int | None) -> bool:
+    """Whether a clip of the table has stored images."""
+    return db.read("clips", ["clip_id"], "frame_jpeg IS NOT NULL", version, limit=1).num_rows > 0
+
+
 def rates_of(db: Database, where: str | None, version: int | None, asked_hz: float | None) -> tuple[float, int]:
     """(median frames per second of the clips that pass, how many clips have fewer than `asked_hz`).
 

@@ -13,7 +13,7 @@ from handloom.train.arm4r.data import scales
 from handloom.train.arm4r.data.shown import SHOWN_FIELDS, ShownSample
 from handloom.train.arm4r.data.track_sample import TrackSample
 from handloom.train.arm4r.settings import Arm4rSettings
-from handloom.train.parts.table_checks import STATISTICS_WINDOWS, TOLERANCE, count_clips, evenly, rates_of
+from handloom.train.parts.table_checks import STATISTICS_WINDOWS, TOLERANCE, count_clips, evenly, has_images, rates_of
 from handloom.train.recipe import RecipeData
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ WORLD_FIELDS = ("track_points_world_m", "world_from_camera", "world_unit_m")
 _COLUMNS = ("track_depth_source", "world_unit_m", "frame_jpeg")
 _WITH_DEPTH = "track_depth_source IS NOT NULL"
 _WITH_WORLD = "world_unit_m IS NOT NULL"
-_WITH_IMAGES = "frame_jpeg IS NOT NULL"
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def point_data(db: Database, settings: Arm4rSettings, version: int | None = None
     held_out = _windows(db, settings, version, "held_out", sample, _measured(db, settings, version))
     at = 0 if settings.frame == "world" else settings.context // 2 - 1
     names = db.table("clips", version).schema.names
-    shown_fields = [name for name in SHOWN_FIELDS if name in names or (name == "images" and _has_images(db, version))]
+    shown_fields = [name for name in SHOWN_FIELDS if name in names or (name == "images" and has_images(db, version))]
     drawn = ShownSample(replace(sample, images=False), at)
     shown = _windows(db, settings, version, "held_out", drawn, shown_fields)
     plain = _windows(db, settings, version, "train", replace(sample, images=False))
@@ -185,10 +184,6 @@ def _measured(db: Database, settings: Arm4rSettings, version: int | None) -> tup
     used = narrowed(db, _filter(settings), embodiment_of(db, settings))
     everywhere = count_clips(db, used, version) == count_clips(db, both(used, _WITH_WORLD), version)
     return WORLD_FIELDS if everywhere else ()
-
-
-def _has_images(db: Database, version: int | None) -> bool:
-    return db.read("clips", ["clip_id"], _WITH_IMAGES, version, limit=1).num_rows > 0
 
 
 def _filter(settings: Arm4rSettings) -> str | None:

@@ -12,14 +12,13 @@ from handloom.store.embodiment import HUMAN, narrowed
 from handloom.store.filters import both
 from handloom.train.arvrm.data.hand_sample import FIELDS, HandSample
 from handloom.train.arvrm.settings import ArvrmSettings
-from handloom.train.parts.table_checks import STATISTICS_WINDOWS, TOLERANCE, count_clips, evenly, rates_of
+from handloom.train.parts.hand_clips import WITH_HANDS, usable
+from handloom.train.parts.table_checks import STATISTICS_WINDOWS, TOLERANCE, evenly, rates_of
 from handloom.train.recipe import RecipeData
 
 if TYPE_CHECKING:
     from handloom.api import Database
     from handloom.windows.api import Windows
-
-WITH_HANDS = "(hand_left OR hand_right)"
 
 
 def hand_data(db: Database, settings: ArvrmSettings, version: int | None = None) -> RecipeData:
@@ -70,40 +69,6 @@ def hand_windows(
         "transform": HandSample(settings.phases, size),
     }
     return db.windows(**(asked | changed))
-
-
-def usable(db: Database, where: str, version: int | None) -> dict[str, int]:
-    """Counts of clips: `rows` in all, `asked_for` (of people, that pass `where`), and of these `without_hands` and,
-    with hands, `without_text`.
-
-    Raises ConfigError where no clip is left.
-    """
-    if version is None or db.table("clips", version) is None:
-        raise ConfigError(f"there are no clips to train on in {db.uri}", "extract some with `handloom run --db DB`")
-    asked, where = where, narrowed(db, where or None, HUMAN)
-    counts = {"rows": count_clips(db, None, version), "asked_for": count_clips(db, where, version)}
-    if not counts["asked_for"]:
-        of_robots = count_clips(db, asked or None, version)
-        if of_robots:
-            passing = f"that pass where = {asked!r}" if asked else "there are"
-            raise ConfigError(
-                f"this recipe learns from the hands of people, and the {of_robots} clips {passing} are of robots "
-                f"({db.uri})",
-                "change the filter, or extract clips of people",
-            )
-        raise ConfigError(
-            f"where = {asked!r} passes none of the {counts['rows']} clips of {db.uri}",
-            "change the filter, or extract more clips",
-        )
-    with_hands = count_clips(db, both(where, WITH_HANDS), version)
-    counts["without_hands"] = counts["asked_for"] - with_hands
-    counts["without_text"] = count_clips(db, both(where, f"{WITH_HANDS} AND narration IS NULL"), version)
-    if not with_hands:
-        raise ConfigError(
-            f"no hand was seen in any of the {counts['asked_for']} clips, and this recipe learns from hands",
-            "extract clips that show hands; `handloom show CLIP` draws what was found",
-        )
-    return counts
 
 
 def spread_of(windows: Windows) -> dict[str, list[float]]:

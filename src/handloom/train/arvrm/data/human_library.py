@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from handloom.store.filters import both
 from handloom.train.arvrm.data.hand_sample import KEYPOINTS, HandSample
-from handloom.train.arvrm.data.hands import WITH_HANDS, hand_windows
+from handloom.train.arvrm.data.hands import hand_windows
 from handloom.train.arvrm.data.retrieval import RetrievalInput
 from handloom.train.arvrm.settings import ArvrmSettings
+from handloom.train.parts.hand_clips import WITH_HANDS
 from handloom.windows.rows.images import ImageCache
 from handloom.windows.sample import spread_window
 

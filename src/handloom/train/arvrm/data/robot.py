@@ -15,13 +15,14 @@ from handloom.schemas.tables.robot import TABLE
 from handloom.store.filters import both
 from handloom.store.search.arvrm import retrieve
 from handloom.train import checkpoint as checkpoints
-from handloom.train.arvrm.data.hands import check_rate, plain_spread, spread_of, usable
+from handloom.train.arvrm.data.hands import check_rate, plain_spread, spread_of
 from handloom.train.arvrm.data.human_library import Replay, human_windows, read_inputs, spread_keypoints
 from handloom.train.arvrm.data.retrieval import FeatureMaker, all_features, at_random
 from handloom.train.arvrm.data.robot_sample import Retrieved, RobotSample, image_name
 from handloom.train.arvrm.network.backbone import image_spec, text_spec
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.parts.encoders import image_encoder, text_encoder
+from handloom.train.parts.hand_clips import usable
 from handloom.train.parts.table_checks import STATISTICS_WINDOWS, evenly
 from handloom.train.parts.weights import is_fitting
 from handloom.train.recipe import RecipeData

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS
-from handloom.train.arvrm.baselines import Past
 from handloom.train.arvrm.settings import ArvrmSettings
+from handloom.train.parts.baselines import Past
 from handloom.train.parts.mlp import Mlp
 
 NUM_POINTS = NUM_HANDS * NUM_KEYPOINTS

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handloom.train.arvrm.baselines import Past, error_sums, mean_square, past_of
 from handloom.train.arvrm.network.backbone import Backbone, past_images
 from handloom.train.arvrm.network.keypoints import KeypointEncoder, KeypointHead
 from handloom.train.arvrm.settings import ArvrmSettings
+from handloom.train.parts.baselines import Past, error_sums, mean_square, past_of
 
 _SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 

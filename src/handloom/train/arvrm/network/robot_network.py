@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from handloom.train.arvrm.baselines import Past, error_sums, mean_square, past_of
 from handloom.train.arvrm.network.backbone import past_images
 from handloom.train.arvrm.network.keypoints import NUM_POINTS
 from handloom.train.arvrm.network.network import KeypointNetwork
 from handloom.train.arvrm.settings import ArvrmSettings
+from handloom.train.parts.baselines import Past, error_sums, mean_square, past_of
 from handloom.train.parts.mlp import Mlp
 
 COMPONENTS = ("arm", "gripper")

@@ -57,10 +57,10 @@ def error_sums(predicted: Tensor, true: Tensor, before: Past, scale: Tensor | No
     out = {}
     for name, guess in guesses.items():
         apart = torch.where(fair, (guess - true).abs(), 0.0).detach().double()
-        out[name] = _pair(apart.square(), fair)
-        out[f"{name}_l1"] = _pair(apart, fair)
+        out[name] = pair(apart.square(), fair)
+        out[f"{name}_l1"] = pair(apart, fair)
         if scale is not None:
-            out[f"{name}_px"] = _pair(apart * scale, fair & (scale > 0))
+            out[f"{name}_px"] = pair(apart * scale, fair & (scale > 0))
     return out
 
 
@@ -68,8 +68,9 @@ def mean_square(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
     """(mean squared error over the known elements, (sum, count) of it); 0 where nothing is known."""
     known = true.isfinite()
     squares = torch.where(known, (predicted - torch.nan_to_num(true)).square(), 0.0)
-    return squares.sum() / known.sum().clamp(min=1), _pair(squares.detach().double(), known)
+    return squares.sum() / known.sum().clamp(min=1), pair(squares.detach().double(), known)
 
 
-def _pair(values: Tensor, counted: Tensor) -> Tensor:
-    return torch.stack([values.sum(), counted.sum().double()])
+def pair(values: Tensor, counted: Tensor) -> Tensor:
+    """(sum, count) in float64, as the loop adds them up."""
+    return torch.stack([values.detach().double().sum(), counted.sum().double()])

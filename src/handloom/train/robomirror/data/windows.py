@@ -1,0 +1,117 @@
+"""The windows of motion: which clips can be used, who is held out, and the scales of the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError
+from handloom.store.embodiment import HUMAN, narrowed
+from handloom.store.filters import both
+from handloom.train.parts.hand_clips import WITH_HANDS, usable
+from handloom.train.parts.table_checks import STATISTICS_WINDOWS, TOLERANCE, evenly, rates_of
+from handloom.train.recipe import RecipeData
+from handloom.train.robomirror.data.motion import GROUPS, MOTION_DIM, motion_of
+from handloom.train.robomirror.settings import RobomirrorSettings
+
+if TYPE_CHECKING:
+    from handloom.api import Database
+    from handloom.windows.api import Windows
+
+DECIMALS = 6
+"""Of statistics; they are in every checkpoint."""
+FIELDS = ("hand_keypoints_cam_m", "hand_infilled", "world_from_camera", "world_unit_m", "narration")
+
+
+@dataclass(frozen=True)
+class MotionSample:
+    """The transform of windows: `clip_id`, `now_s`, `text`, `motion` (T, 147) float32, `valid` (T,) bool.
+
+    A hand that was not seen but interpolated is unknown here.
+    """
+
+    def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        seen = ~sample["hand_infilled"][..., None, None]
+        points = np.where(seen, sample["hand_keypoints_cam_m"], np.nan)
+        motion = motion_of(points, sample["world_from_camera"], sample["world_unit_m"])
+        return {
+            "clip_id": sample["clip_id"],
+            "now_s": sample["now_s"],
+            "text": sample["narration"],
+            "motion": motion,
+            "valid": sample["valid"],
+        }
+
+
+def motion_data(db: Database, settings: RobomirrorSettings, version: int | None = None) -> RecipeData:
+    """Training and held-out windows of human clips in which a hand was seen.
+
+    facts: `counts`; mean and scale of the 147 numbers over training windows, `motion_mean` and `motion_scale`.
+
+    Raises:
+        ConfigError: there are no clips, none with hands or none as long as a window; steps come faster than frames.
+        StoreError: the version no longer exists.
+    """
+    version = version or settings.version or db.version
+    counts = usable(db, settings.where, version)
+    of_people = narrowed(db, both(settings.where, WITH_HANDS), HUMAN)
+    hz, counts["slower"] = rates_of(db, of_people, version, settings.rate_hz)
+    if settings.rate_hz > TOLERANCE * hz:
+        raise ConfigError(
+            f"rate_hz is {settings.rate_hz:g}, and the frames come at {hz:.3g} Hz",
+            "lower rate_hz, or extract with a higher video.sample_hz",
+        )
+    train, held_out = (motion_windows(db, settings, version, split) for split in ("train", "held_out"))
+    counts |= {"train": dict(train.counts), "held_out": dict(held_out.counts)}
+    return RecipeData(train, held_out, train.version, scales_of(train) | {"counts": counts})
+
+
+def motion_windows(
+    db: Database, settings: RobomirrorSettings, version: int | None, split: str | None, **changed: Any
+) -> Windows:
+    """Windows of the clips with hands. changed: parameters of `Database.windows` that replace those given here."""
+    asked = {
+        "past": 1,
+        "future": settings.steps - 1,
+        "fields": FIELDS,
+        "optional": ("world_from_camera",),
+        "rate_hz": settings.rate_hz,
+        "stride": settings.stride,
+        "where": both(settings.where, WITH_HANDS),
+        "split": split,
+        "held_out_share": settings.held_out_share,
+        "seed": settings.seed,
+        "version": version,
+        "transform": MotionSample(),
+    }
+    return db.windows(**(asked | changed))
+
+
+def scales_of(windows: Windows) -> dict[str, Any]:
+    """From at most 512 windows: `motion_mean` of each number; `motion_scale`, the root mean square difference from it,
+    one for all numbers of a group of `GROUPS`, 0 and 1 for what is nowhere known; `motion_components`, (147, 147) the
+    principal components of frames in these units, unit vectors, the largest first.
+    """
+    mean, scale, components = np.zeros(MOTION_DIM), np.ones(MOTION_DIM), np.eye(MOTION_DIM)
+    if len(windows):
+        picked = evenly(len(windows), STATISTICS_WINDOWS)
+        motion = np.concatenate([windows[index]["motion"] for index in picked]).astype(np.float64)
+        known = np.isfinite(motion)
+        mean = np.where(known, motion, 0).sum(0) / np.maximum(known.sum(0), 1)
+        for slices in GROUPS.values():
+            columns = np.concatenate([np.arange(one.start, one.stop) for one in slices])
+            scale[columns] = _spread((motion - mean)[:, columns])
+        values = np.where(known, (motion - mean) / scale, 0)
+        components = np.linalg.eigh(values.T @ values)[1].T[::-1]
+    found = {"motion_mean": mean, "motion_scale": scale, "motion_components": components}
+    return {name: np.round(array, DECIMALS).tolist() for name, array in found.items()}
+
+
+def _spread(values: NDArray[np.float64]) -> float:
+    known = values[np.isfinite(values)]
+    found = float(np.sqrt(np.mean(known**2))) if known.size else 0.0
+    return found if found > 1e-9 else 1.0
