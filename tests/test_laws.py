@@ -60,6 +60,10 @@ DOORS = {
     "rerun": {"draw"},
     "matplotlib": {"draw"},
     "jinja2": {"draw"},
+    "calvin_agent": {"sim"},
+    "calvin_env": {"sim"},
+    "hydra": {"sim"},
+    "omegaconf": {"sim"},
     "metaworld": {"sim"},
     "mujoco": {"sim"},
     "mink": {"sim"},
@@ -361,7 +365,8 @@ def test_a_bug_is_caught_in_one_place():
     swallowing = {path for path in MODULES for node in ast.walk(tree_of(path)) if swallows(node)}
     hand_on = {
         "pipelines/run/results.py",
-        "pipelines/sim/evaluate.py",
+        "pipelines/sim/jobs.py",
+        "sim/calvin/server.py",
         "video/decode/server.py",
         "video/decode/decoder.py",
     }
@@ -443,7 +448,8 @@ COMMANDS = {
     "--no-show-settings --quiet -q --json --help",
     "sim record": "--task --out --episodes --seed --picture-hz --camera --size --workers --overwrite --no-overwrite "
     "--json --help",
-    "sim evaluate": "--task --policy --episodes --seeds --max-steps --workers --ray-address --video --json --help",
+    "sim evaluate": "--task --policy --episodes --seeds --max-steps --workers --ray-address --video --calvin "
+    "--calvin-python --sequences --json --help",
     "presets": "--json --help",
     "bench": "NAME --videos --clips --stills --footage --held --sheets --backwards --db --lerobot-python --quick "
     "--markdown --save --data --help",

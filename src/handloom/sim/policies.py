@@ -49,13 +49,16 @@ class Expert:
 
 
 class Random:
-    """Uniform actions: what chance alone achieves."""
+    """Uniform actions of so many numbers: what chance alone achieves."""
+
+    def __init__(self, width: int = ACTION_WIDTH) -> None:
+        self._width = width
 
     def reset(self, task: str, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
 
     def act(self, observation: Observation) -> NDArray[np.float64]:
-        return self._rng.uniform(-1, 1, (1, ACTION_WIDTH))
+        return self._rng.uniform(-1, 1, (1, self._width))
 
 
 def find_policy(name: str, task: Task) -> Policy:
@@ -73,11 +76,13 @@ def find_policy(name: str, task: Task) -> Policy:
         return Trained(kind, rest)
     if not kind or not rest or "/" in name:
         raise ConfigError(f"there is no policy {name!r}", f"give {FORMS}")
-    return _own(name, kind, rest)
+    return own_policy(name)
 
 
-def _own(name: str, module_name: str, attribute: str) -> Policy:
-    """An instance of a class of another package."""
+def own_policy(name: str) -> Policy:
+    """An instance of a class of another package, `package.module:CLASS`. Raises ConfigError: there is none, or it is
+    no policy."""
+    module_name, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except ModuleNotFoundError as error:
@@ -104,8 +109,8 @@ def _own(name: str, module_name: str, attribute: str) -> Policy:
     return policy
 
 
-def actions_of(policy: Policy, observation: Observation) -> NDArray[np.float64]:
-    """The policy's next actions, (n, 4). Raises ConfigError where it returns something else."""
+def actions_of(policy: Policy, observation: Observation, width: int = ACTION_WIDTH) -> NDArray[np.float64]:
+    """The policy's next actions, (n, width). Raises ConfigError where it returns something else."""
     given = policy.act(observation)
     try:
         actions = np.asarray(given, np.float64)
@@ -113,7 +118,7 @@ def actions_of(policy: Policy, observation: Observation) -> NDArray[np.float64]:
         actions, problem = np.empty(0), f"a {type(given).__name__}: {error}"
     else:
         problem = f"an array of shape {actions.shape}"
-    if actions.ndim != 2 or actions.shape[1] != ACTION_WIDTH or not len(actions):
+    if actions.ndim != 2 or actions.shape[1] != width or not len(actions):
         name = f"{type(policy).__module__}:{type(policy).__name__}"
-        raise ConfigError(f"the policy {name} returned {problem}", f"act() must return (n, {ACTION_WIDTH}), n >= 1")
+        raise ConfigError(f"the policy {name} returned {problem}", f"act() must return (n, {width}), n >= 1")
     return actions

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from handloom.cli.console import FAILED, Commands, JsonOption, app, counting, say, size_of
+from handloom.errors import ConfigError
 from handloom.plural import plural
 
 if TYPE_CHECKING:
+    from handloom.pipelines.sim.calvin import CalvinEvaluation
     from handloom.pipelines.sim.evaluate import Evaluation
 
 sim = Commands(help="Manipulation tasks in MuJoCo (Meta-World): record demonstrations, evaluate policies.")
@@ -53,41 +55,110 @@ def record(
 
 @sim.command()
 def evaluate(
-    task: Annotated[str, typer.Option(metavar="NAME[,NAME]", help="The tasks: reach,drawer-open,door-open, ...")],
     policy: Annotated[
         str,
         typer.Option(help="expert, random, replay:DATASET, arm4r: or arvrm:CHECKPOINT, or package.module:CLASS."),
     ],
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes of each task and seed.")] = 50,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds, 0 to N - 1, of scenes and policy.")] = 3,
-    max_steps: Annotated[int, typer.Option(min=1, max=500, help="Then an episode has failed; 80 are a second.")] = 500,
-    workers: WorkersOption = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="NAME[,NAME]", help="The tasks: reach,drawer-open,door-open, ...")
+    ] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="Of each task and seed; by default 50.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds, 0 to N - 1, of scenes and policy; by default 3.")
+    ] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(min=1, max=500, help="Then an episode has failed; by default 500, CALVIN's instructions 360."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default one per core, with --calvin one.")
+    ] = None,
     ray_address: Annotated[
         str | None, typer.Option(envvar="RAY_ADDRESS", help="Cluster to join; local processes by default.")
     ] = None,
     video: Annotated[
-        Path | None, typer.Option(help="Folder for videos of the best and the worst episode of each task.")
+        Path | None,
+        typer.Option(help="Folder for videos: the best and the worst episode of each task, or each CALVIN sequence."),
+    ] = None,
+    calvin: Annotated[
+        str | None,
+        typer.Option(metavar="DATASET", help="Not --task: CALVIN's benchmark, in this dataset's environment."),
+    ] = None,
+    calvin_python: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The Python that has CALVIN; by default handloom's own.")
+    ] = None,
+    sequences: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="The first N of CALVIN's sequences; by default all 1,000.")
     ] = None,
     json_: JsonOption = False,
 ) -> None:
     """How often a policy does its tasks, with intervals."""
+    shared: dict[str, Any] = {"ray_address": ray_address, "video": video}
+    if max_steps is not None:
+        shared["max_steps"] = max_steps
+    if calvin is not None:
+        _refuse({"--task": task, "--episodes": episodes, "--seeds": seeds}, "with --calvin", "it has sequences")
+        _evaluate_calvin(calvin, policy, sequences or 1000, calvin_python, workers or 1, shared, json_)
+        return
+    _refuse({"--calvin-python": calvin_python, "--sequences": sequences}, "without --calvin", "add --calvin DATASET")
+    if task is None:
+        raise ConfigError("neither --task nor --calvin is given", "--task reach, or --calvin DATASET")
     from handloom.pipelines.sim.evaluate import evaluate as pipeline
 
+    num, num_seeds = episodes or 50, seeds or 3
     with counting("episodes") as progress:
-        found = pipeline(
-            task, policy, episodes, seeds, max_steps=max_steps, workers=workers, ray_address=ray_address, video=video,
-            progress=progress,
-        )  # fmt: skip
+        found = pipeline(task, policy, num, num_seeds, workers=workers, progress=progress, **shared)
     if json_:
         print(json.dumps(asdict(found)))
     else:
         _show(found)
-    if found.error:
-        num = sum(score["episodes"] for score in found.tasks.values())
-        every = episodes * seeds * len(task.split(","))
-        say(f"error: {found.error}")
-        say(f"partial: {num} of {plural(every, 'episode')} were finished before it")
+    done = sum(score["episodes"] for score in found.tasks.values())
+    _tell(found.error, done, plural(num * num_seeds * len(task.split(",")), "episode"))
+
+
+def _evaluate_calvin(
+    dataset: str, policy: str, sequences: int, python: str | None, workers: int, shared: dict[str, Any], as_json: bool
+) -> None:
+    from handloom.pipelines.sim.calvin import evaluate_calvin
+
+    say("CALVIN draws its sequences first: minutes of CPU time")
+    with counting("sequences") as progress:
+        found = evaluate_calvin(
+            dataset, policy, sequences, python=python, workers=workers, progress=progress, **shared
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(asdict(found)))
+    else:
+        _show_calvin(found)
+    _tell(found.error, found.scores["num_sequences"], plural(sequences, "sequence"))
+
+
+def _refuse(options: dict[str, Any], where: str, hint: str) -> None:
+    """Raise ConfigError for an option that is given where it has no meaning."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigError(f"{' and '.join(given)} {where}", f"leave {' and '.join(given)} out: {hint}")
+
+
+def _tell(error: str, done: int, every: str) -> None:
+    """Say what ended an evaluation before its end, and exit; nothing where it was not ended."""
+    if error:
+        say(f"error: {error}")
+        say(f"partial: {done} of {every} were finished before it")
         raise typer.Exit(FAILED)
+
+
+def _show_calvin(found: CalvinEvaluation) -> None:
+    scores = found.scores
+    for number, share in scores["success"].items():
+        low, high = share["interval"]
+        print(f"{number} in a row: {share['rate']:.3f} ({low:.3f} to {high:.3f})")
+    low, high = scores["average_length_interval"]
+    failures = "".join(f", {num} {reason}" for reason, num in scores["failures"].items())
+    num = plural(scores["num_sequences"], "sequence")
+    print(f"average length: {scores['average_length']:.2f} ({low:.2f} to {high:.2f}), {num}{failures}")
+    for path in found.videos:
+        print(path)
 
 
 def _show(found: Evaluation) -> None:

@@ -12,14 +12,13 @@ import numpy as np
 
 from handloom.errors import ConfigError, HandloomError
 from handloom.machine import installed
-from handloom.pipelines.sim.jobs import blocks, in_order, on_cluster, workers_for, world_of
+from handloom.pipelines.sim.jobs import as_far_as_it_goes, blocks, in_order, on_cluster, workers_for, world_of
 from handloom.sim.policies import Policy, find_policy
 from handloom.sim.rendering import Camera, backend
 from handloom.sim.rollouts import Outcome, roll_out, shown_again
 from handloom.sim.scores import best_and_worst, scores_of
 from handloom.sim.tasks import MAX_STEPS, Task, Use, find_tasks, scene_seed
 from handloom.sim.world import HZ, require_simulator
-from handloom.stages.traces import trace_of
 from handloom.video.write import write_video
 
 BLOCK = 5
@@ -81,7 +80,7 @@ def evaluate(
     require_simulator()
     gl = None if video is None else backend()
     if video is not None:
-        _make(video)
+        make_folder(video)
     for task in tasks:
         policy_of(policy, task)  # what is wrong with it is said before anything is computed
     found = {task.name: {seed: [] for seed in range(num_seeds)} for task in tasks}
@@ -140,19 +139,19 @@ def run_episodes(
     Raises ConfigError: there is no such policy.
     """
     world, acting = world_of(task), policy_of(policy, task)
-    found: list[Outcome] = []
-    for number in numbers:
+
+    def run(number: int) -> Outcome:
         scene = scene_seed(task, Use.evaluate, seed, number)
-        own = int(np.random.SeedSequence([scene, seed]).generate_state(1)[0])
-        try:
-            found.append(roll_out(world, acting, scene, own, max_steps))
-        except HandloomError as error:
-            return found, error
-        except Exception as error:  # noqa: BLE001 - the policy's own, of any kind; it may not be picklable: its trace is
-            where = f"{task.name}, seed {seed}, episode {number} (scene_seed {scene})"
-            problem = f"the policy {policy} raised an error in {where}\n{trace_of(error)}"
-            return found, HandloomError(problem, "mend it; `--workers 1 --episodes N` comes to the same place")
-    return found, None
+        return roll_out(
+            world, acting, scene, int(np.random.SeedSequence([scene, seed]).generate_state(1)[0]), max_steps
+        )
+
+    def place(number: int) -> str:
+        scene = scene_seed(task, Use.evaluate, seed, number)
+        return f"{task.name}, seed {seed}, episode {number} (scene_seed {scene})"
+
+    again = "`--workers 1 --episodes N` comes to the same place"
+    return as_far_as_it_goes(numbers, run, policy, place, again)
 
 
 @lru_cache(maxsize=4)
@@ -169,7 +168,7 @@ def _check(num_episodes: int, num_seeds: int, max_steps: int) -> None:
         raise ConfigError(f"--max-steps {max_steps}", f"1 to {MAX_STEPS}, where Meta-World ends an episode")
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """The folder for videos, before anything is computed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

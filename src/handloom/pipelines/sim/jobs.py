@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from handloom.machine import cores_allowed
 from handloom.pipelines.process_pool import process_pool
 from handloom.sim.tasks import Task
 from handloom.sim.world import World
+from handloom.stages.traces import trace_of
 
 Found = TypeVar("Found")
 
@@ -92,6 +93,26 @@ def _result(ref: Any) -> Any:
         raise HandloomError(
             f"a process of the simulator died: {first}", "is there enough memory on the nodes?"
         ) from error
+
+
+def as_far_as_it_goes(
+    items: Iterable[Any], run: Callable[[Any], Found], policy: str, place_of: Callable[[Any], str], again: str
+) -> tuple[list[Found], HandloomError | None]:
+    """`run` of each item, up to one in which the policy raises an error, and that error.
+
+    Args:
+        place_of: an item's name in the error. again: what the user can do to meet the error again.
+    """
+    found: list[Found] = []
+    for item in items:
+        try:
+            found.append(run(item))
+        except HandloomError as error:
+            return found, error
+        except Exception as error:  # noqa: BLE001 - the policy's own, of any kind; it may not be picklable: its trace is
+            problem = f"the policy {policy} raised an error in {place_of(item)}\n{trace_of(error)}"
+            return found, HandloomError(problem, f"mend it; {again}")
+    return found, None
 
 
 def blocks(num: int, size: int) -> Sequence[range]:

@@ -1,0 +1,184 @@
+"""`handloom sim evaluate --calvin`: a policy on the benchmark of CALVIN, which is installed elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError, HandloomError
+from handloom.pipelines.sim.evaluate import make_folder
+from handloom.pipelines.sim.jobs import as_far_as_it_goes, blocks, in_order, on_cluster
+from handloom.sim.calvin.installation import HZ, Calvin, CalvinObservation
+from handloom.sim.calvin.installation import Sequence as TaskSequence
+from handloom.sim.calvin.policies import find_policy
+from handloom.sim.calvin.rollouts import MAX_STEPS, SequenceOutcome, roll_out
+from handloom.sim.calvin.scores import scores_of
+from handloom.sim.calvin.server import NUM_SEQUENCES
+from handloom.sim.policies import Policy
+from handloom.video.write import write_video
+
+BLOCK = 2
+"""Sequences of a job: one takes up to 1,800 steps."""
+
+
+@dataclass(frozen=True)
+class CalvinEvaluation:
+    """What `evaluate_calvin` measured.
+
+    dataset: its folder's name. sequences: that were asked for, of the benchmark's 1,000. scores: see
+    `sim.calvin.scores.scores_of`, of those that were finished. versions: of CALVIN's side, and which table is there.
+    videos: paths. error: what ended it before all sequences were run, empty if nothing did.
+    """
+
+    policy: str
+    dataset: str
+    sequences: int
+    max_steps: int
+    hz: float
+    scores: dict[str, Any]
+    versions: dict[str, str | None]
+    videos: list[str]
+    error: str = ""
+
+
+def evaluate_calvin(
+    dataset: str,
+    policy: str,
+    num_sequences: int = NUM_SEQUENCES,
+    *,
+    python: str | None = None,
+    max_steps: int = MAX_STEPS,
+    workers: int = 1,
+    ray_address: str | None = None,
+    video: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CalvinEvaluation:
+    """Run a policy on the first sequences of the benchmark, each once, as `evaluate_policy.py` of CALVIN does.
+
+    An action that is not finite ends its sequence: a counted failure. An error of the policy, or of CALVIN, ends the
+    evaluation; what was finished before it is returned.
+
+    Args:
+        dataset: a CALVIN dataset's folder: its `validation/` says which environment is opened.
+        policy: see `sim.calvin.policies.FORMS`.
+        python: of the installation that has `calvin_env` and `calvin_agent`; None: the one that runs this.
+        max_steps: actions for one instruction, 1 to 360.
+        workers: processes, each with a CALVIN and a policy of its own. ray_address: a Ray cluster that runs the
+            sequences instead; CALVIN and the dataset are at the same paths on its nodes.
+        video: folder for a video of each sequence, what `rgb_static` saw.
+        progress: called with the numbers of sequences that are done, and of all.
+
+    Raises:
+        ConfigError: no such dataset, interpreter or policy, CALVIN is not installed there, a number is out of range, or
+            videos of a cluster.
+        HandloomError: CALVIN or the policy raised an error before any sequence was finished.
+    """
+    _check(num_sequences, max_steps, workers, ray_address, video)
+    find_policy(policy)  # what is wrong with it is said before minutes are spent on drawing sequences
+    place = str(Path(dataset).absolute())
+    if video is not None:
+        make_folder(video)
+    try:
+        calvin = calvin_of(place, python)
+        sequences, versions = calvin.sequences(num_sequences), calvin.versions
+        if workers > 1 or ray_address is not None:
+            close_calvin()  # others work
+        outcomes, told = _all(sequences, (place, python, policy, max_steps, video), workers, ray_address, progress)
+    finally:
+        close_calvin()
+    videos = [str(_path(video, one.sequence)) for one in outcomes] if video is not None else []
+    name = Path(place).name
+    return CalvinEvaluation(policy, name, num_sequences, max_steps, HZ, scores_of(outcomes), versions, videos, told)
+
+
+def _all(
+    sequences: Sequence[TaskSequence],
+    shared: tuple[Any, ...],
+    workers: int,
+    ray_address: str | None,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[SequenceOutcome], str]:
+    """What was finished, in order, and the error that ended it. Raises HandloomError where nothing was finished."""
+    parts = [[sequences[number] for number in part] for part in blocks(len(sequences), BLOCK)]
+    jobs = ((*shared, part) for part in parts)
+    on_ray = ray_address is not None
+    results = on_cluster(jobs, run_sequences, ray_address) if on_ray else in_order(jobs, run_sequences, workers)
+    found: list[SequenceOutcome] = []
+    try:
+        for outcomes, error in results:
+            found += outcomes
+            if progress is not None:
+                progress(len(found), len(sequences))
+            if error is not None:
+                raise error
+    except HandloomError as error:
+        if not found:
+            raise
+        return found, str(error)
+    return found, ""
+
+
+def run_sequences(
+    dataset: str, python: str | None, policy: str, max_steps: int, video: Path | None, sequences: Sequence[TaskSequence]
+) -> tuple[list[SequenceOutcome], HandloomError | None]:
+    """Some sequences, up to one in which the policy or CALVIN raises an error, and that error."""
+    calvin, acting = calvin_of(dataset, python), policy_of(policy)
+
+    def run(sequence: TaskSequence) -> SequenceOutcome:
+        seen: list[NDArray[np.uint8]] = []
+
+        def look(observation: CalvinObservation) -> None:
+            if video is not None and observation.picture is not None:
+                seen.append(observation.picture)
+
+        outcome = roll_out(calvin, acting, sequence, sequence.number, max_steps, look)
+        if video is not None:
+            write_video(_path(video, sequence), seen, np.arange(len(seen)) / HZ)
+        return outcome
+
+    again = "`--workers 1 --sequences N` comes to the same place"
+    return as_far_as_it_goes(
+        sequences, run, policy, lambda one: f"sequence {one.number}: {', '.join(one.tasks)}", again
+    )
+
+
+_OPEN: dict[tuple[str, str | None], Calvin] = {}
+
+
+def calvin_of(dataset: str, python: str | None) -> Calvin:
+    """CALVIN's process, started once in a process of ours; it ends with it."""
+    if (dataset, python) not in _OPEN:
+        _OPEN[dataset, python] = Calvin(dataset, python)
+    return _OPEN[dataset, python]
+
+
+@lru_cache(maxsize=1)
+def policy_of(name: str) -> Policy:
+    """A policy, made once in a process: its weights may be large."""
+    return find_policy(name)
+
+
+def close_calvin() -> None:
+    """End the processes of `calvin_of` that were started here."""
+    while _OPEN:
+        _OPEN.popitem()[1].close()
+
+
+def _path(folder: Path, sequence: TaskSequence) -> Path:
+    return folder / f"sequence_{sequence.number:04d}.mp4"
+
+
+def _check(num: int, max_steps: int, workers: int, ray_address: str | None, video: Path | None) -> None:
+    for option, value, most in (("--sequences", num, NUM_SEQUENCES), ("--max-steps", max_steps, MAX_STEPS)):
+        if not 1 <= value <= most:
+            raise ConfigError(f"{option} {value} with --calvin", f"1 to {most}, as in the benchmark")
+    if workers < 1:
+        raise ConfigError(f"{workers} workers", "at least one")
+    if video is not None and ray_address is not None:
+        raise ConfigError("--video with --calvin on a Ray cluster", "leave one of --video and --ray-address out")
