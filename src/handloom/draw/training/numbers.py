@@ -12,7 +12,8 @@ from handloom.draw.training.curves import NUM_COLOURS, Chart, Curve, smoothed
 from handloom.draw.training.shown import VariantShown
 from handloom.plural import plural
 
-BASELINES = ("zero_motion", "constant_velocity")
+BASELINES = ("zero_motion", "constant_velocity", "mean_motion")
+"""Those that some recipe reports; a page shows those that its numbers have."""
 ERRORS = ("l1", "error", "loss")
 """Stems of the numbers that are compared with the baselines, the headline first; `l1_all` goes with `l1`."""
 MAX_SMOOTH = 100
@@ -78,12 +79,19 @@ class ComparedRow:
     baselines: list[float | None]
 
 
+def baselines_shown(variants: Sequence[VariantShown]) -> list[str]:
+    """Those of `BASELINES` that the asked variant, the first, has numbers of."""
+    there = {found[0] for name in variants[0].numbers() if (found := baseline_of(name))}
+    return [name for name in BASELINES if name in there]
+
+
 def comparison(variants: Sequence[VariantShown]) -> list[ComparedRow]:
     """A row for every part of the data that the asked variant, the first, has a baseline for."""
     found = [{c.part: c for c in compared(variant.numbers())} for variant in variants]
+    shown = baselines_shown(variants)
     return [
         ComparedRow(
-            row, [by_part.get(part) for by_part in found], [row.baselines.get(f"{base}{part}") for base in BASELINES]
+            row, [by_part.get(part) for by_part in found], [row.baselines.get(f"{base}{part}") for base in shown]
         )
         for part, row in found[0].items()
     ]
@@ -140,9 +148,10 @@ def _held_out_chart(variants: Sequence[VariantShown], part: str, names: Sequence
             y = [line["numbers"].get(name) for line in variant.held_out]
             label = f"{variant.name}: {name}" if len(variants) > 1 else name
             curves.append(Curve(label, x, y, number + offset, "dots"))
-    for offset, base in enumerate(BASELINES):
+    shown = baselines_shown(variants)
+    for offset, base in enumerate(shown):
         y = [line["numbers"].get(f"{base}{part}") for line in variants[0].held_out]
-        curves.append(Curve(f"{base}{part}", [0] * len(y), y, NUM_COLOURS - len(BASELINES) + offset, "level"))
+        curves.append(Curve(f"{base}{part}", [0] * len(y), y, NUM_COLOURS - len(shown) + offset, "level"))
     return Chart(part.strip("_\0") or names[0], curves, "epochs", names[0])
 
 

@@ -16,8 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from handloom.draw.training.numbers import (
-    BASELINES,
     against_others,
+    baselines_shown,
     comparison,
     held_out_charts,
     other_numbers,
@@ -49,7 +49,7 @@ def training_page(recipe: str, variants: Sequence[VariantShown], settings: Mappi
         packages=_packages(asked),
         facts=_facts(asked, num_crashes),
         comparison=comparison(variants),
-        baselines=list(BASELINES),
+        baselines=baselines_shown(variants),
         against_others=against_others(variants),
         held_out_charts=held_out_charts(variants),
         why_none=list(dict.fromkeys(line["why_none"] for line in lines if line.get("why_none"))),

@@ -1,4 +1,4 @@
-"""The recipe `robomirror`: latents of motion, and what a policy is told, from what is seen (arXiv 2512.23649)."""
+"""The recipe `robomirror`: latents of motion, then these latents from what is seen (arXiv 2512.23649)."""
 
 from __future__ import annotations
 
@@ -7,44 +7,69 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from handloom.train.parts.weights import copy_weights, trained_names
+from handloom.errors import ConfigError
+from handloom.train.parts.weights import copy_weights
 from handloom.train.recipe import RecipeData
+from handloom.train.robomirror.data.intents import intent_data
 from handloom.train.robomirror.data.windows import motion_data
 from handloom.train.robomirror.network.motion_vae import MotionVae
+from handloom.train.robomirror.network.understanding import Alignment, Reconstruction
 from handloom.train.robomirror.reporting import report_of
 from handloom.train.robomirror.settings import RobomirrorSettings
 
 if TYPE_CHECKING:
     from handloom.api import Database
 
-INIT_HINT = "give both the same latent, vae_width, vae_layers and rate_hz"
+VAE = "vae."
+INIT_HINT = "give both stages the same latent, vae_width, vae_layers and rate_hz, and of stage understand all sizes"
 
 
 class Robomirror:
-    """RoboMirror's stage `motion`. See docs/robomirror.md."""
+    """RoboMirror in two stages: `stage` motion, understand. See docs/robomirror.md."""
 
     name = "robomirror"
     settings_type = RobomirrorSettings
-    sizes: Sequence[str] = ("small", "full")
+    sizes: Sequence[str] = ("small", "small-understand", "full", "full-understand")
 
     def data(self, db: Database, settings: RobomirrorSettings, version: int | None = None) -> RecipeData:
-        """Windows of people's motion; see `motion_data` for what is refused and counted."""
-        return motion_data(db, settings, version)
+        """Windows of people's motion; see `motion_data` and `intent_data` for what is refused and counted."""
+        return (motion_data if settings.stage == "motion" else intent_data)(db, settings, version)
 
     def network(self, settings: RobomirrorSettings, facts: Mapping[str, Any]) -> nn.Module:
         """A new network for windows with these facts."""
-        return MotionVae(settings, facts)
+        if settings.stage == "motion":
+            return MotionVae(settings, facts)
+        return (Reconstruction if settings.understand_by == "reconstruction" else Alignment)(settings, facts)
 
     def load_init(self, network: nn.Module, weights: Mapping[str, Tensor], settings: RobomirrorSettings) -> list[str]:
-        """All weights of another checkpoint of the stage. Raises ConfigError where they do not fit."""
-        return copy_weights(network, weights, trained_names(network.state_dict(), network), INIT_HINT)
+        """Weights of the stage before, or of the same one; returns the names that keep their initial values, sorted.
+
+        Raises:
+            ConfigError: the checkpoint is of a later stage, of another network, or of another rate.
+        """
+        is_of_stage_2 = any(name.startswith(VAE) for name in weights)
+        if settings.stage == "motion" and is_of_stage_2:
+            raise ConfigError("`init` is a checkpoint of stage understand", "stage motion starts from one of its own")
+        wanted = set(network.state_dict())
+        if settings.stage == "understand" and not is_of_stage_2:
+            weights = {VAE + name: value for name, value in weights.items()}
+            wanted = {name for name in wanted if name.startswith(VAE)}
+        rate = weights.get("rate_hz", weights.get(f"{VAE}rate_hz"))
+        if rate is not None and abs(float(rate) - settings.rate_hz) > 1e-4:
+            problem = f"the motion of `init` has {float(rate):g} frames a second, and rate_hz is {settings.rate_hz:g}"
+            raise ConfigError(problem, INIT_HINT)
+        return copy_weights(network, weights, wanted, INIT_HINT)
 
     def variants(self, settings: RobomirrorSettings) -> dict[str, RobomirrorSettings]:
-        """The auto-encoder is compared with its baselines only."""
-        return {"motion": settings}
+        """Stage 2: reconstruction and alignment, the asked one first. Stage 1 compares with its baselines only."""
+        if settings.stage == "motion":
+            return {"motion": settings}
+        others = (way for way in ("reconstruction", "alignment") if way != settings.understand_by)
+        runs = {settings.understand_by: settings}
+        return runs | {way: settings.model_copy(update={"understand_by": way}) for way in others}
 
     def report(self, network: nn.Module, data: RecipeData, settings: RobomirrorSettings) -> dict[str, Any]:
-        """Rebuilt beside true hands, errors of a principal component analysis, and what is the paper's."""
+        """Rebuilt or understood beside true hands, numbers beside those of baselines, and what is the paper's."""
         return report_of(network, data, settings)
 
 

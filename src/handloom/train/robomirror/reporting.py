@@ -2,82 +2,189 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from handloom.schemas.training import Example
 from handloom.train.parts.table_checks import evenly, slower_note
 from handloom.train.recipe import RecipeData
 from handloom.train.robomirror.data.motion import keypoints_of
 from handloom.train.robomirror.data.shown import hands_px, shown_windows
-from handloom.train.robomirror.network.errors import motion_sums
+from handloom.train.robomirror.measures import frechet_distance, recall_at
+from handloom.train.robomirror.network.errors import hand_sums, motion_sums
 from handloom.train.robomirror.network.motion_vae import MotionVae
+from handloom.train.robomirror.network.understanding import Understanding, vectors_of
 from handloom.train.robomirror.settings import RobomirrorSettings
 from handloom.train.step import to_device
 from handloom.windows.api import Windows
 from handloom.windows.loading.collate import collate
 
 BATCH = 64
+MEASURED_WINDOWS = 2048
+"""At most so many windows of a split are measured."""
+NUM_SAMPLES = 8
+"""Samples of a window whose mean is measured, too."""
+Rebuild = Callable[[dict[str, Any]], Tensor]
+"""A batch to motions (B, T, 147)."""
 
 
-def report_of(network: MotionVae, data: RecipeData, settings: RobomirrorSettings) -> dict[str, Any]:
-    """`examples`, `notes`, `numbers`; see `Recipe.report`."""
-    out: dict[str, Any] = {"notes": notes_of(data.facts, settings), "examples": [], "numbers": {}}
-    if len(data.held_out):
+def report_of(network: nn.Module, data: RecipeData, settings: RobomirrorSettings) -> dict[str, Any]:
+    """`examples`, `notes`, `numbers`, `data`; see `Recipe.report`."""
+    out: dict[str, Any] = {"notes": notes_of(data, settings), "examples": [], "numbers": {}, "data": {}}
+    network.eval()
+    if isinstance(network, Understanding):
+        out["data"] = {
+            "intent": data.facts["intent_source"],
+            "clips without intent": data.facts["counts"]["without_intent"],
+        }
+    if not len(data.held_out):
+        return out
+    if isinstance(network, Understanding):
+        out["numbers"] = understood_numbers(network, data, settings)
+        rebuild: Rebuild = lambda batch: network.motion(network.understood(batch))
+        how = "Understood from the intent alone"
+    else:
         out["numbers"] = component_numbers(network, data, settings)
-        out["examples"] = examples_of(network, data, settings)
+        rebuild = lambda batch: network.decode(network.encode(batch["motion"]))
+        how = "Rebuilt from its latents"
+    out["examples"] = examples_of(network, rebuild, how, data, settings)
     return out
 
 
 def component_numbers(network: MotionVae, data: RecipeData, settings: RobomirrorSettings) -> dict[str, float]:
     """Errors (mm) of as many principal components of one frame as the latent has numbers, found on training windows."""
-    basis = torch.tensor(data.facts["motion_components"])[: settings.latent]
+    basis = torch.tensor(data.facts["motion_components"], dtype=torch.float32)[: settings.latent]
+    mean, scale = network.mean.cpu(), network.scale.cpu()
     found: dict[str, Tensor] = {}
-    for batch in batches_of(data.held_out):
-        motion = batch["motion"]
-        values = torch.nan_to_num((motion - network.mean.cpu()) / network.scale.cpu())
-        rebuilt = network.mean.cpu() + network.scale.cpu() * (values @ basis.T @ basis)
-        for name, pair in motion_sums(rebuilt, motion).items():
-            found[name] = found.get(name, torch.zeros(2, dtype=torch.float64)) + pair
-    return {
-        f"{name}, {settings.latent} principal components": float(found[name][0] / found[name][1])
-        for name in ("error", "error_wrist")
-        if found[name][1]
-    }
-
-
-def batches_of(windows: Windows) -> Iterator[dict[str, Any]]:
-    """All windows in order, on the CPU."""
-    for start in range(0, len(windows), BATCH):
-        yield collate([windows[index] for index in range(start, min(start + BATCH, len(windows)))])
+    for batch in batches_of(data.held_out, torch.device("cpu")):
+        values = torch.nan_to_num((batch["motion"] - mean) / scale)
+        add(found, motion_sums(mean + scale * (values @ basis.T @ basis), batch["motion"]))
+    errors = {name: value for name, value in means(found).items() if name in ("error", "error_wrist")}
+    return {f"{name}, {settings.latent} principal components": value for name, value in errors.items()}
 
 
 @torch.no_grad()
-def examples_of(network: MotionVae, data: RecipeData, settings: RobomirrorSettings) -> list[Example]:
-    """Held-out windows and what the decoder makes of their latents."""
-    network.eval()
+def understood_numbers(network: Understanding, data: RecipeData, settings: RobomirrorSettings) -> dict[str, float]:
+    """Over held-out windows: errors (mm) of other ways to read the same network, the Fréchet distance of the latents
+    from the true ones, and recall of motions and intents from each other, of one window of each clip."""
     device = next(network.parameters()).device
-    shown = shown_windows(data.held_out.db, settings, data.version, "held_out")
+    library = _library(network, data.train, device)
+    sums: dict[str, Tensor] = {}
+    latents: dict[str, list[Tensor]] = {"true": [], "found": [], "mean": []}
+    kept, clips = [], []
+    for batch in batches_of(data.held_out, device):
+        true, valid = network.latents(batch["motion"]), batch["valid"]
+        first, mean, ways = _ways(network, batch, settings)
+        nearest = library["motion"][(vectors_of(mean, valid) @ library["vectors"].T).argmax(-1)]
+        guesses = {name: network.motion(found) for name, found in ways.items()}
+        guesses |= {"nearest training motion": nearest, "auto-encoder": network.motion(true)}
+        add(sums, hand_sums(guesses, batch["motion"]))
+        for name, values in {"true": true, "found": first, "mean": mean}.items():
+            latents[name].append(values)
+        kept.append(valid)
+        clips += batch["clip_id"]
+    errors = means(sums)
+    out = {f"error, {name}": errors[name] for name in (*ways, "nearest training motion", "auto-encoder")}
+    stacked = {name: torch.cat(values) for name, values in latents.items()}
+    valid = torch.cat(kept)
+    out |= _frechet_numbers(stacked, valid)
+    if len(tasks_of(data)) != 1:
+        out |= _retrieval_numbers(stacked, valid, clips)
+    return {name: value for name, value in out.items() if value is not None}
+
+
+def _ways(
+    network: Understanding, batch: Mapping[str, Any], settings: RobomirrorSettings
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The latents as reported, their mean over samples, and those of other ways to sample, by name."""
+    first = network.understood(batch)
+    if settings.understand_by == "alignment":
+        return first, first, {}
+    samples = [first, *(network.understood(batch, number) for number in range(1, NUM_SAMPLES))]
+    mean = torch.stack(samples).mean(0)
+    ways = {f"mean of {NUM_SAMPLES} samples": mean}
+    ways |= {f"{steps} sampling steps": network.understood(batch, steps=steps) for steps in (1, 2, 10)}
+    return first, mean, ways
+
+
+def _frechet_numbers(latents: Mapping[str, Tensor], valid: Tensor) -> dict[str, float | None]:
+    frames = {name: values[valid].double().cpu().numpy() for name, values in latents.items()}
+    steps_valid = valid[:, 1:] & valid[:, :-1]
+    steps = {name: values.diff(dim=1)[steps_valid].double().cpu().numpy() for name, values in latents.items()}
+    return {
+        "Fréchet distance of latents": frechet_distance(frames["found"], frames["true"]),
+        "Fréchet distance of latents' steps": frechet_distance(steps["found"], steps["true"]),
+    }
+
+
+def _retrieval_numbers(latents: Mapping[str, Tensor], valid: Tensor, clips: list[str]) -> dict[str, float]:
+    """Of the middle window of each clip."""
+    places: dict[str, list[int]] = {}
+    for place, clip in enumerate(clips):
+        places.setdefault(clip, []).append(place)
+    middle = [found[len(found) // 2] for found in places.values()]
+    found, true = (vectors_of(latents[name][middle], valid[middle]) for name in ("mean", "true"))
+    similarity = (found @ true.T).double().cpu().numpy()
+    out: dict[str, float] = {"clips in the retrieval": len(middle)}
+    for k in (k for k in (1, 5) if k < len(middle)):
+        out[f"R@{k}, motion from intent"] = recall_at(similarity, k)
+        out[f"R@{k}, intent from motion"] = recall_at(similarity.T, k)
+        out[f"R@{k} by chance"] = k / len(middle)
+    return out
+
+
+def _library(network: Understanding, windows: Windows, device: torch.device) -> dict[str, Tensor]:
+    """Motions of training windows and their vectors."""
+    motion, vectors = [], []
+    for batch in batches_of(windows, device):
+        motion.append(network.motion(network.latents(batch["motion"])))
+        vectors.append(vectors_of(network.latents(batch["motion"]), batch["valid"]))
+    return {"motion": torch.cat(motion), "vectors": torch.cat(vectors)}
+
+
+def add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
+    """Add pairs of (sum, count) to those of before."""
+    for name, pair in more.items():
+        sums[name] = sums[name] + pair.cpu() if name in sums else pair.cpu()
+
+
+def means(sums: Mapping[str, Tensor]) -> dict[str, float]:
+    """Without those that have no element."""
+    return {name: float(total / count) for name, (total, count) in sums.items() if count}
+
+
+def batches_of(windows: Windows, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Windows in order, evenly chosen if there are more than `MEASURED_WINDOWS`."""
+    picked = evenly(len(windows), MEASURED_WINDOWS)
+    for start in range(0, len(picked), BATCH):
+        yield to_device(collate([windows[index] for index in picked[start : start + BATCH]]), device)
+
+
+@torch.no_grad()
+def examples_of(
+    network: nn.Module, rebuild: Rebuild, how: str, data: RecipeData, settings: RobomirrorSettings
+) -> list[Example]:
+    """Held-out windows with the hands of their motions and of those that `rebuild` makes."""
+    device = next(network.parameters()).device
+    shown = shown_windows(data.held_out)
+    mean = keypoints_of(torch.tensor(data.facts["motion_mean"], dtype=torch.float32)).numpy()
     out = []
     for index in evenly(len(shown), settings.num_examples):
         sample = shown[index]
-        motion = to_device(torch.from_numpy(sample["motion"]), device)
-        rebuilt = network.decode(network.encode(motion)).cpu()
-        true, guess = (keypoints_of(one).numpy() for one in (torch.from_numpy(sample["motion"]), rebuilt))
+        found = rebuild(to_device(collate([sample]), device))[0].cpu()
+        true, guess = (keypoints_of(one).numpy() for one in (torch.from_numpy(sample["motion"]), found))
         guess = np.where(np.isfinite(true), guess, np.nan)
         at_s = float(sample["now_s"]) + (settings.steps // 2) / settings.rate_hz
         words = f"{sample['text']}. " if sample["text"] else ""
-        title = (
-            f"{words}Rebuilt from its latents: {mean_mm(guess, true):.1f} mm from the truth (mean of the keypoints)."
-        )
-        out.append(
-            Example(sample["clip_id"], at_s, sample["frame"], hands_px(true, sample), hands_px(guess, sample), title)
-        )
+        title = f"{words}{how}: {mean_mm(guess, true):.1f} mm from the truth (mean of the keypoints; the mean of all "
+        title += f"training motions: {mean_mm(mean, true):.0f} mm)."
+        places = (hands_px(true, sample), hands_px(guess, sample))
+        out.append(Example(sample["clip_id"], at_s, sample["frame"], *places, title))
     return out
 
 
@@ -88,17 +195,65 @@ def mean_mm(guess: NDArray, true: NDArray) -> float:
     return float(apart[known].mean()) if known.any() else float("nan")
 
 
-def notes_of(facts: Mapping[str, Any], settings: RobomirrorSettings) -> list[str]:
+def notes_of(data: RecipeData, settings: RobomirrorSettings) -> list[str]:
     """Sentences about what is the paper's and what is ours in this run."""
-    counts = facts.get("counts", {})
-    return [
-        "The paper's: a motion variational auto-encoder whose latents are what a policy is told. Its sizes are not "
-        "known; 64 numbers a frame are its sister RoboGhost's.",
-        "Ours: the motion is that of hands and head, not of a body; convolutions that do not look ahead; missing hands "
-        "are masked, and nothing is learned from them.",
-        "`error`: mean distance of the hands' 21 keypoints, `error_wrist` of the wrists (mm), over those that were "
-        "known before, too; `zero_motion` and `constant_velocity` guess the same ones from the frames before, without "
-        "the frame itself.",
+    counts = data.facts.get("counts", {})
+    notes = [
+        "Ours: the motion is that of hands and head, not of a body; missing hands are masked, and nothing is learned "
+        "from them.",
+        *(_motion_notes() if settings.stage == "motion" else _understand_notes(data, settings)),
         f"{counts.get('without_hands', 0)} clips without hands were left out.",
         *slower_note(counts),
     ]
+    if settings.held_out_by == "participant":
+        notes.append("Held out are all videos of some participants.")
+    return notes
+
+
+def _motion_notes() -> list[str]:
+    return [
+        "The paper's: a motion variational auto-encoder whose latents are what a policy is told. Its sizes are not "
+        "known; 64 numbers a frame are its sister RoboGhost's. Convolutions that do not look ahead are ours.",
+        "`error`: mean distance of the hands' 21 keypoints, `error_wrist` of the wrists (mm), over those that were "
+        "known before, too; `zero_motion` and `constant_velocity` guess the same ones from the frames before, without "
+        "the frame itself.",
+    ]
+
+
+def _understand_notes(data: RecipeData, settings: RobomirrorSettings) -> list[str]:
+    source = data.facts["intent_source"]
+    other = "" if source.startswith("vlm:") else " The paper's is a vision-language model's."
+    notes = [
+        f"The intent is `{settings.intent}`: {source}; {settings.intent_steps} vectors nearest in time.{other}",
+        "Poses are used for training alone. `error` is the mean distance of the 21 keypoints in the frame of the head "
+        "(mm), `mean_motion` that of the mean of all training motions.",
+    ]
+    if settings.understand_by == "reconstruction":
+        name = {"flow": "flow matching", "ddpm": "denoising diffusion"}[settings.process]
+        notes += [
+            f"The paper's: a diffusion transformer makes the latents. Ours: {name}, {settings.sampling_steps} sampling "
+            "steps, noise that depends on window and seed alone.",
+            f"`mean of {NUM_SAMPLES} samples` comes near the mean of all motions that fit; one sample is one of them, "
+            "and lies farther from the truth.",
+        ]
+    else:
+        notes.append(
+            f"The baseline that the paper argues against: an adaptor of {settings.adaptor_layers} layers trained by "
+            "InfoNCE, as RoboPerform's. Decoded are the aligned latents, brought to the length of training latents; "
+            "`nearest training motion` is of the training window whose latents are nearest to them by cosine."
+        )
+    tasks = tasks_of(data)
+    if len(tasks) == 1:
+        notes.append(
+            f"All held-out clips are of one task ({tasks.pop()}): retrieval cannot be judged, and is not reported."
+        )
+    elif not tasks and len(data.held_out):
+        notes.append("No held-out clip has words: whether retrieval tells tasks apart is not known.")
+    return notes
+
+
+def tasks_of(data: RecipeData) -> set[str]:
+    """The narrations of held-out clips; clips without words are left out."""
+    held_out = set(data.held_out.clip_ids)
+    rows = data.held_out.db.read("clips", ["clip_id", "narration"], "narration IS NOT NULL", data.version).to_pylist()
+    return {row["narration"] for row in rows if row["clip_id"] in held_out}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from handloom.schemas.training import TrainSettings
 
@@ -12,8 +12,9 @@ from handloom.schemas.training import TrainSettings
 class RobomirrorSettings(TrainSettings):
     """The paper gives almost no numbers; the latent's width and rate per frame are those of its sister RoboGhost."""
 
-    stage: Literal["motion"] = "motion"
-    """1 `motion`: a causal variational auto-encoder of the wearer's motion."""
+    stage: Literal["motion", "understand"] = "motion"
+    """1 `motion`: a causal variational auto-encoder of the wearer's motion. 2 `understand`: the motion's latents from
+    the clip's intent, without poses; set `init` to a checkpoint of stage 1."""
 
     steps: int = Field(32, ge=4, le=512)
     """Frames of a window."""
@@ -32,5 +33,37 @@ class RobomirrorSettings(TrainSettings):
     """`motion`: weight of the Kullback-Leibler divergence from the standard normal distribution."""
     mirror: float = Field(0.5, ge=0, le=1)
     """`motion`: share of the training windows that are mirrored, left and right exchanged."""
+
+    understand_by: Literal["reconstruction", "alignment"] = "reconstruction"
+    """`understand`: `reconstruction`: a diffusion transformer makes the latents (the paper's); `alignment`: an adaptor
+    that is trained by InfoNCE (the baseline, RoboPerform's form). The report compares both."""
+    intent: str = Field("intent", pattern=r"^[a-z][a-z0-9_]*$")
+    """`understand`: the column of the intent; with a stage's `prefix`, PREFIXintent."""
+    intent_steps: int = Field(16, ge=1, le=512)
+    """`understand`: vectors of the intent that a window is given, those nearest in time."""
+    intent_dropout: float = Field(0.1, ge=0, lt=1)
+    """`understand`: share of the intent's numbers that are hidden while training."""
+    process: Literal["flow", "ddpm"] = "flow"
+    """`understand`: flow matching, or denoising diffusion with a cosine schedule (RoboGhost's)."""
+    sampling_steps: int = Field(4, ge=1, le=1000)
+    """`understand`: calls of the network for a motion."""
+    dim: int = Field(256, ge=16)
+    """`understand`: width of the transformer."""
+    layers: int = Field(8, ge=1, le=48)
+    """`understand`: layers of the diffusion transformer."""
+    adaptor_layers: int = Field(6, ge=1, le=48)
+    """`understand`: layers of the alignment's adaptor (RoboPerform: 6)."""
+    heads: int = Field(8, ge=1)
+    """`understand`: heads of both."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """`understand`: dropout in both, while training."""
+    held_out_by: Literal["video", "participant"] = "video"
+    """Whether whole videos are held out, or all videos of some participants."""
     num_examples: int = Field(4, ge=0)
     """Held-out windows that the report draws."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> RobomirrorSettings:
+        if self.dim % (2 * self.heads):
+            raise ValueError(f"dim is {self.dim}, expected a multiple of twice heads = {self.heads}")
+        return self

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,37 +12,34 @@ from numpy.typing import NDArray
 from handloom.geometry.camera.intrinsics import project
 from handloom.schemas.tables.row import row_camera
 from handloom.train.parts.table_checks import has_images
-from handloom.train.robomirror.data.windows import FIELDS, MotionSample, motion_windows
-from handloom.train.robomirror.settings import RobomirrorSettings
-
-if TYPE_CHECKING:
-    from handloom.api import Database
-    from handloom.windows.api import Windows
+from handloom.windows.api import Windows, open_windows
+from handloom.windows.spec import IMAGES
 
 SHOWN_FIELDS = ("width", "height", "camera_matrix", "camera_distortion", "camera_model")
 
 
 @dataclass(frozen=True)
 class ShownSample:
-    """A transform that adds to `MotionSample`'s: `frame` (h, w, 3) uint8 of step `at`, grey where no image is stored,
-    `size` (width, height) of the source, and `camera`, None where it is unknown."""
+    """A transform that adds to `base`'s: `frame` (h, w, 3) uint8 of step `at`, grey where no image is stored, `size`
+    (width, height) of the source, and `camera`, None where it is unknown."""
 
+    base: Callable[[dict[str, Any]], dict[str, Any]]
     at: int
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        images, size = sample.get("images"), (int(sample["width"]), int(sample["height"]))
+        images, size = sample.get(IMAGES), (int(sample["width"]), int(sample["height"]))
         has_frame = images is not None and bool(sample["images_valid"][self.at])
         grey = np.full((size[1], size[0], 3), 128, np.uint8)
         shown = {"frame": np.asarray(images[self.at]) if has_frame else grey, "size": size}
         shown["camera"] = None if sample["camera_matrix"] is None else row_camera(sample)
-        return MotionSample()(sample) | shown
+        return self.base(dict(sample)) | shown
 
 
-def shown_windows(db: Database, settings: RobomirrorSettings, version: int, split: str) -> Windows:
-    """The windows of a split, with what `ShownSample` adds for their middle frame."""
-    fields = [*FIELDS, *SHOWN_FIELDS, *(["images"] if has_images(db, version) else [])]
-    changed: dict[str, Any] = {"fields": fields, "transform": ShownSample(settings.steps // 2)}
-    return motion_windows(db, settings, version, split, **changed)
+def shown_windows(windows: Windows) -> Windows:
+    """The same windows, with what `ShownSample` adds for their middle frame."""
+    spec, images = windows.spec, [IMAGES] if has_images(windows.db, windows.version) else []
+    spec = replace(spec, fields=(*spec.fields, *SHOWN_FIELDS, *images))
+    return open_windows(windows.db, spec, windows.version, ShownSample(windows.transform, spec.num_steps // 2))
 
 
 def hands_px(points_m: NDArray, shown: Mapping[str, Any]) -> NDArray[np.float32]:

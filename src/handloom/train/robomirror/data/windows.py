@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.plural import plural
 from handloom.store.embodiment import HUMAN, narrowed
-from handloom.store.filters import both
+from handloom.store.filters import both, in_list
 from handloom.train.parts.hand_clips import WITH_HANDS, usable
 from handloom.train.parts.table_checks import STATISTICS_WINDOWS, TOLERANCE, evenly, rates_of
 from handloom.train.recipe import RecipeData
 from handloom.train.robomirror.data.motion import GROUPS, MOTION_DIM, motion_of
 from handloom.train.robomirror.settings import RobomirrorSettings
+from handloom.windows.split import held_out_videos
 
 if TYPE_CHECKING:
     from handloom.api import Database
@@ -47,10 +49,11 @@ class MotionSample:
         }
 
 
-def motion_data(db: Database, settings: RobomirrorSettings, version: int | None = None) -> RecipeData:
+def motion_data(db: Database, settings: RobomirrorSettings, version: int | None = None, **changed: Any) -> RecipeData:
     """Training and held-out windows of human clips in which a hand was seen.
 
-    facts: `counts`; mean and scale of the 147 numbers over training windows, `motion_mean` and `motion_scale`.
+    changed: parameters of `Database.windows` that replace those of `motion_windows`. facts: `counts`, and the
+    results of `scales_of` over training windows.
 
     Raises:
         ConfigError: there are no clips, none with hands or none as long as a window; steps come faster than frames.
@@ -65,7 +68,7 @@ def motion_data(db: Database, settings: RobomirrorSettings, version: int | None 
             f"rate_hz is {settings.rate_hz:g}, and the frames come at {hz:.3g} Hz",
             "lower rate_hz, or extract with a higher video.sample_hz",
         )
-    train, held_out = (motion_windows(db, settings, version, split) for split in ("train", "held_out"))
+    train, held_out = (motion_windows(db, settings, version, split, **changed) for split in ("train", "held_out"))
     counts |= {"train": dict(train.counts), "held_out": dict(held_out.counts)}
     return RecipeData(train, held_out, train.version, scales_of(train) | {"counts": counts})
 
@@ -74,6 +77,9 @@ def motion_windows(
     db: Database, settings: RobomirrorSettings, version: int | None, split: str | None, **changed: Any
 ) -> Windows:
     """Windows of the clips with hands. changed: parameters of `Database.windows` that replace those given here."""
+    where = both(settings.where, WITH_HANDS)
+    if split is not None and settings.held_out_by == "participant" and settings.held_out_share:
+        where, split = both(where, _of_participants(db, settings, version, split)), None
     asked = {
         "past": 1,
         "future": settings.steps - 1,
@@ -81,7 +87,7 @@ def motion_windows(
         "optional": ("world_from_camera",),
         "rate_hz": settings.rate_hz,
         "stride": settings.stride,
-        "where": both(settings.where, WITH_HANDS),
+        "where": where,
         "split": split,
         "held_out_share": settings.held_out_share,
         "seed": settings.seed,
@@ -89,6 +95,20 @@ def motion_windows(
         "transform": MotionSample(),
     }
     return db.windows(**(asked | changed))
+
+
+def _of_participants(db: Database, settings: RobomirrorSettings, version: int | None, split: str) -> str:
+    """The filter of a split by participants. Raises ConfigError where they are unknown, or there is only one."""
+    asked = narrowed(db, both(settings.where, WITH_HANDS), HUMAN)
+    found = db.read("clips", ["participant"], asked, version).column(0).to_pylist()
+    people = sorted({name for name in found if name is not None})
+    if len(people) < 2:
+        raise ConfigError(
+            f"held_out_by is participant, and the {len(found)} clips are of {plural(len(people), 'known participant')}",
+            "name them with --participant at ingest, or hold out videos: held_out_by=video",
+        )
+    chosen = sorted(held_out_videos(people, settings.seed, settings.held_out_share))
+    return in_list("participant", chosen if split == "held_out" else sorted(set(people) - set(chosen)))
 
 
 def scales_of(windows: Windows) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ def motion_sums(predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
     `error` and `error_wrist` are over elements that were known before, too, so that `zero_motion` (the last known
     place) and `constant_velocity` are over the same.
     """
-    points, guess = keypoints_of(true), keypoints_of(predicted)
+    points = keypoints_of(true)
     before = past_of(points)
     # Entry t of `Past` is a guess of t + 1.
     still, steady = (
@@ -28,17 +30,39 @@ def motion_sums(predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
         for p in (before.zero_motion, before.constant_velocity)
     )
     fair = (points.isfinite() & still.isfinite()).all(-1)
+    guesses = {"error": keypoints_of(predicted), "zero_motion": still, "constant_velocity": steady}
+    return _distances(guesses, points, fair) | _turns("error", predicted, true) | _head("error", predicted, true)
+
+
+def hand_sums(guesses: Mapping[str, Tensor], true: Tensor) -> dict[str, Tensor]:
+    """As `motion_sums`, of several motions beside each other, by name, over all known elements."""
+    points, out = keypoints_of(true), {}
+    for name, guess in guesses.items():
+        out |= _distances({name: keypoints_of(guess)}, points, points.isfinite().all(-1))
+        out |= _turns(name, guess, true) | _head(name, guess, true)
+    return out
+
+
+def _distances(guesses: Mapping[str, Tensor], points: Tensor, fair: Tensor) -> dict[str, Tensor]:
+    """Of keypoints (B, T, 2, 21, 3), where `fair`."""
     out = {}
-    for name, values in {"error": guess, "zero_motion": still, "constant_velocity": steady}.items():
+    for name, values in guesses.items():
         apart = torch.where(fair, MM * (values - points).norm(dim=-1), 0.0)
         out[name] = pair(apart, fair)
         out[f"{name}_wrist"] = pair(apart[..., WRIST], fair[..., WRIST])
-    turns = (wrists_of(motion)[..., :3, :3] for motion in (predicted, true))
-    out["error_turn"] = _known(angle_deg(*turns))
-    steps = [head_steps_of(motion) for motion in (predicted, true)]
-    out["error_head"] = _known(MM * (steps[0] - steps[1])[..., :3, 3].norm(dim=-1))
-    out["error_head_turn"] = _known(angle_deg(steps[0][..., :3, :3], steps[1][..., :3, :3]))
     return out
+
+
+def _turns(name: str, predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
+    turns = (wrists_of(motion)[..., :3, :3] for motion in (predicted, true))
+    return {f"{name}_turn": _known(angle_deg(*turns))}
+
+
+def _head(name: str, predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
+    steps = [head_steps_of(motion) for motion in (predicted, true)]
+    place = MM * (steps[0] - steps[1])[..., :3, 3].norm(dim=-1)
+    turn = angle_deg(steps[0][..., :3, :3], steps[1][..., :3, :3])
+    return {f"{name}_head": _known(place), f"{name}_head_turn": _known(turn)}
 
 
 def angle_deg(a: Tensor, b: Tensor) -> Tensor:

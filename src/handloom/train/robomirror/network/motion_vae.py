@@ -27,8 +27,9 @@ class MotionVae(nn.Module):
     Unknown numbers enter as their mean, with a number for each part (each hand, the head's place and rotation) that
     says whether it is known. Nothing is learned from them.
 
-    scale: what differences of each number are divided by in the loss. latent_mean, latent_std: of the latents of
-    training windows, (latent,).
+    scale: what differences of each number are divided by in the loss. latent_mean: (latent,) of the latents of training
+    windows. latent_std: one number, their root mean square difference from it: each of a latent's numbers keeps its
+    weight, and those that hardly vary stay small.
     """
 
     def __init__(self, settings: RobomirrorSettings, facts: Mapping[str, Any]) -> None:
@@ -39,7 +40,7 @@ class MotionVae(nn.Module):
         self.decoder = CausalStack(latent, MOTION_DIM, width, layers)
         # What a linear map can do need not be learned by the convolutions: it starts as the principal components.
         components = torch.zeros(latent, MOTION_DIM)
-        found = torch.tensor(facts["motion_components"], dtype=torch.float32)[:latent]
+        found = torch.tensor(facts["motion_components"], dtype=torch.float32).reshape(-1, MOTION_DIM)[:latent]
         components[: len(found)] = found
         self.to_latent = nn.Parameter(components.clone())
         self.from_latent = nn.Parameter(components)
@@ -47,7 +48,8 @@ class MotionVae(nn.Module):
             self.register_buffer(name, torch.tensor(facts[f"motion_{name}"], dtype=torch.float32))
         self.register_buffer("rate_hz", torch.tensor(settings.rate_hz))
         self.register_buffer("latent_mean", torch.zeros(latent))
-        self.register_buffer("latent_std", torch.ones(latent))
+        self.register_buffer("latent_std", torch.ones(()))
+        self.register_buffer("num_batches", torch.zeros(()))
 
     @property
     def reach(self) -> int:
@@ -66,7 +68,7 @@ class MotionVae(nn.Module):
         return found[0] if alone else found
 
     def standardised(self, latents: Tensor) -> Tensor:
-        """Latents in deviations of those of the training windows; `restored` is the way back."""
+        """Latents of mean 0 and deviation 1 over all numbers of the training windows; `restored` is the way back."""
         return (latents - self.latent_mean) / self.latent_std
 
     def restored(self, latents: Tensor) -> Tensor:
@@ -108,9 +110,11 @@ class MotionVae(nn.Module):
     def _remember(self, latents: Tensor, valid: Tensor) -> None:
         found = latents[valid]
         if len(found) > 1:
-            self.latent_mean.lerp_(found.mean(0), MOMENTUM)
-            spread = (found - self.latent_mean).square().mean(0)
-            self.latent_std.copy_(torch.sqrt(torch.lerp(self.latent_std.square(), spread, MOMENTUM)))
+            self.num_batches += 1
+            share = max(MOMENTUM, 1 / float(self.num_batches))  # at first the mean of all batches
+            self.latent_mean.lerp_(found.mean(0), share)
+            spread = (found - self.latent_mean).square().mean()
+            self.latent_std.copy_(torch.sqrt(torch.lerp(self.latent_std.square(), spread, share)))
 
 
 class MotionStream:

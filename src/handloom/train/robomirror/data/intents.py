@@ -1,0 +1,113 @@
+"""Windows of motion with the clip's intent: which clips have one, by which encoder, and its statistics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.errors import ConfigError
+from handloom.store.embodiment import HUMAN, narrowed
+from handloom.store.filters import both, quoted
+from handloom.train.parts.hand_clips import WITH_HANDS
+from handloom.train.parts.table_checks import STATISTICS_WINDOWS, evenly
+from handloom.train.recipe import RecipeData
+from handloom.train.robomirror.data.windows import DECIMALS, FIELDS, MotionSample, motion_data
+from handloom.train.robomirror.settings import RobomirrorSettings
+
+if TYPE_CHECKING:
+    from handloom.api import Database
+    from handloom.windows.api import Windows
+
+DECLARE = (
+    "declare a stage of captions and run it (docs/captions.md): a vision-language model, or without one the image "
+    'embedding over time: [stages.caption] class = "handloom.stages.learned:RuleCaption" in a TOML file, and '
+    "`handloom run --db DB --config FILE`"
+)
+
+
+@dataclass(frozen=True)
+class IntentSample:
+    """A transform that adds to `base`'s: `intent` (L, d) float32, `intent_s` (L,) float32 their times in seconds since
+    the window's first frame, and `intent_valid` (L,): the `steps` vectors nearest to the window's middle, in order;
+    fewer are there where the clip has fewer, and the rest is 0.
+    """
+
+    base: MotionSample
+    column: str
+    steps: int
+
+    def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        vectors = np.asarray(sample[self.column], np.float32)
+        times = np.asarray(sample[f"{self.column}_s"], np.float64)
+        frame_s = sample["frame_s"][sample["valid"]]
+        middle_s = (frame_s[0] + frame_s[-1]) / 2
+        near = np.sort(np.argsort(np.abs(times - middle_s), kind="stable")[: self.steps])
+        intent, intent_s = np.zeros((self.steps, vectors.shape[1]), np.float32), np.zeros(self.steps, np.float32)
+        intent[: len(near)], intent_s[: len(near)] = vectors[near], times[near] - frame_s[0]
+        out = {"intent": intent, "intent_s": intent_s, "intent_valid": np.arange(self.steps) < len(near)}
+        return self.base(sample) | out
+
+
+def intent_data(db: Database, settings: RobomirrorSettings, version: int | None = None) -> RecipeData:
+    """Training and held-out windows of the clips that have hands and an intent.
+
+    facts: those of `motion_data`, `intent_source`, and of the intent `intent_dim`, `intent_mean` and `intent_std` over
+    training windows; `counts` also has `without_intent` and `tasks`, how many different narrations there are.
+
+    Raises:
+        ConfigError: as `motion_data`; there is no `init`, no intent, or intents of several encoders.
+    """
+    version = version or settings.version or db.version
+    if not settings.init:
+        raise ConfigError(
+            "stage understand makes latents of a trained motion, and `init` names none",
+            "train stage motion first, then --set init=OUT",
+        )
+    source, without = _source(db, settings, version)
+    named = {f"{settings.intent}{end}" for end in ("", "_s")}
+    changed = {
+        "fields": [*FIELDS, *sorted(named)],
+        "transform": IntentSample(MotionSample(), settings.intent, settings.intent_steps),
+    }
+    only = settings.model_copy(update={"where": both(settings.where, f"{settings.intent} IS NOT NULL")})
+    data = motion_data(db, only, version, **changed)
+    facts = {name: value for name, value in data.facts.items() if name != "motion_components"}
+    facts |= {"intent_source": source} | intent_statistics(data.train)
+    facts["counts"] = facts["counts"] | {"without_intent": without}
+    return RecipeData(data.train, data.held_out, data.version, facts)
+
+
+def intent_statistics(windows: Windows) -> dict[str, Any]:
+    """`intent_dim`, and mean and deviation of each number over at most 512 windows (1 where it does not vary)."""
+    if not len(windows):
+        return {"intent_dim": 1, "intent_mean": [0.0], "intent_std": [1.0]}
+    samples = [windows[index] for index in evenly(len(windows), STATISTICS_WINDOWS)]
+    vectors = np.concatenate([sample["intent"][sample["intent_valid"]] for sample in samples]).astype(np.float64)
+    std = vectors.std(axis=0)
+    found: dict[str, NDArray] = {"intent_mean": vectors.mean(axis=0), "intent_std": np.where(std > 1e-9, std, 1.0)}
+    return {"intent_dim": vectors.shape[1]} | {n: np.round(v, DECIMALS + 2).tolist() for n, v in found.items()}
+
+
+def _source(db: Database, settings: RobomirrorSettings, version: int | None) -> tuple[str, int]:
+    """What the intents are, and how many clips with hands have none."""
+    name, table = settings.intent, db.table("clips", version)
+    if table is None or f"{name}_source" not in table.schema.names:
+        raise ConfigError(f"the table of {db.uri} has no column {name}", DECLARE)
+    asked = narrowed(db, both(settings.where, WITH_HANDS), HUMAN)
+    found = Counter(db.read("clips", [f"{name}_source"], asked, version).column(0).to_pylist())
+    without = found.pop(None, 0)
+    if not found and without:
+        raise ConfigError(f"{name} is null in all {without} clips with hands", DECLARE)
+    if len(found) > 1:
+        listed = ", ".join(f"{number} of {source}" for source, number in found.most_common())
+        wanted = found.most_common(1)[0][0]
+        raise ConfigError(
+            f"{name} is of several encoders, which cannot be compared: {listed}",
+            f'choose one: --set "where={name}_source = {quoted(wanted)}", or compute the others again',
+        )
+    return next(iter(found), ""), without
