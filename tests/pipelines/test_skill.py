@@ -353,3 +353,32 @@ def test_clips_that_are_removed_are_named_and_the_skill_stays(tmp_path, cli):
     assert read_skills(db) == []
     code, _, err = cli("skill", "remove", "aside", "--db", db.uri)
     assert (code, "no skill 'aside'" in err) == (1, True)
+
+
+def test_a_skill_is_run_and_reported(filled, tmp_path):
+    db, _ = filled
+    words = ["run", "aside", "--db", db.uri, "--episodes", "2", "--out", str(tmp_path / "run"), "--no-video"]
+    done = run(*words, "--workers", "1")
+    assert done.exit_code == 0, done.output
+    assert "aside, hierarchical, seen:" in done.output
+    told = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (told["num_episodes"], told["mode"], told["rounds"], len(told["episodes"])) == (2, "hierarchical", 2, 2)
+    assert told["successes"] + sum(told["failures"].values()) == 2
+    low, high = told["interval"]
+    assert low <= told["success_rate"] <= high
+    assert [one["seed"] for one in told["episodes"]] == [0, 1]
+    scene = tmp_path / "scene.json"
+    scene.write_text(json.dumps(told["episodes"][1]["scene"]))
+    again = run("run", "aside", "--db", db.uri, "--episodes", "1", "--seed", "1", "--scene", str(scene), "--json",
+                "--workers", "1")  # fmt: skip
+    assert json.loads(again.stdout)["episodes"][0] == told["episodes"][1]
+
+
+def test_what_cannot_be_run_is_refused(filled, tmp_path):
+    db, _ = filled
+    for words, problem in (
+        (["--mode", "best"], "--mode 'best' is not known"),
+        (["--scene", str(tmp_path / "none.json")], "cannot be read"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            CliRunner().invoke(app, ["skill", "run", "aside", "--db", db.uri, *words], catch_exceptions=False)

@@ -10,13 +10,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
-from handloom.sim.world import World, require_simulator
+from handloom.sim.world import require_simulator
 
 BACKENDS = ("egl", "osmesa")
 CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
@@ -75,6 +75,16 @@ def backend() -> str:
     )
 
 
+class Drawn(Protocol):
+    """What can be drawn: MuJoCo's model and state."""
+
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def data(self) -> Any: ...
+
+
 class Painter:
     """Draws one world through one camera.
 
@@ -82,7 +92,7 @@ class Painter:
         backend: what `backend()` gave; one in a process.
     """
 
-    def __init__(self, world: World, camera: Camera, backend: str) -> None:
+    def __init__(self, world: Drawn, camera: Camera, backend: str) -> None:
         import mujoco
 
         self._world, self._size = world, (camera.width, camera.height)

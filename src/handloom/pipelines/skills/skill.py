@@ -177,6 +177,15 @@ def adapt_skill(db: Database, name: str, clip: str, model: AskSettings | None = 
     return adapt(skill, execution, reading.reader), reading.notes
 
 
+def executions_of(db: Database, skill: Skill) -> tuple[Execution, ...]:
+    """What the clips show that taught a skill; those without a row are left out. Raises StoreError: there is none."""
+    gone = without_row(db, skill.clip_ids)
+    left = [clip for clip in skill.clip_ids if clip not in gone]
+    if not left:
+        raise StoreError(gone_text(skill, gone))
+    return tuple(_execution(row) for row in _rows(db, left, None))
+
+
 def _rows(db: Database, clips: Sequence[str], where: str | None) -> list[dict[str, Any]]:
     """Words, segments and vectors of the clips, in the order given. Raises ConfigError, StoreError."""
     if bool(clips) == (where is not None):

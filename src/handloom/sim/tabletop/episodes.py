@@ -1,0 +1,209 @@
+"""One execution of a skill in a scene, with failure reasoning by rules, and whether it succeeded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.sim.tabletop.arm import Arm
+from handloom.sim.tabletop.handle import Robot, Tries, bumped, carry, push
+from handloom.sim.tabletop.plans import Handling, Leg, Mode, adapted_to, check_things, handlings_of, thing_path, warped
+from handloom.sim.tabletop.scene import START, Goal, Scene
+from handloom.sim.tabletop.simulation import Failed, Simulation
+from handloom.skills.adapt import NUM_PATHS
+from handloom.skills.skill import Skill
+
+Floats = NDArray[np.float64]
+
+ROUNDS = 2
+"""Of failure reasoning (VLMimic, section 4.4)."""
+REST_S = 0.6
+UPRIGHT = 0.8
+"""The cosine of how far a thing may lean in the end; balls have no side that is up."""
+FAILURES = {
+    "unreachable_grasp": "no grasp of the region can be reached without a collision",
+    "no_path": "the arm, or the thing in its hand, cannot go the path",
+    "missed": "the gripper closed beside the thing",
+    "slipped": "the thing moved in the hand, or fell out of it",
+    "misplaced": "the thing came to rest elsewhere than the skill asks for",
+    "collision": "a thing that was not to be touched was moved by more than 3 cm",
+    "off_goal": "all that the skill asks for was done, and the thing is not where the scene wants it",
+    "diverged": "the simulation became unstable",
+}
+"""Why an attempt, or an episode, failed."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at one handling. reason: a key of `FAILURES`, empty after a success."""
+
+    thing: str
+    round: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What came of one execution.
+
+    success: all goals of the scene are met. constraints_met: each thing ended within the skill's own bounds; None where
+    the mode knows none. failure: that of the handling that ended it, or `off_goal`; empty after a success.
+    error_m: how far the things of the goals are from them, the farthest. states: (F, nq) to draw it.
+    """
+
+    success: bool
+    constraints_met: bool | None
+    failure: str
+    detail: str
+    attempts: tuple[Attempt, ...]
+    error_m: float
+    seconds: float
+    states: Floats
+
+
+def run_episode(
+    skill: Skill, scene: Scene, seed: int, mode: Mode = "hierarchical", rounds: int = ROUNDS, weld: bool = False
+) -> Episode:
+    """Execute a skill once. The same seed gives the same episode.
+
+    Args:
+        rounds: of failure reasoning for each thing. weld: a held thing is fixed to the hand in place of friction.
+
+    Raises:
+        ConfigError: no step of the skill moves a thing, or the scene lacks one.
+        ModuleNotFoundError: the simulator or the robot's description is not installed.
+    """
+    check_things(skill, scene, handlings_of(skill, mode))
+    fitted = adapted_to(skill, scene) if mode == "hierarchical" else skill
+    handlings = handlings_of(fitted, mode)
+    sim = Simulation(scene, weld)
+    robot = Robot(sim, Arm(sim.model, scene), np.random.default_rng(seed))
+    first = sim.poses()
+    attempts: list[Attempt] = []
+    met: list[bool] = []
+    failure, detail = "", ""
+    handled: list[str] = []
+    rests = False
+    try:
+        for one in handlings:
+            handled.append(one.thing)
+            found = _handle(robot, one, first, handled, rounds, attempts, met)
+            failure, detail = (failure, detail) if failure else found
+        sim.wait(REST_S)
+        rests = sim.rested([one.thing for one in scene.goals])
+    except Failed as failed:  # it diverged, or the arm is where it cannot move on
+        failure, detail = failed.reason, failed.detail
+        attempts.append(Attempt(handled[-1], rounds, failure, detail))
+    errors = [error_of(goal, sim, first) for goal in scene.goals]
+    success = rests and all(ok for ok, _ in errors) and bool(errors)
+    if success:
+        failure, detail = "", ""
+    elif not failure:
+        failure, detail = "off_goal", _off_goal(scene, sim, errors, rests)
+    farthest = max((far for _, far in errors), default=float("nan"))
+    known = None if mode == "semantic" else len(met) == len(handlings) and all(met)
+    return Episode(
+        success, known, failure, detail, tuple(attempts), farthest, sim.seconds, np.array(sim.frames, np.float32)
+    )
+
+
+def _off_goal(scene: Scene, sim: Simulation, errors: Sequence[tuple[bool, float]], rests: bool) -> str:
+    if not errors:
+        return "the scene has no goal"
+    told = []
+    for goal, (ok, far) in zip(scene.goals, errors, strict=True):
+        how = "upright" if sim.pose(goal.thing)[2, 2] > UPRIGHT else "lying"
+        told += [] if ok else [f"{goal.thing} is {100 * far:.1f} cm from its goal, {how}"]
+    return ", ".join(told) or ("a thing still moves" if not rests else "")
+
+
+def _handle(
+    robot: Robot, handling: Handling, first: dict[str, Floats], handled: Sequence[str], rounds: int,
+    attempts: list[Attempt], met: list[bool],
+) -> tuple[str, str]:  # fmt: skip
+    """Try a handling, up to `rounds` times more; the last failure, or two empty strings."""
+    sim, tries = robot.sim, Tries()
+    tops = {name: 0.5 * one.size_m[2] for name in first if (one := sim.scene.thing(name)) is not None}
+    before = sim.poses()
+    numbers = range(NUM_PATHS + 1) if any(_has_freedom(leg) for leg in handling.legs) else range(1)
+    paths = [thing_path(handling, number, before, first, tops, robot.rng) for number in numbers]
+    failed: Failed | None = None
+    for number in range(rounds + 1):
+        now = sim.pose(handling.thing)
+        ways = paths if number == 0 else [warped(path, now) for path in paths]
+        failed = None
+        try:
+            if handling.pushes:
+                push(robot, handling, ways[0], tries)
+            else:
+                carry(robot, handling, ways, tries)
+            sim.wait(0.3)
+            _check(robot, handling, before, paths[0], handled)
+        except Failed as error:
+            failed = error
+        attempts.append(
+            Attempt(handling.thing, number, failed.reason if failed else "", failed.detail if failed else "")
+        )
+        if failed is None:
+            met.append(True)
+            return "", ""
+        if failed.reason == "diverged":
+            raise failed
+        _reason(failed, tries)
+    met.append(False)
+    return (failed.reason, failed.detail) if failed else ("", "")
+
+
+def _has_freedom(leg: Leg) -> bool:
+    return leg.bounds is not None and bool(np.any(leg.bounds.low < leg.bounds.high))
+
+
+def _reason(failed: Failed, tries: Tries) -> None:
+    """What is changed after a failure: rules in place of the vision-language model of the paper."""
+    if failed.reason == "unreachable_grasp":  # come from higher up
+        tries.tilts_rad = (*tries.tilts_rad, *((0.5, 1.0) if len(tries.tilts_rad) == 1 else (np.pi / 2,)))
+        tries.spent.clear()
+    elif failed.reason == "no_path":  # hold it in another way, and carry it higher
+        tries.tilts_rad = tries.tilts_rad if len(tries.tilts_rad) > 1 else (0.5, 1.0, 0.0)
+        tries.higher_m += 0.04
+    elif failed.reason == "slipped":  # hold it lower down, nearer to its middle
+        tries.lower_m += 0.01
+    elif failed.reason == "collision":
+        tries.higher_m += 0.06
+
+
+def _check(robot: Robot, handling: Handling, before: dict[str, Floats], path: Floats, handled: Sequence[str]) -> None:
+    """Raise Failed where the skill's own constraints say that a thing is not where it should be, or another was hit."""
+    sim = robot.sim
+    if (hit := bumped(sim, before, [handling.thing])) is not None:
+        raise Failed("collision", f"{hit} was moved")
+    bounds = handling.legs[-1].bounds if _has_freedom(handling.legs[-1]) else None
+    place, wanted = sim.pose(handling.thing)[:3, 3], path[-1, :3, 3]
+    if bounds is None:
+        far, most = float(np.linalg.norm((place - wanted)[:2])), 0.05
+    else:
+        half = 0.5 * (bounds.high - bounds.low)[-1, :3]
+        share = np.abs(place - wanted)[: 2 if handling.sets_down else 3] / half[: 2 if handling.sets_down else 3]
+        far, most = float(share.max()), 1.0
+    if far > most:
+        off = place - wanted
+        told = ", ".join(f"{100 * value:+.0f}" for value in off)
+        raise Failed("misplaced", f"{handling.thing} is ({told}) cm from the middle of where the skill puts it")
+
+
+def error_of(goal: Goal, sim: Simulation, first: dict[str, Floats]) -> tuple[bool, float]:
+    """Whether a thing is where the scene wants it, and stands; and how far it is from there, metres, horizontally."""
+    base = first[goal.thing] if goal.beside == START else sim.pose(goal.beside)
+    wanted = base[:3, 3] + np.array(goal.place_m)
+    thing = sim.scene.thing(goal.thing)
+    off = sim.pose(goal.thing)[:3, 3] - wanted
+    far = float(np.linalg.norm(off[:2]))
+    most_up = goal.tolerance_m if thing is None else max(0.5 * thing.size_m[2], 0.02)
+    any_way = not goal.upright or (thing is not None and thing.kind == "ball")
+    upright = any_way or sim.pose(goal.thing)[2, 2] > UPRIGHT
+    ok = far <= goal.tolerance_m and abs(off[2]) <= most_up and upright
+    return bool(ok), far
