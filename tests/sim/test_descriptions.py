@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from handloom.errors import ConfigError
-from handloom.sim.descriptions import NAMED, find_description, open_spec, require_joints
+from handloom.sim.descriptions import NAMED, compiled, find_description, open_spec, require_joints
 
 pytest.importorskip("mujoco", reason="the simulator is not installed: pip install '.[sim]'")
 
@@ -47,15 +47,18 @@ def test_what_is_none_is_refused(arm, tmp_path):
     with pytest.raises(ConfigError, match="no description of a robot"):
         find_description(str(picture))
     arm.write_text(ARM.replace("<geom", '<geom type="mesh" mesh="hand"'))
+    with pytest.raises(ConfigError, match=r"MuJoCo cannot read the robot .*hand"):
+        compiled(open_spec(arm), arm)
+    arm.write_text("<mujoco>")
     with pytest.raises(ConfigError, match="MuJoCo cannot read the robot"):
         open_spec(arm)
 
 
 def test_a_missing_joint_is_named(arm):
-    model = open_spec(arm).compile()
-    require_joints(model, ["elbow_pitch"], "arm")
+    spec = open_spec(arm)
+    require_joints(spec, ["elbow_pitch"], "arm")
     with pytest.raises(ConfigError, match=r"the robot arm has no joint elbow_roll\n.*elbow_pitch"):
-        require_joints(model, ["elbow_pitch", "elbow_roll"], "arm")
+        require_joints(spec, ["elbow_pitch", "elbow_roll"], "arm")
 
 
 @pytest.mark.parametrize("name", NAMED)

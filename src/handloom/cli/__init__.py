@@ -16,7 +16,7 @@ import typer
 from handloom import __version__
 from handloom.cli import calibrate, clips, export, ingest, machine, remove, scenes, search, train  # noqa: F401 - each adds its commands
 from handloom.cli.console import DONE, FAILED, USAGE, UsageError, app, say, set_up_logs
-from handloom.cli.sim import sim  # noqa: F401
+from handloom.cli.sim import imitate, sim  # noqa: F401
 from handloom.cli.skills import run, skill  # noqa: F401
 from handloom.errors import ConfigError, HandloomError, with_extra
 

@@ -1,0 +1,260 @@
+"""`handloom sim imitate`: a humanoid's student learns to follow people, and is measured on unseen motions."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from handloom.errors import ConfigError
+from handloom.io.folder import Folder
+from handloom.machine import installed
+from handloom.pipelines.configure import merged_values, settings_hint
+from handloom.schemas.json_format import explain
+from handloom.schemas.settings import flatten
+from handloom.sim.humanoid.checkpoint import open_student, save_student
+from handloom.sim.humanoid.dagger import Round, StudentPolicy, evaluate, tasks_of, train
+from handloom.sim.humanoid.episodes import Expert, Hold, Outcome, Policy, Task
+from handloom.sim.humanoid.experts import Teacher
+from handloom.sim.humanoid.film import VIDEO_HZ, shown_again
+from handloom.sim.humanoid.latency import latency_of
+from handloom.sim.humanoid.motions import PersonMotion, row_motions, scripted_motions
+from handloom.sim.humanoid.robot import Body, body_of, find_humanoid
+from handloom.sim.humanoid.scores import best_and_worst, scores_of
+from handloom.sim.humanoid.settings import ImitateSettings
+from handloom.sim.rendering import backend
+from handloom.sim.world import require_simulator
+from handloom.store.location import storage_options_from
+from handloom.train.robomirror.imitation import Actor
+from handloom.train.robomirror.latents import LINEAR_HZ, LinearLatents, VaeLatents, numbers_of
+from handloom.video.write import write_video
+from handloom.windows.split import held_out_videos
+
+if TYPE_CHECKING:
+    from handloom.api import Database
+
+REPORT = "imitate.json"
+VIDEO_SIZE = (400, 400)
+SEEDS = 1_000_000
+"""Scripted motions that are held out have the seed plus this."""
+EXAMPLE = "rounds=2"
+
+
+@dataclass(frozen=True)
+class Imitation:
+    """What `imitate` measured; all of it is JSON, in `imitate.json`.
+
+    robot: its name. latents: `vae` or `linear`. motions: {trained, held out, of the table: counts, what was left out}.
+    out_of_reach: share of the person's wrists that the robot cannot reach, by source. policies: by source of motions
+    (`scripted`, `table`) and policy (`student`, `other_motion`: the student with another motion's latents, `teacher`,
+    `hold`), see `scores_of`. latency: see `latency_of`. rounds: the course of the training.
+    """
+
+    robot: str
+    joints: int
+    latents: str
+    checkpoint: str
+    motions: dict[str, Any]
+    out_of_reach: dict[str, float | None]
+    policies: dict[str, dict[str, Any]]
+    latency: dict[str, Any]
+    rounds: list[dict[str, Any]]
+    videos: dict[str, str]
+    settings: dict[str, Any]
+    versions: dict[str, str | None]
+    train_cpu_s: float
+
+
+def load_settings(config: Path | None, assignments: Sequence[str]) -> ImitateSettings:
+    """Defaults, then the TOML file, then `--set`. Raises ConfigError: a wrong name or value."""
+    values = merged_values([config] if config else [], assignments, EXAMPLE)
+    try:
+        return ImitateSettings(**values)
+    except ValidationError as error:
+        known = sorted(flatten(ImitateSettings().model_dump()))
+        listed = "`handloom sim imitate --show-settings` prints all settings, docs/humanoid.md explains them"
+        raise ConfigError(explain(error), settings_hint(error, known, listed)) from error
+
+
+def imitate(
+    out: Path,
+    settings: ImitateSettings,
+    *,
+    robot: str = "gr1",
+    db: Database | None = None,
+    motion: str | None = None,
+    student: str | None = None,
+    videos: bool = True,
+    told: Callable[[str], None] | None = None,
+) -> Imitation:
+    """Train a student and measure it; or measure one that was trained.
+
+    Args:
+        out: a local folder for the checkpoint, `imitate.json` and videos.
+        robot: see `find_humanoid`. db: whose clips of people are motions, too, some of them held out.
+        motion: a checkpoint of `handloom train robomirror`; None: linear latents, fitted to the training motions.
+        student: an `--out` of before: nothing is trained, and its settings are used.
+        videos: of the best and the worst episode of each source.
+
+    Raises:
+        ConfigError: an unknown robot, one that lacks a joint, a checkpoint of something else; no motion; videos on a
+            machine that draws no pictures.
+        ModuleNotFoundError: the simulator, or torch, is not installed.
+    """
+    require_simulator()
+    tell = told or (lambda line: None)
+    gl = backend() if videos else None
+    body = body_of(find_humanoid(robot))
+    options = storage_options_from(os.environ)
+    opened = None if student is None else open_student(student, body, options, motion)
+    if opened is not None:
+        settings = opened.settings.model_copy(update=_measured(settings))
+    Teacher(body, settings.experts)  # an unknown expert is said before anything is computed
+    _make(out)
+    rate_hz, latents = LINEAR_HZ, None if opened is None else opened.latents
+    if opened is None and motion is not None:
+        latents = VaeLatents(motion)
+    if latents is not None:
+        rate_hz = latents.rate_hz
+    sources = _sources(settings, db, rate_hz, opened is None)
+    tell(f"motions: {', '.join(f'{len(found)} {name}' for name, found in sources.motions.items())}")
+    if latents is None:
+        numbers = [numbers_of(one.keypoints_cam_m, one.world_from_camera) for one in sources.motions["train"]]
+        latents = LinearLatents.fitted(numbers, rate_hz)
+    tasks = {
+        name: tasks_of(found, body, settings.kinematics, latents, settings.frame)
+        for name, found in sources.motions.items()
+    }
+    started, rounds = time.process_time(), []
+    if opened is None:
+
+        def each(one: Round) -> None:
+            tell(
+                f"round {one.number + 1} of {settings.rounds}: the teacher's share {one.teacher_share:.2f}, success "
+                f"{one.success_rate:.2f}, {one.mpkpe_mm:.0f} mm, {one.samples} samples, loss {one.loss:.4f}"
+            )
+
+        trained = train(body, tasks["train"], settings, each)
+        rounds = [asdict(one) for one in trained.rounds]
+        policy, version = StudentPolicy(Actor(trained.imitator.network), body), sources.version
+        spent = time.process_time() - started
+        folder = Folder.parse(str(out), options)
+        checkpoint = save_student(folder, trained, body, latents, settings, version, spent)
+    else:
+        policy, checkpoint, spent = opened.policy, opened.uri, 0.0
+    held_out = {name: found for name, found in tasks.items() if name != "train" and found}
+    results = {name: _measure(body, found, policy, settings) for name, found in held_out.items()}
+    tell("measured")
+    film = {}
+    if gl is not None:
+        film = {
+            f"{name}_{which}": path
+            for name, found in held_out.items()
+            for which, path in _film(body, found, results[name]["student"], out, name, gl).items()
+        }
+    shortest = min(sources.motions["scripted"] + sources.motions["table"], key=lambda one: one.num_frames)
+    found = Imitation(
+        robot=body.humanoid.name,
+        joints=body.num_joints,
+        latents=latents.name,
+        checkpoint=checkpoint,
+        motions={name: len(motions) for name, motions in sources.motions.items()} | {"left_out": sources.left_out},
+        out_of_reach={name: _out_of_reach(found) for name, found in tasks.items() if found},
+        policies={
+            name: {policy_name: scores_of(outcomes) for policy_name, outcomes in by_policy.items()}
+            for name, by_policy in results.items()
+        },
+        latency=latency_of(shortest, body, settings, latents, policy),
+        rounds=rounds,
+        videos=film,
+        settings=settings.model_dump(mode="json"),
+        versions={name: installed(name) for name in ("mujoco", "mink", "robosuite", "torch")},
+        train_cpu_s=spent,
+    )
+    Folder.parse(str(out), options).write_json(REPORT, asdict(found))
+    return found
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """motions: by `train`, and held out: `scripted`, `table`. version: of the table, 0 without one."""
+
+    motions: dict[str, list[PersonMotion]]
+    left_out: dict[str, int]
+    version: int
+
+
+def _sources(settings: ImitateSettings, db: Database | None, rate_hz: float, trains: bool) -> _Sources:
+    """The motions, divided: scripted ones by their seed, clips by their video."""
+    train = scripted_motions(settings.scripted, settings.seed, rate_hz) if trains else []
+    held = scripted_motions(settings.held_out, settings.seed + SEEDS, rate_hz)
+    if db is None:
+        return _Sources({"train": train, "scripted": held, "table": []}, {}, 0)
+    found, left_out = row_motions(db, settings.where, rate_hz)
+    video_of = {one.name: one.name.rpartition(":")[0] or one.name for one in found}
+    chosen = held_out_videos(set(video_of.values()), settings.seed, settings.held_out_share)
+    table = [one for one in found if video_of[one.name] in chosen or len(set(video_of.values())) == 1]
+    if trains:
+        train += [one for one in found if video_of[one.name] not in chosen]
+    return _Sources({"train": train, "scripted": held, "table": table}, left_out, db.version)
+
+
+def _measured(settings: ImitateSettings) -> Mapping[str, Any]:
+    """What of the settings is asked of a student that was trained before: which motions it is measured on."""
+    names = ("held_out", "where", "repeats", "evaluation_noise_rad", "allowed_m")
+    return {name: getattr(settings, name) for name in names}
+
+
+def _measure(
+    body: Body, tasks: Sequence[Task], policy: StudentPolicy, settings: ImitateSettings
+) -> dict[str, list[Outcome]]:
+    """Episodes of the student beside what they are compared with, of the same starts."""
+    policies: dict[str, Policy] = {
+        "student": policy, "teacher": Expert(Teacher(body, settings.experts)), "hold": Hold(),
+    }  # fmt: skip
+    found = {name: evaluate(body, tasks, one, settings) for name, one in policies.items()}
+    if len(tasks) > 1:
+        found["other_motion"] = evaluate(body, _exchanged(tasks), policy, settings)
+    return found
+
+
+def _exchanged(tasks: Sequence[Task]) -> list[Task]:
+    """Each task with the latents of the next one, repeated to its length."""
+    return [
+        replace(task, latents=np.resize(other.latents, task.latents.shape))
+        for task, other in zip(tasks, [*tasks[1:], tasks[0]], strict=True)
+    ]
+
+
+def _film(
+    body: Body, tasks: Sequence[Task], outcomes: Sequence[Outcome], out: Path, name: str, gl: str
+) -> dict[str, str]:
+    by_name = {task.name: task for task in tasks}
+    paths = {}
+    for which, outcome in zip(("best", "worst"), best_and_worst(outcomes), strict=True):
+        path = out / f"{name}_{which}.mp4"
+        pictures = list(shown_again(body, outcome, by_name[outcome.name].reference, VIDEO_SIZE, gl))
+        write_video(path, pictures, np.arange(len(pictures)) / VIDEO_HZ)
+        paths[which] = str(path)
+    return paths
+
+
+def _out_of_reach(tasks: Sequence[Task]) -> float | None:
+    shares = [task.reference.out_of_reach for task in tasks]
+    known = [share for share in shares if np.isfinite(share)]
+    return float(np.mean(known)) if known else None
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--out {out} cannot be made: {error.strerror}", "name a folder that can be written"
+        ) from error

@@ -1,0 +1,255 @@
+"""A humanoid of two arms, made here, follows people; and GR1, where its files are installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from handloom.errors import ConfigError
+
+pytest.importorskip("mujoco", reason="the simulator is not installed: pip install '.[sim]'")
+pytest.importorskip("mink", reason="the simulator is not installed: pip install '.[sim]'")
+pytest.importorskip("torch", reason="the student needs torch: pip install '.[train]'")
+
+from handloom.pipelines.sim.imitate import imitate, load_settings
+from handloom.schemas.hand_topology import WRIST
+from handloom.sim.humanoid.checkpoint import open_student
+from handloom.sim.humanoid.dagger import evaluate, tasks_of
+from handloom.sim.humanoid.episodes import Expert, Hold, Seen, run_episodes
+from handloom.sim.humanoid.experts import Teacher
+from handloom.sim.humanoid.goals import PERSON_REACH_M, goals_of, palm_axes
+from handloom.sim.humanoid.motions import PersonMotion, at_times, motion_of_row, scripted_motions
+from handloom.sim.humanoid.reference import Kinematics, KinematicsSettings, reference_of
+from handloom.sim.humanoid.robot import GR1, Humanoid, act, body_of, find_humanoid, put
+from handloom.train.robomirror.latents import LinearLatents, numbers_of
+
+HZ = 15.0
+ARM = """<body name="{s}_upper" pos="0 {y} .35"><joint name="{s}_pitch" axis="0 1 0" range="-3 3"/>
+<joint name="{s}_roll" axis="1 0 0" range="-2 2"/><joint name="{s}_yaw" axis="0 0 1" range="-2 2"/>
+<site name="{s}_shoulder"/><geom size=".04" pos="0 0 -.1" mass="1"/>
+<body pos="0 0 -.25"><joint name="{s}_elbow" axis="0 1 0" range="-2.8 0"/><site name="{s}_elbow_site"/>
+<geom size=".04" pos="0 0 -.1" mass=".8"/><body pos="0 0 -.25"><site name="{s}_wrist"/></body></body></body>"""
+ROBOT = f"""<mujoco><compiler angle="radian"/><worldbody><body name="pelvis"><freejoint/><geom size=".1" mass="5"/>
+<site name="eyes" pos="0 0 .5"/>{ARM.format(s="l", y=0.2)}{ARM.format(s="r", y=-0.2)}
+<body name="leg" pos="0 0 -.2"><joint name="hip" axis="0 1 0"/><geom size=".05"/></body></body></worldbody>
+<actuator><motor joint="hip" ctrlrange="-1 1" ctrllimited="true"/></actuator></mujoco>"""
+
+
+@pytest.fixture(scope="module")
+def humanoid(tmp_path_factory) -> Humanoid:
+    folder = tmp_path_factory.mktemp("robot")
+    (folder / "two_arms.xml").write_text(ROBOT)
+    joints = [f"{side}_{part}" for side in "lr" for part in ("pitch", "roll", "yaw", "elbow")]
+    parts = {
+        "name": "two_arms",
+        "description": "two_arms.xml",
+        "joints": joints,
+        "rest": {"l_elbow": -1.2, "r_elbow": -1.2},
+        "head": "eyes",
+        "shoulders": ["l_shoulder", "r_shoulder"],
+        "elbows": ["l_elbow_site", "r_elbow_site"],
+        "wrists": ["l_wrist", "r_wrist"],
+    }
+    (folder / "two_arms.json").write_text(json.dumps(parts))
+    return find_humanoid(str(folder / "two_arms.json"))
+
+
+@pytest.fixture(scope="module")
+def body(humanoid):
+    return body_of(humanoid)
+
+
+@pytest.fixture(scope="module")
+def motions() -> list[PersonMotion]:
+    return scripted_motions(4, 0, HZ)
+
+
+@pytest.fixture(scope="module")
+def tasks(body, motions):
+    latents = LinearLatents.fitted([numbers_of(one.keypoints_cam_m, one.world_from_camera) for one in motions], HZ)
+    return tasks_of(motions, body, KinematicsSettings(wrist_turn=0.0), latents)
+
+
+def test_a_servo_holds_its_goal(body):
+    """Legs are fixed, motors of the description gone; a goal beyond the description's range of control is held."""
+    assert body.model.nu == body.num_joints == 8
+    assert body.model.actuator_trnid[:, 0].tolist() == list(range(8)), "goals are in the order of joints"
+    data = body.state()
+    goal = body.rest - 0.3
+    for _ in range(100):
+        assert act(body.model, data, goal) == ""
+    sag = np.abs(data.qfrc_bias / body.kp)
+    assert np.abs(data.qpos - goal).max() < 1.1 * sag.max() < 0.1
+
+
+def test_a_hand_goes_where_the_persons_is(body, motions):
+    """The wrist's place is the person's about the shoulders, scaled; seen from the head as it is, or as it was."""
+    motion = motions[0]
+    hand = int(np.isfinite(motion.keypoints_cam_m[..., WRIST, 0]).all(axis=0).argmax())
+    goals = goals_of(motion, body)
+    scale = body.reach_m.mean() / PERSON_REACH_M
+    from_head = np.linalg.norm(np.diff(motion.keypoints_cam_m[:, hand, WRIST], axis=0), axis=1)
+    assert goals.head_turn[0] == pytest.approx(np.eye(3))
+    turned = np.swapaxes(goals.head_turn, 1, 2)
+    place = goals.wrist_m[:, hand] - goals.wrist_m[0, hand]
+    assert np.isfinite(place).all()
+    still = replace(motion, world_from_camera=np.full_like(motion.world_from_camera, np.nan))
+    moved = np.diff(goals_of(still, body).wrist_m[:, hand], axis=0)
+    assert np.linalg.norm(moved, axis=1) == pytest.approx(scale * from_head)
+    first = goals_of(motion, body, "first").wrist_m[:, hand]
+    points = motion.keypoints_cam_m[:, hand, WRIST]
+    world = np.einsum("tij,tj->ti", motion.world_from_camera[:, :3, :3], points) + motion.world_from_camera[:, :3, 3]
+    assert np.linalg.norm(first - first[0], axis=1) == pytest.approx(scale * np.linalg.norm(world - world[0], axis=1))
+    assert turned @ goals.head_turn == pytest.approx(np.broadcast_to(np.eye(3), turned.shape), abs=1e-9)
+
+
+def test_axes_of_a_hand_that_hangs_down():
+    """Fingers down, thumb forward: the axes of the robot's wrist with its arm down, for either hand."""
+    points = np.zeros((21, 3))
+    points[9], points[5], points[17] = (0, 0, -0.09), (0.03, 0, -0.09), (-0.03, 0, -0.08)
+    assert palm_axes(points) == pytest.approx(np.eye(3), abs=1e-12)
+    points[9] = np.nan
+    assert np.isnan(palm_axes(points)).all()
+
+
+def test_inverse_kinematics_finds_places_and_counts_what_is_out_of_reach(body, motions):
+    goals = goals_of(motions[0], body)
+    settings = KinematicsSettings(wrist_turn=0.0)
+    found = reference_of(goals, body, settings)
+    assert np.nanmax(found.frame_missed_m) < 0.02
+    assert found.out_of_reach == 0.0
+    assert np.abs(found.speed_rad_s).max() < 1.6 * settings.max_speed_rad_s  # the curve between frames may be steeper
+    assert found.joints_rad == pytest.approx(np.clip(found.joints_rad, body.low, body.high))
+    far = replace(goals, wrist_m=goals.wrist_m + np.array([2.0, 0.0, 0.0]))
+    assert reference_of(far, body, settings).out_of_reach > 0.9
+    none = replace(goals, wrist_m=np.full_like(goals.wrist_m, np.nan))
+    still = reference_of(none, body, settings)
+    assert np.isnan(still.out_of_reach)
+    assert still.joints_rad == pytest.approx(np.broadcast_to(body.rest, still.joints_rad.shape), abs=1e-3)
+    kinematics = Kinematics(body, settings)
+    once, again = (kinematics.solve(far.wrist_m[0], far.wrist_turn[0], far.head_turn[0], 1 / HZ) for _ in range(2))
+    kinematics.reset()
+    assert kinematics.solve(far.wrist_m[0], far.wrist_turn[0], far.head_turn[0], 1 / HZ) == pytest.approx(once)
+    assert again.shape == body.rest.shape
+
+
+def test_the_teacher_follows_and_who_holds_still_fails(body, tasks):
+    settings = load_settings(None, ["repeats=1", "held_out=1"])
+    worst = {}
+    for names in (["follow"], ["lead"], ["follow", "lead", "correct"]):
+        outcomes = evaluate(body, tasks, Expert(Teacher(body, names)), settings)
+        assert all(one.success for one in outcomes), outcomes
+        worst["+".join(names)] = max(one.mpkpe_mm for one in outcomes)
+    assert worst["lead"] < 0.5 * worst["follow"]
+    assert worst["follow+lead+correct"] < worst["follow"]
+    held = evaluate(body, tasks, Hold(), settings)
+    assert {one.failure for one in held} >= {"left_goal"}
+    with pytest.raises(ConfigError, match="no expert steer"):
+        Teacher(body, ["steer"])
+
+
+def test_the_gate_prefers_who_comes_nearest(body):
+    data = body.state()
+    put(body.model, data, body.rest)
+    teacher = Teacher(body, ["follow", "lead"])
+    share = teacher.weights(data, np.stack([body.rest + 0.5, body.rest]), body.rest)
+    assert share.sum() == pytest.approx(1)
+    assert share[1] > 0.9
+
+
+class Breaks:
+    """Holds still; then gives a number that is none, or one that no joint survives."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def act(self, seen: Seen) -> np.ndarray:
+        actions = Hold().act(seen)
+        actions[np.array(seen.numbers) == 0] = np.nan if seen.step == self.at else actions[0]
+        if seen.step == self.at:
+            for number, data in zip(seen.numbers, seen.states, strict=True):
+                data.qvel[:] = 1e12 if number == 1 else data.qvel
+        return actions
+
+
+def test_broken_episodes_are_counted_and_the_others_go_on(body, tasks):
+    """Of three side by side: an action that is not finite, a simulation that diverges, and one that is untouched."""
+    alone = run_episodes(
+        body, tasks[2:3], Hold(), seed=0, history=2, allowed_m=9, start_noise_rad=0.0
+    )[0]  # fmt: skip
+    found = run_episodes(body, tasks[:3], Breaks(5), seed=0, history=2, allowed_m=9, start_noise_rad=0.0)
+    assert [one.failure for one in found] == ["action_not_finite", "diverged", ""]
+    assert found[0].num_steps == 5
+    assert found[2].success
+    assert found[2].joints_rad == pytest.approx(alone.joints_rad)
+
+
+def test_a_row_becomes_a_motion():
+    """At another rate, linearly between known frames; what was interpolated before is unknown."""
+    frame_s = np.arange(10) / 30 + 5
+    points = np.broadcast_to(frame_s[:, None, None, None], (10, 2, 21, 3)).copy()
+    infilled = np.zeros((10, 2), bool)
+    infilled[4, 0] = True
+    row = {
+        "clip_id": "a:b:0-1", "frame_s": frame_s, "hand_keypoints_cam_m": points, "hand_infilled": infilled,
+        "world_from_camera": np.tile(np.eye(4), (10, 1, 1)), "world_unit_m": 2.0,
+    }  # fmt: skip
+    motion = motion_of_row(row, 15.0)
+    assert motion.num_frames == 5
+    assert motion.keypoints_cam_m[:, 1, 3, 2] == pytest.approx(5 + np.arange(5) / 15)
+    assert np.isnan(motion.keypoints_cam_m[:, 0, 0, 0]).tolist() == [False, False, True, False, False]
+    assert at_times(frame_s, frame_s, np.array([5.05])) == pytest.approx([5.05])
+    unscaled = motion_of_row(row | {"world_unit_m": None}, 15.0)
+    assert np.isnan(unscaled.world_from_camera[:, :3, 3]).all()
+    assert np.isfinite(unscaled.world_from_camera[:, :3, :3]).all()
+
+
+TINY = [
+    "scripted=4", "held_out=2", "rounds=2", "episodes=4", "fit_steps=30", "repeats=1", "student.width=32",
+    "student.blocks=1", "student.history=2", "kinematics.wrist_turn=0", "fit.batch_size=64", "kinematics.iterations=2",
+]  # fmt: skip
+
+
+def test_a_student_is_trained_kept_and_measured_again(humanoid, tmp_path):
+    """The command's pipeline on a small scale; the student that is read again does the same."""
+    path = Path(humanoid.description).with_suffix(".json")
+    out = tmp_path / "out"
+    first = imitate(out, load_settings(None, TINY), robot=str(path), videos=False)
+    assert first.rounds[0]["success_rate"] == 1.0, "the teacher's round"
+    assert {*first.policies["scripted"]} == {"student", "teacher", "hold", "other_motion"}
+    assert first.policies["scripted"]["student"]["episodes"] == 2
+    assert json.loads((out / "imitate.json").read_text())["robot"] == "two_arms"
+    asked = load_settings(None, ["held_out=2", "repeats=1"])
+    again = imitate(tmp_path / "again", asked, robot=str(path), student=str(out), videos=False)
+    assert again.policies == first.policies
+    assert again.rounds == []
+    other = humanoid.model_copy(update={"name": "one_arm", "joints": humanoid.joints[:4]})
+    with pytest.raises(ConfigError, match=r"is of the robot two_arms, not of one_arm: r_elbow, r_pitch, r_roll in one"):
+        open_student(str(out), body_of(other))
+
+
+def test_what_a_robot_lacks_is_named(humanoid, tmp_path):
+    with pytest.raises(ConfigError, match="has no joint l_knee"):
+        body_of(humanoid.model_copy(update={"joints": (*humanoid.joints, "l_knee")}))
+    with pytest.raises(ConfigError, match=r"has no site brow\n.*eyes"):
+        body_of(humanoid.model_copy(update={"head": "brow"}))
+    with pytest.raises(ConfigError, match=r"no humanoid 'g1'.*\n.*one of gr1"):
+        find_humanoid("g1")
+    (tmp_path / "parts.json").write_text('{"name": "a"}')
+    with pytest.raises(ConfigError, match=r"parts\.json: description Field required"):
+        find_humanoid(str(tmp_path / "parts.json"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("robosuite") is None, reason="GR1's files: pip install '.[sim]'")
+def test_gr1_reaches_what_people_reach():
+    body = body_of(GR1)
+    assert body.num_joints == 20
+    assert body.reach_m == pytest.approx([0.43, 0.43], abs=0.01)
+    reference = reference_of(goals_of(scripted_motions(1, 3, HZ)[0], body), body, KinematicsSettings())
+    assert np.nanmax(reference.frame_missed_m) < 0.02
+    assert reference.out_of_reach == 0.0
