@@ -452,8 +452,8 @@ COMMANDS = {
     "--json --help",
     "sim evaluate": "--task --policy --episodes --seeds --max-steps --workers --ray-address --video --calvin "
     "--calvin-python --sequences --json --help",
-    "sim imitate": "--out --db --motion --robot --student --config --set --show-settings --no-show-settings --video "
-    "--no-video --json --help",
+    "sim imitate": "--out --db --motion --understand --robot --student --config --set --show-settings "
+    "--no-show-settings --video --no-video --json --help",
     "presets": "--json --help",
     "bench": "NAME --videos --clips --stills --footage --held --sheets --backwards --db --lerobot-python --quick "
     "--markdown --save --data --help",

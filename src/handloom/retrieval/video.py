@@ -63,7 +63,7 @@ def extract(
 
     settings, graph = _graph(db, by)
     targets = [*_writers(db, graph, by), *(MOVEMENT if movement else ())]
-    with _opened(settings, video, start_s, end_s, source_options) as item:
+    with opened(settings, video, start_s, end_s, source_options) as item:
         return Extractor(settings, "query", stages=graph.ancestors(targets)).columns(item, targets)
 
 
@@ -85,7 +85,7 @@ def some_frames(
 
     settings = settings_of(db)
     faces = FaceBlur() if settings.frames.blur_faces else None
-    with _opened(settings, video, start_s, end_s, source_options) as item:
+    with opened(settings, video, start_s, end_s, source_options) as item:
         times = item.header.frame_s.tolist()
         wanted = set(strip_indices(len(times), num).tolist())
         at, found = 0, {}
@@ -109,10 +109,10 @@ def some_frames(
 
 
 @contextmanager
-def _opened(
+def opened(
     settings: Settings, video: str, start_s: float, end_s: float | None, source_options: dict[str, Any] | None
 ) -> Iterator[DecodedClip]:
-    """The decoded part of a video. Errors inside are raised as ConfigError about --video."""
+    """The part of a video, decoded as the settings say. Errors inside are raised as ConfigError about --video."""
     from handloom.video.decode.decoder import DecodeLimits, Decoder
     from handloom.video.fetch.video_source import VideoSource
 

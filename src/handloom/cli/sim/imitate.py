@@ -26,6 +26,10 @@ def imitate(
     motion: Annotated[
         str | None, typer.Option(help="Checkpoint of `handloom train robomirror`; without: linear latents.")
     ] = None,
+    understand: Annotated[
+        str | None,
+        typer.Option(help="Its stage `understand`: the student is also told what is made of clips' intents."),
+    ] = None,
     robot: Annotated[str, typer.Option(help="gr1, or a JSON file that names the parts of a robot of yours.")] = "gr1",
     student: Annotated[str | None, typer.Option(help="Measure the student of this --out; train nothing.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
@@ -44,7 +48,8 @@ def imitate(
         return
     table = None if db is None else open_db(db)
     found = pipeline(
-        out, settings, robot=robot, db=table, motion=motion, student=student, videos=video, told=say
+        out, settings, robot=robot, db=table, motion=motion, understand=understand, student=student, videos=video,
+        told=say
     )  # fmt: skip
     if json_:
         print(json.dumps(asdict(found)))
@@ -65,5 +70,8 @@ def _show(found: Imitation, out: Path) -> None:
     for source, share in found.out_of_reach.items():
         if share:
             print(f"{source}: {share:.1%} of the wrists' goals are out of reach")
+    if found.latency["video"]:
+        share = found.latency["video"]["cpu_ratio"]
+        print(f"from a video to the first action: {share:.3f} of the pose pipeline's CPU time")
     print(f"latency beside retargeting and inverse kinematics: {found.latency['cpu_ratio']:.3f} of the CPU time")
     print("\n".join([str(out / "imitate.json"), *found.videos.values()]))

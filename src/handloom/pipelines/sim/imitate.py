@@ -19,11 +19,11 @@ from handloom.pipelines.configure import merged_values, settings_hint
 from handloom.schemas.json_format import explain
 from handloom.schemas.settings import flatten
 from handloom.sim.humanoid.checkpoint import open_student, save_student
-from handloom.sim.humanoid.dagger import Round, StudentPolicy, evaluate, tasks_of, train
+from handloom.sim.humanoid.dagger import Round, StudentPolicy, at_steps, evaluate, tasks_of, train
 from handloom.sim.humanoid.episodes import Expert, Hold, Outcome, Policy, Task
 from handloom.sim.humanoid.experts import Teacher
 from handloom.sim.humanoid.film import VIDEO_HZ, shown_again
-from handloom.sim.humanoid.latency import latency_of
+from handloom.sim.humanoid.latency import latency_of, latency_of_video
 from handloom.sim.humanoid.motions import PersonMotion, row_motions, scripted_motions
 from handloom.sim.humanoid.robot import Body, body_of, find_humanoid
 from handloom.sim.humanoid.scores import best_and_worst, scores_of
@@ -32,7 +32,7 @@ from handloom.sim.rendering import backend
 from handloom.sim.world import require_simulator
 from handloom.store.location import storage_options_from
 from handloom.train.robomirror.imitation import Actor
-from handloom.train.robomirror.latents import LINEAR_HZ, LinearLatents, VaeLatents, numbers_of
+from handloom.train.robomirror.latents import LINEAR_HZ, LinearLatents, UnderstoodLatents, VaeLatents, numbers_of
 from handloom.video.write import write_video
 from handloom.windows.split import held_out_videos
 
@@ -53,7 +53,8 @@ class Imitation:
     robot: its name. latents: `vae` or `linear`. motions: {trained, held out, of the table: counts, what was left out}.
     out_of_reach: share of the person's wrists that the robot cannot reach, by source. policies: by source of motions
     (`scripted`, `table`) and policy (`student`, `other_motion`: the student with another motion's latents, `teacher`,
-    `hold`), see `scores_of`. latency: see `latency_of`. rounds: the course of the training.
+    `hold`, and with an `understand` checkpoint `understood`), see `scores_of`. latency: see `latency_of`, and `video`,
+    see `latency_of_video`; null where it was not measured. rounds: the course of the training.
     """
 
     robot: str
@@ -89,6 +90,7 @@ def imitate(
     robot: str = "gr1",
     db: Database | None = None,
     motion: str | None = None,
+    understand: str | None = None,
     student: str | None = None,
     videos: bool = True,
     told: Callable[[str], None] | None = None,
@@ -96,9 +98,11 @@ def imitate(
     """Train a student and measure it; or measure one that was trained.
 
     Args:
-        out: a local folder for the checkpoint, `imitate.json` and videos.
-        robot: see `find_humanoid`. db: whose clips of people are motions, too, some of them held out.
-        motion: a checkpoint of `handloom train robomirror`; None: linear latents, fitted to the training motions.
+        out: a local folder for the checkpoint, `imitate.json` and videos. robot: see `find_humanoid`. db: whose clips
+        of people are motions, too, some of them held out. motion: a checkpoint of `handloom train robomirror`; None:
+        linear latents, fitted to the training motions. understand: a checkpoint of its stage `understand`: on held-out
+        clips of the table that have an intent, the student is
+            also told the latents that this makes of the intent.
         student: an `--out` of before: nothing is trained, and its settings are used.
         videos: of the best and the worst episode of each source.
 
@@ -148,9 +152,17 @@ def imitate(
         checkpoint = save_student(folder, trained, body, latents, settings, version, spent)
     else:
         policy, checkpoint, spent = opened.policy, opened.uri, 0.0
+    understood = None if understand is None else UnderstoodLatents(understand, latents)
     held_out = {name: found for name, found in tasks.items() if name != "train" and found}
     results = {name: _measure(body, found, policy, settings) for name, found in held_out.items()}
-    tell("measured")
+    video_latency = None
+    if understood is not None and db is not None:
+        seen = [one for one in sources.motions["table"] if one.intent is not None]
+        if not seen:
+            hint = "compute their intents (docs/robomirror.md), or leave --understand out"
+            raise ConfigError("no held-out clip of the table has an intent", hint)
+        results["table"]["understood"] = evaluate(body, _understood(seen, tasks["table"], understood), policy, settings)
+        video_latency = _of_video(db, seen, body, settings, policy, understood, tell)
     film = {}
     if gl is not None:
         film = {
@@ -170,7 +182,7 @@ def imitate(
             name: {policy_name: scores_of(outcomes) for policy_name, outcomes in by_policy.items()}
             for name, by_policy in results.items()
         },
-        latency=latency_of(shortest, body, settings, latents, policy),
+        latency=latency_of(shortest, body, settings, latents, policy) | {"video": video_latency},
         rounds=rounds,
         videos=film,
         settings=settings.model_dump(mode="json"),
@@ -230,6 +242,41 @@ def _exchanged(tasks: Sequence[Task]) -> list[Task]:
         replace(task, latents=np.resize(other.latents, task.latents.shape))
         for task, other in zip(tasks, [*tasks[1:], tasks[0]], strict=True)
     ]
+
+
+def _understood(motions: Sequence[PersonMotion], tasks: Sequence[Task], understood: UnderstoodLatents) -> list[Task]:
+    """The tasks of motions with an intent, with the latents that are made of it."""
+    by_name = {task.name: task for task in tasks}
+    found = []
+    for motion in motions:
+        if motion.intent is None or motion.intent_s is None:
+            continue
+        task = by_name[motion.name]
+        encoded = understood.encode(motion.name, motion.intent, motion.intent_s, motion.num_frames)
+        found.append(replace(task, latents=at_steps(motion, encoded, task.reference.num_steps)))
+    return found
+
+
+def _of_video(
+    db: Database,
+    motions: Sequence[PersonMotion],
+    body: Body,
+    settings: ImitateSettings,
+    policy: StudentPolicy,
+    understood: UnderstoodLatents,
+    tell: Callable[[str], None],
+) -> dict[str, Any] | None:
+    """The latency of the held-out clip of middle length; None, and why, where it cannot be measured."""
+    chosen = sorted(motions, key=lambda one: one.num_frames)[len(motions) // 2]
+    row = db.row(chosen.name, ["video_uri", "start_s", "end_s"]).to_pylist()[0]
+    part = (str(row["video_uri"]), float(row["start_s"]), float(row["end_s"]))
+    num_images = 0 if chosen.intent is None else len(chosen.intent)
+    try:
+        found = latency_of_video(db, *part, body, settings, policy, understood, num_images)
+    except ConfigError as error:
+        tell(f"the latency from a video was not measured: {error.problem}")
+        return None
+    return {"clip_id": chosen.name} | found
 
 
 def _film(

@@ -59,11 +59,15 @@ def tasks_of(
     for number, motion in enumerate(motions):
         reference = reference_of(goals_of(motion, body, frame), body, kinematics)
         encoded = latents.encode(motion.keypoints_cam_m, motion.world_from_camera)
-        at_s = np.arange(reference.num_steps) / POLICY_HZ
-        tasks.append(Task(motion.name, reference, at_times(motion.frame_s, encoded, at_s).astype(np.float32)))
+        tasks.append(Task(motion.name, reference, at_steps(motion, encoded, reference.num_steps)))
         if progress is not None:
             progress(number + 1, len(motions))
     return tasks
+
+
+def at_steps(motion: PersonMotion, encoded: NDArray[np.float32], num_steps: int) -> NDArray[np.float32]:
+    """(num_steps, D) latents at the policy's steps, of those (T, D) of a motion's frames: linear between two."""
+    return at_times(motion.frame_s, encoded, np.arange(num_steps) / POLICY_HZ).astype(np.float32)
 
 
 @dataclass

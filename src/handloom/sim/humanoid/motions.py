@@ -36,7 +36,8 @@ class PersonMotion:
 
     name: the clip's id, or the script's. frame_s: (T,) seconds from 0, evenly `rate_hz` a second. keypoints_cam_m:
     (T, 2, 21, 3) in the camera of each frame. world_from_camera: (T, 4, 4) in metres. pitch_rad: how far the first
-    frame's camera looks down below the horizon; NaN: unknown.
+    frame's camera looks down below the horizon; NaN: unknown. intent, intent_s: (L, D) and (L,), what a model sees in
+    the clip, and seconds of that since the first frame; None: there is none.
     """
 
     name: str
@@ -44,6 +45,8 @@ class PersonMotion:
     keypoints_cam_m: Array
     world_from_camera: Array
     pitch_rad: float = float("nan")
+    intent: NDArray[np.float32] | None = None
+    intent_s: Array | None = None
 
     @property
     def num_frames(self) -> int:
@@ -81,8 +84,14 @@ def row_motions(db: Database, where: str, rate_hz: float) -> tuple[list[PersonMo
         ConfigError: no clip is left.
     """
     asked = narrowed(db, where or None, HUMAN)
-    has_rows = db.table("clips") is not None
-    rows = db.read("clips", _COLUMNS, both(asked, "(hand_left OR hand_right)")).sort_by("clip_id") if has_rows else []
+    table = db.table("clips")
+    has_rows = table is not None
+    named = [] if table is None else [name for name in ("intent", "intent_s") if name in table.schema.names]
+    rows = (
+        db.read("clips", _COLUMNS + named, both(asked, "(hand_left OR hand_right)")).sort_by("clip_id")
+        if has_rows
+        else []
+    )
     num = db.read("clips", ["clip_id"], asked).num_rows if has_rows else 0
     left_out = {"no_hands": num - len(rows), "not_ego": 0, "short": 0, "few_hands": 0}
     found = []
@@ -118,7 +127,12 @@ def motion_of_row(row: Mapping[str, Any], rate_hz: float) -> PersonMotion:
     poses = np.full((len(frame_s), 4, 4), np.nan) if poses is None else np.array(poses, np.float64)
     poses[:, :3, 3] *= np.nan if row["world_unit_m"] is None else row["world_unit_m"]
     at_s = np.arange(int((frame_s[-1] - frame_s[0]) * rate_hz + 1e-6) + 1) / rate_hz + frame_s[0]
-    return PersonMotion(str(row["clip_id"]), rate_hz, at_times(frame_s, points, at_s), _poses_at(frame_s, poses, at_s))
+    motion = PersonMotion(
+        str(row["clip_id"]), rate_hz, at_times(frame_s, points, at_s), _poses_at(frame_s, poses, at_s)
+    )
+    if row.get("intent") is None or row.get("intent_s") is None:
+        return motion
+    return replace(motion, intent=np.asarray(row["intent"]), intent_s=np.asarray(row["intent_s"]) - frame_s[0])
 
 
 def at_times(frame_s: Array, values: NDArray[Any], at_s: Array) -> Array:

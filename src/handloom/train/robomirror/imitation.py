@@ -95,7 +95,7 @@ class Imitator:
             self.step += 1
         found = float(np.mean(losses[-max(1, len(losses) // 5) :]))
         if not np.isfinite(found):
-            raise HandloomError(f"the student's loss is {found} after {self.step} steps", "lower imitate.fit.lr")
+            raise HandloomError(f"the student's loss is {found} after {self.step} steps", "lower fit.lr")
         return found
 
     def state(self) -> dict[str, Any]:

@@ -11,14 +11,19 @@ from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
 from handloom.train.registry import open_network
-from handloom.train.robomirror.data.motion import PARTS, motion_of
+from handloom.train.robomirror.data.motion import GROUPS, MOTION_DIM, PARTS, motion_of
 from handloom.train.robomirror.network.motion_vae import MotionVae
+from handloom.train.robomirror.network.understanding import Understanding
 
 Floats = NDArray[np.float32]
 
 LINEAR_WIDTH = 64
 """As wide as RoboGhost's latent."""
 LINEAR_HZ = 15.0
+WEIGHTS = {"wrist": 3.0, "wrist_turn": 2.0, "shape": 0.5, "head": 0.5, "head_turn": 0.5}
+"""Of the kinds of numbers among the linear components: 120 numbers of fingers would crowd out 18 of wrists."""
+STEP_WEIGHT = 3.0
+"""Of a step since the frame before; steps are small beside the numbers themselves."""
 
 
 def numbers_of(keypoints_cam_m: NDArray, world_from_camera: NDArray) -> Floats:
@@ -54,22 +59,30 @@ class VaeLatents:
         motion = torch.from_numpy(numbers_of(keypoints_cam_m, world_from_camera))
         return self._network.standardised(self._network.encode(motion)).numpy()
 
+    def is_of(self, vae: MotionVae) -> bool:
+        """Whether an auto-encoder makes the same latents, with the same deviations."""
+        own, other = self._network.state_dict(), vae.state_dict()
+        same = own.keys() == other.keys()
+        return same and all(torch.equal(value, other[name]) for name, value in own.items())
+
     def facts(self) -> dict[str, Any]:
         """What a student's checkpoint holds of it."""
         return {"kind": self.name, "uri": self.uri, "rate_hz": self.rate_hz, "width": self.width}
 
 
 class LinearLatents:
-    """The first 64 principal components of frames, unknown numbers at their mean, beside what is known: no training.
+    """The first 64 principal components of a frame's motion and of its step since the frame before: no training.
+
+    Unknown numbers count as their mean, beside what is known. Numbers of one kind have one scale (`GROUPS`), and
+    `WEIGHTS`.
 
     Args:
         facts: that `fitted` or `facts` gave.
     """
 
     def __init__(self, facts: dict[str, Any]) -> None:
-        self._mean, self._scale = (np.array(facts[name], np.float32) for name in ("mean", "scale"))
-        self._components = np.array(facts["components"], np.float32)
-        self._deviation = np.array(facts["deviation"], np.float32)
+        arrays = (np.array(facts[name], np.float32) for name in ("mean", "scale", "components", "deviation"))
+        self._mean, self._scale, self._components, self._deviation = arrays
         self._facts, self.name, self.rate_hz = facts, "linear", float(facts["rate_hz"])
         self.width = len(self._components)
 
@@ -80,11 +93,14 @@ class LinearLatents:
         known = np.isfinite(frames)
         if not known.any():
             raise ConfigError("no motion has a frame in which a hand is known", "give other motions")
-        count = np.maximum(known.sum(axis=0), 1)
-        mean = np.where(known, frames, 0).sum(axis=0) / count
-        spread = np.sqrt(np.where(known, (frames - mean) ** 2, 0).sum(axis=0) / count)
-        scale = np.where(spread > 1e-6, spread, 1.0)
-        values = _with_flags(frames, mean, scale)
+        mean = np.where(known, frames, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        scale = np.ones(frames.shape[1])
+        for name, slices in GROUPS.items():
+            for part in slices:
+                apart = (frames - mean)[:, part]
+                spread = float(np.sqrt(np.nanmean(apart**2))) if np.isfinite(apart).any() else 1.0
+                scale[part] = max(spread, 1e-6) / WEIGHTS[name]
+        values = np.concatenate([_with_steps(one, mean, scale) for one in motions])
         components = np.linalg.eigh(values.T @ values)[1].T[::-1][:LINEAR_WIDTH]
         deviation = np.sqrt(((values @ components.T) ** 2).mean(axis=0))
         deviation = np.where(deviation > 1e-6, deviation, 1.0)
@@ -95,12 +111,67 @@ class LinearLatents:
     def encode(self, keypoints_cam_m: NDArray, world_from_camera: NDArray) -> Floats:
         """(T, 64) of a motion at `rate_hz`."""
         numbers = numbers_of(keypoints_cam_m, world_from_camera)
-        values = _with_flags(numbers, self._mean, self._scale)
+        values = _with_steps(numbers, self._mean, self._scale)
         return (values @ self._components.T / self._deviation).astype(np.float32)
 
     def facts(self) -> dict[str, Any]:
         """What a student's checkpoint holds of it: all that is needed to encode again."""
         return self._facts
+
+
+class UnderstoodLatents:
+    """Latents of a motion from what a model sees in the clip: a checkpoint of stage `understand`. No pose is read.
+
+    of: those that a student was trained with.
+
+    Raises:
+        ConfigError: there is no such checkpoint; or one that makes the latents of another auto-encoder than `of`.
+    """
+
+    def __init__(self, uri: str, of: Latents) -> None:
+        network, found = open_network(uri)
+        if not isinstance(network, Understanding):
+            problem = f"{uri} is a checkpoint of {found.facts.recipe} {found.facts.stage}".rstrip()
+            raise ConfigError(problem, "give one of `handloom train robomirror`, stage understand")
+        if not isinstance(of, VaeLatents) or not of.is_of(network.vae):
+            told = "linear latents" if isinstance(of, LinearLatents) else f"latents of {of.uri}"
+            hint = "train the student with --motion and the checkpoint that was the `init` of stage understand"
+            raise ConfigError(f"{found.uri} makes latents of another auto-encoder, and the student knows {told}", hint)
+        self._network, self.uri, self._settings = network, found.uri, network.settings
+        self.rate_hz, self.source = float(network.settings.rate_hz), str(found.facts.facts.get("intent_source", ""))
+        self.dim = int(found.facts.facts["intent_dim"])
+
+    @torch.inference_mode()
+    def encode(self, name: str, intent: NDArray, intent_s: NDArray, num_frames: int) -> Floats:
+        """(num_frames, width) latents, window after window as in training.
+
+        Args:
+            name: seeds the noise. intent: (L, D). intent_s: (L,) seconds since the first frame.
+
+        Raises ConfigError: the intent has another width.
+        """
+        if intent.shape[1] != self.dim:
+            hint = f"it was trained on {self.dim} of {self.source}"
+            raise ConfigError(f"the intent of {name} has {intent.shape[1]} numbers, for {self.uri}", hint)
+        steps, most = self._settings.steps, self._settings.intent_steps
+        parts = []
+        for start in range(0, num_frames, steps):
+            length = min(steps, num_frames - start)
+            middle_s = (start + (length - 1) / 2) / self.rate_hz
+            near = np.sort(np.argsort(np.abs(intent_s - middle_s), kind="stable")[:most])
+            vectors, times = np.zeros((most, self.dim), np.float32), np.zeros(most, np.float32)
+            vectors[: len(near)], times[: len(near)] = intent[near], intent_s[near] - start / self.rate_hz
+            batch = {
+                "clip_id": [name],
+                "now_s": [start / self.rate_hz],
+                "motion": torch.zeros(1, steps, MOTION_DIM),  # for its shape alone
+                "valid": (torch.arange(steps) < length)[None],
+                "intent": torch.from_numpy(vectors)[None],
+                "intent_s": torch.from_numpy(times)[None],
+                "intent_valid": (torch.arange(most) < len(near))[None],
+            }
+            parts.append(self._network.understood(batch)[0, :length].numpy())
+        return np.concatenate(parts)
 
 
 Latents = VaeLatents | LinearLatents
@@ -120,7 +191,9 @@ def latents_from(facts: dict[str, Any], uri: str | None = None) -> Latents:
     return found
 
 
-def _with_flags(frames: NDArray, mean: NDArray, scale: NDArray) -> NDArray:
-    """(T, 147 + 4) in deviations, and for each part whether it is known."""
+def _with_steps(frames: NDArray, mean: NDArray, scale: NDArray) -> NDArray:
+    """(T, 147 + 4 + 147): numbers in their scales, which parts are known, and steps since the frame before."""
+    apart = (np.asarray(frames, np.float64) - mean) / scale
+    steps = STEP_WEIGHT * np.diff(apart, axis=0, prepend=apart[:1])
     known = np.stack([np.isfinite(frames[:, part]).all(axis=1) for part in PARTS], axis=1)
-    return np.concatenate([np.where(np.isfinite(frames), (frames - mean) / scale, 0.0), known], axis=1)
+    return np.concatenate([np.nan_to_num(apart), known, np.nan_to_num(steps)], axis=1)
