@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from handloom.draw.segments.things import draw_things
 from handloom.draw.text import put_text, text_width
+from handloom.geometry.bodies import BODY_BONES
 from handloom.geometry.tracks.stored_grids import window_tracks
 from handloom.schemas.hand_topology import PALM_OUTLINE, PHALANGES
 from handloom.schemas.tables.frame_flags import flag_bits
@@ -18,6 +19,8 @@ from handloom.schemas.values import LEFT, RIGHT
 # Okabe and Ito's palette: different for every kind of colour vision, and from every skin. RGB.
 HAND_COLORS = {LEFT: (86, 180, 233), RIGHT: (255, 159, 0)}
 OTHER_COLOR = (110, 110, 110)  # of other people's hands
+BODY_COLOR = (0, 158, 115)
+BODY_SHOWN = 0.5  # visibility from which a body's keypoint is drawn
 HAND_LETTERS = {LEFT: "L", RIGHT: "R"}
 HAND_DOUBTS = {
     hand: flag_bits([f"HAND_{doubt}_{side}" for doubt in ("SIDE_UNSURE", "UNSUPPORTED", "OFF_TRACKS")])
@@ -44,7 +47,7 @@ def draw_overlay(
     label_px: int | None = None,
     letters_only: bool = False,
 ) -> NDArray[np.uint8]:
-    """Draw the tracks and both hands of frame `index` over a copy of `image`; hands of other people in grey.
+    """Draw the tracks, both hands and a body of frame `index` over a copy of `image`; hands of other people in grey.
 
     Args:
         image: (h, w, 3) RGB, the frame at any size.
@@ -57,6 +60,7 @@ def draw_overlay(
     scale = np.array([canvas.shape[1] / row["width"], canvas.shape[0] / row["height"]])
     _draw_tracks(canvas, row, index, scale)
     draw_things(canvas, row, index, scale)
+    _draw_body(canvas, row, index, scale)
     _draw_others(canvas, row, index, scale)
     labels = _draw_hands(canvas, row, index, scale, letters_only)
     _draw_labels(canvas, labels, label_px or text_px(canvas))
@@ -154,6 +158,21 @@ def _draw_hands(
             text += (f" {confidence:.2f}" if np.isfinite(confidence) else "") + (" filled" if infilled else "")
         labels.append((points[seen], text, color))
     return labels
+
+
+def _draw_body(canvas: NDArray[np.uint8], row: dict[str, Any], index: int, scale: NDArray[np.float64]) -> None:
+    """The body of the stage `body`: bones between keypoints that are known and in sight."""
+    keypoints, visibility = row.get("body_keypoints_px"), row.get("body_keypoint_visibility")
+    if keypoints is None or visibility is None:
+        return
+    points = to_image(keypoints[index].reshape(-1, 2), scale)
+    shown = np.isfinite(points).all(axis=-1) & (visibility[index] >= BODY_SHOWN)
+    bones = [_fixed(points[[a, b]]) for a, b in BODY_BONES if shown[a] and shown[b]]
+    for width, tint in (
+        (max(2, round(3.5 * stroke_px(canvas))), EDGE),
+        (max(1, round(1.8 * stroke_px(canvas))), BODY_COLOR),
+    ):
+        cv2.polylines(canvas, bones, False, tint, width, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _draw_others(canvas: NDArray[np.uint8], row: dict[str, Any], index: int, scale: NDArray[np.float64]) -> None:

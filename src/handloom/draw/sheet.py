@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from handloom.draw.certainty import lens_text, scale_text, trust_text
 from handloom.draw.frame import BACKGROUND, draw_header, enlarge
 from handloom.draw.frames import Frames, match_frames, other_video
-from handloom.draw.overlay import EDGE, HAND_COLORS, OTHER_COLOR, WHITE, draw_overlay, is_doubted, track_colors
+from handloom.draw.overlay import (
+    BODY_COLOR,
+    EDGE,
+    HAND_COLORS,
+    OTHER_COLOR,
+    WHITE,
+    draw_overlay,
+    is_doubted,
+    track_colors,
+)
 from handloom.draw.segments.strip import draw_segments, segment_legend
 from handloom.draw.text import fit_text, line_height, put_text, text_width
 from handloom.draw.world import POINT_COLORS, draw_world
@@ -152,6 +161,10 @@ def _of_frames(row: dict[str, Any]) -> list[LegendEntry]:
             entries.append(LegendEntry("", [], "dark keypoints: filled in, not seen"))
         if any(is_doubted(row, t, hand) for t in range(len(row["frame_s"])) for hand in (LEFT, RIGHT)):
             entries.append(LegendEntry("", [], "?: unsure which hand it is, or whether it is one (frame_flags)"))
+    if row.get("body_visible") is not None and np.any(row["body_visible"]):
+        whose = {"actor": ": of the person whose hands these are", "other": ": of another person"}
+        words = f"body{whose.get(row.get('body_person') or '', '')}"
+        entries.append(LegendEntry("line", [BODY_COLOR], words))
     points = row.get("track_points_px")
     if points is not None and points.shape[1]:
         across = np.array([[0.0, 0.5], [0.5, 0.5], [1.0, 0.5]])
