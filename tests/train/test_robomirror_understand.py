@@ -112,6 +112,36 @@ def test_a_sampler_with_a_perfect_network_gives_the_data(process):
     assert not torch.equal(noise_of(names, (4,), 0), noise_of(names, (4,), 0, 1))
 
 
+@pytest.mark.parametrize("process", ["flow", "ddpm"])
+def test_the_best_linear_guess_leaves_what_noisy_data_do_not_tell(process):
+    way, spread = PROCESSES[process], torch.tensor([2.0, 0.5, 0.05])
+    generator = torch.Generator().manual_seed(0)
+    data, noise = (torch.randn(4000, 5, 3, generator=generator) for _ in range(2))
+    data = data * spread
+    for share in (0.1, 0.5, 0.8):
+        time = torch.full((4000,), share)
+        noisy = way.noisy(data, noise, time)
+        into, linear, rest = way.best_linear(time, spread)
+        torch.testing.assert_close((into * noisy).std((0, 1)), torch.ones(3), atol=0.03, rtol=0)
+        left = (way.target(data, noise) - linear * noisy) / rest
+        torch.testing.assert_close(left.std((0, 1)), torch.ones(3), atol=0.03, rtol=0)
+        assert (left * into * noisy).mean((0, 1)).abs().max() < 0.03
+
+
+@torch.no_grad()
+def test_a_new_network_makes_the_mean_motion(db, motion):
+    asked = settings(init="x")
+    data = RECIPE.data(db, asked)
+    network = RECIPE.network(asked, data.facts).eval()
+    RECIPE.load_init(network, motion.network.state_dict(), asked)
+    batch = next(iter(data.held_out.loader(2)))
+    found = network.understood(batch, steps=1)
+    torch.testing.assert_close(found, torch.zeros_like(found), atol=1e-5, rtol=0)
+    assert network.understood(batch, steps=4).std() > 0.1
+    mean = network.vae.decode(network.vae.latent_mean.expand(12, -1))
+    torch.testing.assert_close(network.motion(found)[0], mean, atol=1e-4, rtol=1e-4)
+
+
 def test_both_ways_train_report_and_come_back_without_any_pose(db, motion, tmp_path):
     asked = settings(init=motion.checkpoint, epochs=4, lr=3e-3)
     variants = RECIPE.variants(asked)

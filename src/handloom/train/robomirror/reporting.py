@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from handloom.plural import plural
 from handloom.schemas.training import Example
 from handloom.train.parts.table_checks import evenly, slower_note
 from handloom.train.recipe import RecipeData
@@ -108,7 +109,7 @@ def _ways(
     samples = [first, *(network.understood(batch, number) for number in range(1, NUM_SAMPLES))]
     mean = torch.stack(samples).mean(0)
     ways = {f"mean of {NUM_SAMPLES} samples": mean}
-    ways |= {f"{steps} sampling steps": network.understood(batch, steps=steps) for steps in (1, 2, 10)}
+    ways |= {plural(steps, "sampling step"): network.understood(batch, steps=steps) for steps in (1, 2, 10)}
     return first, mean, ways
 
 

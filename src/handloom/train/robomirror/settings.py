@@ -29,7 +29,7 @@ class RobomirrorSettings(TrainSettings):
     """Width of the auto-encoder."""
     vae_layers: int = Field(3, ge=1, le=24)
     """Causal convolutions in the encoder, and as many in the decoder: three reach 14 frames back."""
-    kl: float = Field(1e-4, ge=0)
+    kl: float = Field(1e-6, ge=0)
     """`motion`: weight of the Kullback-Leibler divergence from the standard normal distribution."""
     mirror: float = Field(0.5, ge=0, le=1)
     """`motion`: share of the training windows that are mirrored, left and right exchanged."""
@@ -45,8 +45,9 @@ class RobomirrorSettings(TrainSettings):
     """`understand`: share of the intent's numbers that are hidden while training."""
     process: Literal["flow", "ddpm"] = "flow"
     """`understand`: flow matching, or denoising diffusion with a cosine schedule (RoboGhost's)."""
-    sampling_steps: int = Field(4, ge=1, le=1000)
-    """`understand`: calls of the network for a motion."""
+    sampling_steps: int = Field(2, ge=1, le=1000)
+    """`understand`: calls of the network for a motion (RoboGhost: 2). More follow the distribution of motions closely;
+    1 gives the mean of all that fit."""
     dim: int = Field(256, ge=16)
     """`understand`: width of the transformer."""
     layers: int = Field(8, ge=1, le=48)

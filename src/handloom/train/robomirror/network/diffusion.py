@@ -2,7 +2,8 @@
 
 Sources: Lipman et al., Flow Matching for Generative Modeling (arXiv 2210.02747); Liu et al., Flow Straight and Fast
 (arXiv 2209.03003); Nichol and Dhariwal, Improved DDPM (arXiv 2102.09672), the cosine schedule; Song et al., DDIM
-(arXiv 2010.02502), with eta 0; Salimans and Ho (arXiv 2202.00512), prediction of the data.
+(arXiv 2010.02502), with eta 0; Salimans and Ho (arXiv 2202.00512), prediction of the data; Karras et al. (arXiv
+2206.00364), what the network adds to the best linear guess.
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ class Process(Protocol):
         """(B, ...) what the network predicts."""
         ...
 
+    def best_linear(self, time: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of data (B, T, D) with mean 0 and deviations `spread` (D,), independent numbers: factors (B, 1, D) that bring
+        noisy data to a deviation of 1, that make the best linear guess of the target of them, and the deviation of the
+        target from that guess."""
+        ...
+
     def sample(self, predict: Predict, noise: Tensor, steps: int) -> Tensor:
         """(B, ...) data from noise in so many calls of the network; with 1 the network's mean of all data."""
         ...
@@ -44,6 +51,11 @@ class Flow:
 
     def target(self, data: Tensor, noise: Tensor) -> Tensor:
         return data - noise
+
+    def best_linear(self, time: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        share = time.view(-1, 1, 1)
+        total = (share * spread).square() + (1 - share).square()
+        return total.rsqrt(), (share * spread.square() - (1 - share)) / total, spread * total.rsqrt()
 
     def sample(self, predict: Predict, noise: Tensor, steps: int) -> Tensor:
         x = noise
@@ -61,6 +73,11 @@ class Diffusion:
 
     def target(self, data: Tensor, noise: Tensor) -> Tensor:
         return data
+
+    def best_linear(self, time: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        signal, rest = (share.view(-1, 1, 1) for share in _cosine(time))
+        total = (signal * spread).square() + rest.square()
+        return total.rsqrt(), signal * spread.square() / total, spread * rest * total.rsqrt()
 
     def sample(self, predict: Predict, noise: Tensor, steps: int) -> Tensor:
         x = noise

@@ -27,9 +27,8 @@ class MotionVae(nn.Module):
     Unknown numbers enter as their mean, with a number for each part (each hand, the head's place and rotation) that
     says whether it is known. Nothing is learned from them.
 
-    scale: what differences of each number are divided by in the loss. latent_mean: (latent,) of the latents of training
-    windows. latent_std: one number, their root mean square difference from it: each of a latent's numbers keeps its
-    weight, and those that hardly vary stay small.
+    scale: what differences of each number are divided by in the loss. latent_mean, latent_variance: (latent,) of
+    the latents of training windows.
     """
 
     def __init__(self, settings: RobomirrorSettings, facts: Mapping[str, Any]) -> None:
@@ -48,7 +47,7 @@ class MotionVae(nn.Module):
             self.register_buffer(name, torch.tensor(facts[f"motion_{name}"], dtype=torch.float32))
         self.register_buffer("rate_hz", torch.tensor(settings.rate_hz))
         self.register_buffer("latent_mean", torch.zeros(latent))
-        self.register_buffer("latent_std", torch.ones(()))
+        self.register_buffer("latent_variance", torch.ones(latent))
         self.register_buffer("num_batches", torch.zeros(()))
 
     @property
@@ -67,8 +66,19 @@ class MotionVae(nn.Module):
         found = self.mean + self.scale * (self.decoder(latents) + latents @ self.from_latent)
         return found[0] if alone else found
 
+    @property
+    def latent_std(self) -> Tensor:
+        """One number: the root mean square difference of latents from their mean, over all their numbers."""
+        return self.latent_variance.mean().clamp(min=1e-12).sqrt()
+
+    @property
+    def spread(self) -> Tensor:
+        """(latent,) deviation of each number of standardised latents; most of them hardly vary."""
+        return (self.latent_variance.sqrt() / self.latent_std).clamp(min=1e-3)
+
     def standardised(self, latents: Tensor) -> Tensor:
-        """Latents of mean 0 and deviation 1 over all numbers of the training windows; `restored` is the way back."""
+        """Latents of mean 0 and of deviation 1 over all their numbers; each keeps its weight. `restored` is the way
+        back."""
         return (latents - self.latent_mean) / self.latent_std
 
     def restored(self, latents: Tensor) -> Tensor:
@@ -113,8 +123,7 @@ class MotionVae(nn.Module):
             self.num_batches += 1
             share = max(MOMENTUM, 1 / float(self.num_batches))  # at first the mean of all batches
             self.latent_mean.lerp_(found.mean(0), share)
-            spread = (found - self.latent_mean).square().mean()
-            self.latent_std.copy_(torch.sqrt(torch.lerp(self.latent_std.square(), spread, share)))
+            self.latent_variance.lerp_((found - self.latent_mean).square().mean(0), share)
 
 
 class MotionStream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,8 +71,7 @@ class Reconstruction(Understanding):
 
     def understood(self, batch: Mapping[str, Any], number: int = 0, steps: int | None = None) -> Tensor:
         noise = self._noise(batch, number)
-        predict = lambda x, time: self.denoiser(batch, x, time)
-        return self.process.sample(predict, noise, steps or self.settings.sampling_steps)
+        return self.process.sample(partial(self._predict, batch), noise, steps or self.settings.sampling_steps)
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """A batch of `IntentSample`s to `{"loss", "sums"}`."""
@@ -81,7 +81,7 @@ class Reconstruction(Understanding):
         else:
             noise = self._noise(batch, -1)
             time = (noise[:, 0, 0].double() * 1e4 % 1).float()  # any numbers that depend on the window alone
-        found = self.denoiser(batch, self.process.noisy(data, noise, time), time)
+        found = self._predict(batch, self.process.noisy(data, noise, time), time)
         squares = (found - self.process.target(data, noise)).square().mean(-1)
         counted = pair(torch.where(valid, squares, 0.0), valid)
         loss = torch.where(valid, squares, 0.0).sum() / valid.sum().clamp(min=1)
@@ -89,6 +89,12 @@ class Reconstruction(Understanding):
         if not self.training:
             sums |= self._errors(self.understood(batch), batch)
         return {"loss": loss, "sums": sums}
+
+    def _predict(self, batch: Mapping[str, Any], noisy: Tensor, time: Tensor) -> Tensor:
+        """The best guess without the intent, numbers of a normal distribution each, and what the network adds: a new
+        one makes the mean motion."""
+        into, linear, rest = self.process.best_linear(time, self.vae.spread)
+        return linear * noisy + rest * self.denoiser(batch, into * noisy, time)
 
     def _noise(self, batch: Mapping[str, Any], number: int) -> Tensor:
         names = [f"{clip}:{float(now):.3f}" for clip, now in zip(batch["clip_id"], batch["now_s"], strict=True)]
