@@ -7,7 +7,8 @@ sums are taken in another order on another kind of processor, and again in anoth
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 PINNED: Mapping[str, str] = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """One thread in every library, for every process that computes stored numbers; set before it imports numpy.
@@ -28,3 +29,18 @@ users."""
 def for_workers() -> dict[str, str]:
     """The variables for a run's workers: one thread, and those of `AVX2` that are set in this process."""
     return dict(PINNED) | {name: os.environ[name] for name in AVX2 if name in os.environ}
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Processes started in this block compute on one thread, as the pipeline's actors do: idle BLAS threads spin."""
+    before = {name: os.environ.get(name) for name in PINNED}
+    os.environ.update(PINNED)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -36,7 +36,8 @@ def run_benchmark(
     `commit` measures on synthetic shards, `search` on synthetic rows. `stages` measures on a few clips of a folder of
     videos, or rendered, and on copies of their rows; `look` on such clips and on altered copies of their images.
     `segments` measures on `num_clips` rendered sequences, and on the annotated actions of a database;
-    `skills` on scripted scenes and on clips that it renders, `sim` on simulated tasks. `retrieval` renders its clips.
+    `skills` on scripted scenes and on clips that it renders, `sim` on simulated tasks.
+    `vlmimic` lets skills of scripted scenes act in simulated ones. `retrieval` renders its clips.
     `wearer` measures on `num_clips` rendered scenes of two people, and on a folder of first-person videos of one.
 
     Args:
@@ -64,6 +65,7 @@ def run_benchmark(
     from handloom.bench.sim.measure import bench_sim
     from handloom.bench.skills.measure import bench_skills
     from handloom.bench.stages.measure import bench_stages
+    from handloom.bench.vlmimic.measure import bench_vlmimic
     from handloom.bench.watch import Watch
     from handloom.bench.wearer.measure import bench_wearer
 
@@ -88,6 +90,7 @@ def run_benchmark(
     benchmarks["wearer"] = lambda videos, watch: bench_wearer(videos, num_clips, watch)
     benchmarks["skills"] = lambda videos, watch: bench_skills(watch)
     benchmarks["sim"] = lambda videos, watch: bench_sim(watch)
+    benchmarks["vlmimic"] = lambda videos, watch: bench_vlmimic(watch)
     benchmarks["retrieval"] = lambda videos, watch: bench_retrieval(data, watch)
     if name == "feed":  # needs torch and webdataset
         from handloom.bench.feed.measure import bench_feed
@@ -99,13 +102,13 @@ def run_benchmark(
         raise ConfigError(f"benchmark {name!r} takes no --db and no --lerobot-python", "they are feed's")
     if name not in benchmarks:
         raise ConfigError(f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed', 'segments'])}")
-    without_clips = ("extract", "commit", "search", "stages", "look", "skills", "sim", "retrieval")
+    without_clips = ("extract", "commit", "search", "stages", "look", "skills", "sim", "retrieval", "vlmimic")
     if name in without_clips and num_clips is not None:
         raise ConfigError(
             f"benchmark {name!r} takes no --clips",
             "--quick measures fewer; accuracy, feed, segments and wearer take it",
         )
-    if name in ("commit", "search", "segments", "skills", "sim", "retrieval") and videos is not None:
+    if name in ("commit", "search", "segments", "skills", "sim", "retrieval", "vlmimic") and videos is not None:
         raise ConfigError(f"benchmark {name!r} takes no --videos", "what it measures on is synthetic")
     watch = Watch(say, quick)
     report = benchmarks[name](videos, watch)

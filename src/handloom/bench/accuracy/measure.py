@@ -8,11 +8,10 @@ query. On request, a virtual camera over real images, and real clips without tru
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,7 @@ from handloom.bench.truth.cases import EGODEX, RENDERED, SOURCES, Case, real_cas
 from handloom.bench.truth.spatracker import published_tracks
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
-from handloom.kernels import PINNED
+from handloom.kernels import one_thread_each
 from handloom.pipelines.process_pool import process_pool
 from handloom.pipelines.synth import synth
 from handloom.schemas.settings import Settings
@@ -127,21 +126,6 @@ def score_all(cases: Sequence[Case], watch: Watch, into: dict[str, ClipScores]) 
         for number, job in enumerate(as_completed(jobs), 1):
             into[jobs[job].name] = job.result()
             watch.did(f"{jobs[job].name}, {number} of {len(jobs)}")
-
-
-@contextlib.contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Processes started in this block compute on one thread, as the pipeline's actors do: idle BLAS threads spin."""
-    before = {name: os.environ.get(name) for name in PINNED}
-    os.environ.update(PINNED)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def report_of(scores: Sequence[ClipScores], watch: Watch, more: Mapping[str, Any] | None = None) -> dict[str, Any]:

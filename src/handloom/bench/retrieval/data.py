@@ -16,12 +16,12 @@ import cv2
 import pyarrow as pa
 
 from handloom.api import Database
-from handloom.bench.accuracy.measure import one_thread_each
 from handloom.bench.retrieval.copies import COPIES, write_copy
 from handloom.bench.retrieval.scenes import SEARCHED, Filmed
 from handloom.bench.stages.rows import Maker
 from handloom.bench.watch import Watch
 from handloom.io.atomic import atomic_file
+from handloom.kernels import one_thread_each
 from handloom.machine import cores_allowed
 from handloom.pipelines.process_pool import process_pool
 from handloom.schemas.clip import Clip

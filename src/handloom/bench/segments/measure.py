@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from handloom.api import Database
-from handloom.bench.accuracy.measure import one_thread_each
 from handloom.bench.report import describe, goal
 from handloom.bench.segments.annotated import annotated_results
 from handloom.bench.segments.clip import METHODS, OURS, SequenceScorer, SequenceScores
 from handloom.bench.segments.scores import DURATIONS, IOU, Counts
 from handloom.bench.watch import Watch
+from handloom.kernels import one_thread_each
 from handloom.pipelines.process_pool import process_pool
 from handloom.schemas.settings import Settings
 from handloom.synth.script.demo import sequence_specs

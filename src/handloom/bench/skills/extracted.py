@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from handloom.bench.accuracy.measure import one_thread_each
 from handloom.bench.segments.clip import SequenceScorer, rendered
 from handloom.bench.skills.corrupted import CORRUPTIONS
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
 from handloom.geometry.interactions.segments import find_segments
+from handloom.kernels import one_thread_each
 from handloom.machine import cores_allowed
 from handloom.pipelines.process_pool import process_pool
 from handloom.schemas.settings import Settings

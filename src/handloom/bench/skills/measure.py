@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from handloom.bench.accuracy.measure import one_thread_each
 from handloom.bench.report import describe, goal
 from handloom.bench.segments.exact import exact_scene
 from handloom.bench.skills.corrupted import CORRUPTIONS, rate
@@ -24,6 +23,7 @@ from handloom.bench.skills.extracted import EXTRACTED_SEED, extracted_executions
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
 from handloom.geometry.interactions.segments import find_segments
+from handloom.kernels import one_thread_each
 from handloom.machine import cores_allowed
 from handloom.pipelines.process_pool import process_pool
 from handloom.skills.adapt import adapt

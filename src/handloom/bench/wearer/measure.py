@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.bench.accuracy.measure import one_thread_each
 from handloom.bench.extract.clips import readable
 from handloom.bench.images import Images
 from handloom.bench.report import describe, goal
 from handloom.bench.watch import Watch
 from handloom.geometry.hands.tracklets import hand_size
+from handloom.kernels import one_thread_each
 from handloom.machine import cores_allowed
 from handloom.models.hands.offline import OfflineHands
 from handloom.pipelines.process_pool import process_pool

@@ -13,6 +13,7 @@ import numpy as np
 
 from handloom.api import Database
 from handloom.errors import ConfigError
+from handloom.kernels import one_thread_each
 from handloom.machine import installed
 from handloom.pipelines.sim.jobs import in_order, workers_for
 from handloom.pipelines.skills.skill import executions_of, show_skill
@@ -133,10 +134,11 @@ def run_jobs(
 ) -> list[Episode]:
     """The episodes in the order of the jobs. Raises as `run_episode` and `replay_of`; HandloomError: a process died."""
     found = []
-    for episode in in_order(((job,) for job in jobs), run_job, workers_for(workers, len(jobs))):
-        found.append(episode)
-        if progress is not None:
-            progress(len(found), len(jobs))
+    with one_thread_each():
+        for episode in in_order(((job,) for job in jobs), run_job, workers_for(workers, len(jobs))):
+            found.append(episode)
+            if progress is not None:
+                progress(len(found), len(jobs))
     return found
 
 

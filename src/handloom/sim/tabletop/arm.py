@@ -17,11 +17,11 @@ Floats = NDArray[np.float64]
 PLACE_M, TURN_RAD = 0.002, 0.02
 """What a solution of the inverse kinematics may be off."""
 ITERATIONS, DAMPING, LONGEST_RAD = 80, 0.02, 0.35
-STRAY_RAD = 1.6
+STRAY_RAD = 0.9
 """Neighbouring poses of a path are reached by postures that differ by no more than this in any joint."""
 TOUCH_M, OF_HELD_M = 0.001, 0.004
 """How deep solids may be in each other before it is a collision; those of a held thing, which moves in the hand."""
-CHECK_RAD = 0.12
+CHECK_RAD = 0.15
 RRT_STEP_RAD, RRT_NODES = 0.25, 300
 
 

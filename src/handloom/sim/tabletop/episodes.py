@@ -137,7 +137,7 @@ def _handle(
         ways = paths if number == 0 else [warped(path, now) for path in paths]
         failed = None
         try:
-            if handling.pushes:
+            if handling.pushes or tries.pushes:
                 push(robot, handling, ways[0], tries)
             else:
                 carry(robot, handling, ways, tries)
@@ -153,7 +153,7 @@ def _handle(
             return "", ""
         if failed.reason == "diverged":
             raise failed
-        _reason(failed, tries)
+        _reason(failed, handling, tries)
     met.append(False)
     return (failed.reason, failed.detail) if failed else ("", "")
 
@@ -162,9 +162,11 @@ def _has_freedom(leg: Leg) -> bool:
     return leg.bounds is not None and bool(np.any(leg.bounds.low < leg.bounds.high))
 
 
-def _reason(failed: Failed, tries: Tries) -> None:
+def _reason(failed: Failed, handling: Handling, tries: Tries) -> None:
     """What is changed after a failure: rules in place of the vision-language model of the paper."""
-    if failed.reason == "unreachable_grasp":  # come from higher up
+    if failed.reason == "unreachable_grasp" and handling.slides:  # what slides need not be held
+        tries.pushes = True
+    elif failed.reason == "unreachable_grasp":  # come from higher up
         tries.tilts_rad = (*tries.tilts_rad, *((0.5, 1.0) if len(tries.tilts_rad) == 1 else (np.pi / 2,)))
         tries.spent.clear()
     elif failed.reason == "no_path":  # hold it in another way, and carry it higher

@@ -26,6 +26,8 @@ SPARE_M = 0.006
 """What an open gripper must be wider than the thing, in all."""
 INSIDE = 0.6
 """The middle of the gripper lies within this share of the thing's half size."""
+BALL = 0.2
+"""Of that share, for a ball: held beside its middle it is squeezed out."""
 DEPTH_M = 0.02
 """How far below a thing's top the fingertips' middle may come: the fingers are 4.5 cm long, and the hand is wide."""
 ABOVE_TABLE_M = 0.012
@@ -153,7 +155,8 @@ def _inside(middle: Floats, across: Floats, way: Floats, block: Block) -> Floats
     off = middle - block.pose[:3, 3]
     off = off - across * (across @ off)
     own = block.pose[:3, :3].T @ off
-    own = np.clip(own, -INSIDE * block.half_m, INSIDE * block.half_m)
+    inside = INSIDE * block.half_m * (BALL if block.kind == "ball" else 1.0)
+    own = np.clip(own, -inside, inside)
     if block.is_round:
         own[:2] *= 0.5
     out = block.pose[:3, 3] + block.pose[:3, :3] @ own

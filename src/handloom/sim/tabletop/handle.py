@@ -16,13 +16,13 @@ from handloom.sim.tabletop.simulation import BUMPED_M, Failed, Simulation
 
 Floats = NDArray[np.float64]
 
-NUM_HANDS, MOST_GRIPS = 12, 6
+NUM_HANDS, MOST_GRIPS = 12, 5
 """Hands that are sampled in each region, and reachable grips whose paths are compared."""
 BACK_M, UP_M = 0.09, 0.06
 ABOVE_AT = 0.6
 """Share of a path after which `over` goes straight down."""
-ENOUGH = 0.7
-"""A path of which a smaller share can be gone is none."""
+ENOUGH, GOOD = 0.7, 0.85
+"""A path of which a smaller share can be gone is none; a middle path of which more can be gone is taken."""
 SLIPPED_M = 0.04
 TIP_M = 0.022
 """How high above the table the middle of the fingers is at least: their tips are 1.5 cm below."""
@@ -51,11 +51,13 @@ class Way:
 @dataclass
 class Tries:
     """What is changed from one attempt to the next. tilts_rad: by which the gripper's way is turned down. higher_m: how
-    much higher things are carried. lower_m: how much nearer the table they are held. spent: grips that failed."""
+    much higher things are carried. lower_m: how much nearer the table they are held. pushes: it is pushed from now on.
+    spent: grips that failed."""
 
     tilts_rad: tuple[float, ...] = (0.0,)
     higher_m: float = 0.0
     lower_m: float = 0.0
+    pushes: bool = False
     spent: list[Floats] = field(default_factory=list)
 
 
@@ -115,49 +117,56 @@ def grips_for(handling: Handling, block: Block, tries: Tries, rng: np.random.Gen
 
 
 def choose(robot: Robot, handling: Handling, paths: Sequence[Floats], tries: Tries) -> Way:
-    """The grip and path of which most can be done; the first of equals. Raises Failed: no grip can be reached."""
+    """The grip and path of which most can be done; the first of equals. Raises Failed: no grip can be reached.
+
+    The middle path, `paths[0]` and its variant, is asked of all grips before the others are.
+    """
+    grips, why = reachable(robot, handling, tries)
+    thing = robot.sim.pose(handling.thing)
+    best: Way | None = None
+    for group in (paths[:2], paths[2:]):
+        for grip, before, at in grips:
+            in_grip = np.linalg.inv(grip.pose) @ thing
+            for path in group:
+                postures, feasible = postures_of(robot, handling, path, in_grip, at)
+                if best is None or feasible > best.feasible + 1e-9:
+                    best = Way(grip, before, at, path, tuple(postures), feasible)
+                if feasible == 1.0:
+                    return best
+        if best is not None and best.feasible >= GOOD:
+            return best
+    if best is None:
+        raise Failed("unreachable_grasp", f"none of the grasps of {handling.thing} can be done: {why}")
+    if best.feasible < ENOUGH:
+        raise Failed("no_path", f"only {best.feasible:.0%} of the path of {handling.thing} can be gone")
+    return best
+
+
+def reachable(robot: Robot, handling: Handling, tries: Tries) -> tuple[list[tuple[Grip, Floats, Floats]], str]:
+    """The first grips that can be reached without a collision, with postures before and at them; and why others
+    cannot."""
     sim, arm = robot.sim, robot.arm
     robot.see()
     arm.open_fingers()
-    block = block_of(sim, handling.thing)
-    thing = sim.pose(handling.thing)
     why = {"too wide": 0, "out of reach": 0, "in collision": 0}
-    best: Way | None = None
-    num = 0
-    for grip in grips_for(handling, block, tries, robot.rng):
+    out: list[tuple[Grip, Floats, Floats]] = []
+    for grip in grips_for(handling, block_of(sim, handling.thing), tries, robot.rng):
         if any(np.abs(grip.pose - one).max() < 0.02 for one in tries.spent):
             continue
         if not grip.fits:
             why["too wide"] += 1
             continue
-        before = grip.pose.copy()
-        before[:3, 3] -= BACK_M * grip.pose[:3, 2]
-        first = arm.reach(before, sim.target)
-        at = None if first is None else arm.reach(grip.pose, first)
-        if first is None or at is None or np.abs(at - first).max() > 1.2:
+        before = arm.reach(_shifted(grip.pose, -BACK_M * grip.pose[:3, 2]), sim.target)
+        at = None if before is None else arm.reach(grip.pose, before)
+        if before is None or at is None or np.abs(at - before).max() > STRAY_RAD:
             why["out of reach"] += 1
-            continue
-        arm.see(sim.data.qpos)
-        arm.open_fingers()
-        if arm.hits(first) or not arm.is_free(first, at, (handling.thing,)):
+        elif arm.hits(before) or not arm.is_free(before, at, (handling.thing,)):
             why["in collision"] += 1
-            continue
-        num += 1
-        in_grip = np.linalg.inv(grip.pose) @ thing
-        for path in paths:
-            postures, feasible = postures_of(robot, handling, path, in_grip, at)
-            if best is None or feasible > best.feasible + 1e-9:
-                best = Way(grip, first, at, path, tuple(postures), feasible)
-            if feasible == 1.0:
-                return best
-        if num == MOST_GRIPS:
-            break
-    if best is None:
-        told = ", ".join(f"{count} {words}" for words, count in why.items() if count) or "all were tried before"
-        raise Failed("unreachable_grasp", f"none of the grasps of {handling.thing} can be done: {told}")
-    if best.feasible < ENOUGH:
-        raise Failed("no_path", f"only {best.feasible:.0%} of the path of {handling.thing} can be gone")
-    return best
+        else:
+            out.append((grip, before, at))
+            if len(out) == MOST_GRIPS:
+                break
+    return out, ", ".join(f"{count} {words}" for words, count in why.items() if count) or "all were tried before"
 
 
 def postures_of(
@@ -171,14 +180,14 @@ def postures_of(
     q = start
     for pose in path[1:]:
         found = arm.reach(pose @ np.linalg.inv(in_grip), q)
-        if found is not None and (np.abs(found - q).max() > STRAY_RAD or arm.hits(found, (), held) is not None):
+        if found is not None and (np.abs(found - q).max() > STRAY_RAD or not arm.is_free(q, found, (), held)):
             found = None
         out.append(found)
         q = q if found is None else found
     last = max((number for number, one in enumerate(out) if one is not None), default=-1)
     num = sum(one is not None for one in out)
     if _falls_there(path[last + 1], path[-1]):
-        return out, num / max(last + 1, 1)
+        return out, max(num / max(len(out), 1), ENOUGH * num / max(last + 1, 1))
     return out, min(num / max(len(out), 1), ENOUGH - 0.01)
 
 
@@ -252,14 +261,16 @@ def carry(robot: Robot, handling: Handling, paths: Sequence[Floats], tries: Trie
 
 
 def _set_down(robot: Robot, name: str) -> None:
-    """Lower the hand until the thing in it touches something."""
+    """Lower the hand until the thing in it touches something, or the hand would."""
     sim, pose = robot.sim, robot.sim.grip()
+    held = Held(name, np.linalg.inv(pose) @ sim.pose(name), frozenset({"table", *sim.poses()}))
+    robot.see()
     q, down = sim.target, []
     for _ in range(5):
         pose = pose.copy()
         pose[2, 3] -= DOWN_M / 5
         found = robot.arm.reach(pose, q)
-        if found is None:
+        if found is None or robot.arm.hits(found, (), held) is not None:
             break
         down.append(found)
         q = found
@@ -275,16 +286,20 @@ def _let_go(robot: Robot, name: str) -> None:
 
 
 def _withdraw(robot: Robot) -> None:
-    """Back along the gripper's way, and up."""
+    """Back along the gripper's way as far as can be, or straight up; then up."""
     sim, pose = robot.sim, robot.sim.grip()
-    q = sim.target
-    for back_m, up_m in ((BACK_M, 0.0), (BACK_M, UP_M)):
-        away = pose.copy()
-        away[:3, 3] += [0.0, 0.0, up_m] - back_m * pose[:3, 2]
-        found = robot.arm.reach(away, q)
-        if found is not None and np.abs(found - q).max() < 1.2:
-            sim.follow([found], 0.8)
-            q = found
+    for back_m, up_m in ((BACK_M, 0.0), (0.5 * BACK_M, 0.0), (0.0, UP_M)):
+        if _go_to(robot, _shifted(pose, np.array([0.0, 0.0, up_m]) - back_m * pose[:3, 2])):
+            break
+    _go_to(robot, _shifted(sim.grip(), np.array([0.0, 0.0, UP_M])))
+
+
+def _go_to(robot: Robot, pose: Floats) -> bool:
+    found = robot.arm.reach(pose, robot.sim.target)
+    if found is None or np.abs(found - robot.sim.target).max() > STRAY_RAD:
+        return False
+    robot.sim.follow([found], 0.8)
+    return True
 
 
 def push(robot: Robot, handling: Handling, path: Floats, tries: Tries) -> None:

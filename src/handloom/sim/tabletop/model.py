@@ -21,7 +21,7 @@ from handloom.sim.world import require_simulator
 
 Floats = NDArray[np.float64]
 
-BASE_M = (0.0, -0.50, 0.0)
+BASE_M = (0.0, -0.42, 0.0)
 HOME_RAD = (0.0, 0.05, 0.0, -2.20, 0.0, 2.25, 0.785)
 NUM_JOINTS = 7
 JOINTS = tuple(f"joint{number}" for number in range(1, NUM_JOINTS + 1))

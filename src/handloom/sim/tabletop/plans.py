@@ -49,13 +49,14 @@ class Leg:
 class Handling:
     """All that is done with one thing from taking it to letting go.
 
-    regions: of grasps, the largest first; empty: unknown. pushes: it is pushed and not held. sets_down: it stands on
-    something in the end, and is let down until it does.
+    regions: of grasps, the largest first; empty: unknown. slides: it never leaves what it stands on. pushes: it slides,
+    and the hand was behind it. sets_down: it stands on something in the end, and is let down until it does.
     """
 
     thing: str
     regions: tuple[Region, ...]
     legs: tuple[Leg, ...]
+    slides: bool
     pushes: bool
     sets_down: bool
 
@@ -95,7 +96,8 @@ def _handling(grasp: Constraint | None, its: Sequence[Constraint], mode: Mode) -
     legs = tuple(_leg(one, mode) for one in its)
     box = next((one.box for one in (*its, *([grasp] if grasp else [])) if one.box is not None), None)
     sets_down = mode in ("hierarchical", "semantic") and its[-1].step.action in SETS_DOWN
-    return Handling(thing, regions, legs, _pushes(regions, legs, box), sets_down)
+    way = _slide(legs)
+    return Handling(thing, regions, legs, way is not None, _is_behind(regions, way, box), sets_down)
 
 
 def _leg(one: Constraint, mode: Mode) -> Leg:
@@ -116,20 +118,24 @@ def _fitted(path: PathBounds, one: Constraint) -> PathBounds:
     return PathBounds(low, high, np.zeros(3), np.zeros(3))
 
 
-def _pushes(regions: Sequence[Region], legs: Sequence[Leg], box: Floats | None) -> bool:
-    """Whether the hand was behind a thing that slid."""
-    if not regions or box is None or any(leg.bounds is None or leg.master != SCENE for leg in legs):
-        return False
+def _slide(legs: Sequence[Leg]) -> Floats | None:
+    """(3,) how far a thing slides in all; None: it does not, or it is not known."""
     way = np.zeros(3)
     for leg in legs:
-        middle = 0.5 * (leg.bounds.low + leg.bounds.high)[:, :3]  # type: ignore[union-attr]  # none is None, see above
+        if leg.bounds is None or leg.master != SCENE:
+            return None
+        middle = 0.5 * (leg.bounds.low + leg.bounds.high)[:, :3]
         if np.abs(middle[:, 2] + way[2]).max() > FLAT_M:
-            return False
+            return None
         way = way + middle[-1]
-    length = float(np.linalg.norm(way[:2]))
-    if length < FAR_M:
+    return way if np.linalg.norm(way[:2]) >= FAR_M else None
+
+
+def _is_behind(regions: Sequence[Region], way: Floats | None, box: Floats | None) -> bool:
+    """Whether the fingertips were behind a thing that slides."""
+    if way is None or not regions or box is None:
         return False
-    towards = np.array([*way[:2] / length, 0.0])
+    towards = np.array([*way[:2], 0.0]) / np.linalg.norm(way[:2])
     tips = fingertips(sampled_hands(regions[0], 1, np.random.default_rng(0))[0])
     half = float(np.abs(towards) @ (0.5 * (box[3:] - box[:3])))
     return float((tips - 0.5 * (box[3:] + box[:3])) @ towards) < -0.5 * half

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 Kind = Literal["box", "cylinder", "cup", "ball"]
 WALL_M = 0.004
-REACH = ((-0.32, 0.32), (-0.10, 0.22))
+REACH = ((-0.32, 0.32), (-0.06, 0.25))
 FROM_BASE_M = (0.36, 0.70)
 """Where things can stand so that the arm reaches them from above: x and y, and how far from its base."""
 START = "start"

@@ -67,7 +67,7 @@ def sequence_specs(
 ) -> list[SceneSpec]:
     """`num` scenes in each of which one hand does several things in turn (`script.sequence`), random by the seed."""
     rng = np.random.default_rng([seed, 8])
-    return [_sequence(rng, draw_beats(rng, turns), width, height, fps) for _ in range(num)]
+    return [spec_of_beats(rng, draw_beats(rng, turns), width, height, fps) for _ in range(num)]
 
 
 def turn_specs(
@@ -75,7 +75,7 @@ def turn_specs(
 ) -> list[SceneSpec]:
     """`num` scenes of one turn of `script.sequence.TURNS`: other things, places, lengths and cameras each time."""
     rng = np.random.default_rng([seed, 9, *turn.encode()])
-    return [_sequence(rng, beats_of_turns(rng, [turn]), width, height, fps) for _ in range(num)]
+    return [spec_of_beats(rng, beats_of_turns(rng, [turn]), width, height, fps) for _ in range(num)]
 
 
 def shared_table_specs(
@@ -109,7 +109,10 @@ def shared_table_specs(
     return out
 
 
-def _sequence(rng: np.random.Generator, beats: tuple[Beat, ...], width: int, height: int, fps: float) -> SceneSpec:
+def spec_of_beats(
+    rng: np.random.Generator, beats: tuple[Beat, ...], width: int = 480, height: int = 360, fps: float = 15.0
+) -> SceneSpec:
+    """A scene of these beats; the person, the camera and the places of things are random."""
     common = {**_common(rng, "reach"), "hands": "both" if rng.random() < 0.7 else "main"}
     return SceneSpec(
         **common,

@@ -87,6 +87,19 @@ def beats_of_turns(rng: np.random.Generator, turns: Sequence[str]) -> tuple[Beat
     return tuple(beats)
 
 
+def push_then_put(rng: np.random.Generator, thing: str, into: str) -> tuple[Beat, ...]:
+    """`into` is pushed away, then `thing` is put into it, or onto it: both are moved, so both are known."""
+    names = ("reach beside", "push", "withdraw", "reach", "lift", "put", "withdraw")
+    beats: list[Beat] = []
+    at = float(rng.uniform(0.25, 0.7))
+    for number, name in enumerate(names):
+        role, noun = ("into", into) if number < 3 else ("thing", thing)
+        length = float(rng.uniform(*_SECONDS[name]))
+        beats.append(Beat(name, role, noun, round(at, 3), round(at + length, 3)))
+        at += length + float(rng.uniform(0.1, 0.3))
+    return tuple(beats)
+
+
 def _draw_turns(rng: np.random.Generator, num_turns: int) -> list[str]:
     """Names of turns that do not need one role twice, in random order."""
     order = [str(name) for name in rng.permutation(list(TURNS))]
@@ -146,7 +159,7 @@ def _cast(beats: Sequence[Beat], rng: np.random.Generator) -> dict[str, Thing]:
         "into": (rng.uniform(-0.15, -0.11), rng.uniform(0.09, 0.14)),
     }
     if any(beat.name in ("carry over", "pour", "put") for beat in beats):
-        nouns["into"] = container(nouns["thing"])
+        nouns.setdefault("into", container(nouns["thing"]))
     roles = {}
     for role, noun in nouns.items():
         shape = varied(NOUNS[noun], rng)

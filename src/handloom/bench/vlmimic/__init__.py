@@ -1,0 +1,1 @@
+"""How often skills that few videos teach succeed on a robot arm in simulation."""

@@ -1,0 +1,174 @@
+"""`handloom bench vlmimic`: how often skills succeed on a robot arm that 1, 3 or 5 scripted videos taught.
+
+Five tasks, in scenes like those of the demonstrations (`seen`), and with other sizes, places and obstacles (`unseen`).
+With five videos also by one level of the constraints alone, without a second try, and by replay of the most similar
+video. Other videos teach each of `DRAWS` skills of a task; the scenes are the same for all modes and numbers. Goals are
+the script's, not the skill's. A draw that teaches no skill counts as `not_learned`, for all its episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import as_completed
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from handloom.bench.report import describe, goal
+from handloom.bench.vlmimic.tasks import TASKS
+from handloom.bench.watch import Watch
+from handloom.errors import ConfigError
+from handloom.kernels import one_thread_each
+from handloom.machine import cores_allowed, installed
+from handloom.pipelines.process_pool import process_pool
+from handloom.pipelines.skills.run import Job, run_job, scores_of
+from handloom.sim.tabletop.draw import HOWS
+from handloom.sim.tabletop.episodes import ROUNDS, Episode
+from handloom.sim.tabletop.plans import Mode
+from handloom.sim.world import require_simulator
+from handloom.skills.execution import Execution
+from handloom.skills.learn import learn
+from handloom.skills.reader import RuleReader
+from handloom.skills.skill import Skill
+
+SEED = 8100
+NUMBERS, MOST = (1, 3, 5), 5
+DRAWS = 5
+EPISODES, QUICK_EPISODES = 20, 2
+"""Of each task, kind of scene, mode and number of videos."""
+MODES: Mapping[str, tuple[Mode, int]] = {
+    "hierarchical": ("hierarchical", ROUNDS),
+    "geometric": ("geometric", ROUNDS),
+    "semantic": ("semantic", ROUNDS),
+    "one try": ("hierarchical", 0),
+    "replay": ("replay", 0),
+}
+"""By name: the mode, and rounds of failure reasoning."""
+FEWER = ("hierarchical", "replay")
+"""What is measured with fewer videos, too."""
+NOT_LEARNED = "not_learned"
+
+Taught = Skill | None
+Cell = tuple[int, str, str, str]
+"""Number of videos, kind of scene, mode, task."""
+
+
+def bench_vlmimic(watch: Watch) -> dict[str, Any]:
+    """Measure on all cores. Raises ModuleNotFoundError: the simulator or the arm's description is not installed."""
+    require_simulator()
+    names = list(TASKS)[:2] if watch.quick else list(TASKS)
+    episodes = QUICK_EPISODES if watch.quick else EPISODES
+    found: dict[Cell, list[Episode | None]] = {}
+    with watch.measuring(), one_thread_each(), process_pool(cores_allowed()) as pool:
+        watch.part("demonstrations")
+        shown = {name: [pool.submit(demonstration, name, number) for number in range(DRAWS * MOST)] for name in names}
+        videos = {name: [job.result() for job in jobs] for name, jobs in shown.items()}
+        jobs = {}
+        for cell in _cells(names):
+            num, how, mode, name = cell
+            skills = taught(name, videos[name], num)
+            found[cell] = [None] * episodes
+            for number in range(episodes):
+                skill, executions = skills[number % DRAWS]
+                if skill is not None:
+                    jobs[pool.submit(_episode, skill, executions, name, how, mode, number)] = (cell, number)
+        watch.expect(watch.num_done + len(jobs))
+        watch.part("episodes")
+        for job in as_completed(jobs):
+            cell, number = jobs[job]
+            found[cell][number] = job.result()
+            watch.did(f"{cell[3]}, {cell[2]}")
+    results: dict[str, Any] = {
+        "seed": SEED,
+        "episodes": episodes,
+        "draws": DRAWS,
+        "tasks": {name: TASKS[name].words for name in names},
+        "versions": {name: installed(name) for name in ("mujoco", "robosuite")},
+    }
+    if found and not watch.interrupted:
+        results["videos"] = results_of(found)
+    return describe("vlmimic", results, goals_of(results), watch)
+
+
+def demonstration(name: str, number: int) -> Execution:
+    """Demonstration `number` of a task."""
+    return TASKS[name].execution(SEED, number)
+
+
+def taught(name: str, videos: Sequence[Execution], num: int) -> list[tuple[Taught, tuple[Execution, ...]]]:
+    """The skill of each draw of `num` videos, and these; None where they teach none. Fewer videos are the first of
+    more."""
+    out: list[tuple[Taught, tuple[Execution, ...]]] = []
+    for draw in range(DRAWS):
+        some = tuple(videos[draw * MOST : draw * MOST + num])
+        try:
+            out.append((learn(name, TASKS[name].words, some, RuleReader()).skills[0], some))
+        except ConfigError:
+            out.append((None, some))
+    return out
+
+
+def _cells(names: Sequence[str]) -> list[Cell]:
+    return [
+        (num, how, mode, name)
+        for num in NUMBERS
+        for how in HOWS
+        for mode in (MODES if num == MOST else FEWER)
+        for name in names
+    ]
+
+
+def _episode(
+    skill: Skill, executions: tuple[Execution, ...], name: str, how: str, mode: str, number: int
+) -> Episode | None:
+    """One episode, without its states; None: nothing can be replayed, or the skill does not know the task's things."""
+    scene = TASKS[name].scene("seen" if how == "seen" else "unseen", number)
+    its_mode, rounds = MODES[mode]
+    try:
+        episode = run_job(Job(skill, scene, number, its_mode, rounds, False, executions))
+    except ConfigError:
+        return None
+    return replace(episode, states=np.empty((0, 0)))
+
+
+def results_of(found: Mapping[Cell, Sequence[Episode | None]]) -> dict[str, Any]:
+    """By number of videos, kind of scene and mode: scores over all tasks, and of each."""
+    out: dict[str, Any] = {}
+    for (num, how, mode, name), episodes in found.items():
+        cell = out.setdefault(str(num), {}).setdefault(how, {}).setdefault(mode, {"all": [], "by_task": {}})
+        cell["all"] += episodes
+        cell["by_task"][name] = _scores(episodes)
+    for by_how in out.values():
+        for by_mode in by_how.values():
+            for cell in by_mode.values():
+                cell["all"] = _scores(cell["all"])
+    return out
+
+
+def _scores(episodes: Sequence[Episode | None]) -> dict[str, Any]:
+    whole = [one if one is not None else _nothing() for one in episodes]
+    return {"episodes": len(whole), **scores_of(whole)}
+
+
+def _nothing() -> Episode:
+    return Episode(False, None, NOT_LEARNED, "", (), float("nan"), 0.0, np.empty((0, 0)))
+
+
+def goals_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """With five videos: shares of seen and unseen scenes, and how much above each level alone, over both."""
+    told = results.get("videos", {}).get(str(MOST), {})
+
+    def share(how: str, mode: str) -> float | None:
+        return told.get(how, {}).get(mode, {}).get("all", {}).get("success_rate")
+
+    def above(mode: str) -> float | None:
+        both = [(share(how, "hierarchical"), share(how, mode)) for how in HOWS]
+        gains = [ours - other for ours, other in both if ours is not None and other is not None]
+        return float(np.mean(gains)) if len(gains) == len(HOWS) else None
+
+    return [
+        goal("seen_success", share("seen", "hierarchical"), "share", 0.7),
+        goal("unseen_success", share("unseen", "hierarchical"), "share", 0.6),
+        *(goal(f"above_{mode}", above(mode), "share", 0.01) for mode in ("geometric", "semantic", "replay")),
+    ]
