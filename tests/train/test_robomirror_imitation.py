@@ -22,7 +22,8 @@ from handloom.train.robomirror.settings import RobomirrorSettings
 
 SETTINGS = {"vae_width": 16, "latent": 8, "steps": 12, "dim": 16, "heads": 2, "layers": 1, "intent_steps": 3}
 PLAIN = {"motion_mean": [0.1] * MOTION_DIM, "motion_scale": [0.5] * MOTION_DIM, "motion_components": []}
-SEEN = {"intent_dim": 5, "intent_mean": [0.0] * 5, "intent_std": [1.0] * 5, "intent_source": "image embedding (x)"}
+SEEN = {"intent_dim": 5, "intent_mean": [0.0] * 5, "intent_components": np.eye(5).tolist()}
+SEEN |= {"intent_source": "image embedding (x)"}
 
 
 def kept(folder, network, settings: TrainSettings, facts: dict, recipe: str = "robomirror") -> str:

@@ -91,7 +91,14 @@ def test_windows_hold_the_vectors_that_are_nearest_in_time(db):
         np.testing.assert_array_equal(sample["intent"], np.array(row["intent"], np.float32)[near])
         assert sample["intent_valid"].all()
     facts = data.facts
-    assert (facts["intent_source"], facts["intent_dim"], facts["counts"]["without_intent"]) == (LOOK, DIM, 1)
+    assert (facts["intent_source"], facts["counts"]["without_intent"]) == (LOOK, 1)
+    seen = np.concatenate([data.train[index]["intent"] for index in range(len(data.train))])
+    values = (seen - facts["intent_mean"]) @ np.array(facts["intent_components"]).T
+    np.testing.assert_allclose(values.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(values.std(0)[0], 1, rtol=1e-3)
+    assert (np.diff(values.std(0)) < 0).all()
+    few = RECIPE.data(db, settings(init="x", intent_components=2)).facts
+    np.testing.assert_array_equal(few["intent_components"], facts["intent_components"][:2])
     longer = RECIPE.data(db, settings(init="x", intent_steps=9)).train[0]
     assert longer["intent_valid"].tolist() == [True] * 5 + [False] * 4
     assert not longer["intent"][5:].any()

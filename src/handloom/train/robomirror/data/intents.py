@@ -56,8 +56,8 @@ class IntentSample:
 def intent_data(db: Database, settings: RobomirrorSettings, version: int | None = None) -> RecipeData:
     """Training and held-out windows of the clips that have hands and an intent.
 
-    facts: those of `motion_data`, `intent_source`, and of the intent `intent_dim`, `intent_mean` and `intent_std` over
-    training windows; `counts` also has `without_intent` and `tasks`, how many different narrations there are.
+    facts: those of `motion_data`, `intent_source`, and the results of `intent_statistics` over training windows;
+    `counts` also has `without_intent`.
 
     Raises:
         ConfigError: as `motion_data`; there is no `init`, no intent, or intents of several encoders.
@@ -77,20 +77,27 @@ def intent_data(db: Database, settings: RobomirrorSettings, version: int | None 
     only = settings.model_copy(update={"where": both(settings.where, f"{settings.intent} IS NOT NULL")})
     data = motion_data(db, only, version, **changed)
     facts = {name: value for name, value in data.facts.items() if name != "motion_components"}
-    facts |= {"intent_source": source} | intent_statistics(data.train)
+    facts |= {"intent_source": source} | intent_statistics(data.train, settings.intent_components)
     facts["counts"] = facts["counts"] | {"without_intent": without}
     return RecipeData(data.train, data.held_out, data.version, facts)
 
 
-def intent_statistics(windows: Windows) -> dict[str, Any]:
-    """`intent_dim`, and mean and deviation of each number over at most 512 windows (1 where it does not vary)."""
+def intent_statistics(windows: Windows, number: int) -> dict[str, Any]:
+    """Over at most 512 windows: `intent_dim`, d; `intent_mean` (d,); and `intent_components` (k, d), the `number`
+    principal components of the vectors, or fewer where there are fewer. Their values keep their weight against each
+    other: the first has a deviation of 1.
+    """
     if not len(windows):
-        return {"intent_dim": 1, "intent_mean": [0.0], "intent_std": [1.0]}
+        return {"intent_dim": 1, "intent_mean": [0.0], "intent_components": [[1.0]]}
     samples = [windows[index] for index in evenly(len(windows), STATISTICS_WINDOWS)]
     vectors = np.concatenate([sample["intent"][sample["intent_valid"]] for sample in samples]).astype(np.float64)
+    mean = vectors.mean(axis=0)
     std = vectors.std(axis=0)
-    found: dict[str, NDArray] = {"intent_mean": vectors.mean(axis=0), "intent_std": np.where(std > 1e-9, std, 1.0)}
-    return {"intent_dim": vectors.shape[1]} | {n: np.round(v, DECIMALS + 2).tolist() for n, v in found.items()}
+    scale = np.where(std > 1e-9, std, 1.0)
+    _, sizes, components = np.linalg.svd((vectors - mean) / scale, full_matrices=False)
+    first = max(sizes[0] / len(vectors) ** 0.5, 1e-9)
+    found: dict[str, NDArray] = {"intent_mean": mean, "intent_components": components[:number] / scale / first}
+    return {"intent_dim": len(mean)} | {name: np.round(values, DECIMALS).tolist() for name, values in found.items()}
 
 
 def _source(db: Database, settings: RobomirrorSettings, version: int | None) -> tuple[str, int]:

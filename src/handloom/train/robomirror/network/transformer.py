@@ -33,13 +33,13 @@ class Seen(nn.Module):
 
     def __init__(self, settings: RobomirrorSettings, facts: Mapping[str, Any]) -> None:
         super().__init__()
-        for name in ("mean", "std"):
+        for name in ("mean", "components"):
             self.register_buffer(name, torch.tensor(facts[f"intent_{name}"], dtype=torch.float32))
         self.drop = nn.Dropout(settings.intent_dropout)
-        self.project = nn.Linear(facts["intent_dim"], settings.dim)
+        self.project = nn.Linear(len(self.components), settings.dim)
 
     def forward(self, batch: Mapping[str, Any], frame_s: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = self.project(self.drop((batch["intent"] - self.mean) / self.std))
+        tokens = self.project(self.drop((batch["intent"] - self.mean) @ self.components.T))
         apart = frame_s[None, :, None] - batch["intent_s"][:, None]  # (B, T, L)
         apart = apart.masked_fill(~batch["intent_valid"][:, None], torch.inf)
         distance, near = apart.abs().topk(min(2, apart.shape[-1]), dim=-1, largest=False)
