@@ -40,6 +40,59 @@ def action_to(target: NDArray[np.floating], state: NDArray[np.floating]) -> NDAr
     return np.append(towards, close)
 
 
+class Asked:
+    """A predictor that is asked at the steps of its own rate: it gets what was seen at them, as its training had it.
+
+    At the steps between, its last prediction counts. Nothing is drawn at random.
+
+    Args:
+        hz, max_steps: of the simulation. ahead_s: how far ahead the state shall be that is aimed at.
+    """
+
+    def __init__(self, predictor: Predictor, hz: float, max_steps: int, ahead_s: float) -> None:
+        self.predictor = predictor
+        rate_hz = predictor.rate_hz or hz
+        frame_s = np.arange(max_steps) / hz
+        steps = np.arange(int(frame_s[-1] * rate_hz) + 1)
+        self._due = frozenset(frames_of_steps(frame_s, steps, rate_hz).tolist())
+        ahead = predictor.ahead / rate_hz
+        self._chosen = int(np.abs(ahead - ahead_s).argmin())
+        self.share = ahead_s / float(ahead[self._chosen])
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        self._states: list[NDArray[np.float32]] = []
+        self._pictures: list[NDArray[np.uint8]] = []
+        self._predicted = np.empty(0, np.float32)
+
+    def looks(self, step: int) -> bool:
+        """Whether the step is one of the recipe's rate: it is asked there."""
+        return step in self._due
+
+    def predicted(
+        self, observation: Observation, picture: NDArray[np.uint8] | None
+    ) -> tuple[NDArray[np.float32], bool]:
+        """(D,) the predicted state nearest to `ahead_s`, and whether it is new. `share` of the way is `ahead_s`."""
+        if not self.looks(observation.step):
+            return self._predicted, False
+        num = self.predictor.num_seen
+        self._states = [*self._states, observation.state.astype(np.float32)][-num:]
+        if picture is not None:
+            self._pictures = [*self._pictures, self._as_stored(picture)][-num:]
+        self._predicted = self.predictor.predict(*self.seen(), observation.task)[self._chosen]
+        return self._predicted, True
+
+    def seen(self) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+        """(T, S) states and (T, h, w, 3) pictures of the last steps, as the dataset has them; None without pictures."""
+        return np.stack(self._states), np.stack(self._pictures) if self._pictures else None
+
+    def _as_stored(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A picture with what storing it as JPEG and reading it for training do to it."""
+        size = self.predictor.image_size
+        return decode_jpeg(stored_jpeg(picture), (size, size), "the simulation")
+
+
 class Trained:
     """A checkpoint of a recipe that acts, as a policy.
 
@@ -56,59 +109,36 @@ class Trained:
 
     def __init__(self, recipe: str, uri: str) -> None:
         self.predictor: Predictor = PREDICTORS[recipe](uri, STATE_NAMES)
-        _check_robot(self.predictor, f"{recipe}:{uri}")
+        check_robot(self.predictor, f"{recipe}:{uri}", ROBOT_TYPE)
         self.camera = _camera(self.predictor, f"{recipe}:{uri}")
-        rate_hz = self.predictor.rate_hz or HZ
-        frame_s = np.arange(MAX_STEPS) / HZ
-        steps = np.arange(int(frame_s[-1] * rate_hz) + 1)
-        self._due = frozenset(frames_of_steps(frame_s, steps, rate_hz).tolist())
-        ahead_s = self.predictor.ahead / rate_hz
-        self._chosen = int(np.abs(ahead_s - AHEAD_S).argmin())
-        self._share = AHEAD_S / float(ahead_s[self._chosen])
+        self._asked = Asked(self.predictor, HZ, MAX_STEPS, AHEAD_S)
+        self.looks, self.seen = self._asked.looks, self._asked.seen
         self.reset("", 0)
 
     def reset(self, task: str, seed: int) -> None:
         """Forget what was seen. Nothing is drawn at random."""
-        self._states: list[NDArray[np.float32]] = []
-        self._pictures: list[NDArray[np.uint8]] = []
+        self._asked.reset()
         self._target = np.full(len(STATE_NAMES), np.nan)
-
-    def looks(self, step: int) -> bool:
-        """Whether the step is one of the recipe's rate: a picture is seen there."""
-        return step in self._due
 
     def act(self, observation: Observation) -> NDArray[np.float64]:
         """One action, (1, 4), towards the predicted state."""
-        if self.looks(observation.step):
-            num = self.predictor.num_seen
-            self._states = [*self._states, observation.state.astype(np.float32)][-num:]
-            if observation.picture is not None:
-                self._pictures = [*self._pictures, self._as_stored(observation.picture)][-num:]
-            predicted = self.predictor.predict(*self.seen(), observation.task)
-            self._target = self._at_once(predicted[self._chosen], observation.state)
+        predicted, is_new = self._asked.predicted(observation, observation.picture)
+        if is_new:
+            self._target = self._at_once(predicted, observation.state)
         return action_to(self._target, observation.state)[None]
-
-    def seen(self) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
-        """(T, 8) states and (T, h, w, 3) pictures of the last steps, as the dataset has them; None without pictures."""
-        return np.stack(self._states), np.stack(self._pictures) if self._pictures else None
 
     def _at_once(self, predicted: NDArray[np.floating], state: NDArray[np.floating]) -> NDArray[np.float64]:
         """The predicted state with the place at `AHEAD_S` on the straight line to it."""
         target = np.asarray(predicted, np.float64).copy()
-        target[:3] = state[:3] + self._share * (target[:3] - state[:3])
+        target[:3] = state[:3] + self._asked.share * (target[:3] - state[:3])
         return target
 
-    def _as_stored(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A picture with what storing it as JPEG and reading it for training do to it."""
-        size = self.predictor.image_size
-        return decode_jpeg(stored_jpeg(picture), (size, size), "the simulation")
 
-
-def _check_robot(predictor: Predictor, name: str) -> None:
+def check_robot(predictor: Predictor, name: str, robot_type: str) -> None:
     """Refuse a checkpoint of another robot, where it says which robots it is of."""
-    others = sorted(set(predictor.robot_types) - {ROBOT_TYPE})
+    others = sorted(set(predictor.robot_types) - {robot_type})
     if others:
-        problem = f"{name} is of the robot {', '.join(others)}, not of {ROBOT_TYPE}"
+        problem = f"{name} is of the robot {', '.join(others)}, not of {robot_type}"
         raise ConfigError(problem, "train on recorded demonstrations")
 
 

@@ -102,6 +102,7 @@ def _word(value: Any) -> str | None:
 
 
 FPS = 30.0
+ROBOT_TYPE = "franka_panda"
 RECORDINGS = "ep_start_end_ids.npy"
 LANGUAGE = "lang_annotations/auto_lang_ann.npy"
 CAMERAS = ("rgb_static", "rgb_gripper")
@@ -176,7 +177,7 @@ class CalvinSource:
             what = "recording" if whole else "described window"
             raise ConfigError(f"CALVIN dataset {root} lists no {what}", "check the path" if whole else "try --all")
         name = check_dataset(dataset)
-        self.facts = SourceFacts(name, root, "calvin", FPS, "franka_panda", licence, view, num_listed)
+        self.facts = SourceFacts(name, root, "calvin", FPS, ROBOT_TYPE, licence, view, num_listed)
 
     def episodes(self) -> Iterator[RawEpisode | Skip]:
         """Every listed window or recording once."""
