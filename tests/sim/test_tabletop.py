@@ -226,6 +226,21 @@ def test_scenes_have_room_and_depend_on_the_seed_alone(how):
     assert draw_scene(patterns_of(skill), lambda one: goals_of(skill, one), how, 3) == skill_scene(skill, how, 3)
 
 
+def test_a_thing_that_stays_misses_its_goal():
+    skill, _ = skill_of([taken("A", BEHIND, BOX), moved("A", "move", path([0, 0, 0], [0, 0.045, 0]), BOX)])
+    (goal,) = skill_scene(skill, "seen", 0).goals
+    assert goal.tolerance_m < np.linalg.norm(goal.place_m)
+
+
+def test_a_thing_can_be_welded_to_the_hand():
+    """Then it does not move in it, however it is held."""
+    skill, _ = skill_of(ASIDE)
+    scene = Scene(things=(THING,), goals=(Goal(thing="A", place_m=(-0.14, 0.02, 0.0), tolerance_m=0.02),))
+    found = run_episode(skill, scene, 2, weld=True)
+    assert found.success
+    assert "slipped" not in {one.reason for one in found.attempts}
+
+
 def test_a_scene_is_read_from_json(tmp_path):
     file = tmp_path / "scene.json"
     scene = Scene(things=(THING, BOWL_AT.model_copy(update={"name": "B"})), goals=(Goal(thing="A", beside="B"),))

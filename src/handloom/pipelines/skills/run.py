@@ -17,6 +17,7 @@ from handloom.kernels import one_thread_each
 from handloom.machine import installed
 from handloom.pipelines.sim.jobs import in_order, workers_for
 from handloom.pipelines.skills.skill import executions_of, show_skill
+from handloom.sim.descriptions import find_description
 from handloom.sim.rendering import backend
 from handloom.sim.scores import wilson
 from handloom.sim.tabletop.draw import HOWS, How, skill_scene
@@ -108,6 +109,7 @@ def run_skill(
         ModuleNotFoundError: the simulator, or the description of the arm, is not installed.
     """
     require_simulator()
+    find_description("panda")  # what is missing is said before anything is computed
     its_mode = _checked(mode, num_episodes, rounds)
     skill, notes = show_skill(db, name)
     gl = backend() if out is not None and video else None

@@ -26,7 +26,8 @@ SIZES, LIKE = (0.7, 1.3), (0.95, 1.05)
 """By what the sides of unseen and seen things differ from those of the demonstrations."""
 YAW_DEG = 15.0
 OBSTACLES = 2
-TOLERANCE_M = 0.05
+TOLERANCE_M, OF_WAY, LEAST_M = 0.05, 0.4, 0.015
+"""A goal is met within so much; within this share of the way if that is less, so that a thing that stays misses it."""
 USUAL_M = (0.06, 0.06, 0.08)
 """A thing whose size the skill does not know."""
 TRIES = 500
@@ -136,7 +137,8 @@ def _goal(one: Handling, scene: Scene) -> Goal | None:
             at, beside = path[-1, :3], leg.master
     if one.sets_down and beside == START:
         at = np.array([*at[:2], 0.0])
-    tolerance, upright = TOLERANCE_M, one.sets_down
+    tolerance = float(np.clip(OF_WAY * np.linalg.norm(at[:2]), LEAST_M, TOLERANCE_M))
+    upright = one.sets_down
     if (master := scene.thing(beside)) is not None:
         tolerance = max(0.03, 0.4 * min(master.size_m[:2]))
         upright = upright and master.kind != "cup"
