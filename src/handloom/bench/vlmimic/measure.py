@@ -8,8 +8,9 @@ the script's, not the skill's. A draw that teaches no skill counts as `not_learn
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import Executor, as_completed
 from dataclasses import replace
 from typing import Any
 
@@ -33,10 +34,11 @@ from handloom.skills.reader import RuleReader
 from handloom.skills.skill import Skill
 
 SEED = 8100
-NUMBERS, MOST = (1, 3, 5), 5
+NUMBERS, MOST = (5, 1, 3), 5
+"""In the order in which they are measured."""
 DRAWS = 5
-EPISODES, QUICK_EPISODES = 20, 2
-"""Of each task, kind of scene, mode and number of videos."""
+EPISODES, QUICK_EPISODES = 10, 2
+"""Of each of the five tasks, kind of scene, mode and number of videos."""
 MODES: Mapping[str, tuple[Mode, int]] = {
     "hierarchical": ("hierarchical", ROUNDS),
     "geometric": ("geometric", ROUNDS),
@@ -60,11 +62,10 @@ def bench_vlmimic(watch: Watch) -> dict[str, Any]:
     names = list(TASKS)[:2] if watch.quick else list(TASKS)
     episodes = QUICK_EPISODES if watch.quick else EPISODES
     found: dict[Cell, list[Episode | None]] = {}
+    waiting: Counter[Cell] = Counter()
     with watch.measuring(), one_thread_each(), process_pool(cores_allowed()) as pool:
-        watch.part("demonstrations")
-        shown = {name: [pool.submit(demonstration, name, number) for number in range(DRAWS * MOST)] for name in names}
-        videos = {name: [job.result() for job in jobs] for name, jobs in shown.items()}
-        jobs = {}
+        videos = _videos(names, pool, watch)
+        jobs: dict[Any, tuple[Cell, int]] = {}
         for cell in _cells(names):
             num, how, mode, name = cell
             skills = taught(name, videos[name], num)
@@ -73,11 +74,13 @@ def bench_vlmimic(watch: Watch) -> dict[str, Any]:
                 skill, executions = skills[number % DRAWS]
                 if skill is not None:
                     jobs[pool.submit(_episode, skill, executions, name, how, mode, number)] = (cell, number)
+                    waiting[cell] += 1
         watch.expect(watch.num_done + len(jobs))
         watch.part("episodes")
         for job in as_completed(jobs):
             cell, number = jobs[job]
             found[cell][number] = job.result()
+            waiting[cell] -= 1
             watch.did(f"{cell[3]}, {cell[2]}")
     results: dict[str, Any] = {
         "seed": SEED,
@@ -86,9 +89,23 @@ def bench_vlmimic(watch: Watch) -> dict[str, Any]:
         "tasks": {name: TASKS[name].words for name in names},
         "versions": {name: installed(name) for name in ("mujoco", "robosuite")},
     }
-    if found and not watch.interrupted:
-        results["videos"] = results_of(found)
+    whole = {cell: episodes for cell, episodes in found.items() if not waiting[cell]}
+    if whole:
+        results["videos"] = results_of(whole)
     return describe("vlmimic", results, goals_of(results), watch)
+
+
+def _videos(names: Sequence[str], pool: Executor, watch: Watch) -> dict[str, list[Execution]]:
+    """The demonstrations of each task, in order."""
+    watch.part("demonstrations")
+    shown = {name: [pool.submit(demonstration, name, number) for number in range(DRAWS * MOST)] for name in names}
+    out: dict[str, list[Execution]] = {}
+    for name, jobs in shown.items():
+        out[name] = []
+        for job in jobs:
+            out[name].append(job.result())
+            watch.did(name)
+    return out
 
 
 def demonstration(name: str, number: int) -> Execution:
@@ -133,7 +150,7 @@ def _episode(
 
 
 def results_of(found: Mapping[Cell, Sequence[Episode | None]]) -> dict[str, Any]:
-    """By number of videos, kind of scene and mode: scores over all tasks, and of each."""
+    """By number of videos, kind of scene and mode: scores over all tasks, and of each. found: whole cells."""
     out: dict[str, Any] = {}
     for (num, how, mode, name), episodes in found.items():
         cell = out.setdefault(str(num), {}).setdefault(how, {}).setdefault(mode, {"all": [], "by_task": {}})
