@@ -10,13 +10,14 @@ from scipy.spatial.transform import Rotation
 from support.interactions import exact_scene, sequence
 
 from handloom.bench.segments.clip import scores_of
-from handloom.geometry.interactions.beside import Beside, Run, carried_points, carried_runs
-from handloom.geometry.interactions.contacts import apart_share, times_as_far
-from handloom.geometry.interactions.cutting import speed_pieces
+from handloom.geometry.interactions.beside import Beside, Run, beside_hand, carried_points, carried_runs
+from handloom.geometry.interactions.contacts import FEW, apart_share, of_hand, stops_before, times_as_far, touches
+from handloom.geometry.interactions.cutting import cut_movements, speed_pieces
+from handloom.geometry.interactions.moving import point_motion
 from handloom.geometry.interactions.rigid import inverse, pose_from_rays, procrustes, robust_procrustes, triangulate
 from handloom.geometry.interactions.scene import make_scene
 from handloom.geometry.interactions.segments import find_segments, keypoints_of_path
-from handloom.geometry.interactions.signals import hand_frames, local_lines
+from handloom.geometry.interactions.signals import hand_frames, hand_motion, local_lines
 from handloom.geometry.interactions.words import manipulation_words
 from handloom.schemas.values import Camera
 from handloom.synth.script.scene import SceneSpec
@@ -301,6 +302,58 @@ def test_few_points_are_a_thing_if_they_move_as_one():
     assert apart_share(SimpleNamespace(velocity=apart), scene, 0, 8, points) > 0.3
     apart[:, 2:] = np.nan
     assert apart_share(SimpleNamespace(velocity=apart), scene, 0, 8, points) == 1, "two points say nothing"
+
+
+def test_what_a_hand_holds_was_taken_at_rest_or_is_seen_at_rest_again(moved):
+    """The tracker moves points of a table with the shadow of a hand that goes past: then they are lost."""
+    speed = np.full(30, 0.4)
+    assert not stops_before(speed, 20)
+    speed[18] = 0.05
+    assert stops_before(speed, 20)
+    assert not stops_before(speed, 16)
+    assert not stops_before(np.full(30, np.nan), 20), "nothing is known of it"
+    scene, _, found = moved
+    contact = next(one for one in found.contacts if len(one.points) > FEW)
+    unseen = scene.rays.copy()
+    unseen[contact.end :, contact.points] = np.nan
+    lost = replace(scene, rays=unseen)
+    hand, again = found.hands[contact.hand], point_motion(lost)
+
+    def held(speed: np.ndarray) -> list[int]:
+        some = of_hand(lost, again, beside_hand(lost, hand), contact.hand, speed, 0.02)
+        return [one.start for one in some if one.start < contact.end and contact.start < one.end]
+
+    assert held(hand.speed) == [contact.start], "the hand stopped there"
+    assert held(np.full_like(hand.speed, 0.4)) == [], "neither taken at rest nor put down"
+
+
+def test_three_points_of_a_thing_come_near_to_the_hand():
+    apart = np.full((6, 5), 0.1)
+    apart[2, 0] = apart[4, 1] = 0.01
+    apart[:, 3] = np.nan
+    assert not touches(apart, 0.02), "two may be dragged along with many that are farther away"
+    apart[5, 4] = 0.03
+    assert touches(apart, 0.02)
+    assert not touches(apart, 0.01)
+
+
+def test_a_hand_that_is_raised_waves_and_is_lowered_waves():
+    at = np.arange(70) / 15
+    height = np.interp(at, [0.3, 0.9, 2.9, 3.6], [0, 0.2, 0.2, 0])
+    aside = np.where((at > 0.9) & (at < 2.9), 0.06 * np.sin(2 * np.pi * (at - 0.9) / 1.0), 0)
+    points = np.zeros((70, 21, 3))
+    points[..., 2] = 0.6
+    points[..., 0], points[..., 1] = aside[:, None], -height[:, None]
+    shot, poses = np.zeros(70, int), np.tile(np.eye(4), (70, 1, 1))
+
+    def pieces(keypoints: np.ndarray) -> list[tuple[float, float]]:
+        found = cut_movements(hand_motion(keypoints, at, shot, poses, 1), at, shot, 1, [], 0.1)
+        return [(at[piece.start], at[piece.end]) for piece in found]
+
+    assert pieces(points) == [(pytest.approx(0.3, abs=0.15), pytest.approx(3.6, abs=0.15))]
+    away = points.copy()
+    away[at > 2.9, :, 1] = -0.2 - np.interp(at[at > 2.9], [2.9, 3.6], [0, 0.2])[:, None]
+    assert len(pieces(away)) > 1, "it goes on to somewhere else"
 
 
 def test_points_far_behind_a_hand_are_not_what_it_holds(moved):

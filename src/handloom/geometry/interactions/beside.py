@@ -40,7 +40,7 @@ ALIKE_SHARE, ALIKE_M_S = 0.6, 0.03
 keypoint's speed, and this much more: things turn in the hand, and keypoints are not exact."""
 CREEP_SHARE = 0.2
 """A point that creeps moves with the hand if it is not much slower than the hand's nearest keypoint."""
-BESIDE_FLESH = 0.1
+BESIDE_FLESH = 0.3
 """A point that comes into sight in the hand is taken for a thing's if it is on the hand's outline in fewer frames."""
 MOST_EARLY = 4
 """A run that begins so many frames after its shot may be of a thing that the hand held already."""

@@ -31,6 +31,10 @@ MIN_CONTACT_S = 0.2
 BEHIND, BEFORE_FRAMES = 1.5, 8
 """Points that rested, in the frames before a contact, more than so many times as far from the camera as the hand are
 behind it: a hand that waves in front of them drags them along. Of things that are moved: 0.85 to 1.39 times."""
+STOPS_M_S, STOPS_FRAMES, PUT_DOWN_SHARE = 0.15, 3, 0.4
+"""A hand that takes a thing is slower than the first in one of so many frames before. Where it is not, and where the
+points are `FEW`, the third share of them must be seen at rest again after the contact: the tracker also moves points of
+the background with the shadow of a hand that goes past, and they are lost before they rest."""
 AWAY_M, CLOSES_ON_M, MOST_LEFT = 0.06, 0.04, 0.6
 """A hand that is farther from a point than the first does not hide it. It closes on what is within the second of the
 grip, and has taken nothing if more than the third share of these points stay."""
@@ -64,8 +68,8 @@ def find_contacts(
     found: list[Contact] = []
     for hand, moves in enumerate(hands):
         beside = beside_hand(scene, moves)
-        some = _of_hand(scene, motion, beside, hand, contact_m)
-        slow = _of_hand(scene, motion, beside, hand, contact_m, is_slow=True)
+        some = of_hand(scene, motion, beside, hand, moves.speed, contact_m)
+        slow = of_hand(scene, motion, beside, hand, moves.speed, contact_m, is_slow=True)
         some = sorted([*some, *_outside(slow, some)], key=lambda contact: contact.start)
         some = [held_on(contact, moves, scene) for contact in _merged(some)]
         some = [_from_rest(contact, moves.speed, scene.shot) for contact in _merged(some)]
@@ -78,23 +82,38 @@ def _outside(contacts: list[Contact], others: list[Contact]) -> list[Contact]:
     return [one for one in contacts if not any(other.start < one.end and one.start < other.end for other in others)]
 
 
-def _of_hand(
-    scene: Scene, motion: PointMotion, beside: Beside, hand: int, contact_m: float, is_slow: bool = False
+def of_hand(
+    scene: Scene, motion: PointMotion, beside: Beside, hand: int, speed: Floats, contact_m: float, is_slow: bool = False
 ) -> list[Contact]:
+    """Contacts of one hand, by its points. speed: (T,) of the hand, m/s; the rest as in `find_contacts` and
+    `carried_points`."""
     found = []
     runs = carried_points(scene, motion, beside, is_slow)
     shots = [[run for run in runs if scene.shot[run.start] == shot] for shot in np.unique(scene.shot)]
-    for start, end, points, released in (one for some in shots for one in joint_runs(some, len(scene.frame_s))):
-        near = beside.apart_m[start:end, points]
+    for start, end, points, released, share in (one for some in shots for one in joint_runs(some, len(scene.frame_s))):
         if scene.frame_s[end - 1] - scene.frame_s[start] < MIN_CONTACT_S:
             continue
         if len(points) <= FEW and apart_share(motion, scene, start, end, points) > MOST_APART:
             continue
         if times_as_far(motion, scene, hand, start, points) > BEHIND:
             continue
-        if np.nanmin(near, initial=np.inf) < contact_m + FLESH_M:
-            found.append(_at_rest_outside(Contact(hand, start, end, points, released), motion, scene.shot))
+        if not touches(beside.apart_m[start:end, points], contact_m):
+            continue
+        contact = _at_rest_outside(Contact(hand, start, end, points, released), motion, scene.shot)
+        if share >= PUT_DOWN_SHARE or (len(points) > FEW and stops_before(speed, contact.start)):
+            found.append(contact)
     return found
+
+
+def stops_before(speed: Floats, start: int) -> bool:
+    """Whether a hand is slow enough to take something when a contact begins, or just before."""
+    return bool((speed[max(start - STOPS_FRAMES, 0) : start + 2] < STOPS_M_S).any())
+
+
+def touches(apart_m: Floats, contact_m: float) -> bool:
+    """Whether `MIN_POINTS` of points come as near to a hand as things that it touches. apart_m: (n, P)."""
+    nearest = np.nanmin(apart_m, axis=0, initial=np.inf)
+    return bool((nearest < contact_m + FLESH_M).sum() >= MIN_POINTS)
 
 
 def apart_share(motion: PointMotion, scene: Scene, start: int, end: int, points: NDArray[np.int64]) -> float:
@@ -172,14 +191,14 @@ def _across_m(places_m: Floats, point_m: Floats, world_from_camera: Floats) -> F
     return np.linalg.norm(gap - (gap @ ray)[:, None] * ray, axis=1)
 
 
-def joint_runs(runs: Sequence[Run], num_frames: int) -> list[tuple[int, int, NDArray[np.int64], bool]]:
-    """Frames [start, end) in which a hand carries `MIN_POINTS` points or more, these points, and whether they come to
-    rest.
+def joint_runs(runs: Sequence[Run], num_frames: int) -> list[tuple[int, int, NDArray[np.int64], bool, float]]:
+    """Frames [start, end) in which a hand carries `MIN_POINTS` points or more, these points, whether they come to
+    rest when the contact ends, and the share of them that is seen at rest after the hand has carried it.
 
     A contact ends where its points come to rest, even if some go on with the hand: a track that was hidden by the
     fingers may slip onto them.
     """
-    found: list[tuple[int, int, NDArray[np.int64], bool]] = []
+    found: list[tuple[int, int, NDArray[np.int64], bool, float]] = []
     members: list[Run] = []
     floor = begin = 0
     for t in range(num_frames + 1):
@@ -200,7 +219,8 @@ def joint_runs(runs: Sequence[Run], num_frames: int) -> list[tuple[int, int, NDA
                   and run.end <= end + OVERTIME_FRAMES]  # fmt: skip
         sure = sum(run.is_sure for run in members if run.point in points)
         if end > begin and len({*points}) >= MIN_POINTS and sure >= MIN_SURE:
-            found.append((begin, end, np.unique(points), is_over or bool(rested)))
+            put_down = {run.point for run in members if run.rests and run.point in points}
+            found.append((begin, end, np.unique(points), is_over or bool(rested), len(put_down) / len({*points})))
         members, floor = [], max(end - 2, begin)
     return found
 

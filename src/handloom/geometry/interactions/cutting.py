@@ -125,19 +125,43 @@ def _divided(values: Floats, times: Floats, a: int, b: int) -> list[tuple[int, i
 
 
 def swings_joined(pieces: list[Piece], motion: HandMotion, frame_s: Floats) -> list[Piece]:
-    """Three or more movements to and fro, one after the other, as one: waving, wiping, stirring."""
+    """Three or more movements to and fro, one after the other, as one: waving, wiping, stirring. Two or more and the
+    movements before and after them are one, too, if the hand then is where it came from: it is raised, waves, and is
+    lowered."""
     out: list[Piece] = []
     at = 0
     while at < len(pieces):
-        last = at
-        while last + 1 < len(pieces) and _swings(pieces[last], pieces[last + 1], motion, frame_s):
-            if last - at >= 1 and not _alike(pieces[last - 1], pieces[last + 1], motion):
-                break
-            last += 1
+        last = _swings_until(pieces, at, motion, frame_s)
+        inner = _swings_until(pieces, at + 1, motion, frame_s) if at + 1 < len(pieces) else at
+        whole = [end for end in (inner + 1, inner) if end - at >= 3 and _returns(pieces, at, end, motion, frame_s)]
+        if whole:
+            last = whole[0]
         joined = last - at >= 2
         out.append(replace(pieces[at], end=pieces[last].end) if joined else pieces[at])
         at = last + 1 if joined else at + 1
     return out
+
+
+def _swings_until(pieces: list[Piece], at: int, motion: HandMotion, frame_s: Floats) -> int:
+    """The last of the movements to and fro that begin with one of them; `at` where there is none."""
+    last = at
+    while last + 1 < len(pieces) and _swings(pieces[last], pieces[last + 1], motion, frame_s):
+        if last - at >= 1 and not _alike(pieces[last - 1], pieces[last + 1], motion):
+            break
+        last += 1
+    return last
+
+
+def _returns(pieces: list[Piece], at: int, end: int, motion: HandMotion, frame_s: Floats) -> bool:
+    """Whether a hand without a thing that makes the movements from `at` to `end` without a rest is then where it came
+    from."""
+    if end >= len(pieces) or pieces[at].contact is not None:  # a thing that is put back was lifted and put down
+        return False
+    some = pieces[at : end + 1]
+    rests = [frame_s[b.start] - frame_s[a.end - 1] > MAX_GAP_S for a, b in itertools.pairwise(some)]
+    whole = _displacement(motion, Piece(some[0].hand, some[0].start, some[-1].end))
+    ways = [float(np.linalg.norm(_displacement(motion, piece))) for piece in (some[0], some[-1])]
+    return not any(rests) and bool(np.linalg.norm(whole) < COMES_BACK * max(ways))
 
 
 def _swings(one: Piece, other: Piece, motion: HandMotion, frame_s: Floats) -> bool:
