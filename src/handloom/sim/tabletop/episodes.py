@@ -86,18 +86,15 @@ def run_episode(
     attempts: list[Attempt] = []
     met: list[bool] = []
     failure, detail = "", ""
-    handled: list[str] = []
     rests = False
     try:
         for one in handlings:
-            handled.append(one.thing)
-            found = _handle(robot, one, first, handled, rounds, attempts, met)
+            found = _handle(robot, one, first, rounds, attempts, met)
             failure, detail = (failure, detail) if failure else found
         sim.wait(REST_S)
         rests = sim.rested([one.thing for one in scene.goals])
     except Failed as failed:  # it diverged, or the arm is where it cannot move on
         failure, detail = failed.reason, failed.detail
-        attempts.append(Attempt(handled[-1], rounds, failure, detail))
     errors = [error_of(goal, sim, first) for goal in scene.goals]
     success = rests and all(ok for ok, _ in errors) and bool(errors)
     if success:
@@ -122,8 +119,7 @@ def _off_goal(scene: Scene, sim: Simulation, errors: Sequence[tuple[bool, float]
 
 
 def _handle(
-    robot: Robot, handling: Handling, first: dict[str, Floats], handled: Sequence[str], rounds: int,
-    attempts: list[Attempt], met: list[bool],
+    robot: Robot, handling: Handling, first: dict[str, Floats], rounds: int, attempts: list[Attempt], met: list[bool]
 ) -> tuple[str, str]:  # fmt: skip
     """Try a handling, up to `rounds` times more; the last failure, or two empty strings."""
     sim, tries = robot.sim, Tries()
@@ -142,7 +138,7 @@ def _handle(
             else:
                 carry(robot, handling, ways, tries)
             sim.wait(0.3)
-            _check(robot, handling, before, paths[0], handled)
+            _check(robot.sim, handling, before, paths[0])
         except Failed as error:
             failed = error
         attempts.append(
@@ -152,7 +148,7 @@ def _handle(
             met.append(True)
             return "", ""
         if failed.reason == "diverged":
-            raise failed
+            raise failed  # it is among the attempts
         _reason(failed, handling, tries)
     met.append(False)
     return (failed.reason, failed.detail) if failed else ("", "")
@@ -178,9 +174,8 @@ def _reason(failed: Failed, handling: Handling, tries: Tries) -> None:
         tries.higher_m += 0.06
 
 
-def _check(robot: Robot, handling: Handling, before: dict[str, Floats], path: Floats, handled: Sequence[str]) -> None:
+def _check(sim: Simulation, handling: Handling, before: dict[str, Floats], path: Floats) -> None:
     """Raise Failed where the skill's own constraints say that a thing is not where it should be, or another was hit."""
-    sim = robot.sim
     if (hit := bumped(sim, before, [handling.thing])) is not None:
         raise Failed("collision", f"{hit} was moved")
     bounds = handling.legs[-1].bounds if _has_freedom(handling.legs[-1]) else None

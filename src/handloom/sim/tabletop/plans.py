@@ -17,6 +17,7 @@ from handloom.skills.adapt import adapt, path_samples
 from handloom.skills.bounds import path_for
 from handloom.skills.carrying import carryings
 from handloom.skills.execution import GRASPING, SCENE, Execution, Step
+from handloom.skills.order import align
 from handloom.skills.reader import RuleReader
 from handloom.skills.skill import Constraint, PathBounds, Region, Skill, without_geometry
 
@@ -168,11 +169,11 @@ def adapted_to(skill: Skill, scene: Scene) -> Skill:
 
 def replay_of(skill: Skill, executions: Sequence[Execution], scene: Scene) -> Skill:
     """The demonstration whose things are most like the scene's in size, as a skill without any freedom: its grasps and
-    paths. It is executed in the mode `replay`.
+    paths of the skill's steps. It is executed in the mode `replay`.
 
     Raises ConfigError: no demonstration has the grasp and the path of every step.
     """
-    whole = [one for one in executions if one.steps and all(_is_known(step) for step in one.steps)]
+    whole = [(one, steps) for one in executions if (steps := _shown_steps(skill, one))]
     if not whole:
         raise ConfigError(
             f"no clip of skill {skill.name!r} has a grasp and a path of each of its steps: nothing can be replayed",
@@ -180,22 +181,31 @@ def replay_of(skill: Skill, executions: Sequence[Execution], scene: Scene) -> Sk
         )
     sizes = {one.name: one.box_m for one in scene.things}
 
-    def apart(one: Execution) -> float:
-        boxes = {step.master if step.phase == GRASPING else step.slave: step.box for step in one.steps}
+    def apart(steps: Sequence[Step]) -> float:
+        boxes = {step.master if step.phase == GRASPING else step.slave: step.box for step in steps}
         return sum(
             float(np.abs(sizes[name] - box).sum()) if box is not None else 1.0
             for name, box in boxes.items()
             if name in sizes
         )
 
-    nearest = min(whole, key=apart)
-    return replace(
-        skill, constraints=tuple(_as_it_was(step) for step in nearest.steps), clip_ids=(nearest.clip_id,), carried=()
-    )
+    nearest, steps = min(whole, key=lambda pair: apart(pair[1]))
+    constraints = tuple(_as_it_was(step) for step in steps)
+    return replace(skill, constraints=constraints, clip_ids=(nearest.clip_id,), carried=())
 
 
-def _is_known(step: Step) -> bool:
-    return step.grasp is not None if step.phase == GRASPING else step.path is not None
+def _shown_steps(skill: Skill, one: Execution) -> tuple[Step, ...]:
+    """The skill's steps with the geometry of a demonstration; empty where one of them, or its geometry, is missing."""
+    pairs = dict(align(skill.steps, one.steps)[1])
+    out = []
+    for number, step in enumerate(skill.steps):
+        found = one.steps[pairs[number]] if number in pairs else None
+        if found is None or (found.master == SCENE) != (step.master == SCENE):
+            return ()
+        if (found.grasp if step.phase == GRASPING else found.path) is None:
+            return ()
+        out.append(replace(step, grasp=found.grasp, path=found.path, box=found.box, master_box=found.master_box))
+    return tuple(out)
 
 
 def _as_it_was(step: Step) -> Constraint:

@@ -146,7 +146,7 @@ class Simulation:
                     touched = [is_so or other in pads for is_so, pads in zip(touched, self._pads, strict=True)]
         return all(touched)
 
-    def stands(self, name: str, fingers_too: bool = False) -> bool:
+    def stands(self, name: str) -> bool:
         """Whether a thing touches the table or another thing."""
         body, others = self._bodies[name], {0, *self._bodies.values()} - {self._bodies[name]}
         for number in range(self.data.ncon):
