@@ -25,9 +25,11 @@ from handloom.pipelines.sim.evaluate import evaluate
 from handloom.pipelines.sim.jobs import world_of
 from handloom.pipelines.sim.record import record
 from handloom.schemas.tables.robot import episode_arrays
+from handloom.sim.demonstrations import STATE
 from handloom.sim.policies import find_policy
 from handloom.sim.recipes import Trained, action_to
 from handloom.sim.rendering import Camera, Painter, backend, backends
+from handloom.sim.replay import ENVIRONMENT
 from handloom.sim.rollouts import roll_out
 from handloom.sim.tasks import Use, find_task, scene_seed
 from handloom.store.episodes import read_episodes
@@ -92,6 +94,17 @@ def finetuned(db, tmp_path_factory) -> str:
     return train(ARVRM, db, fine(), Folder.parse(tmp_path_factory.mktemp("finetuned"))).checkpoint
 
 
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> tuple[Database, str]:
+    """Demonstrations in which the network is told where things are, and its checkpoint of one step."""
+    folder = tmp_path_factory.mktemp("told")
+    record("reach", str(folder / "dataset"), 2, workers=1)
+    found = Database.open(folder / "db", create=True)
+    lerobot(found, str(folder / "dataset"), dataset="reach", state=(STATE, ENVIRONMENT))
+    made = train(RECIPE, found, settings(things=True, held_out_share=0.0), Folder.parse(folder / "run"))
+    return found, made.checkpoint
+
+
 def demonstration(db: Database) -> tuple[int, np.ndarray]:
     """Scene and actions of an episode that is trained on."""
     table = read_episodes(db)
@@ -126,9 +139,9 @@ def test_the_policy_sees_what_it_was_trained_on(db, trained):
     import torch
 
     data = RECIPE.data(db, settings())
-    network = Trained("arm4r", trained).predictor.network
+    network = Trained("arm4r", trained, REACH).predictor.network
     scene, actions = demonstration(db)
-    seen, predicted = shown(Trained("arm4r", trained), scene, actions, 9)
+    seen, predicted = shown(Trained("arm4r", trained, REACH), scene, actions, 9)
     assert [window["clip_id"] for window in (data.train[n] for n in range(4))] == [data.train[0]["clip_id"]] * 4
     for step, (sample, states) in enumerate(zip(seen, predicted, strict=True)):
         first = max(0, step - 5)
@@ -145,11 +158,33 @@ def test_the_policy_sees_what_it_was_trained_on(db, trained):
         np.testing.assert_allclose(states, window["state"][last] + delta, atol=1e-5)
 
 
+def test_a_policy_that_is_told_of_things_gets_them_as_it_was_trained(told):
+    db, checkpoint = told
+    windows = RECIPE.data(db, settings(things=True, held_out_share=0.0)).train
+    row = episode_arrays(read_episodes(db), 0)
+    first = next(n for n in range(len(windows)) if windows[n]["clip_id"] == row["episode_id"])
+    policy = Trained("arm4r", checkpoint, REACH)
+    seen, _ = shown(policy, scene_seed(REACH, Use.record, 0, row["episode_index"]), row["action"], 6)
+    wanted = windows[first]["state"]
+    assert wanted.shape[1] == 10 + len(world_of(REACH).environment_names)
+    assert policy.predictor.things == world_of(REACH).environment_names
+    np.testing.assert_allclose(seen[-1]["state"], wanted, atol=1e-5)
+    assert evaluate("reach", f"arm4r:{checkpoint}", 1, 1, max_steps=5, workers=1).error == ""
+
+
+def test_things_of_another_task_and_states_without_things_are_refused(told, db):
+    with pytest.raises(ConfigError, match=r"was told of object0.x, .*; stick-push has") as error:
+        find_policy(f"arm4r:{told[1]}", find_task("stick-push"))
+    assert "of stick-push alone" in error.value.hint
+    with pytest.raises(ConfigError, match=r"things are asked for, and the states .* have none beside a pose"):
+        RECIPE.data(db, settings(things=True))
+
+
 def test_arvrm_sees_what_it_was_trained_on(db, finetuned):
     """Every other step of what it saw, in windows that begin at both phases; and so the network's own predictions."""
     import torch
 
-    windows, policy = ARVRM.data(db, fine()).train, Trained("arvrm", finetuned)
+    windows, policy = ARVRM.data(db, fine()).train, Trained("arvrm", finetuned, REACH)
     scene, actions = demonstration(db)
     seen, predicted = shown(policy, scene, actions, 13)
     assert len({windows[n]["episode_id"] for n in range(5)}) == 1
@@ -170,7 +205,7 @@ def test_the_policys_pictures_are_those_of_training(db, draws, tmp_path):
     if not draws:
         pytest.skip(f"pictures cannot be drawn here: {backends()}")
     with_pictures = settings(image_encoder="small", image_size=SIZE)
-    policy = Trained("arm4r", train(RECIPE, db, with_pictures, Folder.parse(tmp_path)).checkpoint)
+    policy = Trained("arm4r", train(RECIPE, db, with_pictures, Folder.parse(tmp_path)).checkpoint, REACH)
     assert policy.camera == CAMERA
     scene, actions = demonstration(db)
     seen, _ = shown(policy, scene, actions, 8)
@@ -189,7 +224,7 @@ def test_arvrms_pictures_are_those_of_training(db, draws, tmp_path):
     if not draws:
         pytest.skip(f"pictures cannot be drawn here: {backends()}")
     with_pictures = fine(image_encoder="small")
-    policy = Trained("arvrm", train(ARVRM, db, with_pictures, Folder.parse(tmp_path)).checkpoint)
+    policy = Trained("arvrm", train(ARVRM, db, with_pictures, Folder.parse(tmp_path)).checkpoint, REACH)
     assert policy.camera == CAMERA
     scene, actions = demonstration(db)
     seen, _ = shown(policy, scene, actions, 9)
@@ -212,7 +247,7 @@ def test_states_that_are_predicted_are_reached(db, trained):
     for action in actions:
         states.append(observation.state)
         observation = world.step(action).after
-    policy = Trained("arm4r", trained)
+    policy = Trained("arm4r", trained, REACH)
     asked: list[int] = []
 
     def foresee(seen, pictures, text):

@@ -176,6 +176,23 @@ def test_states_are_read_by_their_names(names, expected):
     assert (form and (form.xyz, form.rotation, form.gripper)) == expected
 
 
+def test_things_are_told_from_the_hand():
+    names = ["x", "y", "z", *(f"rot6d_{i}" for i in range(6)), "gripper"]
+    things = [f"observation.environment_state.{name}" for name in ("goal.x", "goal.y", "goal.z", "object0.q0")]
+    rng = np.random.default_rng(5)
+    state, shift = rng.normal(size=(4, 14)), np.array([0.3, -0.2, 0.1])
+    form = form_of([*names, *things], things=True)
+    assert form.width == 14
+    found = form.convert(state)
+    np.testing.assert_allclose(found[:, 10:13], state[:, 10:13] - state[:, :3])
+    np.testing.assert_allclose(found[:, 13], state[:, 13])
+    np.testing.assert_array_equal(found[:, :10], form_of([*names, *things]).convert(state))
+    moved = state.copy()
+    moved[:, :3] += shift
+    moved[:, 10:13] += shift
+    np.testing.assert_allclose(form.convert(moved)[:, 3:], found[:, 3:], atol=1e-12)
+
+
 def test_names_lose_what_says_whose_number_it_is():
     assert {plain_name(n) for n in ("observation.state.x", "EE_x", "tcp_x", "end_effector.pos.x", "x")} == {"x"}
     assert plain_name("gripper.pos") == "gripper"

@@ -21,8 +21,9 @@ from handloom.sim.tasks import MAX_STEPS, Task
 from handloom.sim.world import ACTION_NAMES, HZ, ROBOT_TYPE, STATE_NAMES, World
 
 STATE, REWARD, SUCCESS, DONE = "observation.state", "next.reward", "next.success", "next.done"
-AFTER_STEPS = 10
-"""Steps that a demonstration goes on after the task is done."""
+AFTER_STEPS = 40
+"""Steps that a demonstration goes on after the task is done, so that it shows how the hand comes to rest: at the first
+step at which `reach` is done, the hand still moves at half a metre a second."""
 SOURCE = pa.schema(
     [
         pa.field("sim_task", pa.string()),

@@ -73,7 +73,7 @@ def find_policy(name: str, task: Task) -> Policy:
     if kind in ("arm4r", "arvrm") and rest:
         from handloom.sim.recipes import Trained  # needs torch, which other policies do not
 
-        return Trained(kind, rest)
+        return Trained(kind, rest, task)
     if not kind or not rest or "/" in name:
         raise ConfigError(f"there is no policy {name!r}", f"give {FORMS}")
     return own_policy(name)

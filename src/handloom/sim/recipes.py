@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from handloom.errors import ConfigError
 from handloom.ingest.robot.images import stored_jpeg
 from handloom.sim.rendering import CAMERAS, Camera, backend
-from handloom.sim.tasks import MAX_STEPS
-from handloom.sim.world import HZ, ROBOT_TYPE, STATE_NAMES, Observation
+from handloom.sim.tasks import MAX_STEPS, Task
+from handloom.sim.world import HZ, ROBOT_TYPE, STATE_NAMES, Observation, World
 from handloom.train.arm4r.acting import Arm4rPredictor
 from handloom.train.arvrm.acting import ArvrmPredictor
 from handloom.train.parts.acting import Predictor
@@ -77,14 +77,16 @@ class Asked:
         if not self.looks(observation.step):
             return self._predicted, False
         num = self.predictor.num_seen
-        self._states = [*self._states, observation.state.astype(np.float32)][-num:]
+        things = observation.environment if self.predictor.things else ()
+        self._states = [*self._states, np.array([*observation.state, *things], np.float32)][-num:]
         if picture is not None:
             self._pictures = [*self._pictures, self._as_stored(picture)][-num:]
         self._predicted = self.predictor.predict(*self.seen(), observation.task)[self._chosen]
         return self._predicted, True
 
     def seen(self) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
-        """(T, S) states and (T, h, w, 3) pictures of the last steps, as the dataset has them; None without pictures."""
+        """(T, S) states, with the things if it is told of them, and (T, h, w, 3) pictures of the last steps, as the
+        dataset has them; None without pictures."""
         return np.stack(self._states), np.stack(self._pictures) if self._pictures else None
 
     def _as_stored(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -100,16 +102,18 @@ class Trained:
     windows of its training; at the steps between it goes on to the same predicted state. predictor: the checkpoint.
 
     Args:
-        recipe: a key of `PREDICTORS`. uri: a run's `--out`, a variant's folder, or one checkpoint.
+        recipe: a key of `PREDICTORS`. uri: a run's `--out`, a variant's folder, or one checkpoint. task: what it is to
+            do.
 
     Raises:
         ConfigError: there is no checkpoint; it is of another recipe, stage or robot; its pictures cannot be drawn.
         ModuleNotFoundError: torch is not installed.
     """
 
-    def __init__(self, recipe: str, uri: str) -> None:
+    def __init__(self, recipe: str, uri: str, task: Task) -> None:
         self.predictor: Predictor = PREDICTORS[recipe](uri, STATE_NAMES)
         check_robot(self.predictor, f"{recipe}:{uri}", ROBOT_TYPE)
+        _check_things(self.predictor, f"{recipe}:{uri}", task)
         self.camera = _camera(self.predictor, f"{recipe}:{uri}")
         self._asked = Asked(self.predictor, HZ, MAX_STEPS, AHEAD_S)
         self.looks, self.seen = self._asked.looks, self._asked.seen
@@ -140,6 +144,14 @@ def check_robot(predictor: Predictor, name: str, robot_type: str) -> None:
     if others:
         problem = f"{name} is of the robot {', '.join(others)}, not of {robot_type}"
         raise ConfigError(problem, "train on recorded demonstrations")
+
+
+def _check_things(predictor: Predictor, name: str, task: Task) -> None:
+    """Refuse a checkpoint that was told of other things than those of the task."""
+    there = World(task).environment_names if predictor.things else ()
+    if there != predictor.things:
+        problem = f"{name} was told of {', '.join(predictor.things)}; {task.name} has {', '.join(there)}"
+        raise ConfigError(problem, f"train it on demonstrations of {task.name} alone")
 
 
 def _camera(predictor: Predictor, policy: str) -> Camera | None:

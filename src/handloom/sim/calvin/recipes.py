@@ -39,6 +39,9 @@ class CalvinTrained:
         name = f"{recipe}:{uri}"
         self.predictor: Predictor = PREDICTORS[recipe](uri, STATE_NAMES)
         check_robot(self.predictor, name, ROBOT_TYPE)
+        if self.predictor.things:
+            problem = f"{name} was told of {', '.join(self.predictor.things)} beside the pose"
+            raise ConfigError(problem, "train with things=false: the benchmark's policies see pictures and the robot")
         cameras = [camera.rpartition(".")[2] for camera in self.predictor.cameras]
         if len(cameras) > 1 or not set(cameras) <= set(CAMERAS):
             raise ConfigError(

@@ -41,11 +41,12 @@ class Arm4rPredictor:
         if facts["target"] != "next_state":
             problem = f"{found.uri} predicts a robot's recorded actions, not the states that follow"
             raise ConfigError(problem, "train with control_target = next_state")
-        form = form_of(state_names, facts["euler"]) if facts["has_pose"] else None
-        width = len(form.convert(np.zeros(len(state_names)))) if form is not None else len(state_names)
+        self.things: tuple[str, ...] = tuple(facts.get("things", ()))
+        form = form_of((*state_names, *self.things), facts["euler"], bool(self.things)) if facts["has_pose"] else None
+        width = form.width if form is not None else len(state_names)
         sizes = (facts["proprio_dim"], facts["action_dim"])
-        if (form is None) == facts["has_pose"] or sizes != (width, width):
-            names = ", ".join(facts["state_names"])
+        if (form is None) == facts["has_pose"] or sizes != (width, width - len(self.things)):
+            names = ", ".join([*facts["state_names"], *self.things])
             wants = f"{sizes[0]} numbers in a state ({names}) and {sizes[1]} in a prediction"
             raise of_another_robot(found.uri, wants, state_names, width)
         network = network_of(found)
@@ -82,4 +83,4 @@ class Arm4rPredictor:
         batch: dict[str, Any] = {name: torch.from_numpy(sample[name])[None] for name in names} | {"text": [text]}
         with alone():
             delta = self.network.predict(batch, self.network.targets(batch))[0, last]
-        return np.asarray(sample["state"][last] + delta.float().numpy())
+        return np.asarray(sample["state"][last, : delta.shape[-1]] + delta.float().numpy())

@@ -80,6 +80,10 @@ class Arm4rSettings(TrainSettings):
     """`control`: the target: the recorded actions, which must have the state's form (`action`), or the states that
     follow (`next_state`); `auto` takes actions whose names are the state's."""
 
+    things: bool = False
+    """`control`, ours: the network also gets the state's numbers beside the pose, such as where things and goals are;
+    places as seen from the hand. They are not predicted. Off: a pose alone, as in the paper."""
+
     image_encoder: Literal["hub", "small", "none"] = "hub"
     """`hub`: a frozen ViT from the hub, a folder or S3; `small`: handloom's own, trained; `none`: no images."""
     image_model: str = ""

@@ -62,6 +62,7 @@ class ArvrmPredictor:
         self._phases = settings.phases
         self.network: Any = network
         self.rate_hz: float | None = settings.rate_hz * settings.phases
+        self.things: tuple[str, ...] = ()
         self.num_seen = (settings.steps - 2) * settings.phases + 1
         self.ahead = np.array([settings.phases])
         self.cameras: tuple[str, ...] = (facts["camera"],) if sees else ()

@@ -22,6 +22,7 @@ class Predictor(Protocol):
     last so many of these are seen. ahead: (P,) how many of these steps after the last one each prediction is.
     cameras: names, none without pictures. image_size: pictures are resized to this square. picture_size: width and
     height of the dataset's pictures, None where that is not known. robot_types: of the episodes it was trained on.
+    things: names of the numbers that follow the robot's own in a state, such as `goal.x`.
     """
 
     network: Any
@@ -32,6 +33,7 @@ class Predictor(Protocol):
     image_size: int
     picture_size: tuple[int, int] | None
     robot_types: tuple[str, ...]
+    things: tuple[str, ...]
 
     def sample(self, states: NDArray[Any], pictures: NDArray[np.uint8] | None, text: str) -> dict[str, Any]:
         """What was seen as the training's windows hold it: what is later than it is unknown.

@@ -10,7 +10,7 @@ from handloom.schemas.tables.robot import TABLE
 from handloom.train.arm4r.data import scales
 from handloom.train.arm4r.data.control_sample import ControlSample
 from handloom.train.arm4r.data.points import check_rate
-from handloom.train.arm4r.data.robot_state import POSE_NAMES, StateForm, form_of, plain_name
+from handloom.train.arm4r.data.robot_state import POSE_NAMES, StateForm, form_of, plain_name, thing_name
 from handloom.train.arm4r.settings import Arm4rSettings
 from handloom.train.parts.table_checks import STATISTICS_WINDOWS, evenly
 from handloom.train.recipe import RecipeData
@@ -33,7 +33,12 @@ def control_data(db: Database, settings: Arm4rSettings, version: int | None = No
     check_rate(settings, min(row["fps"] for row in rows))
     state_names = _alike(rows, "state_names", db)
     cameras = _cameras(rows, settings)
-    form = form_of(state_names, _euler(rows, settings))
+    form = form_of(state_names, _euler(rows, settings), settings.things)
+    if settings.things and (form is None or not form.things):
+        raise ConfigError(
+            f"things are asked for, and the states of {db.uri} have none beside a pose: {state_names}",
+            "ingest with `--state observation.state --state observation.environment_state`, or set things = false",
+        )
     target = _target(rows, state_names, settings)
     fields = tuple(f"images:{name}" for name in cameras)
     sample = ControlSample(settings.context, settings.predicted_steps(), form, target, fields)
@@ -48,6 +53,7 @@ def control_data(db: Database, settings: Arm4rSettings, version: int | None = No
     facts = statistics(plain, settings) | {
         "state_names": list(POSE_NAMES) if form else list(state_names or ()),
         "has_pose": form is not None,
+        "things": [thing_name((state_names or [])[index]) for index, _ in form.things] if form else [],
         "target": target,
         "euler": form.euler if form else "",
         "cameras": list(cameras),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.train.arm4r.data.robot_state import StateForm
+from handloom.train.arm4r.data.robot_state import POSE_NAMES, StateForm
 from handloom.train.arm4r.data.track_sample import images
 
 
@@ -28,22 +28,23 @@ class ControlSample:
     cameras: tuple[str, ...]
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """`state` (context, D), `target` (context, P, D) float32, NaN where unknown; D is 10 for a pose. `target` is
-        the action k steps later, minus the state of its own step; NaN after the episode's end, which is the only use of
-        the paper's eos flag. `images` (context, cameras, h, w, 3) uint8.
+        """`state` (context, D + things), `target` (context, P, D) float32, NaN where unknown; D is 10 for a pose.
+        `target` is the action k steps later, minus the state of its own step; NaN after the episode's end, which is the
+        only use of the paper's eos flag. `images` (context, cameras, h, w, 3) uint8.
 
         Raises StoreError where an image is missing.
         """
         convert = (lambda values: np.asarray(values, np.float64)) if self.form is None else self.form.convert
         valid = np.asarray(sample["valid"])[:, None]
         state = np.where(valid, convert(sample["state"]), np.nan)
-        wanted = np.where(valid, convert(sample["action"]), np.nan) if self.target == "action" else state[1:]
+        num = state.shape[1] if self.form is None else len(POSE_NAMES)
+        wanted = np.where(valid, convert(sample["action"]), np.nan) if self.target == "action" else state[1:, :num]
         out = {
             "clip_id": sample["episode_id"],
             "now_s": sample["now_s"],
             "text": sample.get("task") or "",
             "state": state[: self.context].astype(np.float32),
-            "target": self._ahead(state, wanted).astype(np.float32),
+            "target": self._ahead(state[:, :num], wanted).astype(np.float32),
         }
         if self.cameras:
             seen = [images(sample, self.context, name) for name in self.cameras]

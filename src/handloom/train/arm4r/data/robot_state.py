@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,22 +28,33 @@ class StateForm:
 
     xyz: three indices. rotation: indices of 3 Euler angles, 4 numbers of a quaternion (x, y, z, w) or 6 of two columns.
     gripper: its index, or None (its number is then NaN, which is masked). euler: `XYZ`, `xyz`, see `from_euler`.
+    things: (index, axis) of each further number that is kept: axis 0, 1 or 2 of a place, which is then told from the
+    hand, or -1.
     """
 
     xyz: tuple[int, ...]
     rotation: tuple[int, ...]
     gripper: int | None
     euler: str
+    things: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Numbers of a converted state."""
+        return len(POSE_NAMES) + len(self.things)
 
     def convert(self, state: NDArray[np.floating]) -> Floats:
-        """(..., S) as given to (..., 10): xyz in the dataset's unit, the first two columns of the rotation, gripper."""
+        """(..., S) as given to (..., 10 + things): xyz in the dataset's unit, the first two columns of the rotation,
+        gripper, things."""
         state = np.asarray(state, np.float64)
         turn = state[..., list(self.rotation)]
         if len(self.rotation) != 6:
             matrix = from_euler(turn, self.euler) if len(self.rotation) == 3 else from_quaternion(turn)
             turn = np.concatenate([matrix[..., 0], matrix[..., 1]], axis=-1)
         grip = np.full((*state.shape[:-1], 1), np.nan) if self.gripper is None else state[..., [self.gripper]]
-        return np.concatenate([state[..., list(self.xyz)], turn, grip], axis=-1)
+        places = [state[..., i] - (state[..., self.xyz[axis]] if axis >= 0 else 0.0) for i, axis in self.things]
+        others = [np.stack(places, axis=-1)] if places else []
+        return np.concatenate([state[..., list(self.xyz)], turn, grip, *others], axis=-1)
 
 
 def plain_name(name: str) -> str:
@@ -54,8 +65,16 @@ def plain_name(name: str) -> str:
     return _SUFFIXES.sub("", short)
 
 
-def form_of(names: Sequence[str] | None, euler: str = "XYZ") -> StateForm | None:
-    """The form of a state with these names; None where it holds no pose of the end effector (joint angles, say)."""
+def thing_name(name: str) -> str:
+    """`goal.x` for `observation.environment_state.goal.x`."""
+    return plain_name(name).removeprefix("environment_state.")
+
+
+def form_of(names: Sequence[str] | None, euler: str = "XYZ", things: bool = False) -> StateForm | None:
+    """The form of a state with these names; None where it holds no pose of the end effector (joint angles, say).
+
+    things: keep the other numbers, too; those of places (`NAME.x`, `.y`, `.z`) are told from the hand.
+    """
     if not names:
         return None
     at: dict[str, int] = {}
@@ -66,7 +85,11 @@ def form_of(names: Sequence[str] | None, euler: str = "XYZ") -> StateForm | None
     for wanted in (*_QUATERNION, *_ROT6D, *_EULER):
         if all(name in at for name in wanted):
             grip = next((at[name] for name in _GRIPPER if name in at), None)
-            return StateForm(tuple(at[n] for n in "xyz"), tuple(at[n] for n in wanted), grip, euler)
+            form = StateForm(tuple(at[n] for n in "xyz"), tuple(at[n] for n in wanted), grip, euler)
+            used = {*form.xyz, *form.rotation, grip}
+            rest = [i for i in range(len(names)) if i not in used] if things else []
+            axes = ["xyz".find(thing_name(names[i]).rpartition(".")[2]) for i in rest]
+            return replace(form, things=tuple(zip(rest, axes, strict=True)))
     return None
 
 

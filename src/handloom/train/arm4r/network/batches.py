@@ -76,10 +76,11 @@ def point_targets(batch: Mapping[str, Any], metric: bool = False) -> Targets:
 
 
 def control_targets(batch: Mapping[str, Any]) -> Targets:
-    """Targets of stage 3 from `state` (B, T, D) and `target` (B, T, P, D), deltas to the state of their step; NaN where
-    unknown."""
+    """Targets of stage 3 from `state` (B, T, D + things) and `target` (B, T, P, D), deltas to the state of their step;
+    NaN where unknown."""
     state, delta = batch["state"].float(), batch["target"].float()
-    step = torch.diff(state, dim=1, prepend=torch.full_like(state[:, :1], torch.nan))
+    pose = state[..., : delta.shape[-1]]
+    step = torch.diff(pose, dim=1, prepend=torch.full_like(pose[:, :1], torch.nan))
     ahead = torch.arange(1, delta.shape[2] + 1, device=delta.device)[:, None]
     first = torch.arange(delta.shape[2], device=delta.device)[:, None] == 0
     return _targets(state, delta, step[:, :, None] * ahead, {"first_step": first})
