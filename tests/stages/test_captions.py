@@ -15,7 +15,7 @@ from support.rows import make_clip
 from handloom.errors import ClipError, ConfigError
 from handloom.models.vision_language.prompts import check_schema
 from handloom.schemas.settings import Settings
-from handloom.stages.learned.rule_captions import read_out
+from handloom.stages.learned.rule_captions import parts_of, read_out
 from handloom.stages.own import compute_own
 from handloom.stages.registry import stage_graph
 from handloom.stages.stage import ClipInput
@@ -265,3 +265,22 @@ def test_without_a_model_segments_and_words_are_read_out_and_images_are_the_inte
     assert found["rule_intent_source"] == "image embedding (efficientnet-lite0)"
     assert (nothing["rule_caption"], nothing["rule_caption_json"]) == (None, None)
     assert read_out({"verb": "open", "noun": "jar"})[0] == "open jar."
+
+
+def test_parts_of_a_frame_tell_where_things_are():
+    clip = given(narration=None, segments=None)
+    found = {}
+    for grid in ((1, 1), (2, 3)):
+        own = declared({"prefix": "rule_", "grid": grid}, "rules", "handloom.stages.learned:RuleCaption")
+        own.stage.load()
+        (row,) = (cells(one) for one in compute_own(own, [clip]))
+        found[grid] = np.array(row["rule_intent"], np.float32)
+    assert row["rule_intent_source"] == "image embedding (efficientnet-lite0), whole and 2 x 3 parts"
+    assert found[2, 3].shape == (3, 7 * 1280)
+    assert np.linalg.norm(found[2, 3], axis=1) == pytest.approx(1, abs=2e-3)
+    np.testing.assert_allclose(found[2, 3][:, :1280] * 7**0.5, found[1, 1], atol=2e-3)
+    frames = np.arange(2 * 7 * 10 * 3, dtype=np.uint8).reshape(2, 7, 10, 3)
+    pieces = parts_of(frames, 2, 3)
+    rows = [np.concatenate(pieces[3 * n : 3 * n + 3], axis=2) for n in range(2)]
+    np.testing.assert_array_equal(np.concatenate(rows, axis=1), frames)
+    assert parts_of(frames, 0, 0) == []

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Annotated, Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import Field
 
 from handloom.geometry.interactions.words import segment_words
@@ -27,6 +30,9 @@ class RuleCaption(Stage):
     class Settings(StageSettings):
         frames: int = Field(8, ge=1, le=256)
         """Steps of `intent`, evenly spread; fewer where the clip has fewer frames."""
+        grid: tuple[Annotated[int, Field(ge=1, le=8)], Annotated[int, Field(ge=1, le=8)]] = (1, 1)
+        """Rows and columns of equal parts of a frame that `intent` embeds, too, after the whole one: [2, 3] tells where
+        things are, and makes a step 7 times as wide. [1, 1]: the whole frame alone."""
         prefix: str = Field("", pattern=r"^([a-z][a-z0-9_]{0,39})?$")
         """Before the columns' names, for a second stage of captions."""
 
@@ -37,7 +43,7 @@ class RuleCaption(Stage):
     def fields(self) -> Sequence[pa.Field]:
         prefix, told = self.settings.prefix, {"model": "rules", "prompt": ID}
         found = [pa.field(f"{prefix}{name}", pa.string(), metadata=told) for name in ("caption", "caption_json")]
-        return found + intent_fields(prefix, LookEncoder.dim, LICENCE)
+        return found + intent_fields(prefix, LookEncoder.dim * self._parts(), LICENCE)
 
     def identity(self) -> Mapping[str, str]:
         return look_identity()
@@ -55,9 +61,36 @@ class RuleCaption(Stage):
         caption, value = read_out(clip.row)
         values: dict[str, Any] = {"caption": caption, "caption_json": None if value is None else json_text(value)}
         frames = clip.frames
-        states = None if frames is None or len(frames) == 0 else self._look.encode(frames)
-        values |= intent_values(states, clip.frame_s, f"image embedding ({MODEL})")
+        states = None if frames is None or len(frames) == 0 else self._states(frames)
+        values |= intent_values(states, clip.frame_s, self._source())
         return {self.settings.prefix + name: found for name, found in values.items()}
+
+    def _states(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(L, h, w, 3) to (L, 1280 P), of unit length: the whole frame and its parts row by row, of equal weight."""
+        found = [self._look.encode(part) for part in (frames, *parts_of(frames, *self._grid()))]
+        return np.concatenate(found, axis=1) / len(found) ** 0.5
+
+    def _grid(self) -> tuple[int, int]:
+        rows, columns = self.settings.grid
+        return (0, 0) if (rows, columns) == (1, 1) else (rows, columns)
+
+    def _parts(self) -> int:
+        rows, columns = self._grid()
+        return 1 + rows * columns
+
+    def _source(self) -> str:
+        rows, columns = self._grid()
+        return f"image embedding ({MODEL})" + (f", whole and {rows} x {columns} parts" if rows else "")
+
+
+def parts_of(frames: NDArray[np.uint8], rows: int, columns: int) -> list[NDArray[np.uint8]]:
+    """(L, h, w, 3) in rows x columns parts, row by row, as nearly equal as pixels allow."""
+    height, width = frames.shape[1:3]
+    tops, lefts = (
+        [round(size * n / max(num, 1)) for n in range(num + 1)] for size, num in ((height, rows), (width, columns))
+    )
+    spans = ((y, x) for y in pairwise(tops) for x in pairwise(lefts))
+    return [np.ascontiguousarray(frames[:, top:bottom, left:right]) for (top, bottom), (left, right) in spans]
 
 
 def read_out(row: Mapping[str, Any]) -> tuple[str | None, dict[str, Any] | None]:

@@ -167,9 +167,14 @@ class _Values:
         self._array = array
         self._name = name
         self._is_array = name in ARRAYS or name.startswith("embedding_")
+        inner = array.type.value_type if pa.types.is_list(array.type) else None
+        # Vectors of a stage, such as `intent`: as Python lists they would take a hundred times as long.
+        self._width = inner.list_size if inner is not None and _is_vector(inner) else None
 
     def value(self, index: int) -> Any:
         cell = self._array[index]
+        if cell.is_valid and self._width is not None and not cell.values.null_count:
+            return _flat(cell.values.flatten()).reshape(-1, self._width)
         if not self._is_array or not cell.is_valid:
             return cell.as_py()
         values = _flat(cell.values)
@@ -180,6 +185,10 @@ class _Values:
 
     def num_bytes(self, index: int) -> int:
         return self._array.nbytes // max(len(self._array), 1)
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    return pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)
 
 
 def _nothing(kind: np.dtype[Any]) -> Any:
