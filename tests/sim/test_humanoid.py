@@ -16,6 +16,8 @@ pytest.importorskip("mujoco", reason="the simulator is not installed: pip instal
 pytest.importorskip("mink", reason="the simulator is not installed: pip install '.[sim]'")
 pytest.importorskip("torch", reason="the student needs torch: pip install '.[train]'")
 
+from support.hand_tables import hand_db, hand_row
+
 from handloom.pipelines.sim.imitate import imitate, load_settings
 from handloom.schemas.hand_topology import WRIST
 from handloom.sim.humanoid.checkpoint import open_student
@@ -23,7 +25,7 @@ from handloom.sim.humanoid.dagger import evaluate, tasks_of
 from handloom.sim.humanoid.episodes import Expert, Hold, Seen, run_episodes
 from handloom.sim.humanoid.experts import Teacher
 from handloom.sim.humanoid.goals import PERSON_REACH_M, goals_of, palm_axes
-from handloom.sim.humanoid.motions import PersonMotion, at_times, motion_of_row, scripted_motions
+from handloom.sim.humanoid.motions import PersonMotion, at_times, motion_of_row, row_motions, scripted_motions
 from handloom.sim.humanoid.reference import Kinematics, KinematicsSettings, reference_of
 from handloom.sim.humanoid.robot import GR1, Humanoid, act, body_of, find_humanoid, put
 from handloom.train.robomirror.latents import LinearLatents, numbers_of
@@ -196,7 +198,8 @@ def test_a_row_becomes_a_motion():
     infilled = np.zeros((10, 2), bool)
     infilled[4, 0] = True
     row = {
-        "clip_id": "a:b:0-1", "frame_s": frame_s, "hand_keypoints_cam_m": points, "hand_infilled": infilled,
+        "clip_id": "a:b:0-1", "dataset": "a", "video_id": "b",
+        "frame_s": frame_s, "hand_keypoints_cam_m": points, "hand_infilled": infilled,
         "world_from_camera": np.tile(np.eye(4), (10, 1, 1)), "world_unit_m": 2.0,
     }  # fmt: skip
     motion = motion_of_row(row, 15.0)
@@ -207,6 +210,21 @@ def test_a_row_becomes_a_motion():
     unscaled = motion_of_row(row | {"world_unit_m": None}, 15.0)
     assert np.isnan(unscaled.world_from_camera[:, :3, 3]).all()
     assert np.isfinite(unscaled.world_from_camera[:, :3, :3]).all()
+
+
+def test_clips_of_a_table_are_motions_or_counted(tmp_path):
+    rows = [hand_row(number, jpeg=False) for number in range(4)]
+    rows += [hand_row(4, hands=False, jpeg=False), hand_row(5, 8, jpeg=False)]
+    db = hand_db(tmp_path, rows, ["x", "y", "z", "qx", "qy", "qz", "qw", "gripper"], 1)
+    found, left_out = row_motions(db, "", HZ)
+    assert len(found) == 4
+    assert left_out == {"no_hands": 1, "short": 1}
+    assert len({one.video for one in found}) == 4
+    assert all(one.intent is None for one in found)
+    with pytest.raises(ConfigError, match=r"can be imitated: 1 short\n.*at least 1 s"):
+        row_motions(db, f"clip_id = '{rows[-1].column('clip_id')[0].as_py()}'", HZ)
+    with pytest.raises(ConfigError, match="nothing"):
+        row_motions(db, "nothing > 0", HZ)
 
 
 TINY = [

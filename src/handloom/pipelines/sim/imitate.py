@@ -34,7 +34,8 @@ from handloom.store.location import storage_options_from
 from handloom.train.robomirror.imitation import Actor
 from handloom.train.robomirror.latents import LINEAR_HZ, LinearLatents, UnderstoodLatents, VaeLatents, numbers_of
 from handloom.video.write import write_video
-from handloom.windows.split import held_out_videos
+from handloom.windows.spec import make_spec
+from handloom.windows.split import held_out_videos, joined_videos
 
 if TYPE_CHECKING:
     from handloom.api import Database
@@ -126,7 +127,7 @@ def imitate(
         latents = VaeLatents(motion)
     if latents is not None:
         rate_hz = latents.rate_hz
-    sources = _sources(settings, db, rate_hz, opened is None)
+    sources = _sources(settings, db, rate_hz, None if opened is None else opened.videos)
     tell(f"motions: {', '.join(f'{len(found)} {name}' for name, found in sources.motions.items())}")
     if latents is None:
         numbers = [numbers_of(one.keypoints_cam_m, one.world_from_camera) for one in sources.motions["train"]]
@@ -149,7 +150,8 @@ def imitate(
         policy, version = StudentPolicy(Actor(trained.imitator.network), body), sources.version
         spent = time.process_time() - started
         folder = Folder.parse(str(out), options)
-        checkpoint = save_student(folder, trained, body, latents, settings, version, spent)
+        trained_on = [one.video for one in sources.motions["train"] if one.video]
+        checkpoint = save_student(folder, trained, body, latents, settings, version, trained_on, spent)
     else:
         policy, checkpoint, spent = opened.policy, opened.uri, 0.0
     understood = None if understand is None else UnderstoodLatents(understand, latents)
@@ -202,18 +204,27 @@ class _Sources:
     version: int
 
 
-def _sources(settings: ImitateSettings, db: Database | None, rate_hz: float, trains: bool) -> _Sources:
-    """The motions, divided: scripted ones by their seed, clips by their video."""
-    train = scripted_motions(settings.scripted, settings.seed, rate_hz) if trains else []
+def _sources(settings: ImitateSettings, db: Database | None, rate_hz: float, known: frozenset[str] | None) -> _Sources:
+    """The motions, divided: scripted ones by their seed, clips by their video.
+
+    known: videos that a student was trained on before: it is measured on all others. None: a student shall be trained.
+    """
+    train = scripted_motions(settings.scripted, settings.seed, rate_hz) if known is None else []
     held = scripted_motions(settings.held_out, settings.seed + SEEDS, rate_hz)
     if db is None:
         return _Sources({"train": train, "scripted": held, "table": []}, {}, 0)
     found, left_out = row_motions(db, settings.where, rate_hz)
-    video_of = {one.name: one.name.rpartition(":")[0] or one.name for one in found}
-    chosen = held_out_videos(set(video_of.values()), settings.seed, settings.held_out_share)
-    table = [one for one in found if video_of[one.name] in chosen or len(set(video_of.values())) == 1]
-    if trains:
-        train += [one for one in found if video_of[one.name] not in chosen]
+    # As the recipes split them, so that what is held out here was held out when the latents were learned.
+    spec = make_spec(fields=["frame_s"], past=1, future=0, seed=settings.seed, held_out_share=settings.held_out_share)
+    rows = db.table("clips")
+    joined = {} if rows is None else joined_videos(rows, spec)
+    video_of = {one.name: joined.get(one.video, one.video) for one in found}
+    chosen = held_out_videos(set(video_of.values()), spec.seed, spec.held_out_share)
+    if known is not None:
+        table = [one for one in found if one.video not in known]
+        return _Sources({"train": [], "scripted": held, "table": table}, left_out, db.version)
+    table = [one for one in found if video_of[one.name] in chosen]
+    train += [one for one in found if video_of[one.name] not in chosen]
     return _Sources({"train": train, "scripted": held, "table": table}, left_out, db.version)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,18 +23,18 @@ RECIPE = "imitate"
 
 @dataclass(frozen=True)
 class OpenedStudent:
-    """A student that acts. data_version: of the table that it was trained on; 0: of none."""
+    """A student that acts. videos: `{dataset}/{video_id}` of the table's that it was trained on."""
 
     uri: str
     policy: StudentPolicy
     latents: Latents
     settings: ImitateSettings
-    data_version: int
+    videos: frozenset[str]
 
 
 def save_student(
     folder: Folder, trained: Trained, body: Body, latents: Latents, settings: ImitateSettings, data_version: int,
-    train_s: float,
+    videos: Iterable[str], train_s: float,
 ) -> str:  # fmt: skip
     """Write the checkpoint below `folder`; its address. Raises StoreError where it cannot be written."""
     imitator = trained.imitator
@@ -54,6 +54,7 @@ def save_student(
             "joints": list(body.joints),
             "latents": latents.facts(),
             "widths": list(imitator.widths),
+            "videos": sorted(set(videos)),
         },
         frozen={},
         train_s=train_s,
@@ -89,4 +90,5 @@ def open_student(
     network = Student(settings.student, *facts["widths"])
     put_weights(network, found.network, found.uri)
     latents = latents_from(facts["latents"], motion)
-    return OpenedStudent(found.uri, StudentPolicy(Actor(network), body), latents, settings, found.facts.data_version)
+    policy = StudentPolicy(Actor(network), body)
+    return OpenedStudent(found.uri, policy, latents, settings, frozenset(facts["videos"]))

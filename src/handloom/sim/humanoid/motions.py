@@ -26,7 +26,8 @@ MIN_S = 1.0
 MIN_SEEN = 0.3
 """Least share of the frames in which a hand is known."""
 _COLUMNS = [
-    "clip_id", "frame_s", "hand_keypoints_cam_m", "hand_infilled", "world_from_camera", "world_unit_m", "hand_view",
+    "clip_id", "dataset", "video_id", "frame_s", "hand_keypoints_cam_m", "hand_infilled", "world_from_camera",
+    "world_unit_m", "hand_view",
 ]  # fmt: skip
 
 
@@ -37,7 +38,8 @@ class PersonMotion:
     name: the clip's id, or the script's. frame_s: (T,) seconds from 0, evenly `rate_hz` a second. keypoints_cam_m:
     (T, 2, 21, 3) in the camera of each frame. world_from_camera: (T, 4, 4) in metres. pitch_rad: how far the first
     frame's camera looks down below the horizon; NaN: unknown. intent, intent_s: (L, D) and (L,), what a model sees in
-    the clip, and seconds of that since the first frame; None: there is none.
+    the clip, and seconds of that since the first frame; None: there is none. video: of a row,
+    `{dataset}/{video_id}`.
     """
 
     name: str
@@ -47,6 +49,7 @@ class PersonMotion:
     pitch_rad: float = float("nan")
     intent: NDArray[np.float32] | None = None
     intent_s: Array | None = None
+    video: str = ""
 
     @property
     def num_frames(self) -> int:
@@ -97,7 +100,7 @@ def row_motions(db: Database, where: str, rate_hz: float) -> tuple[list[PersonMo
     found = []
     for number in range(len(rows)):
         row = row_arrays(rows, number)
-        if row["hand_view"] != "ego":
+        if row["hand_view"] == "exo":
             left_out["not_ego"] += 1
             continue
         motion = motion_of_row(row, rate_hz)
@@ -127,9 +130,9 @@ def motion_of_row(row: Mapping[str, Any], rate_hz: float) -> PersonMotion:
     poses = np.full((len(frame_s), 4, 4), np.nan) if poses is None else np.array(poses, np.float64)
     poses[:, :3, 3] *= np.nan if row["world_unit_m"] is None else row["world_unit_m"]
     at_s = np.arange(int((frame_s[-1] - frame_s[0]) * rate_hz + 1e-6) + 1) / rate_hz + frame_s[0]
-    motion = PersonMotion(
-        str(row["clip_id"]), rate_hz, at_times(frame_s, points, at_s), _poses_at(frame_s, poses, at_s)
-    )
+    video = f"{row['dataset']}/{row['video_id']}"
+    points, poses = at_times(frame_s, points, at_s), _poses_at(frame_s, poses, at_s)
+    motion = PersonMotion(str(row["clip_id"]), rate_hz, points, poses, video=video)
     if row.get("intent") is None or row.get("intent_s") is None:
         return motion
     return replace(motion, intent=np.asarray(row["intent"]), intent_s=np.asarray(row["intent_s"]) - frame_s[0])

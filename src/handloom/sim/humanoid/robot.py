@@ -241,7 +241,7 @@ def _fix(spec: Any, humanoid: Humanoid) -> None:
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     for name in MARKERS:
         marker = spec.worldbody.add_site()
-        marker.name, marker.size, marker.rgba = name, [0.022, 0.022, 0.022], [0.1, 0.9, 0.2, 0.0]
+        marker.name, marker.size, marker.rgba = name, [0.035, 0.035, 0.035], [0.1, 0.9, 0.2, 0.0]
         marker.type = mujoco.mjtGeom.mjGEOM_SPHERE
     spec.visual.headlight.ambient = [0.45, 0.45, 0.45]
     spec.visual.headlight.diffuse = [0.6, 0.6, 0.6]

@@ -15,12 +15,12 @@ class ImitateSettings(Frozen):
     """DAgger: in each round episodes are run, the teacher says what it would have done, and the student is fitted."""
 
     seed: int = Field(0, ge=0)
-    scripted: int = Field(240, ge=0)
+    scripted: int = Field(160, ge=0)
     """Motions of scripted people to train on."""
-    held_out: int = Field(60, ge=1)
+    held_out: int = Field(40, ge=1)
     """Motions of scripted people, of another seed, that are never trained on."""
-    held_out_share: float = Field(0.3, gt=0, lt=1)
-    """Of the clips of the table, by a hash of their video."""
+    held_out_share: float = Field(0.2, gt=0, lt=1)
+    """Of the videos of the table, chosen by a hash of their name as the recipes choose them."""
     where: str = ""
     """SQL filter on the clips of the table; empty: all."""
     frame: Frame = "head"
@@ -28,11 +28,11 @@ class ImitateSettings(Frozen):
     experts: tuple[str, ...] = ("lead", "correct")
     """The teacher's, combined by a gate: follow, lead, correct."""
     rounds: int = Field(8, ge=1)
-    episodes: int = Field(120, ge=1)
+    episodes: int = Field(100, ge=1)
     """Of each round, of motions in random order."""
     side_by_side: int = Field(40, ge=1)
     """Episodes that run at once, in one process."""
-    fit_steps: int = Field(700, ge=1)
+    fit_steps: int = Field(900, ge=1)
     """Of the optimiser, after each round."""
     teacher_share: float = Field(0.5, ge=0, le=1)
     """The share of steps at which the teacher acts, falls by this factor from round to round; the first round is

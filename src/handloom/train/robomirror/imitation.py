@@ -25,7 +25,7 @@ class FitSettings(Frozen):
     """How the student is fitted after each round of episodes."""
 
     batch_size: int = Field(256, ge=1)
-    lr: float = Field(5e-4, gt=0)
+    lr: float = Field(1e-3, gt=0)
     """Of AdamW; over the steps of all rounds, a half cosine takes it to a tenth."""
     weight_decay: float = Field(1e-4, ge=0)
     most_samples: int = Field(300_000, ge=1)
