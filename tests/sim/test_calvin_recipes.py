@@ -15,7 +15,7 @@ import handloom.train.arm4r as arm4r
 import handloom.train.arvrm as arvrm
 from handloom.api import Database
 from handloom.errors import ConfigError
-from handloom.ingest.robot.calvin import STATE_NAMES
+from handloom.ingest.robot.calvin import STATE_NAMES, continued
 from handloom.io.folder import Folder
 from handloom.pipelines.ingest.robots import calvin
 from handloom.schemas.tables.robot import episode_arrays
@@ -87,6 +87,27 @@ def test_the_policy_sees_what_it_was_trained_on(db, tmp_path, recipe):
     if recipe == "arm4r":
         seen = sample["images"][:4, 0].astype(int)
         assert np.abs(seen.mean(axis=(1, 2, 3)) - 9 * np.arange(4)).max() < 2, "the camera's pictures, one a step"
+
+
+def test_angles_go_on_over_half_a_turn():
+    """The same orientations without a jump, in an episode and step by step."""
+    turn = np.linspace(0, 9, 80)[:, None]
+    smooth = np.array([3.1, 0.0, 1.5]) + 0.3 * np.sin(turn + np.arange(3))
+    raw = (smooth + np.pi) % (2 * np.pi) - np.pi
+    assert np.abs(np.diff(raw[:, 0])).max() > 6
+    np.testing.assert_allclose(continued(raw), smooth, atol=1e-9)
+    later = continued(raw[40:])
+    np.testing.assert_allclose(np.cos(later), np.cos(smooth[40:]), atol=1e-9)
+    assert 0 <= later[0, 0] < 2 * np.pi
+    one, before = [], None
+    for row in raw:
+        before = continued(row[None], before)[0]
+        one.append(before)
+    np.testing.assert_allclose(one, smooth, atol=1e-9)
+    raw[10] = np.nan
+    gap = continued(raw)
+    assert np.isnan(gap[10]).all()
+    np.testing.assert_allclose(np.delete(gap, 10, 0), np.delete(smooth, 10, 0), atol=1e-9)
 
 
 def test_actions_lead_to_the_goal():

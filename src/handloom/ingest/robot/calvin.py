@@ -126,6 +126,34 @@ ACTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 one unit is 2 cm, or 0.05 rad. The gripper's action is -1 (close) or 1 (open)."""
 
 
+EULER = slice(3, 6)
+"""Where the angles are, in a state and in `actions`."""
+
+
+def continued(
+    angles_rad: NDArray[np.floating[Any]], before_rad: NDArray[np.floating[Any]] | None = None
+) -> NDArray[np.float64]:
+    """Euler angles without jumps of a whole turn: the same orientations.
+
+    The gripper points down, so CALVIN's first angle is near half a turn and jumps between both ends of -pi to pi: a
+    network that reads angles as numbers would learn the mean of both.
+
+    Args:
+        angles_rad: (T, 3) of following steps; NaN stays NaN. before_rad: (3,) the step before them, as it was given
+            back; None: these are the first, and the first angle begins at 0 to two pi.
+    """
+    out = np.array(angles_rad, np.float64)
+    known = np.isfinite(out).all(axis=1)
+    if before_rad is not None:
+        out[known] = np.unwrap(np.concatenate([before_rad[None], out[known]]), axis=0)[1:]
+        return out
+    rows = np.unwrap(out[known], axis=0)
+    if len(rows) and rows[0, 0] < 0:
+        rows[:, 0] += 2 * np.pi
+    out[known] = rows
+    return out
+
+
 @dataclass(frozen=True)
 class _Split:
     """One folder of frames and the spans in it. Its frames are not listed: there are millions, one file each."""
@@ -202,6 +230,10 @@ class CalvinSource:
             for camera in CAMERAS:
                 tags[camera] = zlib.crc32(frame.checksum(camera), tags[camera])
         state, action = _signal(states, STATE_NAMES, STATE_UNITS), _signal(actions, names, units)
+        state.values[:, EULER] = continued(state.values[:, EULER])
+        if self._action == "actions":
+            apart = action.values[:, EULER] - state.values[:, EULER]
+            action.values[:, EULER] -= np.round(apart / (2 * np.pi)) * (2 * np.pi)
         unknown = int(np.isnan(state.values).sum() + np.isnan(action.values).sum())
         notes = (("unknown_values", f"{unknown} values are not finite: NaN, unknown"),) if unknown else ()
         cameras = tuple(self._camera(camera, files, f"{tags[camera]:08x}") for camera in CAMERAS)

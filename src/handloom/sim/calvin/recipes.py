@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from handloom.errors import ConfigError
-from handloom.ingest.robot.calvin import CAMERAS, ROBOT_TYPE, STATE_NAMES
+from handloom.ingest.robot.calvin import CAMERAS, EULER, ROBOT_TYPE, STATE_NAMES, continued
 from handloom.sim.calvin.installation import HZ, CalvinObservation
 from handloom.sim.calvin.rollouts import MAX_STEPS
 from handloom.sim.recipes import PREDICTORS, Asked, check_robot
@@ -55,15 +57,23 @@ class CalvinTrained:
         """Forget what was seen. Nothing is drawn at random."""
         self._asked.reset()
         self._goal = np.full(7, np.nan)
+        self._angles: NDArray[np.float64] | None = None
 
     def act(self, observation: Observation) -> NDArray[np.float64]:
         """One action, (1, 7), towards the predicted state."""
         assert isinstance(observation, CalvinObservation)
+        observation = self._as_ingested(observation)
         picture = None if self._camera is None else observation.pictures[self._camera]
         predicted, is_new = self._asked.predicted(observation, picture)
         if is_new:
             self._goal = goal_of(predicted, observation.state, self._asked.share)
         return action_to(self._goal, observation.state)[None]
+
+    def _as_ingested(self, observation: CalvinObservation) -> CalvinObservation:
+        """With the angles as the table's episodes have them."""
+        state = observation.state.copy()
+        state[EULER] = self._angles = continued(state[None, EULER], self._angles)[0]
+        return replace(observation, state=state)
 
 
 def goal_of(predicted: NDArray[np.floating], state: NDArray[np.floating], share: float = 1.0) -> NDArray[np.float64]:
