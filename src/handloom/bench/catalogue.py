@@ -36,8 +36,8 @@ def run_benchmark(
     `commit` measures on synthetic shards, `search` on synthetic rows. `stages` measures on a few clips of a folder of
     videos, or rendered, and on copies of their rows; `look` on such clips and on altered copies of their images.
     `segments` measures on `num_clips` rendered sequences, and on the annotated actions of a database;
-    `skills` on scripted scenes and on clips that it renders, `sim` on simulated tasks.
-    `vlmimic` lets skills of scripted scenes act in simulated ones. `retrieval` renders its clips.
+    `skills` on scripted scenes and on clips that it renders, `sim` and `loop` on simulated tasks, `loop` also on the
+    clips of a database. `vlmimic` lets skills of scripted scenes act in simulated ones. `retrieval` renders its clips.
     `wearer` measures on `num_clips` rendered scenes of two people, and on a folder of first-person videos of one.
 
     Args:
@@ -47,7 +47,7 @@ def run_benchmark(
         sheets: a folder for their contact sheets.
         backwards: follow them also from their end.
         stills: images, and videos of cameras at rest, for the virtual camera.
-        data: a folder in which `retrieval` keeps its clips for the next time.
+        data: a folder in which `retrieval` keeps its clips, and `loop` what it has finished, for the next time.
         quick: measure less, in under two minutes on two cores.
 
     Raises:
@@ -58,6 +58,7 @@ def run_benchmark(
     from handloom.bench.extract.measure import bench_extract
     from handloom.bench.footage.measure import read_held
     from handloom.bench.look.measure import bench_look
+    from handloom.bench.loop.measure import bench_loop
     from handloom.bench.report import keep
     from handloom.bench.retrieval.measure import bench_retrieval
     from handloom.bench.search.measure import bench_search
@@ -78,8 +79,8 @@ def run_benchmark(
     if name != "accuracy" and stills is not None:
         raise ConfigError(f"benchmark {name!r} takes no --stills", "it is accuracy's")
 
-    if name != "retrieval" and data is not None:
-        raise ConfigError(f"benchmark {name!r} takes no --data", "it is retrieval's")
+    if name not in ("retrieval", "loop") and data is not None:
+        raise ConfigError(f"benchmark {name!r} takes no --data", "it is for retrieval and loop")
 
     def of_accuracy(videos: Path | None, watch: Watch) -> dict[str, Any]:
         return bench_accuracy(Inputs(videos, num_clips, footage, read_held(held), sheets, backwards, stills), watch)
@@ -98,17 +99,21 @@ def run_benchmark(
         benchmarks[name] = partial(bench_feed, num_clips=num_clips, db=db, lerobot_python=lerobot_python)
     elif name == "segments":
         benchmarks[name] = lambda videos, watch: bench_segments(num_clips, db, watch)
+    elif name == "loop":
+        benchmarks[name] = lambda videos, watch: bench_loop(db, data, watch)
     elif db is not None or lerobot_python is not None:
         raise ConfigError(f"benchmark {name!r} takes no --db and no --lerobot-python", "they are feed's")
     if name not in benchmarks:
-        raise ConfigError(f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed', 'segments'])}")
-    without_clips = ("extract", "commit", "search", "stages", "look", "skills", "sim", "retrieval", "vlmimic")
+        raise ConfigError(
+            f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed', 'segments', 'loop'])}"
+        )
+    without_clips = ("extract", "commit", "search", "stages", "look", "skills", "sim", "loop", "retrieval", "vlmimic")
     if name in without_clips and num_clips is not None:
         raise ConfigError(
             f"benchmark {name!r} takes no --clips",
             "--quick measures fewer; accuracy, feed, segments and wearer take it",
         )
-    if name in ("commit", "search", "segments", "skills", "sim", "retrieval", "vlmimic") and videos is not None:
+    if name in ("commit", "search", "segments", "skills", "sim", "loop", "retrieval", "vlmimic") and videos is not None:
         raise ConfigError(f"benchmark {name!r} takes no --videos", "what it measures on is synthetic")
     watch = Watch(say, quick)
     report = benchmarks[name](videos, watch)

@@ -19,14 +19,14 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="extract, accuracy, feed, commit, search, stages, look, segments, skills, sim, retrieval or wearer"
+            help="extract, accuracy, feed, commit, search, stages, look, segments, skills, sim, loop, retrieval, wearer"
         ),
     ],
     videos: Annotated[
         Path | None, typer.Option(help="extract, feed, wearer: videos. accuracy: clips as EgoDex's, HOT3D's, ARCTIC's.")
     ] = None,
     clips: Annotated[int | None, typer.Option(min=0, help="accuracy, feed, segments, wearer: rendered clips.")] = None,
-    db: Annotated[str | None, typer.Option(help="feed, segments: a database to measure on.")] = None,
+    db: Annotated[str | None, typer.Option(help="feed, segments, loop: a database to measure on.")] = None,
     stills: Annotated[
         Path | None, typer.Option(help="accuracy: images, and videos of still cameras, for a virtual camera.")
     ] = None,
@@ -47,7 +47,8 @@ def bench(
         typer.Option(envvar="HANDLOOM_LEROBOT_PYTHON", help="feed: a Python with lerobot, measured as well."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="retrieval: folder that keeps the rendered clips for the next time.")
+        Path | None,
+        typer.Option(help="retrieval, loop: folder that keeps clips, or finished parts, for the next time."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure less: under two minutes on two cores.")] = False,
     markdown: Annotated[

@@ -30,7 +30,7 @@ class Arvrm:
 
     name = "arvrm"
     settings_type = ArvrmSettings
-    sizes: Sequence[str] = ("small", "small-finetune", "full", "full-finetune")
+    sizes: Sequence[str] = ("small", "small-finetune", "small-sim", "full", "full-finetune")
 
     def data(self, db: Database, settings: ArvrmSettings, version: int | None = None) -> RecipeData:
         """Windows of the stage's table; see `hand_data` and `robot_data` for what is refused and counted."""
