@@ -31,6 +31,8 @@ IMPORTS = {
     "pillow": "PIL",
     "rerun-sdk": "rerun",
 }
+BROUGHT = {"mujoco": "metaworld"}
+"""Modules that no extra names, and the requirement that brings them in the version that fits."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def extra_of(module: str) -> str | None:
         return None
     named = requirements(listed, [extra for extra in extras if extra not in NOT_FOR_USERS])
     found = {IMPORTS.get(name, name.replace("-", "_")): extra for extra, name in named}
-    return found.get(module) or None
+    return found.get(BROUGHT.get(module, module)) or None
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:
