@@ -15,7 +15,9 @@ from handloom.cli.console import DONE, FAILED, DbOption, JsonOption, app, open_d
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="arm4r, arvrm, or package.module:ATTRIBUTE for one of your own.")],
+    recipe: Annotated[
+        str, typer.Argument(help="arm4r, arvrm, robomirror, or package.module:ATTRIBUTE for one of your own.")
+    ],
     db: DbOption,
     out: Annotated[str, typer.Option(help="Folder or s3:// URI for checkpoints, curves and the report.")],
     size: Annotated[str | None, typer.Option(help="Settings file of the recipe: small (default), full, ...")] = None,
