@@ -14,7 +14,7 @@ from support.s3_server import s3_server
 
 from handloom.errors import ConfigError, StoreError
 from handloom.io.atomic import atomic_file, atomic_file_at, atomic_folder, draft_of
-from handloom.io.folder import Crc32, Folder
+from handloom.io.folder import Crc32, Folder, local_folder
 from handloom.io.reading import read_bytes
 from handloom.io.remote import source_options_from
 from handloom.store.location import Location, storage_options_from
@@ -110,6 +110,18 @@ def test_a_place_that_refuses_says_so(tmp_path, bucket):
         Folder.parse("s3://absent/run", bucket).check_writable()
     assert "AWS_ENDPOINT_URL" in caught.value.hint
     Folder.parse("s3://bucket/run", bucket).check_writable()
+
+
+def test_a_folder_of_this_machine_is_made_or_refused_before_anything_is_computed(tmp_path):
+    local_folder(tmp_path / "new" / "ö x", "--out")
+    assert list((tmp_path / "new").iterdir()) == [tmp_path / "new" / "ö x"]
+    (tmp_path / "file").write_text("in the way")
+    for place, told in (("file", "File exists"), ("file/x", "Not a directory")):
+        with pytest.raises(ConfigError, match=f"--out .*{place} is no folder that can be written: {told}"):
+            local_folder(tmp_path / place, "--out")
+    for uri in ("s3://bucket/run", f"file://{tmp_path}"):
+        with pytest.raises(ConfigError, match=r"--video .*: this command writes into a folder of this machine"):
+            local_folder(Path(uri), "--video")
 
 
 def write_as_torch_does(folder: Folder) -> None:

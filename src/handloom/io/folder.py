@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,7 +20,7 @@ from uuid import uuid4
 from pyarrow import fs
 
 from handloom.errors import ConfigError, StoreError
-from handloom.io.addresses import local_path
+from handloom.io.addresses import FETCHED, local_path
 
 LOCAL_HINT = "check that the place exists, may be written and has space left"
 STORE_HINT = "check the bucket, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL, and who may write there"
@@ -293,6 +294,25 @@ class Folder:
     def _above(name: str) -> str:
         """`a/b/` of `a/b/c`, empty for `c`."""
         return name[: name.rfind("/") + 1]
+
+
+def local_folder(place: Path, option: str) -> None:
+    """Make a folder of this machine where it is not there, and see that it can be written, before anything is computed.
+
+    Raises ConfigError, which names the option: it is a URI, there is a file, or it cannot be made or written.
+    """
+    scheme, mark, _ = str(place).partition(":/")  # `Path` made one slash of two
+    if mark and scheme in (*FETCHED, "file"):
+        raise ConfigError(
+            f"{option} {scheme}://...: this command writes into a folder of this machine", "give its path"
+        )
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        problem = f"{option} {place} is no folder that can be written: {error.strerror}"
+        raise ConfigError(problem, "name another one") from error
 
 
 def _filesystem(uri: str, storage_options: Mapping[str, str]) -> tuple[fs.FileSystem, str]:

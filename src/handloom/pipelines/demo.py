@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from handloom.api import Database
-from handloom.errors import ConfigError
+from handloom.io.folder import local_folder
 from handloom.pipelines.ingest import human
 from handloom.pipelines.run.driver import RunParts
 from handloom.pipelines.run.run import run
@@ -43,11 +43,8 @@ def demo(out: Path, num_clips: int, say: Callable[[str], None], parts: RunParts 
         ConfigError: `out` cannot be written.
     """
     videos, db_path = out / "videos", out / "db"
-    try:
-        videos.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = f"--out {out} cannot be made: {error.strerror}"
-        raise ConfigError(problem, "name a folder that can be written") from error
+    local_folder(out, "--out")
+    videos.mkdir(exist_ok=True)
     specs = {f"scene_{i:02d}_{spec.verb}": spec for i, spec in enumerate(demo_specs(num_clips, SEED))}
     _render({videos / f"{name}.mp4": spec for name, spec in specs.items()}, say)
     db = Database.open(db_path, create=True)

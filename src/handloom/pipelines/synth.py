@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from handloom.errors import ConfigError
+from handloom.io.folder import local_folder
 from handloom.pipelines.process_pool import process_pool
 from handloom.synth.clip import write_clip
 from handloom.synth.robot.dataset import WrittenDemo, write_demo, write_tables
@@ -73,7 +74,7 @@ def synth(
     out = Path(out_dir)
     _check(num_clips, distorted_share, camera, workers)
     specs = _named(num_clips, seed, width, height, fps, duration_s, distorted_share, lens)
-    _make(out)
+    local_folder(out, "--out")
     workers = min(workers or os.cpu_count() or 1, num_clips)
     began = time.perf_counter()
     with process_pool(workers) as pool:
@@ -121,7 +122,7 @@ def synth_robot(
     if (out / "meta" / "info.json").exists():
         raise ConfigError(f"--out {out} already holds a dataset", "name a new folder, or remove this one")
     specs = robot_specs(num_demos, seed, width=width, height=height, fps=fps, duration_s=duration_s)
-    _make(out)
+    local_folder(out, "--out")
     cameras = ("front", "wrist") if wrist else ("front",)
     workers = min(workers or os.cpu_count() or 1, num_demos)
     began = time.perf_counter()
@@ -163,14 +164,6 @@ def _named(
     size = {"width": width, "height": height, "fps": fps, "duration_s": duration_s}
     specs = synth_specs(num_clips, seed, **size, distorted_share=distorted_share, lens=lens)
     return {f"synth_{seed}_{i:04d}_{spec.action}": spec for i, spec in enumerate(specs)}
-
-
-def _make(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = f"--out {out} cannot be made: {error.strerror}"
-        raise ConfigError(problem, "name a folder that can be written") from error
 
 
 def _render(spec: SceneSpec, path: Path, camera: str, truth: bool) -> None:

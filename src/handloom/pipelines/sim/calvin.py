@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, HandloomError
-from handloom.pipelines.sim.evaluate import make_folder
+from handloom.io.folder import local_folder
 from handloom.pipelines.sim.jobs import as_far_as_it_goes, blocks, in_order, on_cluster
 from handloom.sim.calvin.installation import HZ, Calvin, CalvinObservation
 from handloom.sim.calvin.installation import Sequence as TaskSequence
@@ -83,7 +83,7 @@ def evaluate_calvin(
     find_policy(policy)  # what is wrong with it is said before minutes are spent on drawing sequences
     place = str(Path(dataset).absolute())
     if video is not None:
-        make_folder(video)
+        local_folder(video, "--video")
     try:
         calvin = calvin_of(place, python)
         sequences, versions = calvin.sequences(num_sequences), calvin.versions

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from handloom.errors import ConfigError, HandloomError
+from handloom.io.folder import local_folder
 from handloom.machine import installed
 from handloom.pipelines.sim.jobs import as_far_as_it_goes, blocks, in_order, on_cluster, workers_for, world_of
 from handloom.sim.policies import Policy, find_policy
@@ -80,7 +81,7 @@ def evaluate(
     require_simulator()
     gl = None if video is None else backend()
     if video is not None:
-        make_folder(video)
+        local_folder(video, "--video")
     for task in tasks:
         policy_of(policy, task)  # what is wrong with it is said before anything is computed
     found = {task.name: {seed: [] for seed in range(num_seeds)} for task in tasks}
@@ -166,15 +167,6 @@ def _check(num_episodes: int, num_seeds: int, max_steps: int) -> None:
             raise ConfigError(f"{option} {value}", "at least 1")
     if not 1 <= max_steps <= MAX_STEPS:
         raise ConfigError(f"--max-steps {max_steps}", f"1 to {MAX_STEPS}, where Meta-World ends an episode")
-
-
-def make_folder(folder: Path) -> None:
-    """The folder for videos, before anything is computed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = f"--video {folder} cannot be made: {error.strerror}"
-        raise ConfigError(problem, "name a folder that can be written") from error
 
 
 def _film(task: Task, by_seed: Sequence[Sequence[Outcome]], folder: Path, gl: str) -> dict[str, str]:

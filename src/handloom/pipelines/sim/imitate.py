@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from handloom.errors import ConfigError
-from handloom.io.folder import Folder
+from handloom.io.folder import Folder, local_folder
 from handloom.machine import installed
 from handloom.pipelines.configure import merged_values, settings_hint
 from handloom.schemas.json_format import explain
@@ -121,7 +121,7 @@ def imitate(
     if opened is not None:
         settings = opened.settings.model_copy(update=_measured(settings))
     Teacher(body, settings.experts)  # an unknown expert is said before anything is computed
-    _make(out)
+    local_folder(out, "--out")
     rate_hz, latents = LINEAR_HZ, None if opened is None else opened.latents
     if opened is None and motion is not None:
         latents = VaeLatents(motion)
@@ -307,12 +307,3 @@ def _out_of_reach(tasks: Sequence[Task]) -> float | None:
     shares = [task.reference.out_of_reach for task in tasks]
     known = [share for share in shares if np.isfinite(share)]
     return float(np.mean(known)) if known else None
-
-
-def _make(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"--out {out} cannot be made: {error.strerror}", "name a folder that can be written"
-        ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from handloom.api import Database
 from handloom.errors import ConfigError
+from handloom.io.folder import Folder, local_folder
 from handloom.kernels import one_thread_each
 from handloom.machine import installed
 from handloom.pipelines.sim.jobs import in_order, workers_for
@@ -114,7 +115,7 @@ def run_skill(
     skill, notes = show_skill(db, name)
     gl = backend() if out is not None and video else None
     if out is not None:
-        _make(out)
+        local_folder(out, "--out")
     fixed = None if scene in HOWS else read_scene(Path(scene))
     executions = executions_of(db, skill) if its_mode == "replay" else ()
     jobs = [
@@ -122,12 +123,13 @@ def run_skill(
         for number in range(num_episodes)
     ]
     found = run_jobs(jobs, workers, progress)
-    videos = {}
-    if out is not None and gl is not None:
-        videos = {which: _film(out / f"{which}.mp4", *one, gl) for which, one in best_and_worst(jobs, found).items()}
-    run = summary(skill, scene, its_mode, seed, rounds, weld, jobs, found, videos)
+    run = summary(skill, scene, its_mode, seed, rounds, weld, jobs, found, {})
     if out is not None:
-        (out / REPORT).write_text(json.dumps(asdict(run), indent=1, allow_nan=False) + "\n")
+        _keep(out, run)  # before the videos, which may fail
+        if gl is not None:
+            chosen = best_and_worst(jobs, found)
+            run = replace(run, videos={which: _film(out / f"{which}.mp4", *one, gl) for which, one in chosen.items()})
+            _keep(out, run)
     return run, notes
 
 
@@ -200,6 +202,11 @@ def best_and_worst(jobs: Sequence[Job], found: Sequence[Episode]) -> dict[str, t
     return {which: (jobs[at].scene, found[at]) for which, at in (("best", order[0]), ("worst", order[-1]))}
 
 
+def _keep(out: Path, run: SkillRun) -> None:
+    """Write the report, whole or not at all. Raises StoreError."""
+    Folder.parse(out).write(REPORT, json.dumps(asdict(run), indent=1, allow_nan=False).encode() + b"\n")
+
+
 def _film(path: Path, scene: Scene, episode: Episode, gl: str) -> str:
     pictures = list(film(scene, episode.states, gl))
     write_video(path, pictures, np.arange(len(pictures)) / FILM_HZ)
@@ -222,10 +229,3 @@ def _checked(mode: str, num_episodes: int, rounds: int) -> Mode:
         if one == mode:
             return one
     raise ConfigError(f"--mode {mode!r} is not known", f"one of: {', '.join(MODES)}")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {folder} cannot be made: {error.strerror}", "name a folder for this run") from error
