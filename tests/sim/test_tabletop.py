@@ -12,7 +12,7 @@ from handloom.sim.tabletop.arm import Arm
 from handloom.sim.tabletop.draw import draw_scene, goals_of, patterns_of, skill_scene
 from handloom.sim.tabletop.episodes import FAILURES, run_episode
 from handloom.sim.tabletop.grips import Block, converted, from_above
-from handloom.sim.tabletop.model import HOME_RAD, load
+from handloom.sim.tabletop.model import HOME_RAD, load, require_room
 from handloom.sim.tabletop.plans import handlings_of, replay_of, thing_path, warped
 from handloom.sim.tabletop.scene import REACH, Goal, Scene, Thing, box_distance, read_scene
 from handloom.skills.execution import GRASPING, MANIPULATION, Execution, Step
@@ -256,3 +256,26 @@ def test_a_scene_is_read_from_json(tmp_path):
         read_scene(file)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_scene(tmp_path / "none.json")
+    for thing, goal, problem in (
+        ({"place_m": [0.0, 0.9]}, {}, "beside the table"),
+        ({"name": "start"}, {}, "no thing can have the name 'start'"),
+        ({"size_m": ["x", 0.1, 0.1]}, {}, "not 'x'"),
+        ({}, {"place_m": ["NaN", 0, 0]}, "the goal of 'A' is at"),
+    ):
+        told = json.loads(scene.to_json())
+        told["things"][1] |= thing
+        told["goals"][0] |= goal
+        file.write_text(json.dumps(told).replace('"NaN"', "NaN"))
+        with pytest.raises(ConfigError, match=problem):
+            read_scene(file)
+
+
+def test_a_scene_that_cannot_be_is_refused():
+    require_room(Scene(things=(THING, BOWL_AT.model_copy(update={"name": "B"}))))
+    inside = THING.model_copy(update={"name": "B", "yaw_deg": 30.0})
+    with pytest.raises(ConfigError, match=r"A and B of the scene are in the same place, .* mm deep"):
+        require_room(Scene(things=(THING, inside)))
+    with pytest.raises(ConfigError, match="A and the arm of the scene are in the same place"):
+        require_room(Scene(things=(THING.model_copy(update={"place_m": (0.0, -0.35)}),)))
+    with pytest.raises(ConfigError, match=r"MuJoCo refuses the scene of link0: .*repeated name 'link0'"):
+        load(Scene(things=(THING.model_copy(update={"name": "link0"}),)))

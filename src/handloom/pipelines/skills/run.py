@@ -21,11 +21,12 @@ from handloom.pipelines.skills.skill import executions_of, show_skill
 from handloom.sim.descriptions import find_description
 from handloom.sim.rendering import backend
 from handloom.sim.scores import wilson
-from handloom.sim.tabletop.draw import HOWS, How, skill_scene
+from handloom.sim.tabletop.draw import HOWS, How, goals_of, skill_scene
 from handloom.sim.tabletop.episodes import ROUNDS, Episode, run_episode
 from handloom.sim.tabletop.film import FILM_HZ, film
-from handloom.sim.tabletop.plans import MODES, Mode, replay_of
-from handloom.sim.tabletop.scene import Scene, read_scene
+from handloom.sim.tabletop.model import require_room
+from handloom.sim.tabletop.plans import MODES, Mode, check_things, handlings_of, replay_of
+from handloom.sim.tabletop.scene import PAGE, Scene, read_scene
 from handloom.sim.world import require_simulator
 from handloom.skills.execution import Execution
 from handloom.skills.skill import Skill
@@ -116,7 +117,7 @@ def run_skill(
     gl = backend() if out is not None and video else None
     if out is not None:
         local_folder(out, "--out")
-    fixed = None if scene in HOWS else read_scene(Path(scene))
+    fixed = None if scene in HOWS else _scene_in(Path(scene), skill)
     executions = executions_of(db, skill) if its_mode == "replay" else ()
     jobs = [
         Job(skill, _scene_of(skill, scene, fixed, seed, number), seed + number, its_mode, rounds, weld, executions)
@@ -211,6 +212,18 @@ def _film(path: Path, scene: Scene, episode: Episode, gl: str) -> str:
     pictures = list(film(scene, episode.states, gl))
     write_video(path, pictures, np.arange(len(pictures)) / FILM_HZ)
     return str(path)
+
+
+def _scene_in(path: Path, skill: Skill) -> Scene:
+    """The scene of a file; without goals the skill's own. Raises ConfigError: it is no scene of this skill."""
+    scene = read_scene(path)
+    check_things(skill, scene, handlings_of(skill, "hierarchical"))
+    require_room(scene)
+    if scene.goals:
+        return scene
+    if goals := goals_of(skill, scene):
+        return scene.model_copy(update={"goals": goals})
+    raise ConfigError(f"--scene {path} has no goals, and skill {skill.name!r} knows none", "give `goals`; " + PAGE)
 
 
 def _scene_of(skill: Skill, scene: str, fixed: Scene | None, seed: int, number: int) -> Scene:

@@ -64,7 +64,7 @@ def draw_scene(
             return Scene(things=things, obstacles=obstacles, goals=goals)
     names = ", ".join(one.name for one in patterns)
     raise HandloomError(
-        f"no {how} scene of seed {seed} has room for {names}: {TRIES} tries", "write a scene as JSON (docs/skills.md)"
+        f"no {how} scene of seed {seed} has room for {names}: {TRIES} tries", "write a scene as JSON (docs/vlmimic.md)"
     )
 
 

@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.errors import ConfigError
 from handloom.sim.descriptions import find_description
 from handloom.sim.tabletop.scene import WALL_M, Scene, Thing
 from handloom.sim.world import require_simulator
@@ -30,6 +31,7 @@ OPEN_M = 0.04
 """How far each finger is from the middle when the gripper is open."""
 STEP_S = 0.002
 DENSITY = 350.0
+INSIDE_M = 0.004
 WALLS = 16
 _STIFF = (1800.0, 1800.0, 1800.0, 1600.0, 700.0, 500.0, 300.0)
 _DAMPED = (180.0, 180.0, 160.0, 140.0, 50.0, 40.0, 25.0)
@@ -153,8 +155,37 @@ def _wall(radius: float, half_height: float, number: int, touch: str) -> str:
 
 
 def load(scene: Scene, weld: bool = False) -> Any:
-    """MuJoCo's model. Raises ModuleNotFoundError: the simulator or the arm's description is not installed."""
+    """MuJoCo's model.
+
+    Raises:
+        ConfigError: MuJoCo refuses the scene, such as for a thing with the name of a part of the arm.
+        ModuleNotFoundError: the simulator or the arm's description is not installed.
+    """
     require_simulator()
     import mujoco
 
-    return mujoco.MjModel.from_xml_string(scene_xml(scene, weld))
+    try:
+        return mujoco.MjModel.from_xml_string(scene_xml(scene, weld))
+    except ValueError as error:
+        names = ", ".join(one.name for one in (*scene.things, *scene.obstacles))
+        hint = "parts of the arm have names, too, such as link0: give a thing of this name another one"
+        raise ConfigError(f"MuJoCo refuses the scene of {names}: {str(error).strip()}", hint) from error
+
+
+def require_room(scene: Scene) -> None:
+    """Raise ConfigError where a thing stands in another one, or in the arm, deeper than `INSIDE_M`; else as `load`."""
+    model = load(scene)
+    import mujoco
+
+    data = mujoco.MjData(model)
+    for name, at in zip((*JOINTS, *FINGERS), (*HOME_RAD, OPEN_M, -OPEN_M), strict=True):
+        data.qpos[int(model.joint(name).qposadr[0])] = at
+    mujoco.mj_forward(model, data)
+    things = {model.body(one.name).id: one.name for one in (*scene.things, *scene.obstacles)}
+    for number in range(data.ncon):
+        contact = data.contact[number]
+        bodies = [int(model.geom_bodyid[geom]) for geom in (contact.geom1, contact.geom2)]
+        if contact.dist < -INSIDE_M and any(body in things for body in bodies):
+            first, second = sorted((things.get(body, "the arm" if body else "the table") for body in bodies), key=len)
+            problem = f"{first} and {second} of the scene are in the same place, {-1000 * contact.dist:.0f} mm deep"
+            raise ConfigError(problem, "place them apart")

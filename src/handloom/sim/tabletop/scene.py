@@ -22,10 +22,13 @@ Floats = NDArray[np.float64]
 
 Kind = Literal["box", "cylinder", "cup", "ball"]
 WALL_M = 0.004
+TABLE_M = ((-0.7, 0.7), (-0.38, 0.62))
+"""The table's edges, x and y."""
 REACH = ((-0.32, 0.32), (-0.06, 0.25))
 FROM_BASE_M = (0.36, 0.70)
 """Where things can stand so that the arm reaches them from above: x and y, and how far from its base."""
 START = "start"
+PAGE = "docs/vlmimic.md describes the file"
 
 
 class Thing(Frozen):
@@ -47,6 +50,12 @@ class Thing(Frozen):
             raise ValueError(f"thing {self.name!r} is {self.size_m} m large; each side must be 0.004 to 0.4")
         if not all(math.isfinite(value) for value in (*self.place_m, self.yaw_deg)):
             raise ValueError(f"thing {self.name!r} stands at {self.place_m}, turned by {self.yaw_deg}")
+        if not all(low <= at <= high for at, (low, high) in zip(self.place_m, TABLE_M, strict=True)):
+            (left, right), (near, far) = TABLE_M
+            table = f"x {left} to {right}, y {near} to {far} m"
+            raise ValueError(f"thing {self.name!r} stands at {self.place_m}, beside the table: {table}")
+        if self.name == START:
+            raise ValueError(f"no thing can have the name {START!r}: goals mean a thing's own first place by it")
         if self.kind in ("cylinder", "cup") and abs(self.size_m[0] - self.size_m[1]) > 1e-6:
             raise ValueError(f"thing {self.name!r} is a {self.kind}, and its x and y sizes differ: {self.size_m}")
         return self
@@ -79,6 +88,12 @@ class Goal(Frozen):
     """Horizontally. Upwards half of the thing's height may be missing or too much, and 2 cm at least."""
     upright: bool = True
     """Whether it must stand as it did; balls may lie as they like."""
+
+    @model_validator(mode="after")
+    def _is_finite(self) -> Self:
+        if not all(math.isfinite(value) for value in self.place_m):
+            raise ValueError(f"the goal of {self.thing!r} is at {self.place_m}")
+        return self
 
 
 class Scene(Frozen):
@@ -114,7 +129,9 @@ def read_scene(path: Path) -> Scene:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the scene"
-        raise ConfigError(f"--scene {path}: {where}: {first['msg']}", "docs/skills.md describes the file") from error
+        told = first["msg"].removeprefix("Value error, ")
+        given = f", not {first['input']!r}" if isinstance(first["input"], int | float | str) and first["loc"] else ""
+        raise ConfigError(f"--scene {path}: {where}: {told}{given}", PAGE) from error
 
 
 def box_distance(a: Thing, b: Thing) -> float:
