@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from handloom.api import Database
     from handloom.windows.api import Windows
 
+STATISTICS_VECTORS = 2048
 DECLARE = (
     "declare a stage of captions and run it (docs/captions.md): a vision-language model, or without one the image "
     'embedding over time: [stages.caption] class = "handloom.stages.learned:RuleCaption" in a TOML file, and '
@@ -83,20 +84,25 @@ def intent_data(db: Database, settings: RobomirrorSettings, version: int | None 
 
 
 def intent_statistics(windows: Windows, number: int) -> dict[str, Any]:
-    """Over at most 512 windows: `intent_dim`, d; `intent_mean` (d,); and `intent_components` (k, d), the `number`
-    principal components of the vectors, or fewer where there are fewer. Their values keep their weight against each
+    """Over at most 2,048 vectors of 512 windows: `intent_dim`, d; `intent_mean` (d,); `intent_components` (k, d), the
+    `number` principal components, or fewer where there are fewer vectors. Their values keep their weight against each
     other: the first has a deviation of 1.
     """
     if not len(windows):
         return {"intent_dim": 1, "intent_mean": [0.0], "intent_components": [[1.0]]}
     samples = [windows[index] for index in evenly(len(windows), STATISTICS_WINDOWS)]
-    vectors = np.concatenate([sample["intent"][sample["intent_valid"]] for sample in samples]).astype(np.float64)
+    vectors = np.concatenate([sample["intent"][sample["intent_valid"]] for sample in samples])
+    vectors = vectors[evenly(len(vectors), STATISTICS_VECTORS)].astype(np.float64)  # windows share most of theirs
     mean = vectors.mean(axis=0)
     std = vectors.std(axis=0)
     scale = np.where(std > 1e-9, std, 1.0)
-    _, sizes, components = np.linalg.svd((vectors - mean) / scale, full_matrices=False)
-    first = max(sizes[0] / len(vectors) ** 0.5, 1e-9)
-    found: dict[str, NDArray] = {"intent_mean": mean, "intent_components": components[:number] / scale / first}
+    values = (vectors - mean) / scale
+    # By the smaller of both products: a vector may have thousands of numbers.
+    sizes, weights = np.linalg.eigh(values @ values.T)
+    kept = slice(-1, -min(number, len(mean), len(vectors)) - 1, -1)
+    components = (weights[:, kept].T @ values) / np.sqrt(np.maximum(sizes[kept], 1e-12))[:, None]
+    first = max(float(sizes[-1]) / len(vectors), 1e-18) ** 0.5
+    found: dict[str, NDArray] = {"intent_mean": mean, "intent_components": components / scale / first}
     return {"intent_dim": len(mean)} | {name: np.round(values, DECIMALS).tolist() for name, values in found.items()}
 
 
