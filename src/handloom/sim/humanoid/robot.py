@@ -243,6 +243,7 @@ def _fix(spec: Any, humanoid: Humanoid) -> None:
         marker = spec.worldbody.add_site()
         marker.name, marker.size, marker.rgba = name, [0.035, 0.035, 0.035], [0.1, 0.9, 0.2, 0.0]
         marker.type = mujoco.mjtGeom.mjGEOM_SPHERE
+        marker.pos = [0.0, 0.0, 1.0]  # at the origin MuJoCo would take it for fixed there
     spec.visual.headlight.ambient = [0.45, 0.45, 0.45]
     spec.visual.headlight.diffuse = [0.6, 0.6, 0.6]
     _add_camera(spec, np.array([1.35, -0.85, 0.7]), np.array([0.1, 0.0, 0.22]))
