@@ -61,7 +61,9 @@ def test_what_is_not_installed_is_missing_where_the_main_job_needs_it(extra, sta
 
 
 def test_the_extra_that_brings_a_module():
-    found = {module: extra_of(module) for module in ("cv2", "transformers", "rerun", "tensorboardX", "mujoco", "nobody")}
+    found = {
+        module: extra_of(module) for module in ("cv2", "transformers", "rerun", "tensorboardX", "mujoco", "nobody")
+    }
     assert list(found.values()) == ["extract", "models", "rerun", "train", "sim", None]
 
 

@@ -19,8 +19,8 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="extract, accuracy, feed, commit, search, stages, look, segments, skills, sim, loop, vlmimic, retrieval, "
-            "wearer"
+            help="extract, accuracy, feed, commit, search, stages, look, segments, skills, sim, loop, vlmimic, "
+            "retrieval or wearer"
         ),
     ],
     videos: Annotated[
