@@ -103,7 +103,8 @@ def latency_of_video(
     def pose() -> None:
         with opened(stored, video, start_s, end_s, None) as item:
             row = extractor.columns(item, POSE_STAGES)
-        row = {"clip_id": video, "world_from_camera": None, "world_unit_m": None, **row}
+        unknown = {"world_from_camera": None, "world_unit_m": None}
+        row = {"clip_id": video, "dataset": "", "video_id": video, **unknown, **row}
         goals = goals_of(motion_of_row(row, understood.rate_hz), body, settings.frame)
         teacher.act(data, reference_of(goals, body, settings.kinematics), 0)
 
