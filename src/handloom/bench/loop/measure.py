@@ -43,12 +43,15 @@ CELLS = "cells.json"
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured. numbers: of demonstrations. steps, human_steps: of training and of stage 1."""
+    """What is measured. numbers: of demonstrations. steps, human_steps: of training and of stage 1.
+
+    640 steps of 16 windows: after 300 the network did `reach` in 8 of 30 scenes from 25 demonstrations.
+    """
 
     tasks: tuple[str, ...] = ("reach", "drawer-open")
     numbers: tuple[int, ...] = (25, 5, 1)
     seeds: int = 3
-    steps: int = 300
+    steps: int = 640
     human_steps: int = 300
     episodes: int = 30
     max_steps: int = 200
