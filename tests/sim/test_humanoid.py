@@ -246,6 +246,24 @@ def test_a_student_is_trained_kept_and_measured_again(humanoid, tmp_path):
     again = imitate(tmp_path / "again", asked, robot=str(path), student=str(out), videos=False)
     assert again.policies == first.policies
     assert again.rounds == []
+    for place, more, problem in (
+        (out, {}, "holds a checkpoint of imitate"),
+        (out, {"student": str(out)}, "holds the report of the student's training"),
+        (tmp_path / "no", {"understand": "x"}, "--understand without --db"),
+        (tmp_path / "no", {"student": str(out), "motion": "x"}, "the student knows linear latents"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            imitate(place, asked, robot=str(path), videos=False, **more)
+    with pytest.raises(ConfigError, match="the settings episodes with --student"):
+        imitate(
+            tmp_path / "no",
+            load_settings(None, ["episodes=9", "rounds=2"]),
+            robot=str(path),
+            student=str(out),
+            videos=False,
+        )
+    with pytest.raises(ConfigError, match="there is no motion to train on"):
+        imitate(tmp_path / "no", load_settings(None, ["scripted=0", "held_out=1"]), robot=str(path), videos=False)
     other = humanoid.model_copy(update={"name": "one_arm", "joints": humanoid.joints[:4]})
     with pytest.raises(ConfigError, match=r"is of the robot two_arms, not of one_arm: r_elbow, r_pitch, r_roll in one"):
         open_student(str(out), body_of(other))

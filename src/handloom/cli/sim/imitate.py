@@ -11,6 +11,7 @@ import typer
 
 from handloom.cli.console import JsonOption, open_db, say
 from handloom.cli.sim.sim import sim
+from handloom.errors import ConfigError
 from handloom.plural import plural
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 @sim.command()
 def imitate(
-    out: Annotated[Path, typer.Option(help="Folder for the student's checkpoint, the report and videos.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the student's checkpoint, the report and videos.")
+    ] = None,
     db: Annotated[
         str | None, typer.Option(help="A database whose clips of people are motions, beside the scripted ones.")
     ] = None,
@@ -46,6 +49,8 @@ def imitate(
     if show_settings:
         print(json.dumps(settings.model_dump(mode="json"), indent=2))
         return
+    if out is None:
+        raise ConfigError("--out is not given", "name a folder for the student, the report and videos")
     table = None if db is None else open_db(db)
     found = pipeline(
         out, settings, robot=robot, db=table, motion=motion, understand=understand, student=student, videos=video,

@@ -31,6 +31,7 @@ from handloom.sim.humanoid.settings import ImitateSettings
 from handloom.sim.rendering import backend
 from handloom.sim.world import require_simulator
 from handloom.store.location import storage_options_from
+from handloom.train.checkpoint import peek
 from handloom.train.robomirror.imitation import Actor
 from handloom.train.robomirror.latents import LINEAR_HZ, LinearLatents, UnderstoodLatents, VaeLatents, numbers_of
 from handloom.video.write import write_video
@@ -45,6 +46,8 @@ VIDEO_SIZE = (400, 400)
 SEEDS = 1_000_000
 """Scripted motions that are held out have the seed plus this."""
 EXAMPLE = "rounds=2"
+MEASURED = ("held_out", "where", "repeats", "evaluation_noise_rad", "allowed_m")
+"""Settings of the evaluation: those that are asked of a student that was trained before."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,16 @@ def imitate(
         ModuleNotFoundError: the simulator, or torch, is not installed.
     """
     require_simulator()
+    if understand is not None and db is None:
+        raise ConfigError("--understand without --db", "add --db DB: intents are those of a table's clips")
     tell = told or (lambda line: None)
     gl = backend() if videos else None
     body = body_of(find_humanoid(robot))
     options = storage_options_from(os.environ)
     opened = None if student is None else open_student(student, body, options, motion)
+    _check_out(Folder.parse(str(out), options), student)
     if opened is not None:
+        _check_settings(settings, opened.settings)
         settings = opened.settings.model_copy(update=_measured(settings))
     Teacher(body, settings.experts)  # an unknown expert is said before anything is computed
     local_folder(out, "--out")
@@ -129,9 +136,16 @@ def imitate(
         rate_hz = latents.rate_hz
     sources = _sources(settings, db, rate_hz, None if opened is None else opened.videos)
     tell(f"motions: {', '.join(f'{len(found)} {name}' for name, found in sources.motions.items())}")
+    if opened is None and not sources.motions["train"]:
+        raise ConfigError("there is no motion to train on", "--set scripted=240, or more clips of --db")
     if latents is None:
         numbers = [numbers_of(one.keypoints_cam_m, one.world_from_camera) for one in sources.motions["train"]]
         latents = LinearLatents.fitted(numbers, rate_hz)
+    understood = None if understand is None else UnderstoodLatents(understand, latents)
+    seen = [one for one in sources.motions["table"] if one.intent is not None]
+    if understood is not None and not seen:
+        hint = "compute their intents (docs/robomirror.md), or leave --understand out"
+        raise ConfigError("no held-out clip of the table has an intent", hint)
     tasks = {
         name: tasks_of(found, body, settings.kinematics, latents, settings.frame)
         for name, found in sources.motions.items()
@@ -154,15 +168,10 @@ def imitate(
         checkpoint = save_student(folder, trained, body, latents, settings, version, trained_on, spent)
     else:
         policy, checkpoint, spent = opened.policy, opened.uri, 0.0
-    understood = None if understand is None else UnderstoodLatents(understand, latents)
     held_out = {name: found for name, found in tasks.items() if name != "train" and found}
     results = {name: _measure(body, found, policy, settings) for name, found in held_out.items()}
     video_latency = None
     if understood is not None and db is not None:
-        seen = [one for one in sources.motions["table"] if one.intent is not None]
-        if not seen:
-            hint = "compute their intents (docs/robomirror.md), or leave --understand out"
-            raise ConfigError("no held-out clip of the table has an intent", hint)
         results["table"]["understood"] = evaluate(body, _understood(seen, tasks["table"], understood), policy, settings)
         video_latency = _of_video(db, seen, body, settings, policy, understood, tell)
     film = {}
@@ -230,8 +239,24 @@ def _sources(settings: ImitateSettings, db: Database | None, rate_hz: float, kno
 
 def _measured(settings: ImitateSettings) -> Mapping[str, Any]:
     """What of the settings is asked of a student that was trained before: which motions it is measured on."""
-    names = ("held_out", "where", "repeats", "evaluation_noise_rad", "allowed_m")
-    return {name: getattr(settings, name) for name in names}
+    return {name: getattr(settings, name) for name in MEASURED}
+
+
+def _check_settings(given: ImitateSettings, own: ImitateSettings) -> None:
+    """Raise ConfigError for a setting that a trained student has otherwise."""
+    asked = given.model_fields_set - {*MEASURED}
+    if unused := sorted(name for name in asked if getattr(given, name) != getattr(own, name)):
+        hint = f"a trained student has its own; for its evaluation: {', '.join(MEASURED)}"
+        raise ConfigError(f"the settings {', '.join(unused)} with --student", hint)
+
+
+def _check_out(folder: Folder, student: str | None) -> None:
+    """Raise ConfigError where a checkpoint or a report of before would be replaced."""
+    if student is None and (found := peek(folder)) is not None:
+        hint = f"name another folder; or measure what is there: --student {folder.uri}"
+        raise ConfigError(f"--out {folder.uri} holds a checkpoint of {found[0].recipe}", hint)
+    if student is not None and folder.uri == Folder.parse(student).uri and folder.read(REPORT) is not None:
+        raise ConfigError(f"--out {folder.uri} holds the report of the student's training", "name another folder")
 
 
 def _measure(

@@ -183,6 +183,8 @@ def latents_from(facts: dict[str, Any], uri: str | None = None) -> Latents:
     Raises ConfigError where its checkpoint is not there, or another one is given.
     """
     if facts["kind"] == "linear":
+        if uri is not None:
+            raise ConfigError(f"the student knows linear latents, not those of {uri}", "leave --motion out")
         return LinearLatents(facts)
     found = VaeLatents(uri or facts["uri"])
     if (found.rate_hz, found.width) != (facts["rate_hz"], facts["width"]):
