@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from handloom.store.location import storage_options_from
 from handloom.train import checkpoint as checkpoints
 from handloom.train.history import loader_wait_share
 from handloom.train.loop import train
-from handloom.train.registry import open_network
+from handloom.train.registry import network_of, open_network
 from handloom.train.step import LossNotFinite, Stepper, end_position, lr_factor
 
 SETTINGS = TinySettings(batch_size=4, epochs=3, lr=0.01, checkpoint_every=2, keep_checkpoints=2, log_every=1)
@@ -204,6 +205,9 @@ def test_a_trained_network_is_opened_from_its_folder(db, undisturbed):
     assert torch.equal(network(batch)["loss"], outcome.network(batch)["loss"])
     with pytest.raises(ConfigError, match="no recipe 'tiny'"):
         open_network(str(undisturbed))
+    older = replace(checkpoint.facts, settings={**checkpoint.facts.settings, "width_of_before": 8})
+    with pytest.raises(ConfigError, match=r"other settings: there is no setting width_of_before"):
+        network_of(replace(checkpoint, facts=older), RECIPE)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.needs_gpu)])

@@ -17,22 +17,25 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from handloom import __version__
 from handloom.errors import ConfigError, StoreError
 from handloom.io.atomic import UNFINISHED, atomic_folder
 from handloom.io.folder import Crc32, Folder
+from handloom.schemas.json_format import explain
 from handloom.schemas.settings import differing
 from handloom.schemas.training import TrainSettings
 from handloom.train.history import parse_lines
 
 log = logging.getLogger(__name__)
 
+S = TypeVar("S", bound=BaseModel)
 FOLDER = "checkpoints"
 FACTS, NETWORK, TRAINING, HISTORY = "checkpoint.json", "network.pt", "training.pt", "history.jsonl"
 JOB = "job.json"
@@ -115,6 +118,16 @@ class Checkpoint:
     network: dict[str, Tensor]
     training: dict[str, Any]
     history: list[dict[str, Any]]
+
+    def settings_as(self, kind: type[S]) -> S:
+        """Its settings. Raises ConfigError for those of another version, such as names that this one lacks."""
+        try:
+            return kind(**self.facts.settings)
+        except ValidationError as error:
+            problem = f"{self.uri} was trained by handloom {self.facts.handloom} with other settings: {explain(error)}"
+            raise ConfigError(
+                problem, f"train again, or open it with the version that made it; this is {__version__}"
+            ) from error
 
 
 def save(

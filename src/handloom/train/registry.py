@@ -64,7 +64,7 @@ def open_network(
 def network_of(found: Checkpoint, recipe: Recipe | None = None) -> nn.Module:
     """The network of a checkpoint that was read, ready to predict. Raises as `open_network`."""
     recipe = recipe or find_recipe(found.facts.recipe)
-    network = recipe.network(recipe.settings_type(**found.facts.settings), found.facts.facts)
+    network = recipe.network(found.settings_as(recipe.settings_type), found.facts.facts)
     put_weights(network, found.network, found.uri)
     return network.eval()
 

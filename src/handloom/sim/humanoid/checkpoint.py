@@ -86,7 +86,7 @@ def open_student(
         told = f": {', '.join(differing[:3])} in one of them only" if differing else ""
         problem = f"{found.uri} is of the robot {robot.name}, not of {body.humanoid.name}{told}"
         raise ConfigError(problem, f"give --robot {robot.name}, or train a student of {body.humanoid.name}")
-    settings = ImitateSettings.model_validate(found.facts.settings)
+    settings = found.settings_as(ImitateSettings)
     network = Student(settings.student, *facts["widths"])
     put_weights(network, found.network, found.uri)
     latents = latents_from(facts["latents"], motion)

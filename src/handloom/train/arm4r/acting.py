@@ -34,7 +34,7 @@ class Arm4rPredictor:
     def __init__(self, uri: str, state_names: tuple[str, ...]) -> None:
         found = checkpoint_to_act(uri, "arm4r", HINT)
         facts: dict[str, Any] = found.facts.facts
-        settings = Arm4rSettings(**found.facts.settings)
+        settings = found.settings_as(Arm4rSettings)
         if settings.stage != "control":
             problem = f"{found.uri} is of the stage {settings.stage}, which predicts points, not states of a robot"
             raise ConfigError(problem, HINT)

@@ -39,7 +39,7 @@ class ArvrmPredictor:
     def __init__(self, uri: str, state_names: tuple[str, ...]) -> None:
         found = checkpoint_to_act(uri, "arvrm", HINT)
         facts: dict[str, Any] = found.facts.facts
-        settings = ArvrmSettings(**found.facts.settings)
+        settings = found.settings_as(ArvrmSettings)
         if settings.stage != "finetune":
             problem = f"{found.uri} is of the stage {settings.stage}, which predicts hands, not states of a robot"
             raise ConfigError(problem, HINT)
