@@ -79,6 +79,8 @@ app = Commands(
 
 UsageError: Any = typer.BadParameter.__base__  # typer carries click inside or beside it, by its version
 DONE, FAILED, USAGE, SOME_REJECTED = 0, 1, 2, 3
+MOST_EPISODES = 100_000
+"""Scenes of simulations are drawn before the first one runs: a slip of the hand would fill the memory with them."""
 REWRITE_EVERY_S, LINE_EVERY_S = 0.2, 10.0
 
 DbOption = Annotated[str, typer.Option("--db", help="The database: a folder or an s3:// URI.")]

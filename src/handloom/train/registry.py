@@ -63,7 +63,10 @@ def open_network(
 
 def network_of(found: Checkpoint, recipe: Recipe | None = None) -> nn.Module:
     """The network of a checkpoint that was read, ready to predict. Raises as `open_network`."""
-    recipe = recipe or find_recipe(found.facts.recipe)
+    name = found.facts.recipe
+    if recipe is None and name not in RECIPES and ":" not in name:
+        raise ConfigError(f"{found.uri} is a checkpoint of {name}, not of `handloom train`", f"of {', '.join(RECIPES)}")
+    recipe = recipe or find_recipe(name)
     network = recipe.network(found.settings_as(recipe.settings_type), found.facts.facts)
     put_weights(network, found.network, found.uri)
     return network.eval()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from handloom.cli.console import FAILED, Commands, JsonOption, app, counting, say, size_of
+from handloom.cli.console import FAILED, MOST_EPISODES, Commands, JsonOption, app, counting, say, size_of
 from handloom.errors import ConfigError
 from handloom.plural import plural
 
@@ -26,7 +26,7 @@ WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; by de
 def record(
     task: Annotated[str, typer.Option(help="The task: reach, push, pick-place, drawer-open, ...")],
     out: Annotated[str, typer.Option(help="Folder or URI to write into.")],
-    episodes: Annotated[int, typer.Option(min=1, help="Demonstrations to record.")] = 25,
+    episodes: Annotated[int, typer.Option(min=1, max=MOST_EPISODES, help="Demonstrations to record.")] = 25,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scenes.")] = 0,
     picture_hz: Annotated[float, typer.Option(min=0, max=80, help="Pictures a second; 0: none.")] = 0.0,
     camera: Annotated[str, typer.Option(help="corner, corner2, corner3, corner4, topview, ...")] = "corner4",
@@ -62,9 +62,11 @@ def evaluate(
     task: Annotated[
         str | None, typer.Option(metavar="NAME[,NAME]", help="The tasks: reach,drawer-open,door-open, ...")
     ] = None,
-    episodes: Annotated[int | None, typer.Option(min=1, help="Of each task and seed; by default 50.")] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, max=MOST_EPISODES, help="Of each task and seed; by default 50.")
+    ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Seeds, 0 to N - 1, of scenes and policy; by default 3.")
+        int | None, typer.Option(min=1, max=1000, help="Seeds, 0 to N - 1, of scenes and policy; by default 3.")
     ] = None,
     max_steps: Annotated[
         int | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from handloom.cli.console import DbOption, JsonOption, counting, open_db, say
+from handloom.cli.console import MOST_EPISODES, DbOption, JsonOption, counting, open_db, say
 from handloom.cli.skills.skill import skill
 from handloom.plural import plural
 
@@ -24,7 +24,9 @@ def run(
     scene: Annotated[
         str, typer.Option(metavar="seen|unseen|FILE", help="Scenes like the demonstrations', others, or a JSON file.")
     ] = "seen",
-    episodes: Annotated[int, typer.Option(min=1, help="How often; each in a scene of its own.")] = 50,
+    episodes: Annotated[
+        int, typer.Option(min=1, max=MOST_EPISODES, help="How often; each in a scene of its own.")
+    ] = 50,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scenes.")] = 0,
     mode: Annotated[
         str, typer.Option(help="hierarchical, geometric, semantic, or replay: the most similar clip as it was.")
