@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from handloom.errors import ConfigError
+from handloom.io.folder import local_folder
 
 TABLES = ("extract", "accuracy")
 
@@ -115,6 +116,8 @@ def run_benchmark(
         )
     if name in ("commit", "search", "segments", "skills", "sim", "loop", "retrieval", "vlmimic") and videos is not None:
         raise ConfigError(f"benchmark {name!r} takes no --videos", "what it measures on is synthetic")
+    if save is not None:
+        local_folder(save, "--save")  # before hours of work
     watch = Watch(say, quick)
     report = benchmarks[name](videos, watch)
     if save is not None:

@@ -49,6 +49,11 @@ def main() -> None:
         extra = "train" if module == "torch" else extra_of(module)  # two extras bring it; training needs it
         say(f"hint: {with_extra(extra) if extra else f'pip install {module}'}; `handloom doctor` shows what is missing")
         sys.exit(FAILED)
+    except RuntimeError as error:
+        if "MUJOCO_GL" not in str(error):
+            raise
+        say(f"error: MuJoCo: {error}\nhint: unset MUJOCO_GL: handloom finds out by itself how this machine draws")
+        sys.exit(USAGE)
     except BrokenPipeError:  # the reader of stdout has ended: `handloom search ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)

@@ -69,10 +69,10 @@ def backend() -> str:
     for name, problem in found.items():
         if not problem:
             return name
-    raise ConfigError(
-        f"this machine cannot draw pictures: {'; '.join(f'{name}: {problem}' for name, problem in found.items())}",
-        LIBRARIES,
-    )
+    told = "; ".join(f"{name}: {problem}" for name, problem in found.items())
+    asked = [name for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM") if name in told]
+    hint = f"unset {' and '.join(asked)} in the environment" if asked else LIBRARIES
+    raise ConfigError(f"this machine cannot draw pictures: {told}", hint)
 
 
 class Drawn(Protocol):
