@@ -258,6 +258,7 @@ def test_what_was_finished_before_an_error_is_kept(dataset, python, monkeypatch,
     assert (found["sequences"], found["scores"]["num_sequences"]) == (4, 1)
     assert "raised an error in sequence 1: down, left, right, away, up\nKeyError: 'grip'" in found["error"]
     assert "partial: 1 of 4 sequences" in told.err
+    assert "draws its sequences first" in told.err
     with pytest.raises(HandloomError, match="ended with signal 11"):
         evaluate_calvin(dataset, named(Turns), 1, python=python)
     monkeypatch.setattr(Turns, "sign", -1)
@@ -267,8 +268,10 @@ def test_what_was_finished_before_an_error_is_kept(dataset, python, monkeypatch,
 
 def test_what_is_missing_is_said_with_what_to_do(dataset, tmp_path):
     """This environment has no CALVIN: its own interpreter is a real installation without it."""
+    lines: list[str] = []
     with pytest.raises(ConfigError, match="cannot import calvin_agent") as told:
-        evaluate_calvin(dataset, "random", 1)
+        evaluate_calvin(dataset, "random", 1, told=lines.append)
+    assert not lines, "nothing takes minutes before it"
     assert "--calvin-python" in told.value.hint
     with pytest.raises(ConfigError, match="no such program"):
         evaluate_calvin(dataset, "random", 1, python=str(tmp_path / "python"))

@@ -123,10 +123,9 @@ def _evaluate_calvin(
 ) -> None:
     from handloom.pipelines.sim.calvin import evaluate_calvin
 
-    say("CALVIN draws its sequences first: minutes of CPU time")
     with counting("sequences") as progress:
         found = evaluate_calvin(
-            dataset, policy, sequences, python=python, workers=workers, progress=progress, **shared
+            dataset, policy, sequences, python=python, workers=workers, progress=progress, told=say, **shared
         )  # fmt: skip
     if as_json:
         print(json.dumps(asdict(found)))

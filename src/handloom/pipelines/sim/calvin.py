@@ -58,6 +58,7 @@ def evaluate_calvin(
     ray_address: str | None = None,
     video: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    told: Callable[[str], None] = lambda _: None,
 ) -> CalvinEvaluation:
     """Run a policy on the first sequences of the benchmark, each once, as `evaluate_policy.py` of CALVIN does.
 
@@ -73,6 +74,7 @@ def evaluate_calvin(
             sequences instead; CALVIN and the dataset are at the same paths on its nodes.
         video: folder for a video of each sequence, what `rgb_static` saw.
         progress: called with the numbers of sequences that are done, and of all.
+        told: called with a line where something takes minutes.
 
     Raises:
         ConfigError: no such dataset, interpreter or policy, CALVIN is not installed there, a number is out of range, or
@@ -86,6 +88,7 @@ def evaluate_calvin(
         local_folder(video, "--video")
     try:
         calvin = calvin_of(place, python)
+        told("CALVIN draws its sequences first: minutes of CPU time")
         sequences, versions = calvin.sequences(num_sequences), calvin.versions
         if workers > 1 or ray_address is not None:
             close_calvin()  # others work
