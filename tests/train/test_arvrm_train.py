@@ -334,7 +334,7 @@ def test_no_window_to_train_on_is_an_error(tmp_path):
 def test_every_settings_file_can_be_loaded():
     for size in RECIPE.sizes:
         found = ArvrmSettings(**tomllib.loads((FOLDER / f"{size}.toml").read_text()))
-        assert (found.stage == "finetune") == size.endswith("finetune")
+        assert (found.stage == "finetune") == size.endswith(("finetune", "sim"))
         if size.startswith("full"):
             assert (found.dim, found.layers, found.heads, found.latents, found.steps) == (384, 12, 12, 9, 10)
             ours = (found.residual, found.standardise, found.motion, found.mirror, found.jitter)

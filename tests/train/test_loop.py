@@ -203,7 +203,7 @@ def test_a_trained_network_is_opened_from_its_folder(db, undisturbed):
     assert (checkpoint.facts.data_version, checkpoint.facts.finished) == (db.version, True)
     batch = next(iter(outcome.data.held_out.loader(batch_size=4)))
     assert torch.equal(network(batch)["loss"], outcome.network(batch)["loss"])
-    with pytest.raises(ConfigError, match="no recipe 'tiny'"):
+    with pytest.raises(ConfigError, match="is a checkpoint of tiny"):
         open_network(str(undisturbed))
     older = replace(checkpoint.facts, settings={**checkpoint.facts.settings, "width_of_before": 8})
     with pytest.raises(ConfigError, match=r"other settings: there is no setting width_of_before"):
