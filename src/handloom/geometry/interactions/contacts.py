@@ -31,10 +31,10 @@ MIN_CONTACT_S = 0.2
 BEHIND, BEFORE_FRAMES = 1.5, 8
 """Points that rested, in the frames before a contact, more than so many times as far from the camera as the hand are
 behind it: a hand that waves in front of them drags them along. Of things that are moved: 0.85 to 1.39 times."""
-STOPS_M_S, STOPS_FRAMES, PUT_DOWN_SHARE = 0.15, 3, 0.4
-"""A hand that takes a thing is slower than the first in one of so many frames before. Where it is not, and where the
-points are `FEW`, the third share of them must be seen at rest again after the contact: the tracker also moves points of
-the background with the shadow of a hand that goes past, and they are lost before they rest."""
+STOPS_M_S, STOPS_FRAMES, PUT_DOWN_SHARE, MOST_DRAGGED = 0.15, 3, 0.4, 5
+"""A hand that takes a thing is slower than the first in one of so many frames before. Where it is not, and of no more
+points than the last, the third share must be seen at rest again after the contact: the tracker also moves points of the
+background with the shadow of a hand that goes past, mostly three to five, and they are lost before they rest."""
 AWAY_M, CLOSES_ON_M, MOST_LEFT = 0.06, 0.04, 0.6
 """A hand that is farther from a point than the first does not hide it. It closes on what is within the second of the
 grip, and has taken nothing if more than the third share of these points stay."""
@@ -100,7 +100,7 @@ def of_hand(
         if not touches(beside.apart_m[start:end, points], contact_m):
             continue
         contact = _at_rest_outside(Contact(hand, start, end, points, released), motion, scene.shot)
-        if share >= PUT_DOWN_SHARE or (len(points) > FEW and stops_before(speed, contact.start)):
+        if share >= PUT_DOWN_SHARE or (len(points) > MOST_DRAGGED and stops_before(speed, contact.start)):
             found.append(contact)
     return found
 

@@ -25,7 +25,7 @@ COLUMN = "segments"
 class Segments(Stage):
     """Reads columns alone: it enters tables that exist without decoding a video."""
 
-    version = "8"
+    version = "9"
     columns = (
         "frame_s",
         "frame_flags",
