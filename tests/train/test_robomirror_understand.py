@@ -18,8 +18,11 @@ from handloom.errors import ConfigError
 from handloom.io.folder import Folder
 from handloom.train.loop import train
 from handloom.train.registry import open_network
+from handloom.train.robomirror.data.motion import MOTION_DIM
 from handloom.train.robomirror.measures import frechet_distance, recall_at
 from handloom.train.robomirror.network.diffusion import PROCESSES, noise_of
+from handloom.train.robomirror.network.errors import jerk_sums
+from handloom.train.robomirror.network.understanding import slow_part
 from handloom.train.robomirror.recipe import RECIPE
 from handloom.train.robomirror.settings import RobomirrorSettings
 
@@ -135,6 +138,42 @@ def test_the_best_linear_guess_leaves_what_noisy_data_do_not_tell(process):
         assert (left * into * noisy).mean((0, 1)).abs().max() < 0.03
 
 
+def test_the_slow_part_keeps_slow_courses_alone():
+    at_s = torch.arange(30) / 15
+    slow = slow_part(30, 15.0, 1.75)
+    torch.testing.assert_close(slow @ slow, slow, atol=1e-6, rtol=0)
+    assert int(slow.trace().round()) == 8, "cosines of 0, 0.25, ... 1.75 Hz"
+    for hz, left in ((0.5, 1.0), (1.75, 1.0), (3.0, 0.0)):
+        course = torch.cos(2 * torch.pi * hz * (at_s + 0.5 / 15))
+        torch.testing.assert_close(slow @ course, left * course, atol=1e-5, rtol=0)
+    torch.testing.assert_close(slow_part(30, 15.0, 100.0), torch.eye(30), atol=1e-6, rtol=0)
+
+
+def test_jerk_is_that_of_a_wrist_where_it_is_known():
+    at_s = torch.arange(12) / 10
+    motion = torch.zeros(1, 12, MOTION_DIM)
+    motion[..., 3], motion[..., 7] = 1.0, 1.0  # columns of a rotation
+    motion[0, :, 0] = 0.5 * at_s**3  # metres: jerk 3 m/s3
+    motion[..., 69:] = torch.nan
+    seen = motion.clone()
+    seen[:, :4] = torch.nan
+    sums = jerk_sums({"still": torch.zeros_like(motion), "same": motion}, seen, 10.0)
+    assert {name: int(count) for name, (_, count) in sums.items()} == {"true": 5, "still": 5, "same": 5}
+    assert [float(sums[name][0]) for name in ("true", "still", "same")] == pytest.approx([15, 0, 15], abs=0.02)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("process", ["flow", "ddpm"])
+def test_what_is_understood_is_slow(db, motion, process):
+    asked = settings(init="x", process=process, highest_hz=2.0)
+    data = RECIPE.data(db, asked)
+    network = RECIPE.network(asked, data.facts).eval()
+    torch.nn.init.normal_(network.denoiser.last.weight)
+    found = network.understood(next(iter(data.held_out.loader(2))), steps=3)
+    torch.testing.assert_close(slow_part(12, 15.0, 2.0) @ found, found, atol=1e-3, rtol=1e-4)
+    assert found.diff(dim=1).abs().max() > 0.01
+
+
 @torch.no_grad()
 def test_a_new_network_makes_the_mean_motion(db, motion):
     asked = settings(init="x")
@@ -164,9 +203,8 @@ def test_both_ways_train_report_and_come_back_without_any_pose(db, motion, tmp_p
         assert {"error", "error_wrist", "mean_motion"} <= numbers.keys()
         report = RECIPE.report(outcome.network, outcome.data, one)
         assert report["data"] == {"intent": LOOK, "clips without intent": 1}
-        assert {"error, nearest training motion", "error, auto-encoder", "R@1, motion from intent"} <= set(
-            report["numbers"]
-        )
+        told = {"error, nearest training motion", "error, auto-encoder", "R@1, motion from intent"}
+        assert told | {"jerk of the wrists, true (m/s3)"} <= report["numbers"].keys()
         assert ("error, mean of 8 samples" in report["numbers"]) == (name == "reconstruction")
         assert len(report["examples"]) == 1
         network, _ = open_network(str(tmp_path / name))

@@ -14,6 +14,7 @@ from handloom.train.registry import open_network
 from handloom.train.robomirror.data.motion import GROUPS, MOTION_DIM, PARTS, motion_of
 from handloom.train.robomirror.network.motion_vae import MotionVae
 from handloom.train.robomirror.network.understanding import Understanding
+from handloom.windows.loading.collate import collate
 
 Floats = NDArray[np.float32]
 
@@ -143,7 +144,7 @@ class UnderstoodLatents:
 
     @torch.inference_mode()
     def encode(self, name: str, intent: NDArray, intent_s: NDArray, num_frames: int) -> Floats:
-        """(num_frames, width) latents, window after window as in training.
+        """(num_frames, width) latents, of windows as in training that overlap by half and pass over into each other.
 
         Args:
             name: seeds the noise. intent: (L, D). intent_s: (L,) seconds since the first frame.
@@ -153,25 +154,34 @@ class UnderstoodLatents:
         if intent.shape[1] != self.dim:
             hint = f"it was trained on {self.dim} of {self.source}"
             raise ConfigError(f"the intent of {name} has {intent.shape[1]} numbers, for {self.uri}", hint)
+        steps = self._settings.steps
+        last = max(num_frames - steps, 0)
+        starts = [*range(0, last, max(steps // 2, 1)), last]
+        windows = [self._window(name, intent, intent_s, start, min(steps, num_frames)) for start in starts]
+        found = self._network.understood(collate(windows))
+        total, weights = torch.zeros(last + steps, found.shape[-1]), torch.zeros(last + steps, 1)
+        weight = (torch.arange(steps) + 0.5).minimum(steps - 0.5 - torch.arange(steps))[:, None]
+        for start, one in zip(starts, found, strict=True):
+            total[start : start + steps] += weight * one
+            weights[start : start + steps] += weight
+        return (total / weights)[:num_frames].numpy()
+
+    def _window(self, name: str, intent: NDArray, intent_s: NDArray, start: int, num_frames: int) -> dict[str, Any]:
+        """A sample as the recipe's, without a motion."""
         steps, most = self._settings.steps, self._settings.intent_steps
-        parts = []
-        for start in range(0, num_frames, steps):
-            length = min(steps, num_frames - start)
-            middle_s = (start + (length - 1) / 2) / self.rate_hz
-            near = np.sort(np.argsort(np.abs(intent_s - middle_s), kind="stable")[:most])
-            vectors, times = np.zeros((most, self.dim), np.float32), np.zeros(most, np.float32)
-            vectors[: len(near)], times[: len(near)] = intent[near], intent_s[near] - start / self.rate_hz
-            batch = {
-                "clip_id": [name],
-                "now_s": [start / self.rate_hz],
-                "motion": torch.zeros(1, steps, MOTION_DIM),  # for its shape alone
-                "valid": (torch.arange(steps) < length)[None],
-                "intent": torch.from_numpy(vectors)[None],
-                "intent_s": torch.from_numpy(times)[None],
-                "intent_valid": (torch.arange(most) < len(near))[None],
-            }
-            parts.append(self._network.understood(batch)[0, :length].numpy())
-        return np.concatenate(parts)
+        middle_s = (start + (num_frames - 1) / 2) / self.rate_hz
+        near = np.sort(np.argsort(np.abs(intent_s - middle_s), kind="stable")[:most])
+        vectors, times = np.zeros((most, self.dim), np.float32), np.zeros(most, np.float32)
+        vectors[: len(near)], times[: len(near)] = intent[near], intent_s[near] - start / self.rate_hz
+        return {
+            "clip_id": name,
+            "now_s": start / self.rate_hz,
+            "motion": np.zeros((steps, MOTION_DIM), np.float32),  # for its shape alone
+            "valid": np.arange(steps) < num_frames,
+            "intent": vectors,
+            "intent_s": times,
+            "intent_valid": np.arange(most) < len(near),
+        }
 
 
 Latents = VaeLatents | LinearLatents

@@ -17,7 +17,7 @@ from handloom.train.recipe import RecipeData
 from handloom.train.robomirror.data.motion import keypoints_of
 from handloom.train.robomirror.data.shown import hands_px, shown_windows
 from handloom.train.robomirror.measures import frechet_distance, recall_at
-from handloom.train.robomirror.network.errors import hand_sums, motion_sums
+from handloom.train.robomirror.network.errors import hand_sums, jerk_sums, motion_sums
 from handloom.train.robomirror.network.motion_vae import MotionVae
 from handloom.train.robomirror.network.understanding import Understanding, vectors_of
 from handloom.train.robomirror.settings import RobomirrorSettings
@@ -71,11 +71,13 @@ def component_numbers(network: MotionVae, data: RecipeData, settings: Robomirror
 
 @torch.no_grad()
 def understood_numbers(network: Understanding, data: RecipeData, settings: RobomirrorSettings) -> dict[str, float]:
-    """Over held-out windows: errors (mm) of other ways to read the same network, the Fréchet distance of the latents
-    from the true ones, and recall of motions and intents from each other, of one window of each clip."""
+    """Over held-out windows: errors (mm) of other ways to read the same network, the wrists' jerk (m/s3), the Fréchet
+    distance of the latents from the true ones, and recall of motions and intents from each other, of one window of each
+    clip."""
     device = next(network.parameters()).device
     library = _library(network, data.train, device)
     sums: dict[str, Tensor] = {}
+    jerks: dict[str, Tensor] = {}
     latents: dict[str, list[Tensor]] = {"true": [], "found": [], "mean": []}
     kept, clips = [], []
     for batch in batches_of(data.held_out, device):
@@ -85,12 +87,15 @@ def understood_numbers(network: Understanding, data: RecipeData, settings: Robom
         guesses = {name: network.motion(found) for name, found in ways.items()}
         guesses |= {"nearest training motion": nearest, "auto-encoder": network.motion(true)}
         add(sums, hand_sums(guesses, batch["motion"]))
+        shown = {"understood": network.motion(first), "auto-encoder": guesses["auto-encoder"]}
+        add(jerks, jerk_sums(shown, batch["motion"], settings.rate_hz))
         for name, values in {"true": true, "found": first, "mean": mean}.items():
             latents[name].append(values)
         kept.append(valid)
         clips += batch["clip_id"]
     errors = means(sums)
     out = {f"error, {name}": errors[name] for name in (*ways, "nearest training motion", "auto-encoder")}
+    out |= {f"jerk of the wrists, {name} (m/s3)": value for name, value in means(jerks).items()}
     stacked = {name: torch.cat(values) for name, values in latents.items()}
     valid = torch.cat(kept)
     out |= _frechet_numbers(stacked, valid)

@@ -51,6 +51,12 @@ class RobomirrorSettings(TrainSettings):
     sampling_steps: int = Field(2, ge=1, le=1000)
     """`understand`: calls of the network for a motion (RoboGhost: 2). More follow the distribution of motions closely;
     1 gives the mean of all that fit."""
+    highest_hz: float = Field(1.75, gt=0)
+    """`understand`: latents are made of the cosines over a window's time up to this frequency: what sampling leaves of
+    the noise is no faster."""
+    wrist_weight: float = Field(1.0, ge=0)
+    """`understand`: weight of errors of the wrists' places, and of half as much of their rotations, beside those of the
+    latents; a hand's shape is most of these."""
     dim: int = Field(256, ge=16)
     """`understand`: width of the transformer."""
     layers: int = Field(8, ge=1, le=48)

@@ -65,6 +65,18 @@ def _head(name: str, predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
     return {f"{name}_head": _known(place), f"{name}_head_turn": _known(turn)}
 
 
+def jerk_sums(motions: Mapping[str, Tensor], true: Tensor, rate_hz: float) -> dict[str, Tensor]:
+    """`{name: (sum, count)}` of the wrists' jerk (m/s3) in the frame of the head: how unsteady motions are. Counted are
+    the same elements of all: those where the true wrist is known, and in the three frames before."""
+    jerks = {name: _jerk(motion, rate_hz) for name, motion in {"true": true, **motions}.items()}
+    known = jerks["true"].isfinite()
+    return {name: pair(torch.where(known, jerk, 0.0), known) for name, jerk in jerks.items()}
+
+
+def _jerk(motion: Tensor, rate_hz: float) -> Tensor:
+    return wrists_of(motion)[..., :3, 3].diff(n=3, dim=1).norm(dim=-1) * rate_hz**3
+
+
 def angle_deg(a: Tensor, b: Tensor) -> Tensor:
     """(...) angle between rotations (..., 3, 3), degrees; NaN where one is unknown."""
     # By the chord: arccos of the trace is inexact at small angles.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handloom.train.parts.baselines import pair
-from handloom.train.robomirror.data.motion import MOTION_DIM
+from handloom.train.robomirror.data.motion import GROUPS, MOTION_DIM
 from handloom.train.robomirror.network.diffusion import PROCESSES, noise_of
 from handloom.train.robomirror.network.errors import hand_sums
 from handloom.train.robomirror.network.motion_vae import MotionVae
@@ -19,6 +20,8 @@ from handloom.train.robomirror.network.transformer import FrameTransformer
 from handloom.train.robomirror.settings import RobomirrorSettings
 
 START_TEMPERATURE = 0.07
+WRISTS = {"wrist": 1.0, "wrist_turn": 0.5}
+"""Weights of groups of numbers in the part of the loss that is of the wrists."""
 
 
 class Understanding(nn.Module):
@@ -37,6 +40,8 @@ class Understanding(nn.Module):
                 delattr(module, name)
                 module.register_buffer(name, weight.detach())
         self.register_buffer("mean_motion", torch.tensor(facts["motion_mean"], dtype=torch.float32))
+        slow = slow_part(settings.steps, settings.rate_hz, settings.highest_hz)
+        self.register_buffer("slow", slow, persistent=False)
 
     @torch.no_grad()
     def latents(self, motion: Tensor) -> Tensor:
@@ -62,7 +67,11 @@ class Understanding(nn.Module):
 
 
 class Reconstruction(Understanding):
-    """RoboMirror's way: a diffusion transformer makes the latents from noise, conditioned on the intent."""
+    """RoboMirror's way: a diffusion transformer makes the latents from noise, conditioned on the intent.
+
+    Noise and latents have no frequencies above `highest_hz`: independent noise of each frame is what a short training
+    does not take away, and makes a motion jagged.
+    """
 
     def __init__(self, settings: RobomirrorSettings, facts: Mapping[str, Any]) -> None:
         super().__init__(settings, facts)
@@ -70,21 +79,23 @@ class Reconstruction(Understanding):
         self.denoiser = FrameTransformer(settings, facts, settings.latent, settings.layers)
 
     def understood(self, batch: Mapping[str, Any], number: int = 0, steps: int | None = None) -> Tensor:
-        noise = self._noise(batch, number)
+        noise = self.slow @ self._noise(batch, number)
         return self.process.sample(partial(self._predict, batch), noise, steps or self.settings.sampling_steps)
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """A batch of `IntentSample`s to `{"loss", "sums"}`."""
-        data, valid = self.latents(batch["motion"]), batch["valid"]
+        data, valid = self.slow @ self.latents(batch["motion"]), batch["valid"]
         if self.training:
             noise, time = torch.randn_like(data), torch.rand(len(data), device=data.device)
         else:
             noise = self._noise(batch, -1)
             time = (noise[:, 0, 0].double() * 1e4 % 1).float()  # any numbers that depend on the window alone
-        found = self._predict(batch, self.process.noisy(data, noise, time), time)
-        squares = (found - self.process.target(data, noise)).square().mean(-1)
+        noise = self.slow @ noise
+        apart = self._predict(batch, self.process.noisy(data, noise, time), time) - self.process.target(data, noise)
+        squares = apart.square().mean(-1)
         counted = pair(torch.where(valid, squares, 0.0), valid)
         loss = torch.where(valid, squares, 0.0).sum() / valid.sum().clamp(min=1)
+        loss = loss + self.settings.wrist_weight * self._of_wrists(apart, batch["motion"].isfinite())
         sums = {"loss": counted}
         if not self.training:
             sums |= self._errors(self.understood(batch), batch)
@@ -94,7 +105,22 @@ class Reconstruction(Understanding):
         """The best guess without the intent, numbers of a normal distribution each, and what the network adds: a new
         one makes the mean motion."""
         into, linear, rest = self.process.best_linear(time, self.vae.spread)
-        return linear * noisy + rest * self.denoiser(batch, into * noisy, time)
+        return linear * noisy + rest * (self.slow @ self.denoiser(batch, into * noisy, time))
+
+    def _of_wrists(self, apart: Tensor, known: Tensor) -> Tensor:
+        """The weighted mean square of what errors of latents (B, T, latent) are in the wrists' numbers, in their scale,
+        by the linear part of the auto-encoder.
+
+        The network's best answer, the mean of all that fit, is the same for any such weight; a short training gives
+        most to what weighs most.
+        """
+        numbers = self.vae.latent_std * apart @ self.vae.from_latent
+        total = numbers.new_zeros(())
+        for name, weight in WRISTS.items():
+            for part in GROUPS[name]:
+                squares = torch.where(known[..., part], numbers[..., part].square(), 0.0)
+                total = total + weight / len(GROUPS[name]) * squares.sum() / known[..., part].sum().clamp(min=1)
+        return total
 
     def _noise(self, batch: Mapping[str, Any], number: int) -> Tensor:
         names = [f"{clip}:{float(now):.3f}" for clip, now in zip(batch["clip_id"], batch["now_s"], strict=True)]
@@ -118,7 +144,7 @@ class Alignment(Understanding):
 
     def understood(self, batch: Mapping[str, Any], number: int = 0, steps: int | None = None) -> Tensor:
         """number and steps change nothing: nothing is drawn."""
-        found = self.adaptor(batch)
+        found = self.slow @ self.adaptor(batch)
         # Standardised latents have a deviation of 1.
         return found / found.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp(min=1e-6)
 
@@ -143,3 +169,17 @@ class Alignment(Understanding):
 def vectors_of(latents: Tensor, valid: Tensor) -> Tensor:
     """(B, T, latent) latents and (B, T) to (B, T * latent) vectors of unit length; frames that do not exist are 0."""
     return F.normalize(torch.where(valid[..., None], latents, 0.0).flatten(1), dim=-1)
+
+
+def slow_part(num: int, rate_hz: float, highest_hz: float) -> Tensor:
+    """(num, num) projection of values at `rate_hz` to the cosines over their time up to a frequency (DCT-II); of all
+    there are, it is the identity.
+
+    Source of cosines for a person's motion: Mao et al., Learning Trajectory Dependencies for Human Motion Prediction,
+    ICCV 2019.
+    """
+    kept = torch.arange(min(num, int(2 * num / rate_hz * highest_hz + 1e-6) + 1), dtype=torch.float64)
+    at = (torch.arange(num, dtype=torch.float64) + 0.5) / num
+    cosines = torch.cos(math.pi * kept[:, None] * at) * (2 / num) ** 0.5
+    cosines[0] /= 2**0.5
+    return (cosines.T @ cosines).float()
