@@ -433,8 +433,8 @@ COMMANDS = {
     "skill show": "NAME --db --out --json --help",
     "skill match": "--db --clip --text -k --json --help",
     "skill adapt": "NAME --db --clip --config --set --json --help",
-    "skill run": "NAME --db --scene --episodes --seed --mode --rounds --weld --out --video --no-video --workers --json "
-    "--help",
+    "skill run": "NAME --db --scene --episodes --seed --mode --rounds --weld --out --video --no-video --workers "
+    "--ray-address --json --help",
     "skill remove": "NAME --db --help",
     "calibrate": "--db --by --where --dry-run --json --help",
     "remove": "--db --where --clip --video --missing --rows-only --dry-run --json --help",
@@ -448,8 +448,8 @@ COMMANDS = {
     "--no-overwrite --json --help",
     "train": "RECIPE --db --out --size --config --set --workers --ray-address --resume --no-resume --show-settings "
     "--no-show-settings --quiet -q --json --help",
-    "sim record": "--task --out --episodes --seed --picture-hz --camera --size --workers --overwrite --no-overwrite "
-    "--json --help",
+    "sim record": "--task --out --episodes --seed --picture-hz --camera --size --workers --ray-address --overwrite "
+    "--no-overwrite --json --help",
     "sim evaluate": "--task --policy --episodes --seeds --max-steps --workers --ray-address --video --calvin "
     "--calvin-python --sequences --json --help",
     "sim imitate": "--out --db --motion --understand --robot --student --config --set --show-settings "

@@ -16,11 +16,13 @@ from handloom.sim.tasks import TEXTS, Use, find_task, find_tasks, scene_seed
 
 pytest.importorskip("metaworld", reason="the simulator is not installed: pip install '.[sim]'")
 
+from support import dying
+
 from handloom.api import Database
 from handloom.cli import app
 from handloom.pipelines.ingest.robots import lerobot
 from handloom.pipelines.sim.evaluate import evaluate, policy_of
-from handloom.pipelines.sim.jobs import world_of
+from handloom.pipelines.sim.jobs import Jobs, Where, in_order, world_of
 from handloom.pipelines.sim.record import record
 from handloom.schemas.tables.robot import episode_arrays
 from handloom.sim.policies import Expert, Random, find_policy
@@ -195,12 +197,14 @@ def test_what_was_finished_before_a_policy_broke_is_kept(monkeypatch, capsys):
         evaluate("reach", f"{__name__}:Tires", 4, 1, workers=1)
 
 
-def test_a_cluster_gives_the_same_numbers(ray_address):
+def test_a_cluster_gives_the_same_numbers_also_where_an_actor_dies(ray_address, tmp_path):
     """And says what is wrong on its nodes: they do not have this module."""
-    here = evaluate("drawer-open", "random", 6, 1, max_steps=20, workers=1)
-    assert evaluate("drawer-open", "random", 6, 1, max_steps=20, ray_address=ray_address) == here
+    here = evaluate("drawer-open", "random", 3, 1, max_steps=20, workers=1)
+    assert evaluate("drawer-open", "random", 3, 1, max_steps=20, workers=1, ray_address=ray_address) == here
     with pytest.raises(ConfigError, match=f"the policy {__name__}:Wide: there is no module {__name__}"):
-        evaluate("drawer-open", f"{__name__}:Wide", 1, 1, ray_address=ray_address)
+        evaluate("drawer-open", f"{__name__}:Wide", 1, 1, workers=1, ray_address=ray_address)
+    once = dying.once(tmp_path / "marker")
+    assert list(in_order(Jobs(eval, str), ["1", once, "2"], 3, Where(1, ray_address))) == [1, 7, 2]
 
 
 @pytest.mark.parametrize(

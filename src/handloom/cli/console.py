@@ -85,6 +85,11 @@ REWRITE_EVERY_S, LINE_EVERY_S = 0.2, 10.0
 
 DbOption = Annotated[str, typer.Option("--db", help="The database: a folder or an s3:// URI.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes for the episodes; by default one per core.")]
+RayOption = Annotated[
+    str | None,
+    typer.Option("--ray-address", envvar="RAY_ADDRESS", help="Cluster to join; local processes by default."),
+]
 
 
 StageKeyOption = Annotated[

@@ -8,15 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.sim.failures import ACTION_NOT_FINITE, DIVERGED, SHARED
 from handloom.sim.policies import Policy, actions_of
 from handloom.sim.rendering import Camera, Painter, backend
 from handloom.sim.world import HZ, Observation, World
 
-FAILURES = {
-    "not_done": "the task was not done in the time allowed",
-    "diverged": "the simulation became unstable: MuJoCo warned, or a state was not finite",
-    "action_not_finite": "the policy returned an action with NaN or infinity",
-}
+FAILURES = {"not_done": "the task was not done in the time allowed", **SHARED}
 """Why an episode counts as failed."""
 
 
@@ -37,7 +34,8 @@ class Outcome:
     """What came of one episode.
 
     scene_seed, seed: of the scene and of the policy. steps: until the task was done, None if it was not. num_steps:
-    that were made. failure: a key of `FAILURES`, empty after a success. reward: the highest of any step, 0 to 10.
+    that were made. failure: a key of `FAILURES`, empty after a success. reward: the highest of any step, 0 to 10; NaN
+    where nothing is known of the episode (`worker_died`).
     actions: (num_steps, 4) float32, by which the episode can be shown again.
     """
 
@@ -81,12 +79,12 @@ def moves(
                 seen = replace(observation, picture=painter.picture())
             for action in actions_of(policy, seen)[: max_steps - num]:
                 if not np.isfinite(action).all():
-                    yield Move(observation, action.astype(np.float32), 0.0, False, "action_not_finite", str(action))
+                    yield Move(observation, action.astype(np.float32), 0.0, False, ACTION_NOT_FINITE, str(action))
                     return
                 clipped = np.clip(action, -1, 1).astype(np.float32)
                 look(num)
                 step = world.step(clipped)
-                failure = "diverged" if step.diverged else ""
+                failure = DIVERGED if step.diverged else ""
                 yield Move(observation, clipped, step.reward, step.success, failure, step.diverged)
                 if failure:
                     return

@@ -30,10 +30,11 @@ def scores_of(by_seed: Mapping[int, Sequence[Outcome]]) -> dict[str, Any]:
     """One task's numbers. by_seed: the episodes of each seed.
 
     `success_rate` with `interval` over all seeds, `by_seed`, `steps_to_success` of those that succeeded (null where
-    none did), `failures` by reason, `failed` with each failed episode.
+    none did), `reward_median` (null where none is known), `failures` by reason, `failed` with each failed episode.
     """
     every = [one for outcomes in by_seed.values() for one in outcomes]
     steps = [one.steps for one in every if one.steps is not None]
+    rewards = [one.reward for one in every if np.isfinite(one.reward)]
     successes = sum(one.success for one in every)
     low, high = wilson(successes, len(every))
     spread = np.quantile(steps, (0.1, 0.5, 0.9)).tolist() if steps else [None] * 3
@@ -46,7 +47,7 @@ def scores_of(by_seed: Mapping[int, Sequence[Outcome]]) -> dict[str, Any]:
             str(seed): sum(one.success for one in outcomes) / len(outcomes) for seed, outcomes in by_seed.items()
         },
         "steps_to_success": dict(zip(("p10", "median", "p90"), spread, strict=True)),
-        "reward_median": float(np.median([one.reward for one in every])),
+        "reward_median": float(np.median(rewards)) if rewards else None,
         "failures": dict(sorted(Counter(one.failure for one in every if one.failure).items())),
         "failed": [
             {

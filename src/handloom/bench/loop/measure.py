@@ -24,11 +24,11 @@ from handloom.io.atomic import atomic_file
 from handloom.io.folder import Folder
 from handloom.machine import installed
 from handloom.pipelines.ingest.robots import lerobot
-from handloom.pipelines.sim.evaluate import run_blocks
+from handloom.pipelines.sim.evaluate import run_episodes
+from handloom.pipelines.sim.jobs import Where
 from handloom.pipelines.sim.record import record
 from handloom.sim.demonstrations import STATE
 from handloom.sim.replay import ENVIRONMENT
-from handloom.sim.rollouts import Outcome
 from handloom.sim.scores import scores_of, wilson
 from handloom.sim.tasks import find_task
 from handloom.sim.world import require_simulator
@@ -188,10 +188,9 @@ def _measured(cell: Cell, size: Size, settings: Arm4rSettings, folder: Path) -> 
         out = Folder.parse(Path(place))
         made = train(RECIPE, _demonstrations(cell, size, folder), settings, out)
         steps = [line for line in made.history if line["kind"] == "step"]
-        outcomes: list[Outcome] = []
         pair = (find_task(cell.task), f"arm4r:{made.checkpoint}")
-        for _, _, some in run_blocks([pair], size.episodes, 1, size.max_steps, 1):
-            outcomes += some
+        run = run_episodes([pair], size.episodes, 1, size.max_steps, Where(1))
+        outcomes = [outcome for _, _, outcome in run]
     score = scores_of({0: outcomes})
     kept = ("successes", "success_rate", "interval", "steps_to_success", "failures")
     return {name: score[name] for name in kept} | {"steps": steps[-1]["step"], "loss": steps[-1]["loss"]}

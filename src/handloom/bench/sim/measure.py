@@ -15,7 +15,8 @@ from typing import Any
 from handloom.bench.report import describe, goal
 from handloom.bench.watch import Watch
 from handloom.machine import installed
-from handloom.pipelines.sim.evaluate import run_blocks
+from handloom.pipelines.sim.evaluate import run_episodes
+from handloom.pipelines.sim.jobs import Where
 from handloom.pipelines.sim.record import record
 from handloom.sim.rollouts import Outcome
 from handloom.sim.scores import scores_of
@@ -69,9 +70,9 @@ def _measured(pairs: Sequence[tuple[Task, str]], num: int, watch: Watch, part: s
     """By task its scores, without the list of failed episodes: their scenes follow from their numbers."""
     watch.part(part)
     outcomes: dict[str, list[Outcome]] = {task.name: [] for task, _ in pairs}
-    for task, _, some in run_blocks(pairs, num, 1, MAX_STEPS, None):
-        outcomes[task.name] += some
-        watch.did(task.name, len(some))
+    for task, _, outcome in run_episodes(pairs, num, 1, MAX_STEPS, Where()):
+        outcomes[task.name].append(outcome)
+        watch.did(task.name)
     scores = {name: scores_of({0: found}) for name, found in outcomes.items()}
     return {
         name: {key: score[key] for key in score if key not in ("by_seed", "failed")} for name, score in scores.items()

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from handloom.cli.console import FAILED, MOST_EPISODES, Commands, JsonOption, app, counting, say, size_of
+from handloom.cli.console import (
+    FAILED,
+    MOST_EPISODES,
+    Commands,
+    JsonOption,
+    RayOption,
+    WorkersOption,
+    app,
+    counting,
+    say,
+    size_of,
+)
 from handloom.errors import ConfigError
 from handloom.plural import plural
 
@@ -19,7 +30,6 @@ if TYPE_CHECKING:
 
 sim = Commands(help="Manipulation tasks in MuJoCo (Meta-World): record demonstrations, evaluate policies.")
 app.add_typer(sim, name="sim")
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")]
 
 
 @sim.command()
@@ -32,6 +42,7 @@ def record(
     camera: Annotated[str, typer.Option(help="corner, corner2, corner3, corner4, topview, ...")] = "corner4",
     size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Of the pictures.")] = "128x128",
     workers: WorkersOption = None,
+    ray_address: RayOption = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier export in the same place.")] = False,
     json_: JsonOption = False,
 ) -> None:
@@ -43,7 +54,7 @@ def record(
     with counting("frames") as progress:
         found = pipeline(
             task, out, episodes, seed, picture_hz=picture_hz, camera=Camera(camera, width, height), workers=workers,
-            overwrite=overwrite, progress=lambda _, frames: progress(frames, None),
+            ray_address=ray_address, overwrite=overwrite, progress=lambda _, frames: progress(frames, None),
         )  # fmt: skip
     for reason, num in found.failures.items():
         say(f"the expert failed in {plural(num, 'scene')}: {reason}; left out")
@@ -75,9 +86,7 @@ def evaluate(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; by default one per core, with --calvin one.")
     ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(envvar="RAY_ADDRESS", help="Cluster to join; local processes by default.")
-    ] = None,
+    ray_address: RayOption = None,
     video: Annotated[
         Path | None,
         typer.Option(help="Folder for videos: the best and the worst episode of each task, or each CALVIN sequence."),
@@ -100,7 +109,7 @@ def evaluate(
         shared["max_steps"] = max_steps
     if calvin is not None:
         _refuse({"--task": task, "--episodes": episodes, "--seeds": seeds}, "with --calvin", "it has sequences")
-        _evaluate_calvin(calvin, policy, sequences or 1000, calvin_python, workers or 1, shared, json_)
+        _evaluate_calvin(calvin, policy, sequences or 1000, calvin_python, workers, shared, json_)
         return
     _refuse({"--calvin-python": calvin_python, "--sequences": sequences}, "without --calvin", "add --calvin DATASET")
     if task is None:
@@ -119,7 +128,13 @@ def evaluate(
 
 
 def _evaluate_calvin(
-    dataset: str, policy: str, sequences: int, python: str | None, workers: int, shared: dict[str, Any], as_json: bool
+    dataset: str,
+    policy: str,
+    sequences: int,
+    python: str | None,
+    workers: int | None,
+    shared: dict[str, Any],
+    as_json: bool,
 ) -> None:
     from handloom.pipelines.sim.calvin import evaluate_calvin
 

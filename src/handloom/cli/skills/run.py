@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from handloom.cli.console import MOST_EPISODES, DbOption, JsonOption, counting, open_db, say
+from handloom.cli.console import MOST_EPISODES, DbOption, JsonOption, RayOption, WorkersOption, counting, open_db, say
 from handloom.cli.skills.skill import skill
 from handloom.plural import plural
 
@@ -35,7 +35,8 @@ def run(
     weld: Annotated[bool, typer.Option("--weld", help="Fix held things to the hand in place of friction.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for run.json and videos of the best and the worst.")] = None,
     video: Annotated[bool, typer.Option(help="Draw the videos of --out.")] = True,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
+    workers: WorkersOption = None,
+    ray_address: RayOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Execute a skill with a robot arm in MuJoCo, and count how often it succeeds."""
@@ -44,7 +45,7 @@ def run(
     with counting("episodes") as progress:
         found, notes = run_skill(
             open_db(db), name, scene, episodes, seed, mode=mode, rounds=rounds, weld=weld, out=out, video=video,
-            workers=workers, progress=progress,
+            workers=workers, ray_address=ray_address, progress=progress,
         )  # fmt: skip
     for note in notes:
         say(f"note: {note}")
@@ -58,9 +59,10 @@ def run(
 
 def _text(found: SkillRun) -> str:
     low, high = found.interval
+    seconds = "" if found.seconds_median is None else f", {found.seconds_median:.1f} s (median)"
     lines = [
         f"{found.skill}, {found.mode}, {found.scene}: {found.success_rate:.2f} ({low:.2f} to {high:.2f}), "
-        f"{found.successes} of {plural(found.num_episodes, 'episode')}, {found.seconds_median:.1f} s (median)"
+        f"{found.successes} of {plural(found.num_episodes, 'episode')}{seconds}"
     ]
     if found.constraints_met is not None:
         lines.append(f"  all things ended within the skill's own bounds: {found.constraints_met:.0%}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, HandloomError
 from handloom.io.folder import local_folder
-from handloom.pipelines.sim.jobs import as_far_as_it_goes, blocks, in_order, on_cluster
+from handloom.pipelines.sim.jobs import INTERRUPTED, Jobs, Where, in_order, or_error
 from handloom.sim.calvin.installation import HZ, Calvin, CalvinObservation
 from handloom.sim.calvin.installation import Sequence as TaskSequence
 from handloom.sim.calvin.policies import find_policy
@@ -22,9 +22,6 @@ from handloom.sim.calvin.scores import scores_of
 from handloom.sim.calvin.server import NUM_SEQUENCES
 from handloom.sim.policies import Policy
 from handloom.video.write import write_video
-
-BLOCK = 2
-"""Sequences of a job: one takes up to 1,800 steps."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def evaluate_calvin(
     *,
     python: str | None = None,
     max_steps: int = MAX_STEPS,
-    workers: int = 1,
+    workers: int | None = None,
     ray_address: str | None = None,
     video: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -70,8 +67,9 @@ def evaluate_calvin(
         policy: see `sim.calvin.policies.FORMS`.
         python: of the installation that has `calvin_env` and `calvin_agent`; None: the one that runs this.
         max_steps: actions for one instruction, 1 to 360.
-        workers: processes, each with a CALVIN and a policy of its own. ray_address: a Ray cluster that runs the
-            sequences instead; CALVIN and the dataset are at the same paths on its nodes.
+        workers: processes, each with a CALVIN and a policy of its own; None: one, on a cluster one per core.
+            ray_address: a Ray cluster that runs the sequences instead; CALVIN and the dataset are at the same paths on
+            its nodes.
         video: folder for a video of each sequence, what `rgb_static` saw.
         progress: called with the numbers of sequences that are done, and of all.
         told: called with a line where something takes minutes.
@@ -81,7 +79,8 @@ def evaluate_calvin(
             videos of a cluster.
         HandloomError: CALVIN or the policy raised an error before any sequence was finished.
     """
-    _check(num_sequences, max_steps, workers, ray_address, video)
+    _check(num_sequences, max_steps, ray_address, video)
+    where = Where(workers if ray_address is not None else 1 if workers is None else workers, ray_address)
     find_policy(policy)  # what is wrong with it is said before minutes are spent on drawing sequences
     place = str(Path(dataset).absolute())
     if video is not None:
@@ -90,9 +89,10 @@ def evaluate_calvin(
         calvin = calvin_of(place, python)
         told("CALVIN draws its sequences first: minutes of CPU time")
         sequences, versions = calvin.sequences(num_sequences), calvin.versions
-        if workers > 1 or ray_address is not None:
+        if where != Where(1):
             close_calvin()  # others work
-        outcomes, told = _all(sequences, (place, python, policy, max_steps, video), workers, ray_address, progress)
+        jobs = [SequenceJob(place, python, policy, max_steps, video, one) for one in sequences]
+        outcomes, told = _all(jobs, where, progress)
     finally:
         close_calvin()
     videos = [str(_path(video, one.sequence)) for one in outcomes] if video is not None else []
@@ -100,55 +100,60 @@ def evaluate_calvin(
     return CalvinEvaluation(policy, name, num_sequences, max_steps, HZ, scores_of(outcomes), versions, videos, told)
 
 
+@dataclass(frozen=True)
+class SequenceJob:
+    """One sequence of the benchmark, and where and how it is run."""
+
+    dataset: str
+    python: str | None
+    policy: str
+    max_steps: int
+    video: Path | None
+    sequence: TaskSequence
+
+    def name(self) -> str:
+        return f"sequence {self.sequence.number}: {', '.join(self.sequence.tasks)}"
+
+
 def _all(
-    sequences: Sequence[TaskSequence],
-    shared: tuple[Any, ...],
-    workers: int,
-    ray_address: str | None,
-    progress: Callable[[int, int], None] | None,
+    jobs: Sequence[SequenceJob], where: Where, progress: Callable[[int, int], None] | None
 ) -> tuple[list[SequenceOutcome], str]:
     """What was finished, in order, and the error that ended it. Raises HandloomError where nothing was finished."""
-    parts = [[sequences[number] for number in part] for part in blocks(len(sequences), BLOCK)]
-    jobs = ((*shared, part) for part in parts)
-    on_ray = ray_address is not None
-    results = on_cluster(jobs, run_sequences, ray_address) if on_ray else in_order(jobs, run_sequences, workers)
     found: list[SequenceOutcome] = []
     try:
-        for outcomes, error in results:
-            found += outcomes
+        for outcome, error in in_order(Jobs(run_sequence, SequenceJob.name), jobs, len(jobs), where):
+            if outcome is None:
+                raise error or HandloomError(f"no outcome of {jobs[len(found)].name()}")
+            found.append(outcome)
             if progress is not None:
-                progress(len(found), len(sequences))
-            if error is not None:
-                raise error
+                progress(len(found), len(jobs))
     except HandloomError as error:
         if not found:
             raise
         return found, str(error)
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        return found, INTERRUPTED
     return found, ""
 
 
-def run_sequences(
-    dataset: str, python: str | None, policy: str, max_steps: int, video: Path | None, sequences: Sequence[TaskSequence]
-) -> tuple[list[SequenceOutcome], HandloomError | None]:
-    """Some sequences, up to one in which the policy or CALVIN raises an error, and that error."""
-    calvin, acting = calvin_of(dataset, python), policy_of(policy)
+def run_sequence(job: SequenceJob) -> tuple[SequenceOutcome | None, HandloomError | None]:
+    """What came of a sequence, or the error that the policy or CALVIN raised in it."""
+    calvin, acting = calvin_of(job.dataset, job.python), policy_of(job.policy)
+    seen: list[NDArray[np.uint8]] = []
 
-    def run(sequence: TaskSequence) -> SequenceOutcome:
-        seen: list[NDArray[np.uint8]] = []
+    def look(observation: CalvinObservation) -> None:
+        if job.video is not None and observation.picture is not None:
+            seen.append(observation.picture)
 
-        def look(observation: CalvinObservation) -> None:
-            if video is not None and observation.picture is not None:
-                seen.append(observation.picture)
-
-        outcome = roll_out(calvin, acting, sequence, sequence.number, max_steps, look)
-        if video is not None:
-            write_video(_path(video, sequence), seen, np.arange(len(seen)) / HZ)
+    def run() -> SequenceOutcome:
+        outcome = roll_out(calvin, acting, job.sequence, job.sequence.number, job.max_steps, look)
+        if job.video is not None:
+            write_video(_path(job.video, job.sequence), seen, np.arange(len(seen)) / HZ)
         return outcome
 
-    again = "`--workers 1 --sequences N` comes to the same place"
-    return as_far_as_it_goes(
-        sequences, run, policy, lambda one: f"sequence {one.number}: {', '.join(one.tasks)}", again
-    )
+    return or_error(run, job.policy, job.name(), "`--workers 1 --sequences N` comes to the same place")
 
 
 _OPEN: dict[tuple[str, str | None], Calvin] = {}
@@ -177,11 +182,9 @@ def _path(folder: Path, sequence: TaskSequence) -> Path:
     return folder / f"sequence_{sequence.number:04d}.mp4"
 
 
-def _check(num: int, max_steps: int, workers: int, ray_address: str | None, video: Path | None) -> None:
+def _check(num: int, max_steps: int, ray_address: str | None, video: Path | None) -> None:
     for option, value, most in (("--sequences", num, NUM_SEQUENCES), ("--max-steps", max_steps, MAX_STEPS)):
         if not 1 <= value <= most:
             raise ConfigError(f"{option} {value} with --calvin", f"1 to {most}, as in the benchmark")
-    if workers < 1:
-        raise ConfigError(f"{workers} workers", "at least one")
     if video is not None and ray_address is not None:
         raise ConfigError("--video with --calvin on a Ray cluster", "leave one of --video and --ray-address out")

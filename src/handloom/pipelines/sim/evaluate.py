@@ -13,17 +13,18 @@ import numpy as np
 from handloom.errors import ConfigError, HandloomError
 from handloom.io.folder import local_folder
 from handloom.machine import installed
-from handloom.pipelines.sim.jobs import as_far_as_it_goes, blocks, in_order, on_cluster, workers_for, world_of
+from handloom.pipelines.sim.jobs import INTERRUPTED, Jobs, Lost, Where, in_order, or_error, world_of
+from handloom.sim.failures import WORKER_DIED
 from handloom.sim.policies import Policy, find_policy
 from handloom.sim.rendering import Camera, backend
 from handloom.sim.rollouts import Outcome, roll_out, shown_again
 from handloom.sim.scores import best_and_worst, scores_of
 from handloom.sim.tasks import MAX_STEPS, Task, Use, find_tasks, scene_seed
-from handloom.sim.world import HZ, require_simulator
+from handloom.sim.world import ACTION_WIDTH, HZ, require_simulator
 from handloom.video.write import write_video
 
-BLOCK = 5
-"""Episodes of a job: few enough that processes end together, many enough that a world is opened seldom."""
+WORTH = 5
+"""Episodes for which a process of its own is worth its start."""
 VIDEO_CAMERA, VIDEO_HZ = Camera("corner4", 320, 320, shadows=True), 20.0
 
 
@@ -61,23 +62,25 @@ def evaluate(
     """Run a policy on tasks: `num_episodes` of each seed, each in a scene of its own that no dataset has.
 
     An episode that diverges, or in which an action is not finite, is a counted failure. The numbers do not depend on
-    the number of processes. An error of the policy ends the evaluation; what was finished before it is returned.
+    the number of processes. An error of the policy, or Ctrl-C, ends the evaluation; what was finished before it is
+    returned.
 
     Args:
         task_names: `NAME[,NAME]`. policy: see `sim.policies.FORMS`.
         max_steps: after which an episode has failed, 1 to 500.
-        workers: processes; None: one per core. ray_address: a Ray cluster that runs them instead, one on each core.
+        workers: processes; None: one per core. ray_address: a Ray cluster that runs them instead.
         video: folder for the best and the worst episode of each task, as MP4.
         progress: called with the numbers of episodes that are done, and of all.
 
     Raises:
         ConfigError: an unknown task or policy, one that does not fit its task, a number out of range, or videos on a
             machine that draws no pictures.
-        HandloomError: a process died, or the policy raised an error, before any episode was finished.
+        HandloomError: processes died, or the policy raised an error, before any episode was finished.
         ModuleNotFoundError: the simulator is not installed.
     """
     tasks = find_tasks(task_names)
     _check(num_episodes, num_seeds, max_steps)
+    where = Where(workers, ray_address)
     require_simulator()
     gl = None if video is None else backend()
     if video is not None:
@@ -88,15 +91,19 @@ def evaluate(
     done, told = 0, ""
     pairs = [(task, policy) for task in tasks]
     try:
-        for task, seed, outcomes in run_blocks(pairs, num_episodes, num_seeds, max_steps, workers, ray_address):
-            found[task.name][seed] += outcomes
-            done += len(outcomes)
+        for task, seed, outcome in run_episodes(pairs, num_episodes, num_seeds, max_steps, where):
+            found[task.name][seed].append(outcome)
+            done += 1
             if progress is not None:
                 progress(done, len(tasks) * num_seeds * num_episodes)
     except HandloomError as error:
         if not done:
             raise
         told = str(error)
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        told = INTERRUPTED
     finished = {name: {seed: some for seed, some in by_seed.items() if some} for name, by_seed in found.items()}
     finished = {name: by_seed for name, by_seed in finished.items() if by_seed}
     videos = {}
@@ -108,51 +115,62 @@ def evaluate(
     return Evaluation(policy, num_episodes, num_seeds, max_steps, HZ, scores, videos, versions, told)
 
 
-def run_blocks(
-    pairs: Sequence[tuple[Task, str]],
-    num_episodes: int,
-    num_seeds: int,
-    max_steps: int,
-    workers: int | None,
-    ray_address: str | None = None,
-) -> Iterator[tuple[Task, int, list[Outcome]]]:
-    """(task, seed, outcomes) of a few episodes at a time, in order. pairs: tasks and policies.
+@dataclass(frozen=True)
+class EpisodeJob:
+    """One episode: the scene and what the policy draws at random follow from task, seed and number."""
 
-    Raises HandloomError after what was finished before the policy raised an error, or a process died; or as `evaluate`.
-    """
-    parts = [(*pair, s, part) for pair in pairs for s in range(num_seeds) for part in blocks(num_episodes, BLOCK)]
-    jobs = ((task, policy, seed, part, max_steps) for task, policy, seed, part in parts)
-    num_workers = workers_for(workers, len(parts))
-    on_ray = ray_address is not None
-    results = on_cluster(jobs, run_episodes, ray_address) if on_ray else in_order(jobs, run_episodes, num_workers)
-    for (task, _, seed, _), (outcomes, error) in zip(parts, results, strict=True):
-        if outcomes:
-            yield task, seed, outcomes
-        if error is not None:
-            raise error
+    task: Task
+    policy: str
+    seed: int
+    number: int
+    max_steps: int
+
+    @property
+    def scene_seed(self) -> int:
+        return scene_seed(self.task, Use.evaluate, self.seed, self.number)
+
+    @property
+    def policy_seed(self) -> int:
+        return int(np.random.SeedSequence([self.scene_seed, self.seed]).generate_state(1)[0])
+
+    def name(self) -> str:
+        return f"{self.task.name}, seed {self.seed}, episode {self.number} (scene_seed {self.scene_seed})"
 
 
 def run_episodes(
-    task: Task, policy: str, seed: int, numbers: range, max_steps: int
-) -> tuple[list[Outcome], HandloomError | None]:
-    """Some episodes of one seed, up to one in which the policy raises an error, and that error.
+    pairs: Sequence[tuple[Task, str]], num_episodes: int, num_seeds: int, max_steps: int, where: Where
+) -> Iterator[tuple[Task, int, Outcome]]:
+    """(task, seed, outcome) of each episode, in order. pairs: tasks and policies.
 
-    Raises ConfigError: there is no such policy.
+    Raises HandloomError after what was finished before the policy raised an error, or processes died; or as `evaluate`.
     """
-    world, acting = world_of(task), policy_of(policy, task)
+    jobs = [
+        EpisodeJob(task, policy, seed, number, max_steps)
+        for task, policy in pairs
+        for seed in range(num_seeds)
+        for number in range(num_episodes)
+    ]
+    results = in_order(Jobs(run_episode, EpisodeJob.name, _lost, WORTH), jobs, len(jobs), where)
+    for job, (outcome, error) in zip(jobs, results, strict=True):
+        if outcome is None:
+            raise error or HandloomError(f"no outcome of {job.name()}")
+        yield job.task, job.seed, outcome
 
-    def run(number: int) -> Outcome:
-        scene = scene_seed(task, Use.evaluate, seed, number)
-        return roll_out(
-            world, acting, scene, int(np.random.SeedSequence([scene, seed]).generate_state(1)[0]), max_steps
-        )
 
-    def place(number: int) -> str:
-        scene = scene_seed(task, Use.evaluate, seed, number)
-        return f"{task.name}, seed {seed}, episode {number} (scene_seed {scene})"
+def run_episode(job: EpisodeJob) -> tuple[Outcome | None, HandloomError | None]:
+    """What came of an episode, or the error that the policy raised. Raises ConfigError: there is no such policy."""
+    world, acting = world_of(job.task), policy_of(job.policy, job.task)
 
-    again = "`--workers 1 --episodes N` comes to the same place"
-    return as_far_as_it_goes(numbers, run, policy, place, again)
+    def run() -> Outcome:
+        return roll_out(world, acting, job.scene_seed, job.policy_seed, job.max_steps)
+
+    return or_error(run, job.policy, job.name(), "`--workers 1 --episodes N` comes to the same place")
+
+
+def _lost(job: EpisodeJob, lost: Lost) -> tuple[Outcome, None]:
+    """The failure of an episode on which processes died."""
+    actions = np.empty((0, ACTION_WIDTH), np.float32)
+    return Outcome(job.scene_seed, job.policy_seed, False, None, 0, WORKER_DIED, lost.how, np.nan, actions), None
 
 
 @lru_cache(maxsize=4)
@@ -170,10 +188,10 @@ def _check(num_episodes: int, num_seeds: int, max_steps: int) -> None:
 
 
 def _film(task: Task, by_seed: Sequence[Sequence[Outcome]], folder: Path, gl: str) -> dict[str, str]:
-    """Write the best and the worst episode of a task; paths."""
-    every = [one for outcomes in by_seed for one in outcomes]
+    """Write the best and the worst episode of a task; paths. None where nothing is known of any."""
+    every = [one for outcomes in by_seed for one in outcomes if one.failure != WORKER_DIED]
     paths = {}
-    for name, outcome in zip(("best", "worst"), best_and_worst(every), strict=True):
+    for name, outcome in zip(("best", "worst"), best_and_worst(every) if every else (), strict=bool(every)):
         path = folder / f"{task.name}_{name}.mp4"
         pictures = list(shown_again(world_of(task), outcome, VIDEO_CAMERA, VIDEO_HZ, gl))
         write_video(path, pictures, np.arange(len(pictures)) / VIDEO_HZ)

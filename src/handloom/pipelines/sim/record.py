@@ -12,9 +12,10 @@ from handloom.errors import ConfigError, HandloomError
 from handloom.export.card import Card, CardTally
 from handloom.export.lerobot.dataset import Episode, LeRobotSummary, export_lerobot
 from handloom.machine import installed
-from handloom.pipelines.sim.jobs import in_order, workers_for, world_of
+from handloom.pipelines.sim.jobs import Jobs, Lost, Where, in_order, world_of
 from handloom.schemas.tables.robot import TABLE as ROBOT_EPISODES
 from handloom.sim.demonstrations import Demonstration, Pictures, demonstrate, episode_of, layout_of
+from handloom.sim.failures import WORKER_DIED
 from handloom.sim.rendering import Camera, backend
 from handloom.sim.tasks import Task, Use, find_task, scene_seed
 from handloom.sim.world import HZ
@@ -63,6 +64,7 @@ def record(
     picture_hz: float = 0.0,
     camera: Camera | None = None,
     workers: int | None = None,
+    ray_address: str | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> RecordSummary:
@@ -72,7 +74,8 @@ def record(
 
     Args:
         picture_hz: pictures a second, 0 to 80; 0: none. camera: which, and their size.
-        workers: processes; None: one per core. progress: called with episodes and frames written so far.
+        workers: processes; None: one per core. ray_address: a Ray cluster that runs them instead. progress: called with
+            episodes and frames written so far.
 
     Raises:
         ConfigError: an unknown task, a number out of range, pictures on a machine that draws none, or `out` is not
@@ -80,17 +83,17 @@ def record(
         HandloomError: the expert failed in more than half of the scenes.
         ModuleNotFoundError: the simulator is not installed.
     """
-    task = find_task(task_name)
+    task, where = find_task(task_name), Where(workers, ray_address)
     if num_episodes < 1:
         raise ConfigError(f"--episodes {num_episodes}", "record at least one")
     pictures = _pictures(picture_hz, camera or Camera("corner4", 128, 128))
     layout = layout_of(world_of(task).environment_names, pictures)
     tally, card_tally = _Tally(), CardTally()
-    jobs = ((task, scene_seed(task, Use.record, seed, number), pictures) for number in itertools.count())
+    scenes = (_Scene(task, scene_seed(task, Use.record, seed, number), pictures) for number in itertools.count())
     versions = {name: installed(name) for name in ("metaworld", "mujoco")}
     source = {"table": ROBOT_EPISODES, "task": task.name, "seed": seed, "versions": versions, "failures": tally.failed}
     card = Card("lerobot", f"Meta-World: {task.text}", READING, source, "data/*/*.parquet", LIMITS, ("LeRobot",))
-    with closing(in_order(jobs, _demonstrate, workers_for(workers, num_episodes))) as found:
+    with closing(in_order(Jobs(_demonstrate, _Scene.name, _lost), scenes, num_episodes, where)) as found:
         episodes = _episodes(found, task, num_episodes, pictures, tally, card_tally)
         written: LeRobotSummary = export_lerobot(
             episodes,
@@ -111,8 +114,25 @@ def _pictures(hz: float, camera: Camera) -> Pictures | None:
     return Pictures(camera, max(1, round(HZ / hz)), backend()) if hz else None
 
 
-def _demonstrate(task: Task, seed: int, pictures: Pictures | None) -> Demonstration:
-    return demonstrate(world_of(task), seed, pictures)
+@dataclass(frozen=True)
+class _Scene:
+    """What a process is to show the expert."""
+
+    task: Task
+    seed: int
+    pictures: Pictures | None
+
+    def name(self) -> str:
+        return f"{self.task.name}, scene_seed {self.seed}"
+
+
+def _demonstrate(scene: _Scene) -> Demonstration:
+    return demonstrate(world_of(scene.task), scene.seed, scene.pictures)
+
+
+def _lost(scene: _Scene, lost: Lost) -> Demonstration:
+    """The failure of a scene on which processes died."""
+    return Demonstration(scene.seed, WORKER_DIED, lost.how, 0, {}, None)
 
 
 def _episodes(

@@ -14,11 +14,11 @@ import numpy as np
 from handloom.api import Database
 from handloom.errors import ConfigError
 from handloom.io.folder import Folder, local_folder
-from handloom.kernels import one_thread_each
 from handloom.machine import installed
-from handloom.pipelines.sim.jobs import in_order, workers_for
+from handloom.pipelines.sim.jobs import Jobs, Lost, Where, in_order
 from handloom.pipelines.skills.skill import executions_of, show_skill
 from handloom.sim.descriptions import find_description
+from handloom.sim.failures import WORKER_DIED
 from handloom.sim.rendering import backend
 from handloom.sim.scores import wilson
 from handloom.sim.tabletop.draw import HOWS, How, goals_of, skill_scene
@@ -48,6 +48,9 @@ class Job:
     weld: bool
     executions: tuple[Execution, ...] = ()
 
+    def name(self) -> str:
+        return f"skill {self.skill.name!r}, {self.mode}, the scene of seed {self.seed}"
+
 
 @dataclass(frozen=True)
 class SkillRun:
@@ -72,7 +75,7 @@ class SkillRun:
     failures: dict[str, int]
     attempts: dict[str, int]
     constraints_met: float | None
-    seconds_median: float
+    seconds_median: float | None
     episodes: list[dict[str, Any]]
     videos: dict[str, str]
     versions: dict[str, str | None]
@@ -91,6 +94,7 @@ def run_skill(
     out: Path | None = None,
     video: bool = True,
     workers: int | None = None,
+    ray_address: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[SkillRun, list[str]]:
     """Execute a skill of a database in `num_episodes` scenes; and sentences about what should be known of it.
@@ -102,7 +106,8 @@ def run_skill(
         mode: `sim.tabletop.plans.MODES`. rounds: of failure reasoning for each thing, 0 to 10.
         weld: held things are fixed to the hand in place of friction.
         out: folder for `run.json`, and for videos of the best and the worst episode if `video`.
-        workers: processes; None: one per core. progress: called with the numbers of episodes that are done, and of all.
+        workers: processes; None: one per core. ray_address: a Ray cluster that runs them instead. progress: called with
+            the numbers of episodes that are done, and of all.
 
     Raises:
         ConfigError: an option that is out of range; a skill that moves nothing; a scene that cannot be read or lacks a
@@ -110,6 +115,7 @@ def run_skill(
         StoreError: there is no such skill, or, for `replay`, none of its clips has a row.
         ModuleNotFoundError: the simulator, or the description of the arm, is not installed.
     """
+    where = Where(workers, ray_address)
     require_simulator()
     find_description("panda")  # what is missing is said before anything is computed
     its_mode = _checked(mode, num_episodes, rounds)
@@ -123,7 +129,7 @@ def run_skill(
         Job(skill, _scene_of(skill, scene, fixed, seed, number), seed + number, its_mode, rounds, weld, executions)
         for number in range(num_episodes)
     ]
-    found = run_jobs(jobs, workers, progress)
+    found = run_jobs(jobs, where, progress)
     run = summary(skill, scene, its_mode, seed, rounds, weld, jobs, found, {})
     if out is not None:
         _keep(out, run)  # before the videos, which may fail
@@ -135,16 +141,20 @@ def run_skill(
 
 
 def run_jobs(
-    jobs: Sequence[Job], workers: int | None = None, progress: Callable[[int, int], None] | None = None
+    jobs: Sequence[Job], where: Where | None = None, progress: Callable[[int, int], None] | None = None
 ) -> list[Episode]:
-    """The episodes in the order of the jobs. Raises as `run_episode` and `replay_of`; HandloomError: a process died."""
+    """The episodes in the order of the jobs. Raises as `run_episode`, `replay_of` and `in_order`."""
     found = []
-    with one_thread_each():
-        for episode in in_order(((job,) for job in jobs), run_job, workers_for(workers, len(jobs))):
-            found.append(episode)
-            if progress is not None:
-                progress(len(found), len(jobs))
+    for episode in in_order(Jobs(run_job, Job.name, _lost), jobs, len(jobs), where or Where()):
+        found.append(episode)
+        if progress is not None:
+            progress(len(found), len(jobs))
     return found
+
+
+def _lost(job: Job, lost: Lost) -> Episode:
+    """The failure of an episode on which processes died."""
+    return Episode(False, None, WORKER_DIED, lost.how, (), float("nan"), float("nan"), np.empty((0, 0), np.float32))
 
 
 def run_job(job: Job) -> Episode:
@@ -157,6 +167,7 @@ def run_job(job: Job) -> Episode:
 def scores_of(found: Sequence[Episode]) -> dict[str, Any]:
     """`successes`, `success_rate`, `interval`, `failures`, `attempts`, `constraints_met`, `seconds_median`."""
     successes = sum(one.success for one in found)
+    seconds = [one.seconds for one in found if np.isfinite(one.seconds)]
     met = [one.constraints_met for one in found if one.constraints_met is not None]
     attempts = Counter(attempt.reason for one in found for attempt in one.attempts if attempt.reason)
     return {
@@ -166,7 +177,7 @@ def scores_of(found: Sequence[Episode]) -> dict[str, Any]:
         "failures": dict(sorted(Counter(one.failure for one in found if one.failure).items())),
         "attempts": dict(sorted(attempts.items())),
         "constraints_met": sum(met) / len(met) if met else None,
-        "seconds_median": round(float(np.median([one.seconds for one in found])), 2),
+        "seconds_median": round(float(np.median(seconds)), 2) if seconds else None,
     }
 
 
@@ -183,7 +194,7 @@ def summary(
             "detail": one.detail,
             "constraints_met": one.constraints_met,
             "error_m": None if np.isnan(one.error_m) else round(one.error_m, 4),
-            "seconds": round(one.seconds, 2),
+            "seconds": round(one.seconds, 2) if np.isfinite(one.seconds) else None,
             "attempts": [asdict(attempt) for attempt in one.attempts],
             "scene": job.scene.model_dump(mode="json"),
         }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handloom.sim.calvin.installation import ACTION_NAMES, Calvin, CalvinObservation, Sequence
+from handloom.sim.failures import ACTION_NOT_FINITE, SHARED
 from handloom.sim.policies import Policy, actions_of
 
 MAX_STEPS = 360
@@ -15,7 +16,7 @@ MAX_STEPS = 360
 SEQUENCE_TASKS = 5
 FAILURES = {
     "not_done": "the instruction was not done in the steps allowed",
-    "action_not_finite": "the policy returned an action with NaN or infinity",
+    ACTION_NOT_FINITE: SHARED[ACTION_NOT_FINITE],
 }
 """Why a sequence ended before its end."""
 
@@ -70,7 +71,7 @@ def _follow(
     while num < max_steps:
         for action in actions_of(policy, observation, len(ACTION_NAMES))[: max_steps - num]:
             if not np.isfinite(action).all():
-                return num, "action_not_finite", str(action)
+                return num, ACTION_NOT_FINITE, str(action)
             observation, done = calvin.step(action)
             look(observation)
             num += 1

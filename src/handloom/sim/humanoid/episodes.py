@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.sim.failures import ACTION_NOT_FINITE, DIVERGED, SHARED
 from handloom.sim.humanoid.experts import Teacher
 from handloom.sim.humanoid.reference import Reference
 from handloom.sim.humanoid.robot import Body, act, put
@@ -17,8 +18,7 @@ Array = NDArray[np.float64]
 
 FAILURES = {
     "left_goal": "a key point was farther from its reference than allowed",
-    "diverged": "the simulation became unstable: MuJoCo warned, or a state was not finite",
-    "action_not_finite": "the policy returned an action with NaN or infinity",
+    **{name: SHARED[name] for name in (DIVERGED, ACTION_NOT_FINITE)},
 }
 """Why an episode counts as failed."""
 
@@ -173,12 +173,12 @@ class _Run:
     def advance(self, step: int, action: Array) -> None:
         """Make one action; the episode may end by it."""
         if not np.isfinite(action).all():
-            self._end("action_not_finite", f"at step {step}")
+            self._end(ACTION_NOT_FINITE, f"at step {step}")
             return
         action = np.clip(action, self._body.low, self._body.high)
         problem = act(self._body.model, self.data, action)
         if problem:
-            self._end("diverged", f"at step {step}: {problem}")
+            self._end(DIVERGED, f"at step {step}: {problem}")
             return
         reference = self.task.reference
         after = min(step + 1, reference.num_steps - 1)

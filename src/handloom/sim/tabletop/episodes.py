@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.sim.failures import DIVERGED, SHARED, WORKER_DIED
 from handloom.sim.tabletop.arm import Arm
 from handloom.sim.tabletop.handle import Robot, Tries, bumped, carry, push
 from handloom.sim.tabletop.plans import Handling, Leg, Mode, adapted_to, check_things, handlings_of, thing_path, warped
@@ -31,7 +32,7 @@ FAILURES = {
     "misplaced": "the thing came to rest elsewhere than the skill asks for",
     "collision": "a thing that was not to be touched was moved by more than 3 cm",
     "off_goal": "all that the skill asks for was done, and the thing is not where the scene wants it",
-    "diverged": "the simulation became unstable",
+    **{name: SHARED[name] for name in (DIVERGED, WORKER_DIED)},
 }
 """Why an attempt, or an episode, failed."""
 
@@ -147,7 +148,7 @@ def _handle(
         if failed is None:
             met.append(True)
             return "", ""
-        if failed.reason == "diverged":
+        if failed.reason == DIVERGED:
             raise failed  # it is among the attempts
         _reason(failed, handling, tries)
     met.append(False)
