@@ -160,7 +160,9 @@ def test_wrong_questions_say_what_is_wrong(filled, tmp_path):
     db, ids = filled
     with pytest.raises(ConfigError, match="is no name"):
         learn_skill(db, "a b", ids[:5])
-    with pytest.raises(ConfigError, match="passes no clip"):
+    with pytest.raises(
+        ConfigError, match=r"passes no clip\nhint: of the 11 clips .* verb is 'put' \(6\), 'pour' \(3\)"
+    ):
         learn_skill(db, "none", where="verb = 'fly'")
     with pytest.raises(StoreError, match=r"no skill 'asid'.*\n.*aside"):
         adapt_skill(db, "asid", ids[0])
@@ -369,6 +371,17 @@ def test_a_skill_is_run_and_reported(filled, tmp_path):
     assert [one["seed"] for one in told["episodes"]] == [0, 1]
     scene = tmp_path / "scene.json"
     scene.write_text(json.dumps(told["episodes"][1]["scene"]))
+    kept = tmp_path / "run" / "episodes.jsonl"
+    head, first, second = kept.read_bytes().splitlines(keepends=True)
+    marked = json.loads(first)
+    marked["episode"]["seconds"] = 123.0
+    kept.write_bytes(head + json.dumps(marked).encode() + b"\n" + second[:40])  # as a kill leaves it
+    assert run(*words, "--workers", "1").exit_code == 0
+    resumed = json.loads((tmp_path / "run" / "run.json").read_text())["episodes"]
+    assert resumed == [told["episodes"][0] | {"seconds": 123.0}, told["episodes"][1]], "the first was not run again"
+    assert kept.read_bytes().splitlines(keepends=True)[2] == second
+    with pytest.raises(ConfigError, match=r"holds episodes of another job: mode was \"hierarchical\", is \"semantic\""):
+        CliRunner().invoke(app, ["skill", *words, "--mode", "semantic"], catch_exceptions=False)
     again = run("run", "aside", "--db", db.uri, "--episodes", "1", "--seed", "1", "--scene", str(scene), "--json",
                 "--workers", "1")  # fmt: skip
     assert json.loads(again.stdout)["episodes"][0] == told["episodes"][1]

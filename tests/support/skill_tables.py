@@ -18,12 +18,12 @@ from handloom.store.clips.commit import Committer
 from handloom.store.fragments import write_fragment
 
 
-def segment_table(folder: Path, segments: Mapping[str, Any]) -> tuple[Database, list[str]]:
+def segment_table(folder: Path, segments: Mapping[str, Any], apart: int = 1) -> tuple[Database, list[str]]:
     """Clips with these segments, by narration `WORDS/NUMBER`, whose first word is the verb; and their ids in order.
-    None: not computed."""
+    None: not computed. apart: 10: each clip is of a video of its own."""
     db = Database.open(folder, create=True)
     words = [name.split("/")[0] for name in segments]
-    clips = [make_clip(number, narration=name, verb=name.split()[0]) for number, name in enumerate(words)]
+    clips = [make_clip(apart * number, narration=name, verb=name.split()[0]) for number, name in enumerate(words)]
     add_clips(db, clips)
     rows = pa.Table.from_batches([make_row(clip) for clip in clips])
     rows = with_keys(rows, {"segments": [None if one is None else "1" * 16 for one in segments.values()]})

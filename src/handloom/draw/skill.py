@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,18 @@ PALM_M = 0.09
 
 
 def write_skill_picture(skill: Mapping[str, Any], out: Path) -> None:
-    """Write the picture of a skill (the fields of `handloom.skills.skill.Skill`) to a PNG.
+    """Write `skill_picture` to a file. Raises StoreError if it cannot be written."""
+    try:
+        out.write_bytes(skill_picture(skill))
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {out}: {error.strerror}", "give --out a file in a folder that exists"
+        ) from error
 
-    Steps without geometry are a line of words.
 
-    Raises StoreError if the file cannot be written.
-    """
+def skill_picture(skill: Mapping[str, Any]) -> bytes:
+    """The picture of a skill (the fields of `handloom.skills.skill.Skill`) as PNG. Steps without geometry are a line of
+    words."""
     constraints = [*skill["constraints"], *skill["carried"]]
     drawn = [bool(one["regions"]) or one["path"] is not None for one in constraints]
     heights = [3.4 if has_geometry else 0.4 for has_geometry in drawn]
@@ -45,12 +52,9 @@ def write_skill_picture(skill: Mapping[str, Any], out: Path) -> None:
             axes = figure.add_subplot(rows[row, column])
             _draw(axes, one, across, up)
             axes.set_title(f"{words if column == 0 else ''}\n{view}", fontsize=8, loc="left")
-    try:
-        figure.savefig(out, format="png", dpi=100, metadata={"Software": None})
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {out}: {error.strerror}", "give --out a file in a folder that exists"
-        ) from error
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
+    return file.getvalue()
 
 
 def interactions_picture(lines: NDArray[np.float64], box: NDArray[np.float64] | None) -> NDArray[np.uint8]:

@@ -27,7 +27,7 @@ def find_recipe(name: str) -> Recipe:
     if not module_name or not attribute:
         raise ConfigError(
             f"there is no recipe {name!r}",
-            f"give one of {', '.join(RECIPES)}, or package.module:ATTRIBUTE for one of your own",
+            f"give one of {', '.join(RECIPES)}, vlmimic, or package.module:ATTRIBUTE for one of your own",
         )
     try:
         found = getattr(importlib.import_module(module_name), attribute)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, as_completed
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from handloom.errors import ConfigError
 from handloom.kernels import one_thread_each
 from handloom.machine import cores_allowed, installed
 from handloom.pipelines.process_pool import process_pool
-from handloom.pipelines.skills.run import Job, run_job, scores_of
+from handloom.pipelines.skills.episodes import NO_STATES, Job, scores_of, without_states
 from handloom.sim.tabletop.draw import HOWS
 from handloom.sim.tabletop.episodes import ROUNDS, Episode
 from handloom.sim.tabletop.plans import Mode
@@ -143,10 +142,9 @@ def _episode(
     scene = TASKS[name].scene("seen" if how == "seen" else "unseen", number)
     its_mode, rounds = MODES[mode]
     try:
-        episode = run_job(Job(skill, scene, number, its_mode, rounds, False, executions))
+        return without_states(Job(skill, scene, number, its_mode, rounds, False, executions))
     except ConfigError:
         return None
-    return replace(episode, states=np.empty((0, 0)))
 
 
 def results_of(found: Mapping[Cell, Sequence[Episode | None]]) -> dict[str, Any]:
@@ -169,7 +167,7 @@ def _scores(episodes: Sequence[Episode | None]) -> dict[str, Any]:
 
 
 def _nothing() -> Episode:
-    return Episode(False, None, NOT_LEARNED, "", (), float("nan"), 0.0, np.empty((0, 0)))
+    return Episode(False, None, NOT_LEARNED, "", (), float("nan"), 0.0, NO_STATES)
 
 
 def goals_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:

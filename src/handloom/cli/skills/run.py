@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from handloom.cli.console import MOST_EPISODES, DbOption, JsonOption, RayOption, WorkersOption, counting, open_db, say
+from handloom.cli.console import (
+    FAILED,
+    MOST_EPISODES,
+    DbOption,
+    JsonOption,
+    RayOption,
+    WorkersOption,
+    counting,
+    open_db,
+    say,
+)
 from handloom.cli.skills.skill import skill
 from handloom.plural import plural
 
@@ -35,6 +45,9 @@ def run(
     weld: Annotated[bool, typer.Option("--weld", help="Fix held things to the hand in place of friction.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for run.json and videos of the best and the worst.")] = None,
     video: Annotated[bool, typer.Option(help="Draw the videos of --out.")] = True,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the episodes that --out lacks, or drop those that it has.")
+    ] = True,
     workers: WorkersOption = None,
     ray_address: RayOption = None,
     json_: JsonOption = False,
@@ -42,11 +55,15 @@ def run(
     """Execute a skill with a robot arm in MuJoCo, and count how often it succeeds."""
     from handloom.pipelines.skills.run import run_skill
 
-    with counting("episodes") as progress:
-        found, notes = run_skill(
-            open_db(db), name, scene, episodes, seed, mode=mode, rounds=rounds, weld=weld, out=out, video=video,
-            workers=workers, ray_address=ray_address, progress=progress,
-        )  # fmt: skip
+    try:
+        with counting("episodes") as progress:
+            found, notes = run_skill(
+                open_db(db), name, scene, episodes, seed, mode=mode, rounds=rounds, weld=weld, out=out, video=video,
+                resume=resume, workers=workers, ray_address=ray_address, progress=progress,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        say("stopped" if out is None else f"stopped; the same command goes on with the episodes that {out} has")
+        raise typer.Exit(FAILED) from None
     for note in notes:
         say(f"note: {note}")
     if json_:
@@ -59,10 +76,9 @@ def run(
 
 def _text(found: SkillRun) -> str:
     low, high = found.interval
-    seconds = "" if found.seconds_median is None else f", {found.seconds_median:.1f} s (median)"
     lines = [
         f"{found.skill}, {found.mode}, {found.scene}: {found.success_rate:.2f} ({low:.2f} to {high:.2f}), "
-        f"{found.successes} of {plural(found.num_episodes, 'episode')}{seconds}"
+        f"{found.successes} of {plural(found.num_episodes, 'episode')}, {found.seconds_median:.1f} s (median)"
     ]
     if found.constraints_met is not None:
         lines.append(f"  all things ended within the skill's own bounds: {found.constraints_met:.0%}")

@@ -43,7 +43,7 @@ def training_page(recipe: str, variants: Sequence[VariantShown], settings: Mappi
     asked = variants[0]
     stage = settings.get("stage")
     lines = [line for variant in variants for line in variant.held_out]
-    return _environment().get_template(TEMPLATE).render(
+    return environment().get_template(TEMPLATE).render(
         title=f"{recipe}, {stage}" if stage else recipe,
         variants=variants,
         packages=_packages(asked),
@@ -64,8 +64,8 @@ def training_page(recipe: str, variants: Sequence[VariantShown], settings: Mappi
     )  # fmt: skip
 
 
-def _environment() -> Environment:
-    """The template's environment: every value is escaped, and a name that is missing is an error."""
+def environment() -> Environment:
+    """The environment of the templates: every value is escaped, and a name that is missing is an error."""
     environment = Environment(
         loader=PackageLoader("handloom.draw.training", ""),
         autoescape=True,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,41 +16,21 @@ from handloom.api import Database
 from handloom.errors import ConfigError
 from handloom.io.folder import Folder, local_folder
 from handloom.machine import installed
-from handloom.pipelines.sim.jobs import Jobs, Lost, Where, in_order
+from handloom.pipelines.sim.jobs import Where
+from handloom.pipelines.skills.episodes import EpisodeLog, Job, best_and_worst, run_jobs, scores_of, write_film
 from handloom.pipelines.skills.skill import executions_of, show_skill
 from handloom.sim.descriptions import find_description
-from handloom.sim.failures import WORKER_DIED
 from handloom.sim.rendering import backend
-from handloom.sim.scores import wilson
 from handloom.sim.tabletop.draw import HOWS, How, goals_of, skill_scene
-from handloom.sim.tabletop.episodes import ROUNDS, Episode, run_episode
-from handloom.sim.tabletop.film import FILM_HZ, film
+from handloom.sim.tabletop.episodes import ROUNDS, Episode
 from handloom.sim.tabletop.model import require_room
-from handloom.sim.tabletop.plans import MODES, Mode, check_things, handlings_of, replay_of
+from handloom.sim.tabletop.plans import MODES, Mode, check_things, handlings_of
 from handloom.sim.tabletop.scene import PAGE, Scene, read_scene
 from handloom.sim.world import require_simulator
-from handloom.skills.execution import Execution
 from handloom.skills.skill import Skill
-from handloom.video.write import write_video
 
 MOST_ROUNDS = 10
 REPORT = "run.json"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One episode: what to execute where. executions: of the demonstrations, for `replay`."""
-
-    skill: Skill
-    scene: Scene
-    seed: int
-    mode: Mode
-    rounds: int
-    weld: bool
-    executions: tuple[Execution, ...] = ()
-
-    def name(self) -> str:
-        return f"skill {self.skill.name!r}, {self.mode}, the scene of seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +74,7 @@ def run_skill(
     weld: bool = False,
     out: Path | None = None,
     video: bool = True,
+    resume: bool = True,
     workers: int | None = None,
     ray_address: str | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -105,13 +87,15 @@ def run_skill(
         scene: `seen`, `unseen`: another scene for each episode, by the seed; or a JSON file: the same for all.
         mode: `sim.tabletop.plans.MODES`. rounds: of failure reasoning for each thing, 0 to 10.
         weld: held things are fixed to the hand in place of friction.
-        out: folder for `run.json`, and for videos of the best and the worst episode if `video`.
+        out: folder for `run.json`, and for videos of the best and the worst episode if `video`. Each episode is kept
+            there as soon as it ends: the same run in the same folder goes on with those that are missing.
+        resume: False: begin anew.
         workers: processes; None: one per core. ray_address: a Ray cluster that runs them instead. progress: called with
             the numbers of episodes that are done, and of all.
 
     Raises:
         ConfigError: an option that is out of range; a skill that moves nothing; a scene that cannot be read or lacks a
-            thing; videos on a machine that draws none; `out` cannot be written.
+            thing; videos on a machine that draws none; `out` cannot be written, or holds episodes of another run.
         StoreError: there is no such skill, or, for `replay`, none of its clips has a row.
         ModuleNotFoundError: the simulator, or the description of the arm, is not installed.
     """
@@ -125,60 +109,37 @@ def run_skill(
         local_folder(out, "--out")
     fixed = None if scene in HOWS else _scene_in(Path(scene), skill)
     executions = executions_of(db, skill) if its_mode == "replay" else ()
-    jobs = [
-        Job(skill, _scene_of(skill, scene, fixed, seed, number), seed + number, its_mode, rounds, weld, executions)
-        for number in range(num_episodes)
-    ]
-    found = run_jobs(jobs, where, progress)
+    identity = {
+        "skill": skill.name, "skill's constraints": digest_of(skill), "mode": its_mode, "rounds": rounds, "weld": weld,
+        "scene": scene if fixed is None else json.loads(fixed.to_json()), "versions": versions(),
+    }  # fmt: skip
+    with ExitStack() as closing:  # before scenes are drawn: a folder of another run is refused at once
+        log = None if out is None else closing.enter_context(EpisodeLog(out, identity, resume))
+        jobs = [
+            Job(skill, _scene_of(skill, scene, fixed, seed, number), seed + number, its_mode, rounds, weld, executions)
+            for number in range(num_episodes)
+        ]
+        by_seed = {job.seed: job for job in jobs}
+        found = list(run_jobs(by_seed, log, where, progress).values())
     run = summary(skill, scene, its_mode, seed, rounds, weld, jobs, found, {})
     if out is not None:
         _keep(out, run)  # before the videos, which may fail
         if gl is not None:
-            chosen = best_and_worst(jobs, found)
-            run = replace(run, videos={which: _film(out / f"{which}.mp4", *one, gl) for which, one in chosen.items()})
+            chosen = best_and_worst(found)
+            films = {which: write_film(out / f"{which}.mp4", jobs[at], gl) for which, at in chosen.items()}
+            run = replace(run, videos=films)
             _keep(out, run)
     return run, notes
 
 
-def run_jobs(
-    jobs: Sequence[Job], where: Where | None = None, progress: Callable[[int, int], None] | None = None
-) -> list[Episode]:
-    """The episodes in the order of the jobs. Raises as `run_episode`, `replay_of` and `in_order`."""
-    found = []
-    for episode in in_order(Jobs(run_job, Job.name, _lost), jobs, len(jobs), where or Where()):
-        found.append(episode)
-        if progress is not None:
-            progress(len(found), len(jobs))
-    return found
+def versions() -> dict[str, str | None]:
+    """Of the packages on which episodes depend."""
+    return {name: installed(name) for name in ("handloom", "mujoco", "robosuite")}
 
 
-def _lost(job: Job, lost: Lost) -> Episode:
-    """The failure of an episode on which processes died."""
-    return Episode(False, None, WORKER_DIED, lost.how, (), float("nan"), float("nan"), np.empty((0, 0), np.float32))
-
-
-def run_job(job: Job) -> Episode:
-    """One episode. Raises as `run_episode` and `replay_of`."""
-    is_replay = job.mode == "replay"
-    skill = replay_of(job.skill, job.executions, job.scene) if is_replay else job.skill
-    return run_episode(skill, job.scene, job.seed, job.mode, 0 if is_replay else job.rounds, job.weld)
-
-
-def scores_of(found: Sequence[Episode]) -> dict[str, Any]:
-    """`successes`, `success_rate`, `interval`, `failures`, `attempts`, `constraints_met`, `seconds_median`."""
-    successes = sum(one.success for one in found)
-    seconds = [one.seconds for one in found if np.isfinite(one.seconds)]
-    met = [one.constraints_met for one in found if one.constraints_met is not None]
-    attempts = Counter(attempt.reason for one in found for attempt in one.attempts if attempt.reason)
-    return {
-        "successes": successes,
-        "success_rate": successes / len(found),
-        "interval": wilson(successes, len(found)),
-        "failures": dict(sorted(Counter(one.failure for one in found if one.failure).items())),
-        "attempts": dict(sorted(attempts.items())),
-        "constraints_met": sum(met) / len(met) if met else None,
-        "seconds_median": round(float(np.median(seconds)), 2) if seconds else None,
-    }
+def digest_of(skill: Skill) -> str:
+    """A hash of all that a skill says."""
+    return hashlib.sha256(skill.to_json().encode()).hexdigest()[:16]
 
 
 def summary(
@@ -200,29 +161,16 @@ def summary(
         }
         for job, one in zip(jobs, found, strict=True)
     ]
-    versions = {name: installed(name) for name in ("mujoco", "robosuite")}
     rounds = 0 if mode == "replay" else rounds
     return SkillRun(
         skill.name, skill.task, mode, scene, seed, rounds, weld, len(found), **scores_of(found), episodes=episodes,
-        videos=videos, versions=versions,
+        videos=videos, versions=versions(),
     )  # fmt: skip
-
-
-def best_and_worst(jobs: Sequence[Job], found: Sequence[Episode]) -> dict[str, tuple[Scene, Episode]]:
-    """The success that ends nearest to its goal, and the failure that ends farthest; by name, with their scenes."""
-    order = sorted(range(len(found)), key=lambda i: (not found[i].success, np.nan_to_num(found[i].error_m, nan=np.inf)))
-    return {which: (jobs[at].scene, found[at]) for which, at in (("best", order[0]), ("worst", order[-1]))}
 
 
 def _keep(out: Path, run: SkillRun) -> None:
     """Write the report, whole or not at all. Raises StoreError."""
     Folder.parse(out).write(REPORT, json.dumps(asdict(run), indent=1, allow_nan=False).encode() + b"\n")
-
-
-def _film(path: Path, scene: Scene, episode: Episode, gl: str) -> str:
-    pictures = list(film(scene, episode.states, gl))
-    write_video(path, pictures, np.arange(len(pictures)) / FILM_HZ)
-    return str(path)
 
 
 def _scene_in(path: Path, skill: Skill) -> Scene:

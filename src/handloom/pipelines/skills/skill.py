@@ -6,32 +6,29 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
 from handloom.io.addresses import is_utf8
+from handloom.pipelines.skills.clips import VECTORS, clip_rows, execution_of, skill_row, stored_skill, task_of
 from handloom.pipelines.skills.reading import Reading
 from handloom.plural import plural
 from handloom.schemas.tables.segments import COLUMN
 from handloom.schemas.tables.stage_columns import key_column
 from handloom.schemas.towers import AskSettings
 from handloom.skills.adapt import Adapted, adapt
-from handloom.skills.execution import Execution, read_execution
+from handloom.skills.execution import Execution
 from handloom.skills.learn import learn, weak_points
 from handloom.skills.match import Verdict, judge
+from handloom.skills.reader import Reader
 from handloom.skills.skill import Skill
 from handloom.store.skills.bank import delete_skill, read_skill, read_skills, without_row, write_skills
 
-MAX_CLIPS = 200
-WORDS = ("narration", "verb", "noun")
-VECTORS = ("text", "look")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LOOKED_UP = {"constraints": 0.5, "words": 0.2, "text": 0.15, "look": 0.15}
 """Shares of a match's score; what is unknown of a skill or a clip is left out of the mean."""
@@ -74,20 +71,40 @@ def learn_skill(
         raise ConfigError(f"--task {task!r} is no UTF-8 text", "type it in a terminal with UTF-8")
     if not replace and any(row["name"] == name for row in read_skills(db)):
         raise ConfigError(f"there is a skill {name!r} already", "give another --name, or --replace")
-    rows = _rows(db, clips, where)
-    executions = [_execution(row) for row in rows]
+    rows = clip_rows(db, clips, where)
     reading = Reading(db, model)
-    found = learn(name, task or "", executions, reading.reader, split)
+    taught = teach(name, task, rows, reading.reader, db.version or 0, split)
+    write_skills(db, taught.rows, replace)
+    return list(taught.skills), [*taught.notes, *reading.notes]
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Skills that clips have taught, and their rows of the table `skills`, in this order. notes: what should be known
+    of them."""
+
+    skills: tuple[Skill, ...]
+    rows: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...]
+
+
+def teach(
+    name: str, task: str | None, rows: Sequence[Mapping[str, Any]], reader: Reader, version: int, split: bool
+) -> Taught:
+    """Skills from rows of clips (`clip_rows`) of this version of the table; nothing is written.
+
+    task: None: the words that the clips share. Raises as `skills.learn.learn`, and what the reader raises.
+    """
+    found = learn(name, task or "", [execution_of(row) for row in rows], reader, split)
     taught = [[row for row in rows if row["clip_id"] in skill.clip_ids] for skill in found.skills]
     skills = found.skills
     if task is None:  # of clips that were left out, or taught another skill, the words say something else
-        skills = tuple(one.for_task(_task_of(its)) for one, its in zip(skills, taught, strict=True))
-    version = db.version or 0
-    write_skills(db, [_skill_row(one, its, version) for one, its in zip(skills, taught, strict=True)], replace)
-    notes = [*found.notes, *_other_verbs(skills, rows), *reading.notes]
+        skills = tuple(one.for_task(task_of(its)) for one, its in zip(skills, taught, strict=True))
+    notes = [*found.notes, *_other_verbs(skills, rows)]
     if len(keys := {row[key_column(COLUMN)] for row in rows}) > 1:
         notes.append(f"segments of {len(keys)} settings or versions were mixed; `handloom run` brings them to one")
-    return list(skills), notes
+    kept = tuple(skill_row(one, its, version) for one, its in zip(skills, taught, strict=True))
+    return Taught(skills, kept, tuple(notes))
 
 
 def list_skills(db: Database) -> list[dict[str, Any]]:
@@ -109,7 +126,7 @@ def show_skill(db: Database, name: str, out: Path | None = None) -> tuple[Skill,
     """
     if out is not None and out.suffix.lower() != ".png":
         raise ConfigError(f"--out {str(out)!r} is no .png file", "name a file that ends in .png")
-    skill = _skill(read_skill(db, name))
+    skill = stored_skill(read_skill(db, name))
     if out is not None:
         from handloom.draw.skill import write_skill_picture
 
@@ -157,7 +174,7 @@ def match_skills(
             raise ConfigError(f"--text {text!r} has no words", "say what is done: 'put the cup on the plate'")
         found, notes = [_of_text(row, text) for row in skills], []
     else:
-        found, notes = _of_clip(skills, _rows(db, [str(clip)], None)[0])
+        found, notes = _of_clip(skills, clip_rows(db, [str(clip)], None)[0])
     return sorted(found, key=lambda one: (-one.score, one.name))[:k], notes
 
 
@@ -171,8 +188,8 @@ def adapt_skill(db: Database, name: str, clip: str, model: AskSettings | None = 
         StoreError: there is no such skill, or the clip has no row or no segments.
         HandloomError: the model does not answer, or not what was asked.
     """
-    skill = _skill(read_skill(db, name))
-    execution = _execution(_rows(db, [clip], None)[0])
+    skill = stored_skill(read_skill(db, name))
+    execution = execution_of(clip_rows(db, [clip], None)[0])
     reading = Reading(db, model)
     return adapt(skill, execution, reading.reader), reading.notes
 
@@ -183,59 +200,7 @@ def executions_of(db: Database, skill: Skill) -> tuple[Execution, ...]:
     left = [clip for clip in skill.clip_ids if clip not in gone]
     if not left:
         raise StoreError(gone_text(skill, gone))
-    return tuple(_execution(row) for row in _rows(db, left, None))
-
-
-def _rows(db: Database, clips: Sequence[str], where: str | None) -> list[dict[str, Any]]:
-    """Words, segments and vectors of the clips, in the order given. Raises ConfigError, StoreError."""
-    if bool(clips) == (where is not None):
-        both = "both" if clips else "none"
-        raise ConfigError(f"learn takes --clips or --where, got {both}", "--clips ID, for each clip, or a filter")
-    table = db.table("clips")
-    if table is None:
-        raise StoreError(f"no clip of {db.uri} is processed yet", "process them with `handloom run --db DB`")
-    if COLUMN not in table.schema.names:
-        raise StoreError("the table has no column segments", "the next `handloom run` computes it, without decoding")
-    there = set(table.schema.names)
-    columns = ["clip_id", *WORDS, COLUMN, key_column(COLUMN), *(f"embedding_{one}" for one in VECTORS)]
-    columns = [column for column in columns if column in there]
-    if clips:
-        parts = [db.row(clip, columns) for clip in dict.fromkeys(clips)]
-        rows = pa.concat_tables(parts).to_pylist()
-    else:
-        rows = db.read("clips", columns, where, limit=MAX_CLIPS + 1).to_pylist()
-    if not rows:
-        raise ConfigError(f"--where {where!r} passes no clip", "`handloom status --db DB --clips` lists all")
-    if len(rows) > MAX_CLIPS:
-        raise ConfigError(f"more than {MAX_CLIPS} clips", "a skill is learned from a handful: filter further")
-    for row in rows:
-        if row.get(key_column(COLUMN)) is None:
-            raise StoreError(f"no segments were computed of clip {row['clip_id']}", "run `handloom run --db DB`")
-        for one in VECTORS:
-            field = table.schema.field(f"embedding_{one}") if f"embedding_{one}" in there else None
-            row[f"{one}_version"] = None if field is None else _version_of(field)
-    return rows
-
-
-def _version_of(field: pa.Field) -> str:
-    """Which weights made a vector column."""
-    return ((field.metadata or {}).get(b"version") or b"").decode()
-
-
-def _execution(row: Mapping[str, Any]) -> Execution:
-    return read_execution(row["clip_id"], row[COLUMN] or (), (row["verb"] or "").strip().lower())
-
-
-def _task_of(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The words that more than half of the clips share: the narration, else verb and noun, else the verb; empty where
-    there are none."""
-    narrations = [row["narration"] or "" for row in rows]
-    both = [" ".join(filter(None, (row["verb"], row["noun"]))) for row in rows]
-    for said in (narrations, both, [row["verb"] or "" for row in rows]):
-        counts = Counter(words for words in said if words)
-        if counts and counts.most_common(1)[0][1] > 0.5 * len(rows):
-            return counts.most_common(1)[0][0]
-    return ""
+    return tuple(execution_of(row) for row in clip_rows(db, left, None))
 
 
 def _other_verbs(skills: Sequence[Skill], rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -250,42 +215,6 @@ def _other_verbs(skills: Sequence[Skill], rows: Sequence[Mapping[str, Any]]) -> 
                 '--where "verb = ..." takes those of one'
             )
     return notes
-
-
-def _skill_row(skill: Skill, taught: Sequence[Mapping[str, Any]], version: int) -> dict[str, Any]:
-    out = {
-        "name": skill.name,
-        "task": skill.task,
-        "steps": skill.words,
-        "num_clips": len(skill.clip_ids),
-        "clip_ids": list(skill.clip_ids),
-        "clips_version": version,
-        "stage_keys": sorted({row[key_column(COLUMN)] for row in taught}),
-        "reader": skill.reader,
-        "constraints": skill.to_json(),
-        "learned_at": datetime.now(UTC),
-    }
-    for one in VECTORS:
-        vector = _mean([row.get(f"embedding_{one}") for row in taught])
-        out |= {one: vector, f"{one}_version": None if vector is None else taught[0][f"{one}_version"]}
-    return out
-
-
-def _mean(vectors: Sequence[Sequence[float] | None]) -> list[float] | None:
-    known = [np.array(vector, float) for vector in vectors if vector is not None]
-    mean = np.mean(known, axis=0) if known else np.zeros(1)
-    length = float(np.linalg.norm(mean))
-    return (mean / length).tolist() if length > 0 else None
-
-
-def _skill(row: Mapping[str, Any]) -> Skill:
-    try:
-        return Skill.from_json(row["constraints"])
-    except ValueError as error:
-        problem = (
-            f"skill {row['name']!r} cannot be read, it was kept by another version of handloom or is damaged: {error}"
-        )
-        raise StoreError(problem, f"learn it again: `handloom skill learn --name {row['name']} --replace`") from error
 
 
 def _words(text: str) -> set[str]:
@@ -318,18 +247,18 @@ def _of_clip(rows: Sequence[Mapping[str, Any]], clip: Mapping[str, Any]) -> tupl
     found, errors = [], []
     for row in rows:
         try:
-            skill = _skill(row)
+            skill = stored_skill(row)
         except StoreError as error:
             errors.append(error)
         else:
-            found.append(_beside(row, judge(skill, _execution(clip)), clip))
+            found.append(_beside(row, judge(skill, execution_of(clip)), clip))
     if not found:
         raise errors[0]
     return found, [f"left out: {error.problem}; {error.hint}" for error in errors]
 
 
 def _beside(row: Mapping[str, Any], verdict: Verdict, clip: Mapping[str, Any]) -> Match:
-    parts: dict[str, float | None] = {"constraints": verdict.score, "words": _overlap(row["task"], _task_of([clip]))}
+    parts: dict[str, float | None] = {"constraints": verdict.score, "words": _overlap(row["task"], task_of([clip]))}
     for one in VECTORS:
         same = row[f"{one}_version"] == clip.get(f"{one}_version")
         parts[one] = _cosine(row[one], clip.get(f"embedding_{one}")) if same else None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
 from handloom.sim.descriptions import find_description
-from handloom.sim.tabletop.scene import WALL_M, Scene, Thing
+from handloom.sim.tabletop.scene import WALL_M, Goal, Scene, Thing
 from handloom.sim.world import require_simulator
 
 Floats = NDArray[np.float64]
@@ -37,6 +37,9 @@ _STIFF = (1800.0, 1800.0, 1800.0, 1600.0, 700.0, 500.0, 300.0)
 _DAMPED = (180.0, 180.0, 160.0, 140.0, 50.0, 40.0, 25.0)
 _FORCE = (87.0, 87.0, 87.0, 87.0, 40.0, 40.0, 40.0)
 _COLOURS = {"A": "0.85 0.45 0.25 1", "B": "0.25 0.5 0.8 1", "C": "0.4 0.7 0.4 1"}
+GREY = "0.55 0.55 0.5 1"
+CAMERA = 'pos="0.36 0.66 0.42" xyaxes="-0.870 0.493 0 -0.197 -0.347 0.917" fovy="48"'
+"""Opposite the arm, at half a metre from where things stand."""
 
 
 @cache
@@ -85,8 +88,9 @@ def _only_seen(geom: ET.Element) -> bool:
     return geom.get("contype") == "0" and geom.get("conaffinity") == "0"
 
 
-def scene_xml(scene: Scene, weld: bool = False) -> str:
-    """MuJoCo's XML of a scene. weld: things may be fixed to the hand, by equalities `hold_NAME`."""
+def scene_xml(scene: Scene, weld: bool = False, marks: bool = False) -> str:
+    """MuJoCo's XML of a scene. weld: things may be fixed to the hand, by equalities `hold_NAME`. marks: each goal is a
+    disc as wide as its tolerance, of the thing's colour, which touches nothing: the mocap body `goal_NUMBER`."""
     meshes, arm = _arm()
     things = "\n".join(_thing(one) for one in (*scene.things, *scene.obstacles))
     servos = "\n".join(
@@ -102,6 +106,7 @@ def scene_xml(scene: Scene, weld: bool = False) -> str:
         f'<weld name="hold_{one.name}" body1="right_gripper" body2="{one.name}" active="false"/>'
         for one in scene.things
     )
+    discs = "".join(_mark(goal, number) for number, goal in enumerate(scene.goals)) if marks else ""
     return f"""<mujoco><compiler angle="radian"/>
 <option timestep="{STEP_S}" integrator="implicitfast" cone="elliptic" impratio="10"/>
 <visual><headlight ambient="0.45 0.45 0.45" diffuse="0.4 0.4 0.4"/></visual>
@@ -110,21 +115,29 @@ def scene_xml(scene: Scene, weld: bool = False) -> str:
 <texture name="wood" type="2d" builtin="checker" width="64" height="64" rgb1="0.62 0.5 0.38" rgb2="0.58 0.46 0.35"/>
 <material name="wood" texture="wood" texrepeat="12 8"/></asset>
 <worldbody><light pos="0.5 -0.5 2" dir="-0.2 0.3 -1"/>
-<camera name="corner" pos="0.62 0.74 0.50" xyaxes="-0.72 0.69 0 -0.37 -0.38 0.85" fovy="50"/>
+<camera name="corner" {CAMERA}/>
 <geom name="table" type="box" size="0.7 0.5 0.02" pos="0 0.12 -0.02" material="wood" friction="0.5 0.005 0.0001"/>
 {arm}
-{things}</worldbody>
+{things}{discs}</worldbody>
 <contact><exclude body1="link7" body2="right_gripper"/><exclude body1="link6" body2="right_gripper"/>
 <exclude body1="base" body2="link0"/></contact>
 {f"<equality>{welds}</equality>" if weld else ""}
 <actuator>{servos}{fingers}</actuator></mujoco>"""
 
 
+def _mark(goal: Goal, number: int) -> str:
+    colour = _COLOURS.get(goal.thing, GREY).rsplit(" ", 1)[0]
+    return (
+        f'<body name="goal_{number}" mocap="true"><geom type="cylinder" size="{goal.tolerance_m} 0.001" '
+        f'rgba="{colour} 0.45" contype="0" conaffinity="0"/></body>'
+    )
+
+
 def _thing(one: Thing) -> str:
     pose = one.pose
     x, y, z = pose[:3, 3]
     half = math.radians(one.yaw_deg) / 2
-    colour = _COLOURS.get(one.name, "0.55 0.55 0.5 1")
+    colour = _COLOURS.get(one.name, GREY)
     touch = f'rgba="{colour}" friction="0.5 0.01 0.001" condim="4" density="{DENSITY}"'
     a, b, c = (0.5 * side for side in one.size_m)
     if one.kind == "box":
@@ -154,8 +167,8 @@ def _wall(radius: float, half_height: float, number: int, touch: str) -> str:
     return f'<geom type="box" size="{0.5 * WALL_M} {wide} {half_height}" pos="{place}" quat="{turn}" {touch}/>'
 
 
-def load(scene: Scene, weld: bool = False) -> Any:
-    """MuJoCo's model.
+def load(scene: Scene, weld: bool = False, marks: bool = False) -> Any:
+    """MuJoCo's model of `scene_xml`.
 
     Raises:
         ConfigError: MuJoCo refuses the scene, such as for a thing with the name of a part of the arm.
@@ -165,7 +178,7 @@ def load(scene: Scene, weld: bool = False) -> Any:
     import mujoco
 
     try:
-        return mujoco.MjModel.from_xml_string(scene_xml(scene, weld))
+        return mujoco.MjModel.from_xml_string(scene_xml(scene, weld, marks))
     except ValueError as error:
         names = ", ".join(one.name for one in (*scene.things, *scene.obstacles))
         hint = "parts of the arm have names, too, such as link0: give a thing of this name another one"
