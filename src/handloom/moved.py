@@ -22,7 +22,8 @@ MOVED = {
     "handloom.store.windows": "handloom.windows",
     "handloom.store.windows.dataset": "handloom.windows.dataset",
     "handloom.store.windows.neighbours": "handloom.windows.neighbours",
-    "handloom.train.arm4r.robot_state": "handloom.train.arm4r.data.robot_state",
+    "handloom.train.arm4r.data.robot_state": "handloom.train.parts.robot_state",
+    "handloom.train.arm4r.robot_state": "handloom.train.parts.robot_state",
     "handloom.train.folder": "handloom.io.folder",
     "handloom.workers.window_source": "handloom.workers.training.window_source",
 }

@@ -25,12 +25,12 @@ from handloom.sim.calvin.recipes import CalvinTrained, action_to, goal_of
 from handloom.sim.policies import actions_of
 from handloom.sim.recipes import check_robot
 from handloom.store.episodes import read_episodes
-from handloom.train.arm4r.data.robot_state import form_of
 from handloom.train.arm4r.recipe import RECIPE
 from handloom.train.arm4r.settings import Arm4rSettings
 from handloom.train.arvrm.recipe import RECIPE as ARVRM
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.loop import train
+from handloom.train.parts.robot_state import form_of
 
 WINDOWS = (((100, 112), "open the drawer", "open_drawer"), ((104, 116), "push the block", "push_red_block"))
 

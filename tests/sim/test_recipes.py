@@ -32,6 +32,7 @@ from handloom.sim.rendering import Camera, Painter, backend, backends
 from handloom.sim.replay import ENVIRONMENT
 from handloom.sim.rollouts import roll_out
 from handloom.sim.tasks import Use, find_task, scene_seed
+from handloom.sim.world import STATE_NAMES
 from handloom.store.episodes import read_episodes
 from handloom.train.arm4r.recipe import RECIPE
 from handloom.train.arm4r.settings import Arm4rSettings
@@ -172,12 +173,29 @@ def test_a_policy_that_is_told_of_things_gets_them_as_it_was_trained(told):
     assert evaluate("reach", f"arm4r:{checkpoint}", 1, 1, max_steps=5, workers=1).error == ""
 
 
+def test_arvrm_is_told_of_things_as_it_was_trained(told, tmp_path):
+    wanted = fine(things=True, held_out_share=0.0)
+    db, checkpoint = told[0], train(ARVRM, told[0], wanted, Folder.parse(tmp_path)).checkpoint
+    windows, row = ARVRM.data(db, wanted).train, episode_arrays(read_episodes(db), 0)
+    first = next(n for n in range(len(windows)) if windows[n]["episode_id"] == row["episode_id"])
+    policy = Trained("arvrm", checkpoint, REACH)
+    assert policy.predictor.things == world_of(REACH).environment_names
+    seen, predicted = shown(policy, scene_seed(REACH, Use.record, 0, row["episode_index"]), row["action"], 9)
+    for name in ("state", "things"):
+        np.testing.assert_allclose(seen[-1][name][:5], windows[first][name][:5], atol=1e-5)
+    assert seen[-1]["state"].shape[1] == predicted[-1].shape[1] == len(STATE_NAMES), "things are not predicted"
+    with pytest.raises(ConfigError, match=r"was told of object0.x, .*; stick-push has"):
+        find_policy(f"arvrm:{checkpoint}", find_task("stick-push"))
+
+
 def test_things_of_another_task_and_states_without_things_are_refused(told, db):
     with pytest.raises(ConfigError, match=r"was told of object0.x, .*; stick-push has") as error:
         find_policy(f"arm4r:{told[1]}", find_task("stick-push"))
     assert "of stick-push alone" in error.value.hint
     with pytest.raises(ConfigError, match=r"things are asked for, and the states .* have none beside a pose"):
         RECIPE.data(db, settings(things=True))
+    with pytest.raises(ConfigError, match=r"things are asked for, and the states .* have none beside a pose"):
+        ARVRM.data(db, fine(things=True))
 
 
 def test_arvrm_sees_what_it_was_trained_on(db, finetuned):

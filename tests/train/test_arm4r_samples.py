@@ -11,9 +11,9 @@ from handloom.geometry.tracks.arm4r_scale import at_912x512, from_912x512, subgr
 from handloom.schemas.tables.row import row_camera
 from handloom.schemas.values import TrackKind
 from handloom.train.arm4r.data.control_sample import ControlSample
-from handloom.train.arm4r.data.robot_state import StateForm, form_of, from_euler, from_quaternion, plain_name
 from handloom.train.arm4r.data.shown import ShownSample, frame_pixels
 from handloom.train.arm4r.data.track_sample import TrackSample
+from handloom.train.parts.robot_state import StateForm, form_of, from_euler, from_quaternion, plain_name
 
 STEPS = 17
 

@@ -19,6 +19,8 @@ from handloom.errors import ConfigError, StoreError
 from handloom.io.folder import Folder
 from handloom.schemas.training import TrainSettings
 from handloom.store.clip_features import TABLE as FEATURES
+from handloom.train.arvrm.data.hands import plain_spread
+from handloom.train.arvrm.data.robot import state_spread
 from handloom.train.arvrm.recipe import RECIPE
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.loop import train
@@ -298,8 +300,13 @@ def test_deleted_versions_and_missing_tables_are_refused(db, tmp_path):
 
 def test_images_that_were_not_stored_are_an_error(tmp_path):
     db = hand_db(tmp_path, [hand_row(n, jpeg=False) for n in range(4)], NAMES)
-    with pytest.raises(ConfigError, match="images"):
+    with pytest.raises(ConfigError, match=r"no clip of .* has stored images") as caught:
         RECIPE.data(db, pretrain())
+    assert "image_encoder = none" in caught.value.hint
+    lance.dataset(db.location.table_uri("robot_episodes")).update({"cameras": "make_array()"})
+    with pytest.raises(ConfigError, match=r"no robot episode of .* has pictures") as caught:
+        RECIPE.data(db, finetune())
+    assert "image_encoder = none" in caught.value.hint
     blind = RECIPE.data(db, finetune(image_encoder="none"))
     net = RECIPE.network(finetune(image_encoder="none"), blind.facts)
     assert torch.isfinite(net(next(iter(blind.train.loader(2))))["loss"])
@@ -315,6 +322,21 @@ def test_states_that_differ_and_states_without_names(tmp_path):
     facts = RECIPE.data(db, finetune(retrieval=False, where="episode_id = 'r:1'")).facts
     assert facts["state_names"] == ["a", "b", "c", "d", "e"]
     assert facts["gripper"] == [4]  # the last, where no name says so
+
+
+def test_numbers_that_hardly_change_are_not_scaled_up():
+    """A thing that lay still in training, but for the simulator's 1e-6, may be pushed in the loop."""
+    rng = np.random.default_rng(0)
+    windows = [{"state": rng.normal(size=(6, 3)) * [0.1, 1e-6, 0.0], "things": np.ones((6, 1))} for _ in range(9)]
+    facts = state_spread(windows, 3, 1) | plain_spread() | {"gripper": [2], "things": ["goal.x"]}
+    assert facts["state_std"][0] == pytest.approx(0.1, rel=0.3)
+    assert facts["state_std"][1:] + facts["things_std"] == [1.0] * 3
+    net = RECIPE.network(finetune(retrieval=False, image_encoder="none", things=True), facts).eval()
+    state = torch.zeros(1, 6, 3)
+    state[:, 2:, 1] = 0.2
+    found = net({"state": state, "things": torch.full((1, 6, 1), 3.0), "text": ["reach"]})
+    assert found["prediction"][0, :, 1].sub(state[0, :-1, 1]).abs().max() < 1e-3
+    assert found["loss"] < 1.0
 
 
 def test_a_checkpoint_of_other_sizes_is_refused(db, first, tmp_path):

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
 from handloom.train.arm4r.data.control_sample import ControlSample
-from handloom.train.arm4r.data.robot_state import form_of
 from handloom.train.arm4r.network.network import Arm4rNetwork
 from handloom.train.arm4r.settings import Arm4rSettings
 from handloom.train.parts.acting import alone, checkpoint_to_act, of_another_robot
+from handloom.train.parts.robot_state import form_of
 from handloom.train.registry import network_of
 
 HINT = "give one of `handloom train arm4r --set stage=control`"

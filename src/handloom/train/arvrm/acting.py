@@ -16,6 +16,7 @@ from handloom.train.arvrm.data.robot_sample import RobotSample, image_name
 from handloom.train.arvrm.network.robot_network import RobotNetwork
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.parts.acting import alone, checkpoint_to_act, of_another_robot
+from handloom.train.parts.robot_state import form_of
 from handloom.train.registry import network_of
 
 HINT = "give one of `handloom train arvrm --size small-finetune`"
@@ -43,7 +44,7 @@ class ArvrmPredictor:
         if settings.stage != "finetune":
             problem = f"{found.uri} is of the stage {settings.stage}, which predicts hands, not states of a robot"
             raise ConfigError(problem, HINT)
-        names = facts["state_names"]
+        names, things = facts["state_names"], tuple(facts.get("things", ()))
         if tuple(names) != state_names:
             wants = f"{len(names)} numbers in a state ({', '.join(names)})"
             raise of_another_robot(found.uri, wants, state_names, len(state_names))
@@ -62,7 +63,7 @@ class ArvrmPredictor:
         self._phases = settings.phases
         self.network: Any = network
         self.rate_hz: float | None = settings.rate_hz * settings.phases
-        self.things: tuple[str, ...] = ()
+        self.things: tuple[str, ...] = things
         self.num_seen = (settings.steps - 2) * settings.phases + 1
         self.ahead = np.array([settings.phases])
         self.cameras: tuple[str, ...] = (facts["camera"],) if sees else ()
@@ -71,7 +72,8 @@ class ArvrmPredictor:
         self.picture_size: tuple[int, int] | None = tuple(width_height) if width_height else None
         self.robot_types: tuple[str, ...] = tuple(facts.get("robot_types", ()))
         self._camera = settings.camera
-        self._sample = RobotSample(settings.camera, 1, self.image_size)
+        form = form_of((*state_names, *things), things=True) if things else None
+        self._sample = RobotSample(settings.camera, 1, self.image_size, form=form)
 
     def sample(self, states: NDArray[Any], pictures: NDArray[np.uint8] | None, text: str) -> dict[str, Any]:
         """See `Predictor`. Its last step is the one that is predicted; the window begins no earlier than it can."""
@@ -90,7 +92,7 @@ class ArvrmPredictor:
     def predict(self, states: NDArray[Any], pictures: NDArray[np.uint8] | None, text: str) -> NDArray[np.float32]:
         """See `Predictor`."""
         sample = self.sample(states, pictures, text)
-        names = ("state", *(["images", "images_valid"] if self.cameras else []))
+        names = ("state", *(["things"] if self.things else []), *(["images", "images_valid"] if self.cameras else []))
         batch: dict[str, Any] = {name: torch.from_numpy(sample[name])[None] for name in names} | {"text": [text]}
         with alone():
             predicted = self.network.predict(batch).state

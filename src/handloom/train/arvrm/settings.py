@@ -72,6 +72,10 @@ class ArvrmSettings(TrainSettings):
     text_model: str = ""
     """`hub`: id, folder or s3:// URI of the text encoder, openai/clip-vit-base-patch32 for the paper's."""
 
+    things: bool = False
+    """`finetune`, ours: the network also gets the state's numbers beside the robot's own, such as where things and
+    goals are; places as seen from the hand. They are not predicted. Off: all numbers of a state are the robot's."""
+
     retrieval: bool = True
     """`finetune`: retrieve human clips for every episode, learn the map, and train on them as replay."""
     topk: int = Field(10, ge=1, le=1000)

@@ -10,8 +10,8 @@ from handloom.schemas.tables.robot import TABLE
 from handloom.train.arm4r.data import scales
 from handloom.train.arm4r.data.control_sample import ControlSample
 from handloom.train.arm4r.data.points import check_rate
-from handloom.train.arm4r.data.robot_state import POSE_NAMES, StateForm, form_of, plain_name, thing_name
 from handloom.train.arm4r.settings import Arm4rSettings
+from handloom.train.parts.robot_state import POSE_NAMES, StateForm, check_things, form_of, plain_name, thing_name
 from handloom.train.parts.table_checks import STATISTICS_WINDOWS, evenly
 from handloom.train.recipe import RecipeData
 
@@ -34,11 +34,8 @@ def control_data(db: Database, settings: Arm4rSettings, version: int | None = No
     state_names = _alike(rows, "state_names", db)
     cameras = _cameras(rows, settings)
     form = form_of(state_names, _euler(rows, settings), settings.things)
-    if settings.things and (form is None or not form.things):
-        raise ConfigError(
-            f"things are asked for, and the states of {db.uri} have none beside a pose: {state_names}",
-            "ingest with `--state observation.state --state observation.environment_state`, or set things = false",
-        )
+    if settings.things:
+        check_things(form, state_names, db.uri)
     target = _target(rows, state_names, settings)
     fields = tuple(f"images:{name}" for name in cameras)
     sample = ControlSample(settings.context, settings.predicted_steps(), form, target, fields)

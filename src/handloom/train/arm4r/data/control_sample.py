@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handloom.train.arm4r.data.robot_state import POSE_NAMES, StateForm
 from handloom.train.arm4r.data.track_sample import images
+from handloom.train.parts.robot_state import POSE_NAMES, StateForm
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST_STD = 1e-4
-"""A smaller deviation counts as this: scaling up a number that never changes would make noise of it."""
+from handloom.train.parts.scales import moments
 
 
 def of_points(samples: Sequence[NDArray[np.floating]], standardise: bool) -> dict[str, Any]:
@@ -23,8 +22,8 @@ def of_points(samples: Sequence[NDArray[np.floating]], standardise: bool) -> dic
     facts: dict[str, Any] = {"proprio_dim": dim, "action_dim": dim}
     if not standardise:
         return facts
-    mean, std = _moments(points.reshape(-1, points.shape[2], 3))
-    _, step = _moments(np.diff(points, axis=1).reshape(-1, 1, 3))
+    mean, std = moments(points.reshape(-1, points.shape[2], 3))
+    _, step = moments(np.diff(points, axis=1).reshape(-1, 1, 3))
     action_std = np.broadcast_to(step, (points.shape[2], 3))
     return facts | _as_lists(mean, std, action_std)
 
@@ -41,19 +40,9 @@ def of_control(
     facts: dict[str, Any] = {"proprio_dim": state.shape[-1], "action_dim": target.shape[-1]}
     if not standardise:
         return facts
-    mean, std = _moments(state.reshape(-1, 1, state.shape[-1]))
-    _, target_std = _moments(target.reshape(-1, *target.shape[-2:]))
+    mean, std = moments(state.reshape(-1, 1, state.shape[-1]))
+    _, target_std = moments(target.reshape(-1, *target.shape[-2:]))
     return facts | _as_lists(mean, std, target_std[0]) | {"target_std": _list(target_std)}
-
-
-def _moments(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and deviation of the known numbers over the first axis of (M, N, D); 0 and 1 where no number is known."""
-    known = np.isfinite(values)
-    count = known.sum(axis=0)
-    mean = np.where(known, values, 0.0).sum(axis=0) / np.maximum(count, 1)
-    off = np.where(known, values - mean, 0.0)
-    std = np.sqrt((off**2).sum(axis=0) / np.maximum(count, 1))
-    return mean, np.where(count > 0, np.maximum(std, LEAST_STD), 1.0)
 
 
 def _as_lists(mean, std, action_std) -> dict[str, list[float]]:

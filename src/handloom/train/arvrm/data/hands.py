@@ -13,7 +13,7 @@ from handloom.store.filters import both
 from handloom.train.arvrm.data.hand_sample import FIELDS, HandSample
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.parts.hand_clips import WITH_HANDS, usable
-from handloom.train.parts.table_checks import STATISTICS_WINDOWS, TOLERANCE, evenly, rates_of
+from handloom.train.parts.table_checks import STATISTICS_WINDOWS, TOLERANCE, evenly, has_images, rates_of
 from handloom.train.recipe import RecipeData
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ def hand_data(db: Database, settings: ArvrmSettings, version: int | None = None)
     """
     version = version or settings.version or db.version
     counts = usable(db, settings.where, version)
+    if settings.image_encoder != "none" and not has_images(db, version):
+        problem = f"image_encoder is {settings.image_encoder}, and no clip of {db.uri} has stored images"
+        raise ConfigError(problem, "train with image_encoder = none, or extract with frames.store = true")
     of_people = narrowed(db, both(settings.where, WITH_HANDS), HUMAN)
     hz, slower = rates_of(db, of_people, version, settings.rate_hz * settings.phases)
     check_rate(settings, hz)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from handloom.errors import ConfigError
@@ -23,6 +24,8 @@ from handloom.train.arvrm.network.backbone import image_spec, text_spec
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.parts.encoders import image_encoder, text_encoder
 from handloom.train.parts.hand_clips import usable
+from handloom.train.parts.robot_state import StateForm, check_things, form_of, plain_name, thing_name
+from handloom.train.parts.scales import LEAST_STD, moments
 from handloom.train.parts.table_checks import STATISTICS_WINDOWS, evenly
 from handloom.train.parts.weights import is_fitting
 from handloom.train.recipe import RecipeData
@@ -38,14 +41,15 @@ def robot_data(db: Database, settings: ArvrmSettings, version: int | None = None
     """Training and held-out windows of robot episodes, with the human clips that were retrieved for each.
 
     facts: `state_names`, `gripper` (indices of the gripper's numbers), `state_mean`, `state_std`, `state_step_std` (S
-    numbers each), the statistics of human keypoints as in stage 1, and `counts`. For acting: `robot_types`, and with
+    numbers each), with `things` their names, `things_mean` and `things_std`, the statistics of human keypoints as in
+    stage 1, and `counts`. For acting: `robot_types`, and with
     images `camera`, `picture_size` (width, height; None without pictures) and `picture_share` of the first window's
     steps that have one.
 
     Raises:
-        ConfigError: there are no robot episodes or none with states; their states have different names; an episode
-            lacks the camera; steps come faster than frames; no window is as long as a sample; fewer than `topk` human
-            clips show a hand.
+        ConfigError: there are no robot episodes or none with states; their states have different names, or no things
+            where they are asked for; an episode lacks the camera, or all lack pictures; steps come faster than frames;
+            no window is as long as a sample; fewer than `topk` human clips show a hand.
         StoreError: the version of the episodes or of the clips no longer exists.
     """
     table = db.table(TABLE, version or settings.version)
@@ -56,14 +60,16 @@ def robot_data(db: Database, settings: ArvrmSettings, version: int | None = None
     version = table.version
     episodes = _episodes(db, settings, version)
     check_rate(settings, min(episodes["fps"]))
-    names, gripper = _numbers(db, settings, version, episodes)
+    names, form = _names(db, settings, version, episodes)
     size = settings.image_size if settings.image_encoder != "none" else 0
-    sample = RobotSample(settings.camera, settings.phases, size)
-    facts: dict[str, Any] = {"state_names": names, "gripper": gripper, "counts": {"episodes": len(episodes["keys"])}}
+    sample = RobotSample(settings.camera, settings.phases, size, form=form)
+    facts: dict[str, Any] = {"things": [thing_name(names[index]) for index, _ in form.things] if form else []}
+    names = [plain_name(names[index]) for index in form.own] if form else names
+    facts |= {"state_names": names, "gripper": _gripper(names), "counts": {"episodes": len(episodes["keys"])}}
     facts |= {"robot_types": sorted({kind or "unknown" for kind in episodes["robot_type"]})}
     facts |= _pictures(db, settings, version, episodes)
     plain = _windows(db, settings, version, "train", replace(sample, image_size=0))
-    facts |= _state_spread(plain, len(names))
+    facts |= state_spread(plain, len(names), len(facts["things"]))
     if settings.retrieval:
         settings = settings.model_copy(update={"human_version": settings.human_version or db.version})
         usable(db, settings.human_where, settings.human_version)
@@ -90,29 +96,42 @@ def _episodes(db: Database, settings: ArvrmSettings, version: int) -> dict[str, 
     values = {name: rows.column(name).to_pylist() for name in columns}
     pairs = zip(values["episode_id"], values["cameras"], strict=True)
     lacking = [episode for episode, cameras in pairs if settings.camera not in cameras]
+    there = sorted({camera for cameras in values["cameras"] for camera in cameras})
     if settings.camera and lacking:
-        there = sorted({camera for cameras in values["cameras"] for camera in cameras})
         raise ConfigError(
             f"{len(lacking)} episodes have no camera {settings.camera!r}, the first of them {min(lacking)}",
             f"cameras that are there: {', '.join(there) or 'none'}",
         )
+    if settings.image_encoder != "none" and not there:
+        problem = f"image_encoder is {settings.image_encoder}, and no robot episode of {db.uri} has pictures"
+        raise ConfigError(problem, "train with image_encoder = none, or ingest a dataset with pictures")
     return values | {"keys": dict(zip(values["episode_id"], values["source_key"], strict=True))}
 
 
-def _numbers(db, settings, version: int, episodes: Mapping[str, Any]) -> tuple[list[str], list[int]]:
-    """Names of the S numbers, and indices of the gripper's: those with its name, or the last where no name has it."""
+def _names(
+    db: Database, settings: ArvrmSettings, version: int, episodes: Mapping[str, Any]
+) -> tuple[list[str], StateForm | None]:
+    """Names of a state's numbers, and with `things` which of them are the robot's own."""
     kinds = {tuple(names) if names else None for names in episodes["state_names"]}
     if len(kinds) > 1:
         listed = "; ".join(", ".join(kind or ("no names",)) for kind in list(kinds)[:3])
         raise ConfigError(f"the episodes' states differ: {listed}", "choose with --set \"where=dataset = '...'\"")
     names = next(iter(kinds))
+    form = form_of(names, things=True) if settings.things else None
+    if settings.things:
+        check_things(form, names, db.uri)
     if names is None:
         width = _windows(db, settings, version, None, RobotSample())[0]["state"].shape[1]
         names = tuple(f"state {number}" for number in range(width))
     if len(names) < 2:
         raise ConfigError(f"the state has one number, {names[0]!r}; the map needs an arm and a gripper")
+    return list(names), form
+
+
+def _gripper(names: list[str]) -> list[int]:
+    """Indices of the gripper's numbers: those with its name, or the last where no name or every name has it."""
     gripper = [i for i, name in enumerate(names) if any(word in name.lower() for word in GRIPPER_WORDS)]
-    return list(names), gripper if 0 < len(gripper) < len(names) else [len(names) - 1]
+    return gripper if 0 < len(gripper) < len(names) else [len(names) - 1]
 
 
 def _windows(db: Database, settings: ArvrmSettings, version: int, split: str | None, sample: RobotSample) -> Windows:
@@ -150,18 +169,30 @@ def _pictures(db: Database, settings: ArvrmSettings, version: int, episodes: Map
     return {"camera": first, "picture_size": size, "picture_share": float(there.mean())}
 
 
-def _state_spread(windows: Windows, size: int) -> dict[str, list[float]]:
-    """Mean, deviation and deviation of a step of every number, from at most 512 training windows."""
+def state_spread(windows: Windows, size: int, num_things: int) -> dict[str, list[float]]:
+    """Mean, deviation and deviation of a step of every number, and mean and deviation of what is told of things.
+
+    From at most 512 training windows. A number that hardly changes in them is not scaled up: what is learned of it is
+    that it stays. Its steps have the least deviation.
+    """
     if not len(windows):  # the loop refuses to train on none
-        return {f"state_{name}": [1.0] * size for name in ("mean", "std", "step_std")}
-    picked = evenly(len(windows), STATISTICS_WINDOWS)
-    states = np.stack([windows[index]["state"] for index in picked]).astype(np.float64)
+        found = {f"state_{name}": [1.0] * size for name in ("mean", "std", "step_std")}
+        return found | {f"things_{name}": [1.0] * num_things for name in ("mean", "std")}
+    picked = [windows[index] for index in evenly(len(windows), STATISTICS_WINDOWS)]
+    states = np.stack([one["state"] for one in picked]).astype(np.float64)
     if not np.isfinite(states).any((0, 1)).all():
         raise ConfigError("a number of the robot's state is unknown in all training windows", "leave it out at ingest")
-    mean = np.nanmean(states, axis=(0, 1))
-    spread = (np.nanstd(states, axis=(0, 1)), np.sqrt(np.nanmean(np.diff(states, axis=1) ** 2, axis=(0, 1))))
-    std, step_std = (np.where(np.isfinite(values) & (values > 1e-6), values, 1.0).tolist() for values in spread)
-    return {"state_mean": mean.tolist(), "state_std": std, "state_step_std": step_std}
+    steps = np.nan_to_num(np.sqrt(np.nanmean(np.diff(states, axis=1) ** 2, axis=(0, 1))))
+    facts = _scaled("state", states) | {"state_step_std": np.maximum(steps, LEAST_STD).tolist()}
+    if num_things:
+        facts |= _scaled("things", np.stack([one["things"] for one in picked]).astype(np.float64))
+    return facts
+
+
+def _scaled(name: str, values: NDArray[np.float64]) -> dict[str, list[float]]:
+    """Mean and deviation of each of the last axis's numbers; a deviation of 1 for one that hardly changes."""
+    mean, std = moments(values.reshape(-1, values.shape[-1]))
+    return {f"{name}_mean": mean.tolist(), f"{name}_std": np.where(std > LEAST_STD, std, 1.0).tolist()}
 
 
 def _retrieve(

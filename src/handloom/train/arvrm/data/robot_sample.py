@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from handloom.errors import StoreError
 from handloom.train.arvrm.data.hand_sample import KEYPOINTS, images_of
 from handloom.train.arvrm.data.human_library import Replay
+from handloom.train.parts.robot_state import StateForm
 
 
 @dataclass
@@ -31,8 +32,9 @@ class RobotSample:
     """The transform of robot windows.
 
     A sample has `episode_id`, `now_s`, `text`, `state` (T, S); with an `image_size` also `images` and `images_valid`;
-    with retrieval `retrieved` (J, T, 2, 21, 3) keypoints and `progress`, the share of the episode that has passed at
-    the last step; with replay `replay_keypoints`, `replay_text`, `replay_size`, `replay_images` and
+    with a `form` the state has the robot's own numbers alone, and `things` (T, E) the others, places as seen from the
+    hand; with retrieval `retrieved` (J, T, 2, 21, 3) keypoints and `progress`, the share of the episode that has passed
+    at the last step; with replay `replay_keypoints`, `replay_text`, `replay_size`, `replay_images` and
     `replay_images_valid`.
     """
 
@@ -40,12 +42,15 @@ class RobotSample:
     phases: int = 1
     image_size: int = 0
     retrieved: Retrieved | None = None
+    form: StateForm | None = None
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         if sample["state"] is None:
             raise StoreError(f"the episode {sample['episode_id']} has no states", "ingest it again with --state KEY")
         state = np.asarray(sample["state"][:: self.phases], np.float32)
         out = {"episode_id": sample["episode_id"], "now_s": sample["now_s"], "text": sample["task"], "state": state}
+        if self.form is not None:
+            out |= {"state": state[:, self.form.own], "things": self.form.told(state).astype(np.float32)}
         if self.image_size:
             out |= images_of(sample, image_name(self.camera), self.phases, self.image_size)
         if self.retrieved is not None:

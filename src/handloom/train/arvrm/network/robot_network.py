@@ -16,6 +16,9 @@ from handloom.train.parts.baselines import Past, error_sums, mean_square, past_o
 from handloom.train.parts.mlp import Mlp
 
 COMPONENTS = ("arm", "gripper")
+FARTHEST = 10.0
+"""Numbers that are farther from their mean, in deviations, are given to the network as this far: the simulation can go
+where no demonstration was."""
 
 
 class AnalogicalMap(nn.Module):
@@ -62,6 +65,11 @@ class RobotNetwork(KeypointNetwork):
         super().__init__(settings, facts)
         for name in ("mean", "std", "step_std"):
             self.register_buffer(f"state_{name}", torch.tensor(facts[f"state_{name}"], dtype=torch.float32))
+        self.things_encoder = None
+        if facts.get("things"):
+            for name in ("mean", "std"):
+                self.register_buffer(f"things_{name}", torch.tensor(facts[f"things_{name}"], dtype=torch.float32))
+            self.things_encoder = Mlp(len(facts["things"]), settings.dim, hidden=settings.dim)
         self.parts = parts_of(facts)
         sizes = tuple(len(part) for part in self.parts)
         self.state_encoders = nn.ModuleList(Mlp(2 * size, settings.dim, hidden=settings.dim) for size in sizes)
@@ -100,10 +108,18 @@ class RobotNetwork(KeypointNetwork):
     def _own(self, batch: Mapping[str, Any], state: Tensor, before: Past) -> Tensor:
         """(B, T - 1, 2, dim) the transformer's outputs at the tokens of arm and gripper."""
         places, motion = (state - self.state_mean) / self.state_std, before.velocity / self.state_step_std
-        numbers = torch.nan_to_num(torch.stack([places, motion], dim=-1))
+        numbers = torch.nan_to_num(torch.stack([places, motion], dim=-1)).clamp(-FARTHEST, FARTHEST)
         pairs = zip(self.state_encoders, self.parts, strict=True)
         tokens = torch.stack([encode(numbers[:, :, part].flatten(2)) for encode, part in pairs], dim=2)
-        return self.backbone(list(batch["text"]), past_images(batch), tokens + self.state_place)
+        tokens = tokens + self.state_place
+        if self.things_encoder is not None:
+            tokens = torch.cat([self._told(batch)[:, :, None], tokens], dim=2)
+        return self.backbone(list(batch["text"]), past_images(batch), tokens)[:, :, -len(COMPONENTS) :]
+
+    def _told(self, batch: Mapping[str, Any]) -> Tensor:
+        """(B, T - 1, dim) the tokens of where things are, which come before the arm's in every step."""
+        things = (batch["things"].float()[:, :-1] - self.things_mean) / self.things_std
+        return self.things_encoder(torch.nan_to_num(things).clamp(-FARTHEST, FARTHEST))
 
     def _next(self, own: Tensor, before: Past) -> Tensor:
         """(B, T - 1, S) next states, in their own order and units."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.errors import ConfigError
+
 Floats = NDArray[np.float64]
 
 POSE_NAMES = ("x", "y", "z", "r1", "r2", "r3", "r4", "r5", "r6", "gripper")
@@ -43,6 +45,18 @@ class StateForm:
         """Numbers of a converted state."""
         return len(POSE_NAMES) + len(self.things)
 
+    @property
+    def own(self) -> list[int]:
+        """Indices of the robot's own numbers in a state, in its order."""
+        parts = {*self.xyz, *self.rotation} | (set() if self.gripper is None else {self.gripper})
+        return sorted(parts)
+
+    def told(self, state: NDArray[np.floating]) -> Floats:
+        """(..., S) as given to (..., things), places as seen from the hand."""
+        state = np.asarray(state, np.float64)
+        seen = [state[..., i] - (state[..., self.xyz[axis]] if axis >= 0 else 0.0) for i, axis in self.things]
+        return np.stack(seen, axis=-1) if seen else np.empty((*state.shape[:-1], 0))
+
     def convert(self, state: NDArray[np.floating]) -> Floats:
         """(..., S) as given to (..., 10 + things): xyz in the dataset's unit, the first two columns of the rotation,
         gripper, things."""
@@ -52,9 +66,7 @@ class StateForm:
             matrix = from_euler(turn, self.euler) if len(self.rotation) == 3 else from_quaternion(turn)
             turn = np.concatenate([matrix[..., 0], matrix[..., 1]], axis=-1)
         grip = np.full((*state.shape[:-1], 1), np.nan) if self.gripper is None else state[..., [self.gripper]]
-        places = [state[..., i] - (state[..., self.xyz[axis]] if axis >= 0 else 0.0) for i, axis in self.things]
-        others = [np.stack(places, axis=-1)] if places else []
-        return np.concatenate([state[..., list(self.xyz)], turn, grip, *others], axis=-1)
+        return np.concatenate([state[..., list(self.xyz)], turn, grip, self.told(state)], axis=-1)
 
 
 def plain_name(name: str) -> str:
@@ -91,6 +103,15 @@ def form_of(names: Sequence[str] | None, euler: str = "XYZ", things: bool = Fals
             axes = ["xyz".find(thing_name(names[i]).rpartition(".")[2]) for i in rest]
             return replace(form, things=tuple(zip(rest, axes, strict=True)))
     return None
+
+
+def check_things(form: StateForm | None, names: Sequence[str] | None, uri: str) -> None:
+    """Raise ConfigError where a recipe is to be told of things, and the states of the database `uri` have none."""
+    if form is None or not form.things:
+        raise ConfigError(
+            f"things are asked for, and the states of {uri} have none beside a pose: {list(names or ())}",
+            "ingest with `--state observation.state --state observation.environment_state`, or set things = false",
+        )
 
 
 def from_euler(angles_rad: NDArray[np.floating], order: str = "XYZ") -> Floats:
