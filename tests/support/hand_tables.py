@@ -16,6 +16,7 @@ from handloom.schemas.tables.embeddings import EMBEDDINGS
 from handloom.schemas.tables.row import build_row
 from handloom.schemas.values import Camera, CameraPath, ClipAnalysis, Hands, Tracks, VideoInfo
 
+INTENT_DIM = 5
 WORDS = ("open the jar", "pour", None, "stack the cubes")
 
 
@@ -63,4 +64,28 @@ def hand_db(path: Path, rows: list[pa.RecordBatch], names: list[str], num_episod
     """Both tables: the clips, and episodes whose states have these names."""
     db = robot_db(path, names, num_episodes)
     lance.write_dataset(pa.Table.from_batches(rows), str(path / "clips.lance"), max_rows_per_file=5)
+    return db
+
+
+def with_intents(path: Path, sources: list[str | None], num_frames: int = 24) -> Database:
+    """Clips with an intent of five steps each, of the source given, or none; half of them of each of two people."""
+    db = hand_db(path, [hand_row(n, num_frames) for n in range(len(sources))], [])
+    rows = db.read("clips", ["clip_id", "start_s", "duration_s"]).to_pylist()
+    rng = np.random.default_rng(0)
+    new = []
+    for row, source in zip(rows, sources, strict=True):
+        times = row["start_s"] + (np.arange(5) + 0.5) / 5 * row["duration_s"]
+        vectors = rng.normal(size=(5, INTENT_DIM)).astype(np.float16)
+        none = source is None
+        new.append((row["clip_id"], None if none else list(vectors), None if none else times.tolist(), source))
+    ids, vectors, times, names = zip(*new, strict=True)
+    table = pa.table(
+        {
+            "clip_id": pa.array(ids, pa.string()),
+            "intent": pa.array(vectors, pa.list_(pa.list_(pa.float16(), INTENT_DIM))),
+            "intent_s": pa.array(times, pa.list_(pa.float64())),
+            "intent_source": pa.array(names, pa.string()),
+        }
+    )
+    lance.dataset(db.location.table_uri("clips")).merge(table, "clip_id")
     return db

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import lance
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-from support.hand_tables import hand_db, hand_row
+from support.hand_tables import hand_db, hand_row, with_intents
 
 import handloom.train.robomirror as package
-from handloom.api import Database
 from handloom.errors import ConfigError
 from handloom.io.folder import Folder
 from handloom.train.loop import train
@@ -38,36 +36,11 @@ SIZES |= {
     "stride": 4,
     "held_out_share": 0.4,
 }
-DIM = 5
 LOOK, OTHER = "image embedding (efficientnet-lite0)", "vlm:some/model"
 
 
 def settings(size: str = "small-understand", **values) -> RobomirrorSettings:
     return RobomirrorSettings(**(SMALL[size] | SIZES | values))
-
-
-def with_intents(path: Path, sources: list[str | None], num_frames: int = 24) -> Database:
-    """Clips with an intent of five steps each, of the source given, or none; half of them of each of two people."""
-    db = hand_db(path, [hand_row(n, num_frames) for n in range(len(sources))], [])
-    rows = db.read("clips", ["clip_id", "start_s", "duration_s"]).to_pylist()
-    rng = np.random.default_rng(0)
-    new = []
-    for row, source in zip(rows, sources, strict=True):
-        times = row["start_s"] + (np.arange(5) + 0.5) / 5 * row["duration_s"]
-        vectors = rng.normal(size=(5, DIM)).astype(np.float16)
-        none = source is None
-        new.append((row["clip_id"], None if none else list(vectors), None if none else times.tolist(), source))
-    ids, vectors, times, names = zip(*new, strict=True)
-    table = pa.table(
-        {
-            "clip_id": pa.array(ids, pa.string()),
-            "intent": pa.array(vectors, pa.list_(pa.list_(pa.float16(), DIM))),
-            "intent_s": pa.array(times, pa.list_(pa.float64())),
-            "intent_source": pa.array(names, pa.string()),
-        }
-    )
-    lance.dataset(db.location.table_uri("clips")).merge(table, "clip_id")
-    return db
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from handloom.errors import ConfigError
 from handloom.io.folder import local_folder
 
 TABLES = ("extract", "accuracy")
+TRAINED = ("loop", "robomirror")
+"""They train, on the clips of a database if one is given, and keep what they have finished."""
 
 
 def run_benchmark(
@@ -39,6 +41,7 @@ def run_benchmark(
     `segments` measures on `num_clips` rendered sequences, and on the annotated actions of a database;
     `skills` on scripted scenes and on clips that it renders, `sim` and `loop` on simulated tasks, `loop` also on the
     clips of a database. `vlmimic` lets skills of scripted scenes act in simulated ones. `retrieval` renders its clips.
+    `robomirror` trains on the clips of a database, or on rendered ones.
     `wearer` measures on `num_clips` rendered scenes of two people, and on a folder of first-person videos of one.
 
     Args:
@@ -48,7 +51,8 @@ def run_benchmark(
         sheets: a folder for their contact sheets.
         backwards: follow them also from their end.
         stills: images, and videos of cameras at rest, for the virtual camera.
-        data: a folder in which `retrieval` keeps its clips, and `loop` what it has finished, for the next time.
+        data: a folder in which `retrieval` keeps its clips, `loop` and `robomirror` what they have finished, for the
+            next time.
         quick: measure less, in under two minutes on two cores.
 
     Raises:
@@ -62,6 +66,7 @@ def run_benchmark(
     from handloom.bench.loop.measure import bench_loop
     from handloom.bench.report import keep
     from handloom.bench.retrieval.measure import bench_retrieval
+    from handloom.bench.robomirror.measure import bench_robomirror
     from handloom.bench.search.measure import bench_search
     from handloom.bench.segments.measure import bench_segments
     from handloom.bench.sim.measure import bench_sim
@@ -80,8 +85,8 @@ def run_benchmark(
     if name != "accuracy" and stills is not None:
         raise ConfigError(f"benchmark {name!r} takes no --stills", "it is accuracy's")
 
-    if name not in ("retrieval", "loop") and data is not None:
-        raise ConfigError(f"benchmark {name!r} takes no --data", "it is for retrieval and loop")
+    if name not in ("retrieval", *TRAINED) and data is not None:
+        raise ConfigError(f"benchmark {name!r} takes no --data", "it is for retrieval, loop and robomirror")
 
     def of_accuracy(videos: Path | None, watch: Watch) -> dict[str, Any]:
         return bench_accuracy(Inputs(videos, num_clips, footage, read_held(held), sheets, backwards, stills), watch)
@@ -102,19 +107,22 @@ def run_benchmark(
         benchmarks[name] = lambda videos, watch: bench_segments(num_clips, db, watch)
     elif name == "loop":
         benchmarks[name] = lambda videos, watch: bench_loop(db, data, watch)
+    elif name == "robomirror":
+        benchmarks[name] = lambda videos, watch: bench_robomirror(db, data, watch)
     elif db is not None or lerobot_python is not None:
         raise ConfigError(f"benchmark {name!r} takes no --db and no --lerobot-python", "they are feed's")
     if name not in benchmarks:
         raise ConfigError(
-            f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed', 'segments', 'loop'])}"
+            f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed', 'segments', *TRAINED])}"
         )
-    without_clips = ("extract", "commit", "search", "stages", "look", "skills", "sim", "loop", "retrieval", "vlmimic")
+    synthetic = ("skills", "sim", *TRAINED, "retrieval", "vlmimic")
+    without_clips = ("extract", "commit", "search", "stages", "look", *synthetic)
     if name in without_clips and num_clips is not None:
         raise ConfigError(
             f"benchmark {name!r} takes no --clips",
             "--quick measures fewer; accuracy, feed, segments and wearer take it",
         )
-    if name in ("commit", "search", "segments", "skills", "sim", "loop", "retrieval", "vlmimic") and videos is not None:
+    if name in ("commit", "search", "segments", *synthetic) and videos is not None:
         raise ConfigError(f"benchmark {name!r} takes no --videos", "what it measures on is synthetic")
     if save is not None:
         local_folder(save, "--save")  # before hours of work

@@ -20,14 +20,14 @@ def bench(
         str,
         typer.Argument(
             help="extract, accuracy, feed, commit, search, stages, look, segments, skills, sim, loop, vlmimic, "
-            "retrieval or wearer"
+            "retrieval, robomirror or wearer"
         ),
     ],
     videos: Annotated[
         Path | None, typer.Option(help="extract, feed, wearer: videos. accuracy: clips as EgoDex's, HOT3D's, ARCTIC's.")
     ] = None,
     clips: Annotated[int | None, typer.Option(min=0, help="accuracy, feed, segments, wearer: rendered clips.")] = None,
-    db: Annotated[str | None, typer.Option(help="feed, segments, loop: a database to measure on.")] = None,
+    db: Annotated[str | None, typer.Option(help="feed, segments, loop, robomirror: a database to measure on.")] = None,
     stills: Annotated[
         Path | None, typer.Option(help="accuracy: images, and videos of still cameras, for a virtual camera.")
     ] = None,
@@ -49,7 +49,9 @@ def bench(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="retrieval, loop: folder that keeps clips, or finished parts, for the next time."),
+        typer.Option(
+            help="retrieval, loop, robomirror: folder that keeps clips, or finished parts, for the next time."
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure less: under two minutes on two cores.")] = False,
     markdown: Annotated[

@@ -9,7 +9,6 @@ and steps.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -18,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handloom.api import Database
+from handloom.bench.kept import kept
 from handloom.bench.report import describe, goal
 from handloom.bench.watch import Watch
-from handloom.io.atomic import atomic_file
 from handloom.io.folder import Folder
 from handloom.machine import installed
 from handloom.pipelines.ingest.robots import lerobot
@@ -137,17 +136,10 @@ def goals_of(curves: dict[str, Any], size: Size) -> list[dict[str, Any]]:
 
 def _kept(cell: Cell, size: Size, human: str | None, folder: Path) -> dict[str, Any]:
     """The numbers of a cell, from `CELLS` if it was finished with these settings."""
-    place = folder / CELLS
-    known: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {}
     settings = _settings(cell, size, human, folder)
     asked: dict[str, Any] = {"settings": settings.settings_key(), "episodes": size.episodes}
     asked |= {"max_steps": size.max_steps, "human": human if settings.init else None}
-    found = known.get(cell.name, {})
-    if {name: found.get(name) for name in asked} != asked:
-        found = asked | _measured(cell, size, settings, folder)
-        with atomic_file(place) as draft:
-            draft.write_text(json.dumps(known | {cell.name: found}, indent=1))
-    return found
+    return kept(folder / CELLS, cell.name, asked, lambda: _measured(cell, size, settings, folder))
 
 
 def _settings(cell: Cell, size: Size, human: str | None, folder: Path) -> Arm4rSettings:

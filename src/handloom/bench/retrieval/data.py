@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -66,9 +67,11 @@ def copies_of(clips: Sequence[Filmed], num: int) -> list[Copy]:
     return [Copy(f"copy_{number}_of_{one.name}", how, one) for one in chosen for number, how in enumerate(COPIES)]
 
 
-def make_rows(clips: Sequence[Filmed], copies: Sequence[Copy], folder: Path, watch: Watch) -> Made:
+def make_rows(
+    clips: Sequence[Filmed], copies: Sequence[Copy], folder: Path, watch: Watch, settings: Settings | None = None
+) -> Made:
     """Render and extract what the folder lacks. Raises ClipError for a clip that cannot be processed."""
-    settings = Settings()
+    settings = settings or Settings()
     rows = folder / "rows" / settings.run_key(model_versions(settings))
     for place in (folder / "videos", rows):
         place.mkdir(parents=True, exist_ok=True)
@@ -78,7 +81,7 @@ def make_rows(clips: Sequence[Filmed], copies: Sequence[Copy], folder: Path, wat
     if num:
         watch.part(f"rendering and extracting {num} clips")
         watch.expect(watch.num_done + num)
-        with one_thread_each(), process_pool(min(cores_allowed(), num), _start) as pool:
+        with one_thread_each(), process_pool(min(cores_allowed(), num), partial(_start, settings)) as pool:
             for some in lacking:  # a copy is made from the video of its clip
                 jobs = {pool.submit(_make, one, folder / "videos", rows): one.name for one in some}
                 for job in as_completed(jobs):
@@ -87,9 +90,16 @@ def make_rows(clips: Sequence[Filmed], copies: Sequence[Copy], folder: Path, wat
     return Made({one.name: _read(_row_of(rows, one.name)) for one in (*clips, *copies)}, *spent, num)
 
 
-def new_database(folder: Path, clips: Sequence[Filmed], copies: Sequence[Copy], made: Made, videos: Path) -> Database:
+def new_database(
+    folder: Path,
+    clips: Sequence[Filmed],
+    copies: Sequence[Copy],
+    made: Made,
+    videos: Path,
+    settings: Settings | None = None,
+) -> Database:
     """A database of the clips, the way a run leaves it. The column `split` has the clip's role, `copy` for a copy."""
-    db, settings = Database.open(folder, create=True), Settings()
+    db, settings = Database.open(folder, create=True), settings or Settings()
     versions, graph = model_versions(settings), stage_graph(settings)
     run_key = settings.run_key(versions)
     listed = [clip_of(one, videos) for one in (*clips, *copies)]
@@ -130,15 +140,17 @@ def _length_s(one: Filmed | Copy) -> float:
 _maker: Maker | None = None
 
 
-def _start() -> None:
+def _start(settings: Settings) -> None:
     global _maker
     cv2.setNumThreads(1)
-    _maker = Maker(Settings())
+    _maker = Maker(settings)
 
 
 def _make(one: Filmed | Copy, videos: Path, rows: Path) -> tuple[float, float]:
     """Write the video, if it is not there, and the row; CPU seconds of both."""
-    maker = _maker or Maker(Settings())
+    if _maker is None:
+        raise RuntimeError("the process was not started with its settings")
+    maker = _maker
     video, began = videos / f"{one.name}.mp4", time.process_time()
     if not video.exists():
         with atomic_file(video) as draft:

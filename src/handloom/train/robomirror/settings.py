@@ -41,7 +41,7 @@ class RobomirrorSettings(TrainSettings):
     """`understand`: the column of the intent; with a stage's `prefix`, PREFIXintent."""
     intent_steps: int = Field(16, ge=1, le=512)
     """`understand`: vectors of the intent that a window is given, those nearest in time."""
-    intent_components: int = Field(64, ge=1, le=4096)
+    intent_components: int = Field(128, ge=1, le=4096)
     """`understand`: the intent's principal components that the network is given. With few clips, all numbers of a
     vector tell the clip, and not what is done in it."""
     intent_dropout: float = Field(0.1, ge=0, lt=1)

@@ -1,0 +1,1 @@
+"""How well RoboMirror's latents hold a person's motion, and how well they are made from what is seen alone."""

@@ -1,0 +1,83 @@
+"""`bench robomirror`: cells one seed after the other, means over seeds, and finished cells that are kept."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from support.hand_tables import with_intents
+
+pytest.importorskip("torch", reason="training is not installed: pip install '.[train]'")
+
+from handloom.bench.kept import kept
+from handloom.bench.robomirror.measure import (
+    ALIGNMENT,
+    CELLS,
+    FLOW,
+    MOTION,
+    Size,
+    bench_robomirror,
+    cells_of,
+    goals_of,
+    over_seeds,
+)
+from handloom.bench.watch import Watch
+
+
+def test_the_auto_encoder_comes_before_what_is_trained_on_it():
+    cells = list(cells_of(Size(seeds=(4, 5))))
+    assert [cell.seed for cell in cells] == [4] * 4 + [5] * 4
+    assert [cell.what for cell in cells[::4]] == [MOTION] * 2
+    assert len({cell.name for cell in cells}) == 8
+
+
+def test_numbers_are_means_over_seeds_with_their_interval():
+    rng = np.random.default_rng(0)
+    values = rng.normal(5, 2, (4000, 3))
+    cells = [[{"what": FLOW, "seed": n, "numbers": {"error": v}} for n, v in enumerate(row)] for row in values]
+    found = [over_seeds(three)[FLOW]["error"] for three in cells]
+    assert found[0]["mean"] == pytest.approx(values[0].mean())
+    assert found[0]["by_seed"] == {"0": values[0, 0], "1": values[0, 1], "2": values[0, 2]}
+    holds = np.mean([one["interval"][0] <= 5 <= one["interval"][1] for one in found])
+    assert holds == pytest.approx(0.95, abs=0.015)
+    assert over_seeds(cells[0][:1])[FLOW]["error"]["interval"] is None
+    assert "error" not in over_seeds([{"what": FLOW, "seed": 0, "numbers": {"error": None}}]).get(FLOW, {})
+
+
+def test_goals_compare_the_same_seeds_and_tell_the_worst():
+    def cell(what, seed, error):
+        return {"what": what, "seed": seed, "numbers": {"error": error, "mean_motion": 100.0}}
+
+    cells = [cell(FLOW, 1, 80.0), cell(FLOW, 2, 120.0), cell(ALIGNMENT, 1, 160.0)]
+    goals = goals_of(over_seeds(cells))
+    assert [one["value"] for one in goals] == [0.5, 1.2]
+    assert [one["met"] for one in goals] == [True, False]
+    assert [one["met"] for one in goals_of({})] == [None, None]
+
+
+def test_a_part_is_measured_once_and_again_when_it_is_asked_otherwise(tmp_path):
+    calls = []
+
+    def measure():
+        calls.append(1)
+        return {"value": len(calls)}
+
+    place = tmp_path / "kept.json"
+    for asked, value in (({"key": "a"}, 1), ({"key": "a"}, 1), ({"key": "b"}, 2), ({"key": "b"}, 2)):
+        assert kept(place, "one", asked, measure) == {**asked, "value": value}
+    assert kept(place, "two", {"key": "b"}, measure)["value"] == 3
+    assert json.loads(place.read_text()).keys() == {"one", "two"}
+
+
+@pytest.mark.slow
+def test_finished_cells_are_kept(tmp_path):
+    db = with_intents(tmp_path / "db", ["image embedding (x)"] * 12, num_frames=48)
+    quick = Watch(lambda line: None, quick=True)
+    report = bench_robomirror(db.uri, tmp_path / "data", quick)
+    assert [one["what"] for one in report["results"]["cells"]] == [cell.what for cell in cells_of(Size(seeds=(1,)))]
+    assert all(np.isfinite(one["numbers"]["error"]) for one in report["results"]["cells"])
+    state = (tmp_path / "data" / CELLS).stat()
+    again = bench_robomirror(db.uri, tmp_path / "data", quick)
+    assert again["results"]["cells"] == report["results"]["cells"]
+    assert (tmp_path / "data" / CELLS).stat() == state
