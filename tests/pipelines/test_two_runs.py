@@ -52,6 +52,8 @@ def test_a_second_run_is_refused_or_takes_other_clips(tmp_path, clips, expected,
     assert [run.exit for run in list_runs(db)] == ["done", "done"]
     with pytest.raises(ConfigError, match="no column 'hand_left'"):
         run(db, ONE, where="hand_left", quiet=True)
+    with pytest.raises(ConfigError, match=r"--where \"split = 'tran'\" passes none of the 2 clips in the list of "):
+        run(db, ONE, where="split = 'tran'", quiet=True)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from handloom.api import Database
-from handloom.errors import StoreError
+from handloom.errors import ConfigError, StoreError
 from handloom.pipelines.cluster.head_health import LastWords
 from handloom.pipelines.run.changed_videos import renew_changed_videos
 from handloom.pipelines.run.driver import Job, RunParts, compute
@@ -23,6 +23,7 @@ from handloom.pipelines.run.rounds import lost
 from handloom.pipelines.run.todo.plan import Todo, asked_of, plan_work
 from handloom.pipelines.run.todo.recompute import keeps
 from handloom.pipelines.run.upkeep import Upkeep
+from handloom.plural import plural
 from handloom.schemas.settings import RunConfig, of_any_version
 from handloom.schemas.tables.reject import REASONS
 from handloom.stages.versions import model_versions
@@ -112,9 +113,11 @@ def run(
 
     Raises:
         ConfigError: settings differ from the database's, without `recompute`; an unknown stage; no such cluster;
-            `where` cannot be used.
+            `where` cannot be used, or passes no clip of the list.
         StoreError: another run works on these clips; the database cannot be written, or was replaced.
     """
+    if where is not None:
+        _check_some_pass(db, where)
     config = config or stored_config(db)
     settings = config.settings()
     versions = model_versions(settings)
@@ -182,6 +185,14 @@ def run(
     again = {} if todo is None else todo.again
     columns = (tally.num_updates, tally.num_stage_rejects, *of_stages)
     return RunSummary(lease.run.run_id, run_key, exit, *counts, *done, *columns, again)
+
+
+def _check_some_pass(db: Database, where: str) -> None:
+    """Raise ConfigError for a filter that passes no clip of a list that has some."""
+    num = db.count("clip_list")
+    if num and not db.read("clip_list", ["clip_id"], where, limit=1).num_rows:
+        hint = "change the filter, or leave it out for all; `handloom status --db DB --clips` lists them"
+        raise ConfigError(f"--where {where!r} passes none of the {plural(num, 'clip')} in the list of {db.uri}", hint)
 
 
 def _setup(db: Database, config: RunConfig, versions: dict[str, str], source_options, run_id: str) -> WorkerSetup:
