@@ -453,7 +453,7 @@ COMMANDS = {
     "sim evaluate": "--task --policy --episodes --seeds --max-steps --workers --ray-address --video --calvin "
     "--calvin-python --sequences --json --help",
     "sim imitate": "--out --db --motion --understand --robot --student --config --set --show-settings "
-    "--no-show-settings --video --no-video --json --help",
+    "--no-show-settings --video --no-video --workers --ray-address --json --help",
     "presets": "--json --help",
     "bench": "NAME --videos --clips --stills --footage --held --sheets --backwards --db --lerobot-python --quick "
     "--markdown --save --data --help",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,17 +19,21 @@ pytest.importorskip("torch", reason="the student needs torch: pip install '.[tra
 
 from support.hand_tables import hand_db, hand_row
 
+from handloom.pipelines.sim.following import follow, runs_of
 from handloom.pipelines.sim.imitate import imitate, load_settings
+from handloom.pipelines.sim.jobs import Where
 from handloom.schemas.hand_topology import WRIST
 from handloom.sim.humanoid.checkpoint import open_student
-from handloom.sim.humanoid.dagger import evaluate, tasks_of
+from handloom.sim.humanoid.dagger import StudentPolicy, groups_of, run_group, tasks_of
 from handloom.sim.humanoid.episodes import Expert, Hold, Seen, run_episodes
 from handloom.sim.humanoid.experts import Teacher
 from handloom.sim.humanoid.goals import PERSON_REACH_M, goals_of, palm_axes
 from handloom.sim.humanoid.motions import PersonMotion, at_times, motion_of_row, row_motions, scripted_motions
 from handloom.sim.humanoid.reference import Kinematics, KinematicsSettings, reference_of
 from handloom.sim.humanoid.robot import GR1, Humanoid, act, body_of, find_humanoid, put
+from handloom.train.robomirror.imitation import Actor
 from handloom.train.robomirror.latents import LinearLatents, numbers_of
+from handloom.train.robomirror.network.student import Student
 
 HZ = 15.0
 ARM = """<body name="{s}_upper" pos="0 {y} .35"><joint name="{s}_pitch" axis="0 1 0" range="-3 3"/>
@@ -142,17 +147,36 @@ def test_inverse_kinematics_finds_places_and_counts_what_is_out_of_reach(body, m
 
 def test_the_teacher_follows_and_who_holds_still_fails(body, tasks):
     settings = load_settings(None, ["repeats=1", "held_out=1"])
+    (group,) = groups_of(tasks, settings)
     worst = {}
     for names in (["follow"], ["lead"], ["follow", "lead", "correct"]):
-        outcomes = evaluate(body, tasks, Expert(Teacher(body, names)), settings)
+        outcomes = run_group(body, group, Expert(Teacher(body, names)), settings)
         assert all(one.success for one in outcomes), outcomes
         worst["+".join(names)] = max(one.mpkpe_mm for one in outcomes)
     assert worst["lead"] < 0.5 * worst["follow"]
     assert worst["follow+lead+correct"] < worst["follow"]
-    held = evaluate(body, tasks, Hold(), settings)
+    held = run_group(body, group, Hold(), settings)
     assert {one.failure for one in held} >= {"left_goal"}
     with pytest.raises(ConfigError, match="no expert steer"):
         Teacher(body, ["steer"])
+
+
+def test_groups_of_episodes_are_the_same_in_other_processes(body, tasks):
+    """They are sent there without the robot, which each process opens from its files."""
+    settings = load_settings(None, ["repeats=2", "side_by_side=2", "student.width=8", "student.history=2"])
+    network = Student(settings.student, tasks[0].latents.shape[1], 2 * 3 * body.num_joints, body.num_joints)
+    runs = runs_of("scripted", tasks, StudentPolicy(Actor(network), body), body, settings)
+    sent = pickle.dumps((runs, body))
+    assert len(sent) < 2_000_000
+    there, its_body = pickle.loads(sent)
+    assert its_body is body
+    found = [follow(some, body, settings, Where(1))["scripted"] for some in (runs, there)]
+    first, second = (
+        [(name, one.name, one.failure, one.joints_rad.tobytes()) for name, outcomes in some.items() for one in outcomes]
+        for some in found
+    )
+    assert first == second
+    assert {name: len(outcomes) for name, outcomes in found[0].items()} == dict.fromkeys(found[0], 2 * len(tasks))
 
 
 def test_the_gate_prefers_who_comes_nearest(body):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from handloom.cli.console import JsonOption, open_db, say
+from handloom.cli.console import JsonOption, RayOption, WorkersOption, open_db, say
 from handloom.cli.sim.sim import sim
 from handloom.errors import ConfigError
 from handloom.plural import plural
@@ -39,6 +39,8 @@ def imitate(
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting: rounds=2; may be repeated.")] = None,
     show_settings: Annotated[bool, typer.Option(help="Print the settings as JSON and exit.")] = False,
     video: Annotated[bool, typer.Option(help="Write videos of the best and the worst episode.")] = True,
+    workers: WorkersOption = None,
+    ray_address: RayOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Train a humanoid that follows people by the latent of their motion alone, and measure it."""
@@ -54,7 +56,7 @@ def imitate(
     table = None if db is None else open_db(db)
     found = pipeline(
         out, settings, robot=robot, db=table, motion=motion, understand=understand, student=student, videos=video,
-        told=say
+        workers=workers, ray_address=ray_address, told=say,
     )  # fmt: skip
     if json_:
         print(json.dumps(asdict(found)))

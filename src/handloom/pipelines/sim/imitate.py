@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,13 @@ from handloom.errors import ConfigError
 from handloom.io.folder import Folder, local_folder
 from handloom.machine import installed
 from handloom.pipelines.configure import merged_values, settings_hint
+from handloom.pipelines.sim.following import Run, follow, runs_of, understood_tasks
+from handloom.pipelines.sim.jobs import Where
 from handloom.schemas.json_format import explain
 from handloom.schemas.settings import flatten
 from handloom.sim.humanoid.checkpoint import open_student, save_student
-from handloom.sim.humanoid.dagger import Round, StudentPolicy, at_steps, evaluate, tasks_of, train
-from handloom.sim.humanoid.episodes import Expert, Hold, Outcome, Policy, Task
+from handloom.sim.humanoid.dagger import Round, StudentPolicy, tasks_of, train
+from handloom.sim.humanoid.episodes import Outcome, Task
 from handloom.sim.humanoid.experts import Teacher
 from handloom.sim.humanoid.film import VIDEO_HZ, shown_again
 from handloom.sim.humanoid.latency import latency_of, latency_of_video
@@ -97,6 +99,8 @@ def imitate(
     understand: str | None = None,
     student: str | None = None,
     videos: bool = True,
+    workers: int | None = None,
+    ray_address: str | None = None,
     told: Callable[[str], None] | None = None,
 ) -> Imitation:
     """Train a student and measure it; or measure one that was trained.
@@ -109,12 +113,15 @@ def imitate(
             also told the latents that this makes of the intent.
         student: an `--out` of before: nothing is trained, and its settings are used.
         videos: of the best and the worst episode of each source.
+        workers: processes of the evaluation's episodes; None: one per core, where there are many. ray_address: a Ray
+            cluster that runs them instead.
 
     Raises:
         ConfigError: an unknown robot, one that lacks a joint, a checkpoint of something else; no motion; videos on a
             machine that draws no pictures.
         ModuleNotFoundError: the simulator, or torch, is not installed.
     """
+    where = Where(workers, ray_address)
     require_simulator()
     if understand is not None and db is None:
         raise ConfigError("--understand without --db", "add --db DB: intents are those of a table's clips")
@@ -169,10 +176,13 @@ def imitate(
     else:
         policy, checkpoint, spent = opened.policy, opened.uri, 0.0
     held_out = {name: found for name, found in tasks.items() if name != "train" and found}
-    results = {name: _measure(body, found, policy, settings) for name, found in held_out.items()}
+    runs = [run for name, found in held_out.items() for run in runs_of(name, found, policy, body, settings)]
+    if understood is not None:
+        by_name = {task.name: task for task in tasks["table"]}
+        runs.append(Run("table", "understood", policy, understood_tasks(seen, by_name, understood)))
+    results = follow(runs, body, settings, where)
     video_latency = None
     if understood is not None and db is not None:
-        results["table"]["understood"] = evaluate(body, _understood(seen, tasks["table"], understood), policy, settings)
         video_latency = _of_video(db, seen, body, settings, policy, understood, tell)
     film = {}
     if gl is not None:
@@ -257,40 +267,6 @@ def _check_out(folder: Folder, student: str | None) -> None:
         raise ConfigError(f"--out {folder.uri} holds a checkpoint of {found[0].recipe}", hint)
     if student is not None and folder.uri == Folder.parse(student).uri and folder.read(REPORT) is not None:
         raise ConfigError(f"--out {folder.uri} holds the report of the student's training", "name another folder")
-
-
-def _measure(
-    body: Body, tasks: Sequence[Task], policy: StudentPolicy, settings: ImitateSettings
-) -> dict[str, list[Outcome]]:
-    """Episodes of the student beside what they are compared with, of the same starts."""
-    policies: dict[str, Policy] = {
-        "student": policy, "teacher": Expert(Teacher(body, settings.experts)), "hold": Hold(),
-    }  # fmt: skip
-    found = {name: evaluate(body, tasks, one, settings) for name, one in policies.items()}
-    if len(tasks) > 1:
-        found["other_motion"] = evaluate(body, _exchanged(tasks), policy, settings)
-    return found
-
-
-def _exchanged(tasks: Sequence[Task]) -> list[Task]:
-    """Each task with the latents of the next one, repeated to its length."""
-    return [
-        replace(task, latents=np.resize(other.latents, task.latents.shape))
-        for task, other in zip(tasks, [*tasks[1:], tasks[0]], strict=True)
-    ]
-
-
-def _understood(motions: Sequence[PersonMotion], tasks: Sequence[Task], understood: UnderstoodLatents) -> list[Task]:
-    """The tasks of motions with an intent, with the latents that are made of it."""
-    by_name = {task.name: task for task in tasks}
-    found = []
-    for motion in motions:
-        if motion.intent is None or motion.intent_s is None:
-            continue
-        task = by_name[motion.name]
-        encoded = understood.encode(motion.name, motion.intent, motion.intent_s, motion.num_frames)
-        found.append(replace(task, latents=at_steps(motion, encoded, task.reference.num_steps)))
-    return found
 
 
 def _of_video(

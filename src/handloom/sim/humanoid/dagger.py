@@ -136,21 +136,34 @@ def train(
     return trained
 
 
-def evaluate(body: Body, tasks: Sequence[Task], policy: Policy, settings: ImitateSettings) -> list[Outcome]:
-    """Episodes of each task, `repeats` with other starts; in the order of the tasks' lengths."""
-    outcomes = []
-    for repeat in range(settings.repeats):
-        for number, group in enumerate(in_groups(tasks, settings.side_by_side)):
-            outcomes += run_episodes(
-                body,
-                group,
-                policy,
-                seed=int(np.random.SeedSequence([settings.seed, 3, repeat, number]).generate_state(1)[0]),
-                history=settings.student.history,
-                allowed_m=settings.allowed_m,
-                start_noise_rad=settings.evaluation_noise_rad,
-            )
-    return outcomes
+@dataclass(frozen=True)
+class Group:
+    """Episodes of an evaluation that run side by side. seed: of the noise at their starts."""
+
+    tasks: Sequence[Task]
+    seed: int
+
+
+def groups_of(tasks: Sequence[Task], settings: ImitateSettings) -> list[Group]:
+    """The episodes of an evaluation: each task `repeats` times with other starts, in the order of their lengths."""
+    return [
+        Group(group, int(np.random.SeedSequence([settings.seed, 3, repeat, number]).generate_state(1)[0]))
+        for repeat in range(settings.repeats)
+        for number, group in enumerate(in_groups(tasks, settings.side_by_side))
+    ]
+
+
+def run_group(body: Body, group: Group, policy: Policy, settings: ImitateSettings) -> list[Outcome]:
+    """The episodes of a group. They depend on what is given alone."""
+    return run_episodes(
+        body,
+        group.tasks,
+        policy,
+        seed=group.seed,
+        history=settings.student.history,
+        allowed_m=settings.allowed_m,
+        start_noise_rad=settings.evaluation_noise_rad,
+    )
 
 
 def _drawn(tasks: Sequence[Task], num: int, rng: np.random.Generator) -> list[Task]:

@@ -157,6 +157,10 @@ class Body:
         self.shoulders_m = arm[0]
         self.head_m = self._places(self.rest, (humanoid.head,))[0]
 
+    def __reduce__(self) -> tuple[Any, tuple[Humanoid]]:
+        """For other processes: each opens the robot's files once, which are large."""
+        return body_of, (self.humanoid,)
+
     @property
     def num_joints(self) -> int:
         return len(self.joints)

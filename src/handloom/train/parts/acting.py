@@ -68,12 +68,19 @@ def of_another_robot(uri: str, wants: str, state_names: tuple[str, ...], num: in
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """No gradients, and one core: the same numbers with any number of processes."""
+def one_core() -> Iterator[None]:
+    """The same numbers with any number of cores and processes. For small networks it is also the cheapest: torch's
+    threads wait for each other at every layer, and take a core while they do."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """No gradients, and `one_core`."""
+    with one_core(), torch.inference_mode():
+        yield

@@ -16,6 +16,7 @@ from torch import nn
 from handloom.errors import HandloomError
 from handloom.schemas.settings import Frozen
 from handloom.train.checkpoint import seed_all
+from handloom.train.parts.acting import alone, one_core
 from handloom.train.robomirror.network.student import Student, StudentSettings
 
 Floats = NDArray[np.float32]
@@ -76,8 +77,9 @@ class Imitator:
                     kept[place] = values[number]
         self._met += len(latents)
 
+    @one_core()
     def fit(self, num_steps: int) -> float:
-        """Train; the mean loss of the last fifth of the steps. Raises HandloomError where it is not finite."""
+        """Train, on one core; the mean loss of the last fifth of the steps. Raises HandloomError: it is not finite."""
         self.network.train()
         losses = []
         for _ in range(num_steps):
@@ -118,4 +120,5 @@ class Actor:
     def __call__(self, latents: Floats, observed: Floats) -> Floats:
         self._network.eval()
         noise = self._noise.expand(len(latents), -1)
-        return self._network.act(torch.from_numpy(latents), torch.from_numpy(observed), noise).numpy()
+        with alone():
+            return self._network.act(torch.from_numpy(latents), torch.from_numpy(observed), noise).numpy()
