@@ -47,9 +47,9 @@ def results(own: OwnStage, num_clips: int = 1):
     ("stages", "told"),
     [
         ({"mine": "nowhere.at_all:Mine"}, "nowhere.at_all cannot be imported: ModuleNotFoundError"),
-        ({"mine": "support.own_stages"}, "class = 'support.own_stages:support.own_stages'"),
-        ({"mine": ":Mine"}, "is not package.module:Class"),
-        ({"mine": "Nobody"}, "support.own_stages has no class Nobody"),
+        ({"mine": "support.own_stages"}, "'support.own_stages:support.own_stages' is not package"),
+        ({"mine": ":Mine"}, "is not package.module:Name"),
+        ({"mine": "Nobody"}, "support.own_stages has no Nobody"),
         ({"mine": "NoStage"}, "support.own_stages:NoStage is no Stage"),
         ({"mine": "MEGABYTE"}, "support.own_stages:MEGABYTE is no Stage"),
         ({"Mine": "Reads"}, "small letters"),
@@ -93,7 +93,7 @@ def results(own: OwnStage, num_clips: int = 1):
 def test_a_wrong_declaration_is_an_error_that_names_it(stages, told):
     if stages == {"mine": "support.own_stages"}:
         declared = RunConfig(**{"stages": {"mine": {"class": "support.own_stages"}}}).settings()
-        told = "'support.own_stages' is not package.module:Class"
+        told = "'support.own_stages' is not package.module:Name"
     else:
         declared = settings_of(**stages)
     with pytest.raises(ConfigError, match=f"(?s){told}"):

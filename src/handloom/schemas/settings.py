@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from handloom.named import OWN_CLASS
 from handloom.schemas.tables.arrow import SCHEMA_VERSION
 from handloom.schemas.version_policy import counted
 
@@ -67,10 +68,6 @@ def _one_number(name: str, given: Any, instead: str) -> Any:
             f"then leave {name} out, or give it one number"
         )
     return given
-
-
-OWN_CLASS = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
-"""`package.module:Class`, as a regular expression."""
 
 
 class HandsConfig(Frozen):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.named import load_named
 from handloom.sim.rendering import Camera
 from handloom.sim.replay import Replay
 from handloom.sim.tasks import Task
@@ -82,19 +82,10 @@ def find_policy(name: str, task: Task) -> Policy:
 def own_policy(name: str) -> Policy:
     """An instance of a class of another package, `package.module:CLASS`. Raises ConfigError: there is none, or it is
     no policy."""
-    module_name, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise  # a package that the policy needs is not installed: the command names it
-        hint = "install your package into this environment; from files of this folder: PYTHONPATH=."
-        raise ConfigError(f"the policy {name}: there is no module {error.name}", hint) from error
-    except AttributeError as error:
-        raise ConfigError(f"the policy {name}: {module_name} has no {attribute}", f"give {FORMS}") from error
+    found = load_named(f"the policy {name}", name)
     needed = "a class with reset(task, seed) and act(observation); docs/sim.md shows one"
     if not callable(found):
-        raise ConfigError(f"the policy {name}: {attribute} is a {type(found).__name__}", f"it must be {needed}")
+        raise ConfigError(f"the policy {name} is a {type(found).__name__}", f"it must be {needed}")
     try:
         policy = found()
     except TypeError as error:

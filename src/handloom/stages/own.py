@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import io
 import json
 import logging
@@ -20,6 +19,7 @@ from pydantic import ValidationError
 
 from handloom.errors import ClipError, ConfigError, StoreError
 from handloom.models.protocols import ClipFrames
+from handloom.named import load_named
 from handloom.schemas.clip import Clip
 from handloom.schemas.json_format import explain
 from handloom.schemas.settings import OWN_STAGE, StageConfig
@@ -193,21 +193,12 @@ def _checked_class(where: str, stage: Stage) -> Stage:
 
 
 def _class_of(where: str, text: str) -> type[Stage]:
-    module, colon, attribute = text.partition(":")
-    hint = f'write class = "package.module:Class" in {where}; the package must be installed on every node'
-    if not colon or not module or not attribute:
-        raise ConfigError(f"{where}: class = {text!r} is not package.module:Class", hint)
-    try:
-        with printing_is_logged(where):
-            found = importlib.import_module(module)
-    except (Exception, SystemExit) as error:
-        raise ConfigError(f"{where}: {module} cannot be imported: {type(error).__name__}: {error}", hint) from error
-    cls = getattr(found, attribute, None)
+    with printing_is_logged(where):
+        cls = load_named(f"{where}: class", text)
     if not (isinstance(cls, type) and issubclass(cls, Stage)):
-        problem = f"{where}: {module} has no class {attribute}" if cls is None else f"{where}: {text} is no Stage"
-        raise ConfigError(problem, "a stage is a subclass of handloom.stages.Stage")
+        raise ConfigError(f"{where}: {text} is no Stage", "a stage is a subclass of handloom.stages.Stage")
     if not (isinstance(cls.Settings, type) and issubclass(cls.Settings, StageSettings)):
-        problem = f"{where}: {attribute}.Settings is no subclass of handloom.stages.StageSettings"
+        problem = f"{where}: {cls.__name__}.Settings is no subclass of handloom.stages.StageSettings"
         raise ConfigError(problem, "class Settings(StageSettings): one line a setting, with its type and default")
     return cls
 

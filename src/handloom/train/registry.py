@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from handloom.errors import ConfigError
+from handloom.named import load_named
 from handloom.train.checkpoint import Checkpoint, load_weights, put_weights
 from handloom.train.recipe import Recipe
 
@@ -22,26 +22,15 @@ RECIPES = {
 
 def find_recipe(name: str) -> Recipe:
     """The recipe of that name. Raises ConfigError, with the known names, where there is no such recipe."""
-    place = RECIPES.get(name, name if ":" in name else "")
-    module_name, _, attribute = place.partition(":")
-    if not module_name or not attribute:
+    if name not in RECIPES and ":" not in name:
         raise ConfigError(
             f"there is no recipe {name!r}",
             f"give one of {', '.join(RECIPES)}, vlmimic, or package.module:ATTRIBUTE for one of your own",
         )
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise  # a package that the recipe needs is not installed: the command names it
-        hint = "install your package into this environment, on every node of the cluster"
-        raise ConfigError(f"the recipe {name}: there is no module {error.name}", hint) from error
-    except AttributeError as error:
-        hint = "name the module's attribute that holds the recipe"
-        raise ConfigError(f"the recipe {name}: {module_name} has no {attribute}", hint) from error
+    found: Recipe = load_named(f"the recipe {name}", RECIPES.get(name, name))
     if isinstance(found, type) or not all(hasattr(found, part) for part in ("name", "sizes", "settings_type", "data")):
         hint = "name an instance, not a class; docs/training.md shows what a recipe of your own must have"
-        raise ConfigError(f"the recipe {name}: {attribute} is a {type(found).__name__}, not a recipe", hint)
+        raise ConfigError(f"the recipe {name} is a {type(found).__name__}, not a recipe", hint)
     return found
 
 

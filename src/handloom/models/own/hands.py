@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from handloom.errors import ClipError, ConfigError
 from handloom.geometry.camera.intrinsics import camera_for, project
 from handloom.models.devices import check_device
-from handloom.models.own.named_class import AT_IMPORT, load_class
 from handloom.models.protocols import BackendHands, ClipFrames
+from handloom.named import load_named
 from handloom.schemas.clip import Clip
 from handloom.schemas.settings import CameraConfig, HandsConfig
 from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Camera, HandPoints, VideoInfo
@@ -22,6 +22,11 @@ STAGE, SETTING = "hands", "hands.backend"
 MAX_APART = 0.15
 """Median distance between keypoints and their projected metres, over the image's diagonal, beyond which the two cannot
 belong together: other axes or another unit. Far above what a network's error or an unknown lens makes of it."""
+AT_IMPORT = (
+    ArithmeticError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError, SyntaxError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What a class of another package may raise when it is made, or asked what it is."""
 HINT = "look at `find` of the class; handloom.models.protocols.BackendHands says what it has to give"
 
 
@@ -101,7 +106,13 @@ def backend_licence(config: HandsConfig) -> str | None:
 
 
 def _class_of(config: HandsConfig) -> type:
-    return load_class(SETTING, config.backend, ("find", "identity"))
+    what = f"{SETTING} = {config.backend!r}"
+    found = load_named(what, config.backend)
+    if not isinstance(found, type):
+        raise ConfigError(f"{what} is a {type(found).__name__}, expected a class", "see handloom.models.protocols")
+    if lacks := [each for each in ("find", "identity") if not callable(getattr(found, each, None))]:
+        raise ConfigError(f"{what}: the class lacks {', '.join(lacks)}", "see handloom.models.protocols")
+    return found
 
 
 def _asked(config: HandsConfig, method: str) -> Any:
