@@ -174,7 +174,7 @@ def test_a_policy_that_is_told_of_things_gets_them_as_it_was_trained(told):
 
 
 def test_arvrm_is_told_of_things_as_it_was_trained(told, tmp_path):
-    wanted = fine(things=True, held_out_share=0.0)
+    wanted = fine(things=True, held_out_share=0.0, pad=True, goal_s=1.0)
     db, checkpoint = told[0], train(ARVRM, told[0], wanted, Folder.parse(tmp_path)).checkpoint
     windows, row = ARVRM.data(db, wanted).train, episode_arrays(read_episodes(db), 0)
     first = next(n for n in range(len(windows)) if windows[n]["episode_id"] == row["episode_id"])

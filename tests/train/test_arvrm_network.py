@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from handloom.errors import ConfigError
-from handloom.train.arvrm.data.hand_sample import image_space
+from handloom.train.arvrm.data.hand_sample import goals_of, image_space
+from handloom.train.arvrm.network.goals import places_of
 from handloom.train.arvrm.network.network import HandNetwork, augmented
 from handloom.train.arvrm.network.robot_network import AnalogicalMap, RobotNetwork
 from handloom.train.arvrm.recipe import RECIPE
@@ -53,6 +54,7 @@ def batch(size: int = 3, steps: int = 6, seed: int = 0) -> dict:
         "text": ["cut", None, "left hand"][:size],
         "size": torch.tensor([[400.0, 300.0]] * size),
         "keypoints": torch.from_numpy(keypoints),
+        "goals": torch.from_numpy(keypoints[:, -1:, :, 0] - keypoints[:, :, :, 0]),
         "images": torch.from_numpy(rng.integers(0, 255, (size, steps, 32, 32, 3), dtype=np.uint8)),
         "images_valid": torch.ones(size, steps, dtype=torch.bool),
     }
@@ -89,6 +91,23 @@ def test_image_space_is_places_over_the_image_and_depth_from_the_wrist():
     assert np.isnan(found[3, 0, :, 2]).all()
 
 
+def test_a_goal_is_where_the_wrist_is_later_as_a_robots_axes_have_it():
+    rng = np.random.default_rng(0)
+    px, cam = rng.uniform(0, 300, (5, 2, 21, 2)), rng.uniform(0.3, 1, (5, 2, 21, 3))
+    visible = np.ones((5, 2), bool)
+    visible[1, 0] = visible[4, 1] = False
+    found = goals_of(px, cam, visible, (400, 300))
+    right, down = (px[4, 0, 0] - px[0, 0, 0]) / [400, 300]
+    np.testing.assert_allclose(found[0, 0], [right, cam[4, 0, 0, 2] - cam[0, 0, 0, 2], -down], rtol=1e-5)
+    assert (found[4, 0] == 0).all()
+    assert np.isnan(found[:, 1]).all(), "it was not seen at the end"
+    np.testing.assert_array_equal(np.isfinite(found[:, 0]).all(1), visible[:, 0])
+    assert places_of(["a.x", "a.y", "a.z", "a.q0", "b.x", "b.y", "goal.x", "goal.y", "goal.z"]) == [
+        [0, 1, 2],
+        [6, 7, 8],
+    ]
+
+
 def test_baselines_start_from_the_last_known_values():
     nan = torch.nan
     values = torch.tensor([[nan, 1.0, nan, 2.0, 4.0, nan, nan]])
@@ -115,9 +134,9 @@ def test_errors_are_over_the_same_known_elements():
 
 @pytest.mark.parametrize("residual", [False, True])
 def test_a_prediction_depends_only_on_earlier_steps(residual):
-    net = network(residual=residual, motion=residual, standardise=residual).eval()
+    net = network(residual=residual, motion=residual, standardise=residual, goal_s=float(residual)).eval()
     one, other = batch(), batch()
-    for name in ("keypoints", "images"):
+    for name in ("keypoints", "images", "goals"):
         other[name] = other[name].clone()
         other[name][:, 4:] = 0
     with torch.no_grad():
@@ -131,7 +150,7 @@ def test_a_prediction_depends_only_on_earlier_steps(residual):
 
 
 def test_unknown_hands_and_images_are_masked():
-    net = network(motion=True, residual=True, standardise=True).eval()
+    net = network(motion=True, residual=True, standardise=True, goal_s=1.0).eval()
     given = batch()
     out = net(given)
     assert torch.isfinite(out["prediction"]).all()
@@ -148,9 +167,9 @@ def test_unknown_hands_and_images_are_masked():
 
 
 def test_a_roll_out_does_not_depend_on_the_steps_that_it_predicts():
-    net = network(residual=True, standardise=True, motion=True).eval()
+    net = network(residual=True, standardise=True, motion=True, goal_s=1.0).eval()
     one, other = batch(), batch()
-    for name in ("keypoints", "images"):
+    for name in ("keypoints", "images", "goals"):
         other[name] = other[name].clone()
         other[name][:, 3:] = 0
     with torch.no_grad():
@@ -174,7 +193,9 @@ def test_mirroring_twice_changes_nothing():
         once["keypoints"][:, :, 1, :, 0], 1 - 1 / 400 - given["keypoints"][:, :, 0, :, 0], equal_nan=True
     )
     twice = augmented(once, settings(mirror=1.0))
-    torch.testing.assert_close(twice["keypoints"], given["keypoints"], equal_nan=True)
+    for name in ("keypoints", "goals"):
+        torch.testing.assert_close(twice[name], given[name], equal_nan=True)
+    torch.testing.assert_close(once["goals"][:, :, 1, 0], -given["goals"][:, :, 0, 0], equal_nan=True)
     assert torch.equal(twice["images"], given["images"])
     assert twice["text"] == given["text"]
     moved = augmented(given, settings(jitter=0.1))["keypoints"] - given["keypoints"]
@@ -248,15 +269,16 @@ def test_robot_states_keep_their_order_and_baselines_are_in_deviations():
 
 
 def test_stage_two_starts_from_stage_one_and_refuses_what_does_not_fit():
-    first = network(motion=True)
+    first = network(motion=True, goal_s=1.0)
     weights = {name: value + 1 for name, value in first.state_dict().items()}
-    second = network(RobotNetwork, init="x", motion=True)
+    second = network(RobotNetwork, init="x", motion=True, goal_s=1.0)
     kept = RECIPE.load_init(second, weights, settings(stage="finetune"))
-    assert not [name for name in kept if name.startswith(("backbone.", "keypoint_"))]
+    assert not [name for name in kept if name.startswith(("backbone.", "keypoint_", "goals."))]
     assert {"map.m", "state_place"} <= set(kept)
     for name, value in weights.items():
         assert torch.equal(second.state_dict()[name], value), name
-    RECIPE.load_init(network(RobotNetwork, init="x", motion=True), second.state_dict(), settings(stage="finetune"))
+    again = network(RobotNetwork, init="x", motion=True, goal_s=1.0)
+    RECIPE.load_init(again, second.state_dict(), settings(stage="finetune"))
     with pytest.raises(ConfigError, match=r"backbone\.gpt\.blocks\.1.*is not in it"):
         RECIPE.load_init(second, {n: v for n, v in weights.items() if "blocks.1" not in n}, settings(stage="finetune"))
     with pytest.raises(ConfigError, match=r"there and .* here"):

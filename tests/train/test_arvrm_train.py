@@ -179,6 +179,22 @@ def test_the_loss_is_states_and_beta_times_analogy_and_replay(db):
     torch.testing.assert_close(net.eval()(batch)["loss"], state_loss + 0.5 * analogy, rtol=1e-4, atol=1e-5)
 
 
+def test_stage_one_and_replay_are_told_where_hands_go(db):
+    """The same windows, but that they end earlier in a clip; the goal of each is what a later one begins with."""
+    told, plain = pretrain(goal_s=0.4, stride=1), RECIPE.data(db, pretrain(stride=1)).train
+    windows = RECIPE.data(db, told).train
+    sample, later = windows[0], 6  # frames
+    assert sample["goals"].shape == (6, 2, 3)
+    np.testing.assert_array_equal(sample["keypoints"], plain[0]["keypoints"])
+    end = plain[later]["keypoints"][-1, :, 0] - sample["keypoints"][0, :, 0]
+    np.testing.assert_allclose(sample["goals"][0, :, 0], end[:, 0], atol=1e-6)
+    np.testing.assert_allclose(sample["goals"][0, :, 2], -end[:, 1], atol=1e-6)
+    data = RECIPE.data(db, finetune(goal_s=0.4))
+    batch = next(iter(data.train.loader(4)))
+    assert batch["replay_goals"].shape == (4, 6, 2, 3)
+    assert torch.isfinite(RECIPE.network(finetune(goal_s=0.4), data.facts)(batch)["loss"])
+
+
 def test_states_are_predicted_from_what_was_before(db):
     data = RECIPE.data(db, finetune())
     net = RECIPE.network(finetune(), data.facts).eval()

@@ -20,9 +20,11 @@ from handloom.train.recipe import RecipeData
 if TYPE_CHECKING:
     from handloom.api import Database
 
-SHARED = ("backbone.", "keypoint_encoder.", "keypoint_head.", "hand_place")
+SHARED = ("backbone.", "keypoint_encoder.", "keypoint_head.", "hand_place", "goals.")
 """Parts of the network that stage 2 takes from stage 1."""
-INIT_HINT = "give both stages the same dim, layers, latents, keypoint_dim, keypoint_layers, motion, steps and encoders"
+INIT_HINT = (
+    "give both stages the same dim, layers, latents, keypoint_dim, keypoint_layers, motion, steps, goal_s and encoders"
+)
 
 
 class Arvrm:

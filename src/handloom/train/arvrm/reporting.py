@@ -107,6 +107,8 @@ def roll_out(network: Any, batch: Mapping[str, Any], given: int) -> Tensor:
     known = past_of(keypoints[:, :given]).last[:, -1].isfinite()
     keypoints[:, given:] = torch.nan
     batch = dict(batch)
+    if "goals" in batch:
+        batch["goals"] = batch["goals"].clone()
     for name in ("images", "images_valid"):
         if name in batch:
             batch[name] = batch[name].clone()
@@ -114,6 +116,11 @@ def roll_out(network: Any, batch: Mapping[str, Any], given: int) -> Tensor:
     for step in range(given, keypoints.shape[1]):
         predicted, _ = network.predict_keypoints(batch | {"keypoints": keypoints})
         keypoints[:, step] = torch.where(known, predicted[:, step - 1].to(keypoints), torch.nan)
+        if "goals" in batch:  # the wrist's place in metres is not predicted
+            moved = (keypoints[:, step] - keypoints[:, given - 1])[:, :, 0]
+            batch["goals"][:, step] = batch["goals"][:, given - 1]
+            batch["goals"][:, step, :, 0] -= moved[..., 0]
+            batch["goals"][:, step, :, 2] += moved[..., 1]
     keypoints[:, : given - 1] = torch.nan
     return keypoints
 
@@ -163,6 +170,7 @@ def notes_of(network: Any, facts: Mapping[str, Any], settings: ArvrmSettings) ->
         "standardise": "inputs and outputs are scaled by the training windows' mean and deviation",
         "motion": "keypoint tokens also hold motion and position relative to the wrist",
         "mirror": f"a share of {settings.mirror:g} of the training samples is mirrored",
+        "goal_s": f"the network is told where each wrist is {settings.goal_s:g} s after a sample's last step",
         "jitter": f"training keypoints are shifted by {settings.jitter:g} of the image",
     }.items():
         if getattr(settings, name):

@@ -59,6 +59,10 @@ class ArvrmSettings(TrainSettings):
     jitter: float = Field(0.0, ge=0, lt=0.5)
     """Ours: deviation of a random shift of a training sample's keypoints, in parts of the image (which stays)."""
 
+    goal_s: float = Field(0.0, ge=0, le=10)
+    """Ours: a sample of human clips also tells where each wrist is so many seconds after its last step, as seen from
+    the hand, as `things` tells a robot of its goal. 0: as in the paper."""
+
     image_encoder: Literal["hub", "small", "none"] = "hub"
     """`hub`: a frozen MAE ViT from the hub, a folder or S3; `small`: handloom's own, trained; `none`: no images."""
     image_model: str = ""
@@ -72,6 +76,8 @@ class ArvrmSettings(TrainSettings):
     text_model: str = ""
     """`hub`: id, folder or s3:// URI of the text encoder, openai/clip-vit-base-patch32 for the paper's."""
 
+    pad: bool = False
+    """`finetune`, ours: windows also begin in an episode's last steps; what would come after its end is unknown."""
     things: bool = False
     """`finetune`, ours: the network also gets the state's numbers beside the robot's own, such as where things and
     goals are; places as seen from the hand. They are not predicted. Off: all numbers of a state are the robot's."""

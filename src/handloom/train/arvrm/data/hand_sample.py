@@ -32,24 +32,42 @@ def image_space(keypoints_px: NDArray, keypoints_cam_m: NDArray, visible: NDArra
     return np.where(visible[..., None, None], places, np.nan).astype(np.float32)
 
 
+def goals_of(keypoints_px: NDArray, keypoints_cam_m: NDArray, visible: NDArray, size: tuple) -> NDArray[np.float32]:
+    """(T, 2, 3): where each wrist is in the last of the T frames, from where it is in each of them.
+
+    To the right over the image's width, away in metres, up over the image's height: in the order of a robot's x, y, z.
+    NaN where the hand was not seen in one of both. See `image_space`.
+    """
+    places = np.concatenate([keypoints_px[:, :, 0] / np.array(size, np.float32), keypoints_cam_m[:, :, 0, 2:]], -1)
+    places = np.where(visible[..., None], places, np.nan)
+    away = places[-1] - places
+    return np.stack([away[..., 0], away[..., 2], -away[..., 1]], axis=-1).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class HandSample:
     """The transform of human windows: it takes every `phases`-th step of a window.
 
     A sample has `clip_id`, `now_s`, `text`, `size` (2,) float32 width and height, `keypoints` (T, 2, 21, 3), and with
-    an `image_size` also `images` (T, h, w, 3) uint8 and `images_valid` (T,).
+    an `image_size` also `images` (T, h, w, 3) uint8 and `images_valid` (T,). With `steps` these are the first T steps
+    of a longer window, of which the rest tells the `goals` (T, 2, 3).
     """
 
     phases: int = 1
     image_size: int = 0
+    steps: int | None = None
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         size = (sample["width"], sample["height"])
-        parts = (sample[name][:: self.phases] for name in ("hand_keypoints_px", "hand_keypoints_cam_m", "hand_visible"))
+        names = ("hand_keypoints_px", "hand_keypoints_cam_m", "hand_visible")
+        parts = [sample[name][:: self.phases][: self.steps] for name in names]
         out = {"clip_id": sample["clip_id"], "now_s": sample["now_s"], "text": sample["narration"]}
         out |= {"size": np.array(size, np.float32), "keypoints": image_space(*parts, size)}
         if self.image_size:
-            out |= images_of(sample, "images", self.phases, self.image_size)
+            found = images_of(sample, "images", self.phases, self.image_size)
+            out |= {name: values[: self.steps] for name, values in found.items()}
+        if self.steps is not None:
+            out["goals"] = goals_of(*(sample[name] for name in names), size)[:: self.phases][: self.steps]
         return out
 
 

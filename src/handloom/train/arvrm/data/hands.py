@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def hand_data(db: Database, settings: ArvrmSettings, version: int | None = None) -> RecipeData:
     """Training and held-out windows of human clips in which a hand was seen.
 
-    facts: `counts`, and mean and deviation of the keypoints' three coordinates, `keypoint_mean`, `keypoint_std`, and of
-    their steps, `keypoint_step_std`.
+    facts: `counts`, and mean and deviation of the keypoints' three coordinates, `keypoint_mean`, `keypoint_std`, of
+    their steps, `keypoint_step_std`, and of goals, `goal_std`.
 
     Raises:
         ConfigError: there are no clips, none with hands or none as long as a window; images were not stored; steps come
@@ -57,9 +57,10 @@ def hand_windows(
 ) -> Windows:
     """Windows of the clips with hands. changed: parameters of `Database.windows` that replace those given here."""
     size = settings.image_size if with_images and settings.image_encoder != "none" else 0
+    later = round(settings.goal_s * settings.rate_hz * settings.phases)
     asked = {
         "past": 1,
-        "future": (settings.steps - 1) * settings.phases,
+        "future": (settings.steps - 1) * settings.phases + later,
         "fields": [*FIELDS, *(["images"] if size else [])],
         "rate_hz": settings.rate_hz * settings.phases,
         "stride": settings.stride,
@@ -69,7 +70,7 @@ def hand_windows(
         "seed": settings.seed,
         "version": version,
         "image_size": size or None,
-        "transform": HandSample(settings.phases, size),
+        "transform": HandSample(settings.phases, size, settings.steps if later else None),
     }
     return db.windows(**(asked | changed))
 
@@ -87,7 +88,11 @@ def spread_of(windows: Windows) -> dict[str, list[float]]:
     step_std = [_deviation(steps[..., c], 0.0) for c in range(3)]
     means = [float(np.nanmean(places[..., c])) if np.isfinite(places[..., c]).any() else 0.0 for c in range(3)]
     stds = [_deviation(places[..., c], mean) for c, mean in enumerate(means)]
-    return {"keypoint_mean": means, "keypoint_std": stds, "keypoint_step_std": step_std}
+    facts = {"keypoint_mean": means, "keypoint_std": stds, "keypoint_step_std": step_std}
+    if "goals" in windows[0]:
+        goals = np.stack([windows[index]["goals"] for index in picked])
+        facts["goal_std"] = [_deviation(goals[..., c], 0.0) for c in range(3)]
+    return facts
 
 
 def plain_spread() -> dict[str, list[float]]:

@@ -66,6 +66,11 @@ class Replay:
     def __post_init__(self) -> None:
         self._place = {id_: number for number, id_ in enumerate(self.windows.clip_ids)}
 
+    @property
+    def has_goals(self) -> bool:
+        """Whether its samples tell where hands go."""
+        return getattr(self.windows.transform, "steps", None) is not None
+
     def sample(self, clip_ids: Sequence[str], number: int) -> dict[str, Any] | None:
         """A window of one of the clips; `number` chooses both. None where no clip is as long as a window."""
         usable = [id_ for id_ in clip_ids if id_ in self._place]

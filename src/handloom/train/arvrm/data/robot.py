@@ -142,6 +142,7 @@ def _windows(db: Database, settings: ArvrmSettings, version: int, split: str | N
         fields=fields,
         rate_hz=settings.rate_hz * settings.phases,
         stride=settings.stride,
+        pad=settings.pad,
         where=both(settings.where, "state IS NOT NULL"),
         split=split,
         held_out_share=settings.held_out_share,

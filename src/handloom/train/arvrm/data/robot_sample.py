@@ -66,7 +66,7 @@ class RobotSample:
         if self.retrieved.replay is not None:
             number = zlib.crc32(f"{sample['episode_id']} {sample['now_s']:.6f}".encode())
             found = self.retrieved.replay.sample([self.retrieved.ids[p] for p in places], number)
-            out |= _replayed(found, num_steps, self.image_size)
+            out |= _replayed(found, num_steps, self.image_size, self.retrieved.replay.has_goals)
         return out
 
 
@@ -75,13 +75,15 @@ def image_name(camera: str) -> str:
     return f"images:{camera}" if camera else "images"
 
 
-def _replayed(found: Mapping[str, Any] | None, num_steps: int, size: int) -> dict[str, Any]:
+def _replayed(found: Mapping[str, Any] | None, num_steps: int, size: int, has_goals: bool) -> dict[str, Any]:
     """A human sample under `replay_` names; one with unknown keypoints and no images for None."""
     if found is None:
         found = {"keypoints": np.full((num_steps, *KEYPOINTS), np.nan, np.float32), "text": None}
         found |= {"size": np.ones(2, np.float32)}
+        if has_goals:
+            found["goals"] = np.full((num_steps, KEYPOINTS[0], 3), np.nan, np.float32)
         if size:
             images = np.zeros((num_steps, size, size, 3), np.uint8)
             found |= {"images": images, "images_valid": np.zeros(num_steps, bool)}
-    kept = ("keypoints", "text", "size", "images", "images_valid")
+    kept = ("keypoints", "text", "size", "images", "images_valid", "goals")
     return {f"replay_{name}": found[name] for name in kept if name in found}

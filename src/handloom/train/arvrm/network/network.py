@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from handloom.train.arvrm.network.backbone import Backbone, past_images
+from handloom.train.arvrm.network.goals import GoalTokens
 from handloom.train.arvrm.network.keypoints import KeypointEncoder, KeypointHead
 from handloom.train.arvrm.settings import ArvrmSettings
 from handloom.train.parts.baselines import Past, error_sums, mean_square, past_of
@@ -27,6 +28,7 @@ class KeypointNetwork(nn.Module):
         self.keypoint_encoder = KeypointEncoder(settings, facts)
         self.keypoint_head = KeypointHead(settings, facts)
         self.hand_place = nn.Parameter(0.02 * torch.randn(1, settings.dim))
+        self.goals = GoalTokens(settings, facts) if settings.goal_s else None
 
     def predict_keypoints(self, batch: Mapping[str, Any], prefix: str = "") -> tuple[Tensor, Past]:
         """(B, T - 1, 2, 21, 3) prediction of the next step at all steps but the last, and `Past` at those steps.
@@ -36,7 +38,11 @@ class KeypointNetwork(nn.Module):
         keypoints = batch[f"{prefix}keypoints"][:, :-1]
         before = past_of(keypoints)
         _, tokens = self.keypoint_encoder(keypoints, before)
-        out = self.backbone(list(batch[f"{prefix}text"]), past_images(batch, prefix), tokens + self.hand_place)
+        tokens = tokens + self.hand_place
+        if self.goals is not None:
+            goals = batch[f"{prefix}goals"][:, :-1].float() / self.goals.std
+            tokens = torch.cat([self.goals(goals).to(tokens.dtype), tokens], dim=2)
+        out = self.backbone(list(batch[f"{prefix}text"]), past_images(batch, prefix), tokens)
         return self.keypoint_head(out[:, :, -1], before), before
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -87,6 +93,9 @@ def _mirrored(batch: Mapping[str, Any], turned: Tensor) -> dict[str, Any]:
     last = 1 - 1 / batch["size"][:, 0].view(-1, 1, 1, 1)  # x of the last column's centre
     other = torch.cat([last[..., None] - keypoints[..., :1], keypoints[..., 1:]], dim=-1).flip(2)
     out = {"keypoints": torch.where(turned.view(-1, 1, 1, 1, 1), other, keypoints)}
+    if "goals" in batch:
+        other = batch["goals"].flip(2) * torch.tensor([-1.0, 1.0, 1.0], device=keypoints.device)
+        out["goals"] = torch.where(turned.view(-1, 1, 1, 1), other, batch["goals"])
     if "images" in batch:
         flip = turned.view(-1, 1, 1, 1, 1)
         out["images"] = torch.where(flip, batch["images"].flip(3), batch["images"])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from handloom.train.arvrm.network.backbone import past_images
+from handloom.train.arvrm.network.goals import near, places_of
 from handloom.train.arvrm.network.keypoints import NUM_POINTS
 from handloom.train.arvrm.network.network import KeypointNetwork
 from handloom.train.arvrm.settings import ArvrmSettings
@@ -16,9 +17,6 @@ from handloom.train.parts.baselines import Past, error_sums, mean_square, past_o
 from handloom.train.parts.mlp import Mlp
 
 COMPONENTS = ("arm", "gripper")
-FARTHEST = 10.0
-"""Numbers that are farther from their mean, in deviations, are given to the network as this far: the simulation can go
-where no demonstration was."""
 
 
 class AnalogicalMap(nn.Module):
@@ -69,6 +67,8 @@ class RobotNetwork(KeypointNetwork):
         if facts.get("things"):
             for name in ("mean", "std"):
                 self.register_buffer(f"things_{name}", torch.tensor(facts[f"things_{name}"], dtype=torch.float32))
+            self.places = places_of(facts["things"]) if settings.goal_s else []
+            self.place_kinds = nn.Parameter(0.02 * torch.randn(len(self.places), settings.dim))
             self.things_encoder = Mlp(len(facts["things"]), settings.dim, hidden=settings.dim)
         self.parts = parts_of(facts)
         sizes = tuple(len(part) for part in self.parts)
@@ -108,18 +108,23 @@ class RobotNetwork(KeypointNetwork):
     def _own(self, batch: Mapping[str, Any], state: Tensor, before: Past) -> Tensor:
         """(B, T - 1, 2, dim) the transformer's outputs at the tokens of arm and gripper."""
         places, motion = (state - self.state_mean) / self.state_std, before.velocity / self.state_step_std
-        numbers = torch.nan_to_num(torch.stack([places, motion], dim=-1)).clamp(-FARTHEST, FARTHEST)
+        numbers = near(torch.stack([places, motion], dim=-1))
         pairs = zip(self.state_encoders, self.parts, strict=True)
         tokens = torch.stack([encode(numbers[:, :, part].flatten(2)) for encode, part in pairs], dim=2)
         tokens = tokens + self.state_place
         if self.things_encoder is not None:
-            tokens = torch.cat([self._told(batch)[:, :, None], tokens], dim=2)
+            tokens = torch.cat([self._told(batch), tokens], dim=2)
         return self.backbone(list(batch["text"]), past_images(batch), tokens)[:, :, -len(COMPONENTS) :]
 
     def _told(self, batch: Mapping[str, Any]) -> Tensor:
-        """(B, T - 1, dim) the tokens of where things are, which come before the arm's in every step."""
-        things = (batch["things"].float()[:, :-1] - self.things_mean) / self.things_std
-        return self.things_encoder(torch.nan_to_num(things).clamp(-FARTHEST, FARTHEST))
+        """(B, T - 1, 1 + P, dim) the tokens of where things are, which come before the arm's in every step: one of all
+        numbers, and with `goal_s` one of each place."""
+        things = batch["things"].float()[:, :-1]
+        tokens = self.things_encoder(near((things - self.things_mean) / self.things_std))[:, :, None]
+        if not self.places:
+            return tokens
+        places = torch.stack([things[..., place] / self.things_std[place] for place in self.places], dim=2)
+        return torch.cat([tokens, self.goals(places) + self.place_kinds], dim=2)
 
     def _next(self, own: Tensor, before: Past) -> Tensor:
         """(B, T - 1, S) next states, in their own order and units."""
