@@ -11,7 +11,16 @@ from support.interactions import exact_scene, sequence
 
 from handloom.bench.segments.clip import scores_of
 from handloom.geometry.interactions.beside import Beside, Run, beside_hand, carried_points, carried_runs
-from handloom.geometry.interactions.contacts import FEW, apart_share, of_hand, stops_before, times_as_far, touches
+from handloom.geometry.interactions.contacts import (
+    FEW,
+    Contact,
+    apart_share,
+    held_on,
+    of_hand,
+    stops_before,
+    times_as_far,
+    touches,
+)
 from handloom.geometry.interactions.cutting import cut_movements, speed_pieces
 from handloom.geometry.interactions.moving import point_motion
 from handloom.geometry.interactions.rigid import inverse, pose_from_rays, procrustes, robust_procrustes, triangulate
@@ -312,6 +321,8 @@ def test_what_a_hand_holds_was_taken_at_rest_or_is_seen_at_rest_again(moved):
     assert stops_before(speed, 20)
     assert not stops_before(speed, 16)
     assert not stops_before(np.full(30, np.nan), 20), "nothing is known of it"
+    speed[14], speed[18] = 0.9, 0.25
+    assert stops_before(speed, 20), "it came fast, and slowed down"
     scene, _, found = moved
     contact = next(one for one in found.contacts if len(one.points) > FEW)
     unseen = scene.rays.copy()
@@ -325,6 +336,54 @@ def test_what_a_hand_holds_was_taken_at_rest_or_is_seen_at_rest_again(moved):
 
     assert held(hand.speed) == [contact.start], "the hand stopped there"
     assert held(np.full_like(hand.speed, 0.4)) == [], "neither taken at rest nor put down"
+
+
+def test_a_hand_that_has_closed_holds_until_it_opens():
+    """It closes until frame 10, moves the thing to where it stops in frame 30, opens and leaves."""
+    frame = np.arange(45)
+    pinch = np.interp(frame, [4, 10, 31, 37], [0.09, 0.05, 0.05, 0.1])
+    speed = np.interp(frame, [0, 8, 10, 14, 26, 30, 34], [0.5, 0.4, 0.02, 0.3, 0.3, 0.02, 0.3])
+    hand = SimpleNamespace(pinch_m=pinch, speed=speed, pace=speed)
+    scene = SimpleNamespace(frame_s=frame / 15, shot=np.zeros(len(frame), int))
+
+    def held(start: int, end: int, rest: int, go_on: int, released: bool = True, hand=hand) -> tuple[int, int]:
+        runs = [Run(n, start, end, n < rest, True, True) for n in range(12)]
+        runs += [Run(n, start, end + 4, False, True, True) for n in range(12, 12 + go_on)]
+        points = np.arange(12 + go_on)
+        contact = held_on(Contact(0, start, end, points, released, runs=tuple(runs)), hand, scene)
+        return contact.start, contact.end
+
+    assert held(12, 20, rest=0, go_on=0, released=False) == (11, 30), "its points were lost"
+    assert held(12, 20, rest=3, go_on=0) == (11, 30), "few rest: they were dragged along"
+    assert held(12, 20, rest=9, go_on=4) == (11, 30), "as others go on"
+    assert held(12, 20, rest=9, go_on=0) == (11, 20), "it was put down, and the hand goes away closed"
+    assert held(12, 40, rest=0, go_on=0, released=False) == (11, 30), "what goes on with the open hand is the hand"
+    never = SimpleNamespace(**{**vars(hand), "pinch_m": np.full(45, 0.05)})
+    assert held(12, 20, rest=0, go_on=0, released=False, hand=never) == (12, 20), "it has not closed on anything"
+    unknown = SimpleNamespace(**{**vars(hand), "pinch_m": np.full(45, np.nan)})
+    assert held(12, 20, rest=0, go_on=0, released=False, hand=unknown) == (12, 20)
+
+
+def test_a_thing_that_is_hidden_half_way_is_where_the_fingers_take_it(moved):
+    scene, _, found = moved
+    contact, thing = found.contacts[0], found.things[found.contacts[0].thing]
+    middle = (contact.start + contact.end) // 2
+    rays = scene.rays.copy()
+    rays[middle : contact.end, thing.points] = np.nan
+    hidden = without(scene, rays=rays, on_hand=np.zeros_like(scene.on_hand))
+    again = next(c for c in hidden.contacts if c.hand == contact.hand and c.start < contact.end)
+    assert abs(again.end - contact.end) <= 3
+    poses = hidden.things[again.thing].poses
+    known = np.isfinite(poses[middle + 2 : contact.end - 2, 0, 3])
+    assert known.mean() > 0.8
+    away = np.linalg.norm((poses - thing.poses)[middle + 2 : contact.end - 2, :3, 3], axis=1)
+    assert np.nanmax(away) < 0.03
+    rays[middle : contact.end, scene.on_hand] = np.nan
+    unseen = without(scene, rays=rays)
+    again = next(c for c in unseen.contacts if c.hand == contact.hand and c.start < contact.end)
+    assert abs(again.end - contact.end) <= 3, "the hand still holds it"
+    poses = unseen.things[again.thing].poses
+    assert np.isnan(poses[middle + 2 : contact.end - 2]).all(), "where it is, nobody sees"
 
 
 def test_three_points_of_a_thing_come_near_to_the_hand():

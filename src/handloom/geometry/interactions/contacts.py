@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.geometry.interactions.beside import SURE, Beside, Run, beside_hand, carried_points
-from handloom.geometry.interactions.grasps import CLOSES_M, find_grasps, held_until, last_stop
+from handloom.geometry.interactions.grasps import find_grasps, held_until, last_stop
 from handloom.geometry.interactions.moving import PointMotion
 from handloom.geometry.interactions.scene import Scene
-from handloom.geometry.interactions.signals import HandMotion
+from handloom.geometry.interactions.signals import REST_M_S, HandMotion, way_m
 
 Floats = NDArray[np.float64]
 
@@ -31,15 +31,22 @@ MIN_CONTACT_S = 0.2
 BEHIND, BEFORE_FRAMES = 1.5, 8
 """Points that rested, in the frames before a contact, more than so many times as far from the camera as the hand are
 behind it: a hand that waves in front of them drags them along. Of things that are moved: 0.85 to 1.39 times."""
-STOPS_M_S, STOPS_FRAMES, PUT_DOWN_SHARE, MOST_DRAGGED = 0.15, 3, 0.4, 5
-"""A hand that takes a thing is slower than the first in one of so many frames before. Where it is not, and of no more
-points than the last, the third share must be seen at rest again after the contact: the tracker also moves points of the
-background with the shadow of a hand that goes past, mostly three to five, and they are lost before they rest."""
+STOPS_M_S, SLOWS_TO, STOPS_FRAMES, PUT_DOWN_SHARE, MOST_DRAGGED = 0.15, 0.3, 3, 0.4, 5
+"""A hand that takes a thing is slower than the first, or than the second share of the speed at which it came, in one of
+so many frames before. Where it is not, and of no more points than the last, the fourth share must be seen at rest again
+after the contact: the tracker also moves points of the background with the shadow of a hand that goes past, mostly
+three to five, and they are lost before they rest."""
 AWAY_M, CLOSES_ON_M, MOST_LEFT = 0.06, 0.04, 0.6
 """A hand that is farther from a point than the first does not hide it. It closes on what is within the second of the
 grip, and has taken nothing if more than the third share of these points stay."""
 CLOSING_FRAMES = 15
 """A hand has closed on a thing if it was open so many frames before."""
+SHUTS_M, OPENS_M, GOES_ON_M = 0.015, 0.015, 0.025
+"""A hand that has closed by the first around what it moves holds it until it opens by the second. Where points of the
+thing seem to rest before, it holds it on only if it moves by more than the third."""
+MOST_BEFORE = 15
+"""A hand that is closed when its contact begins began to move with the thing where it last was at rest, at most so many
+frames before."""
 SAME_THING = 0.3
 """Share of the smaller set of points that two contacts with one thing have in common."""
 
@@ -47,8 +54,8 @@ SAME_THING = 0.3
 @dataclass(frozen=True)
 class Contact:
     """Frames [start, end) in which a hand moves a thing. points: tracks on it; none where only the hand's shape tells
-    of it. released: its points came to rest at the
-    end; else they were lost from sight. thing: its number in the clip, from 1."""
+    of it. released: its points came to rest at the end; else they were lost from sight. thing: its number in the clip,
+    from 1. runs: when it carries which of the points."""
 
     hand: int
     start: int
@@ -56,6 +63,7 @@ class Contact:
     points: NDArray[np.int64]
     released: bool = True
     thing: int = 0
+    runs: tuple[Run, ...] = ()
 
 
 def find_contacts(
@@ -90,7 +98,8 @@ def of_hand(
     found = []
     runs = carried_points(scene, motion, beside, is_slow)
     shots = [[run for run in runs if scene.shot[run.start] == shot] for shot in np.unique(scene.shot)]
-    for start, end, points, released, share in (one for some in shots for one in joint_runs(some, len(scene.frame_s))):
+    for start, end, members, released in (one for some in shots for one in joint_runs(some, len(scene.frame_s))):
+        points = np.unique([run.point for run in members])
         if scene.frame_s[end - 1] - scene.frame_s[start] < MIN_CONTACT_S:
             continue
         if len(points) <= FEW and apart_share(motion, scene, start, end, points) > MOST_APART:
@@ -99,15 +108,22 @@ def of_hand(
             continue
         if not touches(beside.apart_m[start:end, points], contact_m):
             continue
-        contact = _at_rest_outside(Contact(hand, start, end, points, released), motion, scene.shot)
-        if share >= PUT_DOWN_SHARE or (len(points) > MOST_DRAGGED and stops_before(speed, contact.start)):
+        contact = _at_rest_outside(Contact(hand, start, end, points, released, 0, members), motion, scene.shot)
+        if put_down_share(members) >= PUT_DOWN_SHARE or (
+            len(points) > MOST_DRAGGED and stops_before(speed, contact.start)
+        ):
             found.append(contact)
     return found
 
 
 def stops_before(speed: Floats, start: int) -> bool:
-    """Whether a hand is slow enough to take something when a contact begins, or just before."""
-    return bool((speed[max(start - STOPS_FRAMES, 0) : start + 2] < STOPS_M_S).any())
+    """Whether a hand is slow enough to take something when a contact begins, or just before, or has come fast and
+    slowed down to a share of that."""
+    slow = speed[max(start - STOPS_FRAMES, 0) : start + 2]
+    came = speed[max(start - CLOSING_FRAMES, 0) : start + 2]
+    if not np.isfinite(slow).any():
+        return False
+    return bool(np.nanmin(slow) < max(STOPS_M_S, SLOWS_TO * np.nanmax(came)))
 
 
 def touches(apart_m: Floats, contact_m: float) -> bool:
@@ -143,16 +159,53 @@ def times_as_far(motion: PointMotion, scene: Scene, hand: int, start: int, point
 
 
 def held_on(contact: Contact, hand: HandMotion, scene: Scene) -> Contact:
-    """A contact whose points were lost from sight, for as long as the hand that closed on the thing stays closed."""
+    """A contact for as long as a hand that closed on the thing stays closed and moves: its points may be lost from
+    sight, begin to move with it late, or rest where they only were dragged along."""
     before = hand.pinch_m[max(contact.start - CLOSING_FRAMES, 0) : contact.start + 1]
     held = hand.pinch_m[contact.start : contact.end]
-    if contact.released or not (np.isfinite(before).any() and np.isfinite(held).any()):
+    if not (np.isfinite(before).any() and np.isfinite(held).any()):
         return contact
     closed = float(np.nanmedian(held))
-    if np.nanmax(before) - closed < CLOSES_M:
+    if np.nanmax(before) - closed < SHUTS_M:
         return contact
-    end, _ = held_until(hand, scene.frame_s, scene.shot, contact.end - 1, closed)
-    return replace(contact, end=max(last_stop(hand.speed, contact.end, end), contact.end))
+    opened = 0 if contact.released else _opened(held, closed)  # what goes on with an open hand is the hand
+    until, _ = held_until(hand, scene.frame_s, scene.shot, contact.end - 1 - opened, closed, OPENS_M)
+    end = last_stop(hand.speed, contact.start + 2 if opened else contact.end, until)
+    if contact.released and (_put_down(contact) or way_m(hand.pace, scene.frame_s, contact.end, end) < GOES_ON_M):
+        end = contact.end
+    return replace(contact, start=_closed_from(contact, hand, scene, closed), end=end)
+
+
+def put_down_share(runs: Sequence[Run]) -> float:
+    """Share of the points that are seen at rest after a hand has carried them."""
+    return len({run.point for run in runs if run.rests}) / max(len({run.point for run in runs}), 1)
+
+
+def _put_down(contact: Contact) -> bool:
+    """Whether enough of a contact's points come to rest, and hardly any that rested before goes on with the hand."""
+    go_on = {run.point for run in contact.runs if run.is_sure and run.end > contact.end + 1}
+    return put_down_share(contact.runs) >= PUT_DOWN_SHARE and len(go_on) < MIN_POINTS
+
+
+def _opened(pinch_m: Floats, closed_m: float) -> int:
+    """In how many frames at the end of some a hand is open, from the first on in which it is seen to be."""
+    open_ = np.flatnonzero(pinch_m >= closed_m + OPENS_M)
+    shut = np.flatnonzero(pinch_m < closed_m + OPENS_M)
+    last = open_[open_ > shut[-1]] if len(shut) else open_
+    return len(pinch_m) - int(last[0]) if len(last) else 0
+
+
+def _closed_from(contact: Contact, hand: HandMotion, scene: Scene, closed_m: float) -> int:
+    """The frame in which a hand that holds a thing when a contact begins began to move with it: after it stopped, and
+    had closed."""
+    at = contact.start
+    while at > 0 and contact.start - at < MOST_BEFORE and scene.shot[at - 1] == scene.shot[at]:
+        if not (hand.pinch_m[at - 1] < closed_m + OPENS_M and hand.speed[at - 1] > REST_M_S):
+            break
+        at -= 1
+    slow = hand.speed[at : contact.start + 1]
+    stops = at > 0 and hand.speed[at - 1] <= REST_M_S
+    return at if stops and np.isfinite(slow).all() else contact.start
 
 
 def _without_points(
@@ -191,14 +244,14 @@ def _across_m(places_m: Floats, point_m: Floats, world_from_camera: Floats) -> F
     return np.linalg.norm(gap - (gap @ ray)[:, None] * ray, axis=1)
 
 
-def joint_runs(runs: Sequence[Run], num_frames: int) -> list[tuple[int, int, NDArray[np.int64], bool, float]]:
-    """Frames [start, end) in which a hand carries `MIN_POINTS` points or more, these points, whether they come to
-    rest when the contact ends, and the share of them that is seen at rest after the hand has carried it.
+def joint_runs(runs: Sequence[Run], num_frames: int) -> list[tuple[int, int, tuple[Run, ...], bool]]:
+    """Frames [start, end) in which a hand carries `MIN_POINTS` points or more, when it carries which, and whether they
+    come to rest when the contact ends.
 
     A contact ends where its points come to rest, even if some go on with the hand: a track that was hidden by the
     fingers may slip onto them.
     """
-    found: list[tuple[int, int, NDArray[np.int64], bool, float]] = []
+    found: list[tuple[int, int, tuple[Run, ...], bool]] = []
     members: list[Run] = []
     floor = begin = 0
     for t in range(num_frames + 1):
@@ -215,12 +268,11 @@ def joint_runs(runs: Sequence[Run], num_frames: int) -> list[tuple[int, int, NDA
             continue
         end = int(np.median(rested)) if is_over else max(run.end for run in members)
         begin = max(begin, _usual_start(members))
-        points = [run.point for run in members if min(run.end, end) - max(run.start, begin) >= SURE - 1
-                  and run.end <= end + OVERTIME_FRAMES]  # fmt: skip
-        sure = sum(run.is_sure for run in members if run.point in points)
-        if end > begin and len({*points}) >= MIN_POINTS and sure >= MIN_SURE:
-            put_down = {run.point for run in members if run.rests and run.point in points}
-            found.append((begin, end, np.unique(points), is_over or bool(rested), len(put_down) / len({*points})))
+        points = {run.point for run in members if min(run.end, end) - max(run.start, begin) >= SURE - 1
+                  and run.end <= end + OVERTIME_FRAMES}  # fmt: skip
+        carried = tuple(run for run in members if run.point in points)
+        if end > begin and len(points) >= MIN_POINTS and sum(run.is_sure for run in carried) >= MIN_SURE:
+            found.append((begin, end, carried, is_over or bool(rested)))
         members, floor = [], max(end - 2, begin)
     return found
 
@@ -271,7 +323,8 @@ def _merged(contacts: Sequence[Contact]) -> list[Contact]:
         touches = last is not None and contact.start <= last.end
         if last is not None and _alike(last, contact) and (not last.released or touches):
             points = np.union1d(last.points, contact.points)
-            out[-1] = replace(last, end=contact.end, points=points, released=contact.released)
+            runs = last.runs + contact.runs
+            out[-1] = replace(last, end=contact.end, points=points, released=contact.released, runs=runs)
         elif last is not None and touches:  # the hand has taken something else
             out += [replace(contact, start=min(last.end, contact.end - 1))]
         else:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from handloom.geometry.interactions.contacts import Contact
-from handloom.geometry.interactions.signals import HandMotion, way_m
+from handloom.geometry.interactions.signals import REST_M_S, HandMotion, way_m
 
 Floats = NDArray[np.float64]
 
-REST_M_S, MOVING_M_S = 0.075, 0.09
-"""A movement begins and ends where the speed passes the first, and reaches the second between."""
+MOVING_M_S = 0.09
+"""A movement begins and ends where the speed passes `REST_M_S`, and reaches this between."""
 SLOW_M_S = 0.045
 """From there on the edges of a movement are moved outwards down to this speed, or to a minimum."""
 DIP = 0.75

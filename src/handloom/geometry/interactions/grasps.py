@@ -53,7 +53,7 @@ def find_grasps(hand: HandMotion, frame_s: Floats, shot: NDArray[np.int64]) -> l
 
 
 def held_until(
-    hand: HandMotion, frame_s: Floats, shot: NDArray[np.int64], start: int, closed_m: float
+    hand: HandMotion, frame_s: Floats, shot: NDArray[np.int64], start: int, closed_m: float, opens_m: float = CLOSES_M
 ) -> tuple[int, bool]:
     """The frame in which a hand that is closed at `start` opens, or is lost from sight; and whether it opens."""
     end = start + 1
@@ -62,7 +62,7 @@ def held_until(
             return end, False
         if np.isfinite(hand.pinch_m[t]):
             closed_m = min(closed_m, float(hand.pinch_m[t]))
-            if hand.pinch_m[t] > closed_m + CLOSES_M:
+            if hand.pinch_m[t] > closed_m + opens_m:
                 return end, True
             end = t + 1
     return end, False

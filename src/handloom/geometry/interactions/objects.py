@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.geometry.interactions.beside import SURE
 from handloom.geometry.interactions.contacts import MIN_POINTS, Contact
 from handloom.geometry.interactions.moving import PointMotion
 from handloom.geometry.interactions.rigid import inverse, pose_from_rays, triangulate
@@ -29,6 +30,10 @@ CARRIED = (0.12, 0.05, 0.012)
 """Prior of a pose: its rotation is that of the frame before (radians), its place follows the hand (across the line of
 sight and along it, metres)."""
 MIN_INLIERS = 0.4
+FOLLOW_ROUNDS, FOLLOWS_FRAMES, FOLLOWS_SHARE, FOLLOWS_M, FOLLOWS_WAY_M = 2, 5, 0.7, 0.06, 0.03
+"""A track follows a thing if it is seen in so many frames of contact, in this share of them where the thing's pose puts
+it, lies this near to its points, and moves by the last. With more of them the pose is known in more frames, in which
+still more are found: so many times."""
 _TABLE_M, _TABLE_REACH_M, _MIN_TABLE = 0.012, 0.45, 20
 
 
@@ -83,14 +88,77 @@ def _follow(
     start[:3, :3] = upright_axes(scene, motion, first.start, middle)
     start[:3, 3] = start[:3, :3] @ np.nanmedian(place @ start[:3, :3], axis=0)
     local = (place - start[:3, 3]) @ start[:3, :3]
-    poses = _poses(scene, hands, contacts, points, local, start)
+    rays, held = held_rays(scene, contacts, points)
+    poses = _poses(scene, hands, contacts, rays, local, start)
     for _ in range(2):
-        local, good = _refined(scene, points, local, poses)
-        points, local = points[good], local[good]
+        local, good = _refined(scene, rays, held, local, poses)
+        points, local, rays = points[good], local[good], rays[:, good]
         if len(points) < MIN_POINTS:
             return None
-        poses = _poses(scene, hands, contacts, points, local, start)
+        poses = _poses(scene, hands, contacts, rays, local, start)
+    for _ in range(FOLLOW_ROUNDS):
+        more, place = _followers(scene, motion, contacts, points, local, poses)
+        hidden = held & (np.isfinite(rays[..., 0]).sum(axis=1) < MIN_POINTS)
+        every = np.concatenate([rays, _only(scene.rays[:, more], hidden)], axis=1)
+        poses = _poses(scene, hands, contacts, every, np.concatenate([local, place]), start)
     return Thing(first.thing, points, local, poses)
+
+
+def held_rays(scene: Scene, contacts: Sequence[Contact], points: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_]]:
+    """(T, n, 3) rays of some points, NaN in frames of a contact in which the hand does not carry them: they may be
+    other things then, or dragged along; and (T,) the frames of contacts."""
+    rays, held = scene.rays[:, points].copy(), np.zeros(len(scene.frame_s), bool)
+    for contact in contacts:
+        carried = np.full((contact.end - contact.start, len(points)), not contact.runs)
+        for run in contact.runs:
+            at = np.searchsorted(points, run.point)
+            carried[max(run.start - 1 - contact.start, 0) : max(run.end + 1 - contact.start, 0), at] = True
+        rays[contact.start : contact.end][~carried] = np.nan
+        held[contact.start : contact.end] = True
+    return rays, held
+
+
+def _only(rays: Floats, frames: NDArray[np.bool_]) -> Floats:
+    return np.where(frames[:, None, None], rays, np.nan)
+
+
+def _followers(
+    scene: Scene, motion: PointMotion, contacts: Sequence[Contact], points: NDArray[np.int64], local: Floats,
+    poses: Floats,
+) -> tuple[NDArray[np.int64], Floats]:  # fmt: skip
+    """(m,) other tracks that move as the thing does while a hand moves it, and (m, 3) where they are in its frame.
+
+    They lie on parts of it that the hand covered when it came, or on the fingers that hold it: they tell its pose where
+    its own points are hidden, and nothing else.
+    """
+    frames = np.concatenate([np.arange(one.start, one.end) for one in contacts])
+    frames = frames[np.isfinite(poses[frames]).all(axis=(1, 2)) & np.isfinite(scene.poses[frames]).all(axis=(1, 2))]
+    seen = np.isfinite(scene.rays[frames, :, 0])
+    many = (seen.sum(axis=0) >= FOLLOWS_FRAMES) & (motion.creeps[frames].sum(axis=0) >= SURE)
+    many[points] = False
+    more = np.flatnonzero(many)
+    if not len(more):
+        return more, np.empty((0, 3))
+    body_from_camera = inverse(poses[frames]) @ scene.poses[frames]
+    camera_from_body = inverse(body_from_camera)
+    rays = scene.rays[np.ix_(frames, more)]
+    z = np.broadcast_to(camera_from_body[:, 2, 3, None], rays.shape[:2])
+    place, _ = triangulate(rays, body_from_camera, z, HAND_DEPTH_SIGMA_M, RAY_NOISE)
+    cam = np.einsum("tij,nj->tni", camera_from_body[:, :3, :3], place) + camera_from_body[:, None, :3, 3]
+    with np.errstate(invalid="ignore"):
+        off = np.linalg.norm(cam[..., :2] / np.maximum(cam[..., 2:], 1e-3) - rays[..., :2], axis=-1)
+        follows = (off < 3 * RAY_NOISE).sum(axis=0) >= FOLLOWS_SHARE * np.isfinite(off).sum(axis=0)
+        low, high = np.nanmin(local, axis=0) - FOLLOWS_M, np.nanmax(local, axis=0) + FOLLOWS_M
+        follows &= ((place > low) & (place < high)).all(axis=1)
+    follows &= _moved_m(poses[frames], place, seen[:, more]) > FOLLOWS_WAY_M
+    return more[follows], place[follows]
+
+
+def _moved_m(poses: Floats, place: Floats, seen: NDArray[np.bool_]) -> Floats:
+    """(n,) how far points of a thing's frame move with it over the frames (T, n) in which they are seen."""
+    world = np.einsum("tij,nj->tni", poses[:, :3, :3], place) + poses[:, None, :3, 3]
+    world = np.where(seen[..., None], world, np.nan)
+    return np.linalg.norm(np.nanmax(world, axis=0) - np.nanmin(world, axis=0), axis=1)
 
 
 def _rest_frames(scene: Scene, contacts: list[Contact]) -> NDArray[np.int64]:
@@ -153,7 +221,7 @@ def _surface(points: Floats) -> Floats | None:
 
 
 def _poses(
-    scene: Scene, hands: tuple[HandMotion, HandMotion], contacts: list[Contact], points: NDArray[np.int64],
+    scene: Scene, hands: tuple[HandMotion, HandMotion], contacts: list[Contact], rays: Floats,
     local: Floats, start: Floats,
 ) -> Floats:  # fmt: skip
     """(T, 4, 4) world_from_object: constant while it rests, from the rays while a hand moves it."""
@@ -164,7 +232,7 @@ def _poses(
         before = slice(since, contact.start + 1)
         if rests:  # else it was lost from sight in a hand: nobody knows where it is
             poses[before][shot[before] == shot[contact.start]] = now
-        now = _carried(scene, hands[contact.hand], contact, points, local, now, poses)
+        now = _carried(scene, hands[contact.hand], contact, rays, local, now, poses)
         since, rests = contact.end, contact.released and np.isfinite(poses[contact.end - 1]).all()
     after = slice(since, num)
     if rests:
@@ -173,7 +241,7 @@ def _poses(
 
 
 def _carried(
-    scene: Scene, hand: HandMotion, contact: Contact, points: NDArray[np.int64], local: Floats, now: Floats,
+    scene: Scene, hand: HandMotion, contact: Contact, rays: Floats, local: Floats, now: Floats,
     poses: Floats,
 ) -> Floats:  # fmt: skip
     """Fill the poses of one contact; returns the last one that is known."""
@@ -182,7 +250,7 @@ def _carried(
     ready = np.isfinite(local).all(axis=1)
     for t in range(contact.start + 1, contact.end):
         camera = scene.poses[t]
-        seen = np.flatnonzero(np.isfinite(scene.rays[t, points, 0]) & ready)
+        seen = np.flatnonzero(np.isfinite(rays[t, :, 0]) & ready)
         poses[t] = np.nan
         if len(seen) < MIN_POINTS or not np.isfinite(camera).all():
             continue
@@ -191,7 +259,7 @@ def _carried(
         if np.isfinite(moved).all():
             expected[:3, 3] = begin[:3, 3] + moved
         in_camera = inverse(camera) @ expected
-        pose, off = pose_from_rays(local[seen], scene.rays[t, points[seen]], in_camera, RAY_NOISE, CARRIED)
+        pose, off = pose_from_rays(local[seen], rays[t, seen], in_camera, RAY_NOISE, CARRIED)
         good = off < 4 * RAY_NOISE
         if good.sum() < MIN_POINTS or good.mean() < MIN_INLIERS:
             continue
@@ -200,11 +268,13 @@ def _carried(
     return now
 
 
-def _refined(scene: Scene, points: NDArray[np.int64], local: Floats, poses: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def _refined(
+    scene: Scene, rays: Floats, held: NDArray[np.bool_], local: Floats, poses: Floats
+) -> tuple[Floats, NDArray[np.bool_]]:
     """The points triangulated in the thing's frame over all frames with its pose; and those that move with it."""
     frames = np.flatnonzero(np.isfinite(poses).all(axis=(1, 2)) & np.isfinite(scene.poses).all(axis=(1, 2)))
     body_from_camera = inverse(poses[frames]) @ scene.poses[frames]
-    rays = scene.rays[np.ix_(frames, points)]
+    rays = rays[frames]
     camera_from_body = inverse(body_from_camera)
     known = np.where(np.isfinite(local).all(axis=1)[:, None], local, 0.0)  # the middle of the thing
     z = np.einsum("tj,nj->tn", camera_from_body[:, 2, :3], known) + camera_from_body[:, 2, 3, None]
@@ -215,4 +285,5 @@ def _refined(scene: Scene, points: NDArray[np.int64], local: Floats, poses: Floa
         off = np.linalg.norm(cam[..., :2] / np.maximum(cam[..., 2:], 1e-3) - rays[..., :2], axis=-1)
         seen = np.isfinite(off)
         good = (off < 4 * RAY_NOISE).sum(axis=0) >= 0.5 * np.maximum(seen.sum(axis=0), 1)
+        good &= (off < 4 * RAY_NOISE)[held[frames]].sum(axis=0) >= 0.5 * seen[held[frames]].sum(axis=0)
     return place, good & np.isfinite(place).all(axis=1)

@@ -25,7 +25,7 @@ COLUMN = "segments"
 class Segments(Stage):
     """Reads columns alone: it enters tables that exist without decoding a video."""
 
-    version = "9"
+    version = "10"
     columns = (
         "frame_s",
         "frame_flags",
