@@ -54,7 +54,8 @@ TRAINING = """
 
 These settings are the same for every recipe of `handloom train`, in a TOML file or with `--set lr=0.0003`
 ([training](training.md)); a recipe's own settings are on its page. All but `loader_workers`, `log_every`,
-`checkpoint_every`, `keep_checkpoints` and `compare` are part of a job: a checkpoint made with others is refused.
+`checkpoint_every`, `checkpoint_epochs`, `keep_checkpoints` and `compare` are part of a job: a checkpoint made with
+others is refused.
 """
 TRAINING_RESOURCES = """
 Under `[resources]`, and never part of a job:

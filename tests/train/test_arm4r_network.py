@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
 from handloom.errors import ConfigError
+from handloom.train.arm4r.network.batches import Targets
 from handloom.train.arm4r.network.network import Arm4rNetwork
 from handloom.train.arm4r.network.skip import DeltaSkip
+from handloom.train.arm4r.network.turning import changed, spread
 from handloom.train.arm4r.recipe import RECIPE
 from handloom.train.arm4r.reporting import constant_velocity, one_step, roll_out
 from handloom.train.arm4r.settings import Arm4rSettings
@@ -222,6 +226,76 @@ def test_control_predicts_sixteen_steps_of_ten_numbers():
     assert out["sums"]["loss"][1] == 8 * 10 * (16 + 3)
     noisy = net.train()._augmented(net.targets(episodes()))[0] - episodes()["state"]
     assert 0.003 < noisy.std() < 0.008
+
+
+TOLD = {"proprio_dim": 16, "action_dim": 10, "things_told": [f"{a}.{b}" for a in ("object0", "goal") for b in "xyz"]}
+
+
+def told_episodes() -> dict:
+    batch = episodes()
+    rng = torch.Generator().manual_seed(4)
+    places = torch.randn(*batch["state"].shape[:2], 6, generator=rng)
+    places[0, :, :3] = torch.nan
+    return batch | {"state": torch.cat([batch["state"], places], dim=-1)}
+
+
+@pytest.mark.parametrize(("how", "most"), [(True, 1.0), ("all", 1.0), (True, 3.0), (False, 3.0)])
+def test_changed_samples_are_changed_as_a_whole(how, most):
+    """Lengths keep their ratios, the gripper stays, and so does where a hand goes as seen on its way to the goal."""
+    net = network(TOLD, stage="control", things="places")
+    before = net.targets(told_episodes())
+    after = changed(before, net.things, how, most)
+    factor = (after.proprio[:, 0, 13:].norm(dim=-1) / before.proprio[:, 0, 13:].norm(dim=-1)).view(-1, 1, 1)
+    assert (factor <= most + 1e-5).all()
+    assert (factor >= 1 / most - 1e-5).all()
+    assert torch.allclose(factor, torch.ones(()), atol=1e-5) == (most == 1.0)
+    for name in ("proprio", "action"):
+        old, new = getattr(before, name), getattr(after, name)
+        assert torch.equal(old.isnan(), new.isnan()), "what is unknown stays unknown"
+        torch.testing.assert_close(new[..., 9], old[..., 9], equal_nan=True)
+        torch.testing.assert_close(new[..., :3].norm(dim=-1), (factor * old[..., :3]).norm(dim=-1))
+        torch.testing.assert_close(new[..., 3:6].norm(dim=-1), old[..., 3:6].norm(dim=-1))
+    along = [(t.proprio[:, :, None, 13:16] * t.delta[..., :3]).sum(-1) for t in (before, after)]
+    torch.testing.assert_close(along[1], factor**2 * along[0])
+    if how is True:
+        torch.testing.assert_close(after.proprio[..., [15]], factor * before.proprio[..., [15]])
+    assert torch.allclose(after.proprio[..., 13:] / factor, before.proprio[..., 13:]) != bool(how)
+
+
+@pytest.mark.parametrize("how", [True, "all"])
+def test_scales_are_those_of_changed_samples(how):
+    rng = torch.Generator().manual_seed(7)
+    values = torch.randn(40, 1, 16, generator=rng) * torch.arange(1, 17) + 1
+    found = np.concatenate(spread(values.numpy(), TOLD["things_told"], how, 3.0)).reshape(-1, 16)
+    many = SimpleNamespace(proprio=values.repeat(500, 1, 1))
+    targets = Targets(many.proprio, *[many.proprio[..., :10]] * 4, {}, 0, torch.zeros(()))
+    drawn = changed(targets, TOLD["things_told"], how, 3.0).proprio.numpy().reshape(-1, 16)
+    np.testing.assert_allclose(found.mean(0)[[0, 1, 10, 11]], 0, atol=1e-5)
+    np.testing.assert_allclose(found.std(0), drawn.std(0), rtol=0.06)
+
+
+def test_without_the_hands_pose_places_and_rotations_tell_nothing():
+    net = network(TOLD, stage="control", things="places", hand_pose=False)
+    torch.nn.init.normal_(net.action_decoder.mlp.outer.weight)
+    batch = told_episodes()
+    elsewhere = batch | {"state": torch.cat([batch["state"][..., :9] + 1, batch["state"][..., 9:]], dim=-1)}
+    assert torch.equal(predicted(net, batch), predicted(net, elsewhere))
+    other = batch | {"state": batch["state"] + 0.1 * (torch.arange(16) == 14)}
+    assert not torch.equal(predicted(net, batch), predicted(net, other))
+
+
+def test_a_balanced_loss_counts_deviations():
+    facts = ROBOT | {"proprio_mean": [0.0] * 10, "proprio_std": [1.0] * 10, "action_std": [1.0] * 10}
+    facts |= {"target_std": torch.rand(160, generator=torch.Generator().manual_seed(2)).add(0.1).tolist()}
+    net = network(facts, stage="control", standardise=True, balanced_loss=True)
+    out, targets = net(episodes()), net.targets(episodes())
+    wrong = ((out["prediction"] - targets.delta).abs() / torch.tensor(facts["target_std"]).view(16, 10))[targets.known]
+    torch.testing.assert_close(out["loss"], wrong.mean())
+    assert out["sums"]["loss"][0] == network(facts, stage="control", standardise=True)(episodes())["sums"]["loss"][0]
+    with pytest.raises(ValidationError, match="balanced_loss is true and standardise is false"):
+        Arm4rSettings(balanced_loss=True)
+    with pytest.raises(ValidationError, match="turned is true and things is true, expected things = 'places'"):
+        Arm4rSettings(turned=True, things=True)
 
 
 def test_control_takes_over_all_but_what_knows_of_points():

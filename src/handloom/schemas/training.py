@@ -21,7 +21,7 @@ class TrainSettings(Frozen):
     """The settings that every recipe has; a recipe adds its own. All are stored with every checkpoint."""
 
     COSTS: ClassVar[frozenset[str]] = frozenset(
-        {"loader_workers", "log_every", "checkpoint_every", "keep_checkpoints", "compare"}
+        {"loader_workers", "log_every", "checkpoint_every", "checkpoint_epochs", "keep_checkpoints", "compare"}
     )
 
     seed: int = Field(0, ge=0)
@@ -61,7 +61,9 @@ class TrainSettings(Frozen):
     log_every: int = Field(20, ge=1)
     """Steps between two lines of progress and TensorBoard scalars."""
     checkpoint_every: int | None = Field(None, ge=1)
-    """Steps between checkpoints within an epoch; the end of every epoch always makes one."""
+    """Steps between checkpoints within an epoch."""
+    checkpoint_epochs: int = Field(1, ge=1)
+    """Every so many epochs, and when it stops, training makes a checkpoint."""
     keep_checkpoints: int = Field(2, ge=1)
     """Newest checkpoints that are kept."""
     init: str = ""

@@ -135,7 +135,7 @@ class _Job:
             while not self.finished and not stopped:
                 stopped = self._run_epoch(should_stop)
                 if not stopped or self.batches >= len(self.loader):
-                    self._end_epoch()
+                    self._end_epoch(stopped)
                 else:
                     self._save()
         finally:
@@ -233,8 +233,8 @@ class _Job:
         self._add(line, report=self.step % settings.log_every == 0)
         return numbers.stop
 
-    def _end_epoch(self) -> None:
-        """Compute held-out numbers, look for a newer version of the table, and write a checkpoint."""
+    def _end_epoch(self, stopped: bool) -> None:
+        """Compute held-out numbers, look for a newer version of the table, and write a checkpoint where one is due."""
         whole = self.batches >= len(self.loader)
         self.finished = self.epoch + 1 >= self.settings.epochs or self.step == self.settings.max_steps
         if whole:
@@ -244,7 +244,8 @@ class _Job:
             if self.settings.follow_versions:
                 self._follow()
             self.loader.set_epoch(self.epoch)
-        self._save()
+        if stopped or self.finished or self.epoch % self.settings.checkpoint_epochs == 0:
+            self._save()
 
     def _evaluate(self) -> None:
         began = time.perf_counter()

@@ -42,11 +42,13 @@ class Arm4rPredictor:
             problem = f"{found.uri} predicts a robot's recorded actions, not the states that follow"
             raise ConfigError(problem, "train with control_target = next_state")
         self.things: tuple[str, ...] = tuple(facts.get("things", ()))
-        form = form_of((*state_names, *self.things), facts["euler"], bool(self.things)) if facts["has_pose"] else None
+        given = (*state_names, *self.things)
+        form = form_of(given, facts["euler"], settings.things) if facts["has_pose"] else None
         width = form.width if form is not None else len(state_names)
         sizes = (facts["proprio_dim"], facts["action_dim"])
-        if (form is None) == facts["has_pose"] or sizes != (width, width - len(self.things)):
-            names = ", ".join([*facts["state_names"], *self.things])
+        told = facts.get("things_told", self.things)
+        if (form is None) == facts["has_pose"] or sizes != (width, width - len(told)):
+            names = ", ".join([*facts["state_names"], *told])
             wants = f"{sizes[0]} numbers in a state ({names}) and {sizes[1]} in a prediction"
             raise of_another_robot(found.uri, wants, state_names, width)
         network = network_of(found)

@@ -29,7 +29,7 @@ class Arm4r:
 
     name = "arm4r"
     settings_type = Arm4rSettings
-    sizes: Sequence[str] = ("small", "small-control", "small-sim", "full", "full-control")
+    sizes: Sequence[str] = ("small", "small-control", "small-sim", "small-people", "full", "full-control")
 
     def data(self, db: Database, settings: Arm4rSettings, version: int | None = None) -> RecipeData:
         """Windows of the stage's table; see `point_data` and `control_data` for what is refused and counted."""

@@ -80,9 +80,25 @@ class Arm4rSettings(TrainSettings):
     """`control`: the target: the recorded actions, which must have the state's form (`action`), or the states that
     follow (`next_state`); `auto` takes actions whose names are the state's."""
 
-    things: bool = False
+    things: bool | Literal["places"] = False
     """`control`, ours: the network also gets the state's numbers beside the pose, such as where things and goals are;
-    places as seen from the hand. They are not predicted. Off: a pose alone, as in the paper."""
+    places as seen from the hand. They are not predicted. `places`: places alone, no orientations. Off: a pose alone, as
+    in the paper."""
+    things_hidden: tuple[str, ...] = ()
+    """`control`, with `things`: those whose numbers are unknown to the network, such as `object0`: what does not
+    matter to a task only distracts."""
+    hand_pose: bool = True
+    """`control`: the network gets the hand's place and rotation in the robot's frame, as in the paper. False, ours: of
+    the pose the gripper alone, beside `things` and past motion: it cannot learn where demonstrations ended."""
+    turned: bool | Literal["all"] = False
+    """`control`, ours: while training, each sample is turned by a random angle, about the vertical (z) or, with `all`,
+    about any axis: places, rotations and targets. Not with orientations of `things`."""
+    scaled: float = Field(1.0, ge=1, le=10)
+    """`control`, ours: while training, each sample's places and ways are multiplied by a random factor, up to this and
+    down to its inverse: people's ways are shorter and slower than a robot's."""
+    balanced_loss: bool = False
+    """`control`, ours, with `standardise`: the loss divides each error by the deviation of its number, so that one
+    axis of long ways does not decide alone. Reported numbers stay in the paper's units."""
 
     image_encoder: Literal["hub", "small", "none"] = "hub"
     """`hub`: a frozen ViT from the hub, a folder or S3; `small`: handloom's own, trained; `none`: no images."""
@@ -101,6 +117,10 @@ class Arm4rSettings(TrainSettings):
     def _fits(self) -> Arm4rSettings:
         if self.num_cameras > 1 and SIZES[self.model][0] % self.num_cameras:
             raise ValueError(f"num_cameras is {self.num_cameras}, expected a divisor of {SIZES[self.model][0]}")
+        if self.turned and self.things is True:
+            raise ValueError("turned is true and things is true, expected things = 'places': orientations do not turn")
+        if self.balanced_loss and not self.standardise:
+            raise ValueError("balanced_loss is true and standardise is false, expected true: it gives the deviations")
         if self.stage != "control" and self.predicted_steps() != 1:
             raise ValueError(f"num_pred_steps is {self.num_pred_steps}, expected 1 for stage {self.stage!r}")
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,10 +83,13 @@ def thing_name(name: str) -> str:
     return plain_name(name).removeprefix("environment_state.")
 
 
-def form_of(names: Sequence[str] | None, euler: str = "XYZ", things: bool = False) -> StateForm | None:
+def form_of(
+    names: Sequence[str] | None, euler: str = "XYZ", things: bool | Literal["places"] = False
+) -> StateForm | None:
     """The form of a state with these names; None where it holds no pose of the end effector (joint angles, say).
 
-    things: keep the other numbers, too; those of places (`NAME.x`, `.y`, `.z`) are told from the hand.
+    things: keep the other numbers, too; those of places (`NAME.x`, `.y`, `.z`) are told from the hand. `places`: those
+    alone.
     """
     if not names:
         return None
@@ -101,7 +105,8 @@ def form_of(names: Sequence[str] | None, euler: str = "XYZ", things: bool = Fals
             used = {*form.xyz, *form.rotation, grip}
             rest = [i for i in range(len(names)) if i not in used] if things else []
             axes = ["xyz".find(thing_name(names[i]).rpartition(".")[2]) for i in rest]
-            return replace(form, things=tuple(zip(rest, axes, strict=True)))
+            found = zip(rest, axes, strict=True)
+            return replace(form, things=tuple(one for one in found if things is True or one[1] >= 0))
     return None
 
 

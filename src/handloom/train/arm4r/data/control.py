@@ -10,6 +10,7 @@ from handloom.schemas.tables.robot import TABLE
 from handloom.train.arm4r.data import scales
 from handloom.train.arm4r.data.control_sample import ControlSample
 from handloom.train.arm4r.data.points import check_rate
+from handloom.train.arm4r.network.turning import spread
 from handloom.train.arm4r.settings import Arm4rSettings
 from handloom.train.parts.robot_state import POSE_NAMES, StateForm, check_things, form_of, plain_name, thing_name
 from handloom.train.parts.table_checks import STATISTICS_WINDOWS, evenly
@@ -36,6 +37,11 @@ def control_data(db: Database, settings: Arm4rSettings, version: int | None = No
     form = form_of(state_names, _euler(rows, settings), settings.things)
     if settings.things:
         check_things(form, state_names, db.uri)
+    told = _names(form, state_names)
+    if unknown := [one for one in settings.things_hidden if not any(name.rpartition(".")[0] == one for name in told)]:
+        raise ConfigError(
+            f"things_hidden names {', '.join(unknown)}; the states have {', '.join(told)}", "name some of them"
+        )
     target = _target(rows, state_names, settings)
     fields = tuple(f"images:{name}" for name in cameras)
     sample = ControlSample(settings.context, settings.predicted_steps(), form, target, fields)
@@ -47,10 +53,11 @@ def control_data(db: Database, settings: Arm4rSettings, version: int | None = No
             "use a smaller held_out_share, a higher rate_hz, or longer episodes",
         )
     plain = _windows(db, settings, version, "train", ControlSample(*_without_cameras(sample)), ())
-    facts = statistics(plain, settings) | {
+    facts = statistics(plain, settings, told) | {
         "state_names": list(POSE_NAMES) if form else list(state_names or ()),
         "has_pose": form is not None,
-        "things": [thing_name((state_names or [])[index]) for index, _ in form.things] if form else [],
+        "things": _names(form_of(state_names, things=bool(settings.things)), state_names),
+        "things_told": told,
         "target": target,
         "euler": form.euler if form else "",
         "cameras": list(cameras),
@@ -61,10 +68,15 @@ def control_data(db: Database, settings: Arm4rSettings, version: int | None = No
     return RecipeData(train, held_out, train.version, facts)
 
 
-def statistics(windows: Windows, settings: Arm4rSettings) -> dict[str, Any]:
-    """Sizes and, with `standardise`, means and deviations (see `scales`) from at most 512 training windows."""
+def statistics(windows: Windows, settings: Arm4rSettings, things: Sequence[str] = ()) -> dict[str, Any]:
+    """Sizes and, with `standardise`, means and deviations (see `scales`) from at most 512 training windows. things: the
+    names of the numbers beside the pose."""
     found = [windows[index] for index in evenly(len(windows), STATISTICS_WINDOWS if settings.standardise else 1)]
-    return scales.of_control([s["state"] for s in found], [s["target"] for s in found], settings.standardise)
+    sides = {name: [sample[name] for sample in found] for name in ("state", "target")}
+    if settings.turned or settings.scaled > 1:
+        how = settings.turned, settings.scaled
+        sides = {name: [one for some in every for one in spread(some, things, *how)] for name, every in sides.items()}
+    return scales.of_control(sides["state"], sides["target"], settings.standardise)
 
 
 def _episodes(db: Database, settings: Arm4rSettings, version: int | None) -> list[dict[str, Any]]:
@@ -76,6 +88,11 @@ def _episodes(db: Database, settings: Arm4rSettings, version: int | None) -> lis
     if not rows:
         raise ConfigError(f"where = {settings.where!r} passes no robot episode of {db.uri}", f"change it, or {INGEST}")
     return rows
+
+
+def _names(form: StateForm | None, state_names: list[str] | None) -> list[str]:
+    """The names of the things' numbers in a state."""
+    return [thing_name((state_names or [])[index]) for index, _ in form.things] if form else []
 
 
 def _alike(rows: Sequence[dict[str, Any]], column: str, db: Database) -> list[str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from handloom.train.arm4r.network.batches import Targets, control_targets, point_targets, sums_of
 from handloom.train.arm4r.network.skip import DeltaSkip
+from handloom.train.arm4r.network.turning import PLACE_AND_ROTATION, POSE, changed
 from handloom.train.arm4r.settings import Arm4rSettings
 from handloom.train.parts.encoders import EncoderSpec, image_encoder, text_encoder
 from handloom.train.parts.llama import Llama
@@ -94,6 +95,8 @@ class Arm4rNetwork(nn.Module):
     def __init__(self, settings: Arm4rSettings, facts: Mapping[str, Any]) -> None:
         super().__init__()
         self.settings = settings
+        self.things: tuple[str, ...] = tuple(facts.get("things_told", ()))
+        self.hidden = _hidden(settings, self.things)
         width, layers, heads = settings.transformer()
         mean, std, action_std, target_std = _scales(facts, settings.predicted_steps())
         self.proprio_encoder = Scaled(Mlp(len(mean), width), mean, std)
@@ -119,9 +122,12 @@ class Arm4rNetwork(nn.Module):
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Collated samples to `{"loss", "sums", "prediction"}`; prediction: (B, T, P, A) deltas as the targets."""
         targets = self.targets(batch)
+        if self.training and (self.settings.turned or self.settings.scaled > 1):
+            targets = changed(targets, self.things, self.settings.turned, self.settings.scaled)
         predicted = self.predict(batch, targets)
         wrong = torch.where(targets.known, (predicted.float() - targets.delta).abs(), 0.0)
-        loss = wrong.sum() / targets.known.sum().clamp(min=1)
+        weighed = wrong / self.action_decoder.std if self.settings.balanced_loss else wrong
+        loss = weighed.sum() / targets.known.sum().clamp(min=1)
         return {"loss": loss, "sums": sums_of(wrong.detach(), targets), "prediction": predicted}
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -154,6 +160,9 @@ class Arm4rNetwork(nn.Module):
         """States and actions for the encoders: while training, states of robots with noise, and a random share of the
         points hidden."""
         proprio, action, settings = targets.proprio, targets.action, self.settings
+        if self.hidden:
+            proprio = proprio.clone()
+            proprio[..., self.hidden] = torch.nan
         if not self.training:
             return proprio, action
         if settings.stage == "control":
@@ -200,6 +209,14 @@ def image_spec(settings: Arm4rSettings) -> EncoderSpec:
 def text_spec(settings: Arm4rSettings) -> EncoderSpec:
     """The text encoder that the settings name."""
     return EncoderSpec(kind=settings.text_encoder, model=settings.text_model)
+
+
+def _hidden(settings: Arm4rSettings, things: Sequence[str]) -> list[int]:
+    """The numbers of a state that the network never gets."""
+    if settings.stage != "control":
+        return []
+    pose = [] if settings.hand_pose else list(range(PLACE_AND_ROTATION))
+    return pose + [at for at, name in enumerate(things, POSE) if name.rpartition(".")[0] in settings.things_hidden]
 
 
 def _scales(facts: Mapping[str, Any], num_pred_steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
