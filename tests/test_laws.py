@@ -444,6 +444,7 @@ COMMANDS = {
     "export arrow": "--db --out --where --stage-key --embodiment --overwrite --no-overwrite --json --help",
     "export lerobot": "--db --out --where --stage-key --embodiment --table --hz --size --tracks --no-tracks --unknown "
     "--overwrite --no-overwrite --json --help",
+    "export interactions": "--db --out --where --stage-key --embodiment --hz --overwrite --no-overwrite --json --help",
     "export webdataset": "--db --out --where --stage-key --embodiment --shard-mb --overwrite --no-overwrite --json "
     "--help",
     "export arm4r": "--db --out --where --stage-key --embodiment --unknown --text-encoder --image-root --overwrite "
@@ -458,7 +459,7 @@ COMMANDS = {
     "--no-show-settings --video --no-video --workers --ray-address --json --help",
     "presets": "--json --help",
     "bench": "NAME --videos --clips --stills --footage --held --sheets --backwards --db --lerobot-python --quick "
-    "--markdown --save --data --help",
+    "--markdown --save --data --variant --help",
     "doctor": "--json --help",
 }
 """The command line, whole: a flag that comes or goes is a decision, made here as well."""

@@ -1,52 +1,114 @@
-"""`bench loop`: cells one seed after the other, curves over their seeds, and finished cells that are kept."""
+"""`bench loop`: cells one seed after the other, what variants add in the same scenes, and cells that are kept."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 pytest.importorskip("metaworld", reason="the simulator is not installed: pip install '.[sim]'")
 pytest.importorskip("torch", reason="training is not installed: pip install '.[train]'")
 
-from handloom.bench.loop.measure import CELLS, PRE_TRAINED, SCRATCH, Size, bench_loop, cells_of, curves_of, goals_of
+from handloom.bench.loop.compare import ALL, curves_of, difference, differences_of
+from handloom.bench.loop.measure import CELLS, SCRATCH, Size, bench_loop, cells_of, goals_of
+from handloom.bench.loop.people import ENVIRONMENT, PEOPLE, SCRIPTED, STATE, episodes_of, interactions_in, shuffled
 from handloom.bench.watch import Watch
+from handloom.errors import ConfigError
 from handloom.sim.scores import wilson
+from handloom.synth.script.demo import turn_specs
+from handloom.synth.stage import build_stage
+
+SIZE = Size(("reach", "push"), (5, 1), 2)
+
+
+def finished(variants):
+    """Cells in which people help on `push` alone, in every scene that scratch does not do."""
+    rng = np.random.default_rng(3)
+    out = []
+    for one in cells_of(SIZE, variants):
+        scenes = rng.random(30) < 0.3
+        scenes |= one.variant == PEOPLE and one.task == "push"
+        words = {"task": one.task, "number": one.number, "seed": one.seed, "variant": one.variant}
+        letters = "".join("1" if done else "0" for done in scenes)
+        out.append(words | {"episodes": 30, "successes": int(scenes.sum()), "by_scene": letters})
+    return out
 
 
 def test_a_seed_is_finished_before_the_next_and_variants_stand_side_by_side():
-    size = Size(("reach", "push"), (5, 1), 2)
-    cells = list(cells_of(size, True))
+    cells = list(cells_of(SIZE, (SCRATCH, PEOPLE)))
     assert len({cell.name for cell in cells}) == len(cells) == 16
     assert [cell.seed for cell in cells] == [0] * 8 + [1] * 8
-    pairs = zip(cells[::2], cells[1::2], strict=True)
-    for one, other in pairs:
-        assert (one.variant, other.variant) == (SCRATCH, PRE_TRAINED)
+    for one, other in zip(cells[::2], cells[1::2], strict=True):
+        assert (one.variant, other.variant) == (SCRATCH, PEOPLE)
         assert (one.task, one.number, one.seed) == (other.task, other.number, other.seed)
-    assert {cell.variant for cell in cells_of(size, False)} == {SCRATCH}
+    without = cells_of(replace(SIZE, numbers=(0,)), (SCRATCH, PEOPLE))
+    assert {cell.variant for cell in without} == {PEOPLE}, "without demonstrations and people there is no network"
 
 
-def test_curves_are_over_all_seeds():
-    size = Size(("reach", "push"), (5, 1), 2)
-    cells = [
-        {"task": one.task, "number": one.number, "seed": one.seed, "variant": one.variant}
-        | {"episodes": 30, "successes": 10 * one.seed + one.number}
-        for one in cells_of(size, False)
+def test_curves_are_over_all_seeds_and_differences_in_the_same_scenes():
+    cells = finished((SCRATCH, PEOPLE))
+    of_push = [one for one in cells if (one["task"], one["number"], one["variant"]) == ("push", 5, SCRATCH)]
+    curve = curves_of(cells)["push"][SCRATCH]["5"]
+    successes = sum(one["successes"] for one in of_push)
+    assert (curve["episodes"], curve["successes"]) == (60, successes)
+    assert curve["interval"] == list(wilson(successes, 60))
+    found = differences_of(cells, SCRATCH)[PEOPLE]
+    assert found["push"]["5"]["added"] == pytest.approx(1 - successes / 60)
+    assert found["push"]["5"]["interval"][0] > 0.4
+    assert found["reach"]["5"]["interval"][0] < 0 < found["reach"]["5"]["interval"][1]
+    both = [found[task]["1"]["added"] for task in ("push", "reach")]
+    assert found[ALL]["1"]["added"] == pytest.approx(np.mean(both))
+    assert found[ALL]["1"]["seeds"] == 2
+    assert [one["met"] for one in goals_of(differences_of(cells, SCRATCH))] == [True]
+    assert [one["met"] for one in goals_of(differences_of(finished((SCRATCH,)), SCRATCH))] == [None]
+    assert differences_of(cells[1:2], SCRATCH) == {}, "without the cell beside it nothing is said"
+
+
+def test_an_interval_knows_of_seeds_that_differ():
+    alike = np.tile(np.repeat([0.0, 1.0], 15), (3, 1))
+    differing = np.stack([np.zeros(30), np.ones(30), np.repeat([0.0, 1.0], 15)])
+    narrow, wide = (difference([one])["interval"] for one in (alike, differing))
+    assert alike.mean() == differing.mean()
+    assert wide[1] - wide[0] > narrow[1] - narrow[0]
+
+
+def test_shuffled_episodes_keep_their_motions_and_change_where_they_go():
+    found = [
+        one
+        for spec in turn_specs("lift-place", 2, 5)
+        for interaction in interactions_in(build_stage(spec).truth, "")
+        for one in episodes_of(interaction, 20.0)
     ]
-    found = curves_of(cells)["push"][SCRATCH]["5"]
-    assert (found["episodes"], found["successes"]) == (60, 20)
-    assert found["by_seed"] == {"0": 5 / 30, "1": 0.5}
-    assert found["interval"] == list(wilson(20, 60))
-    assert [one["met"] for one in goals_of(curves_of(cells), size)] == [False, False]
-    assert [one["met"] for one in goals_of(curves_of(cells[:1]), size)] == [False, None], "push was not measured"
+    mixed = shuffled(found)
+    goals = [[one.values[ENVIRONMENT][0, 3:] - one.values[STATE][0, :3] for one in some] for some in (found, mixed)]
+    for number, (one, other) in enumerate(zip(found, mixed, strict=True)):
+        np.testing.assert_array_equal(one.values[STATE], other.values[STATE])
+        assert other.num_steps == len(other.values[ENVIRONMENT])
+        partner = (number + 2) % 4
+        assert found[partner].source["kind"] == one.source["kind"]
+        np.testing.assert_allclose(goals[1][number], goals[0][partner], atol=1e-6)
+
+
+def test_variants_without_their_clips_are_refused(tmp_path):
+    watch = Watch(lambda line: None, quick=True)
+    with pytest.raises(ConfigError, match="the variant people needs clips of people"):
+        bench_loop(None, tmp_path, watch, [PEOPLE])
+    with pytest.raises(ConfigError, match="there is no variant 'dogs'"):
+        bench_loop(None, tmp_path, watch, ["dogs"])
 
 
 @pytest.mark.slow
 def test_finished_cells_are_kept(tmp_path):
-    report = bench_loop(None, tmp_path, Watch(lambda line: None, quick=True))
-    assert [(one["task"], one["number"], one["steps"]) for one in report["results"]["cells"]] == [
-        ("reach", 5, 20),
-        ("reach", 1, 20),
+    watch = Watch(lambda line: None, quick=True)
+    report = bench_loop(None, tmp_path, watch, [SCRATCH, SCRIPTED])
+    assert [(one["number"], one["variant"], one["steps"]) for one in report["results"]["cells"]] == [
+        (0, SCRIPTED, 0),
+        (1, SCRATCH, 20),
+        (1, SCRIPTED, 20),
     ]
-    kept = (tmp_path / CELLS).stat()
-    again = bench_loop(None, tmp_path, Watch(lambda line: None, quick=True))
+    kept = {place: place.stat() for place in (tmp_path / CELLS).iterdir()}
+    assert len(kept) == 3
+    again = bench_loop(None, tmp_path, Watch(lambda line: None, quick=True), [SCRATCH, SCRIPTED])
     assert again["results"]["cells"] == report["results"]["cells"]
-    assert (tmp_path / CELLS).stat() == kept
+    assert {place: place.stat() for place in (tmp_path / CELLS).iterdir()} == kept

@@ -18,7 +18,11 @@ pytest.importorskip("torch", reason="training is not installed: pip install '.[t
 import handloom.train.arm4r as package
 import handloom.train.arvrm as arvrm
 from handloom.api import Database
+from handloom.bench.loop.people import interactions_in
 from handloom.errors import ConfigError
+from handloom.export.lerobot.dataset import export_lerobot
+from handloom.export.lerobot.interactions import episodes_of
+from handloom.export.lerobot.interactions import layout_of as people_layout
 from handloom.io.folder import Folder
 from handloom.pipelines.ingest.robots import lerobot
 from handloom.pipelines.sim.evaluate import evaluate
@@ -34,6 +38,8 @@ from handloom.sim.rollouts import roll_out
 from handloom.sim.tasks import Use, find_task, scene_seed
 from handloom.sim.world import STATE_NAMES
 from handloom.store.episodes import read_episodes
+from handloom.synth.script.demo import turn_specs
+from handloom.synth.stage import build_stage
 from handloom.train.arm4r.recipe import RECIPE
 from handloom.train.arm4r.settings import Arm4rSettings
 from handloom.train.arvrm.recipe import RECIPE as ARVRM
@@ -45,6 +51,7 @@ CAMERA = Camera("corner3", 48, 32)
 SIZE = 32
 SMALL = tomllib.loads((Path(package.__file__).parent / "small-control.toml").read_text())
 TINY = SMALL | {"layers": 1, "head_hidden": 16, "max_steps": 1, "rate_hz": 20.0, "context": 6, "num_pred_steps": 2}
+TOLD = {"things": "places", "hand_pose": False, "turned": True, "balanced_loss": True, "held_out_share": 0.0}
 FINE = tomllib.loads((Path(arvrm.__file__).parent / "small-finetune.toml").read_text())
 FINE |= {
     "dim": 32,
@@ -102,7 +109,7 @@ def told(tmp_path_factory) -> tuple[Database, str]:
     record("reach", str(folder / "dataset"), 2, workers=1)
     found = Database.open(folder / "db", create=True)
     lerobot(found, str(folder / "dataset"), dataset="reach", state=(STATE, ENVIRONMENT))
-    made = train(RECIPE, found, settings(things=True, held_out_share=0.0), Folder.parse(folder / "run"))
+    made = train(RECIPE, found, settings(**TOLD), Folder.parse(folder / "run"))
     return found, made.checkpoint
 
 
@@ -161,13 +168,13 @@ def test_the_policy_sees_what_it_was_trained_on(db, trained):
 
 def test_a_policy_that_is_told_of_things_gets_them_as_it_was_trained(told):
     db, checkpoint = told
-    windows = RECIPE.data(db, settings(things=True, held_out_share=0.0)).train
+    windows = RECIPE.data(db, settings(**TOLD)).train
     row = episode_arrays(read_episodes(db), 0)
     first = next(n for n in range(len(windows)) if windows[n]["clip_id"] == row["episode_id"])
     policy = Trained("arm4r", checkpoint, REACH)
     seen, _ = shown(policy, scene_seed(REACH, Use.record, 0, row["episode_index"]), row["action"], 6)
     wanted = windows[first]["state"]
-    assert wanted.shape[1] == 10 + len(world_of(REACH).environment_names)
+    assert wanted.shape[1] == 10 + 6, "the places of the puck and of the goal, without the puck's orientation"
     assert policy.predictor.things == world_of(REACH).environment_names
     np.testing.assert_allclose(seen[-1]["state"], wanted, atol=1e-5)
     assert evaluate("reach", f"arm4r:{checkpoint}", 1, 1, max_steps=5, workers=1).error == ""
@@ -196,6 +203,31 @@ def test_things_of_another_task_and_states_without_things_are_refused(told, db):
         RECIPE.data(db, settings(things=True))
     with pytest.raises(ConfigError, match=r"things are asked for, and the states .* have none beside a pose"):
         ARVRM.data(db, fine(things=True))
+
+
+def test_who_was_trained_on_people_acts_without_a_demonstration(tmp_path):
+    """It is told of the places that it knows by name, and not of what it has not learned of."""
+    spec = turn_specs("lift-place", 1, 5)[0]
+    episodes = [episode for one in interactions_in(build_stage(spec).truth, "") for episode in episodes_of(one, 20.0)]
+    export_lerobot(episodes, str(tmp_path / "people"), people_layout(20.0), card=lambda info: "")
+    db = Database.open(tmp_path / "db", create=True)
+    lerobot(db, str(tmp_path / "people"), dataset="people", state=(STATE, ENVIRONMENT))
+    values = TOLD | {"turned": "all", "scaled": 3.0, "things_hidden": ("object0",)}
+    policy = Trained("arm4r", train(RECIPE, db, settings(**values), Folder.parse(tmp_path / "run")).checkpoint, REACH)
+    world = world_of(REACH)
+    observation = world.reset(3)
+    policy.reset(REACH.text, 0)
+    action = policy.act(observation)
+    told = policy.predictor.sample(*policy.seen(), REACH.text)["state"][0]
+    place = observation.state[:3]
+    environment = dict(zip(world.environment_names, observation.environment, strict=True))
+    for at, name in enumerate(("object0.x", "object0.y", "object0.z", "goal.x", "goal.y", "goal.z")):
+        np.testing.assert_allclose(told[10 + at], environment[name] - place[at % 3], atol=1e-6)
+    policy.reset(REACH.text, 0)
+    moved = observation.environment + 0.2 * np.array([name.startswith("object0") for name in environment])
+    np.testing.assert_array_equal(policy.act(replace(observation, environment=moved)), action)
+    with pytest.raises(ConfigError, match=r"things_hidden names object7; the states have object0.x"):
+        RECIPE.data(db, settings(**values | {"things_hidden": ("object7",)}))
 
 
 def test_arvrm_sees_what_it_was_trained_on(db, finetuned):

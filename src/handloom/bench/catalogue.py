@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ def run_benchmark(
     backwards: bool = False,
     stills: Path | None = None,
     data: Path | None = None,
+    variants: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Run the benchmark `name` and return its report; after an interruption, a report of what was measured.
 
@@ -53,6 +54,7 @@ def run_benchmark(
         stills: images, and videos of cameras at rest, for the virtual camera.
         data: a folder in which `retrieval` keeps its clips, `loop` and `robomirror` what they have finished, for the
             next time.
+        variants: of `loop`, see `bench.loop.measure`; None: all.
         quick: measure less, in under two minutes on two cores.
 
     Raises:
@@ -88,6 +90,9 @@ def run_benchmark(
     if name not in ("retrieval", *TRAINED) and data is not None:
         raise ConfigError(f"benchmark {name!r} takes no --data", "it is for retrieval, loop and robomirror")
 
+    if name != "loop" and variants:
+        raise ConfigError(f"benchmark {name!r} takes no --variant", "it is loop's")
+
     def of_accuracy(videos: Path | None, watch: Watch) -> dict[str, Any]:
         return bench_accuracy(Inputs(videos, num_clips, footage, read_held(held), sheets, backwards, stills), watch)
 
@@ -106,7 +111,7 @@ def run_benchmark(
     elif name == "segments":
         benchmarks[name] = lambda videos, watch: bench_segments(num_clips, db, watch)
     elif name == "loop":
-        benchmarks[name] = lambda videos, watch: bench_loop(db, data, watch)
+        benchmarks[name] = lambda videos, watch: bench_loop(db, data, watch, variants)
     elif name == "robomirror":
         benchmarks[name] = lambda videos, watch: bench_robomirror(db, data, watch)
     elif db is not None or lerobot_python is not None:

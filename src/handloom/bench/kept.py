@@ -1,4 +1,4 @@
-"""Finished parts of a benchmark in a file, so that an interrupted one goes on where it was."""
+"""Finished parts of a benchmark in files, so that an interrupted one goes on where it was."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from handloom.io.atomic import atomic_file
 
 
-def kept(place: Path, name: str, asked: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """The part `name` of the JSON file `place`: `asked` and what was measured. It is measured again where it is not
-    there, or was asked for otherwise.
+def kept(place: Path, asked: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """What the JSON file `place` holds: `asked` and what was measured. It is measured again where the file is not
+    there, or was asked for otherwise. One file each: several processes may measure parts of one benchmark.
 
     asked: what the numbers depend on, as JSON has it.
     """
-    known: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {}
-    found: dict[str, Any] = known.get(name, {})
+    found: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {}
     if {key: found.get(key) for key in asked} != dict(asked):
         found = {**asked, **measure()}
+        place.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(place) as draft:
-            draft.write_text(json.dumps(known | {name: found}, indent=1))
+            draft.write_text(json.dumps(found, indent=1))
     return found

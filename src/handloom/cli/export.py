@@ -24,6 +24,7 @@ from handloom.cli.console import (
     stage_keys_of,
 )
 from handloom.cli.option_groups import with_options
+from handloom.errors import ConfigError
 from handloom.plural import plural
 
 export_app = Commands(help="Write the rows in other formats.")
@@ -108,6 +109,40 @@ def export_lerobot(
     print(
         f"{plural(found.num_episodes, 'episode')}, {plural(found.num_frames, 'frame')} at {found.hz:g} Hz, "
         f"{found.num_bytes} bytes: {rows.out}"
+    )
+
+
+@export_app.command("interactions")
+@with_options
+def export_interactions(
+    rows: RowOptions,
+    hz: Annotated[float, typer.Option(help="Steps a second.")] = 20.0,
+    write: WriteOptions = WriteOptions(),
+) -> None:
+    """What hands do with things, as a LeRobot dataset: hand, thing and goal as a robot's states."""
+    from handloom.pipelines.export.interactions import interactions
+
+    asked = rows.of_pipeline()
+    if asked.pop("embodiment") != Embodiment.human.value:
+        raise ConfigError("--embodiment: interactions are of people's hands", "leave it out")
+    with counting("episodes") as progress:
+        found = interactions(
+            open_db(rows.db),
+            **asked,
+            hz=hz,
+            overwrite=write.overwrite,
+            progress=lambda episodes, _: progress(episodes, None),
+        )
+    if write.json_:
+        print(json.dumps(asdict(found)))
+        return
+    for count, why in ((found.without_metres, "no world in metres"), (found.without_episodes, "no hand takes a thing")):
+        if count:
+            print(f"left out {plural(count, 'clip')}: {why}")
+    made = found.dataset
+    print(
+        f"{plural(made.num_episodes, 'episode')} of {plural(found.num_clips, 'clip')}, "
+        f"{plural(made.num_frames, 'frame')} at {made.hz:g} Hz: {rows.out}"
     )
 
 

@@ -53,6 +53,9 @@ def bench(
             help="retrieval, loop, robomirror: folder that keeps clips, or finished parts, for the next time."
         ),
     ] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(help="loop: what training begins with, repeatable; by default everything.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure less: under two minutes on two cores.")] = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="extract, accuracy: print tables instead of JSON.")
@@ -72,6 +75,7 @@ def bench(
         "stills": stills,
         "backwards": backwards,
         "data": data,
+        "variants": variant,
     }
     report = run_benchmark(name, videos, save, say, num_clips=clips, db=db, lerobot_python=package, quick=quick, **more)
     print(table(report) if markdown else json.dumps(report, indent=2))

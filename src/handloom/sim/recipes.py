@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.export.lerobot.interactions import ROBOT_TYPE as PEOPLE
 from handloom.ingest.robot.images import stored_jpeg
 from handloom.sim.rendering import CAMERAS, Camera, backend
 from handloom.sim.tasks import MAX_STEPS, Task
@@ -46,11 +47,19 @@ class Asked:
     At the steps between, its last prediction counts. Nothing is drawn at random.
 
     Args:
-        hz, max_steps: of the simulation. ahead_s: how far ahead the state shall be that is aimed at.
+        hz, max_steps: of the simulation. ahead_s: how far ahead the state shall be that is aimed at. things: which
+            numbers of `Observation.environment` it is told; None: none.
     """
 
-    def __init__(self, predictor: Predictor, hz: float, max_steps: int, ahead_s: float) -> None:
-        self.predictor = predictor
+    def __init__(
+        self,
+        predictor: Predictor,
+        hz: float,
+        max_steps: int,
+        ahead_s: float,
+        things: NDArray[np.intp] | None = None,
+    ) -> None:
+        self.predictor, self._things = predictor, things
         rate_hz = predictor.rate_hz or hz
         frame_s = np.arange(max_steps) / hz
         steps = np.arange(int(frame_s[-1] * rate_hz) + 1)
@@ -77,7 +86,7 @@ class Asked:
         if not self.looks(observation.step):
             return self._predicted, False
         num = self.predictor.num_seen
-        things = observation.environment if self.predictor.things else ()
+        things = () if self._things is None else observation.environment[self._things]
         self._states = [*self._states, np.array([*observation.state, *things], np.float32)][-num:]
         if picture is not None:
             self._pictures = [*self._pictures, self._as_stored(picture)][-num:]
@@ -113,9 +122,9 @@ class Trained:
     def __init__(self, recipe: str, uri: str, task: Task) -> None:
         self.predictor: Predictor = PREDICTORS[recipe](uri, STATE_NAMES)
         check_robot(self.predictor, f"{recipe}:{uri}", ROBOT_TYPE)
-        _check_things(self.predictor, f"{recipe}:{uri}", task)
+        asked = _things_asked(self.predictor, f"{recipe}:{uri}", task)
         self.camera = _camera(self.predictor, f"{recipe}:{uri}")
-        self._asked = Asked(self.predictor, HZ, MAX_STEPS, AHEAD_S)
+        self._asked = Asked(self.predictor, HZ, MAX_STEPS, AHEAD_S, asked)
         self.looks, self.seen = self._asked.looks, self._asked.seen
         self.reset("", 0)
 
@@ -139,19 +148,22 @@ class Trained:
 
 
 def check_robot(predictor: Predictor, name: str, robot_type: str) -> None:
-    """Refuse a checkpoint of another robot, where it says which robots it is of."""
-    others = sorted(set(predictor.robot_types) - {robot_type})
+    """Refuse a checkpoint of another robot, where it says which robots it is of; people's hands pass."""
+    others = sorted(set(predictor.robot_types) - {robot_type, PEOPLE})
     if others:
         problem = f"{name} is of the robot {', '.join(others)}, not of {robot_type}"
         raise ConfigError(problem, "train on recorded demonstrations")
 
 
-def _check_things(predictor: Predictor, name: str, task: Task) -> None:
-    """Refuse a checkpoint that was told of other things than those of the task."""
+def _things_asked(predictor: Predictor, name: str, task: Task) -> NDArray[np.intp]:
+    """Which of the task's numbers the checkpoint is told of. Refuse one that was told of other things than the task's,
+    or, of a robot, of fewer."""
     there = World(task).environment_names if predictor.things else ()
-    if there != predictor.things:
+    is_of_people = set(predictor.robot_types) == {PEOPLE}
+    if not (set(predictor.things) <= set(there) if is_of_people else there == predictor.things):
         problem = f"{name} was told of {', '.join(predictor.things)}; {task.name} has {', '.join(there)}"
         raise ConfigError(problem, f"train it on demonstrations of {task.name} alone")
+    return np.array([there.index(one) for one in predictor.things], np.intp)
 
 
 def _camera(predictor: Predictor, policy: str) -> Camera | None:

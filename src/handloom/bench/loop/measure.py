@@ -1,10 +1,15 @@
-"""`handloom bench loop`: how often ARM4R does tasks, by the number of demonstrations, from scratch and pre-trained.
+"""`handloom bench loop`: what human video is worth to ARM4R in the closed loop, by the number of demonstrations.
 
 Each cell is a task, a number of demonstrations, a variant and a seed. The seed chooses the demonstrations, of which
 fewer are the first of more, and what training draws at random. All cells of a task are evaluated in the same scenes.
-The network is told where things are (`things`), so that no pictures are needed. With a database of human clips,
-`pre-trained` begins with the weights of a stage 1 on them; both variants have the same demonstrations, order of windows
-and steps.
+The network is told where things are (`things`), so that no pictures are needed.
+
+Variants differ in the weights that they begin with; demonstrations, order of windows and steps are the same: `scratch`;
+`people`, `truth`, `shuffled` and `scripted`, trained on what people do with things (`bench.loop.people` says how these
+differ); `points`, ARM4R's stage 1 on point tracks, of which the transformer alone is handed over. `augmented` is
+`scratch` with demonstrations that are turned about every axis and scaled, as people's are: what this alone brings. What
+was trained on people goes on with a tenth of the learning rate, as it forgets otherwise, and also acts without any
+demonstration (number 0).
 """
 
 from __future__ import annotations
@@ -18,8 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from handloom.api import Database
 from handloom.bench.kept import kept
+from handloom.bench.loop.compare import curves_of, differences_of
+from handloom.bench.loop.people import PEOPLE, SCRIPTED, SHUFFLED, TRUTH, database_of
 from handloom.bench.report import describe, goal
 from handloom.bench.watch import Watch
+from handloom.errors import ConfigError
 from handloom.io.folder import Folder
 from handloom.machine import installed
 from handloom.pipelines.ingest.robots import lerobot
@@ -28,35 +36,40 @@ from handloom.pipelines.sim.jobs import Where
 from handloom.pipelines.sim.record import record
 from handloom.sim.demonstrations import STATE
 from handloom.sim.replay import ENVIRONMENT
-from handloom.sim.scores import scores_of, wilson
+from handloom.sim.scores import scores_of
 from handloom.sim.tasks import find_task
 from handloom.sim.world import require_simulator
 
 if TYPE_CHECKING:
     from handloom.train.arm4r.settings import Arm4rSettings
 
-SCRATCH, PRE_TRAINED = "scratch", "pre-trained"
-GOAL = 0.7
-CELLS = "cells.json"
+SCRATCH, AUGMENTED, POINTS = "scratch", "augmented", "points"
+VARIANTS = (SCRATCH, PEOPLE, AUGMENTED, SHUFFLED, TRUTH, SCRIPTED, POINTS)
+OF_PEOPLE = (PEOPLE, SHUFFLED, TRUTH, SCRIPTED)
+HIDDEN = {"reach": ("object0",)}
+"""Things that do not matter to a task: the puck, which lies about while `reach` is done."""
+NEED_CLIPS = (PEOPLE, SHUFFLED, TRUTH, POINTS)
+CELLS = "cells"
 
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured. numbers: of demonstrations. steps, human_steps: of training and of stage 1.
+    """What is measured. numbers: of demonstrations. steps: of training on them, of 16 windows each. before_steps: of
+    the training before, on people. after_lr: the learning rate after that. demonstrations: recorded for each task and
+    seed."""
 
-    640 steps of 16 windows: after 300 the network did `reach` in 8 of 30 scenes from 25 demonstrations.
-    """
-
-    tasks: tuple[str, ...] = ("reach", "drawer-open")
-    numbers: tuple[int, ...] = (25, 5, 1)
+    tasks: tuple[str, ...] = ("reach", "drawer-open", "push")
+    numbers: tuple[int, ...] = (0, 1, 5)
     seeds: int = 3
-    steps: int = 640
-    human_steps: int = 300
+    steps: int = 400
+    before_steps: int = 1200
+    after_lr: float = 1e-4
     episodes: int = 30
-    max_steps: int = 200
+    max_steps: int = 150
+    demonstrations: int = 25
 
 
-QUICK = Size(("reach",), (5, 1), 1, 20, 10, 4, 100)
+QUICK = Size(("reach",), (0, 1), 1, 20, 10, episodes=4, max_steps=100, demonstrations=2)
 
 
 @dataclass(frozen=True)
@@ -73,102 +86,114 @@ class Cell:
         return f"{self.task}-{self.number}-{self.variant}-{self.seed}"
 
 
-def bench_loop(human: str | None, data: Path | None, watch: Watch) -> dict[str, Any]:
+def bench_loop(
+    human: str | None, data: Path | None, watch: Watch, variants: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Measure, one seed after the other.
 
     Args:
-        human: a database with clips of people; None: from scratch alone.
-        data: a folder that keeps finished cells, demonstrations and checkpoints for the next time; None: nothing is
-            kept.
+        human: a database with clips of people; None: `scratch` and `scripted` alone.
+        data: a folder that keeps finished cells, demonstrations and checkpoints for the next time, of which several
+            runs may share one; None: nothing is kept.
+        variants: some of `VARIANTS`; None: those for which there are clips.
 
     Raises:
-        ConfigError: the human clips cannot be trained on.
+        ConfigError: an unknown variant; the human clips cannot be trained on, or have no truth.
         ModuleNotFoundError: the simulator or torch is not installed.
     """
     require_simulator()
     size = QUICK if watch.quick else Size()
+    chosen = _checked(variants, human)
     results: dict[str, Any] = {"size": asdict(size), "human_clips": human is not None}
     results |= {"versions": {name: installed(name) for name in ("metaworld", "mujoco", "torch")}}
-    cells: dict[str, dict[str, Any]] = {}
+    cells: list[dict[str, Any]] = []
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as scratch:
         folder = Path(scratch) if data is None else data
         folder.mkdir(parents=True, exist_ok=True)
-        asked = list(cells_of(size, human is not None))
+        asked = list(cells_of(size, chosen))
         watch.expect(len(asked))
         for cell in asked:
             watch.part(cell.name)
-            cells[cell.name] = asdict(cell) | _kept(cell, size, human, folder)
+            cells.append(asdict(cell) | _kept(cell, size, human, folder))
             watch.did()
-    results["cells"] = list(cells.values())
-    results["curves"] = curves_of(list(cells.values()))
-    return describe("loop", results, goals_of(results["curves"], size), watch)
+    results |= {"cells": cells, "curves": curves_of(cells), "differences": differences_of(cells, SCRATCH)}
+    return describe("loop", results, goals_of(results["differences"]), watch)
 
 
-def cells_of(size: Size, has_human: bool) -> Iterator[Cell]:
+def _checked(variants: Sequence[str] | None, human: str | None) -> tuple[str, ...]:
+    possible = tuple(name for name in VARIANTS if human is not None or name not in NEED_CLIPS)
+    for name in variants or ():
+        if name not in VARIANTS:
+            raise ConfigError(f"there is no variant {name!r}", f"some of: {', '.join(VARIANTS)}")
+        if name not in possible:
+            raise ConfigError(f"the variant {name} needs clips of people", "give --db, a database that has some")
+    return possible if variants is None else tuple(name for name in possible if name in variants)
+
+
+def cells_of(size: Size, variants: Sequence[str]) -> Iterator[Cell]:
     """All cells, one seed after the other."""
-    variants = (SCRATCH, PRE_TRAINED) if has_human else (SCRATCH,)
     for seed in range(size.seeds):
         for number in size.numbers:
-            yield from (Cell(task, number, seed, variant) for task in size.tasks for variant in variants)
+            some = [name for name in variants if number or name in OF_PEOPLE]
+            yield from (Cell(task, number, seed, variant) for task in size.tasks for variant in some)
 
 
-def curves_of(cells: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """By task, variant and number of demonstrations: the success rate over all seeds with its interval at 95 %, and
-    that of each seed."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for cell in cells:
-        by_number = found.setdefault(cell["task"], {}).setdefault(cell["variant"], {})
-        one = by_number.setdefault(str(cell["number"]), {"episodes": 0, "successes": 0, "by_seed": {}})
-        one["episodes"] += cell["episodes"]
-        one["successes"] += cell["successes"]
-        one["by_seed"][str(cell["seed"])] = cell["successes"] / cell["episodes"]
-        one["success_rate"] = one["successes"] / one["episodes"]
-        one["interval"] = list(wilson(one["successes"], one["episodes"]))
-    return found
-
-
-def goals_of(curves: dict[str, Any], size: Size) -> list[dict[str, Any]]:
-    """From scratch, of the most demonstrations, on each task."""
-    most = str(max(size.numbers))
-    rates = {task: curves.get(task, {}).get(SCRATCH, {}).get(most, {}).get("success_rate") for task in size.tasks}
-    return [goal(f"{task} from {most} demonstrations", rate, "share", GOAL) for task, rate in rates.items()]
+def goals_of(differences: dict[str, Any]) -> list[dict[str, Any]]:
+    """That clips of people help on one task at least: the lower end of the best interval of what they add."""
+    found = differences.get(PEOPLE, {})
+    lows = [one["interval"][0] for name, by_number in found.items() if name != "all" for one in by_number.values()]
+    return [goal("people add to scratch, lower end", max(lows, default=None), "share", 0.0)]
 
 
 def _kept(cell: Cell, size: Size, human: str | None, folder: Path) -> dict[str, Any]:
     """The numbers of a cell, from `CELLS` if it was finished with these settings."""
-    settings = _settings(cell, size, human, folder)
+    before = _before(cell, size, human, folder)
+    settings = _settings(cell, size, before)
     asked: dict[str, Any] = {"settings": settings.settings_key(), "episodes": size.episodes}
-    asked |= {"max_steps": size.max_steps, "human": human if settings.init else None}
-    return kept(folder / CELLS, cell.name, asked, lambda: _measured(cell, size, settings, folder))
+    asked |= {"max_steps": size.max_steps, "human": human if cell.variant in NEED_CLIPS else None}
+    return kept(folder / CELLS / f"{cell.name}.json", asked, lambda: _measured(cell, size, settings, folder))
 
 
-def _settings(cell: Cell, size: Size, human: str | None, folder: Path) -> Arm4rSettings:
-    """Of the training of a cell; stage 1 is trained for it where it is needed."""
+def _values(size_name: str, seed: int, steps: int) -> dict[str, Any]:
     from handloom.train.arm4r.recipe import RECIPE
-    from handloom.train.arm4r.settings import Arm4rSettings
     from handloom.train.registry import settings_file
 
-    values = tomllib.loads(settings_file(RECIPE, "small-sim").read_text())
-    values |= {"held_out_share": 0.0, "batch_size": 16, "seed": cell.seed}
-    values |= {"max_steps": size.steps, "epochs": size.steps, "warmup_epochs": 0.0}
-    values |= {"where": f"episode_index < {cell.number}", "keep_checkpoints": 1}
-    if cell.variant == PRE_TRAINED and human is not None:
-        values["init"] = _stage_1(cell.seed, size, human, folder)
-    return Arm4rSettings(**values)
+    values = tomllib.loads(settings_file(RECIPE, size_name).read_text())
+    values |= {"batch_size": 16, "seed": seed, "held_out_share": 0.0, "warmup_epochs": 0.0, "keep_checkpoints": 1}
+    return values | {"max_steps": steps, "epochs": steps, "checkpoint_epochs": steps}
 
 
-def _stage_1(seed: int, size: Size, human: str, folder: Path) -> str:
-    """The checkpoint of a stage 1 on human clips; one that is finished is not trained again."""
+def _settings(cell: Cell, size: Size, before: str) -> Arm4rSettings:
+    """Of the training of a cell. before: the checkpoint that it begins with; empty: none."""
+    from handloom.train.arm4r.settings import Arm4rSettings
+
+    values = _values("small-people" if cell.variant == AUGMENTED else "small-sim", cell.seed, size.steps)
+    values |= {"where": f"episode_index < {cell.number}", "things_hidden": HIDDEN.get(cell.task, ()), "init": before}
+    return Arm4rSettings(**values | ({"lr": size.after_lr} if cell.variant in OF_PEOPLE else {}))
+
+
+def _before(cell: Cell, size: Size, human: str | None, folder: Path) -> str:
+    """The checkpoint of the training on people, empty where there is none; one that is finished is not made again.
+
+    It does not get what does not matter to the task, either.
+    """
     from handloom.train.arm4r.recipe import RECIPE
     from handloom.train.arm4r.settings import Arm4rSettings
     from handloom.train.loop import train
-    from handloom.train.registry import settings_file
 
-    values = tomllib.loads(settings_file(RECIPE, "small").read_text())
-    values |= {"context": 8, "batch_size": 16, "seed": seed, "max_steps": size.human_steps, "epochs": size.human_steps}
-    db = Database.open(human)
-    out = Folder.parse(folder / f"human-{seed}-{size.human_steps}-version-{db.version}")
-    return train(RECIPE, db, Arm4rSettings(**values, version=db.version), out).checkpoint
+    if cell.variant not in (*OF_PEOPLE, POINTS):
+        return ""
+    clips = None if human is None else Database.open(human)
+    version = "any" if clips is None or cell.variant == SCRIPTED else f"version-{clips.version}"
+    db = clips if cell.variant == POINTS else database_of(cell.variant, clips, folder / f"{cell.variant}-{version}")
+    assert db is not None  # `_checked`
+    of_points = cell.variant == POINTS
+    steps = size.before_steps // 2 if of_points else size.before_steps
+    hidden = () if of_points else HIDDEN.get(cell.task, ())
+    values = _values("small" if of_points else "small-people", cell.seed, steps)
+    values |= {"version": db.version} if of_points else {"things_hidden": hidden}
+    out = Folder.parse(folder / "-".join(["before", cell.variant, str(cell.seed), str(steps), *hidden, version]))
+    return train(RECIPE, db, Arm4rSettings(**values), out).checkpoint
 
 
 def _measured(cell: Cell, size: Size, settings: Arm4rSettings, folder: Path) -> dict[str, Any]:
@@ -176,23 +201,27 @@ def _measured(cell: Cell, size: Size, settings: Arm4rSettings, folder: Path) -> 
     from handloom.train.arm4r.recipe import RECIPE
     from handloom.train.loop import train
 
+    numbers: dict[str, Any] = {"steps": 0, "loss": None}
     with tempfile.TemporaryDirectory(prefix="handloom-bench-") as place:
-        out = Folder.parse(Path(place))
-        made = train(RECIPE, _demonstrations(cell, size, folder), settings, out)
-        steps = [line for line in made.history if line["kind"] == "step"]
-        pair = (find_task(cell.task), f"arm4r:{made.checkpoint}")
+        checkpoint = settings.init
+        if cell.number:
+            made = train(RECIPE, _demonstrations(cell, size, folder), settings, Folder.parse(Path(place)))
+            last = [line for line in made.history if line["kind"] == "step"][-1]
+            checkpoint, numbers = made.checkpoint, {"steps": last["step"], "loss": last["loss"]}
+        pair = (find_task(cell.task), f"arm4r:{checkpoint}")
         run = run_episodes([pair], size.episodes, 1, size.max_steps, Where(1))
         outcomes = [outcome for _, _, outcome in run]
     score = scores_of({0: outcomes})
     kept = ("successes", "success_rate", "interval", "steps_to_success", "failures")
-    return {name: score[name] for name in kept} | {"steps": steps[-1]["step"], "loss": steps[-1]["loss"]}
+    numbers |= {name: score[name] for name in kept}
+    return numbers | {"by_scene": "".join("1" if one.success else "0" for one in outcomes)}
 
 
 def _demonstrations(cell: Cell, size: Size, folder: Path) -> Database:
-    """The demonstrations of a task and seed, as many as the largest cell needs."""
-    place = folder / f"demonstrations-{cell.task}-{cell.seed}-{max(size.numbers)}"
+    """The demonstrations of a task and seed."""
+    place = folder / f"demonstrations-{cell.task}-{cell.seed}-{size.demonstrations}"
     if not (place / "db" / "done").exists():
-        record(cell.task, str(place / "dataset"), max(size.numbers), cell.seed, workers=1, overwrite=True)
+        record(cell.task, str(place / "dataset"), size.demonstrations, cell.seed, workers=1, overwrite=True)
         db = Database.open(place / "db", create=True)
         lerobot(db, str(place / "dataset"), dataset=cell.task, state=(STATE, ENVIRONMENT))
         (place / "db" / "done").touch()

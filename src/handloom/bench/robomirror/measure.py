@@ -30,7 +30,7 @@ from handloom.schemas.settings import RunConfig, Settings
 if TYPE_CHECKING:
     from handloom.train.robomirror.settings import RobomirrorSettings
 
-CELLS = "cells.json"
+CELLS = "cells"
 MOTION, FLOW, DIFFUSION, ALIGNMENT = "motion", "flow matching", "diffusion", "alignment"
 WAYS: dict[str, dict[str, str]] = {
     FLOW: {"process": "flow"}, DIFFUSION: {"process": "ddpm"}, ALIGNMENT: {"understand_by": "alignment"},
@@ -150,7 +150,7 @@ def _kept(cell: Cell, size: Size, people: Database, db: str | None, folder: Path
     version = people.version
     settings = _settings(cell, size, db is None, version, folder)
     asked = {"settings": settings.settings_key(), "db": db, "version": version}
-    return kept(folder / CELLS, cell.name, asked, lambda: _measured(people, settings, _place(cell, folder)))
+    return kept(folder / CELLS / f"{cell.name}.json", asked, lambda: _measured(people, settings, _place(cell, folder)))
 
 
 def _place(cell: Cell, folder: Path) -> Path:

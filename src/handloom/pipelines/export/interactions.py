@@ -1,0 +1,85 @@
+"""`handloom export interactions`: what hands do with things, as a LeRobot dataset in the form of a robot's states."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from handloom.api import Database
+from handloom.errors import ConfigError
+from handloom.export.card import TALLIED, Card, CardTally
+from handloom.export.lerobot.dataset import LeRobotSummary, export_lerobot
+from handloom.export.lerobot.interactions import COLUMNS, Interaction, episodes_of, interactions_of, layout_of
+from handloom.pipelines.export.parquet import opened
+from handloom.schemas.tables.row import row_arrays
+from handloom.store.embodiment import HUMAN
+from handloom.store.stages.row_keys import StageKeys
+
+BATCH_ROWS = 8
+MAX_HZ = 200.0
+READING = """`meta/info.json` describes the features. Each episode is one hand that takes one thing: `kind` in
+`meta/episodes` is `reach` (it comes to where it takes the thing: the goal) or `carry` (it comes, takes the thing and
+brings it to the goal). Frame: z up, y away from the camera, x right, metres, the origin where the thing stood. What
+left hands do is mirrored. NaN is an unknown value."""
+LIMITS = (
+    "`action` is the state one step later, not a command.",
+    "The goal is known in hindsight: it is where the hand, or the thing, ended.",
+    "The place of the hand is the middle of three fingertips, its gripper the distance of two of them from the thumb.",
+)
+
+
+@dataclass(frozen=True)
+class InteractionSummary:
+    """What `interactions` wrote. num_clips: that episodes are of. without_metres, without_episodes: clips that are left
+    out, as their world has no metres, or no hand was seen to take a thing."""
+
+    dataset: LeRobotSummary
+    num_clips: int
+    without_metres: int
+    without_episodes: int
+
+
+def interactions(
+    db: Database, out: str, where: str | None = None, *, stage_keys: StageKeys = None, hz: float = 20.0, **options: Any
+) -> InteractionSummary:
+    """Write the interactions of clips of people into `out`, a folder or URI.
+
+    Args:
+        stage_keys: only rows with these keys, by stage. hz: steps a second; straight lines join frames.
+
+    Raises:
+        StoreError: nothing is processed yet, or `out` cannot be written.
+        ConfigError: the table has no segments; no hand takes a thing in any clip; `out` is not empty.
+    """
+    if not 0 < hz <= MAX_HZ:
+        raise ConfigError(f"--hz {hz:g}", f"give steps a second, above 0 and at most {MAX_HZ:g}")
+    rows = opened(db, "clips", where, HUMAN, stage_keys, COLUMNS)
+    if missing := sorted(set(COLUMNS) - set(rows.table.schema.names)):
+        problem = f"the clips of {db.uri} have no {', '.join(missing)}"
+        raise ConfigError(problem, "compute them with `handloom run`: the stage `segments` finds what hands take")
+    tally, counts = CardTally(), Counter[str]()
+    columns = dict.fromkeys([*COLUMNS, *(name for name in TALLIED if name in rows.table.schema.names)])
+    batches = tally.over(db.batches(list(columns), rows.where, rows.table.version, BATCH_ROWS))
+    card = Card("lerobot", "What hands do with things", READING, rows.source, "data/*/*.parquet", LIMITS, ("LeRobot",))
+    written = export_lerobot(
+        (episode for one in _found(batches, counts) for episode in episodes_of(one, hz)),
+        out,
+        layout_of(hz),
+        card=lambda info: card.text(tally),
+        metadata={**rows.source, "hz": hz},
+        **options,
+    )
+    return InteractionSummary(written, counts["clips"], counts["metres"], counts["none"])
+
+
+def _found(batches: Iterable[pa.RecordBatch], counts: Counter[str]) -> Iterator[Interaction]:
+    for batch in batches:
+        for index in range(batch.num_rows):
+            row = row_arrays(batch, index)
+            found = interactions_of(row)
+            counts["clips" if found else "metres" if row["world_scale"] != "metric" else "none"] += 1
+            yield from found

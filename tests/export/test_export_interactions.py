@@ -1,0 +1,140 @@
+"""Interactions as control episodes: what scripted hands do, in a frame of its own, whatever the world's axes are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+from support.skill_tables import segment_table
+
+from handloom.api import Database
+from handloom.bench.loop.people import interactions_in
+from handloom.bench.segments.exact import exact_scene
+from handloom.errors import ConfigError
+from handloom.export.lerobot.interactions import CARRY, ENVIRONMENT, GAP_S, REACH, STATE, episodes_of, interactions_of
+from handloom.geometry.interactions.segments import find_segments
+from handloom.pipelines.export.interactions import interactions
+from handloom.pipelines.ingest.robots import lerobot
+from handloom.schemas.values import LEFT, RIGHT
+from handloom.stages.builtin.segments import segment_cell
+from handloom.store.episodes import read_episodes
+from handloom.synth.script.demo import turn_specs
+from handloom.train.parts.robot_state import form_of
+
+HZ = 20.0
+
+
+def scene(number: int = 0):
+    """A scripted placing: its row as the table has it, and its truth."""
+    spec = turn_specs("lift-place", number + 1, 11)[number]
+    made, truth = exact_scene(spec)
+    cells = [segment_cell(one) for one in find_segments(made, 0.02, 0.1).segments]
+    row = {"clip_id": "c", "dataset": "d", "video_id": "v", "licence": "mit", "narration": "place it", "noun": "cup"}
+    row |= {"frame_s": truth.frame_s, "world_scale": "metric", "segments": cells}
+    return row | {
+        "hand_keypoints_world_m": truth.keypoints_world_m,
+        "world_from_camera": truth.world_from_camera,
+    }, truth
+
+
+@pytest.fixture(scope="module")
+def placing():
+    return scene()
+
+
+def by_kind(found):
+    return {one.source["kind"]: one for interaction in found for one in episodes_of(interaction, HZ)}
+
+
+def test_a_placing_is_a_reach_and_a_carry_near_the_truth(placing):
+    row, truth = placing
+    found, exact = by_kind(interactions_of(row)), by_kind(interactions_in(truth, "c"))
+    assert set(found) == set(exact) == {REACH, CARRY}
+    reach, carry = found[REACH], found[CARRY]
+    assert (reach.task, carry.task) == ("reach for the cup", "place it")
+    np.testing.assert_allclose(reach.values[STATE][-1, :3], reach.values[ENVIRONMENT][-1, 3:], atol=1e-6)
+    assert np.isnan(reach.values[ENVIRONMENT][:, :3]).all()
+    np.testing.assert_allclose(carry.values[ENVIRONMENT][-1, :3], carry.values[ENVIRONMENT][-1, 3:], atol=1e-6)
+    np.testing.assert_allclose(carry.values[ENVIRONMENT][0, :3], 0, atol=1e-6)
+    for kind in (REACH, CARRY):
+        ends = [one[kind].values[ENVIRONMENT][-1, 3:] for one in (found, exact)]
+        np.testing.assert_allclose(*ends, atol=0.03)
+        begins = [one[kind].values[STATE][0, 1] for one in (found, exact)]
+        assert max(begins) < 0, "the hand comes from where the camera is"
+    opens = carry.values[STATE][:, 7]
+    assert 0 <= opens.min() < opens.max() <= 1
+
+
+def test_the_worlds_axes_and_the_hand_do_not_matter(placing):
+    """A world that is turned and moved gives the same episodes; so does the mirror image, by the other hand."""
+    one = interactions_of(placing[0])[0]
+    turn, shift = Rotation.from_rotvec([0.4, -1.1, 2.0]).as_matrix(), np.array([3.0, -2.0, 0.5])
+    poses = one.poses.copy()
+    poses[:, :3, :3], poses[:, :3, 3] = turn @ one.poses[:, :3, :3], one.poses[:, :3, 3] @ turn.T + shift
+    moved = replace(
+        one, keypoints_m=one.keypoints_m @ turn.T + shift, thing_m=one.thing_m @ turn.T + shift, poses=poses,
+        axes=one.axes @ turn.T,
+    )  # fmt: skip
+    mirror = np.diag([-1.0, 1.0, 1.0])
+    poses = one.poses.copy()
+    poses[:, :3, :3], poses[:, :3, 3] = mirror @ one.poses[:, :3, :3] @ mirror, one.poses[:, :3, 3] @ mirror
+    mirrored = replace(
+        one, keypoints_m=one.keypoints_m @ mirror, thing_m=one.thing_m @ mirror, poses=poses,
+        axes=mirror @ one.axes @ mirror, hand=LEFT + RIGHT - one.hand,
+    )  # fmt: skip
+    for other in (moved, mirrored):
+        for a, b in zip(episodes_of(one, HZ), episodes_of(other, HZ), strict=True):
+            assert a.num_steps == b.num_steps
+            for name in a.values:
+                np.testing.assert_allclose(a.values[name], b.values[name], atol=1e-4)
+
+
+def test_unknown_frames_stay_unknown_and_short_gaps_are_bridged(placing):
+    one = interactions_of(placing[0])[0]
+    whole = next(episodes_of(one, HZ)).values[STATE]
+    points = one.keypoints_m.copy()
+    middle = len(whole) // 2
+    at = int(np.searchsorted(one.frame_s, one.frame_s[0] + middle / HZ))
+    points[at] = np.nan
+    bridged = next(episodes_of(replace(one, keypoints_m=points), HZ)).values[STATE]
+    assert np.isfinite(bridged).all()
+    np.testing.assert_allclose(bridged[:, :3], whole[:, :3], atol=0.02)
+    points[at - 2 : at + 2] = np.nan
+    lost = next(episodes_of(replace(one, keypoints_m=points), HZ)).values[STATE]
+    assert 0 < np.isnan(lost[:, 0]).sum() <= int((4 / 15 + GAP_S) * HZ)
+    assert np.isfinite(lost[0]).all()
+
+
+def test_without_metres_segments_or_a_known_place_there_is_nothing(placing):
+    row = placing[0]
+    assert interactions_of(row | {"world_scale": "arbitrary"}) == []
+    assert interactions_of(row | {"segments": None}) == []
+    unseen = [one | {"trajectory": np.full((len(one["trajectory"]), 16), np.nan).tolist()} for one in row["segments"]]
+    assert interactions_of(row | {"segments": unseen}) == []
+
+
+def test_a_database_becomes_a_dataset_that_robots_recipes_read(placing, tmp_path):
+    row = placing[0]
+    num = len(row["frame_s"])
+    flat = {name: row[name].reshape(num, -1).tolist() for name in ("hand_keypoints_world_m", "world_from_camera")}
+    columns = {"world_scale": "metric", "frame_s": row["frame_s"].tolist(), **flat}
+    db, _ = segment_table(tmp_path / "clips", {"place it/0": row["segments"]}, num, columns)
+    out = str(tmp_path / "dataset")
+    found = interactions(db, out)
+    assert (found.num_clips, found.without_metres, found.without_episodes) == (1, 0, 0)
+    robots = Database.open(tmp_path / "robots", create=True)
+    lerobot(robots, out, dataset="people", state=(STATE, ENVIRONMENT))
+    read = read_episodes(robots)
+    assert read["robot_type"].to_pylist() == ["human_hand"] * 2
+    assert form_of(read["state_names"][0].as_py(), things="places").width == 16
+    exact = [one for interaction in interactions_of(row) for one in episodes_of(interaction, HZ)]
+    for state, one in zip(read["state"].to_pylist(), exact, strict=True):
+        wanted = np.concatenate([one.values[STATE], one.values[ENVIRONMENT]], axis=1)
+        np.testing.assert_allclose(np.array(state, np.float32), wanted, atol=1e-3)
+    bare, _ = segment_table(tmp_path / "bare", {"place it/0": row["segments"]})
+    with pytest.raises(ConfigError, match="no episode"):
+        interactions(bare, str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="--hz 0"):
+        interactions(db, out, hz=0.0)
