@@ -195,7 +195,7 @@ def test_every_settings_file_can_be_loaded():
         values = tomllib.loads((Path(package.__file__).parent / f"{size}.toml").read_text())
         values.pop("resources", None)
         found = Arm4rSettings(**values)
-        assert (found.stage == "control") == size.endswith(("control", "sim"))
+        assert (found.stage == "control") == size.endswith(("control", "sim", "people"))
         if size.startswith("full"):
             assert found.transformer() == (768, 12, 12)
             assert (found.skip, found.standardise, found.point_dropout) == ("none", False, 0)
