@@ -92,6 +92,21 @@ def test_unit_length_and_the_same_bytes_in_any_batch_and_again(encoder):
     assert encoder.encode(images[:0]).shape == (0, encoder.dim)
 
 
+def test_parts_are_those_of_one_reading(encoder):
+    images = np.stack([scene(seed) for seed in range(2)])
+    found = encoder.encode_parts(images, 2, 3)
+    assert (found.shape, found.dtype) == ((2, 7, encoder.dim), np.float32)
+    np.testing.assert_array_equal(found[:, 0], encoder.encode(images))
+    np.testing.assert_allclose(np.linalg.norm(found, axis=2), 1, atol=1e-6)
+    one = encoder.encode_parts(images, 1, 1)
+    np.testing.assert_allclose(one[:, 1], one[:, 0], atol=1e-5)
+    changed = images.copy()
+    changed[:, 70:, 125:] = 255 - changed[:, 70:, 125:]  # in the last part
+    apart = np.linalg.norm(encoder.encode_parts(changed, 2, 3) - found, axis=2)[:, 1:]
+    assert (apart.argmax(axis=1) == 5).all()
+    assert encoder.encode_parts(images[:0], 2, 3).shape == (0, 7, encoder.dim)
+
+
 def test_a_copy_that_is_cropped_mirrored_and_recoloured_is_found_first(encoder):
     images = [scene(seed) for seed in range(12)]
     known = np.concatenate([encoder.encode(image[None]) for image in images])

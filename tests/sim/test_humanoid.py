@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,22 +20,30 @@ pytest.importorskip("mink", reason="the simulator is not installed: pip install 
 pytest.importorskip("torch", reason="the student needs torch: pip install '.[train]'")
 
 from support.hand_tables import hand_db, hand_row
+from support.training import kept
 
 from handloom.pipelines.sim.following import follow, runs_of
 from handloom.pipelines.sim.imitate import imitate, load_settings
 from handloom.pipelines.sim.jobs import Where
 from handloom.schemas.hand_topology import WRIST
+from handloom.schemas.settings import RunConfig
 from handloom.sim.humanoid.checkpoint import open_student
 from handloom.sim.humanoid.dagger import StudentPolicy, groups_of, run_group, tasks_of
 from handloom.sim.humanoid.episodes import Expert, Hold, Seen, run_episodes
 from handloom.sim.humanoid.experts import Teacher
 from handloom.sim.humanoid.goals import PERSON_REACH_M, goals_of, palm_axes
+from handloom.sim.humanoid.latency import VideoPart, _cpu_s, latency_of_videos
 from handloom.sim.humanoid.motions import PersonMotion, at_times, motion_of_row, row_motions, scripted_motions
 from handloom.sim.humanoid.reference import Kinematics, KinematicsSettings, reference_of
 from handloom.sim.humanoid.robot import GR1, Humanoid, act, body_of, find_humanoid, put
+from handloom.sim.humanoid.settings import ImitateSettings
+from handloom.train.robomirror.data.motion import MOTION_DIM
 from handloom.train.robomirror.imitation import Actor
-from handloom.train.robomirror.latents import LinearLatents, numbers_of
+from handloom.train.robomirror.latents import LinearLatents, UnderstoodLatents, VaeLatents, numbers_of
 from handloom.train.robomirror.network.student import Student
+from handloom.train.robomirror.network.understanding import Reconstruction
+from handloom.train.robomirror.settings import RobomirrorSettings
+from handloom.video.write import write_video
 
 HZ = 15.0
 ARM = """<body name="{s}_upper" pos="0 {y} .35"><joint name="{s}_pitch" axis="0 1 0" range="-3 3"/>
@@ -313,3 +323,47 @@ def test_gr1_reaches_what_people_reach():
     reference = reference_of(goals_of(scripted_motions(1, 3, HZ)[0], body), body, KinematicsSettings())
     assert np.nanmax(reference.frame_missed_m) < 0.02
     assert reference.out_of_reach == 0.0
+
+
+def test_cpu_time_is_that_of_processes_that_were_started_too():
+    before = _cpu_s()
+    busy = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ntime.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        while_it_runs = _cpu_s() - before
+        process.kill()
+    assert min(while_it_runs, _cpu_s() - before) > 0.25
+
+
+@pytest.mark.slow
+def test_latency_is_measured_from_videos_both_ways(body, tmp_path):
+    """Of intents of parts of frames, which a stage of the settings makes; with another stage it is refused."""
+    video, rng = tmp_path / "grey.mp4", np.random.default_rng(0)
+    write_video(video, rng.integers(0, 255, (12, 96, 128, 3), np.uint8), np.arange(12) / 15)
+    sizes = {"vae_width": 16, "latent": 8, "steps": 12, "dim": 16, "heads": 2, "layers": 1, "intent_steps": 3}
+    facts = {"motion_mean": [0.0] * MOTION_DIM, "motion_scale": [1.0] * MOTION_DIM, "motion_components": []}
+    source = "image embedding (efficientnet-lite0), whole and 2 x 1 parts of its features"
+    facts |= {"intent_dim": 3840, "intent_mean": [0.0] * 3840, "intent_components": np.eye(4, 3840).tolist()}
+    asked = RobomirrorSettings(**sizes, stage="understand")
+    network = Reconstruction(asked, facts)
+    vae = kept(tmp_path / "vae", network.vae, RobomirrorSettings(**sizes), facts)
+    uri = kept(tmp_path / "understand", network, asked, facts | {"intent_source": source})
+    imitating = ImitateSettings()
+    student = Student(imitating.student, 8, imitating.student.history * 3 * body.num_joints, body.num_joints)
+    policy = StudentPolicy(Actor(student), body)
+    understood = UnderstoodLatents(uri, VaeLatents(vae))
+    stage = {"class": "handloom.stages.learned:RuleCaption", "settings": {"frames": 4, "grid": [2, 1]}}
+    parts = [VideoPart(name, str(video), 0.0, 0.8) for name in "ab"]
+
+    def measured(**more):
+        stages = {"caption": stage | {"settings": stage["settings"] | more}}
+        return latency_of_videos(RunConfig(stages=stages).settings(), parts, body, imitating, policy, understood, 1)
+
+    found = measured(grid_of="features")
+    assert [one["clip_id"] for one in found["clips"]] == ["a", "b"]
+    for one in found["clips"]:
+        assert one["intent_decoding"]["wall_s"] > 0
+        assert one["cpu_ratio"] == one["intent"]["cpu_s"] / one["pose"]["cpu_s"]
+    assert found["wall_ratio"] == np.mean([one["wall_ratio"] for one in found["clips"]])
+    with pytest.raises(ConfigError, match=r"in the database's settings it is .*2 x 1 parts'"):
+        measured()

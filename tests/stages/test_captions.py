@@ -270,12 +270,19 @@ def test_without_a_model_segments_and_words_are_read_out_and_images_are_the_inte
 def test_parts_of_a_frame_tell_where_things_are():
     clip = given(narration=None, segments=None)
     found = {}
-    for grid in ((1, 1), (2, 3)):
-        own = declared({"prefix": "rule_", "grid": grid}, "rules", "handloom.stages.learned:RuleCaption")
+    sources = []
+    for grid, of in (((1, 1), "image"), ((2, 3), "features"), ((2, 3), "image")):
+        settings = {"prefix": "rule_", "grid": grid, "grid_of": of}
+        own = declared(settings, "rules", "handloom.stages.learned:RuleCaption")
         own.stage.load()
         (row,) = (cells(one) for one in compute_own(own, [clip]))
-        found[grid] = np.array(row["rule_intent"], np.float32)
-    assert row["rule_intent_source"] == "image embedding (efficientnet-lite0), whole and 2 x 3 parts"
+        found[of if grid == (2, 3) else grid] = np.array(row["rule_intent"], np.float32)
+        sources.append(row["rule_intent_source"].removeprefix("image embedding (efficientnet-lite0)"))
+    assert sources == ["", ", whole and 2 x 3 parts of its features", ", whole and 2 x 3 parts"]
+    found[2, 3] = found.pop("image")
+    np.testing.assert_array_equal(found["features"][:, :1280], found[2, 3][:, :1280])
+    assert found["features"].shape == found[2, 3].shape
+    assert np.linalg.norm(found["features"], axis=1) == pytest.approx(1, abs=2e-3)
     assert found[2, 3].shape == (3, 7 * 1280)
     assert np.linalg.norm(found[2, 3], axis=1) == pytest.approx(1, abs=2e-3)
     np.testing.assert_allclose(found[2, 3][:, :1280] * 7**0.5, found[1, 1], atol=2e-3)

@@ -7,11 +7,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from support.training import kept
 
 from handloom.errors import ConfigError, HandloomError
-from handloom.io.folder import Folder
-from handloom.schemas.training import TrainSettings
-from handloom.train.checkpoint import CheckpointFacts, save
 from handloom.train.robomirror.data.motion import MOTION_DIM
 from handloom.train.robomirror.imitation import Actor, FitSettings, Imitator
 from handloom.train.robomirror.latents import LinearLatents, UnderstoodLatents, VaeLatents, latents_from, numbers_of
@@ -24,14 +22,6 @@ SETTINGS = {"vae_width": 16, "latent": 8, "steps": 12, "dim": 16, "heads": 2, "l
 PLAIN = {"motion_mean": [0.1] * MOTION_DIM, "motion_scale": [0.5] * MOTION_DIM, "motion_components": []}
 SEEN = {"intent_dim": 5, "intent_mean": [0.0] * 5, "intent_components": np.eye(5).tolist()}
 SEEN |= {"intent_source": "image embedding (x)"}
-
-
-def kept(folder, network, settings: TrainSettings, facts: dict, recipe: str = "robomirror") -> str:
-    """The address of a checkpoint of a network that was not trained."""
-    content = CheckpointFacts(
-        recipe, settings.model_dump(mode="json"), "", 1, 1, 0, True, 1, "", 1, facts, {}, 0.0, "stage"
-    )
-    return save(Folder.parse(str(folder)), content, network, {}, "", keep=1)
 
 
 def clip(num: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -101,6 +91,9 @@ def test_what_is_understood_is_made_of_windows_that_overlap(trained):
     assert np.isfinite(found).all()
     assert found[:6] == pytest.approx(understood.encode("a", intent, intent_s, 12)[:6], abs=1e-5)
     assert understood.encode("a", intent, intent_s, 7).shape == (7, 8), "shorter than a window"
+    mean = UnderstoodLatents(trained[1], latents, samples=3).encode("a", intent, intent_s, 30)
+    assert np.abs(mean - found).max() > 0
+    assert mean.std() < found.std(), "noise is averaged"
     changed = intent.copy()
     changed[-1] += 3
     other = understood.encode("a", changed, intent_s, 30)

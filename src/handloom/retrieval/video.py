@@ -19,7 +19,7 @@ from handloom.store.tables import Tables
 
 if TYPE_CHECKING:
     from handloom.stages.graph import StageGraph
-    from handloom.video.decode.decoder import DecodedClip
+    from handloom.video.decode.decoder import DecodedClip, Decoder
 
 # Instead of the hints of `handloom run`, which are for clips of the list.
 QUERY_HINTS = {
@@ -110,17 +110,19 @@ def some_frames(
 
 @contextmanager
 def opened(
-    settings: Settings, video: str, start_s: float, end_s: float | None, source_options: dict[str, Any] | None
+    settings: Settings,
+    video: str,
+    start_s: float,
+    end_s: float | None,
+    source_options: dict[str, Any] | None,
+    decoder: Decoder | None = None,
 ) -> Iterator[DecodedClip]:
-    """The part of a video, decoded as the settings say. Errors inside are raised as ConfigError about --video."""
-    from handloom.video.decode.decoder import DecodeLimits, Decoder
-    from handloom.video.fetch.video_source import VideoSource
-
+    """The part of a video, decoded as the settings say, or by a decoder of the caller's, which stays open. Errors
+    inside are raised as ConfigError about --video."""
     query = Clip("query", "query", Path(video).stem, video, start_s, end_s)
-    source = VideoSource(storage_options=source_options)
-    decoder = Decoder(settings.video.sample_hz, settings.video.short_side_px, DecodeLimits(), source)
+    own = decoder_of(settings, source_options) if decoder is None else decoder
     try:
-        items = decoder.stream([query])  # kept: decoding ends when the generator is deleted
+        items = own.stream([query])  # kept: decoding ends when the generator is deleted
         item = next(items)
         if isinstance(item, HandloomError):
             raise item
@@ -129,7 +131,23 @@ def opened(
         hint = QUERY_HINTS.get(error.reason, OTHER_HINT) if isinstance(error, ClipError) else error.hint
         raise ConfigError(f"--video {video}: {error.problem}", hint) from error
     finally:
-        decoder.close()
+        if decoder is None:
+            own.close()
+
+
+def decoder_of(
+    settings: Settings,
+    source_options: dict[str, Any] | None = None,
+    sample_hz: float | None = None,
+    short_side_px: int | None = None,
+) -> Decoder:
+    """What decodes as the settings say, but for what is given."""
+    from handloom.video.decode.decoder import DecodeLimits, Decoder
+    from handloom.video.fetch.video_source import VideoSource
+
+    video = settings.video
+    source = VideoSource(storage_options=source_options)
+    return Decoder(sample_hz or video.sample_hz, short_side_px or video.short_side_px, DecodeLimits(), source)
 
 
 def _graph(db: Tables, by: Collection[str]) -> tuple[Settings, StageGraph]:

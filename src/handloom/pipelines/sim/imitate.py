@@ -18,6 +18,7 @@ from handloom.machine import installed
 from handloom.pipelines.configure import merged_values, settings_hint
 from handloom.pipelines.sim.following import Run, follow, runs_of, understood_tasks
 from handloom.pipelines.sim.jobs import Where
+from handloom.retrieval.video import settings_of
 from handloom.schemas.json_format import explain
 from handloom.schemas.settings import flatten
 from handloom.sim.humanoid.checkpoint import open_student, save_student
@@ -25,7 +26,7 @@ from handloom.sim.humanoid.dagger import Round, StudentPolicy, tasks_of, train
 from handloom.sim.humanoid.episodes import Outcome, Task
 from handloom.sim.humanoid.experts import Teacher
 from handloom.sim.humanoid.film import VIDEO_HZ, shown_again
-from handloom.sim.humanoid.latency import latency_of, latency_of_video
+from handloom.sim.humanoid.latency import VideoPart, latency_of, latency_of_videos
 from handloom.sim.humanoid.motions import PersonMotion, row_motions, scripted_motions
 from handloom.sim.humanoid.robot import Body, body_of, find_humanoid
 from handloom.sim.humanoid.scores import best_and_worst, scores_of
@@ -34,6 +35,7 @@ from handloom.sim.rendering import backend
 from handloom.sim.world import require_simulator
 from handloom.store.location import storage_options_from
 from handloom.train.checkpoint import peek
+from handloom.train.parts.table_checks import evenly
 from handloom.train.robomirror.imitation import Actor
 from handloom.train.robomirror.latents import LINEAR_HZ, LinearLatents, UnderstoodLatents, VaeLatents, numbers_of
 from handloom.video.write import write_video
@@ -45,10 +47,12 @@ if TYPE_CHECKING:
 
 REPORT = "imitate.json"
 VIDEO_SIZE = (400, 400)
+TIMED_CLIPS = 5
+"""Held-out clips of which the latency from the video is measured."""
 SEEDS = 1_000_000
 """Scripted motions that are held out have the seed plus this."""
 EXAMPLE = "rounds=2"
-MEASURED = ("held_out", "where", "repeats", "evaluation_noise_rad", "allowed_m")
+MEASURED = ("held_out", "where", "repeats", "understood_samples", "evaluation_noise_rad", "allowed_m")
 """Settings of the evaluation: those that are asked of a student that was trained before."""
 
 
@@ -60,7 +64,7 @@ class Imitation:
     out_of_reach: share of the person's wrists that the robot cannot reach, by source. policies: by source of motions
     (`scripted`, `table`) and policy (`student`, `other_motion`: the student with another motion's latents, `teacher`,
     `hold`, and with an `understand` checkpoint `understood`), see `scores_of`. latency: see `latency_of`, and `video`,
-    see `latency_of_video`; null where it was not measured. rounds: the course of the training.
+    see `latency_of_videos`; null where it was not measured. rounds: the course of the training.
     """
 
     robot: str
@@ -148,7 +152,8 @@ def imitate(
     if latents is None:
         numbers = [numbers_of(one.keypoints_cam_m, one.world_from_camera) for one in sources.motions["train"]]
         latents = LinearLatents.fitted(numbers, rate_hz)
-    understood = None if understand is None else UnderstoodLatents(understand, latents)
+    samples = settings.understood_samples
+    understood = None if understand is None else UnderstoodLatents(understand, latents, samples)
     seen = [one for one in sources.motions["table"] if one.intent is not None]
     if understood is not None and not seen:
         hint = "compute their intents (docs/robomirror.md), or leave --understand out"
@@ -278,17 +283,18 @@ def _of_video(
     understood: UnderstoodLatents,
     tell: Callable[[str], None],
 ) -> dict[str, Any] | None:
-    """The latency of the held-out clip of middle length; None, and why, where it cannot be measured."""
-    chosen = sorted(motions, key=lambda one: one.num_frames)[len(motions) // 2]
-    row = db.row(chosen.name, ["video_uri", "start_s", "end_s"]).to_pylist()[0]
-    part = (str(row["video_uri"]), float(row["start_s"]), float(row["end_s"]))
-    num_images = 0 if chosen.intent is None else len(chosen.intent)
+    """The latency of held-out clips of all lengths; None, and why, where it cannot be measured."""
+    by_length = sorted(motions, key=lambda one: one.num_frames)
+    chosen = [by_length[number] for number in evenly(len(by_length), TIMED_CLIPS)]
+    parts = []
+    for one in chosen:
+        row = db.row(one.name, ["video_uri", "start_s", "end_s"]).to_pylist()[0]
+        parts.append(VideoPart(one.name, str(row["video_uri"]), float(row["start_s"]), float(row["end_s"])))
     try:
-        found = latency_of_video(db, *part, body, settings, policy, understood, num_images)
+        return latency_of_videos(settings_of(db), parts, body, settings, policy, understood)
     except ConfigError as error:
         tell(f"the latency from a video was not measured: {error.problem}")
         return None
-    return {"clip_id": chosen.name} | found
 
 
 def _film(

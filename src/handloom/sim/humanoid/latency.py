@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
-from handloom.models.embeddings.look import LookEncoder
-from handloom.retrieval.video import opened, settings_of
+from handloom.retrieval.video import decoder_of, opened
+from handloom.schemas.settings import Settings
 from handloom.sim.humanoid.dagger import StudentPolicy
 from handloom.sim.humanoid.experts import Teacher
 from handloom.sim.humanoid.goals import goals_of
@@ -21,10 +27,11 @@ from handloom.sim.humanoid.reference import reference_of
 from handloom.sim.humanoid.robot import Body
 from handloom.sim.humanoid.settings import ImitateSettings
 from handloom.stages.extract import Extractor
-from handloom.stages.registry import stage_graph
-from handloom.store.tables import Tables
+from handloom.stages.learned.rule_captions import RuleCaption
+from handloom.stages.registry import own_stages, stage_graph
+from handloom.train.parts.acting import alone
 from handloom.train.robomirror.latents import Latents, UnderstoodLatents
-from handloom.video.stored_frames import strip_indices
+from handloom.video.decode.decoder import DecodedClip, Decoder
 
 REPEATS, VIDEO_REPEATS = 7, 3
 """The median of so many is told; of whole videos the least is, on a machine that does other things, too."""
@@ -51,78 +58,165 @@ def latency_of(
         reference = reference_of(goals_of(motion, body, settings.frame), body, settings.kinematics)
         teacher.act(data, reference, 0)
 
-    ours, theirs = _timed(student), _timed(kinematics)
+    with alone():
+        ours, theirs = _timed(student), _timed(kinematics)
     ratios = {f"{kind}_ratio": ours[f"{kind}_s"] / theirs[f"{kind}_s"] for kind in ("wall", "cpu")}
     return {"student": ours, "kinematics": theirs, **ratios, "frames": motion.num_frames}
 
 
-def latency_of_video(
-    db: Tables,
-    video: str,
-    start_s: float,
-    end_s: float,
+@dataclass(frozen=True)
+class VideoPart:
+    """A clip: seconds of a video's own clock."""
+
+    clip_id: str
+    video: str
+    start_s: float
+    end_s: float
+
+
+def latency_of_videos(
+    stored: Settings,
+    parts: Sequence[VideoPart],
     body: Body,
     settings: ImitateSettings,
     policy: StudentPolicy,
     understood: UnderstoodLatents,
-    num_images: int,
+    repeats: int = VIDEO_REPEATS,
 ) -> dict[str, Any]:
-    """From a video's frames to the first action, two ways, with the settings of the database.
+    """From videos' files to the first action, two ways, with the settings of a database.
 
-    `intent`: decode, the image embedding of `num_images` frames, latents from it, the student's action. `pose`: decode,
-    the stages `hands_2d` and `hands_3d` with all that they need, retarget, inverse kinematics, the teacher's action.
-    `decoding`: what both begin with, alone. Of each {`wall_s`, `cpu_s`}, the least of `VIDEO_REPEATS` after one more,
-    with models loaded; CPU time is that of decoding processes, too. `cpu_ratio`, `wall_ratio`: of `intent` to `pose`;
-    `..._decoded`: the same without decoding.
+    `intent`: decode the frames that the stage of the intent sees, at the size of stored frames; their image embedding,
+    latents from it, the student's action. `pose`: decode, the stages `hands_2d` and `hands_3d` with all that they need,
+    retarget, inverse kinematics, the teacher's action. `intent_decoding`, `pose_decoding`: what each begins with.
+
+    Models are loaded, the process that starts decoders runs, and each time the video is new to them. Of each clip
+    {`clip_id`, `video_s`}, and of each way {`wall_s`, `cpu_s`}, the least of `repeats` after one more; CPU time
+    is that of decoding processes, too. `cpu_ratio`, `wall_ratio`: of `intent` to `pose`; `..._decoded`: the same
+    without decoding. Over all clips: `clips`, and the medians of the ratios.
 
     Raises:
-        ConfigError: the video cannot be read; the intents are not the image embedding, so that they cannot be made.
+        ConfigError: a video cannot be read; no stage of the settings makes such intents as the latents are made of.
     """
+    ways = _Ways(stored, _intent_stage(stored, understood), body, settings, policy, understood)
+    found = []
+    try:
+        for part in parts:
+            acts = ways.of(part)
+            one: dict[str, Any] = {"clip_id": part.clip_id, "video_s": part.end_s - part.start_s}
+            with alone():  # idle threads spin
+                one |= {name: _timed(act, repeats, np.min, ways.forget) for name, act in acts.items()}
+            for kind in ("wall_s", "cpu_s"):
+                ours, theirs, our_start, their_start = (one[name][kind] for name in acts)
+                name = f"{kind.removesuffix('_s')}_ratio"
+                one |= {name: ours / theirs, f"{name}_decoded": (ours - our_start) / (theirs - their_start)}
+            found.append(one)
+    finally:
+        ways.close()
+    ratios = [name for name in found[0] if "_ratio" in name]
+    return {"clips": found} | {name: float(np.median([one[name] for one in found])) for name in ratios}
+
+
+class _Ways:
+    """Both ways, with their models loaded, and a decoder of each."""
+
+    def __init__(
+        self,
+        stored: Settings,
+        stage: RuleCaption,
+        body: Body,
+        settings: ImitateSettings,
+        policy: StudentPolicy,
+        understood: UnderstoodLatents,
+    ) -> None:
+        self._stored, self._stage, self._body, self._settings = stored, stage, body, settings
+        self._policy, self._understood = policy, understood
+        stage.load()
+        bare = stored.model_copy(update={"stages": {}})
+        self._extractor = Extractor(bare, "latency", stages=stage_graph(bare).ancestors(POSE_STAGES))
+        self._teacher, self._data = Teacher(body, settings.experts), body.state()
+        self._observed = np.zeros((1, settings.student.history * 3 * body.num_joints), np.float32)
+        self._pose = decoder_of(stored)
+        self._seen: dict[float, Decoder] = {}
+        """By frames a second."""
+
+    def of(self, part: VideoPart) -> dict[str, Callable[[], object]]:
+        """By name, those that are compared, then what each begins with."""
+        ways: dict[str, Callable[[VideoPart], object]] = {"intent": self._by_intent, "pose": self._by_pose}
+        ways |= {"intent_decoding": self._frames, "pose_decoding": self._decode}
+        return {name: partial(way, part) for name, way in ways.items()}
+
+    def forget(self) -> None:
+        """Nothing is known of a video any more."""
+        for decoder in (self._pose, *self._seen.values()):
+            decoder.end_video()
+
+    def close(self) -> None:
+        self._stage.close()
+        for decoder in (self._pose, *self._seen.values()):
+            decoder.close()
+
+    def _by_intent(self, part: VideoPart) -> None:
+        frame_s, images = self._frames(part)
+        vectors, since_s = self._stage.embedded(images), frame_s - part.start_s
+        num = int((part.end_s - part.start_s) * self._understood.rate_hz + 1e-6)
+        latents = self._understood.encode(part.clip_id, vectors, since_s, max(num, 1))
+        self._policy.goals(latents[:1], self._observed)
+
+    def _by_pose(self, part: VideoPart) -> None:
+        with self._opened(part, self._pose) as item:
+            row = self._extractor.columns(item, POSE_STAGES)
+        unknown = {"world_from_camera": None, "world_unit_m": None}
+        row = {"clip_id": part.clip_id, "dataset": "", "video_id": part.video, **unknown, **row}
+        goals = goals_of(motion_of_row(row, self._understood.rate_hz), self._body, self._settings.frame)
+        self._teacher.act(self._data, reference_of(goals, self._body, self._settings.kinematics), 0)
+
+    def _decode(self, part: VideoPart) -> None:
+        with self._opened(part, self._pose) as item:
+            for _ in item.chunks(lambda: None):
+                pass
+
+    def _frames(self, part: VideoPart) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+        """As many frames as the stage sees, evenly spread, with their times: no other is made an image."""
+        hz = min(self._stage.settings.frames / (part.end_s - part.start_s), self._stored.video.sample_hz)
+        if hz not in self._seen:
+            side_px = min(self._stored.frames.short_side_px, self._stored.video.short_side_px)
+            self._seen[hz] = decoder_of(self._stored, None, hz, side_px)
+        with self._opened(part, self._seen[hz]) as item:
+            images: list[NDArray[np.uint8]] = []
+            for chunk in item.chunks(images.clear):
+                images.extend(chunk)
+            return np.asarray(item.header.frame_s), np.stack(images)
+
+    def _opened(self, part: VideoPart, decoder: Decoder) -> AbstractContextManager[DecodedClip]:
+        return opened(self._stored, part.video, part.start_s, part.end_s, None, decoder)
+
+
+def _intent_stage(stored: Settings, understood: UnderstoodLatents) -> RuleCaption:
+    """The stage that makes the intents. Raises ConfigError where there is none, or the intents are a model's."""
     if not understood.source.startswith(IMAGE_EMBEDDING):
         hint = "a vision-language model's latency is that of its machine: measure it there"
         raise ConfigError(f"the intents of {understood.uri} are {understood.source!r}, no image embedding", hint)
-    stored = settings_of(db).model_copy(update={"stages": {}})
-    look, teacher, data = LookEncoder(), Teacher(body, settings.experts), body.state()
-    extractor = Extractor(stored, "latency", stages=stage_graph(stored).ancestors(POSE_STAGES))
-    observed = np.zeros((1, settings.student.history * 3 * body.num_joints), np.float32)
-
-    def frames(most: int) -> tuple[NDArray[np.float64], list[int], list[NDArray[np.uint8]]]:
-        with opened(stored, video, start_s, end_s, None) as item:
-            wanted = strip_indices(len(item.header.frame_s), most).tolist()
-            every: list[NDArray[np.uint8]] = []
-            for chunk in item.chunks(every.clear):
-                every.extend(image.copy() for image in chunk)
-            return np.asarray(item.header.frame_s), wanted, [every[number] for number in wanted]
-
-    def intent() -> None:
-        frame_s, wanted, images = frames(num_images)
-        vectors, since_s = look.encode(np.stack(images)), frame_s[wanted] - frame_s[0]
-        num = int((frame_s[-1] - frame_s[0]) * understood.rate_hz + 1e-6) + 1
-        policy.goals(understood.encode(video, vectors, since_s, num)[:1], observed)
-
-    def pose() -> None:
-        with opened(stored, video, start_s, end_s, None) as item:
-            row = extractor.columns(item, POSE_STAGES)
-        unknown = {"world_from_camera": None, "world_unit_m": None}
-        row = {"clip_id": video, "dataset": "", "video_id": video, **unknown, **row}
-        goals = goals_of(motion_of_row(row, understood.rate_hz), body, settings.frame)
-        teacher.act(data, reference_of(goals, body, settings.kinematics), 0)
-
-    ways = {"intent": intent, "pose": pose, "decoding": lambda: frames(num_images)}
-    found: dict[str, Any] = {name: _timed(way, VIDEO_REPEATS, np.min) for name, way in ways.items()}
-    for kind in ("wall", "cpu"):
-        both, alone = (found[name][f"{kind}_s"] for name in ("intent", "pose")), found["decoding"][f"{kind}_s"]
-        ours, theirs = both
-        found |= {f"{kind}_ratio": ours / theirs, f"{kind}_ratio_decoded": (ours - alone) / (theirs - alone)}
-    return found | {"video_s": end_s - start_s}
+    stages = [own.stage for own in own_stages(stored) if understood.column in own.columns]
+    made = [stage for stage in stages if isinstance(stage, RuleCaption)]
+    if not made or made[0].source != understood.source:
+        told = f"it is {made[0].source!r}" if made else "no stage `RuleCaption` makes it"
+        problem = f"{understood.uri} was trained on {understood.source!r}, and in the database's settings {told}"
+        raise ConfigError(
+            problem, f"run the stage that {understood.column} is made by (docs/captions.md) on the database"
+        )
+    return made[0]
 
 
 def _timed(
-    act: Callable[[], object], repeats: int = REPEATS, middle: Callable[[list[float]], Any] = np.median
+    act: Callable[[], object],
+    repeats: int = REPEATS,
+    middle: Callable[[list[float]], Any] = np.median,
+    before: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     act()  # what is loaded at the first call is not of the latency
     wall, cpu = [], []
     for _ in range(repeats):
+        before()
         began = time.perf_counter(), _cpu_s()
         act()
         wall.append(time.perf_counter() - began[0])
@@ -131,6 +225,16 @@ def _timed(
 
 
 def _cpu_s() -> float:
-    """Of this process and of those it has started that have ended."""
-    times = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in times)
+    """Of this process, and of all that it has started and these have, whether they run or have ended (in 1/100 s)."""
+    spent, parents = {}, {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended since
+            fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
+            number = int(process.name)
+            parents[number], spent[number] = int(fields[1]), [int(field) for field in fields[11:15]]
+    ours, ticks = {os.getpid()}, sum(spent[os.getpid()][2:])
+    while found := {number for number, parent in parents.items() if parent in ours} - ours:
+        ours |= found
+        ticks += sum(sum(spent[number]) for number in found)
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    return own.ru_utime + own.ru_stime + ticks / os.sysconf("SC_CLK_TCK")

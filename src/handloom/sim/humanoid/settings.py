@@ -45,6 +45,8 @@ class ImitateSettings(Frozen):
     """An episode ends as failed where a key point is farther from the reference."""
     repeats: int = Field(2, ge=1)
     """Episodes of each held-out motion in the evaluation, with other noise at the start."""
+    understood_samples: int = Field(8, ge=1)
+    """Samples of latents that are made from an intent; the student is told their mean."""
     evaluation_noise_rad: float = Field(0.02, ge=0)
     kinematics: KinematicsSettings = KinematicsSettings()
     student: StudentSettings = StudentSettings()

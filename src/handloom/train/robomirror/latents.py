@@ -123,13 +123,13 @@ class LinearLatents:
 class UnderstoodLatents:
     """Latents of a motion from what a model sees in the clip: a checkpoint of stage `understand`. No pose is read.
 
-    of: those that a student was trained with.
+    of: those that a student was trained with. samples: whose mean it is; one is one of the motions that fit.
 
     Raises:
         ConfigError: there is no such checkpoint; or one that makes the latents of another auto-encoder than `of`.
     """
 
-    def __init__(self, uri: str, of: Latents) -> None:
+    def __init__(self, uri: str, of: Latents, samples: int = 1) -> None:
         network, found = open_network(uri)
         if not isinstance(network, Understanding):
             problem = f"{uri} is a checkpoint of {found.facts.recipe} {found.facts.stage}".rstrip()
@@ -138,9 +138,9 @@ class UnderstoodLatents:
             told = "linear latents" if isinstance(of, LinearLatents) else f"latents of {of.uri}"
             hint = "train the student with --motion and the checkpoint that was the `init` of stage understand"
             raise ConfigError(f"{found.uri} makes latents of another auto-encoder, and the student knows {told}", hint)
-        self._network, self.uri, self._settings = network, found.uri, network.settings
+        self._network, self.uri, self._settings, self._samples = network, found.uri, network.settings, samples
         self.rate_hz, self.source = float(network.settings.rate_hz), str(found.facts.facts.get("intent_source", ""))
-        self.dim = int(found.facts.facts["intent_dim"])
+        self.dim, self.column = int(found.facts.facts["intent_dim"]), network.settings.intent
 
     @torch.inference_mode()
     def encode(self, name: str, intent: NDArray, intent_s: NDArray, num_frames: int) -> Floats:
@@ -158,7 +158,8 @@ class UnderstoodLatents:
         last = max(num_frames - steps, 0)
         starts = [*range(0, last, max(steps // 2, 1)), last]
         windows = [self._window(name, intent, intent_s, start, min(steps, num_frames)) for start in starts]
-        found = self._network.understood(collate(windows))
+        batch = collate(windows)
+        found = torch.stack([self._network.understood(batch, number) for number in range(self._samples)]).mean(0)
         total, weights = torch.zeros(last + steps, found.shape[-1]), torch.zeros(last + steps, 1)
         weight = (torch.arange(steps) + 0.5).minimum(steps - 0.5 - torch.arange(steps))[:, None]
         for start, one in zip(starts, found, strict=True):

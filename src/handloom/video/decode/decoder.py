@@ -152,6 +152,10 @@ class Decoder:
             raise events[0][1]
         return events[0][1]
 
+    def end_video(self) -> None:
+        """End the process of the last video; what starts the next one stays. Nothing of a video is known any more."""
+        self._end_process()
+
     def close(self) -> None:
         self._end_process()
         if self._launcher is not None:

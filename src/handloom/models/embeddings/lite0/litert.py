@@ -24,16 +24,20 @@ class ImageNetwork:
             self._net = Interpreter(model_content=self._model, num_threads=1)
             self._net.allocate_tensors()
         self._input = self._net.get_input_details()[0]["index"]
-        self._output = self._net.get_output_details()[0]["index"]
+        self._mean, self._map = (one["index"] for one in self._net.get_output_details())
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.with_map(image)[0]
+
+    def with_map(self, image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The mean (channels,), and what it is of: the last layer's image (height, width, channels)."""
         self._net.set_tensor(self._input, image[None])
         self._net.invoke()
-        return self._net.get_tensor(self._output)[0]
+        return self._net.get_tensor(self._mean)[0], self._net.get_tensor(self._map)[0]
 
 
 def tflite_model(layers: Sequence[Layer], side_px: int) -> bytes:
-    """The layers, and the mean over height and width, as a TensorFlow Lite file.
+    """The layers as a TensorFlow Lite file. Its outputs: the mean over height and width, and what it is of.
 
     Source: the TensorFlow Lite schema, version 3 (tensorflow/lite/schema/schema.fbs).
     """
@@ -47,7 +51,7 @@ def tflite_model(layers: Sequence[Layer], side_px: int) -> bytes:
         outputs.append(last)
     axes = graph.constant(np.array([1, 2], np.int32))
     mean = graph.operator("MEAN", "ReducerOptions", [last, axes], [1, graph.shape(last)[3]], keepDims=False)
-    return graph.file(image, mean)
+    return graph.file(image, [mean, last])
 
 
 class _Graph:
@@ -100,10 +104,10 @@ class _Graph:
             return self.operator("DEPTHWISE_CONV_2D", "DepthwiseConv2DOptions", inputs, shape, **options)
         return self.operator("CONV_2D", "Conv2DOptions", inputs, shape, **options)
 
-    def file(self, image: int, output: int) -> bytes:
+    def file(self, image: int, outputs: list[int]) -> bytes:
         import flatbuffers  # ai-edge-litert requires it
 
-        graph = {"tensors": self._tensors, "inputs": [image], "outputs": [output], "operators": self._operators}
+        graph = {"tensors": self._tensors, "inputs": [image], "outputs": outputs, "operators": self._operators}
         codes = [self._made("OperatorCodeT", builtinCode=kind, deprecatedBuiltinCode=kind) for kind in self._kinds]
         parts = {"version": 3, "operatorCodes": codes, "buffers": self._buffers, "description": "handloom"}
         model = self._made("ModelT", subgraphs=[self._made("SubGraphT", name="image", **graph)], **parts)
