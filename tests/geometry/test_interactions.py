@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from support.interactions import exact_scene, sequence
 
 from handloom.bench.segments.clip import scores_of
+from handloom.bench.segments.exact import Viewpoint
 from handloom.geometry.interactions.beside import Beside, Run, beside_hand, carried_points, carried_runs
 from handloom.geometry.interactions.contacts import (
     FEW,
@@ -43,6 +44,24 @@ def moved():
     assert {"lift", "push"} <= {beat.name for beat in spec.beats}
     scene, truth = exact_scene(spec, noise_px=0.3)
     return scene, truth, find_segments(scene, *SETTINGS)
+
+
+@pytest.mark.parametrize("turn_deg", [60, 180])
+def test_the_way_that_a_person_faces_does_not_depend_on_where_a_camera_stands(turn_deg):
+    """One that is worn looks there itself. Scripted people face +y; one hand alone tells it less well."""
+    up = np.array([0.0, 0.0, 1.0])
+    for seed in range(3):
+        spec = sequence(seed, hands="both")
+        scene, _ = exact_scene(spec, viewpoint=Viewpoint(turn_deg, 1.4))
+        assert scene.ahead(0, up) @ [0, 1, 0] > np.cos(np.radians(20))
+        assert abs(scene.poses[0, :3, 2] @ [0, 1, 0]) < 0.7 if turn_deg == 60 else scene.poses[0, 1, 2] < 0
+        worn = replace(scene, is_worn=True)
+        level = scene.poses[0, :3, 2] * [1, 1, 0]
+        np.testing.assert_allclose(worn.ahead(0, up), level / np.linalg.norm(level))
+        blind = replace(scene, seen=np.zeros_like(scene.seen))
+        np.testing.assert_allclose(blind.ahead(0, up), worn.ahead(0, up))
+    down = replace(scene, is_worn=True, poses=np.tile(np.diag([1.0, -1.0, -1.0, 1.0]), (len(scene.poses), 1, 1)))
+    np.testing.assert_allclose(down.ahead(0, up), [0, 1, 0], atol=1e-9)
 
 
 def rigid(turn=(0.4, -0.9, 0.3), shift=(0.5, -2.0, 1.0)):

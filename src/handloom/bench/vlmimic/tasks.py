@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from handloom.bench.segments.exact import exact_scene
+from handloom.bench.segments.exact import Viewpoint, exact_scene
 from handloom.geometry.interactions.segments import find_segments
 from handloom.sim.tabletop.draw import How, Pattern, draw_scene
 from handloom.sim.tabletop.scene import Goal, Kind, Scene
@@ -38,12 +39,15 @@ class Task:
     patterns: tuple[Pattern, ...]
     goals: Callable[[Scene], tuple[Goal, ...]]
 
-    def execution(self, seed: int, number: int) -> Execution:
+    def segments(self, seed: int, number: int, viewpoint: Viewpoint | None = None) -> list[dict[str, Any]]:
         """Demonstration `number`, as the stage `segments` sees it: hands and points are exact but for a pixel."""
-        scene, _ = exact_scene(self.spec(seed, number), NOISE_PX, number)
+        scene, _ = exact_scene(self.spec(seed, number), NOISE_PX, number, viewpoint)
         settings = Segments.Settings()
-        cells = find_segments(scene, settings.contact_m, settings.min_path_m).segments
-        return read_execution(f"{number:03d}", [segment_cell(one) for one in cells])
+        return [segment_cell(one) for one in find_segments(scene, settings.contact_m, settings.min_path_m).segments]
+
+    def execution(self, seed: int, number: int) -> Execution:
+        """The steps of demonstration `number`."""
+        return read_execution(f"{number:03d}", self.segments(seed, number))
 
     def scene(self, how: How, seed: int) -> Scene:
         """A robot's scene by the seed."""

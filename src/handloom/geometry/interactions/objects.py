@@ -42,7 +42,7 @@ class Thing:
     """A thing that was moved. number: in the clip, from 1. points: (n,) its tracks; local_m: (n, 3) in its frame.
 
     poses: (T, 4, 4) world_from_object, NaN unknown. Its frame: origin in the middle of its points; while it rested
-    before its first contact, z was up (away from the surface it lay on, or up in the image), y away from the camera.
+    before its first contact, z was up (away from the surface it lay on, or up in the image), y away from the person.
     """
 
     number: int
@@ -187,8 +187,8 @@ def _placed(
 
 
 def upright_axes(scene: Scene, motion: PointMotion, t: int, place_m: Floats) -> Floats:
-    """(3, 3) columns x, y, z: z away from the surface around a place, or up in the image where there is none; y away
-    from the camera. They turn with the world, whatever its axes are."""
+    """(3, 3) columns x, y, z: z away from the surface around a place, or up in the image where there is none; y
+    away from the person. They turn with the world, whatever its axes are."""
     camera = scene.poses[t]
     up = -camera[:3, 1]
     ray, depth = scene.rays[t], scene.depth_m[t]
@@ -199,10 +199,7 @@ def upright_axes(scene: Scene, motion: PointMotion, t: int, place_m: Floats) -> 
     normal = _surface(around)
     if normal is not None:
         up = normal if normal @ (camera[:3, 3] - place_m) > 0 else -normal
-    ahead = camera[:3, 2] - up * (up @ camera[:3, 2])
-    if np.linalg.norm(ahead) < 0.05:  # the camera looks straight down: away from it is up in the image
-        ahead = -camera[:3, 1] + up * (up @ camera[:3, 1])
-    ahead = ahead / np.linalg.norm(ahead)
+    ahead = scene.ahead(t, up)
     return np.stack([np.cross(ahead, up), ahead, up], axis=1)
 
 

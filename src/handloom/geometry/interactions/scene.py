@@ -7,14 +7,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from handloom.geometry.camera.world import rays_of
+from handloom.schemas.hand_topology import MIDDLE, WRIST
 from handloom.schemas.values import NUM_HANDS, NUM_KEYPOINTS, Camera
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
+LEVEL = 0.05
+INWARD_RAD = np.radians(25.0)
+"""By how much fingers point to the other hand's side: 12 degrees (median) in five real clips, 45 in scripted ones. Of
+two hands it cancels out: then the way that a person faces is found within 16 degrees in four real clips, and within 12
+in 60 scripted ones."""
 OFF_PATH_S = 0.5
 """Hands have no place in the world in frames without a pose; a longer stretch of them is one without a path."""
 
@@ -29,7 +36,7 @@ class Scene:
     world_from_camera in metres. on_path: (T,) where the camera's path is known; elsewhere the world goes with the
     camera, and has its axes of a path without metres, or those of each frame. starts: first frames of shots after the
     first; the path's beginning and end are such. is_metric: whether lengths come from a metric path and not from the
-    usual size of a hand.
+    usual size of a hand. is_worn: whether the camera is on the person's head.
     """
 
     frame_s: Floats
@@ -43,11 +50,38 @@ class Scene:
     on_path: Bools
     starts: NDArray[np.int64]
     is_metric: bool
+    is_worn: bool = True
 
     @property
     def shot(self) -> NDArray[np.int64]:
         """(T,) number of each frame's shot."""
         return np.searchsorted(self.starts, np.arange(len(self.frame_s)), side="right")
+
+    def ahead(self, t: int, up: Floats) -> Floats:
+        """(3,) unit: the way that the person faces, square to `up`. A camera that is worn looks there; beside other
+        cameras it is where the fingers of both hands point, over the clip."""
+        camera = self.poses[t]
+        way = camera[:3, 2] if self.is_worn else self._fingers_way(up)
+        ahead = way - up * (up @ way)
+        if not np.linalg.norm(ahead) >= LEVEL:  # a camera that looks straight down: away from it is up in the image
+            ahead = camera[:3, 2] if np.linalg.norm(np.cross(camera[:3, 2], up)) >= LEVEL else -camera[:3, 1]
+            ahead = ahead - up * (up @ ahead)
+        return ahead / np.linalg.norm(ahead)
+
+    def _fingers_way(self, up: Floats) -> Floats:
+        """(3,) the mean of the hands' mean ways from the wrist to the middle knuckle; that of one alone is turned back
+        by `INWARD_RAD`. NaN without hands."""
+        ways = self.hands_m[:, :, MIDDLE[0]] - self.hands_m[:, :, WRIST]
+        ways = np.where(self.seen[..., None], ways - (ways @ up)[..., None] * up, np.nan)
+        found = []
+        for hand in range(NUM_HANDS):
+            known = ways[np.isfinite(ways[:, hand, 0]), hand]
+            if len(known):
+                found.append((hand, known.mean(axis=0) / np.linalg.norm(known.mean(axis=0))))
+        if len(found) == 1:
+            hand, way = found[0]
+            return Rotation.from_rotvec(up * (INWARD_RAD if hand == 0 else -INWARD_RAD)).apply(way)
+        return np.sum([way for _, way in found], axis=0) if found else np.full(3, np.nan)
 
 
 def make_scene(
@@ -63,11 +97,12 @@ def make_scene(
     depth_m: NDArray[np.floating[Any]] | None,
     kind: NDArray[np.integer[Any]] | None,
     starts: NDArray[np.integer[Any]],
+    is_worn: bool = True,
 ) -> Scene:
     """A scene from a row's columns; what is None is unknown. Of a path without a unit in metres only rotations count:
     a head that turns moves no hand. Where a path is unknown for longer than `OFF_PATH_S` the clip goes on without one.
 
-    starts: frames at which another shot begins.
+    starts: frames at which another shot begins. is_worn: whether the camera is on the person's head.
     """
     num = len(frame_s)
     keypoints = (
@@ -96,7 +131,7 @@ def make_scene(
     return Scene(
         np.asarray(frame_s, float), world, seen, rays, depth, on_hand, np.zeros_like(on_hand), poses,
         on_path, np.unique(begins[begins > 0]),
-        bool(on_path.any()) and scale == "metric",
+        bool(on_path.any()) and scale == "metric", is_worn,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ COLUMN = "segments"
 class Segments(Stage):
     """Reads columns alone: it enters tables that exist without decoding a video."""
 
-    version = "10"
+    version = "11"
     columns = (
         "frame_s",
         "frame_flags",
@@ -40,6 +40,7 @@ class Segments(Stage):
         "world_unit_m",
         "hand_infilled",
         "hand_keypoints_cam_m",
+        "hand_view",
         "track_kind",
         "track_points_px",
         "track_visible",
@@ -82,6 +83,7 @@ def scene_of(row: Mapping[str, Any]) -> Scene | None:
         row["frame_s"], camera, row.get("world_from_camera"), row.get("world_unit_m"), row.get("world_scale"),
         hands, row.get("hand_infilled"), row.get("track_points_px"), row.get("track_visible"),
         row.get("track_depth_m"), row.get("track_kind"), cuts_of(row),
+        row.get("hand_view") != "exo",
     )  # fmt: skip
     return with_later_points(scene, camera, later_points_of(row))
 
