@@ -280,6 +280,11 @@ def test_a_student_is_trained_kept_and_measured_again(humanoid, tmp_path):
     again = imitate(tmp_path / "again", asked, robot=str(path), student=str(out), videos=False)
     assert again.policies == first.policies
     assert again.rounds == []
+    (out / "imitate.json").unlink()  # as after a kill during the evaluation
+    with pytest.raises(ConfigError, match=r"fit\.lr was 0\.001, is 0\.01"):
+        imitate(out, load_settings(None, [*TINY, "fit.lr=0.01"]), robot=str(path), videos=False)
+    resumed = imitate(out, load_settings(None, TINY), robot=str(path), videos=False)
+    assert replace(resumed, latency={}) == replace(first, latency={})
     for place, more, problem in (
         (out, {}, "holds a checkpoint of imitate"),
         (out, {"student": str(out)}, "holds the report of the student's training"),

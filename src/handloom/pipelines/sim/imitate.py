@@ -21,7 +21,7 @@ from handloom.pipelines.sim.jobs import Where
 from handloom.retrieval.video import settings_of
 from handloom.schemas.json_format import explain
 from handloom.schemas.settings import flatten
-from handloom.sim.humanoid.checkpoint import open_student, save_student
+from handloom.sim.humanoid.checkpoint import RECIPE, OpenedStudent, open_student, save_student
 from handloom.sim.humanoid.dagger import Round, StudentPolicy, tasks_of, train
 from handloom.sim.humanoid.episodes import Outcome, Task
 from handloom.sim.humanoid.experts import Teacher
@@ -110,11 +110,12 @@ def imitate(
     """Train a student and measure it; or measure one that was trained.
 
     Args:
-        out: a local folder for the checkpoint, `imitate.json` and videos. robot: see `find_humanoid`. db: whose clips
-        of people are motions, too, some of them held out. motion: a checkpoint of `handloom train robomirror`; None:
-        linear latents, fitted to the training motions. understand: a checkpoint of its stage `understand`: on held-out
-        clips of the table that have an intent, the student is
-            also told the latents that this makes of the intent.
+        out: a local folder for the checkpoint, `imitate.json` and videos. A student in it that the same call trained,
+            which was killed before its report, is measured. robot: see `find_humanoid`.
+        db: whose clips of people are motions, too, some of them held out. motion: a checkpoint of `handloom train
+            robomirror`; None: linear latents, fitted to the training motions. understand: a checkpoint of its stage
+            `understand`: on held-out clips of the table that have an intent, the student is also told the latents that
+            this makes of the intent.
         student: an `--out` of before: nothing is trained, and its settings are used.
         videos: of the best and the worst episode of each source.
         workers: processes of the evaluation's episodes; None: one per core, where there are many. ray_address: a Ray
@@ -133,9 +134,15 @@ def imitate(
     gl = backend() if videos else None
     body = body_of(find_humanoid(robot))
     options = storage_options_from(os.environ)
+    folder = Folder.parse(str(out), options)
+    is_resumed = student is None and _is_unmeasured(folder)
     opened = None if student is None else open_student(student, body, options, motion)
-    _check_out(Folder.parse(str(out), options), student)
-    if opened is not None:
+    if is_resumed:
+        opened = open_student(folder.uri, body, options)
+        _check_same(opened, settings, db, motion)
+        tell(f"the student in {folder.uri} was trained before this command was interrupted: it is measured")
+    _check_out(folder, student, is_resumed)
+    if opened is not None and not is_resumed:
         _check_settings(settings, opened.settings)
         settings = opened.settings.model_copy(update=_measured(settings))
     Teacher(body, settings.experts)  # an unknown expert is said before anything is computed
@@ -145,7 +152,7 @@ def imitate(
         latents = VaeLatents(motion)
     if latents is not None:
         rate_hz = latents.rate_hz
-    sources = _sources(settings, db, rate_hz, None if opened is None else opened.videos)
+    sources = _sources(settings, db, rate_hz, None if opened is None or is_resumed else opened.videos)
     tell(f"motions: {', '.join(f'{len(found)} {name}' for name, found in sources.motions.items())}")
     if opened is None and not sources.motions["train"]:
         raise ConfigError("there is no motion to train on", "--set scripted=240, or more clips of --db")
@@ -175,11 +182,11 @@ def imitate(
         rounds = [asdict(one) for one in trained.rounds]
         policy, version = StudentPolicy(Actor(trained.imitator.network), body), sources.version
         spent = time.process_time() - started
-        folder = Folder.parse(str(out), options)
         trained_on = [one.video for one in sources.motions["train"] if one.video]
         checkpoint = save_student(folder, trained, body, latents, settings, version, trained_on, spent)
     else:
-        policy, checkpoint, spent = opened.policy, opened.uri, 0.0
+        policy, checkpoint = opened.policy, opened.uri
+        rounds, spent = (opened.rounds, opened.train_s) if is_resumed else ([], 0.0)
     held_out = {name: found for name, found in tasks.items() if name != "train" and found}
     runs = [run for name, found in held_out.items() for run in runs_of(name, found, policy, body, settings)]
     if understood is not None:
@@ -215,7 +222,7 @@ def imitate(
         versions={name: installed(name) for name in ("mujoco", "mink", "robosuite", "torch")},
         train_cpu_s=spent,
     )
-    Folder.parse(str(out), options).write_json(REPORT, asdict(found))
+    folder.write_json(REPORT, asdict(found))
     return found
 
 
@@ -265,9 +272,26 @@ def _check_settings(given: ImitateSettings, own: ImitateSettings) -> None:
         raise ConfigError(f"the settings {', '.join(unused)} with --student", hint)
 
 
-def _check_out(folder: Folder, student: str | None) -> None:
+def _is_unmeasured(folder: Folder) -> bool:
+    """Whether the folder holds a student whose training ended, and no report: the command was killed between."""
+    found = peek(folder)
+    return found is not None and found[0].recipe == RECIPE and folder.read(REPORT) is None
+
+
+def _check_same(opened: OpenedStudent, settings: ImitateSettings, db: Database | None, motion: str | None) -> None:
+    """Raise ConfigError where the command that trained a student was another one."""
+    asked = {"version of --db": db.version if db else 0, "--motion": VaeLatents(motion).uri if motion else None}
+    has: dict[str, Any] = {"version of --db": opened.data_version, "--motion": opened.latents_uri}
+    asked |= flatten(settings.model_dump(mode="json"))
+    has |= flatten(opened.settings.model_dump(mode="json"))
+    if other := [f"{name} was {has.get(name)}, is {asked[name]}" for name in asked if asked[name] != has.get(name)]:
+        problem = f"{opened.uri} is of a command that was interrupted, and another one: {'; '.join(other[:5])}"
+        raise ConfigError(problem, "name another folder; or measure what is there: --student")
+
+
+def _check_out(folder: Folder, student: str | None, is_resumed: bool) -> None:
     """Raise ConfigError where a checkpoint or a report of before would be replaced."""
-    if student is None and (found := peek(folder)) is not None:
+    if student is None and not is_resumed and (found := peek(folder)) is not None:
         hint = f"name another folder; or measure what is there: --student {folder.uri}"
         raise ConfigError(f"--out {folder.uri} holds a checkpoint of {found[0].recipe}", hint)
     if student is not None and folder.uri == Folder.parse(student).uri and folder.read(REPORT) is not None:

@@ -23,13 +23,22 @@ RECIPE = "imitate"
 
 @dataclass(frozen=True)
 class OpenedStudent:
-    """A student that acts. videos: `{dataset}/{video_id}` of the table's that it was trained on."""
+    """A student that acts.
+
+    videos: `{dataset}/{video_id}` of the table's that it was trained on, at `data_version` (0: without a table).
+    latents_uri: of its auto-encoder when it was trained, None for linear latents. rounds: the course of the training,
+    `dagger.Round` as JSON; train_s: seconds of CPU time that it took.
+    """
 
     uri: str
     policy: StudentPolicy
     latents: Latents
     settings: ImitateSettings
     videos: frozenset[str]
+    data_version: int
+    latents_uri: str | None
+    rounds: list[dict[str, Any]]
+    train_s: float
 
 
 def save_student(
@@ -91,4 +100,14 @@ def open_student(
     put_weights(network, found.network, found.uri)
     latents = latents_from(facts["latents"], motion)
     policy = StudentPolicy(Actor(network), body)
-    return OpenedStudent(found.uri, policy, latents, settings, frozenset(facts["videos"]))
+    return OpenedStudent(
+        uri=found.uri,
+        policy=policy,
+        latents=latents,
+        settings=settings,
+        videos=frozenset(facts["videos"]),
+        data_version=found.facts.data_version,
+        latents_uri=facts["latents"].get("uri"),
+        rounds=found.history,
+        train_s=found.facts.train_s,
+    )
