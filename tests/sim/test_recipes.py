@@ -344,7 +344,7 @@ def changed(trained: str, folder: Path, **values) -> str:
     ("values", "problem"),
     [
         ({"recipe": "arvrm"}, "of the recipe arvrm, not of arm4r"),
-        ({"settings": {"stage": "human", "num_pred_steps": 1}}, "of the stage human, which predicts points"),
+        ({"settings": {"stage": "human", "num_pred_steps": 1}}, "of the stage human, which predicts no states"),
         ({"settings": {"stage": "robot_points", "num_pred_steps": 1}}, "of the stage robot_points"),
         ({"facts": {"proprio_dim": 7, "has_pose": False}}, "a robot with 7 numbers in a state"),
         ({"facts": {"action_dim": 7}}, "and 7 in a prediction"),
@@ -364,7 +364,7 @@ def test_checkpoints_that_cannot_act_here_are_refused(trained, tmp_path, values,
     ("values", "problem"),
     [
         ({"recipe": "arm4r"}, "of the recipe arm4r, not of arvrm"),
-        ({"settings": {"stage": "pretrain"}}, "of the stage pretrain, which predicts hands"),
+        ({"settings": {"stage": "pretrain"}}, "of the stage pretrain, which predicts no states"),
         ({"facts": {"state_names": ["a", "gripper"]}}, r"a robot with 2 numbers in a state \(a, gripper\); here"),
         ({"facts": {"robot_types": ["panda"]}}, "of the robot panda, not of metaworld_sawyer"),
         ({"settings": {"image_encoder": "small"}}, "does not say which camera it saw"),

@@ -8,9 +8,9 @@ import logging
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from handloom.errors import ConfigError
 from handloom.schemas.json_format import SECTION_ERRORS, explain
@@ -32,6 +32,8 @@ from handloom.store.runs.runs import StoredSettings
 log = logging.getLogger(__name__)
 MAX_NEAR = 3
 
+Model = TypeVar("Model", bound=BaseModel)
+
 
 def load_config(path: Path | None, assignments: Sequence[str], stored: Mapping[str, Any] | None = None) -> RunConfig:
     """The settings of the database or else the defaults, then the TOML file, then the assignments. An assignment of
@@ -50,11 +52,8 @@ def load_config(path: Path | None, assignments: Sequence[str], stored: Mapping[s
     _lay_over(values, newer)
     if isinstance(values.get("stages"), dict):
         values["stages"] = {name: stage for name, stage in values["stages"].items() if stage is not None}
-    try:
-        return RunConfig(**values)
-    except ValidationError as error:
-        listed = "`handloom run --db DB --show-settings` prints all settings, docs/settings.md explains them"
-        raise ConfigError(explain(error), settings_hint(error, flatten(RunConfig().model_dump()), listed)) from error
+    listed = "`handloom run --db DB --show-settings` prints all settings, docs/settings.md explains them"
+    return checked(RunConfig, values, listed)
 
 
 def merged_values(paths: Sequence[Path], assignments: Sequence[str], example: str) -> dict[str, Any]:
@@ -169,9 +168,33 @@ def _value(text: str) -> Any:
         return text
 
 
-def settings_hint(error: ValidationError, known: Iterable[str], listed: str, prefix: str = "") -> str:
-    """The names that were probably meant, and where all settings are (`listed`). prefix: of the names in `known`."""
-    names = [f"{prefix}{name}" for name in known]
+def checked(kind: type[Model], values: Mapping[str, Any], listed: str, prefix: str = "") -> Model:
+    """Settings of a type from their values.
+
+    Args:
+        listed: where all settings are, for the error. prefix: of their names in it, `resources.`.
+
+    Raises:
+        ConfigError: a name or value is wrong; it names all that are, and names that were probably meant.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, prefix), _hint(error, names_of(kind, prefix), listed, prefix)) from error
+
+
+def names_of(kind: type[BaseModel], prefix: str = "") -> list[str]:
+    """The names of all settings of a type, with those of its sections: `video.sample_hz`."""
+    names: list[str] = []
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        is_section = isinstance(inner, type) and issubclass(inner, BaseModel)
+        names += names_of(inner, f"{prefix}{name}.") if is_section else [f"{prefix}{name}"]
+    return names
+
+
+def _hint(error: ValidationError, names: Sequence[str], listed: str, prefix: str) -> str:
+    """The names that were probably meant, and where all settings are."""
     near: dict[str, None] = {}
     for item in error.errors():
         word = prefix + ".".join(str(part) for part in item["loc"])

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from handloom.errors import ConfigError
 from handloom.io.folder import Folder, local_folder
 from handloom.machine import installed
-from handloom.pipelines.configure import merged_values, settings_hint
+from handloom.pipelines.configure import checked, merged_values
 from handloom.pipelines.sim.following import Run, follow, runs_of, understood_tasks
 from handloom.pipelines.sim.jobs import Where
 from handloom.retrieval.video import settings_of
-from handloom.schemas.json_format import explain
 from handloom.schemas.settings import flatten
 from handloom.sim.humanoid.checkpoint import RECIPE, OpenedStudent, open_student, save_student
 from handloom.sim.humanoid.dagger import Round, StudentPolicy, tasks_of, train
@@ -52,6 +50,7 @@ TIMED_CLIPS = 5
 SEEDS = 1_000_000
 """Scripted motions that are held out have the seed plus this."""
 EXAMPLE = "rounds=2"
+LISTED = "`handloom sim imitate --show-settings` prints all settings, docs/humanoid.md explains them"
 MEASURED = ("held_out", "where", "repeats", "understood_samples", "evaluation_noise_rad", "allowed_m")
 """Settings of the evaluation: those that are asked of a student that was trained before."""
 
@@ -85,12 +84,7 @@ class Imitation:
 def load_settings(config: Path | None, assignments: Sequence[str]) -> ImitateSettings:
     """Defaults, then the TOML file, then `--set`. Raises ConfigError: a wrong name or value."""
     values = merged_values([config] if config else [], assignments, EXAMPLE)
-    try:
-        return ImitateSettings(**values)
-    except ValidationError as error:
-        known = sorted(flatten(ImitateSettings().model_dump()))
-        listed = "`handloom sim imitate --show-settings` prints all settings, docs/humanoid.md explains them"
-        raise ConfigError(explain(error), settings_hint(error, known, listed)) from error
+    return checked(ImitateSettings, values, LISTED)
 
 
 def imitate(

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from handloom.api import Database
-from handloom.errors import ConfigError, HandloomError
-from handloom.pipelines.configure import merged_values, settings_hint
-from handloom.schemas.json_format import explain
+from handloom.errors import HandloomError
+from handloom.pipelines.configure import checked, merged_values
 from handloom.schemas.towers import AskSettings
 from handloom.skills.model_reader import Image, ModelReader
 from handloom.skills.reader import Reader, RuleReader
@@ -33,10 +31,7 @@ def load_ask_settings(config: Path | None, assignments: Sequence[str]) -> AskSet
     if config is None and not assignments:
         return None
     values = merged_values([] if config is None else [config], assignments, EXAMPLE)
-    try:
-        return AskSettings(**values)
-    except ValidationError as error:
-        raise ConfigError(explain(error), settings_hint(error, AskSettings.model_fields, LISTED)) from error
+    return checked(AskSettings, values, LISTED)
 
 
 class Reading:

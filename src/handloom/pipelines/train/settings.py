@@ -7,18 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from handloom.errors import ConfigError
-from handloom.pipelines.configure import merged_values, settings_hint
-from handloom.schemas.json_format import explain
-from handloom.schemas.settings import flatten
+from handloom.pipelines.configure import checked, merged_values
 from handloom.schemas.training import TrainResources, TrainSettings
 from handloom.train.recipe import Recipe
 from handloom.train.registry import settings_file
 
 EXAMPLE = "lr=0.0003"
 RESOURCES = "resources"
+LISTED = "`handloom train ... --show-settings` prints all settings, the recipe's page in docs explains them"
 
 
 @dataclass(frozen=True)
@@ -46,17 +42,8 @@ def load_train_config(
     paths = [settings_file(recipe, size or recipe.sizes[0])] if recipe.sizes or size else []
     values = merged_values([*paths, *([config] if config else [])], assignments, EXAMPLE)
     given = values.pop(RESOURCES, {}) | ({} if workers is None else {"workers": workers})
-    resources = _checked(TrainResources, given, f"{RESOURCES}.")
-    settings = _checked(recipe.settings_type, values, "")
+    resources = checked(TrainResources, given, LISTED, f"{RESOURCES}.")
+    settings = checked(recipe.settings_type, values, LISTED)
     if settings.init and "://" not in settings.init:  # workers run in other folders
         settings = settings.model_copy(update={"init": str(Path(settings.init).expanduser().absolute())})
     return TrainConfig(settings, resources)
-
-
-def _checked(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        known = sorted(flatten(kind().model_dump()))
-        listed = "`handloom train ... --show-settings` prints all settings, the recipe's page in docs explains them"
-        raise ConfigError(explain(error, prefix), settings_hint(error, known, listed, prefix)) from error

@@ -32,12 +32,9 @@ class Arm4rPredictor:
     """
 
     def __init__(self, uri: str, state_names: tuple[str, ...]) -> None:
-        found = checkpoint_to_act(uri, "arm4r", HINT)
+        found = checkpoint_to_act(uri, "arm4r", "control", HINT)
         facts: dict[str, Any] = found.facts.facts
         settings = found.settings_as(Arm4rSettings)
-        if settings.stage != "control":
-            problem = f"{found.uri} is of the stage {settings.stage}, which predicts points, not states of a robot"
-            raise ConfigError(problem, HINT)
         if facts["target"] != "next_state":
             problem = f"{found.uri} predicts a robot's recorded actions, not the states that follow"
             raise ConfigError(problem, "train with control_target = next_state")

@@ -38,12 +38,9 @@ class ArvrmPredictor:
     """
 
     def __init__(self, uri: str, state_names: tuple[str, ...]) -> None:
-        found = checkpoint_to_act(uri, "arvrm", HINT)
+        found = checkpoint_to_act(uri, "arvrm", "finetune", HINT)
         facts: dict[str, Any] = found.facts.facts
         settings = found.settings_as(ArvrmSettings)
-        if settings.stage != "finetune":
-            problem = f"{found.uri} is of the stage {settings.stage}, which predicts hands, not states of a robot"
-            raise ConfigError(problem, HINT)
         names, things = facts["state_names"], tuple(facts.get("things", ()))
         if tuple(names) != state_names:
             wants = f"{len(names)} numbers in a state ({', '.join(names)})"

@@ -48,16 +48,19 @@ class Predictor(Protocol):
         `sample`."""
 
 
-def checkpoint_to_act(uri: str, recipe: str, hint: str) -> Checkpoint:
+def checkpoint_to_act(uri: str, recipe: str, stage: str, hint: str) -> Checkpoint:
     """The checkpoint at `uri`: its folder or a file in it, a variant's folder, or an `--out`.
 
     Raises:
-        ConfigError: there is no checkpoint, or it is of another recipe; `hint` says how to train one.
+        ConfigError: there is no checkpoint, or it is of another recipe or stage; `hint` says how to train one.
     """
     place = Path(uri)
     found = load_weights(str(place.parent) if place.is_file() else uri, {})
     if found.facts.recipe != recipe:
         raise ConfigError(f"{found.uri} is a checkpoint of the recipe {found.facts.recipe}, not of {recipe}", hint)
+    if found.facts.settings["stage"] != stage:
+        problem = f"{found.uri} is of the stage {found.facts.settings['stage']}, which predicts no states of a robot"
+        raise ConfigError(problem, hint)
     return found
 
 

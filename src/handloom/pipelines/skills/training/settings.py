@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from handloom.errors import ConfigError
-from handloom.pipelines.configure import merged_values, settings_hint
-from handloom.schemas.json_format import explain
-from handloom.schemas.settings import Frozen, flatten
+from handloom.pipelines.configure import checked, merged_values
+from handloom.schemas.settings import Frozen
 from handloom.schemas.towers import AskSettings
 from handloom.sim.tabletop.draw import HOWS, How
 from handloom.sim.tabletop.episodes import ROUNDS
@@ -20,6 +19,7 @@ from handloom.sim.tabletop.plans import MODES, Mode
 RECIPE = "vlmimic"
 SIZES = ("small", "full")
 RESOURCES = "resources"
+LISTED = f"`handloom train {RECIPE} ... --show-settings` prints all settings, docs/vlmimic.md explains them"
 EXAMPLE = "episodes=20"
 COSTS = frozenset({"episodes", "replace", "video"})
 """Settings that an interrupted job may be resumed with other values of."""
@@ -94,17 +94,8 @@ def load_config(
     paths = [Path(__file__).parent / f"{size or SIZES[0]}.toml", *([config] if config else [])]
     values = merged_values(paths, assignments, EXAMPLE)
     given = values.pop(RESOURCES, {}) | ({} if workers is None else {"workers": workers})
-    resources = _checked(VlmimicResources, given, f"{RESOURCES}.")
-    settings = _checked(VlmimicSettings, values, "")
+    resources = checked(VlmimicResources, given, LISTED, f"{RESOURCES}.")
+    settings = checked(VlmimicSettings, values, LISTED)
     if settings.episodes and not (settings.scenes and settings.modes):
         raise ConfigError("no scenes or no modes for the robot's episodes", "give some, or --set episodes=0")
     return VlmimicConfig(settings=settings, resources=resources)
-
-
-def _checked(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        known = sorted(flatten(kind().model_dump()))
-        listed = f"`handloom train {RECIPE} ... --show-settings` prints all settings, docs/vlmimic.md explains them"
-        raise ConfigError(explain(error, prefix), settings_hint(error, known, listed, prefix)) from error
