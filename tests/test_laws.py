@@ -435,8 +435,8 @@ COMMANDS = {
     "skill show": "NAME --db --out --json --help",
     "skill match": "--db --clip --text -k --json --help",
     "skill adapt": "NAME --db --clip --config --set --json --help",
-    "skill run": "NAME --db --scene --episodes --seed --mode --rounds --weld --out --video --no-video --resume "
-    "--no-resume --workers --ray-address --json --help",
+    "skill run": "NAME --db --scene --episodes --seed --mode --rounds --weld --error-m --config --set --out --video "
+    "--no-video --resume --no-resume --workers --ray-address --json --help",
     "skill remove": "NAME --db --help",
     "calibrate": "--db --by --where --dry-run --json --help",
     "remove": "--db --where --clip --video --missing --rows-only --dry-run --json --help",

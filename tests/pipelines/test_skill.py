@@ -387,11 +387,33 @@ def test_a_skill_is_run_and_reported(filled, tmp_path):
     assert json.loads(again.stdout)["episodes"][0] == told["episodes"][1]
 
 
+def test_a_model_reasons_about_failures(filled, tmp_path):
+    """It is shown the table; answers that are no remedies are refused and counted, and rules choose."""
+    db, _ = filled
+    scene = tmp_path / "wide.json"
+    thing = {"name": "A", "kind": "box", "size_m": [0.2, 0.2, 0.05], "place_m": [0.05, 0.1]}
+    scene.write_text(json.dumps({"things": [thing], "goals": [{"thing": "A", "place_m": [0.1, 0, 0]}]}))
+    good = said('{"remedies": ["carry_higher"], "reason": "it is wide"}')
+    with fake_endpoint(
+        lambda num, body: good if num == 0 else said('{"remedies": ["pray"], "reason": "x"}')
+    ) as endpoint:
+        words = ("run", "aside", "--db", db.uri, "--episodes", "1", "--scene", str(scene), "--rounds", "2")
+        done = run(*words, *reads(endpoint, "tries=1"), "--json")
+    assert done.exit_code == 0, done.output
+    attempts = json.loads(done.stdout)["episodes"][0]["attempts"]
+    assert [one["reason"] for one in attempts] == ["unreachable_grasp"] * 3
+    assert [one["remedies"] for one in attempts] == [["carry_higher"], ["from_higher"], []]
+    assert "m (vlmimic/failure-1) chose remedies after 2 failures; after 1 it gave none that can be used" in done.stderr
+    parts = endpoint.requests[0][1]["messages"][0]["content"]
+    assert sum(part["type"] == "image_url" for part in parts) == 1
+
+
 def test_what_cannot_be_run_is_refused(filled, tmp_path):
     db, _ = filled
     for words, problem in (
         (["--mode", "best"], "--mode 'best' is not known"),
         (["--scene", str(tmp_path / "none.json")], "cannot be read"),
+        (["--error-m", "2"], "--error-m 2"),
     ):
         with pytest.raises(ConfigError, match=problem):
             CliRunner().invoke(app, ["skill", "run", "aside", "--db", db.uri, *words], catch_exceptions=False)

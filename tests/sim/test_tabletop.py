@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, HandloomError
 from handloom.sim.tabletop.arm import Arm
 from handloom.sim.tabletop.draw import draw_scene, goals_of, patterns_of, skill_scene
 from handloom.sim.tabletop.episodes import FAILURES, run_episode
 from handloom.sim.tabletop.grips import Block, converted, from_above
 from handloom.sim.tabletop.model import HOME_RAD, load, require_room
 from handloom.sim.tabletop.plans import handlings_of, replay_of, thing_path, warped
+from handloom.sim.tabletop.reasoning import REMEDIES, ModelReasoner, Rules, Trouble
 from handloom.sim.tabletop.scene import REACH, Goal, Scene, Thing, box_distance, read_scene
+from handloom.sim.tabletop.simulation import Simulation
 from handloom.skills.execution import GRASPING, MANIPULATION, Execution, Step
 from handloom.skills.learn import learn
 from handloom.skills.reader import RuleReader
@@ -126,6 +128,75 @@ def test_a_grasp_that_cannot_be_done_is_counted():
     assert [one.reason for one in found.attempts] == ["unreachable_grasp"] * 2
     assert "too wide" in found.detail
     assert {one.reason for one in found.attempts} <= FAILURES.keys()
+
+
+def test_what_cannot_be_held_is_pushed():
+    """Smooth and heavy: it slips, is held lower, slips again, and is pushed along the table."""
+    skill, _ = skill_of(ASIDE)
+    smooth = THING.model_copy(update={"grip_friction": 0.1, "density": 3500.0})
+    scene = Scene(things=(smooth,), goals=(Goal(thing="A", place_m=(-0.14, 0.02, 0.0), tolerance_m=0.05),))
+    alone, found = (run_episode(skill, scene, 1, rounds=rounds) for rounds in (0, 2))
+    assert (alone.success, alone.failure) == (False, "slipped")
+    assert [one.remedies for one in found.attempts] == [("hold_lower",), ("push",), ()]
+    assert found.success
+
+
+def test_things_are_seen_elsewhere_by_as_much_as_asked():
+    sim = Simulation(Scene(things=(THING, BOWL_AT.model_copy(update={"name": "B"}))), error_m=0.02, seed=3)
+    np.testing.assert_array_equal(sim.seen("A"), sim.pose("A"))
+    off = []
+    for _ in range(300):
+        sim.look()
+        off.append([sim.seen(name)[:3, 3] - sim.pose(name)[:3, 3] for name in "AB"])
+        np.testing.assert_array_equal(sim.seen("A")[:3, :3], sim.pose("A")[:3, :3])
+    assert np.median(np.linalg.norm(off, axis=2)) == pytest.approx(0.02, rel=0.15)
+    assert not np.any(np.array(off)[..., 2])
+    assert abs(np.corrcoef(np.array(off)[:, 0, 0], np.array(off)[:, 1, 0])[0, 1]) < 0.3
+    moved = sim.seen_qpos() - sim.data.qpos
+    assert np.count_nonzero(moved) == 4
+
+
+def trouble(reason: str, tried=(), slides=False, stays_low=True) -> Trouble:
+    return Trouble("move A", THING, 1, reason, FAILURES[reason], "so", slides, stays_low, tuple(tried),
+                   lambda: np.zeros((4, 4, 3), np.uint8))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "remedies"),
+    [
+        (trouble("unreachable_grasp", slides=True), ("push",)),
+        (trouble("unreachable_grasp"), ("from_higher",)),
+        (trouble("unreachable_grasp", ["from_higher"]), ("from_higher", "from_above")),
+        (trouble("slipped"), ("hold_lower",)),
+        (trouble("slipped", ["hold_lower"]), ("push",)),
+        (trouble("slipped", ["hold_lower"], stays_low=False), ("hold_lower",)),
+        (trouble("missed"), ("again",)),
+    ],
+)
+def test_rules_choose_remedies_that_are_known(given, remedies):
+    assert Rules().advise(given) == remedies
+    assert {*remedies} <= REMEDIES.keys()
+
+
+def test_a_model_chooses_remedies_and_a_wrong_answer_is_counted():
+    asked = []
+
+    def ask(text, images, schema, check=None):
+        asked.append(text)
+        for answer in ({"remedies": ["again", "push"], "reason": "x"}, {"remedies": ["hold_lower"], "reason": "x"}):
+            if check is None or check(answer) is None:
+                return answer
+        raise HandloomError("no remedy: none fits")
+
+    model = ModelReasoner("m", ask)
+    assert model.advise(trouble("slipped", ["hold_lower"])) == ("hold_lower",)
+    assert "Attempt 2 has failed: the thing moved in the hand" in asked[0]
+    assert "box of 6 x 5 x 8 cm" in asked[0]
+    assert "Changed before: hold_lower." in asked[0]
+    assert all(f"{name}: {words}" in asked[0] for name, words in REMEDIES.items())
+    silent = ModelReasoner("m", lambda *question: ask(*question[:3], lambda answer: "wrong"))
+    assert silent.advise(trouble("collision")) == ("carry_higher",)
+    assert (model.counts["refused"], silent.counts["asked"], silent.counts["refused"]) == (0, 1, 1)
 
 
 def test_a_skill_that_moves_nothing_is_refused():

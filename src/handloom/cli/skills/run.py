@@ -20,7 +20,7 @@ from handloom.cli.console import (
     open_db,
     say,
 )
-from handloom.cli.skills.skill import skill
+from handloom.cli.skills.skill import SetOption, skill
 from handloom.plural import plural
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ def run(
     ] = "hierarchical",
     rounds: Annotated[int, typer.Option(min=0, max=10, help="Further tries after a failure, for each thing.")] = 2,
     weld: Annotated[bool, typer.Option("--weld", help="Fix held things to the hand in place of friction.")] = False,
+    error_m: Annotated[float, typer.Option(help="Metres by which the robot sees things elsewhere (median).")] = 0.0,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings of a vision-language model that reasons about failures.")
+    ] = None,
+    set_: SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder for run.json and videos of the best and the worst.")] = None,
     video: Annotated[bool, typer.Option(help="Draw the videos of --out.")] = True,
     resume: Annotated[
@@ -53,13 +58,16 @@ def run(
     json_: JsonOption = False,
 ) -> None:
     """Execute a skill with a robot arm in MuJoCo, and count how often it succeeds."""
+    from handloom.pipelines.skills.reading import load_ask_settings
     from handloom.pipelines.skills.run import run_skill
 
+    model = load_ask_settings(config, set_ or ())
     try:
         with counting("episodes") as progress:
             found, notes = run_skill(
                 open_db(db), name, scene, episodes, seed, mode=mode, rounds=rounds, weld=weld, out=out, video=video,
-                resume=resume, workers=workers, ray_address=ray_address, progress=progress,
+                error_m=error_m, model=model, resume=resume, workers=workers, ray_address=ray_address,
+                progress=progress,
             )  # fmt: skip
     except KeyboardInterrupt:
         say("stopped" if out is None else f"stopped; the same command goes on with the episodes that {out} has")

@@ -19,6 +19,7 @@ from handloom.sim.scores import wilson
 from handloom.sim.tabletop.episodes import Attempt, Episode, run_episode
 from handloom.sim.tabletop.film import FILM_HZ, film
 from handloom.sim.tabletop.plans import Mode, replay_of
+from handloom.sim.tabletop.reasoning import Reasoner, Told
 from handloom.sim.tabletop.scene import Scene
 from handloom.skills.execution import Execution
 from handloom.skills.skill import Skill
@@ -30,7 +31,8 @@ ANOTHER = "name another folder, or --no-resume to drop what is there"
 
 @dataclass(frozen=True)
 class Job:
-    """One episode: what to execute where. executions: of the demonstrations, for `replay`."""
+    """One episode: what to execute where. executions: of the demonstrations, for `replay`. error_m: see
+    `sim.tabletop.simulation.Simulation`."""
 
     skill: Skill
     scene: Scene
@@ -39,16 +41,18 @@ class Job:
     rounds: int
     weld: bool
     executions: tuple[Execution, ...] = ()
+    error_m: float = 0.0
 
     def name(self) -> str:
         return f"skill {self.skill.name!r}, {self.mode}, the scene of seed {self.seed}"
 
 
-def run_job(job: Job) -> Episode:
-    """One episode. Raises as `run_episode` and `replay_of`."""
+def run_job(job: Job, reasoner: Reasoner | None = None, gl: str = "") -> Episode:
+    """One episode. reasoner, gl: see `run_episode`. Raises as `run_episode` and `replay_of`."""
     is_replay = job.mode == "replay"
     skill = replay_of(job.skill, job.executions, job.scene) if is_replay else job.skill
-    return run_episode(skill, job.scene, job.seed, job.mode, 0 if is_replay else job.rounds, job.weld)
+    rounds = 0 if is_replay else job.rounds
+    return run_episode(skill, job.scene, job.seed, job.mode, rounds, job.weld, job.error_m, reasoner, gl)
 
 
 def without_states(job: Job) -> Episode:
@@ -146,7 +150,7 @@ def _plain(episode: Episode) -> dict[str, Any]:
 
 def _episode_of(told: Mapping[str, Any]) -> Episode:
     numbers = {name: math.nan if told[name] is None else told[name] for name in ("error_m", "seconds")}
-    attempts = tuple(Attempt(**one) for one in told["attempts"])
+    attempts = tuple(Attempt(**{**one, "remedies": tuple(one["remedies"])}) for one in told["attempts"])
     return Episode(**{**told, **numbers, "attempts": attempts}, states=NO_STATES)
 
 
@@ -155,8 +159,12 @@ def run_jobs(
     log: EpisodeLog | None = None,
     where: Where | None = None,
     progress: Callable[[int, int], None] | None = None,
+    reasoner: Reasoner | None = None,
+    gl: str = "",
 ) -> dict[Hashable, Episode]:
     """The episodes by the keys of their jobs, in this order; those that the log has are not run again.
+
+    reasoner: what chooses remedies; with one all episodes run in this process. None: rules. gl: see `run_episode`.
 
     Raises as `run_job` and `as_they_end`. What has ended before is in the log.
     """
@@ -165,8 +173,12 @@ def run_jobs(
     done = len(jobs) - len(missing)
     if progress is not None and done:
         progress(done, len(jobs))
-    what = Jobs(without_states, Job.name, _lost)
-    for number, episode in as_they_end(what, [jobs[key] for key in missing], where or Where()):
+    left = [jobs[key] for key in missing]
+    if reasoner is None:
+        ended = as_they_end(Jobs(without_states, Job.name, _lost), left, where or Where())
+    else:
+        ended = ((number, replace(run_job(job, reasoner, gl), states=NO_STATES)) for number, job in enumerate(left))
+    for number, episode in ended:
         found[missing[number]] = episode
         if log is not None and episode.failure != WORKER_DIED:  # that is tried again when the job is resumed
             log.add(missing[number], episode)
@@ -199,8 +211,10 @@ def best_and_worst(found: Sequence[Episode]) -> dict[str, int]:
     return {"best": order[0], "worst": order[-1]}
 
 
-def write_film(path: Path, job: Job, gl: str) -> str:
-    """Run a job again, and write what it looks like; returns the path. Raises ConfigError: it cannot be written."""
-    pictures = list(film(job.scene, run_job(job).states, gl))
+def write_film(path: Path, job: Job, episode: Episode, gl: str) -> str:
+    """Run a job again with the remedies of its episode, and write what it looks like; returns the path. Raises
+    ConfigError: it cannot be written."""
+    again = run_job(job, Told([one.remedies for one in episode.attempts if one.remedies]), gl)
+    pictures = list(film(job.scene, again.states, gl))
     write_video(path, pictures, np.arange(len(pictures)) / FILM_HZ)
     return str(path)

@@ -14,7 +14,8 @@ from handloom.api import Database
 from handloom.errors import HandloomError
 from handloom.pipelines.configure import checked, merged_values
 from handloom.schemas.towers import AskSettings
-from handloom.skills.model_reader import Image, ModelReader
+from handloom.sim.tabletop.reasoning import ModelReasoner
+from handloom.skills.model_reader import Ask, Image, ModelReader
 from handloom.skills.reader import Reader, RuleReader
 
 EXAMPLE = "base_url=http://localhost:8000/v1"
@@ -48,12 +49,30 @@ class Reading:
     @property
     def notes(self) -> list[str]:
         """A sentence about the cost; none without one."""
-        told = ", ".join(f"{name.replace('_', ' ')} {self.counts[name]:,}" for name in COUNTED if self.counts[name])
-        return [f"{self.reader.name} was asked: {told}"] if told else []
+        return cost_of(self.reader.name, self.counts)
+
+
+def cost_of(name: str, counts: Counter[str]) -> list[str]:
+    """A sentence about what a model's questions have cost; none without any."""
+    told = ", ".join(f"{one.replace('_', ' ')} {counts[one]:,}" for one in COUNTED if counts[one])
+    return [f"{name} was asked: {told}"] if told else []
 
 
 def _model_reader(db: Database, settings: AskSettings, counts: Counter[str]) -> ModelReader:
     from handloom.draw.skill import interactions_picture
+
+    name, ask = _ask_of(settings, counts, "the skill was not read", NOTHING)
+    return ModelReader(name, ask, interactions_picture, _frames_of(db))
+
+
+def model_reasoner(settings: AskSettings, counts: Counter[str]) -> ModelReasoner:
+    """What reasons about failed attempts. counts: as those of `Reading`. Raises ConfigError as `Reading`."""
+    return ModelReasoner(*_ask_of(settings, counts, "no remedy", "rules chose one"))
+
+
+def _ask_of(settings: AskSettings, counts: Counter[str], problem: str, hint: str) -> tuple[str, Ask]:
+    """The model's name, and what puts questions to it: HandloomError, which begins with `problem`, where there is no
+    answer."""
     from handloom.models.vision_language.asking import Asking, planned
     from handloom.models.vision_language.questions import AskError, Question
 
@@ -78,10 +97,9 @@ def _model_reader(db: Database, settings: AskSettings, counts: Counter[str]) -> 
         try:
             return opened()(Question(text, images, None, schema, check)).value
         except AskError as error:
-            raise HandloomError(f"the skill was not read: {error.problem}", NOTHING) from error
+            raise HandloomError(f"{problem}: {error.problem}", hint) from error
 
-    name = settings.model if plan is None or plan.files.revision else Path(settings.model).name
-    return ModelReader(name, ask, interactions_picture, _frames_of(db))
+    return settings.model if plan is None or plan.files.revision else Path(settings.model).name, ask
 
 
 def _frames_of(db: Database) -> Callable[[str, Sequence[float]], list[Image]]:

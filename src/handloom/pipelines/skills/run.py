@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -18,18 +19,22 @@ from handloom.io.folder import Folder, local_folder
 from handloom.machine import installed
 from handloom.pipelines.sim.jobs import Where
 from handloom.pipelines.skills.episodes import EpisodeLog, Job, best_and_worst, run_jobs, scores_of, write_film
+from handloom.pipelines.skills.reading import cost_of, model_reasoner
 from handloom.pipelines.skills.skill import executions_of, show_skill
+from handloom.plural import plural
+from handloom.schemas.towers import AskSettings
 from handloom.sim.descriptions import find_description
 from handloom.sim.rendering import backend
 from handloom.sim.tabletop.draw import HOWS, How, goals_of, skill_scene
 from handloom.sim.tabletop.episodes import ROUNDS, Episode
 from handloom.sim.tabletop.model import require_room
 from handloom.sim.tabletop.plans import MODES, Mode, check_things, handlings_of
+from handloom.sim.tabletop.reasoning import ModelReasoner, Rules
 from handloom.sim.tabletop.scene import PAGE, Scene, read_scene
 from handloom.sim.world import require_simulator
 from handloom.skills.skill import Skill
 
-MOST_ROUNDS = 10
+MOST_ROUNDS, MOST_ERROR_M = 10, 0.2
 REPORT = "run.json"
 
 
@@ -74,6 +79,8 @@ def run_skill(
     weld: bool = False,
     out: Path | None = None,
     video: bool = True,
+    error_m: float = 0.0,
+    model: AskSettings | None = None,
     resume: bool = True,
     workers: int | None = None,
     ray_address: str | None = None,
@@ -89,6 +96,9 @@ def run_skill(
         weld: held things are fixed to the hand in place of friction.
         out: folder for `run.json`, and for videos of the best and the worst episode if `video`. Each episode is kept
             there as soon as it ends: the same run in the same folder goes on with those that are missing.
+        error_m: what the robot sees the places of things off, horizontally (median), up to 0.2.
+        model: a vision-language model that chooses what is changed after a failure, with the episodes one after the
+            other in this process; None: rules.
         resume: False: begin anew.
         workers: processes; None: one per core. ray_address: a Ray cluster that runs them instead. progress: called with
             the numbers of episodes that are done, and of all.
@@ -102,34 +112,54 @@ def run_skill(
     where = Where(workers, ray_address)
     require_simulator()
     find_description("panda")  # what is missing is said before anything is computed
-    its_mode = _checked(mode, num_episodes, rounds)
+    its_mode = _checked(mode, num_episodes, rounds, error_m)
     skill, notes = show_skill(db, name)
-    gl = backend() if out is not None and video else None
+    counts: Counter[str] = Counter()
+    reasoner = None if model is None else model_reasoner(model, counts)
+    gl = backend() if reasoner is not None or (out is not None and video) else ""
     if out is not None:
         local_folder(out, "--out")
     fixed = None if scene in HOWS else _scene_in(Path(scene), skill)
     executions = executions_of(db, skill) if its_mode == "replay" else ()
     identity = {
         "skill": skill.name, "skill's constraints": digest_of(skill), "mode": its_mode, "rounds": rounds, "weld": weld,
+        "error_m": error_m, "reasoner": Rules.name if reasoner is None else reasoner.name,
         "scene": scene if fixed is None else json.loads(fixed.to_json()), "versions": versions(),
     }  # fmt: skip
     with ExitStack() as closing:  # before scenes are drawn: a folder of another run is refused at once
         log = None if out is None else closing.enter_context(EpisodeLog(out, identity, resume))
         jobs = [
-            Job(skill, _scene_of(skill, scene, fixed, seed, number), seed + number, its_mode, rounds, weld, executions)
+            Job(
+                skill,
+                _scene_of(skill, scene, fixed, seed, number),
+                seed + number,
+                its_mode,
+                rounds,
+                weld,
+                executions,
+                error_m,
+            )
             for number in range(num_episodes)
         ]
         by_seed = {job.seed: job for job in jobs}
-        found = list(run_jobs(by_seed, log, where, progress).values())
+        found = list(run_jobs(by_seed, log, where, progress, reasoner, gl).values())
+    if reasoner is not None:
+        notes = [*notes, *cost_of(reasoner.name, counts), _refused(reasoner)]
     run = summary(skill, scene, its_mode, seed, rounds, weld, jobs, found, {})
     if out is not None:
         _keep(out, run)  # before the videos, which may fail
-        if gl is not None:
+        if video:
             chosen = best_and_worst(found)
-            films = {which: write_film(out / f"{which}.mp4", jobs[at], gl) for which, at in chosen.items()}
+            films = {which: write_film(out / f"{which}.mp4", jobs[at], found[at], gl) for which, at in chosen.items()}
             run = replace(run, videos=films)
             _keep(out, run)
     return run, notes
+
+
+def _refused(reasoner: ModelReasoner) -> str:
+    asked, refused = reasoner.counts["asked"], reasoner.counts["refused"]
+    after = f"; after {refused} it gave none that can be used, and rules chose" if refused else ""
+    return f"{reasoner.name} chose remedies after {plural(asked, 'failure')}{after}"
 
 
 def versions() -> dict[str, str | None]:
@@ -192,7 +222,9 @@ def _scene_of(skill: Skill, scene: str, fixed: Scene | None, seed: int, number: 
     return skill_scene(skill, how, seed + number)
 
 
-def _checked(mode: str, num_episodes: int, rounds: int) -> Mode:
+def _checked(mode: str, num_episodes: int, rounds: int, error_m: float) -> Mode:
+    if not 0 <= error_m <= MOST_ERROR_M:
+        raise ConfigError(f"--error-m {error_m:g}", f"0 to {MOST_ERROR_M:g} metres")
     if num_episodes < 1:
         raise ConfigError(f"--episodes {num_episodes}", "at least 1")
     if not 0 <= rounds <= MOST_ROUNDS:

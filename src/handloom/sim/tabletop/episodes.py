@@ -1,4 +1,4 @@
-"""One execution of a skill in a scene, with failure reasoning by rules, and whether it succeeded."""
+"""One execution of a skill in a scene, with failure reasoning, and whether it succeeded."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from handloom.sim.failures import DIVERGED, SHARED, WORKER_DIED
 from handloom.sim.tabletop.arm import Arm
+from handloom.sim.tabletop.film import picture
 from handloom.sim.tabletop.handle import Robot, Tries, bumped, carry, push
 from handloom.sim.tabletop.plans import Handling, Leg, Mode, adapted_to, check_things, handlings_of, thing_path, warped
+from handloom.sim.tabletop.reasoning import Reasoner, Rules, Trouble, apply
 from handloom.sim.tabletop.scene import START, Goal, Scene
 from handloom.sim.tabletop.simulation import Failed, Simulation
 from handloom.skills.adapt import NUM_PATHS
+from handloom.skills.execution import SCENE
 from handloom.skills.skill import Skill
 
 Floats = NDArray[np.float64]
@@ -39,12 +42,14 @@ FAILURES = {
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at one handling. reason: a key of `FAILURES`, empty after a success."""
+    """One try at one handling. reason: a key of `FAILURES`, empty after a success. remedies: what was changed for the
+    next one."""
 
     thing: str
     round: int
     reason: str
     detail: str
+    remedies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,15 @@ class Episode:
 
 
 def run_episode(
-    skill: Skill, scene: Scene, seed: int, mode: Mode = "hierarchical", rounds: int = ROUNDS, weld: bool = False
-) -> Episode:
+    skill: Skill, scene: Scene, seed: int, mode: Mode = "hierarchical", rounds: int = ROUNDS, weld: bool = False,
+    error_m: float = 0.0, reasoner: Reasoner | None = None, gl: str = "",
+) -> Episode:  # fmt: skip
     """Execute a skill once. The same seed gives the same episode.
 
     Args:
         rounds: of failure reasoning for each thing. weld: a held thing is fixed to the hand in place of friction.
+        error_m: see `Simulation`. reasoner: None: rules. gl: what `sim.rendering.backend` gave, for a reasoner that
+            looks at pictures.
 
     Raises:
         ConfigError: no step of the skill moves a thing, or the scene lacks one.
@@ -81,7 +89,8 @@ def run_episode(
     check_things(skill, scene, handlings_of(skill, mode))
     fitted = adapted_to(skill, scene) if mode == "hierarchical" else skill
     handlings = handlings_of(fitted, mode)
-    sim = Simulation(scene, weld)
+    sim = Simulation(scene, weld, error_m, seed)
+    mind = _Mind(reasoner or Rules(), skill.words, gl)
     robot = Robot(sim, Arm(sim.model, scene), np.random.default_rng(seed))
     first = sim.poses()
     attempts: list[Attempt] = []
@@ -90,7 +99,7 @@ def run_episode(
     rests = False
     try:
         for one in handlings:
-            found = _handle(robot, one, first, rounds, attempts, met)
+            found = _handle(robot, one, first, rounds, attempts, met, mind)
             failure, detail = (failure, detail) if failure else found
         sim.wait(REST_S)
         rests = sim.rested([one.thing for one in scene.goals])
@@ -119,18 +128,43 @@ def _off_goal(scene: Scene, sim: Simulation, errors: Sequence[tuple[bool, float]
     return ", ".join(told) or ("a thing still moves" if not rests else "")
 
 
+@dataclass(frozen=True)
+class _Mind:
+    """Who reasons about failures, about what, and with what pictures are drawn."""
+
+    reasoner: Reasoner
+    words: str
+    gl: str
+
+    def changed(self, failed: Failed, number: int, handling: Handling, robot: Robot, tries: Tries) -> tuple[str, ...]:
+        """The remedies for a failure, which are applied."""
+        thing = robot.sim.scene.thing(handling.thing)
+        if thing is None:
+            raise ValueError(f"no thing {handling.thing} in the scene")
+        trouble = Trouble(
+            self.words, thing, number, failed.reason, FAILURES[failed.reason], failed.detail, handling.slides,
+            handling.sets_down and handling.master == SCENE, tries.remedies, lambda: picture(robot.sim, self.gl),
+        )  # fmt: skip
+        found = self.reasoner.advise(trouble)
+        apply(found, tries, failed.reason)
+        tries.remedies += found
+        return found
+
+
 def _handle(
-    robot: Robot, handling: Handling, first: dict[str, Floats], rounds: int, attempts: list[Attempt], met: list[bool]
+    robot: Robot, handling: Handling, first: dict[str, Floats], rounds: int, attempts: list[Attempt], met: list[bool],
+    mind: _Mind,
 ) -> tuple[str, str]:  # fmt: skip
     """Try a handling, up to `rounds` times more; the last failure, or two empty strings."""
     sim, tries = robot.sim, Tries()
     tops = {name: 0.5 * one.size_m[2] for name in first if (one := sim.scene.thing(name)) is not None}
-    before = sim.poses()
+    sim.look()
+    before, seen = sim.poses(), sim.seen_poses()
     numbers = range(NUM_PATHS + 1) if any(_has_freedom(leg) for leg in handling.legs) else range(1)
-    paths = [thing_path(handling, number, before, first, tops, robot.rng) for number in numbers]
+    paths = [thing_path(handling, number, seen, first, tops, robot.rng) for number in numbers]
     failed: Failed | None = None
     for number in range(rounds + 1):
-        now = sim.pose(handling.thing)
+        now = sim.seen(handling.thing)
         ways = paths if number == 0 else [warped(path, now) for path in paths]
         failed = None
         try:
@@ -139,18 +173,19 @@ def _handle(
             else:
                 carry(robot, handling, ways, tries)
             sim.wait(0.3)
+            sim.look()
             _check(robot.sim, handling, before, paths[0])
         except Failed as error:
             failed = error
-        attempts.append(
-            Attempt(handling.thing, number, failed.reason if failed else "", failed.detail if failed else "")
-        )
         if failed is None:
+            attempts.append(Attempt(handling.thing, number, "", ""))
             met.append(True)
             return "", ""
+        is_over = number == rounds or failed.reason == DIVERGED
+        remedies = () if is_over else mind.changed(failed, number, handling, robot, tries)
+        attempts.append(Attempt(handling.thing, number, failed.reason, failed.detail, remedies))
         if failed.reason == DIVERGED:
             raise failed  # it is among the attempts
-        _reason(failed, handling, tries)
     met.append(False)
     return (failed.reason, failed.detail) if failed else ("", "")
 
@@ -159,28 +194,12 @@ def _has_freedom(leg: Leg) -> bool:
     return leg.bounds is not None and bool(np.any(leg.bounds.low < leg.bounds.high))
 
 
-def _reason(failed: Failed, handling: Handling, tries: Tries) -> None:
-    """What is changed after a failure: rules in place of the vision-language model of the paper."""
-    if failed.reason == "unreachable_grasp" and handling.slides:  # what slides need not be held
-        tries.pushes = True
-    elif failed.reason == "unreachable_grasp":  # come from higher up
-        tries.tilts_rad = (*tries.tilts_rad, *((0.5, 1.0) if len(tries.tilts_rad) == 1 else (np.pi / 2,)))
-        tries.spent.clear()
-    elif failed.reason == "no_path":  # hold it in another way, and carry it higher
-        tries.tilts_rad = tries.tilts_rad if len(tries.tilts_rad) > 1 else (0.5, 1.0, 0.0)
-        tries.higher_m += 0.04
-    elif failed.reason == "slipped":  # hold it lower down, nearer to its middle
-        tries.lower_m += 0.01
-    elif failed.reason == "collision":
-        tries.higher_m += 0.06
-
-
 def _check(sim: Simulation, handling: Handling, before: dict[str, Floats], path: Floats) -> None:
     """Raise Failed where the skill's own constraints say that a thing is not where it should be, or another was hit."""
     if (hit := bumped(sim, before, [handling.thing])) is not None:
         raise Failed("collision", f"{hit} was moved")
     bounds = handling.legs[-1].bounds if _has_freedom(handling.legs[-1]) else None
-    place, wanted = sim.pose(handling.thing)[:3, 3], path[-1, :3, 3]
+    place, wanted = sim.seen(handling.thing)[:3, 3], path[-1, :3, 3]
     if bounds is None:
         far, most = float(np.linalg.norm((place - wanted)[:2])), 0.05
     else:

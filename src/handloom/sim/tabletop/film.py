@@ -12,10 +12,19 @@ from numpy.typing import NDArray
 from handloom.sim.rendering import Camera, Painter
 from handloom.sim.tabletop.model import load
 from handloom.sim.tabletop.scene import START, Scene
-from handloom.sim.tabletop.simulation import FRAME_S
+from handloom.sim.tabletop.simulation import FRAME_S, Simulation
 
 FILM_HZ = 1.0 / FRAME_S
 CAMERA = Camera("corner", 480, 360)
+
+
+def picture(sim: Simulation, backend: str) -> NDArray[np.uint8]:
+    """(h, w, 3) RGB of a simulation as it is now."""
+    painter = Painter(sim, CAMERA, backend)
+    try:
+        return painter.picture()
+    finally:
+        painter.close()
 
 
 @dataclass(frozen=True)

@@ -52,13 +52,16 @@ class Way:
 class Tries:
     """What is changed from one attempt to the next. tilts_rad: by which the gripper's way is turned down. higher_m: how
     much higher things are carried. lower_m: how much nearer the table they are held. pushes: it is pushed from now on.
-    spent: grips that failed."""
+    any_side: at last it is also taken from above, across any side. spent: grips that failed. remedies: all that were
+    applied."""
 
     tilts_rad: tuple[float, ...] = (0.0,)
     higher_m: float = 0.0
     lower_m: float = 0.0
     pushes: bool = False
+    any_side: bool = False
     spent: list[Floats] = field(default_factory=list)
+    remedies: tuple[str, ...] = ()
 
 
 @dataclass
@@ -70,7 +73,7 @@ class Robot:
     rng: np.random.Generator
 
     def see(self) -> None:
-        self.arm.see(self.sim.data.qpos)
+        self.arm.see(self.sim.seen_qpos())
 
     def go(self, target: Floats, touchable: Sequence[str], what: str) -> None:
         """Move to a posture without collisions. Raises Failed: there is no way."""
@@ -86,7 +89,7 @@ def block_of(sim: Simulation, name: str) -> Block:
     thing = sim.scene.thing(name)
     if thing is None:
         raise ValueError(f"no thing {name} in the scene")
-    pose, half = sim.pose(name), 0.5 * np.array(thing.size_m)
+    pose, half = sim.seen(name), 0.5 * np.array(thing.size_m)
     if abs(pose[2, 2]) > 0.95:
         return Block(pose, half, thing.kind)
     level = np.eye(4)
@@ -102,8 +105,9 @@ def block_of(sim: Simulation, name: str) -> Block:
 def grips_for(handling: Handling, block: Block, tries: Tries, rng: np.random.Generator) -> list[Grip]:
     """Grips in the order in which they are looked at: tilts in their order, regions by their number of grasps."""
     out = []
-    if not handling.regions:
-        out = [from_above(block, float(yaw)) for yaw in rng.uniform(0, np.pi, NUM_HANDS)]
+    above = []
+    if not handling.regions or tries.any_side:
+        above = [from_above(block, float(yaw)) for yaw in rng.uniform(0, np.pi, NUM_HANDS)]
     for tilt in tries.tilts_rad:
         for region in handling.regions:
             num = NUM_HANDS if np.any(region.low < region.high) else 1
@@ -111,6 +115,7 @@ def grips_for(handling: Handling, block: Block, tries: Tries, rng: np.random.Gen
                 in_scene = hand.copy()
                 in_scene[:3, 3] += block.pose[:3, 3]  # a thing's axes are the scene's, wherever it is turned to
                 out.append(converted(in_scene, block, tilt))
+    out += above
     for one in out:
         one.pose[2, 3] = max(one.pose[2, 3] - tries.lower_m, ABOVE_TABLE_M)
     return out
@@ -122,7 +127,7 @@ def choose(robot: Robot, handling: Handling, paths: Sequence[Floats], tries: Tri
     The middle path, `paths[0]` and its variant, is asked of all grips before the others are.
     """
     grips, why = reachable(robot, handling, tries)
-    thing = robot.sim.pose(handling.thing)
+    thing = robot.sim.seen(handling.thing)
     best: Way | None = None
     for group in (paths[:2], paths[2:]):
         for grip, before, at in grips:
@@ -236,7 +241,8 @@ def carry(robot: Robot, handling: Handling, paths: Sequence[Floats], tries: Trie
         _withdraw(robot)
         raise Failed("missed", f"the gripper closed, and {name} was not between its fingers")
     sim.fix(name, True)
-    in_grip = np.linalg.inv(sim.grip()) @ sim.pose(name)
+    in_grip = np.linalg.inv(sim.grip()) @ sim.seen(name)
+    taken = np.linalg.inv(sim.grip()) @ sim.pose(name)
     postures, share = postures_of(robot, handling, way.path, in_grip, way.at)
     if share < ENOUGH:
         _let_go(robot, name)
@@ -244,9 +250,9 @@ def carry(robot: Robot, handling: Handling, paths: Sequence[Floats], tries: Trie
 
     def watch() -> None:
         now = np.linalg.inv(sim.grip()) @ sim.pose(name)
-        if np.linalg.norm(now[:3, 3] - in_grip[:3, 3]) > SLIPPED_M:
+        if np.linalg.norm(now[:3, 3] - taken[:3, 3]) > SLIPPED_M:
             raise Failed(
-                "slipped", f"{name} moved by {100 * np.linalg.norm(now[:3, 3] - in_grip[:3, 3]):.0f} cm in the hand"
+                "slipped", f"{name} moved by {100 * np.linalg.norm(now[:3, 3] - taken[:3, 3]):.0f} cm in the hand"
             )
 
     try:
@@ -263,7 +269,7 @@ def carry(robot: Robot, handling: Handling, paths: Sequence[Floats], tries: Trie
 def _set_down(robot: Robot, name: str) -> None:
     """Lower the hand until the thing in it touches something, or the hand would."""
     sim, pose = robot.sim, robot.sim.grip()
-    held = Held(name, np.linalg.inv(pose) @ sim.pose(name), frozenset({"table", *sim.poses()}))
+    held = Held(name, np.linalg.inv(pose) @ sim.seen(name), frozenset({"table", *sim.poses()}))
     robot.see()
     q, down = sim.target, []
     for _ in range(5):
@@ -308,7 +314,7 @@ def push(robot: Robot, handling: Handling, path: Floats, tries: Tries) -> None:
     The fingers are side by side and open, so that it does not turn; where the hand has no room so, in another way.
     """
     sim, name = robot.sim, handling.thing
-    way = path[-1, :2, 3] - sim.pose(name)[:2, 3]
+    way = path[-1, :2, 3] - sim.seen(name)[:2, 3]
     length = float(np.linalg.norm(way))
     if length < 0.005:
         return
@@ -341,7 +347,7 @@ def _push_postures(
     """How far the fingers are open, and postures: above and behind a thing, behind it, and along the way. turned_deg:
     of the hand, from fingers side by side. Raises Failed: one is out of reach, or collides."""
     sim, arm = robot.sim, robot.arm
-    block, thing = block_of(sim, name), sim.pose(name)
+    block, thing = block_of(sim, name), sim.seen(name)
     angle = np.radians(turned_deg)
     across = np.array([-towards[1], towards[0], 0.0])
     across = np.cos(angle) * across + np.sin(angle) * towards

@@ -30,7 +30,7 @@ FINGERS = ("finger_joint1", "finger_joint2")
 OPEN_M = 0.04
 """How far each finger is from the middle when the gripper is open."""
 STEP_S = 0.002
-DENSITY = 350.0
+FINGER_GEOMS, PADS_HOLD = tuple(f"finger{n}_{part}" for n in (1, 2) for part in ("pad_collision", "collision")), 1.5
 INSIDE_M = 0.004
 WALLS = 16
 _STIFF = (1800.0, 1800.0, 1800.0, 1600.0, 700.0, 500.0, 300.0)
@@ -120,7 +120,7 @@ def scene_xml(scene: Scene, weld: bool = False, marks: bool = False) -> str:
 {arm}
 {things}{discs}</worldbody>
 <contact><exclude body1="link7" body2="right_gripper"/><exclude body1="link6" body2="right_gripper"/>
-<exclude body1="base" body2="link0"/></contact>
+<exclude body1="base" body2="link0"/>{"".join(map(_slips, scene.things))}</contact>
 {f"<equality>{welds}</equality>" if weld else ""}
 <actuator>{servos}{fingers}</actuator></mujoco>"""
 
@@ -133,24 +133,37 @@ def _mark(goal: Goal, number: int) -> str:
     )
 
 
+def _slips(one: Thing) -> str:
+    """Contacts of a slippery thing with the fingers."""
+    if one.grip_friction == PADS_HOLD:
+        return ""
+    f = one.grip_friction
+    return "".join(
+        f'<pair geom1="{finger}" geom2="{one.name}_{number}" condim="4" friction="{f} {f} 0.01 0.0001 0.0001"/>'
+        for finger in FINGER_GEOMS
+        for number in range(1 if one.kind != "cup" else WALLS + 1)
+    )
+
+
 def _thing(one: Thing) -> str:
     pose = one.pose
     x, y, z = pose[:3, 3]
     half = math.radians(one.yaw_deg) / 2
     colour = _COLOURS.get(one.name, GREY)
-    touch = f'rgba="{colour}" friction="0.5 0.01 0.001" condim="4" density="{DENSITY}"'
+    touch = f'rgba="{colour}" friction="0.5 0.01 0.001" condim="4" density="{one.density}"'
     a, b, c = (0.5 * side for side in one.size_m)
     if one.kind == "box":
-        geoms = f'<geom type="box" size="{a} {b} {c}" {touch}/>'
+        geoms = f'<geom name="{one.name}_0" type="box" size="{a} {b} {c}" {touch}/>'
     elif one.kind == "cylinder":
-        geoms = f'<geom type="cylinder" size="{a} {c}" {touch}/>'
+        geoms = f'<geom name="{one.name}_0" type="cylinder" size="{a} {c}" {touch}/>'
     elif one.kind == "ball":
         rolls = touch.replace('condim="4"', 'condim="6"').replace("0.5 0.01 0.001", "0.5 0.02 0.004")
-        geoms = f'<geom type="ellipsoid" size="{a} {b} {c}" {rolls}/>'
+        geoms = f'<geom name="{one.name}_0" type="ellipsoid" size="{a} {b} {c}" {rolls}/>'
     else:
         # A square floor: cylinders that stand on a cylinder tremble.
-        geoms = f'<geom type="box" size="{0.7 * a} {0.7 * a} {WALL_M}" pos="0 0 {WALL_M - c}" {touch}/>' + "".join(
-            _wall(a, c, number, touch) for number in range(WALLS)
+        floor = f'size="{0.7 * a} {0.7 * a} {WALL_M}" pos="0 0 {WALL_M - c}" {touch}/>'
+        geoms = f'<geom name="{one.name}_0" type="box" {floor}' + "".join(
+            _wall(a, c, number, f'name="{one.name}_{number + 1}" {touch}') for number in range(WALLS)
         )
     return (
         f'<body name="{one.name}" pos="{x} {y} {z + 0.0005}" quat="{math.cos(half)} 0 0 {math.sin(half)}">'

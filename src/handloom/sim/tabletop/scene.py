@@ -43,6 +43,10 @@ class Thing(Frozen):
     place_m: tuple[float, float]
     """x and y of its middle; it stands on the table."""
     yaw_deg: float = 0.0
+    grip_friction: float = Field(1.5, ge=0.01, le=2)
+    """Sliding friction between its sides and the pads of the fingers, which are of rubber; on the table it has 0.5."""
+    density: float = Field(350.0, ge=10, le=20000)
+    """Kilograms in a cubic metre of what it is made of."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

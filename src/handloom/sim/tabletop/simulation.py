@@ -12,6 +12,8 @@ from handloom.sim.tabletop.scene import Scene
 
 Floats = NDArray[np.float64]
 
+MEDIAN_OF_TWO = 1.1774
+"""The median distance from the middle of a normal distribution in the plane, of its standard deviation."""
 FRAME_S = 0.06
 """Between the states that are kept for a video."""
 SETTLE_S, CLOSE_S = 0.12, 0.5
@@ -33,11 +35,15 @@ class Failed(Exception):
 class Simulation:
     """MuJoCo's state of a scene, moved by the arm's servos.
 
+    Args:
+        weld: held things are fixed to the hand. error_m: what the places of things are seen off, horizontally (median);
+            another error of each thing at each look, by the seed.
+
     Raises:
         ModuleNotFoundError: the simulator or the robot's description is not installed.
     """
 
-    def __init__(self, scene: Scene, weld: bool = False) -> None:
+    def __init__(self, scene: Scene, weld: bool = False, error_m: float = 0.0, seed: int = 0) -> None:
         import mujoco
 
         self._mj, self.scene = mujoco, scene
@@ -49,6 +55,9 @@ class Simulation:
         self._fingers = [int(self.model.joint(name).qposadr[0]) for name in FINGERS]
         names = [one.name for one in (*scene.things, *scene.obstacles)]
         self._bodies = {name: self.model.body(name).id for name in names}
+        self._spread_m, self._eyes = error_m / MEDIAN_OF_TWO, np.random.default_rng([seed, 1])
+        self._off = {name: np.zeros(3) for name in names}
+        self._free = {name: int(self.model.joint(name).qposadr[0]) for name in names}
         self._pads = [self._fingers_of(name) for name in ("finger_joint1_tip", "finger_joint2_tip")]
         self._warned = int(mujoco.mjtWarning.mjWARN_BADQACC)
         self.frames: list[Floats] = []
@@ -78,6 +87,27 @@ class Simulation:
 
     def poses(self) -> dict[str, Floats]:
         return {name: self.pose(name) for name in self._bodies}
+
+    def look(self) -> None:
+        """See anew where things are, with other errors."""
+        for off in self._off.values():
+            off[:2] = self._spread_m * self._eyes.normal(size=2)
+
+    def seen(self, name: str) -> Floats:
+        """(4, 4) scene_from_thing as it was seen by the last look, and has moved since."""
+        out = self.pose(name)
+        out[:3, 3] += self._off[name]
+        return out
+
+    def seen_poses(self) -> dict[str, Floats]:
+        return {name: self.seen(name) for name in self._bodies}
+
+    def seen_qpos(self) -> Floats:
+        """(nq,) MuJoCo's state with things where they are seen."""
+        out = self.data.qpos.copy()
+        for name, at in self._free.items():
+            out[at : at + 3] += self._off[name]
+        return out
 
     def grip(self) -> Floats:
         """(4, 4) scene_from_grip."""

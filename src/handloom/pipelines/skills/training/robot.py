@@ -127,7 +127,7 @@ def film(out: Path, tried: Tried, settings: VlmimicSettings, gl: str) -> dict[st
             if not (out / name).exists():
                 (out / VIDEOS).mkdir(exist_ok=True)
                 draft = out / VIDEOS / ".draft.mp4"
-                write_film(draft, job, gl)
+                write_film(draft, job, episodes[at], gl)
                 draft.replace(out / name)
             one = episodes[at]
             told.setdefault(skill, {})[which] = {
