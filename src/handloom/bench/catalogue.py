@@ -11,7 +11,7 @@ from handloom.errors import ConfigError
 from handloom.io.folder import local_folder
 
 TABLES = ("extract", "accuracy")
-TRAINED = ("loop", "robomirror")
+TRAINED = ("loop", "arvrm", "robomirror")
 """They train, on the clips of a database if one is given, and keep what they have finished."""
 
 
@@ -40,8 +40,9 @@ def run_benchmark(
     `commit` measures on synthetic shards, `search` on synthetic rows. `stages` measures on a few clips of a folder of
     videos, or rendered, and on copies of their rows; `look` on such clips and on altered copies of their images.
     `segments` measures on `num_clips` rendered sequences, and on the annotated actions of a database;
-    `skills` on scripted scenes and on clips that it renders, `sim` and `loop` on simulated tasks, `loop` also on the
-    clips of a database. `vlmimic` lets skills of scripted scenes act in simulated ones. `retrieval` renders its clips.
+    `skills` on scripted scenes and on clips that it renders, `sim`, `loop` and `arvrm` on simulated tasks, `loop` and
+    `arvrm` also on the clips of a database. `vlmimic` lets skills of scripted scenes act in simulated ones. `retrieval`
+    renders its clips.
     `robomirror` trains on the clips of a database, or on rendered ones.
     `wearer` measures on `num_clips` rendered scenes of two people, and on a folder of first-person videos of one.
 
@@ -52,8 +53,8 @@ def run_benchmark(
         sheets: a folder for their contact sheets.
         backwards: follow them also from their end.
         stills: images, and videos of cameras at rest, for the virtual camera.
-        data: a folder in which `retrieval` keeps its clips, `loop` and `robomirror` what they have finished, for the
-            next time.
+        data: a folder in which `retrieval` keeps its clips, `loop`, `arvrm` and `robomirror` what they have finished,
+            for the next time.
         variants: of `loop`, see `bench.loop.measure`; None: all.
         quick: measure less, in under two minutes on two cores.
 
@@ -65,6 +66,7 @@ def run_benchmark(
     from handloom.bench.extract.measure import bench_extract
     from handloom.bench.footage.measure import read_held
     from handloom.bench.look.measure import bench_look
+    from handloom.bench.loop.arvrm import bench_arvrm
     from handloom.bench.loop.measure import bench_loop
     from handloom.bench.report import keep
     from handloom.bench.retrieval.measure import bench_retrieval
@@ -88,7 +90,7 @@ def run_benchmark(
         raise ConfigError(f"benchmark {name!r} takes no --stills", "it is accuracy's")
 
     if name not in ("retrieval", *TRAINED) and data is not None:
-        raise ConfigError(f"benchmark {name!r} takes no --data", "it is for retrieval, loop and robomirror")
+        raise ConfigError(f"benchmark {name!r} takes no --data", "it is for retrieval, loop, arvrm and robomirror")
 
     if name != "loop" and variants:
         raise ConfigError(f"benchmark {name!r} takes no --variant", "it is loop's")
@@ -112,6 +114,8 @@ def run_benchmark(
         benchmarks[name] = lambda videos, watch: bench_segments(num_clips, db, watch)
     elif name == "loop":
         benchmarks[name] = lambda videos, watch: bench_loop(db, data, watch, variants)
+    elif name == "arvrm":
+        benchmarks[name] = lambda videos, watch: bench_arvrm(db, data, watch)
     elif name == "robomirror":
         benchmarks[name] = lambda videos, watch: bench_robomirror(db, data, watch)
     elif db is not None or lerobot_python is not None:

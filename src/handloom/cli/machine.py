@@ -19,15 +19,17 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="extract, accuracy, feed, commit, search, stages, look, segments, skills, sim, loop, vlmimic, "
-            "retrieval, robomirror or wearer"
+            help="extract, accuracy, feed, commit, search, stages, look, segments, skills, sim, loop, arvrm, "
+            "vlmimic, retrieval, robomirror or wearer"
         ),
     ],
     videos: Annotated[
         Path | None, typer.Option(help="extract, feed, wearer: videos. accuracy: clips as EgoDex's, HOT3D's, ARCTIC's.")
     ] = None,
     clips: Annotated[int | None, typer.Option(min=0, help="accuracy, feed, segments, wearer: rendered clips.")] = None,
-    db: Annotated[str | None, typer.Option(help="feed, segments, loop, robomirror: a database to measure on.")] = None,
+    db: Annotated[
+        str | None, typer.Option(help="feed, segments, loop, arvrm, robomirror: a database to measure on.")
+    ] = None,
     stills: Annotated[
         Path | None, typer.Option(help="accuracy: images, and videos of still cameras, for a virtual camera.")
     ] = None,
@@ -50,7 +52,7 @@ def bench(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="retrieval, loop, robomirror: folder that keeps clips, or finished parts, for the next time."
+            help="retrieval, loop, arvrm, robomirror: folder that keeps clips, or finished parts, for the next time."
         ),
     ] = None,
     variant: Annotated[
