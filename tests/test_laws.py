@@ -454,7 +454,7 @@ COMMANDS = {
     "sim record": "--task --out --episodes --seed --picture-hz --camera --size --workers --ray-address --overwrite "
     "--no-overwrite --json --help",
     "sim evaluate": "--task --policy --episodes --seeds --max-steps --workers --ray-address --video --calvin "
-    "--calvin-python --sequences --json --help",
+    "--calvin-python --sequences --command-clip --command-db --command-motion --json --help",
     "sim imitate": "--out --db --motion --understand --robot --student --config --set --show-settings "
     "--no-show-settings --video --no-video --workers --ray-address --json --help",
     "presets": "--json --help",

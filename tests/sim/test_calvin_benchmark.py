@@ -284,6 +284,7 @@ def test_what_is_missing_is_said_with_what_to_do(dataset, tmp_path):
     [
         (["--calvin", "D", "--task", "reach"], "--task with --calvin"),
         (["--calvin", "D", "--episodes", "5", "--seeds", "2"], "--episodes and --seeds with --calvin"),
+        (["--calvin", "D", "--command-clip", "x"], "--command-clip with --calvin"),
         (["--calvin", "D", "--max-steps", "361"], "--max-steps 361 with --calvin"),
         (["--calvin", "D", "--policy", "expert"], "no policy 'expert' for CALVIN"),
         (["--task", "reach", "--sequences", "5"], "--sequences without --calvin"),

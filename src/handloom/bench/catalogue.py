@@ -11,7 +11,7 @@ from handloom.errors import ConfigError
 from handloom.io.folder import local_folder
 
 TABLES = ("extract", "accuracy")
-TRAINED = ("loop", "arvrm", "robomirror")
+TRAINED = ("loop", "arvrm", "robomirror", "command")
 """They train, on the clips of a database if one is given, and keep what they have finished."""
 
 
@@ -42,8 +42,8 @@ def run_benchmark(
     `segments` measures on `num_clips` rendered sequences, and on the annotated actions of a database;
     `skills` on scripted scenes and on clips that it renders, `sim`, `loop` and `arvrm` on simulated tasks, `loop` and
     `arvrm` also on the clips of a database. `vlmimic` lets skills of scripted scenes act in simulated ones. `retrieval`
-    renders its clips.
-    `robomirror` trains on the clips of a database, or on rendered ones.
+    renders its clips. `robomirror` trains on the clips of a database, or on rendered ones; `command` on those of a
+    database, and on tasks.
     `wearer` measures on `num_clips` rendered scenes of two people, and on a folder of first-person videos of one.
 
     Args:
@@ -53,8 +53,8 @@ def run_benchmark(
         sheets: a folder for their contact sheets.
         backwards: follow them also from their end.
         stills: images, and videos of cameras at rest, for the virtual camera.
-        data: a folder in which `retrieval` keeps its clips, `loop`, `arvrm` and `robomirror` what they have finished,
-            for the next time.
+        data: a folder in which `retrieval` keeps its clips, and those of `TRAINED` what they have finished, for the
+            next time.
         variants: of `loop`, see `bench.loop.measure`; None: all.
         quick: measure less, in under two minutes on two cores.
 
@@ -62,6 +62,7 @@ def run_benchmark(
         ConfigError: no such benchmark, or no videos.
     """
     from handloom.bench.accuracy.measure import Inputs, bench_accuracy
+    from handloom.bench.command.measure import bench_command
     from handloom.bench.commit.measure import bench_commit
     from handloom.bench.extract.measure import bench_extract
     from handloom.bench.footage.measure import read_held
@@ -90,7 +91,7 @@ def run_benchmark(
         raise ConfigError(f"benchmark {name!r} takes no --stills", "it is accuracy's")
 
     if name not in ("retrieval", *TRAINED) and data is not None:
-        raise ConfigError(f"benchmark {name!r} takes no --data", "it is for retrieval, loop, arvrm and robomirror")
+        raise ConfigError(f"benchmark {name!r} takes no --data", f"it is for retrieval, {', '.join(TRAINED)}")
 
     if name != "loop" and variants:
         raise ConfigError(f"benchmark {name!r} takes no --variant", "it is loop's")
@@ -118,6 +119,8 @@ def run_benchmark(
         benchmarks[name] = lambda videos, watch: bench_arvrm(db, data, watch)
     elif name == "robomirror":
         benchmarks[name] = lambda videos, watch: bench_robomirror(db, data, watch)
+    elif name == "command":
+        benchmarks[name] = lambda videos, watch: bench_command(db, data, watch)
     elif db is not None or lerobot_python is not None:
         raise ConfigError(f"benchmark {name!r} takes no --db and no --lerobot-python", "they are feed's")
     if name not in benchmarks:

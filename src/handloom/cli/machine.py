@@ -20,7 +20,7 @@ def bench(
         str,
         typer.Argument(
             help="extract, accuracy, feed, commit, search, stages, look, segments, skills, sim, loop, arvrm, "
-            "vlmimic, retrieval, robomirror or wearer"
+            "vlmimic, retrieval, robomirror, command or wearer"
         ),
     ],
     videos: Annotated[
@@ -28,7 +28,7 @@ def bench(
     ] = None,
     clips: Annotated[int | None, typer.Option(min=0, help="accuracy, feed, segments, wearer: rendered clips.")] = None,
     db: Annotated[
-        str | None, typer.Option(help="feed, segments, loop, arvrm, robomirror: a database to measure on.")
+        str | None, typer.Option(help="feed, segments, loop, arvrm, robomirror, command: a database to measure on.")
     ] = None,
     stills: Annotated[
         Path | None, typer.Option(help="accuracy: images, and videos of still cameras, for a virtual camera.")
@@ -52,7 +52,8 @@ def bench(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="retrieval, loop, arvrm, robomirror: folder that keeps clips, or finished parts, for the next time."
+            help="retrieval, loop, arvrm, robomirror, command: folder that keeps clips, or finished parts, for the "
+            "next time."
         ),
     ] = None,
     variant: Annotated[

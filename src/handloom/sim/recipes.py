@@ -12,6 +12,7 @@ from handloom.sim.rendering import CAMERAS, Camera, backend
 from handloom.sim.tasks import MAX_STEPS, Task
 from handloom.sim.world import HZ, ROBOT_TYPE, STATE_NAMES, Observation, World
 from handloom.train.arm4r.acting import Arm4rPredictor
+from handloom.train.arm4r.data.commands import Commands
 from handloom.train.arvrm.acting import ArvrmPredictor
 from handloom.train.parts.acting import Predictor
 from handloom.windows.rows.images import decode_jpeg
@@ -126,12 +127,30 @@ class Trained:
         self.camera = _camera(self.predictor, f"{recipe}:{uri}")
         self._asked = Asked(self.predictor, HZ, MAX_STEPS, AHEAD_S, asked)
         self.looks, self.seen = self._asked.looks, self._asked.seen
-        self.reset("", 0)
+        self._task, self._clips = task, getattr(self.predictor, "clips", None)
+        self._target = np.full(len(STATE_NAMES), np.nan)
+
+    def tell_by_clips(self, clips: Commands | None) -> None:
+        """Which clips tell tasks from now on; None: those of the checkpoint that are held out, if clips tell it at all.
+
+        Raises ConfigError: the checkpoint is told by words, the latents are of another auto-encoder, or no clip tells
+        the task.
+        """
+        self._clips = clips or getattr(self.predictor, "clips", None)
+        self._tell(self._task.text, 0)
 
     def reset(self, task: str, seed: int) -> None:
-        """Forget what was seen. Nothing is drawn at random."""
+        """Forget what was seen. Where clips tell the task, the seed chooses which one; nothing else is drawn."""
         self._asked.reset()
         self._target = np.full(len(STATE_NAMES), np.nan)
+        self._tell(task, seed)
+
+    def _tell(self, task: str, seed: int) -> None:
+        if self._clips is None:
+            return
+        if not isinstance(self.predictor, Arm4rPredictor):
+            raise ConfigError("clips tell a task to ARM4R alone", "give --policy arm4r:CHECKPOINT, or leave clips out")
+        self.predictor.tell(self._clips, task, seed)
 
     def act(self, observation: Observation) -> NDArray[np.float64]:
         """One action, (1, 4), towards the predicted state."""

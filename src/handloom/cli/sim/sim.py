@@ -101,21 +101,36 @@ def evaluate(
     sequences: Annotated[
         int | None, typer.Option(min=1, max=1000, help="The first N of CALVIN's sequences; by default all 1,000.")
     ] = None,
+    command_clip: Annotated[
+        str | None, typer.Option(metavar="ID", help="Tell the policy its task by this clip of a person.")
+    ] = None,
+    command_db: Annotated[
+        str | None, typer.Option(metavar="DB", help="The database of the clips; by default that of the training.")
+    ] = None,
+    command_motion: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint of `handloom train robomirror` for the clips; by default that of the training."),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """How often a policy does its tasks, with intervals."""
     shared: dict[str, Any] = {"ray_address": ray_address, "video": video}
     if max_steps is not None:
         shared["max_steps"] = max_steps
+    told = {"--command-clip": command_clip, "--command-db": command_db, "--command-motion": command_motion}
     if calvin is not None:
         _refuse({"--task": task, "--episodes": episodes, "--seeds": seeds}, "with --calvin", "it has sequences")
+        _refuse(told, "with --calvin", "it tells policies their instructions in words")
         _evaluate_calvin(calvin, policy, sequences or 1000, calvin_python, workers, shared, json_)
         return
     _refuse({"--calvin-python": calvin_python, "--sequences": sequences}, "without --calvin", "add --calvin DATASET")
     if task is None:
         raise ConfigError("neither --task nor --calvin is given", "--task reach, or --calvin DATASET")
+    from handloom.pipelines.sim.commands import FromClips
     from handloom.pipelines.sim.evaluate import evaluate as pipeline
 
+    if any(told.values()):
+        shared["from_clips"] = FromClips(*told.values())
     num, num_seeds = episodes or 50, seeds or 3
     with counting("episodes") as progress:
         found = pipeline(task, policy, num, num_seeds, workers=workers, progress=progress, **shared)

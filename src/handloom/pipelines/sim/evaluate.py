@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from handloom.errors import ConfigError, HandloomError
 from handloom.io.folder import local_folder
 from handloom.machine import installed
+from handloom.pipelines.sim.commands import FromClips, told_clips
 from handloom.pipelines.sim.jobs import INTERRUPTED, Jobs, Lost, Where, in_order, or_error, world_of
 from handloom.sim.failures import WORKER_DIED
 from handloom.sim.policies import Policy, find_policy
@@ -22,6 +23,9 @@ from handloom.sim.scores import best_and_worst, scores_of
 from handloom.sim.tasks import MAX_STEPS, Task, Use, find_tasks, scene_seed
 from handloom.sim.world import ACTION_WIDTH, HZ, require_simulator
 from handloom.video.write import write_video
+
+if TYPE_CHECKING:
+    from handloom.train.arm4r.data.commands import Commands
 
 WORTH = 5
 """Episodes for which a process of its own is worth its start."""
@@ -33,7 +37,7 @@ class Evaluation:
     """What `evaluate` measured. tasks: by name, see `scores.scores_of`. videos: paths, by task and `best`, `worst`.
 
     error: what ended it before all episodes were run, empty if nothing did; `tasks` then has those that were finished,
-    and no task without one.
+    and no task without one. clips: by task the clips that told it, where `from_clips` named some.
     """
 
     policy: str
@@ -45,6 +49,7 @@ class Evaluation:
     videos: dict[str, dict[str, str]]
     versions: dict[str, str | None]
     error: str = ""
+    clips: dict[str, list[str]] = field(default_factory=dict)
 
 
 def evaluate(
@@ -57,6 +62,7 @@ def evaluate(
     workers: int | None = None,
     ray_address: str | None = None,
     video: Path | None = None,
+    from_clips: FromClips | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Run a policy on tasks: `num_episodes` of each seed, each in a scene of its own that no dataset has.
@@ -70,11 +76,12 @@ def evaluate(
         max_steps: after which an episode has failed, 1 to 500.
         workers: processes; None: one per core. ray_address: a Ray cluster that runs them instead.
         video: folder for the best and the worst episode of each task, as MP4.
+        from_clips: which clips tell the policy its tasks; None: what it was trained to be told by.
         progress: called with the numbers of episodes that are done, and of all.
 
     Raises:
         ConfigError: an unknown task or policy, one that does not fit its task, a number out of range, or videos on a
-            machine that draws no pictures.
+            machine that draws no pictures; as `told_clips`.
         HandloomError: processes died, or the policy raised an error, before any episode was finished.
         ModuleNotFoundError: the simulator is not installed.
     """
@@ -85,13 +92,14 @@ def evaluate(
     gl = None if video is None else backend()
     if video is not None:
         local_folder(video, "--video")
+    clips = None if from_clips is None else told_clips(policy, tasks, from_clips)
     for task in tasks:
-        policy_of(policy, task)  # what is wrong with it is said before anything is computed
+        policy_told(policy, task, clips)  # what is wrong with it is said before anything is computed
     found = {task.name: {seed: [] for seed in range(num_seeds)} for task in tasks}
     done, told = 0, ""
     pairs = [(task, policy) for task in tasks]
     try:
-        for task, seed, outcome in run_episodes(pairs, num_episodes, num_seeds, max_steps, where):
+        for task, seed, outcome in run_episodes(pairs, num_episodes, num_seeds, max_steps, where, clips):
             found[task.name][seed].append(outcome)
             done += 1
             if progress is not None:
@@ -112,18 +120,21 @@ def evaluate(
         videos = {task.name: _film(task, list(finished[task.name].values()), video, gl) for task in shown}
     scores = {name: scores_of(by_seed) for name, by_seed in finished.items()}
     versions = {name: installed(name) for name in ("metaworld", "mujoco")}
-    return Evaluation(policy, num_episodes, num_seeds, max_steps, HZ, scores, videos, versions, told)
+    told_by = {} if clips is None else {task.name: list(clips.by_task[task.text]) for task in tasks}
+    return Evaluation(policy, num_episodes, num_seeds, max_steps, HZ, scores, videos, versions, told, told_by)
 
 
 @dataclass(frozen=True)
 class EpisodeJob:
-    """One episode: the scene and what the policy draws at random follow from task, seed and number."""
+    """One episode: the scene and what the policy draws at random follow from task, seed and number. clips: that tell
+    the policy its task."""
 
     task: Task
     policy: str
     seed: int
     number: int
     max_steps: int
+    clips: Commands | None = None
 
     @property
     def scene_seed(self) -> int:
@@ -138,14 +149,19 @@ class EpisodeJob:
 
 
 def run_episodes(
-    pairs: Sequence[tuple[Task, str]], num_episodes: int, num_seeds: int, max_steps: int, where: Where
+    pairs: Sequence[tuple[Task, str]],
+    num_episodes: int,
+    num_seeds: int,
+    max_steps: int,
+    where: Where,
+    clips: Commands | None = None,
 ) -> Iterator[tuple[Task, int, Outcome]]:
     """(task, seed, outcome) of each episode, in order. pairs: tasks and policies.
 
     Raises HandloomError after what was finished before the policy raised an error, or processes died; or as `evaluate`.
     """
     jobs = [
-        EpisodeJob(task, policy, seed, number, max_steps)
+        EpisodeJob(task, policy, seed, number, max_steps, clips)
         for task, policy in pairs
         for seed in range(num_seeds)
         for number in range(num_episodes)
@@ -159,7 +175,7 @@ def run_episodes(
 
 def run_episode(job: EpisodeJob) -> tuple[Outcome | None, HandloomError | None]:
     """What came of an episode, or the error that the policy raised. Raises ConfigError: there is no such policy."""
-    world, acting = world_of(job.task), policy_of(job.policy, job.task)
+    world, acting = world_of(job.task), policy_told(job.policy, job.task, job.clips)
 
     def run() -> Outcome:
         return roll_out(world, acting, job.scene_seed, job.policy_seed, job.max_steps)
@@ -177,6 +193,15 @@ def _lost(job: EpisodeJob, lost: Lost) -> tuple[Outcome, None]:
 def policy_of(name: str, task: Task) -> Policy:
     """A policy, made once in a process: its weights may be large."""
     return find_policy(name, task)
+
+
+def policy_told(name: str, task: Task, clips: Commands | None) -> Policy:
+    """The same policy, which these clips tell its task from now on; None: as it was trained."""
+    policy = policy_of(name, task)
+    tell = getattr(policy, "tell_by_clips", None)
+    if tell is not None:
+        tell(clips)
+    return policy
 
 
 def _check(num_episodes: int, num_seeds: int, max_steps: int) -> None:

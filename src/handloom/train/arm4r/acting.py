@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.train.arm4r.data.commands import HELD_OUT, Commands, Floats, commands_of
 from handloom.train.arm4r.data.control_sample import ControlSample
 from handloom.train.arm4r.network.network import Arm4rNetwork
 from handloom.train.arm4r.settings import Arm4rSettings
@@ -21,6 +22,9 @@ HINT = "give one of `handloom train arm4r --set stage=control`"
 
 class Arm4rPredictor:
     """A checkpoint of the stage `control`, a `Predictor` (`train/parts/acting.py`).
+
+    command: the facts of the clips that tell it its task (`command_facts`), None where words do, or nothing; with it
+    `tell` must be called before it is asked. clips: its held-out ones.
 
     Args:
         uri: its folder or a file in it, a variant's folder, or an `--out`.
@@ -39,6 +43,9 @@ class Arm4rPredictor:
             problem = f"{found.uri} predicts a robot's recorded actions, not the states that follow"
             raise ConfigError(problem, "train with control_target = next_state")
         self.things: tuple[str, ...] = tuple(facts.get("things", ()))
+        self.command: dict[str, Any] | None = facts.get("command")
+        self.clips: Commands | None = None if self.command is None else commands_of(self.command, HELD_OUT)
+        self._latents: Floats | None = None
         given = (*state_names, *self.things)
         form = form_of(given, facts["euler"], settings.things) if facts["has_pose"] else None
         width = form.width if form is not None else len(state_names)
@@ -62,6 +69,20 @@ class Arm4rPredictor:
         self._fields = tuple(f"images:{name}" for name in self.cameras)
         self._sample = ControlSample(settings.context, settings.predicted_steps(), form, facts["target"], self._fields)
 
+    def tell(self, clips: Commands, task: str, seed: int) -> None:
+        """Be told a task by one of its clips, which the seed chooses; until it is told another.
+
+        Raises ConfigError: the network was not trained to be told by clips; the latents are of another auto-encoder; no
+        clip tells the task.
+        """
+        if self.command is None:
+            problem = f"this checkpoint is told its task by {self.settings.command}, not by a clip"
+            raise ConfigError(problem, "train with command = motion, or both")
+        if clips.key != self.command["key"]:
+            problem = f"the clips' latents are of another auto-encoder than those of {self.command['motion']}"
+            raise ConfigError(problem, "give that checkpoint, or one of stage understand whose `init` it was")
+        self._latents = clips.drawn(task, seed)[1]
+
     def sample(self, states: NDArray[Any], pictures: NDArray[np.uint8] | None, text: str) -> dict[str, Any]:
         """See `Predictor`."""
         num, steps = len(states), self.settings.context + self.settings.predicted_steps()
@@ -80,6 +101,8 @@ class Arm4rPredictor:
         sample, last = self.sample(states, pictures, text), len(states) - 1
         names = ("state", "target", *(["images"] if self.cameras else []))
         batch: dict[str, Any] = {name: torch.from_numpy(sample[name])[None] for name in names} | {"text": [text]}
+        if self._latents is not None:
+            batch["command"] = torch.from_numpy(self._latents)[None]
         with alone():
             delta = self.network.predict(batch, self.network.targets(batch))[0, last]
         return np.asarray(sample["state"][last, : delta.shape[-1]] + delta.float().numpy())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from handloom.train.arm4r.data.control import control_data
 from handloom.train.arm4r.data.points import point_data
-from handloom.train.arm4r.network.network import FRESH_FOR_CONTROL, Arm4rNetwork
+from handloom.train.arm4r.network.network import COMMAND, FRESH_FOR_CONTROL, Arm4rNetwork
 from handloom.train.arm4r.reporting import report_of
 from handloom.train.arm4r.settings import Arm4rSettings
 from handloom.train.parts.weights import copy_weights, is_fitting, trained_names
@@ -45,12 +45,16 @@ class Arm4r:
         """Weights of the stage before; returns the names that keep their initial values, sorted.
 
         Stage 2 takes all of stage 1. Stage 3 takes all but `proprio_encoder`, `action_encoder` and `action_decoder`, as
-        the released code does; from a checkpoint of stage 3 with the same robot it takes these, too.
+        the released code does; from a checkpoint of stage 3 with the same robot it takes these, too. What reads the
+        latents of clips is new, unless both are told by clips.
 
         Raises:
             ConfigError: the checkpoint is of another network.
         """
         wanted, given = (trained_names(names, network) for names in (network.state_dict(), weights))
+        told = {name for name in wanted if name.startswith(COMMAND)}
+        if not told or not is_fitting(network, weights, told):
+            wanted, given = wanted - told, {name for name in given if not name.startswith(COMMAND)}
         fresh = {name for name in wanted if name.startswith(FRESH_FOR_CONTROL)}
         if settings.stage == "control" and not is_fitting(network, weights, fresh):
             wanted -= fresh

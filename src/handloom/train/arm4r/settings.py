@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -110,6 +111,20 @@ class Arm4rSettings(TrainSettings):
     """`hub`: a frozen CLIP text encoder; `small`: handloom's own."""
     text_model: str = ""
     """`hub`: id, folder or s3:// URI of the text encoder."""
+    command: Literal["words", "motion", "both", "none"] = "words"
+    """`control`: what tells the task: its `words` (the paper's). Ours: the `motion` of a person who does the same in a
+    clip, as latents of RoboMirror; `both`; `none`: nothing does."""
+    command_clips: dict[str, str] = Field(default_factory=dict)
+    """`motion`, `both`: for each task of the episodes, in words, an SQL filter of the clips that show it."""
+    command_motion: str = ""
+    """`motion`, `both`: a checkpoint of `handloom train robomirror`. Of stage `motion`: latents of the clips' hands; of
+    stage `understand`: latents made from their images alone."""
+    command_db: str = ""
+    """`motion`, `both`: the database of these clips, if it is not that of the episodes."""
+    command_version: int | None = Field(None, ge=1)
+    """`motion`, `both`: version of its `clips`; by default the newest when the job starts."""
+    command_parts: int = Field(4, ge=1, le=64)
+    """`motion`, `both`: parts of a clip's time of which the network gets the mean latents."""
     num_examples: int = Field(4, ge=0)
     """Held-out windows that the report draws."""
 
@@ -123,7 +138,20 @@ class Arm4rSettings(TrainSettings):
             raise ValueError("balanced_loss is true and standardise is false, expected true: it gives the deviations")
         if self.stage != "control" and self.predicted_steps() != 1:
             raise ValueError(f"num_pred_steps is {self.num_pred_steps}, expected 1 for stage {self.stage!r}")
+        if self.command != "words" and self.stage != "control":
+            raise ValueError(f"command is {self.command!r}, expected 'words' for stage {self.stage!r}")
+        if self.is_told_by_motion() and not (self.command_clips and self.command_motion):
+            raise ValueError(f"command is {self.command!r}, and command_clips or command_motion is not given")
         return self
+
+    def is_told_by_motion(self) -> bool:
+        """Whether clips of people tell the task."""
+        return self.command in ("motion", "both")
+
+    def pinned(self, facts: Mapping[str, Any]) -> Arm4rSettings:
+        """With the version of the clips that tell tasks."""
+        known = facts.get("command", {}).get("version")
+        return self if self.command_version or known is None else self.model_copy(update={"command_version": known})
 
     def predicted_steps(self) -> int:
         """Steps predicted at once in this stage."""

@@ -123,18 +123,19 @@ class LinearLatents:
 class UnderstoodLatents:
     """Latents of a motion from what a model sees in the clip: a checkpoint of stage `understand`. No pose is read.
 
-    of: those that a student was trained with. samples: whose mean it is; one is one of the motions that fit.
+    of: those that a student was trained with; None: whatever the checkpoint's auto-encoder makes. samples: whose mean it
+        is; one is one of the motions that fit.
 
     Raises:
         ConfigError: there is no such checkpoint; or one that makes the latents of another auto-encoder than `of`.
     """
 
-    def __init__(self, uri: str, of: Latents, samples: int = 1) -> None:
+    def __init__(self, uri: str, of: Latents | None, samples: int = 1) -> None:
         network, found = open_network(uri)
         if not isinstance(network, Understanding):
             problem = f"{uri} is a checkpoint of {found.facts.recipe} {found.facts.stage}".rstrip()
             raise ConfigError(problem, "give one of `handloom train robomirror`, stage understand")
-        if not isinstance(of, VaeLatents) or not of.is_of(network.vae):
+        if of is not None and (not isinstance(of, VaeLatents) or not of.is_of(network.vae)):
             told = "linear latents" if isinstance(of, LinearLatents) else f"latents of {of.uri}"
             hint = "train the student with --motion and the checkpoint that was the `init` of stage understand"
             raise ConfigError(f"{found.uri} makes latents of another auto-encoder, and the student knows {told}", hint)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from handloom.errors import ConfigError
 from handloom.schemas.tables.robot import TABLE
 from handloom.train.arm4r.data import scales
+from handloom.train.arm4r.data.commands import command_facts
 from handloom.train.arm4r.data.control_sample import ControlSample
 from handloom.train.arm4r.data.points import check_rate
 from handloom.train.arm4r.network.turning import spread
@@ -28,7 +29,7 @@ def control_data(db: Database, settings: Arm4rSettings, version: int | None = No
 
     Raises:
         ConfigError: there are no episodes; their states differ; an episode lacks a camera of the settings; the actions
-            that the settings ask for have another form than the states.
+            that the settings ask for have another form than the states; as `command_facts`.
     """
     rows = _episodes(db, settings, version)
     check_rate(settings, min(row["fps"] for row in rows))
@@ -65,6 +66,8 @@ def control_data(db: Database, settings: Arm4rSettings, version: int | None = No
         "robot_types": sorted({row["robot_type"] or "unknown" for row in rows}),
         "counts": {"rows": len(rows), "train": dict(train.counts), "held_out": dict(held_out.counts)},
     }
+    if settings.is_told_by_motion():
+        facts["command"] = command_facts(db, settings, {row["task"] or "" for row in rows})
     return RecipeData(train, held_out, train.version, facts)
 
 
@@ -81,7 +84,7 @@ def statistics(windows: Windows, settings: Arm4rSettings, things: Sequence[str] 
 
 def _episodes(db: Database, settings: Arm4rSettings, version: int | None) -> list[dict[str, Any]]:
     """The episodes' names of numbers, cameras and rates. Raises ConfigError where there are no episodes."""
-    columns = ["episode_id", "state_names", "action_names", "cameras", "source_version", "fps", "robot_type"]
+    columns = ["episode_id", "state_names", "action_names", "cameras", "source_version", "fps", "robot_type", "task"]
     if db.table(TABLE, version) is None:
         raise ConfigError(f"there are no robot episodes in {db.uri}", INGEST)
     rows = db.read(TABLE, columns, settings.where or None, version).to_pylist()

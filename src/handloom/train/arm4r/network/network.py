@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handloom.train.arm4r.network.batches import Targets, control_targets, point_targets, sums_of
+from handloom.train.arm4r.network.command import MotionCommand
 from handloom.train.arm4r.network.skip import DeltaSkip
 from handloom.train.arm4r.network.turning import PLACE_AND_ROTATION, POSE, changed
 from handloom.train.arm4r.settings import Arm4rSettings
@@ -24,6 +25,8 @@ CONTRAST = (0.8, 1.2)
 BRIGHTNESS = (-0.1, 0.1)
 FRESH_FOR_CONTROL = ("proprio_encoder.", "action_encoder.", "action_decoder.", "skip.")
 """Parts that a control network does not take from a network of points, as in the released code; `skip` is ours."""
+COMMAND = "command."
+"""The part that only a network has that clips tell its task."""
 
 
 def augmented(images: Tensor) -> Tensor:
@@ -113,6 +116,9 @@ class Arm4rNetwork(nn.Module):
                 self.image_width = nn.Linear(self.image_encoder.width, width)
         num_pools = settings.num_cameras if self.image_encoder is not None else 1
         self.pools = nn.ModuleList(AttentionPool(width, width // num_pools) for _ in range(num_pools))
+        self.command = None
+        if settings.is_told_by_motion():
+            self.command = MotionCommand(facts["command"], width)
         self.transformer = Llama(width, layers, heads)
         self.skip = None
         if settings.skip != "none" and settings.stage != "control":
@@ -146,15 +152,23 @@ class Arm4rNetwork(nn.Module):
         proprio, seen = self._augmented(targets)
         state = self._state_tokens(batch, proprio)
         action = self.action_encoder(seen)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_encoder.frozen):
-            words = self.text_encoder.encode(list(batch["text"])).to(state)
-        instruction = self.instruction_encoder(words)[:, None].expand_as(state)
+        instruction = self._instruction(batch).to(state)[:, None].expand_as(state)
         tokens = torch.stack([instruction, state, action], dim=2).flatten(1, 2)
         read = self.transformer(tokens)[:, 1::3]
         predicted = self.action_decoder(read)
         if self.skip is None:
             return predicted
         return predicted + self.skip(read, targets.proprio, targets.action)[:, :, None]
+
+    def _instruction(self, batch: Mapping[str, Any]) -> Tensor:
+        """(B, width): what the words say, or empty words without them, and what the clip of a person says."""
+        texts = list(batch["text"])
+        if self.settings.command in ("motion", "none"):
+            texts = [""] * len(texts)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_encoder.frozen):
+            words = self.text_encoder.encode(texts)
+        told = self.instruction_encoder(words.to(self.instruction_encoder.inner.weight))
+        return told if self.command is None else told + self.command(batch)
 
     def _augmented(self, targets: Targets) -> tuple[Tensor, Tensor]:
         """States and actions for the encoders: while training, states of robots with noise, and a random share of the

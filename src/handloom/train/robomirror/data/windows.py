@@ -74,12 +74,21 @@ def motion_data(db: Database, settings: RobomirrorSettings, version: int | None 
 
 
 def motion_windows(
-    db: Database, settings: RobomirrorSettings, version: int | None, split: str | None, **changed: Any
+    db: Database,
+    settings: RobomirrorSettings,
+    version: int | None,
+    split: str | None,
+    among: str = WITH_HANDS,
+    **changed: Any,
 ) -> Windows:
-    """Windows of the clips with hands. changed: parameters of `Database.windows` that replace those given here."""
-    where = both(settings.where, WITH_HANDS)
+    """Windows of the clips with hands.
+
+    among: another filter in place of "with hands". changed: parameters of `Database.windows` that replace those given
+    here.
+    """
+    where = both(settings.where, among)
     if split is not None and settings.held_out_by == "participant" and settings.held_out_share:
-        where, split = both(where, _of_participants(db, settings, version, split)), None
+        where, split = both(where, _of_participants(db, settings, version, split, where)), None
     asked = {
         "past": 1,
         "future": settings.steps - 1,
@@ -97,9 +106,9 @@ def motion_windows(
     return db.windows(**(asked | changed))
 
 
-def _of_participants(db: Database, settings: RobomirrorSettings, version: int | None, split: str) -> str:
+def _of_participants(db: Database, settings: RobomirrorSettings, version: int | None, split: str, where: str) -> str:
     """The filter of a split by participants. Raises ConfigError where they are unknown, or there is only one."""
-    asked = narrowed(db, both(settings.where, WITH_HANDS), HUMAN)
+    asked = narrowed(db, where, HUMAN)
     found = db.read("clips", ["participant"], asked, version).column(0).to_pylist()
     people = sorted({name for name in found if name is not None})
     if len(people) < 2:

@@ -1,0 +1,312 @@
+"""`handloom bench command`: does a policy do what a person shows in a clip, as well as what words say?
+
+`reach`, `push` and `pick-place` have one scene: a puck and a goal. One ARM4R is trained on demonstrations of all three,
+told where things are, and is told its task by words, by the motion in a clip of a person, or by nothing. In scenes
+that no demonstration has it is told each task, also one that is not the scene's: what it then does shows what it
+follows. The clips that tell it were held out of every training. The same network is also told by latents that
+RoboMirror makes of these clips' images alone.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handloom.api import Database
+from handloom.bench.report import describe, goal
+from handloom.bench.watch import Watch
+from handloom.errors import ConfigError
+from handloom.io.atomic import atomic_file
+from handloom.io.folder import Folder
+from handloom.machine import installed
+from handloom.pipelines.ingest.robots import lerobot
+from handloom.pipelines.sim.commands import FromClips, told_clips
+from handloom.pipelines.sim.jobs import world_of
+from handloom.pipelines.sim.record import record
+from handloom.sim.demonstrations import STATE
+from handloom.sim.policies import Expert, Policy
+from handloom.sim.replay import ENVIRONMENT
+from handloom.sim.rollouts import moves
+from handloom.sim.scores import wilson
+from handloom.sim.tasks import Task, Use, find_task, scene_seed
+from handloom.sim.world import Observation, require_simulator
+
+if TYPE_CHECKING:
+    from handloom.train.arm4r.settings import Arm4rSettings
+
+CLIPS = {"reach": "verb = 'reach'", "push": "verb = 'push'", "pick-place": "verb = 'place'"}
+"""The clips that show a task; verbs as those of rendered clips (`handloom synth`) are."""
+WORDS, MOTION, UNDERSTOOD, NOTHING = "words", "motion", "understood", "none"
+NEAR_M, MOVED_M = 0.05, 0.04
+"""How near the hand must come to the goal, and how far the puck must move or rise, to count."""
+REACH, PUSH, PICK = CLIPS
+NOT_ANY = "nothing of these"
+GOAL = 0.7
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is measured. number: of demonstrations of each task. episodes: scenes of each task, told each task."""
+
+    number: int = 25
+    seeds: int = 3
+    steps: int = 1000
+    episodes: int = 10
+    max_steps: int = 120
+
+
+QUICK = Size(2, 1, 10, 1, 30)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network that is trained, told in one way, in evaluation."""
+
+    command: str
+    told_by: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.told_by}-{self.seed}"
+
+
+def bench_command(db: str | None, data: Path | None, watch: Watch) -> dict[str, Any]:
+    """Measure, one seed after the other.
+
+    Args:
+        db: a database with clips of people that show the tasks (`CLIPS`), with an intent, and which tells RoboMirror.
+        data: a folder that keeps demonstrations, RoboMirror's networks (`motion`, `understand`: the `--out` of runs of
+            yours, or they are trained here), and finished cells; None: nothing is kept.
+
+    Raises:
+        ConfigError: there is no database, or it cannot be trained on.
+        ModuleNotFoundError: the simulator or torch is not installed.
+    """
+    require_simulator()
+    if db is None:
+        raise ConfigError("benchmark 'command' needs clips of people", "give a database of rendered ones with --db")
+    size = QUICK if watch.quick else Size()
+    results: dict[str, Any] = {"size": asdict(size), "clips": {}}
+    results |= {"versions": {name: installed(name) for name in ("metaworld", "mujoco", "torch")}}
+    cells: list[dict[str, Any]] = []
+    with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as scratch:
+        folder = Path(scratch) if data is None else data
+        folder.mkdir(parents=True, exist_ok=True)
+        asked = list(cells_of(size))
+        watch.expect(len(asked) + 1)
+        watch.part("experts")
+        results["experts"] = _experts(size)
+        watch.did()
+        _robomirror(db, folder)
+        for cell in asked:
+            watch.part(cell.name)
+            found = _kept(cell, size, db, folder)
+            results["clips"] = found.get("clips") or results["clips"]
+            cells.append(asdict(cell) | {name: value for name, value in found.items() if name != "clips"})
+            watch.did()
+    results["told"] = told_of(cells)
+    results["cells"] = cells
+    return describe("command", results, goals_of(results["told"]), watch)
+
+
+def cells_of(size: Size) -> Iterator[Cell]:
+    """All cells, one seed after the other; the network that is told by motion is asked twice."""
+    for seed in range(size.seeds):
+        yield from (Cell(WORDS, WORDS, seed), Cell(MOTION, MOTION, seed), Cell(MOTION, UNDERSTOOD, seed))
+        yield Cell(NOTHING, NOTHING, seed)
+
+
+def done_of(hand_m: NDArray[np.floating], thing_m: NDArray[np.floating], goal_m: NDArray[np.floating]) -> str:
+    """Which task an episode looks like, whatever it was told and whether or not it succeeded.
+
+    `pick-place`: the puck rose; else `push`: it moved; else `reach`: the hand came near to the goal. Where the goal is
+    low, a puck need not rise to be brought there: of the expert's pick-place a third look like pushing.
+
+    Args:
+        hand_m, thing_m: (T, 3) places. goal_m: (3,).
+    """
+    moved = thing_m - thing_m[0]
+    if moved[:, 2].max() > MOVED_M:
+        return PICK
+    if np.linalg.norm(moved, axis=1).max() > MOVED_M:
+        return PUSH
+    near = np.linalg.norm(hand_m - goal_m, axis=1).min() <= NEAR_M
+    return REACH if near else NOT_ANY
+
+
+def follows(done: str, told: str) -> bool:
+    """Whether what was done is what was told: to leave the puck and go to the goal, or to take the puck somewhere.
+    Pushing and carrying count as the same (`done_of`)."""
+    return done == told if told == REACH else done in (PUSH, PICK)
+
+
+def told_of(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By what tells the tasks, over all seeds.
+
+    `success`: by task, told the scene's own task: the share of Meta-World's successes, with Wilson's interval at 95 %
+    and that of each seed. `done`: by the scene's task and the task that was told, what was done and how often.
+    `followed`: the share of all episodes that `follow` what was told, with its interval; told by nothing, where nothing
+    can be followed, the scene's own task.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for told_by in dict.fromkeys(cell["told_by"] for cell in cells):
+        episodes = [
+            one | {"seed": cell["seed"]} for cell in cells if cell["told_by"] == told_by for one in cell["episodes"]
+        ]
+        done: dict[str, dict[str, Counter[str]]] = {}
+        for one in episodes:
+            by_told = done.setdefault(one["scene"], {})
+            by_told.setdefault(one["told"], Counter())[one["done"]] += 1
+        own = [one for one in episodes if one["told"] == one["scene"]]
+        success = {task: _share([one for one in own if one["scene"] == task], "success") for task in done}
+        followed = [one | {"followed": follows(one["done"], one["told"])} for one in episodes]
+        found[told_by] = {"success": success, "done": done, "followed": _share(followed, "followed")}
+    return found
+
+
+def _share(episodes: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    hits = sum(one[name] for one in episodes)
+    by_seed: dict[str, list[bool]] = {}
+    for one in episodes:
+        by_seed.setdefault(str(one["seed"]), []).append(one[name])
+    return {
+        "rate": hits / len(episodes),
+        "interval": list(wilson(hits, len(episodes))),
+        "episodes": len(episodes),
+        "by_seed": {seed: sum(some) / len(some) for seed, some in by_seed.items()},
+    }
+
+
+def goals_of(told: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of following clips, by hands and by images alone."""
+    rates = {name: told.get(name, {}).get("followed", {}).get("rate") for name in (MOTION, UNDERSTOOD)}
+    return [goal(f"does what the clip shows, {name}", rate, "share", GOAL) for name, rate in rates.items()]
+
+
+class _Told:
+    """A policy that is told another task than the world's."""
+
+    def __init__(self, policy: Policy, text: str) -> None:
+        self._policy, self._text = policy, text
+
+    def reset(self, task: str, seed: int) -> None:
+        self._policy.reset(self._text, seed)
+
+    def act(self, observation: Observation) -> NDArray[Any]:
+        return self._policy.act(replace(observation, task=self._text))
+
+
+def _episode(policy: Policy, scene: Task, told: Task, number: int, max_steps: int) -> dict[str, Any]:
+    """One episode in a scene that no demonstration has, which goes on after a success."""
+    seen = list(
+        moves(world_of(scene), _Told(policy, told.text), scene_seed(scene, Use.evaluate, 0, number), number, max_steps)
+    )
+    hand = np.stack([one.before.state[:3] for one in seen])
+    things = np.stack([one.before.environment for one in seen])
+    done = done_of(hand, things[:, :3], things[0, -3:])
+    success = any(one.success for one in seen)
+    return {"scene": scene.name, "told": told.name, "number": number, "done": done, "success": success}
+
+
+def _experts(size: Size) -> dict[str, dict[str, int]]:
+    """What the scripted experts do, by task: `done_of` must tell them apart."""
+    found = {}
+    for task in map(find_task, CLIPS):
+        episodes = [_episode(Expert(task), task, task, number, size.max_steps) for number in range(size.episodes)]
+        found[task.name] = dict(Counter(one["done"] for one in episodes))
+    return found
+
+
+def _kept(cell: Cell, size: Size, db: str, folder: Path) -> dict[str, Any]:
+    """The numbers of a cell, from the folder if it was finished with these settings."""
+    from handloom.train.arm4r.recipe import RECIPE
+    from handloom.train.loop import train
+
+    place = folder / "cells" / f"{cell.name}.json"
+    settings = _settings(cell, size, db, folder)
+    asked = {"settings": settings.settings_key(), "size": [size.episodes, size.max_steps]}
+    found: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {}
+    if {name: found.get(name) for name in asked} == asked:
+        return found
+    out = Folder.parse(folder / "networks" / f"{cell.command}-{cell.seed}")
+    made = train(RECIPE, _demonstrations(size, folder), settings, out)
+    steps = [line for line in made.history if line["kind"] == "step"]
+    asked |= {"steps": steps[-1]["step"], "loss": steps[-1]["loss"]}
+    command = made.data.facts.get("command", {}).get("clips", {})
+    asked["clips"] = {
+        task: {split: len(one[split]) for split in ("train", "held_out")} for task, one in command.items()
+    }
+    found = asked | {"episodes": list(_episodes(cell, size, made.checkpoint, folder))}
+    place.parent.mkdir(exist_ok=True)
+    with atomic_file(place) as draft:
+        draft.write_text(json.dumps(found))
+    return found
+
+
+def _episodes(cell: Cell, size: Size, checkpoint: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """In scenes of each task, told each task; told by nothing, each scene once."""
+    from handloom.sim.recipes import Trained
+
+    tasks = [find_task(name) for name in CLIPS]
+    policy = Trained("arm4r", checkpoint, tasks[0])
+    if cell.told_by == UNDERSTOOD:
+        motion = FromClips(motion=str(folder / "understand"))
+        policy.tell_by_clips(told_clips(f"arm4r:{checkpoint}", tasks, motion))
+    for scene in tasks:
+        for told in [scene] if cell.told_by == NOTHING else tasks:
+            yield from (_episode(policy, scene, told, number, size.max_steps) for number in range(size.episodes))
+
+
+def _settings(cell: Cell, size: Size, db: str, folder: Path) -> Arm4rSettings:
+    """Of the training of a cell."""
+    from handloom.train.arm4r.recipe import RECIPE
+    from handloom.train.arm4r.settings import Arm4rSettings
+    from handloom.train.registry import settings_file
+
+    values = tomllib.loads(settings_file(RECIPE, "small-sim").read_text())
+    values |= {"held_out_share": 0.0, "batch_size": 16, "seed": cell.seed, "command": cell.command}
+    values |= {"max_steps": size.steps, "epochs": size.steps, "warmup_epochs": 0.0, "keep_checkpoints": 1}
+    if cell.command == MOTION:
+        clips = {find_task(name).text: where for name, where in CLIPS.items()}
+        values |= {"command_clips": clips, "command_motion": str(folder / "motion"), "command_db": db}
+        values |= {"command_version": Database.open(db).version}
+    return Arm4rSettings(**values)
+
+
+def _demonstrations(size: Size, folder: Path) -> Database:
+    """The demonstrations of all tasks, in one database."""
+    place = folder / f"demonstrations-{size.number}"
+    if not (place / "db" / "done").exists():
+        db = Database.open(place / "db", create=True)
+        for name in CLIPS:
+            record(name, str(place / name), size.number, workers=1, overwrite=True)
+            lerobot(db, str(place / name), dataset=name, state=(STATE, ENVIRONMENT))
+        (place / "db" / "done").touch()
+    return Database.open(place / "db")
+
+
+def _robomirror(db: str, folder: Path) -> None:
+    """Train both stages of RoboMirror on the clips, where the folder does not have them."""
+    from handloom.train.loop import train
+    from handloom.train.registry import settings_file
+    from handloom.train.robomirror.recipe import RECIPE
+    from handloom.train.robomirror.settings import RobomirrorSettings
+
+    for stage, size in (("motion", "small"), ("understand", "small-understand")):
+        place = folder / stage
+        if place.exists():
+            continue
+        values = tomllib.loads(settings_file(RECIPE, size).read_text())
+        if stage == "understand":
+            values["init"] = str(folder / "motion")
+        train(RECIPE, Database.open(db), RobomirrorSettings(**values), Folder.parse(place))

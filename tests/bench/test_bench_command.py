@@ -1,0 +1,79 @@
+"""`bench command`: what an episode looks like, tables over seeds, and finished cells that are kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("metaworld", reason="the simulator is not installed: pip install '.[sim]'")
+pytest.importorskip("torch", reason="training is not installed: pip install '.[train]'")
+
+from handloom.bench.command.measure import (
+    MOTION,
+    NOT_ANY,
+    NOTHING,
+    UNDERSTOOD,
+    Size,
+    bench_command,
+    cells_of,
+    done_of,
+    follows,
+    goals_of,
+    told_of,
+)
+from handloom.bench.watch import Watch
+from handloom.errors import ConfigError
+from handloom.pipelines.sim.jobs import world_of
+from handloom.sim.policies import Expert
+from handloom.sim.rollouts import moves
+from handloom.sim.scores import wilson
+from handloom.sim.tasks import Use, find_task, scene_seed
+
+
+@pytest.mark.parametrize(("name", "number"), [("reach", 0), ("push", 0), ("pick-place", 1)])
+def test_experts_do_what_they_are_for(name, number):
+    task = find_task(name)
+    seen = list(moves(world_of(task), Expert(task), scene_seed(task, Use.evaluate, 7, number), 0, 90))
+    hand = np.stack([one.before.state[:3] for one in seen])
+    things = np.stack([one.before.environment for one in seen])
+    assert done_of(hand, things[:, :3], things[0, -3:]) == name
+    assert done_of(hand[:2], things[:2, :3], things[0, -3:]) == NOT_ANY
+
+
+def test_tables_are_over_all_seeds():
+    cells = []
+    for cell in cells_of(Size(seeds=2)):
+        if cell.told_by not in (MOTION, NOTHING):
+            continue
+        episodes = [
+            {"scene": scene, "told": told, "done": told if told == "push" else "reach", "success": scene == "push"}
+            for scene in ("reach", "push")
+            for told in ([scene] if cell.told_by == NOTHING else ("reach", "push"))
+            for _ in range(3 + cell.seed)
+        ]
+        cells.append({"told_by": cell.told_by, "seed": cell.seed, "episodes": episodes})
+    found = told_of(cells)
+    assert found[MOTION]["done"]["reach"] == {"reach": {"reach": 7}, "push": {"push": 7}}
+    assert found[MOTION]["followed"] | {"by_seed": 0} == {
+        "rate": 1.0, "interval": list(wilson(28, 28)), "episodes": 28, "by_seed": 0,
+    }  # fmt: skip
+    assert found[MOTION]["success"]["reach"]["rate"] == 0.0
+    assert found[MOTION]["success"]["push"] | {"interval": 0} == {
+        "rate": 1.0, "interval": 0, "episodes": 7, "by_seed": {"0": 1.0, "1": 1.0},
+    }  # fmt: skip
+    assert found[NOTHING]["followed"]["episodes"] == 14
+    assert [one["met"] for one in goals_of(found)] == [True, None], f"{UNDERSTOOD} was not measured"
+
+
+def test_a_puck_that_is_pushed_or_carried_was_not_left():
+    assert [follows(done, told) for done, told in (("reach", "reach"), ("push", "reach"), (NOT_ANY, "reach"))] == [
+        True,
+        False,
+        False,
+    ]
+    assert [follows(done, "push") for done in ("push", "pick-place", "reach", NOT_ANY)] == [True, True, False, False]
+
+
+def test_it_needs_clips():
+    with pytest.raises(ConfigError, match="needs clips of people"):
+        bench_command(None, None, Watch(lambda line: None, quick=True))
