@@ -55,16 +55,19 @@ GOAL = 0.7
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured. number: of demonstrations of each task. episodes: scenes of each task, told each task."""
+    """What is measured. number: of demonstrations of each task. steps, context: of training; a context of two costs
+    half of the eight of `small-sim`. episodes: scenes of each task, told each task.
+    """
 
     number: int = 25
     seeds: int = 3
     steps: int = 1000
-    episodes: int = 10
+    context: int = 2
+    episodes: int = 8
     max_steps: int = 120
 
 
-QUICK = Size(2, 1, 10, 1, 30)
+QUICK = Size(2, 1, 10, 2, 1, 30)
 
 
 @dataclass(frozen=True)
@@ -276,6 +279,7 @@ def _settings(cell: Cell, size: Size, db: str, folder: Path) -> Arm4rSettings:
     values = tomllib.loads(settings_file(RECIPE, "small-sim").read_text())
     values |= {"held_out_share": 0.0, "batch_size": 16, "seed": cell.seed, "command": cell.command}
     values |= {"max_steps": size.steps, "epochs": size.steps, "warmup_epochs": 0.0, "keep_checkpoints": 1}
+    values |= {"context": size.context}
     if cell.command == MOTION:
         clips = {find_task(name).text: where for name, where in CLIPS.items()}
         values |= {"command_clips": clips, "command_motion": str(folder / "motion"), "command_db": db}
