@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import lance
@@ -23,6 +24,9 @@ from handloom.errors import ConfigError
 from handloom.pipelines.sim.commands import FromClips, told_clips
 from handloom.pipelines.sim.evaluate import evaluate, run_episodes
 from handloom.pipelines.sim.jobs import Where
+from handloom.sim.calvin.recipes import ROBOT_TYPE as CALVIN_ROBOT
+from handloom.sim.calvin.recipes import STATE_NAMES as CALVIN_NAMES
+from handloom.sim.calvin.recipes import CalvinTrained
 from handloom.sim.tasks import find_task
 from handloom.sim.world import ROBOT_TYPE, STATE_NAMES
 from handloom.train.arm4r.recipe import RECIPE
@@ -37,9 +41,21 @@ TINY = SMALL | {"layers": 1, "head_hidden": 16, "context": 4, "num_pred_steps": 
 PLAIN = {"motion_mean": [0.1] * MOTION_DIM, "motion_scale": [0.5] * MOTION_DIM, "motion_components": []}
 
 
+def untrained(folder: Path, names, robot_type: str, told: Mapping[str, str]) -> str:
+    """A network of these robots' states that nothing was taught."""
+    db = robot_db(folder, list(names), 3, actions=["a"] * len(names))
+    new = {"task": f"'{REACH.text}'", "robot_type": f"'{robot_type}'"}
+    lance.dataset(db.location.table_uri("robot_episodes")).update(new)
+    asked = Arm4rSettings(**TINY, **told)
+    facts = RECIPE.data(db, asked).facts
+    network = RECIPE.network(asked, facts)
+    torch.nn.init.normal_(network.action_decoder.mlp.outer.weight, std=0.1)
+    return kept(folder / "run", network, asked, facts, "arm4r")
+
+
 @pytest.fixture(scope="module")
 def policies(tmp_path_factory) -> dict[str, str]:
-    """Untrained policies that clips and words tell, and another auto-encoder."""
+    """Policies that clips and words tell, one of CALVIN's robot, and another auto-encoder."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("policies")
     people = with_intents(tmp_path_factory.mktemp("people"), ["look"] * 8)
@@ -48,18 +64,13 @@ def policies(tmp_path_factory) -> dict[str, str]:
     for vae in vaes:
         torch.nn.init.normal_(vae.to_latent, std=0.5)
     motion, other = (kept(folder / name, vae, sizes, PLAIN) for name, vae in zip(("vae", "other"), vaes, strict=True))
-    db = robot_db(tmp_path_factory.mktemp("robots"), list(STATE_NAMES), 3, actions=["a"] * len(STATE_NAMES))
-    new = {"task": f"'{REACH.text}'", "robot_type": f"'{ROBOT_TYPE}'"}
-    lance.dataset(db.location.table_uri("robot_episodes")).update(new)
-    told = {"command_clips": {REACH.text: "true"}, "command_motion": motion, "command_db": str(people.uri)}
+    told = {"command": "motion", "command_clips": {REACH.text: "true"}, "command_motion": motion}
+    told |= {"command_db": str(people.uri)}
     found = {"other": other, "people": str(people.uri)}
-    for command, values in (("motion", told), ("words", {})):
-        asked = Arm4rSettings(**TINY, command=command, **values)
-        facts = RECIPE.data(db, asked).facts
-        network = RECIPE.network(asked, facts)
-        torch.nn.init.normal_(network.action_decoder.mlp.outer.weight, std=0.1)
-        found[command] = f"arm4r:{kept(folder / command, network, asked, facts, 'arm4r')}"
-    return found
+    for name, asked in (("motion", told), ("words", {})):
+        found[name] = f"arm4r:{untrained(tmp_path_factory.mktemp(name), STATE_NAMES, ROBOT_TYPE, asked)}"
+    calvin = tmp_path_factory.mktemp("calvin")
+    return found | {"calvin": untrained(calvin, CALVIN_NAMES, CALVIN_ROBOT, told | {"euler": "xyz"})}
 
 
 def actions(policy: str, asked: FromClips | None) -> list[np.ndarray]:
@@ -97,3 +108,8 @@ def test_clips_that_cannot_tell_the_policy_are_refused(policies):
         db=policies["people"],
     )
     refused(policies["motion"], "no clip tells the task 'push the puck to the goal'", "push")
+
+
+def test_calvin_tells_in_words_alone(policies):
+    with pytest.raises(ConfigError, match="is told its task by clips of people, and CALVIN tells it in words"):
+        CalvinTrained("arm4r", policies["calvin"])

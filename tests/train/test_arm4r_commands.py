@@ -19,6 +19,7 @@ from handloom.schemas.tables.row import row_arrays
 from handloom.train.arm4r.acting import Arm4rPredictor
 from handloom.train.arm4r.data.commands import HELD_OUT, TRAIN, Commands, commands_of
 from handloom.train.arm4r.recipe import RECIPE
+from handloom.train.arm4r.reporting import notes_of
 from handloom.train.arm4r.settings import Arm4rSettings
 from handloom.train.robomirror.commands import CommandMaker
 from handloom.train.robomirror.data.motion import MOTION_DIM
@@ -129,6 +130,14 @@ def test_a_network_that_clips_tell_hears_no_words(robots, make):
             }
     wanted = {"words": (True, False), "motion": (False, True), "both": (True, True), "none": (False, False)}
     assert {name: (one["text"], one["command"]) for name, one in hears.items()} == wanted
+
+
+def test_the_report_says_what_tells_the_task(robots, make):
+    notes = {name: notes_of(make(name), RECIPE.data(robots, make(name)).facts) for name in ("words", "motion", "none")}
+    assert not [one for one in notes["words"] if "task" in one]
+    assert "Ours: nothing tells the network its task." in notes["none"]
+    (told,) = (one for one in notes["motion"] if "clips of people" in one)
+    assert "not words: RoboMirror's latents of their hands" in told
 
 
 def test_training_is_told_by_clips_that_the_evaluation_never_sees(robots, make):

@@ -44,6 +44,9 @@ class CalvinTrained:
         if self.predictor.things:
             problem = f"{name} was told of {', '.join(self.predictor.things)} beside the pose"
             raise ConfigError(problem, "train with things=false: the benchmark's policies see pictures and the robot")
+        if getattr(self.predictor, "clips", None) is not None:
+            problem = f"{name} is told its task by clips of people, and CALVIN tells it in words"
+            raise ConfigError(problem, "train with command = words")
         cameras = [camera.rpartition(".")[2] for camera in self.predictor.cameras]
         if len(cameras) > 1 or not set(cameras) <= set(CAMERAS):
             raise ConfigError(

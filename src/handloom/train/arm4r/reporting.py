@@ -130,6 +130,22 @@ def _points(settings: Arm4rSettings, facts: Mapping[str, Any]) -> list[str]:
     return notes
 
 
+def _told(settings: Arm4rSettings, facts: Mapping[str, Any]) -> list[str]:
+    """What tells the task, where words alone do not."""
+    if settings.command == "none":
+        return ["Ours: nothing tells the network its task."]
+    if not settings.is_told_by_motion():
+        return []
+    command = facts["command"]
+    clips = {split: sum(len(one[split]) for one in command["clips"].values()) for split in ("train", "held_out")}
+    made = "their hands" if command["stage"] == "motion" else "their images alone"
+    beside = "beside the words" if settings.command == "both" else "not words"
+    return [
+        f"Ours: clips of people tell the task, {beside}: RoboMirror's latents of {made}, {clips['train']} clips in "
+        f"training and {clips['held_out']} others in evaluation."
+    ]
+
+
 def _control(settings: Arm4rSettings, facts: Mapping[str, Any]) -> list[str]:
     if facts.get("has_pose"):
         turned = {"XYZ": "about moving axes", "xyz": "about fixed axes"}[facts["euler"]]
@@ -142,6 +158,7 @@ def _control(settings: Arm4rSettings, facts: Mapping[str, Any]) -> list[str]:
     target = "the recorded actions" if facts.get("target") == "action" else "the states that follow"
     return [
         form,
+        *_told(settings, facts),
         f"Targets are {target}, {settings.predicted_steps()} steps ahead, each minus the state of the step that "
         "predicts; whether gripper and rotation are deltas in the paper, too, is not known.",
         f"Whole episodes are held out. States have noise of {settings.proprio_noise:g} while training.",
