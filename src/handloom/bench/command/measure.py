@@ -9,7 +9,6 @@ RoboMirror makes of these clips' images alone.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import tomllib
 from collections import Counter
@@ -22,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.api import Database
+from handloom.bench.kept import kept
 from handloom.bench.report import describe, goal
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
-from handloom.io.atomic import atomic_file
 from handloom.io.folder import Folder
 from handloom.machine import installed
 from handloom.pipelines.ingest.robots import lerobot
@@ -55,19 +54,16 @@ GOAL = 0.7
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured. number: of demonstrations of each task. steps, context: of training; a context of two costs
-    half of the eight of `small-sim`. episodes: scenes of each task, told each task.
-    """
+    """What is measured. number: of demonstrations of each task. episodes: scenes of each task, told each task."""
 
     number: int = 25
     seeds: int = 3
     steps: int = 1000
-    context: int = 2
     episodes: int = 8
     max_steps: int = 120
 
 
-QUICK = Size(2, 1, 10, 2, 1, 30)
+QUICK = Size(2, 1, 10, 1, 30)
 
 
 @dataclass(frozen=True)
@@ -232,28 +228,23 @@ def _experts(size: Size) -> dict[str, dict[str, int]]:
 
 def _kept(cell: Cell, size: Size, db: str, folder: Path) -> dict[str, Any]:
     """The numbers of a cell, from the folder if it was finished with these settings."""
+    settings = _settings(cell, size, db, folder)
+    asked = {"settings": settings.settings_key(), "episodes_asked": size.episodes, "max_steps": size.max_steps}
+    return kept(folder / "cells" / f"{cell.name}.json", asked, lambda: _measured(cell, size, settings, folder))
+
+
+def _measured(cell: Cell, size: Size, settings: Arm4rSettings, folder: Path) -> dict[str, Any]:
+    """Train a cell's network, unless the folder has it, and let it act."""
     from handloom.train.arm4r.recipe import RECIPE
     from handloom.train.loop import train
 
-    place = folder / "cells" / f"{cell.name}.json"
-    settings = _settings(cell, size, db, folder)
-    asked = {"settings": settings.settings_key(), "size": [size.episodes, size.max_steps]}
-    found: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {}
-    if {name: found.get(name) for name in asked} == asked:
-        return found
-    out = Folder.parse(folder / "networks" / f"{cell.command}-{cell.seed}")
+    out = Folder.parse(folder / "networks" / f"{cell.command}-{cell.seed}-{settings.settings_key()}")
     made = train(RECIPE, _demonstrations(size, folder), settings, out)
-    steps = [line for line in made.history if line["kind"] == "step"]
-    asked |= {"steps": steps[-1]["step"], "loss": steps[-1]["loss"]}
+    last = [line for line in made.history if line["kind"] == "step"][-1]
     command = made.data.facts.get("command", {}).get("clips", {})
-    asked["clips"] = {
-        task: {split: len(one[split]) for split in ("train", "held_out")} for task, one in command.items()
-    }
-    found = asked | {"episodes": list(_episodes(cell, size, made.checkpoint, folder))}
-    place.parent.mkdir(exist_ok=True)
-    with atomic_file(place) as draft:
-        draft.write_text(json.dumps(found))
-    return found
+    clips = {task: {split: len(one[split]) for split in ("train", "held_out")} for task, one in command.items()}
+    episodes = list(_episodes(cell, size, made.checkpoint, folder))
+    return {"steps": last["step"], "loss": last["loss"], "clips": clips, "episodes": episodes}
 
 
 def _episodes(cell: Cell, size: Size, checkpoint: str, folder: Path) -> Iterator[dict[str, Any]]:
@@ -279,7 +270,7 @@ def _settings(cell: Cell, size: Size, db: str, folder: Path) -> Arm4rSettings:
     values = tomllib.loads(settings_file(RECIPE, "small-sim").read_text())
     values |= {"held_out_share": 0.0, "batch_size": 16, "seed": cell.seed, "command": cell.command}
     values |= {"max_steps": size.steps, "epochs": size.steps, "warmup_epochs": 0.0, "keep_checkpoints": 1}
-    values |= {"context": size.context}
+    values |= {"checkpoint_epochs": size.steps}
     if cell.command == MOTION:
         clips = {find_task(name).text: where for name, where in CLIPS.items()}
         values |= {"command_clips": clips, "command_motion": str(folder / "motion"), "command_db": db}
