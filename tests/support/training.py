@@ -31,17 +31,6 @@ def training_db(
     return db
 
 
-def kept(folder: Path, network: Any, settings: Any, facts: dict[str, Any], recipe: str = "robomirror") -> str:
-    """The address of a checkpoint of a network that was not trained."""
-    from handloom.io.folder import Folder
-    from handloom.train.checkpoint import CheckpointFacts, save
-
-    content = CheckpointFacts(
-        recipe, settings.model_dump(mode="json"), "", 1, 1, 0, True, 1, "", 1, facts, {}, 0.0, "stage"
-    )
-    return save(Folder.parse(str(folder)), content, network, {}, "", keep=1)
-
-
 def lines_of(path: Path) -> list[dict[str, Any]]:
     """A job's history."""
     return [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]

@@ -8,7 +8,6 @@ told where things are (`things`). A variant is the whole of AR-VRM with one part
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import tomllib
@@ -18,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from handloom.api import Database
+from handloom.bench.kept import kept
 from handloom.bench.loop.compare import curves_of, differences_of
-from handloom.bench.loop.measure import Cell
+from handloom.bench.loop.measure import CELLS, Cell
 from handloom.bench.report import describe, goal
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
-from handloom.io.atomic import atomic_file
 from handloom.io.folder import Folder
 from handloom.machine import installed
 from handloom.pipelines.ingest.robots import lerobot
@@ -135,16 +134,11 @@ def goals_of(differences: dict[str, Any]) -> list[dict[str, Any]]:
 
 def measured(cell: Cell, size: Size, human: str, folder: Path) -> dict[str, Any]:
     """The numbers of a cell; those that were kept, if it was finished with the same settings."""
-    place = folder / "cells" / f"{cell.name}.json"
-    place.parent.mkdir(parents=True, exist_ok=True)
     numbers = {name: value for name, value in asdict(size).items() if name not in WHICH_CELLS}
     asked: dict[str, Any] = {"size": numbers, "settings": VARIANTS[cell.variant], "human": human}
     asked |= {"file": settings_of("small-sim")}
-    found: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {}
-    if {name: found.get(name) for name in asked} != asked:
-        found = asked | _trained(cell, size, human, folder)
-        with atomic_file(place) as draft:
-            draft.write_text(json.dumps(found, indent=1))
+    place = folder / CELLS / f"{cell.name}.json"
+    found = kept(place, asked, lambda: _trained(cell, size, human, folder))
     return {name: value for name, value in found.items() if name not in asked}
 
 
@@ -179,8 +173,8 @@ def _trained(cell: Cell, size: Size, human: str, folder: Path) -> dict[str, Any]
         run = run_episodes([pair], size.episodes, 1, size.max_steps, Where(1))
         outcomes = [outcome for _, _, outcome in run]
     score = scores_of({0: outcomes})
-    kept = ("episodes", "successes", "success_rate", "interval", "steps_to_success", "failures")
-    numbers = {name: score[name] for name in kept if name in score} | {"episodes": size.episodes}
+    names = ("episodes", "successes", "success_rate", "interval", "steps_to_success", "failures")
+    numbers = {name: score[name] for name in names if name in score} | {"episodes": size.episodes}
     numbers |= {"steps": last["step"], "loss": last["loss"]}
     return numbers | {"by_scene": "".join("1" if one.success else "0" for one in outcomes)}
 

@@ -123,8 +123,8 @@ class LinearLatents:
 class UnderstoodLatents:
     """Latents of a motion from what a model sees in the clip: a checkpoint of stage `understand`. No pose is read.
 
-    of: those that a student was trained with; None: whatever the checkpoint's auto-encoder makes. samples: whose mean it
-        is; one is one of the motions that fit.
+    of: those that a student was trained with; None: whatever the checkpoint's auto-encoder makes. samples: whose mean
+        it is; one is one of the motions that fit.
 
     Raises:
         ConfigError: there is no such checkpoint; or one that makes the latents of another auto-encoder than `of`.
