@@ -58,9 +58,9 @@ class Size:
 
     number: int = 25
     seeds: int = 3
-    steps: int = 1000
-    episodes: int = 8
-    max_steps: int = 120
+    steps: int = 600
+    episodes: int = 6
+    max_steps: int = 100
 
 
 QUICK = Size(2, 1, 10, 1, 30)
