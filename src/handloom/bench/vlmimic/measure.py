@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,10 @@ from handloom.bench.report import describe, goal
 from handloom.bench.vlmimic.tasks import TASKS
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
-from handloom.kernels import one_thread_each
-from handloom.machine import cores_allowed, installed
-from handloom.pipelines.process_pool import process_pool
+from handloom.machine import installed
+from handloom.pipelines.sim.jobs import Jobs, Lost, Where, as_they_end, in_order
 from handloom.pipelines.skills.episodes import NO_STATES, Job, scores_of, without_states
+from handloom.sim.failures import WORKER_DIED
 from handloom.sim.tabletop.draw import HOWS
 from handloom.sim.tabletop.episodes import ROUNDS, Episode
 from handloom.sim.tabletop.plans import Mode
@@ -62,23 +62,22 @@ def bench_vlmimic(watch: Watch) -> dict[str, Any]:
     episodes = QUICK_EPISODES if watch.quick else EPISODES
     found: dict[Cell, list[Episode | None]] = {}
     waiting: Counter[Cell] = Counter()
-    with watch.measuring(), one_thread_each(), process_pool(cores_allowed()) as pool:
-        videos = _videos(names, pool, watch)
-        jobs: dict[Any, tuple[Cell, int]] = {}
+    with watch.measuring():
+        videos = _videos(names, watch)
+        jobs: list[_Asked] = []
         for cell in _cells(names):
-            num, how, mode, name = cell
-            skills = taught(name, videos[name], num)
+            skills = taught(cell[-1], videos[cell[-1]], cell[0])
             found[cell] = [None] * episodes
             for number in range(episodes):
                 skill, executions = skills[number % DRAWS]
                 if skill is not None:
-                    jobs[pool.submit(_episode, skill, executions, name, how, mode, number)] = (cell, number)
+                    jobs.append(_Asked(cell, number, skill, executions))
                     waiting[cell] += 1
         watch.expect(watch.num_done + len(jobs))
         watch.part("episodes")
-        for job in as_completed(jobs):
-            cell, number = jobs[job]
-            found[cell][number] = job.result()
+        for at, episode in as_they_end(Jobs(_episode, _Asked.name, _lost), jobs, Where()):
+            cell = jobs[at].cell
+            found[cell][jobs[at].number] = episode
             waiting[cell] -= 1
             watch.did(f"{cell[3]}, {cell[2]}")
     results: dict[str, Any] = {
@@ -94,21 +93,21 @@ def bench_vlmimic(watch: Watch) -> dict[str, Any]:
     return describe("vlmimic", results, goals_of(results), watch)
 
 
-def _videos(names: Sequence[str], pool: Executor, watch: Watch) -> dict[str, list[Execution]]:
+def _videos(names: Sequence[str], watch: Watch) -> dict[str, list[Execution]]:
     """The demonstrations of each task, in order."""
     watch.part("demonstrations")
-    shown = {name: [pool.submit(demonstration, name, number) for number in range(DRAWS * MOST)] for name in names}
-    out: dict[str, list[Execution]] = {}
-    for name, jobs in shown.items():
-        out[name] = []
-        for job in jobs:
-            out[name].append(job.result())
-            watch.did(name)
+    asked = [(name, number) for name in names for number in range(DRAWS * MOST)]
+    out: dict[str, list[Execution]] = {name: [] for name in names}
+    jobs = Jobs(demonstration, lambda one: f"demonstration {one[1]} of {one[0]}")
+    for (name, _), execution in zip(asked, in_order(jobs, asked, len(asked), Where()), strict=True):
+        out[name].append(execution)
+        watch.did(name)
     return out
 
 
-def demonstration(name: str, number: int) -> Execution:
-    """Demonstration `number` of a task."""
+def demonstration(asked: tuple[str, int]) -> Execution:
+    """A demonstration: of which task, and its number."""
+    name, number = asked
     return TASKS[name].execution(SEED, number)
 
 
@@ -135,16 +134,34 @@ def _cells(names: Sequence[str]) -> list[Cell]:
     ]
 
 
-def _episode(
-    skill: Skill, executions: tuple[Execution, ...], name: str, how: str, mode: str, number: int
-) -> Episode | None:
+@dataclass(frozen=True)
+class _Asked:
+    """One episode of a cell, by the skill of one draw."""
+
+    cell: Cell
+    number: int
+    skill: Skill
+    executions: tuple[Execution, ...]
+
+    def name(self) -> str:
+        num, how, mode, name = self.cell
+        return f"{name}, {how}, {mode}, {num} videos, episode {self.number}"
+
+
+def _episode(asked: _Asked) -> Episode | None:
     """One episode, without its states; None: nothing can be replayed, or the skill does not know the task's things."""
-    scene = TASKS[name].scene("seen" if how == "seen" else "unseen", number)
+    _, how, mode, name = asked.cell
+    scene = TASKS[name].scene("seen" if how == "seen" else "unseen", asked.number)
     its_mode, rounds = MODES[mode]
     try:
-        return without_states(Job(skill, scene, number, its_mode, rounds, False, executions))
+        return without_states(Job(asked.skill, scene, asked.number, its_mode, rounds, False, asked.executions))
     except ConfigError:
         return None
+
+
+def _lost(asked: _Asked, lost: Lost) -> Episode:
+    """The failure of an episode on which processes died."""
+    return Episode(False, None, WORKER_DIED, lost.how, (), float("nan"), float("nan"), NO_STATES)
 
 
 def results_of(found: Mapping[Cell, Sequence[Episode | None]]) -> dict[str, Any]:
