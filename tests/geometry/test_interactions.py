@@ -24,6 +24,7 @@ from handloom.geometry.interactions.contacts import (
 )
 from handloom.geometry.interactions.cutting import cut_movements, speed_pieces
 from handloom.geometry.interactions.moving import point_motion
+from handloom.geometry.interactions.objects import settled, surface_around
 from handloom.geometry.interactions.rigid import inverse, pose_from_rays, procrustes, robust_procrustes, triangulate
 from handloom.geometry.interactions.scene import make_scene
 from handloom.geometry.interactions.segments import find_segments, keypoints_of_path
@@ -403,6 +404,32 @@ def test_a_thing_that_is_hidden_half_way_is_where_the_fingers_take_it(moved):
     assert abs(again.end - contact.end) <= 3, "the hand still holds it"
     poses = unseen.things[again.thing].poses
     assert np.isnan(poses[middle + 2 : contact.end - 2]).all(), "where it is, nobody sees"
+
+
+def test_what_is_let_go_on_the_surface_that_it_lay_on_is_as_high_as_before(moved):
+    scene, _, found = moved
+    motion = point_motion(scene)
+    contact = found.contacts[0]
+    start, end = contact.start, contact.end - 1
+    right = found.things[contact.thing].poses
+    surface = surface_around(scene, motion, start, right[start, :3, 3])
+    assert surface is not None
+    right = right.copy()
+    right[end, :3, 3] -= surface.normal * surface.heights_m(right[end, :3, 3])
+    right[end, :3, 3] += surface.normal * surface.heights_m(right[start, :3, 3])
+    away = right[:, :3, 3] - scene.poses[:, :3, 3]
+    wrong = right.copy()
+    share = np.clip((np.arange(len(right)) - start) / (end - start), 0, 1)
+    wrong[:, :3, 3] += 0.06 * share[:, None] * away / np.linalg.norm(away, axis=1, keepdims=True)
+    put = wrong.copy()
+    settled(scene, motion, surface, contact, put)
+    np.testing.assert_allclose(put[end, :3, 3], right[end, :3, 3], atol=0.01)
+    np.testing.assert_allclose(put[start], right[start])
+    assert np.nanmax(np.linalg.norm((put - right)[start:end, :3, 3], axis=1)) < 0.04
+    higher = replace(scene, depth_m=scene.depth_m - 0.05)
+    into = wrong.copy()
+    settled(higher, motion, surface, contact, into)
+    np.testing.assert_array_equal(into, wrong, err_msg="it stands on something else there")
 
 
 def test_three_points_of_a_thing_come_near_to_the_hand():

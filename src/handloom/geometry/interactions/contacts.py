@@ -169,11 +169,11 @@ def held_on(contact: Contact, hand: HandMotion, scene: Scene) -> Contact:
     if np.nanmax(before) - closed < SHUTS_M:
         return contact
     opened = 0 if contact.released else _opened(held, closed)  # what goes on with an open hand is the hand
-    until, _ = held_until(hand, scene.frame_s, scene.shot, contact.end - 1 - opened, closed, OPENS_M)
+    until, opens = held_until(hand, scene.frame_s, scene.shot, contact.end - 1 - opened, closed, OPENS_M)
     end = last_stop(hand.speed, contact.start + 2 if opened else contact.end, until)
     if contact.released and (_put_down(contact) or way_m(hand.pace, scene.frame_s, contact.end, end) < GOES_ON_M):
-        end = contact.end
-    return replace(contact, start=_closed_from(contact, hand, scene, closed), end=end)
+        end, opens = contact.end, True
+    return replace(contact, start=_closed_from(contact, hand, scene, closed), end=end, released=opens)
 
 
 def put_down_share(runs: Sequence[Run]) -> float:

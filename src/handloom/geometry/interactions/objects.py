@@ -30,10 +30,17 @@ CARRIED = (0.12, 0.05, 0.012)
 """Prior of a pose: its rotation is that of the frame before (radians), its place follows the hand (across the line of
 sight and along it, metres)."""
 MIN_INLIERS = 0.4
+SLIPS_M = 0.06
+"""A thing that is farther from where the hand takes it has lost its points to things that rest."""
 FOLLOW_ROUNDS, FOLLOWS_FRAMES, FOLLOWS_SHARE, FOLLOWS_M, FOLLOWS_WAY_M = 2, 5, 0.7, 0.06, 0.03
 """A track follows a thing if it is seen in so many frames of contact, in this share of them where the thing's pose puts
 it, lies this near to its points, and moves by the last. With more of them the pose is known in more frames, in which
 still more are found: so many times."""
+BESIDE_M, FLAT_M, FLAT_SHARE, STEEP_SIGHT, MOST_OFF_M = 0.1, 0.015, 0.6, 0.3, 0.2
+"""A thing that is let go where the third share of what rests within the first of it, across the surface that it lay on,
+is within the second of that surface, is as high above it as before: it was wrongly placed along the line of sight.
+Nothing is told where that runs along the surface (cosine to its normal below the fourth), or it were off by more than
+the last."""
 _TABLE_M, _TABLE_REACH_M, _MIN_TABLE = 0.012, 0.45, 20
 
 
@@ -85,22 +92,24 @@ def _follow(
         return None
     start = np.eye(4)
     middle = np.nanmean(place, axis=0)
-    start[:3, :3] = upright_axes(scene, motion, first.start, middle)
+    surface = surface_around(scene, motion, first.start, middle)
+    start[:3, :3] = upright_axes(scene, first.start, surface, middle)
     start[:3, 3] = start[:3, :3] @ np.nanmedian(place @ start[:3, :3], axis=0)
     local = (place - start[:3, 3]) @ start[:3, :3]
     rays, held = held_rays(scene, contacts, points)
-    poses = _poses(scene, hands, contacts, rays, local, start)
+    carrying = _Carrying(scene, motion, hands, contacts, start, surface)
+    poses = carrying.poses(rays, local)
     for _ in range(2):
         local, good = _refined(scene, rays, held, local, poses)
         points, local, rays = points[good], local[good], rays[:, good]
         if len(points) < MIN_POINTS:
             return None
-        poses = _poses(scene, hands, contacts, rays, local, start)
-    for _ in range(FOLLOW_ROUNDS):
+        poses = carrying.poses(rays, local)
+    for number in range(FOLLOW_ROUNDS):
         more, place = _followers(scene, motion, contacts, points, local, poses)
         hidden = held & (np.isfinite(rays[..., 0]).sum(axis=1) < MIN_POINTS)
         every = np.concatenate([rays, _only(scene.rays[:, more], hidden)], axis=1)
-        poses = _poses(scene, hands, contacts, every, np.concatenate([local, place]), start)
+        poses = carrying.poses(every, np.concatenate([local, place]), settles=number == FOLLOW_ROUNDS - 1)
     return Thing(first.thing, points, local, poses)
 
 
@@ -186,25 +195,41 @@ def _placed(
     return place
 
 
-def upright_axes(scene: Scene, motion: PointMotion, t: int, place_m: Floats) -> Floats:
+def upright_axes(scene: Scene, t: int, surface: Surface | None, place_m: Floats) -> Floats:
     """(3, 3) columns x, y, z: z away from the surface around a place, or up in the image where there is none; y
     away from the person. They turn with the world, whatever its axes are."""
     camera = scene.poses[t]
     up = -camera[:3, 1]
-    ray, depth = scene.rays[t], scene.depth_m[t]
-    rests = ~motion.moves[t] & ~scene.on_hand & ~scene.later
-    seen = np.flatnonzero(np.isfinite(depth) & np.isfinite(ray[:, 0]) & rests)
-    around = (ray[seen] * depth[seen, None]) @ camera[:3, :3].T + camera[:3, 3]
-    around = around[np.linalg.norm(around - place_m, axis=1) < _TABLE_REACH_M]
-    normal = _surface(around)
-    if normal is not None:
-        up = normal if normal @ (camera[:3, 3] - place_m) > 0 else -normal
+    if surface is not None:
+        up = surface.normal if surface.normal @ (camera[:3, 3] - place_m) > 0 else -surface.normal
     ahead = scene.ahead(t, up)
     return np.stack([np.cross(ahead, up), ahead, up], axis=1)
 
 
-def _surface(points: Floats) -> Floats | None:
-    """The normal of the plane through most points (n, 3); None where less than half of them lie in one."""
+@dataclass(frozen=True)
+class Surface:
+    """A plane. normal: (3,) of length 1; middle: (3,) metres, world."""
+
+    normal: Floats
+    middle: Floats
+
+    def heights_m(self, points_m: Floats) -> Floats:
+        """(...) of points (..., 3)."""
+        return (points_m - self.middle) @ self.normal
+
+
+def places_at_rest(scene: Scene, motion: PointMotion, t: int, since: int | None = None) -> Floats:
+    """(n, 3) places of points of the first grid that rest in a frame, and did so since another one, world."""
+    camera, ray, depth = scene.poses[t], scene.rays[t], scene.depth_m[t]
+    moves = motion.moves[t] if since is None else motion.creeps[since : t + 1].any(axis=0)
+    seen = np.flatnonzero(np.isfinite(depth) & np.isfinite(ray[:, 0]) & ~moves & ~scene.on_hand & ~scene.later)
+    return (ray[seen] * depth[seen, None]) @ camera[:3, :3].T + camera[:3, 3]
+
+
+def surface_around(scene: Scene, motion: PointMotion, t: int, place_m: Floats) -> Surface | None:
+    """The plane through most points around a place; None where less than half of them lie in one."""
+    points = places_at_rest(scene, motion, t)
+    points = points[np.linalg.norm(points - place_m, axis=1) < _TABLE_REACH_M]
     if len(points) < _MIN_TABLE:
         return None
     weight = np.ones(len(points))
@@ -214,55 +239,101 @@ def _surface(points: Floats) -> Floats | None:
         normal = np.linalg.eigh(spread)[1][:, 0]
         off = np.abs((points - middle) @ normal)
         weight = 1 / (1 + (off / _TABLE_M) ** 2) ** 2
-    return normal if (off < 2 * _TABLE_M).mean() > 0.5 else None
+    return Surface(normal, middle) if (off < 2 * _TABLE_M).mean() > 0.5 else None
 
 
-def _poses(
-    scene: Scene, hands: tuple[HandMotion, HandMotion], contacts: list[Contact], rays: Floats,
-    local: Floats, start: Floats,
-) -> Floats:  # fmt: skip
-    """(T, 4, 4) world_from_object: constant while it rests, from the rays while a hand moves it."""
-    num, shot = len(scene.frame_s), scene.shot
-    poses = np.full((num, 4, 4), np.nan)
-    now, since, rests = start, 0, True
-    for contact in contacts:
-        before = slice(since, contact.start + 1)
-        if rests:  # else it was lost from sight in a hand: nobody knows where it is
-            poses[before][shot[before] == shot[contact.start]] = now
-        now = _carried(scene, hands[contact.hand], contact, rays, local, now, poses)
-        since, rests = contact.end, contact.released and np.isfinite(poses[contact.end - 1]).all()
-    after = slice(since, num)
-    if rests:
-        poses[after][shot[after] == shot[contacts[-1].end - 1]] = now
-    return poses
+def settled(scene: Scene, motion: PointMotion, surface: Surface, contact: Contact, poses: Floats) -> None:
+    """Shift the poses of a contact along the lines of sight, from nothing at its start, so that the thing is as high
+    above the surface at its end as it was, if it was let go on it."""
+    start, end = contact.start, contact.end - 1
+    place, camera = poses[end, :3, 3], scene.poses[end, :3, 3]
+    sight = (place - camera) / np.linalg.norm(place - camera)
+    steep = float(sight @ surface.normal)
+    rises = float(surface.heights_m(place) - surface.heights_m(poses[start, :3, 3]))
+    if abs(steep) < STEEP_SIGHT or abs(rises) > MOST_OFF_M * abs(steep):
+        return
+    rests = places_at_rest(scene, motion, end, start)
+    gap = rests - (place - rises / steep * sight)
+    across = np.linalg.norm(gap - (gap @ surface.normal)[:, None] * surface.normal, axis=1)
+    heights = surface.heights_m(rests[across < BESIDE_M])
+    if len(heights) < MIN_POINTS or (np.abs(heights) < FLAT_M).mean() < FLAT_SHARE:
+        return
+    known = np.flatnonzero(np.isfinite(poses[start : end + 1, 0, 0])) + start
+    steps = np.linalg.norm(np.diff(poses[known, :3, 3], axis=0), axis=1)
+    share = np.concatenate([[0.0], np.cumsum(steps)]) / max(float(steps.sum()), 1e-9)
+    away = poses[known, :3, 3] - scene.poses[known, :3, 3]
+    away /= np.linalg.norm(away, axis=1, keepdims=True)
+    poses[known, :3, 3] -= (share * rises / steep)[:, None] * away
 
 
-def _carried(
-    scene: Scene, hand: HandMotion, contact: Contact, rays: Floats, local: Floats, now: Floats,
-    poses: Floats,
-) -> Floats:  # fmt: skip
-    """Fill the poses of one contact; returns the last one that is known."""
-    begin, grip0 = now.copy(), hand.grip_m[contact.start]
-    poses[contact.start] = now
-    ready = np.isfinite(local).all(axis=1)
-    for t in range(contact.start + 1, contact.end):
-        camera = scene.poses[t]
-        seen = np.flatnonzero(np.isfinite(rays[t, :, 0]) & ready)
-        poses[t] = np.nan
-        if len(seen) < MIN_POINTS or not np.isfinite(camera).all():
-            continue
-        expected = now.copy()
-        moved = hand.grip_m[t] - grip0
-        if np.isfinite(moved).all():
-            expected[:3, 3] = begin[:3, 3] + moved
-        in_camera = inverse(camera) @ expected
-        pose, off = pose_from_rays(local[seen], rays[t, seen], in_camera, RAY_NOISE, CARRIED)
-        good = off < 4 * RAY_NOISE
-        if good.sum() < MIN_POINTS or good.mean() < MIN_INLIERS:
-            continue
-        now = camera @ pose
-        poses[t] = now
-    return now
+@dataclass(frozen=True)
+class _Carrying:
+    """The contacts with one thing, in order; start: (4, 4) its pose before them; surface: that it lay on, if known."""
+
+    scene: Scene
+    motion: PointMotion
+    hands: tuple[HandMotion, HandMotion]
+    contacts: Sequence[Contact]
+    start: Floats
+    surface: Surface | None
+
+    def poses(self, rays: Floats, local: Floats, settles: bool = False) -> Floats:
+        """(T, 4, 4) world_from_object: constant while it rests, from the rays (T, n, 3) of its points local (n, 3)
+        while a hand moves it. settles: what is let go on the surface that it lay on is as high as before."""
+        num, shot = len(self.scene.frame_s), self.scene.shot
+        poses = np.full((num, 4, 4), np.nan)
+        now, since, rests = self.start, 0, True
+        for contact in self.contacts:
+            before = slice(since, contact.start + 1)
+            if rests:  # else it was lost from sight in a hand: nobody knows where it is
+                poses[before][shot[before] == shot[contact.start]] = now
+            now = self._carried(contact, rays, local, now, poses)
+            since, rests = contact.end, contact.released and bool(np.isfinite(poses[contact.end - 1]).all())
+            if settles and rests and self.surface is not None:
+                settled(self.scene, self.motion, self.surface, contact, poses)
+                now = poses[contact.end - 1]
+        after = slice(since, num)
+        if rests:
+            poses[after][shot[after] == shot[self.contacts[-1].end - 1]] = now
+        return poses
+
+    def _carried(self, contact: Contact, rays: Floats, local: Floats, now: Floats, poses: Floats) -> Floats:
+        """Fill the poses of one contact; returns the last one that is known."""
+        hand = self.hands[contact.hand]
+        begin, grip0 = now.copy(), hand.grip_m[contact.start]
+        poses[contact.start] = now
+        ready = np.isfinite(local).all(axis=1)
+        for t in range(contact.start + 1, contact.end):
+            camera = self.scene.poses[t]
+            seen = np.flatnonzero(np.isfinite(rays[t, :, 0]) & ready)
+            poses[t] = np.nan
+            if len(seen) < MIN_POINTS or not np.isfinite(camera).all():
+                continue
+            expected = now.copy()
+            moved = hand.grip_m[t] - grip0
+            if np.isfinite(moved).all():
+                expected[:3, 3] = begin[:3, 3] + moved
+            in_camera = inverse(camera) @ expected
+            pose, off = pose_from_rays(local[seen], rays[t, seen], in_camera, RAY_NOISE, CARRIED)
+            good = off < 4 * RAY_NOISE
+            if good.sum() < MIN_POINTS or good.mean() < MIN_INLIERS:
+                continue
+            if not _in_hand(camera @ pose, begin, expected, hand.frame[contact.start], hand.frame[t], camera):
+                continue
+            now = camera @ pose
+            poses[t] = now
+        return now
+
+
+def _in_hand(pose: Floats, begin: Floats, expected: Floats, frame0: Floats, frame: Floats, camera: Floats) -> bool:
+    """Whether a pose is, across the line of sight, near to where the hand has shifted the thing, or shifted and turned
+    it; True where that is unknown."""
+    with_hand = frame @ inverse(frame0) @ begin
+    sight = pose[:3, 3] - camera[:3, 3]
+    sight = sight / np.linalg.norm(sight)
+    off = np.stack([expected[:3, 3], with_hand[:3, 3]]) - pose[:3, 3]
+    across = np.linalg.norm(off - (off @ sight)[:, None] * sight, axis=1)
+    return not np.isfinite(across).any() or float(np.nanmin(across)) < SLIPS_M
 
 
 def _refined(
