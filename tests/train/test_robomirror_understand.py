@@ -243,6 +243,7 @@ def test_clips_of_one_task_are_not_judged_by_retrieval(db, motion, where, note):
     report = RECIPE.report(network, data, asked)
     assert any(name.startswith("clips in the") for name in report["numbers"]) == (note == "words")
     assert any("retrieval" in text and note in text for text in report["notes"])
+    assert any("to train on are of one task (pour)" in text for text in report["notes"]) == (note != "words")
 
 
 def test_measures_are_those_of_their_sources():

@@ -12,7 +12,7 @@ from handloom.draw.training.curves import NUM_COLOURS, Chart, Curve, smoothed
 from handloom.draw.training.shown import VariantShown
 from handloom.plural import plural
 
-BASELINES = ("zero_motion", "constant_velocity", "mean_motion")
+BASELINES = ("zero_motion", "constant_velocity", "mean_motion", "principal_components")
 """Those that some recipe reports; a page shows those that its numbers have."""
 ERRORS = ("l1", "error", "loss")
 """Stems of the numbers that are compared with the baselines, the headline first; `l1_all` goes with `l1`."""

@@ -17,8 +17,7 @@ from handloom.train.recipe import RecipeData
 from handloom.train.robomirror.data.motion import keypoints_of
 from handloom.train.robomirror.data.shown import hands_px, shown_windows
 from handloom.train.robomirror.measures import frechet_distance, recall_at
-from handloom.train.robomirror.network.errors import hand_sums, jerk_sums, motion_sums
-from handloom.train.robomirror.network.motion_vae import MotionVae
+from handloom.train.robomirror.network.errors import hand_sums, jerk_sums
 from handloom.train.robomirror.network.understanding import Understanding, vectors_of
 from handloom.train.robomirror.settings import RobomirrorSettings
 from handloom.train.step import to_device
@@ -50,23 +49,10 @@ def report_of(network: nn.Module, data: RecipeData, settings: RobomirrorSettings
         rebuild: Rebuild = lambda batch: network.motion(network.understood(batch))
         how = "Understood from the intent alone"
     else:
-        out["numbers"] = component_numbers(network, data, settings)
         rebuild = lambda batch: network.decode(network.encode(batch["motion"]))
         how = "Rebuilt from its latents"
     out["examples"] = examples_of(network, rebuild, how, data, settings)
     return out
-
-
-def component_numbers(network: MotionVae, data: RecipeData, settings: RobomirrorSettings) -> dict[str, float]:
-    """Errors (mm) of as many principal components of one frame as the latent has numbers, found on training windows."""
-    basis = torch.tensor(data.facts["motion_components"], dtype=torch.float32)[: settings.latent]
-    mean, scale = network.mean.cpu(), network.scale.cpu()
-    found: dict[str, Tensor] = {}
-    for batch in batches_of(data.held_out, torch.device("cpu")):
-        values = torch.nan_to_num((batch["motion"] - mean) / scale)
-        add(found, motion_sums(mean + scale * (values @ basis.T @ basis), batch["motion"]))
-    errors = {name: value for name, value in means(found).items() if name in ("error", "error_wrist")}
-    return {f"{name}, {settings.latent} principal components": value for name, value in errors.items()}
 
 
 @torch.no_grad()
@@ -99,7 +85,7 @@ def understood_numbers(network: Understanding, data: RecipeData, settings: Robom
     stacked = {name: torch.cat(values) for name, values in latents.items()}
     valid = torch.cat(kept)
     out |= _frechet_numbers(stacked, valid)
-    if len(tasks_of(data)) != 1:
+    if len(tasks_of(data.held_out)) != 1:
         out |= _retrieval_numbers(stacked, valid, clips)
     return {name: value for name, value in out.items() if value is not None}
 
@@ -222,7 +208,8 @@ def _motion_notes() -> list[str]:
         "known; 64 numbers a frame are its sister RoboGhost's. Convolutions that do not look ahead are ours.",
         "`error`: mean distance of the hands' 21 keypoints, `error_wrist` of the wrists (mm), over those that were "
         "known before, too; `zero_motion` and `constant_velocity` guess the same ones from the frames before, without "
-        "the frame itself.",
+        "the frame itself. `principal_components` are as many of one frame as the latent has numbers, where the "
+        "auto-encoder starts: to be nearer than these is what training has gained.",
     ]
 
 
@@ -248,18 +235,23 @@ def _understand_notes(data: RecipeData, settings: RobomirrorSettings) -> list[st
             "InfoNCE, as RoboPerform's. Decoded are the aligned latents, brought to the length of training latents; "
             "`nearest training motion` is of the training window whose latents are nearest to them by cosine."
         )
-    tasks = tasks_of(data)
+    tasks, known = tasks_of(data.held_out), tasks_of(data.train)
     if len(tasks) == 1:
         notes.append(
             f"All held-out clips are of one task ({tasks.pop()}): retrieval cannot be judged, and is not reported."
         )
     elif not tasks and len(data.held_out):
         notes.append("No held-out clip has words: whether retrieval tells tasks apart is not known.")
+    if len(known) == 1:
+        notes.append(f"All clips to train on are of one task ({known.pop()}): what others look like is not learned.")
     return notes
 
 
-def tasks_of(data: RecipeData) -> set[str]:
-    """The narrations of held-out clips; clips without words are left out."""
-    held_out = set(data.held_out.clip_ids)
-    rows = data.held_out.db.read("clips", ["clip_id", "narration"], "narration IS NOT NULL", data.version).to_pylist()
-    return {row["narration"] for row in rows if row["clip_id"] in held_out}
+def tasks_of(windows: Windows) -> set[str]:
+    """The tasks of the windows' clips: the narration, else verb and noun; clips without words are left out."""
+    ids = set(windows.clip_ids)
+    rows = windows.db.read("clips", ["clip_id", "narration", "verb", "noun"], None, windows.version).to_pylist()
+    words = (
+        row["narration"] or " ".join(filter(None, (row["verb"], row["noun"]))) for row in rows if row["clip_id"] in ids
+    )
+    return {task for task in words if task}

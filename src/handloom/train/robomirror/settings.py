@@ -17,7 +17,7 @@ class RobomirrorSettings(TrainSettings):
     the clip's intent, without poses; set `init` to a checkpoint of stage 1."""
 
     steps: int = Field(32, ge=4, le=512)
-    """Frames of a window."""
+    """Frames of a window, at `rate_hz`; not the optimiser's steps, which `max_steps` limits."""
     rate_hz: float = Field(15.0, gt=0)
     """Frames a second; the table must have as many."""
     stride: int = Field(4, ge=1)

@@ -14,13 +14,13 @@ from handloom.train.robomirror.data.motion import head_steps_of, keypoints_of, w
 MM = 1000.0
 
 
-def motion_sums(predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
+def motion_sums(predicted: Tensor, true: Tensor, beside: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`{name: (sum, count)}` of (B, T, 147) motions: mean distances of the 21 keypoints of both hands (MPJPE), `error`,
     of the wrists, `error_wrist`, in mm; `error_turn` of the wrists' rotations in degrees; `error_head` (mm a step),
     `error_head_turn` (degrees a step).
 
     `error` and `error_wrist` are over elements that were known before, too, so that `zero_motion` (the last known
-    place) and `constant_velocity` are over the same.
+    place) and `constant_velocity` are over the same, as are the distances of the motions `beside`, by name.
     """
     points = keypoints_of(true)
     before = past_of(points)
@@ -31,6 +31,7 @@ def motion_sums(predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
     )
     fair = (points.isfinite() & still.isfinite()).all(-1)
     guesses = {"error": keypoints_of(predicted), "zero_motion": still, "constant_velocity": steady}
+    guesses |= {name: keypoints_of(motion) for name, motion in beside.items()}
     return _distances(guesses, points, fair) | _turns("error", predicted, true) | _head("error", predicted, true)
 
 

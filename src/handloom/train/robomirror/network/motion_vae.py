@@ -43,6 +43,7 @@ class MotionVae(nn.Module):
         components[: len(found)] = found
         self.to_latent = nn.Parameter(components.clone())
         self.from_latent = nn.Parameter(components)
+        self.register_buffer("components", components.clone(), persistent=False)
         for name in ("mean", "scale"):
             self.register_buffer(name, torch.tensor(facts[f"motion_{name}"], dtype=torch.float32))
         self.register_buffer("rate_hz", torch.tensor(settings.rate_hz))
@@ -65,6 +66,12 @@ class MotionVae(nn.Module):
         latents = latents[None] if alone else latents
         found = self.mean + self.scale * (self.decoder(latents) + latents @ self.from_latent)
         return found[0] if alone else found
+
+    def by_components(self, motion: Tensor) -> Tensor:
+        """(B, T, 147) the motion by as many principal components of one frame as the latent has numbers: what the
+        auto-encoder starts from."""
+        values = torch.nan_to_num((motion - self.mean) / self.scale)
+        return self.mean + self.scale * (values @ self.components.T @ self.components)
 
     @property
     def latent_std(self) -> Tensor:
@@ -102,7 +109,7 @@ class MotionVae(nn.Module):
         divergence = torch.where(valid, apart, 0.0).sum() / valid.sum().clamp(min=1)
         sums = {"loss": counted, "kl": pair(torch.where(valid, apart, 0.0), valid)}
         if not self.training:
-            sums |= motion_sums(predicted, motion)
+            sums |= motion_sums(predicted, motion, {"principal_components": self.by_components(motion)})
         return {"loss": rebuilt + self.settings.kl * divergence, "sums": sums, "prediction": predicted}
 
     def _posterior(self, motion: Tensor) -> tuple[Tensor, Tensor]:
