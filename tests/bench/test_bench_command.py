@@ -51,13 +51,15 @@ def test_tables_are_over_all_seeds():
             for told in ([scene] if cell.told_by == NOTHING else ("reach", "push"))
             for _ in range(3 + cell.seed)
         ]
-        cells.append({"told_by": cell.told_by, "seed": cell.seed, "episodes": episodes})
+        errors = {"reach": {"reach": 10.0 + cell.seed}}
+        cells.append({"told_by": cell.told_by, "seed": cell.seed, "episodes": episodes, "errors_mm": errors})
     found = told_of(cells)
     assert found[MOTION]["done"]["reach"] == {"reach": {"reach": 7}, "push": {"push": 7}}
     assert found[MOTION]["followed"] | {"by_seed": 0} == {
         "rate": 1.0, "interval": list(wilson(28, 28)), "episodes": 28, "by_seed": 0,
     }  # fmt: skip
     assert found[MOTION]["success"]["reach"]["rate"] == 0.0
+    assert found[MOTION]["errors_mm"] == {"reach": {"reach": 10.5}}
     assert found[MOTION]["success"]["push"] | {"interval": 0} == {
         "rate": 1.0, "interval": 0, "episodes": 7, "by_seed": {"0": 1.0, "1": 1.0},
     }  # fmt: skip
