@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import dying
+from support.process import alive
 
 from handloom.errors import ConfigError, HandloomError
 from handloom.pipelines.sim.executors import Died
@@ -129,6 +133,25 @@ def test_a_process_that_dies_costs_nothing_but_time(tmp_path):
     assert list(in_order(jobs, items, len(items), Where(2))) == values
     with pytest.raises(HandloomError, match="3 processes of the simulator died in lost: its process was ended by"):
         list(in_order(jobs, [dying.ALWAYS] * 2, 2, Where(2)))
+
+
+def test_processes_end_with_a_command_that_is_killed():
+    """They waited for work from it for ever."""
+    code = """
+import os, time
+from handloom.pipelines.process_pool import process_pool
+with process_pool(1) as pool:
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as command:
+        pid = int(command.stdout.readline())
+        assert alive(pid)
+        command.kill()
+    deadline = time.monotonic() + 60
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(pid)
 
 
 def test_a_number_of_workers_is_checked():
