@@ -54,8 +54,8 @@ GOAL = 0.7
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured. number: of demonstrations of each task. episodes: scenes of each task, told each task. every: one
-    of so many windows of demonstrations that are not trained on counts."""
+    """What is measured. number: of demonstrations of each task. episodes: scenes of each task, told each task. every:
+    one of so many windows of demonstrations that are not trained on counts."""
 
     number: int = 25
     seeds: int = 3

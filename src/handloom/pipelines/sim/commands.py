@@ -48,7 +48,7 @@ def told_clips(policy: str, tasks: Sequence[Task], asked: FromClips) -> Commands
     from handloom.train.parts.acting import checkpoint_to_act
     from handloom.train.robomirror.commands import CommandMaker
 
-    facts = checkpoint_to_act(uri, kind, TRAIN_SO).facts.facts.get("command")
+    facts = checkpoint_to_act(uri, kind, "control", TRAIN_SO).facts.facts.get("command")
     if facts is None:
         raise ConfigError(f"--policy {policy} is not told its task by clips", TRAIN_SO)
     maker = CommandMaker(asked.motion or facts["motion"], facts["parts"])
