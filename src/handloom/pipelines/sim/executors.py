@@ -9,12 +9,13 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing import active_children
 from typing import Any, Protocol
 
-from handloom.errors import HandloomError
+from handloom.errors import ConfigError, HandloomError
 from handloom.kernels import one_thread_each
 from handloom.pipelines.process_pool import process_pool
 
 JOB = "episodes of a simulation"
 """What other jobs on the cluster are told."""
+ROOM = "wait for the other jobs to end, give fewer --workers, or add nodes"
 LOOK_S, START_S = 1.0, 60.0
 WAIT_S = 300.0
 """How long a cluster may have no core for any episode; as `resources.wait_s` of training."""
@@ -206,7 +207,7 @@ def _full(address: str) -> HandloomError:
     from handloom.pipelines.cluster.broker import ClusterView
 
     problem = f"no core of the cluster at {address} was free for {WAIT_S:g} s: {ClusterView().holders_text('')}"
-    return HandloomError(problem, "wait for the other jobs to end, or add nodes")
+    return HandloomError(problem, ROOM)
 
 
 @contextmanager
@@ -231,8 +232,11 @@ def actors(num: int | None, most: int, address: str) -> Iterator[Executor]:
         crew = Actors(max(asked, min(every, most)), address)
         try:
             if ray.available_resources().get("CPU", 0.0) < asked:
-                with reserve_resources([{"CPU": 1.0}] * asked, JOB, WAIT_S):
-                    crew.begin(asked)
+                try:
+                    with reserve_resources([{"CPU": 1.0}] * asked, JOB, WAIT_S):
+                        crew.begin(asked)
+                except ConfigError as error:
+                    raise ConfigError(error.problem, ROOM) from error
             yield crew
         finally:
             crew.end()
