@@ -41,9 +41,9 @@ def run_benchmark(
     videos, or rendered, and on copies of their rows; `look` on such clips and on altered copies of their images.
     `segments` measures on `num_clips` rendered sequences, and on the annotated actions of a database;
     `skills` on scripted scenes and on clips that it renders, `sim`, `loop` and `arvrm` on simulated tasks, `loop` and
-    `arvrm` also on the clips of a database. `vlmimic` lets skills of scripted scenes act in simulated ones. `retrieval`
-    renders its clips. `robomirror` trains on the clips of a database, or on rendered ones; `command` on those of a
-    database, and on tasks.
+    `arvrm` also on the clips of a database. `vlmimic` and `vlmimic_controls` let skills of scripted scenes act in
+    simulated ones. `retrieval` renders its clips. `robomirror` trains on the clips of a database, or on rendered ones;
+    `command` on those of a database, and on tasks.
     `wearer` measures on `num_clips` rendered scenes of two people, and on a folder of first-person videos of one.
 
     Args:
@@ -77,6 +77,7 @@ def run_benchmark(
     from handloom.bench.sim.measure import bench_sim
     from handloom.bench.skills.measure import bench_skills
     from handloom.bench.stages.measure import bench_stages
+    from handloom.bench.vlmimic.controls import bench_vlmimic_controls
     from handloom.bench.vlmimic.measure import bench_vlmimic
     from handloom.bench.watch import Watch
     from handloom.bench.wearer.measure import bench_wearer
@@ -106,6 +107,7 @@ def run_benchmark(
     benchmarks["skills"] = lambda videos, watch: bench_skills(watch)
     benchmarks["sim"] = lambda videos, watch: bench_sim(watch)
     benchmarks["vlmimic"] = lambda videos, watch: bench_vlmimic(watch)
+    benchmarks["vlmimic_controls"] = lambda videos, watch: bench_vlmimic_controls(watch)
     benchmarks["retrieval"] = lambda videos, watch: bench_retrieval(data, watch)
     if name == "feed":  # needs torch and webdataset
         from handloom.bench.feed.measure import bench_feed
@@ -127,7 +129,7 @@ def run_benchmark(
         raise ConfigError(
             f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed', 'segments', *TRAINED])}"
         )
-    synthetic = ("skills", "sim", *TRAINED, "retrieval", "vlmimic")
+    synthetic = ("skills", "sim", *TRAINED, "retrieval", "vlmimic", "vlmimic_controls")
     without_clips = ("extract", "commit", "search", "stages", "look", *synthetic)
     if name in without_clips and num_clips is not None:
         raise ConfigError(

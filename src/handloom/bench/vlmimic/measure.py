@@ -170,15 +170,16 @@ def results_of(found: Mapping[Cell, Sequence[Episode | None]]) -> dict[str, Any]
     for (num, how, mode, name), episodes in found.items():
         cell = out.setdefault(str(num), {}).setdefault(how, {}).setdefault(mode, {"all": [], "by_task": {}})
         cell["all"] += episodes
-        cell["by_task"][name] = _scores(episodes)
+        cell["by_task"][name] = scores_with_nothing(episodes)
     for by_how in out.values():
         for by_mode in by_how.values():
             for cell in by_mode.values():
-                cell["all"] = _scores(cell["all"])
+                cell["all"] = scores_with_nothing(cell["all"])
     return out
 
 
-def _scores(episodes: Sequence[Episode | None]) -> dict[str, Any]:
+def scores_with_nothing(episodes: Sequence[Episode | None]) -> dict[str, Any]:
+    """The scores of episodes; None counts as `not_learned`."""
     whole = [one if one is not None else _nothing() for one in episodes]
     return {"episodes": len(whole), **scores_of(whole)}
 
