@@ -41,6 +41,8 @@ BESIDE_M, FLAT_M, FLAT_SHARE, STEEP_SIGHT, MOST_OFF_M = 0.1, 0.015, 0.6, 0.3, 0.
 is within the second of that surface, is as high above it as before: it was wrongly placed along the line of sight.
 Nothing is told where that runs along the surface (cosine to its normal below the fourth), or it were off by more than
 the last."""
+UNDER_M = 0.05
+"""A thing stands on another one if points of that lie within so much of its middle, across the surface, below it."""
 _TABLE_M, _TABLE_REACH_M, _MIN_TABLE = 0.012, 0.45, 20
 
 
@@ -257,6 +259,11 @@ def settled(scene: Scene, motion: PointMotion, surface: Surface, contact: Contac
     across = np.linalg.norm(gap - (gap @ surface.normal)[:, None] * surface.normal, axis=1)
     heights = surface.heights_m(rests[across < BESIDE_M])
     if len(heights) < MIN_POINTS or (np.abs(heights) < FLAT_M).mean() < FLAT_SHARE:
+        return
+    under = rests - place
+    under_m = np.linalg.norm(under - (under @ surface.normal)[:, None] * surface.normal, axis=1)
+    raised = surface.heights_m(rests[under_m < UNDER_M])
+    if ((raised > FLAT_M) & (raised < surface.heights_m(place))).sum() >= MIN_POINTS:  # it stands on another thing
         return
     known = np.flatnonzero(np.isfinite(poses[start : end + 1, 0, 0])) + start
     steps = np.linalg.norm(np.diff(poses[known, :3, 3], axis=0), axis=1)
