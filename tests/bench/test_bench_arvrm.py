@@ -34,7 +34,7 @@ SPREAD = {f"state_{name}": [1.0] * 4 for name in ("mean", "std", "step_std")} | 
 
 def test_parts_are_taken_away_at_one_number_and_a_seed_is_finished_before_the_next():
     size = Size(("reach", "push"), (5, 1), 5, 2)
-    cells = list(cells_of(size))
+    cells = list(cells_of(size, list(VARIANTS)))
     assert len({cell.name for cell in cells}) == len(cells) == 2 * 2 * (len(VARIANTS) + 2)
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
     assert {cell.variant for cell in cells if cell.number == 1} == {WHOLE, SCRATCH}
@@ -51,12 +51,14 @@ def test_the_weights_of_stage_one_fit(variant):
     assert torch.equal(second.state_dict()["hand_place"], first.state_dict()["hand_place"])
 
 
-def test_the_goal_is_the_best_lower_end_and_clips_are_needed():
+def test_the_goal_is_the_best_lower_end_and_clips_are_needed(tmp_path: Path):
     ends = {"reach": {"5": {"interval": [-0.1, 0.3]}}, "push": {"5": {"interval": [0.05, 0.3]}}}
     assert [one["met"] for one in goals_of({WHOLE: ends})] == [True]
     assert [one["met"] for one in goals_of({})] == [None]
     with pytest.raises(ConfigError, match="clips of people are needed"):
         bench_arvrm(None, None, Watch(lambda line: None, quick=True))
+    with pytest.raises(ConfigError, match="no variant 'half'"):
+        bench_arvrm(str(tmp_path), None, Watch(lambda line: None, quick=True), ["half"])
 
 
 @pytest.mark.slow

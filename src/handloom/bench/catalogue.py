@@ -55,7 +55,7 @@ def run_benchmark(
         stills: images, and videos of cameras at rest, for the virtual camera.
         data: a folder in which `retrieval` keeps its clips, and those of `TRAINED` what they have finished, for the
             next time.
-        variants: of `loop`, see `bench.loop.measure`; None: all.
+        variants: of `loop` and `arvrm`, see `bench.loop`; None: all.
         quick: measure less, in under two minutes on two cores.
 
     Raises:
@@ -94,8 +94,8 @@ def run_benchmark(
     if name not in ("retrieval", *TRAINED) and data is not None:
         raise ConfigError(f"benchmark {name!r} takes no --data", f"it is for retrieval, {', '.join(TRAINED)}")
 
-    if name != "loop" and variants:
-        raise ConfigError(f"benchmark {name!r} takes no --variant", "it is loop's")
+    if name not in ("loop", "arvrm") and variants:
+        raise ConfigError(f"benchmark {name!r} takes no --variant", "it is for loop and arvrm")
 
     def of_accuracy(videos: Path | None, watch: Watch) -> dict[str, Any]:
         return bench_accuracy(Inputs(videos, num_clips, footage, read_held(held), sheets, backwards, stills), watch)
@@ -118,7 +118,7 @@ def run_benchmark(
     elif name == "loop":
         benchmarks[name] = lambda videos, watch: bench_loop(db, data, watch, variants)
     elif name == "arvrm":
-        benchmarks[name] = lambda videos, watch: bench_arvrm(db, data, watch)
+        benchmarks[name] = lambda videos, watch: bench_arvrm(db, data, watch, variants)
     elif name == "robomirror":
         benchmarks[name] = lambda videos, watch: bench_robomirror(db, data, watch)
     elif name == "command":

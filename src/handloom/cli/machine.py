@@ -57,7 +57,8 @@ def bench(
         ),
     ] = None,
     variant: Annotated[
-        list[str] | None, typer.Option(help="loop: what training begins with, repeatable; by default everything.")
+        list[str] | None,
+        typer.Option(help="loop: what training begins with. arvrm: its parts. Repeatable; by default all."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure less: under two minutes on two cores.")] = False,
     markdown: Annotated[

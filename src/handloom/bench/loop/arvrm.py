@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from handloom.api import Database
 from handloom.bench.kept import kept
 from handloom.bench.loop.compare import curves_of, differences_of
-from handloom.bench.loop.measure import CELLS, Cell
+from handloom.bench.loop.measure import CELLS, SCRATCH, Cell
 from handloom.bench.report import describe, goal
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
@@ -35,7 +35,7 @@ from handloom.sim.scores import scores_of
 from handloom.sim.tasks import find_task
 from handloom.sim.world import require_simulator
 
-WHOLE, SCRATCH = "whole", "scratch"
+WHOLE = "whole"
 VARIANTS: dict[str, dict[str, Any]] = {
     WHOLE: {"retrieval": True, "init": True},
     "no-pretraining": {"retrieval": True},
@@ -85,29 +85,36 @@ WHICH_CELLS = ("tasks", "numbers", "parts_at", "seeds")
 QUICK = Size(("reach",), (2, 1), 2, 1, 10, 5, 2, 0.1, 2, 60)
 
 
-def bench_arvrm(human: str | None, data: Path | None, watch: Watch) -> dict[str, Any]:
+def bench_arvrm(
+    human: str | None, data: Path | None, watch: Watch, variants: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Measure, one seed after the other.
 
     Args:
         human: a database on this machine with clips in which hands were found.
         data: a folder that keeps finished cells, demonstrations and checkpoints for the next time; None: nothing is
             kept.
+        variants: some of `VARIANTS`; None: all.
 
     Raises:
-        ConfigError: no human clips were given, or they cannot be trained on.
+        ConfigError: an unknown variant; no human clips were given, or they cannot be trained on.
         ModuleNotFoundError: the simulator or torch is not installed.
     """
     require_simulator()
     if human is None or not Path(human).is_dir():
         raise ConfigError(f"clips of people are needed, and --db is {human}", "give a folder: --db my-db")
-    size = QUICK if watch.quick else Size()
-    results: dict[str, Any] = {"size": asdict(size), "variants": VARIANTS}
+    unknown = [name for name in variants or () if name not in VARIANTS]
+    if unknown:
+        raise ConfigError(f"there is no variant {unknown[0]!r}", f"some of: {', '.join(VARIANTS)}")
+    size, chosen = QUICK if watch.quick else Size(), variants or tuple(VARIANTS)
+    results: dict[str, Any] = {"size": asdict(size), "variants": {name: VARIANTS[name] for name in chosen}}
     results |= {"versions": {name: installed(name) for name in ("metaworld", "mujoco", "torch")}}
     cells: list[dict[str, Any]] = []
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as scratch:
         folder = Path(scratch) if data is None else data
         folder.mkdir(parents=True, exist_ok=True)
-        asked = list(cells_of(size))
+        # Finished ones first: a report of an interrupted run has them all.
+        asked = sorted(cells_of(size, chosen), key=lambda cell: not _place(folder, cell).exists())
         watch.expect(len(asked))
         for cell in asked:
             watch.part(cell.name)
@@ -118,12 +125,12 @@ def bench_arvrm(human: str | None, data: Path | None, watch: Watch) -> dict[str,
     return describe("arvrm", results, goals_of(results["differences"]), watch)
 
 
-def cells_of(size: Size) -> Iterator[Cell]:
+def cells_of(size: Size, variants: Sequence[str]) -> Iterator[Cell]:
     """All cells, one seed after the other."""
     for seed in range(size.seeds):
         for number in size.numbers:
-            variants = VARIANTS if number == size.parts_at else (WHOLE, SCRATCH)
-            yield from (Cell(task, number, seed, variant) for task in size.tasks for variant in variants)
+            some = [name for name in variants if number == size.parts_at or name in (WHOLE, SCRATCH)]
+            yield from (Cell(task, number, seed, variant) for task in size.tasks for variant in some)
 
 
 def goals_of(differences: dict[str, Any]) -> list[dict[str, Any]]:
@@ -137,9 +144,12 @@ def measured(cell: Cell, size: Size, human: str, folder: Path) -> dict[str, Any]
     numbers = {name: value for name, value in asdict(size).items() if name not in WHICH_CELLS}
     asked: dict[str, Any] = {"size": numbers, "settings": VARIANTS[cell.variant], "human": human}
     asked |= {"file": settings_of("small-sim")}
-    place = folder / CELLS / f"{cell.name}.json"
-    found = kept(place, asked, lambda: _trained(cell, size, human, folder))
+    found = kept(_place(folder, cell), asked, lambda: _trained(cell, size, human, folder))
     return {name: value for name, value in found.items() if name not in asked}
+
+
+def _place(folder: Path, cell: Cell) -> Path:
+    return folder / CELLS / f"{cell.name}.json"
 
 
 def settings_of(name: str) -> dict[str, Any]:
@@ -173,8 +183,8 @@ def _trained(cell: Cell, size: Size, human: str, folder: Path) -> dict[str, Any]
         run = run_episodes([pair], size.episodes, 1, size.max_steps, Where(1))
         outcomes = [outcome for _, _, outcome in run]
     score = scores_of({0: outcomes})
-    names = ("episodes", "successes", "success_rate", "interval", "steps_to_success", "failures")
-    numbers = {name: score[name] for name in names if name in score} | {"episodes": size.episodes}
+    names = ("successes", "success_rate", "interval", "steps_to_success", "failures")
+    numbers = {name: score[name] for name in names} | {"episodes": size.episodes}
     numbers |= {"steps": last["step"], "loss": last["loss"]}
     return numbers | {"by_scene": "".join("1" if one.success else "0" for one in outcomes)}
 
