@@ -4,12 +4,12 @@ Each cell is a task, a number of demonstrations, a variant and a seed. The seed 
 fewer are the first of more, and what training draws at random. All cells of a task are evaluated in the same scenes.
 The network is told where things are (`things`), so that no pictures are needed.
 
-Variants differ in the weights that they begin with; demonstrations, order of windows and steps are the same: `scratch`;
-`people`, `truth`, `shuffled` and `scripted`, trained on what people do with things (`bench.loop.people` says how these
-differ); `points`, ARM4R's stage 1 on point tracks, of which the transformer alone is handed over. `augmented` is
-`scratch` with demonstrations that are turned about every axis and scaled, as people's are: what this alone brings. What
-was trained on people goes on with a tenth of the learning rate, as it forgets otherwise, and also acts without any
-demonstration (number 0).
+Variants differ in the weights that they begin with; demonstrations, order of windows, steps and settings are the same,
+and in all of them samples are turned about any axis and scaled (`small-people.toml`): `scratch`; `people`, `truth`,
+`shuffled` and `scripted`, trained on what people do with things (`bench.loop.people` says how these differ), which also
+act without any demonstration (number 0); `points`, ARM4R's stage 1 on point tracks, of which the transformer alone is
+handed over. `longer` is `scratch` for as many steps as both trainings together; `plain` is `scratch` with samples that
+are turned about the vertical alone (`small-sim.toml`).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from handloom.sim.world import require_simulator
 if TYPE_CHECKING:
     from handloom.train.arm4r.settings import Arm4rSettings
 
-SCRATCH, AUGMENTED, POINTS = "scratch", "augmented", "points"
-VARIANTS = (SCRATCH, PEOPLE, AUGMENTED, SHUFFLED, TRUTH, SCRIPTED, POINTS)
+SCRATCH, LONGER, PLAIN, POINTS = "scratch", "longer", "plain", "points"
+VARIANTS = (SCRATCH, LONGER, PEOPLE, TRUTH, SHUFFLED, PLAIN, SCRIPTED, POINTS)
 OF_PEOPLE = (PEOPLE, SHUFFLED, TRUTH, SCRIPTED)
 HIDDEN = {"reach": ("object0",)}
 """Things that do not matter to a task: the puck, which lies about while `reach` is done."""
@@ -55,15 +55,13 @@ CELLS = "cells"
 @dataclass(frozen=True)
 class Size:
     """What is measured. numbers: of demonstrations. steps: of training on them, of 16 windows each. before_steps: of
-    the training before, on people. after_lr: the learning rate after that. demonstrations: recorded for each task and
-    seed."""
+    the training before, on people. demonstrations: recorded for each task and seed."""
 
-    tasks: tuple[str, ...] = ("reach", "drawer-open", "push")
-    numbers: tuple[int, ...] = (0, 1, 5)
+    tasks: tuple[str, ...] = ("reach",)
+    numbers: tuple[int, ...] = (1, 0)
     seeds: int = 3
     steps: int = 400
     before_steps: int = 1200
-    after_lr: float = 1e-4
     episodes: int = 30
     max_steps: int = 150
     demonstrations: int = 25
@@ -104,7 +102,7 @@ def bench_loop(
     require_simulator()
     size = QUICK if watch.quick else Size()
     chosen = _checked(variants, human)
-    results: dict[str, Any] = {"size": asdict(size), "human_clips": human is not None}
+    results: dict[str, Any] = {"size": asdict(size), "clips": _clips(human)}
     results |= {"versions": {name: installed(name) for name in ("metaworld", "mujoco", "torch")}}
     cells: list[dict[str, Any]] = []
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as scratch:
@@ -150,8 +148,14 @@ def _kept(cell: Cell, size: Size, human: str | None, folder: Path) -> dict[str, 
     before = _before(cell, size, human, folder)
     settings = _settings(cell, size, before)
     asked: dict[str, Any] = {"settings": settings.settings_key(), "episodes": size.episodes}
-    asked |= {"max_steps": size.max_steps, "human": human if cell.variant in NEED_CLIPS else None}
+    asked |= {"max_steps": size.max_steps, "clips": _clips(human) if cell.variant in NEED_CLIPS else None}
     return kept(folder / CELLS / f"{cell.name}.json", asked, lambda: _measured(cell, size, settings, folder))
+
+
+def _clips(human: str | None) -> str | None:
+    """Which clips they are, without saying where."""
+    db = None if human is None else Database.open(human)
+    return None if db is None else f"{db.count('clips')} clips, version {db.version}"
 
 
 def _values(size_name: str, seed: int, steps: int) -> dict[str, Any]:
@@ -167,9 +171,10 @@ def _settings(cell: Cell, size: Size, before: str) -> Arm4rSettings:
     """Of the training of a cell. before: the checkpoint that it begins with; empty: none."""
     from handloom.train.arm4r.settings import Arm4rSettings
 
-    values = _values("small-people" if cell.variant == AUGMENTED else "small-sim", cell.seed, size.steps)
+    steps = size.steps + (size.before_steps if cell.variant == LONGER else 0)
+    values = _values("small-sim" if cell.variant == PLAIN else "small-people", cell.seed, steps)
     values |= {"where": f"episode_index < {cell.number}", "things_hidden": HIDDEN.get(cell.task, ()), "init": before}
-    return Arm4rSettings(**values | ({"lr": size.after_lr} if cell.variant in OF_PEOPLE else {}))
+    return Arm4rSettings(**values)
 
 
 def _before(cell: Cell, size: Size, human: str | None, folder: Path) -> str:
