@@ -12,7 +12,7 @@ from handloom.bench.command.measure import (
     MOTION,
     NOT_ANY,
     NOTHING,
-    UNDERSTOOD,
+    SEEN,
     Size,
     bench_command,
     cells_of,
@@ -64,7 +64,7 @@ def test_tables_are_over_all_seeds():
         "rate": 1.0, "interval": 0, "episodes": 7, "by_seed": {"0": 1.0, "1": 1.0},
     }  # fmt: skip
     assert found[NOTHING]["followed"]["episodes"] == 14
-    assert [one["met"] for one in goals_of(found)] == [True, None], f"{UNDERSTOOD} was not measured"
+    assert [one["met"] for one in goals_of(found)] == [True, None], f"{SEEN} was not measured"
 
 
 def test_a_puck_that_is_pushed_or_carried_was_not_left():
