@@ -93,7 +93,8 @@ def bench_robomirror(db: str | None, data: Path | None, watch: Watch) -> dict[st
         watch.expect(watch.num_done + len(asked))
         for cell in asked:
             watch.part(cell.name)
-            cells.append(asdict(cell) | _kept(cell, size, people, db, folder))
+            found = _kept(cell, size, people, db, folder)
+            cells.append(asdict(cell) | {name: value for name, value in found.items() if name != "db"})
             watch.did()
     results |= {"cells": cells, "over_seeds": over_seeds(cells)}
     return describe("robomirror", results, goals_of(results["over_seeds"]), watch)
