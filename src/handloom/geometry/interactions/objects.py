@@ -42,7 +42,8 @@ is within the second of that surface, is as high above it as before: it was wron
 Nothing is told where that runs along the surface (cosine to its normal below the fourth), or it were off by more than
 the last."""
 UNDER_M = 0.05
-"""A thing stands on another one if points of that lie within so much of its middle, across the surface, below it."""
+"""A thing stands on another one if points of that lie within so much of its middle, across the surface, as high as it
+was raised."""
 _TABLE_M, _TABLE_REACH_M, _MIN_TABLE = 0.012, 0.45, 20
 
 
@@ -263,7 +264,7 @@ def settled(scene: Scene, motion: PointMotion, surface: Surface, contact: Contac
     under = rests - place
     under_m = np.linalg.norm(under - (under @ surface.normal)[:, None] * surface.normal, axis=1)
     raised = surface.heights_m(rests[under_m < UNDER_M])
-    if ((raised > FLAT_M) & (raised < surface.heights_m(place))).sum() >= MIN_POINTS:  # it stands on another thing
+    if ((raised > FLAT_M) & (np.abs(raised - rises) < FLAT_M)).sum() >= MIN_POINTS:  # it stands on another thing
         return
     known = np.flatnonzero(np.isfinite(poses[start : end + 1, 0, 0])) + start
     steps = np.linalg.norm(np.diff(poses[known, :3, 3], axis=0), axis=1)
