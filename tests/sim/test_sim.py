@@ -137,6 +137,16 @@ def test_a_scene_depends_on_its_seed_alone():
     assert world.environment_names[-3:] == ("goal.x", "goal.y", "goal.z")
 
 
+@pytest.mark.parametrize("name", ["reach", "drawer-open"])
+def test_the_goal_is_drawn_where_it_is_from_the_first_picture_on(name):
+    world = world_of(find_task(name))
+    for seed in (3, 4):
+        world.reset(seed)
+        first = world.data.site("goal").xpos.copy()
+        world.step(np.zeros(4))
+        np.testing.assert_array_equal(first, world.data.site("goal").xpos)
+
+
 def test_experts_succeed_and_chance_does_not():
     expert = evaluate("reach,drawer-open,button-press", "expert", 3, 1, workers=1)
     chance = evaluate("drawer-open", "random", 2, 1, max_steps=100, workers=1)

@@ -100,6 +100,8 @@ class World:
         """Put the hand at its start, and things and goal where the seed says."""
         self._env.seed(scene_seed)
         vector, _ = self._env.reset()
+        for name, place in self._env._target_site_config:  # Meta-World draws goals elsewhere until the first step
+            self._env._set_pos_site(name, place)
         self._num = 0
         return self._observed(vector)
 
