@@ -12,6 +12,7 @@ pytest.importorskip("torch", reason="training is not installed: pip install '.[t
 import torch
 from support.hand_tables import hand_db, hand_row
 
+from handloom.bench.kept import identity_of
 from handloom.bench.loop.arvrm import (
     SCRATCH,
     VARIANTS,
@@ -19,10 +20,12 @@ from handloom.bench.loop.arvrm import (
     Size,
     bench_arvrm,
     cells_of,
+    copy_of,
     goals_of,
     settings_of,
     stage_1_of,
 )
+from handloom.bench.loop.measure import Cell
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
 from handloom.train.arvrm.data.hands import plain_spread
@@ -59,6 +62,20 @@ def test_the_goal_is_the_best_lower_end_and_clips_are_needed(tmp_path: Path):
         bench_arvrm(None, None, Watch(lambda line: None, quick=True))
     with pytest.raises(ConfigError, match="no variant 'half'"):
         bench_arvrm(str(tmp_path), None, Watch(lambda line: None, quick=True), ["half"])
+
+
+def test_another_database_has_another_copy(tmp_path: Path, monkeypatch):
+    """The first copy was trained on, whichever database was asked for."""
+    for name in ("record", "lerobot"):
+        monkeypatch.setattr(f"handloom.bench.loop.arvrm.{name}", lambda *args, **options: None)
+    cell = Cell("reach", 1, 0, SCRATCH)
+    for name in ("first", "other"):
+        db = hand_db(tmp_path / name, [hand_row(0)], [], 0)
+        clips = identity_of(db)
+        copied = copy_of(cell, Size(), db.uri, clips, tmp_path / "data" / clips)
+        assert identity_of(copied) == clips
+    with pytest.raises(ConfigError, match="have changed since the benchmark began"):
+        copy_of(cell, Size(), db.uri, "of before", tmp_path / "data" / "before")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.hand_tables import hand_db, hand_row
 
 pytest.importorskip("metaworld", reason="the simulator is not installed: pip install '.[sim]'")
 pytest.importorskip("torch", reason="training is not installed: pip install '.[train]'")
@@ -19,6 +20,7 @@ from handloom.bench.command.measure import (
     done_of,
     follows,
     goals_of,
+    robomirror,
     told_of,
 )
 from handloom.bench.watch import Watch
@@ -79,3 +81,20 @@ def test_a_puck_that_is_pushed_or_carried_was_not_left():
 def test_it_needs_clips():
     with pytest.raises(ConfigError, match="needs clips of people"):
         bench_command(None, None, Watch(lambda line: None, quick=True))
+
+
+def test_robomirror_is_trained_to_its_end(tmp_path, monkeypatch):
+    """A folder that a kill left behind was taken for a finished network."""
+    db = hand_db(tmp_path / "db", [hand_row(0)], [], 0)
+    asked = []
+    monkeypatch.setattr(
+        "handloom.train.loop.train", lambda recipe, db, settings, out: asked.append((settings.init, out.uri))
+    )
+    for clips in ("a", "a", "b"):
+        people = robomirror(db.uri, clips, tmp_path)
+        people.motion.mkdir(exist_ok=True)
+        motion = str(tmp_path / f"motion-{clips}")
+        assert asked[-2:] == [("", motion), (motion, str(tmp_path / f"understand-{clips}"))]
+    (tmp_path / "motion").mkdir()
+    with pytest.raises(ConfigError, match=r"motion has no checkpoint"):
+        robomirror(db.uri, "a", tmp_path)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.track_tables import robot_db
 
 pytest.importorskip("metaworld", reason="the simulator is not installed: pip install '.[sim]'")
 pytest.importorskip("torch", reason="training is not installed: pip install '.[train]'")
@@ -14,7 +15,7 @@ from handloom.bench.loop.compare import ALL, curves_of, difference, differences_
 from handloom.bench.loop.measure import CELLS, SCRATCH, Size, bench_loop, cells_of, goals_of
 from handloom.bench.loop.people import ENVIRONMENT, PEOPLE, SCRIPTED, STATE, episodes_of, interactions_in, shuffled
 from handloom.bench.watch import Watch
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, StoreError
 from handloom.sim.scores import wilson
 from handloom.synth.script.demo import turn_specs
 from handloom.synth.stage import build_stage
@@ -96,6 +97,11 @@ def test_variants_without_their_clips_are_refused(tmp_path):
         bench_loop(None, tmp_path, watch, [PEOPLE])
     with pytest.raises(ConfigError, match="there is no variant 'dogs'"):
         bench_loop(None, tmp_path, watch, ["dogs"])
+    robots = robot_db(tmp_path / "robots", ["x", "y", "z", "yaw", "gripper"], 1)
+    with pytest.raises(ConfigError, match="robots has no clips of people"):
+        bench_loop(robots.uri, tmp_path, watch)
+    with pytest.raises(StoreError, match="no database"):
+        bench_loop(str(tmp_path / "nothing"), tmp_path, watch)
 
 
 @pytest.mark.slow

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
-from support.hand_tables import with_intents
+from support.hand_tables import hand_db, hand_row, with_intents
 
 pytest.importorskip("torch", reason="training is not installed: pip install '.[train]'")
 
-from handloom.bench.kept import kept
+from handloom.api import Database
+from handloom.bench.kept import identity_of, init_of, kept
 from handloom.bench.robomirror.measure import (
     ALIGNMENT,
     CELLS,
@@ -23,6 +26,9 @@ from handloom.bench.robomirror.measure import (
     over_seeds,
 )
 from handloom.bench.watch import Watch
+from handloom.errors import ConfigError
+from handloom.io.folder import Folder
+from handloom.train import checkpoint as checkpoints
 
 
 def test_the_auto_encoder_comes_before_what_is_trained_on_it():
@@ -67,6 +73,31 @@ def test_a_part_is_measured_once_and_again_when_it_is_asked_otherwise(tmp_path):
     for asked, value in (({"key": "a"}, 1), ({"key": "a"}, 1), ({"key": "b"}, 2), ({"key": "b"}, 2)):
         assert kept(place, asked, measure) == {**asked, "value": value}
     assert json.loads(place.read_text()) == {"key": "b", "value": 2}
+
+
+def test_a_database_is_told_by_its_clips_wherever_it_is(tmp_path):
+    first, other = (hand_db(tmp_path / name, [hand_row(0)], [], 0) for name in ("first", "other"))
+    assert (first.version, first.count("clips")) == (other.version, other.count("clips"))
+    assert identity_of(first) != identity_of(other)
+    before = identity_of(first)
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    assert identity_of(Database.open(tmp_path / "copy")) == before
+    first.table("clips").delete("true")
+    with pytest.raises(ConfigError, match="first has no clips of people"):
+        identity_of(first)
+
+
+def test_a_training_goes_on_where_its_folder_was_copied_to(tmp_path):
+    init, place = tmp_path / "here" / "motion-7", tmp_path / "here" / "flow-7"
+    assert init_of(place, init) == str(init)
+    facts = checkpoints.CheckpointFacts(
+        recipe="robomirror", stage="understand", settings={"init": "/there/motion-7"}, settings_key="", step=1,
+        epoch=1, batches=0, finished=False, data_version=1, windows_key="", workers=1, facts={}, frozen={}, train_s=0.0,
+    )  # fmt: skip
+    name = f"{checkpoints.FOLDER}/step-1/{checkpoints.FACTS}"
+    Folder.parse(place).write(name, json.dumps(asdict(facts)).encode())
+    assert init_of(place, init) == "/there/motion-7"
+    assert init_of(place, tmp_path / "motion-8") == str(tmp_path / "motion-8"), "of another network"
 
 
 @pytest.mark.slow

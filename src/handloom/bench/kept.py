@@ -1,13 +1,18 @@
-"""Finished parts of a benchmark in files, so that an interrupted one goes on where it was."""
+"""What a benchmark keeps, so that an interrupted one goes on where it was, and which database it is of."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from handloom.api import Database
+from handloom.errors import ConfigError
 from handloom.io.atomic import atomic_file
+from handloom.io.folder import Folder
+from handloom.store.embodiment import HUMAN, condition_of
 
 
 def kept(place: Path, asked: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -23,3 +28,28 @@ def kept(place: Path, asked: Mapping[str, Any], measure: Callable[[], Mapping[st
         with atomic_file(place) as draft:
             draft.write_text(json.dumps(found, indent=1))
     return found
+
+
+def identity_of(db: Database) -> str:
+    """16 hexadecimal digits that tell the clips of a database, at its newest version, from any others: other clips, and
+    the same ones computed again, have other ones. A copy of the database in another place has the same.
+
+    Raises ConfigError where it has no clips of people.
+    """
+    table = db.table("clips")
+    if table is None or not db.count("clips", condition_of(db, HUMAN)):
+        problem = f"{db.uri} has no clips of people: robots alone, or none was processed yet"
+        raise ConfigError(problem, "give a database with clips of people; `handloom run --db DB` processes them")
+    # Lance names each file by a random number.
+    content = [table.version, [fragment.metadata.to_json() for fragment in table.get_fragments()]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def init_of(place: Path, init: Path) -> str:
+    """The `init` of a training in `place`, as its checkpoint has it if that folder has the same name: of a folder that
+    was moved or copied, another path would be that of another job. It is only read where there is no checkpoint yet."""
+    from handloom.train.checkpoint import peek
+
+    found = peek(Folder.parse(place))
+    before = str(found[0].settings.get("init", "")) if found else ""
+    return before if Path(before).name == init.name else str(init)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.api import Database
-from handloom.bench.kept import kept
+from handloom.bench.kept import identity_of, init_of, kept
 from handloom.bench.report import describe, goal
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
@@ -71,6 +71,17 @@ QUICK = Size(2, 1, 10, 1, 30)
 
 
 @dataclass(frozen=True)
+class People:
+    """Clips of people that tell tasks. db: where. clips: which they are (`identity_of`). motion, understand: the
+    networks of RoboMirror, trained on them."""
+
+    db: str
+    clips: str
+    motion: Path
+    understand: Path
+
+
+@dataclass(frozen=True)
 class Cell:
     """One network that is trained, told in one way, in evaluation."""
 
@@ -88,16 +99,17 @@ def bench_command(db: str | None, data: Path | None, watch: Watch) -> dict[str, 
 
     Args:
         db: a database with clips of people that show the tasks (`CLIPS`), with an intent, and which tells RoboMirror.
-        data: a folder that keeps demonstrations, RoboMirror's networks (`motion`, `understand`: the `--out` of runs of
-            yours, or they are trained here), and finished cells; None: nothing is kept.
+        data: a folder that keeps demonstrations, RoboMirror's networks, and finished cells; None: nothing is kept.
+            `motion` and `understand` in it are the `--out` of runs of yours; without them they are trained here.
 
     Raises:
-        ConfigError: there is no database, or it cannot be trained on.
+        ConfigError: there is no database, or it cannot be trained on; a run of yours has not ended.
         ModuleNotFoundError: the simulator or torch is not installed.
     """
     require_simulator()
     if db is None:
         raise ConfigError("benchmark 'command' needs clips of people", "give a database of rendered ones with --db")
+    clips = identity_of(Database.open(db))
     size = QUICK if watch.quick else Size()
     results: dict[str, Any] = {"size": asdict(size), "clips": {}}
     results |= {"versions": {name: installed(name) for name in ("metaworld", "mujoco", "torch")}}
@@ -110,12 +122,12 @@ def bench_command(db: str | None, data: Path | None, watch: Watch) -> dict[str, 
         watch.part("experts")
         results["experts"] = _experts(size)
         watch.did()
-        _robomirror(db, folder)
+        people = robomirror(db, clips, folder)
         for cell in asked:
             watch.part(cell.name)
-            found = _kept(cell, size, db, folder)
+            found = _kept(cell, size, people, folder)
             results["clips"] = found.get("clips") or results["clips"]
-            cells.append(asdict(cell) | {name: value for name, value in found.items() if name != "clips"})
+            cells.append(asdict(cell) | {name: value for name, value in found.items() if name not in ("clips", "of")})
             watch.did()
     results["told"] = told_of(cells)
     results["cells"] = cells
@@ -259,24 +271,27 @@ def _experts(size: Size) -> dict[str, dict[str, int]]:
     return found
 
 
-def _kept(cell: Cell, size: Size, db: str, folder: Path) -> dict[str, Any]:
-    """The numbers of a cell, from the folder if it was finished with these settings."""
-    settings = _settings(cell, size, db, folder)
+def _kept(cell: Cell, size: Size, people: People, folder: Path) -> dict[str, Any]:
+    """The numbers of a cell, from the folder if it was finished with these settings on these clips."""
+    settings = _settings(cell, size, people)
     asked = {"settings": settings.settings_key(), "episodes_asked": size.episodes, "max_steps": size.max_steps}
-    return kept(folder / "cells" / f"{cell.name}.json", asked, lambda: _measured(cell, size, settings, folder))
+    asked |= {"of": people.clips if cell.command == MOTION else None}
+    place = folder / "cells" / f"{cell.name}.json"
+    return kept(place, asked, lambda: _measured(cell, size, settings, people, folder))
 
 
-def _measured(cell: Cell, size: Size, settings: Arm4rSettings, folder: Path) -> dict[str, Any]:
+def _measured(cell: Cell, size: Size, settings: Arm4rSettings, people: People, folder: Path) -> dict[str, Any]:
     """Train a cell's network, unless the folder has it, and let it act."""
     from handloom.train.arm4r.recipe import RECIPE
     from handloom.train.loop import train
 
-    out = Folder.parse(folder / "networks" / f"{cell.command}-{cell.seed}-{settings.settings_key()}")
+    name = f"{cell.command}-{cell.seed}-{settings.settings_key()}"
+    out = Folder.parse(folder / "networks" / (f"{name}-{people.clips}" if cell.command == MOTION else name))
     made = train(RECIPE, _demonstrations(size, folder), settings, out)
     last = [line for line in made.history if line["kind"] == "step"][-1]
     command = made.data.facts.get("command", {}).get("clips", {})
     num_clips = {task: {split: len(one[split]) for split in ("train", "held_out")} for task, one in command.items()}
-    policy, clips = _told_policy(cell, made.checkpoint, folder)
+    policy, clips = _told_policy(cell, made.checkpoint, people)
     return {
         "steps": last["step"],
         "loss": last["loss"],
@@ -286,7 +301,7 @@ def _measured(cell: Cell, size: Size, settings: Arm4rSettings, folder: Path) -> 
     }
 
 
-def _told_policy(cell: Cell, checkpoint: str, folder: Path) -> tuple[Any, Any]:
+def _told_policy(cell: Cell, checkpoint: str, people: People) -> tuple[Any, Any]:
     """The policy, and the clips that tell it; None where none do."""
     from handloom.sim.recipes import Trained
 
@@ -294,7 +309,7 @@ def _told_policy(cell: Cell, checkpoint: str, folder: Path) -> tuple[Any, Any]:
     policy = Trained("arm4r", checkpoint, tasks[0])
     if cell.told_by != UNDERSTOOD:
         return policy, policy.predictor.clips
-    clips = told_clips(f"arm4r:{checkpoint}", tasks, FromClips(motion=str(folder / "understand")))
+    clips = told_clips(f"arm4r:{checkpoint}", tasks, FromClips(motion=str(people.understand), db=people.db))
     policy.tell_by_clips(clips)
     return policy, clips
 
@@ -307,7 +322,7 @@ def _episodes(cell: Cell, size: Size, policy: Policy) -> Iterator[dict[str, Any]
             yield from (_episode(policy, scene, told, number, size.max_steps) for number in range(size.episodes))
 
 
-def _settings(cell: Cell, size: Size, db: str, folder: Path) -> Arm4rSettings:
+def _settings(cell: Cell, size: Size, people: People) -> Arm4rSettings:
     """Of the training of a cell."""
     from handloom.train.arm4r.recipe import RECIPE
     from handloom.train.arm4r.settings import Arm4rSettings
@@ -319,9 +334,9 @@ def _settings(cell: Cell, size: Size, db: str, folder: Path) -> Arm4rSettings:
     values |= {"checkpoint_epochs": size.steps}
     if cell.command == MOTION:
         clips = {find_task(name).text: where for name, where in CLIPS.items()}
-        stage = "understand" if cell.told_by == SEEN else "motion"
-        values |= {"command_clips": clips, "command_motion": str(folder / stage), "command_db": db}
-        values |= {"command_version": Database.open(db).version}
+        network = people.understand if cell.told_by == SEEN else people.motion
+        values |= {"command_clips": clips, "command_motion": str(network), "command_db": people.db}
+        values |= {"command_version": Database.open(people.db).version}
     return Arm4rSettings(**values)
 
 
@@ -338,18 +353,31 @@ def _demonstrations(size: Size, folder: Path, seed: int = 0) -> Database:
     return Database.open(place / "db")
 
 
-def _robomirror(db: str, folder: Path) -> None:
-    """Train both stages of RoboMirror on the clips, where the folder does not have them."""
+def robomirror(db: str, clips: str, folder: Path) -> People:
+    """Both stages of RoboMirror: your runs in `folder`, or trained here on these clips, from where they were killed.
+
+    Raises ConfigError where a run of yours has no checkpoint, or has not ended.
+    """
+    from handloom.train.checkpoint import peek
     from handloom.train.loop import train
     from handloom.train.registry import settings_file
     from handloom.train.robomirror.recipe import RECIPE
     from handloom.train.robomirror.settings import RobomirrorSettings
 
+    places: dict[str, Path] = {}
     for stage, size in (("motion", "small"), ("understand", "small-understand")):
-        place = folder / stage
-        if place.exists():
+        if (yours := folder / stage).exists():
+            found = peek(Folder.parse(yours))
+            if found is None or not found[0].finished:
+                problem = f"{yours} has {'no checkpoint' if found is None else 'a training that has not ended'}"
+                raise ConfigError(
+                    problem, "go on with it (`handloom train robomirror`), or remove it: it is trained here"
+                )
+            places[stage] = yours
             continue
+        places[stage] = folder / f"{stage}-{clips}"
         values = tomllib.loads(settings_file(RECIPE, size).read_text())
         if stage == "understand":
-            values["init"] = str(folder / "motion")
-        train(RECIPE, Database.open(db), RobomirrorSettings(**values), Folder.parse(place))
+            values["init"] = init_of(places[stage], places["motion"])
+        train(RECIPE, Database.open(db), RobomirrorSettings(**values), Folder.parse(places[stage]))
+    return People(db, clips, **places)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from handloom.api import Database
-from handloom.bench.kept import kept
+from handloom.bench.kept import identity_of, kept
 from handloom.bench.loop.compare import curves_of, differences_of
 from handloom.bench.loop.measure import CELLS, SCRATCH, Cell
 from handloom.bench.report import describe, goal
@@ -106,6 +106,7 @@ def bench_arvrm(
     unknown = [name for name in variants or () if name not in VARIANTS]
     if unknown:
         raise ConfigError(f"there is no variant {unknown[0]!r}", f"some of: {', '.join(VARIANTS)}")
+    clips = identity_of(Database.open(human))
     size, chosen = QUICK if watch.quick else Size(), variants or tuple(VARIANTS)
     results: dict[str, Any] = {"size": asdict(size), "variants": {name: VARIANTS[name] for name in chosen}}
     results |= {"versions": {name: installed(name) for name in ("metaworld", "mujoco", "torch")}}
@@ -118,7 +119,7 @@ def bench_arvrm(
         watch.expect(len(asked))
         for cell in asked:
             watch.part(cell.name)
-            cells.append(asdict(cell) | measured(cell, size, human, folder))
+            cells.append(asdict(cell) | measured(cell, size, human, clips, folder))
             watch.did()
     results |= {"cells": cells, "curves": curves_of(cells), "differences": differences_of(cells, SCRATCH)}
     results["taken_away"] = differences_of(cells, WHOLE)
@@ -139,12 +140,12 @@ def goals_of(differences: dict[str, Any]) -> list[dict[str, Any]]:
     return [goal("the whole adds to scratch, lower end", max(lows, default=None), "share", 0.0)]
 
 
-def measured(cell: Cell, size: Size, human: str, folder: Path) -> dict[str, Any]:
-    """The numbers of a cell; those that were kept, if it was finished with the same settings."""
+def measured(cell: Cell, size: Size, human: str, clips: str, folder: Path) -> dict[str, Any]:
+    """The numbers of a cell; those that were kept, if it was finished with the same settings on the same clips."""
     numbers = {name: value for name, value in asdict(size).items() if name not in WHICH_CELLS}
-    asked: dict[str, Any] = {"size": numbers, "settings": VARIANTS[cell.variant], "human": human}
+    asked: dict[str, Any] = {"size": numbers, "settings": VARIANTS[cell.variant], "of": clips}
     asked |= {"file": settings_of("small-sim")}
-    found = kept(_place(folder, cell), asked, lambda: _trained(cell, size, human, folder))
+    found = kept(_place(folder, cell), asked, lambda: _trained(cell, size, human, clips, folder))
     return {name: value for name, value in found.items() if name not in asked}
 
 
@@ -165,13 +166,14 @@ def _steps(seed: int, steps: int) -> dict[str, Any]:
     return values | {"keep_checkpoints": 1, "checkpoint_epochs": steps}
 
 
-def _trained(cell: Cell, size: Size, human: str, folder: Path) -> dict[str, Any]:
+def _trained(cell: Cell, size: Size, human: str, clips: str, folder: Path) -> dict[str, Any]:
     """Train and evaluate one cell."""
     from handloom.train.arvrm.recipe import RECIPE
     from handloom.train.arvrm.settings import ArvrmSettings
     from handloom.train.loop import train
 
-    db = _database(cell, size, human, folder)
+    folder = folder / f"clips-{clips}"
+    db = copy_of(cell, size, human, clips, folder)
     values = settings_of("small-sim") | _steps(cell.seed, size.steps) | {"topk": size.topk, "beta": size.beta}
     values |= {"held_out_share": 0.0, "where": f"dataset = '{_name(cell)}' AND episode_index < {cell.number}"}
     values |= VARIANTS[cell.variant]
@@ -212,10 +214,12 @@ def _name(cell: Cell) -> str:
     return f"{cell.task}-{cell.seed}"
 
 
-def _database(cell: Cell, size: Size, human: str, folder: Path) -> Database:
+def copy_of(cell: Cell, size: Size, human: str, clips: str, folder: Path) -> Database:
     """A copy of the human clips, with the demonstrations of a task and seed, as many as the largest cell needs.
 
-    Stage 2 reads both tables of one database, and `human` shall stay as it is.
+    Stage 2 reads both tables of one database, and `human` shall stay as it is. folder: of these clips alone.
+
+    Raises ConfigError where `human` has changed since `clips` was read.
     """
     place, number = folder / "db", max(size.numbers)
     done = folder / f"{_name(cell)}-{number}.done"
@@ -223,6 +227,9 @@ def _database(cell: Cell, size: Size, human: str, folder: Path) -> Database:
         if not (folder / "copied").exists():
             shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(human, place)
+            if identity_of(Database.open(place)) != clips:
+                problem = f"the clips of {human} have changed since the benchmark began"
+                raise ConfigError(problem, "wait until `handloom run` has ended, and start it again")
             (folder / "copied").touch()
         dataset = folder / "demonstrations" / _name(cell)
         record(cell.task, str(dataset), number, cell.seed, workers=1, overwrite=True)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handloom.api import Database
-from handloom.bench.kept import kept
+from handloom.bench.kept import identity_of, kept
 from handloom.bench.loop.compare import curves_of, differences_of
 from handloom.bench.loop.people import PEOPLE, SCRIPTED, SHUFFLED, TRUTH, database_of
 from handloom.bench.report import describe, goal
@@ -96,12 +96,13 @@ def bench_loop(
         variants: some of `VARIANTS`; None: those for which there are clips.
 
     Raises:
-        ConfigError: an unknown variant; the human clips cannot be trained on, or have no truth.
+        ConfigError: an unknown variant; no clips of people, or they cannot be trained on, or have no truth.
         ModuleNotFoundError: the simulator or torch is not installed.
     """
     require_simulator()
     size = QUICK if watch.quick else Size()
     chosen = _checked(variants, human)
+    clips = None if human is None else identity_of(Database.open(human))
     results: dict[str, Any] = {"size": asdict(size), "clips": _clips(human)}
     results |= {"versions": {name: installed(name) for name in ("metaworld", "mujoco", "torch")}}
     cells: list[dict[str, Any]] = []
@@ -112,7 +113,7 @@ def bench_loop(
         watch.expect(len(asked))
         for cell in asked:
             watch.part(cell.name)
-            cells.append(asdict(cell) | _kept(cell, size, human, folder))
+            cells.append(asdict(cell) | _kept(cell, size, human, clips, folder))
             watch.did()
     results |= {"cells": cells, "curves": curves_of(cells), "differences": differences_of(cells, SCRATCH)}
     return describe("loop", results, goals_of(results["differences"]), watch)
@@ -143,12 +144,12 @@ def goals_of(differences: dict[str, Any]) -> list[dict[str, Any]]:
     return [goal("people add to scratch, lower end", max(lows, default=None), "share", 0.0)]
 
 
-def _kept(cell: Cell, size: Size, human: str | None, folder: Path) -> dict[str, Any]:
+def _kept(cell: Cell, size: Size, human: str | None, clips: str | None, folder: Path) -> dict[str, Any]:
     """The numbers of a cell, from `CELLS` if it was finished with these settings."""
-    before = _before(cell, size, human, folder)
+    before = _before(cell, size, human, clips, folder)
     settings = _settings(cell, size, before)
     asked: dict[str, Any] = {"settings": settings.settings_key(), "episodes": size.episodes}
-    asked |= {"max_steps": size.max_steps, "clips": _clips(human) if cell.variant in NEED_CLIPS else None}
+    asked |= {"max_steps": size.max_steps, "clips": clips if cell.variant in NEED_CLIPS else None}
     return kept(folder / CELLS / f"{cell.name}.json", asked, lambda: _measured(cell, size, settings, folder))
 
 
@@ -177,7 +178,7 @@ def _settings(cell: Cell, size: Size, before: str) -> Arm4rSettings:
     return Arm4rSettings(**values)
 
 
-def _before(cell: Cell, size: Size, human: str | None, folder: Path) -> str:
+def _before(cell: Cell, size: Size, human: str | None, clips: str | None, folder: Path) -> str:
     """The checkpoint of the training on people, empty where there is none; one that is finished is not made again.
 
     It does not get what does not matter to the task, either.
@@ -188,16 +189,16 @@ def _before(cell: Cell, size: Size, human: str | None, folder: Path) -> str:
 
     if cell.variant not in (*OF_PEOPLE, POINTS):
         return ""
-    clips = None if human is None else Database.open(human)
-    version = "any" if clips is None or cell.variant == SCRIPTED else f"version-{clips.version}"
-    db = clips if cell.variant == POINTS else database_of(cell.variant, clips, folder / f"{cell.variant}-{version}")
+    people = None if human is None else Database.open(human)
+    of_what = "any" if clips is None or cell.variant == SCRIPTED else clips
+    db = people if cell.variant == POINTS else database_of(cell.variant, people, folder / f"{cell.variant}-{of_what}")
     assert db is not None  # `_checked`
     of_points = cell.variant == POINTS
     steps = size.before_steps // 2 if of_points else size.before_steps
     hidden = () if of_points else HIDDEN.get(cell.task, ())
     values = _values("small" if of_points else "small-people", cell.seed, steps)
     values |= {"version": db.version} if of_points else {"things_hidden": hidden}
-    out = Folder.parse(folder / "-".join(["before", cell.variant, str(cell.seed), str(steps), *hidden, version]))
+    out = Folder.parse(folder / "-".join(["before", cell.variant, str(cell.seed), str(steps), *hidden, of_what]))
     return train(RECIPE, db, Arm4rSettings(**values), out).checkpoint
 
 

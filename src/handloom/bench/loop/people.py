@@ -34,6 +34,7 @@ from handloom.export.lerobot.interactions import (
 from handloom.pipelines.ingest.robots import lerobot
 from handloom.schemas.tables.row import row_arrays
 from handloom.schemas.values import LEFT, RIGHT
+from handloom.store.embodiment import HUMAN, condition_of
 from handloom.synth.script.demo import turn_specs
 from handloom.synth.stage import build_stage
 from handloom.synth.truth import Truth
@@ -130,13 +131,13 @@ def _first_place(one: Episode) -> NDArray[np.float32]:
 
 
 def _rows(db: Database) -> Iterator[dict]:
-    for batch in db.batches(list(COLUMNS), None, None, 8, "clips"):
+    for batch in db.batches(list(COLUMNS), condition_of(db, HUMAN), None, 8, "clips"):
         yield from (row_arrays(batch, index) for index in range(batch.num_rows))
 
 
 def _truths(db: Database) -> Iterator[tuple[str, Truth]]:
     """Raises ConfigError for a clip without NAME.truth.npz, or that is not its whole video."""
-    for row in db.read("clips", ["clip_id", "video_uri"]).to_pylist():
+    for row in db.read("clips", ["clip_id", "video_uri"], condition_of(db, HUMAN)).to_pylist():
         place = Path(row["video_uri"]).with_suffix(".truth.npz")
         if not place.exists():
             problem = f"clip {row['clip_id']} has no truth: {place} is missing"

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from handloom.api import Database
-from handloom.bench.kept import kept
+from handloom.bench.kept import identity_of, init_of, kept
 from handloom.bench.report import describe, goal
 from handloom.bench.retrieval import scenes
 from handloom.bench.retrieval.data import make_rows, new_database
@@ -89,12 +89,13 @@ def bench_robomirror(db: str | None, data: Path | None, watch: Watch) -> dict[st
         folder.mkdir(parents=True, exist_ok=True)
         people = _rendered(size, folder, Path(scratch), watch) if db is None else Database.open(db)
         results["clips"] = people.table("clips").count_rows() if people.table("clips") is not None else 0
+        # Rendered clips are put into a new database each time.
+        clips = f"rendered-{size.rendered}" if db is None else identity_of(people)
         asked = list(cells_of(size))
         watch.expect(watch.num_done + len(asked))
         for cell in asked:
             watch.part(cell.name)
-            found = _kept(cell, size, people, db, folder)
-            cells.append(asdict(cell) | {name: value for name, value in found.items() if name != "db"})
+            cells.append(asdict(cell) | _kept(cell, size, people, clips, folder))
             watch.did()
     results |= {"cells": cells, "over_seeds": over_seeds(cells)}
     return describe("robomirror", results, goals_of(results["over_seeds"]), watch)
@@ -146,19 +147,20 @@ def goals_of(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[
     ]
 
 
-def _kept(cell: Cell, size: Size, people: Database, db: str | None, folder: Path) -> dict[str, Any]:
+def _kept(cell: Cell, size: Size, people: Database, clips: str, folder: Path) -> dict[str, Any]:
     """The numbers of a cell, from `CELLS` if it was finished on these clips with these settings."""
-    version = people.version
-    settings = _settings(cell, size, db is None, version, folder)
-    asked = {"settings": settings.settings_key(), "db": db, "version": version}
-    return kept(folder / CELLS / f"{cell.name}.json", asked, lambda: _measured(people, settings, _place(cell, folder)))
+    settings, place = _settings(cell, size, people, clips, folder), _place(cell, clips, folder)
+    asked = {"settings": settings.settings_key(), "of": clips, "version": people.version}
+    found = kept(folder / CELLS / f"{cell.name}.json", asked, lambda: _measured(people, settings, place))
+    return {name: value for name, value in found.items() if name != "of"}
 
 
-def _place(cell: Cell, folder: Path) -> Path:
-    return folder / f"training-{cell.name.replace(' ', '-')}"
+def _place(cell: Cell, clips: str, folder: Path) -> Path:
+    return folder / f"training-{cell.name.replace(' ', '-')}-{clips}"
 
 
-def _settings(cell: Cell, size: Size, is_rendered: bool, version: int, folder: Path) -> RobomirrorSettings:
+def _settings(cell: Cell, size: Size, people: Database, clips: str, folder: Path) -> RobomirrorSettings:
+    """Of a cell's training, whose folder is of these clips alone."""
     from handloom.train.recipe import Recipe
     from handloom.train.registry import settings_file
     from handloom.train.robomirror.recipe import RECIPE
@@ -167,11 +169,12 @@ def _settings(cell: Cell, size: Size, is_rendered: bool, version: int, folder: P
     recipe: Recipe = RECIPE
     name = "small" if cell.what == MOTION else "small-understand"
     values = tomllib.loads(settings_file(recipe, name).read_text())
-    values |= {"seed": cell.seed, "version": version, "keep_checkpoints": 1, "num_examples": 0}
-    values |= RENDERED if is_rendered else {}
+    values |= {"seed": cell.seed, "version": people.version, "keep_checkpoints": 1, "num_examples": 0}
+    values |= RENDERED if clips.startswith("rendered") else {}
     values |= {} if size.epochs is None else {"epochs": size.epochs, "batch_size": 4, "warmup_epochs": 0.0}
     if cell.what != MOTION:
-        values |= WAYS[cell.what] | {"init": str(_place(Cell(cell.seed, MOTION), folder))}
+        motion = _place(Cell(cell.seed, MOTION), clips, folder)
+        values |= WAYS[cell.what] | {"init": init_of(_place(cell, clips, folder), motion)}
     return RobomirrorSettings(**values)
 
 
