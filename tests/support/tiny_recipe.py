@@ -67,7 +67,9 @@ class TinyRecipe:
     def network(self, settings: TinySettings, facts: Mapping[str, Any]) -> nn.Module:
         return TinyNetwork(settings)
 
-    def load_init(self, network: nn.Module, weights: Mapping[str, Tensor], settings: TinySettings) -> list[str]:
+    def load_init(
+        self, network: nn.Module, weights: Mapping[str, Tensor], settings: TinySettings, start=None
+    ) -> list[str]:
         network.load_state_dict(dict(weights), strict=False)
         return []
 

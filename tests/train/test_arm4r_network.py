@@ -298,6 +298,13 @@ def test_a_balanced_loss_counts_deviations():
         Arm4rSettings(turned=True, things=True)
 
 
+def test_settings_that_leave_the_network_without_places_are_refused():
+    with pytest.raises(ValidationError, match=r"things_hidden is \['object0'\] and things is false"):
+        Arm4rSettings(stage="control", things_hidden=("object0",))
+    with pytest.raises(ValidationError, match="hand_pose is false: of each state the gripper alone"):
+        Arm4rSettings(stage="control", image_encoder="none", hand_pose=False)
+
+
 def test_control_takes_over_all_but_what_knows_of_points():
     source, net = network(seed=1), network(ROBOT, stage="control")
     own = {name: value.clone() for name, value in net.state_dict().items()}
@@ -315,6 +322,40 @@ def test_stage_two_takes_over_everything_and_control_goes_on_from_control():
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), network(seed=1).parameters(), strict=True))
     control = network(ROBOT, stage="control")
     assert RECIPE.load_init(control, network(ROBOT, seed=1, stage="control").state_dict(), control.settings) == []
+
+
+def facts_of(net: Arm4rNetwork, facts: dict) -> SimpleNamespace:
+    return SimpleNamespace(settings=net.settings.model_dump(mode="json"), facts=facts)
+
+
+def test_weights_of_numbers_that_mean_other_things_are_refused():
+    told = {"stage": "control", "things": "places"}
+    names = TOLD["things_told"]
+    net, before = network(TOLD, **told), network(TOLD, seed=1, **told)
+    weights, own = before.state_dict(), {name: value.clone() for name, value in net.state_dict().items()}
+    for given in ([*names[3:], *names[:3]], ["object1" + one[7:] for one in names[:3]] + names[3:]):
+        start = facts_of(before, TOLD | {"things_told": given})
+        with pytest.raises(ConfigError, match=f"`init` was told of {given[0]}, .*here have object0.x"):
+            RECIPE.load_init(net, weights, net.settings, start)
+    for values, words in (
+        ({"hand_pose": False}, "hand_pose is False there and True here"),
+        ({"things_hidden": ("object0",)}, r"things_hidden is \['object0'\] there and \[\] here"),
+    ):
+        start = facts_of(network(TOLD, **told, **values), TOLD)
+        with pytest.raises(ConfigError, match=words):
+            RECIPE.load_init(net, weights, net.settings, start)
+    assert all(torch.equal(value, own[name]) for name, value in net.state_dict().items())
+    assert RECIPE.load_init(net, weights, net.settings, facts_of(before, TOLD)) == []
+    fewer = network(ROBOT, seed=1, stage="control")  # another state: what reads it is new, and may mean other things
+    kept = RECIPE.load_init(net, fewer.state_dict(), net.settings, facts_of(fewer, ROBOT))
+    assert "proprio_encoder" in {name.split(".")[0] for name in kept}
+
+
+def test_a_state_as_wide_as_the_points_is_none_of_them():
+    points = network(ROBOT, seed=1, num_pred_steps=1)
+    net = network(ROBOT, stage="control", num_pred_steps=1)
+    kept = RECIPE.load_init(net, points.state_dict(), net.settings, facts_of(points, {}))
+    assert {name.split(".")[0] for name in kept} == {"proprio_encoder", "action_encoder", "action_decoder"}
 
 
 @pytest.mark.parametrize(

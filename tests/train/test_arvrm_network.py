@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -285,6 +287,17 @@ def test_stage_two_starts_from_stage_one_and_refuses_what_does_not_fit():
         RECIPE.load_init(network(RobotNetwork, init="x"), weights, settings(stage="finetune"))  # without motion
     with pytest.raises(ConfigError, match="of stage finetune"):
         RECIPE.load_init(first, second.state_dict(), settings(stage="pretrain"))
+
+
+def test_stage_two_goes_on_from_its_own_only_with_the_same_things():
+    told = {"things": ["object0.x", "goal.x"], "things_mean": [0.0] * 2, "things_std": [1.0] * 2}
+    net = network(RobotNetwork, FACTS | ROBOT | told, stage="finetune", things=True, retrieval=False)
+    start = SimpleNamespace(facts=told)
+    assert RECIPE.load_init(net, net.state_dict(), net.settings, start) == []
+    with pytest.raises(ConfigError, match=r"`init` was told of goal\.x, object0\.x; the states here have object0\.x"):
+        RECIPE.load_init(
+            net, net.state_dict(), net.settings, SimpleNamespace(facts={"things": ["goal.x", "object0.x"]})
+        )
 
 
 def test_transformers_are_causal_and_latents_replace_patches():

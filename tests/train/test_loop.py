@@ -197,6 +197,15 @@ def test_init_starts_from_another_jobs_weights(db, undisturbed, tmp_path):
     assert checkpoints.peek(Folder.parse(tmp_path))[0].finished
 
 
+def test_init_of_another_recipe_is_refused_by_its_name(db, undisturbed, tmp_path):
+    class Other(type(RECIPE)):
+        name = "other"
+
+    settings = SETTINGS.model_copy(update={"init": str(undisturbed)})
+    with pytest.raises(ConfigError, match="is a checkpoint of the recipe tiny, not of other"):
+        train(Other(), db, settings, Folder.parse(tmp_path))
+
+
 def test_a_trained_network_is_opened_from_its_folder(db, undisturbed):
     outcome = train(RECIPE, db, SETTINGS, Folder.parse(undisturbed))  # finished: nothing is done
     network, checkpoint = open_network(str(undisturbed), recipe=RECIPE)

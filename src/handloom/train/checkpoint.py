@@ -182,6 +182,17 @@ def load(folder: Folder, name: str) -> Checkpoint:
     return _load(folder.sub(FOLDER).sub(name))
 
 
+def load_start(uri: str, storage_options: Mapping[str, str], recipe: str) -> Checkpoint:
+    """The checkpoint that `init` names. Raises ConfigError: there is none at `uri`, or it is of another recipe."""
+    found = load_weights(uri, storage_options)
+    if found.facts.recipe != recipe:
+        problem = (
+            f"{found.uri}, which `init` names, is a checkpoint of the recipe {found.facts.recipe}, not of {recipe}"
+        )
+        raise ConfigError(problem, f"give an --out of `handloom train {recipe}`, or leave `init` out")
+    return found
+
+
 def load_weights(uri: str, storage_options: Mapping[str, str]) -> Checkpoint:
     """The checkpoint at `uri`: its own folder, a variant's folder, or an `--out` (the newest of the asked variant).
 

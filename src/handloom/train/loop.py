@@ -170,8 +170,8 @@ class _Job:
         if found is not None:
             checkpoints.put_weights(self.network, found.network, found.uri)
         elif settings.init:
-            start = checkpoints.load_weights(settings.init, self.folder.storage_options)
-            kept = self.recipe.load_init(self.network, start.network, settings)
+            start = checkpoints.load_start(settings.init, self.folder.storage_options, self.recipe.name)
+            kept = self.recipe.load_init(self.network, start.network, settings, start.facts)
             log.info("weights loaded from %s; %d parameters keep their initial values", start.uri, len(kept))
         self.network.to(self.device)
         parameters = [p for p in self.network.parameters() if p.requires_grad]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from handloom.api import Database
+    from handloom.train.checkpoint import CheckpointFacts
     from handloom.windows.api import Windows
 
 
@@ -60,9 +61,17 @@ class Recipe(Protocol):
         """
         ...
 
-    def load_init(self, network: nn.Module, weights: Mapping[str, Tensor], settings: Any) -> list[str]:
+    def load_init(
+        self,
+        network: nn.Module,
+        weights: Mapping[str, Tensor],
+        settings: Any,
+        start: CheckpointFacts | None = None,
+    ) -> list[str]:
         """Copy the weights of another stage's checkpoint into `network`; returns the names of tensors that keep their
         initial values.
+
+        start: the checkpoint's facts, which tell what its numbers mean; None: unknown, shapes alone are compared.
 
         Raises ConfigError where they do not fit.
         """

@@ -136,6 +136,12 @@ class Arm4rSettings(TrainSettings):
             raise ValueError("turned is true and things is true, expected things = 'places': orientations do not turn")
         if self.balanced_loss and not self.standardise:
             raise ValueError("balanced_loss is true and standardise is false, expected true: it gives the deviations")
+        if self.things_hidden and not self.things:
+            hidden = list(self.things_hidden)
+            raise ValueError(f"things_hidden is {hidden} and things is false, expected things = 'places' or true")
+        if self.stage == "control" and not (self.hand_pose or self.things) and self.image_encoder == "none":
+            others = "hand_pose = true, things = 'places', or an image encoder"
+            raise ValueError(f"hand_pose is false: of each state the gripper alone would be told, expected {others}")
         if self.stage != "control" and self.predicted_steps() != 1:
             raise ValueError(f"num_pred_steps is {self.num_pred_steps}, expected 1 for stage {self.stage!r}")
         if self.command != "words" and self.stage != "control":

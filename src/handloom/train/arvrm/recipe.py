@@ -14,11 +14,12 @@ from handloom.train.arvrm.network.network import HandNetwork
 from handloom.train.arvrm.network.robot_network import RobotNetwork
 from handloom.train.arvrm.reporting import report_of
 from handloom.train.arvrm.settings import ArvrmSettings
-from handloom.train.parts.weights import copy_weights, trained_names
+from handloom.train.parts.weights import check_same_things, copy_weights, is_fitting, trained_names
 from handloom.train.recipe import RecipeData
 
 if TYPE_CHECKING:
     from handloom.api import Database
+    from handloom.train.checkpoint import CheckpointFacts
 
 SHARED = ("backbone.", "keypoint_encoder.", "keypoint_head.", "hand_place", "goals.")
 """Parts of the network that stage 2 takes from stage 1."""
@@ -42,13 +43,19 @@ class Arvrm:
         """A new network for windows with these facts."""
         return (HandNetwork if settings.stage == "pretrain" else RobotNetwork)(settings, facts)
 
-    def load_init(self, network: nn.Module, weights: Mapping[str, Tensor], settings: ArvrmSettings) -> list[str]:
+    def load_init(
+        self,
+        network: nn.Module,
+        weights: Mapping[str, Tensor],
+        settings: ArvrmSettings,
+        start: CheckpointFacts | None = None,
+    ) -> list[str]:
         """Weights of the stage before; returns the names that keep their initial values, sorted.
 
         Stage 2 takes `SHARED` from a checkpoint of stage 1, and everything from one of its own.
 
         Raises:
-            ConfigError: the checkpoint is of a later stage, or of another network.
+            ConfigError: the checkpoint is of a later stage, or of another network, or was told of other things.
         """
         is_of_stage_2 = any(name.startswith("state_head.") for name in weights)
         if settings.stage == "pretrain" and is_of_stage_2:
@@ -56,6 +63,8 @@ class Arvrm:
         wanted = trained_names(network.state_dict(), network)
         if settings.stage == "finetune" and not is_of_stage_2:
             wanted = {name for name in wanted if name.startswith(SHARED)}
+        elif isinstance(network, RobotNetwork) and start is not None and is_fitting(network, weights, wanted):
+            check_same_things(start.facts.get("things"), network.things)
         return copy_weights(network, weights, wanted, INIT_HINT)
 
     def variants(self, settings: ArvrmSettings) -> dict[str, ArvrmSettings]:

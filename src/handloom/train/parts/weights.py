@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -21,6 +21,18 @@ def is_fitting(network: nn.Module, weights: Mapping[str, Tensor], names: Iterabl
     """Whether `weights` has a tensor of the network's shape for each of `names`."""
     own = network.state_dict()
     return all(name in weights and weights[name].shape == own[name].shape for name in names)
+
+
+def check_same_things(there: Sequence[str] | None, here: Sequence[str]) -> None:
+    """Raise ConfigError where a checkpoint was told of other things, or in another order; shapes would not show it.
+
+    there: the names of the checkpoint's numbers in their order; None: unknown. here: those of the windows.
+    """
+    if there is not None and list(there) != list(here):
+        problem = f"the checkpoint of `init` was told of {', '.join(there)}; the states here have {', '.join(here)}"
+        raise ConfigError(
+            problem, "name the states' parts at ingest (--state) as in the database that it was trained on"
+        )
 
 
 def copy_weights(

@@ -19,6 +19,7 @@ from handloom.train.robomirror.settings import RobomirrorSettings
 
 if TYPE_CHECKING:
     from handloom.api import Database
+    from handloom.train.checkpoint import CheckpointFacts
 
 VAE = "vae."
 INIT_HINT = "give both stages the same latent, vae_width, vae_layers and rate_hz, and of stage understand all sizes"
@@ -41,7 +42,13 @@ class Robomirror:
             return MotionVae(settings, facts)
         return (Reconstruction if settings.understand_by == "reconstruction" else Alignment)(settings, facts)
 
-    def load_init(self, network: nn.Module, weights: Mapping[str, Tensor], settings: RobomirrorSettings) -> list[str]:
+    def load_init(
+        self,
+        network: nn.Module,
+        weights: Mapping[str, Tensor],
+        settings: RobomirrorSettings,
+        start: CheckpointFacts | None = None,
+    ) -> list[str]:
         """Weights of the stage before, or of the same one; returns the names that keep their initial values, sorted.
 
         Raises:

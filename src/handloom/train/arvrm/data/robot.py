@@ -268,7 +268,7 @@ def encoders(db: Database, settings: ArvrmSettings) -> tuple[nn.Module, nn.Modul
     own = {"backbone.words.": of_text, "backbone.eyes.encoder.": of_images}
     own = {prefix: part for prefix, part in own.items() if part is not None and not part.frozen}
     if settings.init and own:
-        start = checkpoints.load_weights(settings.init, db.storage_options)
+        start = checkpoints.load_start(settings.init, db.storage_options, "arvrm")
         for prefix, part in own.items():
             _load_small(part, prefix, start.network, start.uri)
     return of_text, of_images

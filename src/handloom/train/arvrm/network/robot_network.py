@@ -63,6 +63,7 @@ class RobotNetwork(KeypointNetwork):
         super().__init__(settings, facts)
         for name in ("mean", "std", "step_std"):
             self.register_buffer(f"state_{name}", torch.tensor(facts[f"state_{name}"], dtype=torch.float32))
+        self.things: tuple[str, ...] = tuple(facts.get("things", ()))
         self.things_encoder = None
         if facts.get("things"):
             for name in ("mean", "std"):
