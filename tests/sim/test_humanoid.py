@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +23,7 @@ pytest.importorskip("torch", reason="the student needs torch: pip install '.[tra
 from support.hand_tables import hand_db, hand_row
 from support.training import kept
 
+from handloom.api import Database
 from handloom.pipelines.sim.following import follow, runs_of
 from handloom.pipelines.sim.imitate import imitate, load_settings
 from handloom.pipelines.sim.jobs import Where
@@ -372,3 +374,24 @@ def test_latency_is_measured_from_videos_both_ways(body, tmp_path):
     assert found["wall_ratio"] == np.mean([one["wall_ratio"] for one in found["clips"]])
     with pytest.raises(ConfigError, match=r"in the database's settings it is .*2 x 1 parts'"):
         measured()
+
+
+def test_a_student_of_other_clips_is_not_measured_as_if_it_was_of_these(humanoid, tmp_path):
+    """As after a kill during the evaluation, and the command again with another database of the same version."""
+    path = Path(humanoid.description).with_suffix(".json")
+    dbs = []
+    for name, first in (("one", 0), ("two", 0), ("three", 10)):
+        (tmp_path / name).mkdir()
+        dbs.append(hand_db(tmp_path / name, [hand_row(first + number, jpeg=False) for number in range(3)], [], 1))
+    fewer = {"scripted": 1, "held_out": 1, "rounds": 1, "episodes": 1, "fit_steps": 2}
+    asked = load_settings(None, TINY).model_copy(update=fewer)
+    options = {"robot": str(path), "videos": False}
+    first = imitate(tmp_path / "out", asked, db=dbs[0], **options)
+    assert first.motions["train"] > 1, "clips, too"
+    (tmp_path / "out" / "imitate.json").unlink()
+    with pytest.raises(ConfigError, match=r"another one: --db was .*one, is .*two"):
+        imitate(tmp_path / "out", asked, db=dbs[1], **options)
+    shutil.rmtree(tmp_path / "one" / "clips.lance")
+    shutil.copytree(tmp_path / "three" / "clips.lance", tmp_path / "one" / "clips.lance")
+    with pytest.raises(ConfigError, match="was trained on other videos than --db now gives"):
+        imitate(tmp_path / "out", asked, db=Database.open(tmp_path / "one"), **options)

@@ -147,6 +147,8 @@ def imitate(
     if latents is not None:
         rate_hz = latents.rate_hz
     sources = _sources(settings, db, rate_hz, None if opened is None or is_resumed else opened.videos)
+    if opened is not None and is_resumed:
+        _check_videos(opened, sources)
     tell(f"motions: {', '.join(f'{len(found)} {name}' for name, found in sources.motions.items())}")
     if opened is None and not sources.motions["train"]:
         raise ConfigError("there is no motion to train on", "--set scripted=240, or more clips of --db")
@@ -176,8 +178,10 @@ def imitate(
         rounds = [asdict(one) for one in trained.rounds]
         policy, version = StudentPolicy(Actor(trained.imitator.network), body), sources.version
         spent = time.process_time() - started
-        trained_on = [one.video for one in sources.motions["train"] if one.video]
-        checkpoint = save_student(folder, trained, body, latents, settings, version, trained_on, spent)
+        data_uri = None if db is None else db.uri
+        checkpoint = save_student(
+            folder, trained, body, latents, settings, version, data_uri, sources.trained_on, spent
+        )
     else:
         policy, checkpoint = opened.policy, opened.uri
         rounds, spent = (opened.rounds, opened.train_s) if is_resumed else ([], 0.0)
@@ -228,6 +232,11 @@ class _Sources:
     left_out: dict[str, int]
     version: int
 
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Videos of the table's motions that are trained on."""
+        return frozenset(one.video for one in self.motions["train"] if one.video)
+
 
 def _sources(settings: ImitateSettings, db: Database | None, rate_hz: float, known: frozenset[str] | None) -> _Sources:
     """The motions, divided: scripted ones by their seed, clips by their video.
@@ -276,10 +285,21 @@ def _check_same(opened: OpenedStudent, settings: ImitateSettings, db: Database |
     """Raise ConfigError where the command that trained a student was another one."""
     asked = {"version of --db": db.version if db else 0, "--motion": VaeLatents(motion).uri if motion else None}
     has: dict[str, Any] = {"version of --db": opened.data_version, "--motion": opened.latents_uri}
+    if opened.data_uri is not None and db is not None:
+        asked, has = {"--db": db.uri, **asked}, {"--db": opened.data_uri, **has}
     asked |= flatten(settings.model_dump(mode="json"))
     has |= flatten(opened.settings.model_dump(mode="json"))
     if other := [f"{name} was {has.get(name)}, is {asked[name]}" for name in asked if asked[name] != has.get(name)]:
         problem = f"{opened.uri} is of a command that was interrupted, and another one: {'; '.join(other[:5])}"
+        raise ConfigError(problem, "name another folder; or measure what is there: --student")
+
+
+def _check_videos(opened: OpenedStudent, sources: _Sources) -> None:
+    """Raise ConfigError where the same command would train on other videos now: the database was made anew."""
+    if other := sorted(opened.videos ^ sources.trained_on):
+        problem = (
+            f"{opened.uri} was trained on other videos than --db now gives: {', '.join(other[:3])} in one of them only"
+        )
         raise ConfigError(problem, "name another folder; or measure what is there: --student")
 
 

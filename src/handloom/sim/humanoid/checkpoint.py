@@ -26,6 +26,7 @@ class OpenedStudent:
     """A student that acts.
 
     videos: `{dataset}/{video_id}` of the table's that it was trained on, at `data_version` (0: without a table).
+    data_uri: of the table's database; None without one, and in older checkpoints.
     latents_uri: of its auto-encoder when it was trained, None for linear latents. rounds: the course of the training,
     `dagger.Round` as JSON; train_s: seconds of CPU time that it took.
     """
@@ -36,6 +37,7 @@ class OpenedStudent:
     settings: ImitateSettings
     videos: frozenset[str]
     data_version: int
+    data_uri: str | None
     latents_uri: str | None
     rounds: list[dict[str, Any]]
     train_s: float
@@ -43,7 +45,7 @@ class OpenedStudent:
 
 def save_student(
     folder: Folder, trained: Trained, body: Body, latents: Latents, settings: ImitateSettings, data_version: int,
-    videos: Iterable[str], train_s: float,
+    data_uri: str | None, videos: Iterable[str], train_s: float,
 ) -> str:  # fmt: skip
     """Write the checkpoint below `folder`; its address. Raises StoreError where it cannot be written."""
     imitator = trained.imitator
@@ -64,6 +66,7 @@ def save_student(
             "latents": latents.facts(),
             "widths": list(imitator.widths),
             "videos": sorted(set(videos)),
+            "data_uri": data_uri,
         },
         frozen={},
         train_s=train_s,
@@ -107,6 +110,7 @@ def open_student(
         settings=settings,
         videos=frozenset(facts["videos"]),
         data_version=found.facts.data_version,
+        data_uri=facts.get("data_uri"),
         latents_uri=facts["latents"].get("uri"),
         rounds=found.history,
         train_s=found.facts.train_s,
