@@ -1,6 +1,7 @@
 """`handloom train vlmimic`: from segments in a table to skills, held-out clips and episodes."""
 
 import json
+from pathlib import Path
 
 import pytest
 from support.skill_segments import PLACE, POUR, taking
@@ -103,6 +104,48 @@ def test_skills_of_others_are_not_replaced(tmp_path):
     assert "no robot: episodes is 0" in done.stderr
     assert done.exit_code == 0
     assert read_skills(db)[0]["task"] != "mine"
+
+
+def test_a_job_that_was_refused_can_be_corrected_in_its_folder(tmp_path):
+    """It has kept nothing, or skills alone, whose names may change; its leftovers are its own without `job.json`."""
+    clips = {f"put the cup aside/{seed}": taking(seed, PLACE) for seed in range(4)}
+    db, ids = segment_table(tmp_path / "db", clips, apart=10)
+    out = tmp_path / "job"
+    words = ["train", "vlmimic", "--db", db.uri, "--out", str(out), "--set", "episodes=0"]
+
+    def refused(problem, *more):
+        with pytest.raises(ConfigError, match=problem):
+            CliRunner().invoke(app, [*words, *more], catch_exceptions=False)
+
+    refused("passes no clip of people", "--set", "where=verb = 'putt'")
+    (out / "job.json").write_text(json.dumps({"recipe": "vlmimic", "db": "other", "version": 9, "settings": {}}))
+    told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert told["skills"] == 1, "a job that has kept nothing is no job"
+    (skill,) = read_skills(db)
+    refused("holds a job with other settings: prefix was '', is 'my-'", "--set", "prefix=my-")
+
+    (out / "job.json").write_text("{")
+    refused("holds a job of the recipe vlmimic whose job.json is damaged\nhint: .*--no-resume")
+    assert CliRunner().invoke(app, [*words, "--no-resume"]).exit_code == 0, "its own skills are in nobody's way"
+    (out / "job.json").unlink()
+    refused("whose job.json is missing")
+    assert CliRunner().invoke(app, [*words, "--no-resume"]).exit_code == 0
+    (out / "mine.txt").touch()
+    (out / "job.json").unlink()
+    refused("holds other files: mine.txt", "--no-resume")
+
+    other = next(clip for clip in ids if clip not in skill["clip_ids"])
+    words[5] = str(tmp_path / "second")
+    for clip, kept in ((skill["clip_ids"][0], ["job.json", "skills"]), (other, [])):
+        learn = ["skill", "learn", "--db", db.uri, "--name", "put", "--clips", clip, "--task", "mine", "--replace"]
+        assert CliRunner().invoke(app, learn).exit_code == 0
+        refused("has other skills of the names put\nhint: .*--set prefix=mine-")
+        assert sorted(path.name for path in Path(words[5]).glob("[a-z]*")) == kept, "told before it is learned"
+        assert CliRunner().invoke(app, [*words, "--set", "prefix=mine-"]).exit_code == 0
+        assert [one["name"] for one in read_skills(db)] == ["mine-put", "put"]
+        assert [path.name for path in Path(words[5], "skills").iterdir()] == ["mine-put.json"]
+        delete_skill(db, "mine-put")
+        words[5] = str(tmp_path / "third")
 
 
 def test_rare_things_of_a_verb_are_one_task():

@@ -74,6 +74,18 @@ def rows_of(db: Database, clips: Sequence[str], version: int) -> Iterator[dict[s
         yield from (found[clip] for clip in some if clip in found)
 
 
+TAKEN = "--set replace=true takes their place, --set prefix=mine- gives these other names"
+
+
+def check_names(db: Database, tasks: Sequence[Task]) -> None:
+    """Before anything is learned. Raises ConfigError: a skill of a task's name was learned from other clips, so it is
+    another one."""
+    teach = {task.name: {*task.teach} for task in tasks if task.teach}
+    taken = [row["name"] for row in read_skills(db) if {*row["clip_ids"]} - teach.get(row["name"], {*row["clip_ids"]})]
+    if taken:
+        raise ConfigError(f"{db.uri} has other skills of the names {', '.join(taken[:5])}", TAKEN)
+
+
 def keep(db: Database, learned: Sequence[Learned], version: int, replace: bool) -> int:
     """Write the skills that the table `skills` lacks; returns their number.
 
@@ -88,7 +100,7 @@ def keep(db: Database, learned: Sequence[Learned], version: int, replace: bool) 
     taken = [skill.name for skill in new if skill.name in there]
     if taken and not replace:
         problem = f"{db.uri} has other skills of the names {', '.join(taken[:5])}"
-        raise ConfigError(problem, "--set replace=true takes their place, --set prefix=mine- gives these other names")
+        raise ConfigError(problem, TAKEN)
     rows = [skill_row(skill, list(rows_of(db, skill.clip_ids, version)), version) for skill in new]
     if rows:
         write_skills(db, rows, replace=True)

@@ -15,8 +15,9 @@ from handloom.errors import ConfigError, StoreError
 from handloom.io.folder import Folder, local_folder
 from handloom.pipelines.sim.jobs import Where
 from handloom.pipelines.skills.clips import execution_of
+from handloom.pipelines.skills.episodes import EpisodeLog
 from handloom.pipelines.skills.reading import Reading
-from handloom.pipelines.skills.training.learning import Learned, judged, keep, learn_task, pooled, rows_of
+from handloom.pipelines.skills.training.learning import Learned, check_names, judged, keep, learn_task, pooled, rows_of
 from handloom.pipelines.skills.training.robot import Tried, film, scores, try_skills, why_no_robot
 from handloom.pipelines.skills.training.settings import COSTS, RECIPE, VlmimicConfig
 from handloom.pipelines.skills.training.tasks import Task, tasks_of
@@ -26,7 +27,8 @@ from handloom.skills.skill import Skill
 
 JOB, JSON, HTML = "job.json", "report.json", "report.html"
 NO_RESUME = "name another --out, or --no-resume to remove that job"
-FILES = (JOB, JSON, HTML, "episodes.jsonl", "skills", "videos")
+FILES = (JSON, HTML, EpisodeLog.FILE, "skills", "videos")
+"""What a job keeps beside `job.json`."""
 NOTES = (
     "The paper's: skills from a handful of videos without training, semantic and geometric constraints, five videos a "
     "task, grasps and paths that are ranked by what the arm can do, four rounds of adapting a skill to the things of a "
@@ -84,9 +86,12 @@ def train_skills(
     local_folder(out, "--out")
     where = Where(config.resources.workers, ray_address)
     folder, settings = Folder.parse(out), config.settings
-    version = _begin(db, folder, config, resume)
+    version, is_new = _asked(db, folder, config, resume)
     tasks, left_out = tasks_of(db, settings, version)
     reading = Reading(db, settings.reader)
+    if is_new and not settings.replace:
+        check_names(db, tasks)
+    _begin(folder, {"db": db.uri, "version": version, "settings": _plain(config)}, is_new)
     learned = []
     for task in tasks:
         learned.append(learn_task(db, task, reading.reader, version, folder))
@@ -120,31 +125,55 @@ def train_skills(
     return VlmimicSummary(RECIPE, "done", str(out), len(tasks), num_skills, numbers, f"{folder.uri}/{HTML}")
 
 
-def _begin(db: Database, folder: Folder, config: VlmimicConfig, resume: bool) -> int:
-    """Check that the folder is empty or holds this job, write `job.json`, and return the table's version of the job."""
+def _asked(db: Database, folder: Folder, config: VlmimicConfig, resume: bool) -> tuple[int, bool]:
+    """The table's version of the job, and whether it begins anew: the folder is empty, or holds a job that has kept
+    nothing, or shall be removed, or has kept skills of another prefix alone.
+
+    Nothing is written. Raises as `train_skills`.
+    """
     if (newest := db.version) is None:
         raise StoreError(f"no clip of {db.uri} is processed yet", "process them with `handloom run --db DB`")
+    new = config.settings.version or newest, True
     job = folder.read_json(JOB)
-    others = [name for name in folder.names() if not name.startswith(".")]
-    if job is None and others:
-        raise ConfigError(f"{folder.uri} holds other files: {', '.join(others[:5])}", "give --out a folder of its own")
-    if job is not None and (recipe := job.get("recipe")) != RECIPE:
+    there = [name for name in folder.names() if not name.startswith(".")]
+    others = [name for name in there if name != JOB]
+    if not isinstance(job, dict):
+        report = folder.read_json(JSON)
+        told = JOB in there or (isinstance(report, dict) and report.get("recipe") == RECIPE)
+        is_ours = told and not {*others} - {*FILES}
+        if there and not is_ours:
+            raise ConfigError(
+                f"{folder.uri} holds other files: {', '.join(there[:5])}", "give --out a folder of its own"
+            )
+        if there and resume:
+            state = "is damaged" if JOB in there else "is missing"
+            raise ConfigError(f"{folder.uri} holds a job of the recipe {RECIPE} whose {JOB} {state}", NO_RESUME)
+        return new
+    if (recipe := job.get("recipe")) != RECIPE:
         raise ConfigError(f"{folder.uri} holds a job of the recipe {recipe}", "give --out a folder of its own")
-    if job is not None and not resume:
+    if not resume or not others:
+        return new
+    settings = _plain(config)
+    costs = COSTS if {EpisodeLog.FILE, JSON} & {*others} else COSTS | {"prefix"}
+    differ = [name for name in settings if name not in costs and job["settings"].get(name) != settings[name]]
+    if differ:
+        told = "; ".join(f"{name} was {job['settings'].get(name)!r}, is {settings[name]!r}" for name in differ)
+        raise ConfigError(f"{folder.uri} holds a job with other settings: {told}", f"give those, or {NO_RESUME}")
+    if job["db"] != db.uri:
+        raise ConfigError(f"{folder.uri} holds a job of the database {job['db']}, not of {db.uri}", NO_RESUME)
+    return int(job["version"]), job["settings"]["prefix"] != settings["prefix"]
+
+
+def _begin(folder: Folder, job: dict[str, Any], is_new: bool) -> None:
+    """Write `job.json`; of a new job when what another one has left is removed, so that a kill leaves a job."""
+    if is_new:
         for name in FILES:
             folder.remove(name)
-        job = None
-    settings = json.loads(config.settings.model_dump_json())
-    if job is not None:
-        differ = [name for name in settings if name not in COSTS and job["settings"].get(name) != settings[name]]
-        if differ:
-            told = "; ".join(f"{name} was {job['settings'].get(name)!r}, is {settings[name]!r}" for name in differ)
-            raise ConfigError(f"{folder.uri} holds a job with other settings: {told}", f"give those, or {NO_RESUME}")
-        if job["db"] != db.uri:
-            raise ConfigError(f"{folder.uri} holds a job of the database {job['db']}, not of {db.uri}", NO_RESUME)
-    version = config.settings.version or newest if job is None else int(job["version"])
-    folder.write_json(JOB, {"recipe": RECIPE, "db": db.uri, "version": version, "settings": settings})
-    return version
+    folder.write_json(JOB, {"recipe": RECIPE, **job})
+
+
+def _plain(config: VlmimicConfig) -> dict[str, Any]:
+    return json.loads(config.settings.model_dump_json())
 
 
 def _line(one: Learned) -> str:
