@@ -15,6 +15,7 @@ from handloom.cli import app
 from handloom.errors import ConfigError, StoreError
 from handloom.pipelines.remove import remove
 from handloom.pipelines.skills.skill import adapt_skill, learn_skill, match_skills
+from handloom.skills.model_reader import NoAnswer
 from handloom.skills.skill import Skill
 from handloom.store.skills.bank import read_skill, read_skills, write_skills
 
@@ -365,6 +366,7 @@ def test_a_skill_is_run_and_reported(filled, tmp_path):
     assert "aside, hierarchical, seen:" in done.output
     told = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (told["num_episodes"], told["mode"], told["rounds"], len(told["episodes"])) == (2, "hierarchical", 2, 2)
+    assert (told["error_m"], told["reasoner"]) == (0.0, "rules")
     assert told["successes"] + sum(told["failures"].values()) == 2
     low, high = told["interval"]
     assert low <= told["success_rate"] <= high
@@ -400,12 +402,21 @@ def test_a_model_reasons_about_failures(filled, tmp_path):
         words = ("run", "aside", "--db", db.uri, "--episodes", "1", "--scene", str(scene), "--rounds", "2")
         done = run(*words, *reads(endpoint, "tries=1"), "--json")
     assert done.exit_code == 0, done.output
-    attempts = json.loads(done.stdout)["episodes"][0]["attempts"]
+    told = json.loads(done.stdout)
+    assert (told["reasoner"], told["error_m"]) == ("m (vlmimic/failure-1)", 0.0)
+    attempts = told["episodes"][0]["attempts"]
     assert [one["reason"] for one in attempts] == ["unreachable_grasp"] * 3
     assert [one["remedies"] for one in attempts] == [["carry_higher"], ["from_higher"], []]
     assert "m (vlmimic/failure-1) chose remedies after 2 failures; after 1 it gave none that can be used" in done.stderr
     parts = endpoint.requests[0][1]["messages"][0]["content"]
     assert sum(part["type"] == "image_url" for part in parts) == 1
+
+    out = tmp_path / "dead"
+    with fake_endpoint(lambda num, body: Reply(status=401)) as endpoint:
+        words = ["skill", *words, "--out", str(out), "--no-video", *reads(endpoint)]
+        with pytest.raises(NoAnswer, match=r"the model has not answered yet: .*refuses the request \(401\)"):
+            CliRunner().invoke(app, words, catch_exceptions=False)
+    assert len((out / "episodes.jsonl").read_bytes().splitlines()) == 1, "its episode is not kept"
 
 
 def test_what_cannot_be_run_is_refused(filled, tmp_path):

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from handloom.errors import HandloomError
 from handloom.skills.bounds import apart_se3, in_groups, palm
 from handloom.skills.execution import GRASPING, Step
 from handloom.skills.reader import Advice, Compared, Floats, Shown, by_rule
@@ -66,8 +67,15 @@ MOVE = _object(
 )
 
 
+class NoAnswer(HandloomError):
+    """A model has said nothing at all: its endpoint cannot be reached, fails, or refuses."""
+
+
 class Ask(Protocol):
-    """Puts a question to a model. check: what is wrong with an answer that fits the schema; None: nothing."""
+    """Puts a question to a model. check: what is wrong with an answer that fits the schema; None: nothing.
+
+    Raises HandloomError where there is no answer that can be used; NoAnswer where there is none.
+    """
 
     def __call__(
         self,

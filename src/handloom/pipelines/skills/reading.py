@@ -15,12 +15,13 @@ from handloom.errors import HandloomError
 from handloom.pipelines.configure import checked, merged_values
 from handloom.schemas.towers import AskSettings
 from handloom.sim.tabletop.reasoning import ModelReasoner
-from handloom.skills.model_reader import Ask, Image, ModelReader
+from handloom.skills.model_reader import Ask, Image, ModelReader, NoAnswer
 from handloom.skills.reader import Reader, RuleReader
 
 EXAMPLE = "base_url=http://localhost:8000/v1"
 LISTED = "docs/captions.md explains these settings"
 COUNTED = ("requests", "failed_requests", "prompt_tokens", "completion_tokens")
+NO_REMEDY = "run it again when it does; without --config and --set, in another --out, rules choose remedies"
 NOTHING = "nothing was written; without --config and --set the skill is read by rules"
 
 
@@ -67,12 +68,11 @@ def _model_reader(db: Database, settings: AskSettings, counts: Counter[str]) -> 
 
 def model_reasoner(settings: AskSettings, counts: Counter[str]) -> ModelReasoner:
     """What reasons about failed attempts. counts: as those of `Reading`. Raises ConfigError as `Reading`."""
-    return ModelReasoner(*_ask_of(settings, counts, "no remedy", "rules chose one"))
+    return ModelReasoner(*_ask_of(settings, counts, "the model has not answered yet", NO_REMEDY))
 
 
 def _ask_of(settings: AskSettings, counts: Counter[str], problem: str, hint: str) -> tuple[str, Ask]:
-    """The model's name, and what puts questions to it: HandloomError, which begins with `problem`, where there is no
-    answer."""
+    """The model's name, and what puts questions to it: its errors begin with `problem`."""
     from handloom.models.vision_language.asking import Asking, planned
     from handloom.models.vision_language.questions import AskError, Question
 
@@ -97,7 +97,8 @@ def _ask_of(settings: AskSettings, counts: Counter[str], problem: str, hint: str
         try:
             return opened()(Question(text, images, None, schema, check)).value
         except AskError as error:
-            raise HandloomError(f"{problem}: {error.problem}", hint) from error
+            kind = HandloomError if error.reason == "answer_invalid" else NoAnswer
+            raise kind(f"{problem}: {error.problem}", hint) from error
 
     return settings.model if plan is None or plan.files.revision else Path(settings.model).name, ask
 

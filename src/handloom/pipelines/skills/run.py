@@ -42,6 +42,7 @@ REPORT = "run.json"
 class SkillRun:
     """What `run_skill` measured; `interval` is Wilson's, at 95 %.
 
+    error_m: what things were seen off, horizontally (median). reasoner: what chose remedies; `none`: no rounds.
     failures: of the episodes, by reason; attempts: failed attempts by reason, also those after which another succeeded.
     constraints_met: share of the episodes in which each thing ended within the skill's bounds; None: none known.
     videos: paths of `best` and `worst`. episodes: each with its scene.
@@ -54,6 +55,8 @@ class SkillRun:
     seed: int
     rounds: int
     weld: bool
+    error_m: float
+    reasoner: str
     num_episodes: int
     successes: int
     success_rate: float
@@ -107,6 +110,7 @@ def run_skill(
         ConfigError: an option that is out of range; a skill that moves nothing; a scene that cannot be read or lacks a
             thing; videos on a machine that draws none; `out` cannot be written, or holds episodes of another run.
         StoreError: there is no such skill, or, for `replay`, none of its clips has a row.
+        NoAnswer: the model has answered no question; the episode of the question is not kept.
         ModuleNotFoundError: the simulator, or the description of the arm, is not installed.
     """
     where = Where(workers, ray_address)
@@ -121,9 +125,10 @@ def run_skill(
         local_folder(out, "--out")
     fixed = None if scene in HOWS else _scene_in(Path(scene), skill)
     executions = executions_of(db, skill) if its_mode == "replay" else ()
+    chooser = Rules.name if reasoner is None else reasoner.name
     identity = {
         "skill": skill.name, "skill's constraints": digest_of(skill), "mode": its_mode, "rounds": rounds, "weld": weld,
-        "error_m": error_m, "reasoner": Rules.name if reasoner is None else reasoner.name,
+        "error_m": error_m, "reasoner": chooser,
         "scene": scene if fixed is None else json.loads(fixed.to_json()), "versions": versions(),
     }  # fmt: skip
     with ExitStack() as closing:  # before scenes are drawn: a folder of another run is refused at once
@@ -145,7 +150,7 @@ def run_skill(
         found = list(run_jobs(by_seed, log, where, progress, reasoner, gl).values())
     if reasoner is not None:
         notes = [*notes, *cost_of(reasoner.name, counts), _refused(reasoner)]
-    run = summary(skill, scene, its_mode, seed, rounds, weld, jobs, found, {})
+    run = summary(skill, scene, its_mode, seed, rounds, weld, error_m, chooser, jobs, found)
     if out is not None:
         _keep(out, run)  # before the videos, which may fail
         if video:
@@ -173,10 +178,10 @@ def digest_of(skill: Skill) -> str:
 
 
 def summary(
-    skill: Skill, scene: str, mode: Mode, seed: int, rounds: int, weld: bool, jobs: Sequence[Job],
-    found: Sequence[Episode], videos: dict[str, str],
+    skill: Skill, scene: str, mode: Mode, seed: int, rounds: int, weld: bool, error_m: float, reasoner: str,
+    jobs: Sequence[Job], found: Sequence[Episode],
 ) -> SkillRun:  # fmt: skip
-    """All of a run's numbers."""
+    """All of a run's numbers, without videos."""
     episodes = [
         {
             "seed": job.seed,
@@ -192,9 +197,10 @@ def summary(
         for job, one in zip(jobs, found, strict=True)
     ]
     rounds = 0 if mode == "replay" else rounds
+    reasoner = reasoner if rounds else "none"
     return SkillRun(
-        skill.name, skill.task, mode, scene, seed, rounds, weld, len(found), **scores_of(found), episodes=episodes,
-        videos=videos, versions=versions(),
+        skill.name, skill.task, mode, scene, seed, rounds, weld, error_m, reasoner, len(found), **scores_of(found),
+        episodes=episodes, videos={}, versions=versions(),
     )  # fmt: skip
 
 

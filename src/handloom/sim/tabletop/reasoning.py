@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from handloom.errors import HandloomError
 from handloom.sim.tabletop.handle import Tries
 from handloom.sim.tabletop.scene import Thing
-from handloom.skills.model_reader import Ask
+from handloom.skills.model_reader import Ask, NoAnswer
 
 Image = NDArray[np.uint8]
 
@@ -119,13 +119,13 @@ ANSWER: Mapping[str, Any] = {
 
 class ModelReasoner:
     """Asks a vision-language model; where it gives no answer that can be used, the rules decide. counts: `asked`, and
-    `refused`: questions without such an answer."""
+    `refused`: questions without such an answer. A model that has never answered raises NoAnswer: what the rules do
+    without it would be counted as its own."""
 
     def __init__(self, model: str, ask: Ask) -> None:
-        """ask: raises HandloomError where there is no answer that can be used."""
         self.name = f"{model} ({PROMPTS})"
         self.counts: Counter[str] = Counter()
-        self._ask = ask
+        self._ask, self._has_answered = ask, False
 
     def advise(self, trouble: Trouble) -> tuple[str, ...]:
         size = " x ".join(f"{100 * side:.0f}" for side in trouble.thing.size_m)
@@ -138,9 +138,13 @@ class ModelReasoner:
         self.counts["asked"] += 1
         try:
             found = self._ask(text, [trouble.picture()], ANSWER, _contradiction)
-        except HandloomError:
+        except HandloomError as error:
+            self._has_answered |= not isinstance(error, NoAnswer)
+            if not self._has_answered:
+                raise
             self.counts["refused"] += 1
             return Rules().advise(trouble)
+        self._has_answered = True
         return tuple(found["remedies"])
 
 
