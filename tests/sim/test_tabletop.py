@@ -19,6 +19,7 @@ from handloom.sim.tabletop.scene import REACH, Goal, Scene, Thing, box_distance,
 from handloom.sim.tabletop.simulation import Simulation
 from handloom.skills.execution import GRASPING, MANIPULATION, Execution, Step
 from handloom.skills.learn import learn
+from handloom.skills.model_reader import NoAnswer
 from handloom.skills.reader import RuleReader
 
 BOX = np.array([-0.03, -0.03, -0.04, 0.03, 0.03, 0.04])
@@ -199,6 +200,23 @@ def test_a_model_chooses_remedies_and_a_wrong_answer_is_counted():
     assert (model.counts["refused"], silent.counts["asked"], silent.counts["refused"]) == (0, 1, 1)
 
 
+def test_a_model_that_has_never_answered_is_an_error():
+    """Rules stand in only for one that has answered something."""
+    replies = iter([NoAnswer("down"), {"remedies": ["push"]}, NoAnswer("down")])
+
+    def ask(*question):
+        reply = next(replies)
+        if isinstance(reply, NoAnswer):
+            raise reply
+        return reply
+
+    model = ModelReasoner("m", ask)
+    with pytest.raises(NoAnswer, match="down"):
+        model.advise(trouble("slipped"))
+    assert model.advise(trouble("slipped")) == ("push",)
+    assert model.advise(trouble("slipped")) == ("hold_lower",)
+
+
 def test_a_skill_that_moves_nothing_is_refused():
     skill, _ = skill_of(ASIDE)
     with pytest.raises(ConfigError, match="no step that moves a thing: reach for A"):
@@ -331,6 +349,12 @@ def test_a_scene_is_read_from_json(tmp_path):
         ({"place_m": [0.0, 0.9]}, {}, "beside the table"),
         ({"name": "start"}, {}, "no thing can have the name 'start'"),
         ({"size_m": ["x", 0.1, 0.1]}, {}, "not 'x'"),
+        (
+            {"mass_kg": 0.2},
+            {},
+            r"things\.1\.mass_kg is not known\nhint: one of name, kind, .*, density; docs/vlmimic.md",
+        ),
+        ({}, {"height_m": 0.2}, r"goals\.0\.height_m is not known\nhint: one of thing, beside"),
         ({}, {"place_m": ["NaN", 0, 0]}, "the goal of 'A' is at"),
     ):
         told = json.loads(scene.to_json())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -124,6 +125,9 @@ class Scene(Frozen):
         return json.dumps(self.model_dump(), indent=1)
 
 
+PARTS: Mapping[str, type[Frozen]] = {"things": Thing, "obstacles": Thing, "goals": Goal}
+
+
 def read_scene(path: Path) -> Scene:
     """A scene from a JSON file. Raises ConfigError if it cannot be read, or says something impossible."""
     try:
@@ -134,6 +138,10 @@ def read_scene(path: Path) -> Scene:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the scene"
         told = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            model = PARTS.get(str(first["loc"][0]), Scene) if len(first["loc"]) > 1 else Scene
+            known = ", ".join(model.model_fields)
+            raise ConfigError(f"--scene {path}: {where} is not known", f"one of {known}; {PAGE}") from error
         given = f", not {first['input']!r}" if isinstance(first["input"], int | float | str) and first["loc"] else ""
         raise ConfigError(f"--scene {path}: {where}: {told}{given}", PAGE) from error
 
