@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +14,28 @@ from handloom.api import Database
 from handloom.bench.loop.people import interactions_in
 from handloom.bench.segments.exact import exact_scene
 from handloom.errors import ConfigError
-from handloom.export.lerobot.interactions import CARRY, ENVIRONMENT, GAP_S, REACH, STATE, episodes_of, interactions_of
+from handloom.export.lerobot.interactions import (
+    CARRY,
+    COLUMNS,
+    ENVIRONMENT,
+    GAP_S,
+    REACH,
+    STATE,
+    episodes_of,
+    interactions_of,
+)
 from handloom.geometry.interactions.segments import find_segments
-from handloom.pipelines.export.interactions import interactions
+from handloom.pipelines.export.interactions import (
+    CLIPS,
+    HANDS,
+    METRES,
+    NOTHING,
+    REASONS,
+    SEGMENTS,
+    SHORT,
+    counted_episodes,
+    interactions,
+)
 from handloom.pipelines.ingest.robots import lerobot
 from handloom.schemas.values import LEFT, RIGHT
 from handloom.stages.builtin.segments import segment_cell
@@ -123,7 +143,7 @@ def test_a_database_becomes_a_dataset_that_robots_recipes_read(placing, tmp_path
     db, _ = segment_table(tmp_path / "clips", {"place it/0": row["segments"]}, num, columns)
     out = str(tmp_path / "dataset")
     found = interactions(db, out)
-    assert (found.num_clips, found.without_metres, found.without_episodes) == (1, 0, 0)
+    assert (found.num_clips, found.left_out) == (1, {})
     robots = Database.open(tmp_path / "robots", create=True)
     lerobot(robots, out, dataset="people", state=(STATE, ENVIRONMENT))
     read = read_episodes(robots)
@@ -133,8 +153,34 @@ def test_a_database_becomes_a_dataset_that_robots_recipes_read(placing, tmp_path
     for state, one in zip(read["state"].to_pylist(), exact, strict=True):
         wanted = np.concatenate([one.values[STATE], one.values[ENVIRONMENT]], axis=1)
         np.testing.assert_allclose(np.array(state, np.float32), wanted, atol=1e-3)
-    bare, _ = segment_table(tmp_path / "bare", {"place it/0": row["segments"]})
-    with pytest.raises(ConfigError, match="no episode"):
-        interactions(bare, str(tmp_path / "none"))
     with pytest.raises(ConfigError, match="--hz 0"):
         interactions(db, out, hz=0.0)
+
+
+def test_every_clip_is_counted_and_the_reason_is_told(placing, tmp_path):
+    row = placing[0]
+    num = len(row["frame_s"])
+    flat = {name: row[name].reshape(num, -1).tolist() for name in ("hand_keypoints_world_m", "world_from_camera")}
+    whole = {"world_scale": "metric", "frame_s": row["frame_s"].tolist(), **flat}
+    cases = {
+        CLIPS: (row["segments"], whole),
+        METRES: (row["segments"], whole | {"world_scale": "arbitrary"}),
+        HANDS: (row["segments"], whole | {"hand_keypoints_world_m": None}),
+        SEGMENTS: (None, whole),
+        NOTHING: ([], whole),
+    }
+    every, counts = [], Counter()
+    for number, (why, (segments, columns)) in enumerate(cases.items()):
+        db, _ = segment_table(tmp_path / str(number), {"place it/0": segments}, num, columns)
+        every += list(db.batches(list(COLUMNS)))
+        if why != CLIPS:
+            with pytest.raises(ConfigError, match=f"no episode to export at 20 Hz: 1 clip: {why}\nhint") as caught:
+                interactions(db, str(tmp_path / "none"))
+            assert caught.value.hint == REASONS[why]
+    assert len(list(counted_episodes(every, HZ, counts))) == 2
+    assert counts == dict.fromkeys(cases, 1)
+    slow = Counter()
+    with pytest.raises(ConfigError, match=r"at 0\.5 Hz: 1 clip: no world.*; 1 clip: too few steps"):
+        list(counted_episodes(every, 0.5, slow))
+    assert slow[SHORT] == 1
+    assert slow.total() == len(cases)

@@ -136,9 +136,8 @@ def export_interactions(
     if write.json_:
         print(json.dumps(asdict(found)))
         return
-    for count, why in ((found.without_metres, "no world in metres"), (found.without_episodes, "no hand takes a thing")):
-        if count:
-            print(f"left out {plural(count, 'clip')}: {why}")
+    for why, count in found.left_out.items():
+        print(f"left out {plural(count, 'clip')}: {why}")
     made = found.dataset
     print(
         f"{plural(made.num_episodes, 'episode')} of {plural(found.num_clips, 'clip')}, "

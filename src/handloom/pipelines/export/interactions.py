@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,17 @@ import pyarrow as pa
 from handloom.api import Database
 from handloom.errors import ConfigError
 from handloom.export.card import TALLIED, Card, CardTally
-from handloom.export.lerobot.dataset import LeRobotSummary, export_lerobot
-from handloom.export.lerobot.interactions import COLUMNS, Interaction, episodes_of, interactions_of, layout_of
+from handloom.export.lerobot.dataset import Episode, LeRobotSummary, export_lerobot
+from handloom.export.lerobot.interactions import (
+    COLUMNS,
+    LEAST_STEPS,
+    MOVED_M,
+    episodes_of,
+    interactions_of,
+    layout_of,
+)
 from handloom.pipelines.export.parquet import opened
+from handloom.plural import plural
 from handloom.schemas.tables.row import row_arrays
 from handloom.store.embodiment import HUMAN
 from handloom.store.stages.row_keys import StageKeys
@@ -32,15 +40,26 @@ LIMITS = (
 )
 
 
+CLIPS = "clips"
+METRES, HANDS, SEGMENTS = "no world in metres", "no hands or no camera in the world", "`segments` not computed"
+NOTHING, SHORT = "no hand takes a thing", f"too few steps, or a thing that moves less than {100 * MOVED_M:g} cm"
+REASONS = {
+    METRES: "export clips whose `world_scale` is 'metric'",
+    HANDS: "export clips whose hands were seen",
+    SEGMENTS: "compute them with `handloom run`",
+    NOTHING: "loosen --where, or process clips in which hands take things",
+    SHORT: f"give a higher --hz: an episode has at least {LEAST_STEPS} steps",
+}
+"""Why a clip gives no episode, and what to do where none of all clips gives any. The first one that holds counts."""
+
+
 @dataclass(frozen=True)
 class InteractionSummary:
-    """What `interactions` wrote. num_clips: that episodes are of. without_metres, without_episodes: clips that are left
-    out, as their world has no metres, or no hand was seen to take a thing."""
+    """What `interactions` wrote. num_clips: that episodes are of. left_out: number of the others, by reason."""
 
     dataset: LeRobotSummary
     num_clips: int
-    without_metres: int
-    without_episodes: int
+    left_out: dict[str, int]
 
 
 def interactions(
@@ -53,7 +72,7 @@ def interactions(
 
     Raises:
         StoreError: nothing is processed yet, or `out` cannot be written.
-        ConfigError: the table has no segments; no hand takes a thing in any clip; `out` is not empty.
+        ConfigError: the table has no segments; no clip gives an episode (`REASONS`); `out` is not empty.
     """
     if not 0 < hz <= MAX_HZ:
         raise ConfigError(f"--hz {hz:g}", f"give steps a second, above 0 and at most {MAX_HZ:g}")
@@ -66,20 +85,35 @@ def interactions(
     batches = tally.over(db.batches(list(columns), rows.where, rows.table.version, BATCH_ROWS))
     card = Card("lerobot", "What hands do with things", READING, rows.source, "data/*/*.parquet", LIMITS, ("LeRobot",))
     written = export_lerobot(
-        (episode for one in _found(batches, counts) for episode in episodes_of(one, hz)),
+        counted_episodes(batches, hz, counts),
         out,
         layout_of(hz),
         card=lambda info: card.text(tally),
         metadata={**rows.source, "hz": hz},
         **options,
     )
-    return InteractionSummary(written, counts["clips"], counts["metres"], counts["none"])
+    return InteractionSummary(written, counts[CLIPS], {why: counts[why] for why in REASONS if counts[why]})
 
 
-def _found(batches: Iterable[pa.RecordBatch], counts: Counter[str]) -> Iterator[Interaction]:
+def counted_episodes(batches: Iterable[pa.RecordBatch], hz: float, counts: Counter[str]) -> Iterator[Episode]:
+    """Of all clips, which are counted: `CLIPS`, or a reason. Raises ConfigError at the end where none has any."""
     for batch in batches:
         for index in range(batch.num_rows):
             row = row_arrays(batch, index)
             found = interactions_of(row)
-            counts["clips" if found else "metres" if row["world_scale"] != "metric" else "none"] += 1
-            yield from found
+            episodes = [episode for one in found for episode in episodes_of(one, hz)]
+            counts[CLIPS if episodes else SHORT if found else _why_nothing(row)] += 1
+            yield from episodes
+    if not counts[CLIPS]:
+        left_out = "; ".join(f"{plural(counts[why], 'clip')}: {why}" for why in REASONS if counts[why])
+        most = max(REASONS, key=lambda why: counts[why])
+        raise ConfigError(f"there is no episode to export at {hz:g} Hz: {left_out}", REASONS[most])
+
+
+def _why_nothing(row: Mapping[str, Any]) -> str:
+    """Of a row without interactions."""
+    if row["world_scale"] != "metric":
+        return METRES
+    if row["hand_keypoints_world_m"] is None or row["world_from_camera"] is None:
+        return HANDS
+    return SEGMENTS if row["segments"] is None else NOTHING
