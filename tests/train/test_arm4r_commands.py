@@ -15,7 +15,11 @@ from support.training import kept
 from test_arm4r_train import POSE, SMALL
 
 from handloom.errors import ConfigError
+from handloom.io.folder import Folder
+from handloom.pipelines.train import train as pipeline
+from handloom.pipelines.train.settings import TrainConfig
 from handloom.schemas.tables.row import row_arrays
+from handloom.schemas.training import TrainResources
 from handloom.train.arm4r.acting import Arm4rPredictor
 from handloom.train.arm4r.data.commands import HELD_OUT, TRAIN, Commands, commands_of
 from handloom.train.arm4r.recipe import RECIPE
@@ -211,8 +215,29 @@ def test_a_network_can_be_gone_on_with_that_was_told_otherwise(robots, make):
     ],
 )
 def test_tasks_without_clips_are_refused(robots, make, values, problem):
-    with pytest.raises(ConfigError, match=problem):
-        RECIPE.data(robots, make(**values))
+    for asked in (RECIPE.check, RECIPE.data):
+        with pytest.raises(ConfigError, match=problem):
+            asked(robots, make(**values))
+
+
+def test_a_job_is_refused_before_a_cluster_is_joined(robots, make, tmp_path, monkeypatch):
+    """And leaves nothing; one that can be trained is not refused."""
+
+    def join(_):
+        raise ConnectionError("joins a cluster")
+
+    monkeypatch.setattr(pipeline, "joined", join)
+    with_thing = robot_db(tmp_path / "things", [*POSE, "object0.x", "object0.y", "object0.z"])
+    out = Folder.parse(tmp_path / "out")
+    for db, settings, problem in (
+        (with_thing, make("words", things="places", things_hidden=("nosuch",)), "things_hidden names nosuch"),
+        (robots, make(command_clips={STACK: CLIPS[STACK]}), "has no clips for the task 'pour'"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            pipeline.train(db, RECIPE, "arm4r", TrainConfig(settings, TrainResources()), out, quiet=True)
+        assert out.names() == []
+    with pytest.raises(ConnectionError, match="joins a cluster"):
+        pipeline.train(robots, RECIPE, "arm4r", TrainConfig(make(), TrainResources()), out, quiet=True)
 
 
 def test_settings_that_contradict_are_refused(make):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from handloom.schemas.training import Example, TrainSettings
 
-__all__ = ["Example", "Recipe", "RecipeData"]
+__all__ = ["CheckedRecipe", "Example", "Recipe", "RecipeData"]
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -88,4 +88,13 @@ class Recipe(Protocol):
         `figures`: {title: (array, labels of its rows, labels of its columns)}, such as a learned map; `numbers`: {name:
         number}; `data`: {name: number or text}, which data it was trained on beside its windows.
         """
+        ...
+
+
+@runtime_checkable
+class CheckedRecipe(Protocol):
+    """A recipe that can be asked, before a cluster is joined, whether the table has what the settings name."""
+
+    def check(self, db: Database, settings: Any, version: int | None = None) -> None:
+        """Raise ConfigError as `data` does, where that can be told in seconds and without reading windows."""
         ...

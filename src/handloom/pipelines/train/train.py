@@ -26,7 +26,7 @@ from handloom.schemas.training import TrainResources
 from handloom.train import checkpoint as checkpoints
 from handloom.train.checkpoint import JOB
 from handloom.train.history import FILE, held_out_of, parse_lines
-from handloom.train.recipe import Recipe
+from handloom.train.recipe import CheckedRecipe, Recipe
 from handloom.workers.training.ledger import start_training_ledger
 from handloom.workers.training.training import BOARD, RESULT, TrainingPlan
 
@@ -116,13 +116,17 @@ def _prepare(db, recipe, recipe_name, config, variants, out: Folder, resume: boo
     others = [name for name in out.names() if not name.startswith(".")]
     if job is None and others:
         raise ConfigError(f"{out.uri} holds other files: {', '.join(others[:5])}", "give --out a folder of its own")
+    has_begun = False
     if resume:
         for name, values in variants.items():
             found = checkpoints.peek(out.sub(name))
             if found is not None:
+                has_begun = True
                 settings = recipe.settings_type(**values)
                 checkpoints.check_fits(*found, recipe.name, settings, config.resources.workers)
-    else:
+    if not has_begun and isinstance(recipe, CheckedRecipe):
+        recipe.check(db, config.settings, config.settings.version)
+    if not resume:
         for name in (job or {}).get("variants", []):
             out.remove(name)
             out.remove(f"{BOARD}/{name}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from handloom.errors import ConfigError
-from handloom.train.arm4r.data.control import control_data
+from handloom.train.arm4r.data.control import check_control, control_data
 from handloom.train.arm4r.data.points import point_data
 from handloom.train.arm4r.network.network import COMMAND, FRESH_FOR_CONTROL, Arm4rNetwork
 from handloom.train.arm4r.reporting import report_of
@@ -38,6 +38,11 @@ class Arm4r:
         if settings.stage == "control":
             return control_data(db, settings, version)
         return point_data(db, settings, version)
+
+    def check(self, db: Database, settings: Arm4rSettings, version: int | None = None) -> None:
+        """Raise ConfigError for names of `control` that the episodes lack, and for tasks that no clip tells."""
+        if settings.stage == "control":
+            check_control(db, settings, version)
 
     def network(self, settings: Arm4rSettings, facts: Mapping[str, Any]) -> Arm4rNetwork:
         """A new network for windows with these facts."""

@@ -27,6 +27,7 @@ from handloom.train.robomirror.network.understanding import Understanding
 
 if TYPE_CHECKING:
     from handloom.api import Database
+    from handloom.windows.api import Windows
 
 Floats = NDArray[np.float32]
 WHOLE = 2**30
@@ -70,6 +71,17 @@ class CommandMaker:
             ConfigError: the filter is wrong; a clip is shorter than `parts` steps, or of another rate; its intent is of
                 another encoder.
         """
+        found = self._windows(db, where, split, version)
+        if found is None:
+            return {}
+        return {sample["clip_id"]: self._pooled(sample) for sample in (found[n] for n in range(len(found)))}
+
+    def num_clips(self, db: Database, where: str, split: str | None, version: int | None = None) -> int:
+        """Number of clips that `of_clips` would give, without latents. Raises ConfigError: the filter is wrong."""
+        return len(self._windows(db, where, split, version) or ())
+
+    def _windows(self, db: Database, where: str, split: str | None, version: int | None) -> Windows | None:
+        """One window for each whole clip; None: no clip passes."""
         column = "" if self._understood is None else self.settings.intent
         if column and column not in db.table("clips", version or db.version).schema.names:
             hint = "compute it (docs/robomirror.md), or give a checkpoint of stage motion"
@@ -78,7 +90,7 @@ class CommandMaker:
         asked = narrowed(db, where or None, HUMAN)
         longest = db.read("clips", ["start_s", "end_s"], both(asked, among), version)
         if not longest.num_rows:
-            return {}
+            return None
         spans = np.asarray(longest["end_s"]) - np.asarray(longest["start_s"])
         changed: dict[str, Any] = {"future": int(spans.max() * self.rate_hz) + 1, "pad": True, "stride": WHOLE}
         if column:
@@ -86,8 +98,7 @@ class CommandMaker:
         else:
             changed |= {"fields": FIELDS, "transform": _Moved()}
         settings = self.settings.model_copy(update={"where": asked or ""})
-        found = motion_windows(db, settings, version, split, among, **changed)
-        return {sample["clip_id"]: self._pooled(sample) for sample in (found[n] for n in range(len(found)))}
+        return motion_windows(db, settings, version, split, among, **changed)
 
     @torch.inference_mode()
     def _pooled(self, sample: Mapping[str, Any]) -> Floats:

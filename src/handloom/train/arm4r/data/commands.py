@@ -14,6 +14,7 @@ from handloom.errors import ConfigError
 if TYPE_CHECKING:
     from handloom.api import Database
     from handloom.train.arm4r.settings import Arm4rSettings
+    from handloom.train.robomirror.commands import CommandMaker
 
 Floats = NDArray[np.float32]
 TRAIN, HELD_OUT = "train", "held_out"
@@ -63,6 +64,40 @@ def command_facts(db: Database, settings: Arm4rSettings, tasks: Collection[str])
         ConfigError: a task has no filter; none of its clips is trained on, or none is held out; the checkpoint of
             `command_motion` is of another recipe.
     """
+    clips, version, maker = _opened(db, settings, tasks)
+    found: dict[str, dict[str, Any]] = {}
+    for task in sorted(tasks):
+        where = settings.command_clips[task]
+        found[task] = {"where": where}
+        for split in (TRAIN, HELD_OUT):
+            made = maker.of_clips(clips, where, split, version)
+            if not made:
+                raise _no_clip(task, where, split, clips, maker)
+            found[task][split] = {name: np.round(one, DECIMALS).tolist() for name, one in made.items()}
+    return {
+        "motion": maker.uri,
+        "stage": maker.stage,
+        "key": maker.key,
+        "width": maker.width,
+        "parts": maker.parts,
+        "db": clips.uri,
+        "version": version,
+        "clips": found,
+    }
+
+
+def check_commands(db: Database, settings: Arm4rSettings, tasks: Collection[str]) -> None:
+    """Raise ConfigError as `command_facts` does, without the latents: a clip that is too short is not found."""
+    clips, version, maker = _opened(db, settings, tasks)
+    for task in sorted(tasks):
+        where = settings.command_clips[task]
+        for split in (TRAIN, HELD_OUT):
+            if not maker.num_clips(clips, where, split, version):
+                raise _no_clip(task, where, split, clips, maker)
+
+
+def _opened(db: Database, settings: Arm4rSettings, tasks: Collection[str]) -> tuple[Database, int, CommandMaker]:
+    """The clips' database, its version, and what makes commands of them."""
     from handloom.api import Database
     from handloom.train.robomirror.commands import CommandMaker
 
@@ -75,26 +110,11 @@ def command_facts(db: Database, settings: Arm4rSettings, tasks: Collection[str])
     if version is None:
         problem = f"there are no clips in {clips.uri}, and command = {settings.command} tells tasks with them"
         raise ConfigError(problem, "extract some with `handloom run`, or set command_db")
-    maker = CommandMaker(settings.command_motion, settings.command_parts)
-    found: dict[str, dict[str, Any]] = {}
-    for task in sorted(tasks):
-        where = settings.command_clips[task]
-        found[task] = {"where": where}
-        for split in (TRAIN, HELD_OUT):
-            made = maker.of_clips(clips, where, split, version)
-            if not made:
-                side = "trained on" if split == TRAIN else "held out"
-                problem = f"of the clips of {task!r} ({where}) in {clips.uri} none with a motion is {side}"
-                hint = f"a wider filter, more clips, or another seed or held_out_share of the training of {maker.uri}"
-                raise ConfigError(problem, hint)
-            found[task][split] = {name: np.round(one, DECIMALS).tolist() for name, one in made.items()}
-    return {
-        "motion": maker.uri,
-        "stage": maker.stage,
-        "key": maker.key,
-        "width": maker.width,
-        "parts": maker.parts,
-        "db": clips.uri,
-        "version": version,
-        "clips": found,
-    }
+    return clips, version, CommandMaker(settings.command_motion, settings.command_parts)
+
+
+def _no_clip(task: str, where: str, split: str, clips: Database, maker: CommandMaker) -> ConfigError:
+    side = "trained on" if split == TRAIN else "held out"
+    problem = f"of the clips of {task!r} ({where}) in {clips.uri} none with a motion is {side}"
+    hint = f"a wider filter, more clips, or another seed or held_out_share of the training of {maker.uri}"
+    return ConfigError(problem, hint)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from handloom.errors import ConfigError
 from handloom.schemas.tables.robot import TABLE
 from handloom.train.arm4r.data import scales
-from handloom.train.arm4r.data.commands import command_facts
+from handloom.train.arm4r.data.commands import check_commands, command_facts
 from handloom.train.arm4r.data.control_sample import ControlSample
 from handloom.train.arm4r.data.points import check_rate
 from handloom.train.arm4r.network.turning import spread
@@ -24,13 +25,19 @@ if TYPE_CHECKING:
 INGEST = "bring robots in with `handloom ingest lerobot` or `handloom ingest calvin`"
 
 
-def control_data(db: Database, settings: Arm4rSettings, version: int | None = None) -> RecipeData:
-    """Training and held-out windows of episodes; whole episodes are held out.
+@dataclass(frozen=True)
+class _Read:
+    """What the episodes' names say. told: names of the things' numbers that the network gets; target: see `_target`."""
 
-    Raises:
-        ConfigError: there are no episodes; their states differ; an episode lacks a camera of the settings; the actions
-            that the settings ask for have another form than the states; as `command_facts`.
-    """
+    rows: list[dict[str, Any]]
+    state_names: list[str] | None
+    cameras: tuple[str, ...]
+    form: StateForm | None
+    told: list[str]
+    target: str
+
+
+def _read(db: Database, settings: Arm4rSettings, version: int | None) -> _Read:
     rows = _episodes(db, settings, version)
     check_rate(settings, min(row["fps"] for row in rows))
     state_names = _alike(rows, "state_names", db)
@@ -43,7 +50,27 @@ def control_data(db: Database, settings: Arm4rSettings, version: int | None = No
         raise ConfigError(
             f"things_hidden names {', '.join(unknown)}; the states have {', '.join(told)}", "name some of them"
         )
-    target = _target(rows, state_names, settings)
+    return _Read(rows, state_names, cameras, form, told, _target(rows, state_names, settings))
+
+
+def check_control(db: Database, settings: Arm4rSettings, version: int | None = None) -> None:
+    """Raise ConfigError as `control_data` does, by names and filters alone: no window is read, no latent computed."""
+    rows = _read(db, settings, version).rows
+    if settings.is_told_by_motion():
+        check_commands(db, settings, {row["task"] or "" for row in rows})
+
+
+def control_data(db: Database, settings: Arm4rSettings, version: int | None = None) -> RecipeData:
+    """Training and held-out windows of episodes; whole episodes are held out.
+
+    Raises:
+        ConfigError: there are no episodes; their states differ; an episode lacks a camera of the settings; the actions
+            that the settings ask for have another form than the states; as `command_facts`.
+    """
+    read = _read(db, settings, version)
+    rows, state_names, cameras, form, told, target = (
+        read.rows, read.state_names, read.cameras, read.form, read.told, read.target
+    )  # fmt: skip
     fields = tuple(f"images:{name}" for name in cameras)
     sample = ControlSample(settings.context, settings.predicted_steps(), form, target, fields)
     train = _windows(db, settings, version, "train", sample, fields)
