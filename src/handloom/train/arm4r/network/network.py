@@ -102,7 +102,9 @@ class Arm4rNetwork(nn.Module):
         self.hidden = _hidden(settings, self.things)
         width, layers, heads = settings.transformer()
         mean, std, action_std, target_std = _scales(facts, settings.predicted_steps())
-        self.proprio_encoder = Scaled(Mlp(len(mean), width), mean, std)
+        # ARM4R's hidden layer has as many units as there are inputs: of a few places it loses whole axes.
+        units = width if settings.things else None
+        self.proprio_encoder = Scaled(Mlp(len(mean), width, units), mean, std)
         self.action_encoder = Scaled(Mlp(len(action_std), width), torch.zeros_like(action_std), action_std)
         self.action_decoder = Head(width, settings.head_hidden, target_std)
         self.text_encoder = text_encoder(text_spec(settings))
