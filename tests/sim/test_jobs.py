@@ -14,7 +14,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import dying
+from support import crashing
 from support.process import alive
 
 from handloom.errors import ConfigError, HandloomError
@@ -124,15 +124,15 @@ def test_workers_that_do_not_start_are_an_error():
 
 def test_a_process_that_dies_costs_nothing_but_time(tmp_path):
     """Of this machine: one item kills its process once, another always."""
-    once = dying.once(tmp_path / "marker")
+    once = crashing.once(tmp_path / "marker")
     items, values = (
-        ["1", once, "2", dying.ALWAYS, "3", "4"],
+        ["1", once, "2", crashing.ALWAYS, "3", "4"],
         [1, 7, 2, "lost: its process was ended by signal 11", 3, 4],
     )
     jobs = Jobs(eval, lambda _: "lost", lambda _, lost: f"{lost.name}: {lost.how}")
     assert list(in_order(jobs, items, len(items), Where(2))) == values
     with pytest.raises(HandloomError, match="3 processes of the simulator died in lost: its process was ended by"):
-        list(in_order(jobs, [dying.ALWAYS] * 2, 2, Where(2)))
+        list(in_order(jobs, [crashing.ALWAYS] * 2, 2, Where(2)))
 
 
 def test_processes_end_with_a_command_that_is_killed():

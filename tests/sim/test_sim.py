@@ -16,7 +16,7 @@ from handloom.sim.tasks import TEXTS, Use, find_task, find_tasks, scene_seed
 
 pytest.importorskip("metaworld", reason="the simulator is not installed: pip install '.[sim]'")
 
-from support import dying
+from support import crashing
 
 from handloom.api import Database
 from handloom.cli import app
@@ -213,7 +213,7 @@ def test_a_cluster_gives_the_same_numbers_also_where_an_actor_dies(ray_address, 
     assert evaluate("drawer-open", "random", 3, 1, max_steps=20, workers=1, ray_address=ray_address) == here
     with pytest.raises(ConfigError, match=f"the policy {__name__}:Wide: {__name__} cannot be imported: Mod"):
         evaluate("drawer-open", f"{__name__}:Wide", 1, 1, workers=1, ray_address=ray_address)
-    once = dying.once(tmp_path / "marker")
+    once = crashing.once(tmp_path / "marker")
     assert list(in_order(Jobs(eval, str), ["1", once, "2"], 3, Where(1, ray_address))) == [1, 7, 2]
 
 

@@ -16,7 +16,7 @@ from handloom.pipelines.process_pool import process_pool
 JOB = "episodes of a simulation"
 """What other jobs on the cluster are told."""
 ROOM = "wait for the other jobs to end, give fewer --workers, or add nodes"
-LOOK_S, START_S = 1.0, 60.0
+LOOK_S, START_S, END_S = 1.0, 60.0, 5.0
 WAIT_S = 300.0
 """How long a cluster may have no core for any episode; as `resources.wait_s` of training."""
 
@@ -90,8 +90,9 @@ def _ended(process: Any) -> str:
     """How a process ended, in words."""
     if process is None:
         return "its process did not start"
-    process.join(LOOK_S)
-    code = process.exitcode
+    until = time.monotonic() + END_S
+    while (code := process.exitcode) is None and time.monotonic() < until:  # the pool's thread may be asking, too
+        time.sleep(0.01)
     if code is None:
         return "its process does not reply"
     return f"its process was ended by signal {-code}" if code < 0 else f"its process exited with code {code}"

@@ -114,7 +114,7 @@ class Arm4rSettings(TrainSettings):
     command: Literal["words", "motion", "both", "none"] = "words"
     """`control`: what tells the task: its `words` (the paper's). Ours: the `motion` of a person who does the same in a
     clip, as latents of RoboMirror; `both`; `none`: nothing does."""
-    command_clips: dict[str, str] = Field(default_factory=dict)
+    command_clips: dict[str, str] = Field({})
     """`motion`, `both`: for each task of the episodes, in words, an SQL filter of the clips that show it."""
     command_motion: str = ""
     """`motion`, `both`: a checkpoint of `handloom train robomirror`. Of stage `motion`: latents of the clips' hands; of
