@@ -444,7 +444,8 @@ COMMANDS = {
     "export arrow": "--db --out --where --stage-key --embodiment --overwrite --no-overwrite --json --help",
     "export lerobot": "--db --out --where --stage-key --embodiment --table --hz --size --tracks --no-tracks --unknown "
     "--overwrite --no-overwrite --json --help",
-    "export interactions": "--db --out --where --stage-key --embodiment --hz --overwrite --no-overwrite --json --help",
+    "export interactions": "--db --out --where --stage-key --embodiment --hz --kind --overwrite --no-overwrite --json "
+    "--help",
     "export webdataset": "--db --out --where --stage-key --embodiment --shard-mb --overwrite --no-overwrite --json "
     "--help",
     "export arm4r": "--db --out --where --stage-key --embodiment --unknown --text-encoder --image-root --overwrite "

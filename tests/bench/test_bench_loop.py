@@ -12,7 +12,18 @@ pytest.importorskip("metaworld", reason="the simulator is not installed: pip ins
 pytest.importorskip("torch", reason="training is not installed: pip install '.[train]'")
 
 from handloom.bench.loop.compare import ALL, curves_of, difference, differences_of
-from handloom.bench.loop.measure import CELLS, SCRATCH, Size, bench_loop, cells_of, goals_of
+from handloom.bench.loop.measure import (
+    BESIDE,
+    CELLS,
+    LONGER,
+    SCRATCH,
+    VARIANTS,
+    Size,
+    bench_loop,
+    cells_of,
+    compared,
+    goals_of,
+)
 from handloom.bench.loop.people import ENVIRONMENT, PEOPLE, SCRIPTED, STATE, episodes_of, interactions_in, shuffled
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError, StoreError
@@ -20,7 +31,7 @@ from handloom.sim.scores import wilson
 from handloom.synth.script.demo import turn_specs
 from handloom.synth.stage import build_stage
 
-SIZE = Size(("reach", "push"), (5, 1), 2)
+SIZE = Size({"reach": 2, "push": 2}, (5, 1), few=1)
 
 
 def finished(variants):
@@ -45,6 +56,14 @@ def test_a_seed_is_finished_before_the_next_and_variants_stand_side_by_side():
         assert (one.task, one.number, one.seed) == (other.task, other.number, other.seed)
     without = cells_of(replace(SIZE, numbers=(0,)), (SCRATCH, PEOPLE))
     assert {cell.variant for cell in without} == {PEOPLE}, "without demonstrations and people there is no network"
+    uneven = list(cells_of(replace(SIZE, seeds={"reach": 3, "push": 1}, seeds_beside=2), VARIANTS))
+    assert {cell.seed for cell in uneven if cell.task == "push"} == {0}
+    beside = [cell for cell in uneven if cell.variant in BESIDE]
+    assert {cell.number for cell in beside} == {1}
+    assert {(cell.task, cell.seed) for cell in beside if cell.variant == LONGER} == {
+        ("reach", 0), ("reach", 1), ("push", 0),
+    }  # fmt: skip
+    assert {(cell.task, cell.seed) for cell in beside if cell.variant == SCRIPTED} == {("reach", 0), ("reach", 1)}
 
 
 def test_curves_are_over_all_seeds_and_differences_in_the_same_scenes():
@@ -61,9 +80,23 @@ def test_curves_are_over_all_seeds_and_differences_in_the_same_scenes():
     both = [found[task]["1"]["added"] for task in ("push", "reach")]
     assert found[ALL]["1"]["added"] == pytest.approx(np.mean(both))
     assert found[ALL]["1"]["seeds"] == 2
-    assert [one["met"] for one in goals_of(differences_of(cells, SCRATCH))] == [True]
-    assert [one["met"] for one in goals_of(differences_of(finished((SCRATCH,)), SCRATCH))] == [None]
     assert differences_of(cells[1:2], SCRATCH) == {}, "without the cell beside it nothing is said"
+    assert [one["met"] for one in goals_of(compared(finished((SCRATCH,))), 1)] == [None]
+
+
+def test_the_goal_is_the_mean_over_tasks_and_single_tasks_have_wider_intervals():
+    cells = finished((SCRATCH, PEOPLE))
+    plain, widened = differences_of(cells, SCRATCH)[PEOPLE], compared(cells)[SCRATCH][PEOPLE]
+    (only,) = goals_of(compared(cells), 1)
+    assert only["met"]
+    assert only["value"] == round(plain[ALL]["1"]["interval"][0], 4)
+    for number in ("1", "5"):
+        assert widened[ALL][number] == plain[ALL][number]
+        for task in ("reach", "push"):
+            (low, high), (lower, higher) = (one[task][number]["interval"] for one in (plain, widened))
+            assert lower < low < high < higher or low == high, "four of them are looked at"
+            assert widened[task][number]["share"] == pytest.approx(1 - 0.05 / 4)
+            assert widened[task][number]["added"] == plain[task][number]["added"]
 
 
 def test_an_interval_knows_of_seeds_that_differ():
@@ -109,12 +142,11 @@ def test_finished_cells_are_kept(tmp_path):
     watch = Watch(lambda line: None, quick=True)
     report = bench_loop(None, tmp_path, watch, [SCRATCH, SCRIPTED])
     assert [(one["number"], one["variant"], one["steps"]) for one in report["results"]["cells"]] == [
-        (0, SCRIPTED, 0),
         (1, SCRATCH, 20),
         (1, SCRIPTED, 20),
     ]
     kept = {place: place.stat().st_mtime_ns for place in (tmp_path / CELLS).iterdir()}
-    assert len(kept) == 3
+    assert len(kept) == 2
     again = bench_loop(None, tmp_path, Watch(lambda line: None, quick=True), [SCRATCH, SCRIPTED])
     assert again["results"]["cells"] == report["results"]["cells"]
     assert {place: place.stat().st_mtime_ns for place in (tmp_path / CELLS).iterdir()} == kept

@@ -153,6 +153,8 @@ def test_a_database_becomes_a_dataset_that_robots_recipes_read(placing, tmp_path
     for state, one in zip(read["state"].to_pylist(), exact, strict=True):
         wanted = np.concatenate([one.values[STATE], one.values[ENVIRONMENT]], axis=1)
         np.testing.assert_allclose(np.array(state, np.float32), wanted, atol=1e-3)
+    ways = interactions(db, str(tmp_path / "ways"), kinds=(REACH,))
+    assert ways.dataset.num_frames == sum(one.num_steps for one in exact if one.source["kind"] == REACH)
     with pytest.raises(ConfigError, match="--hz 0"):
         interactions(db, out, hz=0.0)
 

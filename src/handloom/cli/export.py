@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +29,12 @@ from handloom.plural import plural
 
 export_app = Commands(help="Write the rows in other formats.")
 app.add_typer(export_app, name="export")
+
+
+class Kind(StrEnum):
+    both = "both"
+    reach = "reach"
+    carry = "carry"
 
 
 class Table(Enum):
@@ -117,6 +123,7 @@ def export_lerobot(
 def export_interactions(
     rows: RowOptions,
     hz: Annotated[float, typer.Option(help="Steps a second.")] = 20.0,
+    kind: Annotated[Kind, typer.Option(help="Ways to a thing, or what is carried.")] = Kind.both,
     write: WriteOptions = WriteOptions(),
 ) -> None:
     """What hands do with things, as a LeRobot dataset: hand, thing and goal as a robot's states."""
@@ -130,6 +137,7 @@ def export_interactions(
             open_db(rows.db),
             **asked,
             hz=hz,
+            kinds=(Kind.reach, Kind.carry) if kind is Kind.both else (kind,),
             overwrite=write.overwrite,
             progress=lambda episodes, _: progress(episodes, None),
         )

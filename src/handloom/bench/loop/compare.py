@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from handloom.sim.scores import wilson
 
 DRAWS = 4000
+SHARE = 0.95
 ALL = "all"
 """In place of a task: the mean over all tasks."""
 
@@ -30,9 +31,16 @@ def curves_of(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[st
     return found
 
 
-def differences_of(cells: Sequence[Mapping[str, Any]], base: str) -> dict[str, dict[str, dict[str, Any]]]:
+def differences_of(
+    cells: Sequence[Mapping[str, Any]], base: str, comparisons: int = 1
+) -> dict[str, dict[str, dict[str, Any]]]:
     """By variant, task (and `ALL`) and number: how much higher its success rate is than that of `base` in the same
-    scenes with the same seeds, over the seeds that both have, with an interval at 95 %."""
+    scenes with the same seeds, over the seeds that both have, with an interval at 95 %.
+
+    comparisons: how many tasks and numbers are looked at. The intervals of single tasks are then so wide that all of
+    them hold at 95 % together (Bonferroni); that of `ALL` is at 95 % on its own.
+    """
+    share = 1 - (1 - SHARE) / comparisons
     by: dict[tuple[str, str, int], dict[int, NDArray[np.float64]]] = {}
     for cell in cells:
         scenes = np.array([letter == "1" for letter in cell["by_scene"]], np.float64)
@@ -44,30 +52,31 @@ def differences_of(cells: Sequence[Mapping[str, Any]], base: str) -> dict[str, d
         shared = sorted(seeds.keys() & other.keys())
         if variant != base and shared:
             added = np.stack([seeds[seed] - other[seed] for seed in shared])
-            found.setdefault(variant, {}).setdefault(task, {})[str(number)] = difference([added])
+            found.setdefault(variant, {}).setdefault(task, {})[str(number)] = difference([added], share)
             more.setdefault((variant, number), []).append(added)
     for (variant, number), some in more.items():
         found[variant].setdefault(ALL, {})[str(number)] = difference(some)
     return found
 
 
-def difference(added: Sequence[NDArray[np.float64]]) -> dict[str, Any]:
-    """The mean of tasks' means, with its interval at 95 %.
+def difference(added: Sequence[NDArray[np.float64]], share: float = SHARE) -> dict[str, Any]:
+    """The mean of tasks' means, with its interval.
 
     Both seeds and scenes are drawn again, each task on its own: what differs between trainings counts, too. The same
-    numbers give the same interval.
+    numbers give the same interval. Of few seeds it is too narrow: draws know of no training but these.
 
     Args:
-        added: of each task, (seeds, scenes), -1 to 1.
+        added: of each task, (seeds, scenes), -1 to 1. share: of the interval.
 
     Source: the percentile bootstrap, Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
     rng = np.random.default_rng(0)
-    draws = np.zeros(DRAWS)
+    draws = np.zeros(round(DRAWS * (1 - SHARE) / (1 - share)))  # as many beyond each end
     for one in added:
-        seeds = rng.integers(one.shape[0], size=(DRAWS, one.shape[0]))
-        scenes = rng.integers(one.shape[1], size=(DRAWS, one.shape[1]))
+        seeds = rng.integers(one.shape[0], size=(len(draws), one.shape[0]))
+        scenes = rng.integers(one.shape[1], size=(len(draws), one.shape[1]))
         draws += one[seeds[:, :, None], scenes[:, None, :]].mean((1, 2)) / len(added)
-    low, high = np.quantile(draws, (0.025, 0.975))
+    low, high = np.quantile(draws, ((1 - share) / 2, (1 + share) / 2))
     mean = float(np.mean([one.mean() for one in added]))
-    return {"added": mean, "interval": [float(low), float(high)], "seeds": min(len(one) for one in added)}
+    found = {"added": mean, "interval": [float(low), float(high)], "share": share}
+    return found | {"seeds": min(len(one) for one in added)}

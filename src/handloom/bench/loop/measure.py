@@ -5,29 +5,34 @@ fewer are the first of more, and what training draws at random. All cells of a t
 The network is told where things are (`things`), so that no pictures are needed.
 
 Variants differ in the weights that they begin with; demonstrations, order of windows, steps and settings are the same,
-and in all of them samples are turned about any axis and scaled (`small-people.toml`): `scratch`; `people`, `truth`,
-`shuffled` and `scripted`, trained on what people do with things (`bench.loop.people` says how these differ), which also
-act without any demonstration (number 0); `points`, ARM4R's stage 1 on point tracks, of which the transformer alone is
-handed over. `longer` is `scratch` for as many steps as both trainings together; `plain` is `scratch` with samples that
-are turned about the vertical alone (`small-sim.toml`).
+and the settings are those of `small-people.toml` and of the task (`REACHING`, `TOUCHING`): `scratch`; `people`,
+`truth`, `shuffled` and `scripted`, trained on what people do with things (`bench.loop.people` says how these differ),
+of which the first three also act without any demonstration (number 0); `points`, ARM4R's stage 1 on point tracks, of
+which the transformer alone is handed over. `longer` is `scratch` for as many steps as both trainings together; `plain`
+is `scratch` with samples that are turned about the vertical alone (`small-sim.toml`). One training on people is shared
+by the numbers of demonstrations, and by tasks with the same settings.
+
+One comparison is confirmatory: what `people` adds to `scratch` with `few` demonstrations, the mean over the tasks. All
+others explore; the intervals of single tasks and numbers are widened for how many there are (Bonferroni).
 """
 
 from __future__ import annotations
 
 import tempfile
 import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handloom.api import Database
 from handloom.bench.kept import identity_of, kept
-from handloom.bench.loop.compare import curves_of, differences_of
+from handloom.bench.loop.compare import ALL, curves_of, differences_of
 from handloom.bench.loop.people import PEOPLE, SCRIPTED, SHUFFLED, TRUTH, database_of
 from handloom.bench.report import describe, goal
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
+from handloom.export.lerobot.interactions import CARRY, REACH
 from handloom.io.folder import Folder
 from handloom.machine import installed
 from handloom.pipelines.ingest.robots import lerobot
@@ -44,30 +49,41 @@ if TYPE_CHECKING:
     from handloom.train.arm4r.settings import Arm4rSettings
 
 SCRATCH, LONGER, PLAIN, POINTS = "scratch", "longer", "plain", "points"
-VARIANTS = (SCRATCH, LONGER, PEOPLE, TRUTH, SHUFFLED, PLAIN, SCRIPTED, POINTS)
+VARIANTS = (SCRATCH, PEOPLE, TRUTH, SHUFFLED, LONGER, PLAIN, SCRIPTED, POINTS)
 OF_PEOPLE = (PEOPLE, SHUFFLED, TRUTH, SCRIPTED)
-HIDDEN = {"reach": ("object0",)}
-"""Things that do not matter to a task: the puck, which lies about while `reach` is done."""
+WITHOUT = (PEOPLE, TRUTH, SHUFFLED)
+"""They also act without any demonstration."""
+BESIDE = (LONGER, PLAIN, SCRIPTED, POINTS)
+"""Measured with `few` demonstrations alone, and all but `longer` on the first task alone."""
+REACHING: dict[str, Any] = {"things_hidden": ("object0",)}
+"""Of `reach`: the puck lies about and does not matter. Of people it gets the ways to things alone, not those with
+things: who carries something goes first to where it lies, and that is hidden."""
+TOUCHING: dict[str, Any] = {"turned": True, "scaled": 1.0}
+"""Of tasks in which a thing is touched: samples are turned about the vertical alone, as it is touched from above, and
+not scaled, as fingers stay as long as they are."""
 NEED_CLIPS = (PEOPLE, SHUFFLED, TRUTH, POINTS)
 CELLS = "cells"
 
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured. numbers: of demonstrations. steps: of training on them, of 16 windows each. before_steps: of
-    the training before, on people. demonstrations: recorded for each task and seed."""
+    """What is measured. seeds: of each task. numbers: of demonstrations. few: the one of the confirmatory comparison.
+    seeds_beside: of `BESIDE`. steps: of training on demonstrations, of 16 windows each. before_steps: of the training
+    before, on people. points_steps: of that on point tracks. demonstrations: recorded for each task and seed."""
 
-    tasks: tuple[str, ...] = ("reach",)
-    numbers: tuple[int, ...] = (1, 0)
-    seeds: int = 3
+    seeds: Mapping[str, int] = field(default_factory=lambda: {"reach": 5, "push": 3, "drawer-open": 3})
+    numbers: tuple[int, ...] = (1, 0, 5)
+    few: int = 1
+    seeds_beside: int = 3
     steps: int = 400
-    before_steps: int = 1200
+    before_steps: int = 1500
+    points_steps: int = 600
     episodes: int = 30
     max_steps: int = 150
-    demonstrations: int = 25
+    demonstrations: int = 5
 
 
-QUICK = Size(("reach",), (0, 1), 1, 20, 10, episodes=4, max_steps=100, demonstrations=2)
+QUICK = Size({"reach": 1}, (0, 1), 1, 1, 20, 10, 5, episodes=4, max_steps=100, demonstrations=2)
 
 
 @dataclass(frozen=True)
@@ -115,8 +131,8 @@ def bench_loop(
             watch.part(cell.name)
             cells.append(asdict(cell) | _kept(cell, size, human, clips, folder))
             watch.did()
-    results |= {"cells": cells, "curves": curves_of(cells), "differences": differences_of(cells, SCRATCH)}
-    return describe("loop", results, goals_of(results["differences"]), watch)
+    results |= {"cells": cells, "curves": curves_of(cells), "differences": compared(cells)}
+    return describe("loop", results, goals_of(results["differences"], size.few), watch)
 
 
 def _checked(variants: Sequence[str] | None, human: str | None) -> tuple[str, ...]:
@@ -131,17 +147,35 @@ def _checked(variants: Sequence[str] | None, human: str | None) -> tuple[str, ..
 
 def cells_of(size: Size, variants: Sequence[str]) -> Iterator[Cell]:
     """All cells, one seed after the other."""
-    for seed in range(size.seeds):
-        for number in size.numbers:
-            some = [name for name in variants if number or name in OF_PEOPLE]
-            yield from (Cell(task, number, seed, variant) for task in size.tasks for variant in some)
+    for seed in range(max(size.seeds.values())):
+        for task in (task for task, num in size.seeds.items() if seed < num):
+            for number in size.numbers:
+                cells = (Cell(task, number, seed, variant) for variant in variants)
+                yield from (cell for cell in cells if _is_measured(cell, size))
 
 
-def goals_of(differences: dict[str, Any]) -> list[dict[str, Any]]:
-    """That clips of people help on one task at least: the lower end of the best interval of what they add."""
-    found = differences.get(PEOPLE, {})
-    lows = [one["interval"][0] for name, by_number in found.items() if name != "all" for one in by_number.values()]
-    return [goal("people add to scratch, lower end", max(lows, default=None), "share", 0.0)]
+def _is_measured(cell: Cell, size: Size) -> bool:
+    if cell.variant in BESIDE:
+        is_here = cell.variant == LONGER or cell.task == next(iter(size.seeds))
+        return is_here and cell.number == size.few and cell.seed < size.seeds_beside
+    return cell.number > 0 or cell.variant in WITHOUT
+
+
+def compared(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What each variant adds to `scratch`, `longer` and `shuffled` (`differences_of`), the intervals of single tasks
+    and numbers widened for how many of them `people` and the other both have."""
+    found = {}
+    for base in (SCRATCH, LONGER, SHUFFLED):
+        there = [{(one["task"], one["number"]) for one in cells if one["variant"] == name} for name in (base, PEOPLE)]
+        found[base] = differences_of(cells, base, max(len(there[0] & there[1]), 1))
+    return found
+
+
+def goals_of(differences: Mapping[str, Any], few: int) -> list[dict[str, Any]]:
+    """That clips of people help: the lower end of what they add to `scratch`, the mean over the tasks."""
+    pooled = differences[SCRATCH].get(PEOPLE, {}).get(ALL, {}).get(str(few))
+    low = None if pooled is None else pooled["interval"][0]
+    return [goal(f"people add to scratch with {few} demonstrations, all tasks, lower end", low, "share", 0.0)]
 
 
 def _kept(cell: Cell, size: Size, human: str | None, clips: str | None, folder: Path) -> dict[str, Any]:
@@ -174,14 +208,20 @@ def _settings(cell: Cell, size: Size, before: str) -> Arm4rSettings:
 
     steps = size.steps + (size.before_steps if cell.variant == LONGER else 0)
     values = _values("small-sim" if cell.variant == PLAIN else "small-people", cell.seed, steps)
-    values |= {"where": f"episode_index < {cell.number}", "things_hidden": HIDDEN.get(cell.task, ()), "init": before}
+    values |= _own(cell.task)
+    values |= {"where": f"episode_index < {cell.number}", "init": before}
     return Arm4rSettings(**values)
+
+
+def _own(task: str) -> dict[str, Any]:
+    """What is set for a task beside `small-people.toml`, in both trainings."""
+    return REACHING if task == "reach" else TOUCHING
 
 
 def _before(cell: Cell, size: Size, human: str | None, clips: str | None, folder: Path) -> str:
     """The checkpoint of the training on people, empty where there is none; one that is finished is not made again.
 
-    It does not get what does not matter to the task, either.
+    Its settings are those of the task, so that one is shared by tasks with the same.
     """
     from handloom.train.arm4r.recipe import RECIPE
     from handloom.train.arm4r.settings import Arm4rSettings
@@ -191,14 +231,16 @@ def _before(cell: Cell, size: Size, human: str | None, clips: str | None, folder
         return ""
     people = None if human is None else Database.open(human)
     of_what = "any" if clips is None or cell.variant == SCRIPTED else clips
-    db = people if cell.variant == POINTS else database_of(cell.variant, people, folder / f"{cell.variant}-{of_what}")
-    assert db is not None  # `_checked`
-    of_points = cell.variant == POINTS
-    steps = size.before_steps // 2 if of_points else size.before_steps
-    hidden = () if of_points else HIDDEN.get(cell.task, ())
-    values = _values("small" if of_points else "small-people", cell.seed, steps)
-    values |= {"version": db.version} if of_points else {"things_hidden": hidden}
-    out = Folder.parse(folder / "-".join(["before", cell.variant, str(cell.seed), str(steps), *hidden, of_what]))
+    if cell.variant == POINTS:
+        assert people is not None  # `_checked`
+        db, steps, kinds = people, size.points_steps, ()
+        values = _values("small", cell.seed, steps) | {"version": people.version}
+    else:
+        own, steps = _own(cell.task), size.before_steps
+        kinds = (REACH,) if own is REACHING else (REACH, CARRY)
+        db = database_of(cell.variant, people, folder / "-".join([cell.variant, *kinds, of_what]), kinds)
+        values = _values("small-people", cell.seed, steps) | own
+    out = Folder.parse(folder / "-".join(["before", cell.variant, *kinds, str(cell.seed), str(steps), of_what]))
     return train(RECIPE, db, Arm4rSettings(**values), out).checkpoint
 
 

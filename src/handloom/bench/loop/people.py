@@ -23,8 +23,11 @@ from handloom.export.lerobot.dataset import Episode, export_lerobot
 from handloom.export.lerobot.interactions import (
     AFTER_S,
     BEFORE_S,
+    CARRY,
     COLUMNS,
     ENVIRONMENT,
+    KIND,
+    REACH,
     STATE,
     Interaction,
     episodes_of,
@@ -65,11 +68,12 @@ def episodes_from(source: str, db: Database | None) -> list[Episode]:
     return shuffled(episodes) if source == SHUFFLED else episodes
 
 
-def database_of(source: str, db: Database | None, place: Path) -> Database:
-    """The episodes of a source as a table that recipes train on; one that is finished is not made again."""
+def database_of(source: str, db: Database | None, place: Path, kinds: Sequence[str] = (REACH, CARRY)) -> Database:
+    """The episodes of a source, of these kinds, as a table that recipes train on; a finished one is not made again."""
     if not (place / "db" / "done").exists():
         dataset = str(place / "dataset")
-        export_lerobot(episodes_from(source, db), dataset, layout_of(HZ), card=lambda info: source, overwrite=True)
+        episodes = [one for one in episodes_from(source, db) if one.source[KIND] in kinds]
+        export_lerobot(episodes, dataset, layout_of(HZ), card=lambda info: source, overwrite=True)
         made = Database.open(place / "db", create=True)
         lerobot(made, dataset, dataset=source, state=(STATE, ENVIRONMENT))
         (place / "db" / "done").touch()
@@ -117,7 +121,7 @@ def shuffled(episodes: Sequence[Episode]) -> list[Episode]:
     out = []
     for number, one in enumerate(episodes):
         later = [*episodes[number + 1 :], *episodes[: number + 1]]
-        other = next(some for some in later if some.source["kind"] == one.source["kind"])
+        other = next(some for some in later if some.source["kind"] == one.source[KIND])
         rows = np.minimum(np.arange(one.num_steps), other.num_steps - 1)
         around = other.values[ENVIRONMENT] - np.tile(_first_place(other), 2)
         values = {**one.values, ENVIRONMENT: around[rows] + np.tile(_first_place(one), 2)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,12 @@ from handloom.errors import ConfigError
 from handloom.export.card import TALLIED, Card, CardTally
 from handloom.export.lerobot.dataset import Episode, LeRobotSummary, export_lerobot
 from handloom.export.lerobot.interactions import (
+    CARRY,
     COLUMNS,
+    KIND,
     LEAST_STEPS,
     MOVED_M,
+    REACH,
     episodes_of,
     interactions_of,
     layout_of,
@@ -63,12 +66,20 @@ class InteractionSummary:
 
 
 def interactions(
-    db: Database, out: str, where: str | None = None, *, stage_keys: StageKeys = None, hz: float = 20.0, **options: Any
+    db: Database,
+    out: str,
+    where: str | None = None,
+    *,
+    stage_keys: StageKeys = None,
+    hz: float = 20.0,
+    kinds: Collection[str] = (REACH, CARRY),
+    **options: Any,
 ) -> InteractionSummary:
     """Write the interactions of clips of people into `out`, a folder or URI.
 
     Args:
-        stage_keys: only rows with these keys, by stage. hz: steps a second; straight lines join frames.
+        stage_keys: only rows with these keys, by stage. hz: steps a second; straight lines join frames. kinds: of the
+            episodes to write.
 
     Raises:
         StoreError: nothing is processed yet, or `out` cannot be written.
@@ -85,23 +96,25 @@ def interactions(
     batches = tally.over(db.batches(list(columns), rows.where, rows.table.version, BATCH_ROWS))
     card = Card("lerobot", "What hands do with things", READING, rows.source, "data/*/*.parquet", LIMITS, ("LeRobot",))
     written = export_lerobot(
-        counted_episodes(batches, hz, counts),
+        counted_episodes(batches, hz, counts, kinds),
         out,
         layout_of(hz),
         card=lambda info: card.text(tally),
-        metadata={**rows.source, "hz": hz},
+        metadata={**rows.source, "hz": hz, "kinds": list(kinds)},
         **options,
     )
     return InteractionSummary(written, counts[CLIPS], {why: counts[why] for why in REASONS if counts[why]})
 
 
-def counted_episodes(batches: Iterable[pa.RecordBatch], hz: float, counts: Counter[str]) -> Iterator[Episode]:
+def counted_episodes(
+    batches: Iterable[pa.RecordBatch], hz: float, counts: Counter[str], kinds: Collection[str] = (REACH, CARRY)
+) -> Iterator[Episode]:
     """Of all clips, which are counted: `CLIPS`, or a reason. Raises ConfigError at the end where none has any."""
     for batch in batches:
         for index in range(batch.num_rows):
             row = row_arrays(batch, index)
             found = interactions_of(row)
-            episodes = [episode for one in found for episode in episodes_of(one, hz)]
+            episodes = [episode for one in found for episode in episodes_of(one, hz) if episode.source[KIND] in kinds]
             counts[CLIPS if episodes else SHORT if found else _why_nothing(row)] += 1
             yield from episodes
     if not counts[CLIPS]:
