@@ -19,6 +19,7 @@ from handloom.bench.robomirror.measure import (
     CELLS,
     FLOW,
     MOTION,
+    TRIAL,
     Size,
     bench_robomirror,
     cells_of,
@@ -107,7 +108,8 @@ def test_finished_cells_are_kept(tmp_path):
     report = bench_robomirror(db.uri, tmp_path / "data", quick)
     assert [one["what"] for one in report["results"]["cells"]] == [cell.what for cell in cells_of(Size(seeds=(1,)))]
     assert all(np.isfinite(one["numbers"]["error"]) for one in report["results"]["cells"])
-    state = [place.stat().st_mtime_ns for place in sorted((tmp_path / "data" / CELLS).iterdir())]
+    assert [place.name for place in (tmp_path / "data").iterdir()] == [TRIAL], "the whole benchmark has its own"
+    state = [place.stat().st_mtime_ns for place in sorted((tmp_path / "data" / TRIAL / CELLS).iterdir())]
     again = bench_robomirror(db.uri, tmp_path / "data", quick)
     assert again["results"]["cells"] == report["results"]["cells"]
-    assert [place.stat().st_mtime_ns for place in sorted((tmp_path / "data" / CELLS).iterdir())] == state
+    assert [place.stat().st_mtime_ns for place in sorted((tmp_path / "data" / TRIAL / CELLS).iterdir())] == state

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from handloom.draw.segments.things import draw_things
 from handloom.draw.text import put_text, text_width
-from handloom.geometry.bodies import BODY_BONES
+from handloom.geometry.bodies import BODY_BONES, SEEN_VISIBILITY
 from handloom.geometry.tracks.stored_grids import window_tracks
 from handloom.schemas.hand_topology import PALM_OUTLINE, PHALANGES
 from handloom.schemas.tables.frame_flags import flag_bits
@@ -20,7 +20,6 @@ from handloom.schemas.values import LEFT, RIGHT
 HAND_COLORS = {LEFT: (86, 180, 233), RIGHT: (255, 159, 0)}
 OTHER_COLOR = (110, 110, 110)  # of other people's hands
 BODY_COLOR = (0, 158, 115)
-BODY_SHOWN = 0.5  # visibility from which a body's keypoint is drawn
 HAND_LETTERS = {LEFT: "L", RIGHT: "R"}
 HAND_DOUBTS = {
     hand: flag_bits([f"HAND_{doubt}_{side}" for doubt in ("SIDE_UNSURE", "UNSUPPORTED", "OFF_TRACKS")])
@@ -166,7 +165,7 @@ def _draw_body(canvas: NDArray[np.uint8], row: dict[str, Any], index: int, scale
     if keypoints is None or visibility is None:
         return
     points = to_image(keypoints[index].reshape(-1, 2), scale)
-    shown = np.isfinite(points).all(axis=-1) & (visibility[index] >= BODY_SHOWN)
+    shown = np.isfinite(points).all(axis=-1) & (visibility[index] >= SEEN_VISIBILITY)
     bones = [_fixed(points[[a, b]]) for a, b in BODY_BONES if shown[a] and shown[b]]
     for width, tint in (
         (max(2, round(3.5 * stroke_px(canvas))), EDGE),

@@ -60,6 +60,8 @@ KEYPOINT_DIFFERENCE = 0.1  # above it, one keypoint of a believed body is unknow
 MIN_SURE = 3  # sure frames of a run, without which none of it is believed
 RUN_GAP_S = 0.25  # a run's frames follow each other within this
 SAME_PLACE = 0.5  # a linked frame's keypoints lie so near to the neighbour's, as a share of its size
+SEEN_VISIBILITY = 0.5  # below it, the network guesses where a keypoint is
+MIN_SEEN = 6  # keypoints by which a body's place is told
 SAME_WRIST = 0.5  # a hand is the body's if its wrist lies so near to the body's, in forearms, median over the clip
 
 
@@ -148,6 +150,39 @@ def _in_place(one: BodyReading | None, other: BodyReading | None) -> bool:
         return False
     apart = np.median(np.linalg.norm(one.points_px - other.points_px, axis=1))
     return bool(apart <= SAME_PLACE * max(size_px(one.points_px), size_px(other.points_px)))
+
+
+def hips_in_camera(slopes: NDArray[np.floating[Any]], hip_m: NDArray[np.floating[Any]]) -> Floats:
+    """(T, 3) where the middle of the hips is, in the camera's frame, so that keypoints appear where they were seen.
+
+    Metres of the same person as `hip_m`: one half as tall is seen twice as far away. NaN in frames with fewer than
+    `MIN_SEEN` known keypoints, and where these would lie behind the camera.
+
+    Args:
+        slopes: (T, 33, 2) x/z and y/z of keypoints as they were seen, without distortion; NaN where unknown.
+        hip_m: (T, 33, 3) keypoints from the middle of the hips, in the camera's axes.
+
+    Source: the linear equations of Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 7.1, for a known
+    rotation.
+    """
+    slopes, hip_m = np.asarray(slopes, np.float64), np.asarray(hip_m, np.float64)
+    known = np.isfinite(slopes).all(axis=-1) & np.isfinite(hip_m).all(axis=-1)
+    xy, points = (np.where(known[..., None], values, 0.0) for values in (slopes, hip_m))
+    # Of the place (u, v, w): u - x w = x Z - X, and v - y w = y Z - Y.
+    left = xy * points[..., 2:] - points[..., :2]
+    num = known.sum(axis=1)
+    normal = np.zeros((len(slopes), 3, 3))
+    normal[:, 0, 0] = normal[:, 1, 1] = num
+    normal[:, :2, 2] = normal[:, 2, :2] = -xy.sum(axis=1)
+    normal[:, 2, 2] = (xy**2).sum(axis=(1, 2))
+    right = np.concatenate([left.sum(axis=1), -(xy * left).sum(axis=(1, 2))[:, None]], axis=1)
+    out = np.full((len(slopes), 3), np.nan)
+    told = num >= MIN_SEEN
+    told[told] = np.linalg.matrix_rank(normal[told]) == 3
+    out[told] = np.linalg.solve(normal[told], right[told][..., None])[..., 0]
+    nearest = np.where(known, hip_m[..., 2], np.inf).min(axis=1, initial=np.inf) + out[:, 2]
+    out[~(nearest > 0)] = np.nan
+    return out
 
 
 def whose_body(

@@ -23,6 +23,8 @@ class TrainSettings(Frozen):
     COSTS: ClassVar[frozenset[str]] = frozenset(
         {"loader_workers", "log_every", "checkpoint_every", "checkpoint_epochs", "keep_checkpoints", "compare"}
     )
+    LATER: ClassVar[frozenset[str]] = frozenset()
+    """Names of settings that are younger than checkpoints: at their defaults they are not in the key."""
 
     seed: int = Field(0, ge=0)
     """Seed of the initial weights, the order of the windows and the augmentation."""
@@ -82,7 +84,9 @@ class TrainSettings(Frozen):
 
     def settings_key(self) -> str:
         """Hash of everything that changes the weights: a checkpoint of another key is refused on resume."""
-        content = self.model_dump(mode="json", exclude=set(self.COSTS))
+        fields = type(self).model_fields
+        plain = {name for name in self.LATER if getattr(self, name) == fields[name].default}
+        content = self.model_dump(mode="json", exclude=set(self.COSTS) | plain)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -185,11 +185,19 @@ def load(folder: Folder, name: str) -> Checkpoint:
 def load_start(uri: str, storage_options: Mapping[str, str], recipe: str) -> Checkpoint:
     """The checkpoint that `init` names. Raises ConfigError: there is none at `uri`, or it is of another recipe."""
     found = load_weights(uri, storage_options)
-    if found.facts.recipe != recipe:
-        problem = (
-            f"{found.uri}, which `init` names, is a checkpoint of the recipe {found.facts.recipe}, not of {recipe}"
-        )
-        raise ConfigError(problem, f"give an --out of `handloom train {recipe}`, or leave `init` out")
+    _check_recipe(found.facts, found.uri, recipe)
+    return found
+
+
+def find_start(uri: str, storage_options: Mapping[str, str], recipe: str) -> tuple[CheckpointFacts, str]:
+    """Facts and URI of the checkpoint that `init` names, without reading its weights: to refuse a job before it starts.
+    Raises as `load_start`."""
+    folder = _job_of(Folder.parse(uri, storage_options))
+    content = folder.read_json(FACTS)
+    found = (_facts(content), folder.uri) if isinstance(content, dict) else peek(folder)
+    if found is None:
+        raise _none_at(uri)
+    _check_recipe(*found, recipe)
     return found
 
 
@@ -199,19 +207,30 @@ def load_weights(uri: str, storage_options: Mapping[str, str]) -> Checkpoint:
     Raises:
         ConfigError: there is no checkpoint at `uri`.
     """
-    folder = Folder.parse(uri, storage_options)
+    folder = _job_of(Folder.parse(uri, storage_options))
     if folder.read(FACTS) is not None:
         return _load(folder)
-    job = folder.read_json(JOB)
-    if isinstance(job, dict) and job.get("variants"):
-        folder = folder.sub(job["variants"][0])
     name = newest(folder)
     if name is None:
-        raise ConfigError(
-            f"there is no complete checkpoint at {uri}",
-            "give a folder checkpoints/step-NNNNNNNN of a job, or the --out of one",
-        )
+        raise _none_at(uri)
     return load(folder, name)
+
+
+def _job_of(folder: Folder) -> Folder:
+    """The folder of the asked variant of an `--out`; any other folder as it is."""
+    job = folder.read_json(JOB)
+    return folder.sub(job["variants"][0]) if isinstance(job, dict) and job.get("variants") else folder
+
+
+def _none_at(uri: str) -> ConfigError:
+    hint = "give a folder checkpoints/step-NNNNNNNN of a job, or the --out of one"
+    return ConfigError(f"there is no complete checkpoint at {uri}", hint)
+
+
+def _check_recipe(facts: CheckpointFacts, uri: str, recipe: str) -> None:
+    if facts.recipe != recipe:
+        problem = f"{uri}, which `init` names, is a checkpoint of the recipe {facts.recipe}, not of {recipe}"
+        raise ConfigError(problem, f"give an --out of `handloom train {recipe}`, or leave `init` out")
 
 
 def check_fits(facts: CheckpointFacts, uri: str, recipe: str, settings: TrainSettings, workers: int) -> None:

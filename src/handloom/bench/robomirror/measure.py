@@ -30,7 +30,7 @@ from handloom.schemas.settings import RunConfig, Settings
 if TYPE_CHECKING:
     from handloom.train.robomirror.settings import RobomirrorSettings
 
-CELLS = "cells"
+CELLS, TRIAL = "cells", "quick"
 MOTION, FLOW, DIFFUSION, ALIGNMENT = "motion", "flow matching", "diffusion", "alignment"
 WAYS: dict[str, dict[str, str]] = {
     FLOW: {"process": "flow"}, DIFFUSION: {"process": "ddpm"}, ALIGNMENT: {"understand_by": "alignment"},
@@ -87,6 +87,7 @@ def bench_robomirror(db: str | None, data: Path | None, watch: Watch) -> dict[st
     with watch.measuring(), tempfile.TemporaryDirectory(prefix="handloom-bench-") as scratch:
         folder = Path(scratch) / "data" if data is None else data
         folder.mkdir(parents=True, exist_ok=True)
+        trained = folder / TRIAL if watch.quick else folder  # a trial's networks and cells are not those of the whole
         people = _rendered(size, folder, Path(scratch), watch) if db is None else Database.open(db)
         results["clips"] = people.table("clips").count_rows() if people.table("clips") is not None else 0
         # Rendered clips are put into a new database each time.
@@ -95,7 +96,7 @@ def bench_robomirror(db: str | None, data: Path | None, watch: Watch) -> dict[st
         watch.expect(watch.num_done + len(asked))
         for cell in asked:
             watch.part(cell.name)
-            cells.append(asdict(cell) | _kept(cell, size, people, clips, folder))
+            cells.append(asdict(cell) | _kept(cell, size, people, clips, trained))
             watch.did()
     results |= {"cells": cells, "over_seeds": over_seeds(cells)}
     return describe("robomirror", results, goals_of(results["over_seeds"]), watch)

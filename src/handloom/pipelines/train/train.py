@@ -124,8 +124,11 @@ def _prepare(db, recipe, recipe_name, config, variants, out: Folder, resume: boo
                 has_begun = True
                 settings = recipe.settings_type(**values)
                 checkpoints.check_fits(*found, recipe.name, settings, config.resources.workers)
-    if not has_begun and isinstance(recipe, CheckedRecipe):
-        recipe.check(db, config.settings, config.settings.version)
+    if not has_begun:
+        if config.settings.init:
+            checkpoints.find_start(config.settings.init, out.storage_options, recipe.name)
+        if isinstance(recipe, CheckedRecipe):
+            recipe.check(db, config.settings, config.settings.version)
     if not resume:
         for name in (job or {}).get("variants", []):
             out.remove(name)

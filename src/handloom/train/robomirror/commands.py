@@ -20,7 +20,7 @@ from handloom.store.embodiment import HUMAN, narrowed
 from handloom.store.filters import both
 from handloom.train.parts.hand_clips import WITH_HANDS
 from handloom.train.registry import open_network
-from handloom.train.robomirror.data.windows import FIELDS, MotionSample, motion_windows
+from handloom.train.robomirror.data.windows import MotionSample, motion_windows
 from handloom.train.robomirror.latents import UnderstoodLatents
 from handloom.train.robomirror.network.motion_vae import MotionVae
 from handloom.train.robomirror.network.understanding import Understanding
@@ -96,7 +96,7 @@ class CommandMaker:
         if column:
             changed |= {"fields": (column, f"{column}_s"), "optional": (), "transform": _Seen(column)}
         else:
-            changed |= {"fields": FIELDS, "transform": _Moved()}
+            changed |= {"transform": _Moved(MotionSample(self._vae.layout))}
         settings = self.settings.model_copy(update={"where": asked or ""})
         return motion_windows(db, settings, version, split, among, **changed)
 
@@ -124,10 +124,12 @@ def key_of(vae: MotionVae) -> str:
 
 @dataclass(frozen=True)
 class _Moved:
-    """A whole clip's motion, (T, 147), without what follows its end."""
+    """A whole clip's motion, (T, D), without what follows its end."""
+
+    sample: MotionSample
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        found = MotionSample()(sample)
+        found = self.sample(sample)
         return found | {"motion": found["motion"][found["valid"]]}
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
 from handloom.train.registry import open_network
-from handloom.train.robomirror.data.motion import GROUPS, MOTION_DIM, PARTS, motion_of
+from handloom.train.robomirror.data.motion import BODY_DIM, HANDS_AND_HEAD, motion_of
 from handloom.train.robomirror.network.motion_vae import MotionVae
 from handloom.train.robomirror.network.understanding import Understanding
 from handloom.windows.loading.collate import collate
@@ -42,6 +42,8 @@ def numbers_of(keypoints_cam_m: NDArray, world_from_camera: NDArray) -> Floats:
 class VaeLatents:
     """The latents of a checkpoint of `handloom train robomirror`, in deviations of those of its training.
 
+    Where that was trained with the body, the body is unknown here.
+
     Raises:
         ConfigError: there is no checkpoint at `uri`, or one of another recipe.
     """
@@ -58,6 +60,8 @@ class VaeLatents:
     def encode(self, keypoints_cam_m: NDArray, world_from_camera: NDArray) -> Floats:
         """(T, width) of a motion at `rate_hz`."""
         motion = torch.from_numpy(numbers_of(keypoints_cam_m, world_from_camera))
+        if self._network.layout.body:
+            motion = torch.nn.functional.pad(motion, (0, BODY_DIM), value=torch.nan)
         return self._network.standardised(self._network.encode(motion)).numpy()
 
     def is_of(self, vae: MotionVae) -> bool:
@@ -74,8 +78,8 @@ class VaeLatents:
 class LinearLatents:
     """The first 64 principal components of a frame's motion and of its step since the frame before: no training.
 
-    Unknown numbers count as their mean, beside what is known. Numbers of one kind have one scale (`GROUPS`), and
-    `WEIGHTS`.
+    Unknown numbers count as their mean, beside what is known. Numbers of one kind have one scale
+    (`MotionLayout.groups`), and `WEIGHTS`.
 
     Args:
         facts: that `fitted` or `facts` gave.
@@ -96,7 +100,7 @@ class LinearLatents:
             raise ConfigError("no motion has a frame in which a hand is known", "give other motions")
         mean = np.where(known, frames, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
         scale = np.ones(frames.shape[1])
-        for name, slices in GROUPS.items():
+        for name, slices in HANDS_AND_HEAD.groups.items():
             for part in slices:
                 apart = (frames - mean)[:, part]
                 spread = float(np.sqrt(np.nanmean(apart**2))) if np.isfinite(apart).any() else 1.0
@@ -178,7 +182,7 @@ class UnderstoodLatents:
         return {
             "clip_id": name,
             "now_s": start / self.rate_hz,
-            "motion": np.zeros((steps, MOTION_DIM), np.float32),  # for its shape alone
+            "motion": np.zeros((steps, self._network.vae.layout.dim), np.float32),  # for its shape alone
             "valid": np.arange(steps) < num_frames,
             "intent": vectors,
             "intent_s": times,
@@ -209,5 +213,5 @@ def _with_steps(frames: NDArray, mean: NDArray, scale: NDArray) -> NDArray:
     """(T, 147 + 4 + 147): numbers in their scales, which parts are known, and steps since the frame before."""
     apart = (np.asarray(frames, np.float64) - mean) / scale
     steps = STEP_WEIGHT * np.diff(apart, axis=0, prepend=apart[:1])
-    known = np.stack([np.isfinite(frames[:, part]).all(axis=1) for part in PARTS], axis=1)
+    known = np.stack([np.isfinite(frames[:, part]).all(axis=1) for part in HANDS_AND_HEAD.parts], axis=1)
     return np.concatenate([np.nan_to_num(apart), known, np.nan_to_num(steps)], axis=1)

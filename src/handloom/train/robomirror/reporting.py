@@ -14,8 +14,8 @@ from handloom.plural import plural
 from handloom.schemas.training import Example
 from handloom.train.parts.table_checks import evenly, slower_note
 from handloom.train.recipe import RecipeData
-from handloom.train.robomirror.data.motion import keypoints_of
-from handloom.train.robomirror.data.shown import hands_px, shown_windows
+from handloom.train.robomirror.data.motion import MotionLayout, keypoints_of, points_of
+from handloom.train.robomirror.data.shown import in_pixels, shown_windows
 from handloom.train.robomirror.measures import frechet_distance, recall_at
 from handloom.train.robomirror.network.errors import hand_sums, jerk_sums
 from handloom.train.robomirror.network.understanding import Understanding, vectors_of
@@ -30,7 +30,7 @@ MEASURED_WINDOWS = 2048
 NUM_SAMPLES = 8
 """Samples of a window whose mean is measured, too."""
 Rebuild = Callable[[dict[str, Any]], Tensor]
-"""A batch to motions (B, T, 147)."""
+"""A batch to motions (B, T, D)."""
 
 
 def report_of(network: nn.Module, data: RecipeData, settings: RobomirrorSettings) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def batches_of(windows: Windows, device: torch.device) -> Iterator[dict[str, Any
 def examples_of(
     network: nn.Module, rebuild: Rebuild, how: str, data: RecipeData, settings: RobomirrorSettings
 ) -> list[Example]:
-    """Held-out windows with the hands of their motions and of those that `rebuild` makes."""
+    """Held-out windows with the keypoints of their motions and of those that `rebuild` makes."""
     device = next(network.parameters()).device
     shown = shown_windows(data.held_out)
     mean = keypoints_of(torch.tensor(data.facts["motion_mean"], dtype=torch.float32)).numpy()
@@ -169,14 +169,15 @@ def examples_of(
     for index in evenly(len(shown), settings.num_examples):
         sample = shown[index]
         found = rebuild(to_device(collate([sample]), device))[0].cpu()
-        true, guess = (keypoints_of(one).numpy() for one in (torch.from_numpy(sample["motion"]), found))
-        guess = np.where(np.isfinite(true), guess, np.nan)
+        motions = (torch.from_numpy(sample["motion"]), found)
+        true, guess = (keypoints_of(one).numpy() for one in motions)
         at_s = float(sample["now_s"]) + (settings.steps // 2) / settings.rate_hz
         words = f"{sample['text']}. " if sample["text"] else ""
         title = f"{words}{how}: {mean_mm(guess, true):.1f} mm from the truth (mean of the keypoints; the mean of all "
         title += f"training motions: {mean_mm(mean, true):.0f} mm)."
-        places = (hands_px(true, sample), hands_px(guess, sample))
-        out.append(Example(sample["clip_id"], at_s, sample["frame"], *places, title))
+        true_px, guess_px = (in_pixels(points_of(one).numpy(), sample) for one in motions)
+        guess_px = np.where(np.isfinite(true_px), guess_px, np.float32(np.nan))
+        out.append(Example(sample["clip_id"], at_s, sample["frame"], true_px, guess_px, title))
     return out
 
 
@@ -190,16 +191,25 @@ def mean_mm(guess: NDArray, true: NDArray) -> float:
 def notes_of(data: RecipeData, settings: RobomirrorSettings) -> list[str]:
     """Sentences about what is the paper's and what is ours in this run."""
     counts = data.facts.get("counts", {})
+    parts = str(MotionLayout(settings.body))
     notes = [
-        "Ours: the motion is that of hands and head, not of a body; missing hands are masked, and nothing is learned "
-        "from them.",
+        f"Ours: the motion is that of {parts}; what is not seen is masked, and nothing is learned from it.",
         *(_motion_notes() if settings.stage == "motion" else _understand_notes(data, settings)),
         f"{counts.get('without_hands', 0)} clips without hands were left out.",
+        *(_body_notes(counts) if settings.body else []),
         *slower_note(counts),
     ]
     if settings.held_out_by == "participant":
         notes.append("Held out are all videos of some participants.")
     return notes
+
+
+def _body_notes(counts: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{counts['with_body']} clips show the body that their hands are of; in the others it is unknown. `error_body` "
+        "is the mean distance of the body's 33 keypoints from the hips, `error_hips` that of the hips' place (mm of a "
+        "person of MediaPipe's usual size)."
+    ]
 
 
 def _motion_notes() -> list[str]:

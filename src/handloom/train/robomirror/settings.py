@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,8 @@ from handloom.schemas.training import TrainSettings
 
 class RobomirrorSettings(TrainSettings):
     """The paper gives almost no numbers; the latent's width and rate per frame are those of its sister RoboGhost."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"body"})
 
     stage: Literal["motion", "understand"] = "motion"
     """1 `motion`: a causal variational auto-encoder of the wearer's motion. 2 `understand`: the motion's latents from
@@ -22,6 +24,9 @@ class RobomirrorSettings(TrainSettings):
     """Frames a second; the table must have as many."""
     stride: int = Field(4, ge=1)
     """Frames between the starts of consecutive windows of a clip."""
+    body: bool = False
+    """The motion is of the body, too, where the view shows it: the keypoints of the stage `body` in clips whose hands
+    are that body's. Both stages alike."""
 
     latent: int = Field(64, ge=2, le=1024)
     """Numbers of the motion's latent, for each frame (RoboGhost: 64)."""

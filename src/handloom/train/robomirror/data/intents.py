@@ -16,7 +16,8 @@ from handloom.store.filters import both, quoted
 from handloom.train.parts.hand_clips import WITH_HANDS
 from handloom.train.parts.table_checks import STATISTICS_WINDOWS, evenly
 from handloom.train.recipe import RecipeData
-from handloom.train.robomirror.data.windows import DECIMALS, FIELDS, MotionSample, motion_data
+from handloom.train.robomirror.data.motion import MotionLayout
+from handloom.train.robomirror.data.windows import DECIMALS, MotionSample, both_sides, scales_of
 from handloom.train.robomirror.settings import RobomirrorSettings
 
 if TYPE_CHECKING:
@@ -63,6 +64,18 @@ def intent_data(db: Database, settings: RobomirrorSettings, version: int | None 
     Raises:
         ConfigError: as `motion_data`; there is no `init`, no intent, or intents of several encoders.
     """
+    train, held_out, found = intent_sides(db, settings, version)
+    scales = scales_of(train, MotionLayout(settings.body))
+    facts = {name: value for name, value in scales.items() if name != "motion_components"}
+    facts |= found | intent_statistics(train, settings.intent_components)
+    return RecipeData(train, held_out, train.version, facts)
+
+
+def intent_sides(
+    db: Database, settings: RobomirrorSettings, version: int | None = None
+) -> tuple[Windows, Windows, dict[str, Any]]:
+    """Training and held-out windows, none of which is read, and the facts `intent_source` and `counts`. Raises as
+    `intent_data`."""
     version = version or settings.version or db.version
     if not settings.init:
         raise ConfigError(
@@ -70,17 +83,14 @@ def intent_data(db: Database, settings: RobomirrorSettings, version: int | None 
             "train stage motion first, then --set init=OUT",
         )
     source, without = _source(db, settings, version)
-    named = {f"{settings.intent}{end}" for end in ("", "_s")}
+    sample = MotionSample(MotionLayout(settings.body))
     changed = {
-        "fields": [*FIELDS, *sorted(named)],
-        "transform": IntentSample(MotionSample(), settings.intent, settings.intent_steps),
+        "fields": (*sample.columns["fields"], settings.intent, f"{settings.intent}_s"),
+        "transform": IntentSample(sample, settings.intent, settings.intent_steps),
     }
     only = settings.model_copy(update={"where": both(settings.where, f"{settings.intent} IS NOT NULL")})
-    data = motion_data(db, only, version, **changed)
-    facts = {name: value for name, value in data.facts.items() if name != "motion_components"}
-    facts |= {"intent_source": source} | intent_statistics(data.train, settings.intent_components)
-    facts["counts"] = facts["counts"] | {"without_intent": without}
-    return RecipeData(data.train, data.held_out, data.version, facts)
+    train, held_out, counts = both_sides(db, only, version, **changed)
+    return train, held_out, {"intent_source": source, "counts": counts | {"without_intent": without}}
 
 
 def intent_statistics(windows: Windows, number: int) -> dict[str, Any]:

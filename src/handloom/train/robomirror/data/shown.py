@@ -1,4 +1,4 @@
-"""Held-out windows for drawing: the image of one frame, and hands in pixels of that image."""
+"""Held-out windows for drawing: the image of one frame, and keypoints in pixels of that image."""
 
 from __future__ import annotations
 
@@ -38,13 +38,12 @@ class ShownSample:
 def shown_windows(windows: Windows) -> Windows:
     """The same windows, with what `ShownSample` adds for their middle frame."""
     spec, images = windows.spec, [IMAGES] if has_images(windows.db, windows.version) else []
-    spec = replace(spec, fields=(*spec.fields, *SHOWN_FIELDS, *images))
+    spec = replace(spec, fields=tuple(dict.fromkeys((*spec.fields, *SHOWN_FIELDS, *images))))
     return open_windows(windows.db, spec, windows.version, ShownSample(windows.transform, spec.num_steps // 2))
 
 
-def hands_px(points_m: NDArray, shown: Mapping[str, Any]) -> NDArray[np.float32]:
-    """(T, 2, 21, 3) keypoints in the frame of the head to (T, 42, 2) pixels of the shown image; NaN where unknown."""
-    points = points_m.reshape(len(points_m), -1, 3)
+def in_pixels(points: NDArray, shown: Mapping[str, Any]) -> NDArray[np.float32]:
+    """(T, P, 3) keypoints in the frame of the head to (T, P, 2) pixels of the shown image; NaN where unknown."""
     camera = shown["camera"]
     pixels = np.full((*points.shape[:-1], 2), np.nan) if camera is None else project(points, camera)
     size = np.array([shown["frame"].shape[1], shown["frame"].shape[0]])

@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handloom.errors import ConfigError
+from handloom.geometry.bodies import NUM_BODY_KEYPOINTS, SEEN_VISIBILITY, hips_in_camera
+from handloom.geometry.camera.intrinsics import slopes
 from handloom.plural import plural
+from handloom.schemas.tables.row import row_camera
 from handloom.store.embodiment import HUMAN, narrowed
 from handloom.store.filters import both, in_list
 from handloom.train.parts.hand_clips import WITH_HANDS, usable
-from handloom.train.parts.table_checks import STATISTICS_WINDOWS, TOLERANCE, evenly, rates_of
+from handloom.train.parts.table_checks import STATISTICS_WINDOWS, TOLERANCE, count_clips, evenly, rates_of
 from handloom.train.recipe import RecipeData
-from handloom.train.robomirror.data.motion import GROUPS, MOTION_DIM, motion_of
+from handloom.train.robomirror.data.motion import HANDS_AND_HEAD, MotionLayout, motion_of
 from handloom.train.robomirror.settings import RobomirrorSettings
 from handloom.windows.split import held_out_videos
 
@@ -26,20 +29,37 @@ if TYPE_CHECKING:
 
 DECIMALS = 6
 """Of statistics; they are in every checkpoint."""
-FIELDS = ("hand_keypoints_cam_m", "hand_infilled", "world_from_camera", "world_unit_m", "narration")
+_FIELDS = ("hand_keypoints_cam_m", "hand_infilled", "world_from_camera", "world_unit_m", "narration")
+_BODY = ("body_person", "body_keypoints_px", "body_keypoint_visibility", "body_keypoints_hip_m")
+_CAMERA = ("camera_matrix", "camera_distortion", "camera_model")
+WITH_BODY = f"{_BODY[0]} = 'actor'"
+DECLARE = (
+    'declare the stage of bodies and run it (docs/bodies.md): [stages.body] class = "handloom.stages.learned:Body" in '
+    "a TOML file, and `handloom run --db DB --config FILE`; or leave `body` out"
+)
 
 
 @dataclass(frozen=True)
 class MotionSample:
-    """The transform of windows: `clip_id`, `now_s`, `text`, `motion` (T, 147) float32, `valid` (T,) bool.
+    """The transform of windows: `clip_id`, `now_s`, `text`, `motion` (T, D) float32, `valid` (T,) bool.
 
-    A hand that was not seen but interpolated is unknown here.
+    A hand that was not seen but interpolated is unknown here. So is a body's keypoint that the network guessed, and the
+    whole body in clips where nothing tells that the hands are that body's.
     """
+
+    layout: MotionLayout = HANDS_AND_HEAD
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What is read: parameters of `Database.windows`."""
+        further = (*_BODY, *_CAMERA) if self.layout.body else ()
+        return {"fields": (*_FIELDS, *further), "optional": ("world_from_camera", *further)}
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         seen = ~sample["hand_infilled"][..., None, None]
         points = np.where(seen, sample["hand_keypoints_cam_m"], np.nan)
-        motion = motion_of(points, sample["world_from_camera"], sample["world_unit_m"])
+        body = body_of(sample) if self.layout.body else None
+        motion = motion_of(points, sample["world_from_camera"], sample["world_unit_m"], body)
         return {
             "clip_id": sample["clip_id"],
             "now_s": sample["now_s"],
@@ -49,6 +69,38 @@ class MotionSample:
         }
 
 
+def body_of(sample: Mapping[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The hips (T, 3) and keypoints (T, 33, 3), as `motion_of` takes them, of a row or window with the columns."""
+    num = len(sample["frame_s"])
+    hip_m, hips = np.full((num, NUM_BODY_KEYPOINTS, 3), np.nan), np.full((num, 3), np.nan)
+    if sample["body_person"] != "actor":
+        return hips, hip_m
+    seen = np.asarray(sample["body_keypoint_visibility"]) >= SEEN_VISIBILITY
+    hip_m[seen] = np.asarray(sample["body_keypoints_hip_m"]).reshape(hip_m.shape)[seen]
+    if sample["camera_matrix"] is not None:
+        points_px = np.asarray(sample["body_keypoints_px"]).reshape(num, NUM_BODY_KEYPOINTS, 2)
+        hips = hips_in_camera(slopes(points_px, row_camera(sample)), hip_m)
+    return hips, hip_m
+
+
+def check_body(db: Database, settings: RobomirrorSettings, version: int | None) -> int:
+    """How many clips with hands show their body; 0 where it is not asked.
+
+    Raises ConfigError: it is asked, and the table has no such columns, or no clip shows it.
+    """
+    if not settings.body:
+        return 0
+    table = db.table("clips", version)
+    if table is None or not set(_BODY) <= set(table.schema.names):
+        raise ConfigError(f"`body` is true, and the table of {db.uri} has no column {_BODY[1]}", DECLARE)
+    asked = narrowed(db, both(settings.where, WITH_HANDS), HUMAN)
+    found = count_clips(db, both(asked, WITH_BODY), version)
+    if not found:
+        problem = f"`body` is true, and none of the {count_clips(db, asked, version)} clips with hands shows their body"
+        raise ConfigError(problem, DECLARE)
+    return found
+
+
 def motion_data(db: Database, settings: RobomirrorSettings, version: int | None = None, **changed: Any) -> RecipeData:
     """Training and held-out windows of human clips in which a hand was seen.
 
@@ -56,11 +108,21 @@ def motion_data(db: Database, settings: RobomirrorSettings, version: int | None 
     results of `scales_of` over training windows.
 
     Raises:
-        ConfigError: there are no clips, none with hands or none as long as a window; steps come faster than frames.
+        ConfigError: there are no clips, none with hands or none as long as a window; steps come faster than frames;
+            the body is asked for, and unknown in all.
         StoreError: the version no longer exists.
     """
+    train, held_out, counts = both_sides(db, settings, version, **changed)
+    scales = scales_of(train, MotionLayout(settings.body))
+    return RecipeData(train, held_out, train.version, scales | {"counts": counts})
+
+
+def both_sides(
+    db: Database, settings: RobomirrorSettings, version: int | None = None, **changed: Any
+) -> tuple[Windows, Windows, dict[str, Any]]:
+    """Training and held-out windows, none of which is read, and counts of clips. Raises as `motion_data`."""
     version = version or settings.version or db.version
-    counts = usable(db, settings.where, version)
+    counts: dict[str, Any] = {**usable(db, settings.where, version)}
     of_people = narrowed(db, both(settings.where, WITH_HANDS), HUMAN)
     hz, counts["slower"] = rates_of(db, of_people, version, settings.rate_hz)
     if settings.rate_hz > TOLERANCE * hz:
@@ -68,9 +130,10 @@ def motion_data(db: Database, settings: RobomirrorSettings, version: int | None 
             f"rate_hz is {settings.rate_hz:g}, and the frames come at {hz:.3g} Hz",
             "lower rate_hz, or extract with a higher video.sample_hz",
         )
+    counts["with_body"] = check_body(db, settings, version)
     train, held_out = (motion_windows(db, settings, version, split, **changed) for split in ("train", "held_out"))
     counts |= {"train": dict(train.counts), "held_out": dict(held_out.counts)}
-    return RecipeData(train, held_out, train.version, scales_of(train) | {"counts": counts})
+    return train, held_out, counts
 
 
 def motion_windows(
@@ -89,11 +152,11 @@ def motion_windows(
     where = both(settings.where, among)
     if split is not None and settings.held_out_by == "participant" and settings.held_out_share:
         where, split = both(where, _of_participants(db, settings, version, split, where)), None
+    sample = MotionSample(MotionLayout(settings.body))
     asked = {
+        **sample.columns,
         "past": 1,
         "future": settings.steps - 1,
-        "fields": FIELDS,
-        "optional": ("world_from_camera",),
         "rate_hz": settings.rate_hz,
         "stride": settings.stride,
         "where": where,
@@ -101,7 +164,7 @@ def motion_windows(
         "held_out_share": settings.held_out_share,
         "seed": settings.seed,
         "version": version,
-        "transform": MotionSample(),
+        "transform": sample,
     }
     return db.windows(**(asked | changed))
 
@@ -120,18 +183,18 @@ def _of_participants(db: Database, settings: RobomirrorSettings, version: int | 
     return in_list("participant", chosen if split == "held_out" else sorted(set(people) - set(chosen)))
 
 
-def scales_of(windows: Windows) -> dict[str, Any]:
+def scales_of(windows: Windows, layout: MotionLayout) -> dict[str, Any]:
     """From at most 512 windows: `motion_mean` of each number; `motion_scale`, the root mean square difference from it,
-    one for all numbers of a group of `GROUPS`, 0 and 1 for what is nowhere known; `motion_components`, (147, 147) the
+    one for all numbers of a group of `layout`, 0 and 1 for what is nowhere known; `motion_components`, (D, D) the
     principal components of frames in these units, unit vectors, the largest first.
     """
-    mean, scale, components = np.zeros(MOTION_DIM), np.ones(MOTION_DIM), np.eye(MOTION_DIM)
+    mean, scale, components = np.zeros(layout.dim), np.ones(layout.dim), np.eye(layout.dim)
     if len(windows):
         picked = evenly(len(windows), STATISTICS_WINDOWS)
         motion = np.concatenate([windows[index]["motion"] for index in picked]).astype(np.float64)
         known = np.isfinite(motion)
         mean = np.where(known, motion, 0).sum(0) / np.maximum(known.sum(0), 1)
-        for slices in GROUPS.values():
+        for slices in layout.groups.values():
             columns = np.concatenate([np.arange(one.start, one.stop) for one in slices])
             scale[columns] = _spread((motion - mean)[:, columns])
         values = np.where(known, (motion - mean) / scale, 0)

@@ -9,30 +9,45 @@ from torch import Tensor
 
 from handloom.schemas.hand_topology import WRIST
 from handloom.train.parts.baselines import pair, past_of
-from handloom.train.robomirror.data.motion import head_steps_of, keypoints_of, wrists_of
+from handloom.train.robomirror.data.motion import bodies_of, has_body, head_steps_of, keypoints_of, wrists_of
 
 MM = 1000.0
 
 
 def motion_sums(predicted: Tensor, true: Tensor, beside: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`{name: (sum, count)}` of (B, T, 147) motions: mean distances of the 21 keypoints of both hands (MPJPE), `error`,
+    """`{name: (sum, count)}` of (B, T, D) motions: mean distances of the 21 keypoints of both hands (MPJPE), `error`,
     of the wrists, `error_wrist`, in mm; `error_turn` of the wrists' rotations in degrees; `error_head` (mm a step),
-    `error_head_turn` (degrees a step).
+    `error_head_turn` (degrees a step). With a body `error_hips`, of the middle of the hips, and `error_body`, of the
+    body's keypoints from there, in mm of a person of MediaPipe's usual size.
 
     `error` and `error_wrist` are over elements that were known before, too, so that `zero_motion` (the last known
     place) and `constant_velocity` are over the same, as are the distances of the motions `beside`, by name.
     """
     points = keypoints_of(true)
+    still, steady, fair = _before(points)
+    guesses = {"error": predicted, **beside}
+    hands = {name: keypoints_of(motion) for name, motion in guesses.items()}
+    out = _distances(hands | {"zero_motion": still, "constant_velocity": steady}, points, fair)
+    if has_body(true):
+        _, points = bodies_of(true)
+        still, steady, fair = _before(points)
+        bodies = {name: bodies_of(motion)[1] for name, motion in guesses.items()}
+        bodies |= {"zero_motion": still, "constant_velocity": steady}
+        out |= {f"{name}_body": _distance(values, points, fair) for name, values in bodies.items()}
+        out |= _hips("error", predicted, true)
+    return out | _turns("error", predicted, true) | _head("error", predicted, true)
+
+
+def _before(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, T, ..., 3) places if nothing moves, and if the velocity stays, and (B, T, ...) where the place is known, now
+    and before."""
     before = past_of(points)
     # Entry t of `Past` is a guess of t + 1.
     still, steady = (
         torch.cat([torch.full_like(p[:, :1], torch.nan), p[:, :-1]], dim=1)
         for p in (before.zero_motion, before.constant_velocity)
     )
-    fair = (points.isfinite() & still.isfinite()).all(-1)
-    guesses = {"error": keypoints_of(predicted), "zero_motion": still, "constant_velocity": steady}
-    guesses |= {name: keypoints_of(motion) for name, motion in beside.items()}
-    return _distances(guesses, points, fair) | _turns("error", predicted, true) | _head("error", predicted, true)
+    return still, steady, (points.isfinite() & still.isfinite()).all(-1)
 
 
 def hand_sums(guesses: Mapping[str, Tensor], true: Tensor) -> dict[str, Tensor]:
@@ -41,6 +56,10 @@ def hand_sums(guesses: Mapping[str, Tensor], true: Tensor) -> dict[str, Tensor]:
     for name, guess in guesses.items():
         out |= _distances({name: keypoints_of(guess)}, points, points.isfinite().all(-1))
         out |= _turns(name, guess, true) | _head(name, guess, true)
+        if has_body(true):
+            body = bodies_of(true)[1]
+            out[f"{name}_body"] = _distance(bodies_of(guess)[1], body, body.isfinite().all(-1))
+            out |= _hips(name, guess, true)
     return out
 
 
@@ -48,10 +67,18 @@ def _distances(guesses: Mapping[str, Tensor], points: Tensor, fair: Tensor) -> d
     """Of keypoints (B, T, 2, 21, 3), where `fair`."""
     out = {}
     for name, values in guesses.items():
-        apart = torch.where(fair, MM * (values - points).norm(dim=-1), 0.0)
-        out[name] = pair(apart, fair)
-        out[f"{name}_wrist"] = pair(apart[..., WRIST], fair[..., WRIST])
+        out[name] = _distance(values, points, fair)
+        out[f"{name}_wrist"] = _distance(*(v[..., WRIST, :] for v in (values, points)), fair[..., WRIST])
     return out
+
+
+def _distance(values: Tensor, points: Tensor, fair: Tensor) -> Tensor:
+    return pair(torch.where(fair, MM * (values - points).norm(dim=-1), 0.0), fair)
+
+
+def _hips(name: str, predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
+    hips, _ = bodies_of(true)
+    return {f"{name}_hips": _distance(bodies_of(predicted)[0], hips, hips.isfinite().all(-1))}
 
 
 def _turns(name: str, predicted: Tensor, true: Tensor) -> dict[str, Tensor]:

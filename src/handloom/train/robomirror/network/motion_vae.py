@@ -1,4 +1,4 @@
-"""The causal variational auto-encoder of motion: 147 numbers a frame to a latent a frame, and back."""
+"""The causal variational auto-encoder of motion: the numbers of a frame to a latent a frame, and back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from handloom.train.parts.baselines import mean_square, pair
-from handloom.train.robomirror.data.motion import MOTION_DIM, PARTS, mirrored
+from handloom.train.robomirror.data.motion import MotionLayout, mirrored
 from handloom.train.robomirror.network.causal import CausalStack
 from handloom.train.robomirror.network.errors import motion_sums
 from handloom.train.robomirror.settings import RobomirrorSettings
@@ -24,22 +24,23 @@ START_LOG_VARIANCE = -4.0
 class MotionVae(nn.Module):
     """Latents of a motion, frame by frame; neither way looks ahead.
 
-    Unknown numbers enter as their mean, with a number for each part (each hand, the head's place and rotation) that
-    says whether it is known. Nothing is learned from them.
+    Unknown numbers enter as their mean, with a number for each part (each hand, the head's place and rotation, each
+    keypoint of a body) that says whether it is known. Nothing is learned from them.
 
-    scale: what differences of each number are divided by in the loss. latent_mean, latent_variance: (latent,) of
-    the latents of training windows.
+    layout: which parts, D numbers in all, a motion has. scale: what differences of each number are divided by in the
+    loss. latent_mean, latent_variance: (latent,) of the latents of training windows.
     """
 
     def __init__(self, settings: RobomirrorSettings, facts: Mapping[str, Any]) -> None:
         super().__init__()
         self.settings = settings
-        width, layers, latent = settings.vae_width, settings.vae_layers, settings.latent
-        self.encoder = CausalStack(MOTION_DIM + len(PARTS), 2 * latent, width, layers)
-        self.decoder = CausalStack(latent, MOTION_DIM, width, layers)
+        self.layout = MotionLayout(settings.body)
+        width, layers, latent, dim = settings.vae_width, settings.vae_layers, settings.latent, self.layout.dim
+        self.encoder = CausalStack(dim + len(self.layout.parts), 2 * latent, width, layers)
+        self.decoder = CausalStack(latent, dim, width, layers)
         # What a linear map can do need not be learned by the convolutions: it starts as the principal components.
-        components = torch.zeros(latent, MOTION_DIM)
-        found = torch.tensor(facts["motion_components"], dtype=torch.float32).reshape(-1, MOTION_DIM)[:latent]
+        components = torch.zeros(latent, dim)
+        found = torch.tensor(facts["motion_components"], dtype=torch.float32).reshape(-1, dim)[:latent]
         components[: len(found)] = found
         self.to_latent = nn.Parameter(components.clone())
         self.from_latent = nn.Parameter(components)
@@ -57,18 +58,18 @@ class MotionVae(nn.Module):
         return self.encoder.reach
 
     def encode(self, motion: Tensor) -> Tensor:
-        """(B, T, 147) or (T, 147) motion, NaN where unknown, to its latents (..., T, latent): the posterior's mean."""
+        """(B, T, D) or (T, D) motion, NaN where unknown, to its latents (..., T, latent): the posterior's mean."""
         return self._posterior(motion)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """(B, T, latent) or (T, latent) to the motion (..., T, 147), complete also where it was not known."""
+        """(B, T, latent) or (T, latent) to the motion (..., T, D), complete also where it was not known."""
         alone = latents.ndim == 2
         latents = latents[None] if alone else latents
         found = self.mean + self.scale * (self.decoder(latents) + latents @ self.from_latent)
         return found[0] if alone else found
 
     def by_components(self, motion: Tensor) -> Tensor:
-        """(B, T, 147) the motion by as many principal components of one frame as the latent has numbers: what the
+        """(B, T, D) the motion by as many principal components of one frame as the latent has numbers: what the
         auto-encoder starts from."""
         values = torch.nan_to_num((motion - self.mean) / self.scale)
         return self.mean + self.scale * (values @ self.components.T @ self.components)
@@ -92,7 +93,7 @@ class MotionVae(nn.Module):
         return self.latent_mean + self.latent_std * latents
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """A batch of `MotionSample`s to `{"loss", "sums", "prediction"}`; prediction: (B, T, 147)."""
+        """A batch of `MotionSample`s to `{"loss", "sums", "prediction"}`; prediction: (B, T, D)."""
         motion = batch["motion"]
         if self.training and self.settings.mirror:
             turned = torch.rand(len(motion), 1, 1, device=motion.device) < self.settings.mirror
@@ -116,7 +117,7 @@ class MotionVae(nn.Module):
         """Mean and logarithm of the variance of each frame's latent."""
         alone = motion.ndim == 2
         motion = motion[None] if alone else motion
-        known = torch.stack([motion[..., part].isfinite().all(-1) for part in PARTS], dim=-1)
+        known = torch.stack([motion[..., part].isfinite().all(-1) for part in self.layout.parts], dim=-1)
         values = torch.nan_to_num((motion - self.mean) / self.scale)
         hidden = self.encoder(torch.cat([values, known.to(values.dtype)], dim=-1))
         mean, log_variance = hidden.chunk(2, dim=-1)
@@ -146,12 +147,12 @@ class MotionStream:
 
     @torch.inference_mode()
     def encode(self, motion: Tensor) -> Tensor:
-        """The next frame's (147,) motion, NaN where unknown, to its latent (latent,)."""
+        """The next frame's (D,) motion, NaN where unknown, to its latent (latent,)."""
         self._motion.append(motion)
         return self._vae.encode(torch.stack(list(self._motion)))[-1]
 
     @torch.inference_mode()
     def decode(self, latent: Tensor) -> Tensor:
-        """The next frame's latent to its (147,) motion."""
+        """The next frame's latent to its (D,) motion."""
         self._latents.append(latent)
         return self._vae.decode(torch.stack(list(self._latents)))[-1]

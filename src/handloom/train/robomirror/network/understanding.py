@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handloom.train.parts.baselines import pair
-from handloom.train.robomirror.data.motion import GROUPS, MOTION_DIM
+from handloom.train.robomirror.data.motion import HANDS_AND_HEAD, MotionLayout
 from handloom.train.robomirror.network.diffusion import PROCESSES, noise_of
 from handloom.train.robomirror.network.errors import hand_sums
 from handloom.train.robomirror.network.motion_vae import MotionVae
@@ -33,7 +33,8 @@ class Understanding(nn.Module):
     def __init__(self, settings: RobomirrorSettings, facts: Mapping[str, Any]) -> None:
         super().__init__()
         self.settings = settings
-        plain = {"motion_mean": [0.0] * MOTION_DIM, "motion_scale": [1.0] * MOTION_DIM, "motion_components": []}
+        dim = MotionLayout(settings.body).dim
+        plain = {"motion_mean": [0.0] * dim, "motion_scale": [1.0] * dim, "motion_components": []}
         self.vae = MotionVae(settings, plain)
         for module in self.vae.modules():
             for name, weight in list(module.named_parameters(recurse=False)):
@@ -45,12 +46,12 @@ class Understanding(nn.Module):
 
     @torch.no_grad()
     def latents(self, motion: Tensor) -> Tensor:
-        """(B, T, latent) standardised latents of a motion (B, T, 147)."""
+        """(B, T, latent) standardised latents of a motion (B, T, D)."""
         return self.vae.standardised(self.vae.encode(motion))
 
     @torch.no_grad()
     def motion(self, latents: Tensor) -> Tensor:
-        """(B, T, 147) motion of standardised latents."""
+        """(B, T, D) motion of standardised latents."""
         return self.vae.decode(self.vae.restored(latents))
 
     def understood(self, batch: Mapping[str, Any], number: int = 0, steps: int | None = None) -> Tensor:
@@ -117,9 +118,11 @@ class Reconstruction(Understanding):
         numbers = self.vae.latent_std * apart @ self.vae.from_latent
         total = numbers.new_zeros(())
         for name, weight in WRISTS.items():
-            for part in GROUPS[name]:
+            for part in HANDS_AND_HEAD.groups[name]:
                 squares = torch.where(known[..., part], numbers[..., part].square(), 0.0)
-                total = total + weight / len(GROUPS[name]) * squares.sum() / known[..., part].sum().clamp(min=1)
+                total = total + weight / len(HANDS_AND_HEAD.groups[name]) * squares.sum() / known[
+                    ..., part
+                ].sum().clamp(min=1)
         return total
 
     def _noise(self, batch: Mapping[str, Any], number: int) -> Tensor:
