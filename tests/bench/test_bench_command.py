@@ -9,18 +9,17 @@ from support.hand_tables import hand_db, hand_row
 pytest.importorskip("metaworld", reason="the simulator is not installed: pip install '.[sim]'")
 pytest.importorskip("torch", reason="training is not installed: pip install '.[train]'")
 
-from handloom.bench.command.measure import (
+from handloom.bench.command.measure import Size, bench_command, cells_of, robomirror
+from handloom.bench.command.probe import probe
+from handloom.bench.command.tables import (
     MOTION,
     NOT_ANY,
     NOTHING,
     SEEN,
-    Size,
-    bench_command,
-    cells_of,
+    added_of,
     done_of,
     follows,
     goals_of,
-    robomirror,
     told_of,
 )
 from handloom.bench.watch import Watch
@@ -51,22 +50,60 @@ def test_tables_are_over_all_seeds():
             {"scene": scene, "told": told, "done": told if told == "push" else "reach", "success": scene == "push"}
             for scene in ("reach", "push")
             for told in ([scene] if cell.told_by == NOTHING else ("reach", "push"))
-            for _ in range(3 + cell.seed)
+            for _ in range(4)
         ]
         errors = {"reach": {"reach": 10.0 + cell.seed}}
         cells.append({"told_by": cell.told_by, "seed": cell.seed, "episodes": episodes, "errors_mm": errors})
     found = told_of(cells)
-    assert found[MOTION]["done"]["reach"] == {"reach": {"reach": 7}, "push": {"push": 7}}
+    assert found[MOTION]["done"]["reach"] == {"reach": {"reach": 8}, "push": {"push": 8}}
     assert found[MOTION]["followed"] | {"by_seed": 0} == {
-        "rate": 1.0, "interval": list(wilson(28, 28)), "episodes": 28, "by_seed": 0,
+        "rate": 1.0, "interval": list(wilson(32, 32)), "episodes": 32, "by_seed": 0,
     }  # fmt: skip
     assert found[MOTION]["success"]["reach"]["rate"] == 0.0
     assert found[MOTION]["errors_mm"] == {"reach": {"reach": 10.5}}
     assert found[MOTION]["success"]["push"] | {"interval": 0} == {
-        "rate": 1.0, "interval": 0, "episodes": 7, "by_seed": {"0": 1.0, "1": 1.0},
+        "rate": 1.0, "interval": 0, "episodes": 8, "by_seed": {"0": 1.0, "1": 1.0},
     }  # fmt: skip
-    assert found[NOTHING]["followed"]["episodes"] == 14
-    assert [one["met"] for one in goals_of(found)] == [True, None], f"{SEEN} was not measured"
+    assert found[NOTHING]["followed"]["episodes"] == 16
+    assert "other" not in found[NOTHING]
+    assert found[MOTION]["own"]["episodes"] == found[MOTION]["other"]["episodes"] == 16
+    for seed, cell in enumerate(cells[1::2]):  # told by nothing; the second seed leaves the puck, which it should push
+        cell["episodes"] = [one | {"done": "reach"} if seed else one for one in cell["episodes"]]
+    added = added_of(cells)
+    assert added.keys() == {MOTION}
+    assert added[MOTION]["followed"]["added"] == 0.25, "of two tasks and two seeds one"
+    assert added[MOTION]["success"] == {"added": 0.0, "interval": [0.0, 0.0], "seeds": 2}
+    assert [one["met"] for one in goals_of(found, added)] == [True, None, True], f"{SEEN} was not measured"
+
+
+def commands(rng: np.random.Generator, num: int, apart: float) -> dict[str, dict[str, np.ndarray]]:
+    """Of three tasks, each of which has another one of 40 numbers higher, by `apart` deviations."""
+    tasks = ("reach", "push", "place")
+    return {
+        task: {str(n): rng.normal(size=40) + apart * (np.arange(40) == number) for n in range(num)}
+        for number, task in enumerate(tasks)
+    }
+
+
+def test_a_classifier_tells_what_clips_can_tell_at_most():
+    rng = np.random.default_rng(0)
+    clear = probe(commands(rng, 20, 12.0), commands(rng, 8, 12.0))
+    assert clear["held_out"] > 0.9, clear
+    assert clear["left_out"] > 0.9, clear
+    assert clear["clips"] == 24
+    assert set(clear["by_task"]) == {"reach", "push", "place"}
+    assert abs(clear["within"] + clear["between"] - 1) < 1e-6
+    alike = probe(commands(rng, 20, 0.0), commands(rng, 8, 0.0))
+    assert max(alike["held_out"], alike["left_out"]) < 0.65, alike
+    assert alike["between"] < clear["between"]
+
+
+def test_a_task_of_few_clips_is_named_too():
+    """Six clips of reaching beside fifty of others: without weights nothing was ever named reaching."""
+    rng = np.random.default_rng(1)
+    many, few = commands(rng, 30, 6.0), commands(rng, 5, 6.0)
+    found = probe({**many, "reach": few["reach"]}, commands(rng, 20, 6.0))
+    assert found["by_task"]["reach"] > 0.7, found
 
 
 def test_a_puck_that_is_pushed_or_carried_was_not_left():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,13 @@ def kept(place: Path, asked: Mapping[str, Any], measure: Callable[[], Mapping[st
         with atomic_file(place) as draft:
             draft.write_text(json.dumps(found, indent=1))
     return found
+
+
+def with_cpu_s(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was measured, and `cpu_s`: seconds of CPU that this process and its children took for it."""
+    before = sum(os.times()[:4])
+    found = measure()
+    return found | {"cpu_s": round(sum(os.times()[:4]) - before, 1)}
 
 
 def identity_of(db: Database) -> str:

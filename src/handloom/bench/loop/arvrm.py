@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from handloom.api import Database
-from handloom.bench.kept import identity_of, kept
-from handloom.bench.loop.compare import curves_of, differences_of
+from handloom.bench.kept import identity_of, kept, with_cpu_s
+from handloom.bench.loop.compare import ALL, curves_of, differences_of
 from handloom.bench.loop.measure import CELLS, SCRATCH, Cell
 from handloom.bench.report import describe, goal
 from handloom.bench.watch import Watch
@@ -123,7 +123,7 @@ def bench_arvrm(
             watch.did()
     results |= {"cells": cells, "curves": curves_of(cells), "differences": differences_of(cells, SCRATCH)}
     results["taken_away"] = differences_of(cells, WHOLE)
-    return describe("arvrm", results, goals_of(results["differences"]), watch)
+    return describe("arvrm", results, goals_of(results["differences"], size.parts_at), watch)
 
 
 def cells_of(size: Size, variants: Sequence[str]) -> Iterator[Cell]:
@@ -134,10 +134,12 @@ def cells_of(size: Size, variants: Sequence[str]) -> Iterator[Cell]:
             yield from (Cell(task, number, seed, variant) for task in size.tasks for variant in some)
 
 
-def goals_of(differences: dict[str, Any]) -> list[dict[str, Any]]:
-    """That the whole is better than from scratch on one task at least: the best lower end of an interval."""
-    lows = [one["interval"][0] for by_number in differences.get(WHOLE, {}).values() for one in by_number.values()]
-    return [goal("the whole adds to scratch, lower end", max(lows, default=None), "share", 0.0)]
+def goals_of(differences: dict[str, Any], number: int) -> list[dict[str, Any]]:
+    """That the whole is better than from scratch, over all tasks together, with `number` demonstrations: one interval,
+    chosen before. Those of single tasks and other numbers, in the report beside it, are many looks at chance."""
+    found = differences.get(WHOLE, {}).get(ALL, {}).get(str(number))
+    low = None if found is None else found["interval"][0]
+    return [goal(f"the whole adds to scratch, all tasks, {number} demonstrations, lower end", low, "share", 0.0)]
 
 
 def measured(cell: Cell, size: Size, human: str, clips: str, folder: Path) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def measured(cell: Cell, size: Size, human: str, clips: str, folder: Path) -> di
     numbers = {name: value for name, value in asdict(size).items() if name not in WHICH_CELLS}
     asked: dict[str, Any] = {"size": numbers, "settings": VARIANTS[cell.variant], "of": clips}
     asked |= {"file": settings_of("small-sim")}
-    found = kept(_place(folder, cell), asked, lambda: _trained(cell, size, human, clips, folder))
+    found = kept(_place(folder, cell), asked, lambda: with_cpu_s(lambda: _trained(cell, size, human, clips, folder)))
     return {name: value for name, value in found.items() if name not in asked}
 
 
