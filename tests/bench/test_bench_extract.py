@@ -144,7 +144,7 @@ def test_the_command_is_interrupted_while_ray_works(folder: Path):
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=240)
     report = json.loads(out)
-    assert (process.returncode, report["interrupted"], report["results"]["rounds"]) == (1, True, []), err
+    assert (process.returncode, report["interrupted"], report["results"]["rounds"]) == (130, True, []), err
 
 
 @pytest.mark.slow

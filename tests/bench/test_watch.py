@@ -11,6 +11,7 @@ from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
+from support.process import descendants, start
 
 from handloom.bench.report import describe, goal, keep
 from handloom.bench.watch import LINE_EVERY_S, Watch
@@ -62,6 +63,18 @@ def test_a_signal_ends_the_measuring_and_the_report_is_made(number):
         found.append(2)
     assert (watch.interrupted, found) == (True, [1])
     assert signal.getsignal(number) == before
+
+
+def test_ctrl_c_ends_the_command_with_its_report_and_leaves_no_process():
+    process = start("bench", "commit", "--quick")
+    assert process.stderr is not None
+    assert "shards" in process.stderr.readline(), "it measures"
+    below = descendants(process.pid)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, json.loads(out)["interrupted"]) == (130, True), err
+    assert "Traceback" not in err
+    assert not [pid for pid in below if Path(f"/proc/{pid}/cmdline").exists()]
 
 
 def test_an_error_in_the_measuring_is_raised():

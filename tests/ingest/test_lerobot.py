@@ -29,6 +29,7 @@ from support.lerobot_data import (
 from support.numbered_video import numbered_image
 
 from handloom.api import Database
+from handloom.cli import text
 from handloom.errors import ConfigError
 from handloom.ingest.robot.images import match_times
 from handloom.ingest.robot.source import NOTES as REMARKS
@@ -327,6 +328,21 @@ NOTES = {
         in_episode(r / DATA, 1, task_index=17),
     ),
 }
+
+
+def test_each_kind_of_note_is_one_line_and_left_out_episodes_have_their_own(tmp_path, db):
+    root = make_v3(tmp_path / "arm", [8] * 6)
+    for index in range(1, 6):
+        in_episode(
+            root / f"data/chunk-000/file-{index // 2:03d}.parquet",
+            index,
+            **{"observation.state": [1.0, float("nan"), float("inf")]},
+        )
+    in_episode(root / DATA, 0, timestamp=lambda row: 0.0)
+    lines = list(text.robot_problems(lerobot(db, str(root))))
+    assert [line.split(": ")[:2] for line in lines] == [["problem", "episode 0"], ["note", "unknown_values"]]
+    assert "noted 5 times: states or actions that are not finite; they are NaN" in lines[1]
+    assert "first: episode 1: 16 values of the state and 0 of the action" in lines[1]
 
 
 @pytest.mark.parametrize("name", NOTES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -306,8 +307,9 @@ def test_an_action_of_another_robot_is_refused(dataset, python):
 def test_sequences_become_videos(dataset, python, tmp_path):
     import av
 
-    found = evaluate_calvin(dataset, "random", 1, python=python, max_steps=5, video=tmp_path / "videos")
+    found = evaluate_calvin(dataset, "random", 1, python=python, max_steps=5, out=tmp_path / "out", videos=True)
     assert found.scores["average_length"] == 0.0
+    assert json.loads((tmp_path / "out/evaluate.json").read_text()) == asdict(found)
     with av.open(found.videos[0]) as video:
         assert video.streams.video[0].frames == 6
 

@@ -338,8 +338,11 @@ def test_the_best_and_the_worst_episode_become_videos(draws, tmp_path, monkeypat
     monkeypatch.setattr("handloom.pipelines.sim.evaluate.VIDEO_CAMERA", Camera("corner3", 32, 32))
     monkeypatch.setattr("handloom.pipelines.sim.evaluate.VIDEO_HZ", 2.0)
     command = ["sim", "evaluate", "--task", "reach", "--policy", "expert", "--episodes", "2", "--seeds", "1"]
-    app([*command, "--workers", "1", "--video", str(tmp_path / "videos"), "--json"], standalone_mode=False)
-    found = json.loads(capsys.readouterr().out)
+    app([*command, "--workers", "1", "--out", str(tmp_path / "out"), "--json"], standalone_mode=False)
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert "2 episodes: 1 task x 1 seed (--seeds) x 2 (--episodes)" in printed.err
+    assert found == json.loads((tmp_path / "out/evaluate.json").read_text())
     assert found["tasks"]["reach"]["successes"] == 2
     for path in found["videos"]["reach"].values():
         with av.open(path) as video:

@@ -1,8 +1,8 @@
 """The command line: parse, call one pipeline, print, exit.
 
 stdout is data, stderr is progress and messages. Exit codes: 0 done; 1 failed; 2 usage or settings; 3 finished, some
-clips rejected, or a part of an ingest's input unusable. Pipelines are imported inside the commands, so that
-`handloom --help` answers at once.
+clips rejected, or a part of an ingest's input unusable; 130 interrupted. Pipelines are imported inside
+the commands, so that `handloom --help` answers at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import typer
 
 from handloom import __version__
 from handloom.cli import calibrate, clips, export, ingest, machine, remove, scenes, search, train  # noqa: F401 - each adds its commands
-from handloom.cli.console import DONE, FAILED, USAGE, UsageError, app, say, set_up_logs
+from handloom.cli.console import DONE, FAILED, INTERRUPTED, USAGE, UsageError, app, say, set_up_logs
 from handloom.cli.sim import imitate, sim  # noqa: F401
 from handloom.cli.skills import run, skill  # noqa: F401
 from handloom.errors import ConfigError, HandloomError, with_extra
@@ -29,13 +29,16 @@ def main() -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         _check_working_folder()
-        sys.exit(app(standalone_mode=False) or DONE)
+        code = app(standalone_mode=False) or DONE
+        if code == INTERRUPTED:
+            say("interrupted")
+        sys.exit(code)
     except UsageError as error:
         _show_usage(error)
         sys.exit(USAGE)
-    except typer.Abort:
-        say("stopped")
-        sys.exit(FAILED)
+    except typer.Abort:  # so older versions of typer end at Ctrl-C
+        say("interrupted")
+        sys.exit(INTERRUPTED)
     except HandloomError as error:
         say(f"error: {error}")
         sys.exit(USAGE if isinstance(error, ConfigError) else FAILED)

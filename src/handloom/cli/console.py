@@ -79,6 +79,9 @@ app = Commands(
 
 UsageError: Any = typer.BadParameter.__base__  # typer carries click inside or beside it, by its version
 DONE, FAILED, USAGE, SOME_REJECTED = 0, 1, 2, 3
+INTERRUPTED = 130
+"""A shell's code of a command that Ctrl-C ended: 128 and the signal's number. Those that keep what is finished, and go
+on with it later (`run`, `train`, `sim evaluate`), end with `FAILED`."""
 MOST_EPISODES = 100_000
 """Scenes of simulations are drawn before the first one runs: a slip of the hand would fill the memory with them."""
 REWRITE_EVERY_S, LINE_EVERY_S = 0.2, 10.0

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from handloom.cli import text
-from handloom.cli.console import FAILED, JsonOption, app, say
+from handloom.cli.console import FAILED, INTERRUPTED, JsonOption, app, say
 from handloom.errors import ConfigError
 
 
@@ -84,7 +84,7 @@ def bench(
     report = run_benchmark(name, videos, save, say, num_clips=clips, db=db, lerobot_python=package, quick=quick, **more)
     print(table(report) if markdown else json.dumps(report, indent=2))
     if report["interrupted"]:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()

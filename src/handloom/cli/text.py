@@ -198,19 +198,29 @@ def _change(before: float | None, after: float | None, form: str) -> str:
 
 
 def robot_problems(summary) -> Iterator[str]:
-    """The problems of an ingest of robot episodes: all of the dataset, and a few episodes of each reason."""
+    """The problems of an ingest of robot episodes: all of the dataset, a few of the episodes that are left out for each
+    reason, and one line for each kind of note on episodes that are used."""
+    from handloom.ingest.robot.source import LEFT_OUT, NOTES, WHAT_TO_DO
+
     shown: Counter[str] = Counter()
+    noted: dict[str, list[str]] = {}
     for problem in summary.problems:
         match = re.match(r"episode -?\d+: (\w+): ", problem)
         if match is None:
             yield f"problem: {problem}"
-            continue
-        shown[match[1]] += 1
-        if shown[match[1]] <= MAX_EPISODES:
-            yield f"problem: {problem}"
+        elif not problem.endswith(LEFT_OUT):
+            noted.setdefault(match[1], []).append(problem.replace(f" {match[1]}:", "", 1))
+        else:
+            shown[match[1]] += 1
+            if shown[match[1]] <= MAX_EPISODES:
+                yield f"problem: {problem}"
     for reason, count in shown.items():
         if count > MAX_EPISODES:
             yield f"... and {count - MAX_EPISODES} more {reason} (--json lists all)"
+    for name, lines in noted.items():
+        todo = f"; {WHAT_TO_DO[name]}" if name in WHAT_TO_DO else ""
+        others = " (--json lists all)" if len(lines) > 1 else ""
+        yield f"note: {name}: noted {plural(len(lines), 'time')}: {NOTES[name]}{todo}; first: {lines[0]}{others}"
 
 
 def robots(summary) -> str:

@@ -42,14 +42,14 @@ def bench_sim(watch: Watch) -> dict[str, Any]:
         "max_steps": MAX_STEPS,
     }
     with watch.measuring(num * (len(every) + len(tasks) * (1 + len(numbers)))):
-        results["expert"] = _measured([(task, "expert") for task in every], num, watch, "experts")
-        results["random"] = _measured([(task, "random") for task in tasks], num, watch, "random actions")
-        results["replay"] = {}
+        results["expert"], results["random"], results["replay"] = {}, {}, {}
+        _measure([(task, "expert") for task in every], num, watch, "experts", results["expert"])
+        _measure([(task, "random") for task in tasks], num, watch, "random actions", results["random"])
         for number in numbers:
             with tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
                 pairs = [(task, _recorded(task, number, Path(folder))) for task in tasks]
-                text = f"replay of the most similar of {number}"
-                results["replay"][str(number)] = _measured(pairs, num, watch, text)
+                found = results["replay"][str(number)] = {}
+                _measure(pairs, num, watch, f"replay of the most similar of {number}", found)
     return describe("sim", results, goals_of(results), watch)
 
 
@@ -66,14 +66,17 @@ def _recorded(task: Task, number: int, folder: Path) -> str:
     return f"replay:{out}"
 
 
-def _measured(pairs: Sequence[tuple[Task, str]], num: int, watch: Watch, part: str) -> dict[str, dict[str, Any]]:
-    """By task its scores, without the list of failed episodes: their scenes follow from their numbers."""
+def _measure(
+    pairs: Sequence[tuple[Task, str]], num: int, watch: Watch, part: str, scores: dict[str, dict[str, Any]]
+) -> None:
+    """Put the scores of each task into `scores` as soon as its episodes are run, so that an interruption keeps them;
+    without the list of failed episodes: their scenes follow from their numbers."""
     watch.part(part)
     outcomes: dict[str, list[Outcome]] = {task.name: [] for task, _ in pairs}
     for task, _, outcome in run_episodes(pairs, num, 1, MAX_STEPS, Where()):
-        outcomes[task.name].append(outcome)
+        found = outcomes[task.name]
+        found.append(outcome)
+        if len(found) == num:
+            score = scores_of({0: found})
+            scores[task.name] = {key: score[key] for key in score if key not in ("by_seed", "failed")}
         watch.did(task.name)
-    scores = {name: scores_of({0: found}) for name, found in outcomes.items()}
-    return {
-        name: {key: score[key] for key in score if key not in ("by_seed", "failed")} for name, score in scores.items()
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,7 +75,8 @@ def evaluate(
         str | None, typer.Option(metavar="NAME[,NAME]", help="The tasks: reach,drawer-open,door-open, ...")
     ] = None,
     episodes: Annotated[
-        int | None, typer.Option(min=1, max=MOST_EPISODES, help="Of each task and seed; by default 50.")
+        int | None,
+        typer.Option(min=1, max=MOST_EPISODES, help="Of each task and seed, 50 by default: of 3 seeds 150 of a task."),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Seeds, 0 to N - 1, of scenes and policy; by default 3.")
@@ -87,9 +89,14 @@ def evaluate(
         int | None, typer.Option(min=1, help="Processes; by default one per core, with --calvin one.")
     ] = None,
     ray_address: RayOption = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluate.json and videos; by default none.")] = None,
     video: Annotated[
-        Path | None,
-        typer.Option(help="Folder for videos: the best and the worst episode of each task, or each CALVIN sequence."),
+        bool | None,
+        typer.Option(
+            "--video/--no-video",
+            help="With --out: videos of the best and the worst episode of each task (the default), or, with "
+            "--calvin, of each sequence (by default none).",
+        ),
     ] = None,
     calvin: Annotated[
         str | None,
@@ -114,7 +121,13 @@ def evaluate(
     json_: JsonOption = False,
 ) -> None:
     """How often a policy does its tasks, with intervals."""
-    shared: dict[str, Any] = {"ray_address": ray_address, "video": video}
+    if video and out is None:
+        raise ConfigError("--video without --out", "name a folder for the videos with --out")
+    shared: dict[str, Any] = {
+        "ray_address": ray_address,
+        "out": out,
+        "videos": calvin is None if video is None else video,
+    }
     if max_steps is not None:
         shared["max_steps"] = max_steps
     told = {"--command-clip": command_clip, "--command-db": command_db, "--command-motion": command_motion}
@@ -132,14 +145,16 @@ def evaluate(
     if any(told.values()):
         shared["from_clips"] = FromClips(*told.values())
     num, num_seeds = episodes or 50, seeds or 3
+    num_tasks = len(task.split(","))
+    every = plural(num * num_seeds * num_tasks, "episode")
+    say(f"{every}: {plural(num_tasks, 'task')} x {plural(num_seeds, 'seed')} (--seeds) x {num} (--episodes)")
     with counting("episodes") as progress:
         found = pipeline(task, policy, num, num_seeds, workers=workers, progress=progress, **shared)
     if json_:
         print(json.dumps(asdict(found)))
     else:
-        _show(found)
-    done = sum(score["episodes"] for score in found.tasks.values())
-    _tell(found.error, done, plural(num * num_seeds * len(task.split(",")), "episode"))
+        _show(found, out)
+    _tell(found.error, sum(score["episodes"] for score in found.tasks.values()), every)
 
 
 def _evaluate_calvin(
@@ -160,7 +175,7 @@ def _evaluate_calvin(
     if as_json:
         print(json.dumps(asdict(found)))
     else:
-        _show_calvin(found)
+        _show_calvin(found, shared["out"])
     _tell(found.error, found.scores["num_sequences"], plural(sequences, "sequence"))
 
 
@@ -179,7 +194,7 @@ def _tell(error: str, done: int, every: str) -> None:
         raise typer.Exit(FAILED)
 
 
-def _show_calvin(found: CalvinEvaluation) -> None:
+def _show_calvin(found: CalvinEvaluation, out: Path | None) -> None:
     scores = found.scores
     for number, share in scores["success"].items():
         low, high = share["interval"]
@@ -188,11 +203,17 @@ def _show_calvin(found: CalvinEvaluation) -> None:
     failures = "".join(f", {num} {reason}" for reason, num in scores["failures"].items())
     num = plural(scores["num_sequences"], "sequence")
     print(f"average length: {scores['average_length']:.2f} ({low:.2f} to {high:.2f}), {num}{failures}")
-    for path in found.videos:
-        print(path)
+    _show_files(out, found.videos)
 
 
-def _show(found: Evaluation) -> None:
+def _show_files(out: Path | None, videos: Sequence[str]) -> None:
+    if out is not None:
+        from handloom.pipelines.sim.evaluate import REPORT
+
+        print("\n".join([str(out / REPORT), *videos]))
+
+
+def _show(found: Evaluation, out: Path | None) -> None:
     for name, score in found.tasks.items():
         low, high = score["interval"]
         steps = score["steps_to_success"]["median"]
@@ -200,7 +221,6 @@ def _show(found: Evaluation) -> None:
         failures = "".join(f", {num} {reason}" for reason, num in score["failures"].items())
         print(
             f"{name}: {score['success_rate']:.3f} ({low:.3f} to {high:.3f}), {score['successes']} of "
-            f"{plural(score['episodes'], 'episode')}{median}{failures}"
+            f"{plural(score['episodes'], 'episode')} of {plural(len(score['by_seed']), 'seed')}{median}{failures}"
         )
-    for paths in found.videos.values():
-        print("\n".join(paths.values()))
+    _show_files(out, [path for paths in found.videos.values() for path in paths.values()])

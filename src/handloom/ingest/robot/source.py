@@ -55,6 +55,13 @@ NOTES: Mapping[str, str] = {
     "frames_missing": "a few of its images are missing",
 }
 """What may be unusual about an episode that is used."""
+WHAT_TO_DO: Mapping[str, str] = {
+    "unknown_values": "they are NaN, and training leaves them out; exports of handloom have them on purpose, such as "
+    "the last action",
+}
+"""What some notes mean for a user."""
+LEFT_OUT = "; left out"
+"""The end of a line about an episode that is not used."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,7 @@ class EpisodeTally:
 
     def skip(self, skip: Skip) -> None:
         self.skips.append(skip)
-        self.lines.append(f"{skip}; left out")
+        self.lines.append(f"{skip}{LEFT_OUT}")
 
     def note(self, index: int, name: str, detail: str) -> None:
         self.notes[name] += 1

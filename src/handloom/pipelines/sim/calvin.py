@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from handloom.errors import ConfigError, HandloomError
 from handloom.io.folder import local_folder
+from handloom.pipelines.sim.evaluate import keep_evaluation
 from handloom.pipelines.sim.jobs import INTERRUPTED, Jobs, Where, in_order, or_error
 from handloom.sim.calvin.installation import HZ, Calvin, CalvinObservation
 from handloom.sim.calvin.installation import Sequence as TaskSequence
@@ -53,7 +54,8 @@ def evaluate_calvin(
     max_steps: int = MAX_STEPS,
     workers: int | None = None,
     ray_address: str | None = None,
-    video: Path | None = None,
+    out: Path | None = None,
+    videos: bool = False,
     progress: Callable[[int, int], None] | None = None,
     told: Callable[[str], None] = lambda _: None,
 ) -> CalvinEvaluation:
@@ -70,7 +72,8 @@ def evaluate_calvin(
         workers: processes, each with a CALVIN and a policy of its own; None: one, on a cluster one per core.
             ray_address: a Ray cluster that runs the sequences instead; CALVIN and the dataset are at the same paths on
             its nodes.
-        video: folder for a video of each sequence, what `rgb_static` saw.
+        out: a local folder for `evaluate.json`, the same as is returned, and for videos. videos: of each sequence, what
+            `rgb_static` saw; they need `out`.
         progress: called with the numbers of sequences that are done, and of all.
         told: called with a line where something takes minutes.
 
@@ -79,12 +82,13 @@ def evaluate_calvin(
             videos of a cluster.
         HandloomError: CALVIN or the policy raised an error before any sequence was finished.
     """
+    video = out if videos else None
     _check(num_sequences, max_steps, ray_address, video)
     where = Where(workers if ray_address is not None else 1 if workers is None else workers, ray_address)
     find_policy(policy)  # what is wrong with it is said before minutes are spent on drawing sequences
     place = str(Path(dataset).absolute())
-    if video is not None:
-        local_folder(video, "--video")
+    if out is not None:
+        local_folder(out, "--out")
     try:
         calvin = calvin_of(place, python)
         told("CALVIN draws its sequences first: minutes of CPU time")
@@ -92,12 +96,14 @@ def evaluate_calvin(
         if where != Where(1):
             close_calvin()  # others work
         jobs = [SequenceJob(place, python, policy, max_steps, video, one) for one in sequences]
-        outcomes, told = _all(jobs, where, progress)
+        outcomes, error = _all(jobs, where, progress)
     finally:
         close_calvin()
-    videos = [str(_path(video, one.sequence)) for one in outcomes] if video is not None else []
+    films = [str(_path(video, one.sequence)) for one in outcomes] if video is not None else []
     name = Path(place).name
-    return CalvinEvaluation(policy, name, num_sequences, max_steps, HZ, scores_of(outcomes), versions, videos, told)
+    found = CalvinEvaluation(policy, name, num_sequences, max_steps, HZ, scores_of(outcomes), versions, films, error)
+    keep_evaluation(found, out)
+    return found
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from handloom.errors import ConfigError, HandloomError
-from handloom.io.folder import local_folder
+from handloom.io.folder import Folder, local_folder
 from handloom.machine import installed
 from handloom.pipelines.sim.commands import FromClips, told_clips
 from handloom.pipelines.sim.jobs import INTERRUPTED, Jobs, Lost, Where, in_order, or_error, world_of
@@ -32,12 +32,15 @@ WORTH = 5
 VIDEO_CAMERA, VIDEO_HZ = Camera("corner4", 320, 320, shadows=True), 20.0
 
 
+REPORT = "evaluate.json"
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` measured. tasks: by name, see `scores.scores_of`. videos: paths, by task and `best`, `worst`.
+    """What `evaluate` measured. episodes: of each task and seed. tasks: by name, see `scores.scores_of`.
 
-    error: what ended it before all episodes were run, empty if nothing did; `tasks` then has those that were finished,
-    and no task without one. clips: by task the clips that told it, where `from_clips` named some.
+    videos: paths, by task and `best`, `worst`. error: what ended it before all episodes were run, empty if nothing did;
+    `tasks` then has those that were finished, and no task without one. clips: by task the clips that told it, where `from_clips` named some.
     """
 
     policy: str
@@ -61,7 +64,8 @@ def evaluate(
     max_steps: int = MAX_STEPS,
     workers: int | None = None,
     ray_address: str | None = None,
-    video: Path | None = None,
+    out: Path | None = None,
+    videos: bool = False,
     from_clips: FromClips | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -75,7 +79,8 @@ def evaluate(
         task_names: `NAME[,NAME]`. policy: see `sim.policies.FORMS`.
         max_steps: after which an episode has failed, 1 to 500.
         workers: processes; None: one per core. ray_address: a Ray cluster that runs them instead.
-        video: folder for the best and the worst episode of each task, as MP4.
+        out: a local folder for `evaluate.json`, the same as is returned, and for videos. videos: of the best and the
+            worst episode of each task, as MP4; they need `out`.
         from_clips: which clips tell the policy its tasks; None: what it was trained to be told by.
         progress: called with the numbers of episodes that are done, and of all.
 
@@ -89,9 +94,9 @@ def evaluate(
     _check(num_episodes, num_seeds, max_steps)
     where = Where(workers, ray_address)
     require_simulator()
-    gl = None if video is None else backend()
-    if video is not None:
-        local_folder(video, "--video")
+    gl = backend() if out is not None and videos else None
+    if out is not None:
+        local_folder(out, "--out")
     clips = None if from_clips is None else told_clips(policy, tasks, from_clips)
     for task in tasks:
         policy_told(policy, task, clips)  # what is wrong with it is said before anything is computed
@@ -114,14 +119,16 @@ def evaluate(
         told = INTERRUPTED
     finished = {name: {seed: some for seed, some in by_seed.items() if some} for name, by_seed in found.items()}
     finished = {name: by_seed for name, by_seed in finished.items() if by_seed}
-    videos = {}
-    if video is not None and gl is not None:
+    films = {}
+    if out is not None and gl is not None:
         shown = [task for task in tasks if task.name in finished]
-        videos = {task.name: _film(task, list(finished[task.name].values()), video, gl) for task in shown}
+        films = {task.name: _film(task, list(finished[task.name].values()), out, gl) for task in shown}
     scores = {name: scores_of(by_seed) for name, by_seed in finished.items()}
     versions = {name: installed(name) for name in ("metaworld", "mujoco")}
     told_by = {} if clips is None else {task.name: list(clips.by_task[task.text]) for task in tasks}
-    return Evaluation(policy, num_episodes, num_seeds, max_steps, HZ, scores, videos, versions, told, told_by)
+    result = Evaluation(policy, num_episodes, num_seeds, max_steps, HZ, scores, films, versions, told, told_by)
+    keep_evaluation(result, out)
+    return result
 
 
 @dataclass(frozen=True)
@@ -210,6 +217,12 @@ def _check(num_episodes: int, num_seeds: int, max_steps: int) -> None:
             raise ConfigError(f"{option} {value}", "at least 1")
     if not 1 <= max_steps <= MAX_STEPS:
         raise ConfigError(f"--max-steps {max_steps}", f"1 to {MAX_STEPS}, where Meta-World ends an episode")
+
+
+def keep_evaluation(found: Any, out: Path | None) -> None:
+    """Write an evaluation, a dataclass, as `evaluate.json` in its folder, if it has one."""
+    if out is not None:
+        Folder.parse(out).write_json(REPORT, asdict(found))
 
 
 def _film(task: Task, by_seed: Sequence[Sequence[Outcome]], folder: Path, gl: str) -> dict[str, str]:
