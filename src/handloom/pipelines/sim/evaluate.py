@@ -40,7 +40,8 @@ class Evaluation:
     """What `evaluate` measured. episodes: of each task and seed. tasks: by name, see `scores.scores_of`.
 
     videos: paths, by task and `best`, `worst`. error: what ended it before all episodes were run, empty if nothing did;
-    `tasks` then has those that were finished, and no task without one. clips: by task the clips that told it, where `from_clips` named some.
+    `tasks` then has those that were finished, and no task without one. clips: by task the clips that told it, where
+    `from_clips` named some.
     """
 
     policy: str
