@@ -179,6 +179,10 @@ def test_every_clip_is_counted_and_the_reason_is_told(placing, tmp_path):
             with pytest.raises(ConfigError, match=f"no episode to export at 20 Hz: 1 clip: {why}\nhint") as caught:
                 interactions(db, str(tmp_path / "none"))
             assert caught.value.hint == REASONS[why]
+    unseen = {"hand_keypoints_world_m": np.full_like(flat["hand_keypoints_world_m"], np.nan).tolist()}
+    lost, _ = segment_table(tmp_path / "unseen", {"place it/0": None}, num, whole | unseen)
+    with pytest.raises(ConfigError, match=f"1 clip: {HANDS}"):
+        interactions(lost, str(tmp_path / "none"))
     assert len(list(counted_episodes(every, HZ, counts))) == 2
     assert counts == dict.fromkeys(cases, 1)
     slow = Counter()

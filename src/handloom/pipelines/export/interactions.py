@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from handloom.api import Database
@@ -127,6 +128,7 @@ def _why_nothing(row: Mapping[str, Any]) -> str:
     """Of a row without interactions."""
     if row["world_scale"] != "metric":
         return METRES
-    if row["hand_keypoints_world_m"] is None or row["world_from_camera"] is None:
+    points = row["hand_keypoints_world_m"]
+    if points is None or not np.isfinite(points).any() or row["world_from_camera"] is None:
         return HANDS
     return SEGMENTS if row["segments"] is None else NOTHING
