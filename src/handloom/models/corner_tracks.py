@@ -92,7 +92,7 @@ class CornerTracks:
         total, num_added, last_added = np.zeros(grey.shape, np.float32), 0, None
         for t in range(len(frames)):
             grey = grey if t == 0 else frames.grey(t)
-            free = _scene_mask(grey.shape, t, hands, scale)
+            free = _scene_mask((grey.shape[0], grey.shape[1]), t, hands, scale)
             if t in cuts:
                 state, age = replace(_State.start(grey), num_tracks=state.num_tracks), KEY_FRAMES
             elif t > 0:
@@ -206,7 +206,7 @@ def _with_new(state: _State, grey: NDArray[np.uint8], free: NDArray[np.bool_]) -
     """This frame becomes the key frame; every cell without a corner gets its best one."""
     strength = cv2.cornerMinEigenVal(grey, BLOCK_PX) * free
     enough = max(MIN_EIGENVALUE, NOISE_EIGENVALUE * _noise(grey) ** 2)
-    cells = _cells_of(state.points, grey.shape)
+    cells = _cells_of(state.points, (grey.shape[0], grey.shape[1]))
     strength[: grey.shape[0] // CELL_PX * CELL_PX, : grey.shape[1] // CELL_PX * CELL_PX] *= ~cells.repeat(
         CELL_PX, axis=0
     ).repeat(CELL_PX, axis=1)

@@ -76,11 +76,12 @@ class FaceFinder:
     def _is_face(self, image: NDArray[np.uint8], place: NDArray[np.float64]) -> bool:
         """Whether both networks say so who look at this place alone."""
         middle, side = (place[:2] + place[2:]) / 2, float((place[2:] - place[:2]).max())
-        around = ((*(middle - side * factor / 2), side * factor) for factor in LOOK_AGAIN)
-        looks = (_shrunk(image, *square, SHORT_SIDE_PX) for square in around)
+        around = (((middle - side * factor / 2).tolist(), side * factor) for factor in LOOK_AGAIN)
+        looks = (_shrunk(image, left, top, length, SHORT_SIDE_PX) for (left, top), length in around)
         if max(float(self._short(look)[1].max()) for look in looks) < MIN_SECOND:
             return False
-        look = _shrunk(image, *(middle - side * ZOOM / 2), side * ZOOM, SIDE_PX)
+        left, top = (middle - side * ZOOM / 2).tolist()
+        look = _shrunk(image, left, top, side * ZOOM, SIDE_PX)
         mirrored = np.ascontiguousarray(look[:, ::-1])
         return float(np.mean([self._middle_score(one) for one in (look, mirrored)])) >= MIN_THIRD
 

@@ -188,8 +188,10 @@ def names_of(kind: type[BaseModel], prefix: str = "") -> list[str]:
     names: list[str] = []
     for name, field in kind.model_fields.items():
         inner = field.annotation
-        is_section = isinstance(inner, type) and issubclass(inner, BaseModel)
-        names += names_of(inner, f"{prefix}{name}.") if is_section else [f"{prefix}{name}"]
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            names += names_of(inner, f"{prefix}{name}.")
+        else:
+            names.append(f"{prefix}{name}")
     return names
 
 

@@ -80,20 +80,22 @@ def remove(
     if where is not None:
         passing, found_in = _passing(db, where)
         ids = passing if chosen is None else ids & passing
-    rest = (chosen.unknown_videos, chosen.kept_rows) if chosen is not None else ((), 0)
+    unknown, kept = (chosen.unknown_videos, chosen.kept_rows) if chosen is not None else ((), 0)
     skills = tuple(taught_by(db, ids))
     if dry_run:
-        counts = [_count(db, name, ids) for name in TABLES]
+        in_list, rows, rejects = (_count(db, name, ids) for name in TABLES)
         num_episodes = 0 if rows_only or missing else len(episodes_of(db, ids))
-        listed = 0 if rows_only else counts[0]
+        listed = 0 if rows_only else in_list
         left = db.count("clip_list") - listed
         return RemoveSummary(
-            True, listed, *counts[1:], num_episodes, left, tuple(sorted(ids)), *rest, rows_only, skills
+            True, listed, rows, rejects, num_episodes, left, tuple(sorted(ids)), unknown, kept, rows_only, skills
         )
     with alone(db, "remove"):
         done = remove_rows(db, ids) if rows_only else remove_clips(db, ids, episodes=not missing, found_in=found_in)
-    counts = (done.listed, done.rows, done.rejects, done.episodes)
-    return RemoveSummary(False, *counts, db.count("clip_list"), tuple(sorted(ids)), *rest, rows_only, skills)
+    left, sorted_ids = db.count("clip_list"), tuple(sorted(ids))
+    return RemoveSummary(
+        False, done.listed, done.rows, done.rejects, done.episodes, left, sorted_ids, unknown, kept, rows_only, skills
+    )
 
 
 def _check_choice(num_ways: int, where: str | None) -> None:

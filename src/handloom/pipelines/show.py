@@ -74,7 +74,8 @@ def _decoded(db: Database, row: dict[str, Any], source_options, as_the_row: bool
     """as_the_row: at the size at which the row was made, instead of a larger one."""
     stored = stored_settings(db)
     settings = Settings(**of_any_version(stored.settings)) if stored else Settings()
-    clip = Clip(**{name: row.get(name) for name in Clip.__dataclass_fields__})  # rows before 0.4 have no version
+    values: dict[str, Any] = {name: row.get(name) for name in Clip.__dataclass_fields__}
+    clip = Clip(**values)  # rows before 0.4 have no version
     source = VideoSource(storage_options=source_options)
     short_side_px = settings.video.short_side_px if as_the_row else SHORT_SIDE_PX
     decoder = Decoder(settings.video.sample_hz, short_side_px, DecodeLimits(), source)

@@ -185,7 +185,7 @@ def _by_settings(config: RunConfig) -> list[Declared]:
 def _by_last_run(db: Database) -> list[Declared]:
     """The stages whose keys the last run recorded, and those that handloom brings."""
     table = db.table("clips")
-    keys = next((json.loads(run.stage_keys) for run in reversed(list_runs(db)) if run.stage_keys), {})
+    keys: dict[str, str] = next((json.loads(run.stage_keys) for run in reversed(list_runs(db)) if run.stage_keys), {})
     names = [*COLUMNS_OF, *(name for name in keys if name not in COLUMNS_OF)]
     return [Declared(name, keys.get(name), (), None, (), (), _columns(table, name)) for name in names]
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from handloom.errors import ConfigError
 from handloom.io.folder import local_folder
@@ -161,7 +162,7 @@ def _named(
 ) -> dict[str, SceneSpec]:
     if width % 2 or height % 2:
         raise ConfigError(f"{width}x{height} px", "the video's sides must be even")
-    size = {"width": width, "height": height, "fps": fps, "duration_s": duration_s}
+    size: dict[str, Any] = {"width": width, "height": height, "fps": fps, "duration_s": duration_s}
     specs = synth_specs(num_clips, seed, **size, distorted_share=distorted_share, lens=lens)
     return {f"synth_{seed}_{i:04d}_{spec.action}": spec for i, spec in enumerate(specs)}
 

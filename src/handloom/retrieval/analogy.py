@@ -77,7 +77,8 @@ def arvrm_part(scope: Scope, clip: str, name: str) -> PartQuery:
 def _light_rows(scope: Scope, where: str | None) -> dict[str, tuple[str, NDArray[np.float16], int]]:
     """`{clip_id: (key of its images, vector of its words, row id)}`; NaN without words, or with others since."""
     field = scope.schema.field(f"embedding_{TEXT}")
-    keys_of = {stage: key_column(stage) for stage in (IMAGES_STAGE, owner_of(field)) if stage is not None}
+    owner = owner_of(field)
+    keys_of = {stage: key_column(stage) for stage in (IMAGES_STAGE, owner) if stage is not None}
     keys_of = {stage: column for stage, column in keys_of.items() if column in scope.schema.names}
     columns = ["clip_id", "run_key", field.name, *keys_of.values()]
     found = {}
@@ -86,7 +87,7 @@ def _light_rows(scope: Scope, where: str | None) -> dict[str, tuple[str, NDArray
         run_keys, row_ids = (batch.column(name).to_pylist() for name in ("run_key", "_rowid"))
         for index, id_ in enumerate(batch.column("clip_id").to_pylist()):
             cell = batch.column(field.name)[index]
-            of_today = owner_of(field) not in keys or keys[owner_of(field)][index] is not None
+            of_today = owner is None or owner not in keys or keys[owner][index] is not None
             known = cell.is_valid and of_today
             text = cell.values.to_numpy(zero_copy_only=False) if known else np.full(field.type.list_size, np.nan)
             key = keys[IMAGES_STAGE][index] if IMAGES_STAGE in keys else None

@@ -155,7 +155,7 @@ class _Source:
         if by == ARVRM:
             from handloom.retrieval.analogy import arvrm_part
 
-            return arvrm_part(self._scope, self._asked.clip, name)
+            return arvrm_part(self._scope, self._named("clip"), name)
         if by == MOMENT:
             moving, by_hands = knows_what_moves(self._scope), origin == "trajectory"
             movement = Movement(self._row(origin), self._what(origin), self._asked.mirror, moving, by_hands)
@@ -172,10 +172,10 @@ class _Source:
 
     def _vectors(self, origin: str, by: str) -> Vectors:
         asked, scope = self._asked, self._scope
-        if origin == "vectors":
+        if origin == "vectors" and asked.vectors is not None:
             return asked.vectors
         if origin == "text":
-            return [text_vector(scope, by, asked.text)]
+            return [text_vector(scope, by, self._named("text"))]
         if origin == "image" or (asked.has_range and origin == "clip"):
             from handloom.retrieval.pictures import stored_frames, vector_of
 
@@ -199,11 +199,11 @@ class _Source:
     def _stored(self, by: str) -> NDArray[np.floating[Any]]:
         """The clip's embedding; that of its words is made anew where an ingest has changed them since."""
         try:
-            return embedding_of(self._scope.db, self._asked.clip, by, self._scope.table.version)
+            return embedding_of(self._scope.db, self._named("clip"), by, self._scope.table.version)
         except OtherWords:
             if by != TEXT:
                 raise
-            return todays_vector(self._scope, self._asked.clip)
+            return todays_vector(self._scope, self._named("clip"))
 
     def _need_column(self, by: str) -> None:
         """Raise NoPart if the table lacks the embedding that images are compared with by default."""
@@ -220,12 +220,19 @@ class _Source:
             span = f" ({ends[0] or 'start'} to {ends[1] or 'end'} s)"
         return "the trajectory" if origin == "trajectory" else f"{getattr(self._asked, origin)}{span}"
 
+    def _named(self, origin: str) -> str:
+        """The query's clip, video or text. Raises ConfigError: it has none."""
+        value = getattr(self._asked, origin)
+        if not isinstance(value, str):
+            raise ConfigError(f"the query has no {origin}", f"give {origin}=...")
+        return value
+
     def _row(self, origin: str) -> dict[str, Any]:
         return getattr(self, f"_{origin}_row")
 
     @cached_property
     def _clip_row(self) -> dict[str, Any]:
-        row = row_arrays(row_of(self._scope.db, self._asked.clip, None, self._scope.table.version))
+        row = row_arrays(row_of(self._scope.db, self._named("clip"), None, self._scope.table.version))
         if not self._asked.has_range:
             return row
         return piece(row, frames_in(row, self._asked.from_s, self._asked.to_s))
@@ -237,7 +244,7 @@ class _Source:
         by = [name for name in asked.names() if not (asked.has_range and name == DEFAULT_BY)]
         movement = asked.has_range or (asked.mirror and DEFAULT_BY in asked.names())
         return video.extract(
-            self._scope.db, asked.video, start_s, end_s, asked.source_options, by=by, movement=movement
+            self._scope.db, self._named("video"), start_s, end_s, asked.source_options, by=by, movement=movement
         )
 
     @cached_property

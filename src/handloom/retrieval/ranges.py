@@ -53,7 +53,8 @@ def frames_in(row: dict[str, Any], from_s: float | None, to_s: float | None) -> 
 
 def piece(row: dict[str, Any], frames: NDArray[np.int64]) -> dict[str, Any]:
     """The columns of hands, tracks and images for these frames alone; what the row lacks is left out."""
-    kept = {"frame_s": np.asarray(row["frame_s"])[frames]}
+    times = np.asarray(row["frame_s"], np.float64)[frames]
+    kept: dict[str, Any] = {"frame_s": times}
     for name in ("hand_visible", "hand_infilled", "hand_confidence", "hand_keypoints_px", "hand_keypoints_cam_m"):
         kept[name] = None if row.get(name) is None else row[name][frames]
     for name in ("track_points_px", "track_visible"):
@@ -61,7 +62,6 @@ def piece(row: dict[str, Any], frames: NDArray[np.int64]) -> dict[str, Any]:
     for name in ("track_query_frame", "track_kind"):
         kept[name] = row.get(name)
     if row.get("motion_steps") is not None:
-        times = kept["frame_s"]
         ends = step_ends(len(row["motion_steps"]), np.asarray(row["frame_s"], np.float64))
         middles = (ends[:-1] + ends[1:]) / 2
         kept["motion_steps"] = row["motion_steps"][(middles >= times[0]) & (middles <= times[-1])]

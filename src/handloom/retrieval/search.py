@@ -161,7 +161,8 @@ def _check(asked: Asked, k: int, meaning: bool, lists: Mapping[str, Sequence[str
 
 def _usable(scope: Scope, asked: Asked) -> tuple[list[PartQuery], dict[str, str], HandloomError]:
     """The parts that can be ranked, those that cannot with the reason, and the first such error."""
-    parts, unused = [], {}
+    parts: list[PartQuery] = []
+    unused: dict[str, str] = {}
     why: HandloomError = ConfigError("no part of the query can be used")
     for name, make in vector_parts(scope, asked).items():
         try:

@@ -221,7 +221,10 @@ def _constraint(shown: Sequence[Shown], num_clips: int, reader: Reader) -> Const
     grasped = [one for one in steps if one.phase == GRASPING and one.grasp is not None]
     grasps = np.array([one.grasp for one in grasped]).reshape(-1, 4, 4)
     gaps = [gap_m(palm(one.grasp[None]), one.box) for one in grasped if one.box is not None and one.grasp is not None]
-    low_high = None if not gaps else tuple(float(side) for side in bounds(np.concatenate(gaps), GAP_M))
+    low_high = None
+    if gaps:
+        low, high = bounds(np.concatenate(gaps), GAP_M)
+        low_high = float(low), float(high)
     box = _median([one.box for one in steps if one.box is not None])
     return Constraint(
         step,

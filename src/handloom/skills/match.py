@@ -107,7 +107,8 @@ def _by_carrying(skill: Skill, execution: Execution, by_steps: Verdict) -> Verdi
         return replace(by_steps, accepted=False, reasons=reasons, doubts=())
     if not alike(asked, found):
         return None
-    verdicts, unseen = [], []
+    verdicts: list[StepVerdict] = []
+    unseen: list[str] = []
     for one, wanted, shown in zip(skill.carried, asked, found, strict=True):
         if wanted.grasp is not None:
             grasp = None if shown.grasp is None else execution.steps[shown.grasp]
@@ -117,8 +118,8 @@ def _by_carrying(skill: Skill, execution: Execution, by_steps: Verdict) -> Verdi
         verdicts.append(StepVerdict(one.step.words, span, inside, holds))
         nameless = any(not step.action for step in execution.steps[shown.first : shown.last + 1])
         unseen += [one.step.words] if inside is None and nameless else []
-    if reasons := _outside(verdicts):
-        return replace(by_steps, accepted=False, steps=tuple(verdicts), reasons=tuple(reasons), doubts=())
+    if outside := _outside(verdicts):
+        return replace(by_steps, accepted=False, steps=tuple(verdicts), reasons=tuple(outside), doubts=())
     doubts = tuple(f"{words!r}: unknown how in a part of its time" for words in unseen)
     if not doubts and any(one.holds is None for one in verdicts):
         return None

@@ -50,23 +50,23 @@ def follow(truth: Truth, query_px: Array, query_frame: NDArray[np.integer[Any]])
     Raises:
         ShapeError: shapes or frame numbers do not fit. ConfigError: a truth without maps.
     """
-    query_px, query_frame = np.asarray(query_px, float), np.asarray(query_frame, np.int64)
+    query_px, begin = np.asarray(query_px, float), np.asarray(query_frame, np.int64)
     num = len(truth.frame_s)
-    if query_px.shape != (len(query_frame), 2) or ((query_frame < 0) | (query_frame >= num)).any():
-        raise ShapeError(f"queries of shape {query_px.shape} and {query_frame.shape}, expected (N, 2) and (N,) < {num}")
-    depth_m, kind = _seen(truth, query_px, query_frame)
+    if query_px.shape != (len(begin), 2) or ((begin < 0) | (begin >= num)).any():
+        raise ShapeError(f"queries of shape {query_px.shape} and {begin.shape}, expected (N, 2) and (N,) < {num}")
+    depth_m, kind = _seen(truth, query_px, begin)
     cam = truth.lens.rays(query_px) * depth_m[:, None]
-    pose = truth.world_from_camera[query_frame]
+    pose = truth.world_from_camera[begin]
     first = np.einsum("nij,nj->ni", pose[:, :3, :3], cam) + pose[:, :3, 3]
-    world, away = _carried(truth, first, query_frame, kind)
+    world, away = _carried(truth, first, begin, kind)
     turned = truth.world_from_camera[:, :3, :3]
     cam = np.einsum("tji,tnj->tni", turned, world - truth.world_from_camera[:, None, :3, 3])
     px = truth.lens.project(cam)
-    at = (query_frame, np.arange(len(kind)))
+    at = (begin, np.arange(len(kind)))
     px[at] = np.where(np.isfinite(px[at]), query_px, np.nan)
     visible = _visible(truth, px, cam[..., 2], kind) & ~away
     visible[at] = kind != NOTHING
-    return SurfaceTracks(px, cam, world, visible, kind, query_px, query_frame)
+    return SurfaceTracks(px, cam, world, visible, kind, query_px, begin)
 
 
 def follow_drawn(truth: Truth, num: int = 256, seed: int = 0) -> SurfaceTracks:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from handloom.schemas.values import LEFT, NUM_KEYPOINTS
 
@@ -53,8 +53,8 @@ class Capsules:
 
     def at(self, frames: NDArray[np.integer[Any]]) -> Capsules:
         """The capsules of some frames."""
-        vectors = (v[frames] for v in (self.start_m, self.end_m, self.lateral, self.dorsal))
-        return Capsules(*vectors, self.radius_m, self.kind)
+        start_m, end_m, lateral, dorsal = (v[frames] for v in (self.start_m, self.end_m, self.lateral, self.dorsal))
+        return Capsules(start_m, end_m, lateral, dorsal, self.radius_m, self.kind)
 
     def frames(self) -> Array:
         """(T, C, 4, 4) pose of each capsule: its start, and axes that move rigidly with it."""
@@ -66,8 +66,8 @@ class Capsules:
     def mirrored(self) -> Capsules:
         """The mirror image, x -> -x."""
         flip = np.array([-1.0, 1.0, 1.0])
-        vectors = [v * flip for v in (self.start_m, self.end_m, self.lateral, self.dorsal)]
-        return Capsules(*vectors, self.radius_m, self.kind)
+        start_m, end_m, lateral, dorsal = (v * flip for v in (self.start_m, self.end_m, self.lateral, self.dorsal))
+        return Capsules(start_m, end_m, lateral, dorsal, self.radius_m, self.kind)
 
 
 PHALANX, TIP, PALM, FOREARM, SLEEVE = range(5)
@@ -152,9 +152,9 @@ def hand_capsules(
             kind = TIP if k == 2 else PHALANX
             parts.append((start, end, lateral[:, finger, k], dorsal[:, finger, k], (radii[k], radii[k + 1]), kind))
 
-    def fixed(start: Array, end: Array, r0: float, r1: float, kind: int = PALM) -> None:
-        ends = (np.broadcast_to(np.asarray(p, float) * scale, (num, 3)) for p in (start, end))
-        parts.append((*ends, side, back, (r0, r1), kind))
+    def fixed(start: ArrayLike, end: ArrayLike, r0: float, r1: float, kind: int = PALM) -> None:
+        begin, stop = (np.broadcast_to(np.asarray(p, float) * scale, (num, 3)) for p in (start, end))
+        parts.append((begin, stop, side, back, (r0, r1), kind))
 
     for finger, carpal_x in enumerate((-0.012, -0.003, 0.006, 0.014)):
         fixed([carpal_x, 0.010, 0.0], _MCP[finger] * [1.0, 0.97, 0.6], 0.0135, 0.0112)
@@ -174,9 +174,9 @@ def hand_capsules(
     parts.append((0.48 * elbow_m, elbow_m, side, back, (0.0430 / scale, 0.0470 / scale), SLEEVE))
     side, back = _about(shoulder_m - elbow_m, side)
     parts.append((elbow_m, shoulder_m, side, back, (0.0470 / scale, 0.0560 / scale), SLEEVE))
-    columns = [np.stack([p[i] for p in parts], axis=1) for i in range(4)]
+    starts, ends, sides, backs = (np.stack([p[i] for p in parts], axis=1) for i in range(4))
     radius = np.array([p[4] for p in parts]) * scale
-    return Capsules(*columns, radius, np.array([p[5] for p in parts]))
+    return Capsules(starts, ends, sides, backs, radius, np.array([p[5] for p in parts]))
 
 
 def _about(axis: Array, side: Array) -> tuple[Array, Array]:

@@ -118,7 +118,8 @@ def varied(shape: ObjectShape, rng: np.random.Generator) -> ObjectShape:
 
     def repaint(colour: Colour) -> Colour:
         mixed = np.clip(np.roll(colour, roll) * gain * tint, 0.06, 0.92)
-        return tuple(float(v) for v in mixed)
+        red, green, blue = (float(v) for v in mixed)
+        return red, green, blue
 
     return replace(shape, parts=tuple(replace(part, colour=repaint(part.colour)) for part in shape.parts))
 

@@ -32,8 +32,8 @@ def place_hand(actor: Actor, since_s: Array, scale: float, proportions: Array) -
     local, lateral, dorsal = forward_kinematics(actor.fingers.at(since_s), scale, proportions)
 
     def flesh_at(wrist_m: Array) -> Capsules:
-        arm = [np.einsum("tji,tj->ti", rotation, joint - wrist_m) for joint in (elbow, _SHOULDER)]
-        return hand_capsules(local, lateral, dorsal, *arm, scale).moved(rotation, wrist_m)
+        bent, top = (np.einsum("tji,tj->ti", rotation, joint - wrist_m) for joint in (elbow, _SHOULDER))
+        return hand_capsules(local, lateral, dorsal, bent, top, scale).moved(rotation, wrist_m)
 
     wrist = wrist + _lift_m(flesh_at(wrist))
     pose = np.tile(np.eye(4), (len(since_s), 1, 1))

@@ -93,13 +93,13 @@ def build_stage(spec: SceneSpec) -> Stage:
             keypoints[:, hand], capsules[hand] = as_handed(points[drawn], flesh.at(drawn), hand)
 
     things = play.things
-    paths = [thing.path(every_s, tuple(hands), tuple(grips))[drawn] for thing in things]
+    paths = [thing.path(every_s, (hands[0], hands[1]), (grips[0], grips[1]))[drawn] for thing in things]
     world_from_object = np.stack(paths, axis=1)
     if spec.main_hand == LEFT:
         world_from_object = mirrored(world_from_object)
     if spec.person is not None:
-        points, flesh = second_person(spec.person, spec.seed, since_s)
-        keypoints, capsules = np.concatenate([keypoints, points], axis=1), capsules + flesh
+        points, theirs = second_person(spec.person, spec.seed, since_s)
+        keypoints, capsules = np.concatenate([keypoints, points], axis=1), capsules + theirs
     others = _bystanders(spec, things, world_from_object, capsules)
     still = np.stack([np.eye(4)] + [thing.first_pose for thing in others])[1:]
     still = np.broadcast_to(still, (spec.num_frames, *still.shape))
@@ -209,9 +209,9 @@ def _hidden(
     for hand, flesh in enumerate(capsules):
         if flesh is None:
             continue
-        ends = [to_camera(p, world_from_camera) for p in (flesh.start_m, flesh.end_m)]
+        start_m, end_m = (to_camera(p, world_from_camera) for p in (flesh.start_m, flesh.end_m))
         for seen in range(len(capsules)):
-            hidden = hidden_by_capsules(cam[:, seen], *ends, flesh.radius_m, own=hand == seen)
+            hidden = hidden_by_capsules(cam[:, seen], start_m, end_m, flesh.radius_m, own=hand == seen)
             (own if hand == seen else others)[:, seen] |= hidden
     flat = cam.reshape(len(cam), -1, 3)
     for i, shape in enumerate(shapes):

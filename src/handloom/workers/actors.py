@@ -9,7 +9,7 @@ A row of the input is a shard (`shard`: JSON, or the number of a ticket); a row 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -117,7 +117,7 @@ class DecodeWorker:
     def _collected(self, item: DecodedClip) -> InlineFrames:
         return InlineFrames.of(item, partial(self._work.begin, DECODE))
 
-    def _stream(self, clips: Sequence[Clip]) -> Iterator[DecodedClip | ClipError]:
+    def _stream(self, clips: Sequence[Clip]) -> Generator[DecodedClip | ClipError, None, None]:
         return self._decoder.stream(clips, self._max_bytes)
 
 
@@ -152,7 +152,7 @@ def stream_of(decoded: Sequence[InlineFrames], decode: Stream) -> Stream:
     """Clips with the frames that came, or decoded here."""
     by_id = {frames.clip.clip_id: frames for frames in decoded}
 
-    def stream(clips: Iterable[Clip]) -> Iterator[Frames | ClipError]:
+    def stream(clips: Iterable[Clip]) -> Generator[Frames | ClipError, None, None]:
         for clip in clips:
             frames = by_id[clip.clip_id]
             if frames.error is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -14,7 +14,8 @@ from handloom.errors import ClipError, ConfigError, StoreError
 from handloom.schemas.clip import Clip
 from handloom.stages.traces import is_lack_of_memory, trace_of
 
-F, T = TypeVar("F"), TypeVar("T")
+F = TypeVar("F")
+T = TypeVar("T")
 
 BUG, NO_MEMORY = "bug", "out_of_memory"
 ENDS = (SystemExit, KeyboardInterrupt, GeneratorExit)
@@ -42,12 +43,12 @@ def bugs_as_rejects(clip_id: str, stage: Callable[[], str]) -> Iterator[None]:
 
 def for_each(
     clips: Sequence[Clip],
-    stream: Callable[[Sequence[Clip]], Iterable[F | ClipError]],
+    stream: Callable[[Sequence[Clip]], Generator[F | ClipError, None, None]],
     work: Callable[[F], T],
     *,
     begin: Callable[[Clip], bool],
     stage: Callable[[], str],
-) -> Iterator[tuple[Clip, T | ClipError]]:
+) -> Generator[tuple[Clip, T | ClipError], None, None]:
     """Yield each clip with the result of `work` on its frames, or with the ClipError that it met.
 
     `stream` yields the clips' frames in order. After a bug it is started again after that clip: it may be in any state.
@@ -56,7 +57,7 @@ def for_each(
     """
     rest = deque(clips)
     while rest:
-        with contextlib.closing(iter(stream(tuple(rest)))) as items:
+        with contextlib.closing(stream(tuple(rest))) as items:
             while rest:
                 if not begin(rest[0]):
                     return

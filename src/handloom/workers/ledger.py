@@ -222,7 +222,7 @@ class Ledger:
         """
         for doing, _, _ in self._doing.values():
             at_it = self._working.get(doing.pid, ("", 0.0))[0] == doing.clip_id
-            if at_it and doing.node_id not in gone:
+            if at_it and doing.clip_id is not None and doing.node_id not in gone:
                 self._begun.get((doing.group, doing.clip_id), {}).pop(doing.pid, None)
 
     def hand_out(self, shards: Sequence[str], videos: Sequence[str], num_nodes: int) -> None:
@@ -370,7 +370,8 @@ class Ledger:
     def progress(self) -> Progress:
         working = {pid: clip_id for pid, (clip_id, _) in self._working.items()}
         idle_s = 0.0 if self._doing else time.monotonic() - self._last_word
-        return Progress(*self._counts, working, idle_s)
+        rows, rejects, frames = self._counts
+        return Progress(rows, rejects, frames, working, idle_s)
 
 
 def start_ledger(name: str | None = None) -> ray.actor.ActorHandle:

@@ -81,9 +81,11 @@ class RowUpdater:
     def end(self, one: UnderWay) -> NewColumns:
         """The new columns of a clip after its last stage."""
         update = self._extractor.end(one)
-        return self._result(one.clip, one.row, Update(update.cells, update.done, one.errors), one.num_frames)
+        return self._result(one.clip, one.row or {}, Update(update.cells, update.done, one.errors), one.num_frames)
 
     def _read(self, clip: Clip) -> dict[str, Any] | None:
+        if self._rows is None:
+            raise ValueError("only the first group reads rows")
         row = self._rows.row(clip.clip_id, self._columns, self._fragments.get(clip.clip_id))
         return None if row is None else row_arrays(row)
 

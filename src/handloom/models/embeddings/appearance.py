@@ -91,7 +91,7 @@ class GistHogHsv:
         if self._info is None or not self._kept or len(hands.visible) != self._count:
             raise ShapeError(f"hands has {len(hands.visible)} frames, expected the {self._count} fed, and at least one")
         small = [frame for _, _, frame in self._kept]
-        hog, colour = self._describe_hands(hands)
+        hog, colour = self._describe_hands(self._info, hands)
         blocks = {
             "scene_gist": np.mean([gist_of(frame) for frame in _spread(small, MAX_GIST_FRAMES)], axis=0),
             "scene_colour": np.mean([_colour_pyramid(frame) for frame in small], axis=0),
@@ -114,7 +114,7 @@ class GistHogHsv:
                 first.setdefault(interval // 2, (interval // 2, index, frame))
             self._kept = list(first.values())
 
-    def _describe_hands(self, hands: Hands | HandPoints) -> tuple[Floats, Floats]:
+    def _describe_hands(self, info: VideoInfo, hands: Hands | HandPoints) -> tuple[Floats, Floats]:
         """Mean HOG (144,) and colour histogram (32,) of the visible hands of the kept frames; zeros without one."""
         hogs, histograms = [], []
         for _, index, frame in _spread(self._kept, MAX_HAND_FRAMES):
@@ -123,7 +123,7 @@ class GistHogHsv:
                 keypoints = hands.keypoints_px[index, hand].astype(np.float64)
                 if not hands.visible[index, hand] or not np.isfinite(keypoints).all():
                     continue
-                in_frame = (keypoints + 0.5) / [self._info.width, self._info.height] * size
+                in_frame = (keypoints + 0.5) / [info.width, info.height] * size
                 square = _square(in_frame, size)
                 if square is None:
                     continue
@@ -178,9 +178,9 @@ def _gabor_bank() -> NDArray[np.float32]:
             angle = direction * np.pi / GIST_DIRECTIONS
             off = np.angle(np.exp(2j * (np.arctan2(fy, fx) - angle))) / 2
             bank.append(radial * np.exp(-(off**2) / (2 * (np.pi / GIST_DIRECTIONS * 0.7) ** 2)))
-    bank = np.array(bank)
-    bank[:, 0, 0] = 0
-    return bank.astype(np.float32)
+    filters = np.array(bank)
+    filters[:, 0, 0] = 0
+    return filters.astype(np.float32)
 
 
 def gist_of(frame: NDArray[np.uint8]) -> Floats:

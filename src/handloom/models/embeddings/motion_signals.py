@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,8 @@ def measure(
     hand_px = np.stack([_hand_on_grid(hands, h, times, frames, grid, info) for h in range(NUM_HANDS)], axis=1)
     hand_velocity = np.full((steps, *hand_px.shape[1:]), np.nan)
     moving, mbh = np.zeros((steps, NUM_FLOW)), np.zeros((steps, 2, 4, 8))
-    lags, energy, recent = np.zeros(NUM_LAGS), 0.0, deque(maxlen=NUM_LAGS)
+    lags, energy = np.zeros(NUM_LAGS), 0.0
+    recent: deque[Any] = deque(maxlen=NUM_LAGS)
     any_flow = False
     before = _tracks_at(tracks, times, frames, grid[0], info)
     for k in range(steps):

@@ -88,7 +88,10 @@ class HandDetector:
         out: list[Palms] = []
         for some in _batches(frame_numbers, self._networks.batch):
             outputs = self._networks.palms(np.stack([palm_image(self.frames.rgb(frame)) for frame in some]))
-            out += [read_palms(boxes, raw, *self.size, min_score) for boxes, raw in zip(*outputs, strict=True)]
+            out += [
+                read_palms(boxes, raw, self.size[0], self.size[1], min_score)
+                for boxes, raw in zip(*outputs, strict=True)
+            ]
         return out
 
     def regions(self, queries: list[tuple[int, NDArray[np.float64]]]) -> list[HandDetection]:

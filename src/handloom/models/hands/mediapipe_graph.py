@@ -71,12 +71,11 @@ class MediaPipeHands:
         """
         raw, at = _Found(), 0
         try:
-            if not self._fresh:
-                self._start_graph()
+            graph = self._graph if self._fresh and self._graph is not None else self._start_graph()
             for at in range(len(frames)):
                 self._fresh = False
                 with contextlib.nullcontext() if self._seen_hand else quiet_stderr():
-                    result = self._graph.process(input_data={"image": np.ascontiguousarray(frames.rgb(at))})
+                    result = graph.process(input_data={"image": np.ascontiguousarray(frames.rgb(at))})
                 self._collect(raw, at, result)
         except (RuntimeError, ValueError) as error:
             self._graph, self._fresh = None, False  # the next clip gets a new graph
@@ -85,7 +84,7 @@ class MediaPipeHands:
             raise ClipError(clip.clip_id, STAGE, "model_failed", problem, hint) from error
         return _assigned(clip, info, frames.frame_s, raw)
 
-    def _start_graph(self) -> None:
+    def _start_graph(self) -> Any:
         with quiet_stderr():
             if self._graph is None:
                 self._graph = build_graph(self._config)
@@ -93,6 +92,7 @@ class MediaPipeHands:
                 self._graph.reset()
             self._graph._graph.wait_until_idle()  # the models are loaded and have logged what they log
         self._fresh = True
+        return self._graph
 
     def _collect(self, raw: _Found, frame: int, result: Any) -> None:
         if not result.multi_hand_landmarks:

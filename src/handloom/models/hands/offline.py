@@ -222,6 +222,8 @@ def _believable(detections: Detections, track: NDArray[np.int64], frame_s: NDArr
 
 def _filled(info: VideoInfo, frame_s: NDArray[np.float64], found: HandPoints) -> HandPoints:
     """Short gaps filled, in place."""
+    if found.doubts is None:
+        raise ValueError("the hands have no doubts: gaps are filled after those are known")
     infilled, unsure, own = found.infilled, found.doubts.side_unsure, found.wearer_confidence
     for side in range(NUM_HANDS):
         each = (found.keypoints_px[:, side], found.model_m[:, side], found.confidence[:, side])

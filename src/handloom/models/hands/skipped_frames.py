@@ -104,7 +104,8 @@ def fill_skipped(detector: HandDetector, tracks: list[HandTrack], min_presence: 
         measured = detector.hands([(skipped[at][1], guesses[at].points) for at in left])
         for at, found in zip(left, measured, strict=True):
             filled[at] = found if found.presence >= min_presence else guesses[at]
-        for (track, frame), detection in zip(skipped, filled, strict=True):
+        every = [detection for detection in filled if detection is not None]
+        for (track, frame), detection in zip(skipped, every, strict=True):
             track.detections[frame] = detection
 
 
@@ -137,8 +138,8 @@ def _carried_by_flow(
     """The guess corrected by flow; as it is where flow fails and the motion is even, else None."""
     known = sorted(track.detections)
     at = int(np.searchsorted(known, frame)) - 1
-    sides = [(detector.frames.rgb(each), track.detections[each].points) for each in known[at : at + 2]]
-    points = carry_by_flow(*sides, detector.frames.rgb(frame), guess.points)
+    before, after = ((detector.frames.rgb(each), track.detections[each].points) for each in known[at : at + 2])
+    points = carry_by_flow(before, after, detector.frames.rgb(frame), guess.points)
     if points is not None:
         return replace(guess, points=points)
     bend = np.abs(_cubic_offset(track, known, at, frame, detector.frame_s)).mean()

@@ -91,7 +91,7 @@ def _same(operator: Operator, planes: torch.Tensor, window: tuple[int, int], val
 def _conv(operator: Operator, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     from torch.nn.functional import conv2d
 
-    planes = _same(operator, x.permute(0, 3, 1, 2), tuple(weight.shape[2:]), 0.0)
+    planes = _same(operator, x.permute(0, 3, 1, 2), (weight.shape[2], weight.shape[3]), 0.0)
     groups = planes.shape[1] // weight.shape[1]
     out = conv2d(planes, weight, bias, stride=operator.options["stride"], groups=groups)
     return _activated(operator, out.permute(0, 2, 3, 1))

@@ -56,7 +56,8 @@ def verify_hands(
         min_presence: a detection with less is no hand.
     """
     points = (hands.keypoints_px.astype(np.float64) + 0.5) / scale  # the detector's (0, 0) is the corner of the image
-    shown = hands.visible & ~hands.infilled & ~hands.doubts.unsupported
+    unsupported = _doubts_of(hands)[1]
+    shown = hands.visible & ~hands.infilled & ~unsupported
     colours = HandColours.learn(detector.frames, points - 0.5, shown, hands.confidence)
     score = np.full(hands.visible.shape, np.nan)
     if colours is not None:
@@ -66,7 +67,8 @@ def verify_hands(
     worst = sorted(np.argwhere(doubted).tolist(), key=lambda at: (np.nan_to_num(score[tuple(at)]), at))
     checked = sorted((frame, hand) for frame, hand in worst[: max(4, round(MAX_CHECKED_SHARE * len(score)))])
     out = _copied(hands)
-    out.doubts.unsupported[score < OFF_HAND] = True
+    off_hand = _doubts_of(out)[1]
+    off_hand[score < OFF_HAND] = True
     moved, was_checked = np.zeros_like(doubted), np.zeros_like(doubted)
     found = detector.hands([(frame, points[frame, hand]) for frame, hand in checked])
     new_score = np.full(len(checked), np.nan)
@@ -83,7 +85,7 @@ def verify_hands(
             _drop(out, at)
         else:
             off = detection.presence < min_presence or now < OFF_HAND
-            out.doubts.unsupported[at] = off or hands.doubts.unsupported[at]
+            off_hand[at] = off or unsupported[at]
     return VerifiedHands(out, was_checked, moved & out.visible, hands.visible & ~out.visible)
 
 
@@ -119,9 +121,16 @@ def _is_same_hand(
     return bool(step < MAX_MOVE) and not other
 
 
+def _doubts_of(hands: HandPoints) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The hands' doubts `side_unsure` and `unsupported`. Raises ValueError: they have none."""
+    if hands.doubts is None or hands.doubts.unsupported is None:
+        raise ValueError("the hands have no doubts: they are checked after those are known")
+    return hands.doubts.side_unsure, hands.doubts.unsupported
+
+
 def _copied(hands: HandPoints) -> HandPoints:
     names = ("visible", "infilled", "confidence", "keypoints_px", "model_m")
-    doubts = HandDoubts(hands.doubts.side_unsure.copy(), hands.doubts.unsupported.copy())
+    doubts = HandDoubts(*(one.copy() for one in _doubts_of(hands)))
     return replace(hands, **{name: getattr(hands, name).copy() for name in names}, doubts=doubts)
 
 
@@ -133,7 +142,7 @@ def _replace(hands: HandPoints, at: tuple[int, int], detection: HandDetection, s
 
 
 def _drop(hands: HandPoints, at: tuple[int, int]) -> None:
-    for what in (hands.visible, hands.infilled, hands.doubts.side_unsure, hands.doubts.unsupported):
+    for what in (hands.visible, hands.infilled, *_doubts_of(hands)):
         what[at] = False
     hands.confidence[at] = np.nan
     hands.keypoints_px[at] = np.nan

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ from handloom.models.hub.colours import CLIP_COLOURS, HALF, IMAGENET
 from handloom.models.hub.files import CACHE, local_model
 from handloom.models.hub.pretrained import load_network
 from handloom.models.hub.timm_weights import read_state_dict, renamed, vit_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 IMAGE_TYPES = {"vit_mae": IMAGENET, "vit": HALF, "clip": CLIP_COLOURS, "clip_vision_model": CLIP_COLOURS}
 TEXT_TYPES = ("clip", "clip_text_model")
@@ -47,7 +50,10 @@ class HubImageEncoder(FrozenEncoder):
     model's own has its positions interpolated.
     """
 
-    def __init__(self, network: nn.Module, kind: str, name: str, image_size: int, colours) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: PreTrainedModel, kind: str, name: str, image_size: int, colours) -> None:
         super().__init__()
         self.network = network
         self.kind = kind
@@ -84,7 +90,7 @@ class HubTextEncoder(FrozenEncoder):
     """Texts to (B, width) CLIP embeddings, float32, straight from the projection: not of unit norm, as ARM4R uses them.
     None and an empty text give zeros."""
 
-    def __init__(self, text_model: nn.Module, projection: nn.Module, tokenizer: Any, name: str) -> None:
+    def __init__(self, text_model: PreTrainedModel, projection: nn.Linear, tokenizer: Any, name: str) -> None:
         super().__init__()
         self.text_model, self.projection = text_model, projection
         self._tokenizer = tokenizer
@@ -185,7 +191,7 @@ def _timm_vit(path: Path, model: str) -> nn.Module:
     return network
 
 
-def _load(kind: type, model: str, path: str | None, **options: Any) -> nn.Module:
+def _load(kind: type, model: str, path: str | None, **options: Any) -> Any:
     """The model with all of its weights."""
     try:
         return load_network(kind, model, path, dtype=torch.float32, **options)

@@ -213,7 +213,7 @@ def require_transformers(setting: str, model: str) -> None:
         raise ConfigError(problem, with_extra("models")) from None
 
 
-def load_network(kind: type, name: str, source: str | None, unneeded: Iterable[str] = (), **options: Any) -> Any:
+def load_network(kind: Any, name: str, source: str | None, unneeded: Iterable[str] = (), **options: Any) -> Any:
     """The network with all of its weights; transformers alone would initialise missing ones at random.
 
     Args:

@@ -72,6 +72,8 @@ class OwnHands:
             raise ClipError(clip.clip_id, STAGE, "model_failed", problem, HINT) from None
         points = ((checked.keypoints_px + np.float32(0.5)) * scale - 0.5).astype(np.float32)
         shape = checked.keypoints_cam_m if checked.model_m is None else checked.model_m
+        if shape is None:  # seen by `_checked`
+            raise ValueError("neither keypoints_cam_m nor model_m: no hand can be placed")
         nothing = np.zeros_like(checked.visible)
         return HandPoints(
             checked.visible, nothing, checked.confidence, points, shape, clip.view, cam_m=checked.keypoints_cam_m

@@ -234,8 +234,8 @@ class PyramidLevel:
     ) -> PyramidLevel:
         """From two images of the level's size; `block` is the side of a block in its pixels."""
         ratio = (size / a.shape[::-1]).astype(np.float32)
-        x = cv2.filter2D(a, -1, np.float32([[-0.5, 0, 0.5]]))
-        y = cv2.filter2D(a, -1, np.float32([[-0.5], [0], [0.5]]))
+        x = cv2.filter2D(a, -1, np.array([[-0.5, 0, 0.5]], np.float32))
+        y = cv2.filter2D(a, -1, np.array([[-0.5], [0], [0.5]], np.float32))
         strength = x * x + y * y
         strength[[0, -1]] = strength[:, [0, -1]] = 0
         row, column = _strongest_of_blocks(strength, free, block, _MIN_SLOPE[block.bit_length() - 1] ** 2, MAX_PIXELS)

@@ -231,7 +231,7 @@ class StepFlow:
         rested = last is not None and last.known and last.shift_px < RESTING_PX  # dense flow adds nothing then
         guess = corners.copy() if rested else corners + pair.flow_at(corners)
         found, good = self.forward_backward(pair, corners, guess)
-        more = tuple(np.concatenate(both) for both in zip(matches, (corners[good], found[good]), strict=True))
+        more = np.concatenate([matches[0], corners[good]]), np.concatenate([matches[1], found[good]])
         by_corners = fit_scene_motion(*more, size)
         if by_corners.median_sigma_px < motion.median_sigma_px:
             matches, motion = more, by_corners

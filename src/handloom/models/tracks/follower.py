@@ -81,9 +81,17 @@ class Follower:
 
     def end(self) -> None:
         """End all points: the shot is over."""
-        self.now, self.motion = PointStates.none(), None
+        self.now = PointStates.none()
+        self.motion: SceneMotion | None = None
         self._before_blank: tuple[NDArray[np.uint8], int] | None = None
         self._light, self._rested, self._shot_s = np.ones(3, np.float32), False, 0.0
+
+    @property
+    def _scene(self) -> SceneMotion:
+        """The static scene's motion, in a step. Raises ValueError before the first."""
+        if self.motion is None:
+            raise ValueError("no step was made")
+        return self.motion
 
     def start(
         self, ids: Indices, points: Array, view: FrameView, layer: NDArray[np.int8], regions: HandRegions, t: int,
@@ -144,8 +152,8 @@ class Follower:
         self._rested = motion.shift_px < RESTING_PX if motion.known else self._rested
         good = np.zeros(len(self.now.at), bool)
         good[tracked] = True
-        with_scene = self.motion.moved_points(self.now.at)
-        self._by_flow = not self.motion.known and pair.textured
+        with_scene = self._scene.moved_points(self.now.at)
+        self._by_flow = not self._scene.known and pair.textured
         if self._by_flow:
             with_scene = self.now.at + pair.flow_at(self.now.at)
         expected = self._expected_points(with_scene, inside, regions, t, to)
@@ -155,13 +163,13 @@ class Follower:
         self.now.spread.step(self._step)
         self._sigma = self.now.spread.independent_sigma()
         leaving = self._leaving_scene(good, moved, expected, view, regions, to)
-        own = good & ((self.now.layer != STATIC) | (not self.motion.known)) | leaving
+        own = good & ((self.now.layer != STATIC) | (not self._scene.known)) | leaving
         start = np.where(good[:, None], moved, expected)
         prior = np.where(own[:, None], moved, expected)
         here = self.now.started & view.inside(prior, -4.0)
         new, accepted = expected.copy(), np.zeros(len(good), bool)
         strong = np.flatnonzero(here & self.now.strong)
-        rounds = 1 if self.motion.median_sigma_px < MAX_CERTAIN_PX else 3
+        rounds = 1 if self._scene.median_sigma_px < MAX_CERTAIN_PX else 3
         self._search(strong[self.now.seen[strong]], start, prior, rounds, view, regions, to, new, accepted)
         hidden = self._hidden_to_search(strong[~self.now.seen[strong]], start, view, to)
         self._search(hidden, start, prior, 3, view, regions, to, new, accepted)
@@ -171,14 +179,15 @@ class Follower:
         # Points found by their patches have no drift, so they refine the motion of the others.
         sure = strong[accepted[strong] & (self.now.layer[strong] == STATIC)]
         if matches is None:
-            self.motion = self.motion.with_parallax(self.now.at[sure], new[sure])
+            self.motion = self._scene.with_parallax(self.now.at[sure], new[sure])
         elif len(sure) > MIN_SURE:
             both = zip(matches, (self.now.at[sure], new[sure]), strict=True)
-            self.motion = self.motion.with_parallax(*(np.concatenate(two) for two in both))
+            places, moved_to = (np.concatenate(two) for two in both)
+            self.motion = self._scene.with_parallax(places, moved_to)
         weak = np.flatnonzero(~self.now.strong & (self.now.layer == STATIC))
-        if self.motion.known:
-            expected[weak] = new[weak] = prior[weak] = start[weak] = self.motion.moved_points(self.now.at[weak])
-        known = (self.motion.known or self._by_flow) & (self._sigma < PLACE_KNOWN_PX)
+        if self._scene.known:
+            expected[weak] = new[weak] = prior[weak] = start[weak] = self._scene.moved_points(self.now.at[weak])
+        known = (self._scene.known or self._by_flow) & (self._sigma < PLACE_KNOWN_PX)
         self._search(np.flatnonzero(here & ~self.now.strong & known), start, prior, 1, view, regions, to, new, accepted)
         self._update(new, accepted, view, regions, to)
 
@@ -202,7 +211,7 @@ class Follower:
         Points without texture count only if they agree closely: a plain object that covers them all must not.
         """
         now = self.now
-        weak = np.flatnonzero(now.seen & ~now.strong & (now.layer == STATIC)) if self.motion.known else tracked[:0]
+        weak = np.flatnonzero(now.seen & ~now.strong & (now.layer == STATIC)) if self._scene.known else tracked[:0]
         static = tracked[now.layer[tracked] == STATIC]
         for at, place, least, apart in ((static, moved, 12, 0.12), (weak, with_scene, 40, 0.06)):
             shown, kept = view.light * view.colours(place[at]), self.now.patches.colour[at]
@@ -252,8 +261,8 @@ class Follower:
         """(N, 2) expected places by what each point moves with; updates the patches' warps."""
         expected = with_scene.copy()
         apart = (self.now.layer == STATIC) | (self.now.layer == INDEPENDENT)
-        if self.motion.known:
-            stretch = self.motion.jacobian_at(self.now.at[apart])
+        if self._scene.known:
+            stretch = self._scene.jacobian_at(self.now.at[apart])
             self.now.warp[apart] = np.einsum("nab,nbc->nac", stretch, self.now.warp[apart])
         elif not self._by_flow:
             expected = self.now.at + self.now.speed
@@ -271,7 +280,7 @@ class Follower:
 
     def _rejoin_scene(self, good: Mask, moved: Array, with_scene: Array, expected: Array) -> None:
         """Points that move with the static scene, and not as expected otherwise, become part of it."""
-        if not self.motion.known:
+        if not self._scene.known:
             return
         at = np.flatnonzero(good & (self.now.layer != STATIC))
         moves_with_scene = np.linalg.norm(moved[at] - with_scene[at], axis=1) < SAME_AS_SCENE_PX
@@ -287,7 +296,7 @@ class Follower:
         leaving = np.zeros(len(good), bool)
         at = np.flatnonzero(good & (self.now.layer == STATIC))
         at = at[np.linalg.norm(moved[at] - expected[at], axis=1) > OWN_MOTION_PX]
-        if len(at) and self.motion.known:
+        if len(at) and self._scene.known:
             patches = self.now.patches.clipped(at, view, expected[at], self.now.warp[at])
             stayed, went = (compare(patches, view, place[at], self.now.warp[at]) for place in (expected, moved))
             went_off = (went.likeness > LIKENESS) & (went.colour < PLAIN_COLOUR) & (stayed.likeness < LIKENESS)
@@ -333,16 +342,16 @@ class Follower:
 
     def _step_sigma_px(self, good: Mask) -> Array:
         """(N,) standard deviation of one step, by what each point moves with."""
-        size = self.motion.size
+        size = self._scene.size
         unknown = np.float32(FLOW_PX if self._by_flow else PRIOR * np.sqrt(size.prod()))
-        static = self.motion.sigma_px(self.now.at) if self.motion.known else unknown
-        seen = good & ((self.now.layer == INDEPENDENT) | (not self.motion.known))
+        static = self._scene.sigma_px(self.now.at) if self._scene.known else unknown
+        seen = good & ((self.now.layer == INDEPENDENT) | (not self._scene.known))
         step = np.where(self.now.layer == STATIC, static, np.float32(STEP_APART_PX))
         return np.where(seen, np.float32(STEP_SEEN_PX), step)
 
     def _prior_sigma_px(self, at: Indices) -> Array:
         """(n,) standard deviation of the expected place in the search."""
-        unsure = self.motion.median_sigma_px > MAX_CERTAIN_PX
+        unsure = self._scene.median_sigma_px > MAX_CERTAIN_PX
         static_px = np.clip(self._step[at], STATIC_PRIOR_PX, FLOW_PX if unsure else STATIC_PRIOR_PX).astype(np.float32)
         prior_px = np.where(self.now.layer[at] == STATIC, static_px, np.float32(STEP_APART_PX))
         hidden = np.minimum(1 + 4 * self.now.hidden_s[at], 4).astype(np.float32)
@@ -362,7 +371,7 @@ class Follower:
         apart = (layer != LEFT) & (layer != RIGHT)
         late = (self.now.hidden_s[at] > 1) | (self._sigma[at] > PLACE_KNOWN_PX)
         needed = np.where(seen, LIKENESS, np.where(late, LIKENESS_LATE, LIKENESS_AGAIN))
-        if not self.motion.known:
+        if not self._scene.known:
             needed = np.maximum(needed, LIKENESS_AGAIN)
         needed = np.where(apart & over_hand, LIKENESS_OVER_HAND, needed)
         contrast = np.minimum(self.now.patches.contrast[at], match.contrast) ** 2
@@ -380,7 +389,7 @@ class Follower:
         self.now.at, self.now.seen = new, accepted
         self.now.age_s += np.float32(self.step_s)
         # Without the camera's motion the expected place of a hidden point soon becomes useless.
-        aged_s = self.step_s * (1 if self.motion.known else UNKNOWN_AGING)
+        aged_s = self.step_s * (1 if self._scene.known else UNKNOWN_AGING)
         self._shot_s += aged_s
         self.now.hidden_s = np.where(self.now.seen, 0.0, self.now.hidden_s + aged_s)
         static = self.now.layer == STATIC

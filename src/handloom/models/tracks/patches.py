@@ -66,8 +66,7 @@ class Patches:
     def empty(num: int) -> Patches:
         one, three, many = (np.zeros((num, *shape), np.float32) for shape in ((), (3,), (NUM,)))
         whole = np.zeros(num, bool)
-        rows = (many, three, whole, many, one, many, many, three, three)
-        return Patches(*(own.copy() for own in rows))
+        return Patches(many, three, whole, many.copy(), one, many.copy(), many.copy(), three.copy(), three.copy())
 
     def select(self, some: NDArray[np.bool_]) -> Patches:
         """The patches that `some` (N,) marks."""
@@ -99,7 +98,7 @@ class Patches:
         self.contrast[at] = np.sqrt(_dot(grey, grey) * scale[:, 0])
         tensor = np.stack([_dot(x, x), _dot(x, y), _dot(y, y)], -1)
         noise = np.float32(NOISE_SLOPE**2) / scale[:, :1]
-        self.tensor[at] = tensor - np.minimum(tensor, noise) * np.float32([1, 0, 1])
+        self.tensor[at] = tensor - np.minimum(tensor, noise) * np.array([1, 0, 1], np.float32)
 
     def clipped(self, at: NDArray[np.integer], view: FrameView, points: Array, warp: Array) -> Patches:
         """Copies of the patches numbered `at`, without the samples that are outside the image at `points`."""
@@ -224,7 +223,7 @@ def align_patches(
     far = np.flatnonzero(x * x + y * y > SHORT_PX**2)
     if len(far):
         some = patches.rows(far)
-        grey, power[far] = _sampled(some, view, points[far], tuple(offset[far] for offset in offsets))
+        grey, power[far] = _sampled(some, view, points[far], (offsets[0][far], offsets[1][far]))
         alike[far] = _dot(grey, some.values)
     return _match(patches, view, points, alike, power)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +89,8 @@ class PositionCovariance:
         return np.clip((self._own[at, 0] + self._own[at, 2]) / 2, 0, MOST_PX**2)
 
 
-_MORE, _MORE_A_S, _MOST = np.float32([1.0, 1.6, 1.6, 3.0]), np.float32([0.0, 1.8, 1.8, 3.5]), np.float32(8.0)
+_MORE, _MORE_A_S = np.array([1.0, 1.6, 1.6, 3.0], np.float32), np.array([0.0, 1.8, 1.8, 3.5], np.float32)
+_MOST = np.float32(8.0)
 """By layer: the factor of points' errors over what their patches say, at first, per second since, and at most: skin
 turns, objects roll, and their patches are taken again. Measured on three rendered scenes."""
 _UNLIKE, _UNLIKE_MORE = np.float32(0.85), np.float32(4.0)
@@ -140,8 +142,11 @@ class PointStates:
         """The points that `some` (n,) marks."""
         if some.all():
             return self
-        rows = (getattr(self, one.name) for one in fields(self))
-        return PointStates(*(own[some] if isinstance(own, np.ndarray) else own.select(some) for own in rows))
+        rows = {one.name: getattr(self, one.name) for one in fields(self)}
+        chosen: dict[str, Any] = {
+            name: own[some] if isinstance(own, np.ndarray) else own.select(some) for name, own in rows.items()
+        }
+        return PointStates(**chosen)
 
     def concatenate(self, more: PointStates) -> PointStates:
         """These, then `more`."""

@@ -217,8 +217,9 @@ def _backward(
     follower = _follower(config, frames)
     before = None
     for t in range(len(frames) - 1, -1, -1):
-        new, turns = np.flatnonzero(out.query_frame == t) if t else [], later is not None and later.follows_back(t)
-        if not (len(follower.now.ids) or len(new) or turns):
+        new = np.flatnonzero(out.query_frame == t) if t else np.empty(0, np.int64)
+        turning = later if later is not None and later.follows_back(t) else None
+        if not (len(follower.now.ids) or len(new) or turning is not None):
             before = None
             continue
         after = frames.grey(t)
@@ -235,8 +236,8 @@ def _backward(
             out.write(t, follower)
         if len(new):
             follower.start(new, out.points[t, new], view, _layers(out.kind[new]), regions, t, patient=False)
-        if turns:
-            later.step_back(view, regions, t, follower)
+        if turning is not None:
+            turning.step_back(view, regions, t, follower)
         before = after
 
 

@@ -107,7 +107,7 @@ class SceneMotion:
 @lru_cache(maxsize=8)
 def _middles(width: float, height: float) -> Array:
     """(n, 2) centres of the cells in an image of this size."""
-    return _MIDDLES * (np.array([width, height], np.float32) / np.float32(_CELLS))
+    return _MIDDLES * (np.array([width, height], np.float32) / np.array(_CELLS, np.float32))
 
 
 def fit_scene_motion(before: Array, after: Array, size: Array) -> SceneMotion:

@@ -153,15 +153,16 @@ def _references(part: Any) -> Iterator[str]:
 def _leads_on(schema: Mapping[str, Any], target: str) -> bool:
     """Whether values can be checked by what a reference in a schema leads to."""
     from jsonschema import Draft202012Validator
-    from referencing import Registry, Resource
+    from referencing import Registry
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import DRAFT202012
 
-    whole = Resource(dict(schema), DRAFT202012)
+    whole = DRAFT202012.create_resource(dict(schema))
     registry = Registry().with_resource(SCHEMA_URI, whole).crawl()
     validator = Draft202012Validator({"$ref": (whole.id() or SCHEMA_URI) + target}, registry=registry)
     try:
-        for value in (None, "", 0, {}, []):
+        values: tuple[Any, ...] = (None, "", 0, {}, [])
+        for value in values:
             list(validator.iter_errors(value))
     except (Unresolvable, RecursionError):
         return False

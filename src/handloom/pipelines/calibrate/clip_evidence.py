@@ -115,7 +115,7 @@ def _words(clip: Clip, row: dict[str, Any] | None, assumed, default_scale: float
 def _lens_seen(row: dict[str, Any] | None, listed: str | None) -> Seen | None:
     """The measurement in the clip's row, to a few digits; else the one that was kept when it was calibrated."""
     found = None if row is None else _found(row, *FOUND["camera"])
-    if found is None:
+    if row is None or found is None:
         return _kept(None if row is None else row["camera"], listed)
     bend = bend_of(row["camera_model"] or "opencv", row["camera_distortion"])
     return Seen(round(found[0], 5), round(found[1], 5), round(bend, 4))
@@ -148,7 +148,7 @@ def _assumed_so(row: dict[str, Any] | None, camera_before: str | None) -> bool:
 
 def _hand_seen(row: dict[str, Any] | None, listed: str | None, default_scale: float) -> Seen | None:
     found = None if row is None else _found(row, *FOUND["hand"])
-    if found is None:
+    if row is None or found is None:
         return _kept(None if row is None else row["hand"], listed)
     return Seen(round(found[0] * _keypoint_scale(row["hand"], default_scale), 5), round(found[1], 5))
 

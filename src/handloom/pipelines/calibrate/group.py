@@ -85,6 +85,7 @@ def calibrate_group(by: str, group: str, clips: Sequence[ClipEvidence], share_ha
 def _lens(by: str, group: str, clips: list[ClipEvidence]) -> tuple[Shared, dict[str, str]]:
     """What the group shares of its lens; and the `camera` JSON of its clips, by id."""
     saying = [evidence for evidence in clips if evidence.lens is not None]
+    lenses = [evidence.lens for evidence in clips if evidence.lens is not None]
     fovs = [_fov(evidence.now[0]) for evidence in clips if evidence.now is not None]
     sigmas = [evidence.now[1] for evidence in clips if evidence.now is not None]
     shared = Shared(len(saying), _median(fovs), _median(sigmas))
@@ -93,17 +94,17 @@ def _lens(by: str, group: str, clips: list[ClipEvidence]) -> tuple[Shared, dict[
     prior, odd = _assumption(clips)
     if odd:
         return replace(shared, note=odd), {}
-    found = _of([evidence.lens for evidence in saying], prior)
-    shared = replace(shared, far=_far(saying, [evidence.lens for evidence in saying], found, _shown_fov))
+    found = _of(lenses, prior)
+    shared = replace(shared, far=_far(saying, lenses, found, _shown_fov))
     sizes = _sizes(saying, prior)
     if not found.agree or len(sizes) > 1:
-        fields = sorted(_shown_fov(evidence.lens) for evidence in saying)
+        fields = sorted(_shown_fov(lens) for lens in lenses)
         why = f"measured: {fields[0]:.0f} to {fields[-1]:.0f} degrees"
         if len(sizes) > 1:
             why = " and ".join(f"{size}: {fov:.0f} degrees" for size, fov in sizes.items())
         note = f"not written: these clips are not of one lens, or zoomed ({why}); use smaller groups: --by, --where"
         return replace(shared, note=note), {}
-    bend = float((found.weight * [evidence.lens.bend for evidence in saying]).sum())
+    bend = float((found.weight * np.array([lens.bend for lens in lenses], float)).sum())
     said = Calibrated(by, group, len(saying), round(found.value, 5), round(found.sigma, 4), round(bend, 4))
     said = _kept([read_calibrated(evidence.clip.camera) for evidence in clips], said)
     taking = [evidence for evidence in clips if evidence.is_default or evidence.assumed[1] >= COMMON_SIGMA]
@@ -122,17 +123,16 @@ def _hand(by: str, group: str, clips: list[ClipEvidence]) -> tuple[Shared, dict[
     """What the group shares of a person's hands; and the `hand` JSON of its clips, by id."""
     free = [evidence for evidence in clips if not evidence.hand_known]
     saying = [evidence for evidence in free if evidence.hand is not None]
+    sizes = [evidence.hand for evidence in free if evidence.hand is not None]
     lengths = [evidence.shown[0] / evidence.keypoint_scale for evidence in clips]
     shared = Shared(len(saying), _median(lengths), _median([evidence.shown[1] for evidence in clips]))
     if not free:
         return replace(shared, note="given"), {}
     if note := _nothing_to_share(free, saying):
         return replace(shared, note=note), {}
-    found = _of([evidence.hand for evidence in saying], saying[0].shown)
+    found = _of(sizes, saying[0].shown)
     size = saying[0].keypoint_scale
-    shared = replace(
-        shared, far=_far(saying, [w.hand for w in saying], found, lambda seen: round(seen.value / size, 4))
-    )
+    shared = replace(shared, far=_far(saying, sizes, found, lambda seen: round(seen.value / size, 4)))
     low, high = LENGTH_RANGE_M
     if not found.agree or not low <= found.value / size <= high:
         return replace(shared, note="not written: these clips are not of one person's hands"), {}
@@ -180,10 +180,12 @@ def _sizes(saying: Sequence[ClipEvidence], prior: tuple[float, float]) -> dict[s
     """Fields of view by image size: the commonest and those of another lens. Empty if all sizes are of one lens."""
     by_size: dict[tuple[int, int], list[Seen]] = defaultdict(list)
     for evidence in saying:
-        if evidence.size is not None:
+        if evidence.size is not None and evidence.lens is not None:
             by_size[evidence.size].append(evidence.lens)
     found = {size: _of(seen, prior) for size, seen in sorted(by_size.items())}
-    commonest = max(found, key=lambda size: len(by_size[size]), default=None)
+    if not found:
+        return {}
+    commonest = max(found, key=lambda size: len(by_size[size]))
     others = [size for size in found if apart(found[size], found[commonest])]
     shown = [commonest, *others] if others else []
     return {f"{w} x {h}": _shown_fov(Seen(found[w, h].value, 0.0, None)) for w, h in shown}
@@ -208,7 +210,7 @@ def _kept(there: Sequence[Calibrated | None], new: Calibrated) -> Calibrated:
 
 def _camera(evidence: ClipEvidence, said: Calibrated) -> str:
     """The `camera` JSON of one clip; without the bend if the lens would fold within its image."""
-    bent = _with_lens(evidence, said, distortion_of(said.bend))
+    bent = _with_lens(evidence, said, None if said.bend is None else distortion_of(said.bend))
     return bent if _fits(bent, evidence.size or ANY_SIZE) else _with_lens(evidence, said, None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import ray
 
@@ -76,13 +77,13 @@ def actor_needs(resources: Resources) -> Amounts:
 
 def reserved_bundles(resources: Resources, pools: Pools) -> list[Amounts]:
     """What each actor of the pools reserves, one entry per actor; memory is not counted."""
-    decode = [{"CPU": resources.cpus_per_decode_actor}] * pools.num_decode
+    decode: list[Amounts] = [{"CPU": resources.cpus_per_decode_actor}] * pools.num_decode
     if pools.stages:
         amounts = [({"CPU": pool.cpus, "GPU": pool.gpus}, pool.num_actors) for pool in pools.stages]
         each = [({name: amount for name, amount in one.items() if amount}, number) for one, number in amounts]
         return [one for one, number in each for _ in range(number)] + decode
-    each = {name: amount for name, amount in actor_needs(resources).items() if amount}
-    return [each] * pools.num_actors + decode
+    of_all: Amounts = {name: amount for name, amount in actor_needs(resources).items() if amount}
+    return [of_all] * pools.num_actors + decode
 
 
 def count_fitting(nodes: Sequence[Amounts], each: Amounts) -> int:
@@ -134,7 +135,7 @@ def could_hold(resources: Resources, cluster: ClusterSnapshot, rates: Rates | No
     return bool(pools_now(resources, 1, cluster.emptied(), rates).num_actors)
 
 
-def has_stage_pools(rates: Rates | None) -> bool:
+def has_stage_pools(rates: Rates | None) -> TypeGuard[Rates]:
     """Whether groups of stages have pools of their own."""
     return rates is not None and len(rates.groups) > 1
 
@@ -143,7 +144,8 @@ def pools_now(resources: Resources, num_shards: int, cluster: ClusterSnapshot, r
     """As `size_pools`, without its error: during a run nodes go, and come back."""
     num_shards = max(num_shards, 1)
     allowed = {name: cluster.free_of(name) - kept for name, kept in _still_kept(resources, cluster).items()}
-    decode, num_decode, nodes = {"CPU": resources.cpus_per_decode_actor}, 0, cluster.free
+    decode, num_decode = {"CPU": resources.cpus_per_decode_actor}, 0
+    nodes: Sequence[Amounts] = cluster.free
     if resources.mode == "split":
         num_decode = resources.num_decode_actors or max(1, int(allowed["CPU"] / resources.cpus_per_decode_actor / 3))
         nodes, num_decode = place(cluster.free, decode, min(num_decode, num_shards))

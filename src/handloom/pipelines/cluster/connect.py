@@ -60,7 +60,7 @@ def joined(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core writes warnings of its own to our stderr
-    options = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     if address is None:
         # A local Ray has no dashboard that shows these: idle, its processes take 9 % of a core with, 6 % without them.
         os.environ.setdefault("RAY_enable_metrics_collection", "0")

@@ -34,6 +34,8 @@ class LastWords:
 
     def __exit__(self, *_: object) -> None:
         self.know(ended=True)
+        if self._process is None:
+            return
         try:
             self._process.communicate(timeout=END_S)
         except subprocess.TimeoutExpired:
@@ -42,6 +44,8 @@ class LastWords:
 
     def know(self, **values: object) -> None:
         """Send it new values: `num_clips`, `num_rejects` (committed so far), `problem` (why the run cannot go on)."""
+        if self._process is None or self._process.stdin is None:
+            raise ValueError("the process is not started: enter the block first")
         try:
             self._process.stdin.write(json.dumps(values) + "\n")
             self._process.stdin.flush()

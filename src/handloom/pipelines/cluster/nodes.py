@@ -195,7 +195,8 @@ class Nodes:
 
     def _leave_other_versions(self, first: bool) -> None:
         """Leave nodes that would make other rows. If most would at the first look, it is the driver that differs."""
-        other = {i: self._reports[i].other for i in self.used if i in self._reports and self._reports[i].other}
+        reports = {i: self._reports[i] for i in self.used if i in self._reports}
+        other = {i: report.other for i, report in reports.items() if report.other}
         if first and len(other) * 2 > len(self.used):
             raise ConfigError("; ".join(other.values()), OTHER_HINT)
         for node_id, how in other.items():

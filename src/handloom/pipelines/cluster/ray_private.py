@@ -10,6 +10,7 @@ import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray.job_config import JobConfig
@@ -135,7 +136,7 @@ def no_more_nodes() -> Iterator[None]:
         def get_total_resources(self) -> ExecutionResources:
             return ExecutionResources.from_resource_dict(ray.cluster_resources())
 
-    instead = (lambda *_, **__: SameNodes(), _OneNode, lambda _: {})
+    instead: tuple[Any, ...] = (lambda *_, **__: SameNodes(), _OneNode, lambda _: {})
     with _set([(*one, value) for one, value in zip(names, instead, strict=True)], before):
         yield
 
@@ -222,8 +223,8 @@ def crash_behind(failure: Exception) -> Exception | None:
     with _inside("finding out how training ended"):
         from ray.train.v2._internal import exceptions
 
-        checked = isinstance(failure, exceptions.WorkerHealthCheckFailedError)
-        cause = failure.health_check_failure if checked else failure
+        checked: Any = failure if isinstance(failure, exceptions.WorkerHealthCheckFailedError) else None
+        cause = failure if checked is None else checked.health_check_failure
         crashes = (
             ray.exceptions.RayActorError,
             ray.exceptions.NodeDiedError,

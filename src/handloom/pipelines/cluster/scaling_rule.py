@@ -47,7 +47,7 @@ def count_more(resources: Resources, pools: Pools, cluster: ClusterSnapshot, dem
     if any(demand.state in (WAITING, GRANTED) for demand in demands):
         return 0
     each, own = actor_needs(resources), reserved_bundles(resources, pools)
-    more = count_fitting(cluster.free, each | {"memory": resources.actor_memory_mb << 20})
+    more = count_fitting(cluster.free, {**each, "memory": resources.actor_memory_mb << 20})
     for name, kept in (("CPU", resources.reserve_cpus), ("GPU", resources.reserve_gpus)):
         if each[name]:
             allowed = cluster.total[name] - kept - sum(bundle.get(name, 0.0) for bundle in own)

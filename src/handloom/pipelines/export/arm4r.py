@@ -70,8 +70,10 @@ def arm4r(
         limits = _limits(summary, text_encoder)
         return Card("arm4r", TITLES[embodiment], LAYOUT, source, None, limits, ("arm4r",)).text(tally)
 
-    given = {"unknown": unknown, "text_encoder": encode, "metadata": {**source, "text_encoder": text_encoder or None}}
-    return export_arm4r(batches, out, card=card, taken=tally.add, **given, **options)
+    metadata = {**source, "text_encoder": text_encoder or None}
+    return export_arm4r(
+        batches, out, card=card, taken=tally.add, unknown=unknown, text_encoder=encode, metadata=metadata, **options
+    )
 
 
 def _encoder(model: str) -> TextEncoder:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from handloom.api import Database
-from handloom.errors import ConfigError
+from handloom.errors import ConfigError, StoreError
 from handloom.export.card import TALLIED, Card, CardTally
 from handloom.export.images import jpeg_size
 from handloom.export.lerobot.clips import (
@@ -151,7 +151,7 @@ def _plan_clips(
         sizes = {clip_id: _stored_size(db, clip_id, version) for clip_id in sources.values()}
         size = size or _one_size(sizes)
     world = all(row["world_scale"] == "metric" for row in rows)
-    schema = db.table("clips", version).schema
+    schema = _schema(db, "clips", version)
     world = world and set(WORLD) <= set(schema.names)
     of_tracks = _tracks(db, schema, where, version) if tracks else NO_TRACKS
     layout = clip_layout(hz, size, world=world, own=own_fields(schema), **of_tracks)
@@ -192,8 +192,16 @@ def _plan_robots(db: Database, source: dict[str, Any], where: str | None, hz: fl
         )
     units = {name: rows[0][f"{name}_units"] for name in ("state", "action")}
     layout = robot_layout(hz, shape, sizes, units)
-    names = [name for name in db.table("robot_episodes", version).schema.names if name != "source_uri"]
+    names = [name for name in _schema(db, "robot_episodes", version).names if name != "source_uri"]
     return layout, names, lambda batch, index, layout: robot_episode(episode_arrays(batch, index), layout)
+
+
+def _schema(db: Database, name: str, version: int) -> pa.Schema:
+    """The columns of a table whose rows were read. Raises StoreError: it has gone since."""
+    table = db.table(name, version)
+    if table is None:
+        raise StoreError(f"the table {name} of {db.uri} is not there any more", "begin again")
+    return table.schema
 
 
 def _sampled_hz(fps: float, source: dict[str, Any]) -> float:

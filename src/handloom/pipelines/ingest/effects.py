@@ -79,7 +79,7 @@ def apply(db: Database, clips: Iterable[Clip], gone: Collection[str], *, whole_v
     writer = ClipListWriter(db)
     plan = writer.plan(clips)
     changes = tuple(field_changes(db, plan.changed))
-    examples = _examples(plan, sorted(writer.listed & gone), whole_videos)
+    examples = _examples(plan, sorted(set(writer.listed) & set(gone)), whole_videos)
     done = writer.add(plan.given.values(), whole_videos=whole_videos)
     removed = remove_clips(db, gone)
     rows = bring_up_to_date(db, plan.given)

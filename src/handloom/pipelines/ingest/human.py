@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from handloom.api import Database
 from handloom.errors import ConfigError
@@ -166,7 +166,7 @@ def ego4d(
     manifest: str,
     videos: str,
     *,
-    window: str = "fixed",
+    window: Literal["fixed", "contextual"] = "fixed",
     before_s: float = 1.0,
     after_s: float = 2.0,
     others: bool = True,

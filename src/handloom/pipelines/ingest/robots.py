@@ -31,12 +31,12 @@ from handloom.io.addresses import join, normalise
 from handloom.pipelines.ingest.effects import Effects, bring_up_to_date, foresee, outdated_rows
 from handloom.plural import plural
 from handloom.schemas.clip import Clip
-from handloom.schemas.tables.robot import RobotEpisode, episode_row, make_episode_id
+from handloom.schemas.tables.robot import TABLE, RobotEpisode, episode_row, make_episode_id
 from handloom.store.clips.clip_list import AddResult, ClipListWriter, listed_videos
 from handloom.store.clips.commit import done_ids
 from handloom.store.clips.known_clips import FieldChange, field_changes
 from handloom.store.embodiment import check_of_robots
-from handloom.store.episodes import TABLE, EpisodeWriter, KnownEpisode, known_episodes
+from handloom.store.episodes import EpisodeWriter, KnownEpisode, known_episodes
 from handloom.video.fetch.version import VideoVersion, with_versions
 from handloom.video.fetch.video_source import VideoSource
 
@@ -124,7 +124,7 @@ def ingest(
     _check_place(known, facts.dataset, facts.uri, replace)
     check_of_robots(db, facts.dataset)
     settings = ImageSettings(normalise(videos) if videos else join(db.uri, "videos"), images)
-    fetching = VideoSource(storage_options=storage_options)
+    fetching = VideoSource(storage_options=None if storage_options is None else dict(storage_options))
     with ImageReader(facts, settings, stored_jpeg, fetching, dict(storage_options or {})) as reader:
         ingest = _Ingest(db, source, known, settings, reader, dict(storage_options or {}), dry_run)
         for number, raw in enumerate(source.episodes(), start=1):
@@ -184,8 +184,8 @@ class _Ingest:
         there = self._known.get(make_episode_id(self._source.facts.dataset, raw.index))
         if there is not None and there.source_key == key:
             self._counts["already_there"] += 1
-            filmed = [camera.clip for camera in raw.cameras if isinstance(camera, VideoCamera)]
-            self._listed += [clip for clip in filmed if clip.clip_id in there.clip_ids]
+            clips = [camera.clip for camera in raw.cameras if isinstance(camera, VideoCamera)]
+            self._listed += [clip for clip in clips if clip.clip_id in there.clip_ids]
             return
         try:
             filmed = self._reader.foresee(raw) if self._dry_run else self._reader.read(raw)
@@ -297,8 +297,8 @@ class _Ingest:
         """Sentences about clips and episodes that stay although the dataset has others now."""
         if self._others:
             with_row = done_ids(self._db).intersection(self._others) - self._effects.stale
-            num, first = len(self._others), min(with_row or self._others)
-            staying = plural(num, "clip stays in the list", "clips stay in the list")
+            first = min(with_row or self._others)
+            staying = plural(len(self._others), "clip stays in the list", "clips stay in the list")
             gone = f"`handloom remove --db {self._db.uri} --clip {first}` removes it"
             yield (
                 f"the times of episodes have changed: {staying} that no episode has any more, {len(with_row)} of them "

@@ -40,8 +40,8 @@ class Evaluation:
     """What `evaluate` measured. episodes: of each task and seed. tasks: by name, see `scores.scores_of`.
 
     videos: paths, by task and `best`, `worst`. error: what ended it before all episodes were run, empty if nothing did;
-    `tasks` then has those that were finished, and no task without one. clips: by task the clips that told it, where
-    `from_clips` named some.
+    `tasks` then has those that were finished, and no task without one. clips: by task the clips that told
+    it, where `from_clips` named some.
     """
 
     policy: str
@@ -101,7 +101,7 @@ def evaluate(
     clips = None if from_clips is None else told_clips(policy, tasks, from_clips)
     for task in tasks:
         policy_told(policy, task, clips)  # what is wrong with it is said before anything is computed
-    found = {task.name: {seed: [] for seed in range(num_seeds)} for task in tasks}
+    found: dict[str, dict[int, list[Outcome]]] = {task.name: {n: [] for n in range(num_seeds)} for task in tasks}
     done, told = 0, ""
     pairs = [(task, policy) for task in tasks]
     try:

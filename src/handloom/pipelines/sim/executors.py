@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import ExitStack, contextmanager
 from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 from handloom.errors import ConfigError, HandloomError
@@ -66,7 +67,8 @@ class _Process:
     """A worker on this machine: a pool of one process, so that what dies with it is its own job."""
 
     def __init__(self, pool: Any) -> None:
-        self._pool, self._process = pool, None
+        self._pool = pool
+        self._process: BaseProcess | None = None
         self._is_idle = False
         self.future: Future[Any] = Future()
 

@@ -256,10 +256,10 @@ def _sources(settings: ImitateSettings, db: Database | None, rate_hz: float, kno
     chosen = held_out_videos(set(video_of.values()), spec.seed, spec.held_out_share)
     if known is not None:
         table = [one for one in found if one.video not in known]
-        return _Sources({"train": [], "scripted": held, "table": table}, left_out, db.version)
+        return _Sources({"train": [], "scripted": held, "table": table}, left_out, db.version or 0)
     table = [one for one in found if video_of[one.name] in chosen]
     train += [one for one in found if video_of[one.name] not in chosen]
-    return _Sources({"train": train, "scripted": held, "table": table}, left_out, db.version)
+    return _Sources({"train": train, "scripted": held, "table": table}, left_out, db.version or 0)
 
 
 def _measured(settings: ImitateSettings) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -90,7 +90,7 @@ class Jobs(Generic[Item, Found]):
     worth: int = 1
 
 
-def in_order(jobs: Jobs[Item, Found], items: Iterable[Item], num: int, where: Where) -> Iterator[Found]:
+def in_order(jobs: Jobs[Item, Found], items: Iterable[Item], num: int, where: Where) -> Generator[Found, None, None]:
     """The results in the order of the items, which are read as they are needed. num: of items, or that are wanted.
 
     Raises:

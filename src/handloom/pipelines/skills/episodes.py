@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from handloom.skills.execution import Execution
 from handloom.skills.skill import Skill
 from handloom.video.write import write_video
 
+Key = TypeVar("Key", bound=Hashable)
 NO_STATES = np.empty((0, 0), np.float32)
 ANOTHER = "name another folder, or --no-resume to drop what is there"
 
@@ -155,13 +156,13 @@ def _episode_of(told: Mapping[str, Any]) -> Episode:
 
 
 def run_jobs(
-    jobs: Mapping[Hashable, Job],
+    jobs: Mapping[Key, Job],
     log: EpisodeLog | None = None,
     where: Where | None = None,
     progress: Callable[[int, int], None] | None = None,
     reasoner: Reasoner | None = None,
     gl: str = "",
-) -> dict[Hashable, Episode]:
+) -> dict[Key, Episode]:
     """The episodes by the keys of their jobs, in this order; those that the log has are not run again.
 
     reasoner: what chooses remedies; with one all episodes run in this process. None: rules. gl: see `run_episode`.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from handloom.api import Database
 from handloom.errors import ConfigError, StoreError
@@ -172,7 +172,7 @@ def match_skills(
     if text is not None:
         if not _words(text):
             raise ConfigError(f"--text {text!r} has no words", "say what is done: 'put the cup on the plate'")
-        found, notes = [_of_text(row, text) for row in skills], []
+        found, notes = [_of_text(row, text) for row in skills], list[str]()
     else:
         found, notes = _of_clip(skills, clip_rows(db, [str(clip)], None)[0])
     return sorted(found, key=lambda one: (-one.score, one.name))[:k], notes
@@ -227,10 +227,12 @@ def _overlap(a: str, b: str) -> float | None:
     return len(one & other) / len(one | other) if one and other else None
 
 
-def _cosine(a: Sequence[float] | None, b: Sequence[float] | None) -> float | None:
-    if a is None or b is None or len(a) != len(b):
+def _cosine(a: ArrayLike | None, b: ArrayLike | None) -> float | None:
+    if a is None or b is None:
         return None
-    x, y = (np.array(one, float) for one in (a, b))
+    x, y = np.array(a, float), np.array(b, float)
+    if len(x) != len(y):
+        return None
     length = float(np.linalg.norm(x) * np.linalg.norm(y))
     return max(float(x @ y) / length, 0.0) if length > 0 else None
 

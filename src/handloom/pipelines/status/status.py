@@ -109,7 +109,7 @@ def status(db: Database) -> dict[str, Any]:
         "frames": sum_of(totals, "num_frames"),
         "hours": round(sum_of(totals, "duration_s") / 3600, 3),
         "clips_of_people": people.num_rows if people is not None else 0,
-        "clips_of_robots": totals.num_rows - people.num_rows if totals is not None else 0,
+        "clips_of_robots": totals.num_rows - people.num_rows if totals is not None and people is not None else 0,
         "robot_episodes": db.count(ROBOT_EPISODES),
         "robot_datasets": list(robots),
         "clips_with_left_hand": sum_of(people, "hand_left"),

@@ -22,11 +22,15 @@ QUALITIES = (TRUST, "num_cuts")
 
 def lenses(totals: pa.Table | None) -> tuple[dict[str, int], dict[str, int]]:
     """Clips by the source of their intrinsics, and by lens preset."""
-    names = () if totals is None else totals.schema.names
-    sources = Counter(totals.column("camera_source").to_pylist() if "camera_source" in names else ())
-    presets = Counter(totals.column("camera_preset").to_pylist() if "camera_preset" in names else ())
-    presets.pop(None, None)
+    sources, presets = (_counted(totals, name) for name in ("camera_source", "camera_preset"))
     return {source: sources[source] for source in CAMERA_SOURCES}, dict(presets.most_common())
+
+
+def _counted(totals: pa.Table | None, name: str) -> Counter[str]:
+    """How often each value is in a column; nothing where there is none."""
+    if totals is None or name not in totals.schema.names:
+        return Counter()
+    return Counter(value for value in totals.column(name).to_pylist() if value is not None)
 
 
 def metric_sources(totals: pa.Table | None) -> dict[str, int]:

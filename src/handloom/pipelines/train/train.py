@@ -94,9 +94,9 @@ def train(
 def _run(plan: TrainingPlan, resources: TrainResources, ledger, progress: TrainProgress) -> End:
     """Wait for resources, which a running extraction frees, and train."""
     check_could_fit(resources)
-    asked = {"name": f"training {plan.recipe}", "wait_s": resources.wait_s, "strategy": resources.placement}
+    name = f"training {plan.recipe}"
     try:
-        with reserve_resources(bundles(resources), **asked):
+        with reserve_resources(bundles(resources), name, resources.wait_s, strategy=resources.placement):
             return run_attempts(plan, resources, ledger, progress)
     except KeyboardInterrupt:  # while waiting: there is nothing to save
         return End("interrupted", 0)

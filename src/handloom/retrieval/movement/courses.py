@@ -67,7 +67,8 @@ class Courses:
             return nearest
         asked = self._asked[:1]
         distance = self._distances(asked, vectors)
-        order = sorted(range(len(rows)), key=lambda at: (round(distance[at], SCORE_DIGITS), rows[at][0]))[:EXPANDED]
+        rounded = [round(float(one), SCORE_DIGITS) for one in distance]
+        order = sorted(range(len(rows)), key=lambda at: (rounded[at], rows[at][0]))[:EXPANDED]
         for at in order:
             one = vectors[[at]]
             asked.append(np.concatenate([one, mirrored_motion(one)]) if self._mirror else one)

@@ -68,7 +68,7 @@ class Episode:
     attempts: tuple[Attempt, ...]
     error_m: float
     seconds: float
-    states: Floats
+    states: NDArray[np.float32]
 
 
 def run_episode(

@@ -29,8 +29,11 @@ KEPT = ("clip_id", "frame_s", "view", "camera", "hand")  # of a row: what its ne
 class Frames(Protocol):
     """A clip's decoded frames: a `DecodedClip`, or one that came through the object store."""
 
-    clip: Clip
-    header: Header
+    @property
+    def clip(self) -> Clip: ...
+
+    @property
+    def header(self) -> Header: ...
 
     def chunks(self, begin: Callable[[], object]) -> Iterator[NDArray[np.uint8]]:
         """As `DecodedClip.chunks`."""

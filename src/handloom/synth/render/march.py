@@ -271,7 +271,8 @@ def _fine(
     if len(slow[0]):
         x, y = capsules[0].full_x[0, slow[1]], capsules[0].full_y[slow[0], 0]
         first = (t + distance / length)[slow]
-        _finish_slow(_Rays(flesh, used, x, y), first, slow, closest, closest_t, _depth_range(flesh, used)[1], pixel)
+        far = float(_depth_range(flesh, used)[1])
+        _finish_slow(_Rays(flesh, used, x, y), first, (slow[0], slow[1]), closest, closest_t, far, float(pixel))
     coverage = np.clip(1.0 - closest * view.focal_px, 0.0, 1.0) * live
     return closest_t, coverage.astype(np.float32)
 

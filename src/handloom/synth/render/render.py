@@ -118,8 +118,8 @@ class _Painter:
         colour, depth = np.zeros((*size, 3), np.float32), np.full(size, np.inf, np.float32)
         ids = np.full(size, STILL, np.uint8)
         for face in self.faces:
-            for whole, part in zip((colour, depth, ids), through(face, *self._draw(t, face, shadow)), strict=True):
-                whole[face.mine] = part[face.mine]
+            seen = through(face, *self._draw(t, face, shadow))
+            colour[face.mine], depth[face.mine], ids[face.mine] = (part[face.mine] for part in seen)
         return RenderedFrame(self._develop(colour, t), depth, ids)
 
     def _draw(self, t: int, face: Face, shadow: Array) -> tuple[Array, Array, NDArray[np.uint8]]:
@@ -133,8 +133,9 @@ class _Painter:
         for i, thing in enumerate(self.furniture):
             thing.draw(view, objects[i], pose, self.toward_light, OBJECT + i, colour, depth, ids)
         for hand, name in ((LEFT, LEFT_HAND), (RIGHT, RIGHT_HAND)):
-            if self.stage.capsules[hand] is not None:
-                flesh = _in_camera(self.stage.capsules[hand], poses, t)
+            capsules = self.stage.capsules[hand]
+            if capsules is not None:
+                flesh = _in_camera(capsules, poses, t)
                 marched = march_hand(view, flesh, self.paint)
                 if marched is not None:
                     _composite(marched, view, light, up, name, colour, depth, ids, bone)

@@ -145,7 +145,8 @@ def _info(demos: Sequence[WrittenDemo], tasks: list[str], cameras: tuple[str, ..
     }  # fmt: skip
     names = ["height", "width", "channels"]
     video = {"dtype": "video", "shape": [spec.height, spec.width, 3], "names": names, "info": facts}
-    features = {ACTION: pose, STATE: pose, WIDTH: {"dtype": "float32", "shape": [1], "names": ["gripper_m"]}}
+    width = {"dtype": "float32", "shape": [1], "names": ["gripper_m"]}
+    features: dict[str, dict[str, Any]] = {ACTION: pose, STATE: pose, WIDTH: width}
     features |= {camera_key(camera): video for camera in cameras}
     features |= {"timestamp": {"dtype": "float32"} | single} | {key: {"dtype": "int64"} | single for key in _COUNTED}
     return {

@@ -145,9 +145,10 @@ def _rotation(takes: list[_Take], every_s: Array, wrist: Array) -> Array:
     if not takes:
         level = tool_rotation(0.0, np.radians(_ELEVATION_DEG["flat"]))
         return wrist @ (wrist[0].T @ level)
-    seats, times = [], []
+    seats: list[Array] = []
+    times: list[float] = []
     for take in takes:
-        at = min(np.searchsorted(every_s, take.start_s), len(every_s) - 1)
+        at = min(int(np.searchsorted(every_s, take.start_s)), len(every_s) - 1)
         tool = tool_rotation(_heading(take, wrist[at]), np.radians(_ELEVATION_DEG[take.kind]), take.across)
         start_s = max(take.start_s, times[-1] + 1e-3) if times else take.start_s
         seats += [wrist[at].T @ tool] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -12,7 +13,7 @@ from handloom.schemas.values import LEFT, RIGHT
 from handloom.synth.render.lens import LENSES
 from handloom.synth.render.textures import TEXTURES
 from handloom.synth.script.actions import ACTIONS
-from handloom.synth.script.scene import SKINS, Person, SceneSpec, Seat
+from handloom.synth.script.scene import SKINS, Entrance, Person, SceneSpec, Seat
 from handloom.synth.script.sequence import Beat, beats_of_turns, draw_beats
 
 _DEMO = ("reach", "pick-place", "push", "wave", "wipe", "rotate", "pour", "open-drawer", "reach-lift-place")
@@ -55,7 +56,7 @@ def synth_specs(
             width=width,
             height=height,
             distortion=tuple(params) if rng.random() < distorted_share else (),
-            entrance=str(rng.choice(["none", "none", "helper", "both"])),
+            entrance=_drawn(rng, ("none", "none", "helper", "both")),
             camera_motion=float(np.round(rng.uniform(0.6, 1.3), 2)),
         )
         out.append(spec if lens is None else through_lens(spec, lens))
@@ -93,7 +94,7 @@ def shared_table_specs(
             hands="both" if rng.random() < 0.7 else "main",
             hand_scale=float(np.round(rng.uniform(0.88, 1.10), 2)),
             skin=str(rng.choice(list(SKINS))),
-            entrance=str(rng.choice(["none", "helper", "both"])),
+            entrance=_drawn(rng, ("none", "helper", "both")),
         )
         spec = SceneSpec(
             **_common(rng, str(rng.choice(actions))),
@@ -101,7 +102,7 @@ def shared_table_specs(
             fps=fps,
             width=width,
             height=height,
-            entrance=str(rng.choice(["none", "none", "helper", "both"])),
+            entrance=_drawn(rng, ("none", "none", "helper", "both")),
             camera_motion=float(np.round(rng.uniform(0.6, 1.3), 2)),
             person=theirs,
         )
@@ -151,3 +152,7 @@ def _common(rng: np.random.Generator, action: str) -> dict:
         "table": str(rng.choice(list(TEXTURES))),
         "shutter": float(np.round(rng.uniform(0.15, 0.5), 2)),
     }
+
+
+def _drawn(rng: np.random.Generator, words: Sequence[Entrance]) -> Entrance:
+    return words[int(rng.integers(len(words)))]

@@ -91,7 +91,7 @@ class SceneSpec:
     person: Person | None = None
 
     def __post_init__(self) -> None:
-        known = {"action": ACTIONS, "noun": NOUNS, "skin": SKINS, "table": TEXTURES,
+        known: dict[str, Iterable[str]] = {"action": ACTIONS, "noun": NOUNS, "skin": SKINS, "table": TEXTURES,
                  "entrance": get_args(Entrance), "camera_path": get_args(CameraKind)}  # fmt: skip
         _check_words(self, known)
         if self.width < 16 or self.height < 16 or self.num_frames < 1:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from handloom.synth.objects import ObjectShape
@@ -26,7 +26,7 @@ _LEVEL_RAD = np.radians(-14.0)  # slope of a levelled hand along its length, bef
 class Channel:
     """A value over time: minimum-jerk moves from key to key, constant elsewhere, plus extras that are added."""
 
-    def __init__(self, value: Array | list[float] | float) -> None:
+    def __init__(self, value: ArrayLike) -> None:
         self._times, self._values = [0.0], [np.asarray(value, float)]
         self._extras: list[Callable[[Array], Array]] = []
 
@@ -34,7 +34,7 @@ class Channel:
     def last(self) -> Array:
         return self._values[-1]
 
-    def to(self, start_s: float, end_s: float, value: Array | list[float] | float) -> None:
+    def to(self, start_s: float, end_s: float, value: ArrayLike) -> None:
         """Move to `value` between two times; a move begins after the last one has ended."""
         start_s = max(start_s, self._times[-1])
         self._times += [start_s, max(end_s, start_s + 1e-3)]
@@ -44,7 +44,7 @@ class Channel:
         """Add a function of (T,) seconds that returns (T, ...)."""
         self._extras.append(extra)
 
-    def bump(self, start_s: float, end_s: float, size: Array | list[float] | float) -> None:
+    def bump(self, start_s: float, end_s: float, size: ArrayLike) -> None:
         """Add a smooth bump of height `size` between two times."""
 
         def extra(at: Array) -> Array:
@@ -68,7 +68,8 @@ class Actor:
     """One hand's channels. side: MAIN or HELPER. holding: the thing in the hand."""
 
     def __init__(self, side: int, rest_m: Array, offset_m: Array, fingers_rad: Array) -> None:
-        self.side, self.rest_m, self.holding = side, rest_m, None
+        self.side, self.rest_m = side, rest_m
+        self.holding: Thing | None = None
         self.touching: Thing | None = None
         self.grip = Channel(rest_m)
         self.offset = Channel(offset_m)

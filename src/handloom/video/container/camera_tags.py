@@ -146,7 +146,7 @@ def _text(data: bytes) -> str:
 def _cleaned(found: dict[str, Any]) -> CameraTags:
     """The tags with printable texts of at most `MAX_TEXT`, and None for numbers that no camera has."""
     tags = CameraTags(**{name: value for name, value in found.items() if value not in ("", None)})
-    texts = {name: _printable(getattr(tags, name)) for name in ("make", "model", "lens", "fov_setting")}
+    texts: dict[str, Any] = {n: _printable(getattr(tags, n)) for n in ("make", "model", "lens", "fov_setting")}
     focal, diagonal = tags.focal_35mm, tags.diagonal_fov_deg
     if focal is not None and not 5 <= focal <= 500:
         focal = None

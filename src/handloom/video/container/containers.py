@@ -41,7 +41,7 @@ def open_container(file: str | RangedFile) -> av.container.InputContainer:
     options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
     try:
         container = av.open(
-            f"file:{file}" if isinstance(file, str) else file, options=options, metadata_errors="replace"
+            f"file:{file}" if isinstance(file, str) else file, "r", options=options, metadata_errors="replace"
         )
     except av.ArgumentError as error:  # its format is not in the list
         known = ", ".join(FORMATS.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import av
 from av.sidedata.sidedata import Type
@@ -83,7 +84,8 @@ class FirstImage:
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """The orientation by the frame's display matrix."""
-    data = next((bytes(d) for d in frame.side_data if d.type == Type.DISPLAYMATRIX), None)
+    side_data: Any = frame.side_data  # PyAV's stub says that it yields names
+    data = next((bytes(d) for d in side_data if d.type == Type.DISPLAYMATRIX), None)
     if data is None or len(data) < 36:
         return UPRIGHT
     a, b, _, c, d = struct.unpack_from("=5i", data)  # shown x = a x + c y, shown y = b x + d y

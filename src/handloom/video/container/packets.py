@@ -195,7 +195,7 @@ def _index(path: str, container, stream, scan: Scan) -> PacketIndex:
     if declared_end_s is not None:
         cut_at_s = _whole_until_s(times_s, max(scan.dts), float(stream.time_base), info)
         info = replace(info, end_s=declared_end_s)
-    key = np.flatnonzero(scan.key)
+    key = np.flatnonzero(np.frombuffer(scan.key, np.uint8))
     if scan.order is not None:  # no seek finds a key frame that has no time
         key = key[(stamps.raw[key] != NONE) | (key == key[:1])]
     raw, dts, pos = (

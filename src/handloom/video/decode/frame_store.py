@@ -34,7 +34,7 @@ class FrameStore:
         self._file: int | None = None
         self._file_from = 0  # frames from here on are in the file
         self._num = 0
-        self._shape: tuple[int, int, int] | None = None
+        self._shape: tuple[int, ...] | None = None
 
     def append(self, frames: NDArray[np.uint8]) -> None:
         """(n, h, w, 3) uint8 RGB; all of one size."""
@@ -69,7 +69,7 @@ class FrameStore:
         """(h, w, 3) uint8. IndexError beyond the last frame."""
         if not 0 <= index < self._num:
             raise IndexError(f"frame {index} of {self._num}")
-        if self._file is not None and index >= self._file_from:
+        if self._file is not None and self._shape is not None and index >= self._file_from:
             size = int(np.prod(self._shape))
             data = os.pread(self._file, size, (index - self._file_from) * size)
             return np.frombuffer(data, np.uint8).reshape(self._shape)
@@ -99,6 +99,6 @@ class FrameStore:
 
 
 def _write_all(file: int, frames: NDArray[np.uint8]) -> None:
-    view = memoryview(frames).cast("B")
+    view = memoryview(frames.data).cast("B")
     while len(view):
         view = view[os.write(file, view) :]

@@ -132,7 +132,7 @@ class Launcher:
         self._stderr, write_end = os.pipe()
         for end in (self._stderr, write_end):
             os.set_blocking(end, False)  # a full pipe must not stop the processes
-        config = {"package": str(Path(errors.__file__).resolve().parent), "paths": _import_paths()}
+        config: dict[str, Any] = {"package": str(Path(errors.__file__).resolve().parent), "paths": _import_paths()}
         config |= {"control": theirs.fileno(), "memory_mb": memory_mb, "locked": mode != "off"}
         with theirs, open(write_end, "wb") as stderr:
             self._process = subprocess.Popen(

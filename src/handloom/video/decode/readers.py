@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
 import cv2
@@ -325,7 +325,7 @@ class AvReader:
     def _opened(self) -> av.container.InputContainer:
         container = open_container(self._media if isinstance(self._media, str) else self._media.open())
         self._stream = container.streams[self._index.info.stream]
-        self._stream.thread_type = "NONE"
+        self._stream.codec_context.thread_type = "NONE"
         return container
 
 
@@ -334,7 +334,7 @@ def _to_rgb(
 ) -> NDArray[np.uint8]:
     width, height = size if info.rotation % 180 == 0 else size[::-1]
     # Bilinear is what decord's filter graph uses: 0 to 0.4 grey levels apart on real clips, bicubic 0.1 to 2.8.
-    rgb = scaler.reformat(frame, width, height, format="rgb24", interpolation="BILINEAR").to_ndarray()
+    rgb: NDArray[Any] = scaler.reformat(frame, width, height, format="rgb24", interpolation="BILINEAR").to_ndarray()
     if info.mirrored:
         rgb = rgb[:, ::-1]
     if info.rotation:

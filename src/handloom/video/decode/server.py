@@ -106,7 +106,7 @@ class Server:
                     break
                 for frames in reader.read(indices, size):
                     self._pipe.send(("chunk", frames.shape))
-                    self._pipe.send_bytes(memoryview(np.ascontiguousarray(frames)).cast("B"))
+                    self._pipe.send_bytes(memoryview(np.ascontiguousarray(frames).data).cast("B"))
                     sent += len(frames)
             except DecodeFailedError as error:
                 # The next clip of the video tries decord again: its row must not depend on the clips before it.

@@ -129,9 +129,9 @@ class Line:
         expected = math.prod(shape) * np.dtype(dtype).itemsize
         if payload_bytes != expected:
             raise GarbledError(f"announced {payload_bytes} bytes for shape {shape}, {expected} were expected")
-        array = np.empty(shape, dtype)
+        array: NDArray[Any] = np.empty(shape, dtype)
         if expected:
-            self._fill(memoryview(array).cast("B"), self._deadline_s())
+            self._fill(memoryview(array.data).cast("B"), self._deadline_s())
         return array
 
     def is_silent(self) -> bool:
@@ -326,9 +326,9 @@ def checked(hint: Any, value: Any) -> Any:
         hints = [inside[0]] * len(value) if len(inside) == 2 and inside[1] is Ellipsis else list(inside)
         if len(hints) == len(value):
             return tuple(checked(h, v) for h, v in zip(hints, value, strict=True))
-    elif is_dataclass(hint) and isinstance(value, dict):
-        hints = typing.get_type_hints(hint)
-        return hint(**{f.name: checked(hints[f.name], value.get(f.name)) for f in fields(hint)})
+    elif isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
+        types_of = typing.get_type_hints(hint)
+        return hint(**{f.name: checked(types_of[f.name], value.get(f.name)) for f in fields(hint)})
     elif type(value) is hint or (hint is float and type(value) is int):  # `type`: True is no int
         if isinstance(value, bool) or (isinstance(value, str) and len(value) <= MAX_TEXT):
             return value

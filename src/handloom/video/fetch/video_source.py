@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import itertools
 import logging
 import math
 import os
@@ -203,7 +202,9 @@ class VideoSource:
                 raise _failed(clip, 1, error) from error
 
     def _fetched(self, clip: Clip) -> Media:
-        for attempts in itertools.count(1):
+        attempts = 0
+        while True:
+            attempts += 1
             version = self._version(clip)
             _check(clip, version)
             with self._cache.locked(self._name(clip.video_uri, version), self._alive) as target:
@@ -299,7 +300,9 @@ class VideoSource:
 
     def _tried(self, clip: Clip, action: Callable[[], T]) -> T:
         """The result of `action`, tried several times. Raises ClipError, NoSpaceError and ChangedMeanwhile."""
-        for attempts in itertools.count(1):
+        attempts = 0
+        while True:
+            attempts += 1
             try:
                 return action()
             except SchemeRefused as error:
@@ -366,4 +369,4 @@ def _cause(error: Exception) -> Exception:
     status = getattr(cause, "status", None)
     if status in (401, 403):
         return PermissionError(str(cause))
-    return error if status in (404, 410) else cause
+    return error if status in (404, 410) or not isinstance(cause, Exception) else cause

@@ -57,7 +57,8 @@ def agreement(one: Fingerprint, other: Fingerprint) -> float:
         return rough
     line = line.finer(len(few), len(few_part), len(whole.grey), len(part.grey))
     greys = (whole.grey.astype(np.float32), (part.grey[:, :, ::-1] if turned else part.grey).astype(np.float32))
-    place = _place(*(pictures.mean(0) for pictures in line.frames(*greys)), FINE.crops[crop].pixels())
+    of_whole, of_part = (pictures.mean(0) for pictures in line.frames(*greys))
+    place = _place(of_whole, of_part, FINE.crops[crop].pixels())
     area = abs(float(np.linalg.det(place[:, :2])))
     width = BLUR_PX * np.sqrt(max(1 / area - 1, 0.0))  # a crop is less sharp
     moved = np.stack([evened(_warped(picture, place)) for picture in greys[0]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Sequence
 
 import ray
 
@@ -64,7 +64,7 @@ class Models:
     def _count_in(self, stage: str, name: str, amount: float, most: float | None) -> bool:
         return ray.get(self._ledger.count.remote(stage, name, amount, most))
 
-    def stream(self, clips: Sequence[Clip]) -> Iterable[Frames | ClipError]:
+    def stream(self, clips: Sequence[Clip]) -> Generator[Frames | ClipError, None, None]:
         """The clips' frames, decoded here."""
         self._decoder = self._decoder or self._setup.decoder(self._work.still_fetching)
         return self._decoder.stream(clips)

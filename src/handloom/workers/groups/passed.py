@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 from handloom.errors import ClipError
@@ -12,7 +12,7 @@ from handloom.workers.groups.storing import NewRow
 from handloom.workers.shard import ShardResult
 from handloom.workers.update_rows import NewColumns
 
-Stream = Callable[[Sequence[Clip]], Iterable[Frames | ClipError]]
+Stream = Callable[[Sequence[Clip]], Generator[Frames | ClipError, None, None]]
 """The frames of clips, in order."""
 EMPTY = ShardResult(None, (), 0)
 
@@ -48,6 +48,13 @@ class Tried:
     @property
     def clip(self) -> Clip:
         return self.given.clip
+
+    @property
+    def begun(self) -> UnderWay:
+        """How far it is now. Raises ValueError: it is not begun."""
+        if self.now is None:
+            raise ValueError(f"clip {self.clip.clip_id} is not begun")
+        return self.now
 
     @property
     def goes_on(self) -> bool:

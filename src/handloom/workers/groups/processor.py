@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -72,7 +72,7 @@ class GroupProcessor:
         shards = [shard for shard in shards if shard.clips]
         return passed + self._done(shards, self.stream) if shards else passed
 
-    def stream(self, clips: Sequence[Clip]) -> Iterable[Frames | ClipError]:
+    def stream(self, clips: Sequence[Clip]) -> Generator[Frames | ClipError, None, None]:
         """The clips' frames, decoded here."""
         return self._models.stream(clips)
 
@@ -131,8 +131,9 @@ class GroupProcessor:
             else:
                 tried.append(Tried(replace(one, errors=one.errors | skipped), shard.result.targets))
         result = shard.result
-        lists = {"alone": (*result.alone, *alone), "moved": (*result.moved, *moved)}
-        return replace(result, rejects=(*result.rejects, *self._storing.end(rejects)), **lists), tried
+        rejected = (*result.rejects, *self._storing.end(rejects))
+        result = replace(result, rejects=rejected, alone=(*result.alone, *alone), moved=(*result.moved, *moved))
+        return result, tried
 
     def _computed(
         self, shards: Sequence[tuple[ShardResult, list[Tried]]], stream: Stream, careful: bool, one_by_one: bool
@@ -232,8 +233,8 @@ class GroupProcessor:
         def compute(frames: Frames) -> None:
             one = by_id[frames.clip.clip_id]
             self._start(one)
-            one.now.clip, one.now.source = frames.clip, frames  # with what is known of its file
-            self._models.extractor.compute(one.now, step)
+            one.begun.clip, one.begun.source = frames.clip, frames  # with what is known of its file
+            self._models.extractor.compute(one.begun, step)
             self._after(one, step)
 
         clips = [one.clip for one in tried]
@@ -261,11 +262,11 @@ class GroupProcessor:
         """After a step of a clip: keep what is needed of it."""
         if step == self._group.steps[-1]:
             if self._is_last:
-                one.finish(self._storing.made(self._models.extractor, one.now, one.targets))
+                one.finish(self._storing.made(self._models.extractor, one.begun, one.targets))
             else:
-                one.go_on_with(self._reduced(one.now, self._later))
+                one.go_on_with(self._reduced(one.begun, self._later))
         elif step == self._group.steps[0] and not self._number:
-            one.go_on_with(self._reduced(one.now, self._later | set(self._group.stages) - set(step)))
+            one.go_on_with(self._reduced(one.begun, self._later | set(self._group.stages) - set(step)))
 
     def _reduced(self, one: UnderWay, later: frozenset[str]) -> UnderWay:
         limit = self._setup.resources.inline_frames_mb << 20
@@ -291,26 +292,26 @@ class GroupProcessor:
 
     def _compute_one(self, one: Tried, step: Sequence[str]) -> None:
         self._prepare(one, step)
-        self._models.extractor.compute(one.now, step)
+        self._models.extractor.compute(one.begun, step)
         self._after(one, step)
 
     def _prepare(self, one: Tried, step: Sequence[str]) -> None:
         """Begin the clip, if it is not. Frames that were too many to be sent are decoded here."""
         if one.now is None:
             self._start(one)
-        if one.now.decodes_again and any(self._models.extractor.graph[name].reads_frames for name in step):
+        if one.begun.decodes_again and any(self._models.extractor.graph[name].reads_frames for name in step):
             self._decode_again(one)
 
     def _collect(self, one: Tried, step: Sequence[str]) -> None:
         """Prepare the clip, and read its frames if they came with it."""
         self._prepare(one, step)
-        self._models.extractor.compute(one.now, ())
+        self._models.extractor.compute(one.begun, ())
 
     def _decode_again(self, one: Tried) -> None:
         (found,) = self.stream([one.clip])
         if isinstance(found, ClipError):
             raise found
-        one.now.source, one.now.decodes_again = found, False
+        one.begun.source, one.begun.decodes_again = found, False
 
     def _together(self, tried: Sequence[Tried], step: Sequence[str], batch_clips: int) -> None:
         """A stage that takes several clips at once. If the worker ends in it, all of them are tried one by one."""
@@ -323,7 +324,7 @@ class GroupProcessor:
                 for one in some:
                     self._try(one, self._collect, step)
                 ready = [one for one in some if one.goes_on]
-                self._models.extractor.compute_together([one.now for one in ready], step[0], batch_clips)
+                self._models.extractor.compute_together([one.begun for one in ready], step[0], batch_clips)
                 for one in ready:
                     self._try(one, self._after, step)
             else:
@@ -361,7 +362,7 @@ class GroupProcessor:
         rejects = (*result.rejects, *self._storing.end(failed))
         result = replace(result, rejects=rejects, host=place.host, node_id=place.node_id)
         if not self._is_last:
-            return self._sent(result, [one.now for one in tried if one.goes_on])
+            return self._sent(result, [one.begun for one in tried if one.goes_on])
         made = [one.made for one in tried if one.made is not None]
         if made:
             clip_id = made[0].clip_id if self._is_alone else None

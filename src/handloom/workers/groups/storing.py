@@ -55,7 +55,7 @@ class Storing:
         """Of clips that have a row; the first group reads it. Raises StoreError."""
         if self._rows is None and not self._group:
             self._rows = StoredRows(self._setup.db_uri, self._setup.storage_options)
-        of_row = {"run_key": self._setup.run_key, "host": self._place.host}
+        of_row: dict[str, str | None] = {"run_key": self._setup.run_key, "host": self._place.host}
         return RowUpdater(extractor, self._setup.stage_keys, targets, self._rows, self._fragments, of_row)
 
     def made(self, extractor: Extractor, one: UnderWay, targets: Sequence[str]) -> NewRow | NewColumns:
@@ -73,7 +73,9 @@ class Storing:
         """The shard's result with these clips. Raises StoreError."""
         if not made:
             return result
-        return (self._staged if result.targets else self._written)(schema, result, made)
+        if result.targets:
+            return self._staged(schema, result, [new for new in made if isinstance(new, NewColumns)])
+        return self._written(schema, result, [new for new in made if isinstance(new, NewRow)])
 
     def end(self, rejects: Sequence[Reject]) -> tuple[Reject, ...]:
         """The rejects, with this node in them."""

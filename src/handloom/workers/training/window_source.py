@@ -41,7 +41,7 @@ class _Read:
         windows = self._windows
         clips, which = windows.plan.locate(numbers)
         used = np.unique(clips)
-        rows = dict(zip(used.tolist(), windows.read_rows(used), strict=True))
+        rows = dict(zip(used.tolist(), windows.read_rows(used.tolist()), strict=True))
         for start in range(0, len(numbers), ROWS_PER_BATCH):
             part = slice(start, start + ROWS_PER_BATCH)
             samples = [windows.sample(rows[int(c)], int(n)) for c, n in zip(clips[part], which[part], strict=True)]

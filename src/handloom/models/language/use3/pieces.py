@@ -63,7 +63,9 @@ def normalised(text: str) -> str:
 def _read(path: Path) -> tuple[list[str], list[float]]:
     """The pieces' texts and scores: the first fields of the file."""
     data = path.read_bytes()
-    texts, scores, at = [], [], 0
+    texts: list[str] = []
+    scores: list[float] = []
+    at = 0
     try:
         while at < len(data) and data[at] == _PIECE:
             size, start = data[at + 1], at + 2  # no piece is longer than 127 bytes, so lengths have one byte

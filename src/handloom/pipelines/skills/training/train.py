@@ -105,7 +105,8 @@ def train_skills(
     by_task = judged(learned, shown)
     why_not = "episodes is 0" if not settings.episodes else why_no_robot()
     num_skills = sum(len(one.skills) for one in learned)
-    tried, videos, notes = None, {}, [*left_out, *reading.notes]
+    tried, notes = None, [*left_out, *reading.notes]
+    videos: dict[str, Any] = {}
     if settings.held_out_share and (none := [one.name for one in tasks if not one.held_out]):
         notes.append(f"nothing is held out of {', '.join(none)}: all clips are of one video, which is never cut in two")
     if why_not:
