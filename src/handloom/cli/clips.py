@@ -19,7 +19,7 @@ from handloom.errors import ConfigError
 class _Run(OneValue):
     """`--recompute` without stages means all: typer has no options whose value may be left out."""
 
-    def parse_args(self, ctx, args):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         full: list[str] = []
         for arg, following in zip_longest(args, args[1:]):
             full.append(arg)

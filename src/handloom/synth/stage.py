@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from handloom.geometry.camera.world import to_camera
 from handloom.schemas.values import LEFT, NUM_HANDS, NUM_KEYPOINTS, RIGHT
+from handloom.synth.bystanders import place_bystanders
 from handloom.synth.hand import NUM_CAPSULES, NUM_FINGERS, Capsules, as_handed
 from handloom.synth.head import camera_path
-from handloom.synth.objects import NOUNS, STANDALONE, ObjectShape, varied
+from handloom.synth.objects import ObjectShape
 from handloom.synth.person import place_hand, second_person
 from handloom.synth.render.solids import first_hit
 from handloom.synth.script.actions import ContactSpan, write_play
@@ -152,26 +153,14 @@ def _bystanders(
     spec: SceneSpec, things: list[Thing], world_from_object: Array, capsules: list[Capsules | None]
 ) -> list[Thing]:
     """Things that are not touched, away from all that moves."""
-    rng = np.random.default_rng([spec.seed, 6])
-    wanted = int(rng.integers(1, 4)) if spec.distractors is None else spec.distractors
     frames = np.unique(np.linspace(0, spec.num_frames - 1, 16).astype(int))
     flesh = [_outline(c, frames) for c in capsules if c is not None]
     taken = [(world_from_object[frames, i, :2, 3], thing.shape.radius_m) for i, thing in enumerate(things)]
-    nouns = [noun for noun in STANDALONE if noun not in {thing.noun for thing in things}]
-    out: list[Thing] = []
-    for _ in range(60):
-        if len(out) == wanted:
-            break
-        noun = str(rng.choice(nouns))
-        shape = varied(NOUNS[noun], rng)
-        spot = np.array([rng.uniform(-0.30, 0.30), rng.uniform(0.02, 0.42), shape.half_m[2]])
-        near = [np.linalg.norm(path - spot[:2], axis=-1).min() - radius for path, radius in taken]
-        near += [_gap(points, radius, spot, 2 * shape.half_m[2]) for points, radius in flesh]
-        if min(near) > shape.radius_m + _SPARE_M:
-            out.append(Thing(noun, shape, spot, float(rng.uniform(-np.pi, np.pi)), acted=False))
-            taken.append((spot[None, :2], shape.radius_m))
-            nouns.remove(noun)
-    return out
+
+    def gap_m(spot: Array, height_m: float) -> float:
+        return min((_gap(points, radius, spot, height_m) for points, radius in flesh), default=np.inf)
+
+    return place_bystanders(spec, things, taken, _SPARE_M, gap_m)
 
 
 def _outline(flesh: Capsules, frames: NDArray[np.intp]) -> tuple[Array, Array]:

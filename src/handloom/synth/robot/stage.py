@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
 from handloom.schemas.hand_topology import INDEX, THUMB
+from handloom.synth.bystanders import place_bystanders
 from handloom.synth.hand import forward_kinematics
-from handloom.synth.objects import NOUNS, STANDALONE, ObjectShape, varied
+from handloom.synth.objects import ObjectShape
 from handloom.synth.robot.arm import MAX_OPENING_M, link_poses, lowest_m, state_of, tool_rotation
 from handloom.synth.script.actions import write_play
 from handloom.synth.script.poses import ease
@@ -196,22 +197,7 @@ def _opening(takes: list[_Take], every_s: Array, pinch_m: Array) -> Array:
 
 def _bystanders(spec: SceneSpec, things: list[Thing], world_from_object: Array, tool: Array) -> list[Thing]:
     """Things that are not touched, away from moving things and from the gripper."""
-    rng = np.random.default_rng([spec.seed, 6])
-    wanted = int(rng.integers(1, 4)) if spec.distractors is None else spec.distractors
     taken = [(world_from_object[:, i, :2, 3], thing.shape.radius_m) for i, thing in enumerate(things)]
     taken.append((tool[:, :2, 3], MAX_OPENING_M / 2 + 0.02))
     taken.append((tool[:, :2, 3] + 0.12 * tool[:, :2, 2], 0.07))
-    nouns = [noun for noun in STANDALONE if noun not in {thing.noun for thing in things}]
-    out: list[Thing] = []
-    for _ in range(60):
-        if len(out) == wanted:
-            break
-        noun = str(rng.choice(nouns))
-        shape = varied(NOUNS[noun], rng)
-        spot = np.array([rng.uniform(-0.30, 0.30), rng.uniform(0.02, 0.42), shape.half_m[2]])
-        gaps = [np.linalg.norm(path - spot[:2], axis=-1).min() - radius for path, radius in taken]
-        if min(gaps) > shape.radius_m + _SPARE_M:
-            out.append(Thing(noun, shape, spot, float(rng.uniform(-np.pi, np.pi)), acted=False))
-            taken.append((spot[None, :2], shape.radius_m))
-            nouns.remove(noun)
-    return out
+    return place_bystanders(spec, things, taken, _SPARE_M)
