@@ -342,8 +342,7 @@ class Follower:
 
     def _step_sigma_px(self, good: Mask) -> Array:
         """(N,) standard deviation of one step, by what each point moves with."""
-        size = self._scene.size
-        unknown = np.float32(FLOW_PX if self._by_flow else PRIOR * np.sqrt(size.prod()))
+        unknown = np.float32(FLOW_PX if self._by_flow else PRIOR * np.sqrt(self._scene.size.prod()))
         static = self._scene.sigma_px(self.now.at) if self._scene.known else unknown
         seen = good & ((self.now.layer == INDEPENDENT) | (not self._scene.known))
         step = np.where(self.now.layer == STATIC, static, np.float32(STEP_APART_PX))
