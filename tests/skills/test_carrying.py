@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.skill_segments import NONE, PLACE, POUR, taking
 
-from handloom.skills.bounds import SIGHT, path_bounds
+from handloom.skills.bounds import SIGHT, path_bounds, path_for
 from handloom.skills.carrying import along_the_way, carryings, joined
 from handloom.skills.execution import Execution, Step, place_error_m, read_execution
 from handloom.skills.learn import learn
@@ -158,6 +158,37 @@ def test_a_path_of_which_the_end_was_lost_does_not_widen_the_bounds():
     lost = replace(steps[0], path=steps[0].path * np.array([0.1, 1, 1, 1, 1, 1]))
     kept, with_lost = path_bounds(steps), path_bounds([*steps, lost])
     assert with_lost.low[-1, 0] == pytest.approx(kept.low[-1, 0], abs=0.01)
+
+
+def cut_short(cells, share):
+    """The same placing, of which the thing was lost when it was let down by this share."""
+    down = cells[2]
+    kept = [*down["trajectory"][: max(int(share * len(down["trajectory"])), 4)]]
+    return [*cells[:2], down | {"trajectory": kept}, *cells[3:]]
+
+
+def end_of(skill):
+    """(3) where the middle of the bounds ends, for the things of the demonstrations."""
+    (whole,) = skill.carried
+    return 0.5 * sum(path_for(whole.path, whole.box, None))[-1, :3]
+
+
+@pytest.mark.parametrize("num_whole", [2, 3, 4])
+def test_things_end_where_clips_show_it_that_follow_them_to_their_end(num_whole):
+    """A thing that others put down on the table again, and that is in the air at the end, was lost on the way."""
+    placed = [taking(seed, PLACE) for seed in range(5)]
+    seen = [one if seed < num_whole else cut_short(one, 0.4) for seed, one in enumerate(placed)]
+    seen[0] = one_piece(seen[0])
+    skill = learn("place", "", [read(one, f"d:v{seed}:0-9") for seed, one in enumerate(seen)], READER).skills[0]
+    assert end_of(skill) == pytest.approx([0.12, 0.0, 0.0], abs=0.012)
+
+
+def test_what_is_put_higher_is_put_higher_by_all_clips():
+    onto = [PLACE[0], ("lower", (0.12, 0.0, -0.05), (0, 0, 0))]
+    cells = [one_piece(taking(seed, onto)) if seed % 2 else taking(seed, onto) for seed in range(4)]
+    cells.append(taking(4, PLACE))
+    skill = learn("place", "", [read(one, f"d:v{seed}:0-9") for seed, one in enumerate(cells)], READER).skills[0]
+    assert end_of(skill)[2] > 0.02
 
 
 def test_clips_of_which_nothing_is_known_do_not_teach():

@@ -202,8 +202,13 @@ def test_clips_of_different_tasks_are_refused_or_split():
     ]  # fmt: skip
 
 
-def test_one_other_clip_among_many_is_left_out_and_named():
-    found = learn("place", "", [*executions(5), *executions(1, [("turn", (0, 0, 0), (80, 0, 0))], first=40)], READER)
+def test_one_other_clip_beside_those_that_agree_is_left_out_and_named():
+    other = executions(1, [("turn", (0, 0, 0), (80, 0, 0))], first=40)
+    found = learn("place", "", [*executions(2), *other], READER)
+    assert len(found.skills[0].clip_ids) == 2, "even of three"
+    with pytest.raises(ConfigError, match="different tasks"):
+        learn("place", "", [*executions(1), *other], READER)
+    found = learn("place", "", [*executions(5), *other], READER)
     assert len(found.skills[0].clip_ids) == 5
     assert any("d:v40:0-9" in note and "left out" in note for note in found.notes)
 

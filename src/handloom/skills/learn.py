@@ -30,6 +30,8 @@ many demonstrations: less than a step that is missing or too many among four."""
 AT_MOST = 0.3
 MOST_OTHERS = 0.5
 """Where so many of the clips do not show the carrying of most, the order of the steps is what they have in common."""
+LEVEL_M = 0.015
+"""A thing stands where it had stood before, as exactly as it is seen."""
 SCATTERED_M = 0.4
 """Bounds of a path's end that are wider than this say nothing about where a thing goes."""
 
@@ -68,7 +70,8 @@ def learn(name: str, task: str, executions: Sequence[Execution], reader: Reader,
             "their segments, docs/segments.md says what is not found",
         )
     groups = tasks_of(useful)
-    large = [group for group in groups if len(group) >= FEW * len(useful)]
+    least = min(2, max(map(len, groups)))  # beside clips that agree, a single one shows no other task
+    large = [group for group in groups if len(group) >= max(FEW * len(useful), least)]
     if not split and len(large) != 1:
         raise ConfigError(
             f"the {len(useful)} clips show different tasks: " + "; ".join(_shown(group) for group in groups),
@@ -191,13 +194,21 @@ def _carried(steps: Sequence[Step], group: Sequence[Execution]) -> tuple[Constra
     shown = [found for found in told if _all_known(found)]
     out = []
     for number, one in enumerate(asked if shown else ()):
-        wholes = [found[number].whole for found in shown]
+        wholes = _seen_to_their_end([found[number].whole for found in shown])
         whole = replace(without_geometry(one.whole), action="carry")
         box = _median([step.box for step in wholes if step.box is not None])
         steps_of = f"step {one.first + 1}" if one.first == one.last else f"steps {one.first + 1} to {one.last + 1}"
         text = f"{steps_of} as one path, as the clips are cut differently: {whole.words}, relative to where it stood"
         out.append(Constraint(whole, text, len(shown) / len(group), path=path_bounds(wholes), box=box))
     return tuple(out)
+
+
+def _seen_to_their_end(wholes: Sequence[Step]) -> Sequence[Step]:
+    """Those of some whole paths that end as high as they began, if a third or more do: such things were put down on
+    what they had stood on, so a path that ends above or below it was lost on the way. Else all: things are put onto
+    others, or are still held."""
+    level = [one for one in wholes if one.path is not None and abs(one.path[-1, 2]) < LEVEL_M]
+    return level if len(level) >= FEW * len(wholes) else wholes
 
 
 def _all_known(found: Sequence[Carrying]) -> bool:
