@@ -1,14 +1,24 @@
 """`bench vlmimic`: each cell has its episodes, and what was not learned fails."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from support.skill_segments import PLACE, taking
 
 from handloom.bench.vlmimic.controls import CHANGES, PLACE_M, TURN_DEG, disturbed, in_family, viewpoint_of
-from handloom.bench.vlmimic.measure import FEWER, MODES, MOST, NOT_LEARNED, _cells, goals_of, results_of, taught
+from handloom.bench.vlmimic.extracted import VERBS, specs_of, taught_by_draws
+from handloom.bench.vlmimic.finished import can_run, kept_segments, run_kept
+from handloom.bench.vlmimic.measure import FEWER, MODES, MOST, NOT_LEARNED, cells_of, goals_of, results_of, taught
 from handloom.bench.vlmimic.tasks import TASKS
+from handloom.bench.watch import Watch
+from handloom.pipelines.skills.episodes import Job
 from handloom.sim.tabletop.episodes import Episode
 from handloom.sim.tabletop.model import require_room
-from handloom.skills.execution import Execution
+from handloom.skills.execution import Execution, read_execution
+from handloom.skills.learn import learn
+from handloom.skills.reader import RuleReader
 
 
 def episode(success: bool) -> Episode:
@@ -17,7 +27,7 @@ def episode(success: bool) -> Episode:
 
 
 def test_scores_are_those_of_the_cells():
-    found = {cell: [episode(cell[2] == "hierarchical"), None, episode(True)] for cell in _cells(["push", "move"])}
+    found = {cell: [episode(cell[2] == "hierarchical"), None, episode(True)] for cell in cells_of(["push", "move"])}
     results = results_of(found)
     assert set(results) == {"1", "3", "5"}
     assert set(results["1"]["seen"]) == set(FEWER)
@@ -57,6 +67,62 @@ def test_videos_are_disturbed_by_as_much_as_asked():
     np.testing.assert_allclose(np.reshape(found[0]["grasp_pose"], (4, 4))[:3, 3], path[0])
     nothing = disturbed([cell | {"trajectory": None, "grasp_pose": None}], 1.0, rng)
     assert (nothing[0]["trajectory"], nothing[0]["grasp_pose"]) == ([], None)
+
+
+def test_what_has_ended_is_not_run_again_if_it_is_of_the_same_skill(tmp_path):
+    clips = [TASKS["push"].execution(5, number) for number in (0, 1)]
+    jobs = {}
+    for name, some in (("a", clips), ("b", clips[:1])):
+        skill = learn(name, "", some, RuleReader()).skills[0]
+        jobs[name, 0] = Job(skill, TASKS["push"].scene("seen", 0), 0, "hierarchical", 0, False)
+        assert can_run(jobs[name, 0])
+        assert not can_run(
+            replace(jobs[name, 0], scene=TASKS["push"].scene("seen", 0).model_copy(update={"things": ()}))
+        )
+    watch = Watch(lambda line: None)
+    first, again, other = {}, {}, {}
+    for key, job in jobs.items():
+        run_kept(tmp_path, {key: job}, first, watch)
+    log = tmp_path / "episodes.jsonl"
+    lines = log.read_text().splitlines()
+    marked = [json.loads(line) for line in lines[1:]]
+    for one in marked:
+        one["episode"]["seconds"] = 123.0
+    log.write_text("\n".join([lines[0], *map(json.dumps, marked)]) + "\n")
+    run_kept(tmp_path, jobs, again, watch)
+    assert {key: one.seconds for key, one in again.items()} == {("a", 0): 123.0, ("b", 0): 123.0}
+    run_kept(tmp_path, {("a", 0): jobs["b", 0]}, other, watch)
+    assert other["a", 0].seconds == first["b", 0].seconds, "another skill of the same cell"
+    log.write_text("\n".join([lines[0].replace("mujoco", "another"), *lines[1:]]) + "\n")
+    run_kept(tmp_path, {("a", 0): jobs["a", 0]}, other, watch)
+    assert other["a", 0].seconds == first["a", 0].seconds
+    assert len(log.read_text().splitlines()) == 2, "begun anew"
+
+
+def test_segments_of_a_demonstration_are_found_once(tmp_path):
+    calls = []
+
+    def found():
+        calls.append(1)
+        return TASKS["push"].segments(5, 0)
+
+    first, second = (kept_segments(tmp_path, "push-000", {"seed": 5}, found) for _ in range(2))
+    assert len(calls) == 1
+    assert read_execution("a", first).words == read_execution("a", second).words == "reach for A, move A"
+    np.testing.assert_array_equal(*(read_execution("a", one).steps[1].path for one in (first, second)))
+    kept_segments(tmp_path, "push-000", {"seed": 6}, found)
+    assert len(calls) == 2
+
+
+def test_clips_are_drawn_of_each_verb():
+    specs = specs_of(["place", "push"], 3)
+    assert list(specs) == sorted(specs, key=lambda name: list(specs).index(name))
+    assert {verb: sum(name.startswith(verb) for name in specs) for verb in VERBS} == {"place": 3, "push": 3}
+    assert all(spec.verb == name[:-3] for name, spec in specs.items())
+    some = [read_execution(str(number), taking(number, PLACE)) for number in range(6)]
+    drawn = taught_by_draws("place", some, 4)
+    assert len({one.clip_ids for one in drawn}) > 1
+    assert all(len(one.clip_ids) == 5 for one in drawn)
 
 
 def test_cameras_and_scenes_change_as_named():

@@ -13,6 +13,8 @@ from handloom.io.folder import local_folder
 TABLES = ("extract", "accuracy")
 TRAINED = ("loop", "arvrm", "robomirror", "command")
 """They train, on the clips of a database if one is given, and keep what they have finished."""
+OF_SKILLS = ("vlmimic", "vlmimic_controls", "vlmimic_extracted")
+"""They let skills act, and keep what they have finished."""
 
 
 def run_benchmark(
@@ -42,8 +44,8 @@ def run_benchmark(
     `segments` measures on `num_clips` rendered sequences, and on the annotated actions of a database;
     `skills` on scripted scenes and on clips that it renders, `sim`, `loop` and `arvrm` on simulated tasks, `loop` and
     `arvrm` also on the clips of a database. `vlmimic` and `vlmimic_controls` let skills of scripted scenes act in
-    simulated ones. `retrieval` renders its clips. `robomirror` trains on the clips of a database, or on rendered ones;
-    `command` on those of a database, and on tasks.
+    simulated ones, `vlmimic_extracted` those of clips that it renders. `retrieval` renders its clips. `robomirror`
+    trains on the clips of a database, or on rendered ones; `command` on those of a database, and on tasks.
     `wearer` measures on `num_clips` rendered scenes of two people, and on a folder of first-person videos of one.
 
     Args:
@@ -53,8 +55,8 @@ def run_benchmark(
         sheets: a folder for their contact sheets.
         backwards: follow them also from their end.
         stills: images, and videos of cameras at rest, for the virtual camera.
-        data: a folder in which `retrieval` keeps its clips, and those of `TRAINED` what they have finished, for the
-            next time.
+        data: a folder in which `retrieval` keeps its clips, and those of `TRAINED` and `OF_SKILLS` what they have
+            finished, for the next time.
         variants: of `loop` and `arvrm`, see `bench.loop`; None: all.
         quick: measure less, in under two minutes on two cores.
 
@@ -78,6 +80,7 @@ def run_benchmark(
     from handloom.bench.skills.measure import bench_skills
     from handloom.bench.stages.measure import bench_stages
     from handloom.bench.vlmimic.controls import bench_vlmimic_controls
+    from handloom.bench.vlmimic.extracted import bench_vlmimic_extracted
     from handloom.bench.vlmimic.measure import bench_vlmimic
     from handloom.bench.watch import Watch
     from handloom.bench.wearer.measure import bench_wearer
@@ -91,8 +94,9 @@ def run_benchmark(
     if name != "accuracy" and stills is not None:
         raise ConfigError(f"benchmark {name!r} takes no --stills", "it is accuracy's")
 
-    if name not in ("retrieval", *TRAINED) and data is not None:
-        raise ConfigError(f"benchmark {name!r} takes no --data", f"it is for retrieval, {', '.join(TRAINED)}")
+    if name not in ("retrieval", *TRAINED, *OF_SKILLS) and data is not None:
+        takes = ", ".join(("retrieval", *TRAINED, *OF_SKILLS))
+        raise ConfigError(f"benchmark {name!r} takes no --data", f"it is for {takes}")
 
     if name not in ("loop", "arvrm") and variants:
         raise ConfigError(f"benchmark {name!r} takes no --variant", "it is for loop and arvrm")
@@ -106,8 +110,9 @@ def run_benchmark(
     benchmarks["wearer"] = lambda videos, watch: bench_wearer(videos, num_clips, watch)
     benchmarks["skills"] = lambda videos, watch: bench_skills(watch)
     benchmarks["sim"] = lambda videos, watch: bench_sim(watch)
-    benchmarks["vlmimic"] = lambda videos, watch: bench_vlmimic(watch)
-    benchmarks["vlmimic_controls"] = lambda videos, watch: bench_vlmimic_controls(watch)
+    benchmarks["vlmimic"] = lambda videos, watch: bench_vlmimic(data, watch)
+    benchmarks["vlmimic_controls"] = lambda videos, watch: bench_vlmimic_controls(data, watch)
+    benchmarks["vlmimic_extracted"] = lambda videos, watch: bench_vlmimic_extracted(data, watch)
     benchmarks["retrieval"] = lambda videos, watch: bench_retrieval(data, watch)
     if name == "feed":  # needs torch and webdataset
         from handloom.bench.feed.measure import bench_feed
@@ -129,7 +134,7 @@ def run_benchmark(
         raise ConfigError(
             f"there is no benchmark {name!r}", f"one of: {', '.join([*benchmarks, 'feed', 'segments', *TRAINED])}"
         )
-    synthetic = ("skills", "sim", *TRAINED, "retrieval", "vlmimic", "vlmimic_controls")
+    synthetic = ("skills", "sim", *TRAINED, "retrieval", *OF_SKILLS)
     without_clips = ("extract", "commit", "search", "stages", "look", *synthetic)
     if name in without_clips and num_clips is not None:
         raise ConfigError(

@@ -52,8 +52,8 @@ def bench(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="retrieval, loop, arvrm, robomirror, command: folder that keeps clips, or finished parts, for the "
-            "next time."
+            help="retrieval, loop, arvrm, robomirror, command, vlmimic: folder that keeps clips, or finished parts, "
+            "for the next time."
         ),
     ] = None,
     variant: Annotated[

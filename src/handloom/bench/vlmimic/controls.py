@@ -7,9 +7,9 @@ how wrongly they were seen, how wrongly the robot sees the scene, and scenes in 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,21 +17,20 @@ from scipy.spatial.transform import Rotation
 
 from handloom.bench.report import describe, goal
 from handloom.bench.segments.exact import Viewpoint
+from handloom.bench.vlmimic.finished import Key, can_run, folder_of, kept_segments, run_kept
 from handloom.bench.vlmimic.measure import MOST, SEED, Taught, scores_with_nothing
 from handloom.bench.vlmimic.tasks import TASKS
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
-from handloom.pipelines.sim.jobs import Jobs, Lost, Where, as_they_end
-from handloom.pipelines.skills.episodes import NO_STATES, Job, without_states
+from handloom.pipelines.sim.jobs import Jobs, Where, as_they_end
+from handloom.pipelines.skills.episodes import Job
 from handloom.pipelines.skills.run import versions
-from handloom.sim.failures import WORKER_DIED
 from handloom.sim.tabletop.episodes import ROUNDS, Episode
 from handloom.sim.tabletop.scene import Scene, Thing, box_distance
 from handloom.sim.world import require_simulator
 from handloom.skills.execution import read_execution
 from handloom.skills.learn import learn
 from handloom.skills.reader import RuleReader
-from handloom.skills.skill import Skill
 
 DRAWS, EPISODES, QUICK_EPISODES = 2, 10, 1
 PLACE_M, TURN_DEG = 0.018, 8.5
@@ -78,40 +77,28 @@ CHANGES: Mapping[str, Change] = {
 }
 
 
-def bench_vlmimic_controls(watch: Watch) -> dict[str, Any]:
-    """Measure on all cores. Raises ModuleNotFoundError: the simulator or the arm's description is not installed."""
+def bench_vlmimic_controls(data: Path | None, watch: Watch) -> dict[str, Any]:
+    """Measure on all cores.
+
+    data: a folder that keeps demonstrations and episodes as they end, for the next time; None: nothing is kept.
+
+    Raises ModuleNotFoundError: the simulator or the arm's description is not installed.
+    """
     require_simulator()
     names = list(TASKS)[:2] if watch.quick else list(TASKS)
     episodes = QUICK_EPISODES if watch.quick else EPISODES
-    found: dict[tuple[str, str], list[Episode | None]] = {}
-    waiting: Counter[str] = Counter()
-    with watch.measuring():
-        watch.part("demonstrations")
-        asked = [
-            _Shown(one, name, draw)
-            for one in {each.videos: each for each in CHANGES.values()}.values()
-            for name in names
-            for draw in range(DRAWS)
-        ]
-        skills: dict[Any, Taught] = {}
-        for at, skill in as_they_end(Jobs(taught_by, _Shown.name), asked, Where()):
-            skills[asked[at].change.videos, asked[at].task, asked[at].draw] = skill
-            watch.did(asked[at].task)
-        jobs: list[_Asked] = []
+    jobs: dict[Key, Job] = {}
+    found: dict[Key, Episode] = {}
+    with watch.measuring(), folder_of(data) as folder:
+        skills = _skills(names, folder, watch)
         for label, one in CHANGES.items():
             for name in names:
-                found[label, name] = [None] * episodes
-                for number in range(episodes):
-                    if (skill := skills[one.videos, name, number % DRAWS]) is not None:
-                        jobs.append(_Asked(label, name, number, skill))
-                        waiting[label] += 1
-        watch.expect(watch.num_done + len(jobs))
+                its = [skills[one.videos, name, draw] for draw in range(DRAWS)]
+                jobs |= _jobs(label, name, its, episodes)
         watch.part("episodes")
-        for at, episode in as_they_end(Jobs(episode_of, _Asked.name, _lost), jobs, Where()):
-            found[jobs[at].label, jobs[at].task][jobs[at].number] = episode
-            waiting[jobs[at].label] -= 1
-            watch.did(jobs[at].label)
-    whole = [label for label in CHANGES if (label, names[0]) in found and not waiting[label]]
+        run_kept(folder / "vlmimic_controls", jobs, found, watch)
+    keys = {label: [(label, name, n) for name in names for n in range(episodes)] for label in CHANGES}
+    whole = [label for label, its in keys.items() if jobs and all(key in found or key not in jobs for key in its)]
     results = {
         "seed": SEED,
         "episodes": episodes,
@@ -120,13 +107,41 @@ def bench_vlmimic_controls(watch: Watch) -> dict[str, Any]:
         "versions": versions(),
         "changes": {
             label: {
-                "all": scores_with_nothing([one for name in names for one in found[label, name]]),
-                "by_task": {name: scores_with_nothing(found[label, name]) for name in names},
+                "all": scores_with_nothing([found.get(key) for key in keys[label]]),
+                "by_task": {
+                    name: scores_with_nothing([found.get((label, name, n)) for n in range(episodes)]) for name in names
+                },
             }
             for label in whole
         },
     }
     return describe("vlmimic_controls", results, goals_of(results), watch)
+
+
+def _skills(names: Sequence[str], folder: Path, watch: Watch) -> dict[Any, Taught]:
+    """By how the videos are seen, task and draw."""
+    watch.part("demonstrations")
+    ways = {each.videos: each for each in CHANGES.values()}.values()
+    asked = [_Shown(folder, one, name, draw) for one in ways for name in names for draw in range(DRAWS)]
+    watch.expect(len(asked))
+    out: dict[Any, Taught] = {}
+    for at, skill in as_they_end(Jobs(taught_by, _Shown.name), asked, Where()):
+        out[asked[at].change.videos, asked[at].task, asked[at].draw] = skill
+        watch.did(asked[at].task)
+    return out
+
+
+def _jobs(label: str, name: str, skills: Sequence[Taught], episodes: int) -> dict[Key, Job]:
+    """The episodes of a change and task that can be run, by the skills of the draws in turn."""
+    change = CHANGES[label]
+    out: dict[Key, Job] = {}
+    for number in range(episodes):
+        if (skill := skills[number % DRAWS]) is not None:
+            scene = in_family(TASKS[name].scene("unseen", number), change.family)
+            job = Job(skill, scene, number, "hierarchical", change.rounds, False, error_m=change.error_m)
+            if can_run(job):
+                out[label, name, number] = job
+    return out
 
 
 def goals_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -149,8 +164,9 @@ def goals_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Shown:
-    """Five videos of a task, seen as a change says."""
+    """Five videos of a task, seen as a change says, and the folder that keeps what was seen of them."""
 
+    folder: Path
     change: Change
     task: str
     draw: int
@@ -164,12 +180,21 @@ def taught_by(asked: _Shown) -> Taught:
     rng = np.random.default_rng([SEED, asked.draw, *asked.task.encode()])
     shown = []
     for number in range(asked.draw * MOST, (asked.draw + 1) * MOST):
-        cells = TASKS[asked.task].segments(SEED, number, viewpoint_of(asked.change, rng))
+        cells = _segments(asked, number, viewpoint_of(asked.change, rng))
         shown.append(read_execution(f"{number:03d}", disturbed(cells, asked.change.noise, rng)))
     try:
         return learn(asked.task, TASKS[asked.task].words, shown, RuleReader()).skills[0]
     except ConfigError:
         return None
+
+
+def _segments(asked: _Shown, number: int, viewpoint: Viewpoint | None) -> list[dict[str, Any]]:
+    """What is seen of a video from a viewpoint."""
+    told = {"seed": SEED, "task": asked.task, "number": number}
+    told |= {} if viewpoint is None else {"viewpoint": asdict(viewpoint)}
+    turned = "" if viewpoint is None else f"-{'head' if viewpoint.is_worn else 'beside'}{viewpoint.turn_deg:+.1f}"
+    name = f"{asked.task}-{number:03d}{turned}"
+    return kept_segments(asked.folder, name, told, lambda: TASKS[asked.task].segments(SEED, number, viewpoint))
 
 
 def viewpoint_of(change: Change, rng: np.random.Generator) -> Viewpoint | None:
@@ -204,35 +229,6 @@ def _moved(poses: np.ndarray, by: np.ndarray) -> np.ndarray:
     out[:, :3, 3] += by[:, :3]
     out[:, :3, :3] = Rotation.from_rotvec(by[:, 3:]).as_matrix() @ poses[:, :3, :3] if len(poses) else out[:, :3, :3]
     return out
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """One episode of a cell."""
-
-    label: str
-    task: str
-    number: int
-    skill: Skill
-
-    def name(self) -> str:
-        return f"{self.label}, {self.task}, scene {self.number}"
-
-
-def episode_of(asked: _Asked) -> Episode | None:
-    """One episode, without its states; None: the skill does not know the task's things."""
-    change = CHANGES[asked.label]
-    scene = in_family(TASKS[asked.task].scene("unseen", asked.number), change.family)
-    job = Job(asked.skill, scene, asked.number, "hierarchical", change.rounds, False, error_m=change.error_m)
-    try:
-        return without_states(job)
-    except ConfigError:
-        return None
-
-
-def _lost(asked: _Asked, lost: Lost) -> Episode:
-    """The failure of an episode on which processes died."""
-    return Episode(False, None, WORKER_DIED, lost.how, (), float("nan"), float("nan"), NO_STATES)
 
 
 def in_family(scene: Scene, family: str) -> Scene:

@@ -8,26 +8,26 @@ the script's, not the skill's. A draw that teaches no skill counts as `not_learn
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from handloom.bench.report import describe, goal
+from handloom.bench.vlmimic.finished import Key, can_run, folder_of, kept_segments, run_kept
 from handloom.bench.vlmimic.tasks import TASKS
 from handloom.bench.watch import Watch
 from handloom.errors import ConfigError
 from handloom.machine import installed
-from handloom.pipelines.sim.jobs import Jobs, Lost, Where, as_they_end, in_order
-from handloom.pipelines.skills.episodes import NO_STATES, Job, scores_of, without_states
-from handloom.sim.failures import WORKER_DIED
-from handloom.sim.tabletop.draw import HOWS
+from handloom.pipelines.sim.jobs import Jobs, Where, in_order
+from handloom.pipelines.skills.episodes import NO_STATES, Job, scores_of
+from handloom.sim.tabletop.draw import HOWS, How
 from handloom.sim.tabletop.episodes import ROUNDS, Episode
 from handloom.sim.tabletop.plans import Mode
 from handloom.sim.world import require_simulator
-from handloom.skills.execution import Execution
+from handloom.skills.execution import Execution, read_execution
 from handloom.skills.learn import learn
 from handloom.skills.reader import RuleReader
 from handloom.skills.skill import Skill
@@ -51,35 +51,28 @@ FEWER = ("hierarchical", "replay")
 NOT_LEARNED = "not_learned"
 
 Taught = Skill | None
-Cell = tuple[int, str, str, str]
+Cell = tuple[int, How, str, str]
 """Number of videos, kind of scene, mode, task."""
 
 
-def bench_vlmimic(watch: Watch) -> dict[str, Any]:
-    """Measure on all cores. Raises ModuleNotFoundError: the simulator or the arm's description is not installed."""
+def bench_vlmimic(data: Path | None, watch: Watch) -> dict[str, Any]:
+    """Measure on all cores.
+
+    data: a folder that keeps demonstrations and episodes as they end, for the next time; None: nothing is kept.
+
+    Raises ModuleNotFoundError: the simulator or the arm's description is not installed.
+    """
     require_simulator()
     names = list(TASKS)[:2] if watch.quick else list(TASKS)
     episodes = QUICK_EPISODES if watch.quick else EPISODES
-    found: dict[Cell, list[Episode | None]] = {}
-    waiting: Counter[Cell] = Counter()
-    with watch.measuring():
-        videos = _videos(names, watch)
-        jobs: list[_Asked] = []
-        for cell in _cells(names):
-            skills = taught(cell[-1], videos[cell[-1]], cell[0])
-            found[cell] = [None] * episodes
-            for number in range(episodes):
-                skill, executions = skills[number % DRAWS]
-                if skill is not None:
-                    jobs.append(_Asked(cell, number, skill, executions))
-                    waiting[cell] += 1
-        watch.expect(watch.num_done + len(jobs))
+    jobs: dict[Key, Job] = {}
+    found: dict[Key, Episode] = {}
+    with watch.measuring(), folder_of(data) as folder:
+        videos = _videos(names, folder, watch)
+        for cell in cells_of(names):
+            jobs |= _jobs(cell, taught(cell[-1], videos[cell[-1]], cell[0]), episodes)
         watch.part("episodes")
-        for at, episode in as_they_end(Jobs(_episode, _Asked.name, _lost), jobs, Where()):
-            cell = jobs[at].cell
-            found[cell][jobs[at].number] = episode
-            waiting[cell] -= 1
-            watch.did(f"{cell[3]}, {cell[2]}")
+        run_kept(folder / "vlmimic", jobs, found, watch)
     results: dict[str, Any] = {
         "seed": SEED,
         "episodes": episodes,
@@ -87,28 +80,45 @@ def bench_vlmimic(watch: Watch) -> dict[str, Any]:
         "tasks": {name: TASKS[name].words for name in names},
         "versions": {name: installed(name) for name in ("mujoco", "robosuite")},
     }
-    whole = {cell: episodes for cell, episodes in found.items() if not waiting[cell]}
+    keys = {cell: [(*cell, number) for number in range(episodes)] for cell in cells_of(names)}
+    whole = {cell: its for cell, its in keys.items() if jobs and all(key in found or key not in jobs for key in its)}
     if whole:
-        results["videos"] = results_of(whole)
+        results["videos"] = results_of({cell: [found.get(key) for key in its] for cell, its in whole.items()})
     return describe("vlmimic", results, goals_of(results), watch)
 
 
-def _videos(names: Sequence[str], watch: Watch) -> dict[str, list[Execution]]:
+def _videos(names: Sequence[str], folder: Path, watch: Watch) -> dict[str, list[Execution]]:
     """The demonstrations of each task, in order."""
     watch.part("demonstrations")
-    asked = [(name, number) for name in names for number in range(DRAWS * MOST)]
+    asked = [Shown(folder, name, number) for name in names for number in range(DRAWS * MOST)]
+    watch.expect(len(asked))
     out: dict[str, list[Execution]] = {name: [] for name in names}
-    jobs = Jobs(demonstration, lambda one: f"demonstration {one[1]} of {one[0]}")
-    for (name, _), execution in zip(asked, in_order(jobs, asked, len(asked), Where()), strict=True):
-        out[name].append(execution)
-        watch.did(name)
+    jobs = Jobs(demonstration, Shown.words)
+    for one, execution in zip(asked, in_order(jobs, asked, len(asked), Where()), strict=True):
+        out[one.name].append(execution)
+        watch.did(one.name)
     return out
 
 
-def demonstration(asked: tuple[str, int]) -> Execution:
-    """A demonstration: of which task, and its number."""
-    name, number = asked
-    return TASKS[name].execution(SEED, number)
+@dataclass(frozen=True)
+class Shown:
+    """A demonstration of a task, and the folder that keeps what was seen of it."""
+
+    folder: Path
+    name: str
+    number: int
+
+    def words(self) -> str:
+        return f"demonstration {self.number} of {self.name}"
+
+
+def demonstration(one: Shown) -> Execution:
+    """What a demonstration shows."""
+    asked = {"seed": SEED, "task": one.name, "number": one.number}
+    cells = kept_segments(
+        one.folder, f"{one.name}-{one.number:03d}", asked, lambda: TASKS[one.name].segments(SEED, one.number)
+    )
+    return read_execution(f"{one.number:03d}", cells)
 
 
 def taught(name: str, videos: Sequence[Execution], num: int) -> list[tuple[Taught, tuple[Execution, ...]]]:
@@ -124,7 +134,8 @@ def taught(name: str, videos: Sequence[Execution], num: int) -> list[tuple[Taugh
     return out
 
 
-def _cells(names: Sequence[str]) -> list[Cell]:
+def cells_of(names: Sequence[str]) -> list[Cell]:
+    """All cells of these tasks."""
     return [
         (num, how, mode, name)
         for num in NUMBERS
@@ -134,34 +145,18 @@ def _cells(names: Sequence[str]) -> list[Cell]:
     ]
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """One episode of a cell, by the skill of one draw."""
-
-    cell: Cell
-    number: int
-    skill: Skill
-    executions: tuple[Execution, ...]
-
-    def name(self) -> str:
-        num, how, mode, name = self.cell
-        return f"{name}, {how}, {mode}, {num} videos, episode {self.number}"
-
-
-def _episode(asked: _Asked) -> Episode | None:
-    """One episode, without its states; None: nothing can be replayed, or the skill does not know the task's things."""
-    _, how, mode, name = asked.cell
-    scene = TASKS[name].scene("seen" if how == "seen" else "unseen", asked.number)
+def _jobs(cell: Cell, skills: Sequence[tuple[Taught, tuple[Execution, ...]]], episodes: int) -> dict[Key, Job]:
+    """The episodes of a cell that can be run, by the skills of its draws in turn."""
+    _, how, mode, name = cell
     its_mode, rounds = MODES[mode]
-    try:
-        return without_states(Job(asked.skill, scene, asked.number, its_mode, rounds, False, asked.executions))
-    except ConfigError:
-        return None
-
-
-def _lost(asked: _Asked, lost: Lost) -> Episode:
-    """The failure of an episode on which processes died."""
-    return Episode(False, None, WORKER_DIED, lost.how, (), float("nan"), float("nan"), NO_STATES)
+    out: dict[Key, Job] = {}
+    for number in range(episodes):
+        skill, executions = skills[number % DRAWS]
+        if skill is not None:
+            job = Job(skill, TASKS[name].scene(how, number), number, its_mode, rounds, False, executions)
+            if can_run(job):
+                out[*cell, number] = job
+    return out
 
 
 def results_of(found: Mapping[Cell, Sequence[Episode | None]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from handloom.bench.segments.exact import Viewpoint, exact_scene
+from handloom.geometry.interactions.scene import Scene as Observed
 from handloom.geometry.interactions.segments import find_segments
 from handloom.sim.tabletop.draw import How, Pattern, draw_scene
 from handloom.sim.tabletop.scene import Goal, Kind, Scene
@@ -41,9 +42,7 @@ class Task:
 
     def segments(self, seed: int, number: int, viewpoint: Viewpoint | None = None) -> list[dict[str, Any]]:
         """Demonstration `number`, as the stage `segments` sees it: hands and points are exact but for a pixel."""
-        scene, _ = exact_scene(self.spec(seed, number), NOISE_PX, number, viewpoint)
-        settings = Segments.Settings()
-        return [segment_cell(one) for one in find_segments(scene, settings.contact_m, settings.min_path_m).segments]
+        return segments_in(exact_scene(self.spec(seed, number), NOISE_PX, number, viewpoint)[0])
 
     def execution(self, seed: int, number: int) -> Execution:
         """The steps of demonstration `number`."""
@@ -52,6 +51,12 @@ class Task:
     def scene(self, how: How, seed: int) -> Scene:
         """A robot's scene by the seed."""
         return draw_scene(self.patterns, self.goals, how, seed)
+
+
+def segments_in(scene: Observed) -> list[dict[str, Any]]:
+    """What the stage `segments` makes of what was seen of a clip."""
+    settings = Segments.Settings()
+    return [segment_cell(one) for one in find_segments(scene, settings.contact_m, settings.min_path_m).segments]
 
 
 def _turn(turn: str) -> Callable[[int, int], SceneSpec]:
@@ -82,7 +87,8 @@ INTO_BOWL = (_pattern("A", ("bowl",), AT_INTO, OF_INTO, False), _pattern("B", CA
 ONTO_BOX = (_pattern("A", ("box",), AT_INTO, OF_INTO, False), _pattern("B", CARRIED_ON, AT_THING, OF_THING, True))
 
 
-def _aside(x: float, y: float, tolerance_m: float) -> Callable[[Scene], tuple[Goal, ...]]:
+def aside(x: float, y: float, tolerance_m: float) -> Callable[[Scene], tuple[Goal, ...]]:
+    """The goal that a thing `A` stands so far, in metres, from where it stood."""
     return lambda scene: (Goal(thing="A", place_m=(x, y, 0.0), tolerance_m=tolerance_m),)
 
 
@@ -99,9 +105,9 @@ def _on_box(scene: Scene) -> tuple[Goal, ...]:
 
 
 TASKS: Mapping[str, Task] = {
-    "push": Task("push a thing away", _turn("push"), (PUSHED_AWAY,), _aside(-0.015, 0.10, 0.05)),
-    "move": Task("put a thing aside", _turn("move"), (CARRIED,), _aside(-0.13, 0.01, 0.05)),
-    "carry": Task("carry a thing aside", _turn("lift-carry-place"), (CARRIED,), _aside(-0.17, -0.02, 0.06)),
+    "push": Task("push a thing away", _turn("push"), (PUSHED_AWAY,), aside(-0.015, 0.10, 0.05)),
+    "move": Task("put a thing aside", _turn("move"), (CARRIED,), aside(-0.13, 0.01, 0.05)),
+    "carry": Task("carry a thing aside", _turn("lift-carry-place"), (CARRIED,), aside(-0.17, -0.02, 0.06)),
     "put in": Task("push a bowl away, put a thing into it", _put(CARRIED_IN, "bowl"), INTO_BOWL, _in_bowl),
     "put on": Task("push a box away, put a thing onto it", _put(CARRIED_ON, "box"), ONTO_BOX, _on_box),
 }
