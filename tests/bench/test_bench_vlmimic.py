@@ -13,7 +13,7 @@ from handloom.bench.vlmimic.finished import can_run, kept_segments, run_kept
 from handloom.bench.vlmimic.measure import FEWER, MODES, MOST, NOT_LEARNED, cells_of, goals_of, results_of, taught
 from handloom.bench.vlmimic.tasks import TASKS
 from handloom.bench.watch import Watch
-from handloom.pipelines.skills.episodes import Job
+from handloom.pipelines.skills.episodes import Job, shown_ones
 from handloom.sim.tabletop.episodes import Episode
 from handloom.sim.tabletop.model import require_room
 from handloom.skills.execution import Execution, read_execution
@@ -112,6 +112,15 @@ def test_segments_of_a_demonstration_are_found_once(tmp_path):
     np.testing.assert_array_equal(*(read_execution("a", one).steps[1].path for one in (first, second)))
     kept_segments(tmp_path, "push-000", {"seed": 6}, found)
     assert len(calls) == 2
+
+
+def test_two_episodes_are_shown_by_what_they_are():
+    good, worse, bad = (replace(episode(ok), error_m=far) for ok, far in ((True, 0.01), (True, 0.03), (False, 0.02)))
+    lost = replace(bad, error_m=float("nan"))
+    assert shown_ones([worse, bad, good, lost]) == {"best": 2, "worst": 3}
+    assert shown_ones([worse, good]) == {"best": 1, "farthest": 0}
+    assert shown_ones([lost, bad]) == {"nearest": 1, "worst": 0}
+    assert (shown_ones([good]), shown_ones([bad])) == ({"best": 0}, {"worst": 0})
 
 
 def test_clips_are_drawn_of_each_verb():

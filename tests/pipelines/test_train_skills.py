@@ -54,6 +54,7 @@ def test_skills_of_all_tasks_are_learned_judged_and_run(table, tmp_path):
     page = (out / "report.html").read_text()
     assert "pour" in page
     assert "data:image/png;base64" in page
+    assert page.index("wave has taught no skill: no segment with a thing") < page.index("<h2>")
 
     kept = out / "episodes.jsonl"
     lines = kept.read_bytes().splitlines(keepends=True)

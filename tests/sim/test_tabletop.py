@@ -11,6 +11,7 @@ from handloom.errors import ConfigError, HandloomError
 from handloom.sim.tabletop.arm import Arm
 from handloom.sim.tabletop.draw import draw_scene, goals_of, patterns_of, skill_scene
 from handloom.sim.tabletop.episodes import FAILURES, run_episode
+from handloom.sim.tabletop.film import CAMERA
 from handloom.sim.tabletop.grips import Block, converted, from_above
 from handloom.sim.tabletop.model import HOME_RAD, load, require_room
 from handloom.sim.tabletop.plans import handlings_of, replay_of, thing_path, warped
@@ -313,6 +314,17 @@ def test_scenes_have_room_and_depend_on_the_seed_alone(how):
         assert scene.goals[0].beside == "A"
     assert scene != skill_scene(skill, how, 99)
     assert draw_scene(patterns_of(skill), lambda one: goals_of(skill, one), how, 3) == skill_scene(skill, how, 3)
+
+
+def test_films_show_all_places_where_things_may_stand():
+    camera = load(Scene(things=(THING,))).camera("corner")
+    turn = Rotation.from_quat(np.roll(camera.quat, -1)).as_matrix()
+    (left, right), (near, far) = REACH
+    corners = [(x, y, z) for x in (left - 0.04, right + 0.04) for y in (near - 0.04, far + 0.06) for z in (0, 0.14)]
+    x, y, z = ((np.array(corners) - camera.pos) @ turn).T
+    high = np.tan(np.radians(camera.fovy[0]) / 2)
+    assert np.abs(y / -z / high).max() < 1
+    assert np.abs(x / -z / (high * CAMERA.width / CAMERA.height)).max() < 1
 
 
 def test_a_thing_that_stays_misses_its_goal():

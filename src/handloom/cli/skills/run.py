@@ -48,7 +48,7 @@ def run(
         Path | None, typer.Option(help="TOML file of settings of a vision-language model that reasons about failures.")
     ] = None,
     set_: SetOption = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for run.json and videos of the best and the worst.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for run.json, and videos of two episodes.")] = None,
     video: Annotated[bool, typer.Option(help="Draw the videos of --out.")] = True,
     resume: Annotated[
         bool, typer.Option(help="Go on with the episodes that --out lacks, or drop those that it has.")

@@ -36,6 +36,8 @@ def skill_page(content: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str
         content=content,
         facts=facts,
         headlines=[(how, by_mode[modes[0]]) for how, by_mode in robot.items() if modes and by_mode[modes[0]]],
+        why=_why(content, modes[0] if modes else ""),
+        notes=[*(note for task in content["tasks"] for note in task["notes"]), *content["notes"]],
         mode=modes[0] if modes else "",
         modes=modes,
         robot=robot,
@@ -45,3 +47,17 @@ def skill_page(content: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str
         skills=skills,
         pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
     )  # fmt: skip
+
+
+def _why(content: Mapping[str, Any], mode: str) -> list[str]:
+    """Sentences about what went wrong: tasks without a skill, and why episodes failed, with what each reason means."""
+    out = [f"{task['name']} has taught no skill: {task['problem']}" for task in content["tasks"] if task["problem"]]
+    meaning: Mapping[str, str] = content["reasons"]
+    for name, one in content["skills"].items():
+        for how, by_mode in (one["robot"] or {}).items():
+            told = by_mode.get(mode)
+            if told and told["failures"]:
+                reasons = [f"{num} {why} ({meaning[why]})" for why, num in told["failures"].items()]
+                failed = told["episodes"] - told["successes"]
+                out.append(f"{name}, {how} scenes: {failed} of {told['episodes']} failed: {', '.join(reasons)}")
+    return out

@@ -27,6 +27,8 @@ from handloom.video.write import write_video
 
 Key = TypeVar("Key", bound=Hashable)
 NO_STATES = np.empty((0, 0), np.float32)
+SHOWN = ("best", "nearest", "farthest", "worst")
+"""Names of videos."""
 ANOTHER = "name another folder, or --no-resume to drop what is there"
 
 
@@ -206,10 +208,18 @@ def scores_of(found: Sequence[Episode]) -> dict[str, Any]:
     }
 
 
-def best_and_worst(found: Sequence[Episode]) -> dict[str, int]:
-    """Numbers of the success that ends nearest to its goal, and of the failure that ends farthest from it."""
+def shown_ones(found: Sequence[Episode]) -> dict[str, int]:
+    """Numbers of the two episodes to look at: `best`, the success that ends nearest to its goal, and `worst`, the
+    failure that ends farthest from it. Where all succeed, `farthest` is the success that does; where none does,
+    `nearest` is the failure that ends nearest. One episode alone is `best` or `worst`."""
     order = sorted(range(len(found)), key=lambda i: (not found[i].success, np.nan_to_num(found[i].error_m, nan=np.inf)))
-    return {"best": order[0], "worst": order[-1]}
+    first, last = order[0], order[-1]
+    if first == last:
+        return {"best" if found[first].success else "worst": first}
+    return {
+        "best" if found[first].success else "nearest": first,
+        "farthest" if found[last].success else "worst": last,
+    }
 
 
 def write_film(path: Path, job: Job, episode: Episode, gl: str) -> str:

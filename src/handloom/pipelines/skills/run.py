@@ -18,7 +18,15 @@ from handloom.errors import ConfigError
 from handloom.io.folder import Folder, local_folder
 from handloom.machine import installed
 from handloom.pipelines.sim.jobs import Where
-from handloom.pipelines.skills.episodes import EpisodeLog, Job, best_and_worst, run_jobs, scores_of, write_film
+from handloom.pipelines.skills.episodes import (
+    SHOWN,
+    EpisodeLog,
+    Job,
+    run_jobs,
+    scores_of,
+    shown_ones,
+    write_film,
+)
 from handloom.pipelines.skills.reading import cost_of, model_reasoner
 from handloom.pipelines.skills.skill import executions_of, show_skill
 from handloom.plural import plural
@@ -45,7 +53,7 @@ class SkillRun:
     error_m: what things were seen off, horizontally (median). reasoner: what chose remedies; `none`: no rounds.
     failures: of the episodes, by reason; attempts: failed attempts by reason, also those after which another succeeded.
     constraints_met: share of the episodes in which each thing ended within the skill's bounds; None: none known.
-    videos: paths of `best` and `worst`. episodes: each with its scene.
+    videos: paths by name (`pipelines.skills.episodes.shown_ones`). episodes: each with its scene.
     """
 
     skill: str
@@ -154,7 +162,9 @@ def run_skill(
     if out is not None:
         _keep(out, run)  # before the videos, which may fail
         if video:
-            chosen = best_and_worst(found)
+            for which in SHOWN:  # of an earlier run with fewer episodes
+                (out / f"{which}.mp4").unlink(missing_ok=True)
+            chosen = shown_ones(found)
             films = {which: write_film(out / f"{which}.mp4", jobs[at], found[at], gl) for which, at in chosen.items()}
             run = replace(run, videos=films)
             _keep(out, run)

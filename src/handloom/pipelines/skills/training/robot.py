@@ -10,7 +10,7 @@ from typing import Any
 
 from handloom.errors import ConfigError, HandloomError
 from handloom.pipelines.sim.jobs import Where
-from handloom.pipelines.skills.episodes import EpisodeLog, Job, best_and_worst, run_jobs, scores_of, write_film
+from handloom.pipelines.skills.episodes import EpisodeLog, Job, run_jobs, scores_of, shown_ones, write_film
 from handloom.pipelines.skills.run import digest_of, versions
 from handloom.pipelines.skills.training.learning import Learned
 from handloom.pipelines.skills.training.settings import VlmimicSettings
@@ -121,7 +121,7 @@ def film(out: Path, tried: Tried, settings: VlmimicSettings, gl: str) -> dict[st
     for (skill, its_how, its_mode), episodes in tried.episodes.items():
         if (its_how, its_mode) != (how, mode):
             continue
-        for which, at in best_and_worst(episodes).items():
+        for which, at in shown_ones(episodes).items():
             job = tried.jobs[skill, how, mode][at]
             name = f"{VIDEOS}/{skill}-{how}-{job.seed}.mp4"
             if not (out / name).exists():

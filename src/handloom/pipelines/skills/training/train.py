@@ -23,6 +23,7 @@ from handloom.pipelines.skills.training.settings import COSTS, RECIPE, VlmimicCo
 from handloom.pipelines.skills.training.tasks import Task, tasks_of
 from handloom.plural import plural
 from handloom.schemas.settings import flatten
+from handloom.sim.tabletop.episodes import FAILURES
 from handloom.skills.skill import Skill
 
 JOB, JSON, HTML = "job.json", "report.json", "report.html"
@@ -219,6 +220,7 @@ def _content(
         "judged": pooled(by_task),
         "robot": scores(tried, settings) if tried else None,
         "why_no_robot": why_not,
+        "reasons": FAILURES,
         "tasks": [_task_content(one.task, one, by_task.get(one.task.name)) for one in learned],
         "skills": {
             skill.name: {
