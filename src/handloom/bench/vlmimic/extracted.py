@@ -41,7 +41,7 @@ from handloom.synth.script.demo import demo_specs
 from handloom.synth.script.scene import SceneSpec
 
 SEED = 6100
-CLIPS, QUICK_CLIPS = 12, 5
+CLIPS, QUICK_CLIPS = 8, 5
 """Of each verb."""
 DRAWS, QUICK_DRAWS = 10, 1
 EPISODES, QUICK_EPISODES = 50, 2

@@ -38,7 +38,7 @@ _DAMPED = (180.0, 180.0, 160.0, 140.0, 50.0, 40.0, 25.0)
 _FORCE = (87.0, 87.0, 87.0, 87.0, 40.0, 40.0, 40.0)
 _COLOURS = {"A": "0.85 0.45 0.25 1", "B": "0.25 0.5 0.8 1", "C": "0.4 0.7 0.4 1"}
 GREY = "0.55 0.55 0.5 1"
-CAMERA = 'pos="0.45 0.85 0.55" xyaxes="-0.888 0.460 0 -0.200 -0.385 0.901" fovy="47"'
+CAMERA = 'pos="0.45 0.85 0.55" xyaxes="-0.888 0.460 0 -0.185 -0.357 0.916" fovy="47"'
 """Opposite the arm; all places where things may stand or be put are in its pictures."""
 
 
