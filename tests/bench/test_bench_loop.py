@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,6 @@ from handloom.bench.loop.compare import ALL, curves_of, difference, differences_
 from handloom.bench.loop.measure import (
     BESIDE,
     CELLS,
-    LONGER,
     SCRATCH,
     VARIANTS,
     Size,
@@ -31,7 +31,7 @@ from handloom.sim.scores import wilson
 from handloom.synth.script.demo import turn_specs
 from handloom.synth.stage import build_stage
 
-SIZE = Size({"reach": 2, "push": 2}, (5, 1), few=1)
+SIZE = Size({"reach": 2, "push": 2}, 1, (5, 1), ())
 
 
 def finished(variants):
@@ -56,14 +56,12 @@ def test_a_seed_is_finished_before_the_next_and_variants_stand_side_by_side():
         assert (one.task, one.number, one.seed) == (other.task, other.number, other.seed)
     without = cells_of(replace(SIZE, numbers=(0,)), (SCRATCH, PEOPLE))
     assert {cell.variant for cell in without} == {PEOPLE}, "without demonstrations and people there is no network"
-    uneven = list(cells_of(replace(SIZE, seeds={"reach": 3, "push": 1}, seeds_beside=2), VARIANTS))
+    uneven = list(cells_of(replace(SIZE, seeds={"reach": 5, "push": 1}, more=(25,)), VARIANTS))
     assert {cell.seed for cell in uneven if cell.task == "push"} == {0}
+    assert {cell.task for cell in uneven if cell.number == 25} == {"reach"}
     beside = [cell for cell in uneven if cell.variant in BESIDE]
-    assert {cell.number for cell in beside} == {1}
-    assert {(cell.task, cell.seed) for cell in beside if cell.variant == LONGER} == {
-        ("reach", 0), ("reach", 1), ("push", 0),
-    }  # fmt: skip
-    assert {(cell.task, cell.seed) for cell in beside if cell.variant == SCRIPTED} == {("reach", 0), ("reach", 1)}
+    assert {(cell.task, cell.number) for cell in beside} == {("reach", 1)}
+    assert Counter(cell.variant for cell in beside) == BESIDE
 
 
 def test_curves_are_over_all_seeds_and_differences_in_the_same_scenes():

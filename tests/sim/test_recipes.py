@@ -206,7 +206,8 @@ def test_things_of_another_task_and_states_without_things_are_refused(told, db):
 
 
 def test_who_was_trained_on_people_acts_without_a_demonstration(tmp_path):
-    """It is told of the places that it knows by name, and not of what it has not learned of."""
+    """It is told of the places that it knows by name, as seen from the fingertips, and not of what it has not learned
+    of."""
     spec = turn_specs("lift-place", 1, 5)[0]
     episodes = [episode for one in interactions_in(build_stage(spec).truth, "") for episode in episodes_of(one, 20.0)]
     export_lerobot(episodes, str(tmp_path / "people"), people_layout(20.0), card=lambda info: "")
@@ -219,7 +220,8 @@ def test_who_was_trained_on_people_acts_without_a_demonstration(tmp_path):
     policy.reset(REACH.text, 0)
     action = policy.act(observation)
     told = policy.predictor.sample(*policy.seen(), REACH.text)["state"][0]
-    place = observation.state[:3]
+    place = observation.fingers
+    assert 0.03 < observation.state[2] - place[2] < 0.06
     environment = dict(zip(world.environment_names, observation.environment, strict=True))
     for at, name in enumerate(("object0.x", "object0.y", "object0.z", "goal.x", "goal.y", "goal.z")):
         np.testing.assert_allclose(told[10 + at], environment[name] - place[at % 3], atol=1e-6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -110,6 +112,7 @@ class Trained:
 
     It sees the states, and with an image encoder the pictures of one camera, at the rate of its training, in the
     windows of its training; at the steps between it goes on to the same predicted state. predictor: the checkpoint.
+    Where it was trained on people alone, whose place is between their fingertips, so is the hand's.
 
     Args:
         recipe: a key of `PREDICTORS`. uri: a run's `--out`, a variant's folder, or one checkpoint. task: what it is to
@@ -154,6 +157,8 @@ class Trained:
 
     def act(self, observation: Observation) -> NDArray[np.float64]:
         """One action, (1, 4), towards the predicted state."""
+        if _is_of_people(self.predictor) and observation.fingers is not None:
+            observation = replace(observation, state=np.append(observation.fingers, observation.state[3:]))
         predicted, is_new = self._asked.predicted(observation, observation.picture)
         if is_new:
             self._target = self._at_once(predicted, observation.state)
@@ -174,12 +179,17 @@ def check_robot(predictor: Predictor, name: str, robot_type: str) -> None:
         raise ConfigError(problem, "train on recorded demonstrations")
 
 
+def _is_of_people(predictor: Predictor) -> bool:
+    """Whether it has seen people and no robot."""
+    return set(predictor.robot_types) == {PEOPLE}
+
+
 def _things_asked(predictor: Predictor, name: str, task: Task) -> NDArray[np.intp]:
     """Which of the task's numbers the checkpoint is told of. Refuse one that was told of other things than the task's,
     or, of a robot, of fewer."""
     there = World(task).environment_names if predictor.things else ()
-    is_of_people = set(predictor.robot_types) == {PEOPLE}
-    if not (set(predictor.things) <= set(there) if is_of_people else there == predictor.things):
+    is_told = set(predictor.things) <= set(there) if _is_of_people(predictor) else there == predictor.things
+    if not is_told:
         problem = f"{name} was told of {', '.join(predictor.things)}; {task.name} has {', '.join(there)}"
         raise ConfigError(problem, f"train it on demonstrations of {task.name} alone")
     return np.array([there.index(one) for one in predictor.things], np.intp)

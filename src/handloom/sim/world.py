@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,9 @@ class Observation:
     task: what to do, in words. step: from 0. state: (8,) float64, `STATE_NAMES`: the hand's position in metres, its
     orientation as a unit quaternion, and the gripper, 0 closed to 1 open. environment: (E,) float64, positions and
     orientations of things and the position of the goal, `World.environment_names`. vector: (39,) Meta-World's own
-    observation, with the goal. picture: (h, w, 3) uint8 RGB for a policy that has a `camera`, else None.
+    observation, with the goal. picture: (h, w, 3) uint8 RGB for a policy that has a `camera`, else None. fingers: (3,)
+    metres, the middle between the tips of the gripper's fingers, by which Meta-World judges success: 4.5 cm below
+    the hand's position where the gripper points down; None in other worlds.
     """
 
     task: str
@@ -41,6 +43,7 @@ class Observation:
     environment: NDArray[np.float64]
     vector: NDArray[np.float64]
     picture: NDArray[np.uint8] | None = None
+    fingers: NDArray[np.float64] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ class World:
         w, x, y, z = self._env.data.body("hand").xquat
         sign = -1.0 if w < 0 else 1.0
         state = np.array([*vector[:3], sign * x, sign * y, sign * z, sign * w, vector[3]])
-        return Observation(self.task.text, self._num, state, vector[self._parts], vector)
+        fingers = np.array(self._env.tcp_center)
+        return Observation(self.task.text, self._num, state, vector[self._parts], vector, fingers=fingers)
 
 
 def require_simulator() -> None:

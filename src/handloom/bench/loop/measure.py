@@ -53,8 +53,8 @@ VARIANTS = (SCRATCH, PEOPLE, TRUTH, SHUFFLED, LONGER, PLAIN, SCRIPTED, POINTS)
 OF_PEOPLE = (PEOPLE, SHUFFLED, TRUTH, SCRIPTED)
 WITHOUT = (PEOPLE, TRUTH, SHUFFLED)
 """They also act without any demonstration."""
-BESIDE = (LONGER, PLAIN, SCRIPTED, POINTS)
-"""Measured with `few` demonstrations alone, and all but `longer` on the first task alone."""
+BESIDE = {LONGER: 3, PLAIN: 3, SCRIPTED: 3, POINTS: 1}
+"""Measured on the first task with `few` demonstrations alone: how many seeds."""
 REACHING: dict[str, Any] = {"things_hidden": ("object0",)}
 """Of `reach`: the puck lies about and does not matter. Of people it gets the ways to things alone, not those with
 things: who carries something goes first to where it lies, and that is hidden."""
@@ -67,14 +67,15 @@ CELLS = "cells"
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured. seeds: of each task. numbers: of demonstrations. few: the one of the confirmatory comparison.
-    seeds_beside: of `BESIDE`. steps: of training on demonstrations, of 16 windows each. before_steps: of the training
-    before, on people. points_steps: of that on point tracks. demonstrations: recorded for each task and seed."""
+    """What is measured. seeds: of each task. few, numbers: of demonstrations, in the confirmatory comparison, and all.
+    more: numbers for the first task alone. steps: of training on demonstrations, of 16 windows each. before_steps: of
+    the training before, on people. points_steps: of that on point tracks. demonstrations: recorded for each task and
+    seed."""
 
     seeds: Mapping[str, int] = field(default_factory=lambda: {"reach": 5, "push": 3, "drawer-open": 3})
-    numbers: tuple[int, ...] = (1, 0, 5)
     few: int = 1
-    seeds_beside: int = 3
+    numbers: tuple[int, ...] = (1, 0)
+    more: tuple[int, ...] = (5,)
     steps: int = 400
     before_steps: int = 1500
     points_steps: int = 600
@@ -83,7 +84,7 @@ class Size:
     demonstrations: int = 5
 
 
-QUICK = Size({"reach": 1}, (0, 1), 1, 1, 20, 10, 5, episodes=4, max_steps=100, demonstrations=2)
+QUICK = Size({"reach": 1}, 1, (0, 1), (), 20, 10, 5, episodes=4, max_steps=100, demonstrations=2)
 
 
 @dataclass(frozen=True)
@@ -149,16 +150,19 @@ def cells_of(size: Size, variants: Sequence[str]) -> Iterator[Cell]:
     """All cells, one seed after the other."""
     for seed in range(max(size.seeds.values())):
         for task in (task for task, num in size.seeds.items() if seed < num):
-            for number in size.numbers:
+            for number in (*size.numbers, *(size.more if task == _first(size) else ())):
                 cells = (Cell(task, number, seed, variant) for variant in variants)
                 yield from (cell for cell in cells if _is_measured(cell, size))
 
 
 def _is_measured(cell: Cell, size: Size) -> bool:
     if cell.variant in BESIDE:
-        is_here = cell.variant == LONGER or cell.task == next(iter(size.seeds))
-        return is_here and cell.number == size.few and cell.seed < size.seeds_beside
+        return cell.task == _first(size) and cell.number == size.few and cell.seed < BESIDE[cell.variant]
     return cell.number > 0 or cell.variant in WITHOUT
+
+
+def _first(size: Size) -> str:
+    return next(iter(size.seeds))
 
 
 def compared(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
