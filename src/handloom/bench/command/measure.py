@@ -73,8 +73,8 @@ class Size:
 
     number: int = 25
     seeds: int = 3
-    steps: int = 1500
-    episodes: int = 6
+    steps: int = 1000
+    episodes: int = 4
     max_steps: int = 150
     every: int = 8
 
@@ -149,10 +149,12 @@ def bench_command(db: str | None, data: Path | None, watch: Watch) -> dict[str, 
 
 
 def cells_of(size: Size) -> Iterator[Cell]:
-    """All cells, one seed after the other; the network that is told by motion is asked twice."""
+    """All cells, one seed after the other; the network that is told by motion is asked twice. At last the networks that
+    are trained with images."""
     for seed in range(size.seeds):
         yield from (Cell(WORDS, WORDS, seed), Cell(MOTION, MOTION, seed), Cell(MOTION, UNDERSTOOD, seed))
-        yield from (Cell(NOTHING, NOTHING, seed), Cell(MOTION, SEEN, seed))
+        yield Cell(NOTHING, NOTHING, seed)
+    yield from (Cell(MOTION, SEEN, seed) for seed in range(size.seeds))
 
 
 class _Told:
