@@ -21,6 +21,7 @@ class Images:
         self._asked = (path, index)
         self._indices, self._size = indices, size
         self.decoder = "pyav"
+        self._reader: DecordReader | AvReader
         if suits_decord(index) and decord_stays_small(index, size):
             try:
                 self._reader = DecordReader(path, index, size)

@@ -56,7 +56,7 @@ def _commit() -> str | None:
         head = subprocess.run(
             ["git", "-C", folder, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
         )
-        state = ["git", "-C", folder, "status", "--porcelain", "--", "."]
+        state: list[str | Path] = ["git", "-C", folder, "status", "--porcelain", "--", "."]
         changed = subprocess.run(state, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -53,7 +53,8 @@ def seed_all(seed: int, rank: int = 0) -> None:
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """The state of all generators, in types that `torch.load(weights_only=True)` accepts."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    of_numpy: Any = np.random.get_state()  # a tuple, by default
+    kind, keys, position, has_gauss, gauss = of_numpy
     version, words, next_gauss = random.getstate()
     state = {
         "python": [version, list(words), next_gauss],
@@ -146,7 +147,7 @@ def save(
                 if isinstance(content, bytes):
                     sink.write(content)
                 else:
-                    torch.save(content, sink)
+                    torch.save(content, cast(IO[bytes], sink))  # it only writes
             files[name] = {"bytes": sink.num_bytes, "crc32": crc.value}
         at = datetime.now(UTC).isoformat(timespec="seconds")
         place.write_json(FACTS, asdict(facts) | {"files": files, "at": at})

@@ -175,7 +175,11 @@ class _Job:
             log.info("weights loaded from %s; %d parameters keep their initial values", start.uri, len(kept))
         self.network.to(self.device)
         parameters = [p for p in self.network.parameters() if p.requires_grad]
-        options = {"lr": settings.lr, "betas": tuple(settings.betas), "weight_decay": settings.weight_decay}
+        options: dict[str, Any] = {
+            "lr": settings.lr,
+            "betas": tuple(settings.betas),
+            "weight_decay": settings.weight_decay,
+        }
         self.optimizer = torch.optim.AdamW(parameters, **options)
         if settings.compile:
             self.network.compile()
@@ -262,7 +266,7 @@ class _Job:
     def _follow(self) -> None:
         """Switch to the newest version of the table, the same on every rank."""
         table = self.data.train.spec.table
-        newest = ranks.broadcast(self.db.table(table).version if ranks.rank() == 0 else None)
+        newest = ranks.broadcast(self.db.existing_table(table).version if ranks.rank() == 0 else None)
         if newest == self.data.version:
             return
         self.data = self.recipe.data(self.db, self.settings.pinned(self.facts), newest)
@@ -276,7 +280,7 @@ class _Job:
         states = ranks.gathered(random_state(self.device))
         self.history.flush(with_remote=True)
         if ranks.rank() == 0:
-            training = {"optimizer": self.optimizer.state_dict(), "loaders": loaders, "random": states}
+            training: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "loaders": loaders, "random": states}
             training["epoch_began"] = self.epoch_began
             keep = self.settings.keep_checkpoints
             text = self.history.text()

@@ -39,9 +39,14 @@ class Recipe(Protocol):
     settings files, `small` first (`src/handloom/train/NAME/{size}.toml`).
     """
 
-    name: str
-    settings_type: type[TrainSettings]
-    sizes: Sequence[str]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def settings_type(self) -> type[TrainSettings]: ...
+
+    @property
+    def sizes(self) -> Sequence[str]: ...
 
     def data(self, db: Database, settings: Any, version: int | None = None) -> RecipeData:
         """The windows that `settings` ask for, of the table's `version` (the newest by default), with counts of clips

@@ -92,8 +92,8 @@ class Stepper:
         self._optimizer.zero_grad(set_to_none=True)
         total, count, windows, bad = 0.0, 0.0, 0, False
         for position, batch in enumerate(batches):
-            ahead = position + 1 < len(batches) and isinstance(self._model, nn.parallel.DistributedDataParallel)
-            with self._model.no_sync() if ahead else nullcontext():
+            model = self._model if position + 1 < len(batches) else None
+            with model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext():
                 loss, weight = self._backward(batch)
             total, count, windows = total + loss * weight, count + weight, windows + num_windows(batch)
             bad |= not torch.isfinite(torch.tensor(loss)).item() and weight > 0

@@ -23,6 +23,7 @@ from handloom.schemas.settings import Settings
 from handloom.schemas.values import LEFT, RIGHT, ClipAnalysis, TrackKind, Tracks
 from handloom.stages.analysis import Analyser
 from handloom.synth.follow import STILL, follow
+from handloom.synth.truth import Truth
 
 GIVEN, ESTIMATED, MEDIAPIPE, LK = "handloom", "handloom_estimated", "mediapipe", "lk"
 BLIND = "handloom_blind"  # without intrinsics
@@ -125,10 +126,10 @@ def _begin(clock: CpuClock) -> Callable[[str], None]:
 def _predicted(found: ClipAnalysis, loaded: Loaded) -> PredictedHands:
     """Our hands. An estimated world is aligned to the true one by the camera path; its scale is kept."""
     hands, world, poses = found.hands, found.hands_world_m, None
-    if world is not None and found.path.source == "estimated":
-        poses = metric_poses(found.path)
-        onto = align_world(poses, loaded.world_from_camera)
-        world, poses = world @ onto[:3, :3].T + onto[:3, 3], onto @ poses
+    estimated = metric_poses(found.path) if found.path.source == "estimated" else None
+    if world is not None and estimated is not None:
+        onto = align_world(estimated, loaded.world_from_camera)
+        world, poses = world @ onto[:3, :3].T + onto[:3, 3], onto @ estimated
     seen = hands.visible[..., None, None]
     px, cam = (np.where(seen, x.astype(float), np.nan) for x in (hands.keypoints_px, hands.keypoints_cam_m))
     side = np.tile([LEFT, RIGHT], (len(px), 1))
@@ -149,6 +150,13 @@ def _our_tracks(found: ClipAnalysis, loaded: Loaded) -> dict[str, dict[str, floa
     return out
 
 
+def _surfaces(loaded: Loaded) -> Truth:
+    """The rendered scene of a clip. Raises ValueError: a recorded clip has none."""
+    if loaded.surfaces is None:
+        raise ValueError(f"clip {loaded.clip.clip_id} has no surfaces")
+    return loaded.surfaces
+
+
 def _plain_tracks(tracks: Tracks, loaded: Loaded) -> dict[str, float]:
     """Scores with the true depth of every point's query, held constant: this favours the method."""
     return _track_scores(tracks, lambda query_depth_m: query_depth_m, loaded)
@@ -160,7 +168,7 @@ def _track_scores(tracks: Tracks, depth_of, loaded: Loaded) -> dict[str, float]:
     query = tracks.query_frame
     each = np.arange(len(query))
     query_px = tracks.points_px[query, each].astype(float)
-    truth = follow(loaded.surfaces, query_px, loaded.index[query])
+    truth = follow(_surfaces(loaded), query_px, loaded.index[query])
     known = truth.kind >= 0
     index = loaded.index
     px, cam, visible = truth.px[index], truth.cam_m[index], truth.visible[index]
@@ -179,8 +187,9 @@ def _swaps(tracks: Tracks, loaded: Loaded) -> Sums:
     at = np.flatnonzero((tracks.kind == TrackKind.GRID) & (tracks.query_frame >= 0))
     px, visible, query = tracks.points_px[:, at], tracks.visible[:, at], tracks.query_frame[at]
     index = loaded.index
-    truth = follow(loaded.surfaces, px[query, np.arange(len(at))].astype(float), index[query])
-    ids = loaded.surfaces.maps()[1][index]
+    surfaces = _surfaces(loaded)
+    truth = follow(surfaces, px[query, np.arange(len(at))].astype(float), index[query])
+    ids = surfaces.maps()[1][index]
     size = (loaded.info.width, loaded.info.height)
     wrong, followed = swapped(ids, truth.kind, px, visible, evaluated(query, len(index)), size)
     moving = followed & (truth.kind > STILL)

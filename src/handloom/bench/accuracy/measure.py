@@ -221,6 +221,8 @@ def _start() -> None:
 
 
 def _score(case: Case) -> ClipScores:
+    if _scorer is None:
+        raise ValueError("call `_begin` before: it loads the models")
     return _scorer.score(case)
 
 

@@ -232,4 +232,6 @@ def _start() -> None:
 
 
 def _score(clip: VirtualClip) -> ShotScores:
+    if _scorer is None:
+        raise ValueError("call `_begin` before: it loads the models")
     return _scorer.score(clip)

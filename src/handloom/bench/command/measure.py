@@ -191,7 +191,8 @@ def _errors(cell: Cell, size: Size, settings: Arm4rSettings, policy: Any, clips:
 
     windows = RECIPE.data(_demonstrations(size, folder, 1), settings.model_copy(update={"command": WORDS})).train
     every = [windows[number] for number in range(0, len(windows), size.every)]
-    network, found = policy.predictor.network, {}
+    network = policy.predictor.network
+    found: dict[str, Any] = {}
     for scene in map(find_task, CLIPS):
         own = [sample for sample in every if sample["text"] == scene.text]
         found[scene.name] = {}
@@ -254,7 +255,7 @@ def _told_policy(cell: Cell, checkpoint: str, people: People) -> tuple[Any, Any]
     tasks = [find_task(name) for name in CLIPS]
     policy = Trained("arm4r", checkpoint, tasks[0])
     if cell.told_by != UNDERSTOOD:
-        return policy, policy.predictor.clips
+        return policy, getattr(policy.predictor, "clips", None)
     clips = told_clips(f"arm4r:{checkpoint}", tasks, FromClips(motion=str(people.understand), db=people.db))
     policy.tell_by_clips(clips)
     return policy, clips

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from handloom.errors import ConfigError
 from handloom.ingest.human.folder import ingest_folder
@@ -15,7 +16,7 @@ from handloom.video.decode.probe import Prober
 from handloom.video.fetch.video_source import VideoSource
 
 RENDERED = 6
-QUICK_SCENE = {"width": 320, "height": 240, "fps": 15.0, "duration_s": 2.0}
+QUICK_SCENE: dict[str, Any] = {"width": 320, "height": 240, "fps": 15.0, "duration_s": 2.0}
 
 
 def rendered(folder: Path, quick: bool, say: Callable[[str], None]) -> Path:

@@ -247,14 +247,14 @@ def _round(found: _Found, amount: Amount, work: Path, watch: Watch) -> None:
         watch.part(f"round {number + 1} (of {amount.least} to {amount.most}), {kind}")
         did = _counting(watch, found.clips)
         if kind == "end_to_end":
-            spent = end_to_end(found.clips, work / "db", watch, did)
-            failed, numbers_of = spent.failed, _with_start
+            whole = end_to_end(found.clips, work / "db", watch, did)
+            failed, numbers = whole.failed, _with_start(whole)
         else:
             spent, failed = measure(kind, found.clips, cores_allowed(), did)
-            numbers_of = _numbers
+            numbers = _numbers(spent)
         if failed:
             raise _Unusable(failed)
-        found.part[kind] = numbers = numbers_of(spent)
+        found.part[kind] = numbers
         watch.say(f"round {number + 1}, {kind}: {numbers['frames_per_s']:.1f} frames/s, "
                   f"{numbers['cpu_ms_per_frame']:.1f} ms CPU a frame")  # fmt: skip
     found.rounds.append(found.part)

@@ -28,7 +28,7 @@ from handloom.schemas.tables.row import row_arrays
 from handloom.store.filters import in_list
 
 NUM_CLIPS, SEED = 12, 2000
-RENDERED = {"width": 384, "height": 288, "fps": 15.0, "duration_s": 3.2, "truth": False}
+RENDERED: dict[str, Any] = {"width": 384, "height": 288, "fps": 15.0, "duration_s": 3.2, "truth": False}
 NUM_SHARDS = 4
 VIDEO = "observation.images.ego"
 HANDS = ("hand_visible", "hand_keypoints_px", "hand_keypoints_cam_m")

@@ -75,7 +75,7 @@ class LeRobotWindows(torch.utils.data.Dataset):
         """(S, h, w, 3) RGB."""
         stem = f"videos/{self.video}"
         place = f"chunk-{episode[f'{stem}/chunk_index']:03d}/file-{episode[f'{stem}/file_index']:03d}.mp4"
-        path = str(self.root / "videos" / self.video / place)
+        path = str(self.root / stem / place)
         if path not in self._videos:
             self._videos[path] = av.open(path)
         container = self._videos[path]

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,15 +164,19 @@ def make_readers(
         mine = our_loader(data, kind, workers, batch)
         loader = lerobot.batches(lerobot_windows(data, kind, order_of(windows)[:some]), batch, workers)
         shards = webdataset.batches(data.shards[kind.shards], cut_windows(kind), batch, workers)
-        readers[f"{OURS}, {workers} workers"] = lambda epoch, of=mine: _epoch_of(of, kind, epoch)
+        readers[f"{OURS}, {workers} workers"] = partial(_epoch_of, mine, kind)
         for name, batches in ((LEROBOT, loader), (WEBDATASET, shards)):
-            readers[f"{name}, {workers} workers"] = lambda epoch, of=batches: read_all(of, kind)
+            readers[f"{name}, {workers} workers"] = _each_epoch(batches, kind)
     return readers
+
+
+def _each_epoch(batches: Any, kind: Kind) -> Callable[[int], Read]:
+    return lambda epoch: read_all(batches, kind)
 
 
 def open_windows(data: FeedData, kind: Kind, stride: int = 1) -> Windows:
     """The windows, from loaders that hold a quarter of the clips' columns, and of their images, at a time."""
-    asked = {"past": kind.past, "future": kind.future, "fields": list(kind.fields), "stride": stride}
+    asked: dict[str, Any] = {"past": kind.past, "future": kind.future, "fields": list(kind.fields), "stride": stride}
     num_frames = int(data.db.read("clips", ["num_frames"], data.where).column(0).to_numpy().sum())
     if kind.images:
         frame_bytes = 3 * data.image[0] * data.image[1]
@@ -228,7 +233,7 @@ def take_blocks(windows: Windows, epoch: int, *, decode: bool) -> Read:
 
     The windows are those in the rows; the bytes are those that Lance returned (and of the decoded images).
     """
-    table = windows.db.table("clips", windows.version)
+    table = windows.db.existing_table("clips", windows.version)
     num_bytes = 0
     began = time.perf_counter()
     for block in _order(windows, epoch).blocks():

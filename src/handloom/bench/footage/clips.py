@@ -78,7 +78,7 @@ class FootageClip:
 def measured(row: Mapping[str, Any], sheets: Path | None, cpu_ms: Mapping[str, float] | None = None) -> FootageClip:
     """The metrics of a row (`row_arrays`; a missing column counts as null). sheets: folder for its contact sheet,
     written if its frames are stored."""
-    row = dict.fromkeys(COLUMNS) | dict(row)
+    row = {**dict.fromkeys(COLUMNS), **row}
     start_s = row["start_s"] or 0.0
     name = row["video_id"] + (f"@{start_s:g}" if start_s else "")
     poses, flags = row["world_from_camera"], row["frame_flags"]
@@ -167,6 +167,8 @@ def processed(clip: Clip, sheets: Path | None) -> FootageClip:
 def row_of(clip: Clip) -> tuple[dict[str, Any], KeptFrames, dict[str, float]]:
     """A clip's row; its frames, which the caller closes; and CPU milliseconds per frame by stage. Call `begin`
     before."""
+    if _extractor is None or _clock is None:
+        raise ValueError("call `begin` before: it loads the models")
     settings = Settings()
     packets = read_packet_index(clip.video_uri)
     index = sample_frames(packets.times_s, *clip_range(clip, packets.info), settings.video.sample_hz)
@@ -216,9 +218,13 @@ class _FromTheEnd:
 
 def _backwards(clip: Clip, frames: KeptFrames, row: Mapping[str, Any]) -> dict[str, float]:
     """How far the grid agrees with that of the last frame, followed backwards."""
+    if _tracker is None:
+        raise ValueError("call `begin` with `backwards` before: it loads the tracker")
     shape = (*row["hand_keypoints_px"].shape[:3], 3)
     names = ("hand_visible", "hand_infilled", "hand_confidence", "hand_keypoints_px")
-    hands = HandPoints(*(row[name][::-1] for name in names), np.full(shape, np.nan, np.float32), row["hand_view"])
+    visible, infilled, confidence, points = (row[name][::-1] for name in names)
+    unknown = np.full(shape, np.nan, np.float32)
+    hands = HandPoints(visible, infilled, confidence, points, unknown, row["hand_view"])
     back = _tracker.track(clip, frames.header.info, _FromTheEnd(frames.store), hands)
     grid = back.kind == TrackKind.GRID
     visible, px, _, size = _grid_and_hands(row)

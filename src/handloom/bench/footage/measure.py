@@ -199,10 +199,11 @@ def _one(clip: FootageClip, held: frozenset[str]) -> dict[str, Any]:
 def _cpu(clips: Sequence[FootageClip]) -> dict[str, float]:
     """CPU milliseconds per frame by stage, all frames weighted alike; {} if nothing was timed."""
     frames = sum(clip.num_frames for clip in clips)
-    sums: Counter[str] = Counter()
+    sums: dict[str, float] = {}
     for clip in clips:
-        sums.update({stage: spent * clip.num_frames / frames for stage, spent in clip.cpu_ms.items()})
-    return dict(sums) | ({"all": sum(sums.values())} if clips else {})
+        for stage, spent in clip.cpu_ms.items():
+            sums[stage] = sums.get(stage, 0.0) + spent * clip.num_frames / frames
+    return sums | ({"all": sum(sums.values())} if clips else {})
 
 
 def _share(part: float, whole: float) -> float:

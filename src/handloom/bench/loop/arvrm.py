@@ -54,6 +54,7 @@ replayed alone. `no-hands` is a control: the map's loss without a hand in it (`a
 predicted from the robot's own features. `goals` tells stage 1 where hands go (`goal_s`), and each place of things has
 a token, as in `goals-scratch`.
 """
+STAGE_1: tuple[str, ...]
 STAGE_1 = ("dim", "layers", "heads", "latents", "resampler_depth", "resampler_heads", "resampler_head_dim")
 STAGE_1 += ("keypoint_dim", "keypoint_layers", "rate_hz", "phases", "steps", "residual", "standardise", "motion")
 STAGE_1 += ("image_encoder", "text_encoder", "batch_size")

@@ -237,7 +237,8 @@ def _before(cell: Cell, size: Size, human: str | None, clips: str | None, folder
     of_what = "any" if clips is None or cell.variant == SCRIPTED else clips
     if cell.variant == POINTS:
         assert people is not None  # `_checked`
-        db, steps, kinds = people, size.points_steps, ()
+        db, steps = people, size.points_steps
+        kinds: tuple[str, ...] = ()
         values = _values("small", cell.seed, steps) | {"version": people.version}
     else:
         own, steps = _own(cell.task), size.before_steps

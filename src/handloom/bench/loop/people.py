@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +97,13 @@ def interactions_in(truth: Truth, clip_id: str) -> list[Interaction]:
         if at >= len(truth.frame_s) or not np.isfinite(points[first:last]).any():
             continue
         thing = truth.world_from_object[:, contact.object, :3, 3]
-        source = {"clip_id": clip_id, "video_id": "", "licence": None, "source_dataset": "", "hand": contact.hand}
+        source: dict[str, Any] = {
+            "clip_id": clip_id,
+            "video_id": "",
+            "licence": None,
+            "source_dataset": "",
+            "hand": contact.hand,
+        }
         source |= {"start_s": float(truth.frame_s[first]), "end_s": float(truth.frame_s[last - 1])}
         noun = truth.object_nouns[contact.object]
         some = slice(first, last)
@@ -118,12 +125,12 @@ def _axes(thing_m: Floats, camera_m: Floats) -> Floats:
 
 def shuffled(episodes: Sequence[Episode]) -> list[Episode]:
     """Each with what the next one of its kind has around its hand's first place; a longer one repeats the last row."""
-    out = []
+    out: list[Episode] = []
     for number, one in enumerate(episodes):
         later = [*episodes[number + 1 :], *episodes[: number + 1]]
         other = next(some for some in later if some.source["kind"] == one.source[KIND])
         rows = np.minimum(np.arange(one.num_steps), other.num_steps - 1)
-        around = other.values[ENVIRONMENT] - np.tile(_first_place(other), 2)
+        around: Floats = other.values[ENVIRONMENT] - np.tile(_first_place(other), 2)
         values = {**one.values, ENVIRONMENT: around[rows] + np.tile(_first_place(one), 2)}
         out.append(replace(one, values=values))
     return out

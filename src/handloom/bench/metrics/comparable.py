@@ -172,7 +172,7 @@ def jitter(cam_m: Floats, truth: TrueHands, scored: Bools) -> Sums:
     return out
 
 
-def action(world_m: Floats | None, poses: Floats, truth: TrueHands) -> Sums:
+def action(world_m: Floats | None, poses: Floats | None, truth: TrueHands) -> Sums:
     """Error of the next second's keypoints in the frame's own camera: what a policy learns to predict.
 
     For every frame t and every visible hand of a later frame u within `HORIZON_S`: the true hand of u in the true
@@ -184,7 +184,7 @@ def action(world_m: Floats | None, poses: Floats, truth: TrueHands) -> Sums:
     Source: Macrodata's Action-MPJPE (their report on HOT3D, 2026): world joints of the next second in the frame's
     camera, reported with coverage. Which frames count and how gaps are treated are ours, as described above.
     """
-    if truth.frame_s is None or truth.world_from_camera is None:
+    if truth.frame_s is None or truth.world_from_camera is None or poses is None:
         return {}
     frame_s, error, num, asked = np.asarray(truth.frame_s), 0.0, 0.0, 0.0
     for ahead in range(1, len(frame_s)):

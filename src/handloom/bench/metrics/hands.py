@@ -113,7 +113,7 @@ def hand_errors(truth: TrueHands, predicted: PredictedHands) -> HandErrors:
     if predicted.keypoints_world_m is not None:
         world_mm = mpjpe_mm(of_truth(predicted.keypoints_world_m, found)[at], truth.keypoints_world_m[at])
     jitter_px, true_jitter_px = _jitter(px, truth.keypoints_px, scored)
-    jitter_mm, true_jitter_mm = _jitter(1000 * cam, 1000 * truth.keypoints_cam_m, scored)
+    jitter_mm, true_jitter_mm = _jitter(1000.0 * cam, 1000.0 * truth.keypoints_cam_m, scored)
     return HandErrors(
         num_visible=int(truth.visible.sum()),
         num_found=int(scored.sum()),

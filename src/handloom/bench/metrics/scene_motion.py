@@ -32,11 +32,11 @@ def hand_polygons(keypoints_px: Floats, size: tuple[int, int]) -> list[NDArray[n
     for hand in np.asarray(keypoints_px, float):
         if not np.isfinite(hand).all():
             continue
-        length = np.linalg.norm(hand[MIDDLE[0]] - hand[WRIST])
-        palm = max(np.linalg.norm(hand[INDEX[0]] - hand[LITTLE[0]]), 0.6 * length, 1.0)
+        length = float(np.linalg.norm(hand[MIDDLE[0]] - hand[WRIST]))
+        palm = max(float(np.linalg.norm(hand[INDEX[0]] - hand[LITTLE[0]])), 0.6 * length, 1.0)
         out.append(_grown(hand, _MARGIN_PALMS * palm))
         along = hand[WRIST] - hand[list(KNUCKLES)].mean(axis=0)
-        along = along / max(np.linalg.norm(along), 1e-6)
+        along = along / max(float(np.linalg.norm(along)), 1e-6)
         aside = np.array([-along[1], along[0]]) * 0.6 * palm
         end = hand[WRIST] + reach * along
         arm = np.stack([hand[WRIST] + aside, end + 1.5 * aside, end - 1.5 * aside, hand[WRIST] - aside])
@@ -70,7 +70,7 @@ def scene_homographies(images: Iterable[NDArray[np.uint8]], keypoints_px: Floats
     images: (h, w) grey, all of one size, of any resolution; keypoints_px: (T, H, 21, 2), source pixels.
     """
     out: list[Floats] = []
-    before, mask, small_from_source = None, None, np.eye(3)
+    last: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
     for t, grey in enumerate(images):
         height, width = grey.shape
         scale = np.array([width / size[0], height / size[1]])
@@ -78,10 +78,11 @@ def scene_homographies(images: Iterable[NDArray[np.uint8]], keypoints_px: Floats
         now = np.full(grey.shape, 255, np.uint8)
         for polygon in hand_polygons(keypoints_px[t], size):
             cv2.fillPoly(now, [np.rint(polygon * scale).astype(np.int32)], 0)
-        if before is not None:
+        if last is not None:
+            before, mask = last
             step = _step(before, grey, mask & now)
             out.append(np.linalg.inv(small_from_source) @ step @ small_from_source)
-        before, mask = grey, now
+        last = grey, now
     return np.array(out).reshape(-1, 3, 3)
 
 

@@ -12,6 +12,7 @@ from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pyarrow as pa
@@ -75,9 +76,11 @@ def make_rows(
     rows = folder / "rows" / settings.run_key(model_versions(settings))
     for place in (folder / "videos", rows):
         place.mkdir(parents=True, exist_ok=True)
-    lacking = [[one for one in some if not _row_of(rows, one.name).exists()] for some in (clips, copies)]
+    lacking: list[list[Filmed | Copy]] = [
+        [one for one in some if not _row_of(rows, one.name).exists()] for some in (clips, copies)
+    ]
     num = sum(map(len, lacking))
-    spent = [0.0, 0.0]
+    render_s = extract_s = 0.0
     if num:
         watch.part(f"rendering and extracting {num} clips")
         watch.expect(watch.num_done + num)
@@ -85,9 +88,11 @@ def make_rows(
             for some in lacking:  # a copy is made from the video of its clip
                 jobs = {pool.submit(_make, one, folder / "videos", rows): one.name for one in some}
                 for job in as_completed(jobs):
-                    spent = [sum(pair) for pair in zip(spent, job.result(), strict=True)]
+                    spent = job.result()
+                    render_s, extract_s = render_s + spent[0], extract_s + spent[1]
                     watch.did(jobs[job])
-    return Made({one.name: _read(_row_of(rows, one.name)) for one in (*clips, *copies)}, *spent, num)
+    every: list[Filmed | Copy] = [*clips, *copies]
+    return Made({one.name: _read(_row_of(rows, one.name)) for one in every}, render_s, extract_s, num)
 
 
 def new_database(
@@ -102,11 +107,12 @@ def new_database(
     db, settings = Database.open(folder, create=True), settings or Settings()
     versions, graph = model_versions(settings), stage_graph(settings)
     run_key = settings.run_key(versions)
-    listed = [clip_of(one, videos) for one in (*clips, *copies)]
+    every: list[Filmed | Copy] = [*clips, *copies]
+    listed = [clip_of(one, videos) for one in every]
     add_clips(db, listed)
     recorded = {"settings": settings.model_dump(mode="json"), "resources": {}, "versions": versions}
     begun = start_run(db, run_key, **recorded, stage_keys=graph.keys(versions))
-    rows = [made.rows[one.name] for one in (*clips, *copies)]
+    rows = [made.rows[one.name] for one in every]
     groups = [rows[start : start + ROWS_IN_A_FRAGMENT] for start in range(0, len(rows), ROWS_IN_A_FRAGMENT)]
     Committer(db, run_key, graph.schema()).commit([write_fragment(db.uri, some, graph.schema()) for some in groups])
     num_frames = sum(row.column("num_frames")[0].as_py() for row in rows)
@@ -118,7 +124,7 @@ def new_database(
 def clip_of(one: Filmed | Copy, videos: Path) -> Clip:
     """The clip of the clip list: a whole video, with the words of its action."""
     filmed, role = (one.of, "copy") if isinstance(one, Copy) else (one, one.role)
-    words = {"narration": filmed.narration, "verb": filmed.verb, "noun": filmed.noun}
+    words: dict[str, Any] = {"narration": filmed.narration, "verb": filmed.verb, "noun": filmed.noun}
     uri, end_s = str(videos / f"{one.name}.mp4"), _length_s(one)
     return Clip(clip_id(one.name), DATASET, one.name, uri, 0.0, end_s, **words, participant=filmed.person, split=role)
 

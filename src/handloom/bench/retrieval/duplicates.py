@@ -103,8 +103,8 @@ def nearest_of_an_action(
     look, agreed = (np.array(values) for values in zip(*pairs, strict=True)) if pairs else (np.zeros(0), np.zeros(0))
     return {
         "pairs": len(pairs),
-        "look_max": _round(np.nanmax(look)) if len(pairs) else None,
-        "agreement_max": _round(np.nanmax(agreed)) if len(pairs) else None,
+        "look_max": _round(float(np.nanmax(look))) if len(pairs) else None,
+        "agreement_max": _round(float(np.nanmax(agreed))) if len(pairs) else None,
         "look_reached": int((look >= thresholds.look).sum()),
         "agreement_reached": int((agreed >= thresholds.agreement).sum()),
         "both_reached": sum(is_alike(one, thresholds) for one in pairs),

@@ -62,7 +62,8 @@ def windows_outside(db: Database, piece: Filmed) -> dict[str, Any]:
     _, start_s, end_s = piece_of(piece)
     hits = db.search(clip=clip_id(piece.name), from_s=start_s, to_s=end_s, k=5, where=AMONG, mirror=True)
     windows = db.windows(past=WINDOW, fields=["hand_keypoints_cam_m"], clips=hits)
-    spans = {hit.clip_id: (hit.match_start_s, hit.match_end_s) for hit in hits}
+    ends = ((hit.clip_id, hit.match_start_s, hit.match_end_s) for hit in hits)
+    spans = {id_: (low, high) for id_, low, high in ends if low is not None and high is not None}
     outside = 0
     for number in range(len(windows)):
         sample = windows[number]

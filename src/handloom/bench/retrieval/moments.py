@@ -68,7 +68,8 @@ def searched(db: Database, one: Filmed, span: Span, speed: float) -> list[Hit] |
 
 def moment_scores(results: Sequence[tuple[str, Sequence[Hit] | None]], spans: Spans) -> dict[str, Any]:
     """`recall_at_1`, `recall_at_10`, `iou` of the first right match with its action's times, `by_action` at 1."""
-    first, among, fits, by_action = [], [], [], {}
+    first, among, fits = [], [], []
+    by_action: dict[str, list[float]] = {}
     for action, hits in results:
         right = [is_right(action, hit, spans) for hit in hits or ()]
         first.append(float(bool(right) and right[0]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -149,7 +150,7 @@ def _single(kind: str, role: str, number: int, pool: Pool) -> Filmed:
     return Filmed(name, role, kind, spec, spec.verb, spec.object_noun, spec.narration, who)
 
 
-def _hands(rng: np.random.Generator) -> str:
+def _hands(rng: np.random.Generator) -> Literal["both", "main"]:
     return "both" if rng.random() < 0.7 else "main"
 
 

@@ -89,7 +89,7 @@ def bench_robomirror(db: str | None, data: Path | None, watch: Watch) -> dict[st
         folder.mkdir(parents=True, exist_ok=True)
         trained = folder / TRIAL if watch.quick else folder  # a trial's networks and cells are not those of the whole
         people = _rendered(size, folder, Path(scratch), watch) if db is None else Database.open(db)
-        results["clips"] = people.table("clips").count_rows() if people.table("clips") is not None else 0
+        results["clips"] = people.count("clips")
         # Rendered clips are put into a new database each time.
         clips = f"rendered-{size.rendered}" if db is None else identity_of(people)
         asked = list(cells_of(size))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,8 @@ def measure(
     selector = faiss.IDSelectorBatch(nearest.filtered)
     only = faiss.SearchParametersIVF(sel=selector, nprobe=num_probes)
     plain, filtered = Times(), Times()
-    found = [plain.of(lambda q=q: index.search(q[None], k)[1][0].tolist()) for q in queries]
-    some = [filtered.of(lambda q=q: index.search(q[None], k, params=only)[1][0].tolist()) for q in queries]
+    found = [plain.of(partial(_ids, index, q, k)) for q in queries]
+    some = [filtered.of(partial(_ids, index, q, k, params=only)) for q in queries]
     return {
         "index": f"IVF{num_partitions},Flat",
         "probes": num_probes,
@@ -58,3 +59,7 @@ def measure(
         "all": plain.numbers() | {"recall": round(recall(found, nearest.of_all), 4)},
         "filtered": filtered.numbers() | {"recall": round(recall(some, nearest.of_one_person), 4)},
     }
+
+
+def _ids(index: Any, query: NDArray[np.float32], k: int, **how: Any) -> list[int]:
+    return index.search(query[None], k, **how)[1][0].tolist()

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,16 +141,18 @@ def searched(db: Database, queries: NDArray[np.float32], nearest: Nearest) -> di
     cases = (("all", None, nearest.of_all), ("filtered", FILTER, nearest.of_one_person))
     for name, where, truth in cases:
         bare, whole = Times(), Times()
-        found = [
-            bare.of(lambda q=q, where=where: best_clips(approximate(table, COLUMN, q[None].astype(float), K, where), K))
-            for q in queries
-        ]
-        hits = [whole.of(lambda q=q, where=where: db.search(vector=q, by=NAME, k=K, where=where)) for q in queries]
+        found = [bare.of(partial(_bare, table, q, where)) for q in queries]
+        hits = [whole.of(partial(db.search, vector=q, by=NAME, k=K, where=where)) for q in queries]
         numbers[name] = {
             "vectors": bare.numbers() | {"recall": _recall([[hit.clip_id for hit in one] for one in found], truth)},
             "db_search": whole.numbers() | {"recall": _recall([[hit.clip_id for hit in one] for one in hits], truth)},
         }
     return numbers
+
+
+def _bare(table: Any, query: NDArray[np.float32], where: str | None) -> list[Any]:
+    """The nearest clips of the vector search alone."""
+    return best_clips(approximate(table, COLUMN, query[None].astype(float), K, where), K)
 
 
 def first_search_s(db: Database, query: NDArray[np.float32]) -> float:
@@ -200,7 +203,7 @@ def goals_of(results: dict[str, Any]) -> list[dict[str, Any]]:
 def _found_first(db: Database, queries: NDArray[np.float32], places: NDArray[np.int64], size: Size) -> dict[str, Any]:
     """Search by stored vectors of new rows: the share that finds its own row first."""
     times, began = Times(), time.perf_counter()
-    hits = [times.of(lambda q=q: db.search(vector=q, by=NAME, k=1)) for q in queries]
+    hits = [times.of(partial(db.search, vector=q, by=NAME, k=1)) for q in queries]
     found = [one[0].clip_id == clip_id_of(size.rows + int(place)) for one, place in zip(hits, places, strict=True)]
     return times.numbers() | {"found": round(float(np.mean(found)), 4), "seconds": time.perf_counter() - began}
 

@@ -48,8 +48,9 @@ def bench_sim(watch: Watch) -> dict[str, Any]:
         for number in numbers:
             with tempfile.TemporaryDirectory(prefix="handloom-bench-") as folder:
                 pairs = [(task, _recorded(task, number, Path(folder))) for task in tasks]
-                found = results["replay"][str(number)] = {}
-                _measure(pairs, num, watch, f"replay of the most similar of {number}", found)
+                results["replay"][str(number)] = {}
+                text = f"replay of the most similar of {number}"
+                _measure(pairs, num, watch, text, results["replay"][str(number)])
     return describe("sim", results, goals_of(results), watch)
 
 

@@ -47,7 +47,7 @@ def _held_elsewhere(one: Execution) -> Execution | None:
     def turned(step: Step) -> Step:
         by = np.eye(4)
         by[:3, :3] = Rotation.from_euler("z", FAR_DEG, degrees=True).as_matrix()
-        return replace(step, grasp=by @ step.grasp)
+        return step if step.grasp is None else replace(step, grasp=by @ step.grasp)
 
     grasps = [i for i, step in enumerate(one.steps) if step.phase == GRASPING and step.grasp is not None]
     return _changed(one, grasps, turned)

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def add_column(folder: Path, maker: Maker, made: Made, num_rows: int, watch: Wat
         added.append(_cost(Path(db.uri), lambda: _add(db, maker, ids, vectors)))
         target = folder / f"rewritten{number}"
         target.mkdir()
-        rewritten.append(_cost(target, lambda to=target: _rewrite(db, maker, to, vectors)))
+        rewritten.append(_cost(target, partial(_rewrite, db, maker, target, vectors)))
         shutil.rmtree(target)
     return {
         "column_bytes": vectors.nbytes,
@@ -141,13 +142,13 @@ def goals_of(results: dict[str, Any]) -> list[dict[str, Any]]:
     """What was reached of what a column may cost."""
     column, hands = results.get("add_column"), results.get("changed_hands")
     added = column and column["added"]
-    share = added and added["bytes"] / column["rewritten"]["bytes"]
+    share = column and column["added"]["bytes"] / column["rewritten"]["bytes"]
     again = added and added["seconds"] / results["extract_again"]["seconds"]
     ratio = hands and hands["update_cpu_s_per_clip"] / hands["fresh_cpu_s_per_clip"]
     return [
         goal(
             "bytes written for a new column",
-            added and added["bytes"] / column["column_bytes"],
+            column and column["added"]["bytes"] / column["column_bytes"],
             "of its own",
             1.5,
             False,

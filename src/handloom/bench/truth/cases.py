@@ -72,7 +72,7 @@ class Loaded:
 
     @property
     def without_poses(self) -> Clip:
-        content = json.loads(self.clip.camera)
+        content = json.loads(self.clip.camera or "{}")
         kept = {key: content[key] for key in content if key not in ("world_from_camera", "world_scale")}
         return replace(self.clip, camera=json.dumps(kept))
 
@@ -190,6 +190,8 @@ def _recorded(clip: Clip, truth: Recorded, info: VideoInfo, index: NDArray[np.in
 def _rectified(truth: Recorded, index: NDArray[np.intp], short_side_px: int) -> FrameStore:
     size = working_size(*truth.size, short_side_px)
     store = FrameStore(truth.frame_s[index])
+    if truth.rgb is None:
+        raise ValueError("the images of this clip are in a video")
     for t in index:
         store.append(cv2.resize(truth.rgb(int(t)), size, interpolation=cv2.INTER_AREA)[None])
     return store

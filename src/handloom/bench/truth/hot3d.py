@@ -50,7 +50,8 @@ def read_hot3d(path: Path, mano: tuple[Mano, Mano] | None = None) -> Recorded:
     """
     try:
         with tarfile.open(path) as tar:
-            files = {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}
+            opened = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
+            files = {name: file.read() for name, file in opened.items() if file is not None}
         names = sorted(name.partition(".")[0] for name in files if name.endswith(".cameras.json"))
         return _clip(path, files, names, mano)
     except (OSError, tarfile.TarError, KeyError, ValueError, TypeError, IndexError) as error:
@@ -128,24 +129,26 @@ def _keypoints(
     path: Path, hands: list[dict[str, Any]], shapes: dict[str, Any], mano: tuple[Mano, Mano] | None
 ) -> tuple[Array, str]:
     """World keypoints (T, 2, 21, 3), NaN where a frame has no such hand; and a note on the hand model."""
-    kind = "mano" if mano is not None and "mano" in shapes else "umetrack"
+    by_mano = mano if "mano" in shapes else None
+    kind = "umetrack" if by_mano is None else "mano"
     if kind not in shapes:
         raise ConfigError(f"{path}: {SHAPES} holds {sorted(shapes)}", f"{EXPECTED}: umetrack or mano is needed there")
-    profile = UmeTrackHand.of_profile(shapes["umetrack"]) if kind == "umetrack" else None
+    profile = UmeTrackHand.of_profile(shapes["umetrack"]) if by_mano is None else None
     out = np.full((len(hands), 2, 21, 3), np.nan)
     for h, side in enumerate(SIDES):
-        poses = [(hand.get(side) or {}).get(f"{kind}_pose") for hand in hands]
-        at = [t for t, pose in enumerate(poses) if pose]
+        every = [(hand.get(side) or {}).get(f"{kind}_pose") for hand in hands]
+        at = [t for t, pose in enumerate(every) if pose]
+        poses = [pose for pose in every if pose]
         if not at:
             continue
-        if kind == "umetrack":
-            wrists = np.stack([_wrist(poses[t]) for t in at])
-            angles = np.array([poses[t]["joint_angles"] for t in at], np.float64)
+        if profile is not None:
+            wrists = np.stack([_wrist(pose) for pose in poses])
+            angles = np.array([pose["joint_angles"] for pose in poses], np.float64)
             out[at, h] = profile.keypoints_m(angles, wrists, h == 1)
-        else:
-            wrists = np.array([poses[t]["wrist_xform"] for t in at], np.float64)
-            fingers = mano[h].fingers(np.array([poses[t]["thetas"] for t in at]))
-            out[at, h] = mano[h].keypoints_m(np.array(shapes["mano"]), wrists[:, :3], fingers, wrists[:, 3:])
+        elif by_mano is not None:
+            wrists = np.array([pose["wrist_xform"] for pose in poses], np.float64)
+            fingers = by_mano[h].fingers(np.array([pose["thetas"] for pose in poses]))
+            out[at, h] = by_mano[h].keypoints_m(np.array(shapes["mano"]), wrists[:, :3], fingers, wrists[:, 3:])
     return out, {"mano": "MANO's keypoints", "umetrack": "UmeTrack's keypoints"}[kind]
 
 

@@ -79,24 +79,24 @@ def read_recording(path: Path, mano: tuple[Mano, Mano] | None = None) -> Recorde
 
 def _hands(path: Path, mano: tuple[Mano, Mano] | None) -> tuple[dict[int, Array], str]:
     """World keypoints (2, 21, 3) by timestamp, NaN where there is no such hand; and a note on the hand model."""
-    by_mano = mano is not None and (path / MANO).exists()
-    if not by_mano and not (path / PROFILE).exists():
+    by_mano = mano if (path / MANO).exists() else None
+    if by_mano is None and not (path / PROFILE).exists():
         raise ConfigError(f"{path} has no {PROFILE}, and no MANO files are below the folder", f"fetch it, or {HINT}")
-    profile = None if by_mano else UmeTrackHand.of_profile(json.loads((path / PROFILE).read_text()))
+    profile = None if by_mano is not None else UmeTrackHand.of_profile(json.loads((path / PROFILE).read_text()))
     out: dict[int, Array] = {}
-    for line in (path / (MANO if by_mano else UMETRACK)).read_text().splitlines():
+    for line in (path / (UMETRACK if by_mano is None else MANO)).read_text().splitlines():
         record = json.loads(line)
         both = np.full((2, 21, 3), np.nan)
         for name, pose in record["hand_poses"].items():
             hand, wrist = int(name), rigid(pose["wrist_xform"]["q_wxyz"], pose["wrist_xform"]["t_xyz"])
-            if by_mano:
+            if by_mano is not None:
                 turn = cv2.Rodrigues(wrist[:3, :3])[0].reshape(1, 3)
-                fingers = mano[hand].fingers(np.array([pose["pose"]]))
-                both[hand] = mano[hand].keypoints_m(np.array(pose["betas"]), turn, fingers, wrist[None, :3, 3])[0]
-            else:
+                fingers = by_mano[hand].fingers(np.array([pose["pose"]]))
+                both[hand] = by_mano[hand].keypoints_m(np.array(pose["betas"]), turn, fingers, wrist[None, :3, 3])[0]
+            elif profile is not None:
                 both[hand] = profile.keypoints_m(np.array([pose["joint_angles"]]), wrist[None], hand == 1)[0]
         out[int(record["timestamp_ns"])] = both
-    return out, "MANO's keypoints" if by_mano else "UmeTrack's keypoints"
+    return out, "MANO's keypoints" if by_mano is not None else "UmeTrack's keypoints"
 
 
 def _meeting(images: dict[int, Path], *truth: dict[int, Any]) -> tuple[list[int], list[tuple[int, ...]]]:

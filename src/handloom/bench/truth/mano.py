@@ -106,20 +106,27 @@ def read_mano(path: Path | str) -> Mano:
         content = read_pickle(Path(path).read_bytes(), _STAND_INS)
         parents = _numbers(content["kintree_table"]).astype(np.int64)[0]
         parents[0] = -1
+        names = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "hands_mean", "hands_components")
+        template, shapes, poses, joints, weights, mean, components = (_numbers(content[name]) for name in names)
         read = Mano(
-            *(_numbers(content[name]) for name in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights")),
+            template,
+            shapes,
+            poses,
+            joints,
+            weights,
             parents,
-            *(_numbers(content[name]) for name in ("hands_mean", "hands_components")),
+            mean,
+            components,
         )
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", HINT) from error
     except (ForbiddenContent, *READ_ERRORS) as error:
         raise ConfigError(f"{path} is no MANO file that can be used: {error}", HINT) from error
     num = len(read.template_m)
-    shapes = (read.template_m, read.shape_m[..., :10], read.bends_m, read.regressor, read.weights, read.mean)
+    arrays = (read.template_m, read.shape_m[..., :10], read.bends_m, read.regressor, read.weights, read.mean)
     wanted = ((num, 3), (num, 3, 10), (num, 3, 135), (_JOINTS, num), (num, _JOINTS), (45,))
-    if num != _VERTICES or any(array.shape != shape for array, shape in zip(shapes, wanted, strict=True)):
-        found = [array.shape for array in shapes]
+    if num != _VERTICES or any(array.shape != shape for array, shape in zip(arrays, wanted, strict=True)):
+        found = [array.shape for array in arrays]
         raise ConfigError(f"{path} holds arrays of {found}", f"expected {wanted} with {_VERTICES} vertices")
     return replace(read, shape_m=read.shape_m[..., :10])
 
@@ -149,7 +156,7 @@ def _numbers(value: Any) -> NDArray[np.float64]:
         return np.array(value, np.float64)
     state = {key: plain(item) for key, item in value.state.items()}
     if "indptr" in state:
-        shape = state.get("_shape", state.get("shape"))
+        shape = state["_shape"] if "_shape" in state else state["shape"]
         out = np.zeros(shape)
         columns = np.repeat(np.arange(shape[1]), np.diff(state["indptr"]))
         np.add.at(out, (np.asarray(state["indices"], np.int64), columns), state["data"])

@@ -62,7 +62,7 @@ class GistHogHsv:
         self._step_s = FIRST_STEP_S
         self._kept: list[tuple[int, int, NDArray[np.uint8]]] = []  # (interval, index of the frame, small frame)
 
-    def begin(self, clip: Clip, info: VideoInfo) -> None:
+    def begin(self, clip: Clip | None, info: VideoInfo) -> None:
         """Start a clip. `info` gives the size of the source, in whose pixels `finish` gets the hands."""
         self._reset(info)
 

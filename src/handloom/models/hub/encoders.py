@@ -33,6 +33,8 @@ class FrozenEncoder(nn.Module):
     """A network that is never trained: no gradients, and always in eval mode."""
 
     frozen = True
+    note = ""
+    """A sentence for reports: which network it is."""
 
     def freeze(self) -> None:
         self.requires_grad_(False)

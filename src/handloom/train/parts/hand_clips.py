@@ -23,8 +23,8 @@ def usable(db: Database, where: str, version: int | None) -> dict[str, int]:
     """
     if version is None or db.table("clips", version) is None:
         raise ConfigError(f"there are no clips to train on in {db.uri}", "extract some with `handloom run --db DB`")
-    asked, where = where, narrowed(db, where or None, HUMAN)
-    counts = {"rows": count_clips(db, None, version), "asked_for": count_clips(db, where, version)}
+    asked, of_people = where, narrowed(db, where or None, HUMAN)
+    counts = {"rows": count_clips(db, None, version), "asked_for": count_clips(db, of_people, version)}
     if not counts["asked_for"]:
         of_robots = count_clips(db, asked or None, version)
         if of_robots:
@@ -38,9 +38,9 @@ def usable(db: Database, where: str, version: int | None) -> dict[str, int]:
             f"where = {asked!r} passes none of the {counts['rows']} clips of {db.uri}",
             "change the filter, or extract more clips",
         )
-    with_hands = count_clips(db, both(where, WITH_HANDS), version)
+    with_hands = count_clips(db, both(of_people, WITH_HANDS), version)
     counts["without_hands"] = counts["asked_for"] - with_hands
-    counts["without_text"] = count_clips(db, both(where, f"{WITH_HANDS} AND narration IS NULL"), version)
+    counts["without_text"] = count_clips(db, both(of_people, f"{WITH_HANDS} AND narration IS NULL"), version)
     if not with_hands:
         raise ConfigError(
             f"no hand was seen in any of the {counts['asked_for']} clips, and this recipe learns from hands",

@@ -79,7 +79,7 @@ class Sprite:
 
     def at(self, t: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Its image and its alpha in frame `t`."""
-        move = np.float32([[1, 0, self.shift_px[t, 0]], [0, 1, self.shift_px[t, 1]]])
+        move = np.array([[1, 0, self.shift_px[t, 0]], [0, 1, self.shift_px[t, 1]]], np.float32)
         size = self.alpha.shape[::-1]
         return cv2.warpAffine(self.rgb, move, size, borderMode=cv2.BORDER_REPLICATE), cv2.warpAffine(
             self.alpha, move, size
@@ -134,8 +134,8 @@ class VirtualClip:
 
     def follow(self, query_px: Floats, query_frame: NDArray[np.integer]) -> VirtualTracks:
         """The exact tracks of the points at pixels (N, 2) of frames (N,)."""
-        query_px, query_frame = np.asarray(query_px, float), np.asarray(query_frame, int)
-        world, kind = self._found(query_px, query_frame)
+        query_px, query_frame = np.asarray(query_px, float), np.asarray(query_frame, np.int64)
+        world, kind = self._found(query_px, np.asarray(query_frame, np.int64))
         num = len(self.frame_s)
         px, visible = np.full((num, len(kind), 2), np.nan), np.zeros((num, len(kind)), bool)
         on_hand = kind == HAND
@@ -192,14 +192,16 @@ class VirtualClip:
             image = image * np.float32(self.gain[t])
         if self.noise:
             image = image + rng.normal(0, self.noise, image.shape).astype(np.float32)
-        image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        shown = np.clip(np.rint(image), 0, 255).astype(np.uint8)
         if self.jpeg_quality is None:
-            return image
+            return shown
         options = [cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality]
-        _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), options)
         return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
     def _alpha(self, t: int) -> NDArray[np.float32]:
+        if self.hand is None:
+            raise ValueError("the clip has no hand")
         return self.hand.at(t)[1]
 
     def _rays(self, t: int, num: int) -> list[NDArray[np.float32]]:
@@ -290,7 +292,7 @@ def _inside(px: Floats, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 def _at(values: NDArray[np.float32], px: Floats) -> NDArray[np.float32]:
     """Values (h, w) at the nearest pixel; 0 outside."""
-    inside = _inside(px, values.shape[::-1])
+    inside = _inside(px, (values.shape[1], values.shape[0]))
     x, y = np.rint(np.where(inside[:, None], px, 0)).astype(int).T
     return np.where(inside, values[y.clip(0, values.shape[0] - 1), x.clip(0, values.shape[1] - 1)], 0)
 

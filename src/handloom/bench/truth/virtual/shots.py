@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -101,7 +102,8 @@ def read_textures(folder: Path, seconds: float, hz: float) -> list[Texture]:
     Raises:
         ConfigError: none can be read.
     """
-    images, videos = [], []
+    images: list[Any] = []
+    videos: list[Any] = []
     for path in files_below(folder):
         if path.suffix.lower() in IMAGES and len(images) < MOST_IMAGES:
             image = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -172,7 +174,7 @@ def _clip(
             np.abs(_unrest(frame_s, rng)),
         )  # upwards, the end of the forearm would be visible
         shift = np.stack([0.22 * size[0] * aside, 0.18 * size[1] * below], axis=1)
-        hand = Sprite(*sprite, shift)
+        hand = Sprite(sprite[0], sprite[1], shift)
     gain = None
     if shot.dark is not None:
         third = len(frame_s) // 3
@@ -234,7 +236,8 @@ def _wall(texture: Texture, focal_px: float) -> Panel:
     height, width = texture.frames.shape[1:3]
     step = _WALL_M / focal_px
     origin = np.array([-(width - 1) / 2 * step, -(height - 1) / 2 * step, _WALL_M])
-    return Panel(texture.frames, origin, *np.eye(3)[:2], step, moving=texture.moving)
+    across, down = np.eye(3)[:2]
+    return Panel(texture.frames, origin, across, down, step, moving=texture.moving)
 
 
 def _room(textures: list[Texture], focal_px: float) -> tuple[Panel, ...]:
