@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from handloom.errors import ConfigError
-from handloom.skills.bounds import OF_FEW, PERCENTILES, bounds, gap_m, palm, path_bounds, regions_of
+from handloom.skills.bounds import OF_FEW, PERCENTILES, PLACE_M, bounds, gap_m, palm, path_bounds, regions_of
 from handloom.skills.carrying import Carrying, alike, carryings
 from handloom.skills.execution import GRASPING, Execution, Step
 from handloom.skills.order import FEW, OTHER_ACTION, action_cost, align, apart, middle_one, tasks_of
@@ -30,8 +30,6 @@ many demonstrations: less than a step that is missing or too many among four."""
 AT_MOST = 0.3
 MOST_OTHERS = 0.5
 """Where so many of the clips do not show the carrying of most, the order of the steps is what they have in common."""
-LEVEL_M = 0.015
-"""A thing stands where it had stood before, as exactly as it is seen."""
 SCATTERED_M = 0.4
 """Bounds of a path's end that are wider than this say nothing about where a thing goes."""
 
@@ -204,10 +202,10 @@ def _carried(steps: Sequence[Step], group: Sequence[Execution]) -> tuple[Constra
 
 
 def _seen_to_their_end(wholes: Sequence[Step]) -> Sequence[Step]:
-    """Those of some whole paths that end as high as they began, if a third or more do: such things were put down on
-    what they had stood on, so a path that ends above or below it was lost on the way. Else all: things are put onto
-    others, or are still held."""
-    level = [one for one in wholes if one.path is not None and abs(one.path[-1, 2]) < LEVEL_M]
+    """Those of some whole paths that end as high as they began, as exactly as things are seen, if a third or more do:
+    such things were put down on what they had stood on, so a path that ends above or below it was lost on the way.
+    Else all: things are put onto others, or are still held."""
+    level = [one for one in wholes if one.path is not None and abs(one.path[-1, 2]) < PLACE_M]
     return level if len(level) >= FEW * len(wholes) else wholes
 
 
