@@ -101,6 +101,8 @@ def test_refused_before_anything_starts(db, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot write"):
         job(db, tmp_path / "file" / "out")
+    with pytest.raises(ConfigError, match=r"no complete checkpoint at .*mine"):
+        job(db, tmp_path / "started", init=str(tmp_path / "mine"))
     with pytest.raises(ConfigError, match="no recipe 'armr'") as caught:
         find_recipe("armr")
     assert "arm4r, arvrm" in caught.value.hint

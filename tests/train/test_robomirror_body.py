@@ -288,6 +288,12 @@ def test_tables_without_bodies_are_refused(db, tmp_path):
     ids = db.read("clips", ["clip_id"]).column(0).to_pylist()
     with pytest.raises(ConfigError, match="none of the 1 clips with hands shows their body"):
         RECIPE.check(db, settings(where=f"clip_id = '{ids[9]}'"))
+    trained = RECIPE.data(db, settings()).train.clip_ids
+    others = [one for one in ids if one not in set(trained)]
+    shown = next(one for one in others if ids.index(one) < 8)
+    few = ", ".join(f"'{one}'" for one in (shown, *ids[8:]))
+    with pytest.raises(ConfigError, match="to train on shows it: the 1 clip that do"):
+        [RECIPE.check(db, settings(where=f"clip_id IN ({few})", seed=seed)) for seed in range(10)]
 
 
 def test_a_start_that_is_not_there_is_refused_before_anything_is_computed(db, tmp_path):

@@ -194,11 +194,13 @@ def test_both_ways_train_report_and_come_back_without_any_pose(db, motion, tmp_p
 
 
 def test_what_does_not_fit_together_is_refused(db, motion, tmp_path):
-    with pytest.raises(ConfigError, match="`init` names none"):
-        RECIPE.data(db, settings())
+    for ask in (RECIPE.data, RECIPE.check):
+        with pytest.raises(ConfigError, match="`init` names none"):
+            ask(db, settings())
     two = with_intents(tmp_path / "two", [LOOK, OTHER, LOOK, None])
-    with pytest.raises(ConfigError, match="several encoders") as caught:
-        RECIPE.data(two, settings(init="x"))
+    for ask in (RECIPE.data, RECIPE.check):
+        with pytest.raises(ConfigError, match="several encoders") as caught:
+            ask(two, settings(init="x"))
     assert f"where=intent_source = '{LOOK}'" in caught.value.hint
     assert RECIPE.data(two, settings(init="x", where=f"intent_source = '{LOOK}'")).facts["intent_source"] == LOOK
     with pytest.raises(ConfigError, match="no column my_intent") as caught:
@@ -210,6 +212,9 @@ def test_what_does_not_fit_together_is_refused(db, motion, tmp_path):
         asked = settings(init="x", **other)
         with pytest.raises(ConfigError, match=problem):
             RECIPE.load_init(RECIPE.network(asked, facts), weights, asked)
+    RECIPE.check(db, settings(init=motion.checkpoint))
+    with pytest.raises(ConfigError, match="has 15 frames a second"):
+        RECIPE.check(db, settings(init=motion.checkpoint, rate_hz=10.0))
     second = RECIPE.network(settings(init="x"), facts).state_dict()
     with pytest.raises(ConfigError, match="of stage understand"):
         RECIPE.load_init(motion.network, second, settings("small"))

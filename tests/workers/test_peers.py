@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import ray
 import torch.distributed as dist
+from support.process import alive
 
 from handloom.train import ranks
 from handloom.workers.training.ledger import start_training_ledger
@@ -61,3 +65,18 @@ def test_error_types_of_torch_need_no_check_of_the_ranks(ray_address):
         raise ValueError("mine")
     with pytest.raises(RuntimeError, match="alone"), detect_lost_ranks(None):
         raise RuntimeError("alone")
+
+
+def test_a_worker_ends_when_what_started_it_is_killed():
+    """A killed command's worker wrote on into the folder of the job that took its place."""
+    worker = "import os, time; from handloom.workers.training.training import end_with_parent as end; end()"
+    worker += "; print(os.getpid(), flush=True); time.sleep(600)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as command:
+        pid = int(command.stdout.readline())
+        assert alive(pid)
+        command.kill()
+    until = time.monotonic() + 60
+    while alive(pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not alive(pid)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from handloom.errors import ConfigError
-from handloom.train.arvrm.data.hands import hand_data
-from handloom.train.arvrm.data.robot import robot_data
+from handloom.train.arvrm.data.hands import hand_data, hand_sides
+from handloom.train.arvrm.data.robot import check_robot, robot_data
 from handloom.train.arvrm.network.network import HandNetwork
 from handloom.train.arvrm.network.robot_network import RobotNetwork
 from handloom.train.arvrm.reporting import report_of
@@ -38,6 +38,10 @@ class Arvrm:
     def data(self, db: Database, settings: ArvrmSettings, version: int | None = None) -> RecipeData:
         """Windows of the stage's table; see `hand_data` and `robot_data` for what is refused and counted."""
         return (hand_data if settings.stage == "pretrain" else robot_data)(db, settings, version)
+
+    def check(self, db: Database, settings: ArvrmSettings, version: int | None = None) -> None:
+        """Raise ConfigError as `data`, where that can be told without reading windows."""
+        (hand_sides if settings.stage == "pretrain" else check_robot)(db, settings, version)
 
     def network(self, settings: ArvrmSettings, facts: Mapping[str, Any]) -> nn.Module:
         """A new network for windows with these facts."""

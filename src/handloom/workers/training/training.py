@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 RESULT, EXAMPLES, BOARD = "result.json", "examples.npz", "tensorboard"
 POLL_S = 1.0
+PARENT_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def training_worker(config: Mapping[str, Any]) -> str:
     from handloom.train import ranks
     from handloom.train.registry import find_recipe
 
+    end_with_parent()
     plan, ledger = config["plan"], config["ledger"]
     # Waits for the reply: if this rank crashes in the next instant, the others must know its actor.
     ray.get(ledger.enter.remote(ranks.rank(), os.getpid(), ray.get_runtime_context().current_actor))
@@ -73,6 +76,23 @@ def training_worker(config: Mapping[str, Any]) -> str:
                 return "stopped"
             first = first or outcome.data
     return "done"
+
+
+def end_with_parent() -> None:
+    """From now on this process ends as soon as the one that started it has: of a worker, its node's Ray.
+
+    A local Ray ends with its driver, also with one that is killed, and then the next job may write into the same
+    folder. Ray itself ends a worker some seconds later, and a busy one after more. The kernel's signal is not used: it
+    comes when the *thread* ends that started this process.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
 
 
 def _train_one(plan: TrainingPlan, name: str, settings, recipe, db, ledger, stop, device, first) -> Outcome:

@@ -32,8 +32,17 @@ def hand_data(db: Database, settings: ArvrmSettings, version: int | None = None)
             faster than the clips' frames.
         StoreError: the version no longer exists.
     """
+    train, held_out, counts = hand_sides(db, settings, version)
+    plain = hand_windows(db, settings, train.version, "train", with_images=False)
+    return RecipeData(train, held_out, train.version, spread_of(plain) | {"counts": counts})
+
+
+def hand_sides(
+    db: Database, settings: ArvrmSettings, version: int | None = None
+) -> tuple[Windows, Windows, dict[str, Any]]:
+    """Training and held-out windows, none of which is read, and counts of clips. Raises as `hand_data`."""
     version = version or settings.version or db.version
-    counts = usable(db, settings.where, version)
+    counts: dict[str, Any] = {**usable(db, settings.where, version)}
     if settings.image_encoder != "none" and not has_images(db, version):
         problem = f"image_encoder is {settings.image_encoder}, and no clip of {db.uri} has stored images"
         raise ConfigError(problem, "train with image_encoder = none, or extract with frames.store = true")
@@ -42,9 +51,8 @@ def hand_data(db: Database, settings: ArvrmSettings, version: int | None = None)
     check_rate(settings, hz)
     counts["slower"] = slower
     train, held_out = (hand_windows(db, settings, version, split) for split in ("train", "held_out"))
-    plain = hand_windows(db, settings, version, "train", with_images=False)
     counts |= {"train": dict(train.counts), "held_out": dict(held_out.counts)}
-    return RecipeData(train, held_out, train.version, spread_of(plain) | {"counts": counts})
+    return train, held_out, counts
 
 
 def hand_windows(

@@ -52,15 +52,7 @@ def robot_data(db: Database, settings: ArvrmSettings, version: int | None = None
             no window is as long as a sample; fewer than `topk` human clips show a hand.
         StoreError: the version of the episodes or of the clips no longer exists.
     """
-    table = db.table(TABLE, version or settings.version)
-    if table is None:
-        raise ConfigError(
-            f"there are no robot episodes in {db.uri}", "fill the table with `handloom ingest lerobot DIR --db DB`"
-        )
-    version = table.version
-    episodes = _episodes(db, settings, version)
-    check_rate(settings, min(episodes["fps"]))
-    names, form = _names(db, settings, version, episodes)
+    version, episodes, names, form = _asked(db, settings, version)
     size = settings.image_size if settings.image_encoder != "none" else 0
     sample = RobotSample(settings.camera, settings.phases, size, form=form)
     facts: dict[str, Any] = {"things": [thing_name(names[index]) for index, _ in form.things] if form else []}
@@ -82,6 +74,29 @@ def robot_data(db: Database, settings: ArvrmSettings, version: int | None = None
     train, held_out = (_windows(db, settings, version, split, sample) for split in ("train", "held_out"))
     facts["counts"] |= {"train": dict(train.counts), "held_out": dict(held_out.counts)}
     return RecipeData(train, held_out, version, facts)
+
+
+def check_robot(db: Database, settings: ArvrmSettings, version: int | None = None) -> None:
+    """Raise ConfigError as `robot_data`, where that can be told of episodes and clips without reading windows."""
+    version, _, _, form = _asked(db, settings, version)
+    _windows(db, settings, version, "train", RobotSample(settings.camera, settings.phases, 0, form=form))
+    if settings.retrieval:
+        usable(db, settings.human_where, settings.human_version or db.version)
+
+
+def _asked(
+    db: Database, settings: ArvrmSettings, version: int | None
+) -> tuple[int, dict[str, Any], list[str], StateForm | None]:
+    """The version of the episodes, what they are, the names of their states, and how these are told."""
+    table = db.table(TABLE, version or settings.version)
+    if table is None:
+        raise ConfigError(
+            f"there are no robot episodes in {db.uri}", "fill the table with `handloom ingest lerobot DIR --db DB`"
+        )
+    version = table.version
+    episodes = _episodes(db, settings, version)
+    check_rate(settings, min(episodes["fps"]))
+    return version, episodes, *_names(db, settings, version, episodes)
 
 
 def _episodes(db: Database, settings: ArvrmSettings, version: int) -> dict[str, Any]:

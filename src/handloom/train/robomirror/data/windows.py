@@ -83,22 +83,22 @@ def body_of(sample: Mapping[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.
     return hips, hip_m
 
 
-def check_body(db: Database, settings: RobomirrorSettings, version: int | None) -> int:
-    """How many clips with hands show their body; 0 where it is not asked.
+def clips_with_body(db: Database, settings: RobomirrorSettings, version: int | None) -> set[str]:
+    """Ids of the clips with hands that show the body of these; none where it is not asked.
 
     Raises ConfigError: it is asked, and the table has no such columns, or no clip shows it.
     """
     if not settings.body:
-        return 0
+        return set()
     table = db.table("clips", version)
     if table is None or not set(_BODY) <= set(table.schema.names):
         raise ConfigError(f"`body` is true, and the table of {db.uri} has no column {_BODY[1]}", DECLARE)
     asked = narrowed(db, both(settings.where, WITH_HANDS), HUMAN)
-    found = count_clips(db, both(asked, WITH_BODY), version)
+    found = db.read("clips", ["clip_id"], both(asked, WITH_BODY), version).column(0).to_pylist()
     if not found:
         problem = f"`body` is true, and none of the {count_clips(db, asked, version)} clips with hands shows their body"
         raise ConfigError(problem, DECLARE)
-    return found
+    return set(found)
 
 
 def motion_data(db: Database, settings: RobomirrorSettings, version: int | None = None, **changed: Any) -> RecipeData:
@@ -130,9 +130,13 @@ def both_sides(
             f"rate_hz is {settings.rate_hz:g}, and the frames come at {hz:.3g} Hz",
             "lower rate_hz, or extract with a higher video.sample_hz",
         )
-    counts["with_body"] = check_body(db, settings, version)
+    with_body = clips_with_body(db, settings, version)
     train, held_out = (motion_windows(db, settings, version, split, **changed) for split in ("train", "held_out"))
-    counts |= {"train": dict(train.counts), "held_out": dict(held_out.counts)}
+    if with_body and not with_body & set(train.clip_ids):
+        problem = f"`body` is true, and none of the {plural(len(set(train.clip_ids)), 'clip')} to train on shows it"
+        other = f"the {plural(len(with_body), 'clip')} that do are held out, or shorter than a window"
+        raise ConfigError(f"{problem}: {other}", "give another seed or a lower held_out_share, or leave `body` out")
+    counts |= {"with_body": len(with_body), "train": dict(train.counts), "held_out": dict(held_out.counts)}
     return train, held_out, counts
 
 
