@@ -77,7 +77,7 @@ def test_curves_are_over_all_seeds_and_differences_in_the_same_scenes():
     assert found["reach"]["5"]["interval"][0] < 0 < found["reach"]["5"]["interval"][1]
     both = [found[task]["1"]["added"] for task in ("push", "reach")]
     assert found[ALL]["1"]["added"] == pytest.approx(np.mean(both))
-    assert found[ALL]["1"]["seeds"] == 2
+    assert (found[ALL]["1"]["tasks"], found[ALL]["1"]["seeds"]) == (2, 2)
     assert differences_of(cells[1:2], SCRATCH) == {}, "without the cell beside it nothing is said"
     assert [one["met"] for one in goals_of(compared(finished((SCRATCH,))), 1)] == [None]
 

@@ -79,4 +79,4 @@ def difference(added: Sequence[NDArray[np.float64]], share: float = SHARE) -> di
     low, high = np.quantile(draws, ((1 - share) / 2, (1 + share) / 2))
     mean = float(np.mean([one.mean() for one in added]))
     found = {"added": mean, "interval": [float(low), float(high)], "share": share}
-    return found | {"seeds": min(len(one) for one in added)}
+    return found | {"tasks": len(added), "seeds": min(len(one) for one in added)}

@@ -39,6 +39,7 @@ from handloom.pipelines.ingest.robots import lerobot
 from handloom.pipelines.sim.evaluate import run_episodes
 from handloom.pipelines.sim.jobs import Where
 from handloom.pipelines.sim.record import record
+from handloom.plural import plural
 from handloom.sim.demonstrations import STATE
 from handloom.sim.replay import ENVIRONMENT
 from handloom.sim.scores import scores_of
@@ -179,7 +180,7 @@ def goals_of(differences: Mapping[str, Any], few: int) -> list[dict[str, Any]]:
     """That clips of people help: the lower end of what they add to `scratch`, the mean over the tasks."""
     pooled = differences[SCRATCH].get(PEOPLE, {}).get(ALL, {}).get(str(few))
     low = None if pooled is None else pooled["interval"][0]
-    return [goal(f"people add to scratch with {few} demonstrations, all tasks, lower end", low, "share", 0.0)]
+    return [goal(f"people add to scratch with {plural(few, 'demonstration')}, all tasks, lower end", low, "share", 0.0)]
 
 
 def _kept(cell: Cell, size: Size, human: str | None, clips: str | None, folder: Path) -> dict[str, Any]:
