@@ -72,22 +72,20 @@ def test_tables_are_over_all_seeds():
     added = added_of(cells)
     assert added.keys() == {MOTION}
     assert added[MOTION]["followed"]["added"] == 0.25, "of two tasks and two seeds one"
-    assert added[MOTION]["success"] == {"added": 0.0, "interval": [0.0, 0.0], "seeds": 2}
+    assert added[MOTION]["success"]["interval"] == [0.0, 0.0]
     assert [one["met"] for one in goals_of(found, added)] == [True, None, True], f"{SEEN} was not measured"
 
 
-def commands(rng: np.random.Generator, num: int, apart: float) -> dict[str, dict[str, np.ndarray]]:
-    """Of three tasks, each of which has another one of 40 numbers higher, by `apart` deviations."""
-    tasks = ("reach", "push", "place")
-    return {
-        task: {str(n): rng.normal(size=40) + apart * (np.arange(40) == number) for n in range(num)}
-        for number, task in enumerate(tasks)
-    }
+def commands(rng: np.random.Generator, num: int, apart: float, width: int = 40) -> dict[str, dict[str, np.ndarray]]:
+    """Of three tasks, each of which has another tenth of all numbers higher, by `apart` deviations."""
+    own = np.arange(width) % 10
+    tasks = enumerate(("reach", "push", "place"))
+    return {task: {str(n): rng.normal(size=width) + apart * (own == at) for n in range(num)} for at, task in tasks}
 
 
 def test_a_classifier_tells_what_clips_can_tell_at_most():
     rng = np.random.default_rng(0)
-    clear = probe(commands(rng, 20, 12.0), commands(rng, 8, 12.0))
+    clear = probe(commands(rng, 20, 4.0), commands(rng, 8, 4.0))
     assert clear["held_out"] > 0.9, clear
     assert clear["left_out"] > 0.9, clear
     assert clear["clips"] == 24
@@ -98,12 +96,14 @@ def test_a_classifier_tells_what_clips_can_tell_at_most():
     assert alike["between"] < clear["between"]
 
 
-def test_a_task_of_few_clips_is_named_too():
-    """Six clips of reaching beside fifty of others: without weights nothing was ever named reaching."""
+def test_a_task_of_few_clips_is_named_as_often_as_it_is_shown():
+    """Five clips of reaching beside fifty of others, and more numbers than clips: with a constant that is penalised
+    most of the others were named reaching, and without weights nothing was."""
     rng = np.random.default_rng(1)
-    many, few = commands(rng, 30, 6.0), commands(rng, 5, 6.0)
-    found = probe({**many, "reach": few["reach"]}, commands(rng, 20, 6.0))
-    assert found["by_task"]["reach"] > 0.7, found
+    many, few = commands(rng, 25, 1.0, 200), commands(rng, 5, 1.0, 200)
+    found = probe({**many, "reach": few["reach"]}, commands(rng, 20, 1.5, 200))
+    assert found["left_out"] > 0.8, found
+    assert min(found["by_task"].values()) > 0.6, found
 
 
 def test_a_puck_that_is_pushed_or_carried_was_not_left():
